@@ -1,0 +1,312 @@
+//! Checking that a stored text is exactly one canonical JSON value.
+//!
+//! Without this check a checksum would not bind bytes to columns: a text such as `{},"user_id":"eve"` in one column has
+//! the preimage of two columns. It reads hostile input, so it does not recurse: nesting costs heap, about as much as
+//! the text itself, and a flat object costs no allocation at all.
+
+use super::order::compare_utf8;
+use super::write::find_special;
+use core::cmp::Ordering;
+use core::ops::Range;
+use thiserror::Error;
+
+/// The text is not exactly one canonical JSON value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{reason} at byte {offset}")]
+pub struct NotCanonical {
+    /// Where in the text, in bytes from its beginning.
+    pub offset: usize,
+    /// What is wrong there.
+    pub reason: Reason,
+}
+
+/// What keeps a text from being canonical.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The text ends inside of a value.
+    #[error("the text ends too early")]
+    Truncated,
+    /// Something follows the value.
+    #[error("more text after the value")]
+    TrailingBytes,
+    /// Bytes that are not UTF-8.
+    #[error("not UTF-8")]
+    NotUtf8,
+    /// A byte that cannot stand where it does.
+    #[error("unexpected byte")]
+    Unexpected,
+    /// White space between tokens.
+    #[error("white space")]
+    WhiteSpace,
+    /// A number with a sign, zero or exponent that canonical numbers do not have.
+    #[error("number not in canonical form")]
+    Number,
+    /// A control character in a string that is not escaped.
+    #[error("control character not escaped")]
+    ControlCharacter,
+    /// An escape sequence where canonical JSON has another one, or the character itself.
+    #[error("escape sequence not in canonical form")]
+    Escape,
+    /// A key that comes before its predecessor.
+    #[error("object key out of order")]
+    KeyOrder,
+    /// A key that its object has already.
+    #[error("duplicate object key")]
+    DuplicateKey,
+}
+
+/// Checks that `text` is exactly one canonical JSON value and nothing else.
+pub fn check(text: &[u8]) -> Result<(), NotCanonical> {
+    match core::str::from_utf8(text) {
+        Ok(text) => check_str(text),
+        Err(error) => Err(NotCanonical { offset: error.valid_up_to(), reason: Reason::NotUtf8 }),
+    }
+}
+
+/// The same for a text that is known to be UTF-8.
+pub(crate) fn check_str(text: &str) -> Result<(), NotCanonical> {
+    Checker { text: text.as_bytes(), at: 0, inside: Inside::Nothing, outer: Vec::new(), outer_keys: Vec::new() }.run()
+}
+
+/// The innermost container that is open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    Nothing,
+    Array,
+    Object,
+}
+
+struct Checker<'a> {
+    text: &'a [u8],
+    at: usize,
+    inside: Inside,
+    /// The containers around `inside`, and the last key of each of them that is an object. Apart, so that arrays within
+    /// arrays cost a byte each.
+    outer: Vec<Inside>,
+    outer_keys: Vec<Range<usize>>,
+}
+
+type Checked<T = ()> = Result<T, NotCanonical>;
+
+impl Checker<'_> {
+    fn run(mut self) -> Checked {
+        // The last key of the innermost container, where that is an object.
+        let mut key = 0..0;
+        'value: loop {
+            match self.peek()? {
+                b'"' => {
+                    self.string()?;
+                }
+                b'-' | b'0'..=b'9' => self.number()?,
+                b't' => self.literal(b"true")?,
+                b'f' => self.literal(b"false")?,
+                b'n' => self.literal(b"null")?,
+                b'[' => {
+                    self.at += 1;
+                    if self.peek()? != b']' {
+                        self.open(Inside::Array, key);
+                        key = 0..0;
+                        continue 'value;
+                    }
+                    self.at += 1;
+                }
+                b'{' => {
+                    self.at += 1;
+                    if self.peek()? != b'}' {
+                        self.open(Inside::Object, key);
+                        key = self.key()?;
+                        continue 'value;
+                    }
+                    self.at += 1;
+                }
+                _ => return self.unexpected(),
+            }
+            // A value ends here; close what ends with it.
+            loop {
+                match self.inside {
+                    Inside::Nothing if self.at == self.text.len() => return Ok(()),
+                    Inside::Nothing => return self.fail(Reason::TrailingBytes),
+                    Inside::Array => match self.peek()? {
+                        b',' => {
+                            self.at += 1;
+                            continue 'value;
+                        }
+                        b']' => {}
+                        _ => return self.unexpected(),
+                    },
+                    Inside::Object => match self.peek()? {
+                        b',' => {
+                            self.at += 1;
+                            let start = self.at;
+                            let next = self.key()?;
+                            match self.compare_keys(&key, &next) {
+                                Ordering::Less => key = next,
+                                Ordering::Equal => return fail(start, Reason::DuplicateKey),
+                                Ordering::Greater => return fail(start, Reason::KeyOrder),
+                            }
+                            continue 'value;
+                        }
+                        b'}' => {}
+                        _ => return self.unexpected(),
+                    },
+                }
+                self.at += 1;
+                self.inside = self.outer.pop().unwrap_or(Inside::Nothing);
+                if self.inside == Inside::Object {
+                    key = self.outer_keys.pop().unwrap_or(0..0);
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, container: Inside, key: Range<usize>) {
+        if self.inside != Inside::Nothing {
+            self.outer.push(self.inside);
+        }
+        if self.inside == Inside::Object {
+            self.outer_keys.push(key);
+        }
+        self.inside = container;
+    }
+
+    /// A key and its colon; gives what is between the quotes.
+    fn key(&mut self) -> Checked<Range<usize>> {
+        if self.peek()? != b'"' {
+            return self.unexpected();
+        }
+        let key = self.string()?;
+        if self.peek()? != b':' {
+            return self.unexpected();
+        }
+        self.at += 1;
+        Ok(key)
+    }
+
+    /// A string, from its opening quote on; gives what is between the quotes.
+    fn string(&mut self) -> Checked<Range<usize>> {
+        let start = self.at + 1;
+        self.at = start;
+        loop {
+            self.at += find_special(&self.text[self.at..]);
+            match self.peek()? {
+                b'"' => {
+                    let end = self.at;
+                    self.at += 1;
+                    return Ok(start..end);
+                }
+                b'\\' => match unescape(&self.text[self.at + 1..]) {
+                    Some((_, length)) => self.at += 1 + length,
+                    None => return self.fail(Reason::Escape),
+                },
+                _ => return self.fail(Reason::ControlCharacter),
+            }
+        }
+    }
+
+    /// `-?(0|[1-9][0-9]*)(\.[0-9]+)?`, and not a zero with a sign.
+    fn number(&mut self) -> Checked {
+        let start = self.at;
+        let negative = self.text[self.at] == b'-';
+        self.at += usize::from(negative);
+        let whole = self.digits();
+        let mut zero = whole == b"0";
+        let mut canonical = zero || matches!(whole.first(), Some(b'1'..=b'9'));
+        if self.text.get(self.at) == Some(&b'.') {
+            self.at += 1;
+            let fraction = self.digits();
+            zero &= fraction.iter().all(|&digit| digit == b'0');
+            canonical &= !fraction.is_empty();
+        }
+        let more = matches!(self.text.get(self.at), Some(b'e' | b'E' | b'+' | b'-' | b'.'));
+        if !canonical || more || (negative && zero) { fail(start, Reason::Number) } else { Ok(()) }
+    }
+
+    fn digits(&mut self) -> &[u8] {
+        let rest = &self.text[self.at..];
+        let length = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+        self.at += length;
+        &rest[..length]
+    }
+
+    fn literal(&mut self, literal: &[u8]) -> Checked {
+        if !self.text[self.at..].starts_with(literal) {
+            return self.unexpected();
+        }
+        self.at += literal.len();
+        Ok(())
+    }
+
+    fn compare_keys(&self, a: &Range<usize>, b: &Range<usize>) -> Ordering {
+        let (a, b) = (&self.text[a.clone()], &self.text[b.clone()]);
+        if a.contains(&b'\\') || b.contains(&b'\\') {
+            compare_utf8(Unescaped(a), Unescaped(b))
+        } else {
+            compare_utf8(a.iter().copied(), b.iter().copied())
+        }
+    }
+
+    fn peek(&self) -> Checked<u8> {
+        self.text.get(self.at).copied().ok_or(NotCanonical { offset: self.at, reason: Reason::Truncated })
+    }
+
+    fn unexpected<T>(&self) -> Checked<T> {
+        let space = matches!(self.text.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r'));
+        self.fail(if space { Reason::WhiteSpace } else { Reason::Unexpected })
+    }
+
+    fn fail<T>(&self, reason: Reason) -> Checked<T> {
+        fail(self.at, reason)
+    }
+}
+
+fn fail<T>(offset: usize, reason: Reason) -> Checked<T> {
+    Err(NotCanonical { offset, reason })
+}
+
+/// The byte that a canonical escape stands for, and how much follows its backslash; `rest` begins after the backslash.
+fn unescape(rest: &[u8]) -> Option<(u8, usize)> {
+    Some(match rest {
+        [b'"', ..] => (b'"', 1),
+        [b'\\', ..] => (b'\\', 1),
+        [b'b', ..] => (0x08, 1),
+        [b't', ..] => (b'\t', 1),
+        [b'n', ..] => (b'\n', 1),
+        [b'f', ..] => (0x0c, 1),
+        [b'r', ..] => (b'\r', 1),
+        [b'u', b'0', b'0', high @ (b'0' | b'1'), low, ..] => {
+            let low = match low {
+                b'0'..=b'9' => low - b'0',
+                b'a'..=b'f' => low - b'a' + 10,
+                _ => return None,
+            };
+            let control = (high - b'0') * 16 + low;
+            if matches!(control, 0x08 | b'\t' | b'\n' | 0x0c | b'\r') {
+                return None;
+            }
+            (control, 5)
+        }
+        _ => return None,
+    })
+}
+
+/// The bytes of a string whose escapes have been checked.
+struct Unescaped<'a>(&'a [u8]);
+
+impl Iterator for Unescaped<'_> {
+    type Item = u8;
+
+    fn next(&mut self) -> Option<u8> {
+        let (&byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        if byte != b'\\' {
+            return Some(byte);
+        }
+        let (byte, length) = unescape(rest)?;
+        self.0 = &rest[length..];
+        Some(byte)
+    }
+}
+
+#[cfg(test)]
+mod tests;

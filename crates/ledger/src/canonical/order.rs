@@ -1,0 +1,65 @@
+//! The order of an object's keys: by UTF-16 code units (RFC 8785 section 3.2.3), found without leaving UTF-8.
+
+use core::cmp::Ordering;
+
+/// Compares two keys (as they are, not escaped) by their UTF-16 code units.
+///
+/// That is the order of their UTF-8 bytes, but for one thing: characters above U+FFFF are surrogates in UTF-16 and come
+/// before U+E000 to U+FFFF.
+#[inline]
+pub fn compare_keys(a: &str, b: &str) -> Ordering {
+    compare_utf8(a.bytes(), b.bytes())
+}
+
+/// The same for the bytes of two UTF-8 strings.
+#[inline]
+pub(super) fn compare_utf8(a: impl Iterator<Item = u8>, b: impl Iterator<Item = u8>) -> Ordering {
+    a.map(utf16_rank).cmp(b.map(utf16_rank))
+}
+
+/// Moves the first bytes of U+E000 to U+FFFF (EE, EF) above those of the characters beyond U+FFFF (F0 to F4). Two valid
+/// strings that first differ there both begin a character there, so that comparing the moved bytes is enough.
+#[inline]
+fn utf16_rank(byte: u8) -> u8 {
+    match byte {
+        0xf0.. => byte - 2,
+        0xee..=0xef => byte + 0x10,
+        _ => byte,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn surrogates_before_the_private_use_area() {
+        assert_eq!(compare_keys("\u{1f600}", "\u{e000}"), Ordering::Less);
+        assert_eq!(compare_keys("\u{10ffff}", "\u{ffff}"), Ordering::Less);
+        assert_eq!(compare_keys("\u{d7ff}", "\u{10000}"), Ordering::Less);
+        assert_eq!(compare_keys("a", "ab"), Ordering::Less);
+        assert_eq!(compare_keys("", ""), Ordering::Equal);
+    }
+
+    #[test]
+    fn the_example_of_rfc_8785() {
+        let mut keys = ["€", "\r", "\u{fb33}", "1", "\u{1f600}", "\u{80}", "ö"];
+        keys.sort_by(|a, b| compare_keys(a, b));
+        assert_eq!(keys, ["\r", "1", "\u{80}", "ö", "€", "\u{1f600}", "\u{fb33}"]);
+    }
+
+    proptest! {
+        #[test]
+        fn is_the_order_of_utf16(
+            shared in "[a\u{d7ff}\u{e000}\u{10000}]{0,3}",
+            a in "[a\u{7f}é\u{7ff}\u{800}\u{d7ff}\u{e000}\u{ffff}\u{10000}\u{10ffff}]{0,3}",
+            b in "[a\u{7f}é\u{7ff}\u{800}\u{d7ff}\u{e000}\u{ffff}\u{10000}\u{10ffff}]{0,3}",
+            x in any::<String>(), y in any::<String>(),
+        ) {
+            for (a, b) in [(shared.clone() + &a, shared + &b), (x, y)] {
+                prop_assert_eq!(compare_keys(&a, &b), a.encode_utf16().cmp(b.encode_utf16()));
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+use super::*;
+use crate::canonical::Reason;
+
+const WATCH_ID: [u8; 16] = [7; 16];
+const KEY: &str = r#"{"id":1}"#;
+
+fn entry() -> Entry<'static> {
+    Entry {
+        id: 1,
+        operation: "INSERT",
+        outcome: "ok",
+        watch_id: Some(WATCH_ID),
+        key_hash: Some(key_hash(&WATCH_ID, KEY.as_bytes())),
+        row_key: Some(KEY),
+        row_values: Some(r#"{"id":1,"name":"x"}"#),
+        user_id: Some("eve"),
+        ..Entry::default()
+    }
+}
+
+/// The verdict on an entry whose checksum was made for it: what a forger who knows the format can reach.
+fn forged(entry: &Entry) -> Result<(), Fault> {
+    let checksum = entry.checksum(&mut Vec::new());
+    entry.verify(&checksum, &mut Vec::new())
+}
+
+#[test]
+fn honest_entries_verify() {
+    assert_eq!(forged(&entry()), Ok(()));
+    assert_eq!(forged(&Entry { watch_id: None, key_hash: None, row_key: None, ..entry() }), Ok(()));
+    assert_eq!(forged(&Entry { watch_id: None, key_hash: None, ..entry() }), Ok(()));
+    assert_eq!(forged(&Entry { operation: "of a later version", outcome: "too", ..entry() }), Ok(()));
+}
+
+#[test]
+fn a_changed_column_is_a_checksum_fault_even_if_it_breaks_more() {
+    let checksum = entry().checksum(&mut Vec::new());
+    for changed in [
+        Entry { user_id: Some("mallory"), ..entry() },
+        Entry { key_hash: Some(0), ..entry() },
+        Entry { row_values: Some("{ }"), ..entry() },
+    ] {
+        let computed = changed.checksum(&mut Vec::new());
+        let fault = changed.verify(&checksum, &mut Vec::new()).unwrap_err();
+        assert_eq!(fault, Fault::Checksum { stored: checksum, computed });
+        assert_eq!(
+            fault.to_string(),
+            format!(
+                "the checksum does not match: {} is stored, the columns give {}",
+                hex::encode(checksum),
+                hex::encode(computed)
+            )
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_a_checksum() {
+    let checksum = entry().checksum(&mut Vec::new());
+    for length in [0, 31] {
+        let fault = entry().verify(&checksum[..length], &mut Vec::new()).unwrap_err();
+        assert_eq!(fault, Fault::ChecksumLength(length));
+    }
+    let longer = [&checksum[..], b"x"].concat();
+    let fault = entry().verify(&longer, &mut Vec::new()).unwrap_err();
+    assert_eq!(fault.to_string(), "the checksum is 33 bytes long instead of 32");
+}
+
+#[test]
+fn a_format_that_is_not_known() {
+    for format in [0, 2, -1] {
+        let fault = forged(&Entry { format, ..entry() }).unwrap_err();
+        assert_eq!(fault, Fault::UnknownFormat(format));
+    }
+    assert_eq!(Fault::UnknownFormat(2).to_string(), "unknown format 2: this version verifies format 1");
+}
+
+/// The attack that makes the canonical check part of verification: other columns, the same preimage.
+#[test]
+fn text_moved_between_columns_keeps_the_checksum_and_is_found() {
+    let honest = Entry { details: Some("{}"), error_code: Some("23505"), ..entry() };
+    let moved = Entry { details: Some(r#"{},"error_code":"23505""#), error_code: None, ..entry() };
+    let checksum = honest.checksum(&mut Vec::new());
+    assert_eq!(checksum, moved.checksum(&mut Vec::new()));
+    assert_eq!(honest.verify(&checksum, &mut Vec::new()), Ok(()));
+    let fault = moved.verify(&checksum, &mut Vec::new()).unwrap_err();
+    let cause = NotCanonical { offset: 2, reason: Reason::TrailingBytes };
+    assert_eq!(fault, Fault::NotCanonical { column: "details", cause });
+    assert_eq!(fault.to_string(), "details is not canonical JSON: more text after the value at byte 2");
+}
+
+#[test]
+fn every_json_column_is_an_object() {
+    for (column, entry) in [
+        ("row_key", Entry { row_key: Some("1"), ..entry() }),
+        ("row_values", Entry { row_values: Some("[]"), ..entry() }),
+        ("changed_values", Entry { changed_values: Some("null"), ..entry() }),
+        ("details", Entry { details: Some(r#""{""#), ..entry() }),
+    ] {
+        assert_eq!(forged(&entry), Err(Fault::NotAnObject { column }));
+    }
+    for (column, entry) in [
+        ("row_key", Entry { row_key: Some("{} "), ..entry() }),
+        ("row_values", Entry { row_values: Some(r#"{"b":1,"a":1}"#), ..entry() }),
+        ("changed_values", Entry { changed_values: Some("{\"a\":1e1}"), ..entry() }),
+        ("details", Entry { details: Some(""), ..entry() }),
+    ] {
+        assert!(matches!(forged(&entry), Err(Fault::NotCanonical { column: found, .. }) if found == column));
+    }
+}
+
+#[test]
+fn a_key_hash_that_hides_the_entry_from_its_history() {
+    let computed = entry().key_hash;
+    let fault = forged(&Entry { key_hash: Some(0), ..entry() }).unwrap_err();
+    assert_eq!(fault, Fault::KeyHash { stored: Some(0), computed });
+    let fault = forged(&Entry { key_hash: None, ..entry() }).unwrap_err();
+    assert_eq!(fault, Fault::KeyHash { stored: None, computed });
+    let fault = forged(&Entry { row_key: None, key_hash: Some(-3), ..entry() }).unwrap_err();
+    assert_eq!(fault, Fault::KeyHash { stored: Some(-3), computed: None });
+    assert_eq!(fault.to_string(), "the key hash is -3, but watch_id and row_key give NULL");
+}

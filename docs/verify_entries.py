@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""Verifies entries of lead_audit, read from standard input as docs/FORMAT.md describes: one JSON object on each line.
+
+Written from FORMAT.md alone, with hashlib and json; it shares no code with the extension. Prints each fault and then
+"N entries, M faults". Exit status: 0 no fault, 1 faults.
+"""
+import hashlib, json, re, sys
+
+INTEGERS = {"id", "format", "txid", "key_hash", "relation", "backend_pid"}
+JSONS = {"row_key", "row_values", "changed_values", "details"}
+STRINGS = set("""occurred_at watch_id table_schema table_name operation outcome soft_delete user_id user_ip user_agent
+    request_id db_session_user db_current_user client_addr application_name error_code error_message error_detail
+    statement""".split())
+NUMBER = re.compile(r"(?!-0(\.0+)?\Z)-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+
+
+class Number(str):
+    """A number's own text: it must never become a float."""
+
+
+class Object(list):
+    """An object's members as they came, duplicates included."""
+
+
+def emit(value):
+    """The canonical JSON of a parsed value (FORMAT.md, section 3)."""
+    if isinstance(value, Object):
+        if len({key for key, _ in value}) < len(value):
+            raise ValueError("duplicate key")
+        members = sorted(value, key=lambda member: member[0].encode("utf-16-be"))
+        return "{" + ",".join(emit(key) + ":" + emit(item) for key, item in members) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(emit, value)) + "]"
+    if isinstance(value, Number):
+        if not NUMBER.fullmatch(value):
+            raise ValueError(f"number {value}")
+        return value
+    return json.dumps(value, ensure_ascii=False)  # string, true, false, null
+
+
+def is_canonical_object(text):
+    try:
+        value = json.loads(text, parse_int=Number, parse_float=Number, parse_constant=Number, object_pairs_hook=Object)
+        return isinstance(value, Object) and emit(value) == text
+    except (ValueError, RecursionError):
+        return False
+
+
+def preimage(row):
+    """The bytes that the checksum is taken over (FORMAT.md, section 5)."""
+    members = []
+    for name in sorted(row):  # the names are ASCII
+        value = row[name]
+        if name == "checksum" or value is None:
+            continue
+        if name not in INTEGERS | STRINGS | JSONS:
+            raise ValueError(f"column {name} is not in format 1")
+        if name in INTEGERS:
+            if str(int(value)) != str(value):
+                raise ValueError(f"{name} {value}")
+        elif not isinstance(value, str):
+            raise ValueError(f"{name} is not text")
+        elif name in STRINGS:
+            value = emit(value)
+        members.append(f'"{name}":{value}')
+    return ("{" + ",".join(members) + "}").encode()
+
+
+def faults(row):
+    if row.get("format") not in (1, "1"):
+        return [f"unknown format {row.get('format')}"]
+    if hashlib.sha256(preimage(row)).hexdigest() != row.get("checksum"):
+        return ["the checksum does not match"]
+    found = [f"{name} is not a canonical JSON object" for name in sorted(JSONS)
+             if row.get(name) is not None and not is_canonical_object(row[name])]
+    expected = None
+    if row.get("watch_id") is not None and row.get("row_key") is not None:
+        digest = hashlib.sha256(bytes.fromhex(row["watch_id"].replace("-", "")) + row["row_key"].encode()).digest()
+        expected = int.from_bytes(digest[:8], "big", signed=True)
+    stored = row.get("key_hash")
+    if (None if stored is None else int(stored)) != expected:
+        found.append("the key hash is not that of watch_id and row_key")
+    return found
+
+
+def main():
+    entries = bad = 0
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        entries += 1
+        name, found = f"line {number}", []
+        try:
+            row = json.loads(line)
+            name = f"entry {row['id']}"
+            found = faults(row)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            found = [f"cannot be judged: {error!r}"]
+        for fault in found:
+            print(f"{name}: {fault}")
+        bad += len(found)
+    print(f"{entries} entries, {bad} faults")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+//! In-database tests, a file for each behaviour.

@@ -1,0 +1,22 @@
+-- The schema itself. CREATE EXTENSION uses a schema of this name that is already there, whoever owns it; an audit trail
+-- in a schema that somebody else can change is none, so that is refused.
+DO $$
+BEGIN
+  IF pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8' THEN
+    RAISE EXCEPTION 'lead_audit needs a database with the encoding UTF8'
+      USING ERRCODE = 'feature_not_supported',
+            DETAIL = pg_catalog.format('The encoding of this database is %s.', pg_catalog.getdatabaseencoding()),
+            HINT = 'Checksums are taken over UTF-8 text. Create the database with ENCODING ''UTF8''.';
+  END IF;
+  IF EXISTS (SELECT FROM pg_catalog.pg_namespace n, pg_catalog.pg_roles r
+             WHERE n.nspname OPERATOR(pg_catalog.=) 'lead_audit' AND r.oid OPERATOR(pg_catalog.=) n.nspowner
+               AND NOT r.rolsuper) THEN
+    RAISE EXCEPTION 'schema "lead_audit" already exists and does not belong to a superuser'
+      USING ERRCODE = 'insufficient_privilege',
+            HINT = 'Its owner could change the audit trail. Drop or rename the schema, then run CREATE EXTENSION again.';
+  END IF;
+END
+$$;
+
+REVOKE ALL ON SCHEMA lead_audit FROM PUBLIC;
+COMMENT ON SCHEMA lead_audit IS 'Audit trail of the watched tables. PUBLIC has no rights here; writes to watched tables are recorded all the same.';

@@ -1,0 +1,15 @@
+//! From the trigger to the entry: which table (plan), what was in the row (encode, row_image), what happened (event).
+
+mod encode;
+mod event;
+mod jsonb;
+mod key;
+mod pinned;
+mod plan;
+mod plan_cache;
+mod row_image;
+mod trigger;
+mod truncate;
+
+pub use event::{RowEvent, RowOperation, record_row};
+pub use plan_cache::follow_relation_changes;

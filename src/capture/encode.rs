@@ -1,0 +1,224 @@
+//! One value to canonical JSON: the text that `to_jsonb` gives for it, whatever the session's settings are.
+//!
+//! Common types are written straight from their datum. All others go through Postgres's own `to_jsonb`, so that there is
+//! no second opinion on what an array, a composite or an extension's type looks like.
+
+use super::jsonb;
+use super::pinned::Pinned;
+use crate::server::{ServerError, detoasted};
+use ledger::canonical::write_string_bytes;
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// Longest string that jsonb can hold (JENTRY_OFFLENMASK): the view lead_audit.log has to be able to show what is stored.
+pub const JSONB_LIMIT: usize = 0x0FFF_FFFF;
+
+/// How values of a type are written.
+pub enum Encoder {
+    /// boolean
+    Bool,
+    /// smallint
+    Int2,
+    /// integer
+    Int4,
+    /// bigint
+    Int8,
+    /// text, varchar, char(n): the bytes as they are
+    Text,
+    /// uuid
+    Uuid,
+    /// bytea, as hexadecimal
+    Bytea,
+    /// numeric
+    Numeric,
+    /// real
+    Float4,
+    /// double precision
+    Float8,
+    /// date, timestamp, timestamptz: ISO 8601, with zone in UTC
+    DateTime(pg_sys::Oid),
+    /// jsonb
+    Jsonb,
+    /// Everything else, by to_jsonb.
+    ToJsonb {
+        /// A call of to_jsonb that knows the type of its argument.
+        call: Box<pg_sys::FmgrInfo>,
+        /// Whether money is in it, which depends on lc_monetary.
+        monetary: bool,
+    },
+}
+
+impl Encoder {
+    /// Whether writing a value can run code that is not Postgres's own and may raise an error.
+    pub fn runs_foreign_code(&self) -> bool {
+        matches!(self, Encoder::ToJsonb { .. })
+    }
+
+    /// Appends the value.
+    ///
+    /// # Safety
+    /// `datum` must be a non-NULL value of the type that the encoder was made for.
+    pub unsafe fn write(&self, out: &mut Vec<u8>, datum: pg_sys::Datum) -> Result<(), ServerError> {
+        // SAFETY: the caller vouches for the type, hence for how the datum is to be read.
+        unsafe {
+            match self {
+                Encoder::Bool => out.extend_from_slice(if datum.value() as u8 != 0 { b"true" } else { b"false" }),
+                Encoder::Int2 => write_integer(out, i64::from(datum.value() as i16)),
+                Encoder::Int4 => write_integer(out, i64::from(datum.value() as i32)),
+                Encoder::Int8 => write_integer(out, datum.value() as i64),
+                Encoder::Text => write_text(out, detoasted(datum))?,
+                Encoder::Uuid => write_uuid(out, std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), 16)),
+                Encoder::Bytea => write_bytea(out, detoasted(datum))?,
+                Encoder::Numeric => write_number(out, numeric_text(datum)),
+                Encoder::Float4 => write_float(out, f64::from(f32::from_bits(datum.value() as u32)), datum, pg_sys::float4out),
+                Encoder::Float8 => write_float(out, f64::from_bits(datum.value() as u64), datum, pg_sys::float8out),
+                Encoder::DateTime(type_oid) => write_date_time(out, datum, *type_oid),
+                Encoder::Jsonb => jsonb::write(out, pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast())?,
+                Encoder::ToJsonb { call, monetary } => write_to_jsonb(out, datum, call, *monetary)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_integer(out: &mut Vec<u8>, value: i64) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// Writes a string, unless it is longer than jsonb can show. Memory for it is asked for first: running out of it in the
+/// middle would end the server process.
+pub fn write_text(out: &mut Vec<u8>, text: &[u8]) -> Result<(), ServerError> {
+    reserve(out, text.len())?;
+    write_string_bytes(out, text);
+    Ok(())
+}
+
+fn write_bytea(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), ServerError> {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    reserve(out, bytes.len().saturating_mul(2))?;
+    out.extend_from_slice(br#""\\x"#);
+    for byte in bytes {
+        out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]]);
+    }
+    out.push(b'"');
+    Ok(())
+}
+
+fn reserve(out: &mut Vec<u8>, length: usize) -> Result<(), ServerError> {
+    if length > JSONB_LIMIT {
+        return Err(ServerError {
+            code: PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            message: format!("a value of {length} bytes is longer than an audit entry can hold ({JSONB_LIMIT} bytes)"),
+            detail: None,
+        });
+    }
+    out.try_reserve(length + length / 8 + 64).map_err(|_| ServerError {
+        code: PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
+        message: format!("out of memory for an audit entry with a value of {length} bytes"),
+        detail: None,
+    })
+}
+
+fn write_uuid(out: &mut Vec<u8>, uuid: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.push(b'"');
+    for (i, byte) in uuid.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            out.push(b'-');
+        }
+        out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]]);
+    }
+    out.push(b'"');
+}
+
+/// A number's text as it is; what is none to JSON (NaN, Infinity) as a string, as to_jsonb does.
+fn write_number(out: &mut Vec<u8>, text: &[u8]) {
+    if text.last().is_some_and(u8::is_ascii_digit) {
+        out.extend_from_slice(text);
+    } else {
+        write_string_bytes(out, text);
+    }
+}
+
+/// # Safety
+/// `numeric` must be a numeric.
+pub unsafe fn numeric_text<'a>(numeric: pg_sys::Datum) -> &'a [u8] {
+    // SAFETY: numeric_out returns a C string in the current memory context.
+    unsafe { c_string(pg_sys::numeric_out, numeric) }
+}
+
+type Output = unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum;
+
+/// What an output function gives for a datum.
+///
+/// # Safety
+/// `datum` must be of the type that `output` is the output function of.
+unsafe fn c_string<'a>(output: Output, datum: pg_sys::Datum) -> &'a [u8] {
+    // SAFETY: an output function never gives NULL, but a C string in the current memory context.
+    unsafe {
+        match pgrx::direct_function_call_as_datum(output, &[Some(datum)]) {
+            Some(text) => CStr::from_ptr(text.cast_mut_ptr()).to_bytes(),
+            None => b"",
+        }
+    }
+}
+
+/// A float the way to_jsonb has it: its shortest exact text, read as a numeric.
+///
+/// # Safety
+/// `datum` must be of the type that `output` is the output function of.
+unsafe fn write_float(out: &mut Vec<u8>, value: f64, datum: pg_sys::Datum, output: Output) {
+    if value == 0.0 {
+        // Also for −0: numeric has no such thing.
+        return out.push(b'0');
+    }
+    // SAFETY: as the caller promises. numeric_in takes a C string, an oid that it does not use, and -1 for any precision.
+    unsafe {
+        let text = {
+            let _pinned = Pinned::new();
+            c_string(output, datum)
+        };
+        if !value.is_finite() {
+            return write_string_bytes(out, text);
+        }
+        let arguments = [pg_sys::Datum::from(text.as_ptr()), pg_sys::Datum::from(0), pg_sys::Datum::from(-1_i32)];
+        match pgrx::direct_function_call_as_datum(pg_sys::numeric_in, &arguments.map(Some)) {
+            Some(numeric) => write_number(out, numeric_text(numeric)),
+            None => out.extend_from_slice(b"null"),
+        }
+    }
+}
+
+/// # Safety
+/// `datum` must be of the type, which must be date, timestamp or timestamptz.
+unsafe fn write_date_time(out: &mut Vec<u8>, datum: pg_sys::Datum, type_oid: pg_sys::Oid) {
+    const UTC: i32 = 0;
+    let mut buffer = [0_u8; pg_sys::MAXDATELEN as usize + 1];
+    // SAFETY: the buffer has the size that the function asks for; it leaves a C string there.
+    let text = unsafe {
+        pg_sys::JsonEncodeDateTime(buffer.as_mut_ptr().cast(), datum, type_oid, &UTC);
+        CStr::from_ptr(buffer.as_ptr().cast())
+    };
+    out.push(b'"');
+    out.extend_from_slice(text.to_bytes());
+    out.push(b'"');
+}
+
+/// # Safety
+/// `datum` must be of the type that `call` was made for.
+unsafe fn write_to_jsonb(
+    out: &mut Vec<u8>,
+    datum: pg_sys::Datum,
+    call: &pg_sys::FmgrInfo,
+    monetary: bool,
+) -> Result<(), ServerError> {
+    // SAFETY: FunctionCall1Coll reads the FmgrInfo, whose only changing part, fn_extra, to_jsonb does not use. The result
+    // is a jsonb in the current memory context, not toasted since it was just made.
+    let value = unsafe {
+        let _pinned = if monetary { Pinned::with_money() } else { Pinned::new() };
+        pg_sys::FunctionCall1Coll(std::ptr::from_ref(call).cast_mut(), pg_sys::InvalidOid, datum)
+    };
+    // SAFETY: as said.
+    unsafe { jsonb::write(out, value.cast_mut_ptr()) }
+}

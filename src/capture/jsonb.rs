@@ -1,0 +1,143 @@
+//! A jsonb value to canonical JSON: its own key order is by length, that of the format by UTF-16 code units.
+
+use super::encode::{numeric_text, write_text};
+use crate::server::ServerError;
+use ledger::canonical::compare_keys;
+use pgrx::pg_sys;
+use pgrx::pg_sys::{JsonbIteratorToken as Token, jbvType};
+use std::ops::Range;
+
+/// Appends the value.
+///
+/// # Safety
+/// `jsonb` must point to a jsonb that is not toasted.
+pub unsafe fn write(out: &mut Vec<u8>, jsonb: *mut pg_sys::Jsonb) -> Result<(), ServerError> {
+    // SAFETY: the iterator and the values that it gives out live in the current memory context and in the jsonb.
+    unsafe {
+        let scalar = (*jsonb).root.header & pg_sys::JB_FSCALAR != 0;
+        let mut tokens = Tokens { iterator: pg_sys::JsonbIteratorInit(&raw mut (*jsonb).root) };
+        if scalar {
+            // A scalar is stored as an array of one; that array is not part of the value.
+            tokens.next();
+            let (_, value) = tokens.next();
+            return write_scalar(out, &value);
+        }
+        let (first, value) = tokens.next();
+        write_value(out, &mut tokens, first, &value)
+    }
+}
+
+struct Tokens {
+    iterator: *mut pg_sys::JsonbIterator,
+}
+
+impl Tokens {
+    fn next(&mut self) -> (Token::Type, pg_sys::JsonbValue) {
+        let mut value = pg_sys::JsonbValue::default();
+        // SAFETY: the iterator was made by JsonbIteratorInit and is moved on by this function only.
+        let token = unsafe { pg_sys::JsonbIteratorNext(&mut self.iterator, &mut value, false) };
+        (token, value)
+    }
+}
+
+/// # Safety
+/// `value` must be what came with `token`.
+unsafe fn write_value(
+    out: &mut Vec<u8>,
+    tokens: &mut Tokens,
+    token: Token::Type,
+    value: &pg_sys::JsonbValue,
+) -> Result<(), ServerError> {
+    // SAFETY: the same promise, handed down with each token; the stack check raises an error before the stack is full.
+    unsafe {
+        pg_sys::check_stack_depth();
+        match token {
+            Token::WJB_BEGIN_ARRAY => write_array(out, tokens),
+            Token::WJB_BEGIN_OBJECT => write_object(out, tokens),
+            _ => write_scalar(out, value),
+        }
+    }
+}
+
+/// # Safety
+/// The last token must have begun an array.
+unsafe fn write_array(out: &mut Vec<u8>, tokens: &mut Tokens) -> Result<(), ServerError> {
+    out.push(b'[');
+    let mut first = true;
+    loop {
+        let (token, value) = tokens.next();
+        if matches!(token, Token::WJB_END_ARRAY | Token::WJB_DONE) {
+            break;
+        }
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        // SAFETY: token and value came together.
+        unsafe { write_value(out, tokens, token, &value)? };
+    }
+    out.push(b']');
+    Ok(())
+}
+
+/// # Safety
+/// The last token must have begun an object.
+unsafe fn write_object(out: &mut Vec<u8>, tokens: &mut Tokens) -> Result<(), ServerError> {
+    let start = out.len();
+    // Each member is written where it comes; if that was not its place, they are put in order afterwards.
+    let mut members: Vec<(&str, Range<usize>)> = Vec::new();
+    out.push(b'{');
+    loop {
+        let (token, value) = tokens.next();
+        if matches!(token, Token::WJB_END_OBJECT | Token::WJB_DONE) {
+            break;
+        }
+        // SAFETY: a key is a string that lies in the jsonb, in the database's encoding, UTF-8.
+        let key = unsafe { std::str::from_utf8_unchecked(string_bytes(&value)) };
+        if !members.is_empty() {
+            out.push(b',');
+        }
+        let member = out.len();
+        write_text(out, key.as_bytes())?;
+        out.push(b':');
+        let (token, value) = tokens.next();
+        // SAFETY: token and value came together.
+        unsafe { write_value(out, tokens, token, &value)? };
+        members.push((key, member..out.len()));
+    }
+    out.push(b'}');
+    if !members.is_sorted_by(|(a, _), (b, _)| compare_keys(a, b).is_lt()) {
+        members.sort_unstable_by(|(a, _), (b, _)| compare_keys(a, b));
+        let written = out.split_off(start);
+        out.push(b'{');
+        for (i, (_, member)) in members.iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(&written[member.start - start..member.end - start]);
+        }
+        out.push(b'}');
+    }
+    Ok(())
+}
+
+/// # Safety
+/// `value` must be a string or key from an iterator.
+unsafe fn string_bytes<'a>(value: &pg_sys::JsonbValue) -> &'a [u8] {
+    // SAFETY: as the caller says, so the union holds a string.
+    unsafe { std::slice::from_raw_parts(value.val.string.val.cast(), value.val.string.len as usize) }
+}
+
+/// # Safety
+/// `value` must be a scalar from an iterator.
+unsafe fn write_scalar(out: &mut Vec<u8>, value: &pg_sys::JsonbValue) -> Result<(), ServerError> {
+    // SAFETY: type_ says which member of the union is set.
+    unsafe {
+        match value.type_ {
+            jbvType::jbvString => return write_text(out, string_bytes(value)),
+            jbvType::jbvNumeric => out.extend_from_slice(numeric_text(pg_sys::Datum::from(value.val.numeric))),
+            jbvType::jbvBool => out.extend_from_slice(if value.val.boolean { b"true" } else { b"false" }),
+            _ => out.extend_from_slice(b"null"),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! What can be worked out once for each watched relation: its columns in canonical order, how each is written, its key.
+
+use super::encode::Encoder;
+use crate::server::{Text, attribute};
+use ledger::canonical::{compare_keys, write_string};
+use pgrx::{PgList, pg_sys};
+use std::cell::Cell;
+use std::ffi::CStr;
+
+/// A column that is part of the row's JSON.
+pub struct Column {
+    /// Its place in a deformed tuple, from 0.
+    pub index: usize,
+    /// Its name as a member of the row's object: `"name":`.
+    pub member: Vec<u8>,
+    /// How its values are written.
+    pub encoder: Encoder,
+    /// Length of its values, negative if it varies, as in pg_attribute.
+    pub length: i16,
+    /// Whether its values are the datum itself.
+    pub by_value: bool,
+}
+
+/// Everything about a relation that its rows need to become entries.
+pub struct Plan {
+    /// The relation.
+    pub relation: pg_sys::Oid,
+    /// Its schema's name.
+    pub schema: Text,
+    /// Its name.
+    pub name: Text,
+    /// Its columns in canonical order.
+    pub columns: Vec<Column>,
+    /// Those of the primary key, as places in `columns`; empty without one.
+    pub key: Vec<usize>,
+    /// The soft-delete column, as a place in `columns`.
+    pub soft_delete: Option<usize>,
+    /// The name of that column that the plan was made for.
+    pub soft_delete_name: String,
+    /// Whether writing a row can run code that is not Postgres's own.
+    pub runs_foreign_code: bool,
+    /// False as soon as anything about the relation changed.
+    pub valid: Cell<bool>,
+    /// Holds what the encoders point to.
+    context: pg_sys::MemoryContext,
+}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        // SAFETY: made by this plan, whose encoders alone point into it.
+        unsafe { pg_sys::MemoryContextDelete(self.context) }
+    }
+}
+
+impl Plan {
+    /// Makes the plan for an open relation.
+    ///
+    /// # Safety
+    /// `relation` must be an open relation.
+    pub unsafe fn new(relation: pg_sys::Relation, soft_delete_name: &str) -> Self {
+        // SAFETY: the caller keeps the relation open while its relcache entry is read here; the plan copies what it needs.
+        unsafe {
+            let context = pg_sys::AllocSetContextCreateInternal(
+                pg_sys::CacheMemoryContext,
+                c"lead_audit plan".as_ptr(),
+                pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
+                pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
+                pg_sys::ALLOCSET_SMALL_MAXSIZE as usize,
+            );
+            let descriptor = (*relation).rd_att;
+            let attributes = (*descriptor).natts as usize;
+            let mut named: Vec<(String, i16, Column)> = Vec::with_capacity(attributes);
+            for index in 0..attributes {
+                let definition = attribute(descriptor, index);
+                if definition.attisdropped {
+                    continue;
+                }
+                let name = name_text(&definition.attname);
+                let mut member = Vec::with_capacity(name.len() + 3);
+                write_string(&mut member, &name);
+                member.push(b':');
+                let column = Column {
+                    index,
+                    member,
+                    encoder: encoder_for(definition.atttypid, context),
+                    length: definition.attlen,
+                    by_value: definition.attbyval,
+                };
+                named.push((name, definition.attnum, column));
+            }
+            named.sort_by(|(a, ..), (b, ..)| compare_keys(a, b));
+            let key_attributes = primary_key(relation);
+            let key = (0..named.len()).filter(|&i| key_attributes.contains(&named[i].1)).collect();
+            let soft_delete =
+                named.iter().position(|(name, _, column)| name == soft_delete_name && matches!(column.encoder, Encoder::Bool));
+            let columns: Vec<Column> = named.into_iter().map(|(_, _, column)| column).collect();
+            Plan {
+                relation: (*relation).rd_id,
+                schema: schema_name((*(*relation).rd_rel).relnamespace),
+                name: Text::from(&*name_text(&(*(*relation).rd_rel).relname)),
+                key,
+                soft_delete,
+                soft_delete_name: soft_delete_name.to_owned(),
+                runs_foreign_code: columns.iter().any(|column| column.encoder.runs_foreign_code()),
+                columns,
+                valid: Cell::new(true),
+                context,
+            }
+        }
+    }
+}
+
+fn name_text(name: &pg_sys::NameData) -> String {
+    // SAFETY: a name is a C string within its 64 bytes.
+    unsafe { CStr::from_ptr(name.data.as_ptr()) }.to_string_lossy().into_owned()
+}
+
+/// The schema's name as text.
+pub fn schema_name(schema: pg_sys::Oid) -> Text {
+    // SAFETY: returns null or a string in the current memory context.
+    unsafe {
+        let name = pg_sys::get_namespace_name(schema);
+        if name.is_null() { Text::new() } else { Text::from(&*CStr::from_ptr(name).to_string_lossy()) }
+    }
+}
+
+/// The attribute numbers of the primary key. A deferrable one is one too, which is why the relcache's own answer (only a
+/// key that can identify a replica's rows) is not asked.
+///
+/// # Safety
+/// `relation` must be an open relation.
+pub unsafe fn primary_key(relation: pg_sys::Relation) -> Vec<i16> {
+    // SAFETY: the relation's indexes can be opened while it is open; each is closed again before the next.
+    unsafe {
+        let indexes = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(relation));
+        for oid in indexes.iter_oid() {
+            let index = pg_sys::index_open(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let definition = (*index).rd_index;
+            let columns = (*definition)
+                .indisprimary
+                .then(|| (*definition).indkey.values.as_slice((*definition).indnkeyatts as usize).to_vec());
+            pg_sys::index_close(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            if let Some(columns) = columns {
+                return columns;
+            }
+        }
+    }
+    Vec::new()
+}
+
+/// How values of a type are written. What the encoder points to is allocated in `context`.
+///
+/// # Safety
+/// `context` must be a memory context that lives as long as the encoder.
+pub unsafe fn encoder_for(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext) -> Encoder {
+    // SAFETY: looks the type up; a domain has the representation of its base type.
+    let base = unsafe { pg_sys::getBaseType(type_oid) };
+    match base {
+        pg_sys::BOOLOID => Encoder::Bool,
+        pg_sys::INT2OID => Encoder::Int2,
+        pg_sys::INT4OID => Encoder::Int4,
+        pg_sys::INT8OID => Encoder::Int8,
+        pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => Encoder::Text,
+        pg_sys::UUIDOID => Encoder::Uuid,
+        pg_sys::BYTEAOID => Encoder::Bytea,
+        pg_sys::NUMERICOID => Encoder::Numeric,
+        pg_sys::FLOAT4OID => Encoder::Float4,
+        pg_sys::FLOAT8OID => Encoder::Float8,
+        pg_sys::DATEOID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID => Encoder::DateTime(base),
+        pg_sys::JSONBOID => Encoder::Jsonb,
+        // SAFETY: as for this function.
+        _ => unsafe { Encoder::ToJsonb { call: to_jsonb_call(type_oid, context), monetary: has_money(base, 0) } },
+    }
+}
+
+/// A call of to_jsonb(anyelement) whose expression tells it the type of its argument.
+///
+/// # Safety
+/// As for [`encoder_for`].
+unsafe fn to_jsonb_call(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext) -> Box<pg_sys::FmgrInfo> {
+    let mut call = Box::new(pg_sys::FmgrInfo::default());
+    // SAFETY: the nodes are made in `context`, which becomes the call's own; to_jsonb is a function of one argument.
+    unsafe {
+        pg_sys::fmgr_info_cxt(pg_sys::Oid::from(pg_sys::F_TO_JSONB), &mut *call, context);
+        let former = pg_sys::CurrentMemoryContext;
+        pg_sys::CurrentMemoryContext = context;
+        let argument = pg_sys::makeNullConst(type_oid, -1, pg_sys::InvalidOid);
+        let mut arguments = PgList::<pg_sys::Const>::new();
+        arguments.push(argument);
+        let expression = pg_sys::makeFuncExpr(
+            pg_sys::Oid::from(pg_sys::F_TO_JSONB),
+            pg_sys::JSONBOID,
+            arguments.into_pg(),
+            pg_sys::InvalidOid,
+            pg_sys::InvalidOid,
+            pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
+        );
+        pg_sys::CurrentMemoryContext = former;
+        call.fn_expr = expression.cast();
+    }
+    call
+}
+
+/// Whether values of a type can have money in them: the type itself, its elements or its attributes.
+fn has_money(type_oid: pg_sys::Oid, depth: u32) -> bool {
+    // SAFETY: look-ups of a type; the descriptor is released before this returns.
+    unsafe {
+        let base = pg_sys::getBaseType(type_oid);
+        let element = pg_sys::get_element_type(base);
+        if element != pg_sys::InvalidOid {
+            return has_money(element, depth);
+        }
+        if base == pg_sys::MONEYOID || depth > 16 {
+            return true;
+        }
+        if pg_sys::get_typtype(base) as u8 != pg_sys::TYPTYPE_COMPOSITE {
+            return false;
+        }
+        let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(base, -1);
+        let types: Vec<_> = (0..(*descriptor).natts as usize)
+            .map(|i| attribute(descriptor, i))
+            .filter(|attribute| !attribute.attisdropped)
+            .map(|attribute| attribute.atttypid)
+            .collect();
+        types.into_iter().any(|attribute| has_money(attribute, depth + 1))
+    }
+}

@@ -1,0 +1,71 @@
+//! The plans of the relations that this session has written to, dropped when Postgres says that a relation changed.
+
+use super::plan::Plan;
+use pgrx::pg_sys;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+thread_local! {
+    static PLANS: RefCell<HashMap<pg_sys::Oid, Rc<Plan>>> = RefCell::new(HashMap::new());
+    // Set when an invalidation comes while the map is being changed.
+    static ALL_STALE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Asks Postgres to tell when relations change.
+pub fn follow_relation_changes() {
+    // SAFETY: registers functions that stay for the life of the process.
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0));
+        pg_sys::CacheRegisterSyscacheCallback(
+            pg_sys::SysCacheIdentifier::NAMESPACEOID as i32,
+            Some(schema_changed),
+            pg_sys::Datum::from(0),
+        );
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
+    crate::journal::relation_changed(relation);
+    invalidate((relation != pg_sys::InvalidOid).then_some(relation));
+}
+
+/// A renamed schema changes the name that entries carry, and is no change of the relation to the relcache.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn schema_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
+    invalidate(None);
+}
+
+fn invalidate(relation: Option<pg_sys::Oid>) {
+    PLANS.with(|plans| match plans.try_borrow() {
+        Ok(plans) => match relation {
+            Some(relation) => plans.get(&relation).into_iter().for_each(|plan| plan.valid.set(false)),
+            None => plans.values().for_each(|plan| plan.valid.set(false)),
+        },
+        Err(_) => ALL_STALE.set(true),
+    });
+}
+
+/// The plan for an open relation, made now if there is none that holds.
+///
+/// # Safety
+/// `relation` must be an open relation.
+pub unsafe fn plan(relation: pg_sys::Relation, soft_delete_name: &str) -> Rc<Plan> {
+    // SAFETY: it is open.
+    let oid = unsafe { (*relation).rd_id };
+    if ALL_STALE.take() {
+        PLANS.with_borrow_mut(HashMap::clear);
+    }
+    let known = PLANS.with_borrow(|plans| plans.get(&oid).cloned());
+    if let Some(plan) = known
+        && plan.valid.get()
+        && plan.soft_delete_name == soft_delete_name
+    {
+        return plan;
+    }
+    // SAFETY: it is open. Made outside of any borrow: this opens other relations, which can bring in invalidations.
+    let plan = Rc::new(unsafe { Plan::new(relation, soft_delete_name) });
+    PLANS.with_borrow_mut(|plans| plans.insert(oid, Rc::clone(&plan)));
+    plan
+}

@@ -1,0 +1,68 @@
+//! The TRUNCATE trigger. It runs before the rows are gone, since afterwards nobody can count them; the table is locked
+//! against everyone else by then, so the count is exact.
+
+use super::plan::schema_name;
+use super::trigger::TriggerCall;
+use crate::journal::{self, NewEntry};
+use crate::server::{Text, for_each_row, in_subtransaction};
+use crate::settings;
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// Tells Postgres how `lead_audit_capture_truncate` is to be called.
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_lead_audit_capture_truncate() -> &'static pg_sys::Pg_finfo_record {
+    &pg_sys::Pg_finfo_record { api_version: 1 }
+}
+
+/// `lead_audit.capture_truncate()`.
+///
+/// # Safety
+/// Called by Postgres only.
+#[unsafe(no_mangle)]
+#[pgrx::pg_guard]
+pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: Postgres passes a valid call; the relation is open until this returns.
+    unsafe {
+        let call = TriggerCall::of(fcinfo, "capture_truncate");
+        call.require(pg_sys::TRIGGER_EVENT_BEFORE, "a BEFORE TRUNCATE trigger FOR EACH STATEMENT");
+        if settings::enabled() {
+            let relation = (*call.data).tg_relation;
+            let class = (*relation).rd_rel;
+            let schema = schema_name((*class).relnamespace);
+            let name = Text::from(&*CStr::from_ptr((*class).relname.data.as_ptr()).to_string_lossy());
+            record(call.watch_id(), (*relation).rd_id, &schema, &name);
+        }
+    }
+    pg_sys::Datum::from(0)
+}
+
+fn record(watch_id: [u8; 16], relation: pg_sys::Oid, schema: &Text, name: &Text) {
+    let counted = match settings::on_error() {
+        settings::OnError::Warn => in_subtransaction(|| count_rows(relation)),
+        settings::OnError::Abort => Ok(count_rows(relation)),
+    };
+    match counted {
+        Ok(rows) => {
+            let mut details = Text::from(&*format!(r#"{{"row_count":{rows}}}"#));
+            journal::append(NewEntry {
+                watch_id: Some(watch_id),
+                relation: Some(relation),
+                table_schema: Some(schema),
+                table_name: Some(name),
+                operation: "TRUNCATE",
+                details: Some(&mut details),
+                ..NewEntry::default()
+            });
+        }
+        Err(error) => journal::not_written("TRUNCATE", schema.as_str(), name.as_str(), None, &error),
+    }
+    journal::flush();
+}
+
+/// How many rows TRUNCATE will destroy, whatever the caller may see of them.
+fn count_rows(relation: pg_sys::Oid) -> i64 {
+    let mut rows = 0;
+    for_each_row(relation, |_, _| rows += 1);
+    rows
+}

@@ -1,0 +1,18 @@
+//! From the entry to the table: entries of one statement are gathered (pending), written together (write) and, at the
+//! latest, when the statement ends (flush_points).
+//!
+//! An entry takes its id, time and checksum when the event happens; only the writing waits. Entries belong to the
+//! subtransaction that their event happened in, and are forgotten with it.
+
+mod entry_table;
+mod flush_points;
+mod new_entry;
+mod pending;
+mod unwritten;
+mod write;
+
+pub use entry_table::{EntryColumn, relation_changed};
+pub use flush_points::install as install_flush_points;
+pub use new_entry::NewEntry;
+pub use unwritten::not_written;
+pub use write::{append, flush};

@@ -1,0 +1,180 @@
+//! An entry that is about to be stored.
+
+use super::entry_table::{COLUMNS, EntryColumn};
+use crate::origin::Origin;
+use crate::server::Text;
+use ledger::{Entry, FORMAT};
+use pgrx::pg_sys;
+
+/// What the capture side says about an event; the journal adds id, time, transaction, identity and checksum.
+#[derive(Default)]
+pub struct NewEntry<'a> {
+    pub watch_id: Option<[u8; 16]>,
+    pub relation: Option<pg_sys::Oid>,
+    pub table_schema: Option<&'a Text>,
+    pub table_name: Option<&'a Text>,
+    pub operation: &'static str,
+    pub soft_delete: Option<&'static str>,
+    pub row_key: Option<&'a mut Text>,
+    /// The key before an UPDATE that changed it; of it only the hash is stored.
+    pub previous_key: Option<&'a mut Text>,
+    pub row_values: Option<&'a mut Text>,
+    pub changed_values: Option<&'a mut Text>,
+    pub details: Option<&'a mut Text>,
+    pub statement: Option<&'a mut Text>,
+}
+
+/// What the journal adds.
+pub struct Circumstances<'a> {
+    /// From the sequence.
+    pub id: i64,
+    /// The top-level transaction.
+    pub txid: u64,
+    /// Microseconds since 2000-01-01 UTC.
+    pub occurred_at: i64,
+    /// Who it was.
+    pub origin: &'a Origin,
+}
+
+/// The outcome of everything that is written from within a transaction: it is there only if the transaction commits.
+const OUTCOME: &str = "ok";
+
+/// An entry's columns as datums, NULL where there is none.
+pub struct EntryDatums {
+    /// The values, in the order of the table's columns.
+    pub values: [pg_sys::Datum; COLUMNS],
+    /// Which of them are NULL.
+    pub nulls: [bool; COLUMNS],
+}
+
+impl EntryDatums {
+    fn set(&mut self, column: EntryColumn, value: pg_sys::Datum) {
+        self.values[column as usize] = value;
+        self.nulls[column as usize] = false;
+    }
+
+    fn set_text(&mut self, column: EntryColumn, value: Option<&mut Text>) {
+        if let Some(text) = value {
+            self.set(column, text.datum());
+        }
+    }
+
+    fn set_shared(&mut self, column: EntryColumn, value: Option<&Text>) {
+        if let Some(text) = value {
+            self.set(column, text.finished_datum());
+        }
+    }
+}
+
+/// Buffers for what only the datums need.
+#[derive(Default)]
+pub struct DatumScratch {
+    preimage: Vec<u8>,
+    operation: Text,
+    outcome: Text,
+    soft_delete: Text,
+    checksum: Text,
+}
+
+impl NewEntry<'_> {
+    /// Works out the checksum and gives the columns as datums, which point into the entry, its origin and `scratch`.
+    pub fn into_datums(mut self, with: &Circumstances, scratch: &mut DatumScratch) -> EntryDatums {
+        let key_hash =
+            |watch_id: Option<[u8; 16]>, key: &Option<&mut Text>| Some(ledger::key_hash(&watch_id?, key.as_ref()?.bytes()));
+        let hash = key_hash(self.watch_id, &self.row_key);
+        let previous_hash = key_hash(self.watch_id, &self.previous_key);
+        let checksum = self.checksum(with, hash, previous_hash, &mut scratch.preimage);
+
+        let mut datums = EntryDatums { values: [pg_sys::Datum::from(0); COLUMNS], nulls: [true; COLUMNS] };
+        use EntryColumn as Column;
+        datums.set(Column::Id, pg_sys::Datum::from(with.id));
+        datums.set(Column::Txid, pg_sys::Datum::from(with.txid));
+        datums.set(Column::OccurredAt, pg_sys::Datum::from(with.occurred_at));
+        if let Some(hash) = hash {
+            datums.set(Column::KeyHash, pg_sys::Datum::from(hash));
+        }
+        if let Some(hash) = previous_hash {
+            datums.set(Column::PreviousKeyHash, pg_sys::Datum::from(hash));
+        }
+        if let Some(watch_id) = &self.watch_id {
+            datums.set(Column::WatchId, pg_sys::Datum::from(watch_id.as_ptr()));
+        }
+        if let Some(relation) = self.relation {
+            datums.set(Column::Relation, pg_sys::Datum::from(relation));
+        }
+        datums.set(Column::BackendPid, pg_sys::Datum::from(with.origin.backend_pid));
+        datums.set(Column::Format, pg_sys::Datum::from(FORMAT));
+        datums.set(Column::Checksum, scratch.checksum.assign(&checksum));
+        datums.set(Column::Operation, scratch.operation.assign(self.operation.as_bytes()));
+        datums.set(Column::Outcome, scratch.outcome.assign(OUTCOME.as_bytes()));
+        if let Some(soft_delete) = self.soft_delete {
+            datums.set(Column::SoftDelete, scratch.soft_delete.assign(soft_delete.as_bytes()));
+        }
+        datums.set_shared(Column::TableSchema, self.table_schema);
+        datums.set_shared(Column::TableName, self.table_name);
+        datums.set_text(Column::RowKey, self.row_key.take());
+        datums.set_text(Column::RowValues, self.row_values.take());
+        datums.set_text(Column::ChangedValues, self.changed_values.take());
+        datums.set_text(Column::Details, self.details.take());
+        datums.set_text(Column::Statement, self.statement.take());
+        let origin = with.origin;
+        datums.set_shared(Column::UserId, origin.user_id.as_ref());
+        datums.set_shared(Column::UserIp, origin.user_ip.as_ref());
+        datums.set_shared(Column::UserAgent, origin.user_agent.as_ref());
+        datums.set_shared(Column::RequestId, origin.request_id.as_ref());
+        datums.set_shared(Column::DbSessionUser, origin.db_session_user.as_ref());
+        datums.set_shared(Column::DbCurrentUser, origin.db_current_user.as_ref());
+        datums.set_shared(Column::ClientAddr, origin.client_addr.as_ref());
+        datums.set_shared(Column::ApplicationName, origin.application_name.as_ref());
+        datums
+    }
+
+    fn checksum(
+        &self,
+        with: &Circumstances,
+        key_hash: Option<i64>,
+        previous_key_hash: Option<i64>,
+        scratch: &mut Vec<u8>,
+    ) -> [u8; 32] {
+        fn own<'t>(text: &'t Option<&mut Text>) -> Option<&'t str> {
+            text.as_ref().map(|text| text.as_str())
+        }
+        fn shared(text: &Option<Text>) -> Option<&str> {
+            text.as_ref().map(Text::as_str)
+        }
+        let origin = with.origin;
+        Entry {
+            id: with.id,
+            format: FORMAT,
+            txid: with.txid,
+            occurred_at: with.occurred_at,
+            watch_id: self.watch_id,
+            key_hash,
+            previous_key_hash,
+            relation: self.relation.map(|oid| oid.to_u32()),
+            backend_pid: Some(origin.backend_pid),
+            table_schema: self.table_schema.map(Text::as_str),
+            table_name: self.table_name.map(Text::as_str),
+            operation: self.operation,
+            outcome: OUTCOME,
+            soft_delete: self.soft_delete,
+            row_key: own(&self.row_key),
+            row_values: own(&self.row_values),
+            changed_values: own(&self.changed_values),
+            details: own(&self.details),
+            user_id: shared(&origin.user_id),
+            user_ip: shared(&origin.user_ip),
+            user_agent: shared(&origin.user_agent),
+            request_id: shared(&origin.request_id),
+            db_session_user: shared(&origin.db_session_user),
+            db_current_user: shared(&origin.db_current_user),
+            client_addr: shared(&origin.client_addr),
+            application_name: shared(&origin.application_name),
+            error_code: None,
+            error_message: None,
+            error_detail: None,
+            statement: own(&self.statement),
+        }
+        .checksum(scratch)
+    }
+}

@@ -1,0 +1,220 @@
+//! Writing entries to `lead_audit.entry`, below SQL: the writer of the row has no rights on the table and needs none.
+
+use super::entry_table::EntryTable;
+use super::new_entry::{Circumstances, DatumScratch, NewEntry};
+use super::pending::{self, PendingEntry};
+use super::{flush_points, unwritten};
+use crate::origin;
+use crate::server::{OpenRelation, ServerError, in_subtransaction, next_value};
+use crate::settings::{self, OnError};
+use pgrx::pg_sys;
+use std::cell::RefCell;
+
+/// How many tuples go to the table in one call, as in COPY.
+const CHUNK: usize = 1000;
+
+thread_local! {
+    static SCRATCH: RefCell<DatumScratch> = RefCell::default();
+}
+
+/// Finishes the entry and gathers it with those of the same statement.
+pub fn append(entry: NewEntry) {
+    let target = match EntryTable::find() {
+        Ok(target) => target,
+        Err(error) => {
+            let name = |text: Option<&crate::server::Text>| text.map_or("", |text| text.as_str()).to_owned();
+            let (schema, table) = (name(entry.table_schema), name(entry.table_name));
+            let key = entry.row_key.as_ref().map(|key| key.as_str());
+            return unwritten::not_written(entry.operation, &schema, &table, key, &error);
+        }
+    };
+    // Held to the end of the transaction, like that of any statement that writes: the table keeps its columns.
+    let table = OpenRelation::open(target.table, pg_sys::RowExclusiveLock);
+    let origin = origin::current();
+    // SAFETY: within a transaction, which gets its id here if it has none yet.
+    let (txid, occurred_at) = unsafe { (pg_sys::GetTopFullTransactionId().value, pg_sys::GetCurrentTimestamp()) };
+    let with = Circumstances { id: next_value(target.id_sequence), txid, occurred_at, origin: &origin };
+    let tuple = SCRATCH.with_borrow_mut(|scratch| {
+        let mut datums = entry.into_datums(&with, scratch);
+        // SAFETY: the datums are of the table's columns (`EntryTable::find` checked that) and alive; columns that the
+        // library does not know, added by somebody, are NULL.
+        unsafe { form_tuple(&table, &mut datums.values, &mut datums.nulls) }
+    });
+    if pending::push(tuple) >= settings::batch_bytes() || !flush_points::is_ahead() {
+        flush();
+    }
+}
+
+/// # Safety
+/// The datums must be of the table's first columns.
+unsafe fn form_tuple(table: &OpenRelation, values: &mut [pg_sys::Datum], nulls: &mut [bool]) -> pg_sys::HeapTuple {
+    // SAFETY: as the caller promises; the context lives as long as the pending entry.
+    unsafe {
+        let descriptor = table.tuple_desc();
+        let columns = (*descriptor).natts as usize;
+        let former = std::mem::replace(&mut *(&raw mut pg_sys::CurrentMemoryContext), pending::context());
+        let tuple = if columns == values.len() {
+            pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr())
+        } else {
+            let mut all_values = values.to_vec();
+            let mut all_nulls = nulls.to_vec();
+            all_values.resize(columns, pg_sys::Datum::from(0));
+            all_nulls.resize(columns, true);
+            pg_sys::heap_form_tuple(descriptor, all_values.as_mut_ptr(), all_nulls.as_mut_ptr())
+        };
+        pg_sys::CurrentMemoryContext = former;
+        tuple
+    }
+}
+
+/// Writes the entries of the current subtransaction.
+pub fn flush() {
+    if pending::is_empty() {
+        return;
+    }
+    let entries = pending::take_current();
+    if entries.is_empty() {
+        return;
+    }
+    match settings::on_error() {
+        OnError::Abort => write_all(&entries),
+        OnError::Warn => {
+            if let Err(error) = in_subtransaction(|| write_all(&entries)) {
+                write_one_by_one(&entries, &error);
+            }
+        }
+    }
+    pending::written();
+}
+
+/// One entry that cannot be written must not take the others of its statement with it.
+fn write_one_by_one(entries: &[PendingEntry], error: &ServerError) {
+    if let [entry] = entries {
+        return unwritten::tuple_not_written(entry.tuple, error);
+    }
+    for entry in entries {
+        if let Err(error) = in_subtransaction(|| write_all(std::slice::from_ref(entry))) {
+            unwritten::tuple_not_written(entry.tuple, &error);
+        }
+    }
+}
+
+fn write_all(entries: &[PendingEntry]) {
+    let target = match EntryTable::find() {
+        Ok(target) => target,
+        Err(error) => error.raise(None),
+    };
+    let table = OpenRelation::open(target.table, pg_sys::RowExclusiveLock);
+    // SAFETY: the tuples are of the table's row type: it was locked when they were made, and still is.
+    unsafe { insert(&table, entries) }
+}
+
+/// # Safety
+/// The tuples must be of the table's row type.
+unsafe fn insert(table: &OpenRelation, entries: &[PendingEntry]) {
+    // SAFETY: this is what COPY does: an executor state that knows the table and its indexes. All that is made here is in
+    // the state's context or given back; after an error the abort of the (sub)transaction does that.
+    unsafe {
+        let former = pg_sys::CurrentMemoryContext;
+        let estate = pg_sys::CreateExecutorState();
+        pg_sys::CurrentMemoryContext = (*estate).es_query_cxt;
+        let needs_snapshot = !pg_sys::ActiveSnapshotSet();
+        if needs_snapshot {
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        }
+        let result = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+        pg_sys::InitResultRelInfo(result, table.as_ptr(), 0, std::ptr::null_mut(), 0);
+        (*estate).es_opened_result_relations = pg_sys::lappend((*estate).es_opened_result_relations, result.cast());
+        pg_sys::ExecOpenIndices(result, false);
+        (*estate).es_output_cid = pg_sys::GetCurrentCommandId(true);
+        if has_row_triggers(result) {
+            insert_each(table, estate, result, entries);
+        } else {
+            for chunk in entries.chunks(CHUNK) {
+                insert_chunk(table, estate, result, chunk);
+            }
+        }
+        pg_sys::ExecCloseIndices(result);
+        if needs_snapshot {
+            pg_sys::PopActiveSnapshot();
+        }
+        pg_sys::CurrentMemoryContext = former;
+        pg_sys::FreeExecutorState(estate);
+    }
+}
+
+/// # Safety
+/// `result` must be initialized.
+unsafe fn has_row_triggers(result: *mut pg_sys::ResultRelInfo) -> bool {
+    // SAFETY: the trigger description is null or a copy that belongs to `result`.
+    unsafe {
+        let triggers = (*result).ri_TrigDesc;
+        !triggers.is_null() && ((*triggers).trig_insert_before_row || (*triggers).trig_insert_after_row)
+    }
+}
+
+/// # Safety
+/// As for [`insert`].
+unsafe fn insert_chunk(
+    table: &OpenRelation,
+    estate: *mut pg_sys::EState,
+    result: *mut pg_sys::ResultRelInfo,
+    entries: &[PendingEntry],
+) {
+    // SAFETY: the slots are made for the table's row type and live until the end of this function.
+    unsafe {
+        let descriptor = table.tuple_desc();
+        let constrained = !(*descriptor).constr.is_null();
+        let mut slots: Vec<*mut pg_sys::TupleTableSlot> = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let slot = pg_sys::MakeSingleTupleTableSlot(descriptor, &pg_sys::TTSOpsHeapTuple);
+            pg_sys::ExecStoreHeapTuple(entry.tuple, slot, false);
+            (*slot).tts_tableOid = (*table.as_ptr()).rd_id;
+            if constrained {
+                pg_sys::ExecConstraints(result, slot, estate);
+            }
+            slots.push(slot);
+        }
+        pg_sys::table_multi_insert(
+            table.as_ptr(),
+            slots.as_mut_ptr(),
+            slots.len() as i32,
+            (*estate).es_output_cid,
+            0,
+            std::ptr::null_mut(),
+        );
+        for slot in slots {
+            if (*result).ri_NumIndices > 0 {
+                pg_sys::ExecInsertIndexTuples(result, slot, estate, false, false, std::ptr::null_mut(), std::ptr::null_mut());
+            }
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
+            let per_tuple = (*estate).es_per_tuple_exprcontext;
+            if !per_tuple.is_null() {
+                pg_sys::MemoryContextReset((*per_tuple).ecxt_per_tuple_memory);
+            }
+        }
+    }
+}
+
+/// The slow way, for a table on which somebody has put triggers of their own.
+///
+/// # Safety
+/// As for [`insert`].
+unsafe fn insert_each(
+    table: &OpenRelation,
+    estate: *mut pg_sys::EState,
+    result: *mut pg_sys::ResultRelInfo,
+    entries: &[PendingEntry],
+) {
+    // SAFETY: AFTER triggers are queued for a query of our own, and run at its end.
+    unsafe {
+        pg_sys::AfterTriggerBeginQuery();
+        for entry in entries {
+            let slot = pg_sys::MakeSingleTupleTableSlot(table.tuple_desc(), &pg_sys::TTSOpsHeapTuple);
+            pg_sys::ExecStoreHeapTuple(entry.tuple, slot, false);
+            pg_sys::ExecSimpleRelationInsert(result, estate, slot);
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
+        }
+        pg_sys::AfterTriggerEndQuery(estate);
+    }
+}

@@ -1,0 +1,42 @@
+//! lead_audit: every write to a watched table becomes a checksummed entry in `lead_audit.entry`.
+//!
+//! The folders are the stages that the data passes through; each depends only on those before it and on the small
+//! modules `settings`, `origin` and `server` (the wrappers around Postgres).
+
+mod capture;
+mod journal;
+mod origin;
+mod server;
+mod settings;
+mod sql;
+mod verify;
+mod watch;
+
+#[cfg(any(test, feature = "pg_test"))]
+#[path = "../pgrx-tests/mod.rs"]
+mod pgrx_tests;
+
+::pgrx::pg_module_magic!(name, version);
+
+/// Called by Postgres when the library is loaded into a server process (or into the postmaster, when it is preloaded).
+#[allow(non_snake_case)]
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::define();
+    origin::follow_role_changes();
+    capture::follow_relation_changes();
+    journal::install_flush_points();
+}
+
+/// What `cargo pgrx test` asks of the crate under test.
+#[cfg(test)]
+pub mod pg_test {
+    /// Called once before the first test.
+    pub fn setup(_options: Vec<&str>) {}
+
+    /// Settings for the server that the tests run in: none, since lead_audit has to work without preloading.
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec![]
+    }
+}

@@ -1,0 +1,142 @@
+//! Who it was: what the application says (its settings) and what the database itself sees, which the application cannot
+//! forge. Worked out again only when one of these changed; a bulk statement does it once.
+
+use crate::server::{Text, role_name};
+use crate::settings;
+use pgrx::pg_sys;
+use std::cell::{Cell, RefCell};
+use std::ffi::CStr;
+use std::rc::Rc;
+
+/// The identity columns of an entry.
+#[derive(Debug, Default)]
+pub struct Origin {
+    pub user_id: Option<Text>,
+    pub user_ip: Option<Text>,
+    pub user_agent: Option<Text>,
+    pub request_id: Option<Text>,
+    pub db_session_user: Option<Text>,
+    pub db_current_user: Option<Text>,
+    pub client_addr: Option<Text>,
+    pub application_name: Option<Text>,
+    pub backend_pid: i32,
+}
+
+struct Cached {
+    origin: Rc<Origin>,
+    context_generation: u64,
+    role_generation: u64,
+    session_user: pg_sys::Oid,
+    current_user: pg_sys::Oid,
+    application_name: Vec<u8>,
+}
+
+thread_local! {
+    static CACHED: RefCell<Option<Cached>> = const { RefCell::new(None) };
+    static ROLE_GENERATION: Cell<u64> = const { Cell::new(0) };
+    static ACTING_FOR: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
+}
+
+/// Asks Postgres to tell when roles change, so that a renamed one is not recorded under its old name.
+pub fn follow_role_changes() {
+    // SAFETY: registers a function that stays for the life of the process.
+    unsafe {
+        pg_sys::CacheRegisterSyscacheCallback(
+            pg_sys::SysCacheIdentifier::AUTHOID as i32,
+            Some(roles_changed),
+            pg_sys::Datum::from(0),
+        );
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn roles_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
+    ROLE_GENERATION.set(ROLE_GENERATION.get() + 1);
+}
+
+/// Runs `work` with `role` recorded as the current user: for code that acts with more rights on somebody's behalf.
+pub fn acting_for<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
+    struct Restore(Option<pg_sys::Oid>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ACTING_FOR.set(self.0);
+        }
+    }
+    let _restore = Restore(ACTING_FOR.replace(Some(role)));
+    work()
+}
+
+/// The same, unless somebody around it has said already for whom it is.
+pub fn acting_for_unless_known<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
+    acting_for(ACTING_FOR.get().unwrap_or(role), work)
+}
+
+/// The identity as of now.
+pub fn current() -> Rc<Origin> {
+    // SAFETY: these read variables of the session.
+    let (session_user, current_user) =
+        unsafe { (pg_sys::GetSessionUserId(), ACTING_FOR.get().unwrap_or_else(|| pg_sys::GetUserId())) };
+    let application_name = application_name();
+    let hit = CACHED.with_borrow(|cached| match cached {
+        Some(c)
+            if c.context_generation == settings::context_generation()
+                && c.role_generation == ROLE_GENERATION.get()
+                && c.session_user == session_user
+                && c.current_user == current_user
+                && c.application_name == application_name =>
+        {
+            Some(Rc::clone(&c.origin))
+        }
+        _ => None,
+    });
+    if let Some(origin) = hit {
+        return origin;
+    }
+    // Taken before the roles' names are looked up: a change that comes in meanwhile is then seen the next time.
+    let (context_generation, role_generation) = (settings::context_generation(), ROLE_GENERATION.get());
+    let origin = Rc::new(read(session_user, current_user, application_name));
+    let cached = Cached {
+        origin: Rc::clone(&origin),
+        context_generation,
+        role_generation,
+        session_user,
+        current_user,
+        application_name: application_name.to_vec(),
+    };
+    CACHED.set(Some(cached));
+    origin
+}
+
+fn read(session_user: pg_sys::Oid, current_user: pg_sys::Oid, application_name: &[u8]) -> Origin {
+    let text = |value: Option<String>| value.as_deref().map(Text::from);
+    Origin {
+        user_id: text(settings::USER_ID.get()),
+        user_ip: text(settings::USER_IP.get()),
+        user_agent: text(settings::USER_AGENT.get()),
+        request_id: text(settings::REQUEST_ID.get()),
+        db_session_user: text(role_name(session_user)),
+        db_current_user: text(role_name(current_user)),
+        client_addr: text(client_addr()),
+        application_name: text((!application_name.is_empty()).then(|| String::from_utf8_lossy(application_name).into_owned())),
+        // SAFETY: set when the process starts.
+        backend_pid: unsafe { pg_sys::MyProcPid },
+    }
+}
+
+fn application_name() -> &'static [u8] {
+    // SAFETY: the setting is null only before it is first assigned. It lives until the next assignment, which cannot come
+    // before the caller, who compares or copies it at once, is done with it.
+    unsafe {
+        let name = pg_sys::application_name;
+        if name.is_null() { b"" } else { CStr::from_ptr(name).to_bytes() }
+    }
+}
+
+/// The client's network address as inet_client_addr() gives it, without its mask; `None` for a Unix socket or no client.
+fn client_addr() -> Option<String> {
+    // SAFETY: inet_client_addr takes nothing and gives NULL where there is no address; network_host takes what it gives.
+    unsafe {
+        let address = pgrx::direct_function_call_as_datum(pg_sys::inet_client_addr, &[])?;
+        pgrx::direct_function_call(pg_sys::network_host, &[Some(address)])
+    }
+}

@@ -1,0 +1,18 @@
+//! Postgres behind small safe wrappers, named after what Postgres calls them. Everything above this module is told of an
+//! error as a value or by unwinding; nothing here keeps state of its own.
+
+mod error;
+mod relation;
+mod scan;
+mod sequence;
+mod subtransaction;
+mod text;
+mod user;
+
+pub use error::ServerError;
+pub use relation::{OpenRelation, attribute};
+pub use scan::for_each_row;
+pub use sequence::next_value;
+pub use subtransaction::{current_subtransaction, in_subtransaction};
+pub use text::{Text, borrowed_text, detoasted};
+pub use user::{as_user, role_name};

@@ -1,0 +1,68 @@
+//! A Postgres error that was caught and is now a value.
+
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
+use pgrx::{PgLogLevel, PgSqlErrorCode};
+use std::fmt;
+
+/// What an error said, taken out of Postgres's error stack.
+#[derive(Debug, Clone)]
+pub struct ServerError {
+    /// Its SQLSTATE.
+    pub code: PgSqlErrorCode,
+    /// Its primary message.
+    pub message: String,
+    /// Its DETAIL.
+    pub detail: Option<String>,
+}
+
+impl ServerError {
+    /// Takes note of `caught`, unless it is one that nobody may hold up (a cancel, a timeout, a shutdown): that goes on.
+    pub fn from_caught(caught: CaughtError) -> Self {
+        let report = match &caught {
+            CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
+            CaughtError::RustPanic { ereport, .. } => ereport,
+        };
+        let error = Self::of(report);
+        if error.must_not_be_held_up() {
+            caught.rethrow();
+        }
+        error
+    }
+
+    /// Raises it as an error of the statement.
+    pub fn raise(self, hint: Option<String>) -> ! {
+        let mut report = ErrorReport::new(self.code, self.message, "lead_audit");
+        if let Some(detail) = self.detail {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = hint {
+            report = report.set_hint(hint);
+        }
+        report.report(PgLogLevel::ERROR);
+        unreachable!("an error does not return")
+    }
+
+    fn of(report: &ErrorReportWithLevel) -> Self {
+        ServerError {
+            code: report.sql_error_code(),
+            message: report.message().to_owned(),
+            detail: report.detail().map(str::to_owned),
+        }
+    }
+
+    fn must_not_be_held_up(&self) -> bool {
+        matches!(
+            self.code,
+            PgSqlErrorCode::ERRCODE_QUERY_CANCELED
+                | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN
+                | PgSqlErrorCode::ERRCODE_CRASH_SHUTDOWN
+                | PgSqlErrorCode::ERRCODE_DATABASE_DROPPED
+        )
+    }
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}

@@ -1,0 +1,27 @@
+//! Roles.
+
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// The role's name, or `None` for one that is gone.
+pub fn role_name(role: pg_sys::Oid) -> Option<String> {
+    // SAFETY: with noerr the function returns null for an unknown oid, else a string in the current memory context.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(role, true);
+        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
+}
+
+/// Runs `work` with the rights of `role`, as a SECURITY DEFINER function would.
+pub fn as_user<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
+    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: both read and set variables of the session. If `work` raises an error, the abort of the (sub)transaction
+    // that it raises it in puts the former user back.
+    unsafe {
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+        pg_sys::SetUserIdAndSecContext(role, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        let result = work();
+        pg_sys::SetUserIdAndSecContext(user, context);
+        result
+    }
+}

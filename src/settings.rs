@@ -1,0 +1,301 @@
+//! The settings `lead_audit.*`: what the application says about itself, and the superuser's switches.
+//!
+//! The application's four settings are read for every row, so they are kept as Postgres keeps them; a counter that every
+//! assignment raises tells `origin` when to read them again.
+
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
+use std::cell::Cell;
+use std::ffi::{CStr, c_char, c_void};
+use std::net::IpAddr;
+
+/// What to do when an entry cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+pub enum OnError {
+    /// The statement goes on, with a WARNING and a count in `lead_audit.stats`.
+    #[name = c"warn"]
+    Warn,
+    /// The statement fails.
+    #[name = c"abort"]
+    Abort,
+}
+
+static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
+static LOG_SOFT_DELETES: GucSetting<bool> = GucSetting::<bool>::new(true);
+static LOG_UNCHANGED: GucSetting<bool> = GucSetting::<bool>::new(false);
+static ON_ERROR: GucSetting<OnError> = GucSetting::<OnError>::new(OnError::Warn);
+static BATCH_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(1024);
+
+/// Whether anything is recorded at all.
+pub fn enabled() -> bool {
+    ENABLED.get()
+}
+
+/// Whether soft deletes and restores are recorded.
+pub fn log_soft_deletes() -> bool {
+    LOG_SOFT_DELETES.get()
+}
+
+/// Whether an UPDATE that changes nothing is recorded.
+pub fn log_unchanged() -> bool {
+    LOG_UNCHANGED.get()
+}
+
+/// What to do when an entry cannot be written.
+pub fn on_error() -> OnError {
+    ON_ERROR.get()
+}
+
+/// How many bytes of entries a statement gathers before it writes them.
+pub fn batch_bytes() -> usize {
+    BATCH_MEMORY.get().max(0) as usize * 1024
+}
+
+/// A text setting of the application's, where Postgres keeps it.
+pub struct ContextSetting(Cell<*mut c_char>);
+
+// SAFETY: a server process has one thread; the pointer is written by Postgres's GUC machinery on it, nowhere else.
+unsafe impl Sync for ContextSetting {}
+
+impl ContextSetting {
+    const fn new() -> Self {
+        ContextSetting(Cell::new(std::ptr::null_mut()))
+    }
+
+    /// The value, or `None` if it is unset or empty: a SET LOCAL leaves an empty text behind, not an unset one.
+    pub fn get(&self) -> Option<String> {
+        let value = self.0.get();
+        if value.is_null() {
+            return None;
+        }
+        // SAFETY: a GUC's value is a C string that lives until the next assignment; it is copied here.
+        let value = unsafe { CStr::from_ptr(value) };
+        (!value.is_empty()).then(|| value.to_string_lossy().into_owned())
+    }
+}
+
+/// `lead_audit.user_id`.
+pub static USER_ID: ContextSetting = ContextSetting::new();
+/// `lead_audit.user_ip`.
+pub static USER_IP: ContextSetting = ContextSetting::new();
+/// `lead_audit.user_agent`.
+pub static USER_AGENT: ContextSetting = ContextSetting::new();
+/// `lead_audit.request_id`.
+pub static REQUEST_ID: ContextSetting = ContextSetting::new();
+
+thread_local! {
+    static ASSIGNMENTS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How often one of the application's settings was assigned: as long as it stays, so do they.
+pub fn context_generation() -> u64 {
+    ASSIGNMENTS.get()
+}
+
+/// Longest `user_id` and `request_id`, in characters.
+const ID_LIMIT: usize = 255;
+/// Longest `user_agent`, in characters.
+const USER_AGENT_LIMIT: usize = 500;
+
+/// Defines all settings, and claims the prefix: from then on a misspelt name is an error.
+pub fn define() {
+    define_context(
+        c"lead_audit.user_id",
+        c"User on whose behalf the application works, at most 255 characters.",
+        &USER_ID,
+        check_id,
+    );
+    define_context(c"lead_audit.user_ip", c"IP address of that user.", &USER_IP, check_ip);
+    define_context(c"lead_audit.user_agent", c"User agent of that user, at most 500 characters.", &USER_AGENT, check_user_agent);
+    define_context(
+        c"lead_audit.request_id",
+        c"Request that the application serves, at most 255 characters.",
+        &REQUEST_ID,
+        check_id,
+    );
+    GucRegistry::define_bool_guc(
+        c"lead_audit.enabled",
+        c"Records what happens to watched tables.",
+        c"Only a superuser can change it.",
+        &ENABLED,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"lead_audit.log_soft_deletes",
+        c"Records soft deletes and their undoing.",
+        c"When off, an UPDATE that turns the soft-delete column true or false leaves no entry. Only a superuser can change it.",
+        &LOG_SOFT_DELETES,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"lead_audit.log_unchanged",
+        c"Records an UPDATE that changes nothing in its row.",
+        c"Only a superuser can change it.",
+        &LOG_UNCHANGED,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"lead_audit.on_error",
+        c"What happens to a statement whose audit entry cannot be written.",
+        c"warn: it goes on, with a WARNING and a count in lead_audit.stats. abort: it fails. Only a superuser can change it.",
+        &ON_ERROR,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"lead_audit.batch_memory",
+        c"Memory for the entries that a statement gathers before it writes them.",
+        c"Only a superuser can change it.",
+        &BATCH_MEMORY,
+        0,
+        1024 * 1024,
+        GucContext::Suset,
+        GucFlags::UNIT_KB,
+    );
+    // SAFETY: takes a C string that lives forever.
+    unsafe { pg_sys::MarkGUCPrefixReserved(c"lead_audit".as_ptr()) };
+}
+
+type Check = unsafe extern "C-unwind" fn(*mut *mut c_char, *mut *mut c_void, pg_sys::GucSource::Type) -> bool;
+
+fn define_context(name: &'static CStr, description: &'static CStr, setting: &'static ContextSetting, check: Check) {
+    // SAFETY: all strings and the variable are static; the hooks have the signatures that Postgres asks for. A value set
+    // before the library was loaded is checked and taken over by this call.
+    unsafe {
+        pg_sys::DefineCustomStringVariable(
+            name.as_ptr(),
+            description.as_ptr(),
+            c"Set by the application, per session or transaction; stored in each entry.".as_ptr(),
+            setting.0.as_ptr(),
+            std::ptr::null(),
+            pg_sys::GucContext::PGC_USERSET,
+            0,
+            Some(check),
+            Some(count_assignment),
+            None,
+        );
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn count_assignment(_value: *const c_char, _extra: *mut c_void) {
+    ASSIGNMENTS.set(ASSIGNMENTS.get() + 1);
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn check_id(
+    value: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: Postgres passes a pointer to the new value.
+    unsafe { accept(value, |text| check_length(text, ID_LIMIT)) }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn check_user_agent(
+    value: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: Postgres passes a pointer to the new value.
+    unsafe { accept(value, |text| check_length(text, USER_AGENT_LIMIT)) }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn check_ip(
+    value: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: Postgres passes a pointer to the new value.
+    unsafe { accept(value, check_address) }
+}
+
+fn check_length(text: &str, limit: usize) -> Result<(), String> {
+    match text.chars().count() {
+        length if length > limit => Err(format!("It is {length} characters long; at most {limit} are allowed.")),
+        _ => Ok(()),
+    }
+}
+
+fn check_address(text: &str) -> Result<(), String> {
+    match text.parse::<IpAddr>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err("It is not an IPv4 or IPv6 address.".to_owned()),
+    }
+}
+
+/// Runs a check over a new value, and leaves its complaint where Postgres looks for the DETAIL.
+///
+/// # Safety
+/// `value` must point to a C string or to null.
+unsafe fn accept(value: *mut *mut c_char, check: impl Fn(&str) -> Result<(), String>) -> bool {
+    // SAFETY: as the caller promises.
+    let text = unsafe {
+        if value.is_null() || (*value).is_null() {
+            return true;
+        }
+        CStr::from_ptr(*value)
+    };
+    if text.is_empty() {
+        return true;
+    }
+    let complaint = match text.to_str() {
+        Ok(text) => check(text).err(),
+        Err(_) => Some("It is not valid UTF-8.".to_owned()),
+    };
+    let Some(complaint) = complaint else { return true };
+    let complaint: Vec<u8> = complaint.into_bytes().into_iter().chain([0]).collect();
+    // SAFETY: the copy is in ErrorContext, which is where GUC_check_errdetail() puts it and which is reset with the error.
+    unsafe {
+        pg_sys::GUC_check_errdetail_string = pg_sys::MemoryContextStrdup(pg_sys::ErrorContext, complaint.as_ptr().cast());
+    }
+    false
+}
+
+/// The value that a setting had outside the innermost function or script that set it for itself, or `None` if none did.
+///
+/// CREATE EXTENSION runs its script with a search_path of its own; what its caller has is one level down Postgres's stack.
+pub fn outer_text_value(name: &CStr) -> Option<String> {
+    // SAFETY: the array holds GetNumConfigOptions() pointers to live variables. Its record begins with `gen`, and is a
+    // config_string where vartype says so; the stack's entries live as long as the nesting that made them.
+    unsafe {
+        let variables = pg_sys::get_guc_variables();
+        for i in 0..pg_sys::GetNumConfigOptions() as usize {
+            let variable = *variables.add(i);
+            if CStr::from_ptr((*variable).name) != name || (*variable).stack.is_null() {
+                continue;
+            }
+            if (*variable).vartype != pg_sys::config_type::PGC_STRING {
+                return None;
+            }
+            let prior = (*(*variable).stack).prior.val.stringval;
+            return (!prior.is_null()).then(|| CStr::from_ptr(prior).to_string_lossy().into_owned());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_in_characters() {
+        assert!(check_length(&"é".repeat(255), ID_LIMIT).is_ok());
+        assert!(check_length(&"é".repeat(256), ID_LIMIT).is_err());
+    }
+
+    #[test]
+    fn addresses_have_no_mask_zone_or_port() {
+        for good in ["203.0.113.7", "::1", "2001:db8::ff00:42:8329", "::ffff:192.0.2.1"] {
+            assert!(check_address(good).is_ok(), "{good}");
+        }
+        for bad in ["", "localhost", "10.0.0.0/8", "fe80::1%eth0", "1.2.3.4:80", "1.2.3", "01.2.3.4", " 1.2.3.4"] {
+            assert!(check_address(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! A row of `lead_audit.entry` as it is found: not necessarily as it was written.
+
+use crate::journal::EntryColumn;
+use crate::server::borrowed_text;
+use ledger::{Entry, Fault};
+use pgrx::{pg_sys, varlena};
+
+/// Every column, in the order of `EntryColumn`, for a query that reads the table under the alias e.
+pub const COLUMN_LIST: &str = "e.id, e.txid, e.occurred_at, e.key_hash, e.previous_key_hash, e.watch_id, e.relation, \
+    e.backend_pid, e.format, e.checksum, e.operation, e.outcome, e.table_schema, e.table_name, e.soft_delete, e.row_key, \
+    e.row_values, e.changed_values, e.details, e.user_id, e.user_ip, e.user_agent, e.request_id, e.db_session_user, \
+    e.db_current_user, e.client_addr, e.application_name, e.error_code, e.error_message, e.error_detail, e.statement";
+
+/// What is wrong with a stored entry.
+#[derive(Debug)]
+pub enum StoredFault {
+    /// A column is NULL that never is.
+    Missing(&'static str),
+    /// A text is not UTF-8.
+    NotUtf8,
+    /// What the format says is wrong.
+    Format(Fault),
+}
+
+impl StoredFault {
+    /// A word for the kind of fault, for programs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            StoredFault::Missing(_) => "missing_value",
+            StoredFault::NotUtf8 => "not_utf8",
+            StoredFault::Format(fault) => match fault {
+                Fault::UnknownFormat(_) => "unknown_format",
+                Fault::ChecksumLength(_) | Fault::Checksum { .. } => "checksum",
+                Fault::NotCanonical { .. } | Fault::NotAnObject { .. } => "not_canonical",
+                Fault::KeyHash { .. } => "key_hash",
+                _ => "previous_key_hash",
+            },
+        }
+    }
+
+    /// What is wrong, for people.
+    pub fn detail(&self) -> String {
+        match self {
+            StoredFault::Missing(column) => format!("{column} is NULL"),
+            StoredFault::NotUtf8 => "a text is not valid UTF-8".to_owned(),
+            StoredFault::Format(fault) => fault.to_string(),
+        }
+    }
+}
+
+/// The columns of one row as datums, in the order of `EntryColumn`.
+pub struct StoredEntry<'a> {
+    /// The values.
+    pub values: &'a [pg_sys::Datum],
+    /// Which are NULL.
+    pub nulls: &'a [bool],
+}
+
+impl<'a> StoredEntry<'a> {
+    fn datum(&self, column: EntryColumn) -> Option<pg_sys::Datum> {
+        let index = column as usize;
+        (!self.nulls[index]).then(|| self.values[index])
+    }
+
+    /// The entry's id.
+    pub fn id(&self) -> Option<i64> {
+        self.datum(EntryColumn::Id).map(|datum| datum.value() as i64)
+    }
+
+    /// Holds the entry against its checksum.
+    ///
+    /// # Safety
+    /// The datums must be of the columns that their places say, and alive; so must be the current memory context.
+    pub unsafe fn verify(&self, scratch: &mut Vec<u8>) -> Result<(), StoredFault> {
+        // SAFETY: as the caller promises: the columns have the types that they are read as.
+        unsafe {
+            let text = |column| match self.datum(column) {
+                Some(datum) => borrowed_text(datum).map(Some).map_err(|_| StoredFault::NotUtf8),
+                None => Ok(None),
+            };
+            let required = |column, name| self.datum(column).ok_or(StoredFault::Missing(name));
+            let entry = Entry {
+                id: required(EntryColumn::Id, "id")?.value() as i64,
+                format: required(EntryColumn::Format, "format")?.value() as i16,
+                txid: required(EntryColumn::Txid, "txid")?.value() as u64,
+                occurred_at: required(EntryColumn::OccurredAt, "occurred_at")?.value() as i64,
+                watch_id: self.datum(EntryColumn::WatchId).map(|datum| *datum.cast_mut_ptr::<[u8; 16]>()),
+                key_hash: self.datum(EntryColumn::KeyHash).map(|datum| datum.value() as i64),
+                previous_key_hash: self.datum(EntryColumn::PreviousKeyHash).map(|datum| datum.value() as i64),
+                relation: self.datum(EntryColumn::Relation).map(|datum| datum.value() as u32),
+                backend_pid: self.datum(EntryColumn::BackendPid).map(|datum| datum.value() as i32),
+                table_schema: text(EntryColumn::TableSchema)?,
+                table_name: text(EntryColumn::TableName)?,
+                operation: text(EntryColumn::Operation)?.ok_or(StoredFault::Missing("operation"))?,
+                outcome: text(EntryColumn::Outcome)?.ok_or(StoredFault::Missing("outcome"))?,
+                soft_delete: text(EntryColumn::SoftDelete)?,
+                row_key: text(EntryColumn::RowKey)?,
+                row_values: text(EntryColumn::RowValues)?,
+                changed_values: text(EntryColumn::ChangedValues)?,
+                details: text(EntryColumn::Details)?,
+                user_id: text(EntryColumn::UserId)?,
+                user_ip: text(EntryColumn::UserIp)?,
+                user_agent: text(EntryColumn::UserAgent)?,
+                request_id: text(EntryColumn::RequestId)?,
+                db_session_user: text(EntryColumn::DbSessionUser)?,
+                db_current_user: text(EntryColumn::DbCurrentUser)?,
+                client_addr: text(EntryColumn::ClientAddr)?,
+                application_name: text(EntryColumn::ApplicationName)?,
+                error_code: text(EntryColumn::ErrorCode)?,
+                error_message: text(EntryColumn::ErrorMessage)?,
+                error_detail: text(EntryColumn::ErrorDetail)?,
+                statement: text(EntryColumn::Statement)?,
+            };
+            let checksum = pg_sys::pg_detoast_datum_packed(required(EntryColumn::Checksum, "checksum")?.cast_mut_ptr());
+            entry.verify(varlena::varlena_to_byte_slice(checksum), scratch).map_err(StoredFault::Format)
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The rows that are there when watching begins, as SNAPSHOT entries.
+
+use crate::capture::{RowEvent, RowOperation, record_row};
+use crate::journal;
+use crate::server::for_each_row;
+use pgrx::{Uuid, pg_extern, pg_sys};
+
+/// `lead_audit.write_baseline(regclass, uuid, text)`: returns the number of rows. enable() holds a lock that keeps writers
+/// out until its triggers are there, so no row is missed and none is in both.
+#[pg_extern(sql = false)]
+fn write_baseline(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &str) -> i64 {
+    let mut rows = 0;
+    for_each_row(relation, |table, row| {
+        let event = RowEvent {
+            operation: RowOperation::Snapshot,
+            relation: table,
+            watch_id: *watch_id.as_bytes(),
+            soft_delete_column,
+            row,
+            new_row: None,
+        };
+        // SAFETY: the scan keeps table and row until this returns.
+        unsafe { record_row(&event) };
+        rows += 1;
+    });
+    journal::flush();
+    rows
+}

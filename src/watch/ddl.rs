@@ -1,0 +1,99 @@
+//! DDL that concerns watched tables. The event trigger's function is called as whoever ran the command, who has no rights
+//! in schema lead_audit; what it does there it does as the extension's owner.
+
+use crate::journal::{self, NewEntry};
+use crate::origin;
+use crate::server::{ServerError, Text, as_user};
+use pgrx::datum::DatumWithOid;
+use pgrx::{PgSqlErrorCode, Spi, Uuid, pg_extern, pg_sys};
+use std::ffi::CStr;
+
+/// Longest command that an entry keeps, in bytes.
+const COMMAND_LIMIT: usize = 10_000;
+
+/// `lead_audit.write_ddl(uuid, oid, text, text, text)`.
+#[pg_extern(sql = false)]
+fn write_ddl(
+    watch_id: Option<Uuid>,
+    relation: Option<pg_sys::Oid>,
+    table_schema: Option<&str>,
+    table_name: Option<&str>,
+    statement: Option<&str>,
+) {
+    let (schema, name) = (table_schema.map(Text::from), table_name.map(Text::from));
+    let mut statement = statement.map(|text| Text::from(&text[..text.floor_char_boundary(COMMAND_LIMIT)]));
+    let entry = NewEntry {
+        watch_id: watch_id.map(|id| *id.as_bytes()),
+        relation,
+        table_schema: schema.as_ref(),
+        table_name: name.as_ref(),
+        operation: "DDL",
+        statement: statement.as_mut(),
+        ..NewEntry::default()
+    };
+    // disable() runs as its owner: the role in effect outside of it is the one to record. The guard says itself for whom
+    // it acts.
+    // SAFETY: reads a variable of the session.
+    origin::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || journal::append(entry));
+    journal::flush();
+}
+
+/// Tells Postgres how `lead_audit_guard_ddl` is to be called.
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_lead_audit_guard_ddl() -> &'static pg_sys::Pg_finfo_record {
+    &pg_sys::Pg_finfo_record { api_version: 1 }
+}
+
+/// `lead_audit.guard_ddl()`.
+///
+/// # Safety
+/// Called by Postgres only.
+#[unsafe(no_mangle)]
+#[pgrx::pg_guard]
+pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the context of a call is null or a node, whose tag says what it is; the event's name is a C string.
+    let is_drop = unsafe {
+        let context = (*fcinfo).context;
+        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
+            ServerError {
+                code: PgSqlErrorCode::ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED,
+                message: "lead_audit.guard_ddl() cannot be used here".to_owned(),
+                detail: Some("It works only as an event trigger.".to_owned()),
+            }
+            .raise(None);
+        }
+        CStr::from_ptr((*context.cast::<pg_sys::EventTriggerData>()).event) == c"sql_drop"
+    };
+    // SAFETY: reads a variable of the session.
+    let invoker = unsafe { pg_sys::GetUserId() };
+    let Some(owner) = extension_owner() else { return pg_sys::Datum::from(0) };
+    let call = if is_drop { "SELECT lead_audit.after_drop($1)" } else { "SELECT lead_audit.after_ddl($1)" };
+    // SAFETY: the argument is an oid and says so.
+    let argument = unsafe { DatumWithOid::new(invoker, pg_sys::OIDOID) };
+    let result = origin::acting_for(invoker, || as_user(owner, || Spi::run_with_args(call, &[argument])));
+    if let Err(error) = result {
+        ServerError {
+            code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            message: format!("the DDL guard of lead_audit failed: {error}"),
+            detail: None,
+        }
+        .raise(None);
+    }
+    pg_sys::Datum::from(0)
+}
+
+/// Who owns schema lead_audit; `None` while DROP EXTENSION is taking it away.
+fn extension_owner() -> Option<pg_sys::Oid> {
+    // SAFETY: a look-up in the system catalog; the tuple is released when its owner column has been read.
+    unsafe {
+        let name = c"lead_audit";
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::NAMESPACENAME as i32, pg_sys::Datum::from(name.as_ptr()));
+        if tuple.is_null() {
+            return None;
+        }
+        let schema = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_namespace>();
+        let owner = (*schema).nspowner;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(owner)
+    }
+}
