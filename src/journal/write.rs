@@ -135,6 +135,8 @@ unsafe fn insert(table: &OpenRelation, entries: &[PendingEntry]) {
             }
         }
         pg_sys::ExecCloseIndices(result);
+        // The slots that triggers were given hold on to the row type.
+        pg_sys::ExecResetTupleTable((*estate).es_tupleTable, false);
         if needs_snapshot {
             pg_sys::PopActiveSnapshot();
         }

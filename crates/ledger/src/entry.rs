@@ -25,6 +25,7 @@ pub struct Entry<'a> {
     pub occurred_at: i64,
     pub watch_id: Option<[u8; 16]>,
     pub key_hash: Option<i64>,
+    pub previous_key_hash: Option<i64>,
     pub relation: Option<u32>,
     pub backend_pid: Option<i32>,
     pub table_schema: Option<&'a str>,
@@ -60,6 +61,7 @@ impl Default for Entry<'_> {
             occurred_at: 0,
             watch_id: None,
             key_hash: None,
+            previous_key_hash: None,
             relation: None,
             backend_pid: None,
             table_schema: None,
@@ -114,6 +116,7 @@ impl<'a> Entry<'a> {
         out.push(b'"');
         text(out, r#","operation":"#, Some(self.operation));
         text(out, r#","outcome":"#, Some(self.outcome));
+        integer(out, r#","previous_key_hash":"#, self.previous_key_hash);
         integer(out, r#","relation":"#, self.relation.map(i64::from));
         text(out, r#","request_id":"#, self.request_id);
         json(out, r#","row_key":"#, self.row_key);
