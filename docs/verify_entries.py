@@ -6,7 +6,7 @@ Written from FORMAT.md alone, with hashlib and json; it shares no code with the 
 """
 import hashlib, json, re, sys
 
-INTEGERS = {"id", "format", "txid", "key_hash", "relation", "backend_pid"}
+INTEGERS = {"id", "format", "txid", "key_hash", "previous_key_hash", "relation", "backend_pid"}
 JSONS = {"row_key", "row_values", "changed_values", "details"}
 STRINGS = set("""occurred_at watch_id table_schema table_name operation outcome soft_delete user_id user_ip user_agent
     request_id db_session_user db_current_user client_addr application_name error_code error_message error_detail

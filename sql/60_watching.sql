@@ -2,10 +2,12 @@
 
 -- The audit triggers there really are, with the identity that they carry. The link is the trigger itself.
 CREATE VIEW lead_audit.audit_trigger AS
-SELECT pg_catalog.split_part(pg_catalog.encode(t.tgargs, 'escape'), '\000', 1)::pg_catalog.uuid AS watch_id,
-       t.tgrelid AS relation, t.tgname AS trigger_name, t.tgenabled IN ('O', 'A') AND t.tgqual IS NULL AS is_on,
+SELECT CASE WHEN a.argument ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN a.argument::pg_catalog.uuid END AS watch_id,
+       t.tgrelid AS relation, t.tgname AS trigger_name,
+       t.tgenabled IN ('O', 'A') AND t.tgqual IS NULL AND t.tgname IN ('00_lead_audit_row', '00_lead_audit_truncate') AS is_on,
        t.tgparentid = 0 AS is_own
 FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_trigger t ON t.oid = d.objid
+CROSS JOIN LATERAL (SELECT pg_catalog.split_part(pg_catalog.encode(t.tgargs, 'escape'), '\000', 1)) a(argument)
 WHERE d.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass
   AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
   AND d.refobjid IN ('lead_audit.capture()'::pg_catalog.regprocedure, 'lead_audit.capture_truncate()'::pg_catalog.regprocedure);

@@ -2,6 +2,7 @@
 //! error as a value or by unwinding; nothing here keeps state of its own.
 
 mod error;
+mod memory;
 mod relation;
 mod scan;
 mod sequence;
@@ -10,6 +11,7 @@ mod text;
 mod user;
 
 pub use error::ServerError;
+pub use memory::{RowMemory, in_context, new_context};
 pub use relation::{OpenRelation, attribute};
 pub use scan::for_each_row;
 pub use sequence::next_value;

@@ -1,7 +1,7 @@
 //! What can be worked out once for each watched relation: its columns in canonical order, how each is written, its key.
 
 use super::encode::Encoder;
-use crate::server::{Text, attribute};
+use crate::server::{Text, attribute, in_context, new_context};
 use ledger::canonical::{compare_keys, write_string};
 use pgrx::{PgList, pg_sys};
 use std::cell::Cell;
@@ -60,13 +60,7 @@ impl Plan {
     pub unsafe fn new(relation: pg_sys::Relation, soft_delete_name: &str) -> Self {
         // SAFETY: the caller keeps the relation open while its relcache entry is read here; the plan copies what it needs.
         unsafe {
-            let context = pg_sys::AllocSetContextCreateInternal(
-                pg_sys::CacheMemoryContext,
-                c"lead_audit plan".as_ptr(),
-                pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
-                pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
-                pg_sys::ALLOCSET_SMALL_MAXSIZE as usize,
-            );
+            let context = new_context(pg_sys::CacheMemoryContext, c"lead_audit plan");
             let descriptor = (*relation).rd_att;
             let attributes = (*descriptor).natts as usize;
             let mut named: Vec<(String, i16, Column)> = Vec::with_capacity(attributes);
@@ -182,20 +176,18 @@ unsafe fn to_jsonb_call(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext) -
     // SAFETY: the nodes are made in `context`, which becomes the call's own; to_jsonb is a function of one argument.
     unsafe {
         pg_sys::fmgr_info_cxt(pg_sys::Oid::from(pg_sys::F_TO_JSONB), &mut *call, context);
-        let former = pg_sys::CurrentMemoryContext;
-        pg_sys::CurrentMemoryContext = context;
-        let argument = pg_sys::makeNullConst(type_oid, -1, pg_sys::InvalidOid);
-        let mut arguments = PgList::<pg_sys::Const>::new();
-        arguments.push(argument);
-        let expression = pg_sys::makeFuncExpr(
-            pg_sys::Oid::from(pg_sys::F_TO_JSONB),
-            pg_sys::JSONBOID,
-            arguments.into_pg(),
-            pg_sys::InvalidOid,
-            pg_sys::InvalidOid,
-            pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
-        );
-        pg_sys::CurrentMemoryContext = former;
+        let expression = in_context(context, || {
+            let mut arguments = PgList::<pg_sys::Const>::new();
+            arguments.push(pg_sys::makeNullConst(type_oid, -1, pg_sys::InvalidOid));
+            pg_sys::makeFuncExpr(
+                pg_sys::Oid::from(pg_sys::F_TO_JSONB),
+                pg_sys::JSONBOID,
+                arguments.into_pg(),
+                pg_sys::InvalidOid,
+                pg_sys::InvalidOid,
+                pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
+            )
+        });
         call.fn_expr = expression.cast();
     }
     call

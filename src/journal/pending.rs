@@ -1,6 +1,6 @@
 //! Entries that have happened and are not written yet, as finished tuples.
 
-use crate::server::current_subtransaction;
+use crate::server::{current_subtransaction, new_context};
 use pgrx::pg_sys;
 use std::cell::RefCell;
 
@@ -31,15 +31,7 @@ pub fn context() -> pg_sys::MemoryContext {
     PENDING.with_borrow_mut(|pending| {
         if pending.context.is_null() {
             // SAFETY: a context of our own, forgotten in `forget_all`, which runs when its parent is about to go.
-            pending.context = unsafe {
-                pg_sys::AllocSetContextCreateInternal(
-                    pg_sys::TopTransactionContext,
-                    c"lead_audit pending entries".as_ptr(),
-                    pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
-                    pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
-                    pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-                )
-            };
+            pending.context = unsafe { new_context(pg_sys::TopTransactionContext, c"lead_audit pending entries") };
         }
         pending.context
     })

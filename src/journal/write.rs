@@ -5,7 +5,7 @@ use super::new_entry::{Circumstances, DatumScratch, NewEntry};
 use super::pending::{self, PendingEntry};
 use super::{flush_points, unwritten};
 use crate::origin;
-use crate::server::{OpenRelation, ServerError, in_subtransaction, next_value};
+use crate::server::{OpenRelation, ServerError, Text, in_context, in_subtransaction, next_value};
 use crate::settings::{self, OnError};
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -22,7 +22,7 @@ pub fn append(entry: NewEntry) {
     let target = match EntryTable::find() {
         Ok(target) => target,
         Err(error) => {
-            let name = |text: Option<&crate::server::Text>| text.map_or("", |text| text.as_str()).to_owned();
+            let name = |text: Option<&Text>| text.map_or("", Text::as_str).to_owned();
             let (schema, table) = (name(entry.table_schema), name(entry.table_name));
             let key = entry.row_key.as_ref().map(|key| key.as_str());
             return unwritten::not_written(entry.operation, &schema, &table, key, &error);
@@ -52,18 +52,15 @@ unsafe fn form_tuple(table: &OpenRelation, values: &mut [pg_sys::Datum], nulls: 
     unsafe {
         let descriptor = table.tuple_desc();
         let columns = (*descriptor).natts as usize;
-        let former = std::mem::replace(&mut *(&raw mut pg_sys::CurrentMemoryContext), pending::context());
-        let tuple = if columns == values.len() {
-            pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr())
-        } else {
-            let mut all_values = values.to_vec();
-            let mut all_nulls = nulls.to_vec();
+        in_context(pending::context(), || {
+            if columns == values.len() {
+                return pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            }
+            let (mut all_values, mut all_nulls) = (values.to_vec(), nulls.to_vec());
             all_values.resize(columns, pg_sys::Datum::from(0));
             all_nulls.resize(columns, true);
             pg_sys::heap_form_tuple(descriptor, all_values.as_mut_ptr(), all_nulls.as_mut_ptr())
-        };
-        pg_sys::CurrentMemoryContext = former;
-        tuple
+        })
     }
 }
 

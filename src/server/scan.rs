@@ -1,6 +1,6 @@
 //! Reading all rows of a table below SQL: no rights, no row-level security and no rules stand in between.
 
-use super::OpenRelation;
+use super::{OpenRelation, RowMemory};
 use pgrx::{PgList, pg_sys};
 
 mod raw {
@@ -25,29 +25,20 @@ pub fn for_each_row(table: pg_sys::Oid, mut each: impl FnMut(pg_sys::Relation, p
         // SAFETY: a scan of an open table, ended before the table is closed; the tuple stays until the next is fetched.
         // After an error the abort of the (sub)transaction gives back what is left open.
         unsafe {
-            let former = pg_sys::CurrentMemoryContext;
-            let row_context = pg_sys::AllocSetContextCreateInternal(
-                former,
-                c"lead_audit row".as_ptr(),
-                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
-                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-            );
+            let mut memory = RowMemory::new(c"lead_audit row");
             let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
             let slot = pg_sys::table_slot_create(relation.as_ptr(), std::ptr::null_mut());
             let scan = pg_sys::table_beginscan(relation.as_ptr(), snapshot, 0, std::ptr::null_mut());
             while pg_sys::table_scan_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot) {
                 pgrx::check_for_interrupts!();
-                pg_sys::CurrentMemoryContext = row_context;
-                let tuple = pg_sys::ExecFetchSlotHeapTuple(slot, false, std::ptr::null_mut());
-                each(relation.as_ptr(), tuple);
-                pg_sys::CurrentMemoryContext = former;
-                pg_sys::MemoryContextReset(row_context);
+                memory.for_row(|| {
+                    let tuple = pg_sys::ExecFetchSlotHeapTuple(slot, false, std::ptr::null_mut());
+                    each(relation.as_ptr(), tuple);
+                });
             }
             pg_sys::table_endscan(scan);
             pg_sys::ExecDropSingleTupleTableSlot(slot);
             pg_sys::UnregisterSnapshot(snapshot);
-            pg_sys::MemoryContextDelete(row_context);
         }
     }
 }

@@ -24,8 +24,8 @@ pub fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> 
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::CurrentMemoryContext = context;
         let result = pgrx::PgTryBuilder::new(AssertUnwindSafe(|| Ok(work())))
-            .catch_others(Err::<R, CaughtError>)
-            .catch_rust_panic(Err::<R, CaughtError>)
+            .catch_others(|caught| Err::<R, Box<CaughtError>>(Box::new(caught)))
+            .catch_rust_panic(|caught| Err(Box::new(caught)))
             .execute();
         pg_sys::CurrentMemoryContext = context;
         let result = match result {
@@ -40,6 +40,6 @@ pub fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> 
         };
         pg_sys::CurrentMemoryContext = context;
         pg_sys::CurrentResourceOwner = owner;
-        result.map_err(ServerError::from_caught)
+        result.map_err(|caught| ServerError::from_caught(*caught))
     }
 }

@@ -2,7 +2,7 @@
 //! memory does not grow with the trail and a cancel is heard between any two.
 
 use super::stored_entry::{COLUMN_LIST, StoredEntry, StoredFault};
-use crate::server::ServerError;
+use crate::server::{RowMemory, ServerError};
 use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 use pgrx::iter::TableIterator;
 use pgrx::prelude::name;
@@ -97,24 +97,15 @@ unsafe fn check_fetched(scratch: &mut Vec<u8>, each: &mut impl FnMut(Option<i64>
         let table = pg_sys::SPI_tuptable;
         let columns = (*(*table).tupdesc).natts as usize;
         let (mut values, mut nulls) = (vec![pg_sys::Datum::from(0); columns], vec![true; columns]);
-        let former = pg_sys::CurrentMemoryContext;
-        let row_context = pg_sys::AllocSetContextCreateInternal(
-            former,
-            c"lead_audit verified entry".as_ptr(),
-            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
-            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
-            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
-        );
+        let mut memory = RowMemory::new(c"lead_audit verified entry");
         for i in 0..(*table).numvals as usize {
             pgrx::check_for_interrupts!();
-            pg_sys::CurrentMemoryContext = row_context;
-            pg_sys::heap_deform_tuple(*(*table).vals.add(i), (*table).tupdesc, values.as_mut_ptr(), nulls.as_mut_ptr());
-            let entry = StoredEntry { values: &values, nulls: &nulls };
-            each(entry.id(), entry.verify(scratch));
-            pg_sys::CurrentMemoryContext = former;
-            pg_sys::MemoryContextReset(row_context);
+            memory.for_row(|| {
+                pg_sys::heap_deform_tuple(*(*table).vals.add(i), (*table).tupdesc, values.as_mut_ptr(), nulls.as_mut_ptr());
+                let entry = StoredEntry { values: &values, nulls: &nulls };
+                each(entry.id(), entry.verify(scratch));
+            });
         }
-        pg_sys::MemoryContextDelete(row_context);
     }
 }
 

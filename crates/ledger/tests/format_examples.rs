@@ -99,6 +99,7 @@ fn entry(columns: &Map<String, Value>) -> Entry<'_> {
         occurred_at: micros(text("occurred_at").unwrap()),
         watch_id,
         key_hash: integer(columns, "key_hash"),
+        previous_key_hash: integer(columns, "previous_key_hash"),
         relation: integer(columns, "relation"),
         backend_pid: integer(columns, "backend_pid"),
         table_schema: text("table_schema"),

@@ -10,6 +10,7 @@ fn full() -> Entry<'static> {
         occurred_at: 762_226_245_123_456,
         watch_id: Some(*b"\x01\x23\x45\x67\x89\xab\xcd\xef\x00\x10\x20\x30\x40\x50\x60\xff"),
         key_hash: Some(-5),
+        previous_key_hash: Some(i64::MIN),
         relation: Some(u32::MAX),
         backend_pid: Some(4321),
         table_schema: Some("public"),
@@ -47,7 +48,7 @@ fn every_member_in_its_place() {
             r#""db_current_user":"app2","db_session_user":"app","details":{"a":[]},"error_code":"23505","#,
             r#""error_detail":"Key","error_message":"duplicate","format":1,"id":7,"key_hash":-5,"#,
             r#""occurred_at":"2024-02-26T01:30:45.123456Z","operation":"UPDATE","outcome":"ok","#,
-            r#""relation":4294967295,"request_id":"r","row_key":{"id":1},"row_values":{"id":1,"n":1.10},"#,
+            r#""previous_key_hash":-9223372036854775808,"relation":4294967295,"request_id":"r","row_key":{"id":1},"row_values":{"id":1,"n":1.10},"#,
             r#""soft_delete":"deleted","statement":"UPDATE …","table_name":"leads","table_schema":"public","#,
             r#""txid":18446744073709551615,"user_agent":"say \"hi\"\n","user_id":"u-17","user_ip":"192.0.2.1","#,
             r#""watch_id":"01234567-89ab-cdef-0010-2030405060ff"}"#,
@@ -98,7 +99,7 @@ fn any_change_of_any_field_changes_the_checksum() {
         ($($field:ident),*) => { vec![$((stringify!($field), (|entry| entry.$field = None) as Change)),*] };
     }
     let mut changes = changes! {
-        id: 8, format: 2, txid: 0, occurred_at: 762_226_245_123_457, watch_id: Some([0; 16]), key_hash: Some(5),
+        id: 8, format: 2, txid: 0, occurred_at: 762_226_245_123_457, watch_id: Some([0; 16]), key_hash: Some(5), previous_key_hash: Some(0),
         relation: Some(0), backend_pid: Some(-4321), table_schema: Some(""), table_name: Some("lead"),
         operation: "UPDATE ", outcome: "failed", soft_delete: Some("restored"), row_key: Some(r#"{"id":2}"#),
         row_values: Some(r#"{"id":1,"n":1.1}"#), changed_values: Some("{}"), details: Some(r#"{"a":{}}"#),
@@ -110,6 +111,7 @@ fn any_change_of_any_field_changes_the_checksum() {
     changes.extend(nulls!(
         watch_id,
         key_hash,
+        previous_key_hash,
         relation,
         backend_pid,
         table_schema,
@@ -166,7 +168,7 @@ proptest! {
     #[test]
     fn as_serde_json_would_write_it(
         id in any::<i64>(), txid in any::<u64>(), pid in any::<Option<i32>>(), relation in any::<Option<u32>>(),
-        key_hash in any::<Option<i64>>(), watch_id in any::<Option<[u8; 16]>>(),
+        key_hash in any::<Option<i64>>(), previous_key_hash in any::<Option<i64>>(), watch_id in any::<Option<[u8; 16]>>(),
         operation in any::<String>(), outcome in "[a-z_]{0,8}",
         texts in prop::collection::vec(any::<Option<String>>(), TEXTS.len()),
         jsons in prop::collection::vec(prop::option::of(prop::collection::btree_map("[a-z\"]{0,3}", any::<i64>(), 0..4)), 4),
@@ -174,7 +176,7 @@ proptest! {
         let mut oracle = serde_json::json!({
             "id": id, "format": 1, "txid": txid, "occurred_at": "2000-01-01T00:00:00.000000Z",
             "operation": operation, "outcome": outcome, "backend_pid": pid, "relation": relation,
-            "key_hash": key_hash,
+            "key_hash": key_hash, "previous_key_hash": previous_key_hash,
             "watch_id": watch_id.map(|id| {
                 let hex = hex::encode(id);
                 [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
@@ -192,7 +194,7 @@ proptest! {
         let jsons: Vec<_> = jsons.iter().map(|json| json.as_ref().map(|json| serde_json::to_string(json).unwrap())).collect();
         let jsons: Vec<_> = jsons.iter().map(Option::as_deref).collect();
         let entry = Entry {
-            id, format: 1, txid, occurred_at: 0, watch_id, key_hash, relation, backend_pid: pid,
+            id, format: 1, txid, occurred_at: 0, watch_id, key_hash, previous_key_hash, relation, backend_pid: pid,
             operation: &operation, outcome: &outcome,
             table_schema: texts[0], table_name: texts[1], soft_delete: texts[2], user_id: texts[3], user_ip: texts[4],
             user_agent: texts[5], request_id: texts[6], db_session_user: texts[7], db_current_user: texts[8],
