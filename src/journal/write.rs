@@ -162,8 +162,9 @@ unsafe fn insert_chunk(
 ) {
     // SAFETY: the slots are made for the table's row type and live until the end of this function.
     unsafe {
-        let descriptor = table.tuple_desc();
-        let constrained = !(*descriptor).constr.is_null();
+        // A copy: slots of the table's own descriptor would each have to be remembered by the resource owner.
+        let descriptor = pg_sys::CreateTupleDescCopy(table.tuple_desc());
+        let constrained = !(*table.tuple_desc()).constr.is_null();
         let mut slots: Vec<*mut pg_sys::TupleTableSlot> = Vec::with_capacity(entries.len());
         for entry in entries {
             let slot = pg_sys::MakeSingleTupleTableSlot(descriptor, &pg_sys::TTSOpsHeapTuple);
