@@ -38,12 +38,35 @@ def emit(value):
     return json.dumps(value, ensure_ascii=False)  # string, true, false, null
 
 
+def parse(text):
+    return json.loads(text, parse_int=Number, parse_float=Number, parse_constant=Number, object_pairs_hook=Object)
+
+
 def is_canonical_object(text):
     try:
-        value = json.loads(text, parse_int=Number, parse_float=Number, parse_constant=Number, object_pairs_hook=Object)
+        value = parse(text)
         return isinstance(value, Object) and emit(value) == text
     except (ValueError, RecursionError):
         return False
+
+
+def key_hash(watch_id, key):
+    """The hash of a key (FORMAT.md, section 6). None if either is None."""
+    if watch_id is None or key is None:
+        return None
+    digest = hashlib.sha256(bytes.fromhex(watch_id.replace("-", "")) + key.encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def previous_key(row):
+    """The key before an UPDATE (FORMAT.md, section 6), from JSON columns that are canonical. None if there is none."""
+    if row["operation"] != "UPDATE" or row.get("row_key") is None or row.get("row_values") is None:
+        return None
+    values = dict(parse(row["row_values"]))
+    names = [name for name, _ in parse(row["row_key"])]
+    if not values.keys() >= set(names):
+        return None
+    return emit(Object((name, values[name]) for name in names))
 
 
 def preimage(row):
@@ -73,13 +96,13 @@ def faults(row):
         return ["the checksum does not match"]
     found = [f"{name} is not a canonical JSON object" for name in sorted(JSONS)
              if row.get(name) is not None and not is_canonical_object(row[name])]
-    expected = None
-    if row.get("watch_id") is not None and row.get("row_key") is not None:
-        digest = hashlib.sha256(bytes.fromhex(row["watch_id"].replace("-", "")) + row["row_key"].encode()).digest()
-        expected = int.from_bytes(digest[:8], "big", signed=True)
-    stored = row.get("key_hash")
-    if (None if stored is None else int(stored)) != expected:
+    if found:
+        return found  # what follows reads them
+    watch_id, stored, previous = (row.get(name) for name in ("watch_id", "key_hash", "previous_key_hash"))
+    if (None if stored is None else int(stored)) != key_hash(watch_id, row.get("row_key")):
         found.append("the key hash is not that of watch_id and row_key")
+    if previous is not None and int(previous) != key_hash(watch_id, previous_key(row)):
+        found.append("the previous key hash is not that of watch_id and the key in row_values")
     return found
 
 

@@ -66,6 +66,10 @@ pub unsafe fn plan(relation: pg_sys::Relation, soft_delete_name: &str) -> Rc<Pla
     }
     // SAFETY: it is open. Made outside of any borrow: this opens other relations, which can bring in invalidations.
     let plan = Rc::new(unsafe { Plan::new(relation, soft_delete_name) });
-    PLANS.with_borrow_mut(|plans| plans.insert(oid, Rc::clone(&plan)));
+    PLANS.with_borrow_mut(|plans| {
+        // Relations that are gone are never asked for again: their plans go when others come.
+        plans.retain(|_, plan| plan.valid.get());
+        plans.insert(oid, Rc::clone(&plan));
+    });
     plan
 }

@@ -33,6 +33,7 @@ impl StoredFault {
                 Fault::ChecksumLength(_) | Fault::Checksum { .. } => "checksum",
                 Fault::NotCanonical { .. } | Fault::NotAnObject { .. } => "not_canonical",
                 Fault::KeyHash { .. } => "key_hash",
+                Fault::PreviousKeyHash { .. } => "previous_key_hash",
                 _ => "other",
             },
         }

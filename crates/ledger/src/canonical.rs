@@ -5,10 +5,12 @@
 //! module, on purpose: the writer appends to the caller's buffer, the checker reads the text once.
 
 mod check;
+mod members;
 mod order;
 mod write;
 
 pub(crate) use check::check_str;
 pub use check::{NotCanonical, Reason, check};
+pub(crate) use members::members;
 pub use order::compare_keys;
 pub use write::{write_string, write_string_bytes};

@@ -3,7 +3,7 @@
 //! The checksum is compared first: whoever changes a column and leaves the checksum alone is told just that, also where
 //! the change broke the column's JSON. What is checked after it are the faults that a matching checksum can hide.
 
-use crate::canonical::{NotCanonical, check_str};
+use crate::canonical::{NotCanonical, check_str, members};
 use crate::entry::{Entry, FORMAT};
 use crate::hash::key_hash;
 use core::fmt;
@@ -49,6 +49,18 @@ pub enum Fault {
         /// What the columns give.
         computed: Option<i64>,
     },
+    /// The checksum matches, but the previous key hash is not that of the key in `row_values`, or the entry is of no
+    /// UPDATE and has none.
+    #[error(
+        "the previous key hash is {stored}, but operation, watch_id, row_key and row_values give {}",
+        OrNull(.computed)
+    )]
+    PreviousKeyHash {
+        /// What is stored. NULL is never a fault here.
+        stored: i64,
+        /// What the columns give.
+        computed: Option<i64>,
+    },
 }
 
 impl Entry<'_> {
@@ -79,8 +91,43 @@ impl Entry<'_> {
         if self.key_hash != computed {
             return Err(Fault::KeyHash { stored: self.key_hash, computed });
         }
+        if let Some(stored) = self.previous_key_hash {
+            let computed = self.computed_previous_key_hash(scratch);
+            if computed != Some(stored) {
+                return Err(Fault::PreviousKeyHash { stored, computed });
+            }
+        }
         Ok(())
     }
+
+    /// What `previous_key_hash` has to be where it is not NULL; None where it has to be NULL.
+    fn computed_previous_key_hash(&self, scratch: &mut Vec<u8>) -> Option<i64> {
+        if self.operation != "UPDATE" {
+            return None;
+        }
+        scratch.clear();
+        write_previous_key(scratch, self.row_key?, self.row_values?)?;
+        Some(key_hash(self.watch_id.as_ref()?, scratch))
+    }
+}
+
+/// Appends the key that the row had before: the object of `row_key`'s names with the values that they have in
+/// `row_values`, both of which are canonical objects. None if `row_values` lacks one.
+fn write_previous_key(out: &mut Vec<u8>, row_key: &str, row_values: &str) -> Option<()> {
+    out.push(b'{');
+    // The names of both are in the same order, so one pass over the row finds them all.
+    let mut values = members(row_values);
+    for (i, (name, _)) in members(row_key).enumerate() {
+        let (_, value) = values.find(|(candidate, _)| *candidate == name)?;
+        if i > 0 {
+            out.push(b',');
+        }
+        for part in ["\"", name, "\":", value] {
+            out.extend_from_slice(part.as_bytes());
+        }
+    }
+    out.push(b'}');
+    Some(())
 }
 
 struct Hex<'a>(&'a [u8; 32]);

@@ -1,7 +1,7 @@
 //! The test vectors of `docs/FORMAT.md`, read from the page itself: held against this crate, and against
 //! `docs/verify_entries.py`, which was written from the page alone.
 
-use ledger::{Entry, canonical, leaf_hash, time};
+use ledger::{Entry, Fault, canonical, key_hash, leaf_hash, time};
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::path::PathBuf;
@@ -268,5 +268,79 @@ fn the_python_verifier_finds_what_a_matching_checksum_hides() {
             assert!(faults.contains(format!("entry {}", row["id"]).as_str()), "not found: {row}");
         }
         assert!(!success);
+    }
+}
+
+/// Example 6 with other columns, and the checksum that fits them.
+fn rekeyed(id: i64, changes: &[(&str, Value)]) -> Value {
+    let rekeyed = |example: &Example| text(&example.columns, "previous_key_hash").is_some();
+    let mut columns = examples().into_iter().find(rekeyed).expect("an example with a previous key").columns;
+    columns["id"] = json!(id.to_string());
+    for (name, value) in changes {
+        columns.insert((*name).to_owned(), value.clone());
+    }
+    let checksum = entry(&columns).checksum(&mut Vec::new());
+    columns.insert("checksum".into(), hex::encode(checksum).into());
+    Value::Object(columns)
+}
+
+fn verdict(row: &Value) -> Result<(), Fault> {
+    let entry = entry(row.as_object().unwrap());
+    entry.verify(&entry.checksum(&mut Vec::new()), &mut Vec::new())
+}
+
+#[test]
+fn the_python_verifier_judges_a_previous_key_as_the_crate_does() {
+    let watch_id: [u8; 16] = hex::decode("7d4c1f0e52a94b7e9d3b0c6f5e1a2b84").unwrap().try_into().unwrap();
+    let hash = |key: &str| json!(key_hash(&watch_id, key.as_bytes()).to_string());
+    // The key after the UPDATE, the old row, and the key that is in it.
+    let (after, row) = (r#"{"no":2,"t\"":"é"}"#, r#"{"a":{"no":7,"t\"":8},"no":1.10,"t\"":{"":[1],"😀":"}"}}"#);
+    let before = r#"{"no":1.10,"t\"":{"":[1],"😀":"}"}}"#;
+    let of_two = [("row_key", json!(after)), ("row_values", json!(row)), ("key_hash", hash(after))];
+    let with = |more: &[(&'static str, Value)]| [&of_two[..], more].concat();
+    let sound = [
+        rekeyed(1, &[]),
+        rekeyed(2, &[("previous_key_hash", Value::Null)]),
+        rekeyed(3, &with(&[("previous_key_hash", hash(before))])),
+    ];
+    let faulty = [
+        rekeyed(4, &[("previous_key_hash", json!("0"))]),
+        rekeyed(5, &[("operation", json!("DELETE"))]),
+        rekeyed(6, &[("row_values", Value::Null)]),
+        rekeyed(7, &[("row_values", json!(r#"{"x":{"id":1}}"#))]),
+        rekeyed(8, &[("row_key", Value::Null), ("key_hash", Value::Null)]),
+        rekeyed(9, &[("watch_id", Value::Null), ("key_hash", Value::Null)]),
+        rekeyed(10, &with(&[("previous_key_hash", hash(after))])),
+        rekeyed(11, &with(&[("previous_key_hash", hash(row))])),
+    ];
+    for row in &sound {
+        assert_eq!(verdict(row), Ok(()), "{row}");
+    }
+    for row in &faulty {
+        assert!(matches!(verdict(row), Err(Fault::PreviousKeyHash { .. })), "{row}");
+    }
+    let mut expected: Vec<_> = (4..=11)
+        .map(|id| format!("entry {id}: the previous key hash is not that of watch_id and the key in row_values"))
+        .collect();
+    expected.push("11 entries, 8 faults".to_owned());
+    if let Some(verdict) = python(&[&sound[..], &faulty[..]].concat()) {
+        assert_eq!(verdict, (expected, false));
+    }
+}
+
+#[test]
+fn the_page_has_the_examples_that_the_generator_prints() {
+    let printed = match Command::new("python3").arg(docs().join("format_examples.py")).output() {
+        Ok(output) => output,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) => panic!("python3: {error}"),
+    };
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    let page = std::fs::read_to_string(docs().join("FORMAT.md")).unwrap();
+    let printed: Vec<_> = printed.split("\n\n").map(str::trim_end).collect();
+    assert_eq!(printed.len(), examples().len());
+    for example in printed {
+        assert!(page.contains(example), "not in FORMAT.md:\n{example}");
     }
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::canonical::Reason;
+use proptest::prelude::*;
 
 const WATCH_ID: [u8; 16] = [7; 16];
 const KEY: &str = r#"{"id":1}"#;
@@ -119,4 +120,74 @@ fn a_key_hash_that_hides_the_entry_from_its_history() {
     let fault = forged(&Entry { row_key: None, key_hash: Some(-3), ..entry() }).unwrap_err();
     assert_eq!(fault, Fault::KeyHash { stored: Some(-3), computed: None });
     assert_eq!(fault.to_string(), "the key hash is -3, but watch_id and row_key give NULL");
+}
+
+/// An UPDATE that changed a key of two columns; the names of the key occur deeper in the row, too.
+fn rekeyed() -> Entry<'static> {
+    Entry {
+        operation: "UPDATE",
+        key_hash: Some(key_hash(&WATCH_ID, br#"{"no":2,"t\"":"x"}"#)),
+        previous_key_hash: Some(key_hash(&WATCH_ID, br#"{"no":1.10,"t\"":"}"}"#)),
+        row_key: Some(r#"{"no":2,"t\"":"x"}"#),
+        row_values: Some(r#"{"a":{"no":7,"t\"":[8]},"m":"\"no\":9,","no":1.10,"p":null,"t\"":"}"}"#),
+        ..entry()
+    }
+}
+
+#[test]
+fn a_previous_key_hash_of_the_key_in_the_old_row() {
+    assert_eq!(forged(&rekeyed()), Ok(()));
+    // It need not be there, although the key changed.
+    assert_eq!(forged(&Entry { previous_key_hash: None, ..rekeyed() }), Ok(()));
+}
+
+#[test]
+fn a_previous_key_hash_that_is_not_what_the_columns_give() {
+    let computed = rekeyed().previous_key_hash;
+    let fault = forged(&Entry { previous_key_hash: Some(0), ..rekeyed() }).unwrap_err();
+    assert_eq!(fault, Fault::PreviousKeyHash { stored: 0, computed });
+    let stored = computed.unwrap();
+    for changed in [
+        // Not an UPDATE.
+        Entry { operation: "INSERT", ..rekeyed() },
+        Entry { operation: "UPDATE ", ..rekeyed() },
+        // No old row, or one in which a column of the key is missing: in front, behind, or everything.
+        Entry { row_values: None, ..rekeyed() },
+        Entry { row_values: Some(r#"{"a":{"no":1.10},"t\"":"}"}"#), ..rekeyed() },
+        Entry { row_values: Some(r#"{"no":1.10,"p":{"t\"":"}"}}"#), ..rekeyed() },
+        Entry { row_values: Some("{}"), ..rekeyed() },
+        // Nothing to hash.
+        Entry { row_key: None, key_hash: None, ..rekeyed() },
+        Entry { watch_id: None, key_hash: None, ..rekeyed() },
+    ] {
+        assert_eq!(forged(&changed), Err(Fault::PreviousKeyHash { stored, computed: None }), "{changed:?}");
+    }
+    let fault = Fault::PreviousKeyHash { stored: -3, computed: None };
+    let text = "the previous key hash is -3, but operation, watch_id, row_key and row_values give NULL";
+    assert_eq!(fault.to_string(), text);
+}
+
+#[test]
+fn a_wrong_key_hash_is_reported_before_a_wrong_previous_one() {
+    let fault = forged(&Entry { key_hash: Some(0), previous_key_hash: Some(0), ..rekeyed() }).unwrap_err();
+    assert!(matches!(fault, Fault::KeyHash { stored: Some(0), .. }));
+}
+
+proptest! {
+    /// Against serde_json, whose maps sort as canonical JSON does where all the names are ASCII.
+    #[test]
+    fn the_previous_key_is_what_a_json_library_makes_of_it(
+        row in prop::collection::btree_map("[a-c\"\\\\\n]{0,2}", prop_oneof![any::<String>(), "[{}\\[\\]\",:\\\\]{0,9}"], 0..8),
+        key in prop::collection::btree_set("[a-c\"\\\\\n]{0,2}", 0..4), from_row in any::<bool>(),
+    ) {
+        let key: Vec<_> = if from_row { row.keys().take(key.len()).cloned().collect() } else { key.into_iter().collect() };
+        let after: serde_json::Map<_, _> = key.iter().map(|name| (name.clone(), 0.into())).collect();
+        let before = key.iter().map(|name| Some((name.clone(), row.get(name)?.clone().into())));
+        let before: Option<serde_json::Map<String, serde_json::Value>> = before.collect();
+        let mut out = Vec::new();
+        let row_key = serde_json::Value::Object(after).to_string();
+        let found = write_previous_key(&mut out, &row_key, &serde_json::to_string(&row).unwrap());
+        let found = found.map(|()| String::from_utf8(out).unwrap());
+        prop_assert_eq!(found, before.map(|before| serde_json::Value::Object(before).to_string()));
+    }
 }
