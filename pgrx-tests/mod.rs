@@ -2,16 +2,16 @@
 //! superuser in a database that has nothing but the extension. `trail` is what they share.
 
 mod capture;
-//TODO mod context;
-//TODO mod ddl_guard;
-//TODO mod failing;
-//TODO mod hostile;
+mod context;
+mod ddl_guard;
+mod failing;
+mod hostile;
 mod install;
 mod keys;
 mod order;
-//TODO mod rights;
+mod rights;
 mod rollback;
-//TODO mod switches;
+mod switches;
 mod trail;
-//TODO mod values;
-//TODO mod verification;
+mod values;
+mod verification;

@@ -22,3 +22,23 @@ COMMENT ON COLUMN lead_audit.watch.state IS 'on; disabled (a trigger was switche
 COMMENT ON COLUMN lead_audit.watch.enabled_at IS 'When watching began.';
 COMMENT ON COLUMN lead_audit.watch.ended_at IS 'When watching ended, or NULL.';
 COMMENT ON COLUMN lead_audit.watch.baseline_at IS 'When the rows already there were written as SNAPSHOT entries, or NULL.';
+
+-- The relations whose audit triggers belong to a watched table: itself and its partitions, as they were seen last. Oids mean
+-- nothing in another cluster, so this is not dumped; the DDL guard fills it again from the triggers.
+CREATE TABLE lead_audit.watched_relation (
+  relation oid PRIMARY KEY,
+  watch_id uuid NOT NULL,
+  is_root boolean NOT NULL,
+  table_schema text NOT NULL,
+  table_name text NOT NULL,
+  soft_delete_attnum smallint
+);
+REVOKE ALL ON lead_audit.watched_relation FROM PUBLIC;
+
+COMMENT ON TABLE lead_audit.watched_relation IS 'Internal: watched tables and their partitions by oid, so that a rename, a drop and a detached partition are noticed.';
+COMMENT ON COLUMN lead_audit.watched_relation.relation IS 'Oid of the table or partition.';
+COMMENT ON COLUMN lead_audit.watched_relation.watch_id IS 'The watched table it belongs to.';
+COMMENT ON COLUMN lead_audit.watched_relation.is_root IS 'Whether it is that table itself, not one of its partitions.';
+COMMENT ON COLUMN lead_audit.watched_relation.table_schema IS 'The schema in which it was seen last.';
+COMMENT ON COLUMN lead_audit.watched_relation.table_name IS 'The name under which it was seen last.';
+COMMENT ON COLUMN lead_audit.watched_relation.soft_delete_attnum IS 'Number of the soft-delete column, by which it is found when it is renamed.';

@@ -28,78 +28,137 @@ COMMENT ON FUNCTION lead_audit.note_state(lead_audit.watch, text, oid, oid) IS '
 CREATE FUNCTION lead_audit.after_ddl(invoker oid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   seen record;
-  created record;
+  member record;
 BEGIN
-  -- CREATE OR REPLACE TRIGGER can put another function behind the name.
-  FOR created IN
-    SELECT w, t.tgrelid
+  FOR seen IN
+    SELECT w, t.tgrelid, t.tgname IN ('00_lead_audit_row', '00_lead_audit_truncate') AND a.relation IS NULL AS replaced
     FROM pg_event_trigger_ddl_commands() c
     JOIN pg_trigger t ON c.classid = 'pg_trigger'::regclass AND t.oid = c.objid
-    JOIN pg_class r ON r.oid = t.tgrelid JOIN pg_namespace n ON n.oid = r.relnamespace
-    JOIN lead_audit.watch w ON w.table_schema = n.nspname AND w.table_name = r.relname AND w.state = 'on'
-    WHERE t.tgname IN ('00_lead_audit_row', '00_lead_audit_truncate')
-      AND NOT EXISTS (SELECT FROM lead_audit.audit_trigger a WHERE a.relation = t.tgrelid AND a.trigger_name = t.tgname AND a.watch_id = w.watch_id)
+    JOIN lead_audit.watched_relation m ON m.relation = t.tgrelid
+    JOIN lead_audit.watch w ON w.watch_id = m.watch_id AND w.state = 'on'
+    LEFT JOIN lead_audit.audit_trigger a ON a.relation = t.tgrelid AND a.trigger_name = t.tgname AND a.watch_id = w.watch_id
   LOOP
-    PERFORM lead_audit.note_state(created.w, 'disabled', created.tgrelid, invoker);
+    PERFORM lead_audit.warn_of_earlier_triggers(seen.tgrelid);
+    -- CREATE OR REPLACE TRIGGER can put another function behind the name.
+    IF seen.replaced THEN
+      PERFORM lead_audit.note_state(seen.w, 'disabled', seen.tgrelid, invoker);
+    END IF;
   END LOOP;
-  -- Only triggers that exist are judged: in a restore the table is there before them. Those that go are seen by before_drop_ends.
+
   FOR seen IN
-    SELECT w, a.relation, a.all_on, a.complete, n.nspname, c.relname
-    FROM lead_audit.watch w
-    JOIN (SELECT watch_id, min(relation::bigint) FILTER (WHERE is_own)::oid AS relation, bool_and(is_on) AS all_on,
-                 count(*) FILTER (WHERE is_own) = 2 AS complete
-          FROM lead_audit.audit_trigger GROUP BY watch_id) a ON a.watch_id = w.watch_id
-    JOIN pg_class c ON c.oid = a.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE w.state IN ('on', 'disabled')
+    SELECT w, t.root, t.row_on, t.truncate_on
+    FROM lead_audit.watch w JOIN lead_audit.trigger_state t ON t.watch_id = w.watch_id WHERE w.state IN ('on', 'disabled')
   LOOP
-    IF (seen.w).state = 'on' AND NOT seen.all_on THEN
-      PERFORM lead_audit.note_state(seen.w, 'disabled', seen.relation, invoker);
-    ELSIF (seen.w).state = 'disabled' AND seen.all_on AND seen.complete THEN
-      PERFORM lead_audit.note_state(seen.w, 'on', seen.relation, invoker);
-    END IF;
-    IF ((seen.w).table_schema, (seen.w).table_name) IS DISTINCT FROM (seen.nspname::text, seen.relname::text) THEN
-      UPDATE lead_audit.watch w SET table_schema = seen.nspname, table_name = seen.relname WHERE w.watch_id = (seen.w).watch_id;
-    END IF;
+    -- A partition that is gone from the tree took rows with it.
+    FOR member IN
+      SELECT m.* FROM lead_audit.watched_relation m JOIN pg_class c ON c.oid = m.relation
+      WHERE m.watch_id = (seen.w).watch_id AND NOT m.is_root
+        AND NOT EXISTS (SELECT FROM lead_audit.audit_trigger a WHERE a.relation = m.relation AND a.watch_id = m.watch_id AND a.is_row)
+    LOOP
+      PERFORM lead_audit.write_ddl(member.watch_id, member.relation, member.table_schema, member.table_name, current_query());
+      DELETE FROM lead_audit.watched_relation m WHERE m.relation = member.relation;
+      EXECUTE format('DROP TRIGGER IF EXISTS "00_lead_audit_truncate" ON %s', member.relation::regclass);
+    END LOOP;
+    -- A partition that is new has the row trigger from its parent, the other one it gets here.
+    FOR member IN
+      SELECT DISTINCT a.relation FROM lead_audit.audit_trigger a
+      WHERE a.watch_id = (seen.w).watch_id AND a.is_row AND NOT a.is_own
+        AND NOT EXISTS (SELECT FROM lead_audit.watched_relation m WHERE m.relation = a.relation)
+        AND NOT EXISTS (SELECT FROM lead_audit.audit_trigger o WHERE o.relation = a.relation AND NOT o.is_row)
+    LOOP
+      PERFORM lead_audit.make_truncate_trigger(member.relation::regclass, (seen.w).watch_id);
+    END LOOP;
   END LOOP;
+
+  -- Only triggers that exist are judged: in a restore the table is there before them. Those that go are seen by after_drop().
+  FOR seen IN
+    SELECT w, t.root, t.row_on AND t.truncate_on AS complete,
+           EXISTS (SELECT FROM lead_audit.audit_trigger a WHERE a.watch_id = w.watch_id AND NOT a.is_on) AS some_off
+    FROM lead_audit.watch w JOIN lead_audit.trigger_state t ON t.watch_id = w.watch_id WHERE w.state IN ('on', 'disabled')
+  LOOP
+    IF (seen.w).state = 'on' AND seen.some_off THEN
+      PERFORM lead_audit.note_state(seen.w, 'disabled', seen.root, invoker);
+    ELSIF (seen.w).state = 'disabled' AND seen.complete THEN
+      PERFORM lead_audit.note_state(seen.w, 'on', seen.root, invoker);
+    END IF;
+    PERFORM lead_audit.follow_soft_delete_column((seen.w).watch_id);
+    PERFORM lead_audit.note_relations((seen.w).watch_id);
+  END LOOP;
+
+  UPDATE lead_audit.watched_relation m SET table_schema = n.nspname, table_name = c.relname
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.oid = m.relation AND (m.table_schema, m.table_name) IS DISTINCT FROM (n.nspname::text, c.relname::text);
+  UPDATE lead_audit.watch w SET table_schema = m.table_schema, table_name = m.table_name
+  FROM lead_audit.watched_relation m
+  WHERE m.watch_id = w.watch_id AND m.is_root AND w.state <> 'changing'
+    AND (w.table_schema, w.table_name) IS DISTINCT FROM (m.table_schema, m.table_name);
 END
 $$;
 REVOKE ALL ON FUNCTION lead_audit.after_ddl(oid) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.after_ddl(oid) IS 'Internal to the DDL guard: compares the audit triggers with lead_audit.watch at the end of a DDL command. Error 42501.';
+COMMENT ON FUNCTION lead_audit.after_ddl(oid) IS 'Internal to the DDL guard: compares the audit triggers with what is known of them at the end of a DDL command. Error 42501.';
+
+CREATE FUNCTION lead_audit.follow_soft_delete_column(identity uuid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  renamed record;
+BEGIN
+  SELECT m.relation::regclass AS root, b.attname INTO renamed
+  FROM lead_audit.watched_relation m JOIN lead_audit.watch w ON w.watch_id = m.watch_id
+  JOIN pg_attribute b ON b.attrelid = m.relation AND b.attnum = m.soft_delete_attnum AND NOT b.attisdropped
+  WHERE m.watch_id = identity AND m.is_root AND b.attname <> w.soft_delete_column AND w.state = 'on';
+  IF FOUND THEN
+    UPDATE lead_audit.watch w SET soft_delete_column = renamed.attname WHERE w.watch_id = identity;
+    PERFORM lead_audit.make_triggers(renamed.root, identity, renamed.attname);
+  END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION lead_audit.follow_soft_delete_column(uuid) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit.follow_soft_delete_column(uuid) IS 'Internal to the DDL guard: a renamed soft-delete column stays the soft-delete column.';
 
 CREATE FUNCTION lead_audit.after_drop(invoker oid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   gone record;
 BEGIN
   FOR gone IN
-    WITH dropped AS MATERIALIZED (SELECT * FROM pg_event_trigger_dropped_objects())
-    SELECT w, (SELECT t.objid FROM dropped t
-               WHERE t.object_type = 'table' AND t.address_names = ARRAY[w.table_schema, w.table_name]) AS relation
-    FROM lead_audit.watch w
-    WHERE w.state IN ('on', 'disabled')
-      AND EXISTS (SELECT FROM dropped d
-                  WHERE d.object_type = 'trigger' AND d.address_names[1:2] = ARRAY[w.table_schema, w.table_name]
-                    AND d.address_names[3] IN ('00_lead_audit_row', '00_lead_audit_truncate'))
+    SELECT w, m.relation, m.is_root, m.table_schema, m.table_name
+    FROM pg_event_trigger_dropped_objects() d
+    JOIN lead_audit.watched_relation m ON d.classid = 'pg_class'::regclass AND d.objid = m.relation AND d.objsubid = 0
+    JOIN lead_audit.watch w ON w.watch_id = m.watch_id
+    ORDER BY m.is_root DESC, m.table_name
   LOOP
-    IF gone.relation IS NOT NULL THEN
+    IF gone.is_root AND (gone.w).state IN ('on', 'disabled') THEN
       PERFORM lead_audit.note_state(gone.w, 'dropped', gone.relation, invoker);
-    ELSIF (gone.w).state = 'on' THEN
-      PERFORM lead_audit.note_state(gone.w, 'disabled', NULL, invoker);
+    ELSIF gone.is_root THEN
+      UPDATE lead_audit.watch w SET state = 'dropped' WHERE w.watch_id = (gone.w).watch_id;
+    ELSIF EXISTS (SELECT FROM lead_audit.watch w WHERE w.watch_id = (gone.w).watch_id AND w.state IN ('on', 'disabled')) THEN
+      -- A partition of a table that stays.
+      PERFORM lead_audit.write_ddl((gone.w).watch_id, gone.relation, gone.table_schema, gone.table_name, current_query());
     END IF;
+    DELETE FROM lead_audit.watched_relation m WHERE m.relation = gone.relation;
+  END LOOP;
+
+  FOR gone IN
+    SELECT DISTINCT w, m.relation
+    FROM pg_event_trigger_dropped_objects() d
+    JOIN lead_audit.watched_relation m ON d.address_names[1:2] = ARRAY[m.table_schema, m.table_name]
+    JOIN lead_audit.watch w ON w.watch_id = m.watch_id AND w.state = 'on'
+    WHERE d.object_type = 'trigger' AND d.address_names[3] IN ('00_lead_audit_row', '00_lead_audit_truncate')
+  LOOP
+    PERFORM lead_audit.note_state(gone.w, 'disabled', gone.relation, invoker);
   END LOOP;
 END
 $$;
 REVOKE ALL ON FUNCTION lead_audit.after_drop(oid) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.after_drop(oid) IS 'Internal to the DDL guard: takes note of dropped audit triggers and dropped watched tables. Error 42501.';
+COMMENT ON FUNCTION lead_audit.after_drop(oid) IS 'Internal to the DDL guard: takes note of dropped audit triggers, watched tables and partitions. Error 42501.';
 
 CREATE FUNCTION lead_audit.guard_ddl() RETURNS event_trigger LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_guard_ddl';
 REVOKE ALL ON FUNCTION lead_audit.guard_ddl() FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.guard_ddl() IS 'Event trigger: calls after_ddl() or after_drop() with the rights of the extension''s owner.';
 
 CREATE EVENT TRIGGER lead_audit_ddl ON ddl_command_end
-  WHEN TAG IN ('ALTER TABLE', 'CREATE TRIGGER', 'ALTER TRIGGER', 'ALTER SCHEMA')
+  WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TRIGGER', 'ALTER TRIGGER', 'ALTER SCHEMA')
   EXECUTE FUNCTION lead_audit.guard_ddl();
 ALTER EVENT TRIGGER lead_audit_ddl ENABLE ALWAYS;
-COMMENT ON EVENT TRIGGER lead_audit_ddl IS 'Notices audit triggers that are switched off or replaced, and watched tables that are renamed.';
+COMMENT ON EVENT TRIGGER lead_audit_ddl IS 'Notices audit triggers that are switched off or replaced, watched tables that are renamed, and partitions that come and go.';
 CREATE EVENT TRIGGER lead_audit_drop ON sql_drop EXECUTE FUNCTION lead_audit.guard_ddl();
 ALTER EVENT TRIGGER lead_audit_drop ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER lead_audit_drop IS 'Notices audit triggers and watched tables that are dropped.';

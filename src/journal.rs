@@ -11,8 +11,8 @@ mod pending;
 mod unwritten;
 mod write;
 
-pub use entry_table::{EntryColumn, relation_changed};
-pub use flush_points::install as install_flush_points;
+pub use entry_table::{EntryColumn, follow_changes};
+pub use flush_points::{install as install_flush_points, truncate_under_way};
 pub use new_entry::NewEntry;
 pub use unwritten::not_written;
 pub use write::{append, flush};

@@ -25,6 +25,7 @@ pub extern "C-unwind" fn _PG_init() {
     settings::define();
     origin::follow_role_changes();
     capture::follow_relation_changes();
+    journal::follow_changes();
     journal::install_flush_points();
 }
 

@@ -13,7 +13,7 @@ mod user;
 pub use error::ServerError;
 pub use memory::{RowMemory, in_context, new_context};
 pub use relation::{OpenRelation, attribute};
-pub use scan::for_each_row;
+pub use scan::{for_each_row, partition_ancestors};
 pub use sequence::next_value;
 pub use subtransaction::{current_subtransaction, in_subtransaction};
 pub use text::{Text, borrowed_text, detoasted};

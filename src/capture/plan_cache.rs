@@ -27,7 +27,6 @@ pub fn follow_relation_changes() {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
-    crate::journal::relation_changed(relation);
     invalidate((relation != pg_sys::InvalidOid).then_some(relation));
 }
 

@@ -4,9 +4,10 @@
 use super::plan::schema_name;
 use super::trigger::TriggerCall;
 use crate::journal::{self, NewEntry};
-use crate::server::{Text, for_each_row, in_subtransaction};
+use crate::server::{Text, for_each_row, in_subtransaction, partition_ancestors};
 use crate::settings;
 use pgrx::pg_sys;
+use std::cell::RefCell;
 use std::ffi::CStr;
 
 /// Tells Postgres how `lead_audit_capture_truncate` is to be called.
@@ -28,10 +29,13 @@ pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(fcinfo: pg_sys::Func
         call.require(pg_sys::TRIGGER_EVENT_BEFORE, "a BEFORE TRUNCATE trigger FOR EACH STATEMENT");
         if settings::enabled() {
             let relation = (*call.data).tg_relation;
-            let class = (*relation).rd_rel;
-            let schema = schema_name((*class).relnamespace);
-            let name = Text::from(&*CStr::from_ptr((*class).relname.data.as_ptr()).to_string_lossy());
-            record(call.watch_id(), (*relation).rd_id, &schema, &name);
+            let oid = (*relation).rd_id;
+            if !counted_with_ancestor(oid) {
+                let class = (*relation).rd_rel;
+                let schema = schema_name((*class).relnamespace);
+                let name = Text::from(&*CStr::from_ptr((*class).relname.data.as_ptr()).to_string_lossy());
+                record(call.watch_id(), oid, &schema, &name);
+            }
         }
     }
     pg_sys::Datum::from(0)
@@ -58,6 +62,25 @@ fn record(watch_id: [u8; 16], relation: pg_sys::Oid, schema: &Text, name: &Text)
         Err(error) => journal::not_written("TRUNCATE", schema.as_str(), name.as_str(), None, &error),
     }
     journal::flush();
+}
+
+thread_local! {
+    /// The TRUNCATE that is under way, and the tables of it that have their entry.
+    static COUNTED: RefCell<(u64, Vec<pg_sys::Oid>)> = const { RefCell::new((0, Vec::new())) };
+}
+
+/// Whether a partitioned table above this one is truncated by the same statement: its entry counts this one's rows. Postgres
+/// calls the triggers of a partitioned table before those of its partitions.
+fn counted_with_ancestor(relation: pg_sys::Oid) -> bool {
+    let ancestors = partition_ancestors(relation);
+    COUNTED.with_borrow_mut(|(statement, tables)| {
+        if std::mem::replace(statement, journal::truncate_under_way()) != *statement {
+            tables.clear();
+        }
+        let counted = ancestors.iter().any(|ancestor| tables.contains(ancestor));
+        tables.push(relation);
+        counted
+    })
 }
 
 /// How many rows TRUNCATE will destroy, whatever the caller may see of them.

@@ -1,6 +1,7 @@
 //! The table `lead_audit.entry` as the library sees it: where it is, and which column is where.
 
-use crate::server::{OpenRelation, ServerError, attribute};
+use crate::server::{OpenRelation, ServerError, attribute, in_subtransaction, next_value};
+use crate::settings::{self, OnError};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -44,105 +45,180 @@ pub enum EntryColumn {
     Statement,
 }
 
-/// Their names in that order, against which the table is checked: entries must not go into the wrong columns.
-const NAMES: [&CStr; COLUMNS] = [
-    c"id",
-    c"txid",
-    c"occurred_at",
-    c"key_hash",
-    c"previous_key_hash",
-    c"watch_id",
-    c"relation",
-    c"backend_pid",
-    c"format",
-    c"checksum",
-    c"operation",
-    c"outcome",
-    c"table_schema",
-    c"table_name",
-    c"soft_delete",
-    c"row_key",
-    c"row_values",
-    c"changed_values",
-    c"details",
-    c"user_id",
-    c"user_ip",
-    c"user_agent",
-    c"request_id",
-    c"db_session_user",
-    c"db_current_user",
-    c"client_addr",
-    c"application_name",
-    c"error_code",
-    c"error_message",
-    c"error_detail",
-    c"statement",
+/// Their names and types in that order, against which the table is checked: entries must not go into the wrong columns.
+const DEFINITIONS: [(&CStr, pg_sys::Oid); COLUMNS] = [
+    (c"id", pg_sys::INT8OID),
+    (c"txid", pg_sys::XID8OID),
+    (c"occurred_at", pg_sys::TIMESTAMPTZOID),
+    (c"key_hash", pg_sys::INT8OID),
+    (c"previous_key_hash", pg_sys::INT8OID),
+    (c"watch_id", pg_sys::UUIDOID),
+    (c"relation", pg_sys::OIDOID),
+    (c"backend_pid", pg_sys::INT4OID),
+    (c"format", pg_sys::INT2OID),
+    (c"checksum", pg_sys::BYTEAOID),
+    (c"operation", pg_sys::TEXTOID),
+    (c"outcome", pg_sys::TEXTOID),
+    (c"table_schema", pg_sys::TEXTOID),
+    (c"table_name", pg_sys::TEXTOID),
+    (c"soft_delete", pg_sys::TEXTOID),
+    (c"row_key", pg_sys::JSONOID),
+    (c"row_values", pg_sys::JSONOID),
+    (c"changed_values", pg_sys::JSONOID),
+    (c"details", pg_sys::JSONOID),
+    (c"user_id", pg_sys::TEXTOID),
+    (c"user_ip", pg_sys::TEXTOID),
+    (c"user_agent", pg_sys::TEXTOID),
+    (c"request_id", pg_sys::TEXTOID),
+    (c"db_session_user", pg_sys::TEXTOID),
+    (c"db_current_user", pg_sys::TEXTOID),
+    (c"client_addr", pg_sys::TEXTOID),
+    (c"application_name", pg_sys::TEXTOID),
+    (c"error_code", pg_sys::TEXTOID),
+    (c"error_message", pg_sys::TEXTOID),
+    (c"error_detail", pg_sys::TEXTOID),
+    (c"statement", pg_sys::TEXTOID),
 ];
 
-/// The oids of what the journal writes to.
+/// What the journal writes to.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryTable {
     /// lead_audit.entry
     pub table: pg_sys::Oid,
     /// lead_audit.entry_id_seq
-    pub id_sequence: pg_sys::Oid,
-    /// lead_audit.unwritten_seq
-    pub unwritten_sequence: pg_sys::Oid,
+    id_sequence: pg_sys::Oid,
+    /// Ids up to this one can be taken without a thought of the sequence's end.
+    safe_id: i64,
 }
+
+/// How far before its end the sequence counts as one that may end at any time.
+const ID_RESERVE: i64 = 1_000_000;
 
 thread_local! {
     static KNOWN: Cell<Option<EntryTable>> = const { Cell::new(None) };
+    static LAST_ID: Cell<Option<i64>> = const { Cell::new(None) };
 }
 
-/// Called when Postgres says that a relation changed (or all, for an invalid oid).
-pub fn relation_changed(relation: pg_sys::Oid) {
-    let concerned = |known: EntryTable| {
-        relation == pg_sys::InvalidOid || [known.table, known.id_sequence, known.unwritten_sequence].contains(&relation)
-    };
-    if KNOWN.get().is_some_and(concerned) {
-        KNOWN.set(None);
+/// Asks Postgres to tell when the table or the sequence changes.
+pub fn follow_changes() {
+    // SAFETY: registers functions that stay for the life of the process.
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0));
+        let sequences = pg_sys::SysCacheIdentifier::SEQRELID as i32;
+        pg_sys::CacheRegisterSyscacheCallback(sequences, Some(sequence_changed), pg_sys::Datum::from(0));
     }
 }
 
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
+    if KNOWN.get().is_some_and(|known| [pg_sys::InvalidOid, known.table, known.id_sequence].contains(&relation)) {
+        forget();
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn sequence_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
+    forget();
+}
+
+fn forget() {
+    KNOWN.set(None);
+    LAST_ID.set(None);
+}
+
+/// A relation of schema lead_audit, whatever the search_path says; an invalid oid if there is none.
+pub fn relation_of_schema(name: &CStr) -> pg_sys::Oid {
+    // SAFETY: look-ups by name; for what does not exist they return InvalidOid.
+    unsafe { pg_sys::get_relname_relid(name.as_ptr(), pg_sys::get_namespace_oid(c"lead_audit".as_ptr(), true)) }
+}
+
 impl EntryTable {
-    /// Finds the table, which is in schema lead_audit whatever the search_path says.
+    /// Finds the table.
     pub fn find() -> Result<Self, ServerError> {
         if let Some(known) = KNOWN.get() {
             return Ok(known);
         }
-        // SAFETY: look-ups by name; for what does not exist they return InvalidOid.
-        let found = unsafe {
-            let schema = pg_sys::get_namespace_oid(c"lead_audit".as_ptr(), true);
-            let relation = |name: &CStr| pg_sys::get_relname_relid(name.as_ptr(), schema);
-            EntryTable {
-                table: relation(c"entry"),
-                id_sequence: relation(c"entry_id_seq"),
-                unwritten_sequence: relation(c"unwritten_seq"),
-            }
-        };
-        if [found.table, found.id_sequence, found.unwritten_sequence].contains(&pg_sys::InvalidOid) {
-            return Err(wrong("a part of schema lead_audit is missing".to_owned()));
-        }
-        found.check_columns()?;
+        let found = unless_abort(Self::look_up)??;
         KNOWN.set(Some(found));
         Ok(found)
     }
 
-    fn check_columns(&self) -> Result<(), ServerError> {
-        let table = OpenRelation::open(self.table, pg_sys::AccessShareLock);
-        let descriptor = table.tuple_desc();
-        for (index, expected) in NAMES.iter().enumerate() {
-            // SAFETY: the table is open; attributes are looked at only as far as there are any; a name is a C string.
-            let found = unsafe {
-                (index < (*descriptor).natts as usize).then(|| CStr::from_ptr(attribute(descriptor, index).attname.data.as_ptr()))
-            };
-            if found != Some(expected) {
-                let expected = expected.to_string_lossy();
-                return Err(wrong(format!("column {} of lead_audit.entry is not \"{expected}\"", index + 1)));
-            }
+    fn look_up() -> Result<Self, ServerError> {
+        let (table, id_sequence) = (relation_of_schema(c"entry"), relation_of_schema(c"entry_id_seq"));
+        if [table, id_sequence].contains(&pg_sys::InvalidOid) {
+            return Err(wrong("a part of schema lead_audit is missing".to_owned()));
         }
-        Ok(())
+        check_columns(&OpenRelation::open(table, pg_sys::AccessShareLock))?;
+        Ok(EntryTable { table, id_sequence, safe_id: last_value(id_sequence).saturating_sub(ID_RESERVE) })
     }
+
+    /// Takes the next id.
+    ///
+    /// Only where the sequence may be at its end does that take a subtransaction of its own: there its error can be caught.
+    pub fn next_id(&self) -> Result<i64, ServerError> {
+        let id = match LAST_ID.get() {
+            Some(last) if last < self.safe_id => next_value(self.id_sequence),
+            _ => unless_abort(|| next_value(self.id_sequence))?,
+        };
+        LAST_ID.set(Some(id));
+        Ok(id)
+    }
+
+    /// Locks the table as a statement that writes to it does, to the end of the transaction: it keeps its columns.
+    ///
+    /// Only if somebody holds it does that take a subtransaction, in which a timeout or deadlock can be caught.
+    pub fn lock(&self) -> Result<OpenRelation, ServerError> {
+        let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+        // SAFETY: takes any oid; that of a table that is gone is refused when it is opened.
+        if !unsafe { pg_sys::ConditionalLockRelationOid(self.table, mode) } {
+            // SAFETY: the same.
+            unless_abort(|| unsafe { pg_sys::LockRelationOid(self.table, mode) })?;
+        }
+        Ok(OpenRelation::open(self.table, pg_sys::NoLock))
+    }
+}
+
+/// Runs `work`; under `on_error = warn` an error that it raises is returned.
+fn unless_abort<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
+    match settings::on_error() {
+        OnError::Warn => in_subtransaction(work),
+        OnError::Abort => Ok(work()),
+    }
+}
+
+/// The sequence's highest value.
+fn last_value(sequence: pg_sys::Oid) -> i64 {
+    const SEQMAX: i16 = 5; // its place in pg_sequence
+    // SAFETY: a look-up in the system catalog; the tuple is released when its column has been read.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::SEQRELID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(sequence));
+        if tuple.is_null() {
+            return 0;
+        }
+        let mut is_null = false;
+        let last = pg_sys::SysCacheGetAttr(cache, tuple, SEQMAX, &mut is_null);
+        pg_sys::ReleaseSysCache(tuple);
+        last.value() as i64
+    }
+}
+
+fn check_columns(table: &OpenRelation) -> Result<(), ServerError> {
+    let descriptor = table.tuple_desc();
+    for (index, &(name, type_oid)) in DEFINITIONS.iter().enumerate() {
+        // SAFETY: the table is open; attributes are looked at only as far as there are any; a name is a C string.
+        let right = unsafe {
+            index < (*descriptor).natts as usize && {
+                let found = attribute(descriptor, index);
+                CStr::from_ptr(found.attname.data.as_ptr()) == name && found.atttypid == type_oid
+            }
+        };
+        if !right {
+            let name = name.to_string_lossy();
+            return Err(wrong(format!("column {} of lead_audit.entry is not \"{name}\" with its type", index + 1)));
+        }
+    }
+    Ok(())
 }
 
 fn wrong(message: String) -> ServerError {

@@ -49,6 +49,32 @@ impl Drop for UnderWay {
     }
 }
 
+thread_local! {
+    static TRUNCATES: Cell<u64> = const { Cell::new(0) };
+    static TRUNCATE_UNDER_WAY: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A number for the TRUNCATE that is under way, by which its triggers know that they belong together.
+pub fn truncate_under_way() -> u64 {
+    TRUNCATE_UNDER_WAY.get()
+}
+
+/// Numbers a TRUNCATE for as long as it lasts. A trigger of it may run another one.
+struct TruncateUnderWay(u64);
+
+impl TruncateUnderWay {
+    fn begin() -> Self {
+        TRUNCATES.set(TRUNCATES.get() + 1);
+        TruncateUnderWay(TRUNCATE_UNDER_WAY.replace(TRUNCATES.get()))
+    }
+}
+
+impl Drop for TruncateUnderWay {
+    fn drop(&mut self) {
+        TRUNCATE_UNDER_WAY.set(self.0);
+    }
+}
+
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
     let under_way = UnderWay::begin();
@@ -82,8 +108,9 @@ unsafe extern "C-unwind" fn process_utility(
 ) {
     // SAFETY: Postgres passes a statement, whose node tells what it is. Only COPY fires row triggers outside of the
     // executor; a CALL, say, may end the transaction, so nothing can be held across it.
-    let is_copy = unsafe { (*(*statement).utilityStmt).type_ == pg_sys::NodeTag::T_CopyStmt };
-    let under_way = is_copy.then(UnderWay::begin);
+    let kind = unsafe { (*(*statement).utilityStmt).type_ };
+    let under_way = (kind == pg_sys::NodeTag::T_CopyStmt).then(UnderWay::begin);
+    let _truncate = (kind == pg_sys::NodeTag::T_TruncateStmt).then(TruncateUnderWay::begin);
     // SAFETY: passes on what Postgres passed.
     unsafe {
         match PREVIOUS_PROCESS_UTILITY.get() {

@@ -1,6 +1,6 @@
 //! What happens when an entry cannot be written: lead_audit.on_error decides.
 
-use super::entry_table::{COLUMNS, EntryColumn, EntryTable};
+use super::entry_table::{COLUMNS, EntryColumn, EntryTable, relation_of_schema};
 use crate::server::{OpenRelation, ServerError, borrowed_text, in_subtransaction, next_value};
 use crate::settings::{self, OnError};
 use pgrx::pg_sys::panic::ErrorReport;
@@ -61,6 +61,7 @@ fn text_columns(table: &OpenRelation, tuple: pg_sys::HeapTuple, columns: [EntryC
 
 /// Counts it in a sequence, which keeps its value when the transaction is rolled back.
 fn count() {
+    let sequence = relation_of_schema(c"unwritten_seq");
     // If not even this works, the WARNING is what is left.
-    let _ = in_subtransaction(|| EntryTable::find().map(|target| next_value(target.unwritten_sequence)));
+    let _ = in_subtransaction(|| next_value(sequence));
 }

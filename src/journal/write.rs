@@ -5,7 +5,7 @@ use super::new_entry::{Circumstances, DatumScratch, NewEntry};
 use super::pending::{self, PendingEntry};
 use super::{flush_points, unwritten};
 use crate::origin;
-use crate::server::{OpenRelation, ServerError, Text, in_context, in_subtransaction, next_value};
+use crate::server::{OpenRelation, ServerError, Text, in_context, in_subtransaction};
 use crate::settings::{self, OnError};
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -19,7 +19,7 @@ thread_local! {
 
 /// Finishes the entry and gathers it with those of the same statement.
 pub fn append(entry: NewEntry) {
-    let target = match EntryTable::find() {
+    let (table, id) = match target() {
         Ok(target) => target,
         Err(error) => {
             let name = |text: Option<&Text>| text.map_or("", Text::as_str).to_owned();
@@ -28,12 +28,10 @@ pub fn append(entry: NewEntry) {
             return unwritten::not_written(entry.operation, &schema, &table, key, &error);
         }
     };
-    // Held to the end of the transaction, like that of any statement that writes: the table keeps its columns.
-    let table = OpenRelation::open(target.table, pg_sys::RowExclusiveLock);
     let origin = origin::current();
     // SAFETY: within a transaction, which gets its id here if it has none yet.
     let (txid, occurred_at) = unsafe { (pg_sys::GetTopFullTransactionId().value, pg_sys::GetCurrentTimestamp()) };
-    let with = Circumstances { id: next_value(target.id_sequence), txid, occurred_at, origin: &origin };
+    let with = Circumstances { id, txid, occurred_at, origin: &origin };
     let tuple = SCRATCH.with_borrow_mut(|scratch| {
         let mut datums = entry.into_datums(&with, scratch);
         // SAFETY: the datums are of the table's columns (`EntryTable::find` checked that) and alive; columns that the
@@ -43,6 +41,12 @@ pub fn append(entry: NewEntry) {
     if pending::push(tuple) >= settings::batch_bytes() || !flush_points::is_ahead() {
         flush();
     }
+}
+
+/// The table, locked, and an id in it.
+fn target() -> Result<(OpenRelation, i64), ServerError> {
+    let found = EntryTable::find()?;
+    Ok((found.lock()?, found.next_id()?))
 }
 
 /// # Safety

@@ -12,6 +12,8 @@ mod raw {
             lock: pg_sys::LOCKMODE,
             parent_counts: *mut *mut pg_sys::List,
         ) -> *mut pg_sys::List;
+        // catalog/partition.h
+        pub fn get_partition_ancestors(relation: pg_sys::Oid) -> *mut pg_sys::List;
     }
 }
 
@@ -55,5 +57,17 @@ fn leaves(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
             raw::find_all_inheritors(table, pg_sys::AccessShareLock as pg_sys::LOCKMODE, std::ptr::null_mut())
         });
         PgList::<pg_sys::Oid>::from_pg(all).iter_oid().filter(|&leaf| kind(leaf) == pg_sys::RELKIND_RELATION).collect()
+    }
+}
+
+/// The partitioned tables that a table is a partition of, the nearest first; none for a table that is no partition.
+pub fn partition_ancestors(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    // SAFETY: look-ups by oid. The guard turns an error's longjmp into unwinding.
+    unsafe {
+        if !pg_sys::get_rel_relispartition(table) {
+            return Vec::new();
+        }
+        let all = pg_sys::ffi::pg_guard_ffi_boundary(|| raw::get_partition_ancestors(table));
+        PgList::<pg_sys::Oid>::from_pg(all).iter_oid().collect()
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::capture::{RowEvent, RowOperation, record_row};
 use crate::journal;
+use crate::origin;
 use crate::server::for_each_row;
 use pgrx::{Uuid, pg_extern, pg_sys};
 
@@ -9,6 +10,11 @@ use pgrx::{Uuid, pg_extern, pg_sys};
 /// out until its triggers are there, so no row is missed and none is in both.
 #[pg_extern(sql = false)]
 fn write_baseline(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &str) -> i64 {
+    // SAFETY: reads a variable of the session. enable() runs as its owner; who called it is the one to record.
+    origin::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || write_rows(relation, watch_id, soft_delete_column))
+}
+
+fn write_rows(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &str) -> i64 {
     let mut rows = 0;
     for_each_row(relation, |table, row| {
         let event = RowEvent {

@@ -6,6 +6,7 @@ use crate::origin;
 use crate::server::{ServerError, Text, as_user};
 use pgrx::datum::DatumWithOid;
 use pgrx::{PgSqlErrorCode, Spi, Uuid, pg_extern, pg_sys};
+use std::cell::Cell;
 use std::ffi::CStr;
 
 /// Longest command that an entry keeps, in bytes.
@@ -64,6 +65,11 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(fcinfo: pg_sys::FunctionCal
         }
         CStr::from_ptr((*context.cast::<pg_sys::EventTriggerData>()).event) == c"sql_drop"
     };
+    // SAFETY: as above; the statement is the one that has just been run.
+    if !is_drop && unsafe { makes_plain_table(fcinfo) } {
+        return pg_sys::Datum::from(0);
+    }
+    let Some(_guarding) = Guarding::begin() else { return pg_sys::Datum::from(0) };
     // SAFETY: reads a variable of the session.
     let invoker = unsafe { pg_sys::GetUserId() };
     let Some(owner) = extension_owner() else { return pg_sys::Datum::from(0) };
@@ -80,6 +86,40 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(fcinfo: pg_sys::FunctionCal
         .raise(None);
     }
     pg_sys::Datum::from(0)
+}
+
+/// Whether the command is a CREATE TABLE that makes no partition: frequent, where sessions make temporary tables, and no
+/// concern of the guard's.
+///
+/// # Safety
+/// `fcinfo` must be the call of an event trigger.
+unsafe fn makes_plain_table(fcinfo: pg_sys::FunctionCallInfo) -> bool {
+    // SAFETY: as the caller promises; a node's tag says what it is.
+    unsafe {
+        let statement = (*(*fcinfo).context.cast::<pg_sys::EventTriggerData>()).parsetree;
+        !statement.is_null()
+            && (*statement).type_ == pg_sys::NodeTag::T_CreateStmt
+            && (*statement.cast::<pg_sys::CreateStmt>()).partbound.is_null()
+    }
+}
+
+thread_local! {
+    static GUARDING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The guard makes and drops triggers itself, which must not call it again.
+struct Guarding;
+
+impl Guarding {
+    fn begin() -> Option<Self> {
+        (!GUARDING.replace(true)).then_some(Guarding)
+    }
+}
+
+impl Drop for Guarding {
+    fn drop(&mut self) {
+        GUARDING.set(false);
+    }
 }
 
 /// Who owns schema lead_audit; `None` while DROP EXTENSION is taking it away.

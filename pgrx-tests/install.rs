@@ -1,0 +1,265 @@
+//! Watching begins and ends: CREATE EXTENSION, enable(), disable(), DROP EXTENSION. What can be watched is, with its
+//! rows as a baseline if wanted; what cannot is refused with an SQLSTATE that says why. The table itself is never touched.
+
+#[pgrx::pg_schema]
+mod tests {
+    use crate::pgrx_tests::trail::*;
+    use pgrx::prelude::*;
+
+    #[pg_test]
+    fn install_enable_watches_and_says_so() {
+        begin_with_leads();
+        let watched = "SELECT relation, row_trigger_on, truncate_trigger_on, state, soft_delete_column, baseline_at
+             FROM lead_audit.watched";
+        assert_eq!(rows(watched), ["leads | true | true | on | is_deleted | NULL"]);
+        assert_eq!(one("SELECT tables_watched FROM lead_audit.stats"), "1");
+        run("INSERT INTO leads (id) VALUES ('a')");
+        assert_eq!(log("operation, table_schema, table_name, relation = 'leads'::regclass"), ["INSERT | public | leads | true"]);
+        assert_eq!(
+            one("SELECT count(*) FROM lead_audit.entry e JOIN lead_audit.watched w USING (watch_id)
+                 WHERE w.relation = 'leads'"),
+            "1"
+        );
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn install_enable_twice_changes_nothing() {
+        begin_with_leads();
+        let watch = "SELECT watch_id, table_schema, table_name, soft_delete_column, state, enabled_at FROM lead_audit.watch";
+        let before = rows(watch);
+        assert_eq!(one("SELECT lead_audit.enable('leads')"), one("SELECT watch_id FROM lead_audit.watch"));
+        assert_eq!(one("SELECT lead_audit.enable('public.leads', NULL, false)"), one("SELECT watch_id FROM lead_audit.watch"));
+        assert_eq!(rows(watch), before);
+        assert_eq!(one("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'leads'::regclass"), "2");
+        run("INSERT INTO leads (id) VALUES ('a')");
+        assert_eq!(log("operation"), ["INSERT"]);
+    }
+
+    #[pg_test]
+    fn install_disable_ends_recording_and_is_an_entry() {
+        begin_with_leads();
+        let identity = one("SELECT watch_id FROM lead_audit.watch");
+        run("INSERT INTO leads (id) VALUES ('a')");
+        assert_eq!(one("SELECT lead_audit.disable('leads')"), "true");
+        assert_eq!(one("SELECT lead_audit.disable('leads')"), "false");
+        assert_eq!(one("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'leads'::regclass"), "0");
+        assert_eq!(rows("SELECT 1 FROM lead_audit.watched"), [""; 0]);
+        run("UPDATE leads SET email = 'x'; DELETE FROM leads; TRUNCATE leads");
+        assert_eq!(log("operation, table_name"), ["INSERT | leads", "DDL | leads"]);
+        // Watched again it is the same table, with the same history.
+        assert_eq!(one("SELECT lead_audit.enable('leads')"), identity);
+        run("INSERT INTO leads (id) VALUES ('a')");
+        assert_eq!(rows("SELECT operation FROM lead_audit.history('leads', 'a')"), ["INSERT", "INSERT"]);
+        assert_eq!(rows("SELECT state, ended_at FROM lead_audit.watch"), ["on | NULL"]);
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn install_disable_of_a_table_that_never_was_watched() {
+        begin();
+        run("CREATE TABLE plain (id int PRIMARY KEY)");
+        assert_eq!(one("SELECT lead_audit.disable('plain')"), "false");
+        assert_eq!(log("1"), [""; 0]);
+        assert_fails("SELECT lead_audit.disable(4200000000::oid::regclass)", "42P01", "does not exist");
+    }
+
+    #[pg_test]
+    fn install_soft_delete_column_is_kept_and_can_be_changed() {
+        begin();
+        run("CREATE TABLE t (id int PRIMARY KEY, gone boolean, is_deleted boolean);
+             SELECT lead_audit.enable('t', 'gone');
+             SELECT lead_audit.enable('t')");
+        let column = "SELECT soft_delete_column FROM lead_audit.watched";
+        assert_eq!(one(column), "gone", "a second call without the column keeps it");
+        run("INSERT INTO t VALUES (1, false, false); UPDATE t SET gone = true; SELECT lead_audit.enable('t', 'is_deleted')");
+        assert_eq!(one(column), "is_deleted");
+        run("UPDATE t SET gone = false; UPDATE t SET is_deleted = true");
+        assert_eq!(log("operation, soft_delete"), ["INSERT | NULL", "UPDATE | deleted", "UPDATE | NULL", "UPDATE | deleted"]);
+    }
+
+    #[pg_test]
+    fn install_table_without_primary_key() {
+        begin();
+        run("CREATE TABLE loose (a int, b text UNIQUE); SELECT lead_audit.enable('loose');
+             INSERT INTO loose VALUES (1, 'x'), (1, NULL); UPDATE loose SET a = 2 WHERE b = 'x';
+             DELETE FROM loose WHERE b IS NULL");
+        assert_eq!(
+            log("operation, row_key, old_values, new_values, diff"),
+            [
+                r#"INSERT | NULL | NULL | {"a": 1, "b": "x"} | NULL"#,
+                r#"INSERT | NULL | NULL | {"a": 1, "b": null} | NULL"#,
+                r#"UPDATE | NULL | {"a": 1, "b": "x"} | {"a": 2, "b": "x"} | {"a": {"new": 2, "old": 1}}"#,
+                r#"DELETE | NULL | {"a": 1, "b": null} | NULL | NULL"#
+            ]
+        );
+        assert_eq!(one("SELECT count(key_hash) + count(previous_key_hash) FROM lead_audit.entry"), "0");
+        assert_fails("SELECT * FROM lead_audit.history('loose', '1')", "42P10", "not a key");
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn install_baseline_is_one_snapshot_of_each_row_once() {
+        begin();
+        run("CREATE TABLE t (id int PRIMARY KEY, note text, at timestamptz);
+             INSERT INTO t SELECT g, 'note ' || g, '2020-01-01 12:00+05'::timestamptz + g * interval '1 s'
+             FROM generate_series(1, 2500) g;
+             DELETE FROM t WHERE id % 10 = 0;
+             UPDATE t SET note = 'changed' WHERE id % 7 = 0;
+             SELECT lead_audit.enable('t', baseline => true)");
+        assert_eq!(
+            one("SELECT count(*), count(DISTINCT row_key) FROM lead_audit.log WHERE operation = 'SNAPSHOT'"),
+            "2250 | 2250"
+        );
+        run("SET LOCAL TimeZone = 'UTC'");
+        assert_eq!(
+            one("SELECT count(*) FROM t JOIN lead_audit.log l ON l.row_key = jsonb_build_object('id', t.id)
+                 AND l.new_values::text = to_jsonb(t)::text AND l.old_values IS NULL AND l.diff IS NULL"),
+            "2250"
+        );
+        let said = messages(|| run("SELECT lead_audit.enable('t', baseline => true)"));
+        assert!(said.iter().any(|m| m.starts_with("NOTICE: public.t already has a baseline")), "{said:?}");
+        assert_eq!(one("SELECT count(*) FROM lead_audit.log"), "2250");
+        assert!(holds("SELECT baseline_at IS NOT NULL FROM lead_audit.watched"));
+        // Watched anew, the rows can have changed unseen: a new baseline is possible.
+        run("SELECT lead_audit.disable('t'); DELETE FROM t WHERE id > 5; SELECT lead_audit.enable('t', baseline => true)");
+        assert_eq!(one("SELECT count(*) FROM lead_audit.log WHERE operation = 'SNAPSHOT'"), "2255");
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn install_baseline_of_a_partitioned_table() {
+        begin();
+        run("CREATE TABLE p (id int, region text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
+             CREATE TABLE p_eu PARTITION OF p FOR VALUES IN ('eu');
+             CREATE TABLE p_us PARTITION OF p FOR VALUES IN ('us');
+             INSERT INTO p VALUES (1, 'eu'), (2, 'us');
+             SELECT lead_audit.enable('p', baseline => true);
+             INSERT INTO p VALUES (3, 'eu'); UPDATE p SET region = 'us' WHERE id = 3; TRUNCATE p");
+        assert_eq!(
+            rows("SELECT operation, row_key FROM lead_audit.log WHERE operation <> 'TRUNCATE' ORDER BY id"),
+            [
+                r#"SNAPSHOT | {"id": 1, "region": "eu"}"#,
+                r#"SNAPSHOT | {"id": 2, "region": "us"}"#,
+                r#"INSERT | {"id": 3, "region": "eu"}"#,
+                r#"DELETE | {"id": 3, "region": "eu"}"#,
+                r#"INSERT | {"id": 3, "region": "us"}"#
+            ]
+        );
+        assert_eq!(one("SELECT count(DISTINCT watch_id) FROM lead_audit.entry"), "1");
+        assert_eq!(one("SELECT sum((details->>'row_count')::int) FROM lead_audit.log WHERE operation = 'TRUNCATE'"), "3");
+        assert_eq!(
+            rows(r#"SELECT operation FROM lead_audit.history('p', '{"region": "eu", "id": 3}'::jsonb)"#),
+            ["INSERT", "DELETE"]
+        );
+        assert_eq!(rows("SELECT relation, row_trigger_on, truncate_trigger_on FROM lead_audit.watched"), ["p | true | true"]);
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn install_what_cannot_be_watched_is_refused() {
+        begin();
+        run("CREATE TABLE t (id int PRIMARY KEY, gone text, flag int); CREATE VIEW v AS SELECT * FROM t;
+             CREATE MATERIALIZED VIEW m AS SELECT * FROM t; CREATE SEQUENCE s; CREATE TEMP TABLE temporary_one (id int);
+             CREATE INDEX i ON t (gone); CREATE TYPE c AS (a int)");
+        for (call, sqlstate, message) in [
+            ("enable('v')", "42809", "not a table"),
+            ("enable('m')", "42809", "not a table"),
+            ("enable('s')", "42809", "not a table"),
+            ("enable('i')", "42809", "not a table"),
+            ("enable('c')", "42809", "not a table"),
+            ("enable('temporary_one')", "42809", "temporary"),
+            ("enable('pg_catalog.pg_class')", "42809", "pg_catalog"),
+            ("enable('information_schema.sql_features')", "42809", "information_schema"),
+            ("enable('lead_audit.entry')", "42809", "lead_audit"),
+            ("enable('lead_audit.watch')", "42809", "lead_audit"),
+            ("enable('t', 'nowhere')", "42703", "\"nowhere\""),
+            ("enable('t', 'gone')", "42804", "text"),
+            ("enable('t', 'flag')", "42804", "integer"),
+            ("enable('t', 'ctid')", "42703", "\"ctid\""),
+            ("enable('nothing')", "42P01", "nothing"),
+            ("enable(4200000000::oid::regclass)", "42P01", "does not exist"),
+            ("enable(NULL)", "42P01", "does not exist"),
+        ] {
+            assert_fails(&format!("SELECT lead_audit.{call}"), sqlstate, message);
+        }
+        assert_eq!(rows("SELECT 1 FROM lead_audit.watch"), [""; 0]);
+        assert_eq!(rows("SELECT 1 FROM pg_trigger WHERE tgrelid = 't'::regclass"), [""; 0]);
+    }
+
+    #[pg_test]
+    fn install_drop_extension_leaves_the_table() {
+        begin_with_leads();
+        run("INSERT INTO leads (id) VALUES ('a'), ('b'); DROP EXTENSION lead_audit CASCADE");
+        assert_eq!(rows("SELECT id FROM leads ORDER BY id"), ["a", "b"]);
+        assert_eq!(one("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'leads'::regclass"), "0");
+        run("UPDATE leads SET email = 'x'; DELETE FROM leads WHERE id = 'a'; INSERT INTO leads (id) VALUES ('c');
+                 TRUNCATE leads;
+             ALTER TABLE leads ADD COLUMN more int; DROP TABLE leads");
+    }
+
+    #[pg_test]
+    fn install_create_extension_watches_leads_at_once() {
+        begin();
+        run("DROP EXTENSION lead_audit CASCADE;
+             CREATE SCHEMA crm; CREATE TABLE crm.leads (id int PRIMARY KEY); CREATE TABLE public.leads (id int PRIMARY KEY);
+             SET LOCAL search_path = crm, public");
+        let said = messages(|| run("CREATE EXTENSION lead_audit"));
+        assert!(!said.iter().any(|m| m.contains("leads")), "{said:?}");
+        assert_eq!(rows("SELECT table_schema, table_name, state FROM lead_audit.watch"), ["crm | leads | on"]);
+        run("INSERT INTO crm.leads VALUES (1); INSERT INTO public.leads VALUES (2)");
+        assert_eq!(log("table_schema, row_key"), [r#"crm | {"id": 1}"#]);
+        assert_eq!(one("SELECT current_setting('search_path')"), "crm, public");
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn install_create_extension_without_leads_says_what_to_call() {
+        begin();
+        run("DROP EXTENSION lead_audit CASCADE; CREATE SCHEMA crm; CREATE TABLE crm.leads (id int PRIMARY KEY);
+             SET LOCAL search_path = public");
+        let said = messages(|| run("CREATE EXTENSION lead_audit"));
+        let notices: Vec<_> = said.iter().filter(|m| m.contains("leads")).collect();
+        assert!(notices.len() == 1 && notices[0].starts_with("NOTICE: there is no table \"leads\""), "{said:?}");
+        assert_eq!(one("SELECT count(*) FROM lead_audit.watch"), "0");
+        run("INSERT INTO crm.leads VALUES (1)");
+        assert_eq!(log("1"), [""; 0]);
+    }
+
+    #[pg_test]
+    fn install_create_extension_takes_no_view_or_temporary_leads() {
+        begin();
+        run("DROP EXTENSION lead_audit CASCADE; CREATE VIEW public.leads AS SELECT 1 AS id");
+        assert!(messages(|| run("CREATE EXTENSION lead_audit")).iter().any(|m| m.contains("no table \"leads\"")));
+        run("DROP EXTENSION lead_audit CASCADE; DROP VIEW public.leads; CREATE TEMP TABLE leads (id int PRIMARY KEY)");
+        assert!(messages(|| run("CREATE EXTENSION lead_audit")).iter().any(|m| m.contains("no table \"leads\"")));
+        assert_eq!(one("SELECT count(*) FROM lead_audit.watch"), "0");
+    }
+
+    #[pg_test]
+    fn install_into_a_schema_of_somebody_else_is_refused() {
+        begin();
+        run("DROP EXTENSION lead_audit CASCADE; DROP SCHEMA IF EXISTS lead_audit CASCADE; CREATE ROLE clerk;
+             CREATE SCHEMA lead_audit AUTHORIZATION clerk");
+        assert_fails("CREATE EXTENSION lead_audit", "42501", "does not belong to a superuser");
+    }
+
+    #[pg_test]
+    fn install_public_has_no_rights_on_anything() {
+        begin();
+        run("CREATE ROLE anybody; GRANT USAGE ON SCHEMA lead_audit TO anybody");
+        let granted = rows(
+            "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'lead_audit'::regnamespace AND relkind IN ('r', 'v', 'm', 'p')
+               AND has_table_privilege('anybody', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
+             UNION ALL
+             SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'lead_audit'::regnamespace 
+               AND CASE relkind WHEN 'S' THEN has_sequence_privilege('anybody', oid, 'SELECT, USAGE, UPDATE') END
+             UNION ALL
+             SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'lead_audit'::regnamespace
+               AND has_function_privilege('anybody', oid, 'EXECUTE')",
+        );
+        assert!(granted.is_empty(), "{granted:?}");
+        run("REVOKE USAGE ON SCHEMA lead_audit FROM anybody");
+        assert!(!holds("SELECT has_schema_privilege('anybody', 'lead_audit', 'USAGE, CREATE')"));
+    }
+}

@@ -1,0 +1,147 @@
+//! The history of a row is found by its primary key, however the key is spelt and whatever became of it since. An UPDATE
+//! that changes the key belongs to both keys' histories. Other rows, and other tables with the same keys, are never mixed
+//! in.
+
+#[pgrx::pg_schema]
+mod tests {
+    use crate::pgrx_tests::trail::*;
+    use pgrx::prelude::*;
+
+    #[pg_test]
+    fn keys_changed_key_is_found_under_both() {
+        begin_with_leads();
+        run("INSERT INTO leads (id, email) VALUES ('old', 'x'), ('other', 'y'); UPDATE leads SET id = 'new' WHERE id = 'old';
+             UPDATE leads SET email = 'z' WHERE id = 'new'; INSERT INTO leads (id) VALUES ('old')");
+        let history = |key: &str| rows(&format!("SELECT operation, row_key, diff FROM lead_audit.history('leads', '{key}')"));
+        let renamed = r#"UPDATE | {"id": "new"} | {"id": {"new": "new", "old": "old"}}"#;
+        assert_eq!(history("old"), [r#"INSERT | {"id": "old"} | NULL"#, renamed, r#"INSERT | {"id": "old"} | NULL"#]);
+        assert_eq!(history("new"), [renamed, r#"UPDATE | {"id": "new"} | {"email": {"new": "z", "old": "x"}}"#]);
+        assert_eq!(history("other"), [r#"INSERT | {"id": "other"} | NULL"#]);
+        assert_eq!(history("nobody"), [""; 0]);
+        assert_eq!(one("SELECT total, created, updated FROM lead_audit.summary('leads', 'old')"), "3 | 2 | 1");
+        assert_eq!(one("SELECT total, created, updated FROM lead_audit.summary('leads', 'new')"), "2 | 0 | 2");
+        // What is stored of the former key is its hash, and only where the key changed.
+        assert_eq!(
+            rows(
+                "SELECT e.previous_key_hash = o.key_hash FROM lead_audit.entry e, (SELECT key_hash FROM lead_audit.entry
+                 ORDER BY id LIMIT 1) o
+                  WHERE e.previous_key_hash IS NOT NULL"
+            ),
+            ["true"]
+        );
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn keys_swapped_in_one_statement() {
+        begin();
+        run("CREATE TABLE t (id int, CONSTRAINT pk PRIMARY KEY (id) DEFERRABLE, note text); SELECT lead_audit.enable('t');
+             INSERT INTO t VALUES (1, 'one'), (2, 'two'); UPDATE t SET id = 3 - id");
+        assert_eq!(
+            rows("SELECT operation, old_values->'note', row_key FROM lead_audit.history('t', '1')"),
+            [r#"INSERT | NULL | {"id": 1}"#, r#"UPDATE | one | {"id": 2}"#, r#"UPDATE | two | {"id": 1}"#]
+        );
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn keys_can_be_spelt_as_the_type_allows() {
+        begin();
+        for (key_type, stored, spellings) in [
+            (
+                "uuid",
+                "7d4c1f0e-52a9-4b7e-9d3b-0c6f5e1a2b84",
+                ["7D4C1F0E52A94B7E9D3B0C6F5E1A2B84", "{7d4c1f0e-52a9-4b7e-9d3b-0c6f5e1a2b84}"],
+            ),
+            ("numeric(10,2)", "12.5", ["12.50", "1.25e1"]),
+            ("int", "42", ["042", " 42"]),
+            ("timestamptz", "2024-02-29 12:00:00+00", ["2024-02-29 14:00:00+02", "Feb 29 2024 12:00 UTC"]),
+            ("date", "2024-02-29", ["20240229", "29 February 2024"]),
+            ("char(5)", "ab", ["ab", "ab   "]),
+            ("bytea", r"\xdead", [r"\xDEAD", r"\336\255"]),
+            ("inet", "10.0.0.1", ["10.0.0.1/32", "10.0.0.1"]),
+            ("interval", "1 day", ["1 day", "1 day 00:00:00"]),
+            ("bool", "true", ["t", "yes"]),
+        ] {
+            run(&format!(
+                "CREATE TABLE t (k {key_type} PRIMARY KEY); SELECT lead_audit.enable('t'); INSERT INTO t VALUES ({})",
+                literal(stored)
+            ));
+            for spelling in [stored, spellings[0], spellings[1]] {
+                let found = rows(&format!("SELECT operation FROM lead_audit.history('t', {}::text)", literal(spelling)));
+                assert_eq!(found, ["INSERT"], "{key_type} {spelling}");
+                let found = rows(&format!(
+                    "SELECT operation FROM lead_audit.history('t', jsonb_build_object('k', {}::text))",
+                    literal(spelling)
+                ));
+                assert_eq!(found, ["INSERT"], "{key_type} {spelling} as an object");
+            }
+            assert_eq!(rows("SELECT h.operation FROM t, lead_audit.history('t', to_jsonb(t)) h"), ["INSERT"], "{key_type}");
+            run("DROP TABLE t");
+        }
+        assert_fails("SELECT lead_audit.history('pg_class', '1x')", "22P02", "1x");
+    }
+
+    #[pg_test]
+    fn keys_of_several_columns() {
+        begin();
+        run(
+            r#"CREATE TABLE t (no numeric, "Zone é" text, tenant int, value int, PRIMARY KEY (tenant, no, "Zone é")); SELECT lead_audit.enable('t');
+               INSERT INTO t VALUES (1.0, 'x', 7, 1), (1.0, 'x', 8, 1); UPDATE t SET value = 2 WHERE tenant = 7; UPDATE t SET tenant = 9 WHERE tenant = 7"#,
+        );
+        assert_eq!(log("row_key").first().map(String::as_str), Some(r#"{"no": 1.0, "tenant": 7, "Zone é": "x"}"#));
+        for key in [r#"{"tenant":7,"no":1.0,"Zone é":"x"}"#, r#"{"Zone é":"x","no":"1.0","tenant":"7"}"#] {
+            assert_eq!(
+                rows(&format!(
+                    "SELECT operation, new_values->'value', row_key->'tenant' FROM lead_audit.history('t', '{key}'::jsonb)"
+                )),
+                ["INSERT | 1 | 7", "UPDATE | 2 | 7", "UPDATE | 2 | 9"],
+                "{key}"
+            );
+        }
+        assert_eq!(rows(r#"SELECT 1 FROM lead_audit.history('t', '{"tenant":7,"no":1.0}'::jsonb)"#), [""; 0]);
+        assert_fails("SELECT lead_audit.history('t', '7')", "42P10", "not a key");
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn keys_do_not_reach_other_tables() {
+        begin();
+        run("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY);
+             SELECT lead_audit.enable('a'), lead_audit.enable('b');
+             INSERT INTO a VALUES (1); INSERT INTO b VALUES (1); DELETE FROM b");
+        assert_eq!(rows("SELECT table_name, operation FROM lead_audit.history('a', '1')"), ["a | INSERT"]);
+        assert_eq!(rows("SELECT table_name, operation FROM lead_audit.history('b', '1')"), ["b | INSERT", "b | DELETE"]);
+        run("CREATE TABLE never (id int PRIMARY KEY)");
+        assert_eq!(rows("SELECT 1 FROM lead_audit.history('never', '1')"), [""; 0]);
+    }
+
+    #[pg_test]
+    fn keys_follow_a_renamed_column() {
+        begin();
+        run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 1);
+             ALTER TABLE t RENAME COLUMN id TO no; UPDATE t SET n = 2");
+        assert_eq!(rows("SELECT operation FROM lead_audit.history('t', '1')"), ["UPDATE"]);
+        assert_eq!(
+            rows(r#"SELECT operation FROM lead_audit.history('t', '{"id": 1}'::jsonb)"#),
+            ["INSERT"],
+            "by the former name"
+        );
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn keys_that_look_alike_are_not_the_same() {
+        begin();
+        run(r#"CREATE TABLE t (k text PRIMARY KEY); SELECT lead_audit.enable('t')"#);
+        let keys = ["", " ", "a", "A", "a ", "\"", "\\", "{\"k\":\"a\"}", "é", "e\u{301}", "\u{1}", "\u{1F600}", "null"];
+        for key in keys {
+            run(&format!("INSERT INTO t VALUES ({})", literal(key)));
+        }
+        for key in keys {
+            let found = rows(&format!("SELECT new_values->>'k' FROM lead_audit.history('t', {}::text)", literal(key)));
+            assert_eq!(found, [key]);
+        }
+        assert_intact();
+    }
+}

@@ -1,0 +1,126 @@
+//! Ids are the order of the events. Where triggers write to watched tables while a statement is under way, statements
+//! nest, and what happened first still has the lower id. In the history of one row each entry starts where the one before
+//! it ended.
+
+#[pgrx::pg_schema]
+mod tests {
+    use crate::pgrx_tests::trail::*;
+    use pgrx::prelude::*;
+
+    const CONTINUE: &str = "CREATE FUNCTION go_on() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF NEW.n < 3 THEN UPDATE t SET n = n + 1 WHERE id = NEW.id; END IF; RETURN NULL; END $$";
+
+    fn assert_chained() {
+        let broken = rows(
+            "SELECT id, row_key, old_values, previous FROM
+               (SELECT *, lag(new_values) OVER (PARTITION BY row_key ORDER BY id) AS previous FROM lead_audit.log) l
+             WHERE operation <> 'INSERT' AND old_values IS DISTINCT FROM previous",
+        );
+        assert!(
+            broken.is_empty(),
+            "an entry does not start where the one before it ended: {broken:?} in {:?}",
+            log("operation, new_values")
+        );
+    }
+
+    #[pg_test]
+    fn order_after_row_trigger_that_updates_the_same_row() {
+        begin();
+        run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t')");
+        run(CONTINUE);
+        run("CREATE TRIGGER touch AFTER INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION go_on();
+                 INSERT INTO t VALUES (1, 1), (2, 1)");
+        assert_eq!(
+            rows("SELECT operation, new_values->'n' FROM lead_audit.history('t', '1')"),
+            ["INSERT | 1", "UPDATE | 2", "UPDATE | 3"]
+        );
+        assert_eq!(one("SELECT count(*) FROM lead_audit.log"), "6");
+        assert_chained();
+        assert_intact();
+    }
+
+    /// Postgres fires triggers in the order of their names, so no name of ours is safe: whoever makes one that comes first
+    /// is warned, when the trigger is made and when watching begins.
+    #[pg_test]
+    fn order_warns_of_after_row_triggers_whose_name_comes_first() {
+        begin();
+        run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t')");
+        run(CONTINUE);
+        let make =
+            |name: &str| format!("CREATE TRIGGER {name} AFTER INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION go_on()");
+        assert_eq!(warnings(|| run(&make("harmless"))), [""; 0]);
+        let expected = [
+            r#"WARNING: triggers of public.t run before the audit trigger: "!first" | AFTER ROW triggers run in the order of their names. If one of these writes the same row again, that entry gets the lower id."#,
+        ];
+        assert_eq!(warnings(|| run(&make("\"!first\""))), expected);
+        assert_eq!(warnings(|| run("SELECT lead_audit.enable('t')")), expected);
+        run("DROP TRIGGER harmless ON t; INSERT INTO t VALUES (1, 1)");
+        assert_eq!(
+            rows("SELECT operation, new_values->'n' FROM lead_audit.history('t', '1') ORDER BY new_values->'n'"),
+            ["INSERT | 1", "UPDATE | 2", "UPDATE | 3"],
+            "every event has its entry"
+        );
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn order_after_statement_trigger_that_writes_the_same_table() {
+        begin();
+        run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t');
+             CREATE FUNCTION go_on() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF pg_trigger_depth() < 3 THEN UPDATE t SET n = n + 1; END IF; RETURN NULL; END $$;
+             CREATE TRIGGER touch AFTER INSERT OR UPDATE ON t FOR EACH STATEMENT EXECUTE FUNCTION go_on();
+             INSERT INTO t VALUES (1, 0), (2, 0)");
+        assert_eq!(
+            log("operation, new_values->'n'"),
+            ["INSERT | 0", "INSERT | 0", "UPDATE | 1", "UPDATE | 1", "UPDATE | 2", "UPDATE | 2"]
+        );
+        assert_chained();
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn order_before_trigger_that_writes_another_row() {
+        begin();
+        run("CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE counter (id int PRIMARY KEY, n int);
+             SELECT lead_audit.enable('t'), lead_audit.enable('counter'); INSERT INTO counter VALUES (1, 0);
+             CREATE FUNCTION take() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               UPDATE counter SET n = n + 1 RETURNING n INTO NEW.n; RETURN NEW; END $$;
+             CREATE TRIGGER take BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION take(); INSERT INTO t VALUES (1), (2)");
+        let counter = log("table_name, new_values->'n'");
+        assert_eq!(
+            counter.iter().filter(|line| line.starts_with("counter")).collect::<Vec<_>>(),
+            ["counter | 0", "counter | 1", "counter | 2"]
+        );
+        assert_eq!(counter.iter().filter(|line| line.starts_with("t ")).collect::<Vec<_>>(), ["t | 1", "t | 2"]);
+        assert_chained();
+    }
+
+    #[pg_test]
+    fn order_of_ids_is_that_of_times() {
+        begin();
+        run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t');
+                 SET LOCAL lead_audit.batch_memory = '1GB'");
+        run(CONTINUE);
+        run("CREATE TRIGGER touch AFTER INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION go_on();
+             INSERT INTO t SELECT g, 1 FROM generate_series(1, 200) g; DELETE FROM t");
+        assert_eq!(
+            one("SELECT count(*), bool_and(l.occurred_at >= l.before) FROM
+                 (SELECT occurred_at, coalesce(lag(occurred_at) OVER (ORDER BY id), '-infinity') AS before
+                 FROM lead_audit.log) l"),
+            "800 | true"
+        );
+        assert_chained();
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn order_row_written_twice_by_functions_of_one_statement() {
+        begin();
+        run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 0);
+             CREATE FUNCTION more() RETURNS int LANGUAGE sql VOLATILE AS 'UPDATE t SET n = n + 1 RETURNING n';
+             SELECT more() + more() * more()");
+        assert_eq!(rows("SELECT new_values->'n' FROM lead_audit.history('t', '1')"), ["0", "1", "2", "3"]);
+        assert_chained();
+    }
+}

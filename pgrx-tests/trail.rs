@@ -1,0 +1,207 @@
+//! How the tests run SQL and read the trail. Every query comes back as lines of text, one for each row, so that a test
+//! holds whole rows against what it expects. The checksum is worked out here a second time, in SQL and from
+//! docs/FORMAT.md alone.
+
+use pgrx::prelude::*;
+use std::cell::RefCell;
+use std::ffi::CStr;
+
+/// Every test's first call. Tests change what all share (the log's own table, counters, roles), so one runs at a time.
+pub fn begin() {
+    run("SELECT pg_advisory_xact_lock(7001)");
+    run("CREATE FUNCTION pg_temp.failure(statement text) RETURNS text LANGUAGE plpgsql AS $$
+         BEGIN EXECUTE statement; RETURN 'no error';
+         EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM; END $$");
+}
+
+/// The same, with the application's table, watched.
+pub fn begin_with_leads() {
+    begin();
+    run("CREATE TABLE public.leads (
+           id varchar PRIMARY KEY, email varchar(255), company_name varchar(500),
+           enrichment_status varchar(20) NOT NULL DEFAULT 'PENDING', is_manual boolean NOT NULL DEFAULT false,
+           is_deleted boolean NOT NULL DEFAULT false, created_at timestamp NOT NULL DEFAULT now(), deleted_at timestamp);
+         SELECT lead_audit.enable('public.leads')");
+}
+
+/// Runs one or more statements.
+pub fn run(statements: &str) {
+    if let Err(error) = Spi::run(statements) {
+        panic!("{error}: {statements}");
+    }
+}
+
+/// Runs statements as another role.
+pub fn run_as(role: &str, statements: &str) {
+    run(&format!("SET LOCAL ROLE {role}"));
+    run(statements);
+    run("RESET ROLE");
+}
+
+/// The rows of a query, each as its columns joined by " | ".
+pub fn rows(query: &str) -> Vec<String> {
+    let query = format!(
+        "SELECT (SELECT pg_catalog.string_agg(coalesce(j.v, 'NULL'), ' | ' ORDER BY j.n) \
+         FROM pg_catalog.json_each_text(pg_catalog.row_to_json(q)) WITH ORDINALITY j(k, v, n)) FROM ({query}) q"
+    );
+    Spi::connect_mut(|client| {
+        let table = client.update(query.as_str(), None, &[]).unwrap_or_else(|error| panic!("{error}: {query}"));
+        table.map(|row| row.get::<String>(1).expect("text").unwrap_or_default()).collect()
+    })
+}
+
+/// The one row of a query.
+pub fn one(query: &str) -> String {
+    let mut rows = rows(query);
+    assert_eq!(rows.len(), 1, "{query}: {rows:?}");
+    rows.remove(0)
+}
+
+/// Whether the one value of a query is true.
+pub fn holds(query: &str) -> bool {
+    one(query) == "true"
+}
+
+/// The one value of a query, a number.
+pub fn number(query: &str) -> i64 {
+    one(query).parse().unwrap_or_else(|error| panic!("{error}: {query}"))
+}
+
+/// Columns of lead_audit.log, in order of the events.
+pub fn log(columns: &str) -> Vec<String> {
+    rows(&format!("SELECT {columns} FROM lead_audit.log ORDER BY id"))
+}
+
+/// SQLSTATE and message of the error that the statement ends with, or "no error". What it did is undone.
+pub fn failure(statement: &str) -> String {
+    one(&format!("SELECT pg_temp.failure({})", literal(statement)))
+}
+
+/// The same, as another role.
+pub fn failure_as(role: &str, statement: &str) -> String {
+    run(&format!("SET LOCAL ROLE {role}"));
+    let failure = failure(statement);
+    run("RESET ROLE");
+    failure
+}
+
+/// Asserts that the statement fails with this SQLSTATE, and that the message says this.
+pub fn assert_fails(statement: &str, sqlstate: &str, message: &str) {
+    let failure = failure(statement);
+    assert!(failure.starts_with(sqlstate) && failure.contains(message), "{statement}: {failure}");
+}
+
+/// The same, as another role.
+pub fn assert_fails_as(role: &str, statement: &str, sqlstate: &str, message: &str) {
+    let failure = failure_as(role, statement);
+    assert!(failure.starts_with(sqlstate) && failure.contains(message), "{statement} as {role}: {failure}");
+}
+
+/// A text as a literal of SQL.
+pub fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''")).replace('\\', "\\\\").replacen('\'', "E'", 1)
+}
+
+/// A name as an identifier of SQL.
+pub fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Every entry as docs/FORMAT.md sections 5 and 6 want it: its checksum and its key hashes worked out by Postgres. And
+/// verify() is of the same opinion.
+pub fn assert_intact() {
+    let wrong = rows(WRONG_ENTRIES);
+    assert!(wrong.is_empty(), "entries whose checksum or key hash is not that of docs/FORMAT.md: {wrong:?}");
+    let faults = rows("SELECT * FROM lead_audit.verify()");
+    assert!(faults.is_empty(), "{faults:?}");
+}
+
+const WRONG_ENTRIES: &str = r#"
+SELECT e.id, m.preimage, encode(e.checksum, 'hex') AS checksum
+FROM lead_audit.entry e, LATERAL (
+  SELECT '{' || string_agg(to_json(name)::text || ':' || value, ',' ORDER BY name COLLATE "C") || '}' AS preimage
+  FROM (VALUES
+    ('id', e.id::text), ('format', e.format::text), ('txid', e.txid::text), ('backend_pid', e.backend_pid::text),
+    ('key_hash', e.key_hash::text), ('previous_key_hash', e.previous_key_hash::text), ('relation', e.relation::text),
+    ('occurred_at', to_json(to_char(e.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text),
+    ('watch_id', to_json(e.watch_id::text)::text), ('table_schema', to_json(e.table_schema)::text),
+    ('table_name', to_json(e.table_name)::text), ('operation', to_json(e.operation)::text),
+    ('outcome', to_json(e.outcome)::text), ('soft_delete', to_json(e.soft_delete)::text),
+    ('row_key', e.row_key::text), ('row_values', e.row_values::text), ('changed_values', e.changed_values::text),
+    ('details', e.details::text), ('user_id', to_json(e.user_id)::text), ('user_ip', to_json(e.user_ip)::text),
+    ('user_agent', to_json(e.user_agent)::text), ('request_id', to_json(e.request_id)::text),
+    ('db_session_user', to_json(e.db_session_user)::text), ('db_current_user', to_json(e.db_current_user)::text),
+    ('client_addr', to_json(e.client_addr)::text), ('application_name', to_json(e.application_name)::text),
+    ('error_code', to_json(e.error_code)::text), ('error_message', to_json(e.error_message)::text),
+    ('error_detail', to_json(e.error_detail)::text), ('statement', to_json(e.statement)::text)) c(name, value)
+  WHERE value IS NOT NULL) m
+WHERE e.checksum <> sha256(convert_to(m.preimage, 'UTF8'))
+   OR e.key_hash IS DISTINCT FROM ('x' || encode(substring(
+        sha256(decode(replace(e.watch_id::text, '-', ''), 'hex') || convert_to(e.row_key::text, 'UTF8')) FOR 8), 'hex'))::bit(64)::bigint"#;
+
+thread_local! {
+    static HEARD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What the server said to its client meanwhile, NOTICE and WARNING: "LEVEL: message | DETAIL".
+pub fn messages(work: impl FnOnce()) -> Vec<String> {
+    HEARD.with_borrow_mut(Vec::clear);
+    let listener = Listener::begin();
+    work();
+    drop(listener);
+    HEARD.take()
+}
+
+/// The WARNINGs among the messages.
+pub fn warnings(work: impl FnOnce()) -> Vec<String> {
+    messages(work).into_iter().filter(|message| message.starts_with("WARNING")).collect()
+}
+
+/// Postgres asks everybody on this stack for the context of each message, and so tells of it: also of a NOTICE that is not
+/// for the server's log.
+struct Listener(Box<pg_sys::ErrorContextCallback>);
+
+impl Listener {
+    fn begin() -> Self {
+        // SAFETY: the process has one thread. The entry stays where it is until it is taken off the stack in drop.
+        unsafe {
+            let mut entry = Box::new(pg_sys::ErrorContextCallback {
+                previous: pg_sys::error_context_stack,
+                callback: Some(hear),
+                arg: std::ptr::null_mut(),
+            });
+            pg_sys::error_context_stack = &raw mut *entry;
+            Listener(entry)
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // SAFETY: as said; whatever came upon the stack meanwhile is gone from it, by an error too.
+        unsafe { pg_sys::error_context_stack = self.0.previous }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn hear(_arg: *mut core::ffi::c_void) {
+    // SAFETY: called while a message is being made, which CopyErrorData copies to any context but ErrorContext; its texts
+    // are null or C strings.
+    let (level, message, detail) = unsafe {
+        let former = pg_sys::CurrentMemoryContext;
+        pg_sys::CurrentMemoryContext = pg_sys::TopTransactionContext;
+        let error = pg_sys::CopyErrorData();
+        pg_sys::CurrentMemoryContext = former;
+        let text = |text: *mut core::ffi::c_char| match text.is_null() {
+            true => String::new(),
+            false => CStr::from_ptr(text).to_string_lossy().into_owned(),
+        };
+        ((*error).elevel as u32, text((*error).message), text((*error).detail))
+    };
+    let level = match level {
+        pg_sys::NOTICE => "NOTICE",
+        pg_sys::WARNING => "WARNING",
+        _ => return,
+    };
+    HEARD.with_borrow_mut(|heard| heard.push(format!("{level}: {message} | {detail}")));
+}

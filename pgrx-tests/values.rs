@@ -1,0 +1,473 @@
+//! What an entry says of a row is what to_jsonb says of it, to the last digit, for every type. The writing session's TimeZone,
+//! DateStyle, IntervalStyle, bytea_output, extra_float_digits and lc_monetary change nothing. Whatever became of the table's
+//! columns meanwhile, an entry has those that there were.
+
+#[pgrx::pg_schema]
+mod tests {
+    use crate::pgrx_tests::trail::*;
+    use pgrx::prelude::*;
+
+    /// The settings for which docs/FORMAT.md says what a value looks like.
+    const HOME: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres';
+        SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1; SET LOCAL lc_monetary = 'C'";
+
+    const ABROAD: [&str; 3] = [
+        "SET LOCAL TimeZone = 'Asia/Kathmandu'; SET LOCAL DateStyle = 'German, DMY'; SET LOCAL IntervalStyle = 'sql_standard';
+         SET LOCAL bytea_output = 'escape'; SET LOCAL extra_float_digits = -15",
+        "SET LOCAL TimeZone = 'America/St_Johns'; SET LOCAL DateStyle = 'SQL, DMY'; SET LOCAL IntervalStyle = 'iso_8601';
+         SET LOCAL bytea_output = 'escape'; SET LOCAL extra_float_digits = 0",
+        "SET LOCAL TimeZone = 'Pacific/Apia'; SET LOCAL DateStyle = 'Postgres, YMD';
+             SET LOCAL IntervalStyle = 'postgres_verbose';
+         SET LOCAL bytea_output = 'escape'; SET LOCAL extra_float_digits = 3;
+         DO $$ BEGIN SET LOCAL lc_monetary = 'de_DE.UTF-8'; EXCEPTION WHEN others THEN NULL; END $$",
+    ];
+
+    const TYPES: &str = "CREATE TYPE mood AS ENUM ('sad', 'gl\"ad', ''); CREATE DOMAIN whole AS int CHECK (VALUE <> 13);
+        CREATE DOMAIN instant AS timestamptz; CREATE DOMAIN instants AS timestamptz[];
+        CREATE TYPE inner_one AS (at timestamptz, \"odd \"\"name\" interval, raw bytea, price money);
+        CREATE TYPE outer_one AS (n numeric, one inner_one, many inner_one[], f float4); CREATE DOMAIN boxed AS outer_one;
+        CREATE TYPE shade AS ENUM ('dark', 'light');
+        CREATE FUNCTION shade_json(shade) RETURNS json LANGUAGE sql AS $$ SELECT json_build_object('z', $1::text, 'at', '2020-01-01 00:00+00'::timestamptz) $$;
+        CREATE CAST (shade AS json) WITH FUNCTION shade_json(shade)";
+
+    /// Types with values of them, as SQL.
+    const VALUES: &[(&str, &[&str])] = &[
+        ("boolean", &["true", "false"]),
+        ("smallint", &["-32768", "32767", "0"]),
+        ("integer", &["-2147483648", "2147483647"]),
+        ("bigint", &["-9223372036854775808", "9223372036854775807", "9007199254740993"]),
+        (
+            "real",
+            &["1.1", "'-0'", "'NaN'", "'Infinity'", "'-Infinity'", "1e-40", "3.4028235e38", "16777217", "1e15", "1e-7", "0"],
+        ),
+        (
+            "double precision",
+            &[
+                "0.1::float8 + 0.2",
+                "'-0'",
+                "'NaN'",
+                "'Infinity'",
+                "'-Infinity'",
+                "5e-324",
+                "1.7976931348623157e308",
+                "1e15",
+                "1e16",
+                "123456789.125",
+                "0",
+            ],
+        ),
+        (
+            "numeric",
+            &[
+                "1.10",
+                "'NaN'",
+                "'Infinity'",
+                "'-Infinity'",
+                "repeat('7', 1000)::numeric",
+                "('-0.' || repeat('0', 998) || '10')::numeric",
+                "0.000",
+                "-0.0",
+                "1e100",
+                "'12345678901234567890.1234567890'",
+            ],
+        ),
+        ("numeric(12,2)", &["0", "9999999999.99", "-0.01"]),
+        ("money", &["1234567.89", "-0.01", "'-92233720368547758.08'"]),
+        (
+            "text",
+            &[
+                "(SELECT string_agg(chr(i), '') FROM generate_series(1, 160) i)",
+                "''",
+                "E'é \\U0001F600 \\uE000 \\u2028 \\uFFFD \\u0301'",
+                "'null'",
+                "E'\"\\\\\\/\\b\\f\\n\\r\\t\\u007f'",
+                "repeat('long ', 5000)",
+            ],
+        ),
+        ("varchar(20)", &["'x'", "'  spaces  '", "'{}'"]),
+        ("char(10)", &["'ab'", "''", "'äöü'"]),
+        ("name", &["'a name'", "repeat('n', 63)"]),
+        ("\"char\"", &["'c'", "''"]),
+        (
+            "bytea",
+            &[
+                "''",
+                "'\\x00ff5c2722'",
+                "(SELECT string_agg(set_byte('\\x00', 0, i), '')
+             FROM generate_series(0, 255) i)",
+            ],
+        ),
+        ("date", &["'2024-02-29'", "'infinity'", "'-infinity'", "'4713-01-01 BC'", "'5874897-12-31'", "'0001-01-01'"]),
+        ("time", &["'23:59:59.999999'", "'24:00'", "'00:00'", "'12:30:00.1'"]),
+        ("time(3)", &["'23:59:59.9996'"]),
+        ("timetz", &["'12:00+05:45'", "'23:59:59.999999-15:59'"]),
+        (
+            "timestamp",
+            &[
+                "'2024-02-29 23:59:59.1'",
+                "'infinity'",
+                "'-infinity'",
+                "'4714-11-24 00:00 BC'",
+                "'294276-12-31 23:59:59.999999'",
+                "'0044-03-15 12:00 BC'",
+            ],
+        ),
+        (
+            "timestamptz",
+            &[
+                "'2024-03-31 01:30:00.5+00'",
+                "'infinity'",
+                "'-infinity'",
+                "'4714-11-24 00:00+00 BC'",
+                "'294276-12-31 23:59:59.999999+00'",
+                "'2000-01-01 12:00-07'",
+            ],
+        ),
+        ("timestamptz(0)", &["'2024-03-31 01:30:00.5+00'"]),
+        (
+            "interval",
+            &["'1 year 2 mons -3 days 04:05:06.7'", "'-1 year'", "'0'", "'178000000 years'", "'-00:00:00.000001'", "'25:00'"],
+        ),
+        ("uuid", &["'7D4C1F0E-52A9-4B7E-9D3B-0C6F5E1A2B84'", "'00000000-0000-0000-0000-000000000000'"]),
+        ("inet", &["'::1'", "'10.0.0.1/8'", "'192.168.1.1'", "'2001:db8::/32'"]),
+        ("cidr", &["'10.0.0.0/8'", "'::/0'"]),
+        ("macaddr", &["'08:00:2B:01:02:03'"]),
+        ("macaddr8", &["'08:00:2b:01:02:03:04:05'"]),
+        (
+            "json",
+            &[
+                r#"'{"b":1, "a" : [1, 2.50, 1e3, -0, -0.0], "b":{"dup":1,"dup":2}}'"#,
+                "'null'",
+                r#"'"\u0041\ud83d\ude00 \/"'"#,
+                "' [ ] '",
+                "'1e-2'",
+                "'123456789012345678901234567890.10'",
+            ],
+        ),
+        (
+            "jsonb",
+            &[
+                r#"E'{"":1,"a.b":2,"é":3,"\\ud83d\\ude00":4,"\\ue000":5,"A":{"z":[],"y":{}},"1":1,"10":2,"9":3,"n":1.10,"\\"q\\\\":null,"\\u0001\\n":true,"aa":[[{"b":1,"a":2}]]}'"#,
+                "'[]'",
+                "'\"scalar\"'",
+                "'1e400'",
+                "'null'",
+                "'true'",
+                "'-0.00'",
+                "'{\"$commitment\":\"x\"}'",
+                "'1E-10'",
+            ],
+        ),
+        ("xml", &["'<a b=\"c\">é &lt; &#x1F600;</a>'", "''"]),
+        ("bit(5)", &["B'10110'"]),
+        ("bit varying", &["B''", "B'1'"]),
+        ("tsvector", &["'''a b'':1A,2 c'", "''"]),
+        ("tsquery", &["'a & !(b | ''c d'':*)'"]),
+        ("point", &["'(1.1,-0)'", "'(NaN,Infinity)'", "'(0.1,1e300)'"]),
+        ("box", &["'((1,2),(0.3,4))'"]),
+        ("circle", &["'<(1,2),0.1>'"]),
+        ("line", &["'{1,-1,0.3}'"]),
+        ("lseg", &["'[(1,2),(3.3,4)]'"]),
+        ("path", &["'[(1,2),(3,4)]'", "'((1,2),(3,0.1))'"]),
+        ("polygon", &["'((0,0),(1,0.1),(1,1))'"]),
+        ("oid", &["4294967295", "0"]),
+        ("xid8", &["'18446744073709551615'"]),
+        ("tid", &["'(4,2)'"]),
+        ("pg_lsn", &["'16/B374D848'"]),
+        ("pg_snapshot", &["'10:20:10,14'"]),
+        ("regclass", &["'pg_catalog.pg_class'"]),
+        ("regtype", &["'timestamptz'"]),
+        ("jsonpath", &["'$.a[*] ? (@ > 1)'"]),
+        ("int2vector", &["'1 2 3'"]),
+        ("integer[]", &["'{1,NULL,-3}'", "'{}'", "'{{1,2},{3,4}}'", "'[0:1]={1,2}'"]),
+        ("text[]", &[r#"ARRAY['a "b"', NULL, 'NULL', '', E'\\ {},\n', 'é']"#]),
+        ("numeric[]", &["'{1.10,NaN,1e50,-0.000}'"]),
+        ("float8[]", &["'{0.1,-0,NaN,Infinity,1e-300,1e300}'"]),
+        ("timestamptz[]", &["'{2024-03-31 01:30+00,infinity,NULL}'"]),
+        ("date[]", &["'{2024-03-31,-infinity,0044-03-15 BC}'"]),
+        ("interval[]", &["'{1 day -02:03:04,1 mon}'"]),
+        ("bytea[]", &["ARRAY['\\x00ff'::bytea, '']"]),
+        ("money[]", &["'{1.50,-2}'"]),
+        ("json[]", &[r#"ARRAY['{"b":1,"a":2}'::json, 'null']"#]),
+        ("jsonb[]", &[r#"ARRAY['{"bb":1,"a":2}'::jsonb, '1.0']"#]),
+        ("int4range", &["'[1,5)'", "'empty'", "'(,)'"]),
+        ("numrange", &["'(1.10,2.20]'"]),
+        ("tsrange", &["'[2024-01-01,2024-06-01 12:00)'"]),
+        ("tstzrange", &["'[2024-01-01 00:00+05:45,infinity]'", "'(,2024-01-01 00:00+00)'"]),
+        ("daterange", &["'[2024-01-01,2024-06-01]'"]),
+        ("tstzmultirange", &["'{[2024-01-01 00:00+00,2024-01-02 00:00+00),[2025-01-01 00:00+00,)}'"]),
+        ("mood", &["'sad'", "'gl\"ad'", "''"]),
+        ("mood[]", &["ARRAY['sad', 'gl\"ad', NULL]::mood[]"]),
+        ("shade", &["'dark'", "'light'"]),
+        ("shade[]", &["ARRAY['dark'::shade]"]),
+        ("whole", &["7"]),
+        ("instant", &["'2024-03-31 01:30+00'"]),
+        ("instants", &["'{2024-03-31 01:30+00}'"]),
+        ("inner_one", &["ROW('2024-03-31 01:30+00', '1 day 02:00', '\\x00', 12.5)", "ROW(NULL, NULL, NULL, NULL)"]),
+        (
+            "outer_one",
+            &[
+                "ROW(1.10, ROW('infinity', '-1 mon', '', -1)::inner_one, ARRAY[ROW('2024-03-31 01:30+00', NULL, '\\xff', 0)::inner_one, NULL], 0.1)",
+            ],
+        ),
+        ("outer_one[]", &["ARRAY[ROW(1.0, ROW('2024-03-31 01:30+00', '1 day', '\\x01', 5)::inner_one, '{}', 'NaN')::outer_one]"]),
+        ("boxed", &["ROW(2.20, NULL, NULL, 1e10)"]),
+    ];
+
+    fn save(step: &str) {
+        run(HOME);
+        run(&format!("INSERT INTO version SELECT '{step}', id, to_jsonb(w) FROM wide w"));
+    }
+
+    #[pg_test]
+    fn values_of_every_type_are_those_of_to_jsonb_whatever_the_session() {
+        let rows_needed = VALUES.iter().map(|(_, values)| values.len()).max().unwrap_or(0);
+        let columns: Vec<String> = (0..VALUES.len()).map(|i| format!("c{i}")).collect();
+        let definitions: Vec<String> =
+            VALUES.iter().zip(&columns).map(|((type_name, _), column)| format!("{column} {type_name}")).collect();
+        begin();
+        run(TYPES);
+        run(&format!(
+            "CREATE TABLE wide (id int PRIMARY KEY, {}); SELECT lead_audit.enable('wide'); CREATE TABLE source (LIKE wide);
+             CREATE TEMP TABLE version (step text, id int, row jsonb)",
+            definitions.join(", ")
+        ));
+        for row in 0..=rows_needed {
+            let values: Vec<String> = VALUES
+                .iter()
+                .map(|(type_name, values)| match row < rows_needed {
+                    true => format!("({})::{type_name}", values[row % values.len()]),
+                    false => "NULL".to_owned(),
+                })
+                .collect();
+            run(&format!("INSERT INTO source VALUES ({row}, {})", values.join(", ")));
+        }
+        for abroad in ABROAD {
+            run("TRUNCATE version; ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only; DELETE FROM lead_audit.entry");
+            run(abroad);
+            run("INSERT INTO wide SELECT * FROM source");
+            save("1");
+            run(abroad);
+            run(&format!(
+                "UPDATE wide w SET ({0}) = (SELECT {0} FROM source s WHERE s.id = (w.id + 1) % {1})",
+                columns.join(", "),
+                rows_needed + 1
+            ));
+            save("2");
+            run(abroad);
+            run("DELETE FROM wide");
+            run(HOME);
+            assert_eq!(
+                rows("SELECT operation, count(*) FROM lead_audit.entry GROUP BY 1 ORDER BY 1"),
+                ["DELETE", "INSERT", "UPDATE"].map(|operation| format!("{operation} | {}", rows_needed + 1))
+            );
+            let wrong = rows(
+                "SELECT l.operation, l.row_key, n.key, n.value AS logged, v.row->n.key AS expected
+                 FROM lead_audit.log l, (VALUES ('INSERT', 'new', '1'), ('UPDATE', 'old', '1'), ('UPDATE', 'new', '2'), ('DELETE', 'old', '2')) e(operation, side, step)
+                 JOIN version v ON v.step = e.step, LATERAL jsonb_each(CASE e.side WHEN 'old' THEN l.old_values ELSE l.new_values END) n
+                 WHERE l.operation = e.operation AND v.id = (l.row_key->>'id')::int AND n.value::text IS DISTINCT
+                 FROM (v.row->n.key)::text",
+            );
+            assert!(wrong.is_empty(), "{} values differ, for example {:?}", wrong.len(), &wrong[..wrong.len().min(3)]);
+            // The whole rows, so that no column is missing either; and the stored text, not only what the view makes of it.
+            assert_eq!(
+                one("SELECT count(*) FILTER (WHERE l.new_values::text = a.row::text AND l.operation = 'INSERT'),
+                            count(*) FILTER (WHERE l.old_values::text = a.row::text AND l.new_values::text = b.row::text AND l.operation = 'UPDATE'),
+                            count(*) FILTER (WHERE l.old_values::text = b.row::text AND l.operation = 'DELETE')
+                     FROM lead_audit.log l JOIN version a ON a.step = '1' AND a.id = (l.row_key->>'id')::int
+                     JOIN version b ON b.step = '2' AND b.id = a.id"),
+                format!("{0} | {0} | {0}", rows_needed + 1)
+            );
+            let wrong = rows(
+                "SELECT l.row_key, l.diff, d.expected FROM lead_audit.log l
+                     JOIN version a ON a.step = '1' AND a.id = (l.row_key->>'id')::int
+                 JOIN version b ON b.step = '2' AND b.id = a.id, LATERAL (
+                   SELECT jsonb_object_agg(o.key, jsonb_build_object('old', o.value, 'new', n.value)) AS expected
+                   FROM jsonb_each(a.row) o JOIN jsonb_each(b.row) n USING (key) WHERE o.value::text <> n.value::text) d
+                 WHERE l.operation = 'UPDATE' AND l.diff::text IS DISTINCT FROM d.expected::text",
+            );
+            assert!(wrong.is_empty(), "{:?}", wrong.first());
+            assert_intact();
+        }
+    }
+
+    /// The session's settings are its own again, also after an error in the middle of a value.
+    #[pg_test]
+    fn values_leave_the_sessions_settings_alone() {
+        begin();
+        run("CREATE TYPE fragile AS ENUM ('ok', 'bad');
+             CREATE FUNCTION fragile_json(fragile) RETURNS json LANGUAGE plpgsql AS $$ BEGIN IF $1 = 'bad' THEN RAISE 'bad';
+             END IF; RETURN to_json(now()); END $$;
+             CREATE CAST (fragile AS json) WITH FUNCTION fragile_json(fragile);
+             CREATE TABLE t (id int PRIMARY KEY, i interval, a timestamptz[], m money, f float8, x fragile);
+             SELECT lead_audit.enable('t')");
+        run(ABROAD[0]);
+        let shown = "SELECT '2020-01-01 00:00+00'::timestamptz::text, '1 day 02:00'::interval::text, '\\xff00'::bytea::text, (1.0::float8 / 3)::text,
+             current_setting('TimeZone'), current_setting('lc_monetary'), 5::money::text";
+        let before = one(shown);
+        for mode in ["warn", "abort"] {
+            run(&format!("SET LOCAL lead_audit.on_error = {mode}"));
+            run("INSERT INTO t VALUES (1, '1 day', '{now}', 5, 0.1, 'ok')");
+            assert_eq!(one(shown), before);
+            let _ = failure("UPDATE t SET x = 'bad', m = 6");
+            assert_eq!(one(shown), before);
+            run("DELETE FROM t WHERE x = 'ok'; SET LOCAL lead_audit.enabled = off; DELETE FROM t;
+                     SET LOCAL lead_audit.enabled = on");
+        }
+    }
+
+    #[pg_test]
+    fn values_under_column_names_of_all_kinds() {
+        begin();
+        let names = [
+            "plain",
+            "Upper",
+            "with space",
+            " ",
+            "qu\"ote",
+            "sing'le",
+            "back\\slash",
+            "new\nline",
+            "tab\there",
+            "\u{1}",
+            "\u{7f}",
+            "é",
+            "e\u{301}",
+            "\u{1F600}",
+            "\u{E000}",
+            "\u{FFFD}",
+            "$commitment",
+            "{}",
+            "select",
+            "a",
+            "aa",
+            "B",
+            "0",
+            "10",
+            "9",
+            "\u{2028}",
+        ];
+        let longest = format!("{}\"", "é".repeat(31));
+        assert_eq!(longest.len(), 63);
+        let mut names: Vec<&str> = names.to_vec();
+        names.push(&longest);
+        let definitions: Vec<String> = names.iter().map(|name| format!("{} text", identifier(name))).collect();
+        run(&format!("CREATE TABLE t (id int, {}, PRIMARY KEY (id, {}))", definitions.join(", "), identifier(&longest)));
+        run("SELECT lead_audit.enable('t')");
+        let values: Vec<String> = names.iter().map(|name| literal(&format!("value of {name}"))).collect();
+        run(&format!("INSERT INTO t VALUES (1, {})", values.join(", ")));
+        for name in &names {
+            let value = if *name == longest { "'x'" } else { "NULL" };
+            run(&format!("UPDATE t SET {} = {value}", identifier(name)));
+        }
+        // The order of docs/FORMAT.md: UTF-16 code units.
+        let mut expected: Vec<String> = names.iter().map(|name| (*name).to_owned()).chain(["id".to_owned()]).collect();
+        expected.sort_by_key(|name| name.encode_utf16().collect::<Vec<_>>());
+        assert_eq!(
+            rows("SELECT json_object_keys(row_values) FROM (SELECT row_values FROM lead_audit.entry ORDER BY id LIMIT 1) e"),
+            expected
+        );
+        for (place, name) in names.iter().enumerate() {
+            assert_eq!(
+                rows(&format!(
+                    "SELECT k, diff->k->>'old' FROM (SELECT diff, jsonb_object_keys(diff) AS k FROM lead_audit.log
+                         ORDER BY id OFFSET {place} LIMIT 1) d"
+                )),
+                [format!("{name} | value of {name}")]
+            );
+        }
+        assert_eq!(
+            one("SELECT l.new_values::text = to_jsonb(t)::text FROM t, (SELECT * FROM lead_audit.log
+                     ORDER BY id DESC LIMIT 1) l"),
+            "true"
+        );
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn values_after_columns_were_dropped_added_renamed_and_retyped() {
+        begin();
+        run("CREATE TABLE t (a int, gone text, id int PRIMARY KEY, b numeric); SELECT lead_audit.enable('t')");
+        let check = |statements: &str| {
+            run(statements);
+            // The old rows are complete too, though some were stored before a column existed.
+            run("CREATE TEMP TABLE before AS SELECT id, to_jsonb(t) AS row FROM t; UPDATE t SET a = a + 1");
+            let differing = rows(
+                "SELECT t.id, l.old_values, b.row, l.new_values, to_jsonb(t) FROM t JOIN before b USING (id) LEFT JOIN LATERAL (
+                   SELECT * FROM lead_audit.log WHERE row_key = jsonb_build_object('id', t.id)
+                   ORDER BY id DESC LIMIT 1) l ON true
+                 WHERE l.new_values::text IS DISTINCT FROM to_jsonb(t)::text OR l.old_values::text IS DISTINCT
+                 FROM b.row::text",
+            );
+            run("DROP TABLE before");
+            assert!(differing.is_empty(), "{statements}: {differing:?}");
+        };
+        check("INSERT INTO t VALUES (1, 'x', 1, 1.10), (2, NULL, 2, NULL)");
+        check("ALTER TABLE t DROP COLUMN gone");
+        check("ALTER TABLE t ADD COLUMN added text DEFAULT 'by default', ADD COLUMN empty timestamptz");
+        check("INSERT INTO t VALUES (5, 3, 0.0)");
+        check("ALTER TABLE t RENAME COLUMN b TO \"B\"");
+        check("ALTER TABLE t ALTER COLUMN \"B\" TYPE text USING \"B\"::text || '!'");
+        check("ALTER TABLE t ALTER COLUMN a TYPE bigint");
+        check("ALTER TABLE t ADD COLUMN twice bigint GENERATED ALWAYS AS (a * 2) STORED");
+        check("ALTER TABLE t ADD COLUMN gone uuid DEFAULT gen_random_uuid()");
+        check("ALTER TABLE t DROP COLUMN twice, ADD COLUMN twice text DEFAULT 'same name'");
+        check(
+            "CREATE TYPE c AS (x int); ALTER TABLE t ADD COLUMN c c DEFAULT ROW(1);
+             ALTER TYPE c ADD ATTRIBUTE y timestamptz",
+        );
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn values_of_generated_and_identity_columns() {
+        begin();
+        run("CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a int, b int GENERATED ALWAYS AS (a * 2) STORED); SELECT lead_audit.enable('t');
+             INSERT INTO t (a) VALUES (1); UPDATE t SET a = 5");
+        assert_eq!(
+            log("new_values, diff"),
+            [
+                r#"{"a": 1, "b": 2, "id": 1} | NULL"#,
+                r#"{"a": 5, "b": 10, "id": 1} | {"a": {"new": 5, "old": 1}, "b": {"new": 10, "old": 2}}"#
+            ]
+        );
+    }
+
+    #[pg_test]
+    fn values_stored_out_of_line() {
+        begin();
+        run("CREATE TABLE t (id int PRIMARY KEY, big text, raw bytea, doc jsonb, n int);
+             ALTER TABLE t ALTER big SET STORAGE EXTERNAL, ALTER raw SET STORAGE EXTERNAL;
+             SELECT lead_audit.enable('t');
+             CREATE FUNCTION noise(int) RETURNS text LANGUAGE sql AS $$ SELECT string_agg(md5(g::text), '')
+             FROM generate_series($1, $1 + 5000) g $$;
+             INSERT INTO t SELECT 1, noise(1), convert_to(noise(2), 'UTF8'), jsonb_build_object('k', noise(3)), 0;
+             UPDATE t SET n = 1;
+             UPDATE t SET big = noise(7);
+             UPDATE t SET big = noise(7), doc = doc || '{\"k\": 1}';
+             UPDATE t SET raw = convert_to(noise(2), 'UTF8'), n = 2;
+             UPDATE t SET raw = raw || '\\x00'; DELETE FROM t");
+        assert!(number("SELECT pg_relation_size(reltoastrelid) FROM pg_class WHERE oid = 't'::regclass") > 0);
+        assert_eq!(
+            log(
+                "operation, (SELECT string_agg(k, ',') FROM jsonb_object_keys(diff) k), length(old_values->>'big'), length(old_values->>'raw')"
+            ),
+            [
+                "INSERT | NULL | NULL | NULL",
+                "UPDATE | n | 160032 | 320066",
+                "UPDATE | big | 160032 | 320066",
+                "UPDATE | doc | 160032 | 320066",
+                "UPDATE | n | 160032 | 320066",
+                "UPDATE | raw | 160032 | 320066",
+                "DELETE | NULL | 160032 | 320068"
+            ]
+        );
+        assert_eq!(
+            one(
+                "SELECT l.old_values->>'big' = noise(7) AND l.old_values->>'raw' = (convert_to(noise(2), 'UTF8') || '\\x00')::text FROM lead_audit.log l WHERE operation = 'DELETE'"
+            ),
+            "true"
+        );
+        assert_intact();
+    }
+}
