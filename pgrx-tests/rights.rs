@@ -62,7 +62,7 @@ mod tests {
                 "SELECT lead_audit.write_ddl(NULL, NULL, 'public', 'leads', 'forged')",
                 "SELECT lead_audit.write_baseline('leads', gen_random_uuid(), '')",
                 "SELECT lead_audit.note_state(NULL, 'off', 0, 0)",
-                "SELECT lead_audit.after_ddl(10)",
+                "SELECT lead_audit.after_ddl(10, false)",
                 "SELECT lead_audit.after_drop(10)",
                 "SELECT lead_audit.watch_leads()",
                 "CREATE TRIGGER mine AFTER INSERT ON leads FOR EACH ROW

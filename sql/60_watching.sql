@@ -99,7 +99,7 @@ $$;
 REVOKE ALL ON FUNCTION lead_audit.make_truncate_trigger(regclass, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.make_truncate_trigger(regclass, uuid) IS 'Internal: the TRUNCATE trigger of a watched table or of one of its partitions.';
 
-CREATE FUNCTION lead_audit.note_relations(identity uuid) RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION lead_audit.note_relations(identity uuid, touched oid[]) RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
   INSERT INTO lead_audit.watched_relation AS known (relation, watch_id, is_root, table_schema, table_name, soft_delete_attnum)
   SELECT c.oid, s.watch_id, c.oid = s.root, n.nspname, c.relname,
          (SELECT b.attnum FROM pg_attribute b JOIN lead_audit.watch w ON w.watch_id = s.watch_id
@@ -107,14 +107,14 @@ CREATE FUNCTION lead_audit.note_relations(identity uuid) RETURNS void LANGUAGE s
   FROM lead_audit.trigger_state s
   JOIN (SELECT DISTINCT a.watch_id, a.relation FROM lead_audit.audit_trigger a WHERE a.is_row) a ON a.watch_id = s.watch_id
   JOIN pg_class c ON c.oid = a.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE s.watch_id = identity
+  WHERE s.watch_id = identity AND (touched IS NULL OR c.oid = ANY (touched))
   ON CONFLICT (relation) DO UPDATE
   SET watch_id = excluded.watch_id, is_root = excluded.is_root, table_schema = excluded.table_schema,
       table_name = excluded.table_name, soft_delete_attnum = excluded.soft_delete_attnum
   WHERE (known.*) IS DISTINCT FROM (excluded.*)
 $$;
-REVOKE ALL ON FUNCTION lead_audit.note_relations(uuid) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.note_relations(uuid) IS 'Internal: takes note of the relations that a watched table has now.';
+REVOKE ALL ON FUNCTION lead_audit.note_relations(uuid, oid[]) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit.note_relations(uuid, oid[]) IS 'Internal: takes note of a watched table and its partitions, or of those of them that are given.';
 
 CREATE FUNCTION lead_audit.warn_of_earlier_triggers(relation regclass) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -201,7 +201,7 @@ BEGIN
      OR EXISTS (SELECT FROM lead_audit.audit_trigger a WHERE a.relation = class.oid AND NOT a.is_on) THEN
     PERFORM lead_audit.make_triggers(relation, watching.watch_id, column_name);
   END IF;
-  PERFORM lead_audit.note_relations(watching.watch_id);
+  PERFORM lead_audit.note_relations(watching.watch_id, NULL);
   PERFORM lead_audit.warn_of_earlier_triggers(relation);
 
   IF baseline AND watching.baseline_at IS NOT NULL THEN

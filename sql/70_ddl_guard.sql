@@ -25,10 +25,12 @@ $$;
 REVOKE ALL ON FUNCTION lead_audit.note_state(lead_audit.watch, text, oid, oid) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.note_state(lead_audit.watch, text, oid, oid) IS 'Internal: takes note of a change in the watching of a table, as an entry, or refuses it. Error 42501.';
 
-CREATE FUNCTION lead_audit.after_ddl(invoker oid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION lead_audit.after_ddl(invoker oid, made_partition boolean) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   seen record;
   member record;
+  touched oid[] := (SELECT array_agg(CASE c.classid WHEN 'pg_trigger'::regclass THEN (SELECT t.tgrelid FROM pg_trigger t WHERE t.oid = c.objid) ELSE c.objid END)
+                    FROM pg_event_trigger_ddl_commands() c WHERE c.classid IN ('pg_class'::regclass, 'pg_trigger'::regclass));
 BEGIN
   FOR seen IN
     SELECT w, t.tgrelid, t.tgname IN ('00_lead_audit_row', '00_lead_audit_truncate') AND a.relation IS NULL AS replaced
@@ -59,30 +61,35 @@ BEGIN
       DELETE FROM lead_audit.watched_relation m WHERE m.relation = member.relation;
       EXECUTE format('DROP TRIGGER IF EXISTS "00_lead_audit_truncate" ON %s', member.relation::regclass);
     END LOOP;
-    -- A partition that is new has the row trigger from its parent, the other one it gets here.
+    -- A partition that is new has the row trigger from its parent, the other one it gets here. Only as part of the command
+    -- that made it one: a restore makes partitions first and brings their triggers later, the parent's before theirs.
     FOR member IN
       SELECT DISTINCT a.relation FROM lead_audit.audit_trigger a
-      WHERE a.watch_id = (seen.w).watch_id AND a.is_row AND NOT a.is_own
+      WHERE made_partition AND a.watch_id = (seen.w).watch_id AND a.is_row AND NOT a.is_own
         AND NOT EXISTS (SELECT FROM lead_audit.watched_relation m WHERE m.relation = a.relation)
         AND NOT EXISTS (SELECT FROM lead_audit.audit_trigger o WHERE o.relation = a.relation AND NOT o.is_row)
     LOOP
       PERFORM lead_audit.make_truncate_trigger(member.relation::regclass, (seen.w).watch_id);
+      touched := touched || member.relation;
     END LOOP;
   END LOOP;
 
   -- Only triggers that exist are judged: in a restore the table is there before them. Those that go are seen by after_drop().
   FOR seen IN
     SELECT w, t.root, t.row_on AND t.truncate_on AS complete,
-           EXISTS (SELECT FROM lead_audit.audit_trigger a WHERE a.watch_id = w.watch_id AND NOT a.is_on) AS some_off
+           EXISTS (SELECT FROM lead_audit.audit_trigger a JOIN lead_audit.watched_relation m ON m.relation = a.relation
+                   WHERE a.watch_id = w.watch_id AND NOT a.is_on) AS some_off
     FROM lead_audit.watch w JOIN lead_audit.trigger_state t ON t.watch_id = w.watch_id WHERE w.state IN ('on', 'disabled')
   LOOP
+    -- A relation that a restore brought is taken note of when a command first touches it; what that command did to its
+    -- triggers (pg_dump --disable-triggers switches them off while it loads the data) is the restore's doing.
     IF (seen.w).state = 'on' AND seen.some_off THEN
       PERFORM lead_audit.note_state(seen.w, 'disabled', seen.root, invoker);
     ELSIF (seen.w).state = 'disabled' AND seen.complete THEN
       PERFORM lead_audit.note_state(seen.w, 'on', seen.root, invoker);
     END IF;
     PERFORM lead_audit.follow_soft_delete_column((seen.w).watch_id);
-    PERFORM lead_audit.note_relations((seen.w).watch_id);
+    PERFORM lead_audit.note_relations((seen.w).watch_id, touched);
   END LOOP;
 
   UPDATE lead_audit.watched_relation m SET table_schema = n.nspname, table_name = c.relname
@@ -94,8 +101,8 @@ BEGIN
     AND (w.table_schema, w.table_name) IS DISTINCT FROM (m.table_schema, m.table_name);
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.after_ddl(oid) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.after_ddl(oid) IS 'Internal to the DDL guard: compares the audit triggers with what is known of them at the end of a DDL command. Error 42501.';
+REVOKE ALL ON FUNCTION lead_audit.after_ddl(oid, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit.after_ddl(oid, boolean) IS 'Internal to the DDL guard: compares the audit triggers with what is known of them at the end of a DDL command. Error 42501.';
 
 CREATE FUNCTION lead_audit.follow_soft_delete_column(identity uuid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -21,6 +21,19 @@ struct Pending {
     context: pg_sys::MemoryContext,
 }
 
+impl Pending {
+    /// Frees the tuples of entries that are not in the list any more.
+    fn free(&mut self, entries: &[PendingEntry]) {
+        for entry in entries {
+            // SAFETY: a tuple is freed once, after its entry has left the list; its context is live until the transaction ends.
+            unsafe {
+                self.bytes -= (*entry.tuple).t_len as usize;
+                pg_sys::heap_freetuple(entry.tuple);
+            }
+        }
+    }
+}
+
 thread_local! {
     static PENDING: RefCell<Pending> =
         const { RefCell::new(Pending { entries: Vec::new(), bytes: 0, context: std::ptr::null_mut() }) };
@@ -54,32 +67,47 @@ pub fn is_empty() -> bool {
     PENDING.with_borrow(|pending| pending.entries.is_empty())
 }
 
+/// Entries that were taken out to be written. They are freed with this, whether they were written or an error came.
+pub struct Taken(Vec<PendingEntry>);
+
+impl std::ops::Deref for Taken {
+    type Target = [PendingEntry];
+
+    fn deref(&self) -> &[PendingEntry] {
+        &self.0
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        PENDING.with_borrow_mut(|pending| {
+            if pending.entries.is_empty() && !pending.context.is_null() {
+                pending.bytes = 0;
+                // SAFETY: no entry points into it any more.
+                unsafe { pg_sys::MemoryContextReset(pending.context) };
+            } else {
+                pending.free(&self.0);
+            }
+        });
+    }
+}
+
 /// Takes out what can be written now: the entries of the current subtransaction. Those of the ones around it have to wait
 /// until it has ended, since what it writes goes if it is rolled back.
-pub fn take_current() -> Vec<PendingEntry> {
+pub fn take_current() -> Taken {
     let current = current_subtransaction();
     PENDING.with_borrow_mut(|pending| {
         let from = pending.entries.partition_point(|entry| entry.subtransaction < current);
-        pending.entries.split_off(from)
+        Taken(pending.entries.split_off(from))
     })
-}
-
-/// Frees what was taken out, once it is written: at once if nothing else is pending.
-pub fn written() {
-    PENDING.with_borrow_mut(|pending| {
-        if pending.entries.is_empty() && !pending.context.is_null() {
-            pending.bytes = 0;
-            // SAFETY: no entry points into it any more.
-            unsafe { pg_sys::MemoryContextReset(pending.context) };
-        }
-    });
 }
 
 /// A subtransaction was rolled back, and its events with it.
 pub fn forget_from(subtransaction: pg_sys::SubTransactionId) {
     PENDING.with_borrow_mut(|pending| {
         let from = pending.entries.partition_point(|entry| entry.subtransaction < subtransaction);
-        pending.entries.truncate(from);
+        let forgotten = pending.entries.split_off(from);
+        pending.free(&forgotten);
     });
 }
 

@@ -85,7 +85,6 @@ pub fn flush() {
             }
         }
     }
-    pending::written();
 }
 
 /// One entry that cannot be written must not take the others of its statement with it.

@@ -5,7 +5,7 @@ use crate::journal::{self, NewEntry};
 use crate::origin;
 use crate::server::{ServerError, Text, as_user};
 use pgrx::datum::DatumWithOid;
-use pgrx::{PgSqlErrorCode, Spi, Uuid, pg_extern, pg_sys};
+use pgrx::{PgList, PgSqlErrorCode, Spi, Uuid, pg_extern, pg_sys};
 use std::cell::Cell;
 use std::ffi::CStr;
 
@@ -66,17 +66,22 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(fcinfo: pg_sys::FunctionCal
         CStr::from_ptr((*context.cast::<pg_sys::EventTriggerData>()).event) == c"sql_drop"
     };
     // SAFETY: as above; the statement is the one that has just been run.
-    if !is_drop && unsafe { makes_plain_table(fcinfo) } {
+    let effect = unsafe { effect_of_command(fcinfo) };
+    if effect == Effect::PlainTable {
         return pg_sys::Datum::from(0);
     }
     let Some(_guarding) = Guarding::begin() else { return pg_sys::Datum::from(0) };
     // SAFETY: reads a variable of the session.
     let invoker = unsafe { pg_sys::GetUserId() };
     let Some(owner) = extension_owner() else { return pg_sys::Datum::from(0) };
-    let call = if is_drop { "SELECT lead_audit.after_drop($1)" } else { "SELECT lead_audit.after_ddl($1)" };
-    // SAFETY: the argument is an oid and says so.
-    let argument = unsafe { DatumWithOid::new(invoker, pg_sys::OIDOID) };
-    let result = origin::acting_for(invoker, || as_user(owner, || Spi::run_with_args(call, &[argument])));
+    // SAFETY: the arguments are an oid and a boolean and say so.
+    let arguments =
+        unsafe { [DatumWithOid::new(invoker, pg_sys::OIDOID), DatumWithOid::new(effect == Effect::Partition, pg_sys::BOOLOID)] };
+    let (call, arguments) = match is_drop {
+        true => ("SELECT lead_audit.after_drop($1)", &arguments[..1]),
+        false => ("SELECT lead_audit.after_ddl($1, $2)", &arguments[..]),
+    };
+    let result = origin::acting_for(invoker, || as_user(owner, || Spi::run_with_args(call, arguments)));
     if let Err(error) = result {
         ServerError {
             code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
@@ -88,18 +93,38 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(fcinfo: pg_sys::FunctionCal
     pg_sys::Datum::from(0)
 }
 
-/// Whether the command is a CREATE TABLE that makes no partition: frequent, where sessions make temporary tables, and no
-/// concern of the guard's.
-///
+/// What a command means to the guard, as far as its parse tree tells.
+#[derive(PartialEq, Eq)]
+enum Effect {
+    /// CREATE TABLE, and not of a partition: frequent, where sessions make temporary tables, and no concern of the guard's.
+    PlainTable,
+    /// A table became a partition.
+    Partition,
+    /// Anything else.
+    Other,
+}
+
 /// # Safety
 /// `fcinfo` must be the call of an event trigger.
-unsafe fn makes_plain_table(fcinfo: pg_sys::FunctionCallInfo) -> bool {
+unsafe fn effect_of_command(fcinfo: pg_sys::FunctionCallInfo) -> Effect {
     // SAFETY: as the caller promises; a node's tag says what it is.
     unsafe {
         let statement = (*(*fcinfo).context.cast::<pg_sys::EventTriggerData>()).parsetree;
-        !statement.is_null()
-            && (*statement).type_ == pg_sys::NodeTag::T_CreateStmt
-            && (*statement.cast::<pg_sys::CreateStmt>()).partbound.is_null()
+        if statement.is_null() {
+            return Effect::Other;
+        }
+        match (*statement).type_ {
+            pg_sys::NodeTag::T_CreateStmt if (*statement.cast::<pg_sys::CreateStmt>()).partbound.is_null() => Effect::PlainTable,
+            pg_sys::NodeTag::T_CreateStmt => Effect::Partition,
+            pg_sys::NodeTag::T_AlterTableStmt => {
+                let commands = PgList::<pg_sys::AlterTableCmd>::from_pg((*statement.cast::<pg_sys::AlterTableStmt>()).cmds);
+                match commands.iter_ptr().any(|command| (*command).subtype == pg_sys::AlterTableType::AT_AttachPartition) {
+                    true => Effect::Partition,
+                    false => Effect::Other,
+                }
+            }
+            _ => Effect::Other,
+        }
     }
 }
 

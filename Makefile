@@ -1,0 +1,32 @@
+# The doors to this project. Everything they make lives under target/; see scripts/ for what is behind each.
+.PHONY: help demo psql demo-url demo-stop test check clean
+
+help:
+	@echo 'make demo       builds lead_audit, starts a private PostgreSQL with it, and tells its story'
+	@echo 'make psql       psql on the demo; also: echo "SELECT ..." | make -s psql'
+	@echo 'make demo-url   prints the connection URL of the demo'
+	@echo 'make demo-stop  stops the demo'
+	@echo 'make test       all tests'
+	@echo 'make check      format and lints'
+	@echo 'make clean      stops the demo and deletes target/'
+
+demo:
+	@scripts/demo.sh run
+
+psql:
+	@scripts/demo.sh psql
+
+demo-url:
+	@scripts/demo.sh url
+
+demo-stop:
+	@scripts/demo.sh stop
+
+test:
+	@scripts/test.sh
+
+check:
+	@scripts/check.sh
+
+clean:
+	@scripts/clean.sh

@@ -1,0 +1,117 @@
+//! Sessions, and the little that every test asks of one.
+
+use postgres::error::DbError;
+use postgres::types::FromSqlOwned;
+use postgres::{Client, Config, Error, NoTls};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex};
+
+/// A client's connection, with the notices and warnings that came over it.
+pub struct Session {
+    client: Client,
+    notices: Arc<Mutex<Vec<DbError>>>,
+}
+
+impl Session {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Those of a connection.
+    pub fn connect(config: &Config) -> Result<Self, Error> {
+        let notices: Arc<Mutex<Vec<DbError>>> = Arc::default();
+        let mut config = config.clone();
+        let sink = Arc::clone(&notices);
+        config.notice_callback(move |notice| sink.lock().expect("no holder of this lock panics").push(notice));
+        Ok(Session { client: config.connect(NoTls)?, notices })
+    }
+
+    /// Takes the notices and warnings that have come since the last call.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn notices(&self) -> Vec<DbError> {
+        std::mem::take(&mut *self.notices.lock().expect("no holder of this lock panics"))
+    }
+
+    /// Takes them, and returns the messages of the warnings.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let warnings = self.notices().into_iter().filter(|notice| notice.severity() == "WARNING");
+        warnings.map(|notice| notice.message().to_owned()).collect()
+    }
+
+    /// Process id of the server's process for this session.
+    #[must_use]
+    pub fn pid(&mut self) -> i32 {
+        value(self, "SELECT pg_backend_pid()")
+    }
+}
+
+impl Deref for Session {
+    type Target = Client;
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
+/// Runs statements that must succeed.
+///
+/// # Panics
+/// If they do not.
+#[track_caller]
+pub fn call(session: &mut Session, sql: &str) {
+    if let Err(error) = session.batch_execute(sql) {
+        panic!("{}\n{sql}", describe(&error));
+    }
+}
+
+/// Runs statements; an error comes back as its SQLSTATE and message.
+///
+/// # Errors
+/// That of the statements.
+pub fn try_call(session: &mut Session, sql: &str) -> Result<(), String> {
+    session.batch_execute(sql).map_err(|error| describe(&error))
+}
+
+/// The one value that a query gives.
+///
+/// # Panics
+/// If it fails or gives something else.
+#[track_caller]
+pub fn value<T: FromSqlOwned>(session: &mut Session, sql: &str) -> T {
+    match session.query_one(sql, &[]) {
+        Ok(row) => row.try_get(0).unwrap_or_else(|error| panic!("{error}\n{sql}")),
+        Err(error) => panic!("{}\n{sql}", describe(&error)),
+    }
+}
+
+/// The SQLSTATE with which statements fail.
+///
+/// # Panics
+/// If they do not fail, or not with an error of the server's.
+#[track_caller]
+pub fn sqlstate(session: &mut Session, sql: &str) -> String {
+    match session.batch_execute(sql) {
+        Ok(()) => panic!("this was not refused: {sql}"),
+        Err(error) => match error.code() {
+            Some(code) => code.code().to_owned(),
+            None => panic!("{error}\n{sql}"),
+        },
+    }
+}
+
+fn describe(error: &Error) -> String {
+    match error.as_db_error() {
+        Some(error) => {
+            let detail = error.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
+            format!("{}: {}{detail}", error.code().code(), error.message())
+        }
+        None => error.to_string(),
+    }
+}

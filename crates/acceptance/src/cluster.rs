@@ -1,0 +1,333 @@
+//! Private clusters: each has a directory of its own, listens on a Unix socket only, and goes when it is dropped.
+
+use crate::client::Session;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+/// The superuser of each cluster.
+const SUPERUSER: &str = "postgres";
+
+/// Longest directory for a socket: the socket's whole path must fit into 107 bytes.
+const SOCKET_DIR_LIMIT: usize = 90;
+
+/// What a cluster is to be like.
+#[derive(Default)]
+pub struct Builder {
+    settings: Vec<String>,
+    file_size_limit: Option<u64>,
+}
+
+impl Builder {
+    /// A line for postgresql.conf.
+    #[must_use]
+    pub fn setting(mut self, line: &str) -> Self {
+        self.settings.push(line.to_owned());
+        self
+    }
+
+    /// Loads the extension's library when the server starts.
+    #[must_use]
+    pub fn preloaded(self) -> Self {
+        self.setting("shared_preload_libraries = 'lead_audit'")
+    }
+
+    /// Lets no file of the server's grow beyond this many KiB.
+    #[must_use]
+    pub fn file_size_limit(mut self, kilobytes: u64) -> Self {
+        self.file_size_limit = Some(kilobytes);
+        self
+    }
+
+    /// Makes the cluster and starts it.
+    ///
+    /// # Panics
+    /// If that is not possible.
+    #[must_use]
+    pub fn start(self) -> Cluster {
+        Cluster::make(self)
+    }
+}
+
+/// A running cluster.
+pub struct Cluster {
+    bin: PathBuf,
+    server_user: Option<ServerUser>,
+    file_size_limit: Option<u64>,
+    directory: TempDir,
+    /// Only where the directory's path is too long for a socket.
+    short_directory: Option<TempDir>,
+}
+
+impl Cluster {
+    /// One with the settings that most tests want.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::builder().start()
+    }
+
+    /// One with settings of its own.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    fn make(builder: Builder) -> Self {
+        let bin = bin_directory();
+        let state = std::env::var_os("LEAD_AUDIT_STATE_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+        fs::create_dir_all(&state).unwrap_or_else(|error| panic!("cannot make {}: {error}", state.display()));
+        let directory = temporary_directory(&state);
+        let short_directory =
+            (directory.path().as_os_str().len() > SOCKET_DIR_LIMIT).then(|| temporary_directory(Path::new("/tmp")));
+        let server_user = ServerUser::needed();
+        for directory in [Some(&directory), short_directory.as_ref()].into_iter().flatten() {
+            if let Some(user) = &server_user {
+                chown(directory.path(), Some(user.uid), Some(user.gid)).expect("root may give a directory away");
+            }
+        }
+        let cluster = Cluster { bin, server_user, file_size_limit: builder.file_size_limit, directory, short_directory };
+        let data = cluster.data();
+        cluster.run_server_program(
+            "initdb",
+            &[
+                "-D",
+                text(&data),
+                "-U",
+                SUPERUSER,
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--locale=C.UTF-8",
+                "--no-sync",
+                "--no-instructions",
+            ],
+        );
+        cluster.configure(&[
+            "listen_addresses = ''".to_owned(),
+            format!("unix_socket_directories = '{}'", cluster.socket_directory().display()),
+            // What the server has written survives its crash, if not that of the machine.
+            "fsync = off".to_owned(),
+            "max_prepared_transactions = 20".to_owned(),
+            "deadlock_timeout = 100ms".to_owned(),
+            "log_min_messages = log".to_owned(),
+        ]);
+        cluster.configure(&builder.settings);
+        cluster.start_again();
+        cluster
+    }
+
+    /// Adds lines to postgresql.conf, for the next start.
+    ///
+    /// # Panics
+    /// If the file cannot be written.
+    pub fn configure(&self, lines: &[String]) {
+        let file = self.data().join("postgresql.conf");
+        let before = fs::read_to_string(&file).expect("initdb writes a postgresql.conf");
+        fs::write(&file, before + "\n" + &lines.join("\n") + "\n").expect("postgresql.conf can be written");
+    }
+
+    /// Starts the server after it was stopped.
+    pub fn start_again(&self) {
+        let (data, log) = (self.data(), self.log());
+        self.run_server_program("pg_ctl", &["-D", text(&data), "-l", text(&log), "-w", "-t", "60", "-s", "start"]);
+    }
+
+    /// Stops the server; `mode` is that of pg_ctl, "immediate" is a crash.
+    pub fn stop(&self, mode: &str) {
+        self.run_server_program("pg_ctl", &["-D", text(&self.data()), "-w", "-t", "60", "-s", "-m", mode, "stop"]);
+    }
+
+    /// The directory that holds everything of this cluster; it belongs to the server's user.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Gives a file or directory to the server's user.
+    ///
+    /// # Panics
+    /// If that is not allowed.
+    pub fn give_to_server(&self, path: &Path) {
+        if let Some(user) = &self.server_user {
+            chown(path, Some(user.uid), Some(user.gid)).expect("root may give a file away");
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("its permissions can be set");
+    }
+
+    /// A session of the superuser.
+    #[must_use]
+    pub fn admin(&self, database: &str) -> Session {
+        self.session(SUPERUSER, database)
+    }
+
+    /// A session of some role.
+    ///
+    /// # Panics
+    /// If the connection fails.
+    #[must_use]
+    pub fn session(&self, role: &str, database: &str) -> Session {
+        self.try_session(role, database).unwrap_or_else(|error| panic!("connection as {role} to {database} failed: {error}"))
+    }
+
+    /// A session of some role, or why there is none.
+    ///
+    /// # Errors
+    /// Those of a connection.
+    pub fn try_session(&self, role: &str, database: &str) -> Result<Session, postgres::Error> {
+        let mut config = postgres::Config::new();
+        config.host_path(self.socket_directory()).user(role).dbname(database).application_name("acceptance");
+        Session::connect(&config)
+    }
+
+    /// A client program of PostgreSQL's (psql, pg_dump, …) that will connect to this cluster as the superuser.
+    #[must_use]
+    pub fn client_program(&self, name: &str) -> Command {
+        let mut command = self.program(name);
+        command.env("PGHOST", self.socket_directory()).env("PGUSER", SUPERUSER).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a client program to its end; returns what it wrote to standard output.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn run(&self, name: &str, arguments: &[&str]) -> String {
+        let output = self.client_program(name).args(arguments).output().unwrap_or_else(|error| panic!("{name}: {error}"));
+        succeeded(name, &output);
+        String::from_utf8(output.stdout).expect("the output is UTF-8")
+    }
+
+    /// The server's log so far.
+    #[must_use]
+    pub fn log_text(&self) -> String {
+        fs::read(self.log()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(self.bin.join(name));
+        clean(&mut command);
+        command
+    }
+
+    fn run_server_program(&self, name: &str, arguments: &[&str]) {
+        let program = self.bin.join(name);
+        let mut words: Vec<String> = Vec::new();
+        if let Some(user) = &self.server_user {
+            words.extend(["runuser", "-u", &user.name, "--"].map(str::to_owned));
+        }
+        if let Some(kilobytes) = self.file_size_limit {
+            let script = format!("ulimit -f {}; exec \"$@\"", kilobytes * 2);
+            words.extend(["sh".to_owned(), "-c".to_owned(), script, "sh".to_owned()]);
+        }
+        words.push(text(&program).to_owned());
+        let mut command = Command::new(&words[0]);
+        clean(&mut command);
+        command.args(&words[1..]).args(arguments).current_dir(self.directory.path()).stdin(Stdio::null());
+        let output = command.output().unwrap_or_else(|error| panic!("{name}: {error}"));
+        if !output.status.success() {
+            eprintln!("{}", self.log_text());
+        }
+        succeeded(name, &output);
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    fn socket_directory(&self) -> &Path {
+        self.short_directory.as_ref().unwrap_or(&self.directory).path()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log_text();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("--- the end of the server's log ---\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
+        if !self.data().join("postmaster.pid").exists() {
+            return;
+        }
+        // A second panic would hide the first: what cannot be stopped is only reported.
+        let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.stop("immediate")));
+        if stopped.is_err() {
+            eprintln!("the server in {} could not be stopped", self.directory.path().display());
+        }
+    }
+}
+
+/// The user that the server runs as if the tests run as root, which PostgreSQL refuses.
+struct ServerUser {
+    name: String,
+    uid: u32,
+    gid: u32,
+}
+
+impl ServerUser {
+    fn needed() -> Option<Self> {
+        if id(&["-u"]) != Some(0) {
+            return None;
+        }
+        let user = ["postgres", "nobody"]
+            .into_iter()
+            .find_map(|name| Some(ServerUser { name: name.to_owned(), uid: id(&["-u", name])?, gid: id(&["-g", name])? }));
+        Some(user.expect("PostgreSQL does not run as root, and there is neither a user postgres nor nobody"))
+    }
+}
+
+fn id(arguments: &[&str]) -> Option<u32> {
+    let output = Command::new("id").args(arguments).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().parse().ok())?
+}
+
+fn bin_directory() -> PathBuf {
+    let Some(pg_config) = std::env::var_os("LEAD_AUDIT_PG_CONFIG") else {
+        panic!(
+            "LEAD_AUDIT_PG_CONFIG is not set. The acceptance tests need a PostgreSQL into which lead_audit is installed: \
+             cargo pgrx install --release --pg-config PREFIX/bin/pg_config, then LEAD_AUDIT_PG_CONFIG=PREFIX/bin/pg_config"
+        );
+    };
+    let output = Command::new(&pg_config)
+        .arg("--bindir")
+        .output()
+        .unwrap_or_else(|error| panic!("LEAD_AUDIT_PG_CONFIG={}: {error}", pg_config.display()));
+    succeeded("pg_config", &output);
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+}
+
+fn temporary_directory(parent: &Path) -> TempDir {
+    let made = tempfile::Builder::new().prefix("lead_audit_").tempdir_in(parent);
+    made.unwrap_or_else(|error| panic!("cannot make a directory in {}: {error}", parent.display()))
+}
+
+/// The caller's own PGHOST, PGOPTIONS, … must not change anything here.
+fn clean(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PG") {
+            command.env_remove(name);
+        }
+    }
+    command.env("LC_ALL", "C.UTF-8");
+}
+
+fn succeeded(name: &str, output: &Output) {
+    assert!(
+        output.status.success(),
+        "{name} failed ({}):\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("paths here are UTF-8")
+}

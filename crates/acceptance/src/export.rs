@@ -1,0 +1,77 @@
+//! `docs/verify_entries.py`, fed by the very query that `docs/FORMAT.md` gives.
+
+use crate::cluster::Cluster;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What the verifier said.
+#[derive(Debug)]
+pub struct PythonVerdict {
+    /// How many entries it was given.
+    pub entries: u64,
+    /// How many faults it counted.
+    pub faults: u64,
+    /// Its words for each faulty entry.
+    pub faulty: BTreeMap<i64, Vec<String>>,
+    /// Whether it ended with status 0.
+    pub satisfied: bool,
+}
+
+/// Exports all entries of a database and verifies them outside of it.
+///
+/// # Panics
+/// If the export or the verifier itself fails.
+#[must_use]
+pub fn verify_with_python(cluster: &Cluster, database: &str) -> PythonVerdict {
+    let mut export = cluster
+        .client_program("psql")
+        .args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-v", "FETCH_COUNT=10000", "-d", database, "-c", "\\encoding UTF8", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("psql starts");
+    let mut input = export.stdin.take().expect("standard input is a pipe");
+    std::io::Write::write_all(&mut input, documented_query().as_bytes()).expect("psql reads the query");
+    drop(input);
+    let verifier = Command::new("python3")
+        .arg(docs().join("verify_entries.py"))
+        .stdin(export.stdout.take().expect("standard output is a pipe"))
+        .output()
+        .expect("python3 starts");
+    assert!(export.wait().expect("psql ends").success(), "the export failed");
+    let output = String::from_utf8(verifier.stdout).expect("its output is UTF-8");
+    let errors = String::from_utf8_lossy(&verifier.stderr);
+    assert!(errors.is_empty(), "the verifier failed:\n{errors}");
+    read(&output, verifier.status.success())
+}
+
+/// The lines are "entry 17: what is wrong", and at the end "200 entries, 1 faults".
+fn read(output: &str, satisfied: bool) -> PythonVerdict {
+    let mut verdict = PythonVerdict { entries: 0, faults: 0, faulty: BTreeMap::new(), satisfied };
+    let mut lines: Vec<&str> = output.lines().collect();
+    let last = lines.pop().unwrap_or_default();
+    let numbers: Vec<u64> = last.split(' ').filter_map(|word| word.parse().ok()).collect();
+    let [entries, faults] = numbers[..] else { panic!("unexpected last line of the verifier: {last:?}") };
+    (verdict.entries, verdict.faults) = (entries, faults);
+    for line in lines {
+        let (name, what) = line.split_once(": ").unwrap_or_else(|| panic!("unexpected line: {line:?}"));
+        let id = name.strip_prefix("entry ").and_then(|id| id.parse().ok());
+        let id = id.unwrap_or_else(|| panic!("a fault without the entry's id: {line:?}"));
+        verdict.faulty.entry(id).or_default().push(what.to_owned());
+    }
+    verdict
+}
+
+/// The query between the lines of the here-document in section 9.
+fn documented_query() -> String {
+    let page = std::fs::read_to_string(docs().join("FORMAT.md")).expect("docs/FORMAT.md is there");
+    let (_, rest) = page.split_once("<<'SQL'").expect("FORMAT.md has a here-document with the export's query");
+    let (_, rest) = rest.split_once('\n').expect("the query begins on the next line");
+    let (query, _) = rest.split_once("\nSQL\n").expect("the here-document ends");
+    format!("{query};\n")
+}
+
+fn docs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs")
+}

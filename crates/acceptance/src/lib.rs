@@ -1,0 +1,34 @@
+//! What the acceptance tests stand on: private clusters that they may crash, clients for them, and the verifier from
+//! `docs/` that shares no code with the extension.
+//!
+//! Environment:
+//! * `LEAD_AUDIT_PG_CONFIG` (needed): pg_config of a PostgreSQL into which the extension is installed.
+//! * `LEAD_AUDIT_STATE_DIR`: where clusters are put; by default the system's directory for temporary files.
+//! * `LEAD_AUDIT_ACCEPTANCE_SECONDS`: how long the concurrent writers write; by default 6.
+//! * `LEAD_AUDIT_ACCEPTANCE_CRASHES`: how often the server is crashed; by default 6.
+//! * `LEAD_AUDIT_ACCEPTANCE_SEED`: what the random choices start from; by default always the same.
+
+mod client;
+mod cluster;
+mod export;
+mod leads;
+mod random;
+mod trail;
+
+pub use client::{Session, call, sqlstate, try_call, value};
+pub use cluster::{Builder, Cluster};
+pub use export::{PythonVerdict, verify_with_python};
+pub use leads::{add_leads, app_database, leads_database};
+pub use random::Random;
+pub use trail::{Fault, assert_intact, assert_trail_gives_table, faults};
+
+/// A number from the environment.
+///
+/// # Panics
+/// If there is something else than a number.
+pub fn setting(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")),
+        Err(_) => default,
+    }
+}

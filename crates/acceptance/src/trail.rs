@@ -1,0 +1,102 @@
+//! What must be true of any trail.
+
+use crate::client::Session;
+
+/// One row of `lead_audit.verify()`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The entry's id.
+    pub id: i64,
+    /// The kind of fault.
+    pub kind: String,
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// What `lead_audit.verify()` finds.
+///
+/// # Panics
+/// If it fails.
+pub fn faults(admin: &mut Session) -> Vec<Fault> {
+    let rows = admin.query("SELECT id, fault, detail FROM lead_audit.verify() ORDER BY id", &[]).expect("verify() works");
+    rows.iter().map(|row| Fault { id: row.get(0), kind: row.get(1), detail: row.get(2) }).collect()
+}
+
+/// Nothing was touched.
+///
+/// # Panics
+/// If something was.
+#[track_caller]
+pub fn assert_intact(admin: &mut Session) {
+    assert_eq!(faults(admin), [], "verify() found faults in a trail that nobody touched");
+}
+
+/// The trail of a table gives the table: each row is the last thing said of its key, each key without a row is gone, and in
+/// the order of the ids each entry of a row begins where the one before it ended. Needs a primary key that is called id and
+/// a trail that begins with the table.
+///
+/// The comparison is of texts, since to jsonb 1.0 and 1.00 are equal; and in UTC, whatever the writers had.
+///
+/// # Panics
+/// If it does not.
+#[track_caller]
+pub fn assert_trail_gives_table(admin: &mut Session, table: &str) {
+    // An UPDATE that changes the key ends the row of one key and begins that of another.
+    let events = format!(
+        "SELECT e.id, x.key, x.was, x.now FROM (
+           SELECT id, coalesce(new_values, old_values)->>'id' AS key, old_values::text AS was, new_values::text AS now,
+                  old_values->>'id' AS old_key, operation = 'UPDATE' AND old_values->'id' <> new_values->'id' AS moved
+           FROM (SELECT id, operation, old_values, new_values FROM lead_audit.log
+                 WHERE relation = '{table}'::regclass AND operation IN ('INSERT', 'UPDATE', 'DELETE', 'SNAPSHOT')
+                 OFFSET 0) l -- so that the view works the values out once
+           OFFSET 0) e
+         CROSS JOIN LATERAL (SELECT e.key, e.was, e.now WHERE NOT moved
+                             UNION ALL SELECT e.old_key, e.was, NULL WHERE moved
+                             UNION ALL SELECT e.key, NULL, e.now WHERE moved) AS x(key, was, now)"
+    );
+    let mut transaction = admin.transaction().expect("a transaction");
+    transaction
+        .batch_execute(
+            "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres';
+             SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1; SET LOCAL work_mem = '256MB'",
+        )
+        .expect("these settings exist");
+    let mut show = |what: &str, query: &str| {
+        let rows = transaction.query(query, &[]).unwrap_or_else(|error| panic!("{error}\n{query}"));
+        let texts = rows.iter().map(|row| {
+            let (key, entry): (Option<String>, Option<i64>) = (row.get(0), row.get(1));
+            let (left, right) = shown_difference(row.get(2), row.get(3));
+            format!("key {key:?}, entry {entry:?}\n  {left}\n  {right}")
+        });
+        let texts: Vec<String> = texts.collect();
+        assert!(texts.is_empty(), "{what}:\n{}", texts.join("\n"));
+    };
+    show(
+        &format!("{table}: entries that do not begin where the one before them ended (which did so, how they begin)"),
+        &format!(
+            "SELECT key, id, before, was FROM (SELECT *, lag(now) OVER (PARTITION BY key ORDER BY id) AS before FROM ({events}) e) e
+             WHERE was IS DISTINCT FROM before ORDER BY id LIMIT 3"
+        ),
+    );
+    show(
+        &format!("{table}: rows that are not what the trail says last (the trail, the row)"),
+        &format!(
+            "SELECT coalesce(e.key, whole_row.id::text), e.id, e.now, to_jsonb(whole_row)::text
+             FROM (SELECT DISTINCT ON (key) key, id, now FROM ({events}) e ORDER BY key, id DESC) e
+             FULL JOIN {table} whole_row ON whole_row.id::text = e.key
+             WHERE e.now IS DISTINCT FROM to_jsonb(whole_row)::text ORDER BY 1 LIMIT 3"
+        ),
+    );
+    transaction.commit().expect("nothing was changed");
+}
+
+/// Two texts, from a little before the place where they begin to differ.
+fn shown_difference(left: Option<&str>, right: Option<&str>) -> (String, String) {
+    let (Some(left), Some(right)) = (left, right) else {
+        let shown = |text: Option<&str>| text.map_or("nothing".to_owned(), |text| text.chars().take(500).collect());
+        return (shown(left), shown(right));
+    };
+    let same = std::iter::zip(left.chars(), right.chars()).take_while(|(l, r)| l == r).count();
+    let shown = |text: &str| text.chars().skip(same.saturating_sub(60)).take(300).collect();
+    (shown(left), shown(right))
+}

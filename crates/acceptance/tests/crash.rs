@@ -1,0 +1,151 @@
+//! The server crashes in the middle of the writing, again and again: a process of it is killed, or all of it is stopped at
+//! once. What was committed has its entries afterwards, what was not has none.
+
+use acceptance::{Cluster, Random, app_database, assert_intact, assert_trail_gives_table, setting, value};
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const WRITERS: u64 = 4;
+
+/// How a transaction ended, as far as its writer knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Committed,
+    RolledBack,
+    /// COMMIT was sent, and then the connection was gone.
+    Unknown,
+}
+
+#[test]
+fn a_crash_parts_no_change_from_its_entry() {
+    let crashes = setting("LEAD_AUDIT_ACCEPTANCE_CRASHES", 6);
+    let cluster = Cluster::builder().preloaded().setting("restart_after_crash = on").start();
+    drop(app_database(&cluster, "crash"));
+    let mut random = Random::new(700);
+    // By request_id: how many entries the transaction has to have if it was committed, and how it ended.
+    let mut transactions: BTreeMap<String, (i64, End)> = BTreeMap::new();
+    for round in 0..crashes {
+        let pause = Duration::from_millis(100 + random.below(500));
+        let stopped = AtomicBool::new(false);
+        let done: Vec<(String, i64, End)> = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..WRITERS)
+                .map(|writer| {
+                    let (cluster, stopped) = (&cluster, &stopped);
+                    scope.spawn(move || write_until_the_end(cluster, stopped, round, writer))
+                })
+                .collect();
+            std::thread::sleep(pause);
+            if round % 2 == 0 {
+                kill_a_writer(&cluster)
+            } else {
+                cluster.stop("immediate")
+            }
+            stopped.store(true, Ordering::Relaxed);
+            writers.into_iter().flat_map(|writer| writer.join().expect("each writer ends")).collect()
+        });
+        if round % 2 == 1 {
+            cluster.start_again();
+        }
+        wait_until_it_is_back(&cluster);
+        let committed = done.iter().filter(|(.., end)| *end == End::Committed).count();
+        assert!(committed > 0, "nothing was committed before the crash: this proves nothing");
+        for (request, entries, end) in done {
+            transactions.insert(request, (entries, end));
+        }
+
+        let mut admin = cluster.admin("crash");
+        let found: BTreeMap<String, i64> = admin
+            .query("SELECT request_id, count(*) FROM lead_audit.entry GROUP BY 1", &[])
+            .expect("the entries can be read")
+            .iter()
+            .map(|row| (row.get(0), row.get(1)))
+            .collect();
+        for (request, (entries, end)) in &transactions {
+            let has = found.get(request).copied().unwrap_or(0);
+            let right = match end {
+                End::Committed => has == *entries,
+                End::RolledBack => has == 0,
+                End::Unknown => has == *entries || has == 0,
+            };
+            assert!(right, "round {round}: transaction {request} wrote {entries} times, ended as {end:?}, and has {has} entries");
+        }
+        assert!(found.keys().all(|request| transactions.contains_key(request)), "entries of nobody");
+        // Whatever the writers know: the table and the trail say the same.
+        assert_trail_gives_table(&mut admin, "leads");
+        assert_intact(&mut admin);
+    }
+    let ends = |wanted: End| transactions.values().filter(|(_, end)| *end == wanted).count();
+    println!(
+        "{crashes} crashes; {} transactions committed, {} rolled back, {} unknown",
+        ends(End::Committed),
+        ends(End::RolledBack),
+        ends(End::Unknown)
+    );
+    assert!(ends(End::RolledBack) > 0);
+}
+
+/// Transactions until the server is gone.
+fn write_until_the_end(cluster: &Cluster, stopped: &AtomicBool, round: u64, writer: u64) -> Vec<(String, i64, End)> {
+    let mut done = Vec::new();
+    let mut random = Random::new(710 + round * WRITERS + writer);
+    let Ok(mut session) = cluster.try_session("app", "crash") else { return done };
+    for number in 0.. {
+        if stopped.load(Ordering::Relaxed) && session.is_closed() {
+            break;
+        }
+        let request = format!("{round}-{writer}-{number}");
+        let rows = if random.one_in(6) { 400 } else { 1 + random.below(8) as i64 };
+        let rolled_back = random.one_in(4);
+        let statements = [
+            format!("BEGIN; SET LOCAL lead_audit.request_id = '{request}'"),
+            format!("INSERT INTO leads (id, source) SELECT '{request}-' || g, 'new' FROM generate_series(1, {rows}) g"),
+            format!("SAVEPOINT s; DELETE FROM leads WHERE id LIKE '{request}-%'; ROLLBACK TO s"),
+            format!("UPDATE leads SET source = 'changed' WHERE id LIKE '{request}-%' AND right(id, 1) IN ('1', '2')"),
+            format!("DELETE FROM leads WHERE id = '{request}-1'"),
+        ];
+        let changed = (1..=rows).filter(|n| n % 10 == 1 || n % 10 == 2).count() as i64;
+        let entries = rows + changed + 1;
+        if statements.iter().any(|statement| session.batch_execute(statement).is_err()) {
+            done.push((request, entries, End::RolledBack));
+            break;
+        }
+        let end = match (rolled_back, session.batch_execute(if rolled_back { "ROLLBACK" } else { "COMMIT" })) {
+            (true, _) => End::RolledBack,
+            (false, Ok(())) => End::Committed,
+            (false, Err(_)) => End::Unknown,
+        };
+        done.push((request, entries, end));
+        if session.is_closed() {
+            break;
+        }
+    }
+    done
+}
+
+/// SIGKILL to one of the server's processes makes it restart all of them.
+fn kill_a_writer(cluster: &Cluster) {
+    let pid: i32 = value(
+        &mut cluster.admin("crash"),
+        "SELECT pid FROM pg_stat_activity WHERE usename = 'app' ORDER BY state = 'active' DESC, random() LIMIT 1",
+    );
+    let killed = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
+    assert!(killed.success());
+}
+
+fn wait_until_it_is_back(cluster: &Cluster) {
+    let begin = Instant::now();
+    // After a kill the server takes a moment to notice; a session that lasts is one of the server that came back.
+    loop {
+        let postmaster_says_ready = || -> Option<()> {
+            let mut session = cluster.try_session("postgres", "crash").ok()?;
+            session.batch_execute("SELECT pg_sleep(0.1); CREATE TEMP TABLE ready ()").ok()
+        };
+        if postmaster_says_ready().is_some() {
+            return;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "the server did not come back");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,80 @@
+//! A verification that takes long can be stopped at any time, and says how far it is.
+
+use acceptance::{Cluster, Session, app_database, assert_intact, call, sqlstate, value};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const VERIFY: &str = "SELECT * FROM lead_audit.verify()";
+
+#[test]
+fn a_long_verification_can_be_cancelled_and_says_how_far_it_is() {
+    let cluster = Cluster::builder().setting("default_toast_compression = lz4").setting("max_wal_size = 4GB").start();
+    let mut admin = app_database(&cluster, "long");
+    // Entries of some size, so that a verification takes seconds.
+    call(
+        &mut admin,
+        "CREATE TABLE wide (id int PRIMARY KEY, t text); SELECT lead_audit.enable('wide');
+         INSERT INTO wide SELECT g, repeat(md5(g::text), 250) FROM generate_series(1, 150000) g",
+    );
+    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.entry"), 150_000);
+    // Once to warm up, once to know how long it takes.
+    assert_intact(&mut admin);
+    let begin = Instant::now();
+    assert_intact(&mut admin);
+    let full_time = begin.elapsed();
+    println!("a full verification takes {full_time:?}");
+    assert!(full_time > Duration::from_millis(500), "too short to prove anything");
+    // At once, and in any case long before it would have ended by itself.
+    let at_once = Duration::from_secs(1).min(full_time / 4);
+
+    let pid = admin.pid();
+    for share in [0.1, 0.5] {
+        let mut canceller = cluster.admin("long");
+        let wait = full_time.mul_f64(share);
+        let cancelling = std::thread::spawn(move || {
+            std::thread::sleep(wait);
+            let begin = Instant::now();
+            assert!(value::<bool>(&mut canceller, &format!("SELECT pg_cancel_backend({pid})")));
+            begin
+        });
+        assert_eq!(sqlstate(&mut admin, VERIFY), "57014");
+        let end = Instant::now();
+        let took = end - cancelling.join().expect("the cancel is sent");
+        assert!(took < at_once, "the cancel took {took:?}");
+    }
+    let timeout = full_time / 4;
+    call(&mut admin, &format!("SET statement_timeout = {}", timeout.as_millis()));
+    let begin = Instant::now();
+    assert_eq!(sqlstate(&mut admin, VERIFY), "57014");
+    assert!(begin.elapsed() < timeout + at_once, "the timeout took {:?}", begin.elapsed());
+    call(&mut admin, "SET statement_timeout = 0");
+    // The session is as good as before.
+    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.verify(1, 1000)"), 0);
+    assert!(value::<bool>(&mut admin, "SELECT lead_audit.verify_entry(1)"));
+
+    says_how_far_it_is(&mut admin, pid, full_time);
+}
+
+/// It says so every five seconds. That it lasts that long is made sure by holding it up.
+fn says_how_far_it_is(admin: &mut Session, pid: i32, full_time: Duration) {
+    assert_eq!(admin.notices().is_empty(), full_time < Duration::from_secs(5), "it speaks every five seconds");
+    let holding = std::thread::spawn(move || {
+        std::thread::sleep(full_time / 4);
+        signal("-STOP", pid);
+        std::thread::sleep(Duration::from_millis(5_100));
+        signal("-CONT", pid);
+    });
+    let faults: i64 = value(admin, "SELECT count(*) FROM lead_audit.verify()");
+    holding.join().expect("it was held up");
+    assert_eq!(faults, 0);
+    let notices = admin.notices();
+    assert!(!notices.is_empty(), "nothing was said in more than five seconds");
+    for notice in notices {
+        assert_eq!(notice.severity(), "NOTICE");
+        assert!(notice.message().contains("entries") && notice.message().contains("faults so far: 0"), "{notice}");
+    }
+}
+
+fn signal(name: &str, pid: i32) {
+    assert!(Command::new("kill").args([name, &pid.to_string()]).status().expect("kill runs").success());
+}

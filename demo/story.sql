@@ -1,0 +1,164 @@
+-- The story that `make demo` tells: an application writes leads, the trail of who changed what, a tampered entry found.
+-- Played by psql, as the superuser postgres, in an empty database that belongs to the role lead_app. Each statement is
+-- shown before its result.
+\set ECHO none
+\pset footer off
+\pset null '-'
+\pset format wrapped
+\pset columns 105
+
+\echo
+\echo '---- 1. An application and its table ---------------------------------------------------------------'
+\echo
+\echo 'The role lead_app owns the table "leads" (demo/leads.sql), with 20 rows. It is no superuser.'
+\connect - lead_app
+\set n 20
+\i leads.sql
+\set QUIET off
+
+\echo
+\echo '---- 2. A superuser switches the audit trail on ----------------------------------------------------'
+\echo
+\echo 'CREATE EXTENSION finds the table and watches it. The rows that are there already are written down'
+\echo 'once, so that every history has a beginning. lead_app gets no rights on any of it.'
+\echo
+\connect - postgres
+\set ECHO queries
+CREATE EXTENSION lead_audit;
+SELECT lead_audit.enable('leads', baseline => true) AS watch_id;
+SELECT relation, row_trigger_on, truncate_trigger_on, state, soft_delete_column FROM lead_audit.watched;
+SELECT operation, count(*) FROM lead_audit.log GROUP BY operation;
+\set ECHO none
+
+\echo
+\echo '---- 3. The application works ----------------------------------------------------------------------'
+\echo
+\echo 'It says on whose behalf, as often as that changes. Maria enters two leads.'
+\echo
+\connect - lead_app
+\set QUIET on
+\set ECHO queries
+SET application_name = 'lead-manager';
+SET lead_audit.user_id = 'maria';
+SET lead_audit.user_ip = '203.0.113.7';
+SET lead_audit.user_agent = 'Firefox/140';
+SET lead_audit.request_id = 'req-1001';
+\set QUIET off
+INSERT INTO leads (id, email, company_name, contact_name, source, created_by)
+VALUES ('acme',   'jo@acme.example',    'Acme Corporation', 'Jo Kim',   'web', 'maria'),
+       ('globex', 'sam@globex.example', 'Globex GmbH',      'Sam Diaz', 'fair', 'maria');
+\set ECHO none
+
+\echo
+\echo 'Tom corrects one, in a transaction of his own: SET LOCAL lasts as long as that.'
+\echo
+\set ECHO queries
+\set QUIET on
+BEGIN;
+SET LOCAL lead_audit.user_id = 'tom';
+SET LOCAL lead_audit.user_ip = '198.51.100.23';
+SET LOCAL lead_audit.request_id = 'req-1002';
+\set QUIET off
+UPDATE leads SET contact_name = 'Jo Kim-Park', enrichment_status = 'COMPLETED', updated_by = 'tom'
+WHERE id = 'acme';
+COMMIT;
+\set ECHO none
+
+\echo
+\echo 'Maria again: a soft delete, a statement that changes several rows at once, and a real delete.'
+\echo
+\set ECHO queries
+\set QUIET on
+SET lead_audit.request_id = 'req-1003';
+\set QUIET off
+UPDATE leads SET is_deleted = true, deleted_at = now(), deleted_by = 'maria' WHERE id = 'acme';
+\set QUIET on
+SET lead_audit.request_id = 'req-1004';
+\set QUIET off
+UPDATE leads SET source = 'yelp-2024' WHERE source = 'yelp' AND is_manual;
+\set QUIET on
+SET lead_audit.request_id = 'req-1005';
+\set QUIET off
+DELETE FROM leads WHERE id = 'globex';
+\set ECHO none
+
+\echo
+\echo 'The application can neither read the trail nor touch it:'
+\echo
+\set ECHO queries
+\set ON_ERROR_STOP off
+SELECT count(*) FROM lead_audit.log;
+SELECT lead_audit.disable('leads');
+\set ON_ERROR_STOP on
+\set ECHO none
+
+\echo
+\echo '---- 4. Who changed what ---------------------------------------------------------------------------'
+\echo
+\echo 'user_id and user_ip are what the application said; db_session_user is what the database knows.'
+\echo
+\connect - postgres
+\set ECHO queries
+SELECT id, right(row_key ->> 'id', 6) AS lead, operation, soft_delete, user_id, user_ip, request_id,
+       db_session_user
+FROM lead_audit.log WHERE operation <> 'SNAPSHOT' ORDER BY id;
+\set ECHO none
+
+\echo
+\echo 'The history of one lead:'
+\echo
+\set ECHO queries
+SELECT id, occurred_at::timestamp(3), operation, soft_delete, user_id,
+       new_values ->> 'contact_name' AS contact_name
+FROM lead_audit.history('leads', 'acme');
+\set ECHO none
+
+\echo
+\echo 'What changed in it, value by value:'
+\echo
+\set ECHO queries
+SELECT h.id, h.user_id, d.key AS "column", d.value ->> 'old' AS old, d.value ->> 'new' AS new
+FROM lead_audit.history('leads', 'acme') h, jsonb_each(h.diff) d ORDER BY h.id, d.key;
+SELECT total, created, updated, deleted, failed, distinct_users, verified
+FROM lead_audit.summary('leads', 'acme');
+\set ECHO none
+
+\echo
+\echo '---- 5. Has anyone touched the trail? --------------------------------------------------------------'
+\echo
+\echo 'Every entry has a checksum over all that is stored of it. verify() returns one row for each fault.'
+\echo
+\set ECHO queries
+SELECT * FROM lead_audit.verify();
+\set ECHO none
+
+\echo
+\echo 'No row: nothing was touched. Now a DBA wants it to have been Maria who changed the name. Not even a'
+\echo 'superuser can simply do that ...'
+\echo
+SELECT id AS victim FROM lead_audit.history('leads', 'acme') WHERE user_id = 'tom' \gset
+\set ECHO queries
+\set ON_ERROR_STOP off
+UPDATE lead_audit.entry SET user_id = 'maria' WHERE id = :victim;
+\set ON_ERROR_STOP on
+\set ECHO none
+
+\echo
+\echo '... but one who switches the guard off first can:'
+\echo
+\set ECHO queries
+ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL;
+UPDATE lead_audit.entry SET user_id = 'maria' WHERE id = :victim;
+ALTER TABLE lead_audit.entry ENABLE ALWAYS TRIGGER append_only;
+SELECT id, operation, user_id, user_ip, request_id FROM lead_audit.history('leads', 'acme') WHERE id = :victim;
+\set ECHO none
+
+\echo
+\echo 'It looks as if Maria had done it. The checksum says otherwise:'
+\echo
+\set ECHO queries
+SELECT * FROM lead_audit.verify();
+SELECT lead_audit.verify_entry(:victim);
+SELECT total, updated, distinct_users, verified FROM lead_audit.summary('leads', 'acme');
+\set ECHO none
+\echo

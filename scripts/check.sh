@@ -1,0 +1,10 @@
+#!/bin/bash
+# check.sh: format and lints, behind `make check`.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+setup
+
+cd "$ROOT"
+step "cargo fmt --check"
+cargo fmt --all --check
+step "cargo clippy"
+cargo clippy --workspace --all-targets -- -D warnings

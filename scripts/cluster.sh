@@ -1,0 +1,156 @@
+#!/bin/bash
+# cluster.sh: private PostgreSQL clusters, for the demo and for tests. They listen on a Unix socket only, in a directory that
+# nobody but their owner (and root) can enter. The superuser is called postgres; there are no passwords. As root, the server
+# runs as the user postgres or nobody. scripts/install.sh must have run.
+#
+#   cluster.sh start DIR [LINE...]      starts the cluster in DIR, and creates it first if DIR does not exist. Each LINE is
+#                                       one of postgresql.conf, e.g. "fsync = off"; those of earlier starts are forgotten.
+#                                       Returns when it accepts connections. Harmless if it runs already (the LINEs are
+#                                       then not applied). Works after a crash or kill -9 of the server.
+#   cluster.sh stop DIR [MODE]          MODE: fast (default), immediate (like a crash), smart. Harmless if it is stopped.
+#   cluster.sh remove DIR               stops it and deletes DIR
+#   cluster.sh status DIR               exit code 0 if it runs
+#   cluster.sh url DIR [DATABASE]       prints the connection URL, as the superuser, of DATABASE (default: postgres)
+#   cluster.sh psql DIR [ARGUMENT...]   psql with the user's arguments, as the superuser unless -U says otherwise
+#   cluster.sh socket DIR               prints the socket's directory; it can be another one after each start
+#   cluster.sh log DIR                  prints the path of the server's log
+#
+# In DIR: data/, log, run (the socket's directory, or a link to one in /tmp where this one's path is too long for a socket).
+# DIR itself may become a link, see STATE in lib.sh. Exit code 1 and a message on standard error (with the end of the
+# server's log) when something fails.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+usage() { sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2; }
+
+socket_limit=$((107 - 16)) # of a socket's path, less "/.s.PGSQL.5432" and some
+
+# Sets home (where DIR really is), data, run, log.
+locate() {
+  home=$(realpath -m "$1")
+  if [ ! -e "$home" ] && [ "$STATE" != "$TARGET" ] && [[ $home == "$TARGET"/* ]]; then
+    home=$STATE/${home#"$TARGET"/} # the server's user cannot reach target/: make_home links to this
+  fi
+  data=$home/data run=$home/run log=$home/log
+}
+
+# Creates home, owned by the server's user.
+make_home() {
+  mkdir -p "$(dirname "$home")" "$(dirname "$1")"
+  mkdir -m 0700 -p "$home"
+  [ -z "$SERVER_USER" ] || chown "$SERVER_USER:" "$home"
+  [ "$(realpath -m "$1")" = "$home" ] || ln -sfn "$home" "$1"
+  as_server test -w "$home" || die "the user ${SERVER_USER:-$USER} cannot write to $home: choose a directory that it can enter"
+}
+
+initialise() {
+  rm -rf "$data.new"
+  as_server "$BIN/initdb" --no-sync -U postgres -E UTF8 --locale=C.UTF-8 --auth-local=trust --auth-host=reject \
+    -D "$data.new" >"$home/initdb.log" 2>&1 || { cat "$home/initdb.log" >&2; die "initdb failed"; }
+  echo "include_if_exists = 'cluster.conf'" >>"$data.new/postgresql.conf"
+  mv "$data.new" "$data"
+}
+
+# The server's pid if it runs. A postmaster.pid that a killed server left behind may name another process by now.
+server_pid() {
+  local pid
+  pid=$(head -n 1 "$data/postmaster.pid" 2>/dev/null) || return 1
+  [ -n "$pid" ] && [ "$(readlink "/proc/$pid/cwd")" = "$data" ] || return 1
+  echo "$pid"
+}
+
+make_socket_directory() {
+  if [ ! -d "$run" ]; then
+    if [ ${#run} -le $socket_limit ]; then
+      as_server mkdir -m 0700 "$run"
+    else
+      ln -sfn "$(as_server mktemp -d /tmp/lead_audit-XXXXXX)" "$run"
+    fi
+  fi
+  rm -f "$run"/.s.PGSQL.*
+}
+
+write_configuration() {
+  {
+    echo "listen_addresses = ''"
+    echo "unix_socket_directories = '\"$(realpath "$run")\"'"
+    echo "port = 5432"
+    echo "log_line_prefix = '%m [%p] '"
+    printf '%s\n' "$@"
+  } >"$data/cluster.conf"
+  chmod 0644 "$data/cluster.conf" # the directory keeps others out
+}
+
+start() {
+  local dir=$1 tries=0 logged=0
+  shift
+  [ -x "$BIN/postgres" ] || die "there is no server yet: run scripts/install.sh first"
+  make_home "$dir"
+  [ -d "$data" ] || initialise
+  ! server_pid >/dev/null || return 0
+  rm -f "$data/postmaster.pid"
+  make_socket_directory
+  write_configuration "$@"
+  [ ! -e "$log" ] || logged=$(stat -c %s "$log")
+  # After a kill -9 the old server's processes need a moment to notice and to let go of its shared memory.
+  until as_server "$BIN/pg_ctl" -s -w -t 120 -D "$data" -l "$log" start </dev/null >/dev/null 2>"$home/pg_ctl.log"; do
+    tries=$((tries + 1))
+    if [ $tries -lt 20 ] && tail -n 5 "$log" | grep -q 'pre-existing shared memory block'; then
+      sleep 0.5
+      continue
+    fi
+    cat "$home/pg_ctl.log" >&2
+    [ ! -e "$log" ] || tail -c "+$((logged + 1))" "$log" | tail -n 20 >&2
+    die "the server in $home did not start"
+  done
+}
+
+stop() {
+  local link
+  if server_pid >/dev/null; then
+    as_server "$BIN/pg_ctl" -s -w -t 120 -D "$data" -m "${1:-fast}" stop || die "the server in $home did not stop"
+  fi
+  if [ -L "$run" ]; then
+    link=$(readlink "$run")
+    rm -rf "$link" "$run"
+  fi
+}
+
+running() { server_pid >/dev/null || die "no server runs in $home"; }
+
+# The URL form that libpq, Rust's postgres and sqlx, psycopg, asyncpg and SQLAlchemy all read.
+url() {
+  local host
+  host=$(realpath "$run")
+  host=${host//%/%25}
+  host=${host// /%20}
+  host=${host//#/%23}
+  host=${host//&/%26}
+  host=${host//+/%2B}
+  host=${host//\?/%3F}
+  echo "postgresql://postgres@/$1?host=$host"
+}
+
+[ $# -ge 2 ] || usage
+command=$1
+shift
+dir=$1
+shift
+locate "$dir"
+case $command in
+  start) start "$dir" "$@" ;;
+  stop) stop "$@" ;;
+  remove)
+    stop immediate
+    rm -rf "$home"
+    [ ! -L "$dir" ] || rm -f "$dir"
+    ;;
+  status) server_pid >/dev/null ;;
+  url) running && url "${1:-postgres}" ;;
+  psql)
+    running
+    PGHOST=$(realpath "$run") PGUSER=postgres exec "$BIN/psql" "$@"
+    ;;
+  socket) running && realpath "$run" ;;
+  log) echo "$log" ;;
+  *) usage ;;
+esac

@@ -1,0 +1,49 @@
+#!/bin/bash
+# demo.sh: the demo, behind `make demo`, `make psql`, `make demo-url` and `make demo-stop`.
+#
+#   demo.sh run    builds and installs the extension, starts a fresh cluster in target/demo (one that is there from an
+#                  earlier run is deleted), and plays demo/story.sql
+#   demo.sh psql   psql on it: interactive, or what comes on standard input
+#   demo.sh url    prints its connection URL
+#   demo.sh stop   stops it
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+database=leads_demo
+dir=$TARGET/demo
+cluster() { "$ROOT/scripts/cluster.sh" "$@"; }
+running() { cluster status "$dir" || die "the demo does not run: type 'make demo'"; }
+
+run() {
+  step "Looking for what the build needs"
+  setup
+  "$ROOT/scripts/install.sh"
+  step "Starting a private PostgreSQL (Unix socket only) in target/demo"
+  cluster remove "$dir"
+  cluster start "$dir"
+  cluster psql "$dir" -Xq -v ON_ERROR_STOP=1 -c "CREATE ROLE lead_app LOGIN" -c "CREATE DATABASE $database OWNER lead_app"
+  step "The story (demo/story.sql)"
+  # As psql's output, its errors belong in the order in which they happen: some are part of the story.
+  (cd "$ROOT/demo" && cluster psql "$dir" -d "$database" -Xq -v ON_ERROR_STOP=1 <story.sql 2>&1)
+  step "Done. The demo is still running:"
+  note "make psql        opens psql on it (as its superuser);  echo 'SELECT …' | make -s psql  works too"
+  note "make demo-url    prints its connection URL"
+  note "make demo-stop   stops it"
+}
+
+case ${1:-} in
+  run) run ;;
+  psql)
+    running
+    if [ -t 0 ]; then exec "$ROOT/scripts/cluster.sh" psql "$dir" -d "$database"; fi
+    exec "$ROOT/scripts/cluster.sh" psql "$dir" -d "$database" -Xq -v ON_ERROR_STOP=1
+    ;;
+  url)
+    running
+    cluster url "$dir" "$database"
+    ;;
+  stop)
+    cluster stop "$dir"
+    note "The demo is stopped. 'make demo' starts it anew."
+    ;;
+  *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+esac

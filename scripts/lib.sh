@@ -1,0 +1,144 @@
+# What all scripts share; sourced, never run. It finds out where things live and as whom the server runs, and sets the
+# environment that cargo and pgrx need. It starts nothing and installs nothing: that is for setup.sh.
+#
+#   ROOT    the checkout
+#   TARGET  ROOT/target: everything that the scripts make
+#   STATE   what the server's user must be able to reach (server, clusters): TARGET, or a directory outside of it, see below
+#   PREFIX, TEST_PREFIX   private copies of the PostgreSQL server: for the demo and the acceptance tests (release build),
+#           and for the in-database tests (a debug build, with the tests in it)
+#   BIN     the server's programs in PREFIX
+# shellcheck shell=bash disable=SC2034 # what is set here is used elsewhere
+
+set -euo pipefail
+umask 022
+
+PG_MAJOR=15
+ROOT=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+TARGET=$ROOT/target
+
+# ---- messages -------------------------------------------------------------------------------------------------------
+
+export LEAD_AUDIT_STARTED=${LEAD_AUDIT_STARTED:-$EPOCHSECONDS} # by the script that called the others
+
+step() { printf '==> [%3d s] %s\n' $((EPOCHSECONDS - LEAD_AUDIT_STARTED)) "$*"; }
+note() { printf '    %s\n' "$*"; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# run_logged NAME COMMAND...: runs COMMAND with its output in target/logs/NAME.log, shows every now and then how far it
+# is, and the end of the log if it fails.
+run_logged() {
+  local log=$TARGET/logs/$1.log ticker status=0
+  shift
+  mkdir -p "$TARGET/logs"
+  : >"$log"
+  show_progress "$log" 9>&- & ticker=$!
+  "$@" </dev/null >"$log" 2>&1 || status=$?
+  kill "$ticker" 2>/dev/null || true
+  wait "$ticker" 2>/dev/null || true
+  [ ! -t 1 ] || printf '\r\033[K'
+  if [ "$status" -ne 0 ]; then
+    printf '\n---- the end of %s\n' "$log" >&2
+    tail -n 40 "$log" >&2
+    printf -- '----\n' >&2
+    die "this failed with exit code $status: $*"
+  fi
+}
+
+# The last line of a growing log, with the time: in place on a terminal, else one line every 20 seconds. Ends with its parent.
+show_progress() {
+  local start=$SECONDS seconds line
+  # Kept short and without the caller's output or lock: a sleep that outlives this must not hold them.
+  while sleep 1 >/dev/null 2>&1 9>&- && kill -0 "$$" 2>/dev/null; do
+    seconds=$((SECONDS - start))
+    line=$(tail -n 1 "$1" | tr -d '\r' | sed 's/^ *//' | cut -c 1-80)
+    if [ -t 1 ]; then
+      printf '\r\033[K    %3d s  %s' "$seconds" "$line"
+    elif [ $((seconds % 20)) -eq 0 ] && [ "$seconds" -gt 0 ]; then
+      printf '    %3d s  %s\n' "$seconds" "$line"
+    fi
+  done
+}
+
+# ---- what this user may do, and as whom the server runs --------------------------------------------------------------
+
+case $ROOT in
+*[\'\"\\\$\`:\;,]* | *$'\n'*) die "the path of this checkout has a character that the build cannot cope with: $ROOT" ;;
+esac
+if [ "$(id -u)" -ne 0 ] && [ "$(stat -c %u "$ROOT")" -ne "$(id -u)" ]; then
+  die "this checkout belongs to $(stat -c %U "$ROOT"), not to you: work in a clone of your own"
+fi
+mkdir -p "$TARGET" 2>/dev/null && [ -w "$TARGET" ] ||
+  die "cannot write to $TARGET (was it made by root? then: sudo rm -rf '$TARGET')"
+
+# PostgreSQL refuses to run as root: then the server runs as postgres, or as nobody where there is no such user.
+SERVER_USER=
+if [ "$(id -u)" -eq 0 ]; then
+  SERVER_USER=nobody
+  ! id -u postgres >/dev/null 2>&1 || SERVER_USER=postgres
+fi
+
+# Runs a command as the user that the server runs as. It starts in /, because that user may not be able to enter the
+# present directory.
+as_server() {
+  if [ -n "$SERVER_USER" ]; then
+    (cd / && exec setpriv --reuid "$SERVER_USER" --regid "$(id -g "$SERVER_USER")" --init-groups -- "$@")
+  else
+    (cd / && exec "$@")
+  fi
+}
+
+# Where the server's user cannot enter the checkout (one in /root, or with mode 0700), the server and its clusters live
+# in a directory outside, named after the checkout and linked from target/state.
+STATE=$TARGET
+if [ -n "$SERVER_USER" ] && ! as_server test -r "$TARGET" -a -x "$TARGET"; then
+  STATE=/var/tmp/lead_audit-$(printf %s "$ROOT" | sha256sum | cut -c 1-12)
+  mkdir -m 0755 "$STATE" 2>/dev/null || true
+  [ ! -L "$STATE" ] && [ -d "$STATE" ] && [ -O "$STATE" ] || die "$STATE is in the way: it does not belong to root"
+  if [ "$(readlink "$TARGET/state" || true)" != "$STATE" ]; then
+    ln -sfn "$STATE" "$TARGET/state"
+    note "The user $SERVER_USER cannot enter $ROOT: server and clusters go to $STATE." >&2
+  fi
+fi
+
+# ---- the environment -------------------------------------------------------------------------------------------------
+
+PREFIX=$STATE/pg$PG_MAJOR
+TEST_PREFIX=$STATE/pg$PG_MAJOR-test
+BIN=$PREFIX/usr/lib/postgresql/$PG_MAJOR/bin
+PACKAGES=$STATE/packages # Debian packages that could not be installed, unpacked by packages.sh
+TOOLS=$TARGET/tools      # cargo-pgrx, and the stand-in for sudo
+
+# Settings of the caller's that would lead psql, make or cargo elsewhere.
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES CDPATH
+unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGPASSWORD PGSERVICE PGSERVICEFILE PGOPTIONS PGDATA PGSSLMODE
+unset PGRX_PG_CONFIG_PATH PGRX_PG_CONFIG_AS_ENV CARGO_BUILD_TARGET
+export LC_ALL=C.UTF-8 USER=${USER:-$(id -un)}
+export CARGO_TARGET_DIR=$TARGET PGRX_HOME=$TARGET/pgrx
+PATH=$TOOLS/bin:$PATH:${CARGO_HOME:-${HOME:-/nonexistent}/.cargo}/bin:/usr/local/sbin:/usr/sbin:/sbin
+export PATH
+
+# Directories among the arguments (patterns) that exist, joined with ':'.
+existing_dirs() {
+  local dir joined=
+  for dir in "$@"; do [ ! -d "$dir" ] || joined=${joined:+$joined:}$dir; done
+  printf %s "$joined"
+}
+
+# Makes what packages.sh unpacked visible: to the server, to bindgen, and programs that are missing otherwise.
+use_private_packages() {
+  local libraries
+  [ -d "$PACKAGES/usr" ] && [ -z "${LEAD_AUDIT_PACKAGES_USED:-}" ] || return 0
+  export LEAD_AUDIT_PACKAGES_USED=1
+  libraries=$(existing_dirs "$PACKAGES"/usr/lib/*-linux-gnu* "$PACKAGES"/lib/*-linux-gnu* "$PACKAGES"/usr/lib/llvm-*/lib)
+  export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+  libraries=$(existing_dirs "$PACKAGES"/usr/lib/llvm-*/lib)
+  PATH=$PATH:$PACKAGES/usr/bin
+  if [ -z "${LIBCLANG_PATH:-}" ] && [ -n "$libraries" ]; then export LIBCLANG_PATH=${libraries##*:}; fi
+}
+use_private_packages
+
+# What a script calls that needs more than these names: gets everything that is missing.
+setup() {
+  "$ROOT/scripts/setup.sh"
+  use_private_packages
+}

@@ -1,0 +1,109 @@
+#!/bin/bash
+# packages.sh: sees to it that this machine has what the build needs from Debian: a C compiler, libclang (for bindgen),
+# PostgreSQL with its headers, and Python (for the tests). Called by setup.sh; quick and silent when nothing is missing.
+#
+# What is missing is installed with apt where that is allowed (root, or sudo without a password), except for the server
+# itself: installing the package postgresql-15 would create a system cluster and start it, which nobody asked for. So the
+# server is downloaded and unpacked under target/packages, together with the libraries it lacks. Where apt may not be used,
+# everything but the C compiler comes that way.
+#
+#   LEAD_AUDIT_PRIVATE_PACKAGES=1   never installs anything in the system, even as root
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+lib=usr/lib/postgresql/$PG_MAJOR
+include=usr/include/postgresql/$PG_MAJOR/server
+
+exists() { compgen -G "$1" >/dev/null; }
+has_compiler() { command -v cc >/dev/null && [ -e /usr/include/stdio.h ]; }
+has_libclang() {
+  local top
+  [ -z "${LIBCLANG_PATH:-}" ] || return 0
+  for top in "" "$PACKAGES"; do
+    if exists "$top/usr/lib/llvm-*/lib/libclang*.so*" && exists "$top/usr/lib/llvm-*/lib/clang/*/include/stddef.h"; then return 0; fi
+  done
+  return 1
+}
+has_file() { [ -e "/$1" ] || [ -e "$PACKAGES/$1" ]; }
+has_server() { has_file "$lib/bin/postgres" && has_file "$lib/bin/psql" && has_file "$lib/bin/pg_config"; }
+has_headers() { has_file "$include/postgres.h"; }
+has_python() { command -v python3 >/dev/null; }
+has_all() { has_compiler && has_libclang && has_server && has_headers && has_python; }
+
+! has_all || exit 0
+
+command -v apt-get >/dev/null || die "this is not Debian. Install PostgreSQL $PG_MAJOR with its server headers, libclang and a C
+compiler where Debian would have them (/usr/$lib, /usr/include/postgresql), or use Debian $((PG_MAJOR - 3))."
+
+# ---- with apt --------------------------------------------------------------------------------------------------------
+
+root=()
+[ "$(id -u)" -eq 0 ] || root=(sudo -n)
+may_install() {
+  [ "${LEAD_AUDIT_PRIVATE_PACKAGES:-}" != 1 ] || return 1
+  [ "$(id -u)" -eq 0 ] || { command -v sudo >/dev/null && sudo -n true 2>/dev/null; }
+}
+
+install=()
+has_compiler || install+=(build-essential pkg-config)
+has_libclang || install+=(libclang-dev clang)
+has_headers || install+=("postgresql-server-dev-$PG_MAJOR")
+has_python || install+=(python3)
+if [ ${#install[@]} -gt 0 ] && may_install; then
+  step "Installing Debian packages: ${install[*]}"
+  apt=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+  run_logged apt-update "${apt[@]}" update
+  run_logged apt-install "${apt[@]}" install --no-install-recommends "${install[@]}"
+  hash -r
+fi
+
+has_compiler || die "there is no C compiler. Install it and run this again:
+  apt-get install build-essential pkg-config"
+! has_all || exit 0
+
+# ---- without: downloaded and unpacked ----------------------------------------------------------------------------------
+
+command -v dpkg >/dev/null || die "dpkg is missing"
+wanted=() headers=()
+has_server || wanted+=("postgresql-$PG_MAJOR" "postgresql-client-$PG_MAJOR")
+has_libclang || wanted+=(libclang-dev)
+has_python || wanted+=(python3)
+has_headers || headers=("postgresql-server-dev-$PG_MAJOR")
+step "Downloading Debian packages to ${PACKAGES#"$ROOT/"}, without installing them: ${wanted[*]} ${headers[*]}"
+
+# apt with lists, cache and status of its own, so that it needs no rights. It knows what is installed and downloads the rest.
+work=$TARGET/apt
+rm -rf "$work"
+mkdir -p "$work"/{lists/partial,archives/partial,lone,unpacked}
+cp /var/lib/dpkg/status "$work/status"
+cat >"$work/apt.conf" <<CONF
+Dir::State "$work";
+Dir::State::Lists "$work/lists";
+Dir::State::status "$work/status";
+Dir::State::extended_states "$work/extended_states";
+Dir::Cache "$work";
+Dir::Cache::archives "$work/archives";
+Dir::Log "$work";
+APT::Sandbox::User "";
+APT::Install-Recommends "false";
+Acquire::Languages "none";
+Acquire::Retries "3";
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Pre-Install-Pkgs;
+#clear DPkg::Post-Invoke;
+CONF
+apt=(apt-get -y -q -c "$work/apt.conf")
+run_logged apt-lists "${apt[@]}" update
+
+[ ${#wanted[@]} -eq 0 ] || run_logged apt-download "${apt[@]}" --download-only install "${wanted[@]}"
+# Of these only the files are needed, not the compilers that the package depends on.
+[ ${#headers[@]} -eq 0 ] || (cd "$work/lone" && run_logged apt-headers "${apt[@]}" download "${headers[@]}")
+for deb in "$work"/archives/*.deb "$work"/lone/*.deb; do
+  [ ! -e "$deb" ] || dpkg -x "$deb" "$work/unpacked"
+done
+mkdir -p "$PACKAGES"
+cp -a "$work/unpacked/." "$PACKAGES/"
+rm -rf "$work"
+use_private_packages
+has_all || die "Debian's packages do not contain what was expected of them: see $TARGET/logs"

@@ -1,0 +1,64 @@
+#!/bin/bash
+# test.sh: all tests, behind `make test`.
+#
+#   test.sh              ledger's unit and property tests, the in-database tests, the acceptance tests
+#   test.sh ledger       only those of crates/ (none of these needs a server)
+#   test.sh pgrx [NAME]  only the in-database tests (pgrx-tests/), or those of them with NAME in their name
+#   test.sh acceptance [ARGUMENT...]   only crates/acceptance, with the release build; ARGUMENTs are those of cargo test
+#
+# The in-database tests run under `cargo pgrx test`, which starts a server of its own in a cluster that it creates anew. That
+# one does listen on a port of localhost, which pgrx chooses among the free ones and cannot do without.
+#
+# The acceptance tests start servers of their own, of the installation in LEAD_AUDIT_PG_CONFIG, in LEAD_AUDIT_STATE_DIR.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+setup
+cd "$ROOT"
+
+crates() {
+  local crate arguments=()
+  for crate in crates/*/; do
+    crate=$(basename "$crate")
+    [ "$crate" = acceptance ] || arguments+=(-p "$crate")
+  done
+  step "Unit and property tests: cargo test ${arguments[*]}"
+  cargo test --no-fail-fast "${arguments[@]}"
+}
+
+pgrx() {
+  local clusters=$STATE/test-pgdata arguments=()
+  # The clusters' directory holds the server's socket, whose path has to be short.
+  if [ ${#clusters} -gt 85 ]; then
+    clusters=$(mktemp -d /tmp/lead_audit-XXXXXX)
+    # shellcheck disable=SC2064 # clusters is gone when the trap runs
+    trap "rm -rf '$clusters'" EXIT
+  fi
+  rm -rf "$clusters" # left by a run that was killed
+  mkdir -m 0700 "$clusters"
+  if [ -n "$SERVER_USER" ]; then
+    chown "$SERVER_USER:" "$clusters"
+    arguments=(--runas "$SERVER_USER")
+    PATH=$TOOLS/sudo:$PATH
+  fi
+  step "In-database tests: cargo pgrx test pg$PG_MAJOR ${1:-}"
+  cargo pgrx test "${arguments[@]}" --pgdata "$clusters" "pg$PG_MAJOR" "$@"
+}
+
+acceptance() {
+  [ -d crates/acceptance ] || return 0
+  "$ROOT/scripts/install.sh"
+  step "Acceptance tests: cargo test -p acceptance"
+  rm -rf "$STATE/acceptance" # left by a run that was killed
+  LEAD_AUDIT_PG_CONFIG=$BIN/pg_config LEAD_AUDIT_STATE_DIR=$STATE/acceptance cargo test --no-fail-fast -p acceptance "$@"
+}
+
+case ${1:-all} in
+  all)
+    crates
+    pgrx
+    acceptance
+    step "All tests passed."
+    ;;
+  ledger) crates ;;
+  pgrx | acceptance) "$@" ;;
+  *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+esac
