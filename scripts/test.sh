@@ -1,8 +1,8 @@
 #!/bin/bash
 # test.sh: all tests, behind `make test`.
 #
-#   test.sh              ledger's unit and property tests, the in-database tests, the acceptance tests
-#   test.sh ledger       only those of crates/ (none of these needs a server)
+#   test.sh              unit and property tests, the in-database tests, the acceptance tests
+#   test.sh crates       only those of crates/ (none of these needs a server)
 #   test.sh pgrx [NAME]  only the in-database tests (pgrx-tests/), or those of them with NAME in their name
 #   test.sh acceptance [ARGUMENT...]   only crates/acceptance, with the release build; ARGUMENTs are those of cargo test
 #
@@ -58,7 +58,7 @@ case ${1:-all} in
     acceptance
     step "All tests passed."
     ;;
-  ledger) crates ;;
+  crates) crates ;;
   pgrx | acceptance) "$@" ;;
   *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac
