@@ -87,7 +87,7 @@ as_server() {
   fi
 }
 
-# Where the server's user cannot enter the checkout (one in /root, or with mode 0700), the server and its clusters live
+# Where the server's user cannot enter the checkout (one in the home of root, or with mode 0700), the server and its clusters live
 # in a directory outside, named after the checkout and linked from target/state.
 STATE=$TARGET
 if [ -n "$SERVER_USER" ] && ! as_server test -r "$TARGET" -a -x "$TARGET"; then
