@@ -61,9 +61,9 @@ mod tests {
                 "SELECT lead_audit.summary('leads', 'a')",
                 "SELECT lead_audit.write_ddl(NULL, NULL, 'public', 'leads', 'forged')",
                 "SELECT lead_audit.write_baseline('leads', gen_random_uuid(), '')",
-                "SELECT lead_audit.note_state(NULL, 'off', 0, 0)",
-                "SELECT lead_audit.after_ddl(10, false)",
-                "SELECT lead_audit.after_drop(10)",
+                "SELECT lead_audit.note_state(NULL, 'off', 0)",
+                "SELECT lead_audit.after_ddl(false)",
+                "SELECT lead_audit.after_drop()",
                 "SELECT lead_audit.watch_leads()",
                 "CREATE TRIGGER mine AFTER INSERT ON leads FOR EACH ROW
                      EXECUTE FUNCTION lead_audit.capture('00112233-4455-6677-8899-aabbccddeeff', '')",

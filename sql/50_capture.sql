@@ -1,6 +1,7 @@
 -- The triggers' functions. They run as whoever writes to the table, who needs no rights in this schema.
 CREATE FUNCTION lead_audit.capture() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_capture';
-REVOKE ALL ON FUNCTION lead_audit.capture() FROM PUBLIC;
+-- EXECUTE stays with PUBLIC: Postgres asks for it when the owner of a watched partitioned table makes a partition. Nobody else
+-- gets anywhere with it: who has no right on the schema cannot name it, and the DDL guard refuses triggers made by hand.
 COMMENT ON FUNCTION lead_audit.capture() IS 'Row trigger of a watched table. Arguments: watch_id, name of the soft-delete column or ''''.';
 
 CREATE FUNCTION lead_audit.capture_truncate() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_capture_truncate';

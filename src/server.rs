@@ -17,4 +17,4 @@ pub use scan::{for_each_row, partition_ancestors};
 pub use sequence::next_value;
 pub use subtransaction::{current_subtransaction, in_subtransaction};
 pub use text::{Text, borrowed_text, detoasted};
-pub use user::{as_user, role_name};
+pub use user::{as_owner_restricted, as_user, role_name};

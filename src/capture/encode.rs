@@ -46,13 +46,20 @@ pub enum Encoder {
         call: Box<pg_sys::FmgrInfo>,
         /// Whether money is in it, which depends on lc_monetary.
         monetary: bool,
+        /// Whether somebody else than Postgres decides what its JSON is.
+        user_defined: bool,
     },
 }
 
 impl Encoder {
-    /// Whether writing a value can run code that is not Postgres's own and may raise an error.
-    pub fn runs_foreign_code(&self) -> bool {
-        matches!(self, Encoder::ToJsonb { .. })
+    /// Whether writing a value may raise an error: by code that is not Postgres's own, or by too deep a nesting.
+    pub fn may_raise(&self) -> bool {
+        matches!(self, Encoder::ToJsonb { .. } | Encoder::Jsonb)
+    }
+
+    /// Whether two values can be told apart by their JSON. A cast to json that somebody wrote need not let them.
+    pub fn tells_apart(&self) -> bool {
+        !matches!(self, Encoder::ToJsonb { user_defined: true, .. })
     }
 
     /// Appends the value.
@@ -75,7 +82,7 @@ impl Encoder {
                 Encoder::Float8 => write_float(out, f64::from_bits(datum.value() as u64), datum, pg_sys::float8out),
                 Encoder::DateTime(type_oid) => write_date_time(out, datum, *type_oid),
                 Encoder::Jsonb => jsonb::write(out, pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast())?,
-                Encoder::ToJsonb { call, monetary } => write_to_jsonb(out, datum, call, *monetary)?,
+                Encoder::ToJsonb { call, monetary, .. } => write_to_jsonb(out, datum, call, *monetary)?,
             }
         }
         Ok(())

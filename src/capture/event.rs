@@ -76,7 +76,7 @@ pub unsafe fn record_row(event: &RowEvent) {
     let guarded = settings::on_error() == OnError::Warn;
     // SAFETY: the relation is open.
     let plan = unsafe { plan_cache::plan(event.relation, event.soft_delete_column) };
-    let result = if guarded && plan.runs_foreign_code {
+    let result = if guarded && plan.may_raise {
         // SAFETY: as the caller promises.
         in_subtransaction(|| unsafe { encode(event, &plan, &mut scratch) }).and_then(|result| result)
     } else {

@@ -2,7 +2,7 @@
 
 use super::jsonb;
 use super::plan::{encoder_for, primary_key};
-use crate::server::{OpenRelation, ServerError, Text, attribute};
+use crate::server::{OpenRelation, ServerError, Text, as_owner_restricted, attribute};
 use ledger::canonical::{compare_keys, write_string};
 use pgrx::{IntoDatum, PgSqlErrorCode, Uuid, pg_extern, pg_sys};
 use std::ffi::{CStr, CString};
@@ -71,7 +71,9 @@ fn key_of(relation: pg_sys::Oid, column_names: Option<Vec<String>>, column_value
         out.push(b':');
         match value {
             // SAFETY: the attribute is one of the open relation's.
-            Some(value) => raise_on_error(unsafe { write_as_column(out, attribute(open.tuple_desc(), index), &value) }),
+            Some(value) => raise_on_error(unsafe {
+                as_owner_restricted(open.as_ptr(), || write_as_column(out, attribute(open.tuple_desc(), index), &value))
+            }),
             None => out.extend_from_slice(b"null"),
         }
     }

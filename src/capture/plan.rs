@@ -37,8 +37,8 @@ pub struct Plan {
     pub soft_delete: Option<usize>,
     /// The name of that column that the plan was made for.
     pub soft_delete_name: String,
-    /// Whether writing a row can run code that is not Postgres's own.
-    pub runs_foreign_code: bool,
+    /// Whether writing a row may raise an error.
+    pub may_raise: bool,
     /// False as soon as anything about the relation changed.
     pub valid: Cell<bool>,
     /// Holds what the encoders point to.
@@ -95,7 +95,7 @@ impl Plan {
                 key,
                 soft_delete,
                 soft_delete_name: soft_delete_name.to_owned(),
-                runs_foreign_code: columns.iter().any(|column| column.encoder.runs_foreign_code()),
+                may_raise: columns.iter().any(|column| column.encoder.may_raise()),
                 columns,
                 valid: Cell::new(true),
                 context,
@@ -163,7 +163,13 @@ pub unsafe fn encoder_for(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext)
         pg_sys::DATEOID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID => Encoder::DateTime(base),
         pg_sys::JSONBOID => Encoder::Jsonb,
         // SAFETY: as for this function.
-        _ => unsafe { Encoder::ToJsonb { call: to_jsonb_call(type_oid, context), monetary: has_money(base, 0) } },
+        _ => unsafe {
+            Encoder::ToJsonb {
+                call: to_jsonb_call(type_oid, context),
+                monetary: has_money(base, 0),
+                user_defined: base.to_u32() >= pg_sys::FirstNormalObjectId,
+            }
+        },
     }
 }
 

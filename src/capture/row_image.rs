@@ -118,7 +118,7 @@ impl RowImage {
             let value = out.len();
             // SAFETY: as the caller promises.
             unsafe { new.write_value(out, column)? };
-            if out[value..] == old[start..end] {
+            if out[value..] == old[start..end] && column.encoder.tells_apart() {
                 out.truncate(before);
             } else if out.len() > ROW_LIMIT {
                 return Err(too_large(out.len()));

@@ -148,7 +148,9 @@ impl EntryTable {
         if [table, id_sequence].contains(&pg_sys::InvalidOid) {
             return Err(wrong("a part of schema lead_audit is missing".to_owned()));
         }
-        check_columns(&OpenRelation::open(table, pg_sys::AccessShareLock))?;
+        let open = OpenRelation::open(table, pg_sys::AccessShareLock);
+        // SAFETY: the table is open.
+        unsafe { check_columns(open.tuple_desc())? };
         Ok(EntryTable { table, id_sequence, safe_id: last_value(id_sequence).saturating_sub(ID_RESERVE) })
     }
 
@@ -203,10 +205,13 @@ fn last_value(sequence: pg_sys::Oid) -> i64 {
     }
 }
 
-fn check_columns(table: &OpenRelation) -> Result<(), ServerError> {
-    let descriptor = table.tuple_desc();
+/// Checks that a row type begins with the columns of `EntryColumn`, by name and type.
+///
+/// # Safety
+/// `descriptor` must be a live row type.
+pub unsafe fn check_columns(descriptor: pg_sys::TupleDesc) -> Result<(), ServerError> {
     for (index, &(name, type_oid)) in DEFINITIONS.iter().enumerate() {
-        // SAFETY: the table is open; attributes are looked at only as far as there are any; a name is a C string.
+        // SAFETY: as the caller promises; attributes are looked at only as far as there are any; a name is a C string.
         let right = unsafe {
             index < (*descriptor).natts as usize && {
                 let found = attribute(descriptor, index);

@@ -6,7 +6,7 @@
 
 use super::{pending, write};
 use pgrx::pg_sys;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 thread_local! {
     /// How many of the wrapped calls are under way.
@@ -33,19 +33,22 @@ pub fn install() {
     }
 }
 
-/// Counts a wrapped call for as long as it lasts, also if it ends by an error.
-struct UnderWay;
-
-impl UnderWay {
-    fn begin() -> Self {
-        DEPTH.set(DEPTH.get() + 1);
-        UnderWay
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        DEPTH.set(DEPTH.get() - 1);
+mod raw {
+    use pgrx::pg_sys;
+    // The same functions as pgrx binds, without its guard: that would turn an error into one that has lost its constraint,
+    // context and position. An error jumps over the frames below, so these hold nothing that has to be dropped.
+    unsafe extern "C-unwind" {
+        pub fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
+        pub fn standard_ProcessUtility(
+            statement: *mut pg_sys::PlannedStmt,
+            text: *const core::ffi::c_char,
+            read_only_tree: bool,
+            context: pg_sys::ProcessUtilityContext::Type,
+            params: pg_sys::ParamListInfo,
+            environment: *mut pg_sys::QueryEnvironment,
+            destination: *mut pg_sys::DestReceiver,
+            completion: *mut pg_sys::QueryCompletion,
+        );
     }
 }
 
@@ -59,43 +62,24 @@ pub fn truncate_under_way() -> u64 {
     TRUNCATE_UNDER_WAY.get()
 }
 
-/// Numbers a TRUNCATE for as long as it lasts. A trigger of it may run another one.
-struct TruncateUnderWay(u64);
-
-impl TruncateUnderWay {
-    fn begin() -> Self {
-        TRUNCATES.set(TRUNCATES.get() + 1);
-        TruncateUnderWay(TRUNCATE_UNDER_WAY.replace(TRUNCATES.get()))
-    }
-}
-
-impl Drop for TruncateUnderWay {
-    fn drop(&mut self) {
-        TRUNCATE_UNDER_WAY.set(self.0);
-    }
-}
-
-#[pgrx::pg_guard]
 unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
-    let under_way = UnderWay::begin();
-    // SAFETY: passes on what Postgres passed.
+    DEPTH.set(DEPTH.get() + 1);
+    // SAFETY: passes on what Postgres passed. An error leaves this frame at once; the abort that follows sets DEPTH right.
     unsafe {
         match PREVIOUS_EXECUTOR_FINISH.get() {
-            Some(previous) => pg_sys::ffi::pg_guard_ffi_boundary(|| previous(query)),
-            None => pg_sys::standard_ExecutorFinish(query),
+            Some(previous) => previous(query),
+            None => raw::standard_ExecutorFinish(query),
         }
     }
-    drop(under_way);
+    DEPTH.set(DEPTH.get().saturating_sub(1));
     // SAFETY: the executor's state lives until ExecutorEnd. A query with this flag is part of a statement around it (a
     // foreign key's action); its triggers have not run yet.
     let triggers_ran = unsafe { (*(*query).estate).es_top_eflags & pg_sys::EXEC_FLAG_SKIP_TRIGGERS as i32 == 0 };
     if triggers_ran {
-        write::flush();
+        flush_guarded();
     }
 }
 
-#[pgrx::pg_guard]
-#[expect(clippy::too_many_arguments, reason = "the hook's signature is Postgres's")]
 unsafe extern "C-unwind" fn process_utility(
     statement: *mut pg_sys::PlannedStmt,
     text: *const core::ffi::c_char,
@@ -109,15 +93,21 @@ unsafe extern "C-unwind" fn process_utility(
     // SAFETY: Postgres passes a statement, whose node tells what it is. Only COPY fires row triggers outside of the
     // executor; a CALL, say, may end the transaction, so nothing can be held across it.
     let kind = unsafe { (*(*statement).utilityStmt).type_ };
-    let under_way = (kind == pg_sys::NodeTag::T_CopyStmt).then(UnderWay::begin);
-    let _truncate = (kind == pg_sys::NodeTag::T_TruncateStmt).then(TruncateUnderWay::begin);
-    // SAFETY: passes on what Postgres passed.
+    let is_copy = kind == pg_sys::NodeTag::T_CopyStmt;
+    if is_copy {
+        DEPTH.set(DEPTH.get() + 1);
+    }
+    // A trigger of a TRUNCATE may run another one. After an error the number is one that no later TRUNCATE gets.
+    let outer_truncate = TRUNCATE_UNDER_WAY.get();
+    if kind == pg_sys::NodeTag::T_TruncateStmt {
+        TRUNCATES.set(TRUNCATES.get() + 1);
+        TRUNCATE_UNDER_WAY.set(TRUNCATES.get());
+    }
+    // SAFETY: passes on what Postgres passed. An error leaves this frame at once, as above.
     unsafe {
         match PREVIOUS_PROCESS_UTILITY.get() {
-            Some(previous) => pg_sys::ffi::pg_guard_ffi_boundary(|| {
-                previous(statement, text, read_only_tree, context, params, environment, destination, completion)
-            }),
-            None => pg_sys::standard_ProcessUtility(
+            Some(previous) => previous(statement, text, read_only_tree, context, params, environment, destination, completion),
+            None => raw::standard_ProcessUtility(
                 statement,
                 text,
                 read_only_tree,
@@ -129,10 +119,39 @@ unsafe extern "C-unwind" fn process_utility(
             ),
         }
     }
-    if under_way.is_some() {
-        drop(under_way);
-        write::flush();
+    TRUNCATE_UNDER_WAY.set(outer_truncate);
+    if is_copy {
+        DEPTH.set(DEPTH.get().saturating_sub(1));
+        flush_guarded();
     }
+}
+
+/// Errors of the writing become Postgres errors at this border, with nothing of Rust's left on the stack.
+#[pgrx::pg_guard]
+extern "C-unwind" fn flush_guarded() {
+    write::flush();
+}
+
+thread_local! {
+    /// DEPTH as it was when each subtransaction that is under way began.
+    static DEPTH_AT_START: RefCell<Vec<(pg_sys::SubTransactionId, u32)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes off the subtransaction and those within it; returns what DEPTH was when it began.
+fn depth_at_start(own: pg_sys::SubTransactionId) -> Option<u32> {
+    DEPTH_AT_START.with_borrow_mut(|starts| {
+        let from = starts.partition_point(|&(subtransaction, _)| subtransaction < own);
+        let depth = starts.get(from).map(|&(_, depth)| depth);
+        starts.truncate(from);
+        depth
+    })
+}
+
+/// The transaction is over: nothing is under way.
+fn end_transaction() {
+    pending::forget_all();
+    DEPTH.set(0);
+    DEPTH_AT_START.with_borrow_mut(Vec::clear);
 }
 
 #[pgrx::pg_guard]
@@ -141,7 +160,7 @@ unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _a
     match event {
         // Nothing should be left by then; what is must not be lost.
         Event::XACT_EVENT_PRE_COMMIT | Event::XACT_EVENT_PRE_PREPARE => write::flush(),
-        Event::XACT_EVENT_COMMIT | Event::XACT_EVENT_PREPARE | Event::XACT_EVENT_ABORT => pending::forget_all(),
+        Event::XACT_EVENT_COMMIT | Event::XACT_EVENT_PREPARE | Event::XACT_EVENT_ABORT => end_transaction(),
         _ => {}
     }
 }
@@ -155,8 +174,18 @@ unsafe extern "C-unwind" fn subtransaction_event(
 ) {
     use pg_sys::SubXactEvent as Event;
     match event {
-        Event::SUBXACT_EVENT_ABORT_SUB => pending::forget_from(own),
-        Event::SUBXACT_EVENT_COMMIT_SUB => pending::hand_up(own, parent),
+        Event::SUBXACT_EVENT_START_SUB => DEPTH_AT_START.with_borrow_mut(|starts| starts.push((own, DEPTH.get()))),
+        Event::SUBXACT_EVENT_ABORT_SUB => {
+            pending::forget_from(own);
+            // Calls that the error left are not under way any more.
+            if let Some(depth) = depth_at_start(own) {
+                DEPTH.set(depth);
+            }
+        }
+        Event::SUBXACT_EVENT_COMMIT_SUB => {
+            pending::hand_up(own, parent);
+            depth_at_start(own);
+        }
         _ => {}
     }
 }

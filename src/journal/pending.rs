@@ -17,6 +17,8 @@ struct Pending {
     // In the order of the events, so subtransactions only grow towards the end.
     entries: Vec<PendingEntry>,
     bytes: usize,
+    /// How many batches are being written: a trigger on the log can write to a watched table and so begin another.
+    taken: usize,
     /// A child of the transaction's context: it goes with the transaction at the latest.
     context: pg_sys::MemoryContext,
 }
@@ -27,7 +29,7 @@ impl Pending {
         for entry in entries {
             // SAFETY: a tuple is freed once, after its entry has left the list; its context is live until the transaction ends.
             unsafe {
-                self.bytes -= (*entry.tuple).t_len as usize;
+                self.bytes = self.bytes.saturating_sub((*entry.tuple).t_len as usize);
                 pg_sys::heap_freetuple(entry.tuple);
             }
         }
@@ -36,7 +38,7 @@ impl Pending {
 
 thread_local! {
     static PENDING: RefCell<Pending> =
-        const { RefCell::new(Pending { entries: Vec::new(), bytes: 0, context: std::ptr::null_mut() }) };
+        const { RefCell::new(Pending { entries: Vec::new(), bytes: 0, taken: 0, context: std::ptr::null_mut() }) };
 }
 
 /// The memory context for the tuples of pending entries.
@@ -81,7 +83,8 @@ impl std::ops::Deref for Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         PENDING.with_borrow_mut(|pending| {
-            if pending.entries.is_empty() && !pending.context.is_null() {
+            pending.taken = pending.taken.saturating_sub(1);
+            if pending.taken == 0 && pending.entries.is_empty() && !pending.context.is_null() {
                 pending.bytes = 0;
                 // SAFETY: no entry points into it any more.
                 unsafe { pg_sys::MemoryContextReset(pending.context) };
@@ -98,6 +101,7 @@ pub fn take_current() -> Taken {
     let current = current_subtransaction();
     PENDING.with_borrow_mut(|pending| {
         let from = pending.entries.partition_point(|entry| entry.subtransaction < current);
+        pending.taken += 1;
         Taken(pending.entries.split_off(from))
     })
 }
@@ -125,6 +129,7 @@ pub fn forget_all() {
     PENDING.with_borrow_mut(|pending| {
         pending.entries.clear();
         pending.bytes = 0;
+        pending.taken = 0;
         pending.context = std::ptr::null_mut();
     });
 }

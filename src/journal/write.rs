@@ -7,7 +7,7 @@ use super::{flush_points, unwritten};
 use crate::origin;
 use crate::server::{OpenRelation, ServerError, Text, in_context, in_subtransaction};
 use crate::settings::{self, OnError};
-use pgrx::pg_sys;
+use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::RefCell;
 
 /// How many tuples go to the table in one call, as in COPY.
@@ -199,6 +199,14 @@ unsafe fn insert_chunk(
     }
 }
 
+fn skipped_by_trigger() -> ServerError {
+    ServerError {
+        code: PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+        message: "a trigger on lead_audit.entry suppressed the entry".to_owned(),
+        detail: None,
+    }
+}
+
 /// The slow way, for a table on which somebody has put triggers of their own.
 ///
 /// # Safety
@@ -216,6 +224,9 @@ unsafe fn insert_each(
             let slot = pg_sys::MakeSingleTupleTableSlot(table.tuple_desc(), &pg_sys::TTSOpsHeapTuple);
             pg_sys::ExecStoreHeapTuple(entry.tuple, slot, false);
             pg_sys::ExecSimpleRelationInsert(result, estate, slot);
+            if (*slot).tts_tid.ip_posid == 0 {
+                skipped_by_trigger().raise(None);
+            }
             pg_sys::ExecDropSingleTupleTableSlot(slot);
         }
         pg_sys::AfterTriggerEndQuery(estate);

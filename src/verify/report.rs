@@ -2,6 +2,7 @@
 //! memory does not grow with the trail and a cancel is heard between any two.
 
 use super::stored_entry::{COLUMN_LIST, StoredEntry, StoredFault};
+use crate::journal::check_columns;
 use crate::server::{RowMemory, ServerError};
 use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 use pgrx::iter::TableIterator;
@@ -95,6 +96,9 @@ unsafe fn check_fetched(scratch: &mut Vec<u8>, each: &mut impl FnMut(Option<i64>
     // SAFETY: the table has numvals tuples of its row type. What is detoasted is in a context that is emptied after each row.
     unsafe {
         let table = pg_sys::SPI_tuptable;
+        if let Err(error) = check_columns((*table).tupdesc) {
+            error.raise(Some("lead_audit.entry was altered: its entries cannot be read as they were written.".to_owned()));
+        }
         let columns = (*(*table).tupdesc).natts as usize;
         let (mut values, mut nulls) = (vec![pg_sys::Datum::from(0); columns], vec![true; columns]);
         let mut memory = RowMemory::new(c"lead_audit verified entry");

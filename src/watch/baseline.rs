@@ -3,7 +3,7 @@
 use crate::capture::{RowEvent, RowOperation, record_row};
 use crate::journal;
 use crate::origin;
-use crate::server::for_each_row;
+use crate::server::{as_owner_restricted, for_each_row};
 use pgrx::{Uuid, pg_extern, pg_sys};
 
 /// `lead_audit.write_baseline(regclass, uuid, text)`: returns the number of rows. enable() holds a lock that keeps writers
@@ -25,8 +25,8 @@ fn write_rows(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &str) -
             row,
             new_row: None,
         };
-        // SAFETY: the scan keeps table and row until this returns.
-        unsafe { record_row(&event) };
+        // SAFETY: the scan keeps table and row until this returns. Values of the table can run code of its owner's.
+        unsafe { as_owner_restricted(table, || record_row(&event)) };
         rows += 1;
     });
     journal::flush();

@@ -7,7 +7,7 @@ use crate::server::{ServerError, Text, as_user};
 use pgrx::datum::DatumWithOid;
 use pgrx::{PgList, PgSqlErrorCode, Spi, Uuid, pg_extern, pg_sys};
 use std::cell::Cell;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 /// Longest command that an entry keeps, in bytes.
 const COMMAND_LIMIT: usize = 10_000;
@@ -74,14 +74,19 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(fcinfo: pg_sys::FunctionCal
     // SAFETY: reads a variable of the session.
     let invoker = unsafe { pg_sys::GetUserId() };
     let Some(owner) = extension_owner() else { return pg_sys::Datum::from(0) };
-    // SAFETY: the arguments are an oid and a boolean and say so.
-    let arguments =
-        unsafe { [DatumWithOid::new(invoker, pg_sys::OIDOID), DatumWithOid::new(effect == Effect::Partition, pg_sys::BOOLOID)] };
-    let (call, arguments) = match is_drop {
-        true => ("SELECT lead_audit.after_drop($1)", &arguments[..1]),
-        false => ("SELECT lead_audit.after_ddl($1, $2)", &arguments[..]),
-    };
-    let result = origin::acting_for(invoker, || as_user(owner, || Spi::run_with_args(call, arguments)));
+    let result = origin::acting_for(invoker, || {
+        as_user(owner, || {
+            refuse_unless_allowed(invoker, is_drop)?;
+            match is_drop {
+                true => Spi::run("SELECT lead_audit.after_drop()"),
+                // SAFETY: the argument is a boolean and says so.
+                false => Spi::run_with_args(
+                    "SELECT lead_audit.after_ddl($1)",
+                    &[unsafe { DatumWithOid::new(effect == Effect::Partition, pg_sys::BOOLOID) }],
+                ),
+            }
+        })
+    });
     if let Err(error) = result {
         ServerError {
             code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
@@ -91,6 +96,21 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(fcinfo: pg_sys::FunctionCal
         .raise(None);
     }
     pg_sys::Datum::from(0)
+}
+
+/// Raises the error of `lead_audit.refuse_ddl()` where it has one, judging by the newest snapshot.
+fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Result<()> {
+    let query = CString::new(format!("SELECT lead_audit.refuse_ddl({}, {is_drop})", invoker.to_u32())).unwrap_or_default();
+    // SAFETY: what the command has done so far is made visible, then a snapshot that sees it is pushed and taken off again;
+    // after an error the abort of the transaction takes it off. `connect` ends what it begins.
+    unsafe {
+        pg_sys::CommandCounterIncrement();
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        // Read only, which makes SPI use the snapshot that is active; pgrx decides that by itself, and otherwise.
+        let result = Spi::connect(|_| Spi::check_status(pg_sys::SPI_execute(query.as_ptr(), true, 1)).map(|_| ()));
+        pg_sys::PopActiveSnapshot();
+        result
+    }
 }
 
 /// What a command means to the guard, as far as its parse tree tells.
