@@ -1,6 +1,7 @@
 //! In-database tests, a file for each behaviour. Each test runs in a transaction of its own that is rolled back, as
 //! superuser in a database that has nothing but the extension. `trail` is what they share.
 
+mod attacks;
 mod capture;
 mod context;
 mod ddl_guard;
