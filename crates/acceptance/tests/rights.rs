@@ -226,3 +226,24 @@ fn no_ordinary_path_changes_an_entry() {
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 4);
     assert_trail_gives_table(&mut admin, "leads");
 }
+
+/// A transaction that began before the table was renamed, or watched, sees neither; the guard does.
+#[test]
+fn a_snapshot_from_before_is_no_way_around_the_guard() {
+    let cluster = Cluster::start();
+    let mut admin = app_database(&cluster, "snapshot");
+    let mut app = cluster.session("app", "snapshot");
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1";
+
+    call(&mut app, begin);
+    call(&mut admin, "ALTER TABLE leads RENAME TO prospects");
+    assert_eq!(sqlstate(&mut app, r#"DROP TRIGGER "00_lead_audit_row" ON prospects"#), REFUSED);
+    call(&mut app, "ROLLBACK");
+
+    call(&mut admin, "CREATE TABLE fresh (id int PRIMARY KEY); ALTER TABLE fresh OWNER TO app");
+    call(&mut app, begin);
+    call(&mut admin, "SELECT lead_audit.enable('fresh')");
+    assert_eq!(sqlstate(&mut app, "ALTER TABLE fresh DISABLE TRIGGER ALL"), REFUSED);
+    call(&mut app, "ROLLBACK; INSERT INTO fresh VALUES (1)");
+    assert_eq!(value::<i64>(&mut admin, ENTRIES), 1);
+}
