@@ -75,7 +75,11 @@ impl Encoder {
                 Encoder::Int4 => write_integer(out, i64::from(datum.value() as i32)),
                 Encoder::Int8 => write_integer(out, datum.value() as i64),
                 Encoder::Text => write_text(out, detoasted(datum))?,
-                Encoder::Uuid => write_uuid(out, std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), 16)),
+                Encoder::Uuid => {
+                    out.push(b'"');
+                    ledger::write_uuid(out, &*datum.cast_mut_ptr::<[u8; 16]>());
+                    out.push(b'"');
+                }
                 Encoder::Bytea => write_bytea(out, detoasted(datum))?,
                 Encoder::Numeric => write_number(out, numeric_text(datum)),
                 Encoder::Float4 => write_float(out, f64::from(f32::from_bits(datum.value() as u32)), datum, pg_sys::float4out),
@@ -125,18 +129,6 @@ fn reserve(out: &mut Vec<u8>, length: usize) -> Result<(), ServerError> {
         message: format!("out of memory for an audit entry with a value of {length} bytes"),
         detail: None,
     })
-}
-
-fn write_uuid(out: &mut Vec<u8>, uuid: &[u8]) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.push(b'"');
-    for (i, byte) in uuid.iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            out.push(b'-');
-        }
-        out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]]);
-    }
-    out.push(b'"');
 }
 
 /// A number's text as it is; what is none to JSON (NaN, Infinity) as a string, as to_jsonb does.

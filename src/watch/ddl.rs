@@ -157,7 +157,8 @@ struct Guarding;
 
 impl Guarding {
     fn begin() -> Option<Self> {
-        (!GUARDING.replace(true)).then_some(Guarding)
+        // Made only if it is the first: dropping one ends the guarding.
+        (!GUARDING.replace(true)).then(|| Guarding)
     }
 }
 
@@ -167,7 +168,7 @@ impl Drop for Guarding {
     }
 }
 
-/// Who owns schema lead_audit; `None` while DROP EXTENSION is taking it away.
+/// Who owns schema lead_audit; `None` if there is none.
 fn extension_owner() -> Option<pg_sys::Oid> {
     // SAFETY: a look-up in the system catalog; the tuple is released when its owner column has been read.
     unsafe {

@@ -197,7 +197,8 @@ fn integer(out: &mut Vec<u8>, member: &str, value: Option<i64>) {
     }
 }
 
-fn write_uuid(out: &mut Vec<u8>, uuid: &[u8; 16]) {
+/// Appends a UUID's text: lowercase, with hyphens, without quotes.
+pub fn write_uuid(out: &mut Vec<u8>, uuid: &[u8; 16]) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut text = [b'-'; 36];
     let mut at = 0;

@@ -20,6 +20,6 @@ pub mod time;
 mod verify;
 
 pub use canonical::NotCanonical;
-pub use entry::{Entry, FORMAT};
+pub use entry::{Entry, FORMAT, write_uuid};
 pub use hash::{key_hash, leaf_hash};
 pub use verify::Fault;
