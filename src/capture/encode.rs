@@ -7,6 +7,7 @@ use super::jsonb;
 use super::pinned::Pinned;
 use crate::server::{ServerError, detoasted};
 use ledger::canonical::write_string_bytes;
+use ledger::{write_i64, write_uuid};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys;
 use std::ffi::CStr;
@@ -71,13 +72,13 @@ impl Encoder {
         unsafe {
             match self {
                 Encoder::Bool => out.extend_from_slice(if datum.value() as u8 != 0 { b"true" } else { b"false" }),
-                Encoder::Int2 => write_integer(out, i64::from(datum.value() as i16)),
-                Encoder::Int4 => write_integer(out, i64::from(datum.value() as i32)),
-                Encoder::Int8 => write_integer(out, datum.value() as i64),
+                Encoder::Int2 => write_i64(out, i64::from(datum.value() as i16)),
+                Encoder::Int4 => write_i64(out, i64::from(datum.value() as i32)),
+                Encoder::Int8 => write_i64(out, datum.value() as i64),
                 Encoder::Text => write_text(out, detoasted(datum))?,
                 Encoder::Uuid => {
                     out.push(b'"');
-                    ledger::write_uuid(out, &*datum.cast_mut_ptr::<[u8; 16]>());
+                    write_uuid(out, &*datum.cast_mut_ptr::<[u8; 16]>());
                     out.push(b'"');
                 }
                 Encoder::Bytea => write_bytea(out, detoasted(datum))?,
@@ -91,10 +92,6 @@ impl Encoder {
         }
         Ok(())
     }
-}
-
-fn write_integer(out: &mut Vec<u8>, value: i64) {
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// Writes a string, unless it is longer than jsonb can show. Memory for it is asked for first: running out of it in the

@@ -18,7 +18,7 @@ pub(crate) fn write_u64(out: &mut Vec<u8>, value: u64) {
 }
 
 /// Appends `value`.
-pub(crate) fn write_i64(out: &mut Vec<u8>, value: i64) {
+pub fn write_i64(out: &mut Vec<u8>, value: i64) {
     if value < 0 {
         out.push(b'-');
     }

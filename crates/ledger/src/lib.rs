@@ -20,6 +20,7 @@ pub mod time;
 mod verify;
 
 pub use canonical::NotCanonical;
+pub use decimal::write_i64;
 pub use entry::{Entry, FORMAT, write_uuid};
 pub use hash::{key_hash, leaf_hash};
 pub use verify::Fault;
