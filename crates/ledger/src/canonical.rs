@@ -11,6 +11,6 @@ mod write;
 
 pub(crate) use check::check_str;
 pub use check::{NotCanonical, Reason, check};
-pub(crate) use members::members;
+pub use members::{Members, members};
 pub use order::compare_keys;
 pub use write::{write_string, write_string_bytes};

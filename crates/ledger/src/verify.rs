@@ -84,6 +84,12 @@ impl Entry<'_> {
                 return Err(Fault::NotAnObject { column });
             }
         }
+        self.verify_key_hashes(scratch)
+    }
+
+    /// Checks the two key hashes alone, of an entry whose JSON columns are known to be canonical objects. Looks at
+    /// `watch_id`, `key_hash`, `previous_key_hash`, `operation`, `row_key` and `row_values` only. `scratch` is emptied.
+    pub fn verify_key_hashes(&self, scratch: &mut Vec<u8>) -> Result<(), Fault> {
         let computed = match (&self.watch_id, self.row_key) {
             (Some(watch_id), Some(row_key)) => Some(key_hash(watch_id, row_key.as_bytes())),
             _ => None,

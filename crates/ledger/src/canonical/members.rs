@@ -6,13 +6,13 @@ use super::write::find_special;
 ///
 /// A canonical name has one spelling, so two names are equal if and only if they are written alike. Of a text that is not
 /// canonical this gives nothing that means anything, but it always ends.
-pub(crate) fn members(object: &str) -> Members<'_> {
+pub fn members(object: &str) -> Members<'_> {
     Members { rest: object.strip_prefix('{').unwrap_or_default() }
 }
 
 /// Iterator of [`members`].
 #[derive(Debug, Clone)]
-pub(crate) struct Members<'a> {
+pub struct Members<'a> {
     /// From the quote before the next name on; begins with no quote where there is none.
     rest: &'a str,
 }
