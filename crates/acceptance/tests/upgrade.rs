@@ -1,0 +1,189 @@
+//! ALTER EXTENSION lead_audit UPDATE, from the first version on: an upgraded database is not different from a new one, keeps its
+//! trail, and nobody who writes meanwhile notices.
+
+use acceptance::{Cluster, Session, add_leads, app_database, assert_intact, call, value};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const FIRST: &str = "0.1";
+const CATALOG: &str = include_str!("../sql/catalog.sql");
+
+fn catalog(admin: &mut Session) -> BTreeSet<String> {
+    call(admin, "SET search_path = pg_catalog");
+    let facts: Vec<String> = admin.query(CATALOG, &[]).expect("the catalog can be read").iter().map(|row| row.get(0)).collect();
+    call(admin, "RESET search_path");
+    assert!(facts.len() > 300, "the query has lost most of the catalog: {facts:#?}");
+    facts.into_iter().collect()
+}
+
+/// A database of the application's that is still at the first version.
+fn first_version(cluster: &Cluster, name: &str) -> Session {
+    let mut admin = app_database(cluster, name);
+    call(
+        &mut admin,
+        &format!(
+            "DROP EXTENSION lead_audit CASCADE; DROP SCHEMA IF EXISTS lead_audit; CREATE EXTENSION lead_audit VERSION '{FIRST}'"
+        ),
+    );
+    assert_eq!(version(&mut admin), FIRST);
+    admin
+}
+
+fn version(admin: &mut Session) -> String {
+    value(admin, "SELECT extversion FROM pg_extension WHERE extname = 'lead_audit'")
+}
+
+/// Over what was written up to some entry.
+fn digest(admin: &mut Session, last: i64) -> String {
+    value(
+        admin,
+        &format!(
+            "SELECT md5(string_agg(concat_ws(' ', id, encode(checksum, 'hex'), row_key, row_values, changed_values), E'\\n' ORDER BY id))
+             FROM lead_audit.entry WHERE id <= {last}"
+        ),
+    )
+}
+
+#[test]
+fn an_upgraded_database_is_as_a_new_one() {
+    let cluster = Cluster::start();
+    let mut admin = cluster.admin("postgres");
+    call(&mut admin, "CREATE DATABASE new");
+    call(&mut admin, "CREATE DATABASE upgraded");
+    let mut new = cluster.admin("new");
+    call(&mut new, "CREATE EXTENSION lead_audit");
+    let mut upgraded = cluster.admin("upgraded");
+    call(&mut upgraded, &format!("CREATE EXTENSION lead_audit VERSION '{FIRST}'; ALTER EXTENSION lead_audit UPDATE"));
+    let (new, upgraded) = (catalog(&mut new), catalog(&mut upgraded));
+    let only =
+        |these: &BTreeSet<String>, those: &BTreeSet<String>| these.difference(those).cloned().collect::<Vec<_>>().join("\n");
+    assert!(
+        new == upgraded,
+        "ALTER EXTENSION UPDATE does not make what CREATE EXTENSION makes: see docs/decisions/004-upgrade-scripts.md\n\
+         --- only in a new database:\n{}\n--- only in an upgraded one:\n{}\n---",
+        only(&new, &upgraded),
+        only(&upgraded, &new)
+    );
+}
+
+#[test]
+fn the_trail_stays_and_goes_on() {
+    for cluster in [Cluster::start(), Cluster::builder().preloaded().start()] {
+        let mut admin = first_version(&cluster, "older");
+        let mut app = cluster.session("app", "older");
+        add_leads(&mut app, 1, 500);
+
+        // Everything works with the old objects.
+        call(
+            &mut app,
+            "UPDATE leads SET is_deleted = true WHERE created_by = 'user-1'; DELETE FROM leads WHERE created_by = 'user-2'",
+        );
+        call(
+            &mut admin,
+            "CREATE TABLE other (id int PRIMARY KEY, note text); INSERT INTO other VALUES (1, 'there before');
+             SELECT lead_audit.enable('other', baseline => true); TRUNCATE other; INSERT INTO other VALUES (2, 'x');
+             CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id); SELECT lead_audit.enable('parted');
+             CREATE TABLE part PARTITION OF parted DEFAULT; INSERT INTO parted VALUES (1);
+             ALTER TABLE other RENAME TO another; ALTER TABLE another ADD COLUMN more int; UPDATE another SET more = 1;
+             CREATE TABLE gone (id int); SELECT lead_audit.enable('gone'); DROP TABLE gone;
+             CREATE ROLE auditor; GRANT USAGE ON SCHEMA lead_audit TO auditor; GRANT SELECT ON lead_audit.log, lead_audit.stats TO auditor;
+             GRANT EXECUTE ON FUNCTION lead_audit.history(regclass, text), lead_audit.verify(bigint, bigint, timestamptz, timestamptz) TO auditor;
+             CREATE VIEW public.mine AS SELECT id, new_values FROM lead_audit.log WHERE user_id IS NULL",
+        );
+        assert_eq!((app.warnings(), admin.warnings()), (vec![], vec![]));
+        let refused =
+            app.batch_execute("ALTER TABLE leads DISABLE TRIGGER \"00_lead_audit_row\"").expect_err("the owner may not");
+        assert_eq!(refused.code().map(|code| code.code().to_owned()).as_deref(), Some("42501"));
+        let history = "SELECT string_agg(operation, ' ' ORDER BY id) FROM lead_audit.history('another', '2')";
+        assert_eq!(value::<String>(&mut admin, history), "INSERT UPDATE");
+        assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 0);
+        assert_intact(&mut admin);
+        let before: i64 = value(&mut admin, "SELECT max(id) FROM lead_audit.entry");
+        let digest_before = digest(&mut admin, before);
+        let watching = "SELECT md5(string_agg(concat_ws(' ', watch_id, table_schema, table_name, soft_delete_column, state, enabled_at, ended_at, baseline_at), ' ' ORDER BY watch_id)) FROM lead_audit.watch";
+        let watching_before: String = value(&mut admin, watching);
+
+        // Sessions write before, during and after the update; those that were open all the time, too.
+        let (stop, written) = (AtomicBool::new(false), AtomicBool::new(false));
+        let changes: i64 = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..3)
+                .map(|writer| {
+                    let mut session = cluster.session("app", "older");
+                    let (stop, written) = (&stop, &written);
+                    scope.spawn(move || {
+                        let mut changes = 0;
+                        while changes < 20 || !stop.load(Ordering::Relaxed) {
+                            call(
+                                &mut session,
+                                &format!("INSERT INTO leads (id) VALUES ('{writer}-{changes}'); UPDATE leads SET source = 'b' WHERE id = '{writer}-{changes}'"),
+                            );
+                            changes += 2;
+                            written.store(true, Ordering::Relaxed);
+                        }
+                        assert_eq!(session.warnings(), [""; 0]);
+                        changes
+                    })
+                })
+                .collect();
+            while !written.load(Ordering::Relaxed) && !writers.iter().any(std::thread::ScopedJoinHandle::is_finished) {
+                std::thread::yield_now();
+            }
+            call(&mut admin, "ALTER EXTENSION lead_audit UPDATE");
+            stop.store(true, Ordering::Relaxed);
+            writers.into_iter().map(|writer| writer.join().expect("each writer ends")).sum()
+        });
+        assert_ne!(version(&mut admin), FIRST);
+        let entries = format!("SELECT count(*) FROM lead_audit.entry WHERE id > {before} AND operation IN ('INSERT', 'UPDATE')");
+        assert_eq!(value::<i64>(&mut admin, &entries), changes);
+
+        assert_eq!(digest(&mut admin, before), digest_before);
+        assert_eq!(value::<String>(&mut admin, watching), watching_before);
+        assert_eq!(value::<String>(&mut admin, history), "INSERT UPDATE");
+        call(&mut app, "UPDATE leads SET is_deleted = false WHERE created_by = 'user-1'; TRUNCATE leads");
+        call(&mut app, "INSERT INTO leads (id) VALUES ('at last')");
+        call(
+            &mut admin,
+            "INSERT INTO parted VALUES (2); CREATE TABLE new_one (id int PRIMARY KEY); SELECT lead_audit.enable('new_one'); INSERT INTO new_one VALUES (1);
+             SELECT lead_audit.disable('another'); SELECT lead_audit.enable('another'); INSERT INTO another VALUES (3)",
+        );
+        assert_eq!((app.warnings(), admin.warnings()), (vec![], vec![]));
+        assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 0);
+        assert_intact(&mut admin);
+        call(&mut admin, "DELETE FROM another; INSERT INTO leads SELECT * FROM leads LIMIT 0");
+
+        // Whom the administrator gave rights has them.
+        call(
+            &mut admin,
+            "SET ROLE auditor; SELECT * FROM lead_audit.log LIMIT 1; SELECT * FROM lead_audit.history('leads', 'at last'); SELECT * FROM lead_audit.verify();
+             SELECT * FROM lead_audit.stats; RESET ROLE; SELECT count(*) FROM public.mine",
+        );
+        assert!(admin.batch_execute("SET ROLE auditor; SELECT lead_audit.disable('leads')").is_err());
+    }
+}
+
+#[test]
+fn a_dump_of_the_first_version_is_restored_into_this_one() {
+    let cluster = Cluster::start();
+    let mut admin = first_version(&cluster, "older");
+    let mut app = cluster.session("app", "older");
+    add_leads(&mut app, 1, 500);
+    call(
+        &mut app,
+        "UPDATE leads SET is_deleted = true WHERE created_by = 'user-1'; DELETE FROM leads WHERE created_by = 'user-2'",
+    );
+    let last: i64 = value(&mut admin, "SELECT max(id) FROM lead_audit.entry");
+    let before = digest(&mut admin, last);
+    let file = cluster.directory().join("older.dump");
+    let file = file.to_str().expect("UTF-8");
+    cluster.run("pg_dump", &["-Fc", "-d", "older", "-f", file]);
+    call(&mut cluster.admin("postgres"), "CREATE DATABASE newer TEMPLATE template0");
+    cluster.run("pg_restore", &["--exit-on-error", "-d", "newer", file]);
+
+    let mut admin = cluster.admin("newer");
+    assert_ne!(version(&mut admin), FIRST);
+    let mut app = cluster.session("app", "newer");
+    call(&mut app, "UPDATE leads SET is_deleted = false WHERE created_by = 'user-1'; INSERT INTO leads (id) VALUES ('new')");
+    assert_eq!(app.warnings(), [""; 0]);
+    assert_eq!(digest(&mut admin, last), before);
+    assert_intact(&mut admin);
+}

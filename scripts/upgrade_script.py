@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""upgrade_script.py: writes the upgrade script of the version being made, so that nobody has to copy SQL by hand.
+
+  upgrade_script.py            writes sql/lead_audit--OLD--NEW.sql
+  upgrade_script.py --check    says whether the file that is there is up to date (exit code 1 if not)
+
+NEW is the default_version of lead_audit.control, OLD the newest version in sql/released/, whose install script is kept there.
+The upgrade script has every statement of sql/*.sql that OLD did not have, in their order; CREATE FUNCTION, VIEW and TRIGGER
+of what OLD had already become CREATE OR REPLACE, an event trigger is dropped and made again. What else has changed cannot be
+worked out and is written by hand, in sql/upgrade/OLD--NEW.sql: ALTER TABLE for a table of OLD's, DROP for what is no more (a
+function whose arguments or result changed, too: it is then made anew with its rights and comments), data that has to move. Its
+part above the line "-- GENERATED" comes before those statements, the part below it after them.
+
+crates/acceptance/tests/upgrade.rs compares the catalogs of a fresh and of an upgraded database, and so tells what is missing.
+docs/decisions/004-upgrade-scripts.md says why it is done this way.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MARK = "-- GENERATED"
+TOKEN = re.compile(
+    r"(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<quoted>'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|(?P<tag>\$\w*\$).*?(?P=tag))|(?P<end>;)|(?P<other>[^-/'\"$;]+|.)",
+    re.DOTALL,
+)
+# What a statement makes or is about: the kinds first whose names contain other words.
+MAKES = re.compile(
+    r"CREATE (?:OR REPLACE )?(?:UNIQUE )?(?P<kind>EVENT TRIGGER|TRIGGER|FUNCTION|VIEW|TABLE|SEQUENCE|INDEX|TYPE|DOMAIN|ROLE)"
+    r" (?:IF NOT EXISTS )?(?P<name>[\w.\"]+)(?:.*? ON (?P<on>[\w.]+))?",
+    re.DOTALL,
+)
+REPLACEABLE = ("FUNCTION", "VIEW", "TRIGGER")
+
+
+def fail(message):
+    sys.exit(f"upgrade_script.py: {message}")
+
+
+def statements(text):
+    """The statements of a script, each from its first word to before its semicolon."""
+    found, current = [], []
+    for token in TOKEN.finditer(text):
+        if token["end"]:
+            found.append("".join(current).strip())
+            current = []
+        elif token["comment"] is None:
+            current.append(token.group())
+    if "".join(current).strip():
+        fail(f"a statement does not end: {''.join(current).strip()[:80]}")
+    return [statement for statement in found if statement]
+
+
+def key(statement):
+    """What makes two statements the same, however they are broken into lines."""
+    return " ".join(statement.split())
+
+
+def made(statement):
+    """(kind, name) of what a CREATE statement makes; a trigger's name includes its table. None for other statements."""
+    match = MAKES.match(statement)
+    if not match:
+        return None
+    kind, name = match["kind"], match["name"]
+    return kind, f"{name} ON {match['on']}" if kind == "TRIGGER" else name
+
+
+def mentions(statement, kind, name):
+    """Whether a REVOKE, GRANT, COMMENT or ALTER is about the object."""
+    if kind == "EVENT TRIGGER":
+        return re.search(rf"\bEVENT TRIGGER {re.escape(name)}\b", statement) is not None
+    if kind == "TRIGGER":
+        trigger, table = name.split(" ON ")
+        return re.search(rf"\bTRIGGER {re.escape(trigger)}\b", statement) is not None and table in statement
+    if kind == "FUNCTION" and " FUNCTION " not in statement:
+        return False
+    return re.search(rf"{re.escape(name)}(?![\w])", statement.split(" IS '")[0]) is not None
+
+
+def difference(old, new, by_hand):
+    """The statements that lead from old to new, given what is done by hand."""
+    had_text = {key(statement) for statement in old}
+    had = {made(statement) for statement in old} - {None}
+    dropped = {(kind, name) for kind, name in had
+               if re.search(rf"\bDROP {kind} (?:IF EXISTS )?{re.escape(name)}(?![\w])", by_hand)}
+    anew, result = set(dropped), []
+    for statement in new:
+        what = made(statement)
+        if what is None:
+            if statement.startswith("DO ") or statement.startswith("SELECT lead_audit."):
+                continue  # what only an installation does
+            about_anew = statement.startswith(("REVOKE", "GRANT", "COMMENT", "ALTER")) and any(mentions(statement, *w) for w in anew)
+            if key(statement) not in had_text or about_anew:
+                result.append(statement)
+            continue
+        kind, name = what
+        if key(statement) in had_text and what not in dropped:
+            continue
+        if what not in had or what in dropped:
+            anew.add(what)
+        if kind in REPLACEABLE and what in had:  # only one of several functions of the name may have been dropped
+            statement = re.sub(r"^CREATE (OR REPLACE )?", "CREATE OR REPLACE ", statement)
+        elif what in anew:
+            pass
+        elif kind == "EVENT TRIGGER":
+            anew.add(what)
+            result.append(f"DROP EVENT TRIGGER {name}")
+        elif name.removeprefix("lead_audit.") not in by_hand:
+            fail(f"{kind} {name} is not what it was: write into sql/upgrade/ what makes the old one the same")
+        else:
+            continue
+        result.append(statement)
+    gone = had - {made(statement) for statement in new} - dropped
+    if gone:
+        fail("no more there, and not dropped in sql/upgrade/: " + ", ".join(f"{kind} {name}" for kind, name in sorted(gone)))
+    return result
+
+
+def version_order(path):
+    return [int(part) for part in path.stem.split("--")[1].split(".")]
+
+
+def main():
+    control = (ROOT / "lead_audit.control").read_text()
+    new_version = re.search(r"default_version = '([^']+)'", control)[1]
+    released = max(ROOT.glob("sql/released/lead_audit--*.sql"), key=version_order)
+    old_version = released.stem.split("--")[1]
+    source = ROOT / f"sql/upgrade/{old_version}--{new_version}.sql"
+    by_hand = source.read_text()
+    if by_hand.count(f"\n{MARK}\n") != 1:
+        fail(f"{source.relative_to(ROOT)} must have one line {MARK!r}")
+    before, after = by_hand.split(f"\n{MARK}\n")
+
+    old = statements(released.read_text())
+    new = [statement for path in sorted(ROOT.glob("sql/[0-9][0-9]_*.sql")) for statement in statements(path.read_text())]
+    steps = difference(old, new, "\n".join(statements(by_hand)))
+    text = (
+        f"-- From {old_version} to {new_version}. Written by scripts/upgrade_script.py from sql/upgrade/ and sql/*.sql: do not edit.\n"
+        f'\\echo Run "ALTER EXTENSION lead_audit UPDATE" instead of this file. \\quit\n\n'
+        f"{before.strip()}\n\n" + "".join(f"{statement};\n\n" for statement in steps) + after.strip()
+    ).rstrip() + "\n"
+
+    target = ROOT / f"sql/lead_audit--{old_version}--{new_version}.sql"
+    if sys.argv[1:] == ["--check"]:
+        if not target.exists() or target.read_text() != text:
+            fail(f"{target.relative_to(ROOT)} is not up to date: run scripts/upgrade_script.py")
+    elif sys.argv[1:]:
+        sys.exit(__doc__)
+    else:
+        target.write_text(text)
+
+
+main()
