@@ -25,6 +25,13 @@ pub fn write_i64(out: &mut Vec<u8>, value: i64) {
     write_padded(out, value.unsigned_abs(), 1);
 }
 
+/// The number that `text` is the one spelling of: ASCII digits, no sign, no zeros in front. None if it is not.
+pub(crate) fn parse_u64(text: &str) -> Option<u64> {
+    let canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && (text.len() == 1 || !text.starts_with('0'));
+    // An empty text and a number that is too large are refused by core.
+    if canonical { text.parse().ok() } else { None }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +50,15 @@ mod tests {
                 let expected = format!("{n} {} {:0width$}", n as u64, n.unsigned_abs());
                 prop_assert_eq!(String::from_utf8(out).unwrap(), expected);
             }
+        }
+    }
+    #[test]
+    fn one_spelling() {
+        assert_eq!(parse_u64("0"), Some(0));
+        assert_eq!(parse_u64("10"), Some(10));
+        assert_eq!(parse_u64("18446744073709551615"), Some(u64::MAX));
+        for text in ["", "00", "01", "+1", "-1", "-0", " 1", "1 ", "1.0", "1_0", "0x1", "18446744073709551616", "١"] {
+            assert_eq!(parse_u64(text), None, "{text}");
         }
     }
 }

@@ -8,15 +8,26 @@
 //! * [`Entry`] – one row of `lead_audit.entry`, its preimage and its checksum
 //! * [`Fault`] – what [`Entry::verify`] can find wrong with it
 //! * [`key_hash`], [`leaf_hash`] – the two other hashes of the format
+//! * [`merkle`] – the tree over the entries: its root, its tiles, its proofs (RFC 6962)
+//! * [`checkpoint`] – what a log says of its tree: origin, size, root (C2SP tlog-checkpoint)
+//! * [`note`] – how it is signed, and the texts of keys (C2SP signed-note)
+//! * [`cosignature`] – how a witness confirms it (C2SP tlog-cosignature)
+//! * [`tlog_proof`] – one entry shown to a third party (C2SP tlog-proof)
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 pub mod canonical;
+pub mod checkpoint;
+pub mod cosignature;
 mod decimal;
+mod encoding;
 mod entry;
 mod hash;
+pub mod merkle;
+pub mod note;
 pub mod time;
+pub mod tlog_proof;
 mod verify;
 
 pub use canonical::NotCanonical;

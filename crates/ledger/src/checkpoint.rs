@@ -1,0 +1,148 @@
+//! Checkpoints: C2SP tlog-checkpoint. What a log says of its tree, as the text of a signed note.
+
+use crate::decimal::parse_u64;
+use crate::encoding::hash_from_base64;
+use crate::merkle::{Hash, hash_text};
+use crate::note::{Note, NoteError, SigningKey, Verified, VerifierKey};
+use std::fmt;
+use thiserror::Error;
+
+/// What a log says of its tree at one time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    origin: String,
+    size: u64,
+    root: Hash,
+    extensions: Vec<String>,
+}
+
+/// What is wrong with a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The note around it is wrong, or its signatures are.
+    #[error(transparent)]
+    Note(#[from] NoteError),
+    /// The text has fewer than three lines, or does not end in a newline.
+    #[error("a checkpoint has at least three lines, each ending in a newline")]
+    Lines,
+    /// The origin is empty or has a control character.
+    #[error("the origin of the checkpoint is empty or has a control character")]
+    Origin,
+    /// The tree size is not a number in its one spelling.
+    #[error("the tree size of the checkpoint is not a number, or not written as one")]
+    Size,
+    /// The root is not 32 bytes in base64.
+    #[error("the root of the checkpoint is not 32 bytes in base64")]
+    Root,
+    /// An extension line is empty or has a control character.
+    #[error("an extension line of the checkpoint is empty or has a control character")]
+    Extension,
+    /// The log's key has signed it for another log.
+    #[error("the checkpoint is of {found:?}, not of {expected:?}")]
+    OtherOrigin {
+        /// The name of the log's key.
+        expected: String,
+        /// The origin.
+        found: String,
+    },
+    /// Witnesses may have signed it, but the log has not.
+    #[error("the checkpoint is not signed by {0}")]
+    NotSignedBy(String),
+}
+
+fn is_line(line: &str) -> bool {
+    !line.is_empty() && !line.chars().any(|character| character < ' ')
+}
+
+impl Checkpoint {
+    /// A checkpoint without extension lines. The origin is one line that is not empty.
+    pub fn new(origin: impl Into<String>, size: u64, root: Hash) -> Result<Self, CheckpointError> {
+        let origin = origin.into();
+        if is_line(&origin) {
+            Ok(Checkpoint { origin, size, root, extensions: Vec::new() })
+        } else {
+            Err(CheckpointError::Origin)
+        }
+    }
+
+    /// Reads the text of a checkpoint, without signatures: C2SP tlog-checkpoint, "Note text". What it accepts, its text
+    /// ([`Display`](fmt::Display)) gives back to the byte.
+    pub fn parse(text: &str) -> Result<Self, CheckpointError> {
+        let mut lines = text.strip_suffix('\n').ok_or(CheckpointError::Lines)?.split('\n');
+        let mut next = || lines.next().ok_or(CheckpointError::Lines);
+        let (origin, size, root) = (next()?, next()?, next()?);
+        let size = parse_u64(size).ok_or(CheckpointError::Size)?;
+        let root = hash_from_base64(root).ok_or(CheckpointError::Root)?;
+        let mut checkpoint = Checkpoint::new(origin, size, root)?;
+        for line in lines {
+            if !is_line(line) {
+                return Err(CheckpointError::Extension);
+            }
+            checkpoint.extensions.push(line.to_owned());
+        }
+        Ok(checkpoint)
+    }
+
+    /// Reads a signed checkpoint and verifies it: the log's key has signed it, for the log of the key's name; whatever of
+    /// `witnesses` has cosigned it has done so truly. Gives the checkpoint and the witnesses' signatures.
+    pub fn open<'k>(
+        note: &Note,
+        log: &VerifierKey,
+        witnesses: &'k [VerifierKey],
+    ) -> Result<(Self, Vec<Verified<'k>>), CheckpointError> {
+        // A bad signature by any key that is known rejects the note.
+        match note.verify(std::slice::from_ref(log)) {
+            Err(NoteError::NoKnownSignature) => return Err(CheckpointError::NotSignedBy(log.name().to_owned())),
+            other => other?,
+        };
+        let cosigned = match note.verify(witnesses) {
+            Err(NoteError::NoKnownSignature) => Vec::new(),
+            other => other?,
+        };
+        let checkpoint = Checkpoint::parse(note.text())?;
+        if checkpoint.origin != log.name() {
+            return Err(CheckpointError::OtherOrigin { expected: log.name().to_owned(), found: checkpoint.origin });
+        }
+        Ok((checkpoint, cosigned))
+    }
+
+    /// The note with this checkpoint and the log's signature. The origin has to be the key's name.
+    pub fn sign(&self, key: &SigningKey) -> Result<Note, CheckpointError> {
+        let name = key.verifier().name();
+        if self.origin != name {
+            return Err(CheckpointError::OtherOrigin { expected: name.to_owned(), found: self.origin.clone() });
+        }
+        let mut note = Note::new(self.to_string())?;
+        note.add(key.sign(note.text()))?;
+        Ok(note)
+    }
+
+    /// Which log it is.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Leaves in the tree.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The root of the tree.
+    pub fn root(&self) -> &Hash {
+        &self.root
+    }
+
+    /// Lines after the third, which have no meaning here.
+    pub fn extensions(&self) -> &[String] {
+        &self.extensions
+    }
+}
+
+/// The text of the checkpoint, as it is signed.
+impl fmt::Display for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n{}\n{}\n", self.origin, self.size, hash_text(&self.root))?;
+        self.extensions.iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}

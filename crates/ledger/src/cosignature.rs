@@ -1,0 +1,114 @@
+//! A witness's confirmation of a checkpoint: C2SP tlog-cosignature, the Ed25519 kind (signature type 0x04).
+//!
+//! It says: at this time, the largest tree of this log that I have seen and found consistent with all before had this root.
+//! It is a signature line of the checkpoint's note, and [`Note::verify`](crate::note::Note::verify) verifies it.
+
+use crate::checkpoint::Checkpoint;
+use crate::note::{Algorithm, KeyError, KeyPair, SIGNATURE_BYTES, Signature, VerifierKey};
+use std::fmt;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// The private key of a witness. One that cosigns must not sign anything else, nor be used under two names.
+#[derive(Clone)]
+pub struct CosigningKey(KeyPair);
+
+/// The time cannot be written: it is later than 2⁶³ − 1 seconds after 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the time {0} is not below 2^63")]
+pub struct TimeError(pub u64);
+
+impl CosigningKey {
+    /// A new key from the system's randomness. The name is the witness's.
+    pub fn generate(name: &str) -> Result<Self, KeyError> {
+        KeyPair::generate(name, Algorithm::CosignatureV1).map(CosigningKey)
+    }
+
+    /// The key of this seed, RFC 8032 section 5.1.5.
+    pub fn from_seed(name: &str, seed: &[u8; 32]) -> Result<Self, KeyError> {
+        KeyPair::from_seed(name, Algorithm::CosignatureV1, seed).map(CosigningKey)
+    }
+
+    /// Reads a key file: `PRIVATE+KEY+<name>+<key id>+<base64(0x04 ‖ seed)>`, with or without a newline.
+    pub fn from_text(text: &str) -> Result<Self, KeyError> {
+        KeyPair::from_text(text, Algorithm::CosignatureV1).map(CosigningKey)
+    }
+
+    /// The text of the key file, with its newline. It is secret, and overwritten when it is dropped.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        self.0.to_text()
+    }
+
+    /// The public key.
+    pub fn verifier(&self) -> &VerifierKey {
+        self.0.verifier()
+    }
+
+    /// Cosigns a checkpoint at `time`, in seconds since 1970. Whoever calls this has found it consistent with the last one
+    /// that it cosigned of this log.
+    pub fn cosign(&self, checkpoint: &Checkpoint, time: u64) -> Result<Signature, TimeError> {
+        if i64::try_from(time).is_err() {
+            return Err(TimeError(time));
+        }
+        let signature = self.0.sign(message(time, &checkpoint.to_string()).as_bytes());
+        let bytes = [&time.to_be_bytes()[..], &signature].concat();
+        Ok(Signature::new(self.verifier().name(), self.verifier().id(), bytes))
+    }
+}
+
+/// Names the key, and keeps its secret.
+impl fmt::Debug for CosigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CosigningKey").field(&self.verifier().to_string()).finish()
+    }
+}
+
+/// What is signed: C2SP tlog-cosignature, "Ed25519 signed message".
+pub(crate) fn message(time: u64, text: &str) -> String {
+    format!("cosignature/v1\ntime {time}\n{text}")
+}
+
+/// Time and signature of a `timestamped_signature`. None if it is not one.
+pub(crate) fn split(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (time, signature) = bytes.split_first_chunk()?;
+    let time = u64::from_be_bytes(*time);
+    (i64::try_from(time).is_ok() && signature.len() == SIGNATURE_BYTES).then_some((time, signature))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::note::{Note, SigningKey, Verified};
+
+    /// The example of C2SP tlog-cosignature.
+    const COSIGNED: &str = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n— \
+        example.com/behind-the-sofa Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n— \
+        witness.example.com/w1 jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9DYn/zXcrtPHeolMI5OWXEhZCB9dlrDJsX3b2oyin1nPZqhf5nNo0xUe+mbIUBkBIfZ+qnA==\n";
+
+    #[test]
+    fn the_example_is_read_and_written_back() {
+        let note = Note::parse(COSIGNED.as_bytes()).unwrap();
+        assert_eq!(note.to_string(), COSIGNED);
+        assert_eq!(Checkpoint::parse(note.text()).unwrap().size(), 20_852_163);
+        let (time, _) = split(note.signatures()[1].bytes()).unwrap();
+        assert_eq!(time, 1_679_315_147, "the time that the specification has in its text");
+        assert!(
+            message(time, note.text()).starts_with("cosignature/v1\ntime 1679315147\nexample.com/behind-the-sofa\n20852163\n")
+        );
+    }
+
+    #[test]
+    fn a_witness_cosigns_what_the_log_has_signed() {
+        let (log, witness) =
+            (SigningKey::from_seed("log", &[1; 32]).unwrap(), CosigningKey::from_seed("witness", &[2; 32]).unwrap());
+        let checkpoint = Checkpoint::new("log", 7, [3; 32]).unwrap();
+        let mut note = checkpoint.sign(&log).unwrap();
+        note.add(witness.cosign(&checkpoint, 1_700_000_000).unwrap()).unwrap();
+        let witnesses = [witness.verifier().clone()];
+        let note = Note::parse(note.to_string().as_bytes()).unwrap();
+        let cosigned = vec![Verified { key: &witnesses[0], time: Some(1_700_000_000) }];
+        assert_eq!(Checkpoint::open(&note, log.verifier(), &witnesses), Ok((checkpoint.clone(), cosigned)));
+        assert_eq!(Checkpoint::open(&note, log.verifier(), &[]), Ok((checkpoint.clone(), vec![])));
+        assert_eq!(witness.cosign(&checkpoint, 1 << 63), Err(TimeError(1 << 63)));
+    }
+}

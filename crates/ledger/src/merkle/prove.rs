@@ -1,0 +1,121 @@
+//! Roots and proofs from tiles. Each reads at most two tiles of each level, so its time grows with the logarithm of the
+//! tree. What is read is not checked against anything: a proof from damaged tiles fails where it is verified.
+
+use super::tiles::{TILE_HEIGHT, TILE_WIDTH, TileId, Tiles, TreeError};
+use super::{Hash, empty_root, node_hash, perfect_root};
+use std::collections::HashMap;
+
+/// The root of the tree's first `size` leaves: MTH(D\[0:size\]) of RFC 6962, section 2.1.
+pub fn root_at<T: Tiles>(tiles: T, size: u64) -> Result<Hash, TreeError<T::Error>> {
+    Nodes::new(tiles).root(0, size)
+}
+
+/// What proves that leaf `index` is in the tree of the first `size` leaves: PATH(index, D\[size\]) of RFC 6962, section
+/// 2.1.1, from the leaf's sibling up.
+pub fn inclusion_proof<T: Tiles>(tiles: T, index: u64, size: u64) -> Result<Vec<Hash>, TreeError<T::Error>> {
+    if index >= size {
+        return Err(TreeError::NoSuchLeaf { index, size });
+    }
+    let mut nodes = Nodes::new(tiles);
+    let mut proof = Vec::new();
+    // Down from the root, so the proof comes out from its end.
+    let (mut start, mut end) = (0, size);
+    while end - start > 1 {
+        let middle = start + split(end - start);
+        if index < middle {
+            proof.push(nodes.root(middle, end)?);
+            end = middle;
+        } else {
+            proof.push(nodes.root(start, middle)?);
+            start = middle;
+        }
+    }
+    proof.reverse();
+    Ok(proof)
+}
+
+/// What proves that the tree of the first `to` leaves is that of the first `from` leaves with leaves appended:
+/// PROOF(from, D\[to\]) of RFC 6962, section 2.1.2. Empty for equal sizes and for `from` 0, where nothing needs a proof.
+pub fn consistency_proof<T: Tiles>(tiles: T, from: u64, to: u64) -> Result<Vec<Hash>, TreeError<T::Error>> {
+    if from > to {
+        return Err(TreeError::SizesReversed { from, to });
+    }
+    if from == 0 || from == to {
+        return Ok(Vec::new());
+    }
+    let mut nodes = Nodes::new(tiles);
+    let mut proof = Vec::new();
+    let (mut start, mut end) = (0, to);
+    // SUBPROOF of the RFC: ends at the subtree that ends where the older tree does.
+    while end != from {
+        let middle = start + split(end - start);
+        if from <= middle {
+            proof.push(nodes.root(middle, end)?);
+            end = middle;
+        } else {
+            proof.push(nodes.root(start, middle)?);
+            start = middle;
+        }
+    }
+    // If that subtree is the older tree itself, the verifier has its root.
+    if start > 0 {
+        proof.push(nodes.root(start, end)?);
+    }
+    proof.reverse();
+    Ok(proof)
+}
+
+/// Leaves in the left subtree of a tree of `len` leaves: the largest power of two below `len`, which is 2 or more.
+fn split(len: u64) -> u64 {
+    1 << (len - 1).ilog2()
+}
+
+/// The nodes of a tree, worked out from its tiles, each of which is read once.
+pub(super) struct Nodes<T> {
+    tiles: T,
+    read: HashMap<TileId, Vec<Hash>>,
+}
+
+impl<T: Tiles> Nodes<T> {
+    pub(super) fn new(tiles: T) -> Self {
+        Nodes { tiles, read: HashMap::new() }
+    }
+
+    /// MTH(D\[start:end\]). The range is one of those that RFC 6962 splits a tree into: it begins at a multiple of the
+    /// largest power of two that it contains.
+    pub(super) fn root(&mut self, mut start: u64, end: u64) -> Result<Hash, TreeError<T::Error>> {
+        let mut subtrees = Vec::new();
+        while start < end {
+            let height = (end - start).ilog2();
+            subtrees.push(self.perfect(height, start)?);
+            start += 1 << height;
+        }
+        let from_the_right = subtrees.into_iter().rev();
+        Ok(from_the_right.reduce(|right, left| node_hash(&left, &right)).unwrap_or_else(empty_root))
+    }
+
+    /// The root of the perfect subtree of 2^`height` leaves that begins at leaf `start`.
+    pub(super) fn perfect(&mut self, height: u32, start: u64) -> Result<Hash, TreeError<T::Error>> {
+        let level = height / TILE_HEIGHT;
+        // The nodes of the tile's level that the subtree is made of.
+        let first = start >> (TILE_HEIGHT * level);
+        let count = 1 << (height % TILE_HEIGHT);
+        let id = TileId { level: level as u8, index: first / TILE_WIDTH as u64 };
+        let offset = (first % TILE_WIDTH as u64) as usize;
+        let hashes = self.hashes(id, offset + count)?[offset..offset + count].to_vec();
+        // A power of two is never none.
+        Ok(perfect_root(hashes).unwrap_or_else(empty_root))
+    }
+
+    /// A tile that has at least `needed` hashes.
+    pub(super) fn hashes(&mut self, id: TileId, needed: usize) -> Result<&[Hash], TreeError<T::Error>> {
+        let hashes = match self.read.entry(id) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(self.tiles.tile(id)?.into_owned()),
+        };
+        if hashes.len() < needed {
+            return Err(TreeError::Missing { id, needed, found: hashes.len() });
+        }
+        Ok(hashes)
+    }
+}

@@ -1,0 +1,142 @@
+//! Checking proofs with nothing but the proof: RFC 9162, sections 2.1.3.2 and 2.1.4.2, whose algorithms are those of RFC
+//! 6962's trees written out.
+
+use super::{Hash, empty_root, hash_text, node_hash};
+use thiserror::Error;
+
+/// Why a proof does not prove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ProofError {
+    /// There is no leaf of this index in a tree of this size.
+    #[error("a tree of {size} leaves has no leaf {index}")]
+    NoSuchLeaf {
+        /// Which leaf, from 0.
+        index: u64,
+        /// Leaves in the tree.
+        size: u64,
+    },
+    /// The newer tree is smaller than the older one.
+    #[error("the tree went back from {from} leaves to {to}")]
+    WentBack {
+        /// Leaves in the older tree.
+        from: u64,
+        /// Leaves in the newer tree.
+        to: u64,
+    },
+    /// The proof has another number of hashes than one for these sizes.
+    #[error("the proof has {found} hashes instead of {expected}")]
+    Length {
+        /// Hashes that it has to have.
+        expected: usize,
+        /// Hashes that it has.
+        found: usize,
+    },
+    /// The proof leads to another root than that of the tree: that of the newer tree in a consistency proof.
+    #[error("the proof leads to the root {}, not {}", hash_text(.computed), hash_text(.expected))]
+    Root {
+        /// The tree's root.
+        expected: Hash,
+        /// Where the proof leads.
+        computed: Hash,
+    },
+    /// A consistency proof leads to another root of the older tree: history was forked, or the proof is not one.
+    #[error("the proof leads to the older root {}, not {}", hash_text(.computed), hash_text(.expected))]
+    OlderRoot {
+        /// The older tree's root.
+        expected: Hash,
+        /// Where the proof leads.
+        computed: Hash,
+    },
+}
+
+/// Checks that the leaf with this hash is leaf `index` of the tree of `size` leaves with this root: RFC 9162, section
+/// 2.1.3.2.
+pub fn verify_inclusion(leaf_hash: &Hash, index: u64, size: u64, proof: &[Hash], root: &Hash) -> Result<(), ProofError> {
+    if index >= size {
+        return Err(ProofError::NoSuchLeaf { index, size });
+    }
+    // Up to where the ways of this leaf and of the last leaf meet there is a sibling at each level; above, one for each
+    // subtree to the left.
+    let last = size - 1;
+    let below = u64::BITS - (index ^ last).leading_zeros();
+    let expected = (below + index.checked_shr(below).unwrap_or(0).count_ones()) as usize;
+    if proof.len() != expected {
+        return Err(ProofError::Length { expected, found: proof.len() });
+    }
+    let (mut node, mut last) = (index, last);
+    let mut hash = *leaf_hash;
+    for sibling in proof {
+        if node & 1 == 1 || node == last {
+            hash = node_hash(sibling, &hash);
+            // The last node of a level without a sibling stands for its parent.
+            while node & 1 == 0 && node != 0 {
+                node >>= 1;
+                last >>= 1;
+            }
+        } else {
+            hash = node_hash(&hash, sibling);
+        }
+        node >>= 1;
+        last >>= 1;
+    }
+    if hash == *root { Ok(()) } else { Err(ProofError::Root { expected: *root, computed: hash }) }
+}
+
+/// Checks that the tree of `to` leaves with root `to_root` is that of `from` leaves with root `from_root`, with leaves
+/// appended: RFC 9162, section 2.1.4.2. Trees of the same size have the same root. Any tree grows from the empty one.
+pub fn verify_consistency(from: u64, from_root: &Hash, to: u64, to_root: &Hash, proof: &[Hash]) -> Result<(), ProofError> {
+    if from > to {
+        return Err(ProofError::WentBack { from, to });
+    }
+    let root_is = |computed: Hash, expected: &Hash| match computed == *expected {
+        true => Ok(()),
+        false => Err(ProofError::Root { expected: *expected, computed }),
+    };
+    let older_root_is = |computed: Hash, expected: &Hash| match computed == *expected {
+        true => Ok(()),
+        false => Err(ProofError::OlderRoot { expected: *expected, computed }),
+    };
+    if from == 0 || from == to {
+        if !proof.is_empty() {
+            return Err(ProofError::Length { expected: 0, found: proof.len() });
+        }
+        if from == 0 {
+            older_root_is(empty_root(), from_root)?;
+        }
+        return match (from == to, to) {
+            (true, 0) => root_is(empty_root(), to_root),
+            (true, _) => older_root_is(*to_root, from_root),
+            (false, _) => Ok(()),
+        };
+    }
+    // The ways of the older tree's last leaf and of the newer tree's, from where the subtree begins that both share.
+    let shared = from.trailing_zeros();
+    let (mut node, mut last) = ((from - 1) >> shared, (to - 1) >> shared);
+    let below = u64::BITS - (node ^ last).leading_zeros();
+    let above = node.checked_shr(below).unwrap_or(0).count_ones();
+    // If the older tree is perfect, its root is the subtree's and is left out.
+    let start_is_older_root = from.is_power_of_two();
+    let expected = (below + above) as usize + usize::from(!start_is_older_root);
+    if proof.len() != expected {
+        return Err(ProofError::Length { expected, found: proof.len() });
+    }
+    let mut siblings = proof.iter();
+    let start = if start_is_older_root { from_root } else { siblings.next().unwrap_or(from_root) };
+    let (mut older, mut newer) = (*start, *start);
+    for sibling in siblings {
+        if node & 1 == 1 || node == last {
+            older = node_hash(sibling, &older);
+            newer = node_hash(sibling, &newer);
+            while node & 1 == 0 && node != 0 {
+                node >>= 1;
+                last >>= 1;
+            }
+        } else {
+            newer = node_hash(&newer, sibling);
+        }
+        node >>= 1;
+        last >>= 1;
+    }
+    older_root_is(older, from_root)?;
+    root_is(newer, to_root)
+}

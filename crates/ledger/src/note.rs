@@ -1,0 +1,223 @@
+//! Signed notes: C2SP signed-note v1.0.0, and the key texts of Go's `golang.org/x/mod/sumdb/note`.
+//!
+//! A [`Note`] is a text and the signatures below it. Reading one checks its form and nothing else; its text is to be believed
+//! only after [`Note::verify`] with a key that the reader knew before.
+
+mod key;
+
+pub use key::{Algorithm, KeyError, SigningKey, VerifierKey, is_key_name};
+pub(crate) use key::{KeyPair, SIGNATURE_BYTES};
+
+use crate::encoding::{base64, from_base64};
+use std::fmt;
+use thiserror::Error;
+
+/// Bytes that a note may have. C2SP signed-note, "Format", leaves the limit to verifiers; this is that of Go's library.
+pub const MAX_NOTE_BYTES: usize = 1_000_000;
+
+/// Signatures that a note may have: at least 16 have to be accepted; 100 is the limit of Go's library.
+pub const MAX_SIGNATURES: usize = 100;
+
+/// A text and the signatures below it, which nobody has verified yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    text: String,
+    signatures: Vec<Signature>,
+}
+
+/// One signature line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    name: String,
+    key_id: u32,
+    bytes: Vec<u8>,
+}
+
+/// A signature that was found to be good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified<'k> {
+    /// The key that it was made with.
+    pub key: &'k VerifierKey,
+    /// When, in seconds since 1970, if it is a witness's cosignature.
+    pub time: Option<u64>,
+}
+
+/// What is wrong with a note.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NoteError {
+    /// It is too large to look at.
+    #[error("the note is {0} bytes long: more than {MAX_NOTE_BYTES}")]
+    TooLong(usize),
+    /// It is not UTF-8.
+    #[error("the note is not UTF-8")]
+    NotUtf8,
+    /// It has a control character other than the newline.
+    #[error("the note has the control character U+{:04X}", u32::from(*.0))]
+    ControlCharacter(char),
+    /// Its text does not end in a newline, or it is empty.
+    #[error("the text of the note does not end in a newline")]
+    NoNewline,
+    /// It has no blank line with signatures below it.
+    #[error("the note is not signed")]
+    NotSigned,
+    /// A line below its last blank line is not a signature line.
+    #[error("line {0} below the text of the note is not a signature")]
+    MalformedSignature(usize),
+    /// It has too many signatures to look at.
+    #[error("the note has more than {MAX_SIGNATURES} signatures")]
+    TooManySignatures,
+    /// A signature with a known key's name and id was not made with that key over this text.
+    #[error("the signature by {0} is bad")]
+    BadSignature(String),
+    /// None of its signatures is by a known key.
+    #[error("the note is not signed by a known key")]
+    NoKnownSignature,
+}
+
+impl Note {
+    /// A note without signatures yet. The text ends in a newline and has no other control character.
+    pub fn new(text: impl Into<String>) -> Result<Self, NoteError> {
+        let text = text.into();
+        check_characters(&text)?;
+        if text.ends_with('\n') { Ok(Note { text, signatures: Vec::new() }) } else { Err(NoteError::NoNewline) }
+    }
+
+    /// Reads a signed note: C2SP signed-note, "Format". It has at least one signature, of whomever.
+    pub fn parse(bytes: &[u8]) -> Result<Self, NoteError> {
+        if bytes.len() > MAX_NOTE_BYTES {
+            return Err(NoteError::TooLong(bytes.len()));
+        }
+        let note = std::str::from_utf8(bytes).map_err(|_| NoteError::NotUtf8)?;
+        check_characters(note)?;
+        if !note.ends_with('\n') {
+            return Err(NoteError::NoNewline);
+        }
+        let blank = note.rfind("\n\n").ok_or(NoteError::NotSigned)?;
+        let (text, lines) = (&note[..blank + 1], &note[blank + 2..]);
+        if lines.is_empty() {
+            return Err(NoteError::NotSigned);
+        }
+        let mut signatures = Vec::new();
+        for (i, line) in lines.split_terminator('\n').enumerate() {
+            if i == MAX_SIGNATURES {
+                return Err(NoteError::TooManySignatures);
+            }
+            signatures.push(Signature::parse(line).ok_or(NoteError::MalformedSignature(i + 1))?);
+        }
+        Ok(Note { text: text.to_owned(), signatures })
+    }
+
+    /// Reads a signed note, or a text alone: an unsigned log's checkpoint. A text with a blank line in it is taken for a
+    /// signed note.
+    pub fn parse_or_unsigned(bytes: &[u8]) -> Result<Self, NoteError> {
+        match Self::parse(bytes) {
+            Err(NoteError::NotSigned) if !bytes.ends_with(b"\n\n") => Self::new(String::from_utf8_lossy(bytes)),
+            other => other,
+        }
+    }
+
+    /// The text, which is what is signed: with its last newline, without the blank line.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The signatures, in their order.
+    pub fn signatures(&self) -> &[Signature] {
+        &self.signatures
+    }
+
+    /// Whether there is any signature, good or bad.
+    pub fn is_signed(&self) -> bool {
+        !self.signatures.is_empty()
+    }
+
+    /// Adds a signature as the last one; one that the same key made before is replaced.
+    pub fn add(&mut self, signature: Signature) -> Result<(), NoteError> {
+        self.signatures.retain(|other| (&other.name, other.key_id) != (&signature.name, signature.key_id));
+        if self.signatures.len() == MAX_SIGNATURES {
+            return Err(NoteError::TooManySignatures);
+        }
+        self.signatures.push(signature);
+        Ok(())
+    }
+
+    /// Verifies the signatures by `keys`: C2SP signed-note, "Signatures". Those by others are ignored. The note is rejected if
+    /// one by a known key is bad, or if there is none by a known key. What is returned is in the order of the signatures
+    /// and has at least one; which of the keys have to be there is the caller's to decide.
+    pub fn verify<'k>(&self, keys: &'k [VerifierKey]) -> Result<Vec<Verified<'k>>, NoteError> {
+        let mut verified: Vec<Verified<'k>> = Vec::new();
+        for signature in &self.signatures {
+            let Some(key) = keys.iter().find(|key| key.made(signature)) else { continue };
+            let good = key.verify(&self.text, &signature.bytes);
+            let time = good.map_err(|_| NoteError::BadSignature(signature.name.clone()))?;
+            if !verified.iter().any(|earlier| earlier.key == key) {
+                verified.push(Verified { key, time });
+            }
+        }
+        if verified.is_empty() { Err(NoteError::NoKnownSignature) } else { Ok(verified) }
+    }
+}
+
+/// The note as it is kept and sent. Without signatures it is the text alone.
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        if self.is_signed() {
+            f.write_str("\n")?;
+        }
+        self.signatures.iter().try_for_each(|signature| writeln!(f, "{signature}"))
+    }
+}
+
+impl Signature {
+    pub(crate) fn new(name: &str, key_id: u32, bytes: Vec<u8>) -> Self {
+        Signature { name: name.to_owned(), key_id, bytes }
+    }
+
+    /// Reads a signature line without its newline.
+    fn parse(line: &str) -> Option<Self> {
+        let (name, encoded) = line.strip_prefix("— ")?.split_once(' ')?;
+        let bytes = from_base64(encoded)?;
+        let (key_id, bytes) = bytes.split_first_chunk()?;
+        // A signature is something: Go's library wants a byte of it too.
+        if !is_key_name(name) || bytes.is_empty() {
+            return None;
+        }
+        Some(Signature::new(name, u32::from_be_bytes(*key_id), bytes.to_vec()))
+    }
+
+    /// The name of the key.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The id of the key, which together with the name says which one it was.
+    pub fn key_id(&self) -> u32 {
+        self.key_id
+    }
+
+    /// The signature itself, in the form that the key's algorithm gives it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The signature line, without its newline.
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = [&self.key_id.to_be_bytes()[..], &self.bytes].concat();
+        write!(f, "— {} {}", self.name, base64(&bytes))
+    }
+}
+
+/// Notes have no control characters below U+0020 but newlines.
+fn check_characters(text: &str) -> Result<(), NoteError> {
+    match text.chars().find(|&character| character < ' ' && character != '\n') {
+        Some(character) => Err(NoteError::ControlCharacter(character)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! One entry shown to a third party: C2SP tlog-proof. A text that proves, to whoever has the entry and the log's public key, that
+//! the entry is in the tree that the log has signed.
+
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::decimal::parse_u64;
+use crate::encoding::{base64, from_base64, hash_from_base64};
+use crate::merkle::{Hash, ProofError, hash_text, verify_inclusion};
+use crate::note::{Note, NoteError, Verified, VerifierKey};
+use std::fmt;
+use thiserror::Error;
+
+/// The first line.
+const HEADER: &str = "c2sp.org/tlog-proof@v1";
+
+/// Bytes that a proof may have: what comes before the checkpoint, extra data included, may have as many as a note.
+pub const MAX_PROOF_BYTES: usize = 2 * crate::note::MAX_NOTE_BYTES;
+
+/// Hashes that a proof may have: the height of a tree of 2⁶⁴ leaves.
+const MAX_HASHES: usize = 64;
+
+/// An inclusion proof together with the checkpoint that it leads to. Nothing in it is to be believed before
+/// [`verify`](Self::verify); the extra data not even then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlogProof {
+    /// Data that the proof does not protect. None where there is none; never empty.
+    pub extra: Option<Vec<u8>>,
+    /// Which leaf, from 0.
+    pub index: u64,
+    /// The inclusion proof, from the leaf's sibling up.
+    pub hashes: Vec<Hash>,
+    /// The checkpoint as the log has issued it. One of an unsigned log has no signatures, and proves nothing by itself.
+    pub checkpoint: Note,
+}
+
+/// What is wrong with a proof.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TlogProofError {
+    /// It is too large to look at.
+    #[error("the proof is {0} bytes long: more than {MAX_PROOF_BYTES}")]
+    TooLong(usize),
+    /// It is not UTF-8.
+    #[error("the proof is not UTF-8")]
+    NotUtf8,
+    /// The first line says that it is something else.
+    #[error("the first line is not {HEADER:?}")]
+    Header,
+    /// The extra data are not base64, or empty.
+    #[error("the extra data of the proof are not base64, or empty")]
+    Extra,
+    /// There is no index, or it is not a number in its one spelling.
+    #[error("the proof has no line \"index NUMBER\" where it should be")]
+    Index,
+    /// A line is not a hash.
+    #[error("hash {0} of the proof is not 32 bytes in base64")]
+    Hash(usize),
+    /// There are more hashes than any tree is high.
+    #[error("the proof has more than {MAX_HASHES} hashes")]
+    TooManyHashes,
+    /// There is no blank line with a checkpoint below it.
+    #[error("the proof has no checkpoint")]
+    NoCheckpoint,
+    /// The checkpoint is wrong, or its signatures are.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The entry is not in the tree of the checkpoint.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+}
+
+impl From<NoteError> for TlogProofError {
+    fn from(error: NoteError) -> Self {
+        TlogProofError::Checkpoint(error.into())
+    }
+}
+
+impl TlogProof {
+    /// Reads a proof: C2SP tlog-proof, "Format". What it accepts, its text ([`Display`](fmt::Display)) gives back to the
+    /// byte.
+    pub fn parse(bytes: &[u8]) -> Result<Self, TlogProofError> {
+        if bytes.len() > MAX_PROOF_BYTES {
+            return Err(TlogProofError::TooLong(bytes.len()));
+        }
+        let proof = std::str::from_utf8(bytes).map_err(|_| TlogProofError::NotUtf8)?;
+        let (line, mut rest) = proof.split_once('\n').ok_or(TlogProofError::Header)?;
+        if line != HEADER {
+            return Err(TlogProofError::Header);
+        }
+        let mut next = || {
+            let (line, after) = rest.split_once('\n')?;
+            rest = after;
+            Some(line)
+        };
+        let mut line = next().ok_or(TlogProofError::Index)?;
+        let mut extra = None;
+        if let Some(encoded) = line.strip_prefix("extra ") {
+            extra = Some(from_base64(encoded).filter(|data| !data.is_empty()).ok_or(TlogProofError::Extra)?);
+            line = next().ok_or(TlogProofError::Index)?;
+        }
+        let index = line.strip_prefix("index ").and_then(parse_u64).ok_or(TlogProofError::Index)?;
+        let mut hashes = Vec::new();
+        loop {
+            let line = next().ok_or(TlogProofError::NoCheckpoint)?;
+            if line.is_empty() {
+                break;
+            }
+            if hashes.len() == MAX_HASHES {
+                return Err(TlogProofError::TooManyHashes);
+            }
+            hashes.push(hash_from_base64(line).ok_or(TlogProofError::Hash(hashes.len() + 1))?);
+        }
+        if rest.is_empty() {
+            return Err(TlogProofError::NoCheckpoint);
+        }
+        let checkpoint = Note::parse_or_unsigned(rest.as_bytes())?;
+        Checkpoint::parse(checkpoint.text())?;
+        Ok(TlogProof { extra, index, hashes, checkpoint })
+    }
+
+    /// Verifies that the entry with this leaf hash is in the tree, and that the log has signed the tree. Whatever of
+    /// `witnesses` has cosigned it has done so truly; how many of them there have to be is the caller's to decide.
+    pub fn verify<'k>(
+        &self,
+        leaf_hash: &Hash,
+        log: &VerifierKey,
+        witnesses: &'k [VerifierKey],
+    ) -> Result<(Checkpoint, Vec<Verified<'k>>), TlogProofError> {
+        let (checkpoint, cosigned) = Checkpoint::open(&self.checkpoint, log, witnesses)?;
+        self.verify_inclusion(leaf_hash, &checkpoint)?;
+        Ok((checkpoint, cosigned))
+    }
+
+    /// Verifies that the entry with this leaf hash is in the tree, and nothing else: it is for the caller to know the
+    /// checkpoint that is returned from somewhere else. For unsigned logs.
+    pub fn verify_unsigned(&self, leaf_hash: &Hash) -> Result<Checkpoint, TlogProofError> {
+        let checkpoint = Checkpoint::parse(self.checkpoint.text())?;
+        self.verify_inclusion(leaf_hash, &checkpoint)?;
+        Ok(checkpoint)
+    }
+
+    fn verify_inclusion(&self, leaf_hash: &Hash, checkpoint: &Checkpoint) -> Result<(), ProofError> {
+        verify_inclusion(leaf_hash, self.index, checkpoint.size(), &self.hashes, checkpoint.root())
+    }
+}
+
+/// The text of the proof.
+impl fmt::Display for TlogProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{HEADER}")?;
+        if let Some(extra) = &self.extra {
+            writeln!(f, "extra {}", base64(extra))?;
+        }
+        writeln!(f, "index {}", self.index)?;
+        self.hashes.iter().try_for_each(|hash| writeln!(f, "{}", hash_text(hash)))?;
+        write!(f, "\n{}", self.checkpoint)
+    }
+}
