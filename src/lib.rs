@@ -8,9 +8,11 @@ mod journal;
 mod origin;
 mod server;
 mod settings;
+mod shared;
 mod sql;
 mod verify;
 mod watch;
+mod worker;
 
 #[cfg(any(test, feature = "pg_test"))]
 #[path = "../pgrx-tests/mod.rs"]
@@ -22,11 +24,16 @@ mod pgrx_tests;
 #[allow(non_snake_case)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
-    settings::define();
+    // SAFETY: a variable that Postgres sets while it loads shared_preload_libraries.
+    let preloading = unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress };
+    settings::define(preloading);
     origin::follow_role_changes();
     capture::follow_relation_changes();
     journal::follow_changes();
     journal::install_flush_points();
+    if preloading {
+        worker::at_postmaster_start();
+    }
 }
 
 /// What `cargo pgrx test` asks of the crate under test.

@@ -24,6 +24,7 @@ static LOG_SOFT_DELETES: GucSetting<bool> = GucSetting::<bool>::new(true);
 static LOG_UNCHANGED: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ON_ERROR: GucSetting<OnError> = GucSetting::<OnError>::new(OnError::Warn);
 static BATCH_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(1024);
+static QUEUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
 
 /// Whether anything is recorded at all.
 pub fn enabled() -> bool {
@@ -48,6 +49,11 @@ pub fn on_error() -> OnError {
 /// How many bytes of entries a statement gathers before it writes them.
 pub fn batch_bytes() -> usize {
     BATCH_MEMORY.get().max(0) as usize * 1024
+}
+
+/// Memory for the records of failed operations on their way to a worker.
+pub fn queue_bytes() -> usize {
+    QUEUE_SIZE.get().max(0) as usize * 1024
 }
 
 /// A text setting of the application's, where Postgres keeps it.
@@ -96,8 +102,9 @@ const ID_LIMIT: usize = 255;
 /// Longest `user_agent`, in characters.
 const USER_AGENT_LIMIT: usize = 500;
 
-/// Defines all settings, and claims the prefix: from then on a misspelt name is an error.
-pub fn define() {
+/// Defines all settings, and claims the prefix: from then on a misspelt name is an error. Those that only the server's start
+/// can set exist where the library is preloaded.
+pub fn define(preloading: bool) {
     define_context(
         c"lead_audit.user_id",
         c"User on whose behalf the application works, at most 255 characters.",
@@ -154,6 +161,18 @@ pub fn define() {
         GucContext::Suset,
         GucFlags::UNIT_KB,
     );
+    if preloading {
+        GucRegistry::define_int_guc(
+            c"lead_audit.queue_size",
+            c"Shared memory for failed operations that wait to be written.",
+            c"When it is full, they go to the server's log. Needs lead_audit in shared_preload_libraries.",
+            &QUEUE_SIZE,
+            256,
+            1024 * 1024,
+            GucContext::Postmaster,
+            GucFlags::UNIT_KB,
+        );
+    }
     // SAFETY: takes a C string that lives forever.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"lead_audit".as_ptr()) };
 }

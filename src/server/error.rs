@@ -18,15 +18,19 @@ pub struct ServerError {
 impl ServerError {
     /// Takes note of `caught`, unless it is one that nobody may hold up (a cancel, a timeout, a shutdown): that goes on.
     pub fn from_caught(caught: CaughtError) -> Self {
-        let report = match &caught {
-            CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
-            CaughtError::RustPanic { ereport, .. } => ereport,
-        };
-        let error = Self::of(report);
+        let error = Self::of_caught(&caught);
         if error.must_not_be_held_up() {
             caught.rethrow();
         }
         error
+    }
+
+    /// Takes note of any error, for who ends the transaction with it.
+    pub fn of_caught(caught: &CaughtError) -> Self {
+        Self::of(match caught {
+            CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
+            CaughtError::RustPanic { ereport, .. } => ereport,
+        })
     }
 
     /// Raises it as an error of the statement.

@@ -1,0 +1,210 @@
+//! The databases that have the extension, or may have it: what sessions and the launcher know of them.
+
+use super::pool::NONE;
+use super::region::{Region, locked, set_latch};
+use pgrx::pg_sys;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use super::region::generation;
+
+/// How many databases there is room for. Each takes a worker process, so this is far beyond what a server has.
+pub const MAX_DATABASES: usize = 256;
+
+/// Whether the extension is in a database.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Presence {
+    /// Not looked at yet.
+    Unknown = 0,
+    /// A worker found it there.
+    Present = 1,
+}
+
+/// Why a worker that ought to run does not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Problem {
+    /// It does, or will in a moment.
+    None = 0,
+    /// max_worker_processes are in use.
+    NoProcess = 1,
+    /// It ended with an error, and is started again a little later.
+    Failed = 2,
+}
+
+/// How the last worker of a database ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Outcome {
+    /// It runs, or died without a word.
+    Unknown = 0,
+    /// The extension is not in this database.
+    NoExtension = 1,
+    /// It was asked to end.
+    Stopped = 2,
+}
+
+/// One database. All zeroes is a place that is free.
+#[repr(C)]
+pub struct Database {
+    oid: u32,
+    pub presence: Presence,
+    pub problem: Problem,
+    pub outcome: Outcome,
+    /// The worker's process, or 0.
+    pub worker: i32,
+    pub latch: usize,
+    /// A session that needs the database without our worker: while it drops or renames it.
+    pub held_by: i32,
+    /// The list of its records.
+    pub first: u32,
+    pub last: u32,
+    pub slots_used: u32,
+    pub counts: Counts,
+    /// A Bloom filter of the names of watched tables, in lower case.
+    pub names: [AtomicU64; NAME_WORDS],
+}
+
+/// Words of the filter.
+pub const NAME_WORDS: usize = 32;
+
+/// What became of the records of a database since the server was started.
+#[derive(Clone, Copy, Default, Debug)]
+#[repr(C)]
+pub struct Counts {
+    /// Taken into the queue.
+    pub queued: u64,
+    /// Written as entries.
+    pub written: u64,
+    /// Only in the server's log.
+    pub dropped: u64,
+}
+
+impl Database {
+    /// Its oid.
+    pub fn oid(&self) -> pg_sys::Oid {
+        pg_sys::Oid::from(self.oid)
+    }
+
+    /// Nothing of what names processes is true after a crash.
+    pub fn forget_processes(&mut self) {
+        (self.worker, self.latch, self.held_by) = (0, 0, 0);
+        (self.problem, self.outcome) = (Problem::None, Outcome::Unknown);
+    }
+
+    fn begin(&mut self, oid: pg_sys::Oid) {
+        self.oid = oid.to_u32();
+        self.presence = Presence::Unknown;
+        self.forget_processes();
+        (self.first, self.last, self.slots_used) = (NONE, NONE, 0);
+        self.counts = Counts::default();
+        self.names.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+}
+
+impl Region {
+    /// The database's place.
+    pub fn place_of(&self, oid: pg_sys::Oid) -> Option<usize> {
+        let wanted = oid.to_u32();
+        self.databases.iter().position(|database| database.oid == wanted && wanted != 0)
+    }
+
+    fn place_for(&mut self, oid: pg_sys::Oid) -> Option<usize> {
+        if let Some(place) = self.place_of(oid) {
+            return Some(place);
+        }
+        let free = self.databases.iter().position(|database| database.oid == 0)?;
+        self.databases[free].begin(oid);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        Some(free)
+    }
+}
+
+/// Takes note of a database that has the extension, or may have it. False if there is no room for it.
+pub fn note(oid: pg_sys::Oid) -> bool {
+    locked(|region| region.place_for(oid).is_some()).unwrap_or(false)
+}
+
+/// The place of a database in the region, if a worker found the extension there.
+pub fn slot_of(oid: pg_sys::Oid) -> Option<usize> {
+    locked(|region| region.place_of(oid).filter(|&place| region.databases[place].presence == Presence::Present)).flatten()
+}
+
+/// Forgets a database that is gone, or has no extension, and has no records waiting.
+pub fn forget(oid: pg_sys::Oid) {
+    locked(|region| {
+        if let Some(place) = region.place_of(oid)
+            && region.databases[place].first == NONE
+        {
+            region.databases[place].oid = 0;
+            region.generation.fetch_add(1, Ordering::AcqRel);
+        }
+    });
+}
+
+/// Runs `work` on a database's place, if it has one.
+pub fn update<R>(oid: pg_sys::Oid, work: impl FnOnce(&mut Database) -> R) -> Option<R> {
+    locked(|region| region.place_of(oid).map(|place| work(&mut region.databases[place]))).flatten()
+}
+
+/// Runs `work` on every database that is known.
+pub fn each_database(mut work: impl FnMut(&mut Database)) {
+    locked(|region| region.databases.iter_mut().filter(|database| database.oid != 0).for_each(&mut work));
+}
+
+/// A look at one database.
+pub fn find<R>(oid: pg_sys::Oid, look: impl FnOnce(&Database) -> R) -> Option<R> {
+    update(oid, |database| look(database))
+}
+
+/// The database's worker says that it is there, and that it found the extension.
+pub fn adopt(oid: pg_sys::Oid) -> bool {
+    // SAFETY: reads variables of this process.
+    let (pid, latch) = unsafe { (pg_sys::MyProcPid, pg_sys::MyLatch as usize) };
+    locked(|region| {
+        let Some(place) = region.place_for(oid) else { return false };
+        let database = &mut region.databases[place];
+        if database.worker != 0 && database.worker != pid {
+            return false;
+        }
+        (database.worker, database.latch) = (pid, latch);
+        (database.problem, database.outcome) = (Problem::None, Outcome::Unknown);
+        true
+    })
+    .unwrap_or(false)
+}
+
+/// Why its worker does not run.
+pub fn set_problem(oid: pg_sys::Oid, problem: Problem) {
+    update(oid, |database| database.problem = problem);
+}
+
+/// What became of a database's records.
+pub fn counts(oid: pg_sys::Oid) -> Option<Counts> {
+    find(oid, |database| database.counts)
+}
+
+/// A session needs the database without our worker. Returns the worker's process, or 0.
+pub fn hold(oid: pg_sys::Oid) -> i32 {
+    // SAFETY: reads a variable of this process.
+    let pid = unsafe { pg_sys::MyProcPid };
+    let found = update(oid, |database| {
+        database.held_by = pid;
+        (database.worker, database.latch)
+    });
+    let Some((worker, latch)) = found else { return 0 };
+    // SAFETY: the worker left the address of its own.
+    unsafe { set_latch(latch) };
+    worker
+}
+
+/// The session does not any more.
+pub fn release(oid: pg_sys::Oid) {
+    // SAFETY: reads a variable of this process.
+    let pid = unsafe { pg_sys::MyProcPid };
+    update(oid, |database| {
+        if database.held_by == pid {
+            database.held_by = 0;
+        }
+    });
+}

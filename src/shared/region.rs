@@ -1,0 +1,179 @@
+//! The region itself: memory that the postmaster maps when it loads the library, and its children inherit.
+//!
+//! It is not part of PostgreSQL's own shared memory on purpose: that is made anew when a server process crashes, and what is
+//! queued must outlive it. Only the lock is there, so that it is free again after a crash. A record counts from the moment
+//! that its state says so, which is the last thing written of it; the lists are worked out again after a crash.
+
+use super::databases::{Database, MAX_DATABASES};
+use super::pool::{self, Slot};
+use crate::settings;
+use pgrx::pg_sys;
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The head of the region. Slots for records follow it.
+#[repr(C)]
+pub struct Region {
+    pub slots: u32,
+    /// The first slot that is not in use.
+    pub free: u32,
+    pub slots_used: u32,
+    /// Whether records are taken. Only while the launcher is there to see to them.
+    pub open: u32,
+    /// Tells this life of the queue from every other.
+    pub queue: i64,
+    pub next_sequence: u64,
+    /// Raised whenever a database comes or goes, so that sessions look again.
+    pub generation: AtomicU32,
+    pub rescan: AtomicU32,
+    pub launcher_latch: usize,
+    pub databases: [Database; MAX_DATABASES],
+}
+
+const TRANCHE: &CStr = c"lead_audit";
+
+thread_local! {
+    static REGION: Cell<*mut Region> = const { Cell::new(std::ptr::null_mut()) };
+    static LOCK: Cell<*mut pg_sys::LWLock> = const { Cell::new(std::ptr::null_mut()) };
+    static PREVIOUS_REQUEST: Cell<pg_sys::shmem_request_hook_type> = const { Cell::new(None) };
+    static PREVIOUS_STARTUP: Cell<pg_sys::shmem_startup_hook_type> = const { Cell::new(None) };
+}
+
+/// Maps the region. Called once, in the postmaster, while the library is preloaded.
+pub fn at_postmaster_start() {
+    // SAFETY: the hooks are set while the library is loaded and stay for the life of the process.
+    unsafe {
+        PREVIOUS_REQUEST.set(pg_sys::shmem_request_hook);
+        pg_sys::shmem_request_hook = Some(request);
+        PREVIOUS_STARTUP.set(pg_sys::shmem_startup_hook);
+        pg_sys::shmem_startup_hook = Some(startup);
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn request() {
+    // SAFETY: called where Postgres allows requests; the previous hook is passed on to.
+    unsafe {
+        if let Some(previous) = PREVIOUS_REQUEST.get() {
+            previous();
+        }
+        pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), 1);
+    }
+}
+
+/// At the server's start, and again after a crash of one of its processes.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn startup() {
+    // SAFETY: the previous hook is passed on to; the tranche was requested above.
+    unsafe {
+        if let Some(previous) = PREVIOUS_STARTUP.get() {
+            previous();
+        }
+        LOCK.set(&raw mut (*pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr())).lock);
+    }
+    let known = REGION.get();
+    if !known.is_null() {
+        // SAFETY: mapped below. No other process is alive that could use it.
+        return after_crash(unsafe { &mut *known });
+    }
+    let slots = settings::queue_bytes() / size_of::<Slot>();
+    let bytes = size_of::<Region>() + slots * size_of::<Slot>();
+    // SAFETY: asks for memory of its own, zeroed, which children share.
+    let memory = unsafe {
+        libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0)
+    };
+    if memory == libc::MAP_FAILED {
+        let cause = std::io::Error::last_os_error();
+        pgrx::warning!("lead_audit: no memory for a queue of {bytes} bytes ({cause}): failures will be in the server log only");
+        return;
+    }
+    let region = memory.cast::<Region>();
+    // SAFETY: the memory is large enough, aligned to a page, and all zeroes, which is a valid Region.
+    let head = unsafe { &mut *region };
+    head.slots = slots as u32;
+    head.next_sequence = 1;
+    // SAFETY: reads the clock.
+    head.queue = unsafe { pg_sys::GetCurrentTimestamp() };
+    REGION.set(region);
+    pool::rebuild(head);
+}
+
+/// What named processes, none of which is alive any more, is put right; records stay.
+fn after_crash(region: &mut Region) {
+    region.open = 0;
+    region.launcher_latch = 0;
+    for database in &mut region.databases {
+        database.forget_processes();
+    }
+    pool::rebuild(region);
+}
+
+/// Whether the library was preloaded and has its memory.
+pub fn is_there() -> bool {
+    !REGION.get().is_null() && !LOCK.get().is_null()
+}
+
+/// Runs `work` with the region to itself; `None` where there is none. `work` must not raise an error, and be quick.
+pub fn locked<R>(work: impl FnOnce(&mut Region) -> R) -> Option<R> {
+    if !is_there() {
+        return None;
+    }
+    // SAFETY: the region lives as long as the process, and under the lock nobody else touches it, but for its atomics.
+    unsafe {
+        pg_sys::LWLockAcquire(LOCK.get(), pg_sys::LWLockMode::LW_EXCLUSIVE);
+        let result = work(&mut *REGION.get());
+        pg_sys::LWLockRelease(LOCK.get());
+        Some(result)
+    }
+}
+
+/// The number that changes when a database comes or goes; read without the lock.
+pub fn generation() -> u32 {
+    let region = REGION.get();
+    if region.is_null() {
+        return 0;
+    }
+    // SAFETY: the region lives as long as the process; the field is atomic.
+    unsafe { (*region).generation.load(Ordering::Acquire) }
+}
+
+/// Sets a latch that another process waits on.
+///
+/// # Safety
+/// `latch` must be 0 or the address of a latch in shared memory.
+pub unsafe fn set_latch(latch: usize) {
+    if latch != 0 {
+        // SAFETY: as the caller promises. A latch of a process that is gone stays where it is, and setting it does no harm.
+        unsafe { pg_sys::SetLatch(latch as *mut pg_sys::Latch) }
+    }
+}
+
+/// Wakes the launcher, and has it look for databases that have come or gone if `rescan`.
+pub fn wake_launcher(rescan: bool) {
+    let latch = locked(|region| {
+        if rescan {
+            region.rescan.store(1, Ordering::Release);
+        }
+        region.launcher_latch
+    });
+    // SAFETY: the launcher left the address of its own.
+    unsafe { set_latch(latch.unwrap_or(0)) }
+}
+
+/// Whether somebody asked the launcher to look for databases since the last call.
+pub fn rescan_asked() -> bool {
+    locked(|region| region.rescan.swap(0, Ordering::AcqRel) != 0).unwrap_or(false)
+}
+
+/// The launcher says that it is there.
+pub fn launcher_starts() {
+    // SAFETY: reads a variable of this process.
+    let latch = unsafe { pg_sys::MyLatch } as usize;
+    locked(|region| region.launcher_latch = latch);
+}
+
+/// The launcher leaves: nobody is woken any more.
+pub fn launcher_stops() {
+    locked(|region| region.launcher_latch = 0);
+}

@@ -1,0 +1,177 @@
+//! What sessions do to databases: commands after which the launcher has to look, and commands during which nobody else may be
+//! connected to the database, a worker of ours neither.
+
+use crate::shared;
+use pgrx::{PgList, pg_sys};
+use std::cell::Cell;
+use std::ffi::{CStr, c_char};
+use std::time::{Duration, Instant};
+
+/// How long a command waits for our worker to leave. Postgres itself waits five seconds for others.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+mod raw {
+    use pgrx::pg_sys;
+    unsafe extern "C-unwind" {
+        // Without pgrx's guard: see src/journal/flush_points.rs.
+        pub fn standard_ProcessUtility(
+            statement: *mut pg_sys::PlannedStmt,
+            text: *const core::ffi::c_char,
+            read_only_tree: bool,
+            context: pg_sys::ProcessUtilityContext::Type,
+            params: pg_sys::ParamListInfo,
+            environment: *mut pg_sys::QueryEnvironment,
+            destination: *mut pg_sys::DestReceiver,
+            completion: *mut pg_sys::QueryCompletion,
+        );
+    }
+}
+
+thread_local! {
+    static PREVIOUS: Cell<pg_sys::ProcessUtility_hook_type> = const { Cell::new(None) };
+    /// The database that this session's command needs for itself.
+    static HELD: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
+    /// What the launcher is to be told when the transaction has committed.
+    static EXTENSION_CAME: Cell<bool> = const { Cell::new(false) };
+    static DATABASES_CHANGED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Installs the hook and the callback, in front of those that are there.
+pub fn install() {
+    // SAFETY: called once, while the library is loaded; both stay for the life of the process.
+    unsafe {
+        PREVIOUS.set(pg_sys::ProcessUtility_hook);
+        pg_sys::ProcessUtility_hook = Some(process_utility);
+        pg_sys::RegisterXactCallback(Some(transaction_event), std::ptr::null_mut());
+    }
+}
+
+unsafe extern "C-unwind" fn process_utility(
+    statement: *mut pg_sys::PlannedStmt,
+    text: *const c_char,
+    read_only_tree: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    params: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    destination: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    // SAFETY: passes on what Postgres passed. An error leaves this frame at once; it holds nothing.
+    unsafe {
+        before(statement);
+        match PREVIOUS.get() {
+            Some(previous) => previous(statement, text, read_only_tree, context, params, environment, destination, completion),
+            None => raw::standard_ProcessUtility(
+                statement,
+                text,
+                read_only_tree,
+                context,
+                params,
+                environment,
+                destination,
+                completion,
+            ),
+        }
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn before(statement: *mut pg_sys::PlannedStmt) {
+    use pg_sys::NodeTag as Tag;
+    // SAFETY: Postgres passes a statement, whose node's tag says what it is; names in it are C strings or null.
+    unsafe {
+        let node = (*statement).utilityStmt;
+        match (*node).type_ {
+            Tag::T_CreateExtensionStmt => {
+                EXTENSION_CAME.set(true);
+            }
+            Tag::T_CreatedbStmt => {
+                DATABASES_CHANGED.set(true);
+                let template = option(node.cast::<pg_sys::CreatedbStmt>().read().options, c"template");
+                let template = template.map_or(c"template1".as_ptr(), |option| pg_sys::defGetString(option).cast_const());
+                hold_by_name(template, pg_sys::have_createdb_privilege());
+            }
+            Tag::T_DropdbStmt => {
+                DATABASES_CHANGED.set(true);
+                hold_by_name((*node.cast::<pg_sys::DropdbStmt>()).dbname, false);
+            }
+            Tag::T_RenameStmt => {
+                let rename = node.cast::<pg_sys::RenameStmt>();
+                if (*rename).renameType == pg_sys::ObjectType::OBJECT_DATABASE {
+                    DATABASES_CHANGED.set(true);
+                    hold_by_name((*rename).subname, false);
+                }
+            }
+            Tag::T_AlterDatabaseStmt => {
+                DATABASES_CHANGED.set(true);
+                let alter = node.cast::<pg_sys::AlterDatabaseStmt>();
+                if option((*alter).options, c"tablespace").is_some() {
+                    hold_by_name((*alter).dbname, false);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// # Safety
+/// `options` must be a list of DefElem, or null.
+unsafe fn option(options: *mut pg_sys::List, name: &CStr) -> Option<*mut pg_sys::DefElem> {
+    // SAFETY: as the caller promises; each has a name.
+    unsafe {
+        let options = PgList::<pg_sys::DefElem>::from_pg(options);
+        options.iter_ptr().find(|option| CStr::from_ptr((**option).defname) == name)
+    }
+}
+
+/// Has our worker leave a database for as long as this transaction lasts, if the session may do what needs that.
+///
+/// # Safety
+/// `name` must be a C string or null.
+unsafe fn hold_by_name(name: *const c_char, may_anyway: bool) {
+    // SAFETY: look-ups in the catalog, within a transaction; of a name that is none the command itself complains.
+    unsafe {
+        if name.is_null() || !shared::is_there() {
+            return;
+        }
+        let database = pg_sys::get_database_oid(name, true);
+        let may = may_anyway || database != pg_sys::InvalidOid && pg_sys::pg_database_ownercheck(database, pg_sys::GetUserId());
+        if database == pg_sys::InvalidOid || database == pg_sys::MyDatabaseId || !may || HELD.get() != pg_sys::InvalidOid {
+            return;
+        }
+        HELD.set(database);
+        let worker = shared::hold(database);
+        if worker != 0 {
+            libc::kill(worker, libc::SIGTERM);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while shared::find(database, |place| place.worker != 0).unwrap_or(false) && Instant::now() < deadline {
+            let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+            pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, 10, pg_sys::PG_WAIT_EXTENSION);
+            pg_sys::ResetLatch(pg_sys::MyLatch);
+            pgrx::check_for_interrupts!();
+        }
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _argument: *mut core::ffi::c_void) {
+    use pg_sys::XactEvent as Event;
+    if !matches!(event, Event::XACT_EVENT_COMMIT | Event::XACT_EVENT_PREPARE | Event::XACT_EVENT_ABORT) {
+        return;
+    }
+    let committed = event == Event::XACT_EVENT_COMMIT;
+    let held = HELD.replace(pg_sys::InvalidOid);
+    let changed = DATABASES_CHANGED.take();
+    let extension_came = EXTENSION_CAME.take();
+    if held != pg_sys::InvalidOid {
+        shared::release(held);
+    }
+    if extension_came && committed {
+        // SAFETY: reads a variable of the session.
+        shared::note(unsafe { pg_sys::MyDatabaseId });
+    }
+    if held != pg_sys::InvalidOid || (committed && (changed || extension_came)) {
+        shared::wake_launcher(changed || extension_came);
+    }
+}

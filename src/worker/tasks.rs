@@ -1,0 +1,94 @@
+//! What a worker does, in this order, each task in transactions of its own. A task comes back with an error that is logged, and
+//! is left alone for a while that grows with each error.
+
+use crate::server::ServerError;
+use pgrx::pg_sys;
+use std::time::{Duration, Instant};
+
+#[allow(dead_code)]
+/// Whether a task is through.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing more to do for now.
+    Done,
+    /// There is more: come again at once.
+    More,
+}
+
+/// Something that a worker does every now and then, and when it is woken.
+pub struct Task {
+    /// For the log: "lead_audit: could not NAME".
+    pub name: &'static str,
+    /// How long after a turn the next one is due. It is asked each time, since settings can change.
+    pub interval: fn() -> Duration,
+    /// Whether it is also due whenever the worker's latch is set.
+    pub on_wake: bool,
+    /// One turn: outside of a transaction, so that it can have as many as it needs (`process::in_transaction`).
+    pub run: fn() -> Result<Progress, ServerError>,
+}
+
+/// The tasks. What seals the trail belongs here.
+pub const TASKS: &[Task] = &[];
+
+/// Writes what is queued for a database that has no worker any more to the server's log.
+pub fn log_rest(_database: pg_sys::Oid) {}
+
+/// Longest pause after errors.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// A task and when its next turn is.
+pub struct Schedule {
+    task: &'static Task,
+    due: Instant,
+    errors: u32,
+}
+
+/// All tasks, due now.
+pub fn schedules() -> Vec<Schedule> {
+    TASKS.iter().map(|task| Schedule { task, due: Instant::now(), errors: 0 }).collect()
+}
+
+impl Schedule {
+    /// How long until its next turn.
+    pub fn time_left(&self) -> Duration {
+        self.due.saturating_duration_since(Instant::now())
+    }
+
+    /// The worker was woken: what waits for that is due, unless it pauses after an error.
+    pub fn wake(&mut self) {
+        if self.task.on_wake && self.errors == 0 {
+            self.due = Instant::now();
+        }
+    }
+
+    /// Runs it if it is due. An error is logged the first time that it comes.
+    pub fn run_if_due(&mut self) {
+        if self.time_left() > Duration::ZERO {
+            return;
+        }
+        self.due = Instant::now()
+            + match (self.task.run)() {
+                Ok(progress) => {
+                    self.errors = 0;
+                    if progress == Progress::More { Duration::ZERO } else { (self.task.interval)() }
+                }
+                Err(error) => {
+                    pgrx::log!("lead_audit: could not {}: {error}", self.task.name);
+                    self.errors += 1;
+                    Duration::from_secs(1 << self.errors.min(6)).min(LONGEST_PAUSE)
+                }
+            };
+    }
+
+    /// The last turn before the process ends, whatever the schedule says.
+    pub fn run_last(&mut self) {
+        const MOST: u32 = 10_000;
+        for _ in 0..MOST {
+            match (self.task.run)() {
+                Ok(Progress::More) => {}
+                Ok(Progress::Done) => return,
+                Err(error) => return pgrx::log!("lead_audit: could not {}: {error}", self.task.name),
+            }
+        }
+    }
+}

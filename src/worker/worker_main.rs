@@ -1,0 +1,138 @@
+//! The worker of one database. It runs as the bootstrap superuser with a search_path of its own, and waits for something to do.
+
+use super::process::{self, must_stop, wait};
+use super::tasks::{self, Schedule};
+use crate::shared::{self, Outcome, Presence};
+use pgrx::pg_sys;
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::time::{Duration, Instant};
+
+/// Longest sleep, so that a dropped extension does not keep a process for long.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// How long, at a shutdown, to wait for sessions to end that may still have something to say.
+const LAST_SESSIONS: Duration = Duration::from_secs(3);
+
+thread_local! {
+    static DATABASE: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
+}
+
+/// What Postgres calls in a worker's process; the argument is the database's oid.
+#[unsafe(no_mangle)]
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
+    let database = pg_sys::Oid::from(argument.value() as u32);
+    DATABASE.set(database);
+    process::handle_signals();
+    if !shared::adopt(database) {
+        return; // another one is there already, or the place is gone
+    }
+    // SAFETY: at the beginning of the process; an invalid role means the bootstrap superuser.
+    unsafe {
+        pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0));
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
+        pg_sys::pgstat_report_appname(c"lead_audit worker".as_ptr());
+    }
+    pin_settings();
+    if !extension_is_here() {
+        return end_as(Outcome::NoExtension);
+    }
+    shared::update(database, |place| place.presence = Presence::Present);
+    let mut schedules = tasks::schedules();
+    while !must_stop() && !is_held() {
+        let sleep = schedules.iter().map(Schedule::time_left).min().unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
+        if sleep > Duration::ZERO {
+            wait(sleep);
+            if must_stop() || is_held() {
+                break;
+            }
+            schedules.iter_mut().for_each(Schedule::wake);
+        } else {
+            pgrx::check_for_interrupts!();
+        }
+        if !extension_is_here() {
+            return end_as(Outcome::NoExtension);
+        }
+        schedules.iter_mut().for_each(Schedule::run_if_due);
+    }
+    if !is_held() {
+        write_rest(&mut schedules);
+    }
+    end_as(Outcome::Stopped);
+}
+
+fn is_held() -> bool {
+    shared::find(DATABASE.get(), |place| place.held_by != 0).unwrap_or(true)
+}
+
+fn end_as(outcome: Outcome) {
+    shared::update(DATABASE.get(), |place| {
+        place.outcome = outcome;
+        if outcome == Outcome::NoExtension {
+            place.presence = Presence::Unknown;
+        }
+    });
+}
+
+/// Whatever ends the worker: its place is vacant, and the launcher learns of it.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
+    shared::update(DATABASE.get(), |place| (place.worker, place.latch) = (0, 0));
+    shared::wake_launcher(false);
+}
+
+/// Settings that a database or role may have otherwise, and that the worker's transactions must not depend on.
+fn pin_settings() {
+    const PINNED: &[(&CStr, &CStr)] = &[
+        (c"search_path", c"pg_catalog, pg_temp"),
+        (c"default_transaction_read_only", c"off"),
+        (c"default_transaction_isolation", c"read committed"),
+        (c"session_replication_role", c"origin"),
+        (c"row_security", c"off"),
+        (c"statement_timeout", c"0"),
+        (c"idle_in_transaction_session_timeout", c"0"),
+        (c"lock_timeout", c"10s"),
+        // What is taken off the queue must be on disk; a standby that is away must not hold it up.
+        (c"synchronous_commit", c"local"),
+        (c"lead_audit.on_error", c"abort"),
+    ];
+    for (name, value) in PINNED {
+        // SAFETY: C strings; the settings exist, and a superuser's process may set them.
+        unsafe {
+            pg_sys::SetConfigOption(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+            );
+        }
+    }
+}
+
+fn extension_is_here() -> bool {
+    let found = process::in_transaction(c"looking for the extension", || {
+        // SAFETY: a look-up by name in a transaction.
+        unsafe { pg_sys::get_extension_oid(c"lead_audit".as_ptr(), true) != pg_sys::InvalidOid }
+    });
+    match found {
+        Ok(found) => found,
+        Err(error) => {
+            pgrx::log!("lead_audit: could not look for the extension: {error}");
+            true
+        }
+    }
+}
+
+/// The process was told to end, most likely because the server shuts down: sessions that end at the same time still leave
+/// records, so it waits a little for them, then writes what there is.
+fn write_rest(schedules: &mut [Schedule]) {
+    schedules.iter_mut().for_each(Schedule::run_last);
+    let deadline = Instant::now() + LAST_SESSIONS;
+    // SAFETY: counts entries of the process array.
+    while unsafe { pg_sys::CountDBConnections(DATABASE.get()) } > 0 && Instant::now() < deadline {
+        wait(Duration::from_millis(10));
+        schedules.iter_mut().for_each(Schedule::run_last);
+    }
+    schedules.iter_mut().for_each(Schedule::run_last);
+}
