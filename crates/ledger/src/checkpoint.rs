@@ -13,7 +13,8 @@ pub struct Checkpoint {
     origin: String,
     size: u64,
     root: Hash,
-    extensions: Vec<String>,
+    /// Each line with its newline.
+    extensions: String,
 }
 
 /// What is wrong with a checkpoint.
@@ -60,7 +61,7 @@ impl Checkpoint {
     pub fn new(origin: impl Into<String>, size: u64, root: Hash) -> Result<Self, CheckpointError> {
         let origin = origin.into();
         if is_line(&origin) {
-            Ok(Checkpoint { origin, size, root, extensions: Vec::new() })
+            Ok(Checkpoint { origin, size, root, extensions: String::new() })
         } else {
             Err(CheckpointError::Origin)
         }
@@ -69,17 +70,22 @@ impl Checkpoint {
     /// Reads the text of a checkpoint, without signatures: C2SP tlog-checkpoint, "Note text". What it accepts, its text
     /// ([`Display`](fmt::Display)) gives back to the byte.
     pub fn parse(text: &str) -> Result<Self, CheckpointError> {
-        let mut lines = text.strip_suffix('\n').ok_or(CheckpointError::Lines)?.split('\n');
-        let mut next = || lines.next().ok_or(CheckpointError::Lines);
+        let mut rest = text;
+        let mut next = || {
+            let (line, after) = rest.split_once('\n').ok_or(CheckpointError::Lines)?;
+            rest = after;
+            Ok::<_, CheckpointError>(line)
+        };
         let (origin, size, root) = (next()?, next()?, next()?);
         let size = parse_u64(size).ok_or(CheckpointError::Size)?;
         let root = hash_from_base64(root).ok_or(CheckpointError::Root)?;
         let mut checkpoint = Checkpoint::new(origin, size, root)?;
-        for line in lines {
-            if !is_line(line) {
+        if !rest.is_empty() {
+            let lines = rest.strip_suffix('\n').ok_or(CheckpointError::Lines)?;
+            if !lines.split('\n').all(is_line) {
                 return Err(CheckpointError::Extension);
             }
-            checkpoint.extensions.push(line.to_owned());
+            checkpoint.extensions = rest.to_owned();
         }
         Ok(checkpoint)
     }
@@ -134,15 +140,17 @@ impl Checkpoint {
     }
 
     /// Lines after the third, which have no meaning here.
-    pub fn extensions(&self) -> &[String] {
-        &self.extensions
+    pub fn extensions(&self) -> impl Iterator<Item = &str> {
+        self.extensions.split_terminator('\n')
     }
 }
 
 /// The text of the checkpoint, as it is signed.
 impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\n{}\n{}\n", self.origin, self.size, hash_text(&self.root))?;
-        self.extensions.iter().try_for_each(|line| writeln!(f, "{line}"))
+        write!(f, "{}\n{}\n{}\n{}", self.origin, self.size, hash_text(&self.root), self.extensions)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,9 +111,9 @@ impl Note {
     /// Reads a signed note, or a text alone: an unsigned log's checkpoint. A text with a blank line in it is taken for a
     /// signed note.
     pub fn parse_or_unsigned(bytes: &[u8]) -> Result<Self, NoteError> {
-        match Self::parse(bytes) {
-            Err(NoteError::NotSigned) if !bytes.ends_with(b"\n\n") => Self::new(String::from_utf8_lossy(bytes)),
-            other => other,
+        match (Self::parse(bytes), std::str::from_utf8(bytes)) {
+            (Err(NoteError::NotSigned), Ok(text)) if !text.ends_with("\n\n") => Self::new(text),
+            (result, _) => result,
         }
     }
 

@@ -6,7 +6,8 @@ use ledger::merkle::{
     root_at, verify_consistency, verify_inclusion,
 };
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 
 type Tiles = BTreeMap<TileId, Vec<Hash>>;
 
@@ -22,10 +23,18 @@ fn hashes(texts: &[&str]) -> Vec<Hash> {
     texts.iter().map(|text| hash(text)).collect()
 }
 
-/// RFC 6962, section 2.1, word for word.
-mod oracle {
-    use super::*;
+/// RFC 6962, section 2.1, word for word, over D\[start:end\]; it remembers the roots that it has worked out.
+struct Oracle {
+    data: Vec<Vec<u8>>,
+    roots: RefCell<HashMap<(usize, usize), Hash>>,
+}
 
+impl Oracle {
+    fn new(data: Vec<Vec<u8>>) -> Self {
+        Oracle { data, roots: RefCell::default() }
+    }
+
+    /// The largest power of two smaller than n.
     fn k(n: usize) -> usize {
         let mut k = 1;
         while 2 * k < n {
@@ -34,43 +43,51 @@ mod oracle {
         k
     }
 
-    /// MTH(D)
-    pub fn root(d: &[Vec<u8>]) -> Hash {
-        match d {
-            [] => Sha256::digest([]).into(),
-            [d0] => leaf(d0),
-            _ => {
-                let (left, right) = d.split_at(k(d.len()));
-                Sha256::new().chain_update([1]).chain_update(root(left)).chain_update(root(right)).finalize().into()
-            }
+    /// MTH(D[start:end])
+    fn root(&self, start: usize, end: usize) -> Hash {
+        if let Some(root) = self.roots.borrow().get(&(start, end)) {
+            return *root;
         }
+        let root = match end - start {
+            0 => Sha256::digest([]).into(),
+            1 => leaf(&self.data[start]),
+            n => {
+                let (left, right) = (self.root(start, start + Self::k(n)), self.root(start + Self::k(n), end));
+                Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
+            }
+        };
+        self.roots.borrow_mut().insert((start, end), root);
+        root
     }
 
-    /// PATH(m, D)
-    pub fn path(m: usize, d: &[Vec<u8>]) -> Vec<Hash> {
-        if d.len() == 1 {
+    /// PATH(m, D[start:end]), where m counts from start
+    fn path(&self, m: usize, start: usize, end: usize) -> Vec<Hash> {
+        let n = end - start;
+        if n == 1 {
             return Vec::new();
         }
-        let k = k(d.len());
-        let (left, right) = d.split_at(k);
-        let (mut path, last) = if m < k { (path(m, left), root(right)) } else { (path(m - k, right), root(left)) };
+        let k = Self::k(n);
+        let (mut path, last) = if m < k {
+            (self.path(m, start, start + k), self.root(start + k, end))
+        } else {
+            (self.path(m - k, start + k, end), self.root(start, start + k))
+        };
         path.push(last);
         path
     }
 
-    /// PROOF(m, D), which the RFC defines for 0 < m < n
-    pub fn proof(m: usize, d: &[Vec<u8>]) -> Vec<Hash> {
-        subproof(m, d, true)
-    }
-
-    fn subproof(m: usize, d: &[Vec<u8>], b: bool) -> Vec<Hash> {
-        if m == d.len() {
-            return if b { Vec::new() } else { vec![root(d)] };
+    /// SUBPROOF(m, D[start:end], b), where m counts from start; PROOF(m, D) is SUBPROOF(m, D, true)
+    fn subproof(&self, m: usize, start: usize, end: usize, b: bool) -> Vec<Hash> {
+        let n = end - start;
+        if m == n {
+            return if b { Vec::new() } else { vec![self.root(start, end)] };
         }
-        let k = k(d.len());
-        let (left, right) = d.split_at(k);
-        let (mut proof, last) =
-            if m <= k { (subproof(m, left, b), root(right)) } else { (subproof(m - k, right, false), root(left)) };
+        let k = Self::k(n);
+        let (mut proof, last) = if m <= k {
+            (self.subproof(m, start, start + k, b), self.root(start + k, end))
+        } else {
+            (self.subproof(m - k, start + k, end, false), self.root(start, start + k))
+        };
         proof.push(last);
         proof
     }
@@ -121,10 +138,11 @@ const CT_CONSISTENCY: [(u64, u64, &[&str]); 4] =
 fn certificate_transparency_vectors() {
     let data: Vec<Vec<u8>> = CT_LEAVES.iter().map(|data| hex::decode(data).unwrap()).collect();
     let (_, tiles) = tree(&data);
+    let oracle = Oracle::new(data.clone());
     assert_eq!(empty_root(), hash(CT_ROOTS[0]));
     for (size, root) in CT_ROOTS.iter().enumerate() {
         assert_eq!(root_at(&tiles, size as u64), Ok(hash(root)));
-        assert_eq!(oracle::root(&data[..size]), hash(root), "the oracle itself");
+        assert_eq!(oracle.root(0, size), hash(root), "the oracle itself");
     }
     for (index, size, path) in CT_INCLUSION {
         assert_eq!(inclusion_proof(&tiles, index, size), Ok(hashes(path)));
@@ -138,8 +156,10 @@ fn certificate_transparency_vectors() {
     }
 }
 
-/// Every tree of up to this many leaves, with every proof there is of it.
-const SIZES: usize = 70;
+/// Trees of these sizes, with every proof there is of them.
+fn sizes() -> impl Iterator<Item = usize> {
+    (0..=100).chain([127, 128, 129, 255, 256, 257, 300])
+}
 
 fn sample(count: usize) -> Vec<Vec<u8>> {
     (0..count).map(|i| i.to_string().into_bytes()).collect()
@@ -147,26 +167,24 @@ fn sample(count: usize) -> Vec<Vec<u8>> {
 
 #[test]
 fn as_the_rfc_says_it() {
-    let data = sample(SIZES);
-    let (_, tiles) = tree(&data);
-    let roots: Vec<Hash> = (0..=SIZES).map(|size| oracle::root(&data[..size])).collect();
-    let mut frontier = Frontier::new();
-    for size in 0..=SIZES {
-        let n = size as u64;
-        assert_eq!(frontier.root(), roots[size]);
-        assert_eq!(root_at(&tiles, n), Ok(roots[size]));
+    let (_, tiles) = tree(&sample(300));
+    let oracle = Oracle::new(sample(300));
+    for size in sizes() {
+        let (n, root) = (size as u64, oracle.root(0, size));
+        let mut frontier = Frontier::new();
+        oracle.data[..size].iter().for_each(|data| frontier.push(leaf(data)));
+        assert_eq!(frontier.root(), root);
+        assert_eq!(root_at(&tiles, n), Ok(root));
         for index in 0..size {
-            let path = oracle::path(index, &data[..size]);
+            let path = oracle.path(index, 0, size);
             assert_eq!(inclusion_proof(&tiles, index as u64, n).as_ref(), Ok(&path));
-            assert_eq!(verify_inclusion(&leaf(&data[index]), index as u64, n, &path, &roots[size]), Ok(()));
+            assert_eq!(verify_inclusion(&leaf(&oracle.data[index]), index as u64, n, &path, &root), Ok(()));
         }
         for from in 0..=size {
-            let proof = if from == 0 || from == size { Vec::new() } else { oracle::proof(from, &data[..size]) };
+            // The RFC defines PROOF(m, D[n]) for 0 < m < n.
+            let proof = if from == 0 { Vec::new() } else { oracle.subproof(from, 0, size, true) };
             assert_eq!(consistency_proof(&tiles, from as u64, n).as_ref(), Ok(&proof));
-            assert_eq!(verify_consistency(from as u64, &roots[from], n, &roots[size], &proof), Ok(()));
-        }
-        if size < SIZES {
-            frontier.push(leaf(&data[size]));
+            assert_eq!(verify_consistency(from as u64, &oracle.root(0, from), n, &root, &proof), Ok(()));
         }
     }
 }

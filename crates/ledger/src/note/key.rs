@@ -88,6 +88,9 @@ pub enum KeyError {
 /// it signs.
 const MAX_NAME_BYTES: usize = 255;
 
+/// Bytes that the text of a key may have: more than any has.
+const MAX_TEXT_BYTES: usize = 512;
+
 /// Whether this can be the name of a key: C2SP signed-note, "Format". It is not empty and has no Unicode space, no plus
 /// and no control character.
 pub fn is_key_name(name: &str) -> bool {
@@ -117,6 +120,9 @@ struct Parts<'a> {
 
 /// Reads `<name>+<key id>+<base64(algorithm ‖ key)>`.
 fn parse(text: &str, malformed: KeyError) -> Result<Parts<'_>, KeyError> {
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(malformed);
+    }
     let mut parts = text.splitn(3, '+');
     let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else { return Err(malformed) };
     check_name(name)?;
