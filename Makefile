@@ -1,5 +1,5 @@
 # The doors to this project. Everything they make lives under target/; see scripts/ for what is behind each.
-.PHONY: help demo psql demo-url demo-stop test check clean
+.PHONY: help demo psql demo-url demo-stop test test-upgrade check clean
 
 help:
 	@echo 'make demo       builds lead_audit, starts a private PostgreSQL with it, and tells its story'
@@ -7,6 +7,7 @@ help:
 	@echo 'make demo-url   prints the connection URL of the demo'
 	@echo 'make demo-stop  stops the demo'
 	@echo 'make test       all tests'
+	@echo 'make test-upgrade  pg_upgrade to PostgreSQL 17, which is downloaded for it'
 	@echo 'make check      format and lints'
 	@echo 'make clean      stops the demo and deletes target/'
 
@@ -24,6 +25,9 @@ demo-stop:
 
 test:
 	@scripts/test.sh
+
+test-upgrade:
+	@scripts/test.sh upgrade
 
 check:
 	@scripts/check.sh

@@ -5,6 +5,7 @@
 #   test.sh crates       only those of crates/ (none of these needs a server)
 #   test.sh pgrx [NAME]  only the in-database tests (pgrx-tests/), or those of them with NAME in their name
 #   test.sh acceptance [ARGUMENT...]   only crates/acceptance, with the release build; ARGUMENTs are those of cargo test
+#   test.sh upgrade      pg_upgrade from PostgreSQL 15 to 17, which is downloaded for it: not part of "all"
 #
 # The in-database tests run under `cargo pgrx test`, which starts a server of its own in a cluster that it creates anew. That
 # one does listen on a port of localhost, which pgrx chooses among the free ones and cannot do without.
@@ -51,6 +52,11 @@ acceptance() {
   LEAD_AUDIT_PG_CONFIG=$BIN/pg_config LEAD_AUDIT_STATE_DIR=$STATE/acceptance cargo test --no-fail-fast -p acceptance "$@"
 }
 
+upgrade() {
+  "$ROOT/scripts/server17.sh"
+  LEAD_AUDIT_NEXT_PG_CONFIG=$STATE/pg17/usr/lib/postgresql/17/bin/pg_config acceptance --test pg_upgrade -- --ignored
+}
+
 case ${1:-all} in
   all)
     crates
@@ -59,6 +65,7 @@ case ${1:-all} in
     step "All tests passed."
     ;;
   crates) crates ;;
+  upgrade) upgrade ;;
   pgrx | acceptance) "$@" ;;
   *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac

@@ -279,12 +279,10 @@ unsafe fn accept(value: *mut *mut c_char, check: impl Fn(&str) -> Result<(), Str
 ///
 /// CREATE EXTENSION runs its script with a search_path of its own; what its caller has is one level down Postgres's stack.
 pub fn outer_text_value(name: &CStr) -> Option<String> {
-    // SAFETY: the array holds GetNumConfigOptions() pointers to live variables. Its record begins with `gen`, and is a
-    // config_string where vartype says so; the stack's entries live as long as the nesting that made them.
+    // SAFETY: the records live as long as the process. One begins with `gen`, and is a config_string where vartype says so;
+    // the stack's entries live as long as the nesting that made them.
     unsafe {
-        let variables = pg_sys::get_guc_variables();
-        for i in 0..pg_sys::GetNumConfigOptions() as usize {
-            let variable = *variables.add(i);
+        for &variable in variables() {
             if CStr::from_ptr((*variable).name) != name || (*variable).stack.is_null() {
                 continue;
             }
@@ -296,6 +294,22 @@ pub fn outer_text_value(name: &CStr) -> Option<String> {
         }
     }
     None
+}
+
+/// Postgres's records of all settings, in an array that lives as long as the current memory context.
+fn variables<'a>() -> &'a [*mut pg_sys::config_generic] {
+    // SAFETY: the array has as many records as Postgres says; before 16 it is its own, which a new setting can move.
+    #[cfg(feature = "pg15")]
+    unsafe {
+        std::slice::from_raw_parts(pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions().max(0) as usize)
+    }
+    // SAFETY: the same; this one is a copy in the current memory context.
+    #[cfg(not(feature = "pg15"))]
+    unsafe {
+        let mut count = 0;
+        let variables = pg_sys::get_guc_variables(&mut count);
+        std::slice::from_raw_parts(variables, count.max(0) as usize)
+    }
 }
 
 #[cfg(test)]

@@ -188,7 +188,18 @@ unsafe fn insert_chunk(
         );
         for slot in slots {
             if (*result).ri_NumIndices > 0 {
-                pg_sys::ExecInsertIndexTuples(result, slot, estate, false, false, std::ptr::null_mut(), std::ptr::null_mut());
+                pg_sys::ExecInsertIndexTuples(
+                    result,
+                    slot,
+                    estate,
+                    false,
+                    false,
+                    std::ptr::null_mut(),
+                    std::ptr::null_mut(),
+                    // Only indexes that summarise pages (BRIN): for an UPDATE, and new in 16.
+                    #[cfg(not(feature = "pg15"))]
+                    false,
+                );
             }
             pg_sys::ExecDropSingleTupleTableSlot(slot);
             let per_tuple = (*estate).es_per_tuple_exprcontext;

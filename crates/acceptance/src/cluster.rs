@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The superuser of each cluster.
@@ -18,6 +19,7 @@ const SOCKET_DIR_LIMIT: usize = 90;
 pub struct Builder {
     settings: Vec<String>,
     file_size_limit: Option<u64>,
+    pg_config: Option<PathBuf>,
 }
 
 impl Builder {
@@ -41,13 +43,58 @@ impl Builder {
         self
     }
 
+    /// Uses another installation of PostgreSQL's than that of `LEAD_AUDIT_PG_CONFIG`.
+    #[must_use]
+    pub fn installation(mut self, pg_config: PathBuf) -> Self {
+        self.pg_config = Some(pg_config);
+        self
+    }
+
     /// Makes the cluster and starts it.
     ///
     /// # Panics
     /// If that is not possible.
     #[must_use]
     pub fn start(self) -> Cluster {
-        Cluster::make(self)
+        let cluster = self.create();
+        cluster.start_again();
+        cluster
+    }
+
+    /// Makes the cluster and leaves it stopped.
+    ///
+    /// # Panics
+    /// If that is not possible.
+    #[must_use]
+    pub fn create(self) -> Cluster {
+        Cluster::make(&self, |cluster| {
+            let data = cluster.data();
+            let place = ["-D", text(&data), "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"];
+            cluster.run_server_program("initdb", &[&place[..], &["--no-sync", "--no-instructions"]].concat());
+            cluster.configure(&[
+                "listen_addresses = ''".to_owned(),
+                // What the server has written survives its crash, if not that of the machine.
+                "fsync = off".to_owned(),
+                "max_prepared_transactions = 20".to_owned(),
+                "deadlock_timeout = 100ms".to_owned(),
+                "log_min_messages = log".to_owned(),
+            ]);
+        })
+    }
+
+    /// Makes a standby of another cluster, which it follows, and starts it.
+    ///
+    /// # Panics
+    /// If that is not possible.
+    #[must_use]
+    pub fn start_standby_of(self, primary: &Cluster) -> Cluster {
+        let cluster = Cluster::make(&self, |cluster| {
+            let (data, socket) = (cluster.data(), text(primary.socket_directory()));
+            let from = ["-h", socket, "-U", SUPERUSER, "-D", text(&data), "-R", "-c", "fast", "-X", "stream", "--no-sync"];
+            cluster.run_server_program("pg_basebackup", &from);
+        });
+        cluster.start_again();
+        cluster
     }
 }
 
@@ -74,8 +121,8 @@ impl Cluster {
         Builder::default()
     }
 
-    fn make(builder: Builder) -> Self {
-        let bin = bin_directory();
+    fn make(builder: &Builder, initialise: impl FnOnce(&Self)) -> Self {
+        let bin = bin_directory(builder.pg_config.as_deref());
         let state = std::env::var_os("LEAD_AUDIT_STATE_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         fs::create_dir_all(&state).unwrap_or_else(|error| panic!("cannot make {}: {error}", state.display()));
         let directory = temporary_directory(&state);
@@ -88,34 +135,9 @@ impl Cluster {
             }
         }
         let cluster = Cluster { bin, server_user, file_size_limit: builder.file_size_limit, directory, short_directory };
-        let data = cluster.data();
-        cluster.run_server_program(
-            "initdb",
-            &[
-                "-D",
-                text(&data),
-                "-U",
-                SUPERUSER,
-                "-A",
-                "trust",
-                "-E",
-                "UTF8",
-                "--locale=C.UTF-8",
-                "--no-sync",
-                "--no-instructions",
-            ],
-        );
-        cluster.configure(&[
-            "listen_addresses = ''".to_owned(),
-            format!("unix_socket_directories = '{}'", cluster.socket_directory().display()),
-            // What the server has written survives its crash, if not that of the machine.
-            "fsync = off".to_owned(),
-            "max_prepared_transactions = 20".to_owned(),
-            "deadlock_timeout = 100ms".to_owned(),
-            "log_min_messages = log".to_owned(),
-        ]);
+        initialise(&cluster);
+        cluster.configure(&[format!("unix_socket_directories = '{}'", cluster.socket_directory().display())]);
         cluster.configure(&builder.settings);
-        cluster.start_again();
         cluster
     }
 
@@ -133,6 +155,42 @@ impl Cluster {
     pub fn start_again(&self) {
         let (data, log) = (self.data(), self.log());
         self.run_server_program("pg_ctl", &["-D", text(&data), "-l", text(&log), "-w", "-t", "60", "-s", "start"]);
+    }
+
+    /// Kills the server itself with SIGKILL, and waits until its other processes have noticed and are gone.
+    ///
+    /// # Panics
+    /// If they stay.
+    pub fn kill(&self) {
+        let killed = Command::new("kill").args(["-9", &self.postmaster().to_string()]).status().expect("kill runs");
+        assert!(killed.success());
+        let begin = Instant::now();
+        while self.has_processes() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "processes of a killed server stay");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // In a container, where nobody may reap the dead, the id in them looks like that of a server that runs.
+        for file in [self.data().join("postmaster.pid"), self.socket_directory().join(".s.PGSQL.5432.lock")] {
+            fs::remove_file(file).expect("a killed server leaves its lock files");
+        }
+    }
+
+    /// Whether any process works in the data directory, as all of a server's do.
+    fn has_processes(&self) -> bool {
+        let processes = fs::read_dir("/proc").expect("there is a /proc");
+        let data = self.data();
+        processes.flatten().any(|process| fs::read_link(process.path().join("cwd")).is_ok_and(|directory| directory == data))
+    }
+
+    /// Makes a standby take over.
+    pub fn promote(&self) {
+        self.run_server_program("pg_ctl", &["-D", text(&self.data()), "-w", "-t", "60", "-s", "promote"]);
+    }
+
+    /// Process id of the server itself, which must run.
+    fn postmaster(&self) -> i32 {
+        let file = fs::read_to_string(self.data().join("postmaster.pid")).expect("the server runs");
+        file.lines().next().and_then(|pid| pid.parse().ok()).expect("its first line is the process id")
     }
 
     /// Stops the server; `mode` is that of pg_ctl, "immediate" is a crash.
@@ -212,7 +270,11 @@ impl Cluster {
         command
     }
 
-    fn run_server_program(&self, name: &str, arguments: &[&str]) {
+    /// Runs a program of the server's to its end, as the server's user and in the cluster's directory.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn run_server_program(&self, name: &str, arguments: &[&str]) {
         let program = self.bin.join(name);
         let mut words: Vec<String> = Vec::new();
         if let Some(user) = &self.server_user {
@@ -233,7 +295,9 @@ impl Cluster {
         succeeded(name, &output);
     }
 
-    fn data(&self) -> PathBuf {
+    /// The data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 
@@ -241,7 +305,15 @@ impl Cluster {
         self.directory.path().join("log")
     }
 
-    fn socket_directory(&self) -> &Path {
+    /// Where the server's programs are.
+    #[must_use]
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
+    /// The directory with the socket.
+    #[must_use]
+    pub fn socket_directory(&self) -> &Path {
         self.short_directory.as_ref().unwrap_or(&self.directory).path()
     }
 }
@@ -288,17 +360,16 @@ fn id(arguments: &[&str]) -> Option<u32> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().parse().ok())?
 }
 
-fn bin_directory() -> PathBuf {
-    let Some(pg_config) = std::env::var_os("LEAD_AUDIT_PG_CONFIG") else {
+fn bin_directory(pg_config: Option<&Path>) -> PathBuf {
+    let Some(pg_config) = pg_config.map(PathBuf::from).or_else(|| std::env::var_os("LEAD_AUDIT_PG_CONFIG").map(PathBuf::from))
+    else {
         panic!(
             "LEAD_AUDIT_PG_CONFIG is not set. The acceptance tests need a PostgreSQL into which lead_audit is installed: \
              cargo pgrx install --release --pg-config PREFIX/bin/pg_config, then LEAD_AUDIT_PG_CONFIG=PREFIX/bin/pg_config"
         );
     };
-    let output = Command::new(&pg_config)
-        .arg("--bindir")
-        .output()
-        .unwrap_or_else(|error| panic!("LEAD_AUDIT_PG_CONFIG={}: {error}", pg_config.display()));
+    let output =
+        Command::new(&pg_config).arg("--bindir").output().unwrap_or_else(|error| panic!("{}: {error}", pg_config.display()));
     succeeded("pg_config", &output);
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
 }

@@ -3,6 +3,7 @@
 //!
 //! Environment:
 //! * `LEAD_AUDIT_PG_CONFIG` (needed): pg_config of a PostgreSQL into which the extension is installed.
+//! * `LEAD_AUDIT_NEXT_PG_CONFIG`: the same of the next major version, for the test of pg_upgrade (`make test-upgrade`).
 //! * `LEAD_AUDIT_STATE_DIR`: where clusters are put; by default the system's directory for temporary files.
 //! * `LEAD_AUDIT_ACCEPTANCE_SECONDS`: how long the concurrent writers write; by default 6.
 //! * `LEAD_AUDIT_ACCEPTANCE_CRASHES`: how often the server is crashed; by default 6.
@@ -12,6 +13,7 @@ mod client;
 mod cluster;
 mod export;
 mod leads;
+pub mod past;
 mod random;
 mod trail;
 

@@ -1,60 +1,9 @@
 //! Dump and restore, with the programs that people use: the trail comes back entry by entry, the restore itself is none, and
 //! the tables are watched as before, under the same identity.
 
-use acceptance::{Cluster, Session, add_leads, app_database, assert_intact, assert_trail_gives_table, call, value};
+use acceptance::past::{self, Trail, assert_restored, assert_watched_as_before};
+use acceptance::{Cluster, add_leads, app_database, assert_intact, assert_trail_gives_table, call, value};
 use std::path::Path;
-
-/// Everything that has to be the same afterwards.
-#[derive(Debug, PartialEq, Eq)]
-struct Trail {
-    entries: i64,
-    /// Over every column of every entry.
-    digest: String,
-    watch: String,
-    watched: String,
-}
-
-impl Trail {
-    fn of(admin: &mut Session) -> Self {
-        Trail {
-            entries: value(admin, "SELECT count(*) FROM lead_audit.entry"),
-            digest: value(admin, "SELECT md5(string_agg(e::text, E'\\n' ORDER BY id)) FROM lead_audit.entry e"),
-            watch: value(admin, "SELECT string_agg(w::text, E'\\n' ORDER BY watch_id) FROM lead_audit.watch w"),
-            watched: value(admin, "SELECT string_agg(w::text, E'\\n' ORDER BY watch_id) FROM lead_audit.watched w"),
-        }
-    }
-}
-
-/// A database that has a past: more than one table, one no longer watched, one that is gone, a baseline.
-fn source(cluster: &Cluster) -> Trail {
-    let mut admin = app_database(cluster, "source");
-    let mut app = cluster.session("app", "source");
-    call(&mut app, "SET lead_audit.user_id = 'ü \"quoted\" \\ back'; SET lead_audit.user_agent = E'tab\\tnewline\\n'");
-    add_leads(&mut app, 1, 3_000);
-    call(
-        &mut app,
-        "UPDATE leads SET enrichment_status = 'COMPLETED', enrichment_error = E'\\\\N \\t \\n 😀' WHERE is_manual;
-         UPDATE leads SET is_deleted = true WHERE created_by = 'user-3'; DELETE FROM leads WHERE created_by = 'user-4'",
-    );
-    call(
-        &mut admin,
-        "CREATE SCHEMA \"Crm x\"; CREATE TABLE \"Crm x\".\"Accounts\" (a int, b text, gone boolean, PRIMARY KEY (b, a));
-         INSERT INTO \"Crm x\".\"Accounts\" SELECT g, 'account', false FROM generate_series(1, 100) g;
-         SELECT lead_audit.enable('\"Crm x\".\"Accounts\"', soft_delete_column => 'gone', baseline => true);
-         UPDATE \"Crm x\".\"Accounts\" SET gone = true WHERE a < 10;
-         CREATE TABLE parted (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
-         CREATE TABLE part_1 PARTITION OF parted FOR VALUES FROM (0) TO (100); CREATE TABLE part_2 PARTITION OF parted DEFAULT;
-         SELECT lead_audit.enable('parted'); INSERT INTO parted SELECT g * 10, 'note' FROM generate_series(1, 20) g;
-         CREATE TABLE former (id int PRIMARY KEY); SELECT lead_audit.enable('former'); INSERT INTO former VALUES (1);
-         SELECT lead_audit.disable('former');
-         CREATE TABLE dropped (id int PRIMARY KEY); SELECT lead_audit.enable('dropped'); INSERT INTO dropped VALUES (1); DROP TABLE dropped;
-         CREATE TABLE \"switched off\" (id int PRIMARY KEY); SELECT lead_audit.enable('\"switched off\"');
-         ALTER TABLE \"switched off\" DISABLE TRIGGER \"00_lead_audit_row\"",
-    );
-    call(&mut admin, "BEGIN; INSERT INTO leads (id) VALUES ('gap'); ROLLBACK");
-    assert_intact(&mut admin);
-    Trail::of(&mut admin)
-}
 
 fn new_database(cluster: &Cluster, name: &str) {
     call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name} TEMPLATE template0"));
@@ -68,56 +17,10 @@ fn restore(cluster: &Cluster, program: &str, arguments: &[&str]) {
     assert!(!said.contains("WARNING") && !said.contains("ERROR"), "{program} {arguments:?}:\n{said}");
 }
 
-/// What must hold in a database that was restored as a whole.
-fn assert_restored(cluster: &Cluster, name: &str, before: &Trail) {
-    let mut admin = cluster.admin(name);
-    assert_eq!(&Trail::of(&mut admin), before, "{name}");
-    assert_intact(&mut admin);
-    assert_watched_as_before(cluster, name);
-}
-
-fn assert_watched_as_before(cluster: &Cluster, name: &str) {
-    let mut admin = cluster.admin(name);
-    let (last, count): (i64, i64) =
-        (value(&mut admin, "SELECT max(id) FROM lead_audit.entry"), value(&mut admin, "SELECT count(*) FROM lead_audit.entry"));
-    let key = format!("{:0>32}", "2a");
-    let history = format!("SELECT count(*) FROM lead_audit.history('leads', '{key}')");
-    let past: i64 = value(&mut admin, &history);
-    assert!(past >= 1, "{name}: the past of a row is found");
-    let mut app = cluster.session("app", name);
-    call(
-        &mut app,
-        &format!(
-            "UPDATE leads SET source = source || '.' WHERE id = '{key}'; UPDATE leads SET is_deleted = NOT is_deleted WHERE id = '{key}';
-             INSERT INTO leads (id) VALUES ('new here'); DELETE FROM leads WHERE id = 'new here'"
-        ),
-    );
-    assert_eq!(app.warnings(), [""; 0], "{name}");
-    assert_eq!(value::<i64>(&mut admin, &history), past + 2, "{name}: past and present are one history");
-    call(
-        &mut admin,
-        "UPDATE \"Crm x\".\"Accounts\" SET gone = NOT gone WHERE a = 50; INSERT INTO former SELECT max(id) + 1 FROM former;
-         UPDATE parted SET id = id + 1000 WHERE id = (SELECT max(id) FROM parted WHERE id < 100)",
-    );
-    let new: i64 = value(&mut admin, &format!("SELECT count(*) FROM lead_audit.entry WHERE id > {last}"));
-    let all: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.entry");
-    // A row that moves to another partition is deleted here and inserted there.
-    assert_eq!((new, all), (7, count + 7), "{name}: new entries have new ids, and only the watched tables have any");
-    let identities: i64 = value(
-        &mut admin,
-        "SELECT count(*) FROM (SELECT table_name FROM lead_audit.entry GROUP BY table_name HAVING count(DISTINCT watch_id) > 1) e",
-    );
-    assert_eq!(identities, 0, "{name}: a table has kept its identity");
-    let soft: i64 =
-        value(&mut admin, &format!("SELECT count(*) FROM lead_audit.entry WHERE id > {last} AND soft_delete IS NOT NULL"));
-    assert_eq!(soft, 2, "{name}: soft deletes are still known as such");
-    assert_intact(&mut admin);
-}
-
 #[test]
 fn a_whole_database_comes_back_with_its_trail() {
     let cluster = Cluster::start();
-    let before = source(&cluster);
+    let before = past::make(&cluster, "source");
     let file = |name: &str| cluster.directory().join(name).to_str().expect("UTF-8").to_owned();
     let (plain, custom, directory) = (file("plain.sql"), file("custom.dump"), file("directory.dump"));
 
@@ -155,7 +58,7 @@ fn a_whole_database_comes_back_with_its_trail() {
 #[test]
 fn schema_and_data_come_back_one_after_the_other() {
     let cluster = Cluster::start();
-    drop(source(&cluster));
+    drop(past::make(&cluster, "source"));
     let mut admin = cluster.admin("source");
     // pg_dump would switch it on with all others: that is its way.
     call(&mut admin, "DROP TABLE \"switched off\"");
@@ -190,7 +93,7 @@ fn schema_and_data_come_back_one_after_the_other() {
 #[test]
 fn an_empty_schema_is_watched_from_its_first_row() {
     let cluster = Cluster::start();
-    drop(source(&cluster));
+    drop(past::make(&cluster, "source"));
     let schema = cluster.directory().join("schema.sql");
     let schema = schema.to_str().expect("UTF-8");
     cluster.run("pg_dump", &["--schema-only", "-d", "source", "-f", schema]);
@@ -208,7 +111,7 @@ fn an_empty_schema_is_watched_from_its_first_row() {
 #[test]
 fn a_table_alone_goes_to_a_database_that_has_the_extension() {
     let cluster = Cluster::start();
-    let before = source(&cluster);
+    let before = past::make(&cluster, "source");
     let identity: String =
         value(&mut cluster.admin("source"), "SELECT watch_id::text FROM lead_audit.watched WHERE relation = 'leads'");
     let file = |name: &str| cluster.directory().join(name).to_str().expect("UTF-8").to_owned();

@@ -1,0 +1,117 @@
+//! A database that has a past, and what must still be true of it after it was dumped and restored, upgraded, or taken over by
+//! another server.
+
+use crate::client::{Session, call, value};
+use crate::cluster::Cluster;
+use crate::leads::{add_leads, app_database};
+use crate::trail::assert_intact;
+
+/// Everything that has to be the same afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trail {
+    /// How many entries there are.
+    pub entries: i64,
+    /// Over every column of every entry.
+    pub digest: String,
+    /// The table lead_audit.watch.
+    pub watch: String,
+    /// The view lead_audit.watched.
+    pub watched: String,
+}
+
+impl Trail {
+    /// As it is now.
+    #[must_use]
+    pub fn of(admin: &mut Session) -> Self {
+        Trail {
+            entries: value(admin, "SELECT count(*) FROM lead_audit.entry"),
+            digest: value(admin, "SELECT md5(string_agg(e::text, E'\\n' ORDER BY id)) FROM lead_audit.entry e"),
+            watch: value(admin, "SELECT string_agg(w::text, E'\\n' ORDER BY watch_id) FROM lead_audit.watch w"),
+            watched: value(admin, "SELECT string_agg(w::text, E'\\n' ORDER BY watch_id) FROM lead_audit.watched w"),
+        }
+    }
+}
+
+/// Makes a database that has a past: more than one table, one no longer watched, one that is gone, a baseline.
+pub fn make(cluster: &Cluster, name: &str) -> Trail {
+    let mut admin = app_database(cluster, name);
+    let mut app = cluster.session("app", name);
+    call(&mut app, "SET lead_audit.user_id = 'ü \"quoted\" \\ back'; SET lead_audit.user_agent = E'tab\\tnewline\\n'");
+    add_leads(&mut app, 1, 3_000);
+    call(
+        &mut app,
+        "UPDATE leads SET enrichment_status = 'COMPLETED', enrichment_error = E'\\\\N \\t \\n 😀' WHERE is_manual;
+         UPDATE leads SET is_deleted = true WHERE created_by = 'user-3'; DELETE FROM leads WHERE created_by = 'user-4'",
+    );
+    call(
+        &mut admin,
+        "CREATE SCHEMA \"Crm x\"; CREATE TABLE \"Crm x\".\"Accounts\" (a int, b text, gone boolean, PRIMARY KEY (b, a));
+         INSERT INTO \"Crm x\".\"Accounts\" SELECT g, 'account', false FROM generate_series(1, 100) g;
+         SELECT lead_audit.enable('\"Crm x\".\"Accounts\"', soft_delete_column => 'gone', baseline => true);
+         UPDATE \"Crm x\".\"Accounts\" SET gone = true WHERE a < 10;
+         CREATE TABLE parted (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
+         CREATE TABLE part_1 PARTITION OF parted FOR VALUES FROM (0) TO (100); CREATE TABLE part_2 PARTITION OF parted DEFAULT;
+         SELECT lead_audit.enable('parted'); INSERT INTO parted SELECT g * 10, 'note' FROM generate_series(1, 20) g;
+         CREATE TABLE former (id int PRIMARY KEY); SELECT lead_audit.enable('former'); INSERT INTO former VALUES (1);
+         SELECT lead_audit.disable('former');
+         CREATE TABLE dropped (id int PRIMARY KEY); SELECT lead_audit.enable('dropped'); INSERT INTO dropped VALUES (1); DROP TABLE dropped;
+         CREATE TABLE \"switched off\" (id int PRIMARY KEY); SELECT lead_audit.enable('\"switched off\"');
+         ALTER TABLE \"switched off\" DISABLE TRIGGER \"00_lead_audit_row\"",
+    );
+    call(&mut admin, "BEGIN; INSERT INTO leads (id) VALUES ('gap'); ROLLBACK");
+    assert_intact(&mut admin);
+    Trail::of(&mut admin)
+}
+
+/// What must hold in a database that came here as a whole.
+///
+/// # Panics
+/// If it does not.
+pub fn assert_restored(cluster: &Cluster, name: &str, before: &Trail) {
+    let mut admin = cluster.admin(name);
+    assert_eq!(&Trail::of(&mut admin), before, "{name}");
+    assert_intact(&mut admin);
+    assert_watched_as_before(cluster, name);
+}
+
+/// Its tables are watched, under the identity that they had: a few writes that have the right entries.
+///
+/// # Panics
+/// If they are not.
+pub fn assert_watched_as_before(cluster: &Cluster, name: &str) {
+    let mut admin = cluster.admin(name);
+    let (last, count): (i64, i64) =
+        (value(&mut admin, "SELECT max(id) FROM lead_audit.entry"), value(&mut admin, "SELECT count(*) FROM lead_audit.entry"));
+    let key = format!("{:0>32}", "2a");
+    let history = format!("SELECT count(*) FROM lead_audit.history('leads', '{key}')");
+    let past: i64 = value(&mut admin, &history);
+    assert!(past >= 1, "{name}: the past of a row is found");
+    let mut app = cluster.session("app", name);
+    call(
+        &mut app,
+        &format!(
+            "UPDATE leads SET source = source || '.' WHERE id = '{key}'; UPDATE leads SET is_deleted = NOT is_deleted WHERE id = '{key}';
+             INSERT INTO leads (id) VALUES ('new here'); DELETE FROM leads WHERE id = 'new here'"
+        ),
+    );
+    assert_eq!(app.warnings(), [""; 0], "{name}");
+    assert_eq!(value::<i64>(&mut admin, &history), past + 2, "{name}: past and present are one history");
+    call(
+        &mut admin,
+        "UPDATE \"Crm x\".\"Accounts\" SET gone = NOT gone WHERE a = 50; INSERT INTO former SELECT max(id) + 1 FROM former;
+         UPDATE parted SET id = id + 1000 WHERE id = (SELECT max(id) FROM parted WHERE id < 100)",
+    );
+    let new: i64 = value(&mut admin, &format!("SELECT count(*) FROM lead_audit.entry WHERE id > {last}"));
+    let all: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.entry");
+    // A row that moves to another partition is deleted here and inserted there.
+    assert_eq!((new, all), (7, count + 7), "{name}: new entries have new ids, and only the watched tables have any");
+    let identities: i64 = value(
+        &mut admin,
+        "SELECT count(*) FROM (SELECT table_name FROM lead_audit.entry GROUP BY table_name HAVING count(DISTINCT watch_id) > 1) e",
+    );
+    assert_eq!(identities, 0, "{name}: a table has kept its identity");
+    let soft: i64 =
+        value(&mut admin, &format!("SELECT count(*) FROM lead_audit.entry WHERE id > {last} AND soft_delete IS NOT NULL"));
+    assert_eq!(soft, 2, "{name}: soft deletes are still known as such");
+    assert_intact(&mut admin);
+}
