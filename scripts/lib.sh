@@ -132,7 +132,7 @@ use_private_packages() {
   libraries=$(existing_dirs "$PACKAGES"/usr/lib/*-linux-gnu* "$PACKAGES"/lib/*-linux-gnu* "$PACKAGES"/usr/lib/llvm-*/lib)
   export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
   libraries=$(existing_dirs "$PACKAGES"/usr/lib/llvm-*/lib)
-  PATH=$PATH:$PACKAGES/usr/bin
+  PATH=$PATH:$PACKAGES/usr/bin:$PACKAGES/usr/sbin
   if [ -z "${LIBCLANG_PATH:-}" ] && [ -n "$libraries" ]; then export LIBCLANG_PATH=${libraries##*:}; fi
 }
 use_private_packages

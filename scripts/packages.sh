@@ -7,6 +7,11 @@
 # server is downloaded and unpacked under target/packages, together with the libraries it lacks. Where apt may not be used,
 # everything but the C compiler comes that way.
 #
+#   packages.sh [EXTRA...]   EXTRA: further things that some tests need; these are always unpacked, never installed
+#     pip          pip, for Python's venvs, where Python has none of its own (scripts/python.sh)
+#     pgbouncer    PgBouncer; on the PATH afterwards
+#     jdbc         PostgreSQL's JDBC driver
+#
 #   LEAD_AUDIT_PRIVATE_PACKAGES=1   never installs anything in the system, even as root
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -27,8 +32,26 @@ has_file() { [ -e "/$1" ] || [ -e "$PACKAGES/$1" ]; }
 has_server() { has_file "$lib/bin/postgres" && has_file "$lib/bin/psql" && has_file "$lib/bin/pg_config"; }
 has_headers() { has_file "$include/postgres.h"; }
 has_python() { command -v python3 >/dev/null; }
-has_all() { has_compiler && has_libclang && has_server && has_headers && has_python; }
+has_pip() {
+  [ -e "$PACKAGES/usr/share/python-wheels" ] || exists "/usr/share/python-wheels/pip-*.whl" || python3 -c 'import ensurepip' 2>/dev/null
+}
+has_pgbouncer() { command -v pgbouncer >/dev/null; }
+has_jdbc() { has_file usr/share/java/postgresql.jar; }
+has_extras() {
+  local extra
+  for extra in "${extras[@]}"; do "has_$extra" || return 1; done
+}
+has_all() { has_compiler && has_libclang && has_server && has_headers && has_python && has_extras; }
 
+declare -A extra_packages=([pip]=python3-pip-whl [pgbouncer]=pgbouncer [jdbc]=libpostgresql-jdbc-java)
+extras=("$@")
+for extra in "${extras[@]}"; do
+  [ -n "${extra_packages[$extra]:-}" ] || die "packages.sh knows no '$extra'"
+done
+
+! has_all || exit 0
+exec 8>"$TARGET/packages.lock"
+flock 8
 ! has_all || exit 0
 
 command -v apt-get >/dev/null || die "this is not Debian. Install PostgreSQL $PG_MAJOR with its server headers, libclang and a C
@@ -67,6 +90,7 @@ wanted=() headers=()
 has_server || wanted+=("postgresql-$PG_MAJOR" "postgresql-client-$PG_MAJOR")
 has_libclang || wanted+=(libclang-dev)
 has_python || wanted+=(python3)
+for extra in "${extras[@]}"; do "has_$extra" || wanted+=("${extra_packages[$extra]}"); done
 has_headers || headers=("postgresql-server-dev-$PG_MAJOR")
 step "Downloading Debian packages to ${PACKAGES#"$ROOT/"}, without installing them: ${wanted[*]} ${headers[*]}"
 

@@ -1,0 +1,41 @@
+#!/bin/bash
+# python.sh: makes a Python environment with pinned packages, for what is written in Python: the tests of clients/python and
+# the examples. Quick and silent when nothing is missing.
+#
+#   python.sh                  makes target/venv, from clients/python/requirements/sqlalchemy-2.0.txt
+#   python.sh sqlalchemy-1.4   makes target/venv-sqlalchemy-1.4 from the file of that name, and so on
+#
+# The package clients/python is part of each of them: as it is in the checkout, without installation.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+name=${1:-}
+venv=$TARGET/venv${name:+-$name}
+folder=$ROOT/clients/python/requirements
+requirements=$folder/${name:-sqlalchemy-2.0}.txt
+[ -e "$requirements" ] || die "there is no ${requirements#"$ROOT/"}"
+
+# What the environment is made from: when this changes, it is made anew.
+stamp() { cat "$folder/common.txt" "$requirements" "${BASH_SOURCE[0]}" && python3 --version && command -v python3; }
+
+make_venv() {
+  local wheel=(/usr/share/python-wheels/pip-*.whl "$PACKAGES"/usr/share/python-wheels/pip-*.whl) candidate pip=()
+  step "Making ${venv#"$ROOT/"} from ${requirements#"$ROOT/"}"
+  rm -rf "$venv"
+  if python3 -c 'import ensurepip' 2>/dev/null; then
+    run_logged venv python3 -m venv "$venv"
+    pip=("$venv/bin/python" -m pip)
+  else # Debian's Python without the package python3-venv
+    run_logged venv python3 -m venv --without-pip "$venv"
+    for candidate in "${wheel[@]}"; do [ ! -e "$candidate" ] || pip=("$venv/bin/python" "$candidate/pip"); done
+  fi
+  run_logged "pip${name:+-$name}" "${pip[@]}" install --disable-pip-version-check --no-input --only-binary :all: -r "$requirements"
+  echo "$ROOT/clients/python/src" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lead_audit.pth"
+  stamp >"$venv/made-from"
+}
+
+(
+  flock 9
+  command -v python3 >/dev/null && python3 -c 'import ensurepip' 2>/dev/null || "$ROOT/scripts/packages.sh" pip
+  use_private_packages
+  [ "$(cat "$venv/made-from" 2>/dev/null)" = "$(stamp)" ] || make_venv
+) 9>"$TARGET/python.lock"
