@@ -45,7 +45,8 @@ EXAMPLES = [
 ]
 
 
-def blocks(columns, with_nulls):
+def row_of(columns):
+    """The whole row of an example."""
     columns = {**SHARED, **columns}
     previous = columns.pop("previous_key", None)
     for name in verifier.JSONS & columns.keys():
@@ -56,6 +57,15 @@ def blocks(columns, with_nulls):
             columns[name] = str(verifier.key_hash(columns["watch_id"], key))
     row = {name: columns.pop(name, None) for name in COLUMNS}
     assert not columns, columns
+    return row
+
+
+def preimage_of(columns):
+    return verifier.preimage(row_of(columns))
+
+
+def blocks(columns, with_nulls):
+    row = row_of(columns)
     preimage = verifier.preimage(row)
     checksum = hashlib.sha256(preimage)
     found = verifier.faults({**row, "checksum": checksum.hexdigest()})

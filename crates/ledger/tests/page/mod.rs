@@ -1,0 +1,38 @@
+//! `docs/FORMAT.md`, read as a test reads it: the fenced blocks with their info strings.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+pub fn docs() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs")
+}
+
+pub fn page() -> String {
+    std::fs::read_to_string(docs().join("FORMAT.md")).expect("docs/FORMAT.md")
+}
+
+/// The contents of the page's fenced blocks with this info string, each without its last line end.
+pub fn blocks(info: &str) -> Vec<String> {
+    let page = page();
+    let blocks: Vec<_> = page
+        .split(&format!("\n```{info}\n"))
+        .skip(1)
+        .map(|rest| if rest.starts_with("```\n") { "" } else { rest.split("\n```\n").next().unwrap() }.to_owned())
+        .collect();
+    assert!(!blocks.is_empty(), "no block {info:?} in FORMAT.md");
+    blocks
+}
+
+/// What a script beside the page prints. None without a python3.
+pub fn printed_by(script: &str) -> Option<String> {
+    let printed = match Command::new("python3").arg(docs().join(script)).output() {
+        Ok(output) => output,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            eprintln!("there is no python3 here: {script} was not tested");
+            return None;
+        }
+        Err(error) => panic!("python3: {error}"),
+    };
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    Some(String::from_utf8(printed.stdout).unwrap())
+}

@@ -1,0 +1,192 @@
+#!/usr/bin/env python3
+"""Prints the examples of docs/FORMAT.md, sections 11 to 17: the blocks alone, without the prose between them.
+
+crates/ledger/tests/format_tree_examples.rs looks for each of them in the page. Roots and proofs are worked out here by the
+definitions of RFC 6962, section 2.1, which is another way than that of transparency.py, and compared with it.
+"""
+import base64, functools, hashlib, json, sys
+
+sys.dont_write_bytecode = True
+import format_examples, transparency as t
+
+NUMBERS = 70_000
+SEEDS = {"example.com/crm": 1, "witness.example/alice": 2}
+TIME = 1_767_225_600
+
+
+def b64(data):
+    return base64.b64encode(data).decode()
+
+
+class Tree:
+    """RFC 6962, section 2.1, word for word; ranges and indexes count from the beginning of the tree."""
+
+    def __init__(self, leaf):
+        self.leaf, self.root = leaf, functools.cache(self.root)
+
+    def root(self, start, end):
+        """MTH(D[start:end])"""
+        if start == end:
+            return hashlib.sha256().digest()
+        if end - start == 1:
+            return self.leaf(start)
+        k = self.middle(start, end)
+        return hashlib.sha256(b"\1" + self.root(start, k) + self.root(k, end)).digest()
+
+    def middle(self, start, end):
+        return start + (1 << (end - start - 1).bit_length() - 1)
+
+    def path(self, m, start, end):
+        """PATH(m, D[start:end])"""
+        if end - start == 1:
+            return []
+        k = self.middle(start, end)
+        if m < k:
+            return self.path(m, start, k) + [self.root(k, end)]
+        return self.path(m, k, end) + [self.root(start, k)]
+
+    def subproof(self, m, start, end, whole=True):
+        """SUBPROOF(m, D[start:end], whole)"""
+        if m == end:
+            return [] if whole else [self.root(start, end)]
+        k = self.middle(start, end)
+        if m <= k:
+            return self.subproof(m, start, k, whole) + [self.root(k, end)]
+        return self.subproof(m, k, end, False) + [self.root(start, k)]
+
+
+def edge(leaves):
+    edge = t.Edge()
+    for leaf in leaves:
+        edge.append(leaf)
+    return edge
+
+
+def number(i):
+    """Leaf i of the tree of numbers."""
+    return t.leaf_hash(t.sha256(str(i).encode()))
+
+
+numbers = Tree(number)
+
+
+def block(info, lines):
+    print(f"```{info}\n" + "".join(f"{line}\n" for line in lines) + "```")
+
+
+def tree():
+    block("text leaves", [f"{i:<5}  {t.sha256(str(i).encode()).hex()}  {number(i).hex()}" for i in (0, 1, 2, NUMBERS - 1)])
+    sizes = (*range(9), 255, 256, 257, 65_535, 65_536, 65_537, NUMBERS)
+    for size in sizes:
+        assert edge(map(number, range(size))).root() == numbers.root(0, size)
+    block("text roots", [f"{size:<5}  {numbers.root(0, size).hex()}" for size in sizes])
+    block("text edge of 13", [node.hex() for node in edge(map(number, range(13))).hashes])
+
+
+def tiles():
+    lines = []
+    for size in (1, 255, 256, 257, NUMBERS):
+        level = 0
+        while size >> 8 * level:
+            nodes = size >> 8 * level
+            for index in range((nodes + 255) // 256):
+                width = min(256, nodes - 256 * index)
+                if width == 256 and 0 < index < nodes // 256 - 1:
+                    continue  # the first and the last full one of a level are enough
+                hashes = [numbers.root(n << 8 * level, (n + 1) << 8 * level) for n in range(256 * index, 256 * index + width)]
+                lines.append(f"{size:<5}  {level}  {index:>3}  {width:>3}  {t.sha256(*hashes).hex()}")
+            level += 1
+    block("text tiles", lines)
+
+
+def proofs():
+    for index, size in ((0, 1), (0, 8), (5, 8), (2, 3), (256, 257), (69_999, NUMBERS)):
+        hashes = numbers.path(index, 0, size)
+        assert t.inclusion_root(number(index), index, size, hashes) == numbers.root(0, size)
+        block(f"text inclusion of {index} in {size}", [node.hex() for node in hashes])
+    for old, size in ((1, 2), (3, 7), (4, 8), (6, 8), (65_537, NUMBERS)):
+        hashes = numbers.subproof(old, 0, size)
+        roots = numbers.root(0, old), numbers.root(0, size)
+        assert t.consistency_roots(old, roots[0], size, hashes) == roots
+        block(f"text consistency of {old} with {size}", [node.hex() for node in hashes])
+
+
+class SigningKey:
+    """RFC 8032, section 5.1.5 and 5.1.6"""
+
+    def __init__(self, name, algorithm, seed):
+        digest = hashlib.sha512(seed).digest()
+        self.scalar = int.from_bytes(digest[:32], "little") & (1 << 254) - 8 | 1 << 254
+        self.prefix, self.public = digest[32:], t.compress(t.multiply(self.scalar, t.BASE))
+        self.name, self.id = name, t.key_id(name, algorithm, self.public)
+        self.signing = f"PRIVATE+KEY+{name}+{self.id.hex()}+{b64(bytes([algorithm]) + seed)}"
+        self.verifier = f"{name}+{self.id.hex()}+{b64(bytes([algorithm]) + self.public)}"
+
+    def ed25519(self, message):
+        def hashed(*parts):
+            return int.from_bytes(hashlib.sha512(b"".join(parts)).digest(), "little") % t.L
+
+        r = hashed(self.prefix, message)
+        point = t.compress(t.multiply(r, t.BASE))
+        return point + ((r + hashed(point, self.public, message) * self.scalar) % t.L).to_bytes(32, "little")
+
+    def line(self, signature):
+        return f"— {self.name} {b64(self.id + signature)}\n"
+
+
+def signed():
+    log, witness = (SigningKey(name, algorithm, bytes([SEEDS[name]]) * 32)
+                    for name, algorithm in zip(SEEDS, (t.ED25519, t.COSIGNATURE)))
+    for key in (log, witness):
+        block("text key", [f"name      {key.name}", f"seed      {(bytes([SEEDS[key.name]]) * 32).hex()}",
+                           f"public    {key.public.hex()}", f"id        {key.id.hex()}", f"signing   {key.signing}",
+                           f"verifier  {key.verifier}"])
+    # The entries of section 10, in the order of their ids.
+    checksums = sorted((int(columns["id"]), t.sha256(format_examples.preimage_of(columns))) for columns in format_examples.EXAMPLES)
+    leaves = [t.leaf_hash(checksum) for _, checksum in checksums]
+    entries = Tree(leaves.__getitem__)
+    size, root = len(leaves), entries.root(0, len(leaves))
+    text = f"{log.name}\n{size}\n{b64(root)}\n"
+    note = text + "\n" + log.line(log.ed25519(text.encode()))
+    cosigned = note + witness.line(TIME.to_bytes(8, "big") + witness.ed25519(t.cosigned_message(TIME, text)))
+    keys = [t.VerifierKey(log.verifier), t.VerifierKey(witness.verifier)]
+    assert t.Note(cosigned).verified_by(keys) == {log.name: None, witness.name: TIME}
+    assert t.Checkpoint(text).root == edge(leaves).root() == root
+    block("text checkpoint", text.splitlines())
+    block("text signed checkpoint", note.split("\n")[:-1])
+    block("text cosigned message", t.cosigned_message(TIME, text).decode().splitlines())
+    block("text cosigned checkpoint", cosigned.split("\n")[:-1])
+    # Leaf 2 of 6: entry 3.
+    proof = "\n".join(["c2sp.org/tlog-proof@v1", "index 2", *map(b64, entries.path(2, 0, size))]) + "\n\n" + cosigned
+    assert t.Proof(proof).proves(leaves[2]) and not t.Proof(proof).proves(leaves[3])
+    block("text proof", proof.split("\n")[:-1])
+    # What is to be refused, as JSON strings.
+    line = log.line(log.ed25519(text.encode()))
+    refuse("json not notes", t.Note, [
+        text, text + line, text + "\n", text + "\n" + line[:-1], text + "\n" + line + "\n", text.replace("\n", "\r\n") + "\n" + line,
+        text + "\n" + line.replace("— ", "- "), text + "\n" + line.replace("— ", "—  "),
+        text + "\n" + line.replace("example.com/crm", "example.com+crm"), text + "\n" + line.replace("\n", "=\n"),
+        text + "\n" + line.replace("\n", " \n"), text + "\n— example.com/crm AAAAAA==\n", "\t" + text + "\n" + line])
+    _, hashed = text.split("\n")[1:3]
+    refuse("json not checkpoints", t.Checkpoint, [
+        "", text[:-1], f"{log.name}\n{size}\n", f"\n{size}\n{hashed}\n", f"{log.name}\n0{size}\n{hashed}\n",
+        f"{log.name}\n+{size}\n{hashed}\n", f"{log.name}\n18446744073709551616\n{hashed}\n", f"{log.name}\n{size}\n{hashed[:-1]}\n",
+        f"{log.name}\n{size}\n{hashed[:40]}\n", f"{log.name}\n{size}\n{hashed} \n", f"{text}\n", f"{text}a\n\nb\n", f"{text}a\tb\n"])
+
+
+def refuse(info, reader, texts):
+    for text in texts:
+        try:
+            reader(text)
+        except ValueError:
+            continue
+        raise AssertionError(f"accepted: {text!r}")
+    block(info, [json.dumps(text, ensure_ascii=False) for text in texts])
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+    tree()
+    tiles()
+    proofs()
+    signed()
