@@ -1,7 +1,7 @@
 //! The server crashes in the middle of the writing, again and again: a writer's process or the server itself is killed, or all of it is
 //! stopped at once. What was committed has its entries afterwards, what was not has none.
 
-use acceptance::{Cluster, Random, app_database, assert_intact, assert_trail_gives_table, setting, value};
+use acceptance::{Cluster, Random, app_database, assert_intact, assert_trail_gives_table, call, setting, value};
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,20 +22,27 @@ enum End {
 fn a_crash_parts_no_change_from_its_entry() {
     let crashes = setting("LEAD_AUDIT_ACCEPTANCE_CRASHES", 6);
     let cluster = Cluster::builder().preloaded().setting("restart_after_crash = on").start();
-    drop(app_database(&cluster, "crash"));
+    let mut admin = app_database(&cluster, "crash");
+    // The writers find their rows by the beginning of the key.
+    call(&mut admin, "CREATE INDEX ON leads (id varchar_pattern_ops)");
+    drop(admin);
     let mut random = Random::new(700);
     // By request_id: how many entries the transaction has to have if it was committed, and how it ended.
     let mut transactions: BTreeMap<String, (i64, End)> = BTreeMap::new();
     for round in 0..crashes {
         let pause = Duration::from_millis(100 + random.below(500));
-        let stopped = AtomicBool::new(false);
+        let (stopped, committed) = (AtomicBool::new(false), AtomicBool::new(false));
         let done: Vec<(String, i64, End)> = std::thread::scope(|scope| {
             let writers: Vec<_> = (0..WRITERS)
                 .map(|writer| {
-                    let (cluster, stopped) = (&cluster, &stopped);
-                    scope.spawn(move || write_until_the_end(cluster, stopped, round, writer))
+                    let (cluster, stopped, committed) = (&cluster, &stopped, &committed);
+                    scope.spawn(move || write_until_the_end(cluster, stopped, committed, round, writer))
                 })
                 .collect();
+            let begin = Instant::now();
+            while !committed.load(Ordering::Relaxed) && begin.elapsed() < Duration::from_secs(60) {
+                std::thread::yield_now();
+            }
             std::thread::sleep(pause);
             match round % 3 {
                 0 => kill_a_writer(&cluster),
@@ -72,9 +79,12 @@ fn a_crash_parts_no_change_from_its_entry() {
             assert!(right, "round {round}: transaction {request} wrote {entries} times, ended as {end:?}, and has {has} entries");
         }
         assert!(found.keys().all(|request| transactions.contains_key(request)), "entries of nobody");
-        // Whatever the writers know: the table and the trail say the same.
-        assert_trail_gives_table(&mut admin, "leads");
-        assert_intact(&mut admin);
+        // Whatever the writers know: the table and the trail say the same. Nothing is ever taken away, so what a crash left is
+        // still there a few crashes later.
+        if round % 5 == 0 || round + 1 == crashes {
+            assert_trail_gives_table(&mut admin, "leads");
+            assert_intact(&mut admin);
+        }
     }
     let ends = |wanted: End| transactions.values().filter(|(_, end)| *end == wanted).count();
     println!(
@@ -87,7 +97,13 @@ fn a_crash_parts_no_change_from_its_entry() {
 }
 
 /// Transactions until the server is gone.
-fn write_until_the_end(cluster: &Cluster, stopped: &AtomicBool, round: u64, writer: u64) -> Vec<(String, i64, End)> {
+fn write_until_the_end(
+    cluster: &Cluster,
+    stopped: &AtomicBool,
+    committed: &AtomicBool,
+    round: u64,
+    writer: u64,
+) -> Vec<(String, i64, End)> {
     let mut done = Vec::new();
     let mut random = Random::new(710 + round * WRITERS + writer);
     let Ok(mut session) = cluster.try_session("app", "crash") else { return done };
@@ -116,6 +132,9 @@ fn write_until_the_end(cluster: &Cluster, stopped: &AtomicBool, round: u64, writ
             (false, Ok(())) => End::Committed,
             (false, Err(_)) => End::Unknown,
         };
+        if end == End::Committed {
+            committed.store(true, Ordering::Relaxed);
+        }
         done.push((request, entries, end));
         if session.is_closed() {
             break;

@@ -1,0 +1,62 @@
+//! A long random workload over random tables, by several sessions at once, held against a model that knows what the entries must
+//! be. The model shares nothing with the extension: it looks at the rows of each statement before and after it, with Postgres's
+//! own `to_jsonb`, and keeps to itself what was rolled back.
+
+mod model;
+mod statements;
+mod tables;
+
+use acceptance::{Cluster, Random, assert_intact, call, setting, value};
+use model::{Book, compare};
+use statements::Writer;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use tables::Tables;
+
+const WRITERS: u64 = 4;
+
+#[test]
+fn entries_are_those_that_the_model_expects() {
+    let seconds = setting("LEAD_AUDIT_ACCEPTANCE_SECONDS", 6);
+    let cluster = Cluster::builder().setting("lock_timeout = 2s").start();
+    call(&mut cluster.admin("postgres"), "CREATE DATABASE random");
+    let mut admin = cluster.admin("random");
+    call(&mut admin, "CREATE EXTENSION lead_audit");
+    call(&mut admin, model::SCHEMA);
+    call(&mut admin, tables::TYPES);
+    let tables = Tables::make(&mut admin, &mut Random::new(900), 6);
+
+    let refusals = Mutex::new(BTreeMap::new());
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let books: Vec<Book> = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|number| {
+                let (cluster, tables, refusals) = (&cluster, &tables, &refusals);
+                scope.spawn(move || {
+                    let mut writer = Writer::new(cluster.admin("random"), tables, refusals, number);
+                    writer.opening(tables.nth(number as usize));
+                    // A minimum where the machine has other things to do.
+                    for transaction in 0.. {
+                        if transaction >= 40 && Instant::now() >= until {
+                            break;
+                        }
+                        writer.transaction();
+                    }
+                    let mut warnings = writer.session.warnings();
+                    warnings.retain(|warning| warning != "there is no transaction in progress");
+                    assert_eq!(warnings, [""; 0]);
+                    writer.book
+                })
+            })
+            .collect();
+        writers.into_iter().map(|writer| writer.join().expect("each writer ends")).collect()
+    });
+
+    let book = Book::merge(books);
+    println!("{book}; refused by the server: {:?}", refusals.lock().expect("no writer panicked"));
+    compare(&mut admin, &book);
+    assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 0);
+    assert_intact(&mut admin);
+    book.assert_varied();
+}
