@@ -1,0 +1,74 @@
+"""Middleware for ASGI applications: each request, and each websocket, has its context.
+
+Plain ASGI, without any framework: a middleware on a framework's helper class may run the application in another task than the one that
+is cancelled, or not see the request's end. For Starlette and FastAPI, whose users expect a request object, see starlette.py.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import Any, Awaitable, Callable, Iterable, MutableMapping, Optional, Union
+
+from .client_address import X_FORWARDED_FOR
+from .context import request_context
+from .request import REQUEST_ID_HEADER, RequestReader
+
+logger = logging.getLogger("lead_audit")
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+User = Callable[[Any], Union[object, Awaitable[object]]]
+
+
+class AuditMiddleware:
+    """Sets the context of each request: user, client address, user agent, request id.
+
+    user: called with the scope, at the request's start; returns the user's id or None, or is a coroutine function that does. Where the
+    application finds out later who it is, it calls `lead_audit.identify(user_id=…)`. An error in it is logged, and the user
+    is not known: it is not for this to refuse a request.
+    trusted_proxies, proxy_header: see `TrustedProxies`. By default no proxy is believed.
+    request_id_header: see `RequestReader`.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        user: Optional[User] = None,
+        trusted_proxies: Iterable[str] = (),
+        proxy_header: str = X_FORWARDED_FOR,
+        request_id_header: Optional[str] = REQUEST_ID_HEADER,
+    ) -> None:
+        self.app = app
+        self._user = user
+        self._reader = RequestReader(trusted_proxies, proxy_header, request_id_header)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        headers = scope.get("headers") or ()
+        client = scope.get("client")
+        context = self._reader.read(
+            client[0] if client else None,
+            lambda name: [value for key, value in headers if key.lower() == name.encode("latin-1")],
+        )
+        if self._user is not None:
+            context = context.replace(user_id=await self._user_of(scope))
+        with request_context(context):
+            await self.app(scope, receive, send)
+
+    async def _user_of(self, scope: Scope) -> object:
+        assert self._user is not None
+        try:
+            user = self._user(self._seen_by_user(scope))
+            return await user if inspect.isawaitable(user) else user
+        except Exception:
+            logger.exception("lead_audit: the user of a request is not known")
+            return None
+
+    def _seen_by_user(self, scope: Scope) -> Any:
+        """What the callable `user` gets."""
+        return scope

@@ -1,0 +1,38 @@
+"""What the context of a request is: the part that all web frameworks share."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Callable, Iterable, Optional
+
+from . import fields
+from .client_address import X_FORWARDED_FOR, TrustedProxies
+from .context import AuditContext
+
+REQUEST_ID_HEADER = "x-request-id"
+
+
+class RequestReader:
+    """Makes the context of a request from its headers and where it comes from.
+
+    request_id_header: where the request's id is taken from; without one (or with None here) an id is made.
+    """
+
+    def __init__(
+        self,
+        trusted_proxies: Iterable[str] = (),
+        proxy_header: str = X_FORWARDED_FOR,
+        request_id_header: Optional[str] = REQUEST_ID_HEADER,
+    ) -> None:
+        self._proxies = TrustedProxies(trusted_proxies, proxy_header)
+        self._request_id_header = request_id_header.lower() if request_id_header else None
+
+    def read(self, peer: Optional[str], header: Callable[[str], list[bytes]]) -> AuditContext:
+        """peer: the connection's address, None for a Unix socket. header: gives the values of a header by its lower-case name."""
+        given = header(self._request_id_header) if self._request_id_header else []
+        agent = header("user-agent")
+        return AuditContext(
+            user_ip=self._proxies.client_address(peer, header(self._proxies.header)),
+            user_agent=agent[0] if agent else None,
+            request_id=(fields.text(given[0], fields.REQUEST_ID_LENGTH) if given else None) or uuid.uuid4().hex,
+        )

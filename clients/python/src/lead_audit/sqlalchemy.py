@@ -1,0 +1,290 @@
+"""Takes the context along into the transactions of SQLAlchemy 1.4 and 2.x, sync and async: one call of `attach()`.
+
+Before the first statement of a transaction, and before a later one if the context has changed meanwhile, the context is set on
+its connection by one `SELECT set_config(…, true), …`: one round trip, and none where nothing would change. What is set so
+ends with the transaction, on the server's side; a pooled connection has nothing on it that another user could be blamed for.
+
+It happens where SQLAlchemy hands a statement to the driver, so that an error is that statement's, wrapped, with a lost connection
+noticed, as SQLAlchemy does it. Statements that must come first in their transaction (SET TRANSACTION, LOCK) do.
+
+With AUTOCOMMIT a transaction-local setting would be over before the statement that it is for. There each statement that can write gets
+a transaction of its own: BEGIN, set_config, the statement, COMMIT. Nothing session-wide is ever set: behind a transaction
+pooler it would be another client's.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from typing import Any, Callable, Final, Iterator, Union
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from .applied import AppliedContext, ascii_only, set_config
+from .context import AuditContext
+from .statements import wants_context
+
+__all__ = ["apply_context", "attach", "detach"]
+
+logger = logging.getLogger("lead_audit")
+
+_STATE: Final = "lead_audit"  # key of the connection's state in its record's info, which SQLAlchemy empties on a reconnect
+_IN_ERROR: Final = 3  # of psycopg's and libpq's transaction status
+_IDLE: Final = 0
+
+_attached: weakref.WeakSet[Any] = weakref.WeakSet()  # dialects and session factories
+
+Target = Union[Engine, AsyncEngine, "sessionmaker[Any]", "scoped_session[Any]", Any]
+"""What attach() takes: an Engine, AsyncEngine, sessionmaker, async_sessionmaker, scoped_session or async_scoped_session."""
+
+
+def attach(target: Target) -> None:
+    """From now on, each transaction of this engine, or of the engines of this session factory, has the current `AuditContext`.
+
+    A second call changes nothing. Engines of other databases than PostgreSQL are left alone, with a warning in the log
+    (logger `lead_audit`): an application's tests may run on one.
+
+    A statement's execution option `lead_audit=False` keeps it from being preceded by anything.
+    """
+    for engine in _engines(target):
+        _attach_engine(engine)
+    factory = _session_factory(target)
+    if factory is not None and factory not in _attached:
+        # Sessions that get their engine when they are made, or by get_bind().
+        event.listen(factory, "after_begin", _session_begins)
+        _attached.add(factory)
+
+
+def detach(target: Target) -> None:
+    """Undoes `attach()`."""
+    for engine in _engines(target):
+        if engine.dialect in _attached:
+            for listened, name, listener in _listeners(engine):
+                if event.contains(listened, name, listener):
+                    event.remove(listened, name, listener)
+            _attached.discard(engine.dialect)
+    factory = _session_factory(target)
+    if factory is not None and factory in _attached:
+        event.remove(factory, "after_begin", _session_begins)
+        _attached.discard(factory)
+
+
+def apply_context(connection: Union[Connection, Session]) -> None:
+    """Sets the current context now, for what is then done past SQLAlchemy: a COPY on the driver's own connection, say.
+
+    The connection must be in a transaction. With an AsyncSession or AsyncConnection: `await session.run_sync(apply_context)`.
+    """
+    if isinstance(connection, Session):
+        connection = connection.connection()
+    dbapi = connection.connection.dbapi_connection
+    state = _state(connection, dbapi)
+    current = AuditContext.current()
+    if state.context != current:
+        _send(state, dbapi, connection.dialect, current)
+
+
+# ---- finding the engines -----------------------------------------------------------------------------------------------
+
+
+def _session_factory(target: Any) -> Any:
+    """The factory of sync sessions behind a target that is one, for the session's events."""
+    while isinstance(target, scoped_session):
+        target = target.session_factory
+    if isinstance(target, sessionmaker):
+        return _sync_class(target) or target
+    if isinstance(target, type) and issubclass(target, Session):
+        return target
+    if hasattr(target, "session_factory"):  # async_scoped_session
+        return _session_factory(target.session_factory)
+    return _sync_class(target)  # async_sessionmaker
+
+
+def _sync_class(factory: Any) -> Any:
+    """Of a factory of AsyncSessions: a sync session class of its own, whose events are those of its sessions alone."""
+    made = getattr(factory, "class_", None)
+    if made is None or not hasattr(made, "sync_session_class") or not hasattr(factory, "kw"):
+        return None
+    present = factory.kw.get("sync_session_class", made.sync_session_class)
+    if not getattr(present, "_lead_audit_own", False):
+        present = type(present.__name__, (present,), {"_lead_audit_own": True})
+        factory.kw["sync_session_class"] = present
+    return present
+
+
+def _engines(target: Any) -> Iterator[Engine]:
+    if isinstance(target, Engine):
+        yield target
+    elif isinstance(target, Connection):
+        yield target.engine
+    elif hasattr(target, "sync_engine"):  # AsyncEngine, AsyncConnection
+        yield from _engines(target.sync_engine)
+    elif isinstance(target, scoped_session) or hasattr(target, "session_factory"):
+        yield from _engines(target.session_factory)
+    elif hasattr(target, "kw") and hasattr(target, "class_"):  # sessionmaker, async_sessionmaker
+        binds = target.kw.get("binds") or {}
+        for bind in (target.kw.get("bind"), *binds.values()):
+            if bind is not None:
+                yield from _engines(bind)
+    elif not (isinstance(target, type) and issubclass(target, Session)):
+        raise TypeError(f"attach() takes an Engine, an AsyncEngine or a session factory, not {type(target).__name__}")
+
+
+def _session_begins(session: Session, transaction: Any, connection: Connection) -> None:
+    _attach_engine(getattr(connection.engine, "_proxied", connection.engine))  # not what execution_options() gave
+
+
+# ---- the hooks ---------------------------------------------------------------------------------------------------------
+
+
+def _attach_engine(engine: Engine) -> None:
+    dialect = engine.dialect
+    if dialect in _attached:
+        return
+    if dialect.name != "postgresql":
+        logger.warning("lead_audit: %s is not PostgreSQL, its transactions get no audit context", dialect.name)
+        _attached.add(dialect)
+        return
+    for target, name, listener in _listeners(engine):
+        event.listen(target, name, listener)
+    _attached.add(dialect)
+
+
+def _listeners(engine: Engine) -> tuple[tuple[Any, str, Callable[..., Any]], ...]:
+    if engine.dialect.name != "postgresql":
+        return ()
+    return (
+        (engine, "do_execute", _do_execute),
+        (engine, "do_execute_no_params", _do_execute_no_params),
+        (engine, "do_executemany", _do_executemany),
+        (engine.pool, "checkin", _checked_in),
+        (engine, "commit", _transaction_over),
+        (engine, "rollback", _transaction_over),
+        (engine, "commit_twophase", _transaction_over),
+        (engine, "rollback_twophase", _transaction_over),
+    )
+
+
+def _do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+    return _run(context, statement, lambda dialect: dialect.do_execute(cursor, statement, parameters, context))
+
+
+def _do_execute_no_params(cursor: Any, statement: str, context: Any) -> bool:
+    return _run(context, statement, lambda dialect: dialect.do_execute_no_params(cursor, statement, context))
+
+
+def _do_executemany(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+    return _run(context, statement, lambda dialect: dialect.do_executemany(cursor, statement, parameters, context))
+
+
+def _run(context: Any, statement: str, execute: Callable[[Any], None]) -> bool:
+    """Sets what is to be set before a statement. True if it has run the statement as well."""
+    if context.execution_options.get("lead_audit") is False:
+        return False
+    connection = context.root_connection
+    try:
+        dbapi = connection.connection.dbapi_connection
+        state = _state(connection, dbapi)
+    except (NotImplementedError, AttributeError):
+        return False  # SQLAlchemy's own questions, on a connection that is not the pool's yet
+    wanted = state.missing(statement)
+    if wanted is None:
+        return False
+    if not getattr(dbapi, "autocommit", False) or _in_transaction(dbapi):
+        if not _failed(dbapi):
+            _send(state, dbapi, context.dialect, wanted)
+        return False
+    if context._is_server_side or not wants_context(statement):
+        return False
+    _run_in_own_transaction(state, dbapi, context.dialect, wanted, execute)
+    return True
+
+
+def _run_in_own_transaction(
+    state: AppliedContext, dbapi: Any, dialect: Any, wanted: AuditContext, execute: Callable[[Any], None]
+) -> None:
+    _execute(dbapi, "BEGIN")
+    try:
+        _send(state, dbapi, dialect, wanted)
+        execute(dialect)
+    except BaseException:
+        state.transaction_over()
+        try:
+            _execute(dbapi, "ROLLBACK")
+        except Exception:  # the connection is lost; the error that said so first is the one to tell
+            logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
+        raise
+    state.transaction_over()
+    _execute(dbapi, "COMMIT")
+
+
+def _send(state: AppliedContext, dbapi: Any, dialect: Any, wanted: AuditContext) -> None:
+    statement = _NUMBERED if dialect.paramstyle == "numeric_dollar" else _FORMAT
+    state.context = None  # not known, should this fail
+    try:
+        _execute(dbapi, statement, wanted.settings())
+    except UnicodeEncodeError:
+        _execute(dbapi, statement, ascii_only(wanted.settings()))
+    state.context = wanted
+
+
+_FORMAT: Final = set_config(("%s", "%s", "%s", "%s"))
+_NUMBERED: Final = set_config(("$1", "$2", "$3", "$4"))
+
+
+def _execute(dbapi: Any, statement: str, *parameters: Any) -> None:
+    logger.debug("lead_audit: %s %s", statement, parameters)
+    cursor = dbapi.cursor()
+    try:
+        cursor.execute(statement, *parameters)
+    finally:
+        cursor.close()
+
+
+# ---- the state of a connection -------------------------------------------------------------------------------------------
+
+
+def _state(connection: Connection, dbapi: Any) -> AppliedContext:
+    info = connection.connection.info
+    state = info.get(_STATE)
+    if not isinstance(state, AppliedContext):
+        state = info[_STATE] = AppliedContext()
+    if _in_transaction(dbapi) is False:
+        state.transaction_over()
+    return state
+
+
+def _transaction_over(connection: Connection, *_: Any) -> None:
+    state = connection.connection.info.get(_STATE)
+    if state is not None:
+        state.transaction_over()
+
+
+def _checked_in(dbapi: Any, record: Any) -> None:
+    """A driver that says nothing of transactions: the next user of the connection finds out by setting all of it again."""
+    state = record.info.get(_STATE) if record is not None else None
+    if state is not None and dbapi is not None and _in_transaction(dbapi) is None:
+        state.context = None
+
+
+def _in_transaction(dbapi: Any) -> Union[bool, None]:
+    """What the driver knows of it; None if it is one that does not say. Asks nothing of the server."""
+    status = _libpq_status(dbapi)
+    if status is not None:
+        return bool(status != _IDLE)
+    driver = getattr(dbapi, "driver_connection", dbapi)
+    is_in_transaction = getattr(driver, "is_in_transaction", None)  # asyncpg
+    return None if is_in_transaction is None else bool(is_in_transaction())
+
+
+def _failed(dbapi: Any) -> bool:
+    """Whether the transaction is one in which only ROLLBACK works: then the statement itself is to say so."""
+    return _libpq_status(dbapi) == _IN_ERROR
+
+
+def _libpq_status(dbapi: Any) -> Any:
+    """The transaction status that psycopg and psycopg2 have from libpq; None for other drivers."""
+    driver = getattr(dbapi, "driver_connection", dbapi)
+    return getattr(getattr(driver, "info", None), "transaction_status", None)

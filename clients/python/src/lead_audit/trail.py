@@ -1,0 +1,205 @@
+"""Reads the trail through SQLAlchemy: what it has of one row, and whether that was tampered with.
+
+Each question comes as a selectable (`select_history` and so on), to be combined with others, and as a call that returns dataclasses:
+`history(session, Lead, lead_id)`, or `await history_async(session, Lead, lead_id)` for an AsyncSession or AsyncConnection.
+
+    relation   a mapped class, a Table, or a name as PostgreSQL reads it ("crm.accounts", 'public."Lead"')
+    key        the primary key's value; of a key with several columns a mapping of their names to their values
+
+The database role needs EXECUTE on the functions: see Rights in the project's README.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Mapping, Optional, Sequence, Union
+
+from sqlalchemy import BigInteger, Boolean, DateTime, Integer, LargeBinary, Text, cast, column, func, literal, select
+from sqlalchemy import inspect as inspect_target
+from sqlalchemy import table as table_clause
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import JSONB, REGCLASS
+from sqlalchemy.exc import NoInspectionAvailable
+from sqlalchemy.orm import Mapper
+from sqlalchemy.schema import Table
+
+from .entry import Check, Entry, Fault, Summary
+
+Relation = Union[str, Table, type]
+Key = Any
+
+_LOG_COLUMNS = (
+    ("id", BigInteger()),
+    ("occurred_at", DateTime(timezone=True)),
+    ("txid", Text()),
+    ("table_schema", Text()),
+    ("table_name", Text()),
+    ("operation", Text()),
+    ("outcome", Text()),
+    ("row_key", JSONB()),
+    ("old_values", JSONB()),
+    ("new_values", JSONB()),
+    ("diff", JSONB()),
+    ("soft_delete", Text()),
+    ("user_id", Text()),
+    ("user_ip", Text()),
+    ("user_agent", Text()),
+    ("request_id", Text()),
+    ("db_session_user", Text()),
+    ("db_current_user", Text()),
+    ("client_addr", Text()),
+    ("application_name", Text()),
+    ("backend_pid", Integer()),
+    ("error_code", Text()),
+    ("error_message", Text()),
+    ("error_detail", Text()),
+    ("statement", Text()),
+    ("checksum", LargeBinary()),
+    ("details", JSONB()),
+)
+_SUMMARY_COLUMNS = (
+    ("total", BigInteger()),
+    ("created", BigInteger()),
+    ("updated", BigInteger()),
+    ("deleted", BigInteger()),
+    ("failed", BigInteger()),
+    ("first_event", DateTime(timezone=True)),
+    ("last_event", DateTime(timezone=True)),
+    ("distinct_users", BigInteger()),
+    ("verified", Boolean()),
+)
+_FAULT_COLUMNS = (("id", BigInteger()), ("fault", Text()), ("detail", Text()))
+
+
+# ---- selectables -------------------------------------------------------------------------------------------------------
+
+
+def select_history(relation: Relation, key: Key) -> Any:
+    """A Select of the row's entries in order, with the columns of lead_audit.log."""
+    return _select_log(_function("history", relation, key).table_valued(*_columns(_LOG_COLUMNS), name="history"))
+
+
+def select_log() -> Any:
+    """A Select of the whole trail, in order. It takes further conditions by `.where(…)` on its `selected_columns`."""
+    return _select_log(_view("log", _LOG_COLUMNS))
+
+
+def select_summary(relation: Relation, key: Key) -> Any:
+    """A Select of one row: `Summary`."""
+    found = _function("summary", relation, key).table_valued(*_columns(_SUMMARY_COLUMNS), name="summary")
+    return select(*found.c)
+
+
+def select_checks(relation: Relation, key: Key) -> Any:
+    """A Select of the id of each of the row's entries and whether it is as it was written: `Check`."""
+    found = _function("history", relation, key).table_valued(*_columns(_LOG_COLUMNS), name="history")
+    return select(found.c.id, func.lead_audit.verify_entry(found.c.id, type_=Boolean()).label("intact")).order_by(found.c.id)
+
+
+def select_faults(
+    from_id: Optional[int] = None, to_id: Optional[int] = None, from_time: Any = None, to_time: Any = None
+) -> Any:
+    """A Select of what verify() finds in the whole trail, or in part of it: `Fault`. No row: nothing was touched."""
+    arguments = (
+        cast(literal(from_id, BigInteger()), BigInteger()),
+        cast(literal(to_id, BigInteger()), BigInteger()),
+        cast(literal(from_time, DateTime(timezone=True)), DateTime(timezone=True)),
+        cast(literal(to_time, DateTime(timezone=True)), DateTime(timezone=True)),
+    )
+    found = func.lead_audit.verify(*arguments).table_valued(*_columns(_FAULT_COLUMNS), name="verify")
+    return select(*found.c)
+
+
+def _select_log(found: Any) -> Any:
+    columns = [
+        cast(cast(c, Text()), BigInteger()).label("txid") if c.name == "txid" else c for c in found.c  # xid8: no driver knows it
+    ]
+    return select(*columns).select_from(found).order_by(found.c.id)
+
+
+def _view(name: str, columns: Sequence[tuple[str, Any]]) -> Any:
+    return table_clause(name, *_columns(columns), schema="lead_audit")
+
+
+def _columns(columns: Sequence[tuple[str, Any]]) -> list[Any]:
+    return [column(name, type_) for name, type_ in columns]
+
+
+def _function(name: str, relation: Relation, key: Key) -> Any:
+    function = getattr(func.lead_audit, name)
+    return function(regclass(relation), _key(key))
+
+
+def regclass(relation: Relation) -> Any:
+    """The relation as a parameter of type regclass."""
+    return cast(cast(literal(qualified_name(relation), Text()), Text()), REGCLASS())
+
+
+def qualified_name(relation: Relation) -> str:
+    """The relation's name as PostgreSQL reads it, quoted where it has to be."""
+    if isinstance(relation, str):
+        return relation
+    table = relation
+    if not isinstance(table, Table):
+        try:
+            mapper = inspect_target(relation)
+        except NoInspectionAvailable:
+            mapper = None
+        if not isinstance(mapper, Mapper) or not isinstance(mapper.local_table, Table):
+            raise TypeError(f"a mapped class, a Table or a name is wanted, not {relation!r}")
+        table = mapper.local_table
+    return postgresql.dialect().identifier_preparer.format_table(table)
+
+
+def _key(key: Key) -> Any:
+    if isinstance(key, Mapping):
+        text = json.dumps(key, default=str, ensure_ascii=False)
+        return cast(cast(literal(text, Text()), Text()), JSONB())
+    return cast(literal(str(key), Text()), Text())
+
+
+# ---- calls -------------------------------------------------------------------------------------------------------------
+
+
+def history(connection: Any, relation: Relation, key: Key) -> list[Entry]:
+    """The row's entries in order. connection: a Session or a Connection."""
+    return _entries(connection.execute(select_history(relation, key)))
+
+
+def summary(connection: Any, relation: Relation, key: Key) -> Summary:
+    """The row's entries in numbers."""
+    return Summary(**connection.execute(select_summary(relation, key)).mappings().one())
+
+
+def check(connection: Any, relation: Relation, key: Key) -> list[Check]:
+    """Each of the row's entries: is it as it was written?"""
+    return [Check(**row) for row in connection.execute(select_checks(relation, key)).mappings()]
+
+
+def verify(connection: Any, from_id: Optional[int] = None, to_id: Optional[int] = None) -> list[Fault]:
+    """What is wrong with the trail, or with the part of it between these ids. Nothing: none of it was changed."""
+    return [Fault(**row) for row in connection.execute(select_faults(from_id, to_id)).mappings()]
+
+
+async def history_async(connection: Any, relation: Relation, key: Key) -> list[Entry]:
+    """`history()` for an AsyncSession or AsyncConnection."""
+    return _entries(await connection.execute(select_history(relation, key)))
+
+
+async def summary_async(connection: Any, relation: Relation, key: Key) -> Summary:
+    """`summary()` for an AsyncSession or AsyncConnection."""
+    return Summary(**(await connection.execute(select_summary(relation, key))).mappings().one())
+
+
+async def check_async(connection: Any, relation: Relation, key: Key) -> list[Check]:
+    """`check()` for an AsyncSession or AsyncConnection."""
+    return [Check(**row) for row in (await connection.execute(select_checks(relation, key))).mappings()]
+
+
+async def verify_async(connection: Any, from_id: Optional[int] = None, to_id: Optional[int] = None) -> list[Fault]:
+    """`verify()` for an AsyncSession or AsyncConnection."""
+    return [Fault(**row) for row in (await connection.execute(select_faults(from_id, to_id))).mappings()]
+
+
+def _entries(result: Any) -> list[Entry]:
+    return [Entry(**{**row, "checksum": bytes(row["checksum"])}) for row in result.mappings()]

@@ -1,0 +1,88 @@
+"""A private PostgreSQL cluster with the extension, made by the project's scripts: a Unix socket, no port."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional, Sequence
+from urllib.parse import quote
+
+import psycopg
+
+ROOT = Path(__file__).resolve().parents[3]
+TARGET = ROOT / "target"
+TEMPLATE = "leads_template"
+# Whom the server runs as, if we are root: it refuses to be root, and so does PgBouncer.
+SERVER_USER = os.environ.get("LEAD_AUDIT_SERVER_USER") or None
+
+_numbers = itertools.count(1)
+
+
+def script(name: str, *arguments: str) -> str:
+    """Runs one of the project's scripts; returns what it prints."""
+    done = subprocess.run([ROOT / "scripts" / name, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0, f"{name} {arguments}: {done.stderr}{done.stdout}"
+    return done.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of the cluster's, or what looks like one: through a pooler."""
+
+    socket: str
+    name: str
+    user: str = "app"
+
+    def url(self, driver: str = "psycopg") -> str:
+        """The URL for SQLAlchemy."""
+        return f"postgresql+{driver}://{self.user}@/{self.name}?host={quote(self.socket, safe='/')}"
+
+    def dsn(self) -> str:
+        """The connection string for libpq."""
+        return f"host={self.socket} dbname={self.name} user={self.user}"
+
+    def connect(self, user: Optional[str] = None) -> psycopg.Connection[Any]:
+        return psycopg.connect(f"host={self.socket} dbname={self.name} user={user or self.user}", autocommit=True)
+
+    def query(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Runs a statement as the superuser."""
+        with self.connect("postgres") as connection:
+            cursor = connection.execute(statement.encode(), parameters or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def trail(self) -> list[tuple[Any, ...]]:
+        """(operation, user_id, user_ip, user_agent, request_id) of every entry, in order."""
+        return self.query("SELECT operation, user_id, user_ip, user_agent, request_id FROM lead_audit.log ORDER BY id")
+
+    def users(self) -> list[Optional[str]]:
+        """The user_id of every entry, in order."""
+        return [entry[1] for entry in self.trail()]
+
+
+class Cluster:
+    """Started when it is made; remove() stops and deletes it."""
+
+    def __init__(self, name: str) -> None:
+        self.directory = str(TARGET / "python" / name)
+        script("cluster.sh", "remove", self.directory)
+        script("cluster.sh", "start", self.directory, "fsync = off", "max_connections = 60", "log_statement = 'all'")
+        self.socket = script("cluster.sh", "socket", self.directory)
+        self.log = Path(script("cluster.sh", "log", self.directory))
+        template = Database(self.socket, TEMPLATE)
+        Database(self.socket, "postgres").query("CREATE ROLE app LOGIN")
+        Database(self.socket, "postgres").query(f"CREATE DATABASE {TEMPLATE}")
+        template.query((ROOT / "crates/acceptance/sql/leads.sql").read_text())
+        template.query("ALTER TABLE leads OWNER TO app")
+        template.query("CREATE EXTENSION lead_audit")
+
+    def database(self) -> Database:
+        """A database of its own, with the watched table leads, which belongs to the role app."""
+        database = Database(self.socket, f"leads_{next(_numbers)}")
+        Database(self.socket, "postgres").query(f"CREATE DATABASE {database.name} TEMPLATE {TEMPLATE} OWNER app")
+        return database
+
+    def remove(self) -> None:
+        script("cluster.sh", "remove", self.directory)

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import os
+from typing import Iterator
+
+import pytest
+
+from lead_audit import AuditContext
+
+from .cluster import Cluster, Database
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    made = Cluster(f"cluster-{os.getpid()}")
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def database(cluster: Cluster) -> Database:
+    return cluster.database()
+
+
+@pytest.fixture(autouse=True)
+def no_context() -> None:
+    """Each test begins with an empty context, whatever the one before it left."""
+    AuditContext.clear()

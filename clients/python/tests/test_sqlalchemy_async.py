@@ -1,0 +1,95 @@
+"""The context in SQLAlchemy's transactions, with the async drivers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, AsyncIterator
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import sessionmaker
+
+from lead_audit import AuditContext, audit_context
+from lead_audit.sqlalchemy import apply_context, attach
+
+from .cluster import Database
+from .drivers import ASYNC
+from .leads import Lead
+from .test_sqlalchemy import ALICE, BOB, INSERT
+
+
+@pytest_asyncio.fixture(params=ASYNC)
+async def engine(request: Any, database: Database) -> AsyncIterator[AsyncEngine]:
+    made = create_async_engine(database.url(request.param), pool_size=1, max_overflow=0)
+    attach(made)
+    yield made
+    await made.dispose()
+
+
+async def insert(connection: Any, id: str) -> None:
+    await connection.execute(INSERT, {"id": id})
+
+
+async def test_transactions_savepoints_and_changes(engine: AsyncEngine, database: Database) -> None:
+    with ALICE:
+        async with engine.begin() as connection:
+            await insert(connection, "1")
+            savepoint = await connection.begin_nested()
+            with BOB:
+                await insert(connection, "lost")
+                await savepoint.rollback()
+            await insert(connection, "2")
+            with audit_context(user_id="system"):
+                await insert(connection, "3")
+    async with engine.begin() as connection:
+        await insert(connection, "4")
+    assert database.trail() == [
+        ("INSERT", "alice", "203.0.113.7", "Firefox", "r-1"),
+        ("INSERT", "alice", "203.0.113.7", "Firefox", "r-1"),
+        ("INSERT", "system", "203.0.113.7", "Firefox", "r-1"),
+        ("INSERT", None, None, None, None),
+    ]
+
+
+async def test_tasks_with_contexts_of_their_own(engine: AsyncEngine, database: Database) -> None:
+    factory: Any = sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
+
+    async def work(user: str) -> None:
+        AuditContext.set(AuditContext(user))
+        async with factory() as session:
+            session.add(Lead(id=user, source=user))
+            await asyncio.sleep(0)
+            await session.commit()
+
+    await asyncio.gather(*(work(f"user-{i}") for i in range(20)))
+    assert AuditContext.current() == AuditContext()
+    assert len(database.query("SELECT 1 FROM lead_audit.log WHERE user_id = row_key ->> 'id'")) == 20
+
+
+async def test_autocommit(engine: AsyncEngine, database: Database) -> None:
+    auto = engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with auto.connect() as connection:
+        with ALICE:
+            await insert(connection, "1")
+            result = await connection.execute(text("UPDATE leads SET source = 'web' RETURNING id"))
+            assert result.all() == [("1",)]
+            with pytest.raises(Exception, match="duplicate key"):
+                await insert(connection, "1")
+        await insert(connection, "2")
+    assert database.users() == ["alice", "alice", None]
+
+
+async def test_session_factory(database: Database) -> None:
+    late: Any = sessionmaker(class_=AsyncSession)
+    attach(late)
+    attach(late)
+    engine = create_async_engine(database.url("asyncpg"))
+    with ALICE:
+        async with late(bind=engine) as session:
+            session.add(Lead(id="1"))
+            await session.commit()
+            await session.run_sync(apply_context)
+    await engine.dispose()
+    assert database.users() == ["alice"]
