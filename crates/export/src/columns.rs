@@ -1,0 +1,353 @@
+//! An entry's preimage read back: whether it is one that a row of `lead_audit.entry` can have, and whether its checksum is
+//! the one beside it. The hot loop of verification: it allocates nothing and parses nothing into a tree.
+
+use ledger::canonical::members;
+use ledger::{Entry, FORMAT, Fault, time};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+/// What is wrong with an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum EntryFault {
+    /// A column that this version does not know, so that it cannot judge the entry.
+    #[error("it has a column {0:?}, which format {FORMAT} does not have")]
+    UnknownColumn(String),
+    /// A column that is never NULL is not there.
+    #[error("it has no {0}")]
+    NoColumn(&'static str),
+    /// A column whose value cannot be one of its type.
+    #[error("its {0} is not of that column's type")]
+    Type(&'static str),
+    /// What holding the columns against each other and against the checksum finds.
+    #[error(transparent)]
+    Columns(#[from] Fault),
+}
+
+/// How a column's value is written in the preimage.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    I16,
+    I32,
+    I64,
+    U32,
+    U64,
+    Instant,
+    Uuid,
+    Text,
+    Object,
+}
+
+/// The columns of format 1 in the order of the preimage, and whether each has to be there.
+const COLUMNS: [(&str, Kind, bool); 30] = [
+    ("application_name", Kind::Text, false),
+    ("backend_pid", Kind::I32, false),
+    ("changed_values", Kind::Object, false),
+    ("client_addr", Kind::Text, false),
+    ("db_current_user", Kind::Text, false),
+    ("db_session_user", Kind::Text, false),
+    ("details", Kind::Object, false),
+    ("error_code", Kind::Text, false),
+    ("error_detail", Kind::Text, false),
+    ("error_message", Kind::Text, false),
+    ("format", Kind::I16, true),
+    ("id", Kind::I64, true),
+    ("key_hash", Kind::I64, false),
+    ("occurred_at", Kind::Instant, true),
+    ("operation", Kind::Text, true),
+    ("outcome", Kind::Text, true),
+    ("previous_key_hash", Kind::I64, false),
+    ("relation", Kind::U32, false),
+    ("request_id", Kind::Text, false),
+    ("row_key", Kind::Object, false),
+    ("row_values", Kind::Object, false),
+    ("soft_delete", Kind::Text, false),
+    ("statement", Kind::Text, false),
+    ("table_name", Kind::Text, false),
+    ("table_schema", Kind::Text, false),
+    ("txid", Kind::U64, true),
+    ("user_agent", Kind::Text, false),
+    ("user_id", Kind::Text, false),
+    ("user_ip", Kind::Text, false),
+    ("watch_id", Kind::Uuid, false),
+];
+
+/// An entry as far as judging goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judged {
+    /// Its id; None if it has none that can be read.
+    pub id: Option<i64>,
+    /// What SHA-256 gives for it.
+    pub computed: [u8; 32],
+    /// What is wrong with it, the first of several.
+    pub fault: Option<EntryFault>,
+}
+
+/// Judges an entry by its preimage, which has to be a canonical JSON object, and the checksum that is given beside it.
+/// `scratch` is emptied; keep it for the next entry. The order of what is found is that of `docs/FORMAT.md`, section 7.
+pub fn judge_entry(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> Judged {
+    let computed: [u8; 32] = Sha256::digest(preimage.as_bytes()).into();
+    let mut entry = Entry { format: 0, ..Entry::default() };
+    let columns = read_columns(preimage, &mut entry);
+    let id = columns.0;
+    let fault = match columns.1 {
+        // Without its format nothing else of an entry means anything.
+        _ if entry.format != FORMAT && format_of(preimage).is_some() => Some(Fault::UnknownFormat(entry.format).into()),
+        _ if computed != *checksum => Some(Fault::Checksum { stored: *checksum, computed }.into()),
+        Some(fault) => Some(fault),
+        None => entry.verify_key_hashes(scratch).err().map(Into::into),
+    };
+    Judged { id, computed, fault }
+}
+
+fn format_of(preimage: &str) -> Option<i16> {
+    members(preimage).find(|(name, _)| *name == "format").and_then(|(_, value)| value.parse().ok())
+}
+
+/// Reads what the key hashes are checked with into `entry`. Gives the id, and the first fault.
+fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> (Option<i64>, Option<EntryFault>) {
+    let (mut id, mut fault) = (None, None);
+    let missing = |found: &mut Option<EntryFault>, skipped: &[(&'static str, Kind, bool)]| {
+        if let Some((name, ..)) = skipped.iter().find(|(_, _, required)| *required)
+            && found.is_none()
+        {
+            *found = Some(EntryFault::NoColumn(name));
+        }
+    };
+    let mut next = 0;
+    for (name, value) in members(preimage) {
+        // Both are in the same order.
+        let Some(ahead) = COLUMNS[next..].iter().position(|(column, ..)| *column == name) else {
+            if fault.is_none() {
+                fault = Some(EntryFault::UnknownColumn(crate::unescape(name).unwrap_or_default()));
+            }
+            continue;
+        };
+        missing(&mut fault, &COLUMNS[next..next + ahead]);
+        let (column, kind, _) = COLUMNS[next + ahead];
+        next += ahead + 1;
+        if !is_of(kind, value) {
+            if fault.is_none() {
+                fault = Some(EntryFault::Type(column));
+            }
+            continue;
+        }
+        match column {
+            "id" => id = value.parse().ok(),
+            "format" => entry.format = value.parse().unwrap_or_default(),
+            "key_hash" => entry.key_hash = value.parse().ok(),
+            "previous_key_hash" => entry.previous_key_hash = value.parse().ok(),
+            // Only whether it is UPDATE matters, and that has no escapes.
+            "operation" => entry.operation = inside(value),
+            "row_key" => entry.row_key = Some(value),
+            "row_values" => entry.row_values = Some(value),
+            "watch_id" => entry.watch_id = uuid(inside(value)),
+            _ => {}
+        }
+    }
+    missing(&mut fault, &COLUMNS[next..]);
+    (id, fault)
+}
+
+/// Whether a canonical value is one of a column of this kind.
+fn is_of(kind: Kind, value: &str) -> bool {
+    // Canonical numbers are the ones that `parse` reads, but for fractions, which it refuses.
+    match kind {
+        Kind::I16 => value.parse::<i16>().is_ok(),
+        Kind::I32 => value.parse::<i32>().is_ok(),
+        Kind::I64 => value.parse::<i64>().is_ok(),
+        Kind::U32 => value.parse::<u32>().is_ok(),
+        Kind::U64 => value.parse::<u64>().is_ok(),
+        Kind::Text => value.starts_with('"'),
+        Kind::Object => value.starts_with('{'),
+        Kind::Uuid => value.starts_with('"') && uuid(inside(value)).is_some(),
+        Kind::Instant => value.starts_with('"') && instant(inside(value)).is_some(),
+    }
+}
+
+/// What is between the quotes.
+fn inside(value: &str) -> &str {
+    value.get(1..value.len().saturating_sub(1)).unwrap_or_default()
+}
+
+fn uuid(text: &str) -> Option<[u8; 16]> {
+    let mut uuid = [0; 16];
+    let mut digits = 0;
+    if text.len() != 36 {
+        return None;
+    }
+    for (i, byte) in text.bytes().enumerate() {
+        let digit = match byte {
+            b'-' if matches!(i, 8 | 13 | 18 | 23) => continue,
+            _ if matches!(i, 8 | 13 | 18 | 23) => return None,
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ => return None,
+        };
+        uuid[digits / 2] = uuid[digits / 2] << 4 | digit;
+        digits += 1;
+    }
+    Some(uuid)
+}
+
+/// Microseconds since 2000 of an instant's text, if it is the one that `ledger` would have written.
+pub(crate) fn instant(text: &str) -> Option<i64> {
+    match text {
+        "infinity" => return Some(time::INFINITY),
+        "-infinity" => return Some(time::NEGATIVE_INFINITY),
+        _ => {}
+    }
+    let (date, clock) = text.strip_suffix('Z')?.split_once('T')?;
+    let mut parts = date.rsplitn(3, '-');
+    let (day, month, year): (i128, i128, i128) =
+        (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let mut parts = clock.split([':', '.']);
+    let mut next = || parts.next()?.parse::<i128>().ok();
+    let (hour, minute, second, micro) = (next()?, next()?, next()?, next()?);
+    if year.abs() > 1_000_000 || !(1..=12).contains(&month) {
+        return None;
+    }
+    // Days since 2000-01-01, with years counted from March: the way back of ledger's calendar.
+    let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
+    let days =
+        365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * month + 2) / 5 + day - 1 - 730_425;
+    let micros = (((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000 + micro;
+    let micros = i64::try_from(micros).ok()?;
+    let mut written = Vec::with_capacity(32);
+    time::write_timestamp(&mut written, micros);
+    (written == text.as_bytes()).then_some(micros)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn preimage(entry: &Entry) -> (String, [u8; 32]) {
+        let mut text = Vec::new();
+        let checksum = entry.checksum(&mut text);
+        (String::from_utf8(text).unwrap(), checksum)
+    }
+
+    fn full() -> Entry<'static> {
+        let watch_id = *b"0123456789abcdef";
+        let key = r#"{"id":2}"#;
+        Entry {
+            id: -5,
+            txid: u64::MAX,
+            watch_id: Some(watch_id),
+            key_hash: Some(ledger::key_hash(&watch_id, key.as_bytes())),
+            previous_key_hash: Some(ledger::key_hash(&watch_id, br#"{"id":1}"#)),
+            relation: Some(u32::MAX),
+            backend_pid: Some(-1),
+            table_schema: Some("s"),
+            table_name: Some("t\"\n"),
+            operation: "UPDATE",
+            outcome: "ok",
+            soft_delete: Some(""),
+            row_key: Some(key),
+            row_values: Some(r#"{"id":1}"#),
+            changed_values: Some("{}"),
+            details: Some("{}"),
+            user_id: Some("u"),
+            user_ip: Some("ip"),
+            user_agent: Some("a"),
+            request_id: Some("r"),
+            db_session_user: Some("d"),
+            db_current_user: Some("c"),
+            client_addr: Some("::1"),
+            application_name: Some("psql"),
+            error_code: Some("0"),
+            error_message: Some("m"),
+            error_detail: Some("d"),
+            statement: Some("s"),
+            ..Entry::default()
+        }
+    }
+
+    #[test]
+    fn every_column_is_known() {
+        let (text, checksum) = preimage(&full());
+        let names: Vec<_> = members(&text).map(|(name, _)| name).collect();
+        assert_eq!(names, COLUMNS.map(|(name, ..)| name));
+        assert_eq!(judge_entry(&text, &checksum, &mut Vec::new()), Judged { id: Some(-5), computed: checksum, fault: None });
+    }
+
+    #[test]
+    fn an_entry_without_what_can_be_null() {
+        let (text, checksum) = preimage(&Entry { operation: "DDL", outcome: "ok", ..Entry::default() });
+        assert_eq!(judge_entry(&text, &checksum, &mut Vec::new()).fault, None);
+    }
+
+    fn fault_of(text: &str) -> EntryFault {
+        ledger::canonical::check(text.as_bytes()).unwrap();
+        let checksum = Sha256::digest(text.as_bytes()).into();
+        judge_entry(text, &checksum, &mut Vec::new()).fault.unwrap_or_else(|| panic!("no fault: {text}"))
+    }
+
+    #[test]
+    fn each_column_has_its_type_and_each_that_must_be_there_is_missed() {
+        let (text, _) = preimage(&full());
+        for (name, kind, required) in COLUMNS {
+            let (_, value) = members(&text).find(|(member, _)| *member == name).unwrap();
+            let member = format!(r#""{name}":{value}"#);
+            for wrong in ["1.5", "99999999999999999999", "true", "null", "[]", "\"2\"", "{}"] {
+                let right = kind == Kind::Text && wrong == "\"2\"" || kind == Kind::Object && wrong == "{}";
+                if right {
+                    continue;
+                }
+                let changed = text.replace(&member, &format!(r#""{name}":{wrong}"#));
+                assert_eq!(fault_of(&changed), EntryFault::Type(name), "{changed}");
+            }
+            let without = text.replace(&format!("{member},"), "").replace(&format!(",{member}"), "");
+            if required {
+                assert_eq!(fault_of(&without), EntryFault::NoColumn(name));
+            }
+        }
+        assert_eq!(fault_of(&text.replace(r#""id":-5"#, r#""id":-5,"id2":1"#)), EntryFault::UnknownColumn("id2".into()));
+        assert_eq!(fault_of(&text.replace(r#""format":1"#, r#""format":2"#)), Fault::UnknownFormat(2).into());
+        assert!(matches!(
+            fault_of(&text.replace("\"UPDATE\"", "\"DELETE\"")),
+            EntryFault::Columns(Fault::PreviousKeyHash { .. })
+        ));
+    }
+
+    #[test]
+    fn instants_have_one_text() {
+        for text in [
+            "2026-02-30T00:00:00.000000Z",
+            "2026-02-03T04:05:06.7890Z",
+            "2026-02-03T24:00:00.000000Z",
+            "2026-02-03",
+            "",
+            "now",
+            "+2026-02-03T04:05:06.789000Z",
+            "2026-02-03T04:05:06.789000z",
+            "02026-02-03T04:05:06.789000Z",
+            "999999999999999999999-02-03T04:05:06.789000Z",
+        ] {
+            assert_eq!(instant(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn instants_are_read_back(micros in any::<i64>(), near in -100_000_000_000_000_000..1_000_000_000_000_000_000i64) {
+            for micros in [micros, near] {
+                let mut text = Vec::new();
+                time::write_timestamp(&mut text, micros);
+                prop_assert_eq!(instant(std::str::from_utf8(&text).unwrap()), Some(micros));
+            }
+        }
+
+        /// An honest entry passes and any other spelling of it is no longer canonical or has another checksum.
+        #[test]
+        fn as_ledger_judges(id in any::<i64>(), occurred_at in any::<i64>(), text in any::<String>(), pid in any::<Option<i32>>()) {
+            let entry = Entry { id, occurred_at, operation: &text, outcome: &text, statement: Some(&text), backend_pid: pid, ..full() };
+            let (preimage, checksum) = preimage(&entry);
+            let judged = judge_entry(&preimage, &checksum, &mut Vec::new());
+            prop_assert_eq!(judged.id, Some(id));
+            prop_assert_eq!(judged.fault, entry.verify(&checksum, &mut Vec::new()).err().map(EntryFault::Columns));
+        }
+    }
+}

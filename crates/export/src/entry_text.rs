@@ -1,0 +1,83 @@
+//! An entry's columns taken out of its preimage, to be shown to people.
+
+use ledger::canonical::members;
+
+/// The columns of an entry that are not NULL, by name: a text as what it says, everything else as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryColumns(pub Vec<(String, String)>);
+
+impl EntryColumns {
+    /// Reads a preimage, which has to be a canonical JSON object.
+    pub fn of(preimage: &str) -> Self {
+        let shown = |value: &str| match value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+            Some(inner) => unescape(inner).unwrap_or_else(|| value.to_owned()),
+            None => value.to_owned(),
+        };
+        EntryColumns(members(preimage).map(|(name, value)| (unescape(name).unwrap_or_default(), shown(value))).collect())
+    }
+
+    /// The value of a column.
+    pub fn get(&self, column: &str) -> Option<&str> {
+        self.0.iter().find(|(name, _)| name == column).map(|(_, value)| value.as_str())
+    }
+}
+
+/// What a canonical JSON string says, from what is between its quotes. None for an escape that canonical JSON does not have.
+pub fn unescape(inner: &str) -> Option<String> {
+    let mut text = String::with_capacity(inner.len());
+    let mut rest = inner;
+    while let Some(at) = rest.find('\\') {
+        text.push_str(&rest[..at]);
+        let mut after = rest[at + 1..].chars();
+        text.push(match after.next()? {
+            '"' => '"',
+            '\\' => '\\',
+            'b' => '\u{8}',
+            't' => '\t',
+            'n' => '\n',
+            'f' => '\u{c}',
+            'r' => '\r',
+            'u' => {
+                let code = after.as_str().get(..4)?;
+                after = after.as_str()[4..].chars();
+                char::from_u32(u32::from_str_radix(code, 16).ok()?)?
+            }
+            _ => return None,
+        });
+        rest = after.as_str();
+    }
+    text.push_str(rest);
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_was_written(text in any::<String>(), special in "[\\x00-\\x30\"\\\\a-z€𝄞]{0,30}") {
+            for text in [text, special] {
+                let mut out = Vec::new();
+                ledger::canonical::write_string(&mut out, &text);
+                let out = String::from_utf8(out).unwrap();
+                prop_assert_eq!(unescape(&out[1..out.len() - 1]), Some(text));
+            }
+        }
+
+        #[test]
+        fn never_panics(text in "[\\\\u0-9a-fé\"]{0,12}") {
+            unescape(&text);
+        }
+    }
+
+    #[test]
+    fn columns_by_name() {
+        let columns = EntryColumns::of(r#"{"id":5,"row_key":{"a":"\n"},"user_id":"a\"b"}"#);
+        assert_eq!(columns.get("id"), Some("5"));
+        assert_eq!(columns.get("row_key"), Some(r#"{"a":"\n"}"#));
+        assert_eq!(columns.get("user_id"), Some("a\"b"));
+        assert_eq!(columns.get("statement"), None);
+    }
+}

@@ -1,0 +1,170 @@
+//! Blocks of whole lines.
+
+use std::io::{self, Read};
+use thiserror::Error;
+
+/// How much memory reading may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of the longest line, without its end.
+    pub line: usize,
+    /// Bytes of a block, if no line is longer.
+    pub block: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { line: 256 << 20, block: 1 << 20 }
+    }
+}
+
+/// Why reading ended.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The file cannot be read, or what is compressed is damaged.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A line is longer than the limit.
+    #[error("line {line} is longer than {limit} bytes")]
+    LineTooLong {
+        /// Number of the line, from 1.
+        line: u64,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// Whole lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// Number of the first line, from 1.
+    pub first_line: u64,
+    /// The lines, each with its end; the last line of a file may have none.
+    pub bytes: Vec<u8>,
+}
+
+impl Block {
+    /// The lines with their numbers, without their ends.
+    pub fn lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let bytes = self.bytes.strip_suffix(b"\n").unwrap_or(&self.bytes);
+        let ends = memchr::memchr_iter(b'\n', bytes).chain([bytes.len()]);
+        let mut start = 0;
+        ends.enumerate().map(move |(i, end)| {
+            let line = &bytes[start..end];
+            start = end + 1;
+            (self.first_line + i as u64, line)
+        })
+    }
+}
+
+/// The blocks of a file.
+pub struct Blocks<R> {
+    reader: R,
+    limits: Limits,
+    next_line: u64,
+    /// The beginning of a line whose end was not in the last block.
+    rest: Vec<u8>,
+    ended: bool,
+}
+
+impl<R: Read> Blocks<R> {
+    /// Those of what `reader` gives.
+    pub fn new(reader: R, limits: Limits) -> Self {
+        Blocks { reader, limits, next_line: 1, rest: Vec::new(), ended: false }
+    }
+
+    fn read_block(&mut self) -> Result<Option<Block>, ReadError> {
+        let mut bytes = std::mem::take(&mut self.rest);
+        // What is left of the last block has no end of a line in it.
+        let mut searched = bytes.len();
+        while !self.ended && searched <= self.limits.line {
+            // A block, and as much again each time that no line ended in it.
+            let wanted = self.limits.block.max(bytes.len()) as u64;
+            let read = (&mut self.reader).take(wanted).read_to_end(&mut bytes)?;
+            self.ended = (read as u64) < wanted;
+            if let Some(end) = memchr::memrchr(b'\n', &bytes[searched..]) {
+                self.rest = bytes.split_off(searched + end + 1);
+                break;
+            }
+            searched = bytes.len();
+        }
+        if self.ended {
+            // What follows the last end of a line is the last line.
+            bytes.append(&mut self.rest);
+        }
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let first_line = self.next_line;
+        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+            if line.strip_suffix(b"\n").unwrap_or(line).len() > self.limits.line {
+                return Err(ReadError::LineTooLong { line: self.next_line, limit: self.limits.line });
+            }
+            self.next_line += 1;
+        }
+        Ok(Some(Block { first_line, bytes }))
+    }
+}
+
+impl<R: Read> Iterator for Blocks<R> {
+    type Item = Result<Block, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let block = self.read_block();
+        if block.is_err() {
+            self.ended = true;
+            self.rest = Vec::new();
+        }
+        block.transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A reader that gives few bytes at a time.
+    struct Trickle<'a>(&'a [u8], usize);
+
+    impl Read for Trickle<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let length = self.1.min(buffer.len()).min(self.0.len());
+            buffer[..length].copy_from_slice(&self.0[..length]);
+            self.0 = &self.0[length..];
+            Ok(length)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_lines_of_the_file(text in "[a\n]{0,60}", block in 1..20usize, step in 1..9usize) {
+            let limits = Limits { line: 100, block };
+            let blocks: Result<Vec<Block>, _> = Blocks::new(Trickle(text.as_bytes(), step), limits).collect();
+            let blocks = blocks.unwrap();
+            let lines: Vec<_> = blocks.iter().flat_map(Block::lines).map(|(n, line)| (n, line.to_vec())).collect();
+            let expected: Vec<_> = text.split_terminator('\n').enumerate().map(|(i, line)| (i as u64 + 1, line.as_bytes().to_vec())).collect();
+            prop_assert_eq!(lines, expected);
+        }
+
+        #[test]
+        fn a_line_that_is_too_long(text in "[a\n]{0,60}", limit in 0..12usize, block in 1..20usize, step in 1..9usize) {
+            let blocks: Result<Vec<Block>, _> = Blocks::new(Trickle(text.as_bytes(), step), Limits { line: limit, block }).collect();
+            let long = text.split_terminator('\n').position(|line| line.len() > limit);
+            match (blocks, long) {
+                (Ok(_), None) => {}
+                (Err(ReadError::LineTooLong { line, .. }), Some(at)) => prop_assert_eq!(line, at as u64 + 1),
+                (other, long) => prop_assert!(false, "{:?} {:?}", other, long),
+            }
+        }
+    }
+
+    #[test]
+    fn an_endless_line_takes_no_more_memory_than_allowed() {
+        let limits = Limits { line: 10_000, block: 100 };
+        let mut blocks = Blocks::new(io::repeat(b'x'), limits);
+        assert!(matches!(blocks.next(), Some(Err(ReadError::LineTooLong { line: 1, .. }))));
+        assert!(blocks.next().is_none());
+    }
+}

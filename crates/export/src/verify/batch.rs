@@ -1,0 +1,258 @@
+//! The entries of one checkpoint, as they arrive.
+//!
+//! Where they are the expected ones in the expected order, they are handed on at once. From the first that is not, all are kept
+//! until the batch ends: only then can be said whether an entry is missing, late or never was there.
+
+use super::line::EntryLine;
+use crate::IdRanges;
+use ledger::merkle::{Frontier, Hash};
+use std::collections::{BTreeMap, HashMap};
+
+/// Entries of one batch that are kept at most, once something is wrong with it.
+const MAX_KEPT: usize = 1 << 20;
+
+/// Malformed lines of one batch that are kept at most.
+const MAX_MALFORMED: usize = 64;
+
+/// A batch that is being read.
+pub(super) struct Batch {
+    pub tree_size: u64,
+    pub root: Hash,
+    /// Whether a known key has signed it.
+    pub signed: bool,
+    pub edge: Option<Vec<Hash>>,
+    pub ids: IdRanges,
+    pub line: u64,
+    /// Leaves that it adds.
+    pub leaves: u64,
+    /// Whether `ids` can be the ids of those leaves.
+    pub plausible: bool,
+    /// The range of `ids`, and the id in it, that comes next.
+    next: Option<(usize, i64)>,
+    /// Everything from the first line on that was not the expected one.
+    kept: Vec<Arrival>,
+    /// How many more came than could be kept.
+    pub dropped: u64,
+    /// Malformed lines, with what is wrong with them.
+    pub malformed: Vec<(u64, String)>,
+}
+
+/// An entry, or what stands in its place.
+struct Arrival {
+    id: Option<i64>,
+    line: u64,
+    leaf: Option<Hash>,
+    other_leaf: Option<Box<Hash>>,
+}
+
+/// An id with the line it was on.
+pub(super) type IdLine = (i64, u64);
+
+/// What a batch comes to at its end.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// Ids that did not arrive.
+    pub missing: IdRanges,
+    /// Ids that are not the batch's, with their leaf hashes.
+    pub extra: Vec<(Option<i64>, u64, Option<Hash>)>,
+    /// Ids that arrived a second time.
+    pub duplicated: Vec<IdLine>,
+    /// Ids that arrived after one that should come after them.
+    pub reordered: Vec<IdLine>,
+    /// The leaf hashes in their order, if they are known: the first of several possible ones that give the root, or the first.
+    pub leaves: Option<Vec<Hash>>,
+}
+
+impl Batch {
+    /// One that waits for its entries.
+    pub fn new(tree_size: u64, root: Hash, signed: bool, ids: IdRanges, line: u64) -> Self {
+        let next = ids.ranges().first().map(|&(from, _)| (0, from));
+        let (edge, leaves, kept, malformed) = (None, ids.count(), Vec::new(), Vec::new());
+        Batch { tree_size, root, signed, edge, ids, line, leaves, plausible: true, next, kept, dropped: 0, malformed }
+    }
+
+    /// Expects nothing: whatever arrives is one too many.
+    pub fn expect_nothing(&mut self) {
+        self.next = None;
+    }
+
+    /// Whether all ids have arrived in order, and nothing else.
+    pub fn is_complete(&self) -> bool {
+        self.next.is_none() && self.kept.is_empty() && self.malformed.is_empty()
+    }
+
+    /// Whether an id has not arrived in order yet.
+    pub fn waits(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// How many entries arrived out of the ordinary.
+    pub fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Takes an entry. Gives its leaf hash if it is the next one and there is nothing else to say of it.
+    pub fn arrive(&mut self, entry: EntryLine, line: u64) -> Option<Hash> {
+        if self.kept.is_empty()
+            && self.plausible
+            && let (Some((range, id)), Some(leaf), None) = (self.next, entry.leaf, entry.other_leaf)
+            && entry.id == Some(id)
+        {
+            let ranges = self.ids.ranges();
+            self.next = if id < ranges[range].1 {
+                Some((range, id + 1))
+            } else {
+                ranges.get(range + 1).map(|&(from, _)| (range + 1, from))
+            };
+            return Some(leaf);
+        }
+        if self.kept.len() == MAX_KEPT {
+            self.dropped += 1;
+        } else {
+            let other_leaf = entry.other_leaf.map(Box::new);
+            self.kept.push(Arrival { id: entry.id, line, leaf: entry.leaf, other_leaf });
+        }
+        None
+    }
+
+    /// Takes a malformed line. False if there are too many to keep.
+    pub fn malformed(&mut self, line: u64, detail: String) -> bool {
+        let room = self.malformed.len() < MAX_MALFORMED;
+        if room {
+            self.malformed.push((line, detail));
+        }
+        room
+    }
+
+    /// The ids that were not handed on at once.
+    fn remaining(&self) -> IdRanges {
+        let Some((range, id)) = self.next else { return IdRanges::new() };
+        let mut remaining = IdRanges::new();
+        for (i, &(from, to)) in self.ids.ranges().iter().enumerate().skip(range) {
+            // In order and apart, so each is added at the end.
+            remaining.insert_range(if i == range { id } else { from }, to);
+        }
+        remaining
+    }
+
+    /// What it comes to. `edge` is the tree's right edge before the first entry that was kept.
+    pub fn finish(&mut self, edge: Option<&Frontier>) -> Outcome {
+        let kept = std::mem::take(&mut self.kept);
+        if !self.plausible {
+            // The ids cannot be right: the leaves may be all the same, in the order in which they came.
+            let leaves = (kept.len() as u64 == self.leaves).then(|| kept.iter().map(|arrival| arrival.leaf).collect()).flatten();
+            return Outcome { leaves, ..Outcome::default() };
+        }
+        let remaining = self.remaining();
+        let mut outcome = Outcome::default();
+        let mut by_id: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
+        let mut order: Vec<(i64, u64)> = Vec::new();
+        for (i, arrival) in kept.iter().enumerate() {
+            match arrival.id {
+                Some(id) if remaining.contains(id) => {
+                    let occurrences = by_id.entry(id).or_default();
+                    if occurrences.is_empty() {
+                        order.push((id, arrival.line))
+                    } else {
+                        outcome.duplicated.push((id, arrival.line))
+                    }
+                    occurrences.push(i);
+                }
+                Some(id) if self.ids.contains(id) => outcome.duplicated.push((id, arrival.line)),
+                id => outcome.extra.push((id, arrival.line, arrival.leaf)),
+            }
+        }
+        let mut arrived = IdRanges::new();
+        by_id.keys().for_each(|&id| _ = arrived.insert(id));
+        outcome.missing = remaining.without(&arrived);
+        outcome.reordered = out_of_order(&order);
+        if outcome.missing.is_empty() {
+            outcome.leaves = self.leaves_that_fit(&by_id, &kept, edge);
+        }
+        outcome
+    }
+
+    /// The leaf hashes by id. Where an entry can have two (it occurs twice, or its checksum is not that of its columns), those
+    /// are taken that give the root, as far as trying is cheap.
+    fn leaves_that_fit(&self, by_id: &BTreeMap<i64, Vec<usize>>, kept: &[Arrival], edge: Option<&Frontier>) -> Option<Vec<Hash>> {
+        let mut leaves = Vec::with_capacity(by_id.len());
+        let mut choices: HashMap<usize, Vec<Hash>> = HashMap::new();
+        for occurrences in by_id.values() {
+            let mut candidates: Vec<Hash> = Vec::new();
+            let arrivals = || occurrences.iter().map(|&i| &kept[i]);
+            for leaf in arrivals().filter_map(|a| a.leaf).chain(arrivals().filter_map(|a| a.other_leaf.as_deref().copied())) {
+                if !candidates.contains(&leaf) && candidates.len() < 8 {
+                    candidates.push(leaf);
+                }
+            }
+            if candidates.len() > 1 {
+                choices.insert(leaves.len(), candidates.clone());
+            }
+            leaves.push(*candidates.first()?);
+        }
+        let Some(edge) = edge else { return Some(leaves) };
+        let fits = |leaves: &[Hash]| {
+            let mut tried = edge.clone();
+            leaves.iter().for_each(|leaf| tried.push(*leaf));
+            tried.root() == self.root
+        };
+        let combinations = choices.values().try_fold(1usize, |product, choice| product.checked_mul(choice.len()));
+        let cheap = combinations.is_some_and(|count| count.saturating_mul(leaves.len()) <= 1 << 22);
+        if choices.is_empty() || !cheap || fits(&leaves) {
+            return Some(leaves);
+        }
+        let places: Vec<usize> = choices.keys().copied().collect();
+        for mut number in 1..combinations.unwrap_or(0) {
+            let mut tried = leaves.clone();
+            for place in &places {
+                let choice = &choices[place];
+                tried[*place] = choice[number % choice.len()];
+                number /= choice.len();
+            }
+            if fits(&tried) {
+                return Some(tried);
+            }
+        }
+        Some(leaves)
+    }
+}
+
+/// The fewest that have to be taken out for the rest to ascend: those outside of a longest ascending subsequence.
+fn out_of_order(order: &[IdLine]) -> Vec<IdLine> {
+    if order.is_sorted() {
+        return Vec::new();
+    }
+    // For each length, where the subsequence of that length ends that ends lowest; and what comes before each place.
+    let mut ends: Vec<usize> = Vec::new();
+    let mut before: Vec<Option<usize>> = Vec::with_capacity(order.len());
+    for (i, (id, _)) in order.iter().enumerate() {
+        let length = ends.partition_point(|&end| order[end].0 < *id);
+        before.push(length.checked_sub(1).map(|shorter| ends[shorter]));
+        if length == ends.len() { ends.push(i) } else { ends[length] = i }
+    }
+    let mut in_order = vec![false; order.len()];
+    let mut at = ends.last().copied();
+    while let Some(i) = at {
+        in_order[i] = true;
+        at = before[i];
+    }
+    order.iter().zip(in_order).filter(|(_, in_order)| !in_order).map(|(place, _)| *place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_moved_is_the_one_that_is_named() {
+        let of = |ids: &[i64]| {
+            let order: Vec<_> = ids.iter().map(|&id| (id, 0)).collect();
+            out_of_order(&order).into_iter().map(|(id, _)| id).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[1, 2, 3]), []);
+        assert_eq!(of(&[2, 3, 4, 1, 5]), [1]);
+        assert_eq!(of(&[1, 5, 2, 3, 4]), [5]);
+        assert_eq!(of(&[]), []);
+        assert_eq!(of(&[3, 2, 1]).len(), 2);
+    }
+}

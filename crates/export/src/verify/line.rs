@@ -1,0 +1,123 @@
+//! The part of judging that each line allows by itself, and that runs in parallel: parsing, checksums, signatures.
+
+use crate::columns::{EntryFault, judge_entry};
+use crate::record::{CheckpointRecord, Damaged, End, Header, Place, Record, RecordError, Start};
+use ledger::checkpoint::Checkpoint;
+use ledger::leaf_hash;
+use ledger::merkle::Hash;
+use ledger::note::{Note, NoteError, VerifierKey};
+
+/// A line, judged as far as it can be by itself.
+#[derive(Debug)]
+pub(super) enum Line {
+    Entry(EntryLine),
+    Export(Header),
+    Start(Start, Option<Opened>),
+    Consistency { from_size: u64, hashes: Vec<Hash> },
+    Checkpoint(Box<(CheckpointRecord, Opened)>),
+    End(End),
+    Malformed(RecordError),
+}
+
+/// In which part of an export an entry stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Section {
+    Sealed,
+    Unsealed,
+    Inserted,
+}
+
+/// An entry, or what stands in its place.
+#[derive(Debug)]
+pub(super) struct EntryLine {
+    pub section: Section,
+    pub id: Option<i64>,
+    /// The leaf hash that the tree should have for it; None if nothing says.
+    pub leaf: Option<Hash>,
+    /// Another one that it could have: what the columns give, where the checksum is not theirs.
+    pub other_leaf: Option<Hash>,
+    pub place: Option<Place>,
+    pub fault: Option<Box<EntryProblem>>,
+}
+
+/// What is wrong with an entry.
+#[derive(Debug)]
+pub(super) enum EntryProblem {
+    Entry(EntryFault),
+    /// It is not the one that was sealed.
+    NotSealed,
+    Missing,
+    Damaged(String),
+}
+
+/// A note, opened.
+pub(super) type Opened = Result<OpenedNote, String>;
+
+/// What is in a note.
+#[derive(Debug)]
+pub(super) struct OpenedNote {
+    pub checkpoint: Checkpoint,
+    /// Whether a known key has signed it; an error if the signature of a known key is bad.
+    pub signed: Result<bool, NoteError>,
+}
+
+/// Judges one line.
+pub(super) fn judge(line: &[u8], keys: &[VerifierKey], scratch: &mut Vec<u8>) -> Line {
+    let record = match Record::parse(line) {
+        Ok(record) => record,
+        Err(error) => return Line::Malformed(error),
+    };
+    match record {
+        Record::Sealed { checksum, entry, leaf, place } => {
+            let mut judged = entry_line(Section::Sealed, entry, &checksum, scratch);
+            if let Some(leaf) = leaf {
+                judged.leaf = Some(leaf);
+                judged.other_leaf = None;
+                judged.fault.get_or_insert_with(|| Box::new(EntryProblem::NotSealed));
+            }
+            Line::Entry(EntryLine { place, ..judged })
+        }
+        Record::Unsealed { checksum, entry } => Line::Entry(entry_line(Section::Unsealed, entry, &checksum, scratch)),
+        Record::Inserted { checksum, entry } => Line::Entry(entry_line(Section::Inserted, entry, &checksum, scratch)),
+        Record::Missing { id, leaf } => Line::Entry(instead_of_entry(id, leaf, EntryProblem::Missing)),
+        Record::Damaged(Damaged { id, fault, leaf }) => Line::Entry(instead_of_entry(id, leaf, EntryProblem::Damaged(fault))),
+        Record::Export(header) => Line::Export(header),
+        Record::Start(start) => {
+            let opened = start.note.as_deref().map(|note| open(note, keys));
+            Line::Start(start, opened)
+        }
+        Record::Consistency { from_size, hashes } => Line::Consistency { from_size, hashes },
+        Record::Checkpoint(checkpoint) => {
+            let opened = open(&checkpoint.note, keys);
+            Line::Checkpoint(Box::new((checkpoint, opened)))
+        }
+        Record::End(end) => Line::End(end),
+    }
+}
+
+fn entry_line(section: Section, entry: &str, checksum: &Hash, scratch: &mut Vec<u8>) -> EntryLine {
+    let judged = judge_entry(entry, checksum, scratch);
+    EntryLine {
+        section,
+        id: judged.id,
+        leaf: Some(leaf_hash(checksum)),
+        other_leaf: (judged.computed != *checksum).then(|| leaf_hash(&judged.computed)),
+        place: None,
+        fault: judged.fault.map(|fault| Box::new(EntryProblem::Entry(fault))),
+    }
+}
+
+fn instead_of_entry(id: Option<i64>, leaf: Option<Hash>, problem: EntryProblem) -> EntryLine {
+    EntryLine { section: Section::Sealed, id, leaf, other_leaf: None, place: None, fault: Some(Box::new(problem)) }
+}
+
+fn open(note: &str, keys: &[VerifierKey]) -> Opened {
+    let note = Note::parse_or_unsigned(note.as_bytes()).map_err(|error| error.to_string())?;
+    let signed = match note.verify(keys) {
+        Ok(_) => Ok(true),
+        Err(NoteError::NoKnownSignature) => Ok(false),
+        Err(error) => Err(error),
+    };
+    let checkpoint = Checkpoint::parse(note.text()).map_err(|error| error.to_string())?;
+    Ok(OpenedNote { checkpoint, signed })
+}

@@ -1,0 +1,150 @@
+//! Files through the stages: reading, judging lines in parallel, following them.
+
+use super::chain::Chain;
+use super::line::{Line, judge};
+use super::{Fault, Report, Trust};
+use crate::read::{Block, Blocks, Limits, ReadError};
+use rayon::prelude::*;
+use std::io::Read;
+use std::sync::mpsc::sync_channel;
+use thiserror::Error;
+
+/// Something to verify.
+pub struct Source {
+    /// Its name, for people.
+    pub name: String,
+    /// What it says, uncompressed.
+    pub reader: Box<dyn Read + Send>,
+}
+
+/// How far verification is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Progress {
+    /// Bytes that were judged, uncompressed, of all files.
+    pub bytes: u64,
+    /// Sealed entries so far.
+    pub entries: u64,
+}
+
+/// Why verification did not take place.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// The operating system gives no thread.
+    #[error("no thread to read with: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Verifies sources, one after the other, as one history. `fault` gets each fault as it is found, `progress` is called now and then.
+///
+/// # Errors
+/// If it cannot begin. What cannot be read is in the report: [`Report::incomplete`].
+pub fn verify(
+    sources: Vec<Source>,
+    trust: &Trust,
+    limits: Limits,
+    fault: &mut dyn FnMut(Fault),
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Report, VerifyError> {
+    let mut chain = Chain::new(trust, fault);
+    for source in sources {
+        let Source { name, reader } = source;
+        chain.begin_file(&name);
+        let error = verify_one(&mut chain, reader, trust, limits, progress)?;
+        chain.end_file(error.is_some());
+        if let Some(error) = error {
+            chain.report.incomplete = Some(format!("{name}: {error}"));
+            break;
+        }
+    }
+    Ok(chain.finish())
+}
+
+/// One block's lines, judged.
+type Judged = (u64, u64, Vec<Line>);
+
+fn verify_one(
+    chain: &mut Chain,
+    reader: Box<dyn Read + Send>,
+    trust: &Trust,
+    limits: Limits,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Option<ReadError>, VerifyError> {
+    // Blocks in a group are judged at the same time; while they are, the group before them is followed and the next is read.
+    let width = rayon::current_num_threads() * 2;
+    let (sender, receiver) = sync_channel::<Result<Vec<Block>, ReadError>>(1);
+    let reading = move || {
+        let mut blocks = Blocks::new(reader, limits);
+        loop {
+            let (mut group, mut bytes) = (Vec::with_capacity(width), 0);
+            // A group of long lines has fewer of them.
+            while group.len() < width && bytes < width * limits.block {
+                match blocks.next() {
+                    Some(Ok(block)) => {
+                        bytes += block.bytes.len();
+                        group.push(block);
+                    }
+                    Some(Err(error)) => {
+                        // Nobody listens any more if verification has ended.
+                        _ = sender.send(Ok(group));
+                        _ = sender.send(Err(error));
+                        return;
+                    }
+                    None => {
+                        _ = sender.send(Ok(group));
+                        return;
+                    }
+                }
+            }
+            if sender.send(Ok(group)).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        std::thread::Builder::new().name("read".to_owned()).spawn_scoped(scope, reading).map_err(VerifyError::Thread)?;
+        let mut waiting: Vec<Judged> = Vec::new();
+        let mut error = None;
+        for group in &receiver {
+            let group = match group {
+                Ok(group) => group,
+                Err(found) => {
+                    error = Some(found);
+                    break;
+                }
+            };
+            let previous = std::mem::take(&mut waiting);
+            let judge_group = || group.par_iter().map(|block| judge_block(block, trust)).collect();
+            (waiting, ()) = join(judge_group, || follow(chain, previous, progress));
+        }
+        follow(chain, waiting, progress);
+        Ok(error)
+    })
+}
+
+/// Runs the first on the threads of the pool and the second, which need not be `Send`, on this one.
+fn join(parallel: impl FnOnce() -> Vec<Judged> + Send, here: impl FnOnce()) -> (Vec<Judged>, ()) {
+    let mut judged = Vec::new();
+    rayon::in_place_scope(|scope| {
+        scope.spawn(|_| judged = parallel());
+        here();
+    });
+    (judged, ())
+}
+
+fn judge_block(block: &Block, trust: &Trust) -> Judged {
+    let mut scratch = Vec::new();
+    let lines = block.lines().map(|(_, line)| judge(line, &trust.keys, &mut scratch)).collect();
+    (block.first_line, block.bytes.len() as u64, lines)
+}
+
+fn follow(chain: &mut Chain, judged: Vec<Judged>, progress: &mut dyn FnMut(Progress)) {
+    for (first_line, bytes, lines) in judged {
+        chain.report.bytes += bytes;
+        chain.report.lines += lines.len() as u64;
+        for (i, line) in lines.into_iter().enumerate() {
+            chain.take(first_line + i as u64, line);
+        }
+        progress(Progress { bytes: chain.report.bytes, entries: chain.report.entries });
+    }
+}

@@ -1,0 +1,229 @@
+//! The records of a history, checkpoint by checkpoint.
+
+use super::{Output, StoredEntry};
+use crate::IdRanges;
+use crate::record::{CheckpointRecord, Damaged, End, Header, Record, Start};
+use ledger::leaf_hash;
+use ledger::merkle::{Frontier, Hash};
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+/// Leaves after which a checkpoint gets its right edge: from there on a damaged file can be judged again.
+const EDGE_EVERY: u64 = 4096;
+
+/// A row of `lead_audit.checkpoint`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the columns")]
+pub struct StoredCheckpoint {
+    pub tree_size: u64,
+    pub root: Hash,
+    pub entry_ids: IdRanges,
+    pub sealed_at: i64,
+    pub note: String,
+}
+
+/// Writes a history.
+pub struct HistoryWriter<W: Write> {
+    output: Output<W>,
+    /// The right edge that the stored leaf hashes lead to.
+    edge: Frontier,
+    /// Leaves since the last right edge that was written.
+    since_edge: u64,
+    batch: Option<Batch>,
+}
+
+/// The checkpoint whose entries are being written.
+struct Batch {
+    leaves: Vec<Hash>,
+    /// The ids that have not come yet, the next one last.
+    waiting: Vec<(i64, i64)>,
+    /// Leaves that are written.
+    placed: usize,
+    /// Where each leaf hash is, if ids and leaves do not fit each other.
+    places: Option<HashMap<Hash, usize>>,
+}
+
+impl<W: Write> HistoryWriter<W> {
+    /// Begins an export.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn begin(mut output: Output<W>, header: Header, edge: Frontier, note: Option<String>) -> io::Result<Self> {
+        output.begin_export();
+        output.write(&Record::Export(header))?;
+        let start = Start { tree_size: edge.size(), edge: edge.hashes().to_vec(), note };
+        output.write(&Record::Start(start))?;
+        Ok(Self::resume(output, edge))
+    }
+
+    /// Goes on with an export whose last line is the last entry of a checkpoint.
+    pub fn resume(output: Output<W>, edge: Frontier) -> Self {
+        HistoryWriter { output, edge, since_edge: 0, batch: None }
+    }
+
+    /// What is written to.
+    pub fn output(&self) -> &Output<W> {
+        &self.output
+    }
+
+    /// Writes a proof that the tree of `from_size` leaves became the one that the export starts with.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn consistency(&mut self, from_size: u64, hashes: Vec<Hash>) -> io::Result<()> {
+        self.output.write(&Record::Consistency { from_size, hashes })
+    }
+
+    /// Begins a checkpoint. `leaves` are the stored leaf hashes from the tree's size so far to the checkpoint's; `stored_edge` is the
+    /// right edge that the stored upper levels of the tree have for it, asked for only if the leaves lead to another root.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn checkpoint(
+        &mut self,
+        stored: StoredCheckpoint,
+        leaves: Vec<Hash>,
+        stored_edge: impl FnOnce() -> Option<Frontier>,
+    ) -> io::Result<()> {
+        leaves.iter().for_each(|leaf| self.edge.push(*leaf));
+        self.since_edge += leaves.len() as u64;
+        let mut with_edge = self.since_edge >= EDGE_EVERY;
+        if self.edge.root() != stored.root || self.edge.size() != stored.tree_size {
+            with_edge = false;
+            // Without it the leaves stay what they are; whoever verifies will see that the checkpoint has another root.
+            if let Some(edge) = stored_edge().filter(|edge| edge.size() == stored.tree_size && edge.root() == stored.root) {
+                self.edge = edge;
+                with_edge = true;
+            }
+        }
+        if with_edge {
+            self.since_edge = 0;
+        }
+        let edge = with_edge.then(|| self.edge.hashes().to_vec());
+        let StoredCheckpoint { tree_size, root, entry_ids, sealed_at, note } = stored;
+        let fits = entry_ids.count() == leaves.len() as u64;
+        let places = (!fits).then(|| leaves.iter().enumerate().map(|(i, leaf)| (*leaf, i)).collect());
+        let waiting = entry_ids.ranges().iter().rev().copied().collect();
+        self.batch = Some(Batch { leaves, waiting, placed: 0, places });
+        self.output.write(&Record::Checkpoint(CheckpointRecord { tree_size, root, entry_ids, sealed_at, note, edge }))
+    }
+
+    /// Writes the next entry of the checkpoint: one of its ids, higher than the one before.
+    ///
+    /// # Errors
+    /// Those of writing, and if the id is not the checkpoint's or not higher.
+    pub fn entry(&mut self, id: i64, stored: &StoredEntry) -> io::Result<()> {
+        loop {
+            let Some(batch) = &mut self.batch else { return Err(out_of_order(id)) };
+            match batch.next_id().ok_or_else(|| out_of_order(id))? {
+                next if next < id => self.missing(Some(next))?,
+                next if next == id => break,
+                _ => return Err(out_of_order(id)),
+            }
+        }
+        let Some(batch) = &mut self.batch else { return Err(out_of_order(id)) };
+        let mut sealed = None;
+        match &batch.places {
+            None => {
+                sealed = batch.leaves.get(batch.placed).copied();
+                batch.placed += 1;
+            }
+            // Only the leaf hashes say which entries are theirs.
+            Some(places) => {
+                let own = match stored {
+                    StoredEntry::Entry { checksum, .. } => places.get(&leaf_hash(checksum)).copied(),
+                    StoredEntry::Damaged(_) => None,
+                };
+                if let Some(place) = own.filter(|&place| place >= batch.placed) {
+                    let lost = batch.placed..place;
+                    batch.placed = place + 1;
+                    for leaf in &batch.leaves[lost] {
+                        self.output.write(&Record::Missing { id: None, leaf: Some(*leaf) })?;
+                    }
+                }
+            }
+        }
+        match stored {
+            StoredEntry::Entry { preimage, checksum } => {
+                let leaf = sealed.filter(|leaf| *leaf != leaf_hash(checksum));
+                self.output.write(&Record::Sealed { checksum: *checksum, entry: preimage, leaf, place: None })
+            }
+            StoredEntry::Damaged(fault) => {
+                self.output.write(&Record::Damaged(Damaged { id: Some(id), fault: fault.clone(), leaf: sealed }))
+            }
+        }
+    }
+
+    /// The entry with this id, which is the next one, is not there.
+    fn missing(&mut self, id: Option<i64>) -> io::Result<()> {
+        let Some(batch) = &mut self.batch else { return Ok(()) };
+        if batch.places.is_some() {
+            // Which leaf it has, if it has one, shows when a later one comes.
+            return Ok(());
+        }
+        let leaf = batch.leaves.get(batch.placed).copied();
+        batch.placed += 1;
+        self.output.write(&Record::Missing { id, leaf })
+    }
+
+    /// Ends the checkpoint: what of it has not come is missing.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn end_checkpoint(&mut self) -> io::Result<()> {
+        let Some(mut batch) = self.batch.take() else { return Ok(()) };
+        while batch.placed < batch.leaves.len() {
+            let id = if batch.places.is_none() { batch.next_id() } else { None };
+            self.output.write(&Record::Missing { id, leaf: Some(batch.leaves[batch.placed]) })?;
+            batch.placed += 1;
+        }
+        self.output.border()
+    }
+
+    /// Writes an entry that no checkpoint took; `inserted` if none can.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn unsealed(&mut self, id: i64, stored: &StoredEntry, inserted: bool) -> io::Result<()> {
+        write_unsealed(&mut self.output, id, stored, inserted)
+    }
+
+    /// Ends the export. `tree_size` is that of the last checkpoint.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn end(mut self, tree_size: u64) -> io::Result<Output<W>> {
+        write_end(&mut self.output, tree_size)?;
+        Ok(self.output)
+    }
+}
+
+impl Batch {
+    /// Takes the next id that is waited for.
+    fn next_id(&mut self) -> Option<i64> {
+        let (from, to) = self.waiting.pop()?;
+        if from < to {
+            self.waiting.push((from + 1, to));
+        }
+        Some(from)
+    }
+}
+
+pub(super) fn write_unsealed<W: Write>(output: &mut Output<W>, id: i64, stored: &StoredEntry, inserted: bool) -> io::Result<()> {
+    match stored {
+        StoredEntry::Entry { preimage, checksum } if inserted => {
+            output.write(&Record::Inserted { checksum: *checksum, entry: preimage })
+        }
+        StoredEntry::Entry { preimage, checksum } => output.write(&Record::Unsealed { checksum: *checksum, entry: preimage }),
+        StoredEntry::Damaged(fault) => output.write(&Record::Damaged(Damaged { id: Some(id), fault: fault.clone(), leaf: None })),
+    }
+}
+
+pub(super) fn write_end<W: Write>(output: &mut Output<W>, tree_size: u64) -> io::Result<()> {
+    let lines = output.lines();
+    output.write(&Record::End(End { lines, tree_size }))
+}
+
+fn out_of_order(id: i64) -> io::Error {
+    io::Error::other(format!("the database gave entry {id} out of order"))
+}

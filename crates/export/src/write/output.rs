@@ -1,0 +1,144 @@
+//! Where the lines go.
+
+use crate::Record;
+use std::io::{self, BufWriter, Write};
+
+/// How a file is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// With zstd, at a level from 1 to 19.
+    Zstd(i32),
+}
+
+/// Uncompressed bytes after which a compressed file begins another frame, at the next border: what a broken file can lose.
+const FRAME_BYTES: u64 = 16 << 20;
+
+/// Lines to a file. A compressed file is a row of frames, so that one that was broken off is whole up to the last of them.
+pub struct Output<W: Write> {
+    inner: Inner<W>,
+    compression: Compression,
+    frame_bytes: u64,
+    frame_limit: u64,
+    line: Vec<u8>,
+    lines: u64,
+    bytes: u64,
+    longest: usize,
+}
+
+enum Inner<W: Write> {
+    Plain(BufWriter<W>),
+    Zstd(Box<zstd::stream::write::Encoder<'static, BufWriter<W>>>),
+    /// Only while a frame ends, or after an error.
+    Nothing,
+}
+
+fn closed() -> io::Error {
+    io::Error::other("an earlier write failed")
+}
+
+impl<W: Write> Output<W> {
+    /// Begins to write. `lines` is how many lines of this export the file has already.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn new(file: W, compression: Compression, lines: u64) -> io::Result<Self> {
+        let inner = open(BufWriter::with_capacity(1 << 17, file), compression)?;
+        let frame_limit = FRAME_BYTES;
+        Ok(Output { inner, compression, frame_bytes: 0, frame_limit, line: Vec::new(), lines, bytes: 0, longest: 0 })
+    }
+
+    /// Begins another frame after so many uncompressed bytes.
+    #[must_use]
+    pub fn with_frames_of(mut self, bytes: u64) -> Self {
+        self.frame_limit = bytes;
+        self
+    }
+
+    /// Writes a line.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn write(&mut self, record: &Record) -> io::Result<()> {
+        self.line.clear();
+        record.write(&mut self.line);
+        match &mut self.inner {
+            Inner::Plain(file) => file.write_all(&self.line)?,
+            Inner::Zstd(file) => file.write_all(&self.line)?,
+            Inner::Nothing => return Err(closed()),
+        }
+        self.lines += 1;
+        self.bytes += self.line.len() as u64;
+        self.frame_bytes += self.line.len() as u64;
+        self.longest = self.longest.max(self.line.len());
+        // One long line does not stay in memory for the rest of the export.
+        if self.line.capacity() > 1 << 24 {
+            self.line = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Here is a border, at which a file that is broken off later can be continued.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn border(&mut self) -> io::Result<()> {
+        if self.compression != Compression::None && self.frame_bytes >= self.frame_limit {
+            let file = self.close()?;
+            self.inner = open(file, self.compression)?;
+            self.frame_bytes = 0;
+        }
+        Ok(())
+    }
+
+    /// Lines of this export so far.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// Uncompressed bytes written so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes of the longest line so far.
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// Another export begins: its lines are counted from here.
+    pub(super) fn begin_export(&mut self) {
+        self.lines = 0;
+    }
+
+    /// Writes what is still in buffers and gives the file back.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn finish(mut self) -> io::Result<W> {
+        let file = self.close()?;
+        file.into_inner().map_err(io::IntoInnerError::into_error)
+    }
+
+    fn close(&mut self) -> io::Result<BufWriter<W>> {
+        let mut file = match std::mem::replace(&mut self.inner, Inner::Nothing) {
+            Inner::Plain(file) => file,
+            Inner::Zstd(encoder) => encoder.finish()?,
+            Inner::Nothing => return Err(closed()),
+        };
+        file.flush()?;
+        Ok(file)
+    }
+}
+
+fn open<W: Write>(file: BufWriter<W>, compression: Compression) -> io::Result<Inner<W>> {
+    Ok(match compression {
+        Compression::None => Inner::Plain(file),
+        Compression::Zstd(level) => {
+            let mut encoder = zstd::stream::write::Encoder::new(file, level)?;
+            encoder.include_checksum(true)?;
+            Inner::Zstd(Box::new(encoder))
+        }
+    })
+}

@@ -1,0 +1,203 @@
+//! Where a file can be continued that was broken off, or that is to have what came since.
+
+use super::Compression;
+use crate::read::{Blocks, Limits, MAX_WINDOW_LOG, ReadError, is_compressed};
+use crate::record::{Kind, Record, RecordError};
+use ledger::checkpoint::Checkpoint;
+use ledger::merkle::Hash;
+use ledger::note::Note;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek};
+use thiserror::Error;
+
+/// Where a file can be continued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResumePoint {
+    /// Bytes of the file to keep.
+    pub offset: u64,
+    /// Whether the file is compressed.
+    pub compressed: bool,
+    /// Lines of the last export in what is kept; 0 if there is none or it is complete, so that another one begins.
+    pub lines: u64,
+    /// Leaves of the tree there.
+    pub tree_size: u64,
+    /// The root there, as its note says; None for the empty tree.
+    pub root: Option<Hash>,
+    /// The log's origin, if the file says it.
+    pub origin: Option<String>,
+}
+
+impl ResumePoint {
+    /// The compression to go on with.
+    pub fn compression(&self, level: i32) -> Compression {
+        if self.compressed { Compression::Zstd(level) } else { Compression::None }
+    }
+}
+
+/// Why a file cannot be continued.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ResumeError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It is not an export, or damaged in the middle.
+    #[error("line {line}: {cause}")]
+    Record {
+        /// The line, counted from the beginning of its frame if the file is compressed.
+        line: u64,
+        /// What is wrong with it.
+        cause: RecordError,
+    },
+    /// A selection is not continued: it is written anew.
+    #[error("it is a selection, which cannot be continued")]
+    Selection,
+    /// A checkpoint in it cannot be read.
+    #[error("line {line}: its note is none")]
+    Note {
+        /// The line.
+        line: u64,
+    },
+}
+
+impl From<io::Error> for ResumeError {
+    fn from(error: io::Error) -> Self {
+        ReadError::from(error).into()
+    }
+}
+
+/// Finds where `file` can be continued: after the last checkpoint of which all entries are there, or after a complete export.
+/// An empty file from its beginning.
+///
+/// # Errors
+/// If it is not an export, or damaged before its end.
+pub fn find_resume_point(file: &mut File, limits: Limits) -> Result<ResumePoint, ResumeError> {
+    file.rewind()?;
+    let mut reader = BufReader::with_capacity(1 << 17, &*file);
+    let compressed = is_compressed(reader.fill_buf()?);
+    let mut scan = Scan::default();
+    if compressed {
+        let mut border = Point::default();
+        while !reader.fill_buf()?.is_empty() {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)?.single_frame();
+            decoder.window_log_max(MAX_WINDOW_LOG)?;
+            let read = scan.read(&mut decoder, limits, false);
+            reader = decoder.finish();
+            match read {
+                Ok(()) => {}
+                // The frame is not whole, so it is the last.
+                Err(ResumeError::Read(ReadError::Io(_))) => break,
+                Err(error) => return Err(error),
+            }
+            // What a frame says counts once it is whole.
+            if scan.at_border {
+                border = Point { offset: reader.stream_position()?, ..scan.point.clone() };
+            }
+        }
+        scan.border = border;
+    } else {
+        scan.read(&mut reader, limits, true)?;
+    }
+    let Point { offset, lines, tree_size, root, origin, .. } = scan.border;
+    Ok(ResumePoint { offset, compressed, lines, tree_size, root, origin })
+}
+
+/// A place in a file, and what is before it.
+#[derive(Debug, Default, Clone)]
+struct Point {
+    offset: u64,
+    lines: u64,
+    tree_size: u64,
+    root: Option<Hash>,
+    origin: Option<String>,
+}
+
+/// What has been read of a file.
+#[derive(Default)]
+struct Scan {
+    point: Point,
+    /// The last place where the file could be cut off and continued.
+    border: Point,
+    at_border: bool,
+    /// Entries of the last checkpoint that are still to come, and its root.
+    waiting: Option<(u64, u64, Hash)>,
+    begun: bool,
+}
+
+impl Scan {
+    /// Reads lines to the end. `broken` if the last one may be broken off.
+    fn read(&mut self, reader: impl Read, limits: Limits, broken: bool) -> Result<(), ResumeError> {
+        for block in Blocks::new(reader, limits) {
+            let block = block?;
+            let whole = !broken || block.bytes.ends_with(b"\n");
+            let count = block.lines().count();
+            for (i, (number, line)) in block.lines().enumerate() {
+                if !whole && i + 1 == count {
+                    return Ok(());
+                }
+                self.at_border = self.take(line, number)?;
+                self.point.offset += line.len() as u64 + 1;
+                if self.at_border {
+                    self.border = self.point.clone();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a line. True if the file could be cut off after it.
+    fn take(&mut self, line: &[u8], number: u64) -> Result<bool, ResumeError> {
+        // Entries are the bulk, and say nothing here.
+        let record = if line.starts_with(b"{\"checksum\":\"") {
+            None
+        } else {
+            Some(Record::parse(line).map_err(|cause| ResumeError::Record { line: number, cause })?)
+        };
+        if !self.begun && !matches!(record, Some(Record::Export(_))) {
+            return Err(ResumeError::Record { line: number, cause: RecordError::Unknown });
+        }
+        self.begun = true;
+        let note = |text: &str| {
+            let checkpoint = Note::parse_or_unsigned(text.as_bytes()).ok().and_then(|note| Checkpoint::parse(note.text()).ok());
+            checkpoint.ok_or(ResumeError::Note { line: number })
+        };
+        self.point.lines += 1;
+        match record {
+            Some(Record::Export(header)) => {
+                if header.kind == Kind::Selection {
+                    return Err(ResumeError::Selection);
+                }
+                self.point.lines = 1;
+                self.point.origin = header.origin.or_else(|| self.point.origin.take());
+                return Ok(false);
+            }
+            Some(Record::Start(start)) => {
+                self.point.tree_size = start.tree_size;
+                self.point.root = start.note.as_deref().map(note).transpose()?.map(|checkpoint| *checkpoint.root());
+                return Ok(true);
+            }
+            Some(Record::Consistency { .. }) => return Ok(true),
+            Some(Record::Checkpoint(checkpoint)) => {
+                let note = note(&checkpoint.note)?;
+                self.point.origin = Some(note.origin().to_owned());
+                let entries = checkpoint.tree_size.saturating_sub(self.point.tree_size);
+                self.waiting = Some((entries, checkpoint.tree_size, *note.root()));
+                return Ok(false);
+            }
+            Some(Record::End(_)) => {
+                self.point.lines = 0;
+                self.waiting = None;
+                return Ok(true);
+            }
+            _ => {}
+        }
+        let Some((waiting, tree_size, root)) = &mut self.waiting else { return Ok(false) };
+        *waiting = waiting.saturating_sub(1);
+        if *waiting > 0 {
+            return Ok(false);
+        }
+        (self.point.tree_size, self.point.root) = (*tree_size, Some(*root));
+        self.waiting = None;
+        Ok(true)
+    }
+}

@@ -1,0 +1,405 @@
+//! Honest exports are intact, and what was done to others is found and named.
+
+mod common;
+
+use common::{Log, Outcome, entry, run, with_checkpoint, with_key};
+use export::verify::Verdict;
+
+type Named = Vec<(&'static str, Option<(i64, i64)>)>;
+
+/// Three checkpoints; the second took an id that the first had left open, and 6 was rolled back. Two are not sealed yet.
+fn log() -> Log {
+    let mut log = Log::of(&[&[1, 2, 4], &[3, 5, 7, 8, 9], &[10, 11, 12, 13, 14, 15]]);
+    log.add(16);
+    log.add(18);
+    log
+}
+
+fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
+}
+
+fn joined(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+#[track_caller]
+fn assert_intact(outcome: &Outcome) {
+    assert_eq!(outcome.named(), [], "{}", outcome.shown());
+    assert_eq!(outcome.verdict(), Verdict::Intact, "{}", outcome.shown());
+}
+
+fn one(id: i64) -> Option<(i64, i64)> {
+    Some((id, id))
+}
+
+/// What is found in a history that somebody changed.
+fn found(text: &str) -> Named {
+    let outcome = run(&[text.as_bytes()], &with_key());
+    assert_eq!(outcome.verdict(), Verdict::Tampered, "{}", outcome.shown());
+    outcome.named()
+}
+
+/// Puts something else there.
+fn replace(line: &mut String, at: usize, by: &str, or_by: &str) {
+    let range = at..at + by.len();
+    let by = if line[range.clone()] == *by { or_by } else { by };
+    line.replace_range(range, by);
+}
+
+/// Where the entry with this id is, in which kind of line.
+fn line_of(lines: &[String], id: i64) -> usize {
+    lines.iter().position(|line| line.starts_with("{\"checksum\"") && line.contains(&format!(",\"id\":{id},"))).unwrap()
+}
+
+#[test]
+fn an_honest_history_is_intact() {
+    let log = log();
+    let outcome = run(&[log.whole().as_bytes()], &with_key());
+    assert_intact(&outcome);
+    let report = &outcome.report;
+    assert_eq!((report.entries, report.unsealed, report.checkpoints, report.signed), (14, 2, 3, 3));
+    assert_eq!((report.from_size, report.tree_size, report.vouched), (Some(0), 14, Some(14)));
+    assert_eq!(report.root, Some(log.edge(14).root()));
+    assert_eq!(report.lines, 2 + 3 + 14 + 2 + 1);
+    assert!(report.remarks.iter().any(|remark| remark.contains("not sealed yet")), "{:?}", report.remarks);
+    // With each checkpoint, each of which the tree grows through; and with both.
+    for size in [3, 8, 14] {
+        let outcome = run(&[log.whole().as_bytes()], &with_checkpoint(log.note_at(size)));
+        assert_intact(&outcome);
+        assert_eq!(outcome.report.known_matched, 1);
+        assert_eq!(outcome.report.vouched, Some(size));
+    }
+    let mut both = with_key();
+    both.know(log.note_at(8).as_bytes(), "kept", &[]).unwrap();
+    assert_intact(&run(&[log.whole().as_bytes()], &both));
+}
+
+#[test]
+fn the_smallest_logs() {
+    let empty = Log::new();
+    let outcome = run(&[empty.whole().as_bytes()], &with_key());
+    assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell));
+    assert_intact(&run(&[Log::of(&[&[1]]).whole().as_bytes()], &with_key()));
+    let mut unsealed = Log::new();
+    unsealed.add(1);
+    let outcome = run(&[unsealed.whole().as_bytes()], &with_key());
+    assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell));
+}
+
+#[test]
+fn without_anything_from_outside_nothing_can_be_told() {
+    let outcome = run(&[log().whole().as_bytes()], &export::verify::Trust::default());
+    assert_eq!(outcome.named(), []);
+    assert_eq!(outcome.verdict(), Verdict::CouldNotTell);
+    assert!(outcome.report.remarks[0].contains("nothing from outside vouches"), "{:?}", outcome.report.remarks);
+}
+
+#[test]
+fn histories_in_pieces() {
+    let log = log();
+    let pieces = [log.history(0, 3, &[]), log.history(3, 8, &[]), log.history(8, 14, &[])];
+    let bytes: Vec<&[u8]> = pieces.iter().map(String::as_bytes).collect();
+    let outcome = run(&bytes, &with_key());
+    assert_intact(&outcome);
+    assert_eq!(outcome.report.entries, 14);
+    // One file after the other in one.
+    assert_intact(&run(&[pieces.concat().as_bytes()], &with_key()));
+    // With the newest checkpoint from elsewhere.
+    assert_intact(&run(&bytes, &with_checkpoint(log.note_at(14))));
+    // A later piece alone: a checkpoint at its start vouches for nothing that follows, one within does.
+    assert_intact(&run(&bytes[1..], &with_key()));
+    assert_intact(&run(&bytes[1..], &with_checkpoint(log.note_at(8))));
+    let outcome = run(&bytes[1..2], &with_checkpoint(log.note_at(3)));
+    assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell));
+    // One is missing, or the order is wrong.
+    assert_eq!(run(&[bytes[0], bytes[2]], &with_key()).named(), [("missing", None)]);
+    assert_ne!(run(&[bytes[1], bytes[0], bytes[2]], &with_key()).named(), []);
+}
+
+#[test]
+fn an_older_checkpoint_is_reached_by_a_proof() {
+    let log = log();
+    let piece = log.history(8, 14, &[3]);
+    let mut trust = with_key();
+    trust.know(log.note_at(3).as_bytes(), "kept", &[]).unwrap();
+    let outcome = run(&[piece.as_bytes()], &trust);
+    assert_intact(&outcome);
+    assert_eq!(outcome.report.known_matched, 1);
+    // Without the proof nothing is said of it.
+    let outcome = run(&[log.history(8, 14, &[]).as_bytes()], &trust);
+    assert_eq!(outcome.named(), []);
+    assert_eq!(outcome.report.known_unjudged.len(), 1);
+    // Another history's checkpoint.
+    let other = Log::of(&[&[1, 2, 3]]);
+    let mut trust = with_key();
+    trust.know(other.note_at(3).as_bytes(), "kept", &[]).unwrap();
+    assert_eq!(run(&[piece.as_bytes()], &trust).named(), [("history forked", None)]);
+}
+
+#[test]
+fn selections() {
+    let log = log();
+    let text = log.selection(&[2, 3, 15], &[8]);
+    assert_intact(&run(&[text.as_bytes()], &with_key()));
+    assert_intact(&run(&[text.as_bytes()], &with_checkpoint(log.note_at(14))));
+    let outcome = run(&[text.as_bytes()], &with_checkpoint(log.note_at(8)));
+    assert_eq!(outcome.report.known_matched, 1, "{}", outcome.shown());
+    let lines = lines(&text);
+    for (id, other) in [(2, 4), (3, 9), (15, 14)] {
+        // The entry of another id in its place, with a checksum that fits.
+        let common::Parts { preimage, checksum } = common::parts(&log.entries[&other]);
+        let at = line_of(&lines, id);
+        let mut changed = lines.clone();
+        let rest = changed[at].split_once(",\"index\"").unwrap().1.to_owned();
+        changed[at] = format!("{{\"checksum\":\"{checksum}\",\"entry\":{preimage},\"index\"{rest}");
+        let outcome = run(&[joined(&changed).as_bytes()], &with_key());
+        assert_eq!(outcome.named(), [("changed", one(other))], "{}", outcome.shown());
+    }
+    let mut twice = lines.clone();
+    twice.insert(4, lines[3].clone());
+    assert_eq!(run(&[joined(&twice).as_bytes()], &with_key()).named(), [("duplicated", one(2))]);
+    let mut swapped = lines.clone();
+    swapped.swap(3, 4);
+    assert_eq!(run(&[joined(&swapped).as_bytes()], &with_key()).named(), [("reordered", one(2))]);
+    let mut less = lines;
+    less.remove(4);
+    assert_eq!(run(&[joined(&less).as_bytes()], &with_key()).named(), [("missing", None)]);
+}
+
+#[test]
+fn a_changed_column_is_named() {
+    let log = log();
+    let honest = lines(&log.whole());
+    for id in [1, 3, 9, 10, 15] {
+        let mut changed = honest.clone();
+        let at = line_of(&changed, id);
+        changed[at] = changed[at].replace("u-17", "u-18");
+        assert_eq!(found(&joined(&changed)), [("changed", one(id))]);
+        // With the checksum made anew: the tree says that it was one of these.
+        let log_ids = |log: &Log| log.checkpoints.iter().find(|c| c.entry_ids.contains(id)).unwrap().entry_ids.clone();
+        let mut forged = log.clone();
+        forged.entries.insert(id, entry(id, "u-18"));
+        let ids = log_ids(&log);
+        let batch = Some((ids.iter().min().unwrap(), ids.iter().max().unwrap()));
+        let text = lines(&forged.whole());
+        // The writer noticed, and wrote the leaf down.
+        assert!(text[at].contains(",\"leaf\":\""));
+        assert_eq!(found(&joined(&text)), [("changed", one(id))]);
+        // A forger takes that out again.
+        let mut text = text;
+        text[at] = text[at].split_once(",\"leaf\"").unwrap().0.to_owned() + "}";
+        assert_eq!(found(&joined(&text))[0], ("changed", batch));
+        // The checksum alone.
+        let mut wrong = honest.clone();
+        replace(&mut wrong[at], 13, "00", "11");
+        assert_eq!(found(&joined(&wrong)), [("changed", one(id))]);
+    }
+}
+
+#[test]
+fn entries_that_the_database_lost_are_named() {
+    let mut log = log();
+    for id in [1, 3, 7, 15] {
+        log.entries.remove(&id);
+    }
+    assert_eq!(found(&log.whole()), [1, 3, 7, 15].map(|id| ("missing", one(id))));
+    // And if the checkpoint does not admit it either, that it is not the one.
+    let mut log = Log::of(&[&[1, 2, 3, 4, 5], &[6, 7]]);
+    log.entries.remove(&3);
+    log.checkpoints[0].entry_ids = [1, 2, 4, 5].into_iter().collect();
+    assert_eq!(found(&log.whole()), [("missing", None), ("checkpoint changed", None)]);
+}
+
+#[test]
+fn lines_that_were_taken_out_put_in_or_moved_are_named() {
+    let honest = lines(&log().whole());
+    for id in [1, 4, 3, 9, 10, 15] {
+        let at = line_of(&honest, id);
+        let mut less = honest.clone();
+        less.remove(at);
+        assert_eq!(found(&joined(&less)), [("missing", one(id))], "without {id}");
+        let mut twice = honest.clone();
+        twice.insert(at, honest[at].clone());
+        assert_eq!(found(&joined(&twice)), [("duplicated", one(id))], "{id} twice");
+        let mut garbled = honest.clone();
+        garbled[at] = garbled[at].replace("\"entry\":{", "\"entry\": {");
+        assert_eq!(found(&joined(&garbled)), [("malformed", one(id))], "{id} malformed");
+    }
+    for (id, before) in [(1, 4), (11, 15), (15, 11), (5, 3)] {
+        let mut moved = honest.clone();
+        let line = moved.remove(line_of(&moved, id));
+        let to = line_of(&moved, before);
+        moved.insert(to, line);
+        let named = found(&joined(&moved));
+        assert_eq!(named.len(), 1, "{named:?}");
+        assert_eq!(named[0].0, "reordered");
+        assert!(named[0].1 == one(id) || id == 1 && before == 4 && named[0].1 == one(2), "{id} before {before}: {named:?}");
+    }
+    // Behind the end of its checkpoint.
+    let mut late = honest.clone();
+    let line = late.remove(line_of(&late, 4));
+    late.insert(line_of(&honest, 3), line);
+    assert_eq!(found(&joined(&late)), [("reordered", one(4))]);
+    // An entry that never was.
+    let mut more = honest.clone();
+    let common::Parts { preimage, checksum } = common::parts(&entry(6, "eve"));
+    more.insert(line_of(&honest, 7), format!("{{\"checksum\":\"{checksum}\",\"entry\":{preimage}}}"));
+    assert_eq!(found(&joined(&more)), [("inserted", one(6))]);
+}
+
+#[test]
+fn what_was_not_sealed_is_checked_as_far_as_that_goes() {
+    let honest = lines(&log().whole());
+    let at = line_of(&honest, 16);
+    let mut changed = honest.clone();
+    changed[at] = changed[at].replace("u-17", "u-18");
+    assert_eq!(found(&joined(&changed)), [("changed", one(16))]);
+    let mut less = honest.clone();
+    less.remove(at);
+    assert_eq!(found(&joined(&less)), [("missing", None)]);
+    let mut twice = honest.clone();
+    twice.insert(at, honest[at].clone());
+    assert_eq!(found(&joined(&twice)), [("duplicated", one(16))]);
+    let mut inserted = honest.clone();
+    inserted[at] = inserted[at].replace("\"unsealed\":", "\"inserted\":");
+    assert_eq!(found(&joined(&inserted)), [("inserted", one(16))]);
+    let mut moved = honest.clone();
+    let line = moved.remove(at);
+    moved.insert(line_of(&honest, 12), line);
+    assert_eq!(found(&joined(&moved)), [("reordered", one(16))]);
+    // One that is sealed, as if it were not.
+    let mut again = honest.clone();
+    again.insert(at, honest[line_of(&honest, 9)].replace("\"entry\":", "\"unsealed\":"));
+    assert_eq!(found(&joined(&again)), [("duplicated", one(9))]);
+}
+
+#[test]
+fn changed_checkpoints_are_named() {
+    let log = log();
+    let honest = lines(&log.whole());
+    let checkpoints: Vec<usize> = (0..honest.len()).filter(|&i| honest[i].starts_with("{\"checkpoint\"")).collect();
+    assert_eq!(checkpoints.len(), 3);
+    for at in checkpoints {
+        // The root that is stored beside the note.
+        let mut changed = honest.clone();
+        let place = changed[at].find("\"root\":\"").unwrap() + 8;
+        replace(&mut changed[at], place, "00", "11");
+        assert_eq!(found(&joined(&changed)), [("checkpoint changed", None)]);
+        // The root in the note, whose signature is then bad.
+        let mut changed = honest.clone();
+        let place = changed[at].find("\\n\\n— ").unwrap() - 5;
+        replace(&mut changed[at], place, "A", "B");
+        let named = found(&joined(&changed));
+        assert!(named.contains(&("signature bad", None)), "{named:?}");
+        // The signature.
+        let mut changed = honest.clone();
+        let place = changed[at].find("\\n\",\"root\"").unwrap() - 9;
+        replace(&mut changed[at], place, "A", "B");
+        assert_eq!(found(&joined(&changed)), [("signature bad", None)]);
+        // Not there.
+        let mut less = honest.clone();
+        less.remove(at);
+        let named = found(&joined(&less));
+        assert_eq!(named.len(), 1, "{named:?}");
+    }
+}
+
+#[test]
+fn signatures_that_were_taken_off_are_missed() {
+    let mut log = log();
+    let last = log.checkpoints.len() - 1;
+    let stripped = |log: &Log, which: usize| {
+        let checkpoint = &log.checkpoints[which];
+        common::note(common::ORIGIN, checkpoint.tree_size, checkpoint.root, false)
+    };
+    let honest = log.clone();
+    log.checkpoints[last].note = stripped(&log, last);
+    assert_eq!(found(&log.whole()), [("signature bad", None)]);
+    // All of them.
+    (0..last).for_each(|which| log.checkpoints[which].note = stripped(&log, which));
+    assert_eq!(found(&log.whole()), [("signature bad", None)]);
+    // But a log may begin to sign.
+    let mut later = honest;
+    later.checkpoints[0].note = stripped(&later, 0);
+    assert_intact(&run(&[later.whole().as_bytes()], &with_key()));
+}
+
+#[test]
+fn history_that_was_written_anew_or_cut_off_contradicts_a_kept_checkpoint() {
+    let honest = log();
+    for unsigned in [false, true] {
+        let mut forged = Log::new();
+        forged.signed = !unsigned;
+        for (i, ids) in [vec![1, 2, 4], vec![3, 5, 7, 8, 9], vec![10, 11, 12, 13, 14, 15]].into_iter().enumerate() {
+            ids.iter().for_each(|&id| forged.add(id));
+            if i == 1 {
+                forged.entries.insert(5, entry(5, "nobody"));
+            }
+            forged.seal(&ids);
+        }
+        // Even the key's owner cannot, against a checkpoint that somebody kept.
+        for size in [8, 14] {
+            let outcome = run(&[forged.whole().as_bytes()], &with_checkpoint(honest.note_at(size)));
+            assert_eq!(outcome.named(), [("history forked", None)], "{}", outcome.shown());
+        }
+        let outcome = run(&[forged.whole().as_bytes()], &with_checkpoint(honest.note_at(3)));
+        assert_eq!(outcome.named(), []);
+    }
+    let cut = honest.history(0, 8, &[]);
+    assert_intact(&run(&[cut.as_bytes()], &with_key()));
+    let mut trust = with_key();
+    trust.know(honest.note_at(14).as_bytes(), "kept", &[]).unwrap();
+    assert_eq!(run(&[cut.as_bytes()], &trust).named(), [("history gone back", None)]);
+    trust.older = true;
+    assert_intact(&run(&[cut.as_bytes()], &trust));
+}
+
+#[test]
+fn files_that_were_cut_off_or_are_something_else() {
+    let text = log().whole();
+    let lines_of = lines(&text);
+    for keep in 1..lines_of.len() {
+        let named = found(&joined(&lines_of[..keep]));
+        assert!(named.iter().all(|(kind, _)| *kind == "truncated"), "{keep}: {named:?}");
+    }
+    assert!(found(&text[..text.len() - 30]).iter().all(|(kind, _)| ["truncated", "malformed"].contains(kind)));
+    assert_eq!(found(""), [("truncated", None)]);
+    for other in ["hello\n", "{}\n", "\n\n", "null\n"] {
+        assert!(found(other).iter().all(|(kind, _)| *kind == "malformed"), "{other:?}");
+    }
+    // What cannot be read is no proof of anything, but nothing is called intact either.
+    let compressed = export_compressed(&text);
+    assert_intact(&run(&[&compressed], &with_key()));
+    let outcome = run(&[&compressed[..compressed.len() - 20]], &with_key());
+    assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell), "{}", outcome.shown());
+    assert!(outcome.report.incomplete.is_some());
+}
+
+fn export_compressed(text: &str) -> Vec<u8> {
+    use export::write::{Compression, Output};
+    let output = Output::new(Vec::new(), Compression::Zstd(3), 0).unwrap().with_frames_of(1000);
+    let log = log();
+    let bytes = log.history_into(0, log.size(), &[], output);
+    assert!(bytes.len() < text.len());
+    bytes
+}
+
+#[test]
+fn a_damaged_tree_in_the_database_does_not_make_honest_entries_faulty() {
+    // The leaf hash of one entry was changed in the tile; the upper levels were not.
+    let mut log = log();
+    log.leaves[4] = [9; 32];
+    let named = found(&log.whole());
+    assert!(named.contains(&("changed", one(5))), "{named:?}");
+    assert!(named.iter().all(|(_, ids)| ids.is_none() || *ids == one(5) || *ids == Some((3, 9))), "{named:?}");
+}
+
+#[test]
+fn another_log() {
+    let mut trust = with_key();
+    trust.origin = Some("example.com/other".into());
+    let outcome = run(&[log().whole().as_bytes()], &trust);
+    assert!(outcome.named().iter().all(|(kind, _)| *kind == "history forked"), "{}", outcome.shown());
+    assert_eq!(outcome.verdict(), Verdict::Tampered);
+}
