@@ -19,7 +19,7 @@ PAGE_SIZE = 20
 
 # The next version of a lead. The clock may stand still or be set back, this does not.
 _NEXT_VERSION = func.greatest(
-    func.timezone("UTC", func.clock_timestamp(), type_=DateTime), Lead.updated_at + text("interval '1 microsecond'")
+    func.timezone("UTC", func.statement_timestamp(), type_=DateTime), Lead.updated_at + text("interval '1 microsecond'")
 )
 _UNIQUE_COLUMNS = {"leads_pkey": "id", "leads_email_key": "email"}
 

@@ -135,7 +135,7 @@ async def import_leads(request: Request, leads: Leads, user: User, file: UploadF
         return _page(request, "import.html", 422, columns=csv_file.COLUMNS, problems=error.problems)
     except Taken as error:
         return _page(request, "import.html", 409, columns=csv_file.COLUMNS, problems=[f"{error} {error.detail or ''}"])
-    request.session["notice"] = f"{len(ids)} leads were imported."
+    request.session["notice"] = "1 lead was imported." if len(ids) == 1 else f"{len(ids)} leads were imported."
     return RedirectResponse("/", 303)
 
 
