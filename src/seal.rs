@@ -18,10 +18,5 @@ mod tiles;
 mod tree_row;
 
 pub use after_commit::install as install_publishing;
-pub use checkpoint_row::StoredCheckpoint;
-pub use id_ranges::{IdRange, IdRanges};
 pub use publish::fits_folder;
 pub use seal_function::tick;
-pub use signer::verifier_key;
-pub use tiles::StoredTiles;
-pub use tree_row::{TreeRow, tree_exists};

@@ -18,7 +18,7 @@ pub use error::ServerError;
 pub use id_scan::IdScan;
 pub use lock::lock_task;
 pub use memory::{RowMemory, in_context, new_context};
-pub use plan::{Plan, Rows, with_spi};
+pub use plan::{Plan, with_spi};
 pub use relation::{OpenRelation, attribute};
 pub use scan::{for_each_row, partition_ancestors};
 pub use sequence::next_value;

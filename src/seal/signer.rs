@@ -46,11 +46,6 @@ impl Signer {
         &self.origin
     }
 
-    /// The public key, if there is one.
-    pub fn verifier(&self) -> Option<&VerifierKey> {
-        self.key.as_ref().map(SigningKey::verifier)
-    }
-
     /// The checkpoint of this tree, as the text that leaves the database.
     pub fn note(&self, size: u64, root: &Hash) -> Result<String, ServerError> {
         let checkpoint = Checkpoint::new(self.origin.clone(), size, *root).map_err(unfit)?;

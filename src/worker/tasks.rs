@@ -30,8 +30,7 @@ pub struct Task {
 }
 
 /// The tasks.
-pub const TASKS: &[Task] =
-    &[Task { name: "seal the audit log", interval: seal_interval, on_wake: false, run: seal_if_wanted }];
+pub const TASKS: &[Task] = &[Task { name: "seal the audit log", interval: seal_interval, on_wake: false, run: seal_if_wanted }];
 
 /// How often to look whether sealing was switched on.
 const SWITCHED_OFF: Duration = Duration::from_secs(10);
