@@ -12,7 +12,6 @@ mod keys;
 mod order;
 mod rights;
 mod rollback;
-mod sealing;
 mod switches;
 mod trail;
 mod values;

@@ -6,7 +6,6 @@
 mod capture;
 mod journal;
 mod origin;
-mod seal;
 mod server;
 mod settings;
 mod shared;
@@ -32,7 +31,6 @@ pub extern "C-unwind" fn _PG_init() {
     capture::follow_relation_changes();
     journal::follow_changes();
     journal::install_flush_points();
-    seal::install_publishing();
     if preloading {
         worker::at_postmaster_start();
     }

@@ -1,0 +1,290 @@
+//! `docs/verify_export.py`, a second verifier that was written from docs/FORMAT.md alone, accepts honest exports, rejects the
+//! others, and comes to the verdict that this crate comes to, also where bytes were changed at random.
+
+mod common;
+
+use common::{Log, entry, parts, run};
+use export::verify::{Trust, Verdict};
+use ledger::note::VerifierKey;
+use proptest::prelude::{any, prop};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/verify_export.py")
+}
+
+fn has_python() -> bool {
+    let found = Command::new("python3").arg("--version").output().is_ok();
+    if !found {
+        eprintln!("there is no python3 here: verify_export.py was not tested");
+    }
+    found
+}
+
+/// What a verifier knows.
+#[derive(Clone, Default)]
+struct Knows {
+    key: bool,
+    kept: Vec<String>,
+    older: bool,
+}
+
+fn with_key() -> Knows {
+    Knows { key: true, ..Knows::default() }
+}
+
+fn with_kept(note: &str) -> Knows {
+    Knows { kept: vec![note.to_owned()], ..Knows::default() }
+}
+
+/// What the script says of these files, and its exit status.
+fn python(files: &[&[u8]], knows: &Knows) -> (String, i32) {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: String, bytes: &[u8]| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let mut command = Command::new("python3");
+    command.arg(script());
+    if knows.key {
+        command.arg("--key").arg(common::key().verifier().to_string());
+    }
+    for (i, note) in knows.kept.iter().enumerate() {
+        command.arg("--checkpoint").arg(write(format!("kept{i}"), note.as_bytes()));
+    }
+    if knows.older {
+        command.arg("--older");
+    }
+    for (i, file) in files.iter().enumerate() {
+        command.arg(write(format!("file{i}"), file));
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (said, output.status.code().unwrap())
+}
+
+fn rust(files: &[&[u8]], knows: &Knows) -> Verdict {
+    let mut trust = Trust::default();
+    if knows.key {
+        trust.trust_key(common::key().verifier().clone()).unwrap();
+    }
+    for note in &knows.kept {
+        trust.know(note.as_bytes(), "kept", &[]).unwrap();
+    }
+    trust.older = knows.older;
+    run(files, &trust).verdict()
+}
+
+#[track_caller]
+fn both_say(verdict: Verdict, files: &[&[u8]], knows: &Knows) {
+    assert_eq!(rust(files, knows), verdict, "the crate");
+    let (said, status) = python(files, knows);
+    let expected = match verdict {
+        Verdict::Intact => 0,
+        Verdict::Tampered => 1,
+        Verdict::CouldNotTell => 2,
+    };
+    assert_eq!(status, expected, "{said}");
+    assert!(!said.contains("Traceback"), "{said}");
+}
+
+fn log() -> Log {
+    let mut log = Log::of(&[&[1, 2, 4], &[3, 5, 7, 8, 9], &[10, 11, 12, 13, 14, 15]]);
+    log.add(16);
+    log.add(18);
+    log
+}
+
+fn lines(text: &str) -> Vec<String> {
+    text.lines().map(|line| format!("{line}\n")).collect()
+}
+
+fn line_of(lines: &[String], id: i64) -> usize {
+    lines.iter().position(|line| line.starts_with("{\"checksum\"") && line.contains(&format!(",\"id\":{id},"))).unwrap()
+}
+
+#[test]
+fn honest_exports() {
+    if !has_python() {
+        return;
+    }
+    let log = log();
+    let whole = log.whole();
+    let pieces = [log.history(0, 3, &[]), log.history(3, 8, &[]), log.history(8, 14, &[3])];
+    let bytes: Vec<&[u8]> = pieces.iter().map(String::as_bytes).collect();
+    both_say(Verdict::Intact, &[whole.as_bytes()], &with_key());
+    both_say(Verdict::Intact, &bytes, &with_key());
+    both_say(Verdict::Intact, &[pieces.concat().as_bytes()], &with_key());
+    both_say(Verdict::CouldNotTell, &[whole.as_bytes()], &Knows::default());
+    for size in [3, 8, 14] {
+        both_say(Verdict::Intact, &[whole.as_bytes()], &with_kept(log.note_at(size)));
+    }
+    both_say(Verdict::Intact, &bytes[2..], &Knows { kept: vec![log.note_at(3).into(), log.note_at(14).into()], ..with_key() });
+    both_say(Verdict::CouldNotTell, &bytes[1..2], &with_kept(log.note_at(3)));
+    let selection = log.selection(&[2, 3, 15], &[8]);
+    both_say(Verdict::Intact, &[selection.as_bytes()], &with_key());
+    both_say(Verdict::Intact, &[selection.as_bytes()], &with_kept(log.note_at(8)));
+    both_say(Verdict::Intact, &[log.selection(&[], &[]).as_bytes()], &with_key());
+    let mut unsigned = Log::new();
+    unsigned.signed = false;
+    (1..=5).for_each(|id| unsigned.add(id));
+    unsigned.seal(&[1, 2, 3, 4, 5]);
+    both_say(Verdict::Intact, &[unsigned.whole().as_bytes()], &with_kept(unsigned.note_at(5)));
+    both_say(Verdict::CouldNotTell, &[Log::new().whole().as_bytes()], &with_key());
+    assert!(VerifierKey::from_text(&common::key().verifier().to_string()).is_ok());
+}
+
+#[test]
+fn changed_entries() {
+    if !has_python() {
+        return;
+    }
+    let log = log();
+    let honest = lines(&log.whole());
+    for id in [1, 3, 9, 10, 15, 16] {
+        let at = line_of(&honest, id);
+        let with = |change: &dyn Fn(&mut Vec<String>)| {
+            let mut changed = honest.clone();
+            change(&mut changed);
+            both_say(Verdict::Tampered, &[changed.concat().as_bytes()], &with_key());
+        };
+        with(&|lines| lines[at] = lines[at].replace("u-17", "u-18"));
+        with(&|lines| drop(lines.remove(at)));
+        with(&|lines| lines.insert(at, honest[at].clone()));
+        with(&|lines| lines.swap(at, at + 1));
+        with(&|lines| lines[at] = lines[at].replace("\"entry\":{", "\"entry\": {").replace("\"unsealed\":{", "\"unsealed\": {"));
+        if id < 16 {
+            // The checksum made anew, and what the writer noticed taken out.
+            let parts = parts(&entry(id, "eve"));
+            with(&|lines| lines[at] = format!("{{\"checksum\":\"{}\",\"entry\":{}}}\n", parts.checksum, parts.preimage));
+            // And with the leaf that was sealed, which does not make it the entry that was.
+            let leaf = hex::encode(common::leaf(&log.entries[&id]));
+            with(&|lines| {
+                lines[at] = format!("{{\"checksum\":\"{}\",\"entry\":{},\"leaf\":\"{leaf}\"}}\n", parts.checksum, parts.preimage);
+            });
+            let mut lost = log.clone();
+            lost.entries.remove(&id);
+            both_say(Verdict::Tampered, &[lost.whole().as_bytes()], &with_key());
+        }
+    }
+    let parts = parts(&entry(6, "eve"));
+    let mut more = honest.clone();
+    more.insert(line_of(&honest, 7), format!("{{\"checksum\":\"{}\",\"entry\":{}}}\n", parts.checksum, parts.preimage));
+    both_say(Verdict::Tampered, &[more.concat().as_bytes()], &with_key());
+}
+
+#[test]
+fn changed_checkpoints_and_histories() {
+    if !has_python() {
+        return;
+    }
+    let honest = log();
+    let whole = lines(&honest.whole());
+    for at in (0..whole.len()).filter(|&at| whole[at].starts_with("{\"checkpoint\"")) {
+        let mut less = whole.clone();
+        less.remove(at);
+        both_say(Verdict::Tampered, &[less.concat().as_bytes()], &with_key());
+    }
+    let strip = |log: &mut Log, which: usize| {
+        let checkpoint = &log.checkpoints[which];
+        log.checkpoints[which].note = common::note(common::ORIGIN, checkpoint.tree_size, checkpoint.root, false);
+    };
+    for which in 0..3 {
+        let mut stripped = honest.clone();
+        strip(&mut stripped, which);
+        let verdict = if which == 0 { Verdict::Intact } else { Verdict::Tampered };
+        both_say(verdict, &[stripped.whole().as_bytes()], &with_key());
+    }
+    // A history that is sound in itself and signed with the key, but another one than was kept.
+    let mut forged = Log::new();
+    for (i, ids) in [vec![1, 2, 4], vec![3, 5, 7, 8, 9], vec![10, 11, 12, 13, 14, 15]].into_iter().enumerate() {
+        ids.iter().for_each(|&id| forged.add(id));
+        if i == 1 {
+            forged.entries.insert(5, entry(5, "nobody"));
+        }
+        forged.seal(&ids);
+    }
+    both_say(Verdict::Intact, &[forged.whole().as_bytes()], &with_key());
+    both_say(Verdict::Tampered, &[forged.whole().as_bytes()], &with_kept(honest.note_at(8)));
+    both_say(Verdict::Tampered, &[forged.whole().as_bytes()], &Knows { kept: vec![honest.note_at(14).into()], ..with_key() });
+    both_say(Verdict::Tampered, &[forged.history(8, 14, &[3]).as_bytes(), honest.whole().as_bytes()], &with_key());
+    // The newest entries cut off.
+    let cut = honest.history(0, 8, &[]);
+    let knows = Knows { kept: vec![honest.note_at(14).into()], ..with_key() };
+    both_say(Verdict::Tampered, &[cut.as_bytes()], &knows);
+    both_say(Verdict::Intact, &[cut.as_bytes()], &Knows { older: true, ..knows });
+    for keep in [1, 2, 3, 7, whole.len() - 1] {
+        both_say(Verdict::Tampered, &[whole[..keep].concat().as_bytes()], &with_key());
+    }
+    both_say(Verdict::Tampered, &[b""], &with_key());
+    both_say(Verdict::Tampered, &[b"hello\n"], &with_key());
+    both_say(
+        Verdict::Tampered,
+        &[&[honest.history(0, 3, &[]).as_bytes(), honest.history(8, 14, &[]).as_bytes()].concat()],
+        &with_key(),
+    );
+}
+
+#[test]
+fn changed_selections() {
+    if !has_python() {
+        return;
+    }
+    let log = log();
+    let honest = lines(&log.selection(&[2, 3, 15], &[8]));
+    for (id, other) in [(2, 4), (3, 9), (15, 14)] {
+        let parts = parts(&log.entries[&other]);
+        let at = line_of(&honest, id);
+        let mut changed = honest.clone();
+        let rest = changed[at].split_once(",\"index\"").unwrap().1.to_owned();
+        changed[at] = format!("{{\"checksum\":\"{}\",\"entry\":{},\"index\"{rest}", parts.checksum, parts.preimage);
+        both_say(Verdict::Tampered, &[changed.concat().as_bytes()], &with_key());
+        let mut less = honest.clone();
+        less.remove(at);
+        both_say(Verdict::Tampered, &[less.concat().as_bytes()], &with_key());
+    }
+    let other = Log::of(&[&[1, 2, 4], &[3, 5, 6, 7, 8]]);
+    both_say(Verdict::Tampered, &[honest.concat().as_bytes()], &with_kept(other.note_at(8)));
+}
+
+/// Bytes changed at random: wherever the change is, both verifiers come to the same verdict.
+/// LEAD_AUDIT_PYTHON_CASES: how many, 40 by default.
+#[test]
+fn both_verifiers_come_to_the_same_verdict() {
+    if !has_python() {
+        return;
+    }
+    let cases = std::env::var("LEAD_AUDIT_PYTHON_CASES").map_or(40, |cases| cases.parse().unwrap());
+    let log = log();
+    let texts = [log.whole(), log.selection(&[2, 3, 15], &[8]), log.history(3, 14, &[])];
+    let knows = Knows { kept: vec![log.note_at(8).into()], ..with_key() };
+    let edit = (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..4u8, b' '..=b'~');
+    let mut runner = TestRunner::deterministic();
+    let mut tampered = 0;
+    for _ in 0..cases {
+        let (text, at, how, byte) = edit.new_tree(&mut runner).unwrap().current();
+        let text = text.get(&texts);
+        let mut changed = text.as_bytes().to_vec();
+        let at = at.index(changed.len());
+        match how {
+            0 => changed[at] = byte,
+            1 => changed.insert(at, byte),
+            2 => drop(changed.remove(at)),
+            _ => {
+                // A digit for a digit and a letter for a letter keeps more of them readable.
+                let near = changed[at..].iter().position(u8::is_ascii_hexdigit).map_or(at, |after| at + after);
+                changed[near] = if changed[near] == b'1' { b'2' } else { b'1' };
+            }
+        }
+        let verdict = rust(&[&changed], &knows);
+        let (said, status) = python(&[&changed], &knows);
+        let expected = [Verdict::Intact, Verdict::Tampered, Verdict::CouldNotTell][status as usize];
+        assert_eq!(expected, verdict, "{said}\nbyte {at}, {how}, {byte}:\n{}", String::from_utf8_lossy(&changed));
+        tampered += usize::from(verdict == Verdict::Tampered);
+    }
+    assert!(tampered * 2 > cases, "{tampered} of {cases}");
+}

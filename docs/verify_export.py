@@ -1,0 +1,548 @@
+#!/usr/bin/env python3
+"""Verifies exports of lead_audit without the database: verify_export.py [--key KEY]… [--checkpoint FILE]… FILE…
+
+Written from docs/FORMAT.md, section 18, with Python's standard library; it shares no code with the extension. Several files are
+one history in the order given; "-" is standard input. A KEY is a verifier key or a file with one. A checkpoint is one that
+was kept from earlier: a file with a signed note, or with the text of a checkpoint.
+
+Prints each fault as "FILE:LINE: …", and then what was verified and "intact", "tampered" or "could not tell". Exit status: 0 intact,
+1 tampered, 2 could not tell: nothing vouches for it, or it could not be read.
+"""
+import argparse, bisect, calendar, os, re, sys
+
+sys.dont_write_bytecode = True
+import verify_entries as entries
+from transparency import COSIGNATURE, Checkpoint, Edge, Note, VerifierKey, consistency_roots, inclusion_root, leaf_hash, sha256
+
+MAX_LINE = 268_435_456
+ZSTD = b"\x28\xb5\x2f\xfd"
+
+
+# ---- The values that records have -------------------------------------------------------------------------------------------
+
+
+def number(value, low=0, high=(1 << 64) - 1):
+    if type(value) is not entries.Number or not re.fullmatch("-?[0-9]+", value) or not low <= int(value) <= high:
+        raise ValueError(f"{value!r} is no number between {low} and {high}")
+    return int(value)
+
+
+def string(value):
+    if type(value) is not str:
+        raise ValueError(f"{value!r} is no string")
+    return value
+
+
+def one_of(*allowed):
+    def check(value):
+        if value not in allowed or type(value) is not type(allowed[0]):
+            raise ValueError(f"{value!r} is none of {', '.join(allowed)}")
+        return value
+
+    return check
+
+
+def hash_(value):
+    if not re.fullmatch("[0-9a-f]{64}", string(value)):
+        raise ValueError(f"{value!r} is no hash")
+    return bytes.fromhex(value)
+
+
+def hashes(value):
+    if type(value) is not list:
+        raise ValueError("no array of hashes")
+    return [hash_(item) for item in value]
+
+
+def instant(value):
+    """FORMAT.md, section 4."""
+    if string(value) in ("infinity", "-infinity"):
+        return value
+    match = re.fullmatch(r"(-?[0-9]{4,6})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})\.[0-9]{6}Z", value)
+    year, month, day, hour, minute, second = map(int, match.groups()) if match else [0] * 6
+    spelt = match and match[1] == f"{'-' * (year < 0)}{abs(year):04}"
+    # The calendar repeats every 400 years.
+    if not (spelt and 1 <= month <= 12 and 1 <= day <= calendar.monthrange(year % 400 + 400, month)[1]
+            and hour < 24 and minute < 60 and second < 60 and -4713 <= year <= 294276):
+        raise ValueError(f"{value!r} is no instant")
+    return value
+
+
+def id_ranges(value):
+    """[(first, last)] of PostgreSQL's int8multirange."""
+    if not re.fullmatch(r"\{(\[-?[0-9]+,-?[0-9]+\)(,\[-?[0-9]+,-?[0-9]+\))*)?\}", string(value)):
+        raise ValueError(f"{value!r} is no set of ids")
+    bounds = [int(bound) for bound in re.findall("-?[0-9]+", value)]
+    if any(low >= high for low, high in zip(bounds, bounds[1:])) or any(not -(1 << 63) <= bound < 1 << 63 for bound in bounds):
+        raise ValueError(f"{value!r} is not in order")
+    if value != "{" + ",".join(f"[{low},{high})" for low, high in zip(bounds[::2], bounds[1::2])) + "}":
+        raise ValueError(f"{value!r} is not written as it has to be")
+    return [(low, high - 1) for low, high in zip(bounds[::2], bounds[1::2])]
+
+
+def preimage(value):
+    if type(value) is not entries.Object:
+        raise ValueError("the entry is no object")
+    return value
+
+
+def flat(what, optional="", **members):
+    """A record {what: {members}}."""
+    return what, None, members, set(optional.split())
+
+
+def entry_record(what, **more):
+    """A record {"checksum": …, what: preimage, …}, of which all others are optional."""
+    return what, {"checksum": hash_, what: preimage, **more}, None, set(more)
+
+
+RECORDS = {record[0]: record for record in (
+    flat("export", "origin selection", exported_at=instant, kind=one_of("history", "selection"), origin=string, selection=string,
+         version=number),
+    flat("start", "note", edge=hashes, note=string, tree_size=number),
+    flat("consistency", from_size=number, hashes=hashes),
+    flat("checkpoint", "edge", edge=hashes, entry_ids=id_ranges, note=string, root=hash_, sealed_at=instant, tree_size=number),
+    entry_record("entry", index=number, leaf=hash_, proof=hashes),
+    flat("missing", "id leaf", id=lambda value: number(value, -(1 << 63), (1 << 63) - 1), leaf=hash_),
+    flat("damaged", "id leaf", fault=string, id=lambda value: number(value, -(1 << 63), (1 << 63) - 1), leaf=hash_),
+    entry_record("unsealed"),
+    entry_record("inserted"),
+    flat("end", lines=number, tree_size=number),
+)}
+
+
+def read_record(line):
+    """(what it is, {its members}) of a line without its newline."""
+    text = line.decode()
+    value = entries.parse(text)
+    if type(value) is not entries.Object or entries.emit(value) != text:
+        raise ValueError("the line is not a canonical JSON object")
+    value = dict(value)
+    what = next((name for name in value if name in RECORDS), None)
+    if what is None:
+        raise ValueError("the line is no record of an export")
+    _, outer, inner, optional = RECORDS[what]
+    if inner is not None:
+        if value.keys() != {what}:
+            raise ValueError(f"{what} has members beside it")
+        outer, value = inner, dict(preimage(value[what]))
+    if not outer.keys() - optional <= value.keys() <= outer.keys():
+        raise ValueError(f"{what} has not the members that it has to have: {', '.join(sorted(value))}")
+    return what, {name: outer[name](item) for name, item in value.items()}
+
+
+# ---- Entries ----------------------------------------------------------------------------------------------------------------
+
+
+def between(bits, unsigned=False):
+    low, high = (0, (1 << bits) - 1) if unsigned else (-(1 << bits - 1), (1 << bits - 1) - 1)
+    return lambda value: number(value, low, high)
+
+
+def uuid(value):
+    if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", string(value)):
+        raise ValueError(f"{value!r} is no UUID")
+
+
+COLUMN_TYPES = {
+    **dict.fromkeys(entries.STRINGS, string), **dict.fromkeys(entries.JSONS, preimage), "id": between(64), "format": between(16),
+    "txid": between(64, True), "occurred_at": instant, "watch_id": uuid, "key_hash": between(64), "previous_key_hash": between(64),
+    "relation": between(32, True), "backend_pid": between(32)}
+NEVER_NULL = {"id", "format", "txid", "occurred_at", "operation", "outcome"}
+
+
+def entry_id(columns):
+    return number(dict(columns).get("id"), -(1 << 63), (1 << 63) - 1)
+
+
+def entry_faults(columns, checksum):
+    """What is wrong with an entry, by its preimage and the checksum beside it (FORMAT.md, sections 5 to 7)."""
+    if sha256(entries.emit(columns).encode()) != checksum:
+        return ["the checksum does not match"]
+    row = dict(columns)
+    try:
+        if not NEVER_NULL <= row.keys():
+            raise ValueError(f"it has no {', '.join(sorted(NEVER_NULL - row.keys()))}")
+        for name, value in row.items():
+            if name not in COLUMN_TYPES:
+                raise ValueError(f"column {name} is not in format 1")
+            COLUMN_TYPES[name](value)
+            if name in entries.JSONS:
+                row[name] = entries.emit(value)
+        return entries.faults({**row, "checksum": checksum.hex()})
+    except ValueError as error:
+        return [str(error)]
+
+
+# ---- Exports ----------------------------------------------------------------------------------------------------------------
+
+
+class Ids:
+    """A set of ids as ranges, to which ranges are added that it does not have yet."""
+
+    def __init__(self):
+        self.firsts, self.lasts = [], []
+
+    def add(self, first, last):
+        """False if any of them is there already."""
+        at = bisect.bisect_right(self.firsts, last)
+        if at and self.lasts[at - 1] >= first:
+            return False
+        if at and self.lasts[at - 1] == first - 1:
+            self.lasts[at - 1] = last
+        else:
+            self.firsts.insert(at, first)
+            self.lasts.insert(at, last)
+        return True
+
+    def has(self, number):
+        at = bisect.bisect_right(self.firsts, number)
+        return at > 0 and self.lasts[at - 1] >= number
+
+
+class Unreadable(Exception):
+    """What follows in this file cannot be judged."""
+
+
+class Verifier:
+    def __init__(self, keys, kept, older):
+        self.keys, self.kept, self.older = keys, kept, older  # kept: {tree size: root}
+        self.origin = self.size = self.root = self.where = None
+        self.vouched = self.first_size = None
+        self.judged = set()  # kept checkpoints of which something could be said
+        self.faults = self.entries = self.unsealed = self.checkpoints = self.signed = 0
+
+    def fault(self, what):
+        self.faults += 1
+        print(f"{self.where}: {what}")
+
+    def file(self, name, stream):
+        lines, exports = self.records(name, stream), 0
+        try:
+            for what, record in lines:
+                if what != "export":
+                    raise Unreadable(f"{what} outside of an export")
+                self.export(record, lines)
+                exports += 1
+            if exports == 0:
+                raise Unreadable("there is no export in it")
+        except Unreadable as error:
+            self.fault(str(error))
+
+    def records(self, name, stream):
+        for line_number in range(1, 1 << 63):
+            self.where = f"{name}:{line_number}"
+            line = stream.readline(MAX_LINE + 2)
+            if not line:
+                return
+            if not line.endswith(b"\n") or len(line) > MAX_LINE + 1:
+                raise Unreadable("the line is too long, or the file ends in it")
+            if line.startswith(ZSTD):
+                raise SystemExit(f"{name} is compressed: zstd -dc {name} | {sys.argv[0]} … -")
+            try:
+                record = read_record(line[:-1])
+            except (ValueError, RecursionError) as error:
+                raise Unreadable(f"the line cannot be judged: {error}") from None
+            self.lines += 1
+            yield record
+
+    lines = 0
+
+    def export(self, header, lines):
+        if header["version"] != 1:
+            raise Unreadable(f"the export has version {header['version']}, which this verifier does not know")
+        self.lines, self.sealed, self.last_unsealed, self.was_signed, self.last_note = 1, Ids(), None, False, None
+        if "origin" in header:
+            self.same_origin(header["origin"])
+        records = Lookahead(lines)
+        if header["kind"] == "history":
+            self.history(records)
+        else:
+            self.selection(records)
+        self.rest(records)
+        what, end = records.take("end")
+        if end["lines"] != self.lines - 1:
+            self.fault(f"the export has {self.lines - 1} lines, and says that it has {end['lines']}")
+        if end["tree_size"] != self.size:
+            self.fault(f"the export ends with {self.size} leaves, and says that it ends with {end['tree_size']}")
+        if self.last_note is not None and self.keys and not self.last_note_signed:
+            self.fault("the last checkpoint is not signed with a known key")
+
+    def same_origin(self, origin):
+        if self.origin is None:
+            self.origin = origin
+        elif self.origin != origin:
+            self.fault(f"the log is {origin!r}, and it was {self.origin!r}")
+
+    def note(self, text, size, root=None):
+        """The root that a note has, checked; None if it is no checkpoint."""
+        try:
+            note = Note(text, allow_unsigned=True)
+            checkpoint = Checkpoint(note.text)
+            signed = bool(note.verified_by(self.keys))
+        except ValueError as error:
+            self.fault(f"checkpoint {size}: {error}")
+            return None
+        self.same_origin(checkpoint.origin)
+        if checkpoint.size != size or root not in (None, checkpoint.root):
+            self.fault(f"checkpoint {size}: what is stored beside the note is not what it says")
+        if self.was_signed and not signed:
+            self.fault(f"checkpoint {size} is not signed with a known key, and one before it is")
+        self.was_signed |= signed
+        self.last_note, self.last_note_signed = text, signed
+        if signed:
+            self.signed += 1
+            self.vouch(checkpoint.size)
+        return checkpoint.root
+
+    def vouch(self, size):
+        self.vouched = max(size, self.vouched or 0)
+
+    def tree(self, size, root):
+        """This is the tree's root at this size: holds it against the checkpoints that were kept."""
+        if size in self.kept:
+            self.judged.add(size)
+            if self.kept[size] == root:
+                self.vouch(size)
+            else:
+                self.fault(f"history has forked: the kept checkpoint of {size} leaves has another root")
+
+    def consistency(self, records, size, root):
+        while records.is_next("consistency"):
+            _, proof = records.take("consistency")
+            old = proof["from_size"]
+            if old not in self.kept or old >= size or old == 0:
+                continue
+            self.judged.add(old)
+            try:
+                roots = consistency_roots(old, self.kept[old], size, proof["hashes"])
+            except ValueError as error:
+                self.fault(f"the consistency proof from {old} leaves does not hold: {error}")
+                continue
+            if roots == (self.kept[old], root):
+                self.vouch(old)
+            else:
+                self.fault(f"history has forked: the kept checkpoint of {old} leaves is not part of it")
+
+    def history(self, records):
+        _, start = records.take("start")
+        size, edge = start["tree_size"], None
+        if self.first_size is None:
+            self.first_size = size
+        try:
+            edge = Edge(size, start["edge"])
+        except ValueError as error:
+            raise Unreadable(str(error)) from None
+        if size == 0 and "note" in start or size > 0 and "note" not in start:
+            self.fault("the start has a note and no tree, or a tree and no note")
+        if "note" in start:
+            root = self.note(start["note"], size)
+            if root is not None and root != edge.root():
+                self.fault(f"the edge at the start is not that of the checkpoint of {size} leaves")
+        if self.size is not None and (self.size, self.root) != (size, edge.root()):
+            self.fault(f"the export starts with {size} leaves, where the one before it ended with {self.size}, or with another tree")
+        self.tree(size, edge.root())
+        self.size, self.root = size, edge.root()
+        self.consistency(records, size, edge.root())
+        while records.is_next("checkpoint"):
+            edge = self.checkpoint(records, edge)
+
+    def checkpoint(self, records, edge):
+        """Reads a checkpoint with its entries. edge: the tree before it, None if it is not known; returns the one after."""
+        _, checkpoint = records.take("checkpoint")
+        self.checkpoints += 1
+        size, ids = checkpoint["tree_size"], checkpoint["entry_ids"]
+        root = self.note(checkpoint["note"], size, checkpoint["root"])
+        if size <= self.size:
+            self.fault(f"checkpoint {size} comes after one of {self.size} leaves")
+        if sum(last - first + 1 for first, last in ids) != size - self.size:
+            self.fault(f"checkpoint {size} has not as many ids as leaves")
+        for first, last in ids:
+            if not self.sealed.add(first, last):
+                self.fault(f"checkpoint {size} takes ids between {first} and {last} that one before it took")
+        for number in (number for first, last in ids for number in range(first, last + 1)):
+            leaf = self.sealed_entry(records, number, size)
+            if leaf is None:
+                edge = None
+            elif edge is not None:
+                edge.append(leaf)
+                self.tree(edge.size, edge.root()) if edge.size in self.kept else None
+        if records.is_next("entry"):
+            self.fault(f"there are more entries than checkpoint {size} took: the next is {entry_id(records.value[1]['entry'])}")
+            raise Unreadable("what follows is in no order")
+        if edge is not None and root is not None and (edge.size, edge.root()) != (size, root):
+            self.fault(f"the entries do not give the root of checkpoint {size}: one of them was changed together with its "
+                       "checksum, removed, inserted or moved, or the checkpoint was changed")
+            edge = None
+        if edge is None and root is not None:
+            self.tree(size, root)  # by what the checkpoint says
+        if "edge" in checkpoint:
+            try:
+                stored = Edge(size, checkpoint["edge"])
+                if root is not None and stored.root() != root:
+                    raise ValueError("the edge is that of another tree")
+                edge = edge or stored
+            except ValueError as error:
+                self.fault(f"checkpoint {size}: {error}")
+        self.size, self.root = size, root
+        return edge
+
+    def sealed_entry(self, records, number, size):
+        """Reads the entry with this id; returns its leaf hash, None if it is not known."""
+        if records.is_next("missing", "damaged"):
+            what, record = records.take("missing", "damaged")
+            self.fault(f"entry {number} is {what}" + (f": {record['fault']}" if "fault" in record else ""))
+            if record.get("id", number) != number:
+                self.fault(f"entry {number} was to come, and not {record['id']}")
+            return record.get("leaf")
+        if not records.is_next("entry"):
+            raise Unreadable(f"entry {number} of checkpoint {size} is missing")
+        _, record = records.take("entry")
+        if "index" in record or "proof" in record:
+            self.fault("an entry of a history has a proof")
+        self.entry(record)
+        found = entry_id(record["entry"])
+        if found != number:
+            raise Unreadable(f"entry {number} of checkpoint {size} was to come, and not {found}: entries are missing, inserted or moved")
+        return self.leaf(record)
+
+    def entry(self, record, what="entry"):
+        self.entries += what == "entry"
+        try:
+            number = entry_id(record[what])
+        except ValueError as error:
+            raise Unreadable(f"an entry without an id: {error}") from None
+        for fault in entry_faults(record[what], record["checksum"]):
+            self.fault(f"entry {number}: {fault}")
+        return number
+
+    def leaf(self, record):
+        if "leaf" in record:
+            self.fault(f"entry {entry_id(record['entry'])} is another one than was sealed")
+            return record["leaf"]
+        return leaf_hash(record["checksum"])
+
+    def selection(self, records):
+        self.size, self.root, last = 0, Edge().root(), -1
+        if records.is_next("checkpoint"):
+            _, checkpoint = records.take("checkpoint")
+            self.checkpoints += 1
+            self.size = checkpoint["tree_size"]
+            self.root = self.note(checkpoint["note"], self.size, checkpoint["root"])
+            if "edge" in checkpoint and Edge(self.size, checkpoint["edge"]).root() != self.root:
+                self.fault(f"checkpoint {self.size}: the edge is that of another tree")
+            self.tree(self.size, self.root)
+            self.consistency(records, self.size, self.root)
+            while records.is_next("entry", "damaged"):
+                what, record = records.take("entry", "damaged")
+                if what == "damaged":
+                    self.fault(f"entry {record.get('id')} is damaged: {record['fault']}")
+                    continue
+                number = self.entry(record)
+                if "index" not in record or "proof" not in record or record["index"] <= last:
+                    raise Unreadable(f"entry {number} has no proof, or is out of order")
+                last = record["index"]
+                try:
+                    if inclusion_root(self.leaf(record), last, self.size, record["proof"]) != self.root:
+                        raise ValueError("it leads to another root")
+                except ValueError as error:
+                    self.fault(f"entry {number}: the proof does not hold: {error}")
+        if self.first_size is None:
+            self.first_size = 0
+
+    def rest(self, records):
+        while records.is_next("inserted", "unsealed", "damaged"):
+            what, record = records.take("inserted", "unsealed", "damaged")
+            if what == "damaged":
+                self.fault(f"entry {record.get('id')} is damaged: {record['fault']}")
+                continue
+            number = self.entry(record, what)
+            if what == "inserted":
+                self.fault(f"entry {number} was inserted")
+                continue
+            self.unsealed += 1
+            if self.sealed.has(number) or self.last_unsealed is not None and number <= self.last_unsealed:
+                self.fault(f"unsealed entry {number} is there twice, or out of order")
+            self.last_unsealed = number
+
+    def verdict(self):
+        self.where = "at the end"
+        for size in sorted(self.kept.keys() - self.judged):
+            if self.size is not None and size > self.size and not self.older:
+                self.fault(f"history has gone back: it ends with {self.size} leaves, and a checkpoint of {size} was kept")
+            else:
+                print(f"nothing can be said of the kept checkpoint of {size} leaves")
+        root = self.root.hex() if self.root else "unknown"
+        print(f"log {self.origin!r}: {self.checkpoints} checkpoints, {self.signed} signatures, {self.entries} sealed and "
+              f"{self.unsealed} unsealed entries, {self.faults} faults; {self.size} leaves, root {root}")
+        if self.faults:
+            return "tampered", 1
+        if self.size is None or self.vouched is None or not (self.vouched > self.first_size or self.size == self.first_size):
+            return "could not tell: no known key and no kept checkpoint vouches for it", 2
+        if self.vouched < self.size:
+            print(f"nothing vouches for what comes after leaf {self.vouched}")
+        return "intact", 0
+
+
+class Lookahead:
+    """Records of which the next can be looked at."""
+
+    def __init__(self, records):
+        self.records, self.value = records, None
+
+    def is_next(self, *wanted):
+        if self.value is None:
+            self.value = next(self.records, None)
+            if self.value is None:
+                raise Unreadable("the export is truncated: it has no end")
+        return self.value[0] in wanted
+
+    def take(self, *wanted):
+        if not self.is_next(*wanted):
+            raise Unreadable(f"{self.value[0]} where {' or '.join(wanted)} was to come")
+        value, self.value = self.value, None
+        return value
+
+
+def read_key(text):
+    if os.path.exists(text):
+        with open(text, encoding="utf-8") as file:
+            text = file.read()
+    key = VerifierKey(text)
+    if key.algorithm == COSIGNATURE:
+        raise ValueError("a witness's key where the log's is wanted")
+    return key
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--key", action="append", default=[], help="verifier key of the log, or a file with it")
+    arguments.add_argument("--checkpoint", action="append", default=[], help="file with a checkpoint that was kept")
+    arguments.add_argument("--older", action="store_true", help="the export may end before a checkpoint that was kept")
+    arguments.add_argument("files", nargs="+", metavar="FILE")
+    arguments = arguments.parse_args()
+    try:
+        keys, kept, origins = [read_key(text) for text in arguments.key], {}, set()
+        for name in arguments.checkpoint:
+            with open(name, "rb") as file:
+                note = Note(file.read(), allow_unsigned=True)
+            note.verified_by(keys)
+            checkpoint = Checkpoint(note.text)
+            origins.add(checkpoint.origin)
+            if kept.setdefault(checkpoint.size, checkpoint.root) != checkpoint.root or len(origins) > 1:
+                raise ValueError("the kept checkpoints contradict each other")
+        verifier = Verifier(keys, kept, arguments.older)
+        verifier.origin = next(iter(origins), None)
+        for name in arguments.files:
+            with sys.stdin.buffer if name == "-" else open(name, "rb") as stream:
+                verifier.file(name, stream)
+        verdict, status = verifier.verdict()
+    except (OSError, ValueError) as error:
+        verdict, status = f"could not tell: {error}", 2
+    print(verdict)
+    return status
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
+    sys.exit(main())
