@@ -12,6 +12,7 @@ mod keys;
 mod order;
 mod rights;
 mod rollback;
+mod sealing;
 mod switches;
 mod trail;
 mod values;

@@ -40,11 +40,15 @@ mod tests {
             ),
             [
                 "lead_audit.batch_memory | 1024 | superuser",
+                "lead_audit.checkpoint_dir | NULL | superuser",
                 "lead_audit.enabled | on | superuser",
                 "lead_audit.log_soft_deletes | on | superuser",
                 "lead_audit.log_unchanged | off | superuser",
                 "lead_audit.on_error | warn | superuser",
+                "lead_audit.origin | NULL | superuser",
                 "lead_audit.request_id | NULL | user",
+                "lead_audit.seal_interval | 1000 | sighup",
+                "lead_audit.signing_key_file | NULL | superuser",
                 "lead_audit.user_agent | NULL | user",
                 "lead_audit.user_id | NULL | user",
                 "lead_audit.user_ip | NULL | user"

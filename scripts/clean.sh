@@ -1,7 +1,8 @@
 #!/bin/bash
-# clean.sh: stops the demo and deletes everything that the scripts made, behind `make clean`.
+# clean.sh: stops the demo and the example and deletes everything that the scripts made, behind `make clean`.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 [ ! -e "$TARGET/demo" ] || "$ROOT/scripts/cluster.sh" remove "$TARGET/demo"
+[ ! -e "$TARGET/example" ] || { "$ROOT/scripts/example.sh" stop >/dev/null && "$ROOT/scripts/cluster.sh" remove "$TARGET/example"; }
 [ "$STATE" = "$TARGET" ] || rm -rf "$STATE"
 rm -rf "$TARGET"

@@ -4,18 +4,25 @@
 #
 #   python.sh                  makes target/venv, from clients/python/requirements/sqlalchemy-2.0.txt
 #   python.sh sqlalchemy-1.4   makes target/venv-sqlalchemy-1.4 from the file of that name, and so on
+#   python.sh examples/leads-api/requirements.txt   makes target/venv-leads-api from that file, and so on
 #
 # The package clients/python is part of each of them: as it is in the checkout, without installation.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 name=${1:-}
-venv=$TARGET/venv${name:+-$name}
 folder=$ROOT/clients/python/requirements
 requirements=$folder/${name:-sqlalchemy-2.0}.txt
+if [[ $name == */*.txt ]]; then
+  requirements=$ROOT/$name
+  folder=$(dirname "$requirements")
+  name=$(basename "$requirements" .txt)
+  name=$(basename "$folder")${name#requirements}
+fi
+venv=$TARGET/venv${name:+-$name}
 [ -e "$requirements" ] || die "there is no ${requirements#"$ROOT/"}"
 
 # What the environment is made from: when this changes, it is made anew.
-stamp() { cat "$folder/common.txt" "$requirements" "${BASH_SOURCE[0]}" && python3 --version && command -v python3; }
+stamp() { cat "$folder"/*.txt "${BASH_SOURCE[0]}" && python3 --version && command -v python3; }
 
 make_venv() {
   local wheel=(/usr/share/python-wheels/pip-*.whl "$PACKAGES"/usr/share/python-wheels/pip-*.whl) candidate pip=()

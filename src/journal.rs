@@ -11,7 +11,7 @@ mod pending;
 mod unwritten;
 mod write;
 
-pub use entry_table::{EntryColumn, check_columns, follow_changes};
+pub use entry_table::{EntryColumn, check_columns, follow_changes, relation_of_schema};
 pub use flush_points::{install as install_flush_points, truncate_under_way};
 pub use new_entry::NewEntry;
 pub use unwritten::not_written;

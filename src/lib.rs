@@ -6,6 +6,7 @@
 mod capture;
 mod journal;
 mod origin;
+mod seal;
 mod server;
 mod settings;
 mod shared;
@@ -31,6 +32,7 @@ pub extern "C-unwind" fn _PG_init() {
     capture::follow_relation_changes();
     journal::follow_changes();
     journal::install_flush_points();
+    seal::install_publishing();
     if preloading {
         worker::at_postmaster_start();
     }

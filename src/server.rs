@@ -2,19 +2,27 @@
 //! error as a value or by unwinding; nothing here keeps state of its own.
 
 mod error;
+mod id_scan;
+mod lock;
 mod memory;
+mod plan;
 mod relation;
 mod scan;
 mod sequence;
+mod snapshot;
 mod subtransaction;
 mod text;
 mod user;
 
 pub use error::ServerError;
+pub use id_scan::IdScan;
+pub use lock::lock_task;
 pub use memory::{RowMemory, in_context, new_context};
+pub use plan::{Plan, with_spi};
 pub use relation::{OpenRelation, attribute};
 pub use scan::{for_each_row, partition_ancestors};
 pub use sequence::next_value;
+pub use snapshot::NewestSnapshot;
 pub use subtransaction::{current_subtransaction, in_subtransaction};
 pub use text::{Text, borrowed_text, detoasted};
 pub use user::{as_owner_restricted, as_user, role_name};

@@ -3,6 +3,10 @@
 //! The application's four settings are read for every row, so they are kept as Postgres keeps them; a counter that every
 //! assignment raises tells `origin` when to read them again.
 
+mod sealing;
+
+pub use sealing::{CHECKPOINT_DIR, ORIGIN, SIGNING_KEY_FILE, seal_interval};
+
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
@@ -56,15 +60,15 @@ pub fn queue_bytes() -> usize {
     QUEUE_SIZE.get().max(0) as usize * 1024
 }
 
-/// A text setting of the application's, where Postgres keeps it.
-pub struct ContextSetting(Cell<*mut c_char>);
+/// A text setting, where Postgres keeps it.
+pub struct TextSetting(Cell<*mut c_char>);
 
 // SAFETY: a server process has one thread; the pointer is written by Postgres's GUC machinery on it, nowhere else.
-unsafe impl Sync for ContextSetting {}
+unsafe impl Sync for TextSetting {}
 
-impl ContextSetting {
+impl TextSetting {
     const fn new() -> Self {
-        ContextSetting(Cell::new(std::ptr::null_mut()))
+        TextSetting(Cell::new(std::ptr::null_mut()))
     }
 
     /// The value, or `None` if it is unset or empty: a SET LOCAL leaves an empty text behind, not an unset one.
@@ -80,13 +84,13 @@ impl ContextSetting {
 }
 
 /// `lead_audit.user_id`.
-pub static USER_ID: ContextSetting = ContextSetting::new();
+pub static USER_ID: TextSetting = TextSetting::new();
 /// `lead_audit.user_ip`.
-pub static USER_IP: ContextSetting = ContextSetting::new();
+pub static USER_IP: TextSetting = TextSetting::new();
 /// `lead_audit.user_agent`.
-pub static USER_AGENT: ContextSetting = ContextSetting::new();
+pub static USER_AGENT: TextSetting = TextSetting::new();
 /// `lead_audit.request_id`.
-pub static REQUEST_ID: ContextSetting = ContextSetting::new();
+pub static REQUEST_ID: TextSetting = TextSetting::new();
 
 thread_local! {
     static ASSIGNMENTS: Cell<u64> = const { Cell::new(0) };
@@ -161,6 +165,7 @@ pub fn define(preloading: bool) {
         GucContext::Suset,
         GucFlags::UNIT_KB,
     );
+    sealing::define();
     if preloading {
         GucRegistry::define_int_guc(
             c"lead_audit.queue_size",
@@ -179,7 +184,7 @@ pub fn define(preloading: bool) {
 
 type Check = unsafe extern "C-unwind" fn(*mut *mut c_char, *mut *mut c_void, pg_sys::GucSource::Type) -> bool;
 
-fn define_context(name: &'static CStr, description: &'static CStr, setting: &'static ContextSetting, check: Check) {
+fn define_context(name: &'static CStr, description: &'static CStr, setting: &'static TextSetting, check: Check) {
     // SAFETY: all strings and the variable are static; the hooks have the signatures that Postgres asks for. A value set
     // before the library was loaded is checked and taken over by this call.
     unsafe {

@@ -18,7 +18,12 @@ thread_local! {
 }
 
 /// Finishes the entry and gathers it with those of the same statement.
+///
+/// The transaction gets its own id, if it has none yet, *before* the entry's id is taken. Sealing rests on that: an id that was
+/// taken before a snapshot was belongs to a transaction that the snapshot shows as in progress, committed or aborted.
 pub fn append(entry: NewEntry) {
+    // SAFETY: within a transaction, which gets its id here if it has none yet.
+    let txid = unsafe { pg_sys::GetTopFullTransactionId().value };
     let (table, id) = match target() {
         Ok(target) => target,
         Err(error) => {
@@ -29,8 +34,8 @@ pub fn append(entry: NewEntry) {
         }
     };
     let origin = origin::current();
-    // SAFETY: within a transaction, which gets its id here if it has none yet.
-    let (txid, occurred_at) = unsafe { (pg_sys::GetTopFullTransactionId().value, pg_sys::GetCurrentTimestamp()) };
+    // SAFETY: reads the clock.
+    let occurred_at = unsafe { pg_sys::GetCurrentTimestamp() };
     let with = Circumstances { id, txid, occurred_at, origin: &origin };
     let tuple = SCRATCH.with_borrow_mut(|scratch| {
         let mut datums = entry.into_datums(&with, scratch);

@@ -1,11 +1,13 @@
 //! What a worker does, in this order, each task in transactions of its own. A task comes back with an error that is logged, and
 //! is left alone for a while that grows with each error.
 
+use super::process::in_transaction;
+use crate::seal;
 use crate::server::ServerError;
+use crate::settings;
 use pgrx::pg_sys;
 use std::time::{Duration, Instant};
 
-#[allow(dead_code)]
 /// Whether a task is through.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
@@ -27,8 +29,23 @@ pub struct Task {
     pub run: fn() -> Result<Progress, ServerError>,
 }
 
-/// The tasks. What seals the trail belongs here.
-pub const TASKS: &[Task] = &[];
+/// The tasks.
+pub const TASKS: &[Task] = &[Task { name: "seal the audit log", interval: seal_interval, on_wake: false, run: seal_if_wanted }];
+
+/// How often to look whether sealing was switched on.
+const SWITCHED_OFF: Duration = Duration::from_secs(10);
+
+fn seal_interval() -> Duration {
+    settings::seal_interval().unwrap_or(SWITCHED_OFF)
+}
+
+fn seal_if_wanted() -> Result<Progress, ServerError> {
+    if settings::seal_interval().is_none() {
+        return Ok(Progress::Done);
+    }
+    let more = in_transaction(c"sealing the audit log", seal::tick)?;
+    Ok(if more { Progress::More } else { Progress::Done })
+}
 
 /// Writes what is queued for a database that has no worker any more to the server's log.
 pub fn log_rest(_database: pg_sys::Oid) {}

@@ -16,6 +16,7 @@ mod leads;
 pub mod past;
 mod random;
 mod trail;
+mod tree;
 
 pub use client::{Session, call, sqlstate, try_call, value};
 pub use cluster::{Builder, Cluster};
@@ -23,6 +24,7 @@ pub use export::{PythonVerdict, verify_with_python};
 pub use leads::{add_leads, app_database, leads_database};
 pub use random::Random;
 pub use trail::{Fault, assert_intact, assert_trail_gives_table, faults};
+pub use tree::{assert_tree_whole, seal, unsealed};
 
 /// A number from the environment.
 ///

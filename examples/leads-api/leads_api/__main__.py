@@ -1,0 +1,38 @@
+"""Serves the application: `python -m leads_api [PORT]`, on 127.0.0.1. Without a port, 8000, or a free one where that is taken.
+
+Prints one line with its URL when it accepts connections."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+
+import uvicorn
+
+from leads_api.app import create_app
+from leads_api.settings import Settings
+
+
+def listen(port: int | None) -> socket.socket:
+    for candidate in (port,) if port else (8000, 0):
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", candidate))
+            listener.listen(128)
+            return listener
+        listener.close()
+    sys.exit(f"error: port {port} is taken")
+
+
+def main() -> None:
+    listener = listen(int(sys.argv[1]) if len(sys.argv) > 1 else None)
+    print(f"http://127.0.0.1:{listener.getsockname()[1]}/", flush=True)
+    # Which proxy to believe is the audit middleware's business (LEADS_TRUSTED_PROXIES): uvicorn must not rewrite the address.
+    config = uvicorn.Config(create_app(Settings.from_environment()), proxy_headers=False, server_header=False)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

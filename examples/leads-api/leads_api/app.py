@@ -1,0 +1,48 @@
+"""Puts the application together. What lead_audit needs of it is marked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+from lead_audit.sqlalchemy import attach
+from lead_audit.starlette import AuditMiddleware
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from starlette.middleware.sessions import SessionMiddleware
+
+from leads_api.failures import add_failure_handlers
+from leads_api.repository import LeadRepository
+from leads_api.routes import api, pages
+from leads_api.settings import Settings
+from leads_api.trail import Trail
+from leads_api.users import current_user
+from leads_api.web_security import SameOrigin
+
+
+def create_app(settings: Settings) -> FastAPI:
+    writer = create_async_engine(settings.database_url, connect_args={"application_name": "leads-api"})
+    auditor = create_async_engine(settings.auditor_url, connect_args={"application_name": "leads-api"}, pool_size=2)
+    attach(writer)  # lead_audit: each transaction says on whose behalf it writes
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await writer.dispose()
+        await auditor.dispose()
+
+    app = FastAPI(title="Leads", lifespan=lifespan)
+    app.state.leads = LeadRepository(async_sessionmaker(writer, class_=AsyncSession, expire_on_commit=False))
+    app.state.trail = Trail(auditor)
+    # lead_audit: each request has its user, address, user agent and id. What is added later sees a request earlier, and
+    # there must be a session before there is a user in it.
+    app.add_middleware(AuditMiddleware, user=current_user, trusted_proxies=settings.trusted_proxies)
+    app.add_middleware(SessionMiddleware, secret_key=settings.secret, session_cookie="leads", same_site="lax")
+    app.add_middleware(SameOrigin)
+    app.include_router(api.router)
+    app.include_router(pages.router)
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
+    add_failure_handlers(app)
+    return app

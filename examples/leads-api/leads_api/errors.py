@@ -1,0 +1,46 @@
+"""What can go wrong with a lead, in the application's own words. HTTP appears only in routes/."""
+
+from __future__ import annotations
+
+from leads_api.models import Lead
+
+
+class LeadError(Exception):
+    """The message is for the user."""
+
+
+class NoSuchLead(LeadError):
+    def __init__(self, lead_id: str) -> None:
+        super().__init__(f"There is no lead {lead_id}.")
+
+
+class Taken(LeadError):
+    """A unique column has that value already. The attempt is in the audit trail: the database saw it fail."""
+
+    def __init__(self, column: str, detail: str | None) -> None:
+        self.column = column
+        self.detail = detail
+        what = {"id": "id", "email": "e-mail address"}.get(column, column)
+        super().__init__(f"Another lead has that {what} already.")
+
+
+class Stale(LeadError):
+    """Someone else was faster: the lead is not in the state that the user saw."""
+
+    def __init__(self, current: Lead) -> None:
+        self.current = current
+        who = current.updated_by or "someone"
+        did = "deleted" if current.is_deleted else "changed"
+        super().__init__(f"{who} {did} this lead after you opened it. Nothing of yours was saved.")
+
+
+class WrongState(LeadError):
+    """Editing a deleted lead, deleting it twice, restoring one that is there."""
+
+
+class BadFile(LeadError):
+    """A CSV file that cannot be imported, with the lines that are wrong."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("The file was not imported.")

@@ -1,0 +1,1 @@
+"""HTTP: `api` speaks JSON, `pages` HTML. Both call the same repository and the same trail."""

@@ -1,0 +1,79 @@
+"""The JSON interface. A lead's version travels as its ETag: whoever changes a lead says with If-Match which state they saw."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response, UploadFile
+
+from leads_api.csv_file import MAX_BYTES, read_leads
+from leads_api.models import Lead
+from leads_api.routes.common import AuditTrail, Leads, User, Wanted
+from leads_api.schemas import Imported, LeadChanges, LeadDraft, LeadOut, LeadPage
+from leads_api.trail import Event, Verification
+
+router = APIRouter(prefix="/api", tags=["leads"])
+PageNumber = Annotated[int, Query(ge=1, le=100_000)]
+
+
+def seen_version(if_match: Annotated[str | None, Header()] = None) -> str:
+    if if_match is None:
+        raise HTTPException(428, "Say with If-Match which version of the lead you saw (its ETag).")
+    return if_match.strip().strip('"')
+
+
+SeenVersion = Annotated[str, Depends(seen_version)]
+
+
+def _with_etag(lead: Lead, response: Response) -> Lead:
+    response.headers["ETag"] = f'"{lead.version}"'
+    return lead
+
+
+@router.get("/leads", response_model=LeadPage)
+async def list_leads(leads: Leads, user: User, wanted: Wanted, page: PageNumber = 1) -> object:
+    found = await leads.page(wanted, page)
+    return {"total": found.total, "page": page, "pages": found.count, "leads": found.leads}
+
+
+@router.post("/leads", response_model=LeadOut, status_code=201)
+async def create_lead(draft: LeadDraft, leads: Leads, user: User, response: Response) -> Lead:
+    lead = await leads.create(draft, user)
+    response.headers["Location"] = f"/api/leads/{lead.id}"
+    return _with_etag(lead, response)
+
+
+@router.post("/leads/import", status_code=201)
+async def import_leads(file: UploadFile, leads: Leads, user: User) -> Imported:
+    ids = await leads.import_all(read_leads(await file.read(MAX_BYTES + 1)), user)
+    return Imported(imported=len(ids), ids=ids)
+
+
+@router.get("/leads/{lead_id}", response_model=LeadOut)
+async def get_lead(lead_id: str, leads: Leads, user: User, response: Response) -> Lead:
+    return _with_etag(await leads.get(lead_id), response)
+
+
+@router.patch("/leads/{lead_id}", response_model=LeadOut)
+async def edit_lead(lead_id: str, changes: LeadChanges, version: SeenVersion, leads: Leads, user: User, response: Response) -> Lead:
+    return _with_etag(await leads.edit(lead_id, version, changes, user), response)
+
+
+@router.delete("/leads/{lead_id}", response_model=LeadOut)
+async def delete_lead(lead_id: str, version: SeenVersion, leads: Leads, user: User, response: Response) -> Lead:
+    return _with_etag(await leads.delete(lead_id, version, user), response)
+
+
+@router.post("/leads/{lead_id}/restore", response_model=LeadOut)
+async def restore_lead(lead_id: str, version: SeenVersion, leads: Leads, user: User, response: Response) -> Lead:
+    return _with_etag(await leads.restore(lead_id, version, user), response)
+
+
+@router.get("/leads/{lead_id}/history", tags=["audit"])
+async def history(lead_id: str, trail: AuditTrail, user: User, before: int | None = None) -> list[Event]:
+    return list((await trail.timeline(lead_id, before)).events)
+
+
+@router.get("/leads/{lead_id}/verification", tags=["audit"])
+async def verification(lead_id: str, trail: AuditTrail, user: User) -> Verification:
+    return await trail.verification(lead_id)

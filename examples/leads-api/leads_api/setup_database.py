@@ -1,0 +1,46 @@
+"""Makes the roles, the database and the audit trail: `python -m leads_api.setup_database URL`, where URL is a superuser's.
+
+A real application does the same in its migrations. Harmless when all is there already."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import psycopg
+from sqlalchemy import URL, make_url
+
+SQL = Path(__file__).parent / "sql"
+WRITER, READER = "leads_app", "leads_auditor"
+
+
+def set_up(superuser_url: str, database: str = "leads") -> bool:
+    """True if it had to be made."""
+    with psycopg.connect(superuser_url, autocommit=True) as server:
+        for role in (WRITER, READER):
+            if not server.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).rowcount:
+                server.execute(f"CREATE ROLE {role} LOGIN")
+        if server.execute("SELECT FROM pg_database WHERE datname = %s", [database]).rowcount:
+            return False
+        server.execute(f'CREATE DATABASE "{database}" OWNER {WRITER}')
+        # The table's timestamps have no time zone: they are UTC, whatever the machine's is.
+        server.execute(f"ALTER DATABASE \"{database}\" SET timezone = 'UTC'")
+    try:
+        with psycopg.connect(superuser_url, dbname=database, user=WRITER) as connection:
+            connection.execute((SQL / "schema.sql").read_bytes())
+        with psycopg.connect(superuser_url, dbname=database) as connection:
+            connection.execute((SQL / "audit.sql").read_bytes())
+    except psycopg.Error:
+        with psycopg.connect(superuser_url, autocommit=True) as server:
+            server.execute(f'DROP DATABASE "{database}"')  # not a half-made one, the next time
+        raise
+    return True
+
+
+def url_for(superuser_url: str, role: str, database: str = "leads") -> URL:
+    """The same server, as the role."""
+    return make_url(superuser_url).set(drivername="postgresql+psycopg", username=role, database=database)
+
+
+if __name__ == "__main__":
+    print("made" if set_up(sys.argv[1]) else "there already")

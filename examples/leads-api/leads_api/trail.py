@@ -1,0 +1,142 @@
+"""Reading the audit trail, as the role that may: the application's own cannot even see it (sql/audit.sql).
+
+Everything comes from the database; this module only puts it in the order in which someone wants to read it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from lead_audit.entry import Change, Entry, Fault
+from lead_audit.trail import check_async, select_history, select_log, verify_async
+from sqlalchemy import Select, func, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from leads_api.models import Lead
+
+PAGE_SIZE = 50
+# In the order in which people think of a lead. All others are the application's book-keeping.
+COLUMNS = ("company_name", "contact_name", "email", "domain", "source", "enrichment_status", "enrichment_error", "is_manual", "is_deleted")
+
+
+@dataclass(frozen=True)
+class Event:
+    """An entry of the trail. What the application said: user_id, user_ip, user_agent, request_id. What the database saw itself:
+    db_session_user and the fields after it."""
+
+    id: int
+    occurred_at: datetime
+    kind: str
+    operation: str
+    outcome: str
+    changes: Sequence[Change]
+    user_id: str | None
+    user_ip: str | None
+    user_agent: str | None
+    request_id: str | None
+    db_session_user: str | None
+    db_current_user: str | None
+    client_addr: str | None
+    application_name: str | None
+    backend_pid: int | None
+    txid: int
+    error_code: str | None
+    error_message: str | None
+    error_detail: str | None
+    statement: str | None
+    checksum: str
+    is_intact: bool
+
+
+@dataclass(frozen=True)
+class Timeline:
+    events: Sequence[Event]
+    older: int | None
+    """Ask for what lies before this entry, if anything does."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The latest statement of the whole log (not of this lead alone): so many entries, with this root."""
+
+    tree_size: int
+    root: str
+    sealed_at: datetime
+    is_signed: bool
+
+
+@dataclass(frozen=True)
+class Verification:
+    entries: int
+    faults: Sequence[Fault]
+    checkpoint: Checkpoint | None
+
+    @property
+    def is_intact(self) -> bool:
+        return not self.faults
+
+
+class Trail:
+    def __init__(self, auditor: AsyncEngine) -> None:
+        self._auditor = auditor
+
+    async def timeline(self, lead_id: str, before: int | None = None) -> Timeline:
+        """What happened to the lead, newest first."""
+        history = select_history(Lead, lead_id)
+        if before is not None:
+            history = history.where(history.selected_columns.id < before)
+        events = await self._newest(history, PAGE_SIZE + 1)
+        return Timeline(events[:PAGE_SIZE], events[PAGE_SIZE - 1].id if len(events) > PAGE_SIZE else None)
+
+    async def refused(self, limit: int) -> Sequence[Event]:
+        """What was tried on any lead and failed, newest first."""
+        log = select_log()
+        columns = log.selected_columns
+        return await self._newest(log.where(columns.outcome != "ok", columns.table_name == Lead.__tablename__), limit)
+
+    async def verification(self, lead_id: str) -> Verification:
+        """Whether every entry of the lead is as it was written, and what vouches for the whole log."""
+        async with self._auditor.connect() as connection:
+            checks = await check_async(connection, Lead, lead_id)
+            changed = [check.id for check in checks if not check.intact]
+            faults = [fault for entry_id in changed for fault in await verify_async(connection, entry_id, entry_id)]
+            can_seal = await connection.scalar(text("SELECT to_regclass('lead_audit.checkpoint') IS NOT NULL"))
+            checkpoint = (await connection.execute(text(_CHECKPOINT))).one_or_none() if can_seal else None
+        return Verification(len(checks), faults, _checkpoint(checkpoint) if checkpoint else None)
+
+    async def _newest(self, entries: Select[Any], limit: int) -> Sequence[Event]:
+        entry_id = entries.selected_columns.id
+        intact = func.lead_audit.verify_entry(entry_id).label("is_intact")
+        newest = entries.add_columns(intact).order_by(None).order_by(entry_id.desc()).limit(limit)
+        async with self._auditor.connect() as connection:
+            rows = (await connection.execute(newest)).mappings()
+            return [_event(Entry(**{k: v for k, v in row.items() if k != "is_intact"}), row["is_intact"]) for row in rows]
+
+
+_CHECKPOINT = "SELECT tree_size, root, sealed_at, note FROM lead_audit.checkpoint ORDER BY tree_size DESC LIMIT 1"
+
+_KINDS = {"INSERT": "created", "UPDATE": "edited", "DELETE": "purged", "SNAPSHOT": "found", "TRUNCATE": "purged"}
+
+
+def _event(entry: Entry, is_intact: bool) -> Event:
+    kind = "refused" if entry.outcome != "ok" else entry.soft_delete or _KINDS.get(entry.operation, "other")
+    worked_out: dict[str, Any] = {"kind": kind, "changes": _changes(entry), "checksum": entry.checksum.hex(), "is_intact": is_intact}
+    same = {field.name: getattr(entry, field.name) for field in fields(Event) if field.name not in worked_out}
+    return Event(**worked_out, **same)
+
+
+def _changes(entry: Entry) -> Sequence[Change]:
+    """Of an edit the columns that changed; of a row that came or went, those that have a value."""
+    old, new = entry.old_values or {}, entry.new_values or {}
+    changes = list(entry.changes) or [Change(column, old.get(column), new.get(column)) for column in {**old, **new}]
+    changes = [change for change in changes if change.old is not None or change.new is not None]
+    order = {column: place for place, column in enumerate(COLUMNS)}
+    return sorted(changes, key=lambda change: (order.get(change.column, len(order)), change.column))
+
+
+def _checkpoint(row: Any) -> Checkpoint:
+    # A signed note has its signatures after a blank line (C2SP signed-note).
+    return Checkpoint(row.tree_size, base64.b64encode(row.root).decode(), row.sealed_at, "\n\n" in row.note)

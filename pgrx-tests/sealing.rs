@@ -1,0 +1,272 @@
+//! Sealing by hand: entries become leaves of a tree whose root and proofs are those of RFC 6962, worked out here once more in
+//! SQL. Ids of rolled-back work are no leaves. What cannot be proved is refused.
+
+#[pgrx::pg_schema]
+mod tests {
+    use crate::pgrx_tests::trail::*;
+    use ledger::tlog_proof::TlogProof;
+    use pgrx::prelude::*;
+
+    /// MTH of RFC 6962, section 2.1, and the leaf hashes in the order of the checkpoints.
+    fn begin_with_oracle() {
+        begin_with_leads();
+        run(r"CREATE FUNCTION pg_temp.mth(d bytea[]) RETURNS bytea LANGUAGE plpgsql AS $$
+             DECLARE n int := cardinality(d); k int := 1;
+             BEGIN
+               IF n = 0 THEN RETURN sha256(''); END IF;
+               IF n = 1 THEN RETURN d[1]; END IF;
+               WHILE k * 2 < n LOOP k := k * 2; END LOOP;
+               RETURN sha256('\x01'::bytea || pg_temp.mth(d[:k]) || pg_temp.mth(d[k + 1:]));
+             END $$;
+             CREATE FUNCTION pg_temp.leaves() RETURNS bytea[] LANGUAGE sql AS $$
+               SELECT array_agg(sha256('\x00'::bytea || e.checksum) ORDER BY c.tree_size, e.id)
+               FROM lead_audit.checkpoint c JOIN lead_audit.entry e ON e.id <@ c.entry_ids $$");
+    }
+
+    /// Every checkpoint has the root that its leaves give, and the text of it.
+    fn assert_roots() {
+        let wrong = rows(
+            "SELECT c.tree_size FROM lead_audit.checkpoint c
+             WHERE c.root <> pg_temp.mth((pg_temp.leaves())[:c.tree_size])
+                OR c.note <> lead_audit.origin() || E'\\n' || c.tree_size || E'\\n' || encode(c.root, 'base64') || E'\\n'",
+        );
+        assert_eq!(wrong, [""; 0]);
+    }
+
+    fn seal() -> i64 {
+        number("SELECT lead_audit.seal()")
+    }
+
+    #[pg_test]
+    fn sealing_makes_one_leaf_of_each_entry() {
+        begin_with_oracle();
+        assert_eq!(seal(), 0);
+        assert_eq!(one("SELECT lead_audit.latest_checkpoint()"), "NULL");
+        let mut entries = 0;
+        for count in [1, 1, 2, 5, 250, 1, 260, 3] {
+            run(&format!("INSERT INTO leads (id) SELECT 'a' || {entries} + g FROM generate_series(1, {count}) g"));
+            entries += count;
+            assert_eq!(seal(), entries);
+            assert_eq!(seal(), entries, "there is nothing new to seal");
+            assert_roots();
+        }
+        assert_eq!(number("SELECT count(*) FROM lead_audit.checkpoint"), 8);
+        assert_eq!(
+            one("SELECT lead_audit.latest_checkpoint() = note FROM lead_audit.checkpoint ORDER BY tree_size DESC LIMIT 1"),
+            "true"
+        );
+        assert_eq!(
+            one("SELECT string_agg(level || '/' || index || '/' || length(hashes) / 32, ' ' ORDER BY level, index) FROM
+                 (SELECT level, index, hashes FROM lead_audit.tree_tile UNION ALL SELECT level, index, hashes FROM lead_audit.tree_edge) t"),
+            "0/0/256 0/1/256 0/2/11 1/0/2"
+        );
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn sealing_leaves_out_what_was_rolled_back() {
+        begin_with_oracle();
+        run("INSERT INTO leads (id) VALUES ('a');
+             DO $$ BEGIN INSERT INTO leads (id) VALUES ('b'), ('c'); RAISE division_by_zero;
+                   EXCEPTION WHEN division_by_zero THEN NULL; END $$;
+             INSERT INTO leads (id) VALUES ('d')");
+        assert_eq!(seal(), 2);
+        assert_roots();
+        let ids = one("SELECT entry_ids FROM lead_audit.checkpoint");
+        assert_eq!(ids, one("SELECT range_agg(int8range(id, id, '[]')) FROM lead_audit.entry"));
+        // As long as the transaction is open the ids between may still come, for all that sealing knows.
+        assert_eq!(number("SELECT count(*) FROM lead_audit.open_gap"), 1);
+        run("INSERT INTO leads (id) VALUES ('e')");
+        assert_eq!(seal(), 3);
+        assert_roots();
+    }
+
+    #[pg_test]
+    fn sealing_that_is_rolled_back_leaves_no_trace() {
+        begin_with_oracle();
+        run("INSERT INTO leads (id) VALUES ('a')");
+        assert_eq!(seal(), 1);
+        run("INSERT INTO leads (id) VALUES ('b')");
+        run("DO $$ BEGIN PERFORM lead_audit.seal(); RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN NULL; END $$");
+        assert_eq!(number("SELECT max(tree_size) FROM lead_audit.checkpoint"), 1);
+        assert_eq!(seal(), 2);
+        assert_roots();
+    }
+
+    #[pg_test]
+    fn sealing_proves_that_each_entry_is_in_each_tree() {
+        begin_with_oracle();
+        for count in [3, 300, 4, 270] {
+            run(&format!("INSERT INTO leads (id) SELECT gen_random_uuid() FROM generate_series(1, {count})"));
+            seal();
+        }
+        let sizes: Vec<i64> =
+            rows("SELECT tree_size FROM lead_audit.checkpoint ORDER BY 1").iter().map(|n| n.parse().expect("n")).collect();
+        assert_eq!(sizes, [3, 303, 307, 577]);
+        let first = number("SELECT min(id) FROM lead_audit.entry");
+        for leaf in [0, 1, 2, 3, 255, 256, 302, 303, 306, 307, 511, 512, 576] {
+            let id = first + leaf;
+            let checksum = one(&format!("SELECT encode(checksum, 'hex') FROM lead_audit.entry WHERE id = {id}"));
+            let checksum: Vec<u8> = (0..32).map(|i| u8::from_str_radix(&checksum[2 * i..2 * i + 2], 16).expect("hex")).collect();
+            let leaf_hash = ledger::leaf_hash(&checksum.try_into().expect("32 bytes"));
+            for size in &sizes {
+                let call = format!("SELECT lead_audit.inclusion_proof({id}, {size})");
+                if leaf >= *size {
+                    assert_fails(&call, "22023", &format!("entry {id} is not in the tree of size {size}"));
+                    continue;
+                }
+                let proof = TlogProof::parse(one(&call).as_bytes()).expect("a proof");
+                let checkpoint = proof.verify_unsigned(&leaf_hash).expect("it proves");
+                assert_eq!((proof.index as i64, checkpoint.size() as i64), (leaf, *size));
+                assert!(proof.verify_unsigned(&ledger::leaf_hash(&[0; 32])).is_err());
+            }
+        }
+        assert_eq!(
+            one(&format!("SELECT lead_audit.inclusion_proof({first})")),
+            one(&format!("SELECT lead_audit.inclusion_proof({first}, 577)"))
+        );
+    }
+
+    #[pg_test]
+    fn sealing_proves_that_the_tree_only_grew() {
+        begin_with_oracle();
+        run("INSERT INTO leads (id) SELECT gen_random_uuid() FROM generate_series(1, 600)");
+        seal();
+        let root = |size: i64| -> [u8; 32] {
+            let hex = one(&format!("SELECT encode(pg_temp.mth((pg_temp.leaves())[:{size}]), 'hex')"));
+            std::array::from_fn(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).expect("hex"))
+        };
+        for (from, to) in
+            [(1, 600), (255, 256), (256, 257), (256, 512), (257, 600), (512, 600), (599, 600), (3, 7), (600, 600), (0, 600)]
+        {
+            let text = one(&format!(
+                "SELECT encode(decode(line, 'base64'), 'hex') FROM
+                 (SELECT string_agg(encode(decode(l, 'base64'), 'hex'), '') AS line FROM
+                  regexp_split_to_table(rtrim(lead_audit.consistency_proof({from}, {to}), E'\\n'), E'\\n') l) x"
+            )
+            .replace("encode(decode(line, 'base64'), 'hex')", "line"));
+            let proof: Vec<[u8; 32]> = (0..text.len() / 64)
+                .map(|n| std::array::from_fn(|i| u8::from_str_radix(&text[64 * n + 2 * i..64 * n + 2 * i + 2], 16).expect("hex")))
+                .collect();
+            ledger::merkle::verify_consistency(from as u64, &root(from), to as u64, &root(to), &proof)
+                .unwrap_or_else(|error| panic!("{from} to {to}: {error}"));
+        }
+        assert_eq!(one("SELECT lead_audit.consistency_proof(7) = lead_audit.consistency_proof(7, 600)"), "true");
+        assert_eq!(one("SELECT lead_audit.consistency_proof(NULL)"), "NULL");
+    }
+
+    #[pg_test]
+    fn sealing_refuses_what_cannot_be_proved() {
+        begin_with_oracle();
+        assert_fails("SELECT lead_audit.inclusion_proof(-5)", "P0002", "there is no entry -5");
+        run("INSERT INTO leads (id) VALUES ('a')");
+        let id = number("SELECT max(id) FROM lead_audit.entry");
+        assert_fails(&format!("SELECT lead_audit.inclusion_proof({id})"), "55000", "is not sealed yet");
+        seal();
+        assert_fails(&format!("SELECT lead_audit.inclusion_proof({id}, 7)"), "P0002", "there is no checkpoint of tree size 7");
+        assert_fails(&format!("SELECT lead_audit.inclusion_proof({id}, -1)"), "P0002", "there is no checkpoint of tree size -1");
+        assert_eq!(one("SELECT lead_audit.inclusion_proof(NULL)"), "NULL");
+        for sizes in ["2", "0, 2", "1, 0", "-1, 1", "0, -1", "9223372036854775807, 9223372036854775807"] {
+            assert_fails(&format!("SELECT lead_audit.consistency_proof({sizes})"), "22023", "no tree of size");
+        }
+    }
+
+    #[pg_test]
+    fn sealing_goes_on_only_from_a_tree_that_is_whole() {
+        begin_with_oracle();
+        run("INSERT INTO leads (id) VALUES ('a'), ('b'), ('c')");
+        seal();
+        run("INSERT INTO leads (id) VALUES ('d')");
+        let damaged = |statement: &str, message: &str| {
+            assert_eq!(
+                failure(&format!(
+                    "ALTER TABLE lead_audit.checkpoint DISABLE TRIGGER ALL; ALTER TABLE lead_audit.tree_edge DISABLE TRIGGER ALL;
+                     {statement}; SELECT lead_audit.seal()"
+                )),
+                message
+            );
+        };
+        damaged(
+            "UPDATE lead_audit.tree_edge SET hashes = set_byte(hashes, 40, get_byte(hashes, 40) # 1)",
+            "XX001 the tree of the audit log is damaged",
+        );
+        damaged("UPDATE lead_audit.tree_edge SET hashes = substr(hashes, 1, 64)", "XX001 the tree of the audit log is damaged");
+        damaged(
+            "UPDATE lead_audit.tree_edge SET hashes = substr(hashes, 1, 95)",
+            "XX001 tile 0 of level 0 of the audit log's tree has 95 bytes",
+        );
+        damaged("UPDATE lead_audit.checkpoint SET root = sha256('')", "XX001 the tree of the audit log is damaged");
+        damaged(
+            "DELETE FROM lead_audit.checkpoint",
+            "XX001 the tree of the audit log and its checkpoints do not belong together",
+        );
+        assert_eq!(seal(), 4);
+        assert_roots();
+    }
+
+    #[pg_test]
+    fn sealing_wants_ids_in_order() {
+        begin_with_oracle();
+        for change in ["CACHE 10", "INCREMENT 2", "CYCLE"] {
+            assert_fails(
+                &format!("ALTER SEQUENCE lead_audit.entry_id_seq {change}; SELECT lead_audit.seal()"),
+                "55000",
+                "does not give out ids one by one",
+            );
+        }
+    }
+
+    #[pg_test]
+    fn sealing_keeps_its_tables_to_itself() {
+        begin_with_oracle();
+        run("INSERT INTO leads (id) VALUES ('a')");
+        seal();
+        for (table, column) in [
+            ("checkpoint", "note"),
+            ("leaf_range", "first_leaf"),
+            ("tree_tile", "hashes"),
+            ("tree_edge", "hashes"),
+            ("tree", "home"),
+            ("open_gap", "ids"),
+        ] {
+            for statement in [
+                format!("UPDATE lead_audit.{table} SET {column} = {column}"),
+                format!("DELETE FROM lead_audit.{table}"),
+                format!("TRUNCATE lead_audit.{table}"),
+            ] {
+                assert_fails(&statement, "42501", "");
+                assert_fails(&format!("SET LOCAL session_replication_role = replica; {statement}"), "42501", "");
+            }
+        }
+        run("CREATE ROLE nobody_special; GRANT USAGE ON SCHEMA lead_audit TO nobody_special");
+        for call in ["seal()", "inclusion_proof(1)", "consistency_proof(1)", "latest_checkpoint()", "origin()", "verifier_key()"]
+        {
+            assert_fails_as("nobody_special", &format!("SELECT lead_audit.{call}"), "42501", "permission denied");
+        }
+        run("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA lead_audit TO nobody_special");
+        run_as("nobody_special", "SELECT lead_audit.seal(), lead_audit.latest_checkpoint(), lead_audit.origin()");
+        for setting in ["signing_key_file = '/x'", "checkpoint_dir = '/x'", "origin = 'x'"] {
+            assert_fails_as("nobody_special", &format!("SET lead_audit.{setting}"), "42501", "permission denied");
+        }
+    }
+
+    #[pg_test]
+    fn sealing_settings_are_checked() {
+        begin();
+        assert_fails("SET lead_audit.checkpoint_dir = 'x'", "22023", "invalid value for parameter");
+        assert_fails("SET lead_audit.signing_key_file = '../x'", "22023", "invalid value for parameter");
+        assert_fails("SET lead_audit.origin = 'a b'", "22023", "invalid value for parameter");
+        assert_fails("SET lead_audit.seal_interval = '5s'", "55P02", "cannot be changed now");
+        run("SET LOCAL lead_audit.origin = 'example.org/crm'");
+        assert_eq!(one("SELECT lead_audit.origin()"), "example.org/crm");
+        run("SET LOCAL lead_audit.origin = ''");
+        assert_eq!(one("SELECT lead_audit.origin() = 'lead_audit/' || log_id FROM lead_audit.tree"), "true");
+    }
+
+    #[pg_test]
+    fn sealing_in_a_transaction_that_cannot() {
+        begin();
+        run("SET TRANSACTION READ ONLY");
+        assert_fails("SELECT lead_audit.seal()", "25006", "read-only transaction");
+    }
+}

@@ -1,0 +1,120 @@
+#!/bin/bash
+# example.sh: the example application examples/leads-api, behind `make example` and `make example-stop`.
+#
+#   example.sh run    builds and installs the extension, starts a cluster with it in target/example and the application on
+#                     127.0.0.1, on port $PORT or one that is free, and prints its URL. The first time, three people work
+#                     with it for a moment, so that there is something to look at. What is in it stays until `make clean`.
+#   example.sh stop   stops both
+#   example.sh test [ARGUMENT...]   its tests (those of pytest, if there are ARGUMENTs), in a cluster of their own
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+folder=$ROOT/examples/leads-api
+dir=$TARGET/example
+pid_file=$TARGET/example.pid
+log=$TARGET/logs/example.log
+cluster() { "$ROOT/scripts/cluster.sh" "$@"; }
+
+# start_cluster CLUSTER [LINE...]: failed attempts and sealing need the library from the server's start on.
+start_cluster() { cluster start "$1" "shared_preload_libraries = 'lead_audit'" "${@:2}"; }
+
+# The application's process, if it runs. A pid file that was left behind may name another process by now.
+server_pid() {
+  local pid
+  pid=$(cat "$pid_file" 2>/dev/null) && [[ $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") == *" -m leads_api "* ]] && echo "$pid"
+}
+
+wait_for_url() {
+  local tries=0
+  until grep -q '^http' "$log" 2>/dev/null; do
+    if ! server_pid >/dev/null && [ $tries -gt 20 ] || [ $tries -gt 600 ]; then
+      cat "$log" >&2
+      die "the application did not start"
+    fi
+    tries=$((tries + 1))
+    sleep 0.1
+  done
+}
+
+run() {
+  local python=$TARGET/venv-leads-api/bin/python superuser socket made
+  step "Looking for what the example needs"
+  setup
+  "$ROOT/scripts/install.sh"
+  "$ROOT/scripts/python.sh" examples/leads-api/requirements.txt
+  stop_application
+  step "Starting a private PostgreSQL (Unix socket only) in target/example"
+  # An upgraded library wants a restart of the server that has it preloaded.
+  cluster stop "$dir"
+  start_cluster "$dir"
+  superuser=$(cluster url "$dir")
+  socket=${superuser#*\?}
+  cd "$folder"
+  export PYTHONDONTWRITEBYTECODE=1
+  made=$("$python" -m leads_api.setup_database "$superuser")
+  step "Starting the application (examples/leads-api)"
+  export LEADS_DATABASE_URL="postgresql+psycopg://leads_app@/leads?$socket"
+  export LEADS_AUDITOR_URL="postgresql+psycopg://leads_auditor@/leads?$socket"
+  mkdir -p "$(dirname "$log")"
+  : >"$log" # so that an earlier run's URL is not taken for this one's
+  # shellcheck disable=SC2086 # no PORT, no argument
+  setsid "$python" -m leads_api ${PORT:-} >"$log" 2>&1 </dev/null &
+  echo $! >"$pid_file"
+  wait_for_url
+  if [ "$made" = made ]; then "$python" -m leads_api.story "$(grep -m 1 '^http' "$log")"; fi
+  step "The example is running:"
+  note "$(grep -m 1 '^http' "$log")     open it in two browsers, and be two people"
+  note "make example-stop          stops it"
+}
+
+stop_application() {
+  local pid
+  if pid=$(server_pid); then
+    kill "$pid"
+    while server_pid >/dev/null; do sleep 0.1; done
+  fi
+  rm -f "$pid_file"
+}
+
+# The tests want a browser: Debian's Chromium. Only root can have it installed, and only for this; else they say why they skip.
+get_chromium() {
+  command -v chromium >/dev/null && return
+  if [ "$(id -u)" -ne 0 ] || [ "${LEAD_AUDIT_PRIVATE_PACKAGES:-}" = 1 ] || ! command -v apt-get >/dev/null; then
+    note "There is no Chromium, and it may not be installed: the tests in a browser will be skipped."
+    return
+  fi
+  step "Installing Debian's Chromium, for the tests in a browser"
+  local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+  (run_logged apt-update "${apt[@]}" update && run_logged apt-chromium "${apt[@]}" install --no-install-recommends chromium) ||
+    note "Chromium could not be installed: the tests in a browser will be skipped."
+}
+
+run_tests() {
+  local python=$TARGET/venv-leads-api-test/bin/python status=0
+  setup
+  "$ROOT/scripts/install.sh"
+  "$ROOT/scripts/python.sh" examples/leads-api/requirements-test.txt
+  get_chromium
+  step "Tests of the example: examples/leads-api"
+  cluster remove "$dir-test"
+  start_cluster "$dir-test" "fsync = off"
+  (
+    cd "$folder"
+    export PYTHONDONTWRITEBYTECODE=1 LEADS_TEST_URL
+    LEADS_TEST_URL=$(cluster url "$dir-test")
+    "$python" -m mypy
+    "$python" -m pytest -p no:cacheprovider "$@"
+  ) || status=$?
+  cluster remove "$dir-test"
+  return $status
+}
+
+case ${1:-} in
+  run) run ;;
+  stop)
+    stop_application
+    cluster stop "$dir"
+    note "The example is stopped. 'make example' starts it again."
+    ;;
+  test) run_tests "${@:2}" ;;
+  *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+esac

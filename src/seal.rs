@@ -1,0 +1,22 @@
+//! From entries to a tree, from the tree to checkpoints that leave the database.
+//!
+//! `seal` takes the entries of finished transactions (`gaps` knows which may still come), appends their leaf hashes to the
+//! tiles of one Merkle tree (`tiles`), and writes a checkpoint with its ids, root and note (`signer`). After the commit, never
+//! before it, `publish` brings the note out. Writers take no part in any of it and wait for nothing.
+
+mod after_commit;
+mod checkpoint_row;
+mod gaps;
+mod guard;
+mod id_ranges;
+mod proofs;
+mod publish;
+mod round;
+mod seal_function;
+mod signer;
+mod tiles;
+mod tree_row;
+
+pub use after_commit::install as install_publishing;
+pub use publish::fits_folder;
+pub use seal_function::tick;

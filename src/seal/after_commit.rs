@@ -1,0 +1,118 @@
+//! What happens when a transaction that has sealed ends: its checkpoints are published if it was committed, forgotten if it was
+//! rolled back.
+
+use super::publish::Publication;
+use crate::server::current_subtransaction;
+use crate::settings;
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode};
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+/// The same failure is not reported more often than this.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+struct Waiting {
+    publication: Publication,
+    subtransaction: pg_sys::SubTransactionId,
+}
+
+thread_local! {
+    static WAITING: RefCell<Vec<Waiting>> = const { RefCell::new(Vec::new()) };
+    static PUBLISHED_TO: RefCell<Option<(String, u64)>> = const { RefCell::new(None) };
+    static FAILURE: RefCell<Option<String>> = const { RefCell::new(None) };
+    static SAID: RefCell<Option<(String, Instant)>> = const { RefCell::new(None) };
+}
+
+/// Asks Postgres to tell when transactions end.
+pub fn install() {
+    // SAFETY: called once, while the library is loaded; the functions stay for the life of the process.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(transaction_event), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(subtransaction_event), std::ptr::null_mut());
+    }
+}
+
+/// Publishes it if and when the present transaction is committed.
+pub fn publish_later(publication: Publication) {
+    WAITING.with_borrow_mut(|waiting| waiting.push(Waiting { publication, subtransaction: current_subtransaction() }));
+}
+
+/// Whether this checkpoint waits for the commit already.
+pub fn is_waiting(size: u64) -> bool {
+    WAITING.with_borrow(|waiting| waiting.iter().any(|one| one.publication.size == size))
+}
+
+/// Up to which tree size this process knows the directory to be complete.
+pub fn published_to(directory: &str) -> Option<u64> {
+    PUBLISHED_TO.with_borrow(|known| known.as_ref().filter(|(of, _)| of == directory).map(|&(_, size)| size))
+}
+
+/// Takes note that the directory is complete up to this tree size.
+pub fn note_published_to(directory: &str, size: u64) {
+    PUBLISHED_TO.set(Some((directory.to_owned(), size)));
+}
+
+/// Takes the failure to publish that this process has met since the last call.
+pub fn take_failure() -> Option<String> {
+    FAILURE.take()
+}
+
+/// Takes note of a failure to publish, and says so, if not just said.
+pub fn note_failure(error: String) {
+    let is_news = SAID.with_borrow(|said| !said.as_ref().is_some_and(|(text, at)| *text == error && at.elapsed() < SAY_AGAIN));
+    if is_news {
+        SAID.set(Some((error.clone(), Instant::now())));
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_WARNING,
+            format!("a checkpoint of the audit log could not be published: {error}"),
+            "lead_audit",
+        )
+        .set_hint("It is stored in lead_audit.checkpoint. Sealing goes on, and each time tries to publish it again.")
+        .report(PgLogLevel::WARNING);
+    }
+    FAILURE.set(Some(error));
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _arg: *mut core::ffi::c_void) {
+    use pg_sys::XactEvent as Event;
+    match event {
+        Event::XACT_EVENT_COMMIT => WAITING.take().into_iter().for_each(|waiting| publish(&waiting.publication)),
+        // A prepared transaction ends in another process, which knows nothing of this: the next sealing finds what is missing.
+        Event::XACT_EVENT_ABORT | Event::XACT_EVENT_PREPARE => WAITING.with_borrow_mut(Vec::clear),
+        _ => {}
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn subtransaction_event(
+    event: pg_sys::SubXactEvent::Type,
+    own: pg_sys::SubTransactionId,
+    parent: pg_sys::SubTransactionId,
+    _arg: *mut core::ffi::c_void,
+) {
+    WAITING.with_borrow_mut(|waiting| match event {
+        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => waiting.retain(|one| one.subtransaction < own),
+        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => {
+            waiting.iter_mut().filter(|one| one.subtransaction >= own).for_each(|one| one.subtransaction = parent);
+        }
+        _ => {}
+    });
+}
+
+/// The transaction is committed: nothing here may raise an error.
+fn publish(publication: &Publication) {
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, publication.log_line(), "lead_audit").report(PgLogLevel::LOG);
+    let Some(directory) = settings::CHECKPOINT_DIR.get() else { return };
+    match publication.write_to(&directory) {
+        // In ascending order: what is before one that failed is there, so a failure stops the count.
+        Ok(()) if FAILURE.with_borrow(Option::is_none) => note_published_to(&directory, publication.size),
+        Ok(()) => {}
+        Err(error) => {
+            PUBLISHED_TO.set(None);
+            note_failure(error);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Ids that had no visible entry when they were looked at, and may still get one.
+//!
+//! An entry's transaction has its id before the entry has its own. So when a snapshot is taken after the highest id was read
+//! from the sequence, an id up to there that it does not show belongs to a transaction that was rolled back, or is in progress
+//! *in that snapshot*: never to a later one. The gap is kept together with these transactions, is looked at again only when one
+//! of them has ended, and is closed when all of them have.
+
+use super::id_ranges::IdRanges;
+use super::tree_row::{TreeRow, to_bigint};
+use crate::server::{Plan, ServerError};
+use pgrx::{IntoDatum, pg_sys};
+
+/// Ranges in one row at most, so that a row stays small.
+const RANGES: usize = 4096;
+
+/// One row of `lead_audit.open_gap`.
+pub struct OpenGap {
+    first_id: i64,
+    /// The ids.
+    pub ids: IdRanges,
+    /// The transactions that they may belong to.
+    in_progress: Vec<u64>,
+}
+
+/// Which gaps to look at now (`in_progress` is in ascending order), by their keys, in ascending order of ids: those that wait for a transaction that is not in
+/// progress any more, or, after a move to another cluster, all.
+pub fn due(snapshot: pg_sys::Snapshot, tree: &TreeRow, in_progress: &[u64]) -> Vec<i64> {
+    let rows = if tree.is_from_elsewhere() {
+        Plan::prepare("SELECT first_id FROM lead_audit.open_gap ORDER BY first_id", &[]).read(snapshot, &[])
+    } else {
+        let ended = tree.waits_for.iter().filter(|xid| in_progress.binary_search(xid).is_err());
+        let ended: Vec<i64> = ended.copied().map(to_bigint).collect();
+        if ended.is_empty() {
+            return Vec::new();
+        }
+        let plan = Plan::prepare(
+            "SELECT first_id FROM lead_audit.open_gap WHERE in_progress && $1 ORDER BY first_id",
+            &[pg_sys::INT8ARRAYOID],
+        );
+        plan.read(snapshot, &[ended.into_datum()])
+    };
+    (0..rows.len()).filter_map(|row| rows.get(row, 0)).collect()
+}
+
+impl OpenGap {
+    /// Reads one.
+    pub fn load(snapshot: pg_sys::Snapshot, first_id: i64) -> Result<Option<Self>, ServerError> {
+        let plan =
+            Plan::prepare("SELECT ids::text, in_progress FROM lead_audit.open_gap WHERE first_id = $1", &[pg_sys::INT8OID]);
+        let rows = plan.read(snapshot, &[first_id.into_datum()]);
+        let (Some(ids), Some(in_progress)) = (rows.get::<String>(0, 0), rows.get::<Vec<i64>>(0, 1)) else { return Ok(None) };
+        let in_progress = in_progress.into_iter().map(|xid| xid as u64).collect();
+        Ok(Some(OpenGap { first_id, ids: IdRanges::from_multirange(&ids)?, in_progress }))
+    }
+
+    /// It was looked at, and `missing` is what is still not there: the row is narrowed to what may still come. Returns whether
+    /// it stays.
+    pub fn narrow(self, snapshot: pg_sys::Snapshot, missing: &IdRanges, in_progress: &[u64], from_elsewhere: bool) -> bool {
+        let still = self.in_progress.iter().filter(|xid| in_progress.binary_search(xid).is_ok());
+        let still: Vec<i64> = still.copied().map(to_bigint).collect();
+        if missing.is_empty() || still.is_empty() || from_elsewhere {
+            let plan = Plan::prepare("DELETE FROM lead_audit.open_gap WHERE first_id = $1", &[pg_sys::INT8OID]);
+            plan.write(snapshot, &[self.first_id.into_datum()]);
+            return false;
+        }
+        let plan = Plan::prepare(
+            "UPDATE lead_audit.open_gap SET ids = $2::int8multirange, in_progress = $3 WHERE first_id = $1",
+            &[pg_sys::INT8OID, pg_sys::TEXTOID, pg_sys::INT8ARRAYOID],
+        );
+        plan.write(snapshot, &[self.first_id.into_datum(), missing.to_multirange().into_datum(), still.into_datum()]);
+        true
+    }
+}
+
+/// New gaps, of which the transactions in progress may own any id. Returns the number of rows.
+pub fn open(snapshot: pg_sys::Snapshot, missing: &IdRanges, in_progress: &[u64]) -> i64 {
+    if in_progress.is_empty() {
+        return 0;
+    }
+    let plan = Plan::prepare(
+        "INSERT INTO lead_audit.open_gap (first_id, seen_at, ids, in_progress) \
+         VALUES ($1, pg_catalog.clock_timestamp(), $2::int8multirange, $3)",
+        &[pg_sys::INT8OID, pg_sys::TEXTOID, pg_sys::INT8ARRAYOID],
+    );
+    let in_progress: Vec<i64> = in_progress.iter().copied().map(to_bigint).collect();
+    let mut rows = 0;
+    for chunk in missing.as_slice().chunks(RANGES) {
+        let mut ids = IdRanges::default();
+        chunk.iter().for_each(|range| ids.push_range(*range));
+        let first_id = chunk.first().map(|range| range.first);
+        plan.write(snapshot, &[first_id.into_datum(), ids.to_multirange().into_datum(), in_progress.clone().into_datum()]);
+        rows += 1;
+    }
+    rows
+}
+
+/// Whether there are as many gaps as there should be. Within a restore there may not be, yet.
+pub fn are_complete(snapshot: pg_sys::Snapshot, tree: &TreeRow) -> bool {
+    let plan = Plan::prepare("SELECT pg_catalog.count(*) FROM lead_audit.open_gap", &[]);
+    plan.read(snapshot, &[]).get::<i64>(0, 0) == Some(tree.open_gaps)
+}

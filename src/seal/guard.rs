@@ -1,0 +1,48 @@
+//! Keeps the state of the tree from being changed by anything but sealing: the trigger function behind `sealing_only`.
+
+use crate::server::ServerError;
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::cell::Cell;
+
+thread_local! {
+    static SEALING: Cell<u32> = const { Cell::new(0) };
+}
+
+/// As long as one of these is alive, this session may change the state of the tree.
+pub struct Sealing(());
+
+impl Sealing {
+    /// Begins it.
+    pub fn begin() -> Self {
+        SEALING.set(SEALING.get() + 1);
+        Sealing(())
+    }
+}
+
+impl Drop for Sealing {
+    fn drop(&mut self) {
+        SEALING.set(SEALING.get().saturating_sub(1));
+    }
+}
+
+/// Tells Postgres how `lead_audit_guard_tree` is to be called.
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_lead_audit_guard_tree() -> &'static pg_sys::Pg_finfo_record {
+    &pg_sys::Pg_finfo_record { api_version: 1 }
+}
+
+/// `lead_audit.guard_tree()`.
+#[unsafe(no_mangle)]
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn lead_audit_guard_tree(_call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    if SEALING.get() == 0 {
+        ServerError {
+            code: PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            message: "the tree of the audit log is changed by sealing only".to_owned(),
+            detail: None,
+        }
+        .raise(Some("lead_audit.seal() and the background worker write it.".to_owned()));
+    }
+    // A null pointer is what a trigger for each statement returns.
+    pg_sys::Datum::from(0)
+}

@@ -1,0 +1,154 @@
+//! Proofs from the stored tree, and what an auditor asks of it: `lead_audit.inclusion_proof()`, `consistency_proof()`,
+//! `latest_checkpoint()`, `origin()`, `verifier_key()`. Each reads a few tiles of each level, however large the tree is.
+
+use super::checkpoint_row::StoredCheckpoint;
+use super::signer::{Signer, verifier_key};
+use super::tiles::{StoredTiles, tree_is_damaged};
+use super::tree_row::{TreeRow, tree_exists};
+use crate::server::{Plan, ServerError, with_spi};
+use ledger::merkle;
+use ledger::note::Note;
+use ledger::tlog_proof::TlogProof;
+use pgrx::{IntoDatum, PgSqlErrorCode, pg_extern, pg_sys};
+
+/// What is asked for is not there, or not yet.
+struct Refusal(ServerError, Option<&'static str>);
+
+impl From<ServerError> for Refusal {
+    fn from(error: ServerError) -> Self {
+        Refusal(error, None)
+    }
+}
+
+fn refusal(code: PgSqlErrorCode, message: String, detail: String, hint: Option<&'static str>) -> Refusal {
+    Refusal(ServerError { code, message, detail: Some(detail) }, hint)
+}
+
+/// Runs `work` within SPI, with the snapshot of the calling statement.
+fn answer<T>(work: impl FnOnce(pg_sys::Snapshot) -> Result<T, Refusal>) -> T {
+    if !tree_exists() {
+        ServerError {
+            code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            message: "this database has no tree for its audit log".to_owned(),
+            detail: None,
+        }
+        .raise(Some("Run ALTER EXTENSION lead_audit UPDATE.".to_owned()));
+    }
+    // SAFETY: a statement that calls a function has an active snapshot, which stays until the function returns.
+    match with_spi(|| work(unsafe { pg_sys::GetActiveSnapshot() })) {
+        Ok(value) => value,
+        Err(Refusal(error, hint)) => error.raise(hint.map(str::to_owned)),
+    }
+}
+
+/// `lead_audit.inclusion_proof(bigint, bigint)`: a C2SP tlog-proof.
+#[pg_extern(sql = false)]
+fn inclusion_proof(id: Option<i64>, tree_size: Option<i64>) -> Option<String> {
+    let id = id?;
+    Some(answer(|snapshot| {
+        let Some(leaf) = leaf_of(snapshot, id) else { return Err(not_sealed(snapshot, id)) };
+        let checkpoint = match tree_size {
+            None => StoredCheckpoint::newest(snapshot)?,
+            Some(size) => StoredCheckpoint::of_size(snapshot, size)?,
+        };
+        let Some(checkpoint) = checkpoint else {
+            return Err(refusal(
+                PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
+                match tree_size {
+                    Some(size) => format!("there is no checkpoint of tree size {size}"),
+                    None => "there is no checkpoint yet".to_owned(),
+                },
+                "A proof leads to a checkpoint.".to_owned(),
+                Some("lead_audit.checkpoint has the sizes that there are."),
+            ));
+        };
+        if leaf >= checkpoint.size {
+            return Err(refusal(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("entry {id} is not in the tree of size {}", checkpoint.size),
+                format!("It is leaf {leaf}, counted from 0, and was sealed later."),
+                Some("Ask for a larger tree, or for none: then it is the newest."),
+            ));
+        }
+        let hashes = merkle::inclusion_proof(StoredTiles::of(snapshot), leaf, checkpoint.size).map_err(tree_is_damaged)?;
+        let note = Note::parse_or_unsigned(checkpoint.note.as_bytes()).map_err(|error| ServerError {
+            code: PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            message: format!("the note of the checkpoint of tree size {} cannot be read", checkpoint.size),
+            detail: Some(format!("{error}.")),
+        })?;
+        Ok(TlogProof { extra: None, index: leaf, hashes, checkpoint: note }.to_string())
+    }))
+}
+
+/// `lead_audit.consistency_proof(bigint, bigint)`: the hashes in base64, one on each line.
+#[pg_extern(sql = false)]
+fn consistency_proof(from_size: Option<i64>, to_size: Option<i64>) -> Option<String> {
+    let from = from_size?;
+    Some(answer(|snapshot| {
+        let largest = TreeRow::load(snapshot)?.size;
+        let to = to_size.unwrap_or(largest as i64);
+        let sizes = match (u64::try_from(from), u64::try_from(to)) {
+            (Ok(from), Ok(to)) if from <= to && to <= largest => (from, to),
+            _ => {
+                return Err(refusal(
+                    PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                    format!("no tree of size {from} grew to one of size {to}"),
+                    format!("The tree has {largest} leaves."),
+                    Some("Sizes are 0 or more, the first is not above the second, and that is not above the tree's."),
+                ));
+            }
+        };
+        let hashes = merkle::consistency_proof(StoredTiles::of(snapshot), sizes.0, sizes.1).map_err(tree_is_damaged)?;
+        Ok(hashes.iter().map(|hash| merkle::hash_text(hash) + "\n").collect())
+    }))
+}
+
+/// `lead_audit.latest_checkpoint()`: its note, or NULL.
+#[pg_extern(sql = false)]
+fn latest_checkpoint() -> Option<String> {
+    answer(|snapshot| Ok(StoredCheckpoint::newest(snapshot)?.map(|checkpoint| checkpoint.note)))
+}
+
+/// `lead_audit.origin()`: that of the next checkpoint.
+#[pg_extern(sql = false)]
+fn origin() -> String {
+    answer(|snapshot| Ok(Signer::of(&TreeRow::load(snapshot)?)?.origin().to_owned()))
+}
+
+/// `lead_audit.verifier_key()`: the text of the public key that checkpoints are signed with now, or NULL.
+#[pg_extern(sql = false)]
+fn verifier_key_text() -> Option<String> {
+    match verifier_key() {
+        Ok(key) => key.map(|key| key.to_string()),
+        Err(error) => error.raise(None),
+    }
+}
+
+/// The index of an entry's leaf.
+fn leaf_of(snapshot: pg_sys::Snapshot, id: i64) -> Option<u64> {
+    let plan = Plan::prepare(
+        "SELECT r.first_leaf + ($1 - r.first_id) FROM (SELECT * FROM lead_audit.leaf_range WHERE first_id <= $1 \
+         ORDER BY first_id DESC LIMIT 1) r WHERE $1 <= r.last_id",
+        &[pg_sys::INT8OID],
+    );
+    plan.read(snapshot, &[id.into_datum()]).get::<i64>(0, 0).and_then(|leaf| u64::try_from(leaf).ok())
+}
+
+fn not_sealed(snapshot: pg_sys::Snapshot, id: i64) -> Refusal {
+    let plan = Plan::prepare("SELECT true FROM lead_audit.entry WHERE id = $1", &[pg_sys::INT8OID]);
+    if plan.read(snapshot, &[id.into_datum()]).len() == 0 {
+        refusal(
+            PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
+            format!("there is no entry {id}"),
+            "No entry of this id was sealed, and none waits to be.".to_owned(),
+            None,
+        )
+    } else {
+        refusal(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("entry {id} is not sealed yet"),
+            "It is in no checkpoint.".to_owned(),
+            Some("Wait for the background worker, or call lead_audit.seal()."),
+        )
+    }
+}

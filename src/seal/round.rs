@@ -1,0 +1,328 @@
+//! One round of sealing, within one transaction.
+//!
+//! It takes what a snapshot shows that no checkpoint has yet: entries in gaps whose transaction has ended since they were
+//! looked at, then those with new ids. All of it is streamed: what memory holds is one checkpoint's hashes and ranges.
+//! Nothing is kept in memory from one round to the next, so a crash or a rollback leaves what the last commit left.
+
+use super::after_commit;
+use super::checkpoint_row::StoredCheckpoint;
+use super::gaps::{self, OpenGap};
+use super::guard::Sealing;
+use super::id_ranges::{IdRange, IdRanges};
+use super::publish::{Publication, Published};
+use super::signer::Signer;
+use super::tiles::{StoredTiles, store_tiles, tree_is_damaged};
+use super::tree_row::TreeRow;
+use crate::journal::{EntryColumn, relation_of_schema};
+use crate::server::{IdScan, NewestSnapshot, Plan, RowMemory, ServerError, detoasted, with_spi};
+use crate::settings;
+use ledger::merkle::{Hash, TileWriter};
+use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
+
+/// Entries in one checkpoint at most: their hashes are in memory until it is written.
+const CHECKPOINT_ENTRIES: u64 = 1 << 17;
+
+/// Ranges of ids in one checkpoint at most.
+const CHECKPOINT_RANGES: usize = 1 << 13;
+
+/// The channel on which each checkpoint's text is sent.
+const CHANNEL: &str = "lead_audit_checkpoint";
+
+/// How many checkpoints are looked back at to find which have been published, and how many of them are published at once.
+const LOOK_BACK: i64 = 86_400;
+const CATCH_UP: i64 = 1000;
+
+/// What a round did.
+#[derive(Debug, Clone, Copy)]
+pub struct Done {
+    /// Leaves in the tree.
+    pub tree_size: u64,
+    /// Whether ids are left to look at, because the round had a limit.
+    pub more: bool,
+}
+
+/// A round. The caller holds the lock that makes sealing one session's at a time.
+pub struct Round<'s> {
+    snapshot: &'s NewestSnapshot,
+    tree: TreeRow,
+    newest: Option<StoredCheckpoint>,
+    signer: Option<Signer>,
+    writer: Option<TileWriter>,
+    /// Ids that the checkpoint being made will take.
+    ids: IdRanges,
+    /// Leaves in the tree of the last checkpoint.
+    sealed: u64,
+    memory: RowMemory,
+}
+
+/// Seals what can be sealed; at most `limit` ids that are new, and all late ones.
+pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
+    with_spi(|| {
+        // The highest id first, then the snapshot: see `gaps`.
+        let last_id = last_id_given_out()?;
+        let snapshot = NewestSnapshot::take();
+        let mut tree = TreeRow::load(snapshot.as_ptr())?;
+        let newest = StoredCheckpoint::newest(snapshot.as_ptr())?;
+        if newest.as_ref().map_or(0, |checkpoint| checkpoint.size) != tree.size {
+            return Err(out_of_step(&tree, newest.as_ref()));
+        }
+        if tree.must_wait_for_restore(snapshot.as_ptr()) {
+            return Ok(Done { tree_size: tree.size, more: false });
+        }
+        let _sealing = Sealing::begin();
+        let sealed = tree.size;
+        let round = Round {
+            snapshot: &snapshot,
+            tree,
+            newest,
+            signer: None,
+            writer: None,
+            ids: IdRanges::default(),
+            sealed,
+            memory: RowMemory::new(c"lead_audit sealing"),
+        };
+        round.report_earlier_failure();
+        round.publish_what_is_missing()?;
+        round.seal(last_id, limit)
+    })
+}
+
+/// The highest id that the sequence has given out. That ids grow with the order in which they are taken, whoever takes them, is what
+/// sealing rests on.
+///
+/// Not by SELECT last_value: that looks at the sequence's page without a lock, and while a process logs its taking of an id the page
+/// has, for a moment, a value that is up to 32 ahead.
+fn last_id_given_out() -> Result<i64, ServerError> {
+    let plan = Plan::prepare(
+        "SELECT coalesce(pg_catalog.pg_sequence_last_value(q.seqrelid), 0), \
+         q.seqincrement = 1 AND q.seqcache = 1 AND NOT q.seqcycle \
+         FROM pg_catalog.pg_sequence q WHERE q.seqrelid = 'lead_audit.entry_id_seq'::pg_catalog.regclass",
+        &[],
+    );
+    // A sequence is the same in every snapshot.
+    let snapshot = NewestSnapshot::take();
+    let rows = plan.read(snapshot.as_ptr(), &[]);
+    match (rows.get(0, 0), rows.get(0, 1)) {
+        // The very last id is one that no range can end with.
+        (Some(last_id), Some(true)) => Ok(i64::min(last_id, i64::MAX - 1)),
+        _ => Err(ServerError {
+            code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            message: "the sequence lead_audit.entry_id_seq does not give out ids one by one".to_owned(),
+            detail: Some(
+                "Entries can be sealed only if their ids are taken in ascending order, whatever the session.".to_owned(),
+            ),
+        }),
+    }
+}
+
+fn out_of_step(tree: &TreeRow, newest: Option<&StoredCheckpoint>) -> ServerError {
+    let newest = newest.map_or("there is no checkpoint".to_owned(), |c| format!("the newest checkpoint has {}", c.size));
+    ServerError {
+        code: PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+        message: "the tree of the audit log and its checkpoints do not belong together".to_owned(),
+        detail: Some(format!(
+            "The tree has {} leaves, and {newest}. While a database is being restored that is so for a moment.",
+            tree.size
+        )),
+    }
+}
+
+impl Round<'_> {
+    fn seal(mut self, last_id: i64, limit: Option<u64>) -> Result<Done, ServerError> {
+        let Some(in_progress) = self.snapshot.in_progress() else { return Ok(self.postpone()) };
+        let from = self.tree.looked_to;
+        let to = limit.map_or(last_id, |limit| last_id.min(from.saturating_add_unsigned(limit)));
+        let from_elsewhere = self.tree.is_from_elsewhere();
+        let late =
+            if from_elsewhere && !self.has_arrived() { Vec::new() } else { gaps::due(self.snap(), &self.tree, &in_progress) };
+        let settles = from_elsewhere && (self.tree.open_gaps == 0 || !late.is_empty());
+        if late.is_empty() && to <= from && !settles {
+            return Ok(Done { tree_size: self.sealed, more: false });
+        }
+
+        // SAFETY: the snapshot is active until the end of `run`.
+        let mut entries = unsafe { IdScan::open(relation_of_schema(c"entry"), self.snap())? };
+        for first_id in late {
+            let Some(gap) = OpenGap::load(self.snap(), first_id)? else { continue };
+            let mut missing = IdRanges::default();
+            for range in gap.ids.as_slice() {
+                self.take(&mut entries, *range, &mut missing)?;
+            }
+            if !gap.narrow(self.snap(), &missing, &in_progress, from_elsewhere) {
+                self.tree.open_gaps -= 1;
+            }
+        }
+        let mut missing = IdRanges::default();
+        if to > from {
+            self.take(&mut entries, IdRange { first: from + 1, last: to }, &mut missing)?;
+        }
+        drop(entries);
+        self.write_checkpoint()?;
+
+        self.tree.waits_for.retain(|xid| in_progress.binary_search(xid).is_ok());
+        let opened = gaps::open(self.snap(), &missing, &in_progress);
+        if opened > 0 {
+            self.tree.open_gaps += opened;
+            self.tree.waits_for = in_progress;
+        }
+        if !from_elsewhere || settles {
+            self.tree.settle_here();
+        }
+        self.tree.looked_to = to.max(from);
+        self.tree.size = self.sealed;
+        self.tree.store(self.snap());
+        // SAFETY: makes the commit wait until it is on disk, whatever synchronous_commit says: what leaves the database afterwards must
+        // not be taken back by a crash.
+        unsafe { pg_sys::ForceSyncCommit() };
+        Ok(Done { tree_size: self.sealed, more: to < last_id })
+    }
+
+    /// More transactions may be in progress than can be listed, because none has ended for long while one took very many ids. This one
+    /// ends with an id above theirs, and the next snapshot names those that are still running.
+    fn postpone(self) -> Done {
+        self.tree.store(self.snap());
+        Done { tree_size: self.sealed, more: true }
+    }
+
+    fn snap(&self) -> pg_sys::Snapshot {
+        self.snapshot.as_ptr()
+    }
+
+    /// Of a tree from elsewhere: whether the gaps, and the entries among which they are, have been restored too.
+    fn has_arrived(&self) -> bool {
+        let plan = Plan::prepare("SELECT true FROM lead_audit.entry WHERE id = $1", &[pg_sys::INT8OID]);
+        let has_entry = |id: i64| plan.read(self.snap(), &[id.into_datum()]).len() == 1;
+        gaps::are_complete(self.snap(), &self.tree) && self.newest.as_ref().is_none_or(|newest| has_entry(newest.last_id))
+    }
+
+    /// Takes the entries that are there in this range of ids; the ids that are not there go to `missing`.
+    fn take(&mut self, entries: &mut IdScan, range: IdRange, missing: &mut IdRanges) -> Result<(), ServerError> {
+        entries.range(range.first, range.last);
+        let mut next = range.first;
+        while let Some(id) = entries.next() {
+            missing.push_range(IdRange { first: next, last: id - 1 });
+            next = id + 1;
+            let index = EntryColumn::Checksum as usize;
+            let (values, nulls) = entries.columns(index + 1);
+            // SAFETY: the column is a bytea; what is detoasted is in memory that is emptied after each row.
+            let checksum: Option<Hash> =
+                self.memory.for_row(|| (!nulls[index]).then(|| unsafe { detoasted(values[index]) }.try_into().ok()).flatten());
+            match checksum {
+                Some(checksum) => self.push(id, &checksum)?,
+                None => pgrx::warning!("entry {id} is not sealed: its checksum is not 32 bytes long"),
+            }
+        }
+        missing.push_range(IdRange { first: next, last: range.last });
+        Ok(())
+    }
+
+    fn push(&mut self, id: i64, checksum: &Hash) -> Result<(), ServerError> {
+        if self.writer.is_none() {
+            self.writer = Some(self.resume()?);
+        }
+        if let Some(writer) = &mut self.writer {
+            writer.push(ledger::leaf_hash(checksum));
+            self.ids.push(id);
+            if writer.size() - self.sealed >= CHECKPOINT_ENTRIES || self.ids.as_slice().len() >= CHECKPOINT_RANGES {
+                self.write_checkpoint()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tree as it is stored, if it gives the newest checkpoint's root.
+    fn resume(&self) -> Result<TileWriter, ServerError> {
+        match &self.newest {
+            None => Ok(TileWriter::new()),
+            Some(newest) => TileWriter::resume(newest.size, &newest.root, StoredTiles::of(self.snap())).map_err(tree_is_damaged),
+        }
+    }
+
+    /// Writes the checkpoint of what has been taken since the last one, if anything has.
+    fn write_checkpoint(&mut self) -> Result<(), ServerError> {
+        if self.ids.is_empty() {
+            return Ok(());
+        }
+        if self.signer.is_none() {
+            self.signer = Some(self.signer_for_new_checkpoints()?);
+        }
+        let (Some(signer), Some(writer)) = (&self.signer, &mut self.writer) else { return Ok(()) };
+        let (size, root) = (writer.size(), writer.root());
+        let note = signer.note(size, &root)?;
+        let (ids, changed) = (std::mem::take(&mut self.ids), writer.take_changed());
+        let (snapshot, before) = (self.snapshot.as_ptr(), self.sealed);
+        self.memory.for_row(|| {
+            store_tiles(snapshot, changed);
+            StoredCheckpoint::store(snapshot, before, &ids, size, &root, &note);
+            let notify = Plan::prepare("SELECT pg_catalog.pg_notify($1, $2)", &[pg_sys::TEXTOID, pg_sys::TEXTOID]);
+            notify.write(snapshot, &[CHANNEL.into_datum(), note.as_str().into_datum()]);
+        });
+        after_commit::publish_later(Publication { size, note });
+        self.sealed = size;
+        Ok(())
+    }
+
+    fn signer_for_new_checkpoints(&self) -> Result<Signer, ServerError> {
+        let signer = Signer::of(&self.tree)?;
+        let former = self.newest.as_ref().and_then(|newest| newest.note.lines().next());
+        if let Some(former) = former.filter(|former| *former != signer.origin()) {
+            pgrx::warning!(
+                "the origin of the audit log changes from \"{former}\" to \"{}\": to those who follow it, it is another log",
+                signer.origin()
+            );
+        }
+        Ok(signer)
+    }
+
+    /// A failure to publish after an earlier commit becomes visible to everybody here.
+    fn report_earlier_failure(&self) {
+        if let Some(error) = after_commit::take_failure() {
+            self.tree.note_publishing_error(self.snap(), &error);
+        }
+    }
+
+    /// Checkpoints that were committed and have no file, because of a crash or a failure, are published with this transaction.
+    fn publish_what_is_missing(&self) -> Result<(), ServerError> {
+        let (Some(directory), Some(newest)) = (settings::CHECKPOINT_DIR.get(), &self.newest) else { return Ok(()) };
+        if after_commit::published_to(&directory) == Some(newest.size) || after_commit::is_waiting(newest.size) {
+            return Ok(());
+        }
+        let older = Plan::prepare(
+            "SELECT c.tree_size, c.note FROM lead_audit.checkpoint c WHERE c.tree_size < $1 ORDER BY c.tree_size DESC LIMIT 1",
+            &[pg_sys::INT8OID],
+        );
+        let is_missing = |publication: &Publication| match publication.look_in(&directory) {
+            Ok(Published::Yes) => false,
+            Ok(Published::No) => true,
+            // To write it says what is wrong.
+            Ok(Published::Another) | Err(_) => true,
+        };
+        let mut candidate = Publication { size: newest.size, note: newest.note.clone() };
+        if !is_missing(&candidate) {
+            after_commit::note_published_to(&directory, newest.size);
+            return Ok(());
+        }
+        let mut oldest_missing = candidate.size;
+        for _ in 1..LOOK_BACK {
+            pgrx::check_for_interrupts!();
+            let rows = older.read(self.snap(), &[(candidate.size as i64).into_datum()]);
+            let (Some(size), Some(note)) = (rows.get::<i64>(0, 0), rows.get(0, 1)) else { break };
+            candidate = Publication { size: size as u64, note };
+            if !is_missing(&candidate) {
+                break;
+            }
+            oldest_missing = candidate.size;
+        }
+        let missing = Plan::prepare(
+            "SELECT c.tree_size, c.note FROM lead_audit.checkpoint c WHERE c.tree_size >= $1 ORDER BY c.tree_size LIMIT $2",
+            &[pg_sys::INT8OID, pg_sys::INT8OID],
+        );
+        let rows = missing.read(self.snap(), &[(oldest_missing as i64).into_datum(), CATCH_UP.into_datum()]);
+        for row in 0..rows.len() {
+            if let (Some(size), Some(note)) = (rows.get::<i64>(row, 0), rows.get(row, 1)) {
+                after_commit::publish_later(Publication { size: size as u64, note });
+            }
+        }
+        Ok(())
+    }
+}

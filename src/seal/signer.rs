@@ -1,0 +1,110 @@
+//! Who signs: the log's origin and, where there is one, its key, from the settings.
+
+use super::tree_row::TreeRow;
+use crate::server::ServerError;
+use crate::settings;
+use ledger::checkpoint::{Checkpoint, CheckpointError};
+use ledger::merkle::Hash;
+use ledger::note::{KeyError, SigningKey, VerifierKey};
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Longest key file that is read, in bytes. The text of a key has about 100.
+const KEY_FILE_LIMIT: u64 = 4096;
+
+/// Makes checkpoints.
+pub struct Signer {
+    origin: String,
+    key: Option<SigningKey>,
+}
+
+impl Signer {
+    /// The one that the settings say, for this log.
+    pub fn of(tree: &TreeRow) -> Result<Self, ServerError> {
+        let origin = settings::ORIGIN.get();
+        let Some(path) = settings::SIGNING_KEY_FILE.get() else {
+            return Ok(Signer { origin: origin.unwrap_or_else(|| format!("lead_audit/{}", tree.log_id)), key: None });
+        };
+        let key = read_key(&path)?;
+        let name = key.verifier().name().to_owned();
+        match origin {
+            Some(origin) if origin != name => Err(ServerError {
+                code: PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
+                message: format!("the signing key is that of \"{name}\", not of \"{origin}\""),
+                detail: Some("The origin of a signed log is the name of its key. lead_audit.origin says another.".to_owned()),
+            }),
+            _ => Ok(Signer { origin: name, key: Some(key) }),
+        }
+    }
+
+    /// The log's origin.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The checkpoint of this tree, as the text that leaves the database.
+    pub fn note(&self, size: u64, root: &Hash) -> Result<String, ServerError> {
+        let checkpoint = Checkpoint::new(self.origin.clone(), size, *root).map_err(unfit)?;
+        match &self.key {
+            Some(key) => Ok(checkpoint.sign(key).map_err(unfit)?.to_string()),
+            None => Ok(checkpoint.to_string()),
+        }
+    }
+}
+
+/// The public key that checkpoints are to be signed with now; `None` if they are not signed.
+pub fn verifier_key() -> Result<Option<VerifierKey>, ServerError> {
+    match settings::SIGNING_KEY_FILE.get() {
+        Some(path) => Ok(Some(read_key(&path)?.verifier().clone())),
+        None => Ok(None),
+    }
+}
+
+fn unfit(error: CheckpointError) -> ServerError {
+    ServerError {
+        code: PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
+        message: "no checkpoint can be made with this origin or key".to_owned(),
+        detail: Some(format!("{error}.")),
+    }
+}
+
+/// Reads a signing key, unless others can read it too.
+fn read_key(path: &str) -> Result<SigningKey, ServerError> {
+    let refused = |detail: String| ServerError {
+        code: PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
+        message: format!("the signing key file \"{path}\" cannot be used"),
+        detail: Some(detail),
+    };
+    let file = File::open(path).map_err(|error| refused(format!("{error}.")))?;
+    let metadata = file.metadata().map_err(|error| refused(format!("{error}.")))?;
+    if !metadata.is_file() {
+        return Err(refused("It is not a regular file.".to_owned()));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        let mode = metadata.mode() & 0o777;
+        return Err(refused(format!("Its mode is {mode:04o}: others than its owner may use it. It must be 0600 or less.")));
+    }
+    let real = Path::new(path).canonicalize().map_err(|error| refused(format!("{error}.")))?;
+    if data_directory().is_some_and(|data| real.starts_with(data)) {
+        return Err(refused("It lies inside the data directory, so whoever copies that has the key.".to_owned()));
+    }
+    let mut text = String::new();
+    file.take(KEY_FILE_LIMIT).read_to_string(&mut text).map_err(|error| refused(format!("{error}.")))?;
+    // The key must not be named by the message.
+    SigningKey::from_text(&text).map_err(|error: KeyError| refused(format!("It does not hold a signing key: {error}.")))
+}
+
+fn data_directory() -> Option<std::path::PathBuf> {
+    // SAFETY: set when the server starts, and never changed.
+    let data = unsafe {
+        if pg_sys::DataDir.is_null() {
+            return None;
+        }
+        CStr::from_ptr(pg_sys::DataDir)
+    };
+    Path::new(data.to_str().ok()?).canonicalize().ok()
+}

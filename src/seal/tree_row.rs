@@ -1,0 +1,142 @@
+//! The one row of `lead_audit.tree`: the log's identity and how far sealing is.
+
+use crate::journal::relation_of_schema;
+use crate::server::{Plan, ServerError};
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::{IntoDatum, PgSqlErrorCode, Uuid, pg_sys};
+
+/// That row.
+pub struct TreeRow {
+    /// Identity of the log.
+    pub log_id: Uuid,
+    /// When the row was made.
+    created_at: TimestampWithTimeZone,
+    /// A restore has made the extension and has not brought the tree yet.
+    pub awaits_restore: bool,
+    /// Leaves in the tree.
+    pub size: u64,
+    /// Ids up to this one have been looked at.
+    pub looked_to: i64,
+    /// Rows of open_gap.
+    pub open_gaps: i64,
+    /// Transactions whose end makes it worth while to look at open gaps again.
+    pub waits_for: Vec<u64>,
+    /// Where that was written.
+    home: Option<String>,
+    /// Whether there are other rows, which a restore has left.
+    has_others: bool,
+}
+
+/// Whether this database has the tables of the tree: those of version 0.1 had not.
+pub fn tree_exists() -> bool {
+    relation_of_schema(c"tree") != pg_sys::InvalidOid
+}
+
+/// Where ids of transactions mean something: this cluster and database.
+fn here() -> String {
+    // SAFETY: read a value of the control file and a variable of the session.
+    unsafe { format!("{}/{}", pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId.to_u32()) }
+}
+
+/// A transaction's id as PostgreSQL's bigint, which no id ever fills.
+pub fn to_bigint(xid: u64) -> i64 {
+    xid as i64
+}
+
+impl TreeRow {
+    /// Reads it.
+    pub fn load(snapshot: pg_sys::Snapshot) -> Result<Self, ServerError> {
+        let plan = Plan::prepare(
+            "SELECT log_id, created_at, awaits_restore, tree_size, looked_to, open_gaps::bigint, waits_for, home, \
+             count(*) OVER () > 1 FROM lead_audit.tree ORDER BY tree_size DESC, created_at, log_id LIMIT 1",
+            &[],
+        );
+        let rows = plan.read(snapshot, &[]);
+        let row = || {
+            Some(TreeRow {
+                log_id: rows.get(0, 0)?,
+                created_at: rows.get(0, 1)?,
+                awaits_restore: rows.get(0, 2)?,
+                size: u64::try_from(rows.get::<i64>(0, 3)?).ok()?,
+                looked_to: rows.get(0, 4)?,
+                open_gaps: rows.get(0, 5)?,
+                waits_for: rows.get::<Vec<i64>>(0, 6)?.into_iter().map(|xid| xid as u64).collect(),
+                home: rows.get(0, 7),
+                has_others: rows.get(0, 8)?,
+            })
+        };
+        row().ok_or_else(|| ServerError {
+            code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            message: "the audit log has no identity".to_owned(),
+            detail: Some("lead_audit.tree has no row, or one that sealing has not written.".to_owned()),
+        })
+    }
+
+    /// Whether the ids of transactions in the open gaps are those of another cluster or database: then they mean nothing.
+    pub fn is_from_elsewhere(&self) -> bool {
+        self.home.as_ref().is_some_and(|home| *home != here())
+    }
+
+    /// Takes note that the ids of transactions are those of this cluster and database from now on.
+    pub fn settle_here(&mut self) {
+        self.home = Some(here());
+    }
+
+    /// Whether a restore that made the extension will still bring the tree. That it will not shows an entry that is younger than
+    /// the extension: entries that are restored are older.
+    pub fn must_wait_for_restore(&mut self, snapshot: pg_sys::Snapshot) -> bool {
+        if self.awaits_restore {
+            let plan = Plan::prepare(
+                "SELECT occurred_at > $1 FROM lead_audit.entry ORDER BY id DESC LIMIT 1",
+                &[pg_sys::TIMESTAMPTZOID],
+            );
+            let lives: Option<bool> = plan.read(snapshot, &[self.created_at.into_datum()]).get(0, 0);
+            self.awaits_restore = lives != Some(true);
+        }
+        self.awaits_restore
+    }
+
+    /// Writes it. Rows of other logs, which never grew, go.
+    pub fn store(&self, snapshot: pg_sys::Snapshot) {
+        let waits_for: Vec<i64> = self.waits_for.iter().copied().map(to_bigint).collect();
+        let update = Plan::prepare(
+            "UPDATE lead_audit.tree SET awaits_restore = $2, tree_size = $3, looked_to = $4, open_gaps = $5, waits_for = $6, \
+             home = $7 WHERE log_id = $1",
+            &[
+                pg_sys::UUIDOID,
+                pg_sys::BOOLOID,
+                pg_sys::INT8OID,
+                pg_sys::INT8OID,
+                pg_sys::INT8OID,
+                pg_sys::INT8ARRAYOID,
+                pg_sys::TEXTOID,
+            ],
+        );
+        update.write(
+            snapshot,
+            &[
+                self.log_id.into_datum(),
+                self.awaits_restore.into_datum(),
+                (self.size as i64).into_datum(),
+                self.looked_to.into_datum(),
+                self.open_gaps.into_datum(),
+                waits_for.into_datum(),
+                self.home.clone().into_datum(),
+            ],
+        );
+        if self.has_others {
+            let delete = Plan::prepare("DELETE FROM lead_audit.tree WHERE log_id <> $1 AND tree_size = 0", &[pg_sys::UUIDOID]);
+            delete.write(snapshot, &[self.log_id.into_datum()]);
+        }
+    }
+
+    /// Counts a failure to publish.
+    pub fn note_publishing_error(&self, snapshot: pg_sys::Snapshot, error: &str) {
+        let update = Plan::prepare(
+            "UPDATE lead_audit.tree SET publishing_errors = publishing_errors + 1, last_publishing_error = $2, \
+             last_publishing_error_at = pg_catalog.clock_timestamp() WHERE log_id = $1",
+            &[pg_sys::UUIDOID, pg_sys::TEXTOID],
+        );
+        update.write(snapshot, &[self.log_id.into_datum(), error.into_datum()]);
+    }
+}

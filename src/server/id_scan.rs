@@ -1,0 +1,111 @@
+//! Reading a table in the order of its ids, below SQL: the rows come one by one whatever the planner would do, and no right,
+//! policy or rule stands in between.
+
+use super::{OpenRelation, ServerError};
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+/// A scan of a table by its primary key, which is one bigint column.
+pub struct IdScan {
+    table: OpenRelation,
+    index: pg_sys::Relation,
+    scan: pg_sys::IndexScanDesc,
+    slot: *mut pg_sys::TupleTableSlot,
+}
+
+impl IdScan {
+    /// Opens it. It has no rows before [`range`](Self::range).
+    ///
+    /// # Safety
+    /// The snapshot must be active or registered, and outlive the scan.
+    pub unsafe fn open(table: pg_sys::Oid, snapshot: pg_sys::Snapshot) -> Result<Self, ServerError> {
+        let table = OpenRelation::open(table, pg_sys::AccessShareLock);
+        // SAFETY: table and index are open and locked until the end of the transaction; both are closed in `drop`.
+        unsafe {
+            let index = pg_sys::RelationGetPrimaryKeyIndex(table.as_ptr());
+            if index == pg_sys::InvalidOid {
+                return Err(no_key(&table));
+            }
+            let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let key = (*(*index).rd_index).indkey.values.as_slice(1)[0];
+            if (*index).rd_index.read().indnkeyatts != 1 || (*(*index).rd_opcintype) != pg_sys::INT8OID || key != 1 {
+                pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
+                return Err(no_key(&table));
+            }
+            let slot = pg_sys::table_slot_create(table.as_ptr(), std::ptr::null_mut());
+            let scan = pg_sys::index_beginscan(table.as_ptr(), index, snapshot, 2, 0);
+            Ok(IdScan { table, index, scan, slot })
+        }
+    }
+
+    /// Begins anew: with the rows whose id is from … to …, both included.
+    pub fn range(&mut self, first: i64, last: i64) {
+        // SAFETY: the scan was begun with two keys; index_rescan copies them.
+        unsafe {
+            let mut keys: [pg_sys::ScanKeyData; 2] = std::mem::zeroed();
+            let at_least = (pg_sys::BTGreaterEqualStrategyNumber, pg_sys::F_INT8GE, first);
+            let at_most = (pg_sys::BTLessEqualStrategyNumber, pg_sys::F_INT8LE, last);
+            for (key, (strategy, function, bound)) in keys.iter_mut().zip([at_least, at_most]) {
+                let function = pg_sys::Oid::from(function);
+                pg_sys::ScanKeyInit(key, 1, strategy as pg_sys::StrategyNumber, function, pg_sys::Datum::from(bound));
+            }
+            pg_sys::index_rescan(self.scan, keys.as_mut_ptr(), 2, std::ptr::null_mut(), 0);
+        }
+    }
+
+    /// The next row's id, or `None` after the last. A cancel is heard here.
+    pub fn next(&mut self) -> Option<i64> {
+        pgrx::check_for_interrupts!();
+        // SAFETY: the scan and the slot are open; a row that was found has a first column, which is never NULL.
+        unsafe {
+            if !pg_sys::index_getnext_slot(self.scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
+                return None;
+            }
+            pg_sys::slot_getsomeattrs_int(self.slot, 1);
+            Some((*(*self.slot).tts_values).value() as i64)
+        }
+    }
+
+    /// The row type.
+    pub fn tuple_desc(&self) -> pg_sys::TupleDesc {
+        self.table.tuple_desc()
+    }
+
+    /// The first `count` columns of the present row, and which are NULL. They stay until the next row is asked for.
+    pub fn columns(&self, count: usize) -> (&[pg_sys::Datum], &[bool]) {
+        // SAFETY: there is a present row; no more columns are taken than the row type has, and the slot holds as many.
+        unsafe {
+            let count = count.min((*self.tuple_desc()).natts as usize);
+            if usize::try_from((*self.slot).tts_nvalid).unwrap_or(0) < count {
+                pg_sys::slot_getsomeattrs_int(self.slot, count as i32);
+            }
+            (
+                std::slice::from_raw_parts((*self.slot).tts_values, count),
+                std::slice::from_raw_parts((*self.slot).tts_isnull, count),
+            )
+        }
+    }
+}
+
+impl Drop for IdScan {
+    fn drop(&mut self) {
+        // While an error is on its way, the (sub)transaction's abort gives all of it back.
+        if !std::thread::panicking() {
+            // SAFETY: opened by us and not closed since; the locks stay.
+            unsafe {
+                pg_sys::index_endscan(self.scan);
+                pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+                pg_sys::index_close(self.index, pg_sys::NoLock as pg_sys::LOCKMODE);
+            }
+        }
+    }
+}
+
+fn no_key(table: &OpenRelation) -> ServerError {
+    // SAFETY: an open relation has a name.
+    let name = unsafe { std::ffi::CStr::from_ptr((*(*table.as_ptr()).rd_rel).relname.data.as_ptr()) };
+    ServerError {
+        code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        message: format!("lead_audit.{} has no primary key on its first column", name.to_string_lossy()),
+        detail: Some("The library reads it in the order of that key.".to_owned()),
+    }
+}

@@ -1,0 +1,135 @@
+//! The settings of sealing. A superuser's: who could change them could have checkpoints signed by another key, written over
+//! the files that the server may write, or not leave the database at all.
+
+use super::{TextSetting, accept};
+use crate::seal::fits_folder;
+use ledger::note::is_key_name;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
+use std::ffi::{CStr, c_char, c_void};
+use std::path::Path;
+use std::time::Duration;
+
+/// `lead_audit.signing_key_file`.
+pub static SIGNING_KEY_FILE: TextSetting = TextSetting::new();
+/// `lead_audit.checkpoint_dir`.
+pub static CHECKPOINT_DIR: TextSetting = TextSetting::new();
+/// `lead_audit.origin`.
+pub static ORIGIN: TextSetting = TextSetting::new();
+static SEAL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
+
+/// How often the background worker seals; `None` if it does not.
+pub fn seal_interval() -> Option<Duration> {
+    match SEAL_INTERVAL.get() {
+        milliseconds if milliseconds > 0 => Some(Duration::from_millis(milliseconds as u64)),
+        _ => None,
+    }
+}
+
+/// Defines them.
+pub fn define() {
+    define_text(
+        c"lead_audit.signing_key_file",
+        c"File with the key that checkpoints are signed with.",
+        c"An absolute path, outside of the data directory, that only the server's user can read. Empty: checkpoints are not signed.",
+        &SIGNING_KEY_FILE,
+        check_path,
+    );
+    define_text(
+        c"lead_audit.checkpoint_dir",
+        c"Directory that checkpoints are written to.",
+        c"An absolute path. Each log has a folder there, each checkpoint a file. Empty: none is written.",
+        &CHECKPOINT_DIR,
+        check_path,
+    );
+    define_text(
+        c"lead_audit.origin",
+        c"Name of this database's audit log in its checkpoints.",
+        c"With a signing key it is the key's name. Empty: that name or, without a key, lead_audit/ and the log's id.",
+        &ORIGIN,
+        check_origin,
+    );
+    GucRegistry::define_int_guc(
+        c"lead_audit.seal_interval",
+        c"Time from one sealing by the background worker to the next.",
+        c"0: it does not seal.",
+        &SEAL_INTERVAL,
+        0,
+        24 * 60 * 60 * 1000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+}
+
+type Check = unsafe extern "C-unwind" fn(*mut *mut c_char, *mut *mut c_void, pg_sys::GucSource::Type) -> bool;
+
+fn define_text(name: &'static CStr, short: &'static CStr, long: &'static CStr, setting: &'static TextSetting, check: Check) {
+    // SAFETY: all strings and the variable are static; the hook has the signature that Postgres asks for.
+    unsafe {
+        pg_sys::DefineCustomStringVariable(
+            name.as_ptr(),
+            short.as_ptr(),
+            long.as_ptr(),
+            setting.0.as_ptr(),
+            std::ptr::null(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GUC_SUPERUSER_ONLY as i32,
+            Some(check),
+            None,
+            None,
+        );
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn check_path(
+    value: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: Postgres passes a pointer to the new value.
+    unsafe { accept(value, is_absolute) }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn check_origin(
+    value: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: Postgres passes a pointer to the new value.
+    unsafe { accept(value, is_origin) }
+}
+
+fn is_absolute(path: &str) -> Result<(), String> {
+    if Path::new(path).is_absolute() { Ok(()) } else { Err("It must be an absolute path.".to_owned()) }
+}
+
+fn is_origin(origin: &str) -> Result<(), String> {
+    if !is_key_name(origin) {
+        return Err("It must have no space, no plus sign and no control character.".to_owned());
+    }
+    if fits_folder(origin) { Ok(()) } else { Err("It is too long for the name of a folder.".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_the_name_of_a_key() {
+        for good in ["lead_audit/7d4c1f0e-52a9-4b7e-9d3b-0c6f5e1a2b84", "example.org/crm", "é"] {
+            assert!(is_origin(good).is_ok(), "{good}");
+        }
+        for bad in ["a b", "a+b", "a\nb", &"x".repeat(256)] {
+            assert!(is_origin(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn paths_do_not_depend_on_where_the_server_was_started() {
+        assert!(is_absolute("/var/lib/checkpoints").is_ok());
+        for bad in ["checkpoints", "./x", "~/x"] {
+            assert!(is_absolute(bad).is_err(), "{bad}");
+        }
+    }
+}
