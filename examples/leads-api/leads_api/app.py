@@ -33,7 +33,7 @@ def create_app(settings: Settings) -> FastAPI:
         await writer.dispose()
         await auditor.dispose()
 
-    app = FastAPI(title="Leads", lifespan=lifespan)
+    app = FastAPI(title="Leads", lifespan=lifespan, docs_url=None, redoc_url=None)  # those pages load scripts from elsewhere
     app.state.leads = LeadRepository(async_sessionmaker(writer, class_=AsyncSession, expire_on_commit=False))
     app.state.trail = Trail(auditor)
     # lead_audit: each request has its user, address, user agent and id. What is added later sees a request earlier, and

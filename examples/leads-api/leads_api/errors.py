@@ -14,6 +14,16 @@ class NoSuchLead(LeadError):
         super().__init__(f"There is no lead {lead_id}.")
 
 
+class NoSuchEntry(LeadError):
+    def __init__(self, lead_id: str, entry_id: int) -> None:
+        super().__init__(f"The history of lead {lead_id} has no entry {entry_id}.")
+
+
+class NotSealed(LeadError):
+    def __init__(self, entry_id: int) -> None:
+        super().__init__(f"Entry {entry_id} is not sealed yet. Ask again in a second or two.")
+
+
 class Taken(LeadError):
     """A unique column has that value already. The attempt is in the audit trail: the database saw it fail."""
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
-from leads_api.errors import BadFile, LeadError, NoSuchLead, Stale, Taken, WrongState
+from leads_api.errors import BadFile, LeadError, NoSuchEntry, NoSuchLead, NotSealed, Stale, Taken, WrongState
 from leads_api.routes.common import LoginRequired
 from leads_api.routes.pages import error_page
 from leads_api.schemas import LeadOut
 
-STATUS = {NoSuchLead: 404, Taken: 409, Stale: 412, WrongState: 409, BadFile: 422}
+STATUS = {NoSuchLead: 404, NoSuchEntry: 404, NotSealed: 409, Taken: 409, Stale: 412, WrongState: 409, BadFile: 422}
 
 
 def add_failure_handlers(app: FastAPI) -> None:
@@ -28,6 +29,14 @@ def add_failure_handlers(app: FastAPI) -> None:
             case BadFile():
                 body["problems"] = error.problems
         return JSONResponse(body, status)
+
+    # FastAPI's own answer repeats what was sent, which may not even be text.
+    @app.exception_handler(RequestValidationError)
+    async def wrong_request(request: Request, error: RequestValidationError) -> Response:
+        problems = [{"loc": problem["loc"], "msg": problem["msg"].removeprefix("Value error, ")} for problem in error.errors()]
+        if not _wants_json(request):
+            return error_page(request, 422, "This address or form is not one of ours.")
+        return JSONResponse({"detail": problems}, 422)
 
     @app.exception_handler(LoginRequired)
     async def login_required(request: Request, error: LoginRequired) -> Response:

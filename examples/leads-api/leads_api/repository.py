@@ -71,6 +71,10 @@ class LeadRepository:
         async with self._sessions() as session:
             return await self._get(session, lead_id)
 
+    async def find(self, lead_id: str) -> Lead | None:
+        async with self._sessions() as session:
+            return await session.get(Lead, lead_id)
+
     async def create(self, draft: LeadDraft, by: str) -> Lead:
         try:
             async with self._sessions.begin() as session:

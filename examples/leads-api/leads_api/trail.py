@@ -13,8 +13,10 @@ from typing import Any
 from lead_audit.entry import Change, Entry, Fault
 from lead_audit.trail import check_async, select_history, select_log, verify_async
 from sqlalchemy import Select, func, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from leads_api.errors import NoSuchEntry, NotSealed
 from leads_api.models import Lead
 
 PAGE_SIZE = 50
@@ -103,9 +105,22 @@ class Trail:
             checks = await check_async(connection, Lead, lead_id)
             changed = [check.id for check in checks if not check.intact]
             faults = [fault for entry_id in changed for fault in await verify_async(connection, entry_id, entry_id)]
-            can_seal = await connection.scalar(text("SELECT to_regclass('lead_audit.checkpoint') IS NOT NULL"))
-            checkpoint = (await connection.execute(text(_CHECKPOINT))).one_or_none() if can_seal else None
+            checkpoint = (await connection.execute(text(_CHECKPOINT))).one_or_none()
         return Verification(len(checks), faults, _checkpoint(checkpoint) if checkpoint else None)
+
+    async def inclusion_proof(self, lead_id: str, entry_id: int) -> str:
+        """What shows to somebody without access to the database that this entry of the lead's is in the log: a C2SP tlog-proof."""
+        async with self._auditor.connect() as connection:
+            history = select_history(Lead, lead_id)
+            if not (await connection.execute(history.where(history.selected_columns.id == entry_id))).first():
+                raise NoSuchEntry(lead_id, entry_id)
+            try:
+                proof: str = await connection.scalar(text("SELECT lead_audit.inclusion_proof(:id)"), {"id": entry_id})
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) == "55000":
+                    raise NotSealed(entry_id) from error
+                raise
+            return proof
 
     async def _newest(self, entries: Select[Any], limit: int) -> Sequence[Event]:
         entry_id = entries.selected_columns.id
@@ -130,9 +145,12 @@ def _event(entry: Entry, is_intact: bool) -> Event:
 
 def _changes(entry: Entry) -> Sequence[Change]:
     """Of an edit the columns that changed; of a row that came or went, those that have a value."""
-    old, new = entry.old_values or {}, entry.new_values or {}
-    changes = list(entry.changes) or [Change(column, old.get(column), new.get(column)) for column in {**old, **new}]
-    changes = [change for change in changes if change.old is not None or change.new is not None]
+    if entry.operation == "UPDATE":
+        changes = list(entry.changes)
+    else:
+        old, new = entry.old_values or {}, entry.new_values or {}
+        changes = [Change(column, old.get(column), new.get(column)) for column in {**old, **new}]
+        changes = [change for change in changes if change.old is not None or change.new is not None]
     order = {column: place for place, column in enumerate(COLUMNS)}
     return sorted(changes, key=lambda change: (order.get(change.column, len(order)), change.column))
 

@@ -123,3 +123,23 @@ def test_what_users_type_is_text(maria: Person) -> None:
     assert "<script>alert" not in page.text and "<img src=x" not in page.text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.text
     assert "default-src 'self'" in page.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/leads/%00", "/api/leads/%00", "/api/leads/%ff", "/?search=%00", "/api/leads?search=%00&status=%00", "/api/leads?search=%ff",
+        "/api/leads?page=99999999999999999999", "/api/leads/x/history?before=99999999999999999999", "/leads/x?before=-1", "/leads/x/edit",
+        "/static/../app.py", "/static/%2e%2e/app.py", "/api/leads/" + "x" * 10_000,
+    ],
+)  # fmt: skip
+def test_odd_addresses_are_no_errors_of_ours(maria: Person, address: str) -> None:
+    assert maria.client.get(address).status_code < 500
+
+
+@pytest.mark.parametrize("content", [b'{"company_name": "\\ud800"}', b'{"company_name": "\\u0000"}', b"{", b"[]", b"\\xff", b'{"email": 1}'])
+def test_odd_bodies_are_no_errors_of_ours(maria: Person, content: bytes) -> None:
+    answer = maria.client.post("/api/leads", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    form = {"company_name": content, "is_manual": "perhaps", "enrichment_status": "?"}
+    assert maria.client.post("/leads/new", data=form).status_code == 422

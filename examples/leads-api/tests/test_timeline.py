@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 from datetime import datetime
 from typing import Any
 
@@ -11,11 +13,16 @@ import psycopg
 import pytest
 
 from leads_api.setup_database import READER, WRITER
-from tests.conftest import DATABASE, Database, Person
+from tests.conftest import DATABASE, Database, Person, wait_for
 
 
 def changes(event: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {change["column"]: (change["old"], change["new"]) for change in event["changes"]}
+    return {change["column"]: (plain(change["column"], change["old"]), plain(change["column"], change["new"])) for change in event["changes"]}
+
+
+def plain(column: str, value: Any) -> Any:
+    """Times as times: PostgreSQL writes no zeros at their end, Python does."""
+    return datetime.fromisoformat(value) if value and column.endswith("_at") else value
 
 
 def test_each_event_is_right_in_every_field(maria: Person, tom: Person, database: Database) -> None:
@@ -25,23 +32,26 @@ def test_each_event_is_right_in_every_field(maria: Person, tom: Person, database
     back = tom.restore(gone).json()
     events = tom.history(lead["id"])
 
+    def time(state: dict[str, Any], column: str) -> datetime:
+        return datetime.fromisoformat(state[column])
+
     assert [event["kind"] for event in events] == ["created", "edited", "deleted", "restored"]
     assert changes(events[0]) == {
         "id": (None, lead["id"]), "company_name": (None, "Field"), "email": (None, "field@timeline.example"), "is_manual": (None, True),
         "enrichment_status": (None, "PENDING"), "is_deleted": (None, False), "created_by": (None, "maria"), "updated_by": (None, "maria"),
-        "created_at": (None, lead["created_at"]), "updated_at": (None, lead["updated_at"]),
+        "created_at": (None, time(lead, "created_at")), "updated_at": (None, time(lead, "updated_at")),
     }  # fmt: skip
     assert changes(events[1]) == {
         "company_name": ("Field", "Fields"), "is_manual": (True, False), "updated_by": ("maria", "tom"),
-        "updated_at": (lead["updated_at"], edited["updated_at"]),
+        "updated_at": (time(lead, "updated_at"), time(edited, "updated_at")),
     }  # fmt: skip
     assert changes(events[2]) == {
-        "is_deleted": (False, True), "deleted_by": (None, "maria"), "deleted_at": (None, gone["deleted_at"]), "updated_by": ("tom", "maria"),
-        "updated_at": (edited["updated_at"], gone["updated_at"]),
+        "is_deleted": (False, True), "deleted_by": (None, "maria"), "deleted_at": (None, time(gone, "deleted_at")), "updated_by": ("tom", "maria"),
+        "updated_at": (time(edited, "updated_at"), time(gone, "updated_at")),
     }  # fmt: skip
     assert changes(events[3]) == {
-        "is_deleted": (True, False), "deleted_by": ("maria", None), "deleted_at": (gone["deleted_at"], None), "updated_by": ("maria", "tom"),
-        "updated_at": (gone["updated_at"], back["updated_at"]),
+        "is_deleted": (True, False), "deleted_by": ("maria", None), "deleted_at": (time(gone, "deleted_at"), None), "updated_by": ("maria", "tom"),
+        "updated_at": (time(gone, "updated_at"), time(back, "updated_at")),
     }  # fmt: skip
 
     said = [(event["user_id"], event["user_ip"], event["user_agent"]) for event in events]
@@ -102,6 +112,9 @@ def test_what_goes_around_the_application_is_there_too(maria: Person, database: 
     assert changes(events[1]) == {"company_name": ("Around", "By hand")}
     assert changes(events[2])["company_name"] == ("By hand", None)
     assert {event["db_session_user"] for event in events[1:]} == {"postgres"}
+    page = maria.client.get(f"/leads/{lead['id']}")
+    assert page.status_code == 200, "the row is gone, its history is not"
+    assert "Gone for good" in page.text and "removed the row for good" in page.text and "Not through the application" in page.text
 
 
 def test_a_long_timeline_comes_in_parts(maria: Person, database: Database) -> None:
@@ -138,6 +151,46 @@ def test_a_changed_entry_is_named(maria: Person, database: Database) -> None:
     assert [event["is_intact"] for event in maria.history(lead["id"])] == [True, False]
     page = maria.client.get(f"/leads/{lead['id']}").text
     assert "The trail was tampered with" in page and f'href="#entry-{victim}"' in page and "This entry was changed" in page
+
+
+def test_an_entry_can_be_proved_to_be_in_the_log(maria: Person, tom: Person, database: Database) -> None:
+    lead = maria.create(company_name="Proof")
+    [entry] = database.entries(lead["id"])
+    url = f"/api/leads/{lead['id']}/history/{entry['id']}/proof"
+    answer = wait_for(lambda: found if (found := maria.client.get(url)).status_code != 409 else None)  # until the worker has sealed it
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-disposition"] == f'attachment; filename="entry-{entry["id"]}.tlog-proof"'
+
+    proof, checkpoint = answer.text.split("\n\n", 1)
+    index = int(next(line for line in proof.splitlines() if line.startswith("index ")).split()[1])
+    hashes = [base64.b64decode(line) for line in proof.splitlines() if len(line) == 44]
+    size, root = int(checkpoint.splitlines()[1]), base64.b64decode(checkpoint.splitlines()[2])
+    assert root_of(bytes(entry["checksum"]), index, size, hashes) == root
+    [[stored]] = [row.values() for row in database.rows("SELECT root FROM lead_audit.checkpoint WHERE tree_size = %s", size)]
+    assert stored == root
+
+    shown = maria.client.get(f"/api/leads/{lead['id']}/verification").json()["checkpoint"]
+    assert shown["tree_size"] >= size and shown["is_signed"] is False
+    other = tom.create(company_name="Other")
+    assert tom.client.get(f"/api/leads/{other['id']}/history/{entry['id']}/proof").status_code == 404, "of another lead"
+    assert maria.client.get(f"/leads/{lead['id']}/history/{entry['id']}/proof").text.splitlines()[1] == proof.splitlines()[1]
+
+
+def root_of(leaf: bytes, index: int, size: int, hashes: list[bytes]) -> bytes:
+    """The root that a proof leads to, worked out as RFC 9162, section 2.1.3.2, has it."""
+    fn, sn = index, size - 1
+    root = hashlib.sha256(b"\0" + leaf).digest()
+    for sibling in hashes:
+        assert sn > 0
+        if fn & 1 or fn == sn:
+            root = hashlib.sha256(b"\1" + sibling + root).digest()
+            while not fn & 1 and fn:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            root = hashlib.sha256(b"\1" + root + sibling).digest()
+        fn, sn = fn >> 1, sn >> 1
+    assert sn == 0
+    return root
 
 
 @pytest.mark.parametrize(

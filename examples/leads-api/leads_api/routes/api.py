@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, Header, HTTPException, Response, UploadFile
+from fastapi.responses import PlainTextResponse
 
 from leads_api.csv_file import MAX_BYTES, read_leads
 from leads_api.models import Lead
-from leads_api.routes.common import AuditTrail, Leads, User, Wanted
+from leads_api.routes.common import AuditTrail, Before, EntryId, LeadId, Leads, PageNumber, User, Wanted, proof_file
 from leads_api.schemas import Imported, LeadChanges, LeadDraft, LeadOut, LeadPage
 from leads_api.trail import Event, Verification
 
 router = APIRouter(prefix="/api", tags=["leads"])
-PageNumber = Annotated[int, Query(ge=1, le=100_000)]
 
 
 def seen_version(if_match: Annotated[str | None, Header()] = None) -> str:
@@ -50,30 +50,36 @@ async def import_leads(file: UploadFile, leads: Leads, user: User) -> Imported:
 
 
 @router.get("/leads/{lead_id}", response_model=LeadOut)
-async def get_lead(lead_id: str, leads: Leads, user: User, response: Response) -> Lead:
+async def get_lead(lead_id: LeadId, leads: Leads, user: User, response: Response) -> Lead:
     return _with_etag(await leads.get(lead_id), response)
 
 
 @router.patch("/leads/{lead_id}", response_model=LeadOut)
-async def edit_lead(lead_id: str, changes: LeadChanges, version: SeenVersion, leads: Leads, user: User, response: Response) -> Lead:
+async def edit_lead(lead_id: LeadId, changes: LeadChanges, version: SeenVersion, leads: Leads, user: User, response: Response) -> Lead:
     return _with_etag(await leads.edit(lead_id, version, changes, user), response)
 
 
 @router.delete("/leads/{lead_id}", response_model=LeadOut)
-async def delete_lead(lead_id: str, version: SeenVersion, leads: Leads, user: User, response: Response) -> Lead:
+async def delete_lead(lead_id: LeadId, version: SeenVersion, leads: Leads, user: User, response: Response) -> Lead:
     return _with_etag(await leads.delete(lead_id, version, user), response)
 
 
 @router.post("/leads/{lead_id}/restore", response_model=LeadOut)
-async def restore_lead(lead_id: str, version: SeenVersion, leads: Leads, user: User, response: Response) -> Lead:
+async def restore_lead(lead_id: LeadId, version: SeenVersion, leads: Leads, user: User, response: Response) -> Lead:
     return _with_etag(await leads.restore(lead_id, version, user), response)
 
 
 @router.get("/leads/{lead_id}/history", tags=["audit"])
-async def history(lead_id: str, trail: AuditTrail, user: User, before: int | None = None) -> list[Event]:
+async def history(lead_id: LeadId, trail: AuditTrail, user: User, before: Before = None) -> list[Event]:
     return list((await trail.timeline(lead_id, before)).events)
 
 
 @router.get("/leads/{lead_id}/verification", tags=["audit"])
-async def verification(lead_id: str, trail: AuditTrail, user: User) -> Verification:
+async def verification(lead_id: LeadId, trail: AuditTrail, user: User) -> Verification:
     return await trail.verification(lead_id)
+
+
+@router.get("/leads/{lead_id}/history/{entry_id}/proof", tags=["audit"], response_class=PlainTextResponse)
+async def inclusion_proof(lead_id: LeadId, entry_id: EntryId, trail: AuditTrail, user: User) -> Response:
+    """A C2SP tlog-proof: with the entry and the log's public key it shows that the entry is in the log."""
+    return proof_file(entry_id, await trail.inclusion_proof(lead_id, entry_id))

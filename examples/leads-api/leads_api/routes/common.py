@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, HTTPException, Path, Query, Request
+from fastapi.responses import PlainTextResponse
 
 from leads_api.repository import LeadFilter, LeadRepository
 from leads_api.trail import Trail
@@ -33,7 +34,20 @@ def _user(request: Request) -> str:
     return user
 
 
-def _filter(search: str = "", status: str = "", source: str = "", deleted: bool = False) -> LeadFilter:
+# What is looked for; PostgreSQL's texts have no NUL.
+Text = Annotated[str, Query(max_length=500, pattern=r"^[^\x00]*$")]
+LeadId = Annotated[str, Path(max_length=500, pattern=r"^[^\x00]+$")]
+EntryId = Annotated[int, Path(ge=0, lt=2**63)]
+Before = Annotated[int | None, Query(ge=0, lt=2**63)]
+PageNumber = Annotated[int, Query(ge=1, le=100_000)]
+
+
+def proof_file(entry_id: int, proof: str) -> PlainTextResponse:
+    """Something to be saved and handed on."""
+    return PlainTextResponse(proof, headers={"Content-Disposition": f'attachment; filename="entry-{entry_id}.tlog-proof"'})
+
+
+def _filter(search: Text = "", status: Text = "", source: Text = "", deleted: bool = False) -> LeadFilter:
     return LeadFilter(search.strip(), status, source, deleted)
 
 

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Form, Query, Request, UploadFile
+from fastapi import APIRouter, Form, Request, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.templating import Jinja2Templates
 from pydantic import BaseModel, ValidationError
 
 from leads_api import csv_file
 from leads_api.csv_file import MAX_BYTES, read_leads
-from leads_api.errors import BadFile, Stale, Taken, WrongState
+from leads_api.errors import BadFile, NoSuchLead, Stale, Taken, WrongState
 from leads_api.models import Lead
-from leads_api.routes.common import AuditTrail, Leads, User, Wanted
+from leads_api.routes.common import AuditTrail, Before, EntryId, LeadId, Leads, PageNumber, User, Wanted, proof_file
 from leads_api.schemas import EnrichmentStatus, LeadChanges, LeadDraft
 from leads_api.trail import COLUMNS
 from leads_api.users import USERS, current_user
@@ -89,7 +89,7 @@ async def log_out(request: Request) -> Response:
 
 @router.get("/")
 async def list_leads(
-    request: Request, leads: Leads, user: User, wanted: Wanted, page: Annotated[int, Query(ge=1, le=100_000)] = 1
+    request: Request, leads: Leads, user: User, wanted: Wanted, page: PageNumber = 1
 ) -> Response:
     def link(number: int) -> str:
         filters = {"search": wanted.search, "status": wanted.status, "source": wanted.source, "deleted": wanted.deleted or ""}
@@ -140,20 +140,28 @@ async def import_leads(request: Request, leads: Leads, user: User, file: UploadF
 
 
 @router.get("/leads/{lead_id}")
-async def show_lead(request: Request, lead_id: str, leads: Leads, trail: AuditTrail, user: User, before: int | None = None) -> Response:
-    lead = await leads.get(lead_id)
+async def show_lead(request: Request, lead_id: LeadId, leads: Leads, trail: AuditTrail, user: User, before: Before = None) -> Response:
+    lead = await leads.find(lead_id)
     timeline = await trail.timeline(lead_id, before)
-    return _page(request, "lead.html", lead=lead, timeline=timeline, verification=await trail.verification(lead_id))
+    if lead is None and not timeline.events:
+        raise NoSuchLead(lead_id)
+    # A row that is gone for good has its history still.
+    return _page(request, "lead.html", lead=lead, id=lead_id, timeline=timeline, verification=await trail.verification(lead_id))
+
+
+@router.get("/leads/{lead_id}/history/{entry_id}/proof")
+async def inclusion_proof(lead_id: LeadId, entry_id: EntryId, trail: AuditTrail, user: User) -> Response:
+    return proof_file(entry_id, await trail.inclusion_proof(lead_id, entry_id))
 
 
 @router.get("/leads/{lead_id}/edit")
-async def open_lead(request: Request, lead_id: str, leads: Leads, user: User) -> Response:
+async def open_lead(request: Request, lead_id: LeadId, leads: Leads, user: User) -> Response:
     lead = await leads.get(lead_id)
     return _page(request, "form.html", lead=lead, values={name: getattr(lead, name) for name in FIELDS}, problems={})
 
 
 @router.post("/leads/{lead_id}/edit")
-async def edit_lead(request: Request, lead_id: str, leads: Leads, user: User) -> Response:
+async def edit_lead(request: Request, lead_id: LeadId, leads: Leads, user: User) -> Response:
     values = await _form(request)
     version = values.pop("version", "")
     try:
@@ -169,7 +177,7 @@ async def edit_lead(request: Request, lead_id: str, leads: Leads, user: User) ->
 
 
 @router.post("/leads/{lead_id}/delete")
-async def delete_lead(request: Request, lead_id: str, leads: Leads, user: User, version: Annotated[str, Form()]) -> Response:
+async def delete_lead(request: Request, lead_id: LeadId, leads: Leads, user: User, version: Annotated[str, Form()]) -> Response:
     try:
         return _to_lead(request, await leads.delete(lead_id, version, user), "The lead was deleted. It can be restored.")
     except (Stale, WrongState) as error:
@@ -177,7 +185,7 @@ async def delete_lead(request: Request, lead_id: str, leads: Leads, user: User, 
 
 
 @router.post("/leads/{lead_id}/restore")
-async def restore_lead(request: Request, lead_id: str, leads: Leads, user: User, version: Annotated[str, Form()]) -> Response:
+async def restore_lead(request: Request, lead_id: LeadId, leads: Leads, user: User, version: Annotated[str, Form()]) -> Response:
     try:
         return _to_lead(request, await leads.restore(lead_id, version, user), "The lead was restored.")
     except (Stale, WrongState, Taken) as error:
