@@ -7,6 +7,7 @@
 //! * `LEAD_AUDIT_STATE_DIR`: where clusters are put; by default the system's directory for temporary files.
 //! * `LEAD_AUDIT_ACCEPTANCE_SECONDS`: how long the concurrent writers write; by default 6.
 //! * `LEAD_AUDIT_ACCEPTANCE_CRASHES`: how often the server is crashed; by default 6.
+//! * `LEAD_AUDIT_ACCEPTANCE_LARGE`: 1 makes every large value 200 MB; by default only two are.
 //! * `LEAD_AUDIT_ACCEPTANCE_SEED`: what the random choices start from; by default always the same.
 
 mod client;

@@ -1,0 +1,106 @@
+//! Values of hundreds of megabytes, and what is too large for an entry: recorded to the last byte, or refused or warned of as
+//! lead_audit.on_error says. Never silent.
+
+use acceptance::{Cluster, Session, assert_intact, call, setting, sqlstate, value};
+
+const ENTRIES: &str = "SELECT count(*) FROM lead_audit.entry";
+const UNWRITTEN: &str = "SELECT entries_not_written FROM lead_audit.stats";
+
+fn database(cluster: &Cluster) -> Session {
+    let mut admin = cluster.admin("postgres");
+    call(
+        &mut admin,
+        "CREATE EXTENSION lead_audit;
+         CREATE TABLE large (id int PRIMARY KEY, n int, compressed text, plain text, raw bytea, doc jsonb, text_doc json);
+         ALTER TABLE large ALTER plain SET STORAGE EXTERNAL, ALTER raw SET STORAGE EXTERNAL;
+         SELECT lead_audit.enable('large')",
+    );
+    admin
+}
+
+#[test]
+fn two_hundred_megabytes_are_recorded() {
+    let cluster = Cluster::builder().setting("max_wal_size = 8GB").start();
+    let mut admin = database(&cluster);
+    // All of that size takes minutes where the machine has other things to do.
+    let all = setting("LEAD_AUDIT_ACCEPTANCE_LARGE", 0) > 0;
+    let bytes = |at_least: u64| if all { 200_000_000 } else { at_least };
+    for (number, (column, size, expression)) in [
+        ("compressed", bytes(200_000_000), "left(repeat('compressed \"é\" ', size / 12), size)"),
+        ("plain", bytes(200_000_000), "repeat(md5('plain'), size / 32)"),
+        // Twice as long in hexadecimal.
+        ("raw", bytes(20_000_000), "convert_to(repeat(md5('raw'), size / 64), 'UTF8')"),
+        ("doc", bytes(20_000_000), "jsonb_build_object('k', repeat(md5('doc'), size / 32))"),
+        ("text_doc", bytes(20_000_000), "json_build_array(repeat(md5('json'), size / 32))"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let expression = expression.replace("size", &size.to_string());
+        call(&mut admin, &format!("INSERT INTO large (id, {column}) VALUES ({number}, {expression})"));
+        // Unchanged, it is not fetched to be compared, but the old row is complete all the same.
+        call(&mut admin, &format!("UPDATE large SET n = 1 WHERE id = {number}"));
+        assert_eq!(admin.warnings(), [""; 0], "{column}");
+        assert_eq!(value::<i64>(&mut admin, ENTRIES), 2, "{column}");
+        let same = format!(
+            "SELECT string_agg(concat_ws(' ', l.operation, length(x.value) >= {size}, md5(x.value) = md5(to_jsonb(t)->>'{column}'), l.diff->>'n'), ', ' ORDER BY l.id)
+             FROM large t, lead_audit.log l, LATERAL (SELECT coalesce(l.old_values, l.new_values)->>'{column}' AS value) x"
+        );
+        assert_eq!(value::<String>(&mut admin, &same), r#"INSERT t t, UPDATE t t {"new": 1, "old": null}"#, "{column}");
+        assert_intact(&mut admin);
+        // So that the next one does not read this one.
+        call(&mut admin, "SET lead_audit.enabled = off; TRUNCATE large; RESET lead_audit.enabled");
+        call(
+            &mut admin,
+            "ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only; TRUNCATE lead_audit.entry; ALTER TABLE lead_audit.entry ENABLE ALWAYS TRIGGER append_only",
+        );
+    }
+}
+
+#[test]
+fn what_is_too_large_follows_on_error() {
+    let cluster = Cluster::builder().setting("max_wal_size = 8GB").start();
+    let mut admin = database(&cluster);
+    // One value whose JSON is over 256 MB; by escapes only; in hexadecimal only; a row that is so only as a whole; and one
+    // for which there is not even room in memory.
+    let rows = [
+        "INSERT INTO large (id, plain) VALUES (1, repeat('x', 270000000))",
+        "INSERT INTO large (id, compressed) VALUES (1, repeat(E'\\x01', 50000000))",
+        "INSERT INTO large (id, raw) VALUES (1, convert_to(repeat('x', 140000000), 'UTF8'))",
+        "INSERT INTO large (id, plain, compressed) VALUES (1, repeat('x', 150000000), repeat('y', 150000000))",
+        "INSERT INTO large (id, compressed) VALUES (1, repeat(E'\\x01', 250000000))",
+        "INSERT INTO large (id, plain, compressed) VALUES (1, repeat('x', 520000000), repeat('y', 520000000))",
+        "INSERT INTO large (id, text_doc) VALUES (1, to_json(repeat('x', 270000000)))",
+    ];
+    for (number, row) in rows.into_iter().enumerate() {
+        let (entries, unwritten): (i64, i64) = (value(&mut admin, ENTRIES), value(&mut admin, UNWRITTEN));
+        call(&mut admin, row);
+        let warnings = admin.warnings();
+        assert!(
+            warnings.len() == 1 && warnings[0].starts_with("no audit entry for INSERT of public.large with key {\"id\":1}"),
+            "{row}: {warnings:?}"
+        );
+        assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM large"), 1, "{row}: the statement went on");
+        assert_eq!((value::<i64>(&mut admin, ENTRIES), value::<i64>(&mut admin, UNWRITTEN)), (entries, unwritten + 1), "{row}");
+
+        // The old row is as large.
+        call(&mut admin, if number == 0 { "UPDATE large SET n = 1; DELETE FROM large" } else { "DELETE FROM large" });
+        let deleted = if number == 0 { 2 } else { 1 };
+        let warnings = admin.warnings();
+        assert_eq!(warnings.len(), deleted, "{row}: {warnings:?}");
+        assert_eq!(value::<i64>(&mut admin, UNWRITTEN), unwritten + 1 + deleted as i64, "{row}");
+
+        call(&mut admin, "SET lead_audit.on_error = 'abort'");
+        let code = sqlstate(&mut admin, row);
+        assert_eq!(code, "54000", "{row}: {code}");
+        assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM large"), 0, "{row}: it was refused");
+        call(&mut admin, "RESET lead_audit.on_error");
+        assert_eq!(admin.warnings(), [""; 0]);
+
+        // What comes after is recorded.
+        call(&mut admin, &format!("INSERT INTO large (id, n) VALUES ({}, 1); DELETE FROM large", 100 + number));
+        assert_eq!(admin.warnings(), [""; 0]);
+        assert_eq!(value::<i64>(&mut admin, ENTRIES), entries + 2, "{row}");
+    }
+    assert_intact(&mut admin);
+}
