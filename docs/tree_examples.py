@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Prints the examples of docs/FORMAT.md, sections 11 to 17: the blocks alone, without the prose between them.
+"""Prints the examples of docs/FORMAT.md, sections 11 to 18: the blocks alone, without the prose between them.
 
 crates/ledger/tests/format_tree_examples.rs looks for each of them in the page. Roots and proofs are worked out here by the
 definitions of RFC 6962, section 2.1, which is another way than that of transparency.py, and compared with it.
 """
-import base64, functools, hashlib, json, sys
+import base64, contextlib, functools, hashlib, io, json, sys
 
 sys.dont_write_bytecode = True
-import format_examples, transparency as t
+import format_examples, transparency as t, verify_entries as entries, verify_export
 
 NUMBERS = 70_000
 SEEDS = {"example.com/crm": 1, "witness.example/alice": 2}
@@ -141,13 +141,20 @@ def signed():
         block("text key", [f"name      {key.name}", f"seed      {(bytes([SEEDS[key.name]]) * 32).hex()}",
                            f"public    {key.public.hex()}", f"id        {key.id.hex()}", f"signing   {key.signing}",
                            f"verifier  {key.verifier}"])
-    # The entries of section 10, in the order of their ids.
-    checksums = sorted((int(columns["id"]), t.sha256(format_examples.preimage_of(columns))) for columns in format_examples.EXAMPLES)
-    leaves = [t.leaf_hash(checksum) for _, checksum in checksums]
-    entries = Tree(leaves.__getitem__)
-    size, root = len(leaves), entries.root(0, len(leaves))
-    text = f"{log.name}\n{size}\n{b64(root)}\n"
-    note = text + "\n" + log.line(log.ed25519(text.encode()))
+    # The entries of section 10 in the order of their ids, but for the one with the largest id there is.
+    preimages = sorted((int(columns["id"]), format_examples.preimage_of(columns)) for columns in format_examples.EXAMPLES)
+    preimages = [preimage for _, preimage in preimages]
+    sealed = preimages[:-1]
+    leaves = [t.leaf_hash(t.sha256(preimage)) for preimage in sealed]
+    log_tree = Tree(leaves.__getitem__)
+    size, root = len(leaves), log_tree.root(0, len(leaves))
+
+    def signed_note(size):
+        text = f"{log.name}\n{size}\n{b64(log_tree.root(0, size))}\n"
+        return text + "\n" + log.line(log.ed25519(text.encode()))
+
+    text = signed_note(size).split("\n\n")[0] + "\n"
+    note = signed_note(size)
     cosigned = note + witness.line(TIME.to_bytes(8, "big") + witness.ed25519(t.cosigned_message(TIME, text)))
     keys = [t.VerifierKey(log.verifier), t.VerifierKey(witness.verifier)]
     assert t.Note(cosigned).verified_by(keys) == {log.name: None, witness.name: TIME}
@@ -156,8 +163,7 @@ def signed():
     block("text signed checkpoint", note.split("\n")[:-1])
     block("text cosigned message", t.cosigned_message(TIME, text).decode().splitlines())
     block("text cosigned checkpoint", cosigned.split("\n")[:-1])
-    # Leaf 2 of 6: entry 3.
-    proof = "\n".join(["c2sp.org/tlog-proof@v1", "index 2", *map(b64, entries.path(2, 0, size))]) + "\n\n" + cosigned
+    proof = "\n".join(["c2sp.org/tlog-proof@v1", "index 2", *map(b64, log_tree.path(2, 0, size))]) + "\n\n" + cosigned
     assert t.Proof(proof).proves(leaves[2]) and not t.Proof(proof).proves(leaves[3])
     block("text proof", proof.split("\n")[:-1])
     # What is to be refused, as JSON strings.
@@ -172,6 +178,42 @@ def signed():
         "", text[:-1], f"{log.name}\n{size}\n", f"\n{size}\n{hashed}\n", f"{log.name}\n0{size}\n{hashed}\n",
         f"{log.name}\n+{size}\n{hashed}\n", f"{log.name}\n18446744073709551616\n{hashed}\n", f"{log.name}\n{size}\n{hashed[:-1]}\n",
         f"{log.name}\n{size}\n{hashed[:40]}\n", f"{log.name}\n{size}\n{hashed} \n", f"{text}\n", f"{text}a\n\nb\n", f"{text}a\tb\n"])
+
+
+    exports(preimages, log_tree, signed_note, [keys[0]])
+
+
+def exports(preimages, log_tree, signed_note, keys):
+    """Section 18: three entries sealed, then two, then one that is not yet."""
+    when = "2026-01-01T00:00:00.000000Z"
+
+    def line(**members):
+        return entries.emit(entries.parse(json.dumps(members)))
+
+    def entry_line(i, what="entry", **more):
+        members = dict(entries.parse(json.dumps({"checksum": t.sha256(preimages[i]).hex(), **more})))
+        return entries.emit(entries.Object([*members.items(), (what, entries.parse(preimages[i].decode()))]))
+
+    def header(kind, **more):
+        return line(export=dict(exported_at=when, kind=kind, origin="example.com/crm", version=1, **more))
+
+    def checkpoint(size, ids):
+        return line(checkpoint=dict(entry_ids=ids, note=signed_note(size), root=log_tree.root(0, size).hex(), sealed_at=when,
+                                    tree_size=size))
+
+    history = [header("history"), line(start=dict(edge=[], tree_size=0)), checkpoint(3, "{[1,4)}"), *map(entry_line, range(3)),
+               checkpoint(5, "{[4,6)}"), *map(entry_line, (3, 4)), entry_line(5, "unsealed")]
+    selection = [header("selection", selection="entry 3"), checkpoint(5, "{[4,6)}"),
+                 line(consistency=dict(from_size=3, hashes=[node.hex() for node in log_tree.subproof(3, 0, 5)])),
+                 entry_line(2, index=2, proof=[node.hex() for node in log_tree.path(2, 0, 5)])]
+    for kind, lines in (("history", history), ("selection", selection)):
+        lines.append(line(end=dict(lines=len(lines), tree_size=5)))
+        verifier = verify_export.Verifier(keys, {3: log_tree.root(0, 3)}, False)
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            verifier.file(kind, io.BytesIO("".join(f"{line}\n" for line in lines).encode()))
+            verdict = verifier.verdict()
+        assert verdict == ("intact", 0), said.getvalue()
+        block(f"json {kind}", lines)
 
 
 def refuse(info, reader, texts):
