@@ -8,7 +8,7 @@ SELECT e.id, e.occurred_at, e.txid, e.table_schema, e.table_name, e.relation, e.
          WHEN 'DELETE' THEN NULL
          ELSE e.row_values::jsonb
        END AS new_values,
-       CASE WHEN e.operation = 'UPDATE' THEN
+       CASE WHEN e.operation = 'UPDATE' AND e.changed_values IS NOT NULL THEN
          (SELECT coalesce(jsonb_object_agg(c.key, jsonb_build_object('old', e.row_values::jsonb -> c.key, 'new', c.value)), '{}')
           FROM jsonb_each(e.changed_values::jsonb) c)
        END AS diff,

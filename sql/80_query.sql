@@ -79,10 +79,15 @@ CREATE VIEW lead_audit.stats AS
 SELECT (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM lead_audit.unwritten_seq s) AS entries_not_written,
        (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM lead_audit.entry_id_seq s) AS last_id,
        (SELECT count(*) FROM lead_audit.watched w WHERE w.row_trigger_on) AS tables_watched,
-       pg_catalog.pg_total_relation_size('lead_audit.entry') AS bytes;
+       pg_catalog.pg_total_relation_size('lead_audit.entry') AS bytes,
+       q.queued, q.written, q.dropped
+FROM lead_audit.own_queue() q;
 REVOKE ALL ON lead_audit.stats FROM PUBLIC;
 COMMENT ON VIEW lead_audit.stats IS 'Counters of this database, in one row.';
 COMMENT ON COLUMN lead_audit.stats.entries_not_written IS 'Entries that could not be written while lead_audit.on_error was warn. After a crash of the server it may be up to 32 too high.';
 COMMENT ON COLUMN lead_audit.stats.last_id IS 'The highest id given out; gaps are rolled-back transactions.';
 COMMENT ON COLUMN lead_audit.stats.tables_watched IS 'Tables whose row trigger is on.';
 COMMENT ON COLUMN lead_audit.stats.bytes IS 'Size of the trail with its indexes, in bytes.';
+COMMENT ON COLUMN lead_audit.stats.queued IS 'Failed operations of this database that were taken into the queue since the server was started; 0 where the library is not preloaded.';
+COMMENT ON COLUMN lead_audit.stats.written IS 'Of these, how many are entries now.';
+COMMENT ON COLUMN lead_audit.stats.dropped IS 'Failed operations that have no entry, because the queue was full or no worker ran: the server''s log has each of them whole.';

@@ -3,6 +3,12 @@
 
 -- What leads from 0.1 to 0.2 and cannot be worked out from sql/*.sql: see scripts/upgrade_script.py.
 
+COMMENT ON COLUMN lead_audit.entry.operation IS 'INSERT, UPDATE, DELETE, TRUNCATE, SNAPSHOT (a row that was there when watching began) or DDL; of failures also MERGE, COPY, COMMIT (a deferred check of several operations) and ROLLBACK.';
+
+COMMENT ON COLUMN lead_audit.entry.outcome IS 'ok, failed, rolled_back (what a transaction had written that was rolled back) or gap (it took place, but its entry could not be written).';
+
+COMMENT ON COLUMN lead_audit.entry.details IS 'What only some events have: {"row_count": n} of a TRUNCATE; constraint, column and parameters of a failure; {"written": [...]} of a transaction that was rolled back.';
+
 CREATE TABLE lead_audit.checkpoint (
   tree_size bigint NOT NULL PRIMARY KEY CHECK (tree_size > 0),
   sealed_at timestamptz NOT NULL,
@@ -202,6 +208,24 @@ COMMENT ON TRIGGER sealing_only ON lead_audit.tree IS 'Refuses UPDATE, DELETE an
 
 COMMENT ON TRIGGER sealing_only ON lead_audit.open_gap IS 'Refuses UPDATE, DELETE and TRUNCATE but for sealing.';
 
+CREATE OR REPLACE VIEW lead_audit.log AS
+SELECT e.id, e.occurred_at, e.txid, e.table_schema, e.table_name, e.relation, e.operation, e.outcome,
+       e.row_key::jsonb AS row_key,
+       CASE WHEN e.operation IN ('UPDATE', 'DELETE') THEN e.row_values::jsonb END AS old_values,
+       CASE e.operation
+         WHEN 'UPDATE' THEN e.row_values::jsonb || e.changed_values::jsonb
+         WHEN 'DELETE' THEN NULL
+         ELSE e.row_values::jsonb
+       END AS new_values,
+       CASE WHEN e.operation = 'UPDATE' AND e.changed_values IS NOT NULL THEN
+         (SELECT coalesce(jsonb_object_agg(c.key, jsonb_build_object('old', e.row_values::jsonb -> c.key, 'new', c.value)), '{}')
+          FROM jsonb_each(e.changed_values::jsonb) c)
+       END AS diff,
+       e.soft_delete, e.user_id, e.user_ip, e.user_agent, e.request_id, e.db_session_user, e.db_current_user,
+       e.client_addr, e.application_name, e.backend_pid, e.error_code, e.error_message, e.error_detail, e.statement,
+       e.checksum, e.details
+FROM lead_audit.entry e;
+
 CREATE FUNCTION lead_audit.seal() RETURNS bigint
 LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'seal_wrapper';
 
@@ -243,3 +267,49 @@ LANGUAGE c STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'MOD
 REVOKE ALL ON FUNCTION lead_audit.verifier_key() FROM PUBLIC;
 
 COMMENT ON FUNCTION lead_audit.verifier_key() IS 'The public key that belongs to lead_audit.signing_key_file, as the text that verifiers take. NULL if checkpoints are not signed. Who audits gets it from elsewhere: the database is not to be trusted with it.';
+
+CREATE TABLE lead_audit.queue_position (
+  queue bigint PRIMARY KEY,
+  position bigint NOT NULL
+);
+
+REVOKE ALL ON lead_audit.queue_position FROM PUBLIC;
+
+COMMENT ON TABLE lead_audit.queue_position IS 'Internal: the last record of the queue of failed operations that was written here, so that none is written twice.';
+
+COMMENT ON COLUMN lead_audit.queue_position.queue IS 'Which life of the queue: it ends with the server.';
+
+COMMENT ON COLUMN lead_audit.queue_position.position IS 'Number of the record.';
+
+CREATE FUNCTION lead_audit.queue(OUT database oid, OUT database_name text, OUT queued bigint, OUT written bigint, OUT dropped bigint,
+  OUT waiting bigint, OUT worker_pid integer) RETURNS SETOF record LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'queue_wrapper';
+
+REVOKE ALL ON FUNCTION lead_audit.queue() FROM PUBLIC;
+
+COMMENT ON FUNCTION lead_audit.queue() IS 'What became of failed operations since the server was started, for each database with the extension: taken into the queue, written as entries, only in the server''s log (dropped), and bytes that wait; and the process that writes them. No row where the library is not preloaded.';
+
+CREATE FUNCTION lead_audit.own_queue(OUT queued bigint, OUT written bigint, OUT dropped bigint) RETURNS SETOF record
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'own_queue_wrapper';
+
+COMMENT ON FUNCTION lead_audit.own_queue() IS 'Internal to lead_audit.stats: the counts of lead_audit.queue() for this database.';
+
+CREATE FUNCTION lead_audit.status(OUT part text, OUT state text, OUT reason text, OUT remedy text) RETURNS SETOF record
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'status_wrapper';
+
+REVOKE ALL ON FUNCTION lead_audit.status() FROM PUBLIC;
+
+COMMENT ON FUNCTION lead_audit.status() IS 'Which parts of lead_audit are on in this database, why others are not, and what to do about it: a line for postgresql.conf, or a command.';
+
+CREATE OR REPLACE VIEW lead_audit.stats AS
+SELECT (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM lead_audit.unwritten_seq s) AS entries_not_written,
+       (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM lead_audit.entry_id_seq s) AS last_id,
+       (SELECT count(*) FROM lead_audit.watched w WHERE w.row_trigger_on) AS tables_watched,
+       pg_catalog.pg_total_relation_size('lead_audit.entry') AS bytes,
+       q.queued, q.written, q.dropped
+FROM lead_audit.own_queue() q;
+
+COMMENT ON COLUMN lead_audit.stats.queued IS 'Failed operations of this database that were taken into the queue since the server was started; 0 where the library is not preloaded.';
+
+COMMENT ON COLUMN lead_audit.stats.written IS 'Of these, how many are entries now.';
+
+COMMENT ON COLUMN lead_audit.stats.dropped IS 'Failed operations that have no entry, because the queue was full or no worker ran: the server''s log has each of them whole.';

@@ -11,5 +11,6 @@ mod row_image;
 mod trigger;
 mod truncate;
 
-pub use event::{RowEvent, RowOperation, record_row};
+pub use event::{RowEvent, RowOperation, RowTexts, record_row, row_texts};
+pub use key::key_of;
 pub use plan_cache::follow_relation_changes;

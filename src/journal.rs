@@ -10,9 +10,13 @@ mod new_entry;
 mod pending;
 mod unwritten;
 mod write;
+mod written;
 
 pub use entry_table::{EntryColumn, check_columns, follow_changes, relation_of_schema};
 pub use flush_points::{install as install_flush_points, truncate_under_way};
-pub use new_entry::NewEntry;
-pub use unwritten::not_written;
-pub use write::{append, flush};
+pub use new_entry::{NewEntry, Outcome};
+pub use unwritten::{Gap, not_written, report_gaps_to};
+pub use write::{append, append_about, flush};
+pub use written::{
+    Written, follow as follow_written, forget as forget_written, settle as settle_written, statement_begins, written,
+};

@@ -4,6 +4,7 @@
 //! modules `settings`, `origin` and `server` (the wrappers around Postgres).
 
 mod capture;
+mod failure;
 mod journal;
 mod origin;
 mod seal;
@@ -11,6 +12,7 @@ mod server;
 mod settings;
 mod shared;
 mod sql;
+mod status;
 mod verify;
 mod watch;
 mod worker;
@@ -35,6 +37,7 @@ pub extern "C-unwind" fn _PG_init() {
     seal::install_publishing();
     if preloading {
         worker::at_postmaster_start();
+        failure::install();
     }
 }
 

@@ -34,6 +34,7 @@ struct Cached {
 thread_local! {
     static CACHED: RefCell<Option<Cached>> = const { RefCell::new(None) };
     static ROLE_GENERATION: Cell<u64> = const { Cell::new(0) };
+    static CLIENT_ADDR: RefCell<Option<String>> = const { RefCell::new(None) };
     static ACTING_FOR: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
 }
 
@@ -121,6 +122,43 @@ fn read(session_user: pg_sys::Oid, current_user: pg_sys::Oid, application_name: 
         // SAFETY: set when the process starts.
         backend_pid: unsafe { pg_sys::MyProcPid },
     }
+}
+
+/// The identity as far as it can be read while an error is being raised: roles by their oids.
+pub struct Now {
+    pub session_user: pg_sys::Oid,
+    pub current_user: pg_sys::Oid,
+    pub user_id: Option<String>,
+    pub user_ip: Option<String>,
+    pub user_agent: Option<String>,
+    pub request_id: Option<String>,
+    pub client_addr: Option<String>,
+    pub application_name: Option<String>,
+}
+
+impl Now {
+    /// Reads it.
+    pub fn read() -> Self {
+        let application_name = application_name();
+        // SAFETY: these read variables of the session.
+        let (session_user, current_user) =
+            unsafe { (pg_sys::GetSessionUserId(), ACTING_FOR.get().unwrap_or_else(|| pg_sys::GetUserId())) };
+        Now {
+            session_user,
+            current_user,
+            user_id: settings::USER_ID.get(),
+            user_ip: settings::USER_IP.get(),
+            user_agent: settings::USER_AGENT.get(),
+            request_id: settings::REQUEST_ID.get(),
+            client_addr: CLIENT_ADDR.with_borrow(Clone::clone),
+            application_name: (!application_name.is_empty()).then(|| String::from_utf8_lossy(application_name).into_owned()),
+        }
+    }
+}
+
+/// Reads the client's address, for when an error is being raised. It is the same for as long as the session lasts.
+pub fn remember_client_addr() {
+    CLIENT_ADDR.set(client_addr());
 }
 
 fn application_name() -> &'static [u8] {

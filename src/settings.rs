@@ -3,6 +3,7 @@
 //! The application's four settings are read for every row, so they are kept as Postgres keeps them; a counter that every
 //! assignment raises tells `origin` when to read them again.
 
+pub mod failure;
 mod sealing;
 
 pub use sealing::{CHECKPOINT_DIR, ORIGIN, SIGNING_KEY_FILE, seal_interval};
@@ -28,7 +29,6 @@ static LOG_SOFT_DELETES: GucSetting<bool> = GucSetting::<bool>::new(true);
 static LOG_UNCHANGED: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ON_ERROR: GucSetting<OnError> = GucSetting::<OnError>::new(OnError::Warn);
 static BATCH_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(1024);
-static QUEUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
 
 /// Whether anything is recorded at all.
 pub fn enabled() -> bool {
@@ -53,11 +53,6 @@ pub fn on_error() -> OnError {
 /// How many bytes of entries a statement gathers before it writes them.
 pub fn batch_bytes() -> usize {
     BATCH_MEMORY.get().max(0) as usize * 1024
-}
-
-/// Memory for the records of failed operations on their way to a worker.
-pub fn queue_bytes() -> usize {
-    QUEUE_SIZE.get().max(0) as usize * 1024
 }
 
 /// A text setting, where Postgres keeps it.
@@ -166,18 +161,7 @@ pub fn define(preloading: bool) {
         GucFlags::UNIT_KB,
     );
     sealing::define();
-    if preloading {
-        GucRegistry::define_int_guc(
-            c"lead_audit.queue_size",
-            c"Shared memory for failed operations that wait to be written.",
-            c"When it is full, they go to the server's log. Needs lead_audit in shared_preload_libraries.",
-            &QUEUE_SIZE,
-            256,
-            1024 * 1024,
-            GucContext::Postmaster,
-            GucFlags::UNIT_KB,
-        );
-    }
+    failure::define(preloading);
     // SAFETY: takes a C string that lives forever.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"lead_audit".as_ptr()) };
 }

@@ -12,5 +12,6 @@ extension_sql_file!("../sql/60_watching.sql", name = "watching", requires = ["ca
 extension_sql_file!("../sql/70_ddl_guard.sql", name = "ddl_guard", requires = ["watching"]);
 extension_sql_file!("../sql/73_seal.sql", name = "seal", requires = ["ddl_guard"]);
 extension_sql_file!("../sql/75_verify.sql", name = "verify", requires = ["seal"]);
-extension_sql_file!("../sql/80_query.sql", name = "query", requires = ["verify"]);
+extension_sql_file!("../sql/76_failure.sql", name = "failure", requires = ["verify"]);
+extension_sql_file!("../sql/80_query.sql", name = "query", requires = ["failure"]);
 extension_sql_file!("../sql/90_start.sql", name = "start", requires = ["query"], finalize);

@@ -11,6 +11,9 @@ mod process;
 mod tasks;
 mod worker_main;
 
+pub use process::in_transaction;
+pub use tasks::Progress;
+
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};
 

@@ -104,10 +104,55 @@ pub unsafe fn record_row(event: &RowEvent) {
         Ok(Encoded::Nothing) => {}
         Err(error) => {
             let key = (!scratch.row_key.is_empty()).then(|| scratch.row_key.as_str());
-            journal::not_written(event.operation.name(), plan.schema.as_str(), plan.name.as_str(), key, &error);
+            let gap = journal::Gap {
+                watch_id: Some(event.watch_id),
+                relation: Some(plan.relation),
+                schema: plan.schema.as_str(),
+                table: plan.name.as_str(),
+                key,
+            };
+            journal::not_written(event.operation.name(), &gap, &error);
         }
     }
     SCRATCH.set(Some(scratch));
+}
+
+/// A row's columns of an entry.
+pub struct RowTexts {
+    /// The primary key: of an UPDATE, that of the old row.
+    pub key: Option<Text>,
+    /// The complete row: the old one of an UPDATE or DELETE.
+    pub values: Text,
+    /// What an UPDATE was to change.
+    pub changed: Option<Text>,
+}
+
+/// The columns for a row that did not get into the table, or did not change.
+///
+/// # Errors
+/// Where a value cannot be written as JSON. Its type's functions may raise errors.
+///
+/// # Safety
+/// As for [`record_row`].
+pub unsafe fn row_texts(event: &RowEvent) -> Result<RowTexts, ServerError> {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let plan = plan_cache::plan(event.relation, event.soft_delete_column);
+        let (mut row, mut new_row) = (RowImage::default(), RowImage::default());
+        let descriptor = (*event.relation).rd_att;
+        row.take(event.row, descriptor);
+        let mut key = Text::new();
+        if !plan.key.is_empty() {
+            row.write_object(&mut key, plan.key.iter().map(|&i| &plan.columns[i]), |_, _| {})?;
+        }
+        let (mut values, mut places, mut changed) = (Text::new(), Vec::new(), Text::new());
+        row.write_object(&mut values, plan.columns.iter(), |start, end| places.push((start, end)))?;
+        if let Some(new) = event.new_row {
+            new_row.take(new, descriptor);
+            row.write_changes(&mut changed, &plan, &new_row, &mut values, &places)?;
+        }
+        Ok(RowTexts { key: (!plan.key.is_empty()).then_some(key), values, changed: event.new_row.map(|_| changed) })
+    }
 }
 
 enum Encoded {

@@ -39,7 +39,7 @@ pub unsafe extern "C-unwind" fn lead_audit_canonical_json(fcinfo: pg_sys::Functi
 /// `lead_audit.key_of(regclass, text[], text[])`: the row's key as entries have it, or `None` if `column_names` are not the
 /// columns of the primary key. Without names the key must have one column, which is taken.
 #[pg_extern(sql = false)]
-fn key_of(relation: pg_sys::Oid, column_names: Option<Vec<String>>, column_values: Vec<Option<String>>) -> Option<String> {
+pub fn key_of(relation: pg_sys::Oid, column_names: Option<Vec<String>>, column_values: Vec<Option<String>>) -> Option<String> {
     let open = OpenRelation::open(relation, pg_sys::AccessShareLock);
     // SAFETY: the relation is open.
     let columns = unsafe { primary_key(open.as_ptr()) };

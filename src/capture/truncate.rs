@@ -59,7 +59,16 @@ fn record(watch_id: [u8; 16], relation: pg_sys::Oid, schema: &Text, name: &Text)
                 ..NewEntry::default()
             });
         }
-        Err(error) => journal::not_written("TRUNCATE", schema.as_str(), name.as_str(), None, &error),
+        Err(error) => {
+            let gap = journal::Gap {
+                watch_id: Some(watch_id),
+                relation: Some(relation),
+                schema: schema.as_str(),
+                table: name.as_str(),
+                key: None,
+            };
+            journal::not_written("TRUNCATE", &gap, &error);
+        }
     }
     journal::flush();
 }

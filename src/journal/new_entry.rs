@@ -14,6 +14,7 @@ pub struct NewEntry<'a> {
     pub table_schema: Option<&'a Text>,
     pub table_name: Option<&'a Text>,
     pub operation: &'static str,
+    pub outcome: Outcome,
     pub soft_delete: Option<&'static str>,
     pub row_key: Option<&'a mut Text>,
     /// The key before an UPDATE that changed it; of it only the hash is stored.
@@ -21,7 +22,37 @@ pub struct NewEntry<'a> {
     pub row_values: Option<&'a mut Text>,
     pub changed_values: Option<&'a mut Text>,
     pub details: Option<&'a mut Text>,
+    pub error_code: Option<&'a mut Text>,
+    pub error_message: Option<&'a mut Text>,
+    pub error_detail: Option<&'a mut Text>,
     pub statement: Option<&'a mut Text>,
+}
+
+/// What became of the operation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It took place. The entry is written by its own transaction, so it is there only if that commits.
+    #[default]
+    Ok,
+    /// It failed.
+    Failed,
+    /// It was part of a transaction that was rolled back.
+    RolledBack,
+    /// It took place, but its entry could not be written.
+    Gap,
+}
+
+impl Outcome {
+    /// As the column `outcome` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::Failed => "failed",
+            Outcome::RolledBack => "rolled_back",
+            Outcome::Gap => "gap",
+        }
+    }
 }
 
 /// What the journal adds.
@@ -35,9 +66,6 @@ pub struct Circumstances<'a> {
     /// Who it was.
     pub origin: &'a Origin,
 }
-
-/// The outcome of everything that is written from within a transaction: it is there only if the transaction commits.
-const OUTCOME: &str = "ok";
 
 /// An entry's columns as datums, NULL where there is none.
 pub struct EntryDatums {
@@ -106,7 +134,7 @@ impl NewEntry<'_> {
         datums.set(Column::Format, pg_sys::Datum::from(FORMAT));
         datums.set(Column::Checksum, scratch.checksum.assign(&checksum));
         datums.set(Column::Operation, scratch.operation.assign(self.operation.as_bytes()));
-        datums.set(Column::Outcome, scratch.outcome.assign(OUTCOME.as_bytes()));
+        datums.set(Column::Outcome, scratch.outcome.assign(self.outcome.name().as_bytes()));
         if let Some(soft_delete) = self.soft_delete {
             datums.set(Column::SoftDelete, scratch.soft_delete.assign(soft_delete.as_bytes()));
         }
@@ -116,6 +144,9 @@ impl NewEntry<'_> {
         datums.set_text(Column::RowValues, self.row_values.take());
         datums.set_text(Column::ChangedValues, self.changed_values.take());
         datums.set_text(Column::Details, self.details.take());
+        datums.set_text(Column::ErrorCode, self.error_code.take());
+        datums.set_text(Column::ErrorMessage, self.error_message.take());
+        datums.set_text(Column::ErrorDetail, self.error_detail.take());
         datums.set_text(Column::Statement, self.statement.take());
         let origin = with.origin;
         datums.set_shared(Column::UserId, origin.user_id.as_ref());
@@ -156,7 +187,7 @@ impl NewEntry<'_> {
             table_schema: self.table_schema.map(Text::as_str),
             table_name: self.table_name.map(Text::as_str),
             operation: self.operation,
-            outcome: OUTCOME,
+            outcome: self.outcome.name(),
             soft_delete: self.soft_delete,
             row_key: own(&self.row_key),
             row_values: own(&self.row_values),
@@ -170,9 +201,9 @@ impl NewEntry<'_> {
             db_current_user: shared(&origin.db_current_user),
             client_addr: shared(&origin.client_addr),
             application_name: shared(&origin.application_name),
-            error_code: None,
-            error_message: None,
-            error_detail: None,
+            error_code: own(&self.error_code),
+            error_message: own(&self.error_message),
+            error_detail: own(&self.error_detail),
             statement: own(&self.statement),
         }
         .checksum(scratch)

@@ -5,18 +5,48 @@ use crate::server::{OpenRelation, ServerError, borrowed_text, in_subtransaction,
 use crate::settings::{self, OnError};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
+use std::cell::Cell;
 
 /// Longest key that a message shows, in characters.
 const SHOWN_KEY: usize = 200;
 
+/// Which event has no entry.
+pub struct Gap<'a> {
+    /// Identity of the table, where it is known.
+    pub watch_id: Option<[u8; 16]>,
+    /// The table, where it is known.
+    pub relation: Option<pg_sys::Oid>,
+    /// Its schema's name.
+    pub schema: &'a str,
+    /// Its name.
+    pub table: &'a str,
+    /// The row's primary key as entries have it, where it is known.
+    pub key: Option<&'a str>,
+}
+
+type Report = fn(operation: &str, gap: &Gap, cause: &ServerError);
+
+thread_local! {
+    static REPORT: Cell<Option<Report>> = const { Cell::new(None) };
+}
+
+/// Has each gap told to `report`, which brings it into the trail in another way.
+pub fn report_gaps_to(report: Report) {
+    REPORT.set(Some(report));
+}
+
 /// The event has no entry: the statement fails with the cause, or goes on with a WARNING and a count.
-pub fn not_written(operation: &str, schema: &str, table: &str, key: Option<&str>, cause: &ServerError) {
+pub fn not_written(operation: &str, gap: &Gap, cause: &ServerError) {
+    let &Gap { schema, table, key, .. } = gap;
     if settings::on_error() == OnError::Abort {
         cause.clone().raise(Some(format!(
             "The audit entry for {operation} of {schema}.{table} could not be written, and lead_audit.on_error is \"abort\"."
         )));
     }
     count();
+    if let Some(report) = REPORT.get() {
+        report(operation, gap, cause);
+    }
     let key = match key {
         Some(key) if key.chars().count() > SHOWN_KEY => format!(" with key {}…", key.chars().take(SHOWN_KEY).collect::<String>()),
         Some(key) => format!(" with key {key}"),
@@ -37,25 +67,49 @@ pub fn not_written(operation: &str, schema: &str, table: &str, key: Option<&str>
 
 /// The same for an entry that was finished but did not get into the table.
 pub fn tuple_not_written(tuple: pg_sys::HeapTuple, cause: &ServerError) {
-    let fields = [EntryColumn::Operation, EntryColumn::TableSchema, EntryColumn::TableName, EntryColumn::RowKey];
-    let [operation, schema, table, key] = match EntryTable::find() {
-        Ok(target) => text_columns(&OpenRelation::open(target.table, pg_sys::AccessShareLock), tuple, fields),
-        Err(_) => [None, None, None, None],
-    };
-    let shown = |text: &Option<String>| text.clone().unwrap_or_else(|| "?".to_owned());
-    not_written(&shown(&operation), &shown(&schema), &shown(&table), key.as_deref(), cause);
+    let mut operation = "?".to_owned();
+    let (mut schema, mut table, mut key) = ("?".to_owned(), "?".to_owned(), None);
+    let (mut watch_id, mut relation) = (None, None);
+    if let Ok(target) = EntryTable::find() {
+        let open = OpenRelation::open(target.table, pg_sys::AccessShareLock);
+        let columns = Columns::of(&open, tuple);
+        let text = |column| columns.text(column).unwrap_or_else(|| "?".to_owned());
+        operation = text(EntryColumn::Operation);
+        (schema, table) = (text(EntryColumn::TableSchema), text(EntryColumn::TableName));
+        key = columns.text(EntryColumn::RowKey);
+        // SAFETY: the column is a uuid, which is 16 bytes.
+        watch_id = columns.datum(EntryColumn::WatchId).map(|datum| unsafe { *datum.cast_mut_ptr::<[u8; 16]>() });
+        relation = columns.datum(EntryColumn::Relation).map(|datum| pg_sys::Oid::from(datum.value() as u32));
+    }
+    let gap = Gap { watch_id, relation, schema: &schema, table: &table, key: key.as_deref() };
+    not_written(&operation, &gap, cause);
 }
 
-fn text_columns(table: &OpenRelation, tuple: pg_sys::HeapTuple, columns: [EntryColumn; 4]) -> [Option<String>; 4] {
-    // SAFETY: the tuple was made for this table, which has at least COLUMNS columns; those asked for are text.
-    unsafe {
-        let total = ((*table.tuple_desc()).natts as usize).max(COLUMNS);
-        let (mut values, mut nulls) = (vec![pg_sys::Datum::from(0); total], vec![true; total]);
-        pg_sys::heap_deform_tuple(tuple, table.tuple_desc(), values.as_mut_ptr(), nulls.as_mut_ptr());
-        columns.map(|column| {
-            let index = column as usize;
-            if nulls[index] { None } else { borrowed_text(values[index]).ok().map(str::to_owned) }
-        })
+/// An entry's tuple, taken apart.
+struct Columns {
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<bool>,
+}
+
+impl Columns {
+    fn of(table: &OpenRelation, tuple: pg_sys::HeapTuple) -> Self {
+        // SAFETY: the tuple was made for this table, which has at least COLUMNS columns.
+        unsafe {
+            let total = ((*table.tuple_desc()).natts as usize).max(COLUMNS);
+            let (mut values, mut nulls) = (vec![pg_sys::Datum::from(0); total], vec![true; total]);
+            pg_sys::heap_deform_tuple(tuple, table.tuple_desc(), values.as_mut_ptr(), nulls.as_mut_ptr());
+            Columns { values, nulls }
+        }
+    }
+
+    fn datum(&self, column: EntryColumn) -> Option<pg_sys::Datum> {
+        (!self.nulls[column as usize]).then(|| self.values[column as usize])
+    }
+
+    /// The value of a column that is text or json.
+    fn text(&self, column: EntryColumn) -> Option<String> {
+        // SAFETY: as the caller says; the tuple is still there.
+        self.datum(column).and_then(|datum| unsafe { borrowed_text(datum) }.ok().map(str::to_owned))
     }
 }
 

@@ -3,8 +3,9 @@
 use super::entry_table::EntryTable;
 use super::new_entry::{Circumstances, DatumScratch, NewEntry};
 use super::pending::{self, PendingEntry};
-use super::{flush_points, unwritten};
-use crate::origin;
+use super::unwritten::Gap;
+use super::{flush_points, unwritten, written};
+use crate::origin::{self, Origin};
 use crate::server::{OpenRelation, ServerError, Text, in_context, in_subtransaction};
 use crate::settings::{self, OnError};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -22,7 +23,8 @@ thread_local! {
 /// The transaction gets its own id, if it has none yet, *before* the entry's id is taken. Sealing rests on that: an id that was
 /// taken before a snapshot was belongs to a transaction that the snapshot shows as in progress, committed or aborted.
 pub fn append(entry: NewEntry) {
-    // SAFETY: within a transaction, which gets its id here if it has none yet.
+    // The transaction gets its id, if it has none yet, before the entry gets its own.
+    // SAFETY: within a transaction.
     let txid = unsafe { pg_sys::GetTopFullTransactionId().value };
     let (table, id) = match target() {
         Ok(target) => target,
@@ -30,22 +32,42 @@ pub fn append(entry: NewEntry) {
             let name = |text: Option<&Text>| text.map_or("", Text::as_str).to_owned();
             let (schema, table) = (name(entry.table_schema), name(entry.table_name));
             let key = entry.row_key.as_ref().map(|key| key.as_str());
-            return unwritten::not_written(entry.operation, &schema, &table, key, &error);
+            let about = Gap { watch_id: entry.watch_id, relation: entry.relation, schema: &schema, table: &table, key };
+            return unwritten::not_written(entry.operation, &about, &error);
         }
     };
+    written::count(&entry);
     let origin = origin::current();
     // SAFETY: reads the clock.
     let occurred_at = unsafe { pg_sys::GetCurrentTimestamp() };
-    let with = Circumstances { id, txid, occurred_at, origin: &origin };
-    let tuple = SCRATCH.with_borrow_mut(|scratch| {
-        let mut datums = entry.into_datums(&with, scratch);
-        // SAFETY: the datums are of the table's columns (`EntryTable::find` checked that) and alive; columns that the
-        // library does not know, added by somebody, are NULL.
-        unsafe { form_tuple(&table, &mut datums.values, &mut datums.nulls) }
-    });
-    if pending::push(tuple) >= settings::batch_bytes() || !flush_points::is_ahead() {
+    if gather(entry, &table, &Circumstances { id, txid, occurred_at, origin: &origin }) >= settings::batch_bytes()
+        || !flush_points::is_ahead()
+    {
         flush();
     }
+}
+
+/// Gathers an entry about another transaction, to be written by the next `flush`: what failed there, and who it was.
+///
+/// # Errors
+/// If the table is not there. Other errors are raised.
+pub fn append_about(entry: NewEntry, txid: u64, occurred_at: i64, origin: &Origin) -> Result<(), ServerError> {
+    // SAFETY: within a transaction; as above.
+    unsafe { pg_sys::GetTopFullTransactionId() };
+    let (table, id) = target()?;
+    gather(entry, &table, &Circumstances { id, txid, occurred_at, origin });
+    Ok(())
+}
+
+/// Returns how many bytes have gathered.
+fn gather(entry: NewEntry, table: &OpenRelation, with: &Circumstances) -> usize {
+    let tuple = SCRATCH.with_borrow_mut(|scratch| {
+        let mut datums = entry.into_datums(with, scratch);
+        // SAFETY: the datums are of the table's columns (`EntryTable::find` checked that) and alive; columns that the
+        // library does not know, added by somebody, are NULL.
+        unsafe { form_tuple(table, &mut datums.values, &mut datums.nulls) }
+    });
+    pending::push(tuple)
 }
 
 /// The table, locked, and an id in it.

@@ -65,10 +65,32 @@ impl ServerError {
     }
 }
 
+/// The five characters of a SQLSTATE, which Postgres packs into six bits each.
+pub fn sqlstate_text(code: PgSqlErrorCode) -> String {
+    packed_sqlstate_text(code as i32)
+}
+
+/// The same for one that pgrx has no name for.
+pub fn packed_sqlstate_text(code: i32) -> String {
+    (0..5).map(|place| char::from(((code >> (6 * place)) & 0x3f) as u8 + b'0')).collect()
+}
+
 impl std::error::Error for ServerError {}
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlstates_are_five_characters() {
+        assert_eq!(sqlstate_text(PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION), "23505");
+        assert_eq!(sqlstate_text(PgSqlErrorCode::ERRCODE_RAISE_EXCEPTION), "P0001");
+        assert_eq!(sqlstate_text(PgSqlErrorCode::ERRCODE_EXCLUSION_VIOLATION), "23P01");
     }
 }

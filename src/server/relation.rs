@@ -12,6 +12,13 @@ impl OpenRelation {
         OpenRelation(unsafe { pg_sys::table_open(relation, lock as pg_sys::LOCKMODE) })
     }
 
+    /// The same; `None` if it is gone.
+    pub fn try_open(relation: pg_sys::Oid, lock: u32) -> Option<Self> {
+        // SAFETY: takes any oid; null for one that is none.
+        let open = unsafe { pg_sys::try_table_open(relation, lock as pg_sys::LOCKMODE) };
+        (!open.is_null()).then_some(OpenRelation(open))
+    }
+
     /// The relation, valid as long as this is alive.
     pub fn as_ptr(&self) -> pg_sys::Relation {
         self.0

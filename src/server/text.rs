@@ -109,3 +109,30 @@ pub unsafe fn borrowed_text<'a>(datum: pg_sys::Datum) -> Result<&'a str, std::st
     // SAFETY: passed on to the caller.
     std::str::from_utf8(unsafe { detoasted(datum) })
 }
+
+/// Reads a UUID, with its hyphens or without.
+pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.chars().filter(|&c| c != '-').collect();
+    if digits.len() != 32 || !digits.is_ascii() {
+        return None;
+    }
+    let mut uuid = [0; 16];
+    for (i, byte) in uuid.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).ok()?;
+    }
+    Some(uuid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_uuid;
+
+    #[test]
+    fn identities_are_uuids() {
+        let expected = [0, 17, 34, 51, 68, 85, 102, 119, 136, 153, 170, 187, 204, 221, 238, 255];
+        assert_eq!(parse_uuid("00112233-4455-6677-8899-aabbccddeeff"), Some(expected));
+        for bad in ["", "x", "00112233-4455-6677-8899-aabbccddeef", "00112233-4455-6677-8899-aabbccddeegg", "é"] {
+            assert_eq!(parse_uuid(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! The databases that have the extension, or may have it: what sessions and the launcher know of them.
 
-use super::pool::NONE;
+use super::pool::{NONE, SLOT_BYTES};
 use super::region::{Region, locked, set_latch};
 use pgrx::pg_sys;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -86,6 +86,11 @@ impl Database {
         pg_sys::Oid::from(self.oid)
     }
 
+    /// Memory that its records take.
+    pub fn waiting_bytes(&self) -> u64 {
+        u64::from(self.slots_used) * SLOT_BYTES as u64
+    }
+
     /// Nothing of what names processes is true after a crash.
     pub fn forget_processes(&mut self) {
         (self.worker, self.latch, self.held_by) = (0, 0, 0);
@@ -123,6 +128,16 @@ impl Region {
 /// Takes note of a database that has the extension, or may have it. False if there is no room for it.
 pub fn note(oid: pg_sys::Oid) -> bool {
     locked(|region| region.place_for(oid).is_some()).unwrap_or(false)
+}
+
+/// The extension is in the database: sessions follow failures there from now on.
+pub fn found(oid: pg_sys::Oid) {
+    locked(|region| {
+        if let Some(place) = region.place_for(oid) {
+            region.databases[place].presence = Presence::Present;
+            region.generation.fetch_add(1, Ordering::AcqRel);
+        }
+    });
 }
 
 /// The place of a database in the region, if a worker found the extension there.

@@ -9,6 +9,9 @@ use pgrx::pg_sys;
 /// Bytes of a record that a slot holds.
 const DATA: usize = 1024 - 32;
 
+/// Bytes of a slot.
+pub const SLOT_BYTES: usize = size_of::<Slot>();
+
 /// No slot.
 pub const NONE: u32 = u32::MAX;
 
@@ -237,14 +240,16 @@ pub fn peek(database: pg_sys::Oid, most: usize, bytes: usize) -> Vec<(u64, Vec<u
     copies
 }
 
-/// Takes off the records up to a sequence number; so many of them were written, the others dropped.
-pub fn pop(database: pg_sys::Oid, through: u64, dropped: u64) {
+/// Takes off the records up to a sequence number. They were written, but for those that are only in the server's log, and
+/// those that turned out to be none: these were not queued.
+pub fn pop(database: pg_sys::Oid, through: u64, dropped: u64, none: u64) {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return };
         let count = take_off(region, place, through);
         let counts = &mut region.databases[place].counts;
-        counts.written += count.saturating_sub(dropped);
+        counts.written += count.saturating_sub(dropped + none);
         counts.dropped += dropped;
+        counts.queued -= none.min(counts.queued);
     });
 }
 
@@ -305,6 +310,6 @@ pub fn set_open(open: bool) {
 }
 
 /// The number by which a database tells this queue's sequence numbers from another's.
-pub fn entry_of_queue() -> i64 {
+pub fn queue_number() -> i64 {
     locked(|region| region.queue).unwrap_or(0)
 }

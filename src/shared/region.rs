@@ -77,7 +77,7 @@ unsafe extern "C-unwind" fn startup() {
         // SAFETY: mapped below. No other process is alive that could use it.
         return after_crash(unsafe { &mut *known });
     }
-    let slots = settings::queue_bytes() / size_of::<Slot>();
+    let slots = settings::failure::queue_bytes() / size_of::<Slot>();
     let bytes = size_of::<Region>() + slots * size_of::<Slot>();
     // SAFETY: asks for memory of its own, zeroed, which children share.
     let memory = unsafe {

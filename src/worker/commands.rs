@@ -1,7 +1,7 @@
 //! What sessions do to databases: commands after which the launcher has to look, and commands during which nobody else may be
 //! connected to the database, a worker of ours neither.
 
-use crate::shared;
+use crate::{failure, shared};
 use pgrx::{PgList, pg_sys};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char};
@@ -83,7 +83,15 @@ unsafe extern "C-unwind" fn before(statement: *mut pg_sys::PlannedStmt) {
         let node = (*statement).utilityStmt;
         match (*node).type_ {
             Tag::T_CreateExtensionStmt => {
-                EXTENSION_CAME.set(true);
+                let name = (*node.cast::<pg_sys::CreateExtensionStmt>()).extname;
+                if CStr::from_ptr(name) == c"lead_audit" {
+                    EXTENSION_CAME.set(true);
+                }
+            }
+            // enable() makes the triggers; a table that is renamed may be watched.
+            Tag::T_CreateTrigStmt => note_name((*node.cast::<pg_sys::CreateTrigStmt>()).relation),
+            Tag::T_CreateStmt if !(*node.cast::<pg_sys::CreateStmt>()).partbound.is_null() => {
+                note_name((*node.cast::<pg_sys::CreateStmt>()).relation);
             }
             Tag::T_CreatedbStmt => {
                 DATABASES_CHANGED.set(true);
@@ -97,9 +105,15 @@ unsafe extern "C-unwind" fn before(statement: *mut pg_sys::PlannedStmt) {
             }
             Tag::T_RenameStmt => {
                 let rename = node.cast::<pg_sys::RenameStmt>();
-                if (*rename).renameType == pg_sys::ObjectType::OBJECT_DATABASE {
-                    DATABASES_CHANGED.set(true);
-                    hold_by_name((*rename).subname, false);
+                match (*rename).renameType {
+                    pg_sys::ObjectType::OBJECT_DATABASE => {
+                        DATABASES_CHANGED.set(true);
+                        hold_by_name((*rename).subname, false);
+                    }
+                    pg_sys::ObjectType::OBJECT_TABLE => {
+                        failure::note_name(&CStr::from_ptr((*rename).newname).to_string_lossy());
+                    }
+                    _ => {}
                 }
             }
             Tag::T_AlterDatabaseStmt => {
@@ -110,6 +124,17 @@ unsafe extern "C-unwind" fn before(statement: *mut pg_sys::PlannedStmt) {
                 }
             }
             _ => {}
+        }
+    }
+}
+
+/// # Safety
+/// `relation` must be null or a name.
+unsafe fn note_name(relation: *mut pg_sys::RangeVar) {
+    // SAFETY: as the caller promises; a name is a C string.
+    unsafe {
+        if !relation.is_null() && !(*relation).relname.is_null() {
+            failure::note_name(&CStr::from_ptr((*relation).relname).to_string_lossy());
         }
     }
 }
@@ -169,7 +194,8 @@ unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _a
     }
     if extension_came && committed {
         // SAFETY: reads a variable of the session.
-        shared::note(unsafe { pg_sys::MyDatabaseId });
+        let database = unsafe { pg_sys::MyDatabaseId };
+        shared::found(database);
     }
     if held != pg_sys::InvalidOid || (committed && (changed || extension_came)) {
         shared::wake_launcher(changed || extension_came);

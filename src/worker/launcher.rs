@@ -2,6 +2,7 @@
 //! nobody's way, and reads nothing but pg_database.
 
 use super::process::{self, must_stop, wait};
+use crate::failure;
 use crate::shared::{self, MAX_DATABASES, Outcome, Presence, Problem};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
@@ -47,6 +48,7 @@ struct Launcher {
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn lead_audit_launcher_main(_argument: pg_sys::Datum) {
     process::handle_signals();
+    failure::switch_off();
     // SAFETY: at the beginning of the process. No database and no user: only what all databases share can be read.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
@@ -207,7 +209,7 @@ impl Launcher {
 
     /// A database that is gone, or has no extension. What was queued for it goes to the log.
     fn let_go(&mut self, oid: pg_sys::Oid) {
-        super::tasks::log_rest(oid);
+        failure::log_rest(oid);
         shared::forget(oid);
         self.retry_at.remove(&oid);
     }
@@ -234,7 +236,7 @@ impl Launcher {
         shared::set_open(false);
         let mut all = Vec::new();
         shared::each_database(|database| all.push(database.oid()));
-        all.into_iter().for_each(super::tasks::log_rest);
+        all.into_iter().for_each(failure::log_rest);
     }
 }
 

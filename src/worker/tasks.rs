@@ -2,10 +2,10 @@
 //! is left alone for a while that grows with each error.
 
 use super::process::in_transaction;
+use crate::failure;
 use crate::seal;
 use crate::server::ServerError;
 use crate::settings;
-use pgrx::pg_sys;
 use std::time::{Duration, Instant};
 
 /// Whether a task is through.
@@ -30,7 +30,10 @@ pub struct Task {
 }
 
 /// The tasks.
-pub const TASKS: &[Task] = &[Task { name: "seal the audit log", interval: seal_interval, on_wake: false, run: seal_if_wanted }];
+pub const TASKS: &[Task] = &[
+    Task { name: "write failed operations", interval: || LONGEST_PAUSE, on_wake: true, run: failure::drain },
+    Task { name: "seal the audit log", interval: seal_interval, on_wake: false, run: seal_if_wanted },
+];
 
 /// How often to look whether sealing was switched on.
 const SWITCHED_OFF: Duration = Duration::from_secs(10);
@@ -46,9 +49,6 @@ fn seal_if_wanted() -> Result<Progress, ServerError> {
     let more = in_transaction(c"sealing the audit log", seal::tick)?;
     Ok(if more { Progress::More } else { Progress::Done })
 }
-
-/// Writes what is queued for a database that has no worker any more to the server's log.
-pub fn log_rest(_database: pg_sys::Oid) {}
 
 /// Longest pause after errors.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);

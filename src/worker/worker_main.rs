@@ -2,6 +2,7 @@
 
 use super::process::{self, must_stop, wait};
 use super::tasks::{self, Schedule};
+use crate::failure;
 use crate::shared::{self, Outcome, Presence};
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -25,6 +26,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     let database = pg_sys::Oid::from(argument.value() as u32);
     DATABASE.set(database);
     process::handle_signals();
+    failure::switch_off();
     if !shared::adopt(database) {
         return; // another one is there already, or the place is gone
     }
@@ -38,7 +40,10 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     if !extension_is_here() {
         return end_as(Outcome::NoExtension);
     }
-    shared::update(database, |place| place.presence = Presence::Present);
+    shared::found(database);
+    if let Err(error) = process::in_transaction(c"reading the names of watched tables", failure::load_names) {
+        pgrx::log!("lead_audit: could not read the names of watched tables: {error}");
+    }
     let mut schedules = tasks::schedules();
     while !must_stop() && !is_held() {
         let sleep = schedules.iter().map(Schedule::time_left).min().unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);

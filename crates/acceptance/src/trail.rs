@@ -47,7 +47,7 @@ pub fn assert_trail_gives_table(admin: &mut Session, table: &str) {
            SELECT id, coalesce(new_values, old_values)->>'id' AS key, old_values::text AS was, new_values::text AS now,
                   old_values->>'id' AS old_key, operation = 'UPDATE' AND old_values->'id' <> new_values->'id' AS moved
            FROM (SELECT id, operation, old_values, new_values FROM lead_audit.log
-                 WHERE relation = '{table}'::regclass AND operation IN ('INSERT', 'UPDATE', 'DELETE', 'SNAPSHOT')
+                 WHERE relation = '{table}'::regclass AND operation IN ('INSERT', 'UPDATE', 'DELETE', 'SNAPSHOT') AND outcome = 'ok'
                  OFFSET 0) l -- so that the view works the values out once
            OFFSET 0) e
          CROSS JOIN LATERAL (SELECT e.key, e.was, e.now WHERE NOT moved

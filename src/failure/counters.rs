@@ -1,0 +1,36 @@
+//! Whether failures are followed in this session at all.
+
+use crate::{settings, shared};
+use pgrx::pg_sys;
+use std::cell::Cell;
+
+thread_local! {
+    /// What the region said, and when: it is asked again only after a database came or went.
+    static KNOWN: Cell<(u32, bool)> = const { Cell::new((0, false)) };
+    static OFF: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The library's own processes do not follow themselves.
+pub fn switch_off() {
+    OFF.set(true);
+}
+
+/// Whether this database has the extension and nothing is switched off.
+pub fn is_on() -> bool {
+    if OFF.get() || !settings::enabled() || !shared::is_there() {
+        return false;
+    }
+    let generation = shared::generation().wrapping_add(1);
+    let (known, present) = KNOWN.get();
+    if known == generation {
+        return present;
+    }
+    // SAFETY: reads variables of the process; parallel workers write nothing.
+    let present = unsafe {
+        pg_sys::MyDatabaseId != pg_sys::InvalidOid
+            && pg_sys::ParallelWorkerNumber < 0
+            && shared::slot_of(pg_sys::MyDatabaseId).is_some()
+    };
+    KNOWN.set((generation, present));
+    present
+}

@@ -1,0 +1,155 @@
+//! The row that a statement failed at, if the executor has it at hand: as the bytes of a tuple, which the worker makes JSON of.
+//! Nothing of it is looked at here; the fingerprint of its row type tells the worker whether it can be.
+
+use super::frame::{Frame, Phase, Target};
+use super::raised::RaisedError;
+use super::record::RawRow;
+use crate::server::{attribute, in_context, new_context};
+use pgrx::{PgList, pg_sys};
+use std::cell::Cell;
+
+/// Longest row that a record carries, in bytes.
+const LONGEST: usize = 64 * 1024;
+
+thread_local! {
+    static MEMORY: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
+}
+
+/// The row, where it is certain that it is the one.
+///
+/// # Safety
+/// The frame must be of the statement that is under way.
+pub unsafe fn find(frame: &Frame, target: &Target, error: &RaisedError) -> Option<RawRow> {
+    if frame.query.is_null() || frame.phase == Phase::Outside || target.operation == "MERGE" {
+        return None;
+    }
+    // SAFETY: the executor's state is live while the statement is under way. A slot belongs to it; a null one is not there.
+    unsafe {
+        let state = (*frame.query).estate;
+        if state.is_null() {
+            return None;
+        }
+        // Names of this relation: a constraint of another one may be broken by a trigger's own statement.
+        let about_other = |relation: pg_sys::Relation| {
+            let name = std::ffi::CStr::from_ptr((*(*relation).rd_rel).relname.data.as_ptr()).to_string_lossy();
+            !error.names_none() && !error.names(&(*target.watched).table.schema, &name)
+        };
+        let violates = ["23502", "23505", "23514", "23P01", "44000"].contains(&&*error.code);
+        for list in [(*state).es_opened_result_relations, (*state).es_tuple_routing_result_relations] {
+            for result in PgList::<pg_sys::ResultRelInfo>::from_pg(list).iter_ptr() {
+                let result = &*result;
+                let is_target = (*result.ri_RelationDesc).rd_id.to_u32() == (*target.watched).table.relation;
+                let is_part = !result.ri_RootResultRelInfo.is_null();
+                if !is_target && !is_part {
+                    continue;
+                }
+                if frame.phase == Phase::Finish {
+                    // The AFTER trigger that fires has its row here; for an UPDATE both.
+                    let new = if target.operation == "UPDATE" { result.ri_TrigNewSlot } else { std::ptr::null_mut() };
+                    if let Some(row) = copy(result, result.ri_TrigOldSlot, new) {
+                        return Some(row);
+                    }
+                    continue;
+                }
+                // Later rows leave their values of before in the slot until they have their own: only a constraint that
+                // is broken says that they are in.
+                let is_current = (*state).es_processed == 0 || violates && !about_other(result.ri_RelationDesc);
+                let (old, new) = match target.operation {
+                    "INSERT" => (result.ri_newTupleSlot, std::ptr::null_mut()),
+                    "UPDATE" => (result.ri_oldTupleSlot, result.ri_newTupleSlot),
+                    _ => (result.ri_TrigOldSlot, std::ptr::null_mut()),
+                };
+                if is_current && let Some(row) = copy(result, old, new) {
+                    return Some(row);
+                }
+            }
+        }
+        None
+    }
+}
+
+/// # Safety
+/// The slots must be null or of the result relation's row type.
+unsafe fn copy(
+    result: &pg_sys::ResultRelInfo,
+    row: *mut pg_sys::TupleTableSlot,
+    new_row: *mut pg_sys::TupleTableSlot,
+) -> Option<RawRow> {
+    // SAFETY: as the caller promises.
+    unsafe {
+        if MEMORY.get().is_null() {
+            MEMORY.set(new_context(pg_sys::TopMemoryContext, c"lead_audit failing row"));
+        }
+        let raw = bytes(row).map(|bytes| RawRow {
+            relation: (*result.ri_RelationDesc).rd_id.to_u32(),
+            row_type: fingerprint((*row).tts_tupleDescriptor),
+            row: bytes,
+            new_row: self::bytes(new_row),
+        });
+        pg_sys::MemoryContextReset(MEMORY.get());
+        raw
+    }
+}
+
+/// # Safety
+/// `slot` must be null or a slot.
+unsafe fn bytes(slot: *mut pg_sys::TupleTableSlot) -> Option<String> {
+    // SAFETY: as the caller promises; a slot that is not empty can be copied.
+    unsafe {
+        if slot.is_null() || u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_EMPTY != 0 {
+            return None;
+        }
+        let tuple = in_context(MEMORY.get(), || pg_sys::ExecCopySlotHeapTuple(slot));
+        let length = (*tuple).t_len as usize;
+        if length > LONGEST {
+            return None;
+        }
+        Some(to_hex(std::slice::from_raw_parts((*tuple).t_data.cast::<u8>(), length)))
+    }
+}
+
+/// A number that differs where rows of one row type cannot be read as the other's.
+///
+/// # Safety
+/// `descriptor` must be a row type.
+pub unsafe fn fingerprint(descriptor: pg_sys::TupleDesc) -> u64 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut add = |value: u64| hash = (hash ^ value).wrapping_mul(0x0100_0000_01b3);
+    // SAFETY: as the caller promises.
+    unsafe {
+        add((*descriptor).natts as u64);
+        for index in 0..(*descriptor).natts as usize {
+            let column = attribute(descriptor, index);
+            add(u64::from(column.atttypid.to_u32()));
+            add(column.attlen as u64);
+            add(u64::from(column.attalign as u8));
+            add(u64::from(column.attbyval) | u64::from(column.attisdropped) << 1);
+        }
+    }
+    hash
+}
+
+/// Bytes as hexadecimal digits.
+fn to_hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]).map(char::from).collect()
+}
+
+/// The bytes that hexadecimal digits stand for.
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    text.as_bytes().chunks(2).map(|pair| Some((digit(&pair[0])? << 4 | digit(pair.get(1)?)?) as u8)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal_there_and_back() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        assert_eq!(from_hex(&to_hex(&bytes)), Some(bytes));
+        assert_eq!(from_hex("0"), None);
+        assert_eq!(from_hex("0g"), None);
+    }
+}

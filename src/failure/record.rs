@@ -1,0 +1,145 @@
+//! A record: all there is to say of one failure, on its way from the session to the entry. It is JSON, so that the server's log
+//! can have it whole where the queue cannot.
+
+use crate::journal::Outcome;
+use crate::shared::{self, Queued};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
+use serde::{Deserialize, Serialize};
+use std::cell::Cell;
+
+/// The table that a record is about.
+#[derive(Clone, Default, Debug, Serialize, Deserialize)]
+pub struct Table {
+    pub relation: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch_id: Option<[u8; 16]>,
+    pub schema: String,
+    pub name: String,
+}
+
+/// Rows that a transaction had written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Count {
+    pub table: Table,
+    pub operation: String,
+    pub rows: u64,
+}
+
+/// The failing row, as bytes of a tuple.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RawRow {
+    /// The relation whose row type it has.
+    pub relation: u32,
+    /// A fingerprint of that row type.
+    pub row_type: u64,
+    /// The row, in hexadecimal: of an UPDATE the old one.
+    pub row: String,
+    /// The new row of an UPDATE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_row: Option<String>,
+}
+
+/// A statement whose table is still to be found out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Unresolved {
+    pub text: String,
+    /// Where in the text the error is, in characters from 1; 0 if that is not known.
+    pub position: i32,
+    pub search_path: String,
+    /// The session's schema for temporary tables, or 0.
+    pub temporary_schema: u32,
+    /// Whether the worker is to name as statement what it finds: the one of several.
+    pub keep_statement: bool,
+}
+
+/// Everything about one failure.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    pub outcome: Outcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<Table>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unresolved: Option<Unresolved>,
+    pub operation: String,
+    pub txid: u64,
+    /// Microseconds since 2000-01-01 UTC.
+    pub occurred_at: i64,
+    pub backend_pid: i32,
+    pub session_user: u32,
+    pub current_user: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_ip: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_addr: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_detail: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub constraint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statement: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<String>,
+    /// The row's key as entries have it, where the session knows it already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub row: Option<RawRow>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub written: Vec<Count>,
+}
+
+thread_local! {
+    static LOGGING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a record is being written to the server's log, which must not make another one.
+pub fn is_logging() -> bool {
+    LOGGING.get()
+}
+
+/// Hands a record to this database's worker; where that is not possible, to the server's log.
+pub fn send(record: &Record) {
+    let Ok(bytes) = serde_json::to_vec(record) else { return };
+    // SAFETY: reads a variable of the session.
+    match shared::push(unsafe { pg_sys::MyDatabaseId }, &bytes) {
+        Queued::Yes => {}
+        Queued::Full => log_whole(&bytes, "the queue is full"),
+        Queued::Closed => log_whole(&bytes, "nobody is there to write the entry"),
+    }
+}
+
+/// The whole record as a line of the server's log.
+pub fn log_whole(record: &[u8], why: &str) {
+    LOGGING.set(true);
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_WARNING,
+        format!("lead_audit: an operation that failed has no audit entry: {why}"),
+        "lead_audit",
+    )
+    .set_detail(String::from_utf8_lossy(record).into_owned())
+    .report(PgLogLevel::LOG_SERVER_ONLY);
+    LOGGING.set(false);
+}
+
+/// Everything that is queued for a database goes to the server's log.
+pub fn log_rest(database: pg_sys::Oid) {
+    for record in shared::take_all(database) {
+        log_whole(&record, "there is no worker in its database any more");
+    }
+}

@@ -1,0 +1,140 @@
+//! In the worker: which watched table a statement was about that failed before Postgres itself had found out. The text is parsed
+//! and the name looked up as the session would have, by its search_path and as its role; nothing of the statement is run.
+
+use super::frame::statement_text;
+use super::record::{Table, Unresolved};
+use super::watched::watched;
+use crate::server::{as_user, role_name};
+use pgrx::{PgList, pg_sys};
+use std::ffi::{CStr, CString};
+
+/// What a statement was about.
+pub struct Resolved {
+    pub table: Table,
+    pub operation: &'static str,
+    /// The statement's own text, where the text has several.
+    pub statement: String,
+}
+
+/// Finds the watched table; `None` if the statement writes to none. Raises the parser's errors and those of look-ups.
+pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
+    let text = CString::new(unresolved.text.as_str()).ok()?;
+    // SAFETY: the parser takes a C string and gives a list of raw statements in the current memory context.
+    let statements = unsafe { PgList::<pg_sys::RawStmt>::from_pg(pg_sys::raw_parser(text.as_ptr(), 0)) };
+    let wanted = unresolved.text.char_indices().nth((unresolved.position - 1).max(0) as usize).map_or(0, |(byte, _)| byte);
+    let mut found = None;
+    for statement in statements.iter_ptr() {
+        // SAFETY: a statement of the parser's, with its place in the text.
+        let (node, location, length) = unsafe { ((*statement).stmt, (*statement).stmt_location, (*statement).stmt_len) };
+        if unresolved.position > 0 && location as usize > wanted {
+            break;
+        }
+        // SAFETY: as above.
+        if let Some((table, operation)) = unsafe { target_of(node, unresolved, role) } {
+            // SAFETY: a C string.
+            let statement = unsafe { statement_text(text.as_ptr(), location, length) }.unwrap_or_default();
+            found = Some(Resolved { table, operation, statement });
+        } else if unresolved.position > 0 {
+            found = None; // the error is in this statement or a later one
+        }
+    }
+    found
+}
+
+/// # Safety
+/// `node` must be a raw statement.
+unsafe fn target_of(node: *mut pg_sys::Node, unresolved: &Unresolved, role: pg_sys::Oid) -> Option<(Table, &'static str)> {
+    use pg_sys::NodeTag as Tag;
+    if node.is_null() {
+        return None;
+    }
+    // SAFETY: as the caller promises; a node's tag says what it is.
+    unsafe {
+        let (relation, operation, with) = match (*node).type_ {
+            Tag::T_InsertStmt => {
+                let statement = &*node.cast::<pg_sys::InsertStmt>();
+                (statement.relation, "INSERT", statement.withClause)
+            }
+            Tag::T_UpdateStmt => {
+                let statement = &*node.cast::<pg_sys::UpdateStmt>();
+                (statement.relation, "UPDATE", statement.withClause)
+            }
+            Tag::T_DeleteStmt => {
+                let statement = &*node.cast::<pg_sys::DeleteStmt>();
+                (statement.relation, "DELETE", statement.withClause)
+            }
+            Tag::T_MergeStmt => {
+                let statement = &*node.cast::<pg_sys::MergeStmt>();
+                (statement.relation, "MERGE", statement.withClause)
+            }
+            Tag::T_CopyStmt => {
+                let statement = &*node.cast::<pg_sys::CopyStmt>();
+                (if statement.is_from { statement.relation } else { std::ptr::null_mut() }, "COPY", std::ptr::null_mut())
+            }
+            Tag::T_TruncateStmt => {
+                let names = PgList::<pg_sys::RangeVar>::from_pg((*node.cast::<pg_sys::TruncateStmt>()).relations);
+                return names.iter_ptr().find_map(|name| Some((table_of(name, unresolved, role)?, "TRUNCATE")));
+            }
+            Tag::T_SelectStmt => (std::ptr::null_mut(), "", (*node.cast::<pg_sys::SelectStmt>()).withClause),
+            Tag::T_ExplainStmt => return target_of((*node.cast::<pg_sys::ExplainStmt>()).query, unresolved, role),
+            Tag::T_PrepareStmt => return target_of((*node.cast::<pg_sys::PrepareStmt>()).query, unresolved, role),
+            _ => return None,
+        };
+        if !relation.is_null()
+            && let Some(table) = table_of(relation, unresolved, role)
+        {
+            return Some((table, operation));
+        }
+        if with.is_null() {
+            return None;
+        }
+        let expressions = PgList::<pg_sys::CommonTableExpr>::from_pg((*with).ctes);
+        expressions.iter_ptr().find_map(|expression| target_of((*expression).ctequery, unresolved, role))
+    }
+}
+
+/// The watched table of that name, as the session would have found it.
+///
+/// # Safety
+/// `name` must be a name of the parser's.
+unsafe fn table_of(name: *mut pg_sys::RangeVar, unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Table> {
+    // SAFETY: as the caller promises. The nest level ends here, or with the subtransaction that an error ends.
+    unsafe {
+        let find = || {
+            let flags = pg_sys::RVROption::RVR_MISSING_OK;
+            pg_sys::RangeVarGetRelidExtended(name, pg_sys::NoLock as i32, flags, None, std::ptr::null_mut())
+        };
+        let relation = if (*name).schemaname.is_null() {
+            let temporary = pg_sys::Oid::from(unresolved.temporary_schema);
+            if temporary != pg_sys::InvalidOid && pg_sys::get_relname_relid((*name).relname, temporary) != pg_sys::InvalidOid {
+                return None; // the session's own temporary table comes before any other
+            }
+            role_name(role)?;
+            let path = CString::new(unresolved.search_path.as_str()).ok()?;
+            let level = pg_sys::NewGUCNestLevel();
+            pg_sys::set_config_option(
+                c"search_path".as_ptr(),
+                path.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+            let relation = as_user(role, find);
+            pg_sys::AtEOXact_GUC(false, level);
+            relation
+        } else {
+            if CStr::from_ptr((*name).schemaname).to_bytes().starts_with(b"pg_temp") {
+                return None;
+            }
+            find()
+        };
+        if relation == pg_sys::InvalidOid {
+            return None;
+        }
+        let found = watched(relation);
+        (!found.is_null()).then(|| (*found).table.clone())
+    }
+}

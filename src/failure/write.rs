@@ -1,0 +1,345 @@
+//! In the worker: records become entries, many in a transaction. The number of the last one is written in that transaction too,
+//! so that a worker that dies between writing and taking off the queue does not write them twice.
+
+use super::failing_row::{fingerprint, from_hex};
+use super::record::{self, RawRow, Record, Table};
+use super::resolve::resolve;
+use super::watched::watched;
+use super::{names, record::Count};
+use crate::capture::{RowEvent, RowOperation, RowTexts, key_of, row_texts};
+use crate::journal::{self, NewEntry, Outcome};
+use crate::origin::Origin;
+use crate::server::{OpenRelation, ServerError, Text, as_owner_restricted, in_subtransaction, role_name};
+use crate::shared;
+use crate::worker::{Progress, in_transaction};
+use ledger::canonical::write_string;
+use pgrx::datum::DatumWithOid;
+use pgrx::{PgSqlErrorCode, Spi, pg_sys};
+use std::cell::Cell;
+
+/// Most records of one transaction, and most bytes of them.
+const BATCH: usize = 1000;
+const BATCH_BYTES: usize = 4 << 20;
+
+thread_local! {
+    /// Whether this worker has looked for what one before it wrote.
+    static CAUGHT_UP: Cell<bool> = const { Cell::new(false) };
+}
+
+fn database() -> pg_sys::Oid {
+    // SAFETY: reads a variable of the process.
+    unsafe { pg_sys::MyDatabaseId }
+}
+
+/// One turn of the worker's task: writes what is queued.
+pub fn drain() -> Result<Progress, ServerError> {
+    let database = database();
+    if shared::is_empty_for(database) {
+        return Ok(Progress::Done);
+    }
+    if !CAUGHT_UP.get() {
+        let written = in_transaction(c"looking for the last failed operation written", position)?;
+        shared::discard_through(database, written);
+        CAUGHT_UP.set(true);
+    }
+    let records = shared::peek(database, BATCH, BATCH_BYTES);
+    let Some(&(last, _)) = records.last() else { return Ok(Progress::Done) };
+    match in_transaction(c"writing failed operations", || write_all(&records)) {
+        Ok(written) => shared::pop(database, last, 0, records.len() as u64 - written),
+        Err(error) if is_passing(&error) => return Err(error),
+        // One that cannot be written must not keep the others from it.
+        Err(_) => {
+            for record in &records {
+                match in_transaction(c"writing a failed operation", || write_all(std::slice::from_ref(record))) {
+                    Ok(written) => shared::pop(database, record.0, 0, 1 - written),
+                    Err(error) if is_passing(&error) => return Err(error),
+                    Err(error) => {
+                        record::log_whole(&record.1, &format!("it cannot be written: {error}"));
+                        shared::pop(database, record.0, 1, 0);
+                    }
+                }
+            }
+        }
+    }
+    Ok(Progress::More)
+}
+
+/// Whether the same may succeed a little later: no space, a lock, a cancel.
+fn is_passing(error: &ServerError) -> bool {
+    let code = crate::server::sqlstate_text(error.code);
+    ["40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
+}
+
+/// Returns how many entries that makes: a record of a statement that turns out to be of no watched table makes none.
+fn write_all(records: &[(u64, Vec<u8>)]) -> u64 {
+    let mut written = 0;
+    for (_, bytes) in records {
+        // What is in the queue was put there by this library; of another version's record there may be nothing to read.
+        let Ok(record) = serde_json::from_slice::<Record>(bytes) else {
+            record::log_whole(bytes, "it cannot be read");
+            continue;
+        };
+        written += u64::from(write(record));
+    }
+    journal::flush();
+    if let Some((last, _)) = records.last() {
+        set_position(*last);
+    }
+    written
+}
+
+fn write(mut record: Record) -> bool {
+    if let Some(unresolved) = record.unresolved.take() {
+        let role = pg_sys::Oid::from(record.current_user);
+        // A text that cannot be parsed names no table.
+        let Ok(Some(resolved)) = in_subtransaction(|| resolve(&unresolved, role)) else { return false };
+        record.table = Some(resolved.table);
+        resolved.operation.clone_into(&mut record.operation);
+        if unresolved.keep_statement {
+            record.statement = super::raised::bounded(resolved.statement);
+        }
+    }
+    let (mut key, mut values, mut changed) = (record.key.as_deref().map(Text::from), None, None);
+    if let Some(row) = &record.row
+        && let Ok(Some(texts)) = in_subtransaction(|| texts_of(row, record.table.as_ref()))
+    {
+        (key, values, changed) = (texts.key, Some(texts.values), texts.changed);
+    }
+    if key.is_none() {
+        key = key_in_detail(&record);
+    }
+    let table = record.table.take().unwrap_or_default();
+    let known = !table.name.is_empty();
+    let (schema, name) = (Text::from(&*table.schema), Text::from(&*table.name));
+    let text = |text: &Option<String>| text.as_deref().map(Text::from);
+    let (mut code, mut message, mut detail) = (text(&record.error_code), text(&record.error_message), text(&record.error_detail));
+    let mut statement = text(&record.statement);
+    let mut details = details(&record);
+    let role = |oid: u32| role_name(pg_sys::Oid::from(oid)).as_deref().map(Text::from);
+    let origin = Origin {
+        user_id: text(&record.user_id),
+        user_ip: text(&record.user_ip),
+        user_agent: text(&record.user_agent),
+        request_id: text(&record.request_id),
+        db_session_user: role(record.session_user),
+        db_current_user: role(record.current_user),
+        client_addr: text(&record.client_addr),
+        application_name: text(&record.application_name),
+        backend_pid: record.backend_pid,
+    };
+    let entry = NewEntry {
+        watch_id: table.watch_id,
+        relation: (table.relation != 0).then(|| pg_sys::Oid::from(table.relation)),
+        table_schema: known.then_some(&schema),
+        table_name: known.then_some(&name),
+        operation: operation_name(&record.operation),
+        outcome: record.outcome,
+        row_key: key.as_mut(),
+        row_values: values.as_mut(),
+        changed_values: changed.as_mut(),
+        details: details.as_mut(),
+        error_code: code.as_mut(),
+        error_message: message.as_mut(),
+        error_detail: detail.as_mut(),
+        statement: statement.as_mut(),
+        ..NewEntry::default()
+    };
+    if let Err(error) = journal::append_about(entry, record.txid, record.occurred_at, &origin) {
+        error.raise(None);
+    }
+    true
+}
+
+/// Entries have one of these.
+fn operation_name(name: &str) -> &'static str {
+    const NAMES: [&str; 10] =
+        ["INSERT", "UPDATE", "DELETE", "MERGE", "COPY", "TRUNCATE", "COMMIT", "ROLLBACK", "SNAPSHOT", "DDL"];
+    NAMES.into_iter().find(|known| *known == name).unwrap_or("OTHER")
+}
+
+/// The failing row as JSON; `None` if its relation is not what it was any more.
+fn texts_of(row: &RawRow, table: Option<&Table>) -> Option<RowTexts> {
+    let relation = OpenRelation::try_open(pg_sys::Oid::from(row.relation), pg_sys::AccessShareLock)?;
+    // SAFETY: the relation is open; bytes of a tuple are read as its row type only if that is the one they were made for.
+    unsafe {
+        if fingerprint(relation.tuple_desc()) != row.row_type {
+            return None;
+        }
+        let tuple = Tuple::from_hex(&row.row)?;
+        let new_tuple = row.new_row.as_deref().map(Tuple::from_hex);
+        let new_row = match new_tuple {
+            Some(tuple) => Some(tuple?),
+            None => None,
+        };
+        let found = watched((*relation.as_ptr()).rd_id);
+        let soft_delete_column = if found.is_null() { "" } else { &*(*found).soft_delete_column };
+        let event = RowEvent {
+            operation: if new_row.is_some() { RowOperation::Update } else { RowOperation::Insert },
+            relation: relation.as_ptr(),
+            watch_id: table.and_then(|table| table.watch_id).unwrap_or_default(),
+            soft_delete_column,
+            row: tuple.0,
+            new_row: new_row.map(|tuple| tuple.0),
+        };
+        // Values of the table can run code of its owner's.
+        match as_owner_restricted(relation.as_ptr(), || row_texts(&event)) {
+            Ok(texts) => Some(texts),
+            Err(error) => error.raise(None),
+        }
+    }
+}
+
+/// A tuple in the current memory context.
+struct Tuple(pg_sys::HeapTuple);
+
+impl Tuple {
+    fn from_hex(text: &str) -> Option<Self> {
+        let bytes = from_hex(text)?;
+        // SAFETY: memory for a tuple's head and, aligned as Postgres does it, its data.
+        unsafe {
+            let tuple = pg_sys::palloc0(size_of::<pg_sys::HeapTupleData>()).cast::<pg_sys::HeapTupleData>();
+            let data = pg_sys::palloc(bytes.len().max(1)).cast::<u8>();
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
+            (*tuple).t_len = bytes.len() as u32;
+            (*tuple).t_data = data.cast();
+            Some(Tuple(tuple))
+        }
+    }
+}
+
+/// The key that a constraint's DETAIL names, "Key (columns)=(values) …", if its columns are those of the primary key.
+fn key_in_detail(record: &Record) -> Option<Text> {
+    let table = record.table.as_ref()?;
+    if !matches!(record.error_code.as_deref()?, "23505" | "23503") || record.outcome != Outcome::Failed {
+        return None;
+    }
+    let (columns, values) = split_detail(record.error_detail.as_deref()?)?;
+    let relation = pg_sys::Oid::from(table.relation);
+    in_subtransaction(|| {
+        OpenRelation::try_open(relation, pg_sys::AccessShareLock)?;
+        key_of(relation, Some(columns), values.into_iter().map(Some).collect())
+    })
+    .ok()
+    .flatten()
+    .as_deref()
+    .map(Text::from)
+}
+
+/// Columns and values of such a DETAIL, in whatever language. Values that cannot be told apart are none.
+fn split_detail(detail: &str) -> Option<(Vec<String>, Vec<String>)> {
+    let (_, rest) = detail.split_once('(')?;
+    let (columns, rest) = rest.split_once(")=(")?;
+    let (values, _) = rest.rsplit_once(')')?;
+    // "… is not present in table "x (y)"": the values end at the first parenthesis that is followed by a space.
+    let values = values.split_once(") ").map_or(values, |(values, _)| values);
+    let columns: Vec<String> = columns.split(", ").map(|column| column.trim_matches('"').to_owned()).collect();
+    let values: Vec<String> =
+        if columns.len() == 1 { vec![values.to_owned()] } else { values.split(", ").map(str::to_owned).collect() };
+    (columns.len() == values.len()).then_some((columns, values))
+}
+
+/// The members of `details`, in the order of their names.
+fn details(record: &Record) -> Option<Text> {
+    let mut details = Text::new();
+    let out = details.buffer();
+    let mut separator = b'{';
+    let mut member = |out: &mut Vec<u8>, name: &str, value: &dyn Fn(&mut Vec<u8>)| {
+        out.push(separator);
+        separator = b',';
+        write_string(out, name);
+        out.push(b':');
+        value(out);
+    };
+    let texts = [("column", &record.column), ("constraint", &record.constraint), ("parameters", &record.parameters)];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            member(out, name, &|out| write_string(out, text));
+        }
+    }
+    if !record.written.is_empty() {
+        member(out, "written", &|out| write_counts(out, &record.written));
+    }
+    if separator == b'{' {
+        return None;
+    }
+    details.buffer().push(b'}');
+    Some(details)
+}
+
+/// `[{"operation":…,"rows":…,"table_name":…,"table_schema":…}]`
+fn write_counts(out: &mut Vec<u8>, counts: &[Count]) {
+    out.push(b'[');
+    for (number, count) in counts.iter().enumerate() {
+        if number > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(br#"{"operation":"#);
+        write_string(out, &count.operation);
+        out.extend_from_slice(format!(r#","rows":{},"table_name":"#, count.rows).as_bytes());
+        write_string(out, &count.table.name);
+        out.extend_from_slice(br#","table_schema":"#);
+        write_string(out, &count.table.schema);
+        out.push(b'}');
+    }
+    out.push(b']');
+}
+
+// ---- how far the queue is written --------------------------------------------------------------------------------------
+
+/// Whether the table for it is there: a database may still have the SQL objects of an older version.
+fn has_position() -> bool {
+    journal::relation_of_schema(c"queue_position") != pg_sys::InvalidOid
+}
+
+fn int8(value: i64) -> DatumWithOid<'static> {
+    // SAFETY: the value is a bigint and says so.
+    unsafe { DatumWithOid::new(value, pg_sys::INT8OID) }
+}
+
+/// The number of the last record of this queue that was written in this database.
+fn position() -> u64 {
+    if !has_position() {
+        return 0;
+    }
+    let query = "SELECT position FROM lead_audit.queue_position WHERE queue = $1";
+    let found = Spi::get_one_with_args::<i64>(query, &[int8(shared::queue_number())]);
+    found.ok().flatten().and_then(|position| u64::try_from(position).ok()).unwrap_or(0)
+}
+
+fn set_position(last: u64) {
+    if !has_position() {
+        return;
+    }
+    let command = "WITH others AS (DELETE FROM lead_audit.queue_position WHERE queue <> $1)
+        INSERT INTO lead_audit.queue_position (queue, position) VALUES ($1, $2)
+        ON CONFLICT (queue) DO UPDATE SET position = excluded.position";
+    if let Err(error) = Spi::run_with_args(command, &[int8(shared::queue_number()), int8(last as i64)]) {
+        ServerError { code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, message: error.to_string(), detail: None }.raise(None);
+    }
+}
+
+/// Tells the sessions the names of the tables that are watched now.
+pub fn load_names() {
+    let query = "SELECT DISTINCT table_name FROM lead_audit.watched_relation";
+    let names = Spi::connect(|client| {
+        let rows = client.select(query, None, &[])?;
+        rows.map(|row| row.get::<String>(1)).collect::<Result<Vec<_>, _>>()
+    });
+    names.into_iter().flatten().flatten().for_each(|name| names::note_name(&name));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split_detail;
+
+    #[test]
+    fn keys_in_details() {
+        let split = |detail| split_detail(detail).map(|(columns, values)| (columns.join("|"), values.join("|")));
+        let pair = |columns: &str, values: &str| Some((columns.to_owned(), values.to_owned()));
+        assert_eq!(split("Key (id)=(a, b) already exists."), pair("id", "a, b"));
+        assert_eq!(split("Key (tenant, no)=(7, 10.0) is still referenced from table \"orders\"."), pair("tenant|no", "7|10.0"));
+        assert_eq!(split("Key (id)=(x) is not present in table \"a (b)\"."), pair("id", "x"));
+        assert_eq!(split("Key (a, b)=(1, 2, 3) already exists."), None);
+        assert_eq!(split("Failing row contains (1, null)."), None);
+    }
+}

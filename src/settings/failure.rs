@@ -1,0 +1,70 @@
+//! The settings of what is kept of failed operations. A superuser's: they say how much of what users send is kept.
+
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+static LOG_ROLLBACKS: GucSetting<bool> = GucSetting::<bool>::new(true);
+static LOG_PARAMETERS: GucSetting<bool> = GucSetting::<bool>::new(false);
+static LOG_STATEMENT_LENGTH: GucSetting<i32> = GucSetting::<i32>::new(2048);
+static QUEUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
+
+/// Whether a transaction that is rolled back after it wrote to a watched table leaves an entry.
+pub fn log_rollbacks() -> bool {
+    LOG_ROLLBACKS.get()
+}
+
+/// Whether entries of failed statements have their parameters.
+pub fn log_parameters() -> bool {
+    LOG_PARAMETERS.get()
+}
+
+/// How many bytes of a failed statement's text its entry keeps.
+pub fn log_statement_length() -> usize {
+    LOG_STATEMENT_LENGTH.get().max(0) as usize
+}
+
+/// Memory for the records of failed operations on their way to a worker.
+pub fn queue_bytes() -> usize {
+    QUEUE_SIZE.get().max(0) as usize * 1024
+}
+
+/// Defines them; what only the server's start can set exists where the library is preloaded.
+pub fn define(preloading: bool) {
+    GucRegistry::define_bool_guc(
+        c"lead_audit.log_rollbacks",
+        c"Records transactions that are rolled back after they wrote to a watched table.",
+        c"Needs lead_audit in shared_preload_libraries. Only a superuser can change it.",
+        &LOG_ROLLBACKS,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"lead_audit.log_parameters",
+        c"Records the parameters of statements that fail.",
+        c"They may hold personal data. Only a superuser can change it.",
+        &LOG_PARAMETERS,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"lead_audit.log_statement_length",
+        c"How much of the text of a statement that fails is recorded.",
+        c"0 records none. Only a superuser can change it.",
+        &LOG_STATEMENT_LENGTH,
+        0,
+        64 * 1024,
+        GucContext::Suset,
+        GucFlags::UNIT_BYTE,
+    );
+    if preloading {
+        GucRegistry::define_int_guc(
+            c"lead_audit.queue_size",
+            c"Shared memory for failed operations that wait to be written.",
+            c"When it is full, they go to the server's log. Needs lead_audit in shared_preload_libraries.",
+            &QUEUE_SIZE,
+            256,
+            1024 * 1024,
+            GucContext::Postmaster,
+            GucFlags::UNIT_KB,
+        );
+    }
+}

@@ -1,0 +1,142 @@
+//! The parts that need more than CREATE EXTENSION. A part that is added elsewhere gets a function here that says how it is.
+
+use crate::settings;
+use crate::shared::{self, Problem};
+use pgrx::iter::TableIterator;
+use pgrx::{name, pg_extern, pg_sys};
+
+/// How a part is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It does what it is there for.
+    On,
+    /// It does not.
+    Off,
+}
+
+/// One row of `lead_audit.status()`.
+pub struct Part {
+    pub name: &'static str,
+    pub state: State,
+    /// Why it is off, or something about how it is on.
+    pub reason: Option<String>,
+    /// A line for postgresql.conf, or a command.
+    pub remedy: Option<String>,
+}
+
+impl Part {
+    /// A part that is on.
+    pub fn on(name: &'static str, reason: Option<String>) -> Self {
+        Part { name, state: State::On, reason, remedy: None }
+    }
+
+    /// A part that is off.
+    pub fn off(name: &'static str, reason: &str, remedy: Option<&str>) -> Self {
+        Part { name, state: State::Off, reason: Some(reason.to_owned()), remedy: remedy.map(str::to_owned) }
+    }
+}
+
+const PRELOAD: &str = "shared_preload_libraries = 'lead_audit'  # then restart the server";
+
+/// All parts, in the order in which they are shown.
+fn parts() -> Vec<Part> {
+    vec![recording(), preloading(), worker(), failures(), rollbacks()]
+}
+
+fn recording() -> Part {
+    if settings::enabled() {
+        Part::on("recording", None)
+    } else {
+        Part::off("recording", "lead_audit.enabled is off", Some("lead_audit.enabled = on"))
+    }
+}
+
+fn preloading() -> Part {
+    if shared::is_there() {
+        Part::on("preloading", None)
+    } else {
+        Part::off("preloading", "the library was not loaded at the server's start", Some(PRELOAD))
+    }
+}
+
+fn in_recovery() -> bool {
+    // SAFETY: reads a variable in shared memory.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
+/// The process that does what does not belong into anybody's transaction.
+fn worker() -> Part {
+    const NAME: &str = "background worker";
+    if !shared::is_there() {
+        return Part::off(NAME, "lead_audit is not in shared_preload_libraries", Some(PRELOAD));
+    }
+    if in_recovery() {
+        return Part::off(NAME, "the server is a standby; it starts when the server is promoted", None);
+    }
+    // SAFETY: reads a variable of the session.
+    let found = shared::find(unsafe { pg_sys::MyDatabaseId }, |database| (database.worker, database.problem, database.held_by));
+    match found {
+        Some((worker, ..)) if worker != 0 => Part::on(NAME, Some(format!("process {worker}"))),
+        Some((_, Problem::NoProcess, _)) => {
+            // SAFETY: reads a setting.
+            let now = unsafe { pg_sys::max_worker_processes };
+            Part {
+                remedy: Some(format!("max_worker_processes = {}  # then restart the server", now + 4)),
+                ..Part::off(NAME, "all background processes of the server are in use", None)
+            }
+        }
+        Some((_, Problem::Failed, _)) => {
+            Part::off(NAME, "it ended with an error (see the server's log) and is started again in a few seconds", None)
+        }
+        Some((_, _, held_by)) if held_by != 0 => Part::off(NAME, "a command needs the database for itself", None),
+        Some(_) => Part::off(NAME, "it is being started", None),
+        None => Part::off(NAME, "the launcher has not looked into this database yet, or does not run", None),
+    }
+}
+
+/// Whether failed operations become entries.
+fn failures() -> Part {
+    const NAME: &str = "failed operations";
+    if !shared::is_there() {
+        return Part::off(NAME, "lead_audit is not in shared_preload_libraries", Some(PRELOAD));
+    }
+    if in_recovery() {
+        return Part::off(NAME, "the server is a standby, on which nothing can be written", None);
+    }
+    if !settings::enabled() {
+        return Part::off(NAME, "lead_audit.enabled is off", Some("lead_audit.enabled = on"));
+    }
+    // SAFETY: reads a variable of the session.
+    match shared::counts(unsafe { pg_sys::MyDatabaseId }) {
+        Some(counts) if counts.dropped > 0 => Part {
+            remedy: Some("lead_audit.queue_size = '64MB'  # then restart the server".to_owned()),
+            ..Part::on(NAME, Some(format!("{} of them are in the server's log only", counts.dropped)))
+        },
+        _ => Part::on(NAME, None),
+    }
+}
+
+fn rollbacks() -> Part {
+    const NAME: &str = "rolled-back transactions";
+    let failures = failures();
+    if failures.state == State::Off {
+        return Part { name: NAME, ..failures };
+    }
+    if settings::failure::log_rollbacks() {
+        Part::on(NAME, None)
+    } else {
+        Part::off(NAME, "lead_audit.log_rollbacks is off", Some("lead_audit.log_rollbacks = on"))
+    }
+}
+
+/// `lead_audit.status()`.
+#[pg_extern(sql = false)]
+fn status() -> TableIterator<
+    'static,
+    (name!(part, &'static str), name!(state, &'static str), name!(reason, Option<String>), name!(remedy, Option<String>)),
+> {
+    TableIterator::new(parts().into_iter().map(|part| {
+        let state = if part.state == State::On { "on" } else { "off" };
+        (part.name, state, part.reason, part.remedy)
+    }))
+}

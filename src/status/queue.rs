@@ -1,0 +1,60 @@
+//! `lead_audit.queue()`: what became of failed operations, by database.
+
+use crate::shared;
+use pgrx::iter::TableIterator;
+use pgrx::{name, pg_extern, pg_sys};
+use std::ffi::CStr;
+
+/// `lead_audit.queue()`.
+#[pg_extern(sql = false)]
+#[expect(clippy::type_complexity, reason = "pgrx wants the columns spelt out here")]
+fn queue() -> TableIterator<
+    'static,
+    (
+        name!(database, pg_sys::Oid),
+        name!(database_name, Option<String>),
+        name!(queued, i64),
+        name!(written, i64),
+        name!(dropped, i64),
+        name!(waiting, i64),
+        name!(worker_pid, Option<i32>),
+    ),
+> {
+    let mut found = Vec::new();
+    shared::each_database(|database| {
+        if database.presence == shared::Presence::Present {
+            found.push((database.oid(), database.counts, database.waiting_bytes(), database.worker));
+        }
+    });
+    TableIterator::new(found.into_iter().map(|(oid, counts, waiting, worker)| {
+        (
+            oid,
+            database_name(oid),
+            number(counts.queued),
+            number(counts.written),
+            number(counts.dropped),
+            number(waiting),
+            (worker != 0).then_some(worker),
+        )
+    }))
+}
+
+/// `lead_audit.own_queue()`.
+#[pg_extern(sql = false)]
+fn own_queue() -> TableIterator<'static, (name!(queued, i64), name!(written, i64), name!(dropped, i64))> {
+    // SAFETY: reads a variable of the session.
+    let counts = shared::counts(unsafe { pg_sys::MyDatabaseId }).unwrap_or_default();
+    TableIterator::once((number(counts.queued), number(counts.written), number(counts.dropped)))
+}
+
+fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn database_name(oid: pg_sys::Oid) -> Option<String> {
+    // SAFETY: a look-up by oid; null or a C string in the current memory context.
+    unsafe {
+        let name = pg_sys::get_database_name(oid);
+        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
+}
