@@ -210,6 +210,7 @@ class Verifier:
         self.origin = self.size = self.root = self.where = None
         self.vouched = self.first_size = None
         self.judged = set()  # kept checkpoints of which something could be said
+        self.sealed = Ids()
         self.faults = self.entries = self.unsealed = self.checkpoints = self.signed = 0
 
     def fault(self, what):
@@ -251,7 +252,7 @@ class Verifier:
     def export(self, header, lines):
         if header["version"] != 1:
             raise Unreadable(f"the export has version {header['version']}, which this verifier does not know")
-        self.lines, self.sealed, self.last_unsealed, self.was_signed, self.last_note = 1, Ids(), None, False, None
+        self.lines, self.last_unsealed, self.was_signed, self.last_note = 1, None, False, None
         if "origin" in header:
             self.same_origin(header["origin"])
         records = Lookahead(lines)

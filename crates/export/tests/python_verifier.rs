@@ -212,6 +212,10 @@ fn changed_checkpoints_and_histories() {
     both_say(Verdict::Tampered, &[forged.whole().as_bytes()], &with_kept(honest.note_at(8)));
     both_say(Verdict::Tampered, &[forged.whole().as_bytes()], &Knows { kept: vec![honest.note_at(14).into()], ..with_key() });
     both_say(Verdict::Tampered, &[forged.history(8, 14, &[3]).as_bytes(), honest.whole().as_bytes()], &with_key());
+    // An entry that is sealed twice: in one export, and in two that follow each other.
+    let twice = Log::of(&[&[1, 2], &[2, 3]]);
+    both_say(Verdict::Tampered, &[twice.whole().as_bytes()], &with_key());
+    both_say(Verdict::Tampered, &[twice.history(0, 2, &[]).as_bytes(), twice.history(2, 4, &[]).as_bytes()], &with_key());
     // The newest entries cut off.
     let cut = honest.history(0, 8, &[]);
     let knows = Knows { kept: vec![honest.note_at(14).into()], ..with_key() };
