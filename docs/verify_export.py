@@ -236,10 +236,10 @@ class Verifier:
             line = stream.readline(MAX_LINE + 2)
             if not line:
                 return
+            if line_number == 1 and line.startswith(ZSTD):
+                raise ValueError(f"{name} is compressed: zstd -dc {name} | {sys.argv[0]} … -")
             if not line.endswith(b"\n") or len(line) > MAX_LINE + 1:
                 raise Unreadable("the line is too long, or the file ends in it")
-            if line.startswith(ZSTD):
-                raise SystemExit(f"{name} is compressed: zstd -dc {name} | {sys.argv[0]} … -")
             try:
                 record = read_record(line[:-1])
             except (ValueError, RecursionError) as error:
