@@ -1,11 +1,12 @@
 #!/bin/bash
 # test.sh: all tests, behind `make test`.
 #
-#   test.sh              unit and property tests, the in-database tests, the acceptance tests, those of the example
+#   test.sh              unit and property tests, the in-database tests, the acceptance tests, those in Python, those of the example
 #   test.sh crates       only those of crates/ (none of these needs a server)
 #   test.sh pgrx [NAME]  only the in-database tests (pgrx-tests/), or those of them with NAME in their name
 #   test.sh acceptance [ARGUMENT...]   only crates/acceptance, with the release build; ARGUMENTs are those of cargo test
 #   test.sh upgrade      pg_upgrade from PostgreSQL 15 to 17, which is downloaded for it: not part of "all"
+#   test.sh python [ARGUMENT...]       only those of clients/python and docs/clients.md; ARGUMENTs are those of pytest
 #   test.sh example [ARGUMENT...]      only those of examples/leads-api; ARGUMENTs are those of pytest
 #
 # The in-database tests run under `cargo pgrx test`, which starts a server of its own in a cluster that it creates anew. That
@@ -58,6 +59,8 @@ upgrade() {
   LEAD_AUDIT_NEXT_PG_CONFIG=$STATE/pg17/usr/lib/postgresql/17/bin/pg_config acceptance --test pg_upgrade -- --ignored
 }
 
+python() { "$ROOT/scripts/test_python.sh" "$@"; }
+
 example() { "$ROOT/scripts/example.sh" test "$@"; }
 
 case ${1:-all} in
@@ -65,11 +68,12 @@ case ${1:-all} in
     crates
     pgrx
     acceptance
+    python
     example
     step "All tests passed."
     ;;
   crates) crates ;;
   upgrade) upgrade ;;
-  pgrx | acceptance | example) "$@" ;;
+  pgrx | acceptance | python | example) "$@" ;;
   *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import pwd
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,16 @@ import psycopg
 ROOT = Path(__file__).resolve().parents[3]
 TARGET = ROOT / "target"
 TEMPLATE = "leads_template"
-# Whom the server runs as, if we are root: it refuses to be root, and so does PgBouncer.
-SERVER_USER = os.environ.get("LEAD_AUDIT_SERVER_USER") or None
+
+
+def _server_user() -> Optional[str]:
+    """Whom servers run as, if we are root (they refuse to be root): as scripts/lib.sh has it."""
+    if os.geteuid() != 0:
+        return None
+    return "postgres" if any(entry.pw_name == "postgres" for entry in pwd.getpwall()) else "nobody"
+
+
+SERVER_USER = _server_user()
 
 _numbers = itertools.count(1)
 
@@ -62,13 +72,28 @@ class Database:
         return [entry[1] for entry in self.trail()]
 
 
+class StatementLog:
+    """What the server is asked to run, as it tells in its log, from when this is made."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._start = log.stat().st_size
+
+    def statements(self) -> list[str]:
+        """The first word of each statement so far; "set_config" for the one that sets the context."""
+        with self._log.open("rb") as file:
+            file.seek(self._start)
+            found = re.findall(r"LOG:  (?:statement|execute [^:]*): (.*)", file.read().decode())
+        return ["set_config" if "set_config('lead_audit" in text else re.split(r"[\s;]", text)[0].upper() for text in found]
+
+
 class Cluster:
     """Started when it is made; remove() stops and deletes it."""
 
     def __init__(self, name: str) -> None:
         self.directory = str(TARGET / "python" / name)
         script("cluster.sh", "remove", self.directory)
-        script("cluster.sh", "start", self.directory, "fsync = off", "max_connections = 60", "log_statement = 'all'")
+        script("cluster.sh", "start", self.directory, "fsync = off", "max_connections = 60", "max_prepared_transactions = 5", "log_statement = 'all'")
         self.socket = script("cluster.sh", "socket", self.directory)
         self.log = Path(script("cluster.sh", "log", self.directory))
         template = Database(self.socket, TEMPLATE)

@@ -7,7 +7,7 @@ import pytest
 
 from lead_audit import AuditContext
 
-from .cluster import Cluster, Database
+from .cluster import Cluster, Database, StatementLog
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +20,11 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def database(cluster: Cluster) -> Database:
     return cluster.database()
+
+
+@pytest.fixture
+def statement_log(cluster: Cluster) -> StatementLog:
+    return StatementLog(cluster.log)
 
 
 @pytest.fixture(autouse=True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any, Iterator
 
 import pytest
-from sqlalchemy import create_engine, event, text
-from sqlalchemy.engine import Engine
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy import create_engine, event, exc, insert as insert_into, select, text
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.pool import QueuePool
 
 from lead_audit import AuditContext, audit_context
 from lead_audit.sqlalchemy import apply_context, attach, detach
 
-from .cluster import Database
+from .cluster import Database, StatementLog
 from .drivers import SYNC
 from .leads import Lead
 
@@ -106,3 +107,303 @@ def test_autocommit(engine: Engine, database: Database) -> None:
         insert(connection, "3")
         assert connection.execute(text("SELECT current_setting('lead_audit.user_id', true)")).scalar() in (None, "")
     assert database.users() == ["alice", "alice", "bob", None]
+
+
+def test_one_round_trip_and_none_where_nothing_changes(
+    engine: Engine, database: Database, statement_log: StatementLog
+) -> None:
+    with engine.begin():
+        pass
+    before = len(statement_log.statements())  # the dialect's own questions are over
+    with engine.begin() as connection:
+        insert(connection, "1")
+    with ALICE, engine.begin() as connection:
+        insert(connection, "2")
+        insert(connection, "3")
+        with connection.begin_nested() as savepoint:
+            insert(connection, "4")
+            savepoint.rollback()
+        insert(connection, "5")
+    with BOB, engine.begin() as connection:
+        with ALICE:
+            pass
+        insert(connection, "6")
+    assert statement_log.statements()[before:] == (
+        ["BEGIN", "INSERT", "COMMIT"]
+        + ["BEGIN", "set_config", "INSERT", "INSERT", "SAVEPOINT", "INSERT", "ROLLBACK", "INSERT", "COMMIT"]
+        + ["BEGIN", "set_config", "INSERT", "COMMIT"]
+    )
+
+
+def test_autocommit_is_one_transaction_for_each_statement_that_can_write(
+    engine: Engine, database: Database, statement_log: StatementLog
+) -> None:
+    auto = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with auto.connect() as connection, ALICE:
+        connection.execute(text("SELECT 1"))  # the dialect's own questions are over
+        before = len(statement_log.statements())
+        assert connection.execute(select(Lead.id).where(Lead.email.in_(["a"]))).all() == []
+        connection.execute(text("SELECT count(*), max(lower(id)) FROM leads"))
+        insert(connection, "1")
+        connection.execute(text("CREATE FUNCTION touch() RETURNS void LANGUAGE sql AS 'UPDATE leads SET source = $$x$$'"))
+        connection.execute(text("SELECT touch()"))
+        with pytest.raises(exc.IntegrityError):
+            insert(connection, "1")
+        connection.execution_options(lead_audit=False).execute(text("DELETE FROM leads"))
+        assert statement_log.statements()[before:] == (
+            ["SELECT", "SELECT"]
+            + ["BEGIN", "set_config", "INSERT", "COMMIT"]
+            + ["CREATE"]
+            + ["BEGIN", "set_config", "SELECT", "COMMIT"]
+            + ["BEGIN", "set_config", "INSERT", "ROLLBACK"]
+            + ["DELETE"]
+        )
+    assert database.users() == ["alice", "alice", None]
+
+
+def test_autocommit_bulk(engine: Engine, database: Database) -> None:
+    auto = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with auto.connect() as connection, ALICE:
+        connection.execute(INSERT, [{"id": str(i)} for i in range(3)])
+        returned = connection.execute(insert_into(Lead).returning(Lead.id), {"id": "4"})
+        assert returned.scalar() == "4"
+    with Session(auto) as session, BOB:
+        session.add_all([Lead(id=f"b{i}") for i in range(3)])
+        session.commit()
+    assert database.users() == ["alice"] * 4 + ["bob"] * 3
+
+
+def test_nothing_is_left_on_a_pooled_connection(engine: Engine, database: Database) -> None:
+    for isolation in ("READ COMMITTED", "AUTOCOMMIT"):
+        with ALICE, engine.execution_options(isolation_level=isolation).connect() as connection:
+            backend = connection.execute(text("SELECT pg_backend_pid()")).scalar()
+            insert(connection, isolation)
+            # returned to the pool without commit
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT pg_backend_pid()")).scalar() == backend
+            for name in ("user_id", "user_ip", "user_agent", "request_id"):
+                assert connection.execute(text(f"SELECT current_setting('lead_audit.{name}', true)")).scalar() in (None, "")
+        raw = engine.raw_connection()  # past all hooks
+        raw.cursor().execute("INSERT INTO leads (id) VALUES (%s)", (f"raw {isolation}",))
+        raw.commit()
+        raw.close()
+    assert database.users() == [None, "alice", None]  # the first was rolled back
+
+
+def test_a_pool_that_does_not_roll_back(database: Database) -> None:
+    """The next user of the connection is then in the same transaction, but has a context of his own."""
+    engine = create_engine(database.url(SYNC[-1]), pool_size=1, max_overflow=0, pool_reset_on_return=None, future=True)
+    attach(engine)
+    with ALICE:
+        raw = Connection(engine)
+        insert(raw, "1")
+        raw.connection.close()  # back to the pool in mid-transaction
+    with engine.connect() as connection:
+        insert(connection, "2")
+        connection.commit()
+    engine.dispose()
+    assert database.users() == ["alice", None]
+
+
+def test_reconnect(engine: Engine, database: Database) -> None:
+    with ALICE:
+        with engine.connect() as connection:
+            insert(connection, "lost")
+            pid = connection.execute(text("SELECT pg_backend_pid()")).scalar()
+            database.query("SELECT pg_terminate_backend(%s)", [pid])
+            with pytest.raises(exc.DBAPIError) as lost:
+                insert(connection, "lost too")
+            assert lost.value.connection_invalidated
+            connection.rollback()
+            insert(connection, "1")
+            connection.commit()
+        with engine.connect() as connection:  # one that is lost while it is in the pool
+            pid = connection.execute(text("SELECT pg_backend_pid()")).scalar()
+        database.query("SELECT pg_terminate_backend(%s)", [pid])
+        with engine.connect() as connection:
+            with pytest.raises(exc.DBAPIError) as lost:
+                insert(connection, "lost too")
+            assert lost.value.connection_invalidated
+            connection.rollback()
+            insert(connection, "2")
+            connection.commit()
+    assert [entry[1:] for entry in database.trail()] == [ALICE.settings()] * 2
+
+
+def test_errors_are_those_of_the_statement(engine: Engine, database: Database) -> None:
+    with ALICE, engine.connect() as connection:
+        insert(connection, "1")
+        with pytest.raises(exc.IntegrityError):
+            insert(connection, "1")
+        with BOB, pytest.raises(exc.DBAPIError, match="transaction is aborted") as aborted:
+            insert(connection, "2")
+        assert aborted.value.statement is not None and "INSERT INTO leads" in aborted.value.statement
+        connection.rollback()
+        insert(connection, "3")
+        connection.commit()
+    assert database.users() == ["alice"]
+
+
+def test_statements_that_must_come_first(engine: Engine, database: Database) -> None:
+    database.query("CREATE TABLE counters (a integer); ALTER TABLE counters OWNER TO app")
+    with ALICE, engine.begin() as connection:
+        connection.execute(text("-- first\nSET TRANSACTION ISOLATION LEVEL SERIALIZABLE"))
+        connection.execute(text("SET TRANSACTION READ WRITE"))
+        insert(connection, "1")
+        assert connection.execute(text("SHOW transaction_isolation")).scalar() == "serializable"
+    with ALICE, engine.execution_options(isolation_level="REPEATABLE READ").begin() as connection:
+        connection.execute(text("LOCK TABLE leads"))
+        database.query("INSERT INTO counters VALUES (1)")
+        # Had the context been set before LOCK, the snapshot would be from before that row.
+        assert connection.execute(text("SELECT a FROM counters")).scalar() == 1
+        insert(connection, "2")
+    assert database.users() == ["alice", "alice"]
+
+
+def test_commit_by_hand(engine: Engine, database: Database) -> None:
+    with ALICE, engine.connect() as connection:
+        insert(connection, "1")
+        connection.connection.commit()  # the driver's
+        insert(connection, "2")
+        connection.execute(text("COMMIT"))
+        insert(connection, "3")
+        connection.commit()
+        insert(connection, "4")
+        connection.execute(text("RESET ALL"))
+        insert(connection, "5")
+        connection.commit()
+    assert database.users() == ["alice"] * 5
+
+
+def test_two_phase(engine: Engine, database: Database) -> None:
+    with ALICE, engine.connect() as connection:
+        transaction = connection.begin_twophase()
+        insert(connection, "1")
+        transaction.prepare()
+        transaction.commit()
+        with BOB, connection.begin():
+            insert(connection, "2")
+    assert database.users() == ["alice", "bob"]
+
+
+def test_server_side_cursor(engine: Engine, database: Database) -> None:
+    database.query("INSERT INTO leads (id) SELECT g::text FROM generate_series(1, 300) g")
+    with ALICE, engine.connect() as connection:
+        rows = connection.execution_options(stream_results=True).execute(text("SELECT id FROM leads"))
+        assert len(rows.fetchmany(10)) == 10
+        assert len(rows.all()) == 290
+        insert(connection.execution_options(stream_results=False), "x")
+        connection.commit()
+    assert database.users()[-1] == "alice"
+
+
+def test_values_that_the_database_would_refuse(engine: Engine, database: Database) -> None:
+    with AuditContext("x" * 1000, "not an address", "é" * 10**6 + "\0", "a\0b\n'; DROP TABLE leads; --"), engine.begin() as connection:
+        insert(connection, "1")
+    assert database.trail()[0][1:] == ("x" * 255, None, "é" * 500, "a\ufffdb\ufffd'; DROP TABLE leads; --")
+
+
+@pytest.mark.parametrize("driver", SYNC)
+def test_values_that_the_client_encoding_does_not_have(driver: str, database: Database) -> None:
+    engine = create_engine(database.url(driver) + "&client_encoding=latin1", future=True)
+    attach(engine)
+    with audit_context(user_id="żółw %s %(id)s $1 \\"), engine.begin() as connection:
+        insert(connection, "1")
+    engine.dispose()
+    assert database.users() == ["???w %s %(id)s $1 \\"]
+
+
+def test_raw_connections(engine: Engine, database: Database) -> None:
+    with ALICE, engine.begin() as connection:
+        apply_context(connection)
+        cursor: Any = connection.connection.cursor()
+        cursor.execute("INSERT INTO leads (id) VALUES (%s)", ("1",))
+    with ALICE, Session(engine) as session:
+        apply_context(session)
+        raw: Any = session.connection().connection.cursor()
+        raw.execute("INSERT INTO leads (id) VALUES (%s)", ("2",))
+        session.commit()
+    assert database.users() == ["alice", "alice"]
+
+
+@pytest.mark.parametrize("kind", ["engine", "sessionmaker", "scoped_session", "late bind", "binds", "get_bind"])
+def test_what_can_be_attached_to(kind: str, database: Database) -> None:
+    engine = create_engine(database.url(SYNC[-1]), future=True)
+    factory: Any = sessionmaker(engine, future=True)
+    if kind == "engine":
+        attach(engine)
+    elif kind == "sessionmaker":
+        attach(factory)
+        attach(factory)
+    elif kind == "scoped_session":
+        factory = scoped_session(factory)
+        attach(factory)
+    elif kind == "binds":
+        factory = sessionmaker(binds={Lead: engine}, future=True)
+        attach(factory)
+    elif kind == "get_bind":
+
+        class Routed(Session):
+            def get_bind(self, *_: Any, **__: Any) -> Any:
+                return engine
+
+        factory = sessionmaker(class_=Routed, future=True)
+        attach(factory)
+    else:
+        unbound: Any = sessionmaker(future=True)
+        attach(unbound)
+        factory = lambda: unbound(bind=engine.execution_options(compiled_cache=None))  # noqa: E731
+    with ALICE:
+        session = factory()
+        session.add(Lead(id="1"))
+        session.commit()
+        session.close()
+    engine.dispose()
+    assert database.users() == ["alice"]
+
+
+def test_detach(engine: Engine, database: Database) -> None:
+    factory: Any = sessionmaker(engine, future=True)
+    attach(factory)
+    detach(factory)
+    detach(factory)
+    with ALICE, factory() as session:
+        session.add(Lead(id="1"))
+        session.commit()
+    assert database.users() == [None]
+
+
+def test_what_is_not_postgresql_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    engine = create_engine("sqlite://")
+    attach(engine)
+    with ALICE, engine.connect() as connection:
+        assert connection.execute(text("SELECT 1")).scalar() == 1
+    assert "sqlite is not PostgreSQL" in caplog.text
+    detach(engine)
+    with pytest.raises(TypeError, match="an Engine, an AsyncEngine or a session factory"):
+        attach(object())
+
+
+def test_other_listeners_see_what_they_saw(engine: Engine, database: Database) -> None:
+    seen: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *arguments: seen.append(arguments[2]))
+    with ALICE, engine.begin() as connection:
+        insert(connection, "1")
+    assert len([statement for statement in seen if "INSERT" in statement]) == len(seen) == 1
+
+
+def test_threads(database: Database) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    engine = create_engine(database.url(SYNC[-1]), pool_size=3, max_overflow=0, poolclass=QueuePool, future=True)
+    attach(engine)
+
+    def work(user: str) -> None:
+        with AuditContext(user):
+            with engine.begin() as connection:
+                insert(connection, user)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, [f"user-{i}" for i in range(60)]))
+    engine.dispose()
+    assert len(database.query("SELECT 1 FROM lead_audit.log WHERE user_id = row_key ->> 'id'")) == 60

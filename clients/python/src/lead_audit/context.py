@@ -8,7 +8,7 @@ before each statement.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, Iterator, Optional, Type
 
@@ -57,7 +57,10 @@ class AuditContext:
     def set(context: AuditContext) -> None:
         """Makes this the current context, for the rest of the present task or thread, or of the block that it is in."""
         present = _scope.get()
-        _scope.set(_Scope(context, present if present.is_request else present.around, present.block))
+        if present.is_request:  # a scope of its own inside of it, so that the rest of the request does not see this
+            _scope.set(_Scope(context, present))
+        else:
+            _scope.set(_Scope(context, present.around, present.block))
 
     @staticmethod
     def clear() -> None:
@@ -130,19 +133,19 @@ class _Scope:
     __slots__ = ("context", "around", "block", "is_request")
 
     def __init__(
-        self, context: AuditContext, around: Optional[_Scope], block: Optional[AuditContext] = None, is_request: bool = False
+        self, context: AuditContext, around: Optional[_Scope], block: Optional[object] = None, is_request: bool = False
     ) -> None:
         self.context = context
         self.around = around
-        self.block = block  # whose `with` block this is, whatever was set in it
+        self.block = block  # what the block is known by when it is left: its context, or an object of the request's own
         self.is_request = is_request
 
 
 _scope: ContextVar[_Scope] = ContextVar("lead_audit", default=_Scope(EMPTY, None))
 
 
-def _leave(block: AuditContext) -> None:
-    """Back to what was current around the innermost `with` block of this context."""
+def _leave(block: object) -> None:
+    """Back to what was current around the innermost block of that name, whatever was set in it."""
     scope: Optional[_Scope] = _scope.get()
     while scope is not None:
         if scope.block is block and scope.around is not None:
@@ -197,11 +200,9 @@ def identify(
 @contextmanager
 def request_context(context: AuditContext) -> Iterator[None]:
     """A block that is one request, for middleware: its context is this, until `identify()` says more."""
-    token: Token[_Scope] = _scope.set(_Scope(context, _scope.get(), is_request=True))
+    request = object()
+    _scope.set(_Scope(context, _scope.get(), request, is_request=True))
     try:
         yield
     finally:
-        try:
-            _scope.reset(token)
-        except ValueError:  # ended from another task than it began in: nothing of it is in this one
-            pass
+        _leave(request)

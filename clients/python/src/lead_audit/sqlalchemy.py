@@ -34,6 +34,7 @@ logger = logging.getLogger("lead_audit")
 _STATE: Final = "lead_audit"  # key of the connection's state in its record's info, which SQLAlchemy empties on a reconnect
 _IN_ERROR: Final = 3  # of psycopg's and libpq's transaction status
 _IDLE: Final = 0
+_PSYCOPG2_BEGUN: Final = 2  # psycopg2.extensions.STATUS_BEGIN: psycopg2 thinks that it is in a transaction
 
 _attached: weakref.WeakSet[Any] = weakref.WeakSet()  # dialects and session factories
 
@@ -192,7 +193,7 @@ def _run(context: Any, statement: str, execute: Callable[[Any], None]) -> bool:
     wanted = state.missing(statement)
     if wanted is None:
         return False
-    if not getattr(dbapi, "autocommit", False) or _in_transaction(dbapi):
+    if _in_transaction(dbapi) or not _commits_by_itself(dbapi):
         if not _failed(dbapi):
             _send(state, dbapi, context.dialect, wanted)
         return False
@@ -205,19 +206,19 @@ def _run(context: Any, statement: str, execute: Callable[[Any], None]) -> bool:
 def _run_in_own_transaction(
     state: AppliedContext, dbapi: Any, dialect: Any, wanted: AuditContext, execute: Callable[[Any], None]
 ) -> None:
-    _execute(dbapi, "BEGIN")
+    _command(dbapi, "BEGIN")
     try:
         _send(state, dbapi, dialect, wanted)
         execute(dialect)
     except BaseException:
         state.transaction_over()
         try:
-            _execute(dbapi, "ROLLBACK")
+            _command(dbapi, "ROLLBACK")
         except Exception:  # the connection is lost; the error that said so first is the one to tell
             logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
         raise
     state.transaction_over()
-    _execute(dbapi, "COMMIT")
+    _command(dbapi, "COMMIT")
 
 
 def _send(state: AppliedContext, dbapi: Any, dialect: Any, wanted: AuditContext) -> None:
@@ -243,6 +244,15 @@ def _execute(dbapi: Any, statement: str, *parameters: Any) -> None:
         cursor.close()
 
 
+def _command(dbapi: Any, statement: str) -> None:
+    """BEGIN, COMMIT or ROLLBACK. With asyncpg without preparing it: outside of a transaction, a pooler may run it elsewhere."""
+    driver = getattr(dbapi, "driver_connection", dbapi)
+    if hasattr(dbapi, "run_async") and hasattr(driver, "is_in_transaction"):
+        dbapi.run_async(lambda asyncpg: asyncpg.execute(statement))
+    else:
+        _execute(dbapi, statement)
+
+
 # ---- the state of a connection -------------------------------------------------------------------------------------------
 
 
@@ -257,6 +267,8 @@ def _state(connection: Connection, dbapi: Any) -> AppliedContext:
 
 
 def _transaction_over(connection: Connection, *_: Any) -> None:
+    if connection.invalidated or connection.closed:
+        return  # the connection is lost, and its state with it
     state = connection.connection.info.get(_STATE)
     if state is not None:
         state.transaction_over()
@@ -279,9 +291,16 @@ def _in_transaction(dbapi: Any) -> Union[bool, None]:
     return None if is_in_transaction is None else bool(is_in_transaction())
 
 
+def _commits_by_itself(dbapi: Any) -> bool:
+    """Whether the driver begins no transaction before a statement: in autocommit, and psycopg2 after a COMMIT that it did not see."""
+    if getattr(dbapi, "autocommit", False):
+        return True
+    return getattr(dbapi, "status", None) == _PSYCOPG2_BEGUN and _libpq_status(dbapi) == _IDLE
+
+
 def _failed(dbapi: Any) -> bool:
     """Whether the transaction is one in which only ROLLBACK works: then the statement itself is to say so."""
-    return _libpq_status(dbapi) == _IN_ERROR
+    return bool(_libpq_status(dbapi) == _IN_ERROR)
 
 
 def _libpq_status(dbapi: Any) -> Any:

@@ -25,6 +25,8 @@ from sqlalchemy.schema import Table
 
 from .entry import Check, Entry, Fault, Summary
 
+_DIALECT: Any = postgresql.dialect  # a class, without annotations of its own
+
 Relation = Union[str, Table, type]
 Key = Any
 
@@ -135,6 +137,12 @@ def regclass(relation: Relation) -> Any:
     return cast(cast(literal(qualified_name(relation), Text()), Text()), REGCLASS())
 
 
+def quoted(schema: Optional[str], name: str) -> str:
+    """A table's name as PostgreSQL reads it, quoted where it has to be."""
+    quote = _DIALECT().identifier_preparer.quote
+    return f"{quote(schema)}.{quote(name)}" if schema else str(quote(name))
+
+
 def qualified_name(relation: Relation) -> str:
     """The relation's name as PostgreSQL reads it, quoted where it has to be."""
     if isinstance(relation, str):
@@ -148,7 +156,7 @@ def qualified_name(relation: Relation) -> str:
         if not isinstance(mapper, Mapper) or not isinstance(mapper.local_table, Table):
             raise TypeError(f"a mapped class, a Table or a name is wanted, not {relation!r}")
         table = mapper.local_table
-    return postgresql.dialect().identifier_preparer.format_table(table)
+    return quoted(table.schema, table.name)
 
 
 def _key(key: Key) -> Any:

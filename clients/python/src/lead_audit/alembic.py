@@ -1,0 +1,136 @@
+"""Watching tables in Alembic migrations: `op.enable_audit()` and `op.disable_audit()`, each the reverse of the other.
+
+    import lead_audit.alembic  # in env.py: registers the operations, also for autogenerate to render
+
+    def upgrade():
+        op.enable_audit("leads")
+
+    def downgrade():
+        op.disable_audit("leads")
+
+The migration's role needs EXECUTE on lead_audit.enable() and disable(). The end of watching is itself an entry of the trail.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from alembic.autogenerate import renderers
+from alembic.operations import MigrateOperation, Operations
+from sqlalchemy import Boolean, Text, cast, func, literal, null, select
+from sqlalchemy.types import UserDefinedType
+
+from .trail import quoted, regclass
+
+__all__ = ["DisableAuditOp", "EnableAuditOp", "include_name"]
+
+
+def include_name(name: Optional[str], type_: str, parent_names: Any) -> bool:
+    """For `context.configure(include_name=…)` together with `include_schemas`: keeps autogenerate away from the extension's schema."""
+    return not (type_ == "schema" and name == "lead_audit")
+
+
+@Operations.register_operation("enable_audit")
+class EnableAuditOp(MigrateOperation):
+    """Watches a table from now on."""
+
+    def __init__(
+        self, table_name: str, schema: Optional[str] = None, soft_delete_column: Optional[str] = None, baseline: bool = False
+    ) -> None:
+        self.table_name = table_name
+        self.schema = schema
+        self.soft_delete_column = soft_delete_column
+        self.baseline = baseline
+
+    @classmethod
+    def enable_audit(
+        cls,
+        operations: Operations,
+        table_name: str,
+        *,
+        schema: Optional[str] = None,
+        soft_delete_column: Optional[str] = None,
+        baseline: bool = False,
+    ) -> Any:
+        """Watches a table from now on. soft_delete_column: by default is_deleted, if there is such a boolean column. baseline: first
+        writes one SNAPSHOT entry for each row already there."""
+        return operations.invoke(cls(table_name, schema, soft_delete_column, baseline))
+
+    def reverse(self) -> DisableAuditOp:
+        return DisableAuditOp(self.table_name, self.schema, self.soft_delete_column, self.baseline)
+
+    def to_diff_tuple(self) -> tuple[str, str, Optional[str]]:
+        return ("enable_audit", self.table_name, self.schema)
+
+
+@Operations.register_operation("disable_audit")
+class DisableAuditOp(MigrateOperation):
+    """Stops watching a table; its trail stays. What it was watched with is kept for the way back."""
+
+    def __init__(
+        self, table_name: str, schema: Optional[str] = None, soft_delete_column: Optional[str] = None, baseline: bool = False
+    ) -> None:
+        self.table_name = table_name
+        self.schema = schema
+        self.soft_delete_column = soft_delete_column
+        self.baseline = baseline
+
+    @classmethod
+    def disable_audit(cls, operations: Operations, table_name: str, *, schema: Optional[str] = None) -> Any:
+        """Stops watching a table; the trail so far stays."""
+        return operations.invoke(cls(table_name, schema))
+
+    def reverse(self) -> EnableAuditOp:
+        return EnableAuditOp(self.table_name, self.schema, self.soft_delete_column, self.baseline)
+
+    def to_diff_tuple(self) -> tuple[str, str, Optional[str]]:
+        return ("disable_audit", self.table_name, self.schema)
+
+
+class _Name(UserDefinedType):  # type: ignore[type-arg] # generic only from SQLAlchemy 2 on
+    """PostgreSQL's type name."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "name"
+
+
+@Operations.implementation_for(EnableAuditOp)
+def _enable(operations: Operations, operation: EnableAuditOp) -> None:
+    column = null() if operation.soft_delete_column is None else cast(literal(operation.soft_delete_column, Text()), Text())
+    enable = func.lead_audit.enable(
+        regclass(quoted(operation.schema, operation.table_name)), cast(column, _Name()), cast(literal(operation.baseline, Boolean()), Boolean())
+    )
+    operations.execute(select(enable))
+
+
+@Operations.implementation_for(DisableAuditOp)
+def _disable(operations: Operations, operation: DisableAuditOp) -> None:
+    operations.execute(select(func.lead_audit.disable(regclass(quoted(operation.schema, operation.table_name)))))
+
+
+@renderers.dispatch_for(EnableAuditOp)
+def _render_enable(autogenerate: Any, operation: EnableAuditOp) -> str:
+    arguments = [repr(operation.table_name)]
+    if operation.schema is not None:
+        arguments.append(f"schema={operation.schema!r}")
+    if operation.soft_delete_column is not None:
+        arguments.append(f"soft_delete_column={operation.soft_delete_column!r}")
+    if operation.baseline:
+        arguments.append("baseline=True")
+    return _render(autogenerate, "enable_audit", arguments)
+
+
+@renderers.dispatch_for(DisableAuditOp)
+def _render_disable(autogenerate: Any, operation: DisableAuditOp) -> str:
+    arguments = [repr(operation.table_name)]
+    if operation.schema is not None:
+        arguments.append(f"schema={operation.schema!r}")
+    return _render(autogenerate, "disable_audit", arguments)
+
+
+def _render(autogenerate: Any, name: str, arguments: list[str]) -> str:
+    autogenerate.imports.add("import lead_audit.alembic  # noqa: F401 (registers its operations)")
+    prefix = autogenerate.opts.get("alembic_module_prefix") or ""
+    return f"{prefix}{name}({', '.join(arguments)})"

@@ -1,0 +1,18 @@
+"""Django 4.2 and later: a middleware that finds the context of each request, and a hook that takes it to the database.
+
+    INSTALLED_APPS = [..., "lead_audit.django"]
+    MIDDLEWARE = [..., "django.contrib.auth.middleware.AuthenticationMiddleware", ..., "lead_audit.django.AuditMiddleware"]
+    LEAD_AUDIT = {"TRUSTED_PROXIES": ["10.0.0.0/8"]}
+
+Keys of the setting LEAD_AUDIT, all of them optional:
+
+    USER                a callable, or its dotted path: given the request, returns the user's id or None (or a coroutine function).
+                        By default the primary key of request.user, where somebody is logged in.
+    TRUSTED_PROXIES     see `lead_audit.TrustedProxies`; by default no proxy is believed
+    PROXY_HEADER        "x-forwarded-for" (default), "forwarded", …
+    REQUEST_ID_HEADER   "x-request-id" (default); None: an id is always made
+"""
+
+from .middleware import AuditMiddleware
+
+__all__ = ["AuditMiddleware"]

@@ -1,0 +1,71 @@
+"""Where a request comes from, with and without proxies."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import pytest
+
+from lead_audit import TrustedProxies
+
+PROXIES = ["10.0.0.0/8", "2001:db8:1::/48"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "header", "found"),
+    [
+        ("203.0.113.7", [], "203.0.113.7"),
+        ("203.0.113.7", ["198.51.100.1"], "203.0.113.7"),  # forged
+        ("203.0.113.7", ["10.0.0.1"], "203.0.113.7"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["192.0.2.66, 198.51.100.1"], "198.51.100.1"),  # what the client wrote itself
+        ("10.0.0.1", ["192.0.2.66", "198.51.100.1"], "198.51.100.1"),  # as two headers
+        ("10.0.0.1", ["198.51.100.1, 10.0.0.3 , 10.0.0.2"], "198.51.100.1"),
+        ("10.0.0.1", ["198.51.100.1", "10.0.0.3", "10.0.0.2"], "198.51.100.1"),
+        ("10.0.0.1", ["10.0.0.4, 10.0.0.3"], "10.0.0.4"),  # none but proxies
+        ("10.0.0.1", ["198.51.100.1, nonsense, 10.0.0.2"], "10.0.0.2"),  # what is beyond nonsense nobody vouches for
+        ("10.0.0.1", ["198.51.100.1,"], "10.0.0.1"),
+        ("10.0.0.1", ["'; DROP TABLE leads; --"], "10.0.0.1"),
+        ("10.0.0.1", ["198.51.100.1:4711"], "198.51.100.1"),
+        ("10.0.0.1", ["[2001:db8::7]:4711"], "2001:db8::7"),
+        ("10.0.0.1", ["2001:db8::7"], "2001:db8::7"),
+        ("::ffff:10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
+        ("2001:db8:1::1", ["::ffff:198.51.100.1"], "198.51.100.1"),
+        ("2001:db8:2::1", ["198.51.100.1"], "2001:db8:2::1"),
+        ("10.0.0.1", ["1.1.1.1," * 10**6 + "198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["10.0.0.9," * 10**6], "10.0.0.1"),
+        ("10.0.0.1", ["10.0.0.9" + ",10.0.0.9" * 10**6], "10.0.0.9"),
+        ("testclient", ["198.51.100.1"], None),
+        (None, ["198.51.100.1"], None),
+    ],
+)
+def test_x_forwarded_for(peer: Optional[str], header: list[str], found: Optional[str]) -> None:
+    assert TrustedProxies(PROXIES).client_address(peer, [value.encode() for value in header]) == found
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ("for=198.51.100.1", "198.51.100.1"),
+        ('For="[2001:db8::7]:4711";proto=https', "2001:db8::7"),
+        ("for=192.0.2.66, proto=http;for=198.51.100.1:4711;by=10.0.0.1", "198.51.100.1"),
+        ("for=198.51.100.1, for=unknown", "10.0.0.1"),
+        ("for=198.51.100.1, for=_hidden", "10.0.0.1"),
+        ("198.51.100.1", "10.0.0.1"),
+        ("xfor=198.51.100.1", "10.0.0.1"),
+    ],
+)
+def test_forwarded(header: str, found: str) -> None:
+    proxies = TrustedProxies(PROXIES, header="Forwarded")
+    assert proxies.header == "forwarded"
+    assert proxies.client_address("10.0.0.1", [header.encode()]) == found
+    assert proxies.client_address("203.0.113.7", [header.encode()]) == "203.0.113.7"
+
+
+def test_settings() -> None:
+    assert TrustedProxies("10.0.0.1, 10.0.0.2").client_address("10.0.0.2", [b"198.51.100.1"]) == "198.51.100.1"
+    assert TrustedProxies(["unix"]).client_address(None, [b"198.51.100.1"]) == "198.51.100.1"
+    assert TrustedProxies(["unix"]).client_address("10.0.0.1", [b"198.51.100.1"]) == "10.0.0.1"
+    with pytest.raises(ValueError):
+        TrustedProxies(["everybody"])

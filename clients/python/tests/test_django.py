@@ -1,0 +1,169 @@
+"""Django: its middleware, and what its connections carry. With psycopg, or with psycopg2 where LEAD_AUDIT_DJANGO_PSYCOPG2 is set."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import Any, Iterator
+
+import pytest
+
+from lead_audit import AuditContext, audit_context
+
+from .cluster import Cluster, Database
+
+FORGED = {"HTTP_X_FORWARDED_FOR": "198.51.100.1"}
+
+
+@pytest.fixture(scope="module")
+def project(cluster: Cluster) -> Iterator[Database]:
+    """The project, set up on a database of its own, with a user alice."""
+    database = cluster.database()
+    os.environ.update(
+        DJANGO_SETTINGS_MODULE="tests.django_settings",
+        LEAD_AUDIT_TEST_SOCKET=database.socket,
+        LEAD_AUDIT_TEST_DATABASE=database.name,
+        DJANGO_ALLOW_ASYNC_UNSAFE="",
+    )
+    import django
+
+    psycopg = sys.modules["psycopg"]
+    if os.environ.get("LEAD_AUDIT_DJANGO_PSYCOPG2"):
+        sys.modules["psycopg"] = None  # type: ignore[assignment] # Django takes psycopg2 where there is none
+    try:
+        django.setup()
+        from django.db import connection
+        from django.db.backends.postgresql.psycopg_any import is_psycopg3
+    finally:
+        sys.modules["psycopg"] = psycopg
+    assert is_psycopg3 is not bool(os.environ.get("LEAD_AUDIT_DJANGO_PSYCOPG2"))
+    from django.core.management import call_command
+
+    call_command("migrate", verbosity=0)
+    from django.contrib.auth.models import User
+
+    User.objects.create_user("alice", password="secret")
+    yield database
+    connection.close()
+
+
+@pytest.fixture
+def leads(project: Database) -> Database:
+    project.query("TRUNCATE leads")
+    project.query("ALTER TABLE lead_audit.entry DISABLE TRIGGER USER")
+    project.query("DELETE FROM lead_audit.entry")
+    project.query("ALTER TABLE lead_audit.entry ENABLE TRIGGER USER")
+    return project
+
+
+def client(**headers: Any) -> Any:
+    from django.test import Client
+
+    return Client(HTTP_USER_AGENT="Firefox", **headers)
+
+
+def alice() -> Any:
+    from django.contrib.auth.models import User
+
+    return User.objects.get(username="alice")
+
+
+def test_anonymous_request_in_autocommit(leads: Database) -> None:
+    client(REMOTE_ADDR="203.0.113.7", HTTP_X_REQUEST_ID="r-1", **FORGED).get("/create/1")
+    client(REMOTE_ADDR="10.1.2.3", HTTP_X_REQUEST_ID="r-2", **FORGED).get("/create/2")
+    assert leads.trail() == [
+        ("INSERT", None, "203.0.113.7", "Firefox", "r-1"),
+        ("INSERT", None, "198.51.100.1", "Firefox", "r-2"),
+    ]
+    assert AuditContext.current() == AuditContext()
+
+
+def test_logged_in_user(leads: Database) -> None:
+    http = client()
+    http.force_login(alice())
+    http.get("/create/1")
+    client().get("/log_in/2")
+    assert leads.users() == [str(alice().pk)] * 2
+
+
+def test_a_response_to_nobody_does_not_depend_on_a_session(leads: Database) -> None:
+    assert not client().get("/create/1").has_header("Vary")
+
+
+def test_atomic_and_savepoints(leads: Database) -> None:
+    http = client()
+    http.force_login(alice())
+    http.get("/create_atomic/1")
+    entries = [entry[:2] for entry in leads.trail()]
+    assert entries == [("INSERT", str(alice().pk)), ("UPDATE", str(alice().pk))]
+
+
+def test_streamed_response(leads: Database) -> None:
+    response = client(HTTP_X_REQUEST_ID="r-1").get("/stream/1")
+    assert AuditContext.current() == AuditContext()
+    assert b"".join(response.streaming_content) == b".."
+    assert [entry[4] for entry in leads.trail()] == ["r-1", "r-1"]
+
+
+async def test_async_views(leads: Database) -> None:
+    from asgiref.sync import sync_to_async
+    from django.db import connections
+    from django.test import AsyncClient
+
+    http: Any = AsyncClient()
+    safari = {"user-agent": "Safari"}
+    user = await sync_to_async(alice)()
+    await sync_to_async(http.force_login)(user)
+    await http.get("/create_async/1", headers=safari)
+    response = await http.get("/stream_async/2", headers=safari)
+    assert [piece async for piece in response.streaming_content] == [b".", b"."]
+    await asyncio.gather(*(http.get(f"/create/{i}", headers=safari) for i in range(3, 6)))
+    await sync_to_async(connections.close_all)()
+    assert [entry[1:4] for entry in leads.trail()] == [(str(user.pk), "127.0.0.1", "Safari")] * 6
+
+
+def test_transactions_end_and_nothing_stays(leads: Database) -> None:
+    from django.db import connection, transaction
+
+    from .django_project import Lead
+
+    with audit_context(user_id="alice"):
+        with transaction.atomic():
+            Lead.objects.create(id="1")
+            with audit_context(user_id="bob"):
+                Lead.objects.create(id="2")
+        with connection.cursor() as cursor:
+            cursor.execute("VACUUM leads")
+        Lead.objects.filter(id="1").update(email="x")
+        with pytest.raises(Exception, match="duplicate key"):
+            Lead.objects.create(id="2")
+    Lead.objects.filter(id="2").delete()
+    connection.close()  # and again on a new connection
+    with audit_context(user_id="carol"), transaction.atomic():
+        Lead.objects.create(id="3")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('lead_audit.user_id', true)")
+        assert cursor.fetchone()[0] in (None, "")
+    assert leads.users() == ["alice", "bob", "alice", None, "carol"]
+
+
+def test_other_wrappers_see_what_they_saw(leads: Database) -> None:
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+
+    from .django_project import Lead
+
+    with audit_context(user_id="alice"), CaptureQueriesContext(connection) as queries:
+        Lead.objects.create(id="1")
+        assert Lead.objects.count() == 1
+    assert len(queries) == 2
+
+
+def test_unknown_options_are_refused(project: Database) -> None:
+    from django.test import override_settings
+
+    from lead_audit.django import AuditMiddleware
+
+    with override_settings(LEAD_AUDIT={"TRUSTED_PROXY": []}), pytest.raises(TypeError, match="TRUSTED_PROXY"):
+        AuditMiddleware(lambda request: None)
