@@ -48,7 +48,7 @@ def _read(reader: csv.DictReader[str]) -> tuple[list[LeadDraft], list[str]]:
         if len(problems) >= MAX_PROBLEMS:
             return leads, [*problems, "There may be more."]
         if None in row or None in row.values():
-            problems.append(f"Line {line}: it has not as many fields as the first line.")
+            problems.append(f"Line {line}: not as many fields as in the first line")
             continue
         try:
             lead = LeadDraft.model_validate({name: value for name, value in row.items() if value.strip()})

@@ -25,16 +25,26 @@ COLUMNS = ("company_name", "contact_name", "email", "domain", "source", "enrichm
 
 
 @dataclass(frozen=True)
+class Undone:
+    """What a transaction had written before it was rolled back."""
+
+    operation: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class Event:
     """An entry of the trail. What the application said: user_id, user_ip, user_agent, request_id. What the database saw itself:
     db_session_user and the fields after it."""
 
     id: int
     occurred_at: datetime
+    lead_id: str | None
     kind: str
     operation: str
     outcome: str
     changes: Sequence[Change]
+    undone: Sequence[Undone]
     user_id: str | None
     user_ip: str | None
     user_agent: str | None
@@ -133,12 +143,21 @@ class Trail:
 
 _CHECKPOINT = "SELECT tree_size, root, sealed_at, note FROM lead_audit.checkpoint ORDER BY tree_size DESC LIMIT 1"
 
+_OUTCOMES = {"failed": "refused", "rolled_back": "rolled_back"}
 _KINDS = {"INSERT": "created", "UPDATE": "edited", "DELETE": "purged", "SNAPSHOT": "found", "TRUNCATE": "purged"}
 
 
 def _event(entry: Entry, is_intact: bool) -> Event:
-    kind = "refused" if entry.outcome != "ok" else entry.soft_delete or _KINDS.get(entry.operation, "other")
-    worked_out: dict[str, Any] = {"kind": kind, "changes": _changes(entry), "checksum": entry.checksum.hex(), "is_intact": is_intact}
+    kind = _OUTCOMES.get(entry.outcome) or entry.soft_delete or _KINDS.get(entry.operation, "other")
+    written = (entry.details or {}).get("written", ())
+    worked_out: dict[str, Any] = {
+        "lead_id": (entry.row_key or {}).get("id"),
+        "kind": kind,
+        "changes": _changes(entry),
+        "undone": [Undone(part["operation"], part["rows"]) for part in written if part["table_name"] == Lead.__tablename__],
+        "checksum": entry.checksum.hex(),
+        "is_intact": is_intact,
+    }
     same = {field.name: getattr(entry, field.name) for field in fields(Event) if field.name not in worked_out}
     return Event(**worked_out, **same)
 

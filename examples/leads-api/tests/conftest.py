@@ -118,9 +118,3 @@ def maria(server: str) -> Person:
 @pytest.fixture(scope="session")
 def tom(server: str) -> Person:
     return _person(server, "tom", "2001:db8::23")
-
-
-@pytest.fixture(scope="session")
-def keeps_failures(database: Database) -> bool:
-    """Whether this version of the extension records what failed (docs: decision 7)."""
-    return bool(database.rows("SELECT FROM pg_proc WHERE pronamespace = 'lead_audit'::regnamespace AND proname = 'status'"))

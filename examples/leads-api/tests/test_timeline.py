@@ -60,7 +60,7 @@ def test_each_event_is_right_in_every_field(maria: Person, tom: Person, database
     assert len({event["request_id"] for event in events}) == 4, "each request has an id of its own"
 
     for event, entry in zip(events, database.entries(lead["id"]), strict=True):
-        for column in event.keys() - {"kind", "changes", "checksum", "is_intact", "occurred_at", "txid"}:
+        for column in event.keys() - {"lead_id", "kind", "undone", "changes", "checksum", "is_intact", "occurred_at", "txid"}:
             assert event[column] == entry[column], column
         assert datetime.fromisoformat(event["occurred_at"]) == entry["occurred_at"]
         assert (str(event["txid"]), event["checksum"]) == (str(entry["txid"]), entry["checksum"].hex())
@@ -115,6 +115,37 @@ def test_what_goes_around_the_application_is_there_too(maria: Person, database: 
     page = maria.client.get(f"/leads/{lead['id']}")
     assert page.status_code == 200, "the row is gone, its history is not"
     assert "Gone for good" in page.text and "removed the row for good" in page.text and "Not through the application" in page.text
+
+
+def test_what_was_refused_is_there_too(maria: Person, tom: Person) -> None:
+    maria.create(email="wanted@refused.example")
+    lead = maria.create(id="refused-1", email="mine@refused.example")
+    assert tom.edit(lead, email="wanted@refused.example").status_code == 409
+    assert tom.client.post("/api/leads", json={"id": "refused-1", "source": "fair"}).status_code == 409
+    events = wait_for(lambda: found if len(found := maria.history("refused-1")) == 3 else None)
+    assert [(event["kind"], event["operation"], event["user_id"], event["user_ip"]) for event in events] == [
+        ("created", "INSERT", "maria", "203.0.113.7"),
+        ("refused", "UPDATE", "tom", "2001:db8::23"),
+        ("refused", "INSERT", "tom", "2001:db8::23"),
+    ]
+    assert changes(events[1])["email"] == ("mine@refused.example", "wanted@refused.example")
+    assert changes(events[2])["source"] == (None, "fair")
+    for event, constraint in ((events[1], "leads_email_key"), (events[2], "leads_pkey")):
+        assert event["error_code"] == "23505"
+        assert event["error_message"] == f'duplicate key value violates unique constraint "{constraint}"'
+        assert event["is_intact"] is True
+    page = maria.client.get("/refused").text
+    assert 'href="/leads/refused-1"' in page and "wanted@refused.example" in page
+
+
+def test_an_import_that_is_undone_says_how_much_of_it(tom: Person, maria: Person) -> None:
+    maria.create(email="last@undone.example")
+    lines = [f"Undone {n},{n}@undone.example" for n in range(1_500)]
+    content = "company_name,email\n" + "\n".join([*lines, "Last,last@undone.example"])
+    assert tom.client.post("/api/leads/import", files={"file": ("x.csv", content.encode())}).status_code == 409
+    page = wait_for(lambda: found if "Undone: INSERT of 1000 leads" in (found := maria.client.get("/refused").text) else None)
+    assert "had a transaction rolled back" in page
+    assert maria.client.get("/api/leads", params={"search": "Undone 7"}).json()["total"] == 0
 
 
 def test_a_long_timeline_comes_in_parts(maria: Person, database: Database) -> None:
