@@ -15,5 +15,6 @@ mod rollback;
 mod sealing;
 mod switches;
 mod trail;
+mod tree_verification;
 mod values;
 mod verification;

@@ -251,6 +251,26 @@ mod tests {
     }
 
     #[pg_test]
+    fn sealing_shows_in_the_stats_what_is_left() {
+        begin_with_oracle();
+        let stats = "SELECT unsealed_entries, oldest_unsealed = (SELECT min(occurred_at) FROM lead_audit.entry e WHERE NOT EXISTS
+             (SELECT FROM lead_audit.leaf_range r WHERE e.id BETWEEN r.first_id AND r.last_id)) AS right, seal_lag >= '0' AS lag, open_ids >= 0 AS open,
+             tree_size, last_checkpoint_at > now() - interval '1 minute' AS recent, last_checkpoint_signed, publishing_errors FROM lead_audit.stats";
+        assert_eq!(one(stats), "0 | NULL | NULL | true | 0 | NULL | NULL | 0");
+        run("INSERT INTO leads (id) VALUES ('a'), ('b'), ('c')");
+        assert_eq!(one(stats), "3 | true | true | true | 0 | NULL | NULL | 0");
+        seal();
+        assert_eq!(one(stats), "0 | NULL | NULL | true | 3 | true | false | 0");
+        run("INSERT INTO leads (id) VALUES ('d')");
+        run(
+            "DO $$ BEGIN INSERT INTO leads (id) VALUES ('e'); RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN NULL; END $$",
+        );
+        assert_eq!(one(stats), "1 | true | true | true | 3 | true | false | 0");
+        seal();
+        assert_eq!(one(stats), "0 | NULL | NULL | true | 4 | true | false | 0");
+    }
+
+    #[pg_test]
     fn sealing_settings_are_checked() {
         begin();
         assert_fails("SET lead_audit.checkpoint_dir = 'x'", "22023", "invalid value for parameter");

@@ -268,6 +268,10 @@ REVOKE ALL ON FUNCTION lead_audit.verifier_key() FROM PUBLIC;
 
 COMMENT ON FUNCTION lead_audit.verifier_key() IS 'The public key that belongs to lead_audit.signing_key_file, as the text that verifiers take. NULL if checkpoints are not signed. Who audits gets it from elsewhere: the database is not to be trusted with it.';
 
+COMMENT ON FUNCTION lead_audit.verify(bigint, bigint, timestamptz, timestamptz) IS 'Checks every entry and the whole tree or, with arguments, the entries with ids or times from … to … inclusive. One row for each fault: the entry''s id (NULL for what is not of one entry), the kind of fault, and what is wrong. No row: nothing was touched that can be seen from within the database. Entries that are not sealed yet are no fault. Can be cancelled; a NOTICE every few seconds says how far it is.';
+
+COMMENT ON FUNCTION lead_audit.verify_entry(bigint) IS 'Whether the entry is as it was written and, once it is sealed, as it was sealed. False, too, for an id that does not exist.';
+
 CREATE TABLE lead_audit.queue_position (
   queue bigint PRIMARY KEY,
   position bigint NOT NULL
@@ -305,11 +309,57 @@ SELECT (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM lead_audi
        (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM lead_audit.entry_id_seq s) AS last_id,
        (SELECT count(*) FROM lead_audit.watched w WHERE w.row_trigger_on) AS tables_watched,
        pg_catalog.pg_total_relation_size('lead_audit.entry') AS bytes,
-       q.queued, q.written, q.dropped
-FROM lead_audit.own_queue() q;
+       q.queued, q.written, q.dropped,
+       
+       
+       CASE WHEN n.new <= 100000 THEN n.new + l.late
+            ELSE (SELECT s.last_value FROM lead_audit.entry_id_seq s) - t.looked_to END AS unsealed_entries,
+       least(n.oldest, l.oldest) AS oldest_unsealed,
+       pg_catalog.clock_timestamp() - least(n.oldest, l.oldest) AS seal_lag,
+       (SELECT coalesce(sum(upper(r) - lower(r)), 0)::bigint FROM lead_audit.open_gap g, unnest(g.ids) r) AS open_ids,
+       (SELECT min(g.seen_at) FROM lead_audit.open_gap g) AS open_since,
+       t.tree_size,
+       c.sealed_at AS last_checkpoint_at,
+       c.note LIKE E'%\n\n%' AS last_checkpoint_signed,
+       t.publishing_errors, t.last_publishing_error_at, t.last_publishing_error
+FROM lead_audit.own_queue() q
+LEFT JOIN (SELECT * FROM lead_audit.tree ORDER BY tree_size DESC, created_at, log_id LIMIT 1) t ON true
+LEFT JOIN LATERAL (SELECT c.sealed_at, c.note FROM lead_audit.checkpoint c ORDER BY c.tree_size DESC LIMIT 1) c ON true
+LEFT JOIN LATERAL (
+  SELECT (SELECT count(*) FROM (SELECT FROM lead_audit.entry e WHERE e.id > t.looked_to LIMIT 100001) e) AS new,
+         (SELECT e.occurred_at FROM lead_audit.entry e WHERE e.id > t.looked_to ORDER BY e.id LIMIT 1) AS oldest
+) n ON true
+LEFT JOIN LATERAL (
+  SELECT count(*) AS late, min(e.occurred_at) AS oldest
+  FROM lead_audit.open_gap g, unnest(g.ids) r, LATERAL (
+    SELECT e.occurred_at FROM lead_audit.entry e WHERE e.id >= lower(r) AND e.id < upper(r) LIMIT 100001) e
+  WHERE EXISTS (SELECT FROM unnest(g.in_progress) x WHERE pg_visible_in_snapshot(x::text::xid8, pg_current_snapshot()))
+) l ON true;
 
 COMMENT ON COLUMN lead_audit.stats.queued IS 'Failed operations of this database that were taken into the queue since the server was started; 0 where the library is not preloaded.';
 
 COMMENT ON COLUMN lead_audit.stats.written IS 'Of these, how many are entries now.';
 
 COMMENT ON COLUMN lead_audit.stats.dropped IS 'Failed operations that have no entry, because the queue was full or no worker ran: the server''s log has each of them whole.';
+
+COMMENT ON COLUMN lead_audit.stats.unsealed_entries IS 'Entries that no checkpoint has yet. Above 100,000 it counts ids, those of rolled-back transactions too. Entries of open transactions are seen by nobody: see open_ids.';
+
+COMMENT ON COLUMN lead_audit.stats.oldest_unsealed IS 'When the oldest of them happened.';
+
+COMMENT ON COLUMN lead_audit.stats.seal_lag IS 'How long ago that is.';
+
+COMMENT ON COLUMN lead_audit.stats.open_ids IS 'Ids whose entries may still come, because transactions were open when sealing looked: an upper bound.';
+
+COMMENT ON COLUMN lead_audit.stats.open_since IS 'When sealing met the oldest of them.';
+
+COMMENT ON COLUMN lead_audit.stats.tree_size IS 'Leaves in the tree.';
+
+COMMENT ON COLUMN lead_audit.stats.last_checkpoint_at IS 'When the newest checkpoint was made.';
+
+COMMENT ON COLUMN lead_audit.stats.last_checkpoint_signed IS 'Whether the newest checkpoint is signed.';
+
+COMMENT ON COLUMN lead_audit.stats.publishing_errors IS 'How often checkpoints could not be published.';
+
+COMMENT ON COLUMN lead_audit.stats.last_publishing_error_at IS 'When that was noted last.';
+
+COMMENT ON COLUMN lead_audit.stats.last_publishing_error IS 'Why.';

@@ -18,5 +18,10 @@ mod tiles;
 mod tree_row;
 
 pub use after_commit::install as install_publishing;
+pub use id_ranges::{IdRange, IdRanges};
 pub use publish::fits_folder;
+pub use round::last_id_given_out;
 pub use seal_function::tick;
+pub use signer::verifier_key;
+pub use tiles::StoredTiles;
+pub use tree_row::{TreeRow, tree_exists};

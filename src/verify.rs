@@ -1,4 +1,9 @@
-//! Verification inside the database: entries as they are stored, held against their checksums.
+//! Verification inside the database. `entries` holds each entry, as it is stored, against its checksum and its leaf of the tree;
+//! `tree` holds the leaves against the roots of the checkpoints. What is wrong comes out as `faults`.
 
+mod entries;
+mod faults;
+mod leaves;
 mod report;
 mod stored_entry;
+mod tree;

@@ -92,7 +92,7 @@ pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
 ///
 /// Not by SELECT last_value: that looks at the sequence's page without a lock, and while a process logs its taking of an id the page
 /// has, for a moment, a value that is up to 32 ahead.
-fn last_id_given_out() -> Result<i64, ServerError> {
+pub fn last_id_given_out() -> Result<i64, ServerError> {
     let plan = Plan::prepare(
         "SELECT coalesce(pg_catalog.pg_sequence_last_value(q.seqrelid), 0), \
          q.seqincrement = 1 AND q.seqcache = 1 AND NOT q.seqcycle \

@@ -1,23 +1,15 @@
-//! `lead_audit.verify()` and `lead_audit.verify_entry()`: entries are read in order of their ids through a cursor, so that
-//! memory does not grow with the trail and a cancel is heard between any two.
+//! `lead_audit.verify()` and `lead_audit.verify_entry()`.
 
-use super::stored_entry::{COLUMN_LIST, StoredEntry, StoredFault};
-use crate::journal::check_columns;
-use crate::server::{RowMemory, ServerError};
-use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
+use super::entries::{self, Wanted};
+use super::faults::{Faults, Row};
+use super::leaves::Leaves;
+use super::tree;
+use crate::seal::tree_exists;
+use crate::server::{ServerError, with_spi};
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::name;
-use pgrx::{PgBuiltInOids, PgSqlErrorCode, Spi, pg_extern, pg_sys};
-use std::time::{Duration, Instant};
-
-/// Rows per fetch.
-const FETCH: i64 = 500;
-
-/// How often a long verification says how far it is.
-const PROGRESS: Duration = Duration::from_secs(5);
-
-/// One fault: the entry's id, its kind, what is wrong.
-type Row = (i64, String, String);
+use pgrx::{pg_extern, pg_sys};
 
 /// `lead_audit.verify(bigint, bigint, timestamptz, timestamptz)`.
 #[pg_extern(sql = false)]
@@ -26,110 +18,44 @@ fn verify(
     to_id: Option<i64>,
     from_time: Option<TimestampWithTimeZone>,
     to_time: Option<TimestampWithTimeZone>,
-) -> TableIterator<'static, (name!(id, i64), name!(fault, String), name!(detail, String))> {
-    let query = format!(
-        "SELECT {COLUMN_LIST} FROM lead_audit.entry e WHERE ($1 IS NULL OR e.id >= $1) AND ($2 IS NULL OR e.id <= $2) \
-         AND ($3 IS NULL OR e.occurred_at >= $3) AND ($4 IS NULL OR e.occurred_at <= $4) ORDER BY e.id"
-    );
-    let time = PgBuiltInOids::TIMESTAMPTZOID.value();
-    // SAFETY: each argument says its own type.
-    let arguments = unsafe {
-        [
-            DatumWithOid::new(from_id, pg_sys::INT8OID),
-            DatumWithOid::new(to_id, pg_sys::INT8OID),
-            DatumWithOid::new(from_time, time),
-            DatumWithOid::new(to_time, time),
-        ]
+) -> TableIterator<'static, (name!(id, Option<i64>), name!(fault, String), name!(detail, String))> {
+    let microseconds = |time: TimestampWithTimeZone| i64::from(time);
+    let wanted = Wanted {
+        from_id: from_id.unwrap_or(Wanted::ALL.from_id),
+        to_id: to_id.unwrap_or(Wanted::ALL.to_id),
+        from_time: from_time.map_or(Wanted::ALL.from_time, microseconds),
+        to_time: to_time.map_or(Wanted::ALL.to_time, microseconds),
     };
-    let mut faults: Vec<Row> = Vec::new();
-    let mut progress = Progress::new();
-    check_entries(&query, &arguments, |id, result| {
-        if let Err(fault) = result {
-            faults.push((id.unwrap_or(0), fault.kind().to_owned(), fault.detail()));
-        }
-        progress.one_more(id, faults.len());
-    });
-    TableIterator::new(faults)
+    let is_whole = from_id.is_none() && to_id.is_none() && from_time.is_none() && to_time.is_none();
+    TableIterator::new(faults(&wanted, is_whole).0)
 }
 
 /// `lead_audit.verify_entry(bigint)`.
 #[pg_extern(sql = false)]
 fn verify_entry(id: Option<i64>) -> bool {
-    let query = format!("SELECT {COLUMN_LIST} FROM lead_audit.entry e WHERE e.id = $1");
-    // SAFETY: the argument is a bigint and says so.
-    let arguments = unsafe { [DatumWithOid::new(id, pg_sys::INT8OID)] };
-    let (mut found, mut intact) = (false, true);
-    check_entries(&query, &arguments, |_, result| {
-        found = true;
-        intact &= result.is_ok();
-    });
-    found && intact
+    let Some(id) = id else { return false };
+    let (faults, entries) = faults(&Wanted { from_id: id, to_id: id, ..Wanted::ALL }, false);
+    entries == 1 && faults.is_empty()
 }
 
-/// Runs the query, whose columns are those of `COLUMN_LIST`, and checks each row.
-fn check_entries(query: &str, arguments: &[DatumWithOid], mut each: impl FnMut(Option<i64>, Result<(), StoredFault>)) {
-    let mut scratch = Vec::new();
-    let result = Spi::connect(|client| -> pgrx::spi::Result<()> {
-        let mut cursor = client.try_open_cursor(query, arguments)?;
-        loop {
-            let rows = cursor.fetch(FETCH)?;
-            if rows.is_empty() {
-                return Ok(());
+/// The faults of these entries, of the whole tree if wanted, and how many entries there were.
+fn faults(wanted: &Wanted, is_whole: bool) -> (Vec<Row>, u64) {
+    let checked = with_spi(|| -> Result<(Faults, u64), ServerError> {
+        let mut faults = Faults::default();
+        // SAFETY: a statement that calls a function has an active snapshot, which stays until the function returns.
+        unsafe {
+            let snapshot = pg_sys::GetActiveSnapshot();
+            let has_tree = tree_exists();
+            let leaves = if has_tree { Some(Leaves::open(snapshot, wanted.from_id, wanted.to_id)?) } else { None };
+            let entries = entries::check(snapshot, wanted, leaves, &mut faults)?;
+            if has_tree && is_whole {
+                tree::check(snapshot, &mut faults)?;
             }
-            // SAFETY: the fetch left its rows in SPI_tuptable, where they stay until the next one.
-            unsafe { check_fetched(&mut scratch, &mut each) };
+            Ok((faults, entries))
         }
     });
-    if let Err(error) = result {
-        ServerError {
-            code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-            message: format!("could not read the entries: {error}"),
-            detail: None,
-        }
-        .raise(None);
-    }
-}
-
-/// # Safety
-/// SPI_tuptable must hold rows with the columns of `COLUMN_LIST`.
-unsafe fn check_fetched(scratch: &mut Vec<u8>, each: &mut impl FnMut(Option<i64>, Result<(), StoredFault>)) {
-    // SAFETY: the table has numvals tuples of its row type. What is detoasted is in a context that is emptied after each row.
-    unsafe {
-        let table = pg_sys::SPI_tuptable;
-        if let Err(error) = check_columns((*table).tupdesc) {
-            error.raise(Some("lead_audit.entry was altered: its entries cannot be read as they were written.".to_owned()));
-        }
-        let columns = (*(*table).tupdesc).natts as usize;
-        let (mut values, mut nulls) = (vec![pg_sys::Datum::from(0); columns], vec![true; columns]);
-        let mut memory = RowMemory::new(c"lead_audit verified entry");
-        for i in 0..(*table).numvals as usize {
-            pgrx::check_for_interrupts!();
-            memory.for_row(|| {
-                pg_sys::heap_deform_tuple(*(*table).vals.add(i), (*table).tupdesc, values.as_mut_ptr(), nulls.as_mut_ptr());
-                let entry = StoredEntry { values: &values, nulls: &nulls };
-                each(entry.id(), entry.verify(scratch));
-            });
-        }
-    }
-}
-
-/// Says from time to time how far a verification is.
-struct Progress {
-    entries: u64,
-    last_said: Instant,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Progress { entries: 0, last_said: Instant::now() }
-    }
-
-    fn one_more(&mut self, id: Option<i64>, faults: usize) {
-        self.entries += 1;
-        if self.entries.is_multiple_of(1024) && self.last_said.elapsed() >= PROGRESS {
-            self.last_said = Instant::now();
-            let id = id.unwrap_or(0);
-            pgrx::notice!("verified {} entries, up to id {id}; faults so far: {faults}", self.entries);
-        }
+    match checked {
+        Ok((faults, entries)) => (faults.into_rows(), entries),
+        Err(error) => error.raise(None),
     }
 }

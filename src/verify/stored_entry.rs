@@ -5,12 +5,6 @@ use crate::server::borrowed_text;
 use ledger::{Entry, Fault};
 use pgrx::{pg_sys, varlena};
 
-/// Every column, in the order of `EntryColumn`, for a query that reads the table under the alias e.
-pub const COLUMN_LIST: &str = "e.id, e.txid, e.occurred_at, e.key_hash, e.previous_key_hash, e.watch_id, e.relation, \
-    e.backend_pid, e.format, e.checksum, e.operation, e.outcome, e.table_schema, e.table_name, e.soft_delete, e.row_key, \
-    e.row_values, e.changed_values, e.details, e.user_id, e.user_ip, e.user_agent, e.request_id, e.db_session_user, \
-    e.db_current_user, e.client_addr, e.application_name, e.error_code, e.error_message, e.error_detail, e.statement";
-
 /// What is wrong with a stored entry.
 #[derive(Debug)]
 pub enum StoredFault {
@@ -61,11 +55,6 @@ impl<'a> StoredEntry<'a> {
     fn datum(&self, column: EntryColumn) -> Option<pg_sys::Datum> {
         let index = column as usize;
         (!self.nulls[index]).then(|| self.values[index])
-    }
-
-    /// The entry's id.
-    pub fn id(&self) -> Option<i64> {
-        self.datum(EntryColumn::Id).map(|datum| datum.value() as i64)
     }
 
     /// Holds the entry against its checksum.

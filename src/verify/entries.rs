@@ -1,0 +1,161 @@
+//! Entries in the order of their ids, each held against its checksum and against its leaf. What is read is read with one
+//! snapshot, row by row: memory does not grow with the trail, and a cancel is heard between any two.
+
+use super::faults::{Faults, Mismatch};
+use super::leaves::Leaves;
+use super::stored_entry::{StoredEntry, StoredFault};
+use crate::journal::{EntryColumn, check_columns, relation_of_schema};
+use crate::server::{IdScan, RowMemory, ServerError, detoasted};
+use ledger::merkle::Hash;
+use pgrx::pg_sys;
+use std::time::{Duration, Instant};
+
+/// How often a long verification says how far it is.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// Which entries to check: both ends are included.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// By id.
+    pub from_id: i64,
+    pub to_id: i64,
+    /// By time, in microseconds since 2000-01-01 UTC.
+    pub from_time: i64,
+    pub to_time: i64,
+}
+
+impl Wanted {
+    /// All of them.
+    pub const ALL: Wanted = Wanted { from_id: i64::MIN, to_id: i64::MAX, from_time: i64::MIN, to_time: i64::MAX };
+
+    /// Whether entries are chosen by time. Those that are missing have none.
+    fn by_time(&self) -> bool {
+        (self.from_time, self.to_time) != (i64::MIN, i64::MAX)
+    }
+}
+
+/// Checks them; returns how many there were. Without `leaves` only against their checksums.
+///
+/// # Safety
+/// The snapshot must be active as long as this runs.
+pub unsafe fn check(
+    snapshot: pg_sys::Snapshot,
+    wanted: &Wanted,
+    mut leaves: Option<Leaves>,
+    faults: &mut Faults,
+) -> Result<u64, ServerError> {
+    // SAFETY: passed on to the caller.
+    let mut scan = unsafe { IdScan::open(relation_of_schema(c"entry"), snapshot)? };
+    // SAFETY: the table is open.
+    let columns = unsafe {
+        check_columns(scan.tuple_desc())?;
+        (*scan.tuple_desc()).natts as usize
+    };
+    let (mut scratch, mut memory) = (Vec::new(), RowMemory::new(c"lead_audit verified entry"));
+    let mut progress = Progress::new();
+    // The next id of the present range of sealed ones that must have an entry.
+    let mut next = wanted.from_id;
+    scan.range(wanted.from_id, wanted.to_id);
+    while let Some(id) = scan.next() {
+        if let Some(leaves) = &mut leaves {
+            miss(leaves, &mut next, id, wanted, faults);
+        }
+        let (values, nulls) = scan.columns(columns);
+        let time = values[EntryColumn::OccurredAt as usize].value() as i64;
+        if nulls[EntryColumn::OccurredAt as usize] || (wanted.from_time..=wanted.to_time).contains(&time) {
+            let entry = StoredEntry { values, nulls };
+            // SAFETY: the columns were checked; the row stays until the next one.
+            let (own_fault, found) = memory.for_row(|| unsafe { (entry.verify(&mut scratch), leaf_of(&entry)) });
+            judge(id, own_fault, found, leaves.as_mut(), faults);
+        }
+        progress.one_more(id, faults.len());
+    }
+    if let Some(leaves) = &mut leaves {
+        let last_was_there = next > wanted.to_id;
+        miss(leaves, &mut next, wanted.to_id, wanted, faults);
+        if !last_was_there {
+            miss_one(leaves, wanted.to_id, wanted, faults);
+        }
+    }
+    Ok(progress.entries)
+}
+
+/// The leaf hash of the checksum that is stored with an entry.
+///
+/// # Safety
+/// As for `StoredEntry::verify`.
+unsafe fn leaf_of(entry: &StoredEntry) -> Option<Hash> {
+    let index = EntryColumn::Checksum as usize;
+    // SAFETY: the column is a bytea; the hash is copied.
+    let checksum: Option<Hash> =
+        (!entry.nulls[index]).then(|| unsafe { detoasted(entry.values[index]) }.try_into().ok()).flatten();
+    checksum.map(|checksum| ledger::leaf_hash(&checksum))
+}
+
+/// The ids from `next` to before `id` have no entry: those of them that were sealed are missed.
+fn miss(leaves: &mut Leaves, next: &mut i64, id: i64, wanted: &Wanted, faults: &mut Faults) {
+    while let Some(range) = leaves.range() {
+        for missing in i64::max(*next, range.ids.first)..=i64::min(id.saturating_sub(1), range.ids.last) {
+            pgrx::check_for_interrupts!();
+            miss_one(leaves, missing, wanted, faults);
+        }
+        if range.ids.last >= id {
+            break;
+        }
+        leaves.advance();
+    }
+    *next = id.saturating_add(1);
+}
+
+fn miss_one(leaves: &mut Leaves, id: i64, wanted: &Wanted, faults: &mut Faults) {
+    let Some(range) = leaves.range().filter(|range| (range.ids.first..=range.ids.last).contains(&id)) else { return };
+    if !wanted.by_time() {
+        let leaf = range.leaf(id);
+        faults.mismatch(Mismatch { id, leaf, found: None, stored: leaves.stored(leaf), own_fault: None });
+    }
+}
+
+/// An entry that is there: is it what was written, and what was sealed?
+fn judge(id: i64, own: Result<(), StoredFault>, found: Option<Hash>, leaves: Option<&mut Leaves>, faults: &mut Faults) {
+    let own_fault = own.err().map(|fault| (fault.kind(), fault.detail()));
+    if let Some(leaves) = leaves {
+        match leaves.range().filter(|range| (range.ids.first..=range.ids.last).contains(&id)) {
+            Some(range) => {
+                let leaf = range.leaf(id);
+                let stored = leaves.stored(leaf);
+                if found.is_none() || found != stored {
+                    return faults.mismatch(Mismatch { id, leaf, found, stored, own_fault });
+                }
+            }
+            None if own_fault.is_none() && !leaves.may_be_unsealed(id) => {
+                let detail =
+                    "the entry was not there when ids around it were sealed, and no transaction was open that could bring it";
+                return faults.of_entry(id, "inserted", detail.to_owned());
+            }
+            None => {}
+        }
+    }
+    if let Some((kind, detail)) = own_fault {
+        faults.of_entry(id, kind, detail);
+    }
+}
+
+/// Says from time to time how far a verification is.
+struct Progress {
+    entries: u64,
+    last_said: Instant,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Progress { entries: 0, last_said: Instant::now() }
+    }
+
+    fn one_more(&mut self, id: i64, faults: usize) {
+        self.entries += 1;
+        if self.entries.is_multiple_of(1024) && self.last_said.elapsed() >= PROGRESS {
+            self.last_said = Instant::now();
+            pgrx::notice!("verified {} entries, up to id {id}; faults so far: {faults}", self.entries);
+        }
+    }
+}

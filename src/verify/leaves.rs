@@ -1,0 +1,122 @@
+//! Where each sealed entry is in the tree, in the order of ids, and its leaf hash there.
+
+use crate::journal::relation_of_schema;
+use crate::seal::{IdRange, IdRanges, StoredTiles, TreeRow, last_id_given_out};
+use crate::server::{IdScan, Plan, RowMemory, ServerError};
+use ledger::merkle::{Hash, TILE_WIDTH, TileId, Tiles};
+use pgrx::{IntoDatum, pg_sys};
+use std::collections::VecDeque;
+
+/// Tiles that are kept in memory. Entries that were sealed late have their leaves elsewhere than their neighbours.
+const TILES: usize = 8;
+
+/// The tree beside the entries.
+pub struct Leaves {
+    ranges: IdScan,
+    range: Option<LeafRange>,
+    tiles: StoredTiles,
+    cached: VecDeque<(u64, Vec<Hash>)>,
+    memory: RowMemory,
+    looked_to: i64,
+    last_id: i64,
+    open: Vec<IdRange>,
+}
+
+/// Consecutive ids whose leaves are consecutive.
+#[derive(Debug, Clone, Copy)]
+pub struct LeafRange {
+    /// The ids.
+    pub ids: IdRange,
+    /// Leaf of the first.
+    first_leaf: u64,
+}
+
+impl LeafRange {
+    /// The leaf of an id in it.
+    pub fn leaf(&self, id: i64) -> u64 {
+        self.first_leaf + id.abs_diff(self.ids.first)
+    }
+}
+
+impl Leaves {
+    /// The tree as the snapshot shows it, for ids from … to …. Within a connection to SPI.
+    ///
+    /// # Safety
+    /// The snapshot must be active as long as this lives.
+    pub unsafe fn open(snapshot: pg_sys::Snapshot, from: i64, to: i64) -> Result<Self, ServerError> {
+        let tree = TreeRow::load(snapshot)?;
+        // After the snapshot was taken: every id that it shows has been given out by now.
+        let last_id = last_id_given_out().unwrap_or(i64::MAX);
+        // SAFETY: passed on to the caller.
+        let mut ranges = unsafe { IdScan::open(relation_of_schema(c"leaf_range"), snapshot)? };
+        // The range that holds the first id may begin before it.
+        let before = Plan::prepare(
+            "SELECT first_id FROM lead_audit.leaf_range WHERE first_id <= $1 ORDER BY first_id DESC LIMIT 1",
+            &[pg_sys::INT8OID],
+        );
+        let first = before.read(snapshot, &[from.into_datum()]).get(0, 0).unwrap_or(from);
+        ranges.range(first, to);
+        let gaps = Plan::prepare("SELECT ids::text FROM lead_audit.open_gap ORDER BY first_id", &[]).read(snapshot, &[]);
+        let mut open = Vec::new();
+        for row in 0..gaps.len() {
+            open.extend_from_slice(IdRanges::from_multirange(&gaps.get::<String>(row, 0).unwrap_or_default())?.as_slice());
+        }
+        open.sort_by_key(|range| range.first);
+        let mut leaves = Leaves {
+            ranges,
+            range: None,
+            tiles: StoredTiles::of(snapshot),
+            cached: VecDeque::new(),
+            memory: RowMemory::new(c"lead_audit tile"),
+            looked_to: tree.looked_to,
+            last_id,
+            open,
+        };
+        leaves.advance();
+        while leaves.range.is_some_and(|range| range.ids.last < from) {
+            leaves.advance();
+        }
+        Ok(leaves)
+    }
+
+    /// The present range, if there is one left.
+    pub fn range(&self) -> Option<LeafRange> {
+        self.range
+    }
+
+    /// Goes to the next range.
+    pub fn advance(&mut self) {
+        self.range = self.ranges.next().map(|first| {
+            let (values, _) = self.ranges.columns(3);
+            let number = |index: usize| values.get(index).map_or(0, |value| value.value() as i64);
+            LeafRange { ids: IdRange { first, last: number(1) }, first_leaf: number(2) as u64 }
+        });
+    }
+
+    /// The leaf hash that is stored; `None`, if there is none.
+    pub fn stored(&mut self, leaf: u64) -> Option<Hash> {
+        let index = leaf / TILE_WIDTH as u64;
+        let place = match self.cached.iter().position(|(cached, _)| *cached == index) {
+            Some(place) => place,
+            None => {
+                let tiles = &self.tiles;
+                // A tile that cannot be read has no hashes; the tree's own check says why.
+                let read = || tiles.tile(TileId { level: 0, index }).map(|hashes| hashes.into_owned()).unwrap_or_default();
+                let hashes = self.memory.for_row(read);
+                self.cached.truncate(TILES - 1);
+                self.cached.push_front((index, hashes));
+                0
+            }
+        };
+        self.cached[place].1.get((leaf % TILE_WIDTH as u64) as usize).copied()
+    }
+
+    /// Whether an entry that is in no checkpoint may be there: it was written since, or its transaction was open then.
+    pub fn may_be_unsealed(&self, id: i64) -> bool {
+        if id > self.looked_to {
+            return id <= self.last_id;
+        }
+        let next = self.open.partition_point(|range| range.first <= id);
+        next > 0 && id <= self.open[next - 1].last
+    }
+}

@@ -1,0 +1,277 @@
+//! The tree from its leaves up: all inner nodes that are stored, and the root, ids, note and signature of each checkpoint.
+//!
+//! Where entries and stored leaves differ, the checkpoint decides who is right: whoever of the two gives its root.
+
+use super::faults::Faults;
+use crate::seal::{IdRanges, StoredTiles, TreeRow, verifier_key};
+use crate::server::{Plan, RowMemory, ServerError};
+use ledger::checkpoint::Checkpoint;
+use ledger::merkle::{Frontier, Hash, TILE_WIDTH, TileId, TileWriter, Tiles};
+use ledger::note::{Note, VerifierKey};
+use pgrx::{IntoDatum, pg_sys};
+use std::collections::HashMap;
+
+/// Leaves after which the tiles that were worked out are compared and forgotten.
+const COMPARE_EVERY: u64 = 1 << 16;
+
+/// A row of lead_audit.checkpoint, whatever it holds.
+struct Row {
+    size: u64,
+    root: Vec<u8>,
+    ids: String,
+    note: String,
+}
+
+struct Check<'f> {
+    tiles: StoredTiles,
+    memory: RowMemory,
+    faults: &'f mut Faults,
+    key: Option<VerifierKey>,
+    /// What the entries say, where it differs from the stored leaves.
+    of_entries: HashMap<u64, Hash>,
+    /// The tree of the stored leaves.
+    stored: TileWriter,
+    /// The tree that the checkpoints have confirmed so far, if it is not that.
+    confirmed: Option<Frontier>,
+    /// The same with what the entries say since the last checkpoint, if that differs.
+    alternative: Option<Frontier>,
+    /// Checkpoints whose root nothing gives, since the last one that was right.
+    unconfirmed: Vec<(u64, IdRanges)>,
+    /// The leaves of the tile at hand.
+    tile: Vec<Hash>,
+}
+
+/// Checks the whole tree.
+pub fn check(snapshot: pg_sys::Snapshot, faults: &mut Faults) -> Result<(), ServerError> {
+    let tree = TreeRow::load(snapshot)?;
+    let key = verifier_key().unwrap_or_else(|error| {
+        pgrx::warning!("signatures are not checked: {error}");
+        None
+    });
+    let of_entries = faults.leaves_of_entries();
+    let mut check = Check {
+        tiles: StoredTiles::of(snapshot),
+        memory: RowMemory::new(c"lead_audit verified tile"),
+        faults,
+        key,
+        of_entries,
+        stored: TileWriter::new(),
+        confirmed: None,
+        alternative: None,
+        unconfirmed: Vec::new(),
+        tile: Vec::new(),
+    };
+    let next = Plan::prepare(
+        "SELECT c.tree_size, c.root, c.entry_ids::text, c.note FROM lead_audit.checkpoint c WHERE c.tree_size > $1 \
+         ORDER BY c.tree_size LIMIT 1",
+        &[pg_sys::INT8OID],
+    );
+    let array = pg_sys::INT8ARRAYOID;
+    let ranges = Plan::prepare(
+        "SELECT pg_catalog.count(*) FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) \
+         AS w (first_id, last_id, first_leaf) JOIN lead_audit.leaf_range r USING (first_id, last_id, first_leaf)",
+        &[array, array, array],
+    );
+    let (mut size, mut all_ranges, mut last_id) = (0, 0, i64::MIN);
+    loop {
+        pgrx::check_for_interrupts!();
+        let rows = next.read(snapshot, &[(size as i64).into_datum()]);
+        let row = || {
+            Some(Row { size: rows.get::<i64>(0, 0)? as u64, root: rows.get(0, 1)?, ids: rows.get(0, 2)?, note: rows.get(0, 3)? })
+        };
+        let Some(row) = row() else { break };
+        drop(rows);
+        let ids = check.ids(&row, size, snapshot, &ranges);
+        last_id = ids.last().map_or(last_id, |last| last.max(last_id));
+        all_ranges += ids.as_slice().len() as i64;
+        check.note(&row);
+        if !check.append_up_to(row.size) {
+            return Ok(());
+        }
+        check.root(&row, size, ids);
+        size = row.size;
+    }
+    check.finish(size, tree.size);
+    if last_id > tree.looked_to {
+        let detail = format!("entry {last_id} is sealed, and lead_audit.tree says that only ids up to {} are", tree.looked_to);
+        check.faults.of_tree("checkpoint", detail);
+    }
+    let counted =
+        Plan::prepare("SELECT pg_catalog.count(*) FROM lead_audit.leaf_range", &[]).read(snapshot, &[]).get::<i64>(0, 0);
+    if counted != Some(all_ranges) {
+        let detail = format!("lead_audit.leaf_range has {} rows; the checkpoints have {all_ranges} ranges", counted.unwrap_or(0));
+        check.faults.of_tree("checkpoint", detail);
+    }
+    Ok(())
+}
+
+impl Check<'_> {
+    /// The ids of a checkpoint: as many as it has leaves, and found where they are looked for.
+    fn ids(&mut self, row: &Row, before: u64, snapshot: pg_sys::Snapshot, ranges: &Plan) -> IdRanges {
+        let ids = IdRanges::from_multirange(&row.ids).unwrap_or_default();
+        let (mut first_ids, mut last_ids, mut leaves) = (Vec::new(), Vec::new(), Vec::new());
+        let mut leaf = before;
+        for range in ids.as_slice() {
+            first_ids.push(range.first);
+            last_ids.push(range.last);
+            leaves.push(leaf as i64);
+            leaf += range.len();
+        }
+        if leaf != row.size {
+            let detail =
+                format!("the checkpoint of tree size {} has {} ids for {} leaves", row.size, leaf - before, row.size - before);
+            self.faults.of_tree("checkpoint", detail);
+        }
+        let arguments = [first_ids.into_datum(), last_ids.into_datum(), leaves.into_datum()];
+        let found = self.memory.for_row(|| ranges.read(snapshot, &arguments).get::<i64>(0, 0));
+        if found != Some(ids.as_slice().len() as i64) {
+            let detail = format!("ids of the checkpoint of tree size {} lead to other leaves in lead_audit.leaf_range", row.size);
+            self.faults.of_tree("checkpoint", detail);
+        }
+        ids
+    }
+
+    /// The note of a checkpoint: it says the same as the row, and its signature is good.
+    fn note(&mut self, row: &Row) {
+        let said = Note::parse_or_unsigned(row.note.as_bytes()).map_err(|error| error.to_string()).and_then(|note| {
+            Checkpoint::parse(note.text()).map(|checkpoint| (note, checkpoint)).map_err(|error| error.to_string())
+        });
+        let complaint = match said {
+            Err(error) => Some(("checkpoint", error)),
+            Ok((_, said)) if said.size() != row.size || said.root()[..] != row.root[..] => {
+                Some(("checkpoint", "its note says another size or root".to_owned()))
+            }
+            Ok((note, said)) => match &self.key {
+                Some(key) if said.origin() == key.name() => {
+                    let verified = note.verify(std::slice::from_ref(key));
+                    verified.err().map(|error| ("signature", error.to_string()))
+                }
+                _ => None,
+            },
+        };
+        if let Some((kind, complaint)) = complaint {
+            self.faults.of_tree(kind, format!("the checkpoint of tree size {}: {complaint}", row.size));
+        }
+    }
+
+    /// Appends the stored leaves up to this size. False, if they are not there: then nothing beyond can be checked.
+    fn append_up_to(&mut self, size: u64) -> bool {
+        while self.stored.size() < size {
+            let leaf = self.stored.size();
+            let place = (leaf % TILE_WIDTH as u64) as usize;
+            if place == 0 {
+                pgrx::check_for_interrupts!();
+                self.tile = self.read(TileId { level: 0, index: leaf / TILE_WIDTH as u64 });
+            }
+            let of_entry = self.of_entries.get(&leaf).copied();
+            let Some(hash) = self.tile.get(place).copied().or(of_entry) else {
+                self.faults
+                    .of_tree("tree_tile", format!("leaf {leaf} is missing in the tree: what follows it cannot be checked"));
+                return false;
+            };
+            if of_entry.is_some() && self.alternative.is_none() {
+                self.alternative = Some(self.confirmed.clone().unwrap_or_else(|| self.stored.frontier().clone()));
+            }
+            if let Some(alternative) = &mut self.alternative {
+                alternative.push(of_entry.unwrap_or(hash));
+            }
+            if let Some(confirmed) = &mut self.confirmed {
+                confirmed.push(hash);
+            }
+            self.stored.push(hash);
+            if self.stored.size().is_multiple_of(COMPARE_EVERY) {
+                self.compare_tiles();
+            }
+        }
+        true
+    }
+
+    fn read(&mut self, id: TileId) -> Vec<Hash> {
+        let tiles = &self.tiles;
+        match self.memory.for_row(|| tiles.tile(id).map(|hashes| hashes.into_owned())) {
+            Ok(hashes) => hashes,
+            Err(error) => {
+                self.faults.of_tree("tree_tile", error.to_string());
+                Vec::new()
+            }
+        }
+    }
+
+    /// Compares the inner nodes that were worked out with those that are stored.
+    fn compare_tiles(&mut self) {
+        for (id, hashes) in self.stored.take_changed() {
+            if id.level == 0 {
+                continue;
+            }
+            let stored = self.read(id);
+            let differing = (0..hashes.len()).find(|&i| stored.get(i) != hashes.get(i));
+            if let Some(place) = differing {
+                let width = 1_u64 << (8 * u32::from(id.level));
+                let first = (id.index * TILE_WIDTH as u64 + place as u64) * width;
+                self.faults.of_tree(
+                    "tree_tile",
+                    format!(
+                        "tile {} of level {} is not what the leaves below it give: leaves {first} to {}",
+                        id.index,
+                        id.level,
+                        first + width - 1
+                    ),
+                );
+            }
+        }
+    }
+
+    /// The root of a checkpoint, against the stored leaves or, where the entries differ from them, against these.
+    fn root(&mut self, row: &Row, before: u64, ids: IdRanges) {
+        let root = self.confirmed.as_ref().map_or_else(|| self.stored.root(), Frontier::root);
+        let alternative = self.alternative.take();
+        if root[..] == row.root[..] {
+            self.report_single_checkpoints();
+        } else if let Some(alternative) = alternative.filter(|alternative| alternative.root()[..] == row.root[..]) {
+            self.report_single_checkpoints();
+            let blamed: Vec<u64> = self.of_entries.keys().copied().filter(|leaf| (before..row.size).contains(leaf)).collect();
+            self.faults.blame_tree(blamed.into_iter());
+            self.confirmed = Some(alternative);
+        } else {
+            self.unconfirmed.push((row.size, ids));
+        }
+    }
+
+    /// A later root is right again: these roots, and nothing below them, were changed.
+    fn report_single_checkpoints(&mut self) {
+        for (size, _) in std::mem::take(&mut self.unconfirmed) {
+            self.faults
+                .of_tree("checkpoint", format!("the checkpoint of tree size {size} has a root that its tree does not give"));
+        }
+    }
+
+    /// The end of the tree, and roots that nothing gives up to there.
+    fn finish(&mut self, size: u64, tree_size: u64) {
+        self.compare_tiles();
+        if size != tree_size {
+            self.faults.of_tree("checkpoint", format!("the tree has {tree_size} leaves; the newest checkpoint has {size}"));
+        }
+        if let Some((first, ids)) = self.unconfirmed.first() {
+            let ids = match (ids.as_slice().first(), ids.last()) {
+                (Some(range), Some(last)) => format!("between ids {} and {last}", range.first),
+                _ => "of unknown id".to_owned(),
+            };
+            let detail = format!(
+                "from the checkpoint of tree size {first} on, {} checkpoints have roots that the tree does not give: an entry {ids} \
+                 was changed together with its leaf, or these checkpoints were",
+                self.unconfirmed.len()
+            );
+            self.faults.of_tree("checkpoint", detail);
+        }
+        // The last tiles end where the tree does.
+        let nodes = |level: u8| size.checked_shr(8 * u32::from(level)).unwrap_or(0);
+        for level in (0_u8..8).take_while(|&level| level == 0 || nodes(level) > 0) {
+            let index = nodes(level) / TILE_WIDTH as u64;
+            let (expected, found) = ((nodes(level) % TILE_WIDTH as u64) as usize, self.read(TileId { level, index }).len());
+            if expected != found {
+                let detail = format!("tile {index} of level {level} has {found} hashes instead of {expected}");
+                self.faults.of_tree("tree_tile", detail);
+            }
+        }
+    }
+}
