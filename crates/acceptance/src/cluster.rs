@@ -240,6 +240,12 @@ impl Cluster {
         Session::connect(&config)
     }
 
+    /// The connection string of some role.
+    #[must_use]
+    pub fn connection_string(&self, role: &str, database: &str) -> String {
+        format!("host={} user={role} dbname={database}", self.socket_directory().display())
+    }
+
     /// A client program of PostgreSQL's (psql, pg_dump, …) that will connect to this cluster as the superuser.
     #[must_use]
     pub fn client_program(&self, name: &str) -> Command {

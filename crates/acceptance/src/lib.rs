@@ -4,6 +4,7 @@
 //! Environment:
 //! * `LEAD_AUDIT_PG_CONFIG` (needed): pg_config of a PostgreSQL into which the extension is installed.
 //! * `LEAD_AUDIT_NEXT_PG_CONFIG`: the same of the next major version, for the test of pg_upgrade (`make test-upgrade`).
+//! * `LEAD_AUDIT_COMMAND`: the program `lead-audit`, for the tests of it.
 //! * `LEAD_AUDIT_STATE_DIR`: where clusters are put; by default the system's directory for temporary files.
 //! * `LEAD_AUDIT_ACCEPTANCE_SECONDS`: how long the concurrent writers write; by default 6.
 //! * `LEAD_AUDIT_ACCEPTANCE_CRASHES`: how often the server is crashed; by default 6.
@@ -12,6 +13,7 @@
 
 mod client;
 mod cluster;
+mod command;
 mod export;
 mod leads;
 pub mod past;
@@ -21,6 +23,7 @@ mod tree;
 
 pub use client::{Session, call, sqlstate, try_call, value};
 pub use cluster::{Builder, Cluster};
+pub use command::{Answer, LeadAudit, text_of};
 pub use export::{PythonVerdict, verify_with_python};
 pub use leads::{add_leads, app_database, leads_database};
 pub use random::Random;

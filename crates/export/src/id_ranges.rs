@@ -21,6 +21,11 @@ impl IdRanges {
         Self::default()
     }
 
+    /// The ids from one to another, both in it. None if there is no such id.
+    pub fn from_range(from: i64, to: i64) -> Self {
+        IdRanges { ranges: if from <= to { vec![(from, to)] } else { Vec::new() } }
+    }
+
     /// Reads PostgreSQL's text: `{[1,4),[6,7)}`. Only its own spelling, with ranges in order that do not touch, is accepted.
     pub fn parse(text: &str) -> Result<Self, IdRangesError> {
         let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).ok_or(IdRangesError)?;

@@ -1,0 +1,93 @@
+//! The `lead-audit` command, run as its users run it.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// The command.
+pub struct LeadAudit {
+    program: PathBuf,
+}
+
+/// What a run of it said.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its exit status.
+    pub status: i32,
+    /// Standard output.
+    pub output: String,
+    /// Standard error.
+    pub errors: String,
+}
+
+impl LeadAudit {
+    /// The one that scripts/test.sh has built.
+    ///
+    /// # Panics
+    /// If nothing says where it is.
+    #[must_use]
+    pub fn new() -> Self {
+        let program = std::env::var_os("LEAD_AUDIT_COMMAND").map(PathBuf::from);
+        LeadAudit { program: program.expect("LEAD_AUDIT_COMMAND is the path of lead-audit: cargo build -p cli makes it") }
+    }
+
+    /// A run that is not started yet.
+    #[must_use]
+    pub fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
+        let mut command = Command::new(&self.program);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("PG") {
+                command.env_remove(name);
+            }
+        }
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Panics
+    /// If it does not start, or is killed.
+    pub fn run(&self, arguments: &[impl AsRef<OsStr>]) -> Answer {
+        Answer::of(self.command(arguments).output().unwrap_or_else(|error| panic!("{}: {error}", self.program.display())))
+    }
+
+    /// Runs it to its end, which has to have this status. Gives what it wrote to standard output.
+    ///
+    /// # Panics
+    /// If it ends otherwise.
+    #[track_caller]
+    pub fn expect(&self, status: i32, arguments: &[impl AsRef<OsStr>]) -> String {
+        let answer = self.run(arguments);
+        assert_eq!(answer.status, status, "{}\n{}", answer.output, answer.errors);
+        answer.output
+    }
+}
+
+impl Default for LeadAudit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Answer {
+    /// That of a program that has ended.
+    ///
+    /// # Panics
+    /// If it was killed, or wrote something else than text.
+    #[must_use]
+    pub fn of(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("the output is UTF-8");
+        let status = output.status.code().expect("it has ended by itself");
+        Answer { status, output: text(output.stdout), errors: text(output.stderr) }
+    }
+}
+
+/// A path for a command line.
+///
+/// # Panics
+/// If it is not UTF-8.
+#[must_use]
+pub fn text_of(path: &Path) -> &str {
+    path.to_str().expect("paths here are UTF-8")
+}

@@ -1,0 +1,243 @@
+//! The `lead-audit` command against a real database: exports are intact, whole, in pieces, broken off, selected; proofs prove; and
+//! it needs no more rights than README.md says.
+
+use acceptance::{Cluster, LeadAudit, Session, add_leads, app_database, call, seal, text_of, value};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+const ORIGIN: &str = "example.com/leads";
+
+/// A database with a signed trail, and what its auditor has.
+struct Audited {
+    cluster: Cluster,
+    admin: Session,
+    tool: LeadAudit,
+    directory: TempDir,
+    key: String,
+    url: String,
+}
+
+impl Audited {
+    fn new() -> Self {
+        let cluster = Cluster::start();
+        let tool = LeadAudit::new();
+        let secret = cluster.directory().join("key");
+        let key = tool.expect(0, &["keygen", "--name", ORIGIN, "-o", text_of(&secret)]).trim().to_owned();
+        cluster.give_to_server(&secret);
+        fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let mut admin = app_database(&cluster, "audited");
+        call(&mut admin, &format!("ALTER DATABASE audited SET lead_audit.signing_key_file = '{}'", secret.display()));
+        drop(admin);
+        let mut admin = cluster.admin("audited");
+        let mut app = cluster.session("app", "audited");
+        for (from, to) in [(1, 100), (101, 250), (251, 400)] {
+            add_leads(&mut app, from, to);
+            call(&mut app, "BEGIN; INSERT INTO leads (id) VALUES ('undone'); ROLLBACK");
+            call(&mut app, &format!("UPDATE leads SET enrichment_status = 'COMPLETED' WHERE id = lpad(to_hex({from}), 32, '0')"));
+            seal(&mut admin);
+        }
+        call(&mut app, "DELETE FROM leads WHERE created_by = 'user-9'");
+        let url = cluster.connection_string("postgres", "audited");
+        Audited { cluster, admin, tool, directory: tempfile::tempdir().unwrap(), key, url }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn export(&self, name: &str, more: &[&str]) -> PathBuf {
+        let path = self.path(name);
+        let arguments = [&["export", "--database", &self.url, "-o", text_of(&path)], more].concat();
+        self.tool.expect(0, &arguments);
+        path
+    }
+
+    #[track_caller]
+    fn assert_intact(&self, files: &[&Path]) -> String {
+        let files: Vec<&str> = files.iter().map(|path| text_of(path)).collect();
+        let answer = self.tool.expect(0, &[&["verify", "--key", &self.key], &files[..]].concat());
+        assert!(answer.contains("INTACT up to tree size"), "{answer}");
+        answer
+    }
+
+    fn kept(&mut self, name: &str) -> PathBuf {
+        let note: String = value(&mut self.admin, "SELECT lead_audit.latest_checkpoint()");
+        let path = self.path(name);
+        fs::write(&path, note).unwrap();
+        path
+    }
+
+    fn size(&mut self) -> i64 {
+        value(&mut self.admin, "SELECT max(tree_size) FROM lead_audit.checkpoint")
+    }
+}
+
+#[test]
+fn honest_exports_are_intact_to_both_verifiers() {
+    let mut audited = Audited::new();
+    let plain = audited.export("trail.ndjson", &[]);
+    let said = audited.assert_intact(&[&plain]);
+    let size = audited.size();
+    assert!(said.contains(&format!("{size} sealed entries of 3 checkpoints (3 signed)")), "{said}");
+    assert!(said.contains("entries/s"), "{said}");
+    let python = Command::new("python3")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/verify_export.py"))
+        .args(["--key", &audited.key, text_of(&plain)])
+        .output()
+        .unwrap();
+    assert!(python.status.success(), "{}{}", String::from_utf8_lossy(&python.stdout), String::from_utf8_lossy(&python.stderr));
+    // Compressed, it is much smaller, and the same.
+    let compressed = audited.export("trail.ndjson.zst", &[]);
+    audited.assert_intact(&[&compressed]);
+    assert!(fs::metadata(&compressed).unwrap().len() * 3 < fs::metadata(&plain).unwrap().len());
+    // Over the connection, and with an earlier checkpoint instead of the key.
+    let kept = audited.kept("kept");
+    let live = audited.tool.expect(0, &["verify", "--database", &audited.url, "--key", &audited.key]);
+    assert!(live.contains("INTACT"), "{live}");
+    audited.tool.expect(0, &["verify", "--checkpoint", text_of(&kept), text_of(&plain)]);
+    // With nothing, nothing can be told.
+    let nothing = audited.tool.expect(2, &["verify", text_of(&plain)]);
+    assert!(nothing.contains("COULD NOT TELL") && nothing.contains("nothing from outside vouches"), "{nothing}");
+    // For machines.
+    let json = audited.tool.expect(0, &["--json", "verify", "--key", &audited.key, text_of(&plain)]);
+    assert!(json.contains(r#""verdict":"intact""#) && json.lines().count() == 1, "{json}");
+    // An export never overwrites anything.
+    let again = audited.tool.run(&["export", "--database", &audited.url, "-o", text_of(&plain)]);
+    assert_eq!(again.status, 2);
+    assert!(again.errors.contains("--resume"), "{}", again.errors);
+}
+
+#[test]
+fn an_export_goes_on_where_it_stopped() {
+    let mut audited = Audited::new();
+    for (name, cuts) in [("trail.ndjson", vec![1usize, 100, 5_000, 100_000, 200_000]), ("trail.ndjson.zst", vec![1, 3_000])] {
+        let whole = audited.export(name, &[]);
+        let bytes = fs::read(&whole).unwrap();
+        for cut in cuts {
+            let broken = audited.path(&format!("broken-{cut}-{name}"));
+            fs::write(&broken, &bytes[..bytes.len().saturating_sub(cut)]).unwrap();
+            audited.export(&format!("broken-{cut}-{name}"), &["--resume"]);
+            audited.assert_intact(&[&broken]);
+        }
+    }
+    // What came since goes behind what is there, or into a file of its own.
+    let first = audited.export("first.ndjson", &[]);
+    seal(&mut audited.admin);
+    let mut app = audited.cluster.session("app", "audited");
+    add_leads(&mut app, 401, 450);
+    let before = audited.size();
+    seal(&mut audited.admin);
+    let second = audited.export("second.ndjson", &["--after", text_of(&first)]);
+    let said = audited.assert_intact(&[&first, &second]);
+    let size = audited.size();
+    assert!(size > before && said.contains(&format!("tree size 0 to {size}")), "{said}");
+    audited.export("first.ndjson", &["--resume"]);
+    let said = audited.assert_intact(&[&first]);
+    assert!(said.contains(&format!("tree size 0 to {size}")), "{said}");
+    // A range, from one checkpoint to another.
+    let range = audited.export("range.ndjson", &["--from-size", &before.to_string(), "--to-size", &size.to_string()]);
+    audited.assert_intact(&[&range]);
+    let refused =
+        audited.tool.run(&["export", "--database", &audited.url, "--from-size", "7", "-o", text_of(&audited.path("x"))]);
+    assert_eq!(refused.status, 2);
+    assert!(refused.errors.contains("no checkpoint of 7 leaves"), "{}", refused.errors);
+}
+
+#[test]
+fn a_selection_and_a_proof_convince_a_third_party() {
+    let mut audited = Audited::new();
+    let entries: i64 = value(&mut audited.admin, "SELECT count(*) FROM lead_audit.history('leads', lpad(to_hex(101), 32, '0'))");
+    assert_eq!(entries, 2);
+    let key = format!("{:032x}", 101);
+    let json_key = format!(r#"{{ "id": "{key}" }}"#);
+    for (name, selected) in [("value", &key), ("object", &json_key)] {
+        let row = audited.export(name, &["--table", "leads", "--key", selected]);
+        let said = audited.assert_intact(&[&row]);
+        assert!(said.contains("2 sealed entries"), "{said}");
+    }
+    let table = audited.export("table", &["--table", "public.leads", "--from-id", "10", "--to-id", "50"]);
+    assert!(audited.assert_intact(&[&table]).contains("41 sealed entries"));
+    // Held against an older checkpoint, by a proof.
+    let oldest: i64 = value(&mut audited.admin, "SELECT min(tree_size) FROM lead_audit.checkpoint");
+    let note: String = value(&mut audited.admin, "SELECT note FROM lead_audit.checkpoint ORDER BY tree_size LIMIT 1");
+    let kept = audited.path("oldest");
+    fs::write(&kept, note).unwrap();
+    let proven = audited.export("proven", &["--from-id", "300", "--prove-from", &oldest.to_string()]);
+    let said =
+        audited.tool.expect(0, &["verify", "--json", "--key", &audited.key, "--checkpoint", text_of(&kept), text_of(&proven)]);
+    assert!(said.contains(r#""checkpoints_matched":1"#), "{said}");
+
+    let (proof, entry) = (audited.path("p.tlog-proof"), audited.path("entry.json"));
+    audited
+        .tool
+        .expect(0, &["prove", "--database", &audited.url, "--id", "42", "-o", text_of(&proof), "--entry", text_of(&entry)]);
+    let by_the_server: String = value(&mut audited.admin, "SELECT lead_audit.inclusion_proof(42)");
+    assert_eq!(fs::read_to_string(&proof).unwrap(), by_the_server);
+    let arguments = ["verify-proof", text_of(&proof), "--entry", text_of(&entry), "--key", &audited.key];
+    assert!(audited.tool.expect(0, &arguments).contains("INTACT: entry 42"));
+    audited.tool.expect(2, &arguments[..4]);
+    let text = fs::read_to_string(&entry).unwrap();
+    fs::write(&entry, text.replace("Contact Person", "Another Person")).unwrap();
+    assert!(audited.tool.expect(1, &arguments).contains("TAMPERED"));
+    // Shown readably.
+    for (file, what) in [(&proof, "tlog-proof"), (&entry, "\"email\""), (&kept, ORIGIN), (&table, "selection")] {
+        let shown = audited.tool.expect(0, &["inspect", text_of(file)]);
+        assert!(shown.contains(what), "{shown}");
+    }
+    assert!(audited.tool.expect(0, &["inspect", text_of(&table), "--id", "12"]).contains("INSERT"));
+    assert!(audited.tool.expect(0, &["inspect", &audited.key]).contains("public key"));
+}
+
+/// The statements in README.md that a role needs to export, verify and witness.
+fn documented_grants() -> String {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
+    let (_, rest) = page.split_once("For a role that `lead-audit` connects as:").expect("README.md has the rights of lead-audit");
+    let (_, rest) = rest.split_once("```sql\n").unwrap();
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
+#[test]
+fn the_documented_rights_are_enough_and_needed() {
+    let mut audited = Audited::new();
+    call(&mut audited.admin, "CREATE ROLE exporter LOGIN");
+    let url = audited.cluster.connection_string("exporter", "audited");
+    let refused = audited.tool.run(&["verify", "--database", &url, "--key", &audited.key]);
+    assert_eq!(refused.status, 2, "{}", refused.output);
+    assert!(refused.output.contains("42501") && refused.output.contains("README.md"), "{}{}", refused.output, refused.errors);
+    call(&mut audited.admin, &documented_grants());
+    audited.tool.expect(0, &["verify", "--database", &url, "--key", &audited.key]);
+    let trail = audited.path("trail");
+    audited.tool.expect(0, &["export", "--database", &url, "-o", text_of(&trail), "--table", "leads"]);
+    audited.assert_intact(&[&trail]);
+    audited.tool.expect(0, &["prove", "--database", &url, "--id", "1"]);
+    let state = audited.path("state");
+    audited.tool.expect(0, &["witness", "--once", "--database", &url, "--state", text_of(&state), "--key", &audited.key]);
+}
+
+#[test]
+fn a_trail_that_is_not_sealed_or_not_signed() {
+    let cluster = Cluster::start();
+    let mut admin = app_database(&cluster, "unsigned");
+    let (tool, url) = (LeadAudit::new(), cluster.connection_string("postgres", "unsigned"));
+    let nothing = tool.expect(2, &["verify", "--database", &url]);
+    assert!(nothing.contains("COULD NOT TELL"), "{nothing}");
+    add_leads(&mut cluster.session("app", "unsigned"), 1, 50);
+    assert!(tool.expect(2, &["verify", "--database", &url]).contains("50 not sealed yet"));
+    seal(&mut admin);
+    let directory = tempfile::tempdir().unwrap();
+    let kept = directory.path().join("kept");
+    fs::write(&kept, value::<String>(&mut admin, "SELECT lead_audit.latest_checkpoint()")).unwrap();
+    tool.expect(2, &["verify", "--database", &url]);
+    tool.expect(0, &["verify", "--database", &url, "--checkpoint", text_of(&kept)]);
+    // A key was given, and nothing is signed with it.
+    let secret = directory.path().join("key");
+    let key = tool.expect(0, &["keygen", "--name", "x", "-o", text_of(&secret)]);
+    let unsigned = tool.expect(1, &["verify", "--database", &url, "--key", key.trim()]);
+    assert!(unsigned.contains("signature bad"), "{unsigned}");
+    // Neither the database nor a password is shown when it cannot be reached.
+    let answer = tool.run(&["verify", "--database", "postgresql://u:s3cret@127.0.0.1:1/x"]);
+    assert_eq!(answer.status, 2);
+    assert!(!(answer.output + &answer.errors).contains("s3cret"));
+}

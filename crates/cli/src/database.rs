@@ -1,0 +1,140 @@
+//! The connection to a database, and what is read over it: everything in one snapshot.
+//!
+//! Nothing that comes from there is believed; it is read as it is stored and written down for verification.
+
+mod connect;
+mod entries;
+mod history;
+mod selection;
+mod tiles;
+
+pub use connect::connect;
+pub use entries::EntryReader;
+pub use history::{ExportError, Range, Written, write_history, write_selection};
+pub use selection::{Selection, select};
+pub use tiles::DatabaseTiles;
+
+use crate::error::CommandError;
+use export::IdRanges;
+use export::write::StoredCheckpoint;
+use ledger::merkle::Hash;
+use postgres::types::{FromSql, Type};
+use postgres::{Client, Row};
+use std::cell::RefCell;
+use std::error::Error;
+
+/// A value as the server sent it, in its binary form. What the binary form of a column is, its type says, and
+/// [`EntryReader`] has looked at that.
+pub(crate) struct Raw<'a>(pub &'a [u8]);
+
+impl<'a> FromSql<'a> for Raw<'a> {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Raw(raw))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}
+
+/// A database in one snapshot.
+pub struct Snapshot {
+    client: RefCell<Client>,
+}
+
+impl Snapshot {
+    /// Connects, and begins a transaction that only reads.
+    pub fn open(url: &str) -> Result<Self, CommandError> {
+        Self::begin(connect(url)?)
+    }
+
+    /// Begins a transaction that only reads.
+    pub fn begin(mut client: Client) -> Result<Self, CommandError> {
+        client.batch_execute(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+             SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;
+             SET LOCAL idle_in_transaction_session_timeout = 0;
+             -- Entries are read by ranges of ids, and in their order: never all of them to sort them.
+             SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off;
+             SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL jit = off",
+        )?;
+        Ok(Snapshot { client: RefCell::new(client) })
+    }
+
+    /// Ends the transaction; the connection can be used for another.
+    pub fn end(self) -> Result<Client, CommandError> {
+        let mut client = self.client.into_inner();
+        client.batch_execute("COMMIT")?;
+        Ok(client)
+    }
+
+    pub(crate) fn query(&self, sql: &str, parameters: &[&(dyn postgres::types::ToSql + Sync)]) -> Result<Vec<Row>, CommandError> {
+        Ok(self.client.borrow_mut().query(sql, parameters)?)
+    }
+
+    /// The tiles of the tree.
+    pub fn tiles(&self) -> DatabaseTiles<'_> {
+        DatabaseTiles::new(self)
+    }
+
+    /// The newest checkpoint; `to` is the largest tree size that counts.
+    pub fn last_checkpoint(&self, to: Option<u64>) -> Result<Option<StoredCheckpoint>, CommandError> {
+        let to = to.map_or(i64::MAX, |to| i64::try_from(to).unwrap_or(i64::MAX));
+        let sql = format!("{CHECKPOINTS} WHERE tree_size <= $1 ORDER BY tree_size DESC LIMIT 1");
+        self.query(&sql, &[&to])?.first().map(checkpoint).transpose()
+    }
+
+    /// The checkpoint of this tree size.
+    pub fn checkpoint(&self, tree_size: u64) -> Result<Option<StoredCheckpoint>, CommandError> {
+        let found = self.last_checkpoint(Some(tree_size))?;
+        Ok(found.filter(|found| found.tree_size == tree_size))
+    }
+
+    /// Checkpoints with larger trees, ascending: at most so many of them.
+    pub fn checkpoints_after(&self, tree_size: u64, to: u64, limit: i64) -> Result<Vec<StoredCheckpoint>, CommandError> {
+        let (from, to) = (i64::try_from(tree_size).unwrap_or(i64::MAX), i64::try_from(to).unwrap_or(i64::MAX));
+        let sql = format!("{CHECKPOINTS} WHERE tree_size > $1 AND tree_size <= $2 ORDER BY tree_size LIMIT $3");
+        self.query(&sql, &[&from, &to, &limit])?.iter().map(checkpoint).collect()
+    }
+
+    /// The ids that no checkpoint has, and of those the ones that a later one may take: (all, may).
+    pub fn unsealed_ids(&self) -> Result<(IdRanges, IdRanges), CommandError> {
+        // Text keeps its size small, and is what is read anyway.
+        let rows = self.query(
+            "SELECT COALESCE((SELECT range_agg(r)::text FROM lead_audit.checkpoint, unnest(entry_ids) r), '{}'),
+                    COALESCE((SELECT range_agg(r)::text FROM lead_audit.open_gap, unnest(ids) r), '{}'),
+                    COALESCE((SELECT looked_to FROM lead_audit.tree ORDER BY tree_size DESC, created_at LIMIT 1), 0)",
+            &[],
+        )?;
+        let row = rows.first().ok_or_else(|| CommandError::Database("a query without a result".to_owned()))?;
+        let ranges = |column: usize| -> Result<IdRanges, CommandError> { id_ranges(row.try_get(column)?) };
+        let unsealed = ranges(0)?.gaps();
+        let mut possible = ranges(1)?;
+        let looked_to: i64 = row.try_get(2)?;
+        if let Some(next) = looked_to.checked_add(1) {
+            possible.extend(&IdRanges::from_range(next, i64::MAX));
+        }
+        Ok((unsealed, possible))
+    }
+}
+
+const CHECKPOINTS: &str = "SELECT tree_size, root, entry_ids::text, sealed_at, note FROM lead_audit.checkpoint";
+
+fn checkpoint(row: &Row) -> Result<StoredCheckpoint, CommandError> {
+    let size: i64 = row.try_get(0)?;
+    let root: &[u8] = row.try_get(1)?;
+    let Raw(sealed_at) = row.try_get(3)?;
+    Ok(StoredCheckpoint {
+        tree_size: u64::try_from(size).unwrap_or(0),
+        // One of another length can be none; that it is not the note's is then seen.
+        root: Hash::try_from(root).unwrap_or([0; 32]),
+        entry_ids: id_ranges(row.try_get(2)?)?,
+        sealed_at: i64::from_be_bytes(sealed_at.try_into().unwrap_or_default()),
+        note: row.try_get(4)?,
+    })
+}
+
+fn id_ranges(text: &str) -> Result<IdRanges, CommandError> {
+    // One without a bound is as large as can be, and nothing that sealing writes.
+    IdRanges::parse(text).map_err(|error| CommandError::Database(format!("ids of a checkpoint: {error}")))
+}

@@ -1,0 +1,192 @@
+//! Which entries are asked for: of a table, of a row, of a range of ids; and where in the tree they are.
+
+use super::Snapshot;
+use crate::error::CommandError;
+use ledger::canonical::{compare_keys, write_string};
+use ledger::key_hash;
+use postgres::types::ToSql;
+use std::fmt::Write;
+
+/// What is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    pub from_id: Option<i64>,
+    pub to_id: Option<i64>,
+    pub table: Option<String>,
+    pub key: Option<String>,
+}
+
+/// What was found: the ids that are in the tree, with the index of their leaf, in its order; and the others.
+pub struct Selected {
+    pub sealed: Vec<(u64, i64)>,
+    pub unsealed: Vec<i64>,
+}
+
+impl Selection {
+    /// Whether anything is asked for at all.
+    pub fn is_everything(&self) -> bool {
+        self.from_id.is_none() && self.to_id.is_none() && self.table.is_none()
+    }
+
+    /// The same for people.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let mut add = |what: &str, value: Option<String>| {
+            if let Some(value) = value {
+                let space = if text.is_empty() { "" } else { " " };
+                // Writing to a String cannot fail.
+                _ = write!(text, "{space}{what} {value}");
+            }
+        };
+        add("table", self.table.clone());
+        add("key", self.key.clone());
+        add("from id", self.from_id.map(|id| id.to_string()));
+        add("to id", self.to_id.map(|id| id.to_string()));
+        text
+    }
+}
+
+/// Finds the entries that are asked for. `tree_size` is the tree that they have to be in to count as sealed.
+pub fn select(snapshot: &Snapshot, selection: &Selection, tree_size: u64) -> Result<Selected, CommandError> {
+    let mut ids = matching(snapshot, selection)?;
+    ids.sort_unstable();
+    let mut sealed = Vec::new();
+    let mut size = 0;
+    loop {
+        let checkpoints = snapshot.checkpoints_after(size, tree_size, 1000)?;
+        let Some(last) = checkpoints.last() else { break };
+        let last = last.tree_size;
+        for checkpoint in checkpoints {
+            for &(from, to) in checkpoint.entry_ids.ranges() {
+                let (start, end) = (ids.partition_point(|&id| id < from), ids.partition_point(|&id| id <= to));
+                for &id in &ids[start..end] {
+                    if let Some(rank) = checkpoint.entry_ids.rank(id) {
+                        sealed.push((size + rank, id));
+                    }
+                }
+            }
+            size = checkpoint.tree_size;
+        }
+        size = last;
+    }
+    sealed.sort_unstable();
+    let taken: std::collections::HashSet<i64> = sealed.iter().map(|&(_, id)| id).collect();
+    ids.retain(|id| !taken.contains(id));
+    Ok(Selected { sealed, unsealed: ids })
+}
+
+fn matching(snapshot: &Snapshot, selection: &Selection) -> Result<Vec<i64>, CommandError> {
+    let mut sql = "SELECT e.id FROM lead_audit.entry e WHERE e.id >= $1 AND e.id <= $2".to_owned();
+    let (from, to) = (selection.from_id.unwrap_or(i64::MIN), selection.to_id.unwrap_or(i64::MAX));
+    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&from, &to];
+    let (watch_ids, hashes);
+    if let Some(table) = &selection.table {
+        watch_ids = watched(snapshot, table)?;
+        sql += " AND e.watch_id::text = ANY ($3)";
+        parameters.push(&watch_ids);
+        if let Some(key) = &selection.key {
+            hashes = key_hashes(snapshot, &watch_ids, key)?;
+            sql += " AND (e.key_hash = ANY ($4) OR e.previous_key_hash = ANY ($4))";
+            parameters.push(&hashes);
+        }
+    }
+    // Here the planner knows best.
+    snapshot.client.borrow_mut().batch_execute("SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmapscan = on")?;
+    let rows = snapshot.query(&sql, &parameters)?;
+    snapshot.client.borrow_mut().batch_execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+/// The identities of the tables of this name, also of those that are not there any more.
+fn watched(snapshot: &Snapshot, table: &str) -> Result<Vec<String>, CommandError> {
+    let rows = snapshot.query(
+        "SELECT watch_id::text, quote_ident(table_schema) || '.' || quote_ident(table_name) FROM lead_audit.watch
+         WHERE $1 IN (table_name, table_schema || '.' || table_name, quote_ident(table_name),
+                      quote_ident(table_schema) || '.' || quote_ident(table_name))
+         ORDER BY 2",
+        &[&table],
+    )?;
+    let mut names: Vec<&str> = rows.iter().map(|row| row.try_get(1)).collect::<Result<_, _>>()?;
+    names.dedup();
+    match names.len() {
+        0 => Err(CommandError::Refused(format!("no table {table:?} was ever watched"))),
+        1 => Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?),
+        _ => Err(CommandError::Refused(format!("{table:?} may be any of {}", names.join(", ")))),
+    }
+}
+
+/// The key hashes that a row with this key can have: of a value that is a number, it may be one or a text.
+fn key_hashes(snapshot: &Snapshot, watch_ids: &[String], key: &str) -> Result<Vec<i64>, CommandError> {
+    let candidates = match canonical_object(key) {
+        Some(key) => vec![key],
+        None => {
+            let rows = snapshot.query(
+                "SELECT k::text FROM (SELECT row_key FROM lead_audit.entry WHERE watch_id::text = ANY ($1) AND row_key IS NOT NULL
+                 LIMIT 1) e, json_object_keys(row_key) k",
+                &[&watch_ids],
+            )?;
+            let columns: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+            let [column] = &columns[..] else {
+                let text = format!("the key has {} columns: give them as a JSON object, like {{\"a\": 1}}", columns.len());
+                return Err(CommandError::Refused(text));
+            };
+            let mut text = Vec::new();
+            write_string(&mut text, key);
+            let mut values = vec![String::from_utf8_lossy(&text).into_owned()];
+            if ledger::canonical::check(key.as_bytes()).is_ok() && !key.starts_with(['"', '[', '{']) {
+                values.push(key.to_owned());
+            }
+            values.iter().map(|value| object(&[(column.clone(), value.clone())])).collect()
+        }
+    };
+    let ids = watch_ids.iter().filter_map(|id| <[u8; 16]>::try_from(hex::decode(id.replace('-', "")).ok()?).ok());
+    Ok(ids.flat_map(|id| candidates.iter().map(move |key| key_hash(&id, key.as_bytes()))).collect())
+}
+
+/// The canonical text of a JSON object of simple values, as somebody types it; None if it is something else.
+fn canonical_object(text: &str) -> Option<String> {
+    let members: std::collections::BTreeMap<String, Box<serde_json::value::RawValue>> = serde_json::from_str(text).ok()?;
+    let mut canonical = Vec::new();
+    for (name, value) in members {
+        let value = match serde_json::from_str::<String>(value.get()) {
+            Ok(text) => {
+                let mut out = Vec::new();
+                write_string(&mut out, &text);
+                String::from_utf8(out).ok()?
+            }
+            Err(_) => value.get().to_owned(),
+        };
+        canonical.push((name, value));
+    }
+    let object = object(&canonical);
+    ledger::canonical::check(object.as_bytes()).ok().map(|()| object)
+}
+
+fn object(members: &[(String, String)]) -> String {
+    let mut members: Vec<_> = members.iter().collect();
+    members.sort_by(|(a, _), (b, _)| compare_keys(a, b));
+    let mut out = vec![b'{'];
+    for (i, (name, value)) in members.into_iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write_string(&mut out, name);
+        out.push(b':');
+        out.extend_from_slice(value.as_bytes());
+    }
+    out.push(b'}');
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_as_somebody_types_them() {
+        assert_eq!(canonical_object(r#"{ "b" : 1.10, "a": "x\u00e9" }"#).as_deref(), Some(r#"{"a":"xé","b":1.10}"#));
+        assert_eq!(canonical_object("17"), None);
+        assert_eq!(canonical_object(r#""x""#), None);
+        assert_eq!(canonical_object(r#"{"a": 1e5}"#), None);
+    }
+}

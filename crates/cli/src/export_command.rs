@@ -1,0 +1,186 @@
+//! `export`: the trail into a file.
+
+use crate::Status;
+use crate::arguments::{Database, Export};
+use crate::database::{ExportError, Range, Selection, Snapshot, Written, write_history, write_selection};
+use crate::error::CommandError;
+use crate::progress::Console;
+use export::read::Limits;
+use export::write::{Compression, Output, ResumePoint, find_resume_point};
+use serde_json::json;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::time::Instant;
+
+/// The lines that readers accept if nobody tells them otherwise.
+const USUAL_LINE: usize = 256 << 20;
+
+pub fn run(arguments: &Export, console: Console) -> Result<Status, CommandError> {
+    let selection = Selection {
+        from_id: arguments.from_id,
+        to_id: arguments.to_id,
+        table: arguments.table.clone(),
+        key: arguments.key.clone(),
+    };
+    if !selection.is_everything() && (arguments.resume || arguments.after.is_some() || arguments.from_size.is_some()) {
+        let text = "a selection is whole: --resume, --after and --from-size are for exports of everything";
+        return Err(CommandError::Refused(text.to_owned()));
+    }
+    let mut range = Range {
+        from: arguments.from_size.unwrap_or(0),
+        to: arguments.to_size,
+        prove_from: arguments.prove_from.clone(),
+        ..Range::default()
+    };
+    if let Some(file) = &arguments.after {
+        let point = resume_point(&mut File::open(file).map_err(CommandError::file(file))?, file)?;
+        if point.lines > 0 {
+            let cause = "the export in it is not complete: go on with it first, with --resume".to_owned();
+            return Err(CommandError::Content { path: file.clone(), cause });
+        }
+        (range.from, range.from_root) = (point.tree_size, point.root);
+    }
+    let compressed = arguments.output.extension().is_some_and(|extension| extension == "zst");
+    let compression = match arguments.zstd {
+        Some(level) => Compression::Zstd(level),
+        None if compressed => Compression::Zstd(3),
+        None => Compression::None,
+    };
+    let snapshot = Snapshot::open(url(&arguments.database)?)?;
+    let started = Instant::now();
+    let written = if arguments.output.as_os_str() == "-" {
+        if arguments.resume {
+            return Err(CommandError::Refused("standard output cannot be continued".to_owned()));
+        }
+        write(&snapshot, io::stdout(), compression, 0, &selection, &range, console)
+            .map_err(|error| failed(error, Path::new("standard output")))?
+            .1
+    } else {
+        to_file(&snapshot, arguments, compression, &selection, &mut range, console)?
+    };
+    report(&written, &arguments.output, started, console)
+}
+
+/// The connection string that was given.
+pub fn url(database: &Database) -> Result<&str, CommandError> {
+    let missing = || CommandError::Refused("which database? Give --database or set LEAD_AUDIT_DATABASE_URL".to_owned());
+    database.database.as_deref().ok_or_else(missing)
+}
+
+fn to_file(
+    snapshot: &Snapshot,
+    arguments: &Export,
+    mut compression: Compression,
+    selection: &Selection,
+    range: &mut Range,
+    console: Console,
+) -> Result<Outcome, CommandError> {
+    let path = &arguments.output;
+    let error = CommandError::file(path);
+    let mut lines = 0;
+    let file = if arguments.resume {
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(&error)?;
+        let length = file.metadata().map_err(&error)?.len();
+        let point = resume_point(&mut file, path)?;
+        if point.offset > 0 {
+            compression = point.compression(arguments.zstd.unwrap_or(3));
+        }
+        // Asked before anything is cut off: a history that has forked must not cost the file.
+        (range.from, range.from_root, range.goes_on) = (point.tree_size, point.root, point.lines > 0);
+        if point.tree_size > 0 {
+            let found = snapshot.checkpoint(point.tree_size)?;
+            if found.map(|found| found.root) != point.root {
+                let cause = format!(
+                    "the history has forked or gone back: the database does not have the checkpoint of {} leaves that this file has",
+                    point.tree_size
+                );
+                return Err(CommandError::Content { path: path.clone(), cause });
+            }
+        }
+        lines = point.lines;
+        if point.offset < length {
+            console.remark(&format!("{}: {} bytes at its end are written anew", path.display(), length - point.offset));
+        }
+        file.set_len(point.offset).map_err(&error)?;
+        file.seek(SeekFrom::End(0)).map_err(&error)?;
+        file
+    } else {
+        OpenOptions::new().write(true).create_new(true).open(path).map_err(|cause| {
+            if cause.kind() == io::ErrorKind::AlreadyExists {
+                let cause = "it exists: --resume goes on with it; an export never overwrites a file".to_owned();
+                CommandError::Content { path: path.clone(), cause }
+            } else {
+                error(cause)
+            }
+        })?
+    };
+    let (file, written) =
+        write(snapshot, file, compression, lines, selection, range, console).map_err(|error| failed(error, path))?;
+    file.sync_all().map_err(&error)?;
+    Ok(written)
+}
+
+/// What was written, and how many bytes.
+struct Outcome {
+    counts: Written,
+    bytes: u64,
+    longest: usize,
+}
+
+fn write<W: Write>(
+    snapshot: &Snapshot,
+    file: W,
+    compression: Compression,
+    lines: u64,
+    selection: &Selection,
+    range: &Range,
+    console: Console,
+) -> Result<(W, Outcome), ExportError> {
+    let output = Output::new(file, compression, lines)?;
+    let length = snapshot.last_checkpoint(range.to)?.map(|last| last.tree_size.saturating_sub(range.from));
+    let bar = console.bar("exporting", length.filter(|_| selection.is_everything()), false);
+    let mut progress = |entries| bar.inc(entries);
+    let (output, counts) = if selection.is_everything() {
+        write_history(snapshot, output, range, &mut progress)?
+    } else {
+        write_selection(snapshot, output, selection, range, &mut progress)?
+    };
+    bar.finish_and_clear();
+    let (bytes, longest) = (output.bytes(), output.longest());
+    Ok((output.finish()?, Outcome { counts, bytes, longest }))
+}
+
+fn failed(error: ExportError, path: &Path) -> CommandError {
+    match error {
+        ExportError::Command(error) => error,
+        ExportError::Write(cause) => CommandError::File { path: path.to_owned(), cause },
+    }
+}
+
+fn resume_point(file: &mut File, path: &Path) -> Result<ResumePoint, CommandError> {
+    find_resume_point(file, Limits { line: 1 << 32, ..Limits::default() }).map_err(CommandError::content(path))
+}
+
+fn report(written: &Outcome, path: &Path, started: Instant, console: Console) -> Result<Status, CommandError> {
+    let Outcome { counts, bytes, longest } = written;
+    let seconds = started.elapsed().as_secs_f64();
+    if *longest > USUAL_LINE {
+        console.remark(&format!("The longest line has {longest} bytes: verify it with --max-line {}", longest.div_ceil(1 << 20)));
+    }
+    let text = format!(
+        "{} entries of {} checkpoints, tree size {} to {}; {} not sealed yet; {bytes} bytes uncompressed, {seconds:.1} s",
+        counts.entries, counts.checkpoints, counts.from_size, counts.tree_size, counts.unsealed
+    );
+    let value = json!({
+        "file": path.display().to_string(), "entries": counts.entries, "checkpoints": counts.checkpoints,
+        "from_size": counts.from_size, "tree_size": counts.tree_size, "unsealed": counts.unsealed,
+        "bytes": bytes, "seconds": seconds,
+    });
+    if path.as_os_str() == "-" {
+        console.remark(&text);
+    } else {
+        console.result(&text, &value)?;
+    }
+    Ok(Status::Intact)
+}

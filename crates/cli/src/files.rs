@@ -1,0 +1,57 @@
+//! Files that are there whole or not at all, whatever happens while they are written.
+
+use crate::error::CommandError;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Largest file that is read into memory: keys, checkpoints, proofs.
+const MAX_SMALL: u64 = 4 << 20;
+
+/// Makes a new file that only its owner can read. One that exists is never touched.
+pub fn write_secret(path: &Path, text: &str) -> Result<(), CommandError> {
+    let error = CommandError::file(path);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(&error)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(&error)?;
+    sync_directory(path).map_err(&error)
+}
+
+/// Puts a file in its place, or in that of another, at once.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
+    let error = CommandError::file(path);
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.unfinished", std::process::id()));
+    let unfinished = path.with_file_name(name);
+    let written = File::create(&unfinished)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&unfinished, path))
+        .and_then(|()| sync_directory(path));
+    if written.is_err() {
+        // It may not even have been made.
+        _ = fs::remove_file(&unfinished);
+    }
+    written.map_err(error)
+}
+
+/// What a rename or a new file has done to its directory is on disk after this.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_owned);
+    File::open(parent)?.sync_all()
+}
+
+/// Reads a small file; `-` is standard input.
+pub fn read_small(path: &Path) -> Result<Vec<u8>, CommandError> {
+    let mut bytes = Vec::new();
+    let read = |reader: &mut dyn Read, bytes: &mut Vec<u8>| reader.take(MAX_SMALL + 1).read_to_end(bytes);
+    let result = if path.as_os_str() == "-" {
+        read(&mut io::stdin(), &mut bytes)
+    } else {
+        File::open(path).and_then(|mut file| read(&mut file, &mut bytes))
+    };
+    result.map_err(CommandError::file(path))?;
+    if bytes.len() as u64 > MAX_SMALL {
+        return Err(CommandError::Content { path: path.to_owned(), cause: format!("larger than {MAX_SMALL} bytes") });
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,73 @@
+//! `lead-audit`: exports the audit trail, verifies exports and databases, and witnesses checkpoints.
+//!
+//! Exit status, of every command: 0 intact (or done), 1 tampered with, 2 could not tell (or could not be done).
+//!
+//! * [`arguments`] – what can be said on the command line; each command has a module of its name
+//! * [`database`] – the connection, and what is read over it, in one snapshot
+//! * [`trust`] – keys and checkpoints from files
+//! * [`files`] – files that are there whole or not at all
+//! * [`progress`], [`error`] – what the user sees while it runs, and if it fails
+
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod database;
+mod error;
+mod export_command;
+mod files;
+mod inspect;
+mod keygen;
+mod progress;
+mod prove;
+mod trust;
+mod verify;
+mod witness;
+
+use arguments::{Arguments, Command};
+use clap::Parser;
+use error::CommandError;
+use std::process::ExitCode;
+
+/// What a command comes to: the exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// 0
+    Intact,
+    /// 1
+    Tampered,
+    /// 2
+    CouldNotTell,
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        ExitCode::from(match status {
+            Status::Intact => 0,
+            Status::Tampered => 1,
+            Status::CouldNotTell => 2,
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let Arguments { json, quiet, command } = Arguments::parse();
+    let output = progress::Console { json, quiet };
+    let result = match command {
+        Command::Keygen(arguments) => keygen::run(&arguments, output),
+        Command::Export(arguments) => export_command::run(&arguments, output),
+        Command::Verify(arguments) => verify::run(&arguments, output),
+        Command::Witness(arguments) => witness::run(&arguments, output),
+        Command::Inspect(arguments) => inspect::run(&arguments, output),
+        Command::Prove(arguments) => prove::prove(&arguments, output),
+        Command::VerifyProof(arguments) => prove::verify_proof(&arguments, output),
+    };
+    match result {
+        Ok(status) => status.into(),
+        // Whoever read the output has gone away: `lead-audit inspect … | head`.
+        Err(CommandError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(2),
+        Err(error) => {
+            output.error(&error);
+            Status::CouldNotTell.into()
+        }
+    }
+}

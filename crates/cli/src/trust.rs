@@ -1,0 +1,71 @@
+//! Keys and checkpoints from the command line.
+
+use crate::arguments::TrustArguments;
+use crate::error::CommandError;
+use crate::files::read_small;
+use export::verify::Trust;
+use ledger::note::{KeyError, VerifierKey};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What the command line says is known.
+pub fn gather(arguments: &TrustArguments, older: bool) -> Result<Trust, CommandError> {
+    let mut trust = Trust { older, origin: arguments.origin.clone(), ..Trust::default() };
+    for key in &arguments.key {
+        trust.trust_key(public_key(key)?)?;
+    }
+    let witnesses = arguments.witness_key.iter().map(|key| public_key(key)).collect::<Result<Vec<_>, _>>()?;
+    for path in &arguments.checkpoint {
+        for file in checkpoint_files(path)? {
+            trust.know(&read_small(&file)?, &file.display().to_string(), &witnesses)?;
+        }
+    }
+    Ok(trust)
+}
+
+/// A public key: its text, or a file with it.
+pub fn public_key(argument: &str) -> Result<VerifierKey, CommandError> {
+    // A path may look like anything, so what is there comes first.
+    if !Path::new(argument).exists() {
+        return VerifierKey::from_text(argument).map_err(|cause| {
+            let from = if cause == KeyError::NotAVerifierKey { argument.to_owned() } else { "--key".to_owned() };
+            CommandError::Key { from, cause }
+        });
+    }
+    let bytes = read_small(Path::new(argument))?;
+    let text = String::from_utf8_lossy(&bytes);
+    VerifierKey::from_text(text.trim()).map_err(|cause| CommandError::Key { from: argument.to_owned(), cause })
+}
+
+/// The files of checkpoints in a directory (and one level below): those whose names are tree sizes, and `checkpoint`. Of a file,
+/// itself.
+pub fn checkpoint_files(path: &Path) -> Result<Vec<PathBuf>, CommandError> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut found = Vec::new();
+    let mut directories = vec![(path.to_owned(), 0)];
+    while let Some((directory, depth)) = directories.pop() {
+        for entry in fs::read_dir(&directory).map_err(CommandError::file(&directory))? {
+            let path = entry.map_err(CommandError::file(&directory))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if path.is_dir() {
+                if depth == 0 {
+                    directories.push((path, depth + 1));
+                }
+            } else if name == "checkpoint" || size_of_name(&name).is_some() {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    if found.is_empty() {
+        return Err(CommandError::Content { path: path.to_owned(), cause: "there is no checkpoint in it".to_owned() });
+    }
+    Ok(found)
+}
+
+/// The tree size that the name of a checkpoint's file says: 20 digits.
+pub fn size_of_name(name: &str) -> Option<u64> {
+    if name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit()) { name.parse().ok() } else { None }
+}

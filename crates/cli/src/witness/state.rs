@@ -1,0 +1,96 @@
+//! What a witness keeps: every checkpoint that it has checked, in a directory, each under its tree size.
+
+use crate::error::CommandError;
+use crate::files::{read_small, replace};
+use crate::trust::size_of_name;
+use ledger::checkpoint::Checkpoint;
+use ledger::merkle::Hash;
+use ledger::note::Note;
+use std::collections::BTreeSet;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// A witness's directory.
+pub struct State {
+    directory: PathBuf,
+    sizes: BTreeSet<u64>,
+    held: Option<Held>,
+    /// Holds the lock until the end.
+    _lock: File,
+}
+
+/// A kept checkpoint.
+pub struct Held {
+    pub note: Note,
+    pub checkpoint: Checkpoint,
+}
+
+impl State {
+    /// Opens a directory, or makes it. Two witnesses in one are refused.
+    pub fn open(directory: &Path) -> Result<Self, CommandError> {
+        let error = CommandError::file(directory);
+        fs::create_dir_all(directory.join("checkpoints")).map_err(&error)?;
+        let lock = File::create(directory.join("lock")).map_err(&error)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let cause = "another witness is at work in this directory".to_owned();
+                return Err(CommandError::Content { path: directory.to_owned(), cause });
+            }
+            Err(TryLockError::Error(cause)) => return Err(error(cause)),
+        }
+        let mut sizes = BTreeSet::new();
+        for entry in fs::read_dir(directory.join("checkpoints")).map_err(&error)? {
+            // What a crash has left has another name.
+            sizes.extend(size_of_name(&entry.map_err(&error)?.file_name().to_string_lossy()));
+        }
+        let mut state = State { directory: directory.to_owned(), sizes, held: None, _lock: lock };
+        if let Some(&newest) = state.sizes.last() {
+            state.held = Some(state.read(newest)?);
+        }
+        Ok(state)
+    }
+
+    /// The newest one.
+    pub fn held(&self) -> Option<&Held> {
+        self.held.as_ref()
+    }
+
+    /// Tree sizes of all of them.
+    pub fn sizes(&self) -> &BTreeSet<u64> {
+        &self.sizes
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The root of a kept one.
+    pub fn root(&self, size: u64) -> Result<Hash, CommandError> {
+        Ok(*self.read(size)?.checkpoint.root())
+    }
+
+    fn read(&self, size: u64) -> Result<Held, CommandError> {
+        let path = self.file(size);
+        let bytes = read_small(&path)?;
+        let note = Note::parse_or_unsigned(&bytes).map_err(CommandError::content(&path))?;
+        let checkpoint = Checkpoint::parse(note.text()).map_err(CommandError::content(&path))?;
+        if checkpoint.size() != size {
+            return Err(CommandError::content(&path)("it is not of the tree size that its name says"));
+        }
+        Ok(Held { note, checkpoint })
+    }
+
+    fn file(&self, size: u64) -> PathBuf {
+        self.directory.join("checkpoints").join(format!("{size:020}"))
+    }
+
+    /// Keeps one: on disk when this returns. One of the same size gets what is new of its signatures.
+    pub fn keep(&mut self, note: &Note, checkpoint: Checkpoint) -> Result<(), CommandError> {
+        replace(&self.file(checkpoint.size()), note.to_string().as_bytes())?;
+        self.sizes.insert(checkpoint.size());
+        self.held = Some(Held { note: note.clone(), checkpoint });
+        Ok(())
+    }
+}
