@@ -72,7 +72,7 @@ mod tests {
             "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE p2 (id int PRIMARY KEY);
              ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (10) TO (20); INSERT INTO p VALUES (1), (11); TRUNCATE p1",
         );
-        assert_eq!(log("operation, table_name"), ["INSERT | p1", "INSERT | p2", "TRUNCATE | p1"]);
+        assert_eq!(log("operation, table_name"), ["DDL | p2", "INSERT | p1", "INSERT | p2", "TRUNCATE | p1"]);
     }
 
     /// A cast to json that gives the same for all values hides what changed, but not that it did.

@@ -199,6 +199,7 @@ mod tests {
             log("operation, db_current_user = current_user, db_current_user, user_id").split_off(1),
             [
                 one("SELECT format('DDL | true | %s | NULL', current_user)"),
+                "DDL | false | auditor | ann".to_owned(),
                 "SNAPSHOT | false | auditor | ann".to_owned(),
                 "DDL | false | auditor | ann".to_owned()
             ]

@@ -1,5 +1,5 @@
-//! DDL that ends the watching of a table, or takes the table away, is an entry; DDL that does not is none. What
-//! lead_audit.watched says is what the triggers really are. Names can change: the identity stays, and the history with it.
+//! DDL that changes or ends the watching of a table, or changes the table's columns, key or name, is an entry; other DDL is
+//! none. What lead_audit.watched says is what the triggers really are. Names can change: the identity stays, and the history with it.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -255,15 +255,15 @@ mod tests {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a'); ALTER TABLE leads RENAME COLUMN is_deleted TO gone;
                  UPDATE leads SET gone = true");
-        assert_eq!(log("operation, soft_delete"), ["INSERT | NULL", "UPDATE | deleted"]);
+        assert_eq!(log("operation, soft_delete"), ["INSERT | NULL", "DDL | NULL", "UPDATE | deleted"]);
         assert_eq!(rows("SELECT soft_delete_column FROM lead_audit.watched"), ["gone"]);
     }
 
     #[pg_test]
     fn ddl_guard_is_silent_about_everything_else() {
         begin_with_leads();
-        run("ALTER TABLE leads ADD COLUMN more int; ALTER TABLE leads ALTER COLUMN more TYPE bigint;
-             ALTER TABLE leads DROP COLUMN more;
+        run("ALTER TABLE leads ALTER email SET DEFAULT 'x'; ALTER TABLE leads ALTER email SET STATISTICS 10;
+             ALTER TABLE leads ADD CHECK (email <> 'y'); ALTER TABLE leads ENABLE ROW LEVEL SECURITY;
              CREATE INDEX i ON leads (email); DROP INDEX i; CREATE VIEW v AS SELECT id FROM leads; DROP VIEW v;
              CREATE TABLE other (id int); ALTER TABLE other RENAME TO another; DROP TABLE another; CREATE SCHEMA s;
              DROP SCHEMA s;
@@ -280,7 +280,11 @@ mod tests {
         begin_with_leads();
         assert_eq!(
             rows("SELECT evtname, evtevent, evtenabled FROM pg_event_trigger WHERE evtname LIKE 'lead%' ORDER BY 1"),
-            ["lead_audit_ddl | ddl_command_end | A", "lead_audit_drop | sql_drop | A"]
+            [
+                "lead_audit_ddl | ddl_command_end | A",
+                "lead_audit_drop | sql_drop | A",
+                "lead_audit_start | ddl_command_start | A"
+            ]
         );
         assert_fails("DROP EVENT TRIGGER lead_audit_drop", "2BP01", "requires it");
     }

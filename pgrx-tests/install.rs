@@ -75,7 +75,10 @@ mod tests {
         run("INSERT INTO t VALUES (1, false, false); UPDATE t SET gone = true; SELECT lead_audit.enable('t', 'is_deleted')");
         assert_eq!(one(column), "is_deleted");
         run("UPDATE t SET gone = false; UPDATE t SET is_deleted = true");
-        assert_eq!(log("operation, soft_delete"), ["INSERT | NULL", "UPDATE | deleted", "UPDATE | NULL", "UPDATE | deleted"]);
+        assert_eq!(
+            log("operation, soft_delete"),
+            ["INSERT | NULL", "UPDATE | deleted", "DDL | NULL", "UPDATE | NULL", "UPDATE | deleted"]
+        );
     }
 
     #[pg_test]

@@ -121,11 +121,88 @@ mod tests {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 1);
              ALTER TABLE t RENAME COLUMN id TO no; UPDATE t SET n = 2");
-        assert_eq!(rows("SELECT operation FROM lead_audit.history('t', '1')"), ["UPDATE"]);
+        assert_eq!(
+            rows("SELECT operation, row_key FROM lead_audit.history('t', '1')"),
+            [r#"INSERT | {"id": 1}"#, r#"UPDATE | {"no": 1}"#]
+        );
         assert_eq!(
             rows(r#"SELECT operation FROM lead_audit.history('t', '{"id": 1}'::jsonb)"#),
             ["INSERT"],
             "by the former name"
+        );
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn keys_of_several_columns_renamed_and_retyped_one_after_the_other() {
+        begin();
+        run("CREATE TABLE t (b int, a numeric(4,1), n int, PRIMARY KEY (a, b)); SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 2, 0), (1, 3, 0);
+             ALTER TABLE t RENAME COLUMN a TO z; UPDATE t SET n = 1; ALTER TABLE t ALTER COLUMN b TYPE text; UPDATE t SET n = 2;
+             ALTER TABLE t RENAME COLUMN b TO a; ALTER TABLE t RENAME COLUMN n TO b; UPDATE t SET b = 3; ALTER TABLE t ALTER COLUMN z TYPE text;
+             UPDATE t SET b = 4");
+        let expected = [
+            r#"INSERT | {"a": 2.0, "b": 1}"#,
+            r#"UPDATE | {"b": 1, "z": 2.0}"#,
+            r#"UPDATE | {"b": "1", "z": 2.0}"#,
+            r#"UPDATE | {"a": "1", "z": 2.0}"#,
+            r#"UPDATE | {"a": "1", "z": "2.0"}"#,
+        ];
+        assert_eq!(rows(r#"SELECT operation, row_key FROM lead_audit.history('t', '{"a": "1", "z": "2.0"}'::jsonb)"#), expected);
+        assert_eq!(
+            one(r#"SELECT total, updated, verified FROM lead_audit.summary('t', '{"a": "1", "z": "2.0"}'::jsonb)"#),
+            "5 | 4 | true"
+        );
+        assert_eq!(
+            rows(r#"SELECT 1 FROM lead_audit.history('t', '{"a": "x", "z": "2.0"}'::jsonb)"#),
+            [""; 0],
+            "x was never an int"
+        );
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn keys_dropped_and_made_again() {
+        begin();
+        run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 0), (2, 0);
+             ALTER TABLE t DROP CONSTRAINT t_pkey; UPDATE t SET n = 1; UPDATE t SET id = 3 WHERE id = 2");
+        let history = |key: i32| rows(&format!("SELECT operation, row_key, new_values FROM lead_audit.history('t', '{key}')"));
+        let before = [r#"INSERT | {"id": 1} | {"n": 0, "id": 1}"#, r#"UPDATE | NULL | {"n": 1, "id": 1}"#];
+        assert_eq!(history(1), before, "by the key that the table had last");
+        run("ALTER TABLE t ADD PRIMARY KEY (id); UPDATE t SET n = 2");
+        assert_eq!(history(1), [before[0], before[1], r#"UPDATE | {"id": 1} | {"n": 2, "id": 1}"#]);
+        assert_eq!(history(3), [r#"UPDATE | NULL | {"n": 1, "id": 3}"#, r#"UPDATE | {"id": 3} | {"n": 2, "id": 3}"#]);
+        assert_eq!(history(2).len(), 3, "until it became 3");
+        run("ALTER TABLE t RENAME COLUMN id TO no; UPDATE t SET n = 3");
+        assert_eq!(history(1).len(), 4);
+        assert_eq!(
+            log("operation").iter().filter(|operation| *operation == "DDL").count(),
+            3,
+            "the key dropped, the key made, the column renamed"
+        );
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn keys_of_other_columns() {
+        begin();
+        run("CREATE TABLE t (id int PRIMARY KEY, email text UNIQUE NOT NULL, n int); SELECT lead_audit.enable('t');
+             INSERT INTO t VALUES (1, 'a', 0), (2, 'b', 0); UPDATE t SET email = 'c' WHERE id = 2;
+             ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (email); UPDATE t SET n = 1");
+        let history = |key: &str| rows(&format!("SELECT operation, row_key FROM lead_audit.history('t', '{key}')"));
+        assert_eq!(history("a"), [r#"INSERT | {"id": 1}"#, r#"UPDATE | {"email": "a"}"#]);
+        assert_eq!(history("b"), [r#"INSERT | {"id": 2}"#, r#"UPDATE | {"id": 2}"#]);
+        assert_eq!(history("c"), [r#"UPDATE | {"id": 2}"#, r#"UPDATE | {"email": "c"}"#]);
+        assert_eq!(
+            rows(r#"SELECT operation FROM lead_audit.history('t', '{"id": 2}'::jsonb)"#),
+            ["INSERT", "UPDATE"],
+            "by the former key"
+        );
+        // A column of the key goes with its type.
+        run("CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE m (id int, m mood, PRIMARY KEY (id, m)); SELECT lead_audit.enable('m');
+             INSERT INTO m VALUES (1, 'ok'); SET LOCAL client_min_messages = warning; DROP TYPE mood CASCADE; INSERT INTO m VALUES (2)");
+        assert_eq!(
+            rows("SELECT operation, row_key FROM lead_audit.log WHERE table_name = 'm' ORDER BY id"),
+            [r#"INSERT | {"m": "ok", "id": 1}"#, "DDL | NULL", "INSERT | NULL"]
         );
         assert_intact();
     }

@@ -10,6 +10,7 @@ mod hostile;
 mod install;
 mod keys;
 mod order;
+mod partitions;
 mod rights;
 mod rollback;
 mod sealing;

@@ -208,8 +208,11 @@ mod tests {
     fn sealing_wants_ids_in_order() {
         begin_with_oracle();
         for change in ["CACHE 10", "INCREMENT 2", "CYCLE"] {
+            let alter = format!("ALTER SEQUENCE lead_audit.entry_id_seq {change}");
+            assert_fails(&alter, "55000", "cannot be altered like this");
+            // Where somebody got around the guard, sealing notices.
             assert_fails(
-                &format!("ALTER SEQUENCE lead_audit.entry_id_seq {change}; SELECT lead_audit.seal()"),
+                &format!("ALTER EVENT TRIGGER lead_audit_ddl DISABLE; {alter}; SELECT lead_audit.seal()"),
                 "55000",
                 "does not give out ids one by one",
             );

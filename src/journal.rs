@@ -13,7 +13,7 @@ mod write;
 mod written;
 
 pub use entry_table::{EntryColumn, check_columns, follow_changes, relation_of_schema};
-pub use flush_points::{install as install_flush_points, truncate_under_way};
+pub use flush_points::install as install_flush_points;
 pub use new_entry::{NewEntry, Outcome};
 pub use unwritten::{Gap, not_written, report_gaps_to};
 pub use write::{append, append_about, flush};

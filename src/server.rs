@@ -21,7 +21,7 @@ pub use lock::lock_task;
 pub use memory::{RowMemory, in_context, new_context};
 pub use plan::{Plan, with_spi};
 pub use relation::{OpenRelation, attribute};
-pub use scan::{for_each_row, partition_ancestors};
+pub use scan::{for_each_row, leaves, partition_ancestors};
 pub use sequence::next_value;
 pub use snapshot::NewestSnapshot;
 pub use subtransaction::{current_subtransaction, in_subtransaction};

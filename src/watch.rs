@@ -2,5 +2,6 @@
 //! `leads` when the extension is created. The rest is in sql/60_watching.sql and sql/70_ddl_guard.sql.
 
 mod baseline;
+mod command;
 mod ddl;
 mod leads;

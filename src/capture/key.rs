@@ -2,7 +2,7 @@
 
 use super::jsonb;
 use super::plan::{encoder_for, primary_key};
-use crate::server::{OpenRelation, ServerError, Text, as_owner_restricted, attribute};
+use crate::server::{OpenRelation, ServerError, Text, as_owner_restricted, attribute, in_subtransaction};
 use ledger::canonical::{compare_keys, write_string};
 use pgrx::{IntoDatum, PgSqlErrorCode, Uuid, pg_extern, pg_sys};
 use std::ffi::{CStr, CString};
@@ -36,15 +36,37 @@ pub unsafe extern "C-unwind" fn lead_audit_canonical_json(fcinfo: pg_sys::Functi
     text.as_str().into_datum().unwrap_or(pg_sys::Datum::from(0))
 }
 
-/// `lead_audit.key_of(regclass, text[], text[])`: the row's key as entries have it, or `None` if `column_names` are not the
-/// columns of the primary key. Without names the key must have one column, which is taken.
+/// `lead_audit.key_of(regclass, text[], text[])`, as version 0.1 calls it: of the primary key.
 #[pg_extern(sql = false)]
 pub fn key_of(relation: pg_sys::Oid, column_names: Option<Vec<String>>, column_values: Vec<Option<String>>) -> Option<String> {
     let open = OpenRelation::open(relation, pg_sys::AccessShareLock);
     // SAFETY: the relation is open.
     let columns = unsafe { primary_key(open.as_ptr()) };
+    key_from(&open, &columns, column_names, &column_values)
+}
+
+/// `lead_audit.key_of(regclass, smallint[], text[], text[])`.
+#[pg_extern(sql = false)]
+fn key_of_columns(
+    relation: pg_sys::Oid,
+    key_columns: Vec<i16>,
+    column_names: Option<Vec<String>>,
+    column_values: Vec<Option<String>>,
+) -> Option<String> {
+    let open = OpenRelation::open(relation, pg_sys::AccessShareLock);
+    key_from(&open, &key_columns, column_names, &column_values)
+}
+
+/// The row's key as entries have it, or `None` if `column_names` are not the columns of the key. Without names the key must
+/// have one column, which is taken.
+fn key_from(
+    open: &OpenRelation,
+    columns: &[i16],
+    column_names: Option<Vec<String>>,
+    column_values: &[Option<String>],
+) -> Option<String> {
     let mut members: Vec<(String, usize, Option<String>)> = Vec::with_capacity(columns.len());
-    for &number in &columns {
+    for &number in columns {
         let index = number as usize - 1;
         // SAFETY: key columns are among the attributes of the open relation; a name is a C string.
         let name =
@@ -57,7 +79,7 @@ pub fn key_of(relation: pg_sys::Oid, column_names: Option<Vec<String>>, column_v
     }
     match &column_names {
         Some(names) if names.len() != columns.len() => return None,
-        None if columns.len() != 1 => refuse_single_value(&open, columns.len()),
+        None if columns.len() != 1 => refuse_single_value(open, columns.len()),
         _ => {}
     }
     members.sort_by(|(a, ..), (b, ..)| compare_keys(a, b));
@@ -88,13 +110,44 @@ pub fn key_of(relation: pg_sys::Oid, column_names: Option<Vec<String>>, column_v
 unsafe fn write_as_column(out: &mut Vec<u8>, column: &pg_sys::FormData_pg_attribute, value: &str) -> Result<(), ServerError> {
     // A NUL cannot come in through SQL's text.
     let value = CString::new(value).unwrap_or_default();
+    // SAFETY: a column's type is one.
+    unsafe { write_as_type(out, column.atttypid, column.atttypmod, &value) }
+}
+
+/// # Safety
+/// `type_oid` must be a type.
+unsafe fn write_as_type(out: &mut Vec<u8>, type_oid: pg_sys::Oid, modifier: i32, value: &CStr) -> Result<(), ServerError> {
     let (mut input, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
     // SAFETY: the type's own input function makes a datum of the type that the encoder is for.
     unsafe {
-        pg_sys::getTypeInputInfo(column.atttypid, &mut input, &mut parameter);
-        let datum = pg_sys::OidInputFunctionCall(input, value.as_ptr().cast_mut(), parameter, column.atttypmod);
-        encoder_for(column.atttypid, pg_sys::CurrentMemoryContext).write(out, datum)
+        pg_sys::getTypeInputInfo(type_oid, &mut input, &mut parameter);
+        let datum = pg_sys::OidInputFunctionCall(input, value.as_ptr().cast_mut(), parameter, modifier);
+        encoder_for(type_oid, pg_sys::CurrentMemoryContext).write(out, datum)
     }
+}
+
+/// `lead_audit.value_as(regclass, text, text)`: the JSON of a value that was of this type, or `None` if it is none of it.
+#[pg_extern(sql = false)]
+fn value_as(relation: pg_sys::Oid, type_name: &str, value: &str) -> Option<String> {
+    let open = OpenRelation::open(relation, pg_sys::AccessShareLock);
+    let (type_name, value) = (CString::new(type_name).ok()?, CString::new(value).ok()?);
+    let read = in_subtransaction(|| {
+        let (mut type_oid, mut modifier) = (pg_sys::InvalidOid, -1);
+        // SAFETY: the names are C strings. A type that is gone gives no oid; the relation is open. The type's own input function
+        // makes a datum of the type that the encoder is for.
+        unsafe {
+            pg_sys::parseTypeString(type_name.as_ptr(), &mut type_oid, &mut modifier, true);
+            if type_oid == pg_sys::InvalidOid {
+                return None;
+            }
+            as_owner_restricted(open.as_ptr(), || {
+                let mut json = Text::new();
+                write_as_type(json.buffer(), type_oid, modifier, &value).ok()?;
+                Some(json.as_str().to_owned())
+            })
+        }
+    });
+    read.ok().flatten()
 }
 
 fn refuse_single_value(relation: &OpenRelation, columns: usize) {

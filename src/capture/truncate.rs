@@ -4,7 +4,7 @@
 use super::plan::schema_name;
 use super::trigger::TriggerCall;
 use crate::journal::{self, NewEntry};
-use crate::server::{Text, for_each_row, in_subtransaction, partition_ancestors};
+use crate::server::{Text, for_each_row, in_subtransaction, leaves, partition_ancestors};
 use crate::settings;
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -29,22 +29,25 @@ pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(fcinfo: pg_sys::Func
         call.require(pg_sys::TRIGGER_EVENT_BEFORE, "a BEFORE TRUNCATE trigger FOR EACH STATEMENT");
         if settings::enabled() {
             let relation = (*call.data).tg_relation;
-            let oid = (*relation).rd_id;
-            if !counted_with_ancestor(oid) {
+            let truncate = Truncate::current();
+            // Postgres calls the triggers of a partitioned table before those of its partitions, but for those that the
+            // statement names before it.
+            if !truncate.has_counted((*relation).rd_id) {
                 let class = (*relation).rd_rel;
                 let schema = schema_name((*class).relnamespace);
                 let name = Text::from(&*CStr::from_ptr((*class).relname.data.as_ptr()).to_string_lossy());
-                record(call.watch_id(), oid, &schema, &name);
+                record(&truncate, call.watch_id(), (*relation).rd_id, &schema, &name);
+                truncate.note((*relation).rd_id);
             }
         }
     }
     pg_sys::Datum::from(0)
 }
 
-fn record(watch_id: [u8; 16], relation: pg_sys::Oid, schema: &Text, name: &Text) {
+fn record(truncate: &Truncate, watch_id: [u8; 16], relation: pg_sys::Oid, schema: &Text, name: &Text) {
     let counted = match settings::on_error() {
-        settings::OnError::Warn => in_subtransaction(|| count_rows(relation)),
-        settings::OnError::Abort => Ok(count_rows(relation)),
+        settings::OnError::Warn => in_subtransaction(|| truncate.count_rows(relation)),
+        settings::OnError::Abort => Ok(truncate.count_rows(relation)),
     };
     match counted {
         Ok(rows) => {
@@ -74,27 +77,63 @@ fn record(watch_id: [u8; 16], relation: pg_sys::Oid, schema: &Text, name: &Text)
 }
 
 thread_local! {
-    /// The TRUNCATE that is under way, and the tables of it that have their entry.
-    static COUNTED: RefCell<(u64, Vec<pg_sys::Oid>)> = const { RefCell::new((0, Vec::new())) };
+    /// The TRUNCATEs that are under way, each known by its executor state's memory, and the tables of it that have their entry.
+    /// A trigger of one can run another.
+    static UNDER_WAY: RefCell<Vec<(usize, Vec<pg_sys::Oid>)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Whether a partitioned table above this one is truncated by the same statement: its entry counts this one's rows. Postgres
-/// calls the triggers of a partitioned table before those of its partitions.
-fn counted_with_ancestor(relation: pg_sys::Oid) -> bool {
-    let ancestors = partition_ancestors(relation);
-    COUNTED.with_borrow_mut(|(statement, tables)| {
-        if std::mem::replace(statement, journal::truncate_under_way()) != *statement {
-            tables.clear();
+/// A TRUNCATE of several tables, of which some can be partitions of others: each row is counted once.
+struct Truncate(usize);
+
+impl Truncate {
+    /// The one that the running trigger belongs to.
+    fn current() -> Self {
+        // SAFETY: TRUNCATE calls its triggers in the per-tuple memory of one executor state, whose own memory is the parent. The
+        // callback is in that memory, which calls it when it goes: at the end of the statement, also by an error.
+        let statement = unsafe {
+            let memory = (*pg_sys::CurrentMemoryContext).parent;
+            let known = UNDER_WAY.with_borrow(|all| all.iter().any(|(statement, _)| *statement == memory as usize));
+            if !known {
+                let callback = pg_sys::MemoryContextAllocZero(memory, size_of::<pg_sys::MemoryContextCallback>())
+                    .cast::<pg_sys::MemoryContextCallback>();
+                (*callback).func = Some(truncate_is_over);
+                (*callback).arg = memory.cast();
+                pg_sys::MemoryContextRegisterResetCallback(memory, callback);
+                UNDER_WAY.with_borrow_mut(|all| all.push((memory as usize, Vec::new())));
+            }
+            memory as usize
+        };
+        Truncate(statement)
+    }
+
+    /// Whether the table has its entry, or a partitioned table above it has one, which counts its rows.
+    fn has_counted(&self, table: pg_sys::Oid) -> bool {
+        let ancestors = partition_ancestors(table);
+        UNDER_WAY.with_borrow(|all| {
+            let counted = all.iter().find(|(statement, _)| *statement == self.0).map_or(&[][..], |(_, tables)| tables);
+            counted.contains(&table) || ancestors.iter().any(|ancestor| counted.contains(ancestor))
+        })
+    }
+
+    fn note(&self, table: pg_sys::Oid) {
+        UNDER_WAY.with_borrow_mut(|all| {
+            if let Some((_, tables)) = all.iter_mut().find(|(statement, _)| *statement == self.0) {
+                tables.push(table);
+            }
+        });
+    }
+
+    /// How many rows it will destroy in this table that have not been counted yet, whatever the caller may see of them.
+    fn count_rows(&self, table: pg_sys::Oid) -> i64 {
+        let mut rows = 0;
+        for leaf in leaves(table).into_iter().filter(|&leaf| !self.has_counted(leaf)) {
+            for_each_row(leaf, |_, _| rows += 1);
         }
-        let counted = ancestors.iter().any(|ancestor| tables.contains(ancestor));
-        tables.push(relation);
-        counted
-    })
+        rows
+    }
 }
 
-/// How many rows TRUNCATE will destroy, whatever the caller may see of them.
-fn count_rows(relation: pg_sys::Oid) -> i64 {
-    let mut rows = 0;
-    for_each_row(relation, |_, _| rows += 1);
-    rows
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn truncate_is_over(statement: *mut core::ffi::c_void) {
+    UNDER_WAY.with_borrow_mut(|all| all.retain(|(known, _)| *known != statement as usize));
 }

@@ -52,16 +52,6 @@ mod raw {
     }
 }
 
-thread_local! {
-    static TRUNCATES: Cell<u64> = const { Cell::new(0) };
-    static TRUNCATE_UNDER_WAY: Cell<u64> = const { Cell::new(0) };
-}
-
-/// A number for the TRUNCATE that is under way, by which its triggers know that they belong together.
-pub fn truncate_under_way() -> u64 {
-    TRUNCATE_UNDER_WAY.get()
-}
-
 unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
     DEPTH.set(DEPTH.get() + 1);
     // SAFETY: passes on what Postgres passed. An error leaves this frame at once; the abort that follows sets DEPTH right.
@@ -92,16 +82,9 @@ unsafe extern "C-unwind" fn process_utility(
 ) {
     // SAFETY: Postgres passes a statement, whose node tells what it is. Only COPY fires row triggers outside of the
     // executor; a CALL, say, may end the transaction, so nothing can be held across it.
-    let kind = unsafe { (*(*statement).utilityStmt).type_ };
-    let is_copy = kind == pg_sys::NodeTag::T_CopyStmt;
+    let is_copy = unsafe { (*(*statement).utilityStmt).type_ } == pg_sys::NodeTag::T_CopyStmt;
     if is_copy {
         DEPTH.set(DEPTH.get() + 1);
-    }
-    // A trigger of a TRUNCATE may run another one. After an error the number is one that no later TRUNCATE gets.
-    let outer_truncate = TRUNCATE_UNDER_WAY.get();
-    if kind == pg_sys::NodeTag::T_TruncateStmt {
-        TRUNCATES.set(TRUNCATES.get() + 1);
-        TRUNCATE_UNDER_WAY.set(TRUNCATES.get());
     }
     // SAFETY: passes on what Postgres passed. An error leaves this frame at once, as above.
     unsafe {
@@ -119,7 +102,6 @@ unsafe extern "C-unwind" fn process_utility(
             ),
         }
     }
-    TRUNCATE_UNDER_WAY.set(outer_truncate);
     if is_copy {
         DEPTH.set(DEPTH.get().saturating_sub(1));
         flush_guarded();

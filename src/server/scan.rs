@@ -46,7 +46,7 @@ pub fn for_each_row(table: pg_sys::Oid, mut each: impl FnMut(pg_sys::Relation, p
 }
 
 /// The tables that rows of `table` are in: itself, or its partitions that are tables of this database.
-fn leaves(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+pub fn leaves(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     // SAFETY: look-ups by oid; an oid of no relation has no kind. The guard turns an error's longjmp into unwinding.
     unsafe {
         let kind = |relation| pg_sys::get_rel_relkind(relation) as u8;

@@ -1,11 +1,12 @@
 //! DDL that concerns watched tables. The event trigger's function is called as whoever ran the command, who has no rights
 //! in schema lead_audit; what it does there it does as the extension's owner.
 
+use super::command::{self, Effects};
 use crate::journal::{self, NewEntry};
 use crate::origin;
 use crate::server::{ServerError, Text, as_user};
 use pgrx::datum::DatumWithOid;
-use pgrx::{PgList, PgSqlErrorCode, Spi, Uuid, pg_extern, pg_sys};
+use pgrx::{PgSqlErrorCode, Spi, Uuid, pg_extern, pg_sys};
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
 
@@ -53,7 +54,7 @@ pub extern "C" fn pg_finfo_lead_audit_guard_ddl() -> &'static pg_sys::Pg_finfo_r
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: the context of a call is null or a node, whose tag says what it is; the event's name is a C string.
-    let is_drop = unsafe {
+    let event = unsafe {
         let context = (*fcinfo).context;
         if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
             ServerError {
@@ -63,30 +64,13 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(fcinfo: pg_sys::FunctionCal
             }
             .raise(None);
         }
-        CStr::from_ptr((*context.cast::<pg_sys::EventTriggerData>()).event) == c"sql_drop"
+        CStr::from_ptr((*context.cast::<pg_sys::EventTriggerData>()).event)
     };
-    // SAFETY: as above; the statement is the one that has just been run.
-    let effect = unsafe { effect_of_command(fcinfo) };
-    if effect == Effect::PlainTable {
-        return pg_sys::Datum::from(0);
-    }
-    let Some(_guarding) = Guarding::begin() else { return pg_sys::Datum::from(0) };
-    // SAFETY: reads a variable of the session.
-    let invoker = unsafe { pg_sys::GetUserId() };
-    let Some(owner) = extension_owner() else { return pg_sys::Datum::from(0) };
-    let result = origin::acting_for(invoker, || {
-        as_user(owner, || {
-            refuse_unless_allowed(invoker, is_drop)?;
-            match is_drop {
-                true => Spi::run("SELECT lead_audit.after_drop()"),
-                // SAFETY: the argument is a boolean and says so.
-                false => Spi::run_with_args(
-                    "SELECT lead_audit.after_ddl($1)",
-                    &[unsafe { DatumWithOid::new(effect == Effect::Partition, pg_sys::BOOLOID) }],
-                ),
-            }
-        })
-    });
+    // SAFETY: as above; the statement is the one that is run.
+    let result = unsafe {
+        let statement = (*(*fcinfo).context.cast::<pg_sys::EventTriggerData>()).parsetree;
+        if event == c"ddl_command_start" { before_command(statement) } else { after_command(statement, event == c"sql_drop") }
+    };
     if let Err(error) = result {
         ServerError {
             code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
@@ -96,6 +80,56 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(fcinfo: pg_sys::FunctionCal
         .raise(None);
     }
     pg_sys::Datum::from(0)
+}
+
+/// # Safety
+/// `statement` must be null or a statement.
+unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::spi::Result<()> {
+    // SAFETY: as the caller promises.
+    let Some(effects) = (unsafe { command::effects(statement) }) else { return Ok(()) };
+    let Some(_guarding) = Guarding::begin(effects) else { return Ok(()) };
+    // SAFETY: reads a variable of the session.
+    let invoker = unsafe { pg_sys::GetUserId() };
+    let Some(owner) = extension_owner() else { return Ok(()) };
+    origin::acting_for(invoker, || {
+        as_user(owner, || {
+            refuse_unless_allowed(invoker, is_drop)?;
+            match is_drop {
+                true => Spi::run("SELECT lead_audit.after_drop()"),
+                // SAFETY: the argument is a boolean and says so.
+                false => Spi::run_with_args(
+                    "SELECT lead_audit.after_ddl($1)",
+                    &[unsafe { DatumWithOid::new(effects.made || effects.joined, pg_sys::BOOLOID) }],
+                ),
+            }
+        })
+    })
+}
+
+/// A table that is watched on its own makes way for the triggers that it will have as a partition.
+///
+/// # Safety
+/// `statement` must be null or a statement.
+unsafe fn before_command(statement: *mut pg_sys::Node) -> pgrx::spi::Result<()> {
+    // SAFETY: as the caller promises.
+    let Some((above, partition)) = (unsafe { command::attaches(statement) }) else { return Ok(()) };
+    let Some(_guarding) = Guarding::begin(Effects::default()) else { return Ok(()) };
+    // SAFETY: reads a variable of the session.
+    let invoker = unsafe { pg_sys::GetUserId() };
+    let Some(owner) = extension_owner() else { return Ok(()) };
+    // SAFETY: the arguments are oids and say so.
+    let arguments = unsafe { [DatumWithOid::new(above, pg_sys::OIDOID), DatumWithOid::new(partition, pg_sys::OIDOID)] };
+    origin::acting_for(invoker, || as_user(owner, || Spi::run_with_args("SELECT lead_audit.before_attach($1, $2)", &arguments)))
+}
+
+/// `lead_audit.command_effects()`: of the command that the guard is looking at.
+#[pg_extern(sql = false)]
+fn command_effects() -> Vec<&'static str> {
+    let effects = GUARDING.get().unwrap_or_default();
+    [(effects.made, "made"), (effects.joined, "joined"), (effects.rewritten, "rewritten")]
+        .into_iter()
+        .filter_map(|(is, name)| is.then_some(name))
+        .collect()
 }
 
 /// Raises the error of `lead_audit.refuse_ddl()` where it has one, judging by the newest snapshot.
@@ -113,58 +147,26 @@ fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Resu
     }
 }
 
-/// What a command means to the guard, as far as its parse tree tells.
-#[derive(PartialEq, Eq)]
-enum Effect {
-    /// CREATE TABLE, and not of a partition: frequent, where sessions make temporary tables, and no concern of the guard's.
-    PlainTable,
-    /// A table became a partition.
-    Partition,
-    /// Anything else.
-    Other,
-}
-
-/// # Safety
-/// `fcinfo` must be the call of an event trigger.
-unsafe fn effect_of_command(fcinfo: pg_sys::FunctionCallInfo) -> Effect {
-    // SAFETY: as the caller promises; a node's tag says what it is.
-    unsafe {
-        let statement = (*(*fcinfo).context.cast::<pg_sys::EventTriggerData>()).parsetree;
-        if statement.is_null() {
-            return Effect::Other;
-        }
-        match (*statement).type_ {
-            pg_sys::NodeTag::T_CreateStmt if (*statement.cast::<pg_sys::CreateStmt>()).partbound.is_null() => Effect::PlainTable,
-            pg_sys::NodeTag::T_CreateStmt => Effect::Partition,
-            pg_sys::NodeTag::T_AlterTableStmt => {
-                let commands = PgList::<pg_sys::AlterTableCmd>::from_pg((*statement.cast::<pg_sys::AlterTableStmt>()).cmds);
-                match commands.iter_ptr().any(|command| (*command).subtype == pg_sys::AlterTableType::AT_AttachPartition) {
-                    true => Effect::Partition,
-                    false => Effect::Other,
-                }
-            }
-            _ => Effect::Other,
-        }
-    }
-}
-
 thread_local! {
-    static GUARDING: Cell<bool> = const { Cell::new(false) };
+    static GUARDING: Cell<Option<Effects>> = const { Cell::new(None) };
 }
 
 /// The guard makes and drops triggers itself, which must not call it again.
 struct Guarding;
 
 impl Guarding {
-    fn begin() -> Option<Self> {
-        // Made only if it is the first: dropping one ends the guarding.
-        (!GUARDING.replace(true)).then(|| Guarding)
+    fn begin(effects: Effects) -> Option<Self> {
+        if GUARDING.get().is_some() {
+            return None;
+        }
+        GUARDING.set(Some(effects));
+        Some(Guarding)
     }
 }
 
 impl Drop for Guarding {
     fn drop(&mut self) {
-        GUARDING.set(false);
+        GUARDING.set(None);
     }
 }
 

@@ -1,0 +1,294 @@
+//! A watched table is watched with all its partitions and child tables, whichever way they come. What leaves it stays watched
+//! under an identity of its own; what comes to it, watched or not, is recorded from then on as a part of it. Each change of the
+//! tree that brings or takes rows is an entry. History is found across all of this.
+
+#[pgrx::pg_schema]
+mod tests {
+    use crate::pgrx_tests::trail::*;
+    use pgrx::prelude::*;
+
+    const WATCHED: &str = "SELECT relation, row_trigger_on, truncate_trigger_on, state FROM lead_audit.watched ORDER BY 1";
+
+    fn begin_with_partitions() {
+        begin();
+        run("CREATE TABLE p (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
+             CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+             CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20) PARTITION BY RANGE (id);
+             CREATE TABLE p21 PARTITION OF p2 FOR VALUES FROM (10) TO (15); CREATE TABLE p22 PARTITION OF p2 DEFAULT");
+    }
+
+    fn truncates() -> Vec<String> {
+        rows("SELECT table_name, details->'row_count' FROM lead_audit.log WHERE operation = 'TRUNCATE' ORDER BY id")
+    }
+
+    #[pg_test]
+    fn partitions_truncate_counts_each_row_once() {
+        begin_with_partitions();
+        run("SELECT lead_audit.enable('p')");
+        for (statement, expected) in [
+            ("TRUNCATE p", &["p | 5"][..]),
+            ("TRUNCATE p1, p", &["p1 | 2", "p | 3"]),
+            ("TRUNCATE p21, p2, p", &["p21 | 2", "p2 | 1", "p | 2"]),
+            ("TRUNCATE p, p1, p22", &["p | 5"]),
+            ("TRUNCATE p2, p1", &["p2 | 3", "p1 | 2"]),
+            ("TRUNCATE p22 RESTART IDENTITY CASCADE", &["p22 | 1"]),
+        ] {
+            run("DELETE FROM p; INSERT INTO p VALUES (1), (2), (11), (12), (17);
+                 ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only; DELETE FROM lead_audit.entry");
+            run(statement);
+            assert_eq!(truncates(), expected, "{statement}");
+        }
+        assert_intact();
+    }
+
+    /// A trigger of one TRUNCATE that runs another: neither takes the other's counts for its own.
+    #[pg_test]
+    fn partitions_truncate_within_a_truncate() {
+        begin_with_partitions();
+        run("CREATE TABLE other (id int PRIMARY KEY); SELECT lead_audit.enable('p'), lead_audit.enable('other');
+             CREATE FUNCTION also() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN TRUNCATE p; RETURN NULL; END $$;
+             CREATE TRIGGER also BEFORE TRUNCATE ON other FOR EACH STATEMENT EXECUTE FUNCTION also();
+             INSERT INTO p VALUES (1), (11); INSERT INTO other VALUES (1); TRUNCATE other; TRUNCATE other");
+        assert_eq!(truncates(), ["other | 1", "p | 2", "other | 0", "p | 0"]);
+        run(
+            "INSERT INTO p VALUES (1); DO $$ BEGIN TRUNCATE p; RAISE 'undo'; EXCEPTION WHEN raise_exception THEN NULL; END $$; TRUNCATE p",
+        );
+        assert_eq!(truncates().split_off(4), ["p | 1"]);
+    }
+
+    #[pg_test]
+    fn partitions_are_enabled_and_disabled_with_their_root() {
+        begin_with_partitions();
+        run("SELECT lead_audit.enable('p')");
+        let identity = one("SELECT watch_id FROM lead_audit.watch");
+        let said = messages(|| assert_eq!(one("SELECT lead_audit.enable('p21')"), identity));
+        assert_eq!(said, ["NOTICE: public.p21 is watched already, as a part of public.p | "]);
+        for options in ["baseline => true", "soft_delete_column => 'note'", "replica => true"] {
+            assert_fails(
+                &format!("SELECT lead_audit.enable('p1', {options})"),
+                "42809",
+                "public.p1 is watched as a part of public.p",
+            );
+        }
+        assert_fails("SELECT lead_audit.disable('p22')", "42809", "public.p22 is watched as a part of public.p");
+        run("INSERT INTO p1 VALUES (1); INSERT INTO p VALUES (17)");
+        assert_eq!(log("operation, table_name"), ["INSERT | p1", "INSERT | p22"]);
+        run("SELECT lead_audit.disable('p')");
+        assert_eq!(one("SELECT count(*) FROM pg_trigger WHERE tgname LIKE '%lead_audit%'"), "0");
+        assert_eq!(one("SELECT count(*) FROM lead_audit.watch"), "1");
+    }
+
+    #[pg_test]
+    fn partitions_watched_before_their_root_keep_their_history() {
+        begin_with_partitions();
+        run("SELECT lead_audit.enable('p21'), lead_audit.enable('p1'); INSERT INTO p VALUES (1, 'a'), (11, 'b'), (17, 'unseen');
+             SELECT lead_audit.enable('p')");
+        assert_eq!(rows(WATCHED), ["p | true | true | on"]);
+        run("UPDATE p SET note = 'c'");
+        assert_eq!(
+            log("operation, table_name"),
+            ["INSERT | p1", "INSERT | p21", "DDL | p1", "DDL | p21", "UPDATE | p1", "UPDATE | p21", "UPDATE | p22"]
+        );
+        for (table, key) in [("p", 1), ("p", 11), ("p1", 1), ("p21", 11)] {
+            assert_eq!(
+                rows(&format!("SELECT operation FROM lead_audit.history('{table}', '{key}')")),
+                ["INSERT", "UPDATE"],
+                "{table} {key}"
+            );
+        }
+        assert_eq!(rows("SELECT operation FROM lead_audit.history('p', '17')"), ["UPDATE"]);
+        assert_eq!(one("SELECT total, verified FROM lead_audit.summary('p', '11')"), "2 | true");
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn partitions_attached_created_and_detached() {
+        begin_with_partitions();
+        run("SELECT lead_audit.enable('p'); CREATE TABLE p3 PARTITION OF p FOR VALUES FROM (20) TO (30); INSERT INTO p VALUES (20), (1);
+             CREATE TABLE p4 (note text, id int NOT NULL PRIMARY KEY); INSERT INTO p4 VALUES ('unseen', 30);
+             ALTER TABLE p ATTACH PARTITION p4 FOR VALUES FROM (30) TO (40); INSERT INTO p4 VALUES ('seen', 31);
+             UPDATE p SET note = 'both' WHERE id >= 30; ALTER TABLE p DETACH PARTITION p1; INSERT INTO p1 VALUES (2, 'still watched');
+             UPDATE p1 SET note = 'x' WHERE id = 1; TRUNCATE p1");
+        assert_eq!(
+            log("operation, table_name, row_key->'id', details->'row_count', statement IS NOT NULL"),
+            [
+                "INSERT | p3 | 20 | NULL | false",
+                "INSERT | p1 | 1 | NULL | false",
+                "DDL | p4 | NULL | NULL | true",
+                "INSERT | p4 | 31 | NULL | false",
+                "UPDATE | p4 | 30 | NULL | false",
+                "UPDATE | p4 | 31 | NULL | false",
+                "DDL | p1 | NULL | NULL | true",
+                "INSERT | p1 | 2 | NULL | false",
+                "UPDATE | p1 | 1 | NULL | false",
+                "TRUNCATE | p1 | NULL | 2 | false"
+            ]
+        );
+        assert_eq!(rows(WATCHED), ["p | true | true | on", "p1 | true | true | on"]);
+        assert_eq!(rows("SELECT operation FROM lead_audit.history('p1', '1')"), ["INSERT", "UPDATE"]);
+        assert_eq!(
+            rows("SELECT operation FROM lead_audit.history('p', '1')"),
+            ["INSERT"],
+            "what became of it is another table's"
+        );
+        // And back: what was done outside is part of the history.
+        run(
+            "INSERT INTO p1 VALUES (3); ALTER TABLE p ATTACH PARTITION p1 FOR VALUES FROM (0) TO (10); UPDATE p SET note = 'back' WHERE id = 3",
+        );
+        assert_eq!(
+            rows("SELECT operation, diff->'note'->>'new' FROM lead_audit.history('p', '3')"),
+            ["INSERT | NULL", "UPDATE | back"]
+        );
+        assert_eq!(rows("SELECT operation FROM lead_audit.history('p', '1')"), ["INSERT", "UPDATE"]);
+        assert_eq!(rows(WATCHED), ["p | true | true | on"]);
+        assert_eq!(rows("SELECT state FROM lead_audit.watch ORDER BY enabled_at"), ["on", "merged"]);
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn partitions_detached_subtree_stays_watched() {
+        begin_with_partitions();
+        run("SELECT lead_audit.enable('p'); ALTER TABLE p DETACH PARTITION p2; INSERT INTO p2 VALUES (11), (17); TRUNCATE p21, p2;
+             CREATE TABLE p23 PARTITION OF p2 FOR VALUES FROM (50) TO (60); INSERT INTO p23 VALUES (50); DROP TABLE p23");
+        assert_eq!(
+            log("operation, table_name, details->'row_count'"),
+            [
+                "DDL | p2 | NULL",
+                "INSERT | p21 | NULL",
+                "INSERT | p22 | NULL",
+                "TRUNCATE | p21 | 1",
+                "TRUNCATE | p2 | 1",
+                "INSERT | p23 | NULL",
+                "DDL | p23 | NULL"
+            ]
+        );
+        assert_eq!(rows(WATCHED), ["p | true | true | on", "p2 | true | true | on"]);
+        assert_eq!(one("SELECT lead_audit.disable('p2')"), "true");
+        assert_eq!(rows(WATCHED), ["p | true | true | on"]);
+    }
+
+    /// Rows that come with a table are recorded where the rows that were there at the beginning were.
+    #[pg_test]
+    fn partitions_attached_with_rows_to_a_table_with_a_baseline() {
+        begin_with_partitions();
+        run("SELECT lead_audit.enable('p', baseline => true); CREATE TABLE p3 (id int PRIMARY KEY, note text); INSERT INTO p3 VALUES (20, 'x'), (21, 'y');
+             ALTER TABLE p ATTACH PARTITION p3 FOR VALUES FROM (20) TO (30); UPDATE p SET note = 'z' WHERE id = 20");
+        assert_eq!(
+            log("operation, table_name, row_key->'id', new_values->>'note'"),
+            ["DDL | p3 | NULL | NULL", "SNAPSHOT | p3 | 20 | x", "SNAPSHOT | p3 | 21 | y", "UPDATE | p3 | 20 | z"]
+        );
+    }
+
+    #[pg_test]
+    fn partitions_attach_of_a_watched_table() {
+        begin_with_partitions();
+        run("CREATE TABLE p3 (id int PRIMARY KEY, note text); SELECT lead_audit.enable('p'), lead_audit.enable('p3'); INSERT INTO p3 VALUES (20);
+             ALTER TABLE p ATTACH PARTITION p3 FOR VALUES FROM (20) TO (30); UPDATE p SET note = 'z'; TRUNCATE p3");
+        assert_eq!(log("operation, table_name"), ["INSERT | p3", "DDL | p3", "UPDATE | p3", "TRUNCATE | p3"]);
+        assert_eq!(rows("SELECT operation FROM lead_audit.history('p', '20')"), ["INSERT", "UPDATE"]);
+        assert_eq!(rows(WATCHED), ["p | true | true | on"]);
+        // One that fails changes nothing.
+        run("CREATE TABLE p5 (id int PRIMARY KEY, note text); SELECT lead_audit.enable('p5'); INSERT INTO p5 VALUES (99)");
+        assert_fails("ALTER TABLE p ATTACH PARTITION p5 FOR VALUES FROM (40) TO (50)", "23514", "partition constraint");
+        run("UPDATE p5 SET note = 'x'");
+        assert_eq!(rows(WATCHED), ["p | true | true | on", "p5 | true | true | on"]);
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn partitions_child_tables_are_watched_with_their_parent() {
+        begin();
+        run("CREATE TABLE parent (id int PRIMARY KEY, note text); CREATE TABLE child (more int, PRIMARY KEY (id)) INHERITS (parent);
+             SELECT lead_audit.enable('parent'); CREATE TABLE grandchild (PRIMARY KEY (id)) INHERITS (child);
+             CREATE TABLE late (id int NOT NULL, note text); INSERT INTO late VALUES (9, 'came along');
+             INSERT INTO parent VALUES (1); INSERT INTO child VALUES (2); INSERT INTO grandchild VALUES (3);
+             ALTER TABLE late INHERIT parent; UPDATE parent SET note = 'x'; UPDATE ONLY parent SET note = 'y';
+             DELETE FROM parent WHERE id = 3; TRUNCATE parent");
+        assert_eq!(
+            log("operation, table_name, coalesce(new_values, old_values)->'id', details->'row_count'"),
+            [
+                "INSERT | parent | 1 | NULL",
+                "INSERT | child | 2 | NULL",
+                "INSERT | grandchild | 3 | NULL",
+                "DDL | late | NULL | NULL",
+                "UPDATE | parent | 1 | NULL",
+                "UPDATE | child | 2 | NULL",
+                "UPDATE | late | 9 | NULL",
+                "UPDATE | grandchild | 3 | NULL",
+                "UPDATE | parent | 1 | NULL",
+                "DELETE | grandchild | 3 | NULL",
+                "TRUNCATE | parent | NULL | 1",
+                "TRUNCATE | child | NULL | 1",
+                "TRUNCATE | late | NULL | 1",
+                "TRUNCATE | grandchild | NULL | 0"
+            ]
+        );
+        assert_eq!(one("SELECT count(DISTINCT watch_id) FROM lead_audit.entry"), "1");
+        assert_eq!(rows("SELECT operation FROM lead_audit.history('parent', '2')"), ["INSERT", "UPDATE"]);
+        assert_eq!(rows(WATCHED), ["parent | true | true | on"]);
+        assert_fails(
+            "SELECT lead_audit.disable('grandchild')",
+            "42809",
+            "public.grandchild is watched as a part of public.parent",
+        );
+        // One that inherits no more stays watched; one that was watched on its own stays so.
+        run("ALTER TABLE grandchild NO INHERIT child; INSERT INTO grandchild VALUES (4); SELECT lead_audit.disable('parent');
+             INSERT INTO child VALUES (5); INSERT INTO grandchild VALUES (6)");
+        assert_eq!(
+            log("operation, table_name").split_off(14),
+            ["DDL | grandchild", "INSERT | grandchild", "DDL | parent", "INSERT | grandchild"]
+        );
+        assert_eq!(rows(WATCHED), ["grandchild | true | true | on"]);
+        assert_intact();
+    }
+
+    #[pg_test]
+    fn partitions_child_tables_with_a_baseline_and_their_end() {
+        begin();
+        run("CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child () INHERITS (parent); INSERT INTO parent VALUES (1);
+             INSERT INTO child VALUES (2); SELECT lead_audit.enable('parent', baseline => true); DROP TABLE child; DROP TABLE parent");
+        assert_eq!(log("operation, table_name"), ["SNAPSHOT | parent", "SNAPSHOT | child", "DDL | child", "DDL | parent"]);
+        assert_eq!(rows(WATCHED), [""; 0]);
+    }
+
+    /// The owner may rearrange the tree, and loses sight of nothing by it: neither by taking a partition out, nor by putting the
+    /// tree under one of his own.
+    #[pg_test]
+    fn partitions_by_the_owner() {
+        begin();
+        run("CREATE ROLE clerk; GRANT CREATE ON SCHEMA public TO clerk; SET LOCAL ROLE clerk;
+             CREATE TABLE p (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
+             CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); RESET ROLE; SELECT lead_audit.enable('p')");
+        run_as(
+            "clerk",
+            "INSERT INTO p VALUES (1, 'true'); ALTER TABLE p DETACH PARTITION p1; UPDATE p1 SET note = 'forged';
+             ALTER TABLE p ATTACH PARTITION p1 FOR VALUES FROM (0) TO (10)",
+        );
+        assert_eq!(
+            log("operation, new_values->>'note', db_current_user"),
+            ["INSERT | true | clerk", "DDL | NULL | clerk", "UPDATE | forged | clerk", "DDL | NULL | clerk"]
+        );
+        assert_eq!(rows("SELECT operation FROM lead_audit.history('p', '1')"), ["INSERT", "UPDATE"]);
+        run_as(
+            "clerk",
+            "CREATE TABLE above (id int NOT NULL, note text) PARTITION BY RANGE (id);
+             ALTER TABLE above ATTACH PARTITION p FOR VALUES FROM (0) TO (100); INSERT INTO above VALUES (2)",
+        );
+        assert_eq!(log("operation, table_name").pop().as_deref(), Some("INSERT | p1"));
+        // That reaches triggers which partitions have from there, and no others.
+        run_as("clerk", "ALTER TABLE above DISABLE TRIGGER ALL");
+        for statement in ["ALTER TABLE p1 DISABLE TRIGGER USER", "DROP TRIGGER \"00_lead_audit_truncate\" ON p1"] {
+            assert_fails_as("clerk", statement, "42501", "permission denied");
+        }
+        // A stranger's table is not touched by naming it.
+        run("CREATE TABLE stranger (id int PRIMARY KEY, note text); SELECT lead_audit.enable('stranger')");
+        assert_fails_as(
+            "clerk",
+            "ALTER TABLE p ATTACH PARTITION stranger FOR VALUES FROM (50) TO (60)",
+            "42501",
+            "must be owner",
+        );
+        assert_eq!(rows(WATCHED), ["p | true | true | on", "stranger | true | true | on"]);
+        assert_intact();
+    }
+}

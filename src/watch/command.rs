@@ -1,0 +1,99 @@
+//! What the parse tree of a DDL command tells the guard.
+
+use pgrx::{PgList, pg_sys};
+
+/// What a command does besides what the catalog shows afterwards.
+#[derive(Clone, Copy, Default)]
+pub struct Effects {
+    /// A partition or child table was created.
+    pub made: bool,
+    /// A table that was there became a partition or child table.
+    pub joined: bool,
+    /// A column was given a type: perhaps the one it had, and other values.
+    pub rewritten: bool,
+}
+
+/// The effects of a command; `None` for CREATE TABLE of neither a partition nor a child table: frequent, where sessions make
+/// temporary tables, and no concern of the guard's.
+///
+/// # Safety
+/// `statement` must be null or a statement.
+pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
+    // SAFETY: as the caller promises; a node's tag says what it is.
+    unsafe {
+        if statement.is_null() {
+            return Some(Effects::default());
+        }
+        match (*statement).type_ {
+            pg_sys::NodeTag::T_CreateStmt => {
+                let create = statement.cast::<pg_sys::CreateStmt>();
+                // A partition, too, says what it is one of in this list.
+                (!(*create).inhRelations.is_null()).then(|| Effects { made: true, ..Effects::default() })
+            }
+            pg_sys::NodeTag::T_AlterTableStmt => {
+                use pg_sys::AlterTableType as Kind;
+                let mut effects = Effects::default();
+                for command in alter_table_commands(statement).iter_ptr() {
+                    match (*command).subtype {
+                        Kind::AT_AttachPartition | Kind::AT_AddInherit => effects.joined = true,
+                        Kind::AT_AlterColumnType => effects.rewritten = true,
+                        _ => {}
+                    }
+                }
+                Some(effects)
+            }
+            _ => Some(Effects::default()),
+        }
+    }
+}
+
+/// The partitioned table and the table that ALTER TABLE … ATTACH PARTITION is about to make a partition of it, both locked as
+/// the command itself will lock them. `None` for any other command, and for one that will be refused: it must not wait for
+/// locks, nor take any, on tables that are not the caller's.
+///
+/// # Safety
+/// `statement` must be null or a statement.
+pub unsafe fn attaches(statement: *mut pg_sys::Node) -> Option<(pg_sys::Oid, pg_sys::Oid)> {
+    // SAFETY: as the caller promises; a node's tag says what it is.
+    unsafe {
+        if statement.is_null() || (*statement).type_ != pg_sys::NodeTag::T_AlterTableStmt {
+            return None;
+        }
+        let commands = alter_table_commands(statement);
+        let attach = commands.iter_ptr().find(|&command| (*command).subtype == pg_sys::AlterTableType::AT_AttachPartition)?;
+        let partition = (*(*attach).def.cast::<pg_sys::PartitionCmd>()).name;
+        let above = (*statement.cast::<pg_sys::AlterTableStmt>()).relation;
+        Some((own_relation(above, pg_sys::ShareUpdateExclusiveLock)?, own_relation(partition, pg_sys::AccessExclusiveLock)?))
+    }
+}
+
+/// # Safety
+/// `statement` must be an ALTER TABLE.
+unsafe fn alter_table_commands(statement: *mut pg_sys::Node) -> PgList<pg_sys::AlterTableCmd> {
+    // SAFETY: as the caller promises.
+    unsafe { PgList::from_pg((*statement.cast::<pg_sys::AlterTableStmt>()).cmds) }
+}
+
+/// The relation of this name, locked, if there is one and it belongs to the current user.
+///
+/// # Safety
+/// `name` must be null or a name.
+unsafe fn own_relation(name: *mut pg_sys::RangeVar, lock: u32) -> Option<pg_sys::Oid> {
+    // SAFETY: as the caller promises; the look-ups take any oid. The flag has it return an invalid oid for a name of nothing.
+    unsafe {
+        if name.is_null() {
+            return None;
+        }
+        let find = |lock: u32| {
+            let flags = pg_sys::RVROption::RVR_MISSING_OK;
+            pg_sys::RangeVarGetRelidExtended(name, lock as pg_sys::LOCKMODE, flags, None, std::ptr::null_mut())
+        };
+        let is_own =
+            |relation: pg_sys::Oid| relation != pg_sys::InvalidOid && pg_sys::pg_class_ownercheck(relation, pg_sys::GetUserId());
+        if !is_own(find(pg_sys::NoLock)) {
+            return None;
+        }
+        let relation = find(lock);
+        is_own(relation).then_some(relation)
+    }
+}
