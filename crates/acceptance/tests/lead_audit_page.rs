@@ -1,0 +1,53 @@
+//! The commands in `docs/lead-audit.md` do what the page says.
+
+use acceptance::{Answer, Cluster, LeadAudit, add_leads, app_database, call, seal, text_of};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+#[test]
+fn the_round_on_the_page() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/lead-audit.md")).unwrap();
+    let (_, rest) = page.split_once("```sh\n").unwrap();
+    let commands = rest.split_once("```").unwrap().0;
+    let cluster = Cluster::start();
+    drop(app_database(&cluster, "page"));
+    // Where it stands, the page has the log signed; the leads are written then.
+    let at = commands.find("# Every night").unwrap();
+    let (first, then) = commands.split_at(at);
+    let directory = tempfile::tempdir().unwrap();
+    let program = std::env::var("LEAD_AUDIT_COMMAND").unwrap();
+    let path = format!("{}:{}", text_of(Path::new(&program).parent().unwrap()), std::env::var("PATH").unwrap());
+    let run = |script: &str| {
+        let output = Command::new("bash")
+            .args(["-euc", &format!("give_to_server() {{ :; }}\n{script}")])
+            .current_dir(directory.path())
+            .env("PATH", &path)
+            .env("DATABASE", cluster.connection_string("postgres", "page"))
+            .env("SERVER_KEYS", cluster.directory())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let answer = Answer::of(output);
+        assert_eq!(answer.status, 0, "{}{}", answer.output, answer.errors);
+        answer.output
+    };
+    run(first);
+    let key = cluster.directory().join("log.key");
+    cluster.give_to_server(&key);
+    fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    call(&mut cluster.admin("postgres"), &format!("ALTER DATABASE page SET lead_audit.signing_key_file = '{}'", key.display()));
+    add_leads(&mut cluster.session("app", "page"), 1, 100);
+    seal(&mut cluster.admin("page"));
+    let said = run(then);
+    assert_eq!(said.matches("INTACT up to tree size 100").count(), 3, "{said}");
+    assert!(said.contains("INTACT: entry 42 is leaf 41"), "{said}");
+    assert!(!directory.path().join("alarms").exists());
+    // Once more, as the next night does.
+    add_leads(&mut cluster.session("app", "page"), 101, 150);
+    seal(&mut cluster.admin("page"));
+    let said = run(&then.lines().take_while(|line| !line.starts_with("# On another")).collect::<Vec<_>>().join("\n"));
+    assert!(said.contains("INTACT up to tree size 150"), "{said}");
+    // And a command that is not there says so.
+    assert_eq!(LeadAudit::new().run(&["no-such-command"]).status, 2);
+}
