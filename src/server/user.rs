@@ -12,6 +12,17 @@ pub fn role_name(role: pg_sys::Oid) -> Option<String> {
     }
 }
 
+/// Whether the current role owns the database, or may do what its owner may.
+pub fn owns_database(database: pg_sys::Oid) -> bool {
+    // SAFETY: look-ups in the catalog, within a transaction; the database was found there.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        return pg_sys::pg_database_ownercheck(database, pg_sys::GetUserId());
+        #[cfg(not(feature = "pg15"))]
+        return pg_sys::object_ownercheck(pg_sys::DatabaseRelationId, database, pg_sys::GetUserId());
+    }
+}
+
 /// Runs `work` with the rights of `role`, as a SECURITY DEFINER function would.
 pub fn as_user<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);

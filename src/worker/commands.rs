@@ -1,6 +1,7 @@
 //! What sessions do to databases: commands after which the launcher has to look, and commands during which nobody else may be
 //! connected to the database, a worker of ours neither.
 
+use crate::server::owns_database;
 use crate::{failure, shared};
 use pgrx::{PgList, pg_sys};
 use std::cell::Cell;
@@ -160,7 +161,7 @@ unsafe fn hold_by_name(name: *const c_char, may_anyway: bool) {
             return;
         }
         let database = pg_sys::get_database_oid(name, true);
-        let may = may_anyway || database != pg_sys::InvalidOid && pg_sys::pg_database_ownercheck(database, pg_sys::GetUserId());
+        let may = may_anyway || database != pg_sys::InvalidOid && owns_database(database);
         if database == pg_sys::InvalidOid || database == pg_sys::MyDatabaseId || !may || HELD.get() != pg_sys::InvalidOid {
             return;
         }

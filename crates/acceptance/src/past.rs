@@ -17,6 +17,8 @@ pub struct Trail {
     pub watch: String,
     /// The view lead_audit.watched.
     pub watched: String,
+    /// Over the Merkle tree and its checkpoints.
+    pub tree: String,
 }
 
 impl Trail {
@@ -28,6 +30,13 @@ impl Trail {
             digest: value(admin, "SELECT md5(string_agg(e::text, E'\\n' ORDER BY id)) FROM lead_audit.entry e"),
             watch: value(admin, "SELECT string_agg(w::text, E'\\n' ORDER BY watch_id) FROM lead_audit.watch w"),
             watched: value(admin, "SELECT string_agg(w::text, E'\\n' ORDER BY watch_id) FROM lead_audit.watched w"),
+            tree: value(
+                admin,
+                "SELECT md5(string_agg(line, E'\\n' ORDER BY line)) FROM (
+                   SELECT 'checkpoint ' || c FROM lead_audit.checkpoint c UNION ALL SELECT 'range ' || r FROM lead_audit.leaf_range r
+                   UNION ALL SELECT 'tile ' || t FROM lead_audit.tree_tile t UNION ALL SELECT 'edge ' || e FROM lead_audit.tree_edge e
+                   UNION ALL (SELECT concat_ws(' ', log_id, tree_size) FROM lead_audit.tree ORDER BY tree_size DESC, created_at LIMIT 1)) s(line)",
+            ),
         }
     }
 }
@@ -43,6 +52,8 @@ pub fn make(cluster: &Cluster, name: &str) -> Trail {
         "UPDATE leads SET enrichment_status = 'COMPLETED', enrichment_error = E'\\\\N \\t \\n 😀' WHERE is_manual;
          UPDATE leads SET is_deleted = true WHERE created_by = 'user-3'; DELETE FROM leads WHERE created_by = 'user-4'",
     );
+    // What comes before is in the tree, more than one tile of it; what comes after is not yet.
+    call(&mut admin, "SELECT lead_audit.seal()");
     call(
         &mut admin,
         "CREATE SCHEMA \"Crm x\"; CREATE TABLE \"Crm x\".\"Accounts\" (a int, b text, gone boolean, PRIMARY KEY (b, a));
@@ -80,6 +91,9 @@ pub fn assert_restored(cluster: &Cluster, name: &str, before: &Trail) {
 /// If they are not.
 pub fn assert_watched_as_before(cluster: &Cluster, name: &str) {
     let mut admin = cluster.admin(name);
+    let sealed = "SELECT tree_size, root, note FROM lead_audit.checkpoint ORDER BY tree_size DESC LIMIT 1";
+    let sealed = admin.query_one(sealed, &[]).expect("there is a checkpoint");
+    let (sealed_size, root, note): (i64, Vec<u8>, String) = (sealed.get(0), sealed.get(1), sealed.get(2));
     let (last, count): (i64, i64) =
         (value(&mut admin, "SELECT max(id) FROM lead_audit.entry"), value(&mut admin, "SELECT count(*) FROM lead_audit.entry"));
     let key = format!("{:0>32}", "2a");
@@ -113,5 +127,20 @@ pub fn assert_watched_as_before(cluster: &Cluster, name: &str) {
     let soft: i64 =
         value(&mut admin, &format!("SELECT count(*) FROM lead_audit.entry WHERE id > {last} AND soft_delete IS NOT NULL"));
     assert_eq!(soft, 2, "{name}: soft deletes are still known as such");
+    assert_intact(&mut admin);
+
+    // The tree grows on from where it was: the old checkpoint stays what it was, and the new one is consistent with it.
+    let leaves: i64 = value(&mut admin, "SELECT lead_audit.seal()");
+    let entries: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.entry");
+    assert_eq!(leaves, entries, "{name}: every entry is a leaf");
+    let kept = admin.query_one("SELECT root, note FROM lead_audit.checkpoint WHERE tree_size = $1", &[&sealed_size]);
+    let kept = kept.expect("the old checkpoint is there");
+    assert_eq!((kept.get::<_, Vec<u8>>(0), kept.get::<_, String>(1)), (root, note), "{name}");
+    let proof: String = value(&mut admin, &format!("SELECT lead_audit.consistency_proof({sealed_size})"));
+    assert!(!proof.is_empty(), "{name}: the tree has only grown");
+    for id in [1, last, last + 1] {
+        let next = format!("SELECT lead_audit.inclusion_proof(min(id)) FROM lead_audit.entry WHERE id >= {id}");
+        assert!(value::<String>(&mut admin, &next).contains("\nindex "), "{name}: each entry can be proved");
+    }
     assert_intact(&mut admin);
 }

@@ -40,7 +40,7 @@ fn a_whole_database_comes_back_with_its_trail() {
     assert_restored(&cluster, "from_directory", &before);
 
     // A restored database is dumped and restored as well as the first, and into a server where everything is new.
-    let other = Cluster::builder().preloaded().start();
+    let other = Cluster::builder().preloaded().setting("lead_audit.seal_interval = 0").start();
     call(&mut other.admin("postgres"), "CREATE ROLE app LOGIN");
     let again = file("again.dump");
     let second = Trail::of(&mut cluster.admin("from_plain"));

@@ -24,7 +24,7 @@ fn wait_for_replay(primary: &Cluster, standby: &Cluster) {
 
 #[test]
 fn it_shows_and_verifies_the_trail() {
-    let primary = Cluster::builder().preloaded().start();
+    let primary = Cluster::builder().preloaded().setting("lead_audit.seal_interval = 0").start();
     let before = past::make(&primary, DATABASE);
     let standby = Cluster::builder().preloaded().start_standby_of(&primary);
     wait_for_replay(&primary, &standby);
