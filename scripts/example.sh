@@ -4,6 +4,7 @@
 #   example.sh run    builds and installs the extension, starts a cluster with it in target/example and the application on
 #                     127.0.0.1, on port $PORT or one that is free, and prints its URL. The first time, three people work
 #                     with it for a moment, so that there is something to look at. What is in it stays until `make clean`.
+#                     SIGNED=1, the first time: its checkpoints are signed, with a key that the lead-audit command makes
 #   example.sh stop   stops both
 #   example.sh test [ARGUMENT...]   its tests (those of pytest, if there are ARGUMENTs), in a cluster of their own
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -16,6 +17,19 @@ cluster() { "$ROOT/scripts/cluster.sh" "$@"; }
 
 # start_cluster CLUSTER [LINE...]: failed attempts and sealing need the library from the server's start on.
 start_cluster() { cluster start "$1" "shared_preload_libraries = 'lead_audit'" "${@:2}"; }
+
+# make_key CLUSTER: a key for its checkpoints and a directory that they go to, which the server can read and write.
+make_key() {
+  local home public
+  home=$(realpath "$1")
+  [ ! -e "$home/signing.key" ] || return 0
+  step "Building the lead-audit command, which makes the key"
+  (cd "$ROOT" && run_logged cli cargo build --release -p cli)
+  public=$("$TARGET/release/lead-audit" --quiet keygen --name example.com/leads --output "$home/signing.key")
+  as_server mkdir -p "$home/checkpoints"
+  printf '%s\n' "$public" >"$home/signing.pub"
+  [ -z "$SERVER_USER" ] || chown "$SERVER_USER:" "$home/signing.key"
+}
 
 # The application's process, if it runs. A pid file that was left behind may name another process by now.
 server_pid() {
@@ -36,7 +50,7 @@ wait_for_url() {
 }
 
 run() {
-  local python=$TARGET/venv-leads-api/bin/python superuser socket made
+  local python=$TARGET/venv-leads-api/bin/python superuser socket made signing=()
   step "Looking for what the example needs"
   setup
   "$ROOT/scripts/install.sh"
@@ -50,7 +64,11 @@ run() {
   socket=${superuser#*\?}
   cd "$folder"
   export PYTHONDONTWRITEBYTECODE=1
-  made=$("$python" -m leads_api.setup_database "$superuser")
+  if [ "${SIGNED:-}" = 1 ]; then
+    make_key "$dir"
+    signing=("$(realpath "$dir")/signing.key" "$(realpath "$dir")/checkpoints")
+  fi
+  made=$("$python" -m leads_api.setup_database "$superuser" "${signing[@]}")
   step "Starting the application (examples/leads-api)"
   export LEADS_DATABASE_URL="postgresql+psycopg://leads_app@/leads?$socket"
   export LEADS_AUDITOR_URL="postgresql+psycopg://leads_auditor@/leads?$socket"
@@ -64,6 +82,7 @@ run() {
   step "The example is running:"
   note "$(grep -m 1 '^http' "$log")     open it in two browsers, and be two people"
   note "make example-stop          stops it"
+  [ ! -e "$dir/signing.pub" ] || note "Its checkpoints are signed; the public key: $(cat "$dir/signing.pub")"
 }
 
 stop_application() {
@@ -101,6 +120,8 @@ run_tests() {
     cd "$folder"
     export PYTHONDONTWRITEBYTECODE=1 LEADS_TEST_URL
     LEADS_TEST_URL=$(cluster url "$dir-test")
+    # For the test of signed checkpoints; `make test` has built it by now.
+    export LEAD_AUDIT_COMMAND=$TARGET/debug/lead-audit
     "$python" -m mypy
     "$python" -m pytest -p no:cacheprovider "$@"
   ) || status=$?

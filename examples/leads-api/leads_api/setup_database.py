@@ -1,4 +1,5 @@
-"""Makes the roles, the database and the audit trail: `python -m leads_api.setup_database URL`, where URL is a superuser's.
+"""Makes the roles, the database and the audit trail: `python -m leads_api.setup_database URL [KEY_FILE CHECKPOINTS]`, where URL is a
+superuser's. KEY_FILE, made by `lead-audit keygen`, signs the checkpoints, and CHECKPOINTS is the directory they go to.
 
 A real application does the same in its migrations. Harmless when all is there already."""
 
@@ -8,13 +9,14 @@ import sys
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 from sqlalchemy import URL, make_url
 
 SQL = Path(__file__).parent / "sql"
 WRITER, READER = "leads_app", "leads_auditor"
 
 
-def set_up(superuser_url: str, database: str = "leads") -> bool:
+def set_up(superuser_url: str, database: str = "leads", key_file: str | None = None, checkpoints: str | None = None) -> bool:
     """True if it had to be made."""
     with psycopg.connect(superuser_url, autocommit=True) as server:
         for role in (WRITER, READER):
@@ -24,7 +26,10 @@ def set_up(superuser_url: str, database: str = "leads") -> bool:
             return False
         server.execute(f'CREATE DATABASE "{database}" OWNER {WRITER}')
         # The table's timestamps have no time zone: they are UTC, whatever the machine's is.
-        server.execute(f"ALTER DATABASE \"{database}\" SET timezone = 'UTC'")
+        settings = {"timezone": "UTC", "lead_audit.signing_key_file": key_file, "lead_audit.checkpoint_dir": checkpoints}
+        for setting, value in settings.items():
+            if value is not None:
+                server.execute(sql.SQL(f'ALTER DATABASE "{database}" SET {setting} = {{}}').format(value))
     try:
         with psycopg.connect(superuser_url, dbname=database, user=WRITER) as connection:
             connection.execute((SQL / "schema.sql").read_bytes())
@@ -43,4 +48,4 @@ def url_for(superuser_url: str, role: str, database: str = "leads") -> URL:
 
 
 if __name__ == "__main__":
-    print("made" if set_up(sys.argv[1]) else "there already")
+    print("made" if set_up(sys.argv[1], "leads", *sys.argv[2:4]) else "there already")

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -39,20 +40,29 @@ def superuser_url() -> str:
     return os.environ["LEADS_TEST_URL"]
 
 
-@pytest.fixture(scope="session")
-def server(superuser_url: str) -> Iterator[str]:
-    """The application's URL. It believes the address that a proxy on this machine names, so that people can come from anywhere."""
-    assert set_up(superuser_url, DATABASE), "the database was there already"
-    writer, reader = (url_for(superuser_url, role, DATABASE).render_as_string(hide_password=False) for role in (WRITER, READER))
+@contextmanager
+def serving(superuser_url: str, database: str) -> Iterator[str]:
+    """The application on this database; its URL. It believes the address that a proxy on this machine names, so that people can come
+    from anywhere."""
+    writer, reader = (url_for(superuser_url, role, database).render_as_string(hide_password=False) for role in (WRITER, READER))
     app = create_app(Settings(writer, reader, secret="only for the tests", trusted_proxies=("127.0.0.1/32",)))
     listener = listen(None)
     uvicorn_server = uvicorn.Server(uvicorn.Config(app, proxy_headers=False, log_level="warning"))
     thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [listener]})
     thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    uvicorn_server.should_exit = True
-    thread.join(20)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        uvicorn_server.should_exit = True
+        thread.join(20)
     assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def server(superuser_url: str) -> Iterator[str]:
+    assert set_up(superuser_url, DATABASE), "the database was there already"
+    with serving(superuser_url, DATABASE) as url:
+        yield url
 
 
 @dataclass
@@ -104,7 +114,7 @@ def _if_match(seen: dict[str, Any]) -> dict[str, str]:
     return {"If-Match": f'"{seen["version"]}"'}
 
 
-def _person(server: str, name: str, address: str) -> Person:
+def person(server: str, name: str, address: str) -> Person:
     client = httpx.Client(base_url=server, headers={"User-Agent": f"{name}'s browser", "X-Forwarded-For": address})
     assert client.post("/login", data={"user": name}).status_code == 303
     return Person(client, name)
@@ -112,9 +122,9 @@ def _person(server: str, name: str, address: str) -> Person:
 
 @pytest.fixture(scope="session")
 def maria(server: str) -> Person:
-    return _person(server, "maria", "203.0.113.7")
+    return person(server, "maria", "203.0.113.7")
 
 
 @pytest.fixture(scope="session")
 def tom(server: str) -> Person:
-    return _person(server, "tom", "2001:db8::23")
+    return person(server, "tom", "2001:db8::23")
