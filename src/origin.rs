@@ -34,7 +34,7 @@ struct Cached {
 thread_local! {
     static CACHED: RefCell<Option<Cached>> = const { RefCell::new(None) };
     static ROLE_GENERATION: Cell<u64> = const { Cell::new(0) };
-    static CLIENT_ADDR: RefCell<Option<String>> = const { RefCell::new(None) };
+    static CLIENT_ADDR: RefCell<Option<Option<String>>> = const { RefCell::new(None) };
     static ACTING_FOR: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
 }
 
@@ -150,15 +150,20 @@ impl Now {
             user_ip: settings::USER_IP.get(),
             user_agent: settings::USER_AGENT.get(),
             request_id: settings::REQUEST_ID.get(),
-            client_addr: CLIENT_ADDR.with_borrow(Clone::clone),
+            client_addr: session_client_addr(),
             application_name: (!application_name.is_empty()).then(|| String::from_utf8_lossy(application_name).into_owned()),
         }
     }
 }
 
-/// Reads the client's address, for when an error is being raised. It is the same for as long as the session lasts.
-pub fn remember_client_addr() {
-    CLIENT_ADDR.set(client_addr());
+/// The client's address, which is the same for as long as the session lasts. No catalog is asked for it.
+fn session_client_addr() -> Option<String> {
+    if let Some(known) = CLIENT_ADDR.with_borrow(Clone::clone) {
+        return known;
+    }
+    let address = client_addr();
+    CLIENT_ADDR.set(Some(address.clone()));
+    address
 }
 
 fn application_name() -> &'static [u8] {

@@ -5,6 +5,7 @@
 //! lock, held for as long as it takes to copy a record.
 
 mod databases;
+mod memory;
 mod pool;
 mod region;
 

@@ -7,6 +7,8 @@ use std::cell::Cell;
 thread_local! {
     /// What the region said, and when: it is asked again only after a database came or went.
     static KNOWN: Cell<(u32, bool)> = const { Cell::new((0, false)) };
+    /// The generation in which the catalog was asked.
+    static LOOKED: Cell<u32> = const { Cell::new(0) };
     static OFF: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -33,4 +35,30 @@ pub fn is_on() -> bool {
     };
     KNOWN.set((generation, present));
     present
+}
+
+/// The same where the catalogs can be read: after the server's start a session may come before the launcher has looked into its
+/// database.
+pub fn is_on_or_found() -> bool {
+    if is_on() {
+        return true;
+    }
+    if OFF.get() || !settings::enabled() || !shared::is_there() || LOOKED.get() == KNOWN.get().0 {
+        return false;
+    }
+    LOOKED.set(KNOWN.get().0);
+    // SAFETY: reads variables of the process, and the catalog in a transaction.
+    unsafe {
+        if pg_sys::MyDatabaseId == pg_sys::InvalidOid
+            || pg_sys::ParallelWorkerNumber >= 0
+            || !pg_sys::IsTransactionState()
+            || pg_sys::RecoveryInProgress()
+            || pg_sys::get_extension_oid(c"lead_audit".as_ptr(), true) == pg_sys::InvalidOid
+        {
+            return false;
+        }
+        shared::found(pg_sys::MyDatabaseId);
+    }
+    shared::wake_launcher(false);
+    is_on()
 }

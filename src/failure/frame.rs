@@ -122,6 +122,7 @@ pub fn innermost() -> *mut Frame {
 const IN_STATEMENT: unsafe extern "C-unwind" fn(*mut c_void) = raised::in_statement;
 
 thread_local! {
+    static PREVIOUS_AUTHENTICATION: Cell<Option<Authentication>> = const { Cell::new(None) };
     static PREVIOUS_PLANNER: Cell<pg_sys::planner_hook_type> = const { Cell::new(None) };
     static PREVIOUS_START: Cell<pg_sys::ExecutorStart_hook_type> = const { Cell::new(None) };
     static PREVIOUS_RUN: Cell<pg_sys::ExecutorRun_hook_type> = const { Cell::new(None) };
@@ -133,6 +134,8 @@ thread_local! {
 pub fn install() {
     // SAFETY: called once, while the library is loaded; hooks stay for the life of the process.
     unsafe {
+        PREVIOUS_AUTHENTICATION.set(raw::ClientAuthentication_hook);
+        raw::ClientAuthentication_hook = Some(authentication);
         PREVIOUS_PLANNER.set(pg_sys::planner_hook);
         pg_sys::planner_hook = Some(planner);
         PREVIOUS_START.set(pg_sys::ExecutorStart_hook);
@@ -150,6 +153,8 @@ mod raw {
     use pgrx::pg_sys;
     // The same functions as pgrx binds, without its guard: see src/journal/flush_points.rs.
     unsafe extern "C-unwind" {
+        // libpq/auth.h, which pgrx does not bind.
+        pub static mut ClientAuthentication_hook: Option<super::Authentication>;
         pub fn standard_planner(
             parse: *mut pg_sys::Query,
             text: *const core::ffi::c_char,
@@ -177,6 +182,19 @@ mod raw {
     }
 }
 
+type Authentication = unsafe extern "C-unwind" fn(port: *mut pg_sys::Port, status: c_int);
+
+/// A session begins: already its first statement may fail before any other hook is called.
+unsafe extern "C-unwind" fn authentication(port: *mut pg_sys::Port, status: c_int) {
+    // SAFETY: passes on what Postgres passed.
+    unsafe {
+        if let Some(previous) = PREVIOUS_AUTHENTICATION.get() {
+            previous(port, status);
+        }
+    }
+    raised::keep_base();
+}
+
 fn operation(command: pg_sys::CmdType::Type) -> Option<&'static str> {
     match command {
         pg_sys::CmdType::CMD_INSERT => Some("INSERT"),
@@ -200,7 +218,7 @@ unsafe extern "C-unwind" fn planner(
     unsafe {
         raised::keep_base();
         let writes = (*parse).commandType != pg_sys::CmdType::CMD_SELECT || (*parse).hasModifyingCTE;
-        if writes && counters::is_on() {
+        if writes && counters::is_on_or_found() {
             fill_from_query(&mut frame, parse);
         }
         let entered = frame.count > 0;
@@ -258,7 +276,7 @@ unsafe fn fill_from_plan(frame: &mut Frame, query: *mut pg_sys::QueryDesc, phase
     // SAFETY: as the caller promises.
     unsafe {
         let planned = (*query).plannedstmt;
-        if ((*query).operation == pg_sys::CmdType::CMD_SELECT && !(*planned).hasModifyingCTE) || !counters::is_on() {
+        if ((*query).operation == pg_sys::CmdType::CMD_SELECT && !(*planned).hasModifyingCTE) || !counters::is_on_or_found() {
             return false;
         }
         add_plan_targets(frame, planned);
@@ -381,7 +399,7 @@ unsafe extern "C-unwind" fn process_utility(
         let kind = (*(*statement).utilityStmt).type_;
         let may_write =
             matches!(kind, pg_sys::NodeTag::T_CopyStmt | pg_sys::NodeTag::T_TruncateStmt | pg_sys::NodeTag::T_ExecuteStmt);
-        if may_write && counters::is_on() {
+        if may_write && counters::is_on_or_found() {
             fill_from_utility(&raw mut frame, (*statement).utilityStmt);
         }
         let entered = frame.count > 0;

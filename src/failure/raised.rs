@@ -29,20 +29,25 @@ thread_local! {
 pub fn keep_base() {
     // SAFETY: an empty list takes a callback that lives as long as the process.
     unsafe {
-        if pg_sys::error_context_stack.is_null() && counters::is_on() {
+        if pg_sys::error_context_stack.is_null() {
             if BASE.get().is_null() {
-                let callback = pg_sys::ErrorContextCallback {
-                    previous: std::ptr::null_mut(),
-                    callback: Some(outside_of_statements),
-                    arg: std::ptr::null_mut(),
-                };
-                BASE.set(Box::into_raw(Box::new(callback)));
-                MEMORY.set(new_context(pg_sys::TopMemoryContext, c"lead_audit error being raised"));
-                origin::remember_client_addr();
+                make_base();
             }
             pg_sys::error_context_stack = BASE.get();
         }
     }
+}
+
+#[cold]
+fn make_base() {
+    let callback = pg_sys::ErrorContextCallback {
+        previous: std::ptr::null_mut(),
+        callback: Some(outside_of_statements),
+        arg: std::ptr::null_mut(),
+    };
+    BASE.set(Box::into_raw(Box::new(callback)));
+    // SAFETY: a context of our own that stays.
+    MEMORY.set(unsafe { new_context(pg_sys::TopMemoryContext, c"lead_audit error being raised") });
 }
 
 /// A statement on a watched table was under way.
@@ -309,9 +314,9 @@ impl RaisedError {
             if record::is_logging()
                 || pg_sys::CritSectionCount > 0
                 || pg_sys::proc_exit_inprogress
-                || !counters::is_on()
                 || !pg_sys::IsTransactionState()
                 || MEMORY.get().is_null()
+                || !counters::is_on()
             {
                 return None;
             }

@@ -304,6 +304,19 @@ pub fn take_all(database: pg_sys::Oid) -> Vec<Vec<u8>> {
     all
 }
 
+/// Copies of all records, for a queue that nobody uses any more.
+pub fn all(region: &mut Region) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for place in 0..region.databases.len() {
+        let mut index = region.databases[place].first;
+        while index != NONE {
+            all.push(region.read(index));
+            index = region.slot(index).next;
+        }
+    }
+    all
+}
+
 /// Whether records are taken from now on.
 pub fn set_open(open: bool) {
     locked(|region| region.open = u32::from(open));

@@ -3,11 +3,16 @@
 //! It is not part of PostgreSQL's own shared memory on purpose: that is made anew when a server process crashes, and what is
 //! queued must outlive it. Only the lock is there, so that it is free again after a crash. A record counts from the moment
 //! that its state says so, which is the last thing written of it; the lists are worked out again after a crash.
+//!
+//! Where the system lets it, the memory has a name, so that a server that is started again after even the postmaster was killed
+//! finds what was queued.
 
 use super::databases::{Database, MAX_DATABASES};
+use super::memory;
 use super::pool::{self, Slot};
 use crate::settings;
-use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 use std::cell::Cell;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,6 +20,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// The head of the region. Slots for records follow it.
 #[repr(C)]
 pub struct Region {
+    /// Tells this layout from any other.
+    magic: u64,
+    /// The cluster that it belongs to.
+    system: u64,
     pub slots: u32,
     /// The first slot that is not in use.
     pub free: u32,
@@ -30,6 +39,9 @@ pub struct Region {
     pub launcher_latch: usize,
     pub databases: [Database; MAX_DATABASES],
 }
+
+/// "lead_aud", and the number of the layout.
+const MAGIC: u64 = u64::from_be_bytes(*b"leadaud\x01") ^ (size_of::<Region>() as u64) << 8;
 
 const TRANCHE: &CStr = c"lead_audit";
 
@@ -79,24 +91,80 @@ unsafe extern "C-unwind" fn startup() {
     }
     let slots = settings::failure::queue_bytes() / size_of::<Slot>();
     let bytes = size_of::<Region>() + slots * size_of::<Slot>();
-    // SAFETY: asks for memory of its own, zeroed, which children share.
-    let memory = unsafe {
-        libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0)
+    if let Some(mut left) = memory::left_in_other_size(bytes) {
+        log_left(&mut left);
+    }
+    let (memory, is_named) = match memory::named(bytes) {
+        Ok(memory) => (memory, true),
+        Err(cause) => {
+            pgrx::log!("lead_audit: the queue has no memory that outlives the server ({cause}); it is lost if that is killed");
+            match memory::anonymous(bytes) {
+                Ok(memory) => (memory, false),
+                Err(cause) => return pgrx::warning!("lead_audit: no memory for a queue of {bytes} bytes ({cause})"),
+            }
+        }
     };
-    if memory == libc::MAP_FAILED {
-        let cause = std::io::Error::last_os_error();
-        pgrx::warning!("lead_audit: no memory for a queue of {bytes} bytes ({cause}): failures will be in the server log only");
+    let region = memory.cast::<Region>();
+    // SAFETY: the memory is large enough and aligned to a page; it is all zeroes, which is a valid Region, or what a server
+    // of this layout left.
+    let head = unsafe { &mut *region };
+    // SAFETY: reads the control file, which the postmaster has read by now, and the clock.
+    let (system, now) = unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::GetCurrentTimestamp()) };
+    let is_left = head.magic == MAGIC && head.system == system && head.slots == slots as u32;
+    if !is_left {
+        // SAFETY: the memory is `bytes` long.
+        unsafe { memory.write_bytes(0, bytes) };
+        (head.magic, head.system) = (MAGIC, system);
+        (head.slots, head.next_sequence, head.queue) = (slots as u32, 1, now);
+    }
+    REGION.set(region);
+    after_crash(head);
+    if is_left && head.slots_used > 0 {
+        pgrx::log!("lead_audit: {} KiB of failed operations are left of the server that was killed", head.slots_used);
+    }
+    if is_named {
+        // SAFETY: called when the postmaster ends in an orderly way; its children do not inherit it.
+        unsafe { pg_sys::on_proc_exit(Some(at_postmaster_exit), pg_sys::Datum::from(0)) };
+    }
+}
+
+/// The queue had another size before: what is left in it cannot be taken over, and goes to the log.
+fn log_left(left: &mut [u64]) {
+    let bytes = size_of_val(left);
+    if bytes < size_of::<Region>() {
         return;
     }
-    let region = memory.cast::<Region>();
-    // SAFETY: the memory is large enough, aligned to a page, and all zeroes, which is a valid Region.
-    let head = unsafe { &mut *region };
-    head.slots = slots as u32;
-    head.next_sequence = 1;
-    // SAFETY: reads the clock.
-    head.queue = unsafe { pg_sys::GetCurrentTimestamp() };
-    REGION.set(region);
-    pool::rebuild(head);
+    // SAFETY: long enough and aligned for a Region, of which any bytes are valid if the magic number is there.
+    let region = unsafe {
+        let region = left.as_mut_ptr().cast::<Region>();
+        if (&raw const (*region).magic).read() != MAGIC || (&raw const (*region).system).read() != pg_sys::GetSystemIdentifier() {
+            return;
+        }
+        &mut *region
+    };
+    if bytes < size_of::<Region>() + region.slots as usize * size_of::<Slot>() {
+        return;
+    }
+    pool::rebuild(region);
+    for record in pool::all(region) {
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_WARNING,
+            "lead_audit: an operation that failed has no audit entry: the server was killed, and lead_audit.queue_size changed",
+            "lead_audit",
+        )
+        .set_detail(String::from_utf8_lossy(&record).into_owned())
+        .report(PgLogLevel::LOG_SERVER_ONLY);
+    }
+}
+
+/// The memory's name goes with the server, unless records are left in it.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn at_postmaster_exit(_code: i32, _argument: pg_sys::Datum) {
+    let region = REGION.get();
+    // SAFETY: no other process is left that would use it.
+    if !region.is_null() && unsafe { (*region).slots_used } == 0 {
+        memory::forget_name();
+    }
 }
 
 /// What named processes, none of which is alive any more, is put right; records stay.
