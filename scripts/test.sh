@@ -49,11 +49,13 @@ pgrx() {
 acceptance() {
   [ -d crates/acceptance ] || return 0
   "$ROOT/scripts/install.sh"
+  "$ROOT/scripts/python.sh"
+  "$ROOT/scripts/packages.sh" pgbouncer
   step "The lead-audit command: cargo build -p cli"
   cargo build -p cli
   step "Acceptance tests: cargo test -p acceptance"
   rm -rf "$STATE/acceptance" # left by a run that was killed
-  LEAD_AUDIT_PG_CONFIG=$BIN/pg_config LEAD_AUDIT_STATE_DIR=$STATE/acceptance \
+  LEAD_AUDIT_PG_CONFIG=$BIN/pg_config LEAD_AUDIT_STATE_DIR=$STATE/acceptance LEAD_AUDIT_PYTHON=$TARGET/venv/bin/python \
     LEAD_AUDIT_COMMAND=$CARGO_TARGET_DIR/debug/lead-audit cargo test --no-fail-fast -p acceptance "$@"
 }
 

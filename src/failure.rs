@@ -22,6 +22,7 @@ mod write;
 
 pub use counters::switch_off;
 pub use names::note_name;
+pub use raised::note_temporary_table;
 pub use record::log_rest;
 pub use write::{drain, load_names};
 

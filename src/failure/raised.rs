@@ -19,6 +19,8 @@ use std::ffi::{CStr, c_char, c_void};
 thread_local! {
     static BASE: Cell<*mut pg_sys::ErrorContextCallback> = const { Cell::new(std::ptr::null_mut()) };
     static MEMORY: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
+    /// Temporary tables that this transaction has made.
+    static TEMPORARY_TABLES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
     /// The last statement on a watched table that succeeded, and how many there were in this transaction.
     static LAST_STATEMENT: RefCell<(Option<String>, u32)> = const { RefCell::new((None, 0)) };
 }
@@ -164,6 +166,7 @@ fn in_text(error: &RaisedError) -> Option<Record> {
         position: if error.internal_query.is_some() { error.internal_position } else { error.position },
         search_path,
         temporary_schema: temporary.to_u32(),
+        temporary_tables: TEMPORARY_TABLES.with_borrow(Clone::clone),
         keep_statement: settings::failure::log_statement_length() > 0,
     });
     Some(record)
@@ -280,8 +283,14 @@ pub unsafe extern "C-unwind" fn statement_succeeded(frame: *const Frame) {
     });
 }
 
+/// A command makes a temporary table, which comes before a watched one of the same name.
+pub fn note_temporary_table(name: &str) {
+    TEMPORARY_TABLES.with_borrow_mut(|tables| tables.push(name.to_owned()));
+}
+
 /// The transaction is over.
 pub fn transaction_ends() {
+    TEMPORARY_TABLES.with_borrow_mut(Vec::clear);
     LAST_STATEMENT.with_borrow_mut(|last| *last = (None, 0));
 }
 

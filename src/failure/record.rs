@@ -49,6 +49,9 @@ pub struct Unresolved {
     pub search_path: String,
     /// The session's schema for temporary tables, or 0.
     pub temporary_schema: u32,
+    /// Temporary tables that the transaction made: they went with it.
+    #[serde(default)]
+    pub temporary_tables: Vec<String>,
     /// Whether the worker is to name as statement what it finds: the one of several.
     pub keep_statement: bool,
 }

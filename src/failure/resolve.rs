@@ -106,6 +106,10 @@ unsafe fn table_of(name: *mut pg_sys::RangeVar, unresolved: &Unresolved, role: p
         };
         let relation = if (*name).schemaname.is_null() {
             let temporary = pg_sys::Oid::from(unresolved.temporary_schema);
+            let plain = CStr::from_ptr((*name).relname).to_string_lossy();
+            if unresolved.temporary_tables.iter().any(|table| *table == plain) {
+                return None;
+            }
             if temporary != pg_sys::InvalidOid && pg_sys::get_relname_relid((*name).relname, temporary) != pg_sys::InvalidOid {
                 return None; // the session's own temporary table comes before any other
             }

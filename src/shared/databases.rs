@@ -140,6 +140,18 @@ pub fn found(oid: pg_sys::Oid) {
     });
 }
 
+/// The extension may not be in the database any more: its worker is to look.
+pub fn doubted(oid: pg_sys::Oid) {
+    let latch = locked(|region| {
+        let place = region.place_of(oid)?;
+        region.databases[place].presence = Presence::Unknown;
+        region.generation.fetch_add(1, Ordering::AcqRel);
+        Some(region.databases[place].latch)
+    });
+    // SAFETY: the worker left the address of its own.
+    unsafe { set_latch(latch.flatten().unwrap_or(0)) };
+}
+
 /// The place of a database in the region, if a worker found the extension there.
 pub fn slot_of(oid: pg_sys::Oid) -> Option<usize> {
     locked(|region| region.place_of(oid).filter(|&place| region.databases[place].presence == Presence::Present)).flatten()

@@ -34,6 +34,7 @@ thread_local! {
     static HELD: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
     /// What the launcher is to be told when the transaction has committed.
     static EXTENSION_CAME: Cell<bool> = const { Cell::new(false) };
+    static EXTENSION_MAY_GO: Cell<bool> = const { Cell::new(false) };
     static DATABASES_CHANGED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -89,8 +90,23 @@ unsafe extern "C-unwind" fn before(statement: *mut pg_sys::PlannedStmt) {
                     EXTENSION_CAME.set(true);
                 }
             }
+            Tag::T_DropStmt => {
+                let drop = node.cast::<pg_sys::DropStmt>();
+                if (*drop).removeType == pg_sys::ObjectType::OBJECT_EXTENSION {
+                    EXTENSION_MAY_GO.set(true);
+                }
+            }
             // enable() makes the triggers; a table that is renamed may be watched.
             Tag::T_CreateTrigStmt => note_name((*node.cast::<pg_sys::CreateTrigStmt>()).relation),
+            Tag::T_CreateStmt if is_temporary((*node.cast::<pg_sys::CreateStmt>()).relation) => {
+                failure::note_temporary_table(&relation_name((*node.cast::<pg_sys::CreateStmt>()).relation));
+            }
+            Tag::T_CreateTableAsStmt => {
+                let into = (*node.cast::<pg_sys::CreateTableAsStmt>()).into;
+                if !into.is_null() && is_temporary((*into).rel) {
+                    failure::note_temporary_table(&relation_name((*into).rel));
+                }
+            }
             Tag::T_CreateStmt if !(*node.cast::<pg_sys::CreateStmt>()).partbound.is_null() => {
                 note_name((*node.cast::<pg_sys::CreateStmt>()).relation);
             }
@@ -132,12 +148,27 @@ unsafe extern "C-unwind" fn before(statement: *mut pg_sys::PlannedStmt) {
 /// # Safety
 /// `relation` must be null or a name.
 unsafe fn note_name(relation: *mut pg_sys::RangeVar) {
-    // SAFETY: as the caller promises; a name is a C string.
+    // SAFETY: as the caller promises.
+    failure::note_name(&unsafe { relation_name(relation) });
+}
+
+/// # Safety
+/// `relation` must be null or a name.
+unsafe fn relation_name(relation: *mut pg_sys::RangeVar) -> String {
+    // SAFETY: as the caller promises; a name is a C string or null.
     unsafe {
-        if !relation.is_null() && !(*relation).relname.is_null() {
-            failure::note_name(&CStr::from_ptr((*relation).relname).to_string_lossy());
+        if relation.is_null() || (*relation).relname.is_null() {
+            return String::new();
         }
+        CStr::from_ptr((*relation).relname).to_string_lossy().into_owned()
     }
+}
+
+/// # Safety
+/// `relation` must be null or a name.
+unsafe fn is_temporary(relation: *mut pg_sys::RangeVar) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe { !relation.is_null() && (*relation).relpersistence as u8 == pg_sys::RELPERSISTENCE_TEMP }
 }
 
 /// # Safety
@@ -190,6 +221,10 @@ unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _a
     let held = HELD.replace(pg_sys::InvalidOid);
     let changed = DATABASES_CHANGED.take();
     let extension_came = EXTENSION_CAME.take();
+    if EXTENSION_MAY_GO.take() && committed {
+        // SAFETY: reads a variable of the session.
+        shared::doubted(unsafe { pg_sys::MyDatabaseId });
+    }
     if held != pg_sys::InvalidOid {
         shared::release(held);
     }

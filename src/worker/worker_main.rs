@@ -59,6 +59,9 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         if !extension_is_here() {
             return end_as(Outcome::NoExtension);
         }
+        if shared::find(database, |place| place.presence != Presence::Present).unwrap_or(false) {
+            shared::found(database);
+        }
         schedules.iter_mut().for_each(Schedule::run_if_due);
     }
     if !is_held() {

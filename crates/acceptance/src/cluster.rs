@@ -3,6 +3,7 @@
 use crate::client::Session;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -299,6 +300,17 @@ impl Cluster {
             eprintln!("{}", self.log_text());
         }
         succeeded(name, &output);
+    }
+
+    /// Another program, to be run as the server's user.
+    #[must_use]
+    pub fn as_server_user(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        clean(&mut command);
+        if let Some(user) = &self.server_user {
+            command.uid(user.uid).gid(user.gid);
+        }
+        command
     }
 
     /// The data directory.

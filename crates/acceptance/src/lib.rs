@@ -5,12 +5,14 @@
 //! * `LEAD_AUDIT_PG_CONFIG` (needed): pg_config of a PostgreSQL into which the extension is installed.
 //! * `LEAD_AUDIT_NEXT_PG_CONFIG`: the same of the next major version, for the test of pg_upgrade (`make test-upgrade`).
 //! * `LEAD_AUDIT_COMMAND`: the program `lead-audit`, for the tests of it.
+//! * `LEAD_AUDIT_PYTHON`: a Python with psycopg; by default python3.
 //! * `LEAD_AUDIT_STATE_DIR`: where clusters are put; by default the system's directory for temporary files.
 //! * `LEAD_AUDIT_ACCEPTANCE_SECONDS`: how long the concurrent writers write; by default 6.
 //! * `LEAD_AUDIT_ACCEPTANCE_CRASHES`: how often the server is crashed; by default 6.
 //! * `LEAD_AUDIT_ACCEPTANCE_LARGE`: 1 makes every large value 200 MB; by default only two are.
 //! * `LEAD_AUDIT_ACCEPTANCE_SEED`: what the random choices start from; by default always the same.
 
+mod bouncer;
 mod client;
 mod cluster;
 mod command;
@@ -21,6 +23,7 @@ mod random;
 mod trail;
 mod tree;
 
+pub use bouncer::Bouncer;
 pub use client::{Session, call, sqlstate, try_call, value};
 pub use cluster::{Builder, Cluster};
 pub use command::{Answer, LeadAudit, text_of};

@@ -1,0 +1,291 @@
+//! What fails has an entry of its own: each kind of failure from psycopg and psql (crates/acceptance/python), a full disk, a
+//! standby, restarts, databases that come and go.
+
+use acceptance::{Bouncer, Builder, Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+#[track_caller]
+fn wait_until(session: &mut Session, condition: &str) {
+    let begin = Instant::now();
+    while !value::<bool>(session, condition) {
+        assert!(begin.elapsed() < Duration::from_secs(30), "this did not become true: {condition}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+const WRITTEN: &str = "SELECT queued = written FROM lead_audit.stats";
+
+fn preloaded() -> Builder {
+    Cluster::builder().preloaded()
+}
+
+/// State and remedy of a part.
+fn status(session: &mut Session, part: &str) -> (String, Option<String>) {
+    let row = session.query_one("SELECT state, remedy FROM lead_audit.status() WHERE part = $1", &[&part]);
+    let row = row.expect("status() knows the part");
+    (row.get(0), row.get(1))
+}
+
+fn duplicate(cluster: &Cluster, database: &str) {
+    let mut app = cluster.session("app", database);
+    assert_eq!(sqlstate(&mut app, "INSERT INTO leads (id) VALUES ('taken')"), "23505");
+}
+
+fn failures(admin: &mut Session) -> i64 {
+    value(admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed' AND row_key->>'id' = 'taken'")
+}
+
+/// A database in which lead "taken" is there.
+fn taken_database(cluster: &Cluster, name: &str) -> Session {
+    let mut admin = app_database(cluster, name);
+    call(&mut admin, "INSERT INTO leads (id) VALUES ('taken')");
+    admin
+}
+
+#[test]
+fn each_kind_from_real_clients() {
+    let cluster = preloaded().start();
+    call(&mut cluster.admin("postgres"), "CREATE DATABASE clients");
+    call(&mut cluster.admin("clients"), "CREATE EXTENSION lead_audit");
+    let bouncer = Bouncer::start(&cluster, "clients", "app");
+    let python = std::env::var("LEAD_AUDIT_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/failed_operations.py");
+    let output = Command::new(python)
+        .arg(script)
+        .arg(format!("postgresql://postgres@/clients?host={}", cluster.socket_directory().display()))
+        .arg(bouncer.url())
+        .arg(cluster.bin().join("psql"))
+        .output()
+        .expect("python starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let wrong: Vec<&str> = said.lines().filter(|line| !line.starts_with("ok")).collect();
+    assert!(output.status.success(), "{}\n{}", wrong.join("\n"), String::from_utf8_lossy(&output.stderr));
+    println!("{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_full_disk() {
+    // A file of the table cannot grow beyond this; the log's files stay below it.
+    let cluster = preloaded().file_size_limit(20_000).start();
+    let mut admin = app_database(&cluster, "disk");
+    call(
+        &mut admin,
+        "SET lead_audit.enabled = off; INSERT INTO leads (id, email) SELECT g::text, repeat(md5(g::text), 7) FROM generate_series(1, 20000) g;
+         RESET lead_audit.enabled",
+    );
+    let fill = "INSERT INTO leads (id, email) SELECT 'x' || g, repeat(md5(g::text), 7) FROM generate_series(1, 80000) g";
+    call(&mut admin, "ALTER ROLE app SET lead_audit.batch_memory = '512MB'");
+    let mut app = cluster.session("app", "disk");
+    let code = sqlstate(&mut app, fill);
+    wait_until(&mut admin, WRITTEN);
+    let row = admin
+        .query_one("SELECT error_code, operation, table_name, statement FROM lead_audit.log WHERE outcome = 'failed'", &[])
+        .expect("one entry");
+    assert_eq!((row.get::<_, String>(0), row.get::<_, String>(1)), (code, "INSERT".to_owned()));
+    assert_eq!((row.get::<_, String>(2), row.get::<_, String>(3)), ("leads".to_owned(), fill.to_owned()));
+}
+
+#[test]
+fn without_preloading_status_says_what_to_do() {
+    let cluster = Cluster::start();
+    let mut admin = taken_database(&cluster, "plain");
+    duplicate(&cluster, "plain");
+    for part in ["preloading", "background worker", "failed operations", "rolled-back transactions"] {
+        let (state, remedy) = status(&mut admin, part);
+        assert_eq!(state, "off", "{part}");
+        assert!(remedy.is_some_and(|remedy| remedy.starts_with("shared_preload_libraries = 'lead_audit'")), "{part}");
+    }
+    assert_eq!(status(&mut admin, "recording").0, "on");
+    assert_eq!(failures(&mut admin), 0);
+    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.queue()"), 0);
+    assert_eq!(value::<i64>(&mut admin, "SELECT queued + written + dropped FROM lead_audit.stats"), 0);
+
+    // The remedy works.
+    let (_, remedy) = status(&mut admin, "preloading");
+    drop(admin);
+    cluster.stop("fast");
+    cluster.configure(&[remedy.expect("there is one")]);
+    cluster.start_again();
+    let mut admin = cluster.admin("plain");
+    wait_until(
+        &mut admin,
+        "SELECT bool_and(state = 'on') FROM lead_audit.status() WHERE part NOT LIKE '%sign%' AND part NOT LIKE '%checkpoint%'",
+    );
+    duplicate(&cluster, "plain");
+    wait_until(&mut admin, "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'");
+}
+
+/// What is in the queue when the server is shut down, or killed, is written.
+#[test]
+fn nothing_queued_is_lost_by_a_restart() {
+    let cluster = preloaded().start();
+    let mut admin = taken_database(&cluster, "restart");
+    let mut expected = 0;
+    for mode in ["fast", "smart", "immediate", "kill"] {
+        // Held back, so that there is something in the queue.
+        let mut holder = cluster.admin("restart");
+        call(&mut holder, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
+        for _ in 0..50 {
+            duplicate(&cluster, "restart");
+        }
+        expected += 50;
+        assert_eq!(value::<i64>(&mut admin, "SELECT queued - written FROM lead_audit.own_queue()"), 50, "{mode}");
+        if mode == "smart" {
+            call(&mut holder, "ROLLBACK");
+        }
+        drop((admin, holder));
+        if mode == "kill" {
+            cluster.kill();
+        } else {
+            cluster.stop(mode);
+        }
+        cluster.start_again();
+        admin = cluster.admin("restart");
+        wait_until(
+            &mut admin,
+            "SELECT EXISTS (SELECT FROM lead_audit.queue() WHERE database_name = 'restart' AND worker_pid IS NOT NULL)",
+        );
+        wait_until(&mut admin, "SELECT waiting = 0 FROM lead_audit.queue() WHERE database_name = 'restart'");
+        assert_eq!(failures(&mut admin), expected, "{mode}");
+    }
+    assert!(!cluster.log_text().contains("has no audit entry"), "none of them had to go to the log");
+    assert_intact(&mut admin);
+}
+
+#[test]
+fn databases_come_and_go() {
+    let cluster = preloaded().setting("max_worker_processes = 16").start();
+    let mut other = cluster.admin("postgres");
+    let workers = "SELECT coalesce(string_agg(datname, ' ' ORDER BY datname), '') FROM pg_stat_activity WHERE backend_type = 'lead_audit worker'";
+    call(&mut other, "CREATE DATABASE without");
+    drop(taken_database(&cluster, "one"));
+    drop(taken_database(&cluster, "two"));
+    wait_until(&mut other, &format!("SELECT ({workers}) = 'one two'"));
+    call(&mut other, "CREATE DATABASE copy TEMPLATE one");
+    wait_until(&mut other, &format!("SELECT ({workers}) = 'copy one two'"));
+    for database in ["one", "two", "copy"] {
+        duplicate(&cluster, database);
+        wait_until(&mut cluster.admin(database), "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'");
+    }
+    call(&mut other, "ALTER DATABASE copy RENAME TO renamed");
+    duplicate(&cluster, "renamed");
+    wait_until(&mut cluster.admin("renamed"), "SELECT count(*) = 2 FROM lead_audit.log WHERE outcome = 'failed'");
+    call(&mut other, "DROP DATABASE renamed");
+    wait_until(&mut other, &format!("SELECT ({workers}) = 'one two'"));
+    call(&mut cluster.admin("two"), "DROP EXTENSION lead_audit CASCADE");
+    assert_eq!(sqlstate(&mut cluster.admin("two"), "INSERT INTO leads (id) VALUES ('taken')"), "23505");
+    call(&mut cluster.admin("two"), "CREATE EXTENSION lead_audit");
+    duplicate(&cluster, "two");
+    wait_until(&mut cluster.admin("two"), "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'");
+    // Whoever may not drop a database cannot keep its worker away either.
+    call(&mut other, "CREATE ROLE nobody LOGIN");
+    let before: i32 =
+        value(&mut other, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND datname = 'one'");
+    let mut nobody = cluster.session("nobody", "postgres");
+    assert_eq!(sqlstate(&mut nobody, "DROP DATABASE one"), "42501");
+    assert_eq!(sqlstate(&mut nobody, "CREATE DATABASE another TEMPLATE one"), "42501");
+    let after: i32 =
+        value(&mut other, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND datname = 'one'");
+    assert_eq!(before, after);
+    call(&mut other, "DROP DATABASE one; ");
+    call(&mut other, "DROP DATABASE two WITH (FORCE)");
+    wait_until(&mut other, &format!("SELECT ({workers}) = ''"));
+    assert!(!cluster.log_text().contains("has no audit entry"));
+}
+
+#[test]
+fn when_no_process_is_left_it_says_so() {
+    // The launcher and logical replication's take two.
+    let cluster = preloaded().setting("max_worker_processes = 3").start();
+    let mut first = taken_database(&cluster, "first");
+    wait_until(&mut first, "SELECT state = 'on' FROM lead_audit.status() WHERE part = 'background worker'");
+    let mut second = taken_database(&cluster, "second");
+    wait_until(&mut second, "SELECT reason LIKE '%in use%' FROM lead_audit.status() WHERE part = 'background worker'");
+    assert_eq!(
+        status(&mut second, "background worker").1.as_deref(),
+        Some("max_worker_processes = 7  # then restart the server")
+    );
+    assert!(cluster.log_text().contains("no background process is left for database second"));
+    duplicate(&cluster, "second");
+    call(&mut first, "DROP EXTENSION lead_audit CASCADE");
+    drop(first);
+    call(&mut cluster.admin("postgres"), "DROP DATABASE first");
+    wait_until(&mut second, "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'");
+}
+
+#[test]
+fn a_standby_writes_nothing_until_it_is_promoted() {
+    let primary = preloaded().start();
+    let mut admin = taken_database(&primary, "pair");
+    let standby = preloaded().start_standby_of(&primary);
+    let written: String = value(&mut admin, "SELECT pg_current_wal_lsn()::text");
+    let mut reader = standby.admin("postgres");
+    wait_until(&mut reader, &format!("SELECT pg_last_wal_replay_lsn() >= '{written}'"));
+    let mut app = standby.session("app", "pair");
+    assert_eq!(sqlstate(&mut app, "INSERT INTO leads (id) VALUES ('x')"), "25006");
+    let mut on_standby = standby.admin("pair");
+    assert_eq!(status(&mut on_standby, "failed operations").0, "off");
+    assert_eq!(status(&mut on_standby, "background worker").0, "off");
+    standby.promote();
+    wait_until(&mut on_standby, "SELECT NOT pg_is_in_recovery()");
+    wait_until(&mut on_standby, "SELECT state = 'on' FROM lead_audit.status() WHERE part = 'background worker'");
+    assert_eq!(sqlstate(&mut app, "INSERT INTO leads (id) VALUES ('taken')"), "23505");
+    wait_until(&mut on_standby, "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'");
+    assert_intact(&mut on_standby);
+}
+
+/// An entry that cannot be written (on_error = warn) leaves another that says so, if the row is really there.
+#[test]
+fn gaps_have_entries() {
+    let cluster = preloaded().start();
+    let mut admin = app_database(&cluster, "gaps");
+    call(
+        &mut admin,
+        "ALTER TABLE lead_audit.entry ADD CONSTRAINT no_poison CHECK (row_key->>'id' <> 'poison' OR outcome <> 'ok')",
+    );
+    let mut app = cluster.session("app", "gaps");
+    call(&mut app, "SET lead_audit.user_id = 'u-1'");
+    call(&mut app, "BEGIN; INSERT INTO leads (id) VALUES ('poison'); ROLLBACK");
+    call(&mut app, "BEGIN; SAVEPOINT s; INSERT INTO leads (id) VALUES ('poison'); ROLLBACK TO s; COMMIT");
+    call(&mut app, "INSERT INTO leads (id) VALUES ('fine'), ('poison')");
+    wait_until(&mut admin, WRITTEN);
+    let row = admin
+        .query_one(
+            "SELECT operation, table_name, row_key->>'id', error_code, error_message, user_id, db_session_user FROM lead_audit.log WHERE outcome = 'gap'",
+            &[],
+        )
+        .expect("one gap");
+    let texts: Vec<String> = (0..7).map(|column| row.get(column)).collect();
+    assert_eq!(texts[..4], ["INSERT", "leads", "poison", "23514"]);
+    assert!(texts[4].contains("no_poison"), "{texts:?}");
+    assert_eq!(texts[5..], ["u-1", "app"]);
+    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.history('leads', 'poison')"), 1);
+    assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 3);
+    assert_intact(&mut admin);
+}
+
+/// The queue cannot be read or filled by anybody but through failing.
+#[test]
+fn the_queue_is_out_of_reach() {
+    let cluster = preloaded().start();
+    let mut admin = taken_database(&cluster, "reach");
+    call(&mut admin, "GRANT USAGE ON SCHEMA lead_audit TO app");
+    let mut app = cluster.session("app", "reach");
+    let worker =
+        "SELECT format('SELECT pg_terminate_backend(%s)', worker_pid) FROM lead_audit.queue() WHERE database_name = 'reach'";
+    wait_until(&mut admin, "SELECT count(*) = 1 FROM lead_audit.queue() WHERE worker_pid IS NOT NULL");
+    for sql in [
+        &*value::<String>(&mut admin, worker),
+        "SELECT * FROM lead_audit.queue()",
+        "SELECT * FROM lead_audit.queue_position",
+        "INSERT INTO lead_audit.queue_position VALUES (1, 1)",
+        "SELECT * FROM lead_audit.status()",
+        "SET lead_audit.log_rollbacks = off",
+        "SET lead_audit.log_parameters = on",
+        "SET lead_audit.log_statement_length = 0",
+    ] {
+        assert_eq!(sqlstate(&mut app, sql), "42501", "{sql}");
+    }
+    assert!(try_call(&mut app, "SET lead_audit.queue_size = '1MB'").is_err());
+}
