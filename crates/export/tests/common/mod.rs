@@ -19,7 +19,7 @@ pub fn key() -> SigningKey {
 }
 
 /// Entries, and the tree that they were sealed into.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Log {
     pub entries: BTreeMap<i64, StoredEntry>,
     pub leaves: Vec<Hash>,
@@ -82,6 +82,15 @@ impl Log {
         for &older in older {
             writer.consistency(older, self.consistency(older, from)).unwrap();
         }
+        self.write_on(writer, from, to)
+    }
+
+    /// The rest of an export that has everything up to a tree size.
+    pub fn rest_into(&self, from: u64, output: Output<Vec<u8>>) -> Vec<u8> {
+        self.write_on(HistoryWriter::resume(output, self.edge(from)), from, self.size())
+    }
+
+    fn write_on(&self, mut writer: HistoryWriter<Vec<u8>>, from: u64, to: u64) -> Vec<u8> {
         let mut size = from;
         for checkpoint in self.checkpoints.iter().filter(|checkpoint| checkpoint.tree_size > from && checkpoint.tree_size <= to) {
             let leaves = self.leaves[size as usize..checkpoint.tree_size as usize].to_vec();

@@ -1,0 +1,132 @@
+//! Whatever is done to an export, no entry is called intact that is not as it was; and an honest one always is.
+
+mod common;
+
+use common::{Log, run, with_checkpoint, with_key};
+use export::verify::{Trust, Verdict};
+use export::{CheckpointRecord, Header, Record};
+use proptest::prelude::*;
+
+/// A log of some checkpoints, in which transactions overlap, were rolled back, and are not sealed yet.
+fn logs() -> impl Strategy<Value = Log> {
+    prop::collection::vec((prop::sample::select(vec![0usize, 1, 1, 2, 3]), any::<bool>()), 1..40).prop_map(|fates| {
+        let mut log = Log::new();
+        let mut batches = [Vec::new(), Vec::new(), Vec::new()];
+        for (id, (fate, _)) in (1..).zip(&fates) {
+            // 0: rolled back; else: that checkpoint took it.
+            if let Some(batch) = fate.checked_sub(1) {
+                batches[batch].push(id);
+            }
+        }
+        for batch in batches.iter().filter(|batch| !batch.is_empty()) {
+            batch.iter().for_each(|&id| log.add(id));
+            log.seal(batch);
+        }
+        if fates[0].1 {
+            log.add(fates.len() as i64 + 1);
+        }
+        log
+    })
+}
+
+/// A line without what is information only.
+fn essence(line: &str) -> String {
+    let mut out = Vec::new();
+    match Record::parse(line.as_bytes()) {
+        Ok(Record::Export(header)) => Record::Export(Header { exported_at: 0, ..header }).write(&mut out),
+        Ok(Record::Checkpoint(checkpoint)) => Record::Checkpoint(CheckpointRecord { sealed_at: 0, ..checkpoint }).write(&mut out),
+        _ => return line.to_owned(),
+    }
+    String::from_utf8(out).unwrap()
+}
+
+fn differs(a: &str, b: &str) -> bool {
+    a.lines().map(essence).ne(b.lines().map(essence))
+}
+
+/// Whether a byte is in the part of a line where the signatures of a note are.
+fn below_a_note(text: &str, at: usize) -> bool {
+    let start = text.as_bytes()[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    let line = text[start..].lines().next().unwrap_or_default();
+    line.find("\\n\\n— ").is_some_and(|signatures| at >= start + signatures)
+}
+
+fn trusts(log: &Log) -> Vec<Trust> {
+    let Some(last) = log.checkpoints.last() else { return Vec::new() };
+    let mut both = with_key();
+    both.know(last.note.as_bytes(), "kept", &[]).unwrap();
+    vec![with_key(), with_checkpoint(&last.note), both]
+}
+
+proptest! {
+    // PROPTEST_CASES says how many, where somebody wants more.
+    #![proptest_config(if std::env::var_os("PROPTEST_CASES").is_some() { ProptestConfig::default() } else { ProptestConfig::with_cases(60) })]
+
+    #[test]
+    fn honest_logs_are_intact(log in logs()) {
+        for trust in trusts(&log) {
+            let outcome = run(&[log.whole().as_bytes()], &trust);
+            prop_assert_eq!(outcome.named(), vec![], "{}", outcome.shown());
+            prop_assert_eq!(outcome.verdict(), Verdict::Intact);
+        }
+        // In two pieces, at each checkpoint.
+        for checkpoint in &log.checkpoints {
+            let size = checkpoint.tree_size;
+            let pieces = [log.history(0, size, &[]), log.history(size, log.size(), &[])];
+            // What is not sealed comes with both, if both end with the newest.
+            if size < log.size() {
+                let outcome = run(&[pieces[0].as_bytes(), pieces[1].as_bytes()], &with_key());
+                prop_assert_eq!(outcome.verdict(), Verdict::Intact, "{}", outcome.shown());
+            }
+        }
+    }
+
+    #[test]
+    fn any_changed_byte_is_found(log in logs(), at in any::<prop::sample::Index>(), byte in prop_oneof![any::<u8>(), b'0'..=b'9', b'a'..=b'z']) {
+        let honest = log.whole();
+        let mut bytes = honest.clone().into_bytes();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        let changed = std::str::from_utf8(&bytes).map_or(true, |changed| differs(changed, &honest));
+        for trust in trusts(&log) {
+            let outcome = run(&[&bytes], &trust);
+            let intact = outcome.verdict() == Verdict::Intact;
+            // Signatures mean nothing to somebody who has no key.
+            let only_signature = trust.keys.is_empty() && below_a_note(&honest, at);
+            prop_assert!(!intact || !changed || only_signature, "byte {} of {}\n{}", at, honest, outcome.shown());
+        }
+    }
+
+    #[test]
+    fn lines_taken_out_doubled_or_exchanged_are_found(log in logs(), a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>(), how in 0..3) {
+        let honest = log.whole();
+        let mut lines: Vec<&str> = honest.lines().collect();
+        let (a, b) = (a.index(lines.len()), b.index(lines.len()));
+        match how {
+            0 => _ = lines.remove(a),
+            1 => lines.insert(b, lines[a]),
+            _ => lines.swap(a, b),
+        }
+        let changed: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        if changed != honest {
+            for trust in trusts(&log) {
+                let outcome = run(&[changed.as_bytes()], &trust);
+                prop_assert_eq!(outcome.verdict(), Verdict::Tampered, "how {} at {} and {}:\n{}\n{}", how, a, b, changed, outcome.shown());
+            }
+        }
+    }
+
+    /// Whatever the lines are, verification ends, and says something.
+    #[test]
+    fn garbage_ends(lines in prop::collection::vec(0..60usize, 0..40), log in logs(), more in any::<Vec<u8>>()) {
+        let honest = log.whole();
+        let all: Vec<&str> = honest.lines().collect();
+        let mut bytes = Vec::new();
+        for line in lines {
+            bytes.extend_from_slice(all[line % all.len()].as_bytes());
+            bytes.push(b'\n');
+        }
+        bytes.extend_from_slice(&more);
+        run(&[&bytes], &with_key());
+    }
+}
