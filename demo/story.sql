@@ -161,4 +161,46 @@ SELECT * FROM lead_audit.verify();
 SELECT lead_audit.verify_entry(:victim);
 SELECT total, updated, distinct_users, verified FROM lead_audit.summary('leads', 'acme');
 \set ECHO none
+
+\echo
+\echo '---- 6. A DBA who knows how checksums are made -----------------------------------------------------'
+\echo
+\echo 'A checksum beside its entry can be made anew with it. So entries are sealed (by a background worker every second'
+\echo 'where the library is preloaded, here by hand): each becomes a leaf of one Merkle tree, and a checkpoint of it'
+\echo 'leaves the database. Origin, number of entries, root: whoever keeps these three lines elsewhere needs no trust in'
+\echo 'the database any more. (They can be signed: lead_audit.signing_key_file.)'
+\echo
+\set ECHO queries
+SELECT lead_audit.seal() AS tree_size;
+SELECT lead_audit.latest_checkpoint() AS checkpoint;
+\set ECHO none
+
+\echo
+\echo 'That it was Maria who deleted the lead is to be forgotten, and this time the checksum is made to fit:'
+\echo
+SELECT id AS second_victim FROM lead_audit.history('leads', 'acme') WHERE soft_delete = 'deleted' \gset
+\set ECHO queries
+ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL;
+UPDATE lead_audit.entry SET user_id = 'tom' WHERE id = :second_victim;
+UPDATE lead_audit.entry e SET checksum = (
+  SELECT sha256(convert_to('{' || string_agg(to_json(c.key)::text || ':' || CASE
+           WHEN c.key = 'occurred_at' THEN
+             to_json(to_char(e.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text
+           WHEN c.key IN ('id', 'txid', 'relation') THEN c.value #>> '{}'
+           ELSE c.value::text END, ',' ORDER BY c.key COLLATE "C") || '}', 'UTF8'))
+  FROM json_each(row_to_json(e)) c WHERE c.key <> 'checksum' AND c.value::text <> 'null')
+WHERE id = :second_victim;
+ALTER TABLE lead_audit.entry ENABLE ALWAYS TRIGGER append_only;
+SELECT id, operation, soft_delete, user_id FROM lead_audit.history('leads', 'acme') WHERE id = :second_victim;
+\set ECHO none
+
+\echo
+\echo 'The entry and its checksum agree. The tree remembers:'
+\echo
+\set ECHO queries
+SELECT * FROM lead_audit.verify();
+\set ECHO none
+
+\echo
+\echo 'To change the tree as well takes new hashes up to the root, and the root is what the auditor has in his hands.'
 \echo

@@ -13,8 +13,20 @@ use std::time::{Duration, Instant};
 /// The same failure is not reported more often than this.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
+/// What is to be done with a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// It is new.
+    New,
+    /// It is new, but older ones have to get their files before it gets its own.
+    NewWithoutFile,
+    /// An earlier transaction has committed it, and it has no file.
+    FileOnly,
+}
+
 struct Waiting {
     publication: Publication,
+    what: What,
     subtransaction: pg_sys::SubTransactionId,
 }
 
@@ -35,13 +47,14 @@ pub fn install() {
 }
 
 /// Publishes it if and when the present transaction is committed.
-pub fn publish_later(publication: Publication) {
-    WAITING.with_borrow_mut(|waiting| waiting.push(Waiting { publication, subtransaction: current_subtransaction() }));
+pub fn publish_later(publication: Publication, what: What) {
+    let subtransaction = current_subtransaction();
+    WAITING.with_borrow_mut(|waiting| waiting.push(Waiting { publication, what, subtransaction }));
 }
 
-/// Whether this checkpoint waits for the commit already.
+/// Whether this checkpoint gets its file at the commit already.
 pub fn is_waiting(size: u64) -> bool {
-    WAITING.with_borrow(|waiting| waiting.iter().any(|one| one.publication.size == size))
+    WAITING.with_borrow(|waiting| waiting.iter().any(|one| one.publication.size == size && one.what != What::NewWithoutFile))
 }
 
 /// Up to which tree size this process knows the directory to be complete.
@@ -79,7 +92,7 @@ pub fn note_failure(error: String) {
 unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _arg: *mut core::ffi::c_void) {
     use pg_sys::XactEvent as Event;
     match event {
-        Event::XACT_EVENT_COMMIT => WAITING.take().into_iter().for_each(|waiting| publish(&waiting.publication)),
+        Event::XACT_EVENT_COMMIT => publish(&WAITING.take()),
         // A prepared transaction ends in another process, which knows nothing of this: the next sealing finds what is missing.
         Event::XACT_EVENT_ABORT | Event::XACT_EVENT_PREPARE => WAITING.with_borrow_mut(Vec::clear),
         _ => {}
@@ -103,16 +116,20 @@ unsafe extern "C-unwind" fn subtransaction_event(
 }
 
 /// The transaction is committed: nothing here may raise an error.
-fn publish(publication: &Publication) {
-    ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, publication.log_line(), "lead_audit").report(PgLogLevel::LOG);
+fn publish(all: &[Waiting]) {
+    for one in all.iter().filter(|one| one.what != What::FileOnly) {
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, one.publication.log_line(), "lead_audit")
+            .report(PgLogLevel::LOG);
+    }
     let Some(directory) = settings::CHECKPOINT_DIR.get() else { return };
-    match publication.write_to(&directory) {
-        // In ascending order: what is before one that failed is there, so a failure stops the count.
-        Ok(()) if FAILURE.with_borrow(Option::is_none) => note_published_to(&directory, publication.size),
-        Ok(()) => {}
-        Err(error) => {
-            PUBLISHED_TO.set(None);
-            note_failure(error);
+    // In ascending order: what comes after a failure would most likely fail too, and waits for the next time.
+    for one in all.iter().filter(|one| one.what != What::NewWithoutFile) {
+        match one.publication.write_to(&directory) {
+            Ok(()) => note_published_to(&directory, one.publication.size),
+            Err(error) => {
+                PUBLISHED_TO.set(None);
+                return note_failure(error);
+            }
         }
     }
 }

@@ -72,6 +72,7 @@ impl Publication {
     /// Writes its file, unless it is there. What is returned as written is on disk.
     pub fn write_to(&self, directory: &str) -> Result<(), String> {
         let file = self.file(directory).map_err(|error| error.to_string())?;
+        fs::metadata(directory).map_err(|error| format!("{directory}: {error}"))?;
         let failed = |error: io::Error| format!("{}: {error}", file.display());
         match self.write_file(&file) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => match self.look_in(directory).map_err(failed)? {

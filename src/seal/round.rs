@@ -4,7 +4,7 @@
 //! looked at, then those with new ids. All of it is streamed: what memory holds is one checkpoint's hashes and ranges.
 //! Nothing is kept in memory from one round to the next, so a crash or a rollback leaves what the last commit left.
 
-use super::after_commit;
+use super::after_commit::{self, What};
 use super::checkpoint_row::StoredCheckpoint;
 use super::gaps::{self, OpenGap};
 use super::guard::Sealing;
@@ -52,6 +52,8 @@ pub struct Round<'s> {
     ids: IdRanges,
     /// Leaves in the tree of the last checkpoint.
     sealed: u64,
+    /// Whether all older checkpoints have their files, or get them with this transaction.
+    is_caught_up: bool,
     memory: RowMemory,
 }
 
@@ -71,7 +73,7 @@ pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
         }
         let _sealing = Sealing::begin();
         let sealed = tree.size;
-        let round = Round {
+        let mut round = Round {
             snapshot: &snapshot,
             tree,
             newest,
@@ -79,10 +81,11 @@ pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
             writer: None,
             ids: IdRanges::default(),
             sealed,
+            is_caught_up: true,
             memory: RowMemory::new(c"lead_audit sealing"),
         };
         round.report_earlier_failure();
-        round.publish_what_is_missing()?;
+        round.is_caught_up = round.publish_what_is_missing();
         round.seal(last_id, limit)
     })
 }
@@ -133,10 +136,11 @@ impl Round<'_> {
         let from = self.tree.looked_to;
         let to = limit.map_or(last_id, |limit| last_id.min(from.saturating_add_unsigned(limit)));
         let from_elsewhere = self.tree.is_from_elsewhere();
-        let late =
-            if from_elsewhere && !self.has_arrived() { Vec::new() } else { gaps::due(self.snap(), &self.tree, &in_progress) };
-        let settles = from_elsewhere && (self.tree.open_gaps == 0 || !late.is_empty());
-        if late.is_empty() && to <= from && !settles {
+        if from_elsewhere && !self.has_arrived() {
+            return Ok(Done { tree_size: self.sealed, more: false });
+        }
+        let late = gaps::due(self.snap(), &self.tree, &in_progress);
+        if late.is_empty() && to <= from && !from_elsewhere {
             return Ok(Done { tree_size: self.sealed, more: false });
         }
 
@@ -165,9 +169,7 @@ impl Round<'_> {
             self.tree.open_gaps += opened;
             self.tree.waits_for = in_progress;
         }
-        if !from_elsewhere || settles {
-            self.tree.settle_here();
-        }
+        self.tree.settle_here();
         self.tree.looked_to = to.max(from);
         self.tree.size = self.sealed;
         self.tree.store(self.snap());
@@ -188,11 +190,12 @@ impl Round<'_> {
         self.snapshot.as_ptr()
     }
 
-    /// Of a tree from elsewhere: whether the gaps, and the entries among which they are, have been restored too.
+    /// Of a tree from elsewhere: whether gaps and entries have been restored too. In a parallel restore they come later, by a
+    /// transaction that may not have begun: what is not there yet must not be taken for what will never come.
     fn has_arrived(&self) -> bool {
-        let plan = Plan::prepare("SELECT true FROM lead_audit.entry WHERE id = $1", &[pg_sys::INT8OID]);
-        let has_entry = |id: i64| plan.read(self.snap(), &[id.into_datum()]).len() == 1;
-        gaps::are_complete(self.snap(), &self.tree) && self.newest.as_ref().is_none_or(|newest| has_entry(newest.last_id))
+        let plan = Plan::prepare("SELECT true FROM lead_audit.entry WHERE id >= $1 LIMIT 1", &[pg_sys::INT8OID]);
+        let newest = self.newest.as_ref().map_or(i64::MIN, |newest| newest.last_id);
+        gaps::are_complete(self.snap(), &self.tree) && plan.read(self.snap(), &[newest.into_datum()]).len() == 1
     }
 
     /// Takes the entries that are there in this range of ids; the ids that are not there go to `missing`.
@@ -257,7 +260,7 @@ impl Round<'_> {
             let notify = Plan::prepare("SELECT pg_catalog.pg_notify($1, $2)", &[pg_sys::TEXTOID, pg_sys::TEXTOID]);
             notify.write(snapshot, &[CHANNEL.into_datum(), note.as_str().into_datum()]);
         });
-        after_commit::publish_later(Publication { size, note });
+        after_commit::publish_later(Publication { size, note }, if self.is_caught_up { What::New } else { What::NewWithoutFile });
         self.sealed = size;
         Ok(())
     }
@@ -281,11 +284,12 @@ impl Round<'_> {
         }
     }
 
-    /// Checkpoints that were committed and have no file, because of a crash or a failure, are published with this transaction.
-    fn publish_what_is_missing(&self) -> Result<(), ServerError> {
-        let (Some(directory), Some(newest)) = (settings::CHECKPOINT_DIR.get(), &self.newest) else { return Ok(()) };
+    /// Checkpoints that were committed and have no file, because of a crash or a failure, get one with this transaction. False, if
+    /// they are too many to get them all at once.
+    fn publish_what_is_missing(&self) -> bool {
+        let (Some(directory), Some(newest)) = (settings::CHECKPOINT_DIR.get(), &self.newest) else { return true };
         if after_commit::published_to(&directory) == Some(newest.size) || after_commit::is_waiting(newest.size) {
-            return Ok(());
+            return true;
         }
         let older = Plan::prepare(
             "SELECT c.tree_size, c.note FROM lead_audit.checkpoint c WHERE c.tree_size < $1 ORDER BY c.tree_size DESC LIMIT 1",
@@ -300,7 +304,7 @@ impl Round<'_> {
         let mut candidate = Publication { size: newest.size, note: newest.note.clone() };
         if !is_missing(&candidate) {
             after_commit::note_published_to(&directory, newest.size);
-            return Ok(());
+            return true;
         }
         let mut oldest_missing = candidate.size;
         for _ in 1..LOOK_BACK {
@@ -320,9 +324,9 @@ impl Round<'_> {
         let rows = missing.read(self.snap(), &[(oldest_missing as i64).into_datum(), CATCH_UP.into_datum()]);
         for row in 0..rows.len() {
             if let (Some(size), Some(note)) = (rows.get::<i64>(row, 0), rows.get(row, 1)) {
-                after_commit::publish_later(Publication { size: size as u64, note });
+                after_commit::publish_later(Publication { size: size as u64, note }, What::FileOnly);
             }
         }
-        Ok(())
+        (rows.len() as i64) < CATCH_UP
     }
 }
