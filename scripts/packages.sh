@@ -10,7 +10,8 @@
 #   packages.sh [EXTRA...]   EXTRA: further things that some tests need; these are always unpacked, never installed
 #     pip          pip, for Python's venvs, where Python has none of its own (scripts/python.sh)
 #     pgbouncer    PgBouncer; on the PATH afterwards
-#     jdbc         PostgreSQL's JDBC driver
+#     jdbc         PostgreSQL's JDBC driver, and what it needs for Unix sockets
+#     ruby         Ruby with pg and ActiveRecord, where they are not installed
 #
 #   LEAD_AUDIT_PRIVATE_PACKAGES=1   never installs anything in the system, even as root
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -36,14 +37,15 @@ has_pip() {
   [ -e "$PACKAGES/usr/share/python-wheels" ] || exists "/usr/share/python-wheels/pip-*.whl" || python3 -c 'import ensurepip' 2>/dev/null
 }
 has_pgbouncer() { command -v pgbouncer >/dev/null; }
-has_jdbc() { has_file usr/share/java/postgresql.jar; }
+has_jdbc() { has_file usr/share/java/postgresql.jar && has_file usr/share/java/junixsocket-common.jar; }
+has_ruby() { [ -e "$PACKAGES/usr/bin/ruby" ] || ruby -e 'require "pg"; require "active_record"' 2>/dev/null; }
 has_extras() {
   local extra
   for extra in "${extras[@]}"; do "has_$extra" || return 1; done
 }
 has_all() { has_compiler && has_libclang && has_server && has_headers && has_python && has_extras; }
 
-declare -A extra_packages=([pip]=python3-pip-whl [pgbouncer]=pgbouncer [jdbc]=libpostgresql-jdbc-java)
+declare -A extra_packages=([pip]=python3-pip-whl [pgbouncer]=pgbouncer [jdbc]="libpostgresql-jdbc-java libjunixsocket-java libjunixsocket-jni" [ruby]="ruby ruby-pg ruby-activerecord")
 extras=("$@")
 for extra in "${extras[@]}"; do
   [ -n "${extra_packages[$extra]:-}" ] || die "packages.sh knows no '$extra'"
@@ -90,7 +92,8 @@ wanted=() headers=()
 has_server || wanted+=("postgresql-$PG_MAJOR" "postgresql-client-$PG_MAJOR")
 has_libclang || wanted+=(libclang-dev)
 has_python || wanted+=(python3)
-for extra in "${extras[@]}"; do "has_$extra" || wanted+=("${extra_packages[$extra]}"); done
+# shellcheck disable=SC2206 # several names
+for extra in "${extras[@]}"; do "has_$extra" || wanted+=(${extra_packages[$extra]}); done
 has_headers || headers=("postgresql-server-dev-$PG_MAJOR")
 step "Downloading Debian packages to ${PACKAGES#"$ROOT/"}, without installing them: ${wanted[*]} ${headers[*]}"
 

@@ -7,9 +7,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 
 "$ROOT/scripts/install.sh"
-"$ROOT/scripts/packages.sh" pip pgbouncer jdbc
+"$ROOT/scripts/packages.sh" pip pgbouncer jdbc ruby
 unset LEAD_AUDIT_PACKAGES_USED # there may be more of them now
 use_private_packages
+export LEAD_AUDIT_PACKAGES=$PACKAGES
 "$ROOT/scripts/python.sh"
 "$ROOT/scripts/python.sh" sqlalchemy-1.4
 

@@ -1,0 +1,125 @@
+"""The programs on the page docs/clients.md do what it says: taken from there, and run where their language is installed.
+
+The Rust program is crates/acceptance/tests/clients_page.rs, where its crates are compiled anyway.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Mapping, Sequence
+
+import pytest
+
+from .cluster import ROOT, TARGET, Cluster, Database
+
+PAGE = ROOT / "docs" / "clients.md"
+WORK = TARGET / "clients-page"
+PACKAGES = Path(os.environ.get("LEAD_AUDIT_PACKAGES") or TARGET / "packages")
+NODE_POSTGRES = "8.23.1"
+JAVA = PACKAGES / "usr/share/java", Path("/usr/share/java")
+
+
+def program(name: str) -> str:
+    """The program of that file name on the page."""
+    found = re.search(rf"^```\w+ file={re.escape(name)}\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    assert found, f"{name} is not on the page"
+    return found[1]
+
+
+@pytest.fixture
+def folder(request: pytest.FixtureRequest) -> Path:
+    made = WORK / request.node.name
+    made.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def run(database: Database, command: Sequence[object], environment: Mapping[str, str] = {}) -> None:
+    """Runs a program on the database, and looks at what it left in the trail."""
+    where = {"PGHOST": database.socket, "PGDATABASE": database.name, "PGUSER": "app"}
+    done = subprocess.run(
+        [str(part) for part in command], env={**os.environ, **where, **environment}, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert database.trail() == [
+        ("INSERT", "u-17", "203.0.113.7", "Firefox", "r-1"),
+        ("INSERT", None, None, None, None),
+    ]
+
+
+def need(*programs: str) -> None:
+    for name in programs:
+        if shutil.which(name) is None:
+            pytest.skip(f"{name} is not installed")
+
+
+def need_jars(*names: str) -> str:
+    found = [str(folder / name) for name in names for folder in JAVA if (folder / name).exists()]
+    if len(found) < len(names):
+        pytest.skip(f"not there: {' or '.join(names)}")
+    return ":".join(found)
+
+
+def test_node_postgres(folder: Path, database: Database) -> None:
+    need("node", "npm")
+    if f'"version": "{NODE_POSTGRES}"' not in _text(folder / "node_modules/pg/package.json"):
+        install = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--no-save", f"pg@{NODE_POSTGRES}"]
+        subprocess.run(install, check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    (folder / "leads.mjs").write_text(program("leads.mjs"))
+    run(database, ["node", folder / "leads.mjs"])
+
+
+@pytest.mark.parametrize("name", ["leads.rb", "records.rb"])
+def test_ruby(name: str, folder: Path, database: Database) -> None:
+    need("ruby")
+    (folder / name).write_text(program(name))
+    private = PACKAGES / "usr"
+    libraries = [
+        *private.glob("lib/ruby/3.*"),
+        *private.glob("lib/*-linux-gnu/ruby/3.*"),
+        private / "lib/ruby/vendor_ruby",
+        *private.glob("lib/ruby/vendor_ruby/3.*"),
+        *private.glob("lib/*-linux-gnu/ruby/vendor_ruby/3.*"),
+        *private.glob("share/rubygems-integration/*/gems/*/lib"),
+        *private.glob("share/rubygems-integration/*/gems/concurrent-ruby-*/lib/concurrent-ruby"),
+    ]
+    gems = [*private.glob("share/rubygems-integration/*"), *private.glob("lib/*-linux-gnu/rubygems-integration/*")]
+    environment = {"RUBYLIB": ":".join(map(str, libraries)), "GEM_PATH": ":".join(map(str, gems))}
+    run(database, ["ruby", folder / name], environment if (private / "bin/ruby").exists() else {})
+
+
+def test_jdbc(folder: Path, database: Database) -> None:
+    need("java", "javac")
+    jars = need_jars("postgresql.jar", "junixsocket-common.jar")
+    (folder / "Leads.java").write_text(program("Leads.java"))
+    url = (
+        f"jdbc:postgresql://localhost/{database.name}?user=app&sslmode=disable"
+        f"&socketFactory=org.newsclub.net.unix.AFUNIXSocketFactory$FactoryArg&socketFactoryArg={database.socket}/.s.PGSQL.5432"
+    )
+    natives = ":".join(str(path.parent) for path in [*PACKAGES.glob("usr/lib/**/libjunixsocket*.so"), *Path("/usr/lib").glob("**/libjunixsocket*.so")])
+    run(database, ["java", f"-Djava.library.path={natives}", "-cp", jars, folder / "Leads.java"], {"JDBC_URL": url})
+
+
+def test_go(folder: Path, database: Database) -> None:
+    need("go")
+    gocode = os.environ.get("LEAD_AUDIT_GOPATH", "/usr/share/gocode")
+    if not (Path(gocode) / "src/github.com/jackc/pgx/v4").exists():
+        pytest.skip("Debian's golang-github-jackc-pgx-v4-dev is not installed")
+    (folder / "main.go").write_text(program("main.go"))
+    environment = {"GO111MODULE": "off", "GOPATH": gocode, "GOCACHE": str(WORK / "go-cache"), "GOFLAGS": ""}
+    run(database, ["go", "run", folder / "main.go"], environment)
+
+
+def test_the_page_says_what_pgbouncer_is_run_with(cluster: Cluster) -> None:
+    from .pgbouncer import CONFIGURATION
+
+    for line in ("server_reset_query = DISCARD ALL", "ignore_startup_parameters = extra_float_digits"):
+        name, value = line.split(" = ")
+        assert line in CONFIGURATION and f"`{name}`" in PAGE.read_text() and f"`{value}`" in PAGE.read_text()
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
