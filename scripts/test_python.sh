@@ -28,4 +28,4 @@ step "Types: mypy --strict"
 step "Python tests: pytest, with SQLAlchemy 2"
 "$TARGET/venv/bin/python" -m pytest -q -rs
 step "Python tests: pytest, with SQLAlchemy 1.4"
-LEAD_AUDIT_DJANGO_PSYCOPG2=1 "$TARGET/venv-sqlalchemy-1.4/bin/python" -m pytest -q -rs
+LEAD_AUDIT_DJANGO_PSYCOPG2=1 "$TARGET/venv-sqlalchemy-1.4/bin/python" -m pytest -q -rs --ignore tests/test_clients_page.py
