@@ -67,5 +67,8 @@ def test_settings() -> None:
     assert TrustedProxies("10.0.0.1, 10.0.0.2").client_address("10.0.0.2", [b"198.51.100.1"]) == "198.51.100.1"
     assert TrustedProxies(["unix"]).client_address(None, [b"198.51.100.1"]) == "198.51.100.1"
     assert TrustedProxies(["unix"]).client_address("10.0.0.1", [b"198.51.100.1"]) == "10.0.0.1"
+    assert TrustedProxies(["unix"]).client_address("testclient", [b"198.51.100.1"]) is None
+    assert TrustedProxies(["testclient"]).client_address("testclient", [b"198.51.100.1"]) == "198.51.100.1"
+    assert TrustedProxies(["testclient"]).client_address("testclient", []) is None
     with pytest.raises(ValueError):
         TrustedProxies(["everybody"])

@@ -14,7 +14,7 @@ from lead_audit import AuditContext, audit_context
 from lead_audit.sqlalchemy import apply_context, attach, detach
 
 from .cluster import Database, StatementLog
-from .drivers import SYNC
+from .drivers import SQLALCHEMY_14, SYNC
 from .leads import Lead
 
 INSERT = text("INSERT INTO leads (id) VALUES (:id)")
@@ -407,3 +407,24 @@ def test_threads(database: Database) -> None:
         list(threads.map(work, [f"user-{i}" for i in range(60)]))
     engine.dispose()
     assert len(database.query("SELECT 1 FROM lead_audit.log WHERE user_id = row_key ->> 'id'")) == 60
+
+
+@pytest.mark.skipif(not SQLALCHEMY_14, reason="an Engine of SQLAlchemy 1.4 that is not of the future")
+def test_engine_that_commits_by_itself(database: Database) -> None:
+    """It begins a transaction that nobody asked for, and commits it after what it takes for a write."""
+    engine: Any = create_engine(database.url("psycopg2"), pool_size=1, max_overflow=0)
+    attach(engine)
+    with ALICE:
+        engine.execute("INSERT INTO leads (id) VALUES ('1')")
+        with engine.connect() as connection:
+            insert(connection, "2")
+            connection.execute(text("SELECT 1"))
+            with BOB:
+                insert(connection, "3")
+            insert(connection, "4")
+            with connection.begin():
+                insert(connection, "5")
+    with engine.connect() as connection:
+        insert(connection, "6")
+    engine.dispose()
+    assert database.users() == ["alice", "alice", "bob", "alice", "alice", None]

@@ -7,7 +7,7 @@ from typing import Any, AsyncIterator
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import text
+from sqlalchemy import exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import sessionmaker
 
@@ -93,3 +93,40 @@ async def test_session_factory(database: Database) -> None:
             await session.run_sync(apply_context)
     await engine.dispose()
     assert database.users() == ["alice"]
+
+
+async def test_reconnect(engine: AsyncEngine, database: Database) -> None:
+    with ALICE:
+        async with engine.connect() as connection:
+            await insert(connection, "lost")
+            pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar()
+            database.query("SELECT pg_terminate_backend(%s)", [pid])
+            with pytest.raises(exc.DBAPIError) as lost:
+                for _ in range(100):  # until the driver has heard of it
+                    await insert(connection, "lost too")
+            assert lost.value.connection_invalidated
+            await connection.rollback()
+            await insert(connection, "1")
+            await connection.commit()
+    assert database.trail() == [("INSERT", *ALICE.settings())]
+
+
+async def test_cancelled_in_mid_transaction(engine: AsyncEngine, database: Database) -> None:
+    started = asyncio.Event()
+
+    async def work() -> None:
+        with ALICE:
+            async with engine.begin() as connection:
+                await insert(connection, "lost")
+                started.set()
+                await connection.execute(text("SELECT pg_sleep(60)"))
+
+    task = asyncio.ensure_future(work())
+    await started.wait()
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with engine.begin() as connection:
+        await insert(connection, "1")
+    assert database.users() == [None]

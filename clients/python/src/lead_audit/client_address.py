@@ -17,6 +17,8 @@ Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 UNIX: Final = "unix"
 """Among the trusted proxies: whoever connects through a Unix socket, which has no address."""
+TEST_CLIENT: Final = "testclient"
+"""Among the trusted proxies: Starlette's TestClient, which gives this in place of an address."""
 X_FORWARDED_FOR: Final = "x-forwarded-for"
 FORWARDED: Final = "forwarded"
 
@@ -27,7 +29,7 @@ _FORWARDED_FOR = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"([^"]*)"|([^;\s]*))', re.I
 class TrustedProxies:
     """Which proxies are believed, and by which header they tell the client's address.
 
-    addresses: of the proxies, as single addresses or networks ("10.0.0.0/8"), or "unix". None: none is believed.
+    addresses: of the proxies, as single addresses or networks ("10.0.0.0/8"), or "unix" or "testclient" (above). None: none is believed.
     header: "x-forwarded-for", "forwarded" (RFC 7239), or another that has one address, such as "x-real-ip". It has to be the one
     that the proxies write: one that they merely pass on is the client's own.
     """
@@ -36,18 +38,16 @@ class TrustedProxies:
         if isinstance(addresses, str):
             addresses = [part.strip() for part in addresses.split(",") if part.strip()]
         self._networks: list[Union[ipaddress.IPv4Network, ipaddress.IPv6Network]] = []
-        self._unix = False
+        self._names: set[str] = set()
         for address in addresses:
-            if address == UNIX:
-                self._unix = True
+            if address in (UNIX, TEST_CLIENT):
+                self._names.add(address)
             else:
                 self._networks.append(ipaddress.ip_network(address))
         self.header = header.lower()
 
-    def trusts(self, address: Optional[Address]) -> bool:
-        """Whether this is a trusted proxy. None: a peer without an address."""
-        if address is None:
-            return self._unix
+    def trusts(self, address: Address) -> bool:
+        """Whether this is a trusted proxy."""
         return any(address.version == network.version and address in network for network in self._networks)
 
     def client_address(self, peer: Optional[str], header: Iterable[bytes]) -> Optional[str]:
@@ -56,9 +56,7 @@ class TrustedProxies:
         peer: the address that the connection comes from; None or "" for a Unix socket. header: the values of the header, in order.
         """
         found = fields.parse_address(peer)
-        if found is None and peer:
-            return None  # a name of some kind: no proxy
-        if self.trusts(found):
+        if (peer or UNIX) in self._names if found is None else self.trusts(found):
             for hop in _hops_from_the_right(self.header, header):
                 if hop is None:
                     break  # not an address: what lies beyond it nobody vouches for
