@@ -1,5 +1,5 @@
 # The doors to this project. Everything they make lives under target/; see scripts/ for what is behind each.
-.PHONY: help demo psql demo-url demo-stop example example-stop test test-upgrade check clean
+.PHONY: help demo psql demo-url demo-stop example example-stop test test-upgrade test-valgrind check clean
 
 help:
 	@echo 'make demo       builds lead_audit, starts a private PostgreSQL with it, and tells its story'
@@ -9,6 +9,7 @@ help:
 	@echo 'make example    starts the example application (examples/leads-api) and prints its URL; PORT=... if it matters'
 	@echo 'make example-stop  stops it'
 	@echo 'make test       all tests'
+	@echo 'make test-valgrind  tests against a server under valgrind, half an hour'
 	@echo 'make test-upgrade  pg_upgrade to PostgreSQL 17, which is downloaded for it'
 	@echo 'make check      format and lints'
 	@echo 'make clean      stops demo and example and deletes target/'
@@ -36,6 +37,9 @@ test:
 
 test-upgrade:
 	@scripts/test.sh upgrade
+
+test-valgrind:
+	@scripts/valgrind.sh
 
 check:
 	@scripts/check.sh

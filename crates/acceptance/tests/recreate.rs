@@ -1,0 +1,147 @@
+//! CREATE EXTENSION and DROP EXTENSION in the life of a database: in whatever order with its schemas and tables, again after it was
+//! dropped, rolled back; before the eyes of sessions that are open all the time.
+
+use acceptance::{Cluster, Session, add_leads, app_database, assert_intact, assert_trail_gives_table, call, sqlstate, value};
+use std::time::{Duration, Instant};
+
+const ENTRIES: &str = "SELECT count(*) FROM lead_audit.entry";
+
+fn write(app: &mut Session, from: u32) {
+    add_leads(app, from, from + 9);
+    call(app, "UPDATE leads SET source = 'x'; DELETE FROM leads");
+    assert_eq!(app.warnings(), [""; 0]);
+}
+
+#[test]
+fn it_is_dropped_and_made_again_while_sessions_write() {
+    for cluster in [Cluster::start(), Cluster::builder().preloaded().start()] {
+        let mut admin = app_database(&cluster, "again");
+        let mut app = cluster.session("app", "again");
+        write(&mut app, 1);
+        let first: i64 = value(&mut admin, ENTRIES);
+        assert_eq!(first, 30);
+
+        // Its triggers depend on it: without CASCADE nothing ends by accident.
+        assert_eq!(sqlstate(&mut admin, "DROP EXTENSION lead_audit"), "2BP01");
+        call(&mut admin, "BEGIN; DROP EXTENSION lead_audit CASCADE; ROLLBACK");
+        write(&mut app, 21);
+        assert_eq!(value::<i64>(&mut admin, ENTRIES), 2 * first);
+        assert_trail_gives_table(&mut admin, "leads");
+
+        for round in 0..2 {
+            call(&mut admin, "DROP EXTENSION lead_audit CASCADE");
+            // Postgres leaves the schema, empty.
+            let left = "SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid) + (SELECT count(*) FROM pg_proc WHERE pronamespace = n.oid)
+                FROM pg_namespace n WHERE nspname = 'lead_audit'";
+            assert_eq!(value::<i64>(&mut admin, left), 0);
+            assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal"), 0);
+            assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM pg_event_trigger"), 0);
+            write(&mut app, 100 * round + 41);
+            // What is rolled back is as if it had never been, for the session that did it too.
+            call(&mut admin, "BEGIN; CREATE EXTENSION lead_audit; INSERT INTO leads (id) VALUES ('gone'); ROLLBACK");
+            write(&mut app, 100 * round + 61);
+            call(&mut admin, "CREATE EXTENSION lead_audit");
+            assert_eq!(value::<i64>(&mut admin, ENTRIES), 0);
+            write(&mut app, 100 * round + 81);
+            assert_eq!(
+                value::<i64>(&mut admin, ENTRIES),
+                first,
+                "round {round}: the new log, by a session that knew the old one"
+            );
+            assert_eq!(value::<i64>(&mut admin, "SELECT min(id) FROM lead_audit.entry"), 1);
+            assert_trail_gives_table(&mut admin, "leads");
+            assert_intact(&mut admin);
+            assert!(value::<i64>(&mut admin, "SELECT lead_audit.seal()") >= first);
+            assert_intact(&mut admin);
+        }
+    }
+}
+
+#[test]
+fn the_worker_follows_a_new_log() {
+    let cluster = Cluster::builder().preloaded().start();
+    let mut admin = app_database(&cluster, "again");
+    let mut app = cluster.session("app", "again");
+    for round in 0..2 {
+        write(&mut app, 100 * round + 1);
+        let begin = Instant::now();
+        // It seals by itself.
+        while value::<i64>(&mut admin, "SELECT coalesce(max(tree_size), 0) FROM lead_audit.checkpoint")
+            < value(&mut admin, ENTRIES)
+        {
+            assert!(begin.elapsed() < Duration::from_secs(60), "round {round}: nobody seals");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_intact(&mut admin);
+        call(&mut admin, "DROP EXTENSION lead_audit CASCADE; CREATE EXTENSION lead_audit");
+    }
+    let log = cluster.log_text();
+    assert!(!log.contains("was terminated by signal") && !log.contains("PANIC"), "{log}");
+}
+
+#[test]
+fn schemas_and_tables_come_in_any_order() {
+    let cluster = Cluster::start();
+    let database = |name: &str| {
+        call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name}"));
+        cluster.admin(name)
+    };
+    // Its schema is its own, and not to be moved.
+    let mut admin = database("elsewhere");
+    call(&mut admin, "CREATE SCHEMA other");
+    for statement in ["CREATE EXTENSION lead_audit SCHEMA other", "CREATE EXTENSION lead_audit SCHEMA public"] {
+        assert_eq!(sqlstate(&mut admin, statement), "0A000", "{statement}");
+    }
+    call(&mut admin, "CREATE EXTENSION lead_audit");
+    for statement in ["ALTER EXTENSION lead_audit SET SCHEMA other", "CREATE EXTENSION lead_audit"] {
+        assert!(["0A000", "42710"].contains(&sqlstate(&mut admin, statement).as_str()), "{statement}");
+    }
+
+    // A schema of a superuser's that is there already is used; what is in it stays.
+    let mut admin = database("schema_first");
+    call(&mut admin, "CREATE SCHEMA lead_audit; CREATE TABLE lead_audit.mine (id int); CREATE EXTENSION lead_audit");
+    call(
+        &mut admin,
+        "CREATE TABLE leads (id int PRIMARY KEY, note text); SELECT lead_audit.enable('leads'); INSERT INTO leads VALUES (1)",
+    );
+    assert_trail_gives_table(&mut admin, "leads");
+    call(&mut admin, "DROP EXTENSION lead_audit CASCADE; INSERT INTO lead_audit.mine VALUES (1)");
+    call(&mut admin, "SET search_path = lead_audit; CREATE EXTENSION lead_audit; INSERT INTO public.leads VALUES (2)");
+    assert_eq!(value::<i64>(&mut admin, ENTRIES), 0, "leads is not on this search_path: nothing is watched");
+
+    // One in which a name is taken is not, and nothing is left half made.
+    for taken in [
+        "CREATE TABLE lead_audit.entry (id int)",
+        "CREATE VIEW lead_audit.log AS SELECT 1 AS id",
+        "CREATE FUNCTION lead_audit.verify(from_id bigint DEFAULT NULL, to_id bigint DEFAULT NULL, from_time timestamptz DEFAULT NULL,
+           to_time timestamptz DEFAULT NULL) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    ] {
+        let mut admin = cluster.admin("postgres");
+        call(&mut admin, &format!("DROP SCHEMA IF EXISTS lead_audit CASCADE; CREATE SCHEMA lead_audit; {taken}"));
+        let code = sqlstate(&mut admin, "CREATE EXTENSION lead_audit");
+        assert!(["42P07", "42723"].contains(&code.as_str()), "{taken}: {code}");
+        assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM pg_depend WHERE deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'lead_audit')"), 0);
+    }
+
+    // Whatever is on the search_path, and wherever lead_audit stands on it.
+    for (number, path) in ["lead_audit, crm, public", "crm, lead_audit", "public, crm", "\"$user\", pg_temp, crm, pg_catalog"]
+        .into_iter()
+        .enumerate()
+    {
+        let mut admin = database(&format!("path_{number}"));
+        call(
+            &mut admin,
+            "CREATE SCHEMA crm; CREATE TABLE crm.leads (id int PRIMARY KEY); CREATE TABLE crm.entry (id int); CREATE TABLE crm.watch (id int)",
+        );
+        call(&mut admin, &format!("SET search_path = {path}; CREATE EXTENSION lead_audit"));
+        call(&mut admin, "INSERT INTO crm.leads VALUES (1); INSERT INTO crm.leads VALUES (2); RESET search_path");
+        assert_eq!(value::<i64>(&mut admin, ENTRIES), 2, "{path}");
+        assert_eq!(
+            value::<i64>(&mut admin, "SELECT (SELECT count(*) FROM crm.entry) + (SELECT count(*) FROM crm.watch)"),
+            0,
+            "{path}"
+        );
+        assert_trail_gives_table(&mut admin, "crm.leads");
+        assert_intact(&mut admin);
+    }
+}
