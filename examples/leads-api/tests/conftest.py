@@ -77,6 +77,13 @@ class Database:
     def entries(self, lead_id: str) -> list[dict[str, Any]]:
         return self.rows("SELECT * FROM lead_audit.history('leads', %s)", lead_id)
 
+    def tamper(self, entry_id: int) -> None:
+        """What only a superuser can do, and what it takes."""
+        with self.connection.transaction():
+            self.connection.execute("ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL")
+            self.connection.execute("UPDATE lead_audit.entry SET user_id = 'nobody' WHERE id = %s", [entry_id])
+            self.connection.execute("ALTER TABLE lead_audit.entry ENABLE ALWAYS TRIGGER append_only")
+
 
 @pytest.fixture(scope="session")
 def database(superuser_url: str, server: str) -> Iterator[Database]:

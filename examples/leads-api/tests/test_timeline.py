@@ -173,10 +173,7 @@ def test_a_changed_entry_is_named(maria: Person, database: Database) -> None:
     assert "The trail is intact" in maria.client.get(f"/leads/{lead['id']}").text
 
     victim = database.entries(lead["id"])[1]["id"]
-    with database.connection.transaction():
-        database.connection.execute("ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL")
-        database.connection.execute("UPDATE lead_audit.entry SET user_id = 'tom' WHERE id = %s", [victim])
-        database.connection.execute("ALTER TABLE lead_audit.entry ENABLE ALWAYS TRIGGER append_only")
+    database.tamper(victim)
     after = maria.client.get(url).json()
     assert [(fault["id"], fault["fault"]) for fault in after["faults"]] == [(victim, "checksum")]
     assert [event["is_intact"] for event in maria.history(lead["id"])] == [True, False]
