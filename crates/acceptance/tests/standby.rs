@@ -1,7 +1,9 @@
 //! A hot standby: the trail can be read and verified on it, and when it takes over, the trail goes on where it was.
 
 use acceptance::past::{self, Trail, assert_watched_as_before};
-use acceptance::{Cluster, Random, assert_intact, assert_trail_gives_table, call, sqlstate, value};
+use acceptance::{
+    Cluster, Random, assert_intact, assert_trail_gives_table, assert_tree_whole, call, seal, sqlstate, unsealed, value,
+};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -46,8 +48,23 @@ fn it_shows_and_verifies_the_trail() {
     }
     assert_intact(&mut reader);
 
+    // Checkpoints come with the entries, and are proved here as there.
+    let size: i64 = value(&mut primary.admin(DATABASE), "SELECT lead_audit.seal()");
+    wait_for_replay(&primary, &standby);
+    assert_eq!(value::<i64>(&mut reader, "SELECT tree_size FROM lead_audit.stats"), size);
+    for call in ["latest_checkpoint()", "inclusion_proof((SELECT max(id) FROM lead_audit.entry))", "consistency_proof(1)"] {
+        let query = format!("SELECT lead_audit.{call}");
+        assert_eq!(value::<String>(&mut reader, &query), value::<String>(&mut primary.admin(DATABASE), &query), "{call}");
+    }
+    assert_intact(&mut reader);
+
     // What would write is refused as everything is on a standby.
-    for statement in ["SELECT lead_audit.enable('leads')", "SELECT lead_audit.disable('leads')", "DELETE FROM leads"] {
+    for statement in [
+        "SELECT lead_audit.seal()",
+        "SELECT lead_audit.enable('leads')",
+        "SELECT lead_audit.disable('leads')",
+        "DELETE FROM leads",
+    ] {
         assert_eq!(sqlstate(&mut reader, statement), "25006", "{statement}");
     }
     assert_eq!(reader.warnings(), [""; 0]);
@@ -108,6 +125,9 @@ fn it_takes_over_where_the_trail_was() {
         assert_eq!(found, *entries, "entries of the acknowledged transaction {request}");
     }
     assert_trail_gives_table(&mut admin, "leads");
+    seal(&mut admin);
+    assert_eq!(unsealed(&mut admin), 0, "whatever the primary has sealed or not");
+    assert_tree_whole(&mut admin);
     assert_intact(&mut admin);
     let taken_over: i64 = value(&mut admin, "SELECT max(id) FROM lead_audit.entry");
     assert!(taken_over > past_ids);
