@@ -86,27 +86,49 @@ pub struct Judged {
 /// Judges an entry by its preimage, which has to be a canonical JSON object, and the checksum that is given beside it.
 /// `scratch` is emptied; keep it for the next entry. The order of what is found is that of `docs/FORMAT.md`, section 7.
 pub fn judge_entry(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> Judged {
+    judge(preimage, checksum, scratch).0
+}
+
+/// The same for a text of which is only known that it begins with a canonical JSON object. None if it is not that object and
+/// nothing else.
+pub(crate) fn judge_whole_entry(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> Option<Judged> {
+    let (judged, length) = judge(preimage, checksum, scratch);
+    (length == preimage.len()).then_some(judged)
+}
+
+/// Judges an entry, and says how many bytes of the text the object has.
+fn judge(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> (Judged, usize) {
     let computed: [u8; 32] = Sha256::digest(preimage.as_bytes()).into();
     let mut entry = Entry { format: 0, ..Entry::default() };
-    let columns = read_columns(preimage, &mut entry);
-    let id = columns.0;
-    let fault = match columns.1 {
+    let Columns { id, fault, length } = read_columns(preimage, &mut entry);
+    let fault = match fault {
         // Without its format nothing else of an entry means anything.
         _ if entry.format != FORMAT && format_of(preimage).is_some() => Some(Fault::UnknownFormat(entry.format).into()),
         _ if computed != *checksum => Some(Fault::Checksum { stored: *checksum, computed }.into()),
         Some(fault) => Some(fault),
         None => entry.verify_key_hashes(scratch).err().map(Into::into),
     };
-    Judged { id, computed, fault }
+    (Judged { id, computed, fault }, length)
+}
+
+/// What reading the columns gives beside those that the key hashes are checked with.
+struct Columns {
+    id: Option<i64>,
+    /// The first fault.
+    fault: Option<EntryFault>,
+    /// Bytes of the object.
+    length: usize,
 }
 
 fn format_of(preimage: &str) -> Option<i16> {
     members(preimage).find(|(name, _)| *name == "format").and_then(|(_, value)| value.parse().ok())
 }
 
-/// Reads what the key hashes are checked with into `entry`. Gives the id, and the first fault.
-fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> (Option<i64>, Option<EntryFault>) {
+/// Reads what the key hashes are checked with into `entry`.
+fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
     let (mut id, mut fault) = (None, None);
+    // The empty object.
+    let mut length = 2;
     let missing = |found: &mut Option<EntryFault>, skipped: &[(&'static str, Kind, bool)]| {
         if let Some((name, ..)) = skipped.iter().find(|(_, _, required)| *required)
             && found.is_none()
@@ -116,6 +138,8 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> (Option<i64>, O
     };
     let mut next = 0;
     for (name, value) in members(preimage) {
+        // The value is a part of the preimage; after the last one is the brace.
+        length = value.as_ptr() as usize - preimage.as_ptr() as usize + value.len() + 1;
         // Both are in the same order.
         let Some(ahead) = COLUMNS[next..].iter().position(|(column, ..)| *column == name) else {
             if fault.is_none() {
@@ -146,7 +170,7 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> (Option<i64>, O
         }
     }
     missing(&mut fault, &COLUMNS[next..]);
-    (id, fault)
+    Columns { id, fault, length }
 }
 
 /// Whether a canonical value is one of a column of this kind.
@@ -161,7 +185,7 @@ fn is_of(kind: Kind, value: &str) -> bool {
         Kind::Text => value.starts_with('"'),
         Kind::Object => value.starts_with('{'),
         Kind::Uuid => value.starts_with('"') && uuid(inside(value)).is_some(),
-        Kind::Instant => value.starts_with('"') && instant(inside(value)).is_some(),
+        Kind::Instant => value.starts_with('"') && is_instant(inside(value)),
     }
 }
 
@@ -188,6 +212,25 @@ fn uuid(text: &str) -> Option<[u8; 16]> {
         digits += 1;
     }
     Some(uuid)
+}
+
+/// Whether a text is that of an instant.
+fn is_instant(text: &str) -> bool {
+    // YYYY-MM-DDTHH:MM:SS.ffffffZ, which all instants are that a clock ever showed, without a detour.
+    let Ok(bytes) = <&[u8; 27]>::try_from(text.as_bytes()) else { return instant(text).is_some() };
+    let shape = b"dddd-dd-ddTdd:dd:dd.ddddddZ";
+    if !bytes.iter().zip(shape).all(|(byte, form)| if *form == b'd' { byte.is_ascii_digit() } else { byte == form }) {
+        return instant(text).is_some();
+    }
+    let number = |range: std::ops::Range<usize>| bytes[range].iter().fold(0u32, |sum, digit| sum * 10 + u32::from(digit - b'0'));
+    let (year, month, day) = (number(0..4), number(5..7), number(8..10));
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let length = match month {
+        4 | 6 | 9 | 11 => 30,
+        2 => 28 + u32::from(leap),
+        _ => 31,
+    };
+    (1..=12).contains(&month) && (1..=length).contains(&day) && number(11..13) < 24 && number(14..16) < 60 && number(17..19) < 60
 }
 
 /// Microseconds since 2000 of an instant's text, if it is the one that `ledger` would have written.
@@ -327,16 +370,24 @@ mod tests {
             "999999999999999999999-02-03T04:05:06.789000Z",
         ] {
             assert_eq!(instant(text), None, "{text}");
+            assert!(!is_instant(text), "{text}");
         }
     }
 
     proptest! {
         #[test]
+        fn instants_are_recognised_both_ways(text in "(0|1|2|9)[0-9]{3}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]\\.[0-9]{6}Z") {
+            prop_assert_eq!(is_instant(&text), instant(&text).is_some());
+        }
+
+        #[test]
         fn instants_are_read_back(micros in any::<i64>(), near in -100_000_000_000_000_000..1_000_000_000_000_000_000i64) {
             for micros in [micros, near] {
                 let mut text = Vec::new();
                 time::write_timestamp(&mut text, micros);
-                prop_assert_eq!(instant(std::str::from_utf8(&text).unwrap()), Some(micros));
+                let text = std::str::from_utf8(&text).unwrap();
+                prop_assert_eq!(instant(text), Some(micros));
+                prop_assert!(is_instant(text));
             }
         }
 

@@ -396,6 +396,19 @@ fn a_damaged_tree_in_the_database_does_not_make_honest_entries_faulty() {
 }
 
 #[test]
+fn nothing_hides_behind_an_entry_on_its_line() {
+    let honest = lines(&log().whole());
+    let at = line_of(&honest, 3);
+    // Canonical, and looking like an entry at both ends.
+    for more in [r#","zzz":{}"#, r#","zzz":{"a":{}}"#] {
+        let mut changed = honest.clone();
+        let end = changed[at].len() - 1;
+        changed[at].insert_str(end, more);
+        assert_eq!(found(&joined(&changed)), [("malformed", one(3))]);
+    }
+}
+
+#[test]
 fn another_log() {
     let mut trust = with_key();
     trust.origin = Some("example.com/other".into());

@@ -81,6 +81,7 @@ impl<R: Read> Blocks<R> {
         while !self.ended && searched <= self.limits.line {
             // A block, and as much again each time that no line ended in it.
             let wanted = self.limits.block.max(bytes.len()) as u64;
+            bytes.reserve(self.limits.block);
             let read = (&mut self.reader).take(wanted).read_to_end(&mut bytes)?;
             self.ended = (read as u64) < wanted;
             if let Some(end) = memchr::memrchr(b'\n', &bytes[searched..]) {
@@ -97,10 +98,13 @@ impl<R: Read> Blocks<R> {
             return Ok(None);
         }
         let first_line = self.next_line;
-        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-            if line.strip_suffix(b"\n").unwrap_or(line).len() > self.limits.line {
+        let mut start = 0;
+        let unended = (!bytes.ends_with(b"\n")).then_some(bytes.len());
+        for end in memchr::memchr_iter(b'\n', &bytes).chain(unended) {
+            if end - start > self.limits.line {
                 return Err(ReadError::LineTooLong { line: self.next_line, limit: self.limits.line });
             }
+            start = end + 1;
             self.next_line += 1;
         }
         Ok(Some(Block { first_line, bytes }))
