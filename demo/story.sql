@@ -83,6 +83,18 @@ DELETE FROM leads WHERE id = 'globex';
 \set ECHO none
 
 \echo
+\echo 'She enters a lead that is there already. The statement fails, and is rolled back with all that it did:'
+\echo
+\set ECHO queries
+\set QUIET on
+SET lead_audit.request_id = 'req-1006';
+\set QUIET off
+\set ON_ERROR_STOP off
+INSERT INTO leads (id, email, company_name, created_by) VALUES ('acme', 'sales@acme.example', 'ACME', 'maria');
+\set ON_ERROR_STOP on
+\set ECHO none
+
+\echo
 \echo 'The application can neither read the trail nor touch it:'
 \echo
 \set ECHO queries
@@ -101,14 +113,28 @@ SELECT lead_audit.disable('leads');
 \set ECHO queries
 SELECT id, right(row_key ->> 'id', 6) AS lead, operation, soft_delete, user_id, user_ip, request_id,
        db_session_user
-FROM lead_audit.log WHERE operation <> 'SNAPSHOT' ORDER BY id;
+FROM lead_audit.log WHERE operation <> 'SNAPSHOT' AND outcome = 'ok' ORDER BY id;
+\set ECHO none
+
+\echo
+\echo 'What failed is there too: the library was loaded when the server started (shared_preload_libraries), and a'
+\echo 'background worker has written the entry that no transaction of the application could keep.'
+\echo
+-- The worker writes it a few milliseconds after the failure.
+\set QUIET on
+DO $$ BEGIN FOR i IN 1..200 LOOP EXIT WHEN (SELECT queued = written FROM lead_audit.stats); PERFORM pg_sleep(0.05); END LOOP; END $$;
+\set QUIET off
+\set ECHO queries
+SELECT operation, error_code, error_message, row_key, details, user_id, request_id
+FROM lead_audit.log WHERE outcome = 'failed';
+SELECT part, state FROM lead_audit.status();
 \set ECHO none
 
 \echo
 \echo 'The history of one lead:'
 \echo
 \set ECHO queries
-SELECT id, occurred_at::timestamp(3), operation, soft_delete, user_id,
+SELECT id, occurred_at::timestamp(3), operation, outcome, soft_delete, user_id,
        new_values ->> 'contact_name' AS contact_name
 FROM lead_audit.history('leads', 'acme');
 \set ECHO none

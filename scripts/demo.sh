@@ -19,7 +19,7 @@ run() {
   "$ROOT/scripts/install.sh"
   step "Starting a private PostgreSQL (Unix socket only) in target/demo"
   cluster remove "$dir"
-  cluster start "$dir"
+  cluster start "$dir" "shared_preload_libraries = 'lead_audit'"
   cluster psql "$dir" -Xq -v ON_ERROR_STOP=1 -c "CREATE ROLE lead_app LOGIN" -c "CREATE DATABASE $database OWNER lead_app"
   step "The story (demo/story.sql)"
   # As psql's output, its errors belong in the order in which they happen: some are part of the story.
