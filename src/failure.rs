@@ -9,9 +9,9 @@
 //!
 //! All of it needs the library to be preloaded.
 
-mod counters;
 mod ending;
 mod failing_row;
+mod following;
 mod frame;
 mod names;
 mod raised;
@@ -20,7 +20,7 @@ mod resolve;
 mod watched;
 mod write;
 
-pub use counters::switch_off;
+pub use following::switch_off;
 pub use names::note_name;
 pub use raised::note_temporary_table;
 pub use record::log_rest;

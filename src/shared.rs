@@ -13,5 +13,7 @@ pub use databases::{
     MAX_DATABASES, NAME_WORDS, Outcome, Presence, Problem, adopt, counts, doubted, each_database, find, forget, found,
     generation, hold, note, release, set_problem, slot_of, update,
 };
-pub use pool::{Queued, discard_through, is_empty_for, peek, pop, push, queue_number, set_open, take_all};
+pub use pool::{
+    Queued, cancel, confirm, discard_through, is_empty_for, peek, pop, push, queue_number, reserve, set_open, take_all,
+};
 pub use region::{at_postmaster_start, is_there, launcher_starts, launcher_stops, rescan_asked, wake_launcher};

@@ -16,10 +16,31 @@ use std::cell::RefCell;
 /// An error that was raised and has not ended anything yet.
 struct Candidate {
     record: Record,
+    /// Where it lies in the queue, if there was room.
+    reserved: Option<u32>,
     /// The subtransaction that the statement ran in.
     statement: pg_sys::SubTransactionId,
     /// The one in which the error was raised, which may lie within it.
     innermost: pg_sys::SubTransactionId,
+}
+
+impl Candidate {
+    /// The failure took place.
+    fn send(&mut self) {
+        match self.reserved.take() {
+            Some(reserved) => record::confirm(reserved),
+            None => record::send(&self.record),
+        }
+    }
+}
+
+impl Drop for Candidate {
+    /// One that was not sent is none.
+    fn drop(&mut self) {
+        if let Some(reserved) = self.reserved.take() {
+            record::cancel(reserved);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -54,7 +75,9 @@ pub fn raised(record: Record, statement: pg_sys::SubTransactionId) {
             known.record.error_code == record.error_code && known.record.error_message == record.error_message
         });
         if !same {
-            state.candidate = Some(Candidate { record, statement, innermost });
+            state.candidate = None;
+            let reserved = record::reserve(&record);
+            state.candidate = Some(Candidate { record, reserved, statement, innermost });
         }
     });
 }
@@ -100,8 +123,8 @@ unsafe extern "C-unwind" fn subtransaction_event(
                 state.gaps.retain(|(subtransaction, _)| *subtransaction < own);
                 state.candidate.take_if(|candidate| candidate.innermost >= own)
             });
-            if let Some(candidate) = failed.filter(|candidate| candidate.statement >= own) {
-                record::send(&candidate.record);
+            if let Some(mut candidate) = failed.filter(|candidate| candidate.statement >= own) {
+                candidate.send();
             }
             raised::keep_base();
         }
@@ -122,14 +145,14 @@ unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _a
     if !matches!(event, Event::XACT_EVENT_COMMIT | Event::XACT_EVENT_PREPARE | Event::XACT_EVENT_ABORT) {
         return;
     }
-    let state = STATE.take();
+    let mut state = STATE.take();
     if event == Event::XACT_EVENT_ABORT {
         let written = journal::written();
         // Who it was when the error was raised: what SET LOCAL said is gone by now.
         let rolled_back = (!written.is_empty() && !state.whole_transaction && settings::failure::log_rollbacks())
             .then(|| rolled_back(&written, state.candidate.as_ref(), state.cause.as_ref()));
-        if let Some(candidate) = &state.candidate {
-            record::send(&candidate.record);
+        if let Some(candidate) = &mut state.candidate {
+            candidate.send();
         }
         if let Some(record) = rolled_back {
             record::send(&record);

@@ -3,14 +3,14 @@
 //!
 //! A statement on a table that is not watched has no frame: an error in it is one of the watched statement around it, if any.
 
-use super::counters;
+use super::following;
 use super::raised;
 use super::watched::{Watched, watched};
 use crate::journal;
 use crate::server::current_subtransaction;
 use pgrx::{PgList, pg_sys};
 use std::cell::Cell;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 
 /// How far the executor is with the statement.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -218,7 +218,7 @@ unsafe extern "C-unwind" fn planner(
     unsafe {
         raised::keep_base();
         let writes = (*parse).commandType != pg_sys::CmdType::CMD_SELECT || (*parse).hasModifyingCTE;
-        if writes && counters::is_on_or_found() {
+        if writes && following::is_on_or_found() {
             fill_from_query(&mut frame, parse);
         }
         let entered = frame.count > 0;
@@ -276,7 +276,7 @@ unsafe fn fill_from_plan(frame: &mut Frame, query: *mut pg_sys::QueryDesc, phase
     // SAFETY: as the caller promises.
     unsafe {
         let planned = (*query).plannedstmt;
-        if ((*query).operation == pg_sys::CmdType::CMD_SELECT && !(*planned).hasModifyingCTE) || !counters::is_on_or_found() {
+        if ((*query).operation == pg_sys::CmdType::CMD_SELECT && !(*planned).hasModifyingCTE) || !following::is_on_or_found() {
             return false;
         }
         add_plan_targets(frame, planned);
@@ -399,7 +399,7 @@ unsafe extern "C-unwind" fn process_utility(
         let kind = (*(*statement).utilityStmt).type_;
         let may_write =
             matches!(kind, pg_sys::NodeTag::T_CopyStmt | pg_sys::NodeTag::T_TruncateStmt | pg_sys::NodeTag::T_ExecuteStmt);
-        if may_write && counters::is_on_or_found() {
+        if may_write && following::is_on_or_found() {
             fill_from_utility(&raw mut frame, (*statement).utilityStmt);
         }
         let entered = frame.count > 0;
@@ -473,21 +473,26 @@ unsafe extern "C-unwind" fn fill_from_utility(frame: *mut Frame, node: *mut pg_s
     }
 }
 
-/// The part of a text that a statement is, for one of several in a string.
+/// The part of a text that a statement is, for one of several in a string: at most `limit` bytes of it.
 ///
 /// # Safety
 /// `text` must be null or a C string.
-pub unsafe fn statement_text(text: *const c_char, location: c_int, length: c_int) -> Option<String> {
+pub unsafe fn statement_text(text: *const c_char, location: c_int, length: c_int, limit: usize) -> Option<String> {
     if text.is_null() {
         return None;
     }
-    // SAFETY: as the caller promises.
-    let whole = unsafe { CStr::from_ptr(text) }.to_bytes();
-    let from = usize::try_from(location).unwrap_or(0).min(whole.len());
-    let rest = &whole[from..];
-    let part = match usize::try_from(length) {
-        Ok(length) if length > 0 => &rest[..length.min(rest.len())],
-        _ => rest,
+    let from = usize::try_from(location).unwrap_or(0);
+    let length = usize::try_from(length).ok().filter(|&length| length > 0).unwrap_or(usize::MAX);
+    // A little more than the limit, so that it does not depend on white space in front; long texts are not copied for nothing.
+    const WHITE_SPACE: usize = 256;
+    let wanted = length.min(limit.saturating_add(WHITE_SPACE));
+    // SAFETY: as the caller promises; no more is looked at than there is.
+    let part = unsafe {
+        let there = libc::strnlen(text, from.saturating_add(wanted));
+        let from = from.min(there);
+        std::slice::from_raw_parts(text.cast::<u8>().add(from), there - from)
     };
-    Some(String::from_utf8_lossy(part).trim().to_owned())
+    let part = String::from_utf8_lossy(part);
+    let part = part.trim();
+    Some(part[..part.floor_char_boundary(limit)].to_owned())
 }

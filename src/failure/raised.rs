@@ -3,9 +3,9 @@
 //!
 //! Nothing here may ask a catalog, wait, or run anybody's code.
 
-use super::counters;
 use super::ending;
 use super::failing_row;
+use super::following;
 use super::frame::{Frame, innermost, statement_text};
 use super::names;
 use super::record::{self, Count, Record, Table, Unresolved};
@@ -71,7 +71,7 @@ pub unsafe extern "C-unwind" fn in_statement(argument: *mut c_void) {
     target.operation.clone_into(&mut record.operation);
     // SAFETY: the text and the parameters are those of the statement that is under way.
     unsafe {
-        record.statement = statement_text(frame.text, frame.location, frame.length).and_then(bounded);
+        record.statement = wanted_text(frame.text, frame.location, frame.length);
         record.parameters = parameters_text(frame.parameters);
         record.row = failing_row::find(frame, target, &error);
     }
@@ -103,7 +103,7 @@ fn at_commit(error: &RaisedError, written: &[Written]) -> Option<Record> {
     // SAFETY: reads variables of the session.
     let (in_portal, text) = unsafe { (!pg_sys::ActivePortal.is_null(), pg_sys::debug_query_string) };
     // SAFETY: null or a C string.
-    let text = unsafe { statement_text(text, 0, 0) };
+    let text = unsafe { statement_text(text, 0, 0, LONGEST) };
     let first_word = text.as_deref().and_then(|text| text.split(|c: char| !c.is_alphanumeric()).next()).unwrap_or("");
     let ends = ["commit", "end", "prepare", "release"].iter().any(|word| first_word.eq_ignore_ascii_case(word));
     // SAFETY: reads the state of the transaction.
@@ -140,17 +140,18 @@ fn fits(code: &str, operation: &str) -> bool {
     operation != "TRUNCATE" && (operation != "DELETE" || !matches!(code, "23505" | "23514" | "23P01" | "23502"))
 }
 
+/// Longest text that is looked at.
+const LONGEST: usize = 64 * 1024;
+
 /// The error came before Postgres had the statement's table: the text says what it was about.
 fn in_text(error: &RaisedError) -> Option<Record> {
     // SAFETY: null or C strings, which stay while the error is being raised.
     let text = unsafe {
         match &error.internal_query {
             Some(query) => query.clone(),
-            None => statement_text(pg_sys::debug_query_string, 0, 0)?,
+            None => statement_text(pg_sys::debug_query_string, 0, 0, LONGEST)?,
         }
     };
-    const LONGEST: usize = 64 * 1024;
-    let text = text[..text.floor_char_boundary(LONGEST)].to_owned();
     if error.code == "25P02" || error.code == "0A000" && text.is_empty() || !names::may_concern(&text) {
         return None;
     }
@@ -229,6 +230,18 @@ pub fn bounded(text: String) -> Option<String> {
     }
 }
 
+/// As much of a statement's text as is wanted, if any.
+///
+/// # Safety
+/// `text` must be null or a C string.
+unsafe fn wanted_text(text: *const c_char, location: i32, length: i32) -> Option<String> {
+    match settings::failure::log_statement_length() {
+        0 => None,
+        // SAFETY: as the caller promises.
+        limit => unsafe { statement_text(text, location, length, limit) },
+    }
+}
+
 /// The statement's parameters become text while that is still possible.
 ///
 /// # Safety
@@ -275,11 +288,10 @@ unsafe fn parameters_text(parameters: pg_sys::ParamListInfo) -> Option<String> {
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn statement_succeeded(frame: *const Frame) {
     journal::settle_written();
-    // SAFETY: as the caller promises; its text is still there.
-    let text = unsafe { statement_text((*frame).text, (*frame).location, (*frame).length) };
     LAST_STATEMENT.with_borrow_mut(|(last, count)| {
         *count += 1;
-        *last = if *count == 1 { text.and_then(bounded) } else { None };
+        // SAFETY: as the caller promises; its text is still there. Of several nothing says which a later error is about.
+        *last = if *count == 1 { unsafe { wanted_text((*frame).text, (*frame).location, (*frame).length) } } else { None };
     });
 }
 
@@ -325,7 +337,7 @@ impl RaisedError {
                 || pg_sys::proc_exit_inprogress
                 || !pg_sys::IsTransactionState()
                 || MEMORY.get().is_null()
-                || !counters::is_on()
+                || !following::is_on()
             {
                 return None;
             }

@@ -116,6 +116,26 @@ pub fn is_logging() -> bool {
     LOGGING.get()
 }
 
+/// Puts a record down for this database's worker, which counts only once it is confirmed, or the process dies: a client can have
+/// its error before its transaction is rolled back.
+pub fn reserve(record: &Record) -> Option<u32> {
+    let bytes = serde_json::to_vec(record).ok()?;
+    // SAFETY: reads a variable of the session.
+    shared::reserve(unsafe { pg_sys::MyDatabaseId }, &bytes)
+}
+
+/// What was put down counts.
+pub fn confirm(reserved: u32) {
+    // SAFETY: reads a variable of the session.
+    shared::confirm(unsafe { pg_sys::MyDatabaseId }, reserved);
+}
+
+/// It does not.
+pub fn cancel(reserved: u32) {
+    // SAFETY: reads a variable of the session.
+    shared::cancel(unsafe { pg_sys::MyDatabaseId }, reserved);
+}
+
 /// Hands a record to this database's worker; where that is not possible, to the server's log.
 pub fn send(record: &Record) {
     let Ok(bytes) = serde_json::to_vec(record) else { return };

@@ -32,7 +32,7 @@ pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
         // SAFETY: as above.
         if let Some((table, operation)) = unsafe { target_of(node, unresolved, role) } {
             // SAFETY: a C string.
-            let statement = unsafe { statement_text(text.as_ptr(), location, length) }.unwrap_or_default();
+            let statement = unsafe { statement_text(text.as_ptr(), location, length, usize::MAX) }.unwrap_or_default();
             found = Some(Resolved { table, operation, statement });
         } else if unresolved.position > 0 {
             found = None; // the error is in this statement or a later one

@@ -21,6 +21,8 @@ const FREE: u32 = 0;
 const RECORD: u32 = 1;
 /// A record goes on here.
 const MORE: u32 = 2;
+/// A record begins here that counts only if its session says so, or dies.
+const RESERVED: u32 = 3;
 
 /// One slot.
 #[repr(C)]
@@ -34,7 +36,8 @@ pub struct Slot {
     more: u32,
     /// The first slot of the database's next record.
     next: u32,
-    unused: u32,
+    /// The record's first slot.
+    first: u32,
     data: [u8; DATA],
 }
 
@@ -84,11 +87,9 @@ impl Region {
 
     /// Copies a record into slots; `None` if there are not enough.
     fn store(&mut self, database: pg_sys::Oid, record: &[u8]) -> Option<u32> {
-        let sequence = self.next_sequence;
         let mut first = NONE;
-        // From the end to the beginning, so that the first slot's state is the last that is written.
-        let pieces = record.chunks(DATA).enumerate().rev();
-        for (number, piece) in pieces {
+        // From the end to the beginning: each slot names the one after it.
+        for piece in record.chunks(DATA).rev() {
             let Some(index) = self.take_slot() else {
                 self.give_back(first);
                 return None;
@@ -97,15 +98,38 @@ impl Region {
             slot.data[..piece.len()].copy_from_slice(piece);
             slot.more = first;
             slot.database = database.to_u32();
-            slot.sequence = sequence;
             slot.length = record.len() as u32;
             slot.next = NONE;
-            std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
-            slot.state = if number == 0 { RECORD } else { MORE };
+            slot.state = MORE;
             first = index;
         }
+        let mut index = first;
+        while index != NONE {
+            let slot = self.slot(index);
+            slot.first = first;
+            index = slot.more;
+        }
+        (first != NONE).then_some(first)
+    }
+
+    /// The state of a record's first slot, which is written last.
+    fn set_state(&mut self, first: u32, state: u32) {
+        std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
+        // SAFETY: a slot of the region. Volatile, so that it is not moved before what was written above.
+        unsafe { std::ptr::addr_of_mut!(self.slot(first).state).write_volatile(state) };
+        std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
+    }
+
+    /// Makes a stored record the last of its database's list, with the next number. Returns the latch of who waits for one.
+    fn enqueue(&mut self, place: usize, first: u32) -> usize {
+        let sequence = self.next_sequence;
         self.next_sequence += 1;
-        Some(first)
+        self.slot(first).sequence = sequence;
+        self.set_state(first, RECORD);
+        let was_empty = self.databases[place].first == NONE;
+        append(self, place, first);
+        self.databases[place].counts.queued += 1;
+        if was_empty { self.databases[place].latch } else { 0 }
     }
 
     fn read(&mut self, first: u32) -> Vec<u8> {
@@ -122,40 +146,29 @@ impl Region {
     }
 }
 
-/// Makes the lists anew from the states of the slots. What was being written when its process died is no record.
+/// Makes the lists anew from the states of the slots. What was being written when its process died is no record; one whose
+/// session died before it said whether it counts does: what the session did is rolled back by the crash.
 pub fn rebuild(region: &mut Region) {
+    let slots = region.slots;
     let mut records: Vec<(u64, u32)> = Vec::new();
-    for index in 0..region.slots {
+    for index in 0..slots {
         let slot = region.slot(index);
-        if slot.state == RECORD {
-            records.push((slot.sequence, index));
+        match slot.state {
+            RECORD => records.push((slot.sequence, index)),
+            RESERVED => records.push((u64::MAX, index)),
+            _ => {}
         }
     }
     records.sort_unstable();
-    let mut used = vec![false; region.slots as usize];
-    let slots = region.slots;
+    let mut used = vec![false; slots as usize];
     let mut whole = Vec::with_capacity(records.len());
     for (sequence, first) in records {
-        let mut own = Vec::new();
-        let mut index = first;
-        let complete = loop {
-            if index >= slots || used[index as usize] || region.slot(index).sequence != sequence {
-                break false;
-            }
-            own.push(index);
-            let length = region.slot(first).length as usize;
-            if own.len() * DATA >= length {
-                break true;
-            }
-            index = region.slot(index).more;
-        };
-        if complete {
+        if let Some(own) = slots_of(region, first) {
             own.iter().for_each(|&index| used[index as usize] = true);
-            if let Some(&last) = own.last() {
-                region.slot(last).more = NONE;
+            if sequence < u64::MAX {
+                region.next_sequence = region.next_sequence.max(sequence + 1);
             }
-            region.next_sequence = region.next_sequence.max(sequence + 1);
-            whole.push((first, own.len() as u32));
+            whole.push((sequence, first, own.len() as u32));
         }
     }
     for database in &mut region.databases {
@@ -171,19 +184,39 @@ pub fn rebuild(region: &mut Region) {
             region.free = index;
         }
     }
-    for (first, count) in whole {
+    for (sequence, first, count) in whole {
         let oid = pg_sys::Oid::from(region.slot(first).database);
         region.slots_used += count;
-        match region.place_of(oid) {
-            Some(place) => append(region, place, first, count),
-            None => {
-                region.give_back(first);
-            }
+        let Some(place) = region.place_of(oid) else {
+            region.give_back(first);
+            continue;
+        };
+        region.databases[place].slots_used += count;
+        if sequence < u64::MAX {
+            append(region, place, first);
+        } else {
+            region.enqueue(place, first);
         }
     }
 }
 
-fn append(region: &mut Region, place: usize, first: u32, count: u32) {
+/// The slots of a record, if they are all its own.
+fn slots_of(region: &mut Region, first: u32) -> Option<Vec<u32>> {
+    let count = (region.slot(first).length as usize).div_ceil(DATA);
+    let mut own = Vec::new();
+    let mut index = first;
+    while own.len() < count {
+        if index >= region.slots || region.slot(index).first != first || own.contains(&index) {
+            return None;
+        }
+        own.push(index);
+        index = region.slot(index).more;
+    }
+    region.slot(*own.last()?).more = NONE;
+    Some(own)
+}
+
+fn append(region: &mut Region, place: usize, first: u32) {
     region.slot(first).next = NONE;
     let last = region.databases[place].last;
     if last == NONE {
@@ -192,29 +225,62 @@ fn append(region: &mut Region, place: usize, first: u32, count: u32) {
         region.slot(last).next = first;
     }
     region.databases[place].last = first;
+}
+
+/// Copies a record for a database, if there is room and somebody to write it.
+fn store_for(region: &mut Region, place: usize, record: &[u8]) -> Result<u32, Queued> {
+    if region.open == 0 {
+        return Err(Queued::Closed);
+    }
+    let count = record.len().div_ceil(DATA) as u32;
+    // One database leaves the others an eighth.
+    if region.databases[place].slots_used + count > region.slots - region.slots / 8 {
+        return Err(Queued::Full);
+    }
+    let first = region.store(region.databases[place].oid(), record).ok_or(Queued::Full)?;
     region.databases[place].slots_used += count;
+    Ok(first)
+}
+
+/// Puts a record down that counts only once it is confirmed, or its process dies. `None` if there is no room.
+pub fn reserve(database: pg_sys::Oid, record: &[u8]) -> Option<u32> {
+    locked(|region| {
+        let place = region.place_of(database)?;
+        let first = store_for(region, place, record).ok()?;
+        region.set_state(first, RESERVED);
+        Some(first)
+    })
+    .flatten()
+}
+
+/// The record counts.
+pub fn confirm(database: pg_sys::Oid, first: u32) {
+    let latch = locked(|region| region.place_of(database).map(|place| region.enqueue(place, first))).flatten();
+    // SAFETY: the worker left the address of its own.
+    unsafe { set_latch(latch.unwrap_or(0)) };
+}
+
+/// The record does not count.
+pub fn cancel(database: pg_sys::Oid, first: u32) {
+    locked(|region| {
+        let count = region.give_back(first);
+        if let Some(place) = region.place_of(database) {
+            region.databases[place].slots_used -= count;
+        }
+    });
 }
 
 /// Hands a record to the worker of a database, or counts it as dropped.
 pub fn push(database: pg_sys::Oid, record: &[u8]) -> Queued {
     let done = locked(|region| {
         let Some(place) = region.place_of(database) else { return (Queued::Closed, 0) };
-        if region.open == 0 {
-            region.databases[place].counts.dropped += 1;
-            return (Queued::Closed, 0);
+        match store_for(region, place, record) {
+            Ok(first) => (Queued::Yes, region.enqueue(place, first)),
+            Err(why) => {
+                region.databases[place].counts.dropped += 1;
+                (why, 0)
+            }
         }
-        let count = record.len().div_ceil(DATA) as u32;
-        // One database leaves the others an eighth.
-        let fits = region.databases[place].slots_used + count <= region.slots - region.slots / 8;
-        let stored = if fits { region.store(database, record) } else { None };
-        let Some(first) = stored else {
-            region.databases[place].counts.dropped += 1;
-            return (Queued::Full, 0);
-        };
-        let was_empty = region.databases[place].first == NONE;
-        append(region, place, first, count);
-        region.databases[place].counts.queued += 1;
-        (Queued::Yes, if was_empty { region.databases[place].latch } else { 0 })
     });
     let Some((queued, latch)) = done else { return Queued::Closed };
     // SAFETY: the worker left the address of its own.

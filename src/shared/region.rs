@@ -41,7 +41,7 @@ pub struct Region {
 }
 
 /// "lead_aud", and the number of the layout.
-const MAGIC: u64 = u64::from_be_bytes(*b"leadaud\x01") ^ (size_of::<Region>() as u64) << 8;
+const MAGIC: u64 = u64::from_be_bytes(*b"leadaud\x02") ^ (size_of::<Region>() as u64) << 8;
 
 const TRANCHE: &CStr = c"lead_audit";
 

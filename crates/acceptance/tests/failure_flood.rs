@@ -1,0 +1,166 @@
+//! Eight sessions that fail as fast as they can: every failure is an entry, or in the server's log and counted, whatever is killed
+//! meanwhile.
+//!
+//! `LEAD_AUDIT_ACCEPTANCE_SECONDS` says for how long.
+
+use acceptance::{Cluster, Session, app_database, assert_intact, call, setting, value};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const SESSIONS: usize = 8;
+
+#[track_caller]
+fn wait_until(session: &mut Session, condition: &str) {
+    let begin = Instant::now();
+    while !value::<bool>(session, condition) {
+        assert!(begin.elapsed() < Duration::from_secs(120), "this did not become true: {condition}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Fails until told to stop; returns how often each request did that the server answered. A lost connection is made anew.
+fn fail_on(cluster: &Cluster, round: u64, number: usize, stop: &AtomicBool) -> BTreeMap<String, i64> {
+    let mut failed = BTreeMap::new();
+    let mut life = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(mut session) = cluster.try_session("app", "flood") else {
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        };
+        life += 1;
+        let request = format!("{round}-{number}-{life}");
+        if session.batch_execute(&format!("SET lead_audit.request_id = '{request}'")).is_err() {
+            continue;
+        }
+        let mut count = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let error = session.execute("INSERT INTO leads (id) VALUES ('taken')", &[]).expect_err("it is taken");
+            match error.code() {
+                Some(code) if code.code() == "23505" => count += 1,
+                // The server went: whether this one had failed before, nobody knows.
+                _ => break,
+            }
+        }
+        failed.insert(request, count);
+    }
+    failed
+}
+
+/// How often each request's failure is in the log, and how often in the server's.
+fn found(cluster: &Cluster, admin: &mut Session) -> (BTreeMap<String, i64>, BTreeMap<String, i64>) {
+    let rows = admin.query("SELECT request_id, count(*) FROM lead_audit.entry WHERE outcome = 'failed' GROUP BY 1", &[]);
+    let entries = rows.expect("the log can be read").iter().map(|row| (row.get(0), row.get(1))).collect();
+    let mut logged = BTreeMap::new();
+    let log = cluster.log_text();
+    let mut lines = log.lines();
+    while let Some(line) = lines.next() {
+        if line.contains("has no audit entry") {
+            let detail = lines.next().unwrap_or_default();
+            let (_, rest) = detail.split_once("\"request_id\":\"").unwrap_or_else(|| panic!("no record after: {line}\n{detail}"));
+            let request = rest.split('"').next().unwrap_or_default();
+            *logged.entry(request.to_owned()).or_default() += 1;
+        }
+    }
+    (entries, logged)
+}
+
+fn assert_all_there(cluster: &Cluster, admin: &mut Session, failed: &BTreeMap<String, i64>, exact: bool) -> (i64, i64) {
+    let (entries, logged) = found(cluster, admin);
+    let mut totals = (0, 0);
+    for (request, &count) in failed {
+        let (entries, logged) = (entries.get(request).copied().unwrap_or(0), logged.get(request).copied().unwrap_or(0));
+        totals = (totals.0 + entries, totals.1 + logged);
+        let there = entries + logged;
+        // One that was under way when the session was killed may be there without its client knowing that it failed.
+        let right = there == count || !exact && there == count + 1;
+        assert!(right, "request {request} failed {count} times; {entries} entries, {logged} in the server's log");
+    }
+    totals
+}
+
+/// The queue is large enough to fill, and small enough that it does.
+fn flood_cluster(queue: &str) -> (Cluster, Session) {
+    let cluster = Cluster::builder()
+        .preloaded()
+        .setting(&format!("lead_audit.queue_size = '{queue}'"))
+        .setting("log_min_messages = log")
+        .start();
+    let mut admin = app_database(&cluster, "flood");
+    call(&mut admin, "INSERT INTO leads (id) VALUES ('taken')");
+    wait_until(&mut admin, "SELECT EXISTS (SELECT FROM lead_audit.queue() WHERE worker_pid IS NOT NULL)");
+    (cluster, admin)
+}
+
+fn flood(cluster: &Cluster, round: u64, seconds: u64, mut meanwhile: impl FnMut()) -> BTreeMap<String, i64> {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let stop = &stop;
+        let threads: Vec<_> = (0..SESSIONS).map(|number| scope.spawn(move || fail_on(cluster, round, number, stop))).collect();
+        let end = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < end {
+            meanwhile();
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        stop.store(true, Ordering::Relaxed);
+        threads.into_iter().flat_map(|thread| thread.join().expect("each session ends")).collect()
+    })
+}
+
+#[test]
+fn every_failure_is_an_entry_or_in_the_servers_log() {
+    let seconds = setting("LEAD_AUDIT_ACCEPTANCE_SECONDS", 5);
+    for queue in ["16MB", "256kB"] {
+        let (cluster, mut admin) = flood_cluster(queue);
+        let failed = flood(&cluster, 0, seconds, || {});
+        wait_until(&mut admin, "SELECT waiting = 0 FROM lead_audit.queue()");
+        let total: i64 = failed.values().sum();
+        let (entries, logged) = assert_all_there(&cluster, &mut admin, &failed, true);
+        println!("queue of {queue}: {total} failures in {seconds} s, {entries} entries, {logged} in the server's log");
+        let stats = admin.query_one("SELECT queued, written, dropped FROM lead_audit.stats", &[]).expect("there are stats");
+        assert_eq!((stats.get::<_, i64>(0), stats.get::<_, i64>(1), stats.get::<_, i64>(2)), (entries, entries, logged));
+        assert_intact(&mut admin);
+    }
+}
+
+#[test]
+fn whatever_is_killed_meanwhile() {
+    let crashes = setting("LEAD_AUDIT_ACCEPTANCE_CRASHES", 6);
+    let (cluster, _) = flood_cluster("4MB");
+    let victim = |what: &str| {
+        format!(
+            "SELECT pid FROM pg_stat_activity WHERE {what} AND (datname = 'flood' OR datname IS NULL) AND pid <> pg_backend_pid() LIMIT 1"
+        )
+    };
+    for round in 0..crashes {
+        let what =
+            ["backend_type = 'lead_audit worker'", "usename = 'app'", "backend_type = 'lead_audit launcher'", "postmaster"]
+                [round as usize % 4];
+        let begin = Instant::now();
+        let mut killed = false;
+        let failed = flood(&cluster, round, 3, || {
+            if killed || begin.elapsed() < Duration::from_millis(700) {
+                return;
+            }
+            killed = true;
+            if what == "postmaster" {
+                cluster.kill();
+                cluster.start_again();
+            } else if let Ok(mut session) = cluster.try_session("postgres", "flood") {
+                let pid: i32 = value(&mut session, &victim(what));
+                let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+                assert!(status.expect("kill runs").success());
+            }
+        });
+        let mut admin = loop {
+            if let Ok(session) = cluster.try_session("postgres", "flood") {
+                break session;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        wait_until(&mut admin, "SELECT EXISTS (SELECT FROM lead_audit.queue() WHERE worker_pid IS NOT NULL AND waiting = 0)");
+        let (entries, logged) = assert_all_there(&cluster, &mut admin, &failed, false);
+        println!("killed {what}: {} failures, {entries} entries, {logged} in the server's log", failed.values().sum::<i64>());
+        assert_intact(&mut admin);
+    }
+}
