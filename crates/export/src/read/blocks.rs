@@ -1,5 +1,6 @@
 //! Blocks of whole lines.
 
+use std::collections::VecDeque;
 use std::io::{self, Read};
 use thiserror::Error;
 
@@ -11,6 +12,9 @@ pub struct Limits {
     /// Bytes of a block, if no line is longer.
     pub block: usize,
 }
+
+/// Lines of a block at most: what is made of a line can be larger than a very short one.
+const MAX_LINES: usize = 8192;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -66,12 +70,14 @@ pub struct Blocks<R> {
     /// The beginning of a line whose end was not in the last block.
     rest: Vec<u8>,
     ended: bool,
+    /// What was read already: a block of very short lines is given in several.
+    ready: VecDeque<Block>,
 }
 
 impl<R: Read> Blocks<R> {
     /// Those of what `reader` gives.
     pub fn new(reader: R, limits: Limits) -> Self {
-        Blocks { reader, limits, next_line: 1, rest: Vec::new(), ended: false }
+        Blocks { reader, limits, next_line: 1, rest: Vec::new(), ended: false, ready: VecDeque::new() }
     }
 
     fn read_block(&mut self) -> Result<Option<Block>, ReadError> {
@@ -98,7 +104,7 @@ impl<R: Read> Blocks<R> {
             return Ok(None);
         }
         let first_line = self.next_line;
-        let mut start = 0;
+        let (mut start, mut cuts) = (0, Vec::new());
         let unended = (!bytes.ends_with(b"\n")).then_some(bytes.len());
         for end in memchr::memchr_iter(b'\n', &bytes).chain(unended) {
             if end - start > self.limits.line {
@@ -106,6 +112,12 @@ impl<R: Read> Blocks<R> {
             }
             start = end + 1;
             self.next_line += 1;
+            if (self.next_line - first_line).is_multiple_of(MAX_LINES as u64) && start < bytes.len() {
+                cuts.push((self.next_line, start));
+            }
+        }
+        for (first_line, start) in cuts.into_iter().rev() {
+            self.ready.push_front(Block { first_line, bytes: bytes.split_off(start) });
         }
         Ok(Some(Block { first_line, bytes }))
     }
@@ -115,6 +127,9 @@ impl<R: Read> Iterator for Blocks<R> {
     type Item = Result<Block, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(block) = self.ready.pop_front() {
+            return Some(Ok(block));
+        }
         let block = self.read_block();
         if block.is_err() {
             self.ended = true;
@@ -162,6 +177,17 @@ mod tests {
                 (other, long) => prop_assert!(false, "{:?} {:?}", other, long),
             }
         }
+    }
+
+    #[test]
+    fn very_short_lines_come_in_blocks_that_are_not_too_large() {
+        let text = b"\na\n".repeat(3 * MAX_LINES);
+        let blocks: Result<Vec<Block>, _> = Blocks::new(&text[..], Limits::default()).collect();
+        let blocks = blocks.unwrap();
+        assert_eq!(blocks.iter().map(|block| block.lines().count()).max(), Some(MAX_LINES));
+        let numbers: Vec<u64> = blocks.iter().flat_map(|block| block.lines().map(|(number, _)| number)).collect();
+        assert_eq!(numbers, (1..=6 * MAX_LINES as u64).collect::<Vec<_>>());
+        assert_eq!(blocks.into_iter().flat_map(|block| block.bytes).collect::<Vec<_>>(), text);
     }
 
     #[test]

@@ -50,15 +50,18 @@ pub fn verify(
     for source in sources {
         let Source { name, reader } = source;
         chain.begin_file(&name);
-        let error = verify_one(&mut chain, reader, trust, limits, progress)?;
+        let error = verify_one(&mut chain, reader, trust, limits, progress)?.map(|error| format!("{name}: {error}"));
         chain.end_file(error.is_some());
         if let Some(error) = error {
-            chain.report.incomplete = Some(format!("{name}: {error}"));
+            chain.report.incomplete = Some(error);
             break;
         }
     }
     Ok(chain.finish())
 }
+
+/// Faults after which reading ends: such a file is something else.
+const MAX_FAULTS: u64 = 1_000_000;
 
 /// One block's lines, judged.
 type Judged = (u64, u64, Vec<Line>);
@@ -69,7 +72,7 @@ fn verify_one(
     trust: &Trust,
     limits: Limits,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Option<ReadError>, VerifyError> {
+) -> Result<Option<String>, VerifyError> {
     // Blocks in a group are judged at the same time; while they are, the group before them is followed and the next is read.
     let width = rayon::current_num_threads() * 2;
     let (sender, receiver) = sync_channel::<Result<Vec<Block>, ReadError>>(1);
@@ -105,14 +108,18 @@ fn verify_one(
         std::thread::Builder::new().name("read".to_owned()).spawn_scoped(scope, reading).map_err(VerifyError::Thread)?;
         let mut waiting: Vec<Judged> = Vec::new();
         let mut error = None;
-        for group in &receiver {
+        // Dropped where this ends early, so that the reader does not wait.
+        for group in receiver {
             let group = match group {
                 Ok(group) => group,
                 Err(found) => {
-                    error = Some(found);
+                    error = Some(found.to_string());
                     break;
                 }
             };
+            if chain.report.fault_count() > MAX_FAULTS {
+                return Ok(Some(format!("more than {MAX_FAULTS} faults: the rest was not read")));
+            }
             let previous = std::mem::take(&mut waiting);
             let judge_group = || group.par_iter().map(|block| judge_block(block, trust)).collect();
             (waiting, ()) = join(judge_group, || follow(chain, previous, progress));
