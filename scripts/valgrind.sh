@@ -6,6 +6,9 @@
 #
 # It is slow (20 to 50 times) and so not part of any other target. Debian's server says nothing to valgrind about its own memory
 # contexts: what is found are errors beyond whole blocks of them, not within. scripts/valgrind.supp says what is none of ours.
+#
+# Seen on 24 November 2026 (valgrind 3.19, PostgreSQL 15.20): two_phase, random_schemas and values_oracle, 74 server processes, no report
+# in which the library appears; 5 of the server's own, all in ReceiveSharedInvalidMessages (now in valgrind.supp).
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 command -v valgrind >/dev/null || die "valgrind is not installed (Debian: apt-get install valgrind)"
 "$ROOT/scripts/install.sh"
@@ -37,6 +40,6 @@ LEAD_AUDIT_PG_CONFIG=$bin/pg_config LEAD_AUDIT_STATE_DIR=$STATE/acceptance cargo
 
 processes=$(find "$logs" -type f | wc -l)
 ours=$(grep -El '\.rs:[0-9]+\)|lead_audit\.so' "$logs"/* | wc -l || true)
-others=$(cat "$logs"/* | grep -c 'Invalid\|uninitialised' || true)
+others=$(cat "$logs"/* | grep -c '== \(Invalid\|Conditional\|Use of\|Syscall\)' || true)
 step "$processes server processes; $ours reports of valgrind's in which the library appears; $others complaints in all ($logs)"
 [ "$processes" -gt 0 ] && [ "$ours" -eq 0 ] || die "see $logs"

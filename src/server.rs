@@ -27,4 +27,4 @@ pub use snapshot::NewestSnapshot;
 pub use subtransaction::{current_subtransaction, in_subtransaction};
 pub use text::{Text, borrowed_text, detoasted, parse_uuid};
 pub use triggers::watch_of_triggers;
-pub use user::{as_owner_restricted, as_user, owns_database, role_name};
+pub use user::{as_owner_restricted, as_user, owns_database, owns_relation, role_name};

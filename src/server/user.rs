@@ -23,6 +23,17 @@ pub fn owns_database(database: pg_sys::Oid) -> bool {
     }
 }
 
+/// The same of a relation, which was found in the catalog.
+pub fn owns_relation(relation: pg_sys::Oid) -> bool {
+    // SAFETY: look-ups in the catalog, within a transaction.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        return pg_sys::pg_class_ownercheck(relation, pg_sys::GetUserId());
+        #[cfg(not(feature = "pg15"))]
+        return pg_sys::object_ownercheck(pg_sys::RelationRelationId, relation, pg_sys::GetUserId());
+    }
+}
+
 /// Runs `work` with the rights of `role`, as a SECURITY DEFINER function would.
 pub fn as_user<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);

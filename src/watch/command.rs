@@ -1,5 +1,6 @@
 //! What the parse tree of a DDL command tells the guard.
 
+use crate::server::owns_relation;
 use pgrx::{PgList, pg_sys};
 
 /// What a command does besides what the catalog shows afterwards.
@@ -88,8 +89,7 @@ unsafe fn own_relation(name: *mut pg_sys::RangeVar, lock: u32) -> Option<pg_sys:
             let flags = pg_sys::RVROption::RVR_MISSING_OK;
             pg_sys::RangeVarGetRelidExtended(name, lock as pg_sys::LOCKMODE, flags, None, std::ptr::null_mut())
         };
-        let is_own =
-            |relation: pg_sys::Oid| relation != pg_sys::InvalidOid && pg_sys::pg_class_ownercheck(relation, pg_sys::GetUserId());
+        let is_own = |relation: pg_sys::Oid| relation != pg_sys::InvalidOid && owns_relation(relation);
         if !is_own(find(pg_sys::NoLock)) {
             return None;
         }
