@@ -1,5 +1,6 @@
 //! The parts that need more than CREATE EXTENSION. A part that is added elsewhere gets a function here that says how it is.
 
+use crate::seal::verifier_key;
 use crate::settings;
 use crate::shared::{self, Problem};
 use pgrx::iter::TableIterator;
@@ -40,7 +41,7 @@ const PRELOAD: &str = "shared_preload_libraries = 'lead_audit'  # then restart t
 
 /// All parts, in the order in which they are shown.
 fn parts() -> Vec<Part> {
-    vec![recording(), preloading(), worker(), failures(), rollbacks()]
+    vec![recording(), preloading(), worker(), failures(), rollbacks(), sealing(), signing(), checkpoint_files()]
 }
 
 fn recording() -> Part {
@@ -127,6 +128,43 @@ fn rollbacks() -> Part {
     } else {
         Part::off(NAME, "lead_audit.log_rollbacks is off", Some("lead_audit.log_rollbacks = on"))
     }
+}
+
+/// Whether entries become leaves of the tree by themselves. `lead_audit.seal()` does it by hand everywhere.
+fn sealing() -> Part {
+    const NAME: &str = "sealing";
+    let worker = worker();
+    match settings::seal_interval() {
+        _ if worker.state == State::Off => Part { name: NAME, ..worker },
+        None => Part::off(NAME, "lead_audit.seal_interval is 0", Some("lead_audit.seal_interval = '1s'")),
+        Some(interval) => Part::on(NAME, Some(format!("every {} ms", interval.as_millis()))),
+    }
+}
+
+/// Whether the next checkpoint will be signed.
+fn signing() -> Part {
+    const NAME: &str = "signing";
+    match verifier_key() {
+        Ok(Some(key)) => Part::on(NAME, Some(format!("by {}", key.name()))),
+        Ok(None) => {
+            let remedy = "lead_audit.signing_key_file = '/path/of/a/key'  # made by: lead-audit keygen";
+            Part::off(NAME, "lead_audit.signing_key_file is not set: checkpoints are unsigned", Some(remedy))
+        }
+        Err(error) => {
+            let detail = error.detail.as_deref().unwrap_or_default();
+            Part::off(NAME, format!("{error}. {detail}").trim(), None)
+        }
+    }
+}
+
+/// Whether checkpoints leave the database as files.
+fn checkpoint_files() -> Part {
+    const NAME: &str = "checkpoint files";
+    if settings::CHECKPOINT_DIR.get().is_some() {
+        return Part::on(NAME, None);
+    }
+    let reason = "lead_audit.checkpoint_dir is not set: checkpoints leave the database only in the server's log and by NOTIFY";
+    Part::off(NAME, reason, Some("lead_audit.checkpoint_dir = '/path/of/a/directory'"))
 }
 
 /// `lead_audit.status()`.

@@ -91,7 +91,7 @@ fn without_preloading_status_says_what_to_do() {
     let cluster = Cluster::start();
     let mut admin = taken_database(&cluster, "plain");
     duplicate(&cluster, "plain");
-    for part in ["preloading", "background worker", "failed operations", "rolled-back transactions"] {
+    for part in ["preloading", "background worker", "failed operations", "rolled-back transactions", "sealing"] {
         let (state, remedy) = status(&mut admin, part);
         assert_eq!(state, "off", "{part}");
         assert!(remedy.is_some_and(|remedy| remedy.starts_with("shared_preload_libraries = 'lead_audit'")), "{part}");
@@ -110,7 +110,7 @@ fn without_preloading_status_says_what_to_do() {
     let mut admin = cluster.admin("plain");
     wait_until(
         &mut admin,
-        "SELECT bool_and(state = 'on') FROM lead_audit.status() WHERE part NOT LIKE '%sign%' AND part NOT LIKE '%checkpoint%'",
+        "SELECT bool_and(state = 'on') FROM lead_audit.status() WHERE part NOT IN ('signing', 'checkpoint files')",
     );
     duplicate(&cluster, "plain");
     wait_until(&mut admin, "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'");
