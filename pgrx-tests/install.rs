@@ -145,15 +145,14 @@ mod tests {
                 r#"SNAPSHOT | {"id": 1, "region": "eu"}"#,
                 r#"SNAPSHOT | {"id": 2, "region": "us"}"#,
                 r#"INSERT | {"id": 3, "region": "eu"}"#,
-                r#"DELETE | {"id": 3, "region": "eu"}"#,
-                r#"INSERT | {"id": 3, "region": "us"}"#
+                r#"UPDATE | {"id": 3, "region": "us"}"#
             ]
         );
         assert_eq!(one("SELECT count(DISTINCT watch_id) FROM lead_audit.entry"), "1");
         assert_eq!(one("SELECT sum((details->>'row_count')::int) FROM lead_audit.log WHERE operation = 'TRUNCATE'"), "3");
         assert_eq!(
             rows(r#"SELECT operation FROM lead_audit.history('p', '{"region": "eu", "id": 3}'::jsonb)"#),
-            ["INSERT", "DELETE"]
+            ["INSERT", "UPDATE"]
         );
         assert_eq!(rows("SELECT relation, row_trigger_on, truncate_trigger_on FROM lead_audit.watched"), ["p | true | true"]);
         assert_intact();

@@ -251,6 +251,105 @@ mod tests {
         assert_eq!(rows(WATCHED), [""; 0]);
     }
 
+    /// One UPDATE of a row is one entry, wherever the row is afterwards.
+    #[pg_test]
+    fn partitions_row_that_moves_is_an_update() {
+        begin_with_partitions();
+        run("CREATE TABLE p3 (note text, dropped int, id int PRIMARY KEY); ALTER TABLE p3 DROP COLUMN dropped;
+             ALTER TABLE p ATTACH PARTITION p3 FOR VALUES FROM (20) TO (30); SELECT lead_audit.enable('p');
+             INSERT INTO p VALUES (1, 'a'), (2, 'b'), (12, repeat('long ', 20000)); UPDATE p SET id = id + 9; UPDATE p SET id = 25, note = note || '!' WHERE id = 21;
+             UPDATE p SET id = 3 WHERE id = 10; DELETE FROM p WHERE id = 3");
+        assert_eq!(
+            rows(
+                "SELECT operation, table_name, row_key->'id', diff->'id'->'old', diff ? 'note', details->'moved_from'->>'table_name' FROM lead_audit.log ORDER BY id OFFSET 3"
+            ),
+            [
+                "UPDATE | p21 | 10 | 1 | false | p1",
+                "UPDATE | p21 | 11 | 2 | false | p1",
+                "UPDATE | p3 | 21 | 12 | false | p21",
+                "UPDATE | p3 | 25 | 21 | true | NULL",
+                "UPDATE | p1 | 3 | 10 | false | p21",
+                "DELETE | p1 | 3 | NULL | NULL | NULL"
+            ]
+        );
+        assert_eq!(
+            rows("SELECT operation, row_key->'id' FROM lead_audit.history('p', '10')"),
+            ["UPDATE | 10", "UPDATE | 3"],
+            "where it came from and where it went"
+        );
+        assert_eq!(rows("SELECT operation FROM lead_audit.history('p', '3')"), ["UPDATE", "DELETE"]);
+        assert_eq!(one("SELECT count(previous_key_hash) FROM lead_audit.entry"), "5");
+        assert_intact();
+    }
+
+    /// What stands between the two halves of a move, or takes the second away.
+    #[pg_test]
+    fn partitions_row_that_moves_and_triggers() {
+        begin_with_partitions();
+        run("CREATE TABLE side (id int PRIMARY KEY); SELECT lead_audit.enable('p'), lead_audit.enable('side'); INSERT INTO p VALUES (1), (2), (3), (4);
+             CREATE FUNCTION aside() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               INSERT INTO side VALUES (OLD.id);
+               BEGIN UPDATE p SET id = id + 1 WHERE id = 17; INSERT INTO p VALUES (99); RAISE 'undo'; EXCEPTION WHEN others THEN NULL; END;
+               INSERT INTO p VALUES (OLD.id + 4, 'made meanwhile'); RETURN NULL; END $$;
+             CREATE TRIGGER zz AFTER DELETE ON p1 FOR EACH ROW EXECUTE FUNCTION aside();
+             CREATE FUNCTION cancel() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF NEW.id = 12 THEN RETURN NULL; END IF; NEW.note := 'by trigger'; RETURN NEW; END $$;
+             CREATE TRIGGER cancel BEFORE INSERT ON p21 FOR EACH ROW EXECUTE FUNCTION cancel();
+             UPDATE p SET id = id + 10 WHERE id < 3");
+        assert_eq!(
+            rows(
+                "SELECT operation, table_name, row_key->'id', coalesce(new_values, old_values)->>'note' FROM lead_audit.log ORDER BY id OFFSET 4"
+            ),
+            [
+                "INSERT | side | 1 | NULL",
+                "INSERT | p1 | 5 | made meanwhile",
+                "UPDATE | p21 | 11 | by trigger",
+                "INSERT | side | 2 | NULL",
+                "INSERT | p1 | 6 | made meanwhile",
+                "DELETE | p1 | 2 | NULL"
+            ]
+        );
+        assert_eq!(rows("SELECT id FROM p ORDER BY id"), ["3", "4", "5", "6", "11"]);
+        // Undone as a whole, in a block too.
+        run("DO $$ BEGIN UPDATE p SET id = 13 WHERE id = 3; RAISE 'undo'; EXCEPTION WHEN raise_exception THEN NULL; END $$");
+        assert_eq!(number("SELECT count(*) FROM lead_audit.log"), 10);
+        // A partition that is watched on its own sees rows come and go.
+        run("SELECT lead_audit.disable('p'); SELECT lead_audit.enable('p21'); UPDATE p SET id = 14 WHERE id = 11; UPDATE p SET id = 9 WHERE id = 14;
+             UPDATE p SET id = 12 WHERE id = 9; UPDATE p SET id = 15 WHERE id = 3");
+        assert_eq!(
+            rows("SELECT operation, row_key->'id' FROM lead_audit.log ORDER BY id OFFSET 11"),
+            ["UPDATE | 14", "DELETE | 14", "INSERT | 9", "INSERT | 13", "INSERT | 3"]
+        );
+        assert_intact();
+    }
+
+    /// Values that cannot be compared by their JSON, and the ways to move that are no plain UPDATE.
+    #[pg_test]
+    fn partitions_row_that_moves_in_other_ways() {
+        begin();
+        run("CREATE TABLE parent (id int PRIMARY KEY); INSERT INTO parent VALUES (1);
+             CREATE TYPE mood AS ENUM ('a', 'b'); CREATE FUNCTION told(mood) RETURNS json LANGUAGE sql AS $$ SELECT '\"x\"'::json $$;
+             CREATE CAST (mood AS json) WITH FUNCTION told(mood);
+             CREATE TABLE p (id int, parent int REFERENCES parent ON UPDATE CASCADE, m mood, gone boolean, PRIMARY KEY (id, parent)) PARTITION BY RANGE (parent);
+             CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20);
+             SELECT lead_audit.enable('p', 'gone'); INSERT INTO p VALUES (1, 1, 'a', false), (2, 1, 'b', false);
+             UPDATE parent SET id = 11;
+             MERGE INTO p USING (VALUES (1)) v(id) ON p.id = v.id WHEN MATCHED THEN UPDATE SET parent = 11, m = 'b', gone = true;
+             INSERT INTO parent VALUES (5);
+             WITH moved AS (UPDATE p SET parent = 5 WHERE id = 1 RETURNING *) INSERT INTO p SELECT 3, parent, m, gone FROM moved");
+        assert_eq!(
+            rows("SELECT operation, table_name, soft_delete, row_key, diff - 'id' FROM lead_audit.log ORDER BY id OFFSET 2"),
+            [
+                r#"UPDATE | p2 | NULL | {"id": 1, "parent": 11} | {"parent": {"new": 11, "old": 1}}"#,
+                r#"UPDATE | p2 | NULL | {"id": 2, "parent": 11} | {"parent": {"new": 11, "old": 1}}"#,
+                r#"UPDATE | p2 | deleted | {"id": 1, "parent": 11} | {"m": {"new": "x", "old": "x"}, "gone": {"new": true, "old": false}}"#,
+                r#"UPDATE | p1 | NULL | {"id": 1, "parent": 5} | {"parent": {"new": 5, "old": 11}}"#,
+                r#"INSERT | p1 | NULL | {"id": 3, "parent": 5} | NULL"#
+            ]
+        );
+        assert_intact();
+    }
+
     /// The owner may rearrange the tree, and loses sight of nothing by it: neither by taking a partition out, nor by putting the
     /// tree under one of his own.
     #[pg_test]

@@ -4,6 +4,7 @@ mod encode;
 mod event;
 mod jsonb;
 mod key;
+mod moved;
 mod pinned;
 mod plan;
 mod plan_cache;
@@ -13,4 +14,5 @@ mod truncate;
 
 pub use event::{RowEvent, RowOperation, RowTexts, record_row, row_texts};
 pub use key::key_of;
+pub use moved::{follow_transactions, settle_statement};
 pub use plan_cache::follow_relation_changes;

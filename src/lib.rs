@@ -33,7 +33,8 @@ pub extern "C-unwind" fn _PG_init() {
     origin::follow_role_changes();
     capture::follow_relation_changes();
     journal::follow_changes();
-    journal::install_flush_points();
+    capture::follow_transactions();
+    journal::install_flush_points(capture::settle_statement);
     seal::install_publishing();
     if preloading {
         worker::at_postmaster_start();

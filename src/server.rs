@@ -24,7 +24,7 @@ pub use relation::{OpenRelation, attribute};
 pub use scan::{for_each_row, leaves, partition_ancestors};
 pub use sequence::next_value;
 pub use snapshot::NewestSnapshot;
-pub use subtransaction::{current_subtransaction, in_subtransaction};
+pub use subtransaction::{current_subtransaction, in_subtransaction, trigger_depth};
 pub use text::{Text, borrowed_text, detoasted, parse_uuid};
 pub use triggers::watch_of_triggers;
 pub use user::{as_owner_restricted, as_user, owns_database, owns_relation, role_name};

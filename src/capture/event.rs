@@ -1,13 +1,16 @@
 //! What happened to a row, made into an entry and handed to the journal.
 
+use super::moved;
 use super::plan::Plan;
 use super::plan_cache;
 use super::row_image::RowImage;
 use crate::journal::{self, NewEntry};
 use crate::server::{ServerError, Text, in_subtransaction};
 use crate::settings::{self, OnError};
+use ledger::canonical::write_string;
 use pgrx::pg_sys;
 use std::cell::Cell;
+use std::rc::Rc;
 
 /// Which operation touched the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +53,28 @@ pub struct RowEvent<'a> {
     pub new_row: Option<pg_sys::HeapTuple>,
 }
 
+/// A row with what is needed to read it.
+pub struct Version {
+    /// The row.
+    pub tuple: pg_sys::HeapTuple,
+    /// Its row type.
+    pub descriptor: pg_sys::TupleDesc,
+    /// The plan of its relation.
+    pub plan: Rc<Plan>,
+}
+
+impl RowEvent<'_> {
+    /// One of the event's rows.
+    ///
+    /// # Safety
+    /// The relation must be open.
+    pub unsafe fn version(&self, tuple: pg_sys::HeapTuple) -> Version {
+        // SAFETY: as the caller promises.
+        let (descriptor, plan) = unsafe { ((*self.relation).rd_att, plan_cache::plan(self.relation, self.soft_delete_column)) };
+        Version { tuple, descriptor, plan }
+    }
+}
+
 /// Buffers that each event uses again.
 #[derive(Default)]
 struct Scratch {
@@ -60,6 +85,18 @@ struct Scratch {
     changed_values: Text,
     row_key: Text,
     previous_key: Text,
+    details: Text,
+}
+
+impl Scratch {
+    fn clear(&mut self) {
+        self.row_values.clear();
+        self.value_places.clear();
+        self.changed_values.clear();
+        self.row_key.clear();
+        self.previous_key.clear();
+        self.details.clear();
+    }
 }
 
 thread_local! {
@@ -72,32 +109,62 @@ thread_local! {
 /// # Safety
 /// The relation must be open, and the tuples rows of it that stay until this returns.
 pub unsafe fn record_row(event: &RowEvent) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match event.operation {
+            RowOperation::Delete if moved::went_to_another_partition(event.row) => return moved::hold(event),
+            RowOperation::Insert => return moved::record_insert(event),
+            _ => moved::settle_before_event(),
+        }
+        let row = event.version(event.row);
+        match event.new_row {
+            Some(new_row) => record(event.operation, event.watch_id, Some(&row), Some(&event.version(new_row))),
+            None => record(event.operation, event.watch_id, Some(&row), None),
+        }
+    }
+}
+
+/// Records what happened: to one row, or of an UPDATE to the old row that has become the new one.
+///
+/// # Safety
+/// Each version must be a row that its row type and plan are for, and stay until this returns.
+pub unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&Version>, new_row: Option<&Version>) {
+    let Some(last) = new_row.or(row) else { return };
+    let plan = &last.plan;
+    let moved_from = row.map(|row| &row.plan).filter(|former| former.relation != plan.relation);
     let mut scratch = SCRATCH.take().unwrap_or_default();
-    let guarded = settings::on_error() == OnError::Warn;
-    // SAFETY: the relation is open.
-    let plan = unsafe { plan_cache::plan(event.relation, event.soft_delete_column) };
-    let result = if guarded && plan.may_raise {
-        // SAFETY: as the caller promises.
-        in_subtransaction(|| unsafe { encode(event, &plan, &mut scratch) }).and_then(|result| result)
+    scratch.clear();
+    // SAFETY: as the caller promises.
+    let encode = |scratch: &mut Scratch| unsafe {
+        match (row, new_row) {
+            (Some(old), Some(new)) => encode_change(old, new, scratch),
+            _ => encode_row(last, scratch),
+        }
+    };
+    let may_raise = plan.may_raise || moved_from.is_some_and(|former| former.may_raise);
+    let result = if settings::on_error() == OnError::Warn && may_raise {
+        in_subtransaction(|| encode(&mut scratch)).and_then(|result| result)
     } else {
-        // SAFETY: as the caller promises.
-        unsafe { encode(event, &plan, &mut scratch) }
+        encode(&mut scratch)
     };
     match result {
         Ok(Encoded::Entry { soft_delete, key_changed }) => {
-            let Scratch { row_values, changed_values, row_key, previous_key, .. } = &mut *scratch;
-            let is_update = event.operation == RowOperation::Update;
+            if let Some(former) = moved_from {
+                write_moved_from(&mut scratch.details, former);
+            }
+            let Scratch { row_values, changed_values, row_key, previous_key, details, .. } = &mut *scratch;
             journal::append(NewEntry {
-                watch_id: Some(event.watch_id),
+                watch_id: Some(watch_id),
                 relation: Some(plan.relation),
                 table_schema: Some(&plan.schema),
                 table_name: Some(&plan.name),
-                operation: event.operation.name(),
+                operation: operation.name(),
                 soft_delete,
                 row_key: (!plan.key.is_empty()).then_some(row_key),
                 previous_key: key_changed.then_some(previous_key),
                 row_values: Some(row_values),
-                changed_values: is_update.then_some(changed_values),
+                changed_values: (operation == RowOperation::Update).then_some(changed_values),
+                details: moved_from.is_some().then_some(details),
                 ..NewEntry::default()
             });
         }
@@ -105,16 +172,25 @@ pub unsafe fn record_row(event: &RowEvent) {
         Err(error) => {
             let key = (!scratch.row_key.is_empty()).then(|| scratch.row_key.as_str());
             let gap = journal::Gap {
-                watch_id: Some(event.watch_id),
+                watch_id: Some(watch_id),
                 relation: Some(plan.relation),
                 schema: plan.schema.as_str(),
                 table: plan.name.as_str(),
                 key,
             };
-            journal::not_written(event.operation.name(), &gap, &error);
+            journal::not_written(operation.name(), &gap, &error);
         }
     }
     SCRATCH.set(Some(scratch));
+}
+
+fn write_moved_from(details: &mut Text, plan: &Plan) {
+    let out = details.buffer();
+    out.extend_from_slice(br#"{"moved_from":{"table_name":"#);
+    write_string(out, plan.name.as_str());
+    out.extend_from_slice(br#","table_schema":"#);
+    write_string(out, plan.schema.as_str());
+    out.extend_from_slice(b"}}");
 }
 
 /// A row's columns of an entry.
@@ -143,13 +219,13 @@ pub unsafe fn row_texts(event: &RowEvent) -> Result<RowTexts, ServerError> {
         row.take(event.row, descriptor);
         let mut key = Text::new();
         if !plan.key.is_empty() {
-            row.write_object(&mut key, plan.key.iter().map(|&i| &plan.columns[i]), |_, _| {})?;
+            row.write_object(&mut key, plan.key_columns(), |_, _| {})?;
         }
         let (mut values, mut places, mut changed) = (Text::new(), Vec::new(), Text::new());
         row.write_object(&mut values, plan.columns.iter(), |start, end| places.push((start, end)))?;
         if let Some(new) = event.new_row {
             new_row.take(new, descriptor);
-            row.write_changes(&mut changed, &plan, &new_row, &mut values, &places)?;
+            row.write_changes(&mut changed, plan.columns.iter().zip(&plan.columns), &new_row, &mut values, &places)?;
         }
         Ok(RowTexts { key: (!plan.key.is_empty()).then_some(key), values, changed: event.new_row.map(|_| changed) })
     }
@@ -160,44 +236,50 @@ enum Encoded {
     Nothing,
 }
 
+/// The row of an INSERT, DELETE or SNAPSHOT.
+///
 /// # Safety
-/// As for [`record_row`].
-unsafe fn encode(event: &RowEvent, plan: &Plan, scratch: &mut Scratch) -> Result<Encoded, ServerError> {
-    let Scratch { row, new_row, row_values, value_places, changed_values, row_key, previous_key } = scratch;
-    row_values.clear();
-    value_places.clear();
-    changed_values.clear();
-    row_key.clear();
-    previous_key.clear();
-    // SAFETY: tuples and row type are the relation's, the plan is for it, and all stay until this returns.
+/// The version must be a row that its row type and plan are for.
+unsafe fn encode_row(version: &Version, scratch: &mut Scratch) -> Result<Encoded, ServerError> {
+    let Scratch { row, row_values, row_key, .. } = scratch;
+    // SAFETY: as the caller promises.
     unsafe {
-        let descriptor = (*event.relation).rd_att;
-        row.take(event.row, descriptor);
-        let key_columns = || plan.key.iter().map(|&i| &plan.columns[i]);
-        let Some(new_tuple) = event.new_row else {
-            if !plan.key.is_empty() {
-                row.write_object(row_key, key_columns(), |_, _| {})?;
-            }
-            row.write_object(row_values, plan.columns.iter(), |_, _| {})?;
-            return Ok(Encoded::Entry { soft_delete: None, key_changed: false });
-        };
+        row.take(version.tuple, version.descriptor);
+        if !version.plan.key.is_empty() {
+            row.write_object(row_key, version.plan.key_columns(), |_, _| {})?;
+        }
+        row.write_object(row_values, version.plan.columns.iter(), |_, _| {})?;
+    }
+    Ok(Encoded::Entry { soft_delete: None, key_changed: false })
+}
 
-        new_row.take(new_tuple, descriptor);
-        let soft_delete =
-            plan.soft_delete.map(|i| &plan.columns[i]).and_then(|column| match (row.is_true(column), new_row.is_true(column)) {
-                (false, true) => Some("deleted"),
-                (true, false) => Some("restored"),
-                _ => None,
-            });
+/// The rows of an UPDATE. Their plans are one, or have the same columns.
+///
+/// # Safety
+/// Each version must be a row that its row type and plan are for.
+unsafe fn encode_change(old: &Version, new: &Version, scratch: &mut Scratch) -> Result<Encoded, ServerError> {
+    let Scratch { row, new_row, row_values, value_places, changed_values, row_key, previous_key, .. } = scratch;
+    // SAFETY: as the caller promises.
+    unsafe {
+        row.take(old.tuple, old.descriptor);
+        new_row.take(new.tuple, new.descriptor);
+        let was = old.plan.soft_delete.map(|i| row.is_true(&old.plan.columns[i]));
+        let is = new.plan.soft_delete.map(|i| new_row.is_true(&new.plan.columns[i]));
+        let soft_delete = match (was, is) {
+            (Some(false), Some(true)) => Some("deleted"),
+            (Some(true), Some(false)) => Some("restored"),
+            _ => None,
+        };
         if soft_delete.is_some() && !settings::log_soft_deletes() {
             return Ok(Encoded::Nothing);
         }
-        if !plan.key.is_empty() {
-            new_row.write_object(row_key, key_columns(), |_, _| {})?;
-            row.write_object(previous_key, key_columns(), |_, _| {})?;
+        if !new.plan.key.is_empty() {
+            new_row.write_object(row_key, new.plan.key_columns(), |_, _| {})?;
+            row.write_object(previous_key, old.plan.key_columns(), |_, _| {})?;
         }
-        row.write_object(row_values, plan.columns.iter(), |start, end| value_places.push((start, end)))?;
-        row.write_changes(changed_values, plan, new_row, row_values, value_places)?;
+        row.write_object(row_values, old.plan.columns.iter(), |start, end| value_places.push((start, end)))?;
+        let pairs = old.plan.columns.iter().zip(&new.plan.columns);
+        row.write_changes(changed_values, pairs, new_row, row_values, value_places)?;
         if changed_values.bytes() == b"{}" && !settings::log_unchanged() {
             return Ok(Encoded::Nothing);
         }

@@ -104,6 +104,19 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The columns of the primary key.
+    pub fn key_columns(&self) -> impl Iterator<Item = &Column> {
+        self.key.iter().map(|&i| &self.columns[i])
+    }
+
+    /// Whether the columns have the same names and are stored alike, as those of two partitions do.
+    pub fn same_columns(&self, other: &Plan) -> bool {
+        let alike = |(a, b): (&Column, &Column)| (&a.member, a.length, a.by_value) == (&b.member, b.length, b.by_value);
+        self.columns.len() == other.columns.len() && self.columns.iter().zip(&other.columns).all(alike)
+    }
+}
+
 fn name_text(name: &pg_sys::NameData) -> String {
     // SAFETY: a name is a C string within its 64 bytes.
     unsafe { CStr::from_ptr(name.data.as_ptr()) }.to_string_lossy().into_owned()

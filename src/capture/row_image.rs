@@ -1,6 +1,6 @@
 //! A row, taken apart and written as JSON.
 
-use super::plan::{Column, Plan};
+use super::plan::Column;
 use crate::server::{ServerError, Text, detoasted};
 use pgrx::{PgSqlErrorCode, pg_sys};
 
@@ -85,18 +85,18 @@ impl RowImage {
         Ok(())
     }
 
-    /// Writes the columns of `new` that differ from this, the old row, as an object. `old` is this row's JSON and
-    /// `old_values` says where in its buffer each column's value is.
+    /// Writes the columns of `new` that differ from this, the old row, as an object. `columns` are the columns of both rows, `old`
+    /// is this row's JSON and `old_values` says where in its buffer each column's value is.
     ///
     /// A column whose stored bytes differ but whose JSON does not (white space in a json value, −0 for 0) did not change
     /// in any way that an entry can show.
     ///
     /// # Safety
-    /// Both images must be of rows of the plan's relation.
-    pub unsafe fn write_changes(
+    /// The images must be of rows of the columns' relations.
+    pub unsafe fn write_changes<'p>(
         &self,
         out: &mut Text,
-        plan: &Plan,
+        columns: impl Iterator<Item = (&'p Column, &'p Column)>,
         new: &RowImage,
         old: &mut Text,
         old_values: &[(usize, usize)],
@@ -105,9 +105,9 @@ impl RowImage {
         let out = out.buffer();
         out.push(b'{');
         let empty = out.len();
-        for (column, &(start, end)) in plan.columns.iter().zip(old_values) {
+        for ((old_column, column), &(start, end)) in columns.zip(old_values) {
             // SAFETY: as the caller promises.
-            if unsafe { same(column, self.value(column), new.value(column)) } {
+            if unsafe { same(column, self.value(old_column), new.value(column)) } {
                 continue;
             }
             let before = out.len();

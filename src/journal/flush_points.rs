@@ -11,6 +11,7 @@ use std::cell::{Cell, RefCell};
 thread_local! {
     /// How many of the wrapped calls are under way.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
+    static SETTLE: Cell<Option<fn()>> = const { Cell::new(None) };
     static PREVIOUS_EXECUTOR_FINISH: Cell<pg_sys::ExecutorFinish_hook_type> = const { Cell::new(None) };
     static PREVIOUS_PROCESS_UTILITY: Cell<pg_sys::ProcessUtility_hook_type> = const { Cell::new(None) };
 }
@@ -20,8 +21,10 @@ pub fn is_ahead() -> bool {
     DEPTH.get() > 0
 }
 
-/// Installs the hooks and callbacks, in front of those that are there.
-pub fn install() {
+/// Installs the hooks and callbacks, in front of those that are there. `settle` is called before the entries of a statement are
+/// written: to record what capture has held back.
+pub fn install(settle: fn()) {
+    SETTLE.set(Some(settle));
     // SAFETY: called once, while the library is loaded; hooks and callbacks stay for the life of the process.
     unsafe {
         PREVIOUS_EXECUTOR_FINISH.set(pg_sys::ExecutorFinish_hook);
@@ -111,6 +114,13 @@ unsafe extern "C-unwind" fn process_utility(
 /// Errors of the writing become Postgres errors at this border, with nothing of Rust's left on the stack.
 #[pgrx::pg_guard]
 extern "C-unwind" fn flush_guarded() {
+    settle_and_flush();
+}
+
+fn settle_and_flush() {
+    if let Some(settle) = SETTLE.get() {
+        settle();
+    }
     write::flush();
 }
 
@@ -141,7 +151,7 @@ unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _a
     use pg_sys::XactEvent as Event;
     match event {
         // Nothing should be left by then; what is must not be lost.
-        Event::XACT_EVENT_PRE_COMMIT | Event::XACT_EVENT_PRE_PREPARE => write::flush(),
+        Event::XACT_EVENT_PRE_COMMIT | Event::XACT_EVENT_PRE_PREPARE => settle_and_flush(),
         Event::XACT_EVENT_COMMIT | Event::XACT_EVENT_PREPARE | Event::XACT_EVENT_ABORT => end_transaction(),
         _ => {}
     }

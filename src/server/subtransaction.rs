@@ -11,6 +11,12 @@ pub fn current_subtransaction() -> pg_sys::SubTransactionId {
     unsafe { pg_sys::GetCurrentSubTransactionId() }
 }
 
+/// How deep triggers are nested at the moment, as pg_trigger_depth() says it: 0 outside of any.
+pub fn trigger_depth() -> i32 {
+    // SAFETY: the function takes nothing and reads a variable of the session.
+    unsafe { pgrx::direct_function_call(pg_sys::pg_trigger_depth, &[]).unwrap_or(0) }
+}
+
 /// Runs `work` in a subtransaction of its own. If it raises an error, all that it did is undone and the error returned.
 ///
 /// Only a subtransaction makes it safe to go on after an error: its abort gives back locks, pins and memory that the

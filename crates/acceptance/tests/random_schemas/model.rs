@@ -40,8 +40,6 @@ pub struct Event {
 /// A row as the oracle sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
-    /// The table or partition that it is in.
-    pub place: u32,
     pub whole: String,
     pub key: Option<String>,
 }
@@ -66,11 +64,7 @@ pub fn events_between(before: &Pictures, after: &Pictures, request: &str) -> Vec
     for (&rid, was) in before {
         match after.get(&rid) {
             None => add(rid, "DELETE", Some(was), None),
-            // To Postgres, too, a row that moves is another one.
-            Some(now) if now.place != was.place => {
-                add(rid, "DELETE", Some(was), None);
-                add(rid, "INSERT", None, Some(now));
-            }
+            // In another partition, too, it is the same row.
             Some(now) if now.whole != was.whole => add(rid, "UPDATE", Some(was), Some(now)),
             Some(_) => {}
         }

@@ -308,13 +308,13 @@ impl<'a> Writer<'a> {
         let keys: Vec<String> = table.key.iter().map(|name| literal(name)).collect();
         let rows = self.session.query(
             &format!(
-                "SELECT rid, tableoid, (p.p).whole, (p.p).key FROM (SELECT rid, tableoid, model.picture(t, ARRAY[{}]::text[]) AS p FROM {} t WHERE {condition}) p",
+                "SELECT rid, (p.p).whole, (p.p).key FROM (SELECT rid, model.picture(t, ARRAY[{}]::text[]) AS p FROM {} t WHERE {condition}) p",
                 keys.join(", "),
                 table.name
             ),
             &[],
         )?;
-        let picture = |row: &postgres::Row| (row.get(0), Picture { place: row.get(1), whole: row.get(2), key: row.get(3) });
+        let picture = |row: &postgres::Row| (row.get(0), Picture { whole: row.get(1), key: row.get(2) });
         Ok(rows.iter().map(picture).collect())
     }
 
