@@ -136,4 +136,192 @@ mod tests {
         run("INSERT INTO leads (id) SELECT g FROM generate_series(1, 10) g");
         assert_eq!(number("SELECT count(*) FROM lead_audit.log"), 11, "batches go on after the error");
     }
+
+    /// What `pg_write_all_data` and the like reach: neither what is known of watched tables, nor the order of ids.
+    #[pg_test]
+    fn attacks_on_what_is_known_of_watched_tables() {
+        begin_with_clerk();
+        run("INSERT INTO leads (id) VALUES ('a'); CREATE ROLE mighty; GRANT pg_write_all_data, pg_read_all_data TO mighty; GRANT ALL ON ALL TABLES IN SCHEMA lead_audit TO mighty;
+             GRANT USAGE ON SCHEMA lead_audit TO mighty");
+        for table in ["watch", "watched_relation", "earlier_identity", "former_key", "entry"] {
+            for statement in [
+                format!("UPDATE lead_audit.{table} SET watch_id = watch_id"),
+                format!("UPDATE lead_audit.{table} SET watch_id = gen_random_uuid() WHERE false"),
+                format!("DELETE FROM lead_audit.{table}"),
+                format!("TRUNCATE lead_audit.{table}"),
+            ] {
+                assert_fails_as("mighty", &statement, "42501", "is not allowed");
+                run("SET LOCAL session_replication_role = replica");
+                assert_fails_as("mighty", &statement, "42501", "is not allowed");
+                run("SET LOCAL session_replication_role = origin");
+            }
+        }
+        assert_fails_as(
+            "mighty",
+            "INSERT INTO lead_audit.watched_relation VALUES (0, gen_random_uuid(), true, 'x', 'y')",
+            "42501",
+            "is not allowed",
+        );
+        for statement in ["DELETE FROM lead_audit.watch", "TRUNCATE lead_audit.watch", "TRUNCATE lead_audit.watched_relation"] {
+            assert_fails(statement, "42501", "is not allowed");
+        }
+        for change in ["CACHE 10", "INCREMENT 2", "INCREMENT -1", "CYCLE", "RESTART WITH 1"] {
+            assert_fails(&format!("ALTER SEQUENCE lead_audit.entry_id_seq {change}"), "55000", "cannot be altered like this");
+        }
+        run("ALTER SEQUENCE lead_audit.entry_id_seq MAXVALUE 9000000000000000000 NO CYCLE CACHE 1");
+        run_as("clerk", "INSERT INTO leads (id) VALUES ('b')");
+        assert_eq!(log("row_key->>'id'"), ["a", "b"]);
+    }
+
+    /// A function of the writer's that changes who it is, and how values are shown, between one row and the next.
+    #[pg_test]
+    fn attacks_role_and_settings_that_change_midway() {
+        begin();
+        run("CREATE ROLE clerk; CREATE ROLE team; GRANT team TO clerk; GRANT CREATE ON SCHEMA public TO clerk, team;
+             CREATE TABLE t (id int PRIMARY KEY, at timestamptz, b bytea, f float8, i interval); ALTER TABLE t OWNER TO clerk; GRANT ALL ON t TO team;
+             SELECT lead_audit.enable('t')");
+        run_as(
+            "clerk",
+            "CREATE FUNCTION turn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF NEW.id % 2 = 1 THEN
+                 PERFORM set_config('role', 'team', true), set_config('TimeZone', 'Asia/Tokyo', true), set_config('DateStyle', 'German', true),
+                         set_config('bytea_output', 'escape', true), set_config('extra_float_digits', '-5', true), set_config('IntervalStyle', 'iso_8601', true),
+                         set_config('search_path', 'pg_temp', true), set_config('statement_timeout', '3600000', true), set_config('lead_audit.user_id', 'odd', true);
+               ELSE
+                 PERFORM set_config('role', 'clerk', true), set_config('TimeZone', 'America/New_York', true), set_config('lead_audit.user_id', 'even', true);
+               END IF;
+               RETURN NEW; END $$;
+             CREATE TRIGGER turn BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION turn();
+             CREATE TRIGGER zz AFTER INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION turn()",
+        );
+        run("SET LOCAL ROLE clerk; INSERT INTO public.t SELECT g, '2024-02-29 12:00+00', '\\xff', 0.1::float8 + 0.2, '1 day 2 h' FROM generate_series(1, 3) g;
+             UPDATE public.t SET b = '\\x00' WHERE id = 2; SET LOCAL ROLE NONE; SET LOCAL search_path = public");
+        let values = r#""f": 0.30000000000000004, "i": "1 day 02:00:00", "at": "2024-02-29T12:00:00+00:00""#;
+        let row = |id: i32, b: &str| format!(r#"{{"b": "\\\\x{b}", {values}, "id": {id}}}"#).replace("\\\\\\\\", "\\\\");
+        assert_eq!(
+            rows(
+                "SELECT operation, new_values, db_current_user, db_session_user = session_user, user_id FROM lead_audit.log ORDER BY id"
+            ),
+            [
+                // BEFORE triggers of all rows, then the AFTER triggers of one row after the other: of the last row before, 3, is the role
+                // that the first entry has; the AFTER trigger of each row then changes it for the next.
+                format!("INSERT | {} | team | true | odd", row(1, "ff")),
+                format!("INSERT | {} | team | true | odd", row(2, "ff")),
+                format!("INSERT | {} | clerk | true | even", row(3, "ff")),
+                format!("UPDATE | {} | clerk | true | even", row(2, "00")),
+            ]
+        );
+        assert_intact();
+    }
+
+    /// Triggers that turn against the table in the middle of a statement.
+    #[pg_test]
+    fn attacks_ddl_in_the_middle_of_a_statement() {
+        begin_with_clerk();
+        run("GRANT CREATE ON SCHEMA public TO clerk");
+        for (ddl, sqlstate) in [
+            ("ALTER TABLE leads DISABLE TRIGGER USER", "55006"),
+            ("DROP TRIGGER \"00_lead_audit_row\" ON leads", "42501"),
+            ("DROP TABLE leads CASCADE", "55006"),
+            ("TRUNCATE leads", "55006"),
+        ] {
+            run_as(
+                "clerk",
+                &format!(
+                    "CREATE OR REPLACE FUNCTION strike() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {ddl}; RETURN NULL; END $$;
+                     CREATE OR REPLACE TRIGGER aa AFTER INSERT ON leads FOR EACH ROW EXECUTE FUNCTION strike()"
+                ),
+            );
+            let failed = failure_as("clerk", "INSERT INTO leads (id) VALUES ('a'), ('b')");
+            assert!(failed.starts_with(sqlstate), "{ddl}: {failed}");
+            run_as(
+                "clerk",
+                &format!(
+                    "CREATE OR REPLACE FUNCTION strike() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                       BEGIN {ddl}; EXCEPTION WHEN others THEN NULL; END; RETURN NULL; END $$; INSERT INTO leads (id) VALUES ('a'), ('b'); DELETE FROM leads"
+                ),
+            );
+            assert_eq!(
+                log("operation, row_key->>'id'").split_off(number("SELECT count(*) - 4 FROM lead_audit.log") as usize),
+                ["INSERT | a", "INSERT | b", "DELETE | a", "DELETE | b"],
+                "{ddl}"
+            );
+        }
+        // A column can be renamed in the middle: each row has the names of its time.
+        run_as(
+            "clerk",
+            "CREATE OR REPLACE FUNCTION strike() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               BEGIN ALTER TABLE leads RENAME COLUMN email TO post; EXCEPTION WHEN undefined_column THEN NULL; END; RETURN NULL; END $$;
+             INSERT INTO leads (id) VALUES ('c'), ('d')",
+        );
+        assert_eq!(
+            rows("SELECT operation, row_key->>'id', new_values ? 'post' FROM lead_audit.log ORDER BY id DESC LIMIT 3"),
+            ["INSERT | d | true", "DDL | NULL | NULL", "INSERT | c | false"]
+        );
+        assert_eq!(rows("SELECT state, row_trigger_on FROM lead_audit.watched"), ["on | true"]);
+        assert_intact();
+    }
+
+    /// The function `trap_out` below.
+    const TRAP: &str =
+        "CREATE TYPE trap; CREATE FUNCTION trap_in(cstring) RETURNS trap LANGUAGE internal IMMUTABLE STRICT AS 'int4in';
+        CREATE FUNCTION trap_out(trap) RETURNS cstring LANGUAGE c STRICT AS '$libdir/lead_audit', 'lead_audit_test_trap_out';
+        CREATE TYPE trap (INPUT = trap_in, OUTPUT = trap_out, LIKE = int4);
+        CREATE TABLE trapped (id int PRIMARY KEY, v trap, n int DEFAULT 0); SELECT lead_audit.enable('trapped')";
+
+    /// Output functions of a type that raise, write to the table that is being recorded, or call themselves without end.
+    #[pg_test]
+    fn attacks_output_functions() {
+        begin();
+        run(TRAP);
+        let lost = number("SELECT entries_not_written FROM lead_audit.stats");
+        let said = warnings(|| run("INSERT INTO trapped VALUES (1, '1'), (2, '2'), (3, '1')"));
+        assert!(said.len() == 1 && said[0].contains(r#"public.trapped with key {"id":2}: the trap is shut"#), "{said:?}");
+        assert_eq!(number("SELECT entries_not_written FROM lead_audit.stats"), lost + 1);
+        assert_eq!(log("operation, row_key->'id', new_values->>'v'"), ["INSERT | 1 | 1", "INSERT | 3 | 1"]);
+        // Writes to the same table, and so is called again for what it wrote.
+        run("INSERT INTO trapped VALUES (4, '3')");
+        let mut events = log("operation, row_key->'id', new_values->>'v'").split_off(2);
+        events.sort();
+        assert_eq!(events, ["INSERT | 1000 | 1", "INSERT | 4 | 3"]);
+        // Never ends: the stack does. Each row that is there then has its entry, or was counted.
+        run("SET LOCAL max_stack_depth = '300kB'");
+        let (before, lost) =
+            (number("SELECT count(*) FROM lead_audit.log"), number("SELECT entries_not_written FROM lead_audit.stats"));
+        let failed = failure("INSERT INTO trapped VALUES (5, '4')");
+        run("SET LOCAL max_stack_depth = '2MB'");
+        let there = number("SELECT count(*) FROM trapped WHERE id = 5 OR id > 1000");
+        let written = number("SELECT count(*) FROM lead_audit.log") - before;
+        let counted = number("SELECT entries_not_written FROM lead_audit.stats") - lost;
+        assert!(failed == "no error" || failed.starts_with("54001"), "{failed}");
+        assert!(written + counted >= there, "{there} rows, {written} entries, {counted} counted");
+        run("SET LOCAL lead_audit.on_error = abort");
+        assert_fails("INSERT INTO trapped VALUES (6, '2')", "P0001", "the trap is shut");
+        assert_intact();
+    }
+
+    /// Tells Postgres how the function is to be called.
+    #[unsafe(no_mangle)]
+    pub extern "C" fn pg_finfo_lead_audit_test_trap_out() -> &'static pg_sys::Pg_finfo_record {
+        &pg_sys::Pg_finfo_record { api_version: 1 }
+    }
+
+    /// The output function of the type trap: 2 raises an error, 3 inserts a harmless row into the table, 4 one like itself.
+    ///
+    /// # Safety
+    /// Called by Postgres only.
+    #[unsafe(no_mangle)]
+    #[pgrx::pg_guard]
+    pub unsafe extern "C-unwind" fn lead_audit_test_trap_out(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+        // SAFETY: the function is strict, and has one argument that is stored like an integer.
+        let value = unsafe { (*fcinfo).args.as_slice(1)[0].value.value() as i32 };
+        match value {
+            2 => run("DO $$ BEGIN RAISE 'the trap is shut'; END $$"),
+            3 => run("INSERT INTO trapped SELECT 1000, '1' WHERE NOT EXISTS (SELECT FROM trapped WHERE id = 1000)"),
+            4 => run("INSERT INTO trapped SELECT max(id) + 1001, '4' FROM trapped"),
+            _ => {}
+        }
+        // SAFETY: copied into the current memory context.
+        unsafe { pg_sys::Datum::from(pg_sys::pstrdup(std::ffi::CString::new(value.to_string()).unwrap_or_default().as_ptr())) }
+    }
 }

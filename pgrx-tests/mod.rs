@@ -19,3 +19,4 @@ mod trail;
 mod tree_verification;
 mod values;
 mod verification;
+mod ways;

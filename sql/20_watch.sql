@@ -38,7 +38,8 @@ CREATE TABLE lead_audit.watched_relation (
   shape bytea,
   key_attnums smallint[],
   key_names text[],
-  key_types text[]
+  key_types text[],
+  is_restored boolean NOT NULL DEFAULT false
 );
 REVOKE ALL ON lead_audit.watched_relation FROM PUBLIC;
 
@@ -50,10 +51,11 @@ COMMENT ON COLUMN lead_audit.watched_relation.table_schema IS 'The schema in whi
 COMMENT ON COLUMN lead_audit.watched_relation.table_name IS 'The name under which it was seen last.';
 COMMENT ON COLUMN lead_audit.watched_relation.soft_delete_attnum IS 'Number of the soft-delete column, by which it is found when it is renamed.';
 COMMENT ON COLUMN lead_audit.watched_relation.is_complete IS 'Whether its audit triggers were all there and on.';
-COMMENT ON COLUMN lead_audit.watched_relation.shape IS 'Digest of its columns and primary key (shape_of()), by which a change of them is noticed.';
+COMMENT ON COLUMN lead_audit.watched_relation.shape IS 'Digest of its columns (shape_of()), by which a change of them is noticed.';
 COMMENT ON COLUMN lead_audit.watched_relation.key_attnums IS 'Numbers of the primary key''s columns, ascending; empty without a primary key.';
 COMMENT ON COLUMN lead_audit.watched_relation.key_names IS 'Names of the same columns.';
 COMMENT ON COLUMN lead_audit.watched_relation.key_types IS 'Types of the same columns.';
+COMMENT ON COLUMN lead_audit.watched_relation.is_restored IS 'Whether a restore brought its triggers, and may yet bring its primary key; until the next change.';
 
 -- What history() needs to find entries from before a change: under which identity, and under which primary key.
 CREATE TABLE lead_audit.earlier_identity (

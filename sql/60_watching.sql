@@ -78,12 +78,11 @@ COMMENT ON FUNCTION lead_audit.members_of(oid) IS 'Internal: a table, its partit
 COMMENT ON FUNCTION lead_audit.ancestors_of(oid) IS 'Internal: the tables that a table is a partition or a child of, at any depth.';
 
 CREATE FUNCTION lead_audit.shape_of(relation oid) RETURNS bytea LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT sha256(convert_to(coalesce(string_agg(format('%s %I %s %s', a.attnum, a.attname, a.atttypid, a.atttypmod), ',' ORDER BY a.attnum), '')
-                           || (SELECT coalesce(string_agg(i.indkey::text, ''), '') FROM pg_index i WHERE i.indrelid = $1 AND i.indisprimary), 'UTF8'))
+  SELECT sha256(convert_to(coalesce(string_agg(format('%s %I %s %s', a.attnum, a.attname, a.atttypid, a.atttypmod), ',' ORDER BY a.attnum), ''), 'UTF8'))
   FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
 $$;
 REVOKE ALL ON FUNCTION lead_audit.shape_of(oid) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.shape_of(oid) IS 'Internal: a digest of the table''s columns and primary key.';
+COMMENT ON FUNCTION lead_audit.shape_of(oid) IS 'Internal: a digest of the table''s columns.';
 
 CREATE FUNCTION lead_audit.primary_key_of(relation oid, OUT attnums smallint[], OUT names text[], OUT types text[])
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -221,8 +220,7 @@ CREATE FUNCTION lead_audit.note_relations(identity uuid, touched oid[]) RETURNS 
   ON CONFLICT (relation) DO UPDATE
   SET watch_id = excluded.watch_id, is_root = excluded.is_root, table_schema = excluded.table_schema, table_name = excluded.table_name,
       soft_delete_attnum = excluded.soft_delete_attnum, is_complete = excluded.is_complete, shape = excluded.shape,
-      key_attnums = excluded.key_attnums, key_names = excluded.key_names, key_types = excluded.key_types
-  WHERE (known.*) IS DISTINCT FROM (excluded.*);
+      key_attnums = excluded.key_attnums, key_names = excluded.key_names, key_types = excluded.key_types;
   -- Triggers that are gone say nothing of their relation, and a restore can bring those of a child table before its parent's.
   UPDATE lead_audit.watched_relation m
   SET is_complete = m.is_complete AND lead_audit.is_complete(m.relation, m.watch_id), is_root = coalesce(m.relation = s.root, m.is_root)

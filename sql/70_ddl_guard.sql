@@ -185,9 +185,13 @@ DECLARE
     SELECT m.relation FROM lead_audit.watched_relation m JOIN pg_class c ON c.oid = m.relation JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE m.watch_id = watching.watch_id
       AND ((m.table_schema, m.table_name) <> (n.nspname::text, c.relname::text)
-           OR m.relation = ANY (affected) AND m.shape IS NOT NULL AND (rewritten OR m.shape <> lead_audit.shape_of(m.relation))));
+           OR m.relation = ANY (affected) AND m.shape IS NOT NULL
+              AND (rewritten OR m.shape <> lead_audit.shape_of(m.relation)
+                   -- A restore with several jobs can bring the key after the triggers.
+                   OR m.key_attnums <> (lead_audit.primary_key_of(m.relation)).attnums AND NOT (m.is_restored AND m.key_attnums = '{}'))));
   top record;
 BEGIN
+  UPDATE lead_audit.watched_relation m SET is_restored = false WHERE m.relation = ANY (changed) AND m.is_restored;
   FOR top IN
     SELECT m.*, k.attnums, k.names, k.types FROM lead_audit.watched_relation m CROSS JOIN LATERAL lead_audit.primary_key_of(m.relation) k
     WHERE m.relation = ANY (changed) AND NOT EXISTS (SELECT FROM lead_audit.ancestors_of(m.relation) p WHERE p = ANY (changed))
@@ -214,6 +218,7 @@ DECLARE
   watching lead_audit.watch;
   root oid;
   recorded oid[];
+  known oid[];
 BEGIN
   FOR watching IN
     SELECT w.* FROM lead_audit.watch w
@@ -247,7 +252,10 @@ BEGIN
       PERFORM lead_audit.follow_reshaping(watching, affected, recorded, 'rewritten' = ANY (effects));
       PERFORM lead_audit.follow_soft_delete_column(watching.watch_id);
     END IF;
+    known := array(SELECT m.relation FROM lead_audit.watched_relation m WHERE m.watch_id = watching.watch_id);
     PERFORM lead_audit.note_relations(watching.watch_id, affected);
+    UPDATE lead_audit.watched_relation m SET is_restored = true
+    WHERE m.watch_id = watching.watch_id AND m.relation = ANY (affected) AND NOT m.relation = ANY (known);
   END LOOP;
 
   UPDATE lead_audit.watched_relation m SET table_schema = n.nspname, table_name = c.relname

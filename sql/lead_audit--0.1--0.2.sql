@@ -10,7 +10,8 @@ ALTER TABLE lead_audit.watched_relation
   ADD COLUMN shape bytea,
   ADD COLUMN key_attnums smallint[],
   ADD COLUMN key_names text[],
-  ADD COLUMN key_types text[];
+  ADD COLUMN key_types text[],
+  ADD COLUMN is_restored boolean NOT NULL DEFAULT false;
 
 DROP FUNCTION lead_audit.key_of(regclass, text[], text[]);
 
@@ -24,13 +25,15 @@ COMMENT ON COLUMN lead_audit.watched_relation.is_root IS 'Whether it is that tab
 
 COMMENT ON COLUMN lead_audit.watched_relation.is_complete IS 'Whether its audit triggers were all there and on.';
 
-COMMENT ON COLUMN lead_audit.watched_relation.shape IS 'Digest of its columns and primary key (shape_of()), by which a change of them is noticed.';
+COMMENT ON COLUMN lead_audit.watched_relation.shape IS 'Digest of its columns (shape_of()), by which a change of them is noticed.';
 
 COMMENT ON COLUMN lead_audit.watched_relation.key_attnums IS 'Numbers of the primary key''s columns, ascending; empty without a primary key.';
 
 COMMENT ON COLUMN lead_audit.watched_relation.key_names IS 'Names of the same columns.';
 
 COMMENT ON COLUMN lead_audit.watched_relation.key_types IS 'Types of the same columns.';
+
+COMMENT ON COLUMN lead_audit.watched_relation.is_restored IS 'Whether a restore brought its triggers, and may yet bring its primary key; until the next change.';
 
 CREATE TABLE lead_audit.earlier_identity (
   watch_id uuid NOT NULL,
@@ -426,14 +429,13 @@ COMMENT ON FUNCTION lead_audit.members_of(oid) IS 'Internal: a table, its partit
 COMMENT ON FUNCTION lead_audit.ancestors_of(oid) IS 'Internal: the tables that a table is a partition or a child of, at any depth.';
 
 CREATE FUNCTION lead_audit.shape_of(relation oid) RETURNS bytea LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT sha256(convert_to(coalesce(string_agg(format('%s %I %s %s', a.attnum, a.attname, a.atttypid, a.atttypmod), ',' ORDER BY a.attnum), '')
-                           || (SELECT coalesce(string_agg(i.indkey::text, ''), '') FROM pg_index i WHERE i.indrelid = $1 AND i.indisprimary), 'UTF8'))
+  SELECT sha256(convert_to(coalesce(string_agg(format('%s %I %s %s', a.attnum, a.attname, a.atttypid, a.atttypmod), ',' ORDER BY a.attnum), ''), 'UTF8'))
   FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
 $$;
 
 REVOKE ALL ON FUNCTION lead_audit.shape_of(oid) FROM PUBLIC;
 
-COMMENT ON FUNCTION lead_audit.shape_of(oid) IS 'Internal: a digest of the table''s columns and primary key.';
+COMMENT ON FUNCTION lead_audit.shape_of(oid) IS 'Internal: a digest of the table''s columns.';
 
 CREATE FUNCTION lead_audit.primary_key_of(relation oid, OUT attnums smallint[], OUT names text[], OUT types text[])
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -569,8 +571,7 @@ CREATE OR REPLACE FUNCTION lead_audit.note_relations(identity uuid, touched oid[
   ON CONFLICT (relation) DO UPDATE
   SET watch_id = excluded.watch_id, is_root = excluded.is_root, table_schema = excluded.table_schema, table_name = excluded.table_name,
       soft_delete_attnum = excluded.soft_delete_attnum, is_complete = excluded.is_complete, shape = excluded.shape,
-      key_attnums = excluded.key_attnums, key_names = excluded.key_names, key_types = excluded.key_types
-  WHERE (known.*) IS DISTINCT FROM (excluded.*);
+      key_attnums = excluded.key_attnums, key_names = excluded.key_names, key_types = excluded.key_types;
   -- Triggers that are gone say nothing of their relation, and a restore can bring those of a child table before its parent's.
   UPDATE lead_audit.watched_relation m
   SET is_complete = m.is_complete AND lead_audit.is_complete(m.relation, m.watch_id), is_root = coalesce(m.relation = s.root, m.is_root)
@@ -916,9 +917,13 @@ DECLARE
     SELECT m.relation FROM lead_audit.watched_relation m JOIN pg_class c ON c.oid = m.relation JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE m.watch_id = watching.watch_id
       AND ((m.table_schema, m.table_name) <> (n.nspname::text, c.relname::text)
-           OR m.relation = ANY (affected) AND m.shape IS NOT NULL AND (rewritten OR m.shape <> lead_audit.shape_of(m.relation))));
+           OR m.relation = ANY (affected) AND m.shape IS NOT NULL
+              AND (rewritten OR m.shape <> lead_audit.shape_of(m.relation)
+                   -- A restore with several jobs can bring the key after the triggers.
+                   OR m.key_attnums <> (lead_audit.primary_key_of(m.relation)).attnums AND NOT (m.is_restored AND m.key_attnums = '{}'))));
   top record;
 BEGIN
+  UPDATE lead_audit.watched_relation m SET is_restored = false WHERE m.relation = ANY (changed) AND m.is_restored;
   FOR top IN
     SELECT m.*, k.attnums, k.names, k.types FROM lead_audit.watched_relation m CROSS JOIN LATERAL lead_audit.primary_key_of(m.relation) k
     WHERE m.relation = ANY (changed) AND NOT EXISTS (SELECT FROM lead_audit.ancestors_of(m.relation) p WHERE p = ANY (changed))
@@ -947,6 +952,7 @@ DECLARE
   watching lead_audit.watch;
   root oid;
   recorded oid[];
+  known oid[];
 BEGIN
   FOR watching IN
     SELECT w.* FROM lead_audit.watch w
@@ -980,7 +986,10 @@ BEGIN
       PERFORM lead_audit.follow_reshaping(watching, affected, recorded, 'rewritten' = ANY (effects));
       PERFORM lead_audit.follow_soft_delete_column(watching.watch_id);
     END IF;
+    known := array(SELECT m.relation FROM lead_audit.watched_relation m WHERE m.watch_id = watching.watch_id);
     PERFORM lead_audit.note_relations(watching.watch_id, affected);
+    UPDATE lead_audit.watched_relation m SET is_restored = true
+    WHERE m.watch_id = watching.watch_id AND m.relation = ANY (affected) AND NOT m.relation = ANY (known);
   END LOOP;
 
   UPDATE lead_audit.watched_relation m SET table_schema = n.nspname, table_name = c.relname

@@ -7,7 +7,8 @@ ALTER TABLE lead_audit.watched_relation
   ADD COLUMN shape bytea,
   ADD COLUMN key_attnums smallint[],
   ADD COLUMN key_names text[],
-  ADD COLUMN key_types text[];
+  ADD COLUMN key_types text[],
+  ADD COLUMN is_restored boolean NOT NULL DEFAULT false;
 
 DROP FUNCTION lead_audit.key_of(regclass, text[], text[]);
 

@@ -80,7 +80,12 @@ pub fn make(cluster: &Cluster, name: &str) -> Trail {
 /// If it does not.
 pub fn assert_restored(cluster: &Cluster, name: &str, before: &Trail) {
     let mut admin = cluster.admin(name);
-    assert_eq!(&Trail::of(&mut admin), before, "{name}");
+    let last_ddl: Option<String> = value(
+        &mut admin,
+        "SELECT string_agg(concat_ws(' ', id, table_name, statement), '; ' ORDER BY id)
+         FROM (SELECT * FROM lead_audit.log WHERE operation = 'DDL' ORDER BY id DESC LIMIT 4) l",
+    );
+    assert_eq!(&Trail::of(&mut admin), before, "{name}, where the last DDL was {last_ddl:?}");
     assert_intact(&mut admin);
     assert_watched_as_before(cluster, name);
 }

@@ -1,0 +1,368 @@
+//! Ways to write that take real sessions: savepoints, constraints that wait for COMMIT, writers that meet on a row, DDL of one
+//! session under the prepared statements of another, logical replication. Each with the exact entries.
+
+use acceptance::{Cluster, Session, assert_intact, assert_trail_gives_table, call, sqlstate, value};
+use std::time::{Duration, Instant};
+
+/// A database with the extension.
+fn database(cluster: &Cluster, name: &str) -> Session {
+    call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name} TEMPLATE template0"));
+    let mut admin = cluster.admin(name);
+    call(&mut admin, "CREATE EXTENSION lead_audit");
+    admin
+}
+
+/// Some columns of the log's entries above an id, in order.
+fn entries(admin: &mut Session, columns: &str, above: i64) -> Vec<String> {
+    let rows =
+        admin.query(&format!("SELECT concat_ws(' | ', {columns}) FROM lead_audit.log WHERE id > {above} ORDER BY id"), &[]);
+    rows.expect("the log can be read").iter().map(|row| row.get(0)).collect()
+}
+
+fn last(admin: &mut Session) -> i64 {
+    value(admin, "SELECT coalesce(max(id), 0) FROM lead_audit.entry")
+}
+
+/// Waits until the session with this process id waits for a lock.
+fn wait_until_it_waits(admin: &mut Session, pid: i32) {
+    let query = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock'");
+    wait_for(admin, &query, 1, Duration::from_secs(60));
+}
+
+fn wait_for(admin: &mut Session, query: &str, expected: i64, limit: Duration) {
+    let begin = Instant::now();
+    while value::<i64>(admin, query) != expected {
+        assert!(begin.elapsed() < limit, "this does not become {expected}: {query}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn savepoints_and_what_waits_for_commit() {
+    let cluster = Cluster::start();
+    let mut admin = database(&cluster, "savepoints");
+    call(
+        &mut admin,
+        "CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t');
+         BEGIN; INSERT INTO t VALUES (1, 0);
+         SAVEPOINT a; INSERT INTO t VALUES (2, 0); SAVEPOINT b; UPDATE t SET n = 1; RELEASE b; ROLLBACK TO a; INSERT INTO t VALUES (3, 0);
+         SAVEPOINT b; UPDATE t SET n = 2 WHERE id = 3; SAVEPOINT c; DELETE FROM t WHERE id = 1; ROLLBACK TO c; RELEASE b; RELEASE a;
+         SAVEPOINT d; INSERT INTO t VALUES (4, 0); RELEASE d; COMMIT;
+         BEGIN; SAVEPOINT e; DELETE FROM t; RELEASE e; ROLLBACK",
+    );
+    // A statement that fails within a savepoint, and the transaction goes on.
+    call(&mut admin, "BEGIN; SAVEPOINT s");
+    assert_eq!(sqlstate(&mut admin, "INSERT INTO t VALUES (5, 0), (4, 0)"), "23505");
+    call(&mut admin, "ROLLBACK TO s; INSERT INTO t VALUES (6, 0); COMMIT");
+    assert_eq!(
+        entries(&mut admin, "operation, row_key->'id', new_values->'n'", 0),
+        ["INSERT | 1 | 0", "INSERT | 3 | 0", "UPDATE | 3 | 2", "INSERT | 4 | 0", "INSERT | 6 | 0"]
+    );
+    assert_trail_gives_table(&mut admin, "t");
+
+    call(
+        &mut admin,
+        "CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
+         SELECT lead_audit.enable('parent'), lead_audit.enable('child');
+         CREATE FUNCTION derive() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO parent VALUES (NEW.parent + 100); RETURN NULL; END $$;
+         CREATE CONSTRAINT TRIGGER later AFTER INSERT ON child DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION derive()",
+    );
+    let above = last(&mut admin);
+    call(&mut admin, "BEGIN; INSERT INTO child VALUES (1, 1)");
+    assert_eq!(sqlstate(&mut admin, "COMMIT"), "23503");
+    call(&mut admin, "BEGIN; INSERT INTO child VALUES (2, 2); INSERT INTO parent VALUES (2); COMMIT");
+    assert_eq!(
+        entries(&mut admin, "operation, table_name, row_key->'id'", above),
+        ["INSERT | child | 2", "INSERT | parent | 2", "INSERT | parent | 102"]
+    );
+    assert_intact(&mut admin);
+}
+
+#[test]
+fn writers_that_meet_on_a_row() {
+    let cluster = Cluster::start();
+    let mut admin = database(&cluster, "meeting");
+    call(
+        &mut admin,
+        "CREATE TABLE t (id int PRIMARY KEY, n int, by text); CREATE TABLE p (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
+         CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20);
+         SELECT lead_audit.enable('t'), lead_audit.enable('p')",
+    );
+    // READ COMMITTED: who had to wait looks at the row again, as the other left it.
+    for (first, second, expected) in [
+        (
+            "UPDATE t SET n = n + 1, by = 'first'",
+            "UPDATE t SET n = n + 10, by = 'second'",
+            &["UPDATE | 0 | 1", "UPDATE | 1 | 11"][..],
+        ),
+        ("UPDATE t SET n = 5", "UPDATE t SET n = n + 10 WHERE n = 0", &["UPDATE | 0 | 5"]),
+        ("UPDATE t SET n = 5", "DELETE FROM t WHERE n = 5 OR n = 0", &["UPDATE | 0 | 5", "DELETE | 5"]),
+        ("DELETE FROM t", "UPDATE t SET n = n + 10", &["DELETE | 0"]),
+        ("UPDATE t SET id = 2", "UPDATE t SET n = 7 WHERE id = 1", &["UPDATE | 0 | 0"]),
+        (
+            "UPDATE t SET n = 3",
+            "INSERT INTO t VALUES (1, 9, '') ON CONFLICT (id) DO UPDATE SET n = t.n + excluded.n",
+            &["UPDATE | 0 | 3", "UPDATE | 3 | 12"],
+        ),
+        (
+            "UPDATE t SET n = 3",
+            "MERGE INTO t USING (VALUES (1)) v(id) ON t.id = v.id WHEN MATCHED AND n = 3 THEN DELETE WHEN MATCHED THEN UPDATE SET n = -1",
+            &["UPDATE | 0 | 3", "DELETE | 3"],
+        ),
+    ] {
+        call(&mut admin, "DELETE FROM t; INSERT INTO t VALUES (1, 0, '')");
+        let above = last(&mut admin);
+        let (mut one, mut other) = (cluster.admin("meeting"), cluster.admin("meeting"));
+        let pid = other.pid();
+        call(&mut one, &format!("BEGIN; {first}"));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| call(&mut other, second));
+            wait_until_it_waits(&mut admin, pid);
+            call(&mut one, "COMMIT");
+            waiting.join().expect("the second goes on");
+        });
+        assert_eq!(entries(&mut admin, "operation, old_values->'n', new_values->'n'", above), expected, "{first}; {second}");
+    }
+    // A row that has moved to another partition is not found again there: Postgres says so.
+    call(&mut admin, "INSERT INTO p VALUES (1, 0)");
+    let above = last(&mut admin);
+    let (mut one, mut other) = (cluster.admin("meeting"), cluster.admin("meeting"));
+    let pid = other.pid();
+    call(&mut one, "BEGIN; UPDATE p SET id = 11");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| sqlstate(&mut other, "UPDATE p SET n = 1"));
+        wait_until_it_waits(&mut admin, pid);
+        call(&mut one, "COMMIT");
+        assert_eq!(waiting.join().expect("the second ends"), "40001");
+    });
+    assert_eq!(entries(&mut admin, "operation, table_name, row_key->'id'", above), ["UPDATE | p2 | 11"]);
+    assert_trail_gives_table(&mut admin, "t");
+    assert_intact(&mut admin);
+}
+
+#[test]
+fn serializable_transactions_that_are_tried_again() {
+    let cluster = Cluster::start();
+    let mut admin = database(&cluster, "serializable");
+    call(
+        &mut admin,
+        "CREATE TABLE t (id int PRIMARY KEY, n bigint); SELECT lead_audit.enable('t'); INSERT INTO t SELECT g, 0 FROM generate_series(1, 5) g",
+    );
+    // Each adds the sum of all rows to one of them: a result that depends on what the others did.
+    let (done, retries) = std::thread::scope(|scope| {
+        let writers: Vec<_> = (1..=4)
+            .map(|writer: i64| {
+                let mut session = cluster.admin("serializable");
+                scope.spawn(move || {
+                    let mut retries = 0_u32;
+                    for round in 0..25 {
+                        call(&mut session, &format!("SET lead_audit.request_id = '{writer}-{round}'"));
+                        loop {
+                            let attempt = session.batch_execute(&format!(
+                                "BEGIN ISOLATION LEVEL SERIALIZABLE; UPDATE t SET n = (SELECT sum(n) % 1000 + 1 FROM t) WHERE id = {}; COMMIT",
+                                (writer + round) % 5 + 1
+                            ));
+                            let Err(error) = attempt else { break };
+                            assert_eq!(error.code().map(postgres::error::SqlState::code), Some("40001"), "{error}");
+                            call(&mut session, "ROLLBACK");
+                            retries += 1;
+                        }
+                    }
+                    retries
+                })
+            })
+            .collect();
+        let retries: Vec<u32> = writers.into_iter().map(|writer| writer.join().expect("each writer ends")).collect();
+        (4 * 25, retries.iter().sum::<u32>())
+    });
+    println!("{done} transactions, {retries} tried again");
+    assert!(retries > 0, "no conflict was met");
+    let counted: String = value(
+        &mut admin,
+        "SELECT concat_ws(' ', count(*), count(DISTINCT request_id), count(DISTINCT txid)) FROM lead_audit.log WHERE operation = 'UPDATE'",
+    );
+    assert_eq!(counted, format!("{done} {done} {done}"), "one entry of each transaction that was committed, none of an attempt");
+    assert_trail_gives_table(&mut admin, "t");
+    assert_intact(&mut admin);
+}
+
+/// What one session has prepared, cached and planned, another changes the table under.
+#[test]
+fn ddl_of_another_session() {
+    let cluster = Cluster::start();
+    let mut admin = database(&cluster, "ddl");
+    call(
+        &mut admin,
+        "CREATE TABLE t (id int PRIMARY KEY, a text, b int); SELECT lead_audit.enable('t');
+         CREATE FUNCTION put(i int, v text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN UPDATE t SET a = v WHERE id = i;
+           IF NOT FOUND THEN INSERT INTO t (id, a) VALUES (i, v); END IF; END $$",
+    );
+    let mut writer = cluster.admin("ddl");
+    call(
+        &mut writer,
+        "SET plan_cache_mode = force_generic_plan; PREPARE change (text) AS UPDATE t SET a = $1; SELECT put(1, 'x'); EXECUTE change('y'); EXECUTE change('z')",
+    );
+    for (ddl, expected) in [
+        ("ALTER TABLE t ADD COLUMN c int DEFAULT 7", r#"{"a": "1", "b": null, "c": 7, "id": 1}"#),
+        ("ALTER TABLE t DROP COLUMN b", r#"{"a": "1", "c": 7, "id": 1}"#),
+        ("ALTER TABLE t RENAME COLUMN c TO d", r#"{"a": "1", "d": 7, "id": 1}"#),
+        ("ALTER TABLE t ALTER COLUMN d TYPE text USING 'seven'", r#"{"a": "1", "d": "seven", "id": 1}"#),
+        ("ALTER TABLE t ALTER COLUMN d TYPE text USING 'eight'", r#"{"a": "1", "d": "eight", "id": 1}"#),
+        ("ALTER TABLE t DROP CONSTRAINT t_pkey", r#"{"a": "1", "d": "eight", "id": 1}"#),
+        ("ALTER TABLE t ADD PRIMARY KEY (d)", r#"{"a": "1", "d": "eight", "id": 1}"#),
+        ("ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id)", r#"{"a": "1", "d": "eight", "id": 1}"#),
+        (
+            "CREATE SCHEMA s; ALTER TABLE t SET SCHEMA s; ALTER TABLE s.t SET SCHEMA public; DROP SCHEMA s",
+            r#"{"a": "1", "d": "eight", "id": 1}"#,
+        ),
+        ("ALTER TABLE t RENAME TO u; ALTER TABLE u RENAME TO t", r#"{"a": "1", "d": "eight", "id": 1}"#),
+    ] {
+        let statements = i64::try_from(ddl.matches("ALTER TABLE").count()).expect("few");
+        let above = last(&mut admin);
+        call(&mut admin, ddl);
+        call(&mut writer, "EXECUTE change('0'); SELECT put(1, '1')");
+        let written = entries(&mut admin, "operation, new_values::text", above);
+        assert_eq!(written.len() as i64, statements + 2, "{ddl}: {written:?}");
+        assert!(written[..statements as usize].iter().all(|entry| entry == "DDL"), "{ddl}: {written:?}");
+        let found: bool = value(
+            &mut admin,
+            &format!(
+                "SELECT new_values = '{expected}' AND old_values = '{expected}'::jsonb || '{{\"a\": \"0\"}}' FROM lead_audit.log ORDER BY id DESC LIMIT 1"
+            ),
+        );
+        assert!(found, "{ddl}: {written:?}");
+    }
+    let history: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.history('t', '1')");
+    assert_eq!(history, 3 + 2 * 10, "under every key that the row has had");
+    // Watching that ends and begins again under a cached plan; a table that is replaced by another.
+    let above = last(&mut admin);
+    call(&mut admin, "SELECT lead_audit.disable('t')");
+    call(&mut writer, "EXECUTE change('unseen')");
+    call(&mut admin, "SELECT lead_audit.enable('t')");
+    call(&mut writer, "EXECUTE change('seen')");
+    call(
+        &mut admin,
+        "ALTER TABLE t RENAME TO former; CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1); SELECT lead_audit.enable('t')",
+    );
+    call(&mut writer, "EXECUTE change('new')");
+    assert_eq!(
+        entries(&mut admin, "operation, table_name, new_values->>'a'", above),
+        ["DDL | t", "DDL | t", "UPDATE | t | seen", "DDL | t", "UPDATE | t | new"]
+    );
+    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.history('t', '1')"), 1);
+    assert_intact(&mut admin);
+}
+
+#[test]
+fn partitions_detached_concurrently() {
+    let cluster = Cluster::start();
+    let mut admin = database(&cluster, "detached");
+    call(
+        &mut admin,
+        "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+         SELECT lead_audit.enable('p'); INSERT INTO p VALUES (1)",
+    );
+    // Not in a transaction: one statement at a time.
+    call(&mut admin, "ALTER TABLE p DETACH PARTITION p1 CONCURRENTLY");
+    call(&mut admin, "INSERT INTO p1 VALUES (2); TRUNCATE p1");
+    assert_eq!(entries(&mut admin, "operation, table_name", 0), ["INSERT | p1", "DDL | p1", "INSERT | p1", "TRUNCATE | p1"]);
+    assert_eq!(
+        value::<String>(
+            &mut admin,
+            "SELECT string_agg(relation || ' ' || state, ', ' ORDER BY relation) FROM lead_audit.watched"
+        ),
+        "p on, p1 on"
+    );
+
+    // One that has to wait for a reader is in between for as long.
+    call(&mut admin, "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20); INSERT INTO p VALUES (11)");
+    let above = last(&mut admin);
+    let (mut reader, mut other) = (cluster.admin("detached"), cluster.admin("detached"));
+    let pid = other.pid();
+    call(&mut reader, "BEGIN; SELECT * FROM p");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| call(&mut other, "ALTER TABLE p DETACH PARTITION p2 CONCURRENTLY"));
+        wait_until_it_waits(&mut admin, pid);
+        call(&mut admin, "INSERT INTO p2 VALUES (12)");
+        call(&mut reader, "COMMIT");
+        waiting.join().expect("it is detached");
+    });
+    call(&mut admin, "INSERT INTO p2 VALUES (13)");
+    assert_eq!(entries(&mut admin, "operation, table_name", above), ["INSERT | p2", "DDL | p2", "INSERT | p2"]);
+    assert_intact(&mut admin);
+}
+
+/// What comes over logical replication was recorded where it was written: here only on request.
+#[test]
+fn logical_replication_into_a_watched_table() {
+    for preloaded in [false, true] {
+        let builder = || if preloaded { Cluster::builder().preloaded() } else { Cluster::builder() };
+        let publisher = builder().setting("wal_level = logical").start();
+        let subscriber = builder().start();
+        let tables = "CREATE TABLE t (id int PRIMARY KEY, note text); CREATE TABLE p (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
+             CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20)";
+        let (mut source, mut admin) = (database(&publisher, "replicated"), database(&subscriber, "replicated"));
+        call(
+            &mut source,
+            &format!(
+                "{tables}; INSERT INTO t VALUES (1, 'before'); CREATE PUBLICATION pub FOR TABLE t, p WITH (publish_via_partition_root = true)"
+            ),
+        );
+        call(&mut admin, &format!("{tables}; SELECT lead_audit.enable('t'), lead_audit.enable('p', replica => true)"));
+        let slot = "SELECT pg_create_logical_replication_slot('sub', 'pgoutput')";
+        source.query(slot, &[]).expect("a slot can be made");
+        let connection = publisher.connection_string("postgres", "replicated");
+        call(
+            &mut admin,
+            &format!(
+                "CREATE SUBSCRIPTION sub CONNECTION '{connection}' PUBLICATION pub WITH (create_slot = false, slot_name = 'sub')"
+            ),
+        );
+        let caught_up = |admin: &mut Session, marker: i64| {
+            wait_for(admin, &format!("SELECT count(*) FROM t WHERE id = {marker}"), 1, Duration::from_secs(60));
+        };
+        wait_for(&mut admin, "SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'", 0, Duration::from_secs(60));
+        caught_up(&mut admin, 1);
+        let changes = "INSERT INTO t VALUES (2, 'x'); UPDATE t SET note = 'y' WHERE id = 2; DELETE FROM t WHERE id = 2;
+             INSERT INTO p VALUES (1, 'a'), (11, 'b'); UPDATE p SET note = note || '!'; UPDATE p SET id = 12 WHERE id = 1; DELETE FROM p WHERE id = 11;
+             TRUNCATE p; INSERT INTO p VALUES (2, 'c'); TRUNCATE p";
+        call(&mut source, &format!("{changes}; INSERT INTO t VALUES (100, 'marker')"));
+        caught_up(&mut admin, 100);
+        let of_p = [
+            "INSERT | p1 | 1",
+            "INSERT | p2 | 11",
+            "UPDATE | p1 | 1",
+            "UPDATE | p2 | 11",
+            // The subscriber is told of an UPDATE, and carries the move out itself.
+            "DELETE | p1 | 1",
+            "INSERT | p2 | 12",
+            "DELETE | p2 | 11",
+            "TRUNCATE | p | 1",
+            "INSERT | p1 | 2",
+            "TRUNCATE | p | 1",
+        ];
+        let columns = "operation, table_name, coalesce(row_key->>'id', details->>'row_count')";
+        assert_eq!(entries(&mut admin, columns, 0), of_p, "preloaded: {preloaded}");
+        // On request, from then on; values are those of the rows.
+        call(&mut admin, "SELECT lead_audit.enable('t', replica => true)");
+        let above = last(&mut admin);
+        call(
+            &mut source,
+            &format!(
+                "{}; TRUNCATE t; INSERT INTO t VALUES (101, 'marker')",
+                &changes[..changes.find("INSERT INTO p").expect("there")]
+            ),
+        );
+        caught_up(&mut admin, 101);
+        assert_eq!(
+            entries(&mut admin, &format!("{columns}, coalesce(new_values, old_values)->>'note'"), above),
+            ["INSERT | t | 2 | x", "UPDATE | t | 2 | y", "DELETE | t | 2 | y", "TRUNCATE | t | 2", "INSERT | t | 101 | marker"],
+            "preloaded: {preloaded}"
+        );
+        assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 0);
+        assert_intact(&mut admin);
+        call(&mut admin, "ALTER SUBSCRIPTION sub DISABLE");
+        call(&mut admin, "ALTER SUBSCRIPTION sub SET (slot_name = NONE)");
+        call(&mut admin, "DROP SUBSCRIPTION sub");
+    }
+}
