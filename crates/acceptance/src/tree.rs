@@ -35,7 +35,7 @@ pub fn seal(session: &mut Session) -> i64 {
 pub fn unsealed(session: &mut Session) -> i64 {
     value(
         session,
-        "SELECT count(*) FROM lead_audit.entry e WHERE NOT EXISTS (SELECT FROM lead_audit.leaf_range r
-         WHERE e.id BETWEEN r.first_id AND r.last_id)",
+        "SELECT count(*) FROM (SELECT id FROM lead_audit.entry EXCEPT
+         SELECT generate_series(first_id, last_id) FROM lead_audit.leaf_range) e",
     )
 }
