@@ -66,6 +66,10 @@ class PgBouncer:
                 time.sleep(0.05)
 
     def stop(self) -> None:
+        """Stops it, and says so if it had ended by itself."""
+        ended, log = self._process.poll(), self.directory / "log"
+        said = log.read_text() if log.exists() else ""
         self._process.terminate()
         self._process.wait(30)
         shutil.rmtree(self.directory)
+        assert ended is None, f"PgBouncer ended with {ended}: {said[-3000:]}"
