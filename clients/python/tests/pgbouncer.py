@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -33,8 +33,13 @@ logfile = {directory}/log
 """
 
 
+# PgBouncer 1.18, which Debian 12 has, ends with this where a query is cancelled while its client goes away. A supervisor starts it
+# again, as systemd does for others.
+KNOWN_END = "in function disconnect_client(): bad client state"
+
+
 class PgBouncer:
-    """Started when it is made."""
+    """Started when it is made, and again when it has come to its known end."""
 
     def __init__(self, server: str, mode: str, pool_size: int) -> None:
         # Not under target/, whose path may be too long for a socket.
@@ -47,29 +52,53 @@ class PgBouncer:
             shutil.chown(self.directory, SERVER_USER)
             group = subprocess.run(["id", "-g", SERVER_USER], check=True, capture_output=True, text=True).stdout.strip()
             command = ["setpriv", "--reuid", SERVER_USER, "--regid", group, "--clear-groups", *command]
-        self._process = subprocess.Popen(command, cwd="/", stdin=subprocess.DEVNULL, env=os.environ.copy())
-        self._wait()
+        self._command = command
+        self._stopping = False
+        self._process = self._start()
+        self.wait()
+        self._supervisor = threading.Thread(target=self._supervise, daemon=True)
+        self._supervisor.start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self._command, cwd="/", stdin=subprocess.DEVNULL)
+
+    def _supervise(self) -> None:
+        known = 0
+        while True:
+            self._process.wait()
+            if self._stopping or self.ends() <= known:
+                return
+            known = self.ends()
+            self._process = self._start()
+
+    def ends(self) -> int:
+        """How often it came to its known end."""
+        return self._log().count(KNOWN_END)
+
+    def _log(self) -> str:
+        log = self.directory / "log"
+        return log.read_text() if log.exists() else ""
 
     def database(self, database: Database) -> Database:
         """The same database, through the pooler."""
         return Database(str(self.directory), database.name, database.user)
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Waits until it accepts connections."""
         until = time.monotonic() + 30
         while True:
-            assert self._process.poll() is None, "PgBouncer did not start"
             try:
                 psycopg.connect(f"host={self.directory} dbname=postgres user=app").close()
                 return
             except psycopg.OperationalError:
-                assert time.monotonic() < until, "PgBouncer does not accept connections"
+                assert time.monotonic() < until, f"PgBouncer does not accept connections: {self._log()[-3000:]}"
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """Stops it, and says so if it had ended by itself."""
-        ended, log = self._process.poll(), self.directory / "log"
-        said = log.read_text() if log.exists() else ""
+        """Stops it, and says so if it had ended in another than the known way."""
+        ended, said = self._process.poll(), self._log()
+        self._stopping = True
         self._process.terminate()
-        self._process.wait(30)
+        self._supervisor.join(30)
         shutil.rmtree(self.directory)
         assert ended is None, f"PgBouncer ended with {ended}: {said[-3000:]}"
