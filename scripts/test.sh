@@ -51,6 +51,7 @@ acceptance() {
   "$ROOT/scripts/install.sh"
   "$ROOT/scripts/python.sh"
   "$ROOT/scripts/packages.sh" pgbouncer
+  use_private_packages
   step "The lead-audit command: cargo build -p cli"
   cargo build -p cli
   step "Acceptance tests: cargo test -p acceptance"
