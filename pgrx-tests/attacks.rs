@@ -214,6 +214,29 @@ mod tests {
         assert_intact();
     }
 
+    /// Code of the owner's that runs while the guard writes the rows of an attached table must not find it away.
+    #[pg_test]
+    fn attacks_ddl_while_the_guard_works() {
+        begin_with_clerk();
+        run_as(
+            "clerk",
+            "CREATE TYPE mood AS ENUM ('ok'); CREATE FUNCTION told(mood) RETURNS json LANGUAGE plpgsql AS $$ BEGIN
+               BEGIN ALTER TABLE public.leads DISABLE TRIGGER USER; EXCEPTION WHEN insufficient_privilege THEN RETURN '\"refused\"'::json; END;
+               RETURN '\"done\"'::json; END $$;
+             CREATE TABLE p (id int, m mood, PRIMARY KEY (id)) PARTITION BY RANGE (id); CREATE TABLE p1 (id int PRIMARY KEY, m mood); INSERT INTO p1 VALUES (1, 'ok')",
+        );
+        run("CREATE CAST (mood AS json) WITH FUNCTION told(mood); SELECT lead_audit.enable('p', baseline => true)");
+        run_as("clerk", "ALTER TABLE p ATTACH PARTITION p1 FOR VALUES FROM (0) TO (10); INSERT INTO leads (id) VALUES ('a')");
+        assert_eq!(
+            log("operation, table_name, new_values->>'m'"),
+            ["DDL | p1 | NULL", "SNAPSHOT | p1 | refused", "INSERT | leads | NULL"]
+        );
+        assert_eq!(
+            rows("SELECT relation, state, row_trigger_on FROM lead_audit.watched ORDER BY 1"),
+            ["leads | on | true", "p | on | true"]
+        );
+    }
+
     /// Triggers that turn against the table in the middle of a statement.
     #[pg_test]
     fn attacks_ddl_in_the_middle_of_a_statement() {

@@ -128,7 +128,7 @@ COMMENT ON COLUMN lead_audit.entry.operation IS 'INSERT, UPDATE, DELETE, TRUNCAT
 
 COMMENT ON COLUMN lead_audit.entry.outcome IS 'ok, failed, rolled_back (what a transaction had written that was rolled back) or gap (it took place, but its entry could not be written).';
 
-COMMENT ON COLUMN lead_audit.entry.details IS 'What only some events have: {"row_count": n} of a TRUNCATE; {"moved_from": {"table_name": …, "table_schema": …}} of an UPDATE that moved the row to another partition; constraint, column and parameters of a failure; {"written": [...]} of a transaction that was rolled back.';
+COMMENT ON COLUMN lead_audit.entry.details IS 'What only some events have: {"row_count": n} of a TRUNCATE; {"moved_from": {"table_name": …, "table_schema": …}} of an UPDATE that moved the row to another partition; {"command": …, "statement_length": n} of a DDL whose text was cut; constraint, column and parameters of a failure; {"written": [...]} of a transaction that was rolled back.';
 
 CREATE TABLE lead_audit.checkpoint (
   tree_size bigint NOT NULL PRIMARY KEY CHECK (tree_size > 0),

@@ -1,5 +1,6 @@
 //! The rows that are there when watching begins, as SNAPSHOT entries.
 
+use super::ddl::with_guard_on;
 use crate::capture::{RowEvent, RowOperation, record_row};
 use crate::journal;
 use crate::origin;
@@ -26,7 +27,7 @@ fn write_rows(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &str) -
             new_row: None,
         };
         // SAFETY: the scan keeps table and row until this returns. Values of the table can run code of its owner's.
-        unsafe { as_owner_restricted(table, || record_row(&event)) };
+        with_guard_on(|| unsafe { as_owner_restricted(table, || record_row(&event)) });
         rows += 1;
     });
     journal::flush();

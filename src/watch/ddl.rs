@@ -23,6 +23,11 @@ fn write_ddl(
     statement: Option<&str>,
 ) {
     let (schema, name) = (table_schema.map(Text::from), table_name.map(Text::from));
+    // Of a text that is cut, the command itself need not be in what is left.
+    let mut details = statement.filter(|text| text.len() > COMMAND_LIMIT).map(|text| {
+        let tag = COMMAND_TAG.get().unwrap_or("SELECT");
+        Text::from(&*format!(r#"{{"command":"{tag}","statement_length":{}}}"#, text.len()))
+    });
     let mut statement = statement.map(|text| Text::from(&text[..text.floor_char_boundary(COMMAND_LIMIT)]));
     let entry = NewEntry {
         watch_id: watch_id.map(|id| *id.as_bytes()),
@@ -30,6 +35,7 @@ fn write_ddl(
         table_schema: schema.as_ref(),
         table_name: name.as_ref(),
         operation: "DDL",
+        details: details.as_mut(),
         statement: statement.as_mut(),
         ..NewEntry::default()
     };
@@ -66,11 +72,14 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(fcinfo: pg_sys::FunctionCal
         }
         CStr::from_ptr((*context.cast::<pg_sys::EventTriggerData>()).event)
     };
-    // SAFETY: as above; the statement is the one that is run.
+    // SAFETY: as above; the statement is the one that is run, and the name of its tag is a static C string.
     let result = unsafe {
-        let statement = (*(*fcinfo).context.cast::<pg_sys::EventTriggerData>()).parsetree;
+        let data = (*fcinfo).context.cast::<pg_sys::EventTriggerData>();
+        COMMAND_TAG.set(CStr::from_ptr(pg_sys::GetCommandTagName((*data).tag)).to_str().ok());
+        let statement = (*data).parsetree;
         if event == c"ddl_command_start" { before_command(statement) } else { after_command(statement, event == c"sql_drop") }
     };
+    COMMAND_TAG.set(None);
     if let Err(error) = result {
         ServerError {
             code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
@@ -149,6 +158,8 @@ fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Resu
 
 thread_local! {
     static GUARDING: Cell<Option<Effects>> = const { Cell::new(None) };
+    /// Of the command that the guard looked at last, and is still looking at unless an error came.
+    static COMMAND_TAG: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
 /// The guard makes and drops triggers itself, which must not call it again.
@@ -168,6 +179,18 @@ impl Drop for Guarding {
     fn drop(&mut self) {
         GUARDING.set(None);
     }
+}
+
+/// Runs code of somebody else's within the guard's work: its DDL is guarded like any other.
+pub fn with_guard_on<R>(work: impl FnOnce() -> R) -> R {
+    struct Restore(Option<Effects>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            GUARDING.set(self.0);
+        }
+    }
+    let _restore = Restore(GUARDING.replace(None));
+    work()
 }
 
 /// Who owns schema lead_audit; `None` if there is none.

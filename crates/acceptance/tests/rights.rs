@@ -247,3 +247,21 @@ fn a_snapshot_from_before_is_no_way_around_the_guard() {
     call(&mut app, "ROLLBACK; INSERT INTO fresh VALUES (1)");
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 2, "the table renamed, the row");
 }
+
+/// A command hidden in a text that is too long to keep.
+#[test]
+fn a_command_behind_a_long_comment_is_named() {
+    let cluster = Cluster::start();
+    let mut admin = app_database(&cluster, "hidden");
+    let mut app = cluster.session("app", "hidden");
+    let comment = "x".repeat(20_000);
+    call(&mut app, &format!("/* {comment} */ ALTER TABLE leads RENAME TO prospects /* {comment} */"));
+    call(&mut app, &format!("DO $$ BEGIN /* {comment} */ DROP TABLE prospects; END $$"));
+    let said: String = value(
+        &mut admin,
+        "SELECT string_agg(concat_ws(' ', operation, table_name, length(statement), details->>'command', details->'statement_length'), ', ' ORDER BY id)
+         FROM lead_audit.log",
+    );
+    assert_eq!(said, "DDL leads 10000 ALTER TABLE 40048, DDL prospects 10000 DROP TABLE 20044");
+    assert_intact(&mut admin);
+}
