@@ -13,6 +13,7 @@ mod ending;
 mod failing_row;
 mod following;
 mod frame;
+mod masked;
 mod names;
 mod raised;
 mod record;

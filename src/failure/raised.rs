@@ -7,6 +7,7 @@ use super::ending;
 use super::failing_row;
 use super::following;
 use super::frame::{Frame, innermost, statement_text};
+use super::masked::masked;
 use super::names;
 use super::record::{self, Count, Record, Table, Unresolved};
 use crate::journal::{self, Outcome, Written};
@@ -162,13 +163,16 @@ fn in_text(error: &RaisedError) -> Option<Record> {
         pg_sys::GetTempNamespaceState(&mut temporary, &mut toast);
         text_at(pg_sys::namespace_search_path).unwrap_or_default()
     };
+    // Postgres counts characters, from 1; 0 is none.
+    let character = if error.internal_query.is_some() { error.internal_position } else { error.position };
+    let position = usize::try_from(character - 1).ok().and_then(|character| text.char_indices().nth(character));
     record.unresolved = Some(Unresolved {
-        text,
-        position: if error.internal_query.is_some() { error.internal_position } else { error.position },
+        masked: masked(&text),
+        position: position.map(|(byte, _)| byte),
+        text: bounded(text),
         search_path,
         temporary_schema: temporary.to_u32(),
         temporary_tables: TEMPORARY_TABLES.with_borrow(Clone::clone),
-        keep_statement: settings::failure::log_statement_length() > 0,
     });
     Some(record)
 }

@@ -43,17 +43,20 @@ pub struct RawRow {
 /// A statement whose table is still to be found out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Unresolved {
-    pub text: String,
-    /// Where in the text the error is, in characters from 1; 0 if that is not known.
-    pub position: i32,
+    /// The text without what the entry must not have more of than is asked for: literals, numbers, comments.
+    pub masked: String,
+    /// As much of the text itself as an entry keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Where in the text the error is, in bytes, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<usize>,
     pub search_path: String,
     /// The session's schema for temporary tables, or 0.
     pub temporary_schema: u32,
     /// Temporary tables that the transaction made: they went with it.
     #[serde(default)]
     pub temporary_tables: Vec<String>,
-    /// Whether the worker is to name as statement what it finds: the one of several.
-    pub keep_statement: bool,
 }
 
 /// Everything about one failure.

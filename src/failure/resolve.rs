@@ -1,7 +1,6 @@
 //! In the worker: which watched table a statement was about that failed before Postgres itself had found out. The text is parsed
 //! and the name looked up as the session would have, by its search_path and as its role; nothing of the statement is run.
 
-use super::frame::statement_text;
 use super::record::{Table, Unresolved};
 use super::watched::watched;
 use crate::server::{as_user, role_name};
@@ -12,29 +11,34 @@ use std::ffi::{CStr, CString};
 pub struct Resolved {
     pub table: Table,
     pub operation: &'static str,
-    /// The statement's own text, where the text has several.
-    pub statement: String,
+    /// The statement's own text, as far as it is to be kept.
+    pub statement: Option<String>,
 }
 
 /// Finds the watched table; `None` if the statement writes to none. Raises the parser's errors and those of look-ups.
 pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
-    let text = CString::new(unresolved.text.as_str()).ok()?;
+    let text = CString::new(unresolved.masked.as_str()).ok()?;
     // SAFETY: the parser takes a C string and gives a list of raw statements in the current memory context.
     let statements = unsafe { PgList::<pg_sys::RawStmt>::from_pg(pg_sys::raw_parser(text.as_ptr(), 0)) };
-    let wanted = unresolved.text.char_indices().nth((unresolved.position - 1).max(0) as usize).map_or(0, |(byte, _)| byte);
     let mut found = None;
     for statement in statements.iter_ptr() {
         // SAFETY: a statement of the parser's, with its place in the text.
         let (node, location, length) = unsafe { ((*statement).stmt, (*statement).stmt_location, (*statement).stmt_len) };
-        if unresolved.position > 0 && location as usize > wanted {
+        let start = usize::try_from(location).unwrap_or(0);
+        if unresolved.position.is_some_and(|position| start > position) {
             break;
         }
         // SAFETY: as above.
         if let Some((table, operation)) = unsafe { target_of(node, unresolved, role) } {
-            // SAFETY: a C string.
-            let statement = unsafe { statement_text(text.as_ptr(), location, length, usize::MAX) }.unwrap_or_default();
+            let own = |text: &String| {
+                let end = usize::try_from(length).ok().filter(|&length| length > 0).map_or(text.len(), |length| start + length);
+                let end = text.floor_char_boundary(end.min(text.len()));
+                // Of a later one in a long text only the masked text is at hand.
+                text.get(start..end).filter(|own| !own.is_empty()).map(|own| own.trim().to_owned())
+            };
+            let statement = unresolved.text.as_ref().and_then(|text| own(text).or_else(|| own(&unresolved.masked)));
             found = Some(Resolved { table, operation, statement });
-        } else if unresolved.position > 0 {
+        } else if unresolved.position.is_some() {
             found = None; // the error is in this statement or a later one
         }
     }

@@ -95,9 +95,7 @@ fn write(mut record: Record) -> bool {
         let Ok(Some(resolved)) = in_subtransaction(|| resolve(&unresolved, role)) else { return false };
         record.table = Some(resolved.table);
         resolved.operation.clone_into(&mut record.operation);
-        if unresolved.keep_statement {
-            record.statement = super::raised::bounded(resolved.statement);
-        }
+        record.statement = resolved.statement;
     }
     let (mut key, mut values, mut changed) = (record.key.as_deref().map(Text::from), None, None);
     if let Some(row) = &record.row

@@ -77,10 +77,12 @@ pub extern "C-unwind" fn lead_audit_launcher_main(_argument: pg_sys::Datum) {
     unsafe { pg_sys::proc_exit(1) }
 }
 
-/// Whatever ends the launcher: from now on failures go to the server's log.
+/// Whatever ends the launcher: workers that are there go on, but where there is none, failures go to the server's log.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
-    shared::set_open(false);
+    if !is_any_worker_alive() {
+        shared::set_open(false);
+    }
     shared::launcher_stops();
 }
 
@@ -222,14 +224,13 @@ impl Launcher {
         next.saturating_duration_since(now).clamp(Duration::from_millis(10), longest)
     }
 
-    /// The server shuts down, or somebody ended the launcher: the workers get time to write, the rest goes to the log.
+    /// The server shuts down: the workers get time to write, the rest goes to the log. If they do not end, it was the launcher
+    /// alone that somebody ended; Postgres starts it again.
     fn end(&mut self) {
         let deadline = Instant::now() + LAST_WRITES;
-        loop {
-            let mut alive = 0;
-            shared::each_database(|database| alive += usize::from(database.worker != 0));
-            if alive == 0 || Instant::now() >= deadline {
-                break;
+        while is_any_worker_alive() {
+            if Instant::now() >= deadline {
+                return;
             }
             wait(Duration::from_millis(20));
         }
@@ -238,6 +239,12 @@ impl Launcher {
         shared::each_database(|database| all.push(database.oid()));
         all.into_iter().for_each(failure::log_rest);
     }
+}
+
+fn is_any_worker_alive() -> bool {
+    let mut alive = false;
+    shared::each_database(|database| alive |= database.worker != 0);
+    alive
 }
 
 /// Name and oid of each database that can be connected to.

@@ -2,6 +2,7 @@
 //! standby, restarts, databases that come and go.
 
 use acceptance::{Bouncer, Builder, Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value};
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -288,4 +289,26 @@ fn the_queue_is_out_of_reach() {
         assert_eq!(sqlstate(&mut app, sql), "42501", "{sql}");
     }
     assert!(try_call(&mut app, "SET lead_audit.queue_size = '1MB'").is_err());
+}
+
+/// What waits in the queue is what the entry will have: with no statement's text wanted, no value that only the text has.
+#[test]
+fn the_queue_holds_no_more_than_the_entry() {
+    let cluster = preloaded().start();
+    let mut admin = taken_database(&cluster, "privacy");
+    call(&mut admin, "ALTER ROLE app SET lead_audit.log_statement_length = 0");
+    let mut holder = cluster.admin("privacy");
+    call(&mut holder, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
+    let mut app = cluster.session("app", "privacy");
+    assert_eq!(sqlstate(&mut app, "INSERT INTO leads (id, is_manual) VALUES ('secret-of-parsing', 'maybe')"), "22P02");
+    assert_eq!(sqlstate(&mut app, "UPDATE leads SET is_manual = 'secret-of-running' = id, id = (1 / 0)::text"), "22012");
+    let data = std::fs::metadata(cluster.data()).expect("the data directory is there");
+    let memory = format!("/dev/shm/lead_audit.{}.{}", data.dev(), data.ino());
+    let memory = std::fs::read(&memory).unwrap_or_else(|error| panic!("{memory}: {error}"));
+    let holds = |text: &str| memory.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(holds("invalid input syntax for type boolean"), "the record is there");
+    assert!(holds("division by zero"), "and the other");
+    assert!(!holds("secret-of-parsing") && !holds("secret-of-running"));
+    call(&mut holder, "ROLLBACK");
+    wait_until(&mut admin, "SELECT count(*) = 2 FROM lead_audit.log WHERE outcome = 'failed' AND statement IS NULL");
 }
