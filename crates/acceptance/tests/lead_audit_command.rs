@@ -65,7 +65,8 @@ impl Audited {
     fn kept(&mut self, name: &str) -> PathBuf {
         let note: String = value(&mut self.admin, "SELECT lead_audit.latest_checkpoint()");
         let path = self.path(name);
-        fs::write(&path, note).unwrap();
+        // As `psql -c` writes it.
+        fs::write(&path, note + "\n").unwrap();
         path
     }
 

@@ -40,6 +40,15 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
+/// Reads a note or a proof. `psql` adds a newline to a text that ends in one.
+pub fn read_note(path: &Path) -> Result<Vec<u8>, CommandError> {
+    let mut bytes = read_small(path)?;
+    if bytes.ends_with(b"\n\n") {
+        bytes.pop();
+    }
+    Ok(bytes)
+}
+
 /// Reads a small file; `-` is standard input.
 pub fn read_small(path: &Path) -> Result<Vec<u8>, CommandError> {
     let mut bytes = Vec::new();

@@ -3,7 +3,7 @@
 use crate::Status;
 use crate::arguments::Inspect;
 use crate::error::CommandError;
-use crate::files::read_small;
+use crate::files::read_note;
 use crate::progress::Console;
 use crate::prove::checkpoint_of;
 use export::read::{Blocks, Limits, open};
@@ -33,7 +33,7 @@ pub fn run(arguments: &Inspect, console: Console) -> Result<Status, CommandError
     if beginning.starts_with(b"{\"export\":") {
         return overview(arguments, console);
     }
-    let bytes = read_small(path)?;
+    let bytes = read_note(path)?;
     let text = String::from_utf8_lossy(&bytes);
     if let Ok(proof) = TlogProof::parse(&bytes) {
         let mut lines = vec![("what", json!("proof of an entry (C2SP tlog-proof)")), ("leaf index", json!(proof.index))];

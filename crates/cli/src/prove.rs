@@ -5,7 +5,7 @@ use crate::arguments::{Prove, VerifyProof};
 use crate::database::{EntryReader, Selection, Snapshot, select};
 use crate::error::CommandError;
 use crate::export_command::url;
-use crate::files::{read_small, replace};
+use crate::files::{read_note, read_small, replace};
 use crate::progress::Console;
 use crate::trust;
 use export::write::StoredEntry;
@@ -61,7 +61,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
 /// Verifies a proof.
 pub fn verify_proof(arguments: &VerifyProof, console: Console) -> Result<Status, CommandError> {
     let trust = trust::gather(&arguments.trust, false)?;
-    let proof = TlogProof::parse(&read_small(&arguments.proof)?).map_err(CommandError::content(&arguments.proof))?;
+    let proof = TlogProof::parse(&read_note(&arguments.proof)?).map_err(CommandError::content(&arguments.proof))?;
     let entry = read_small(&arguments.entry)?;
     let entry = entry.strip_suffix(b"\n").unwrap_or(&entry);
     let (preimage, given) = preimage_and_checksum(entry, &arguments.entry)?;

@@ -2,7 +2,7 @@
 
 use crate::arguments::TrustArguments;
 use crate::error::CommandError;
-use crate::files::read_small;
+use crate::files::{read_note, read_small};
 use export::verify::Trust;
 use ledger::note::{KeyError, VerifierKey};
 use std::fs;
@@ -17,7 +17,7 @@ pub fn gather(arguments: &TrustArguments, older: bool) -> Result<Trust, CommandE
     let witnesses = arguments.witness_key.iter().map(|key| public_key(key)).collect::<Result<Vec<_>, _>>()?;
     for path in &arguments.checkpoint {
         for file in checkpoint_files(path)? {
-            trust.know(&read_small(&file)?, &file.display().to_string(), &witnesses)?;
+            trust.know(&read_note(&file)?, &file.display().to_string(), &witnesses)?;
         }
     }
     Ok(trust)
