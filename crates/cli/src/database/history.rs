@@ -223,7 +223,7 @@ pub fn write_selection<W: Write>(
         let mut places = std::collections::HashMap::new();
         for &(index, id) in some {
             let proof = inclusion_proof(&tiles, index, end).map_err(|error| unprovable(id, &error))?;
-            let leaf = tiles.leaves(index, index + 1)?.first().copied();
+            let leaf = tiles.leaf(index)?;
             places.insert(id, (Place { index, proof }, leaf));
         }
         let ids: Vec<(i64, i64)> = some.iter().map(|&(_, id)| (id, id)).collect();

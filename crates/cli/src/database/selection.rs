@@ -1,7 +1,8 @@
 //! Which entries are asked for: of a table, of a row, of a range of ids; and where in the tree they are.
 
-use super::Snapshot;
+use super::{Snapshot, id_ranges};
 use crate::error::CommandError;
+use export::IdRanges;
 use ledger::canonical::{compare_keys, write_string};
 use ledger::key_hash;
 use postgres::types::ToSql;
@@ -52,22 +53,35 @@ pub fn select(snapshot: &Snapshot, selection: &Selection, tree_size: u64) -> Res
     ids.sort_unstable();
     let mut sealed = Vec::new();
     let mut size = 0;
+    // Of very many checkpoints only those come over that took some of them.
+    let wanted = ids.iter().copied().collect::<IdRanges>().to_string();
     loop {
-        let checkpoints = snapshot.checkpoints_after(size, tree_size, 1000)?;
-        let Some(last) = checkpoints.last() else { break };
-        let last = last.tree_size;
-        for checkpoint in checkpoints {
-            for &(from, to) in checkpoint.entry_ids.ranges() {
+        let (from, to) = (i64::try_from(size).unwrap_or(i64::MAX), i64::try_from(tree_size).unwrap_or(i64::MAX));
+        let rows = snapshot.query(
+            "SELECT c.tree_size, c.entry_ids::text,
+                    COALESCE((SELECT max(b.tree_size) FROM lead_audit.checkpoint b WHERE b.tree_size < c.tree_size), 0)
+             FROM lead_audit.checkpoint c
+             WHERE c.tree_size > $1 AND c.tree_size <= $2 AND c.entry_ids && $3::text::int8multirange
+             ORDER BY c.tree_size LIMIT 1000",
+            &[&from, &to, &wanted],
+        )?;
+        for row in &rows {
+            let (last, base): (i64, i64) = (row.try_get(0)?, row.try_get(2)?);
+            let entry_ids = id_ranges(row.try_get(1)?)?;
+            let base = u64::try_from(base).unwrap_or(0);
+            for &(from, to) in entry_ids.ranges() {
                 let (start, end) = (ids.partition_point(|&id| id < from), ids.partition_point(|&id| id <= to));
                 for &id in &ids[start..end] {
-                    if let Some(rank) = checkpoint.entry_ids.rank(id) {
-                        sealed.push((size + rank, id));
+                    if let Some(rank) = entry_ids.rank(id) {
+                        sealed.push((base + rank, id));
                     }
                 }
             }
-            size = checkpoint.tree_size;
+            size = u64::try_from(last).unwrap_or(0).max(size);
         }
-        size = last;
+        if rows.is_empty() {
+            break;
+        }
     }
     sealed.sort_unstable();
     let taken: std::collections::HashSet<i64> = sealed.iter().map(|&(_, id)| id).collect();

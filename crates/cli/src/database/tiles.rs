@@ -39,6 +39,13 @@ impl<'s> DatabaseTiles<'s> {
         Ok(leaves)
     }
 
+    /// One stored leaf hash, if it is there.
+    pub fn leaf(&self, index: u64) -> Result<Option<Hash>, CommandError> {
+        let width = TILE_WIDTH as u64;
+        let tile = self.tile(TileId { level: 0, index: index / width })?;
+        Ok(tile.get((index % width) as usize).copied())
+    }
+
     /// The right edge of the tree of this size and root, from its upper levels; None if they do not give that root.
     pub fn edge(&self, size: u64, root: &Hash) -> Option<Frontier> {
         if size == 0 {
