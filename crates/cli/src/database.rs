@@ -101,8 +101,10 @@ impl Snapshot {
     pub fn unsealed_ids(&self) -> Result<(IdRanges, IdRanges), CommandError> {
         // Text keeps its size small, and is what is read anyway.
         let rows = self.query(
-            "SELECT COALESCE((SELECT range_agg(r)::text FROM lead_audit.checkpoint, unnest(entry_ids) r), '{}'),
-                    COALESCE((SELECT range_agg(r)::text FROM lead_audit.open_gap, unnest(ids) r), '{}'),
+            "SELECT COALESCE((SELECT range_agg(r)::text FROM lead_audit.checkpoint, unnest(entry_ids) r
+                              WHERE NOT lower_inf(r) AND NOT upper_inf(r)), '{}'),
+                    COALESCE((SELECT range_agg(r)::text FROM lead_audit.open_gap, unnest(ids) r
+                              WHERE NOT lower_inf(r) AND NOT upper_inf(r)), '{}'),
                     COALESCE((SELECT looked_to FROM lead_audit.tree ORDER BY tree_size DESC, created_at LIMIT 1), 0)",
             &[],
         )?;
@@ -121,16 +123,19 @@ impl Snapshot {
 const CHECKPOINTS: &str = "SELECT tree_size, root, entry_ids::text, sealed_at, note FROM lead_audit.checkpoint";
 
 fn checkpoint(row: &Row) -> Result<StoredCheckpoint, CommandError> {
+    // Whoever may change the table can have NULL there, or ids without end. That must be a fault that is found, not a reason to
+    // know nothing: what is stood in for it fits nothing that was sealed.
     let size: i64 = row.try_get(0)?;
-    let root: &[u8] = row.try_get(1)?;
-    let Raw(sealed_at) = row.try_get(3)?;
+    let root: Option<&[u8]> = row.try_get(1)?;
+    let ids: Option<&str> = row.try_get(2)?;
+    let sealed_at: Option<Raw> = row.try_get(3)?;
+    let sealed_at = sealed_at.and_then(|Raw(bytes)| bytes.try_into().ok());
     Ok(StoredCheckpoint {
         tree_size: u64::try_from(size).unwrap_or(0),
-        // One of another length can be none; that it is not the note's is then seen.
-        root: Hash::try_from(root).unwrap_or([0; 32]),
-        entry_ids: id_ranges(row.try_get(2)?)?,
-        sealed_at: i64::from_be_bytes(sealed_at.try_into().unwrap_or_default()),
-        note: row.try_get(4)?,
+        root: root.and_then(|root| Hash::try_from(root).ok()).unwrap_or([0; 32]),
+        entry_ids: ids.and_then(|ids| IdRanges::parse(ids).ok()).unwrap_or_default(),
+        sealed_at: sealed_at.map_or(0, i64::from_be_bytes),
+        note: row.try_get::<_, Option<String>>(4)?.unwrap_or_default(),
     })
 }
 

@@ -104,7 +104,7 @@ pub fn write_history<W: Write>(
         let ranges: Vec<(i64, i64)> =
             checkpoints.iter().flat_map(|checkpoint| checkpoint.entry_ids.ranges().iter().copied()).collect();
         let mut waiting = checkpoints.into_iter().zip(edges).peekable();
-        let mut current = IdRanges::new();
+        let (mut current, mut last) = (IdRanges::new(), None);
         let mut open = false;
         let mut next = |writer: &mut HistoryWriter<W>| -> Result<Option<IdRanges>, ExportError> {
             let Some((checkpoint, edge)) = waiting.next() else { return Ok(None) };
@@ -119,15 +119,17 @@ pub fn write_history<W: Write>(
         let mut entries = 0;
         for some in ranges.chunks(RANGES_AT_ONCE) {
             reader.read::<ExportError>(some, |id, stored| {
-                while !open || !current.contains(id) {
+                // Checkpoints that were changed may have ids in common: what is not in ascending order is of a later one.
+                while !open || !current.contains(id) || last.is_some_and(|last| last > id) {
                     if open {
                         writer.end_checkpoint()?;
                     }
                     let Some(ids) = next(&mut writer)? else {
                         return Err(refused(format!("the database gave entry {id}, which was not asked for")));
                     };
-                    (current, open) = (ids, true);
+                    (current, last, open) = (ids, None, true);
                 }
+                last = Some(id);
                 entries += 1;
                 if entries % 256 == 0 {
                     progress(256);

@@ -37,6 +37,8 @@ struct Batch {
     leaves: Vec<Hash>,
     /// The ids that have not come yet, the next one last.
     waiting: Vec<(i64, i64)>,
+    /// The last id that came.
+    last: Option<i64>,
     /// Leaves that are written.
     placed: usize,
     /// Where each leaf hash is, if ids and leaves do not fit each other.
@@ -104,15 +106,25 @@ impl<W: Write> HistoryWriter<W> {
         let fits = entry_ids.count() == leaves.len() as u64;
         let places = (!fits).then(|| leaves.iter().enumerate().map(|(i, leaf)| (*leaf, i)).collect());
         let waiting = entry_ids.ranges().iter().rev().copied().collect();
-        self.batch = Some(Batch { leaves, waiting, placed: 0, places });
+        self.batch = Some(Batch { leaves, waiting, last: None, placed: 0, places });
         self.output.write(&Record::Checkpoint(CheckpointRecord { tree_size, root, entry_ids, sealed_at, note, edge }))
     }
 
-    /// Writes the next entry of the checkpoint: one of its ids, higher than the one before.
+    /// Writes the next entry of the checkpoint: one of its ids, higher than the one before. The same once more is what a table without
+    /// its primary key can have; it is written as it is, for whoever verifies to find.
     ///
     /// # Errors
-    /// Those of writing, and if the id is not the checkpoint's or not higher.
+    /// Those of writing, and if the id is not the checkpoint's or lower.
     pub fn entry(&mut self, id: i64, stored: &StoredEntry) -> io::Result<()> {
+        if let Some(batch) = &mut self.batch {
+            if batch.last.replace(id) == Some(id) {
+                return self.sealed(id, stored, None);
+            }
+            if batch.places.is_some() {
+                // The ids may be any number then, and say nothing of leaves: not one by one.
+                batch.skip_before(id);
+            }
+        }
         loop {
             let Some(batch) = &mut self.batch else { return Err(out_of_order(id)) };
             match batch.next_id().ok_or_else(|| out_of_order(id))? {
@@ -143,6 +155,11 @@ impl<W: Write> HistoryWriter<W> {
                 }
             }
         }
+        self.sealed(id, stored, sealed)
+    }
+
+    /// Writes an entry; `sealed` is the leaf hash that is stored in its place.
+    fn sealed(&mut self, id: i64, stored: &StoredEntry, sealed: Option<Hash>) -> io::Result<()> {
         match stored {
             StoredEntry::Entry { preimage, checksum } => {
                 let leaf = sealed.filter(|leaf| *leaf != leaf_hash(checksum));
@@ -199,6 +216,16 @@ impl<W: Write> HistoryWriter<W> {
 }
 
 impl Batch {
+    /// Takes all ids that are waited for before this one.
+    fn skip_before(&mut self, id: i64) {
+        while let Some((from, to)) = self.waiting.pop() {
+            if to >= id {
+                self.waiting.push((from.max(id), to));
+                break;
+            }
+        }
+    }
+
     /// Takes the next id that is waited for.
     fn next_id(&mut self) -> Option<i64> {
         let (from, to) = self.waiting.pop()?;
