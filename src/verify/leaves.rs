@@ -17,6 +17,7 @@ pub struct Leaves {
     tiles: StoredTiles,
     cached: VecDeque<(u64, Vec<Hash>)>,
     memory: RowMemory,
+    tree_size: u64,
     looked_to: i64,
     last_id: i64,
     open: Vec<IdRange>,
@@ -68,6 +69,7 @@ impl Leaves {
             tiles: StoredTiles::of(snapshot),
             cached: VecDeque::new(),
             memory: RowMemory::new(c"lead_audit tile"),
+            tree_size: tree.size,
             looked_to: tree.looked_to,
             last_id,
             open,
@@ -89,7 +91,12 @@ impl Leaves {
         self.range = self.ranges.next().map(|first| {
             let (values, _) = self.ranges.columns(3);
             let number = |index: usize| values.get(index).map_or(0, |value| value.value() as i64);
-            LeafRange { ids: IdRange { first, last: number(1) }, first_leaf: number(2) as u64 }
+            let first_leaf = number(2) as u64;
+            // One that says more than the tree has leaves is not what sealing has written, which the tree's own check says: it must not
+            // be followed through ids without end.
+            let most = i64::try_from(self.tree_size.saturating_sub(first_leaf)).unwrap_or(i64::MAX);
+            let last = number(1).min(first.saturating_add(most).saturating_sub(1));
+            LeafRange { ids: IdRange { first, last }, first_leaf }
         });
     }
 

@@ -7,7 +7,7 @@ use crate::seal::{IdRanges, StoredTiles, TreeRow, verifier_key};
 use crate::server::{Plan, RowMemory, ServerError};
 use ledger::checkpoint::Checkpoint;
 use ledger::merkle::{Frontier, Hash, TILE_WIDTH, TileId, TileWriter, Tiles};
-use ledger::note::{Note, VerifierKey};
+use ledger::note::{Note, NoteError, VerifierKey};
 use pgrx::{IntoDatum, pg_sys};
 use std::collections::HashMap;
 
@@ -27,6 +27,9 @@ struct Check<'f> {
     memory: RowMemory,
     faults: &'f mut Faults,
     key: Option<VerifierKey>,
+    /// Whether a checkpoint was signed with it already, and the last of those before that were not.
+    signed_before: bool,
+    not_by_key: Option<u64>,
     /// What the entries say, where it differs from the stored leaves.
     of_entries: HashMap<u64, Hash>,
     /// The tree of the stored leaves.
@@ -54,6 +57,8 @@ pub fn check(snapshot: pg_sys::Snapshot, faults: &mut Faults) -> Result<(), Serv
         memory: RowMemory::new(c"lead_audit verified tile"),
         faults,
         key,
+        signed_before: false,
+        not_by_key: None,
         of_entries,
         stored: TileWriter::new(),
         confirmed: None,
@@ -142,10 +147,17 @@ impl Check<'_> {
                 Some(("checkpoint", "its note says another size or root".to_owned()))
             }
             Ok((note, said)) => match &self.key {
-                Some(key) if said.origin() == key.name() => {
-                    let verified = note.verify(std::slice::from_ref(key));
-                    verified.err().map(|error| ("signature", error.to_string()))
-                }
+                Some(key) if said.origin() == key.name() => match note.verify(std::slice::from_ref(key)) {
+                    // A log may begin to sign, or get another key. It does not stop.
+                    Err(NoteError::NoKnownSignature) if !self.signed_before => {
+                        self.not_by_key = Some(row.size);
+                        None
+                    }
+                    verified => {
+                        self.signed_before = true;
+                        verified.err().map(|error| ("signature", error.to_string()))
+                    }
+                },
                 _ => None,
             },
         };
@@ -248,6 +260,12 @@ impl Check<'_> {
     /// The end of the tree, and roots that nothing gives up to there.
     fn finish(&mut self, size: u64, tree_size: u64) {
         self.compare_tiles();
+        if let Some(size) = self.not_by_key {
+            pgrx::warning!(
+                "checkpoints up to tree size {size} are not signed with the key in lead_audit.signing_key_file: whether they are with an \
+                 earlier one, `lead-audit verify` can tell, which takes both keys"
+            );
+        }
         if size != tree_size {
             self.faults.of_tree("checkpoint", format!("the tree has {tree_size} leaves; the newest checkpoint has {size}"));
         }
