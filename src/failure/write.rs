@@ -91,8 +91,12 @@ fn write_all(records: &[(u64, Vec<u8>)]) -> u64 {
 fn write(mut record: Record) -> bool {
     if let Some(unresolved) = record.unresolved.take() {
         let role = pg_sys::Oid::from(record.current_user);
-        // A text that cannot be parsed names no table.
-        let Ok(Some(resolved)) = in_subtransaction(|| resolve(&unresolved, role)) else { return false };
+        let resolved = match in_subtransaction(|| resolve(&unresolved, role)) {
+            Ok(Some(resolved)) => resolved,
+            Err(error) if is_passing(&error) => error.raise(None),
+            // A text that cannot be parsed names no table.
+            Ok(None) | Err(_) => return false,
+        };
         record.table = Some(resolved.table);
         resolved.operation.clone_into(&mut record.operation);
         record.statement = resolved.statement;

@@ -9,6 +9,7 @@ the role app. Prints a line for each kind and way; ends with status 1 if one was
 
 import contextlib
 import os
+import statistics
 import subprocess
 import sys
 import threading
@@ -113,6 +114,7 @@ class Check:
         self.admin = psycopg.connect(server_url, autocommit=True)
         self.wrong = 0
         self.done = 0
+        self.delays = []
 
     def app(self, bouncer=False, **settings):
         if bouncer:
@@ -142,7 +144,7 @@ class Check:
         (last,) = self.one("SELECT coalesce(max(id), 0) FROM lead_audit.entry")
         begin = datetime.now(timezone.utc)
         yield
-        self.settle()
+        self.delays.append(self.settle())
         end = datetime.now(timezone.utc) + timedelta(milliseconds=50)
         cursor = self.admin.execute("SELECT * FROM lead_audit.log WHERE id > %s AND outcome <> 'ok' ORDER BY id", (last,))
         names = [column.name for column in cursor.description]
@@ -497,7 +499,12 @@ class Check:
         if failed != summed:
             self.wrong += 1
             print(f"WRONG summary: {summed} failed instead of {failed}")
-        print(f"{self.done} checked, {self.wrong} wrong")
+        # The median, because a busy machine can keep any single one waiting.
+        if statistics.median(self.delays) > 1:
+            self.wrong += 1
+            print("WRONG delay: entries come more than a second after their failures")
+        print(f"{self.done} checked, {self.wrong} wrong; entries were there after {1000 * statistics.median(self.delays):.1f} ms "
+              f"(median), {1000 * max(self.delays):.1f} ms (longest)")
         return self.wrong == 0
 
 

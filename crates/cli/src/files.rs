@@ -13,8 +13,12 @@ const MAX_SMALL: u64 = 4 << 20;
 pub fn write_secret(path: &Path, text: &str) -> Result<(), CommandError> {
     let error = CommandError::file(path);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(&error)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(&error)?;
-    sync_directory(path).map_err(&error)
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| sync_directory(path));
+    if written.is_err() {
+        // Half a key would keep the next try from making a whole one.
+        _ = fs::remove_file(path);
+    }
+    written.map_err(error)
 }
 
 /// Puts a file in its place, or in that of another, at once.
