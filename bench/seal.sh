@@ -50,6 +50,14 @@ row 'verify(), entries and tree' "$v s" "$(per "$entries" "$v")"
 hash=$(seconds "SET max_parallel_workers_per_gather = 0; SELECT count(*) FILTER (WHERE sha256(convert_to(repeat('x', 400) || row_values::text || row_key::text, 'UTF8')) IS NULL) FROM lead_audit.entry")
 row 'SELECT … sha256(…) over about as many bytes in SQL' "$hash s" "$(awk -v v="$v" -v h="$hash" 'BEGIN { printf "verify() is %.2f times that", v / h }')"
 row 'bytes of JSON' "$bytes" ''
+half=$(sql -c 'SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY id) FROM lead_audit.entry')
+halves=$(
+  began=$(date +%s.%N)
+  sql -c "SELECT count(*) FROM lead_audit.verify(NULL, $half)" >/dev/null & sql -c "SELECT count(*) FROM lead_audit.verify($half + 1)" >/dev/null
+  wait
+  date +%s.%N | awk -v b="$began" '{ printf "%.3f", $1 - b }'
+)
+row 'verify() of two halves in two sessions' "$halves s" "$(awk -v v="$v" -v h="$halves" 'BEGIN { printf "%.2f times that of verify() in one", h / v }')"
 
 step "Ticks and proofs over tree sizes" >&2
 # median STATEMENT: of 201 runs in one session, in ms.
@@ -80,3 +88,23 @@ sql -c "BEGIN; INSERT INTO leads (id) SELECT 'open' || g FROM generate_series(1,
 sleep 5
 sql -c 'SELECT lead_audit.seal()' >&2
 row 'seal() while a transaction with 100000 entries is open' "$(median 'SELECT lead_audit.seal()') ms" 'median of 201'
+
+step "Writers and the worker" >&2
+# Eight sessions write as fast as they can, a hundred rows a transaction, while the worker seals each second.
+cluster stop "$dir" >&2
+cluster start "$dir" "fsync = off" "shared_buffers = '512MB'" "max_wal_size = '8GB'" "jit = off" "shared_preload_libraries = 'lead_audit'" >&2
+sql -c 'SELECT lead_audit.seal()' >&2
+writer=$(mktemp)
+trap 'rm -f "$writer"; cluster remove "$dir" >&2' EXIT
+echo "INSERT INTO leads (id, email) SELECT gen_random_uuid(), 'contact' || g || '@example.com' FROM generate_series(1, 100) g;" >"$writer"
+before=$(sql -c 'SELECT tree_size FROM lead_audit.stats')
+PGHOST=$(cluster socket "$dir") "$BIN/pgbench" -n -U postgres -c 8 -j 2 -T 20 -f "$writer" postgres >/dev/null 2>&1 &
+lags=()
+while kill -0 $! 2>/dev/null; do
+  lags+=("$(sql -c "SELECT coalesce(extract(epoch FROM seal_lag), 0)::numeric(8, 2) FROM lead_audit.stats")")
+  sleep 0.5
+done
+until [ "$(sql -c 'SELECT unsealed_entries FROM lead_audit.stats')" = 0 ]; do sleep 0.1; done
+written=$(($(sql -c 'SELECT tree_size FROM lead_audit.stats') - before))
+row 'eight sessions write for 20 s, the worker seals each second' "$((written / 20)) entries/s" \
+  "oldest unsealed entry at most $(printf '%s\n' "${lags[@]}" | sort -n | tail -n 1) s old, median $(printf '%s\n' "${lags[@]}" | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }') s"
