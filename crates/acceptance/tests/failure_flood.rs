@@ -79,6 +79,9 @@ fn assert_all_there(cluster: &Cluster, admin: &mut Session, failed: &BTreeMap<St
     totals
 }
 
+/// A failure counts once its transaction is rolled back, a moment after the client has the error.
+const SESSIONS_ENDED: &str = "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'app'";
+
 /// The queue is large enough to fill, and small enough that it does.
 fn flood_cluster(queue: &str) -> (Cluster, Session) {
     let cluster = Cluster::builder()
@@ -113,6 +116,7 @@ fn every_failure_is_an_entry_or_in_the_servers_log() {
     for queue in ["16MB", "256kB"] {
         let (cluster, mut admin) = flood_cluster(queue);
         let failed = flood(&cluster, 0, seconds, || {});
+        wait_until(&mut admin, SESSIONS_ENDED);
         wait_until(&mut admin, "SELECT waiting = 0 FROM lead_audit.queue()");
         let total: i64 = failed.values().sum();
         let (entries, logged) = assert_all_there(&cluster, &mut admin, &failed, true);
@@ -158,6 +162,7 @@ fn whatever_is_killed_meanwhile() {
             }
             std::thread::sleep(Duration::from_millis(50));
         };
+        wait_until(&mut admin, SESSIONS_ENDED);
         wait_until(&mut admin, "SELECT EXISTS (SELECT FROM lead_audit.queue() WHERE worker_pid IS NOT NULL AND waiting = 0)");
         let (entries, logged) = assert_all_there(&cluster, &mut admin, &failed, false);
         println!("killed {what}: {} failures, {entries} entries, {logged} in the server's log", failed.values().sum::<i64>());
