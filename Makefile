@@ -1,5 +1,5 @@
 # The doors to this project. Everything they make lives under target/; see scripts/ for what is behind each.
-.PHONY: help demo psql demo-url demo-stop example example-stop test test-upgrade test-valgrind check clean
+.PHONY: help demo psql demo-url demo-stop example example-stop test test-upgrade test-valgrind bench check clean
 
 help:
 	@echo 'make demo       builds lead_audit, starts a private PostgreSQL with it, and tells its story'
@@ -11,6 +11,7 @@ help:
 	@echo 'make test       all tests'
 	@echo 'make test-valgrind  tests against a server under valgrind, half an hour'
 	@echo 'make test-upgrade  pg_upgrade to PostgreSQL 17, which is downloaded for it'
+	@echo 'make bench      cost of the audit beside others, about 10 minutes; ARGUMENTS=--full: hours. See bench/README.md'
 	@echo 'make check      format and lints'
 	@echo 'make clean      stops demo and example and deletes target/'
 
@@ -40,6 +41,9 @@ test-upgrade:
 
 test-valgrind:
 	@scripts/valgrind.sh
+
+bench:
+	@bench/compare.sh $(ARGUMENTS)
 
 check:
 	@scripts/check.sh

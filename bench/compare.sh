@@ -1,0 +1,29 @@
+#!/bin/bash
+# compare.sh: writes to an audited table, measured beside no audit, hand-written triggers and the floor; behind `make bench`.
+#
+#   compare.sh [ARGUMENT...]   ARGUMENTs are those of bench/compare (--help shows them)
+#
+# Two private clusters in target/bench-compare-*, one with the library preloaded and one without, deleted at the end. Results go to
+# target/bench: results.md, results.svg, results.json.
+source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
+"$ROOT/scripts/install.sh" >&2
+"$ROOT/scripts/python.sh" bench/requirements.txt >&2
+python=$TARGET/venv-bench/bin/python
+
+cluster() { "$ROOT/scripts/cluster.sh" "$@"; }
+remove() { for kind in plain preloaded; do cluster remove "$TARGET/bench-compare-$kind" >&2; done; }
+trap remove EXIT
+trap 'exit 130' INT TERM
+remove
+
+# The server's user has to be able to read it.
+library=$STATE/bench-empty-trigger/empty_trigger.so
+mkdir -p "$(dirname "$library")" "$TARGET/bench"
+cc -O2 -fPIC -shared -I"$("$BIN/pg_config" --includedir-server)" -o "$library" "$ROOT/bench/empty_trigger.c"
+
+lines=("shared_buffers = '1GB'" "max_wal_size = '16GB'" "checkpoint_timeout = '1h'" "autovacuum = off" "jit = off" "max_connections = 60")
+cluster start "$TARGET/bench-compare-plain" "${lines[@]}"
+cluster start "$TARGET/bench-compare-preloaded" "${lines[@]}" "shared_preload_libraries = 'lead_audit'"
+
+PYTHONPATH=$ROOT/bench "$python" -m compare --bin "$BIN" --library "$library" --output "$TARGET/bench" \
+  --plain "$(cluster socket "$TARGET/bench-compare-plain")" --preloaded "$(cluster socket "$TARGET/bench-compare-preloaded")" "$@"

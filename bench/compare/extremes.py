@@ -1,0 +1,88 @@
+"""What single measurements show: memory of a large statement, cost by the size of the log, sealing and verification."""
+import pathlib, statistics, threading, time
+
+from .statements import measure, timed
+
+
+class Memory:
+    """The most private memory that a server process has while this is open, in bytes above what it had before."""
+
+    def __init__(self, pid):
+        self.status, self.most, self.done = pathlib.Path(f"/proc/{pid}/status"), 0, threading.Event()
+        self.before = self._now()
+        self.thread = threading.Thread(target=self._watch)
+
+    def _now(self):
+        line = next(line for line in self.status.read_text().splitlines() if line.startswith("RssAnon:"))
+        return int(line.split()[1]) * 1024
+
+    def _watch(self):
+        while not self.done.wait(0.02):
+            self.most = max(self.most, self._now())
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
+
+    @property
+    def growth(self):
+        return max(0, self.most - self.before)
+
+
+def memory(system, rows):
+    """What an UPDATE of so many rows needs. The table gets that many first."""
+    connection = system.connection("leads")
+    have = connection.execute("SELECT count(*) FROM leads").fetchone()[0]
+    with connection.transaction():
+        connection.execute("SET LOCAL session_replication_role = replica")
+        connection.execute(f"""INSERT INTO leads (id, email, company_name, source) SELECT 'more-' || g, 'contact' || g || '@example.com', 'Example Company ' || g, 'web'
+            FROM generate_series(1, {rows - have}) g""")
+    connection.execute("VACUUM leads")
+    with system.cluster.connect(system.database("leads")) as fresh, Memory(fresh.info.backend_pid) as watched:
+        fresh.execute("UPDATE leads SET enrichment_status = 'DONE'")
+    with connection.transaction():
+        connection.execute("SET LOCAL session_replication_role = replica")
+        connection.execute("DELETE FROM leads WHERE id LIKE 'more-%'")
+    connection.execute("VACUUM leads")
+    return watched.growth
+
+
+def growth(system, unaudited, sizes, rows, rounds):
+    """Processor time of an UPDATE of many rows in a log of each size, beside no audit and beside INSERT … SELECT into a twin that is as large."""
+    connection = system.connection("leads")
+    count = lambda: connection.execute("SELECT count(*) FROM twin").fetchone()[0]
+    found = []
+    connection.execute("TRUNCATE twin")
+    for size in sizes:
+        while (have := connection.execute("SELECT count(*) FROM lead_audit.entry").fetchone()[0]) < size:
+            connection.execute(f"UPDATE leads SET enrichment_status = enrichment_status || '!' WHERE id IN (SELECT id FROM leads LIMIT {min(rows, size - have)})")
+            with connection.transaction():
+                connection.execute("SET LOCAL session_replication_role = replica")
+                connection.execute("UPDATE leads SET enrichment_status = 'PENDING' WHERE enrichment_status LIKE '%!'")
+            connection.execute("VACUUM leads")
+        connection.execute("INSERT INTO twin SELECT * FROM lead_audit.entry e WHERE id > (SELECT coalesce(max(id), 0) FROM twin)")
+        connection.execute("CHECKPOINT")
+        times = []
+        for _ in range(rounds):
+            plain = measure(unaudited, "leads", "UPDATE", rows)["cpu"]
+            audited = measure(system, "leads", "UPDATE", rows)["cpu"]
+            last = count()
+            copied = timed(connection, "INSERT INTO twin SELECT * FROM lead_audit.entry e WHERE id > (SELECT max(id) FROM twin)").cpu
+            times.append((audited - plain, copied, count() - last))
+        entries = times[-1][2]
+        found.append({"entries": size, "added": statistics.median(t[0] for t in times) / entries, "copied": statistics.median(t[1] for t in times) / entries})
+    return found
+
+
+def sealing(system):
+    """Entries a second that seal() and verify() go through."""
+    connection = system.connection("leads")
+    began = time.perf_counter()
+    size = connection.execute("SELECT lead_audit.seal()").fetchone()[0]
+    sealed = time.perf_counter()
+    faults = connection.execute("SELECT count(*) FROM lead_audit.verify()").fetchone()[0]
+    return {"entries": size, "seal": size / (sealed - began), "verify": size / (time.perf_counter() - sealed), "faults": faults}

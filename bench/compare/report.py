@@ -1,0 +1,123 @@
+"""Medians and ratios of what was measured, as Markdown and as a plot."""
+import statistics
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as pyplot
+
+median = statistics.median
+
+
+def bulk_figures(found):
+    """{operation: figures} of the statements. All ratios are medians of the rounds' own ratios."""
+    figures = {}
+    for operation, data in found.get("statements", {}).items():
+        systems, rows = data["systems"], data["rows"]
+        none = systems["none"]
+        clocks = {}
+        for clock in ("seconds", "cpu"):
+            added = {name: [r[clock] - n[clock] for r, n in zip(results, none)] for name, results in systems.items() if name != "none"}
+            clocks[clock] = added, [t + f[clock] + f["hash"] for t, f in zip(added["empty_trigger"], data["floor"])]
+        added, floor = clocks["seconds"]
+        ratios = lambda beside: {name: [median(t / b for t, b in zip(clocks[c][0][name], beside(c))) for c in clocks] for name in added}
+        per_row = {name: median(times) / rows * 1e6 for name, times in added.items()}
+        row = {"rows": rows, "none": median(n["seconds"] for n in none) / rows * 1e6, "added": per_row}
+        if floor:
+            entries = data["floor"][0]["entries"]
+            row["floor"] = median(floor) / rows * 1e6
+            row["parts"] = {"empty trigger": per_row["empty_trigger"], "INSERT … SELECT": median(f["seconds"] for f in data["floor"]) / rows * 1e6,
+                            "SHA-256": median(f["hash"] for f in data["floor"]) / rows * 1e6}
+            row["to_floor"] = ratios(lambda clock: clocks[clock][1])
+            row["floor_wal"] = median(f["wal"] for f in data["floor"]) / entries
+        if "plpgsql" in added:
+            row["to_hand"] = ratios(lambda clock: clocks[clock][0]["plpgsql"])
+        for what in ("wal", "bytes"):
+            row[what] = {name: median(r[what] - n[what] for r, n in zip(results, none)) / rows for name, results in systems.items() if name != "none"}
+        figures[operation] = row
+    return figures
+
+
+def table(header, rows):
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def markdown(found):
+    labels, machine = found["labels"], found["machine"]
+    others = [name for name in labels if name not in ("none", "empty_trigger")]
+    out = [f"{machine['server']} on {machine['cores']} cores of {machine['processor']}, load average {machine['load']:.1f} at the beginning; "
+           f"{found['rounds']} rounds, {found['minutes']:.0f} minutes.\n"]
+    bulk = bulk_figures(found)
+    if bulk:
+        out.append("### Statements over many rows: µs added to each row\n")
+        header = ["statement", "rows", "no audit"] + [labels[name] for name in others] + ["floor"]
+        out.append(table(header, [[operation, f"{row['rows']:,}", f"{row['none']:.1f}"] + [f"{row['added'][name]:.1f}" for name in others]
+                                  + [f"{row['floor']:.1f}" if "floor" in row else ""] for operation, row in bulk.items()]))
+        if any("floor" in row for row in bulk.values()):
+            out.append("As × the floor, which is empty trigger + INSERT … SELECT + SHA-256 (µs); by the clock / by the server's processor time, which other "
+                       "work on the machine disturbs less:\n")
+            out.append(table(["statement"] + [labels[name] for name in others] + ["the floor's parts"], [
+                [operation] + ["{:.2f} / {:.2f}".format(*row["to_floor"][name]) for name in others] + [" + ".join(f"{part:.1f}" for part in row["parts"].values())]
+                for operation, row in bulk.items()]))
+        if "plpgsql" in others:
+            out.append("As × the hand-written trigger, likewise:\n")
+            out.append(table(["statement"] + [labels[name] for name in others],
+                             [[operation] + ["{:.3f} / {:.3f}".format(*row["to_hand"][name]) for name in others] for operation, row in bulk.items()]))
+        for what, title in (("wal", "Bytes of WAL for each row, beyond those of no audit"), ("bytes", "Bytes on disk for each row, beyond those of no audit")):
+            floor = what == "wal" and any("floor_wal" in row for row in bulk.values())
+            out.append(f"### {title}\n")
+            out.append(table(["statement"] + [labels[name] for name in others] + ["INSERT … SELECT"] * floor + ["lead_audit × that"] * floor, [
+                [operation] + [f"{row[what][name]:,.0f}" for name in others]
+                + ([f"{row['floor_wal']:,.0f}", f"{row['wal']['lead_audit'] / row['floor_wal']:.2f}"] if floor else [])
+                for operation, row in bulk.items()]))
+    if "sessions" in found:
+        out.append("### Single-row writes: transactions a second, × those without audit\n")
+        rows = []
+        for load, results in found["sessions"].items():
+            none = results["none"]
+            rows.append([load, f"{median(none):,.0f}"] + [f"{median(r / n for r, n in zip(results[name], none)):.2f}" for name in ["empty_trigger"] + others])
+        out.append(table(["load", "no audit"] + [labels[name] for name in ["empty_trigger"] + others], rows))
+    if "extremes" in found:
+        extremes = found["extremes"]
+        out.append(f"### Memory of an UPDATE of {extremes['rows']:,} rows\n")
+        out.append(table([labels[name] for name in extremes["memory"]], [[f"{size / 2**20:.1f} MB" for size in extremes["memory"].values()]]))
+        if "growth" in extremes:
+            out.append(f"### By the size of the log: UPDATE of {found['rows']:,} rows, µs of processor time a row\n")
+            out.append(table(["entries in the log", "added by lead_audit", "INSERT … SELECT of its entries", "ratio"], [
+                [f"{g['entries']:,}", f"{g['added'] * 1e6:.1f}", f"{g['copied'] * 1e6:.1f}", f"{g['added'] / g['copied']:.2f}"] for g in extremes["growth"]]))
+            s = extremes["sealing"]
+            out.append("### Sealing and verification\n")
+            out.append(table(["entries", "seal()", "verify()", "faults"], [[f"{s['entries']:,}", f"{s['seal']:,.0f}/s", f"{s['verify']:,.0f}/s", str(s["faults"])]]))
+    return "\n".join(out)
+
+
+def plot(found, file):
+    """Bars: µs a row added by statements, and the ratio of transactions a second."""
+    bulk, labels = bulk_figures(found), found["labels"]
+    names = [name for name in labels if name not in ("none", "empty_trigger")]
+    panels = ([("statements", list(bulk))] if bulk else []) + ([("sessions", list(found["sessions"]))] if "sessions" in found else [])
+    if not panels:
+        return
+    pyplot.rcParams.update({"svg.hashsalt": "lead_audit", "font.size": 8})
+    figure, axes = pyplot.subplots(len(panels), 1, figsize=(10, 1 + sum(0.55 + 0.11 * len(names) * len(p[1]) for p in panels)), squeeze=False,
+                                   height_ratios=[len(p[1]) + 1 for p in panels], layout="constrained")
+    for (kind, groups), axis in zip(panels, axes[:, 0]):
+        series = names + (["floor"] if kind == "statements" and all("floor" in bulk[g] for g in groups) else [])
+        height = 0.8 / len(series)
+        for place, name in enumerate(series):
+            if kind == "statements":
+                values = [bulk[g]["floor"] if name == "floor" else max(bulk[g]["added"][name], 0.01) for g in groups]
+            else:
+                values = [median(r / n for r, n in zip(found["sessions"][g][name], found["sessions"][g]["none"])) for g in groups]
+            label = "floor" if name == "floor" else labels[name]
+            axis.barh([g + place * height for g in range(len(groups))], values, height, label=label, color=f"C{place}" if name != "floor" else "0.6")
+        axis.set_yticks([g + 0.4 - height / 2 for g in range(len(groups))], groups)
+        axis.invert_yaxis()
+        axis.set_title("Statements over many rows: µs added to each row" if kind == "statements" else "Single-row writes: transactions a second, × those without audit")
+        if kind == "statements":
+            axis.set_xscale("log")
+        else:
+            axis.axvline(1, color="0.5", linewidth=0.8)
+        axis.legend(fontsize=7, loc="lower right")
+    figure.savefig(file, metadata={"Date": None})

@@ -1,0 +1,69 @@
+"""Single-row writes and small transactions by several sessions, with pgbench: transactions a second."""
+import pathlib, re, tempfile
+from dataclasses import dataclass
+
+# Rows are those of the session's own part of the table, so that none waits for another's row.
+OWN_ROW = "\\set row 1 + :client_id * :part + random(0, :part - 1)\n"
+UPDATE = "UPDATE leads SET enrichment_status = 'DONE', enrichment_task_id = :row::text, updated_at = now() WHERE id = lpad(to_hex(:row::integer), 32, '0');\n"
+NEW_ID = ":series::text || '-' || :client_id::text || '-' || :row::text"
+NEW_ROW = "\\set row :row + 1\n"
+SCRIPTS = {
+    "UPDATE": OWN_ROW + UPDATE,
+    "INSERT": NEW_ROW
+    + "INSERT INTO leads (id, email, domain, company_name, contact_name, source, created_by) VALUES (" + NEW_ID + ", "
+    "'new' || :row::text || '@example.com', 'example.com', 'Example Company ' || :row::text || ' Holdings Ltd.', 'Contact Person', 'web', 'user-1');\n",
+    # Those that INSERT has made.
+    "DELETE": NEW_ROW + "DELETE FROM leads WHERE id = " + NEW_ID + ";\n",
+    "ten UPDATEs": "BEGIN;\n" + 10 * (OWN_ROW + UPDATE) + "COMMIT;\n",
+}
+
+
+@dataclass(frozen=True)
+class Load:
+    """What sessions do."""
+
+    script: str
+    sessions: int
+    durable: bool
+
+    def __str__(self):
+        return f"{self.script}, {self.sessions} session{'s' * (self.sessions > 1)}, synchronous_commit {'on' if self.durable else 'off'}"
+
+
+QUICK = [Load("UPDATE", 1, False), Load("UPDATE", 16, False), Load("UPDATE", 1, True), Load("UPDATE", 16, True), Load("INSERT", 1, False),
+         Load("DELETE", 1, False), Load("ten UPDATEs", 1, False)]
+FULL = [Load(script, sessions, durable) for durable in (False, True) for sessions in (1, 4, 16) for script in SCRIPTS]
+
+
+class Runner:
+    """Runs loads; each system does the same number of transactions."""
+
+    def __init__(self, rows, seconds):
+        self.rows, self.seconds, self.counts = rows, seconds, {}
+        self.folder = tempfile.TemporaryDirectory()
+        self.files = {}
+        for number, (name, text) in enumerate(SCRIPTS.items()):
+            self.files[name] = pathlib.Path(self.folder.name) / f"{number}.sql"
+            self.files[name].write_text(text)
+
+    def tps(self, system, load, series):
+        """Transactions a second. `series` names the rows that are new, which DELETE finds again."""
+        if load not in self.counts:
+            raise KeyError(f"{load} has not been calibrated")
+        return self._run(system, load, series, self.counts[load])
+
+    def calibrate(self, system, load):
+        """Finds how many transactions take about as long as is wanted."""
+        if load.script == "DELETE":  # as many as there are new rows
+            self.counts[load] = self.counts[Load("INSERT", load.sessions, load.durable)]
+            return
+        few = self._run(system, load, "first", 100)
+        several = max(20, int(few * self.seconds / 4 / load.sessions))
+        self.counts[load] = max(20, int(self._run(system, load, "second", several) * self.seconds / load.sessions))
+
+    def _run(self, system, load, series, count):
+        output = system.cluster.run(
+            "pgbench", "-n", "-M", "prepared", "-c", str(load.sessions), "-j", str(min(load.sessions, 2)), "-t", str(count), "-D", "row=0",
+            "-D", f"series={series}", "-D", f"part={self.rows // load.sessions}", "-f", self.files[load.script], system.database("leads"),
+            options="" if load.durable else "-c synchronous_commit=off")
+        return float(re.search(r"^tps = ([\d.]+)", output, re.M)[1])

@@ -1,0 +1,2 @@
+-- label: lead_audit
+CREATE EXTENSION lead_audit;
