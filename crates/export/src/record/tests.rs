@@ -1,3 +1,4 @@
+use super::parse::MAX_HASHES;
 use super::*;
 use proptest::prelude::*;
 
