@@ -123,6 +123,18 @@ async def test_async_views(leads: Database) -> None:
     assert [entry[1:4] for entry in leads.trail()] == [(str(user.pk), "127.0.0.1", "Safari")] * 6
 
 
+def test_what_may_commit_by_itself_has_no_context_and_says_so(leads: Database, caplog: pytest.LogCaptureFixture) -> None:
+    from django.db import connection, transaction
+
+    do = "DO $$ BEGIN INSERT INTO leads (id) VALUES (gen_random_uuid()); END $$"
+    with AuditContext("alice"), connection.cursor() as cursor:
+        cursor.execute(do)
+        assert "may commit by itself" in caplog.text
+        with transaction.atomic():
+            cursor.execute(do)
+    assert leads.users() == [None, "alice"]
+
+
 def test_transactions_end_and_nothing_stays(leads: Database) -> None:
     from django.db import connection, transaction
 

@@ -161,6 +161,35 @@ def test_autocommit_is_one_transaction_for_each_statement_that_can_write(
     assert database.users() == ["alice", "alice", None]
 
 
+def test_what_may_commit_by_itself(engine: Engine, database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """CALL and DO: in a transaction as anything else; in AUTOCOMMIT without context, not silently, and with what the procedure sets."""
+    database.query(
+        """CREATE PROCEDURE plain(id text) LANGUAGE sql AS 'INSERT INTO leads (id) VALUES (id)';
+           CREATE PROCEDURE commits(who text) LANGUAGE plpgsql AS $$ BEGIN
+             FOR i IN 1..2 LOOP
+               PERFORM set_config('lead_audit.user_id', who, true);
+               INSERT INTO leads (id) VALUES ('loop ' || i);
+               COMMIT;
+             END LOOP;
+             INSERT INTO leads (id) VALUES ('end');
+           END $$"""
+    )
+    do = text("DO $$ BEGIN INSERT INTO leads (id) VALUES ('do'); COMMIT; END $$")
+    with ALICE, engine.begin() as connection:
+        connection.execute(text("CALL plain('1')"))
+    assert "lead_audit" not in caplog.text
+    with ALICE, engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text("CALL commits('alice')"))
+        connection.execute(do)
+        insert(connection, "2")
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 2 and "CALL commits" in warnings[0] and "DO $$" in warnings[1]
+    assert database.users() == ["alice", "alice", "alice", None, None, "alice"]
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text("CALL plain('3')"))
+    assert len(caplog.records) == 2  # nobody's context is not missed
+
+
 def test_autocommit_bulk(engine: Engine, database: Database) -> None:
     auto = engine.execution_options(isolation_level="AUTOCOMMIT")
     with auto.connect() as connection, ALICE:
@@ -323,7 +352,26 @@ def test_raw_connections(engine: Engine, database: Database) -> None:
         raw: Any = session.connection().connection.cursor()
         raw.execute("INSERT INTO leads (id) VALUES (%s)", ("2",))
         session.commit()
-    assert database.users() == ["alice", "alice"]
+    with BOB:
+        pooled: Any = engine.raw_connection()
+        apply_context(pooled)
+        pooled.cursor().execute("INSERT INTO leads (id) VALUES ('3')")
+        pooled.commit()
+        pooled.cursor().execute("INSERT INTO leads (id) VALUES ('4')")
+        pooled.commit()
+        pooled.close()
+    assert database.users() == ["alice", "alice", "bob", None]
+
+
+def test_there_is_nothing_to_apply_a_context_to_in_autocommit(engine: Engine) -> None:
+    with ALICE, engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        with pytest.raises(exc.InvalidRequestError, match="AUTOCOMMIT"):
+            apply_context(connection)
+        connection.execute(text("BEGIN"))
+        apply_context(connection)
+        assert connection.execute(text("SELECT current_setting('lead_audit.user_id')")).scalar() == "alice"
+        connection.execute(text("ROLLBACK"))
+    apply_context(engine.raw_connection())
 
 
 @pytest.mark.parametrize("kind", ["engine", "sessionmaker", "scoped_session", "late bind", "binds", "get_bind"])
@@ -378,7 +426,9 @@ def test_what_is_not_postgresql_is_left_alone(caplog: pytest.LogCaptureFixture) 
     attach(engine)
     with ALICE, engine.connect() as connection:
         assert connection.execute(text("SELECT 1")).scalar() == 1
-    assert "sqlite is not PostgreSQL" in caplog.text
+        apply_context(connection)
+    apply_context(engine.raw_connection())
+    assert "sqlite is not PostgreSQL" in caplog.text and "does not know the driver" in caplog.text
     detach(engine)
     with pytest.raises(TypeError, match="an Engine, an AsyncEngine or a session factory"):
         attach(object())

@@ -17,10 +17,8 @@ from typing import Any, Optional
 
 from alembic.autogenerate import renderers
 from alembic.operations import MigrateOperation, Operations
-from sqlalchemy import Boolean, Text, cast, func, literal, null, select
-from sqlalchemy.types import UserDefinedType
 
-from .trail import quoted, regclass
+from .watching import disable_statement, enable_statement
 
 __all__ = ["DisableAuditOp", "EnableAuditOp", "include_name"]
 
@@ -87,27 +85,16 @@ class DisableAuditOp(MigrateOperation):
         return ("disable_audit", self.table_name, self.schema)
 
 
-class _Name(UserDefinedType):  # type: ignore[type-arg] # generic only from SQLAlchemy 2 on
-    """PostgreSQL's type name."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: Any) -> str:
-        return "name"
-
-
 @Operations.implementation_for(EnableAuditOp)
 def _enable(operations: Operations, operation: EnableAuditOp) -> None:
-    column = null() if operation.soft_delete_column is None else cast(literal(operation.soft_delete_column, Text()), Text())
-    enable = func.lead_audit.enable(
-        regclass(quoted(operation.schema, operation.table_name)), cast(column, _Name()), cast(literal(operation.baseline, Boolean()), Boolean())
+    operations.execute(
+        enable_statement(operation.schema, operation.table_name, operation.soft_delete_column, operation.baseline)
     )
-    operations.execute(select(enable))
 
 
 @Operations.implementation_for(DisableAuditOp)
 def _disable(operations: Operations, operation: DisableAuditOp) -> None:
-    operations.execute(select(func.lead_audit.disable(regclass(quoted(operation.schema, operation.table_name)))))
+    operations.execute(disable_statement(operation.schema, operation.table_name))
 
 
 @renderers.dispatch_for(EnableAuditOp)

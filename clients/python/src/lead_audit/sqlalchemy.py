@@ -20,14 +20,16 @@ from typing import Any, Callable, Final, Iterator, Union
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from .applied import AppliedContext, ascii_only, set_config
 from .context import AuditContext
-from .statements import wants_context
+from .statements import may_commit, wants_context
+from .watching import watch
 
-__all__ = ["apply_context", "attach", "detach"]
+__all__ = ["apply_context", "attach", "detach", "watch"]
 
 logger = logging.getLogger("lead_audit")
 
@@ -73,18 +75,29 @@ def detach(target: Target) -> None:
         _attached.discard(factory)
 
 
-def apply_context(connection: Union[Connection, Session]) -> None:
+def apply_context(connection: Union[Connection, Session, Any]) -> None:
     """Sets the current context now, for what is then done past SQLAlchemy: a COPY on the driver's own connection, say.
 
-    The connection must be in a transaction. With an AsyncSession or AsyncConnection: `await session.run_sync(apply_context)`.
+    connection: a Session, a Connection, or what `engine.raw_connection()` gives. It lasts until the transaction ends; there has to be
+    one, so in AUTOCOMMIT this is an error. On other databases than PostgreSQL nothing is done. With an AsyncSession or AsyncConnection: `await session.run_sync(apply_context)`.
     """
-    if isinstance(connection, Session):
+    if isinstance(connection, (Session, scoped_session)):
         connection = connection.connection()
-    dbapi = connection.connection.dbapi_connection
+    if isinstance(connection, Connection):
+        if connection.dialect.name != "postgresql":
+            return
+        connection = connection.connection
+    dbapi = connection.dbapi_connection
+    if _in_transaction(dbapi) is None:
+        logger.warning("lead_audit: apply_context() does not know the driver of a connection, and has set nothing on it")
+        return
     state = _state(connection, dbapi)
     current = AuditContext.current()
-    if state.context != current:
-        _send(state, dbapi, connection.dialect, current)
+    if state.context == current:
+        return
+    if not _in_transaction(dbapi) and _commits_by_itself(dbapi):
+        raise InvalidRequestError("there is no transaction that the audit context could be set for: the connection is in AUTOCOMMIT")
+    _send(state, dbapi, current)
 
 
 # ---- finding the engines -----------------------------------------------------------------------------------------------
@@ -187,7 +200,7 @@ def _run(context: Any, statement: str, execute: Callable[[Any], None]) -> bool:
     connection = context.root_connection
     try:
         dbapi = connection.connection.dbapi_connection
-        state = _state(connection, dbapi)
+        state = _state(connection.connection, dbapi)
     except (NotImplementedError, AttributeError):
         return False  # SQLAlchemy's own questions, on a connection that is not the pool's yet
     wanted = state.missing(statement)
@@ -195,21 +208,21 @@ def _run(context: Any, statement: str, execute: Callable[[Any], None]) -> bool:
         return False
     if _in_transaction(dbapi) or not _commits_by_itself(dbapi):
         if not _failed(dbapi):
-            _send(state, dbapi, context.dialect, wanted)
+            _send(state, dbapi, wanted)
         return False
     if context._is_server_side or not wants_context(statement):
+        if may_commit(statement):
+            logger.warning("lead_audit: in AUTOCOMMIT this has no audit context, since it may commit by itself: %.100s", statement)
         return False
-    _run_in_own_transaction(state, dbapi, context.dialect, wanted, execute)
+    _run_in_own_transaction(state, dbapi, wanted, lambda: execute(context.dialect))
     return True
 
 
-def _run_in_own_transaction(
-    state: AppliedContext, dbapi: Any, dialect: Any, wanted: AuditContext, execute: Callable[[Any], None]
-) -> None:
+def _run_in_own_transaction(state: AppliedContext, dbapi: Any, wanted: AuditContext, execute: Callable[[], None]) -> None:
     _command(dbapi, "BEGIN")
     try:
-        _send(state, dbapi, dialect, wanted)
-        execute(dialect)
+        _send(state, dbapi, wanted)
+        execute()
     except BaseException:
         state.transaction_over()
         try:
@@ -221,8 +234,10 @@ def _run_in_own_transaction(
     _command(dbapi, "COMMIT")
 
 
-def _send(state: AppliedContext, dbapi: Any, dialect: Any, wanted: AuditContext) -> None:
-    statement = _NUMBERED if dialect.paramstyle == "numeric_dollar" else _FORMAT
+def _send(state: AppliedContext, dbapi: Any, wanted: AuditContext) -> None:
+    # psycopg and psycopg2 know %s only; SQLAlchemy's wrapper around asyncpg says what it takes.
+    numbered = getattr(getattr(dbapi, "dbapi", None), "paramstyle", None) == "numeric_dollar"
+    statement = _NUMBERED if numbered else _FORMAT
     state.context = None  # not known, should this fail
     try:
         _execute(dbapi, statement, wanted.settings())
@@ -256,8 +271,9 @@ def _command(dbapi: Any, statement: str) -> None:
 # ---- the state of a connection -------------------------------------------------------------------------------------------
 
 
-def _state(connection: Connection, dbapi: Any) -> AppliedContext:
-    info = connection.connection.info
+def _state(pooled: Any, dbapi: Any) -> AppliedContext:
+    """pooled: the pool's connection, around the driver's."""
+    info = pooled.info
     state = info.get(_STATE)
     if not isinstance(state, AppliedContext):
         state = info[_STATE] = AppliedContext()

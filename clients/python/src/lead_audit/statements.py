@@ -56,6 +56,7 @@ def _folded(name: str) -> str:
 
 
 _WRITES: Final = re.compile(rf"{_BLANK}\(*\s*(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY|WITH|EXECUTE)\b", re.IGNORECASE | re.DOTALL)
+_MAY_COMMIT: Final = re.compile(rf"{_BLANK}(?:CALL|DO)\b", re.IGNORECASE | re.DOTALL)
 _TABLE_DDL: Final = re.compile(rf"{_BLANK}(?:ALTER|DROP)\s+TABLE\b(?!.*\bCONCURRENTLY\b)", re.IGNORECASE | re.DOTALL)
 _SELECT: Final = re.compile(rf"{_BLANK}\(*\s*(?:SELECT|VALUES)\b", re.IGNORECASE | re.DOTALL)
 _CALLED: Final = re.compile(r"([\w$.]+)\s*\(")
@@ -83,3 +84,8 @@ def wants_context(statement: str) -> bool:
             return True
         return any(name.lower().rpartition(".")[2] not in _READ_ONLY for name in _CALLED.findall(statement))
     return bool(_WRITES.match(statement) or _TABLE_DDL.match(statement))
+
+
+def may_commit(statement: str) -> bool:
+    """Whether a statement may write and end transactions by itself, so that it cannot be put into one: CALL, DO."""
+    return bool(_MAY_COMMIT.match(statement))

@@ -147,16 +147,22 @@ def qualified_name(relation: Relation) -> str:
     """The relation's name as PostgreSQL reads it, quoted where it has to be."""
     if isinstance(relation, str):
         return relation
-    table = relation
-    if not isinstance(table, Table):
-        try:
-            mapper = inspect_target(relation)
-        except NoInspectionAvailable:
-            mapper = None
-        if not isinstance(mapper, Mapper) or not isinstance(mapper.local_table, Table):
-            raise TypeError(f"a mapped class, a Table or a name is wanted, not {relation!r}")
-        table = mapper.local_table
+    table = mapped_table(relation)
     return quoted(table.schema, table.name)
+
+
+def mapped_table(relation: Union[Table, type]) -> Table:
+    """The Table of a mapped class; a Table as it is."""
+    if isinstance(relation, Table):
+        return relation
+    mapper: Any = None
+    try:
+        mapper = inspect_target(relation)
+    except NoInspectionAvailable:
+        pass
+    if not isinstance(mapper, Mapper) or not isinstance(mapper.local_table, Table):
+        raise TypeError(f"a mapped class, a Table or a name is wanted, not {relation!r}")
+    return mapper.local_table
 
 
 def _key(key: Key) -> Any:

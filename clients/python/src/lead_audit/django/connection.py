@@ -12,7 +12,7 @@ from typing import Any, Callable, Final
 
 from lead_audit.applied import AppliedContext, ascii_only, set_config
 from lead_audit.context import AuditContext
-from lead_audit.statements import wants_context
+from lead_audit.statements import may_commit, wants_context
 
 logger = logging.getLogger("lead_audit")
 
@@ -52,6 +52,8 @@ class ContextWrapper:
                 self._send(raw, wanted)
             return execute(sql, params, many, context)
         if not wants_context(statement):
+            if may_commit(statement):
+                logger.warning("lead_audit: in autocommit this has no audit context, since it may commit by itself: %.100s", statement)
             return execute(sql, params, many, context)
         return self._execute_in_own_transaction(connection, raw, wanted, lambda: execute(sql, params, many, context))
 

@@ -1,0 +1,55 @@
+"""Watching tables from SQLAlchemy: the statements, and `watch()` for applications and tests that make their tables by create_all().
+
+Who makes migrations has `op.enable_audit()` instead (alembic.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Union
+
+from sqlalchemy import Boolean, Text, cast, event, func, literal, null, select
+from sqlalchemy.engine import Connection
+from sqlalchemy.schema import Table
+from sqlalchemy.types import UserDefinedType
+
+from .trail import mapped_table, quoted, regclass
+
+
+class _Name(UserDefinedType):  # type: ignore[type-arg] # generic only from SQLAlchemy 2 on
+    """PostgreSQL's type name."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "name"
+
+
+def enable_statement(schema: Optional[str], table: str, soft_delete_column: Optional[str] = None, baseline: bool = False) -> Any:
+    """A Select that watches a table from now on."""
+    column = null() if soft_delete_column is None else cast(literal(soft_delete_column, Text()), Text())
+    enable = func.lead_audit.enable(
+        regclass(quoted(schema, table)), cast(column, _Name()), cast(literal(baseline, Boolean()), Boolean())
+    )
+    return select(enable)
+
+
+def disable_statement(schema: Optional[str], table: str) -> Any:
+    """A Select that ends the watching of a table."""
+    return select(func.lead_audit.disable(regclass(quoted(schema, table))))
+
+
+def watch(table: Union[Table, type], *, soft_delete_column: Optional[str] = None) -> None:
+    """Watches a table, whenever its metadata creates it, from the moment it is there.
+
+    table: a mapped class or a Table. soft_delete_column: by default is_deleted, if there is such a boolean column.
+
+    The role that creates it needs EXECUTE on lead_audit.enable(). Where the table is there already, and on other databases than
+    PostgreSQL, nothing is done.
+    """
+    found = mapped_table(table)
+
+    def created(target: Any, connection: Connection, **_: Any) -> None:
+        if connection.dialect.name == "postgresql":
+            connection.execute(enable_statement(found.schema, found.name, soft_delete_column))
+
+    event.listen(found, "after_create", created)
