@@ -1,5 +1,5 @@
 #!/bin/bash
-# check.sh: format, lints, and the upgrade script, behind `make check`.
+# check.sh: format, lints, and the SQL scripts, behind `make check`.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 
@@ -10,3 +10,6 @@ step "cargo clippy"
 cargo clippy --workspace --all-targets -- -D warnings
 step "scripts/upgrade_script.py --check"
 scripts/upgrade_script.py --check
+# PostgreSQL reads an extension's script in the database's encoding; only in ASCII does it come to the script's own refusal.
+step "The SQL of the extension is ASCII"
+! grep -nP '[^\x00-\x7F]' sql/[0-9]*.sql sql/upgrade/*.sql sql/lead_audit--*.sql || die "these lines are not"

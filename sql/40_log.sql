@@ -20,4 +20,4 @@ REVOKE ALL ON lead_audit.log FROM PUBLIC;
 COMMENT ON VIEW lead_audit.log IS 'The audit trail: one row for each event, with complete old and new values and their difference.';
 COMMENT ON COLUMN lead_audit.log.old_values IS 'The complete row before an UPDATE or DELETE.';
 COMMENT ON COLUMN lead_audit.log.new_values IS 'The complete row after an INSERT or UPDATE, or as a SNAPSHOT found it.';
-COMMENT ON COLUMN lead_audit.log.diff IS 'UPDATE: {"column": {"old": …, "new": …}} for each column that changed.';
+COMMENT ON COLUMN lead_audit.log.diff IS 'UPDATE: {"column": {"old": ..., "new": ...}} for each column that changed.';

@@ -2,7 +2,7 @@
 
 -- The two audit triggers: their names, and what each is there for. A view, since other views read it for roles without rights here.
 CREATE VIEW lead_audit.trigger_kind (name, type, is_row) AS
--- AFTER INSERT OR UPDATE OR DELETE FOR EACH ROW, and BEFORE TRUNCATE (TRIGGER_TYPE_… in catalog/pg_trigger.h).
+-- AFTER INSERT OR UPDATE OR DELETE FOR EACH ROW, and BEFORE TRUNCATE (TRIGGER_TYPE_... in catalog/pg_trigger.h).
 VALUES ('00_lead_audit_row'::name, 29::smallint, true), ('00_lead_audit_truncate'::name, 34::smallint, false);
 REVOKE ALL ON lead_audit.trigger_kind FROM PUBLIC;
 COMMENT ON VIEW lead_audit.trigger_kind IS 'Internal: the audit triggers that a watched table has.';

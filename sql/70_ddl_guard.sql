@@ -1,4 +1,4 @@
--- Keeps an eye on the audit triggers: the owner of a table can ALTER TABLE … DISABLE TRIGGER or DROP TRIGGER, which would
+-- Keeps an eye on the audit triggers: the owner of a table can ALTER TABLE ... DISABLE TRIGGER or DROP TRIGGER, which would
 -- end the watching without anybody having allowed it. Refused to those who may not call disable(); for the others, and
 -- where the table itself goes, an entry says who did it and with which command.
 CREATE FUNCTION lead_audit.may_disable(who oid) RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -146,7 +146,7 @@ LANGUAGE sql STABLE SECURITY DEFINER ROWS 20 SET search_path = pg_catalog, pg_te
 $$;
 REVOKE ALL ON FUNCTION lead_audit.history(regclass, text), lead_audit.history(regclass, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.history(regclass, text) IS 'The entries of one row in order, by its primary key, whatever the table and the key''s columns were called at the time.';
-COMMENT ON FUNCTION lead_audit.history(regclass, jsonb) IS 'The entries of one row in order, by its primary key as {"column": value, …}.';
+COMMENT ON FUNCTION lead_audit.history(regclass, jsonb) IS 'The entries of one row in order, by its primary key as {"column": value, ...}.';
 
 CREATE FUNCTION lead_audit.summary_of(relation regclass, row_key text, OUT total bigint, OUT created bigint, OUT updated bigint, OUT deleted bigint,
   OUT failed bigint, OUT first_event timestamptz, OUT last_event timestamptz, OUT distinct_users bigint, OUT verified boolean)
@@ -173,7 +173,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION lead_audit.summary(regclass, text), lead_audit.summary(regclass, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.summary(regclass, text) IS 'Counts of one row''s entries (total; created, updated, deleted that succeeded; failed), its first and last event, distinct user_ids, and whether all of its entries verify (NULL if there is none).';
-COMMENT ON FUNCTION lead_audit.summary(regclass, jsonb) IS 'The same, for a key given as {"column": value, …}.';
+COMMENT ON FUNCTION lead_audit.summary(regclass, jsonb) IS 'The same, for a key given as {"column": value, ...}.';
 
 CREATE VIEW lead_audit.stats AS
 SELECT (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM lead_audit.unwritten_seq s) AS entries_not_written,

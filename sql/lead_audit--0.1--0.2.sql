@@ -128,7 +128,7 @@ COMMENT ON COLUMN lead_audit.entry.operation IS 'INSERT, UPDATE, DELETE, TRUNCAT
 
 COMMENT ON COLUMN lead_audit.entry.outcome IS 'ok, failed, rolled_back (what a transaction had written that was rolled back) or gap (it took place, but its entry could not be written).';
 
-COMMENT ON COLUMN lead_audit.entry.details IS 'What only some events have: {"row_count": n} of a TRUNCATE; {"moved_from": {"table_name": …, "table_schema": …}} of an UPDATE that moved the row to another partition; {"command": …, "statement_length": n} of a DDL whose text was cut; constraint, column and parameters of a failure; {"written": [...]} of a transaction that was rolled back.';
+COMMENT ON COLUMN lead_audit.entry.details IS 'What only some events have: {"row_count": n} of a TRUNCATE; {"moved_from": {"table_name": ..., "table_schema": ...}} of an UPDATE that moved the row to another partition; {"command": ..., "statement_length": n} of a DDL whose text was cut; constraint, column and parameters of a failure; {"written": [...]} of a transaction that was rolled back.';
 
 CREATE TABLE lead_audit.checkpoint (
   tree_size bigint NOT NULL PRIMARY KEY CHECK (tree_size > 0),
@@ -346,6 +346,8 @@ SELECT e.id, e.occurred_at, e.txid, e.table_schema, e.table_name, e.relation, e.
        e.client_addr, e.application_name, e.backend_pid, e.error_code, e.error_message, e.error_detail, e.statement,
        e.checksum, e.details
 FROM lead_audit.entry e;
+
+COMMENT ON COLUMN lead_audit.log.diff IS 'UPDATE: {"column": {"old": ..., "new": ...}} for each column that changed.';
 
 CREATE VIEW lead_audit.trigger_kind (name, type, is_row) AS
 
@@ -1134,7 +1136,7 @@ REVOKE ALL ON FUNCTION lead_audit.verifier_key() FROM PUBLIC;
 
 COMMENT ON FUNCTION lead_audit.verifier_key() IS 'The public key that belongs to lead_audit.signing_key_file, as the text that verifiers take. NULL if checkpoints are not signed. Who audits gets it from elsewhere: the database is not to be trusted with it.';
 
-COMMENT ON FUNCTION lead_audit.verify(bigint, bigint, timestamptz, timestamptz) IS 'Checks every entry and the whole tree or, with arguments, the entries with ids or times from … to … inclusive. One row for each fault: the entry''s id (NULL for what is not of one entry), the kind of fault, and what is wrong. No row: nothing was touched that can be seen from within the database. Entries that are not sealed yet are no fault. Can be cancelled; a NOTICE every few seconds says how far it is.';
+COMMENT ON FUNCTION lead_audit.verify(bigint, bigint, timestamptz, timestamptz) IS 'Checks every entry and the whole tree or, with arguments, the entries with ids or times from ... to ... inclusive. One row for each fault: the entry''s id (NULL for what is not of one entry), the kind of fault, and what is wrong. No row: nothing was touched that can be seen from within the database. Entries that are not sealed yet are no fault. Can be cancelled; a NOTICE every few seconds says how far it is.';
 
 COMMENT ON FUNCTION lead_audit.verify_entry(bigint) IS 'Whether the entry is as it was written and, once it is sealed, as it was sealed. False, too, for an id that does not exist.';
 
@@ -1314,6 +1316,10 @@ COMMENT ON FUNCTION lead_audit.entries_of(regclass, text) IS 'Internal: ids of t
 COMMENT ON FUNCTION lead_audit.has_values(jsonb, jsonb) IS 'Internal: whether a row has all of these values.';
 
 COMMENT ON FUNCTION lead_audit.history(regclass, text) IS 'The entries of one row in order, by its primary key, whatever the table and the key''s columns were called at the time.';
+
+COMMENT ON FUNCTION lead_audit.history(regclass, jsonb) IS 'The entries of one row in order, by its primary key as {"column": value, ...}.';
+
+COMMENT ON FUNCTION lead_audit.summary(regclass, jsonb) IS 'The same, for a key given as {"column": value, ...}.';
 
 CREATE OR REPLACE VIEW lead_audit.stats AS
 SELECT (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM lead_audit.unwritten_seq s) AS entries_not_written,

@@ -5,7 +5,7 @@ use acceptance::{Cluster, app_database, assert_intact, call, try_call, value};
 #[test]
 fn a_database_in_another_encoding_is_refused() {
     let cluster = Cluster::start();
-    for encoding in ["LATIN1", "SQL_ASCII"] {
+    for encoding in ["LATIN1", "SQL_ASCII", "EUC_JP"] {
         let name = encoding.to_lowercase();
         call(
             &mut cluster.admin("postgres"),
