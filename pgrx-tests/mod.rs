@@ -9,6 +9,7 @@ mod failing;
 mod hostile;
 mod install;
 mod keys;
+mod log_table;
 mod order;
 mod partitions;
 mod rights;

@@ -6,6 +6,7 @@
 
 mod entry_table;
 mod flush_points;
+mod indexes;
 mod new_entry;
 mod pending;
 mod unwritten;

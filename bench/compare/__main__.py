@@ -47,10 +47,12 @@ def rotated(systems, by):
 def run_sessions(chosen, systems, clusters):
     loads = sessions.FULL if chosen.full else sessions.QUICK
     runner = sessions.Runner(chosen.rows, chosen.seconds)
-    unaudited = systems[0]
+    unaudited, audited = systems[0], next((s for s in systems if s.name == "lead_audit"), None)
     for load in loads:
         runner.calibrate(unaudited, load)
-    found = {str(load): {system.name: [] for system in systems} for load in loads}
+    if audited:
+        audited.connection("leads").execute(sessions.FLOOR)
+    found = {str(load): {name: [] for name in [system.name for system in systems] + ["floor"]} for load in loads}
     for turn in range(chosen.rounds):
         for cluster in clusters:
             cluster.run("psql", "-Xqc", "CHECKPOINT", "-d", "postgres")
@@ -59,6 +61,8 @@ def run_sessions(chosen, systems, clusters):
             series = f"{turn}.{load.sessions}.{int(load.durable)}"
             for system in rotated(systems, turn + number):
                 found[str(load)][system.name].append(runner.tps(system, load, series))
+                if system is audited and (floor := runner.floor(system, load)):
+                    found[str(load)]["floor"].append(floor)
     for system in systems:
         statements.unaudited(system.connection("leads"), "DELETE FROM leads WHERE length(id) <> 32")
         system.connection("leads").execute("VACUUM leads")

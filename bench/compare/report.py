@@ -76,8 +76,10 @@ def markdown(found):
         rows = []
         for load, results in found["sessions"].items():
             none = results["none"]
-            rows.append([load, f"{median(none):,.0f}"] + [f"{median(r / n for r, n in zip(results[name], none)):.2f}" for name in ["empty_trigger"] + others])
-        out.append(table(["load", "no audit"] + [labels[name] for name in ["empty_trigger"] + others], rows))
+            shown = [f"{median(r / n for r, n in zip(results[name], none)):.2f}" if results.get(name) else "" for name in ["empty_trigger"] + others + ["floor"]]
+            rows.append([load, f"{median(none):,.0f}"] + shown)
+        out.append(table(["load", "no audit"] + [labels[name] for name in ["empty_trigger"] + others] + ["floor"], rows))
+        out.append("Here the floor is the same UPDATE and, in the same statement (WITH), the INSERT of one finished entry into a twin of the log.\n")
     if "extremes" in found:
         extremes = found["extremes"]
         out.append(f"### Memory of an UPDATE of {extremes['rows']:,} rows\n")

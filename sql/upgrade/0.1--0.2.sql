@@ -10,6 +10,15 @@ ALTER TABLE lead_audit.watched_relation
   ADD COLUMN key_types text[],
   ADD COLUMN is_restored boolean NOT NULL DEFAULT false;
 
+-- As sql/30_entry.sql has it.
+DO $$
+BEGIN
+  ALTER TABLE lead_audit.entry ALTER COLUMN row_values SET COMPRESSION lz4, ALTER COLUMN changed_values SET COMPRESSION lz4;
+EXCEPTION WHEN feature_not_supported THEN
+  NULL;
+END
+$$;
+
 DROP FUNCTION lead_audit.key_of(regclass, text[], text[]);
 
 -- GENERATED

@@ -7,10 +7,12 @@ use super::jsonb;
 use super::pinned::Pinned;
 use crate::server::{ServerError, detoasted};
 use ledger::canonical::write_string_bytes;
+use ledger::time::write_timestamp;
 use ledger::{write_i64, write_uuid};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys;
 use std::ffi::CStr;
+use std::ops::Range;
 
 /// Longest string that jsonb can hold (JENTRY_OFFLENMASK): the view lead_audit.log has to be able to show what is stored.
 pub const JSONB_LIMIT: usize = 0x0FFF_FFFF;
@@ -186,10 +188,31 @@ unsafe fn write_float(out: &mut Vec<u8>, value: f64, datum: pg_sys::Datum, outpu
     }
 }
 
+/// The years 1 to 9999, in microseconds from 2000 on: where the text of an instant is always of one form.
+const FOUR_DIGIT_YEARS: Range<i64> = -63_082_281_600_000_000..252_455_616_000_000_000;
+
 /// # Safety
 /// `datum` must be of the type, which must be date, timestamp or timestamptz.
 unsafe fn write_date_time(out: &mut Vec<u8>, datum: pg_sys::Datum, type_oid: pg_sys::Oid) {
     const UTC: i32 = 0;
+    let zone: Option<&[u8]> = match type_oid {
+        pg_sys::TIMESTAMPOID => Some(b""),
+        pg_sys::TIMESTAMPTZOID => Some(b"+00:00"),
+        _ => None,
+    };
+    let micros = datum.value() as i64;
+    if let Some(zone) = zone
+        && FOUR_DIGIT_YEARS.contains(&micros)
+    {
+        out.push(b'"');
+        write_timestamp(out, micros);
+        // Postgres leaves out what the fraction of a second ends with, and the fraction if it is zero.
+        let last = out.iter().rposition(|byte| !matches!(byte, b'Z' | b'0')).unwrap_or(0);
+        out.truncate(if out[last] == b'.' { last } else { last + 1 });
+        out.extend_from_slice(zone);
+        out.push(b'"');
+        return;
+    }
     let mut buffer = [0_u8; pg_sys::MAXDATELEN as usize + 1];
     // SAFETY: the buffer has the size that the function asks for; it leaves a C string there.
     let text = unsafe {

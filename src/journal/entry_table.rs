@@ -1,6 +1,7 @@
 //! The table `lead_audit.entry` as the library sees it: where it is, and which column is where.
 
-use crate::server::{OpenRelation, ServerError, attribute, in_subtransaction, next_value};
+use super::indexes;
+use crate::server::{OpenRelation, ServerError, attribute, current_subtransaction, in_subtransaction, next_value};
 use crate::settings::{self, OnError};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::Cell;
@@ -85,6 +86,8 @@ const DEFINITIONS: [(&CStr, pg_sys::Oid); COLUMNS] = [
 pub struct EntryTable {
     /// lead_audit.entry
     pub table: pg_sys::Oid,
+    /// Its index that only entries with a previous key are in.
+    pub index_of_previous_keys: Option<pg_sys::Oid>,
     /// lead_audit.entry_id_seq
     id_sequence: pg_sys::Oid,
     /// Ids up to this one can be taken without a thought of the sequence's end.
@@ -97,6 +100,23 @@ const ID_RESERVE: i64 = 1_000_000;
 thread_local! {
     static KNOWN: Cell<Option<EntryTable>> = const { Cell::new(None) };
     static LAST_ID: Cell<Option<i64>> = const { Cell::new(None) };
+    /// The table that this transaction has locked, and the subtransaction with whose rollback the lock goes.
+    static LOCKED: Cell<Option<(pg_sys::Oid, pg_sys::SubTransactionId)>> = const { Cell::new(None) };
+}
+
+/// The transaction is over, and its lock on the table gone.
+pub fn forget_lock() {
+    LOCKED.set(None);
+}
+
+/// A subtransaction was rolled back: so is a lock that it, or one within it, took.
+pub fn forget_lock_of(subtransaction: pg_sys::SubTransactionId) {
+    LOCKED.set(LOCKED.get().filter(|&(_, holder)| holder < subtransaction));
+}
+
+/// A subtransaction was committed: its lock is its parent's now.
+pub fn hand_up_lock(from: pg_sys::SubTransactionId, to: pg_sys::SubTransactionId) {
+    LOCKED.set(LOCKED.get().map(|(table, holder)| (table, if holder >= from { to } else { holder })));
 }
 
 /// Asks Postgres to tell when the table or the sequence changes.
@@ -151,7 +171,12 @@ impl EntryTable {
         let open = OpenRelation::open(table, pg_sys::AccessShareLock);
         // SAFETY: the table is open.
         unsafe { check_columns(open.tuple_desc())? };
-        Ok(EntryTable { table, id_sequence, safe_id: last_value(id_sequence).saturating_sub(ID_RESERVE) })
+        Ok(EntryTable {
+            table,
+            index_of_previous_keys: indexes::of_previous_keys(&open),
+            id_sequence,
+            safe_id: last_value(id_sequence).saturating_sub(ID_RESERVE),
+        })
     }
 
     /// Takes the next id.
@@ -171,10 +196,13 @@ impl EntryTable {
     /// Only if somebody holds it does that take a subtransaction, in which a timeout or deadlock can be caught.
     pub fn lock(&self) -> Result<OpenRelation, ServerError> {
         let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
-        // SAFETY: takes any oid; that of a table that is gone is refused when it is opened.
-        if !unsafe { pg_sys::ConditionalLockRelationOid(self.table, mode) } {
-            // SAFETY: the same.
-            unless_abort(|| unsafe { pg_sys::LockRelationOid(self.table, mode) })?;
+        if LOCKED.get().is_none_or(|(table, _)| table != self.table) {
+            // SAFETY: takes any oid; that of a table that is gone is refused when it is opened.
+            if !unsafe { pg_sys::ConditionalLockRelationOid(self.table, mode) } {
+                // SAFETY: the same.
+                unless_abort(|| unsafe { pg_sys::LockRelationOid(self.table, mode) })?;
+            }
+            LOCKED.set(Some((self.table, current_subtransaction())));
         }
         Ok(OpenRelation::open(self.table, pg_sys::NoLock))
     }

@@ -4,7 +4,7 @@
 //! writes what has gathered when they are through. Where no hook is around (the statement during which the library is
 //! loaded, a logical replication worker) entries are written one by one, as they come.
 
-use super::{pending, write};
+use super::{entry_table, pending, write};
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 
@@ -142,6 +142,7 @@ fn depth_at_start(own: pg_sys::SubTransactionId) -> Option<u32> {
 /// The transaction is over: nothing is under way.
 fn end_transaction() {
     pending::forget_all();
+    entry_table::forget_lock();
     DEPTH.set(0);
     DEPTH_AT_START.with_borrow_mut(Vec::clear);
 }
@@ -169,6 +170,7 @@ unsafe extern "C-unwind" fn subtransaction_event(
         Event::SUBXACT_EVENT_START_SUB => DEPTH_AT_START.with_borrow_mut(|starts| starts.push((own, DEPTH.get()))),
         Event::SUBXACT_EVENT_ABORT_SUB => {
             pending::forget_from(own);
+            entry_table::forget_lock_of(own);
             // Calls that the error left are not under way any more.
             if let Some(depth) = depth_at_start(own) {
                 DEPTH.set(depth);
@@ -176,6 +178,7 @@ unsafe extern "C-unwind" fn subtransaction_event(
         }
         Event::SUBXACT_EVENT_COMMIT_SUB => {
             pending::hand_up(own, parent);
+            entry_table::hand_up_lock(own, parent);
             depth_at_start(own);
         }
         _ => {}

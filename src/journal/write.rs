@@ -1,10 +1,10 @@
 //! Writing entries to `lead_audit.entry`, below SQL: the writer of the row has no rights on the table and needs none.
 
-use super::entry_table::EntryTable;
+use super::entry_table::{EntryColumn, EntryTable};
 use super::new_entry::{Circumstances, DatumScratch, NewEntry};
 use super::pending::{self, PendingEntry};
 use super::unwritten::Gap;
-use super::{flush_points, unwritten, written};
+use super::{flush_points, indexes, unwritten, written};
 use crate::origin::{self, Origin};
 use crate::server::{OpenRelation, ServerError, Text, in_context, in_subtransaction};
 use crate::settings::{self, OnError};
@@ -133,12 +133,12 @@ fn write_all(entries: &[PendingEntry]) {
     };
     let table = OpenRelation::open(target.table, pg_sys::RowExclusiveLock);
     // SAFETY: the tuples are of the table's row type: it was locked when they were made, and still is.
-    unsafe { insert(&table, entries) }
+    unsafe { insert(&table, target.index_of_previous_keys, entries) }
 }
 
 /// # Safety
 /// The tuples must be of the table's row type.
-unsafe fn insert(table: &OpenRelation, entries: &[PendingEntry]) {
+unsafe fn insert(table: &OpenRelation, index_of_previous_keys: Option<pg_sys::Oid>, entries: &[PendingEntry]) {
     // SAFETY: this is what COPY does: an executor state that knows the table and its indexes. All that is made here is in
     // the state's context or given back; after an error the abort of the (sub)transaction does that.
     unsafe {
@@ -152,14 +152,15 @@ unsafe fn insert(table: &OpenRelation, entries: &[PendingEntry]) {
         let result = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
         pg_sys::InitResultRelInfo(result, table.as_ptr(), 0, std::ptr::null_mut(), 0);
         (*estate).es_opened_result_relations = pg_sys::lappend((*estate).es_opened_result_relations, result.cast());
-        pg_sys::ExecOpenIndices(result, false);
         (*estate).es_output_cid = pg_sys::GetCurrentCommandId(true);
-        if has_row_triggers(result) {
+        let triggers = has_row_triggers(result);
+        // A trigger could give an entry what it does not have yet.
+        let without = index_of_previous_keys.filter(|_| !triggers && !entries.iter().any(|entry| has_previous_key(table, entry)));
+        indexes::open(result, table, without);
+        if triggers {
             insert_each(table, estate, result, entries);
         } else {
-            for chunk in entries.chunks(CHUNK) {
-                insert_chunk(table, estate, result, chunk);
-            }
+            insert_batch(table, estate, result, entries);
         }
         pg_sys::ExecCloseIndices(result);
         // The slots that triggers were given hold on to the row type.
@@ -170,6 +171,13 @@ unsafe fn insert(table: &OpenRelation, entries: &[PendingEntry]) {
         pg_sys::CurrentMemoryContext = former;
         pg_sys::FreeExecutorState(estate);
     }
+}
+
+/// # Safety
+/// The entry's tuple must be of the table's row type.
+unsafe fn has_previous_key(table: &OpenRelation, entry: &PendingEntry) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe { !pg_sys::heap_attisnull(entry.tuple, EntryColumn::PreviousKeyHash as i32 + 1, table.tuple_desc()) }
 }
 
 /// # Safety
@@ -184,26 +192,47 @@ unsafe fn has_row_triggers(result: *mut pg_sys::ResultRelInfo) -> bool {
 
 /// # Safety
 /// As for [`insert`].
-unsafe fn insert_chunk(
+unsafe fn insert_batch(
     table: &OpenRelation,
     estate: *mut pg_sys::EState,
     result: *mut pg_sys::ResultRelInfo,
     entries: &[PendingEntry],
 ) {
-    // SAFETY: the slots are made for the table's row type and live until the end of this function.
+    // SAFETY: the slots are made for the table's row type, in the state's memory, and given back at the end of this function.
     unsafe {
         // A copy: slots of the table's own descriptor would each have to be remembered by the resource owner.
         let descriptor = pg_sys::CreateTupleDescCopy(table.tuple_desc());
+        let mut slots: Vec<_> = (0..entries.len().min(CHUNK))
+            .map(|_| pg_sys::MakeSingleTupleTableSlot(descriptor, &pg_sys::TTSOpsHeapTuple))
+            .collect();
+        for chunk in entries.chunks(CHUNK) {
+            insert_chunk(table, estate, result, chunk, &mut slots[..chunk.len()]);
+        }
+        for slot in slots {
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
+        }
+    }
+}
+
+/// # Safety
+/// As for [`insert`]; there must be as many slots as entries, made for the table's row type.
+unsafe fn insert_chunk(
+    table: &OpenRelation,
+    estate: *mut pg_sys::EState,
+    result: *mut pg_sys::ResultRelInfo,
+    entries: &[PendingEntry],
+    slots: &mut [*mut pg_sys::TupleTableSlot],
+) {
+    // SAFETY: as the caller promises. A slot is told that it owns its tuple while the table is written, for else each would be copied
+    // there; what the writing does to it is to fill in its header, which it does again if it is written again.
+    unsafe {
         let constrained = !(*table.tuple_desc()).constr.is_null();
-        let mut slots: Vec<*mut pg_sys::TupleTableSlot> = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let slot = pg_sys::MakeSingleTupleTableSlot(descriptor, &pg_sys::TTSOpsHeapTuple);
-            pg_sys::ExecStoreHeapTuple(entry.tuple, slot, false);
+        for (entry, &mut slot) in entries.iter().zip(&mut *slots) {
+            pg_sys::ExecStoreHeapTuple(entry.tuple, slot, true);
             (*slot).tts_tableOid = (*table.as_ptr()).rd_id;
             if constrained {
                 pg_sys::ExecConstraints(result, slot, estate);
             }
-            slots.push(slot);
         }
         pg_sys::table_multi_insert(
             table.as_ptr(),
@@ -213,7 +242,7 @@ unsafe fn insert_chunk(
             0,
             std::ptr::null_mut(),
         );
-        for slot in slots {
+        for &mut slot in slots {
             if (*result).ri_NumIndices > 0 {
                 pg_sys::ExecInsertIndexTuples(
                     result,
@@ -228,7 +257,8 @@ unsafe fn insert_chunk(
                     false,
                 );
             }
-            pg_sys::ExecDropSingleTupleTableSlot(slot);
+            // The tuple is the pending entry's, and goes with it.
+            (*slot).tts_flags &= !(pg_sys::TTS_FLAG_SHOULDFREE as u16);
             let per_tuple = (*estate).es_per_tuple_exprcontext;
             if !per_tuple.is_null() {
                 pg_sys::MemoryContextReset((*per_tuple).ecxt_per_tuple_memory);

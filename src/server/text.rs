@@ -112,15 +112,13 @@ pub unsafe fn borrowed_text<'a>(datum: pg_sys::Datum) -> Result<&'a str, std::st
 
 /// Reads a UUID, with its hyphens or without.
 pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
-    let digits: String = text.chars().filter(|&c| c != '-').collect();
-    if digits.len() != 32 || !digits.is_ascii() {
-        return None;
+    let (mut uuid, mut digits) = ([0_u8; 16], 0);
+    for character in text.chars().filter(|&c| c != '-') {
+        let byte = uuid.get_mut(digits / 2)?;
+        *byte = *byte << 4 | character.to_digit(16)? as u8;
+        digits += 1;
     }
-    let mut uuid = [0; 16];
-    for (i, byte) in uuid.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).ok()?;
-    }
-    Some(uuid)
+    (digits == 32).then_some(uuid)
 }
 
 #[cfg(test)]
@@ -131,8 +129,10 @@ mod tests {
     fn identities_are_uuids() {
         let expected = [0, 17, 34, 51, 68, 85, 102, 119, 136, 153, 170, 187, 204, 221, 238, 255];
         assert_eq!(parse_uuid("00112233-4455-6677-8899-aabbccddeeff"), Some(expected));
+        assert_eq!(parse_uuid("00112233445566778899AABBCCDDEEFF"), Some(expected));
         for bad in ["", "x", "00112233-4455-6677-8899-aabbccddeef", "00112233-4455-6677-8899-aabbccddeegg", "é"] {
             assert_eq!(parse_uuid(bad), None, "{bad}");
         }
+        assert_eq!(parse_uuid("00112233-4455-6677-8899-aabbccddeeff0"), None);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Total over `i64`, so that no stored value, however it came there, lacks a preimage.
 
-use crate::decimal::{write_padded, write_u64};
+use crate::decimal::write_u64;
 
 /// PostgreSQL's `infinity`.
 pub const INFINITY: i64 = i64::MAX;
@@ -30,18 +30,32 @@ pub fn write_timestamp(out: &mut Vec<u8>, micros: i64) {
     if year < 0 {
         out.push(b'-');
     }
-    if year.unsigned_abs() < 10_000 {
-        write_padded(out, year.unsigned_abs(), 4);
+    // In one piece: several for every entry, and one for each instant in its row.
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    let short_year = year.unsigned_abs() < 10_000;
+    put(&mut text[..4], if short_year { year.unsigned_abs() } else { 0 });
+    put(&mut text[5..7], month);
+    put(&mut text[8..10], day);
+    put(&mut text[11..13], seconds / 3600);
+    put(&mut text[14..16], seconds / 60 % 60);
+    put(&mut text[17..19], seconds % 60);
+    put(&mut text[20..26], micros % 1_000_000);
+    if short_year {
+        out.extend_from_slice(&text);
     } else {
         write_u64(out, year.unsigned_abs());
+        out.extend_from_slice(&text[4..]);
     }
-    for (before, value) in [(b'-', month), (b'-', day), (b'T', seconds / 3600), (b':', seconds / 60 % 60), (b':', seconds % 60)] {
-        out.push(before);
-        write_padded(out, value, 2);
+}
+
+/// Puts the last digits of `value` in place of `digits`.
+#[inline(always)]
+fn put(digits: &mut [u8], value: u64) {
+    let mut value = value as u32;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
     }
-    out.push(b'.');
-    write_padded(out, micros % 1_000_000, 6);
-    out.push(b'Z');
 }
 
 /// Year, month and day of a day counted from 2000-01-01. Years are counted from March, so that the leap day is a year's
