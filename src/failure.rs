@@ -1,7 +1,7 @@
 //! What failed is kept: a failed statement takes its entries with it when it is rolled back, so what there is to say of it
 //! leaves by another way, a queue in shared memory from which the database's worker writes it.
 //!
-//! In the session: `frame` marks on the stack which statement on a watched table is under way. When an error is raised, the
+//! In the session: `hooks` mark on the stack, with a `frame`, which statement on a watched table is under way. When an error is raised, the
 //! callback in `raised` makes a record of it (with `failing_row`, if the row is at hand), and `ending` sends it when the
 //! (sub)transaction that the statement ran in is rolled back; if the statement survives, the record is dropped. In the worker:
 //! `write` makes entries of records; for errors that came before Postgres knew the table (in parsing, in binding a parameter),
@@ -13,6 +13,7 @@ mod ending;
 mod failing_row;
 mod following;
 mod frame;
+mod hooks;
 mod masked;
 mod names;
 mod raised;
@@ -32,6 +33,6 @@ pub fn install() {
     crate::journal::follow_written();
     crate::journal::report_gaps_to(ending::gap);
     watched::follow_relation_changes();
-    frame::install();
+    hooks::install();
     ending::install();
 }

@@ -5,6 +5,7 @@ mod error;
 mod id_scan;
 mod lock;
 mod memory;
+pub mod pass_on;
 mod plan;
 mod relation;
 mod scan;

@@ -5,6 +5,7 @@
 //! loaded, a logical replication worker) entries are written one by one, as they come.
 
 use super::{entry_table, pending, write};
+use crate::server::pass_on;
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 
@@ -36,33 +37,11 @@ pub fn install(settle: fn()) {
     }
 }
 
-mod raw {
-    use pgrx::pg_sys;
-    // The same functions as pgrx binds, without its guard: that would turn an error into one that has lost its constraint,
-    // context and position. An error jumps over the frames below, so these hold nothing that has to be dropped.
-    unsafe extern "C-unwind" {
-        pub fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
-        pub fn standard_ProcessUtility(
-            statement: *mut pg_sys::PlannedStmt,
-            text: *const core::ffi::c_char,
-            read_only_tree: bool,
-            context: pg_sys::ProcessUtilityContext::Type,
-            params: pg_sys::ParamListInfo,
-            environment: *mut pg_sys::QueryEnvironment,
-            destination: *mut pg_sys::DestReceiver,
-            completion: *mut pg_sys::QueryCompletion,
-        );
-    }
-}
-
 unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
     DEPTH.set(DEPTH.get() + 1);
     // SAFETY: passes on what Postgres passed. An error leaves this frame at once; the abort that follows sets DEPTH right.
     unsafe {
-        match PREVIOUS_EXECUTOR_FINISH.get() {
-            Some(previous) => previous(query),
-            None => raw::standard_ExecutorFinish(query),
-        }
+        pass_on::executor_finish(PREVIOUS_EXECUTOR_FINISH.get(), query);
     }
     DEPTH.set(DEPTH.get().saturating_sub(1));
     // SAFETY: the executor's state lives until ExecutorEnd. A query with this flag is part of a statement around it (a
@@ -91,19 +70,18 @@ unsafe extern "C-unwind" fn process_utility(
     }
     // SAFETY: passes on what Postgres passed. An error leaves this frame at once, as above.
     unsafe {
-        match PREVIOUS_PROCESS_UTILITY.get() {
-            Some(previous) => previous(statement, text, read_only_tree, context, params, environment, destination, completion),
-            None => raw::standard_ProcessUtility(
-                statement,
-                text,
-                read_only_tree,
-                context,
-                params,
-                environment,
-                destination,
-                completion,
-            ),
-        }
+        let previous = PREVIOUS_PROCESS_UTILITY.get();
+        pass_on::process_utility(
+            previous,
+            statement,
+            text,
+            read_only_tree,
+            context,
+            params,
+            environment,
+            destination,
+            completion,
+        );
     }
     if is_copy {
         DEPTH.set(DEPTH.get().saturating_sub(1));

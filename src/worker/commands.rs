@@ -1,7 +1,7 @@
 //! What sessions do to databases: commands after which the launcher has to look, and commands during which nobody else may be
 //! connected to the database, a worker of ours neither.
 
-use crate::server::owns_database;
+use crate::server::{owns_database, pass_on};
 use crate::{failure, shared};
 use pgrx::{PgList, pg_sys};
 use std::cell::Cell;
@@ -10,23 +10,6 @@ use std::time::{Duration, Instant};
 
 /// How long a command waits for our worker to leave. Postgres itself waits five seconds for others.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-mod raw {
-    use pgrx::pg_sys;
-    unsafe extern "C-unwind" {
-        // Without pgrx's guard: see src/journal/flush_points.rs.
-        pub fn standard_ProcessUtility(
-            statement: *mut pg_sys::PlannedStmt,
-            text: *const core::ffi::c_char,
-            read_only_tree: bool,
-            context: pg_sys::ProcessUtilityContext::Type,
-            params: pg_sys::ParamListInfo,
-            environment: *mut pg_sys::QueryEnvironment,
-            destination: *mut pg_sys::DestReceiver,
-            completion: *mut pg_sys::QueryCompletion,
-        );
-    }
-}
 
 thread_local! {
     static PREVIOUS: Cell<pg_sys::ProcessUtility_hook_type> = const { Cell::new(None) };
@@ -61,19 +44,18 @@ unsafe extern "C-unwind" fn process_utility(
     // SAFETY: passes on what Postgres passed. An error leaves this frame at once; it holds nothing.
     unsafe {
         before(statement);
-        match PREVIOUS.get() {
-            Some(previous) => previous(statement, text, read_only_tree, context, params, environment, destination, completion),
-            None => raw::standard_ProcessUtility(
-                statement,
-                text,
-                read_only_tree,
-                context,
-                params,
-                environment,
-                destination,
-                completion,
-            ),
-        }
+        let previous = PREVIOUS.get();
+        pass_on::process_utility(
+            previous,
+            statement,
+            text,
+            read_only_tree,
+            context,
+            params,
+            environment,
+            destination,
+            completion,
+        );
     }
 }
 

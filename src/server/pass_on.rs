@@ -1,0 +1,116 @@
+//! What a hook does with a call that it does not keep: the hook that was there before gets it, or Postgres's own function.
+//!
+//! These are the same functions as pgrx binds, without its guard: that would turn an error into one that has lost its constraint, context
+//! and position. An error jumps over the frames of these functions and of the hooks that call them, so neither may hold anything that
+//! has to be dropped.
+
+use pgrx::pg_sys;
+use std::ffi::{c_char, c_int};
+
+mod raw {
+    use pgrx::pg_sys;
+    use std::ffi::{c_char, c_int};
+
+    unsafe extern "C-unwind" {
+        pub fn standard_planner(
+            parse: *mut pg_sys::Query,
+            text: *const c_char,
+            options: c_int,
+            parameters: pg_sys::ParamListInfo,
+        ) -> *mut pg_sys::PlannedStmt;
+        pub fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
+        #[cfg(not(feature = "pg18"))]
+        pub fn standard_ExecutorRun(
+            query: *mut pg_sys::QueryDesc,
+            direction: pg_sys::ScanDirection::Type,
+            count: u64,
+            once: bool,
+        );
+        #[cfg(feature = "pg18")]
+        pub fn standard_ExecutorRun(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64);
+        pub fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
+        pub fn standard_ProcessUtility(
+            statement: *mut pg_sys::PlannedStmt,
+            text: *const c_char,
+            read_only_tree: bool,
+            context: pg_sys::ProcessUtilityContext::Type,
+            params: pg_sys::ParamListInfo,
+            environment: *mut pg_sys::QueryEnvironment,
+            destination: *mut pg_sys::DestReceiver,
+            completion: *mut pg_sys::QueryCompletion,
+        );
+    }
+}
+
+/// # Safety
+/// The arguments must be those that Postgres passed to the hook; so for each function here.
+pub unsafe fn planner(
+    previous: pg_sys::planner_hook_type,
+    parse: *mut pg_sys::Query,
+    text: *const c_char,
+    options: c_int,
+    parameters: pg_sys::ParamListInfo,
+) -> *mut pg_sys::PlannedStmt {
+    // SAFETY: as the caller promises.
+    unsafe { previous.unwrap_or(raw::standard_planner)(parse, text, options, parameters) }
+}
+
+/// # Safety
+/// As for [`planner`].
+pub unsafe fn executor_start(previous: pg_sys::ExecutorStart_hook_type, query: *mut pg_sys::QueryDesc, flags: c_int) {
+    // SAFETY: as the caller promises.
+    unsafe { previous.unwrap_or(raw::standard_ExecutorStart)(query, flags) }
+}
+
+/// # Safety
+/// As for [`planner`].
+#[cfg(not(feature = "pg18"))]
+pub unsafe fn executor_run(
+    previous: pg_sys::ExecutorRun_hook_type,
+    query: *mut pg_sys::QueryDesc,
+    direction: pg_sys::ScanDirection::Type,
+    count: u64,
+    once: bool,
+) {
+    // SAFETY: as the caller promises.
+    unsafe { previous.unwrap_or(raw::standard_ExecutorRun)(query, direction, count, once) }
+}
+
+/// # Safety
+/// As for [`planner`].
+#[cfg(feature = "pg18")]
+pub unsafe fn executor_run(
+    previous: pg_sys::ExecutorRun_hook_type,
+    query: *mut pg_sys::QueryDesc,
+    direction: pg_sys::ScanDirection::Type,
+    count: u64,
+) {
+    // SAFETY: as the caller promises.
+    unsafe { previous.unwrap_or(raw::standard_ExecutorRun)(query, direction, count) }
+}
+
+/// # Safety
+/// As for [`planner`].
+pub unsafe fn executor_finish(previous: pg_sys::ExecutorFinish_hook_type, query: *mut pg_sys::QueryDesc) {
+    // SAFETY: as the caller promises.
+    unsafe { previous.unwrap_or(raw::standard_ExecutorFinish)(query) }
+}
+
+/// # Safety
+/// As for [`planner`].
+#[expect(clippy::too_many_arguments, reason = "Postgres's own")]
+pub unsafe fn process_utility(
+    previous: pg_sys::ProcessUtility_hook_type,
+    statement: *mut pg_sys::PlannedStmt,
+    text: *const c_char,
+    read_only_tree: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    params: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    destination: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    let pass_on = previous.unwrap_or(raw::standard_ProcessUtility);
+    // SAFETY: as the caller promises.
+    unsafe { pass_on(statement, text, read_only_tree, context, params, environment, destination, completion) }
+}
