@@ -20,4 +20,5 @@ mod trail;
 mod tree_verification;
 mod values;
 mod verification;
+mod versions;
 mod ways;

@@ -1,7 +1,7 @@
 //! lead_audit: every write to a watched table becomes a checksummed entry in `lead_audit.entry`.
 //!
 //! The folders are the stages that the data passes through; each depends only on those before it and on the small
-//! modules `settings`, `origin` and `server` (the wrappers around Postgres).
+//! modules `settings`, `origin`, `version` and `server` (the wrappers around Postgres).
 
 mod capture;
 mod failure;
@@ -14,6 +14,7 @@ mod shared;
 mod sql;
 mod status;
 mod verify;
+mod version;
 mod watch;
 mod worker;
 

@@ -2,6 +2,7 @@
 //! error as a value or by unwinding; nothing here keeps state of its own.
 
 mod error;
+mod extension;
 mod id_scan;
 mod lock;
 mod memory;
@@ -17,6 +18,7 @@ mod triggers;
 mod user;
 
 pub use error::{ServerError, packed_sqlstate_text, sqlstate_text};
+pub use extension::extension_version;
 pub use id_scan::IdScan;
 pub use lock::lock_task;
 pub use memory::{RowMemory, in_context, new_context};

@@ -3,6 +3,7 @@
 use super::indexes;
 use crate::server::{OpenRelation, ServerError, attribute, current_subtransaction, in_subtransaction, next_value};
 use crate::settings::{self, OnError};
+use crate::version::{self, Need};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -164,6 +165,7 @@ impl EntryTable {
     }
 
     fn look_up() -> Result<Self, ServerError> {
+        version::check(Need::Writing)?;
         let (table, id_sequence) = (relation_of_schema(c"entry"), relation_of_schema(c"entry_id_seq"));
         if [table, id_sequence].contains(&pg_sys::InvalidOid) {
             return Err(wrong("a part of schema lead_audit is missing".to_owned()));

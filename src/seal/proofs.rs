@@ -6,6 +6,7 @@ use super::signer::{Signer, verifier_key};
 use super::tiles::{StoredTiles, tree_is_damaged};
 use super::tree_row::{TreeRow, tree_exists};
 use crate::server::{Plan, ServerError, with_spi};
+use crate::version;
 use ledger::merkle;
 use ledger::note::Note;
 use ledger::tlog_proof::TlogProof;
@@ -26,6 +27,7 @@ fn refusal(code: PgSqlErrorCode, message: String, detail: String, hint: Option<&
 
 /// Runs `work` within SPI, with the snapshot of the calling statement.
 fn answer<T>(work: impl FnOnce(pg_sys::Snapshot) -> Result<T, Refusal>) -> T {
+    version::require();
     if !tree_exists() {
         ServerError {
             code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

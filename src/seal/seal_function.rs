@@ -4,6 +4,7 @@ use super::round::{self, Done};
 use super::tree_row::tree_exists;
 use crate::journal::relation_of_schema;
 use crate::server::{ServerError, lock_task};
+use crate::version::{self, Need};
 use pgrx::{PgSqlErrorCode, pg_extern, pg_sys};
 
 /// Ids that one tick looks at, so that its transaction does not last.
@@ -12,6 +13,7 @@ const TICK_IDS: u64 = 1 << 20;
 /// `lead_audit.seal()`: returns the size of the tree.
 #[pg_extern(sql = false)]
 fn seal() -> i64 {
+    version::require();
     match refuse_where_it_cannot_be().and_then(|()| seal_locked(true, None)) {
         Ok(Some(done)) => done.tree_size as i64,
         // With waiting the lock is always got.
@@ -66,6 +68,7 @@ fn refuse_where_it_cannot_be() -> Result<(), ServerError> {
             "Its reading would make serializable writers fail. Use READ COMMITTED or REPEATABLE READ.",
         );
     }
+    version::check(Need::Everything)?;
     if !tree_exists() {
         return refused(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -3,6 +3,7 @@
 use crate::seal::verifier_key;
 use crate::settings;
 use crate::shared::{self, Problem};
+use crate::version::{self, Need};
 use pgrx::iter::TableIterator;
 use pgrx::{name, pg_extern, pg_sys};
 
@@ -45,10 +46,19 @@ fn parts() -> Vec<Part> {
 }
 
 fn recording() -> Part {
-    if settings::enabled() {
-        Part::on("recording", None)
-    } else {
-        Part::off("recording", "lead_audit.enabled is off", Some("lead_audit.enabled = on"))
+    const NAME: &str = "recording";
+    if let Err(error) = version::check(Need::Writing) {
+        return Part::off(NAME, &error.message, Some(version::INSTALL));
+    }
+    if !settings::enabled() {
+        return Part::off(NAME, "lead_audit.enabled is off", Some("lead_audit.enabled = on"));
+    }
+    match version::update_awaited() {
+        Some(objects) => Part {
+            remedy: Some("ALTER EXTENSION lead_audit UPDATE".to_owned()),
+            ..Part::on(NAME, Some(format!("by a library that is newer than the SQL objects of version {objects}")))
+        },
+        None => Part::on(NAME, None),
     }
 }
 

@@ -6,6 +6,7 @@ use super::leaves::Leaves;
 use super::tree;
 use crate::seal::tree_exists;
 use crate::server::{ServerError, with_spi};
+use crate::version;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::name;
@@ -40,6 +41,7 @@ fn verify_entry(id: Option<i64>) -> bool {
 
 /// The faults of these entries, of the whole tree if wanted, and how many entries there were.
 fn faults(wanted: &Wanted, is_whole: bool) -> (Vec<Row>, u64) {
+    version::require();
     let checked = with_spi(|| -> Result<(Faults, u64), ServerError> {
         let mut faults = Faults::default();
         // SAFETY: a statement that calls a function has an active snapshot, which stays until the function returns.

@@ -1,0 +1,93 @@
+//! Which versions of its SQL objects the library works with: its own, and each earlier one until `ALTER EXTENSION … UPDATE` is run.
+//!
+//! SQL objects of a later version are there where the library was put back, where a standby or another server has an earlier package,
+//! and for a session that loaded the library before an update. Until the next major version such a session's writes are recorded as
+//! before: what a trigger needs only grows. Everything else of a later version is refused.
+
+use crate::server::{ServerError, extension_version};
+use pgrx::PgSqlErrorCode;
+
+/// The library's version: that of the control file has no third number.
+const LIBRARY: &str = env!("CARGO_PKG_VERSION");
+
+/// What helps where the SQL objects are of a later version.
+pub const INSTALL: &str =
+    "Install the library of the SQL objects' version, or connect again if that was done since this session began";
+
+/// What the SQL objects are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// To take entries.
+    Writing,
+    /// To be read and worked on in any way.
+    Everything,
+}
+
+/// Refuses SQL objects of a version that the library cannot know. Where there is no extension, there is nothing to refuse.
+pub fn check(need: Need) -> Result<(), ServerError> {
+    match extension_version(c"lead_audit") {
+        Some(objects) if !fits(LIBRARY, &objects, need) => Err(mismatch(&objects)),
+        _ => Ok(()),
+    }
+}
+
+/// The same, as an error of the statement.
+pub fn require() {
+    if let Err(error) = check(Need::Everything) {
+        error.raise(Some(format!("{INSTALL}.")));
+    }
+}
+
+/// The version of SQL objects that are older than the library.
+pub fn update_awaited() -> Option<String> {
+    extension_version(c"lead_audit").filter(|objects| numbers(objects) < numbers(LIBRARY))
+}
+
+fn mismatch(objects: &str) -> ServerError {
+    let (major, minor) = numbers(LIBRARY).unwrap_or_default();
+    ServerError {
+        code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        message: format!("the library lead_audit {major}.{minor} cannot work with SQL objects of version {objects}"),
+        detail: Some("They are of a later version than the library that this server process has loaded.".to_owned()),
+    }
+}
+
+/// Whether a library can work with SQL objects. A version that is no two numbers is none that it knows.
+fn fits(library: &str, objects: &str, need: Need) -> bool {
+    let (Some(library), Some(objects)) = (numbers(library), numbers(objects)) else { return false };
+    match need {
+        Need::Everything => objects <= library,
+        // Before 1.0 each version was free to change everything.
+        Need::Writing => objects <= library || (objects.0 == library.0 && library.0 > 0),
+    }
+}
+
+/// The first two numbers of a version.
+fn numbers(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn earlier_objects_fit_and_later_ones_do_not() {
+        for (library, objects, writing, everything) in [
+            ("1.2.0", "1.2", true, true),
+            ("1.2.3", "1.2", true, true),
+            ("1.2.0", "0.1", true, true),
+            ("2.0.0", "1.10", true, true),
+            ("1.2.0", "1.10", true, false),
+            ("1.2.0", "2.0", false, false),
+            ("0.2.0", "0.3", false, false),
+            ("0.2.0", "1.0", false, false),
+            ("1.0.0", "unknown", false, false),
+            ("1.0.0", "1", false, false),
+        ] {
+            assert_eq!(fits(library, objects, Need::Writing), writing, "{library} with {objects}, writing");
+            assert_eq!(fits(library, objects, Need::Everything), everything, "{library} with {objects}");
+        }
+    }
+}
