@@ -1,0 +1,136 @@
+#!/bin/bash
+# coverage.sh: which lines of the extension and of crates/ the tests run, behind `make coverage`. One figure, by folder, in
+# target/coverage/summary.txt; lines in target/coverage/html/index.html and target/coverage/lcov.info.
+#
+#   coverage.sh          everything: unit tests, in-database tests, and those acceptance tests that are named below
+#   coverage.sh crates | in_database | acceptance   only these, beside what was run before
+#   coverage.sh report   only the report, of what was run before
+#
+# The code that is measured is compiled with -C instrument-coverage, dependencies are not. Most of it runs in the server's processes,
+# which write what they counted when they end by exit(): one that is killed, or that ends by _exit() in an immediate shutdown, leaves
+# nothing, so that the tests of crashes are left out. The lines of tests are not counted.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+setup
+cd "$ROOT"
+
+# With the library preloaded and real clients: what the in-database tests cannot reach. None of these kills servers.
+ACCEPTANCE=(failed_operations failing sealing checkpoints preload two_phase standby dump_restore upgrade tamper rights ways values_oracle
+  same_checksums lead_audit_command lead_audit_page lead_audit_witness lead_audit_tampering)
+
+out=$TARGET/coverage
+profiles=$STATE/coverage-profiles # the server's user writes there
+objects=$out/objects
+
+# ---- LLVM's tools, of the version of rustc's LLVM ---------------------------------------------------------------------------
+
+find_llvm() {
+  local version dir
+  version=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
+  for dir in "$(rustc --print sysroot)"/lib/rustlib/*/bin "/usr/lib/llvm-$version/bin"; do
+    if [ -x "$dir/llvm-cov" ] && [ -x "$dir/llvm-profdata" ]; then LLVM=$dir && return; fi
+  done
+  [ "${1:-}" != again ] && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null ||
+    die "llvm-cov of LLVM $version is missing. Install it: rustup component add llvm-tools, or apt-get install llvm-$version"
+  step "Installing Debian's llvm-$version"
+  local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+  run_logged apt-update "${apt[@]}" update
+  run_logged apt-llvm "${apt[@]}" install --no-install-recommends "llvm-$version"
+  find_llvm again
+}
+
+# ---- running the tests ------------------------------------------------------------------------------------------------------
+
+instrument() {
+  mkdir -p "$out"
+  cat >"$out/rustc" <<'WRAPPER'
+#!/bin/sh
+# For the crates of this workspace only (RUSTC_WORKSPACE_WRAPPER); the linker takes LLVM's runtime along.
+exec "$@" -C instrument-coverage
+WRAPPER
+  chmod +x "$out/rustc"
+  export RUSTC_WORKSPACE_WRAPPER=$out/rustc CARGO_INCREMENTAL=0
+  # Processes of the same program add to the same few files.
+  export LLVM_PROFILE_FILE=$profiles/%4m.profraw
+  mkdir -p "$objects" "$profiles"
+  chmod 0777 "$profiles"
+}
+
+# keep NAME FILE: what was measured, as it was then.
+keep() { cp "$2" "$objects/$1"; }
+
+# The test programs that cargo has made of a package, as its messages say.
+test_programs() {
+  cargo test --no-run --message-format=json "$@" 2>/dev/null |
+    python3 -c 'import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if message.get("executable") and message["profile"]["test"]:
+        print(message["executable"])'
+}
+
+run_crates() {
+  local program number=0
+  step "Unit and property tests"
+  "$ROOT/scripts/test.sh" crates >"$out/crates.log" 2>&1 || { tail -n 40 "$out/crates.log"; die "tests of crates/ failed"; }
+  for program in $(test_programs -p ledger -p export -p cli); do
+    number=$((number + 1))
+    keep "crate-$number" "$program"
+  done
+}
+
+run_in_database() {
+  step "In-database tests"
+  "$ROOT/scripts/test.sh" pgrx >"$out/pgrx.log" 2>&1 || { tail -n 60 "$out/pgrx.log"; die "in-database tests failed"; }
+  keep in-database "$("$TEST_PREFIX/usr/lib/postgresql/$PG_MAJOR/bin/pg_config" --pkglibdir)/lead_audit.so"
+}
+
+run_acceptance() {
+  local prefix=$STATE/pg$PG_MAJOR-coverage bin test arguments=()
+  step "Acceptance tests: ${ACCEPTANCE[*]}"
+  rm -rf "$prefix"
+  cp -a "$PREFIX" "$prefix"
+  bin=$prefix/usr/lib/postgresql/$PG_MAJOR/bin
+  run_logged coverage-install cargo pgrx install --pg-config "$bin/pg_config" "${PG_FEATURES[@]}"
+  cp "$ROOT"/sql/released/lead_audit--*.sql "$("$bin/pg_config" --sharedir)/extension/"
+  run_logged coverage-cli cargo build -p cli
+  "$ROOT/scripts/python.sh"
+  for test in "${ACCEPTANCE[@]}"; do arguments+=(--test "$test"); done
+  rm -rf "$STATE/acceptance"
+  LEAD_AUDIT_PG_CONFIG=$bin/pg_config LEAD_AUDIT_STATE_DIR=$STATE/acceptance LEAD_AUDIT_PYTHON=$TARGET/venv/bin/python \
+    LEAD_AUDIT_COMMAND=$TARGET/debug/lead-audit cargo test --no-fail-fast -p acceptance "${arguments[@]}" >"$out/acceptance.log" 2>&1 ||
+    note "some acceptance tests failed: their lines count as far as they came; see $out/acceptance.log"
+  keep acceptance "$("$bin/pg_config" --pkglibdir)/lead_audit.so"
+  keep lead-audit "$TARGET/debug/lead-audit"
+  rm -rf "$prefix"
+}
+
+# ---- the report -------------------------------------------------------------------------------------------------------------
+
+report() {
+  local object first='' arguments=()
+  step "Report"
+  "$LLVM/llvm-profdata" merge -sparse "$profiles"/*.profraw -o "$out/merged.profdata"
+  for object in "$objects"/*; do
+    if [ -z "$first" ]; then first=$object; else arguments+=(-object "$object"); fi
+  done
+  arguments+=(-instr-profile "$out/merged.profdata" -ignore-filename-regex '/\.cargo/|/rustc/|/pgrx-tests/|/tests/|/tests\.rs$|/benches/|/acceptance/|/target/')
+  "$LLVM/llvm-cov" export "$first" "${arguments[@]}" -format lcov 2>"$out/llvm-cov.log" >"$out/all.lcov"
+  rm -rf "$out/html"
+  "$LLVM/llvm-cov" show "$first" "${arguments[@]}" -format html -output-dir "$out/html" 2>>"$out/llvm-cov.log"
+  "$ROOT/scripts/coverage_summary.py" "$ROOT" "$out/all.lcov" "$out/lcov.info" | tee "$out/summary.txt"
+}
+
+find_llvm
+case ${1:-all} in
+  all)
+    rm -rf "$profiles" "$objects"
+    instrument
+    run_crates
+    run_in_database
+    run_acceptance
+    ;;
+  crates | in_database | acceptance) instrument && "run_$1" ;;
+  report) ;;
+  *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+esac
+report
