@@ -1,5 +1,5 @@
 # The doors to this project. Everything they make lives under target/; see scripts/ for what is behind each.
-.PHONY: help demo psql demo-url demo-stop example example-stop test test-upgrade test-valgrind bench check clean
+.PHONY: help demo psql demo-url demo-stop example example-stop test test-all test-upgrade test-valgrind bench coverage check clean
 
 help:
 	@echo 'make demo       builds lead_audit, starts a private PostgreSQL with it, and tells its story'
@@ -8,11 +8,13 @@ help:
 	@echo 'make demo-stop  stops the demo'
 	@echo 'make example    starts the example application (examples/leads-api) and prints its URL; PORT=... if it matters'
 	@echo 'make example-stop  stops it'
-	@echo 'make test       all tests'
+	@echo 'make test       all tests with PostgreSQL 15; PG=17: those that depend on the server, with 17, which is downloaded'
+	@echo 'make test-all   all tests with 15, 16, 17 and 18; PG_CONFIG_17=... if there is one to be used'
 	@echo 'make test-valgrind  tests against a server under valgrind, half an hour'
 	@echo 'make test-upgrade  pg_upgrade to PostgreSQL 17, which is downloaded for it'
 	@echo 'make bench      cost of the audit beside others, about 10 minutes; ARGUMENTS=--full: hours. See bench/README.md'
-	@echo 'make check      format and lints'
+	@echo 'make coverage   which lines the tests run: target/coverage/summary.txt, html/index.html, lcov.info'
+	@echo 'make check      format, lints, licences and sources of dependencies'
 	@echo 'make clean      stops demo and example and deletes target/'
 
 demo:
@@ -36,6 +38,9 @@ example-stop:
 test:
 	@scripts/test.sh
 
+test-all:
+	@scripts/test.sh majors
+
 test-upgrade:
 	@scripts/test.sh upgrade
 
@@ -44,6 +49,9 @@ test-valgrind:
 
 bench:
 	@bench/compare.sh $(ARGUMENTS)
+
+coverage:
+	@scripts/coverage.sh
 
 check:
 	@scripts/check.sh

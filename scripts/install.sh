@@ -5,10 +5,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 
 cd "$ROOT"
-step "Building and installing the extension (the first time about 3 minutes)"
+step "Building and installing the extension for PostgreSQL $PG_MAJOR (the first time about 3 minutes)"
 (
   flock 9
-  run_logged install cargo pgrx install --release --pg-config "$BIN/pg_config"
+  run_logged install cargo pgrx install --release --pg-config "$BIN/pg_config" "${PG_FEATURES[@]}"
   # For the tests of the upgrade: CREATE EXTENSION lead_audit VERSION '0.1'.
   cp "$ROOT"/sql/released/lead_audit--*.sql "$("$BIN/pg_config" --sharedir)/extension/"
 ) 9>"$TARGET/install.lock"

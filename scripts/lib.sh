@@ -4,7 +4,8 @@
 #   ROOT    the checkout
 #   TARGET  ROOT/target: everything that the scripts make
 #   STATE   what the server's user must be able to reach (server, clusters): TARGET, or a directory outside of it, see below
-#   PREFIX, TEST_PREFIX   private copies of the PostgreSQL server: for the demo and the acceptance tests (release build),
+#   PG_MAJOR   the major version of PostgreSQL to build for and to test with: $PG, by default 15, which Debian 12 has
+#   PREFIX, TEST_PREFIX   private copies of that server: for the demo and the acceptance tests (release build),
 #           and for the in-database tests (a debug build, with the tests in it)
 #   BIN     the server's programs in PREFIX
 # shellcheck shell=bash disable=SC2034 # what is set here is used elsewhere
@@ -12,7 +13,10 @@
 set -euo pipefail
 umask 022
 
-PG_MAJOR=15
+DEBIAN_MAJOR=15
+MAJORS=(15 16 17 18)
+export PG=${PG:-$DEBIAN_MAJOR}
+PG_MAJOR=$PG
 ROOT=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TARGET=$ROOT/target
 
@@ -58,6 +62,8 @@ show_progress() {
     fi
   done
 }
+
+[[ " ${MAJORS[*]} " == *" $PG_MAJOR "* ]] || die "PG=$PG_MAJOR: the extension is for PostgreSQL ${MAJORS[*]}"
 
 # ---- what this user may do, and as whom the server runs --------------------------------------------------------------
 
@@ -113,9 +119,20 @@ unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES CDPATH
 unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGPASSWORD PGSERVICE PGSERVICEFILE PGOPTIONS PGDATA PGSSLMODE
 unset PGRX_PG_CONFIG_PATH PGRX_PG_CONFIG_AS_ENV CARGO_BUILD_TARGET
 export LC_ALL=C.UTF-8 USER=${USER:-$(id -un)}
+# A configuration of pgrx's for each major version: what is built for one of them stays as it is when another one's is written.
 export CARGO_TARGET_DIR=$TARGET PGRX_HOME=$TARGET/pgrx
+[ "$PG_MAJOR" = "$DEBIAN_MAJOR" ] || PGRX_HOME=$TARGET/pgrx$PG_MAJOR
+# What cargo has to be told for a version that is not the default one.
+PG_FEATURES=()
+[ "$PG_MAJOR" = "$DEBIAN_MAJOR" ] || PG_FEATURES=(--no-default-features --features "pg$PG_MAJOR")
 PATH=$TOOLS/bin:$PATH:${CARGO_HOME:-${HOME:-/nonexistent}/.cargo}/bin:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
+
+# own_pg_config MAJOR: prints the pg_config of an installation that is to be used: PG_CONFIG_17=…/pg_config, for example.
+own_pg_config() {
+  local variable=PG_CONFIG_$1
+  [ -n "${!variable:-}" ] && echo "${!variable}"
+}
 
 # Directories among the arguments (patterns) that exist, joined with ':'.
 existing_dirs() {

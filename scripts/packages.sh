@@ -1,6 +1,6 @@
 #!/bin/bash
 # packages.sh: sees to it that this machine has what the build needs from Debian: a C compiler, libclang (for bindgen),
-# PostgreSQL with its headers, and Python (for the tests). Called by setup.sh; quick and silent when nothing is missing.
+# PostgreSQL with its headers (where the version is Debian's own; others: server.sh), and Python (for the tests). Called by setup.sh; quick and silent when nothing is missing.
 #
 # What is missing is installed with apt where that is allowed (root, or sudo without a password), except for the server
 # itself: installing the package postgresql-15 would create a system cluster and start it, which nobody asked for. So the
@@ -30,8 +30,10 @@ has_libclang() {
   return 1
 }
 has_file() { [ -e "/$1" ] || [ -e "$PACKAGES/$1" ]; }
-has_server() { has_file "$lib/bin/postgres" && has_file "$lib/bin/psql" && has_file "$lib/bin/pg_config"; }
-has_headers() { has_file "$include/postgres.h"; }
+# Another version's server, or somebody's own one, is no package of this Debian's.
+has_other_server() { [ "$PG_MAJOR" != "$DEBIAN_MAJOR" ] || own_pg_config "$PG_MAJOR" >/dev/null; }
+has_server() { has_other_server || { has_file "$lib/bin/postgres" && has_file "$lib/bin/psql" && has_file "$lib/bin/pg_config"; }; }
+has_headers() { has_other_server || has_file "$include/postgres.h"; }
 has_python() { command -v python3 >/dev/null; }
 has_pip() {
   [ -e "$PACKAGES/usr/share/python-wheels" ] || exists "/usr/share/python-wheels/pip-*.whl" || python3 -c 'import ensurepip' 2>/dev/null

@@ -20,7 +20,7 @@ check_rust() {
     die "Rust $rust_version or later is needed; $(command -v rustc) is $found."
 }
 
-# copy_server PREFIX: again when the packages that it was copied from have changed.
+# copy_server PREFIX: Debian's own, again when the packages that it was copied from have changed.
 copy_server() {
   local prefix=$1 from='' stamp part
   local postgres=usr/lib/postgresql/$PG_MAJOR/bin/postgres headers=usr/include/postgresql/$PG_MAJOR/server/postgres.h
@@ -93,8 +93,12 @@ check_rust
   flock 9 # `make -j demo test`: one of them sets up, the other waits
   "$ROOT/scripts/packages.sh"
   use_private_packages
-  copy_server "$PREFIX"
-  copy_server "$TEST_PREFIX"
+  if [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ] && ! own_pg_config "$PG_MAJOR" >/dev/null; then
+    copy_server "$PREFIX"
+    copy_server "$TEST_PREFIX"
+  else
+    "$ROOT/scripts/server.sh"
+  fi
   get_cargo_pgrx
   configure_pgrx
   write_sudo

@@ -1,11 +1,14 @@
 #!/bin/bash
 # test.sh: all tests, behind `make test`.
 #
-#   test.sh              unit and property tests, the in-database tests, the acceptance tests, those in Python, those of the example
+#   test.sh              unit and property tests, the in-database tests, the acceptance tests, those in Python, those of the example.
+#                        PG=17 test.sh: lints, in-database and acceptance tests with PostgreSQL 17, which is downloaded for it;
+#                        what does not depend on the server's version is tested with 15 only
+#   test.sh majors       all that on 15, then with each other major version
 #   test.sh crates       only those of crates/ (none of these needs a server)
 #   test.sh pgrx [NAME]  only the in-database tests (pgrx-tests/), or those of them with NAME in their name
 #   test.sh acceptance [ARGUMENT...]   only crates/acceptance, with the release build; ARGUMENTs are those of cargo test
-#   test.sh upgrade      pg_upgrade from PostgreSQL 15 to 17, which is downloaded for it: not part of "all"
+#   test.sh upgrade      pg_upgrade from PostgreSQL 15 to 17: not part of all tests
 #   test.sh python [ARGUMENT...]       only those of clients/python and docs/clients.md; ARGUMENTs are those of pytest
 #   test.sh example [ARGUMENT...]      only those of examples/leads-api; ARGUMENTs are those of pytest
 #
@@ -28,7 +31,7 @@ crates() {
 }
 
 pgrx() {
-  local clusters=$STATE/test-pgdata arguments=()
+  local clusters=$STATE/test-pgdata$PG_MAJOR arguments=()
   # The clusters' directory holds the server's socket, whose path has to be short.
   if [ ${#clusters} -gt 85 ]; then
     clusters=$(mktemp -d /tmp/lead_audit-XXXXXX)
@@ -60,8 +63,23 @@ acceptance() {
     LEAD_AUDIT_COMMAND=$CARGO_TARGET_DIR/debug/lead-audit cargo test --no-fail-fast -p acceptance "$@"
 }
 
+# No warning of the compiler or of clippy, in what is compiled differently for this version.
+lints() {
+  step "Lints with PostgreSQL $PG_MAJOR: cargo clippy -p lead_audit"
+  cargo clippy -p lead_audit --all-targets "${PG_FEATURES[@]}" -- -D warnings
+}
+
+majors() {
+  local major
+  for major in "${MAJORS[@]}"; do
+    step "PostgreSQL $major"
+    PG=$major "$ROOT/scripts/test.sh"
+  done
+  step "All tests passed with PostgreSQL ${MAJORS[*]}."
+}
+
 upgrade() {
-  "$ROOT/scripts/server17.sh"
+  PG=17 "$ROOT/scripts/install.sh"
   LEAD_AUDIT_NEXT_PG_CONFIG=$STATE/pg17/usr/lib/postgresql/17/bin/pg_config acceptance --test pg_upgrade -- --ignored
 }
 
@@ -71,15 +89,20 @@ example() { "$ROOT/scripts/example.sh" test "$@"; }
 
 case ${1:-all} in
   all)
-    crates
-    pgrx
-    acceptance
-    python
-    example
-    step "All tests passed."
+    if [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ]; then
+      crates
+      pgrx
+      acceptance
+      python
+      example
+    else
+      lints
+      pgrx
+      acceptance
+    fi
+    step "All tests with PostgreSQL $PG_MAJOR passed."
     ;;
-  crates) crates ;;
-  upgrade) upgrade ;;
+  crates | lints | majors | upgrade) "$1" ;;
   pgrx | acceptance | python | example) "$@" ;;
   *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac

@@ -66,7 +66,8 @@ impl Plan {
             let mut named: Vec<(String, i16, Column)> = Vec::with_capacity(attributes);
             for index in 0..attributes {
                 let definition = attribute(descriptor, index);
-                if definition.attisdropped {
+                // A virtual generated column (18) is not stored, and not worked out for triggers.
+                if definition.attisdropped || definition.attgenerated as u8 == b'v' {
                     continue;
                 }
                 let name = name_text(&definition.attname);

@@ -21,7 +21,11 @@ impl IdScan {
         let table = OpenRelation::open(table, pg_sys::AccessShareLock);
         // SAFETY: table and index are open and locked until the end of the transaction; both are closed in `drop`.
         unsafe {
+            #[cfg(not(feature = "pg18"))]
             let index = pg_sys::RelationGetPrimaryKeyIndex(table.as_ptr());
+            // Since 18 it has to be said that one which is checked at commit only will not do.
+            #[cfg(feature = "pg18")]
+            let index = pg_sys::RelationGetPrimaryKeyIndex(table.as_ptr(), false);
             if index == pg_sys::InvalidOid {
                 return Err(no_key(&table));
             }
@@ -32,7 +36,10 @@ impl IdScan {
                 return Err(no_key(&table));
             }
             let slot = pg_sys::table_slot_create(table.as_ptr(), std::ptr::null_mut());
+            #[cfg(not(feature = "pg18"))]
             let scan = pg_sys::index_beginscan(table.as_ptr(), index, snapshot, 2, 0);
+            #[cfg(feature = "pg18")]
+            let scan = pg_sys::index_beginscan(table.as_ptr(), index, snapshot, std::ptr::null_mut(), 2, 0);
             Ok(IdScan { table, index, scan, slot })
         }
     }

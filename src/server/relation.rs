@@ -47,5 +47,14 @@ impl Drop for OpenRelation {
 /// `descriptor` must be a row type with more attributes than `index`, and outlive the result.
 pub unsafe fn attribute<'a>(descriptor: pg_sys::TupleDesc, index: usize) -> &'a pg_sys::FormData_pg_attribute {
     // SAFETY: as the caller promises; the attributes follow the descriptor.
-    unsafe { &*(*descriptor).attrs.as_ptr().add(index) }
+    #[cfg(not(feature = "pg18"))]
+    unsafe {
+        &*(*descriptor).attrs.as_ptr().add(index)
+    }
+    // SAFETY: the same; since 18 as many short forms of them come first.
+    #[cfg(feature = "pg18")]
+    unsafe {
+        let short_forms = (*descriptor).compact_attrs.as_ptr().add((*descriptor).natts as usize);
+        &*short_forms.cast::<pg_sys::FormData_pg_attribute>().add(index)
+    }
 }

@@ -24,13 +24,19 @@ pub fn must_stop() -> bool {
     STOP.load(Ordering::Acquire)
 }
 
+// Called pqsignal in C; since 18 that is a macro.
+#[cfg(not(feature = "pg18"))]
+use pg_sys::pqsignal as set_handler;
+#[cfg(feature = "pg18")]
+use pg_sys::pqsignal_be as set_handler;
+
 /// Sets up the signals. SIGTERM cancels the transaction that is under way and is then up to the loop: what is queued can still
 /// be written.
 pub fn handle_signals() {
     // SAFETY: the handlers have the signature that Postgres asks for and do what a signal handler may do.
     unsafe {
-        pg_sys::pqsignal(libc::SIGHUP, Some(raw::SignalHandlerForConfigReload));
-        pg_sys::pqsignal(libc::SIGTERM, Some(stop));
+        set_handler(libc::SIGHUP, Some(raw::SignalHandlerForConfigReload));
+        set_handler(libc::SIGTERM, Some(stop));
         pg_sys::BackgroundWorkerUnblockSignals();
     }
 }

@@ -22,6 +22,10 @@ fn entries_are_those_that_the_model_expects() {
     let cluster = Cluster::builder().setting("lock_timeout = 2s").start();
     call(&mut cluster.admin("postgres"), "CREATE DATABASE random");
     let mut admin = cluster.admin("random");
+    if value(&mut admin, "SELECT count(*) = 0 FROM pg_available_extensions WHERE name = 'hstore'") {
+        eprintln!("not run: the types are also those of contrib, which this server is without");
+        return;
+    }
     call(&mut admin, "CREATE EXTENSION lead_audit");
     call(&mut admin, model::SCHEMA);
     call(&mut admin, tables::TYPES);
