@@ -3,6 +3,8 @@
 #
 #   test_python.sh [ARGUMENT...]   all of them: mypy, then pytest with SQLAlchemy 2 and psycopg, then with SQLAlchemy 1.4 and
 #                                  psycopg2 (Django). ARGUMENTs are those of pytest: then it is only that, with SQLAlchemy 2.
+#   test_python.sh versions        pytest with the Pythons that there are of 3.9 (Django 4.2), 3.10 (SQLAlchemy 1.4) and 3.13 (Django 6,
+#                                  SQLAlchemy 2.1): not part of "all"
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 
@@ -19,7 +21,31 @@ for dir in "$TARGET"/python/cluster-*; do
   if [ -e "$dir" ] && ! kill -0 "${dir##*-}" 2>/dev/null; then "$ROOT/scripts/cluster.sh" remove "$dir"; fi
 done
 
+# Each version that there is; fails if one of them does, or if there is none.
+versions() {
+  local version status=0 made run=0
+  for version in 3.9 3.10 3.13; do
+    made=0
+    "$ROOT/scripts/python.sh" "python-$version" || made=$?
+    if [ $made -eq 3 ]; then
+      note "There is no Python $version: not run with it."
+      continue
+    fi
+    [ $made -eq 0 ] || return $made
+    run=1
+    step "Python tests: pytest, with Python $version"
+    LEAD_AUDIT_DJANGO_PSYCOPG2=$([ $version != 3.10 ] || echo 1) PYTHONDONTWRITEBYTECODE=1 \
+      "$TARGET/venv-python-$version/bin/python" -m pytest -q -rs --ignore tests/test_clients_page.py || status=$?
+  done
+  [ $run -eq 1 ] || die "none of these Pythons is there"
+  return $status
+}
+
 cd "$ROOT/clients/python"
+if [ "${1:-}" = versions ]; then
+  versions
+  exit
+fi
 if [ $# -gt 0 ]; then
   exec "$TARGET/venv/bin/python" -m pytest "$@"
 fi

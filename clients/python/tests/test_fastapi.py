@@ -7,10 +7,12 @@ from typing import Any, AsyncIterator, Iterator
 import httpx
 import pytest
 import pytest_asyncio
-from fastapi import BackgroundTasks, Depends, FastAPI, Header, Request
+from fastapi import BackgroundTasks, Depends, FastAPI, Header, Request, WebSocket
+from fastapi.testclient import TestClient
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
+from starlette.middleware.base import BaseHTTPMiddleware
 
 from lead_audit import AuditContext, identify
 from lead_audit.sqlalchemy import attach
@@ -115,3 +117,63 @@ async def test_an_error_in_the_user_callable_does_not_fail_the_request(database:
 
     async with client(app) as http:
         assert (await http.get("/")).json() == {"user": None, "ip": "203.0.113.7"}
+
+
+@pytest.fixture
+def committing_app(database: Database) -> Iterator[FastAPI]:
+    """With a session that is committed when its dependency ends, a login that is a middleware, and a websocket."""
+    engine = create_engine(database.url(SYNC[-1]), pool_size=2, future=True)
+    attach(engine)
+    app = FastAPI()
+
+    async def log_in(request: Request, call_next: Any) -> Any:
+        if "x-user" in request.headers:
+            identify(request.headers["x-user"])
+        return await call_next(request)
+
+    app.add_middleware(BaseHTTPMiddleware, dispatch=log_in)
+    app.add_middleware(AuditMiddleware)  # last, so that it runs first
+
+    def get_session() -> Iterator[Session]:
+        with Session(engine, future=True) as session:
+            yield session
+            session.commit()
+
+    @app.post("/leads/{id}")
+    def create(id: str, session: Session = Depends(get_session)) -> dict[str, str]:
+        session.add(Lead(id=id))
+        return {}
+
+    @app.websocket("/ws")
+    async def talk(socket: WebSocket) -> None:
+        await socket.accept()
+        identify(await socket.receive_text())
+        async for id in socket.iter_text():
+            with Session(engine, future=True) as session:
+                session.add(Lead(id=id))
+                session.commit()
+            await socket.send_text(id)
+
+    yield app
+    engine.dispose()
+
+
+def test_middleware_that_identifies_and_a_session_that_commits_at_the_end(committing_app: FastAPI, database: Database) -> None:
+    with TestClient(committing_app, client=("203.0.113.7", 1)) as http:
+        for user in ("alice", "bob"):
+            http.post(f"/leads/{user}", headers={"x-user": user, "user-agent": "Safari"})
+        http.post("/leads/nobody", headers={"user-agent": "Safari"})
+    assert [entry[1:4] for entry in database.trail()] == [(user, "203.0.113.7", "Safari") for user in ("alice", "bob", None)]
+
+
+def test_websockets(committing_app: FastAPI, database: Database) -> None:
+    http = TestClient(committing_app, client=("203.0.113.7", 1))
+    headers = {"user-agent": "Firefox", "x-request-id": "r-1"}
+    with http.websocket_connect("/ws", headers=headers) as one, http.websocket_connect("/ws") as other:
+        one.send_text("alice")
+        other.send_text("bob")
+        for socket, id in ((one, "1"), (other, "2"), (one, "3")):
+            socket.send_text(id)
+            assert socket.receive_text() == id
+    assert [entry[1] for entry in database.trail()] == ["alice", "bob", "alice"]
+    assert database.trail()[2] == ("INSERT", "alice", "203.0.113.7", "Firefox", "r-1")
