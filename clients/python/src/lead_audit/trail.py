@@ -22,12 +22,13 @@ from sqlalchemy.dialects.postgresql import JSONB, REGCLASS
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import Mapper
 from sqlalchemy.schema import Table
+from sqlalchemy.sql.expression import FromClause
 
 from .entry import Check, Entry, Fault, Summary
 
 _DIALECT: Any = postgresql.dialect  # a class, without annotations of its own
 
-Relation = Union[str, Table, type]
+Relation = Union[str, FromClause, type]  # Lead.__table__ is a Table, but typed as this
 Key = Any
 
 _LOG_COLUMNS = (
@@ -151,7 +152,7 @@ def qualified_name(relation: Relation) -> str:
     return quoted(table.schema, table.name)
 
 
-def mapped_table(relation: Union[Table, type]) -> Table:
+def mapped_table(relation: Union[FromClause, type]) -> Table:
     """The Table of a mapped class; a Table as it is."""
     if isinstance(relation, Table):
         return relation

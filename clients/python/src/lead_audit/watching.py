@@ -9,7 +9,7 @@ from typing import Any, Optional, Union
 
 from sqlalchemy import Boolean, Text, cast, event, func, literal, null, select
 from sqlalchemy.engine import Connection
-from sqlalchemy.schema import Table
+from sqlalchemy.sql.expression import FromClause
 from sqlalchemy.types import UserDefinedType
 
 from .trail import mapped_table, quoted, regclass
@@ -38,7 +38,7 @@ def disable_statement(schema: Optional[str], table: str) -> Any:
     return select(func.lead_audit.disable(regclass(quoted(schema, table))))
 
 
-def watch(table: Union[Table, type], *, soft_delete_column: Optional[str] = None) -> None:
+def watch(table: Union[FromClause, type], *, soft_delete_column: Optional[str] = None) -> None:
     """Watches a table, whenever its metadata creates it, from the moment it is there.
 
     table: a mapped class or a Table. soft_delete_column: by default is_deleted, if there is such a boolean column.
