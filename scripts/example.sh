@@ -120,8 +120,9 @@ run_tests() {
     cd "$folder"
     export PYTHONDONTWRITEBYTECODE=1 LEADS_TEST_URL
     LEADS_TEST_URL=$(cluster url "$dir-test")
-    # For the test of signed checkpoints; `make test` has built it by now.
+    # For the test of signed checkpoints: `make test` has built it by now, or `make example SIGNED=1`.
     export LEAD_AUDIT_COMMAND=$TARGET/debug/lead-audit
+    [ -e "$LEAD_AUDIT_COMMAND" ] || LEAD_AUDIT_COMMAND=$TARGET/release/lead-audit
     "$python" -m mypy
     "$python" -m pytest -p no:cacheprovider "$@"
   ) || status=$?

@@ -55,9 +55,14 @@ def _folded(name: str) -> str:
     return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()
 
 
-_WRITES: Final = re.compile(rf"{_BLANK}\(*\s*(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY|WITH|EXECUTE)\b", re.IGNORECASE | re.DOTALL)
+_WRITES: Final = re.compile(
+    rf"{_BLANK}\(*\s*(?:(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY|WITH|EXECUTE)\b|EXPLAIN\b.*\bANALY[SZ]E\b)", re.IGNORECASE | re.DOTALL
+)
 _MAY_COMMIT: Final = re.compile(rf"{_BLANK}(?:CALL|DO)\b", re.IGNORECASE | re.DOTALL)
-_TABLE_DDL: Final = re.compile(rf"{_BLANK}(?:ALTER|DROP)\s+TABLE\b(?!.*\bCONCURRENTLY\b)", re.IGNORECASE | re.DOTALL)
+# What can change or drop a table, and may run in a transaction.
+_DDL: Final = re.compile(
+    rf"{_BLANK}(?:ALTER|DROP)\s+(?:TABLE|SCHEMA|TYPE|DOMAIN|OWNED|EXTENSION)\b(?!.*\bCONCURRENTLY\b)", re.IGNORECASE | re.DOTALL
+)
 _SELECT: Final = re.compile(rf"{_BLANK}\(*\s*(?:SELECT|VALUES)\b", re.IGNORECASE | re.DOTALL)
 _CALLED: Final = re.compile(r"([\w$.]+)\s*\(")
 # What may stand before a parenthesis in a SELECT that only reads: words of SQL, and the functions that are called most.
@@ -83,7 +88,7 @@ def wants_context(statement: str) -> bool:
         if '"(' in statement.replace(" ", ""):
             return True
         return any(name.lower().rpartition(".")[2] not in _READ_ONLY for name in _CALLED.findall(statement))
-    return bool(_WRITES.match(statement) or _TABLE_DDL.match(statement))
+    return bool(_WRITES.match(statement) or _DDL.match(statement))
 
 
 def may_commit(statement: str) -> bool:
