@@ -14,7 +14,7 @@ from sqlalchemy.orm import sessionmaker
 from lead_audit import AuditContext, audit_context
 from lead_audit.sqlalchemy import apply_context, attach
 
-from .cluster import Database
+from .cluster import Database, StatementLog
 from .drivers import ASYNC
 from .leads import Lead
 from .test_sqlalchemy import ALICE, BOB, INSERT
@@ -66,6 +66,29 @@ async def test_tasks_with_contexts_of_their_own(engine: AsyncEngine, database: D
     await asyncio.gather(*(work(f"user-{i}") for i in range(20)))
     assert AuditContext.current() == AuditContext()
     assert len(database.query("SELECT 1 FROM lead_audit.log WHERE user_id = row_key ->> 'id'")) == 20
+
+
+async def test_one_statement_and_none_where_nothing_changes(
+    engine: AsyncEngine, database: Database, statement_log: StatementLog
+) -> None:
+    async with engine.connect() as connection:
+        await insert(connection, "0")
+        await connection.commit()
+    before = len(statement_log.statements())  # the dialect's own questions are over
+    with ALICE:
+        async with engine.begin() as connection:
+            await insert(connection, "1")
+            async with connection.begin_nested():
+                await insert(connection, "2")
+        async with engine.connect() as connection:
+            await connection.commit()
+    async with engine.begin() as connection:
+        await insert(connection, "3")
+    seen = [word.rstrip(";") for word in statement_log.statements()[before:]]
+    assert seen == (
+        ["BEGIN", "set_config", "INSERT", "SAVEPOINT", "INSERT", "RELEASE", "COMMIT"]
+        + ["BEGIN", "INSERT", "COMMIT"]
+    )
 
 
 async def test_autocommit(engine: AsyncEngine, database: Database) -> None:
