@@ -11,13 +11,14 @@ def arguments():
     parser.add_argument("--rounds", type=int, help="by default 3, full 7")
     parser.add_argument("--rows", type=int, help="rows of the table and of one statement; by default 20000, full 100000")
     parser.add_argument("--seconds", type=float, help="of each run with sessions; by default 0.7, full 3")
+    parser.add_argument("--largest", type=int, help="entries in the largest log; by default 1000000, full 10000000 (which needs 50 GB of disk)")
     parser.add_argument("--add", nargs="*", default=[], metavar="FILE", help="SQL files that set up further systems")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="systems by name (of bench/systems); none and empty_trigger are always there")
     parser.add_argument("--parts", nargs="*", default=["sessions", "statements", "extremes"], help="sessions, statements, extremes")
     for hidden in ("bin", "plain", "preloaded", "library", "output"):
         parser.add_argument(f"--{hidden}", required=True, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    for name, quick, full in (("rounds", 3, 7), ("rows", 20_000, 100_000), ("seconds", 0.7, 3.0)):
+    for name, quick, full in (("rounds", 3, 7), ("rows", 20_000, 100_000), ("seconds", 0.7, 3.0), ("largest", 1_000_000, 10_000_000)):
         if getattr(chosen, name) is None:
             setattr(chosen, name, full if chosen.full else quick)
     return chosen
@@ -27,6 +28,8 @@ def chosen_systems(chosen):
     found = [System.read(file) for file in sorted((BENCH / "systems").glob("*.sql"))]
     found = [s for s in found if s.name in ("none", "empty_trigger") or (s.name in chosen.only if chosen.only else chosen.full or not s.full)]
     found += [System.read(pathlib.Path(file)) for file in chosen.add]
+    if len({s.name for s in found}) < len(found):
+        raise SystemExit("two systems have the same file name, which is what their databases are named after")
     tools = pathlib.Path(chosen.bin)
     clusters = {False: Cluster(chosen.plain, tools, chosen.library), True: Cluster(chosen.preloaded, tools, chosen.library)}
     for system in found:
@@ -105,7 +108,7 @@ def run_extremes(chosen, systems):
     if audited:
         progress("seal() and verify()")
         found["sealing"] = extremes.sealing(audited)
-        sizes = [1_000, 10_000, 100_000, 1_000_000] + [10_000_000] * chosen.full
+        sizes = [size for size in (10**power for power in range(3, 9)) if size <= chosen.largest]
         audited.drop("leads")
         audited.set_up("leads")
         statements.Floor(audited, "leads")

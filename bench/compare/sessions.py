@@ -75,9 +75,10 @@ class Runner:
         if load.script == "DELETE":  # as many as there are new rows
             self.counts[load] = self.counts[Load("INSERT", load.sessions, load.durable)]
             return
-        few = self._run(system, load, "first", 100)
+        series = f"{load.sessions}.{int(load.durable)}"
+        few = self._run(system, load, f"few.{series}", 100)
         several = max(20, int(few * self.seconds / 4 / load.sessions))
-        self.counts[load] = max(20, int(self._run(system, load, "second", several) * self.seconds / load.sessions))
+        self.counts[load] = max(20, int(self._run(system, load, f"several.{series}", several) * self.seconds / load.sessions))
 
     def floor(self, system, load):
         """The same UPDATE with the INSERT of a finished entry in one statement, where triggers do not fire; None for other loads."""
