@@ -60,7 +60,7 @@ def leads(project: Database) -> Database:
 def client(**headers: Any) -> Any:
     from django.test import Client
 
-    return Client(HTTP_USER_AGENT="Firefox", **headers)
+    return Client(**{"HTTP_USER_AGENT": "Firefox", **headers})
 
 
 def alice() -> Any:
@@ -170,6 +170,20 @@ def test_other_wrappers_see_what_they_saw(leads: Database) -> None:
         Lead.objects.create(id="1")
         assert Lead.objects.count() == 1
     assert len(queries) == 2
+
+
+def test_a_hostile_header_changes_its_own_field_only(leads: Database) -> None:
+    hostile = ["x" * 5_000_000, "'; UPDATE leads SET email = 'owned'; --", "\x00\r\nx-user: root", "%s %(user_id)s $1", "\xff\xfe\xc3("]
+    for number, value in enumerate(hostile):
+        client(REMOTE_ADDR="10.1.2.3", HTTP_X_FORWARDED_FOR="198.51.100.1", HTTP_X_REQUEST_ID="r-1", HTTP_USER_AGENT=value).get(f"/create/a{number}")
+        client(REMOTE_ADDR="10.1.2.3", HTTP_X_FORWARDED_FOR=value, HTTP_X_REQUEST_ID="r-1", HTTP_USER_AGENT="Firefox").get(f"/create/f{number}")
+        client(REMOTE_ADDR="10.1.2.3", HTTP_X_FORWARDED_FOR="198.51.100.1", HTTP_X_REQUEST_ID=value, HTTP_USER_AGENT="Firefox").get(f"/create/r{number}")
+    agents, addresses, ids = (leads.trail()[kind::3] for kind in range(3))
+    assert [entry[3] for entry in agents] == ["x" * 500, hostile[1], "\ufffd\ufffd\ufffdx-user: root", hostile[3], "\ufffd\ufffd\ufffd("]
+    assert {(*entry[:3], entry[4]) for entry in agents} == {("INSERT", None, "198.51.100.1", "r-1")}
+    assert set(addresses) == {("INSERT", None, "10.1.2.3", "Firefox", "r-1")}
+    assert {entry[:4] for entry in ids} == {("INSERT", None, "198.51.100.1", "Firefox")} and ids[0][4] == "x" * 255
+    assert leads.query("SELECT count(*), count(email) FROM leads") == [(15, 0)]
 
 
 def test_unknown_options_are_refused(project: Database) -> None:
