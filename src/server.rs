@@ -30,4 +30,4 @@ pub use snapshot::NewestSnapshot;
 pub use subtransaction::{current_subtransaction, in_subtransaction, trigger_depth};
 pub use text::{Text, borrowed_text, detoasted, parse_uuid};
 pub use triggers::watch_of_triggers;
-pub use user::{as_owner_restricted, as_user, owns_database, owns_relation, role_name};
+pub use user::{as_owner_restricted, as_user, may_create_databases, owns_database, owns_relation, role_name};

@@ -10,7 +10,7 @@ mod pool;
 mod region;
 
 pub use databases::{
-    MAX_DATABASES, NAME_WORDS, Outcome, Presence, Problem, adopt, counts, doubted, each_database, find, forget, found,
+    MAX_DATABASES, NAME_WORDS, Outcome, Presence, Problem, absent, adopt, counts, doubted, each_database, find, forget, found,
     generation, hold, note, release, set_problem, slot_of, update,
 };
 pub use pool::{

@@ -23,7 +23,27 @@ pub fn owns_database(database: pg_sys::Oid) -> bool {
     }
 }
 
-/// The same of a relation, which was found in the catalog.
+/// Whether the current role may create databases. Postgres's own function for it came with a minor version: a library that calls
+/// it could not be loaded by the servers before.
+pub fn may_create_databases() -> bool {
+    // SAFETY: a look-up in the catalog, within a transaction; the tuple is released when its column, which is never null, was read.
+    unsafe {
+        if pg_sys::superuser() {
+            return true;
+        }
+        let cache = pg_sys::SysCacheIdentifier::AUTHOID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(pg_sys::GetUserId()));
+        if tuple.is_null() {
+            return false;
+        }
+        let mut is_null = false;
+        let may = pg_sys::SysCacheGetAttr(cache, tuple, pg_sys::Anum_pg_authid_rolcreatedb as i16, &mut is_null);
+        pg_sys::ReleaseSysCache(tuple);
+        may.value() != 0
+    }
+}
+
+/// Whether the current role owns the relation, which was found in the catalog, or may do what its owner may.
 pub fn owns_relation(relation: pg_sys::Oid) -> bool {
     // SAFETY: look-ups in the catalog, within a transaction.
     unsafe {

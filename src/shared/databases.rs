@@ -134,10 +134,31 @@ pub fn note(oid: pg_sys::Oid) -> bool {
 pub fn found(oid: pg_sys::Oid) {
     locked(|region| {
         if let Some(place) = region.place_for(oid) {
-            region.databases[place].presence = Presence::Present;
+            let database = &mut region.databases[place];
+            database.presence = Presence::Present;
+            // A worker that looked before it came may have ended; the launcher has not forgotten the database yet.
+            if database.outcome == Outcome::NoExtension {
+                database.outcome = Outcome::Unknown;
+            }
             region.generation.fetch_add(1, Ordering::AcqRel);
         }
     });
+}
+
+/// The extension is not in the database, as its worker saw after it had asked for the generation. False if something has changed
+/// since, in this database or another: then the worker has to look again, or an extension that came meanwhile would be forgotten.
+pub fn absent(oid: pg_sys::Oid, generation: u32) -> bool {
+    locked(|region| {
+        if region.generation.load(Ordering::Acquire) != generation {
+            return false;
+        }
+        if let Some(place) = region.place_of(oid) {
+            let database = &mut region.databases[place];
+            (database.outcome, database.presence) = (Outcome::NoExtension, Presence::Unknown);
+        }
+        true
+    })
+    .unwrap_or(true)
 }
 
 /// The extension may not be in the database any more: its worker is to look.
@@ -157,11 +178,12 @@ pub fn slot_of(oid: pg_sys::Oid) -> Option<usize> {
     locked(|region| region.place_of(oid).filter(|&place| region.databases[place].presence == Presence::Present)).flatten()
 }
 
-/// Forgets a database that is gone, or has no extension, and has no records waiting.
-pub fn forget(oid: pg_sys::Oid) {
+/// Forgets a database that is gone or still has no extension, and has no records waiting.
+pub fn forget(oid: pg_sys::Oid, is_gone: bool) {
     locked(|region| {
         if let Some(place) = region.place_of(oid)
             && region.databases[place].first == NONE
+            && (is_gone || region.databases[place].outcome == Outcome::NoExtension)
         {
             region.databases[place].oid = 0;
             region.generation.fetch_add(1, Ordering::AcqRel);

@@ -1,7 +1,7 @@
 //! What sessions do to databases: commands after which the launcher has to look, and commands during which nobody else may be
 //! connected to the database, a worker of ours neither.
 
-use crate::server::{owns_database, pass_on};
+use crate::server::{may_create_databases, owns_database, pass_on};
 use crate::{failure, shared};
 use pgrx::{PgList, pg_sys};
 use std::cell::Cell;
@@ -96,7 +96,7 @@ unsafe extern "C-unwind" fn before(statement: *mut pg_sys::PlannedStmt) {
                 DATABASES_CHANGED.set(true);
                 let template = option(node.cast::<pg_sys::CreatedbStmt>().read().options, c"template");
                 let template = template.map_or(c"template1".as_ptr(), |option| pg_sys::defGetString(option).cast_const());
-                hold_by_name(template, pg_sys::have_createdb_privilege());
+                hold_by_name(template, may_create_databases());
             }
             Tag::T_DropdbStmt => {
                 DATABASES_CHANGED.set(true);

@@ -108,8 +108,9 @@ impl Launcher {
                 probing += usize::from(presence == Presence::Unknown);
                 continue;
             }
-            if outcome == Outcome::NoExtension || !self.databases.contains_key(&oid) {
-                self.let_go(oid);
+            let is_gone = !self.databases.contains_key(&oid);
+            if outcome == Outcome::NoExtension || is_gone {
+                self.let_go(oid, is_gone);
             } else if self.is_due(oid) {
                 self.start(oid);
             }
@@ -210,9 +211,9 @@ impl Launcher {
     }
 
     /// A database that is gone, or has no extension. What was queued for it goes to the log.
-    fn let_go(&mut self, oid: pg_sys::Oid) {
+    fn let_go(&mut self, oid: pg_sys::Oid, is_gone: bool) {
         failure::log_rest(oid);
-        shared::forget(oid);
+        shared::forget(oid, is_gone);
         self.retry_at.remove(&oid);
     }
 

@@ -37,8 +37,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         pg_sys::pgstat_report_appname(c"lead_audit worker".as_ptr());
     }
     pin_settings();
-    if !extension_is_here() {
-        return end_as(Outcome::NoExtension);
+    if is_absent() {
+        return;
     }
     shared::found(database);
     if let Err(error) = process::in_transaction(c"reading the names of watched tables", failure::load_names) {
@@ -56,8 +56,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         } else {
             pgrx::check_for_interrupts!();
         }
-        if !extension_is_here() {
-            return end_as(Outcome::NoExtension);
+        if is_absent() {
+            return;
         }
         if shared::find(database, |place| place.presence != Presence::Present).unwrap_or(false) {
             shared::found(database);
@@ -67,20 +67,24 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     if !is_held() {
         write_rest(&mut schedules);
     }
-    end_as(Outcome::Stopped);
+    shared::update(database, |place| place.outcome = Outcome::Stopped);
 }
 
 fn is_held() -> bool {
     shared::find(DATABASE.get(), |place| place.held_by != 0).unwrap_or(true)
 }
 
-fn end_as(outcome: Outcome) {
-    shared::update(DATABASE.get(), |place| {
-        place.outcome = outcome;
-        if outcome == Outcome::NoExtension {
-            place.presence = Presence::Unknown;
+/// Whether the extension is not here, of which note is taken.
+fn is_absent() -> bool {
+    loop {
+        let generation = shared::generation();
+        if extension_is_here() {
+            return false;
         }
-    });
+        if shared::absent(DATABASE.get(), generation) {
+            return true;
+        }
+    }
 }
 
 /// Whatever ends the worker: its place is vacant, and the launcher learns of it.

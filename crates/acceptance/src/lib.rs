@@ -11,6 +11,7 @@
 //! * `LEAD_AUDIT_ACCEPTANCE_CRASHES`: how often the server is crashed; by default 6.
 //! * `LEAD_AUDIT_ACCEPTANCE_LARGE`: 1 makes every large value 200 MB; by default only two are.
 //! * `LEAD_AUDIT_ACCEPTANCE_ONLY`: only those of the tamperer's attempts that have this in their name; by default all.
+//! * `LEAD_AUDIT_ACCEPTANCE_NEW_DATABASES`: how many databases get the extension at once; by default 20.
 //! * `LEAD_AUDIT_ACCEPTANCE_SEED`: what the random choices start from; by default always the same.
 
 mod bouncer;

@@ -1,8 +1,9 @@
 //! The library comes into a session when a watched table is first written to, or with the server. What the session was told
 //! before then counts, as far as it is allowed.
 
-use acceptance::{Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value};
+use acceptance::{Cluster, Session, app_database, assert_intact, call, setting, sqlstate, try_call, value};
 use std::io::Write;
+use std::time::{Duration, Instant};
 
 /// Both ways in which the library can come.
 fn clusters() -> [(bool, Cluster); 2] {
@@ -301,5 +302,28 @@ fn the_first_statement_of_a_session_is_audited_whatever_it_is() {
         transaction.commit().expect("COMMIT");
         assert_eq!(value::<i64>(&mut admin, entries) - before, 3_000);
         assert_intact(&mut admin);
+    }
+}
+
+/// The launcher looks into each new database, and must not forget one to which the extension comes in that moment.
+#[test]
+fn a_database_that_gets_the_extension_at_once_has_its_worker() {
+    let cluster = Cluster::builder().preloaded().start();
+    let mut postgres = cluster.admin("postgres");
+    for number in 0..setting("LEAD_AUDIT_ACCEPTANCE_NEW_DATABASES", 20) {
+        let name = format!("new_{number}");
+        call(&mut postgres, &format!("CREATE DATABASE {name}"));
+        let mut admin = cluster.admin(&name);
+        // Later and later after the database, so that it meets the look sooner or later.
+        std::thread::sleep(Duration::from_millis(number * 3 % 61));
+        call(&mut admin, "CREATE EXTENSION lead_audit");
+        let begin = Instant::now();
+        while !value::<bool>(&mut admin, "SELECT state = 'on' FROM lead_audit.status() WHERE part = 'background worker'") {
+            let reason = "SELECT reason FROM lead_audit.status() WHERE part = 'background worker'";
+            assert!(begin.elapsed() < Duration::from_secs(60), "{name}: {}", value::<String>(&mut admin, reason));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        drop(admin);
+        call(&mut postgres, &format!("DROP DATABASE {name} WITH (FORCE)"));
     }
 }
