@@ -19,6 +19,7 @@
 # DIR itself may become a link, see STATE in lib.sh. Exit code 1 and a message on standard error (with the end of the
 # server's log) when something fails.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+unset RUST_BACKTRACE RUST_LIB_BACKTRACE # a server that has one of them adds to an error's DETAIL where in the library it was raised
 
 usage() { sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2; }
 

@@ -397,10 +397,11 @@ fn temporary_directory(parent: &Path) -> TempDir {
     made.unwrap_or_else(|error| panic!("cannot make a directory in {}: {error}", parent.display()))
 }
 
-/// The caller's own PGHOST, PGOPTIONS, … must not change anything here.
+/// The caller's own PGHOST, PGOPTIONS, … must not change anything here, nor RUST_BACKTRACE the DETAIL of errors.
 fn clean(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("PG") {
+        let text = name.to_string_lossy();
+        if text.starts_with("PG") || ["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"].contains(&&*text) {
             command.env_remove(name);
         }
     }
