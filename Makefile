@@ -1,5 +1,5 @@
 # The doors to this project. Everything they make lives under target/; see scripts/ for what is behind each.
-.PHONY: help demo psql demo-url demo-stop example example-stop test test-all test-upgrade test-valgrind bench coverage check clean
+.PHONY: help demo psql demo-url demo-stop example example-stop test test-all test-upgrade test-valgrind bench coverage package test-package check clean
 
 help:
 	@echo 'make demo       builds lead_audit, starts a private PostgreSQL with it, and tells its story'
@@ -14,6 +14,8 @@ help:
 	@echo 'make test-upgrade  pg_upgrade to PostgreSQL 17, which is downloaded for it'
 	@echo 'make bench      cost of the audit beside others, about 10 minutes; ARGUMENTS=--full: hours. See bench/README.md'
 	@echo 'make coverage   which lines the tests run: target/coverage/summary.txt, html/index.html, lcov.info'
+	@echo 'make package    Debian packages of the extension and of the lead-audit command, in target/deb'
+	@echo 'make test-package  installs them in a clean Debian (debootstrap; as root), and plays the docs there'
 	@echo 'make check      format, lints, licences and sources of dependencies'
 	@echo 'make clean      stops demo and example and deletes target/'
 
@@ -52,6 +54,12 @@ bench:
 
 coverage:
 	@scripts/coverage.sh
+
+package:
+	@scripts/package.sh
+
+test-package:
+	@scripts/test_package.sh
 
 check:
 	@scripts/check.sh

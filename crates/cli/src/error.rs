@@ -78,7 +78,7 @@ impl From<postgres::Error> for CommandError {
             text += &format!(". {detail}");
         }
         match db.code().code() {
-            "42501" => text += ". README.md, \"Rights\", says what a role needs that exports, verifies or witnesses.",
+            "42501" => text += ". docs/privileges.md says what a role needs that exports, verifies or witnesses.",
             "42P01" | "3F000" => text += ". Is lead_audit 0.2 or later installed in this database?",
             _ => {}
         }

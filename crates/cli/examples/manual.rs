@@ -1,0 +1,22 @@
+//! Writes the manual pages of `lead-audit` and its completions for bash, fish and zsh, for the package:
+//! `cargo run -p cli --example manual -- DIRECTORY`.
+
+#[allow(dead_code)] // what is parsed is not looked at
+#[path = "../src/arguments.rs"]
+mod arguments;
+
+use clap::CommandFactory;
+use clap_complete::{Shell, generate_to};
+use std::path::Path;
+use std::{env, fs, io};
+
+fn main() -> io::Result<()> {
+    let directory = env::args_os().nth(1).ok_or_else(|| io::Error::other("usage: manual DIRECTORY"))?;
+    let directory = Path::new(&directory);
+    fs::create_dir_all(directory)?;
+    clap_mangen::generate_to(arguments::Arguments::command(), directory)?;
+    for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
+        generate_to(shell, &mut arguments::Arguments::command(), "lead-audit", directory)?;
+    }
+    Ok(())
+}
