@@ -6,9 +6,13 @@
 # Two private clusters in target/bench-compare-*, one with the library preloaded and one without, deleted at the end. Results go to
 # target/bench: results.md, results.svg, results.json.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
-"$ROOT/scripts/install.sh" >&2
 "$ROOT/scripts/python.sh" bench/requirements.txt >&2
-python=$TARGET/venv-bench/bin/python
+compare() { PYTHONPATH=$ROOT/bench "$TARGET/venv-bench/bin/python" -m compare "$@"; }
+if [[ " $* " == *" --help "* ]]; then
+  compare --help
+  exit
+fi
+"$ROOT/scripts/install.sh" >&2
 
 cluster() { "$ROOT/scripts/cluster.sh" "$@"; }
 remove() { for kind in plain preloaded; do cluster remove "$TARGET/bench-compare-$kind" >&2; done; }
@@ -25,5 +29,5 @@ lines=("shared_buffers = '1GB'" "max_wal_size = '16GB'" "checkpoint_timeout = '1
 cluster start "$TARGET/bench-compare-plain" "${lines[@]}"
 cluster start "$TARGET/bench-compare-preloaded" "${lines[@]}" "shared_preload_libraries = 'lead_audit'"
 
-PYTHONPATH=$ROOT/bench "$python" -m compare --bin "$BIN" --library "$library" --output "$TARGET/bench" \
+compare --bin "$BIN" --library "$library" --output "$TARGET/bench" \
   --plain "$(cluster socket "$TARGET/bench-compare-plain")" --preloaded "$(cluster socket "$TARGET/bench-compare-preloaded")" "$@"
