@@ -191,9 +191,13 @@ mod tests {
                  PERFORM set_config('role', 'clerk', true), set_config('TimeZone', 'America/New_York', true), set_config('lead_audit.user_id', 'even', true);
                END IF;
                RETURN NEW; END $$;
-             CREATE TRIGGER turn BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION turn();
-             CREATE TRIGGER zz AFTER INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION turn()",
+             CREATE TRIGGER turn BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION turn()",
         );
+        // Since 18 an AFTER trigger runs as the role that the row was written in, and PostgreSQL does not let it set another one.
+        let after = cfg!(not(feature = "pg18"));
+        if after {
+            run_as("clerk", "CREATE TRIGGER zz AFTER INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION turn()");
+        }
         run("SET LOCAL ROLE clerk; INSERT INTO public.t SELECT g, '2024-02-29 12:00+00', '\\xff', 0.1::float8 + 0.2, '1 day 2 h' FROM generate_series(1, 3) g;
              UPDATE public.t SET b = '\\x00' WHERE id = 2; SET LOCAL ROLE NONE; SET LOCAL search_path = public");
         let values = r#""f": 0.30000000000000004, "i": "1 day 02:00:00", "at": "2024-02-29T12:00:00+00:00""#;
@@ -206,8 +210,13 @@ mod tests {
                 // BEFORE triggers of all rows, then the AFTER triggers of one row after the other: of the last row before, 3, is the role
                 // that the first entry has; the AFTER trigger of each row then changes it for the next.
                 format!("INSERT | {} | team | true | odd", row(1, "ff")),
-                format!("INSERT | {} | team | true | odd", row(2, "ff")),
-                format!("INSERT | {} | clerk | true | even", row(3, "ff")),
+                format!("INSERT | {} | {} | true | odd", row(2, "ff"), if after { "team" } else { "clerk" }),
+                format!(
+                    "INSERT | {} | {} | true | {}",
+                    row(3, "ff"),
+                    if after { "clerk" } else { "team" },
+                    if after { "even" } else { "odd" }
+                ),
                 format!("UPDATE | {} | clerk | true | even", row(2, "00")),
             ]
         );

@@ -14,8 +14,8 @@ setup
 cd "$ROOT"
 
 # With the library preloaded and real clients: what the in-database tests cannot reach. None of these kills servers.
-ACCEPTANCE=(failed_operations failing sealing checkpoints preload two_phase standby dump_restore upgrade tamper rights ways values_oracle
-  same_checksums lead_audit_command lead_audit_page lead_audit_witness lead_audit_tampering)
+ACCEPTANCE=(failed_operations failing sealing checkpoints preload two_phase standby rights ways tamper upgrade
+  lead_audit_command lead_audit_keys lead_audit_page lead_audit_witness)
 
 out=$TARGET/coverage
 profiles=$STATE/coverage-profiles # the server's user writes there
@@ -94,6 +94,8 @@ run_acceptance() {
   cp "$ROOT"/sql/released/lead_audit--*.sql "$("$bin/pg_config" --sharedir)/extension/"
   run_logged coverage-cli cargo build -p cli
   "$ROOT/scripts/python.sh"
+  "$ROOT/scripts/packages.sh" pgbouncer
+  use_private_packages
   for test in "${ACCEPTANCE[@]}"; do arguments+=(--test "$test"); done
   rm -rf "$STATE/acceptance"
   LEAD_AUDIT_PG_CONFIG=$bin/pg_config LEAD_AUDIT_STATE_DIR=$STATE/acceptance LEAD_AUDIT_PYTHON=$TARGET/venv/bin/python \
