@@ -57,7 +57,7 @@ finish() {
       "Installed-Size: $(du -sk --apparent-size "$stage" | cut -f 1)" "Depends: $1" "${@:3}" "Section: database" "Priority: optional" "Description: $2"
     sed 's/^$/./; s/^/ /'
   } >"$stage/DEBIAN/control"
-  (cd "$stage" && find usr lib -type f 2>/dev/null | sort | xargs -d '\n' md5sum) >"$stage/DEBIAN/md5sums"
+  (cd "$stage" && find . -path ./DEBIAN -prune -o -type f -printf '%P\n' | sort | xargs -d '\n' md5sum) >"$stage/DEBIAN/md5sums"
   chmod -R u=rwX,go=rX "$stage"
   find "$stage" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
   rm -f "$out/$package"_*.deb
@@ -122,7 +122,10 @@ TEXT
 
 built=()
 case ${1:-all} in
-  all) extension && command_line ;;
+  all)
+    extension
+    command_line
+    ;;
   extension) extension ;;
   *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac
