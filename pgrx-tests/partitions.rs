@@ -390,4 +390,22 @@ mod tests {
         assert_eq!(rows(WATCHED), ["p | true | true | on", "stranger | true | true | on"]);
         assert_intact();
     }
+
+    /// A column that came with a default after the row was written is in no tuple, but in the row.
+    #[pg_test]
+    fn partitions_moved_rows_have_the_values_of_added_columns() {
+        begin_with_partitions();
+        run("SELECT lead_audit.enable('p'); INSERT INTO p VALUES (1, 'a');
+             ALTER TABLE p ADD COLUMN source text DEFAULT 'import', ADD COLUMN score int DEFAULT 7, ADD COLUMN seen date;
+             UPDATE p SET id = 11");
+        assert_eq!(
+            rows("SELECT old_values, new_values, diff FROM lead_audit.log WHERE operation = 'UPDATE'"),
+            [concat!(
+                r#"{"id": 1, "note": "a", "seen": null, "score": 7, "source": "import"} | "#,
+                r#"{"id": 11, "note": "a", "seen": null, "score": 7, "source": "import"} | "#,
+                r#"{"id": {"new": 11, "old": 1}}"#
+            )]
+        );
+        assert_intact();
+    }
 }

@@ -58,7 +58,8 @@ pub unsafe fn hold(event: &RowEvent) {
         let row = event.version(event.row);
         in_context(pg_sys::TopTransactionContext, || Version {
             tuple: pg_sys::heap_copytuple(row.tuple),
-            descriptor: pg_sys::CreateTupleDescCopy(row.descriptor),
+            // With the values of columns that were added after the row was written.
+            descriptor: pg_sys::CreateTupleDescCopyConstr(row.descriptor),
             plan: row.plan,
         })
     };

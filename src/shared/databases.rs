@@ -136,9 +136,10 @@ pub fn found(oid: pg_sys::Oid) {
         if let Some(place) = region.place_for(oid) {
             let database = &mut region.databases[place];
             database.presence = Presence::Present;
-            // A worker that looked before it came may have ended; the launcher has not forgotten the database yet.
+            // A worker that looked before it came may have ended; the launcher has not forgotten the database yet. Nothing was wrong with
+            // that worker, so the next one comes at once.
             if database.outcome == Outcome::NoExtension {
-                database.outcome = Outcome::Unknown;
+                database.outcome = Outcome::Stopped;
             }
             region.generation.fetch_add(1, Ordering::AcqRel);
         }

@@ -126,6 +126,10 @@ fn without_preloading_status_says_what_to_do() {
 fn nothing_queued_is_lost_by_a_restart() {
     let cluster = preloaded().start();
     let mut admin = taken_database(&cluster, "restart");
+    wait_until(
+        &mut admin,
+        "SELECT EXISTS (SELECT FROM lead_audit.queue() WHERE database_name = 'restart' AND worker_pid IS NOT NULL)",
+    );
     let mut expected = 0;
     for mode in ["fast", "smart", "immediate", "kill"] {
         // Held back, so that there is something in the queue.

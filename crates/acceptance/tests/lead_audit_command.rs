@@ -1,5 +1,5 @@
 //! The `lead-audit` command against a real database: exports are intact, whole, in pieces, broken off, selected; proofs prove; and
-//! it needs no more rights than README.md says.
+//! it needs no more rights than docs/privileges.md says.
 
 use acceptance::{Cluster, LeadAudit, Session, add_leads, app_database, call, seal, text_of, value};
 use std::fs;
@@ -191,23 +191,30 @@ fn a_selection_and_a_proof_convince_a_third_party() {
     assert!(audited.tool.expect(0, &["inspect", &audited.key]).contains("public key"));
 }
 
-/// The statements in README.md that a role needs to export, verify and witness.
-fn documented_grants() -> String {
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
-    let (_, rest) = page.split_once("For a role that `lead-audit` connects as:").expect("README.md has the rights of lead-audit");
+/// The statements in docs/privileges.md that make a role which may export, verify and witness: the one that makes it, the others.
+fn documented_grants() -> (String, String) {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/privileges.md")).unwrap();
+    let (_, rest) = page.split_once("## The command `lead-audit`").expect("the page has the rights of lead-audit");
     let (_, rest) = rest.split_once("```sql\n").unwrap();
-    rest.split_once("```").unwrap().0.to_owned()
+    let (role, grants) = rest.split_once("```").unwrap().0.split_once('\n').unwrap();
+    (role.to_owned(), grants.to_owned())
 }
 
 #[test]
 fn the_documented_rights_are_enough_and_needed() {
     let mut audited = Audited::new();
-    call(&mut audited.admin, "CREATE ROLE exporter LOGIN");
+    let (role, grants) = documented_grants();
+    call(&mut audited.admin, &role);
     let url = audited.cluster.connection_string("exporter", "audited");
     let refused = audited.tool.run(&["verify", "--database", &url, "--key", &audited.key]);
     assert_eq!(refused.status, 2, "{}", refused.output);
-    assert!(refused.output.contains("42501") && refused.output.contains("README.md"), "{}{}", refused.output, refused.errors);
-    call(&mut audited.admin, &documented_grants());
+    assert!(
+        refused.output.contains("42501") && refused.output.contains("docs/privileges.md"),
+        "{}{}",
+        refused.output,
+        refused.errors
+    );
+    call(&mut audited.admin, &grants);
     audited.tool.expect(0, &["verify", "--database", &url, "--key", &audited.key]);
     let trail = audited.path("trail");
     audited.tool.expect(0, &["export", "--database", &url, "-o", text_of(&trail), "--table", "leads"]);
