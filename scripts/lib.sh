@@ -65,6 +65,29 @@ show_progress() {
 
 [[ " ${MAJORS[*]} " == *" $PG_MAJOR "* ]] || die "PG=$PG_MAJOR: the extension is for PostgreSQL ${MAJORS[*]}"
 
+# private_apt_conf DIR: settings with which apt keeps lists, packages and status in DIR, needs no rights, and runs no hook of the system's.
+private_apt_conf() {
+  local work=$1
+  cat <<CONF
+Dir::State "$work";
+Dir::State::Lists "$work/lists";
+Dir::State::status "$work/status";
+Dir::State::extended_states "$work/extended_states";
+Dir::Cache "$work";
+Dir::Cache::archives "$work/archives";
+Dir::Log "$work";
+APT::Sandbox::User "";
+APT::Install-Recommends "false";
+Acquire::Languages "none";
+Acquire::Retries "3";
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Pre-Install-Pkgs;
+#clear DPkg::Post-Invoke;
+CONF
+}
+
 # ---- what this user may do, and as whom the server runs --------------------------------------------------------------
 
 case $ROOT in

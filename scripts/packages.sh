@@ -104,24 +104,7 @@ work=$TARGET/apt
 rm -rf "$work"
 mkdir -p "$work"/{lists/partial,archives/partial,lone,unpacked}
 cp /var/lib/dpkg/status "$work/status"
-cat >"$work/apt.conf" <<CONF
-Dir::State "$work";
-Dir::State::Lists "$work/lists";
-Dir::State::status "$work/status";
-Dir::State::extended_states "$work/extended_states";
-Dir::Cache "$work";
-Dir::Cache::archives "$work/archives";
-Dir::Log "$work";
-APT::Sandbox::User "";
-APT::Install-Recommends "false";
-Acquire::Languages "none";
-Acquire::Retries "3";
-#clear APT::Update::Pre-Invoke;
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-#clear DPkg::Pre-Install-Pkgs;
-#clear DPkg::Post-Invoke;
-CONF
+private_apt_conf "$work" >"$work/apt.conf"
 apt=(apt-get -y -q -c "$work/apt.conf")
 run_logged apt-lists "${apt[@]}" update
 

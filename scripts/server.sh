@@ -25,25 +25,11 @@ PG_CONFIG_$PG_MAJOR=/path/to/pg_config says where it is"
   mkdir -p "$work"/{etc/sources.list.d,etc/preferences.d,lists/partial,archives/partial,lone,unpacked}
   echo "deb [signed-by=$keyring] $mirror $1 main" >"$work/etc/sources.list.d/suite.list"
   : >"$work/status"
-  cat >"$work/apt.conf" <<CONF
+  private_apt_conf "$work" >"$work/apt.conf"
+  cat >>"$work/apt.conf" <<CONF
 Dir::Etc::sourcelist "/dev/null";
 Dir::Etc::sourceparts "$work/etc/sources.list.d";
 Dir::Etc::preferencesparts "$work/etc/preferences.d";
-Dir::State "$work";
-Dir::State::Lists "$work/lists";
-Dir::State::status "$work/status";
-Dir::Cache "$work";
-Dir::Cache::archives "$work/archives";
-Dir::Log "$work";
-APT::Sandbox::User "";
-APT::Install-Recommends "false";
-Acquire::Languages "none";
-Acquire::Retries "3";
-#clear APT::Update::Pre-Invoke;
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-#clear DPkg::Pre-Install-Pkgs;
-#clear DPkg::Post-Invoke;
 CONF
 }
 
