@@ -24,6 +24,9 @@ mod tests {
             "SELECT lead_audit.inclusion_proof(1)",
             "SELECT lead_audit.consistency_proof(1, 2)",
             "SELECT lead_audit.latest_checkpoint()",
+            "SELECT lead_audit.enable('leads')",
+            "SELECT lead_audit.enable('leads', replica => true)",
+            "SELECT lead_audit.disable('leads')",
         ] {
             let outcome = failure(call);
             assert!(outcome.contains("55000") && outcome.contains(REFUSAL), "{call}: {outcome}");
@@ -38,6 +41,26 @@ mod tests {
             one("SELECT concat_ws(' | ', state, reason, remedy) FROM lead_audit.status() WHERE part = 'recording'"),
             "on | by a library that is newer than the SQL objects of version 0.1 | ALTER EXTENSION lead_audit UPDATE"
         );
+    }
+
+    #[pg_test]
+    fn versions_writes_are_recorded_with_objects_of_a_later_minor_version() {
+        begin_with_leads();
+        let major = env!("CARGO_PKG_VERSION_MAJOR");
+        objects_are_of(&format!("{major}.999"));
+        assert_eq!(warnings(|| run("INSERT INTO leads (id) VALUES ('1'); TRUNCATE leads")), [""; 0]);
+        for call in
+            ["SELECT * FROM lead_audit.verify()", "SELECT lead_audit.enable('leads')", "SELECT lead_audit.disable('leads')"]
+        {
+            let outcome = failure(call);
+            assert!(
+                outcome.contains("55000") && outcome.contains(&format!("objects of version {major}.999")),
+                "{call}: {outcome}"
+            );
+        }
+        objects_are_of(&format!("{major}.0"));
+        assert_eq!(rows("SELECT operation FROM lead_audit.log ORDER BY id"), ["INSERT", "TRUNCATE"]);
+        assert_intact();
     }
 
     #[pg_test]

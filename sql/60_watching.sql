@@ -296,6 +296,11 @@ $$;
 REVOKE ALL ON FUNCTION lead_audit.soft_delete_column_of(regclass, name) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.soft_delete_column_of(regclass, name) IS 'Internal to enable(): the soft-delete column to use. Errors 42703, 42804.';
 
+-- These two are SQL, which an older library would run without knowing what it is about.
+CREATE FUNCTION lead_audit.require_library() RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'require_library_wrapper';
+REVOKE ALL ON FUNCTION lead_audit.require_library() FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit.require_library() IS 'Internal to enable() and disable(): error 55000 where the library is older than these SQL objects.';
+
 CREATE FUNCTION lead_audit.watch_table(relation regclass, soft_delete_column name, baseline boolean, replica boolean)
 RETURNS uuid LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -305,6 +310,7 @@ DECLARE
   above regclass;
   part record;
 BEGIN
+  PERFORM lead_audit.require_library();
   SELECT c.oid, c.relkind, c.relpersistence, c.relname, n.nspname INTO class
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation;
   IF class IS NULL THEN
@@ -406,6 +412,7 @@ DECLARE
   identity uuid := lead_audit.watch_of(relation);
   above regclass;
 BEGIN
+  PERFORM lead_audit.require_library();
   IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = relation) THEN
     RAISE EXCEPTION 'relation to stop watching does not exist' USING ERRCODE = 'undefined_table';
   END IF;

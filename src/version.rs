@@ -5,7 +5,7 @@
 //! before: what a trigger needs only grows. Everything else of a later version is refused.
 
 use crate::server::{ServerError, extension_version};
-use pgrx::PgSqlErrorCode;
+use pgrx::{PgSqlErrorCode, pg_extern};
 
 /// The library's version: that of the control file has no third number.
 const LIBRARY: &str = env!("CARGO_PKG_VERSION");
@@ -36,6 +36,12 @@ pub fn require() {
     if let Err(error) = check(Need::Everything) {
         error.raise(Some(format!("{INSTALL}.")));
     }
+}
+
+/// `lead_audit.require_library()`: the same, for functions that are SQL and would run with any library.
+#[pg_extern(sql = false)]
+fn require_library() {
+    require();
 }
 
 /// The version of SQL objects that are older than the library.

@@ -1,11 +1,14 @@
-//! ALTER EXTENSION lead_audit UPDATE, from the first version on: an upgraded database is not different from a new one, keeps its
+//! ALTER EXTENSION lead_audit UPDATE, from every earlier version: an upgraded database is not different from a new one, keeps its
 //! trail, and nobody who writes meanwhile notices.
 
-use acceptance::{Cluster, Session, add_leads, app_database, assert_intact, call, value};
+use acceptance::{Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, unsealed, value};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-const FIRST: &str = "0.1";
+/// The version that an update without TO leads to, as the control file has it.
+const THIS: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 const CATALOG: &str = include_str!("../sql/catalog.sql");
 
 fn catalog(admin: &mut Session) -> BTreeSet<String> {
@@ -16,16 +19,36 @@ fn catalog(admin: &mut Session) -> BTreeSet<String> {
     facts.into_iter().collect()
 }
 
-/// A database of the application's that is still at the first version.
-fn first_version(cluster: &Cluster, name: &str) -> Session {
+/// The versions before this one, first to last: sql/released has their install scripts.
+fn released() -> Vec<String> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sql/released");
+    let files =
+        directory.read_dir().expect("sql/released").map(|file| file.expect("a file").file_name().into_string().expect("UTF-8"));
+    let mut versions: Vec<String> =
+        files.filter_map(|name| Some(name.strip_prefix("lead_audit--")?.strip_suffix(".sql")?.to_owned())).collect();
+    versions.sort_by_key(|version| version.split('.').map(|part| part.parse::<u32>().expect("a number")).collect::<Vec<_>>());
+    assert!(versions.starts_with(&["0.1".to_owned(), "0.2".to_owned()]) && !versions.contains(&THIS.to_owned()), "{versions:?}");
+    versions
+}
+
+/// The ways from one version to this one: in one statement, and, where there are versions between, each with a statement of its own.
+fn ways(from: &str) -> Vec<Vec<String>> {
+    let straight = vec!["ALTER EXTENSION lead_audit UPDATE".to_owned()];
+    let later = released().into_iter().skip_while(|version| version != from).skip(1).chain([THIS.to_owned()]);
+    let steps: Vec<String> = later.map(|version| format!("ALTER EXTENSION lead_audit UPDATE TO '{version}'")).collect();
+    if steps.len() > 1 { vec![straight, steps] } else { vec![straight] }
+}
+
+/// A database of the application's that is still at an earlier version.
+fn database_of(version_then: &str, cluster: &Cluster, name: &str) -> Session {
     let mut admin = app_database(cluster, name);
     call(
         &mut admin,
         &format!(
-            "DROP EXTENSION lead_audit CASCADE; DROP SCHEMA IF EXISTS lead_audit; CREATE EXTENSION lead_audit VERSION '{FIRST}'"
+            "DROP EXTENSION lead_audit CASCADE; DROP SCHEMA IF EXISTS lead_audit; CREATE EXTENSION lead_audit VERSION '{version_then}'"
         ),
     );
-    assert_eq!(version(&mut admin), FIRST);
+    assert_eq!(version(&mut admin), version_then);
     admin
 }
 
@@ -44,41 +67,81 @@ fn digest(admin: &mut Session, last: i64) -> String {
     )
 }
 
-#[test]
-fn an_upgraded_database_is_as_a_new_one() {
-    let cluster = Cluster::start();
-    let mut admin = cluster.admin("postgres");
-    call(&mut admin, "CREATE DATABASE new");
-    call(&mut admin, "CREATE DATABASE upgraded");
-    let mut new = cluster.admin("new");
-    call(&mut new, "CREATE EXTENSION lead_audit");
-    let mut upgraded = cluster.admin("upgraded");
-    call(&mut upgraded, &format!("CREATE EXTENSION lead_audit VERSION '{FIRST}'; ALTER EXTENSION lead_audit UPDATE"));
-    let (new, upgraded) = (catalog(&mut new), catalog(&mut upgraded));
+/// Makes a database in a few statements, and returns what its catalog says.
+fn catalog_after(cluster: &Cluster, name: &str, statements: &[String]) -> BTreeSet<String> {
+    call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name}"));
+    let mut admin = cluster.admin(name);
+    for statement in statements {
+        call(&mut admin, statement);
+    }
+    catalog(&mut admin)
+}
+
+fn assert_same(upgraded: &BTreeSet<String>, new: &BTreeSet<String>, how: &str) {
     let only =
         |these: &BTreeSet<String>, those: &BTreeSet<String>| these.difference(those).cloned().collect::<Vec<_>>().join("\n");
     assert!(
         new == upgraded,
-        "ALTER EXTENSION UPDATE does not make what CREATE EXTENSION makes: see docs/decisions/004-upgrade-scripts.md\n\
+        "{how} does not make what CREATE EXTENSION makes: see docs/decisions/004-upgrade-scripts.md\n\
          --- only in a new database:\n{}\n--- only in an upgraded one:\n{}\n---",
-        only(&new, &upgraded),
-        only(&upgraded, &new)
+        only(new, upgraded),
+        only(upgraded, new)
     );
+}
+
+#[test]
+fn an_upgraded_database_is_as_a_new_one() {
+    let cluster = Cluster::start();
+    let create = |version: &str| format!("CREATE EXTENSION lead_audit VERSION '{version}'");
+    let versions: Vec<String> = released().into_iter().chain([THIS.to_owned()]).collect();
+    for (number, to) in versions.iter().enumerate().skip(1) {
+        let new = catalog_after(&cluster, &format!("new_{number}"), &[create(to)]);
+        for (other, from) in versions[..number].iter().enumerate() {
+            let update = format!("ALTER EXTENSION lead_audit UPDATE TO '{to}'");
+            let upgraded = catalog_after(&cluster, &format!("from_{other}_to_{number}"), &[create(from), update]);
+            assert_same(&upgraded, &new, &format!("ALTER EXTENSION UPDATE from {from} to {to}"));
+        }
+    }
+    let new = catalog_after(&cluster, "new", &["CREATE EXTENSION lead_audit".to_owned()]);
+    let steps = [vec![create(&versions[0])], ways(&versions[0]).pop().expect("a way")].concat();
+    assert_same(&catalog_after(&cluster, "by_steps", &steps), &new, "ALTER EXTENSION UPDATE, a step for each version,");
 }
 
 #[test]
 fn the_trail_stays_and_goes_on() {
     for cluster in [Cluster::start(), Cluster::builder().preloaded().start()] {
-        let mut admin = first_version(&cluster, "older");
-        let mut app = cluster.session("app", "older");
-        add_leads(&mut app, 1, 500);
+        call(&mut cluster.admin("postgres"), "CREATE ROLE auditor");
+        for (number, from) in released().iter().enumerate() {
+            for (other, steps) in ways(from).iter().enumerate() {
+                trail_stays(&cluster, &format!("older_{number}_{other}"), from, steps);
+            }
+        }
+    }
+}
 
-        // Everything works with the old objects.
-        call(
-            &mut app,
-            "UPDATE leads SET is_deleted = true WHERE created_by = 'user-1'; DELETE FROM leads WHERE created_by = 'user-2'",
-        );
-        call(
+/// What fails has an entry, the first or a later one, where the library is preloaded.
+fn fails_and_is_kept(app: &mut Session, admin: &mut Session, number: i64) {
+    assert_eq!(sqlstate(app, "INSERT INTO leads (id) VALUES (NULL)"), "23502");
+    let begin = Instant::now();
+    while value::<bool>(admin, "SELECT current_setting('shared_preload_libraries') <> ''")
+        && value::<i64>(admin, "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'failed' AND error_code = '23502'") < number
+    {
+        assert!(begin.elapsed() < Duration::from_secs(60), "what failed has no entry");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
+    let mut admin = database_of(from, cluster, name);
+    let mut app = cluster.session("app", name);
+    add_leads(&mut app, 1, 500);
+
+    // Everything works with the old objects.
+    call(
+        &mut app,
+        "UPDATE leads SET is_deleted = true WHERE created_by = 'user-1'; DELETE FROM leads WHERE created_by = 'user-2'",
+    );
+    call(
             &mut admin,
             "CREATE TABLE other (id int PRIMARY KEY, note text); INSERT INTO other VALUES (1, 'there before');
              SELECT lead_audit.enable('other', baseline => true); TRUNCATE other; INSERT INTO other VALUES (2, 'x');
@@ -86,29 +149,31 @@ fn the_trail_stays_and_goes_on() {
              CREATE TABLE part PARTITION OF parted DEFAULT; INSERT INTO parted VALUES (1);
              ALTER TABLE other RENAME TO another; ALTER TABLE another ADD COLUMN more int; UPDATE another SET more = 1;
              CREATE TABLE gone (id int); SELECT lead_audit.enable('gone'); DROP TABLE gone;
-             CREATE ROLE auditor; GRANT USAGE ON SCHEMA lead_audit TO auditor; GRANT SELECT ON lead_audit.log, lead_audit.stats TO auditor;
+             GRANT USAGE ON SCHEMA lead_audit TO auditor; GRANT SELECT ON lead_audit.log, lead_audit.stats TO auditor;
              GRANT EXECUTE ON FUNCTION lead_audit.history(regclass, text), lead_audit.verify(bigint, bigint, timestamptz, timestamptz) TO auditor;
              CREATE VIEW public.mine AS SELECT id, new_values FROM lead_audit.log WHERE user_id IS NULL",
         );
-        assert_eq!((app.warnings(), admin.warnings()), (vec![], vec![]));
-        let refused =
-            app.batch_execute("ALTER TABLE leads DISABLE TRIGGER \"00_lead_audit_row\"").expect_err("the owner may not");
-        assert_eq!(refused.code().map(|code| code.code().to_owned()).as_deref(), Some("42501"));
-        let history = "SELECT string_agg(operation, ' ' ORDER BY id) FROM lead_audit.history('another', '2')";
-        assert_eq!(value::<String>(&mut admin, history), "INSERT UPDATE");
-        assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 0);
-        assert_intact(&mut admin);
-        let before: i64 = value(&mut admin, "SELECT max(id) FROM lead_audit.entry");
-        let digest_before = digest(&mut admin, before);
-        let watching = "SELECT md5(string_agg(concat_ws(' ', watch_id, table_schema, table_name, soft_delete_column, state, enabled_at, ended_at, baseline_at), ' ' ORDER BY watch_id)) FROM lead_audit.watch";
-        let watching_before: String = value(&mut admin, watching);
+    assert_eq!((app.warnings(), admin.warnings()), (vec![], vec![]));
+    let refused = app.batch_execute("ALTER TABLE leads DISABLE TRIGGER \"00_lead_audit_row\"").expect_err("the owner may not");
+    assert_eq!(refused.code().map(|code| code.code().to_owned()).as_deref(), Some("42501"));
+    let history = "SELECT string_agg(operation, ' ' ORDER BY id) FROM lead_audit.history('another', '2')";
+    assert_eq!(value::<String>(&mut admin, history), "INSERT UPDATE");
+    assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 0);
+    // 0.1 has no tree to seal in.
+    let sealed = if from == "0.1" { 0 } else { seal(&mut admin) };
+    fails_and_is_kept(&mut app, &mut admin, 1);
+    assert_intact(&mut admin);
+    let before: i64 = value(&mut admin, "SELECT max(id) FROM lead_audit.entry");
+    let digest_before = digest(&mut admin, before);
+    let watching = "SELECT md5(string_agg(concat_ws(' ', watch_id, table_schema, table_name, soft_delete_column, state, enabled_at, ended_at, baseline_at), ' ' ORDER BY watch_id)) FROM lead_audit.watch";
+    let watching_before: String = value(&mut admin, watching);
 
-        // Sessions write before, during and after the update; those that were open all the time, too.
-        let (stop, written) = (AtomicBool::new(false), AtomicBool::new(false));
-        let changes: i64 = std::thread::scope(|scope| {
-            let writers: Vec<_> = (0..3)
+    // Sessions write before, during and after the update; those that were open all the time, too.
+    let (stop, written) = (AtomicBool::new(false), AtomicBool::new(false));
+    let changes: i64 = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..3)
                 .map(|writer| {
-                    let mut session = cluster.session("app", "older");
+                    let mut session = cluster.session("app", name);
                     let (stop, written) = (&stop, &written);
                     scope.spawn(move || {
                         let mut changes = 0;
@@ -125,46 +190,56 @@ fn the_trail_stays_and_goes_on() {
                     })
                 })
                 .collect();
-            while !written.load(Ordering::Relaxed) && !writers.iter().any(std::thread::ScopedJoinHandle::is_finished) {
-                std::thread::yield_now();
-            }
-            call(&mut admin, "ALTER EXTENSION lead_audit UPDATE");
-            stop.store(true, Ordering::Relaxed);
-            writers.into_iter().map(|writer| writer.join().expect("each writer ends")).sum()
-        });
-        assert_ne!(version(&mut admin), FIRST);
-        let entries = format!("SELECT count(*) FROM lead_audit.entry WHERE id > {before} AND operation IN ('INSERT', 'UPDATE')");
-        assert_eq!(value::<i64>(&mut admin, &entries), changes);
+        while !written.load(Ordering::Relaxed) && !writers.iter().any(std::thread::ScopedJoinHandle::is_finished) {
+            std::thread::yield_now();
+        }
+        for step in steps {
+            call(&mut admin, step);
+        }
+        stop.store(true, Ordering::Relaxed);
+        writers.into_iter().map(|writer| writer.join().expect("each writer ends")).sum()
+    });
+    assert_eq!(version(&mut admin), THIS);
+    let entries = format!("SELECT count(*) FROM lead_audit.entry WHERE id > {before} AND operation IN ('INSERT', 'UPDATE')");
+    assert_eq!(value::<i64>(&mut admin, &entries), changes);
 
-        assert_eq!(digest(&mut admin, before), digest_before);
-        assert_eq!(value::<String>(&mut admin, watching), watching_before);
-        assert_eq!(value::<String>(&mut admin, history), "INSERT UPDATE");
-        call(&mut app, "UPDATE leads SET is_deleted = false WHERE created_by = 'user-1'; TRUNCATE leads");
-        call(&mut app, "INSERT INTO leads (id) VALUES ('at last')");
-        call(
+    assert_eq!(digest(&mut admin, before), digest_before);
+    assert_eq!(value::<String>(&mut admin, watching), watching_before);
+    assert_eq!(value::<String>(&mut admin, history), "INSERT UPDATE");
+    call(&mut app, "UPDATE leads SET is_deleted = false WHERE created_by = 'user-1'; TRUNCATE leads");
+    call(&mut app, "INSERT INTO leads (id) VALUES ('at last')");
+    call(
             &mut admin,
             "INSERT INTO parted VALUES (2); CREATE TABLE new_one (id int PRIMARY KEY); SELECT lead_audit.enable('new_one'); INSERT INTO new_one VALUES (1);
              SELECT lead_audit.disable('another'); SELECT lead_audit.enable('another'); INSERT INTO another VALUES (3)",
         );
-        assert_eq!((app.warnings(), admin.warnings()), (vec![], vec![]));
-        assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 0);
-        assert_intact(&mut admin);
-        call(&mut admin, "DELETE FROM another; INSERT INTO leads SELECT * FROM leads LIMIT 0");
+    assert_eq!((app.warnings(), admin.warnings()), (vec![], vec![]));
+    fails_and_is_kept(&mut app, &mut admin, 2);
+    assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 0);
+    assert!(seal(&mut admin) > sealed, "the tree grows");
+    assert_eq!(unsealed(&mut admin), 0);
+    assert_intact(&mut admin);
+    call(&mut admin, "DELETE FROM another; INSERT INTO leads SELECT * FROM leads LIMIT 0");
 
-        // Whom the administrator gave rights has them.
-        call(
+    // Whom the administrator gave rights has them.
+    call(
             &mut admin,
             "SET ROLE auditor; SELECT * FROM lead_audit.log LIMIT 1; SELECT * FROM lead_audit.history('leads', 'at last'); SELECT * FROM lead_audit.verify();
              SELECT * FROM lead_audit.stats; RESET ROLE; SELECT count(*) FROM public.mine",
         );
-        assert!(admin.batch_execute("SET ROLE auditor; SELECT lead_audit.disable('leads')").is_err());
-    }
+    assert!(admin.batch_execute("SET ROLE auditor; SELECT lead_audit.disable('leads')").is_err());
 }
 
 #[test]
-fn a_dump_of_the_first_version_is_restored_into_this_one() {
+fn a_dump_of_an_earlier_version_is_restored_into_this_one() {
+    for from in released() {
+        dump_is_restored(&from);
+    }
+}
+
+fn dump_is_restored(from: &str) {
     let cluster = Cluster::start();
-    let mut admin = first_version(&cluster, "older");
+    let mut admin = database_of(from, &cluster, "older");
     let mut app = cluster.session("app", "older");
     add_leads(&mut app, 1, 500);
     call(
@@ -180,7 +255,7 @@ fn a_dump_of_the_first_version_is_restored_into_this_one() {
     cluster.run("pg_restore", &["--exit-on-error", "-d", "newer", file]);
 
     let mut admin = cluster.admin("newer");
-    assert_ne!(version(&mut admin), FIRST);
+    assert_eq!(version(&mut admin), THIS);
     let mut app = cluster.session("app", "newer");
     call(&mut app, "UPDATE leads SET is_deleted = false WHERE created_by = 'user-1'; INSERT INTO leads (id) VALUES ('new')");
     assert_eq!(app.warnings(), [""; 0]);

@@ -8,4 +8,4 @@ from .client_address import TrustedProxies
 from .context import AuditContext, audit_context, identify, request_context
 
 __all__ = ["AuditContext", "TrustedProxies", "audit_context", "identify", "request_context"]
-__version__ = "0.2.0"
+__version__ = "1.0.0"
