@@ -24,7 +24,10 @@ fn page(name: &str) -> String {
 fn run(name: &str) {
     let cluster = Cluster::builder().preloaded().start();
     let directory = tempfile::tempdir().expect("a directory for the shell's files");
-    let path = format!("{}:{}", cluster.bin().display(), std::env::var("PATH").unwrap_or_default());
+    // The command lead-audit, too, where there is one.
+    let command = std::env::var_os("LEAD_AUDIT_COMMAND").map(PathBuf::from);
+    let command = command.as_deref().and_then(Path::parent).unwrap_or(cluster.bin());
+    let path = format!("{}:{}:{}", cluster.bin().display(), command.display(), std::env::var("PATH").unwrap_or_default());
     let output = Command::new(std::env::var("LEAD_AUDIT_PYTHON").unwrap_or_else(|_| "python3".to_owned()))
         .arg(root().join("scripts/pages.py"))
         .arg("--directory")
