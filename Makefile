@@ -1,5 +1,5 @@
 # The doors to this project. Everything they make lives under target/; see scripts/ for what is behind each.
-.PHONY: help demo psql demo-url demo-stop example example-stop test test-all test-upgrade test-valgrind bench coverage package test-package check clean
+.PHONY: help demo psql demo-url demo-stop example example-stop test test-all test-upgrade test-valgrind bench coverage package test-package sbom check clean
 
 help:
 	@echo 'make demo       builds lead_audit, starts a private PostgreSQL with it, and tells its story'
@@ -16,6 +16,7 @@ help:
 	@echo 'make coverage   which lines the tests run: target/coverage/summary.txt, html/index.html, lcov.info'
 	@echo 'make package    Debian packages of the extension and of the lead-audit command, in target/deb'
 	@echo 'make test-package  installs them in a clean Debian (debootstrap; as root), and plays the docs there'
+	@echo 'make sbom       what crates the packages are made of (CycloneDX), in target/sbom'
 	@echo 'make check      format, lints, licences and sources of dependencies'
 	@echo 'make clean      stops demo and example and deletes target/'
 
@@ -60,6 +61,9 @@ package:
 
 test-package:
 	@scripts/test_package.sh
+
+sbom:
+	@scripts/sbom.sh
 
 check:
 	@scripts/check.sh
