@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 import psycopg
 
 SCHEMA = """
-CREATE EXTENSION IF NOT EXISTS btree_gist;
 CREATE ROLE app LOGIN;
 CREATE TABLE leads (id text PRIMARY KEY, n int CHECK (n < 100), email text UNIQUE, owner text NOT NULL DEFAULT 'x',
                     during int4range, EXCLUDE USING gist (during WITH &&));
@@ -284,6 +283,46 @@ class Check:
             with self.entries(f"no entry: {sql}", []), self.app() as connection, contextlib.suppress(psycopg.Error):
                 psycopg.ClientCursor(connection).execute(sql)
 
+    def in_the_text(self):
+        """What fails before PostgreSQL has the table is found by the statement's text, whatever kind of statement it is."""
+        for sql, operation, code in [
+            ("EXPLAIN INSERT INTO leads (id, n) VALUES ('c', 'many')", "INSERT", "22P02"),
+            ("PREPARE later AS UPDATE leads SET n = 'many'", "UPDATE", "22P02"),
+            ("WITH w AS (DELETE FROM leads WHERE n = 'many' RETURNING id) SELECT * FROM w", "DELETE", "22P02"),
+            ("WITH w AS (SELECT 1) INSERT INTO leads (id, n) VALUES ('c', 'many')", "INSERT", "22P02"),
+            ("MERGE INTO leads USING (VALUES ('c')) v(id) ON leads.id = v.id WHEN MATCHED THEN UPDATE SET n = 'many'", "MERGE", "22P02"),
+            ("COPY leads (nickname) FROM STDIN", "COPY", "42703"),
+            ("TRUNCATE leads, nowhere", "TRUNCATE", "42P01"),
+            ("/* of /* the */ form */ UPDATE \"leads\" SET n = 'many' -- and more", "UPDATE", "22P02"),
+            ("UPDATE public.leads SET owner = $x$it's$x$, n = E'ma\\'ny'", "UPDATE", "22P02"),
+        ]:
+            with self.entries(f"in the text: {sql}", [self.simple(operation, "leads", code, statement=sql, row_key=None)]):
+                with self.app() as connection:
+                    self.ignore(connection, sql)
+
+    def failing_rows(self):
+        """A row that is too long for a record is left out; a key that the error names is there even so."""
+        self.admin.execute("ALTER TABLE leads ALTER owner SET STORAGE EXTERNAL")
+        for owner, values in [("x" * 60_000, lambda found: found["owner"] == "x" * 60_000), ("x" * 70_000, lambda found: found is None)]:
+            with self.entries(f"a row of {len(owner)} bytes", [
+                    self.simple("INSERT", "leads", "23505", row_key={"id": "a"}, new_values=values)]), self.app() as connection:
+                with contextlib.suppress(psycopg.Error):
+                    connection.execute("INSERT INTO leads (id, owner) VALUES ('a', %s)", (owner,))
+
+    def why_it_was_rolled_back(self):
+        """The last error of a transaction that had written, also one on no watched table."""
+        rows = {"written": [{"operation": "INSERT", "rows": 1, "table_name": "leads", "table_schema": "public"},
+                            {"operation": "DELETE", "rows": 1, "table_name": "notes", "table_schema": "public"}]}
+        self.admin.execute("INSERT INTO notes (id) VALUES (77)")
+        with self.entries("an error on no watched table, after writes to two that are", [
+                {"outcome": "rolled_back", "operation": "ROLLBACK", "table_name": None, "error_code": "22012",
+                 "error_message": "division by zero", "details": rows}]), self.app() as connection:
+            connection.execute("BEGIN")
+            connection.execute("INSERT INTO leads (id) VALUES ('r1')")
+            connection.execute("DELETE FROM notes WHERE id = 77")
+            self.ignore(connection, "SELECT 1/0")
+            connection.execute("ROLLBACK")
+
     def deferred(self):
         insert = "INSERT INTO notes (id, late) VALUES (8, 'nobody')"
         failed = self.simple("INSERT", "notes", "23503", details={"constraint": "notes_late_fkey"}, statement=insert,
@@ -482,6 +521,9 @@ class Check:
         self.binding()
         self.first_statement()
         self.not_about_watched_tables()
+        self.in_the_text()
+        self.failing_rows()
+        self.why_it_was_rolled_back()
         self.deferred()
         self.copying()
         self.cancelled()

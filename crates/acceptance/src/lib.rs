@@ -7,6 +7,7 @@
 //! * `LEAD_AUDIT_COMMAND`: the program `lead-audit`, for the tests of it.
 //! * `LEAD_AUDIT_PYTHON`: a Python with psycopg; by default python3.
 //! * `LEAD_AUDIT_STATE_DIR`: where clusters are put; by default the system's directory for temporary files.
+//! * `LEAD_AUDIT_STOP_MODE`: how servers are shut down after a test, as pg_ctl calls it; by default immediate, which is fast.
 //! * `LEAD_AUDIT_ACCEPTANCE_SECONDS`: how long the concurrent writers write; by default 6.
 //! * `LEAD_AUDIT_ACCEPTANCE_CRASHES`: how often the server is crashed; by default 6.
 //! * `LEAD_AUDIT_ACCEPTANCE_LARGE`: 1 makes every large value 200 MB; by default only two are.
