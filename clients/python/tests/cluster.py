@@ -28,6 +28,8 @@ def _server_user() -> Optional[str]:
 
 SERVER_USER = _server_user()
 
+_SET_CONFIG = "set_config('lead_audit"
+
 _numbers = itertools.count(1)
 
 
@@ -80,11 +82,15 @@ class StatementLog:
         self._start = log.stat().st_size
 
     def statements(self) -> list[str]:
-        """The first word of each statement so far; "set_config" for the one that sets the context."""
+        """The first word of each statement so far; "set_config" for the one that sets the context, also where others come in one string with it."""
         with self._log.open("rb") as file:
             file.seek(self._start)
-            found = re.findall(r"LOG:  (?:statement|execute [^:]*): (.*)", file.read().decode())
-        return ["set_config" if "set_config('lead_audit" in text else re.split(r"[\s;]", text)[0].upper() for text in found]
+            found = re.findall(r"LOG:  (?:statement|execute [^:]*): (.*(?:\n\t.*)*)", file.read().decode())
+        words: list[str] = []
+        for text in found:
+            parts = re.split(r";\s+", text) if _SET_CONFIG in text else [text]
+            words += ["set_config" if _SET_CONFIG in part else re.split(r"[\s;]", part)[0].upper() for part in parts]
+        return words
 
 
 class Cluster:

@@ -12,6 +12,7 @@ import pytest
 from lead_audit import AuditContext, audit_context
 
 from .cluster import Cluster, Database
+from .round_trips import Counter
 
 FORGED = {"HTTP_X_FORWARDED_FOR": "198.51.100.1"}
 
@@ -158,6 +159,81 @@ def test_transactions_end_and_nothing_stays(leads: Database) -> None:
         cursor.execute("SELECT current_setting('lead_audit.user_id', true)")
         assert cursor.fetchone()[0] in (None, "")
     assert leads.users() == ["alice", "bob", "alice", None, "carol"]
+
+
+@pytest.fixture
+def counter(leads: Database, cluster: Cluster) -> Iterator[Counter]:
+    """Between Django and the server."""
+    from django.db import connection
+
+    made = Counter(cluster.socket)
+    connection.close()
+    connection.settings_dict["HOST"] = str(made.directory)
+    yield made
+    connection.close()
+    connection.settings_dict["HOST"] = leads.socket
+    made.close()
+
+
+def test_no_further_round_trip_in_autocommit_and_one_in_a_transaction(leads: Database, counter: Counter) -> None:
+    from django.db import connection, transaction
+
+    from .django_project import Lead
+
+    connection.ensure_connection()
+    with counter.expect(1):
+        Lead.objects.create(id="1")
+    with counter.expect(3), transaction.atomic():
+        Lead.objects.create(id="2")
+    with audit_context(user_id="alice"):
+        for number in range(8):
+            with counter.expect(1):
+                Lead.objects.create(id=f"a{number}")
+            with counter.expect(1):
+                assert Lead.objects.filter(id=f"a{number}").update(email="100 %") == 1
+            with counter.expect(1):
+                assert Lead.objects.count() == number + 3
+        with counter.expect(4), transaction.atomic():
+            Lead.objects.create(id="3")
+    assert leads.users() == [None] * 2 + ["alice"] * (16 + 1)
+
+
+def test_cursors_in_autocommit(leads: Database, caplog: pytest.LogCaptureFixture) -> None:
+    from django.db import IntegrityError, ProgrammingError, connection
+    from django.db.backends.postgresql.psycopg_any import is_psycopg3, sql
+
+    leads.query("ALTER TABLE leads DROP CONSTRAINT IF EXISTS one_email")
+    leads.query("ALTER TABLE leads ADD CONSTRAINT one_email UNIQUE (email) DEFERRABLE INITIALLY DEFERRED")
+    insert = "INSERT INTO leads (id, email) VALUES (%s, %s) RETURNING id, '100 %%'"
+    with audit_context(user_id="alice"), connection.cursor() as cursor:
+        cursor.execute(insert, ["1", "a;b"])
+        assert cursor.fetchall() == [("1", "100 %")] and cursor.rowcount == 1 and cursor.description[0].name == "id"
+        cursor.execute("UPDATE leads SET source = '5 %' WHERE id = '1'")
+        cursor.execute(b"UPDATE leads SET source = '6 %' WHERE id = '1'")
+        cursor.execute(sql.SQL("UPDATE leads SET source = {} WHERE id = %(id)s").format(sql.Literal("7")), {"id": "1"})
+        cursor.execute("UPDATE leads SET source = 'several'; UPDATE leads SET source = 'two'")
+        cursor.executemany("INSERT INTO leads (id) VALUES (%s)", [["2"], ["3"]])
+        for _ in range(8):
+            with pytest.raises(IntegrityError, match="one_email"):
+                cursor.execute(insert, ["late", "a;b"])
+            with pytest.raises(IntegrityError, match="duplicate key"):
+                cursor.execute(insert, ["2", "x"])
+            with pytest.raises(ProgrammingError, match="nosuch"):
+                cursor.execute("UPDATE leads SET nosuch = 1")
+        assert caplog.records == []
+        cursor.execute("SELECT count(*) FROM leads")
+        assert cursor.fetchone() == (3,)
+        if is_psycopg3:
+            with pytest.raises(Exception, match="nosuch"), connection.connection.pipeline():
+                cursor.execute("UPDATE leads SET source = 'lost'")
+                cursor.execute("UPDATE leads SET nosuch = 1")
+            with connection.connection.pipeline():
+                cursor.execute("UPDATE leads SET source = 'kept' WHERE id = '1'")
+    leads.query("ALTER TABLE leads DROP CONSTRAINT one_email")
+    with connection.chunked_cursor() as named:
+        named.execute("SELECT id FROM leads ORDER BY id")
+        assert named.fetchall() == [("1",), ("2",), ("3",)]
+    assert leads.users() == ["alice"] * (6 + 2 + is_psycopg3)
 
 
 def test_other_wrappers_see_what_they_saw(leads: Database) -> None:

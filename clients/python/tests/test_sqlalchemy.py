@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Iterator
 
 import pytest
-from sqlalchemy import create_engine, event, exc, insert as insert_into, select, text
+from sqlalchemy import create_engine, event, exc, text
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import QueuePool
@@ -95,20 +95,6 @@ def test_savepoints(engine: Engine, database: Database) -> None:
     assert database.users() == ["alice", "alice", "bob", "alice", "alice"]
 
 
-def test_autocommit(engine: Engine, database: Database) -> None:
-    auto = engine.execution_options(isolation_level="AUTOCOMMIT")
-    with auto.connect() as connection:
-        with ALICE:
-            insert(connection, "1")
-            assert connection.execute(text("UPDATE leads SET source = 'web' RETURNING id")).all() == [("1",)]
-        with BOB:
-            insert(connection, "2")
-            connection.execute(text("VACUUM leads"))  # cannot run in a transaction, and does not
-        insert(connection, "3")
-        assert connection.execute(text("SELECT current_setting('lead_audit.user_id', true)")).scalar() in (None, "")
-    assert database.users() == ["alice", "alice", "bob", None]
-
-
 def test_one_round_trip_and_none_where_nothing_changes(
     engine: Engine, database: Database, statement_log: StatementLog
 ) -> None:
@@ -133,73 +119,6 @@ def test_one_round_trip_and_none_where_nothing_changes(
         + ["BEGIN", "set_config", "INSERT", "INSERT", "SAVEPOINT", "INSERT", "ROLLBACK", "INSERT", "COMMIT"]
         + ["BEGIN", "set_config", "INSERT", "COMMIT"]
     )
-
-
-def test_autocommit_is_one_transaction_for_each_statement_that_can_write(
-    engine: Engine, database: Database, statement_log: StatementLog
-) -> None:
-    auto = engine.execution_options(isolation_level="AUTOCOMMIT")
-    with auto.connect() as connection, ALICE:
-        connection.execute(text("SELECT 1"))  # the dialect's own questions are over
-        before = len(statement_log.statements())
-        assert connection.execute(select(Lead.id).where(Lead.email.in_(["a"]))).all() == []
-        connection.execute(text("SELECT count(*), max(lower(id)) FROM leads"))
-        insert(connection, "1")
-        connection.execute(text("CREATE FUNCTION touch() RETURNS void LANGUAGE sql AS 'UPDATE leads SET source = $$x$$'"))
-        connection.execute(text("SELECT touch()"))
-        with pytest.raises(exc.IntegrityError):
-            insert(connection, "1")
-        connection.execution_options(lead_audit=False).execute(text("DELETE FROM leads"))
-        assert statement_log.statements()[before:] == (
-            ["SELECT", "SELECT"]
-            + ["BEGIN", "set_config", "INSERT", "COMMIT"]
-            + ["CREATE"]
-            + ["BEGIN", "set_config", "SELECT", "COMMIT"]
-            + ["BEGIN", "set_config", "INSERT", "ROLLBACK"]
-            + ["DELETE"]
-        )
-    assert database.users() == ["alice", "alice", None]
-
-
-def test_what_may_commit_by_itself(engine: Engine, database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """CALL and DO: in a transaction as anything else; in AUTOCOMMIT without context, not silently, and with what the procedure sets."""
-    database.query(
-        """CREATE PROCEDURE plain(id text) LANGUAGE sql AS 'INSERT INTO leads (id) VALUES (id)';
-           CREATE PROCEDURE commits(who text) LANGUAGE plpgsql AS $$ BEGIN
-             FOR i IN 1..2 LOOP
-               PERFORM set_config('lead_audit.user_id', who, true);
-               INSERT INTO leads (id) VALUES ('loop ' || i);
-               COMMIT;
-             END LOOP;
-             INSERT INTO leads (id) VALUES ('end');
-           END $$"""
-    )
-    do = text("DO $$ BEGIN INSERT INTO leads (id) VALUES ('do'); COMMIT; END $$")
-    with ALICE, engine.begin() as connection:
-        connection.execute(text("CALL plain('1')"))
-    assert "lead_audit" not in caplog.text
-    with ALICE, engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(text("CALL commits('alice')"))
-        connection.execute(do)
-        insert(connection, "2")
-    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert len(warnings) == 2 and "CALL commits" in warnings[0] and "DO $$" in warnings[1]
-    assert database.users() == ["alice", "alice", "alice", None, None, "alice"]
-    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(text("CALL plain('3')"))
-    assert len(caplog.records) == 2  # nobody's context is not missed
-
-
-def test_autocommit_bulk(engine: Engine, database: Database) -> None:
-    auto = engine.execution_options(isolation_level="AUTOCOMMIT")
-    with auto.connect() as connection, ALICE:
-        connection.execute(INSERT, [{"id": str(i)} for i in range(3)])
-        returned = connection.execute(insert_into(Lead).returning(Lead.id), {"id": "4"})
-        assert returned.scalar() == "4"
-    with Session(auto) as session, BOB:
-        session.add_all([Lead(id=f"b{i}") for i in range(3)])
-        session.commit()
-    assert database.users() == ["alice"] * 4 + ["bob"] * 3
 
 
 def test_nothing_is_left_on_a_pooled_connection(engine: Engine, database: Database) -> None:
@@ -361,17 +280,6 @@ def test_raw_connections(engine: Engine, database: Database) -> None:
         pooled.commit()
         pooled.close()
     assert database.users() == ["alice", "alice", "bob", None]
-
-
-def test_there_is_nothing_to_apply_a_context_to_in_autocommit(engine: Engine) -> None:
-    with ALICE, engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        with pytest.raises(exc.InvalidRequestError, match="AUTOCOMMIT"):
-            apply_context(connection)
-        connection.execute(text("BEGIN"))
-        apply_context(connection)
-        assert connection.execute(text("SELECT current_setting('lead_audit.user_id')")).scalar() == "alice"
-        connection.execute(text("ROLLBACK"))
-    apply_context(engine.raw_connection())
 
 
 @pytest.mark.parametrize("kind", ["engine", "sessionmaker", "scoped_session", "late bind", "binds", "get_bind"])

@@ -91,6 +91,19 @@ async def test_one_statement_and_none_where_nothing_changes(
     )
 
 
+async def test_commit_by_hand(engine: AsyncEngine, database: Database) -> None:
+    with ALICE:
+        async with engine.connect() as connection:
+            await insert(connection, "1")
+            await connection.execute(text("COMMIT"))
+            await insert(connection, "2")
+            await insert(connection, "3")
+            await connection.commit()
+            await insert(connection, "4")
+            await connection.commit()
+    assert database.users() == ["alice"] * 4
+
+
 async def test_autocommit(engine: AsyncEngine, database: Database) -> None:
     auto = engine.execution_options(isolation_level="AUTOCOMMIT")
     async with auto.connect() as connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lead_audit.statements import may_commit, wants_context
+from lead_audit.statements import copies, may_be_several, may_commit, wants_context
 
 WRITING = """
     INSERT INTO leads (id) VALUES ('1')
@@ -50,3 +50,9 @@ def test_what_can_write(statement: str) -> None:
 def test_what_runs_as_it_is(statement: str) -> None:
     assert not wants_context(statement)
     assert may_commit(statement) is statement.startswith(("CALL", "DO"))
+
+
+def test_what_can_be_sent_together_with_another() -> None:
+    assert copies("/* so */ copy leads FROM STDIN") and not copies("INSERT INTO copy VALUES (1)")
+    assert may_be_several("DELETE FROM a; DELETE FROM b") and may_be_several("SELECT f(';')")
+    assert not may_be_several("DELETE FROM a ;\n")

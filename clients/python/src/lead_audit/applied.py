@@ -21,6 +21,12 @@ def set_config(placeholders: tuple[str, str, str, str]) -> str:
     return f"SELECT {', '.join(calls)}"
 
 
+def set_config_text(values: tuple[str, ...]) -> str:
+    """The same with the values in it, for where a driver sends no parameters: as hexadecimal digits, so that no value is ever SQL."""
+    a, b, c, d = (f"convert_from(decode('{value.encode().hex()}', 'hex'), 'UTF8')" if value else "''" for value in values)
+    return set_config((a, b, c, d))
+
+
 def ascii_only(values: tuple[str, ...]) -> tuple[str, ...]:
     """The values for a connection whose client_encoding does not have all of their characters."""
     return tuple(value.encode("ascii", "replace").decode("ascii") for value in values)

@@ -7,9 +7,9 @@ ends with the transaction, on the server's side; a pooled connection has nothing
 It happens where SQLAlchemy hands a statement to the driver, so that an error is that statement's, wrapped, with a lost connection
 noticed, as SQLAlchemy does it. Statements that must come first in their transaction (SET TRANSACTION, LOCK) do.
 
-With AUTOCOMMIT a transaction-local setting would be over before the statement that it is for. There each statement that can write gets
-a transaction of its own: BEGIN, set_config, the statement, COMMIT. Nothing session-wide is ever set: behind a transaction
-pooler it would be another client's.
+With AUTOCOMMIT a transaction-local setting would be over before the statement that it is for. There each statement that can write shares
+a transaction with it: an implicit one, sent in one go, where the driver can (together.py); else BEGIN with set_config, the statement, COMMIT.
+Nothing session-wide is ever set: behind a transaction pooler it would be another client's.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from .applied import AppliedContext, ascii_only, set_config
+from .applied import AppliedContext
 from .context import AuditContext
+from .dbapi import begin, busy, commits_by_itself, driver_of, end, failed, in_transaction, send
 from .statements import may_commit, wants_context
+from .together import in_pipeline, together
 from .watching import watch
 
 __all__ = ["apply_context", "attach", "detach", "watch"]
@@ -34,9 +36,6 @@ __all__ = ["apply_context", "attach", "detach", "watch"]
 logger = logging.getLogger("lead_audit")
 
 _STATE: Final = "lead_audit"  # key of the connection's state in its record's info, which SQLAlchemy empties on a reconnect
-_IN_ERROR: Final = 3  # of psycopg's and libpq's transaction status
-_IDLE: Final = 0
-_PSYCOPG2_BEGUN: Final = 2  # psycopg2.extensions.STATUS_BEGIN: psycopg2 thinks that it is in a transaction
 
 _attached: weakref.WeakSet[Any] = weakref.WeakSet()  # dialects and session factories
 
@@ -88,14 +87,14 @@ def apply_context(connection: Union[Connection, Session, Any]) -> None:
             return
         connection = connection.connection
     dbapi = connection.dbapi_connection
-    if _in_transaction(dbapi) is None:
+    if in_transaction(dbapi) is None:
         logger.warning("lead_audit: apply_context() does not know the driver of a connection, and has set nothing on it")
         return
     state = _state(connection, dbapi)
     current = AuditContext.current()
     if state.context == current:
         return
-    if not _in_transaction(dbapi) and _commits_by_itself(dbapi):
+    if not in_transaction(dbapi) and commits_by_itself(dbapi):
         raise InvalidRequestError("there is no transaction that the audit context could be set for: the connection is in AUTOCOMMIT")
     _send(state, dbapi, current)
 
@@ -182,18 +181,18 @@ def _listeners(engine: Engine) -> tuple[tuple[Any, str, Callable[..., Any]], ...
 
 
 def _do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-    return _run(context, statement, lambda dialect: dialect.do_execute(cursor, statement, parameters, context))
+    return _run(context, cursor, statement, False, lambda cursor: context.dialect.do_execute(cursor, statement, parameters, context))
 
 
 def _do_execute_no_params(cursor: Any, statement: str, context: Any) -> bool:
-    return _run(context, statement, lambda dialect: dialect.do_execute_no_params(cursor, statement, context))
+    return _run(context, cursor, statement, False, lambda cursor: context.dialect.do_execute_no_params(cursor, statement, context))
 
 
 def _do_executemany(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-    return _run(context, statement, lambda dialect: dialect.do_executemany(cursor, statement, parameters, context))
+    return _run(context, cursor, statement, True, lambda cursor: context.dialect.do_executemany(cursor, statement, parameters, context))
 
 
-def _run(context: Any, statement: str, execute: Callable[[Any], None]) -> bool:
+def _run(context: Any, cursor: Any, statement: str, many: bool, execute: Callable[[Any], None]) -> bool:
     """Sets what is to be set before a statement. True if it has run the statement as well."""
     if context.execution_options.get("lead_audit") is False:
         return False
@@ -206,66 +205,60 @@ def _run(context: Any, statement: str, execute: Callable[[Any], None]) -> bool:
     wanted = state.missing(statement)
     if wanted is None:
         return False
-    if _in_transaction(dbapi) or not _commits_by_itself(dbapi):
-        if not _failed(dbapi):
+    if in_transaction(dbapi) or not commits_by_itself(dbapi):
+        if not failed(dbapi):
             _send(state, dbapi, wanted)
         return False
     if context._is_server_side or not wants_context(statement):
         if may_commit(statement):
             logger.warning("lead_audit: in AUTOCOMMIT this has no audit context, since it may commit by itself: %.100s", statement)
         return False
-    _run_in_own_transaction(state, dbapi, wanted, lambda: execute(context.dialect))
+    if in_pipeline(driver_of(dbapi)):  # of the application's
+        _send(state, dbapi, wanted)
+        return False
+    if not _run_together(cursor, statement, many, wanted, execute):
+        _run_in_own_transaction(state, dbapi, wanted, lambda: execute(cursor))
+    return True
+
+
+def _run_together(cursor: Any, statement: str, many: bool, wanted: AuditContext, execute: Callable[[Any], None]) -> bool:
+    """Runs the statement with its context in one round trip, if that can be done."""
+    driven = getattr(cursor, "_cursor", None)  # SQLAlchemy's wrapper around an async cursor
+    stand_in = together(cursor if driven is None else driven, statement, many, wanted)
+    if stand_in is None:
+        return False
+    logger.debug("lead_audit: together with the statement: %s", wanted)
+    if driven is None:
+        execute(stand_in)
+        return True
+    cursor._cursor = stand_in
+    try:
+        execute(cursor)
+    finally:
+        cursor._cursor = driven
     return True
 
 
 def _run_in_own_transaction(state: AppliedContext, dbapi: Any, wanted: AuditContext, execute: Callable[[], None]) -> None:
-    _command(dbapi, "BEGIN")
+    state.context = None
     try:
-        _send(state, dbapi, wanted)
+        begin(dbapi, wanted.settings())
         execute()
     except BaseException:
         state.transaction_over()
         try:
-            _command(dbapi, "ROLLBACK")
+            end(dbapi, "ROLLBACK")
         except Exception:  # the connection is lost; the error that said so first is the one to tell
             logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
         raise
     state.transaction_over()
-    _command(dbapi, "COMMIT")
+    end(dbapi, "COMMIT")
 
 
 def _send(state: AppliedContext, dbapi: Any, wanted: AuditContext) -> None:
-    # psycopg and psycopg2 know %s only; SQLAlchemy's wrapper around asyncpg says what it takes.
-    numbered = getattr(getattr(dbapi, "dbapi", None), "paramstyle", None) == "numeric_dollar"
-    statement = _NUMBERED if numbered else _FORMAT
     state.context = None  # not known, should this fail
-    try:
-        _execute(dbapi, statement, wanted.settings())
-    except UnicodeEncodeError:
-        _execute(dbapi, statement, ascii_only(wanted.settings()))
+    send(dbapi, wanted.settings())
     state.context = wanted
-
-
-_FORMAT: Final = set_config(("%s", "%s", "%s", "%s"))
-_NUMBERED: Final = set_config(("$1", "$2", "$3", "$4"))
-
-
-def _execute(dbapi: Any, statement: str, *parameters: Any) -> None:
-    logger.debug("lead_audit: %s %s", statement, parameters)
-    cursor = dbapi.cursor()
-    try:
-        cursor.execute(statement, *parameters)
-    finally:
-        cursor.close()
-
-
-def _command(dbapi: Any, statement: str) -> None:
-    """BEGIN, COMMIT or ROLLBACK. With asyncpg without preparing it: outside of a transaction, a pooler may run it elsewhere."""
-    driver = getattr(dbapi, "driver_connection", dbapi)
-    if hasattr(dbapi, "run_async") and hasattr(driver, "is_in_transaction"):
-        dbapi.run_async(lambda asyncpg: asyncpg.execute(statement))
-    else:
-        _execute(dbapi, statement)
 
 
 # ---- the state of a connection -------------------------------------------------------------------------------------------
@@ -277,8 +270,10 @@ def _state(pooled: Any, dbapi: Any) -> AppliedContext:
     state = info.get(_STATE)
     if not isinstance(state, AppliedContext):
         state = info[_STATE] = AppliedContext()
-    if _in_transaction(dbapi) is False:
+    if in_transaction(dbapi) is False:
         state.transaction_over()
+    elif busy(dbapi) and commits_by_itself(dbapi) and in_pipeline(driver_of(dbapi)):
+        state.context = None  # the transaction that it was set in is over with the pipeline's next Sync, whoever sends that
     return state
 
 
@@ -293,33 +288,5 @@ def _transaction_over(connection: Connection, *_: Any) -> None:
 def _checked_in(dbapi: Any, record: Any) -> None:
     """A driver that says nothing of transactions: the next user of the connection finds out by setting all of it again."""
     state = record.info.get(_STATE) if record is not None else None
-    if state is not None and dbapi is not None and _in_transaction(dbapi) is None:
+    if state is not None and dbapi is not None and in_transaction(dbapi) is None:
         state.context = None
-
-
-def _in_transaction(dbapi: Any) -> Union[bool, None]:
-    """What the driver knows of it; None if it is one that does not say. Asks nothing of the server."""
-    status = _libpq_status(dbapi)
-    if status is not None:
-        return bool(status != _IDLE)
-    driver = getattr(dbapi, "driver_connection", dbapi)
-    is_in_transaction = getattr(driver, "is_in_transaction", None)  # asyncpg
-    return None if is_in_transaction is None else bool(is_in_transaction())
-
-
-def _commits_by_itself(dbapi: Any) -> bool:
-    """Whether the driver begins no transaction before a statement: in autocommit, and psycopg2 after a COMMIT that it did not see."""
-    if getattr(dbapi, "autocommit", False):
-        return True
-    return getattr(dbapi, "status", None) == _PSYCOPG2_BEGUN and _libpq_status(dbapi) == _IDLE
-
-
-def _failed(dbapi: Any) -> bool:
-    """Whether the transaction is one in which only ROLLBACK works: then the statement itself is to say so."""
-    return bool(_libpq_status(dbapi) == _IN_ERROR)
-
-
-def _libpq_status(dbapi: Any) -> Any:
-    """The transaction status that psycopg and psycopg2 have from libpq; None for other drivers."""
-    driver = getattr(dbapi, "driver_connection", dbapi)
-    return getattr(getattr(driver, "info", None), "transaction_status", None)

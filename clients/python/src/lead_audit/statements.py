@@ -94,3 +94,16 @@ def wants_context(statement: str) -> bool:
 def may_commit(statement: str) -> bool:
     """Whether a statement may write and end transactions by itself, so that it cannot be put into one: CALL, DO."""
     return bool(_MAY_COMMIT.match(statement))
+
+
+_COPY: Final = re.compile(rf"{_BLANK}COPY\b", re.IGNORECASE)
+
+
+def copies(statement: str) -> bool:
+    """Whether it is a COPY: a protocol of its own, which cannot be sent together with anything."""
+    return bool(_COPY.match(statement))
+
+
+def may_be_several(statement: str) -> bool:
+    """Whether there may be several statements in it. A semicolon in a literal counts as well."""
+    return ";" in statement.rstrip("; \t\r\n")

@@ -1,24 +1,22 @@
 """The database hook: sets the context before the first statement of a transaction, and before a later one if it has changed.
 
-Django runs in autocommit unless told otherwise. There each statement that can write gets a transaction of its own, for the reasons
-in lead_audit/sqlalchemy.py: BEGIN, set_config, the statement, COMMIT. `transaction.atomic()` and ATOMIC_REQUESTS need only
-one set_config for each transaction.
+Django runs in autocommit unless told otherwise. There each statement that can write shares a transaction with the setting of its context, for the
+reasons in lead_audit/sqlalchemy.py: an implicit one, sent in one go (lead_audit/together.py), or BEGIN with set_config, the statement, COMMIT.
+`transaction.atomic()` and ATOMIC_REQUESTS need only one set_config for each transaction.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any, Callable, Final
+from typing import Any, Callable
 
-from lead_audit.applied import AppliedContext, ascii_only, set_config
+from lead_audit.applied import AppliedContext
 from lead_audit.context import AuditContext
+from lead_audit.dbapi import begin, busy, end, failed, in_transaction, send
 from lead_audit.statements import may_commit, wants_context
+from lead_audit.together import in_pipeline, together
 
 logger = logging.getLogger("lead_audit")
-
-_SET_CONFIG: Final = set_config(("%s", "%s", "%s", "%s"))
-_IDLE: Final = 0  # of libpq's transaction status, as psycopg and psycopg2 have it
-_IN_ERROR: Final = 3
 
 
 def attach(connection: Any) -> None:
@@ -40,51 +38,64 @@ class ContextWrapper:
         raw = connection.connection
         if raw is not self._raw:
             self._raw, self._state = raw, AppliedContext()
-        status = raw.info.transaction_status
-        if status == _IDLE:
+        if not in_transaction(raw):
             self._state.transaction_over()
-        statement = sql if isinstance(sql, str) else sql.as_string(raw)
+        elif busy(raw) and raw.autocommit and in_pipeline(raw):
+            self._state.context = None  # as in lead_audit/sqlalchemy.py
+        statement = _text(sql, raw)
         wanted = self._state.missing(statement)
-        if wanted is None or status == _IN_ERROR:
+        if wanted is None or failed(raw):
             return execute(sql, params, many, context)
-        if not raw.autocommit or status != _IDLE:
-            with connection.wrap_database_errors:
-                self._send(raw, wanted)
+        if not raw.autocommit or in_transaction(raw):
+            self._send(connection, raw, wanted)
             return execute(sql, params, many, context)
         if not wants_context(statement):
             if may_commit(statement):
                 logger.warning("lead_audit: in autocommit this has no audit context, since it may commit by itself: %.100s", statement)
             return execute(sql, params, many, context)
-        return self._execute_in_own_transaction(connection, raw, wanted, lambda: execute(sql, params, many, context))
+        if in_pipeline(raw):  # of the application's
+            self._send(connection, raw, wanted)
+            return execute(sql, params, many, context)
+        # Django's wrapper around the driver's cursor: what stands in for that is seen by no other wrapper.
+        cursor = context["cursor"]
+        driven = cursor.cursor
+        stand_in = together(driven, statement, many, wanted)
+        if stand_in is None:
+            return self._execute_in_own_transaction(connection, raw, wanted, lambda: execute(sql, params, many, context))
+        logger.debug("lead_audit: together with the statement: %s", wanted)
+        cursor.cursor = stand_in
+        try:
+            return execute(sql, params, many, context)
+        finally:
+            cursor.cursor = driven
 
     def _execute_in_own_transaction(self, connection: Any, raw: Any, wanted: AuditContext, execute: Callable[[], Any]) -> Any:
-        with connection.wrap_database_errors:
-            _run(raw, "BEGIN")
+        self._state.context = None
         try:
             with connection.wrap_database_errors:
-                self._send(raw, wanted)
+                begin(raw, wanted.settings())
             result = execute()
         except BaseException:
             self._state.transaction_over()
             try:
-                _run(raw, "ROLLBACK")
+                end(raw, "ROLLBACK")
             except Exception:  # the connection is lost; the error that said so first is the one to tell
                 logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
             raise
         self._state.transaction_over()
         with connection.wrap_database_errors:
-            _run(raw, "COMMIT")
+            end(raw, "COMMIT")
         return result
 
-    def _send(self, raw: Any, wanted: AuditContext) -> None:
+    def _send(self, connection: Any, raw: Any, wanted: AuditContext) -> None:
         self._state.context = None  # not known, should this fail
-        try:
-            _run(raw, _SET_CONFIG, wanted.settings())
-        except UnicodeEncodeError:
-            _run(raw, _SET_CONFIG, ascii_only(wanted.settings()))
+        with connection.wrap_database_errors:
+            send(raw, wanted.settings())
         self._state.context = wanted
 
 
-def _run(raw: Any, statement: str, *parameters: Any) -> None:
-    with raw.cursor() as cursor:
-        cursor.execute(statement, *parameters)
+def _text(sql: Any, raw: Any) -> str:
+    """A statement's text: Django takes the driver's SQL objects, too."""
+    if isinstance(sql, bytes):
+        return sql.decode(errors="replace")
+    return sql if isinstance(sql, str) else str(sql.as_string(raw))

@@ -1,0 +1,137 @@
+"""A connection as SQLAlchemy and Django have it, the driver's own or SQLAlchemy's wrapper around an async one: what its transaction is like,
+and how a context is sent on it. For the database hooks (sqlalchemy.py, django/connection.py), which know what context is wanted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Final, Union
+
+from .applied import ascii_only, set_config, set_config_text
+
+logger = logging.getLogger("lead_audit")
+
+_IN_ERROR: Final = 3  # of psycopg's and libpq's transaction status
+_ACTIVE: Final = 1
+_IDLE: Final = 0
+_PSYCOPG2_BEGUN: Final = 2  # psycopg2.extensions.STATUS_BEGIN: psycopg2 thinks that it is in a transaction
+
+_FORMAT: Final = set_config(("%s", "%s", "%s", "%s"))
+_NUMBERED: Final = set_config(("$1", "$2", "$3", "$4"))
+
+
+# ---- its transaction -----------------------------------------------------------------------------------------------------
+
+
+def in_transaction(dbapi: Any) -> Union[bool, None]:
+    """What the driver knows of it; None if it is one that does not say. Asks nothing of the server."""
+    status = _libpq_status(dbapi)
+    if status is not None:
+        return bool(status != _IDLE)
+    is_in_transaction = getattr(driver_of(dbapi), "is_in_transaction", None)  # asyncpg
+    return None if is_in_transaction is None else bool(is_in_transaction())
+
+
+def commits_by_itself(dbapi: Any) -> bool:
+    """Whether the driver begins no transaction before a statement: in autocommit, and after a COMMIT that it or its wrapper did not see."""
+    if getattr(dbapi, "autocommit", False):
+        return True
+    if _is_asyncpg(dbapi):
+        return dbapi._transaction is not None and not in_transaction(dbapi)
+    return getattr(dbapi, "status", None) == _PSYCOPG2_BEGUN and _libpq_status(dbapi) == _IDLE
+
+
+def failed(dbapi: Any) -> bool:
+    """Whether the transaction is one in which only ROLLBACK works: then the statement itself is to say so."""
+    return bool(_libpq_status(dbapi) == _IN_ERROR)
+
+
+def busy(dbapi: Any) -> bool:
+    """Whether it has sent something whose results it has not read: in a pipeline."""
+    return bool(_libpq_status(dbapi) == _ACTIVE)
+
+
+def driver_of(dbapi: Any) -> Any:
+    """The driver's own connection."""
+    return getattr(dbapi, "driver_connection", dbapi)
+
+
+def _libpq_status(dbapi: Any) -> Any:
+    """The transaction status that psycopg and psycopg2 have from libpq; None for other drivers."""
+    return getattr(getattr(driver_of(dbapi), "info", None), "transaction_status", None)
+
+
+# ---- sending -------------------------------------------------------------------------------------------------------------
+
+
+def send(dbapi: Any, values: tuple[str, ...]) -> None:
+    """Sets the context for the present transaction, or for the one that the driver begins with it. One round trip, besides that of BEGIN."""
+    if _is_asyncpg(dbapi):
+        _run_simple(dbapi, set_config_text(values))
+        return
+    # psycopg and psycopg2 know %s only; wrappers of SQLAlchemy's say what they take.
+    numbered = getattr(getattr(dbapi, "dbapi", None), "paramstyle", None) == "numeric_dollar"
+    _execute_with(dbapi, _NUMBERED if numbered else _FORMAT, values)
+
+
+def begin(dbapi: Any, values: tuple[str, ...]) -> None:
+    """On a connection in autocommit: begins a transaction that has this context. One round trip with asyncpg and psycopg2."""
+    if _is_asyncpg(dbapi):
+        _run_simple(dbapi, f"BEGIN; {set_config_text(values)}")
+    elif _is_psycopg2(dbapi):
+        _execute_with(dbapi, f"BEGIN; {_FORMAT}", values)
+    else:
+        _execute(dbapi, "BEGIN")
+        send(dbapi, values)
+
+
+def end(dbapi: Any, command: str) -> None:
+    """COMMIT or ROLLBACK, of what begin() has begun."""
+    if _is_asyncpg(dbapi):
+        _run_simple(dbapi, command)
+    else:
+        _execute(dbapi, command)
+
+
+def _execute_with(dbapi: Any, statement: str, values: tuple[str, ...]) -> None:
+    try:
+        _execute(dbapi, statement, values)
+    except UnicodeEncodeError:
+        _execute(dbapi, statement, ascii_only(values))
+
+
+def _execute(dbapi: Any, statement: str, *parameters: Any) -> None:
+    logger.debug("lead_audit: %s %s", statement, parameters)
+    cursor = dbapi.cursor()
+    try:
+        cursor.execute(statement, *parameters)
+    finally:
+        cursor.close()
+
+
+def _is_psycopg2(dbapi: Any) -> bool:
+    psycopg2: Any = sys.modules.get("psycopg2")
+    return psycopg2 is not None and isinstance(dbapi, psycopg2.extensions.connection)
+
+
+def _is_asyncpg(dbapi: Any) -> bool:
+    """SQLAlchemy's wrapper around asyncpg, with what _run_simple() needs of it: the same from 1.4 to 2.1."""
+    needed = ("_execute_mutex", "_transaction", "_start_transaction", "_handle_exception")
+    return hasattr(driver_of(dbapi), "is_in_transaction") and all(hasattr(dbapi, name) for name in needed)
+
+
+def _run_simple(dbapi: Any, statement: str) -> None:
+    """Runs it with asyncpg without preparing it, which would take a round trip more, and with a pooler may happen on another connection."""
+    logger.debug("lead_audit: %s", statement)
+
+    async def run(asyncpg: Any) -> None:
+        async with dbapi._execute_mutex:
+            if dbapi._transaction is None:  # as SQLAlchemy's cursors do it; nothing in autocommit
+                await dbapi._start_transaction()
+            try:
+                await asyncpg.execute(statement)
+            except Exception as error:
+                dbapi._handle_exception(error)
+
+    dbapi.run_async(run)

@@ -1,0 +1,180 @@
+"""In autocommit: a statement and the setting of its context sent together, as one transaction, without a further round trip.
+
+The database hooks (sqlalchemy.py, django/connection.py) ask `together()` for a stand-in for the driver's cursor, and let it execute the statement:
+
+- psycopg 3: a pipeline of BEGIN, set_config, the statement, COMMIT. ROLLBACK, if it fails, takes a round trip.
+- psycopg2: one query string, `SELECT set_config(…);` and the statement on a line of its own, which the server makes one transaction of. The
+  values are parameters of the driver's, as the statement's are.
+
+What cannot be sent so gets no stand-in: the hooks then send BEGIN before it and COMMIT after it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Awaitable, Mapping
+from typing import Any, Callable, Final, Optional
+
+from .applied import SETTINGS, ascii_only, set_config
+from .context import AuditContext
+from .statements import copies, may_be_several
+
+logger = logging.getLogger("lead_audit")
+
+_UNPREPARED: Final = {"prepare": False}
+_SET_CONFIG: Final = set_config(("%s", "%s", "%s", "%s"))
+_NAMES: Final = tuple(name.replace(".", "_") for name in SETTINGS)
+_a, _b, _c, _d = (f"%({name})s" for name in _NAMES)
+_SET_CONFIG_BY_NAME: Final = set_config((_a, _b, _c, _d))
+
+
+def together(cursor: Any, statement: str, many: bool, context: AuditContext) -> Optional[Any]:
+    """A stand-in for a cursor of psycopg's or psycopg2's that is outside of any transaction, for its next statement; None: not with this one."""
+    connection = getattr(cursor, "connection", None)
+    if getattr(cursor, "name", None) is not None or copies(statement):  # a cursor on the server's side has more to send than a statement
+        return None
+    psycopg: Any = sys.modules.get("psycopg")
+    if psycopg is not None and isinstance(connection, (psycopg.Connection, psycopg.AsyncConnection)):
+        if in_pipeline(connection) or not _has_pipelines(psycopg) or may_be_several(statement):
+            return None
+        made = _Pipelined if isinstance(connection, psycopg.Connection) else _PipelinedAsync
+        return made(cursor, context.settings())
+    psycopg2: Any = sys.modules.get("psycopg2")
+    if psycopg2 is not None and not many and isinstance(connection, psycopg2.extensions.connection):
+        return _Prefixed(cursor, context.settings())
+    return None
+
+
+def in_pipeline(connection: Any) -> bool:
+    """Whether this connection of a driver's is in a pipeline of psycopg's: there, too, what comes before a Sync is one transaction."""
+    return bool(getattr(getattr(connection, "pgconn", None), "pipeline_status", 0))
+
+
+def _has_pipelines(psycopg: Any) -> bool:
+    pipeline = getattr(psycopg, "Pipeline", None)  # since psycopg 3.1
+    return pipeline is not None and bool(pipeline.is_supported())  # not with a libpq before 14
+
+
+class _StandIn:
+    """The cursor in all but the execution of statements."""
+
+    def __init__(self, cursor: Any, values: tuple[str, ...]) -> None:
+        self._cursor = cursor
+        self._values = values
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+
+class _Pipelined(_StandIn):
+    """For psycopg 3. Its own preparing of statements is switched off in this pipeline: it believes one to be prepared that was not, since
+    it or something before it failed, and would fail with it from then on. COMMIT is a command, rather than left to the Sync, since neither
+    libpq nor psycopg gets over an error at a Sync (a deferred constraint's)."""
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+        return self._run(lambda: self._cursor.execute(query, params, **{**_UNPREPARED, **options}))
+
+    def executemany(self, query: Any, params_seq: Any, **options: Any) -> Any:
+        return self._run(lambda: self._cursor.executemany(query, params_seq, **options))
+
+    def _run(self, execute: Callable[[], Any]) -> Any:
+        connection = self._cursor.connection
+        first: Optional[Exception] = None
+        try:
+            with connection.pipeline():
+                try:
+                    connection.execute("BEGIN", **_UNPREPARED)
+                    try:
+                        connection.execute(_SET_CONFIG, self._values, **_UNPREPARED)
+                    except UnicodeEncodeError:  # nothing has been sent
+                        connection.execute(_SET_CONFIG, ascii_only(self._values), **_UNPREPARED)
+                    result = execute()
+                    connection.execute("COMMIT", **_UNPREPARED)
+                except Exception as error:  # psycopg would log what is then found at the pipeline's end
+                    first = error
+            if first is not None:
+                raise first
+        except BaseException as error:
+            self._roll_back()
+            if first is not None and isinstance(error, Exception):
+                raise first from None
+            raise
+        return result
+
+    def _roll_back(self) -> None:
+        connection = self._cursor.connection
+        try:
+            if in_pipeline(connection):  # it did not get out of it
+                connection.close()
+            elif not connection.closed:
+                connection.rollback()
+        except Exception:  # the connection is lost; the error that said so first is the one to tell
+            logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
+
+
+class _PipelinedAsync(_StandIn):
+    """The same for its async cursors."""
+
+    async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+        return await self._run(lambda: self._cursor.execute(query, params, **{**_UNPREPARED, **options}))
+
+    async def executemany(self, query: Any, params_seq: Any, **options: Any) -> Any:
+        return await self._run(lambda: self._cursor.executemany(query, params_seq, **options))
+
+    async def _run(self, execute: Callable[[], Awaitable[Any]]) -> Any:
+        connection = self._cursor.connection
+        first: Optional[Exception] = None
+        try:
+            async with connection.pipeline():
+                try:
+                    await connection.execute("BEGIN", **_UNPREPARED)
+                    try:
+                        await connection.execute(_SET_CONFIG, self._values, **_UNPREPARED)
+                    except UnicodeEncodeError:
+                        await connection.execute(_SET_CONFIG, ascii_only(self._values), **_UNPREPARED)
+                    result = await execute()
+                    await connection.execute("COMMIT", **_UNPREPARED)
+                except Exception as error:
+                    first = error
+            if first is not None:
+                raise first
+        except BaseException as error:
+            await self._roll_back()
+            if first is not None and isinstance(error, Exception):
+                raise first from None
+            raise
+        return result
+
+    async def _roll_back(self) -> None:
+        connection = self._cursor.connection
+        try:
+            if in_pipeline(connection):
+                await connection.close()
+            elif not connection.closed:
+                await connection.rollback()
+        except Exception:
+            logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
+
+
+class _Prefixed(_StandIn):
+    """For psycopg2. Results, row count and status are those of the last statement of a string."""
+
+    def execute(self, query: Any, vars: Any = None) -> Any:
+        if isinstance(query, bytes):
+            statement = query.decode(sys.modules["psycopg2"].extensions.encodings[self._cursor.connection.encoding])
+        else:
+            statement = query if isinstance(query, str) else query.as_string(self._cursor)
+        try:
+            return self._cursor.execute(*_prefixed(statement, vars, self._values))
+        except UnicodeEncodeError:  # of one of the values, or of the statement, which then says so again
+            return self._cursor.execute(*_prefixed(statement, vars, ascii_only(self._values)))
+
+
+def _prefixed(statement: str, parameters: Any, values: tuple[str, ...]) -> tuple[str, Any]:
+    """The statement behind set_config, with the parameters of both."""
+    if parameters is None:  # then a percent sign is one
+        return f"{_SET_CONFIG};\n{statement.replace('%', '%%')}", values
+    if isinstance(parameters, Mapping):
+        return f"{_SET_CONFIG_BY_NAME};\n{statement}", {**parameters, **dict(zip(_NAMES, values))}
+    return f"{_SET_CONFIG};\n{statement}", (*values, *parameters)

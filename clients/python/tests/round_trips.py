@@ -1,0 +1,101 @@
+"""What stands between a client and the server and counts how often the client asks for answers: at Query, at Sync, and at a Flush that comes
+after something else (psycopg sends one right after Sync, which asks for nothing more). Between them the server keeps its answers, so
+that nobody can wait for them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+from .cluster import Database
+
+QUERY, SYNC, FLUSH = b"Q", b"S", b"H"
+
+
+class Counter:
+    """A socket directory in front of the server's; close() ends it."""
+
+    def __init__(self, server: str) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="lead_audit-", dir="/tmp"))
+        self.round_trips = 0
+        self._server = f"{server}/.s.PGSQL.5432"
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.directory / ".s.PGSQL.5432"))
+        self._listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def database(self, database: Database) -> Database:
+        """The same database, through the counter."""
+        return Database(str(self.directory), database.name, database.user)
+
+    @contextmanager
+    def expect(self, round_trips: int) -> Iterator[None]:
+        """The block takes so many."""
+        before = self.round_trips
+        yield
+        taken = self.round_trips - before
+        assert taken == round_trips, f"{taken} round trips instead of {round_trips}"
+
+    def close(self) -> None:
+        self._listener.close()
+        shutil.rmtree(self.directory)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._server)
+            threading.Thread(target=self._pass_on_counting, args=(client, server), daemon=True).start()
+            threading.Thread(target=_pass_on, args=(server, client), daemon=True).start()
+
+    def _pass_on_counting(self, client: socket.socket, server: socket.socket) -> None:
+        """Counts before it passes on, so that who has his answer finds it counted."""
+        unread, started, asked = b"", False, True
+        while data := _receive(client):
+            unread += data
+            while True:
+                head = 1 if started else 0  # the first message, which starts the session, has no type
+                if len(unread) < head + 4:
+                    break
+                length = head + int.from_bytes(unread[head : head + 4], "big")
+                if len(unread) < length:
+                    break
+                message = unread[:1]
+                asks = started and (message in (QUERY, SYNC) or message == FLUSH and not asked)
+                self.round_trips += asks
+                asked = asks or (asked and message == FLUSH)
+                unread, started = unread[length:], True
+            server.sendall(data)
+        _shut(server)
+
+
+def _receive(source: socket.socket) -> bytes:
+    try:
+        return source.recv(1 << 16)
+    except OSError:
+        return b""
+
+
+def _shut(end: socket.socket) -> None:
+    try:
+        end.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    while data := _receive(source):
+        try:
+            target.sendall(data)
+        except OSError:
+            return
+    _shut(target)

@@ -1,0 +1,357 @@
+"""The context with AUTOCOMMIT: sent together with each statement that can write."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from typing import Any, Iterator
+
+import pytest
+from sqlalchemy import create_engine, exc, insert as insert_into, select, text
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import Session
+
+from lead_audit import audit_context
+from lead_audit.sqlalchemy import apply_context, attach
+
+from .cluster import Database, StatementLog
+from .drivers import ASYNC, SYNC
+from .leads import Lead
+from .test_sqlalchemy import ALICE, BOB, INSERT, engine, insert  # noqa: F401
+
+
+@pytest.fixture
+def connection(engine: Engine) -> Iterator[Connection]:  # noqa: F811
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as made:
+        yield made
+
+
+def test_autocommit(engine: Engine, database: Database) -> None:
+    auto = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with auto.connect() as connection:
+        with ALICE:
+            insert(connection, "1")
+            assert connection.execute(text("UPDATE leads SET source = 'web' RETURNING id")).all() == [("1",)]
+        with BOB:
+            insert(connection, "2")
+            connection.execute(text("VACUUM leads"))  # cannot run in a transaction, and does not
+        insert(connection, "3")
+        assert connection.execute(text("SELECT current_setting('lead_audit.user_id', true)")).scalar() in (None, "")
+    assert database.users() == ["alice", "alice", "bob", None]
+
+
+def test_each_statement_that_can_write_has_its_context_with_it(
+    engine: Engine, database: Database, statement_log: StatementLog
+) -> None:
+    auto = engine.execution_options(isolation_level="AUTOCOMMIT")
+    begin, commit, rollback = ([], [], []) if engine.dialect.driver == "psycopg2" else (["BEGIN"], ["COMMIT"], ["ROLLBACK"])
+    with auto.connect() as connection, ALICE:
+        connection.execute(text("SELECT 1"))  # the dialect's own questions are over
+        before = len(statement_log.statements())
+        assert connection.execute(select(Lead.id).where(Lead.email.in_(["a"]))).all() == []
+        connection.execute(text("SELECT count(*), max(lower(id)) FROM leads"))
+        insert(connection, "1")
+        connection.execute(text("CREATE FUNCTION touch() RETURNS void LANGUAGE sql AS 'UPDATE leads SET source = $$x$$'"))
+        connection.execute(text("SELECT touch()"))
+        with pytest.raises(exc.IntegrityError):
+            insert(connection, "1")
+        connection.execution_options(lead_audit=False).execute(text("DELETE FROM leads"))
+        assert statement_log.statements()[before:] == (
+            ["SELECT", "SELECT"]
+            + [*begin, "set_config", "INSERT", *commit]
+            + ["CREATE"]
+            + [*begin, "set_config", "SELECT", *commit]
+            + [*begin, "set_config", "INSERT", *rollback]
+            + ["DELETE"]
+        )
+    assert database.users() == ["alice", "alice", None]
+
+
+def test_what_may_commit_by_itself(engine: Engine, database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """CALL and DO: in a transaction as anything else; in AUTOCOMMIT without context, not silently, and with what the procedure sets."""
+    database.query(
+        """CREATE PROCEDURE plain(id text) LANGUAGE sql AS 'INSERT INTO leads (id) VALUES (id)';
+           CREATE PROCEDURE commits(who text) LANGUAGE plpgsql AS $$ BEGIN
+             FOR i IN 1..2 LOOP
+               PERFORM set_config('lead_audit.user_id', who, true);
+               INSERT INTO leads (id) VALUES ('loop ' || i);
+               COMMIT;
+             END LOOP;
+             INSERT INTO leads (id) VALUES ('end');
+           END $$"""
+    )
+    do = text("DO $$ BEGIN INSERT INTO leads (id) VALUES ('do'); COMMIT; END $$")
+    with ALICE, engine.begin() as connection:
+        connection.execute(text("CALL plain('1')"))
+    assert "lead_audit" not in caplog.text
+    with ALICE, engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text("CALL commits('alice')"))
+        connection.execute(do)
+        insert(connection, "2")
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 2 and "CALL commits" in warnings[0] and "DO $$" in warnings[1]
+    assert database.users() == ["alice", "alice", "alice", None, None, "alice"]
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text("CALL plain('3')"))
+    assert len(caplog.records) == 2  # nobody's context is not missed
+
+
+def test_bulk(engine: Engine, database: Database) -> None:
+    auto = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with auto.connect() as connection, ALICE:
+        connection.execute(INSERT, [{"id": str(i)} for i in range(3)])
+        returned = connection.execute(insert_into(Lead).returning(Lead.id), {"id": "4"})
+        assert returned.scalar() == "4"
+    with Session(auto) as session, BOB:
+        session.add_all([Lead(id=f"b{i}") for i in range(3)])
+        session.commit()
+    assert database.users() == ["alice"] * 4 + ["bob"] * 3
+
+
+def test_there_is_nothing_to_apply_a_context_to_in_autocommit(engine: Engine) -> None:
+    with ALICE, engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        with pytest.raises(exc.InvalidRequestError, match="AUTOCOMMIT"):
+            apply_context(connection)
+        connection.execute(text("BEGIN"))
+        apply_context(connection)
+        assert connection.execute(text("SELECT current_setting('lead_audit.user_id')")).scalar() == "alice"
+        connection.execute(text("ROLLBACK"))
+    apply_context(engine.raw_connection())
+
+
+def test_results_are_those_of_the_statement(connection: Connection, database: Database) -> None:
+    with ALICE:
+        for round in range(8):  # more than psycopg waits before it prepares
+            connection.execute(INSERT, [{"id": f"{round}-{i}"} for i in range(3)])
+        updated = connection.execute(text("UPDATE leads SET source = 'x' WHERE id LIKE '0-%' OR id LIKE :other"), {"other": "1-%"})
+        assert updated.rowcount == 6 and not updated.returns_rows
+        returning = connection.execute(text("DELETE FROM leads WHERE source = 'x' RETURNING id, source AS \"100 %\""))
+        assert list(returning.keys()) == ["id", "100 %"] and len(returning.all()) == 6
+        assert connection.execute(text("UPDATE leads SET email = 'nobody' WHERE false")).rowcount == 0
+        empty = connection.execute(text("UPDATE leads SET email = 'nobody' WHERE false RETURNING id, email"))
+        assert empty.all() == []
+        bare = connection.execution_options(no_parameters=True)
+        raw = bare.exec_driver_sql("INSERT INTO leads (id, email) VALUES ('raw', '100 %') RETURNING email")
+        assert raw.scalar() == "100 %"
+        assert connection.exec_driver_sql("UPDATE leads SET email = '5 %%' WHERE id = %(id)s", {"id": "raw"}).rowcount == 1
+        assert connection.exec_driver_sql("UPDATE leads SET source = %s WHERE email = %s AND '%%' = '%%'", ("y", "5 %")).rowcount == 1
+        several = connection.execute(text("UPDATE leads SET email = 'a;b' WHERE id = 'raw'; DELETE FROM leads WHERE id = 'raw'"))
+        assert several.rowcount >= 0
+    assert set(database.users()) == {"alice"} and len(database.users()) == 24 + 6 + 6 + 3 + 2
+
+
+def test_executemany_is_one_transaction(connection: Connection, database: Database) -> None:
+    with ALICE:
+        update = text("UPDATE leads SET source = :source WHERE id = :id")
+        connection.execute(INSERT, [{"id": str(i)} for i in range(3)])
+        connection.execute(update, [{"id": str(i), "source": "web"} for i in range(3)])
+        with pytest.raises(exc.DBAPIError):
+            connection.execute(update, [{"id": "0", "source": "lost"}, {"id": "1", "source": "x" * 101}])
+        connection.execute(update, [{"id": "0", "source": "kept"}])
+    assert database.query("SELECT source FROM leads ORDER BY id") == [("kept",), ("web",), ("web",)]
+    assert database.users() == ["alice"] * 7
+
+
+def test_errors(connection: Connection, database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    database.query("ALTER TABLE leads ADD CONSTRAINT one_email UNIQUE (email) DEFERRABLE INITIALLY DEFERRED")
+    for round in range(8):
+        with ALICE:
+            insert(connection, f"{round}")
+            with pytest.raises(exc.IntegrityError, match="duplicate key") as duplicate:
+                insert(connection, f"{round}")
+            assert duplicate.value.statement is not None and duplicate.value.statement.startswith("INSERT")
+            assert duplicate.value.params == {"id": f"{round}"}
+            connection.execute(text("UPDATE leads SET email = 'x' WHERE id = '0'"))
+            with pytest.raises(exc.IntegrityError, match="one_email"):  # found at the end of the transaction
+                connection.execute(text("INSERT INTO leads (id, email) VALUES ('late', 'x') RETURNING id"))
+            with pytest.raises(exc.ProgrammingError, match='column "nosuch" of relation'):
+                connection.execute(text("INSERT INTO leads (nosuch) VALUES (1)"))
+            with pytest.raises(exc.ProgrammingError, match="syntax error"):
+                connection.execute(text("INSERT IN leads"))
+            with pytest.raises(exc.DBAPIError, match="value too long"):
+                connection.execute(text("UPDATE leads SET source = :long"), {"long": "x" * 101})
+            assert not connection.invalidated
+    assert caplog.records == []
+    assert database.query("SELECT count(*) FROM leads") == [(8,)]
+    assert set(database.users()) == {"alice"}
+
+
+def test_a_statement_that_could_not_be_prepared_can_be_later(connection: Connection, database: Database) -> None:
+    """psycopg takes what it prepares in a pipeline for prepared, whether it was or not."""
+    database.query("CREATE TABLE others (a integer); ALTER TABLE others OWNER TO app")
+    with ALICE:
+        for _ in range(5):
+            connection.execute(text("INSERT INTO others VALUES (1)"))
+        database.query("ALTER TABLE others RENAME TO away")
+        for _ in range(3):
+            with pytest.raises(exc.ProgrammingError, match='relation "others" does not exist'):
+                connection.execute(text("INSERT INTO others VALUES (1)"))
+        database.query("ALTER TABLE away RENAME TO others")
+        connection.execute(text("INSERT INTO others VALUES (1)"))
+    assert database.query("SELECT count(*) FROM others") == [(6,)]
+
+
+def test_a_connection_that_is_lost(engine: Engine, database: Database) -> None:  # noqa: F811
+    auto = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with ALICE:
+        with auto.connect() as connection:
+            insert(connection, "1")
+            pid = connection.execute(text("SELECT pg_backend_pid()")).scalar()
+            database.query("SELECT pg_terminate_backend(%s)", [pid])
+            with pytest.raises(exc.DBAPIError) as lost:
+                insert(connection, "lost")
+            assert lost.value.connection_invalidated and "INSERT" in str(lost.value.statement)
+        with auto.connect() as connection:
+            insert(connection, "2")
+            with pytest.raises(exc.DBAPIError) as lost:
+                connection.execute(text("INSERT INTO leads (id) SELECT 'x' FROM pg_terminate_backend(pg_backend_pid())"))
+            assert lost.value.connection_invalidated
+        with auto.connect() as connection:
+            insert(connection, "3")
+    assert database.users() == ["alice"] * 3
+
+
+def test_nothing_is_sent_for_nobody(connection: Connection, database: Database, statement_log: StatementLog) -> None:
+    insert(connection, "1")
+    assert "set_config" not in statement_log.statements() and database.users() == [None]
+
+
+@pytest.mark.parametrize("driver", SYNC)
+def test_interrupted(driver: str, database: Database) -> None:
+    """Ctrl-C while the statement runs: the error is that, and what comes next on the pool is right."""
+    engine = create_engine(database.url(driver), pool_size=1, max_overflow=0, future=True)
+    attach(engine)
+    auto = engine.execution_options(isolation_level="AUTOCOMMIT")
+    main = threading.main_thread().ident
+    assert main is not None
+    previous = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    try:
+        with ALICE, pytest.raises((KeyboardInterrupt, exc.OperationalError)), auto.connect() as connection:
+            insert(connection, "1")
+            timer = threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGUSR1))
+            timer.start()
+            connection.execute(text("INSERT INTO leads (id) SELECT 'lost' FROM pg_sleep(3)"))
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    with BOB, auto.connect() as connection:
+        insert(connection, "2")
+    engine.dispose()
+    assert database.users()[0] == "alice" and database.users()[-1] == "bob"
+
+
+@pytest.mark.parametrize("driver", ASYNC)
+async def test_cancelled(driver: str, database: Database) -> None:
+    engine = create_async_engine(database.url(driver), pool_size=1, max_overflow=0)
+    attach(engine)
+    auto = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def work() -> None:
+        with ALICE:
+            async with auto.connect() as connection:
+                await connection.execute(text("INSERT INTO leads (id) SELECT 'lost' FROM pg_sleep(60)"))
+
+    for _ in range(3):
+        task = asyncio.ensure_future(work())
+        await asyncio.sleep(0.3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 20)
+        async with auto.connect() as connection:
+            assert (await connection.execute(text("UPDATE leads SET source = 'x' RETURNING id"))).all() == []
+    with BOB:
+        async with auto.connect() as connection:
+            await connection.execute(INSERT, {"id": "1"})
+    await engine.dispose()
+    assert database.users() == ["bob"]
+
+
+@pytest.mark.parametrize("driver", ASYNC)
+async def test_async_results_and_errors(driver: str, database: Database) -> None:
+    engine = create_async_engine(database.url(driver), pool_size=1, max_overflow=0)
+    attach(engine)
+    auto = engine.execution_options(isolation_level="AUTOCOMMIT")
+    database.query("ALTER TABLE leads ADD CONSTRAINT one_email UNIQUE (email) DEFERRABLE INITIALLY DEFERRED")
+    with ALICE:
+        async with auto.connect() as connection:
+            for round in range(8):
+                result = await connection.execute(text("INSERT INTO leads (id) VALUES (:id) RETURNING id, 5"), {"id": f"{round}"})
+                assert result.all() == [(f"{round}", 5)]
+                with pytest.raises(exc.IntegrityError, match="duplicate key"):
+                    await connection.execute(INSERT, {"id": f"{round}"})
+                with pytest.raises(exc.DBAPIError, match="one_email"):  # found at COMMIT
+                    await connection.execute(text("INSERT INTO leads (id, email) VALUES ('a', 'x'), ('b', 'x') RETURNING id"))
+            assert (await connection.execute(text("UPDATE leads SET source = 'x'"))).rowcount == 8
+            await connection.execute(INSERT, [{"id": f"many {i}"} for i in range(3)])
+            pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar()
+            database.query("SELECT pg_terminate_backend(%s)", [pid])
+            with pytest.raises(exc.DBAPIError) as lost:
+                for _ in range(100):
+                    await connection.execute(INSERT, {"id": "lost"})
+            assert lost.value.connection_invalidated
+        async with auto.connect() as connection:
+            await connection.execute(INSERT, {"id": "again"})
+    await engine.dispose()
+    assert database.users() == ["alice"] * (8 + 8 + 3 + 1)
+
+
+@pytest.mark.skipif("psycopg" not in SYNC, reason="SQLAlchemy 1.4 has no psycopg")
+def test_without_pipelines(database: Database, statement_log: StatementLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """psycopg with a libpq before 14."""
+    import psycopg
+
+    monkeypatch.setattr(psycopg.Pipeline, "is_supported", lambda: False)
+    engine = create_engine(database.url("psycopg"), future=True)
+    attach(engine)
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection, ALICE:
+        connection.execute(text("SELECT 1"))
+        before = len(statement_log.statements())
+        insert(connection, "1")
+        with pytest.raises(exc.IntegrityError):
+            insert(connection, "1")
+        assert statement_log.statements()[before:] == ["BEGIN", "set_config", "INSERT", "COMMIT", "BEGIN", "set_config", "INSERT", "ROLLBACK"]
+    engine.dispose()
+    assert database.users() == ["alice"]
+
+
+@pytest.mark.skipif("psycopg" not in SYNC, reason="SQLAlchemy 1.4 has no psycopg")
+def test_in_a_pipeline_of_the_application(database: Database) -> None:
+    """Each statement has the context it was sent in, and the pipeline is the application's to end."""
+    engine = create_engine(database.url("psycopg"), pool_size=1, max_overflow=0, future=True)
+    attach(engine)
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        driver: Any = connection.connection.dbapi_connection
+        with driver.pipeline() as pipeline:
+            with ALICE:
+                insert(connection, "1")
+                insert(connection, "2")
+            insert(connection, "3")
+            with BOB:
+                insert(connection, "4")
+            pipeline.sync()
+            insert(connection, "5")
+            with BOB:
+                insert(connection, "6")
+                driver.execute("SELECT 1").fetchall()
+                insert(connection, "7")
+        with pytest.raises(Exception, match="duplicate key"), driver.pipeline(), ALICE:
+            insert(connection, "8")
+            insert(connection, "8")
+        with ALICE:
+            insert(connection, "9")
+    engine.dispose()
+    assert database.users() == ["alice", "alice", None, "bob", None, "bob", "bob", "alice"]
+
+
+@pytest.mark.parametrize("driver", SYNC)
+def test_values_that_the_client_encoding_does_not_have(driver: str, database: Database) -> None:
+    engine = create_engine(database.url(driver) + "&client_encoding=latin1", future=True)
+    attach(engine)
+    with audit_context(user_id="żółw %s %(id)s $1 \\'"), engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text("INSERT INTO leads (id, email) VALUES (:id, 'é')"), {"id": "1"})
+        with pytest.raises(UnicodeEncodeError):
+            insert(connection, "ż")
+    engine.dispose()
+    assert database.users() == ["???w %s %(id)s $1 \\'"]
+    assert database.query("SELECT email FROM leads") == [("é",)]
