@@ -11,7 +11,9 @@
 #     pip          pip, for Python's venvs, where Python has none of its own (scripts/python.sh)
 #     pgbouncer    PgBouncer; on the PATH afterwards
 #     jdbc         PostgreSQL's JDBC driver, and what it needs for Unix sockets
+#     spring       Spring's jdbc and transaction modules
 #     ruby         Ruby with pg and ActiveRecord, where they are not installed
+#     go           Go with pgx 4, where they are not installed
 #
 #   LEAD_AUDIT_PRIVATE_PACKAGES=1   never installs anything in the system, even as root
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -41,13 +43,16 @@ has_pip() {
 has_pgbouncer() { command -v pgbouncer >/dev/null; }
 has_jdbc() { has_file usr/share/java/postgresql.jar && has_file usr/share/java/junixsocket-common.jar; }
 has_ruby() { [ -e "$PACKAGES/usr/bin/ruby" ] || ruby -e 'require "pg"; require "active_record"' 2>/dev/null; }
+has_spring() { has_file usr/share/java/spring3-jdbc.jar && has_file usr/share/java/spring3-transaction.jar; }
+has_go() { has_file usr/bin/go && has_file usr/share/gocode/src/github.com/jackc/pgx/v4/conn.go; }
 has_extras() {
   local extra
   for extra in "${extras[@]}"; do "has_$extra" || return 1; done
 }
 has_all() { has_compiler && has_libclang && has_server && has_headers && has_python && has_extras; }
 
-declare -A extra_packages=([pip]=python3-pip-whl [pgbouncer]=pgbouncer [jdbc]="libpostgresql-jdbc-java libjunixsocket-java libjunixsocket-jni" [ruby]="ruby ruby-pg ruby-activerecord")
+declare -A extra_packages=([pip]=python3-pip-whl [pgbouncer]=pgbouncer [jdbc]="libpostgresql-jdbc-java libjunixsocket-java libjunixsocket-jni" [spring]="libspring-jdbc-java libspring-transaction-java"
+  [ruby]="ruby ruby-pg ruby-activerecord" [go]="golang-go golang-github-jackc-pgx-v4-dev")
 extras=("$@")
 for extra in "${extras[@]}"; do
   [ -n "${extra_packages[$extra]:-}" ] || die "packages.sh knows no '$extra'"

@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 
 "$ROOT/scripts/install.sh"
-"$ROOT/scripts/packages.sh" pip pgbouncer jdbc ruby
+"$ROOT/scripts/packages.sh" pip pgbouncer jdbc spring ruby go
 unset LEAD_AUDIT_PACKAGES_USED # there may be more of them now
 use_private_packages
 export LEAD_AUDIT_PACKAGES=$PACKAGES

@@ -1,6 +1,6 @@
 """The programs on the page docs/clients.md do what it says: taken from there, and run where their language is installed.
 
-The Rust program is crates/acceptance/tests/clients_page.rs, where its crates are compiled anyway.
+The Rust program that uses the crate postgres is run by crates/acceptance/tests/clients_page.rs, where its crates are compiled anyway.
 """
 
 from __future__ import annotations
@@ -20,6 +20,18 @@ PAGE = ROOT / "docs" / "clients.md"
 WORK = TARGET / "clients-page"
 PACKAGES = Path(os.environ.get("LEAD_AUDIT_PACKAGES") or TARGET / "packages")
 NODE_POSTGRES = "8.23.1"
+SQLX = """
+[package]
+name = "leads"
+version = "0.0.0"
+edition = "2024"
+
+[dependencies]
+sqlx = { version = "=0.8.6", default-features = false, features = ["postgres", "runtime-tokio"] }
+tokio = { version = "1", features = ["macros", "rt"] }
+
+[workspace]
+"""
 JAVA = PACKAGES / "usr/share/java", Path("/usr/share/java")
 
 
@@ -91,26 +103,59 @@ def test_ruby(name: str, folder: Path, database: Database) -> None:
     run(database, ["ruby", folder / name], environment if (private / "bin/ruby").exists() else {})
 
 
-def test_jdbc(folder: Path, database: Database) -> None:
+def java(folder: Path, jars: Sequence[str], *names: str) -> list[object]:
+    """Compiles these programs of the page; the command that runs the last one."""
     need("java", "javac")
-    jars = need_jars("postgresql.jar", "junixsocket-common.jar")
-    (folder / "Leads.java").write_text(program("Leads.java"))
-    url = (
+    path = need_jars("postgresql.jar", "junixsocket-common.jar", *jars)
+    for name in names:
+        if not (folder / name).exists():
+            (folder / name).write_text(program(name))
+    subprocess.run(["javac", "-cp", path, "-d", str(folder), *(str(folder / name) for name in names)], check=True)
+    natives = ":".join(str(path.parent) for path in [*PACKAGES.glob("usr/lib/**/libjunixsocket*.so"), *Path("/usr/lib").glob("**/libjunixsocket*.so")])
+    return ["java", f"-Djava.library.path={natives}", "-cp", f"{folder}:{path}", Path(names[-1]).stem]
+
+
+def jdbc_url(database: Database) -> str:
+    return (
         f"jdbc:postgresql://localhost/{database.name}?user=app&sslmode=disable"
         f"&socketFactory=org.newsclub.net.unix.AFUNIXSocketFactory$FactoryArg&socketFactoryArg={database.socket}/.s.PGSQL.5432"
     )
-    natives = ":".join(str(path.parent) for path in [*PACKAGES.glob("usr/lib/**/libjunixsocket*.so"), *Path("/usr/lib").glob("**/libjunixsocket*.so")])
-    run(database, ["java", f"-Djava.library.path={natives}", "-cp", jars, folder / "Leads.java"], {"JDBC_URL": url})
+
+
+def test_jdbc(folder: Path, database: Database) -> None:
+    run(database, java(folder, [], "Leads.java"), {"JDBC_URL": jdbc_url(database)})
+
+
+def test_spring(folder: Path, database: Database) -> None:
+    command = java(folder, [f"spring3-{name}.jar" for name in ("core", "beans", "jdbc", "transaction")] + ["commons-logging.jar"], "Leads.java", "SpringLeads.java")
+    run(database, command, {"JDBC_URL": jdbc_url(database)})
+
+
+def go() -> dict[str, str]:
+    """The environment for Go: Debian's, installed or unpacked."""
+    need("go")
+    private = PACKAGES / "usr"
+    unpacked = Path(shutil.which("go") or "").is_relative_to(private)
+    gocode = private / "share/gocode" if unpacked else Path("/usr/share/gocode")
+    if not (gocode / "src/github.com/jackc/pgx/v4").exists():
+        pytest.skip("Debian's golang-github-jackc-pgx-v4-dev is not installed")
+    environment = {"GO111MODULE": "off", "GOPATH": str(gocode), "GOCACHE": str(WORK / "go-cache"), "GOFLAGS": "", "CGO_ENABLED": "0"}
+    return {**environment, "GOROOT": str(private / "lib/go")} if unpacked else environment
 
 
 def test_go(folder: Path, database: Database) -> None:
-    need("go")
-    gocode = os.environ.get("LEAD_AUDIT_GOPATH", "/usr/share/gocode")
-    if not (Path(gocode) / "src/github.com/jackc/pgx/v4").exists():
-        pytest.skip("Debian's golang-github-jackc-pgx-v4-dev is not installed")
+    environment = go()
     (folder / "main.go").write_text(program("main.go"))
-    environment = {"GO111MODULE": "off", "GOPATH": gocode, "GOCACHE": str(WORK / "go-cache"), "GOFLAGS": ""}
     run(database, ["go", "run", folder / "main.go"], environment)
+
+
+@pytest.mark.skipif(not os.environ.get("LEAD_AUDIT_SQLX"), reason="LEAD_AUDIT_SQLX=1 runs it: sqlx takes minutes to compile")
+def test_sqlx(folder: Path, database: Database) -> None:
+    need("cargo")
+    (folder / "src").mkdir(exist_ok=True)
+    (folder / "src/main.rs").write_text(program("sqlx.rs"))
+    (folder / "Cargo.toml").write_text(SQLX)
+    run(database, ["cargo", "run", "--quiet", "--manifest-path", folder / "Cargo.toml"], {"CARGO_TARGET_DIR": str(WORK / "sqlx-target")})
 
 
 def test_the_page_says_what_pgbouncer_is_run_with(cluster: Cluster) -> None:
