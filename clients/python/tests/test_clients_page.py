@@ -10,11 +10,12 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Iterator, Mapping, Sequence
 
 import pytest
 
 from .cluster import ROOT, TARGET, Cluster, Database
+from .pgbouncer import CONFIGURATION, PgBouncer
 
 PAGE = ROOT / "docs" / "clients.md"
 WORK = TARGET / "clients-page"
@@ -31,6 +32,24 @@ sqlx = { version = "=0.8.6", default-features = false, features = ["postgres", "
 tokio = { version = "1", features = ["macros", "rt"] }
 
 [workspace]
+"""
+POOLED = """
+import java.sql.Connection;
+import java.sql.DriverManager;
+
+public class Pooled {
+    public static void main(String[] arguments) throws Exception {
+        String url = System.getenv("JDBC_URL");
+        try (Connection a = DriverManager.getConnection(url); Connection b = DriverManager.getConnection(url)) {
+            a.setAutoCommit(false);
+            b.setAutoCommit(false);
+            for (int number = 0; number < 20; number++) {
+                Leads.insert(a, new Leads.AuditContext("a", null, "A", "r-" + number), "a" + number);
+                Leads.insert(b, new Leads.AuditContext("b", null, "B", "r-" + number), "b" + number);
+            }
+        }
+    }
+}
 """
 JAVA = PACKAGES / "usr/share/java", Path("/usr/share/java")
 
@@ -49,17 +68,25 @@ def folder(request: pytest.FixtureRequest) -> Path:
     return made
 
 
-def run(database: Database, command: Sequence[object], environment: Mapping[str, str] = {}) -> None:
-    """Runs a program on the database, and looks at what it left in the trail."""
+EXPECTED = [
+    ("INSERT", "u-17", "203.0.113.7", "Firefox", "r-1"),
+    ("INSERT", None, None, None, None),
+]
+
+
+def execute(database: Database, command: Sequence[object], environment: Mapping[str, str] = {}) -> None:
+    """Runs a program on the database."""
     where = {"PGHOST": database.socket, "PGDATABASE": database.name, "PGUSER": "app"}
     done = subprocess.run(
         [str(part) for part in command], env={**os.environ, **where, **environment}, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert database.trail() == [
-        ("INSERT", "u-17", "203.0.113.7", "Firefox", "r-1"),
-        ("INSERT", None, None, None, None),
-    ]
+
+
+def run(database: Database, command: Sequence[object], environment: Mapping[str, str] = {}) -> None:
+    """Runs a program of the page, and looks at what it left in the trail."""
+    execute(database, command, environment)
+    assert database.trail() == EXPECTED
 
 
 def need(*programs: str) -> None:
@@ -75,20 +102,25 @@ def need_jars(*names: str) -> str:
     return ":".join(found)
 
 
-def test_node_postgres(folder: Path, database: Database) -> None:
+def node(folder: Path) -> list[object]:
     need("node", "npm")
     if f'"version": "{NODE_POSTGRES}"' not in _text(folder / "node_modules/pg/package.json"):
         install = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--no-save", f"pg@{NODE_POSTGRES}"]
         subprocess.run(install, check=True, capture_output=True, stdin=subprocess.DEVNULL)
     (folder / "leads.mjs").write_text(program("leads.mjs"))
-    run(database, ["node", folder / "leads.mjs"])
+    return ["node", folder / "leads.mjs"]
 
 
-@pytest.mark.parametrize("name", ["leads.rb", "records.rb"])
-def test_ruby(name: str, folder: Path, database: Database) -> None:
+def test_node_postgres(folder: Path, database: Database) -> None:
+    run(database, node(folder))
+
+
+def ruby() -> dict[str, str]:
+    """The environment for Ruby: Debian's, installed or unpacked."""
     need("ruby")
-    (folder / name).write_text(program(name))
     private = PACKAGES / "usr"
+    if not (private / "bin/ruby").exists():
+        return {}
     libraries = [
         *private.glob("lib/ruby/3.*"),
         *private.glob("lib/*-linux-gnu/ruby/3.*"),
@@ -99,8 +131,14 @@ def test_ruby(name: str, folder: Path, database: Database) -> None:
         *private.glob("share/rubygems-integration/*/gems/concurrent-ruby-*/lib/concurrent-ruby"),
     ]
     gems = [*private.glob("share/rubygems-integration/*"), *private.glob("lib/*-linux-gnu/rubygems-integration/*")]
-    environment = {"RUBYLIB": ":".join(map(str, libraries)), "GEM_PATH": ":".join(map(str, gems))}
-    run(database, ["ruby", folder / name], environment if (private / "bin/ruby").exists() else {})
+    return {"RUBYLIB": ":".join(map(str, libraries)), "GEM_PATH": ":".join(map(str, gems))}
+
+
+@pytest.mark.parametrize("name", ["leads.rb", "records.rb"])
+def test_ruby(name: str, folder: Path, database: Database) -> None:
+    environment = ruby()
+    (folder / name).write_text(program(name))
+    run(database, ["ruby", folder / name], environment)
 
 
 def java(folder: Path, jars: Sequence[str], *names: str) -> list[object]:
@@ -158,12 +196,64 @@ def test_sqlx(folder: Path, database: Database) -> None:
     run(database, ["cargo", "run", "--quiet", "--manifest-path", folder / "Cargo.toml"], {"CARGO_TARGET_DIR": str(WORK / "sqlx-target")})
 
 
-def test_the_page_says_what_pgbouncer_is_run_with(cluster: Cluster) -> None:
-    from .pgbouncer import CONFIGURATION
+# ---- through PgBouncer in transaction mode, with the one connection to the server that all share ---------------------------------
 
+
+@pytest.fixture
+def pooler(cluster: Cluster) -> Iterator[PgBouncer]:
+    made = PgBouncer(cluster.socket, "transaction", 1)
+    yield made
+    made.stop()
+
+
+def run_pooled(pooler: PgBouncer, database: Database, command: Sequence[object], environment: Mapping[str, str] = {}) -> None:
+    """Runs it twice: the second time on a server's connection on which the first may have left something."""
+    for _ in range(2):
+        execute(pooler.database(database), command, environment)
+        database.query("DELETE FROM leads")
+    assert [entry for entry in database.trail() if entry[0] == "INSERT"] == 2 * EXPECTED
+
+
+def test_node_postgres_through_pgbouncer(folder: Path, pooler: PgBouncer, database: Database) -> None:
+    run_pooled(pooler, database, node(folder))
+
+
+def test_ruby_through_pgbouncer(folder: Path, pooler: PgBouncer, database: Database) -> None:
+    environment = ruby()
+    (folder / "leads.rb").write_text(program("leads.rb"))
+    run_pooled(pooler, database, ["ruby", folder / "leads.rb"], environment)
+
+
+def test_activerecord_through_pgbouncer(folder: Path, pooler: PgBouncer, database: Database) -> None:
+    environment = ruby()
+    reads = 'Lead.find("2")\n'  # unlike what writes, prepared by default
+    (folder / "records.rb").write_text(_with(program("records.rb"), "pool: 1", "pool: 1, prepared_statements: false") + reads)
+    run_pooled(pooler, database, ["ruby", folder / "records.rb"], environment)
+
+
+def test_go_through_pgbouncer(folder: Path, pooler: PgBouncer, database: Database) -> None:
+    environment = go()
+    (folder / "main.go").write_text(_with(program("main.go"), '"pool_max_conns=1"', '"pool_max_conns=1 statement_cache_mode=describe"'))
+    run_pooled(pooler, database, ["go", "run", folder / "main.go"], environment)
+
+
+def test_jdbc_through_pgbouncer(folder: Path, pooler: PgBouncer, database: Database) -> None:
+    """Two clients in turn, more often than JDBC waits before it prepares."""
+    (folder / "Pooled.java").write_text(POOLED)
+    command = java(folder, [], "Leads.java", "Pooled.java")
+    execute(database, command, {"JDBC_URL": jdbc_url(pooler.database(database)) + "&prepareThreshold=0"})
+    assert database.trail() == [("INSERT", user, None, user.upper(), f"r-{number}") for number in range(20) for user in ("a", "b")]
+
+
+def test_the_page_says_what_pgbouncer_is_run_with() -> None:
     for line in ("server_reset_query = DISCARD ALL", "ignore_startup_parameters = extra_float_digits"):
         name, value = line.split(" = ")
         assert line in CONFIGURATION and f"`{name}`" in PAGE.read_text() and f"`{value}`" in PAGE.read_text()
+
+
+def _with(text: str, old: str, new: str) -> str:
+    assert old in text
+    return text.replace(old, new)
 
 
 def _text(path: Path) -> str:

@@ -12,6 +12,7 @@ import pytest
 from lead_audit import AuditContext, audit_context
 
 from .cluster import Cluster, Database
+from .pgbouncer import PgBouncer
 from .round_trips import Counter
 
 FORGED = {"HTTP_X_FORWARDED_FOR": "198.51.100.1"}
@@ -234,6 +235,45 @@ def test_cursors_in_autocommit(leads: Database, caplog: pytest.LogCaptureFixture
         named.execute("SELECT id FROM leads ORDER BY id")
         assert named.fetchall() == [("1",), ("2",), ("3",)]
     assert leads.users() == ["alice"] * (6 + 2 + is_psycopg3)
+
+
+def test_through_pgbouncer_in_transaction_mode(leads: Database, cluster: Cluster) -> None:
+    """Several threads, each with a connection to the pooler, share two to the server."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from django.db import connection, connections, transaction
+
+    from .django_project import Lead
+
+    pooler = PgBouncer(cluster.socket, "transaction", 2)
+    settings = connections.settings["default"]
+    connection.close()
+    settings.update(HOST=str(pooler.directory), DISABLE_SERVER_SIDE_CURSORS=True)
+
+    def work(user: str) -> None:
+        try:
+            for number in range(10):
+                with audit_context(user_id=user):
+                    lead = Lead.objects.create(id=f"{user}-{number}")
+                    with transaction.atomic():
+                        lead.email = user
+                        lead.save()
+                        assert len(list(Lead.objects.filter(email=user).iterator(chunk_size=2))) == number + 1
+                        Lead.objects.filter(id=lead.id).update(is_manual=True)
+                    assert len(list(Lead.objects.filter(email=user).iterator(chunk_size=2))) == number + 1
+        finally:
+            connections.close_all()
+
+    users = [f"u{number}" for number in range(6)]
+    try:
+        with ThreadPoolExecutor(len(users)) as threads:
+            list(threads.map(work, users))
+    finally:
+        connection.close()
+        settings.update(HOST=leads.socket, DISABLE_SERVER_SIDE_CURSORS=False)
+        pooler.stop()
+    whose = leads.query("SELECT user_id, split_part(row_key ->> 'id', '-', 1), count(*) FROM lead_audit.log GROUP BY 1, 2 ORDER BY 1")
+    assert whose == [(user, user, 30) for user in users]
 
 
 def test_other_wrappers_see_what_they_saw(leads: Database) -> None:
