@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import NullPool
@@ -82,6 +83,22 @@ def application(engine: AsyncEngine) -> FastAPI:
             await connection.execute(text("DELETE FROM leads WHERE id = :id"), {"id": id})
         return {}
 
+    @app.post("/autocommit/{id}")
+    async def work_in_autocommit(id: str) -> dict[str, str]:
+        """The same number of entries, each written by a statement that is a transaction with its context."""
+        async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            statements = (
+                "INSERT INTO leads (id) VALUES (:id) RETURNING id",
+                "UPDATE leads SET source = 'yelp' FROM pg_sleep(random() / 100) WHERE id = :id RETURNING id",
+                "UPDATE leads SET email = 'x' WHERE id = :id RETURNING id",
+            )
+            for statement in statements:
+                assert (await connection.execute(text(statement), {"id": id})).all() == [(id,)]
+            with pytest.raises(IntegrityError):
+                await connection.execute(text(statements[0]), {"id": id})
+            assert (await connection.execute(text("DELETE FROM leads WHERE id = :id"), {"id": id})).rowcount == 1
+        return {}
+
     return app
 
 
@@ -89,9 +106,9 @@ def headers(request: int) -> dict[str, str]:
     return {"x-user": f"user-{request % USERS}", "user-agent": f"Browser {request % USERS}", "x-request-id": f"r-{request}"}
 
 
-async def send(app: FastAPI, request: int) -> httpx.Response:
+async def send(app: FastAPI, request: int, path: str) -> httpx.Response:
     async with client(app, f"203.0.113.{request % USERS}") as http:
-        return await http.post(f"/leads/r-{request}", headers=headers(request))
+        return await http.post(f"/{path}/r-{request}", headers=headers(request))
 
 
 def foreign_entries(database: Database) -> list[Any]:
@@ -104,13 +121,14 @@ def foreign_entries(database: Database) -> list[Any]:
     )
 
 
+@pytest.mark.parametrize("path", ["leads", "autocommit"])
 @pytest.mark.parametrize("driver", ASYNC)
-async def test_200_requests_of_50_users_over_5_connections(driver: str, pooled: Database, database: Database) -> None:
+async def test_200_requests_of_50_users_over_5_connections(driver: str, path: str, pooled: Database, database: Database) -> None:
     engine = create_async_engine(
         pooled.url(driver), pool_size=CONNECTIONS, max_overflow=0, pool_timeout=120, connect_args=CONNECT_ARGS[driver]
     )
     app = application(engine)
-    responses = await asyncio.gather(*(send(app, request) for request in range(REQUESTS)))
+    responses = await asyncio.gather(*(send(app, request, path) for request in range(REQUESTS)))
     await engine.dispose()
     assert [response.status_code for response in responses] == [200] * REQUESTS
     assert foreign_entries(database) == []
@@ -121,14 +139,15 @@ async def test_200_requests_of_50_users_over_5_connections(driver: str, pooled: 
     ]
 
 
+@pytest.mark.parametrize("path", ["leads", "autocommit"])
 @pytest.mark.parametrize("driver", ASYNC)
-async def test_requests_cancelled_half_way(driver: str, pgbouncer: PgBouncer, pooled: Database, database: Database) -> None:
+async def test_requests_cancelled_half_way(driver: str, path: str, pgbouncer: PgBouncer, pooled: Database, database: Database) -> None:
     """Half of the requests are cancelled somewhere; the others, and what comes after on the same connections, have their own context."""
     engine = create_async_engine(
         pooled.url(driver), pool_size=CONNECTIONS, max_overflow=0, pool_timeout=120, connect_args=CONNECT_ARGS[driver]
     )
     app = application(engine)
-    tasks = [asyncio.ensure_future(send(app, request)) for request in range(REQUESTS)]
+    tasks = [asyncio.ensure_future(send(app, request, path)) for request in range(REQUESTS)]
     chosen = random.Random(7)
     while not all(task.done() for task in tasks):
         await asyncio.sleep(chosen.random() / 50)
