@@ -5,6 +5,7 @@
 #                                  psycopg2 (Django). ARGUMENTs are those of pytest: then it is only that, with SQLAlchemy 2.
 #   test_python.sh versions        pytest with the Pythons that there are of 3.9 (Django 4.2), 3.10 (SQLAlchemy 1.4) and 3.13 (Django 6,
 #                                  SQLAlchemy 2.1): not part of "all"
+#   LEAD_AUDIT_SQLX=1              also runs the example with sqlx, which takes minutes to compile
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 

@@ -286,6 +286,22 @@ def test_other_wrappers_see_what_they_saw(leads: Database) -> None:
         Lead.objects.create(id="1")
         assert Lead.objects.count() == 1
     assert len(queries) == 2
+    seen = []
+
+    def wrapper(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        seen.append(sql)
+        if len(seen) == 1:
+            context["cursor"].execute("UPDATE leads SET email = 'x' WHERE id = '1'")
+            context["cursor"].execute("SELECT count(*) FROM leads")
+            assert context["cursor"].fetchone() == (1,)
+        result = execute(sql, params, many, context)
+        assert context["cursor"].rowcount == 1  # the results are there
+        return result
+
+    with audit_context(user_id="bob"), connection.execute_wrapper(wrapper):
+        Lead.objects.create(id="2")
+    assert [sql.split()[0] for sql in seen] == ["INSERT", "UPDATE", "SELECT"]
+    assert leads.users() == ["alice", "bob", "bob"]
 
 
 def test_a_hostile_header_changes_its_own_field_only(leads: Database) -> None:

@@ -217,7 +217,7 @@ def _run(context: Any, cursor: Any, statement: str, many: bool, execute: Callabl
         _send(state, dbapi, wanted)
         return False
     if not _run_together(cursor, statement, many, wanted, execute):
-        _run_in_own_transaction(state, dbapi, wanted, lambda: execute(cursor))
+        _run_in_own_transaction(dbapi, wanted, lambda: execute(cursor))
     return True
 
 
@@ -239,19 +239,16 @@ def _run_together(cursor: Any, statement: str, many: bool, wanted: AuditContext,
     return True
 
 
-def _run_in_own_transaction(state: AppliedContext, dbapi: Any, wanted: AuditContext, execute: Callable[[], None]) -> None:
-    state.context = None
+def _run_in_own_transaction(dbapi: Any, wanted: AuditContext, execute: Callable[[], None]) -> None:
     try:
         begin(dbapi, wanted.settings())
         execute()
     except BaseException:
-        state.transaction_over()
         try:
             end(dbapi, "ROLLBACK")
         except Exception:  # the connection is lost; the error that said so first is the one to tell
             logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
         raise
-    state.transaction_over()
     end(dbapi, "COMMIT")
 
 

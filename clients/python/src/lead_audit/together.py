@@ -31,6 +31,8 @@ _SET_CONFIG_BY_NAME: Final = set_config((_a, _b, _c, _d))
 
 def together(cursor: Any, statement: str, many: bool, context: AuditContext) -> Optional[Any]:
     """A stand-in for a cursor of psycopg's or psycopg2's that is outside of any transaction, for its next statement; None: not with this one."""
+    while isinstance(cursor, _StandIn):  # something in between executes a statement of its own with it
+        cursor = cursor._cursor
     connection = getattr(cursor, "connection", None)
     if getattr(cursor, "name", None) is not None or copies(statement):  # a cursor on the server's side has more to send than a statement
         return None
@@ -68,12 +70,20 @@ class _StandIn:
 
 
 class _Pipelined(_StandIn):
-    """For psycopg 3. Its own preparing of statements is switched off in this pipeline: it believes one to be prepared that was not, since
-    it or something before it failed, and would fail with it from then on. COMMIT is a command, rather than left to the Sync, since neither
-    libpq nor psycopg gets over an error at a Sync (a deferred constraint's)."""
+    """For psycopg 3.
+
+    Its own preparing of statements is switched off meanwhile (not for executemany, where it has a pipeline anyway): it believes one to be
+    prepared that was not, since it or something before it failed, and would fail with it from then on. COMMIT is a command,
+    rather than left to the Sync, since neither libpq nor psycopg gets over an error at a Sync (a deferred constraint's).
+    """
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
-        return self._run(lambda: self._cursor.execute(query, params, **{**_UNPREPARED, **options}))
+        connection = self._cursor.connection
+        threshold, connection.prepare_threshold = connection.prepare_threshold, None
+        try:
+            return self._run(lambda: self._cursor.execute(query, params, **options))
+        finally:
+            connection.prepare_threshold = threshold
 
     def executemany(self, query: Any, params_seq: Any, **options: Any) -> Any:
         return self._run(lambda: self._cursor.executemany(query, params_seq, **options))
@@ -117,7 +127,12 @@ class _PipelinedAsync(_StandIn):
     """The same for its async cursors."""
 
     async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
-        return await self._run(lambda: self._cursor.execute(query, params, **{**_UNPREPARED, **options}))
+        connection = self._cursor.connection
+        threshold, connection.prepare_threshold = connection.prepare_threshold, None
+        try:
+            return await self._run(lambda: self._cursor.execute(query, params, **options))
+        finally:
+            connection.prepare_threshold = threshold
 
     async def executemany(self, query: Any, params_seq: Any, **options: Any) -> Any:
         return await self._run(lambda: self._cursor.executemany(query, params_seq, **options))

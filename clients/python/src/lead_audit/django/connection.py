@@ -70,19 +70,16 @@ class ContextWrapper:
             cursor.cursor = driven
 
     def _execute_in_own_transaction(self, connection: Any, raw: Any, wanted: AuditContext, execute: Callable[[], Any]) -> Any:
-        self._state.context = None
         try:
             with connection.wrap_database_errors:
                 begin(raw, wanted.settings())
             result = execute()
         except BaseException:
-            self._state.transaction_over()
             try:
                 end(raw, "ROLLBACK")
             except Exception:  # the connection is lost; the error that said so first is the one to tell
                 logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
             raise
-        self._state.transaction_over()
         with connection.wrap_database_errors:
             end(raw, "COMMIT")
         return result
