@@ -36,7 +36,7 @@ CONF
 get_patchelf() {
   ! command -v patchelf >/dev/null || return 0
   step "Getting patchelf"
-  (cd "$work/lone" && apt-get -q download patchelf >/dev/null && dpkg -x patchelf_*.deb "$work/patchelf" && rm patchelf_*.deb)
+  (cd "$work/lone" && apt-get -q -o APT::Sandbox::User= download patchelf >/dev/null && dpkg -x patchelf_*.deb "$work/patchelf" && rm patchelf_*.deb)
   PATH=$PATH:$work/patchelf/usr/bin
 }
 

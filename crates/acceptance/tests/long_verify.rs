@@ -8,8 +8,13 @@ const VERIFY: &str = "SELECT * FROM lead_audit.verify()";
 
 #[test]
 fn a_long_verification_can_be_cancelled_and_says_how_far_it_is() {
-    let cluster = Cluster::builder().setting("default_toast_compression = lz4").setting("max_wal_size = 4GB").start();
+    let cluster = Cluster::builder().setting("max_wal_size = 4GB").start();
     let mut admin = app_database(&cluster, "long");
+    // A server can be built without lz4.
+    call(
+        &mut admin,
+        "SELECT set_config(name, 'lz4', false) FROM pg_settings WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals)",
+    );
     // Entries of some size, so that a verification takes seconds.
     call(
         &mut admin,
