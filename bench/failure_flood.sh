@@ -3,7 +3,9 @@
 #
 # One session updates rows of a watched table by primary key as fast as it can, while eight others fail (pgbench, 10,000 a second in
 # all), by turns with what fails being recorded and not (lead_audit.enabled, for the failing role only). Prints for each turn the
-# successful transactions a second and what became of the failures, at the end the ratio of the medians.
+# successful transactions a second, what became of the failures and who had how much of the processors; at the end the ratio of the
+# medians, and how much processor time it takes to record a failure, in the worker (with sealing) and in the failing sessions: beyond
+# what they need where none is recorded. What else the machine does moves the ratio more than these times.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 seconds=${1:-20} rounds=${2:-3} rate=${RATE:-10000}
 "$ROOT/scripts/install.sh" >&2
@@ -36,19 +38,42 @@ export PGHOST
 PGHOST=$(cluster socket "$dir")
 tps() { sed -n 's/^tps = \([0-9.]*\).*/\1/p' "$1"; }
 median() { sort -n | awk '{ v[NR] = $1 } END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+# processes WHERE: the /proc files of the server's processes that pg_stat_activity shows.
+processes() { psql -c "SELECT '/proc/' || pid || '/stat' FROM pg_stat_activity WHERE $1"; }
+# used FILE...: seconds of processor time that these processes have had.
+used() { cat "$@" | awk -v hz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); sum += $12 + $13 } END { print sum / hz }'; }
+idle() { awk -v hz="$(getconf CLK_TCK)" '$1 == "cpu" { print ($5 + $6) / hz }' /proc/stat; }
+# note_used: one line of it for worker, failing sessions, successful session, and the time that no processor had anything to do.
+note_used() { echo "$(used "${worker[@]}") $(used "${failing[@]}") $(used "${succeeding[@]}") $(idle)"; }
 for round in $(seq "$rounds"); do
   for enabled in on off; do
     psql -c "ALTER ROLE noisy SET lead_audit.enabled = $enabled" -c "CHECKPOINT"
     before=$(psql -c "SELECT written || ' ' || dropped FROM lead_audit.stats")
     "$BIN/pgbench" -n -U noisy -c 8 -j 2 -R $((rate / 20)) -T $((seconds + 2)) -f "$work/fail.sql" postgres >"$work/fail.out" 2>&1 &
     sleep 1
-    "$BIN/pgbench" -n -U good -c 1 -M prepared -T "$seconds" -f "$work/good.sql" postgres >"$work/good.out" 2>&1
-    wait $!
+    "$BIN/pgbench" -n -U good -c 1 -M prepared -T "$seconds" -f "$work/good.sql" postgres >"$work/good.out" 2>&1 &
+    sleep 1
+    mapfile -t worker < <(processes "backend_type = 'lead_audit worker'")
+    mapfile -t failing < <(processes "usename = 'noisy'")
+    mapfile -t succeeding < <(processes "usename = 'good'")
+    begin=$(note_used)
+    sleep $((seconds - 2))
+    end=$(note_used)
+    wait
     until [ "$(psql -c "SELECT coalesce(sum(waiting), 0) FROM lead_audit.queue()")" = 0 ]; do sleep 0.1; done
     after=$(psql -c "SELECT written || ' ' || dropped FROM lead_audit.stats")
-    good=$(tps "$work/good.out")
+    good=$(tps "$work/good.out") failures=$(($(tps "$work/fail.out" | cut -d . -f 1) * 20))
     echo "$good" >>"$work/$enabled"
-    echo "round $round, recording failures $enabled: $good successful/s beside $(($(tps "$work/fail.out" | cut -d . -f 1) * 20)) failures/s; written and dropped before: $before, after: $after"
+    echo "$begin $end $((seconds - 2)) $failures" |
+      awk '{ for (i = 1; i <= 4; i++) printf "%d ", ($(i + 4) - $i) / $9 * 100; print ($5 - $1) / $9 / $10 * 1e6, ($6 - $2) / $9 / $10 * 1e6 }' >"$work/used"
+    read -r worker_load failing_load good_load idle worker_cost failing_cost <"$work/used"
+    echo "$worker_cost" >>"$work/worker-$enabled"
+    echo "$failing_cost" >>"$work/failing-$enabled"
+    echo "round $round, recording failures $enabled: $good successful/s beside $failures failures/s; written and dropped before: $before, after: $after; percent of a processor: worker $worker_load, failing sessions $failing_load, successful session $good_load, idle $idle"
   done
 done
 echo "median on: $(median <"$work/on"), off: $(median <"$work/off"), ratio $(echo "$(median <"$work/on") $(median <"$work/off")" | awk '{ printf "%.3f", $1 / $2 }')"
+for who in worker failing; do
+  echo "$(median <"$work/$who-on") $(median <"$work/$who-off")" |
+    awk -v who=$who '{ printf "processor time for each recorded failure, %s: %.1f us (%.1f in all)\n", who, $1 - $2, $1 }'
+done

@@ -12,10 +12,34 @@ use std::cell::Cell;
 #[derive(Clone, Default, Debug, Serialize, Deserialize)]
 pub struct Table {
     pub relation: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "uuid_text")]
     pub watch_id: Option<[u8; 16]>,
     pub schema: String,
     pub name: String,
+}
+
+/// A UUID as text: for who reads it in the server's log, and shorter than sixteen numbers.
+mod uuid_text {
+    use crate::server::parse_uuid;
+    use ledger::write_uuid;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(uuid: &Option<[u8; 16]>, serializer: S) -> Result<S::Ok, S::Error> {
+        match uuid {
+            Some(uuid) => {
+                let mut text = Vec::with_capacity(36);
+                write_uuid(&mut text, uuid);
+                serializer.serialize_str(&String::from_utf8_lossy(&text))
+            }
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[u8; 16]>, D::Error> {
+        let text = <&str>::deserialize(deserializer)?;
+        parse_uuid(text).map(Some).ok_or_else(|| D::Error::custom("this is no UUID"))
+    }
 }
 
 /// Rows that a transaction had written.

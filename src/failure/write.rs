@@ -16,10 +16,18 @@ use ledger::canonical::write_string;
 use pgrx::datum::DatumWithOid;
 use pgrx::{PgSqlErrorCode, Spi, pg_sys};
 use std::cell::Cell;
+use std::collections::HashMap;
+use std::time::Duration;
 
 /// Most records of one transaction, and most bytes of them.
-const BATCH: usize = 1000;
+const BATCH: usize = 4000;
 const BATCH_BYTES: usize = 4 << 20;
+
+/// How long to wait after a turn before the next one, for each record beyond the first that was there, and at most. A failure that
+/// comes alone is written at once, and so is the next; of a flood many are written together: each transaction waits for the disk, and has
+/// those that the application commits wait.
+const REST_FOR_EACH: Duration = Duration::from_millis(10);
+const LONGEST_REST: Duration = Duration::from_millis(100);
 
 thread_local! {
     /// Whether this worker has looked for what one before it wrote.
@@ -61,7 +69,11 @@ pub fn drain() -> Result<Progress, ServerError> {
             }
         }
     }
-    Ok(Progress::More)
+    if records.len() == BATCH || records.iter().map(|(_, record)| record.len()).sum::<usize>() >= BATCH_BYTES {
+        return Ok(Progress::More);
+    }
+    let pause = (REST_FOR_EACH * (records.len() as u32 - 1)).min(LONGEST_REST);
+    Ok(Progress::After(pause))
 }
 
 /// Whether the same may succeed a little later: no space, a lock, a cancel.
@@ -72,15 +84,21 @@ fn is_passing(error: &ServerError) -> bool {
 
 /// Returns how many entries that makes: a record of a statement that turns out to be of no watched table makes none.
 fn write_all(records: &[(u64, Vec<u8>)]) -> u64 {
-    let mut written = 0;
-    for (_, bytes) in records {
+    let read = |bytes: &Vec<u8>| match serde_json::from_slice::<Record>(bytes) {
+        Ok(record) => Some(record),
         // What is in the queue was put there by this library; of another version's record there may be nothing to read.
-        let Ok(record) = serde_json::from_slice::<Record>(bytes) else {
+        Err(_) => {
             record::log_whole(bytes, "it cannot be read");
-            continue;
-        };
-        written += u64::from(write(record));
-    }
+            None
+        }
+    };
+    let read: Vec<Record> = records.iter().filter_map(|(_, bytes)| read(bytes)).collect();
+    let gather_all = |care| {
+        let mut roles = HashMap::new();
+        read.iter().map(|record| u64::from(gather(record, care, &mut roles))).sum()
+    };
+    // A subtransaction for everything that can fail takes its time. Hardly ever anything does.
+    let written = in_subtransaction(|| gather_all(Care::Together)).unwrap_or_else(|_| gather_all(Care::Each));
     journal::flush();
     if let Some((last, _)) = records.last() {
         set_position(*last);
@@ -88,36 +106,58 @@ fn write_all(records: &[(u64, Vec<u8>)]) -> u64 {
     written
 }
 
-fn write(mut record: Record) -> bool {
-    if let Some(unresolved) = record.unresolved.take() {
+/// What an error in making an entry of a record undoes.
+#[derive(Clone, Copy)]
+enum Care {
+    /// All that is written together: errors are raised.
+    Together,
+    /// Only what had it, and the entry does without.
+    Each,
+}
+
+impl Care {
+    fn of<R>(self, work: impl FnOnce() -> R) -> Result<R, ServerError> {
+        match self {
+            Care::Together => Ok(work()),
+            Care::Each => in_subtransaction(work),
+        }
+    }
+}
+
+/// Names of roles by their oids.
+type Roles = HashMap<u32, Option<Text>>;
+
+/// Makes an entry of a record, to be written by `journal::flush`; false if it makes none.
+fn gather(record: &Record, care: Care, roles: &mut Roles) -> bool {
+    let (mut table, mut operation, mut statement) = (record.table.as_ref(), &*record.operation, record.statement.as_deref());
+    let resolved;
+    if let Some(unresolved) = &record.unresolved {
         let role = pg_sys::Oid::from(record.current_user);
-        let resolved = match in_subtransaction(|| resolve(&unresolved, role)) {
+        resolved = match care.of(|| resolve(unresolved, role)) {
             Ok(Some(resolved)) => resolved,
             Err(error) if is_passing(&error) => error.raise(None),
             // A text that cannot be parsed names no table.
             Ok(None) | Err(_) => return false,
         };
-        record.table = Some(resolved.table);
-        resolved.operation.clone_into(&mut record.operation);
-        record.statement = resolved.statement;
+        (table, operation, statement) = (Some(&resolved.table), resolved.operation, resolved.statement.as_deref());
     }
     let (mut key, mut values, mut changed) = (record.key.as_deref().map(Text::from), None, None);
     if let Some(row) = &record.row
-        && let Ok(Some(texts)) = in_subtransaction(|| texts_of(row, record.table.as_ref()))
+        && let Ok(Some(texts)) = care.of(|| texts_of(row, table))
     {
         (key, values, changed) = (texts.key, Some(texts.values), texts.changed);
     }
     if key.is_none() {
-        key = key_in_detail(&record);
+        key = table.and_then(|table| key_in_detail(record, table, care));
     }
-    let table = record.table.take().unwrap_or_default();
-    let known = !table.name.is_empty();
-    let (schema, name) = (Text::from(&*table.schema), Text::from(&*table.name));
+    let known = table.filter(|table| !table.name.is_empty());
+    let (schema, name) = (known.map(|table| Text::from(&*table.schema)), known.map(|table| Text::from(&*table.name)));
     let text = |text: &Option<String>| text.as_deref().map(Text::from);
     let (mut code, mut message, mut detail) = (text(&record.error_code), text(&record.error_message), text(&record.error_detail));
-    let mut statement = text(&record.statement);
-    let mut details = details(&record);
-    let role = |oid: u32| role_name(pg_sys::Oid::from(oid)).as_deref().map(Text::from);
+    let mut statement = statement.map(Text::from);
+    let mut details = details(record);
+    let mut role =
+        |oid: u32| roles.entry(oid).or_insert_with(|| role_name(pg_sys::Oid::from(oid)).as_deref().map(Text::from)).clone();
     let origin = Origin {
         user_id: text(&record.user_id),
         user_ip: text(&record.user_ip),
@@ -130,11 +170,11 @@ fn write(mut record: Record) -> bool {
         backend_pid: record.backend_pid,
     };
     let entry = NewEntry {
-        watch_id: table.watch_id,
-        relation: (table.relation != 0).then(|| pg_sys::Oid::from(table.relation)),
-        table_schema: known.then_some(&schema),
-        table_name: known.then_some(&name),
-        operation: operation_name(&record.operation),
+        watch_id: table.and_then(|table| table.watch_id),
+        relation: table.filter(|table| table.relation != 0).map(|table| pg_sys::Oid::from(table.relation)),
+        table_schema: schema.as_ref(),
+        table_name: name.as_ref(),
+        operation: operation_name(operation),
         outcome: record.outcome,
         row_key: key.as_mut(),
         row_values: values.as_mut(),
@@ -210,14 +250,13 @@ impl Tuple {
 }
 
 /// The key that a constraint's DETAIL names, "Key (columns)=(values) …", if its columns are those of the primary key.
-fn key_in_detail(record: &Record) -> Option<Text> {
-    let table = record.table.as_ref()?;
+fn key_in_detail(record: &Record, table: &Table, care: Care) -> Option<Text> {
     if !matches!(record.error_code.as_deref()?, "23505" | "23503") || record.outcome != Outcome::Failed {
         return None;
     }
     let (columns, values) = split_detail(record.error_detail.as_deref()?)?;
     let relation = pg_sys::Oid::from(table.relation);
-    in_subtransaction(|| {
+    care.of(|| {
         OpenRelation::try_open(relation, pg_sys::AccessShareLock)?;
         key_of(relation, Some(columns), values.into_iter().map(Some).collect())
     })

@@ -53,6 +53,9 @@ pub struct Database {
     pub outcome: Outcome,
     /// The worker's process, or 0.
     pub worker: i32,
+    /// Whether the worker looks for records before long although nobody wakes it. Here it fills what would be a gap, so that a queue
+    /// that was left by a server of before can be read.
+    pub looks_again: u32,
     pub latch: usize,
     /// A session that needs the database without our worker: while it drops or renames it.
     pub held_by: i32,
@@ -94,6 +97,7 @@ impl Database {
     /// Nothing of what names processes is true after a crash.
     pub fn forget_processes(&mut self) {
         (self.worker, self.latch, self.held_by) = (0, 0, 0);
+        self.looks_again = 0;
         (self.problem, self.outcome) = (Problem::None, Outcome::Unknown);
     }
 
@@ -217,7 +221,7 @@ pub fn adopt(oid: pg_sys::Oid) -> bool {
         if database.worker != 0 && database.worker != pid {
             return false;
         }
-        (database.worker, database.latch) = (pid, latch);
+        (database.worker, database.latch, database.looks_again) = (pid, latch, 0);
         (database.problem, database.outcome) = (Problem::None, Outcome::Unknown);
         true
     })

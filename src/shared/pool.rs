@@ -3,6 +3,7 @@
 //!
 //! A slot's `state` is what counts: the lists are a shortcut, and are made anew from the states after a crash.
 
+use super::databases::update;
 use super::region::{Region, locked, set_latch};
 use pgrx::pg_sys;
 
@@ -128,8 +129,21 @@ impl Region {
         self.set_state(first, RECORD);
         let was_empty = self.databases[place].first == NONE;
         append(self, place, first);
-        self.databases[place].counts.queued += 1;
-        if was_empty { self.databases[place].latch } else { 0 }
+        let is_filling = self.databases[place].slots_used > self.slots_of_each() / 2;
+        let database = &mut self.databases[place];
+        database.counts.queued += 1;
+        // A worker that is at work, or rests between two turns, is left alone, unless the queue fills; then one call is enough.
+        let is_needed = if database.looks_again == 0 { was_empty } else { is_filling };
+        if !is_needed {
+            return 0;
+        }
+        database.looks_again = 0;
+        database.latch
+    }
+
+    /// How many slots one database may have: it leaves the others an eighth.
+    fn slots_of_each(&self) -> u32 {
+        self.slots - self.slots / 8
     }
 
     fn read(&mut self, first: u32) -> Vec<u8> {
@@ -233,8 +247,7 @@ fn store_for(region: &mut Region, place: usize, record: &[u8]) -> Result<u32, Qu
         return Err(Queued::Closed);
     }
     let count = record.len().div_ceil(DATA) as u32;
-    // One database leaves the others an eighth.
-    if region.databases[place].slots_used + count > region.slots - region.slots / 8 {
+    if region.databases[place].slots_used + count > region.slots_of_each() {
         return Err(Queued::Full);
     }
     let first = region.store(region.databases[place].oid(), record).ok_or(Queued::Full)?;
@@ -349,9 +362,14 @@ fn take_off(region: &mut Region, place: usize, through: u64) -> u64 {
     }
 }
 
-/// Whether nothing waits for a database.
+/// Whether nothing waits for a database, of whose worker this is the last look: the next record wakes it.
 pub fn is_empty_for(database: pg_sys::Oid) -> bool {
-    locked(|region| region.place_of(database).is_none_or(|place| region.databases[place].first == NONE)).unwrap_or(true)
+    update(database, |place| {
+        let is_empty = place.first == NONE;
+        place.looks_again = u32::from(!is_empty);
+        is_empty
+    })
+    .unwrap_or(true)
 }
 
 /// Takes everything that waits for a database off, uncounted records becoming dropped ones: for who writes them to the log.

@@ -56,14 +56,18 @@ unsafe extern "C-unwind" fn stop(_signal: i32) {
     }
 }
 
-/// Waits until something happens or `timeout` is over, then does what the server asks of every process.
-pub fn wait(timeout: Duration) {
+/// Waits until something happens or `timeout` is over, then does what the server asks of every process. Returns whether somebody
+/// woke the process.
+pub fn wait(timeout: Duration) -> bool {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     // SAFETY: waits on the process's own latch; the rest is what every loop in a background process does.
     unsafe {
         let milliseconds = timeout.as_millis().clamp(1, 3_600_000) as core::ffi::c_long;
-        pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, milliseconds, pg_sys::PG_WAIT_EXTENSION);
-        pg_sys::ResetLatch(pg_sys::MyLatch);
+        let happened = pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, milliseconds, pg_sys::PG_WAIT_EXTENSION);
+        let is_woken = happened & pg_sys::WL_LATCH_SET as i32 != 0;
+        if is_woken {
+            pg_sys::ResetLatch(pg_sys::MyLatch);
+        }
         // A cancel that came too late has nothing to cancel.
         pg_sys::QueryCancelPending = 0;
         pgrx::check_for_interrupts!();
@@ -71,6 +75,7 @@ pub fn wait(timeout: Duration) {
             pg_sys::ConfigReloadPending = 0;
             pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
         }
+        is_woken
     }
 }
 

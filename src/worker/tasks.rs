@@ -15,13 +15,15 @@ pub enum Progress {
     Done,
     /// There is more: come again at once.
     More,
+    /// There may soon be more: come again this long after the beginning of this turn.
+    After(Duration),
 }
 
 /// Something that a worker does every now and then, and when it is woken.
 pub struct Task {
     /// For the log: "lead_audit: could not NAME".
     pub name: &'static str,
-    /// How long after a turn the next one is due. It is asked each time, since settings can change.
+    /// How long after the beginning of a turn the next one is due. It is asked each time, since settings can change.
     pub interval: fn() -> Duration,
     /// Whether it is also due whenever the worker's latch is set.
     pub on_wake: bool,
@@ -57,12 +59,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub struct Schedule {
     task: &'static Task,
     due: Instant,
+    /// Whether it said itself when it wants to come again.
+    rests: bool,
     errors: u32,
 }
 
 /// All tasks, due now.
 pub fn schedules() -> Vec<Schedule> {
-    TASKS.iter().map(|task| Schedule { task, due: Instant::now(), errors: 0 }).collect()
+    TASKS.iter().map(|task| Schedule { task, due: Instant::now(), rests: false, errors: 0 }).collect()
 }
 
 impl Schedule {
@@ -71,9 +75,10 @@ impl Schedule {
         self.due.saturating_duration_since(Instant::now())
     }
 
-    /// The worker was woken: what waits for that is due, unless it pauses after an error.
-    pub fn wake(&mut self) {
-        if self.task.on_wake && self.errors == 0 {
+    /// The worker does not sleep any more: what waits for that is due, unless it pauses after an error. It need not have been woken for
+    /// that: a lock that one of its transactions waited for takes a call away. Only a task that rests is not disturbed without one.
+    pub fn wake(&mut self, woken: bool) {
+        if self.task.on_wake && self.errors == 0 && (woken || !self.rests) {
             self.due = Instant::now();
         }
     }
@@ -83,11 +88,18 @@ impl Schedule {
         if self.time_left() > Duration::ZERO {
             return;
         }
-        self.due = Instant::now()
-            + match (self.task.run)() {
+        let begin = Instant::now();
+        let progress = (self.task.run)();
+        self.rests = matches!(progress, Ok(Progress::After(_)));
+        self.due = begin
+            + match progress {
                 Ok(progress) => {
                     self.errors = 0;
-                    if progress == Progress::More { Duration::ZERO } else { (self.task.interval)() }
+                    match progress {
+                        Progress::Done => (self.task.interval)(),
+                        Progress::More => Duration::ZERO,
+                        Progress::After(pause) => pause,
+                    }
                 }
                 Err(error) => {
                     pgrx::log!("lead_audit: could not {}: {error}", self.task.name);
@@ -102,7 +114,7 @@ impl Schedule {
         const MOST: u32 = 10_000;
         for _ in 0..MOST {
             match (self.task.run)() {
-                Ok(Progress::More) => {}
+                Ok(Progress::More | Progress::After(_)) => {}
                 Ok(Progress::Done) => return,
                 Err(error) => return pgrx::log!("lead_audit: could not {}: {error}", self.task.name),
             }

@@ -48,11 +48,11 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     while !must_stop() && !is_held() {
         let sleep = schedules.iter().map(Schedule::time_left).min().unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
         if sleep > Duration::ZERO {
-            wait(sleep);
+            let woken = wait(sleep);
             if must_stop() || is_held() {
                 break;
             }
-            schedules.iter_mut().for_each(Schedule::wake);
+            schedules.iter_mut().for_each(|schedule| schedule.wake(woken));
         } else {
             pgrx::check_for_interrupts!();
         }

@@ -168,6 +168,39 @@ fn nothing_queued_is_lost_by_a_restart() {
     assert_intact(&mut admin);
 }
 
+/// Records that are written together share a subtransaction, unless one of them raises an error in it.
+#[test]
+fn one_that_cannot_be_shown_does_not_spoil_the_others() {
+    let cluster = preloaded().start();
+    let mut admin = taken_database(&cluster, "together");
+    call(
+        &mut admin,
+        "CREATE TYPE mood AS ENUM ('ok', 'bad');
+         CREATE FUNCTION mood_json(mood) RETURNS json LANGUAGE plpgsql AS $$ BEGIN
+           IF $1 = 'bad' THEN RAISE 'no JSON for bad'; END IF; RETURN to_json($1::text); END $$;
+         CREATE CAST (mood AS json) WITH FUNCTION mood_json(mood);
+         CREATE TABLE moods (id int PRIMARY KEY, mood mood, CHECK (id > 0));
+         SELECT lead_audit.enable('moods')",
+    );
+    let mut holder = cluster.admin("together");
+    call(&mut holder, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
+    for mood in ["ok", "bad", "ok"] {
+        duplicate(&cluster, "together");
+        assert_eq!(sqlstate(&mut admin, &format!("INSERT INTO moods VALUES (-1, '{mood}')")), "23514");
+    }
+    wait_until(&mut admin, "SELECT queued - written = 6 FROM lead_audit.own_queue()");
+    call(&mut holder, "ROLLBACK");
+    wait_until(&mut admin, WRITTEN);
+    assert_eq!(failures(&mut admin), 3);
+    let moods: String = value(
+        &mut admin,
+        "SELECT string_agg(coalesce(row_values->>'mood', 'none'), ' ' ORDER BY id) FROM lead_audit.entry WHERE table_name = 'moods'
+             AND outcome = 'failed'",
+    );
+    assert_eq!(moods, "ok none ok");
+    assert_intact(&mut admin);
+}
+
 #[test]
 fn databases_come_and_go() {
     let cluster = preloaded().setting("max_worker_processes = 16").start();

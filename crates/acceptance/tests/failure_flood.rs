@@ -169,3 +169,57 @@ fn whatever_is_killed_meanwhile() {
         assert_intact(&mut admin);
     }
 }
+
+/// Each transaction of the worker waits for the disk, and has the application's wait: of a flood it writes many records in one.
+#[test]
+fn a_flood_takes_few_transactions_and_a_lone_failure_no_time() {
+    let (cluster, mut admin) = flood_cluster("16MB");
+    let begin = Instant::now();
+    let failed = flood(&cluster, 0, 4, || {});
+    wait_until(&mut admin, SESSIONS_ENDED);
+    wait_until(&mut admin, "SELECT waiting = 0 FROM lead_audit.queue()");
+    let seconds = begin.elapsed().as_secs() as i64 + 1;
+    assert_all_there(&cluster, &mut admin, &failed, true);
+    let failures: i64 = failed.values().sum();
+    let count = "SELECT count(DISTINCT xmin::text) FROM lead_audit.entry WHERE outcome = 'failed'";
+    let transactions: i64 = value(&mut admin, count);
+    println!("{failures} failures in {seconds} s were written in {transactions} transactions");
+    // Ten a second, some more while the flood begins and while it ends, one for each 4,000 or 4 MB of a worker that lags behind.
+    assert!(transactions <= 10 * seconds + 30 + failures / 2_000, "{transactions} transactions in {seconds} s");
+
+    // It is over: the worker rests no more.
+    let mut app = cluster.session("app", "flood");
+    let mut delays = Vec::new();
+    for number in 0..21 {
+        std::thread::sleep(Duration::from_millis(50));
+        call(&mut app, &format!("SET lead_audit.request_id = 'lone {number}'"));
+        app.execute("INSERT INTO leads (id) VALUES ('taken')", &[]).expect_err("it is taken");
+        let begin = Instant::now();
+        let there = format!("SELECT EXISTS (SELECT FROM lead_audit.entry WHERE request_id = 'lone {number}')");
+        while !value::<bool>(&mut admin, &there) {
+            assert!(begin.elapsed() < Duration::from_secs(60));
+        }
+        delays.push(begin.elapsed());
+    }
+    delays.sort();
+    println!("a lone failure has its entry after {:?} (median), {:?} (longest)", delays[10], delays[20]);
+    assert!(delays[10] < Duration::from_millis(100), "{delays:?}");
+}
+
+/// The worker need not be at work when the server is shut down: it may rest between two turns.
+#[test]
+fn a_shutdown_does_not_wait_for_the_worker_to_rest() {
+    let (cluster, _) = flood_cluster("16MB");
+    let mut total = 0;
+    for round in 0..3 {
+        let failed = flood(&cluster, round, 1, || {});
+        total += failed.values().sum::<i64>();
+        let begin = Instant::now();
+        cluster.stop("fast");
+        println!("shut down after {:?}", begin.elapsed());
+        cluster.start_again();
+        let mut admin = cluster.admin("flood");
+        assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'failed'"), total);
+        assert_all_there(&cluster, &mut admin, &failed, true);
+    }
+}
