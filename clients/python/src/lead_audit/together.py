@@ -106,7 +106,10 @@ class _Pipelined(_StandIn):
             if first is not None:
                 raise first
         except BaseException as error:
+            interruption = _hidden_interruption(connection, error)
             self._roll_back()
+            if interruption is not None:
+                raise interruption from None
             if first is not None and isinstance(error, Exception):
                 raise first from None
             raise
@@ -121,6 +124,14 @@ class _Pipelined(_StandIn):
                 connection.rollback()
         except Exception:  # the connection is lost; the error that said so first is the one to tell
             logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
+
+
+def _hidden_interruption(connection: Any, error: BaseException) -> Optional[BaseException]:
+    """A cancellation or Ctrl-C behind the error that the pipeline could not be left: older versions of psycopg (3.1.7) let that take its place."""
+    hidden: Optional[BaseException] = error if in_pipeline(connection) else None
+    while isinstance(hidden, Exception):
+        hidden = hidden.__context__
+    return hidden
 
 
 class _PipelinedAsync(_StandIn):
@@ -155,7 +166,10 @@ class _PipelinedAsync(_StandIn):
             if first is not None:
                 raise first
         except BaseException as error:
+            interruption = _hidden_interruption(connection, error)
             await self._roll_back()
+            if interruption is not None:
+                raise interruption from None
             if first is not None and isinstance(error, Exception):
                 raise first from None
             raise
