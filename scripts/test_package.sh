@@ -32,10 +32,14 @@ expect() {
 }
 
 make_base() {
+  local script
   [ ! -e "$base" ] || return 0
   step "A minimal Debian $suite (once; a few minutes)"
   rm -rf "$base.new"
-  run_logged debootstrap debootstrap --variant=minbase "$suite" "$base.new" "${mirror:-http://deb.debian.org/debian}"
+  # A debootstrap that is older than the release does it as for sid.
+  script=/usr/share/debootstrap/scripts/$suite
+  [ -e "$script" ] || script=${script%/*}/sid
+  run_logged debootstrap debootstrap --variant=minbase "$suite" "$base.new" "${mirror:-http://deb.debian.org/debian}" "$script"
   mv "$base.new" "$base"
 }
 
@@ -45,7 +49,8 @@ make_system() {
   mount -t proc proc "$system/proc"
   mount -t tmpfs tmpfs "$system/dev/shm"
   cp /etc/resolv.conf "$system/etc/"
-  for settings in /etc/apt/apt.conf.d/*proxy*; do [ ! -e "$settings" ] || cp "$settings" "$system/etc/apt/apt.conf.d/"; done
+  # Packages come there the way they do here: by which proxy, or from a mirror that lags behind.
+  apt-config dump | grep '^Acquire::' >"$system/etc/apt/apt.conf.d/99-as-here"
   printf '#!/bin/sh\nexit 101\n' >"$system/usr/sbin/policy-rc.d"
   chmod +x "$system/usr/sbin/policy-rc.d"
   mkdir "$system/packages"
