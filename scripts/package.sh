@@ -17,9 +17,8 @@ version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$ROOT/Cargo.toml" | head -n 1)-1
 maintainer='lead_audit maintainers <maintainers@lead-audit.invalid>'
 arch=$(dpkg --print-architecture)
 out=$TARGET/deb
-# The time of the last commit, so that the same sources give the same package.
+# The time of the last commit, so that the same sources give the same package. Not for cargo: C code would be compiled anew with each commit.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$ROOT" log -1 --format=%ct 2>/dev/null || stat -c %Y "$ROOT/CHANGELOG.md")}
-export SOURCE_DATE_EPOCH
 mkdir -p "$out"
 
 # begin PACKAGE: an empty tree for it, in $stage, with the files that Debian wants in each.
@@ -61,7 +60,7 @@ finish() {
   chmod -R u=rwX,go=rX "$stage"
   find "$stage" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
   rm -f "$out/$package"_*.deb
-  dpkg-deb --root-owner-group -Zxz --build "$stage" "$deb" >/dev/null
+  SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH dpkg-deb --root-owner-group -Zxz --build "$stage" "$deb" >/dev/null
   rm -rf "$stage"
   built+=("$deb")
 }
