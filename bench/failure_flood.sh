@@ -1,11 +1,15 @@
 #!/bin/bash
 # failure_flood.sh [SECONDS [ROUNDS]]: what 10,000 failures a second from eight sessions cost the successful statements beside them.
 #
-# One session updates rows of a watched table by primary key as fast as it can, while eight others fail (pgbench, 10,000 a second in
-# all), by turns with what fails being recorded and not (lead_audit.enabled, for the failing role only). Prints for each turn the
+# One session updates rows of a watched table by primary key as fast as it can, each in a transaction of its own, while eight others fail
+# (10,000 times a second in all), by turns with what fails being recorded and not (lead_audit.enabled, for the failing role only). Prints for each turn the
 # successful transactions a second, what became of the failures and who had how much of the processors; at the end the ratio of the
 # medians, and how much processor time it takes to record a failure, in the worker (with sealing) and in the failing sessions: beyond
-# what they need where none is recorded. What else the machine does moves the ratio more than these times.
+# what they need where none is recorded. At the very end the processor time that a successful UPDATE takes itself. What else the machine does
+# moves the ratio more than these times.
+#
+# Both kinds of session loop in the server, so that it is the server that is measured. CLIENT=1: the UPDATEs are a client's, one by one; then how
+# fast they are depends most of all on whether the system has client and session on the same processor.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 seconds=${1:-20} rounds=${2:-3} rate=${RATE:-10000}
 "$ROOT/scripts/install.sh" >&2
@@ -23,20 +27,34 @@ CREATE EXTENSION lead_audit;
 CREATE ROLE good LOGIN;
 CREATE ROLE noisy LOGIN;
 GRANT ALL ON leads TO good, noisy;
--- Twenty failures, each caught, so that it is the server that is measured and not the client.
+-- Twenty failures, each caught.
 CREATE FUNCTION fail() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
   FOR i IN 1..20 LOOP
     BEGIN INSERT INTO leads VALUES (1, 1); EXCEPTION WHEN unique_violation THEN NULL; END;
+  END LOOP;
+END $$;
+CREATE PROCEDURE succeed(count int) LANGUAGE plpgsql AS $$
+  DECLARE chosen int;
+BEGIN
+  FOR i IN 1..count LOOP
+    chosen := 1 + random() * 9999;
+    UPDATE leads SET n = leads.n + 1 WHERE id = chosen;
+    COMMIT;
   END LOOP;
 END $$;
 SQL
 work=$(mktemp -d)
 trap 'rm -rf "$work"; cluster remove "$dir"' EXIT
 echo 'SELECT fail();' >"$work/fail.sql"
-printf '%s\n' '\set id random(1, 10000)' 'UPDATE leads SET n = n + 1 WHERE id = :id;' >"$work/good.sql"
+each=50
+echo "CALL succeed($each);" >"$work/good.sql"
+if [ "${CLIENT:-}" = 1 ]; then
+  each=1
+  printf '%s\n' '\set id random(1, 10000)' 'UPDATE leads SET n = n + 1 WHERE id = :id;' >"$work/good.sql"
+fi
 export PGHOST
 PGHOST=$(cluster socket "$dir")
-tps() { sed -n 's/^tps = \([0-9.]*\).*/\1/p' "$1"; }
+tps() { awk -v each="$2" '/^tps = / { printf "%.0f", $3 * each }' "$1"; }
 median() { sort -n | awk '{ v[NR] = $1 } END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 # processes WHERE: the /proc files of the server's processes that pg_stat_activity shows.
 processes() { psql -c "SELECT '/proc/' || pid || '/stat' FROM pg_stat_activity WHERE $1"; }
@@ -46,7 +64,7 @@ idle() { awk -v hz="$(getconf CLK_TCK)" '$1 == "cpu" { print ($5 + $6) / hz }' /
 # note_used: one line of it for worker, failing sessions, successful session, and the time that no processor had anything to do.
 note_used() { echo "$(used "${worker[@]}") $(used "${failing[@]}") $(used "${succeeding[@]}") $(idle)"; }
 for round in $(seq "$rounds"); do
-  for enabled in on off; do
+  for enabled in $([ $((round % 2)) = 1 ] && echo on off || echo off on); do
     psql -c "ALTER ROLE noisy SET lead_audit.enabled = $enabled" -c "CHECKPOINT"
     before=$(psql -c "SELECT written || ' ' || dropped FROM lead_audit.stats")
     "$BIN/pgbench" -n -U noisy -c 8 -j 2 -R $((rate / 20)) -T $((seconds + 2)) -f "$work/fail.sql" postgres >"$work/fail.out" 2>&1 &
@@ -62,13 +80,16 @@ for round in $(seq "$rounds"); do
     wait
     until [ "$(psql -c "SELECT coalesce(sum(waiting), 0) FROM lead_audit.queue()")" = 0 ]; do sleep 0.1; done
     after=$(psql -c "SELECT written || ' ' || dropped FROM lead_audit.stats")
-    good=$(tps "$work/good.out") failures=$(($(tps "$work/fail.out" | cut -d . -f 1) * 20))
+    good=$(tps "$work/good.out" $each) failures=$(tps "$work/fail.out" 20)
     echo "$good" >>"$work/$enabled"
-    echo "$begin $end $((seconds - 2)) $failures" |
-      awk '{ for (i = 1; i <= 4; i++) printf "%d ", ($(i + 4) - $i) / $9 * 100; print ($5 - $1) / $9 / $10 * 1e6, ($6 - $2) / $9 / $10 * 1e6 }' >"$work/used"
-    read -r worker_load failing_load good_load idle worker_cost failing_cost <"$work/used"
+    echo "$begin $end $((seconds - 2)) $failures $good" | awk '{
+      for (i = 1; i <= 4; i++) printf "%d ", ($(i + 4) - $i) / $9 * 100
+      print ($5 - $1) / $9 / $10 * 1e6, ($6 - $2) / $9 / $10 * 1e6, ($7 - $3) / $9 / $11 * 1e6
+    }' >"$work/used"
+    read -r worker_load failing_load good_load idle worker_cost failing_cost good_cost <"$work/used"
     echo "$worker_cost" >>"$work/worker-$enabled"
     echo "$failing_cost" >>"$work/failing-$enabled"
+    echo "$good_cost" >>"$work/good-$enabled"
     echo "round $round, recording failures $enabled: $good successful/s beside $failures failures/s; written and dropped before: $before, after: $after; percent of a processor: worker $worker_load, failing sessions $failing_load, successful session $good_load, idle $idle"
   done
 done
@@ -77,3 +98,4 @@ for who in worker failing; do
   echo "$(median <"$work/$who-on") $(median <"$work/$who-off")" |
     awk -v who=$who '{ printf "processor time for each recorded failure, %s: %.1f us (%.1f in all)\n", who, $1 - $2, $1 }'
 done
+echo "processor time of a successful UPDATE: $(median <"$work/good-on") us on, $(median <"$work/good-off") us off"

@@ -143,10 +143,18 @@ pub fn is_logging() -> bool {
     LOGGING.get()
 }
 
+/// The record as it lies in the queue.
+fn to_bytes(record: &Record) -> Option<Vec<u8>> {
+    const USUAL: usize = 1024; // so that it need not grow while it is written
+    let mut bytes = Vec::with_capacity(USUAL);
+    serde_json::to_writer(&mut bytes, record).ok()?;
+    Some(bytes)
+}
+
 /// Puts a record down for this database's worker, which counts only once it is confirmed, or the process dies: a client can have
 /// its error before its transaction is rolled back.
 pub fn reserve(record: &Record) -> Option<u32> {
-    let bytes = serde_json::to_vec(record).ok()?;
+    let bytes = to_bytes(record)?;
     // SAFETY: reads a variable of the session.
     shared::reserve(unsafe { pg_sys::MyDatabaseId }, &bytes)
 }
@@ -165,7 +173,7 @@ pub fn cancel(reserved: u32) {
 
 /// Hands a record to this database's worker; where that is not possible, to the server's log.
 pub fn send(record: &Record) {
-    let Ok(bytes) = serde_json::to_vec(record) else { return };
+    let Some(bytes) = to_bytes(record) else { return };
     // SAFETY: reads a variable of the session.
     match shared::push(unsafe { pg_sys::MyDatabaseId }, &bytes) {
         Queued::Yes => {}
