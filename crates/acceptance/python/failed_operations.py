@@ -283,6 +283,11 @@ class Check:
             with self.entries(f"no entry: {sql}", []), self.app() as connection, contextlib.suppress(psycopg.Error):
                 psycopg.ClientCursor(connection).execute(sql)
 
+        for name in ("leads", "pg_temp.leads"):
+            with self.entries(f"no entry: {name}, a temporary table of the session's", []), self.app() as connection:
+                connection.execute("CREATE TEMP TABLE leads (n int)")
+                self.ignore(connection, f"INSERT INTO {name} VALUES ('many')")
+
     def in_the_text(self):
         """What fails before PostgreSQL has the table is found by the statement's text, whatever kind of statement it is."""
         for sql, operation, code in [
