@@ -16,6 +16,7 @@ mod frame;
 mod hooks;
 mod masked;
 mod names;
+mod patience;
 mod raised;
 mod record;
 mod resolve;

@@ -2,6 +2,7 @@
 //! so that a worker that dies between writing and taking off the queue does not write them twice.
 
 use super::failing_row::{fingerprint, from_hex};
+use super::patience::Patience;
 use super::record::{self, RawRow, Record, Table};
 use super::resolve::resolve;
 use super::watched::watched;
@@ -9,7 +10,7 @@ use super::{names, record::Count};
 use crate::capture::{RowEvent, RowOperation, RowTexts, key_of, row_texts};
 use crate::journal::{self, NewEntry, Outcome};
 use crate::origin::Origin;
-use crate::server::{OpenRelation, ServerError, Text, as_owner_restricted, in_subtransaction, role_name};
+use crate::server::{ServerError, Text, as_owner_restricted, in_subtransaction, role_name};
 use crate::shared;
 use crate::worker::{Progress, in_transaction};
 use ledger::canonical::write_string;
@@ -51,7 +52,8 @@ pub fn drain() -> Result<Progress, ServerError> {
         CAUGHT_UP.set(true);
     }
     let records = shared::peek(database, BATCH, BATCH_BYTES);
-    let Some(&(last, _)) = records.last() else { return Ok(Progress::Done) };
+    // All of them were written already. Sessions leave a worker alone that has seen records: it has to look once more.
+    let Some(&(last, _)) = records.last() else { return Ok(Progress::More) };
     match in_transaction(c"writing failed operations", || write_all(&records)) {
         Ok(written) => shared::pop(database, last, 0, records.len() as u64 - written),
         Err(error) if is_passing(&error) => return Err(error),
@@ -93,9 +95,10 @@ fn write_all(records: &[(u64, Vec<u8>)]) -> u64 {
         }
     };
     let read: Vec<Record> = records.iter().filter_map(|(_, bytes)| read(bytes)).collect();
-    let gather_all = |care| {
+    let mut patience = Patience::new();
+    let mut gather_all = |care| {
         let mut roles = HashMap::new();
-        read.iter().map(|record| u64::from(gather(record, care, &mut roles))).sum()
+        read.iter().map(|record| u64::from(gather(record, care, &mut roles, &mut patience))).sum()
     };
     // A subtransaction for everything that can fail takes its time. Hardly ever anything does.
     let written = in_subtransaction(|| gather_all(Care::Together)).unwrap_or_else(|_| gather_all(Care::Each));
@@ -128,7 +131,7 @@ impl Care {
 type Roles = HashMap<u32, Option<Text>>;
 
 /// Makes an entry of a record, to be written by `journal::flush`; false if it makes none.
-fn gather(record: &Record, care: Care, roles: &mut Roles) -> bool {
+fn gather(record: &Record, care: Care, roles: &mut Roles, patience: &mut Patience) -> bool {
     let (mut table, mut operation, mut statement) = (record.table.as_ref(), &*record.operation, record.statement.as_deref());
     let resolved;
     if let Some(unresolved) = &record.unresolved {
@@ -142,13 +145,15 @@ fn gather(record: &Record, care: Care, roles: &mut Roles) -> bool {
         (table, operation, statement) = (Some(&resolved.table), resolved.operation, resolved.statement.as_deref());
     }
     let (mut key, mut values, mut changed) = (record.key.as_deref().map(Text::from), None, None);
-    if let Some(row) = &record.row
-        && let Ok(Some(texts)) = care.of(|| texts_of(row, table))
-    {
-        (key, values, changed) = (texts.key, Some(texts.values), texts.changed);
+    if let Some(row) = &record.row {
+        match care.of(|| texts_of(row, table, patience)) {
+            Ok(Some(texts)) => (key, values, changed) = (texts.key, Some(texts.values), texts.changed),
+            Err(error) if is_passing(&error) => patience.give_up(row.relation),
+            Ok(None) | Err(_) => {}
+        }
     }
     if key.is_none() {
-        key = table.and_then(|table| key_in_detail(record, table, care));
+        key = table.and_then(|table| key_in_detail(record, table, care, patience));
     }
     let known = table.filter(|table| !table.name.is_empty());
     let (schema, name) = (known.map(|table| Text::from(&*table.schema)), known.map(|table| Text::from(&*table.name)));
@@ -199,9 +204,9 @@ fn operation_name(name: &str) -> &'static str {
     NAMES.into_iter().find(|known| *known == name).unwrap_or("OTHER")
 }
 
-/// The failing row as JSON; `None` if its relation is not what it was any more.
-fn texts_of(row: &RawRow, table: Option<&Table>) -> Option<RowTexts> {
-    let relation = OpenRelation::try_open(pg_sys::Oid::from(row.relation), pg_sys::AccessShareLock)?;
+/// The failing row as JSON; `None` if its relation is not what it was any more, or is locked.
+fn texts_of(row: &RawRow, table: Option<&Table>, patience: &mut Patience) -> Option<RowTexts> {
+    let relation = patience.open(row.relation)?;
     // SAFETY: the relation is open; bytes of a tuple are read as its row type only if that is the one they were made for.
     unsafe {
         if fingerprint(relation.tuple_desc()) != row.row_type {
@@ -250,15 +255,14 @@ impl Tuple {
 }
 
 /// The key that a constraint's DETAIL names, "Key (columns)=(values) …", if its columns are those of the primary key.
-fn key_in_detail(record: &Record, table: &Table, care: Care) -> Option<Text> {
+fn key_in_detail(record: &Record, table: &Table, care: Care, patience: &mut Patience) -> Option<Text> {
     if !matches!(record.error_code.as_deref()?, "23505" | "23503") || record.outcome != Outcome::Failed {
         return None;
     }
     let (columns, values) = split_detail(record.error_detail.as_deref()?)?;
-    let relation = pg_sys::Oid::from(table.relation);
     care.of(|| {
-        OpenRelation::try_open(relation, pg_sys::AccessShareLock)?;
-        key_of(relation, Some(columns), values.into_iter().map(Some).collect())
+        patience.open(table.relation)?;
+        key_of(pg_sys::Oid::from(table.relation), Some(columns), values.into_iter().map(Some).collect())
     })
     .ok()
     .flatten()

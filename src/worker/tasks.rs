@@ -83,10 +83,11 @@ impl Schedule {
         }
     }
 
-    /// Runs it if it is due. An error is logged the first time that it comes.
-    pub fn run_if_due(&mut self) {
+    /// Runs it if it is due; an error is logged. Returns whether it ran although nobody need have woken the worker for it: then it may have
+    /// waited for a lock, and so have taken a call away.
+    pub fn run_if_due(&mut self) -> bool {
         if self.time_left() > Duration::ZERO {
-            return;
+            return false;
         }
         let begin = Instant::now();
         let progress = (self.task.run)();
@@ -107,6 +108,7 @@ impl Schedule {
                     Duration::from_secs(1 << self.errors.min(6)).min(LONGEST_PAUSE)
                 }
             };
+        !self.task.on_wake
     }
 
     /// The last turn before the process ends, whatever the schedule says.

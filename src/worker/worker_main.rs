@@ -62,7 +62,10 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         if shared::find(database, |place| place.presence != Presence::Present).unwrap_or(false) {
             shared::found(database);
         }
-        schedules.iter_mut().for_each(Schedule::run_if_due);
+        let missing_calls = schedules.iter_mut().map(Schedule::run_if_due).filter(|&may_miss| may_miss).count();
+        if missing_calls > 0 {
+            schedules.iter_mut().for_each(|schedule| schedule.wake(false));
+        }
     }
     if !is_held() {
         write_rest(&mut schedules);

@@ -1,0 +1,93 @@
+//! What the worker of a database has to wait for, and how long the records of others wait with it.
+
+use acceptance::{Cluster, Session, app_database, assert_intact, call, sqlstate, value};
+use std::time::{Duration, Instant};
+
+#[track_caller]
+fn wait_until(session: &mut Session, longest: Duration, condition: &str) {
+    let begin = Instant::now();
+    while !value::<bool>(session, condition) {
+        assert!(begin.elapsed() < longest, "this did not become true: {condition}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+const LONG: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(5);
+const WORKER: &str = "SELECT EXISTS (SELECT FROM lead_audit.queue() WHERE database_name = 'waits' AND worker_pid IS NOT NULL)";
+
+fn cluster(seal_interval: &str) -> (Cluster, Session) {
+    let cluster = Cluster::builder().preloaded().setting(&format!("lead_audit.seal_interval = '{seal_interval}'")).start();
+    let mut admin = app_database(&cluster, "waits");
+    call(&mut admin, "INSERT INTO leads (id) VALUES ('taken')");
+    wait_until(&mut admin, LONG, WORKER);
+    (cluster, admin)
+}
+
+fn duplicate(session: &mut Session) {
+    assert_eq!(sqlstate(session, "INSERT INTO leads (id) VALUES ('taken')"), "23505");
+}
+
+/// A watched table that a session has for itself keeps the entries of other tables waiting for a moment, not for as long.
+#[test]
+fn a_locked_table_keeps_the_others_waiting_once() {
+    let (cluster, mut admin) = cluster("1h");
+    call(&mut admin, "CREATE TABLE moods (id int PRIMARY KEY, CHECK (id > 0)); SELECT lead_audit.enable('moods')");
+    let (mut log, mut table) = (cluster.admin("waits"), cluster.admin("waits"));
+    call(&mut log, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
+    for _ in 0..20 {
+        assert_eq!(sqlstate(&mut admin, "INSERT INTO moods VALUES (-1)"), "23514");
+    }
+    duplicate(&mut admin);
+    wait_until(&mut admin, LONG, "SELECT queued - written = 21 FROM lead_audit.own_queue()");
+    call(&mut table, "BEGIN; LOCK TABLE moods IN ACCESS EXCLUSIVE MODE");
+    call(&mut log, "ROLLBACK");
+    wait_until(&mut admin, SOON, "SELECT queued = written FROM lead_audit.stats");
+    call(&mut table, "ROLLBACK");
+    let count: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed' AND table_name = 'moods'");
+    assert_eq!(count, 20, "they have entries, if without the row");
+    assert_eq!(sqlstate(&mut admin, "INSERT INTO moods VALUES (-2)"), "23514");
+    let shown = "SELECT EXISTS (SELECT FROM lead_audit.entry WHERE outcome = 'failed' AND row_values->>'id' = '-2')";
+    wait_until(&mut admin, SOON, shown);
+    assert_intact(&mut admin);
+}
+
+/// A worker that finds that the one before it has written all of the queue writes none of it again, and is woken by the next failure.
+#[test]
+fn what_was_written_before_a_crash() {
+    let (cluster, mut admin) = cluster("1h");
+    duplicate(&mut admin);
+    wait_until(&mut admin, LONG, "SELECT queued = written AND queued = 1 FROM lead_audit.stats");
+    let mut log = cluster.admin("waits");
+    call(&mut log, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
+    duplicate(&mut admin);
+    wait_until(&mut admin, LONG, "SELECT queued - written = 1 FROM lead_audit.own_queue()");
+    // As if the worker had been killed between its COMMIT and taking the record off the queue.
+    call(&mut admin, "SET synchronous_commit = on; UPDATE lead_audit.queue_position SET position = position + 1");
+    cluster.kill();
+    drop((admin, log)); // not before: that would give the log free
+    cluster.start_again();
+    let mut admin = cluster.admin("waits");
+    wait_until(&mut admin, LONG, WORKER);
+    wait_until(&mut admin, LONG, "SELECT waiting = 0 FROM lead_audit.queue() WHERE database_name = 'waits'");
+    std::thread::sleep(Duration::from_millis(200)); // it sleeps
+    duplicate(&mut admin);
+    // The first and the last.
+    wait_until(&mut admin, SOON, "SELECT count(*) = 2 FROM lead_audit.log WHERE outcome = 'failed'");
+}
+
+/// Sealing that waits for a lock hears no call; then the queue is looked at.
+#[test]
+fn a_call_that_comes_while_sealing_waits() {
+    let (cluster, mut admin) = cluster("12s");
+    let mut holder = cluster.admin("waits");
+    call(&mut holder, "BEGIN; LOCK TABLE lead_audit.checkpoint IN ACCESS EXCLUSIVE MODE");
+    call(&mut admin, "INSERT INTO leads (id) VALUES ('to be sealed')");
+    let waits =
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND wait_event_type = 'Lock')";
+    wait_until(&mut admin, LONG, waits);
+    duplicate(&mut admin);
+    std::thread::sleep(Duration::from_secs(2)); // the deadlock detector has looked, and the call is gone
+    call(&mut holder, "ROLLBACK");
+    wait_until(&mut admin, SOON, "SELECT queued = written AND queued = 1 FROM lead_audit.stats");
+}
