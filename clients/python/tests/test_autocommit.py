@@ -142,6 +142,44 @@ def test_results_are_those_of_the_statement(connection: Connection, database: Da
     assert set(database.users()) == {"alice"} and len(database.users()) == 24 + 6 + 6 + 3 + 2
 
 
+class _Defaults(dict):  # type: ignore[type-arg]
+    def __missing__(self, key: str) -> str:
+        return f"no {key}"
+
+
+def test_parameters_are_what_the_driver_makes_of_them(connection: Connection, database: Database) -> None:
+    with ALICE, pytest.raises(Exception) as wrong:
+        connection.exec_driver_sql("UPDATE leads SET source = '1%' WHERE id = '1'")  # SQLAlchemy gives an empty dict
+    with pytest.raises(Exception) as as_without:
+        connection.exec_driver_sql("UPDATE leads SET source = '1%' WHERE id = '1'")
+    assert type(wrong.value) is type(as_without.value)
+    with ALICE:
+        connection.exec_driver_sql("INSERT INTO leads (id, email) VALUES (%(id)s, '5 %%')", _Defaults(id="1"))
+        if connection.dialect.driver == "psycopg2":
+            connection.exec_driver_sql("UPDATE leads SET source = %(source)s", _Defaults())
+            assert database.query("SELECT email, source FROM leads") == [("5 %", "no source")]
+    assert set(database.users()) == {"alice"}
+
+
+def test_nothing_is_run_twice_because_of_who_looks_on(database: Database) -> None:
+    """A cursor of the application's may raise what psycopg2 raises before it sends anything, afterwards."""
+    import psycopg2.extensions
+
+    class Printing(psycopg2.extensions.cursor):
+        def execute(self, query: Any, vars: Any = None) -> None:
+            super().execute(query, vars)
+            if b"INSERT" in self.query:
+                "\u00e9".encode("ascii")
+
+    made = create_engine(database.url("psycopg2"), connect_args={"cursor_factory": Printing})
+    attach(made)
+    with made.execution_options(isolation_level="AUTOCOMMIT").connect() as connection, ALICE:
+        with pytest.raises(UnicodeEncodeError):
+            connection.exec_driver_sql("INSERT INTO leads (id) SELECT gen_random_uuid()")
+    made.dispose()
+    assert database.query("SELECT count(*) FROM leads") == [(1,)]
+
+
 def test_executemany_is_one_transaction(connection: Connection, database: Database) -> None:
     with ALICE:
         update = text("UPDATE leads SET source = :source WHERE id = :id")

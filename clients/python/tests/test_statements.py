@@ -11,6 +11,8 @@ WRITING = """
     /* so */ -- it\n update leads SET source = 'x'
     WITH gone AS (DELETE FROM leads RETURNING *) SELECT * FROM gone
     (WITH x AS (SELECT 1) SELECT * FROM x)
+    ( (SELECT touch()) UNION (SELECT 2) )
+    ( /* so */ ( VALUES (touch()) ) )
     MERGE INTO leads USING x ON true WHEN MATCHED THEN DELETE
     TRUNCATE leads
     COPY leads FROM STDIN

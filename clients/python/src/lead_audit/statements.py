@@ -55,15 +55,16 @@ def _folded(name: str) -> str:
     return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()
 
 
+_OPEN = r"(?:[\s(]|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*"  # with parentheses among the blanks
 _WRITES: Final = re.compile(
-    rf"{_BLANK}\(*\s*(?:(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY|WITH|EXECUTE)\b|EXPLAIN\b.*\bANALY[SZ]E\b)", re.IGNORECASE | re.DOTALL
+    rf"{_OPEN}(?:(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY|WITH|EXECUTE)\b|EXPLAIN\b.*\bANALY[SZ]E\b)", re.IGNORECASE | re.DOTALL
 )
 _MAY_COMMIT: Final = re.compile(rf"{_BLANK}(?:CALL|DO)\b", re.IGNORECASE | re.DOTALL)
 # What can change or drop a table, and may run in a transaction.
 _DDL: Final = re.compile(
     rf"{_BLANK}(?:ALTER|DROP)\s+(?:TABLE|SCHEMA|TYPE|DOMAIN|OWNED|EXTENSION)\b(?!.*\bCONCURRENTLY\b)", re.IGNORECASE | re.DOTALL
 )
-_SELECT: Final = re.compile(rf"{_BLANK}\(*\s*(?:SELECT|VALUES)\b", re.IGNORECASE | re.DOTALL)
+_SELECT: Final = re.compile(rf"{_OPEN}(?:SELECT|VALUES)\b", re.IGNORECASE | re.DOTALL)
 _CALLED: Final = re.compile(r"([\w$.]+)\s*\(")
 # What may stand before a parenthesis in a SELECT that only reads: words of SQL, and the functions that are called most.
 _READ_ONLY: Final = frozenset(

@@ -4,7 +4,7 @@ The database hooks (sqlalchemy.py, django/connection.py) ask `together()` for a 
 
 - psycopg 3: a pipeline of BEGIN, set_config, the statement, COMMIT. ROLLBACK, if it fails, takes a round trip.
 - psycopg2: one query string, `SELECT set_config(…);` and the statement on a line of its own, which the server makes one transaction of. The
-  values are parameters of the driver's, as the statement's are.
+  driver quotes the values.
 
 What cannot be sent so gets no stand-in: the hooks then send BEGIN before it and COMMIT after it.
 """
@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from typing import Any, Callable, Final, Optional
 
-from .applied import SETTINGS, ascii_only, set_config
+from .applied import ascii_only, set_config
 from .context import AuditContext
 from .statements import copies, may_be_several
 
@@ -24,9 +24,6 @@ logger = logging.getLogger("lead_audit")
 
 _UNPREPARED: Final = {"prepare": False}
 _SET_CONFIG: Final = set_config(("%s", "%s", "%s", "%s"))
-_NAMES: Final = tuple(name.replace(".", "_") for name in SETTINGS)
-_a, _b, _c, _d = (f"%({name})s" for name in _NAMES)
-_SET_CONFIG_BY_NAME: Final = set_config((_a, _b, _c, _d))
 
 
 def together(cursor: Any, statement: str, many: bool, context: AuditContext) -> Optional[Any]:
@@ -190,20 +187,17 @@ class _Prefixed(_StandIn):
     """For psycopg2. Results, row count and status are those of the last statement of a string."""
 
     def execute(self, query: Any, vars: Any = None) -> Any:
+        codec = sys.modules["psycopg2"].extensions.encodings[self._cursor.connection.encoding]
         if isinstance(query, bytes):
-            statement = query.decode(sys.modules["psycopg2"].extensions.encodings[self._cursor.connection.encoding])
+            statement = query.decode(codec)
         else:
             statement = query if isinstance(query, str) else query.as_string(self._cursor)
+        # The statement's own parameters are the driver's business alone: what they may be besides a tuple or a dict, and how they are wrong.
         try:
-            return self._cursor.execute(*_prefixed(statement, vars, self._values))
-        except UnicodeEncodeError:  # of one of the values, or of the statement, which then says so again
-            return self._cursor.execute(*_prefixed(statement, vars, ascii_only(self._values)))
-
-
-def _prefixed(statement: str, parameters: Any, values: tuple[str, ...]) -> tuple[str, Any]:
-    """The statement behind set_config, with the parameters of both."""
-    if parameters is None:  # then a percent sign is one
-        return f"{_SET_CONFIG};\n{statement.replace('%', '%%')}", values
-    if isinstance(parameters, Mapping):
-        return f"{_SET_CONFIG_BY_NAME};\n{statement}", {**parameters, **dict(zip(_NAMES, values))}
-    return f"{_SET_CONFIG};\n{statement}", (*values, *parameters)
+            prefix = self._cursor.mogrify(_SET_CONFIG, self._values)
+        except UnicodeEncodeError:
+            prefix = self._cursor.mogrify(_SET_CONFIG, ascii_only(self._values))
+        prefix = prefix.decode(codec)
+        if vars is not None:  # else a percent sign is one
+            prefix = prefix.replace("%", "%%")
+        return self._cursor.execute(f"{prefix};\n{statement}", vars)
