@@ -11,9 +11,7 @@ mod region;
 
 pub use databases::{
     MAX_DATABASES, NAME_WORDS, Outcome, Presence, Problem, absent, adopt, counts, doubted, each_database, find, forget, found,
-    generation, hold, note, release, set_problem, slot_of, update,
+    generation, hold, is_empty_for, note, release, set_problem, slot_of, update,
 };
-pub use pool::{
-    Queued, cancel, confirm, discard_through, is_empty_for, peek, pop, push, queue_number, reserve, set_open, take_all,
-};
-pub use region::{at_postmaster_start, is_there, launcher_starts, launcher_stops, rescan_asked, wake_launcher};
+pub use pool::{Queued, cancel, confirm, discard_through, peek, pop, push, queue_number, reserve, take_all};
+pub use region::{at_postmaster_start, is_there, launcher_starts, launcher_stops, rescan_asked, set_open, wake_launcher};

@@ -201,6 +201,16 @@ pub fn update<R>(oid: pg_sys::Oid, work: impl FnOnce(&mut Database) -> R) -> Opt
     locked(|region| region.place_of(oid).map(|place| work(&mut region.databases[place]))).flatten()
 }
 
+/// Whether nothing waits for a database, of whose worker this is the last look: the next record wakes it.
+pub fn is_empty_for(database: pg_sys::Oid) -> bool {
+    update(database, |place| {
+        let is_empty = place.first == NONE;
+        place.looks_again = u32::from(!is_empty);
+        is_empty
+    })
+    .unwrap_or(true)
+}
+
 /// Runs `work` on every database that is known.
 pub fn each_database(mut work: impl FnMut(&mut Database)) {
     locked(|region| region.databases.iter_mut().filter(|database| database.oid != 0).for_each(&mut work));

@@ -3,7 +3,6 @@
 //!
 //! A slot's `state` is what counts: the lists are a shortcut, and are made anew from the states after a crash.
 
-use super::databases::update;
 use super::region::{Region, locked, set_latch};
 use pgrx::pg_sys;
 
@@ -362,16 +361,6 @@ fn take_off(region: &mut Region, place: usize, through: u64) -> u64 {
     }
 }
 
-/// Whether nothing waits for a database, of whose worker this is the last look: the next record wakes it.
-pub fn is_empty_for(database: pg_sys::Oid) -> bool {
-    update(database, |place| {
-        let is_empty = place.first == NONE;
-        place.looks_again = u32::from(!is_empty);
-        is_empty
-    })
-    .unwrap_or(true)
-}
-
 /// Takes everything that waits for a database off, uncounted records becoming dropped ones: for who writes them to the log.
 pub fn take_all(database: pg_sys::Oid) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
@@ -399,11 +388,6 @@ pub fn all(region: &mut Region) -> Vec<Vec<u8>> {
         }
     }
     all
-}
-
-/// Whether records are taken from now on.
-pub fn set_open(open: bool) {
-    locked(|region| region.open = u32::from(open));
 }
 
 /// The number by which a database tells this queue's sequence numbers from another's.

@@ -245,3 +245,8 @@ pub fn launcher_starts() {
 pub fn launcher_stops() {
     locked(|region| region.launcher_latch = 0);
 }
+
+/// Whether records are taken from now on.
+pub fn set_open(open: bool) {
+    locked(|region| region.open = u32::from(open));
+}
