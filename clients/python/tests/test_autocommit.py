@@ -180,6 +180,26 @@ def test_nothing_is_run_twice_because_of_who_looks_on(database: Database) -> Non
     assert database.query("SELECT count(*) FROM leads") == [(1,)]
 
 
+@pytest.mark.skipif("psycopg" not in SYNC, reason="SQLAlchemy 1.4 does not know psycopg 3")
+def test_cursors_and_rows_of_the_applications(database: Database) -> None:
+    import psycopg
+
+    class Own(psycopg.Cursor[Any]):
+        def execute(self, query: Any, params: Any = None) -> Any:  # type: ignore[override]  # no more than SQLAlchemy gives it
+            return super().execute(query, params)
+
+    def rows(cursor: Any) -> Any:
+        assert [column.name for column in cursor.description or ()] != ["set_config"] * 4
+        return psycopg.rows.tuple_row(cursor)
+
+    made = create_engine(database.url("psycopg"), connect_args={"cursor_factory": Own, "row_factory": rows})
+    attach(made)
+    with made.execution_options(isolation_level="AUTOCOMMIT").connect() as connection, ALICE:
+        assert connection.execute(text("INSERT INTO leads (id) VALUES ('1') RETURNING id")).all() == [("1",)]
+    made.dispose()
+    assert database.users() == ["alice"]
+
+
 def test_executemany_is_one_transaction(connection: Connection, database: Database) -> None:
     with ALICE:
         update = text("UPDATE leads SET source = :source WHERE id = :id")

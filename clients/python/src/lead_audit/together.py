@@ -87,17 +87,18 @@ class _Pipelined(_StandIn):
 
     def _run(self, execute: Callable[[], Any]) -> Any:
         connection = self._cursor.connection
+        own = _own_cursor(sys.modules["psycopg"].Cursor, connection)
         first: Optional[Exception] = None
         try:
             with connection.pipeline():
                 try:
-                    connection.execute("BEGIN", **_UNPREPARED)
+                    own.execute("BEGIN", **_UNPREPARED)
                     try:
-                        connection.execute(_SET_CONFIG, self._values, **_UNPREPARED)
+                        own.execute(_SET_CONFIG, self._values, **_UNPREPARED)
                     except UnicodeEncodeError:  # nothing has been sent
-                        connection.execute(_SET_CONFIG, ascii_only(self._values), **_UNPREPARED)
+                        own.execute(_SET_CONFIG, ascii_only(self._values), **_UNPREPARED)
                     result = execute()
-                    connection.execute("COMMIT", **_UNPREPARED)
+                    own.execute("COMMIT", **_UNPREPARED)
                 except Exception as error:  # psycopg would log what is then found at the pipeline's end
                     first = error
             if first is not None:
@@ -121,6 +122,11 @@ class _Pipelined(_StandIn):
                 connection.rollback()
         except Exception:  # the connection is lost; the error that said so first is the one to tell
             logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
+
+
+def _own_cursor(kind: Any, connection: Any) -> Any:
+    """A plain one of the driver's: the connection's own kind of cursor and of rows may be made for the application's statements alone."""
+    return kind(connection, row_factory=sys.modules["psycopg"].rows.tuple_row)
 
 
 def _hidden_interruption(connection: Any, error: BaseException) -> Optional[BaseException]:
@@ -147,17 +153,18 @@ class _PipelinedAsync(_StandIn):
 
     async def _run(self, execute: Callable[[], Awaitable[Any]]) -> Any:
         connection = self._cursor.connection
+        own = _own_cursor(sys.modules["psycopg"].AsyncCursor, connection)
         first: Optional[Exception] = None
         try:
             async with connection.pipeline():
                 try:
-                    await connection.execute("BEGIN", **_UNPREPARED)
+                    await own.execute("BEGIN", **_UNPREPARED)
                     try:
-                        await connection.execute(_SET_CONFIG, self._values, **_UNPREPARED)
+                        await own.execute(_SET_CONFIG, self._values, **_UNPREPARED)
                     except UnicodeEncodeError:
-                        await connection.execute(_SET_CONFIG, ascii_only(self._values), **_UNPREPARED)
+                        await own.execute(_SET_CONFIG, ascii_only(self._values), **_UNPREPARED)
                     result = await execute()
-                    await connection.execute("COMMIT", **_UNPREPARED)
+                    await own.execute("COMMIT", **_UNPREPARED)
                 except Exception as error:
                     first = error
             if first is not None:
