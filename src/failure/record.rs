@@ -25,6 +25,14 @@ mod uuid_text {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
+    /// Sixteen numbers are what version 0.2 wrote: a server that was killed may have left a queue of such records.
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written<'a> {
+        Text(&'a str),
+        Numbers([u8; 16]),
+    }
+
     pub fn serialize<S: Serializer>(uuid: &Option<[u8; 16]>, serializer: S) -> Result<S::Ok, S::Error> {
         match uuid {
             Some(uuid) => {
@@ -37,8 +45,10 @@ mod uuid_text {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[u8; 16]>, D::Error> {
-        let text = <&str>::deserialize(deserializer)?;
-        parse_uuid(text).map(Some).ok_or_else(|| D::Error::custom("this is no UUID"))
+        match Written::deserialize(deserializer)? {
+            Written::Text(text) => parse_uuid(text).map(Some).ok_or_else(|| D::Error::custom("this is no UUID")),
+            Written::Numbers(uuid) => Ok(Some(uuid)),
+        }
     }
 }
 
@@ -199,5 +209,23 @@ pub fn log_whole(record: &[u8], why: &str) {
 pub fn log_rest(database: pg_sys::Oid) {
     for record in shared::take_all(database) {
         log_whole(&record, "there is no worker in its database any more");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Table;
+
+    #[test]
+    fn tables_of_this_version_and_of_the_one_before() {
+        let identity = [0x11; 16];
+        let table = Table { relation: 1, watch_id: Some(identity), schema: "public".to_owned(), name: "leads".to_owned() };
+        let now = serde_json::to_string(&table).expect("it is text");
+        assert!(now.contains(r#""11111111-1111-1111-1111-111111111111""#), "{now}");
+        let before = format!(r#"{{"relation":1,"watch_id":{identity:?},"schema":"public","name":"leads"}}"#);
+        for text in [now, before] {
+            let read: Table = serde_json::from_slice(text.as_bytes()).expect("it can be read");
+            assert_eq!(read.watch_id, Some(identity), "{text}");
+        }
     }
 }
