@@ -69,6 +69,18 @@ mod tests {
                 "-0.0",
                 "1e100",
                 "'12345678901234567890.1234567890'",
+                // Short and long form, digits of 10,000 that begin or end with zeros, places before and behind the stored ones.
+                "0",
+                "1e64",
+                "1e-64",
+                "-1e-260::numeric(1000, 300)",
+                "9999",
+                "10000",
+                "-100000000.0001",
+                "0.00010002",
+                "1000200030004.00050006",
+                "1e131071",
+                "1e-16383",
             ],
         ),
         ("numeric(12,2)", &["0", "9999999999.99", "-0.01"]),
@@ -572,6 +584,24 @@ mod tests {
                 r#"{"a": 5, "b": 10, "id": 1} | {"a": {"new": 5, "old": 1}, "b": {"new": 10, "old": 2}}"#
             ]
         );
+    }
+
+    /// As column, in an array and in jsonb, of all lengths before and behind the point.
+    #[pg_test]
+    fn values_of_many_numerics() {
+        begin();
+        run("CREATE TABLE t (id int PRIMARY KEY, n numeric, list numeric[], doc jsonb); SELECT lead_audit.enable('t');
+             INSERT INTO t SELECT g, d.n, ARRAY[d.n], to_jsonb(d.n)
+             FROM generate_series(1, 3000) g, LATERAL (SELECT trim_scale((1 - g % 2 * 2) * ('0.' || translate(md5(g::text), 'abcdef', '00099'))::numeric
+               * ('1e' || (g % 90 - 45))::numeric) AS n) d");
+        assert_eq!(
+            number(
+                "SELECT count(*) FROM t JOIN lead_audit.log l ON (l.row_key->>'id')::int = t.id WHERE l.new_values::text = to_jsonb(t)::text"
+            ),
+            3000
+        );
+        assert!(number("SELECT count(DISTINCT scale(n)) FROM t") > 50 && number("SELECT count(*) FROM t WHERE n < 0") > 1000);
+        assert_intact();
     }
 
     #[pg_test]

@@ -1,10 +1,11 @@
-//! From the trigger to the entry: which table (plan), what was in the row (encode, row_image), what happened (event).
+//! From the trigger to the entry: which table (plan), what was in the row (encode, numeric, row_image), what happened (event).
 
 mod encode;
 mod event;
 mod jsonb;
 mod key;
 mod moved;
+mod numeric;
 mod pinned;
 mod plan;
 mod plan_cache;

@@ -57,6 +57,7 @@ def growth(system, unaudited, sizes, rows, rounds):
     count = lambda: connection.execute("SELECT count(*) FROM twin").fetchone()[0]
     found = []
     connection.execute("TRUNCATE twin")
+    connection.execute("SET enable_seqscan = off")  # what is copied is the end of a log that has no statistics
     for size in sizes:
         while (have := connection.execute("SELECT count(*) FROM lead_audit.entry").fetchone()[0]) < size:
             connection.execute(f"UPDATE leads SET enrichment_status = enrichment_status || '!' WHERE id IN (SELECT id FROM leads LIMIT {min(rows, size - have)})")

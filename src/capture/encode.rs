@@ -4,6 +4,7 @@
 //! no second opinion on what an array, a composite or an extension's type looks like.
 
 use super::jsonb;
+use super::numeric;
 use super::pinned::Pinned;
 use crate::server::{ServerError, detoasted};
 use ledger::canonical::write_string_bytes;
@@ -84,7 +85,7 @@ impl Encoder {
                     out.push(b'"');
                 }
                 Encoder::Bytea => write_bytea(out, detoasted(datum))?,
-                Encoder::Numeric => write_number(out, numeric_text(datum)),
+                Encoder::Numeric => write_numeric(out, datum),
                 Encoder::Float4 => write_float(out, f64::from(f32::from_bits(datum.value() as u32)), datum, pg_sys::float4out),
                 Encoder::Float8 => write_float(out, f64::from_bits(datum.value() as u64), datum, pg_sys::float8out),
                 Encoder::DateTime(type_oid) => write_date_time(out, datum, *type_oid),
@@ -131,19 +132,16 @@ fn reserve(out: &mut Vec<u8>, length: usize) -> Result<(), ServerError> {
 }
 
 /// A number's text as it is; what is none to JSON (NaN, Infinity) as a string, as to_jsonb does.
-fn write_number(out: &mut Vec<u8>, text: &[u8]) {
-    if text.last().is_some_and(u8::is_ascii_digit) {
-        out.extend_from_slice(text);
-    } else {
-        write_string_bytes(out, text);
-    }
-}
-
+///
 /// # Safety
-/// `numeric` must be a numeric.
-pub unsafe fn numeric_text<'a>(numeric: pg_sys::Datum) -> &'a [u8] {
-    // SAFETY: numeric_out returns a C string in the current memory context.
-    unsafe { c_string(pg_sys::numeric_out, numeric) }
+/// `datum` must be a numeric.
+pub unsafe fn write_numeric(out: &mut Vec<u8>, datum: pg_sys::Datum) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        if !numeric::write_finite(out, datum) {
+            write_string_bytes(out, c_string(pg_sys::numeric_out, datum));
+        }
+    }
 }
 
 type Output = unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum;
@@ -182,7 +180,7 @@ unsafe fn write_float(out: &mut Vec<u8>, value: f64, datum: pg_sys::Datum, outpu
         }
         let arguments = [pg_sys::Datum::from(text.as_ptr()), pg_sys::Datum::from(0), pg_sys::Datum::from(-1_i32)];
         match pgrx::direct_function_call_as_datum(pg_sys::numeric_in, &arguments.map(Some)) {
-            Some(numeric) => write_number(out, numeric_text(numeric)),
+            Some(numeric) => write_numeric(out, numeric),
             None => out.extend_from_slice(b"null"),
         }
     }

@@ -1,6 +1,6 @@
 //! A jsonb value to canonical JSON: its own key order is by length, that of the format by UTF-16 code units.
 
-use super::encode::{numeric_text, write_text};
+use super::encode::{write_numeric, write_text};
 use crate::server::ServerError;
 use ledger::canonical::compare_keys;
 use pgrx::pg_sys;
@@ -134,7 +134,7 @@ unsafe fn write_scalar(out: &mut Vec<u8>, value: &pg_sys::JsonbValue) -> Result<
     unsafe {
         match value.type_ {
             jbvType::jbvString => return write_text(out, string_bytes(value)),
-            jbvType::jbvNumeric => out.extend_from_slice(numeric_text(pg_sys::Datum::from(value.val.numeric))),
+            jbvType::jbvNumeric => write_numeric(out, pg_sys::Datum::from(value.val.numeric)),
             jbvType::jbvBool => out.extend_from_slice(if value.val.boolean { b"true" } else { b"false" }),
             _ => out.extend_from_slice(b"null"),
         }

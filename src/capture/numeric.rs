@@ -1,0 +1,82 @@
+//! A numeric's text straight from its stored bytes, as numeric_out gives it: several for each row of many tables, and numeric_out
+//! builds each one anew in memory of its own.
+
+use crate::server::detoasted;
+use pgrx::pg_sys;
+
+/// Appends the text of a finite numeric. False, and nothing is appended, for NaN and the infinities.
+///
+/// # Safety
+/// `numeric` must be a numeric.
+pub unsafe fn write_finite(out: &mut Vec<u8>, numeric: pg_sys::Datum) -> bool {
+    // SAFETY: as the caller promises; the bytes are read while the value is there.
+    match Stored::read(unsafe { detoasted(numeric) }) {
+        Some(stored) => {
+            stored.write(out);
+            true
+        }
+        None => false,
+    }
+}
+
+/// The parts of a numeric as it is stored (PostgreSQL, src/backend/utils/adt/numeric.c, "NumericData"): digits to the base of 10,000,
+/// the first of which counts 10,000 to the power of `weight`. Zeros at either end are not stored.
+struct Stored<'a> {
+    negative: bool,
+    weight: i32,
+    /// Digits behind the decimal point, to the base of 10.
+    scale: usize,
+    digits: &'a [u8],
+}
+
+impl<'a> Stored<'a> {
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (&header, rest) = bytes.split_first_chunk::<2>()?;
+        let header = u16::from_ne_bytes(header);
+        match header & 0xC000 {
+            0xC000 => None, // NaN and the infinities
+            0x8000 => {
+                // The short form: everything in one word, the weight in its last seven bits with its sign.
+                let weight = i32::from(header & 0x3F) - i32::from(header & 0x40);
+                let scale = usize::from((header & 0x1F80) >> 7);
+                Some(Stored { negative: header & 0x2000 != 0, weight, scale, digits: rest })
+            }
+            sign => {
+                let (&weight, digits) = rest.split_first_chunk::<2>()?;
+                let weight = i32::from(i16::from_ne_bytes(weight));
+                Some(Stored { negative: sign != 0, weight, scale: usize::from(header & 0x3FFF), digits })
+            }
+        }
+    }
+
+    /// The digit that counts 10,000 to the power of `exponent`.
+    fn digit(&self, exponent: i32) -> u16 {
+        let digit = |index: usize| self.digits.get(2 * index..2 * index + 2)?.try_into().ok().map(u16::from_ne_bytes);
+        usize::try_from(self.weight - exponent).ok().and_then(digit).unwrap_or(0)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        if self.negative {
+            out.push(b'-');
+        }
+        let first = self.weight.max(0);
+        let leading = four(self.digit(first));
+        out.extend_from_slice(&leading[leading.iter().position(|&digit| digit != b'0').unwrap_or(3)..]);
+        for exponent in (0..first).rev() {
+            out.extend_from_slice(&four(self.digit(exponent)));
+        }
+        if self.scale > 0 {
+            out.push(b'.');
+            let end = out.len() + self.scale;
+            for place in 1..=self.scale.div_ceil(4) as i32 {
+                out.extend_from_slice(&four(self.digit(-place)));
+            }
+            out.truncate(end);
+        }
+    }
+}
+
+/// A digit to the base of 10,000 as four to the base of 10.
+fn four(digit: u16) -> [u8; 4] {
+    [digit / 1000, digit / 100 % 10, digit / 10 % 10, digit % 10].map(|digit| b'0' + digit as u8)
+}
