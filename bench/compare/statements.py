@@ -46,11 +46,16 @@ def wal(connection):
     return int(connection.execute("SELECT pg_current_wal_insert_lsn() - '0/0'").fetchone()[0])
 
 
-def new_rows(connection, table, count):
+def own_columns(system, table):
+    """The table's columns, without those that a system has added to it."""
+    with system.cluster.connect(f"table_{table}") as connection:
+        return [row[0] for row in connection.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = 'leads'::regclass AND attnum > 0 ORDER BY attnum")]
+
+
+def new_rows(columns, table, count):
     """The query for rows that are not there yet."""
-    columns = [row[0] for row in connection.execute(
-        "SELECT attname FROM pg_attribute WHERE attrelid = 'leads'::regclass AND attnum > 1 ORDER BY attnum")]
-    return NEW[table].format(n=count, others=", ".join(columns))
+    return NEW[table].format(n=count, others=", ".join(columns[1:]))
 
 
 class Copy:
@@ -59,11 +64,11 @@ class Copy:
     def __init__(self):
         self.text = {}
 
-    def timed(self, connection, count):
+    def timed(self, connection, columns, count):
         if count not in self.text:
-            with connection.cursor().copy(f"COPY ({new_rows(connection, 'leads', count)}) TO STDOUT") as copy:
+            with connection.cursor().copy(f"COPY ({new_rows(columns, 'leads', count)}) TO STDOUT") as copy:
                 self.text[count] = b"".join(copy)
-        with Timer(connection) as timer, connection.cursor().copy("COPY leads FROM STDIN") as copy:
+        with Timer(connection) as timer, connection.cursor().copy(f"COPY leads ({', '.join(columns)}) FROM STDIN") as copy:
             copy.write(self.text[count])
         return timer
 
@@ -75,11 +80,12 @@ def measure(system, table, operation, rows):
     """Runs it once and leaves the table as it was, but for an UPDATE's new values: {"seconds", "cpu", "wal", "bytes"}."""
     connection = system.connection(table)
     size = lambda: connection.execute("SELECT pg_database_size(current_database())").fetchone()[0]
-    insert = f"INSERT INTO leads {new_rows(connection, table, rows)}" if operation.startswith(("INSERT", "DELETE")) else None
+    columns = own_columns(system, table)
+    insert = f"INSERT INTO leads ({', '.join(columns)}) {new_rows(columns, table, rows)}" if operation.startswith(("INSERT", "DELETE")) else None
     unaudited(connection, insert if operation.startswith("DELETE") else None)
     before, before_wal = size(), wal(connection)
     if operation == "COPY":
-        took = COPY.timed(connection, rows)
+        took = COPY.timed(connection, columns, rows)
     elif operation.startswith("INSERT"):
         took = timed(connection, insert)
     elif operation.startswith("DELETE"):
