@@ -108,6 +108,9 @@ def run_extremes(chosen, systems):
     if audited:
         progress("seal() and verify()")
         found["sealing"] = extremes.sealing(audited)
+        progress("statements of all sizes")
+        sizes = [size for size in (10**power for power in range(6)) if size < chosen.rows] + [chosen.rows]
+        found["statement_sizes"] = extremes.by_statement_size(audited, by_name["none"], sizes, chosen.rounds)
         sizes = [size for size in (10**power for power in range(3, 9)) if size <= chosen.largest]
         audited.drop("leads")
         audited.set_up("leads")

@@ -1,7 +1,7 @@
 """What single measurements show: memory of a large statement, cost by the size of the log, sealing and verification."""
 import pathlib, statistics, threading, time
 
-from .statements import measure, timed
+from .statements import Timer, measure, timed
 
 
 class Memory:
@@ -77,6 +77,25 @@ def growth(system, unaudited, sizes, rows, rounds):
         entries = times[-1][2]
         found.append({"entries": size, "added": statistics.median(t[0] for t in times) / entries, "copied": statistics.median(t[1] for t in times) / entries})
     return found
+
+
+def by_statement_size(system, unaudited, sizes, rounds):
+    """Processor time that the audit adds to each row of an UPDATE of so many rows. Of small ones as many are run, in one transaction, as make up the largest."""
+    def run(connection, size):
+        repeats = min(200, max(1, sizes[-1] // size))
+        with Timer(connection) as timer, connection.transaction():
+            for number in range(repeats):
+                connection.execute("UPDATE leads SET enrichment_status = CASE enrichment_status WHEN 'DONE' THEN 'PENDING' ELSE 'DONE' END, updated_at = now()"
+                                   f" WHERE id BETWEEN lpad(to_hex({number * size + 1}), 32, '0') AND lpad(to_hex({(number + 1) * size}), 32, '0')")
+        connection.execute("VACUUM leads")
+        return timer.cpu / repeats / size
+
+    times = {size: [] for size in sizes}
+    for _ in range(rounds):
+        for size in sizes:
+            plain = run(unaudited.connection("leads"), size)
+            times[size].append(run(system.connection("leads"), size) - plain)
+    return [{"rows": size, "added": statistics.median(t)} for size, t in times.items()]
 
 
 def sealing(system):

@@ -85,6 +85,8 @@ def markdown(found):
         out.append(f"### Memory of an UPDATE of {extremes['rows']:,} rows\n")
         out.append(table([labels[name] for name in extremes["memory"]], [[f"{size / 2**20:.1f} MB" for size in extremes["memory"].values()]]))
         if "growth" in extremes:
+            out.append("### By the size of the statement: UPDATE, µs of processor time that lead_audit adds to each row\n")
+            out.append(table([f"{g['rows']:,} row{'s' * (g['rows'] > 1)}" for g in extremes["statement_sizes"]], [[f"{g['added'] * 1e6:.1f}" for g in extremes["statement_sizes"]]]))
             out.append(f"### By the size of the log: UPDATE of {found['rows']:,} rows, µs of processor time a row\n")
             out.append(table(["entries in the log", "added by lead_audit", "INSERT … SELECT of its entries", "ratio"], [
                 [f"{g['entries']:,}", f"{g['added'] * 1e6:.1f}", f"{g['copied'] * 1e6:.1f}", f"{g['added'] / g['copied']:.2f}"] for g in extremes["growth"]]))
