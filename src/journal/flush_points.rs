@@ -1,8 +1,9 @@
 //! When pending entries are written: at the end of each statement.
 //!
 //! Row triggers run within ExecutorFinish, or, for COPY, within the utility command. Both are wrapped by a hook, which
-//! writes what has gathered when they are through. Where no hook is around (the statement during which the library is
-//! loaded, a logical replication worker) entries are written one by one, as they come.
+//! writes what has gathered when they are through. The statement during which the library is loaded has come past the first of them: it
+//! ends with ExecutorEnd. Where no hook is around (a COPY during which the library is loaded, a logical replication worker) entries are
+//! written one by one, as they come.
 
 use super::{entry_table, pending, write};
 use crate::server::pass_on;
@@ -12,24 +13,30 @@ use std::cell::{Cell, RefCell};
 thread_local! {
     /// How many of the wrapped calls are under way.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
+    /// Whether this is the transaction during one of whose statements the library was loaded, one that ends with ExecutorEnd.
+    static FIRST: Cell<bool> = const { Cell::new(false) };
     static SETTLE: Cell<Option<fn()>> = const { Cell::new(None) };
     static PREVIOUS_EXECUTOR_FINISH: Cell<pg_sys::ExecutorFinish_hook_type> = const { Cell::new(None) };
+    static PREVIOUS_EXECUTOR_END: Cell<pg_sys::ExecutorEnd_hook_type> = const { Cell::new(None) };
     static PREVIOUS_PROCESS_UTILITY: Cell<pg_sys::ProcessUtility_hook_type> = const { Cell::new(None) };
 }
 
 /// Whether somebody will call `write::flush` when the present statement ends.
 pub fn is_ahead() -> bool {
-    DEPTH.get() > 0
+    DEPTH.get() > 0 || FIRST.get()
 }
 
 /// Installs the hooks and callbacks, in front of those that are there. `settle` is called before the entries of a statement are
 /// written: to record what capture has held back.
 pub fn install(settle: fn()) {
     SETTLE.set(Some(settle));
+    FIRST.set(is_in_writing_statement());
     // SAFETY: called once, while the library is loaded; hooks and callbacks stay for the life of the process.
     unsafe {
         PREVIOUS_EXECUTOR_FINISH.set(pg_sys::ExecutorFinish_hook);
         pg_sys::ExecutorFinish_hook = Some(executor_finish);
+        PREVIOUS_EXECUTOR_END.set(pg_sys::ExecutorEnd_hook);
+        pg_sys::ExecutorEnd_hook = Some(executor_end);
         PREVIOUS_PROCESS_UTILITY.set(pg_sys::ProcessUtility_hook);
         pg_sys::ProcessUtility_hook = Some(process_utility);
         pg_sys::RegisterXactCallback(Some(transaction_event), std::ptr::null_mut());
@@ -50,6 +57,36 @@ unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
     if triggers_ran {
         flush_guarded();
     }
+}
+
+/// Whether the client's statement is one that the executor runs and that writes: INSERT, UPDATE, DELETE, MERGE, or WITH one of them.
+fn is_in_writing_statement() -> bool {
+    use pg_sys::CommandTag as Tag;
+    use pg_sys::PortalStrategy as Strategy;
+    // SAFETY: the portal is null or that of the present statement, which is live.
+    unsafe {
+        let portal = pg_sys::ActivePortal;
+        !portal.is_null()
+            && match (*portal).strategy {
+                Strategy::PORTAL_ONE_RETURNING | Strategy::PORTAL_ONE_MOD_WITH => true,
+                Strategy::PORTAL_MULTI_QUERY => {
+                    matches!(
+                        (*portal).commandTag,
+                        Tag::CMDTAG_INSERT | Tag::CMDTAG_UPDATE | Tag::CMDTAG_DELETE | Tag::CMDTAG_MERGE
+                    )
+                }
+                _ => false,
+            }
+    }
+}
+
+unsafe extern "C-unwind" fn executor_end(query: *mut pg_sys::QueryDesc) {
+    // What a statement within that one wrote itself is written by now. Earlier entries of that one are written a little early.
+    if FIRST.get() {
+        flush_guarded();
+    }
+    // SAFETY: passes on what Postgres passed. An error leaves this frame at once.
+    unsafe { pass_on::executor_end(PREVIOUS_EXECUTOR_END.get(), query) }
 }
 
 unsafe extern "C-unwind" fn process_utility(
@@ -122,6 +159,7 @@ fn end_transaction() {
     pending::forget_all();
     entry_table::forget_lock();
     DEPTH.set(0);
+    FIRST.set(false);
     DEPTH_AT_START.with_borrow_mut(Vec::clear);
 }
 

@@ -29,6 +29,7 @@ mod raw {
         #[cfg(feature = "pg18")]
         pub fn standard_ExecutorRun(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64);
         pub fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
+        pub fn standard_ExecutorEnd(query: *mut pg_sys::QueryDesc);
         pub fn standard_ProcessUtility(
             statement: *mut pg_sys::PlannedStmt,
             text: *const c_char,
@@ -94,6 +95,13 @@ pub unsafe fn executor_run(
 pub unsafe fn executor_finish(previous: pg_sys::ExecutorFinish_hook_type, query: *mut pg_sys::QueryDesc) {
     // SAFETY: as the caller promises.
     unsafe { previous.unwrap_or(raw::standard_ExecutorFinish)(query) }
+}
+
+/// # Safety
+/// As for [`planner`].
+pub unsafe fn executor_end(previous: pg_sys::ExecutorEnd_hook_type, query: *mut pg_sys::QueryDesc) {
+    // SAFETY: as the caller promises.
+    unsafe { previous.unwrap_or(raw::standard_ExecutorEnd)(query) }
 }
 
 /// # Safety

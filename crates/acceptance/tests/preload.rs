@@ -31,6 +31,41 @@ fn is_loaded(session: &mut Session) -> bool {
     value::<i64>(session, "SELECT count(*) FROM pg_settings WHERE name = 'lead_audit.batch_memory'") == 1
 }
 
+/// A session's first statement, during which the library is loaded where it is not there yet, writes its entries together: not each in a
+/// subtransaction of its own.
+#[test]
+fn the_first_statement_of_a_session_writes_its_entries_together() {
+    for (preloaded, cluster) in clusters() {
+        let mut admin = app_database(&cluster, "first");
+        call(&mut admin, "INSERT INTO leads (id) SELECT g::text FROM generate_series(1, 2000) g");
+        call(&mut admin, "GRANT USAGE ON SCHEMA lead_audit TO app; GRANT SELECT ON lead_audit.entry TO app");
+        for (statement, rows) in [
+            ("UPDATE leads SET source = 'a'", 2000),
+            ("UPDATE leads SET source = 'b' RETURNING id", 2000),
+            ("WITH changed AS (UPDATE leads SET source = 'c' RETURNING id) SELECT count(*) FROM changed", 2000),
+            ("INSERT INTO leads (id) SELECT 'new-' || g FROM generate_series(1, 1000) g", 1000),
+            ("DELETE FROM leads WHERE id LIKE 'new-%'", 1000),
+            ("MERGE INTO leads l USING (VALUES ('1'), ('2')) v(id) ON l.id = v.id WHEN MATCHED THEN UPDATE SET source = 'd'", 2),
+        ] {
+            let before: i64 = value(&mut admin, "SELECT max(id) FROM lead_audit.entry");
+            let succeeded = format!("FROM lead_audit.entry WHERE id > {before} AND outcome = 'ok'");
+            for (ends, entries) in [("ROLLBACK TO begun", 0), ("RELEASE begun", rows)] {
+                let mut app = cluster.session("app", "first");
+                assert_eq!(is_loaded(&mut app), preloaded);
+                for command in ["BEGIN", "SAVEPOINT begun", statement, ends] {
+                    call(&mut app, command);
+                }
+                assert_eq!(value::<i64>(&mut app, &format!("SELECT count(*) {succeeded}")), entries, "{statement}, {ends}");
+                call(&mut app, "COMMIT");
+            }
+            assert_eq!(value::<i64>(&mut admin, &format!("SELECT count(*) {succeeded}")), rows, "{statement}");
+            let writers: i64 = value(&mut admin, &format!("SELECT count(DISTINCT xmin::text) {succeeded}"));
+            assert!(writers <= 4, "{writers} subtransactions wrote the entries of: {statement}");
+        }
+        assert_intact(&mut admin);
+    }
+}
+
 #[test]
 fn context_set_before_the_library_comes_is_recorded() {
     for (preloaded, cluster) in clusters() {
