@@ -30,6 +30,11 @@ const BATCH_BYTES: usize = 4 << 20;
 const REST_FOR_EACH: Duration = Duration::from_millis(10);
 const LONGEST_REST: Duration = Duration::from_millis(100);
 
+/// After so many records the worker sleeps a moment, so that who wakes from its own wait for the disk need not wait for the processor too.
+/// One that lags behind does not.
+const BREATH: usize = 50;
+const BREATH_MICROSECONDS: core::ffi::c_long = 1_000;
+
 thread_local! {
     /// Whether this worker has looked for what one before it wrote.
     static CAUGHT_UP: Cell<bool> = const { Cell::new(false) };
@@ -98,11 +103,19 @@ fn write_all(records: &[(u64, Vec<u8>)]) -> u64 {
     let mut patience = Patience::new();
     let mut gather_all = |care| {
         let mut roles = HashMap::new();
-        read.iter().map(|record| u64::from(gather(record, care, &mut roles, &mut patience))).sum()
+        let mut written = 0;
+        for some in read.chunks(BREATH) {
+            written += some.iter().map(|record| u64::from(gather(record, care, &mut roles, &mut patience))).sum::<u64>();
+            journal::flush();
+            if read.len() > BREATH && read.len() < BATCH / 2 {
+                // SAFETY: sleeps.
+                unsafe { pg_sys::pg_usleep(BREATH_MICROSECONDS) };
+            }
+        }
+        written
     };
     // A subtransaction for everything that can fail takes its time. Hardly ever anything does.
     let written = in_subtransaction(|| gather_all(Care::Together)).unwrap_or_else(|_| gather_all(Care::Each));
-    journal::flush();
     if let Some((last, _)) = records.last() {
         set_position(*last);
     }
