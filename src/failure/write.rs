@@ -10,7 +10,7 @@ use super::{names, record::Count};
 use crate::capture::{RowEvent, RowOperation, RowTexts, key_of, row_texts};
 use crate::journal::{self, NewEntry, Outcome};
 use crate::origin::Origin;
-use crate::server::{ServerError, Text, as_owner_restricted, in_subtransaction, role_name};
+use crate::server::{RowMemory, ServerError, Text, as_owner_restricted, in_subtransaction, role_name};
 use crate::shared;
 use crate::worker::{Progress, in_transaction};
 use ledger::canonical::write_string;
@@ -100,12 +100,12 @@ fn write_all(records: &[(u64, Vec<u8>)]) -> u64 {
         }
     };
     let read: Vec<Record> = records.iter().filter_map(|(_, bytes)| read(bytes)).collect();
-    let mut patience = Patience::new();
+    let (mut patience, mut memory) = (Patience::new(), RowMemory::new(c"lead_audit failed operation"));
     let mut gather_all = |care| {
         let mut roles = HashMap::new();
         let mut written = 0;
         for some in read.chunks(BREATH) {
-            written += some.iter().map(|record| u64::from(gather(record, care, &mut roles, &mut patience))).sum::<u64>();
+            written += some.iter().map(|record| u64::from(gather(record, care, &mut roles, &mut patience, &mut memory))).sum::<u64>();
             journal::flush();
             if read.len() > BREATH && read.len() < BATCH / 2 {
                 // SAFETY: sleeps.
@@ -144,7 +144,7 @@ impl Care {
 type Roles = HashMap<u32, Option<Text>>;
 
 /// Makes an entry of a record, to be written by `journal::flush`; false if it makes none.
-fn gather(record: &Record, care: Care, roles: &mut Roles, patience: &mut Patience) -> bool {
+fn gather(record: &Record, care: Care, roles: &mut Roles, patience: &mut Patience, memory: &mut RowMemory) -> bool {
     let (mut table, mut operation, mut statement) = (record.table.as_ref(), &*record.operation, record.statement.as_deref());
     let resolved;
     if let Some(unresolved) = &record.unresolved {
@@ -159,7 +159,7 @@ fn gather(record: &Record, care: Care, roles: &mut Roles, patience: &mut Patienc
     }
     let (mut key, mut values, mut changed) = (record.key.as_deref().map(Text::from), None, None);
     if let Some(row) = &record.row {
-        match care.of(|| texts_of(row, table, patience)) {
+        match care.of(|| memory.for_row(|| texts_of(row, table, patience))) {
             Ok(Some(texts)) => (key, values, changed) = (texts.key, Some(texts.values), texts.changed),
             Err(error) if is_passing(&error) => patience.give_up(row.relation),
             Ok(None) | Err(_) => {}

@@ -47,7 +47,8 @@ pub fn append(entry: NewEntry) {
     }
 }
 
-/// Gathers an entry about another transaction, to be written by the next `flush`: what failed there, and who it was.
+/// Gathers an entry about another transaction, to be written by the next `flush`, or at once with those before it if they have
+/// become many: what failed there, and who it was.
 ///
 /// # Errors
 /// If the table is not there. Other errors are raised.
@@ -55,7 +56,9 @@ pub fn append_about(entry: NewEntry, txid: u64, occurred_at: i64, origin: &Origi
     // SAFETY: within a transaction; as above.
     unsafe { pg_sys::GetTopFullTransactionId() };
     let (table, id) = target()?;
-    gather(entry, &table, &Circumstances { id, txid, occurred_at, origin });
+    if gather(entry, &table, &Circumstances { id, txid, occurred_at, origin }) >= settings::batch_bytes() {
+        flush();
+    }
     Ok(())
 }
 

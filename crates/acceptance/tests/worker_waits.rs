@@ -91,3 +91,29 @@ fn a_call_that_comes_while_sealing_waits() {
     call(&mut holder, "ROLLBACK");
     wait_until(&mut admin, SOON, "SELECT queued = written AND queued = 1 FROM lead_audit.stats");
 }
+
+/// Failing rows can be a hundred times as large as in the queue, where values are as compressed as in the table that they come from.
+#[test]
+fn many_large_rows_do_not_need_much_memory() {
+    let (cluster, mut admin) = cluster("1h");
+    call(
+        &mut admin,
+        "CREATE TABLE large AS SELECT 1 AS id, repeat('x', 200000) AS text; SELECT lead_audit.enable('large');
+         CREATE TABLE checked (id int, text text, CHECK (id > 1)); SELECT lead_audit.enable('checked')",
+    );
+    let mut log = cluster.admin("waits");
+    call(&mut log, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
+    for _ in 0..1500 {
+        assert_eq!(sqlstate(&mut admin, "INSERT INTO checked SELECT 1, text FROM large"), "23514");
+    }
+    wait_until(&mut admin, LONG, "SELECT queued - written = 1500 FROM lead_audit.own_queue()");
+    call(&mut log, "ROLLBACK");
+    wait_until(&mut admin, LONG, "SELECT queued = written FROM lead_audit.stats");
+    let worker: i32 = value(&mut admin, "SELECT worker_pid FROM lead_audit.queue() WHERE database_name = 'waits'");
+    let status = std::fs::read_to_string(format!("/proc/{worker}/status")).expect("the worker is there");
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says it");
+    let most: u64 = most.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(most < 150 * 1024, "the worker had {most} kB");
+    let whole = "SELECT count(*) FROM lead_audit.entry WHERE table_name = 'checked' AND length(row_values->>'text') = 200000";
+    assert_eq!(value::<i64>(&mut admin, whole), 1500);
+}
