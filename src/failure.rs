@@ -20,12 +20,13 @@ mod patience;
 mod raised;
 mod record;
 mod resolve;
+mod temporary;
 mod watched;
 mod write;
 
 pub use following::switch_off;
 pub use names::note_name;
-pub use raised::note_temporary_table;
+pub use temporary::{doubt_temporary_tables, note_temporary_table};
 pub use record::log_rest;
 pub use write::{drain, load_names};
 

@@ -6,6 +6,7 @@
 
 use super::raised;
 use super::record::{self, Record, Table};
+use super::temporary;
 use super::watched;
 use crate::journal::{self, Gap, Outcome};
 use crate::server::{ServerError, current_subtransaction};
@@ -126,6 +127,7 @@ unsafe extern "C-unwind" fn subtransaction_event(
             if let Some(mut candidate) = failed.filter(|candidate| candidate.statement >= own) {
                 candidate.send();
             }
+            temporary::subtransaction_fails();
             raised::keep_base();
         }
         Event::SUBXACT_EVENT_COMMIT_SUB => STATE.with_borrow_mut(|state| {
@@ -161,6 +163,7 @@ unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _a
         state.gaps.iter().for_each(|(_, record)| record::send(record));
     }
     journal::forget_written();
+    temporary::transaction_ends(event == Event::XACT_EVENT_COMMIT);
     raised::transaction_ends();
     watched::transaction_ends();
     raised::keep_base();

@@ -10,6 +10,7 @@ use super::frame::{Frame, innermost, statement_text};
 use super::masked::masked;
 use super::names;
 use super::record::{self, Count, Record, Table, Unresolved};
+use super::temporary;
 use crate::journal::{self, Outcome, Written};
 use crate::server::{current_subtransaction, in_context, new_context, packed_sqlstate_text};
 use crate::{origin, settings};
@@ -20,8 +21,6 @@ use std::ffi::{CStr, c_char, c_void};
 thread_local! {
     static BASE: Cell<*mut pg_sys::ErrorContextCallback> = const { Cell::new(std::ptr::null_mut()) };
     static MEMORY: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
-    /// Temporary tables that this transaction has made.
-    static TEMPORARY_TABLES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
     /// The last statement on a watched table that succeeded, and how many there were in this transaction.
     static LAST_STATEMENT: RefCell<(Option<String>, u32)> = const { RefCell::new((None, 0)) };
 }
@@ -166,13 +165,14 @@ fn in_text(error: &RaisedError) -> Option<Record> {
     // Postgres counts characters, from 1; 0 is none.
     let character = if error.internal_query.is_some() { error.internal_position } else { error.position };
     let position = usize::try_from(character - 1).ok().and_then(|character| text.char_indices().nth(character));
+    let temporary_tables = temporary::in_text(&text);
     record.unresolved = Some(Unresolved {
         masked: masked(&text),
         position: position.map(|(byte, _)| byte),
         text: bounded(text),
         search_path,
         temporary_schema: temporary.to_u32(),
-        temporary_tables: TEMPORARY_TABLES.with_borrow(Clone::clone),
+        temporary_tables,
     });
     Some(record)
 }
@@ -299,14 +299,8 @@ pub unsafe extern "C-unwind" fn statement_succeeded(frame: *const Frame) {
     });
 }
 
-/// A command makes a temporary table, which comes before a watched one of the same name.
-pub fn note_temporary_table(name: &str) {
-    TEMPORARY_TABLES.with_borrow_mut(|tables| tables.push(name.to_owned()));
-}
-
 /// The transaction is over.
 pub fn transaction_ends() {
-    TEMPORARY_TABLES.with_borrow_mut(Vec::clear);
     LAST_STATEMENT.with_borrow_mut(|last| *last = (None, 0));
 }
 

@@ -73,6 +73,7 @@ unsafe extern "C-unwind" fn before(statement: *mut pg_sys::PlannedStmt) {
                 }
             }
             Tag::T_DropStmt => {
+                failure::doubt_temporary_tables();
                 let drop = node.cast::<pg_sys::DropStmt>();
                 if (*drop).removeType == pg_sys::ObjectType::OBJECT_EXTENSION {
                     EXTENSION_MAY_GO.set(true);
@@ -81,12 +82,13 @@ unsafe extern "C-unwind" fn before(statement: *mut pg_sys::PlannedStmt) {
             // enable() makes the triggers; a table that is renamed may be watched.
             Tag::T_CreateTrigStmt => note_name((*node.cast::<pg_sys::CreateTrigStmt>()).relation),
             Tag::T_CreateStmt if is_temporary((*node.cast::<pg_sys::CreateStmt>()).relation) => {
-                failure::note_temporary_table(&relation_name((*node.cast::<pg_sys::CreateStmt>()).relation));
+                let create = node.cast::<pg_sys::CreateStmt>();
+                failure::note_temporary_table(&relation_name((*create).relation), stays((*create).oncommit));
             }
             Tag::T_CreateTableAsStmt => {
                 let into = (*node.cast::<pg_sys::CreateTableAsStmt>()).into;
                 if !into.is_null() && is_temporary((*into).rel) {
-                    failure::note_temporary_table(&relation_name((*into).rel));
+                    failure::note_temporary_table(&relation_name((*into).rel), stays((*into).onCommit));
                 }
             }
             Tag::T_CreateStmt if !(*node.cast::<pg_sys::CreateStmt>()).partbound.is_null() => {
@@ -102,7 +104,9 @@ unsafe extern "C-unwind" fn before(statement: *mut pg_sys::PlannedStmt) {
                 DATABASES_CHANGED.set(true);
                 hold_by_name((*node.cast::<pg_sys::DropdbStmt>()).dbname, false);
             }
+            Tag::T_DropOwnedStmt | Tag::T_DiscardStmt | Tag::T_AlterObjectSchemaStmt => failure::doubt_temporary_tables(),
             Tag::T_RenameStmt => {
+                failure::doubt_temporary_tables();
                 let rename = node.cast::<pg_sys::RenameStmt>();
                 match (*rename).renameType {
                     pg_sys::ObjectType::OBJECT_DATABASE => {
@@ -151,6 +155,10 @@ unsafe fn relation_name(relation: *mut pg_sys::RangeVar) -> String {
 unsafe fn is_temporary(relation: *mut pg_sys::RangeVar) -> bool {
     // SAFETY: as the caller promises.
     unsafe { !relation.is_null() && (*relation).relpersistence as u8 == pg_sys::RELPERSISTENCE_TEMP }
+}
+
+fn stays(on_commit: pg_sys::OnCommitAction::Type) -> bool {
+    on_commit != pg_sys::OnCommitAction::ONCOMMIT_DROP
 }
 
 /// # Safety

@@ -287,6 +287,15 @@ class Check:
             with self.entries(f"no entry: {name}, a temporary table of the session's", []), self.app() as connection:
                 connection.execute("CREATE TEMP TABLE leads (n int)")
                 self.ignore(connection, f"INSERT INTO {name} VALUES ('many')")
+        # Those that are gone hide nothing.
+        for commands in (["CREATE TEMP TABLE leads (n int)", "DROP TABLE leads"], ["BEGIN", "CREATE TEMP TABLE leads (n int)", "ROLLBACK"],
+                         ["BEGIN", "CREATE TEMP TABLE leads (n int) ON COMMIT DROP", "COMMIT"], ["CREATE TEMP TABLE leads (n int)", "DISCARD TEMP"],
+                         ["BEGIN", "SAVEPOINT a", "CREATE TEMP TABLE leads (n int)", "ROLLBACK TO a", "COMMIT"],
+                         ["CREATE TEMP TABLE leads (n int)", "ALTER TABLE leads RENAME TO others"]):
+            with self.entries(f"after {commands}", [self.simple("INSERT", "leads", "22P02")]), self.app() as connection:
+                for command in commands:
+                    connection.execute(command)
+                self.ignore(connection, "INSERT INTO leads (id, n) VALUES ('c', 'many')")
 
     def in_the_text(self):
         """What fails before PostgreSQL has the table is found by the statement's text, whatever kind of statement it is."""
