@@ -5,8 +5,7 @@ use super::failing_row::{fingerprint, from_hex};
 use super::patience::Patience;
 use super::record::{self, RawRow, Record, Table};
 use super::resolve::resolve;
-use super::watched::watched;
-use super::{names, record::Count};
+use super::{names, record::Count, watched::watched};
 use crate::capture::{RowEvent, RowOperation, RowTexts, key_of, row_texts};
 use crate::journal::{self, NewEntry, Outcome};
 use crate::origin::Origin;
@@ -24,9 +23,8 @@ use std::time::Duration;
 const BATCH: usize = 4000;
 const BATCH_BYTES: usize = 4 << 20;
 
-/// How long to wait after a turn before the next one, for each record beyond the first that was there, and at most. A failure that
-/// comes alone is written at once, and so is the next; of a flood many are written together: each transaction waits for the disk, and has
-/// those that the application commits wait.
+/// How long to wait after a turn before the next one, for each record beyond the first that was there, and at most: each transaction
+/// waits for the disk, and has those of the application wait. A failure that comes alone is written at once, and so is the next.
 const REST_FOR_EACH: Duration = Duration::from_millis(10);
 const LONGEST_REST: Duration = Duration::from_millis(100);
 
@@ -79,8 +77,7 @@ pub fn drain() -> Result<Progress, ServerError> {
     if records.len() == BATCH || records.iter().map(|(_, record)| record.len()).sum::<usize>() >= BATCH_BYTES {
         return Ok(Progress::More);
     }
-    let pause = (REST_FOR_EACH * (records.len() as u32 - 1)).min(LONGEST_REST);
-    Ok(Progress::After(pause))
+    Ok(Progress::After((REST_FOR_EACH * (records.len() as u32 - 1)).min(LONGEST_REST)))
 }
 
 /// Whether the same may succeed a little later: no space, a lock, a cancel.
