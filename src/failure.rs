@@ -26,8 +26,8 @@ mod write;
 
 pub use following::switch_off;
 pub use names::note_name;
-pub use temporary::{doubt_temporary_tables, note_temporary_table};
 pub use record::log_rest;
+pub use temporary::{doubt_temporary_tables, note_temporary_table};
 pub use write::{drain, load_names};
 
 /// Installs hooks and callbacks. After `journal::install_flush_points`: what goes wrong in writing entries is seen here too.

@@ -102,7 +102,8 @@ fn write_all(records: &[(u64, Vec<u8>)]) -> u64 {
         let mut roles = HashMap::new();
         let mut written = 0;
         for some in read.chunks(BREATH) {
-            written += some.iter().map(|record| u64::from(gather(record, care, &mut roles, &mut patience, &mut memory))).sum::<u64>();
+            written +=
+                some.iter().map(|record| u64::from(gather(record, care, &mut roles, &mut patience, &mut memory))).sum::<u64>();
             journal::flush();
             if read.len() > BREATH && read.len() < BATCH / 2 {
                 // SAFETY: sleeps.
