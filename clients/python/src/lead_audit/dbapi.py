@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final, Union
 
 from .applied import ascii_only, set_config, set_config_text
@@ -92,6 +94,24 @@ def end(dbapi: Any, command: str) -> None:
         _run_simple(dbapi, command)
     else:
         _execute(dbapi, command)
+
+
+@contextmanager
+def own_transaction(dbapi: Any, values: tuple[str, ...], translated: AbstractContextManager[Any] = nullcontext()) -> Iterator[None]:
+    """On a connection in autocommit: a transaction that has this context, around a statement. translated: around the commands that make
+    it, for who turns the driver's errors into its own."""
+    try:
+        with translated:
+            begin(dbapi, values)
+        yield
+    except BaseException:
+        try:
+            end(dbapi, "ROLLBACK")
+        except Exception:  # the connection is lost; the error that said so first is the one to tell
+            logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
+        raise
+    with translated:
+        end(dbapi, "COMMIT")
 
 
 def _execute_with(dbapi: Any, statement: str, values: tuple[str, ...]) -> None:

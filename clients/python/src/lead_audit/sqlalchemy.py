@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from .applied import AppliedContext
 from .context import AuditContext
-from .dbapi import begin, busy, commits_by_itself, driver_of, end, failed, in_transaction, send
+from .dbapi import busy, commits_by_itself, driver_of, failed, in_transaction, own_transaction, send
 from .statements import may_commit, wants_context
 from .together import in_pipeline, together
 from .watching import watch
@@ -217,7 +217,8 @@ def _run(context: Any, cursor: Any, statement: str, many: bool, execute: Callabl
         _send(state, dbapi, wanted)
         return False
     if not _run_together(cursor, statement, many, wanted, execute):
-        _run_in_own_transaction(dbapi, wanted, lambda: execute(cursor))
+        with own_transaction(dbapi, wanted.settings()):
+            execute(cursor)
     return True
 
 
@@ -237,19 +238,6 @@ def _run_together(cursor: Any, statement: str, many: bool, wanted: AuditContext,
     finally:
         cursor._cursor = driven
     return True
-
-
-def _run_in_own_transaction(dbapi: Any, wanted: AuditContext, execute: Callable[[], None]) -> None:
-    try:
-        begin(dbapi, wanted.settings())
-        execute()
-    except BaseException:
-        try:
-            end(dbapi, "ROLLBACK")
-        except Exception:  # the connection is lost; the error that said so first is the one to tell
-            logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
-        raise
-    end(dbapi, "COMMIT")
 
 
 def _send(state: AppliedContext, dbapi: Any, wanted: AuditContext) -> None:

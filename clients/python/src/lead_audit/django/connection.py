@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 from lead_audit.applied import AppliedContext
 from lead_audit.context import AuditContext
-from lead_audit.dbapi import begin, busy, end, failed, in_transaction, send
+from lead_audit.dbapi import busy, failed, in_transaction, own_transaction, send
 from lead_audit.statements import may_commit, wants_context
 from lead_audit.together import in_pipeline, together
 
@@ -61,28 +61,14 @@ class ContextWrapper:
         driven = cursor.cursor
         stand_in = together(driven, statement, many, wanted)
         if stand_in is None:
-            return self._execute_in_own_transaction(connection, raw, wanted, lambda: execute(sql, params, many, context))
+            with own_transaction(raw, wanted.settings(), connection.wrap_database_errors):
+                return execute(sql, params, many, context)
         logger.debug("lead_audit: together with the statement: %s", wanted)
         cursor.cursor = stand_in
         try:
             return execute(sql, params, many, context)
         finally:
             cursor.cursor = driven
-
-    def _execute_in_own_transaction(self, connection: Any, raw: Any, wanted: AuditContext, execute: Callable[[], Any]) -> Any:
-        try:
-            with connection.wrap_database_errors:
-                begin(raw, wanted.settings())
-            result = execute()
-        except BaseException:
-            try:
-                end(raw, "ROLLBACK")
-            except Exception:  # the connection is lost; the error that said so first is the one to tell
-                logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
-            raise
-        with connection.wrap_database_errors:
-            end(raw, "COMMIT")
-        return result
 
     def _send(self, connection: Any, raw: Any, wanted: AuditContext) -> None:
         self._state.context = None  # not known, should this fail
