@@ -68,6 +68,9 @@ mod tests {
                  EXECUTE FUNCTION suppress_redundant_updates_trigger()",
             "ALTER TRIGGER \"00_lead_audit_row\" ON leads RENAME TO zz",
         ] {
+            if IS_13 && damage.contains("OR REPLACE TRIGGER") {
+                continue;
+            }
             run(damage);
             assert_eq!(one("SELECT lead_audit.enable('leads')"), identity, "{damage}");
             assert_eq!(rows(WATCHED), ["leads | true | true | on"], "{damage}");
@@ -107,6 +110,9 @@ mod tests {
 
     #[pg_test]
     fn ddl_guard_replaced_trigger() {
+        if IS_13 {
+            return;
+        }
         begin_with_leads();
         run("CREATE OR REPLACE TRIGGER \"00_lead_audit_row\" AFTER INSERT ON leads FOR EACH ROW
                  EXECUTE FUNCTION suppress_redundant_updates_trigger()");
@@ -125,7 +131,8 @@ mod tests {
             ("AFTER INSERT OR UPDATE", "WHEN (NEW.id = 'only this')"),
         ] {
             run(&format!(
-                "CREATE OR REPLACE TRIGGER \"00_lead_audit_row\" {events} ON leads FOR EACH ROW {condition}
+                "DROP TRIGGER \"00_lead_audit_row\" ON leads;
+                 CREATE TRIGGER \"00_lead_audit_row\" {events} ON leads FOR EACH ROW {condition}
                  EXECUTE FUNCTION lead_audit.capture('{identity}', 'is_deleted')"
             ));
             assert_eq!(rows(WATCHED), ["leads | false | true | disabled"], "{events} {condition}");

@@ -145,14 +145,14 @@ mod tests {
         // The ids, so that they lead to each other's leaves.
         assert_eq!(
             faults_after(&format!(
-                "UPDATE lead_audit.checkpoint SET entry_ids = int8multirange(int8range({b}, {b}, '[]')) WHERE tree_size = 301;
-                 UPDATE lead_audit.checkpoint SET entry_ids = int8multirange(int8range({a}, {a}, '[]'), int8range({b} + 1, {z}, '[]'))
-                 WHERE tree_size = 600;
+                "UPDATE lead_audit.checkpoint SET entry_ids = '{{[{b},{after_b})}}' WHERE tree_size = 301;
+                 UPDATE lead_audit.checkpoint SET entry_ids = '{{[{a},{b}),[{after_b},{after_z})}}' WHERE tree_size = 600;
                  DELETE FROM lead_audit.leaf_range WHERE first_leaf >= 300;
-                 INSERT INTO lead_audit.leaf_range VALUES ({b}, {b}, 300), ({a}, {a}, 301), ({b} + 1, {z}, 302)",
+                 INSERT INTO lead_audit.leaf_range VALUES ({b}, {b}, 300), ({a}, {a}, 301), ({after_b}, {after_z} - 1, 302)",
                 a = entry(301),
                 b = entry(302),
-                z = entry(600)
+                after_b = entry(302) + 1,
+                after_z = entry(600) + 1
             )),
             ["301 reordered", "302 reordered"]
         );

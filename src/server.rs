@@ -16,6 +16,7 @@ mod subtransaction;
 mod text;
 mod triggers;
 mod user;
+mod utility_call;
 
 pub use error::{ServerError, packed_sqlstate_text, sqlstate_text};
 pub use extension::extension_version;
@@ -31,3 +32,5 @@ pub use subtransaction::{current_subtransaction, in_subtransaction, trigger_dept
 pub use text::{Text, borrowed_text, detoasted, parse_uuid};
 pub use triggers::watch_of_triggers;
 pub use user::{as_owner_restricted, as_user, may_create_databases, owns_database, owns_relation, role_name};
+pub(crate) use utility_call::utility_hook;
+pub use utility_call::UtilityCall;

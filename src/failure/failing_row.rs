@@ -35,36 +35,64 @@ pub unsafe fn find(frame: &Frame, target: &Target, error: &RaisedError) -> Optio
             !error.names_none() && !error.names(&(*target.watched).table.schema, &name)
         };
         let violates = ["23502", "23505", "23514", "23P01", "44000"].contains(&&*error.code);
-        for list in [(*state).es_opened_result_relations, (*state).es_tuple_routing_result_relations] {
-            for result in PgList::<pg_sys::ResultRelInfo>::from_pg(list).iter_ptr() {
-                let result = &*result;
-                let is_target = (*result.ri_RelationDesc).rd_id.to_u32() == (*target.watched).table.relation;
-                let is_part = !result.ri_RootResultRelInfo.is_null();
-                if !is_target && !is_part {
-                    continue;
-                }
-                if frame.phase == Phase::Finish {
-                    // The AFTER trigger that fires has its row here; for an UPDATE both.
-                    let new = if target.operation == "UPDATE" { result.ri_TrigNewSlot } else { std::ptr::null_mut() };
-                    if let Some(row) = copy(result, result.ri_TrigOldSlot, new) {
-                        return Some(row);
-                    }
-                    continue;
-                }
-                // Later rows leave their values of before in the slot until they have their own: only a constraint that
-                // is broken says that they are in.
-                let is_current = (*state).es_processed == 0 || violates && !about_other(result.ri_RelationDesc);
-                let (old, new) = match target.operation {
-                    "INSERT" => (result.ri_newTupleSlot, std::ptr::null_mut()),
-                    "UPDATE" => (result.ri_oldTupleSlot, result.ri_newTupleSlot),
-                    _ => (result.ri_TrigOldSlot, std::ptr::null_mut()),
-                };
-                if is_current && let Some(row) = copy(result, old, new) {
-                    return Some(row);
-                }
+        let row_of = |result: *mut pg_sys::ResultRelInfo| {
+            let result = &*result;
+            let is_target = (*result.ri_RelationDesc).rd_id.to_u32() == (*target.watched).table.relation;
+            let is_part = !result.ri_RootResultRelInfo.is_null();
+            if !is_target && !is_part {
+                return None;
             }
+            if frame.phase == Phase::Finish {
+                // The AFTER trigger that fires has its row here; for an UPDATE both.
+                let new = if target.operation == "UPDATE" { result.ri_TrigNewSlot } else { std::ptr::null_mut() };
+                return copy(result, result.ri_TrigOldSlot, new);
+            }
+            // Later rows leave their values of before in the slot until they have their own: only a constraint that
+            // is broken says that they are in.
+            let is_current = (*state).es_processed == 0 || violates && !about_other(result.ri_RelationDesc);
+            let (old, new) = match target.operation {
+                #[cfg(not(feature = "pg13"))]
+                "INSERT" => (result.ri_newTupleSlot, std::ptr::null_mut()),
+                #[cfg(not(feature = "pg13"))]
+                "UPDATE" => (result.ri_oldTupleSlot, result.ri_newTupleSlot),
+                #[cfg(feature = "pg13")]
+                "INSERT" => (inserted((*frame.query).planstate, result), std::ptr::null_mut()),
+                // Before 14 the executor does not have the old row at hand.
+                #[cfg(feature = "pg13")]
+                "UPDATE" => return None,
+                _ => (result.ri_TrigOldSlot, std::ptr::null_mut()),
+            };
+            if is_current { copy(result, old, new) } else { None }
+        };
+        // The tables that it writes to, and the partitions that it has opened for rows.
+        #[cfg(not(feature = "pg13"))]
+        let opened = PgList::<pg_sys::ResultRelInfo>::from_pg((*state).es_opened_result_relations);
+        #[cfg(not(feature = "pg13"))]
+        let own = opened.iter_ptr();
+        // Before 14 they are in an array, of as many as the state says.
+        #[cfg(feature = "pg13")]
+        let own = (0..(*state).es_num_result_relations as usize).map(|place| (*state).es_result_relations.add(place));
+        let routed = PgList::from_pg((*state).es_tuple_routing_result_relations);
+        own.chain(routed.iter_ptr()).find_map(row_of)
+    }
+}
+
+/// The row of an INSERT: before 14 the node that writes has it, and not each of its tables. That of a partition has the table's row type
+/// where their columns are not laid out alike; then it is not taken.
+///
+/// # Safety
+/// `node` must be null or the state of a plan; `result` must be of the same statement.
+#[cfg(feature = "pg13")]
+unsafe fn inserted(node: *mut pg_sys::PlanState, result: &pg_sys::ResultRelInfo) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: as the caller promises; the node has a slot for each of its plans.
+    unsafe {
+        if node.is_null() || (*node).type_ != pg_sys::NodeTag::T_ModifyTableState {
+            return std::ptr::null_mut();
         }
-        None
+        let writing = &*node.cast::<pg_sys::ModifyTableState>();
+        let slot = *writing.mt_scans.add(writing.mt_whichplan as usize);
+        let same = fingerprint((*slot).tts_tupleDescriptor) == fingerprint((*result.ri_RelationDesc).rd_att);
+        if same { slot } else { std::ptr::null_mut() }
     }
 }
 

@@ -6,7 +6,7 @@ use super::following;
 use super::frame::{Frame, Phase};
 use super::raised;
 use crate::journal;
-use crate::server::pass_on;
+use crate::server::{UtilityCall, pass_on, utility_hook};
 use pgrx::{PgList, pg_sys};
 use std::cell::Cell;
 use std::ffi::{c_char, c_int};
@@ -62,6 +62,7 @@ fn operation(command: pg_sys::CmdType::Type) -> Option<&'static str> {
         pg_sys::CmdType::CMD_INSERT => Some("INSERT"),
         pg_sys::CmdType::CMD_UPDATE => Some("UPDATE"),
         pg_sys::CmdType::CMD_DELETE => Some("DELETE"),
+        #[cfg(not(feature = "pg13"))]
         pg_sys::CmdType::CMD_MERGE => Some("MERGE"),
         _ => None,
     }
@@ -246,48 +247,33 @@ unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
 
 // ---- utility commands -------------------------------------------------------------------------------------------------
 
-unsafe extern "C-unwind" fn process_utility(
-    statement: *mut pg_sys::PlannedStmt,
-    text: *const c_char,
-    read_only_tree: bool,
-    context: pg_sys::ProcessUtilityContext::Type,
-    params: pg_sys::ParamListInfo,
-    environment: *mut pg_sys::QueryEnvironment,
-    destination: *mut pg_sys::DestReceiver,
-    completion: *mut pg_sys::QueryCompletion,
-) {
+utility_hook!(process_utility => run_utility);
+
+/// # Safety
+/// As for [`UtilityCall::pass_on`].
+unsafe fn run_utility(call: UtilityCall) {
     let mut frame = Frame::new();
     // SAFETY: as above.
     unsafe {
         raised::keep_base();
-        let kind = (*(*statement).utilityStmt).type_;
+        let kind = (*(*call.statement).utilityStmt).type_;
         let may_write =
             matches!(kind, pg_sys::NodeTag::T_CopyStmt | pg_sys::NodeTag::T_TruncateStmt | pg_sys::NodeTag::T_ExecuteStmt);
         if may_write && following::is_on_or_found() {
-            fill_from_utility(&raw mut frame, (*statement).utilityStmt);
+            fill_from_utility(&raw mut frame, (*call.statement).utilityStmt);
         }
         let entered = frame.is_there();
         let mut outermost = false;
         if entered {
-            frame.text = text;
-            (frame.location, frame.length) = ((*statement).stmt_location, (*statement).stmt_len);
-            frame.parameters = params;
+            frame.text = call.text;
+            (frame.location, frame.length) = ((*call.statement).stmt_location, (*call.statement).stmt_len);
+            frame.parameters = call.params;
             outermost = frame.enter();
             if outermost {
                 journal::statement_begins();
             }
         }
-        pass_on::process_utility(
-            PREVIOUS_UTILITY.get(),
-            statement,
-            text,
-            read_only_tree,
-            context,
-            params,
-            environment,
-            destination,
-            completion,
-        );
+        call.pass_on(PREVIOUS_UTILITY.get());
         if entered {
             frame.leave();
         }

@@ -6,7 +6,7 @@
 //! written one by one, as they come.
 
 use super::{entry_table, pending, write};
-use crate::server::pass_on;
+use crate::server::{UtilityCall, pass_on, utility_hook};
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 
@@ -70,10 +70,11 @@ fn is_in_writing_statement() -> bool {
             && match (*portal).strategy {
                 Strategy::PORTAL_ONE_RETURNING | Strategy::PORTAL_ONE_MOD_WITH => true,
                 Strategy::PORTAL_MULTI_QUERY => {
-                    matches!(
-                        (*portal).commandTag,
-                        Tag::CMDTAG_INSERT | Tag::CMDTAG_UPDATE | Tag::CMDTAG_DELETE | Tag::CMDTAG_MERGE
-                    )
+                    #[cfg(not(feature = "pg13"))]
+                    let is_merge = (*portal).commandTag == Tag::CMDTAG_MERGE;
+                    #[cfg(feature = "pg13")]
+                    let is_merge = false;
+                    is_merge || matches!((*portal).commandTag, Tag::CMDTAG_INSERT | Tag::CMDTAG_UPDATE | Tag::CMDTAG_DELETE)
                 }
                 _ => false,
             }
@@ -89,36 +90,20 @@ unsafe extern "C-unwind" fn executor_end(query: *mut pg_sys::QueryDesc) {
     unsafe { pass_on::executor_end(PREVIOUS_EXECUTOR_END.get(), query) }
 }
 
-unsafe extern "C-unwind" fn process_utility(
-    statement: *mut pg_sys::PlannedStmt,
-    text: *const core::ffi::c_char,
-    read_only_tree: bool,
-    context: pg_sys::ProcessUtilityContext::Type,
-    params: pg_sys::ParamListInfo,
-    environment: *mut pg_sys::QueryEnvironment,
-    destination: *mut pg_sys::DestReceiver,
-    completion: *mut pg_sys::QueryCompletion,
-) {
+utility_hook!(process_utility => run_utility);
+
+/// # Safety
+/// As for [`UtilityCall::pass_on`].
+unsafe fn run_utility(call: UtilityCall) {
     // SAFETY: Postgres passes a statement, whose node tells what it is. Only COPY fires row triggers outside of the
     // executor; a CALL, say, may end the transaction, so nothing can be held across it.
-    let is_copy = unsafe { (*(*statement).utilityStmt).type_ } == pg_sys::NodeTag::T_CopyStmt;
+    let is_copy = unsafe { (*(*call.statement).utilityStmt).type_ } == pg_sys::NodeTag::T_CopyStmt;
     if is_copy {
         DEPTH.set(DEPTH.get() + 1);
     }
     // SAFETY: passes on what Postgres passed. An error leaves this frame at once, as above.
     unsafe {
-        let previous = PREVIOUS_PROCESS_UTILITY.get();
-        pass_on::process_utility(
-            previous,
-            statement,
-            text,
-            read_only_tree,
-            context,
-            params,
-            environment,
-            destination,
-            completion,
-        );
+        call.pass_on(PREVIOUS_PROCESS_UTILITY.get());
     }
     if is_copy {
         DEPTH.set(DEPTH.get().saturating_sub(1));

@@ -154,7 +154,7 @@ unsafe fn insert(table: &OpenRelation, index_of_previous_keys: Option<pg_sys::Oi
         }
         let result = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
         pg_sys::InitResultRelInfo(result, table.as_ptr(), 0, std::ptr::null_mut(), 0);
-        (*estate).es_opened_result_relations = pg_sys::lappend((*estate).es_opened_result_relations, result.cast());
+        announce(estate, result);
         (*estate).es_output_cid = pg_sys::GetCurrentCommandId(true);
         let triggers = has_row_triggers(result);
         // A trigger could give an entry what it does not have yet.
@@ -173,6 +173,24 @@ unsafe fn insert(table: &OpenRelation, index_of_previous_keys: Option<pg_sys::Oi
         }
         pg_sys::CurrentMemoryContext = former;
         pg_sys::FreeExecutorState(estate);
+    }
+}
+
+/// Tells the state of the table that is written to.
+///
+/// # Safety
+/// Both must live until the writing is done.
+unsafe fn announce(estate: *mut pg_sys::EState, result: *mut pg_sys::ResultRelInfo) {
+    // SAFETY: as the caller promises.
+    #[cfg(not(feature = "pg13"))]
+    unsafe {
+        (*estate).es_opened_result_relations = pg_sys::lappend((*estate).es_opened_result_relations, result.cast());
+    }
+    // SAFETY: the same. Before 14 it is an array.
+    #[cfg(feature = "pg13")]
+    unsafe {
+        (*estate).es_result_relations = result;
+        (*estate).es_num_result_relations = 1;
     }
 }
 
@@ -247,6 +265,13 @@ unsafe fn insert_chunk(
         );
         for &mut slot in slots {
             if (*result).ri_NumIndices > 0 {
+                // Before 14 it takes the table from the state.
+                #[cfg(feature = "pg13")]
+                {
+                    (*estate).es_result_relation_info = result;
+                    pg_sys::ExecInsertIndexTuples(slot, estate, false, std::ptr::null_mut(), std::ptr::null_mut());
+                }
+                #[cfg(not(feature = "pg13"))]
                 pg_sys::ExecInsertIndexTuples(
                     result,
                     slot,
@@ -294,7 +319,13 @@ unsafe fn insert_each(
         for entry in entries {
             let slot = pg_sys::MakeSingleTupleTableSlot(table.tuple_desc(), &pg_sys::TTSOpsHeapTuple);
             pg_sys::ExecStoreHeapTuple(entry.tuple, slot, false);
+            #[cfg(not(feature = "pg13"))]
             pg_sys::ExecSimpleRelationInsert(result, estate, slot);
+            #[cfg(feature = "pg13")]
+            {
+                (*estate).es_result_relation_info = result;
+                pg_sys::ExecSimpleRelationInsert(estate, slot);
+            }
             if (*slot).tts_tid.ip_posid == 0 {
                 skipped_by_trigger().raise(None);
             }

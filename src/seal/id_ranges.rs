@@ -4,6 +4,9 @@ use crate::server::ServerError;
 use pgrx::PgSqlErrorCode;
 use std::fmt::Write;
 
+/// The type that a set of ids has in SQL: PostgreSQL's own, or, before that came with 14, the one that stands in for it (sql/13).
+pub const SQL_TYPE: &str = if cfg!(feature = "pg13") { "lead_audit.int8multirange" } else { "pg_catalog.int8multirange" };
+
 /// Consecutive ids, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdRange {
@@ -56,13 +59,16 @@ impl IdRanges {
         self.0.last().map(|range| range.last)
     }
 
-    /// The text of the int8multirange.
+    /// The text of the int8multirange, as PostgreSQL itself would write it.
     pub fn to_multirange(&self) -> String {
         let mut text = String::from("{");
         for (i, range) in self.0.iter().enumerate() {
             let comma = if i == 0 { "" } else { "," };
             // Writing to a String does not fail.
-            let _ = write!(text, "{comma}[{},{}]", range.first, range.last);
+            let _ = match range.last.checked_add(1) {
+                Some(end) => write!(text, "{comma}[{},{end})", range.first),
+                None => write!(text, "{comma}[{},{}]", range.first, range.last),
+            };
         }
         text.push('}');
         text
@@ -107,7 +113,7 @@ mod tests {
     #[test]
     fn consecutive_ids_are_one_range() {
         let ranges = of(&[-1, 0, 1, 5, 7, 8]);
-        assert_eq!(ranges.to_multirange(), "{[-1,1],[5,5],[7,8]}");
+        assert_eq!(ranges.to_multirange(), "{[-1,2),[5,6),[7,9)}");
         assert_eq!(ranges.last(), Some(8));
         assert_eq!(of(&[]).to_multirange(), "{}");
     }

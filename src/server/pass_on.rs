@@ -30,16 +30,6 @@ mod raw {
         pub fn standard_ExecutorRun(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64);
         pub fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
         pub fn standard_ExecutorEnd(query: *mut pg_sys::QueryDesc);
-        pub fn standard_ProcessUtility(
-            statement: *mut pg_sys::PlannedStmt,
-            text: *const c_char,
-            read_only_tree: bool,
-            context: pg_sys::ProcessUtilityContext::Type,
-            params: pg_sys::ParamListInfo,
-            environment: *mut pg_sys::QueryEnvironment,
-            destination: *mut pg_sys::DestReceiver,
-            completion: *mut pg_sys::QueryCompletion,
-        );
     }
 }
 
@@ -102,23 +92,4 @@ pub unsafe fn executor_finish(previous: pg_sys::ExecutorFinish_hook_type, query:
 pub unsafe fn executor_end(previous: pg_sys::ExecutorEnd_hook_type, query: *mut pg_sys::QueryDesc) {
     // SAFETY: as the caller promises.
     unsafe { previous.unwrap_or(raw::standard_ExecutorEnd)(query) }
-}
-
-/// # Safety
-/// As for [`planner`].
-#[expect(clippy::too_many_arguments, reason = "Postgres's own")]
-pub unsafe fn process_utility(
-    previous: pg_sys::ProcessUtility_hook_type,
-    statement: *mut pg_sys::PlannedStmt,
-    text: *const c_char,
-    read_only_tree: bool,
-    context: pg_sys::ProcessUtilityContext::Type,
-    params: pg_sys::ParamListInfo,
-    environment: *mut pg_sys::QueryEnvironment,
-    destination: *mut pg_sys::DestReceiver,
-    completion: *mut pg_sys::QueryCompletion,
-) {
-    let pass_on = previous.unwrap_or(raw::standard_ProcessUtility);
-    // SAFETY: as the caller promises.
-    unsafe { pass_on(statement, text, read_only_tree, context, params, environment, destination, completion) }
 }

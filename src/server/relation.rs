@@ -15,7 +15,7 @@ impl OpenRelation {
     /// The same; `None` if it is gone.
     pub fn try_open(relation: pg_sys::Oid, lock: u32) -> Option<Self> {
         // SAFETY: takes any oid; null for one that is none.
-        let open = unsafe { pg_sys::try_table_open(relation, lock as pg_sys::LOCKMODE) };
+        let open = unsafe { pg_sys::try_relation_open(relation, lock as pg_sys::LOCKMODE) };
         (!open.is_null()).then_some(OpenRelation(open))
     }
 

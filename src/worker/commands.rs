@@ -1,7 +1,7 @@
 //! What sessions do to databases: commands after which the launcher has to look, and commands during which nobody else may be
 //! connected to the database, a worker of ours neither.
 
-use crate::server::{may_create_databases, owns_database, pass_on};
+use crate::server::{UtilityCall, may_create_databases, owns_database, utility_hook};
 use crate::{failure, shared};
 use pgrx::{PgList, pg_sys};
 use std::cell::Cell;
@@ -31,31 +31,15 @@ pub fn install() {
     }
 }
 
-unsafe extern "C-unwind" fn process_utility(
-    statement: *mut pg_sys::PlannedStmt,
-    text: *const c_char,
-    read_only_tree: bool,
-    context: pg_sys::ProcessUtilityContext::Type,
-    params: pg_sys::ParamListInfo,
-    environment: *mut pg_sys::QueryEnvironment,
-    destination: *mut pg_sys::DestReceiver,
-    completion: *mut pg_sys::QueryCompletion,
-) {
+utility_hook!(process_utility => run_utility);
+
+/// # Safety
+/// As for [`UtilityCall::pass_on`].
+unsafe fn run_utility(call: UtilityCall) {
     // SAFETY: passes on what Postgres passed. An error leaves this frame at once; it holds nothing.
     unsafe {
-        before(statement);
-        let previous = PREVIOUS.get();
-        pass_on::process_utility(
-            previous,
-            statement,
-            text,
-            read_only_tree,
-            context,
-            params,
-            environment,
-            destination,
-            completion,
-        );
+        before(call.statement);
+        call.pass_on(PREVIOUS.get());
     }
 }
 

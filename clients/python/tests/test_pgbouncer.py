@@ -162,8 +162,10 @@ async def test_requests_cancelled_half_way(driver: str, path: str, pgbouncer: Pg
         pgbouncer.wait()
         await engine.dispose()
     else:
-        # PgBouncer before 1.19 may pass a cancel request on when somebody else has the connection.
-        assert [end for end in ended[::2] if isinstance(end, BaseException) and "QueryCanceled" not in repr(end)] == []
+        # PgBouncer before 1.19 may pass a cancel request on when somebody else has the connection, or tell somebody else that it has.
+        meant_for_others = ("QueryCanceled", "successfully sent cancel request")
+        failed = [repr(end) for end in ended[::2] if isinstance(end, BaseException)]
+        assert [end for end in failed if not any(message in end for message in meant_for_others)] == []
         assert database.query("SELECT count(*) FROM lead_audit.log WHERE operation = 'INSERT'")[0][0] >= REQUESTS // 2 - 5
     assert AuditContext.current() == AuditContext()
     assert foreign_entries(database) == []

@@ -1,0 +1,95 @@
+//! A call of ProcessUtility, which runs every command that the executor does not. Its arguments are not the same in each version of
+//! PostgreSQL.
+
+use pgrx::pg_sys;
+use std::ffi::c_char;
+
+/// The call, as Postgres passed it to the hook. Like [`pass_on`](super::pass_on), it holds nothing that has to be dropped.
+#[derive(Clone, Copy)]
+pub struct UtilityCall {
+    /// The command, in a statement that has its node as `utilityStmt`.
+    pub statement: *mut pg_sys::PlannedStmt,
+    /// The text that it is part of.
+    pub text: *const c_char,
+    /// Whether the node must stay as it is.
+    #[cfg(not(feature = "pg13"))]
+    pub read_only_tree: bool,
+    /// Whether the client sent it, or something else runs it.
+    pub context: pg_sys::ProcessUtilityContext::Type,
+    /// The values of $1, $2, …, or null.
+    pub params: pg_sys::ParamListInfo,
+    /// What else its queries may name, or null.
+    pub environment: *mut pg_sys::QueryEnvironment,
+    /// Where its rows go.
+    pub destination: *mut pg_sys::DestReceiver,
+    /// What it did, for the client.
+    pub completion: *mut pg_sys::QueryCompletion,
+}
+
+unsafe extern "C-unwind" {
+    // As for the functions in pass_on: without pgrx's guard.
+    fn standard_ProcessUtility(
+        statement: *mut pg_sys::PlannedStmt,
+        text: *const c_char,
+        #[cfg(not(feature = "pg13"))] read_only_tree: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        params: pg_sys::ParamListInfo,
+        environment: *mut pg_sys::QueryEnvironment,
+        destination: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    );
+}
+
+impl UtilityCall {
+    /// Gives the call to the hook that was there before, or to Postgres's own function.
+    ///
+    /// # Safety
+    /// It must be a call that Postgres made, and not be over.
+    pub unsafe fn pass_on(self, previous: pg_sys::ProcessUtility_hook_type) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            previous.unwrap_or(standard_ProcessUtility)(
+                self.statement,
+                self.text,
+                #[cfg(not(feature = "pg13"))]
+                self.read_only_tree,
+                self.context,
+                self.params,
+                self.environment,
+                self.destination,
+                self.completion,
+            );
+        }
+    }
+}
+
+/// Defines a hook of ProcessUtility: a function that makes a [`UtilityCall`] of its arguments and hands it to another one.
+macro_rules! utility_hook {
+    ($hook:ident => $work:path) => {
+        unsafe extern "C-unwind" fn $hook(
+            statement: *mut pgrx::pg_sys::PlannedStmt,
+            text: *const core::ffi::c_char,
+            #[cfg(not(feature = "pg13"))] read_only_tree: bool,
+            context: pgrx::pg_sys::ProcessUtilityContext::Type,
+            params: pgrx::pg_sys::ParamListInfo,
+            environment: *mut pgrx::pg_sys::QueryEnvironment,
+            destination: *mut pgrx::pg_sys::DestReceiver,
+            completion: *mut pgrx::pg_sys::QueryCompletion,
+        ) {
+            let call = $crate::server::UtilityCall {
+                statement,
+                text,
+                #[cfg(not(feature = "pg13"))]
+                read_only_tree,
+                context,
+                params,
+                environment,
+                destination,
+                completion,
+            };
+            // SAFETY: the call is the one that Postgres makes.
+            unsafe { $work(call) }
+        }
+    };
+}
+pub(crate) use utility_hook;
