@@ -339,8 +339,10 @@ mod tests {
         } else {
             "MERGE INTO p USING (VALUES (1)) v(id) ON p.id = v.id WHEN MATCHED THEN UPDATE SET parent = 11, m = 'b', gone = true"
         });
-        run("INSERT INTO parent VALUES (5);
-             WITH moved AS (UPDATE p SET parent = 5 WHERE id = 1 RETURNING *) INSERT INTO p SELECT 3, parent, m, gone FROM moved");
+        run(
+            "INSERT INTO parent VALUES (5);
+             WITH moved AS (UPDATE p SET parent = 5 WHERE id = 1 RETURNING *) INSERT INTO p SELECT 3, parent, m, gone FROM moved",
+        );
         assert_eq!(
             rows("SELECT operation, table_name, soft_delete, row_key, diff - 'id' FROM lead_audit.log ORDER BY id OFFSET 2"),
             [

@@ -32,5 +32,5 @@ pub use subtransaction::{current_subtransaction, in_subtransaction, trigger_dept
 pub use text::{Text, borrowed_text, detoasted, parse_uuid};
 pub use triggers::watch_of_triggers;
 pub use user::{as_owner_restricted, as_user, may_create_databases, owns_database, owns_relation, role_name};
-pub(crate) use utility_call::utility_hook;
 pub use utility_call::UtilityCall;
+pub(crate) use utility_call::utility_hook;

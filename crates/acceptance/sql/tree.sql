@@ -26,7 +26,8 @@ BEGIN
   CREATE TEMP TABLE leaf AS
     SELECT row_number() OVER (ORDER BY c.tree_size, x.id) - 1 AS i, x.id, sha256('\x00'::bytea || e.checksum) AS h, c.tree_size
     FROM lead_audit.checkpoint c
-    CROSS JOIN LATERAL (SELECT generate_series(lower(r), upper(r) - 1) AS id FROM unnest(c.entry_ids) r) x
+    CROSS JOIN LATERAL (SELECT generate_series(lower(r[1]::int8range), upper(r[1]::int8range) - 1) AS id
+                        FROM regexp_matches(c.entry_ids::text, '\[[^)]*\)', 'g') r) x
     LEFT JOIN lead_audit.entry e USING (id);
   RETURN QUERY SELECT 'id ' || id || ' is sealed and has no entry' FROM pg_temp.leaf WHERE h IS NULL;
   RETURN QUERY SELECT 'id ' || id || ' is sealed more than once' FROM pg_temp.leaf GROUP BY id HAVING count(*) > 1;

@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -71,7 +72,7 @@ impl Builder {
         Cluster::make(&self, |cluster| {
             let data = cluster.data();
             let place = ["-D", text(&data), "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"];
-            cluster.run_server_program("initdb", &[&place[..], &["--no-sync", "--no-instructions"]].concat());
+            cluster.run_server_program("initdb", &[&place[..], &["--no-sync"]].concat());
             cluster.configure(&[
                 "listen_addresses = ''".to_owned(),
                 // What the server has written survives its crash, if not that of the machine.
@@ -381,7 +382,30 @@ fn id(arguments: &[&str]) -> Option<u32> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().parse().ok())?
 }
 
+/// Whether the server is PostgreSQL 13: it has no MERGE, CREATE OR REPLACE TRIGGER, infinite numerics, and stand-ins for multiranges.
+///
+/// # Panics
+/// Where `LEAD_AUDIT_PG_CONFIG` is none.
+#[must_use]
+pub fn is_13() -> bool {
+    static IS_13: OnceLock<bool> = OnceLock::new();
+    *IS_13.get_or_init(|| ask_pg_config(None, "--version").starts_with("PostgreSQL 13"))
+}
+
+/// The same; says why a test is then not run.
+#[must_use]
+pub fn is_left_out_on_13(reason: &str) -> bool {
+    if is_13() {
+        eprintln!("not run: {reason}");
+    }
+    is_13()
+}
+
 fn bin_directory(pg_config: Option<&Path>) -> PathBuf {
+    PathBuf::from(ask_pg_config(pg_config, "--bindir"))
+}
+
+fn ask_pg_config(pg_config: Option<&Path>, option: &str) -> String {
     let Some(pg_config) = pg_config.map(PathBuf::from).or_else(|| std::env::var_os("LEAD_AUDIT_PG_CONFIG").map(PathBuf::from))
     else {
         panic!(
@@ -389,10 +413,9 @@ fn bin_directory(pg_config: Option<&Path>) -> PathBuf {
              cargo pgrx install --release --pg-config PREFIX/bin/pg_config, then LEAD_AUDIT_PG_CONFIG=PREFIX/bin/pg_config"
         );
     };
-    let output =
-        Command::new(&pg_config).arg("--bindir").output().unwrap_or_else(|error| panic!("{}: {error}", pg_config.display()));
+    let output = Command::new(&pg_config).arg(option).output().unwrap_or_else(|error| panic!("{}: {error}", pg_config.display()));
     succeeded("pg_config", &output);
-    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 fn temporary_directory(parent: &Path) -> TempDir {
