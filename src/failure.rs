@@ -17,6 +17,7 @@ mod hooks;
 mod masked;
 mod names;
 mod patience;
+mod present_row;
 mod raised;
 mod record;
 mod resolve;

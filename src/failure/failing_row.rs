@@ -2,6 +2,7 @@
 //! Nothing of it is looked at here; the fingerprint of its row type tells the worker whether it can be.
 
 use super::frame::{Frame, Phase, Target};
+use super::present_row;
 use super::raised::RaisedError;
 use super::record::RawRow;
 use crate::server::{attribute, in_context, new_context};
@@ -29,12 +30,6 @@ pub unsafe fn find(frame: &Frame, target: &Target, error: &RaisedError) -> Optio
         if state.is_null() {
             return None;
         }
-        // Names of this relation: a constraint of another one may be broken by a trigger's own statement.
-        let about_other = |relation: pg_sys::Relation| {
-            let name = std::ffi::CStr::from_ptr((*(*relation).rd_rel).relname.data.as_ptr()).to_string_lossy();
-            !error.names_none() && !error.names(&(*target.watched).table.schema, &name)
-        };
-        let violates = ["23502", "23505", "23514", "23P01", "44000"].contains(&&*error.code);
         let row_of = |result: *mut pg_sys::ResultRelInfo| {
             let result = &*result;
             let is_target = (*result.ri_RelationDesc).rd_id.to_u32() == (*target.watched).table.relation;
@@ -47,22 +42,20 @@ pub unsafe fn find(frame: &Frame, target: &Target, error: &RaisedError) -> Optio
                 let new = if target.operation == "UPDATE" { result.ri_TrigNewSlot } else { std::ptr::null_mut() };
                 return copy(result, result.ri_TrigOldSlot, new);
             }
-            // Later rows leave their values of before in the slot until they have their own: only a constraint that
-            // is broken says that they are in.
-            let is_current = (*state).es_processed == 0 || violates && !about_other(result.ri_RelationDesc);
+            let node = present_row::writing_node(frame.query, result)?;
+            if !present_row::is_certain(frame, target, error, node, result) {
+                return None;
+            }
             let (old, new) = match target.operation {
-                #[cfg(not(feature = "pg13"))]
-                "INSERT" => (result.ri_newTupleSlot, std::ptr::null_mut()),
+                "INSERT" => (present_row::inserted(node, result), std::ptr::null_mut()),
                 #[cfg(not(feature = "pg13"))]
                 "UPDATE" => (result.ri_oldTupleSlot, result.ri_newTupleSlot),
-                #[cfg(feature = "pg13")]
-                "INSERT" => (inserted((*frame.query).planstate, result), std::ptr::null_mut()),
                 // Before 14 the executor does not have the old row at hand.
                 #[cfg(feature = "pg13")]
                 "UPDATE" => return None,
                 _ => (result.ri_TrigOldSlot, std::ptr::null_mut()),
             };
-            if is_current { copy(result, old, new) } else { None }
+            copy(result, old, new)
         };
         // The tables that it writes to, and the partitions that it has opened for rows.
         #[cfg(not(feature = "pg13"))]
@@ -74,25 +67,6 @@ pub unsafe fn find(frame: &Frame, target: &Target, error: &RaisedError) -> Optio
         let own = (0..(*state).es_num_result_relations as usize).map(|place| (*state).es_result_relations.add(place));
         let routed = PgList::from_pg((*state).es_tuple_routing_result_relations);
         own.chain(routed.iter_ptr()).find_map(row_of)
-    }
-}
-
-/// The row of an INSERT: before 14 the node that writes has it, and not each of its tables. That of a partition has the table's row type
-/// where their columns are not laid out alike; then it is not taken.
-///
-/// # Safety
-/// `node` must be null or the state of a plan; `result` must be of the same statement.
-#[cfg(feature = "pg13")]
-unsafe fn inserted(node: *mut pg_sys::PlanState, result: &pg_sys::ResultRelInfo) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: as the caller promises; the node has a slot for each of its plans.
-    unsafe {
-        if node.is_null() || (*node).type_ != pg_sys::NodeTag::T_ModifyTableState {
-            return std::ptr::null_mut();
-        }
-        let writing = &*node.cast::<pg_sys::ModifyTableState>();
-        let slot = *writing.mt_scans.add(writing.mt_whichplan as usize);
-        let same = fingerprint((*slot).tts_tupleDescriptor) == fingerprint((*result.ri_RelationDesc).rd_att);
-        if same { slot } else { std::ptr::null_mut() }
     }
 }
 
@@ -125,6 +99,11 @@ unsafe fn bytes(slot: *mut pg_sys::TupleTableSlot) -> Option<String> {
     // SAFETY: as the caller promises; a slot that is not empty can be copied.
     unsafe {
         if slot.is_null() || u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_EMPTY != 0 {
+            return None;
+        }
+        // One without a tuple owns its values only once it was materialized, which writing the row begins with.
+        let is_virtual = std::ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsVirtual);
+        if is_virtual && u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_SHOULDFREE == 0 {
             return None;
         }
         let tuple = in_context(MEMORY.get(), || pg_sys::ExecCopySlotHeapTuple(slot));

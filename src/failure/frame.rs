@@ -41,6 +41,8 @@ pub struct Frame {
     pub location: c_int,
     pub length: c_int,
     pub parameters: pg_sys::ParamListInfo,
+    /// How deep triggers were nested when the executor began with the rows.
+    pub trigger_depth: i32,
     /// The subtransaction that goes if the statement fails.
     pub subtransaction: pg_sys::SubTransactionId,
 }
@@ -58,6 +60,7 @@ impl Frame {
             location: 0,
             length: 0,
             parameters: std::ptr::null_mut(),
+            trigger_depth: 0,
             subtransaction: 0,
         }
     }

@@ -6,7 +6,7 @@ use super::following;
 use super::frame::{Frame, Phase};
 use super::raised;
 use crate::journal;
-use crate::server::{UtilityCall, pass_on, utility_hook};
+use crate::server::{UtilityCall, pass_on, trigger_depth, utility_hook};
 use pgrx::{PgList, pg_sys};
 use std::cell::Cell;
 use std::ffi::{c_char, c_int};
@@ -220,6 +220,7 @@ unsafe fn running(query: *mut pg_sys::QueryDesc, run: impl FnOnce()) {
     unsafe {
         let entered = fill_from_plan(&mut frame, query, Phase::Run);
         if entered {
+            frame.trigger_depth = trigger_depth();
             frame.enter();
         }
         run();

@@ -377,9 +377,4 @@ impl RaisedError {
     fn is_about(&self, table: &Table) -> bool {
         self.names(&table.schema, &table.name)
     }
-
-    /// Whether it names no table.
-    pub fn names_none(&self) -> bool {
-        self.table.is_none()
-    }
 }

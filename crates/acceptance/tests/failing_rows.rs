@@ -1,0 +1,104 @@
+//! The row that is recorded with a failure is the one that failed, or none: never one that the statement wrote or skipped before.
+
+use acceptance::{Cluster, Session, call, is_13, try_call, value};
+use std::time::{Duration, Instant};
+
+const SCHEMA: &str = "
+    CREATE TABLE leads (id text PRIMARY KEY, n int CHECK (n < 100));
+    CREATE TABLE same_shape (id text PRIMARY KEY, n int); INSERT INTO same_shape VALUES ('bad', 500);
+    CREATE TABLE two (id text, n int); INSERT INTO two VALUES ('one', 1), ('two', 200);
+    CREATE DOMAIN small AS int CHECK (VALUE < 100);
+    CREATE TABLE parts (id int PRIMARY KEY, n int CONSTRAINT small CHECK (n < 100), t text) PARTITION BY RANGE (id);
+    CREATE TABLE alike PARTITION OF parts FOR VALUES FROM (0) TO (10);
+    CREATE TABLE otherwise (t text, n int CONSTRAINT small CHECK (n < 100), gone int, id int NOT NULL);
+    ALTER TABLE otherwise DROP COLUMN gone;
+    ALTER TABLE parts ATTACH PARTITION otherwise FOR VALUES FROM (10) TO (20);
+    CREATE TABLE guarded (id int PRIMARY KEY, n int);
+    CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+      IF NEW.n = 0 THEN RETURN NULL; END IF;
+      IF NEW.n = 7 THEN RAISE 'seven'; END IF;
+      RETURN NEW;
+    END $$;
+    CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON guarded FOR EACH ROW EXECUTE FUNCTION guard();
+    CREATE VIEW few AS SELECT * FROM leads WHERE n < 50 WITH CHECK OPTION;
+    CREATE EXTENSION lead_audit;
+    SELECT lead_audit.enable('parts'), lead_audit.enable('guarded');
+    INSERT INTO leads VALUES ('here', 1);
+    INSERT INTO parts VALUES (4, 4, 'four'), (14, 14, 'fourteen');
+    INSERT INTO guarded VALUES (20, 1), (21, 1)";
+
+/// Statements, and the key of the row that they fail at; none where that cannot be told for certain.
+const STATEMENTS: [(&str, Option<&str>); 30] = [
+    // The plan's rows are taken as they are, copied, or both.
+    ("INSERT INTO leads SELECT * FROM same_shape", Some("bad")),
+    ("INSERT INTO leads TABLE same_shape LIMIT 1", Some("bad")),
+    ("INSERT INTO leads SELECT 'good', 1 UNION ALL SELECT * FROM same_shape", Some("bad")),
+    ("INSERT INTO leads SELECT * FROM same_shape UNION ALL SELECT 'good', 1", Some("bad")),
+    ("INSERT INTO leads SELECT id, n FROM same_shape ORDER BY n", Some("bad")),
+    ("INSERT INTO leads SELECT id, max(n) FROM same_shape GROUP BY id", Some("bad")),
+    ("INSERT INTO leads SELECT DISTINCT * FROM same_shape", Some("bad")),
+    ("WITH x AS MATERIALIZED (SELECT * FROM same_shape) INSERT INTO leads SELECT * FROM x", Some("bad")),
+    ("INSERT INTO leads SELECT a.id, b.n FROM same_shape a JOIN same_shape b USING (id)", Some("bad")),
+    ("INSERT INTO leads SELECT id, n FROM two", Some("two")),
+    ("INSERT INTO few SELECT id, n / 3 FROM two", Some("two")),
+    ("WITH w AS (INSERT INTO leads SELECT id, n FROM two RETURNING id) SELECT * FROM w", Some("two")),
+    // The error is in getting the next row, while the one before is still there.
+    ("INSERT INTO leads SELECT id, n::small FROM two", None),
+    ("INSERT INTO leads SELECT id, 100 / (n - 200) FROM two", None),
+    ("WITH w AS (INSERT INTO leads SELECT id, 1 / (200 - n) FROM two RETURNING id) SELECT * FROM w", None),
+    // The row before was skipped.
+    ("INSERT INTO leads VALUES ('here', 2), ('new', 200) ON CONFLICT DO NOTHING", Some("new")),
+    ("INSERT INTO leads SELECT id, 1 / n FROM (VALUES ('here', 1), ('new', 0)) v(id, n) ON CONFLICT DO NOTHING", None),
+    ("INSERT INTO guarded VALUES (1, 0), (2, 7)", Some("2")),
+    ("INSERT INTO guarded SELECT g, CASE WHEN g = 1 THEN 0 ELSE 1 / (g - 2) END FROM generate_series(1, 3) g", None),
+    ("UPDATE guarded SET n = 7", Some("20")),
+    ("UPDATE guarded SET n = CASE WHEN id = 20 THEN 0 ELSE 1 / (id - 21) END", None),
+    ("UPDATE leads SET n = n + 99", Some("here")),
+    // Partitions, laid out as the table is and otherwise.
+    ("INSERT INTO parts VALUES (1, 1000, 'x')", Some("1")),
+    ("INSERT INTO parts VALUES (2, 2, 'x'), (11, 1000, 'y')", Some("11")),
+    ("INSERT INTO parts VALUES (12, 2, 'x'), (3, 1000, 'y')", Some("3")),
+    ("INSERT INTO parts SELECT 5, 7, 'a' UNION ALL SELECT 6, n, id FROM same_shape", Some("6")),
+    ("INSERT INTO parts VALUES (55, 1, 'nowhere')", None),
+    ("UPDATE parts SET n = n * 10", Some("14")),
+    ("UPDATE parts SET id = id + 10, n = n + 96 WHERE id = 4", Some("4")),
+    ("INSERT INTO otherwise VALUES ('x', 1, 18), ('y', 1000, 19)", Some("19")),
+];
+
+#[test]
+fn the_row_that_failed_or_none() {
+    let cluster = Cluster::builder().preloaded().start();
+    call(&mut cluster.admin("postgres"), "CREATE DATABASE rows");
+    let mut admin = cluster.admin("rows");
+    call(&mut admin, SCHEMA);
+    let begin = Instant::now();
+    while value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.status() WHERE part = 'background worker' AND state = 'on'")
+        == 0
+    {
+        assert!(begin.elapsed() < Duration::from_secs(30), "no worker came");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for (statement, expected) in STATEMENTS {
+        let mut session = cluster.admin("rows");
+        let error = try_call(&mut session, statement).expect_err(statement);
+        settle(&mut admin);
+        let row = admin
+            .query_one(
+                "SELECT coalesce(row_key->>'id', ''), coalesce(new_values, old_values) IS NOT NULL FROM lead_audit.log
+                 WHERE outcome = 'failed' ORDER BY id DESC LIMIT 1",
+                &[],
+            )
+            .expect("there is an entry");
+        let expected = expected.filter(|_| !(is_13() && statement.starts_with("UPDATE")));
+        assert_eq!((row.get::<_, &str>(0), row.get(1)), (expected.unwrap_or(""), expected.is_some()), "{statement}: {error}");
+    }
+    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed'"), STATEMENTS.len() as i64);
+}
+
+fn settle(admin: &mut Session) {
+    let begin = Instant::now();
+    while !value::<bool>(admin, "SELECT queued = written + dropped FROM lead_audit.stats") {
+        assert!(begin.elapsed() < Duration::from_secs(10), "the worker does not write");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
