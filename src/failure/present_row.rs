@@ -87,15 +87,14 @@ pub unsafe fn is_certain(
 pub unsafe fn inserted(node: &pg_sys::ModifyTableState, result: &pg_sys::ResultRelInfo) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: as the caller promises; what is null is looked at no further.
     unsafe {
+        // Before 14 a partition does not show whether it has a slot of its own.
+        #[cfg(feature = "pg13")]
         if !result.ri_RootResultRelInfo.is_null() {
-            #[cfg(not(feature = "pg13"))]
-            let converted = result.ri_PartitionTupleSlot;
-            #[cfg(feature = "pg13")]
-            let converted =
-                result.ri_PartitionInfo.as_ref().map_or(std::ptr::null_mut(), |partition| partition.pi_PartitionTupleSlot);
-            if !converted.is_null() {
-                return converted;
-            }
+            return std::ptr::null_mut();
+        }
+        #[cfg(not(feature = "pg13"))]
+        if !result.ri_RootResultRelInfo.is_null() && !result.ri_PartitionTupleSlot.is_null() {
+            return result.ri_PartitionTupleSlot;
         }
         #[cfg(not(feature = "pg13"))]
         let (below, copied, is_projected) = {

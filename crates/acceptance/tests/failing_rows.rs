@@ -89,7 +89,9 @@ fn the_row_that_failed_or_none() {
                 &[],
             )
             .expect("there is an entry");
-        let expected = expected.filter(|_| !(is_13() && statement.starts_with("UPDATE")));
+        // Of those for partitions it knows only the first.
+        let not_on_13 = statement.starts_with("UPDATE") || statement.starts_with("INSERT INTO parts") && expected != Some("1");
+        let expected = expected.filter(|_| !(is_13() && not_on_13));
         assert_eq!((row.get::<_, &str>(0), row.get(1)), (expected.unwrap_or(""), expected.is_some()), "{statement}: {error}");
     }
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed'"), STATEMENTS.len() as i64);
