@@ -14,7 +14,7 @@ setup
 cd "$ROOT"
 
 # With the library preloaded and real clients: what the in-database tests cannot reach. One of failure_flood kills servers, and is left out.
-ACCEPTANCE=(failed_operations failing failure_flood sealing checkpoints preload two_phase standby rights ways tamper upgrade
+ACCEPTANCE=(failed_operations failing failing_rows failure_flood sealing checkpoints preload two_phase standby rights ways tamper upgrade
   lead_audit_command lead_audit_keys lead_audit_page lead_audit_witness)
 
 out=$TARGET/coverage

@@ -20,15 +20,20 @@ const SCHEMA: &str = "
       RETURN NEW;
     END $$;
     CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON guarded FOR EACH ROW EXECUTE FUNCTION guard();
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$;
+    CREATE TABLE summed (id int PRIMARY KEY, lead text REFERENCES leads);
+    CREATE TRIGGER refuse AFTER INSERT ON summed FOR EACH STATEMENT EXECUTE FUNCTION refuse();
+    CREATE TABLE followed (id int PRIMARY KEY, n int);
+    CREATE TRIGGER refuse AFTER INSERT ON followed FOR EACH ROW WHEN (NEW.n = 2) EXECUTE FUNCTION refuse();
     CREATE VIEW few AS SELECT * FROM leads WHERE n < 50 WITH CHECK OPTION;
     CREATE EXTENSION lead_audit;
-    SELECT lead_audit.enable('parts'), lead_audit.enable('guarded');
+    SELECT lead_audit.enable(t::regclass) FROM unnest('{parts,guarded,summed,followed}'::text[]) t;
     INSERT INTO leads VALUES ('here', 1);
     INSERT INTO parts VALUES (4, 4, 'four'), (14, 14, 'fourteen');
     INSERT INTO guarded VALUES (20, 1), (21, 1)";
 
 /// Statements, and the key of the row that they fail at; none where that cannot be told for certain.
-const STATEMENTS: [(&str, Option<&str>); 30] = [
+const STATEMENTS: [(&str, Option<&str>); 33] = [
     // The plan's rows are taken as they are, copied, or both.
     ("INSERT INTO leads SELECT * FROM same_shape", Some("bad")),
     ("INSERT INTO leads TABLE same_shape LIMIT 1", Some("bad")),
@@ -62,6 +67,10 @@ const STATEMENTS: [(&str, Option<&str>); 30] = [
     ("INSERT INTO parts VALUES (55, 1, 'nowhere')", None),
     ("UPDATE parts SET n = n * 10", Some("14")),
     ("UPDATE parts SET id = id + 10, n = n + 96 WHERE id = 4", Some("4")),
+    // AFTER triggers, for the statement and for a row.
+    ("INSERT INTO summed VALUES (1), (2)", None),
+    ("INSERT INTO summed VALUES (1, NULL), (2, 'nobody'), (3, NULL)", Some("2")),
+    ("INSERT INTO followed VALUES (1, 1), (2, 2), (3, 3)", Some("2")),
     ("INSERT INTO otherwise VALUES ('x', 1, 18), ('y', 1000, 19)", Some("19")),
 ];
 
