@@ -38,10 +38,7 @@ pub unsafe fn find(frame: &Frame, target: &Target, error: &RaisedError) -> Optio
                 return None;
             }
             if frame.phase == Phase::Finish {
-                if !present_row::is_of_a_row(target, error, result) {
-                    return None;
-                }
-                // The AFTER trigger that fires has its row here; for an UPDATE both.
+                // The AFTER trigger that fires has its row here, for an UPDATE both; one that fires for the statement finds none.
                 let new = if target.operation == "UPDATE" { result.ri_TrigNewSlot } else { std::ptr::null_mut() };
                 return copy(result, result.ri_TrigOldSlot, new);
             }

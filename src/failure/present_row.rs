@@ -11,9 +11,6 @@ const VIOLATIONS: [&str; 4] = ["23502", "23505", "23514", "23P01"];
 /// A policy or a view's WITH CHECK OPTION refuses the row; neither names a table.
 const REFUSALS: [&str; 2] = ["42501", "44000"];
 
-/// Errors of foreign keys, whose triggers are fired for rows.
-const FOREIGN_KEYS: [&str; 2] = ["23503", "23001"];
-
 /// The node of the plan that writes to this table, be it within WITH.
 ///
 /// # Safety
@@ -80,22 +77,6 @@ pub unsafe fn is_certain(
         };
         !may_skip || REFUSALS.contains(&&*error.code) || trigger_depth() > frame.trigger_depth
     }
-}
-
-/// Whether it is certain that an AFTER trigger which failed was fired for a row: then its row is in hand. One that was fired for the statement finds that
-/// of the last row there.
-///
-/// # Safety
-/// `result` must be a table of the statement that is under way.
-pub unsafe fn is_of_a_row(target: &Target, error: &RaisedError, result: &pg_sys::ResultRelInfo) -> bool {
-    // SAFETY: as the caller promises. Triggers for the statement are those of the table that it names.
-    let triggers = unsafe { result.ri_RootResultRelInfo.as_ref().unwrap_or(result).ri_TrigDesc.as_ref() };
-    let for_statement = triggers.is_some_and(|triggers| match target.operation {
-        "INSERT" => triggers.trig_insert_after_statement || triggers.trig_update_after_statement, // ON CONFLICT
-        "UPDATE" => triggers.trig_update_after_statement,
-        _ => triggers.trig_delete_after_statement,
-    });
-    !for_statement || FOREIGN_KEYS.contains(&&*error.code)
 }
 
 /// The slot that has the row of an INSERT, or null. The node takes the plan's slot as it is where that is of the kind that the table wants
