@@ -98,7 +98,7 @@ unsafe fn copy(
 unsafe fn bytes(slot: *mut pg_sys::TupleTableSlot) -> Option<String> {
     // SAFETY: as the caller promises; a slot that is not empty can be copied.
     unsafe {
-        if slot.is_null() || u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_EMPTY != 0 {
+        if !present_row::holds_row(slot) {
             return None;
         }
         // One without a tuple owns its values only once it was materialized, which writing the row begins with.

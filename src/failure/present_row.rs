@@ -87,6 +87,12 @@ pub unsafe fn is_certain(
 pub unsafe fn inserted(node: &pg_sys::ModifyTableState, result: &pg_sys::ResultRelInfo) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: as the caller promises; what is null is looked at no further.
     unsafe {
+        // As long as ON CONFLICT DO UPDATE has the row that was there, it is what that row becomes that fails.
+        if let Some(conflict) = result.ri_onConflict.as_ref()
+            && holds_row(conflict.oc_Existing)
+        {
+            return conflict.oc_ProjSlot;
+        }
         // Before 14 a partition does not show whether it has a slot of its own.
         #[cfg(feature = "pg13")]
         if !result.ri_RootResultRelInfo.is_null() {
@@ -118,6 +124,15 @@ pub unsafe fn inserted(node: &pg_sys::ModifyTableState, result: &pg_sys::ResultR
             None => std::ptr::null_mut(),
         }
     }
+}
+
+/// Whether there is a row in the slot.
+///
+/// # Safety
+/// `slot` must be null or a slot.
+pub unsafe fn holds_row(slot: *const pg_sys::TupleTableSlot) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe { slot.as_ref() }.is_some_and(|slot| u32::from(slot.tts_flags) & pg_sys::TTS_FLAG_EMPTY == 0)
 }
 
 /// The slot in which a node gave its present row; `None` where that cannot be told.

@@ -25,15 +25,17 @@ const SCHEMA: &str = "
     CREATE TRIGGER refuse AFTER INSERT ON summed FOR EACH STATEMENT EXECUTE FUNCTION refuse();
     CREATE TABLE followed (id int PRIMARY KEY, n int);
     CREATE TRIGGER refuse AFTER INSERT ON followed FOR EACH ROW WHEN (NEW.n = 2) EXECUTE FUNCTION refuse();
+    CREATE TABLE mails (id int PRIMARY KEY, mail text UNIQUE, n int CHECK (n < 100));
     CREATE VIEW few AS SELECT * FROM leads WHERE n < 50 WITH CHECK OPTION;
     CREATE EXTENSION lead_audit;
-    SELECT lead_audit.enable(t::regclass) FROM unnest('{parts,guarded,summed,followed}'::text[]) t;
+    SELECT lead_audit.enable(t::regclass) FROM unnest('{parts,guarded,summed,followed,mails}'::text[]) t;
     INSERT INTO leads VALUES ('here', 1);
     INSERT INTO parts VALUES (4, 4, 'four'), (14, 14, 'fourteen');
-    INSERT INTO guarded VALUES (20, 1), (21, 1)";
+    INSERT INTO guarded VALUES (20, 1), (21, 1);
+    INSERT INTO mails VALUES (1, 'a', 1), (2, 'b', 99)";
 
 /// Statements, and the key of the row that they fail at; none where that cannot be told for certain.
-const STATEMENTS: [(&str, Option<&str>); 33] = [
+const STATEMENTS: [(&str, Option<&str>); 37] = [
     // The plan's rows are taken as they are, copied, or both.
     ("INSERT INTO leads SELECT * FROM same_shape", Some("bad")),
     ("INSERT INTO leads TABLE same_shape LIMIT 1", Some("bad")),
@@ -54,6 +56,11 @@ const STATEMENTS: [(&str, Option<&str>); 33] = [
     // The row before was skipped.
     ("INSERT INTO leads VALUES ('here', 2), ('new', 200) ON CONFLICT DO NOTHING", Some("new")),
     ("INSERT INTO leads SELECT id, 1 / n FROM (VALUES ('here', 1), ('new', 0)) v(id, n) ON CONFLICT DO NOTHING", None),
+    // The row that is there already is what fails, and then no longer.
+    ("INSERT INTO mails VALUES (9, 'a', 1) ON CONFLICT (mail) DO UPDATE SET n = 1000", Some("1")),
+    ("INSERT INTO mails VALUES (9, 'a', 1), (8, 'b', 1) ON CONFLICT (mail) DO UPDATE SET n = mails.n + 1", Some("2")),
+    ("INSERT INTO mails VALUES (9, 'a', 1), (7, 'c', 1000) ON CONFLICT (mail) DO UPDATE SET n = 2", Some("7")),
+    ("INSERT INTO mails VALUES (9, 'a', 1), (6, 'b', 0) ON CONFLICT (mail) DO UPDATE SET n = 1 / excluded.n", None),
     ("INSERT INTO guarded VALUES (1, 0), (2, 7)", Some("2")),
     ("INSERT INTO guarded SELECT g, CASE WHEN g = 1 THEN 0 ELSE 1 / (g - 2) END FROM generate_series(1, 3) g", None),
     ("UPDATE guarded SET n = 7", Some("20")),
