@@ -46,16 +46,19 @@ pub unsafe fn find(frame: &Frame, target: &Target, error: &RaisedError) -> Optio
             if !present_row::is_certain(frame, target, error, node, result) {
                 return None;
             }
-            let (old, new) = match target.operation {
-                "INSERT" => (present_row::inserted(node, result), std::ptr::null_mut()),
+            if target.operation == "INSERT" {
+                return copy(result, present_row::inserted(node, result), std::ptr::null_mut());
+            }
+            // The row may be on its way to another partition, which refuses it.
+            let source = present_row::source(node)?;
+            match target.operation {
                 #[cfg(not(feature = "pg13"))]
-                "UPDATE" => (result.ri_oldTupleSlot, result.ri_newTupleSlot),
+                "UPDATE" => copy(source, source.ri_oldTupleSlot, source.ri_newTupleSlot),
                 // Before 14 the executor does not have the old row at hand.
                 #[cfg(feature = "pg13")]
-                "UPDATE" => return None,
-                _ => (result.ri_TrigOldSlot, std::ptr::null_mut()),
-            };
-            copy(result, old, new)
+                "UPDATE" => None,
+                _ => copy(source, source.ri_TrigOldSlot, std::ptr::null_mut()),
+            }
         };
         // The tables that it writes to, and the partitions that it has opened for rows.
         #[cfg(not(feature = "pg13"))]

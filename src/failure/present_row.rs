@@ -22,12 +22,7 @@ pub unsafe fn writing_node<'a>(
     // SAFETY: as the caller promises; a node's tag says what it is. A node has as many tables as it says, in an array.
     unsafe {
         let writes = |node: &&pg_sys::ModifyTableState| {
-            #[cfg(not(feature = "pg13"))]
-            let count = node.mt_nrels;
-            #[cfg(feature = "pg13")]
-            let count = node.mt_nplans;
-            let own = node.resultRelInfo.cast_const();
-            (own..own.add(count.max(0) as usize)).contains(&result)
+            own_tables(node).as_ptr_range().contains(&result)
                 || !node.rootResultRelInfo.is_null() && (*result).ri_RootResultRelInfo == node.rootResultRelInfo
         };
         let top = (*query).planstate;
@@ -35,6 +30,26 @@ pub unsafe fn writing_node<'a>(
         let within = PgList::<pg_sys::ModifyTableState>::from_pg((*(*query).estate).es_auxmodifytables);
         top.filter(writes).or_else(|| within.iter_ptr().map(|node| &*node).find(writes))
     }
+}
+
+/// The tables that a node writes to, but for partitions that it finds while it does.
+fn own_tables(node: &pg_sys::ModifyTableState) -> &[pg_sys::ResultRelInfo] {
+    #[cfg(not(feature = "pg13"))]
+    let count = node.mt_nrels;
+    #[cfg(feature = "pg13")]
+    let count = node.mt_nplans;
+    // SAFETY: a node has as many as it says, in an array.
+    unsafe { std::slice::from_raw_parts(node.resultRelInfo, count.max(0) as usize) }
+}
+
+/// The table that an UPDATE or DELETE has its present row from.
+pub fn source(node: &pg_sys::ModifyTableState) -> Option<&pg_sys::ResultRelInfo> {
+    let tables = own_tables(node);
+    #[cfg(not(feature = "pg13"))]
+    let place = if tables.len() == 1 { 0 } else { node.mt_lastResultIndex };
+    #[cfg(feature = "pg13")]
+    let place = node.mt_whichplan;
+    tables.get(usize::try_from(place).ok()?)
 }
 
 /// Whether it is certain that the row in hand is the one that the error is about. Rows leave their values in the slot until the next has
@@ -66,17 +81,25 @@ pub unsafe fn is_certain(
         if !node.canSetTag || (*(*frame.query).estate).es_processed > 0 {
             return false;
         }
-        let triggers = result.ri_TrigDesc.as_ref();
+        let is_partitioned = (*(*result.ri_RelationDesc).rd_rel).relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE;
         let may_skip = match target.operation {
+            // Which triggers its partitions have is not looked for.
             "INSERT" => {
-                triggers.is_some_and(|triggers| triggers.trig_insert_before_row)
+                is_partitioned
                     || (*node.ps.plan.cast::<pg_sys::ModifyTable>()).onConflictAction != pg_sys::OnConflictAction::ONCONFLICT_NONE
+                    || any_trigger(node, |triggers| triggers.trig_insert_before_row)
             }
-            "UPDATE" => triggers.is_some_and(|triggers| triggers.trig_update_before_row),
-            _ => triggers.is_some_and(|triggers| triggers.trig_delete_before_row),
+            "UPDATE" => any_trigger(node, |triggers| triggers.trig_update_before_row),
+            _ => any_trigger(node, |triggers| triggers.trig_delete_before_row),
         };
         !may_skip || REFUSALS.contains(&&*error.code) || trigger_depth() > frame.trigger_depth
     }
+}
+
+/// Whether any of a node's tables has triggers of a kind.
+fn any_trigger(node: &pg_sys::ModifyTableState, kind: impl Fn(&pg_sys::TriggerDesc) -> bool) -> bool {
+    // SAFETY: the description is null or live.
+    own_tables(node).iter().filter_map(|table| unsafe { table.ri_TrigDesc.as_ref() }).any(kind)
 }
 
 /// The slot that has the row of an INSERT, or null. The node takes the plan's slot as it is where that is of the kind that the table wants
