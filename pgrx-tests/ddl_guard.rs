@@ -125,14 +125,14 @@ mod tests {
     fn ddl_guard_narrowed_trigger() {
         begin_with_leads();
         let identity = one("SELECT watch_id FROM lead_audit.watch");
+        let replace = if IS_13 { "DROP TRIGGER \"00_lead_audit_row\" ON leads; CREATE" } else { "CREATE OR REPLACE" };
         for (events, condition) in [
             ("AFTER INSERT", ""),
             ("AFTER INSERT OR UPDATE OF email OR DELETE", ""),
             ("AFTER INSERT OR UPDATE", "WHEN (NEW.id = 'only this')"),
         ] {
             run(&format!(
-                "DROP TRIGGER \"00_lead_audit_row\" ON leads;
-                 CREATE TRIGGER \"00_lead_audit_row\" {events} ON leads FOR EACH ROW {condition}
+                "{replace} TRIGGER \"00_lead_audit_row\" {events} ON leads FOR EACH ROW {condition}
                  EXECUTE FUNCTION lead_audit.capture('{identity}', 'is_deleted')"
             ));
             assert_eq!(rows(WATCHED), ["leads | false | true | disabled"], "{events} {condition}");
