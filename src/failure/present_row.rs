@@ -8,8 +8,10 @@ use pgrx::{PgList, pg_sys};
 
 /// Errors of the table itself: a row of it is in hand, and they name the table.
 const VIOLATIONS: [&str; 4] = ["23502", "23505", "23514", "23P01"];
-/// A policy or a view's WITH CHECK OPTION refuses the row; neither names a table.
-const REFUSALS: [&str; 2] = ["42501", "44000"];
+/// A policy refuses the row. This, and the next, name no table.
+const POLICY_REFUSES: &str = "42501";
+/// A view's WITH CHECK OPTION refuses it.
+const VIEW_REFUSES: &str = "44000";
 
 /// The node of the plan that writes to this table, be it within WITH.
 ///
@@ -44,19 +46,19 @@ fn own_tables(node: &pg_sys::ModifyTableState) -> &[pg_sys::ResultRelInfo] {
 
 /// The table that an UPDATE or DELETE has its present row from.
 pub fn source(node: &pg_sys::ModifyTableState) -> Option<&pg_sys::ResultRelInfo> {
-    let tables = own_tables(node);
+    // Of one table it stays 0.
     #[cfg(not(feature = "pg13"))]
-    let place = if tables.len() == 1 { 0 } else { node.mt_lastResultIndex };
+    let place = node.mt_lastResultIndex;
     #[cfg(feature = "pg13")]
     let place = node.mt_whichplan;
-    tables.get(usize::try_from(place).ok()?)
+    own_tables(node).get(usize::try_from(place).ok()?)
 }
 
 /// Whether it is certain that the row in hand is the one that the error is about. Rows leave their values in the slot until the next has
 /// its own, and the error may be in getting that.
 ///
 /// # Safety
-/// The frame must be of the statement that is under way, `node` its node that writes to `result`, and `state` that of the executor.
+/// The frame must be of the statement that is under way, and `node` its node that writes to `result`.
 pub unsafe fn is_certain(
     frame: &Frame,
     target: &Target,
@@ -74,7 +76,7 @@ pub unsafe fn is_certain(
         if target.operation == "INSERT" && !result.ri_RootResultRelInfo.is_null() {
             return false;
         }
-        if error.code == REFUSALS[1] {
+        if error.code == VIEW_REFUSES {
             return true;
         }
         // Only of the statement's main part is it known how many rows it has written.
@@ -92,7 +94,7 @@ pub unsafe fn is_certain(
             "UPDATE" => any_trigger(node, |triggers| triggers.trig_update_before_row),
             _ => any_trigger(node, |triggers| triggers.trig_delete_before_row),
         };
-        !may_skip || REFUSALS.contains(&&*error.code) || trigger_depth() > frame.trigger_depth
+        !may_skip || error.code == POLICY_REFUSES || trigger_depth() > frame.trigger_depth
     }
 }
 
