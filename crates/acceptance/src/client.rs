@@ -5,6 +5,7 @@ use postgres::types::FromSqlOwned;
 use postgres::{Client, Config, Error, NoTls};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// A client's connection, with the notices and warnings that came over it.
 pub struct Session {
@@ -88,6 +89,19 @@ pub fn value<T: FromSqlOwned>(session: &mut Session, sql: &str) -> T {
     match session.query_one(sql, &[]) {
         Ok(row) => row.try_get(0).unwrap_or_else(|error| panic!("{error}\n{sql}")),
         Err(error) => panic!("{}\n{sql}", describe(&error)),
+    }
+}
+
+/// Waits until a query's one value is true.
+///
+/// # Panics
+/// If it is not after that time.
+#[track_caller]
+pub fn wait_until(session: &mut Session, longest: Duration, condition: &str) {
+    let begin = Instant::now();
+    while !value::<bool>(session, condition) {
+        assert!(begin.elapsed() < longest, "this did not become true: {condition}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

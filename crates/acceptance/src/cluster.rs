@@ -1,6 +1,6 @@
 //! Private clusters: each has a directory of its own, listens on a Unix socket only, and goes when it is dropped.
 
-use crate::client::Session;
+use crate::client::{Session, call};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -399,6 +399,22 @@ pub fn is_left_out_on_13(reason: &str) -> bool {
         eprintln!("not run: {reason}");
     }
     is_13()
+}
+
+/// Makes a type of that name where the server has none.
+///
+/// # Panics
+/// If that fails.
+pub fn make_up_for_13(admin: &mut Session) {
+    if is_13() {
+        call(admin, "CREATE DOMAIN nummultirange AS text");
+    }
+}
+
+/// The expression, or another one where the server has no such value: a numeric of 13 is not infinite.
+#[must_use]
+pub fn possible_on_13(expression: &str) -> &str {
+    if is_13() && expression.ends_with("Infinity'") { "'NaN'" } else { expression }
 }
 
 fn bin_directory(pg_config: Option<&Path>) -> PathBuf {

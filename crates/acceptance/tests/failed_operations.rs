@@ -4,15 +4,11 @@
 use acceptance::{Bouncer, Builder, Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value};
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[track_caller]
 fn wait_until(session: &mut Session, condition: &str) {
-    let begin = Instant::now();
-    while !value::<bool>(session, condition) {
-        assert!(begin.elapsed() < Duration::from_secs(30), "this did not become true: {condition}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    acceptance::wait_until(session, Duration::from_secs(30), condition);
 }
 
 const WRITTEN: &str = "SELECT queued = written FROM lead_audit.stats";

@@ -1,7 +1,7 @@
 //! The row that is recorded with a failure is the one that failed, or none: never one that the statement wrote or skipped before.
 
-use acceptance::{Cluster, Session, call, is_13, try_call, value};
-use std::time::{Duration, Instant};
+use acceptance::{Cluster, call, is_13, try_call, value, wait_until};
+use std::time::Duration;
 
 const SCHEMA: &str = "
     CREATE TABLE leads (id text PRIMARY KEY, n int CHECK (n < 100));
@@ -90,17 +90,14 @@ fn the_row_that_failed_or_none() {
     call(&mut cluster.admin("postgres"), "CREATE DATABASE rows");
     let mut admin = cluster.admin("rows");
     call(&mut admin, SCHEMA);
-    let begin = Instant::now();
-    while value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.status() WHERE part = 'background worker' AND state = 'on'")
-        == 0
-    {
-        assert!(begin.elapsed() < Duration::from_secs(30), "no worker came");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    for (number, (statement, expected)) in (1_i64..).zip(STATEMENTS) {
+    let worker = "SELECT state = 'on' FROM lead_audit.status() WHERE part = 'background worker'";
+    wait_until(&mut admin, Duration::from_secs(30), worker);
+    for (number, (statement, expected)) in (1..).zip(STATEMENTS) {
         let mut session = cluster.admin("rows");
         let error = try_call(&mut session, statement).expect_err(statement);
-        wait_for_entries(&mut admin, number);
+        // A client has its error a moment before the failure is in the queue.
+        let is_there = format!("SELECT count(*) >= {number} FROM lead_audit.log WHERE outcome = 'failed'");
+        wait_until(&mut admin, Duration::from_secs(10), &is_there);
         let row = admin
             .query_one(
                 "SELECT coalesce(row_key->>'id', ''), coalesce(new_values, old_values) IS NOT NULL FROM lead_audit.log
@@ -114,13 +111,4 @@ fn the_row_that_failed_or_none() {
     }
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed'"), STATEMENTS.len() as i64);
-}
-
-/// A client has its error a moment before the failure is in the queue.
-fn wait_for_entries(admin: &mut Session, number: i64) {
-    let begin = Instant::now();
-    while value::<i64>(admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed'") < number {
-        assert!(begin.elapsed() < Duration::from_secs(10), "entry {number} does not come");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }

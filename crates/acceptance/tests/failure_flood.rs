@@ -12,11 +12,7 @@ const SESSIONS: usize = 8;
 
 #[track_caller]
 fn wait_until(session: &mut Session, condition: &str) {
-    let begin = Instant::now();
-    while !value::<bool>(session, condition) {
-        assert!(begin.elapsed() < Duration::from_secs(120), "this did not become true: {condition}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    acceptance::wait_until(session, Duration::from_secs(120), condition);
 }
 
 /// Fails until told to stop; returns how often each request did that the server answered. A lost connection is made anew.

@@ -1,16 +1,7 @@
 //! What the worker of a database has to wait for, and how long the records of others wait with it.
 
-use acceptance::{Cluster, Session, app_database, assert_intact, call, sqlstate, value};
-use std::time::{Duration, Instant};
-
-#[track_caller]
-fn wait_until(session: &mut Session, longest: Duration, condition: &str) {
-    let begin = Instant::now();
-    while !value::<bool>(session, condition) {
-        assert!(begin.elapsed() < longest, "this did not become true: {condition}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
+use acceptance::{Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until};
+use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(5);
