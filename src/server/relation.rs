@@ -16,7 +16,8 @@ impl OpenRelation {
     pub fn try_open(relation: pg_sys::Oid, lock: u32) -> Option<Self> {
         // SAFETY: takes any oid; null for one that is none.
         let open = unsafe { pg_sys::try_relation_open(relation, lock as pg_sys::LOCKMODE) };
-        (!open.is_null()).then_some(OpenRelation(open))
+        // Not then_some(): it would make the value first, whose drop closes a null relation.
+        (!open.is_null()).then(|| OpenRelation(open))
     }
 
     /// The relation, valid as long as this is alive.
