@@ -1,12 +1,11 @@
 //! Private clusters: each has a directory of its own, listens on a Unix socket only, and goes when it is dropped.
 
-use crate::client::{Session, call};
+use crate::client::Session;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
