@@ -8,7 +8,7 @@ help:
 	@echo 'make demo-stop  stops the demo'
 	@echo 'make example    starts the example application (examples/leads-api) and prints its URL; PORT=... if it matters'
 	@echo 'make example-stop  stops it'
-	@echo 'make test       all tests with PostgreSQL 15; PG=17 (13, 16, 18): those that depend on the server, with 17, which is downloaded'
+	@echo 'make test       all tests with PostgreSQL 15; PG=17 (16, 18): those that depend on the server, with 17, which is downloaded'
 	@echo 'make test-all   all tests with 15, 16, 17 and 18; PG_CONFIG_17=... if there is one to be used'
 	@echo 'make test-valgrind  tests against a server under valgrind, half an hour'
 	@echo 'make test-upgrade  pg_upgrade to PostgreSQL 17, which is downloaded for it'

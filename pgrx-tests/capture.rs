@@ -214,13 +214,9 @@ mod tests {
              INSERT INTO t VALUES (1, 1);
              INSERT INTO t VALUES (1, 10), (2, 20) ON CONFLICT (id) DO UPDATE SET n = excluded.n;
              INSERT INTO t VALUES (1, 11), (2, 21) ON CONFLICT DO NOTHING");
-        run(if IS_13 {
-            "UPDATE t SET n = 100 WHERE id = 1; DELETE FROM t WHERE id = 2; INSERT INTO t VALUES (3, 300)"
-        } else {
-            "MERGE INTO t USING (VALUES (1, 100), (2, 0), (3, 300)) v(id, n) ON t.id = v.id
+        run("MERGE INTO t USING (VALUES (1, 100), (2, 0), (3, 300)) v(id, n) ON t.id = v.id
                WHEN MATCHED AND v.n = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET n = v.n WHEN NOT MATCHED THEN INSERT
-               VALUES (v.id, v.n)"
-        });
+               VALUES (v.id, v.n)");
         run("WITH gone AS (DELETE FROM t WHERE id = 3 RETURNING *), changed AS (UPDATE t SET n = 7 WHERE id = 1 RETURNING *)
                INSERT INTO t SELECT id + 1, n FROM gone");
         let mut events = log("operation, row_key->'id', coalesce(new_values, old_values)->'n'");

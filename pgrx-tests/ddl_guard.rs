@@ -68,9 +68,6 @@ mod tests {
                  EXECUTE FUNCTION suppress_redundant_updates_trigger()",
             "ALTER TRIGGER \"00_lead_audit_row\" ON leads RENAME TO zz",
         ] {
-            if IS_13 && damage.contains("OR REPLACE TRIGGER") {
-                continue;
-            }
             run(damage);
             assert_eq!(one("SELECT lead_audit.enable('leads')"), identity, "{damage}");
             assert_eq!(rows(WATCHED), ["leads | true | true | on"], "{damage}");
@@ -110,9 +107,6 @@ mod tests {
 
     #[pg_test]
     fn ddl_guard_replaced_trigger() {
-        if IS_13 {
-            return;
-        }
         begin_with_leads();
         run("CREATE OR REPLACE TRIGGER \"00_lead_audit_row\" AFTER INSERT ON leads FOR EACH ROW
                  EXECUTE FUNCTION suppress_redundant_updates_trigger()");
@@ -125,14 +119,13 @@ mod tests {
     fn ddl_guard_narrowed_trigger() {
         begin_with_leads();
         let identity = one("SELECT watch_id FROM lead_audit.watch");
-        let replace = if IS_13 { "DROP TRIGGER \"00_lead_audit_row\" ON leads; CREATE" } else { "CREATE OR REPLACE" };
         for (events, condition) in [
             ("AFTER INSERT", ""),
             ("AFTER INSERT OR UPDATE OF email OR DELETE", ""),
             ("AFTER INSERT OR UPDATE", "WHEN (NEW.id = 'only this')"),
         ] {
             run(&format!(
-                "{replace} TRIGGER \"00_lead_audit_row\" {events} ON leads FOR EACH ROW {condition}
+                "CREATE OR REPLACE TRIGGER \"00_lead_audit_row\" {events} ON leads FOR EACH ROW {condition}
                  EXECUTE FUNCTION lead_audit.capture('{identity}', 'is_deleted')"
             ));
             assert_eq!(rows(WATCHED), ["leads | false | true | disabled"], "{events} {condition}");

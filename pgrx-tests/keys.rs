@@ -79,10 +79,7 @@ mod tests {
             assert_eq!(rows("SELECT h.operation FROM t, lead_audit.history('t', to_jsonb(t)) h"), ["INSERT"], "{key_type}");
             run("DROP TABLE t");
         }
-        if !IS_13 {
-            // Tables of the catalog have a primary key since 14.
-            assert_fails("SELECT lead_audit.history('pg_class', '1x')", "22P02", "1x");
-        }
+        assert_fails("SELECT lead_audit.history('pg_class', '1x')", "22P02", "1x");
     }
 
     #[pg_test]

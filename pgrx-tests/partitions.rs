@@ -334,11 +334,9 @@ mod tests {
              CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20);
              SELECT lead_audit.enable('p', 'gone'); INSERT INTO p VALUES (1, 1, 'a', false), (2, 1, 'b', false);
              UPDATE parent SET id = 11");
-        run(if IS_13 {
-            "UPDATE p SET parent = 11, m = 'b', gone = true WHERE id = 1"
-        } else {
-            "MERGE INTO p USING (VALUES (1)) v(id) ON p.id = v.id WHEN MATCHED THEN UPDATE SET parent = 11, m = 'b', gone = true"
-        });
+        run(
+            "MERGE INTO p USING (VALUES (1)) v(id) ON p.id = v.id WHEN MATCHED THEN UPDATE SET parent = 11, m = 'b', gone = true",
+        );
         run(
             "INSERT INTO parent VALUES (5);
              WITH moved AS (UPDATE p SET parent = 5 WHERE id = 1 RETURNING *) INSERT INTO p SELECT 3, parent, m, gone FROM moved",

@@ -6,9 +6,6 @@ use pgrx::prelude::*;
 use std::cell::RefCell;
 use std::ffi::CStr;
 
-/// PostgreSQL 13 has no MERGE, CREATE OR REPLACE TRIGGER, multiranges, reserved prefixes of settings, or roles that may read or write all.
-pub const IS_13: bool = cfg!(feature = "pg13");
-
 /// Every test's first call. Tests change what all share (the log's own table, counters, roles), so one runs at a time.
 pub fn begin() {
     run("SELECT pg_advisory_xact_lock(7001)");

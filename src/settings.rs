@@ -163,14 +163,8 @@ pub fn define(preloading: bool) {
     sealing::define();
     failure::define(preloading);
     // SAFETY: takes a C string that lives forever.
-    #[cfg(not(feature = "pg13"))]
     unsafe {
         pg_sys::MarkGUCPrefixReserved(c"lead_audit".as_ptr());
-    }
-    // SAFETY: the same; before 15 a name that is none is only told of, and only if it was set before.
-    #[cfg(feature = "pg13")]
-    unsafe {
-        pg_sys::EmitWarningsOnPlaceholders(c"lead_audit".as_ptr());
     }
 }
 
@@ -296,12 +290,12 @@ pub fn outer_text_value(name: &CStr) -> Option<String> {
 /// Postgres's records of all settings, in an array that lives as long as the current memory context.
 fn variables<'a>() -> &'a [*mut pg_sys::config_generic] {
     // SAFETY: the array has as many records as Postgres says; before 16 it is its own, which a new setting can move.
-    #[cfg(any(feature = "pg13", feature = "pg15"))]
+    #[cfg(feature = "pg15")]
     unsafe {
         std::slice::from_raw_parts(pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions().max(0) as usize)
     }
     // SAFETY: the same; this one is a copy in the current memory context.
-    #[cfg(not(any(feature = "pg13", feature = "pg15")))]
+    #[cfg(not(feature = "pg15"))]
     unsafe {
         let mut count = 0;
         let variables = pg_sys::get_guc_variables(&mut count);

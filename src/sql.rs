@@ -5,16 +5,10 @@ use pgrx::extension_sql_file;
 extension_sql_file!("../sql/10_schema.sql", name = "schema", bootstrap);
 extension_sql_file!("../sql/20_watch.sql", name = "watch", requires = ["schema"]);
 extension_sql_file!("../sql/30_entry.sql", name = "entry", requires = ["watch"]);
-#[cfg(not(feature = "pg13"))]
-extension_sql_file!("../sql/31_compression.sql", name = "own_to_version", requires = ["entry"]);
-#[cfg(feature = "pg13")]
-extension_sql_file!("../sql/13/multirange.sql", name = "own_to_version", requires = ["entry"]);
-extension_sql_file!("../sql/35_tree.sql", name = "tree", requires = ["own_to_version"]);
+extension_sql_file!("../sql/35_tree.sql", name = "tree", requires = ["entry"]);
 extension_sql_file!("../sql/40_log.sql", name = "log", requires = ["tree"]);
 extension_sql_file!("../sql/50_capture.sql", name = "capture", requires = ["log"]);
 extension_sql_file!("../sql/60_watching.sql", name = "watching", requires = ["capture"]);
-#[cfg(feature = "pg13")]
-extension_sql_file!("../sql/13/trigger.sql", name = "trigger", requires = ["watching"]);
 extension_sql_file!("../sql/70_ddl_guard.sql", name = "ddl_guard", requires = ["watching"]);
 extension_sql_file!("../sql/73_seal.sql", name = "seal", requires = ["ddl_guard"]);
 extension_sql_file!("../sql/75_verify.sql", name = "verify", requires = ["seal"]);

@@ -136,10 +136,10 @@ fn value_as(relation: pg_sys::Oid, type_name: &str, value: &str) -> Option<Strin
         // SAFETY: the names are C strings. A type that is gone gives no oid; the relation is open. The type's own input function
         // makes a datum of the type that the encoder is for.
         unsafe {
-            #[cfg(any(feature = "pg13", feature = "pg15"))]
+            #[cfg(feature = "pg15")]
             pg_sys::parseTypeString(type_name.as_ptr(), &mut type_oid, &mut modifier, true);
             // Since 16 it raises an error for a type that is gone, which the subtransaction takes.
-            #[cfg(not(any(feature = "pg13", feature = "pg15")))]
+            #[cfg(not(feature = "pg15"))]
             pg_sys::parseTypeString(type_name.as_ptr(), &mut type_oid, &mut modifier, std::ptr::null_mut());
             if type_oid == pg_sys::InvalidOid {
                 return None;

@@ -213,11 +213,6 @@ unsafe fn to_jsonb_call(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext) -
     call
 }
 
-#[cfg(not(feature = "pg13"))]
-const MONEY: pg_sys::Oid = pg_sys::MONEYOID;
-#[cfg(feature = "pg13")]
-const MONEY: pg_sys::Oid = pg_sys::CASHOID;
-
 /// Whether values of a type can have money in them: the type itself, its elements or its attributes.
 fn has_money(type_oid: pg_sys::Oid, depth: u32) -> bool {
     // SAFETY: look-ups of a type; the descriptor is released before this returns.
@@ -227,7 +222,7 @@ fn has_money(type_oid: pg_sys::Oid, depth: u32) -> bool {
         if element != pg_sys::InvalidOid {
             return has_money(element, depth);
         }
-        if base == MONEY || depth > 16 {
+        if base == pg_sys::MONEYOID || depth > 16 {
             return true;
         }
         if pg_sys::get_typtype(base) as u8 != pg_sys::TYPTYPE_COMPOSITE {

@@ -52,24 +52,14 @@ pub unsafe fn find(frame: &Frame, target: &Target, error: &RaisedError) -> Optio
             // The row may be on its way to another partition, which refuses it.
             let source = present_row::source(node)?;
             match target.operation {
-                #[cfg(not(feature = "pg13"))]
                 "UPDATE" => copy(source, source.ri_oldTupleSlot, source.ri_newTupleSlot),
-                // Before 14 the executor does not have the old row at hand.
-                #[cfg(feature = "pg13")]
-                "UPDATE" => None,
                 _ => copy(source, source.ri_TrigOldSlot, std::ptr::null_mut()),
             }
         };
         // The tables that it writes to, and the partitions that it has opened for rows.
-        #[cfg(not(feature = "pg13"))]
         let opened = PgList::<pg_sys::ResultRelInfo>::from_pg((*state).es_opened_result_relations);
-        #[cfg(not(feature = "pg13"))]
-        let own = opened.iter_ptr();
-        // Before 14 they are in an array, of as many as the state says.
-        #[cfg(feature = "pg13")]
-        let own = (0..(*state).es_num_result_relations as usize).map(|place| (*state).es_result_relations.add(place));
         let routed = PgList::from_pg((*state).es_tuple_routing_result_relations);
-        own.chain(routed.iter_ptr()).find_map(row_of)
+        opened.iter_ptr().chain(routed.iter_ptr()).find_map(row_of)
     }
 }
 

@@ -62,7 +62,6 @@ fn operation(command: pg_sys::CmdType::Type) -> Option<&'static str> {
         pg_sys::CmdType::CMD_INSERT => Some("INSERT"),
         pg_sys::CmdType::CMD_UPDATE => Some("UPDATE"),
         pg_sys::CmdType::CMD_DELETE => Some("DELETE"),
-        #[cfg(not(feature = "pg13"))]
         pg_sys::CmdType::CMD_MERGE => Some("MERGE"),
         _ => None,
     }

@@ -36,22 +36,14 @@ pub unsafe fn writing_node<'a>(
 
 /// The tables that a node writes to, but for partitions that it finds while it does.
 fn own_tables(node: &pg_sys::ModifyTableState) -> &[pg_sys::ResultRelInfo] {
-    #[cfg(not(feature = "pg13"))]
-    let count = node.mt_nrels;
-    #[cfg(feature = "pg13")]
-    let count = node.mt_nplans;
     // SAFETY: a node has as many as it says, in an array.
-    unsafe { std::slice::from_raw_parts(node.resultRelInfo, count.max(0) as usize) }
+    unsafe { std::slice::from_raw_parts(node.resultRelInfo, node.mt_nrels.max(0) as usize) }
 }
 
 /// The table that an UPDATE or DELETE has its present row from.
 pub fn source(node: &pg_sys::ModifyTableState) -> Option<&pg_sys::ResultRelInfo> {
     // Of one table it stays 0.
-    #[cfg(not(feature = "pg13"))]
-    let place = node.mt_lastResultIndex;
-    #[cfg(feature = "pg13")]
-    let place = node.mt_whichplan;
-    own_tables(node).get(usize::try_from(place).ok()?)
+    own_tables(node).get(usize::try_from(node.mt_lastResultIndex).ok()?)
 }
 
 /// Whether it is certain that the row in hand is the one that the error is about. Rows leave their values in the slot until the next has
@@ -118,32 +110,15 @@ pub unsafe fn inserted(node: &pg_sys::ModifyTableState, result: &pg_sys::ResultR
         {
             return conflict.oc_ProjSlot;
         }
-        // Before 14 a partition does not show whether it has a slot of its own.
-        #[cfg(feature = "pg13")]
-        if !result.ri_RootResultRelInfo.is_null() {
-            return std::ptr::null_mut();
-        }
-        #[cfg(not(feature = "pg13"))]
         if !result.ri_RootResultRelInfo.is_null() && !result.ri_PartitionTupleSlot.is_null() {
             return result.ri_PartitionTupleSlot;
         }
-        #[cfg(not(feature = "pg13"))]
-        let (below, copied, is_projected) = {
-            let table = &*node.resultRelInfo;
-            (node.ps.lefttree, table.ri_newTupleSlot, !table.ri_projectNew.is_null())
-        };
-        #[cfg(feature = "pg13")]
-        let (below, copied, is_projected) = {
-            let plan = node.mt_whichplan as usize;
-            match (*node.resultRelInfo.add(plan)).ri_junkFilter.as_ref() {
-                Some(filter) => (std::ptr::null_mut(), filter.jf_resultSlot, true),
-                None => (*node.mt_plans.add(plan), *node.mt_scans.add(plan), false),
-            }
-        };
-        if is_projected || copied.is_null() {
+        let table = &*node.resultRelInfo;
+        let copied = table.ri_newTupleSlot;
+        if !table.ri_projectNew.is_null() || copied.is_null() {
             return copied;
         }
-        match passed_on(below) {
+        match passed_on(node.ps.lefttree) {
             Some(slot) if (*slot).tts_ops == (*copied).tts_ops => slot,
             Some(_) => copied,
             None => std::ptr::null_mut(),
@@ -173,7 +148,6 @@ unsafe fn passed_on(node: *mut pg_sys::PlanState) -> Option<*mut pg_sys::TupleTa
             Tag::T_LimitState | Tag::T_LockRowsState => return passed_on((*node).lefttree),
             Tag::T_AppendState => {
                 let append = &*node.cast::<pg_sys::AppendState>();
-                #[cfg(not(feature = "pg13"))]
                 if append.as_nasyncplans > 0 {
                     return None;
                 }

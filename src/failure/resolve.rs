@@ -20,10 +20,6 @@ pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
     let text = CString::new(unresolved.masked.as_str()).ok()?;
     // SAFETY: the parser takes a C string and gives a list of raw statements in the current memory context.
     let statements = unsafe {
-        #[cfg(feature = "pg13")]
-        let list = pg_sys::raw_parser(text.as_ptr());
-        // It can parse other things than statements since 14.
-        #[cfg(not(feature = "pg13"))]
         let list = pg_sys::raw_parser(text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
         PgList::<pg_sys::RawStmt>::from_pg(list)
     };
@@ -74,7 +70,6 @@ unsafe fn target_of(node: *mut pg_sys::Node, unresolved: &Unresolved, role: pg_s
                 let statement = &*node.cast::<pg_sys::DeleteStmt>();
                 (statement.relation, "DELETE", statement.withClause)
             }
-            #[cfg(not(feature = "pg13"))]
             Tag::T_MergeStmt => {
                 let statement = &*node.cast::<pg_sys::MergeStmt>();
                 (statement.relation, "MERGE", statement.withClause)

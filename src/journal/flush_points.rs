@@ -69,13 +69,10 @@ fn is_in_writing_statement() -> bool {
         !portal.is_null()
             && match (*portal).strategy {
                 Strategy::PORTAL_ONE_RETURNING | Strategy::PORTAL_ONE_MOD_WITH => true,
-                Strategy::PORTAL_MULTI_QUERY => {
-                    #[cfg(not(feature = "pg13"))]
-                    let is_merge = (*portal).commandTag == Tag::CMDTAG_MERGE;
-                    #[cfg(feature = "pg13")]
-                    let is_merge = false;
-                    is_merge || matches!((*portal).commandTag, Tag::CMDTAG_INSERT | Tag::CMDTAG_UPDATE | Tag::CMDTAG_DELETE)
-                }
+                Strategy::PORTAL_MULTI_QUERY => matches!(
+                    (*portal).commandTag,
+                    Tag::CMDTAG_INSERT | Tag::CMDTAG_UPDATE | Tag::CMDTAG_DELETE | Tag::CMDTAG_MERGE
+                ),
                 _ => false,
             }
     }

@@ -182,15 +182,8 @@ unsafe fn insert(table: &OpenRelation, index_of_previous_keys: Option<pg_sys::Oi
 /// Both must live until the writing is done.
 unsafe fn announce(estate: *mut pg_sys::EState, result: *mut pg_sys::ResultRelInfo) {
     // SAFETY: as the caller promises.
-    #[cfg(not(feature = "pg13"))]
     unsafe {
         (*estate).es_opened_result_relations = pg_sys::lappend((*estate).es_opened_result_relations, result.cast());
-    }
-    // SAFETY: the same. Before 14 it is an array.
-    #[cfg(feature = "pg13")]
-    unsafe {
-        (*estate).es_result_relations = result;
-        (*estate).es_num_result_relations = 1;
     }
 }
 
@@ -265,13 +258,6 @@ unsafe fn insert_chunk(
         );
         for &mut slot in slots {
             if (*result).ri_NumIndices > 0 {
-                // Before 14 it takes the table from the state.
-                #[cfg(feature = "pg13")]
-                {
-                    (*estate).es_result_relation_info = result;
-                    pg_sys::ExecInsertIndexTuples(slot, estate, false, std::ptr::null_mut(), std::ptr::null_mut());
-                }
-                #[cfg(not(feature = "pg13"))]
                 pg_sys::ExecInsertIndexTuples(
                     result,
                     slot,
@@ -319,13 +305,7 @@ unsafe fn insert_each(
         for entry in entries {
             let slot = pg_sys::MakeSingleTupleTableSlot(table.tuple_desc(), &pg_sys::TTSOpsHeapTuple);
             pg_sys::ExecStoreHeapTuple(entry.tuple, slot, false);
-            #[cfg(not(feature = "pg13"))]
             pg_sys::ExecSimpleRelationInsert(result, estate, slot);
-            #[cfg(feature = "pg13")]
-            {
-                (*estate).es_result_relation_info = result;
-                pg_sys::ExecSimpleRelationInsert(estate, slot);
-            }
             if (*slot).tts_tid.ip_posid == 0 {
                 skipped_by_trigger().raise(None);
             }

@@ -1,6 +1,6 @@
 //! Rows of `lead_audit.checkpoint`.
 
-use super::id_ranges::{IdRanges, SQL_TYPE};
+use super::id_ranges::IdRanges;
 use crate::server::{Plan, ServerError};
 use ledger::merkle::Hash;
 use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
@@ -18,10 +18,6 @@ pub struct StoredCheckpoint {
     pub last_id: i64,
 }
 
-#[cfg(feature = "pg13")]
-const COLUMNS: &str = "SELECT c.tree_size, c.root, c.note, \
-     (SELECT pg_catalog.max(pg_catalog.upper(r)) FROM lead_audit.unnest(c.entry_ids) r) - 1 FROM lead_audit.checkpoint c";
-#[cfg(not(feature = "pg13"))]
 const COLUMNS: &str = "SELECT c.tree_size, c.root, c.note, pg_catalog.upper(c.entry_ids) - 1 FROM lead_audit.checkpoint c";
 
 impl StoredCheckpoint {
@@ -61,10 +57,8 @@ impl StoredCheckpoint {
     /// Writes a new one, which adds these ids to the tree of `before` leaves.
     pub fn store(snapshot: pg_sys::Snapshot, before: u64, ids: &IdRanges, size: u64, root: &Hash, note: &str) {
         let insert = Plan::prepare(
-            &format!(
-                "INSERT INTO lead_audit.checkpoint (tree_size, sealed_at, root, entry_ids, note) \
-                 VALUES ($1, pg_catalog.clock_timestamp(), $2, $3::{SQL_TYPE}, $4)"
-            ),
+            "INSERT INTO lead_audit.checkpoint (tree_size, sealed_at, root, entry_ids, note) \
+             VALUES ($1, pg_catalog.clock_timestamp(), $2, $3::pg_catalog.int8multirange, $4)",
             &[pg_sys::INT8OID, pg_sys::BYTEAOID, pg_sys::TEXTOID, pg_sys::TEXTOID],
         );
         let ids_text = ids.to_multirange();

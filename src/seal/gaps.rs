@@ -5,7 +5,7 @@
 //! *in that snapshot*: never to a later one. The gap is kept together with these transactions, is looked at again only when one
 //! of them has ended, and is closed when all of them have.
 
-use super::id_ranges::{IdRanges, SQL_TYPE};
+use super::id_ranges::IdRanges;
 use super::tree_row::{TreeRow, to_bigint};
 use crate::server::{Plan, ServerError};
 use pgrx::{IntoDatum, pg_sys};
@@ -64,7 +64,7 @@ impl OpenGap {
             return false;
         }
         let plan = Plan::prepare(
-            &format!("UPDATE lead_audit.open_gap SET ids = $2::{SQL_TYPE}, in_progress = $3 WHERE first_id = $1"),
+            "UPDATE lead_audit.open_gap SET ids = $2::pg_catalog.int8multirange, in_progress = $3 WHERE first_id = $1",
             &[pg_sys::INT8OID, pg_sys::TEXTOID, pg_sys::INT8ARRAYOID],
         );
         plan.write(snapshot, &[self.first_id.into_datum(), missing.to_multirange().into_datum(), still.into_datum()]);
@@ -78,10 +78,8 @@ pub fn open(snapshot: pg_sys::Snapshot, missing: &IdRanges, in_progress: &[u64])
         return 0;
     }
     let plan = Plan::prepare(
-        &format!(
-            "INSERT INTO lead_audit.open_gap (first_id, seen_at, ids, in_progress) \
-             VALUES ($1, pg_catalog.clock_timestamp(), $2::{SQL_TYPE}, $3)"
-        ),
+        "INSERT INTO lead_audit.open_gap (first_id, seen_at, ids, in_progress) \
+         VALUES ($1, pg_catalog.clock_timestamp(), $2::pg_catalog.int8multirange, $3)",
         &[pg_sys::INT8OID, pg_sys::TEXTOID, pg_sys::INT8ARRAYOID],
     );
     let in_progress: Vec<i64> = in_progress.iter().copied().map(to_bigint).collect();

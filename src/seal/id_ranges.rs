@@ -4,9 +4,6 @@ use crate::server::ServerError;
 use pgrx::PgSqlErrorCode;
 use std::fmt::Write;
 
-/// The type that a set of ids has in SQL: PostgreSQL's own, or, before that came with 14, the one that stands in for it (sql/13).
-pub const SQL_TYPE: &str = if cfg!(feature = "pg13") { "lead_audit.int8multirange" } else { "pg_catalog.int8multirange" };
-
 /// Consecutive ids, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdRange {

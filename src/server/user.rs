@@ -16,9 +16,9 @@ pub fn role_name(role: pg_sys::Oid) -> Option<String> {
 pub fn owns_database(database: pg_sys::Oid) -> bool {
     // SAFETY: look-ups in the catalog, within a transaction; the database was found there.
     unsafe {
-        #[cfg(any(feature = "pg13", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         return pg_sys::pg_database_ownercheck(database, pg_sys::GetUserId());
-        #[cfg(not(any(feature = "pg13", feature = "pg15")))]
+        #[cfg(not(feature = "pg15"))]
         return pg_sys::object_ownercheck(pg_sys::DatabaseRelationId, database, pg_sys::GetUserId());
     }
 }
@@ -47,9 +47,9 @@ pub fn may_create_databases() -> bool {
 pub fn owns_relation(relation: pg_sys::Oid) -> bool {
     // SAFETY: look-ups in the catalog, within a transaction.
     unsafe {
-        #[cfg(any(feature = "pg13", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         return pg_sys::pg_class_ownercheck(relation, pg_sys::GetUserId());
-        #[cfg(not(any(feature = "pg13", feature = "pg15")))]
+        #[cfg(not(feature = "pg15"))]
         return pg_sys::object_ownercheck(pg_sys::RelationRelationId, relation, pg_sys::GetUserId());
     }
 }

@@ -12,7 +12,6 @@ pub struct UtilityCall {
     /// The text that it is part of.
     pub text: *const c_char,
     /// Whether the node must stay as it is.
-    #[cfg(not(feature = "pg13"))]
     pub read_only_tree: bool,
     /// Whether the client sent it, or something else runs it.
     pub context: pg_sys::ProcessUtilityContext::Type,
@@ -31,7 +30,7 @@ unsafe extern "C-unwind" {
     fn standard_ProcessUtility(
         statement: *mut pg_sys::PlannedStmt,
         text: *const c_char,
-        #[cfg(not(feature = "pg13"))] read_only_tree: bool,
+        read_only_tree: bool,
         context: pg_sys::ProcessUtilityContext::Type,
         params: pg_sys::ParamListInfo,
         environment: *mut pg_sys::QueryEnvironment,
@@ -51,7 +50,6 @@ impl UtilityCall {
             previous.unwrap_or(standard_ProcessUtility)(
                 self.statement,
                 self.text,
-                #[cfg(not(feature = "pg13"))]
                 self.read_only_tree,
                 self.context,
                 self.params,
@@ -69,7 +67,7 @@ macro_rules! utility_hook {
         unsafe extern "C-unwind" fn $hook(
             statement: *mut pgrx::pg_sys::PlannedStmt,
             text: *const core::ffi::c_char,
-            #[cfg(not(feature = "pg13"))] read_only_tree: bool,
+            read_only_tree: bool,
             context: pgrx::pg_sys::ProcessUtilityContext::Type,
             params: pgrx::pg_sys::ParamListInfo,
             environment: *mut pgrx::pg_sys::QueryEnvironment,
@@ -79,7 +77,6 @@ macro_rules! utility_hook {
             let call = $crate::server::UtilityCall {
                 statement,
                 text,
-                #[cfg(not(feature = "pg13"))]
                 read_only_tree,
                 context,
                 params,

@@ -48,7 +48,6 @@ const TRANCHE: &CStr = c"lead_audit";
 thread_local! {
     static REGION: Cell<*mut Region> = const { Cell::new(std::ptr::null_mut()) };
     static LOCK: Cell<*mut pg_sys::LWLock> = const { Cell::new(std::ptr::null_mut()) };
-    #[cfg(not(feature = "pg13"))]
     static PREVIOUS_REQUEST: Cell<pg_sys::shmem_request_hook_type> = const { Cell::new(None) };
     static PREVIOUS_STARTUP: Cell<pg_sys::shmem_startup_hook_type> = const { Cell::new(None) };
 }
@@ -57,14 +56,8 @@ thread_local! {
 pub fn at_postmaster_start() {
     // SAFETY: the hooks are set while the library is loaded and stay for the life of the process.
     unsafe {
-        #[cfg(not(feature = "pg13"))]
-        {
-            PREVIOUS_REQUEST.set(pg_sys::shmem_request_hook);
-            pg_sys::shmem_request_hook = Some(request);
-        }
-        // Before 15 requests are made while the library is loaded.
-        #[cfg(feature = "pg13")]
-        request();
+        PREVIOUS_REQUEST.set(pg_sys::shmem_request_hook);
+        pg_sys::shmem_request_hook = Some(request);
         PREVIOUS_STARTUP.set(pg_sys::shmem_startup_hook);
         pg_sys::shmem_startup_hook = Some(startup);
     }
@@ -74,7 +67,6 @@ pub fn at_postmaster_start() {
 unsafe extern "C-unwind" fn request() {
     // SAFETY: called where Postgres allows requests; the previous hook is passed on to.
     unsafe {
-        #[cfg(not(feature = "pg13"))]
         if let Some(previous) = PREVIOUS_REQUEST.get() {
             previous();
         }

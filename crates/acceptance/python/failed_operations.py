@@ -111,8 +111,6 @@ class Check:
     def __init__(self, server_url, bouncer_url, psql):
         self.server_url, self.bouncer_url, self.psql = server_url, bouncer_url, psql
         self.admin = psycopg.connect(server_url, autocommit=True)
-        # PostgreSQL 13 has no MERGE, and the executor not the row of a failing UPDATE at hand.
-        self.is_13 = self.admin.info.server_version < 140000
         self.wrong = 0
         self.done = 0
         self.delays = []
@@ -192,13 +190,11 @@ class Check:
             fields["new_values"] = expected["values"]
         if "diff" in expected:
             fields["diff"] = expected["diff"]
-        if self.is_13 and kind.operation == "UPDATE" and kind.code.startswith("23"):
-            fields["row_key"] = fields["diff"] = None
         fields.update(more)
         return fields
 
     def run_kind(self, kind, bouncer, extended, transaction):
-        if kind.expected.get("only_in_transaction") and not transaction or self.is_13 and kind.operation == "MERGE":
+        if kind.expected.get("only_in_transaction") and not transaction:
             return
         if extended and kind.params is None and kind.sql.startswith("TRUNCATE"):
             return
@@ -246,7 +242,7 @@ class Check:
             raise psycopg.errors.error_from_result(result)
 
     def run_psql(self, kind, transaction):
-        if kind.expected.get("only_in_transaction") or self.is_13 and kind.operation == "MERGE":
+        if kind.expected.get("only_in_transaction"):
             return
         sql = psycopg.ClientCursor(self.admin).mogrify(kind.sql, kind.params)
         script = ["SET lead_audit.user_id = 'u-7'; SET lead_audit.request_id = 'r-1';"]
@@ -314,8 +310,6 @@ class Check:
             ("/* of /* the */ form */ UPDATE \"leads\" SET n = 'many' -- and more", "UPDATE", "22P02"),
             ("UPDATE public.leads SET owner = $x$it's$x$, n = E'ma\\'ny'", "UPDATE", "22P02"),
         ]:
-            if self.is_13 and operation == "MERGE":
-                continue
             # From PostgreSQL 18 on, a comment before a statement is no part of it.
             own = sql.removeprefix("/* of /* the */ form */ ") if self.admin.info.server_version >= 180000 else sql
             with self.entries(f"in the text: {sql}", [self.simple(operation, "leads", code, statement=own, row_key=None)]):

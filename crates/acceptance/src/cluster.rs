@@ -1,12 +1,11 @@
 //! Private clusters: each has a directory of its own, listens on a Unix socket only, and goes when it is dropped.
 
-use crate::client::{Session, call};
+use crate::client::Session;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -380,41 +379,6 @@ impl ServerUser {
 fn id(arguments: &[&str]) -> Option<u32> {
     let output = Command::new("id").args(arguments).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().parse().ok())?
-}
-
-/// Whether the server is PostgreSQL 13: it has no MERGE, CREATE OR REPLACE TRIGGER, infinite numerics, and stand-ins for multiranges.
-///
-/// # Panics
-/// Where `LEAD_AUDIT_PG_CONFIG` is none.
-#[must_use]
-pub fn is_13() -> bool {
-    static IS_13: OnceLock<bool> = OnceLock::new();
-    *IS_13.get_or_init(|| ask_pg_config(None, "--version").starts_with("PostgreSQL 13"))
-}
-
-/// The same; says why a test is then not run.
-#[must_use]
-pub fn is_left_out_on_13(reason: &str) -> bool {
-    if is_13() {
-        eprintln!("not run: {reason}");
-    }
-    is_13()
-}
-
-/// Makes a type of that name where the server has none.
-///
-/// # Panics
-/// If that fails.
-pub fn make_up_for_13(admin: &mut Session) {
-    if is_13() {
-        call(admin, "CREATE DOMAIN nummultirange AS text");
-    }
-}
-
-/// The expression, or another one where the server has no such value: a numeric of 13 is not infinite.
-#[must_use]
-pub fn possible_on_13(expression: &str) -> &str {
-    if is_13() && expression.ends_with("Infinity'") { "'NaN'" } else { expression }
 }
 
 fn bin_directory(pg_config: Option<&Path>) -> PathBuf {

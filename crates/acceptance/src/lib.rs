@@ -28,7 +28,7 @@ mod tree;
 
 pub use bouncer::Bouncer;
 pub use client::{Session, call, sqlstate, try_call, value, wait_until};
-pub use cluster::{Builder, Cluster, is_13, is_left_out_on_13, make_up_for_13, possible_on_13};
+pub use cluster::{Builder, Cluster};
 pub use command::{Answer, LeadAudit, text_of};
 pub use export::{PythonVerdict, verify_with_python};
 pub use leads::{add_leads, app_database, leads_database};

@@ -1,7 +1,7 @@
 //! The pages of reference under docs/ say what is so: their examples are run (scripts/pages.py), and their lists of settings,
 //! functions, views and columns are held against the catalog. Messages: scripts/messages.py, behind `make check`.
 
-use acceptance::{Cluster, Session, call, is_left_out_on_13};
+use acceptance::{Cluster, Session, call};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,13 +21,7 @@ fn page(name: &str) -> String {
     fs::read_to_string(root().join(format!("docs/{name}.md"))).expect("the page is there")
 }
 
-/// Pages with something that PostgreSQL 13 has not, or shows otherwise.
-const NOT_ON_13: [&str; 3] = ["operating", "upgrade", "views"];
-
 fn run(name: &str) {
-    if NOT_ON_13.contains(&name) && is_left_out_on_13("the page shows a later version") {
-        return;
-    }
     let cluster = Cluster::builder().preloaded().start();
     let directory = tempfile::tempdir().expect("a directory for the shell's files");
     // The command lead-audit, too, where there is one.
@@ -134,9 +128,6 @@ fn the_settings_are_those_that_there_are() {
 
 #[test]
 fn the_functions_are_those_that_there_are() {
-    if is_left_out_on_13("the page does not have what stands in for multiranges") {
-        return;
-    }
     let cluster = Cluster::start();
     let mut admin = admin(&cluster);
     let text = page("functions");
@@ -165,9 +156,6 @@ fn the_functions_are_those_that_there_are() {
 
 #[test]
 fn the_views_and_columns_are_those_that_there_are() {
-    if is_left_out_on_13("the page does not have what stands in for multiranges") {
-        return;
-    }
     let cluster = Cluster::start();
     let mut admin = admin(&cluster);
     let text = page("views");

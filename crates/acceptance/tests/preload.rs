@@ -1,7 +1,7 @@
 //! The library comes into a session when a watched table is first written to, or with the server. What the session was told
 //! before then counts, as far as it is allowed.
 
-use acceptance::{Cluster, Session, app_database, assert_intact, call, is_13, setting, sqlstate, try_call, value};
+use acceptance::{Cluster, Session, app_database, assert_intact, call, setting, sqlstate, try_call, value};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -47,9 +47,6 @@ fn the_first_statement_of_a_session_writes_its_entries_together() {
             ("DELETE FROM leads WHERE id LIKE 'new-%'", 1000),
             ("MERGE INTO leads l USING (VALUES ('1'), ('2')) v(id) ON l.id = v.id WHEN MATCHED THEN UPDATE SET source = 'd'", 2),
         ] {
-            if is_13() && statement.starts_with("MERGE") {
-                continue;
-            }
             let before: i64 = value(&mut admin, "SELECT max(id) FROM lead_audit.entry");
             let succeeded = format!("FROM lead_audit.entry WHERE id > {before} AND outcome = 'ok'");
             for (ends, entries) in [("ROLLBACK TO begun", 0), ("RELEASE begun", rows)] {
@@ -131,10 +128,6 @@ fn values_that_are_not_allowed_are_refused_or_dropped_with_a_warning() {
             assert_eq!(sqlstate(&mut app, &set), "22023", "the library is there now");
         }
 
-        if is_13() {
-            assert_intact(&mut admin);
-            continue; // it has no reserved prefixes
-        }
         // A misspelt name is an error as soon as somebody can know.
         let mut app = cluster.session("app", "bad");
         let misspelt = "SET lead_audit.userid = 'u-1'";

@@ -1,9 +1,7 @@
 //! ALTER EXTENSION lead_audit UPDATE, from every earlier version: an upgraded database is not different from a new one, keeps its
 //! trail, and nobody who writes meanwhile notices.
 
-use acceptance::{
-    Cluster, Session, add_leads, app_database, assert_intact, call, is_left_out_on_13, seal, sqlstate, unsealed, value,
-};
+use acceptance::{Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, unsealed, value};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -93,9 +91,6 @@ fn assert_same(upgraded: &BTreeSet<String>, new: &BTreeSet<String>, how: &str) {
 
 #[test]
 fn an_upgraded_database_is_as_a_new_one() {
-    if is_left_out_on_13("no earlier version is for it") {
-        return;
-    }
     let cluster = Cluster::start();
     let create = |version: &str| format!("CREATE EXTENSION lead_audit VERSION '{version}'");
     let versions: Vec<String> = released().into_iter().chain([THIS.to_owned()]).collect();
@@ -114,9 +109,6 @@ fn an_upgraded_database_is_as_a_new_one() {
 
 #[test]
 fn the_trail_stays_and_goes_on() {
-    if is_left_out_on_13("no earlier version is for it") {
-        return;
-    }
     for cluster in [Cluster::start(), Cluster::builder().preloaded().start()] {
         call(&mut cluster.admin("postgres"), "CREATE ROLE auditor");
         for (number, from) in released().iter().enumerate() {
@@ -240,9 +232,6 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
 
 #[test]
 fn a_dump_of_an_earlier_version_is_restored_into_this_one() {
-    if is_left_out_on_13("no earlier version is for it") {
-        return;
-    }
     for from in released() {
         dump_is_restored(&from);
     }

@@ -1,9 +1,6 @@
 //! What an entry says of a row is what `to_jsonb(row)` gives under UTC, whatever settings the writer had.
 
-use acceptance::{
-    Cluster, Random, Session, app_database, assert_intact, assert_trail_gives_table, call, make_up_for_13, possible_on_13,
-    try_call, value,
-};
+use acceptance::{Cluster, Random, Session, app_database, assert_intact, assert_trail_gives_table, call, try_call, value};
 
 const TYPES: &str = "
     CREATE TYPE mood AS ENUM ('glad', 'so so', 'Übel');
@@ -139,7 +136,6 @@ const VALUES: [(&str, &[&str]); 46] = [
 fn entries_have_the_values_of_to_jsonb() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "oracle");
-    make_up_for_13(&mut admin);
     call(&mut admin, TYPES);
     call(&mut admin, "CREATE TABLE gone (id integer, was text); GRANT ALL ON gone TO app");
     let columns: i64 = value(
@@ -250,6 +246,6 @@ fn write(session: &mut Session, writer: u64, left_out: Option<&str>) {
 
 fn expression(random: &mut Random, choices: &[&str]) -> String {
     let number = random.below(1_000_000_000_000).to_string();
-    let choice = possible_on_13(random.pick(choices));
+    let choice = random.pick(choices);
     if choice.contains("'{}'") || choice.contains("'{{") { choice.to_owned() } else { choice.replace("{}", &number) }
 }

@@ -1,7 +1,7 @@
 //! Ways to write that take real sessions: savepoints, constraints that wait for COMMIT, writers that meet on a row, DDL of one
 //! session under the prepared statements of another, logical replication. Each with the exact entries.
 
-use acceptance::{Cluster, Session, assert_intact, assert_trail_gives_table, call, is_13, is_left_out_on_13, sqlstate, value};
+use acceptance::{Cluster, Session, assert_intact, assert_trail_gives_table, call, sqlstate, value};
 use std::time::{Duration, Instant};
 
 /// A database with the extension.
@@ -110,9 +110,6 @@ fn writers_that_meet_on_a_row() {
             &["UPDATE | 0 | 3", "DELETE | 3"],
         ),
     ] {
-        if is_13() && second.starts_with("MERGE") {
-            continue;
-        }
         call(&mut admin, "DELETE FROM t; INSERT INTO t VALUES (1, 0, '')");
         let above = last(&mut admin);
         let (mut one, mut other) = (cluster.admin("meeting"), cluster.admin("meeting"));
@@ -260,9 +257,6 @@ fn ddl_of_another_session() {
 
 #[test]
 fn partitions_detached_concurrently() {
-    if is_left_out_on_13("there is no DETACH PARTITION CONCURRENTLY") {
-        return;
-    }
     let cluster = Cluster::start();
     let mut admin = database(&cluster, "detached");
     call(

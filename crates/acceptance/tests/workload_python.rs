@@ -2,7 +2,7 @@
 //! was written from docs/FORMAT.md.
 
 use acceptance::{
-    Cluster, Session, add_leads, app_database, assert_intact, assert_trail_gives_table, call, is_13, value, verify_with_python,
+    Cluster, Session, add_leads, app_database, assert_intact, assert_trail_gives_table, call, value, verify_with_python,
 };
 use std::io::Write;
 
@@ -185,16 +185,10 @@ fn odd_statements(session: &mut Session, done: &mut Done) {
     call(session, "INSERT INTO public.leads (id) SELECT 'odd-' || g FROM generate_series(1, 1500) g ON CONFLICT DO NOTHING");
     call(
         session,
-        if is_13() {
-            "DELETE FROM public.leads WHERE id IN (SELECT 'odd-' || g FROM generate_series(1401, 1450) g);
-             UPDATE public.leads SET source = 'merge' WHERE id IN (SELECT 'odd-' || g FROM generate_series(1451, 1500) g);
-             INSERT INTO public.leads (id, source) SELECT 'odd-' || g, 'merge' FROM generate_series(1501, 1600) g"
-        } else {
-            "MERGE INTO public.leads l USING (SELECT 'odd-' || g AS id, g FROM generate_series(1401, 1600) g) s ON l.id = s.id
+        "MERGE INTO public.leads l USING (SELECT 'odd-' || g AS id, g FROM generate_series(1401, 1600) g) s ON l.id = s.id
          WHEN MATCHED AND g <= 1450 THEN DELETE
          WHEN MATCHED THEN UPDATE SET source = 'merge'
-         WHEN NOT MATCHED THEN INSERT (id, source) VALUES (s.id, 'merge')"
-        },
+         WHEN NOT MATCHED THEN INSERT (id, source) VALUES (s.id, 'merge')",
     );
     done.deletes += 50;
     done.updates += 50;

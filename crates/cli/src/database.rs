@@ -52,8 +52,7 @@ impl Snapshot {
     pub fn begin(mut client: Client) -> Result<Self, CommandError> {
         client.batch_execute(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-             -- On PostgreSQL 13 the functions of multiranges are in lead_audit.
-             SET LOCAL search_path = pg_catalog, lead_audit, pg_temp; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;
+             SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;
              SET LOCAL idle_in_transaction_session_timeout = 0;
              -- Entries are read by ranges of ids, and in their order: never all of them to sort them.
              SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off;

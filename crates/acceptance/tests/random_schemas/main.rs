@@ -6,7 +6,7 @@ mod model;
 mod statements;
 mod tables;
 
-use acceptance::{Cluster, Random, assert_intact, call, make_up_for_13, setting, value};
+use acceptance::{Cluster, Random, assert_intact, call, setting, value};
 use model::{Book, compare};
 use statements::Writer;
 use std::collections::BTreeMap;
@@ -28,7 +28,6 @@ fn entries_are_those_that_the_model_expects() {
     }
     call(&mut admin, "CREATE EXTENSION lead_audit");
     call(&mut admin, model::SCHEMA);
-    make_up_for_13(&mut admin);
     call(&mut admin, tables::TYPES);
     let tables = Tables::make(&mut admin, &mut Random::new(900), 6);
 

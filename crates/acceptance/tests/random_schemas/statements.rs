@@ -2,7 +2,7 @@
 
 use crate::model::{self, Book, Picture, Pictures, events_between};
 use crate::tables::{Column, Table, Tables, VALUES, expression, literal, next_number, quoted};
-use acceptance::{Random, Session, is_13};
+use acceptance::{Random, Session};
 use postgres::Error;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -341,7 +341,7 @@ impl<'a> Writer<'a> {
                 };
                 format!("{insert} ON CONFLICT ({}) DO {action}", table.key.join(", "))
             }
-            10 if !is_13() => format!(
+            10 => format!(
                 "MERGE INTO {name} t USING (SELECT unnest('{}'::bigint[]) AS n) s ON t.rid = s.n
                  WHEN MATCHED AND s.n % 3 = 0 THEN DELETE WHEN MATCHED THEN UPDATE SET {}
                  WHEN NOT MATCHED THEN INSERT (rid{}) VALUES (s.n{})",

@@ -1,6 +1,6 @@
 //! Random tables, and what can be done to their definition.
 
-use acceptance::{Random, Session, call, possible_on_13, value};
+use acceptance::{Random, Session, call, value};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -334,7 +334,7 @@ impl Table {
 /// One of the expressions, with a random number in it.
 pub fn expression(random: &mut Random, choices: &[&str]) -> String {
     let number = random.below(1_000_000_000_000).to_string();
-    let choice = possible_on_13(random.pick(choices));
+    let choice = random.pick(choices);
     // Some have braces of their own.
     if choice.contains("'{") { choice.to_owned() } else { choice.replace("{}", &format!("{number}::bigint")) }
 }

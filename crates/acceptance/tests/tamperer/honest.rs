@@ -1,13 +1,10 @@
 //! What is done to a database without any wish to deceive, and must not be taken for it.
 
 use crate::{ORIGIN, Stage};
-use acceptance::{call, is_left_out_on_13, seal, text_of};
+use acceptance::{call, seal, text_of};
 
 #[test]
 fn what_is_done_honestly_is_not_found() {
-    if is_left_out_on_13("what the tamperer does, it does with multiranges") {
-        return;
-    }
     let stage = Stage::new();
     let cluster = &stage.cluster;
     stage.findings("honest").assert_nothing("as it was");

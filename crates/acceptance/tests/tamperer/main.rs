@@ -10,10 +10,7 @@ mod attempts;
 mod honest;
 mod outside;
 
-use acceptance::{
-    Cluster, LeadAudit, Session, add_leads, app_database, assert_tree_whole, call, is_left_out_on_13, seal, text_of, try_call,
-    value,
-};
+use acceptance::{Cluster, LeadAudit, Session, add_leads, app_database, assert_tree_whole, call, seal, text_of, try_call, value};
 use attempts::{Attempt, Expected, From, Step, attempts};
 use ledger::checkpoint::Checkpoint;
 use ledger::note::SigningKey;
@@ -409,9 +406,6 @@ fn complaints(attempt: &Attempt, found: &Findings) -> Vec<String> {
 
 #[test]
 fn what_a_tamperer_does_is_found() {
-    if is_left_out_on_13("what the tamperer does, it does with multiranges") {
-        return;
-    }
     let stage = Stage::new();
     stage.findings("honest").assert_nothing("honest");
     let only = std::env::var("LEAD_AUDIT_ACCEPTANCE_ONLY").unwrap_or_default();

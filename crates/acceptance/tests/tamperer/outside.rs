@@ -1,7 +1,7 @@
 //! Tampering with what has left the database: exports that are edited by hand, and checkpoints in a directory.
 
 use crate::{ORIGIN, Stage, copy};
-use acceptance::{Session, call, is_left_out_on_13, seal, text_of, value};
+use acceptance::{Session, call, seal, text_of, value};
 use ledger::checkpoint::Checkpoint;
 use ledger::note::SigningKey;
 use std::fs;
@@ -83,9 +83,6 @@ fn edits(lines: &Lines, admin: &mut Session) -> Vec<(&'static str, Lines)> {
 
 #[test]
 fn what_is_done_to_exports_and_checkpoints_is_found() {
-    if is_left_out_on_13("what the tamperer does, it does with multiranges") {
-        return;
-    }
     let stage = Stage::new();
     let mut admin = stage.cluster.admin("honest");
     let path = |name: &str| stage.directory.path().join(name);
