@@ -104,4 +104,9 @@ COMMENT ON TRIGGER append_only ON lead_audit.entry IS 'Refuses UPDATE, DELETE an
 -- A sequence counts without a transaction, so it keeps what a rolled-back write would take back.
 CREATE SEQUENCE lead_audit.unwritten_seq;
 REVOKE ALL ON lead_audit.unwritten_seq FROM PUBLIC;
-COMMENT ON SEQUENCE lead_audit.unwritten_seq IS 'How many entries could not be written (on_error = warn). Shown by lead_audit.stats.';
+COMMENT ON SEQUENCE lead_audit.unwritten_seq IS 'How many entries could not be written (on_error = warn) and could not be counted in lead_audit.unwritten either.';
+-- One row for each transaction that committed without some of its entries. No index: the row is written below SQL.
+CREATE TABLE lead_audit.unwritten (entries bigint NOT NULL);
+REVOKE ALL ON lead_audit.unwritten FROM PUBLIC;
+COMMENT ON TABLE lead_audit.unwritten IS 'How many entries of each transaction could not be written (on_error = warn). Summed up by lead_audit.stats.';
+COMMENT ON COLUMN lead_audit.unwritten.entries IS 'Entries that one committed transaction lacks.';

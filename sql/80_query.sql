@@ -176,7 +176,8 @@ COMMENT ON FUNCTION lead_audit.summary(regclass, text) IS 'Counts of one row''s 
 COMMENT ON FUNCTION lead_audit.summary(regclass, jsonb) IS 'The same, for a key given as {"column": value, ...}.';
 
 CREATE VIEW lead_audit.stats AS
-SELECT (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM lead_audit.unwritten_seq s) AS entries_not_written,
+SELECT (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM lead_audit.unwritten_seq s)
+         + (SELECT coalesce(sum(u.entries), 0)::bigint FROM lead_audit.unwritten u) AS entries_not_written,
        (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM lead_audit.entry_id_seq s) AS last_id,
        (SELECT count(*) FROM lead_audit.watched w WHERE w.row_trigger_on) AS tables_watched,
        pg_catalog.pg_total_relation_size('lead_audit.entry') AS bytes,
@@ -192,7 +193,8 @@ SELECT (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM lead_audi
        t.tree_size,
        c.sealed_at AS last_checkpoint_at,
        c.note LIKE E'%\n\n%' AS last_checkpoint_signed,
-       t.publishing_errors, t.last_publishing_error_at, t.last_publishing_error
+       t.publishing_errors, t.last_publishing_error_at, t.last_publishing_error,
+       lead_audit.quarantined() AS quarantined
 FROM lead_audit.own_queue() q
 LEFT JOIN (SELECT * FROM lead_audit.tree ORDER BY tree_size DESC, created_at, log_id LIMIT 1) t ON true
 LEFT JOIN LATERAL (SELECT c.sealed_at, c.note FROM lead_audit.checkpoint c ORDER BY c.tree_size DESC LIMIT 1) c ON true
@@ -208,7 +210,7 @@ LEFT JOIN LATERAL (
 ) l ON true;
 REVOKE ALL ON lead_audit.stats FROM PUBLIC;
 COMMENT ON VIEW lead_audit.stats IS 'Counters of this database, in one row.';
-COMMENT ON COLUMN lead_audit.stats.entries_not_written IS 'Entries that could not be written while lead_audit.on_error was warn. After a crash of the server it may be up to 32 too high.';
+COMMENT ON COLUMN lead_audit.stats.entries_not_written IS 'Entries that committed transactions lack, because they could not be written while lead_audit.on_error was warn.';
 COMMENT ON COLUMN lead_audit.stats.last_id IS 'The highest id given out; gaps are rolled-back transactions.';
 COMMENT ON COLUMN lead_audit.stats.tables_watched IS 'Tables whose row trigger is on.';
 COMMENT ON COLUMN lead_audit.stats.bytes IS 'Size of the trail with its indexes, in bytes.';
@@ -226,3 +228,4 @@ COMMENT ON COLUMN lead_audit.stats.last_checkpoint_signed IS 'Whether the newest
 COMMENT ON COLUMN lead_audit.stats.publishing_errors IS 'How often checkpoints could not be published.';
 COMMENT ON COLUMN lead_audit.stats.last_publishing_error_at IS 'When that was noted last.';
 COMMENT ON COLUMN lead_audit.stats.last_publishing_error IS 'Why.';
+COMMENT ON COLUMN lead_audit.stats.quarantined IS 'Of the dropped ones, how many a worker died of. They are not tried again.';

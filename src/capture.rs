@@ -2,6 +2,7 @@
 
 mod encode;
 mod event;
+mod foreign_code;
 mod jsonb;
 mod key;
 mod moved;
@@ -14,6 +15,7 @@ mod trigger;
 mod truncate;
 
 pub use event::{RowEvent, RowOperation, RowTexts, record_row, row_texts};
-pub use key::key_of;
-pub use moved::{follow_transactions, settle_statement};
-pub use plan_cache::follow_relation_changes;
+pub use foreign_code::ForeignCode;
+pub use key::{key_of, key_types};
+pub use moved::{settle_statement, subtransaction_aborts, subtransaction_commits, transaction_ends};
+pub use plan_cache::relation_changed;

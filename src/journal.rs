@@ -13,11 +13,12 @@ mod unwritten;
 mod write;
 mod written;
 
-pub use entry_table::{EntryColumn, check_columns, follow_changes, relation_of_schema};
-pub use flush_points::install as install_flush_points;
-pub use new_entry::{NewEntry, Outcome};
-pub use unwritten::{Gap, not_written, report_gaps_to};
-pub use write::{append, append_about, flush};
-pub use written::{
-    Written, follow as follow_written, forget as forget_written, settle as settle_written, statement_begins, written,
+pub use entry_table::{EntryColumn, check_columns, relation_changed, relation_of_schema, sequence_changed};
+pub use flush_points::{
+    is_first_statement, library_is_loaded, statement_scope_closes, statement_scope_opens, subtransaction_aborts,
+    subtransaction_commits, subtransaction_starts, transaction_ends,
 };
+pub use new_entry::{NewEntry, Outcome};
+pub use unwritten::{Gap, before_commit, not_written, report_gaps_to};
+pub use write::{append, append_about, flush};
+pub use written::{Written, follow as follow_written, settle as settle_written, statement_begins, take as take_written, written};

@@ -5,6 +5,7 @@
 
 mod capture;
 mod failure;
+mod hooks;
 mod journal;
 mod origin;
 mod seal;
@@ -31,15 +32,12 @@ pub extern "C-unwind" fn _PG_init() {
     // SAFETY: a variable that Postgres sets while it loads shared_preload_libraries.
     let preloading = unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress };
     settings::define(preloading);
-    origin::follow_role_changes();
-    capture::follow_relation_changes();
-    journal::follow_changes();
-    capture::follow_transactions();
-    journal::install_flush_points(capture::settle_statement);
-    seal::install_publishing();
+    hooks::install(preloading);
     if preloading {
-        worker::at_postmaster_start();
-        failure::install();
+        worker::register_launcher();
+        failure::follow();
+    } else {
+        journal::library_is_loaded();
     }
 }
 

@@ -34,24 +34,12 @@ struct Cached {
 thread_local! {
     static CACHED: RefCell<Option<Cached>> = const { RefCell::new(None) };
     static ROLE_GENERATION: Cell<u64> = const { Cell::new(0) };
-    static CLIENT_ADDR: RefCell<Option<Option<String>>> = const { RefCell::new(None) };
+    static CLIENT_ADDR: RefCell<Option<String>> = const { RefCell::new(None) };
     static ACTING_FOR: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
 }
 
-/// Asks Postgres to tell when roles change, so that a renamed one is not recorded under its old name.
-pub fn follow_role_changes() {
-    // SAFETY: registers a function that stays for the life of the process.
-    unsafe {
-        pg_sys::CacheRegisterSyscacheCallback(
-            pg_sys::SysCacheIdentifier::AUTHOID as i32,
-            Some(roles_changed),
-            pg_sys::Datum::from(0),
-        );
-    }
-}
-
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn roles_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
+/// A role changed: a renamed one is not to be recorded under its old name.
+pub fn role_changed() {
     ROLE_GENERATION.set(ROLE_GENERATION.get() + 1);
 }
 
@@ -150,20 +138,16 @@ impl Now {
             user_ip: settings::USER_IP.get(),
             user_agent: settings::USER_AGENT.get(),
             request_id: settings::REQUEST_ID.get(),
-            client_addr: session_client_addr(),
+            client_addr: CLIENT_ADDR.with_borrow(Clone::clone),
             application_name: (!application_name.is_empty()).then(|| String::from_utf8_lossy(application_name).into_owned()),
         }
     }
 }
 
-/// The client's address, which is the same for as long as the session lasts. No catalog is asked for it.
-fn session_client_addr() -> Option<String> {
-    if let Some(known) = CLIENT_ADDR.with_borrow(Clone::clone) {
-        return known;
-    }
-    let address = client_addr();
-    CLIENT_ADDR.set(Some(address.clone()));
-    address
+/// Takes note of the client's address, which is the same for as long as the session lasts. Asking for it can raise an error,
+/// so it is not done while one is being raised.
+pub fn remember_client_addr() {
+    CLIENT_ADDR.set(client_addr());
 }
 
 fn application_name() -> &'static [u8] {

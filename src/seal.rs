@@ -17,7 +17,7 @@ mod signer;
 mod tiles;
 mod tree_row;
 
-pub use after_commit::install as install_publishing;
+pub use after_commit::{subtransaction_aborts, subtransaction_commits, transaction_ends};
 pub use id_ranges::{IdRange, IdRanges};
 pub use publish::fits_folder;
 pub use round::last_id_given_out;

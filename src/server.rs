@@ -1,12 +1,12 @@
 //! Postgres behind small safe wrappers, named after what Postgres calls them. Everything above this module is told of an
 //! error as a value or by unwinding; nothing here keeps state of its own.
 
+mod allocator;
 mod error;
 mod extension;
 mod id_scan;
 mod lock;
 mod memory;
-pub mod pass_on;
 mod plan;
 mod relation;
 mod scan;
@@ -16,7 +16,6 @@ mod subtransaction;
 mod text;
 mod triggers;
 mod user;
-mod utility_call;
 
 pub use error::{ServerError, packed_sqlstate_text, sqlstate_text};
 pub use extension::extension_version;
@@ -28,9 +27,7 @@ pub use relation::{OpenRelation, attribute};
 pub use scan::{for_each_row, leaves, partition_ancestors};
 pub use sequence::next_value;
 pub use snapshot::NewestSnapshot;
-pub use subtransaction::{current_subtransaction, in_subtransaction, trigger_depth};
-pub use text::{Text, borrowed_text, detoasted, parse_uuid};
+pub use subtransaction::{TransactionEnd, current_subtransaction, in_subtransaction, trigger_depth};
+pub use text::{Text, borrowed_text, capped, detoasted, parse_uuid};
 pub use triggers::watch_of_triggers;
-pub use user::{as_owner_restricted, as_user, may_create_databases, owns_database, owns_relation, role_name};
-pub use utility_call::UtilityCall;
-pub(crate) use utility_call::utility_hook;
+pub use user::{as_owner_restricted, as_user, current_database, may_create_databases, owns_database, owns_relation, role_name};

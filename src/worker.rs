@@ -11,20 +11,19 @@ mod process;
 mod tasks;
 mod worker_main;
 
+pub use commands::{command_begins, transaction_ends};
 pub use process::in_transaction;
 pub use tasks::Progress;
 
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};
 
-/// Where the launcher is registered and the memory asked for, while the server is preloading the library.
-pub fn at_postmaster_start() {
-    crate::shared::at_postmaster_start();
+/// Registers the launcher, while the server is preloading the library.
+pub fn register_launcher() {
     let mut launcher = description(c"lead_audit launcher", c"lead_audit launcher", c"lead_audit_launcher_main");
     launcher.bgw_restart_time = launcher::RESTART_SECONDS;
     // SAFETY: called where Postgres allows it; it copies the description.
     unsafe { pg_sys::RegisterBackgroundWorker(&mut launcher) };
-    commands::install();
 }
 
 /// What launcher and workers have in common.

@@ -1,11 +1,12 @@
 //! What happened to a row, made into an entry and handed to the journal.
 
+use super::foreign_code::ForeignCode;
 use super::moved;
-use super::plan::Plan;
+use super::plan::{Column, Plan};
 use super::plan_cache;
 use super::row_image::RowImage;
 use crate::journal::{self, NewEntry};
-use crate::server::{ServerError, Text, in_subtransaction};
+use crate::server::{ServerError, Text, attribute, in_subtransaction};
 use crate::settings::{self, OnError};
 use ledger::canonical::write_string;
 use pgrx::pg_sys;
@@ -197,37 +198,46 @@ fn write_moved_from(details: &mut Text, plan: &Plan) {
 pub struct RowTexts {
     /// The primary key: of an UPDATE, that of the old row.
     pub key: Option<Text>,
-    /// The complete row: the old one of an UPDATE or DELETE.
+    /// The row: the old one of an UPDATE or DELETE.
     pub values: Text,
     /// What an UPDATE was to change.
     pub changed: Option<Text>,
+    /// The columns that were left out, as JSON strings in canonical order.
+    pub omitted: Vec<Vec<u8>>,
 }
 
-/// The columns for a row that did not get into the table, or did not change.
+/// The columns for a row that did not get into the table, or did not change, without those whose values `foreign_code` says bring
+/// code of the table's owner.
 ///
 /// # Errors
-/// Where a value cannot be written as JSON. Its type's functions may raise errors.
+/// Where a value cannot be written as JSON.
 ///
 /// # Safety
 /// As for [`record_row`].
-pub unsafe fn row_texts(event: &RowEvent) -> Result<RowTexts, ServerError> {
+pub unsafe fn row_texts(event: &RowEvent, foreign_code: &mut ForeignCode) -> Result<RowTexts, ServerError> {
     // SAFETY: as the caller promises.
     unsafe {
         let plan = plan_cache::plan(event.relation, event.soft_delete_column);
         let (mut row, mut new_row) = (RowImage::default(), RowImage::default());
         let descriptor = (*event.relation).rd_att;
         row.take(event.row, descriptor);
+        let (columns, omitted): (Vec<&Column>, Vec<&Column>) =
+            plan.columns.iter().partition(|column| !foreign_code.writes(attribute(descriptor, column.index).atttypid));
+        let has_key = !plan.key.is_empty() && plan.key_columns().all(|key| omitted.iter().all(|one| one.index != key.index));
         let mut key = Text::new();
-        if !plan.key.is_empty() {
+        if has_key {
             row.write_object(&mut key, plan.key_columns(), |_, _| {})?;
         }
         let (mut values, mut places, mut changed) = (Text::new(), Vec::new(), Text::new());
-        row.write_object(&mut values, plan.columns.iter(), |start, end| places.push((start, end)))?;
+        row.write_object(&mut values, columns.iter().copied(), |start, end| places.push((start, end)))?;
         if let Some(new) = event.new_row {
             new_row.take(new, descriptor);
-            row.write_changes(&mut changed, plan.columns.iter().zip(&plan.columns), &new_row, &mut values, &places)?;
+            let pairs = columns.iter().map(|&column| (column, column));
+            row.write_changes(&mut changed, pairs, &new_row, &mut values, &places)?;
         }
-        Ok(RowTexts { key: (!plan.key.is_empty()).then_some(key), values, changed: event.new_row.map(|_| changed) })
+        // A member is the name as a JSON string, and a colon.
+        let omitted = omitted.iter().map(|column| column.member[..column.member.len() - 1].to_vec()).collect();
+        Ok(RowTexts { key: has_key.then_some(key), values, changed: event.new_row.map(|_| changed), omitted })
     }
 }
 

@@ -57,6 +57,15 @@ fn key_of_columns(
     key_from(&open, &key_columns, column_names, &column_values)
 }
 
+/// The types of a relation's primary key.
+pub fn key_types(open: &OpenRelation) -> Vec<pg_sys::Oid> {
+    // SAFETY: the relation is open, and key columns are among its attributes.
+    unsafe {
+        let columns = primary_key(open.as_ptr());
+        columns.into_iter().map(|number| attribute(open.tuple_desc(), number as usize - 1).atttypid).collect()
+    }
+}
+
 /// The row's key as entries have it, or `None` if `column_names` are not the columns of the key. Without names the key must
 /// have one column, which is taken.
 fn key_from(

@@ -119,36 +119,19 @@ pub fn settle_statement() {
     }
 }
 
-/// Asks Postgres to tell when (sub)transactions end.
-pub fn follow_transactions() {
-    // SAFETY: registers functions that stay for the life of the process.
-    unsafe {
-        pg_sys::RegisterXactCallback(Some(transaction_event), std::ptr::null_mut());
-        pg_sys::RegisterSubXactCallback(Some(subtransaction_event), std::ptr::null_mut());
-    }
+/// The transaction is over.
+pub fn transaction_ends() {
+    LEAVING.with_borrow_mut(Vec::clear);
 }
 
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _arg: *mut core::ffi::c_void) {
-    use pg_sys::XactEvent as Event;
-    if matches!(event, Event::XACT_EVENT_COMMIT | Event::XACT_EVENT_PREPARE | Event::XACT_EVENT_ABORT) {
-        LEAVING.with_borrow_mut(Vec::clear);
-    }
+/// A subtransaction was rolled back, and its events with it.
+pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
+    LEAVING.with_borrow_mut(|all| all.retain(|left| left.subtransaction < own));
 }
 
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn subtransaction_event(
-    event: pg_sys::SubXactEvent::Type,
-    own: pg_sys::SubTransactionId,
-    parent: pg_sys::SubTransactionId,
-    _arg: *mut core::ffi::c_void,
-) {
-    use pg_sys::SubXactEvent as Event;
-    LEAVING.with_borrow_mut(|all| match event {
-        Event::SUBXACT_EVENT_ABORT_SUB => all.retain(|left| left.subtransaction < own),
-        Event::SUBXACT_EVENT_COMMIT_SUB => {
-            all.iter_mut().filter(|left| left.subtransaction >= own).for_each(|left| left.subtransaction = parent);
-        }
-        _ => {}
+/// A subtransaction was committed: its events are its parent's now.
+pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
+    LEAVING.with_borrow_mut(|all| {
+        all.iter_mut().filter(|left| left.subtransaction >= own).for_each(|left| left.subtransaction = parent);
     });
 }

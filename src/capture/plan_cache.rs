@@ -12,31 +12,8 @@ thread_local! {
     static ALL_STALE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Asks Postgres to tell when relations change.
-pub fn follow_relation_changes() {
-    // SAFETY: registers functions that stay for the life of the process.
-    unsafe {
-        pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0));
-        pg_sys::CacheRegisterSyscacheCallback(
-            pg_sys::SysCacheIdentifier::NAMESPACEOID as i32,
-            Some(schema_changed),
-            pg_sys::Datum::from(0),
-        );
-    }
-}
-
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
-    invalidate((relation != pg_sys::InvalidOid).then_some(relation));
-}
-
-/// A renamed schema changes the name that entries carry, and is no change of the relation to the relcache.
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn schema_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
-    invalidate(None);
-}
-
-fn invalidate(relation: Option<pg_sys::Oid>) {
+/// A relation changed, or may have: `None` is any.
+pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     PLANS.with(|plans| match plans.try_borrow() {
         Ok(plans) => match relation {
             Some(relation) => plans.get(&relation).into_iter().for_each(|plan| plan.valid.set(false)),

@@ -46,15 +46,25 @@ pub fn is_on_or_found() -> bool {
     if OFF.get() || !settings::enabled() || !shared::is_there() || LOOKED.get() == KNOWN.get().0 {
         return false;
     }
-    LOOKED.set(KNOWN.get().0);
+    let looked = LOOKED.replace(KNOWN.get().0);
     // SAFETY: reads variables of the process, and the catalog in a transaction.
     unsafe {
         if pg_sys::MyDatabaseId == pg_sys::InvalidOid
             || pg_sys::ParallelWorkerNumber >= 0
             || !pg_sys::IsTransactionState()
             || pg_sys::RecoveryInProgress()
-            || pg_sys::get_extension_oid(c"lead_audit".as_ptr(), true) == pg_sys::InvalidOid
         {
+            return false;
+        }
+        // Whoever has locked the catalog may have it for long, and most databases do not have the extension: the launcher will look.
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        if !pg_sys::ConditionalLockRelationOid(pg_sys::ExtensionRelationId, lock) {
+            LOOKED.set(looked);
+            return false;
+        }
+        let extension = pg_sys::get_extension_oid(c"lead_audit".as_ptr(), true);
+        pg_sys::UnlockRelationOid(pg_sys::ExtensionRelationId, lock);
+        if extension == pg_sys::InvalidOid {
             return false;
         }
         shared::found(pg_sys::MyDatabaseId);

@@ -20,7 +20,7 @@ pub struct Watched {
 struct Known {
     relations: HashMap<u32, Option<Box<Watched>>>,
     /// What has changed since, but may be in use by a statement that is under way.
-    #[expect(clippy::vec_box, reason = "frames point to what is in the box, which must stay where it is")]
+    #[expect(clippy::vec_box, reason = "scopes point to what is in the box, which must stay where it is")]
     outdated: Vec<Box<Watched>>,
 }
 
@@ -31,28 +31,18 @@ thread_local! {
     static LAST: Cell<(u32, *const Watched)> = const { Cell::new((0, std::ptr::null())) };
 }
 
-/// Asks Postgres to tell when relations change.
-pub fn follow_relation_changes() {
-    // SAFETY: registers functions that stay for the life of the process.
-    unsafe {
-        pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0));
-        let schemas = pg_sys::SysCacheIdentifier::NAMESPACEOID as i32;
-        pg_sys::CacheRegisterSyscacheCallback(schemas, Some(schema_changed), pg_sys::Datum::from(0));
-    }
-}
-
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
+/// A relation changed, or may have: `None` is any.
+pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     LAST.set((0, std::ptr::null()));
-    KNOWN.with(|known| match known.try_borrow_mut() {
-        Ok(mut known) if relation == pg_sys::InvalidOid => known.forget_all(),
-        Ok(mut known) => known.forget(relation.to_u32()),
-        Err(_) => ALL_STALE.set(true),
+    KNOWN.with(|known| match (known.try_borrow_mut(), relation) {
+        (Ok(mut known), None) => known.forget_all(),
+        (Ok(mut known), Some(relation)) => known.forget(relation.to_u32()),
+        (Err(_), _) => ALL_STALE.set(true),
     });
 }
 
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn schema_changed(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
+/// A schema was renamed, or may have been.
+pub fn schema_changed() {
     LAST.set((0, std::ptr::null()));
     ALL_STALE.set(true);
 }

@@ -3,13 +3,13 @@
 
 use super::failing_row::{fingerprint, from_hex};
 use super::patience::Patience;
-use super::record::{self, RawRow, Record, Table};
+use super::record::{LogLine, RawRow, Record, Table};
 use super::resolve::resolve;
 use super::{names, record::Count, watched::watched};
-use crate::capture::{RowEvent, RowOperation, RowTexts, key_of, row_texts};
+use crate::capture::{ForeignCode, RowEvent, RowOperation, RowTexts, key_of, key_types, row_texts};
 use crate::journal::{self, NewEntry, Outcome};
 use crate::origin::Origin;
-use crate::server::{RowMemory, ServerError, Text, as_owner_restricted, in_subtransaction, role_name};
+use crate::server::{RowMemory, ServerError, Text, current_database, in_subtransaction, role_name};
 use crate::shared;
 use crate::worker::{Progress, in_transaction};
 use ledger::canonical::write_string;
@@ -34,50 +34,118 @@ const BREATH: usize = 50;
 const BREATH_MICROSECONDS: core::ffi::c_long = 1_000;
 
 thread_local! {
-    /// Whether this worker has looked for what one before it wrote.
+    /// Whether this worker has looked for what one before it wrote, and died of.
     static CAUGHT_UP: Cell<bool> = const { Cell::new(false) };
+    /// Up to this record each is written on its own: a worker died while it wrote some of them together.
+    static ALONE_THROUGH: Cell<u64> = const { Cell::new(0) };
 }
 
-fn database() -> pg_sys::Oid {
-    // SAFETY: reads a variable of the process.
-    unsafe { pg_sys::MyDatabaseId }
+/// A record on its way, with its number in the queue.
+struct Numbered {
+    number: u64,
+    record: Record,
 }
 
 /// One turn of the worker's task: writes what is queued.
 pub fn drain() -> Result<Progress, ServerError> {
-    let database = database();
+    let database = current_database();
     if shared::is_empty_for(database) {
         return Ok(Progress::Done);
     }
+    let Some(progress) = shared::progress_of(database) else { return Ok(Progress::Done) };
     if !CAUGHT_UP.get() {
         let written = in_transaction(c"looking for the last failed operation written", position)?;
         shared::discard_through(database, written);
+        quarantine(progress, written);
         CAUGHT_UP.set(true);
     }
-    let records = shared::peek(database, BATCH, BATCH_BYTES);
+    let queued = shared::peek(database, BATCH, BATCH_BYTES);
     // All of them were written already. Sessions leave a worker alone that has seen records: it has to look once more.
-    let Some(&(last, _)) = records.last() else { return Ok(Progress::More) };
-    match in_transaction(c"writing failed operations", || write_all(&records)) {
-        Ok(written) => shared::pop(database, last, 0, records.len() as u64 - written),
-        Err(error) if is_passing(&error) => return Err(error),
-        // One that cannot be written must not keep the others from it.
-        Err(_) => {
-            for record in &records {
-                match in_transaction(c"writing a failed operation", || write_all(std::slice::from_ref(record))) {
-                    Ok(written) => shared::pop(database, record.0, 0, 1 - written),
+    let Some(&(last, _)) = queued.last() else { return Ok(Progress::More) };
+    let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
+    let (read, unreadable) = read(&queued);
+    let result = write_batch(&read, progress);
+    // Whatever came of it, the worker has lived through it.
+    progress.set(0, 0);
+    match result? {
+        Batch::Written(written) => {
+            shared::pop(database, last, unreadable, read.len() as u64 - written);
+        }
+        Batch::OneByOne => {
+            for (number, bytes) in &queued {
+                let Some(one) = read.iter().find(|one| one.number == *number) else {
+                    shared::pop(database, *number, 1, 0);
+                    continue;
+                };
+                progress.set(*number, 0);
+                let result = in_transaction(c"writing a failed operation", || write_all(std::slice::from_ref(one), None));
+                progress.set(0, 0);
+                match result {
+                    Ok(written) => shared::pop(database, *number, 0, 1 - written),
                     Err(error) if is_passing(&error) => return Err(error),
                     Err(error) => {
-                        record::log_whole(&record.1, &format!("it cannot be written: {error}"));
-                        shared::pop(database, record.0, 1, 0);
+                        LogLine::new(bytes, &format!("it cannot be written: {error}")).iter().for_each(LogLine::write);
+                        shared::pop(database, *number, 1, 0);
                     }
                 }
             }
         }
     }
-    if records.len() == BATCH || records.iter().map(|(_, record)| record.len()).sum::<usize>() >= BATCH_BYTES {
+    if queued.len() == BATCH || bytes >= BATCH_BYTES {
         return Ok(Progress::More);
     }
-    Ok(Progress::After((REST_FOR_EACH * (records.len() as u32 - 1)).min(LONGEST_REST)))
+    Ok(Progress::After((REST_FOR_EACH * (queued.len() as u32 - 1)).min(LONGEST_REST)))
+}
+
+/// The last worker may have died of a record, and would again: that one goes to the server's log. Of several that it wrote together
+/// each is written on its own.
+fn quarantine(progress: &shared::Progress, written: u64) {
+    let (processing, writing) = progress.get();
+    if processing > written {
+        let database = current_database();
+        let queued = shared::peek(database, usize::MAX, usize::MAX);
+        if let Some((_, bytes)) = queued.iter().find(|(number, _)| *number == processing) {
+            LogLine::new(bytes, "the worker died while it made an entry of it").iter().for_each(LogLine::write);
+        }
+        shared::quarantine(database, processing);
+    }
+    ALONE_THROUGH.set(writing);
+    progress.set(0, 0);
+}
+
+/// The records, and how many there were besides that cannot be read: these go to the server's log. The queue holds what this library
+/// put there, but memory can be damaged.
+fn read(queued: &[(u64, Vec<u8>)]) -> (Vec<Numbered>, u64) {
+    let (mut read, mut unreadable) = (Vec::with_capacity(queued.len()), 0);
+    for (number, bytes) in queued {
+        match serde_json::from_slice(bytes) {
+            Ok(record) => read.push(Numbered { number: *number, record }),
+            Err(_) => {
+                LogLine::new(bytes, "it cannot be read").iter().for_each(LogLine::write);
+                unreadable += 1;
+            }
+        }
+    }
+    (read, unreadable)
+}
+
+enum Batch {
+    /// So many entries were written.
+    Written(u64),
+    /// The records have to be written each on its own.
+    OneByOne,
+}
+
+/// Writes records together. One that cannot be written must not keep the others from it.
+fn write_batch(records: &[Numbered], progress: &shared::Progress) -> Result<Batch, ServerError> {
+    if records.first().is_some_and(|first| first.number <= ALONE_THROUGH.get()) {
+        return Ok(Batch::OneByOne);
+    }
+    match in_transaction(c"writing failed operations", || write_all(records, Some(progress))) {
+        Ok(written) => Ok(Batch::Written(written)),
+        Err(error) if is_passing(&error) => Err(error),
+        Err(_) => Ok(Batch::OneByOne),
+    }
 }
 
 /// Whether the same may succeed a little later: no space, a lock, a cancel.
@@ -86,26 +154,21 @@ fn is_passing(error: &ServerError) -> bool {
     ["40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
 }
 
-/// Returns how many entries that makes: a record of a statement that turns out to be of no watched table makes none.
-fn write_all(records: &[(u64, Vec<u8>)]) -> u64 {
-    let read = |bytes: &Vec<u8>| match serde_json::from_slice::<Record>(bytes) {
-        Ok(record) => Some(record),
-        // What is in the queue was put there by this library; of another version's record there may be nothing to read.
-        Err(_) => {
-            record::log_whole(bytes, "it cannot be read");
-            None
-        }
-    };
-    let read: Vec<Record> = records.iter().filter_map(|(_, bytes)| read(bytes)).collect();
-    let (mut patience, mut memory) = (Patience::new(), RowMemory::new(c"lead_audit failed operation"));
+/// Returns how many entries that makes: a record of a statement that turns out to be of no watched table makes none. Says in
+/// `progress`, if there is one, with which record it is busy.
+fn write_all(records: &[Numbered], progress: Option<&shared::Progress>) -> u64 {
+    let last = records.last().map_or(0, |record| record.number);
+    let mut batch = Gathering::new();
     let mut gather_all = |care| {
-        let mut roles = HashMap::new();
         let mut written = 0;
-        for some in read.chunks(BREATH) {
-            written +=
-                some.iter().map(|record| u64::from(gather(record, care, &mut roles, &mut patience, &mut memory))).sum::<u64>();
+        for some in records.chunks(BREATH) {
+            for one in some {
+                progress.iter().for_each(|progress| progress.set(one.number, last));
+                written += u64::from(batch.gather(&one.record, care));
+            }
+            progress.iter().for_each(|progress| progress.set(0, last));
             journal::flush();
-            if read.len() > BREATH && read.len() < BATCH / 2 {
+            if records.len() > BREATH && records.len() < BATCH / 2 {
                 // SAFETY: sleeps.
                 unsafe { pg_sys::pg_usleep(BREATH_MICROSECONDS) };
             }
@@ -114,8 +177,8 @@ fn write_all(records: &[(u64, Vec<u8>)]) -> u64 {
     };
     // A subtransaction for everything that can fail takes its time. Hardly ever anything does.
     let written = in_subtransaction(|| gather_all(Care::Together)).unwrap_or_else(|_| gather_all(Care::Each));
-    if let Some((last, _)) = records.last() {
-        set_position(*last);
+    if last > 0 {
+        set_position(last);
     }
     written
 }
@@ -138,74 +201,127 @@ impl Care {
     }
 }
 
-/// Names of roles by their oids.
-type Roles = HashMap<u32, Option<Text>>;
+/// What the records of a batch share.
+struct Gathering {
+    roles: HashMap<u32, Option<Text>>,
+    patience: Patience,
+    memory: RowMemory,
+    foreign_code: ForeignCode,
+}
 
-/// Makes an entry of a record, to be written by `journal::flush`; false if it makes none.
-fn gather(record: &Record, care: Care, roles: &mut Roles, patience: &mut Patience, memory: &mut RowMemory) -> bool {
-    let (mut table, mut operation, mut statement) = (record.table.as_ref(), &*record.operation, record.statement.as_deref());
-    let resolved;
-    if let Some(unresolved) = &record.unresolved {
-        let role = pg_sys::Oid::from(record.current_user);
-        resolved = match care.of(|| resolve(unresolved, role)) {
-            Ok(Some(resolved)) => resolved,
-            Err(error) if is_passing(&error) => error.raise(None),
-            // A text that cannot be parsed names no table.
-            Ok(None) | Err(_) => return false,
-        };
-        (table, operation, statement) = (Some(&resolved.table), resolved.operation, resolved.statement.as_deref());
-    }
-    let (mut key, mut values, mut changed) = (record.key.as_deref().map(Text::from), None, None);
-    if let Some(row) = &record.row {
-        match care.of(|| memory.for_row(|| texts_of(row, table, patience))) {
-            Ok(Some(texts)) => (key, values, changed) = (texts.key, Some(texts.values), texts.changed),
-            Err(error) if is_passing(&error) => patience.give_up(row.relation),
-            Ok(None) | Err(_) => {}
+impl Gathering {
+    fn new() -> Self {
+        Gathering {
+            roles: HashMap::new(),
+            patience: Patience::new(),
+            memory: RowMemory::new(c"lead_audit failed operation"),
+            foreign_code: ForeignCode::default(),
         }
     }
-    if key.is_none() {
-        key = table.and_then(|table| key_in_detail(record, table, care, patience));
+
+    /// Makes an entry of a record, to be written by `journal::flush`; false if it makes none.
+    fn gather(&mut self, record: &Record, care: Care) -> bool {
+        if record.outcome == Outcome::Gap && was_rolled_back(record.txid) {
+            return false;
+        }
+        let (mut table, mut operation, mut statement) =
+            (record.table.as_ref(), &*record.operation, record.statement.as_deref());
+        let resolved;
+        if let Some(unresolved) = &record.unresolved {
+            let role = pg_sys::Oid::from(record.current_user);
+            resolved = match care.of(|| resolve(unresolved, role)) {
+                Ok(Some(resolved)) => resolved,
+                Err(error) if is_passing(&error) => error.raise(None),
+                // A text that cannot be parsed names no table.
+                Ok(None) | Err(_) => return false,
+            };
+            (table, operation, statement) = (Some(&resolved.table), resolved.operation, resolved.statement.as_deref());
+        }
+        let (mut key, mut values, mut changed) = (record.key.as_deref().map(Text::from), None, None);
+        let mut omitted = Vec::new();
+        if let Some(row) = &record.row {
+            let Gathering { patience, memory, foreign_code, .. } = self;
+            match care.of(|| memory.for_row(|| texts_of(row, table, patience, foreign_code))) {
+                Ok(Some(texts)) => {
+                    (key, values, changed, omitted) = (texts.key, Some(texts.values), texts.changed, texts.omitted);
+                }
+                Err(error) if is_passing(&error) => self.patience.give_up(row.relation),
+                Ok(None) | Err(_) => {}
+            }
+        }
+        if key.is_none() {
+            key = table.and_then(|table| self.key_in_detail(record, table, care));
+        }
+        let known = table.filter(|table| !table.name.is_empty());
+        let (schema, name) = (known.map(|table| Text::from(&*table.schema)), known.map(|table| Text::from(&*table.name)));
+        let text = |text: &Option<String>| text.as_deref().map(Text::from);
+        let (mut code, mut message, mut detail) =
+            (text(&record.error_code), text(&record.error_message), text(&record.error_detail));
+        let mut statement = statement.map(Text::from);
+        let mut details = details(record, &omitted);
+        let roles = &mut self.roles;
+        let mut role =
+            |oid: u32| roles.entry(oid).or_insert_with(|| role_name(pg_sys::Oid::from(oid)).as_deref().map(Text::from)).clone();
+        let origin = Origin {
+            user_id: text(&record.user_id),
+            user_ip: text(&record.user_ip),
+            user_agent: text(&record.user_agent),
+            request_id: text(&record.request_id),
+            db_session_user: role(record.session_user),
+            db_current_user: role(record.current_user),
+            client_addr: text(&record.client_addr),
+            application_name: text(&record.application_name),
+            backend_pid: record.backend_pid,
+        };
+        let entry = NewEntry {
+            watch_id: table.and_then(|table| table.watch_id),
+            relation: table.filter(|table| table.relation != 0).map(|table| pg_sys::Oid::from(table.relation)),
+            table_schema: schema.as_ref(),
+            table_name: name.as_ref(),
+            operation: operation_name(operation),
+            outcome: record.outcome,
+            row_key: key.as_mut(),
+            row_values: values.as_mut(),
+            changed_values: changed.as_mut(),
+            details: details.as_mut(),
+            error_code: code.as_mut(),
+            error_message: message.as_mut(),
+            error_detail: detail.as_mut(),
+            statement: statement.as_mut(),
+            ..NewEntry::default()
+        };
+        if let Err(error) = journal::append_about(entry, record.txid, record.occurred_at, &origin) {
+            error.raise(None);
+        }
+        true
     }
-    let known = table.filter(|table| !table.name.is_empty());
-    let (schema, name) = (known.map(|table| Text::from(&*table.schema)), known.map(|table| Text::from(&*table.name)));
-    let text = |text: &Option<String>| text.as_deref().map(Text::from);
-    let (mut code, mut message, mut detail) = (text(&record.error_code), text(&record.error_message), text(&record.error_detail));
-    let mut statement = statement.map(Text::from);
-    let mut details = details(record);
-    let mut role =
-        |oid: u32| roles.entry(oid).or_insert_with(|| role_name(pg_sys::Oid::from(oid)).as_deref().map(Text::from)).clone();
-    let origin = Origin {
-        user_id: text(&record.user_id),
-        user_ip: text(&record.user_ip),
-        user_agent: text(&record.user_agent),
-        request_id: text(&record.request_id),
-        db_session_user: role(record.session_user),
-        db_current_user: role(record.current_user),
-        client_addr: text(&record.client_addr),
-        application_name: text(&record.application_name),
-        backend_pid: record.backend_pid,
-    };
-    let entry = NewEntry {
-        watch_id: table.and_then(|table| table.watch_id),
-        relation: table.filter(|table| table.relation != 0).map(|table| pg_sys::Oid::from(table.relation)),
-        table_schema: schema.as_ref(),
-        table_name: name.as_ref(),
-        operation: operation_name(operation),
-        outcome: record.outcome,
-        row_key: key.as_mut(),
-        row_values: values.as_mut(),
-        changed_values: changed.as_mut(),
-        details: details.as_mut(),
-        error_code: code.as_mut(),
-        error_message: message.as_mut(),
-        error_detail: detail.as_mut(),
-        statement: statement.as_mut(),
-        ..NewEntry::default()
-    };
-    if let Err(error) = journal::append_about(entry, record.txid, record.occurred_at, &origin) {
-        error.raise(None);
+
+    /// The key that a constraint's DETAIL names, "Key (columns)=(values) …", if its columns are those of the primary key.
+    fn key_in_detail(&mut self, record: &Record, table: &Table, care: Care) -> Option<Text> {
+        if !matches!(record.error_code.as_deref()?, "23505" | "23503") || record.outcome != Outcome::Failed {
+            return None;
+        }
+        let (columns, values) = split_detail(record.error_detail.as_deref()?)?;
+        let Gathering { patience, foreign_code, .. } = self;
+        care.of(|| {
+            let open = patience.open(table.relation)?;
+            if key_types(&open).into_iter().any(|key| foreign_code.reads(key) || foreign_code.writes(key)) {
+                return None;
+            }
+            key_of(pg_sys::Oid::from(table.relation), Some(columns), values.into_iter().map(Some).collect())
+        })
+        .ok()
+        .flatten()
+        .as_deref()
+        .map(Text::from)
     }
-    true
+}
+
+/// Whether a transaction was rolled back, or ended with a server that was killed: then no entry of its is missing.
+fn was_rolled_back(txid: u64) -> bool {
+    let xid = pg_sys::TransactionId::from_inner(txid as u32);
+    // SAFETY: a transaction that a record names is not older than the commit log; one that is prepared is in progress.
+    txid != 0 && unsafe { !pg_sys::TransactionIdIsInProgress(xid) && !pg_sys::TransactionIdDidCommit(xid) }
 }
 
 /// Entries have one of these.
@@ -216,7 +332,12 @@ fn operation_name(name: &str) -> &'static str {
 }
 
 /// The failing row as JSON; `None` if its relation is not what it was any more, or is locked.
-fn texts_of(row: &RawRow, table: Option<&Table>, patience: &mut Patience) -> Option<RowTexts> {
+fn texts_of(
+    row: &RawRow,
+    table: Option<&Table>,
+    patience: &mut Patience,
+    foreign_code: &mut ForeignCode,
+) -> Option<RowTexts> {
     let relation = patience.open(row.relation)?;
     // SAFETY: the relation is open; bytes of a tuple are read as its row type only if that is the one they were made for.
     unsafe {
@@ -239,8 +360,7 @@ fn texts_of(row: &RawRow, table: Option<&Table>, patience: &mut Patience) -> Opt
             row: tuple.0,
             new_row: new_row.map(|tuple| tuple.0),
         };
-        // Values of the table can run code of its owner's.
-        match as_owner_restricted(relation.as_ptr(), || row_texts(&event)) {
+        match row_texts(&event, foreign_code) {
             Ok(texts) => Some(texts),
             Err(error) => error.raise(None),
         }
@@ -265,22 +385,6 @@ impl Tuple {
     }
 }
 
-/// The key that a constraint's DETAIL names, "Key (columns)=(values) …", if its columns are those of the primary key.
-fn key_in_detail(record: &Record, table: &Table, care: Care, patience: &mut Patience) -> Option<Text> {
-    if !matches!(record.error_code.as_deref()?, "23505" | "23503") || record.outcome != Outcome::Failed {
-        return None;
-    }
-    let (columns, values) = split_detail(record.error_detail.as_deref()?)?;
-    care.of(|| {
-        patience.open(table.relation)?;
-        key_of(pg_sys::Oid::from(table.relation), Some(columns), values.into_iter().map(Some).collect())
-    })
-    .ok()
-    .flatten()
-    .as_deref()
-    .map(Text::from)
-}
-
 /// Columns and values of such a DETAIL, in whatever language. Values that cannot be told apart are none.
 fn split_detail(detail: &str) -> Option<(Vec<String>, Vec<String>)> {
     let (_, rest) = detail.split_once('(')?;
@@ -295,7 +399,7 @@ fn split_detail(detail: &str) -> Option<(Vec<String>, Vec<String>)> {
 }
 
 /// The members of `details`, in the order of their names.
-fn details(record: &Record) -> Option<Text> {
+fn details(record: &Record, omitted: &[Vec<u8>]) -> Option<Text> {
     let mut details = Text::new();
     let out = details.buffer();
     let mut separator = b'{';
@@ -306,20 +410,37 @@ fn details(record: &Record) -> Option<Text> {
         out.push(b':');
         value(out);
     };
-    let texts = [("column", &record.column), ("constraint", &record.constraint), ("parameters", &record.parameters)];
-    for (name, text) in texts {
+    for (name, text) in [("column", &record.column), ("constraint", &record.constraint)] {
         if let Some(text) = text {
             member(out, name, &|out| write_string(out, text));
         }
     }
+    if !omitted.is_empty() {
+        member(out, "omitted_columns", &|out| write_list(out, omitted));
+    }
+    if let Some(text) = &record.parameters {
+        member(out, "parameters", &|out| write_string(out, text));
+    }
     if !record.written.is_empty() {
         member(out, "written", &|out| write_counts(out, &record.written));
+    }
+    if record.written_omitted > 0 {
+        member(out, "written_omitted", &|out| out.extend_from_slice(record.written_omitted.to_string().as_bytes()));
     }
     if separator == b'{' {
         return None;
     }
     details.buffer().push(b'}');
     Some(details)
+}
+
+/// `["a","b"]`
+fn write_list(out: &mut Vec<u8>, items: &[Vec<u8>]) {
+    for (number, item) in items.iter().enumerate() {
+        out.push(if number == 0 { b'[' } else { b',' });
+        out.extend_from_slice(item);
+    }
+    out.push(b']');
 }
 
 /// `[{"operation":…,"rows":…,"table_name":…,"table_schema":…}]`

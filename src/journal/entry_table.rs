@@ -120,25 +120,15 @@ pub fn hand_up_lock(from: pg_sys::SubTransactionId, to: pg_sys::SubTransactionId
     LOCKED.set(LOCKED.get().map(|(table, holder)| (table, if holder >= from { to } else { holder })));
 }
 
-/// Asks Postgres to tell when the table or the sequence changes.
-pub fn follow_changes() {
-    // SAFETY: registers functions that stay for the life of the process.
-    unsafe {
-        pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0));
-        let sequences = pg_sys::SysCacheIdentifier::SEQRELID as i32;
-        pg_sys::CacheRegisterSyscacheCallback(sequences, Some(sequence_changed), pg_sys::Datum::from(0));
-    }
-}
-
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
-    if KNOWN.get().is_some_and(|known| [pg_sys::InvalidOid, known.table, known.id_sequence].contains(&relation)) {
+/// A relation changed, or may have: `None` is any.
+pub fn relation_changed(relation: Option<pg_sys::Oid>) {
+    if KNOWN.get().is_some_and(|known| relation.is_none_or(|oid| [known.table, known.id_sequence].contains(&oid))) {
         forget();
     }
 }
 
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn sequence_changed(_arg: pg_sys::Datum, _cache: i32, _hash: u32) {
+/// A sequence changed.
+pub fn sequence_changed() {
     forget();
 }
 

@@ -1,11 +1,11 @@
 //! What happens when an entry cannot be written: lead_audit.on_error decides.
 
 use super::entry_table::{COLUMNS, EntryColumn, EntryTable, relation_of_schema};
-use crate::server::{OpenRelation, ServerError, borrowed_text, in_subtransaction, next_value};
+use crate::server::{OpenRelation, ServerError, borrowed_text, current_subtransaction, in_subtransaction, next_value};
 use crate::settings::{self, OnError};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 /// Longest key that a message shows, in characters.
 const SHOWN_KEY: usize = 200;
@@ -113,9 +113,71 @@ impl Columns {
     }
 }
 
-/// Counts it in a sequence, which keeps its value when the transaction is rolled back.
+thread_local! {
+    /// How many entries of this transaction could not be written, by the subtransaction that they belong to.
+    static COUNTS: RefCell<Vec<(pg_sys::SubTransactionId, i64)>> = const { RefCell::new(Vec::new()) };
+}
+
 fn count() {
-    let sequence = relation_of_schema(c"unwritten_seq");
-    // If not even this works, the WARNING is what is left.
-    let _ = in_subtransaction(|| next_value(sequence));
+    let current = current_subtransaction();
+    COUNTS.with_borrow_mut(|counts| match counts.last_mut() {
+        Some((subtransaction, count)) if *subtransaction == current => *count += 1,
+        _ => counts.push((current, 1)),
+    });
+}
+
+/// A subtransaction was rolled back: what it did needs no entry.
+pub fn forget_from(own: pg_sys::SubTransactionId) {
+    COUNTS.with_borrow_mut(|counts| counts.retain(|&(subtransaction, _)| subtransaction < own));
+}
+
+/// A subtransaction was committed: what it did is its parent's now.
+pub fn hand_up(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
+    COUNTS.with_borrow_mut(|counts| {
+        let mut sum = 0;
+        while let Some((_, count)) = counts.pop_if(|&mut (subtransaction, _)| subtransaction >= own) {
+            sum += count;
+        }
+        match counts.last_mut() {
+            _ if sum == 0 => {}
+            Some((subtransaction, count)) if *subtransaction == parent => *count += sum,
+            _ => counts.push((parent, sum)),
+        }
+    });
+}
+
+/// The transaction is over.
+pub fn forget_all() {
+    COUNTS.with_borrow_mut(Vec::clear);
+}
+
+/// The transaction is about to commit: its unwritten entries are counted in a row that commits with it. If not even that can
+/// be written, they are counted in a sequence, whether it commits or not.
+pub fn before_commit() {
+    let total: i64 = COUNTS.take().iter().map(|&(_, count)| count).sum();
+    if total == 0 {
+        return;
+    }
+    let (table, sequence) = (relation_of_schema(c"unwritten"), relation_of_schema(c"unwritten_seq"));
+    if table == pg_sys::InvalidOid || in_subtransaction(|| insert_count(table, total)).is_err() {
+        // If not even this works, the WARNING is what is left.
+        let _ = in_subtransaction(|| {
+            for _ in 0..total {
+                next_value(sequence);
+            }
+        });
+    }
+}
+
+fn insert_count(table: pg_sys::Oid, count: i64) {
+    let table = OpenRelation::open(table, pg_sys::RowExclusiveLock);
+    let (mut values, mut nulls) = ([pg_sys::Datum::from(count)], [false]);
+    // SAFETY: the table is open and has one column, a bigint, and no index (sql/30_entry.sql).
+    unsafe {
+        if (*table.tuple_desc()).natts as usize == values.len() {
+            let tuple = pg_sys::heap_form_tuple(table.tuple_desc(), values.as_mut_ptr(), nulls.as_mut_ptr());
+            pg_sys::simple_heap_insert(table.as_ptr(), tuple);
+            pg_sys::heap_freetuple(tuple);
+        }
+    }
 }

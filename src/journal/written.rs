@@ -75,7 +75,9 @@ pub fn written() -> Vec<Written> {
     WRITTEN.with_borrow(|all| all.iter().filter(|written| written.rows > 0).cloned().collect())
 }
 
-/// The transaction is over.
-pub fn forget() {
-    WRITTEN.with_borrow_mut(Vec::clear);
+/// The same, when the transaction is over.
+pub fn take() -> Vec<Written> {
+    let mut all = WRITTEN.take();
+    all.retain(|written| written.rows > 0);
+    all
 }

@@ -37,15 +37,6 @@ thread_local! {
     static SAID: RefCell<Option<(String, Instant)>> = const { RefCell::new(None) };
 }
 
-/// Asks Postgres to tell when transactions end.
-pub fn install() {
-    // SAFETY: called once, while the library is loaded; the functions stay for the life of the process.
-    unsafe {
-        pg_sys::RegisterXactCallback(Some(transaction_event), std::ptr::null_mut());
-        pg_sys::RegisterSubXactCallback(Some(subtransaction_event), std::ptr::null_mut());
-    }
-}
-
 /// Publishes it if and when the present transaction is committed.
 pub fn publish_later(publication: Publication, what: What) {
     let subtransaction = current_subtransaction();
@@ -88,30 +79,24 @@ pub fn note_failure(error: String) {
     FAILURE.set(Some(error));
 }
 
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _arg: *mut core::ffi::c_void) {
-    use pg_sys::XactEvent as Event;
-    match event {
-        Event::XACT_EVENT_COMMIT => publish(&WAITING.take()),
-        // A prepared transaction ends in another process, which knows nothing of this: the next sealing finds what is missing.
-        Event::XACT_EVENT_ABORT | Event::XACT_EVENT_PREPARE => WAITING.with_borrow_mut(Vec::clear),
-        _ => {}
+/// The transaction is over. One that was prepared ends in another process, which knows nothing of this: the next sealing finds
+/// what is missing.
+pub fn transaction_ends(committed: bool) {
+    let waiting = WAITING.take();
+    if committed {
+        publish(&waiting);
     }
 }
 
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn subtransaction_event(
-    event: pg_sys::SubXactEvent::Type,
-    own: pg_sys::SubTransactionId,
-    parent: pg_sys::SubTransactionId,
-    _arg: *mut core::ffi::c_void,
-) {
-    WAITING.with_borrow_mut(|waiting| match event {
-        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => waiting.retain(|one| one.subtransaction < own),
-        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => {
-            waiting.iter_mut().filter(|one| one.subtransaction >= own).for_each(|one| one.subtransaction = parent);
-        }
-        _ => {}
+/// A subtransaction was rolled back.
+pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
+    WAITING.with_borrow_mut(|waiting| waiting.retain(|one| one.subtransaction < own));
+}
+
+/// A subtransaction was committed.
+pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
+    WAITING.with_borrow_mut(|waiting| {
+        waiting.iter_mut().filter(|one| one.subtransaction >= own).for_each(|one| one.subtransaction = parent);
     });
 }
 

@@ -1,5 +1,6 @@
 //! A Postgres error that was caught and is now a value.
 
+use super::capped;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::fmt;
@@ -47,11 +48,10 @@ impl ServerError {
     }
 
     fn of(report: &ErrorReportWithLevel) -> Self {
-        ServerError {
-            code: report.sql_error_code(),
-            message: report.message().to_owned(),
-            detail: report.detail().map(str::to_owned),
-        }
+        // What code of a user's raises has no limit of its own, and goes into WARNINGs, records and entries from here.
+        const LIMIT: usize = 64 * 1024;
+        let text = |text: &str| capped(text.as_bytes(), LIMIT);
+        ServerError { code: report.sql_error_code(), message: text(report.message()), detail: report.detail().map(text) }
     }
 
     fn must_not_be_held_up(&self) -> bool {

@@ -5,6 +5,17 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 use std::panic::AssertUnwindSafe;
 
+/// How a transaction ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TransactionEnd {
+    /// COMMIT.
+    Committed,
+    /// PREPARE TRANSACTION. Another process commits it or rolls it back.
+    Prepared,
+    /// ROLLBACK, or an error.
+    RolledBack,
+}
+
 /// The innermost subtransaction (the transaction itself counts as one). Ids grow, a child's is above its parent's.
 pub fn current_subtransaction() -> pg_sys::SubTransactionId {
     // SAFETY: reads a variable of the transaction system; the library runs only within transactions.

@@ -1,7 +1,13 @@
-//! Roles.
+//! Roles, and the database that the session is in.
 
 use pgrx::pg_sys;
 use std::ffi::CStr;
+
+/// The session's database; invalid in the launcher, which is in none.
+pub fn current_database() -> pg_sys::Oid {
+    // SAFETY: reads a variable of the process.
+    unsafe { pg_sys::MyDatabaseId }
+}
 
 /// The role's name, or `None` for one that is gone.
 pub fn role_name(role: pg_sys::Oid) -> Option<String> {

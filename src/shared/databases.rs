@@ -64,8 +64,32 @@ pub struct Database {
     pub last: u32,
     pub slots_used: u32,
     pub counts: Counts,
+    /// What the worker is busy with.
+    progress: Progress,
     /// A Bloom filter of the names of watched tables, in lower case.
     pub names: [AtomicU64; NAME_WORDS],
+}
+
+/// What a worker is busy with. It stays when the worker dies, so that the next one knows what the first may have died of.
+#[repr(C)]
+pub struct Progress {
+    /// The record that it makes an entry of, by its number, or 0.
+    processing: AtomicU64,
+    /// The last of the records whose entries it writes together, by its number, or 0.
+    writing: AtomicU64,
+}
+
+impl Progress {
+    /// Says what it is. Takes no lock, so that a signal handler can do it.
+    pub fn set(&self, processing: u64, writing: u64) {
+        self.writing.store(writing, Ordering::Release);
+        self.processing.store(processing, Ordering::Release);
+    }
+
+    /// The record that is processed, and the last of those that are written; 0 is none.
+    pub fn get(&self) -> (u64, u64) {
+        (self.processing.load(Ordering::Acquire), self.writing.load(Ordering::Acquire))
+    }
 }
 
 /// Words of the filter.
@@ -81,6 +105,8 @@ pub struct Counts {
     pub written: u64,
     /// Only in the server's log.
     pub dropped: u64,
+    /// Of these, what a worker died of.
+    pub quarantined: u64,
 }
 
 impl Database {
@@ -107,6 +133,7 @@ impl Database {
         self.forget_processes();
         (self.first, self.last, self.slots_used) = (NONE, NONE, 0);
         self.counts = Counts::default();
+        self.progress.set(0, 0);
         self.names.iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 }
@@ -187,7 +214,8 @@ pub fn slot_of(oid: pg_sys::Oid) -> Option<usize> {
 pub fn forget(oid: pg_sys::Oid, is_gone: bool) {
     locked(|region| {
         if let Some(place) = region.place_of(oid)
-            && region.databases[place].first == NONE
+            // Records that a session has not confirmed yet are in no list.
+            && region.databases[place].slots_used == 0
             && (is_gone || region.databases[place].outcome == Outcome::NoExtension)
         {
             region.databases[place].oid = 0;
@@ -236,6 +264,23 @@ pub fn adopt(oid: pg_sys::Oid) -> bool {
         true
     })
     .unwrap_or(false)
+}
+
+/// A record has no entry, and is not in the server's log either: there was no memory for it, or it is there already.
+pub fn count_dropped(oid: pg_sys::Oid) {
+    update(oid, |database| database.counts.dropped += 1);
+}
+
+/// What the worker of a database is busy with, or was when it died.
+pub fn progress_of(oid: pg_sys::Oid) -> Option<&'static Progress> {
+    locked(|region| {
+        let place = region.place_of(oid)?;
+        let progress = &raw const region.databases[place].progress;
+        // SAFETY: the region is mapped as long as the process lives, and the field has atomics only. The place stays this
+        // database's as long as it has a worker.
+        Some(unsafe { &*progress })
+    })
+    .flatten()
 }
 
 /// Why its worker does not run.

@@ -161,7 +161,8 @@ impl Region {
 
 /// Makes the lists anew from the states of the slots. What was being written when its process died is no record; one whose
 /// session died before it said whether it counts does: what the session did is rolled back by the crash.
-pub fn rebuild(region: &mut Region) {
+/// Returns the records of databases that have no place any more.
+pub fn rebuild(region: &mut Region) -> Vec<Vec<u8>> {
     let slots = region.slots;
     let mut records: Vec<(u64, u32)> = Vec::new();
     for index in 0..slots {
@@ -197,10 +198,12 @@ pub fn rebuild(region: &mut Region) {
             region.free = index;
         }
     }
+    let mut homeless = Vec::new();
     for (sequence, first, count) in whole {
         let oid = pg_sys::Oid::from(region.slot(first).database);
         region.slots_used += count;
         let Some(place) = region.place_of(oid) else {
+            homeless.push(region.read(first));
             region.give_back(first);
             continue;
         };
@@ -211,6 +214,7 @@ pub fn rebuild(region: &mut Region) {
             region.enqueue(place, first);
         }
     }
+    homeless
 }
 
 /// The slots of a record, if they are all its own.
@@ -342,6 +346,33 @@ pub fn discard_through(database: pg_sys::Oid, through: u64) -> u64 {
     .unwrap_or(0)
 }
 
+/// Takes one record off, which its worker died of.
+pub fn quarantine(database: pg_sys::Oid, sequence: u64) {
+    locked(|region| {
+        let Some(place) = region.place_of(database) else { return };
+        let (mut previous, mut index) = (NONE, region.databases[place].first);
+        while index != NONE && region.slot(index).sequence != sequence {
+            (previous, index) = (index, region.slot(index).next);
+        }
+        if index == NONE {
+            return;
+        }
+        let next = region.slot(index).next;
+        match previous {
+            NONE => region.databases[place].first = next,
+            previous => region.slot(previous).next = next,
+        }
+        if next == NONE {
+            region.databases[place].last = previous;
+        }
+        let slots = region.give_back(index);
+        let database = &mut region.databases[place];
+        database.slots_used -= slots;
+        database.counts.dropped += 1;
+        database.counts.quarantined += 1;
+    });
+}
+
 fn take_off(region: &mut Region, place: usize, through: u64) -> u64 {
     let mut count = 0;
     loop {
@@ -359,22 +390,6 @@ fn take_off(region: &mut Region, place: usize, through: u64) -> u64 {
         }
         count += 1;
     }
-}
-
-/// Takes everything that waits for a database off, uncounted records becoming dropped ones: for who writes them to the log.
-pub fn take_all(database: pg_sys::Oid) -> Vec<Vec<u8>> {
-    let mut all = Vec::new();
-    locked(|region| {
-        let Some(place) = region.place_of(database) else { return };
-        let mut index = region.databases[place].first;
-        while index != NONE {
-            all.push(region.read(index));
-            index = region.slot(index).next;
-        }
-        let count = take_off(region, place, u64::MAX);
-        region.databases[place].counts.dropped += count;
-    });
-    all
 }
 
 /// Copies of all records, for a queue that nobody uses any more.

@@ -11,8 +11,7 @@ use super::databases::{Database, MAX_DATABASES};
 use super::memory;
 use super::pool::{self, Slot};
 use crate::settings;
-use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
+use pgrx::pg_sys;
 use std::cell::Cell;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -41,49 +40,27 @@ pub struct Region {
 }
 
 /// "lead_aud", and the number of the layout.
-const MAGIC: u64 = u64::from_be_bytes(*b"leadaud\x02") ^ (size_of::<Region>() as u64) << 8;
+const MAGIC: u64 = u64::from_be_bytes(*b"leadaud\x03") ^ (size_of::<Region>() as u64) << 8;
 
 const TRANCHE: &CStr = c"lead_audit";
 
 thread_local! {
     static REGION: Cell<*mut Region> = const { Cell::new(std::ptr::null_mut()) };
     static LOCK: Cell<*mut pg_sys::LWLock> = const { Cell::new(std::ptr::null_mut()) };
-    static PREVIOUS_REQUEST: Cell<pg_sys::shmem_request_hook_type> = const { Cell::new(None) };
-    static PREVIOUS_STARTUP: Cell<pg_sys::shmem_startup_hook_type> = const { Cell::new(None) };
+    /// Whether this process holds the lock.
+    static HELD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Maps the region. Called once, in the postmaster, while the library is preloaded.
-pub fn at_postmaster_start() {
-    // SAFETY: the hooks are set while the library is loaded and stay for the life of the process.
-    unsafe {
-        PREVIOUS_REQUEST.set(pg_sys::shmem_request_hook);
-        pg_sys::shmem_request_hook = Some(request);
-        PREVIOUS_STARTUP.set(pg_sys::shmem_startup_hook);
-        pg_sys::shmem_startup_hook = Some(startup);
-    }
-}
-
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn request() {
-    // SAFETY: called where Postgres allows requests; the previous hook is passed on to.
-    unsafe {
-        if let Some(previous) = PREVIOUS_REQUEST.get() {
-            previous();
-        }
-        pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), 1);
-    }
+/// Asks for the lock, where PostgreSQL allows that.
+pub fn request_lock() {
+    // SAFETY: called by the hook on requests; the name is static.
+    unsafe { pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), 1) }
 }
 
 /// At the server's start, and again after a crash of one of its processes.
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn startup() {
-    // SAFETY: the previous hook is passed on to; the tranche was requested above.
-    unsafe {
-        if let Some(previous) = PREVIOUS_STARTUP.get() {
-            previous();
-        }
-        LOCK.set(&raw mut (*pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr())).lock);
-    }
+pub fn start_up() {
+    // SAFETY: the tranche was requested above.
+    unsafe { LOCK.set(&raw mut (*pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr())).lock) };
     let known = REGION.get();
     if !known.is_null() {
         // SAFETY: mapped below. No other process is alive that could use it.
@@ -145,15 +122,15 @@ fn log_left(left: &mut [u64]) {
     if bytes < size_of::<Region>() + region.slots as usize * size_of::<Slot>() {
         return;
     }
-    pool::rebuild(region);
-    for record in pool::all(region) {
-        ErrorReport::new(
-            PgSqlErrorCode::ERRCODE_WARNING,
-            "lead_audit: an operation that failed has no audit entry: the server was killed, and lead_audit.queue_size changed",
-            "lead_audit",
-        )
-        .set_detail(String::from_utf8_lossy(&record).into_owned())
-        .report(PgLogLevel::LOG_SERVER_ONLY);
+    let mut records = pool::rebuild(region);
+    records.extend(pool::all(region));
+    log_lost(&records, "the server was killed, and lead_audit.queue_size changed");
+}
+
+fn log_lost(records: &[Vec<u8>], why: &str) {
+    for record in records {
+        let record = String::from_utf8_lossy(record);
+        pgrx::log!("lead_audit: an operation that failed has no audit entry: {why}: {record}");
     }
 }
 
@@ -174,7 +151,7 @@ fn after_crash(region: &mut Region) {
     for database in &mut region.databases {
         database.forget_processes();
     }
-    pool::rebuild(region);
+    log_lost(&pool::rebuild(region), "its database has no worker");
 }
 
 /// Whether the library was preloaded and has its memory.
@@ -182,18 +159,40 @@ pub fn is_there() -> bool {
     !REGION.get().is_null() && !LOCK.get().is_null()
 }
 
-/// Runs `work` with the region to itself; `None` where there is none. `work` must not raise an error, and be quick.
+/// The lock on the region. It is released with this, by a panic too.
+struct Locked;
+
+impl Locked {
+    /// Waits for it. `None` where there is no region, and where this process holds the lock already: it would wait for itself.
+    fn acquire() -> Option<Self> {
+        if !is_there() || HELD.replace(true) {
+            return None;
+        }
+        let held = Locked;
+        // SAFETY: the lock is in PostgreSQL's shared memory. It is not held, so that acquiring it raises no error.
+        unsafe { pg_sys::LWLockAcquire(LOCK.get(), pg_sys::LWLockMode::LW_EXCLUSIVE) };
+        Some(held)
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        HELD.set(false);
+        // SAFETY: held since `acquire`, unless an error released all locks of the process.
+        unsafe {
+            if pg_sys::LWLockHeldByMe(LOCK.get()) {
+                pg_sys::LWLockRelease(LOCK.get());
+            }
+        }
+    }
+}
+
+/// Runs `work` with the region to itself; `None` where there is none, and within itself. `work` is to be quick.
 pub fn locked<R>(work: impl FnOnce(&mut Region) -> R) -> Option<R> {
-    if !is_there() {
-        return None;
-    }
-    // SAFETY: the region lives as long as the process, and under the lock nobody else touches it, but for its atomics.
-    unsafe {
-        pg_sys::LWLockAcquire(LOCK.get(), pg_sys::LWLockMode::LW_EXCLUSIVE);
-        let result = work(&mut *REGION.get());
-        pg_sys::LWLockRelease(LOCK.get());
-        Some(result)
-    }
+    let _held = Locked::acquire()?;
+    // SAFETY: the region lives as long as the process, and under the lock nobody else touches it, but for its atomics: another
+    // process would need the lock, and this one does not get it twice.
+    Some(work(unsafe { &mut *REGION.get() }))
 }
 
 /// The number that changes when a database comes or goes; read without the lock.

@@ -1,5 +1,6 @@
 //! `lead_audit.queue()`: what became of failed operations, by database.
 
+use crate::server::current_database;
 use crate::shared;
 use pgrx::iter::TableIterator;
 use pgrx::{name, pg_extern, pg_sys};
@@ -45,6 +46,12 @@ fn own_queue() -> TableIterator<'static, (name!(queued, i64), name!(written, i64
     // SAFETY: reads a variable of the session.
     let counts = shared::counts(unsafe { pg_sys::MyDatabaseId }).unwrap_or_default();
     TableIterator::once((number(counts.queued), number(counts.written), number(counts.dropped)))
+}
+
+/// `lead_audit.quarantined()`.
+#[pg_extern(sql = false)]
+fn quarantined() -> i64 {
+    number(shared::counts(current_database()).unwrap_or_default().quarantined)
 }
 
 fn number(count: u64) -> i64 {

@@ -1,7 +1,7 @@
 //! What sessions do to databases: commands after which the launcher has to look, and commands during which nobody else may be
 //! connected to the database, a worker of ours neither.
 
-use crate::server::{UtilityCall, may_create_databases, owns_database, utility_hook};
+use crate::server::{may_create_databases, owns_database};
 use crate::{failure, shared};
 use pgrx::{PgList, pg_sys};
 use std::cell::Cell;
@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 thread_local! {
-    static PREVIOUS: Cell<pg_sys::ProcessUtility_hook_type> = const { Cell::new(None) };
     /// The database that this session's command needs for itself.
     static HELD: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
     /// What the launcher is to be told when the transaction has committed.
@@ -21,30 +20,11 @@ thread_local! {
     static DATABASES_CHANGED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Installs the hook and the callback, in front of those that are there.
-pub fn install() {
-    // SAFETY: called once, while the library is loaded; both stay for the life of the process.
-    unsafe {
-        PREVIOUS.set(pg_sys::ProcessUtility_hook);
-        pg_sys::ProcessUtility_hook = Some(process_utility);
-        pg_sys::RegisterXactCallback(Some(transaction_event), std::ptr::null_mut());
-    }
-}
-
-utility_hook!(process_utility => run_utility);
-
+/// A utility command begins.
+///
 /// # Safety
-/// As for [`UtilityCall::pass_on`].
-unsafe fn run_utility(call: UtilityCall) {
-    // SAFETY: passes on what Postgres passed. An error leaves this frame at once; it holds nothing.
-    unsafe {
-        before(call.statement);
-        call.pass_on(PREVIOUS.get());
-    }
-}
-
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn before(statement: *mut pg_sys::PlannedStmt) {
+/// `statement` must be one that PostgreSQL passed to the hook on utility commands.
+pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt) {
     use pg_sys::NodeTag as Tag;
     // SAFETY: Postgres passes a statement, whose node's tag says what it is; names in it are C strings or null.
     unsafe {
@@ -185,13 +165,8 @@ unsafe fn hold_by_name(name: *const c_char, may_anyway: bool) {
     }
 }
 
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _argument: *mut core::ffi::c_void) {
-    use pg_sys::XactEvent as Event;
-    if !matches!(event, Event::XACT_EVENT_COMMIT | Event::XACT_EVENT_PREPARE | Event::XACT_EVENT_ABORT) {
-        return;
-    }
-    let committed = event == Event::XACT_EVENT_COMMIT;
+/// The transaction is over.
+pub fn transaction_ends(committed: bool) {
     let held = HELD.replace(pg_sys::InvalidOid);
     let changed = DATABASES_CHANGED.take();
     let extension_came = EXTENSION_CAME.take();

@@ -1,11 +1,12 @@
 //! What launcher and workers do alike: signals, waiting, transactions, errors.
 
 use crate::server::ServerError;
+use crate::shared::Progress;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 use std::ffi::CStr;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::time::Duration;
 
 mod raw {
@@ -42,6 +43,7 @@ pub fn handle_signals() {
 }
 
 /// Called by the kernel: sets flags, and wakes the loop.
+// Unguarded: a signal handler, which sets plain variables.
 unsafe extern "C-unwind" fn stop(_signal: i32) {
     // SAFETY: plain variables that Postgres's own handlers set in the same way; errno is kept for who was interrupted.
     unsafe {
@@ -54,6 +56,33 @@ unsafe extern "C-unwind" fn stop(_signal: i32) {
         raw::SetLatch(pg_sys::MyLatch);
         *libc::__errno_location() = errno;
     }
+}
+
+static PROGRESS: AtomicPtr<Progress> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The postmaster ends all processes when another one has crashed. The records that this one is busy with are not to blame for
+/// that.
+pub fn on_crash_of_another(progress: Option<&'static Progress>) {
+    let progress = progress.map_or(std::ptr::null_mut(), |progress| std::ptr::from_ref(progress).cast_mut());
+    PROGRESS.store(progress, Ordering::Release);
+    // SAFETY: the handler has the signature that PostgreSQL asks for and does what a signal handler may do.
+    unsafe { set_handler(libc::SIGQUIT, Some(crash_exit)) };
+}
+
+/// The worker ends, and not because of a record.
+pub fn forget_progress() {
+    // SAFETY: null, or in memory that is mapped as long as the process lives; it has atomics only.
+    if let Some(progress) = unsafe { PROGRESS.load(Ordering::Acquire).as_ref() } {
+        progress.set(0, 0);
+    }
+}
+
+/// Called by the kernel. Ends the process as SignalHandlerForCrashExit() does.
+// Unguarded: a signal handler that stores two numbers and ends the process.
+unsafe extern "C-unwind" fn crash_exit(_signal: i32) {
+    forget_progress();
+    // SAFETY: ends the process without running anything else of it.
+    unsafe { libc::_exit(2) }
 }
 
 /// Waits until something happens or `timeout` is over, then does what the server asks of every process. Returns whether somebody

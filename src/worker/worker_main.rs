@@ -30,6 +30,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     if !shared::adopt(database) {
         return; // another one is there already, or the place is gone
     }
+    process::on_crash_of_another(shared::progress_of(database));
     // SAFETY: at the beginning of the process; an invalid role means the bootstrap superuser.
     unsafe {
         pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0));
@@ -93,6 +94,11 @@ fn is_absent() -> bool {
 /// Whatever ends the worker: its place is vacant, and the launcher learns of it.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
+    // SAFETY: asks the kernel, and reads a variable of the process.
+    let postmaster_is_gone = unsafe { libc::getppid() != pg_sys::PostmasterPid };
+    if postmaster_is_gone {
+        process::forget_progress();
+    }
     shared::update(DATABASE.get(), |place| (place.worker, place.latch) = (0, 0));
     shared::wake_launcher(false);
 }
@@ -105,6 +111,11 @@ fn pin_settings() {
         (c"default_transaction_isolation", c"read committed"),
         (c"session_replication_role", c"origin"),
         (c"row_security", c"off"),
+        // A database's owner can set these for the database.
+        (c"role", c"none"),
+        (c"exit_on_error", c"off"),
+        #[cfg(any(feature = "pg17", feature = "pg18"))] // new in 17
+        (c"transaction_timeout", c"0"),
         (c"statement_timeout", c"0"),
         (c"idle_in_transaction_session_timeout", c"0"),
         (c"lock_timeout", c"10s"),

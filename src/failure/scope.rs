@@ -1,11 +1,12 @@
-//! Which statement on a watched table is under way. A frame lies on the C stack of the hook that made it and hangs in
+//! Which statement on a watched table is under way. A scope lies on the C stack of the hook that made it and hangs in
 //! PostgreSQL's own list of error callbacks, so it goes with the stack when an error jumps over it: nothing has to be put right.
 
-use super::raised;
+use super::error_callback::error_names;
 use super::watched::{Watched, watched};
+use crate::hooks::ERROR_IN_STATEMENT;
 use crate::server::current_subtransaction;
 use pgrx::pg_sys;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_int};
 
 /// How far the executor is with the statement.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,9 +29,9 @@ pub struct Target {
 /// Most watched tables of one statement (with WITH it can have several).
 const TARGETS: usize = 4;
 
-/// One statement.
+/// One statement. It has nothing to drop, since errors jump over it.
 #[repr(C)]
-pub struct Frame {
+pub struct StatementScope {
     callback: pg_sys::ErrorContextCallback,
     targets: [Target; TARGETS],
     count: usize,
@@ -45,12 +46,14 @@ pub struct Frame {
     pub trigger_depth: i32,
     /// The subtransaction that goes if the statement fails.
     pub subtransaction: pg_sys::SubTransactionId,
+    /// Whether no scope is around this one.
+    is_outermost: bool,
 }
 
-impl Frame {
-    /// One that hangs nowhere yet.
+impl StatementScope {
+    /// One that is not open yet.
     pub const fn new() -> Self {
-        Frame {
+        StatementScope {
             callback: pg_sys::ErrorContextCallback { previous: std::ptr::null_mut(), callback: None, arg: std::ptr::null_mut() },
             targets: [Target { watched: std::ptr::null(), operation: "" }; TARGETS],
             count: 0,
@@ -62,17 +65,37 @@ impl Frame {
             parameters: std::ptr::null_mut(),
             trigger_depth: 0,
             subtransaction: 0,
+            is_outermost: false,
         }
     }
 
-    /// Whether the statement writes to any watched table, so that it gets a frame.
-    pub fn is_there(&self) -> bool {
+    /// Whether the statement writes to any watched table, so that its scope is to be opened.
+    pub fn has_target(&self) -> bool {
         self.count > 0
     }
 
-    /// The watched tables, at least one where there is a frame.
+    /// The watched tables, at least one of a scope that is open.
     pub fn targets(&self) -> &[Target] {
         &self.targets[..self.count]
+    }
+
+    /// The table that an error of the statement is about, as far as it says.
+    ///
+    /// # Safety
+    /// The error's names must be C strings or null.
+    pub unsafe fn target_of(&self, error: &pg_sys::ErrorData) -> Option<&Target> {
+        let is_named = |target: &&Target| {
+            // SAFETY: a target stays until the transaction ends.
+            let table = unsafe { &(*target.watched).table };
+            // SAFETY: as the caller promises.
+            CString::new(&*table.name).is_ok_and(|name| unsafe { error_names(error, &table.schema, &name) })
+        };
+        self.targets().iter().find(is_named).or(self.targets().first())
+    }
+
+    /// Whether no scope is around this open one.
+    pub fn is_outermost(&self) -> bool {
+        self.is_outermost
     }
 
     /// Adds a table, if it is watched and there is room.
@@ -84,40 +107,41 @@ impl Frame {
         }
     }
 
-    /// Hangs the frame into the list. True if there is no frame around it.
+    /// Opens it: it hangs in the list from now on.
     ///
     /// # Safety
-    /// `leave` must be called before the frame goes, unless an error jumps over both.
-    pub unsafe fn enter(&mut self) -> bool {
-        // SAFETY: as the caller promises.
+    /// The scope must stay where it is until `leave` is called or an error jumps over it.
+    pub unsafe fn enter(&mut self) {
+        self.is_outermost = innermost_scope().is_null();
+        self.subtransaction = current_subtransaction();
+        self.callback.callback = Some(ERROR_IN_STATEMENT);
+        self.callback.arg = std::ptr::from_mut(self).cast();
+        // SAFETY: the list takes a callback that stays, as the caller promises.
         unsafe {
-            let outermost = innermost().is_null();
-            self.subtransaction = current_subtransaction();
             self.callback.previous = pg_sys::error_context_stack;
-            self.callback.callback = Some(raised::in_statement);
-            self.callback.arg = std::ptr::from_mut(self).cast();
             pg_sys::error_context_stack = &raw mut self.callback;
-            outermost
         }
     }
 
-    /// Takes it off the list.
+    /// Closes it, if it was opened.
     ///
     /// # Safety
-    /// Where `enter` was called.
+    /// Whatever was put in front of it in the list must have been taken off.
     pub unsafe fn leave(&mut self) {
-        // SAFETY: as the caller promises: what was there is still there.
-        unsafe { pg_sys::error_context_stack = self.callback.previous }
+        if self.callback.callback.take().is_some() {
+            // SAFETY: what was in the list before is still there, since the stack below this scope is.
+            unsafe { pg_sys::error_context_stack = self.callback.previous }
+        }
     }
 }
 
 /// The innermost statement that is under way, or null.
-pub fn innermost() -> *mut Frame {
-    // SAFETY: the list holds live callbacks; those with this function are of frames, which `arg` points to.
+pub fn innermost_scope() -> *mut StatementScope {
+    // SAFETY: the list holds live callbacks; those with this function are of scopes, which `arg` points to.
     unsafe {
         let mut callback = pg_sys::error_context_stack;
         while !callback.is_null() {
-            if (*callback).callback.is_some_and(|function| std::ptr::fn_addr_eq(function, IN_STATEMENT)) {
+            if (*callback).callback.is_some_and(|function| std::ptr::fn_addr_eq(function, ERROR_IN_STATEMENT)) {
                 return (*callback).arg.cast();
             }
             callback = (*callback).previous;
@@ -125,8 +149,6 @@ pub fn innermost() -> *mut Frame {
         std::ptr::null_mut()
     }
 }
-
-const IN_STATEMENT: unsafe extern "C-unwind" fn(*mut c_void) = raised::in_statement;
 
 /// The part of a text that a statement is, for one of several in a string: at most `limit` bytes of it.
 ///

@@ -1,8 +1,8 @@
-//! What a hook does with a call that it does not keep: the hook that was there before gets it, or Postgres's own function.
+//! The next hook: the one that was installed before, or PostgreSQL's own function.
 //!
-//! These are the same functions as pgrx binds, without its guard: that would turn an error into one that has lost its constraint, context
-//! and position. An error jumps over the frames of these functions and of the hooks that call them, so neither may hold anything that
-//! has to be dropped.
+//! These are the same functions as pgrx binds, without its guard, which would turn an error into one that has lost its
+//! constraint, context and position. An error jumps over the frames of these functions and of the hooks that call them, so
+//! neither may hold anything that has to be dropped.
 
 use pgrx::pg_sys;
 use std::ffi::{c_char, c_int};
@@ -42,14 +42,14 @@ pub unsafe fn planner(
     options: c_int,
     parameters: pg_sys::ParamListInfo,
 ) -> *mut pg_sys::PlannedStmt {
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller passes on a call of PostgreSQL's.
     unsafe { previous.unwrap_or(raw::standard_planner)(parse, text, options, parameters) }
 }
 
 /// # Safety
 /// As for [`planner`].
 pub unsafe fn executor_start(previous: pg_sys::ExecutorStart_hook_type, query: *mut pg_sys::QueryDesc, flags: c_int) {
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller passes on a call of PostgreSQL's.
     unsafe { previous.unwrap_or(raw::standard_ExecutorStart)(query, flags) }
 }
 
@@ -63,7 +63,7 @@ pub unsafe fn executor_run(
     count: u64,
     once: bool,
 ) {
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller passes on a call of PostgreSQL's.
     unsafe { previous.unwrap_or(raw::standard_ExecutorRun)(query, direction, count, once) }
 }
 
@@ -76,20 +76,20 @@ pub unsafe fn executor_run(
     direction: pg_sys::ScanDirection::Type,
     count: u64,
 ) {
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller passes on a call of PostgreSQL's.
     unsafe { previous.unwrap_or(raw::standard_ExecutorRun)(query, direction, count) }
 }
 
 /// # Safety
 /// As for [`planner`].
 pub unsafe fn executor_finish(previous: pg_sys::ExecutorFinish_hook_type, query: *mut pg_sys::QueryDesc) {
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller passes on a call of PostgreSQL's.
     unsafe { previous.unwrap_or(raw::standard_ExecutorFinish)(query) }
 }
 
 /// # Safety
 /// As for [`planner`].
 pub unsafe fn executor_end(previous: pg_sys::ExecutorEnd_hook_type, query: *mut pg_sys::QueryDesc) {
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller passes on a call of PostgreSQL's.
     unsafe { previous.unwrap_or(raw::standard_ExecutorEnd)(query) }
 }

@@ -1,37 +1,43 @@
-//! An error is being raised: Postgres calls back whoever is in its list of error callbacks, with the error on top of its stack.
-//! What is said of it is put down now, while the session still is as it was; whether it becomes an entry is for `ending`.
+//! An error is being raised: what there is to say of it becomes a record now, while the session still is as it was. Whether the
+//! record becomes an entry is for `xact_end`.
 //!
-//! Nothing here may ask a catalog, wait, or run anybody's code.
+//! Nothing here may ask a catalog, wait, run anybody's code or call what can raise an error (`hooks/error.rs` says why), and
+//! nothing may take memory without a limit.
 
-use super::ending;
-use super::failing_row;
+use super::failing_row::FailingRow;
 use super::following;
-use super::frame::{Frame, innermost, statement_text};
 use super::masked::masked;
 use super::names;
-use super::record::{self, Count, Record, Table, Unresolved};
+use super::record::{Count, Record, TEXT_LIMIT, Table, Unresolved, capped_c};
+use super::scope::{StatementScope, statement_text};
 use super::temporary;
+use super::xact_end;
+use crate::hooks;
 use crate::journal::{self, Outcome, Written};
-use crate::server::{current_subtransaction, in_context, new_context, packed_sqlstate_text};
+use crate::server::{capped, current_subtransaction, in_context, new_context, packed_sqlstate_text};
 use crate::{origin, settings};
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char};
 
 thread_local! {
     static BASE: Cell<*mut pg_sys::ErrorContextCallback> = const { Cell::new(std::ptr::null_mut()) };
     static MEMORY: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
+    /// Whether a record is being made or written to the server's log: an error or a message of that is not another failure. An
+    /// error leaves it set, until the next statement or the end of the transaction.
+    static RECORDING: Cell<bool> = const { Cell::new(false) };
     /// The last statement on a watched table that succeeded, and how many there were in this transaction.
     static LAST_STATEMENT: RefCell<(Option<String>, u32)> = const { RefCell::new((None, 0)) };
 }
 
-/// Sees to it that the callback for errors outside of any statement is at the bottom of the list. Postgres empties the list
+/// Sees to it that the callback for errors outside of any statement is at the bottom of the list. PostgreSQL empties the list
 /// after an error.
 #[inline]
 pub fn keep_base() {
     // SAFETY: an empty list takes a callback that lives as long as the process.
     unsafe {
         if pg_sys::error_context_stack.is_null() {
+            RECORDING.set(false);
             if BASE.get().is_null() {
                 make_base();
             }
@@ -42,59 +48,95 @@ pub fn keep_base() {
 
 #[cold]
 fn make_base() {
-    let callback = pg_sys::ErrorContextCallback {
-        previous: std::ptr::null_mut(),
-        callback: Some(outside_of_statements),
-        arg: std::ptr::null_mut(),
-    };
-    BASE.set(Box::into_raw(Box::new(callback)));
+    origin::remember_client_addr();
     // SAFETY: a context of our own that stays.
     MEMORY.set(unsafe { new_context(pg_sys::TopMemoryContext, c"lead_audit error being raised") });
+    BASE.set(Box::into_raw(Box::new(hooks::base_callback())));
+}
+
+/// Whether the error being raised may be recorded: the memory context to copy it into, or null. Ends with `end_record`.
+pub fn begin_record() -> pg_sys::MemoryContext {
+    // SAFETY: reads variables of the session.
+    let is_possible = unsafe {
+        !RECORDING.get()
+            && pg_sys::CritSectionCount == 0
+            && !pg_sys::proc_exit_inprogress
+            && pg_sys::IsTransactionState()
+            && !MEMORY.get().is_null()
+            && following::is_on()
+    };
+    if !is_possible {
+        return std::ptr::null_mut();
+    }
+    RECORDING.set(true);
+    MEMORY.get()
+}
+
+/// The record is made. The error's copy and the rows go.
+pub fn end_record() {
+    RECORDING.set(false);
+    if !MEMORY.get().is_null() {
+        // SAFETY: a context of our own, which nothing points into any more.
+        unsafe { pg_sys::MemoryContextReset(MEMORY.get()) };
+    }
+}
+
+/// A record is to be written to the server's log: false if one is being made or written already.
+pub fn begin_log() -> bool {
+    !RECORDING.replace(true)
+}
+
+/// An abort ends whatever was under way.
+pub fn abort() {
+    RECORDING.set(false);
+    keep_base();
+}
+
+/// Makes the record of an error: of the innermost statement on a watched table, or of what the statement's text is about.
+///
+/// # Safety
+/// The scope must be the innermost one, and the row one that `FailingRow` found for it.
+pub unsafe fn error_raised(scope: Option<&StatementScope>, data: &pg_sys::ErrorData, row: &FailingRow) {
+    // SAFETY: reads a variable in shared memory.
+    if unsafe { pg_sys::RecoveryInProgress() } {
+        return;
+    }
+    // SAFETY: the data is PostgreSQL's own copy of the error: its texts are C strings or null.
+    let error = unsafe { RaisedError::of(data) };
+    match scope {
+        // SAFETY: as the caller promises.
+        Some(scope) => unsafe { in_statement(scope, data, &error, row) },
+        None => outside_of_statements(&error),
+    }
 }
 
 /// A statement on a watched table was under way.
-#[pgrx::pg_guard]
-pub unsafe extern "C-unwind" fn in_statement(argument: *mut c_void) {
-    let frame = argument.cast::<Frame>();
-    // One error, one record: the innermost statement's.
-    if innermost() != frame {
-        return;
-    }
-    // SAFETY: the frame is live: it is in the list.
-    let frame = unsafe { &*frame };
-    let Some(error) = RaisedError::current() else { return };
-    let targets = frame.targets();
-    let target = targets.iter().find(|target| error.is_about(table_of(target.watched))).or(targets.first());
-    let Some(target) = target else { return };
-    let mut record = record_of(&error, Outcome::Failed);
-    record.table = Some(table_of(target.watched).clone());
+///
+/// # Safety
+/// The scope must be the innermost one.
+unsafe fn in_statement(scope: &StatementScope, data: &pg_sys::ErrorData, error: &RaisedError, row: &FailingRow) {
+    // SAFETY: the error's copy is live, as the caller promises.
+    let Some(target) = (unsafe { scope.target_of(data) }) else { return };
+    let mut record = record_of(error, Outcome::Failed);
+    // SAFETY: a scope's targets stay until the transaction ends.
+    record.table = Some(unsafe { &(*target.watched).table }.clone());
     target.operation.clone_into(&mut record.operation);
-    // SAFETY: the text and the parameters are those of the statement that is under way.
+    // SAFETY: the text and the parameters are those of the statement that is under way; the rows were copied for this record.
     unsafe {
-        record.statement = wanted_text(frame.text, frame.location, frame.length);
-        record.parameters = parameters_text(frame.parameters);
-        record.row = failing_row::find(frame, target, &error);
+        record.statement = wanted_text(scope.text, scope.location, scope.length);
+        record.parameters = parameters_text(scope.parameters);
+        record.row = row.to_raw();
     }
-    ending::raised(record, frame.subtransaction);
+    xact_end::error_raised(record, scope.subtransaction);
 }
 
-fn table_of<'a>(watched: *const super::watched::Watched) -> &'a Table {
-    // SAFETY: a frame's targets stay until the transaction ends.
-    unsafe { &(*watched).table }
-}
-
-/// Called last for every error, whatever was under way.
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn outside_of_statements(_argument: *mut c_void) {
-    if !innermost().is_null() {
-        return; // it has its record
-    }
-    let Some(error) = RaisedError::current() else { return };
+/// The error came while no statement on a watched table was under way.
+fn outside_of_statements(error: &RaisedError) {
     let written = journal::written();
-    if let Some(record) = at_commit(&error, &written).or_else(|| in_text(&error)) {
-        ending::raised(record, current_subtransaction());
+    if let Some(record) = at_commit(error, &written).or_else(|| in_text(error)) {
+        xact_end::error_raised(record, current_subtransaction());
     } else {
-        ending::cause(&error.code, &error.message);
+        xact_end::cause(&error.code, &error.message);
     }
 }
 
@@ -128,9 +170,9 @@ fn at_commit(error: &RaisedError, written: &[Written]) -> Option<Record> {
     record.operation = if let [only] = operations[..] { only.to_owned() } else { "COMMIT".to_owned() };
     record.table = about.first().map(|one| table_written(one));
     let (last, count) = LAST_STATEMENT.with_borrow(Clone::clone);
-    record.statement = if count == 1 { last } else { text.and_then(bounded) };
+    record.statement = if count == 1 { last } else { text.and_then(|text| bounded(&text)) };
     if !in_block {
-        ending::is_whole_transaction();
+        xact_end::is_whole_transaction();
     }
     Some(record)
 }
@@ -147,9 +189,9 @@ const LONGEST: usize = 64 * 1024;
 fn in_text(error: &RaisedError) -> Option<Record> {
     // SAFETY: null or C strings, which stay while the error is being raised.
     let text = unsafe {
-        match &error.internal_query {
-            Some(query) => query.clone(),
-            None => statement_text(pg_sys::debug_query_string, 0, 0, LONGEST)?,
+        match error.internal_query.is_null() {
+            false => statement_text(error.internal_query, 0, 0, LONGEST)?,
+            true => statement_text(pg_sys::debug_query_string, 0, 0, LONGEST)?,
         }
     };
     if error.code == "25P02" || error.code == "0A000" && text.is_empty() || !names::may_concern(&text) {
@@ -160,16 +202,16 @@ fn in_text(error: &RaisedError) -> Option<Record> {
     // SAFETY: both read variables of the session; the setting is a C string or null.
     let search_path = unsafe {
         pg_sys::GetTempNamespaceState(&mut temporary, &mut toast);
-        text_at(pg_sys::namespace_search_path).unwrap_or_default()
+        capped_c(pg_sys::namespace_search_path, TEXT_LIMIT).unwrap_or_default()
     };
     // Postgres counts characters, from 1; 0 is none.
-    let character = if error.internal_query.is_some() { error.internal_position } else { error.position };
+    let character = if error.internal_query.is_null() { error.position } else { error.internal_position };
     let position = usize::try_from(character - 1).ok().and_then(|character| text.char_indices().nth(character));
     let temporary_tables = temporary::in_text(&text);
     record.unresolved = Some(Unresolved {
         masked: masked(&text),
         position: position.map(|(byte, _)| byte),
-        text: bounded(text),
+        text: bounded(&text),
         search_path,
         temporary_schema: temporary.to_u32(),
         temporary_tables,
@@ -227,7 +269,7 @@ fn record_of(error: &RaisedError, outcome: Outcome) -> Record {
 }
 
 /// As much of a statement as is wanted, if any.
-pub fn bounded(text: String) -> Option<String> {
+fn bounded(text: &str) -> Option<String> {
     match settings::failure::log_statement_length() {
         0 => None,
         limit => Some(text[..text.floor_char_boundary(limit)].to_owned()),
@@ -250,8 +292,7 @@ unsafe fn wanted_text(text: *const c_char, location: i32, length: i32) -> Option
 ///
 /// # Safety
 /// `parameters` must be null or those of a statement that begins.
-#[pgrx::pg_guard]
-pub unsafe extern "C-unwind" fn remember_parameters(parameters: pg_sys::ParamListInfo) {
+pub unsafe fn remember_parameters(parameters: pg_sys::ParamListInfo) {
     // SAFETY: as the caller promises. The text is put where Postgres itself puts it, and lives as long as the parameters.
     unsafe {
         if !settings::failure::log_parameters()
@@ -281,21 +322,20 @@ unsafe fn parameters_text(parameters: pg_sys::ParamListInfo) -> Option<String> {
         if !settings::failure::log_parameters() || parameters.is_null() {
             return None;
         }
-        text_at((*parameters).paramValuesStr)
+        capped_c((*parameters).paramValuesStr, TEXT_LIMIT)
     }
 }
 
 /// The outermost statement on a watched table has succeeded: what it wrote counts, and its text is kept for an error at commit.
 ///
 /// # Safety
-/// `frame` must be of the statement that has just ended.
-#[pgrx::pg_guard]
-pub unsafe extern "C-unwind" fn statement_succeeded(frame: *const Frame) {
+/// The scope must be of the statement that has just ended, whose text is still there.
+pub unsafe fn statement_succeeded(scope: &StatementScope) {
     journal::settle_written();
     LAST_STATEMENT.with_borrow_mut(|(last, count)| {
         *count += 1;
-        // SAFETY: as the caller promises; its text is still there. Of several nothing says which a later error is about.
-        *last = if *count == 1 { unsafe { wanted_text((*frame).text, (*frame).location, (*frame).length) } } else { None };
+        // SAFETY: as the caller promises. Of several nothing says which a later error is about.
+        *last = if *count == 1 { unsafe { wanted_text(scope.text, scope.location, scope.length) } } else { None };
     });
 }
 
@@ -304,17 +344,10 @@ pub fn transaction_ends() {
     LAST_STATEMENT.with_borrow_mut(|last| *last = (None, 0));
 }
 
-/// # Safety
-/// `text` must be null or a C string.
-unsafe fn text_at(text: *const c_char) -> Option<String> {
-    // SAFETY: as the caller promises.
-    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
-}
-
-/// What the error on top of Postgres's stack says.
-pub struct RaisedError {
-    pub code: String,
-    pub message: String,
+/// What an error says, as much of it as a record has.
+struct RaisedError {
+    code: String,
+    message: String,
     detail: Option<String>,
     constraint: Option<String>,
     column: Option<String>,
@@ -322,59 +355,58 @@ pub struct RaisedError {
     table: Option<String>,
     position: i32,
     internal_position: i32,
-    internal_query: Option<String>,
+    /// Null, or a C string that lives as long as the error's copy.
+    internal_query: *const c_char,
 }
 
 impl RaisedError {
-    /// The error that is being raised; `None` for a message that is none, and where nothing may be recorded.
-    fn current() -> Option<Self> {
-        // SAFETY: called back while an error is on the stack, which CopyErrorData copies into a context of ours.
-        unsafe {
-            if record::is_logging()
-                || pg_sys::CritSectionCount > 0
-                || pg_sys::proc_exit_inprogress
-                || !pg_sys::IsTransactionState()
-                || MEMORY.get().is_null()
-                || !following::is_on()
-            {
-                return None;
-            }
-            let error = in_context(MEMORY.get(), || {
-                let data = &*pg_sys::CopyErrorData();
-                (data.elevel >= pgrx::PgLogLevel::ERROR as i32 && !pg_sys::RecoveryInProgress())
-                    .then(|| RaisedError::from_data(data))
-            });
-            pg_sys::MemoryContextReset(MEMORY.get());
-            error
-        }
-    }
-
     /// # Safety
-    /// The strings must be C strings or null.
-    unsafe fn from_data(data: &pg_sys::ErrorData) -> Self {
+    /// The texts must be C strings or null, and outlive this.
+    unsafe fn of(data: &pg_sys::ErrorData) -> Self {
         // SAFETY: as the caller promises.
-        unsafe {
-            RaisedError {
-                code: packed_sqlstate_text(data.sqlerrcode),
-                message: text_at(data.message).unwrap_or_default(),
-                detail: text_at(data.detail),
-                constraint: text_at(data.constraint_name),
-                column: text_at(data.column_name),
-                schema: text_at(data.schema_name),
-                table: text_at(data.table_name),
-                position: data.cursorpos,
-                internal_position: data.internalpos,
-                internal_query: text_at(data.internalquery),
-            }
+        let text = |text: *const c_char| unsafe { capped_c(text, TEXT_LIMIT) };
+        RaisedError {
+            code: packed_sqlstate_text(data.sqlerrcode),
+            message: text(data.message).unwrap_or_default(),
+            detail: text(data.detail),
+            constraint: text(data.constraint_name),
+            column: text(data.column_name),
+            schema: text(data.schema_name),
+            table: text(data.table_name),
+            position: data.cursorpos,
+            internal_position: data.internalpos,
+            internal_query: data.internalquery,
         }
     }
 
     /// Whether the error names this table.
-    pub fn names(&self, schema: &str, table: &str) -> bool {
+    fn names(&self, schema: &str, table: &str) -> bool {
         self.schema.as_deref() == Some(schema) && self.table.as_deref() == Some(table)
     }
+}
 
-    fn is_about(&self, table: &Table) -> bool {
-        self.names(&table.schema, &table.name)
+/// SQLSTATE and message of an error that is being reported, as its record has them.
+pub fn code_and_message(data: &pg_sys::ErrorData) -> (String, String) {
+    // SAFETY: PostgreSQL's own error: its message is a C string or null.
+    let message = unsafe { capped_c(data.message, TEXT_LIMIT) };
+    (packed_sqlstate_text(data.sqlerrcode), message.unwrap_or_default())
+}
+
+/// Whether an error names a table of this schema and name.
+///
+/// # Safety
+/// The error's names must be C strings or null.
+pub unsafe fn error_names(data: &pg_sys::ErrorData, schema: &str, table: &CStr) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe {
+        !data.schema_name.is_null()
+            && !data.table_name.is_null()
+            && CStr::from_ptr(data.schema_name).to_bytes() == schema.as_bytes()
+            && CStr::from_ptr(data.table_name) == table
     }
+}
+
+/// The text as a record may have it, for what is not from PostgreSQL.
+pub fn limited(text: &str) -> String {
+    capped(text.as_bytes(), TEXT_LIMIT)
 }

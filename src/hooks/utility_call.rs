@@ -4,7 +4,7 @@
 use pgrx::pg_sys;
 use std::ffi::c_char;
 
-/// The call, as Postgres passed it to the hook. Like [`pass_on`](super::pass_on), it holds nothing that has to be dropped.
+/// The call, as Postgres passed it to the hook. Like [`next`](super::next), it holds nothing that has to be dropped.
 #[derive(Clone, Copy)]
 pub struct UtilityCall {
     /// The command, in a statement that has its node as `utilityStmt`.
@@ -26,7 +26,7 @@ pub struct UtilityCall {
 }
 
 unsafe extern "C-unwind" {
-    // As for the functions in pass_on: without pgrx's guard.
+    // As for the functions in `next`: without pgrx's guard.
     fn standard_ProcessUtility(
         statement: *mut pg_sys::PlannedStmt,
         text: *const c_char,
@@ -44,7 +44,7 @@ impl UtilityCall {
     ///
     /// # Safety
     /// It must be a call that Postgres made, and not be over.
-    pub unsafe fn pass_on(self, previous: pg_sys::ProcessUtility_hook_type) {
+    pub unsafe fn run(self, previous: pg_sys::ProcessUtility_hook_type) {
         // SAFETY: as the caller promises.
         unsafe {
             previous.unwrap_or(standard_ProcessUtility)(
@@ -74,7 +74,7 @@ macro_rules! utility_hook {
             destination: *mut pgrx::pg_sys::DestReceiver,
             completion: *mut pgrx::pg_sys::QueryCompletion,
         ) {
-            let call = $crate::server::UtilityCall {
+            let call = $crate::hooks::UtilityCall {
                 statement,
                 text,
                 read_only_tree,
@@ -89,4 +89,4 @@ macro_rules! utility_hook {
         }
     };
 }
-pub(crate) use utility_hook;
+pub(super) use utility_hook;

@@ -1,0 +1,53 @@
+//! Every function of this library that PostgreSQL calls by a hook or a callback, in one place.
+//!
+//! A hook has three parts: a guarded prelude, the next hook, a guarded epilogue. An error in prelude or epilogue is an
+//! error of the statement, never the end of the server. The next hook is called between them without a guard, so that an
+//! error of PostgreSQL keeps its constraint, position and context. It jumps over the hook's own frame, so nothing in that
+//! frame has a destructor.
+//!
+//! | hook | prelude | epilogue |
+//! | --- | --- | --- |
+//! | client authentication | – | failures: set up the error callback |
+//! | planner | failures: open a scope | failures: close it |
+//! | ExecutorStart | failures: open a scope, keep the parameters | failures: close it |
+//! | ExecutorRun | failures: open a scope | failures: close it |
+//! | ExecutorFinish | failures: open a scope; journal: gather entries | journal: write them; failures: close it |
+//! | ExecutorEnd | journal: write what has gathered while the library was being loaded | – |
+//! | ProcessUtility | failures: open a scope; worker: leave a database; journal: gather (COPY) | journal: write; failures: close |
+//! | emit_log | failures: the error that ends the statement is final | – |
+//! | error callbacks | – | failures: make a record of the error |
+//! | shmem_request, shmem_startup | – | shared: ask for the lock; map the queue |
+//!
+//! Transaction callbacks run in the order of `transaction.rs`. Only PRE_COMMIT and PRE_PREPARE may raise an error there.
+//! Invalidation callbacks (`invalidation.rs`) only set flags.
+//!
+//! The preloaded library installs all of them. A library that is loaded by a session's first write to a watched table
+//! installs what the journal needs.
+
+mod error;
+mod executor;
+mod invalidation;
+mod next;
+mod planner;
+mod session;
+mod shared_memory;
+mod transaction;
+mod utility;
+mod utility_call;
+
+pub use error::{ERROR_IN_STATEMENT, base_callback};
+pub use utility_call::UtilityCall;
+
+/// Installs the hooks and callbacks, in front of those that are there. Called once, while the library is loaded.
+pub fn install(preloading: bool) {
+    invalidation::install(preloading);
+    transaction::install();
+    executor::install(preloading);
+    utility::install();
+    if preloading {
+        planner::install();
+        session::install();
+        error::install();
+        shared_memory::install();
+    }
+}

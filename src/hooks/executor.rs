@@ -1,0 +1,129 @@
+//! The executor. Row triggers run within ExecutorFinish: entries are gathered there, and written when it is through.
+
+use super::next;
+use crate::failure::{self, Phase, StatementScope};
+use crate::{capture, journal};
+use pgrx::pg_sys;
+use std::cell::Cell;
+use std::ffi::c_int;
+
+thread_local! {
+    static PREVIOUS_START: Cell<pg_sys::ExecutorStart_hook_type> = const { Cell::new(None) };
+    static PREVIOUS_RUN: Cell<pg_sys::ExecutorRun_hook_type> = const { Cell::new(None) };
+    static PREVIOUS_FINISH: Cell<pg_sys::ExecutorFinish_hook_type> = const { Cell::new(None) };
+    static PREVIOUS_END: Cell<pg_sys::ExecutorEnd_hook_type> = const { Cell::new(None) };
+}
+
+pub fn install(preloading: bool) {
+    // SAFETY: called once, while the library is loaded; hooks stay for the life of the process.
+    unsafe {
+        if preloading {
+            PREVIOUS_START.set(pg_sys::ExecutorStart_hook);
+            pg_sys::ExecutorStart_hook = Some(executor_start);
+            PREVIOUS_RUN.set(pg_sys::ExecutorRun_hook);
+            pg_sys::ExecutorRun_hook = Some(executor_run);
+        }
+        PREVIOUS_FINISH.set(pg_sys::ExecutorFinish_hook);
+        pg_sys::ExecutorFinish_hook = Some(executor_finish);
+        PREVIOUS_END.set(pg_sys::ExecutorEnd_hook);
+        pg_sys::ExecutorEnd_hook = Some(executor_end);
+    }
+}
+
+unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: c_int) {
+    let mut scope = StatementScope::new();
+    // SAFETY: the arguments are those that PostgreSQL passed, and the scope lives until this returns.
+    unsafe {
+        before_start(&raw mut scope, query);
+        next::executor_start(PREVIOUS_START.get(), query, flags);
+        scope.leave();
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn before_start(scope: *mut StatementScope, query: *mut pg_sys::QueryDesc) {
+    // SAFETY: the hook above passes its own scope and PostgreSQL's query.
+    unsafe { failure::execution_begins(&mut *scope, query) }
+}
+
+#[cfg(not(feature = "pg18"))]
+unsafe extern "C-unwind" fn executor_run(
+    query: *mut pg_sys::QueryDesc,
+    direction: pg_sys::ScanDirection::Type,
+    count: u64,
+    once: bool,
+) {
+    let mut scope = StatementScope::new();
+    // SAFETY: as in `executor_start`.
+    unsafe {
+        before_run(&raw mut scope, query);
+        next::executor_run(PREVIOUS_RUN.get(), query, direction, count, once);
+        scope.leave();
+    }
+}
+
+// PostgreSQL 18 removed `execute_once`.
+#[cfg(feature = "pg18")]
+unsafe extern "C-unwind" fn executor_run(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64) {
+    let mut scope = StatementScope::new();
+    // SAFETY: as in `executor_start`.
+    unsafe {
+        before_run(&raw mut scope, query);
+        next::executor_run(PREVIOUS_RUN.get(), query, direction, count);
+        scope.leave();
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn before_run(scope: *mut StatementScope, query: *mut pg_sys::QueryDesc) {
+    // SAFETY: the hook above passes its own scope and PostgreSQL's query.
+    unsafe { failure::phase_begins(&mut *scope, query, Phase::Run) }
+}
+
+unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
+    let mut scope = StatementScope::new();
+    // SAFETY: as in `executor_start`; the executor's state lives until ExecutorEnd.
+    unsafe {
+        before_finish(&raw mut scope, query);
+        next::executor_finish(PREVIOUS_FINISH.get(), query);
+        after_finish(&raw mut scope, query);
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn before_finish(scope: *mut StatementScope, query: *mut pg_sys::QueryDesc) {
+    // SAFETY: the hook above passes its own scope and PostgreSQL's query.
+    unsafe { failure::phase_begins(&mut *scope, query, Phase::Finish) };
+    journal::statement_scope_opens();
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn after_finish(scope: *mut StatementScope, query: *mut pg_sys::QueryDesc) {
+    journal::statement_scope_closes();
+    // SAFETY: as in `before_finish`; the query's state is live. A query with this flag is part of a statement around it (a
+    // foreign key's action); its triggers have not run yet.
+    unsafe {
+        let triggers_ran = (*(*query).estate).es_top_eflags & pg_sys::EXEC_FLAG_SKIP_TRIGGERS as i32 == 0;
+        if triggers_ran {
+            capture::settle_statement();
+            journal::flush();
+        }
+        failure::statement_ends(&mut *scope);
+    }
+}
+
+unsafe extern "C-unwind" fn executor_end(query: *mut pg_sys::QueryDesc) {
+    before_end();
+    // SAFETY: the argument is the one that PostgreSQL passed.
+    unsafe { next::executor_end(PREVIOUS_END.get(), query) }
+}
+
+/// The statement during which the library is loaded has passed the hook on ExecutorFinish by then. Entries of a statement
+/// around it are written a little early.
+#[pgrx::pg_guard]
+extern "C-unwind" fn before_end() {
+    if journal::is_first_statement() {
+        capture::settle_statement();
+        journal::flush();
+    }
+}

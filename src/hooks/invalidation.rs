@@ -1,0 +1,47 @@
+//! PostgreSQL says that a catalog changed. What is known from it is marked as stale, and read again when it is needed:
+//! these callbacks run at any catalog access, so they read nothing themselves.
+
+use crate::{capture, failure, journal, origin};
+use pgrx::pg_sys;
+use pgrx::pg_sys::SysCacheIdentifier as Cache;
+
+pub fn install(preloading: bool) {
+    let none = pg_sys::Datum::from(0);
+    let both = pg_sys::Datum::from(usize::from(preloading));
+    // SAFETY: called once, while the library is loaded; callbacks stay for the life of the process.
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), both);
+        pg_sys::CacheRegisterSyscacheCallback(Cache::NAMESPACEOID as i32, Some(schema_changed), both);
+        pg_sys::CacheRegisterSyscacheCallback(Cache::SEQRELID as i32, Some(sequence_changed), none);
+        pg_sys::CacheRegisterSyscacheCallback(Cache::AUTHOID as i32, Some(role_changed), none);
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn relation_changed(preloaded: pg_sys::Datum, relation: pg_sys::Oid) {
+    let relation = (relation != pg_sys::InvalidOid).then_some(relation);
+    capture::relation_changed(relation);
+    journal::relation_changed(relation);
+    if preloaded.value() != 0 {
+        failure::relation_changed(relation);
+    }
+}
+
+/// A renamed schema changes the names that entries carry, and is no change of the relation to the relcache.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn schema_changed(preloaded: pg_sys::Datum, _cache: i32, _hash: u32) {
+    capture::relation_changed(None);
+    if preloaded.value() != 0 {
+        failure::schema_changed();
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn sequence_changed(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
+    journal::sequence_changed();
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn role_changed(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
+    origin::role_changed();
+}

@@ -1,0 +1,46 @@
+//! The planner: an error in planning a write to a watched table is a failure of that statement.
+
+use super::next;
+use crate::failure::{self, StatementScope};
+use pgrx::pg_sys;
+use std::cell::Cell;
+use std::ffi::{c_char, c_int};
+
+thread_local! {
+    static PREVIOUS: Cell<pg_sys::planner_hook_type> = const { Cell::new(None) };
+}
+
+pub fn install() {
+    // SAFETY: called once, while the library is loaded; hooks stay for the life of the process.
+    unsafe {
+        PREVIOUS.set(pg_sys::planner_hook);
+        pg_sys::planner_hook = Some(planner);
+    }
+}
+
+unsafe extern "C-unwind" fn planner(
+    parse: *mut pg_sys::Query,
+    text: *const c_char,
+    options: c_int,
+    parameters: pg_sys::ParamListInfo,
+) -> *mut pg_sys::PlannedStmt {
+    let mut scope = StatementScope::new();
+    // SAFETY: the arguments are those that PostgreSQL passed, and the scope lives until this returns.
+    unsafe {
+        before(&raw mut scope, parse, text, parameters);
+        let planned = next::planner(PREVIOUS.get(), parse, text, options, parameters);
+        scope.leave();
+        planned
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn before(
+    scope: *mut StatementScope,
+    parse: *mut pg_sys::Query,
+    text: *const c_char,
+    parameters: pg_sys::ParamListInfo,
+) {
+    // SAFETY: the hook above passes its own scope and what PostgreSQL passed to it.
+    unsafe { failure::planning_begins(&mut *scope, parse, text, parameters) }
+}

@@ -1,0 +1,40 @@
+//! A session begins: already its first statement may fail before any other hook is called.
+
+use crate::failure;
+use pgrx::pg_sys;
+use std::cell::Cell;
+use std::ffi::c_int;
+
+type ClientAuthentication = unsafe extern "C-unwind" fn(port: *mut pg_sys::Port, status: c_int);
+
+unsafe extern "C-unwind" {
+    // libpq/auth.h, which pgrx does not bind.
+    static mut ClientAuthentication_hook: Option<ClientAuthentication>;
+}
+
+thread_local! {
+    static PREVIOUS: Cell<Option<ClientAuthentication>> = const { Cell::new(None) };
+}
+
+pub fn install() {
+    // SAFETY: called once, while the library is loaded; hooks stay for the life of the process.
+    unsafe {
+        PREVIOUS.set(ClientAuthentication_hook);
+        ClientAuthentication_hook = Some(client_authentication);
+    }
+}
+
+unsafe extern "C-unwind" fn client_authentication(port: *mut pg_sys::Port, status: c_int) {
+    // SAFETY: the arguments are those that PostgreSQL passed.
+    unsafe {
+        if let Some(previous) = PREVIOUS.get() {
+            previous(port, status);
+        }
+    }
+    after();
+}
+
+#[pgrx::pg_guard]
+extern "C-unwind" fn after() {
+    failure::session_begins();
+}

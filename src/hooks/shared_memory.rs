@@ -1,0 +1,42 @@
+//! The postmaster asks for shared memory while it preloads the library, and sets it up at its start and after a crash.
+
+use crate::shared;
+use pgrx::pg_sys;
+use std::cell::Cell;
+
+thread_local! {
+    static PREVIOUS_REQUEST: Cell<pg_sys::shmem_request_hook_type> = const { Cell::new(None) };
+    static PREVIOUS_STARTUP: Cell<pg_sys::shmem_startup_hook_type> = const { Cell::new(None) };
+}
+
+pub fn install() {
+    // SAFETY: called once, while the library is loaded; hooks stay for the life of the process.
+    unsafe {
+        PREVIOUS_REQUEST.set(pg_sys::shmem_request_hook);
+        pg_sys::shmem_request_hook = Some(request);
+        PREVIOUS_STARTUP.set(pg_sys::shmem_startup_hook);
+        pg_sys::shmem_startup_hook = Some(startup);
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn request() {
+    // SAFETY: the previous hook is PostgreSQL's to call here, and so is the request.
+    unsafe {
+        if let Some(previous) = PREVIOUS_REQUEST.get() {
+            previous();
+        }
+    }
+    shared::request_lock();
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn startup() {
+    // SAFETY: as above.
+    unsafe {
+        if let Some(previous) = PREVIOUS_STARTUP.get() {
+            previous();
+        }
+    }
+    shared::start_up();
+}

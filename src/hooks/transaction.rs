@@ -1,0 +1,74 @@
+//! Transactions and subtransactions end. PRE_COMMIT and PRE_PREPARE may raise an error, which then ends the transaction.
+//!
+//! COMMIT, PREPARE and ABORT must not: an error after the commit would be a PANIC of the server. What runs there neither
+//! waits nor asks PostgreSQL for memory, and its own memory is bounded. Should anything raise an error all the same, it is
+//! caught, and what the other modules do at the end of the transaction is still done.
+
+use crate::server::TransactionEnd;
+use crate::{capture, failure, journal, seal, worker};
+use pgrx::pg_sys;
+use std::ffi::c_void;
+use std::panic::AssertUnwindSafe;
+
+pub fn install() {
+    // SAFETY: called once, while the library is loaded; callbacks stay for the life of the process.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(transaction), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(subtransaction), std::ptr::null_mut());
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
+    use pg_sys::XactEvent as Event;
+    let end = match event {
+        Event::XACT_EVENT_PRE_COMMIT | Event::XACT_EVENT_PRE_PREPARE => {
+            // Nothing should be left by then; what is must not be lost.
+            capture::settle_statement();
+            journal::flush();
+            journal::before_commit();
+            return failure::before_commit();
+        }
+        Event::XACT_EVENT_COMMIT => TransactionEnd::Committed,
+        Event::XACT_EVENT_PREPARE => TransactionEnd::Prepared,
+        Event::XACT_EVENT_ABORT => TransactionEnd::RolledBack,
+        _ => return,
+    };
+    let committed = end == TransactionEnd::Committed;
+    without_error(|| failure::transaction_ends(end));
+    without_error(|| worker::transaction_ends(committed));
+    without_error(|| seal::transaction_ends(committed));
+    without_error(journal::transaction_ends);
+    without_error(capture::transaction_ends);
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn subtransaction(
+    event: pg_sys::SubXactEvent::Type,
+    own: pg_sys::SubTransactionId,
+    parent: pg_sys::SubTransactionId,
+    _argument: *mut c_void,
+) {
+    use pg_sys::SubXactEvent as Event;
+    match event {
+        Event::SUBXACT_EVENT_START_SUB => journal::subtransaction_starts(own),
+        Event::SUBXACT_EVENT_COMMIT_SUB => {
+            without_error(|| failure::subtransaction_commits(own, parent));
+            without_error(|| seal::subtransaction_commits(own, parent));
+            without_error(|| journal::subtransaction_commits(own, parent));
+            without_error(|| capture::subtransaction_commits(own, parent));
+        }
+        Event::SUBXACT_EVENT_ABORT_SUB => {
+            without_error(|| failure::subtransaction_aborts(own));
+            without_error(|| seal::subtransaction_aborts(own));
+            without_error(|| journal::subtransaction_aborts(own));
+            without_error(|| capture::subtransaction_aborts(own));
+        }
+        _ => {}
+    }
+}
+
+/// Runs what must not raise an error. One that comes all the same ends here.
+fn without_error(work: impl FnOnce()) {
+    pgrx::PgTryBuilder::new(AssertUnwindSafe(work)).catch_others(|_| ()).catch_rust_panic(|_| ()).execute();
+}

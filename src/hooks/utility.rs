@@ -1,0 +1,59 @@
+//! Utility commands: COPY fires row triggers outside of the executor, TRUNCATE and COPY can fail, and some commands concern
+//! the background workers.
+
+use super::utility_call::{UtilityCall, utility_hook};
+use crate::failure::{self, StatementScope};
+use crate::{capture, journal, worker};
+use pgrx::pg_sys;
+use std::cell::Cell;
+
+thread_local! {
+    static PREVIOUS: Cell<pg_sys::ProcessUtility_hook_type> = const { Cell::new(None) };
+}
+
+pub fn install() {
+    // SAFETY: called once, while the library is loaded; hooks stay for the life of the process.
+    unsafe {
+        PREVIOUS.set(pg_sys::ProcessUtility_hook);
+        pg_sys::ProcessUtility_hook = Some(process_utility);
+    }
+}
+
+utility_hook!(process_utility => run);
+
+/// # Safety
+/// `call` must be the one that PostgreSQL makes.
+unsafe fn run(call: UtilityCall) {
+    let mut scope = StatementScope::new();
+    // SAFETY: the call is PostgreSQL's, and the scope lives until this returns.
+    unsafe {
+        // COPY alone fires row triggers. A CALL, say, may end the transaction: nothing can be held across it.
+        let fires_row_triggers = (*(*call.statement).utilityStmt).type_ == pg_sys::NodeTag::T_CopyStmt;
+        before(&raw mut scope, &raw const call, fires_row_triggers);
+        call.run(PREVIOUS.get());
+        after(&raw mut scope, fires_row_triggers);
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn before(scope: *mut StatementScope, call: *const UtilityCall, fires_row_triggers: bool) {
+    // SAFETY: the hook above passes its own scope and call.
+    unsafe {
+        failure::command_begins(&mut *scope, &*call);
+        worker::command_begins((*call).statement);
+    }
+    if fires_row_triggers {
+        journal::statement_scope_opens();
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn after(scope: *mut StatementScope, fires_row_triggers: bool) {
+    if fires_row_triggers {
+        journal::statement_scope_closes();
+        capture::settle_statement();
+        journal::flush();
+    }
+    // SAFETY: the hook above passes its own scope.
+    unsafe { failure::statement_ends(&mut *scope) }
+}
