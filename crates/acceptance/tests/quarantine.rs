@@ -1,0 +1,146 @@
+//! A worker that dies while it makes an entry of a record does not meet that record again. It is killed here while it waits for a
+//! lock, at each step where it can be made to wait.
+
+use acceptance::{Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(120);
+const WORKER: &str = "SELECT EXISTS (SELECT FROM lead_audit.queue() WHERE worker_pid IS NOT NULL)";
+
+fn cluster() -> (Cluster, Session) {
+    let cluster = Cluster::builder().preloaded().setting("lead_audit.seal_interval = '1h'").start();
+    let mut admin = app_database(&cluster, "poison");
+    call(&mut admin, "INSERT INTO leads (id) VALUES ('taken')");
+    wait_until(&mut admin, LONG, WORKER);
+    (cluster, admin)
+}
+
+fn connect(cluster: &Cluster) -> Session {
+    let begin = Instant::now();
+    loop {
+        match cluster.try_session("postgres", "poison") {
+            Ok(session) => return session,
+            Err(error) => assert!(begin.elapsed() < LONG, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn signal(pid: i32, signal: &str) {
+    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().expect("kill runs").success());
+}
+
+/// One failure that the session knows the row of, or of whose table nothing but the text tells.
+fn fail(session: &mut Session, request: &str, by_text: bool) {
+    call(session, &format!("SET lead_audit.request_id = '{request}'"));
+    if by_text {
+        assert_eq!(sqlstate(session, "INSERT INTO leads (no_such_column) VALUES (1)"), "42703");
+    } else {
+        assert_eq!(sqlstate(session, "INSERT INTO leads (id) VALUES ('taken')"), "23505");
+    }
+}
+
+/// Lets a statement fail while the worker stands still, takes a lock that survives a crash, and kills the worker when it has come
+/// as far as that lock.
+fn kill_at(cluster: &Cluster, lock: &str, request: &str, by_text: bool) {
+    let mut session = connect(cluster);
+    wait_until(&mut session, LONG, "SELECT queued = written + dropped FROM lead_audit.stats");
+    let worker: i32 = value(&mut session, "SELECT worker_pid FROM lead_audit.queue()");
+    signal(worker, "-STOP");
+    fail(&mut session, request, by_text);
+    call(&mut session, &format!("BEGIN; {lock}; PREPARE TRANSACTION 'lock'"));
+    signal(worker, "-CONT");
+    std::thread::sleep(Duration::from_millis(300));
+    signal(worker, "-KILL");
+}
+
+/// How many entries a request has, and how many lines in the server's log.
+fn found(cluster: &Cluster, admin: &mut Session, request: &str) -> (i64, usize) {
+    let entries =
+        value(admin, &format!("SELECT count(*) FROM lead_audit.entry WHERE request_id = '{request}' AND outcome = 'failed'"));
+    let log = cluster.log_text();
+    let of_request = |line: &&str| line.contains("has no audit entry") && line.contains(&format!("\"request_id\":\"{request}\""));
+    (entries, log.lines().filter(of_request).count())
+}
+
+fn assert_queue_continues(admin: &mut Session, request: &str) {
+    fail(admin, request, false);
+    let there = format!("SELECT EXISTS (SELECT FROM lead_audit.entry WHERE request_id = '{request}' AND outcome = 'failed')");
+    wait_until(admin, LONG, &there);
+}
+
+#[test]
+fn a_record_that_a_worker_died_of_is_not_tried_again() {
+    let (cluster, admin) = cluster();
+    drop(admin);
+    let mut quarantined = 0;
+    for (step, lock) in [
+        ("opening the table", "LOCK TABLE leads IN ACCESS EXCLUSIVE MODE"),
+        ("taking an entry", "LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE"),
+    ] {
+        for by_text in [false, true] {
+            // By its text alone the row is not known, so the table is not opened.
+            if by_text && step == "opening the table" {
+                continue;
+            }
+            let request = format!("{step} {by_text}");
+            kill_at(&cluster, lock, &request, by_text);
+            let mut admin = connect(&cluster);
+            call(&mut admin, "ROLLBACK PREPARED 'lock'");
+            wait_until(&mut admin, LONG, WORKER);
+            wait_until(&mut admin, LONG, "SELECT waiting = 0 FROM lead_audit.queue()");
+            quarantined += 1;
+            assert_eq!(found(&cluster, &mut admin, &request), (0, 1), "{request}");
+            assert_queue_continues(&mut admin, &format!("after {request}"));
+            assert_eq!(value::<i64>(&mut admin, "SELECT quarantined FROM lead_audit.stats"), quarantined, "{request}");
+            assert_intact(&mut admin);
+        }
+    }
+}
+
+/// While it writes several records together nobody knows which of them it dies of: each is written on its own then.
+#[test]
+fn records_that_a_worker_wrote_together_are_tried_once_more_each_on_its_own() {
+    let (cluster, admin) = cluster();
+    drop(admin);
+    // Reading the position is not in the way, noting it is.
+    kill_at(&cluster, "LOCK TABLE lead_audit.queue_position IN SHARE MODE", "together", false);
+    let mut admin = connect(&cluster);
+    wait_until(&mut admin, LONG, WORKER);
+    std::thread::sleep(Duration::from_millis(500));
+    let worker: i32 = value(&mut admin, "SELECT worker_pid FROM lead_audit.queue()");
+    signal(worker, "-KILL");
+    let mut admin = connect(&cluster);
+    call(&mut admin, "ROLLBACK PREPARED 'lock'");
+    wait_until(&mut admin, LONG, WORKER);
+    wait_until(&mut admin, LONG, "SELECT waiting = 0 FROM lead_audit.queue()");
+    assert_eq!(found(&cluster, &mut admin, "together"), (0, 1));
+    assert_queue_continues(&mut admin, "after");
+    assert_intact(&mut admin);
+}
+
+/// A worker that another process's crash ends is not to blame a record for it.
+#[test]
+fn a_crash_of_another_process_quarantines_nothing() {
+    let (cluster, admin) = cluster();
+    drop(admin);
+    let mut session = connect(&cluster);
+    let worker: i32 = value(&mut session, "SELECT worker_pid FROM lead_audit.queue()");
+    signal(worker, "-STOP");
+    fail(&mut session, "innocent", false);
+    call(&mut session, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE; PREPARE TRANSACTION 'lock'");
+    signal(worker, "-CONT");
+    std::thread::sleep(Duration::from_millis(300));
+    let victim = session.pid();
+    signal(victim, "-KILL");
+    drop(session);
+    std::thread::sleep(Duration::from_millis(300));
+    let mut admin = connect(&cluster);
+    call(&mut admin, "ROLLBACK PREPARED 'lock'");
+    wait_until(&mut admin, LONG, WORKER);
+    wait_until(&mut admin, LONG, "SELECT waiting = 0 FROM lead_audit.queue()");
+    assert_eq!(found(&cluster, &mut admin, "innocent"), (1, 0));
+    assert_eq!(value::<i64>(&mut admin, "SELECT quarantined FROM lead_audit.stats"), 0);
+    assert_intact(&mut admin);
+}
