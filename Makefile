@@ -11,7 +11,7 @@ help:
 	@echo 'make test       all tests with PostgreSQL 15; PG=17 (16, 18): those that depend on the server, with 17, which is downloaded'
 	@echo 'make test-all   all tests with 15, 16, 17 and 18; PG_CONFIG_17=... if there is one to be used'
 	@echo 'make test-valgrind  tests against a server under valgrind, half an hour'
-	@echo 'make test-upgrade  pg_upgrade to PostgreSQL 17, which is downloaded for it'
+	@echo 'make test-upgrade  pg_upgrade to PostgreSQL 17, which is downloaded for it; the update from the library of 1.0'
 	@echo 'make bench      cost of the audit beside others, about 10 minutes; ARGUMENTS=--full: hours. See bench/README.md'
 	@echo 'make coverage   which lines the tests run: target/coverage/summary.txt, html/index.html, lcov.info'
 	@echo 'make package    Debian packages of the extension and of the lead-audit command, in target/deb'
@@ -46,6 +46,7 @@ test-all:
 
 test-upgrade:
 	@scripts/test.sh upgrade
+	@scripts/test.sh released
 
 test-valgrind:
 	@scripts/valgrind.sh

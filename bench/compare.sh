@@ -4,7 +4,7 @@
 #   compare.sh [ARGUMENT...]   ARGUMENTs are those of bench/compare (--help shows them)
 #
 # Two private clusters in target/bench-compare-*, one with the library preloaded and one without, deleted at the end. Results go to
-# target/bench: results.md, results.svg, results.json.
+# target/bench: results.md, results.json.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 "$ROOT/scripts/python.sh" bench/requirements.txt >&2
 compare() { PYTHONPATH=$ROOT/bench "$TARGET/venv-bench/bin/python" -m compare "$@"; }

@@ -1,15 +1,37 @@
-//! SQL objects of a later version than the library: it says so and does not touch them. With those of an earlier version it works;
-//! what it has to do there, crates/acceptance/tests/upgrade.rs tests with the real ones.
+//! The library beside SQL objects of another version. With newer ones it says so and does not touch them. With older ones it works:
+//! crates/acceptance/tests/upgrade.rs tests that with the SQL objects as they were released.
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::trail::*;
     use pgrx::prelude::*;
 
+    /// The install script of each released version.
+    const RELEASED: [&str; 1] = [include_str!("../sql/released/lead_audit--1.0.sql")];
     const REFUSAL: &str = "cannot work with SQL objects of version 999.0";
 
     fn objects_are_of(version: &str) {
         run(&format!("UPDATE pg_catalog.pg_extension SET extversion = '{version}' WHERE extname = 'lead_audit'"));
+    }
+
+    /// Sessions use the new library as soon as it is installed, with the old SQL objects. A dump names `capture()` and
+    /// `capture_truncate()`, too.
+    #[pg_test]
+    fn versions_library_has_every_symbol_of_released_objects() {
+        begin();
+        let library = one("SELECT probin FROM pg_proc WHERE oid = 'lead_audit.capture()'::regprocedure");
+        for script in RELEASED {
+            let symbols: Vec<&str> =
+                script.split("AS 'MODULE_PATHNAME', '").skip(1).filter_map(|rest| rest.split('\'').next()).collect();
+            assert!(symbols.len() > 20, "{symbols:?}");
+            for symbol in symbols {
+                // Postgres looks for the symbol when it creates the function.
+                let create = format!("CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE c AS '{library}', '{symbol}'");
+                assert_eq!(failure(&format!("{create}; DROP FUNCTION pg_temp.f()")), "no error", "{symbol}");
+            }
+        }
+        let create = format!("CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE c AS '{library}', 'no_such_symbol'");
+        assert_fails(&create, "42883", "no_such_symbol");
     }
 
     #[pg_test]
@@ -35,11 +57,11 @@ mod tests {
             one("SELECT state || ': ' || reason FROM lead_audit.status() WHERE part = 'recording'").replace(char::is_numeric, ""),
             "off: the library lead_audit . cannot work with SQL objects of version ."
         );
-        objects_are_of("0.1");
+        objects_are_of("1.0");
         assert_intact();
         assert_eq!(
             one("SELECT concat_ws(' | ', state, reason, remedy) FROM lead_audit.status() WHERE part = 'recording'"),
-            "on | by a library that is newer than the SQL objects of version 0.1 | ALTER EXTENSION lead_audit UPDATE"
+            "on | by a library that is newer than the SQL objects of version 1.0 | ALTER EXTENSION lead_audit UPDATE"
         );
     }
 
@@ -76,7 +98,7 @@ mod tests {
         assert!(outcome.contains(REFUSAL), "{outcome}");
         assert_eq!(rows("SELECT id FROM leads"), ["1"]);
         // Nothing stays refused.
-        objects_are_of("0.1");
+        objects_are_of("1.0");
         run("INSERT INTO leads (id) VALUES ('3')");
         assert_eq!(log("row_key"), [r#"{"id": "3"}"#]);
     }

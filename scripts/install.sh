@@ -9,6 +9,6 @@ step "Building and installing the extension for PostgreSQL $PG_MAJOR (the first 
 (
   flock 9
   run_logged install cargo pgrx install --release --pg-config "$BIN/pg_config" "${PG_FEATURES[@]}"
-  # For the tests of the upgrade: CREATE EXTENSION lead_audit VERSION '0.1'.
+  # For the tests of the upgrade: CREATE EXTENSION lead_audit VERSION '1.0'.
   cp "$ROOT"/sql/released/lead_audit--*.sql "$("$BIN/pg_config" --sharedir)/extension/"
 ) 9>"$TARGET/install.lock"

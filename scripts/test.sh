@@ -9,6 +9,7 @@
 #   test.sh pgrx [NAME]  only the in-database tests (pgrx-tests/), or those of them with NAME in their name
 #   test.sh acceptance [ARGUMENT...]   only crates/acceptance, with the release build; ARGUMENTs are those of cargo test
 #   test.sh upgrade      pg_upgrade from PostgreSQL 15 to 17: not part of all tests
+#   test.sh released     the update from version 1.0, whose library is built for it from its commit: not part of all tests
 #   test.sh python [ARGUMENT...]       only those of clients/python and docs/clients.md; ARGUMENTs are those of pytest
 #   test.sh example [ARGUMENT...]      only those of examples/leads-api; ARGUMENTs are those of pytest
 #
@@ -87,6 +88,27 @@ python() { "$ROOT/scripts/test_python.sh" "$@"; }
 
 example() { "$ROOT/scripts/example.sh" test "$@"; }
 
+# The package of version 1.0 in target/released, and a copy of the server into which the test installs it.
+released() {
+  local commit=7aa8e60 work=$TARGET/released package=$STATE/released-1.0 server=$STATE/pg$PG_MAJOR-released
+  if [ ! -d "$package" ]; then
+    step "Building lead_audit 1.0 ($commit)"
+    rm -rf "$work" && mkdir -p "$work/source" "$package.new"
+    git archive "$commit" | tar x -C "$work/source" || die "commit $commit, version 1.0, is not in this clone: git fetch --unshallow"
+    (cd "$work/source" && CARGO_TARGET_DIR=$work/target run_logged released cargo pgrx package --out-dir "$work/package" \
+      --pg-config "$BIN/pg_config" "${PG_FEATURES[@]}")
+    mkdir "$package.new/lib" "$package.new/extension"
+    find "$work/package" -name lead_audit.so -exec cp {} "$package.new/lib" \;
+    find "$work/package" -path '*/extension/*' -exec cp {} "$package.new/extension" \;
+    mv "$package.new" "$package"
+    rm -rf "$work"
+  fi
+  rm -rf "$server"
+  cp -a "$PREFIX" "$server"
+  LEAD_AUDIT_RELEASED_PACKAGE=$package LEAD_AUDIT_RELEASED_PG_CONFIG=$server/${BIN#"$PREFIX/"}/pg_config \
+    acceptance --test released_library -- --ignored
+}
+
 case ${1:-all} in
   all)
     if [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ]; then
@@ -102,7 +124,7 @@ case ${1:-all} in
     fi
     step "All tests with PostgreSQL $PG_MAJOR passed."
     ;;
-  crates | lints | majors | upgrade) "$1" ;;
+  crates | lints | majors | upgrade | released) "$1" ;;
   pgrx | acceptance | python | example) "$@" ;;
   *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac

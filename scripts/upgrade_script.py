@@ -8,8 +8,9 @@ NEW is the default_version of lead_audit.control, OLD the newest version in sql/
 The upgrade script has every statement of sql/*.sql that OLD did not have, in their order; CREATE FUNCTION, VIEW and TRIGGER
 of what OLD had already become CREATE OR REPLACE, an event trigger is dropped and made again. What else has changed cannot be
 worked out and is written by hand, in sql/upgrade/OLD--NEW.sql: ALTER TABLE for a table of OLD's, DROP for what is no more (a
-function whose arguments or result changed, too: it is then made anew with its rights and comments), data that has to move. Its
-part above the line "-- GENERATED" comes before those statements, the part below it after them.
+function whose arguments or result changed, too: it is then made anew with its rights and comments), ALTER ... SET SCHEMA for an
+object that moves to another schema, data that has to move. Its part above the line "-- GENERATED" comes before those statements,
+the part below it after them.
 
 crates/acceptance/tests/upgrade.rs compares the catalogs of a fresh and of an upgraded database, and so tells what is missing.
 docs/decisions/004-upgrade-scripts.md says why it is done this way.
@@ -31,6 +32,7 @@ MAKES = re.compile(
     r" (?:IF NOT EXISTS )?(?P<name>[\w.\"]+)(?:.*? ON (?P<on>[\w.]+))?",
     re.DOTALL,
 )
+MOVES = re.compile(r"\bALTER (FUNCTION|VIEW|TABLE|SEQUENCE|TYPE) (?:IF EXISTS )?([\w.]+)\s*(?:\([^)]*\))? SET SCHEMA (\w+)")
 REPLACEABLE = ("FUNCTION", "VIEW", "TRIGGER")
 
 
@@ -82,6 +84,9 @@ def difference(old, new, by_hand):
     """The statements that lead from old to new, given what is done by hand."""
     had_text = {key(statement) for statement in old}
     had = {made(statement) for statement in old} - {None}
+    for kind, name, schema in MOVES.findall(by_hand):
+        had.discard((kind, name))
+        had.add((kind, f"{schema}.{name.split('.')[-1]}"))
     dropped = {(kind, name) for kind, name in had
                if re.search(rf"\bDROP {kind} (?:IF EXISTS )?{re.escape(name)}(?![\w])", by_hand)}
     anew, result = set(dropped), []

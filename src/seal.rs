@@ -24,4 +24,4 @@ pub use round::last_id_given_out;
 pub use seal_function::tick;
 pub use signer::verifier_key;
 pub use tiles::StoredTiles;
-pub use tree_row::{TreeRow, tree_exists};
+pub use tree_row::TreeRow;

@@ -1,11 +1,17 @@
-//! Which versions of its SQL objects the library works with: its own, and each earlier one until `ALTER EXTENSION … UPDATE` is run.
+//! Decides which versions of its SQL objects the library works with.
 //!
-//! SQL objects of a later version are there where the library was put back, where a standby or another server has an earlier package,
-//! and for a session that loaded the library before an update. Until the next major version such a session's writes are recorded as
-//! before: what a trigger needs only grows. Everything else of a later version is refused.
+//! A session can meet SQL objects that are not those of its library:
+//!
+//! - *Older objects*: the package is installed and `ALTER EXTENSION lead_audit UPDATE` has not run yet. The library works with them,
+//!   from version 1.0 on.
+//! - *Newer objects*: the session loaded its library before the update, or an older package was installed again. Within one major
+//!   version, writes are still recorded, because a minor version only adds to the table of entries. Everything else is refused.
 
 use crate::server::{ServerError, extension_version};
 use pgrx::{PgSqlErrorCode, pg_extern};
+
+/// The first version that was released.
+const FIRST: (u32, u32) = (1, 0);
 
 /// The library's version: that of the control file has no third number.
 const LIBRARY: &str = env!("CARGO_PKG_VERSION");
@@ -54,18 +60,21 @@ fn mismatch(objects: &str) -> ServerError {
     ServerError {
         code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         message: format!("the library lead_audit {major}.{minor} cannot work with SQL objects of version {objects}"),
-        detail: Some("They are of a later version than the library that this server process has loaded.".to_owned()),
+        detail: Some(format!(
+            "The library that this server process has loaded works with versions {}.{} to {major}.{minor}.",
+            FIRST.0, FIRST.1
+        )),
     }
 }
 
 /// Whether a library can work with SQL objects. A version that is no two numbers is none that it knows.
 fn fits(library: &str, objects: &str, need: Need) -> bool {
     let (Some(library), Some(objects)) = (numbers(library), numbers(objects)) else { return false };
-    match need {
-        Need::Everything => objects <= library,
-        // Before 1.0 each version was free to change everything.
-        Need::Writing => objects <= library || (objects.0 == library.0 && library.0 > 0),
-    }
+    let newest = match need {
+        Need::Everything => library,
+        Need::Writing => (library.0, u32::MAX),
+    };
+    (FIRST..=newest).contains(&objects)
 }
 
 /// The first two numbers of a version.
@@ -79,16 +88,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn earlier_objects_fit_and_later_ones_do_not() {
+    fn older_objects_fit_and_newer_ones_do_not() {
         for (library, objects, writing, everything) in [
             ("1.2.0", "1.2", true, true),
             ("1.2.3", "1.2", true, true),
-            ("1.2.0", "0.1", true, true),
+            ("1.2.0", "1.0", true, true),
+            ("1.2.0", "0.2", false, false),
             ("2.0.0", "1.10", true, true),
             ("1.2.0", "1.10", true, false),
             ("1.2.0", "2.0", false, false),
-            ("0.2.0", "0.3", false, false),
-            ("0.2.0", "1.0", false, false),
             ("1.0.0", "unknown", false, false),
             ("1.0.0", "1", false, false),
         ] {

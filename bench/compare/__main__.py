@@ -154,9 +154,8 @@ def main():
     (output / "results.json").write_text(json.dumps(found, indent=1))
     text = report.markdown(found)
     (output / "results.md").write_text(text)
-    report.plot(found, output / "results.svg")
     print(text)
-    progress(f"written to {output}: results.md, results.svg, results.json")
+    progress(f"written to {output}: results.md, results.json")
 
 
 main()

@@ -1,10 +1,5 @@
-"""Medians and ratios of what was measured, as Markdown and as a plot."""
+"""Medians and ratios of what was measured, as Markdown."""
 import statistics
-
-import matplotlib
-
-matplotlib.use("svg")
-import matplotlib.pyplot as pyplot
 
 median = statistics.median
 
@@ -94,34 +89,3 @@ def markdown(found):
             out.append("### Sealing and verification\n")
             out.append(table(["entries", "seal()", "verify()", "faults"], [[f"{s['entries']:,}", f"{s['seal']:,.0f}/s", f"{s['verify']:,.0f}/s", str(s["faults"])]]))
     return "\n".join(out)
-
-
-def plot(found, file):
-    """Bars: µs a row added by statements, and the ratio of transactions a second."""
-    bulk, labels = bulk_figures(found), found["labels"]
-    names = [name for name in labels if name not in ("none", "empty_trigger")]
-    panels = ([("statements", list(bulk))] if bulk else []) + ([("sessions", list(found["sessions"]))] if "sessions" in found else [])
-    if not panels:
-        return
-    pyplot.rcParams.update({"svg.hashsalt": "lead_audit", "font.size": 8})
-    figure, axes = pyplot.subplots(len(panels), 1, figsize=(10, 1 + sum(0.55 + 0.11 * len(names) * len(p[1]) for p in panels)), squeeze=False,
-                                   height_ratios=[len(p[1]) + 1 for p in panels], layout="constrained")
-    for (kind, groups), axis in zip(panels, axes[:, 0]):
-        series = names + (["floor"] if kind == "statements" and all("floor" in bulk[g] for g in groups) else [])
-        height = 0.8 / len(series)
-        for place, name in enumerate(series):
-            if kind == "statements":
-                values = [bulk[g]["floor"] if name == "floor" else max(bulk[g]["added"][name], 0.01) for g in groups]
-            else:
-                values = [median(r / n for r, n in zip(found["sessions"][g][name], found["sessions"][g]["none"])) for g in groups]
-            label = "floor" if name == "floor" else labels[name]
-            axis.barh([g + place * height for g in range(len(groups))], values, height, label=label, color=f"C{place}" if name != "floor" else "0.6")
-        axis.set_yticks([g + 0.4 - height / 2 for g in range(len(groups))], groups)
-        axis.invert_yaxis()
-        axis.set_title("Statements over many rows: µs added to each row" if kind == "statements" else "Single-row writes: transactions a second, × those without audit")
-        if kind == "statements":
-            axis.set_xscale("log")
-        else:
-            axis.axvline(1, color="0.5", linewidth=0.8)
-        axis.legend(fontsize=7, loc="lower right")
-    figure.savefig(file, metadata={"Date": None})

@@ -36,8 +36,7 @@ pub unsafe extern "C-unwind" fn lead_audit_canonical_json(fcinfo: pg_sys::Functi
     text.as_str().into_datum().unwrap_or(pg_sys::Datum::from(0))
 }
 
-/// `lead_audit.key_of(regclass, text[], text[])`, as version 0.1 calls it: of the primary key.
-#[pg_extern(sql = false)]
+/// The key of a row of the relation by its primary key: see `key_from`.
 pub fn key_of(relation: pg_sys::Oid, column_names: Option<Vec<String>>, column_values: Vec<Option<String>>) -> Option<String> {
     let open = OpenRelation::open(relation, pg_sys::AccessShareLock);
     // SAFETY: the relation is open.

@@ -4,7 +4,7 @@
 use super::checkpoint_row::StoredCheckpoint;
 use super::signer::{Signer, verifier_key};
 use super::tiles::{StoredTiles, tree_is_damaged};
-use super::tree_row::{TreeRow, tree_exists};
+use super::tree_row::TreeRow;
 use crate::server::{Plan, ServerError, with_spi};
 use crate::version;
 use ledger::merkle;
@@ -28,14 +28,6 @@ fn refusal(code: PgSqlErrorCode, message: String, detail: String, hint: Option<&
 /// Runs `work` within SPI, with the snapshot of the calling statement.
 fn answer<T>(work: impl FnOnce(pg_sys::Snapshot) -> Result<T, Refusal>) -> T {
     version::require();
-    if !tree_exists() {
-        ServerError {
-            code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            message: "this database has no tree for its audit log".to_owned(),
-            detail: None,
-        }
-        .raise(Some("Run ALTER EXTENSION lead_audit UPDATE.".to_owned()));
-    }
     // SAFETY: a statement that calls a function has an active snapshot, which stays until the function returns.
     match with_spi(|| work(unsafe { pg_sys::GetActiveSnapshot() })) {
         Ok(value) => value,

@@ -68,13 +68,5 @@ fn refuse_where_it_cannot_be() -> Result<(), ServerError> {
             "Its reading would make serializable writers fail. Use READ COMMITTED or REPEATABLE READ.",
         );
     }
-    version::check(Need::Everything)?;
-    if !tree_exists() {
-        return refused(
-            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            "this database has no tree for its audit log",
-            "Its extension is of a version before 0.2: run ALTER EXTENSION lead_audit UPDATE.",
-        );
-    }
-    Ok(())
+    version::check(Need::Everything)
 }

@@ -27,7 +27,7 @@ pub struct TreeRow {
     has_others: bool,
 }
 
-/// Whether this database has the tables of the tree: those of version 0.1 had not.
+/// Whether this database has the tables of the tree: the extension may have been dropped.
 pub fn tree_exists() -> bool {
     relation_of_schema(c"tree") != pg_sys::InvalidOid
 }

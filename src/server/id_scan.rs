@@ -36,6 +36,7 @@ impl IdScan {
                 return Err(no_key(&table));
             }
             let slot = pg_sys::table_slot_create(table.as_ptr(), std::ptr::null_mut());
+            // PostgreSQL 18 counts index searches for EXPLAIN, which this scan does not need.
             #[cfg(not(feature = "pg18"))]
             let scan = pg_sys::index_beginscan(table.as_ptr(), index, snapshot, 2, 0);
             #[cfg(feature = "pg18")]

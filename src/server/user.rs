@@ -22,6 +22,7 @@ pub fn role_name(role: pg_sys::Oid) -> Option<String> {
 pub fn owns_database(database: pg_sys::Oid) -> bool {
     // SAFETY: look-ups in the catalog, within a transaction; the database was found there.
     unsafe {
+        // PostgreSQL 16 has one function for all kinds of objects.
         #[cfg(feature = "pg15")]
         return pg_sys::pg_database_ownercheck(database, pg_sys::GetUserId());
         #[cfg(not(feature = "pg15"))]
@@ -53,6 +54,7 @@ pub fn may_create_databases() -> bool {
 pub fn owns_relation(relation: pg_sys::Oid) -> bool {
     // SAFETY: look-ups in the catalog, within a transaction.
     unsafe {
+        // PostgreSQL 16 has one function for all kinds of objects.
         #[cfg(feature = "pg15")]
         return pg_sys::pg_class_ownercheck(relation, pg_sys::GetUserId());
         #[cfg(not(feature = "pg15"))]

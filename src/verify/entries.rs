@@ -34,14 +34,14 @@ impl Wanted {
     }
 }
 
-/// Checks them; returns how many there were. Without `leaves` only against their checksums.
+/// Checks them; returns how many there were.
 ///
 /// # Safety
 /// The snapshot must be active as long as this runs.
 pub unsafe fn check(
     snapshot: pg_sys::Snapshot,
     wanted: &Wanted,
-    mut leaves: Option<Leaves>,
+    mut leaves: Leaves,
     faults: &mut Faults,
 ) -> Result<u64, ServerError> {
     // SAFETY: passed on to the caller.
@@ -57,25 +57,21 @@ pub unsafe fn check(
     let mut next = wanted.from_id;
     scan.range(wanted.from_id, wanted.to_id);
     while let Some(id) = scan.next() {
-        if let Some(leaves) = &mut leaves {
-            miss(leaves, &mut next, id, wanted, faults);
-        }
+        miss(&mut leaves, &mut next, id, wanted, faults);
         let (values, nulls) = scan.columns(columns);
         let time = values[EntryColumn::OccurredAt as usize].value() as i64;
         if nulls[EntryColumn::OccurredAt as usize] || (wanted.from_time..=wanted.to_time).contains(&time) {
             let entry = StoredEntry { values, nulls };
             // SAFETY: the columns were checked; the row stays until the next one.
             let (own_fault, found) = memory.for_row(|| unsafe { (entry.verify(&mut scratch), leaf_of(&entry)) });
-            judge(id, own_fault, found, leaves.as_mut(), faults);
+            judge(id, own_fault, found, &mut leaves, faults);
         }
         progress.one_more(id, faults.len());
     }
-    if let Some(leaves) = &mut leaves {
-        let last_was_there = next > wanted.to_id;
-        miss(leaves, &mut next, wanted.to_id, wanted, faults);
-        if !last_was_there {
-            miss_one(leaves, wanted.to_id, wanted, faults);
-        }
+    let last_was_there = next > wanted.to_id;
+    miss(&mut leaves, &mut next, wanted.to_id, wanted, faults);
+    if !last_was_there {
+        miss_one(&mut leaves, wanted.to_id, wanted, faults);
     }
     Ok(progress.entries)
 }
@@ -116,24 +112,22 @@ fn miss_one(leaves: &mut Leaves, id: i64, wanted: &Wanted, faults: &mut Faults) 
 }
 
 /// An entry that is there: is it what was written, and what was sealed?
-fn judge(id: i64, own: Result<(), StoredFault>, found: Option<Hash>, leaves: Option<&mut Leaves>, faults: &mut Faults) {
+fn judge(id: i64, own: Result<(), StoredFault>, found: Option<Hash>, leaves: &mut Leaves, faults: &mut Faults) {
     let own_fault = own.err().map(|fault| (fault.kind(), fault.detail()));
-    if let Some(leaves) = leaves {
-        match leaves.range().filter(|range| (range.ids.first..=range.ids.last).contains(&id)) {
-            Some(range) => {
-                let leaf = range.leaf(id);
-                let stored = leaves.stored(leaf);
-                if found.is_none() || found != stored {
-                    return faults.mismatch(Mismatch { id, leaf, found, stored, own_fault });
-                }
+    match leaves.range().filter(|range| (range.ids.first..=range.ids.last).contains(&id)) {
+        Some(range) => {
+            let leaf = range.leaf(id);
+            let stored = leaves.stored(leaf);
+            if found.is_none() || found != stored {
+                return faults.mismatch(Mismatch { id, leaf, found, stored, own_fault });
             }
-            None if own_fault.is_none() && !leaves.may_be_unsealed(id) => {
-                let detail =
-                    "the entry was not there when ids around it were sealed, and no transaction was open that could bring it";
-                return faults.of_entry(id, "inserted", detail.to_owned());
-            }
-            None => {}
         }
+        None if own_fault.is_none() && !leaves.may_be_unsealed(id) => {
+            let detail =
+                "the entry was not there when ids around it were sealed, and no transaction was open that could bring it";
+            return faults.of_entry(id, "inserted", detail.to_owned());
+        }
+        None => {}
     }
     if let Some((kind, detail)) = own_fault {
         faults.of_entry(id, kind, detail);

@@ -4,7 +4,6 @@ use super::entries::{self, Wanted};
 use super::faults::{Faults, Row};
 use super::leaves::Leaves;
 use super::tree;
-use crate::seal::tree_exists;
 use crate::server::{ServerError, with_spi};
 use crate::version;
 use pgrx::datum::TimestampWithTimeZone;
@@ -47,10 +46,9 @@ fn faults(wanted: &Wanted, is_whole: bool) -> (Vec<Row>, u64) {
         // SAFETY: a statement that calls a function has an active snapshot, which stays until the function returns.
         unsafe {
             let snapshot = pg_sys::GetActiveSnapshot();
-            let has_tree = tree_exists();
-            let leaves = if has_tree { Some(Leaves::open(snapshot, wanted.from_id, wanted.to_id)?) } else { None };
+            let leaves = Leaves::open(snapshot, wanted.from_id, wanted.to_id)?;
             let entries = entries::check(snapshot, wanted, leaves, &mut faults)?;
-            if has_tree && is_whole {
+            if is_whole {
                 tree::check(snapshot, &mut faults)?;
             }
             Ok((faults, entries))

@@ -1,5 +1,6 @@
-//! ALTER EXTENSION lead_audit UPDATE, from every earlier version: an upgraded database is not different from a new one, keeps its
-//! trail, and nobody who writes meanwhile notices.
+//! ALTER EXTENSION lead_audit UPDATE from every released version. An upgraded database equals a new one and keeps its trail, and
+//! sessions write all the while. Before the update, the new library works with the old SQL objects. A dump of a released version is
+//! restored into this one.
 
 use acceptance::{Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, unsealed, value};
 use std::collections::BTreeSet;
@@ -19,7 +20,7 @@ fn catalog(admin: &mut Session) -> BTreeSet<String> {
     facts.into_iter().collect()
 }
 
-/// The versions before this one, first to last: sql/released has their install scripts.
+/// The versions before this one, oldest first: sql/released has their install scripts.
 fn released() -> Vec<String> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sql/released");
     let files =
@@ -27,7 +28,7 @@ fn released() -> Vec<String> {
     let mut versions: Vec<String> =
         files.filter_map(|name| Some(name.strip_prefix("lead_audit--")?.strip_suffix(".sql")?.to_owned())).collect();
     versions.sort_by_key(|version| version.split('.').map(|part| part.parse::<u32>().expect("a number")).collect::<Vec<_>>());
-    assert!(versions.starts_with(&["0.1".to_owned(), "0.2".to_owned()]) && !versions.contains(&THIS.to_owned()), "{versions:?}");
+    assert!(versions.starts_with(&["1.0".to_owned()]) && !versions.contains(&THIS.to_owned()), "{versions:?}");
     versions
 }
 
@@ -159,8 +160,10 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
     let history = "SELECT string_agg(operation, ' ' ORDER BY id) FROM lead_audit.history('another', '2')";
     assert_eq!(value::<String>(&mut admin, history), "INSERT UPDATE");
     assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 0);
-    // 0.1 has no tree to seal in.
-    let sealed = if from == "0.1" { 0 } else { seal(&mut admin) };
+    let recording = "SELECT state || ': ' || coalesce(reason, '') FROM lead_audit.status() WHERE part = 'recording'";
+    let older = format!("on: by a library that is newer than the SQL objects of version {from}");
+    assert_eq!(value::<String>(&mut admin, recording), older);
+    let sealed = seal(&mut admin);
     fails_and_is_kept(&mut app, &mut admin, 1);
     assert_intact(&mut admin);
     let before: i64 = value(&mut admin, "SELECT max(id) FROM lead_audit.entry");
@@ -200,6 +203,7 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
         writers.into_iter().map(|writer| writer.join().expect("each writer ends")).sum()
     });
     assert_eq!(version(&mut admin), THIS);
+    assert_eq!(value::<String>(&mut admin, recording), "on: ");
     let entries = format!("SELECT count(*) FROM lead_audit.entry WHERE id > {before} AND operation IN ('INSERT', 'UPDATE')");
     assert_eq!(value::<i64>(&mut admin, &entries), changes);
 
@@ -238,16 +242,24 @@ fn a_dump_of_an_earlier_version_is_restored_into_this_one() {
 }
 
 fn dump_is_restored(from: &str) {
-    let cluster = Cluster::start();
+    let cluster = Cluster::builder().preloaded().start();
     let mut admin = database_of(from, &cluster, "older");
     let mut app = cluster.session("app", "older");
     add_leads(&mut app, 1, 500);
     call(
         &mut app,
-        "UPDATE leads SET is_deleted = true WHERE created_by = 'user-1'; DELETE FROM leads WHERE created_by = 'user-2'",
+        "UPDATE leads SET is_deleted = true WHERE created_by = 'user-1'; DELETE FROM leads WHERE created_by = 'user-2';
+         INSERT INTO leads (id) VALUES ('kept')",
     );
+    let sealed = seal(&mut admin);
+    fails_and_is_kept(&mut app, &mut admin, 1);
     let last: i64 = value(&mut admin, "SELECT max(id) FROM lead_audit.entry");
     let before = digest(&mut admin, last);
+    let checkpoints = format!(
+        "SELECT md5(string_agg(concat_ws(' ', tree_size, encode(root, 'hex'), entry_ids, note), E'\\n' ORDER BY tree_size))
+         FROM lead_audit.checkpoint WHERE tree_size <= {sealed}"
+    );
+    let checkpoints_before: String = value(&mut admin, &checkpoints);
     let file = cluster.directory().join("older.dump");
     let file = file.to_str().expect("UTF-8");
     cluster.run("pg_dump", &["-Fc", "-d", "older", "-f", file]);
@@ -256,9 +268,19 @@ fn dump_is_restored(from: &str) {
 
     let mut admin = cluster.admin("newer");
     assert_eq!(version(&mut admin), THIS);
+    assert_eq!(digest(&mut admin, last), before);
+    assert_eq!(value::<String>(&mut admin, &checkpoints), checkpoints_before);
+    assert_intact(&mut admin);
     let mut app = cluster.session("app", "newer");
     call(&mut app, "UPDATE leads SET is_deleted = false WHERE created_by = 'user-1'; INSERT INTO leads (id) VALUES ('new')");
+    call(&mut app, "UPDATE leads SET source = 'after' WHERE id = 'kept'");
     assert_eq!(app.warnings(), [""; 0]);
+    fails_and_is_kept(&mut app, &mut admin, 2);
+    let history = "SELECT string_agg(operation, ' ' ORDER BY id) FROM lead_audit.history('leads', 'kept')";
+    assert_eq!(value::<String>(&mut admin, history), "INSERT UPDATE");
+    assert!(seal(&mut admin) > sealed, "the tree grows");
+    assert_eq!(unsealed(&mut admin), 0);
     assert_eq!(digest(&mut admin, last), before);
+    assert_eq!(value::<String>(&mut admin, &checkpoints), checkpoints_before);
     assert_intact(&mut admin);
 }
