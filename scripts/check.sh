@@ -14,6 +14,8 @@ cargo deny --locked --workspace check licenses bans sources
 step "scripts/upgrade_script.py --check"
 scripts/upgrade_script.py --check
 # PostgreSQL reads an extension's script in the database's encoding; only in ASCII does it come to the script's own refusal.
+step "scripts/entry_points.py"
+python3 scripts/entry_points.py
 step "The SQL of the extension is ASCII"
 ! grep -nP '[^\x00-\x7F]' sql/[0-9]*.sql sql/upgrade/*.sql sql/lead_audit--*.sql || die "these lines are not"
 step "scripts/messages.py --check"

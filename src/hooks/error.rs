@@ -42,6 +42,7 @@ pub fn base_callback() -> pg_sys::ErrorContextCallback {
     }
 }
 
+// Unguarded: a guard empties the stack of errors (see above). Neither this nor what `record` calls can panic.
 unsafe extern "C-unwind" fn error_in_statement(argument: *mut c_void) {
     let scope = argument.cast::<StatementScope>();
     // One error, one record: the innermost statement's.
@@ -51,6 +52,7 @@ unsafe extern "C-unwind" fn error_in_statement(argument: *mut c_void) {
     }
 }
 
+// Unguarded: as `error_in_statement`.
 unsafe extern "C-unwind" fn error_outside_of_statements(_argument: *mut c_void) {
     // Called last, whatever was under way. A scope has made its record.
     if failure::innermost_scope().is_null() {
