@@ -34,9 +34,7 @@ pub use targets::{command_begins, execution_begins, phase_begins, planning_begin
 pub use temporary::{doubt_temporary_tables, note_temporary_table};
 pub use watched::{relation_changed, schema_changed};
 pub use write::{drain, load_names};
-pub use xact_end::{
-    before_commit, error_is_final, subtransaction_aborts, subtransaction_commits, transaction_ends,
-};
+pub use xact_end::{before_commit, error_is_final, subtransaction_aborts, subtransaction_commits, transaction_ends};
 
 /// Follows what the journal writes and cannot write, where the library is preloaded.
 pub fn follow() {

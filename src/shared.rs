@@ -10,8 +10,8 @@ mod pool;
 mod region;
 
 pub use databases::{
-    MAX_DATABASES, NAME_WORDS, Outcome, Presence, Problem, Progress, absent, adopt, count_dropped, counts, doubted, each_database, find, forget, found,
-    generation, hold, is_empty_for, note, progress_of, release, set_problem, slot_of, update,
+    MAX_DATABASES, NAME_WORDS, Outcome, Presence, Problem, Progress, absent, adopt, count_dropped, counts, doubted,
+    each_database, find, forget, found, generation, hold, is_empty_for, note, progress_of, release, set_problem, slot_of, update,
 };
 pub use pool::{Queued, cancel, confirm, discard_through, peek, pop, push, quarantine, queue_number, reserve};
-pub use region::{request_lock, start_up, is_there, launcher_starts, launcher_stops, rescan_asked, set_open, wake_launcher};
+pub use region::{is_there, launcher_starts, launcher_stops, request_lock, rescan_asked, set_open, start_up, wake_launcher};

@@ -224,8 +224,7 @@ impl Gathering {
         if record.outcome == Outcome::Gap && was_rolled_back(record.txid) {
             return false;
         }
-        let (mut table, mut operation, mut statement) =
-            (record.table.as_ref(), &*record.operation, record.statement.as_deref());
+        let (mut table, mut operation, mut statement) = (record.table.as_ref(), &*record.operation, record.statement.as_deref());
         let resolved;
         if let Some(unresolved) = &record.unresolved {
             let role = pg_sys::Oid::from(record.current_user);
@@ -332,12 +331,7 @@ fn operation_name(name: &str) -> &'static str {
 }
 
 /// The failing row as JSON; `None` if its relation is not what it was any more, or is locked.
-fn texts_of(
-    row: &RawRow,
-    table: Option<&Table>,
-    patience: &mut Patience,
-    foreign_code: &mut ForeignCode,
-) -> Option<RowTexts> {
+fn texts_of(row: &RawRow, table: Option<&Table>, patience: &mut Patience, foreign_code: &mut ForeignCode) -> Option<RowTexts> {
     let relation = patience.open(row.relation)?;
     // SAFETY: the relation is open; bytes of a tuple are read as its row type only if that is the one they were made for.
     unsafe {

@@ -253,6 +253,11 @@ fn a_crash_makes_neither_hole_nor_fork() {
                 scope.spawn(move || write_until_the_end(cluster, stopped, round, writer));
             }
             std::thread::sleep(Duration::from_millis(100 + random.below(600)));
+            // A busy machine takes longer for as many.
+            let (before, begin) = (seen.len(), Instant::now());
+            while published(&directory).len() < before + 3 && begin.elapsed() < Duration::from_secs(60) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
             if round % 3 == 2 {
                 cluster.stop("immediate");
             } else {

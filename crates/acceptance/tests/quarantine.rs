@@ -53,6 +53,16 @@ fn kill_at(cluster: &Cluster, lock: &str, request: &str, by_text: bool) {
     signal(worker, "-CONT");
     std::thread::sleep(Duration::from_millis(300));
     signal(worker, "-KILL");
+    wait_for_crash(&mut session);
+}
+
+/// The postmaster ends all sessions when a process has crashed, a moment later.
+fn wait_for_crash(session: &mut Session) {
+    let begin = Instant::now();
+    while session.batch_execute("SELECT 1").is_ok() {
+        assert!(begin.elapsed() < LONG, "the session lives on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// How many entries a request has, and how many lines in the server's log.
@@ -111,6 +121,7 @@ fn records_that_a_worker_wrote_together_are_tried_once_more_each_on_its_own() {
     std::thread::sleep(Duration::from_millis(500));
     let worker: i32 = value(&mut admin, "SELECT worker_pid FROM lead_audit.queue()");
     signal(worker, "-KILL");
+    wait_for_crash(&mut admin);
     let mut admin = connect(&cluster);
     call(&mut admin, "ROLLBACK PREPARED 'lock'");
     wait_until(&mut admin, LONG, WORKER);
@@ -132,10 +143,9 @@ fn a_crash_of_another_process_quarantines_nothing() {
     call(&mut session, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE; PREPARE TRANSACTION 'lock'");
     signal(worker, "-CONT");
     std::thread::sleep(Duration::from_millis(300));
-    let victim = session.pid();
-    signal(victim, "-KILL");
-    drop(session);
-    std::thread::sleep(Duration::from_millis(300));
+    let mut watcher = connect(&cluster);
+    signal(session.pid(), "-KILL");
+    wait_for_crash(&mut watcher);
     let mut admin = connect(&cluster);
     call(&mut admin, "ROLLBACK PREPARED 'lock'");
     wait_until(&mut admin, LONG, WORKER);

@@ -314,7 +314,8 @@ fn a_database_without_the_extension_does_not_wait_for_its_catalog() {
     let (cluster, _admin) = cluster();
     call(&mut cluster.admin("postgres"), "CREATE DATABASE plain");
     let (mut holder, mut session) = (cluster.admin("plain"), cluster.admin("plain"));
-    call(&mut holder, "CREATE TABLE t (id int); BEGIN; LOCK TABLE pg_catalog.pg_extension IN ACCESS EXCLUSIVE MODE");
+    call(&mut holder, "CREATE TABLE t (id int)");
+    call(&mut holder, "BEGIN; LOCK TABLE pg_catalog.pg_extension IN ACCESS EXCLUSIVE MODE");
     call(&mut session, "SET statement_timeout = '10s'; INSERT INTO t VALUES (1); COPY t FROM PROGRAM 'echo 2'; TRUNCATE t");
     call(&mut holder, "ROLLBACK");
 }
