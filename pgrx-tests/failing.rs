@@ -7,15 +7,13 @@ mod tests {
     use crate::pgrx_tests::trail::*;
     use pgrx::prelude::*;
 
-    const COUNTER: &str = "SELECT entries_not_written FROM lead_audit.stats";
-
     const DROP_VIEW: &str = "ALTER EXTENSION lead_audit DROP FUNCTION lead_audit.history(regclass, text);
          ALTER EXTENSION lead_audit DROP FUNCTION lead_audit.history(regclass, jsonb);
         ALTER EXTENSION lead_audit DROP VIEW lead_audit.log; DROP VIEW lead_audit.log CASCADE;";
 
     /// Does `damage` to the log, after which the entry of lead 2 (and of it alone) cannot be written.
     fn assert_only_lead_2_is_lost(damage: &str, cause: &str) {
-        let before = number(COUNTER);
+        let before = not_written();
         run(damage);
         for batch_memory in ["0", "1MB"] {
             run(&format!(
@@ -23,7 +21,7 @@ mod tests {
                      SET LOCAL lead_audit.enabled = on"
             ));
             let at_first = number("SELECT count(*) FROM lead_audit.log");
-            let counted = number(COUNTER);
+            let counted = not_written();
             let said = warnings(|| run("INSERT INTO leads (id, email) VALUES ('1', 'ok'), ('2', 'bad'), ('3', 'ok')"));
             assert_eq!(rows("SELECT id FROM leads ORDER BY id"), ["1", "2", "3"], "the statement succeeds: {damage}");
             let written = rows(&format!(
@@ -34,9 +32,9 @@ mod tests {
             for part in ["INSERT", "public.leads", r#"{"id":"2"}"#, cause] {
                 assert!(said[0].contains(part), "{damage}: no {part} in {said:?}");
             }
-            assert_eq!(number(COUNTER), counted + 1, "{damage}");
+            assert_eq!(not_written(), counted + 1, "{damage}");
         }
-        assert_eq!(number(COUNTER), before + 2);
+        assert_eq!(not_written(), before + 2);
         assert_intact();
         run("SET LOCAL lead_audit.on_error = abort; SET LOCAL lead_audit.enabled = off; DELETE FROM leads;
                  SET LOCAL lead_audit.enabled = on");
@@ -45,7 +43,7 @@ mod tests {
         assert!(outcome != "no error" && outcome.contains(cause), "{damage}: {outcome}");
         assert_eq!(rows("SELECT id FROM leads"), [""; 0], "{damage}");
         assert_eq!(number("SELECT count(*) FROM lead_audit.log"), entries, "{damage}");
-        assert_eq!(number(COUNTER), before + 2, "a failed statement is not a lost entry: {damage}");
+        assert_eq!(not_written(), before + 2, "a failed statement is not a lost entry: {damage}");
         run("INSERT INTO leads (id, email) VALUES ('1', 'ok')");
         assert_eq!(number("SELECT count(*) FROM lead_audit.log"), entries + 1);
     }
@@ -54,7 +52,7 @@ mod tests {
     fn assert_every_entry_is_lost(damage: &str, cause: &str) {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('before')");
-        let before = number("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM lead_audit.unwritten_seq");
+        let before = crate::journal::not_written_yet_counted();
         run(damage);
         let said = warnings(|| {
             run("INSERT INTO leads (id) VALUES ('1'), ('2'); UPDATE leads SET email = 'x'; DELETE FROM leads WHERE id = '1';
@@ -64,7 +62,7 @@ mod tests {
         assert_eq!(rows("SELECT id, email FROM leads"), ["3 | NULL"], "{damage}");
         assert_eq!(said.len(), 2 + 3 + 1 + 1 + 1, "{damage}: {said:?}");
         assert!(said.iter().all(|warning| warning.contains(cause) && warning.contains("leads")), "{damage}: {said:?}");
-        let counter = number("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM lead_audit.unwritten_seq");
+        let counter = crate::journal::not_written_yet_counted();
         assert_eq!(counter, before + 8, "{damage}");
         run("SET LOCAL lead_audit.on_error = abort");
         for statement in [
@@ -142,7 +140,7 @@ mod tests {
                IF $1 = 'bad' THEN RAISE 'no JSON for bad'; END IF; RETURN to_json($1::text || '!'); END $$;
              CREATE CAST (mood AS json) WITH FUNCTION mood_json(mood);
              CREATE TABLE leads (id text PRIMARY KEY, email mood); SELECT lead_audit.enable('leads')");
-        let before = number(COUNTER);
+        let before = not_written();
         let said =
             warnings(|| run("INSERT INTO leads VALUES ('1', 'ok'), ('2', 'bad'), ('3', 'ok'); UPDATE leads SET email = 'ok'"));
         assert_eq!(log("operation, row_key->>'id', new_values->>'email'"), ["INSERT | 1 | ok!", "INSERT | 3 | ok!"]);
@@ -151,7 +149,7 @@ mod tests {
             ["ok!", "ok!", "ok!"],
             "rows are there; json_each_text shows them by the cast"
         );
-        assert_eq!(number(COUNTER), before + 2);
+        assert_eq!(not_written(), before + 2);
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(
             said.iter().all(|w| w.contains("no JSON for bad") && w.contains("public.leads") && w.contains(r#"{"id":"2"}"#)),
@@ -168,11 +166,11 @@ mod tests {
     fn failing_json_that_is_no_jsonb() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, j json); SELECT lead_audit.enable('t')");
-        let before = number(COUNTER);
+        let before = not_written();
         let said = warnings(|| run(r#"INSERT INTO t VALUES (1, '{"a":1}'), (2, '{"a":"\u0000"}'), (3, '[]')"#));
         assert_eq!(one("SELECT count(*) FROM t"), "3");
         assert_eq!(log("row_key->'id'"), ["1", "3"]);
-        assert_eq!(number(COUNTER), before + 1);
+        assert_eq!(not_written(), before + 1);
         assert!(said.len() == 1 && said[0].contains(r#"public.t with key {"id":2}"#), "{said:?}");
     }
 
@@ -243,12 +241,12 @@ mod tests {
     fn failing_id_sequence_gives_ids_that_are_taken() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('1'), ('2'), ('3')");
-        let before = number(COUNTER);
+        let before = not_written();
         run("SELECT setval('lead_audit.entry_id_seq', (SELECT min(id) FROM lead_audit.entry) + 1, false)");
         let said = warnings(|| run("UPDATE leads SET email = 'x'"));
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(said.iter().all(|w| w.contains("entry_pkey")), "{said:?}");
-        assert_eq!(number(COUNTER), before + 2);
+        assert_eq!(not_written(), before + 2);
         assert_eq!(log("operation"), ["INSERT", "INSERT", "INSERT", "UPDATE"]);
         assert_eq!(one("SELECT count(*) FROM leads WHERE email = 'x'"), "3");
         assert_intact();
@@ -258,12 +256,12 @@ mod tests {
     fn failing_counts_exactly() {
         begin_with_leads();
         run("ALTER TABLE lead_audit.entry ADD CONSTRAINT odd_only CHECK (coalesce((row_key->>'id')::int % 2, 1) = 1)");
-        let before = number(COUNTER);
+        let before = not_written();
         let said = warnings(|| {
             run("INSERT INTO leads (id) SELECT g::text FROM generate_series(1, 101) g;
                      UPDATE leads SET email = 'x' WHERE id::int > 90; DELETE FROM leads");
         });
-        assert_eq!(number(COUNTER), before + 50 + 5 + 50);
+        assert_eq!(not_written(), before + 50 + 5 + 50);
         assert_eq!(said.len(), 105);
         assert_eq!(
             one("SELECT count(*), count(*) FILTER (WHERE (row_key->>'id')::int % 2 = 0)
@@ -283,13 +281,13 @@ mod tests {
                BEGIN INSERT INTO side VALUES ('bad ' || NEW.id), ('good ' || NEW.id); EXCEPTION WHEN others THEN NULL; END;
                RETURN NULL; END $$;
              CREATE TRIGGER zz AFTER INSERT ON leads FOR EACH ROW EXECUTE FUNCTION aside()");
-        let before = number(COUNTER);
+        let before = not_written();
         run("INSERT INTO leads (id) VALUES ('1'), ('bad'), ('3')");
         let mut written = log("table_name, row_key->>'id'");
         written.sort();
         assert_eq!(written, ["leads | 1", "leads | 3", "side | good 1", "side | good 3", "side | good bad"]);
         assert_eq!(one("SELECT count(*) FROM side"), "6");
-        assert_eq!(number(COUNTER), before + 4);
+        assert_eq!(not_written(), before + 4);
         assert_intact();
     }
 
@@ -299,7 +297,7 @@ mod tests {
         run("INSERT INTO leads (id) VALUES ('1'), ('2');
              ALTER TABLE lead_audit.entry ADD CONSTRAINT no_ddl
              CHECK (operation NOT IN ('DDL', 'TRUNCATE') AND (operation <> 'SNAPSHOT' OR row_key->>'id' <> '2')) NOT VALID");
-        let before = number(COUNTER);
+        let before = not_written();
         let said = warnings(|| {
             run("ALTER TABLE leads DISABLE TRIGGER \"00_lead_audit_row\";
                  ALTER TABLE leads ENABLE TRIGGER \"00_lead_audit_row\"")
@@ -310,7 +308,7 @@ mod tests {
         assert!(said.len() == 1 && said[0].contains("SNAPSHOT") && said[0].contains(r#"{"id":"2"}"#), "{said:?}");
         let said = warnings(|| run("TRUNCATE leads"));
         assert!(said.len() == 1 && said[0].contains("TRUNCATE of public.leads"), "{said:?}");
-        assert_eq!(number(COUNTER), before + 4);
+        assert_eq!(not_written(), before + 4);
         assert_eq!(log("operation, row_key->>'id'"), ["INSERT | 1", "INSERT | 2", "SNAPSHOT | 1"]);
         run("SET LOCAL lead_audit.on_error = abort");
         for statement in [
@@ -350,10 +348,10 @@ mod tests {
         run("CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_cancel_backend(pg_backend_pid());
              PERFORM pg_sleep(5); RETURN NEW; END $$;
              CREATE TRIGGER slow BEFORE INSERT ON lead_audit.entry FOR EACH ROW EXECUTE FUNCTION slow()");
-        let before = number(COUNTER);
+        let before = not_written();
         run("DO $$ BEGIN INSERT INTO leads (id) VALUES ('a'); RAISE 'the cancel was swallowed';
                  EXCEPTION WHEN query_canceled THEN NULL; END $$");
         assert_eq!(one("SELECT count(*) FROM leads"), "0");
-        assert_eq!(number(COUNTER), before);
+        assert_eq!(not_written(), before);
     }
 }

@@ -261,8 +261,8 @@ mod tests {
                AND has_function_privilege('anybody', oid, 'EXECUTE')",
         );
         // Postgres asks the owner of a partitioned table for this right on its trigger's function; triggers made by hand with it
-        // are refused (rights.rs). The other is called by the view lead_audit.stats as whoever reads that.
-        assert_eq!(granted, ["lead_audit.capture()", "lead_audit.own_queue()"]);
+        // are refused (rights.rs). The others are called by the view lead_audit.stats as whoever reads that.
+        assert_eq!(granted, ["lead_audit.capture()", "lead_audit.own_queue()", "lead_audit.quarantined()"]);
         run("REVOKE USAGE ON SCHEMA lead_audit FROM anybody");
         assert!(!holds("SELECT has_schema_privilege('anybody', 'lead_audit', 'USAGE, CREATE')"));
     }

@@ -6,6 +6,8 @@
 -- Refuses the update where this session has loaded an earlier library: PostgreSQL has set the new version already.
 SELECT lead_audit.require_library();
 
+COMMENT ON COLUMN lead_audit.entry.details IS 'What only some events have: {"row_count": n} of a TRUNCATE; {"moved_from": {"table_name": ..., "table_schema": ...}} of an UPDATE that moved the row to another partition; {"command": ..., "statement_length": n} of a DDL whose text was cut; constraint, column, parameters and omitted_columns of a failure; {"written": [...], "written_omitted": n} of a transaction that was rolled back.';
+
 COMMENT ON SEQUENCE lead_audit.unwritten_seq IS 'How many entries could not be written (on_error = warn) and could not be counted in lead_audit.unwritten either.';
 
 CREATE TABLE lead_audit.unwritten (entries bigint NOT NULL);

@@ -19,6 +19,8 @@ pub use flush_points::{
     subtransaction_commits, subtransaction_starts, transaction_ends,
 };
 pub use new_entry::{NewEntry, Outcome};
+#[cfg(any(test, feature = "pg_test"))]
+pub use unwritten::not_written_yet_counted;
 pub use unwritten::{Gap, before_commit, not_written, report_gaps_to};
 pub use write::{append, append_about, flush};
 pub use written::{Written, follow as follow_written, settle as settle_written, statement_begins, take as take_written, written};

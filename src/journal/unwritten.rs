@@ -126,6 +126,12 @@ fn count() {
     });
 }
 
+/// How many entries of this transaction could not be written so far.
+#[cfg(any(test, feature = "pg_test"))]
+pub fn not_written_yet_counted() -> i64 {
+    COUNTS.with_borrow(|counts| counts.iter().map(|&(_, count)| count).sum())
+}
+
 /// A subtransaction was rolled back: what it did needs no entry.
 pub fn forget_from(own: pg_sys::SubTransactionId) {
     COUNTS.with_borrow_mut(|counts| counts.retain(|&(subtransaction, _)| subtransaction < own));

@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn small_allocations_come_from_the_reserve() {
-        let allocator = Box::new(WithReserve::new(Nothing));
+        static ALLOCATOR: WithReserve<Nothing> = WithReserve::new(Nothing);
+        let allocator = &ALLOCATOR;
         // SAFETY: each piece is used within its size, and given back once with its layout.
         unsafe {
             assert!(allocator.alloc(bytes(LARGEST + 1)).is_null());
@@ -167,7 +168,8 @@ mod tests {
 
     #[test]
     fn the_reserve_ends() {
-        let allocator = Box::new(WithReserve::new(Nothing));
+        static ALLOCATOR: WithReserve<Nothing> = WithReserve::new(Nothing);
+        let allocator = &ALLOCATOR;
         // SAFETY: what is allocated is not used.
         let pieces = (0..).take_while(|_| !unsafe { allocator.alloc(bytes(LARGEST)) }.is_null()).count();
         assert_eq!(pieces, SIZE / LARGEST);
