@@ -318,4 +318,23 @@ mod tests {
         assert_eq!(log("row_key->>'id'"), ["derived 1", "derived 2"]);
         assert_intact();
     }
+
+    /// Nested composite types: each type is looked at once, not once for each of the million places where it occurs. (CREATE TABLE
+    /// itself looks at each place.)
+    #[pg_test]
+    fn capture_types_nested_in_many_places() {
+        begin();
+        run("CREATE TYPE t0 AS (c1 int, c2 int)");
+        for level in 1..=6 {
+            let attributes: Vec<_> = (1..=10).map(|i| format!("c{i} t{}", level - 1)).collect();
+            run(&format!("CREATE TYPE t{level} AS ({})", attributes.join(", ")));
+        }
+        run("CREATE TYPE priced AS (deep t6, price money);
+             CREATE TABLE nested (id int PRIMARY KEY, a t6, b t6[], c priced); SELECT lead_audit.enable('nested');
+             SET LOCAL statement_timeout = '2s';
+             INSERT INTO nested VALUES (1, NULL, '{}', ROW(NULL, 1.5));
+             SET LOCAL statement_timeout = 0");
+        assert_eq!(log("new_values->'a', new_values->'c'->>'price'"), ["NULL | $1.50"]);
+        assert_intact();
+    }
 }

@@ -8,6 +8,7 @@ mod ddl_guard;
 mod failing;
 mod hostile;
 mod install;
+mod invalid_bytes;
 mod keys;
 mod log_table;
 mod order;

@@ -5,6 +5,7 @@ mod event;
 mod foreign_code;
 mod jsonb;
 mod key;
+mod money;
 mod moved;
 mod numeric;
 mod pinned;

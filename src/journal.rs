@@ -7,6 +7,7 @@
 mod entry_table;
 mod flush_points;
 mod indexes;
+mod invalid_bytes;
 mod new_entry;
 mod pending;
 mod unwritten;
@@ -18,6 +19,7 @@ pub use flush_points::{
     is_first_statement, library_is_loaded, statement_scope_closes, statement_scope_opens, subtransaction_aborts,
     subtransaction_commits, subtransaction_starts, transaction_ends,
 };
+pub use invalid_bytes::InvalidBytes;
 pub use new_entry::{NewEntry, Outcome};
 #[cfg(any(test, feature = "pg_test"))]
 pub use unwritten::not_written_yet_counted;

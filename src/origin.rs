@@ -22,6 +22,23 @@ pub struct Origin {
     pub backend_pid: i32,
 }
 
+impl Origin {
+    /// The columns that stand for bytes that are no text.
+    pub fn encoded(&self) -> impl Iterator<Item = &'static str> {
+        let columns = [
+            ("user_id", &self.user_id),
+            ("user_ip", &self.user_ip),
+            ("user_agent", &self.user_agent),
+            ("request_id", &self.request_id),
+            ("db_session_user", &self.db_session_user),
+            ("db_current_user", &self.db_current_user),
+            ("client_addr", &self.client_addr),
+            ("application_name", &self.application_name),
+        ];
+        columns.into_iter().filter(|(_, text)| text.as_ref().is_some_and(Text::is_encoded)).map(|(name, _)| name)
+    }
+}
+
 struct Cached {
     origin: Rc<Origin>,
     context_generation: u64,
@@ -103,10 +120,10 @@ fn read(session_user: pg_sys::Oid, current_user: pg_sys::Oid, application_name: 
         user_ip: text(settings::USER_IP.get()),
         user_agent: text(settings::USER_AGENT.get()),
         request_id: text(settings::REQUEST_ID.get()),
-        db_session_user: text(role_name(session_user)),
-        db_current_user: text(role_name(current_user)),
+        db_session_user: role_name(session_user),
+        db_current_user: role_name(current_user),
         client_addr: text(client_addr()),
-        application_name: text((!application_name.is_empty()).then(|| String::from_utf8_lossy(application_name).into_owned())),
+        application_name: (!application_name.is_empty()).then(|| Text::from_server(application_name)),
         // SAFETY: set when the process starts.
         backend_pid: unsafe { pg_sys::MyProcPid },
     }

@@ -6,17 +6,13 @@
 use super::jsonb;
 use super::numeric;
 use super::pinned::Pinned;
-use crate::server::{ServerError, detoasted};
+use crate::server::{TextWriter, detoasted};
 use ledger::canonical::write_string_bytes;
 use ledger::time::write_timestamp;
-use ledger::{write_i64, write_uuid};
-use pgrx::PgSqlErrorCode;
+use ledger::{Sink, write_i64, write_uuid};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::ops::Range;
-
-/// Longest string that jsonb can hold (JENTRY_OFFLENMASK): the view lead_audit.log has to be able to show what is stored.
-pub const JSONB_LIMIT: usize = 0x0FFF_FFFF;
 
 /// How values of a type are written.
 pub enum Encoder {
@@ -70,87 +66,72 @@ impl Encoder {
     ///
     /// # Safety
     /// `datum` must be a non-NULL value of the type that the encoder was made for.
-    pub unsafe fn write(&self, out: &mut Vec<u8>, datum: pg_sys::Datum) -> Result<(), ServerError> {
+    pub unsafe fn write(&self, out: &mut TextWriter, datum: pg_sys::Datum) {
         // SAFETY: the caller vouches for the type, hence for how the datum is to be read.
         unsafe {
             match self {
-                Encoder::Bool => out.extend_from_slice(if datum.value() as u8 != 0 { b"true" } else { b"false" }),
+                Encoder::Bool => out.append(if datum.value() as u8 != 0 { b"true" } else { b"false" }),
                 Encoder::Int2 => write_i64(out, i64::from(datum.value() as i16)),
                 Encoder::Int4 => write_i64(out, i64::from(datum.value() as i32)),
                 Encoder::Int8 => write_i64(out, datum.value() as i64),
-                Encoder::Text => write_text(out, detoasted(datum))?,
+                Encoder::Text => write_text(out, detoasted(datum)),
                 Encoder::Uuid => {
                     out.push(b'"');
                     write_uuid(out, &*datum.cast_mut_ptr::<[u8; 16]>());
                     out.push(b'"');
                 }
-                Encoder::Bytea => write_bytea(out, detoasted(datum))?,
+                Encoder::Bytea => write_bytea(out, detoasted(datum)),
                 Encoder::Numeric => write_numeric(out, datum),
                 Encoder::Float4 => write_float(out, f64::from(f32::from_bits(datum.value() as u32)), datum, pg_sys::float4out),
                 Encoder::Float8 => write_float(out, f64::from_bits(datum.value() as u64), datum, pg_sys::float8out),
                 Encoder::DateTime(type_oid) => write_date_time(out, datum, *type_oid),
-                Encoder::Jsonb => jsonb::write(out, pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast())?,
-                Encoder::ToJsonb { call, monetary, .. } => write_to_jsonb(out, datum, call, *monetary)?,
+                Encoder::Jsonb => jsonb::write(out, pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast()),
+                Encoder::ToJsonb { call, monetary, .. } => write_to_jsonb(out, datum, call, *monetary),
             }
         }
-        Ok(())
     }
 }
 
-/// Writes a string, unless it is longer than jsonb can show. Memory for it is asked for first: running out of it in the
-/// middle would end the server process.
-pub fn write_text(out: &mut Vec<u8>, text: &[u8]) -> Result<(), ServerError> {
-    reserve(out, text.len())?;
-    write_string_bytes(out, text);
-    Ok(())
+/// Appends a string, or what is meant to be one: its bytes are looked at when the whole text is there.
+pub fn write_text(out: &mut TextWriter, text: &[u8]) {
+    if write_string_bytes(out, text) {
+        out.note_nul();
+    }
 }
 
-fn write_bytea(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), ServerError> {
+fn write_bytea(out: &mut TextWriter, bytes: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    reserve(out, bytes.len().saturating_mul(2))?;
-    out.extend_from_slice(br#""\\x"#);
+    out.reserve(bytes.len().saturating_mul(2));
+    if out.has_overflowed() {
+        return;
+    }
+    out.append(br#""\\x"#);
     for byte in bytes {
-        out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]]);
+        out.append(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]]);
     }
     out.push(b'"');
-    Ok(())
-}
-
-fn reserve(out: &mut Vec<u8>, length: usize) -> Result<(), ServerError> {
-    if length > JSONB_LIMIT {
-        return Err(ServerError {
-            code: PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-            message: format!("a value of {length} bytes is longer than an audit entry can hold ({JSONB_LIMIT} bytes)"),
-            detail: None,
-        });
-    }
-    out.try_reserve(length + length / 8 + 64).map_err(|_| ServerError {
-        code: PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
-        message: format!("out of memory for an audit entry with a value of {length} bytes"),
-        detail: None,
-    })
 }
 
 /// A number's text as it is; what is none to JSON (NaN, Infinity) as a string, as to_jsonb does.
 ///
 /// # Safety
 /// `datum` must be a numeric.
-pub unsafe fn write_numeric(out: &mut Vec<u8>, datum: pg_sys::Datum) {
+pub unsafe fn write_numeric(out: &mut TextWriter, datum: pg_sys::Datum) {
     // SAFETY: as the caller promises.
     unsafe {
         if !numeric::write_finite(out, datum) {
-            write_string_bytes(out, c_string(pg_sys::numeric_out, datum));
+            write_text(out, c_string(pg_sys::numeric_out, datum));
         }
     }
 }
 
-type Output = unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum;
+type OutputFunction = unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum;
 
 /// What an output function gives for a datum.
 ///
 /// # Safety
 /// `datum` must be of the type that `output` is the output function of.
-unsafe fn c_string<'a>(output: Output, datum: pg_sys::Datum) -> &'a [u8] {
+unsafe fn c_string<'a>(output: OutputFunction, datum: pg_sys::Datum) -> &'a [u8] {
     // SAFETY: an output function never gives NULL, but a C string in the current memory context.
     unsafe {
         match pgrx::direct_function_call_as_datum(output, &[Some(datum)]) {
@@ -164,7 +145,7 @@ unsafe fn c_string<'a>(output: Output, datum: pg_sys::Datum) -> &'a [u8] {
 ///
 /// # Safety
 /// `datum` must be of the type that `output` is the output function of.
-unsafe fn write_float(out: &mut Vec<u8>, value: f64, datum: pg_sys::Datum, output: Output) {
+unsafe fn write_float(out: &mut TextWriter, value: f64, datum: pg_sys::Datum, output: OutputFunction) {
     if value == 0.0 {
         // Also for −0: numeric has no such thing.
         return out.push(b'0');
@@ -176,12 +157,12 @@ unsafe fn write_float(out: &mut Vec<u8>, value: f64, datum: pg_sys::Datum, outpu
             c_string(output, datum)
         };
         if !value.is_finite() {
-            return write_string_bytes(out, text);
+            return write_text(out, text);
         }
         let arguments = [pg_sys::Datum::from(text.as_ptr()), pg_sys::Datum::from(0), pg_sys::Datum::from(-1_i32)];
         match pgrx::direct_function_call_as_datum(pg_sys::numeric_in, &arguments.map(Some)) {
             Some(numeric) => write_numeric(out, numeric),
-            None => out.extend_from_slice(b"null"),
+            None => out.append(b"null"),
         }
     }
 }
@@ -191,7 +172,7 @@ const FOUR_DIGIT_YEARS: Range<i64> = -63_082_281_600_000_000..252_455_616_000_00
 
 /// # Safety
 /// `datum` must be of the type, which must be date, timestamp or timestamptz.
-unsafe fn write_date_time(out: &mut Vec<u8>, datum: pg_sys::Datum, type_oid: pg_sys::Oid) {
+unsafe fn write_date_time(out: &mut TextWriter, datum: pg_sys::Datum, type_oid: pg_sys::Oid) {
     const UTC: i32 = 0;
     let zone: Option<&[u8]> = match type_oid {
         pg_sys::TIMESTAMPOID => Some(b""),
@@ -205,9 +186,11 @@ unsafe fn write_date_time(out: &mut Vec<u8>, datum: pg_sys::Datum, type_oid: pg_
         out.push(b'"');
         write_timestamp(out, micros);
         // Postgres leaves out what the fraction of a second ends with, and the fraction if it is zero.
-        let last = out.iter().rposition(|byte| !matches!(byte, b'Z' | b'0')).unwrap_or(0);
-        out.truncate(if out[last] == b'.' { last } else { last + 1 });
-        out.extend_from_slice(zone);
+        let written = out.bytes();
+        let last = written.iter().rposition(|byte| !matches!(byte, b'Z' | b'0')).unwrap_or(0);
+        let end = if written.get(last) == Some(&b'.') { last } else { last + 1 };
+        out.truncate(end);
+        out.append(zone);
         out.push(b'"');
         return;
     }
@@ -218,18 +201,13 @@ unsafe fn write_date_time(out: &mut Vec<u8>, datum: pg_sys::Datum, type_oid: pg_
         CStr::from_ptr(buffer.as_ptr().cast())
     };
     out.push(b'"');
-    out.extend_from_slice(text.to_bytes());
+    out.append(text.to_bytes());
     out.push(b'"');
 }
 
 /// # Safety
 /// `datum` must be of the type that `call` was made for.
-unsafe fn write_to_jsonb(
-    out: &mut Vec<u8>,
-    datum: pg_sys::Datum,
-    call: &pg_sys::FmgrInfo,
-    monetary: bool,
-) -> Result<(), ServerError> {
+unsafe fn write_to_jsonb(out: &mut TextWriter, datum: pg_sys::Datum, call: &pg_sys::FmgrInfo, monetary: bool) {
     // SAFETY: FunctionCall1Coll reads the FmgrInfo, whose only changing part, fn_extra, to_jsonb does not use. The result
     // is a jsonb in the current memory context, not toasted since it was just made.
     let value = unsafe {

@@ -4,10 +4,11 @@ use super::foreign_code::ForeignCode;
 use super::moved;
 use super::plan::{Column, Plan};
 use super::plan_cache;
-use super::row_image::RowImage;
-use crate::journal::{self, NewEntry};
+use super::row_image::{Place, RowImage};
+use crate::journal::{self, InvalidBytes, NewEntry};
 use crate::server::{ServerError, Text, attribute, in_subtransaction};
 use crate::settings::{self, OnError};
+use ledger::Sink;
 use ledger::canonical::write_string;
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -82,11 +83,13 @@ struct Scratch {
     row: RowImage,
     new_row: RowImage,
     row_values: Text,
-    value_places: Vec<(usize, usize)>,
+    value_places: Vec<Place>,
     changed_values: Text,
     row_key: Text,
     previous_key: Text,
+    key_places: Vec<Place>,
     details: Text,
+    invalid_bytes: InvalidBytes,
 }
 
 impl Scratch {
@@ -97,6 +100,7 @@ impl Scratch {
         self.row_key.clear();
         self.previous_key.clear();
         self.details.clear();
+        self.invalid_bytes.clear();
     }
 }
 
@@ -142,18 +146,23 @@ pub unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&V
             _ => encode_row(last, scratch),
         }
     };
-    let may_raise = plan.may_raise || moved_from.is_some_and(|former| former.may_raise);
+    let may_raise =
+        plan.may_raise || moved_from.is_some_and(|former| former.may_raise) || takes_memory(row) || takes_memory(new_row);
     let result = if settings::on_error() == OnError::Warn && may_raise {
         in_subtransaction(|| encode(&mut scratch)).and_then(|result| result)
     } else {
         encode(&mut scratch)
     };
+    let result = result.and_then(|encoded| {
+        if let (Encoded::Entry { .. }, Some(former)) = (&encoded, moved_from) {
+            write_moved_from(&mut scratch, former)?;
+        }
+        Ok(encoded)
+    });
     match result {
         Ok(Encoded::Entry { soft_delete, key_changed }) => {
-            if let Some(former) = moved_from {
-                write_moved_from(&mut scratch.details, former);
-            }
-            let Scratch { row_values, changed_values, row_key, previous_key, details, .. } = &mut *scratch;
+            let Scratch { row_values, changed_values, row_key, previous_key, details, invalid_bytes, .. } = &mut *scratch;
+            invalid_bytes.note("names", last.plan.encoded_names.iter().map(String::as_str));
             journal::append(NewEntry {
                 watch_id: Some(watch_id),
                 relation: Some(plan.relation),
@@ -166,6 +175,7 @@ pub unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&V
                 row_values: Some(row_values),
                 changed_values: (operation == RowOperation::Update).then_some(changed_values),
                 details: moved_from.is_some().then_some(details),
+                invalid_bytes: Some(invalid_bytes),
                 ..NewEntry::default()
             });
         }
@@ -185,13 +195,27 @@ pub unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&V
     SCRATCH.set(Some(scratch));
 }
 
-fn write_moved_from(details: &mut Text, plan: &Plan) {
-    let out = details.buffer();
-    out.extend_from_slice(br#"{"moved_from":{"table_name":"#);
-    write_string(out, plan.name.as_str());
-    out.extend_from_slice(br#","table_schema":"#);
-    write_string(out, plan.schema.as_str());
-    out.extend_from_slice(b"}}");
+/// Whether the row may take more memory than there is: a value can be a thousand times as long as what is stored of it.
+fn takes_memory(version: Option<&Version>) -> bool {
+    version.is_some_and(|version| {
+        // SAFETY: a version's tuple is one.
+        let (length, mask) = unsafe { ((*version.tuple).t_len, (*(*version.tuple).t_data).t_infomask) };
+        length > pg_sys::BLCKSZ || u32::from(mask) & pg_sys::HEAP_HASEXTERNAL != 0
+    })
+}
+
+fn write_moved_from(scratch: &mut Scratch, plan: &Plan) -> Result<(), ServerError> {
+    scratch.details.write(|out| {
+        out.append(br#"{"moved_from":{"table_name":"#);
+        write_string(out, plan.name.as_str());
+        out.append(br#","table_schema":"#);
+        write_string(out, plan.schema.as_str());
+        out.append(b"}}");
+        Ok(())
+    })?;
+    let names = [("table_name", &plan.name), ("table_schema", &plan.schema)];
+    scratch.invalid_bytes.note("moved_from", names.into_iter().filter(|(_, text)| text.is_encoded()).map(|(name, _)| name));
+    Ok(())
 }
 
 /// A row's columns of an entry.
@@ -204,6 +228,8 @@ pub struct RowTexts {
     pub changed: Option<Text>,
     /// The columns that were left out, as JSON strings in canonical order.
     pub omitted: Vec<Vec<u8>>,
+    /// What of it is no text.
+    pub invalid_bytes: InvalidBytes,
 }
 
 /// The columns for a row that did not get into the table, or did not change, without those whose values `foreign_code` says bring
@@ -224,21 +250,31 @@ pub unsafe fn row_texts(event: &RowEvent, foreign_code: &mut ForeignCode) -> Res
         let (columns, omitted): (Vec<&Column>, Vec<&Column>) =
             plan.columns.iter().partition(|column| !foreign_code.writes(attribute(descriptor, column.index).atttypid));
         let has_key = !plan.key.is_empty() && plan.key_columns().all(|key| omitted.iter().all(|one| one.index != key.index));
-        let mut key = Text::new();
-        if has_key {
-            row.write_object(&mut key, plan.key_columns(), |_, _| {})?;
+        let mut invalid_bytes = InvalidBytes::default();
+        invalid_bytes.note("names", plan.encoded_names.iter().map(String::as_str));
+        let (mut key, mut values, mut places, mut changed) = (Text::new(), Text::new(), Vec::new(), Text::new());
+        if has_key && row.write_object(&mut key, plan.key_columns(), &mut places)? {
+            invalid_bytes.note("row_key", encoded(plan.key_columns(), &places));
         }
-        let (mut values, mut places, mut changed) = (Text::new(), Vec::new(), Text::new());
-        row.write_object(&mut values, columns.iter().copied(), |start, end| places.push((start, end)))?;
+        if row.write_object(&mut values, columns.iter().copied(), &mut places)? {
+            invalid_bytes.note("row_values", encoded(columns.iter().copied(), &places));
+        }
         if let Some(new) = event.new_row {
             new_row.take(new, descriptor);
             let pairs = columns.iter().map(|&column| (column, column));
-            row.write_changes(&mut changed, pairs, &new_row, &mut values, &places)?;
+            let encoded = row.write_changes(&mut changed, pairs, &new_row, &values, &places)?;
+            let names = encoded.iter().filter_map(|&place| columns.get(place)).map(|column| &*column.name.text);
+            invalid_bytes.note("changed_values", names);
         }
         // A member is the name as a JSON string, and a colon.
         let omitted = omitted.iter().map(|column| column.member[..column.member.len() - 1].to_vec()).collect();
-        Ok(RowTexts { key: has_key.then_some(key), values, changed: event.new_row.map(|_| changed), omitted })
+        Ok(RowTexts { key: has_key.then_some(key), values, changed: event.new_row.map(|_| changed), omitted, invalid_bytes })
     }
+}
+
+/// The names of the columns whose values are encoded.
+fn encoded<'p>(columns: impl Iterator<Item = &'p Column>, places: &[Place]) -> impl Iterator<Item = &'p str> {
+    columns.zip(places).filter(|(_, place)| place.is_encoded).map(|(column, _)| &*column.name.text)
 }
 
 enum Encoded {
@@ -251,14 +287,17 @@ enum Encoded {
 /// # Safety
 /// The version must be a row that its row type and plan are for.
 unsafe fn encode_row(version: &Version, scratch: &mut Scratch) -> Result<Encoded, ServerError> {
-    let Scratch { row, row_values, row_key, .. } = scratch;
+    let Scratch { row, row_values, value_places, row_key, key_places, invalid_bytes, .. } = scratch;
+    let plan = &version.plan;
     // SAFETY: as the caller promises.
     unsafe {
         row.take(version.tuple, version.descriptor);
-        if !version.plan.key.is_empty() {
-            row.write_object(row_key, version.plan.key_columns(), |_, _| {})?;
+        if !plan.key.is_empty() && row.write_object(row_key, plan.key_columns(), key_places)? {
+            invalid_bytes.note("row_key", encoded(plan.key_columns(), key_places));
         }
-        row.write_object(row_values, version.plan.columns.iter(), |_, _| {})?;
+        if row.write_object(row_values, plan.columns.iter(), value_places)? {
+            invalid_bytes.note("row_values", encoded(plan.columns.iter(), value_places));
+        }
     }
     Ok(Encoded::Entry { soft_delete: None, key_changed: false })
 }
@@ -268,7 +307,9 @@ unsafe fn encode_row(version: &Version, scratch: &mut Scratch) -> Result<Encoded
 /// # Safety
 /// Each version must be a row that its row type and plan are for.
 unsafe fn encode_change(old: &Version, new: &Version, scratch: &mut Scratch) -> Result<Encoded, ServerError> {
-    let Scratch { row, new_row, row_values, value_places, changed_values, row_key, previous_key, .. } = scratch;
+    let Scratch {
+        row, new_row, row_values, value_places, changed_values, row_key, previous_key, key_places, invalid_bytes, ..
+    } = scratch;
     // SAFETY: as the caller promises.
     unsafe {
         row.take(old.tuple, old.descriptor);
@@ -283,16 +324,24 @@ unsafe fn encode_change(old: &Version, new: &Version, scratch: &mut Scratch) -> 
         if soft_delete.is_some() && !settings::log_soft_deletes() {
             return Ok(Encoded::Nothing);
         }
+        let mut key_changed = false;
         if !new.plan.key.is_empty() {
-            new_row.write_object(row_key, new.plan.key_columns(), |_, _| {})?;
-            row.write_object(previous_key, old.plan.key_columns(), |_, _| {})?;
+            let previous_is_encoded = row.write_object(previous_key, old.plan.key_columns(), key_places)?;
+            let is_encoded = new_row.write_object(row_key, new.plan.key_columns(), key_places)?;
+            if is_encoded {
+                invalid_bytes.note("row_key", encoded(new.plan.key_columns(), key_places));
+            }
+            key_changed = row_key.bytes() != previous_key.bytes() || is_encoded != previous_is_encoded;
         }
-        row.write_object(row_values, old.plan.columns.iter(), |start, end| value_places.push((start, end)))?;
+        if row.write_object(row_values, old.plan.columns.iter(), value_places)? {
+            invalid_bytes.note("row_values", encoded(old.plan.columns.iter(), value_places));
+        }
         let pairs = old.plan.columns.iter().zip(&new.plan.columns);
-        row.write_changes(changed_values, pairs, new_row, row_values, value_places)?;
+        let changed = row.write_changes(changed_values, pairs, new_row, row_values, value_places)?;
+        invalid_bytes.note("changed_values", new.plan.names_of(&changed));
         if changed_values.bytes() == b"{}" && !settings::log_unchanged() {
             return Ok(Encoded::Nothing);
         }
-        Ok(Encoded::Entry { soft_delete, key_changed: row_key.bytes() != previous_key.bytes() })
+        Ok(Encoded::Entry { soft_delete, key_changed })
     }
 }

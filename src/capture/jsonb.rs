@@ -1,8 +1,9 @@
 //! A jsonb value to canonical JSON: its own key order is by length, that of the format by UTF-16 code units.
 
 use super::encode::{write_numeric, write_text};
-use crate::server::ServerError;
-use ledger::canonical::compare_keys;
+use crate::server::TextWriter;
+use ledger::Sink;
+use ledger::canonical::compare_key_bytes;
 use pgrx::pg_sys;
 use pgrx::pg_sys::{JsonbIteratorToken as Token, jbvType};
 use std::ops::Range;
@@ -11,7 +12,7 @@ use std::ops::Range;
 ///
 /// # Safety
 /// `jsonb` must point to a jsonb that is not toasted.
-pub unsafe fn write(out: &mut Vec<u8>, jsonb: *mut pg_sys::Jsonb) -> Result<(), ServerError> {
+pub unsafe fn write(out: &mut TextWriter, jsonb: *mut pg_sys::Jsonb) {
     // SAFETY: the iterator and the values that it gives out live in the current memory context and in the jsonb.
     unsafe {
         let scalar = (*jsonb).root.header & pg_sys::JB_FSCALAR != 0;
@@ -26,6 +27,9 @@ pub unsafe fn write(out: &mut Vec<u8>, jsonb: *mut pg_sys::Jsonb) -> Result<(), 
         write_value(out, &mut tokens, first, &value)
     }
 }
+
+/// A key, and where its member is in the output.
+type Member<'a> = (&'a [u8], Range<usize>);
 
 struct Tokens {
     iterator: *mut pg_sys::JsonbIterator,
@@ -42,12 +46,7 @@ impl Tokens {
 
 /// # Safety
 /// `value` must be what came with `token`.
-unsafe fn write_value(
-    out: &mut Vec<u8>,
-    tokens: &mut Tokens,
-    token: Token::Type,
-    value: &pg_sys::JsonbValue,
-) -> Result<(), ServerError> {
+unsafe fn write_value(out: &mut TextWriter, tokens: &mut Tokens, token: Token::Type, value: &pg_sys::JsonbValue) {
     // SAFETY: the same promise, handed down with each token; the stack check raises an error before the stack is full.
     unsafe {
         pg_sys::check_stack_depth();
@@ -61,7 +60,7 @@ unsafe fn write_value(
 
 /// # Safety
 /// The last token must have begun an array.
-unsafe fn write_array(out: &mut Vec<u8>, tokens: &mut Tokens) -> Result<(), ServerError> {
+unsafe fn write_array(out: &mut TextWriter, tokens: &mut Tokens) {
     out.push(b'[');
     let mut first = true;
     loop {
@@ -73,51 +72,68 @@ unsafe fn write_array(out: &mut Vec<u8>, tokens: &mut Tokens) -> Result<(), Serv
             out.push(b',');
         }
         // SAFETY: token and value came together.
-        unsafe { write_value(out, tokens, token, &value)? };
+        unsafe { write_value(out, tokens, token, &value) };
+        // The tokens may be those of an object or array within that one, which ended early.
+        if out.has_overflowed() {
+            return;
+        }
     }
     out.push(b']');
-    Ok(())
 }
 
 /// # Safety
 /// The last token must have begun an object.
-unsafe fn write_object(out: &mut Vec<u8>, tokens: &mut Tokens) -> Result<(), ServerError> {
+unsafe fn write_object(out: &mut TextWriter, tokens: &mut Tokens) {
     let start = out.len();
     // Each member is written where it comes; if that was not its place, they are put in order afterwards.
-    let mut members: Vec<(&str, Range<usize>)> = Vec::new();
+    let mut members: Vec<Member> = Vec::new();
     out.push(b'{');
     loop {
         let (token, value) = tokens.next();
         if matches!(token, Token::WJB_END_OBJECT | Token::WJB_DONE) {
             break;
         }
-        // SAFETY: a key is a string that lies in the jsonb, in the database's encoding, UTF-8.
-        let key = unsafe { std::str::from_utf8_unchecked(string_bytes(&value)) };
+        // SAFETY: a key is a string that lies in the jsonb.
+        let key = unsafe { string_bytes(&value) };
         if !members.is_empty() {
             out.push(b',');
         }
         let member = out.len();
-        write_text(out, key.as_bytes())?;
+        write_text(out, key);
         out.push(b':');
         let (token, value) = tokens.next();
         // SAFETY: token and value came together.
-        unsafe { write_value(out, tokens, token, &value)? };
+        unsafe { write_value(out, tokens, token, &value) };
+        // As in an array.
+        if out.has_overflowed() || members.try_reserve(1).is_err() {
+            return out.note_overflow(members.len().saturating_mul(size_of::<Member>()));
+        }
         members.push((key, member..out.len()));
     }
     out.push(b'}');
-    if !members.is_sorted_by(|(a, _), (b, _)| compare_keys(a, b).is_lt()) {
-        members.sort_unstable_by(|(a, _), (b, _)| compare_keys(a, b));
-        let written = out.split_off(start);
-        out.push(b'{');
-        for (i, (_, member)) in members.iter().enumerate() {
-            if i > 0 {
-                out.push(b',');
-            }
-            out.extend_from_slice(&written[member.start - start..member.end - start]);
-        }
-        out.push(b'}');
+    if !members.is_sorted_by(|(a, _), (b, _)| compare_key_bytes(a, b).is_lt()) {
+        members.sort_unstable_by(|(a, _), (b, _)| compare_key_bytes(a, b));
+        put_in_order(out, start, &members);
     }
-    Ok(())
+}
+
+/// Writes an object again, which begins at `start`, with its members in this order.
+fn put_in_order(out: &mut TextWriter, start: usize, members: &[Member]) {
+    let mut written = Vec::new();
+    let object = &out.bytes()[start..];
+    if written.try_reserve_exact(object.len()).is_err() {
+        return out.note_overflow(object.len());
+    }
+    written.extend_from_slice(object);
+    out.truncate(start);
+    out.push(b'{');
+    for (i, (_, member)) in members.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        out.append(&written[member.start - start..member.end - start]);
+    }
+    out.push(b'}');
 }
 
 /// # Safety
@@ -129,15 +145,14 @@ unsafe fn string_bytes<'a>(value: &pg_sys::JsonbValue) -> &'a [u8] {
 
 /// # Safety
 /// `value` must be a scalar from an iterator.
-unsafe fn write_scalar(out: &mut Vec<u8>, value: &pg_sys::JsonbValue) -> Result<(), ServerError> {
+unsafe fn write_scalar(out: &mut TextWriter, value: &pg_sys::JsonbValue) {
     // SAFETY: type_ says which member of the union is set.
     unsafe {
         match value.type_ {
-            jbvType::jbvString => return write_text(out, string_bytes(value)),
+            jbvType::jbvString => write_text(out, string_bytes(value)),
             jbvType::jbvNumeric => write_numeric(out, pg_sys::Datum::from(value.val.numeric)),
-            jbvType::jbvBool => out.extend_from_slice(if value.val.boolean { b"true" } else { b"false" }),
-            _ => out.extend_from_slice(b"null"),
+            jbvType::jbvBool => out.append(if value.val.boolean { b"true" } else { b"false" }),
+            _ => out.append(b"null"),
         }
     }
-    Ok(())
 }

@@ -1,16 +1,24 @@
 //! From a key as a user writes it to the canonical text under which entries store it.
+//!
+//! Texts come in as bytes: they need not be UTF-8, and pgrx takes for granted that a `&str` is.
 
+use super::encode::write_text;
 use super::jsonb;
-use super::plan::{encoder_for, primary_key};
-use crate::server::{OpenRelation, ServerError, Text, as_owner_restricted, attribute, in_subtransaction};
+use super::money::MoneyTypes;
+use super::plan::{column_names, encoder_for, primary_key};
+use crate::server::{
+    NotWritten, OpenRelation, ServerError, Text, TextWriter, as_owner_restricted, attribute, attribute_name, in_subtransaction,
+    relation_name,
+};
+use ledger::Sink;
 use ledger::canonical::{compare_keys, write_string};
-use pgrx::{IntoDatum, PgSqlErrorCode, Uuid, pg_extern, pg_sys};
-use std::ffi::{CStr, CString};
+use pgrx::{Array, IntoDatum, PgSqlErrorCode, Uuid, pg_extern, pg_sys};
+use std::ffi::CString;
 
 /// `lead_audit.key_hash(uuid, text)`.
 #[pg_extern(sql = false)]
-fn key_hash(watch_id: Uuid, row_key: &str) -> i64 {
-    ledger::key_hash(watch_id.as_bytes(), row_key.as_bytes())
+fn key_hash(watch_id: Uuid, row_key: &[u8]) -> i64 {
+    ledger::key_hash(watch_id.as_bytes(), row_key)
 }
 
 /// Tells Postgres how `lead_audit_canonical_json` is to be called.
@@ -26,18 +34,39 @@ pub extern "C" fn pg_finfo_lead_audit_canonical_json() -> &'static pg_sys::Pg_fi
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_canonical_json(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    let mut text = Text::new();
     // SAFETY: the function is strict and has one argument, a jsonb; detoasting gives one in place.
-    let written = unsafe {
+    let write = |out: &mut TextWriter| unsafe {
         let value = (*fcinfo).args.as_slice(1)[0].value;
-        jsonb::write(text.buffer(), pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast())
+        jsonb::write(out, pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast());
     };
-    raise_on_error(written);
+    let text = written(write);
     text.as_str().into_datum().unwrap_or(pg_sys::Datum::from(0))
 }
 
-/// The key of a row of the relation by its primary key: see `key_from`.
-pub fn key_of(relation: pg_sys::Oid, column_names: Option<Vec<String>>, column_values: Vec<Option<String>>) -> Option<String> {
+/// What `write` writes, a JSON value, as entries have it. Errors are raised.
+fn written(write: impl Fn(&mut TextWriter)) -> Text {
+    let mut text = Text::new();
+    let result = match text.write(|out| Ok(write(out))) {
+        Err(NotWritten::NotText) => text.write(|out| {
+            let mut apart = TextWriter::apart();
+            write(&mut apart);
+            out.append_value(&apart);
+            Ok(())
+        }),
+        result => result,
+    };
+    match result {
+        Ok(()) => text,
+        Err(reason) => ServerError::from(reason).raise(None),
+    }
+}
+
+/// The key of the row with these values in the columns of the primary key; `None` if they are others. Errors are raised.
+pub fn key_of<T: AsRef<[u8]>>(
+    relation: pg_sys::Oid,
+    column_names: Option<Vec<T>>,
+    column_values: Vec<Option<T>>,
+) -> Option<String> {
     let open = OpenRelation::open(relation, pg_sys::AccessShareLock);
     // SAFETY: the relation is open.
     let columns = unsafe { primary_key(open.as_ptr()) };
@@ -49,11 +78,13 @@ pub fn key_of(relation: pg_sys::Oid, column_names: Option<Vec<String>>, column_v
 fn key_of_columns(
     relation: pg_sys::Oid,
     key_columns: Vec<i16>,
-    column_names: Option<Vec<String>>,
-    column_values: Vec<Option<String>>,
+    column_names: Option<Array<&[u8]>>,
+    column_values: Array<&[u8]>,
 ) -> Option<String> {
     let open = OpenRelation::open(relation, pg_sys::AccessShareLock);
-    key_from(&open, &key_columns, column_names, &column_values)
+    let (names, values): (Option<Vec<_>>, Vec<_>) =
+        (column_names.as_ref().map(|names| names.iter().flatten().collect()), column_values.iter().collect());
+    key_from(&open, &key_columns, names, &values)
 }
 
 /// The types of a relation's primary key.
@@ -67,78 +98,90 @@ pub fn key_types(open: &OpenRelation) -> Vec<pg_sys::Oid> {
 
 /// The row's key as entries have it, or `None` if `column_names` are not the columns of the key. Without names the key must
 /// have one column, which is taken.
-fn key_from(
+fn key_from<T: AsRef<[u8]>>(
     open: &OpenRelation,
     columns: &[i16],
-    column_names: Option<Vec<String>>,
-    column_values: &[Option<String>],
+    given_names: Option<Vec<T>>,
+    values: &[Option<T>],
 ) -> Option<String> {
-    let mut members: Vec<(String, usize, Option<String>)> = Vec::with_capacity(columns.len());
+    // SAFETY: the relation is open.
+    let names = unsafe { column_names(open.tuple_desc()) };
+    let mut members = Vec::with_capacity(columns.len());
     for &number in columns {
-        let index = number as usize - 1;
-        // SAFETY: key columns are among the attributes of the open relation; a name is a C string.
-        let name =
-            unsafe { CStr::from_ptr(attribute(open.tuple_desc(), index).attname.data.as_ptr()) }.to_string_lossy().into_owned();
-        let place = match &column_names {
-            Some(names) => names.iter().position(|given| *given == name)?,
+        let (index, name) = names.iter().find(|(index, _)| *index + 1 == number as usize)?;
+        let place = match &given_names {
+            Some(given) => {
+                // SAFETY: the index is that of one of the open relation's columns.
+                let name = unsafe { attribute_name(open.tuple_desc(), *index) };
+                given.iter().position(|given| given.as_ref() == name)?
+            }
             None => 0,
         };
-        members.push((name, index, column_values.get(place).cloned().flatten()));
+        members.push((name, *index, values.get(place).and_then(Option::as_ref)));
     }
-    match &column_names {
+    match &given_names {
         Some(names) if names.len() != columns.len() => return None,
         None if columns.len() != 1 => refuse_single_value(open, columns.len()),
         _ => {}
     }
-    members.sort_by(|(a, ..), (b, ..)| compare_keys(a, b));
+    members.sort_by(|(a, ..), (b, ..)| compare_keys(&a.text, &b.text));
     let mut key = Text::new();
-    let mut separator = b'{';
-    for (name, index, value) in members {
-        let out = key.buffer();
-        out.push(separator);
-        separator = b',';
-        write_string(out, &name);
-        out.push(b':');
-        match value {
-            // SAFETY: the attribute is one of the open relation's.
-            Some(value) => raise_on_error(unsafe {
-                as_owner_restricted(open.as_ptr(), || write_as_column(out, attribute(open.tuple_desc(), index), &value))
-            }),
-            None => out.extend_from_slice(b"null"),
+    let result = key.write(|out| {
+        let mut separator = b'{';
+        for (name, index, value) in members {
+            out.push(std::mem::replace(&mut separator, b','));
+            write_string(out, &name.text);
+            out.push(b':');
+            match value {
+                // SAFETY: the attribute is one of the open relation's.
+                Some(value) => out.append(unsafe { as_column(open, index, value.as_ref()) }.bytes()),
+                None => out.append(b"null"),
+            }
         }
+        out.push(b'}');
+        Ok(())
+    });
+    match result {
+        Ok(()) => Some(key.into_string()),
+        Err(reason) => ServerError::from(reason).raise(None),
     }
-    key.buffer().push(b'}');
-    Some(key.as_str().to_owned())
 }
 
-/// Reads `value` with the input function of the column's type and writes it as entries have it.
+/// Reads `value` with the input function of the column's type, and gives it as entries have it.
 ///
 /// # Safety
-/// `column` must be an attribute of an open relation.
-unsafe fn write_as_column(out: &mut Vec<u8>, column: &pg_sys::FormData_pg_attribute, value: &str) -> Result<(), ServerError> {
-    // A NUL cannot come in through SQL's text.
-    let value = CString::new(value).unwrap_or_default();
-    // SAFETY: a column's type is one.
-    unsafe { write_as_type(out, column.atttypid, column.atttypmod, &value) }
+/// `index` must be that of one of the relation's columns.
+unsafe fn as_column(open: &OpenRelation, index: usize, value: &[u8]) -> Text {
+    // SAFETY: as the caller promises; a column's type is one.
+    unsafe {
+        let column = attribute(open.tuple_desc(), index);
+        as_owner_restricted(open.as_ptr(), || as_type(column.atttypid, column.atttypmod, value))
+    }
 }
 
 /// # Safety
 /// `type_oid` must be a type.
-unsafe fn write_as_type(out: &mut Vec<u8>, type_oid: pg_sys::Oid, modifier: i32, value: &CStr) -> Result<(), ServerError> {
-    let (mut input, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
-    // SAFETY: the type's own input function makes a datum of the type that the encoder is for.
+unsafe fn as_type(type_oid: pg_sys::Oid, modifier: i32, value: &[u8]) -> Text {
+    if value.contains(&0) {
+        // No input function can be given this. It can only be a text.
+        return written(|out| write_text(out, value));
+    }
+    // SAFETY: the type's own input function makes a datum of the type that the encoder is for, of a C string.
     unsafe {
+        let (mut input, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
         pg_sys::getTypeInputInfo(type_oid, &mut input, &mut parameter);
-        let datum = pg_sys::OidInputFunctionCall(input, value.as_ptr().cast_mut(), parameter, modifier);
-        encoder_for(type_oid, pg_sys::CurrentMemoryContext).write(out, datum)
+        let string = pg_sys::pnstrdup(value.as_ptr().cast(), value.len());
+        let datum = pg_sys::OidInputFunctionCall(input, string, parameter, modifier);
+        let encoder = encoder_for(type_oid, pg_sys::CurrentMemoryContext, &mut MoneyTypes::default());
+        written(|out| encoder.write(out, datum))
     }
 }
 
 /// `lead_audit.value_as(regclass, text, text)`: the JSON of a value that was of this type, or `None` if it is none of it.
 #[pg_extern(sql = false)]
-fn value_as(relation: pg_sys::Oid, type_name: &str, value: &str) -> Option<String> {
+fn value_as(relation: pg_sys::Oid, type_name: &[u8], value: &[u8]) -> Option<String> {
     let open = OpenRelation::open(relation, pg_sys::AccessShareLock);
-    let (type_name, value) = (CString::new(type_name).ok()?, CString::new(value).ok()?);
+    let type_name = CString::new(type_name).ok()?;
     let read = in_subtransaction(|| {
         let (mut type_oid, mut modifier) = (pg_sys::InvalidOid, -1);
         // SAFETY: the names are C strings. A type that is gone gives no oid; the relation is open. The type's own input function
@@ -152,19 +195,16 @@ fn value_as(relation: pg_sys::Oid, type_name: &str, value: &str) -> Option<Strin
             if type_oid == pg_sys::InvalidOid {
                 return None;
             }
-            as_owner_restricted(open.as_ptr(), || {
-                let mut json = Text::new();
-                write_as_type(json.buffer(), type_oid, modifier, &value).ok()?;
-                Some(json.as_str().to_owned())
-            })
+            Some(as_owner_restricted(open.as_ptr(), || as_type(type_oid, modifier, value).into_string()))
         }
     });
     read.ok().flatten()
 }
 
 fn refuse_single_value(relation: &OpenRelation, columns: usize) {
-    // SAFETY: the relation is open; a name is a C string.
-    let name = unsafe { CStr::from_ptr((*(*relation.as_ptr()).rd_rel).relname.data.as_ptr()) }.to_string_lossy().into_owned();
+    // SAFETY: the relation is open.
+    let name = unsafe { relation_name(relation.as_ptr()) };
+    let name = name.as_str();
     let (detail, hint) = match columns {
         0 => ("It has no primary key.".to_owned(), "Search lead_audit.log by old_values or new_values instead.".to_owned()),
         n => (
@@ -178,10 +218,4 @@ fn refuse_single_value(relation: &OpenRelation, columns: usize) {
         detail: Some(detail),
     }
     .raise(Some(hint));
-}
-
-fn raise_on_error(result: Result<(), ServerError>) {
-    if let Err(error) = result {
-        error.raise(None);
-    }
 }

@@ -1,14 +1,15 @@
 //! A numeric's text straight from its stored bytes, as numeric_out gives it: several for each row of many tables, and numeric_out
 //! builds each one anew in memory of its own.
 
-use crate::server::detoasted;
+use crate::server::{TextWriter, detoasted};
+use ledger::Sink;
 use pgrx::pg_sys;
 
 /// Appends the text of a finite numeric. False, and nothing is appended, for NaN and the infinities.
 ///
 /// # Safety
 /// `numeric` must be a numeric.
-pub unsafe fn write_finite(out: &mut Vec<u8>, numeric: pg_sys::Datum) -> bool {
+pub unsafe fn write_finite(out: &mut TextWriter, numeric: pg_sys::Datum) -> bool {
     // SAFETY: as the caller promises; the bytes are read while the value is there.
     match Stored::read(unsafe { detoasted(numeric) }) {
         Some(stored) => {
@@ -55,21 +56,21 @@ impl<'a> Stored<'a> {
         usize::try_from(self.weight - exponent).ok().and_then(digit).unwrap_or(0)
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut TextWriter) {
         if self.negative {
             out.push(b'-');
         }
         let first = self.weight.max(0);
         let leading = four(self.digit(first));
-        out.extend_from_slice(&leading[leading.iter().position(|&digit| digit != b'0').unwrap_or(3)..]);
+        out.append(&leading[leading.iter().position(|&digit| digit != b'0').unwrap_or(3)..]);
         for exponent in (0..first).rev() {
-            out.extend_from_slice(&four(self.digit(exponent)));
+            out.append(&four(self.digit(exponent)));
         }
         if self.scale > 0 {
             out.push(b'.');
             let end = out.len() + self.scale;
             for place in 1..=self.scale.div_ceil(4) as i32 {
-                out.extend_from_slice(&four(self.digit(-place)));
+                out.append(&four(self.digit(-place)));
             }
             out.truncate(end);
         }

@@ -1,16 +1,18 @@
 //! What can be worked out once for each watched relation: its columns in canonical order, how each is written, its key.
 
 use super::encode::Encoder;
-use crate::server::{Text, attribute, in_context, new_context};
+use super::money::MoneyTypes;
+use crate::server::{Text, attribute, attribute_name, in_context, new_context, relation_name, schema_name};
 use ledger::canonical::{compare_keys, write_string};
 use pgrx::{PgList, pg_sys};
 use std::cell::Cell;
-use std::ffi::CStr;
 
 /// A column that is part of the row's JSON.
 pub struct Column {
     /// Its place in a deformed tuple, from 0.
     pub index: usize,
+    /// Its name.
+    pub name: ColumnName,
     /// Its name as a member of the row's object: `"name":`.
     pub member: Vec<u8>,
     /// How its values are written.
@@ -19,6 +21,14 @@ pub struct Column {
     pub length: i16,
     /// Whether its values are the datum itself.
     pub by_value: bool,
+}
+
+/// The name that a column has in a row's object.
+pub struct ColumnName {
+    /// The name. No other column of the relation has it.
+    pub text: String,
+    /// Whether it stands for bytes that are no text.
+    pub is_encoded: bool,
 }
 
 /// Everything about a relation that its rows need to become entries.
@@ -33,6 +43,8 @@ pub struct Plan {
     pub columns: Vec<Column>,
     /// Those of the primary key, as places in `columns`; empty without one.
     pub key: Vec<usize>,
+    /// The names in `columns` that stand for bytes that are no text.
+    pub encoded_names: Vec<String>,
     /// The soft-delete column, as a place in `columns`.
     pub soft_delete: Option<usize>,
     /// The name of that column that the plan was made for.
@@ -60,40 +72,47 @@ impl Plan {
     pub unsafe fn new(relation: pg_sys::Relation, soft_delete_name: &str) -> Self {
         // SAFETY: the caller keeps the relation open while its relcache entry is read here; the plan copies what it needs.
         unsafe {
-            let context = new_context(pg_sys::CacheMemoryContext, c"lead_audit plan");
+            // Stays if the plan is finished; an error before that ends the current context, and this one with it.
+            let context = new_context(pg_sys::CurrentMemoryContext, c"lead_audit plan");
             let descriptor = (*relation).rd_att;
-            let attributes = (*descriptor).natts as usize;
-            let mut named: Vec<(String, i16, Column)> = Vec::with_capacity(attributes);
-            for index in 0..attributes {
+            let names = column_names(descriptor);
+            let mut money = MoneyTypes::default();
+            let mut named: Vec<(i16, Column)> = Vec::with_capacity(names.len());
+            for (index, name) in names {
                 let definition = attribute(descriptor, index);
-                // A virtual generated column (18) is not stored, and not worked out for triggers.
-                if definition.attisdropped || definition.attgenerated as u8 == b'v' {
-                    continue;
-                }
-                let name = name_text(&definition.attname);
-                let mut member = Vec::with_capacity(name.len() + 3);
-                write_string(&mut member, &name);
+                let mut member = Vec::with_capacity(name.text.len() + 3);
+                write_string(&mut member, &name.text);
                 member.push(b':');
                 let column = Column {
                     index,
+                    name,
                     member,
-                    encoder: encoder_for(definition.atttypid, context),
+                    encoder: encoder_for(definition.atttypid, context, &mut money),
                     length: definition.attlen,
                     by_value: definition.attbyval,
                 };
-                named.push((name, definition.attnum, column));
+                named.push((definition.attnum, column));
             }
-            named.sort_by(|(a, ..), (b, ..)| compare_keys(a, b));
+            named.sort_by(|(_, a), (_, b)| compare_keys(&a.name.text, &b.name.text));
             let key_attributes = primary_key(relation);
-            let key = (0..named.len()).filter(|&i| key_attributes.contains(&named[i].1)).collect();
-            let soft_delete =
-                named.iter().position(|(name, _, column)| name == soft_delete_name && matches!(column.encoder, Encoder::Bool));
-            let columns: Vec<Column> = named.into_iter().map(|(_, _, column)| column).collect();
+            let key = (0..named.len()).filter(|&i| key_attributes.contains(&named[i].0)).collect();
+            let columns: Vec<Column> = named.into_iter().map(|(_, column)| column).collect();
+            let is_soft_delete = |column: &Column| {
+                column.name.text == soft_delete_name && !column.name.is_encoded && matches!(column.encoder, Encoder::Bool)
+            };
+            let soft_delete = columns.iter().position(is_soft_delete);
+            let schema = schema_name((*(*relation).rd_rel).relnamespace);
+            pg_sys::MemoryContextSetParent(context, pg_sys::CacheMemoryContext);
             Plan {
                 relation: (*relation).rd_id,
-                schema: schema_name((*(*relation).rd_rel).relnamespace),
-                name: Text::from(&*name_text(&(*(*relation).rd_rel).relname)),
+                schema,
+                name: relation_name(relation),
                 key,
+                encoded_names: columns
+                    .iter()
+                    .filter(|column| column.name.is_encoded)
+                    .map(|column| column.name.text.clone())
+                    .collect(),
                 soft_delete,
                 soft_delete_name: soft_delete_name.to_owned(),
                 may_raise: columns.iter().any(|column| column.encoder.may_raise()),
@@ -107,8 +126,13 @@ impl Plan {
 
 impl Plan {
     /// The columns of the primary key.
-    pub fn key_columns(&self) -> impl Iterator<Item = &Column> {
+    pub fn key_columns(&self) -> impl Iterator<Item = &Column> + Clone {
         self.key.iter().map(|&i| &self.columns[i])
+    }
+
+    /// The names of columns by their places in `columns`.
+    pub fn names_of(&self, columns: &[usize]) -> impl Iterator<Item = &str> {
+        columns.iter().filter_map(|&place| self.columns.get(place)).map(|column| &*column.name.text)
     }
 
     /// Whether the columns have the same names and are stored alike, as those of two partitions do.
@@ -118,18 +142,32 @@ impl Plan {
     }
 }
 
-fn name_text(name: &pg_sys::NameData) -> String {
-    // SAFETY: a name is a C string within its 64 bytes.
-    unsafe { CStr::from_ptr(name.data.as_ptr()) }.to_string_lossy().into_owned()
-}
-
-/// The schema's name as text.
-pub fn schema_name(schema: pg_sys::Oid) -> Text {
-    // SAFETY: returns null or a string in the current memory context.
-    unsafe {
-        let name = pg_sys::get_namespace_name(schema);
-        if name.is_null() { Text::new() } else { Text::from(&*CStr::from_ptr(name).to_string_lossy()) }
+/// The columns that rows are recorded with, by their places, and their names. What is no text is percent-encoded; what another
+/// column is called like that has a `%` more at its end, which no percent-encoding has.
+///
+/// # Safety
+/// `descriptor` must be a row type.
+pub unsafe fn column_names(descriptor: pg_sys::TupleDesc) -> Vec<(usize, ColumnName)> {
+    // SAFETY: as the caller promises.
+    let recorded = |&index: &usize| unsafe {
+        let definition = attribute(descriptor, index);
+        // A virtual generated column (18) is not stored, and not worked out for triggers.
+        !definition.attisdropped && definition.attgenerated as u8 != b'v'
+    };
+    // SAFETY: the same.
+    let name = |index| unsafe {
+        let name = Text::from_server(attribute_name(descriptor, index));
+        (index, ColumnName { text: name.as_str().to_owned(), is_encoded: name.is_encoded() })
+    };
+    // SAFETY: the same.
+    let attributes = unsafe { (*descriptor).natts } as usize;
+    let mut names: Vec<_> = (0..attributes).filter(recorded).map(name).collect();
+    for place in 0..names.len() {
+        while names[place].1.is_encoded && names.iter().filter(|(_, name)| name.text == names[place].1.text).count() > 1 {
+            names[place].1.text.push('%');
+        }
     }
+    names
 }
 
 /// The attribute numbers of the primary key. A deferrable one is one too, which is why the relcache's own answer (only a
@@ -160,7 +198,7 @@ pub unsafe fn primary_key(relation: pg_sys::Relation) -> Vec<i16> {
 ///
 /// # Safety
 /// `context` must be a memory context that lives as long as the encoder.
-pub unsafe fn encoder_for(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext) -> Encoder {
+pub unsafe fn encoder_for(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext, money: &mut MoneyTypes) -> Encoder {
     // SAFETY: looks the type up; a domain has the representation of its base type.
     let base = unsafe { pg_sys::getBaseType(type_oid) };
     match base {
@@ -180,7 +218,7 @@ pub unsafe fn encoder_for(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext)
         _ => unsafe {
             Encoder::ToJsonb {
                 call: to_jsonb_call(type_oid, context),
-                monetary: has_money(base, 0),
+                monetary: money.contains(base),
                 user_defined: base.to_u32() >= pg_sys::FirstNormalObjectId,
             }
         },
@@ -211,29 +249,4 @@ unsafe fn to_jsonb_call(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext) -
         call.fn_expr = expression.cast();
     }
     call
-}
-
-/// Whether values of a type can have money in them: the type itself, its elements or its attributes.
-fn has_money(type_oid: pg_sys::Oid, depth: u32) -> bool {
-    // SAFETY: look-ups of a type; the descriptor is released before this returns.
-    unsafe {
-        let base = pg_sys::getBaseType(type_oid);
-        let element = pg_sys::get_element_type(base);
-        if element != pg_sys::InvalidOid {
-            return has_money(element, depth);
-        }
-        if base == pg_sys::MONEYOID || depth > 16 {
-            return true;
-        }
-        if pg_sys::get_typtype(base) as u8 != pg_sys::TYPTYPE_COMPOSITE {
-            return false;
-        }
-        let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(base, -1);
-        let types: Vec<_> = (0..(*descriptor).natts as usize)
-            .map(|i| attribute(descriptor, i))
-            .filter(|attribute| !attribute.attisdropped)
-            .map(|attribute| attribute.atttypid)
-            .collect();
-        types.into_iter().any(|attribute| has_money(attribute, depth + 1))
-    }
 }

@@ -1,11 +1,27 @@
 //! A row, taken apart and written as JSON.
 
 use super::plan::Column;
-use crate::server::{ServerError, Text, detoasted};
-use pgrx::{PgSqlErrorCode, pg_sys};
+use crate::server::{NotWritten, ServerError, Text, TextWriter, detoasted};
+use ledger::Sink;
+use pgrx::pg_sys;
 
-/// Longest JSON of a row: what jsonb can hold, so that lead_audit.log can show it.
-const ROW_LIMIT: usize = super::encode::JSONB_LIMIT;
+/// Where the value of a column is in the text of a row.
+#[derive(Clone, Copy)]
+pub struct Place {
+    start: usize,
+    end: usize,
+    /// Whether it stands for a value that is no text.
+    pub is_encoded: bool,
+}
+
+/// How values are written.
+#[derive(Clone, Copy)]
+enum Mode {
+    /// Straight into the row's text. Almost always that is a text, which one look at the whole of it tells.
+    Together,
+    /// Each apart, to find those that are none.
+    Apart,
+}
 
 /// A tuple taken apart. The buffers are used again for the next one.
 #[derive(Default)]
@@ -39,54 +55,62 @@ impl RowImage {
         self.value(column).is_some_and(|value| value.value() as u8 != 0)
     }
 
-    /// Appends one column's value.
+    /// Appends one column's value. Returns whether it is encoded.
     ///
     /// # Safety
     /// The image must be of a row of the column's relation.
-    unsafe fn write_value(&self, out: &mut Vec<u8>, column: &Column) -> Result<(), ServerError> {
-        match self.value(column) {
+    unsafe fn write_value(&self, out: &mut TextWriter, column: &Column, mode: Mode) -> bool {
+        match (self.value(column), mode) {
+            (None, _) => out.append(b"null"),
             // SAFETY: the encoder was made for this column.
-            Some(value) => unsafe { column.encoder.write(out, value) },
-            None => {
-                out.extend_from_slice(b"null");
-                Ok(())
+            (Some(value), Mode::Together) => unsafe { column.encoder.write(out, value) },
+            (Some(value), Mode::Apart) => {
+                let mut apart = TextWriter::apart();
+                // SAFETY: the same.
+                unsafe { column.encoder.write(&mut apart, value) };
+                return !out.append_value(&apart);
             }
         }
+        false
     }
 
-    /// Writes the object of the given columns, which must be in canonical order, and notes where each value is.
+    /// Writes the object of the given columns, which must be in canonical order, and notes where each value is. Returns whether
+    /// any is encoded.
     ///
     /// # Safety
     /// The image must be of a row of the columns' relation.
     pub unsafe fn write_object<'p>(
         &self,
-        out: &mut Text,
-        columns: impl Iterator<Item = &'p Column>,
-        mut each: impl FnMut(usize, usize),
-    ) -> Result<(), ServerError> {
-        let out = out.buffer();
-        let mut separator = b'{';
-        for column in columns {
-            out.push(separator);
-            separator = b',';
-            out.extend_from_slice(&column.member);
-            let start = out.len();
-            // SAFETY: as the caller promises.
-            unsafe { self.write_value(out, column)? };
-            each(start, out.len());
-            if out.len() > ROW_LIMIT {
-                return Err(too_large(out.len()));
+        text: &mut Text,
+        columns: impl Iterator<Item = &'p Column> + Clone,
+        places: &mut Vec<Place>,
+    ) -> Result<bool, ServerError> {
+        in_either_mode(text, |out, mode| {
+            places.clear();
+            let mut separator = b'{';
+            for column in columns.clone() {
+                out.push(separator);
+                separator = b',';
+                out.append(&column.member);
+                let start = out.len();
+                // SAFETY: as the caller promises.
+                let is_encoded = unsafe { self.write_value(out, column, mode) };
+                places.push(Place { start, end: out.len(), is_encoded });
+                if out.has_overflowed() {
+                    break;
+                }
             }
-        }
-        if separator == b'{' {
-            out.push(b'{');
-        }
-        out.push(b'}');
-        Ok(())
+            if separator == b'{' {
+                out.push(b'{');
+            }
+            out.push(b'}');
+            places.iter().any(|place| place.is_encoded)
+        })
     }
 
     /// Writes the columns of `new` that differ from this, the old row, as an object. `columns` are the columns of both rows, `old`
-    /// is this row's JSON and `old_values` says where in its buffer each column's value is.
+    /// is this row's JSON and `old_places` says where in it each column's value is. Returns which of the columns are encoded, by
+    /// their places in `columns`.
     ///
     /// A column whose stored bytes differ but whose JSON does not (white space in a json value, −0 for 0) did not change
     /// in any way that an entry can show.
@@ -95,37 +119,50 @@ impl RowImage {
     /// The images must be of rows of the columns' relations.
     pub unsafe fn write_changes<'p>(
         &self,
-        out: &mut Text,
-        columns: impl Iterator<Item = (&'p Column, &'p Column)>,
+        text: &mut Text,
+        columns: impl Iterator<Item = (&'p Column, &'p Column)> + Clone,
         new: &RowImage,
-        old: &mut Text,
-        old_values: &[(usize, usize)],
-    ) -> Result<(), ServerError> {
-        let old: &[u8] = old.buffer();
-        let out = out.buffer();
-        out.push(b'{');
-        let empty = out.len();
-        for ((old_column, column), &(start, end)) in columns.zip(old_values) {
-            // SAFETY: as the caller promises.
-            if unsafe { same(column, self.value(old_column), new.value(column)) } {
-                continue;
+        old: &Text,
+        old_places: &[Place],
+    ) -> Result<Vec<usize>, ServerError> {
+        in_either_mode(text, |out, mode| {
+            let mut encoded = Vec::new();
+            out.push(b'{');
+            let empty = out.len();
+            for (index, ((old_column, column), place)) in columns.clone().zip(old_places).enumerate() {
+                // SAFETY: as the caller promises.
+                if unsafe { same(column, self.value(old_column), new.value(column)) } {
+                    continue;
+                }
+                let before = out.len();
+                if before > empty {
+                    out.push(b',');
+                }
+                out.append(&column.member);
+                let start = out.len();
+                // SAFETY: as the caller promises.
+                let is_encoded = unsafe { new.write_value(out, column, mode) };
+                if out.has_overflowed() {
+                    break;
+                }
+                let is_alike = out.bytes().get(start..) == old.bytes().get(place.start..place.end);
+                if is_alike && is_encoded == place.is_encoded && column.encoder.tells_apart() {
+                    out.truncate(before);
+                } else if is_encoded {
+                    encoded.push(index);
+                }
             }
-            let before = out.len();
-            if before > empty {
-                out.push(b',');
-            }
-            out.extend_from_slice(&column.member);
-            let value = out.len();
-            // SAFETY: as the caller promises.
-            unsafe { new.write_value(out, column)? };
-            if out[value..] == old[start..end] && column.encoder.tells_apart() {
-                out.truncate(before);
-            } else if out.len() > ROW_LIMIT {
-                return Err(too_large(out.len()));
-            }
-        }
-        out.push(b'}');
-        Ok(())
+            out.push(b'}');
+            encoded
+        })
+    }
+}
+
+/// Writes a text with values together; if it turns out to be no text, once more with each value apart.
+fn in_either_mode<R>(text: &mut Text, mut write: impl FnMut(&mut TextWriter, Mode) -> R) -> Result<R, ServerError> {
+    match text.write(|out| Ok(write(out, Mode::Together))) {
+        Err(NotWritten::NotText) => Ok(text.write(|out| Ok(write(out, Mode::Apart)))?),
+        result => Ok(result?),
     }
 }
 
@@ -162,13 +199,5 @@ unsafe fn same(column: &Column, old: Option<pg_sys::Datum>, new: Option<pg_sys::
                 bytes(old) == bytes(new)
             }
         }
-    }
-}
-
-fn too_large(length: usize) -> ServerError {
-    ServerError {
-        code: PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-        message: format!("the row's JSON is longer than an audit entry can hold ({length} of {ROW_LIMIT} bytes)"),
-        detail: None,
     }
 }

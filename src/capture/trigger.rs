@@ -19,85 +19,85 @@ pub extern "C" fn pg_finfo_lead_audit_capture() -> &'static pg_sys::Pg_finfo_rec
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_capture(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: Postgres passes a valid call; what it hangs on it stays until this returns.
-    unsafe {
-        let call = TriggerCall::of(fcinfo, "capture");
-        call.require(pg_sys::TRIGGER_EVENT_ROW | pg_sys::TRIGGER_EVENT_AFTER, "an AFTER trigger FOR EACH ROW");
-        if settings::enabled() {
-            let (operation, new_row) = match call.event & pg_sys::TRIGGER_EVENT_OPMASK {
-                pg_sys::TRIGGER_EVENT_INSERT => (RowOperation::Insert, None),
-                pg_sys::TRIGGER_EVENT_UPDATE => (RowOperation::Update, Some((*call.data).tg_newtuple)),
-                _ => (RowOperation::Delete, None),
-            };
-            record_row(&RowEvent {
-                operation,
-                relation: (*call.data).tg_relation,
-                watch_id: call.watch_id(),
-                soft_delete_column: call.argument(1),
-                row: (*call.data).tg_trigtuple,
-                new_row,
-            });
-        }
+    // SAFETY: Postgres passes a valid call, which lasts until this returns.
+    let call = unsafe { TriggerCall::of(&fcinfo, "capture") };
+    call.require(pg_sys::TRIGGER_EVENT_ROW | pg_sys::TRIGGER_EVENT_AFTER, "an AFTER trigger FOR EACH ROW");
+    if settings::enabled() {
+        let (operation, new_row) = match call.event() & pg_sys::TRIGGER_EVENT_OPMASK {
+            pg_sys::TRIGGER_EVENT_INSERT => (RowOperation::Insert, None),
+            pg_sys::TRIGGER_EVENT_UPDATE => (RowOperation::Update, Some(call.data.tg_newtuple)),
+            _ => (RowOperation::Delete, None),
+        };
+        let event = RowEvent {
+            operation,
+            relation: call.relation(),
+            watch_id: call.watch_id(),
+            soft_delete_column: call.argument(1),
+            row: call.data.tg_trigtuple,
+            new_row,
+        };
+        // SAFETY: the relation is open and the tuples are its rows for as long as the call lasts; a trigger for each row has them.
+        unsafe { record_row(&event) }
     }
     pg_sys::Datum::from(0)
 }
 
 /// A call of a trigger function.
-pub struct TriggerCall {
-    /// What Postgres says about it.
-    pub data: *mut pg_sys::TriggerData,
-    /// The event, as TRIGGER_EVENT_… bits.
-    pub event: u32,
+pub struct TriggerCall<'a> {
+    data: &'a pg_sys::TriggerData,
     function: &'static str,
 }
 
-impl TriggerCall {
+impl<'a> TriggerCall<'a> {
     /// The call, or an error if the function was not called as a trigger.
     ///
     /// # Safety
-    /// `fcinfo` must be a valid call; the result must not outlive it.
-    pub unsafe fn of(fcinfo: pg_sys::FunctionCallInfo, function: &'static str) -> Self {
+    /// `fcinfo` must be a call that Postgres makes, and lasts as long as the reference to it.
+    pub unsafe fn of(fcinfo: &'a pg_sys::FunctionCallInfo, function: &'static str) -> Self {
         // SAFETY: the context of a call is null or a node, whose tag says what it is.
-        unsafe {
-            let context = (*fcinfo).context;
+        let data = unsafe {
+            let context = (**fcinfo).context;
             if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
                 misuse(function, "it was not called by the trigger manager");
             }
-            let data = context.cast::<pg_sys::TriggerData>();
-            TriggerCall { data, event: (*data).tg_event, function }
-        }
+            &*context.cast::<pg_sys::TriggerData>()
+        };
+        TriggerCall { data, function }
+    }
+
+    /// The event, as TRIGGER_EVENT_… bits.
+    pub fn event(&self) -> u32 {
+        self.data.tg_event
+    }
+
+    /// The relation, open as long as the call lasts.
+    pub fn relation(&self) -> pg_sys::Relation {
+        self.data.tg_relation
     }
 
     /// Raises an error unless the trigger has this level and time.
     pub fn require(&self, level_and_time: u32, description: &str) {
-        if self.event & (pg_sys::TRIGGER_EVENT_ROW | pg_sys::TRIGGER_EVENT_TIMINGMASK) != level_and_time {
+        if self.event() & (pg_sys::TRIGGER_EVENT_ROW | pg_sys::TRIGGER_EVENT_TIMINGMASK) != level_and_time {
             misuse(self.function, &format!("it must be called by {description}"));
         }
     }
 
-    /// The trigger's argument, or an empty text where it has none.
-    ///
-    /// # Safety
-    /// The call must not have returned.
-    pub unsafe fn argument<'a>(&self, index: i16) -> &'a str {
-        // SAFETY: the trigger has tgnargs arguments, C strings in the database's encoding, UTF-8.
+    /// The trigger's argument, counted from 0; an empty text where it has none, or one that is not UTF-8.
+    pub fn argument(&self, index: usize) -> &'a str {
+        // SAFETY: the trigger manager's call has a trigger, with tgnargs arguments, which are C strings and stay while the call lasts.
         unsafe {
-            let trigger = (*self.data).tg_trigger;
-            if index >= (*trigger).tgnargs {
+            let trigger = &*self.data.tg_trigger;
+            if index >= usize::try_from(trigger.tgnargs).unwrap_or(0) {
                 return "";
             }
-            CStr::from_ptr(*(*trigger).tgargs.add(index as usize)).to_str().unwrap_or("")
+            CStr::from_ptr(*trigger.tgargs.add(index)).to_str().unwrap_or("")
         }
     }
 
     /// The identity of the watched table: the first argument.
-    ///
-    /// # Safety
-    /// The call must not have returned.
-    pub unsafe fn watch_id(&self) -> [u8; 16] {
-        // SAFETY: as the caller promises.
-        let text = unsafe { self.argument(0) };
-        parse_uuid(text).unwrap_or_else(|| misuse(self.function, "its first argument is not the identity of a watched table"))
+    pub fn watch_id(&self) -> [u8; 16] {
+        parse_uuid(self.argument(0))
+            .unwrap_or_else(|| misuse(self.function, "its first argument is not the identity of a watched table"))
     }
 }
 

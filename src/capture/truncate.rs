@@ -1,14 +1,12 @@
 //! The TRUNCATE trigger. It runs before the rows are gone, since afterwards nobody can count them; the table is locked
 //! against everyone else by then, so the count is exact.
 
-use super::plan::schema_name;
 use super::trigger::TriggerCall;
 use crate::journal::{self, NewEntry};
-use crate::server::{Text, for_each_row, in_subtransaction, leaves, partition_ancestors};
+use crate::server::{Text, for_each_row, in_subtransaction, leaves, partition_ancestors, relation_name, schema_name};
 use crate::settings;
 use pgrx::pg_sys;
 use std::cell::RefCell;
-use std::ffi::CStr;
 
 /// Tells Postgres how `lead_audit_capture_truncate` is to be called.
 #[unsafe(no_mangle)]
@@ -23,22 +21,21 @@ pub extern "C" fn pg_finfo_lead_audit_capture_truncate() -> &'static pg_sys::Pg_
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: Postgres passes a valid call; the relation is open until this returns.
-    unsafe {
-        let call = TriggerCall::of(fcinfo, "capture_truncate");
-        call.require(pg_sys::TRIGGER_EVENT_BEFORE, "a BEFORE TRUNCATE trigger FOR EACH STATEMENT");
-        if settings::enabled() {
-            let relation = (*call.data).tg_relation;
-            let truncate = Truncate::current();
-            // Postgres calls the triggers of a partitioned table before those of its partitions, but for those that the
-            // statement names before it.
-            if !truncate.has_counted((*relation).rd_id) {
-                let class = (*relation).rd_rel;
-                let schema = schema_name((*class).relnamespace);
-                let name = Text::from(&*CStr::from_ptr((*class).relname.data.as_ptr()).to_string_lossy());
-                record(&truncate, call.watch_id(), (*relation).rd_id, &schema, &name);
-                truncate.note((*relation).rd_id);
-            }
+    // SAFETY: Postgres passes a valid call, which lasts until this returns.
+    let call = unsafe { TriggerCall::of(&fcinfo, "capture_truncate") };
+    call.require(pg_sys::TRIGGER_EVENT_BEFORE, "a BEFORE TRUNCATE trigger FOR EACH STATEMENT");
+    if settings::enabled() {
+        // SAFETY: the relation is open as long as the call lasts.
+        let (relation, schema, name) = unsafe {
+            let relation = &*call.relation();
+            (relation.rd_id, schema_name((*relation.rd_rel).relnamespace), relation_name(call.relation()))
+        };
+        let truncate = Truncate::current();
+        // Postgres calls the triggers of a partitioned table before those of its partitions, but for those that the
+        // statement names before it.
+        if !truncate.has_counted(relation) {
+            record(&truncate, call.watch_id(), relation, &schema, &name);
+            truncate.note(relation);
         }
     }
     pg_sys::Datum::from(0)

@@ -3,7 +3,7 @@
 
 use super::record::{Table, Unresolved};
 use super::watched::watched;
-use crate::server::{as_user, role_name};
+use crate::server::{as_user, role_name, with_search_path};
 use pgrx::{PgList, pg_sys};
 use std::ffi::{CStr, CString};
 
@@ -122,20 +122,7 @@ unsafe fn table_of(name: *mut pg_sys::RangeVar, unresolved: &Unresolved, role: p
             }
             role_name(role)?;
             let path = CString::new(unresolved.search_path.as_str()).ok()?;
-            let level = pg_sys::NewGUCNestLevel();
-            pg_sys::set_config_option(
-                c"search_path".as_ptr(),
-                path.as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
-            let relation = as_user(role, find);
-            pg_sys::AtEOXact_GUC(false, level);
-            relation
+            with_search_path(&path, || as_user(role, find))
         } else {
             if CStr::from_ptr((*name).schemaname).to_bytes().starts_with(b"pg_temp") {
                 return None;

@@ -7,7 +7,7 @@ use super::record::{LogLine, RawRow, Record, Table};
 use super::resolve::resolve;
 use super::{names, record::Count, watched::watched};
 use crate::capture::{ForeignCode, RowEvent, RowOperation, RowTexts, key_of, key_types, row_texts};
-use crate::journal::{self, NewEntry, Outcome};
+use crate::journal::{self, InvalidBytes, NewEntry, Outcome};
 use crate::origin::Origin;
 use crate::server::{RowMemory, ServerError, Text, current_database, in_subtransaction, role_name};
 use crate::shared;
@@ -237,12 +237,13 @@ impl Gathering {
             (table, operation, statement) = (Some(&resolved.table), resolved.operation, resolved.statement.as_deref());
         }
         let (mut key, mut values, mut changed) = (record.key.as_deref().map(Text::from), None, None);
-        let mut omitted = Vec::new();
+        let (mut omitted, mut invalid_bytes) = (Vec::new(), InvalidBytes::default());
         if let Some(row) = &record.row {
             let Gathering { patience, memory, foreign_code, .. } = self;
             match care.of(|| memory.for_row(|| texts_of(row, table, patience, foreign_code))) {
                 Ok(Some(texts)) => {
-                    (key, values, changed, omitted) = (texts.key, Some(texts.values), texts.changed, texts.omitted);
+                    (key, values, changed) = (texts.key, Some(texts.values), texts.changed);
+                    (omitted, invalid_bytes) = (texts.omitted, texts.invalid_bytes);
                 }
                 Err(error) if is_passing(&error) => self.patience.give_up(row.relation),
                 Ok(None) | Err(_) => {}
@@ -259,8 +260,7 @@ impl Gathering {
         let mut statement = statement.map(Text::from);
         let mut details = details(record, &omitted);
         let roles = &mut self.roles;
-        let mut role =
-            |oid: u32| roles.entry(oid).or_insert_with(|| role_name(pg_sys::Oid::from(oid)).as_deref().map(Text::from)).clone();
+        let mut role = |oid: u32| roles.entry(oid).or_insert_with(|| role_name(pg_sys::Oid::from(oid))).clone();
         let origin = Origin {
             user_id: text(&record.user_id),
             user_ip: text(&record.user_ip),
@@ -287,6 +287,7 @@ impl Gathering {
             error_message: message.as_mut(),
             error_detail: detail.as_mut(),
             statement: statement.as_mut(),
+            invalid_bytes: Some(&invalid_bytes),
             ..NewEntry::default()
         };
         if let Err(error) = journal::append_about(entry, record.txid, record.occurred_at, &origin) {
@@ -394,8 +395,7 @@ fn split_detail(detail: &str) -> Option<(Vec<String>, Vec<String>)> {
 
 /// The members of `details`, in the order of their names.
 fn details(record: &Record, omitted: &[Vec<u8>]) -> Option<Text> {
-    let mut details = Text::new();
-    let out = details.buffer();
+    let mut out = Vec::new();
     let mut separator = b'{';
     let mut member = |out: &mut Vec<u8>, name: &str, value: &dyn Fn(&mut Vec<u8>)| {
         out.push(separator);
@@ -406,26 +406,26 @@ fn details(record: &Record, omitted: &[Vec<u8>]) -> Option<Text> {
     };
     for (name, text) in [("column", &record.column), ("constraint", &record.constraint)] {
         if let Some(text) = text {
-            member(out, name, &|out| write_string(out, text));
+            member(&mut out, name, &|out| write_string(out, text));
         }
     }
     if !omitted.is_empty() {
-        member(out, "omitted_columns", &|out| write_list(out, omitted));
+        member(&mut out, "omitted_columns", &|out| write_list(out, omitted));
     }
     if let Some(text) = &record.parameters {
-        member(out, "parameters", &|out| write_string(out, text));
+        member(&mut out, "parameters", &|out| write_string(out, text));
     }
     if !record.written.is_empty() {
-        member(out, "written", &|out| write_counts(out, &record.written));
+        member(&mut out, "written", &|out| write_counts(out, &record.written));
     }
     if record.written_omitted > 0 {
-        member(out, "written_omitted", &|out| out.extend_from_slice(record.written_omitted.to_string().as_bytes()));
+        member(&mut out, "written_omitted", &|out| out.extend_from_slice(record.written_omitted.to_string().as_bytes()));
     }
     if separator == b'{' {
         return None;
     }
-    details.buffer().push(b'}');
-    Some(details)
+    out.push(b'}');
+    Some(Text::from_server(&out))
 }
 
 /// `["a","b"]`

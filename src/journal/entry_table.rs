@@ -201,7 +201,7 @@ impl EntryTable {
 }
 
 /// Runs `work`; under `on_error = warn` an error that it raises is returned.
-fn unless_abort<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
+pub fn unless_abort<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
     match settings::on_error() {
         OnError::Warn => in_subtransaction(work),
         OnError::Abort => Ok(work()),

@@ -1,8 +1,9 @@
 //! An entry that is about to be stored.
 
 use super::entry_table::{COLUMNS, EntryColumn};
+use super::invalid_bytes::InvalidBytes;
 use crate::origin::Origin;
-use crate::server::Text;
+use crate::server::{Hash32, Text};
 use ledger::{Entry, FORMAT};
 use pgrx::pg_sys;
 
@@ -26,6 +27,8 @@ pub struct NewEntry<'a> {
     pub error_message: Option<&'a mut Text>,
     pub error_detail: Option<&'a mut Text>,
     pub statement: Option<&'a mut Text>,
+    /// What of it is no text, beside texts that are encoded.
+    pub invalid_bytes: Option<&'a InvalidBytes>,
 }
 
 /// What became of the operation.
@@ -81,15 +84,9 @@ impl EntryDatums {
         self.nulls[column as usize] = false;
     }
 
-    fn set_text(&mut self, column: EntryColumn, value: Option<&mut Text>) {
+    fn set_text(&mut self, column: EntryColumn, value: Option<&Text>) {
         if let Some(text) = value {
             self.set(column, text.datum());
-        }
-    }
-
-    fn set_shared(&mut self, column: EntryColumn, value: Option<&Text>) {
-        if let Some(text) = value {
-            self.set(column, text.finished_datum());
         }
     }
 }
@@ -101,17 +98,43 @@ pub struct DatumScratch {
     operation: Text,
     outcome: Text,
     soft_delete: Text,
-    checksum: Text,
+    checksum: Hash32,
+}
+
+/// The datum of one of the words that some columns have.
+fn fixed(scratch: &mut Text, word: &str) -> pg_sys::Datum {
+    if scratch.as_str() != word {
+        *scratch = Text::from(word);
+    }
+    scratch.datum()
 }
 
 impl NewEntry<'_> {
+    /// The columns whose texts stand for bytes that are no text.
+    pub fn encoded_texts(&self) -> impl Iterator<Item = &'static str> {
+        let columns = [
+            ("table_schema", self.table_schema),
+            ("table_name", self.table_name),
+            ("error_message", self.error_message.as_deref()),
+            ("error_detail", self.error_detail.as_deref()),
+            ("statement", self.statement.as_deref()),
+        ];
+        columns.into_iter().filter(|(_, text)| text.is_some_and(Text::is_encoded)).map(|(name, _)| name)
+    }
+
+    /// How many bytes the texts have that are as long as their writer likes.
+    pub fn length(&self) -> usize {
+        let texts = [&self.row_key, &self.row_values, &self.changed_values, &self.details];
+        texts.into_iter().flatten().map(|text| text.bytes().len()).sum()
+    }
+
     /// Works out the checksum and gives the columns as datums, which point into the entry, its origin and `scratch`.
-    pub fn into_datums(mut self, with: &Circumstances, scratch: &mut DatumScratch) -> EntryDatums {
+    pub fn datums(&self, details: Option<&Text>, with: &Circumstances, scratch: &mut DatumScratch) -> EntryDatums {
         let key_hash =
             |watch_id: Option<[u8; 16]>, key: &Option<&mut Text>| Some(ledger::key_hash(&watch_id?, key.as_ref()?.bytes()));
         let hash = key_hash(self.watch_id, &self.row_key);
         let previous_hash = key_hash(self.watch_id, &self.previous_key);
-        let checksum = self.checksum(with, hash, previous_hash, &mut scratch.preimage);
+        let checksum = self.checksum(details, with, hash, previous_hash, &mut scratch.preimage);
 
         let mut datums = EntryDatums { values: [pg_sys::Datum::from(0); COLUMNS], nulls: [true; COLUMNS] };
         use EntryColumn as Column;
@@ -133,35 +156,36 @@ impl NewEntry<'_> {
         datums.set(Column::BackendPid, pg_sys::Datum::from(with.origin.backend_pid));
         datums.set(Column::Format, pg_sys::Datum::from(FORMAT));
         datums.set(Column::Checksum, scratch.checksum.assign(&checksum));
-        datums.set(Column::Operation, scratch.operation.assign(self.operation.as_bytes()));
-        datums.set(Column::Outcome, scratch.outcome.assign(self.outcome.name().as_bytes()));
+        datums.set(Column::Operation, fixed(&mut scratch.operation, self.operation));
+        datums.set(Column::Outcome, fixed(&mut scratch.outcome, self.outcome.name()));
         if let Some(soft_delete) = self.soft_delete {
-            datums.set(Column::SoftDelete, scratch.soft_delete.assign(soft_delete.as_bytes()));
+            datums.set(Column::SoftDelete, fixed(&mut scratch.soft_delete, soft_delete));
         }
-        datums.set_shared(Column::TableSchema, self.table_schema);
-        datums.set_shared(Column::TableName, self.table_name);
-        datums.set_text(Column::RowKey, self.row_key.take());
-        datums.set_text(Column::RowValues, self.row_values.take());
-        datums.set_text(Column::ChangedValues, self.changed_values.take());
-        datums.set_text(Column::Details, self.details.take());
-        datums.set_text(Column::ErrorCode, self.error_code.take());
-        datums.set_text(Column::ErrorMessage, self.error_message.take());
-        datums.set_text(Column::ErrorDetail, self.error_detail.take());
-        datums.set_text(Column::Statement, self.statement.take());
+        datums.set_text(Column::TableSchema, self.table_schema);
+        datums.set_text(Column::TableName, self.table_name);
+        datums.set_text(Column::RowKey, self.row_key.as_deref());
+        datums.set_text(Column::RowValues, self.row_values.as_deref());
+        datums.set_text(Column::ChangedValues, self.changed_values.as_deref());
+        datums.set_text(Column::Details, details);
+        datums.set_text(Column::ErrorCode, self.error_code.as_deref());
+        datums.set_text(Column::ErrorMessage, self.error_message.as_deref());
+        datums.set_text(Column::ErrorDetail, self.error_detail.as_deref());
+        datums.set_text(Column::Statement, self.statement.as_deref());
         let origin = with.origin;
-        datums.set_shared(Column::UserId, origin.user_id.as_ref());
-        datums.set_shared(Column::UserIp, origin.user_ip.as_ref());
-        datums.set_shared(Column::UserAgent, origin.user_agent.as_ref());
-        datums.set_shared(Column::RequestId, origin.request_id.as_ref());
-        datums.set_shared(Column::DbSessionUser, origin.db_session_user.as_ref());
-        datums.set_shared(Column::DbCurrentUser, origin.db_current_user.as_ref());
-        datums.set_shared(Column::ClientAddr, origin.client_addr.as_ref());
-        datums.set_shared(Column::ApplicationName, origin.application_name.as_ref());
+        datums.set_text(Column::UserId, origin.user_id.as_ref());
+        datums.set_text(Column::UserIp, origin.user_ip.as_ref());
+        datums.set_text(Column::UserAgent, origin.user_agent.as_ref());
+        datums.set_text(Column::RequestId, origin.request_id.as_ref());
+        datums.set_text(Column::DbSessionUser, origin.db_session_user.as_ref());
+        datums.set_text(Column::DbCurrentUser, origin.db_current_user.as_ref());
+        datums.set_text(Column::ClientAddr, origin.client_addr.as_ref());
+        datums.set_text(Column::ApplicationName, origin.application_name.as_ref());
         datums
     }
 
     fn checksum(
         &self,
+        details: Option<&Text>,
         with: &Circumstances,
         key_hash: Option<i64>,
         previous_key_hash: Option<i64>,
@@ -192,7 +216,7 @@ impl NewEntry<'_> {
             row_key: own(&self.row_key),
             row_values: own(&self.row_values),
             changed_values: own(&self.changed_values),
-            details: own(&self.details),
+            details: details.map(Text::as_str),
             user_id: shared(&origin.user_id),
             user_ip: shared(&origin.user_ip),
             user_agent: shared(&origin.user_agent),

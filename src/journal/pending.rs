@@ -1,6 +1,6 @@
 //! Entries that have happened and are not written yet, as finished tuples.
 
-use crate::server::{current_subtransaction, new_context};
+use crate::server::{ServerError, current_subtransaction, new_context, out_of_memory};
 use pgrx::pg_sys;
 use std::cell::RefCell;
 
@@ -53,14 +53,22 @@ pub fn context() -> pg_sys::MemoryContext {
 }
 
 /// Adds an entry whose tuple is in `context()`. Returns how many bytes are pending now.
-pub fn push(tuple: pg_sys::HeapTuple) -> usize {
+///
+/// # Errors
+/// If there is no memory for it. A statement can have as many entries as its trigger likes before they can be written.
+pub fn push(tuple: pg_sys::HeapTuple) -> Result<usize, ServerError> {
     // SAFETY: a finished tuple.
     let bytes = unsafe { (*tuple).t_len } as usize;
     let subtransaction = current_subtransaction();
     PENDING.with_borrow_mut(|pending| {
+        if pending.entries.try_reserve(1).is_err() {
+            // SAFETY: the tuple is nobody else's.
+            unsafe { pg_sys::heap_freetuple(tuple) };
+            return Err(out_of_memory(pending.entries.len() * size_of::<PendingEntry>()));
+        }
         pending.entries.push(PendingEntry { tuple, subtransaction });
         pending.bytes += bytes;
-        pending.bytes
+        Ok(pending.bytes)
     })
 }
 
@@ -102,7 +110,7 @@ pub fn take_current() -> Taken {
     PENDING.with_borrow_mut(|pending| {
         let from = pending.entries.partition_point(|entry| entry.subtransaction < current);
         pending.taken += 1;
-        Taken(pending.entries.split_off(from))
+        Taken(if from == 0 { std::mem::take(&mut pending.entries) } else { pending.entries.split_off(from) })
     })
 }
 

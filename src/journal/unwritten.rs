@@ -47,9 +47,9 @@ pub fn not_written(operation: &str, gap: &Gap, cause: &ServerError) {
     if let Some(report) = REPORT.get() {
         report(operation, gap, cause);
     }
-    let key = match key {
-        Some(key) if key.chars().count() > SHOWN_KEY => format!(" with key {}…", key.chars().take(SHOWN_KEY).collect::<String>()),
-        Some(key) => format!(" with key {key}"),
+    let key = match key.map(|key| (key, key.char_indices().nth(SHOWN_KEY))) {
+        Some((key, Some((end, _)))) => format!(" with key {}…", &key[..end]),
+        Some((key, None)) => format!(" with key {key}"),
         None => String::new(),
     };
     let mut report = ErrorReport::new(
@@ -67,22 +67,22 @@ pub fn not_written(operation: &str, gap: &Gap, cause: &ServerError) {
 
 /// The same for an entry that was finished but did not get into the table.
 pub fn tuple_not_written(tuple: pg_sys::HeapTuple, cause: &ServerError) {
-    let mut operation = "?".to_owned();
-    let (mut schema, mut table, mut key) = ("?".to_owned(), "?".to_owned(), None);
-    let (mut watch_id, mut relation) = (None, None);
-    if let Ok(target) = EntryTable::find() {
-        let open = OpenRelation::open(target.table, pg_sys::AccessShareLock);
-        let columns = Columns::of(&open, tuple);
-        let text = |column| columns.text(column).unwrap_or_else(|| "?".to_owned());
-        operation = text(EntryColumn::Operation);
-        (schema, table) = (text(EntryColumn::TableSchema), text(EntryColumn::TableName));
-        key = columns.text(EntryColumn::RowKey);
+    let Ok(target) = EntryTable::find() else {
+        let gap = Gap { watch_id: None, relation: None, schema: "?", table: "?", key: None };
+        return not_written("?", &gap, cause);
+    };
+    let open = OpenRelation::open(target.table, pg_sys::AccessShareLock);
+    let columns = Columns::of(&open, tuple);
+    let text = |column| columns.text(column).unwrap_or("?");
+    let gap = Gap {
         // SAFETY: the column is a uuid, which is 16 bytes.
-        watch_id = columns.datum(EntryColumn::WatchId).map(|datum| unsafe { *datum.cast_mut_ptr::<[u8; 16]>() });
-        relation = columns.datum(EntryColumn::Relation).map(|datum| pg_sys::Oid::from(datum.value() as u32));
-    }
-    let gap = Gap { watch_id, relation, schema: &schema, table: &table, key: key.as_deref() };
-    not_written(&operation, &gap, cause);
+        watch_id: columns.datum(EntryColumn::WatchId).map(|datum| unsafe { *datum.cast_mut_ptr::<[u8; 16]>() }),
+        relation: columns.datum(EntryColumn::Relation).map(|datum| pg_sys::Oid::from(datum.value() as u32)),
+        schema: text(EntryColumn::TableSchema),
+        table: text(EntryColumn::TableName),
+        key: columns.text(EntryColumn::RowKey),
+    };
+    not_written(text(EntryColumn::Operation), &gap, cause);
 }
 
 /// An entry's tuple, taken apart.
@@ -107,9 +107,9 @@ impl Columns {
     }
 
     /// The value of a column that is text or json.
-    fn text(&self, column: EntryColumn) -> Option<String> {
-        // SAFETY: as the caller says; the tuple is still there.
-        self.datum(column).and_then(|datum| unsafe { borrowed_text(datum) }.ok().map(str::to_owned))
+    fn text(&self, column: EntryColumn) -> Option<&str> {
+        // SAFETY: as the caller says; the tuple is there as long as this, and its values are in it.
+        self.datum(column).and_then(|datum| unsafe { borrowed_text(datum) }.ok())
     }
 }
 

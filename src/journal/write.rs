@@ -1,6 +1,7 @@
 //! Writing entries to `lead_audit.entry`, below SQL: the writer of the row has no rights on the table and needs none.
 
-use super::entry_table::{EntryColumn, EntryTable};
+use super::entry_table::{EntryColumn, EntryTable, unless_abort};
+use super::invalid_bytes::InvalidBytes;
 use super::new_entry::{Circumstances, DatumScratch, NewEntry};
 use super::pending::{self, PendingEntry};
 use super::unwritten::Gap;
@@ -26,24 +27,23 @@ pub fn append(entry: NewEntry) {
     // The transaction gets its id, if it has none yet, before the entry gets its own.
     // SAFETY: within a transaction.
     let txid = unsafe { pg_sys::GetTopFullTransactionId().value };
-    let (table, id) = match target() {
-        Ok(target) => target,
+    let gathered = target().and_then(|(table, id)| {
+        written::count(&entry);
+        let origin = origin::current();
+        // SAFETY: reads the clock.
+        let occurred_at = unsafe { pg_sys::GetCurrentTimestamp() };
+        gather(&entry, &table, &Circumstances { id, txid, occurred_at, origin: &origin })
+    });
+    match gathered {
+        Ok(bytes) if bytes >= settings::batch_bytes() || !flush_points::is_ahead() => flush(),
+        Ok(_) => {}
         Err(error) => {
             let name = |text: Option<&Text>| text.map_or("", Text::as_str).to_owned();
             let (schema, table) = (name(entry.table_schema), name(entry.table_name));
             let key = entry.row_key.as_ref().map(|key| key.as_str());
             let about = Gap { watch_id: entry.watch_id, relation: entry.relation, schema: &schema, table: &table, key };
-            return unwritten::not_written(entry.operation, &about, &error);
+            unwritten::not_written(entry.operation, &about, &error);
         }
-    };
-    written::count(&entry);
-    let origin = origin::current();
-    // SAFETY: reads the clock.
-    let occurred_at = unsafe { pg_sys::GetCurrentTimestamp() };
-    if gather(entry, &table, &Circumstances { id, txid, occurred_at, origin: &origin }) >= settings::batch_bytes()
-        || !flush_points::is_ahead()
-    {
-        flush();
     }
 }
 
@@ -56,20 +56,27 @@ pub fn append_about(entry: NewEntry, txid: u64, occurred_at: i64, origin: &Origi
     // SAFETY: within a transaction; as above.
     unsafe { pg_sys::GetTopFullTransactionId() };
     let (table, id) = target()?;
-    if gather(entry, &table, &Circumstances { id, txid, occurred_at, origin }) >= settings::batch_bytes() {
+    if gather(&entry, &table, &Circumstances { id, txid, occurred_at, origin })? >= settings::batch_bytes() {
         flush();
     }
     Ok(())
 }
 
 /// Returns how many bytes have gathered.
-fn gather(entry: NewEntry, table: &OpenRelation, with: &Circumstances) -> usize {
-    let tuple = SCRATCH.with_borrow_mut(|scratch| {
-        let mut datums = entry.into_datums(with, scratch);
-        // SAFETY: the datums are of the table's columns (`EntryTable::find` checked that) and alive; columns that the
-        // library does not know, added by somebody, are NULL.
-        unsafe { form_tuple(table, &mut datums.values, &mut datums.nulls) }
-    });
+fn gather(entry: &NewEntry, table: &OpenRelation, with: &Circumstances) -> Result<usize, ServerError> {
+    /// An entry as long as this may not fit into memory.
+    const LONG: usize = 1 << 20;
+    let with_invalid_bytes = InvalidBytes::of(entry, with.origin).into_details(entry.details.as_deref())?;
+    let details = with_invalid_bytes.as_ref().or(entry.details.as_deref());
+    let form = || {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut datums = entry.datums(details, with, scratch);
+            // SAFETY: the datums are of the table's columns (`EntryTable::find` checked that) and alive; columns that the
+            // library does not know, added by somebody, are NULL.
+            unsafe { form_tuple(table, &mut datums.values, &mut datums.nulls) }
+        })
+    };
+    let tuple = if entry.length() > LONG { unless_abort(form)? } else { form() };
     pending::push(tuple)
 }
 

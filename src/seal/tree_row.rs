@@ -1,7 +1,7 @@
 //! The one row of `lead_audit.tree`: the log's identity and how far sealing is.
 
 use crate::journal::relation_of_schema;
-use crate::server::{Plan, ServerError};
+use crate::server::{Plan, ServerError, current_database};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{IntoDatum, PgSqlErrorCode, Uuid, pg_sys};
 
@@ -34,8 +34,9 @@ pub fn tree_exists() -> bool {
 
 /// Where ids of transactions mean something: this cluster and database.
 fn here() -> String {
-    // SAFETY: read a value of the control file and a variable of the session.
-    unsafe { format!("{}/{}", pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId.to_u32()) }
+    // SAFETY: reads a value of the control file.
+    let system = unsafe { pg_sys::GetSystemIdentifier() };
+    format!("{system}/{}", current_database().to_u32())
 }
 
 /// A transaction's id as PostgreSQL's bigint, which no id ever fills.

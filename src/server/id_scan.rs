@@ -1,7 +1,7 @@
 //! Reading a table in the order of its ids, below SQL: the rows come one by one whatever the planner would do, and no right,
 //! policy or rule stands in between.
 
-use super::{OpenRelation, ServerError};
+use super::{OpenRelation, ServerError, relation_name};
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 /// A scan of a table by its primary key, which is one bigint column.
@@ -109,11 +109,11 @@ impl Drop for IdScan {
 }
 
 fn no_key(table: &OpenRelation) -> ServerError {
-    // SAFETY: an open relation has a name.
-    let name = unsafe { std::ffi::CStr::from_ptr((*(*table.as_ptr()).rd_rel).relname.data.as_ptr()) };
+    // SAFETY: the relation is open.
+    let name = unsafe { relation_name(table.as_ptr()) };
     ServerError {
         code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        message: format!("lead_audit.{} has no primary key on its first column", name.to_string_lossy()),
+        message: format!("lead_audit.{} has no primary key on its first column", name.as_str()),
         detail: Some("The library reads it in the order of that key.".to_owned()),
     }
 }

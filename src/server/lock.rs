@@ -1,5 +1,6 @@
 //! A lock that stands for a task, not for the rows of a table.
 
+use super::current_database;
 use pgrx::pg_sys;
 
 /// Locks the relation *as an object*, exclusively, until the transaction ends: whoever does the task that the relation stands
@@ -10,7 +11,7 @@ pub fn lock_task(relation: pg_sys::Oid, wait: bool) -> bool {
     // SAFETY: the tag is that of LockDatabaseObject(); a lock that is not of the session goes with the transaction.
     unsafe {
         let tag = pg_sys::LOCKTAG {
-            locktag_field1: pg_sys::MyDatabaseId.to_u32(),
+            locktag_field1: current_database().to_u32(),
             locktag_field2: pg_sys::RelationRelationId.to_u32(),
             locktag_field3: relation.to_u32(),
             locktag_field4: 0,

@@ -1,7 +1,7 @@
 //! SQL that the library runs itself, with the snapshot that it says: pgrx's own interface takes the transaction's.
 
-use super::ServerError;
-use pgrx::{FromDatum, PgSqlErrorCode, Spi, pg_sys};
+use super::{ServerError, borrowed_text};
+use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode, Spi, pg_sys};
 use std::ffi::CString;
 
 /// A prepared statement. It is freed with this, or with the connection to SPI at the latest.
@@ -39,7 +39,9 @@ impl Plan {
     }
 
     fn run(&self, snapshot: pg_sys::Snapshot, read_only: bool, arguments: &[Option<pg_sys::Datum>]) -> Rows {
-        debug_assert_eq!(arguments.len(), self.arguments);
+        if arguments.len() != self.arguments {
+            failed(&format!("{} arguments for {}", arguments.len(), self.arguments));
+        }
         let mut values: Vec<_> = arguments.iter().map(|value| value.unwrap_or(pg_sys::Datum::from(0))).collect();
         let nulls: Vec<_> = arguments.iter().map(|value| if value.is_some() { b' ' } else { b'n' } as _).collect();
         // SAFETY: the plan is alive and takes as many arguments; a snapshot of the caller's is active.
@@ -84,17 +86,29 @@ impl Rows {
         self.count
     }
 
-    /// A value, both counted from 0; `None` for a row or column that is not there, and for NULL.
-    pub fn get<T: FromDatum>(&self, row: usize, column: usize) -> Option<T> {
+    /// A value, both counted from 0; `None` for a row or column that is not there, for NULL, and for a text that is not UTF-8.
+    /// A column of another type than `T` is an error, which is raised.
+    pub fn get<T: FromDatum + IntoDatum>(&self, row: usize, column: usize) -> Option<T> {
         if self.table.is_null() || row >= self.count {
             return None;
         }
-        // SAFETY: the table has `count` rows of its row type; SPI_getbinval gives NULL for a column that is not there. The
-        // caller says the type, and takes it from the statement that it wrote.
+        let number = i32::try_from(column).ok()?.checked_add(1)?;
+        // SAFETY: the table has `count` rows of its row type; SPI_getbinval gives NULL for a column that is not there, whose type is
+        // invalid. The value is read as its type, and as text only if it is one.
         unsafe {
             let mut is_null = true;
-            let tuple = *(*self.table).vals.add(row);
-            let datum = pg_sys::SPI_getbinval(tuple, (*self.table).tupdesc, column as i32 + 1, &mut is_null);
+            let (tuple, descriptor) = (*(*self.table).vals.add(row), (*self.table).tupdesc);
+            let datum = pg_sys::SPI_getbinval(tuple, descriptor, number, &mut is_null);
+            if is_null {
+                return None;
+            }
+            let type_oid = pg_sys::SPI_gettypeid(descriptor, number);
+            if !T::is_compatible_with(type_oid) {
+                failed(&format!("column {number} is of type {}", type_oid.to_u32()));
+            }
+            if type_oid == pg_sys::TEXTOID && borrowed_text(datum).is_err() {
+                return None;
+            }
             T::from_datum(datum, is_null)
         }
     }

@@ -1,5 +1,6 @@
 //! Roles, and the database that the session is in.
 
+use super::Text;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -10,11 +11,11 @@ pub fn current_database() -> pg_sys::Oid {
 }
 
 /// The role's name, or `None` for one that is gone.
-pub fn role_name(role: pg_sys::Oid) -> Option<String> {
+pub fn role_name(role: pg_sys::Oid) -> Option<Text> {
     // SAFETY: with noerr the function returns null for an unknown oid, else a string in the current memory context.
     unsafe {
         let name = pg_sys::GetUserNameFromId(role, true);
-        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+        (!name.is_null()).then(|| Text::from_server(CStr::from_ptr(name).to_bytes()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The parts that need more than CREATE EXTENSION. A part that is added elsewhere gets a function here that says how it is.
 
 use crate::seal::verifier_key;
+use crate::server::current_database;
 use crate::settings;
 use crate::shared::{self, Problem};
 use crate::version::{self, Need};
@@ -84,8 +85,7 @@ fn worker() -> Part {
     if in_recovery() {
         return Part::off(NAME, "the server is a standby; it starts when the server is promoted", None);
     }
-    // SAFETY: reads a variable of the session.
-    let found = shared::find(unsafe { pg_sys::MyDatabaseId }, |database| (database.worker, database.problem, database.held_by));
+    let found = shared::find(current_database(), |database| (database.worker, database.problem, database.held_by));
     match found {
         Some((worker, ..)) if worker != 0 => Part::on(NAME, Some(format!("process {worker}"))),
         Some((_, Problem::NoProcess, _)) => {
@@ -117,8 +117,7 @@ fn failures() -> Part {
     if !settings::enabled() {
         return Part::off(NAME, "lead_audit.enabled is off", Some("lead_audit.enabled = on"));
     }
-    // SAFETY: reads a variable of the session.
-    match shared::counts(unsafe { pg_sys::MyDatabaseId }) {
+    match shared::counts(current_database()) {
         Some(counts) if counts.dropped > 0 => Part {
             remedy: Some("lead_audit.queue_size = '64MB'  # then restart the server".to_owned()),
             ..Part::on(NAME, Some(format!("{} of them are in the server's log only", counts.dropped)))

@@ -43,8 +43,7 @@ fn queue() -> TableIterator<
 /// `lead_audit.own_queue()`.
 #[pg_extern(sql = false)]
 fn own_queue() -> TableIterator<'static, (name!(queued, i64), name!(written, i64), name!(dropped, i64))> {
-    // SAFETY: reads a variable of the session.
-    let counts = shared::counts(unsafe { pg_sys::MyDatabaseId }).unwrap_or_default();
+    let counts = shared::counts(current_database()).unwrap_or_default();
     TableIterator::once((number(counts.queued), number(counts.written), number(counts.dropped)))
 }
 

@@ -10,7 +10,9 @@ use pgrx::{Uuid, pg_extern, pg_sys};
 /// `lead_audit.write_baseline(regclass, uuid, text)`: returns the number of rows. enable() holds a lock that keeps writers
 /// out until its triggers are there, so no row is missed and none is in both.
 #[pg_extern(sql = false)]
-fn write_baseline(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &str) -> i64 {
+fn write_baseline(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &[u8]) -> i64 {
+    // A column whose name is no text is not known by it.
+    let soft_delete_column = std::str::from_utf8(soft_delete_column).unwrap_or("");
     // SAFETY: reads a variable of the session. enable() runs as its owner; who called it is the one to record.
     origin::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || write_rows(relation, watch_id, soft_delete_column))
 }

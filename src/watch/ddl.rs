@@ -18,17 +18,17 @@ const COMMAND_LIMIT: usize = 10_000;
 fn write_ddl(
     watch_id: Option<Uuid>,
     relation: Option<pg_sys::Oid>,
-    table_schema: Option<&str>,
-    table_name: Option<&str>,
-    statement: Option<&str>,
+    table_schema: Option<&[u8]>,
+    table_name: Option<&[u8]>,
+    statement: Option<&[u8]>,
 ) {
-    let (schema, name) = (table_schema.map(Text::from), table_name.map(Text::from));
+    let (schema, name) = (table_schema.map(Text::from_server), table_name.map(Text::from_server));
     // Of a text that is cut, the command itself need not be in what is left.
     let mut details = statement.filter(|text| text.len() > COMMAND_LIMIT).map(|text| {
         let tag = COMMAND_TAG.get().unwrap_or("SELECT");
         Text::from(&*format!(r#"{{"command":"{tag}","statement_length":{}}}"#, text.len()))
     });
-    let mut statement = statement.map(|text| Text::from(&text[..text.floor_char_boundary(COMMAND_LIMIT)]));
+    let mut statement = statement.map(|text| Text::from_server(beginning(text)));
     let entry = NewEntry {
         watch_id: watch_id.map(|id| *id.as_bytes()),
         relation,
@@ -44,6 +44,15 @@ fn write_ddl(
     // SAFETY: reads a variable of the session.
     origin::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || journal::append(entry));
     journal::flush();
+}
+
+/// As much of a command as an entry keeps. No character is cut in two.
+fn beginning(command: &[u8]) -> &[u8] {
+    let beginning = &command[..command.len().min(COMMAND_LIMIT)];
+    match std::str::from_utf8(beginning) {
+        Err(error) if error.error_len().is_none() => &beginning[..error.valid_up_to()],
+        _ => beginning,
+    }
 }
 
 /// Tells Postgres how `lead_audit_guard_ddl` is to be called.

@@ -1,5 +1,6 @@
 //! CREATE EXTENSION finds `leads` by itself.
 
+use crate::server::with_search_path;
 use crate::settings;
 use pgrx::datum::DatumWithOid;
 use pgrx::{PgLogLevel, PgSqlErrorCode, Spi, pg_extern, pg_sys};
@@ -25,23 +26,8 @@ fn watch_leads() {
 /// search_path of its own.
 fn leads_of_caller() -> Option<pg_sys::Oid> {
     let path = CString::new(settings::outer_text_value(c"search_path")?).ok()?;
-    // SAFETY: a nest level of our own, which ends here; on an error the transaction's abort ends it. The names are C strings.
-    let found = unsafe {
-        let level = pg_sys::NewGUCNestLevel();
-        pg_sys::set_config_option(
-            c"search_path".as_ptr(),
-            path.as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-            pg_sys::GucAction::GUC_ACTION_SAVE,
-            true,
-            0,
-            false,
-        );
-        let found = pg_sys::RelnameGetRelid(c"leads".as_ptr());
-        pg_sys::AtEOXact_GUC(false, level);
-        found
-    };
+    // SAFETY: looks a C string up; an invalid oid for a name of nothing.
+    let found = with_search_path(&path, || unsafe { pg_sys::RelnameGetRelid(c"leads".as_ptr()) });
     // SAFETY: look-ups by oid.
     let is_table = unsafe {
         matches!(pg_sys::get_rel_relkind(found) as u8, pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE)

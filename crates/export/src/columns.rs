@@ -268,8 +268,8 @@ mod tests {
 
     fn preimage(entry: &Entry) -> (String, [u8; 32]) {
         let mut text = Vec::new();
-        let checksum = entry.checksum(&mut text);
-        (String::from_utf8(text).unwrap(), checksum)
+        entry.write_preimage(&mut text);
+        (String::from_utf8(text).unwrap(), entry.checksum(&mut Vec::new()))
     }
 
     fn full() -> Entry<'static> {

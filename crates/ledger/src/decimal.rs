@@ -1,7 +1,9 @@
 //! Decimal text of integers into a buffer, without the machinery of `core::fmt`: several for every entry.
 
+use crate::sink::Sink;
+
 /// Appends `value`, with zeros in front up to `width` digits.
-pub(crate) fn write_padded(out: &mut Vec<u8>, mut value: u64, width: usize) {
+pub(crate) fn write_padded(out: &mut impl Sink, mut value: u64, width: usize) {
     let mut digits = [b'0'; 20];
     let mut start = digits.len();
     while value != 0 {
@@ -9,16 +11,16 @@ pub(crate) fn write_padded(out: &mut Vec<u8>, mut value: u64, width: usize) {
         digits[start] = b'0' + (value % 10) as u8;
         value /= 10;
     }
-    out.extend_from_slice(&digits[start.min(digits.len() - width)..]);
+    out.append(&digits[start.min(digits.len() - width)..]);
 }
 
 /// Appends `value`.
-pub(crate) fn write_u64(out: &mut Vec<u8>, value: u64) {
+pub(crate) fn write_u64(out: &mut impl Sink, value: u64) {
     write_padded(out, value, 1);
 }
 
 /// Appends `value`.
-pub fn write_i64(out: &mut Vec<u8>, value: i64) {
+pub fn write_i64(out: &mut impl Sink, value: i64) {
     if value < 0 {
         out.push(b'-');
     }

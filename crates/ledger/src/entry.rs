@@ -5,7 +5,7 @@
 
 use crate::canonical::write_string;
 use crate::decimal::{write_i64, write_u64};
-use crate::hash::sha256;
+use crate::sink::{Hashing, Sink};
 use crate::time::write_timestamp;
 
 /// The format that this crate writes, and the only one yet that it reads.
@@ -94,56 +94,50 @@ impl<'a> Entry<'a> {
     ///
     /// The JSON columns are taken as they are: whoever stores them has written them canonically, and whoever verifies
     /// them uses [`verify`](Self::verify), which checks it.
-    pub fn write_preimage(&self, out: &mut Vec<u8>) {
-        let brace = out.len();
-        out.reserve(self.length_hint());
-        // In the order of the names. Each member begins with its comma; the first comma then becomes the brace.
-        text(out, r#","application_name":"#, self.application_name);
-        integer(out, r#","backend_pid":"#, self.backend_pid.map(i64::from));
-        json(out, r#","changed_values":"#, self.changed_values);
-        text(out, r#","client_addr":"#, self.client_addr);
-        text(out, r#","db_current_user":"#, self.db_current_user);
-        text(out, r#","db_session_user":"#, self.db_session_user);
-        json(out, r#","details":"#, self.details);
-        text(out, r#","error_code":"#, self.error_code);
-        text(out, r#","error_detail":"#, self.error_detail);
-        text(out, r#","error_message":"#, self.error_message);
-        integer(out, r#","format":"#, Some(i64::from(self.format)));
-        integer(out, r#","id":"#, Some(self.id));
-        integer(out, r#","key_hash":"#, self.key_hash);
-        out.extend_from_slice(br#","occurred_at":""#);
-        write_timestamp(out, self.occurred_at);
-        out.push(b'"');
-        text(out, r#","operation":"#, Some(self.operation));
-        text(out, r#","outcome":"#, Some(self.outcome));
-        integer(out, r#","previous_key_hash":"#, self.previous_key_hash);
-        integer(out, r#","relation":"#, self.relation.map(i64::from));
-        text(out, r#","request_id":"#, self.request_id);
-        json(out, r#","row_key":"#, self.row_key);
-        json(out, r#","row_values":"#, self.row_values);
-        text(out, r#","soft_delete":"#, self.soft_delete);
-        text(out, r#","statement":"#, self.statement);
-        text(out, r#","table_name":"#, self.table_name);
-        text(out, r#","table_schema":"#, self.table_schema);
-        out.extend_from_slice(br#","txid":"#);
-        write_u64(out, self.txid);
-        text(out, r#","user_agent":"#, self.user_agent);
-        text(out, r#","user_id":"#, self.user_id);
-        text(out, r#","user_ip":"#, self.user_ip);
+    pub fn write_preimage(&self, out: &mut impl Sink) {
+        let mut object = Object { out, separator: b'{' };
+        // In the order of the names.
+        object.text(r#""application_name":"#, self.application_name);
+        object.integer(r#""backend_pid":"#, self.backend_pid.map(i64::from));
+        object.json(r#""changed_values":"#, self.changed_values);
+        object.text(r#""client_addr":"#, self.client_addr);
+        object.text(r#""db_current_user":"#, self.db_current_user);
+        object.text(r#""db_session_user":"#, self.db_session_user);
+        object.json(r#""details":"#, self.details);
+        object.text(r#""error_code":"#, self.error_code);
+        object.text(r#""error_detail":"#, self.error_detail);
+        object.text(r#""error_message":"#, self.error_message);
+        object.integer(r#""format":"#, Some(i64::from(self.format)));
+        object.integer(r#""id":"#, Some(self.id));
+        object.integer(r#""key_hash":"#, self.key_hash);
+        object.quoted(r#""occurred_at":"#, |out| write_timestamp(out, self.occurred_at));
+        object.text(r#""operation":"#, Some(self.operation));
+        object.text(r#""outcome":"#, Some(self.outcome));
+        object.integer(r#""previous_key_hash":"#, self.previous_key_hash);
+        object.integer(r#""relation":"#, self.relation.map(i64::from));
+        object.text(r#""request_id":"#, self.request_id);
+        object.json(r#""row_key":"#, self.row_key);
+        object.json(r#""row_values":"#, self.row_values);
+        object.text(r#""soft_delete":"#, self.soft_delete);
+        object.text(r#""statement":"#, self.statement);
+        object.text(r#""table_name":"#, self.table_name);
+        object.text(r#""table_schema":"#, self.table_schema);
+        write_u64(object.member(r#""txid":"#), self.txid);
+        object.text(r#""user_agent":"#, self.user_agent);
+        object.text(r#""user_id":"#, self.user_id);
+        object.text(r#""user_ip":"#, self.user_ip);
         if let Some(watch_id) = &self.watch_id {
-            out.extend_from_slice(br#","watch_id":""#);
-            write_uuid(out, watch_id);
-            out.push(b'"');
+            object.quoted(r#""watch_id":"#, |out| write_uuid(out, watch_id));
         }
-        out[brace] = b'{';
-        out.push(b'}');
+        object.out.push(b'}');
     }
 
-    /// The entry's checksum. `scratch` is emptied, and holds the preimage afterwards; keep it for the next entry.
+    /// The entry's checksum. The preimage is hashed as it is made and never held as a whole, so this takes no memory that
+    /// depends on the entry. `scratch` is emptied; keep it for the next entry.
     pub fn checksum(&self, scratch: &mut Vec<u8>) -> [u8; 32] {
-        scratch.clear();
-        self.write_preimage(scratch);
-        sha256(scratch)
+        let mut hashing = Hashing::new(scratch);
+        self.write_preimage(&mut hashing);
+        hashing.finish()
     }
 
     /// The JSON columns with their names.
@@ -155,50 +149,57 @@ impl<'a> Entry<'a> {
             ("details", self.details),
         ]
     }
-
-    /// How long the preimage will be if nothing in it needs escaping, or a little more. The few columns that hold long
-    /// texts are counted, for the others there is a sum that nearly always does.
-    fn length_hint(&self) -> usize {
-        let long = [
-            self.row_key,
-            self.row_values,
-            self.changed_values,
-            self.details,
-            self.user_agent,
-            self.error_message,
-            self.error_detail,
-            self.statement,
-        ];
-        1024 + long.into_iter().flatten().map(str::len).sum::<usize>()
-    }
 }
 
-#[inline]
-fn text(out: &mut Vec<u8>, member: &str, value: Option<&str>) {
-    if let Some(value) = value {
-        out.extend_from_slice(member.as_bytes());
-        write_string(out, value);
-    }
+/// A JSON object that is being written.
+struct Object<'a, S> {
+    out: &'a mut S,
+    /// What comes before the next member.
+    separator: u8,
 }
 
-#[inline]
-fn json(out: &mut Vec<u8>, member: &str, value: Option<&str>) {
-    if let Some(value) = value {
-        out.extend_from_slice(member.as_bytes());
-        out.extend_from_slice(value.as_bytes());
+impl<S: Sink> Object<'_, S> {
+    /// Begins a member. `name` is its quoted name with the colon.
+    #[inline]
+    fn member(&mut self, name: &str) -> &mut S {
+        self.out.push(self.separator);
+        self.separator = b',';
+        self.out.append(name.as_bytes());
+        self.out
     }
-}
 
-#[inline]
-fn integer(out: &mut Vec<u8>, member: &str, value: Option<i64>) {
-    if let Some(value) = value {
-        out.extend_from_slice(member.as_bytes());
-        write_i64(out, value);
+    #[inline]
+    fn text(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            write_string(self.member(name), value);
+        }
+    }
+
+    #[inline]
+    fn json(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.member(name).append(value.as_bytes());
+        }
+    }
+
+    #[inline]
+    fn integer(&mut self, name: &str, value: Option<i64>) {
+        if let Some(value) = value {
+            write_i64(self.member(name), value);
+        }
+    }
+
+    #[inline]
+    fn quoted(&mut self, name: &str, write: impl FnOnce(&mut S)) {
+        let out = self.member(name);
+        out.push(b'"');
+        write(out);
+        out.push(b'"');
     }
 }
 
 /// Appends a UUID's text: lowercase, with hyphens, without quotes.
-pub fn write_uuid(out: &mut Vec<u8>, uuid: &[u8; 16]) {
+pub fn write_uuid(out: &mut impl Sink, uuid: &[u8; 16]) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut text = [b'-'; 36];
     let mut at = 0;
@@ -210,7 +211,7 @@ pub fn write_uuid(out: &mut Vec<u8>, uuid: &[u8; 16]) {
         text[at + 1] = HEX[usize::from(byte & 0xf)];
         at += 2;
     }
-    out.extend_from_slice(&text);
+    out.append(&text);
 }
 
 #[cfg(test)]

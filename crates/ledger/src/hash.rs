@@ -13,6 +13,11 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
 /// canonical text of that column. A hit is to be compared with the key: eight bytes can collide.
 pub fn key_hash(watch_id: &[u8; 16], row_key: &[u8]) -> i64 {
     let digest = Sha256::new().chain_update(watch_id).chain_update(row_key).finalize();
+    first_eight_bytes(&digest.into())
+}
+
+/// The first eight bytes of a hash, big-endian, two's complement.
+pub(crate) fn first_eight_bytes(digest: &[u8; 32]) -> i64 {
     digest[..8].iter().fold(0, |hash, &byte| hash << 8 | i64::from(byte))
 }
 

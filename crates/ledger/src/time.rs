@@ -3,6 +3,7 @@
 //! Total over `i64`, so that no stored value, however it came there, lacks a preimage.
 
 use crate::decimal::write_u64;
+use crate::sink::Sink;
 
 /// PostgreSQL's `infinity`.
 pub const INFINITY: i64 = i64::MAX;
@@ -18,10 +19,10 @@ const DAYS_PER_400_YEARS: i64 = 146_097;
 ///
 /// The year has at least four digits and more where it needs them. Years before 1 are astronomical: `0000` is 1 BC,
 /// `-0001` is 2 BC. The two infinities are `infinity` and `-infinity`.
-pub fn write_timestamp(out: &mut Vec<u8>, micros: i64) {
+pub fn write_timestamp(out: &mut impl Sink, micros: i64) {
     match micros {
-        INFINITY => return out.extend_from_slice(b"infinity"),
-        NEGATIVE_INFINITY => return out.extend_from_slice(b"-infinity"),
+        INFINITY => return out.append(b"infinity"),
+        NEGATIVE_INFINITY => return out.append(b"-infinity"),
         _ => {}
     }
     let (year, month, day) = civil(micros.div_euclid(MICROS_PER_DAY));
@@ -41,10 +42,10 @@ pub fn write_timestamp(out: &mut Vec<u8>, micros: i64) {
     put(&mut text[17..19], seconds % 60);
     put(&mut text[20..26], micros % 1_000_000);
     if short_year {
-        out.extend_from_slice(&text);
+        out.append(&text);
     } else {
         write_u64(out, year.unsigned_abs());
-        out.extend_from_slice(&text[4..]);
+        out.append(&text[4..]);
     }
 }
 

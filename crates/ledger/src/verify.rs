@@ -5,7 +5,8 @@
 
 use crate::canonical::{NotCanonical, check_str, members};
 use crate::entry::{Entry, FORMAT};
-use crate::hash::key_hash;
+use crate::hash::{first_eight_bytes, key_hash};
+use crate::sink::{Hashing, Sink};
 use core::fmt;
 use thiserror::Error;
 
@@ -111,15 +112,16 @@ impl Entry<'_> {
         if self.operation != "UPDATE" {
             return None;
         }
-        scratch.clear();
-        write_previous_key(scratch, self.row_key?, self.row_values?)?;
-        Some(key_hash(self.watch_id.as_ref()?, scratch))
+        let mut hashing = Hashing::new(scratch);
+        hashing.append(self.watch_id.as_ref()?);
+        write_previous_key(&mut hashing, self.row_key?, self.row_values?)?;
+        Some(first_eight_bytes(&hashing.finish()))
     }
 }
 
 /// Appends the key that the row had before: the object of `row_key`'s names with the values that they have in
 /// `row_values`, both of which are canonical objects. None if `row_values` lacks one.
-fn write_previous_key(out: &mut Vec<u8>, row_key: &str, row_values: &str) -> Option<()> {
+fn write_previous_key(out: &mut impl Sink, row_key: &str, row_values: &str) -> Option<()> {
     out.push(b'{');
     // The names of both are in the same order, so one pass over the row finds them all.
     let mut values = members(row_values);
@@ -129,7 +131,7 @@ fn write_previous_key(out: &mut Vec<u8>, row_key: &str, row_values: &str) -> Opt
             out.push(b',');
         }
         for part in ["\"", name, "\":", value] {
-            out.extend_from_slice(part.as_bytes());
+            out.append(part.as_bytes());
         }
     }
     out.push(b'}');

@@ -119,10 +119,11 @@ fn entry(columns: &Map<String, Value>) -> Entry<'_> {
 fn entries_give_their_preimage_and_hashes() {
     for example in examples() {
         let entry = entry(&example.columns);
-        let mut scratch = Vec::new();
+        let (mut preimage, mut scratch) = (Vec::new(), Vec::new());
+        entry.write_preimage(&mut preimage);
         let checksum = entry.checksum(&mut scratch);
-        assert_eq!(std::str::from_utf8(&scratch).unwrap(), example.preimage);
-        assert_eq!(scratch.len(), example.length, "length of the preimage of entry {}", entry.id);
+        assert_eq!(std::str::from_utf8(&preimage).unwrap(), example.preimage);
+        assert_eq!(preimage.len(), example.length, "length of the preimage of entry {}", entry.id);
         assert_eq!(hex::encode(checksum), example.checksum, "checksum of entry {}", entry.id);
         assert_eq!(hex::encode(leaf_hash(&checksum)), example.leaf, "leaf hash of entry {}", entry.id);
         assert_eq!(entry.verify(&checksum, &mut scratch), Ok(()));
@@ -326,4 +327,32 @@ fn the_page_has_the_examples_that_the_generator_prints() {
     for example in printed {
         assert!(page.contains(example), "not in FORMAT.md:\n{example}");
     }
+}
+
+/// What stands in for values that are not text, and the way back.
+#[test]
+fn values_that_are_not_text() {
+    let vectors = blocks("text bytes");
+    let vectors: Vec<_> = vectors.iter().flat_map(|block| block.lines()).map(|line| line.split_once(' ').unwrap()).collect();
+    assert!(vectors.len() > 5);
+    for &(value, stand_in) in &vectors {
+        let mut written = Vec::new();
+        canonical::write_bytes_value(&mut written, &hex::decode(value).unwrap());
+        assert_eq!(String::from_utf8(written).unwrap(), stand_in.trim(), "{value}");
+        canonical::check(stand_in.trim().as_bytes()).unwrap();
+    }
+    let script = "import sys; sys.dont_write_bytecode = True; import verify_entries as v
+for line in sys.stdin.buffer.read().decode().splitlines(): print(v.json_bytes(v.parse(line)).hex())";
+    let mut python = Command::new("python3")
+        .args(["-c", script])
+        .current_dir(docs())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 runs");
+    let stand_ins: String = vectors.iter().map(|(_, stand_in)| format!("{}\n", stand_in.trim())).collect();
+    python.stdin.take().unwrap().write_all(stand_ins.as_bytes()).unwrap();
+    let output = python.wait_with_output().unwrap();
+    let values: Vec<_> = vectors.iter().map(|(value, _)| *value).collect();
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().collect::<Vec<_>>(), values);
 }

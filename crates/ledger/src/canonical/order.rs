@@ -11,6 +11,12 @@ pub fn compare_keys(a: &str, b: &str) -> Ordering {
     compare_utf8(a.bytes(), b.bytes())
 }
 
+/// The same for keys of any bytes: of texts this is [`compare_keys`], and of others some total order.
+#[inline]
+pub fn compare_key_bytes(a: &[u8], b: &[u8]) -> Ordering {
+    compare_utf8(a.iter().copied(), b.iter().copied())
+}
+
 /// The same for the bytes of two UTF-8 strings.
 #[inline]
 pub(super) fn compare_utf8(a: impl Iterator<Item = u8>, b: impl Iterator<Item = u8>) -> Ordering {
@@ -47,6 +53,12 @@ mod tests {
         let mut keys = ["€", "\r", "\u{fb33}", "1", "\u{1f600}", "\u{80}", "ö"];
         keys.sort_by(|a, b| compare_keys(a, b));
         assert_eq!(keys, ["\r", "1", "\u{80}", "ö", "€", "\u{1f600}", "\u{fb33}"]);
+    }
+
+    #[test]
+    fn no_two_bytes_have_the_same_rank() {
+        let ranks: std::collections::HashSet<u8> = (0..=255).map(utf16_rank).collect();
+        assert_eq!(ranks.len(), 256);
     }
 
     proptest! {

@@ -3,34 +3,42 @@
 //! Almost no text needs escaping, so the work is to find the next byte that does, eight bytes at a time, and to copy
 //! what lies before it in one piece. The checker finds the end of a string with the same scan.
 
+use crate::sink::Sink;
+
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Appends `s` as a canonical JSON string, quotes included.
 #[inline]
-pub fn write_string(out: &mut Vec<u8>, s: &str) {
+pub fn write_string(out: &mut impl Sink, s: &str) {
     write_string_bytes(out, s.as_bytes());
 }
 
-/// Appends `s` as a canonical JSON string, quotes included.
+/// Appends `s` as a JSON string, quotes included. Returns whether a NUL is in it, which PostgreSQL's jsonb cannot have.
 ///
-/// `s` must be UTF-8. That is the caller's promise and is not checked here (it is what lets text go from the server's
-/// memory to the entry without being looked at twice); bytes that are not UTF-8 are copied, and the entry then fails
-/// [`check`](super::check).
-pub fn write_string_bytes(out: &mut Vec<u8>, s: &[u8]) {
+/// Bytes that are not UTF-8 are copied: the caller looks for them once, in the whole text that the string is part of.
+pub fn write_string_bytes(out: &mut impl Sink, s: &[u8]) -> bool {
     out.reserve(s.len() + 2);
     out.push(b'"');
+    let has_nul = write_escaped(out, s);
+    out.push(b'"');
+    has_nul
+}
+
+/// Appends what is between the quotes of `s` as a JSON string.
+pub(super) fn write_escaped(out: &mut impl Sink, s: &[u8]) -> bool {
     let mut rest = s;
+    let mut has_nul = false;
     loop {
         let run = find_special(rest);
-        out.extend_from_slice(&rest[..run]);
-        let Some(&byte) = rest.get(run) else { break };
+        out.append(&rest[..run]);
+        let Some(&byte) = rest.get(run) else { return has_nul };
+        has_nul |= byte == 0;
         write_escape(out, byte);
         rest = &rest[run + 1..];
     }
-    out.push(b'"');
 }
 
-fn write_escape(out: &mut Vec<u8>, byte: u8) {
+fn write_escape(out: &mut impl Sink, byte: u8) {
     let short = match byte {
         b'"' => b'"',
         b'\\' => b'\\',
@@ -41,11 +49,11 @@ fn write_escape(out: &mut Vec<u8>, byte: u8) {
         b'\r' => b'r',
         control => {
             let (high, low) = (HEX[usize::from(control >> 4)], HEX[usize::from(control & 0xf)]);
-            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+            out.append(&[b'\\', b'u', b'0', b'0', high, low]);
             return;
         }
     };
-    out.extend_from_slice(&[b'\\', short]);
+    out.append(&[b'\\', short]);
 }
 
 /// Where the first byte is that cannot stand for itself in a JSON string (a control, `"` or `\`), or the length.

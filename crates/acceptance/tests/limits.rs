@@ -1,0 +1,188 @@
+//! Where the server comes to a limit, a statement fails with an ordinary error, or goes on and each entry that it lacks is counted. No
+//! process ends.
+
+use acceptance::{Cluster, Session, assert_intact, call, faults, setting, try_call, value};
+use std::process::Command;
+
+const ENTRIES: &str = "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'ok'";
+const UNWRITTEN: &str = "SELECT entries_not_written FROM lead_audit.stats";
+
+/// Every process that ended in another way than it should is in the server's log.
+fn assert_nothing_crashed(cluster: &Cluster, started: &str, admin: &mut Session) {
+    assert_eq!(value::<String>(admin, "SELECT pg_postmaster_start_time()::text"), started);
+    let log = cluster.log_text();
+    let crash =
+        log.lines().find(|line| line.contains("terminated by signal") || line.contains("PANIC") || line.contains("panicked"));
+    assert_eq!(crash, None);
+}
+
+fn database(cluster: &Cluster, tables: &str) -> (Session, String) {
+    let mut admin = cluster.admin("postgres");
+    call(&mut admin, "CREATE EXTENSION lead_audit");
+    call(&mut admin, tables);
+    let started = value(&mut admin, "SELECT pg_postmaster_start_time()::text");
+    (admin, started)
+}
+
+/// A session whose process can have so many bytes of address space more than it has now.
+fn short_of_memory(cluster: &Cluster, bytes: u64) -> Session {
+    let mut session = cluster.admin("postgres");
+    // Loads the library.
+    call(&mut session, "INSERT INTO large (id) VALUES (0); DELETE FROM large");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", session.pid())).expect("the process is there");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("Linux tells VmSize");
+    let now: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
+    let limit = now * 1024 + bytes;
+    let limited = Command::new("prlimit").args([format!("--pid={}", session.pid()), format!("--as={limit}")]).status();
+    assert!(limited.expect("prlimit runs").success());
+    session
+}
+
+/// Each row is recorded, or the statement fails, or the entry is counted as missing. How much memory is left when it ends is different
+/// each time, so that it ends in many places.
+#[test]
+fn a_process_that_runs_out_of_memory() {
+    let cluster = Cluster::builder().preloaded().setting("max_wal_size = 8GB").start();
+    let (mut admin, started) = database(
+        &cluster,
+        "CREATE TABLE large (id int PRIMARY KEY, n int, compressed text, plain text, raw bytea, doc jsonb, list text[]);
+         ALTER TABLE large ALTER plain SET STORAGE EXTERNAL, ALTER raw SET STORAGE EXTERNAL;
+         SELECT lead_audit.enable('large')",
+    );
+    let values = [
+        ("compressed", "repeat('compressed ', 4000000)"),
+        ("compressed", "repeat(E'\\x01', 10000000)"),
+        ("plain", "repeat(md5('plain'), 1250000)"),
+        ("raw", "convert_to(repeat(md5('raw'), 600000), 'UTF8')"),
+        ("doc", "jsonb_build_object('z', repeat(md5('doc'), 600000), 'yy', 1)"),
+        ("list", "ARRAY[repeat('listed ', 3000000), 'x']"),
+    ];
+    let (mut recorded, mut failed) = (0, 0);
+    for megabytes in [20, 45, 60, 80, 100, 130, 170, 220, 300, 400] {
+        let mut session = short_of_memory(&cluster, megabytes << 20);
+        for (number, (column, expression)) in values.into_iter().enumerate() {
+            for statement in [
+                format!("INSERT INTO large (id, {column}) VALUES ({number}, {expression})"),
+                "UPDATE large SET n = 1".to_owned(),
+                "DELETE FROM large".to_owned(),
+            ] {
+                let before: i64 = value(&mut admin, ENTRIES);
+                let unwritten: i64 = value(&mut admin, UNWRITTEN);
+                let rows: i64 = value(&mut admin, "SELECT count(*) FROM large");
+                let result = try_call(&mut session, &statement);
+                let touched = if statement.starts_with("INSERT") { 1 } else { rows };
+                let entries = value::<i64>(&mut admin, ENTRIES) - before;
+                let missing = value::<i64>(&mut admin, UNWRITTEN) - unwritten;
+                match result {
+                    Ok(()) => assert_eq!(entries + missing, touched, "{megabytes} MB: {statement}"),
+                    Err(error) => {
+                        assert!(
+                            error.contains("53200") || error.contains("out of memory"),
+                            "{megabytes} MB: {statement}: {error}"
+                        );
+                        assert_eq!(entries, 0, "{megabytes} MB: {statement}: {error}");
+                    }
+                }
+                recorded += entries;
+                failed += missing + i64::from(entries + missing < touched);
+            }
+            call(&mut admin, "SET lead_audit.enabled = off; DELETE FROM large; RESET lead_audit.enabled");
+        }
+        assert_nothing_crashed(&cluster, &started, &mut admin);
+    }
+    println!("{recorded} rows recorded, {failed} not");
+    assert!(recorded > 10 && failed > 10, "the memory was short, but not always: {recorded} recorded, {failed} not");
+    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.verify()"), 0);
+}
+
+#[test]
+fn as_many_columns_as_a_table_can_have() {
+    let cluster = Cluster::builder().preloaded().start();
+    // A tuple of more does not fit on a page.
+    let columns: Vec<_> = (2..=1600).map(|i| format!("c{i} text")).collect();
+    let (mut admin, started) = database(
+        &cluster,
+        &format!("CREATE TABLE wide (c1 int PRIMARY KEY, {}); SELECT lead_audit.enable('wide')", columns.join(", ")),
+    );
+    call(&mut admin, "INSERT INTO wide (c1, c1600) VALUES (1, 'last')");
+    let set: Vec<_> = (2..=400).map(|i| format!("c{i} = repeat(md5('{i}'), 10000)")).collect();
+    call(&mut admin, &format!("UPDATE wide SET {}", set.join(", ")));
+    call(&mut admin, "UPDATE wide SET c400 = NULL, c401 = 'x'; DELETE FROM wide");
+    assert_eq!((value::<i64>(&mut admin, ENTRIES), value::<i64>(&mut admin, UNWRITTEN)), (4, 0));
+    let same = "SELECT count(*) FROM lead_audit.log WHERE (SELECT count(*) FROM jsonb_object_keys(coalesce(old_values, new_values))) = 1600";
+    assert_eq!(value::<i64>(&mut admin, same), 4);
+    assert_nothing_crashed(&cluster, &started, &mut admin);
+    assert_intact(&mut admin);
+}
+
+#[test]
+fn ten_thousand_nested_subtransactions() {
+    const DEPTH: usize = 10_000;
+    let cluster = Cluster::builder().preloaded().start();
+    let (mut admin, started) = database(&cluster, "CREATE TABLE deep (id int PRIMARY KEY); SELECT lead_audit.enable('deep')");
+    let steps: Vec<_> = (1..=DEPTH).map(|i| format!("SAVEPOINT s{i}; INSERT INTO deep VALUES ({i})")).collect();
+    call(&mut admin, &format!("BEGIN; {}; COMMIT", steps.join(";")));
+    assert_eq!(value::<i64>(&mut admin, ENTRIES), DEPTH as i64);
+    call(&mut admin, "DELETE FROM deep");
+    // Half of them are rolled back at once.
+    call(&mut admin, &format!("BEGIN; {}; ROLLBACK TO s{}; COMMIT", steps.join(";"), DEPTH / 2));
+    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM deep"), (DEPTH / 2 - 1) as i64);
+    assert_eq!(value::<i64>(&mut admin, ENTRIES), (2 * DEPTH + DEPTH / 2 - 1) as i64);
+    assert_eq!(value::<i64>(&mut admin, UNWRITTEN), 0);
+    assert_nothing_crashed(&cluster, &started, &mut admin);
+    assert_intact(&mut admin);
+}
+
+/// More tables in one transaction than the table of locks has room for. A server with few processes has a small one.
+#[test]
+fn more_tables_than_locks() {
+    let tables = setting("LEAD_AUDIT_ACCEPTANCE_TABLES", 1000);
+    let cluster = Cluster::builder()
+        .preloaded()
+        .setting("max_connections = 10")
+        .setting("max_wal_senders = 0")
+        .setting("autovacuum_max_workers = 1")
+        .setting("max_worker_processes = 4")
+        .start();
+    let (mut admin, started) = database(&cluster, "SELECT 1");
+    for first in (0..tables).step_by(50) {
+        let create: Vec<_> = (first..(first + 50).min(tables))
+            .map(|i| format!("CREATE TABLE t{i} (id int PRIMARY KEY, note text); SELECT lead_audit.enable('t{i}')"))
+            .collect();
+        call(&mut admin, &create.join(";"));
+    }
+    let all: Vec<_> = (0..tables).map(|i| format!("t{i}")).collect();
+    let rows: Vec<_> = all.iter().map(|table| format!("SELECT id FROM {table}")).collect();
+    let insert: Vec<_> = all.iter().map(|table| format!("INSERT INTO {table} VALUES (1)")).collect();
+    let (mut succeeded, mut failed) = (0, 0);
+    for (number, statements) in [
+        format!("BEGIN; {}; COMMIT", insert.join(";")),
+        format!("BEGIN; {}; COMMIT", insert[..insert.len() / 4].join(";")),
+        format!("TRUNCATE {}", all.join(", ")),
+        format!("TRUNCATE {}", all[..all.len() / 8].join(", ")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut session = cluster.admin("postgres");
+        let (before, unwritten): (i64, i64) = (value(&mut admin, ENTRIES), value(&mut admin, UNWRITTEN));
+        let result = try_call(&mut session, &statements);
+        drop(session);
+        let (entries, missing) = (value::<i64>(&mut admin, ENTRIES) - before, value::<i64>(&mut admin, UNWRITTEN) - unwritten);
+        match result {
+            Ok(()) => {
+                succeeded += 1;
+                assert_eq!(entries + missing, [tables, tables / 4, tables, tables / 8][number] as i64);
+            }
+            Err(error) => {
+                failed += 1;
+                assert!(error.contains("53200"), "{error}");
+                assert_eq!(entries, 0, "{error}");
+            }
+        }
+        assert_nothing_crashed(&cluster, &started, &mut admin);
+    }
+    println!("{succeeded} succeeded, {failed} failed; {} tables", rows.len());
+    assert!(succeeded > 0);
+    assert_eq!(faults(&mut admin), []);
+}
