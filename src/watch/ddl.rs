@@ -6,7 +6,8 @@ use crate::journal::{self, NewEntry};
 use crate::origin;
 use crate::server::{ServerError, Text, as_user};
 use pgrx::datum::DatumWithOid;
-use pgrx::{PgSqlErrorCode, Spi, Uuid, pg_extern, pg_sys};
+use pgrx::iter::TableIterator;
+use pgrx::{PgSqlErrorCode, Spi, Uuid, name, pg_extern, pg_sys};
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
 
@@ -81,14 +82,18 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(fcinfo: pg_sys::FunctionCal
     };
     COMMAND_TAG.set(None);
     if let Err(error) = result {
-        ServerError {
-            code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-            message: format!("the DDL guard of lead_audit failed: {error}"),
-            detail: None,
-        }
-        .raise(None);
+        failed(&error);
     }
     pg_sys::Datum::from(0)
+}
+
+fn failed(error: &pgrx::spi::SpiError) -> ! {
+    ServerError {
+        code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        message: format!("the DDL guard of lead_audit failed: {error}"),
+        detail: None,
+    }
+    .raise(None)
 }
 
 /// # Safety
@@ -131,11 +136,36 @@ unsafe fn before_command(statement: *mut pg_sys::Node) -> pgrx::spi::Result<()> 
     origin::acting_for(invoker, || as_user(owner, || Spi::run_with_args("SELECT lead_audit.before_attach($1, $2)", &arguments)))
 }
 
+/// `lead_audit.check_watched()`.
+#[pg_extern(sql = false)]
+fn check_watched() -> TableIterator<'static, (name!(relation, String), name!(fault, String))> {
+    TableIterator::new(mend())
+}
+
+/// Finds what is not as the guard should have left it, and mends or records it. Returns each table and its fault.
+pub fn mend() -> Vec<(String, String)> {
+    // What it does about triggers is its own doing, and has its entries.
+    let Some(_guarding) = Guarding::begin(Effects::default()) else { return Vec::new() };
+    let Some(owner) = extension_owner() else { return Vec::new() };
+    // SAFETY: reads a variable of the session.
+    let invoker = unsafe { pg_sys::GetUserId() };
+    let found = origin::acting_for(invoker, || {
+        as_user(owner, || {
+            Spi::connect_mut(|client| {
+                let rows = client.update("SELECT m.relation, m.fault FROM lead_audit.mend_watched() m", None, &[])?;
+                rows.map(|row| Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or_default())))
+                    .collect::<pgrx::spi::Result<_>>()
+            })
+        })
+    });
+    found.unwrap_or_else(|error: pgrx::spi::SpiError| failed(&error))
+}
+
 /// `lead_audit.command_effects()`: of the command that the guard is looking at.
 #[pg_extern(sql = false)]
 fn command_effects() -> Vec<&'static str> {
     let effects = GUARDING.get().unwrap_or_default();
-    [(effects.made, "made"), (effects.joined, "joined"), (effects.rewritten, "rewritten")]
+    [(effects.made, "made"), (effects.joined, "joined"), (effects.parted, "parted"), (effects.rewritten, "rewritten")]
         .into_iter()
         .filter_map(|(is, name)| is.then_some(name))
         .collect()
