@@ -68,13 +68,13 @@ CREATE FUNCTION lead_audit.relations_of(identity uuid) RETURNS SETOF oid STRICT 
 CREATE FUNCTION lead_audit.roots_of(identity uuid) RETURNS SETOF oid STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'roots_of_wrapper';
 CREATE FUNCTION lead_audit.renamed_relations() RETURNS SETOF oid LANGUAGE c AS 'MODULE_PATHNAME', 'renamed_relations_wrapper';
 CREATE FUNCTION lead_audit.identities_named(table_schema text, table_name text) RETURNS SETOF uuid STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'identities_named_wrapper';
-CREATE FUNCTION lead_audit.identities_of(relations oid[]) RETURNS SETOF uuid STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'identities_of_wrapper';
+CREATE FUNCTION lead_audit.identities_among(relations oid[]) RETURNS SETOF uuid STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'identities_among_wrapper';
 CREATE FUNCTION lead_audit.lock_watch(identity uuid) RETURNS void STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'lock_watch_wrapper';
 CREATE FUNCTION lead_audit.put_watch(watching lead_audit.watch) RETURNS void STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_put_watch';
 CREATE FUNCTION lead_audit.put_relation(known lead_audit.watched_relation) RETURNS void STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_put_relation';
 CREATE FUNCTION lead_audit.forget_relation(relation oid) RETURNS boolean STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'forget_relation_wrapper';
 REVOKE ALL ON FUNCTION lead_audit.watch_row(uuid), lead_audit.relation_row(oid), lead_audit.relations_of(uuid), lead_audit.roots_of(uuid),
-  lead_audit.renamed_relations(), lead_audit.identities_named(text, text), lead_audit.identities_of(oid[]), lead_audit.lock_watch(uuid),
+  lead_audit.renamed_relations(), lead_audit.identities_named(text, text), lead_audit.identities_among(oid[]), lead_audit.lock_watch(uuid),
   lead_audit.put_watch(lead_audit.watch), lead_audit.put_relation(lead_audit.watched_relation), lead_audit.forget_relation(oid) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.watch_row(uuid) IS 'Internal: the row of lead_audit.watch, or NULL.';
 COMMENT ON FUNCTION lead_audit.relation_row(oid) IS 'Internal: the row of lead_audit.watched_relation, or NULL.';
@@ -82,7 +82,7 @@ COMMENT ON FUNCTION lead_audit.relations_of(uuid) IS 'Internal: the relations in
 COMMENT ON FUNCTION lead_audit.roots_of(uuid) IS 'Internal: those of them that are the table itself: one, if any.';
 COMMENT ON FUNCTION lead_audit.renamed_relations() IS 'Internal: the relations in lead_audit.watched_relation that have another name or schema now.';
 COMMENT ON FUNCTION lead_audit.identities_named(text, text) IS 'Internal: the identities in lead_audit.watch of this name.';
-COMMENT ON FUNCTION lead_audit.identities_of(oid[]) IS 'Internal: the watched tables that relations belong to, by lead_audit.watched_relation or by their triggers.';
+COMMENT ON FUNCTION lead_audit.identities_among(oid[]) IS 'Internal: the watched tables that relations belong to, by lead_audit.watched_relation or by their triggers.';
 COMMENT ON FUNCTION lead_audit.lock_watch(uuid) IS 'Internal: waits for other transactions that change the row of lead_audit.watch, and keeps it until this one ends.';
 COMMENT ON FUNCTION lead_audit.put_watch(lead_audit.watch) IS 'Internal: writes a row of lead_audit.watch.';
 COMMENT ON FUNCTION lead_audit.put_relation(lead_audit.watched_relation) IS 'Internal: writes a row of lead_audit.watched_relation.';
@@ -99,7 +99,7 @@ CREATE FUNCTION lead_audit.tables_with(type oid) RETURNS SETOF oid STRICT LANGUA
 CREATE FUNCTION lead_audit.reached_from(relation oid) RETURNS SETOF oid STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'reached_from_wrapper';
 CREATE FUNCTION lead_audit.audit_triggers_of(relation oid) RETURNS TABLE (watch_id uuid, trigger_name text, is_row boolean, is_own boolean, is_on boolean)
 STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'audit_triggers_of_wrapper';
-CREATE FUNCTION lead_audit.triggers_of(relation oid) RETURNS TABLE (name text, is_constraint boolean) STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'triggers_of_wrapper';
+CREATE FUNCTION lead_audit.triggers_of(relation oid) RETURNS TABLE (name text, kind smallint, is_internal boolean, is_constraint boolean) STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'triggers_of_wrapper';
 CREATE FUNCTION lead_audit.relation_of_trigger(trigger oid) RETURNS TABLE (relation oid, trigger_name text, is_own boolean, is_audit boolean)
 STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'relation_of_trigger_wrapper';
 REVOKE ALL ON FUNCTION lead_audit.class_of(oid), lead_audit.relation_named(text, text), lead_audit.column_number(oid, text),
@@ -114,7 +114,7 @@ COMMENT ON FUNCTION lead_audit.columns_of(oid) IS 'Internal: a text that changes
 COMMENT ON FUNCTION lead_audit.tables_with(oid) IS 'Internal: the tables that have a column of the type, or of a type that is made of it.';
 COMMENT ON FUNCTION lead_audit.reached_from(oid) IS 'Internal: a table, its partitions and child tables, and the tables that have columns of their row types; of a composite type, the latter.';
 COMMENT ON FUNCTION lead_audit.audit_triggers_of(oid) IS 'Internal: the audit triggers of a relation, as the view audit_trigger has them.';
-COMMENT ON FUNCTION lead_audit.triggers_of(oid) IS 'Internal: all triggers of a relation, and which are constraint triggers.';
+COMMENT ON FUNCTION lead_audit.triggers_of(oid) IS 'Internal: all triggers of a relation; kind is pg_trigger.tgtype.';
 COMMENT ON FUNCTION lead_audit.relation_of_trigger(oid) IS 'Internal: the table of a trigger; no row if it is gone.';
 
 CREATE FUNCTION lead_audit.change_watch(identity uuid, changes jsonb) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -311,7 +311,7 @@ DECLARE
   class record;
   known lead_audit.watched_relation;
   now_known lead_audit.watched_relation;
-  soft_delete_column text := (lead_audit.watch_row(identity)).soft_delete_column;
+  watching lead_audit.watch := lead_audit.watch_row(identity);
 BEGIN
   FOREACH r IN ARRAY coalesce(touched, array(SELECT DISTINCT a.relation FROM lead_audit.audit_trigger a WHERE a.watch_id = identity)) LOOP
     SELECT * INTO class FROM lead_audit.class_of(r);
@@ -322,7 +322,7 @@ BEGIN
       now_known.relation := r;
       now_known.watch_id := identity;
       now_known.is_root := r = lead_audit.root_of(r, identity);
-      now_known.soft_delete_attnum := lead_audit.column_number(r, soft_delete_column);
+      now_known.soft_delete_attnum := lead_audit.column_number(r, watching.soft_delete_column);
       now_known.is_complete := lead_audit.is_complete(r, identity);
       now_known.shape := lead_audit.shape_of(r);
       SELECT k.attnums, k.names, k.types INTO now_known.key_attnums, now_known.key_names, now_known.key_types FROM lead_audit.primary_key_of(r) k;
@@ -338,7 +338,8 @@ BEGIN
     IF now_known IS DISTINCT FROM known THEN
       PERFORM lead_audit.put_relation(now_known);
     END IF;
-    IF now_known.is_root AND (lead_audit.watch_row(identity)).state <> 'changing' THEN
+    watching := lead_audit.watch_row(identity);
+    IF now_known.is_root AND watching.state <> 'changing' AND (watching.table_schema, watching.table_name) <> (class.table_schema, class.table_name) THEN
       PERFORM lead_audit.change_watch(identity, jsonb_build_object('table_schema', class.table_schema, 'table_name', class.table_name));
     END IF;
   END LOOP;
@@ -376,8 +377,8 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   earlier text;
 BEGIN
-  SELECT string_agg(quote_ident(t.tgname), ', ') INTO earlier FROM pg_trigger t
-  WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgtype & 67 = 1 AND t.tgname COLLATE "C" < '00_lead_audit_row';
+  SELECT string_agg(quote_ident(t.name), ', ') INTO earlier FROM lead_audit.triggers_of(relation) t
+  WHERE NOT t.is_internal AND t.kind & 67 = 1 AND t.name COLLATE "C" < '00_lead_audit_row';
   IF earlier IS NOT NULL THEN
     RAISE WARNING 'triggers of % run before the audit trigger: %', relation, earlier
       USING DETAIL = 'AFTER ROW triggers run in the order of their names. If one of these writes the same row again, that entry gets the lower id.',

@@ -299,7 +299,7 @@ BEGIN
     concerned := affected || array(SELECT DISTINCT a FROM unnest(affected) f CROSS JOIN LATERAL lead_audit.ancestors_of(f) a);
   END IF;
   FOR watching IN
-    SELECT w.* FROM lead_audit.identities_of(concerned) i CROSS JOIN LATERAL lead_audit.watch_row(i) w
+    SELECT w.* FROM lead_audit.identities_among(concerned) i CROSS JOIN LATERAL lead_audit.watch_row(i) w
     WHERE w.state <> 'changing' ORDER BY w.enabled_at
   LOOP
     PERFORM lead_audit.follow_watch(watching, affected, effects);
@@ -433,7 +433,7 @@ DECLARE
   watching lead_audit.watch;
 BEGIN
   FOR found IN SELECT f.watch_id, array_agg(f.relation) AS relations FROM lead_audit.watch_fault f GROUP BY f.watch_id LOOP
-    RETURN QUERY SELECT coalesce(to_regclass(format('%I.%I', c.table_schema, c.table_name))::text, format('%I.%I', m.table_schema, m.table_name)), f.fault
+    RETURN QUERY SELECT CASE WHEN c.table_name IS NULL THEN format('%I.%I', m.table_schema, m.table_name) ELSE f.relation::regclass::text END, f.fault
       FROM lead_audit.watch_fault f LEFT JOIN LATERAL lead_audit.class_of(f.relation) c ON true LEFT JOIN LATERAL lead_audit.relation_row(f.relation) m ON true
       WHERE f.watch_id = found.watch_id;
     FOR known IN SELECT m.* FROM unnest(found.relations) r CROSS JOIN LATERAL lead_audit.relation_row(r) m

@@ -8,5 +8,7 @@ mod command;
 mod ddl;
 mod leads;
 mod registry;
+mod statement;
 
-pub use check::{INTERVAL as CHECK_INTERVAL, tick as check};
+pub use check::{INTERVAL as CHECK_INTERVAL, relation_changed, tick as check};
+pub use statement::CommandScope;

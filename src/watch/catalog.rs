@@ -445,12 +445,15 @@ fn audit_triggers_of(
 
 /// `lead_audit.triggers_of(oid)`.
 #[pg_extern(sql = false)]
-fn triggers_of(relation: pg_sys::Oid) -> TableIterator<'static, (name!(name, String), name!(is_constraint, bool))> {
+fn triggers_of(
+    relation: pg_sys::Oid,
+) -> TableIterator<'static, (name!(name, String), name!(kind, i16), name!(is_internal, bool), name!(is_constraint, bool))> {
     let mut found = Vec::new();
     for_each_row(pg_sys::TriggerRelationId, pg_sys::TriggerRelidNameIndexId, [(2, relation)], |tuple, _| {
         // SAFETY: a row of pg_trigger, of which only the fixed part is used.
         let row = unsafe { &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_trigger>() };
-        found.push((string(row.tgname.data.as_ptr()).unwrap_or_default(), row.tgconstraint != pg_sys::InvalidOid));
+        let name = string(row.tgname.data.as_ptr()).unwrap_or_default();
+        found.push((name, row.tgtype, row.tgisinternal, row.tgconstraint != pg_sys::InvalidOid));
     });
     TableIterator::new(found)
 }
@@ -471,9 +474,9 @@ fn relation_of_trigger(
     TableIterator::new(found)
 }
 
-/// `lead_audit.identities_of(oid[])`: of the watched tables that these relations are known to belong to, or whose triggers they have.
+/// `lead_audit.identities_among(oid[])`: of the watched tables that these relations are known to belong to, or whose triggers they have.
 #[pg_extern(sql = false)]
-fn identities_of(relations: Vec<pg_sys::Oid>) -> SetOfIterator<'static, Uuid> {
+fn identities_among(relations: Vec<pg_sys::Oid>) -> SetOfIterator<'static, Uuid> {
     let mut all = BTreeSet::new();
     for relation in relations {
         pgrx::check_for_interrupts!();

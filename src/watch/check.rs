@@ -14,7 +14,6 @@ pub const INTERVAL: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(60);
 
 thread_local! {
-    static FOLLOWING: Cell<bool> = const { Cell::new(false) };
     static CHANGED: Cell<bool> = const { Cell::new(true) };
     static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
 }
@@ -23,10 +22,6 @@ thread_local! {
 ///
 /// An error leaves the relations changed, so the next turn compares them again.
 pub fn tick() {
-    if !FOLLOWING.replace(true) {
-        // SAFETY: registers a function that stays for the life of the process, once.
-        unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0)) };
-    }
     let is_due = CHANGED.get() || LAST.get().is_none_or(|last| last.elapsed() >= LONGEST);
     // Older SQL objects have no such check.
     if !is_due || relation_of_schema(c"watch_fault") == pg_sys::InvalidOid {
@@ -62,7 +57,7 @@ impl Drop for Finally {
     }
 }
 
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, _relation: pg_sys::Oid) {
+/// Postgres says that some relation changed.
+pub fn relation_changed() {
     CHANGED.set(true);
 }

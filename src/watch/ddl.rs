@@ -2,9 +2,11 @@
 //! in schema lead_audit; what it does there it does as the extension's owner.
 
 use super::command::{self, Effects};
+use super::statement;
 use crate::journal::{self, NewEntry};
 use crate::origin;
 use crate::server::{ServerError, Text, as_user};
+use ledger::canonical::write_string;
 use pgrx::datum::DatumWithOid;
 use pgrx::iter::TableIterator;
 use pgrx::{PgSqlErrorCode, Spi, Uuid, name, pg_extern, pg_sys};
@@ -24,11 +26,7 @@ fn write_ddl(
     statement: Option<&str>,
 ) {
     let (schema, name) = (table_schema.map(Text::from), table_name.map(Text::from));
-    // Of a text that is cut, the command itself need not be in what is left.
-    let mut details = statement.filter(|text| text.len() > COMMAND_LIMIT).map(|text| {
-        let tag = COMMAND_TAG.get().unwrap_or("SELECT");
-        Text::from(&*format!(r#"{{"command":"{tag}","statement_length":{}}}"#, text.len()))
-    });
+    let mut details = details(statement.unwrap_or_default());
     let mut statement = statement.map(|text| Text::from(&text[..text.floor_char_boundary(COMMAND_LIMIT)]));
     let entry = NewEntry {
         watch_id: watch_id.map(|id| *id.as_bytes()),
@@ -45,6 +43,43 @@ fn write_ddl(
     // SAFETY: reads a variable of the session.
     origin::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || journal::append(entry));
     journal::flush();
+}
+
+/// What the client's text does not say: the command that was run, if that is another one or if the text is cut.
+fn details(text: &str) -> Option<Text> {
+    let mut fields = Vec::new();
+    let mut add = |name: &str, value: &str| {
+        let mut field = Vec::new();
+        write_string(&mut field, name);
+        field.push(b':');
+        write_string(&mut field, &value[..value.floor_char_boundary(COMMAND_LIMIT)]);
+        fields.push(String::from_utf8_lossy(&field).into_owned());
+    };
+    if text.len() > COMMAND_LIMIT {
+        add("command", COMMAND_TAG.get().unwrap_or("SELECT"));
+    }
+    // enable() and disable() are functions, and the text around the call says what is called.
+    if GUARDING.get().is_some() && COMMAND_TAG.get().is_some() {
+        match statement::being_run() {
+            Some(command) if !is_all_of(&command, text) => add("executed", &command),
+            Some(_) => {}
+            None => {
+                if let Some(context) = statement::context() {
+                    add("context", &context);
+                }
+            }
+        }
+    }
+    if text.len() > COMMAND_LIMIT {
+        fields.push(format!(r#""statement_length":{}"#, text.len()));
+    }
+    (!fields.is_empty()).then(|| Text::from(&*format!("{{{}}}", fields.join(","))))
+}
+
+/// Whether a command is part of the text as it stands there, with nothing around it that could be a string, a comment or a function's
+/// body: other commands of the client's end with a semicolon.
+fn is_all_of(command: &str, text: &str) -> bool {
+    text.trim().trim_end_matches(';').trim_end() == command.trim_end_matches(';').trim_end()
 }
 
 /// Tells Postgres how `lead_audit_guard_ddl` is to be called.
