@@ -1,7 +1,7 @@
 //! DDL on watched tables by two sessions at once: under every isolation level it disturbs nobody who has other tables, and nothing of it
 //! escapes the DDL guard, in whichever order the two come.
 
-use acceptance::{Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value, wait_until};
+use acceptance::{Cluster, Session, app_database, assert_intact, call, try_call, value, wait_until};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ fn in_turn(cluster: &Cluster, database: &str, blocked: &str, release: impl FnOnc
 #[test]
 fn ddl_on_two_tables_under_serializable() {
     let cluster = Cluster::start();
-    let mut admin = app_database(&cluster, "both");
+    let mut admin = app_database(&cluster, "serial");
     call(
         &mut admin,
         "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); SELECT lead_audit.enable('a'), lead_audit.enable('b');
@@ -47,7 +47,7 @@ fn ddl_on_two_tables_under_serializable() {
          CREATE TABLE pa1 PARTITION OF pa FOR VALUES FROM (0) TO (9); CREATE TABLE pb1 PARTITION OF pb FOR VALUES FROM (0) TO (9);
          SELECT lead_audit.enable('pa'), lead_audit.enable('pb')",
     );
-    let (mut one, mut two) = (cluster.admin("both"), cluster.admin("both"));
+    let (mut one, mut two) = (cluster.admin("serial"), cluster.admin("serial"));
     for (first, second) in [
         ("ALTER TABLE a ADD x int", "ALTER TABLE b ADD x int"),
         ("ALTER TABLE a RENAME TO a2", "ALTER TABLE b RENAME TO b2"),
@@ -175,7 +175,7 @@ fn a_grandchild_that_is_made_meanwhile() {
             "{join}"
         );
         call(&mut admin, "INSERT INTO gc2 VALUES (1)");
-        assert_eq!(entries(&mut admin, "gc2"), ["INSERT", "INSERT DDL INSERT"][number], "{join}");
+        assert_eq!(entries(&mut admin, "gc2"), ["INSERT", "INSERT INSERT"][number], "{join}");
         assert_all_on(&mut admin);
         call(&mut admin, "SET client_min_messages = warning; DROP TABLE top, mid, mid2 CASCADE");
     }
@@ -190,11 +190,11 @@ fn a_temporary_child_of_another_session() {
     call(&mut admin, "CREATE TABLE t (id int PRIMARY KEY, note text)");
     let mut other = cluster.admin("temporary");
     call(&mut other, "CREATE TEMP TABLE mine () INHERITS (t); INSERT INTO mine VALUES (1)");
-    call(&mut admin, "SELECT lead_audit.enable('t'); ALTER TABLE t ADD more int; INSERT INTO t VALUES (2)");
+    call(&mut admin, "SELECT lead_audit.enable('t'); ALTER TABLE t RENAME TO t2; ALTER TABLE t2 RENAME TO t; INSERT INTO t VALUES (2)");
     call(&mut other, "INSERT INTO t VALUES (3); UPDATE t SET note = 'x'; CREATE TEMP TABLE also () INHERITS (t)");
     assert_all_on(&mut admin);
     assert_eq!(entries(&mut admin, "t"), "DDL INSERT INSERT UPDATE UPDATE");
+    assert_eq!(entries(&mut admin, "t2"), "DDL");
     drop(other);
-    assert_eq!(sqlstate(&mut admin, "ALTER TABLE t ADD more int"), "42701");
-    call(&mut admin, "ALTER TABLE t DROP more; SELECT lead_audit.disable('t')");
+    call(&mut admin, "SELECT lead_audit.enable('t'), lead_audit.disable('t')");
 }
