@@ -190,11 +190,35 @@ fn a_temporary_child_of_another_session() {
     call(&mut admin, "CREATE TABLE t (id int PRIMARY KEY, note text)");
     let mut other = cluster.admin("temporary");
     call(&mut other, "CREATE TEMP TABLE mine () INHERITS (t); INSERT INTO mine VALUES (1)");
-    call(&mut admin, "SELECT lead_audit.enable('t'); ALTER TABLE t RENAME TO t2; ALTER TABLE t2 RENAME TO t; INSERT INTO t VALUES (2)");
+    call(
+        &mut admin,
+        "SELECT lead_audit.enable('t'); ALTER TABLE t RENAME TO t2; ALTER TABLE t2 RENAME TO t; INSERT INTO t VALUES (2)",
+    );
     call(&mut other, "INSERT INTO t VALUES (3); UPDATE t SET note = 'x'; CREATE TEMP TABLE also () INHERITS (t)");
     assert_all_on(&mut admin);
     assert_eq!(entries(&mut admin, "t"), "DDL INSERT INSERT UPDATE UPDATE");
     assert_eq!(entries(&mut admin, "t2"), "DDL");
     drop(other);
     call(&mut admin, "SELECT lead_audit.enable('t'), lead_audit.disable('t')");
+}
+
+/// The worker compares the watched tables with the catalog.
+#[test]
+fn the_worker_finds_what_got_past_the_guard() {
+    let cluster = Cluster::builder().preloaded().start();
+    let mut admin = app_database(&cluster, "found");
+    call(
+        &mut admin,
+        "CREATE TABLE t (id int, note text); SELECT lead_audit.enable('t');
+         BEGIN; ALTER EVENT TRIGGER lead_audit_ddl DISABLE; CREATE TABLE child () INHERITS (t); INSERT INTO child VALUES (1);
+         ALTER EVENT TRIGGER lead_audit_ddl ENABLE ALWAYS; COMMIT",
+    );
+    wait_until(&mut admin, LONG, "SELECT EXISTS (SELECT FROM lead_audit.log WHERE table_name = 'child' AND operation = 'DDL')");
+    call(&mut admin, "UPDATE t SET note = 'x'; TRUNCATE child");
+    assert_eq!(entries(&mut admin, "child"), "DDL UPDATE TRUNCATE");
+    assert_all_on(&mut admin);
+    let log = cluster.log_text();
+    assert!(log.contains("lead_audit: table public.child was found to be: not watched"), "{log}");
+    assert!(!log.contains("could not check the watched tables"), "{log}");
+    assert_intact(&mut admin);
 }
