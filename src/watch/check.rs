@@ -1,7 +1,7 @@
 //! The worker compares the watched tables with the catalog: soon after any relation changed, and every minute. It finds what got past
 //! the DDL guard, in whatever way.
 
-use super::ddl::mend;
+use super::ddl::{failed, mend};
 use crate::journal::relation_of_schema;
 use pgrx::{Spi, pg_sys};
 use std::cell::Cell;
@@ -31,7 +31,7 @@ pub fn tick() {
     let done = Finally(true);
     // Somebody who holds a lock on a table for long keeps the worker from its other tasks only for this long.
     if let Err(error) = Spi::run("SET LOCAL lock_timeout = '2s'") {
-        pgrx::warning!("lead_audit: could not set lock_timeout: {error}");
+        failed(&error);
     }
     for (relation, fault) in mend() {
         pgrx::warning!("lead_audit: table {relation} was found to be: {fault}");

@@ -122,7 +122,8 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(fcinfo: pg_sys::FunctionCal
     pg_sys::Datum::from(0)
 }
 
-fn failed(error: &pgrx::spi::SpiError) -> ! {
+/// Raises it as an error of the statement.
+pub fn failed(error: &pgrx::spi::SpiError) -> ! {
     ServerError {
         code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
         message: format!("the DDL guard of lead_audit failed: {error}"),

@@ -40,7 +40,7 @@ impl<'a> Key<'a> {
 
     fn text(column: &'a CStr, value: &str) -> Self {
         let value = value.into_datum().unwrap_or(pg_sys::Datum::from(0));
-        Key { column, equals: pg_sys::F_TEXTEQ, collation: pg_sys::Oid::from(pg_sys::DEFAULT_COLLATION_OID), value }
+        Key { column, equals: pg_sys::F_TEXTEQ, collation: pg_sys::DEFAULT_COLLATION_OID, value }
     }
 }
 
@@ -55,12 +55,7 @@ impl Table {
     fn oid(self) -> pg_sys::Oid {
         let found = relation_of_schema(self.name());
         if found == pg_sys::InvalidOid {
-            ServerError {
-                code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                message: format!("table lead_audit.{} is missing", self.name().to_string_lossy()),
-                detail: None,
-            }
-            .raise(None);
+            missing(&format!("table {}", self.name().to_string_lossy()));
         }
         found
     }
@@ -164,14 +159,18 @@ fn column_number(table: &OpenRelation, name: &CStr) -> i16 {
     // SAFETY: look-ups for an open table.
     let number = unsafe { pg_sys::get_attnum((*table.as_ptr()).rd_id, name.as_ptr()) };
     if number <= 0 {
-        ServerError {
-            code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            message: format!("column \"{}\" of a table of lead_audit is missing", name.to_string_lossy()),
-            detail: None,
-        }
-        .raise(None);
+        missing(&format!("column {} of what is known of watched tables", name.to_string_lossy()));
     }
     number
+}
+
+fn missing(what: &str) -> ! {
+    ServerError {
+        code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        message: format!("{what} is missing in schema lead_audit"),
+        detail: None,
+    }
+    .raise(None)
 }
 
 /// A B-tree index that begins with these columns; without one the whole table is read.
@@ -184,7 +183,7 @@ fn index_on(table: &OpenRelation, columns: &[i16]) -> Option<pg_sys::Oid> {
             let form = (*index).rd_index;
             let count = (*form).indnkeyatts.max(0) as usize;
             let fits = (*form).indisvalid
-                && (*(*index).rd_rel).relam == pg_sys::Oid::from(pg_sys::BTREE_AM_OID)
+                && (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID
                 && (*index).rd_indpred.is_null()
                 && (*index).rd_indexprs.is_null()
                 && !columns.is_empty()

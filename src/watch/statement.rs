@@ -68,7 +68,7 @@ pub fn being_run() -> Option<String> {
         while !callback.is_null() && !(*callback).callback.is_some_and(|function| std::ptr::fn_addr_eq(function, IN_COMMAND)) {
             callback = (*callback).previous;
         }
-        let command = (*callback.as_ref()?).arg.cast::<CommandScope>();
+        let command = callback.as_ref()?.arg.cast::<CommandScope>();
         let text = (*command).text;
         if text.is_null() {
             return None;
