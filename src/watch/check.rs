@@ -34,7 +34,7 @@ pub fn tick() {
         failed(&error);
     }
     for (relation, fault) in mend() {
-        pgrx::warning!("lead_audit: table {relation} was found to be: {fault}");
+        pgrx::log!("lead_audit: table {relation} was found to be: {fault}");
     }
     LAST.set(Some(Instant::now()));
     done.succeeded();
