@@ -295,6 +295,61 @@ mod tests {
         assert_intact();
     }
 
+    /// A constraint trigger is not replaced by CREATE OR REPLACE TRIGGER.
+    #[pg_test]
+    fn attacks_name_of_the_audit_trigger_is_taken() {
+        begin();
+        run("CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+             CREATE TABLE t (id int); CREATE TABLE child () INHERITS (t); CREATE TABLE late (id int);
+             CREATE CONSTRAINT TRIGGER \"00_lead_audit_row\" AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION nothing();
+             CREATE CONSTRAINT TRIGGER \"00_lead_audit_row\" AFTER INSERT ON child FOR EACH ROW EXECUTE FUNCTION nothing();
+             CREATE CONSTRAINT TRIGGER \"00_lead_audit_truncate\" AFTER INSERT ON late FOR EACH ROW EXECUTE FUNCTION nothing()");
+        let said = warnings(|| run("SELECT lead_audit.enable('t'); ALTER TABLE late INHERIT t"));
+        assert_eq!(said.iter().filter(|text| text.contains("constraint trigger")).count(), 3, "{said:?}");
+        run("INSERT INTO t VALUES (1); INSERT INTO child VALUES (2); INSERT INTO late VALUES (3); TRUNCATE t");
+        assert_eq!(
+            log("operation, table_name"),
+            [
+                "DDL | late",
+                "INSERT | t",
+                "INSERT | child",
+                "INSERT | late",
+                "TRUNCATE | t",
+                "TRUNCATE | child",
+                "TRUNCATE | late"
+            ]
+        );
+        assert_eq!(
+            one("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'not_00%' AND tgconstraint <> 0"),
+            "3",
+            "they are there still"
+        );
+    }
+
+    /// The client's text need not say what was done.
+    #[pg_test]
+    fn attacks_command_in_a_function() {
+        begin_with_clerk();
+        run_as(
+            "clerk",
+            "CREATE FUNCTION pg_temp.nothing() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'ALTER TABLE public.leads ' || 'DROP COLUMN email'; END $$;
+             CREATE FUNCTION pg_temp.more() RETURNS void LANGUAGE sql AS $$ ALTER TABLE public.leads ADD COLUMN email text $$",
+        );
+        run("SET LOCAL ROLE clerk; SELECT pg_temp.nothing()");
+        run("SELECT pg_temp.more()");
+        run("ALTER TABLE leads RENAME COLUMN email TO post");
+        run("RESET ROLE");
+        assert_eq!(
+            log("details->>'executed'"),
+            [
+                "ALTER TABLE public.leads DROP COLUMN email",
+                "ALTER TABLE public.leads ADD COLUMN email text",
+                "ALTER TABLE leads RENAME COLUMN email TO post"
+            ]
+        );
+        assert_intact();
+    }
+
     /// The function `trap_out` below.
     const TRAP: &str =
         "CREATE TYPE trap; CREATE FUNCTION trap_in(cstring) RETURNS trap LANGUAGE internal IMMUTABLE STRICT AS 'int4in';

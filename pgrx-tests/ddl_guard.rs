@@ -288,4 +288,205 @@ mod tests {
         );
         assert_fails("DROP EVENT TRIGGER lead_audit_drop", "2BP01", "requires it");
     }
+
+    /// Tables, schemas, types and triggers that are made as elements of a schema have no event triggers of their own.
+    #[pg_test]
+    fn ddl_guard_schema_with_elements() {
+        begin();
+        run("CREATE TABLE leads (id int PRIMARY KEY, note text); CREATE TABLE p (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
+             SELECT lead_audit.enable('leads'), lead_audit.enable('p');
+             CREATE SCHEMA s2 CREATE TABLE c () INHERITS (public.leads) CREATE TABLE p2 PARTITION OF public.p FOR VALUES FROM (100) TO (200);
+             INSERT INTO s2.c VALUES (1); INSERT INTO p VALUES (101); TRUNCATE s2.c, s2.p2; ALTER TABLE p DETACH PARTITION s2.p2;
+             INSERT INTO s2.p2 VALUES (102); ALTER TABLE p ATTACH PARTITION s2.p2 FOR VALUES FROM (100) TO (200)");
+        assert_eq!(
+            log("operation, table_name"),
+            ["INSERT | c", "INSERT | p2", "TRUNCATE | c", "TRUNCATE | p2", "DDL | p2", "INSERT | p2", "DDL | p2"]
+        );
+        assert_eq!(
+            rows("SELECT relation, row_trigger_on, truncate_trigger_on, state FROM lead_audit.watched ORDER BY 1"),
+            ["leads | true | true | on", "p | true | true | on"]
+        );
+        assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
+    }
+
+    /// Values change with the types that they are made of.
+    #[pg_test]
+    fn ddl_guard_types_of_columns() {
+        begin();
+        run("CREATE DOMAIN code AS text; CREATE TYPE addr AS (street text, zip code, town text); CREATE TYPE person AS (name text, home addr);
+             CREATE DOMAIN home AS addr; CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TABLE row_type (x int, y int);
+             CREATE TABLE t (id int PRIMARY KEY, a addr, b person[], c home, m mood, r row_type); CREATE TABLE untouched (id int PRIMARY KEY, a text);
+             CREATE TYPE span AS RANGE (SUBTYPE = addr); CREATE TABLE spans (id int PRIMARY KEY, s span); CREATE TABLE child () INHERITS (t);
+             SELECT lead_audit.enable('t'), lead_audit.enable('untouched'), lead_audit.enable('spans')");
+        let count = |table: &str| {
+            number(&format!("SELECT count(*) FROM lead_audit.log WHERE table_name = '{table}' AND operation = 'DDL'"))
+        };
+        let (mut t, mut spans) = (0, 0);
+        for (statement, of_spans) in [
+            ("ALTER TYPE addr RENAME ATTRIBUTE street TO road", true),
+            ("ALTER TYPE addr DROP ATTRIBUTE town", true),
+            ("DROP DOMAIN code CASCADE", true),
+            ("ALTER TYPE mood RENAME VALUE 'sad' TO 'bad'", false),
+            ("ALTER TABLE row_type RENAME COLUMN x TO z", false),
+            ("ALTER TABLE row_type DROP COLUMN y", false),
+        ] {
+            run(&format!("SET LOCAL client_min_messages = warning; {statement}"));
+            t += 1;
+            spans += i64::from(of_spans);
+            assert_eq!((count("t"), count("spans")), (t, spans), "{statement}");
+        }
+        // These change no value.
+        run("ALTER TYPE mood ADD VALUE 'mad'; ALTER TYPE addr RENAME TO address; ALTER DOMAIN home ADD CHECK (true); ALTER TYPE mood OWNER TO CURRENT_USER;
+             ALTER TABLE t ALTER id SET STATISTICS 10");
+        assert_eq!((count("t"), count("spans"), count("untouched"), count("child")), (t, spans, 0, 0));
+        assert_intact();
+    }
+
+    /// A stored generated column has other values afterwards, and the same type.
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    #[pg_test]
+    fn ddl_guard_expression_of_a_generated_column() {
+        begin();
+        run("CREATE TABLE t (id int PRIMARY KEY, g int GENERATED ALWAYS AS (id * 2) STORED); SELECT lead_audit.enable('t');
+             ALTER TABLE t ALTER COLUMN g SET EXPRESSION AS (id * 3)");
+        assert_eq!(log("operation"), ["DDL"]);
+    }
+
+    /// A foreign table is a member like any other, but for TRUNCATE.
+    #[pg_test]
+    fn ddl_guard_foreign_tables() {
+        begin();
+        run("CREATE ROLE clerk; CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER nowhere FOREIGN DATA WRAPPER nowhere; GRANT USAGE ON FOREIGN SERVER nowhere TO clerk;
+             GRANT CREATE ON SCHEMA public TO clerk; CREATE TABLE t (id int, note text); CREATE TABLE p (id int) PARTITION BY RANGE (id);
+             ALTER TABLE t OWNER TO clerk; ALTER TABLE p OWNER TO clerk; SELECT lead_audit.enable('t'), lead_audit.enable('p')");
+        run_as(
+            "clerk",
+            "CREATE FOREIGN TABLE ft () INHERITS (t) SERVER nowhere; CREATE FOREIGN TABLE fp PARTITION OF p FOR VALUES FROM (0) TO (10) SERVER nowhere;
+             CREATE FOREIGN TABLE late (id int, note text) SERVER nowhere; ALTER FOREIGN TABLE late INHERIT t",
+        );
+        let triggers = "SELECT tgrelid::regclass::text COLLATE \"C\", count(*) FROM pg_trigger WHERE tgrelid IN ('ft'::regclass, 'fp'::regclass, 'late'::regclass) GROUP BY 1 ORDER BY 1";
+        assert_eq!(rows(triggers), ["fp | 1", "ft | 1", "late | 1"]);
+        for statement in [
+            "ALTER FOREIGN TABLE ft DISABLE TRIGGER ALL",
+            "ALTER TABLE fp DISABLE TRIGGER USER",
+            "DROP TRIGGER \"00_lead_audit_row\" ON late",
+        ] {
+            assert_fails_as("clerk", statement, "42501", "permission denied");
+        }
+        run_as(
+            "clerk",
+            "ALTER FOREIGN TABLE ft RENAME TO ft2; ALTER FOREIGN TABLE ft2 NO INHERIT t; ALTER FOREIGN TABLE late ADD COLUMN remark text; DROP FOREIGN TABLE fp",
+        );
+        assert_eq!(log("operation, table_name"), ["DDL | late", "DDL | ft", "DDL | ft2", "DDL | late", "DDL | fp"]);
+        assert_eq!(
+            rows("SELECT relation, row_trigger_on, truncate_trigger_on, state FROM lead_audit.watched ORDER BY 1"),
+            ["ft2 | true | true | on", "p | true | true | on", "t | true | true | on"]
+        );
+        assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
+    }
+
+    /// A table that was watched once, and is not now, comes to a watched one.
+    #[pg_test]
+    fn ddl_guard_newcomer_that_was_watched_before() {
+        begin();
+        run("CREATE TABLE parent (id int, note text); CREATE TABLE once (id int, note text); CREATE TABLE p (id int) PARTITION BY RANGE (id);
+             CREATE TABLE once_p (id int); SELECT lead_audit.enable('once'), lead_audit.enable('once_p'); INSERT INTO once VALUES (1);
+             SELECT lead_audit.disable('once'), lead_audit.disable('once_p'); SELECT lead_audit.enable('parent'), lead_audit.enable('p');
+             ALTER TABLE once INHERIT parent; ALTER TABLE p ATTACH PARTITION once_p FOR VALUES FROM (0) TO (10);
+             INSERT INTO once VALUES (2); INSERT INTO p VALUES (3); TRUNCATE once, once_p");
+        assert_eq!(
+            log("operation, table_name"),
+            [
+                "INSERT | once",
+                "DDL | once",
+                "DDL | once_p",
+                "DDL | once",
+                "DDL | once_p",
+                "INSERT | once",
+                "INSERT | once_p",
+                "TRUNCATE | once",
+                "TRUNCATE | once_p"
+            ]
+        );
+        assert_eq!(
+            rows("SELECT relation, row_trigger_on, truncate_trigger_on FROM lead_audit.watched ORDER BY 1"),
+            ["p | true | true", "parent | true | true"]
+        );
+    }
+
+    /// The cost of a command does not grow with the number of watched tables.
+    #[pg_test]
+    fn ddl_guard_reads_only_what_a_command_reaches() {
+        begin_with_leads();
+        let read = || {
+            rows(
+                "SELECT relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_all_tables
+                 WHERE schemaname IN ('lead_audit', 'pg_catalog') ORDER BY 1",
+            )
+        };
+        let cost = |number: i32| {
+            let before = read();
+            run(&format!(
+                "CREATE TABLE cost{number} () INHERITS (leads); ALTER TABLE leads ADD COLUMN more{number} int; DROP TABLE cost{number};
+                 CREATE TABLE alone{number} (id int PRIMARY KEY); SELECT lead_audit.enable('alone{number}'); ALTER TABLE alone{number} RENAME TO renamed{number};
+                 SELECT lead_audit.disable('renamed{number}')"
+            ));
+            before.iter().zip(read()).map(|(before, after)| (after.clone(), tuples(&after) - tuples(before))).collect::<Vec<_>>()
+        };
+        for number in 0..60 {
+            run(&format!("CREATE TABLE other{number} (id int PRIMARY KEY)"));
+        }
+        cost(0);
+        let few = cost(1);
+        run("SELECT lead_audit.enable(('other' || g)::regclass) FROM generate_series(0, 59) g");
+        for ((table, many), (_, few)) in cost(2).iter().zip(&few) {
+            assert!(*many < few + 40, "{table}: {few} rows read with few watched tables, {many} with 60 more");
+        }
+    }
+
+    /// The number at the end of a row.
+    fn tuples(row: &str) -> i64 {
+        row.rsplit(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default()
+    }
+
+    /// What gets past the guard is found.
+    #[pg_test]
+    fn ddl_guard_check_finds_what_got_past_it() {
+        begin();
+        run("CREATE TABLE t (id int, note text); CREATE TABLE p (id int, note text) PARTITION BY RANGE (id);
+             CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE gone (id int); CREATE TABLE off (id int); CREATE TABLE c0 () INHERITS (t);
+             SELECT lead_audit.enable('t'), lead_audit.enable('p'), lead_audit.enable('gone'), lead_audit.enable('off');
+             SELECT * FROM lead_audit.check_watched();
+             ALTER EVENT TRIGGER lead_audit_ddl DISABLE; ALTER EVENT TRIGGER lead_audit_drop DISABLE; ALTER EVENT TRIGGER lead_audit_start DISABLE;
+             CREATE TABLE c1 () INHERITS (t); CREATE TABLE c2 () INHERITS (c1); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20);
+             ALTER TABLE p DETACH PARTITION p1; DROP TABLE gone, c0; ALTER TABLE off DISABLE TRIGGER ALL;
+             ALTER EVENT TRIGGER lead_audit_ddl ENABLE ALWAYS; ALTER EVENT TRIGGER lead_audit_drop ENABLE ALWAYS; ALTER EVENT TRIGGER lead_audit_start ENABLE ALWAYS");
+        assert_eq!(
+            rows("SELECT relation, row_trigger_on, truncate_trigger_on FROM lead_audit.watched WHERE relation = 't'"),
+            ["t | false | false"],
+            "the view compares"
+        );
+        assert_eq!(
+            rows("SELECT * FROM lead_audit.check_watched() ORDER BY 2, 1"),
+            [
+                "public.p1 | detached",
+                "public.c0 | dropped",
+                "public.gone | dropped",
+                "public.c1 | not watched",
+                "public.c2 | not watched",
+                "public.p2 | not watched",
+                "public.off | trigger off"
+            ]
+        );
+        assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0], "all is mended or recorded");
+        let mut entries = log("operation, table_name");
+        entries.sort();
+        assert_eq!(entries, ["DDL | c0", "DDL | c1", "DDL | gone", "DDL | off", "DDL | p1", "DDL | p2"]);
+        run("INSERT INTO c2 VALUES (1); INSERT INTO p VALUES (11); INSERT INTO p1 VALUES (1); TRUNCATE c1, p2");
+        assert_eq!(number("SELECT count(*) FROM lead_audit.log"), 6 + 3 + 3);
+        assert_eq!(
+            rows("SELECT relation, row_trigger_on, truncate_trigger_on, state FROM lead_audit.watched ORDER BY 1"),
+            ["off | false | false | disabled", "p | true | true | on", "p1 | true | true | on", "t | true | true | on"]
+        );
+    }
 }

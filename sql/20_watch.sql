@@ -12,6 +12,8 @@ CREATE TABLE lead_audit.watch (
   replica boolean NOT NULL DEFAULT false
 );
 REVOKE ALL ON lead_audit.watch FROM PUBLIC;
+CREATE INDEX watch_table_name_idx ON lead_audit.watch (table_name);
+COMMENT ON INDEX lead_audit.watch_table_name_idx IS 'Finds the identity of a table that was watched before.';
 SELECT pg_catalog.pg_extension_config_dump('lead_audit.watch', '');
 
 COMMENT ON TABLE lead_audit.watch IS 'The identity of each watched table. Changed by enable(), disable() and the DDL guard only.';
@@ -42,6 +44,8 @@ CREATE TABLE lead_audit.watched_relation (
   is_restored boolean NOT NULL DEFAULT false
 );
 REVOKE ALL ON lead_audit.watched_relation FROM PUBLIC;
+CREATE INDEX watched_relation_watch_id_idx ON lead_audit.watched_relation (watch_id, is_root);
+COMMENT ON INDEX lead_audit.watched_relation_watch_id_idx IS 'Finds the relations of a watched table, and which is the table itself.';
 
 COMMENT ON TABLE lead_audit.watched_relation IS 'Internal: watched tables, their partitions and child tables by oid, so that a rename, a drop and a detached partition are noticed.';
 COMMENT ON COLUMN lead_audit.watched_relation.relation IS 'Oid of the table or partition.';

@@ -71,7 +71,7 @@ COMMENT ON COLUMN lead_audit.entry.soft_delete IS 'deleted: the soft-delete colu
 COMMENT ON COLUMN lead_audit.entry.row_key IS 'Primary key columns and their values, after the event; NULL without a primary key.';
 COMMENT ON COLUMN lead_audit.entry.row_values IS 'The complete row: the new one of an INSERT or SNAPSHOT, the old one of an UPDATE or DELETE. Canonical JSON, kept byte for byte.';
 COMMENT ON COLUMN lead_audit.entry.changed_values IS 'UPDATE: the new values of the columns that changed.';
-COMMENT ON COLUMN lead_audit.entry.details IS 'What only some events have: {"row_count": n} of a TRUNCATE; {"moved_from": {"table_name": ..., "table_schema": ...}} of an UPDATE that moved the row to another partition; {"command": ..., "statement_length": n} of a DDL whose text was cut; constraint, column, parameters and omitted_columns of a failure; {"written": [...], "written_omitted": n} of a transaction that was rolled back.';
+COMMENT ON COLUMN lead_audit.entry.details IS 'What only some events have: {"row_count": n} of a TRUNCATE; {"moved_from": {"table_name": ..., "table_schema": ...}} of an UPDATE that moved the row to another partition; {"executed": ...} of a DDL whose command is not the client''s text; {"command": ..., "statement_length": n} of one whose text was cut; constraint, column, parameters and omitted_columns of a failure; {"written": [...], "written_omitted": n} of a transaction that was rolled back.';
 COMMENT ON COLUMN lead_audit.entry.user_id IS 'The setting lead_audit.user_id: what the application says.';
 COMMENT ON COLUMN lead_audit.entry.user_ip IS 'The setting lead_audit.user_ip: what the application says.';
 COMMENT ON COLUMN lead_audit.entry.user_agent IS 'The setting lead_audit.user_agent: what the application says.';

@@ -30,69 +30,147 @@ WHERE t.tgfoid IN ('lead_audit.capture()'::pg_catalog.regprocedure, 'lead_audit.
 REVOKE ALL ON lead_audit.audit_trigger FROM PUBLIC;
 COMMENT ON VIEW lead_audit.audit_trigger IS 'Internal: the triggers that call lead_audit, and whether each is on.';
 
--- Of each watched table: its root, and whether rows and TRUNCATE are recorded in all of its relations.
+-- Of each watched table: its root, and whether rows and TRUNCATE are recorded in all of its relations. Which these are, the
+-- inheritance says: a member without triggers counts.
 CREATE VIEW lead_audit.trigger_state AS
-WITH a AS MATERIALIZED (SELECT * FROM lead_audit.audit_trigger),
+WITH RECURSIVE a AS MATERIALIZED (SELECT * FROM lead_audit.audit_trigger),
+tree(watch_id, relation) AS (
+  SELECT a.watch_id, a.relation FROM a
+  UNION SELECT t.watch_id, i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.relation
+),
 below AS (
   SELECT DISTINCT c.watch_id, c.relation
   FROM a c JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.relation JOIN a p ON p.relation = i.inhparent AND p.watch_id = c.watch_id
+),
+-- A child table can be watched on its own: it has an identity of its own then.
+triggers AS (
+  SELECT a.relation, bool_and(a.is_on) FILTER (WHERE a.is_row) AS row_on, bool_and(a.is_on) FILTER (WHERE NOT a.is_row) AS truncate_on
+  FROM a GROUP BY a.relation
 )
-SELECT r.watch_id,
-       min(r.relation::bigint) FILTER (WHERE r.is_root)::oid AS root,
-       bool_and(r.row_on) AS row_on, bool_and(r.truncate_on) AS truncate_on
-FROM (SELECT a.watch_id, a.relation, bool_and(b.relation IS NULL) AS is_root,
-             coalesce(bool_and(a.is_on) FILTER (WHERE a.is_row), false) AS row_on,
-             coalesce(bool_and(a.is_on) FILTER (WHERE NOT a.is_row), bool_and(c.relkind = 'f')) AS truncate_on
-      FROM a JOIN pg_catalog.pg_class c ON c.oid = a.relation
-      LEFT JOIN below b ON b.watch_id = a.watch_id AND b.relation = a.relation
-      GROUP BY a.watch_id, a.relation) r
-GROUP BY r.watch_id;
+SELECT m.watch_id,
+       min(m.relation::bigint) FILTER (WHERE b.relation IS NULL AND EXISTS (SELECT FROM a WHERE a.watch_id = m.watch_id AND a.relation = m.relation))::oid AS root,
+       bool_and(coalesce(t.row_on, false)) AS row_on,
+       -- A foreign table has no TRUNCATE triggers.
+       bool_and(coalesce(t.truncate_on, c.relkind = 'f')) AS truncate_on
+FROM tree m
+JOIN pg_catalog.pg_class c ON c.oid = m.relation AND c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
+LEFT JOIN below b ON b.watch_id = m.watch_id AND b.relation = m.relation
+LEFT JOIN triggers t ON t.relation = m.relation
+GROUP BY m.watch_id;
 REVOKE ALL ON lead_audit.trigger_state FROM PUBLIC;
 COMMENT ON VIEW lead_audit.trigger_state IS 'Internal: whether the triggers of each watched table, its partitions and child tables included, are all on.';
 
-CREATE FUNCTION lead_audit.is_complete(relation oid, identity uuid) RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- The DDL guard, enable() and disable() use what follows instead of these views: it goes by what is committed, not by what a
+-- transaction saw when it began; it looks up only what it is asked for; and it leaves no predicate locks.
+CREATE FUNCTION lead_audit.watch_row(identity uuid) RETURNS lead_audit.watch STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_watch_row';
+CREATE FUNCTION lead_audit.relation_row(relation oid) RETURNS lead_audit.watched_relation STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_relation_row';
+CREATE FUNCTION lead_audit.relations_of(identity uuid) RETURNS SETOF oid STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'relations_of_wrapper';
+CREATE FUNCTION lead_audit.roots_of(identity uuid) RETURNS SETOF oid STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'roots_of_wrapper';
+CREATE FUNCTION lead_audit.renamed_relations() RETURNS SETOF oid LANGUAGE c AS 'MODULE_PATHNAME', 'renamed_relations_wrapper';
+CREATE FUNCTION lead_audit.identities_named(table_schema text, table_name text) RETURNS SETOF uuid STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'identities_named_wrapper';
+CREATE FUNCTION lead_audit.identities_among(relations oid[]) RETURNS SETOF uuid STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'identities_among_wrapper';
+CREATE FUNCTION lead_audit.lock_watch(identity uuid) RETURNS void STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'lock_watch_wrapper';
+CREATE FUNCTION lead_audit.put_watch(watching lead_audit.watch) RETURNS void STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_put_watch';
+CREATE FUNCTION lead_audit.put_relation(known lead_audit.watched_relation) RETURNS void STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_put_relation';
+CREATE FUNCTION lead_audit.forget_relation(relation oid) RETURNS boolean STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'forget_relation_wrapper';
+REVOKE ALL ON FUNCTION lead_audit.watch_row(uuid), lead_audit.relation_row(oid), lead_audit.relations_of(uuid), lead_audit.roots_of(uuid),
+  lead_audit.renamed_relations(), lead_audit.identities_named(text, text), lead_audit.identities_among(oid[]), lead_audit.lock_watch(uuid),
+  lead_audit.put_watch(lead_audit.watch), lead_audit.put_relation(lead_audit.watched_relation), lead_audit.forget_relation(oid) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit.watch_row(uuid) IS 'Internal: the row of lead_audit.watch, or NULL.';
+COMMENT ON FUNCTION lead_audit.relation_row(oid) IS 'Internal: the row of lead_audit.watched_relation, or NULL.';
+COMMENT ON FUNCTION lead_audit.relations_of(uuid) IS 'Internal: the relations in lead_audit.watched_relation of a watched table.';
+COMMENT ON FUNCTION lead_audit.roots_of(uuid) IS 'Internal: those of them that are the table itself: one, if any.';
+COMMENT ON FUNCTION lead_audit.renamed_relations() IS 'Internal: the relations in lead_audit.watched_relation that have another name or schema now.';
+COMMENT ON FUNCTION lead_audit.identities_named(text, text) IS 'Internal: the identities in lead_audit.watch of this name.';
+COMMENT ON FUNCTION lead_audit.identities_among(oid[]) IS 'Internal: the watched tables that relations belong to, by lead_audit.watched_relation or by their triggers.';
+COMMENT ON FUNCTION lead_audit.lock_watch(uuid) IS 'Internal: waits for other transactions that change the row of lead_audit.watch, and keeps it until this one ends.';
+COMMENT ON FUNCTION lead_audit.put_watch(lead_audit.watch) IS 'Internal: writes a row of lead_audit.watch.';
+COMMENT ON FUNCTION lead_audit.put_relation(lead_audit.watched_relation) IS 'Internal: writes a row of lead_audit.watched_relation.';
+COMMENT ON FUNCTION lead_audit.forget_relation(oid) IS 'Internal: removes a row of lead_audit.watched_relation; true if there was one.';
+
+CREATE FUNCTION lead_audit.class_of(relation oid) RETURNS TABLE (kind text, is_temporary boolean, is_partition boolean, table_schema text, table_name text)
+STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'class_of_wrapper';
+CREATE FUNCTION lead_audit.relation_named(table_schema text, table_name text) RETURNS oid STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'relation_named_wrapper';
+CREATE FUNCTION lead_audit.column_number(relation oid, name text) RETURNS smallint STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'column_number_wrapper';
+CREATE FUNCTION lead_audit.column_name(relation oid, number smallint) RETURNS text STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'column_name_wrapper';
+CREATE FUNCTION lead_audit.column_type(relation oid, name text) RETURNS oid STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'column_type_wrapper';
+CREATE FUNCTION lead_audit.columns_of(relation oid) RETURNS text STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'columns_of_wrapper';
+CREATE FUNCTION lead_audit.tables_with(type oid) RETURNS SETOF oid STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'tables_with_wrapper';
+CREATE FUNCTION lead_audit.reached_from(relation oid) RETURNS SETOF oid STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'reached_from_wrapper';
+CREATE FUNCTION lead_audit.audit_triggers_of(relation oid) RETURNS TABLE (watch_id uuid, trigger_name text, is_row boolean, is_own boolean, is_on boolean)
+STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'audit_triggers_of_wrapper';
+CREATE FUNCTION lead_audit.triggers_of(relation oid) RETURNS TABLE (name text, kind smallint, is_internal boolean, is_constraint boolean) STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'triggers_of_wrapper';
+CREATE FUNCTION lead_audit.relation_of_trigger(trigger oid) RETURNS TABLE (relation oid, trigger_name text, is_own boolean, is_audit boolean)
+STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'relation_of_trigger_wrapper';
+REVOKE ALL ON FUNCTION lead_audit.class_of(oid), lead_audit.relation_named(text, text), lead_audit.column_number(oid, text),
+  lead_audit.column_name(oid, smallint), lead_audit.column_type(oid, text), lead_audit.columns_of(oid), lead_audit.tables_with(oid),
+  lead_audit.reached_from(oid), lead_audit.audit_triggers_of(oid), lead_audit.triggers_of(oid), lead_audit.relation_of_trigger(oid) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit.class_of(oid) IS 'Internal: kind (pg_class.relkind) and name of a relation; no row if it is gone.';
+COMMENT ON FUNCTION lead_audit.relation_named(text, text) IS 'Internal: the relation of a name, or NULL.';
+COMMENT ON FUNCTION lead_audit.column_number(oid, text) IS 'Internal: the number of a column, or NULL.';
+COMMENT ON FUNCTION lead_audit.column_name(oid, smallint) IS 'Internal: the name of a column, or NULL.';
+COMMENT ON FUNCTION lead_audit.column_type(oid, text) IS 'Internal: the type of a column, without its domains, or NULL.';
+COMMENT ON FUNCTION lead_audit.columns_of(oid) IS 'Internal: a text that changes when the columns of the table do, or the attributes of composite types in them.';
+COMMENT ON FUNCTION lead_audit.tables_with(oid) IS 'Internal: the tables that have a column of the type, or of a type that is made of it.';
+COMMENT ON FUNCTION lead_audit.reached_from(oid) IS 'Internal: a table, its partitions and child tables, and the tables that have columns of their row types; of a composite type, the latter.';
+COMMENT ON FUNCTION lead_audit.audit_triggers_of(oid) IS 'Internal: the audit triggers of a relation, as the view audit_trigger has them.';
+COMMENT ON FUNCTION lead_audit.triggers_of(oid) IS 'Internal: all triggers of a relation; kind is pg_trigger.tgtype.';
+COMMENT ON FUNCTION lead_audit.relation_of_trigger(oid) IS 'Internal: the table of a trigger; no row if it is gone.';
+
+CREATE FUNCTION lead_audit.change_watch(identity uuid, changes jsonb) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  present lead_audit.watch;
+  changed lead_audit.watch;
+BEGIN
+  PERFORM lead_audit.lock_watch(identity);
+  present := lead_audit.watch_row(identity);
+  changed := jsonb_populate_record(present, changes);
+  IF changed.watch_id = identity AND changed IS DISTINCT FROM present THEN
+    PERFORM lead_audit.put_watch(changed);
+  END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION lead_audit.change_watch(uuid, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit.change_watch(uuid, jsonb) IS 'Internal: changes columns of a row of lead_audit.watch.';
+
+CREATE FUNCTION lead_audit.is_complete(relation oid, identity uuid) RETURNS boolean LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
   SELECT coalesce(bool_or(a.is_row AND a.is_on), false)
          -- A foreign table has no TRUNCATE triggers.
-         AND (coalesce(bool_or(NOT a.is_row AND a.is_on), false) OR EXISTS (SELECT FROM pg_class c WHERE c.oid = $1 AND c.relkind = 'f'))
-  FROM lead_audit.audit_trigger a WHERE a.relation = $1 AND a.watch_id = $2
+         AND (coalesce(bool_or(NOT a.is_row AND a.is_on), false) OR EXISTS (SELECT FROM lead_audit.class_of($1) c WHERE c.kind = 'f'))
+  FROM lead_audit.audit_triggers_of($1) a WHERE a.watch_id = $2
 $$;
 REVOKE ALL ON FUNCTION lead_audit.is_complete(oid, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.is_complete(oid, uuid) IS 'Internal: whether the relation has the audit triggers of this identity, and all are on.';
 
 -- A watched table is watched with everything that a statement on it can reach: its partitions, its child tables.
-CREATE FUNCTION lead_audit.members_of(root oid) RETURNS SETOF oid LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  WITH RECURSIVE tree(relation) AS (
-    SELECT $1 UNION SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.relation
-  )
-  SELECT t.relation FROM tree t JOIN pg_class c ON c.oid = t.relation WHERE c.relkind IN ('r', 'p', 'f')
-$$;
-CREATE FUNCTION lead_audit.ancestors_of(member oid) RETURNS SETOF oid LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  WITH RECURSIVE tree(relation) AS (
-    SELECT i.inhparent FROM pg_inherits i WHERE i.inhrelid = $1
-    UNION SELECT i.inhparent FROM tree t JOIN pg_inherits i ON i.inhrelid = t.relation
-  )
-  SELECT t.relation FROM tree t
-$$;
-REVOKE ALL ON FUNCTION lead_audit.members_of(oid), lead_audit.ancestors_of(oid) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.members_of(oid) IS 'Internal: a table, its partitions and its child tables, at any depth.';
+CREATE FUNCTION lead_audit.members_of(root oid) RETURNS SETOF oid STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'members_of_wrapper';
+CREATE FUNCTION lead_audit.ancestors_of(member oid) RETURNS SETOF oid STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'ancestors_of_wrapper';
+CREATE FUNCTION lead_audit.parents_of(member oid) RETURNS SETOF oid STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'parents_of_wrapper';
+CREATE FUNCTION lead_audit.lock_members(root oid) RETURNS void STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'lock_members_wrapper';
+REVOKE ALL ON FUNCTION lead_audit.members_of(oid), lead_audit.ancestors_of(oid), lead_audit.parents_of(oid), lead_audit.lock_members(oid) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit.members_of(oid) IS 'Internal: a table, its partitions and its child tables, at any depth. Temporary tables are not among them.';
 COMMENT ON FUNCTION lead_audit.ancestors_of(oid) IS 'Internal: the tables that a table is a partition or a child of, at any depth.';
+COMMENT ON FUNCTION lead_audit.parents_of(oid) IS 'Internal: the tables that a table is directly a partition or a child of.';
+COMMENT ON FUNCTION lead_audit.lock_members(oid) IS 'Internal: locks a table, its partitions and its child tables as CREATE TRIGGER does. Nobody adds another one until the transaction ends.';
 
-CREATE FUNCTION lead_audit.shape_of(relation oid) RETURNS bytea LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT sha256(convert_to(coalesce(string_agg(format('%s %I %s %s', a.attnum, a.attname, a.atttypid, a.atttypmod), ',' ORDER BY a.attnum), ''), 'UTF8'))
-  FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+CREATE FUNCTION lead_audit.root_of(relation oid, identity uuid) RETURNS oid LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  SELECT min(t.r::bigint)::oid FROM (SELECT $1 UNION ALL SELECT lead_audit.ancestors_of($1)) t(r)
+  WHERE EXISTS (SELECT FROM lead_audit.audit_triggers_of(t.r) a WHERE a.watch_id = $2)
+    AND NOT EXISTS (SELECT FROM lead_audit.parents_of(t.r) p CROSS JOIN LATERAL lead_audit.audit_triggers_of(p) a WHERE a.watch_id = $2)
+$$;
+REVOKE ALL ON FUNCTION lead_audit.root_of(oid, uuid) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit.root_of(oid, uuid) IS 'Internal: the uppermost table with triggers of this identity, the relation or one above it.';
+
+CREATE FUNCTION lead_audit.shape_of(relation oid) RETURNS bytea LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  SELECT sha256(convert_to(lead_audit.columns_of($1), 'UTF8'))
 $$;
 REVOKE ALL ON FUNCTION lead_audit.shape_of(oid) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.shape_of(oid) IS 'Internal: a digest of the table''s columns.';
+COMMENT ON FUNCTION lead_audit.shape_of(oid) IS 'Internal: a digest of the table''s columns, and of the attributes of composite types in them.';
 
-CREATE FUNCTION lead_audit.primary_key_of(relation oid, OUT attnums smallint[], OUT names text[], OUT types text[])
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT coalesce(array_agg(a.attnum ORDER BY a.attnum), '{}'), coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}'),
-         coalesce(array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum), '{}')
-  FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::smallint[])[0:i.indnkeyatts - 1])
-  WHERE i.indrelid = $1 AND i.indisprimary
-$$;
+CREATE FUNCTION lead_audit.primary_key_of(relation oid) RETURNS TABLE (attnums smallint[], names text[], types text[])
+STRICT ROWS 1 LANGUAGE c AS 'MODULE_PATHNAME', 'primary_key_of_wrapper';
 REVOKE ALL ON FUNCTION lead_audit.primary_key_of(oid) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.primary_key_of(oid) IS 'Internal: the columns of the table''s primary key.';
+COMMENT ON FUNCTION lead_audit.primary_key_of(oid) IS 'Internal: the columns of the table''s primary key, by their numbers.';
 
 CREATE VIEW lead_audit.watched AS
 SELECT coalesce(t.root::pg_catalog.regclass::text, pg_catalog.format('%I.%I', w.table_schema, w.table_name)) AS relation,
@@ -114,20 +192,19 @@ COMMENT ON COLUMN lead_audit.watched.baseline_at IS 'When a baseline was written
 COMMENT ON COLUMN lead_audit.watched.watch_id IS 'The table''s identity, in each of its entries.';
 COMMENT ON COLUMN lead_audit.watched.replica IS 'Whether rows that logical replication brings are recorded too.';
 
-CREATE FUNCTION lead_audit.watch_of(relation regclass) RETURNS uuid LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION lead_audit.watch_of(relation regclass) RETURNS uuid LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
   SELECT coalesce(
-    (SELECT a.watch_id FROM lead_audit.audit_trigger a WHERE a.relation = $1::oid ORDER BY a.trigger_name LIMIT 1),
-    (SELECT m.watch_id FROM lead_audit.watched_relation m WHERE m.relation = $1::oid),
-    (SELECT w.watch_id FROM lead_audit.watch w JOIN pg_class c ON c.relname = w.table_name
-       JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = w.table_schema
-     WHERE c.oid = $1::oid AND w.state NOT IN ('dropped', 'merged') ORDER BY w.enabled_at DESC LIMIT 1))
+    (SELECT a.watch_id FROM lead_audit.audit_triggers_of($1) a ORDER BY a.trigger_name COLLATE "C" LIMIT 1),
+    (SELECT m.watch_id FROM lead_audit.relation_row($1) m),
+    (SELECT w.watch_id FROM lead_audit.class_of($1) c CROSS JOIN LATERAL lead_audit.identities_named(c.table_schema, c.table_name) i
+       CROSS JOIN LATERAL lead_audit.watch_row(i) w
+     WHERE w.state NOT IN ('dropped', 'merged') ORDER BY w.enabled_at DESC LIMIT 1))
 $$;
 REVOKE ALL ON FUNCTION lead_audit.watch_of(regclass) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.watch_of(regclass) IS 'Internal: the identity of a table that is or was watched; NULL if it never was.';
 
-CREATE FUNCTION lead_audit.watched_above(member oid) RETURNS oid LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT t.root FROM lead_audit.audit_trigger a JOIN lead_audit.trigger_state t ON t.watch_id = a.watch_id
-  WHERE a.relation = $1 AND t.root IN (SELECT lead_audit.ancestors_of($1)) LIMIT 1
+CREATE FUNCTION lead_audit.watched_above(member oid) RETURNS oid LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  SELECT r FROM lead_audit.audit_triggers_of($1) a CROSS JOIN LATERAL lead_audit.root_of($1, a.watch_id) r WHERE r <> $1 LIMIT 1
 $$;
 REVOKE ALL ON FUNCTION lead_audit.watched_above(oid) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.watched_above(oid) IS 'Internal: the watched table as a part of which a partition or child table is watched; NULL if it is none.';
@@ -137,33 +214,55 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   stray record;
 BEGIN
-  FOR stray IN SELECT a.relation::regclass AS on_relation, a.trigger_name FROM lead_audit.audit_trigger a
-               WHERE a.relation = $1::oid AND a.is_own AND NOT lead_audit.is_audit_trigger_name(a.trigger_name)
+  FOR stray IN SELECT a.trigger_name FROM lead_audit.audit_triggers_of($1) a
+               WHERE a.is_own AND NOT lead_audit.is_audit_trigger_name(a.trigger_name::name)
   LOOP
-    EXECUTE format('DROP TRIGGER %I ON %s', stray.trigger_name, stray.on_relation);
+    EXECUTE format('DROP TRIGGER %I ON %s', stray.trigger_name, $1);
   END LOOP;
+  PERFORM lead_audit.make_way(m) FROM lead_audit.members_of($1) m;
   -- What has an identity of its own, as a child table can have, keeps it.
   PERFORM lead_audit.make_member_triggers(m, $2, $3, m = $1::oid)
   FROM (SELECT m FROM lead_audit.members_of($1) m
-        WHERE NOT EXISTS (SELECT FROM lead_audit.audit_trigger a WHERE a.relation = m AND a.is_row AND a.is_own AND a.watch_id <> $2)
+        WHERE NOT EXISTS (SELECT FROM lead_audit.audit_triggers_of(m) a WHERE a.is_row AND a.is_own AND a.watch_id <> $2)
         ORDER BY m <> $1::oid) m;
 END
 $$;
 REVOKE ALL ON FUNCTION lead_audit.make_triggers(regclass, uuid, text) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.make_triggers(regclass, uuid, text) IS 'Internal to enable() and the DDL guard: makes the audit triggers of a table, its partitions and child tables, or mends them.';
 
+-- CREATE OR REPLACE TRIGGER replaces no constraint trigger.
+CREATE FUNCTION lead_audit.make_way(relation regclass) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  occupant record;
+BEGIN
+  FOR occupant IN
+    SELECT t.name, (SELECT min(n) FROM generate_series(1, 1000) n
+                    WHERE NOT EXISTS (SELECT FROM lead_audit.triggers_of($1) u WHERE u.name = 'not_' || t.name || '_' || n)) AS free
+    FROM lead_audit.triggers_of($1) t
+    WHERE t.is_constraint AND lead_audit.is_audit_trigger_name(t.name::name)
+  LOOP
+    EXECUTE format('ALTER TRIGGER %I ON %s RENAME TO %I', occupant.name, $1, 'not_' || occupant.name || '_' || occupant.free);
+    RAISE WARNING 'constraint trigger % of % is called % now', occupant.name, $1, 'not_' || occupant.name || '_' || occupant.free
+      USING DETAIL = 'It had the name of an audit trigger.';
+  END LOOP;
+END
+$$;
+REVOKE ALL ON FUNCTION lead_audit.make_way(regclass) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit.make_way(regclass) IS 'Internal: gives constraint triggers that have the name of an audit trigger another one.';
+
 -- Postgres gives the row trigger of a partitioned table to all partitions by itself, a statement trigger it does not.
 CREATE FUNCTION lead_audit.make_member_triggers(member oid, watch_id uuid, soft_delete_column text, is_root boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  class pg_class := (SELECT c FROM pg_class c WHERE c.oid = member);
+  class record;
 BEGIN
-  IF is_root OR NOT class.relispartition THEN
+  SELECT * INTO class FROM lead_audit.class_of(member);
+  IF is_root OR NOT class.is_partition THEN
     PERFORM lead_audit.make_trigger(member, '00_lead_audit_row', 'AFTER INSERT OR UPDATE OR DELETE', 'ROW', 'capture',
                                     ARRAY[watch_id::text, coalesce(soft_delete_column, '')], watch_id);
   END IF;
   -- A foreign table has no TRUNCATE triggers.
-  IF class.relkind <> 'f' THEN
+  IF class.kind <> 'f' THEN
     PERFORM lead_audit.make_truncate_trigger(member, watch_id);
   END IF;
 END
@@ -177,7 +276,7 @@ BEGIN
   EXECUTE format('CREATE OR REPLACE TRIGGER %I %s ON %s FOR EACH %s EXECUTE FUNCTION lead_audit.%I(%s)', name, events, relation, level, function,
                  (SELECT string_agg(quote_literal(a), ', ' ORDER BY n) FROM unnest(arguments) WITH ORDINALITY u(a, n)));
   EXECUTE format('ALTER TABLE %s ENABLE %s TRIGGER %I', relation,
-                 CASE WHEN (SELECT w.replica FROM lead_audit.watch w WHERE w.watch_id = identity) THEN 'ALWAYS' END, name);
+                 CASE WHEN (lead_audit.watch_row(identity)).replica THEN 'ALWAYS' END, name);
 END
 $$;
 REVOKE ALL ON FUNCTION lead_audit.make_trigger(regclass, text, text, text, text, text[], uuid) FROM PUBLIC;
@@ -195,41 +294,59 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   own record;
 BEGIN
-  FOR own IN SELECT a.relation::regclass AS on_relation, a.trigger_name FROM lead_audit.audit_trigger a
-             WHERE a.watch_id = identity AND a.is_own AND (relations IS NULL OR a.relation = ANY (relations)) ORDER BY a.is_row DESC
+  FOR own IN SELECT r::regclass AS on_relation, a.trigger_name FROM (SELECT DISTINCT u FROM unnest(relations) u) d(r)
+             CROSS JOIN LATERAL lead_audit.audit_triggers_of(r) a
+             WHERE a.watch_id = identity AND a.is_own ORDER BY a.is_row DESC
   LOOP
     EXECUTE format('DROP TRIGGER %I ON %s', own.trigger_name, own.on_relation);
   END LOOP;
 END
 $$;
 REVOKE ALL ON FUNCTION lead_audit.drop_triggers(uuid, oid[]) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.drop_triggers(uuid, oid[]) IS 'Internal: drops the audit triggers of an identity, or those of some relations.';
+COMMENT ON FUNCTION lead_audit.drop_triggers(uuid, oid[]) IS 'Internal: drops the audit triggers of an identity that some relations have.';
 
-CREATE FUNCTION lead_audit.note_relations(identity uuid, touched oid[]) RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-  INSERT INTO lead_audit.watched_relation AS known (relation, watch_id, is_root, table_schema, table_name, soft_delete_attnum, is_complete,
-                                                    shape, key_attnums, key_names, key_types)
-  SELECT c.oid, s.watch_id, c.oid = s.root, n.nspname, c.relname,
-         (SELECT b.attnum FROM pg_attribute b JOIN lead_audit.watch w ON w.watch_id = s.watch_id
-          WHERE b.attrelid = c.oid AND b.attname = w.soft_delete_column AND NOT b.attisdropped),
-         lead_audit.is_complete(c.oid, s.watch_id), lead_audit.shape_of(c.oid), k.attnums, k.names, k.types
-  FROM lead_audit.trigger_state s
-  JOIN (SELECT DISTINCT a.watch_id, a.relation FROM lead_audit.audit_trigger a WHERE a.is_row) a ON a.watch_id = s.watch_id
-  JOIN pg_class c ON c.oid = a.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-  CROSS JOIN LATERAL lead_audit.primary_key_of(c.oid) k
-  WHERE s.watch_id = identity AND (touched IS NULL OR c.oid = ANY (touched))
-  ON CONFLICT (relation) DO UPDATE
-  SET watch_id = excluded.watch_id, is_root = excluded.is_root, table_schema = excluded.table_schema, table_name = excluded.table_name,
-      soft_delete_attnum = excluded.soft_delete_attnum, is_complete = excluded.is_complete, shape = excluded.shape,
-      key_attnums = excluded.key_attnums, key_names = excluded.key_names, key_types = excluded.key_types;
-  -- Triggers that are gone say nothing of their relation, and a restore can bring those of a child table before its parent's.
-  UPDATE lead_audit.watched_relation m
-  SET is_complete = m.is_complete AND lead_audit.is_complete(m.relation, m.watch_id), is_root = coalesce(m.relation = s.root, m.is_root)
-  FROM (SELECT (SELECT t.root FROM lead_audit.trigger_state t WHERE t.watch_id = identity)) s(root)
-  WHERE m.watch_id = identity AND (touched IS NULL OR m.relation = ANY (touched) OR m.is_root)
-    AND (m.is_complete AND NOT lead_audit.is_complete(m.relation, m.watch_id) OR m.is_root <> coalesce(m.relation = s.root, m.is_root))
+CREATE FUNCTION lead_audit.note_relations(identity uuid, touched oid[]) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  r oid;
+  class record;
+  known lead_audit.watched_relation;
+  now_known lead_audit.watched_relation;
+  watching lead_audit.watch := lead_audit.watch_row(identity);
+BEGIN
+  FOREACH r IN ARRAY coalesce(touched, array(SELECT DISTINCT a.relation FROM lead_audit.audit_trigger a WHERE a.watch_id = identity)) LOOP
+    SELECT * INTO class FROM lead_audit.class_of(r);
+    CONTINUE WHEN NOT FOUND;
+    known := lead_audit.relation_row(r);
+    now_known := known;
+    IF EXISTS (SELECT FROM lead_audit.audit_triggers_of(r) a WHERE a.watch_id = identity AND a.is_row) THEN
+      now_known.relation := r;
+      now_known.watch_id := identity;
+      now_known.is_root := r = lead_audit.root_of(r, identity);
+      now_known.soft_delete_attnum := lead_audit.column_number(r, watching.soft_delete_column);
+      now_known.is_complete := lead_audit.is_complete(r, identity);
+      now_known.shape := lead_audit.shape_of(r);
+      SELECT k.attnums, k.names, k.types INTO now_known.key_attnums, now_known.key_names, now_known.key_types FROM lead_audit.primary_key_of(r) k;
+      now_known.is_restored := coalesce(known.is_restored, false);
+    ELSIF known.watch_id = identity THEN
+      -- Triggers that are gone say nothing of their relation.
+      now_known.is_complete := known.is_complete AND lead_audit.is_complete(r, identity);
+    ELSE
+      CONTINUE;
+    END IF;
+    now_known.table_schema := class.table_schema;
+    now_known.table_name := class.table_name;
+    IF now_known IS DISTINCT FROM known THEN
+      PERFORM lead_audit.put_relation(now_known);
+    END IF;
+    watching := lead_audit.watch_row(identity);
+    IF now_known.is_root AND watching.state <> 'changing' AND (watching.table_schema, watching.table_name) <> (class.table_schema, class.table_name) THEN
+      PERFORM lead_audit.change_watch(identity, jsonb_build_object('table_schema', class.table_schema, 'table_name', class.table_name));
+    END IF;
+  END LOOP;
+END
 $$;
 REVOKE ALL ON FUNCTION lead_audit.note_relations(uuid, oid[]) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.note_relations(uuid, oid[]) IS 'Internal: takes note of a watched table, its partitions and child tables, or of those of them that are given.';
+COMMENT ON FUNCTION lead_audit.note_relations(uuid, oid[]) IS 'Internal: takes note of those of the relations that belong to a watched table; with NULL, of all that have its triggers.';
 
 CREATE FUNCTION lead_audit.last_entry() RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -242,26 +359,26 @@ $$;
 REVOKE ALL ON FUNCTION lead_audit.last_entry() FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.last_entry() IS 'Internal: the highest id given out.';
 
-CREATE FUNCTION lead_audit.merge_watch(former uuid, identity uuid) RETURNS void
+CREATE FUNCTION lead_audit.merge_watch(former uuid, identity uuid, relations oid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  UPDATE lead_audit.watch w SET state = 'changing' WHERE w.watch_id = former;
-  PERFORM lead_audit.drop_triggers(former, NULL);
+  PERFORM lead_audit.change_watch(former, '{"state": "changing"}');
+  PERFORM lead_audit.drop_triggers(former, relations || array(SELECT lead_audit.relations_of(former)));
   INSERT INTO lead_audit.earlier_identity (watch_id, earlier_id, until_entry) VALUES (identity, former, lead_audit.last_entry());
-  DELETE FROM lead_audit.watched_relation m WHERE m.watch_id = former;
-  UPDATE lead_audit.watch w SET state = 'merged', ended_at = clock_timestamp() WHERE w.watch_id = former;
+  PERFORM lead_audit.forget_relation(r) FROM lead_audit.relations_of(former) r;
+  PERFORM lead_audit.change_watch(former, jsonb_build_object('state', 'merged', 'ended_at', clock_timestamp()));
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.merge_watch(uuid, uuid) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.merge_watch(uuid, uuid) IS 'Internal: a table that was watched on its own is from now on watched as a partition of another.';
+REVOKE ALL ON FUNCTION lead_audit.merge_watch(uuid, uuid, oid[]) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit.merge_watch(uuid, uuid, oid[]) IS 'Internal: a table that was watched on its own, with these relations, is from now on watched as a partition of another.';
 
 CREATE FUNCTION lead_audit.warn_of_earlier_triggers(relation regclass) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   earlier text;
 BEGIN
-  SELECT string_agg(quote_ident(t.tgname), ', ') INTO earlier FROM pg_trigger t
-  WHERE t.tgrelid = relation AND NOT t.tgisinternal AND t.tgtype & 67 = 1 AND t.tgname COLLATE "C" < '00_lead_audit_row';
+  SELECT string_agg(quote_ident(t.name), ', ') INTO earlier FROM lead_audit.triggers_of(relation) t
+  WHERE NOT t.is_internal AND t.kind & 67 = 1 AND t.name COLLATE "C" < '00_lead_audit_row';
   IF earlier IS NOT NULL THEN
     RAISE WARNING 'triggers of % run before the audit trigger: %', relation, earlier
       USING DETAIL = 'AFTER ROW triggers run in the order of their names. If one of these writes the same row again, that entry gets the lower id.',
@@ -273,14 +390,10 @@ REVOKE ALL ON FUNCTION lead_audit.warn_of_earlier_triggers(regclass) FROM PUBLIC
 COMMENT ON FUNCTION lead_audit.warn_of_earlier_triggers(regclass) IS 'Internal: warns of AFTER ROW triggers whose name puts them before the audit trigger.';
 
 CREATE FUNCTION lead_audit.soft_delete_column_of(relation regclass, wanted name) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  found_type regtype;
+  found_type regtype := lead_audit.column_type(relation, coalesce(wanted, 'is_deleted'));
 BEGIN
-  SELECT getbasetype INTO found_type
-  FROM (SELECT coalesce(nullif(t.typbasetype, 0), t.oid)::regtype AS getbasetype
-        FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-        WHERE a.attrelid = relation AND a.attname = coalesce(wanted, 'is_deleted') AND a.attnum > 0 AND NOT a.attisdropped) c;
   IF wanted IS NULL THEN
     RETURN CASE WHEN found_type = 'boolean'::regtype THEN 'is_deleted' END;
   ELSIF found_type IS NULL THEN
@@ -309,22 +422,24 @@ DECLARE
   wanted lead_audit.watch;
   above regclass;
   part record;
+  members oid[];
 BEGIN
   PERFORM lead_audit.require_library();
-  SELECT c.oid, c.relkind, c.relpersistence, c.relname, n.nspname INTO class
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation;
-  IF class IS NULL THEN
+  SELECT * INTO class FROM lead_audit.class_of(relation);
+  IF NOT FOUND THEN
     RAISE EXCEPTION 'relation to watch does not exist' USING ERRCODE = 'undefined_table',
       HINT = 'Call it as SELECT lead_audit.enable(''schema.table'');';
-  ELSIF class.relkind NOT IN ('r', 'p') THEN
+  ELSIF class.kind NOT IN ('r', 'p') THEN
     RAISE EXCEPTION '% cannot be watched: it is not a table', relation USING ERRCODE = 'wrong_object_type';
-  ELSIF class.relpersistence = 't' THEN
+  ELSIF class.is_temporary THEN
     RAISE EXCEPTION '% cannot be watched: it is a temporary table', relation USING ERRCODE = 'wrong_object_type',
       DETAIL = 'A temporary table ends with its session; nobody else can see what is in it.';
-  ELSIF class.nspname IN ('pg_catalog', 'information_schema', 'lead_audit') THEN
-    RAISE EXCEPTION '% cannot be watched: it belongs to schema %', relation, class.nspname USING ERRCODE = 'wrong_object_type';
+  ELSIF class.table_schema IN ('pg_catalog', 'information_schema', 'lead_audit') THEN
+    RAISE EXCEPTION '% cannot be watched: it belongs to schema %', relation, class.table_schema USING ERRCODE = 'wrong_object_type';
   END IF;
   EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', relation);
+  PERFORM lead_audit.lock_members(relation);
+  members := array(SELECT lead_audit.members_of(relation));
 
   above := lead_audit.watched_above(relation);
   IF above IS NOT NULL THEN
@@ -338,56 +453,59 @@ BEGIN
   END IF;
 
   wanted.soft_delete_column := lead_audit.soft_delete_column_of(relation, soft_delete_column);
-  SELECT * INTO watching FROM lead_audit.watch w WHERE w.watch_id = lead_audit.watch_of(relation);
+  watching := lead_audit.watch_row(lead_audit.watch_of(relation));
   IF watching.watch_id IS NULL THEN
     -- Triggers that came with a restored table keep the identity that they carry.
     wanted.watch_id := coalesce(lead_audit.watch_of(relation), gen_random_uuid());
     wanted.replica := coalesce(replica, false);
-    INSERT INTO lead_audit.watch (watch_id, table_schema, table_name, soft_delete_column, state, replica)
-    VALUES (wanted.watch_id, class.nspname, class.relname, wanted.soft_delete_column, 'changing', wanted.replica);
+    wanted.table_schema := class.table_schema;
+    wanted.table_name := class.table_name;
+    wanted.state := 'changing';
+    wanted.enabled_at := clock_timestamp();
+    PERFORM lead_audit.put_watch(wanted);
   ELSE
     wanted.watch_id := watching.watch_id;
     wanted.replica := coalesce(replica, watching.replica);
     IF soft_delete_column IS NULL AND watching.state = 'on' THEN
       wanted.soft_delete_column := watching.soft_delete_column;
     END IF;
-    UPDATE lead_audit.watch w
-    SET table_schema = class.nspname, table_name = class.relname, soft_delete_column = wanted.soft_delete_column, replica = wanted.replica,
-        state = 'changing', ended_at = NULL, enabled_at = CASE watching.state WHEN 'off' THEN clock_timestamp() ELSE w.enabled_at END
-    WHERE w.watch_id = watching.watch_id;
+    PERFORM lead_audit.change_watch(watching.watch_id, jsonb_build_object(
+      'table_schema', class.table_schema, 'table_name', class.table_name, 'soft_delete_column', wanted.soft_delete_column,
+      'replica', wanted.replica, 'state', 'changing', 'ended_at', NULL,
+      'enabled_at', CASE watching.state WHEN 'off' THEN clock_timestamp() ELSE watching.enabled_at END));
     -- That watching begins is no entry. That it goes on after a gap, or otherwise than before, is one.
     IF watching.state <> 'on' OR (wanted.soft_delete_column, wanted.replica) IS DISTINCT FROM (watching.soft_delete_column, watching.replica) THEN
-      PERFORM lead_audit.write_ddl(watching.watch_id, relation, class.nspname, class.relname, current_query());
+      PERFORM lead_audit.write_ddl(watching.watch_id, relation, class.table_schema, class.table_name, current_query());
     END IF;
   END IF;
 
   FOR part IN
-    SELECT DISTINCT a.watch_id, c.oid AS relation, n.nspname, c.relname
-    FROM lead_audit.members_of(class.oid) m JOIN lead_audit.audit_trigger a ON a.relation = m AND a.is_row AND a.is_own AND a.watch_id <> wanted.watch_id
-    JOIN pg_class c ON c.oid = m AND c.relispartition AND m <> class.oid JOIN pg_namespace n ON n.oid = c.relnamespace
-    ORDER BY n.nspname, c.relname
+    SELECT DISTINCT a.watch_id, m AS relation, c.table_schema, c.table_name
+    FROM unnest(members) m CROSS JOIN LATERAL lead_audit.audit_triggers_of(m) a CROSS JOIN LATERAL lead_audit.class_of(m) c
+    WHERE a.is_row AND a.is_own AND a.watch_id <> wanted.watch_id AND c.is_partition AND m <> relation::oid
+    ORDER BY c.table_schema, c.table_name
   LOOP
-    PERFORM lead_audit.write_ddl(part.watch_id, part.relation, part.nspname, part.relname, current_query());
-    PERFORM lead_audit.merge_watch(part.watch_id, wanted.watch_id);
+    PERFORM lead_audit.write_ddl(part.watch_id, part.relation, part.table_schema, part.table_name, current_query());
+    PERFORM lead_audit.merge_watch(part.watch_id, wanted.watch_id, array(SELECT lead_audit.members_of(part.relation)));
   END LOOP;
 
   IF (wanted.soft_delete_column, wanted.replica) IS DISTINCT FROM (watching.soft_delete_column, watching.replica)
-     OR EXISTS (SELECT FROM lead_audit.members_of(class.oid) m WHERE NOT lead_audit.is_complete(m, wanted.watch_id))
-     OR EXISTS (SELECT FROM lead_audit.audit_trigger a WHERE a.relation = class.oid AND NOT a.is_on) THEN
+     OR EXISTS (SELECT FROM unnest(members) m WHERE NOT lead_audit.is_complete(m, wanted.watch_id))
+     OR EXISTS (SELECT FROM lead_audit.audit_triggers_of(relation) a WHERE NOT a.is_on) THEN
     PERFORM lead_audit.make_triggers(relation, wanted.watch_id, wanted.soft_delete_column);
   END IF;
-  PERFORM lead_audit.note_relations(wanted.watch_id, NULL);
+  PERFORM lead_audit.note_relations(wanted.watch_id, members);
   PERFORM lead_audit.warn_of_earlier_triggers(relation);
 
   IF baseline AND watching.baseline_at IS NOT NULL THEN
     RAISE NOTICE '% already has a baseline, written at %', relation, watching.baseline_at;
   ELSIF baseline THEN
-    PERFORM lead_audit.write_baseline(m.oid, wanted.watch_id, coalesce(wanted.soft_delete_column, ''))
-    FROM (SELECT c.oid FROM lead_audit.members_of(class.oid) m JOIN pg_class c ON c.oid = m AND c.relkind = 'r'
-          WHERE lead_audit.is_complete(m, wanted.watch_id) ORDER BY c.oid) m;
-    UPDATE lead_audit.watch w SET baseline_at = clock_timestamp() WHERE w.watch_id = wanted.watch_id;
+    PERFORM lead_audit.write_baseline(m, wanted.watch_id, coalesce(wanted.soft_delete_column, ''))
+    FROM (SELECT m FROM unnest(members) m CROSS JOIN LATERAL lead_audit.class_of(m) c
+          WHERE c.kind = 'r' AND lead_audit.is_complete(m, wanted.watch_id) ORDER BY m) m;
+    PERFORM lead_audit.change_watch(wanted.watch_id, jsonb_build_object('baseline_at', clock_timestamp()));
   END IF;
-  UPDATE lead_audit.watch w SET state = 'on' WHERE w.watch_id = wanted.watch_id;
+  PERFORM lead_audit.change_watch(wanted.watch_id, '{"state": "on"}');
   RETURN wanted.watch_id;
 END
 $$;
@@ -411,29 +529,30 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   identity uuid := lead_audit.watch_of(relation);
   above regclass;
+  carriers oid[];
 BEGIN
   PERFORM lead_audit.require_library();
-  IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = relation) THEN
+  IF NOT EXISTS (SELECT FROM lead_audit.class_of(relation)) THEN
     RAISE EXCEPTION 'relation to stop watching does not exist' USING ERRCODE = 'undefined_table';
   END IF;
   EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', relation);
+  carriers := array(SELECT lead_audit.members_of(relation) UNION SELECT lead_audit.relations_of(identity));
   above := lead_audit.watched_above(relation);
   IF above IS NOT NULL THEN
     RAISE EXCEPTION '% is watched as a part of %', relation, above USING ERRCODE = 'wrong_object_type',
       DETAIL = 'Partitions and child tables are watched as long as the table above them is.',
       HINT = format('Call lead_audit.disable() for %s, or take the table out of it first.', above);
   END IF;
-  IF NOT EXISTS (SELECT FROM lead_audit.audit_trigger a WHERE a.watch_id = identity)
-     AND NOT EXISTS (SELECT FROM lead_audit.watch w WHERE w.watch_id = identity AND w.state <> 'off') THEN
+  IF NOT EXISTS (SELECT FROM unnest(carriers) m CROSS JOIN LATERAL lead_audit.audit_triggers_of(m) a WHERE a.watch_id = identity)
+     AND coalesce((lead_audit.watch_row(identity)).state, 'off') = 'off' THEN
     RETURN false;
   END IF;
-  UPDATE lead_audit.watch w SET state = 'changing' WHERE w.watch_id = identity;
-  PERFORM lead_audit.write_ddl(identity, c.oid, n.nspname, c.relname, current_query())
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation;
-  PERFORM lead_audit.drop_triggers(identity, NULL);
+  PERFORM lead_audit.change_watch(identity, '{"state": "changing"}');
+  PERFORM lead_audit.write_ddl(identity, relation, c.table_schema, c.table_name, current_query()) FROM lead_audit.class_of(relation) c;
+  PERFORM lead_audit.drop_triggers(identity, carriers);
   -- The table itself stays known, so that its history is found if it is renamed.
-  DELETE FROM lead_audit.watched_relation m WHERE m.watch_id = identity AND NOT m.is_root;
-  UPDATE lead_audit.watch w SET state = 'off', ended_at = clock_timestamp(), baseline_at = NULL WHERE w.watch_id = identity;
+  PERFORM lead_audit.forget_relation(r) FROM lead_audit.relations_of(identity) r WHERE NOT (lead_audit.relation_row(r)).is_root;
+  PERFORM lead_audit.change_watch(identity, jsonb_build_object('state', 'off', 'ended_at', clock_timestamp(), 'baseline_at', NULL));
   RETURN true;
 END
 $$;

@@ -13,36 +13,41 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF is_drop THEN
     RETURN QUERY
-      SELECT r.oid, NULL::oid, d.object_type
-      FROM pg_event_trigger_dropped_objects() d
       -- A column belongs to its relation; triggers and constraints say by name whose they were.
-      JOIN pg_class r ON d.classid = 'pg_class'::regclass AND r.oid = d.objid
-        OR d.object_type IN ('trigger', 'table constraint')
-           AND r.relname = d.address_names[2] AND r.relnamespace = (SELECT n.oid FROM pg_namespace n WHERE n.nspname = d.address_names[1])
-      WHERE NOT d.is_temporary;
+      SELECT d.objid, NULL::oid, d.object_type
+      FROM pg_event_trigger_dropped_objects() d
+      WHERE d.classid = 'pg_class'::regclass AND NOT d.is_temporary AND EXISTS (SELECT FROM lead_audit.class_of(d.objid))
+      UNION ALL
+      SELECT r, NULL::oid, d.object_type
+      FROM pg_event_trigger_dropped_objects() d CROSS JOIN LATERAL lead_audit.relation_named(d.address_names[1], d.address_names[2]) r
+      WHERE d.object_type IN ('trigger', 'table constraint') AND NOT d.is_temporary AND r IS NOT NULL;
   ELSE
     RETURN QUERY
-      SELECT CASE c.classid WHEN 'pg_trigger'::regclass THEN t.tgrelid ELSE c.objid END, t.oid, c.command_tag
-      FROM pg_event_trigger_ddl_commands() c
-      LEFT JOIN pg_trigger t ON c.classid = 'pg_trigger'::regclass AND t.oid = c.objid
-      WHERE c.classid IN ('pg_class'::regclass, 'pg_trigger'::regclass)
+      SELECT c.objid, NULL::oid, c.command_tag FROM pg_event_trigger_ddl_commands() c WHERE c.classid = 'pg_class'::regclass
       UNION ALL
-      -- A type's attributes are the columns of the tables that are made of it.
-      SELECT r.oid, NULL::oid, c.command_tag
-      FROM pg_event_trigger_ddl_commands() c JOIN pg_class r ON r.reloftype <> 0 AND c.command_tag = 'ALTER TYPE';
+      SELECT t.relation, c.objid, c.command_tag
+      FROM pg_event_trigger_ddl_commands() c CROSS JOIN LATERAL lead_audit.relation_of_trigger(c.objid) t WHERE c.classid = 'pg_trigger'::regclass
+      UNION ALL
+      SELECT t, NULL::oid, c.command_tag
+      FROM pg_event_trigger_ddl_commands() c CROSS JOIN LATERAL lead_audit.tables_with(c.objid) t
+      WHERE c.classid = 'pg_type'::regclass AND c.command_tag = 'ALTER TYPE'
+      UNION ALL
+      -- The tables in a schema are not among the objects of a command about it.
+      SELECT r, NULL::oid, c.command_tag
+      FROM (SELECT c.command_tag FROM pg_event_trigger_ddl_commands() c WHERE c.command_tag = 'ALTER SCHEMA' LIMIT 1) c
+      CROSS JOIN LATERAL lead_audit.renamed_relations() r;
   END IF;
 END
 $$;
--- A command on a table reaches its partitions and child tables.
+-- A command on a table reaches its partitions and child tables, and the tables that are made of its row type.
 CREATE FUNCTION lead_audit.affected_relations(is_drop boolean) RETURNS SETOF oid LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT DISTINCT m FROM (SELECT DISTINCT c.relation FROM lead_audit.relations_of_command($1) c) c CROSS JOIN LATERAL lead_audit.members_of(c.relation) m
+  SELECT DISTINCT m FROM (SELECT DISTINCT c.relation FROM lead_audit.relations_of_command($1) c) c CROSS JOIN LATERAL lead_audit.reached_from(c.relation) m
 $$;
 REVOKE ALL ON FUNCTION lead_audit.relations_of_command(boolean), lead_audit.affected_relations(boolean) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.relations_of_command(boolean) IS 'Internal to the DDL guard: the relations that the command names.';
-COMMENT ON FUNCTION lead_audit.affected_relations(boolean) IS 'Internal to the DDL guard: those relations, their partitions and child tables.';
+COMMENT ON FUNCTION lead_audit.relations_of_command(boolean) IS 'Internal to the DDL guard: the relations that the command is about.';
+COMMENT ON FUNCTION lead_audit.affected_relations(boolean) IS 'Internal to the DDL guard: those relations, their partitions and child tables, and the tables that have columns of their row types.';
 
--- What is refused is decided first, on its own, and STABLE: the library runs it with the newest snapshot, so that what a
--- transaction saw when it began (REPEATABLE READ) does not count.
+-- What is refused is decided first, on its own: an error in what follows must not hide it.
 CREATE FUNCTION lead_audit.refuse_ddl(invoker oid, is_drop boolean) RETURNS void LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   refused text;
@@ -50,23 +55,21 @@ BEGIN
   IF lead_audit.may_disable(invoker) THEN
     RETURN;
   END IF;
-  SELECT f.relation::regclass::text INTO refused
-  FROM lead_audit.affected_relations(is_drop) f(relation)
-  WHERE EXISTS (SELECT FROM lead_audit.audit_trigger a JOIN lead_audit.watch w ON w.watch_id = a.watch_id AND w.state = 'on'
-                WHERE a.relation = f.relation AND NOT a.is_on)
+  SELECT f::regclass::text INTO refused
+  FROM lead_audit.affected_relations(is_drop) f
+  WHERE EXISTS (SELECT FROM lead_audit.audit_triggers_of(f) a CROSS JOIN LATERAL lead_audit.watch_row(a.watch_id) w
+                WHERE w.state = 'on' AND NOT a.is_on)
      -- What leaves the table above it is looked after by follow_ddl().
-     OR EXISTS (SELECT FROM lead_audit.watched_relation m JOIN lead_audit.watch w ON w.watch_id = m.watch_id AND w.state = 'on'
-                WHERE m.relation = f.relation AND m.is_complete AND NOT lead_audit.is_complete(m.relation, m.watch_id)
-                  AND (m.is_root OR EXISTS (SELECT FROM lead_audit.ancestors_of(m.relation) p JOIN lead_audit.watched_relation k
-                                            ON k.relation = p AND k.watch_id = m.watch_id)))
+     OR EXISTS (SELECT FROM lead_audit.relation_row(f) m CROSS JOIN LATERAL lead_audit.watch_row(m.watch_id) w
+                WHERE w.state = 'on' AND m.is_complete AND NOT lead_audit.is_complete(f, m.watch_id)
+                  AND (m.is_root OR EXISTS (SELECT FROM lead_audit.ancestors_of(f) p CROSS JOIN LATERAL lead_audit.relation_row(p) k
+                                            WHERE k.watch_id = m.watch_id)))
   LIMIT 1;
   IF refused IS NULL AND NOT is_drop THEN
-    SELECT t.tgrelid::regclass::text INTO refused
-    FROM lead_audit.relations_of_command(false) c JOIN pg_trigger t ON t.oid = c.trigger_id
-    WHERE t.tgparentid = 0
-      AND (t.tgfoid IN ('lead_audit.capture()'::regprocedure, 'lead_audit.capture_truncate()'::regprocedure)
-           -- Its name would be in the way of the trigger that a watched table needs.
-           OR lead_audit.is_audit_trigger_name(t.tgname))
+    SELECT t.relation::regclass::text INTO refused
+    FROM lead_audit.relations_of_command(false) c CROSS JOIN LATERAL lead_audit.relation_of_trigger(c.trigger_id) t
+    -- A trigger of that name would be in the way of the one that a watched table needs.
+    WHERE t.is_own AND (t.is_audit OR lead_audit.is_audit_trigger_name(t.trigger_name::name))
     LIMIT 1;
   END IF;
   IF refused IS NOT NULL THEN
@@ -106,9 +109,8 @@ CREATE FUNCTION lead_audit.note_state(watching lead_audit.watch, new_state text,
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM lead_audit.write_ddl(watching.watch_id, relation, watching.table_schema, watching.table_name, current_query());
-  UPDATE lead_audit.watch w
-  SET state = new_state, ended_at = CASE new_state WHEN 'dropped' THEN clock_timestamp() END
-  WHERE w.watch_id = watching.watch_id;
+  PERFORM lead_audit.change_watch(watching.watch_id, jsonb_build_object(
+    'state', new_state, 'ended_at', CASE new_state WHEN 'dropped' THEN clock_timestamp() END));
 END
 $$;
 REVOKE ALL ON FUNCTION lead_audit.note_state(lead_audit.watch, text, oid) FROM PUBLIC;
@@ -119,82 +121,111 @@ COMMENT ON FUNCTION lead_audit.note_state(lead_audit.watch, text, oid) IS 'Inter
 CREATE FUNCTION lead_audit.follow_parting(watching lead_audit.watch, root oid) RETURNS SETOF oid
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  gone oid[] := array(SELECT m.relation FROM lead_audit.watched_relation m JOIN pg_class c ON c.oid = m.relation
-                      WHERE m.watch_id = watching.watch_id AND NOT m.is_root AND m.relation NOT IN (SELECT lead_audit.members_of(root)));
+  members oid[] := array(SELECT lead_audit.members_of(root));
+  gone oid[] := array(SELECT r FROM lead_audit.relations_of(watching.watch_id) r CROSS JOIN LATERAL lead_audit.class_of(r)
+                      WHERE r <> ALL (members) AND NOT (lead_audit.relation_row(r)).is_root);
   top record;
-  identity uuid;
+  parted oid[];
+  fresh lead_audit.watch;
 BEGIN
   FOR top IN
-    SELECT m.* FROM lead_audit.watched_relation m
-    WHERE m.relation = ANY (gone) AND NOT EXISTS (SELECT FROM lead_audit.ancestors_of(m.relation) p WHERE p = ANY (gone))
+    SELECT m.* FROM unnest(gone) g CROSS JOIN LATERAL lead_audit.relation_row(g) m
+    WHERE NOT EXISTS (SELECT FROM lead_audit.ancestors_of(g) p WHERE p = ANY (gone))
   LOOP
+    parted := array(SELECT lead_audit.members_of(top.relation));
     PERFORM lead_audit.write_ddl(watching.watch_id, top.relation, top.table_schema, top.table_name, current_query());
-    PERFORM lead_audit.drop_triggers(watching.watch_id, array(SELECT lead_audit.members_of(top.relation)));
-    DELETE FROM lead_audit.watched_relation m WHERE m.relation IN (SELECT lead_audit.members_of(top.relation)) AND m.watch_id = watching.watch_id;
+    PERFORM lead_audit.drop_triggers(watching.watch_id, parted);
+    PERFORM lead_audit.forget_relation(p) FROM unnest(parted) p WHERE (lead_audit.relation_row(p)).watch_id = watching.watch_id;
     IF watching.state = 'on' THEN
-      INSERT INTO lead_audit.watch (table_schema, table_name, soft_delete_column, state, baseline_at, replica)
-      VALUES (top.table_schema, top.table_name, watching.soft_delete_column, 'changing', watching.baseline_at, watching.replica)
-      RETURNING watch_id INTO identity;
-      INSERT INTO lead_audit.earlier_identity (watch_id, earlier_id, until_entry) VALUES (identity, watching.watch_id, lead_audit.last_entry());
-      PERFORM lead_audit.make_triggers(top.relation, identity, watching.soft_delete_column);
-      PERFORM lead_audit.note_relations(identity, NULL);
-      UPDATE lead_audit.watch w SET state = 'on' WHERE w.watch_id = identity;
+      fresh := watching;
+      fresh.watch_id := gen_random_uuid();
+      fresh.table_schema := top.table_schema;
+      fresh.table_name := top.table_name;
+      fresh.state := 'changing';
+      fresh.enabled_at := clock_timestamp();
+      PERFORM lead_audit.put_watch(fresh);
+      INSERT INTO lead_audit.earlier_identity (watch_id, earlier_id, until_entry) VALUES (fresh.watch_id, watching.watch_id, lead_audit.last_entry());
+      PERFORM lead_audit.make_triggers(top.relation, fresh.watch_id, fresh.soft_delete_column);
+      PERFORM lead_audit.note_relations(fresh.watch_id, parted);
+      PERFORM lead_audit.change_watch(fresh.watch_id, '{"state": "on"}');
     END IF;
     RETURN NEXT top.relation;
   END LOOP;
 END
 $$;
+CREATE FUNCTION lead_audit.is_newcomer(relation oid, watching lead_audit.watch, root oid) RETURNS boolean
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  SELECT root = ANY (array(SELECT lead_audit.ancestors_of($1)))
+         AND (lead_audit.relation_row($1)).watch_id IS DISTINCT FROM ($2).watch_id
+         AND NOT EXISTS (SELECT FROM lead_audit.audit_triggers_of($1) a WHERE a.is_row AND a.watch_id <> ($2).watch_id)
+$$;
 -- A partition or child table that is new: its rows are the watched table's from now on. Only as part of the command that made it
 -- one: a restore makes tables first and brings their triggers later, in an order of its own.
-CREATE FUNCTION lead_audit.follow_joining(watching lead_audit.watch, root oid, came_with_rows boolean) RETURNS SETOF oid
+CREATE FUNCTION lead_audit.follow_joining(watching lead_audit.watch, root oid, affected oid[], effects text[]) RETURNS SETOF oid
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  fresh oid[] := array(SELECT m FROM lead_audit.members_of(root) m
-                       WHERE NOT EXISTS (SELECT FROM lead_audit.watched_relation k WHERE k.relation = m)
-                         AND NOT EXISTS (SELECT FROM lead_audit.audit_trigger a WHERE a.relation = m AND a.is_row AND a.watch_id <> watching.watch_id));
+  fresh oid[] := array(SELECT f FROM unnest(affected) f WHERE lead_audit.is_newcomer(f, watching, root));
   top record;
 BEGIN
+  IF fresh = '{}' THEN
+    RETURN;
+  END IF;
+  -- Another session may be about to give one of them a child table.
+  PERFORM lead_audit.lock_members(f) FROM unnest(fresh) f;
+  fresh := array(SELECT DISTINCT m FROM unnest(fresh) f CROSS JOIN LATERAL lead_audit.members_of(f) m WHERE lead_audit.is_newcomer(m, watching, root));
+  -- Watched once, under an identity of its own that ended.
+  INSERT INTO lead_audit.earlier_identity (watch_id, earlier_id, until_entry)
+  SELECT watching.watch_id, k.watch_id, lead_audit.last_entry()
+  FROM (SELECT DISTINCT m.watch_id FROM unnest(fresh) f CROSS JOIN LATERAL lead_audit.relation_row(f) m WHERE m.watch_id IS NOT NULL) k;
+  PERFORM lead_audit.make_way(f) FROM unnest(fresh) f;
   PERFORM lead_audit.make_member_triggers(f, watching.watch_id, watching.soft_delete_column, false) FROM unnest(fresh) f;
-  IF came_with_rows THEN
+  -- A table that was made by the command has no rows yet.
+  IF effects && '{joined,found}' THEN
     FOR top IN
-      SELECT c.oid AS relation, n.nspname, c.relname FROM unnest(fresh) f JOIN pg_class c ON c.oid = f JOIN pg_namespace n ON n.oid = c.relnamespace
+      SELECT f AS relation, c.table_schema, c.table_name FROM unnest(fresh) f CROSS JOIN LATERAL lead_audit.class_of(f) c
       WHERE NOT EXISTS (SELECT FROM lead_audit.ancestors_of(f) p WHERE p = ANY (fresh))
     LOOP
-      PERFORM lead_audit.write_ddl(watching.watch_id, top.relation, top.nspname, top.relname, current_query());
-      IF watching.baseline_at IS NOT NULL THEN
+      PERFORM lead_audit.write_ddl(watching.watch_id, top.relation, top.table_schema, top.table_name, current_query());
+      -- The worker runs no code of the table's owner.
+      IF watching.baseline_at IS NOT NULL AND 'joined' = ANY (effects) THEN
         PERFORM lead_audit.write_baseline(m, watching.watch_id, coalesce(watching.soft_delete_column, ''))
-        FROM lead_audit.members_of(top.relation) m JOIN pg_class c ON c.oid = m AND c.relkind = 'r';
+        FROM lead_audit.members_of(top.relation) m CROSS JOIN LATERAL lead_audit.class_of(m) c WHERE c.kind = 'r' AND m = ANY (fresh);
       END IF;
       RETURN NEXT top.relation;
     END LOOP;
   END IF;
-  IF fresh <> '{}' THEN
-    PERFORM lead_audit.note_relations(watching.watch_id, fresh);
-  END IF;
+  PERFORM lead_audit.note_relations(watching.watch_id, fresh);
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.follow_parting(lead_audit.watch, oid), lead_audit.follow_joining(lead_audit.watch, oid, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION lead_audit.follow_parting(lead_audit.watch, oid), lead_audit.is_newcomer(oid, lead_audit.watch, oid),
+  lead_audit.follow_joining(lead_audit.watch, oid, oid[], text[]) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.follow_parting(lead_audit.watch, oid) IS 'Internal to the DDL guard: partitions and child tables that left a watched table. Returns those that have an entry now.';
-COMMENT ON FUNCTION lead_audit.follow_joining(lead_audit.watch, oid, boolean) IS 'Internal to the DDL guard: partitions and child tables that came to a watched table. Returns those that have an entry now.';
+COMMENT ON FUNCTION lead_audit.is_newcomer(oid, lead_audit.watch, oid) IS 'Internal to the DDL guard: whether a relation is below the root of a watched table and does not belong to any yet.';
+COMMENT ON FUNCTION lead_audit.follow_joining(lead_audit.watch, oid, oid[], text[]) IS 'Internal to the DDL guard: partitions and child tables that came to a watched table. Returns those that have an entry now.';
 
 -- Columns and keys that changed, tables that were renamed or moved: values and names are others afterwards, without a row event.
 CREATE FUNCTION lead_audit.follow_reshaping(watching lead_audit.watch, affected oid[], recorded oid[], rewritten boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   changed oid[] := array(
-    SELECT m.relation FROM lead_audit.watched_relation m JOIN pg_class c ON c.oid = m.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+    SELECT m.relation FROM unnest(affected) r CROSS JOIN LATERAL lead_audit.relation_row(r) m CROSS JOIN LATERAL lead_audit.class_of(r) c
     WHERE m.watch_id = watching.watch_id
-      AND ((m.table_schema, m.table_name) <> (n.nspname::text, c.relname::text)
-           OR m.relation = ANY (affected) AND m.shape IS NOT NULL
-              AND (rewritten OR m.shape <> lead_audit.shape_of(m.relation)
+      AND ((m.table_schema, m.table_name) <> (c.table_schema, c.table_name)
+           OR m.shape IS NOT NULL
+              AND (rewritten OR m.shape <> lead_audit.shape_of(r)
                    -- A restore with several jobs can bring the key after the triggers.
-                   OR m.key_attnums <> (lead_audit.primary_key_of(m.relation)).attnums AND NOT (m.is_restored AND m.key_attnums = '{}'))));
+                   OR m.key_attnums <> (SELECT k.attnums FROM lead_audit.primary_key_of(r) k) AND NOT (m.is_restored AND m.key_attnums = '{}'))));
+  known lead_audit.watched_relation;
   top record;
 BEGIN
-  UPDATE lead_audit.watched_relation m SET is_restored = false WHERE m.relation = ANY (changed) AND m.is_restored;
+  FOR known IN SELECT m.* FROM unnest(changed) r CROSS JOIN LATERAL lead_audit.relation_row(r) m WHERE m.is_restored LOOP
+    known.is_restored := false;
+    PERFORM lead_audit.put_relation(known);
+  END LOOP;
   FOR top IN
-    SELECT m.*, k.attnums, k.names, k.types FROM lead_audit.watched_relation m CROSS JOIN LATERAL lead_audit.primary_key_of(m.relation) k
-    WHERE m.relation = ANY (changed) AND NOT EXISTS (SELECT FROM lead_audit.ancestors_of(m.relation) p WHERE p = ANY (changed))
+    SELECT m.*, k.attnums, k.names, k.types
+    FROM unnest(changed) r CROSS JOIN LATERAL lead_audit.relation_row(r) m CROSS JOIN LATERAL lead_audit.primary_key_of(r) k
+    WHERE NOT EXISTS (SELECT FROM lead_audit.ancestors_of(r) p WHERE p = ANY (changed))
     ORDER BY m.is_root DESC, m.table_name
   LOOP
     IF NOT top.relation = ANY (recorded) THEN
@@ -211,84 +242,91 @@ $$;
 REVOKE ALL ON FUNCTION lead_audit.follow_reshaping(lead_audit.watch, oid[], oid[], boolean) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.follow_reshaping(lead_audit.watch, oid[], oid[], boolean) IS 'Internal to the DDL guard: one entry for each watched table whose columns, key or name changed, unless it has one of this command.';
 
+CREATE FUNCTION lead_audit.is_guarded(relation oid) RETURNS boolean LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  SELECT EXISTS (SELECT FROM lead_audit.audit_triggers_of($1) a WHERE lead_audit.is_complete($1, a.watch_id))
+$$;
+REVOKE ALL ON FUNCTION lead_audit.is_guarded(oid) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit.is_guarded(oid) IS 'Internal: whether the relation has the audit triggers of some identity, and all are on.';
+
+CREATE FUNCTION lead_audit.follow_watch(watching lead_audit.watch, affected oid[], effects text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  root oid := (SELECT min(r::bigint)::oid FROM lead_audit.roots_of(watching.watch_id) r CROSS JOIN LATERAL lead_audit.class_of(r));
+  recorded oid[] := '{}';
+  known oid[];
+  note lead_audit.watched_relation;
+BEGIN
+  IF watching.state IN ('on', 'disabled') AND root IS NOT NULL THEN
+    IF effects && '{parted,found}' THEN
+      recorded := recorded || array(SELECT lead_audit.follow_parting(watching, root));
+    END IF;
+    IF effects && '{made,joined,found}' THEN
+      recorded := recorded || array(SELECT lead_audit.follow_joining(watching, root, affected, effects));
+    END IF;
+    -- A relation that a restore brought is taken note of when a command first touches it; what that command did to its
+    -- triggers (pg_dump --disable-triggers switches them off while it loads the data) is the restore's doing.
+    IF watching.state = 'on' AND EXISTS (SELECT FROM unnest(affected) r CROSS JOIN LATERAL lead_audit.relation_row(r) m CROSS JOIN LATERAL lead_audit.class_of(r)
+                                         WHERE m.watch_id = watching.watch_id AND m.is_complete AND NOT lead_audit.is_complete(r, m.watch_id)) THEN
+      PERFORM lead_audit.note_state(watching, 'disabled', root);
+      recorded := recorded || affected;
+    ELSIF watching.state = 'disabled' AND 'mended' = ANY (effects)
+          AND NOT EXISTS (SELECT FROM lead_audit.members_of(root) m WHERE NOT lead_audit.is_guarded(m)) THEN
+      PERFORM lead_audit.note_state(watching, 'on', root);
+      recorded := recorded || affected;
+    END IF;
+    PERFORM lead_audit.follow_reshaping(watching, affected, recorded, 'rewritten' = ANY (effects));
+    PERFORM lead_audit.follow_soft_delete_column(watching.watch_id, root);
+  END IF;
+  known := array(SELECT r FROM unnest(affected) r WHERE (lead_audit.relation_row(r)).watch_id = watching.watch_id);
+  PERFORM lead_audit.note_relations(watching.watch_id, affected);
+  FOR note IN SELECT m.* FROM unnest(affected) r CROSS JOIN LATERAL lead_audit.relation_row(r) m
+              WHERE m.watch_id = watching.watch_id AND r <> ALL (known) LOOP
+    note.is_restored := true;
+    PERFORM lead_audit.put_relation(note);
+  END LOOP;
+END
+$$;
 CREATE FUNCTION lead_audit.follow_ddl(is_drop boolean, effects text[]) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   affected oid[] := array(SELECT lead_audit.affected_relations(is_drop));
-  mended boolean := NOT is_drop AND EXISTS (SELECT FROM lead_audit.relations_of_command(is_drop) c WHERE c.command <> 'CREATE TRIGGER');
+  concerned oid[] := affected;
   watching lead_audit.watch;
-  root oid;
-  recorded oid[];
-  known oid[];
 BEGIN
+  IF NOT is_drop AND EXISTS (SELECT FROM lead_audit.relations_of_command(is_drop) c WHERE c.command <> 'CREATE TRIGGER') THEN
+    effects := effects || '{mended}'::text[];
+  END IF;
+  IF effects && '{made,joined}' THEN
+    concerned := affected || array(SELECT DISTINCT a FROM unnest(affected) f CROSS JOIN LATERAL lead_audit.ancestors_of(f) a);
+  END IF;
   FOR watching IN
-    SELECT w.* FROM lead_audit.watch w
-    WHERE w.state <> 'changing' AND w.watch_id IN (
-      SELECT m.watch_id FROM lead_audit.watched_relation m WHERE m.relation = ANY (affected)
-      UNION SELECT a.watch_id FROM lead_audit.audit_trigger a WHERE a.relation = ANY (affected)
-      UNION SELECT m.watch_id FROM unnest(affected) r CROSS JOIN LATERAL lead_audit.ancestors_of(r) p JOIN lead_audit.watched_relation m ON m.relation = p
-      UNION SELECT m.watch_id FROM lead_audit.watched_relation m JOIN pg_class c ON c.oid = m.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-            WHERE (m.table_schema, m.table_name) <> (n.nspname::text, c.relname::text))
-    ORDER BY w.enabled_at
+    SELECT w.* FROM lead_audit.identities_among(concerned) i CROSS JOIN LATERAL lead_audit.watch_row(i) w
+    WHERE w.state <> 'changing' ORDER BY w.enabled_at
   LOOP
-    recorded := '{}';
-    root := (SELECT m.relation FROM lead_audit.watched_relation m JOIN pg_class c ON c.oid = m.relation WHERE m.watch_id = watching.watch_id AND m.is_root);
-    IF watching.state IN ('on', 'disabled') AND root IS NOT NULL THEN
-      recorded := recorded || array(SELECT lead_audit.follow_parting(watching, root));
-      IF effects && '{made,joined}' THEN
-        recorded := recorded || array(SELECT lead_audit.follow_joining(watching, root, 'joined' = ANY (effects)));
-      END IF;
-      -- A relation that a restore brought is taken note of when a command first touches it; what that command did to its
-      -- triggers (pg_dump --disable-triggers switches them off while it loads the data) is the restore's doing.
-      IF watching.state = 'on' AND EXISTS (SELECT FROM lead_audit.watched_relation m JOIN pg_class c ON c.oid = m.relation
-                                           WHERE m.watch_id = watching.watch_id AND m.relation = ANY (affected) AND m.is_complete
-                                             AND NOT lead_audit.is_complete(m.relation, m.watch_id)) THEN
-        PERFORM lead_audit.note_state(watching, 'disabled', root);
-        recorded := recorded || affected;
-      ELSIF watching.state = 'disabled' AND mended
-            AND EXISTS (SELECT FROM lead_audit.trigger_state t WHERE t.watch_id = watching.watch_id AND t.root IS NOT NULL AND t.row_on AND t.truncate_on) THEN
-        PERFORM lead_audit.note_state(watching, 'on', root);
-        recorded := recorded || affected;
-      END IF;
-      PERFORM lead_audit.follow_reshaping(watching, affected, recorded, 'rewritten' = ANY (effects));
-      PERFORM lead_audit.follow_soft_delete_column(watching.watch_id);
-    END IF;
-    known := array(SELECT m.relation FROM lead_audit.watched_relation m WHERE m.watch_id = watching.watch_id);
-    PERFORM lead_audit.note_relations(watching.watch_id, affected);
-    UPDATE lead_audit.watched_relation m SET is_restored = true
-    WHERE m.watch_id = watching.watch_id AND m.relation = ANY (affected) AND NOT m.relation = ANY (known);
+    PERFORM lead_audit.follow_watch(watching, affected, effects);
   END LOOP;
-
-  UPDATE lead_audit.watched_relation m SET table_schema = n.nspname, table_name = c.relname
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE c.oid = m.relation AND (m.table_schema, m.table_name) <> (n.nspname::text, c.relname::text);
-  UPDATE lead_audit.watch w SET table_schema = m.table_schema, table_name = m.table_name
-  FROM lead_audit.watched_relation m
-  WHERE m.watch_id = w.watch_id AND m.is_root AND w.state <> 'changing' AND (w.table_schema, w.table_name) <> (m.table_schema, m.table_name);
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.follow_ddl(boolean, text[]) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.follow_ddl(boolean, text[]) IS 'Internal to the DDL guard: compares the watched tables that a command touched with what is known of them, records the difference and takes note of it.';
+REVOKE ALL ON FUNCTION lead_audit.follow_watch(lead_audit.watch, oid[], text[]), lead_audit.follow_ddl(boolean, text[]) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit.follow_watch(lead_audit.watch, oid[], text[]) IS 'Internal to the DDL guard: compares relations of a watched table with what is known of them, records the difference and takes note of it. effects: those of command_effects(); mended: triggers that are on again end the state disabled; found: by lead_audit.check_watched(), after whatever happened.';
+COMMENT ON FUNCTION lead_audit.follow_ddl(boolean, text[]) IS 'Internal to the DDL guard: does so for the watched tables that a command touched.';
 
-CREATE FUNCTION lead_audit.follow_soft_delete_column(identity uuid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION lead_audit.follow_soft_delete_column(identity uuid, root oid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  renamed record;
+  watching lead_audit.watch := lead_audit.watch_row(identity);
+  renamed text := lead_audit.column_name(root, (lead_audit.relation_row(root)).soft_delete_attnum);
 BEGIN
-  SELECT m.relation::regclass AS root, b.attname INTO renamed
-  FROM lead_audit.watched_relation m JOIN lead_audit.watch w ON w.watch_id = m.watch_id
-  JOIN pg_attribute b ON b.attrelid = m.relation AND b.attnum = m.soft_delete_attnum AND NOT b.attisdropped
-  WHERE m.watch_id = identity AND m.is_root AND b.attname <> w.soft_delete_column AND w.state = 'on';
-  IF FOUND THEN
-    UPDATE lead_audit.watch w SET soft_delete_column = renamed.attname WHERE w.watch_id = identity;
-    PERFORM lead_audit.make_triggers(renamed.root, identity, renamed.attname);
+  IF watching.state = 'on' AND renamed <> watching.soft_delete_column THEN
+    PERFORM lead_audit.change_watch(identity, jsonb_build_object('soft_delete_column', renamed));
+    PERFORM lead_audit.make_triggers(root, identity, renamed);
   END IF;
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.follow_soft_delete_column(uuid) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.follow_soft_delete_column(uuid) IS 'Internal to the DDL guard: a renamed soft-delete column stays the soft-delete column.';
+REVOKE ALL ON FUNCTION lead_audit.follow_soft_delete_column(uuid, oid) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit.follow_soft_delete_column(uuid, oid) IS 'Internal to the DDL guard: a renamed soft-delete column stays the soft-delete column.';
 
 CREATE FUNCTION lead_audit.command_effects() RETURNS text[] LANGUAGE c AS 'MODULE_PATHNAME', 'command_effects_wrapper';
 REVOKE ALL ON FUNCTION lead_audit.command_effects() FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.command_effects() IS 'Internal to the DDL guard: what the command does besides that only its text tells. made: a partition or child table was created; joined: a table became one; rewritten: a column was given a type.';
+COMMENT ON FUNCTION lead_audit.command_effects() IS 'Internal to the DDL guard: what the command does besides that only its text tells. made: a partition or child table was created; joined: a table became one; parted: one is none any more; rewritten: values of a column are others.';
 
 CREATE FUNCTION lead_audit.after_ddl(made_partition boolean) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -296,8 +334,8 @@ DECLARE
 BEGIN
   PERFORM lead_audit.refuse_id_order();
   FOR seen IN
-    SELECT DISTINCT m.relation FROM lead_audit.relations_of_command(false) c JOIN lead_audit.watched_relation m ON m.relation = c.relation
-    JOIN lead_audit.watch w ON w.watch_id = m.watch_id AND w.state = 'on' WHERE c.trigger_id IS NOT NULL
+    SELECT DISTINCT c.relation FROM lead_audit.relations_of_command(false) c CROSS JOIN LATERAL lead_audit.relation_row(c.relation) m
+    CROSS JOIN LATERAL lead_audit.watch_row(m.watch_id) w WHERE c.trigger_id IS NOT NULL AND w.state = 'on'
   LOOP
     PERFORM lead_audit.warn_of_earlier_triggers(seen.relation);
   END LOOP;
@@ -310,26 +348,27 @@ COMMENT ON FUNCTION lead_audit.after_ddl(boolean) IS 'Internal to the DDL guard:
 CREATE FUNCTION lead_audit.after_drop() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   gone record;
+  watching lead_audit.watch;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d WHERE NOT d.is_temporary) THEN
     RETURN;
   END IF;
   FOR gone IN
-    SELECT w, m.relation, m.is_root, m.table_schema, m.table_name
-    FROM pg_event_trigger_dropped_objects() d
-    JOIN lead_audit.watched_relation m ON d.classid = 'pg_class'::regclass AND d.objid = m.relation AND d.objsubid = 0
-    JOIN lead_audit.watch w ON w.watch_id = m.watch_id
+    SELECT m.watch_id, m.relation, m.is_root, m.table_schema, m.table_name
+    FROM pg_event_trigger_dropped_objects() d CROSS JOIN LATERAL lead_audit.relation_row(d.objid) m
+    WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND m.relation IS NOT NULL
     ORDER BY m.is_root DESC, m.table_name
   LOOP
-    IF gone.is_root AND (gone.w).state IN ('on', 'disabled') THEN
-      PERFORM lead_audit.note_state(gone.w, 'dropped', gone.relation);
+    watching := lead_audit.watch_row(gone.watch_id);
+    IF gone.is_root AND watching.state IN ('on', 'disabled') THEN
+      PERFORM lead_audit.note_state(watching, 'dropped', gone.relation);
     ELSIF gone.is_root THEN
-      UPDATE lead_audit.watch w SET state = 'dropped' WHERE w.watch_id = (gone.w).watch_id;
-    ELSIF EXISTS (SELECT FROM lead_audit.watch w WHERE w.watch_id = (gone.w).watch_id AND w.state IN ('on', 'disabled')) THEN
+      PERFORM lead_audit.change_watch(gone.watch_id, '{"state": "dropped"}');
+    ELSIF watching.state IN ('on', 'disabled') THEN
       -- A partition of a table that stays.
-      PERFORM lead_audit.write_ddl((gone.w).watch_id, gone.relation, gone.table_schema, gone.table_name, current_query());
+      PERFORM lead_audit.write_ddl(gone.watch_id, gone.relation, gone.table_schema, gone.table_name, current_query());
     END IF;
-    DELETE FROM lead_audit.watched_relation m WHERE m.relation = gone.relation;
+    PERFORM lead_audit.forget_relation(gone.relation);
   END LOOP;
   PERFORM lead_audit.follow_ddl(true, '{}');
 END
@@ -340,26 +379,98 @@ COMMENT ON FUNCTION lead_audit.after_drop() IS 'Internal to the DDL guard: takes
 -- Postgres gives a new partition the row trigger of the table above it, and refuses if it has one of that name already.
 CREATE FUNCTION lead_audit.before_attach(above oid, partition oid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  identity uuid := (SELECT a.watch_id FROM lead_audit.audit_trigger a WHERE a.relation = above AND a.is_row LIMIT 1);
+  identity uuid := (SELECT a.watch_id FROM lead_audit.audit_triggers_of(above) a WHERE a.is_row LIMIT 1);
+  members oid[] := array(SELECT lead_audit.members_of(partition));
   former uuid;
 BEGIN
   FOR former IN
-    SELECT DISTINCT a.watch_id FROM lead_audit.members_of(partition) m JOIN lead_audit.audit_trigger a ON a.relation = m
+    SELECT DISTINCT a.watch_id FROM unnest(members) m CROSS JOIN LATERAL lead_audit.audit_triggers_of(m) a
     WHERE identity IS NOT NULL AND a.is_own AND a.watch_id <> identity
   LOOP
-    PERFORM lead_audit.merge_watch(former, identity);
+    PERFORM lead_audit.merge_watch(former, identity, members);
   END LOOP;
 END
 $$;
 REVOKE ALL ON FUNCTION lead_audit.before_attach(oid, oid) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.before_attach(oid, oid) IS 'Internal to the DDL guard: a watched table is about to become a partition of another watched table.';
 
+-- The invariant that all this is for, checked against the catalog: who gets past the guard does not get past this.
+CREATE VIEW lead_audit.watch_fault AS
+WITH RECURSIVE known AS (
+  SELECT m.watch_id, m.relation, m.is_root, m.is_complete, m.table_schema, m.table_name, c.oid IS NOT NULL AS is_there
+  FROM lead_audit.watched_relation m JOIN lead_audit.watch w ON w.watch_id = m.watch_id AND w.state IN ('on', 'disabled')
+  LEFT JOIN pg_catalog.pg_class c ON c.oid = m.relation
+),
+tree(watch_id, relation) AS (
+  SELECT k.watch_id, k.relation FROM known k WHERE k.is_root AND k.is_there
+  UNION SELECT t.watch_id, i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.relation
+),
+triggers AS MATERIALIZED (
+  SELECT a.relation, bool_and(a.is_on) FILTER (WHERE a.is_row) AS row_on, bool_and(a.is_on) FILTER (WHERE NOT a.is_row) AS truncate_on
+  FROM lead_audit.audit_trigger a GROUP BY a.relation
+)
+SELECT k.watch_id, k.relation, 'dropped' AS fault FROM known k WHERE NOT k.is_there
+UNION ALL
+SELECT k.watch_id, k.relation, 'detached' FROM known k
+WHERE k.is_there AND NOT k.is_root AND NOT EXISTS (SELECT FROM tree t WHERE (t.watch_id, t.relation) = (k.watch_id, k.relation))
+UNION ALL
+SELECT m.watch_id, m.relation, CASE WHEN k.relation IS NULL THEN 'not watched' ELSE 'trigger off' END
+FROM tree m JOIN lead_audit.watch w ON w.watch_id = m.watch_id AND w.state = 'on'
+JOIN pg_catalog.pg_class c ON c.oid = m.relation AND c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
+LEFT JOIN triggers t ON t.relation = m.relation
+LEFT JOIN known k ON (k.watch_id, k.relation) = (m.watch_id, m.relation)
+WHERE NOT (coalesce(t.row_on, false) AND coalesce(t.truncate_on, c.relkind = 'f'))
+  -- A child table that is watched on its own, or was until somebody disabled that.
+  AND NOT EXISTS (SELECT FROM lead_audit.watched_relation o JOIN lead_audit.watch v ON v.watch_id = o.watch_id AND v.state NOT IN ('off', 'dropped', 'merged')
+                  WHERE o.relation = m.relation AND o.watch_id <> m.watch_id);
+REVOKE ALL ON lead_audit.watch_fault FROM PUBLIC;
+COMMENT ON VIEW lead_audit.watch_fault IS 'Internal: what is not as the DDL guard should have left it. Empty, unless a command got past it.';
+
+CREATE FUNCTION lead_audit.mend_watched() RETURNS TABLE (relation text, fault text) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  found record;
+  known lead_audit.watched_relation;
+  watching lead_audit.watch;
+BEGIN
+  FOR found IN SELECT f.watch_id, array_agg(f.relation) AS relations FROM lead_audit.watch_fault f GROUP BY f.watch_id LOOP
+    RETURN QUERY SELECT CASE WHEN c.table_name IS NULL THEN format('%I.%I', m.table_schema, m.table_name) ELSE f.relation::regclass::text END, f.fault
+      FROM lead_audit.watch_fault f LEFT JOIN LATERAL lead_audit.class_of(f.relation) c ON true LEFT JOIN LATERAL lead_audit.relation_row(f.relation) m ON true
+      WHERE f.watch_id = found.watch_id;
+    FOR known IN SELECT m.* FROM unnest(found.relations) r CROSS JOIN LATERAL lead_audit.relation_row(r) m
+                 WHERE m.watch_id = found.watch_id AND NOT EXISTS (SELECT FROM lead_audit.class_of(r)) LOOP
+      watching := lead_audit.watch_row(found.watch_id);
+      IF known.is_root THEN
+        PERFORM lead_audit.note_state(watching, 'dropped', known.relation);
+      ELSE
+        PERFORM lead_audit.write_ddl(found.watch_id, known.relation, known.table_schema, known.table_name, current_query());
+      END IF;
+      PERFORM lead_audit.forget_relation(known.relation);
+    END LOOP;
+    watching := lead_audit.watch_row(found.watch_id);
+    PERFORM lead_audit.follow_watch(watching, array(SELECT m FROM lead_audit.roots_of(found.watch_id) r CROSS JOIN LATERAL lead_audit.members_of(r) m
+                                                    UNION SELECT r FROM unnest(found.relations) r CROSS JOIN LATERAL lead_audit.class_of(r)), '{found}');
+    -- Triggers that a restore left off have not been on yet.
+    watching := lead_audit.watch_row(found.watch_id);
+    IF watching.state = 'on' AND EXISTS (SELECT FROM lead_audit.watch_fault f WHERE f.watch_id = found.watch_id) THEN
+      PERFORM lead_audit.note_state(watching, 'disabled', r) FROM lead_audit.roots_of(found.watch_id) r;
+    END IF;
+  END LOOP;
+END
+$$;
+REVOKE ALL ON FUNCTION lead_audit.mend_watched() FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit.mend_watched() IS 'Internal to check_watched().';
+
+CREATE FUNCTION lead_audit.check_watched() RETURNS TABLE (relation text, fault text) LANGUAGE c AS 'MODULE_PATHNAME', 'check_watched_wrapper';
+REVOKE ALL ON FUNCTION lead_audit.check_watched() FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit.check_watched() IS 'Compares each watched table with the catalog, as the background worker does after DDL and every minute, and returns what is not as it should be: not watched (a partition or child table without audit triggers: it has them now), detached (it has an identity of its own now), dropped, trigger off (the table counts as disabled now). Each is an entry. Empty if nothing was found.';
+
 CREATE FUNCTION lead_audit.guard_ddl() RETURNS event_trigger LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_guard_ddl';
 REVOKE ALL ON FUNCTION lead_audit.guard_ddl() FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.guard_ddl() IS 'Event trigger: calls after_ddl() or after_drop() with the rights of the extension''s owner.';
 
 CREATE EVENT TRIGGER lead_audit_ddl ON ddl_command_end
-  WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TRIGGER', 'ALTER TRIGGER', 'ALTER INDEX', 'ALTER SCHEMA', 'ALTER TYPE', 'ALTER SEQUENCE')
+  WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TRIGGER', 'ALTER TRIGGER', 'ALTER INDEX', 'CREATE SCHEMA', 'ALTER SCHEMA', 'ALTER TYPE', 'ALTER SEQUENCE',
+               'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA')
   EXECUTE FUNCTION lead_audit.guard_ddl();
 ALTER EVENT TRIGGER lead_audit_ddl ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER lead_audit_ddl IS 'Notices audit triggers that are switched off or replaced, watched tables that are renamed or reshaped, and partitions that come and go.';

@@ -13,7 +13,7 @@
 //! | ExecutorRun | failures: open a scope | failures: close it |
 //! | ExecutorFinish | failures: open a scope; journal: gather entries | journal: write them; failures: close it |
 //! | ExecutorEnd | journal: write what has gathered while the library was being loaded | – |
-//! | ProcessUtility | failures: open a scope; worker: leave a database; journal: gather (COPY) | journal: write; failures: close |
+//! | ProcessUtility | failures: open a scope; worker: leave a database; journal: gather (COPY); DDL guard: keep the text | DDL guard: forget it; journal: write; failures: close |
 //! | emit_log | failures: the error that ends the statement is final | – |
 //! | error callbacks | – | failures: make a record of the error |
 //! | shmem_request, shmem_startup | – | shared: ask for the lock; map the queue |

@@ -2,6 +2,13 @@
 //! `leads` when the extension is created. The rest is in sql/60_watching.sql and sql/70_ddl_guard.sql.
 
 mod baseline;
+mod catalog;
+mod check;
 mod command;
 mod ddl;
 mod leads;
+mod registry;
+mod statement;
+
+pub use check::{INTERVAL as CHECK_INTERVAL, relation_changed, tick as check};
+pub use statement::CommandScope;

@@ -1,7 +1,7 @@
 //! PostgreSQL says that a catalog changed. What is known from it is marked as stale, and read again when it is needed:
 //! these callbacks run at any catalog access, so they read nothing themselves.
 
-use crate::{capture, failure, journal, origin};
+use crate::{capture, failure, journal, origin, watch};
 use pgrx::pg_sys;
 use pgrx::pg_sys::SysCacheIdentifier as Cache;
 
@@ -22,6 +22,7 @@ unsafe extern "C-unwind" fn relation_changed(preloaded: pg_sys::Datum, relation:
     let relation = (relation != pg_sys::InvalidOid).then_some(relation);
     capture::relation_changed(relation);
     journal::relation_changed(relation);
+    watch::relation_changed();
     if preloaded.value() != 0 {
         failure::relation_changed(relation);
     }

@@ -3,6 +3,7 @@
 
 use super::utility_call::{UtilityCall, utility_hook};
 use crate::failure::{self, StatementScope};
+use crate::watch::CommandScope;
 use crate::{capture, journal, worker};
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -25,12 +26,15 @@ utility_hook!(process_utility => run);
 /// `call` must be the one that PostgreSQL makes.
 unsafe fn run(call: UtilityCall) {
     let mut scope = StatementScope::new();
-    // SAFETY: the call is PostgreSQL's, and the scope lives until this returns.
+    let mut command = CommandScope::new();
+    // SAFETY: the call is PostgreSQL's, and both scopes live until this returns.
     unsafe {
         // COPY alone fires row triggers. A CALL, say, may end the transaction: nothing can be held across it.
         let fires_row_triggers = (*(*call.statement).utilityStmt).type_ == pg_sys::NodeTag::T_CopyStmt;
         before(&raw mut scope, &raw const call, fires_row_triggers);
+        command.open(&call);
         call.run(PREVIOUS.get());
+        command.close();
         after(&raw mut scope, fires_row_triggers);
     }
 }

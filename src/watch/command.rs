@@ -10,12 +10,15 @@ pub struct Effects {
     pub made: bool,
     /// A table that was there became a partition or child table.
     pub joined: bool,
-    /// A column was given a type: perhaps the one it had, and other values.
+    /// A partition or child table became a table of its own.
+    pub parted: bool,
+    /// Values are others, though the columns may be the same: a column was given a type or an expression, a label of an enum another
+    /// name.
     pub rewritten: bool,
 }
 
-/// The effects of a command; `None` for CREATE TABLE of neither a partition nor a child table: frequent, where sessions make
-/// temporary tables, and no concern of the guard's.
+/// The effects of a command; `None` for CREATE TABLE of neither a partition nor a child table (frequent, where sessions make
+/// temporary tables) and for CREATE SCHEMA of an empty one: no concern of the guard's.
 ///
 /// # Safety
 /// `statement` must be null or a statement.
@@ -23,10 +26,11 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
     // SAFETY: as the caller promises; a node's tag says what it is.
     unsafe {
         if statement.is_null() {
-            return Some(Effects::default());
+            return Some(Effects { made: true, joined: true, parted: true, rewritten: false });
         }
         match (*statement).type_ {
-            pg_sys::NodeTag::T_CreateStmt => {
+            // A foreign table's node begins with that of a table.
+            pg_sys::NodeTag::T_CreateStmt | pg_sys::NodeTag::T_CreateForeignTableStmt => {
                 let create = statement.cast::<pg_sys::CreateStmt>();
                 // A partition, too, says what it is one of in this list.
                 (!(*create).inhRelations.is_null()).then(|| Effects { made: true, ..Effects::default() })
@@ -37,11 +41,26 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
                 for command in alter_table_commands(statement).iter_ptr() {
                     match (*command).subtype {
                         Kind::AT_AttachPartition | Kind::AT_AddInherit => effects.joined = true,
+                        Kind::AT_DetachPartition | Kind::AT_DetachPartitionFinalize | Kind::AT_DropInherit => {
+                            effects.parted = true
+                        }
                         Kind::AT_AlterColumnType => effects.rewritten = true,
+                        #[cfg(any(feature = "pg17", feature = "pg18"))]
+                        Kind::AT_SetExpression => effects.rewritten = true,
                         _ => {}
                     }
                 }
                 Some(effects)
+            }
+            // The elements of a schema have no event triggers of their own.
+            pg_sys::NodeTag::T_CreateSchemaStmt => {
+                let elements = (*statement.cast::<pg_sys::CreateSchemaStmt>()).schemaElts;
+                (!elements.is_null()).then(|| Effects { made: true, ..Effects::default() })
+            }
+            pg_sys::NodeTag::T_ImportForeignSchemaStmt => Some(Effects { made: true, ..Effects::default() }),
+            pg_sys::NodeTag::T_AlterEnumStmt => {
+                let is_renamed = !(*statement.cast::<pg_sys::AlterEnumStmt>()).oldVal.is_null();
+                Some(Effects { rewritten: is_renamed, ..Effects::default() })
             }
             _ => Some(Effects::default()),
         }

@@ -2,11 +2,14 @@
 //! in schema lead_audit; what it does there it does as the extension's owner.
 
 use super::command::{self, Effects};
+use super::statement;
 use crate::journal::{self, NewEntry};
 use crate::origin;
 use crate::server::{ServerError, Text, as_user};
+use ledger::canonical::write_string;
 use pgrx::datum::DatumWithOid;
-use pgrx::{PgSqlErrorCode, Spi, Uuid, pg_extern, pg_sys};
+use pgrx::iter::TableIterator;
+use pgrx::{PgSqlErrorCode, Spi, Uuid, name, pg_extern, pg_sys};
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
 
@@ -23,11 +26,7 @@ fn write_ddl(
     statement: Option<&[u8]>,
 ) {
     let (schema, name) = (table_schema.map(Text::from_server), table_name.map(Text::from_server));
-    // Of a text that is cut, the command itself need not be in what is left.
-    let mut details = statement.filter(|text| text.len() > COMMAND_LIMIT).map(|text| {
-        let tag = COMMAND_TAG.get().unwrap_or("SELECT");
-        Text::from(&*format!(r#"{{"command":"{tag}","statement_length":{}}}"#, text.len()))
-    });
+    let mut details = details(&String::from_utf8_lossy(statement.unwrap_or_default()));
     let mut statement = statement.map(|text| Text::from_server(beginning(text)));
     let entry = NewEntry {
         watch_id: watch_id.map(|id| *id.as_bytes()),
@@ -53,6 +52,43 @@ fn beginning(command: &[u8]) -> &[u8] {
         Err(error) if error.error_len().is_none() => &beginning[..error.valid_up_to()],
         _ => beginning,
     }
+}
+
+/// What the client's text does not say: the command that was run, if that is another one or if the text is cut.
+fn details(text: &str) -> Option<Text> {
+    let mut fields = Vec::new();
+    let mut add = |name: &str, value: &str| {
+        let mut field = Vec::new();
+        write_string(&mut field, name);
+        field.push(b':');
+        write_string(&mut field, &value[..value.floor_char_boundary(COMMAND_LIMIT)]);
+        fields.push(String::from_utf8_lossy(&field).into_owned());
+    };
+    if text.len() > COMMAND_LIMIT {
+        add("command", COMMAND_TAG.get().unwrap_or("SELECT"));
+    }
+    // enable() and disable() are functions, and the text around the call says what is called.
+    if GUARDING.get().is_some() && COMMAND_TAG.get().is_some() {
+        match statement::being_run() {
+            Some(command) if !is_all_of(&command, text) => add("executed", &command),
+            Some(_) => {}
+            None => {
+                if let Some(context) = statement::context() {
+                    add("context", &context);
+                }
+            }
+        }
+    }
+    if text.len() > COMMAND_LIMIT {
+        fields.push(format!(r#""statement_length":{}"#, text.len()));
+    }
+    (!fields.is_empty()).then(|| Text::from(&*format!("{{{}}}", fields.join(","))))
+}
+
+/// Whether a command is part of the text as it stands there, with nothing around it that could be a string, a comment or a function's
+/// body: other commands of the client's end with a semicolon.
+fn is_all_of(command: &str, text: &str) -> bool {
+    text.trim().trim_end_matches(';').trim_end() == command.trim_end_matches(';').trim_end()
 }
 
 /// Tells Postgres how `lead_audit_guard_ddl` is to be called.
@@ -90,14 +126,19 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(fcinfo: pg_sys::FunctionCal
     };
     COMMAND_TAG.set(None);
     if let Err(error) = result {
-        ServerError {
-            code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-            message: format!("the DDL guard of lead_audit failed: {error}"),
-            detail: None,
-        }
-        .raise(None);
+        failed(&error);
     }
     pg_sys::Datum::from(0)
+}
+
+/// Raises it as an error of the statement.
+pub fn failed(error: &pgrx::spi::SpiError) -> ! {
+    ServerError {
+        code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        message: format!("the DDL guard of lead_audit failed: {error}"),
+        detail: None,
+    }
+    .raise(None)
 }
 
 /// # Safety
@@ -140,11 +181,36 @@ unsafe fn before_command(statement: *mut pg_sys::Node) -> pgrx::spi::Result<()> 
     origin::acting_for(invoker, || as_user(owner, || Spi::run_with_args("SELECT lead_audit.before_attach($1, $2)", &arguments)))
 }
 
+/// `lead_audit.check_watched()`.
+#[pg_extern(sql = false)]
+fn check_watched() -> TableIterator<'static, (name!(relation, String), name!(fault, String))> {
+    TableIterator::new(mend())
+}
+
+/// Finds what is not as the guard should have left it, and mends or records it. Returns each table and its fault.
+pub fn mend() -> Vec<(String, String)> {
+    // What it does about triggers is its own doing, and has its entries.
+    let Some(_guarding) = Guarding::begin(Effects::default()) else { return Vec::new() };
+    let Some(owner) = extension_owner() else { return Vec::new() };
+    // SAFETY: reads a variable of the session.
+    let invoker = unsafe { pg_sys::GetUserId() };
+    let found = origin::acting_for(invoker, || {
+        as_user(owner, || {
+            Spi::connect_mut(|client| {
+                let rows = client.update("SELECT m.relation, m.fault FROM lead_audit.mend_watched() m", None, &[])?;
+                rows.map(|row| Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or_default())))
+                    .collect::<pgrx::spi::Result<_>>()
+            })
+        })
+    });
+    found.unwrap_or_else(|error: pgrx::spi::SpiError| failed(&error))
+}
+
 /// `lead_audit.command_effects()`: of the command that the guard is looking at.
 #[pg_extern(sql = false)]
 fn command_effects() -> Vec<&'static str> {
     let effects = GUARDING.get().unwrap_or_default();
-    [(effects.made, "made"), (effects.joined, "joined"), (effects.rewritten, "rewritten")]
+    [(effects.made, "made"), (effects.joined, "joined"), (effects.parted, "parted"), (effects.rewritten, "rewritten")]
         .into_iter()
         .filter_map(|(is, name)| is.then_some(name))
         .collect()

@@ -1,11 +1,12 @@
 //! What a worker does, in this order, each task in transactions of its own. A task comes back with an error that is logged, and
 //! is left alone for a while that grows with each error.
 
-use super::process::in_transaction;
+use super::process::{in_transaction, must_stop};
 use crate::failure;
 use crate::seal;
 use crate::server::ServerError;
 use crate::settings;
+use crate::watch;
 use std::time::{Duration, Instant};
 
 /// Whether a task is through.
@@ -35,6 +36,7 @@ pub struct Task {
 pub const TASKS: &[Task] = &[
     Task { name: "write failed operations", interval: || LONGEST_PAUSE, on_wake: true, run: failure::drain },
     Task { name: "seal the audit log", interval: seal_interval, on_wake: false, run: seal_if_wanted },
+    Task { name: "check the watched tables", interval: || watch::CHECK_INTERVAL, on_wake: false, run: check_watched },
 ];
 
 /// How often to look whether sealing was switched on.
@@ -50,6 +52,14 @@ fn seal_if_wanted() -> Result<Progress, ServerError> {
     }
     let more = in_transaction(c"sealing the audit log", seal::tick)?;
     Ok(if more { Progress::More } else { Progress::Done })
+}
+
+fn check_watched() -> Result<Progress, ServerError> {
+    // Nothing is lost without a last look.
+    if !must_stop() {
+        in_transaction(c"checking the watched tables", watch::check)?;
+    }
+    Ok(Progress::Done)
 }
 
 /// Longest pause after errors.

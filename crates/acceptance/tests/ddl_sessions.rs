@@ -1,0 +1,224 @@
+//! DDL on watched tables by two sessions at once: under every isolation level it disturbs nobody who has other tables, and nothing of it
+//! escapes the DDL guard, in whichever order the two come.
+
+use acceptance::{Cluster, Session, app_database, assert_intact, call, try_call, value, wait_until};
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn entries(admin: &mut Session, table: &str) -> String {
+    value(
+        admin,
+        &format!("SELECT coalesce(string_agg(operation, ' ' ORDER BY id), '') FROM lead_audit.log WHERE table_name = '{table}'"),
+    )
+}
+
+fn assert_all_on(admin: &mut Session) {
+    let not: String = value(
+        admin,
+        "SELECT coalesce(string_agg(relation || ' ' || state, ', '), '') FROM lead_audit.watched WHERE NOT (row_trigger_on AND truncate_trigger_on AND state = 'on')",
+    );
+    assert_eq!(not, "", "not watched as a whole");
+}
+
+/// Runs `blocked` in a session that has to wait for another one, which is then released by `release`.
+fn in_turn(cluster: &Cluster, database: &str, blocked: &str, release: impl FnOnce()) -> Result<(), String> {
+    let mut waiting = cluster.admin(database);
+    let mut admin = cluster.admin(database);
+    let pid = waiting.pid();
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(move || try_call(&mut waiting, blocked));
+        let condition = format!("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock')");
+        wait_until(&mut admin, LONG, &condition);
+        release();
+        waiter.join().expect("the session that waits does not panic")
+    })
+}
+
+/// What one session notes of its tables is nothing that the other has read.
+#[test]
+fn ddl_on_two_tables_under_serializable() {
+    let cluster = Cluster::start();
+    let mut admin = app_database(&cluster, "serial");
+    call(
+        &mut admin,
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); SELECT lead_audit.enable('a'), lead_audit.enable('b');
+         CREATE TABLE pa (id int) PARTITION BY RANGE (id); CREATE TABLE pb (id int) PARTITION BY RANGE (id);
+         CREATE TABLE pa1 PARTITION OF pa FOR VALUES FROM (0) TO (9); CREATE TABLE pb1 PARTITION OF pb FOR VALUES FROM (0) TO (9);
+         SELECT lead_audit.enable('pa'), lead_audit.enable('pb')",
+    );
+    let (mut one, mut two) = (cluster.admin("serial"), cluster.admin("serial"));
+    for (first, second) in [
+        ("ALTER TABLE a ADD x int", "ALTER TABLE b ADD x int"),
+        ("ALTER TABLE a RENAME TO a2", "ALTER TABLE b RENAME TO b2"),
+        ("CREATE TABLE a3 (id int); SELECT lead_audit.enable('a3')", "CREATE TABLE b3 (id int); SELECT lead_audit.enable('b3')"),
+        ("ALTER TABLE a3 DISABLE TRIGGER ALL", "ALTER TABLE b3 DISABLE TRIGGER ALL"),
+        ("ALTER TABLE a3 ENABLE TRIGGER ALL", "SELECT lead_audit.enable('b3')"),
+        (
+            "CREATE TABLE pa2 PARTITION OF pa FOR VALUES FROM (10) TO (20)",
+            "CREATE TABLE pb2 PARTITION OF pb FOR VALUES FROM (10) TO (20)",
+        ),
+        ("ALTER TABLE pa DETACH PARTITION pa1", "ALTER TABLE pb DETACH PARTITION pb1"),
+        (
+            "ALTER TABLE pa ATTACH PARTITION pa1 FOR VALUES FROM (0) TO (9)",
+            "ALTER TABLE pb ATTACH PARTITION pb1 FOR VALUES FROM (0) TO (9)",
+        ),
+        ("SELECT lead_audit.disable('a3')", "SELECT lead_audit.disable('b3')"),
+        ("DROP TABLE a2", "DROP TABLE b2"),
+    ] {
+        // Both are in the middle of it before either commits.
+        for session in [&mut one, &mut two] {
+            call(session, "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM leads");
+        }
+        call(&mut one, first);
+        call(&mut two, second);
+        call(&mut one, "COMMIT");
+        assert_eq!(try_call(&mut two, "COMMIT"), Ok(()), "{first} and {second}");
+    }
+    assert_all_on(&mut admin);
+    assert_intact(&mut admin);
+}
+
+/// The snapshot of the transaction is older than the partition, child table or watching that its commands are about.
+#[test]
+fn ddl_under_an_old_snapshot() {
+    for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+        let cluster = Cluster::start();
+        let mut admin = app_database(&cluster, "old");
+        call(
+            &mut admin,
+            "CREATE TABLE p (id int PRIMARY KEY, note text) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100);
+             CREATE TABLE parent (id int PRIMARY KEY, note text); SELECT lead_audit.enable('p'), lead_audit.enable('parent');
+             CREATE TABLE later (id int PRIMARY KEY)",
+        );
+        let mut old = cluster.admin("old");
+        let begin = format!("BEGIN ISOLATION LEVEL {level}; SELECT count(*) FROM pg_class");
+        call(&mut old, &begin);
+        call(
+            &mut admin,
+            "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (100) TO (200); INSERT INTO p VALUES (101, 'x'), (102, 'y');
+             CREATE TABLE p3 PARTITION OF p FOR VALUES FROM (200) TO (300); CREATE TABLE child () INHERITS (parent);
+             CREATE TABLE other () INHERITS (parent); SELECT lead_audit.enable('later')",
+        );
+        call(
+            &mut old,
+            "ALTER TABLE p DETACH PARTITION p2; DROP TABLE p3; DROP TABLE other; ALTER TABLE child NO INHERIT parent;
+             ALTER TABLE later RENAME id TO key; ALTER TABLE later RENAME TO latest; COMMIT",
+        );
+        call(
+            &mut admin,
+            "UPDATE p2 SET note = 'forged'; DELETE FROM p2 WHERE id = 102; ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (100) TO (200);
+             INSERT INTO child VALUES (1, 'z')",
+        );
+        assert_eq!(entries(&mut admin, "p2"), "INSERT INSERT DDL UPDATE UPDATE DELETE DDL", "{level}");
+        assert_eq!(entries(&mut admin, "p3"), "DDL", "{level}");
+        assert_eq!(entries(&mut admin, "other"), "DDL", "{level}");
+        assert_eq!(entries(&mut admin, "child"), "DDL INSERT", "{level}");
+        assert_eq!(entries(&mut admin, "later"), "DDL DDL", "{level}");
+        assert_all_on(&mut admin);
+        assert_intact(&mut admin);
+
+        // Other ways for a newer table to come and go under such a snapshot.
+        call(&mut old, &begin);
+        call(
+            &mut admin,
+            "CREATE TABLE newer (id int PRIMARY KEY, note text, is_deleted boolean); CREATE TABLE newest (id int NOT NULL, note text);
+             CREATE TABLE p4 (id int NOT NULL, note text)",
+        );
+        call(
+            &mut old,
+            "SELECT lead_audit.enable('newer'); ALTER TABLE newest INHERIT parent; ALTER TABLE p ATTACH PARTITION p4 FOR VALUES FROM (300) TO (400);
+             ALTER TABLE newer RENAME is_deleted TO gone; COMMIT",
+        );
+        call(
+            &mut admin,
+            "INSERT INTO newer VALUES (1); UPDATE newer SET gone = true; INSERT INTO newest VALUES (1); INSERT INTO p VALUES (301); TRUNCATE p4",
+        );
+        assert_eq!(entries(&mut admin, "newer"), "DDL INSERT UPDATE", "{level}");
+        let soft: String =
+            value(&mut admin, "SELECT soft_delete FROM lead_audit.log WHERE table_name = 'newer' AND operation = 'UPDATE'");
+        assert_eq!(soft, "deleted", "{level}");
+        assert_eq!(entries(&mut admin, "newest"), "DDL INSERT", "{level}");
+        assert_eq!(entries(&mut admin, "p4"), "DDL INSERT TRUNCATE", "{level}");
+        assert_all_on(&mut admin);
+    }
+}
+
+/// A grandchild is made while its parent becomes a member of a watched table.
+#[test]
+fn a_grandchild_that_is_made_meanwhile() {
+    let cluster = Cluster::start();
+    let mut admin = app_database(&cluster, "race");
+    for (number, join) in ["ALTER TABLE mid INHERIT top", "SELECT lead_audit.enable('mid')"].iter().enumerate() {
+        call(
+            &mut admin,
+            "CREATE TABLE top (id int, note text); SELECT lead_audit.enable('top');
+             CREATE TABLE mid (id int, note text); CREATE TABLE sub () INHERITS (mid)",
+        );
+        let mut maker = cluster.admin("race");
+        call(&mut maker, "BEGIN; CREATE TABLE gc () INHERITS (sub)");
+        assert_eq!(in_turn(&cluster, "race", join, || call(&mut maker, "COMMIT")), Ok(()), "{join}");
+        call(&mut admin, "INSERT INTO gc VALUES (1); UPDATE mid SET note = 'x'; TRUNCATE gc");
+        let found: String = value(
+            &mut admin,
+            "SELECT string_agg(operation, ' ' ORDER BY id) FROM (SELECT * FROM lead_audit.log WHERE table_name = 'gc' ORDER BY id DESC LIMIT 3) l",
+        );
+        assert_eq!(found, "INSERT UPDATE TRUNCATE", "{join}");
+        assert_all_on(&mut admin);
+        // The other way round: the grandchild waits, and finds its parent watched.
+        call(&mut admin, "CREATE TABLE mid2 (id int, note text); CREATE TABLE sub2 () INHERITS (mid2)");
+        let mut joiner = cluster.admin("race");
+        call(&mut joiner, &format!("BEGIN; {}", join.replace("mid", "mid2")));
+        assert_eq!(
+            in_turn(&cluster, "race", "CREATE TABLE gc2 () INHERITS (sub2)", || call(&mut joiner, "COMMIT")),
+            Ok(()),
+            "{join}"
+        );
+        call(&mut admin, "INSERT INTO gc2 VALUES (1)");
+        assert_eq!(entries(&mut admin, "gc2"), ["INSERT", "INSERT INSERT"][number], "{join}");
+        assert_all_on(&mut admin);
+        call(&mut admin, "SET client_min_messages = warning; DROP TABLE top, mid, mid2 CASCADE");
+    }
+    assert_intact(&mut admin);
+}
+
+/// Temporary tables are their sessions' own business; enable() is not stopped by those of others.
+#[test]
+fn a_temporary_child_of_another_session() {
+    let cluster = Cluster::start();
+    let mut admin = app_database(&cluster, "temporary");
+    call(&mut admin, "CREATE TABLE t (id int PRIMARY KEY, note text)");
+    let mut other = cluster.admin("temporary");
+    call(&mut other, "CREATE TEMP TABLE mine () INHERITS (t); INSERT INTO mine VALUES (1)");
+    call(
+        &mut admin,
+        "SELECT lead_audit.enable('t'); ALTER TABLE t RENAME TO t2; ALTER TABLE t2 RENAME TO t; INSERT INTO t VALUES (2)",
+    );
+    call(&mut other, "INSERT INTO t VALUES (3); UPDATE t SET note = 'x'; CREATE TEMP TABLE also () INHERITS (t)");
+    assert_all_on(&mut admin);
+    assert_eq!(entries(&mut admin, "t"), "DDL INSERT INSERT UPDATE UPDATE");
+    assert_eq!(entries(&mut admin, "t2"), "DDL");
+    drop(other);
+    call(&mut admin, "SELECT lead_audit.enable('t'), lead_audit.disable('t')");
+}
+
+/// The worker compares the watched tables with the catalog.
+#[test]
+fn the_worker_finds_what_got_past_the_guard() {
+    let cluster = Cluster::builder().preloaded().start();
+    let mut admin = app_database(&cluster, "found");
+    call(
+        &mut admin,
+        "CREATE TABLE t (id int, note text); SELECT lead_audit.enable('t');
+         BEGIN; ALTER EVENT TRIGGER lead_audit_ddl DISABLE; CREATE TABLE child () INHERITS (t); INSERT INTO child VALUES (1);
+         ALTER EVENT TRIGGER lead_audit_ddl ENABLE ALWAYS; COMMIT",
+    );
+    wait_until(&mut admin, LONG, "SELECT EXISTS (SELECT FROM lead_audit.log WHERE table_name = 'child' AND operation = 'DDL')");
+    call(&mut admin, "UPDATE t SET note = 'x'; TRUNCATE child");
+    assert_eq!(entries(&mut admin, "child"), "DDL UPDATE TRUNCATE");
+    assert_all_on(&mut admin);
+    let log = cluster.log_text();
+    assert!(log.contains("lead_audit: table public.child was found to be: not watched"), "{log}");
+    assert!(!log.contains("could not check the watched tables"), "{log}");
+    assert_intact(&mut admin);
+}

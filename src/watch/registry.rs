@@ -1,0 +1,438 @@
+//! The tables `lead_audit.watch` and `lead_audit.watched_relation`, read and written for the DDL guard, enable() and disable().
+//!
+//! Two things are different from SQL. A row is read as it is now, whatever the snapshot of the transaction. And reading leaves no trace
+//! that SERIALIZABLE would find: DDL on one table has nothing to do with DDL on another, though both are noted in the same tables.
+
+use crate::journal::relation_of_schema;
+use crate::server::{NewestSnapshot, OpenRelation, Plan, ServerError, with_spi};
+use pgrx::iter::SetOfIterator;
+use pgrx::{FromDatum, IntoDatum, PgList, PgSqlErrorCode, Uuid, pg_extern, pg_sys};
+use std::ffi::CStr;
+
+/// Which of the two tables.
+#[derive(Clone, Copy)]
+enum Table {
+    Watch,
+    WatchedRelation,
+}
+
+/// A condition: this column, found by name, has this value.
+struct Key<'a> {
+    column: &'a CStr,
+    equals: u32,
+    collation: pg_sys::Oid,
+    value: pg_sys::Datum,
+}
+
+impl<'a> Key<'a> {
+    fn uuid(column: &'a CStr, value: [u8; 16]) -> Self {
+        let value = Uuid::from_bytes(value).into_datum().unwrap_or(pg_sys::Datum::from(0));
+        Key { column, equals: pg_sys::F_UUID_EQ, collation: pg_sys::InvalidOid, value }
+    }
+
+    fn oid(column: &'a CStr, value: pg_sys::Oid) -> Self {
+        Key { column, equals: pg_sys::F_OIDEQ, collation: pg_sys::InvalidOid, value: pg_sys::Datum::from(value) }
+    }
+
+    fn boolean(column: &'a CStr, value: bool) -> Self {
+        Key { column, equals: pg_sys::F_BOOLEQ, collation: pg_sys::InvalidOid, value: pg_sys::Datum::from(value) }
+    }
+
+    fn text(column: &'a CStr, value: &str) -> Self {
+        let value = value.into_datum().unwrap_or(pg_sys::Datum::from(0));
+        Key { column, equals: pg_sys::F_TEXTEQ, collation: pg_sys::DEFAULT_COLLATION_OID, value }
+    }
+}
+
+impl Table {
+    fn name(self) -> &'static CStr {
+        match self {
+            Table::Watch => c"watch",
+            Table::WatchedRelation => c"watched_relation",
+        }
+    }
+
+    fn oid(self) -> pg_sys::Oid {
+        let found = relation_of_schema(self.name());
+        if found == pg_sys::InvalidOid {
+            missing(&format!("table {}", self.name().to_string_lossy()));
+        }
+        found
+    }
+
+    /// Calls `each` with the rows that fulfil all conditions, and where they are.
+    ///
+    /// The scan itself sees every version of every row (SnapshotAny), for which PostgreSQL takes no predicate lock; the snapshot then
+    /// says which version counts.
+    fn each_row(self, keys: &[Key], mut each: impl FnMut(&Row)) {
+        let snapshot = NewestSnapshot::take();
+        let table = OpenRelation::open(self.oid(), pg_sys::AccessShareLock);
+        let numbers: Vec<i16> = keys.iter().map(|key| column_number(&table, key.column)).collect();
+        let index = index_on(&table, &numbers);
+        // SAFETY: a scan of an open table, which ends before it is closed. The conditions' values outlive it. A row stays until the next
+        // is fetched. The table's access method is that of the open table, and the slot is the scan's. After an error the abort of the
+        // transaction cleans up.
+        unsafe {
+            let mut conditions: Vec<pg_sys::ScanKeyData> = Vec::with_capacity(keys.len());
+            for (key, &number) in keys.iter().zip(&numbers) {
+                let mut condition = pg_sys::ScanKeyData::default();
+                pg_sys::ScanKeyEntryInitialize(
+                    &mut condition,
+                    0,
+                    number,
+                    pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber,
+                    pg_sys::InvalidOid,
+                    key.collation,
+                    pg_sys::Oid::from(key.equals),
+                    key.value,
+                );
+                conditions.push(condition);
+            }
+            let scan = pg_sys::systable_beginscan(
+                table.as_ptr(),
+                index.unwrap_or(pg_sys::InvalidOid),
+                index.is_some(),
+                &raw mut pg_sys::SnapshotAnyData,
+                conditions.len() as i32,
+                conditions.as_mut_ptr(),
+            );
+            loop {
+                let tuple = pg_sys::systable_getnext(scan);
+                if tuple.is_null() {
+                    break;
+                }
+                let is_visible = (*(*table.as_ptr()).rd_tableam).tuple_satisfies_snapshot.is_some_and(|visible| {
+                    pg_sys::ffi::pg_guard_ffi_boundary(|| visible(table.as_ptr(), (*scan).slot, snapshot.as_ptr()))
+                });
+                if is_visible {
+                    each(&Row { tuple, table: &table });
+                }
+            }
+            pg_sys::systable_endscan(scan);
+        }
+    }
+
+    /// A value of the first row that fulfils all conditions.
+    fn first<R>(self, keys: &[Key], mut value: impl FnMut(&Row) -> Option<R>) -> Option<R> {
+        let mut found = None;
+        self.each_row(keys, |row| {
+            if found.is_none() {
+                found = value(row);
+            }
+        });
+        found
+    }
+
+    /// Waits until no other transaction is about to change the row of this key, and keeps others from it until this one ends.
+    fn lock(self, key: u32) {
+        // SAFETY: takes any numbers.
+        unsafe { pg_sys::LockDatabaseObject(self.oid(), pg_sys::Oid::from(key), 0, pg_sys::ExclusiveLock as pg_sys::LOCKMODE) }
+    }
+}
+
+/// A row that a scan is at.
+struct Row<'a> {
+    tuple: pg_sys::HeapTuple,
+    table: &'a OpenRelation,
+}
+
+impl Row<'_> {
+    /// The caller says the column's type, which is that of sql/20_watch.sql.
+    fn column<T: FromDatum>(&self, name: &CStr) -> Option<T> {
+        let number = column_number(self.table, name);
+        let mut is_null = true;
+        // SAFETY: the row is one of the table, and the column was found in it.
+        unsafe {
+            let value = pg_sys::heap_getattr(self.tuple, i32::from(number), self.table.tuple_desc(), &mut is_null);
+            T::from_datum(value, is_null)
+        }
+    }
+
+    /// A copy of the row as a value of the table's row type.
+    fn as_datum(&self) -> pg_sys::Datum {
+        // SAFETY: the row is one of the table.
+        unsafe { pg_sys::heap_copy_tuple_as_datum(self.tuple, self.table.tuple_desc()) }
+    }
+}
+
+fn column_number(table: &OpenRelation, name: &CStr) -> i16 {
+    // SAFETY: look-ups for an open table.
+    let number = unsafe { pg_sys::get_attnum((*table.as_ptr()).rd_id, name.as_ptr()) };
+    if number <= 0 {
+        missing(&format!("column {} of what is known of watched tables", name.to_string_lossy()));
+    }
+    number
+}
+
+fn missing(what: &str) -> ! {
+    ServerError {
+        code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        message: format!("{what} is missing in schema lead_audit"),
+        detail: None,
+    }
+    .raise(None)
+}
+
+/// A B-tree index that begins with these columns; without one the whole table is read.
+fn index_on(table: &OpenRelation, columns: &[i16]) -> Option<pg_sys::Oid> {
+    // SAFETY: the table is open; each index is locked with it, and closed when it was looked at.
+    unsafe {
+        let all = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(table.as_ptr()));
+        all.iter_oid().find(|&oid| {
+            let index = pg_sys::index_open(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let form = (*index).rd_index;
+            let count = (*form).indnkeyatts.max(0) as usize;
+            let fits = (*form).indisvalid
+                && (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID
+                && (*index).rd_indpred.is_null()
+                && (*index).rd_indexprs.is_null()
+                && !columns.is_empty()
+                && (*form).indkey.values.as_slice(count).starts_with(columns);
+            pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
+            fits
+        })
+    }
+}
+
+// ---- reading ----------------------------------------------------------------------------------------------------------
+
+/// Whether rows that replication brings are recorded for this identity.
+pub fn is_for_replicas(identity: [u8; 16]) -> bool {
+    Table::Watch.first(&[Key::uuid(c"watch_id", identity)], |row| row.column(c"replica")).unwrap_or(false)
+}
+
+/// The watched table that a relation is known to belong to.
+pub fn identity_of(relation: pg_sys::Oid) -> Option<[u8; 16]> {
+    Table::WatchedRelation.first(&[Key::oid(c"relation", relation)], |row| row.column(c"watch_id")).map(|id: Uuid| *id.as_bytes())
+}
+
+/// The first argument of a call; `None` for NULL.
+///
+/// # Safety
+/// `call` must be a valid call with an argument of type `T`.
+unsafe fn argument<T: FromDatum>(call: pg_sys::FunctionCallInfo) -> Option<T> {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let first = (*call).args.as_slice(1)[0];
+        T::from_datum(first.value, first.isnull)
+    }
+}
+
+/// # Safety
+/// `call` must be a valid call.
+unsafe fn answer(call: pg_sys::FunctionCallInfo, row: Option<pg_sys::Datum>) -> pg_sys::Datum {
+    // SAFETY: as the caller promises.
+    unsafe { (*call).isnull = row.is_none() };
+    row.unwrap_or(pg_sys::Datum::from(0))
+}
+
+/// Tells Postgres how `lead_audit_watch_row` is to be called.
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_lead_audit_watch_row() -> &'static pg_sys::Pg_finfo_record {
+    &pg_sys::Pg_finfo_record { api_version: 1 }
+}
+
+/// `lead_audit.watch_row(uuid)`.
+///
+/// # Safety
+/// Called by Postgres only.
+#[unsafe(no_mangle)]
+#[pgrx::pg_guard]
+pub unsafe extern "C-unwind" fn lead_audit_watch_row(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: Postgres passes a valid call, with the argument that the declaration says.
+    unsafe {
+        let row = argument::<Uuid>(call)
+            .and_then(|identity| Table::Watch.first(&[Key::uuid(c"watch_id", *identity.as_bytes())], |row| Some(row.as_datum())));
+        answer(call, row)
+    }
+}
+
+/// Tells Postgres how `lead_audit_relation_row` is to be called.
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_lead_audit_relation_row() -> &'static pg_sys::Pg_finfo_record {
+    &pg_sys::Pg_finfo_record { api_version: 1 }
+}
+
+/// `lead_audit.relation_row(oid)`.
+///
+/// # Safety
+/// Called by Postgres only.
+#[unsafe(no_mangle)]
+#[pgrx::pg_guard]
+pub unsafe extern "C-unwind" fn lead_audit_relation_row(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: as above.
+    unsafe {
+        let row = argument::<pg_sys::Oid>(call)
+            .and_then(|relation| Table::WatchedRelation.first(&[Key::oid(c"relation", relation)], |row| Some(row.as_datum())));
+        answer(call, row)
+    }
+}
+
+fn relations(keys: &[Key], wanted: impl Fn(&Row) -> bool) -> SetOfIterator<'static, pg_sys::Oid> {
+    let mut found = Vec::new();
+    Table::WatchedRelation.each_row(keys, |row| {
+        if wanted(row) {
+            found.extend(row.column::<pg_sys::Oid>(c"relation"));
+        }
+    });
+    SetOfIterator::new(found)
+}
+
+/// `lead_audit.relations_of(uuid)`: the relations that are known to belong to a watched table.
+#[pg_extern(sql = false)]
+fn relations_of(identity: Uuid) -> SetOfIterator<'static, pg_sys::Oid> {
+    relations(&[Key::uuid(c"watch_id", *identity.as_bytes())], |_| true)
+}
+
+/// `lead_audit.roots_of(uuid)`: those of them that are the table itself.
+#[pg_extern(sql = false)]
+fn roots_of(identity: Uuid) -> SetOfIterator<'static, pg_sys::Oid> {
+    relations(&[Key::uuid(c"watch_id", *identity.as_bytes()), Key::boolean(c"is_root", true)], |_| true)
+}
+
+/// `lead_audit.renamed_relations()`: all known relations that have another name than is known. Reads the whole table.
+#[pg_extern(sql = false)]
+fn renamed_relations() -> SetOfIterator<'static, pg_sys::Oid> {
+    relations(&[], |row| {
+        let known = row.column::<String>(c"table_schema").zip(row.column::<String>(c"table_name"));
+        row.column(c"relation").and_then(super::catalog::name_of).is_some_and(|name| Some(name) != known)
+    })
+}
+
+/// `lead_audit.identities_named(text, text)`: of tables that were seen last under this name, whatever their state.
+#[pg_extern(sql = false)]
+fn identities_named(schema: &str, table: &str) -> SetOfIterator<'static, Uuid> {
+    let mut found = Vec::new();
+    Table::Watch.each_row(&[Key::text(c"table_name", table)], |row| {
+        if row.column::<String>(c"table_schema").as_deref() == Some(schema) {
+            found.extend(row.column::<Uuid>(c"watch_id"));
+        }
+    });
+    SetOfIterator::new(found)
+}
+
+// ---- writing ----------------------------------------------------------------------------------------------------------
+
+/// `lead_audit.lock_watch(uuid)`: keeps other transactions from changing the row in lead_audit.watch until this one ends.
+#[pg_extern(sql = false)]
+fn lock_watch(identity: Uuid) {
+    Table::Watch.lock(hash(&identity));
+}
+
+/// Two identities that have the same hash wait for each other once, and nothing else.
+fn hash(identity: &Uuid) -> u32 {
+    let bytes = identity.as_bytes();
+    u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+const INSERT_WATCH: &str = "INSERT INTO lead_audit.watch SELECT ($1).*";
+const UPDATE_WATCH: &str = "UPDATE lead_audit.watch w SET table_schema = ($1).table_schema, table_name = ($1).table_name,
+  soft_delete_column = ($1).soft_delete_column, state = ($1).state, enabled_at = ($1).enabled_at, ended_at = ($1).ended_at,
+  baseline_at = ($1).baseline_at, replica = ($1).replica
+  WHERE w.ctid OPERATOR(pg_catalog.=) $2";
+const INSERT_RELATION: &str = "INSERT INTO lead_audit.watched_relation SELECT ($1).*";
+const UPDATE_RELATION: &str = "UPDATE lead_audit.watched_relation m SET watch_id = ($1).watch_id, is_root = ($1).is_root,
+  table_schema = ($1).table_schema, table_name = ($1).table_name, soft_delete_attnum = ($1).soft_delete_attnum,
+  is_complete = ($1).is_complete, shape = ($1).shape, key_attnums = ($1).key_attnums, key_names = ($1).key_names,
+  key_types = ($1).key_types, is_restored = ($1).is_restored
+  WHERE m.ctid OPERATOR(pg_catalog.=) $2";
+const DELETE_RELATION: &str = "DELETE FROM lead_audit.watched_relation m WHERE m.ctid OPERATOR(pg_catalog.=) $1";
+
+/// Where a row is.
+fn place(table: Table, key: Key) -> Option<pg_sys::ItemPointerData> {
+    // SAFETY: the row that the scan is at.
+    table.first(&[key], |row| Some(unsafe { (*row.tuple).t_self }))
+}
+
+/// Puts a row in place of the one that has its key, or adds it. The key is locked.
+fn put(table: Table, key: Key, row: pg_sys::Datum, statements: (&str, &str)) {
+    let found = place(table, key);
+    // SAFETY: a look-up of the table's row type.
+    let row_type = unsafe { pg_sys::get_rel_type_id(table.oid()) };
+    // Taken after the row was found: nobody else changes it any more.
+    let snapshot = NewestSnapshot::take();
+    with_spi(|| match found {
+        None => {
+            Plan::prepare(statements.0, &[row_type]).write(snapshot.as_ptr(), &[Some(row)]);
+        }
+        Some(mut place) => {
+            let place = pg_sys::Datum::from(&raw mut place);
+            Plan::prepare(statements.1, &[row_type, pg_sys::TIDOID]).write(snapshot.as_ptr(), &[Some(row), Some(place)]);
+        }
+    });
+}
+
+/// A field of a row that is an argument.
+///
+/// # Safety
+/// `row` must be a composite value with a field of this name and type.
+unsafe fn field<T: FromDatum>(row: pg_sys::Datum, name: &CStr) -> Option<T> {
+    let mut is_null = true;
+    // SAFETY: as the caller promises. The value is made whole first.
+    unsafe {
+        let header = pg_sys::pg_detoast_datum(row.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
+        let value = pg_sys::GetAttributeByName(header, name.as_ptr(), &mut is_null);
+        T::from_datum(value, is_null)
+    }
+}
+
+/// Tells Postgres how `lead_audit_put_watch` is to be called.
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_lead_audit_put_watch() -> &'static pg_sys::Pg_finfo_record {
+    &pg_sys::Pg_finfo_record { api_version: 1 }
+}
+
+/// `lead_audit.put_watch(lead_audit.watch)`.
+///
+/// # Safety
+/// Called by Postgres only.
+#[unsafe(no_mangle)]
+#[pgrx::pg_guard]
+pub unsafe extern "C-unwind" fn lead_audit_put_watch(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: Postgres passes a valid call of a strict function, with the argument that the declaration says.
+    unsafe {
+        let row = (*call).args.as_slice(1)[0].value;
+        if let Some(identity) = field::<Uuid>(row, c"watch_id") {
+            Table::Watch.lock(hash(&identity));
+            put(Table::Watch, Key::uuid(c"watch_id", *identity.as_bytes()), row, (INSERT_WATCH, UPDATE_WATCH));
+        }
+    }
+    pg_sys::Datum::from(0)
+}
+
+/// Tells Postgres how `lead_audit_put_relation` is to be called.
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_lead_audit_put_relation() -> &'static pg_sys::Pg_finfo_record {
+    &pg_sys::Pg_finfo_record { api_version: 1 }
+}
+
+/// `lead_audit.put_relation(lead_audit.watched_relation)`.
+///
+/// # Safety
+/// Called by Postgres only.
+#[unsafe(no_mangle)]
+#[pgrx::pg_guard]
+pub unsafe extern "C-unwind" fn lead_audit_put_relation(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: as above.
+    unsafe {
+        let row = (*call).args.as_slice(1)[0].value;
+        if let Some(relation) = field::<pg_sys::Oid>(row, c"relation") {
+            Table::WatchedRelation.lock(relation.to_u32());
+            put(Table::WatchedRelation, Key::oid(c"relation", relation), row, (INSERT_RELATION, UPDATE_RELATION));
+        }
+    }
+    pg_sys::Datum::from(0)
+}
+
+/// `lead_audit.forget_relation(oid)`: whether it was known.
+#[pg_extern(sql = false)]
+fn forget_relation(relation: pg_sys::Oid) -> bool {
+    Table::WatchedRelation.lock(relation.to_u32());
+    let Some(mut found) = place(Table::WatchedRelation, Key::oid(c"relation", relation)) else { return false };
+    let snapshot = NewestSnapshot::take();
+    with_spi(|| {
+        let place = pg_sys::Datum::from(&raw mut found);
+        Plan::prepare(DELETE_RELATION, &[pg_sys::TIDOID]).write(snapshot.as_ptr(), &[Some(place)]);
+    });
+    true
+}
