@@ -38,8 +38,10 @@ build_server() {
   rm -rf "$work/build"
 }
 
-# The in-database tests on that server, in a target directory of their own.
+# The in-database tests on that server, in a target directory of their own; cargo-pgrx is the same.
 tests() {
+  mkdir -p "$work/target"
+  [ -e "$work/target/tools" ] || ln -s "$TOOLS" "$work/target/tools"
   env LEAD_AUDIT_TARGET="$work/target" "PG_CONFIG_$PG_MAJOR=$server/bin/pg_config" "$ROOT/scripts/test.sh" pgrx "$@"
 }
 
@@ -53,6 +55,7 @@ discard() {
   LEAD_AUDIT_TEST_SETTINGS="debug_discard_caches = 1" tests "${discarding[@]}"
 }
 
+setup
 build_server
 case ${1:-} in
   "") all && discard ;;
