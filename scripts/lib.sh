@@ -2,7 +2,7 @@
 # environment that cargo and pgrx need. It starts nothing and installs nothing: that is for setup.sh.
 #
 #   ROOT    the checkout
-#   TARGET  ROOT/target: everything that the scripts make
+#   TARGET  ROOT/target: everything that the scripts make ($LEAD_AUDIT_TARGET: assertions.sh keeps its builds apart)
 #   STATE   what the server's user must be able to reach (server, clusters): TARGET, or a directory outside of it, see below
 #   PG_MAJOR   the major version of PostgreSQL to build for and to test with: $PG, by default 15, which Debian 12 has
 #   PREFIX, TEST_PREFIX   private copies of that server: for the demo and the acceptance tests (release build),
@@ -18,7 +18,7 @@ MAJORS=(15 16 17 18) # the supported versions
 export PG=${PG:-$DEBIAN_MAJOR}
 PG_MAJOR=$PG
 ROOT=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-TARGET=$ROOT/target
+TARGET=${LEAD_AUDIT_TARGET:-$ROOT/target}
 
 # ---- messages -------------------------------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ as_server() {
 # in a directory outside, named after the checkout and linked from target/state.
 STATE=$TARGET
 if [ -n "$SERVER_USER" ] && ! as_server test -r "$TARGET" -a -x "$TARGET"; then
-  STATE=/var/tmp/lead_audit-$(printf %s "$ROOT" | sha256sum | cut -c 1-12)
+  STATE=/var/tmp/lead_audit-$(printf %s "$TARGET" | sha256sum | cut -c 1-12)
   mkdir -m 0755 "$STATE" 2>/dev/null || true
   [ ! -L "$STATE" ] && [ -d "$STATE" ] && [ -O "$STATE" ] || die "$STATE is in the way: it does not belong to root"
   if [ "$(readlink "$TARGET/state" || true)" != "$STATE" ]; then

@@ -6,7 +6,7 @@
 #                        what does not depend on the server's version is tested with 15 only
 #   test.sh majors       all that on 15, then with each other major version
 #   test.sh crates       only those of crates/ (none of these needs a server)
-#   test.sh pgrx [NAME]  only the in-database tests (pgrx-tests/), or those of them with NAME in their name
+#   test.sh pgrx [NAME...]  only the in-database tests (pgrx-tests/), or those of them with a NAME in their name
 #   test.sh acceptance [ARGUMENT...]   only crates/acceptance, with the release build; ARGUMENTs are those of cargo test
 #   test.sh upgrade      pg_upgrade from PostgreSQL 15 to 17: not part of all tests
 #   test.sh released     the update from version 1.0, whose library is built for it from its commit: not part of all tests
@@ -46,8 +46,16 @@ pgrx() {
     arguments=(--runas "$SERVER_USER")
     PATH=$TOOLS/sudo:$PATH
   fi
-  step "In-database tests: cargo pgrx test pg$PG_MAJOR ${1:-}"
-  cargo pgrx test "${arguments[@]}" --pgdata "$clusters" "pg$PG_MAJOR" "$@"
+  if [ $# -le 1 ]; then
+    step "In-database tests: cargo pgrx test pg$PG_MAJOR ${1:-}"
+    cargo pgrx test "${arguments[@]}" --pgdata "$clusters" "pg$PG_MAJOR" "$@"
+  else
+    # cargo pgrx test takes one name. This is what it calls.
+    step "In-database tests: cargo test $*"
+    env ${SERVER_USER:+CARGO_PGRX_TEST_RUNAS="$SERVER_USER"} CARGO_PGRX_TEST_PGDATA="$clusters" PGRX_BUILD_PROFILE=dev PGRX_NO_SCHEMA=false \
+      PGRX_ALL_FEATURES=false PGRX_NO_DEFAULT_FEATURES=true PGRX_FEATURES="pg$PG_MAJOR pg_test" \
+      cargo test --no-default-features --features "pg$PG_MAJOR pg_test" -p lead_audit -- "$@"
+  fi
 }
 
 acceptance() {

@@ -47,9 +47,10 @@ pub mod pg_test {
     /// Called once before the first test.
     pub fn setup(_options: Vec<&str>) {}
 
-    /// Settings for the server that the tests run in: none, since lead_audit has to work without preloading.
+    /// Settings for the server that the tests run in. By default none, since lead_audit has to work without preloading;
+    /// scripts/assertions.sh gives one.
     #[must_use]
     pub fn postgresql_conf_options() -> Vec<&'static str> {
-        vec![]
+        std::env::var("LEAD_AUDIT_TEST_SETTINGS").into_iter().map(|setting| &*setting.leak()).collect()
     }
 }

@@ -1,0 +1,63 @@
+#!/bin/bash
+# postgres_source.sh: prints the directory of PostgreSQL's own sources, for the major version PG, and gets them first where they
+# are missing. PostgreSQL's test suites come with the sources only.
+#
+#   PG_SOURCE_16=/path/to/sources   unpacked sources that are to be used; they are not changed
+#   else     Debian's source package, unpacked with its patches into target/source16. The newest one that the mirror still has:
+#            a version that has just been replaced may be missing there
+#
+# Nothing outside of target/ changes.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+# The Debian releases whose source package it is. Debian has none of 16.
+declare -A suites=([15]="bookworm bookworm-security" [17]="trixie trixie-security" [18]=forky)
+source=$TARGET/source$PG_MAJOR work=$TARGET/source$PG_MAJOR-download
+variable=PG_SOURCE_$PG_MAJOR
+
+if [ -n "${!variable:-}" ]; then
+  [ -e "${!variable}/src/test/regress/parallel_schedule" ] || die "$variable: ${!variable} does not hold the sources of PostgreSQL"
+  realpath "${!variable}"
+  exit
+fi
+
+prepare_apt() {
+  local mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg suite
+  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | head -n 1)
+  [ -n "$mirror" ] && [ -e "$keyring" ] || die "the sources are taken from Debian's mirror, and none is configured here: $variable says where they are"
+  command -v dpkg-source >/dev/null || die "dpkg-source is missing: apt-get install dpkg-dev"
+  rm -rf "$work"
+  mkdir -p "$work"/{sources.list.d,lists/partial,archives/partial}
+  for suite in ${suites[$PG_MAJOR]}; do
+    echo "deb-src [signed-by=$keyring] $mirror$([[ $suite != *-security ]] || echo -security) $suite main"
+  done >"$work/sources.list.d/suites.list"
+  : >"$work/status"
+  private_apt_conf "$work" >"$work/apt.conf"
+  cat >>"$work/apt.conf" <<CONF
+Dir::Etc::sourcelist "/dev/null";
+Dir::Etc::sourceparts "$work/sources.list.d";
+CONF
+}
+
+download() {
+  local version name=postgresql-$PG_MAJOR
+  for version in $(apt-cache -c "$work/apt.conf" showsrc "$name" | sed -n 's/^Version: //p' | sort -Vru); do
+    if (cd "$work" && apt-get -q -c "$work/apt.conf" source --download-only "$name=$version") >"$TARGET/logs/source$PG_MAJOR-$version.log" 2>&1; then
+      (cd "$work" && dpkg-source --no-check -x "${name}_$version.dsc" unpacked) >"$TARGET/logs/source$PG_MAJOR-unpacked.log" 2>&1 || die "see $TARGET/logs/source$PG_MAJOR-unpacked.log"
+      return
+    fi
+    note "The mirror does not have the sources of version $version." >&2
+  done
+  die "Debian's mirror has no sources of PostgreSQL $PG_MAJOR: $variable=/path/to/sources says where they are"
+}
+
+if [ ! -d "$source" ]; then
+  [ -n "${suites[$PG_MAJOR]:-}" ] || die "Debian has no sources of PostgreSQL $PG_MAJOR: $variable=/path/to/sources says where they are"
+  step "Downloading the sources of PostgreSQL $PG_MAJOR" >&2
+  prepare_apt
+  mkdir -p "$TARGET/logs"
+  run_logged "source$PG_MAJOR-lists" apt-get -q -c "$work/apt.conf" update >&2
+  download
+  mv "$work/unpacked" "$source"
+  rm -rf "$work"
+fi
+echo "$source"

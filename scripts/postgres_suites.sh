@@ -1,0 +1,157 @@
+#!/bin/bash
+# postgres_suites.sh: PostgreSQL's own regression and isolation suites with the library in the server, behind `make test-postgres`.
+# They run three times:
+#
+#   plain       without the library: what differs here differs because of this machine
+#   preloaded   with the library preloaded and the extension in the database
+#   watched     the same, and an event trigger has every table watched that the suite creates (postgres_suites/watch.sql)
+#
+# The results of the second and third run differ from the first only where postgres_suites/accepted.txt says so, with the reason.
+# Afterwards verify() finds nothing, every entry was written, no process of the server has died, and the entries agree with what
+# logical decoding reads from the same WAL (postgres_suites/oracle.sql).
+#
+#   postgres_suites.sh                  all modes; the suites come from postgres_source.sh
+#   postgres_suites.sh run MODE SUITE [TEST...]   one mode and suite (regress or isolation), or a few of its tests in this order
+#   postgres_suites.sh compare          only compares again what the last runs left
+#
+# The output stays in target/postgres-suites15 (or where target/state points): MODE/SUITE has results/, run.log and server.log.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+MODES=(plain preloaded watched)
+SUITES=(regress isolation)
+files=$ROOT/scripts/postgres_suites
+work=$STATE/postgres-suites$PG_MAJOR
+cluster=$ROOT/scripts/cluster.sh
+
+# What both suites need: their files, where the server's user can read them, and the libraries that they load.
+prepare() {
+  local source library directory
+  "$ROOT/scripts/install.sh"
+  source=$("$ROOT/scripts/postgres_source.sh")
+  [ ! -e "$work" ] || remove_clusters
+  rm -rf "$work"
+  mkdir -p "$work/lib"
+  cp -r "$source/src/test/regress" "$source/src/test/isolation" "$work/"
+  step "Compiling the libraries that the suites load"
+  for library in src/test/regress/regress contrib/spi/refint contrib/spi/autoinc contrib/test_decoding/test_decoding; do
+    run_logged "postgres-suites-${library##*/}" cc -O2 -fPIC -shared -w -DREFINT_VERBOSE -I"$("$BIN/pg_config" --includedir-server)" \
+      -I"$source/$(dirname "$library")" "$source/$library.c" -o "$work/lib/${library##*/}.so"
+  done
+  get_psql "$source"
+}
+
+# What a script writes also depends on psql's version: where the sources are older than the server, one of the sources' version.
+get_psql() {
+  local source=$1 version package
+  ln -s "$BIN/psql" "$work/psql"
+  version=$(sed -n "s/^PACKAGE_VERSION='\(.*\)'/\1/p" "$source/configure")
+  if [[ "$("$work/psql" --version) " != *" $version "* ]] && [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ]; then
+    package=postgresql-client-$PG_MAJOR=$(dpkg-parsechangelog -l "$source/debian/changelog" -S Version 2>/dev/null || true)
+    if (mkdir "$work/client" && cd "$work/client" && apt-get -q -o APT::Sandbox::User= download "$package") >"$TARGET/logs/psql.log" 2>&1; then
+      dpkg -x "$work"/client/*.deb "$work/client"
+      ln -sfn "$work/client/usr/lib/postgresql/$PG_MAJOR/bin/psql" "$work/psql"
+    fi
+  fi
+  step "Suites of PostgreSQL $version, $("$BIN/postgres" --version), $("$work/psql" --version)"
+}
+
+remove_clusters() {
+  for directory in "$work"/*/*/cluster; do
+    [ ! -e "$directory" ] || "$cluster" remove "$directory"
+  done
+}
+
+# run MODE SUITE [TEST...]: one suite in one mode, on a server of its own.
+run() {
+  local mode=$1 suite=$2 name=regression program=regress/pg_regress socket directory=$work/$1/$2 status=0 receiver counter settings=() tests=()
+  shift 2
+  [ "$suite" = regress ] || { name=isolation_regression program=isolation/pg_isolation_regress; }
+  [ "$mode" = plain ] || settings+=("shared_preload_libraries = 'lead_audit'")
+  # The WAL also has UPDATEs that change nothing.
+  [ "$mode" != watched ] || settings+=("lead_audit.log_unchanged = on")
+  tests=("$@")
+  [ $# -gt 0 ] || tests=("--schedule=$work/$suite/$([ "$suite" = regress ] && echo parallel || echo isolation)_schedule")
+
+  [ ! -e "$directory/cluster" ] || "$cluster" remove "$directory/cluster"
+  rm -rf "$directory"
+  mkdir -p "$directory"
+  # The suites read nothing that a crash of the machine could lose. The slot needs wal_level, the suites prepared transactions.
+  "$cluster" start "$directory/cluster" "fsync = off" "wal_level = logical" "max_prepared_transactions = 20" "lc_messages = 'C'" \
+    "max_wal_size = '4GB'" "dynamic_library_path = '\$libdir:$work/lib'" "${settings[@]}"
+  sql() { "$cluster" psql "$directory/cluster" -XqAt -v ON_ERROR_STOP=1 "$@"; }
+  # As pg_regress would create it.
+  sql -d postgres -c "CREATE DATABASE $name TEMPLATE template0 LOCALE 'C'"
+  for setting in "lc_messages = 'C'" "lc_monetary = 'C'" "lc_numeric = 'C'" "lc_time = 'C'" "bytea_output = 'hex'" "timezone_abbreviations = 'Default'"; do
+    sql -d postgres -c "ALTER DATABASE $name SET $setting"
+  done
+  [ "$mode" = plain ] || sql -d $name -c 'CREATE EXTENSION lead_audit'
+  [ "$mode" != watched ] || sql -d $name -f "$files/watch.sql"
+  mkdir "$directory/output"
+  [ -z "$SERVER_USER" ] || chown "$SERVER_USER:" "$directory/output"
+  socket=$("$cluster" socket "$directory/cluster")
+  [ "$mode" != watched ] || start_oracle
+  # Its exit code says that results differ from those that PostgreSQL expects: postgres_suites.py looks at that.
+  as_server env --chdir="$directory/output" PGISOLATIONTIMEOUT=60 "$("$BIN/pg_config" --pgxs | sed 's#/src/makefiles/pgxs.mk##')/src/test/$program" \
+    --inputdir="$work/$suite" --outputdir="$directory/output" --bindir="$work" --dlpath="$work/lib" --use-existing --dbname=$name \
+    --host="$socket" --port=5432 --user=postgres --max-concurrent-tests=20 "${tests[@]}" >"$directory/run.log" 2>&1 || status=$?
+  [ $status -le 1 ] || die "$program ended with exit code $status: see $directory/run.log"
+
+  [ "$mode" != watched ] || ask_oracle
+  if [ "$mode" != plain ]; then
+    sql -d $name -c 'SELECT FROM lead_audit.seal()'
+    sql -d $name -c 'COPY (SELECT v FROM lead_audit.verify() v) TO STDOUT' >"$directory/verify"
+    sql -d $name -c 'COPY (SELECT entries_not_written FROM lead_audit.stats) TO STDOUT' >"$directory/entries_not_written"
+  fi
+  cp "$("$cluster" log "$directory/cluster")" "$directory/server.log"
+  "$cluster" remove "$directory/cluster"
+}
+
+# Logical decoding of what the suite does, while it does it: a slot that nobody reads would keep the catalogs from being vacuumed.
+start_oracle() {
+  sql -d "$name" -c "SELECT FROM pg_create_logical_replication_slot('oracle', 'test_decoding')"
+  mkfifo "$directory/changes"
+  python3 "$files/count_changes.py" <"$directory/changes" >"$directory/decoded" & counter=$!
+  PGHOST=$socket PGUSER=postgres "$BIN/pg_recvlogical" -d "$name" -S oracle --start --no-loop --status-interval=1 -f - \
+    -o include-xids=1 -o skip-empty-xacts=1 >"$directory/changes" 2>"$directory/recvlogical.log" & receiver=$!
+}
+
+# Waits until everything is decoded, and compares it with the entries.
+ask_oracle() {
+  local end
+  end=$(sql -d "$name" -c 'SELECT pg_current_wal_lsn()')
+  until [ "$(sql -d "$name" -c "SELECT confirmed_flush_lsn >= '$end' FROM pg_replication_slots WHERE slot_name = 'oracle'")" = t ]; do
+    kill -0 "$receiver" || die "pg_recvlogical has ended: see $directory/recvlogical.log"
+    sleep 1
+  done
+  kill -INT "$receiver"
+  wait "$receiver" || true
+  wait "$counter"
+  sql -d "$name" -c "\\copy held.decoded FROM '$directory/decoded'"
+  sql -d "$name" -f "$files/oracle.sql" >"$directory/oracle"
+}
+
+compare() { python3 "$files/compare.py" "$PG_MAJOR" "$work" "$files/accepted.txt"; }
+
+all() {
+  local mode suite jobs=() job failed=
+  prepare
+  trap remove_clusters EXIT
+  for mode in "${MODES[@]}"; do
+    step "PostgreSQL $PG_MAJOR's suites, mode $mode"
+    jobs=()
+    # The isolation suite mostly waits, so that both take little longer than one.
+    for suite in "${SUITES[@]}"; do
+      (run "$mode" "$suite") & jobs+=($!)
+    done
+    for job in "${jobs[@]}"; do wait "$job" || failed=1; done
+    [ -z "$failed" ] || die "mode $mode did not run to its end"
+  done
+  compare
+  step "PostgreSQL $PG_MAJOR's suites passed."
+}
+
+case ${1:-all} in
+  all) all ;;
+  prepare | run | compare) "$@" ;;
+  *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+esac

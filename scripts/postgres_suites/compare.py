@@ -1,0 +1,220 @@
+#!/usr/bin/env python3
+"""Compares the results of PostgreSQL's own suites with and without the library: compare.py MAJOR DIRECTORY ACCEPTED.
+
+Called by scripts/postgres_suites.sh, which says what is in DIRECTORY. A result passes if it equals one of the outputs that
+PostgreSQL expects, or the one of the same test without the library, or if each hunk of its difference is in ACCEPTED. The
+width of columns does not count: runs of spaces and dashes are compared as one. Nor does the count of rows below them.
+
+ACCEPTED consists of sections:
+
+    == watched regress/event_trigger regress/alter_table 15-17
+    # The reason.
+    -a line that the result does not have
+    +a line that it has instead
+
+A section is for a mode (preloaded, watched, or both: all), for tests (* stands for any characters) and for major versions (all,
+without one). It accepts a hunk that consists of its lines. Lines that begin with ~ are regular expressions for lines of this
+form. A section of nothing but such lines accepts every line that matches one of them, in any hunk. The tests regress/oracle and
+isolation/oracle stand for the differences between the entries and the WAL, one + line each.
+"""
+
+import fnmatch
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MODES = {"preloaded": ["preloaded"], "watched": ["watched"], "all": ["preloaded", "watched"]}
+# The server's log has one of these when a process died or a check of its own failed.
+DEATHS = re.compile(r"terminated by signal|terminating any other active server processes|PANIC:|TRAP:|fatal runtime error|panicked at")
+
+
+@dataclass
+class Section:
+    """What may differ: one hunk, or lines anywhere."""
+
+    line_number: int
+    modes: list[str]
+    tests: list[str]
+    majors: range
+    reason: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    used: bool = False
+
+    def is_for(self, mode: str, test: str) -> bool:
+        return mode in self.modes and any(fnmatch.fnmatchcase(test, pattern) for pattern in self.tests)
+
+    @property
+    def is_general(self) -> bool:
+        return all(line.startswith("~") for line in self.lines)
+
+    def has(self, line: str) -> bool:
+        return any(matches(own, line) for own in self.lines)
+
+    def is_hunk(self, hunk: list[str]) -> bool:
+        return len(hunk) == len(self.lines) and all(map(matches, self.lines, hunk))
+
+
+def matches(own: str, line: str) -> bool:
+    return re.fullmatch(own[1:], line) is not None if own.startswith("~") else own == line
+
+
+def read_accepted(path: Path) -> list[Section]:
+    sections: list[Section] = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if line.startswith("== "):
+            words = line.split()[1:]
+            majors = range(1000)
+            if re.fullmatch(r"\d+(-\d+)?", words[-1]):
+                first, _, last = words.pop().partition("-")
+                majors = range(int(first), int(last or first) + 1)
+            sections.append(Section(number, MODES[words[0]], words[1:], majors))
+        elif not sections or not line:
+            continue
+        elif line.startswith("# "):
+            sections[-1].reason.append(line[2:])
+        elif line[0] in "~-+":
+            sections[-1].lines.append(line)
+        else:
+            sys.exit(f"{path}:{number}: neither a reason nor a line of a difference")
+    for section in sections:
+        if not section.reason or not section.lines:
+            sys.exit(f"{path}:{section.line_number}: a section has a reason and lines")
+    return sections
+
+
+def without_widths(path: Path) -> bytes:
+    """The lines of an output, without what depends on the width of the widest value, and without the count of rows below them."""
+    text = path.read_bytes()
+    text = re.sub(rb"^\(\d+ rows?\)$", b"(rows)", text, flags=re.MULTILINE)
+    text = re.sub(rb"[ \t]+$", b"", text, flags=re.MULTILINE)
+    return re.sub(rb" {2,}", b" ", re.sub(rb"-{2,}", b"--", text))
+
+
+def hunks(expected: Path, found: Path) -> list[list[str]]:
+    """The hunks of the difference, each as its lines with - or + before them, without context."""
+    with tempfile.NamedTemporaryFile() as left, tempfile.NamedTemporaryFile() as right:
+        for file, path in ((left, expected), (right, found)):
+            file.write(without_widths(path))
+            file.flush()
+        diff = subprocess.run(["diff", "--text", "-d", "-U0", left.name, right.name], stdout=subprocess.PIPE)
+    if diff.returncode > 1:
+        sys.exit(f"diff {expected} {found} failed")
+    result: list[list[str]] = []
+    for line in diff.stdout.decode("utf-8", "backslashreplace").split("\n")[2:]:
+        if line.startswith("@@"):
+            result.append([])
+        elif line[:1] in ("-", "+"):
+            result[-1].append(line)
+    return result
+
+
+class Comparison:
+    def __init__(self, major: int, directory: Path, accepted: Path):
+        self.major, self.directory, self.accepted = major, directory, accepted
+        self.sections = [section for section in read_accepted(accepted) if major in section.majors]
+        self.faults = 0
+
+    def fault(self, text: str) -> None:
+        self.faults += 1
+        print(text)
+
+    def tests(self, suite: str) -> list[str]:
+        schedule = self.directory / suite / ("parallel_schedule" if suite == "regress" else "isolation_schedule")
+        lines = schedule.read_text().splitlines()
+        return [test for line in lines if line.startswith("test:") for test in line.split()[1:]]
+
+    def expected(self, suite: str, test: str) -> list[Path]:
+        """What PostgreSQL expects: test.out, and test_1.out to test_9.out where they are."""
+        names = [f"{test}.out", *(f"{test}_{number}.out" for number in range(10))]
+        return [path for path in (self.directory / suite / "expected" / name for name in names) if path.exists()]
+
+    def remaining(self, mode: str, suite: str, test: str) -> list[list[str]]:
+        """The hunks that nothing accepts, compared with that output from which fewest remain."""
+        found = self.directory / mode / suite / "output/results" / f"{test}.out"
+        if not found.exists():
+            return [["(there is no result)"]]
+        candidates = self.expected(suite, test)
+        if mode != "plain":
+            plain = self.directory / "plain" / suite / "output/results" / f"{test}.out"
+            candidates += [plain] if plain.exists() else []
+        sections = [section for section in self.sections if section.is_for(mode, f"{suite}/{test}")]
+        best = None
+        for candidate in candidates:
+            left, used = [], []
+            for hunk in hunks(candidate, found):
+                rest = hunk
+                for section in sections:
+                    if section.is_general and any(map(section.has, rest)):
+                        rest = [line for line in rest if not section.has(line)]
+                        used.append(section)
+                hunk_of = next((section for section in sections if section.is_hunk(rest)), None)
+                if hunk_of is not None:
+                    used.append(hunk_of)
+                elif rest:
+                    left.append(rest)
+            size = (sum(map(len, left)), len(used))
+            if best is None or size < best[0]:
+                best = (size, left, used)
+        if best is None:
+            return [["(PostgreSQL has no expected output)"]]
+        for section in best[2]:
+            section.used = True
+        return best[1]
+
+    def compare_mode(self, mode: str, suite: str) -> None:
+        tests = self.tests(suite)
+        differing = []
+        for test in tests:
+            left = self.remaining(mode, suite, test)
+            if not left:
+                continue
+            differing.append(test)
+            if mode != "plain":
+                self.fault(f"== {mode} {suite}/{test} {self.major}")
+                for number, hunk in enumerate(left):
+                    print("\n".join(hunk) if number == 0 else "\n".join([f"== {mode} {suite}/{test} {self.major}", *hunk]))
+        print(f"    {mode}, {suite}: {len(tests)} tests, {len(differing)} differ{' because of this machine' if mode == 'plain' else ''}"
+              + (f": {' '.join(differing)}" if differing else ""))
+
+    def check_server(self, mode: str, suite: str) -> None:
+        directory = self.directory / mode / suite
+        for line in (directory / "server.log").read_text(errors="replace").splitlines():
+            if DEATHS.search(line):
+                self.fault(f"{mode}, {suite}: the server's log says: {line}")
+        if mode == "plain":
+            return
+        for fault in (directory / "verify").read_text().splitlines():
+            self.fault(f"{mode}, {suite}: verify() found: {fault}")
+        not_written = (directory / "entries_not_written").read_text().strip()
+        if not_written != "0":
+            self.fault(f"{mode}, {suite}: {not_written} entries were not written")
+        if mode == "watched":
+            self.ask_oracle(suite, (directory / "oracle").read_text().splitlines())
+
+    def ask_oracle(self, suite: str, lines: list[str]) -> None:
+        """Differences between the entries and the WAL; sections for regress/oracle and isolation/oracle accept them."""
+        sections = [section for section in self.sections if section.is_for("watched", f"{suite}/oracle")]
+        for line in lines:
+            accepting = [section for section in sections if section.has(f"+{line}")]
+            for section in accepting:
+                section.used = True
+            if not accepting:
+                self.fault(f"== watched {suite}/oracle\n+{line}")
+
+    def run(self) -> None:
+        for mode in ("plain", "preloaded", "watched"):
+            for suite in ("regress", "isolation"):
+                self.compare_mode(mode, suite)
+                self.check_server(mode, suite)
+        for section in self.sections:
+            if not section.used:
+                print(f"    note: nothing differs any more as {self.accepted.name}:{section.line_number} accepts it")
+        if self.faults:
+            sys.exit(f"{self.faults} differences that nothing accepts; a section of {self.accepted} with a reason would")
+
+
+if __name__ == "__main__":
+    Comparison(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])).run()

@@ -1,0 +1,44 @@
+-- Compares the entries with what logical decoding reads from the WAL: by transaction, table and operation. One line for each
+-- difference that has no explanation below; none is expected. count_changes.py has filled held.decoded.
+\set QUIET on
+SET client_min_messages = warning;
+
+CREATE INDEX ON held.note (relation, at);
+ANALYZE held.note;
+
+CREATE TEMP TABLE recorded AS
+SELECT e.txid::text::bigint AS xid, c.name, c.operation, count(*) AS n
+FROM lead_audit.entry e
+CROSS JOIN LATERAL (SELECT format('%I.%I', e.table_schema, e.table_name), CASE WHEN e.details IS NOT NULL THEN e.details::jsonb -> 'moved_from' END) t(name, moved_from)
+CROSS JOIN LATERAL (
+  -- An UPDATE that moves a row to another partition is a DELETE and an INSERT for the WAL.
+  SELECT format('%I.%I', t.moved_from ->> 'table_schema', t.moved_from ->> 'table_name'), 'DELETE' WHERE t.moved_from IS NOT NULL
+  UNION ALL
+  SELECT t.name, CASE WHEN t.moved_from IS NOT NULL THEN 'INSERT'
+                      -- The rows of CREATE TABLE AS are there before the table can be watched: they are its baseline.
+                      WHEN e.operation = 'SNAPSHOT' AND EXISTS (SELECT FROM held.note h WHERE h.relation = e.relation AND h.xid = e.txid AND h.watched) THEN 'INSERT'
+                      ELSE e.operation END
+) c(name, operation)
+WHERE e.outcome = 'ok' AND c.operation IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
+  -- Temporary tables (a child table of a watched table can be one) and unlogged tables leave nothing in the WAL.
+  AND e.table_schema !~ '^pg_temp_'
+  AND (SELECT h.persistence FROM held.note h WHERE h.relation = e.relation AND h.at <= e.occurred_at ORDER BY h.at DESC LIMIT 1) IS DISTINCT FROM 'u'
+GROUP BY 1, 2, 3;
+
+SELECT format('transaction %s, %s of %s: decoded %s, recorded %s', b.xid, b.operation, b.name, b.decoded, b.recorded)
+FROM (SELECT xid, operation, name, coalesce(d.n, 0), coalesce(r.n, 0)
+      FROM (SELECT xid, name, operation, sum(n) AS n FROM held.decoded GROUP BY 1, 2, 3) d FULL JOIN recorded r USING (xid, name, operation)
+     ) b(xid, operation, name, decoded, recorded)
+WHERE b.decoded <> b.recorded
+  -- Never watched: no table.
+  AND NOT EXISTS (SELECT FROM held.note h WHERE h.name = b.name HAVING NOT bool_or(h.watched))
+  -- TRUNCATE of a partitioned table is one entry, which counts the rows of all its partitions.
+  AND NOT (b.operation = 'TRUNCATE' AND b.recorded < b.decoded
+           AND EXISTS (SELECT FROM held.decoded own
+                       JOIN held.decoded above ON (above.xid, above.operation, above.statement) = (own.xid, own.operation, own.statement) AND above.name <> own.name
+                       JOIN held.note h ON h.name = above.name AND h.kind = 'p'
+                       JOIN recorded r ON (r.xid, r.name, r.operation) = (above.xid, above.name, above.operation)
+                       WHERE (own.xid, own.name, own.operation) = (b.xid, b.name, b.operation)))
+ORDER BY b.xid, b.name, b.operation;
+
+SELECT format('%s is not watched: %s', h.name, h.reason) FROM held.note h WHERE h.reason IS NOT NULL ORDER BY h.at;

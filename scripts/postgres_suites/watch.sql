@@ -1,0 +1,46 @@
+-- Has every table watched as soon as it is there, and takes note of what is not watched and of unlogged tables, which leave
+-- nothing in the WAL. The notes are rows of an ordinary table: one of a transaction that is rolled back goes with it.
+CREATE SCHEMA held;
+CREATE TABLE held.note (
+  at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+  relation oid NOT NULL,
+  name text NOT NULL,
+  kind "char" NOT NULL,
+  persistence "char" NOT NULL,
+  watched boolean NOT NULL,
+  reason text
+);
+
+-- For oracle.sql.
+CREATE TABLE held.decoded (xid bigint NOT NULL, name text NOT NULL, operation text NOT NULL, statement bigint NOT NULL, n bigint NOT NULL);
+
+CREATE FUNCTION held.watch() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET client_min_messages = error AS $$
+DECLARE
+  created record;
+  refused text;
+BEGIN
+  FOR created IN
+    SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS name, c.relkind, c.relpersistence,
+           bool_or(d.command_tag IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO')) AS is_new,
+           bool_or(d.command_tag IN ('CREATE TABLE AS', 'SELECT INTO')) AS has_rows
+    FROM pg_event_trigger_ddl_commands() d
+    JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND n.nspname NOT IN ('lead_audit', 'held')
+    GROUP BY c.oid, n.nspname, c.relname, c.relkind, c.relpersistence
+  LOOP
+    refused := NULL;
+    IF created.is_new AND created.relkind <> 'm' THEN
+      BEGIN
+        PERFORM lead_audit.enable(created.oid::regclass, baseline => created.has_rows);
+      EXCEPTION WHEN OTHERS THEN
+        refused := format('%s %s', SQLSTATE, SQLERRM);
+      END;
+    END IF;
+    INSERT INTO held.note (relation, name, kind, persistence, watched, reason)
+    VALUES (created.oid, created.name, created.relkind, created.relpersistence, created.is_new AND created.relkind <> 'm' AND refused IS NULL, refused);
+  END LOOP;
+END
+$$;
+CREATE EVENT TRIGGER held_watch ON ddl_command_end EXECUTE FUNCTION held.watch();
