@@ -29,6 +29,7 @@ def _server_user() -> Optional[str]:
 SERVER_USER = _server_user()
 
 _SET_CONFIG = "set_config('lead_audit"
+_CATALOG = "FROM pg_catalog.pg_proc"
 
 _numbers = itertools.count(1)
 
@@ -82,12 +83,16 @@ class StatementLog:
         self._start = log.stat().st_size
 
     def statements(self) -> list[str]:
-        """The first word of each statement so far; "set_config" for the one that sets the context, also where others come in one string with it."""
+        """The first word of each statement so far; "set_config" for the one that sets the context, also where others come in one string with it;
+        "catalog" for the question which functions and relations can write."""
         with self._log.open("rb") as file:
             file.seek(self._start)
             found = re.findall(r"LOG:  (?:statement|execute [^:]*): (.*(?:\n\t.*)*)", file.read().decode())
         words: list[str] = []
         for text in found:
+            if _CATALOG in text:
+                words.append("catalog")
+                continue
             parts = re.split(r";\s+", text) if _SET_CONFIG in text else [text]
             words += ["set_config" if _SET_CONFIG in part else re.split(r"[\s;]", part)[0].upper() for part in parts]
         return words

@@ -104,7 +104,8 @@ async def test_identify_reaches_the_whole_request_and_no_other() -> None:
             assert AuditContext.current() == AuditContext(name, request_id=name)
             with audit_context(user_id="system"):
                 identify(user_agent="Firefox")
-                assert AuditContext.current() == AuditContext("system", request_id=name)
+                # A block overrides only the fields that it was given.
+                assert AuditContext.current() == AuditContext("system", user_agent="Firefox", request_id=name)
             assert AuditContext.current() == AuditContext(name, user_agent="Firefox", request_id=name)
         assert AuditContext.current() == EMPTY
 

@@ -5,7 +5,8 @@ for what the application uses: `sqlalchemy`, `asgi`, `starlette`, `django`, `ale
 """
 
 from .client_address import TrustedProxies
-from .context import AuditContext, audit_context, identify, request_context
+from .context import AuditContext, audit_context, detached, identify, request_context
+from .missing import MissingContext
 
-__all__ = ["AuditContext", "TrustedProxies", "audit_context", "identify", "request_context"]
+__all__ = ["AuditContext", "MissingContext", "TrustedProxies", "audit_context", "detached", "identify", "request_context"]
 __version__ = "1.0.0"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Optional
 
 from .context import EMPTY, AuditContext
-from .statements import Kind, classify
+from .statements import Kind, Statement
 
 SETTINGS = ("lead_audit.user_id", "lead_audit.user_ip", "lead_audit.user_agent", "lead_audit.request_id")
 
@@ -35,43 +35,47 @@ def ascii_only(values: tuple[str, ...]) -> tuple[str, ...]:
 class AppliedContext:
     """The state of one connection. `None` in place of a context: not known, set it again."""
 
-    __slots__ = ("context", "_savepoints")
+    __slots__ = ("context", "activity", "_savepoints")
 
     def __init__(self) -> None:
         self.context: Optional[AuditContext] = EMPTY
+        self.activity: Optional[int] = None
+        """How much the driver had done when the context was last known, where it counts (see `dbapi.activity`)."""
         self._savepoints: list[tuple[Optional[str], Optional[AuditContext]]] = []
 
     def transaction_over(self) -> None:
         """The transaction ended, or there is none: its settings are gone."""
         self.context = EMPTY
+        if self._savepoints:
+            self._savepoints.clear()
+
+    def unknown(self) -> None:
+        """Something was done in the transaction that was not seen, and may have rolled back a part of it."""
+        self.context = None
         self._savepoints.clear()
 
-    def missing(self, statement: str) -> Optional[AuditContext]:
-        """The context to set before this statement is run; None if there is nothing to set."""
-        kind, savepoint = classify(statement)
-        if kind is Kind.ORDINARY:
-            current = AuditContext.current()
-            return None if self.context == current else current
+    def follow(self, statement: Statement) -> None:
+        """Notes a statement that is run alone, if it makes or ends savepoints or transactions."""
+        kind, savepoint = statement.kind, statement.savepoint
         if kind is Kind.SAVEPOINT:
             self._savepoints.append((savepoint, self.context))
         elif kind is Kind.ROLLBACK_TO:
-            self._rolled_back_to(savepoint)
+            found = self._cut_off(savepoint)
+            if found is None:
+                self.unknown()  # a savepoint that was made elsewhere
+            else:
+                self._savepoints.append(found)
+                self.context = found[1]
         elif kind is Kind.RELEASE:
-            self._cut_off(savepoint)
+            if self._cut_off(savepoint) is None:
+                self._savepoints.clear()
         elif kind is Kind.ENDS:
             self.transaction_over()
-        return None
-
-    def _rolled_back_to(self, savepoint: Optional[str]) -> None:
-        found = self._cut_off(savepoint)
-        if found is None:
-            self.context = None  # a savepoint that was made elsewhere
-        else:
-            self._savepoints.append(found)
-            self.context = found[1]
 
     def _cut_off(self, savepoint: Optional[str]) -> Optional[tuple[Optional[str], Optional[AuditContext]]]:
         """Forgets the newest savepoint of that name and all that came after it."""
+        if savepoint is None:
+            return None
         for i in range(len(self._savepoints) - 1, -1, -1):
             if self._savepoints[i][0] == savepoint:
                 found = self._savepoints[i]

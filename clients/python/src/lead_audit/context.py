@@ -1,20 +1,24 @@
 """On whose behalf the application works: the context that each entry of the audit trail gets from it.
 
 It lives in a context variable: it goes along with `await` and with tasks that are started, and no other request, task or
-thread sees it. Whoever passes it to the database (sqlalchemy.py, django/) reads it by `AuditContext.current()`, right
-before each statement.
+thread sees it. The database hooks (sqlalchemy.py, django/) read it right before each statement.
+
+The variable holds the innermost scope. A scope is a block (`with AuditContext(…)`: all fields; `audit_context(…)`: those that it was given),
+or a request, whose fields can still be changed from inside. The current context is made of the scopes from the outermost to the innermost.
 """
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Final, Iterator, Optional, Type
+from typing import Any, Callable, Final, Iterator, Mapping, Optional, Type
 
 from . import fields
 
-_KEEP: Any = object()  # an argument that was not given
+KEEP: Any = object()
+"""An argument that was not given: the field stays as it is."""
 
 
 class AuditContext:
@@ -42,25 +46,22 @@ class AuditContext:
         user_agent: object = None,
         request_id: object = None,
     ) -> None:
-        put = object.__setattr__
-        put(self, "user_id", fields.text(user_id, fields.USER_ID_LENGTH))
-        put(self, "user_ip", fields.address(user_ip))
-        put(self, "user_agent", fields.text(user_agent, fields.USER_AGENT_LENGTH))
-        put(self, "request_id", fields.text(request_id, fields.REQUEST_ID_LENGTH))
+        for name, value in _cleaned(user_id, user_ip, user_agent, request_id).items():
+            object.__setattr__(self, name, value)
 
     @staticmethod
     def current() -> AuditContext:
-        """The context as of now; an empty one if there is none."""
-        return _scope.get().context
+        """The context as of now; an empty one if there is none. In a request of Django's, outside of the event loop, it finds the user."""
+        return _context_of(_scope.get(), not _in_event_loop())
 
     @staticmethod
     def set(context: AuditContext) -> None:
         """Makes this the current context, for the rest of the present task or thread, or of the block that it is in."""
         present = _scope.get()
-        if present.is_request:  # a scope of its own inside of it, so that the rest of the request does not see this
-            _scope.set(_Scope(context, present))
+        if present.request is not None:  # a scope of its own inside of it, so that the rest of the request does not see this
+            _scope.set(_Scope(context, around=present))
         else:
-            _scope.set(_Scope(context, present.around, present.block))
+            _scope.set(_Scope(context, around=present.around, block=present.block, is_detached=present.is_detached))
 
     @staticmethod
     def clear() -> None:
@@ -70,25 +71,26 @@ class AuditContext:
     def replace(
         self,
         *,
-        user_id: object = _KEEP,
-        user_ip: object = _KEEP,
-        user_agent: object = _KEEP,
-        request_id: object = _KEEP,
+        user_id: object = KEEP,
+        user_ip: object = KEEP,
+        user_agent: object = KEEP,
+        request_id: object = KEEP,
     ) -> AuditContext:
         """The same context but for the fields that are given."""
-        return AuditContext(
-            self.user_id if user_id is _KEEP else user_id,
-            self.user_ip if user_ip is _KEEP else user_ip,
-            self.user_agent if user_agent is _KEEP else user_agent,
-            self.request_id if request_id is _KEEP else request_id,
-        )
+        return self._with(_cleaned(user_id, user_ip, user_agent, request_id))
+
+    def _with(self, cleaned: Mapping[str, Optional[str]]) -> AuditContext:
+        made = object.__new__(AuditContext)
+        for name in AuditContext.__slots__:
+            object.__setattr__(made, name, cleaned[name] if name in cleaned else getattr(self, name))
+        return made
 
     def settings(self) -> tuple[str, str, str, str]:
         """The values of the settings lead_audit.user_id, user_ip, user_agent and request_id; empty for what is not known."""
         return self.user_id or "", self.user_ip or "", self.user_agent or "", self.request_id or ""
 
     def __enter__(self) -> AuditContext:
-        _scope.set(_Scope(self, _scope.get(), block=self))
+        _scope.set(_Scope(self, around=_scope.get(), block=self))
         return self
 
     def __exit__(
@@ -100,7 +102,7 @@ class AuditContext:
         return any(self.settings())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, AuditContext) and self.settings() == other.settings()
+        return self is other or (isinstance(other, AuditContext) and self.settings() == other.settings())
 
     def __hash__(self) -> int:
         return hash(self.settings())
@@ -119,29 +121,164 @@ class AuditContext:
         return AuditContext, (self.user_id, self.user_ip, self.user_agent, self.request_id)
 
 
+def _cleaned(user_id: object, user_ip: object, user_agent: object, request_id: object) -> dict[str, Optional[str]]:
+    """The fields that are given, made to fit."""
+    made: dict[str, Optional[str]] = {}
+    if user_id is not KEEP:
+        made["user_id"] = fields.user(user_id)
+    if user_ip is not KEEP:
+        made["user_ip"] = fields.address(user_ip)
+    if user_agent is not KEEP:
+        made["user_agent"] = fields.text(user_agent, fields.USER_AGENT_LENGTH)
+    if request_id is not KEEP:
+        made["request_id"] = fields.text(request_id, fields.REQUEST_ID_LENGTH)
+    return made
+
+
 EMPTY: Final = AuditContext()
 """The context of which nothing is known."""
 
 
-class _Scope:
-    """A block in which a context is current, and the one around it.
+# ---- scopes ------------------------------------------------------------------------------------------------------------
 
-    A request is such a block whose context can still be changed from inside: by `identify()`, from wherever the request is worked
-    on. That is why this is an object and not the context itself.
+
+class Request:
+    """One request, for middleware: its context can be changed while it lasts, by `identify()`, from wherever the request is worked on.
+
+    find_user: asked when the user is wanted; returns the user's id, None, or KEEP if it is what it was when it was last asked.
+    is_authoritative: what it finds counts more than what `identify()` says; else less.
     """
 
-    __slots__ = ("context", "around", "block", "is_request")
+    __slots__ = ("context", "is_over", "_find_user", "_is_authoritative", "_found", "_identified")
 
     def __init__(
-        self, context: AuditContext, around: Optional[_Scope], block: Optional[object] = None, is_request: bool = False
+        self, context: AuditContext, find_user: Optional[Callable[[], object]] = None, is_authoritative: bool = False
+    ) -> None:
+        self.context = context
+        self.is_over = False
+        self._find_user = find_user
+        self._is_authoritative = is_authoritative
+        self._found: Optional[str] = None
+        self._identified: Any = KEEP
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """A block that is a part of the request. There may be several, one after the other: a response that is sent in pieces."""
+        block = object()
+        _scope.set(_Scope(self.context, around=_scope.get(), block=block, request=self))
+        try:
+            yield
+        finally:
+            _leave(block)
+
+    def end(self) -> None:
+        """The request is over. A task that goes on has its context still, but what it writes is reported (see `outlived`)."""
+        self.is_over = True
+        self._find_user = None
+
+    def identify(self, cleaned: Mapping[str, Optional[str]]) -> None:
+        """These are the request's fields from now on."""
+        if "user_id" in cleaned:
+            self._identified = cleaned["user_id"]
+        self.context = self.context._with({**cleaned, "user_id": self._user(self.context.user_id)})
+
+    def find_user(self) -> None:
+        """Asks for the user, unless this is already being done."""
+        find_user = self._find_user
+        if find_user is None or _is_finding_user.get():
+            return
+        token = _is_finding_user.set(True)
+        try:
+            found = find_user()
+        finally:
+            _is_finding_user.reset(token)
+        if found is not KEEP:
+            self._found = fields.user(found)
+            user = self._user(None)
+            if user != self.context.user_id:
+                self.context = self.context._with({"user_id": user})
+
+    def _user(self, otherwise: Optional[str]) -> Optional[str]:
+        first, second = self._identified, self._found
+        if self._is_authoritative and second is not None:
+            return second
+        if first is not KEEP:
+            user: Optional[str] = first
+            return user
+        return otherwise if second is None else second
+
+
+_is_finding_user: ContextVar[bool] = ContextVar("lead_audit_is_finding_user", default=False)
+
+
+def is_finding_user() -> bool:
+    """Whether this is done for finding out who the user of the request is."""
+    return _is_finding_user.get()
+
+
+class _Scope:
+    """A block in which a context is current, and the one around it."""
+
+    __slots__ = ("context", "overrides", "around", "block", "request", "is_detached", "_base")
+
+    def __init__(
+        self,
+        context: AuditContext,
+        around: Optional[_Scope],
+        block: Optional[object] = None,
+        request: Optional[Request] = None,
+        overrides: Optional[Mapping[str, Optional[str]]] = None,
+        is_detached: bool = False,
     ) -> None:
         self.context = context
         self.around = around
-        self.block = block  # what the block is known by when it is left: its context, or an object of the request's own
-        self.is_request = is_request
+        self.block = block  # what the block is known by when it is left
+        self.request = request
+        self.overrides = overrides  # None: the block has all fields
+        self.is_detached = is_detached  # from the request that it is in
+        self._base: Optional[AuditContext] = None  # what `context` was made of, with the overrides
 
 
 _scope: ContextVar[_Scope] = ContextVar("lead_audit", default=_Scope(EMPTY, None))
+
+
+def _context_of(scope: _Scope, finds_user: bool) -> AuditContext:
+    if scope.request is not None:
+        if finds_user:
+            scope.request.find_user()
+        return scope.request.context
+    if scope.overrides is None or scope.around is None:
+        return scope.context
+    base = _context_of(scope.around, finds_user and "user_id" not in scope.overrides)
+    if base is not scope._base:
+        scope.context, scope._base = base._with(scope.overrides), base
+    return scope.context
+
+
+def _in_event_loop() -> bool:
+    return asyncio._get_running_loop() is not None
+
+
+def known() -> AuditContext:
+    """The current context as far as it is known, without finding the user."""
+    return _context_of(_scope.get(), False)
+
+
+def current_for_write() -> AuditContext:
+    """The current context, for the database hooks: where a request finds its user when he is wanted, now he is."""
+    return _context_of(_scope.get(), True)
+
+
+def outlived() -> bool:
+    """Whether the user of the current context comes from a request that is over: this is a task that it has left behind."""
+    scope: Optional[_Scope] = _scope.get()
+    while scope is not None:
+        if scope.request is not None:
+            return scope.request.is_over
+        if scope.overrides is None or "user_id" in scope.overrides:
+            return False
+        scope = scope.around
+    return False
 
 
 def _leave(block: object) -> None:
@@ -157,52 +294,70 @@ def _leave(block: object) -> None:
 @contextmanager
 def audit_context(
     *,
-    user_id: object = _KEEP,
-    user_ip: object = _KEEP,
-    user_agent: object = _KEEP,
-    request_id: object = _KEEP,
+    user_id: object = KEEP,
+    user_ip: object = KEEP,
+    user_agent: object = KEEP,
+    request_id: object = KEEP,
 ) -> Iterator[AuditContext]:
-    """A block in which the given fields of the context are these; the others stay as they are around it.
+    """A block in which the given fields of the context are these; the others are what they are around it, also if they change there.
 
     with audit_context(user_id="nightly-import"):
         ...
     """
-    changed = AuditContext.current().replace(user_id=user_id, user_ip=user_ip, user_agent=user_agent, request_id=request_id)
-    with changed:
-        yield changed
+    overrides = _cleaned(user_id, user_ip, user_agent, request_id)
+    block = object()
+    scope = _Scope(EMPTY, around=_scope.get(), block=block, overrides=overrides)
+    _scope.set(scope)
+    try:
+        yield _context_of(scope, not _in_event_loop())
+    finally:
+        _leave(block)
+
+
+@contextmanager
+def detached() -> Iterator[None]:
+    """A block that belongs to no request and has an empty context, for starting what goes on after the request: a worker, a scheduler.
+
+    with detached():
+        asyncio.create_task(worker())
+    """
+    block = object()
+    _scope.set(_Scope(EMPTY, around=_scope.get(), block=block, is_detached=True))
+    try:
+        yield
+    finally:
+        _leave(block)
 
 
 def identify(
-    user_id: object = _KEEP,
+    user_id: object = KEEP,
     *,
-    user_ip: object = _KEEP,
-    user_agent: object = _KEEP,
-    request_id: object = _KEEP,
+    user_ip: object = KEEP,
+    user_agent: object = KEEP,
+    request_id: object = KEEP,
 ) -> None:
     """Says, inside a request, who it is from: from then on the whole request has these fields.
 
     Meant for where the application finds out, be it a dependency or a view, also one that runs in another thread or task of the
     request. Outside of a request it is the present task or thread whose context is changed. A block inside of the request
-    keeps its own.
+    keeps the fields that it was given.
     """
-    present = _scope.get()
-    scope: Optional[_Scope] = present
-    while scope is not None and not scope.is_request:
-        scope = scope.around
-    target = present if scope is None else scope
-    changed = target.context.replace(user_id=user_id, user_ip=user_ip, user_agent=user_agent, request_id=request_id)
-    if scope is None:
-        AuditContext.set(changed)
+    cleaned = _cleaned(user_id, user_ip, user_agent, request_id)
+    scope: Optional[_Scope] = _scope.get()
+    while scope is not None and scope.request is None:
+        scope = None if scope.is_detached else scope.around
+    if scope is not None and scope.request is not None and not scope.request.is_over:
+        scope.request.identify(cleaned)
     else:
-        scope.context = changed
+        AuditContext.set(AuditContext.current()._with(cleaned))
 
 
 @contextmanager
 def request_context(context: AuditContext) -> Iterator[None]:
     """A block that is one request, for middleware: its context is this, until `identify()` says more."""
-    request = object()
-    _scope.set(_Scope(context, _scope.get(), request, is_request=True))
+    request = Request(context)
     try:
-        yield
+        with request.entered():
+            yield
     finally:
-        _leave(request)
+        request.end()

@@ -1,16 +1,19 @@
 """A connection as SQLAlchemy and Django have it, the driver's own or SQLAlchemy's wrapper around an async one: what its transaction is like,
-and how a context is sent on it. For the database hooks (sqlalchemy.py, django/connection.py), which know what context is wanted.
+and how a context is sent on it. For execution.py, which knows what context is wanted.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import weakref
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Final, Union
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from typing import Any, Final, Sequence, Union
 
-from .applied import ascii_only, set_config, set_config_text
+from . import catalog
+from .applied import AppliedContext, ascii_only, set_config, set_config_text
 
 logger = logging.getLogger("lead_audit")
 
@@ -54,6 +57,57 @@ def busy(dbapi: Any) -> bool:
     return bool(_libpq_status(dbapi) == _ACTIVE)
 
 
+def activity(dbapi: Any) -> Any:
+    """How many queries the driver has sent, by whomever, where it counts them (asyncpg); else None."""
+    return getattr(getattr(driver_of(dbapi), "_protocol", None), "queries_count", None)
+
+
+def follow_transactions(dbapi: Any, state: AppliedContext) -> None:
+    """Has psycopg tell the state what is done with the connection's own methods for transactions: `transaction()` rolls back a savepoint
+    that nobody else sees. (For asyncpg there is activity(); psycopg2 has no such method.)"""
+    psycopg: Any = sys.modules.get("psycopg")
+    connection = driver_of(dbapi)
+    if psycopg is None or not isinstance(connection, (psycopg.Connection, psycopg.AsyncConnection)):
+        return
+    is_followed = hasattr(connection, "_lead_audit_state")
+    connection._lead_audit_state = state
+    if not is_followed:
+        _follow_methods(connection, isinstance(connection, psycopg.AsyncConnection))
+
+
+def _follow_methods(connection: Any, is_async: bool) -> None:
+    kind, reference = type(connection), weakref.ref(connection)  # not the connection itself: it would never be freed
+
+    @contextmanager
+    def transaction(*arguments: Any, **named: Any) -> Iterator[Any]:
+        connection: Any = reference()
+        try:
+            with kind.transaction(connection, *arguments, **named) as made:
+                yield made
+        finally:
+            connection._lead_audit_state.unknown()
+
+    @asynccontextmanager
+    async def transaction_async(*arguments: Any, **named: Any) -> AsyncIterator[Any]:
+        connection: Any = reference()
+        try:
+            async with kind.transaction(connection, *arguments, **named) as made:
+                yield made
+        finally:
+            connection._lead_audit_state.unknown()
+
+    def ending(method: Any) -> Any:
+        def end() -> Any:
+            connection: Any = reference()
+            connection._lead_audit_state.unknown()
+            return method(connection)
+
+        return end
+
+    connection.transaction = transaction_async if is_async else transaction
+    connection.commit, connection.rollback = ending(kind.commit), ending(kind.rollback)
+
+
 def driver_of(dbapi: Any) -> Any:
     """The driver's own connection."""
     return getattr(dbapi, "driver_connection", dbapi)
@@ -62,6 +116,52 @@ def driver_of(dbapi: Any) -> Any:
 def _libpq_status(dbapi: Any) -> Any:
     """The transaction status that psycopg and psycopg2 have from libpq; None for other drivers."""
     return getattr(getattr(driver_of(dbapi), "info", None), "transaction_status", None)
+
+
+# ---- asking --------------------------------------------------------------------------------------------------------------
+
+
+def ask(dbapi: Any) -> Sequence[Sequence[str]]:
+    """The rows of `catalog.QUERY`. On a connection that is outside of any transaction, and is so afterwards."""
+    psycopg: Any = sys.modules.get("psycopg")
+    connection = driver_of(dbapi)
+    found: Sequence[Sequence[str]]
+    if psycopg is not None and isinstance(connection, psycopg.AsyncConnection):
+
+        async def ask_psycopg(connection: Any) -> Any:
+            async with psycopg.AsyncCursor(connection, row_factory=psycopg.rows.tuple_row) as cursor:
+                try:
+                    await cursor.execute(catalog.QUERY, prepare=False)
+                    return await cursor.fetchall()
+                finally:
+                    await connection.rollback()
+
+        found = dbapi.run_async(ask_psycopg)
+        return found
+    if _is_asyncpg(dbapi):
+
+        async def ask_asyncpg(connection: Any) -> Any:
+            await connection.execute("BEGIN")  # what it prepares is on one connection only, behind a pooler
+            try:
+                return await connection.fetch(catalog.QUERY)
+            finally:
+                await connection.execute("ROLLBACK")
+
+        found = dbapi.run_async(ask_asyncpg)
+        return found
+    if psycopg is not None and isinstance(connection, psycopg.Connection):
+        cursor = psycopg.Cursor(connection, row_factory=psycopg.rows.tuple_row)
+    elif _is_psycopg2(connection):
+        cursor = connection.cursor(cursor_factory=sys.modules["psycopg2"].extensions.cursor)
+    else:
+        raise NotImplementedError("a driver that is not known")
+    try:
+        cursor.execute(catalog.QUERY)
+        found = cursor.fetchall()
+        return found
+    finally:
+        cursor.close()
+        connection.rollback()
 
 
 # ---- sending -------------------------------------------------------------------------------------------------------------

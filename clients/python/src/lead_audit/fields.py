@@ -7,8 +7,11 @@ and shortened here, before they get there: a hostile header changes its own fiel
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
 from typing import Optional
+
+logger = logging.getLogger("lead_audit")
 
 USER_ID_LENGTH = 255
 """Longest user_id, in characters; what is longer is cut off."""
@@ -18,17 +21,32 @@ REQUEST_ID_LENGTH = 255
 """Longest request_id, in characters; what is longer is cut off."""
 
 _LONGEST_ADDRESS = 64  # of its text: more is no address, and is not looked at
-_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
+# Control characters, surrogates, line breaks, and what changes the direction of the text that follows it.
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _BYTES_OF_CHARACTER = 4
 
 
 def text(value: object, length: int) -> Optional[str]:
     """The value as text of at most that many characters; None for None and for nothing but blanks.
 
-    Bytes are read as UTF-8. Control characters, line breaks and what is not valid Unicode become U+FFFD.
+    Bytes are read as UTF-8. Control characters, also those for the direction of text, line breaks and what is not valid Unicode become
+    U+FFFD. None as well, with an error in the log, for an object that cannot be made a text.
     """
     if value is None:
         return None
+    try:
+        return _text(value, length)
+    except Exception:
+        logger.exception("lead_audit: a value of type %s cannot be made a text", type(value).__name__)
+        return None
+
+
+def user(value: object) -> Optional[str]:
+    """The value as a user's id. True and False are nobody's: they come from a condition that was meant to give an id."""
+    return None if isinstance(value, bool) else text(value, USER_ID_LENGTH)
+
+
+def _text(value: object, length: int) -> Optional[str]:
     if isinstance(value, (bytes, bytearray, memoryview)):
         # Longer values are cut before they are decoded: each character has four bytes at most.
         value = bytes(value[: (length + 1) * _BYTES_OF_CHARACTER]).lstrip().decode("utf-8", "replace")

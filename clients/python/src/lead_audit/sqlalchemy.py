@@ -9,6 +9,7 @@ noticed, as SQLAlchemy does it. Statements that must come first in their transac
 
 With AUTOCOMMIT a transaction-local setting would be over before the statement that it is for. There each statement that can write shares
 a transaction with it: an implicit one, sent in one go, where the driver can (together.py); else BEGIN with set_config, the statement, COMMIT.
+All of that is in execution.py.
 Nothing session-wide is ever set: behind a transaction pooler it would be another client's.
 """
 
@@ -16,7 +17,8 @@ from __future__ import annotations
 
 import logging
 import weakref
-from typing import Any, Callable, Final, Iterator, Union
+from contextlib import nullcontext
+from typing import Any, Callable, Final, Iterator, NamedTuple, Optional, Union
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
@@ -25,59 +27,81 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from .applied import AppliedContext
+from .catalog import Catalog
 from .context import AuditContext
-from .dbapi import busy, commits_by_itself, driver_of, failed, in_transaction, own_transaction, send
-from .statements import may_commit, wants_context
-from .together import in_pipeline, together
+from .dbapi import activity, ask, commits_by_itself, in_transaction, send
+from .execution import Execution, new_state, prepare
+from .missing import OnMissing, Reporter
+from .turns import Turns
 from .watching import watch
 
 __all__ = ["apply_context", "attach", "detach", "watch"]
 
 logger = logging.getLogger("lead_audit")
 
-_STATE: Final = "lead_audit"  # key of the connection's state in its record's info, which SQLAlchemy empties on a reconnect
+# Keys in the info of a connection's record, which SQLAlchemy empties on a reconnect.
+_STATE: Final = "lead_audit"
+_TURNS: Final = "lead_audit_turns"
 
-_attached: weakref.WeakSet[Any] = weakref.WeakSet()  # dialects and session factories
+
+class _Attached(NamedTuple):
+    """What there is for a dialect of PostgreSQL's that is attached to."""
+
+    reporter: Reporter
+    catalog: Catalog
+    listeners: list[tuple[Any, str, Callable[..., Any]]]
+
+
+_attached: weakref.WeakKeyDictionary[Any, Optional[_Attached]] = weakref.WeakKeyDictionary()  # by dialect; None: not PostgreSQL
+_factories: weakref.WeakKeyDictionary[Any, Callable[..., None]] = weakref.WeakKeyDictionary()  # session factories, and their listener
 
 Target = Union[Engine, AsyncEngine, "sessionmaker[Any]", "scoped_session[Any]", Any]
 """What attach() takes: an Engine, AsyncEngine, sessionmaker, async_sessionmaker, scoped_session or async_scoped_session."""
 
 
-def attach(target: Target) -> None:
+def attach(target: Target, on_missing: OnMissing = "warn") -> None:
     """From now on, each transaction of this engine, or of the engines of this session factory, has the current `AuditContext`.
 
-    A second call changes nothing. Engines of other databases than PostgreSQL are left alone, with a warning in the log
-    (logger `lead_audit`): an application's tests may run on one.
+    on_missing: what is done about a statement that can write and is executed without a context, or without a user. "warn": it is in the log
+    (logger `lead_audit`), with its SQL, once for each place in the code. "raise": it is refused, by `MissingContext`. "ignore": nothing.
 
-    A statement's execution option `lead_audit=False` keeps it from being preceded by anything.
+    A second call changes nothing. Engines of other databases than PostgreSQL are left alone, with a warning in the log: an application's
+    tests may run on one.
+
+    A statement's execution option `lead_audit=False` keeps it from being preceded by anything, and from being reported.
     """
+    reporter = Reporter(on_missing)
     for engine in _engines(target):
-        _attach_engine(engine)
+        _attach_engine(engine, reporter)
     factory = _session_factory(target)
-    if factory is not None and factory not in _attached:
+    if factory is not None and factory not in _factories:
+
+        def begins(session: Session, transaction: Any, connection: Connection) -> None:
+            _attach_engine(getattr(connection.engine, "_proxied", connection.engine), reporter)  # not what execution_options() gave
+
         # Sessions that get their engine when they are made, or by get_bind().
-        event.listen(factory, "after_begin", _session_begins)
-        _attached.add(factory)
+        event.listen(factory, "after_begin", begins)
+        _factories[factory] = begins
 
 
 def detach(target: Target) -> None:
     """Undoes `attach()`."""
     for engine in _engines(target):
-        if engine.dialect in _attached:
-            for listened, name, listener in _listeners(engine):
+        attached = _attached.pop(engine.dialect, None)
+        if attached is not None:
+            for listened, name, listener in attached.listeners:
                 if event.contains(listened, name, listener):
                     event.remove(listened, name, listener)
-            _attached.discard(engine.dialect)
     factory = _session_factory(target)
-    if factory is not None and factory in _attached:
-        event.remove(factory, "after_begin", _session_begins)
-        _attached.discard(factory)
+    if factory is not None and factory in _factories:
+        event.remove(factory, "after_begin", _factories.pop(factory))
 
 
 def apply_context(connection: Union[Connection, Session, Any]) -> None:
     """Sets the current context now, for what is then done past SQLAlchemy: a COPY on the driver's own connection, say.
 
-    connection: a Session, a Connection, or what `engine.raw_connection()` gives. It lasts until the transaction ends; there has to be
+    connection: a Session, a Connection, or what `engine.raw_connection()` gives. Also after what was done there, if it rolled back to a
+    savepoint: the context is set, whatever was set before. It lasts until the transaction ends; there has to be
     one, so in AUTOCOMMIT this is an error. On other databases than PostgreSQL nothing is done. With an AsyncSession or AsyncConnection: `await session.run_sync(apply_context)`.
     """
     if isinstance(connection, (Session, scoped_session)):
@@ -92,11 +116,11 @@ def apply_context(connection: Union[Connection, Session, Any]) -> None:
         return
     state = _state(connection, dbapi)
     current = AuditContext.current()
-    if state.context == current:
-        return
     if not in_transaction(dbapi) and commits_by_itself(dbapi):
         raise InvalidRequestError("there is no transaction that the audit context could be set for: the connection is in AUTOCOMMIT")
-    _send(state, dbapi, current)
+    state.context = None  # not known, should this fail
+    send(dbapi, current.settings())
+    state.context, state.activity = current, activity(dbapi)
 
 
 # ---- finding the engines -----------------------------------------------------------------------------------------------
@@ -145,33 +169,41 @@ def _engines(target: Any) -> Iterator[Engine]:
         raise TypeError(f"attach() takes an Engine, an AsyncEngine or a session factory, not {type(target).__name__}")
 
 
-def _session_begins(session: Session, transaction: Any, connection: Connection) -> None:
-    _attach_engine(getattr(connection.engine, "_proxied", connection.engine))  # not what execution_options() gave
-
-
 # ---- the hooks ---------------------------------------------------------------------------------------------------------
 
 
-def _attach_engine(engine: Engine) -> None:
+def _attach_engine(engine: Engine, reporter: Reporter) -> None:
     dialect = engine.dialect
     if dialect in _attached:
         return
     if dialect.name != "postgresql":
         logger.warning("lead_audit: %s is not PostgreSQL, its transactions get no audit context", dialect.name)
-        _attached.add(dialect)
+        _attached[dialect] = None
         return
-    for target, name, listener in _listeners(engine):
+    attached = _attached[dialect] = _Attached(reporter, Catalog(), [])
+
+    def connected(dbapi: Any, record: Any) -> None:
+        attached.catalog.load(lambda: ask(dbapi))
+
+    attached.listeners.extend(_listeners(engine))
+    attached.listeners.append((engine.pool, "connect", connected))
+    for target, name, listener in attached.listeners:
         event.listen(target, name, listener)
-    _attached.add(dialect)
+        if name in _EXECUTING:
+            _put_first(getattr(dialect.dispatch, name), listener)
+
+
+def _put_first(listeners: Any, listener: Any) -> None:
+    """Before the application's own, one of which may execute the statement: these are called from ours."""
+    known: Any = getattr(listeners, "listeners", None)
+    if known is not None and listener in known:
+        known.remove(listener)
+        known.appendleft(listener)
 
 
 def _listeners(engine: Engine) -> tuple[tuple[Any, str, Callable[..., Any]], ...]:
-    if engine.dialect.name != "postgresql":
-        return ()
     return (
-        (engine, "do_execute", _do_execute),
-        (engine, "do_execute_no_params", _do_execute_no_params),
-        (engine, "do_executemany", _do_executemany),
+        *((engine, name, listener) for name, listener in _EXECUTING.items()),
         (engine.pool, "checkin", _checked_in),
         (engine, "commit", _transaction_over),
         (engine, "rollback", _transaction_over),
@@ -181,69 +213,80 @@ def _listeners(engine: Engine) -> tuple[tuple[Any, str, Callable[..., Any]], ...
 
 
 def _do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-    return _run(context, cursor, statement, False, lambda cursor: context.dialect.do_execute(cursor, statement, parameters, context))
+    return _run(context, cursor, statement, "do_execute", (statement, parameters, context))
 
 
 def _do_execute_no_params(cursor: Any, statement: str, context: Any) -> bool:
-    return _run(context, cursor, statement, False, lambda cursor: context.dialect.do_execute_no_params(cursor, statement, context))
+    return _run(context, cursor, statement, "do_execute_no_params", (statement, context))
 
 
 def _do_executemany(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-    return _run(context, cursor, statement, True, lambda cursor: context.dialect.do_executemany(cursor, statement, parameters, context))
+    return _run(context, cursor, statement, "do_executemany", (statement, parameters, context))
 
 
-def _run(context: Any, cursor: Any, statement: str, many: bool, execute: Callable[[Any], None]) -> bool:
-    """Sets what is to be set before a statement. True if it has run the statement as well."""
-    if context.execution_options.get("lead_audit") is False:
+_EXECUTING: Final[dict[str, Callable[..., bool]]] = {
+    "do_execute": _do_execute,
+    "do_execute_no_params": _do_execute_no_params,
+    "do_executemany": _do_executemany,
+}
+
+
+def _run(context: Any, cursor: Any, statement: str, event_name: str, arguments: tuple[Any, ...]) -> bool:
+    """Runs the statement as SQLAlchemy would, with what is to be set. False: SQLAlchemy is to run it."""
+    dialect = context.dialect
+    attached = _attached.get(dialect)
+    if attached is None or context.execution_options.get("lead_audit") is False:
         return False
-    connection = context.root_connection
     try:
-        dbapi = connection.connection.dbapi_connection
-        state = _state(connection.connection, dbapi)
+        pooled = context.root_connection.connection
+        dbapi = pooled.dbapi_connection
+        info = pooled.info
     except (NotImplementedError, AttributeError):
         return False  # SQLAlchemy's own questions, on a connection that is not the pool's yet
-    wanted = state.missing(statement)
-    if wanted is None:
-        return False
-    if in_transaction(dbapi) or not commits_by_itself(dbapi):
-        if not failed(dbapi):
-            _send(state, dbapi, wanted)
-        return False
-    if context._is_server_side or not wants_context(statement):
-        if may_commit(statement):
-            logger.warning("lead_audit: in AUTOCOMMIT this has no audit context, since it may commit by itself: %.100s", statement)
-        return False
-    if in_pipeline(driver_of(dbapi)):  # of the application's
-        _send(state, dbapi, wanted)
-        return False
-    if not _run_together(cursor, statement, many, wanted, execute):
-        with own_transaction(dbapi, wanted.settings()):
-            execute(cursor)
+    driven = getattr(cursor, "_cursor", None) if dialect.is_async else cursor  # SQLAlchemy's wrapper around an async cursor
+
+    def execute(stand_in: Optional[Any]) -> None:
+        if stand_in is None or not dialect.is_async:
+            _execute(dialect, event_name, cursor if stand_in is None else stand_in, arguments)
+            return
+        cursor._cursor = stand_in
+        try:
+            _execute(dialect, event_name, cursor, arguments)
+        finally:
+            cursor._cursor = driven
+
+    with _turn(info, dbapi) if dialect.is_async else nullcontext():
+        state = _state(pooled, dbapi)
+        Execution(
+            state,
+            attached.catalog,
+            attached.reporter,
+            dbapi,
+            driven,
+            statement,
+            event_name == "do_executemany",
+            execute,
+            is_server_side=context._is_server_side,
+        ).run()
+        state.activity = activity(dbapi)
     return True
 
 
-def _run_together(cursor: Any, statement: str, many: bool, wanted: AuditContext, execute: Callable[[Any], None]) -> bool:
-    """Runs the statement with its context in one round trip, if that can be done."""
-    driven = getattr(cursor, "_cursor", None)  # SQLAlchemy's wrapper around an async cursor
-    stand_in = together(cursor if driven is None else driven, statement, many, wanted)
-    if stand_in is None:
-        return False
-    logger.debug("lead_audit: together with the statement: %s", wanted)
-    if driven is None:
-        execute(stand_in)
-        return True
-    cursor._cursor = stand_in
-    try:
-        execute(cursor)
-    finally:
-        cursor._cursor = driven
-    return True
+def _execute(dialect: Any, event_name: str, cursor: Any, arguments: tuple[Any, ...]) -> None:
+    """What SQLAlchemy does once this module's listener has returned: the listeners after it, and the dialect if none of them has run it."""
+    own, is_ours_over = _EXECUTING[event_name], False
+    for listener in getattr(dialect.dispatch, event_name):
+        if is_ours_over and listener(cursor, *arguments):
+            return
+        is_ours_over = is_ours_over or listener is own
+    getattr(dialect, event_name)(cursor, *arguments)
 
 
-def _send(state: AppliedContext, dbapi: Any, wanted: AuditContext) -> None:
-    state.context = None  # not known, should this fail
-    send(dbapi, wanted.settings())
-    state.context = wanted
+def _turn(info: Any, dbapi: Any) -> Any:
+    turns = info.get(_TURNS)
+    if turns is None:
+        turns = info[_TURNS] = Turns()
+    return turns.turn(dbapi.await_)
 
 
 # ---- the state of a connection -------------------------------------------------------------------------------------------
@@ -254,11 +297,8 @@ def _state(pooled: Any, dbapi: Any) -> AppliedContext:
     info = pooled.info
     state = info.get(_STATE)
     if not isinstance(state, AppliedContext):
-        state = info[_STATE] = AppliedContext()
-    if in_transaction(dbapi) is False:
-        state.transaction_over()
-    elif busy(dbapi) and commits_by_itself(dbapi) and in_pipeline(driver_of(dbapi)):
-        state.context = None  # the transaction that it was set in is over with the pipeline's next Sync, whoever sends that
+        state = info[_STATE] = new_state(dbapi)
+    prepare(state, dbapi)
     return state
 
 

@@ -1,10 +1,15 @@
-"""What a statement means for the context that is set in its transaction: found from its text, without parsing all of it."""
+"""What a string of SQL means for the context of its transaction: found from its text by a scanner that reads each character once.
+
+The scanner knows PostgreSQL's lexical rules (comments that nest, quoted names, escape strings, dollar quotes) and no grammar beyond the
+first words of a statement. It never goes back, so its time is linear in the text. `analyze()` remembers what it found for each text.
+"""
 
 from __future__ import annotations
 
 import enum
 import re
-from typing import Final, Optional
+from functools import lru_cache
+from typing import Final, FrozenSet, Iterator, NamedTuple, Optional, Tuple
 
 
 class Kind(enum.Enum):
@@ -21,90 +26,416 @@ class Kind(enum.Enum):
     """It cannot or need not have anything before it in its transaction: BEGIN, SET TRANSACTION, LOCK, …"""
 
 
-_BLANK = r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*"
-_NAME = r'("(?:[^"]|"")*"|[^\s;]+)'
-_CONTROL: Final = re.compile(
-    rf"""{_BLANK}(?:
-      (?P<savepoint>SAVEPOINT\s+{_NAME})
-    | (?P<rollback_to>ROLLBACK\s+(?:WORK\s+|TRANSACTION\s+)?TO\s+(?:SAVEPOINT\s+)?{_NAME})
-    | (?P<release>RELEASE\s+(?:SAVEPOINT\s+)?{_NAME})
-    | (?P<ends>(?:COMMIT|ROLLBACK|END|ABORT|PREPARE\s+TRANSACTION|DISCARD\s+ALL|RESET\s+ALL|RESET\s+lead_audit)\b)
-    | (?P<apart>(?:BEGIN|START\s+TRANSACTION|SET|RESET|SHOW|LOCK|DISCARD|LISTEN|UNLISTEN|DEALLOCATE|CLOSE)\b)
-    )""",
-    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+class Access(enum.Enum):
+    """Whether a statement can leave an entry in the audit trail."""
+
+    NONE = enum.auto()
+    READS = enum.auto()
+    """It writes if a function that it calls does, or a view that it reads: see `Statement.calls` and `relations`."""
+    CREATES = enum.auto()
+    """It makes an object of the schema, which leaves an entry if it concerns a watched table."""
+    SCHEMA = enum.auto()
+    """It changes or drops objects of the schema, or fills a table that it makes."""
+    WRITES = enum.auto()
+    """Its purpose is to write."""
+    MAY_COMMIT = enum.auto()
+    """It may write and end transactions by itself, so that it cannot be put into one in autocommit: CALL, DO."""
+
+
+class Statement(NamedTuple):
+    """One of the statements in a string."""
+
+    kind: Kind
+    savepoint: Optional[str]
+    """The name of the savepoint as PostgreSQL has it; None if there is none, or if it is not known."""
+    access: Access
+    start: int
+    """Where its first token is in the string."""
+    is_copy: bool
+    """A COPY: a protocol of its own, which cannot be sent together with anything."""
+    is_ddl: bool
+    calls: FrozenSet[str]
+    """The names of the functions that it calls, where its access is READS."""
+    relations: FrozenSet[str]
+    """Those of the relations that it reads, without their schemas, and of what may be one."""
+    calls_own: bool
+    """It calls a function by a schema other than pg_catalog."""
+
+    @property
+    def may_write(self) -> bool:
+        """Whether it can write as far as its text tells."""
+        return self.calls_own if self.access is Access.READS else self.access is not Access.NONE
+
+    @property
+    def writes(self) -> bool:
+        """Whether that is its purpose."""
+        return self.access in (Access.WRITES, Access.SCHEMA, Access.MAY_COMMIT)
+
+
+class Analysis(NamedTuple):
+    """What there is in a string."""
+
+    statements: tuple[Statement, ...]
+    several: bool
+    """There are several statements, or it is not known that there is one only."""
+    changes_schema: bool
+
+    @property
+    def only(self) -> Statement:
+        """The one statement. Where there are several, the first."""
+        return self.statements[0]
+
+    @property
+    def may_write(self) -> bool:
+        """Whether one of them can write. Of several, each that reads could."""
+        if self.several:
+            return any(one.may_write or one.calls or one.relations for one in self.statements)
+        return self.only.may_write
+
+    @property
+    def writes(self) -> bool:
+        """Whether it is the purpose of one of them to write, or to change what is watched."""
+        return any(one.writes for one in self.statements)
+
+    @property
+    def is_copy(self) -> bool:
+        return any(one.is_copy for one in self.statements)
+
+    @property
+    def is_ddl(self) -> bool:
+        return any(one.is_ddl for one in self.statements)
+
+    def places(self, is_set: bool = False, is_empty: bool = False) -> tuple[int, ...]:
+        """Where in a string of several statements the context has to be set, so that each that can write has it: before the first of
+        them, and again after each statement that ends the transaction or rolls back a part of it. is_set: it is when the string begins.
+        is_empty: it is what a transaction begins with."""
+        found: list[int] = []
+        for one in self.statements:
+            if one.kind is Kind.ENDS:
+                is_set = is_empty
+            elif one.kind is Kind.ROLLBACK_TO:
+                is_set = False
+            elif one.kind is Kind.ORDINARY and not is_set and (one.may_write or one.calls or one.relations):
+                found.append(one.start)
+                is_set = True
+        return tuple(found)
+
+
+_CACHED_LENGTH: Final = 20_000  # longer texts are looked at again each time, rather than kept
+_CACHED_TEXTS: Final = 1_000
+
+
+def analyze(text: str) -> Analysis:
+    """What there is in a string of SQL."""
+    return _analyze_and_remember(text) if len(text) <= _CACHED_LENGTH else _analyze(text)
+
+
+# ---- tokens ------------------------------------------------------------------------------------------------------------
+
+# One class, or one character: nothing in it can be matched in two ways.
+_TOKEN: Final = re.compile(
+    r"""(?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)|(?P<number>[0-9][A-Za-z0-9_.]*)|/\*|--|[^ \t\n\r\f\v]"""
 )
-_KINDS: Final = {
-    "savepoint": (Kind.SAVEPOINT, 2),
-    "rollback_to": (Kind.ROLLBACK_TO, 4),
-    "release": (Kind.RELEASE, 6),
-    "ends": (Kind.ENDS, None),
-    "apart": (Kind.APART, None),
-}
+_COMMENT: Final = re.compile(r"/\*|\*/")
+_ESCAPED: Final = re.compile(r"['\\]")
+_TAG: Final = re.compile(r"\$(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?\$")
+
+_WORD, _NAME, _SIGN, _OTHER = 1, 2, 3, 4  # an unquoted word, a quoted name, a single character, a literal
 
 
-def classify(statement: str) -> tuple[Kind, Optional[str]]:
-    """What the statement does, and the savepoint it names."""
-    match = _CONTROL.match(statement)
-    if match is None or match.lastgroup is None:
-        return Kind.ORDINARY, None
-    kind, group = _KINDS[match.lastgroup]
-    return kind, None if group is None else _folded(match[group])
+_Token = Tuple[int, str, int]
+"""What it is, its text (words in lower case), where it begins."""
 
 
-def _folded(name: str) -> str:
-    return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()
+class _Uncertain(Exception):
+    """The text can be read in two ways, depending on a setting of the server."""
 
 
-_OPEN = r"(?:[\s(]|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*"  # with parentheses among the blanks
-_WRITES: Final = re.compile(
-    rf"{_OPEN}(?:(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY|WITH|EXECUTE)\b|EXPLAIN\b.*\bANALY[SZ]E\b)", re.IGNORECASE | re.DOTALL
-)
-_MAY_COMMIT: Final = re.compile(rf"{_BLANK}(?:CALL|DO)\b", re.IGNORECASE | re.DOTALL)
-# What can change or drop a table, and may run in a transaction.
-_DDL: Final = re.compile(
-    rf"{_BLANK}(?:ALTER|DROP)\s+(?:TABLE|SCHEMA|TYPE|DOMAIN|OWNED|EXTENSION)\b(?!.*\bCONCURRENTLY\b)", re.IGNORECASE | re.DOTALL
-)
-_SELECT: Final = re.compile(rf"{_OPEN}(?:SELECT|VALUES)\b", re.IGNORECASE | re.DOTALL)
-_CALLED: Final = re.compile(r"([\w$.]+)\s*\(")
-# What may stand before a parenthesis in a SELECT that only reads: words of SQL, and the functions that are called most.
-_READ_ONLY: Final = frozenset(
+def _tokens(text: str) -> list[_Token]:
+    """All that is neither blank nor a comment."""
+    found: list[_Token] = []
+    position, end = 0, len(text)
+    search = _TOKEN.search
+    while position < end:
+        match = search(text, position)
+        if match is None:
+            break
+        start, position = match.span()
+        token = match[0]
+        if match.lastgroup == "word":
+            following = text[position : position + 1]
+            if following == "'" and token in ("e", "E"):
+                position = _end_of_escape_string(text, position + 1)
+                found.append((_OTHER, "", start))
+            else:
+                found.append((_WORD, fold(token), start))
+        elif match.lastgroup == "number":
+            found.append((_OTHER, "", start))
+        elif token == "--":
+            newline = text.find("\n", position)
+            position = end if newline < 0 else newline + 1
+        elif token == "/*":
+            position = _end_of_comment(text, position)
+        elif token == "'":
+            position = _end_of_quoted(text, position, "'")
+            if text[position - 2 : position - 1] == "\\" or "\\'" in text[start:position]:
+                raise _Uncertain  # with standard_conforming_strings off the quote would be part of the string
+            found.append((_OTHER, "", start))
+        elif token == '"':
+            position = _end_of_quoted(text, position, '"')
+            found.append((_NAME, text[start + 1 : position - 1].replace('""', '"'), start))
+        elif token == "$":
+            tag = _TAG.match(text, start)
+            if tag is not None:
+                closing = text.find(tag[0], tag.end())
+                position = end if closing < 0 else closing + len(tag[0])
+            found.append((_OTHER, "", start))
+        else:
+            found.append((_SIGN, token, start))
+    return found
+
+
+def _end_of_comment(text: str, position: int) -> int:
+    depth = 1
+    for match in _COMMENT.finditer(text, position):
+        depth += 1 if match[0] == "/*" else -1
+        if depth == 0:
+            return match.end()
+    return len(text)
+
+
+def _end_of_quoted(text: str, position: int, quote: str) -> int:
+    while True:
+        position = text.find(quote, position)
+        if position < 0:
+            return len(text)
+        if text[position + 1 : position + 2] != quote:
+            return position + 1
+        position += 2
+
+
+def _end_of_escape_string(text: str, position: int) -> int:
+    while True:
+        match = _ESCAPED.search(text, position)
+        if match is None:
+            return len(text)
+        if match[0] == "'" and text[match.end() : match.end() + 1] != "'":
+            return match.end()
+        position = match.end() + 1
+
+
+_LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+_NAME_BYTES: Final = 63
+
+
+def fold(word: str) -> str:
+    """An unquoted name as PostgreSQL has it: only ASCII letters become lower case."""
+    return word.lower() if word.isascii() else word.translate(_LOWER)
+
+
+def _cut(name: str) -> str:
+    """A name as PostgreSQL keeps it: at most 63 bytes."""
+    return name if len(name) * 4 <= _NAME_BYTES else name.encode(errors="replace")[:_NAME_BYTES].decode(errors="ignore")
+
+
+# ---- statements --------------------------------------------------------------------------------------------------------
+
+_ENDING: Final = frozenset("commit rollback end abort".split())
+_APART: Final = frozenset("begin start set reset show lock discard listen unlisten deallocate close".split())
+_WRITING: Final = frozenset("insert update delete merge truncate copy execute".split())
+_WRITING_IN_WITH: Final = ("insert", "update", "delete", "merge")
+_READING: Final = frozenset("select values table with declare".split())
+_ENDING_PAIRS: Final = frozenset({("prepare", "transaction"), ("discard", "all"), ("reset", "all"), ("reset", "lead_audit")})
+# What DDL leaves no entry by, or cannot run in a transaction.
+_NOT_WATCHED: Final = frozenset("system database tablespace subscription role user group".split())
+# What CREATE can leave an entry by, or write by what it runs.
+_CREATED: Final = frozenset("table trigger extension schema materialized".split())
+_DDL: Final = frozenset("alter create drop".split())
+_FIRST_WORDS: Final = 6  # CREATE OR REPLACE CONSTRAINT TRIGGER, CREATE GLOBAL TEMPORARY TABLE, …
+
+# Words that may stand before a parenthesis without being a function: one of such a name has to be quoted.
+_NO_FUNCTIONS: Final = frozenset(
     """
-    all and any array as avg between bigint bit case else bool_and bool_or by cast ceil char char_length coalesce concat count cube date_part date_trunc
-    dense_rank distinct except exists extract filter first_value floor from group grouping having in intersect is json_agg
-    json_build_object jsonb_agg jsonb_build_object join lateral lead lag left length like limit lower materialized max min not
-    now nullif numeric decimal interval timestamp time offset on or order over over partition position rank recursive replace right rollup round row row_number select
-    sets some split_part string_agg substr substring sum then to_char to_date to_timestamp trim union upper using values varchar when
-    where with within
+    all and any array as asymmetric between by bigint bit boolean case cast char character check coalesce cross cube current_date current_time
+    current_timestamp dec decimal distinct else except exists extract fetch filter float for from full grant greatest group grouping having ilike in
+    inner int integer intersect interval into is join lateral least left like limit localtime localtimestamp materialized national natural nchar none
+    not nullif numeric offset on only or order outer over overlay position precision range real returning right rollup row rows select sets
+    setof similar smallint some substring symmetric table then time timestamp to treat trim union using values varchar when where window with
+    within
     """.split()
-)
+) - {"left", "right"}  # which are functions as well
+_FROM: Final = frozenset("from join".split())
+_AFTER_FROM: Final = frozenset("where group having order limit offset fetch window union intersect except for returning select".split())
 
 
-def wants_context(statement: str) -> bool:
-    """Whether a statement outside of any transaction is to get one of its own, so that what it writes has its context.
+class _Reader:
+    """Reads one statement's tokens for what it reads and calls."""
 
-    That is so for whatever can leave an entry in the audit trail and may run inside a transaction. A SELECT can, by the
-    functions that it calls: only one that calls none but well-known ones is left alone.
-    """
-    if _SELECT.match(statement):
-        if '"(' in statement.replace(" ", ""):
-            return True
-        return any(name.lower().rpartition(".")[2] not in _READ_ONLY for name in _CALLED.findall(statement))
-    return bool(_WRITES.match(statement) or _DDL.match(statement))
+    def __init__(self) -> None:
+        self.calls: set[str] = set()
+        self.relations: set[str] = set()
+        self.calls_own = False
+
+    def read(self, tokens: list[_Token]) -> None:
+        in_from = [False]  # for each parenthesis that is open
+        expects = False  # a relation
+        count = len(tokens)
+        for i in range(count):
+            what, token, _ = tokens[i]
+            if what is _SIGN:
+                if token == "(":
+                    in_from.append(in_from[-1] and expects)
+                elif token == ")":
+                    if len(in_from) > 1:
+                        in_from.pop()
+                    expects = False
+                elif token == ",":
+                    expects = in_from[-1]
+                elif token != ".":
+                    expects = False
+                continue
+            if what is _OTHER:
+                expects = False
+                continue
+            following = tokens[i + 1][1] if i + 1 < count and tokens[i + 1][0] is _SIGN else ""
+            if following == ".":
+                continue  # a schema, a table: the last part of a name counts
+            if what is _WORD:
+                if token in _FROM or token == "table":
+                    in_from[-1] = expects = True
+                    continue
+                if token in ("only", "lateral"):
+                    continue
+                if token in _AFTER_FROM:
+                    in_from[-1] = expects = False
+                    continue
+            schema = tokens[i - 2][1] if i >= 2 and tokens[i - 1][1] == "." and tokens[i - 1][0] is _SIGN else None
+            if following == "(":
+                self._calls(what, token, schema)
+            elif expects and not (what is _WORD and token in _NO_FUNCTIONS):
+                self.relations.add(_cut(token))
+            expects = False
+
+    def _calls(self, what: int, token: str, schema: Optional[str]) -> None:
+        if schema is None and what is _WORD and token in _NO_FUNCTIONS:
+            return
+        if schema is not None and schema != "pg_catalog":
+            self.calls_own = True
+        self.calls.add(_cut(token))
 
 
-def may_commit(statement: str) -> bool:
-    """Whether a statement may write and end transactions by itself, so that it cannot be put into one: CALL, DO."""
-    return bool(_MAY_COMMIT.match(statement))
+_NOTHING: Final[FrozenSet[str]] = frozenset()
+
+def _statement(tokens: list[_Token]) -> Statement:
+    opening = 0
+    while opening < len(tokens) - 1 and tokens[opening][:2] == (_SIGN, "("):
+        opening += 1
+    words = [token for what, token, _ in tokens[opening : opening + _FIRST_WORDS] if what is _WORD]
+    first, second = (*words, "", "")[:2] if tokens[opening][0] is _WORD else ("", "")
+    kind, savepoint = _control(first, second, words, tokens) if opening == 0 else (Kind.ORDINARY, None)
+    access = _access(first, second, words, tokens) if kind is Kind.ORDINARY else Access.NONE
+    reader = _Reader()
+    if access is Access.READS:
+        reader.read(tokens)
+    return Statement(
+        kind,
+        savepoint,
+        access,
+        tokens[0][2],
+        first == "copy",
+        first in _DDL or (first in _READING and _has(tokens, "into")),
+        frozenset(reader.calls),
+        frozenset(reader.relations),
+        reader.calls_own,
+    )
 
 
-_COPY: Final = re.compile(rf"{_BLANK}COPY\b", re.IGNORECASE)
+def _control(first: str, second: str, words: list[str], tokens: list[_Token]) -> tuple[Kind, Optional[str]]:
+    if first == "savepoint":
+        return Kind.SAVEPOINT, _last_name(tokens)
+    if first == "release":
+        return Kind.RELEASE, _last_name(tokens, "savepoint")
+    if first == "rollback" and "to" in words[1:3]:
+        return Kind.ROLLBACK_TO, _last_name(tokens, "work", "transaction", "to", "savepoint")
+    if first in _ENDING or (first, second) in _ENDING_PAIRS:
+        return Kind.ENDS, None
+    if first in _APART and second != "constraints":  # SET CONSTRAINTS runs triggers
+        return Kind.APART, None
+    return Kind.ORDINARY, None
 
 
-def copies(statement: str) -> bool:
-    """Whether it is a COPY: a protocol of its own, which cannot be sent together with anything."""
-    return bool(_COPY.match(statement))
+def _last_name(tokens: list[_Token], *skipped: str) -> Optional[str]:
+    """The name after the first word and those of these words that follow it; None if there is something else."""
+    i = 1
+    for word in skipped:
+        if i + 1 < len(tokens) and tokens[i][:2] == (_WORD, word):
+            i += 1
+    if i != len(tokens) - 1 or tokens[i][0] not in (_WORD, _NAME):
+        return None
+    return _cut(tokens[i][1])
 
 
-def may_be_several(statement: str) -> bool:
-    """Whether there may be several statements in it. A semicolon in a literal counts as well."""
-    return ";" in statement.rstrip("; \t\r\n")
+def _access(first: str, second: str, words: list[str], tokens: list[_Token]) -> Access:
+    if first in _WRITING:
+        return Access.WRITES
+    if first in _READING:
+        return Access.WRITES if first == "with" and _has(tokens, *_WRITING_IN_WITH) else Access.READS
+    if first == "explain":
+        if not _has(tokens, "analyze", "analyse"):
+            return Access.NONE
+        return Access.WRITES if _has(tokens, *_WRITING) else Access.READS
+    if first in ("call", "do"):
+        return Access.MAY_COMMIT
+    if first == "refresh":
+        return Access.SCHEMA
+    if first not in _DDL or _has(tokens, "concurrently"):
+        return Access.NONE
+    if first != "create":
+        return Access.NONE if second in _NOT_WATCHED else Access.SCHEMA
+    if _CREATED.isdisjoint(words):
+        return Access.NONE
+    return Access.SCHEMA if _has(tokens, "as") else Access.CREATES
+
+
+def _has(tokens: list[_Token], *words: str) -> bool:
+    return any(what is _WORD and token in words for what, token, _ in tokens)
+
+
+def _analyze(text: str) -> Analysis:
+    try:
+        tokens = _tokens(text)
+    except _Uncertain:
+        unknown = Statement(Kind.ORDINARY, None, Access.WRITES, 0, False, False, _NOTHING, _NOTHING, False)
+        return Analysis((unknown,), True, True)
+    statements = [_statement(part) for part in _split(tokens)]
+    if not statements:
+        statements.append(Statement(Kind.ORDINARY, None, Access.NONE, 0, False, False, _NOTHING, _NOTHING, False))
+    return Analysis(tuple(statements), len(statements) > 1, any(one.is_ddl for one in statements))
+
+
+def _split(tokens: list[_Token]) -> Iterator[list[_Token]]:
+    """The tokens of each statement. Semicolons in parentheses (CREATE RULE) and in the body of a function that is written in SQL
+    (BEGIN ATOMIC … END) end none."""
+    begin = parentheses = body = 0
+    previous = ""
+    for i, (what, token, _) in enumerate(tokens):
+        if what is _SIGN:
+            if token == "(":
+                parentheses += 1
+            elif token == ")":
+                parentheses = max(parentheses - 1, 0)
+            elif token == ";" and not parentheses and not body:
+                if i > begin:
+                    yield tokens[begin:i]
+                begin = i + 1
+        elif what is _WORD:
+            if body:
+                body += (token == "case") - (token == "end")
+            elif token == "atomic" and previous == "begin" and tokens[begin][:2] == (_WORD, "create"):
+                body = 1
+        previous = token
+    if begin < len(tokens):
+        yield tokens[begin:]
+
+
+_analyze_and_remember = lru_cache(maxsize=_CACHED_TEXTS)(_analyze)

@@ -1,12 +1,15 @@
 """In autocommit: a statement and the setting of its context sent together, as one transaction, without a further round trip.
 
-The database hooks (sqlalchemy.py, django/connection.py) ask `together()` for a stand-in for the driver's cursor, and let it execute the statement:
+execution.py asks `together()` for a stand-in for the driver's cursor, and lets it execute the statement:
 
 - psycopg 3: a pipeline of BEGIN, set_config, the statement, COMMIT. ROLLBACK, if it fails, takes a round trip.
 - psycopg2: one query string, `SELECT set_config(…);` and the statement on a line of its own, which the server makes one transaction of. The
   driver quotes the values.
 
-What cannot be sent so gets no stand-in: the hooks then send BEGIN before it and COMMIT after it.
+What cannot be sent so gets no stand-in: then BEGIN is sent before it and COMMIT after it. So it is for DDL with psycopg2, whose entry has the
+text of the query.
+
+`inserted()` gives a stand-in that sets the context within a string of several statements.
 """
 
 from __future__ import annotations
@@ -16,9 +19,9 @@ import sys
 from collections.abc import Awaitable
 from typing import Any, Callable, Final, Optional
 
-from .applied import ascii_only, set_config
+from .applied import ascii_only, set_config, set_config_text
 from .context import AuditContext
-from .statements import copies, may_be_several
+from .statements import Analysis, analyze
 
 logger = logging.getLogger("lead_audit")
 
@@ -26,23 +29,43 @@ _UNPREPARED: Final = {"prepare": False}
 _SET_CONFIG: Final = set_config(("%s", "%s", "%s", "%s"))
 
 
-def together(cursor: Any, statement: str, many: bool, context: AuditContext) -> Optional[Any]:
+def together(cursor: Any, analysis: Analysis, many: bool, context: AuditContext) -> Optional[Any]:
     """A stand-in for a cursor of psycopg's or psycopg2's that is outside of any transaction, for its next statement; None: not with this one."""
-    while isinstance(cursor, _StandIn):  # something in between executes a statement of its own with it
-        cursor = cursor._cursor
+    cursor = _driven(cursor)
     connection = getattr(cursor, "connection", None)
-    if getattr(cursor, "name", None) is not None or copies(statement):  # a cursor on the server's side has more to send than a statement
+    if getattr(cursor, "name", None) is not None or analysis.is_copy:  # a cursor on the server's side has more to send than a statement
         return None
     psycopg: Any = sys.modules.get("psycopg")
     if psycopg is not None and isinstance(connection, (psycopg.Connection, psycopg.AsyncConnection)):
-        if in_pipeline(connection) or not _has_pipelines(psycopg) or may_be_several(statement):
+        if in_pipeline(connection) or not _has_pipelines(psycopg) or analysis.several:
             return None
         made = _Pipelined if isinstance(connection, psycopg.Connection) else _PipelinedAsync
         return made(cursor, context.settings())
-    psycopg2: Any = sys.modules.get("psycopg2")
-    if psycopg2 is not None and not many and isinstance(connection, psycopg2.extensions.connection):
+    if not many and not analysis.is_ddl and _is_psycopg2(connection):
         return _Prefixed(cursor, context.settings())
     return None
+
+
+def inserted(cursor: Any, context: AuditContext, is_set: bool, is_empty: bool) -> Optional[Any]:
+    """A stand-in that sets the context within the string that it is given next (see `Analysis.places`); None for a driver that takes
+    one statement only."""
+    cursor = _driven(cursor)
+    connection = getattr(cursor, "connection", None)
+    psycopg: Any = sys.modules.get("psycopg")
+    if psycopg is not None and isinstance(connection, psycopg.AsyncConnection):
+        return _InsertedAsync(cursor, context.settings(), is_set, is_empty)
+    if psycopg is not None and isinstance(connection, psycopg.Connection):
+        return _Inserted(cursor, context.settings(), is_set, is_empty)
+    if _is_psycopg2(connection):
+        return _Inserted(cursor, context.settings(), is_set, is_empty)
+    return None
+
+
+def _driven(cursor: Any) -> Any:
+    """The driver's cursor: something in between may execute a statement of its own with a stand-in."""
+    while isinstance(cursor, _StandIn):
+        cursor = cursor._cursor
+    return cursor
 
 
 def in_pipeline(connection: Any) -> bool:
@@ -194,11 +217,8 @@ class _Prefixed(_StandIn):
     """For psycopg2. Results, row count and status are those of the last statement of a string."""
 
     def execute(self, query: Any, vars: Any = None) -> Any:
-        codec = sys.modules["psycopg2"].extensions.encodings[self._cursor.connection.encoding]
-        if isinstance(query, bytes):
-            statement = query.decode(codec)
-        else:
-            statement = query if isinstance(query, str) else query.as_string(self._cursor)
+        codec = _encoding(self._cursor.connection)
+        statement = query.decode(codec) if isinstance(query, bytes) else as_text(query, self._cursor)
         # The statement's own parameters are the driver's business alone: what they may be besides a tuple or a dict, and how they are wrong.
         try:
             prefix = self._cursor.mogrify(_SET_CONFIG, self._values)
@@ -208,3 +228,61 @@ class _Prefixed(_StandIn):
         if vars is not None:  # else a percent sign is one
             prefix = prefix.replace("%", "%%")
         return self._cursor.execute(f"{prefix};\n{statement}", vars)
+
+
+class _Inserted(_StandIn):
+    """For psycopg 3 and psycopg2. The values are in the text, without percent signs and quotes of their own."""
+
+    def __init__(self, cursor: Any, values: tuple[str, ...], is_set: bool, is_empty: bool) -> None:
+        super().__init__(cursor, values)
+        self._is_set = is_set
+        self._is_empty = is_empty
+        self._is_first = False
+
+    def _text(self, query: Any) -> str:
+        text = as_text(query, self._cursor)
+        analysis = analyze(text)
+        places = analysis.places(self._is_set, self._is_empty)
+        self._is_first = bool(places) and places[0] == analysis.only.start
+        for place in reversed(places):
+            text = f"{text[:place]}{set_config_text(self._values)}; {text[place:]}"
+        return text
+
+    def execute(self, query: Any, vars: Any = None, **options: Any) -> Any:
+        result = self._cursor.execute(self._text(query), vars, **options)
+        self._show_first_of_application()
+        return result
+
+    def _show_first_of_application(self) -> None:
+        """psycopg 3 shows the result of the first statement, psycopg2 that of the last one."""
+        if self._is_first and not _is_psycopg2(self._cursor.connection):
+            self._cursor.nextset()
+
+
+class _InsertedAsync(_Inserted):
+    """The same for psycopg's async cursors."""
+
+    async def execute(self, query: Any, vars: Any = None, **options: Any) -> Any:
+        result = await self._cursor.execute(self._text(query), vars, **options)
+        self._show_first_of_application()
+        return result
+
+
+def as_text(query: Any, cursor: Any) -> str:
+    """A query's text: the drivers take bytes and their own SQL objects, too. cursor: of the driver that it is for."""
+    if isinstance(query, str):
+        return query
+    if isinstance(query, bytes):
+        return query.decode(_encoding(cursor.connection), "replace")
+    return str(query.as_string(cursor))
+
+
+def _encoding(connection: Any) -> str:
+    if _is_psycopg2(connection):
+        return str(sys.modules["psycopg2"].extensions.encodings[connection.encoding])
+    return str(connection.info.encoding)
+
+
+def _is_psycopg2(connection: Any) -> bool:
+    psycopg2: Any = sys.modules.get("psycopg2")
+    return psycopg2 is not None and isinstance(connection, psycopg2.extensions.connection)

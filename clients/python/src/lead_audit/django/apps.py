@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import AppConfig
+from django.core.signals import setting_changed
 from django.db import connections
 from django.db.backends.signals import connection_created
 
-from lead_audit.context import identify
-
-from .connection import attach
+from .connection import attach, reporter
 
 
 class LeadAuditConfig(AppConfig):
@@ -20,18 +19,16 @@ class LeadAuditConfig(AppConfig):
 
     def ready(self) -> None:
         connection_created.connect(_connected, dispatch_uid="lead_audit")
+        setting_changed.connect(_setting_changed, dispatch_uid="lead_audit")
         for connection in connections.all(initialized_only=True):
             attach(connection)
-        try:
-            from django.contrib.auth.signals import user_logged_in
-        except ImportError:  # an application without django.contrib.auth
-            return
-        user_logged_in.connect(_logged_in, dispatch_uid="lead_audit")
 
 
 def _connected(sender: Any, connection: Any, **_: Any) -> None:
     attach(connection)
 
 
-def _logged_in(sender: Any, user: Any, **_: Any) -> None:
-    identify(user.pk)
+def _setting_changed(sender: Any, setting: str, **_: Any) -> None:
+    """In tests."""
+    if setting == "LEAD_AUDIT":
+        reporter.cache_clear()

@@ -1,0 +1,57 @@
+"""One statement at a time on an async connection that several tasks share.
+
+The context and the statement that it is for are sent one after the other: between them, another task's statement would get it, or its
+context this one. The driver's own lock is around each of them alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import contextmanager
+from typing import Any, Callable, Deque, Iterator, Optional
+
+
+class Turns:
+    """Of one connection, in one event loop. A task that has its turn may take it again."""
+
+    __slots__ = ("_task", "_waiting")
+
+    def __init__(self) -> None:
+        self._task: Optional[Any] = None
+        self._waiting: Deque[asyncio.Future[None]] = deque()
+
+    @contextmanager
+    def turn(self, wait: Callable[[Any], Any]) -> Iterator[None]:
+        """A block that no other task is in. wait: awaits what it is given, from sync code. Where nobody else is there, nothing is awaited."""
+        task = asyncio.current_task()
+        if task is not None and task is self._task:
+            yield
+            return
+        while self._task is not None:
+            self._wait(wait)
+        self._task = task if task is not None else object()
+        try:
+            yield
+        finally:
+            self._task = None
+            self._wake_next()
+
+    def _wait(self, wait: Callable[[Any], Any]) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            wait(waiter)
+        except BaseException:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+            elif self._task is None:  # it was its turn, which goes to the next one
+                self._wake_next()
+            raise
+
+    def _wake_next(self) -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
