@@ -23,7 +23,8 @@ X_FORWARDED_FOR: Final = "x-forwarded-for"
 FORWARDED: Final = "forwarded"
 
 _LONGEST_HEADER = 8192  # of it the end is read: more hops than fit there has nobody
-_FORWARDED_FOR = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"([^"]*)"|([^;\s]*))', re.IGNORECASE)
+_BLANKS: Final = " \t"
+_PORT: Final = re.compile(r"[A-Za-z0-9._-]+")  # a number, or a name that hides it (RFC 7239)
 
 
 class TrustedProxies:
@@ -70,22 +71,102 @@ def _hops_from_the_right(name: str, header: Iterable[bytes]) -> Iterator[Optiona
     """The addresses in the header, the last first; None for what is no address."""
     for value in reversed(list(header)):
         shortened = len(value) > _LONGEST_HEADER
-        hops = value[-_LONGEST_HEADER:].decode("latin-1").split(",")
+        text = value[-_LONGEST_HEADER:].decode("latin-1")
+        if name == FORWARDED:
+            yield from _forwarded_from_the_right(text, shortened)
+            continue
+        hops = text.split(",")
         if shortened:
             hops[0] = ""  # may have lost its beginning
         for hop in reversed(hops):
-            yield _address_of_hop(name, hop)
+            yield _address_of_hop(hop)
 
 
-def _address_of_hop(name: str, hop: str) -> Optional[Address]:
-    if name == FORWARDED:
-        match = _FORWARDED_FOR.search(hop)
-        if match is None:
+def _forwarded_from_the_right(text: str, shortened: bool) -> Iterator[Optional[Address]]:
+    """The addresses in a header Forwarded, the last first; ends with None where it is not well-formed.
+
+    It is read from its end, quoted strings included, since the end is what a trusted proxy has written. From the beginning, a quote that the
+    client opened in a header of his own would go on into it.
+    """
+    position = len(text)
+    pairs: dict[str, str] = {}
+    while True:
+        pair = _pair_before(text, position)
+        if pair is None or pair[0] in pairs:
+            yield None
+            return
+        name, value, position = pair
+        pairs[name] = value
+        if shortened if position == 0 else text[position - 1] not in ";,":
+            yield None  # it may have lost its beginning, or is not well-formed
+            return
+        if position == 0 or text[position - 1] == ",":
+            yield _address_of_hop(pairs["for"]) if "for" in pairs else None
+            pairs = {}
+        if position == 0:
+            return
+        position -= 1
+
+
+def _pair_before(text: str, end: int) -> Optional[tuple[str, str, int]]:
+    """The name in lower case and the value of the pair that ends there, and where it begins; None if it is none."""
+    end = _without_blanks_before(text, end)
+    if end > 0 and text[end - 1] == '"':
+        if _is_escaped(text, end - 1):
             return None
-        hop = match[1] if match[1] is not None else match[2]
+        start = text.rfind('"', 0, end - 1)
+        while start >= 0 and _is_escaped(text, start):
+            start = text.rfind('"', 0, start)
+        if start < 0:
+            return None
+        value = _unescaped(text[start + 1 : end - 1])
+    else:
+        start = end
+        while start > 0 and text[start - 1] not in '=;,"':
+            start -= 1
+        value = text[start:end]
+    if start == 0 or text[start - 1] != "=":
+        return None
+    name_end = name_start = start - 1
+    while name_start > 0 and text[name_start - 1] not in '=;,"':
+        name_start -= 1
+    return text[name_start:name_end].strip(_BLANKS).lower(), value, name_start
+
+
+def _without_blanks_before(text: str, end: int) -> int:
+    while end > 0 and text[end - 1] in _BLANKS:
+        end -= 1
+    return end
+
+
+def _is_escaped(text: str, place: int) -> bool:
+    start = place
+    while start > 0 and text[start - 1] == "\\":
+        start -= 1
+    return (place - start) % 2 == 1
+
+
+def _unescaped(text: str) -> str:
+    """The content of a quoted string: a backslash makes the character after it one like any other."""
+    made: list[str] = []
+    characters = iter(text)
+    for character in characters:
+        made.append(next(characters, "") if character == "\\" else character)
+    return "".join(made)
+
+
+def _address_of_hop(hop: str) -> Optional[Address]:
     hop = hop.strip()
+    port = ""
     if hop.startswith("["):  # [2001:db8::1]:4711
-        hop = hop[1:].partition("]")[0]
+        hop, closed, port = hop[1:].partition("]")
+        if not closed or (port and not port.startswith(":")):
+            return None
+        port = port[1:] if len(port) > 1 else port
     elif hop.count(":") == 1:  # 192.0.2.1:4711
-        hop = hop.partition(":")[0]
+        hop, _, port = hop.partition(":")
+        if not port:
+            return None
+    if port and not _PORT.fullmatch(port):
+        return None
     return fields.parse_address(hop)
