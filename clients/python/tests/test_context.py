@@ -11,7 +11,7 @@ from typing import Iterator
 
 import pytest
 
-from lead_audit import AuditContext, audit_context, identify, request_context
+from lead_audit import AuditContext, audit_context, detached, identify, request_context
 
 EMPTY = AuditContext()
 
@@ -169,3 +169,73 @@ def test_contexts_do_not_change() -> None:
         del context.user_id
     assert pickle.loads(pickle.dumps(context)) == context and hash(context) == hash(AuditContext(*context.settings()))
     assert repr(AuditContext("a")) == "AuditContext(user_id='a')"
+
+
+def test_identify_in_a_block_that_was_not_given_a_user() -> None:
+    with request_context(AuditContext(request_id="r-1")), audit_context(request_id="r-2"):
+        identify("anna")
+        assert AuditContext.current() == AuditContext("anna", request_id="r-2")
+        with audit_context(user_ip="192.0.2.1"), audit_context(user_agent="Firefox"):
+            identify("berta", request_id="r-3")
+            assert AuditContext.current() == AuditContext("berta", "192.0.2.1", "Firefox", "r-2")
+        with AuditContext(request_id="r-4"):  # has all fields
+            identify("carla")
+            assert AuditContext.current() == AuditContext(request_id="r-4")
+        assert user() == "carla"
+    with audit_context(request_id="r-5"):  # outside of a request
+        identify("dora")
+        assert AuditContext.current() == AuditContext("dora", request_id="r-5")
+    assert AuditContext.current() == EMPTY
+
+
+async def test_a_task_that_outlives_its_request() -> None:
+    from lead_audit.context import outlived
+
+    async def work() -> tuple[object, bool, bool]:
+        assert not outlived()
+        await over.wait()
+        found = user(), outlived()
+        with audit_context(request_id="r-2"):
+            assert outlived() is found[1]
+        with audit_context(user_id="system"):
+            assert not outlived() and user() == "system"
+        identify("worker")
+        return (*found, outlived())
+
+    over = asyncio.Event()
+    with request_context(AuditContext("anna")):
+        task = asyncio.ensure_future(work())
+        await asyncio.sleep(0)
+        with detached():
+            assert AuditContext.current() == EMPTY and not outlived()
+            identify("nobody of the request's")
+            AuditContext.set(AuditContext("set"))
+            identify("again")
+            assert user() == "again"
+            worker = asyncio.ensure_future(work())
+        assert user() == "anna"
+    over.set()
+    assert await task == ("anna", True, False) and await worker == ("again", False, False)
+    assert AuditContext.current() == EMPTY
+
+
+class _Hostile:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("no truth")
+
+
+def test_what_is_no_user(caplog: pytest.LogCaptureFixture) -> None:
+    with request_context(EMPTY):
+        identify("anna")
+        identify(_Hostile())
+        assert user() is None and "_Hostile cannot be made a text" in caplog.text
+        identify(False)
+        assert user() is None
+        identify(True)
+        assert user() is None
+        identify(0)
+        assert user() == "0"
+    assert AuditContext("a\u202eb\u2066c\u061cd\u200ee").user_id == "a\ufffdb\ufffdc\ufffdd\ufffde"
