@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, AsyncIterator, Iterator
 
-from django.contrib.auth import authenticate, login
+from django.contrib.auth import authenticate, login, logout
 from django.db import models, transaction
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
+
+from lead_audit import identify
 
 
 class Lead(models.Model):
@@ -73,6 +75,73 @@ async def stream_async(request: HttpRequest, id: str) -> StreamingHttpResponse:
     return StreamingHttpResponse(pieces())
 
 
+def stream_identified(request: HttpRequest, id: str) -> StreamingHttpResponse:
+    """Says who it is from inside of the generator."""
+
+    def pieces() -> Iterator[str]:
+        identify("streamer")
+        for i in range(3):
+            Lead.objects.create(id=f"{id}-{i}")
+            yield "."
+
+    return StreamingHttpResponse(pieces())
+
+
+async def stream_identified_async(request: HttpRequest, id: str) -> StreamingHttpResponse:
+    async def pieces() -> AsyncIterator[str]:
+        identify("streamer")
+        for i in range(3):
+            await Lead.objects.acreate(id=f"{id}-{i}")
+            yield "."
+
+    return StreamingHttpResponse(pieces())
+
+
+def count_and_create(request: HttpRequest, id: str) -> HttpResponse:
+    Lead.objects.count()
+    Lead.objects.create(id=id)
+    Lead.objects.filter(id=id).update(email="x@example.com")
+    return HttpResponse()
+
+
+def identified(request: HttpRequest, id: str) -> HttpResponse:
+    identify("by the view")
+    Lead.objects.create(id=id)
+    return HttpResponse()
+
+
+def log_out(request: HttpRequest, id: str) -> HttpResponse:
+    Lead.objects.create(id=f"{id}-before")
+    logout(request)
+    Lead.objects.create(id=f"{id}-after")
+    return HttpResponse()
+
+
+def rest(request: HttpRequest, id: str) -> HttpResponse:
+    """A view of Django REST framework, which finds the user when it is called."""
+    from django.contrib.auth.models import User
+    from rest_framework.authentication import BaseAuthentication
+    from rest_framework.renderers import JSONRenderer
+    from rest_framework.response import Response
+    from rest_framework.views import APIView
+
+    class ByHeader(BaseAuthentication):
+        def authenticate(self, request: Any) -> Any:
+            Lead.objects.create(id=f"{id}-before")
+            return User.objects.get(username=request.headers["x-user"]), None
+
+    class View(APIView):
+        authentication_classes = [ByHeader]
+        renderer_classes = [JSONRenderer]
+
+        def get(self, request: Any, id: str) -> Any:
+            Lead.objects.create(id=f"{id}-after")
+            return Response({})
+
+    response: HttpResponse = View.as_view()(request, id=id)
+    return response
+
+
 VIEWS: dict[str, Any] = {
     "create": create,
     "create_async": create_async,
@@ -80,5 +149,11 @@ VIEWS: dict[str, Any] = {
     "log_in": log_in,
     "stream": stream,
     "stream_async": stream_async,
+    "stream_identified": stream_identified,
+    "stream_identified_async": stream_identified_async,
+    "count_and_create": count_and_create,
+    "identified": identified,
+    "log_out": log_out,
+    "rest": rest,
 }
 urlpatterns = [path(f"{name}/<id>", view) for name, view in VIEWS.items()]

@@ -11,7 +11,7 @@ import pytest
 
 from lead_audit import AuditContext, audit_context
 
-from .cluster import Cluster, Database
+from .cluster import Cluster, Database, StatementLog
 from .pgbouncer import PgBouncer
 from .round_trips import Counter
 
@@ -325,3 +325,268 @@ def test_unknown_options_are_refused(project: Database) -> None:
 
     with override_settings(LEAD_AUDIT={"TRUSTED_PROXY": []}), pytest.raises(TypeError, match="TRUSTED_PROXY"):
         AuditMiddleware(lambda request: None)
+
+
+def in_a_thread(work: Any) -> None:
+    """Runs it in a thread of its own, with connections of its own."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from django.db import connections
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(run).result(60)
+
+
+def test_a_connection_that_opens_inside_of_a_wrapper(leads: Database) -> None:
+    """A query log, as Django documents it: when its block ends, Django takes away the last wrapper."""
+    from django.db import connection
+
+    from .django_project import Lead
+
+    seen: list[str] = []
+
+    def log(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        seen.append(sql.split()[0])
+        return execute(sql, params, many, context)
+
+    def work() -> None:
+        for number in range(3):
+            with audit_context(user_id="alice"), connection.execute_wrapper(log):
+                Lead.objects.create(id=f"logged {number}")
+            assert log not in connection.execute_wrappers
+            with audit_context(user_id="bob"):
+                Lead.objects.create(id=f"alone {number}")
+            if number == 1:
+                connection.close()
+
+    in_a_thread(work)
+    assert seen == ["INSERT"] * 3
+    assert leads.users() == ["alice", "bob"] * 3
+
+
+def username(request: Any) -> Any:
+    return request.user.get_username() or None
+
+
+async def username_async(request: Any) -> Any:
+    from asgiref.sync import sync_to_async
+
+    return await sync_to_async(username)(request)
+
+
+@pytest.fixture
+def watched_users(leads: Database) -> Iterator[Database]:
+    leads.query("SELECT lead_audit.enable('auth_user')")
+    yield leads
+    leads.query("SELECT lead_audit.disable('auth_user')")
+
+
+def entries(database: Database) -> list[Any]:
+    return database.query("SELECT table_name, operation, user_id FROM lead_audit.log WHERE operation IN ('INSERT', 'UPDATE') ORDER BY id")
+
+
+@pytest.mark.parametrize("user", [None, username, username_async, "tests.test_django.username"])
+def test_a_login_has_the_user_of_the_setting(watched_users: Database, user: Any) -> None:
+    from django.test import override_settings
+
+    with override_settings(LEAD_AUDIT={"USER": user} if user else {}):
+        client().get("/log_in/1")
+    name = "alice" if user else str(alice().pk)
+    assert entries(watched_users) == [("auth_user", "UPDATE", name), ("leads", "INSERT", name)]
+    assert AuditContext.current() == AuditContext()
+
+
+def test_a_login_outside_of_a_request_is_nobodys(leads: Database) -> None:
+    """The rest of the thread would have this user."""
+    client().force_login(alice())
+    assert AuditContext.current() == AuditContext()
+
+
+def test_after_a_logout_there_is_no_user(leads: Database) -> None:
+    http = client()
+    http.force_login(alice())
+    http.get("/log_out/1")
+    assert leads.users() == [str(alice().pk), None]
+
+
+@pytest.mark.parametrize("user", [None, username])
+def test_django_rest_framework(leads: Database, user: Any) -> None:
+    pytest.importorskip("rest_framework")
+    from django.test import override_settings
+
+    with override_settings(LEAD_AUDIT={"USER": user} if user else {}):
+        assert client(HTTP_X_USER="alice").get("/rest/1").status_code == 200
+    assert leads.users() == [None, "alice" if user else str(alice().pk)]
+
+
+def test_who_counts_more(leads: Database) -> None:
+    """What a view says counts more than the default, and less than the setting."""
+    from django.test import override_settings
+
+    http = client()
+    http.force_login(alice())
+    http.get("/identified/1")
+    with override_settings(LEAD_AUDIT={"USER": username}):
+        http = client()  # which reads the setting when it begins
+        http.force_login(alice())
+        http.get("/identified/2")
+        client().get("/identified/3")
+    assert leads.users() == ["by the view", "alice", "by the view"]
+
+
+def test_an_error_in_the_user_callable_does_not_fail_the_request(leads: Database, caplog: pytest.LogCaptureFixture) -> None:
+    from django.test import override_settings
+
+    with override_settings(LEAD_AUDIT={"USER": lambda request: request.nosuch}):
+        assert client(HTTP_X_REQUEST_ID="r-1").get("/create/1").status_code == 200
+    assert leads.trail()[0][1::3] == (None, "r-1") and "is not known" in caplog.text
+
+
+def test_atomic_requests(leads: Database, cluster: Cluster) -> None:
+    """One set_config, though the user is found by questions to the database in the same transaction."""
+    from django.db import connection
+
+    http = client()
+    http.force_login(alice())
+    connection.settings_dict["ATOMIC_REQUESTS"] = True
+    try:
+        http.get("/count_and_create/1")
+        statements = StatementLog(cluster.log)
+        http.get("/count_and_create/2")
+        assert statements.statements().count("set_config") == 1
+        http.get("/create_atomic/3")
+        client().get("/log_in/4")
+    finally:
+        connection.settings_dict["ATOMIC_REQUESTS"] = False
+    assert leads.users() == [str(alice().pk)] * (2 + 2 + 2 + 1)
+
+
+@pytest.mark.parametrize("user", [None, username, username_async])
+async def test_async_views_find_their_user(leads: Database, user: Any) -> None:
+    from asgiref.sync import sync_to_async
+    from django.db import connections
+    from django.test import AsyncClient, override_settings
+
+    http: Any = AsyncClient()
+    found = await sync_to_async(alice)()
+    await sync_to_async(http.force_login)(found)
+    with override_settings(LEAD_AUDIT={"USER": user} if user else {}):
+
+        async def requests() -> None:
+            await http.get("/create_async/1")
+            await asyncio.gather(*(http.get(f"/{'create' if i % 2 else 'create_async'}/{i}") for i in range(2, 6)))
+            response = await http.get("/stream_async/6")
+            assert [piece async for piece in response.streaming_content] == [b".", b"."]
+
+        await asyncio.wait_for(requests(), 30)
+    await sync_to_async(connections.close_all)()
+    assert leads.users() == ["alice" if user else str(found.pk)] * 7
+
+
+def test_identify_in_a_streaming_response(leads: Database) -> None:
+    response = client(HTTP_X_REQUEST_ID="r-1").get("/stream_identified/1")
+    assert b"".join(response.streaming_content) == b"..."
+    assert [entry[1::3] for entry in leads.trail()] == [("streamer", "r-1")] * 3
+    assert AuditContext.current() == AuditContext()
+
+
+async def test_identify_in_an_async_streaming_response(leads: Database) -> None:
+    from asgiref.sync import sync_to_async
+    from django.db import connections
+    from django.test import AsyncClient
+
+    http: Any = AsyncClient()
+    response = await http.get("/stream_identified_async/1")
+    assert [piece async for piece in response.streaming_content] == [b"."] * 3
+    await sync_to_async(connections.close_all)()
+    assert leads.users() == ["streamer"] * 3
+    assert AuditContext.current() == AuditContext()
+
+
+def test_a_file_is_left_to_the_server(project: Database) -> None:
+    """Which sends it by wsgi.file_wrapper."""
+    from django.http import FileResponse
+    from django.test import RequestFactory
+
+    from lead_audit.django import AuditMiddleware
+
+    with open(__file__, "rb") as file:
+        response = AuditMiddleware(lambda request: FileResponse(file))(RequestFactory().get("/"))
+        assert response.file_to_stream is file
+        response.close()
+
+
+def test_a_pool(leads: Database, cluster: Cluster) -> None:
+    """Django 5.1 and psycopg: threads share connections."""
+    import django
+    from django.db.backends.postgresql.psycopg_any import is_psycopg3
+
+    if django.VERSION < (5, 1) or not is_psycopg3:
+        pytest.skip("Django has pools from 5.1 on, with psycopg")
+    from concurrent.futures import ThreadPoolExecutor
+
+    from django.db import connection, connections, transaction
+
+    from .django_project import Lead
+
+    settings = connections.settings["default"]
+    before = settings["OPTIONS"]
+    connection.close()
+    settings["OPTIONS"] = {**before, "pool": {"min_size": 1, "max_size": 2, "timeout": 60}}
+
+    def work(user: str) -> None:
+        for number in range(10):
+            with audit_context(user_id=user):
+                Lead.objects.create(id=f"{user}-{number}")
+                with transaction.atomic():
+                    Lead.objects.filter(id=f"{user}-{number}").update(email=user)
+            connections.close_all()  # back to the pool
+
+    def close_pool() -> None:
+        connection.close_pool()  # type: ignore[attr-defined]
+
+    users = [f"u{number}" for number in range(6)]
+    try:
+        with ThreadPoolExecutor(len(users)) as threads:
+            list(threads.map(work, users))
+        in_a_thread(close_pool)
+    finally:
+        settings["OPTIONS"] = before
+    whose = leads.query("SELECT user_id, split_part(row_key ->> 'id', '-', 1), count(*) FROM lead_audit.log GROUP BY 1, 2 ORDER BY 1")
+    assert whose == [(user, user, 20) for user in users]
+
+
+def test_several_statements(leads: Database) -> None:
+    from django.db import connection, transaction
+
+    with audit_context(user_id="alice"), connection.cursor() as cursor:
+        cursor.execute("BEGIN; INSERT INTO leads (id) VALUES ('1'); COMMIT; INSERT INTO leads (id) VALUES ('2')")
+        cursor.execute("SET LOCAL statement_timeout = '5s'; INSERT INTO leads (id) VALUES ('3')")
+        with transaction.atomic():
+            cursor.execute("SAVEPOINT a; INSERT INTO leads (id) VALUES ('4'); ROLLBACK TO a; INSERT INTO leads (id) VALUES ('5')")
+    assert leads.users() == ["alice"] * 4
+
+
+def test_what_is_missing_is_reported_or_refused(leads: Database, caplog: pytest.LogCaptureFixture) -> None:
+    from django.test import override_settings
+
+    from lead_audit import MissingContext
+
+    from .django_project import Lead
+
+    with override_settings(LEAD_AUDIT={}):
+        for number in range(2):
+            Lead.objects.create(id=f"{number}")
+    assert caplog.text.count("without an audit context") == 1 and "INSERT" in caplog.text and __file__ in caplog.text
+    with override_settings(LEAD_AUDIT={"ON_MISSING": "raise"}):
+        with pytest.raises(MissingContext, match="INSERT INTO"):
+            Lead.objects.create(id="refused")
+        with audit_context(user_id="alice"):
+            Lead.objects.create(id="3")
+    assert leads.users() == [None, None, "alice"]
