@@ -413,3 +413,120 @@ def test_values_that_the_client_encoding_does_not_have(driver: str, database: Da
     engine.dispose()
     assert database.users() == ["???w %s %(id)s $1 \\'"]
     assert database.query("SELECT email FROM leads") == [("é",)]
+
+
+TOUCH = "CREATE FUNCTION {}({}) RETURNS bigint LANGUAGE sql AS $$ INSERT INTO leads (id) SELECT gen_random_uuid() RETURNING 1::bigint $$"
+WRITERS = [
+    "CREATE TABLE copied AS SELECT touch()",
+    "CREATE MATERIALIZED VIEW copied AS SELECT touch()",
+    "SELECT touch() INTO copied",
+    "SELECT * FROM touching",
+    "SELECT count(*) FROM leads l, public.touching_too AS t",
+    "TABLE touching",
+    "(TABLE touching)",
+    "SELECT * FROM guarded",
+    "DECLARE held CURSOR WITH HOLD FOR SELECT touch()",
+    "DECLARE held CURSOR WITH HOLD FOR SELECT * FROM touching",
+    "SELECT touch /*c*/ ()",
+    "SELECT touch -- it\n ()",
+    "SELECT public.count('x'::text)",
+    "SELECT count('x'::text, 1)",
+    'SELECT "public" . "count" (\'x\'::text)',
+    'SELECT "touch"()',
+    "EXPLAIN ANALYZE SELECT * FROM touching",
+    "WITH x AS (SELECT touch()) SELECT * FROM x",
+    "PREPARE p AS SELECT touch(); EXECUTE p",
+    "REFRESH MATERIALIZED VIEW touched",
+]
+
+
+@pytest.mark.parametrize("statement", WRITERS)
+def test_what_writes_by_what_it_calls_and_reads(statement: str, engine: Engine, database: Database) -> None:  # noqa: F811
+    database.query(
+        ";".join(
+            [
+                TOUCH.format("touch", ""),
+                TOUCH.format("public.count", "text"),
+                TOUCH.format("public.count", "text, int"),
+                "CREATE VIEW touching AS SELECT touch()",
+                "CREATE VIEW touching_too AS SELECT * FROM touching",
+                "CREATE MATERIALIZED VIEW touched AS SELECT touch() WITH NO DATA",
+                "CREATE TABLE guarded AS SELECT 1 AS a",
+                "ALTER TABLE guarded ENABLE ROW LEVEL SECURITY",
+                "CREATE POLICY p ON guarded USING (touch() > 0)",
+                "GRANT SELECT ON ALL TABLES IN SCHEMA public TO app",
+                "GRANT CREATE ON SCHEMA public TO app",
+                "ALTER MATERIALIZED VIEW touched OWNER TO app",
+            ]
+        )
+    )
+    with ALICE, engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text(statement.replace("::", "\\:\\:")))
+    assert set(database.users()) == {"alice"}
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_a_view_that_is_made_later(where: str, connection: Connection, database: Database) -> None:
+    with ALICE:
+        connection.execute(text("SELECT count(*) FROM leads"))
+        database.query(TOUCH.format("touch", ""))
+        database.query("GRANT CREATE ON SCHEMA public TO app")
+        view = "CREATE VIEW touching AS SELECT touch()"
+        if where == "here":
+            connection.execute(text(view))
+        else:
+            database.query(view)
+            database.query("GRANT SELECT ON touching TO app")
+        connection.execute(text("SELECT * FROM touching"))
+    assert database.users() == ["alice"]
+
+
+def test_what_only_reads_is_sent_as_it_is(engine: Engine, database: Database, statement_log: StatementLog) -> None:  # noqa: F811
+    database.query("CREATE FUNCTION other() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    with ALICE, engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text("SELECT 1"))
+        before = len(statement_log.statements())
+        for statement in (
+            "SELECT l.id, coalesce(left(max(l.source), 3), 'x'), CAST(1 AS numeric(10, 2)) FROM leads l LEFT JOIN LATERAL (SELECT 1) t ON true GROUP BY 1",
+            "SELECT now(), random(), pg_catalog.count(*) OVER (PARTITION BY id) FROM public.leads WHERE id IN ('1')",
+            "TABLE leads",
+            "VALUES (lower('X'))",
+            "EXPLAIN SELECT other()",
+        ):
+            connection.execute(text(statement))
+        assert "set_config" not in statement_log.statements()[before:] and len(statement_log.statements()) == before + 5
+
+
+def test_the_catalogue_is_asked_again(database: Database) -> None:
+    """Where the connection was there before attach(), and after DDL."""
+    engine = create_engine(database.url(SYNC[-1]), pool_size=1, max_overflow=0, future=True)
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+    attach(engine)
+    with ALICE, engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        assert isinstance(connection.connection.dbapi_connection, object)
+        for _ in range(2):
+            for number in range(60):
+                connection.execute(text("SELECT count(*) FROM leads"))
+            connection.execute(text("CREATE TEMP TABLE IF NOT EXISTS t (a int)"))
+        for number in range(60):
+            connection.execute(text("SELECT count(*) FROM leads"))
+        log = StatementLog(database_log(database))
+        connection.execute(text("SELECT count(*) FROM leads"))
+        assert log.statements() == ["SELECT"]
+    engine.dispose()
+
+
+def database_log(database: Database) -> Any:
+    from pathlib import Path
+
+    return Path(database.query("SELECT pg_read_file('postmaster.pid')")[0][0].split("\n")[1]).parent / "log"
+
+
+def test_the_statement_of_a_ddl_is_the_applications(connection: Connection, database: Database) -> None:
+    with ALICE:
+        connection.execute(text("ALTER TABLE leads ADD COLUMN extra text"))
+        connection.execute(text("/* so */ DROP TABLE leads"))
+    entries = database.query("SELECT user_id, statement FROM lead_audit.log WHERE operation NOT IN ('INSERT', 'UPDATE', 'DELETE') ORDER BY id")
+    assert entries and {user for user, _ in entries} == {"alice"}
+    assert {statement for _, statement in entries if statement} == {"ALTER TABLE leads ADD COLUMN extra text", "/* so */ DROP TABLE leads"}

@@ -386,3 +386,84 @@ def test_engine_that_commits_by_itself(database: Database) -> None:
         insert(connection, "6")
     engine.dispose()
     assert database.users() == ["alice", "alice", "bob", "alice", "alice", None]
+
+
+@pytest.mark.skipif(SQLALCHEMY_14, reason="SQLAlchemy 1.4 has no psycopg")
+def test_a_savepoint_of_the_drivers_own(database: Database) -> None:
+    """psycopg 3: `transaction()` inside of a transaction."""
+    import psycopg
+
+    engine = create_engine(database.url("psycopg"), pool_size=1, max_overflow=0, future=True)
+    attach(engine)
+    for _ in range(2):  # the second time on a connection from the pool
+        with engine.begin() as connection:
+            driver: Any = connection.connection.driver_connection
+            with ALICE:
+                insert(connection, f"1 {_}")
+                connection.execute(text("SAVEPOINT a"))
+            with driver.transaction(force_rollback=True), BOB:
+                insert(connection, "lost")
+            with BOB:
+                insert(connection, f"2 {_}")
+            with driver.transaction() as transaction:
+                with ALICE:
+                    insert(connection, "lost")
+                    connection.execute(text("SAVEPOINT a"))
+                raise psycopg.Rollback(transaction)
+            with ALICE:
+                insert(connection, f"3 {_}")
+                connection.execute(text("ROLLBACK TO a"))
+                insert(connection, f"4 {_}")
+    engine.dispose()
+    assert database.users() == ["alice", "alice"] * 2
+
+
+def test_a_rollback_of_the_drivers_own(engine: Engine, database: Database) -> None:
+    """After which it goes on in another transaction."""
+    with ALICE, engine.connect() as connection:
+        insert(connection, "lost")
+        driver: Any = connection.connection.dbapi_connection
+        driver.rollback()
+        if connection.dialect.driver == "psycopg2":  # which tells nobody: apply_context() sets it, whatever was set
+            driver.cursor().execute("SELECT 1")
+            apply_context(connection)
+        else:
+            driver.execute("SELECT 1")
+        insert(connection, "1")
+        connection.commit()
+    assert database.users() == ["alice"]
+
+
+def test_listeners_that_are_added_later_see_the_statement(engine: Engine, database: Database) -> None:
+    """Also one that executes it itself, and one from before attach()."""
+    seen: list[str] = []
+
+    def looks_on(cursor: Any, statement: str, parameters: Any, context: Any) -> None:
+        seen.append(statement)
+
+    def looks_on_too(cursor: Any, statement: str, parameters: Any, context: Any) -> None:
+        seen.append(statement)
+
+    def executes(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+        cursor.execute(statement, parameters)
+        return True
+
+    detach(engine)
+    event.listen(engine, "do_execute", looks_on)
+    attach(engine)
+    event.listen(engine, "do_execute", looks_on_too)
+    with ALICE, engine.begin() as connection:
+        insert(connection, "1")
+    with ALICE, engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        seen.clear()
+        insert(connection, "2")
+        assert [statement.split()[0] for statement in seen] == ["INSERT"] * 2
+        event.listen(engine, "do_execute", executes)
+        insert(connection, "3")
+    other = create_engine(engine.url, future=True)
+    event.listen(other, "do_execute", executes)
+    attach(other)
+    with ALICE, other.begin() as connection:
+        insert(connection, "4")
+    other.dispose()
+    assert database.users() == ["alice"] * 4

@@ -166,3 +166,115 @@ async def test_cancelled_in_mid_transaction(engine: AsyncEngine, database: Datab
     async with engine.begin() as connection:
         await insert(connection, "1")
     assert database.users() == [None]
+
+
+@pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED"])
+async def test_tasks_that_share_a_connection(isolation: str, engine: AsyncEngine, database: Database) -> None:
+    """Each statement has the context of the task that runs it."""
+
+    async def work(connection: Any, user: str) -> None:
+        with audit_context(user_id=user):
+            for number in range(5):
+                await insert(connection, f"{user}-{number}")
+                await connection.execute(text("SELECT count(*) FROM leads"))
+                await connection.execute(text("UPDATE leads SET source = 'x' WHERE id = :id"), {"id": f"{user}-{number}"})
+
+    async with engine.execution_options(isolation_level=isolation).connect() as connection:
+        await connection.execute(text("SELECT 1"))
+        await asyncio.wait_for(asyncio.gather(*(work(connection, f"u{number}") for number in range(8))), 60)
+        if isolation != "AUTOCOMMIT":
+            await connection.commit()
+    whose = database.query("SELECT user_id, split_part(row_key ->> 'id', '-', 1), count(*) FROM lead_audit.log GROUP BY 1, 2 ORDER BY 1")
+    assert whose == [(f"u{number}", f"u{number}", 10) for number in range(8)]
+
+
+async def test_a_task_that_is_cancelled_while_it_waits_for_its_turn(engine: AsyncEngine, database: Database) -> None:
+    """SQLAlchemy gives the connection up then, and the others with it; none of them waits for ever."""
+
+    async def work(connection: Any, user: str, seconds: float = 0) -> None:
+        with audit_context(user_id=user):
+            await connection.execute(text("INSERT INTO leads (id) SELECT :id FROM pg_sleep(:seconds)"), {"id": user, "seconds": seconds})
+
+    async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        tasks = [asyncio.ensure_future(work(connection, "slow", 0.5))]
+        tasks += [asyncio.ensure_future(work(connection, f"u{number}")) for number in range(4)]
+        await asyncio.sleep(0.2)
+        tasks[1].cancel()
+        tasks[3].cancel()
+        ended = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
+    assert isinstance(ended[1], asyncio.CancelledError) and isinstance(ended[3], asyncio.CancelledError)
+    with audit_context(user_id="after"):
+        async with engine.begin() as connection:
+            await insert(connection, "after")
+    whose = database.query("SELECT user_id, row_key ->> 'id' FROM lead_audit.log")
+    assert ("after", "after") in whose and all(user == id for user, id in whose)
+
+
+def test_turns() -> None:
+    """Where a task that waits is cancelled, also when its turn has just come, the next one has it."""
+    from lead_audit.turns import Turns
+
+    async def run() -> list[str]:
+        import greenlet
+        from sqlalchemy.util import await_only, greenlet_spawn
+
+        assert greenlet
+        turns, order, is_inside = Turns(), [], False
+
+        def work(name: str) -> None:
+            nonlocal is_inside
+            with turns.turn(await_only), turns.turn(await_only):
+                assert not is_inside
+                is_inside = True
+                await_only(asyncio.sleep(0.01))
+                order.append(name)
+                is_inside = False
+
+        tasks = [asyncio.ensure_future(greenlet_spawn(work, f"{number}")) for number in range(6)]
+        await asyncio.sleep(0.005)
+        tasks[2].cancel()
+        while not order:
+            await asyncio.sleep(0)
+        tasks[1].cancel()  # it has been woken
+        await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+        return order
+
+    order = asyncio.run(run())
+    assert order in (["0", "3", "4", "5"], ["0", "1", "3", "4", "5"])
+
+
+async def test_a_statement_inside_of_another_does_not_wait_for_it(engine: AsyncEngine, database: Database) -> None:
+    """A listener that writes on the same connection has the turn already."""
+    from sqlalchemy import event
+
+    seen: list[str] = []
+
+    def also(cursor: Any, statement: str, parameters: Any, context: Any) -> None:
+        if not seen and "INSERT" in statement:
+            seen.append(statement)
+            context.root_connection.execute(INSERT, {"id": "inner"})
+
+    event.listen(engine.sync_engine, "do_execute", also)
+    with ALICE:
+        async with engine.begin() as connection:
+            await asyncio.wait_for(insert(connection, "outer"), 20)
+    assert database.users() == ["alice"] * 2
+
+
+async def test_a_savepoint_of_the_drivers_own(engine: AsyncEngine, database: Database) -> None:
+    async with engine.begin() as connection:
+        with ALICE:
+            await insert(connection, "1")
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        for number in range(2):
+            with pytest.raises(ValueError):
+                async with driver.transaction():
+                    with BOB:
+                        await insert(connection, f"lost {number}")
+                    raise ValueError
+            with BOB:
+                await insert(connection, f"2 {number}")
+            async with driver.transaction():
+                with ALICE:
+                    await insert(connection, f"3 {number}")
+    assert database.users() == ["alice", "bob", "alice", "bob", "alice"]
