@@ -26,6 +26,26 @@ from sqlalchemy.sql.expression import FromClause
 
 from .entry import Check, Entry, Fault, Summary
 
+__all__ = [
+    "Check",
+    "Entry",
+    "Fault",
+    "Summary",
+    "check",
+    "check_async",
+    "history",
+    "history_async",
+    "select_checks",
+    "select_faults",
+    "select_history",
+    "select_log",
+    "select_summary",
+    "summary",
+    "summary_async",
+    "verify",
+    "verify_async",
+]
+
 _DIALECT: Any = postgresql.dialect  # a class, without annotations of its own
 
 Relation = Union[str, FromClause, type]  # Lead.__table__ is a Table, but typed as this
