@@ -1,5 +1,5 @@
 # The doors to this project. Everything they make lives under target/; see scripts/ for what is behind each.
-.PHONY: help demo psql demo-url demo-stop example example-stop test test-all test-upgrade test-valgrind bench coverage package test-package sbom check clean
+.PHONY: help demo psql demo-url demo-stop example example-stop test test-all test-upgrade test-valgrind test-python-stress bench coverage package test-package sbom check clean
 
 help:
 	@echo 'make demo       builds lead_audit, starts a private PostgreSQL with it, and tells its story'
@@ -11,6 +11,7 @@ help:
 	@echo 'make test       all tests with PostgreSQL 15; PG=17 (16, 18): those that depend on the server, with 17, which is downloaded'
 	@echo 'make test-all   all tests with 15, 16, 17 and 18; PG_CONFIG_17=... if there is one to be used'
 	@echo 'make test-valgrind  tests against a server under valgrind, half an hour'
+	@echo 'make test-python-stress  the Python client through PgBouncer, with everything at once, for a minute: no entry with a wrong user'
 	@echo 'make test-upgrade  pg_upgrade to PostgreSQL 17, which is downloaded for it; the update from the library of 1.0'
 	@echo 'make bench      cost of the audit beside others, about 10 minutes; ARGUMENTS=--full: hours. See bench/README.md'
 	@echo 'make coverage   which lines the tests run: target/coverage/summary.txt, html/index.html, lcov.info'
@@ -47,6 +48,9 @@ test-all:
 test-upgrade:
 	@scripts/test.sh upgrade
 	@scripts/test.sh released
+
+test-python-stress:
+	@scripts/test_python_stress.sh
 
 test-valgrind:
 	@scripts/valgrind.sh

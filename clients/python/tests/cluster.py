@@ -101,10 +101,12 @@ class StatementLog:
 class Cluster:
     """Started when it is made; remove() stops and deletes it."""
 
+    SETTINGS = ("fsync = off", "max_connections = 60", "max_prepared_transactions = 5", "log_statement = 'all'")
+
     def __init__(self, name: str) -> None:
         self.directory = str(TARGET / "python" / name)
         script("cluster.sh", "remove", self.directory)
-        script("cluster.sh", "start", self.directory, "fsync = off", "max_connections = 60", "max_prepared_transactions = 5", "log_statement = 'all'")
+        script("cluster.sh", "start", self.directory, *self.SETTINGS)
         self.socket = script("cluster.sh", "socket", self.directory)
         self.log = Path(script("cluster.sh", "log", self.directory))
         template = Database(self.socket, TEMPLATE)

@@ -41,11 +41,12 @@ KNOWN_END = "in function disconnect_client(): bad client state"
 class PgBouncer:
     """Started when it is made, and again when it has come to its known end."""
 
-    def __init__(self, server: str, mode: str, pool_size: int) -> None:
+    def __init__(self, server: str, mode: str, pool_size: int, *settings: str) -> None:
         # Not under target/, whose path may be too long for a socket.
         self.directory = Path(tempfile.mkdtemp(prefix="lead_audit-", dir="/tmp"))
         (self.directory / "users.txt").write_text('"app" ""\n"postgres" ""\n')
         configuration = CONFIGURATION.format(server=server, directory=self.directory, mode=mode, pool_size=pool_size)
+        configuration += "".join(f"{setting}\n" for setting in settings)
         (self.directory / "pgbouncer.ini").write_text(configuration)
         command = ["pgbouncer", "-q", str(self.directory / "pgbouncer.ini")]
         if SERVER_USER:

@@ -1,0 +1,17 @@
+#!/bin/bash
+# test_python_stress.sh: clients/python/tests/stress.py: all drivers, FastAPI and Django at once, through PgBouncer, with a restart of the server.
+# Fails if an entry has a wrong user. On a private cluster under target/python.
+#
+#   test_python_stress.sh [SECONDS]   by default 60, besides what it takes to begin and to end
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+setup
+
+"$ROOT/scripts/install.sh"
+"$ROOT/scripts/packages.sh" pip pgbouncer
+unset LEAD_AUDIT_PACKAGES_USED # there may be more of them now
+use_private_packages
+"$ROOT/scripts/python.sh"
+
+cd "$ROOT/clients/python"
+step "Python client: stress, ${1:-60} seconds"
+exec "$TARGET/venv/bin/python" -m tests.stress "$@"
