@@ -72,38 +72,24 @@ class Statement(NamedTuple):
         return self.access in (Access.WRITES, Access.SCHEMA, Access.MAY_COMMIT)
 
 
-class Analysis(NamedTuple):
+class Analysis:
     """What there is in a string."""
 
-    statements: tuple[Statement, ...]
-    several: bool
-    """There are several statements, or it is not known that there is one only."""
-    changes_schema: bool
+    __slots__ = ("statements", "only", "several", "changes_schema", "may_write", "writes", "is_copy", "is_ordinary")
 
-    @property
-    def only(self) -> Statement:
+    def __init__(self, statements: tuple[Statement, ...], is_certain: bool = True) -> None:
+        self.statements = statements
+        self.only = statements[0]
         """The one statement. Where there are several, the first."""
-        return self.statements[0]
-
-    @property
-    def may_write(self) -> bool:
-        """Whether one of them can write. Of several, each that reads could."""
-        if self.several:
-            return any(one.may_write or one.calls or one.relations for one in self.statements)
-        return self.only.may_write
-
-    @property
-    def writes(self) -> bool:
+        self.several = len(statements) > 1 or not is_certain
+        """There are several statements, or it is not known that there is one only."""
+        self.changes_schema = not is_certain or any(one.is_ddl for one in statements)
+        self.may_write = any(one.may_write or (self.several and bool(one.calls or one.relations)) for one in statements)
+        """Whether one of them can write as far as the text tells. Of several, each that reads could."""
+        self.writes = any(one.writes for one in statements)
         """Whether it is the purpose of one of them to write, or to change what is watched."""
-        return any(one.writes for one in self.statements)
-
-    @property
-    def is_copy(self) -> bool:
-        return any(one.is_copy for one in self.statements)
-
-    @property
-    def is_ddl(self) -> bool:
-        return any(one.is_ddl for one in self.statements)
+        self.is_copy = any(one.is_copy for one in statements)
+        self.is_ordinary = all(one.kind is Kind.ORDINARY for one in statements)
 
     def places(self, is_set: bool = False, is_empty: bool = False) -> tuple[int, ...]:
         """Where in a string of several statements the context has to be set, so that each that can write has it: before the first of
@@ -406,11 +392,11 @@ def _analyze(text: str) -> Analysis:
         tokens = _tokens(text)
     except _Uncertain:
         unknown = Statement(Kind.ORDINARY, None, Access.WRITES, 0, False, False, _NOTHING, _NOTHING, False)
-        return Analysis((unknown,), True, True)
+        return Analysis((unknown,), is_certain=False)
     statements = [_statement(part) for part in _split(tokens)]
     if not statements:
         statements.append(Statement(Kind.ORDINARY, None, Access.NONE, 0, False, False, _NOTHING, _NOTHING, False))
-    return Analysis(tuple(statements), len(statements) > 1, any(one.is_ddl for one in statements))
+    return Analysis(tuple(statements))
 
 
 def _split(tokens: list[_Token]) -> Iterator[list[_Token]]:
