@@ -120,7 +120,7 @@ def analyze(text: str) -> Analysis:
 
 # One class, or one character: nothing in it can be matched in two ways.
 _TOKEN: Final = re.compile(
-    r"""(?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)|(?P<number>[0-9][A-Za-z0-9_.]*)|/\*|--|[^ \t\n\r\f\v]"""
+    r"""(?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)|(?P<number>[0-9][A-Za-z0-9_.]*)|(?P<special>/\*|--|['"$])|[^ \t\n\r\f\v]"""
 )
 _COMMENT: Final = re.compile(r"/\*|\*/")
 _ESCAPED: Final = re.compile(r"['\\]")
@@ -140,45 +140,54 @@ class _Uncertain(Exception):
 def _tokens(text: str) -> list[_Token]:
     """All that is neither blank nor a comment."""
     found: list[_Token] = []
-    position, end = 0, len(text)
-    search = _TOKEN.search
-    while position < end:
-        match = search(text, position)
-        if match is None:
-            break
-        start, position = match.span()
-        token = match[0]
-        if match.lastgroup == "word":
-            following = text[position : position + 1]
-            if following == "'" and token in ("e", "E"):
-                position = _end_of_escape_string(text, position + 1)
-                found.append((_OTHER, "", start))
-            else:
-                found.append((_WORD, fold(token), start))
-        elif match.lastgroup == "number":
-            found.append((_OTHER, "", start))
-        elif token == "--":
-            newline = text.find("\n", position)
-            position = end if newline < 0 else newline + 1
-        elif token == "/*":
-            position = _end_of_comment(text, position)
-        elif token == "'":
-            position = _end_of_quoted(text, position, "'")
-            if text[position - 2 : position - 1] == "\\" or "\\'" in text[start:position]:
-                raise _Uncertain  # with standard_conforming_strings off the quote would be part of the string
-            found.append((_OTHER, "", start))
-        elif token == '"':
-            position = _end_of_quoted(text, position, '"')
-            found.append((_NAME, text[start + 1 : position - 1].replace('""', '"'), start))
-        elif token == "$":
-            tag = _TAG.match(text, start)
-            if tag is not None:
-                closing = text.find(tag[0], tag.end())
-                position = end if closing < 0 else closing + len(tag[0])
-            found.append((_OTHER, "", start))
-        else:
-            found.append((_SIGN, token, start))
+    position: Optional[int] = 0
+    while position is not None:
+        position = _tokens_until(text, position, found)
     return found
+
+
+def _tokens_until(text: str, position: int, found: list[_Token]) -> Optional[int]:
+    """Adds the tokens until one whose end the pattern does not find, and returns that end; None at the end of the text."""
+    add = found.append
+    for match in _TOKEN.finditer(text, position):
+        kind = match.lastgroup
+        if kind is None:
+            add((_SIGN, match[0], match.start()))
+        elif kind == "word":
+            token = match[0]
+            if (token == "e" or token == "E") and text[match.end() : match.end() + 1] == "'":
+                add((_OTHER, "", match.start()))
+                return _end_of_escape_string(text, match.end() + 1)
+            add((_WORD, fold(token), match.start()))
+        elif kind == "number":
+            add((_OTHER, "", match.start()))
+        else:
+            return _end_of_special(text, match[0], match.start(), match.end(), found)
+    return None
+
+
+def _end_of_special(text: str, token: str, start: int, position: int, found: list[_Token]) -> int:
+    if token == "--":
+        newline = text.find("\n", position)
+        return len(text) if newline < 0 else newline + 1
+    if token == "/*":
+        return _end_of_comment(text, position)
+    if token == "'":
+        position = _end_of_quoted(text, position, "'")
+        if "\\'" in text[start:position]:
+            raise _Uncertain  # with standard_conforming_strings off the quote would be part of the string
+        found.append((_OTHER, "", start))
+        return position
+    if token == '"':
+        position = _end_of_quoted(text, position, '"')
+        found.append((_NAME, text[start + 1 : position - 1].replace('""', '"'), start))
+        return position
+    found.append((_OTHER, "", start))
+    tag = _TAG.match(text, start)
+    if tag is None:
+        return position
+    closing = text.find(tag[0], tag.end())
+    return len(text) if closing < 0 else closing + len(tag[0])
 
 
 def _end_of_comment(text: str, position: int) -> int:
