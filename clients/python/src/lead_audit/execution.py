@@ -160,7 +160,7 @@ class Execution:
 
     def _report(self, analysis: Analysis, current: AuditContext) -> None:
         if self.reporter.ignores or not (
-            analysis.writes or any(one.calls_own or self.catalog.is_known_to_write(one) for one in analysis.statements)
+            analysis.writes or any(self.catalog.is_known_to_write(one) for one in analysis.statements)
         ):
             return
         if current.user_id is None:
