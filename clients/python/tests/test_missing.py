@@ -153,3 +153,16 @@ def test_errors_of_the_database_are_as_before(database: Database) -> None:
     with engine.connect() as connection, pytest.raises(exc.ProgrammingError):
         connection.execute(text("INSERT INTO nosuch VALUES (1)"))
     engine.dispose()
+
+
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "AUTOCOMMIT"])
+def test_the_trail_is_read_without_a_user(isolation: str, database: Database) -> None:
+    from lead_audit import trail
+
+    engine = create_engine(Database(database.socket, database.name, "postgres").url(SYNC[-1]), future=True)
+    attach(engine, on_missing="raise")
+    with engine.execution_options(isolation_level=isolation).connect() as connection:
+        assert trail.history(connection, "leads", "1") == trail.verify(connection) == trail.check(connection, "leads", "1") == []
+        assert trail.summary(connection, "leads", "1").total == 0
+        assert connection.execute(trail.select_log()).all() == []
+    engine.dispose()

@@ -9,4 +9,4 @@ from .context import AuditContext, audit_context, detached, identify, request_co
 from .missing import MissingContext
 
 __all__ = ["AuditContext", "MissingContext", "TrustedProxies", "audit_context", "detached", "identify", "request_context"]
-__version__ = "1.0.0"
+__version__ = "1.1.0"

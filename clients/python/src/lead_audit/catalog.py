@@ -23,7 +23,7 @@ _FIRST_OWN_OID: Final = 16384
 _FUNCTION, _RELATION, _WRITER = "f", "r", "w"
 
 QUERY: Final = f"""WITH RECURSIVE
-  own AS MATERIALIZED (SELECT p.oid, p.proname, p.provolatile FROM pg_catalog.pg_proc p WHERE p.oid >= {_FIRST_OWN_OID}),
+  own AS MATERIALIZED (SELECT p.oid, p.proname, p.provolatile, p.pronamespace FROM pg_catalog.pg_proc p WHERE p.oid >= {_FIRST_OWN_OID}),
   uses (relation, classid, objid) AS (
     SELECT r.ev_class, d.refclassid, d.refobjid FROM pg_catalog.pg_rewrite r
       JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid
@@ -48,10 +48,13 @@ UNION ALL
 SELECT '{_RELATION}', c.relname::text FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
 GROUP BY c.relname HAVING NOT pg_catalog.bool_or(c.oid IN (SELECT m.relation FROM may_write m))
 UNION ALL
-SELECT '{_WRITER}', o.proname::text FROM own o WHERE o.provolatile = 'v'
+SELECT '{_WRITER}', o.proname::text FROM own o JOIN pg_catalog.pg_namespace n ON n.oid = o.pronamespace
+WHERE o.provolatile = 'v' AND n.nspname <> 'lead_audit'
 UNION ALL
-SELECT '{_WRITER}', c.relname::text FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT m.relation FROM may_write m)"""
-"""Rows of a kind and a name: the functions and the relations that only read, and names of what can write."""
+SELECT '{_WRITER}', c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid IN (SELECT m.relation FROM may_write m) AND n.nspname <> 'lead_audit'"""
+"""Rows of a kind and a name: the functions and the relations that only read, and names of what can write, for reports: without the
+trail's own, which are there to be read by anybody."""
 
 _NONE: Final[FrozenSet[str]] = frozenset()
 

@@ -115,7 +115,9 @@ def driver_of(dbapi: Any) -> Any:
 
 def _libpq_status(dbapi: Any) -> Any:
     """The transaction status that psycopg and psycopg2 have from libpq; None for other drivers."""
-    return getattr(getattr(driver_of(dbapi), "info", None), "transaction_status", None)
+    driver = getattr(dbapi, "driver_connection", dbapi)
+    pgconn = getattr(driver, "pgconn", None)  # psycopg's, quicker than its info
+    return getattr(getattr(driver, "info", None) if pgconn is None else pgconn, "transaction_status", None)
 
 
 # ---- asking --------------------------------------------------------------------------------------------------------------

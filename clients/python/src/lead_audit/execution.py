@@ -16,7 +16,7 @@ from .catalog import Catalog
 from .context import AuditContext, current_for_write, is_finding_user, known, outlived
 from .dbapi import activity, ask, busy, commits_by_itself, driver_of, failed, follow_transactions, in_transaction, own_transaction, send
 from .missing import Reporter
-from .statements import Access, Analysis, Kind, analyze
+from .statements import Access, Analysis, analyze
 from .together import in_pipeline, inserted, together
 
 logger = logging.getLogger("lead_audit")
@@ -59,17 +59,25 @@ class Execution:
 
     def run(self) -> Any:
         """Runs it, and returns what `execute` does."""
-        analysis = analyze(self.text)
+        analysis, dbapi, state = analyze(self.text), self.dbapi, self.state
+        begun = in_transaction(dbapi)
+        commits = not begun and commits_by_itself(dbapi)
+        if begun is False:
+            state.transaction_over()
+        elif busy(dbapi) and commits_by_itself(dbapi) and in_pipeline(driver_of(dbapi)):
+            state.context = None  # the transaction that it was set in is over with the pipeline's next Sync, whoever sends that
+        elif state.activity is not None and state.activity != activity(dbapi):
+            state.unknown()
         if analysis.changes_schema:
             self.catalog.forget()
-        if not analysis.several and analysis.only.kind is not Kind.ORDINARY:
-            self.state.follow(analysis.only)
+        if not analysis.several and not analysis.is_ordinary:
+            state.follow(analysis.only)
             return self.execute(None)
-        if is_finding_user() and not analysis.writes:
+        if not analysis.writes and is_finding_user():
             return self.execute(None)
-        if not in_transaction(self.dbapi) and commits_by_itself(self.dbapi):
+        if commits:
             return self._run_in_autocommit(analysis)
-        if failed(self.dbapi):
+        if failed(dbapi):
             return self.execute(None)  # which says so
         current = current_for_write()
         if current.user_id is None or outlived():
@@ -120,7 +128,7 @@ class Execution:
         if in_pipeline(driver_of(self.dbapi)):  # of the application's
             self._send(current)
             return self.execute(None)
-        if any(one.kind is not Kind.ORDINARY for one in analysis.statements):
+        if not analysis.is_ordinary:
             return self._run_several_in_autocommit(analysis, current)
         stand_in = together(self.cursor, analysis, self.many, current)
         if stand_in is not None:
@@ -152,23 +160,13 @@ class Execution:
 
     def _report(self, analysis: Analysis, current: AuditContext) -> None:
         if self.reporter.ignores or not (
-            analysis.writes or any(one.calls_own or self.catalog.is_known_to_write(one) for one in analysis.statements)
+            analysis.writes or any(self.catalog.is_known_to_write(one) for one in analysis.statements)
         ):
             return
         if current.user_id is None:
             self.reporter.missing(current, self.text)
         else:
             self.reporter.report("a task writes that has outlived its request, whose user it has: see lead_audit.detached()", self.text)
-
-
-def prepare(state: AppliedContext, dbapi: Any) -> None:
-    """Before the state of a connection is used: what the driver knows of its transaction."""
-    if in_transaction(dbapi) is False:
-        state.transaction_over()
-    elif busy(dbapi) and commits_by_itself(dbapi) and in_pipeline(driver_of(dbapi)):
-        state.context = None  # the transaction that it was set in is over with the pipeline's next Sync, whoever sends that
-    elif state.activity is not None and state.activity != activity(dbapi):
-        state.unknown()
 
 
 def new_state(dbapi: Any) -> AppliedContext:

@@ -30,7 +30,7 @@ from .applied import AppliedContext
 from .catalog import Catalog
 from .context import AuditContext
 from .dbapi import activity, ask, commits_by_itself, in_transaction, send
-from .execution import Execution, new_state, prepare
+from .execution import Execution, new_state
 from .missing import OnMissing, Reporter
 from .turns import Turns
 from .watching import watch
@@ -114,7 +114,7 @@ def apply_context(connection: Union[Connection, Session, Any]) -> None:
     if in_transaction(dbapi) is None:
         logger.warning("lead_audit: apply_context() does not know the driver of a connection, and has set nothing on it")
         return
-    state = _state(connection, dbapi)
+    state = _state(connection.info, dbapi)
     current = AuditContext.current()
     if not in_transaction(dbapi) and commits_by_itself(dbapi):
         raise InvalidRequestError("there is no transaction that the audit context could be set for: the connection is in AUTOCOMMIT")
@@ -181,12 +181,7 @@ def _attach_engine(engine: Engine, reporter: Reporter) -> None:
         _attached[dialect] = None
         return
     attached = _attached[dialect] = _Attached(reporter, Catalog(), [])
-
-    def connected(dbapi: Any, record: Any) -> None:
-        attached.catalog.load(lambda: ask(dbapi))
-
-    attached.listeners.extend(_listeners(engine))
-    attached.listeners.append((engine.pool, "connect", connected))
+    attached.listeners.extend(_listeners(engine, attached))
     for target, name, listener in attached.listeners:
         event.listen(target, name, listener)
         if name in _EXECUTING:
@@ -201,104 +196,95 @@ def _put_first(listeners: Any, listener: Any) -> None:
         known.appendleft(listener)
 
 
-def _listeners(engine: Engine) -> tuple[tuple[Any, str, Callable[..., Any]], ...]:
-    return (
-        *((engine, name, listener) for name, listener in _EXECUTING.items()),
-        (engine.pool, "checkin", _checked_in),
-        (engine, "commit", _transaction_over),
-        (engine, "rollback", _transaction_over),
-        (engine, "commit_twophase", _transaction_over),
-        (engine, "rollback_twophase", _transaction_over),
-    )
+def _listeners(engine: Engine, attached: _Attached) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
+    def connected(dbapi: Any, record: Any) -> None:
+        attached.catalog.load(lambda: ask(dbapi))
+
+    for name in _EXECUTING:
+        yield engine, name, _executing(name, attached)
+    yield engine.pool, "connect", connected
+    yield engine.pool, "checkin", _checked_in
+    for name in ("commit", "rollback", "commit_twophase", "rollback_twophase"):
+        yield engine, name, _transaction_over
 
 
-def _do_execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-    return _run(context, cursor, statement, "do_execute", (statement, parameters, context))
+_EXECUTING: Final = ("do_execute", "do_execute_no_params", "do_executemany")
 
 
-def _do_execute_no_params(cursor: Any, statement: str, context: Any) -> bool:
-    return _run(context, cursor, statement, "do_execute_no_params", (statement, context))
+def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
+    """The listener for an event that has a statement run."""
+    many = event_name == "do_executemany"
 
-
-def _do_executemany(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-    return _run(context, cursor, statement, "do_executemany", (statement, parameters, context))
-
-
-_EXECUTING: Final[dict[str, Callable[..., bool]]] = {
-    "do_execute": _do_execute,
-    "do_execute_no_params": _do_execute_no_params,
-    "do_executemany": _do_executemany,
-}
-
-
-def _run(context: Any, cursor: Any, statement: str, event_name: str, arguments: tuple[Any, ...]) -> bool:
-    """Runs the statement as SQLAlchemy would, with what is to be set. False: SQLAlchemy is to run it."""
-    dialect = context.dialect
-    attached = _attached.get(dialect)
-    if attached is None or context.execution_options.get("lead_audit") is False:
-        return False
-    try:
-        pooled = context.root_connection.connection
-        dbapi = pooled.dbapi_connection
-        info = pooled.info
-    except (NotImplementedError, AttributeError):
-        return False  # SQLAlchemy's own questions, on a connection that is not the pool's yet
-    driven = getattr(cursor, "_cursor", None) if dialect.is_async else cursor  # SQLAlchemy's wrapper around an async cursor
-
-    def execute(stand_in: Optional[Any]) -> None:
-        if stand_in is None or not dialect.is_async:
-            _execute(dialect, event_name, cursor if stand_in is None else stand_in, arguments)
-            return
-        cursor._cursor = stand_in
+    def run(cursor: Any, statement: str, *arguments: Any) -> bool:
+        """Runs the statement as SQLAlchemy would, with what is to be set. False: SQLAlchemy is to run it."""
+        context = arguments[-1]
+        if context.execution_options.get("lead_audit") is False:
+            return False
         try:
-            _execute(dialect, event_name, cursor, arguments)
-        finally:
-            cursor._cursor = driven
+            pooled = context.root_connection.connection
+            dbapi = pooled.dbapi_connection
+            info = pooled.info
+        except (NotImplementedError, AttributeError):
+            return False  # SQLAlchemy's own questions, on a connection that is not the pool's yet
+        dialect = context.dialect
+        is_async = dialect.is_async
+        driven = cursor._cursor if is_async else cursor  # SQLAlchemy's wrapper around an async cursor
 
-    with _turn(info, dbapi) if dialect.is_async else nullcontext():
-        state = _state(pooled, dbapi)
-        Execution(
-            state,
-            attached.catalog,
-            attached.reporter,
-            dbapi,
-            driven,
-            statement,
-            event_name == "do_executemany",
-            execute,
-            is_server_side=context._is_server_side,
-        ).run()
-        state.activity = activity(dbapi)
-    return True
+        def execute(stand_in: Optional[Any]) -> None:
+            if stand_in is None or not is_async:
+                _execute(dialect, event_name, run, cursor if stand_in is None else stand_in, statement, arguments)
+                return
+            cursor._cursor = stand_in
+            try:
+                _execute(dialect, event_name, run, cursor, statement, arguments)
+            finally:
+                cursor._cursor = driven
+
+        if is_async:
+            with _turns(info).turn(dbapi.await_):
+                state = _state(info, dbapi)
+                Execution(
+                    state, attached.catalog, attached.reporter, dbapi, driven, statement, many, execute, _NOT_TRANSLATED, context._is_server_side
+                ).run()
+                state.activity = activity(dbapi)
+        else:
+            state = _state(info, dbapi)
+            Execution(
+                state, attached.catalog, attached.reporter, dbapi, driven, statement, many, execute, _NOT_TRANSLATED, context._is_server_side
+            ).run()
+        return True
+
+    return run
 
 
-def _execute(dialect: Any, event_name: str, cursor: Any, arguments: tuple[Any, ...]) -> None:
+_NOT_TRANSLATED: Final[Any] = nullcontext()
+
+
+def _execute(dialect: Any, event_name: str, own: Any, cursor: Any, statement: str, arguments: tuple[Any, ...]) -> None:
     """What SQLAlchemy does once this module's listener has returned: the listeners after it, and the dialect if none of them has run it."""
-    own, is_ours_over = _EXECUTING[event_name], False
+    is_after = False
     for listener in getattr(dialect.dispatch, event_name):
-        if is_ours_over and listener(cursor, *arguments):
+        if is_after and listener(cursor, statement, *arguments):
             return
-        is_ours_over = is_ours_over or listener is own
-    getattr(dialect, event_name)(cursor, *arguments)
+        is_after = is_after or listener is own
+    getattr(dialect, event_name)(cursor, statement, *arguments)
 
 
-def _turn(info: Any, dbapi: Any) -> Any:
-    turns = info.get(_TURNS)
-    if turns is None:
-        turns = info[_TURNS] = Turns()
-    return turns.turn(dbapi.await_)
+def _turns(info: Any) -> Turns:
+    found: Optional[Turns] = info.get(_TURNS)
+    if found is None:
+        found = info[_TURNS] = Turns()
+    return found
 
 
 # ---- the state of a connection -------------------------------------------------------------------------------------------
 
 
-def _state(pooled: Any, dbapi: Any) -> AppliedContext:
-    """pooled: the pool's connection, around the driver's."""
-    info = pooled.info
-    state = info.get(_STATE)
-    if not isinstance(state, AppliedContext):
+def _state(info: Any, dbapi: Any) -> AppliedContext:
+    """Of a connection, kept in the info of its record."""
+    state: Optional[AppliedContext] = info.get(_STATE)
+    if state is None:
         state = info[_STATE] = new_state(dbapi)
-    prepare(state, dbapi)
     return state
 
 

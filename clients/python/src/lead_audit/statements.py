@@ -72,38 +72,24 @@ class Statement(NamedTuple):
         return self.access in (Access.WRITES, Access.SCHEMA, Access.MAY_COMMIT)
 
 
-class Analysis(NamedTuple):
+class Analysis:
     """What there is in a string."""
 
-    statements: tuple[Statement, ...]
-    several: bool
-    """There are several statements, or it is not known that there is one only."""
-    changes_schema: bool
+    __slots__ = ("statements", "only", "several", "changes_schema", "may_write", "writes", "is_copy", "is_ordinary")
 
-    @property
-    def only(self) -> Statement:
+    def __init__(self, statements: tuple[Statement, ...], is_certain: bool = True) -> None:
+        self.statements = statements
+        self.only = statements[0]
         """The one statement. Where there are several, the first."""
-        return self.statements[0]
-
-    @property
-    def may_write(self) -> bool:
-        """Whether one of them can write. Of several, each that reads could."""
-        if self.several:
-            return any(one.may_write or one.calls or one.relations for one in self.statements)
-        return self.only.may_write
-
-    @property
-    def writes(self) -> bool:
+        self.several = len(statements) > 1 or not is_certain
+        """There are several statements, or it is not known that there is one only."""
+        self.changes_schema = not is_certain or any(one.is_ddl for one in statements)
+        self.may_write = any(one.may_write or (self.several and bool(one.calls or one.relations)) for one in statements)
+        """Whether one of them can write as far as the text tells. Of several, each that reads could."""
+        self.writes = any(one.writes for one in statements)
         """Whether it is the purpose of one of them to write, or to change what is watched."""
-        return any(one.writes for one in self.statements)
-
-    @property
-    def is_copy(self) -> bool:
-        return any(one.is_copy for one in self.statements)
-
-    @property
-    def is_ddl(self) -> bool:
-        return any(one.is_ddl for one in self.statements)
+        self.is_copy = any(one.is_copy for one in statements)
+        self.is_ordinary = all(one.kind is Kind.ORDINARY for one in statements)
 
     def places(self, is_set: bool = False, is_empty: bool = False) -> tuple[int, ...]:
         """Where in a string of several statements the context has to be set, so that each that can write has it: before the first of
@@ -134,7 +120,7 @@ def analyze(text: str) -> Analysis:
 
 # One class, or one character: nothing in it can be matched in two ways.
 _TOKEN: Final = re.compile(
-    r"""(?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)|(?P<number>[0-9][A-Za-z0-9_.]*)|/\*|--|[^ \t\n\r\f\v]"""
+    r"""(?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)|(?P<number>[0-9][A-Za-z0-9_.]*)|(?P<special>/\*|--|['"$])|[^ \t\n\r\f\v]"""
 )
 _COMMENT: Final = re.compile(r"/\*|\*/")
 _ESCAPED: Final = re.compile(r"['\\]")
@@ -154,45 +140,54 @@ class _Uncertain(Exception):
 def _tokens(text: str) -> list[_Token]:
     """All that is neither blank nor a comment."""
     found: list[_Token] = []
-    position, end = 0, len(text)
-    search = _TOKEN.search
-    while position < end:
-        match = search(text, position)
-        if match is None:
-            break
-        start, position = match.span()
-        token = match[0]
-        if match.lastgroup == "word":
-            following = text[position : position + 1]
-            if following == "'" and token in ("e", "E"):
-                position = _end_of_escape_string(text, position + 1)
-                found.append((_OTHER, "", start))
-            else:
-                found.append((_WORD, fold(token), start))
-        elif match.lastgroup == "number":
-            found.append((_OTHER, "", start))
-        elif token == "--":
-            newline = text.find("\n", position)
-            position = end if newline < 0 else newline + 1
-        elif token == "/*":
-            position = _end_of_comment(text, position)
-        elif token == "'":
-            position = _end_of_quoted(text, position, "'")
-            if text[position - 2 : position - 1] == "\\" or "\\'" in text[start:position]:
-                raise _Uncertain  # with standard_conforming_strings off the quote would be part of the string
-            found.append((_OTHER, "", start))
-        elif token == '"':
-            position = _end_of_quoted(text, position, '"')
-            found.append((_NAME, text[start + 1 : position - 1].replace('""', '"'), start))
-        elif token == "$":
-            tag = _TAG.match(text, start)
-            if tag is not None:
-                closing = text.find(tag[0], tag.end())
-                position = end if closing < 0 else closing + len(tag[0])
-            found.append((_OTHER, "", start))
-        else:
-            found.append((_SIGN, token, start))
+    position: Optional[int] = 0
+    while position is not None:
+        position = _tokens_until(text, position, found)
     return found
+
+
+def _tokens_until(text: str, position: int, found: list[_Token]) -> Optional[int]:
+    """Adds the tokens until one whose end the pattern does not find, and returns that end; None at the end of the text."""
+    add = found.append
+    for match in _TOKEN.finditer(text, position):
+        kind = match.lastgroup
+        if kind is None:
+            add((_SIGN, match[0], match.start()))
+        elif kind == "word":
+            token = match[0]
+            if (token == "e" or token == "E") and text[match.end() : match.end() + 1] == "'":
+                add((_OTHER, "", match.start()))
+                return _end_of_escape_string(text, match.end() + 1)
+            add((_WORD, fold(token), match.start()))
+        elif kind == "number":
+            add((_OTHER, "", match.start()))
+        else:
+            return _end_of_special(text, match[0], match.start(), match.end(), found)
+    return None
+
+
+def _end_of_special(text: str, token: str, start: int, position: int, found: list[_Token]) -> int:
+    if token == "--":
+        newline = text.find("\n", position)
+        return len(text) if newline < 0 else newline + 1
+    if token == "/*":
+        return _end_of_comment(text, position)
+    if token == "'":
+        position = _end_of_quoted(text, position, "'")
+        if "\\'" in text[start:position]:
+            raise _Uncertain  # with standard_conforming_strings off the quote would be part of the string
+        found.append((_OTHER, "", start))
+        return position
+    if token == '"':
+        position = _end_of_quoted(text, position, '"')
+        found.append((_NAME, text[start + 1 : position - 1].replace('""', '"'), start))
+        return position
+    found.append((_OTHER, "", start))
+    tag = _TAG.match(text, start)
+    if tag is None:
+        return position
+    closing = text.find(tag[0], tag.end())
+    return len(text) if closing < 0 else closing + len(tag[0])
 
 
 def _end_of_comment(text: str, position: int) -> int:
@@ -406,11 +401,11 @@ def _analyze(text: str) -> Analysis:
         tokens = _tokens(text)
     except _Uncertain:
         unknown = Statement(Kind.ORDINARY, None, Access.WRITES, 0, False, False, _NOTHING, _NOTHING, False)
-        return Analysis((unknown,), True, True)
+        return Analysis((unknown,), is_certain=False)
     statements = [_statement(part) for part in _split(tokens)]
     if not statements:
         statements.append(Statement(Kind.ORDINARY, None, Access.NONE, 0, False, False, _NOTHING, _NOTHING, False))
-    return Analysis(tuple(statements), len(statements) > 1, any(one.is_ddl for one in statements))
+    return Analysis(tuple(statements))
 
 
 def _split(tokens: list[_Token]) -> Iterator[list[_Token]]:

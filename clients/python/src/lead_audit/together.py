@@ -41,7 +41,7 @@ def together(cursor: Any, analysis: Analysis, many: bool, context: AuditContext)
             return None
         made = _Pipelined if isinstance(connection, psycopg.Connection) else _PipelinedAsync
         return made(cursor, context.settings())
-    if not many and not analysis.is_ddl and _is_psycopg2(connection):
+    if not many and not analysis.changes_schema and _is_psycopg2(connection):
         return _Prefixed(cursor, context.settings())
     return None
 

@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional
 from lead_audit.applied import AppliedContext
 from lead_audit.catalog import Catalog
 from lead_audit.dbapi import ask, in_transaction
-from lead_audit.execution import Execution, new_state, prepare
+from lead_audit.execution import Execution, new_state
 from lead_audit.missing import Reporter
 from lead_audit.together import as_text
 
@@ -43,7 +43,6 @@ class ContextWrapper:
         raw = connection.connection
         if raw is not self._raw:
             self._raw, self._state = raw, new_state(raw)
-        prepare(self._state, raw)
         cursor = context["cursor"]  # Django's wrapper around the driver's
         driven = cursor.cursor
 

@@ -1,0 +1,99 @@
+"""What the client costs beside the same engine without it, in microseconds. On a private cluster, over a Unix socket.
+
+    python -m tests.overhead [ROUNDS]
+
+The two engines take turns, in many short rounds, and each figure is the difference of their best rounds: what else the machine does is left out.
+CPU: of this process alone, without the server and the waiting for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from typing import Any, Callable
+
+from sqlalchemy import create_engine, text
+
+from lead_audit import AuditContext
+from lead_audit.sqlalchemy import attach
+
+from .cluster import Cluster
+from .drivers import SYNC
+
+INSERT = text("INSERT INTO leads (id) SELECT gen_random_uuid()")
+ONE = text("SELECT 1")
+WIDE = text(f"SELECT {', '.join(f'lower(l.source) AS column_{number}' for number in range(40))} FROM leads l WHERE l.id = 'x'")
+PER_ROUND = 10
+
+TRANSACTION, STATEMENT, AUTOCOMMIT_READ, AUTOCOMMIT_NEW, AUTOCOMMIT_WRITE = (
+    "a transaction that writes",
+    "a further statement in it",
+    "a SELECT of 40 columns in AUTOCOMMIT",
+    "the same with a text that is new each time",
+    "an INSERT in AUTOCOMMIT",
+)
+
+
+def measured(engine: Any) -> dict[str, tuple[float, float]]:
+    """Seconds for one of each, by the clock and of the CPU."""
+    found: dict[str, tuple[float, float]] = {}
+
+    def measure(name: str, work: Callable[[int], None]) -> None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        for number in range(PER_ROUND):
+            work(number)
+        found[name] = ((time.perf_counter() - wall) / PER_ROUND, (time.process_time() - cpu) / PER_ROUND)
+
+    def transaction(number: int) -> None:
+        with engine.begin() as connection:
+            connection.execute(INSERT)
+
+    measure(TRANSACTION, transaction)
+    with engine.begin() as connection:
+        connection.execute(ONE)
+        measure(STATEMENT, lambda number: connection.execute(ONE))
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(ONE)
+        measure(AUTOCOMMIT_READ, lambda number: connection.execute(WIDE))
+        start = time.monotonic_ns()
+        measure(AUTOCOMMIT_NEW, lambda number: connection.exec_driver_sql(f"{WIDE} AND l.email <> '{start + number}'"))
+        measure(AUTOCOMMIT_WRITE, lambda number: connection.execute(INSERT))
+    return found
+
+
+def main(rounds: int) -> None:
+    logging.disable(logging.CRITICAL)
+    cluster = Cluster(f"cluster-{os.getpid()}")
+    try:
+        database = cluster.database()
+        # So that it is the client that is measured: the same trigger without and with a context costs about the same, but not quite.
+        database.query("SELECT lead_audit.disable('leads')")
+        print("| microseconds | " + " | ".join(f"{driver}: clock | CPU" for driver in SYNC) + " |")
+        print("| --- |" + " --- | --- |" * len(SYNC))
+        rows: dict[str, list[str]] = {}
+        for driver in SYNC:
+            plain, attached = (create_engine(database.url(driver), future=True) for _ in range(2))
+            attach(attached)
+            without, with_it = [], []
+            with AuditContext("alice", "203.0.113.7", "Mozilla/5.0 (X11; Linux x86_64)", "0f0e0d0c0b0a09080706050403020100"):
+                for number in range(rounds + 3):
+                    pair = (measured(plain), measured(attached)) if number % 2 else (measured(attached), measured(plain))[::-1]
+                    if number >= 3:  # they are warm
+                        without.append(pair[0])
+                        with_it.append(pair[1])
+            for name in without[0]:
+                for kind in range(2):
+                    difference = min(found[name][kind] for found in with_it) - min(found[name][kind] for found in without)
+                    rows.setdefault(name, []).append(f"{difference * 1e6:.0f}")
+            plain.dispose()
+            attached.dispose()
+        for name, figures in rows.items():
+            print(f"| {name} | {' | '.join(figures)} |")
+    finally:
+        cluster.remove()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100)
