@@ -242,19 +242,6 @@ pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     text.as_bytes().chunks(2).map(|pair| Some((digit(&pair[0])? << 4 | digit(pair.get(1)?)?) as u8)).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hexadecimal_there_and_back() {
-        let bytes: Vec<u8> = (0..=255).collect();
-        assert_eq!(to_hex(&bytes).and_then(|text| from_hex(&text)), Some(bytes));
-        assert_eq!(from_hex("0"), None);
-        assert_eq!(from_hex("0g"), None);
-    }
-}
-
 /// Errors of the table itself: a row of it is in hand, and they name the table.
 const VIOLATIONS: [&str; 4] = ["23502", "23505", "23514", "23P01"];
 /// A policy refuses the row. This, and the next, name no table.
@@ -427,5 +414,18 @@ unsafe fn passed_on(node: *mut pg_sys::PlanState) -> Option<*mut pg_sys::TupleTa
             _ => return None,
         };
         (!slot.is_null()).then_some(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal_there_and_back() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        assert_eq!(to_hex(&bytes).and_then(|text| from_hex(&text)), Some(bytes));
+        assert_eq!(from_hex("0"), None);
+        assert_eq!(from_hex("0g"), None);
     }
 }
