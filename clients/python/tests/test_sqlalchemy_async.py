@@ -216,7 +216,9 @@ def test_turns() -> None:
 
     async def run() -> list[str]:
         import greenlet
-        from sqlalchemy.util import await_only, greenlet_spawn
+        from sqlalchemy import util
+
+        await_only: Any = getattr(util, "await_only", None) or getattr(util, "await_")  # before and since SQLAlchemy 2.1
 
         assert greenlet
         turns, order, is_inside = Turns(), [], False
@@ -230,7 +232,7 @@ def test_turns() -> None:
                 order.append(name)
                 is_inside = False
 
-        tasks = [asyncio.ensure_future(greenlet_spawn(work, f"{number}")) for number in range(6)]
+        tasks = [asyncio.ensure_future(util.greenlet_spawn(work, f"{number}")) for number in range(6)]
         await asyncio.sleep(0.005)
         tasks[2].cancel()
         while not order:

@@ -241,7 +241,7 @@ def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
                 cursor._cursor = driven
 
         if is_async:
-            with _turns(info).turn(dbapi.await_):
+            with _turns(info).turn(lambda waiter: dbapi.run_async(lambda connection: waiter)):
                 state = _state(info, dbapi)
                 Execution(
                     state, attached.catalog, attached.reporter, dbapi, driven, statement, many, execute, _NOT_TRANSLATED, context._is_server_side
