@@ -112,6 +112,10 @@ unsafe fn row_length(slot: *mut pg_sys::TupleTableSlot) -> usize {
                 return (*tuple).t_len as usize;
             }
         }
+        // An error can come while the slot makes a tuple of its values: until it has, it holds neither.
+        if (*slot).tts_nvalid < (*(*slot).tts_tupleDescriptor).natts as i16 {
+            return usize::MAX;
+        }
         let mut length: usize = 0;
         for index in 0..(*slot).tts_nvalid.max(0) as usize {
             if *(*slot).tts_isnull.add(index) {
