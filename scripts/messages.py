@@ -27,11 +27,11 @@ CODES = {
         "undefined_table": "42P01", "wrong_object_type": "42809", "object_not_in_prerequisite_state": "55000", "warning": "01000",
         "internal_error": "XX000", "data_corrupted": "XX001", "config_file_error": "F0000", "no_data_found": "P0002",
         "invalid_parameter_value": "22023", "program_limit_exceeded": "54000", "out_of_memory": "53200",
-        "invalid_column_reference": "42P10", "triggered_data_change_violation": "27000", "read_only_sql_transaction": "25006",
+        "invalid_column_reference": "42P10", "triggered_data_change_violation": "27000", "character_not_in_repertoire": "22021", "read_only_sql_transaction": "25006",
         "configuration_limit_exceeded": "53400", "e_r_i_e_trigger_protocol_violated": "39P01",
         "e_r_i_e_event_trigger_protocol_violated": "39P03", "successful_completion": "00000",
     },
-    "levels": {"EXCEPTION": "P0001", "WARNING": "01000", "NOTICE": "00000", "warning": "01000", "notice": "00000", "log": "00000"},
+    "levels": {"EXCEPTION": "P0001", "WARNING": "01000", "NOTICE": "00000", "warning": "01000", "notice": "00000", "log": "00000", "line": "00000"},
 }
 STRING = r'(?:format!\(\s*)?"((?:[^"\\]|\\(?s:.))*)"'
 CODE = r"PgSqlErrorCode::ERRCODE_(\w+)"
@@ -41,6 +41,8 @@ RUST = [
     re.compile(rf"(?:refused|refusal)\(\s*{CODE},\s*{STRING}"),
     re.compile(r"pgrx::(log|warning|notice)!\(\s*" + STRING),
     re.compile(r"\b(notice)\(&?" + STRING),
+    # A line of the server's log that is written without pgrx.
+    re.compile(r"write!\((line), " + STRING),
 ]
 # Messages that are given to the function that raises them.
 RUST_WITHOUT_CODE = [re.compile(rf"wrong\({STRING}"), re.compile(rf'(?:Some\(size\)|None) => {STRING}\)?(?:\.to_owned\(\))?,')]
@@ -49,7 +51,7 @@ SQL = re.compile(r"RAISE (EXCEPTION|WARNING|NOTICE)\s+'((?:[^']|'')*)'([^;]*)", 
 
 def shape(text):
     """The message with "…" for what is filled in, however often."""
-    return re.sub(r"\s+", " ", re.sub(r"…(?:\s?…)*", "…", text))
+    return re.sub(r"\s+", " ", re.sub(r"…(?::?\s?…)*(?:: $)?", "…", text))
 
 
 def of_rust(text):
