@@ -1,5 +1,6 @@
 //! Whether failures are followed in this session at all.
 
+use crate::server::current_database;
 use crate::{settings, shared};
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -27,12 +28,10 @@ pub fn is_on() -> bool {
     if known == generation {
         return present;
     }
-    // SAFETY: reads variables of the process; parallel workers write nothing.
-    let present = unsafe {
-        pg_sys::MyDatabaseId != pg_sys::InvalidOid
-            && pg_sys::ParallelWorkerNumber < 0
-            && shared::slot_of(pg_sys::MyDatabaseId).is_some()
-    };
+    // SAFETY: reads a variable of the process. Parallel workers write nothing.
+    let is_parallel_worker = unsafe { pg_sys::ParallelWorkerNumber >= 0 };
+    let database = current_database();
+    let present = database != pg_sys::InvalidOid && !is_parallel_worker && shared::slot_of(database).is_some();
     KNOWN.set((generation, present));
     present
 }
@@ -49,7 +48,7 @@ pub fn is_on_or_found() -> bool {
     let looked = LOOKED.replace(KNOWN.get().0);
     // SAFETY: reads variables of the process, and the catalog in a transaction.
     unsafe {
-        if pg_sys::MyDatabaseId == pg_sys::InvalidOid
+        if current_database() == pg_sys::InvalidOid
             || pg_sys::ParallelWorkerNumber >= 0
             || !pg_sys::IsTransactionState()
             || pg_sys::RecoveryInProgress()
@@ -67,7 +66,7 @@ pub fn is_on_or_found() -> bool {
         if extension == pg_sys::InvalidOid {
             return false;
         }
-        shared::found(pg_sys::MyDatabaseId);
+        shared::found(current_database());
     }
     shared::wake_launcher(false);
     is_on()

@@ -1,8 +1,8 @@
 //! Which tables are watched, as far as a session has to know that has not seen them yet: a Bloom filter of their names in shared
 //! memory. It lets an error in a statement's text pass that cannot be about any of them.
 
+use crate::server::current_database;
 use crate::shared::{self, NAME_WORDS};
-use pgrx::pg_sys;
 use std::sync::atomic::Ordering;
 
 /// The two bits of a name. Case is not looked at: the text of a statement has names in any.
@@ -17,9 +17,7 @@ fn bits(name: &[u8]) -> [usize; 2] {
 
 /// A table of this name is watched, or may be.
 pub fn note_name(name: &str) {
-    // SAFETY: reads a variable of the session.
-    let database = unsafe { pg_sys::MyDatabaseId };
-    shared::find(database, |place| {
+    shared::find(current_database(), |place| {
         for bit in bits(name.as_bytes()) {
             place.names[bit / 64].fetch_or(1 << (bit % 64), Ordering::Relaxed);
         }
@@ -38,9 +36,7 @@ pub fn may_concern(text: &str) -> bool {
     if !writes {
         return false;
     }
-    // SAFETY: reads a variable of the session.
-    let database = unsafe { pg_sys::MyDatabaseId };
-    shared::find(database, |place| {
+    shared::find(current_database(), |place| {
         words.iter().any(|word| {
             bits(word.as_bytes()).iter().all(|bit| place.names[bit / 64].load(Ordering::Relaxed) & (1 << (bit % 64)) != 0)
         })

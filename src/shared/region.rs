@@ -88,6 +88,9 @@ pub fn start_up() {
     // SAFETY: reads the control file, which the postmaster has read by now, and the clock.
     let (system, now) = unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::GetCurrentTimestamp()) };
     let is_left = head.magic == MAGIC && head.system == system && head.slots == slots as u32;
+    if head.magic != 0 && head.magic != MAGIC && head.system == system {
+        pgrx::log!("lead_audit: the queue of a killed server is of another version of the library, and is discarded");
+    }
     if !is_left {
         // SAFETY: the memory is `bytes` long.
         unsafe { memory.write_bytes(0, bytes) };

@@ -1,7 +1,7 @@
 //! What sessions do to databases: commands after which the launcher has to look, and commands during which nobody else may be
 //! connected to the database, a worker of ours neither.
 
-use crate::server::{may_create_databases, owns_database};
+use crate::server::{current_database, may_create_databases, owns_database};
 use crate::{failure, shared};
 use pgrx::{PgList, pg_sys};
 use std::cell::Cell;
@@ -147,7 +147,7 @@ unsafe fn hold_by_name(name: *const c_char, may_anyway: bool) {
         }
         let database = pg_sys::get_database_oid(name, true);
         let may = may_anyway || database != pg_sys::InvalidOid && owns_database(database);
-        if database == pg_sys::InvalidOid || database == pg_sys::MyDatabaseId || !may || HELD.get() != pg_sys::InvalidOid {
+        if database == pg_sys::InvalidOid || database == current_database() || !may || HELD.get() != pg_sys::InvalidOid {
             return;
         }
         HELD.set(database);
@@ -171,16 +171,13 @@ pub fn transaction_ends(committed: bool) {
     let changed = DATABASES_CHANGED.take();
     let extension_came = EXTENSION_CAME.take();
     if EXTENSION_MAY_GO.take() && committed {
-        // SAFETY: reads a variable of the session.
-        shared::doubted(unsafe { pg_sys::MyDatabaseId });
+        shared::doubted(current_database());
     }
     if held != pg_sys::InvalidOid {
         shared::release(held);
     }
     if extension_came && committed {
-        // SAFETY: reads a variable of the session.
-        let database = unsafe { pg_sys::MyDatabaseId };
-        shared::found(database);
+        shared::found(current_database());
     }
     if held != pg_sys::InvalidOid || (committed && (changed || extension_came)) {
         shared::wake_launcher(changed || extension_came);
