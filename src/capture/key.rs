@@ -46,11 +46,11 @@ pub unsafe extern "C-unwind" fn lead_audit_canonical_json(fcinfo: pg_sys::Functi
 /// What `write` writes, a JSON value, as entries have it. Errors are raised.
 fn written(write: impl Fn(&mut TextWriter)) -> Text {
     let mut text = Text::new();
-    let plain = text.write(|out| {
+    let together = |out: &mut TextWriter| {
         write(out);
         Ok(())
-    });
-    let result = match plain {
+    };
+    let result = match text.write(together) {
         Err(NotWritten::NotText) => text.write(|out| {
             let mut apart = TextWriter::apart();
             write(&mut apart);
