@@ -3,8 +3,9 @@
 # are missing. PostgreSQL's test suites come with the sources only.
 #
 #   PG_SOURCE_16=/path/to/sources   unpacked sources that are to be used; they are not changed
-#   else     Debian's source package, unpacked with its patches into target/source16. The newest one that the mirror still has:
-#            a version that has just been replaced may be missing there
+#   else     Debian's source package, unpacked into target/source17: the newest one that the mirror still has, since a version that
+#            has just been replaced may be missing there. Without Debian's patches, which are about its directories: a server
+#            that is built from them would look for its libraries in those of the system
 #
 # Nothing outside of target/ changes.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -42,7 +43,7 @@ download() {
   local version name=postgresql-$PG_MAJOR
   for version in $(apt-cache -c "$work/apt.conf" showsrc "$name" | sed -n 's/^Version: //p' | sort -Vru); do
     if (cd "$work" && apt-get -q -c "$work/apt.conf" source --download-only "$name=$version") >"$TARGET/logs/source$PG_MAJOR-$version.log" 2>&1; then
-      (cd "$work" && dpkg-source --no-check -x "${name}_$version.dsc" unpacked) >"$TARGET/logs/source$PG_MAJOR-unpacked.log" 2>&1 || die "see $TARGET/logs/source$PG_MAJOR-unpacked.log"
+      (cd "$work" && dpkg-source --no-check --skip-patches -x "${name}_$version.dsc" unpacked) >"$TARGET/logs/source$PG_MAJOR-unpacked.log" 2>&1 || die "see $TARGET/logs/source$PG_MAJOR-unpacked.log"
       return
     fi
     note "The mirror does not have the sources of version $version." >&2

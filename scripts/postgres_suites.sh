@@ -91,7 +91,7 @@ run() {
   socket=$("$cluster" socket "$directory/cluster")
   [ "$mode" != watched ] || start_oracle
   # Its exit code says that results differ from those that PostgreSQL expects: postgres_suites.py looks at that.
-  as_server env --chdir="$directory/output" PGISOLATIONTIMEOUT=60 "$("$BIN/pg_config" --pgxs | sed 's#/src/makefiles/pgxs.mk##')/src/test/$program" \
+  as_server env --chdir="$directory/output" "$("$BIN/pg_config" --pgxs | sed 's#/src/makefiles/pgxs.mk##')/src/test/$program" \
     --inputdir="$work/$suite" --outputdir="$directory/output" --bindir="$work" --dlpath="$work/lib" --use-existing --dbname=$name \
     --host="$socket" --port=5432 --user=postgres --max-concurrent-tests=20 "${tests[@]}" >"$directory/run.log" 2>&1 || status=$?
   [ $status -le 1 ] || die "$program ended with exit code $status: see $directory/run.log"
