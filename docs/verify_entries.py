@@ -186,12 +186,12 @@ def preimage(row):
 
 
 def faults(row):
-    if row.get("format") not in (1, "1"):
-        raise Unknown(f"unknown format {row.get('format')}")
     if row.get("other_columns") is not None:
         raise Unknown(f"it has a value in {row['other_columns']}, which format 1 does not have")
     if hashlib.sha256(preimage(row)).hexdigest() != row.get("checksum"):
         return ["the checksum does not match"]
+    if row.get("format") not in (1, "1"):
+        raise Unknown(f"unknown format {row.get('format')}")
     found = [f"{name} is not a canonical JSON object" for name in sorted(JSONS)
              if row.get(name) is not None and not is_canonical_object(row[name])]
     if found:
