@@ -23,9 +23,9 @@ pub use flush_points::{
 };
 pub use invalid_bytes::InvalidBytes;
 pub use new_entry::{NewEntry, Outcome};
+pub use stored_entry::{StoredEntry, StoredFault};
 #[cfg(any(test, feature = "pg_test"))]
 pub use unwritten::not_written_yet_counted;
 pub use unwritten::{Gap, before_commit, not_written, report_gaps_to};
-pub use stored_entry::{StoredEntry, StoredFault};
 pub use write::{append, append_about, flush, write_at_once};
 pub use written::{Written, follow as follow_written, settle as settle_written, statement_begins, take as take_written, written};

@@ -8,7 +8,7 @@ use super::pending::PendingEntry;
 use super::stored_entry::StoredEntry;
 use super::unwritten::Columns;
 use super::write::form_tuple;
-use crate::server::{IdScan, NewestSnapshot, OpenRelation, Plan, ServerError, Text, as_user, with_spi};
+use crate::server::{Hash32, IdScan, NewestSnapshot, OpenRelation, Plan, ServerError, as_user, with_spi};
 use pgrx::{IntoDatum, pg_sys};
 
 /// The entries with ids that are free; `None` if theirs are, so that it is something else that keeps them from being written.
@@ -24,10 +24,8 @@ pub fn around_inserted(entries: &[PendingEntry]) -> Option<Vec<PendingEntry>> {
 fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, ServerError> {
     let target = EntryTable::find()?;
     let table = OpenRelation::open(target.table, pg_sys::AccessShareLock);
-    let ids: Vec<i64> = entries
-        .iter()
-        .map(|entry| Columns::of(&table, entry.tuple).values[EntryColumn::Id as usize].value() as i64)
-        .collect();
+    let ids: Vec<i64> =
+        entries.iter().map(|entry| Columns::of(&table, entry.tuple).values[EntryColumn::Id as usize].value() as i64).collect();
     let taken = taken(target.table, &ids)?;
     let Some(first) = ids.iter().position(|id| taken.contains(id)) else { return Ok(None) };
     // SAFETY: an open relation has a row in pg_class.
@@ -35,7 +33,7 @@ fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, Serve
     // The writer has no rights on it, and needs none.
     as_user(owner, || note(&taken));
     let mut scratch = Vec::new();
-    let mut checksum = Text::new();
+    let mut checksum = Hash32::default();
     let mut renumbered = entries[..first].to_vec();
     for entry in &entries[first..] {
         // The next ones may be taken too.

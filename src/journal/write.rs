@@ -75,7 +75,7 @@ pub fn write_at_once(entry: NewEntry) -> Result<i64, ServerError> {
     // SAFETY: reads the clock.
     let occurred_at = unsafe { pg_sys::GetCurrentTimestamp() };
     let origin = origin::current();
-    gather(entry, &table, &Circumstances { id, txid, occurred_at, origin: &origin });
+    gather(&entry, &table, &Circumstances { id, txid, occurred_at, origin: &origin })?;
     let entries = pending::take_current();
     write_all(&entries);
     // SAFETY: nothing is being executed with the command that ends here.

@@ -53,8 +53,7 @@ impl KeyEntry {
                 now.origin
             );
         }
-        let change =
-            KeyChange { old_origin: before.origin, old_key: before.key, new_origin: now.origin, new_key: now.key };
+        let change = KeyChange { old_origin: before.origin, old_key: before.key, new_origin: now.origin, new_key: now.key };
         let mut details = Text::from(&*change.to_details());
         let entry = NewEntry { operation: KeyChange::OPERATION, details: Some(&mut details), ..NewEntry::default() };
         let id = journal::write_at_once(entry)?;

@@ -72,12 +72,8 @@ pub fn define() {
 }
 
 /// The settings that say who signs and where to.
-const OF_SEALING: [&CStr; 4] = [
-    c"lead_audit.signing_key_file",
-    c"lead_audit.previous_signing_key_file",
-    c"lead_audit.checkpoint_dir",
-    c"lead_audit.origin",
-];
+const OF_SEALING: [&CStr; 4] =
+    [c"lead_audit.signing_key_file", c"lead_audit.previous_signing_key_file", c"lead_audit.checkpoint_dir", c"lead_audit.origin"];
 
 /// Takes over what ALTER DATABASE has set of them since this process began. What was set for the role or by the session itself stays.
 /// So the background worker, and a session that seals, never go by what the settings were.

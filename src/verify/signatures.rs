@@ -1,7 +1,7 @@
 //! Which log each checkpoint is of, and who has signed it. Both change only where a sealed entry says so (docs/FORMAT.md, section 15).
 
 use super::faults::Faults;
-use crate::seal::{Identity, IdRanges, TreeRow, verifier_key};
+use crate::seal::{IdRanges, Identity, TreeRow, verifier_key};
 use ledger::KeyChange;
 use ledger::note::{Note, NoteError, VerifierKey};
 use std::collections::BTreeMap;

@@ -59,9 +59,10 @@ fn open_gaps(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
         } else if ids.last().is_some_and(|last| last > tree.looked_to) {
             Some("it has ids that sealing has not looked at")
         } else {
-            let is_sealed = ids.as_slice().iter().any(|range| {
-                sealed.read(snapshot, &[range.first.into_datum(), range.last.into_datum()]).len() > 0
-            });
+            let is_sealed = ids
+                .as_slice()
+                .iter()
+                .any(|range| sealed.read(snapshot, &[range.first.into_datum(), range.last.into_datum()]).len() > 0);
             is_sealed.then_some("it has ids that are sealed")
         };
         if let Some(complaint) = complaint {

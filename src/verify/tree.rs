@@ -7,10 +7,10 @@ use super::signatures::Signatures;
 use super::stored_state;
 use crate::seal::{IdRanges, StoredTiles, TreeRow};
 use crate::server::{Plan, RowMemory, ServerError};
+use ledger::KeyChange;
 use ledger::checkpoint::Checkpoint;
 use ledger::merkle::{Frontier, Hash, TILE_WIDTH, TileId, TileWriter, Tiles};
 use ledger::note::Note;
-use ledger::KeyChange;
 use pgrx::{IntoDatum, pg_sys};
 use std::collections::{BTreeMap, HashMap};
 
@@ -45,11 +45,7 @@ struct Check<'f> {
 }
 
 /// Checks the whole tree.
-pub fn check(
-    snapshot: pg_sys::Snapshot,
-    key_changes: &BTreeMap<i64, KeyChange>,
-    faults: &mut Faults,
-) -> Result<(), ServerError> {
+pub fn check(snapshot: pg_sys::Snapshot, key_changes: &BTreeMap<i64, KeyChange>, faults: &mut Faults) -> Result<(), ServerError> {
     let tree = TreeRow::load(snapshot)?;
     let of_entries = faults.leaves_of_entries();
     let mut check = Check {

@@ -140,11 +140,14 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
         .collect();
     let own: String = value(&mut log.admin, "SELECT 'lead_audit/' || log_id FROM lead_audit.tree");
     let (leads, sales) = (ORIGIN.to_owned(), OTHER.to_owned());
-    assert_eq!(changes, [
-        (own, None, leads.clone(), Some(old.clone())),
-        (leads.clone(), Some(old.clone()), leads.clone(), Some(new.clone())),
-        (leads, Some(new.clone()), sales, Some(other.clone())),
-    ]);
+    assert_eq!(
+        changes,
+        [
+            (own, None, leads.clone(), Some(old.clone())),
+            (leads.clone(), Some(old.clone()), leads.clone(), Some(new.clone())),
+            (leads, Some(new.clone()), sales, Some(other.clone())),
+        ]
+    );
 
     // Sizes: 20, 21, 41, 42, 62, 63, 83. The newest key vouches for everything.
     let export = directory.path().join("export.ndjson");

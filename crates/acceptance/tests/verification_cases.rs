@@ -101,7 +101,10 @@ fn the_newest_note_of_a_signed_log_under_another_name() {
 #[test]
 fn a_column_that_nobody_knows() {
     let mut log = Signed::start();
-    call(&mut log.admin, "ALTER TABLE lead_audit.entry ADD extra text; UPDATE lead_audit.entry SET extra = 'x' WHERE id IN (7, 39)");
+    call(
+        &mut log.admin,
+        "ALTER TABLE lead_audit.entry ADD extra text; UPDATE lead_audit.entry SET extra = 'x' WHERE id IN (7, 39)",
+    );
     log.grow(41, 42);
     let (server, status, said) = log.answers();
     let unknown = |id| (Some(id), "unknown_column".to_owned());

@@ -37,6 +37,6 @@ pub use canonical::NotCanonical;
 pub use decimal::write_i64;
 pub use entry::{Entry, FORMAT, write_uuid};
 pub use hash::{key_hash, leaf_hash};
-pub use sink::Sink;
 pub use key_change::KeyChange;
+pub use sink::Sink;
 pub use verify::Fault;

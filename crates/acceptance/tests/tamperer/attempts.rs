@@ -530,8 +530,16 @@ fn tree(facts: &Facts, all: &mut Vec<Attempt>) {
     add("the state of sealing deleted", "DELETE FROM lead_audit.tree".to_owned(), Expected::ByServer);
     add("looked to the end of time", "UPDATE lead_audit.tree SET looked_to = 9223372036854775806".to_owned(), Expected::Found);
     add("the log's id", "UPDATE lead_audit.tree SET log_id = gen_random_uuid()".to_owned(), Expected::ByServer);
-    add("a tile too many", "INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (99, 0, '')".to_owned(), Expected::ByServer);
-    add("an edge too many", "INSERT INTO lead_audit.tree_edge (index, level, hashes) VALUES (0, 6, '')".to_owned(), Expected::ByServer);
+    add(
+        "a tile too many",
+        "INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (99, 0, '')".to_owned(),
+        Expected::ByServer,
+    );
+    add(
+        "an edge too many",
+        "INSERT INTO lead_audit.tree_edge (index, level, hashes) VALUES (0, 6, '')".to_owned(),
+        Expected::ByServer,
+    );
     add(
         "an open gap too many",
         format!("INSERT INTO lead_audit.open_gap VALUES ({id}, now(), int8multirange(int8range({id}, {id}, '[]')), '{{}}')"),
