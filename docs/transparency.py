@@ -182,7 +182,8 @@ def key_id(name, algorithm, public):
 
 class VerifierKey:
     def __init__(self, text):
-        name, key, data = text.removesuffix("\n").split("+", 2)
+        self.text = text.removesuffix("\n")
+        name, key, data = self.text.split("+", 2)
         check_name(name)
         data = from_base64(data)
         self.name, self.algorithm, self.public = name, data[0], data[1:]

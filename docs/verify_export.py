@@ -105,6 +105,7 @@ RECORDS = {record[0]: record for record in (
     entry_record("entry", index=number, leaf=hash_, proof=hashes),
     flat("missing", "id leaf", id=lambda value: number(value, -(1 << 63), (1 << 63) - 1), leaf=hash_),
     flat("damaged", "id leaf", fault=string, id=lambda value: number(value, -(1 << 63), (1 << 63) - 1), leaf=hash_),
+    flat("unknown", "id leaf", column=string, id=lambda value: number(value, -(1 << 63), (1 << 63) - 1), leaf=hash_),
     entry_record("unsealed"),
     entry_record("inserted"),
     flat("end", lines=number, tree_size=number),
@@ -126,6 +127,8 @@ def read_record(line):
         if value.keys() != {what}:
             raise ValueError(f"{what} has members beside it")
         outer, value = inner, dict(preimage(value[what]))
+        if what == "export" and type(value.get("version")) is entries.Number and value["version"] != "1":
+            raise entries.Unknown(f"the export has version {value['version']}, which this verifier does not know")
     if not outer.keys() - optional <= value.keys() <= outer.keys():
         raise ValueError(f"{what} has not the members that it has to have: {', '.join(sorted(value))}")
     return what, {name: outer[name](item) for name, item in value.items()}
@@ -160,18 +163,34 @@ def entry_faults(columns, checksum):
     if sha256(entries.emit(columns).encode()) != checksum:
         return ["the checksum does not match"]
     row = dict(columns)
+    if type(row.get("format")) is entries.Number and row["format"] != "1":
+        raise entries.Unknown(f"unknown format {row['format']}")
     try:
         if not NEVER_NULL <= row.keys():
             raise ValueError(f"it has no {', '.join(sorted(NEVER_NULL - row.keys()))}")
         for name, value in row.items():
             if name not in COLUMN_TYPES:
-                raise ValueError(f"column {name} is not in format 1")
+                continue
             COLUMN_TYPES[name](value)
             if name in entries.JSONS:
                 row[name] = entries.emit(value)
         return entries.faults({**row, "checksum": checksum.hex()})
+    except entries.Unknown:
+        raise
     except ValueError as error:
         return [str(error)]
+
+
+def key_change(columns):
+    """The details of an entry by which the log changes its key or its origin (FORMAT.md, section 15); None of any other."""
+    row = dict(columns)
+    if row.get("operation") != "KEY":
+        return None
+    details = dict(row.get("details") or ())
+    for name in ("new_key", "new_origin", "old_key", "old_origin"):
+        if type(details.get(name, 0)) is not str and not (name.endswith("_key") and details.get(name, 0) is None):
+            return None
+    return details
 
 
 # ---- Exports ----------------------------------------------------------------------------------------------------------------
@@ -206,12 +225,17 @@ class Unreadable(Exception):
 
 class Verifier:
     def __init__(self, keys, kept, older):
-        self.keys, self.kept, self.older = keys, kept, older  # kept: {tree size: root}
+        self.keys, self.kept, self.older = keys, kept, older  # kept: {tree size: (root, origin)}
         self.origin = self.size = self.root = self.where = None
         self.vouched = self.first_size = None
+        self.origins, self.unexplained = [], []  # of this export; changes that no entry explains: (where, size, what)
+        self.was_signed = self.may_have_successor = False
+        self.last_signed = self.signed_to = self.key_unknown_from = None
+        self.changes = []  # what entries of a checkpoint say of key and origin
+        self.matched = set()  # kept checkpoints that are part of the history
         self.judged = set()  # kept checkpoints of which something could be said
         self.sealed = Ids()
-        self.faults = self.entries = self.unsealed = self.checkpoints = self.signed = 0
+        self.faults = self.entries = self.unsealed = self.checkpoints = self.signed = self.not_judged = self.histories = 0
 
     def fault(self, what):
         self.faults += 1
@@ -242,7 +266,9 @@ class Verifier:
                 raise Unreadable("the line is too long, or the file ends in it")
             try:
                 record = read_record(line[:-1])
-            except (ValueError, RecursionError) as error:
+            except entries.Unknown:
+                raise
+            except ValueError as error:
                 raise Unreadable(f"the line cannot be judged: {error}") from None
             self.lines += 1
             yield record
@@ -250,13 +276,10 @@ class Verifier:
     lines = 0
 
     def export(self, header, lines):
-        if header["version"] != 1:
-            raise Unreadable(f"the export has version {header['version']}, which this verifier does not know")
-        self.lines, self.last_unsealed, self.was_signed, self.last_note = 1, None, False, None
-        if "origin" in header:
-            self.same_origin(header["origin"])
+        self.lines, self.last_unsealed, self.origins = 1, None, []
         records = Lookahead(lines)
         if header["kind"] == "history":
+            self.histories, self.unsealed = self.histories + 1, 0
             self.history(records)
         else:
             self.selection(records)
@@ -266,35 +289,91 @@ class Verifier:
             self.fault(f"the export has {self.lines - 1} lines, and says that it has {end['lines']}")
         if end["tree_size"] != self.size:
             self.fault(f"the export ends with {self.size} leaves, and says that it ends with {end['tree_size']}")
-        if self.last_note is not None and self.keys and not self.last_note_signed:
-            self.fault("the last checkpoint is not signed with a known key")
-
-    def same_origin(self, origin):
-        if self.origin is None:
-            self.origin = origin
-        elif self.origin != origin:
-            self.fault(f"the log is {origin!r}, and it was {self.origin!r}")
+        if header.get("origin") not in (None, *self.origins):
+            self.fault(f"the export says that it is of {header['origin']!r}, and its checkpoints are of {self.origins}")
 
     def note(self, text, size, root=None):
-        """The root that a note has, checked; None if it is no checkpoint."""
+        """A note as (root, origin, who has signed it), checked; None if it is no checkpoint. Who signs it is judged later."""
         try:
             note = Note(text, allow_unsigned=True)
             checkpoint = Checkpoint(note.text)
-            signed = bool(note.verified_by(self.keys))
+            note.verified_by(self.keys)
         except ValueError as error:
             self.fault(f"checkpoint {size}: {error}")
             return None
-        self.same_origin(checkpoint.origin)
         if checkpoint.size != size or root not in (None, checkpoint.root):
             self.fault(f"checkpoint {size}: what is stored beside the note is not what it says")
-        if self.was_signed and not signed:
+        known = [key for name, key_id, _ in note.signatures for key in self.keys if (key.name, key.id) == (name, key_id)]
+        own = any(key.name == checkpoint.origin for key in known)
+        former = {key.text for key in known if key.name != checkpoint.origin}
+        ids = {(key.name, key.id) for key in known}
+        stranger = any(name == checkpoint.origin and (name, key_id) not in ids for name, key_id, _ in note.signatures)
+        return checkpoint.root, checkpoint.origin, (own, former, stranger)
+
+    def note_origin(self, origin, size):
+        self.origins.append(origin)
+        if size in self.kept and self.kept[size][1] != origin:
+            self.fault(f"checkpoint {size} is of the log {origin!r}, and the kept one of {self.kept[size][1]!r}")
+        self.origin = origin
+
+    def judge_alone(self, said, size, goes_on):
+        """The note at the start of a history, or that of a selection: there is no entry to explain it."""
+        _, origin, (own, former, stranger) = said
+        if goes_on and self.origin is not None and self.origin != origin:
+            self.fault(f"checkpoint {size} is of the log {origin!r}, not of {self.origin!r}")
+        self.note_origin(origin, size)
+        if not self.keys:
+            return
+        self.may_have_successor = own and stranger
+        if own:
+            self.key_unknown_from = None
+        elif stranger:  # the log may have changed its key before
+            self.key_unknown_from = size
+        elif former:
+            self.last_signed = None
+            return self.fault(f"checkpoint {size}: the log {origin!r} is not the name of the key that has signed it")
+        self.last_signed = own
+        self.was_signed |= own
+        if own:
+            self.signed += 1
+            self.signed_to = max(size, self.signed_to or 0)
+            self.vouch(size)
+
+    def judge_note(self, said, size):
+        """A checkpoint whose entries were read: is it of this log, and signed by whom it has to be?"""
+        _, origin, (own, former, _) = said
+        before = self.origin
+        change = next((change for change in reversed(self.changes)
+                       if change["new_origin"] == origin and before in (None, change["old_origin"])), None)
+        if before not in (None, origin) and change is None:
+            self.unexplained.append((self.where, size, f"checkpoint {size} is of the log {origin!r}, not of {before!r}, and no "
+                                     "entry says that it changed"))
+        self.note_origin(origin, size)
+        if not self.keys:
+            return
+        by_former = change is not None and change["old_key"] in former
+        if not own and former and not by_former:
+            self.last_signed = None
+            return self.fault(f"checkpoint {size}: the log {origin!r} is not the name of the key that has signed it")
+        signed = own or by_former
+        was_known = self.was_signed and self.key_unknown_from is None
+        may_have_changed, self.may_have_successor = self.may_have_successor, False
+        if change is not None and change["new_key"] not in {key.text for key in self.keys}:
+            if was_known or signed:
+                self.key_unknown_from = size
+        elif signed:
+            self.key_unknown_from = None
+        elif was_known and may_have_changed:
+            self.key_unknown_from = size
+        elif was_known:
             self.fault(f"checkpoint {size} is not signed with a known key, and one before it is")
         self.was_signed |= signed
-        self.last_note, self.last_note_signed = text, signed
+        self.last_signed = self.was_signed
+        if own:
+            self.signed_to = max(size, self.signed_to or 0)
         if signed:
             self.signed += 1
-            self.vouch(checkpoint.size)
-        return checkpoint.root
+            self.vouch(size)
 
     def vouch(self, size):
         self.vouched = max(size, self.vouched or 0)
@@ -303,7 +382,8 @@ class Verifier:
         """This is the tree's root at this size: holds it against the checkpoints that were kept."""
         if size in self.kept:
             self.judged.add(size)
-            if self.kept[size] == root:
+            if self.kept[size][0] == root:
+                self.matched.add(size)
                 self.vouch(size)
             else:
                 self.fault(f"history has forked: the kept checkpoint of {size} leaves has another root")
@@ -316,11 +396,12 @@ class Verifier:
                 continue
             self.judged.add(old)
             try:
-                roots = consistency_roots(old, self.kept[old], size, proof["hashes"])
+                roots = consistency_roots(old, self.kept[old][0], size, proof["hashes"])
             except ValueError as error:
                 self.fault(f"the consistency proof from {old} leaves does not hold: {error}")
                 continue
-            if roots == (self.kept[old], root):
+            if roots == (self.kept[old][0], root):
+                self.matched.add(old)
                 self.vouch(old)
             else:
                 self.fault(f"history has forked: the kept checkpoint of {old} leaves is not part of it")
@@ -337,9 +418,11 @@ class Verifier:
         if size == 0 and "note" in start or size > 0 and "note" not in start:
             self.fault("the start has a note and no tree, or a tree and no note")
         if "note" in start:
-            root = self.note(start["note"], size)
-            if root is not None and root != edge.root():
-                self.fault(f"the edge at the start is not that of the checkpoint of {size} leaves")
+            said = self.note(start["note"], size)
+            if said is not None:
+                self.judge_alone(said, size, self.size is not None)
+                if said[0] != edge.root():
+                    self.fault(f"the edge at the start is not that of the checkpoint of {size} leaves")
         if self.size is not None and (self.size, self.root) != (size, edge.root()):
             self.fault(f"the export starts with {size} leaves, where the one before it ended with {self.size}, or with another tree")
         self.tree(size, edge.root())
@@ -353,7 +436,8 @@ class Verifier:
         _, checkpoint = records.take("checkpoint")
         self.checkpoints += 1
         size, ids = checkpoint["tree_size"], checkpoint["entry_ids"]
-        root = self.note(checkpoint["note"], size, checkpoint["root"])
+        said = self.note(checkpoint["note"], size, checkpoint["root"])
+        root, self.changes = said and said[0], []
         if size <= self.size:
             self.fault(f"checkpoint {size} comes after one of {self.size} leaves")
         if sum(last - first + 1 for first, last in ids) != size - self.size:
@@ -371,6 +455,8 @@ class Verifier:
         if records.is_next("entry"):
             self.fault(f"there are more entries than checkpoint {size} took: the next is {entry_id(records.value[1]['entry'])}")
             raise Unreadable("what follows is in no order")
+        if said is not None:
+            self.judge_note(said, size)
         if edge is not None and root is not None and (edge.size, edge.root()) != (size, root):
             self.fault(f"the entries do not give the root of checkpoint {size}: one of them was changed together with its "
                        "checksum, removed, inserted or moved, or the checkpoint was changed")
@@ -390,9 +476,12 @@ class Verifier:
 
     def sealed_entry(self, records, number, size):
         """Reads the entry with this id; returns its leaf hash, None if it is not known."""
-        if records.is_next("missing", "damaged"):
-            what, record = records.take("missing", "damaged")
-            self.fault(f"entry {number} is {what}" + (f": {record['fault']}" if "fault" in record else ""))
+        if records.is_next("missing", "damaged", "unknown"):
+            what, record = records.take("missing", "damaged", "unknown")
+            if what == "unknown":
+                self.cannot_judge(number, record)
+            else:
+                self.fault(f"entry {number} is {what}" + (f": {record['fault']}" if "fault" in record else ""))
             if record.get("id", number) != number:
                 self.fault(f"entry {number} was to come, and not {record['id']}")
             return record.get("leaf")
@@ -407,14 +496,26 @@ class Verifier:
             raise Unreadable(f"entry {number} of checkpoint {size} was to come, and not {found}: entries are missing, inserted or moved")
         return self.leaf(record)
 
+    def cannot_judge(self, number, record):
+        self.not_judged += 1
+        print(f"{self.where}: entry {number} cannot be judged: it has a value in the unknown column {record['column']!r}")
+
     def entry(self, record, what="entry"):
         self.entries += what == "entry"
         try:
             number = entry_id(record[what])
         except ValueError as error:
             raise Unreadable(f"an entry without an id: {error}") from None
-        for fault in entry_faults(record[what], record["checksum"]):
+        try:
+            faults = entry_faults(record[what], record["checksum"])
+        except entries.Unknown as error:
+            self.not_judged += 1
+            print(f"{self.where}: entry {number} cannot be judged: {error}")
+            return number
+        for fault in faults:
             self.fault(f"entry {number}: {fault}")
+        if what == "entry" and not faults and key_change(record[what]):
+            self.changes.append(key_change(record[what]))
         return number
 
     def leaf(self, record):
@@ -429,13 +530,19 @@ class Verifier:
             _, checkpoint = records.take("checkpoint")
             self.checkpoints += 1
             self.size = checkpoint["tree_size"]
-            self.root = self.note(checkpoint["note"], self.size, checkpoint["root"])
+            said = self.note(checkpoint["note"], self.size, checkpoint["root"])
+            self.root = said and said[0]
+            if said is not None:
+                self.judge_alone(said, self.size, self.origin is not None)
             if "edge" in checkpoint and Edge(self.size, checkpoint["edge"]).root() != self.root:
                 self.fault(f"checkpoint {self.size}: the edge is that of another tree")
             self.tree(self.size, self.root)
             self.consistency(records, self.size, self.root)
-            while records.is_next("entry", "damaged"):
-                what, record = records.take("entry", "damaged")
+            while records.is_next("entry", "damaged", "unknown"):
+                what, record = records.take("entry", "damaged", "unknown")
+                if what == "unknown":
+                    self.cannot_judge(record.get("id"), record)
+                    continue
                 if what == "damaged":
                     self.fault(f"entry {record.get('id')} is damaged: {record['fault']}")
                     continue
@@ -452,8 +559,11 @@ class Verifier:
             self.first_size = 0
 
     def rest(self, records):
-        while records.is_next("inserted", "unsealed", "damaged"):
-            what, record = records.take("inserted", "unsealed", "damaged")
+        while records.is_next("inserted", "unsealed", "damaged", "unknown"):
+            what, record = records.take("inserted", "unsealed", "damaged", "unknown")
+            if what == "unknown":
+                self.cannot_judge(record.get("id"), record)
+                continue
             if what == "damaged":
                 self.fault(f"entry {record.get('id')} is damaged: {record['fault']}")
                 continue
@@ -467,7 +577,14 @@ class Verifier:
             self.last_unsealed = number
 
     def verdict(self):
+        for self.where, size, what in self.unexplained:
+            if self.signed_to is not None and self.signed_to > size:  # versions before 1.1 left no entry
+                print(f"{self.where}: {what}; a later one is signed")
+            else:
+                self.fault(what)
         self.where = "at the end"
+        if self.keys and self.last_signed is False and self.key_unknown_from is None:
+            self.fault("the last checkpoint is not signed with a known key")
         for size in sorted(self.kept.keys() - self.judged):
             if self.size is not None and size > self.size and not self.older:
                 self.fault(f"history has gone back: it ends with {self.size} leaves, and a checkpoint of {size} was kept")
@@ -478,6 +595,13 @@ class Verifier:
               f"{self.unsealed} unsealed entries, {self.faults} faults; {self.size} leaves, root {root}")
         if self.faults:
             return "tampered", 1
+        if self.not_judged:
+            return f"could not tell: {self.not_judged} entries have something that this verifier does not know", 2
+        if not self.histories and not self.entries:
+            return "could not tell: no sealed entry is in it", 2
+        if self.key_unknown_from is not None and max(self.matched, default=0) < self.key_unknown_from:
+            return (f"could not tell: from tree size {self.key_unknown_from} on the log has a key that is not known; something "
+                    f"vouches up to {self.vouched}"), 2
         if self.size is None or self.vouched is None or not (self.vouched > self.first_size or self.size == self.first_size):
             return "could not tell: no known key and no kept checkpoint vouches for it", 2
         if self.vouched < self.size:
@@ -522,24 +646,23 @@ def main():
     arguments.add_argument("--older", action="store_true", help="the export may end before a checkpoint that was kept")
     arguments.add_argument("files", nargs="+", metavar="FILE")
     arguments = arguments.parse_args()
+    verifier, kept = None, {}
     try:
-        keys, kept, origins = [read_key(text) for text in arguments.key], {}, set()
+        keys = [read_key(text) for text in arguments.key]
         for name in arguments.checkpoint:
             with open(name, "rb") as file:
                 note = Note(file.read(), allow_unsigned=True)
             note.verified_by(keys)
             checkpoint = Checkpoint(note.text)
-            origins.add(checkpoint.origin)
-            if kept.setdefault(checkpoint.size, checkpoint.root) != checkpoint.root or len(origins) > 1:
+            if kept.setdefault(checkpoint.size, (checkpoint.root, checkpoint.origin))[0] != checkpoint.root:
                 raise ValueError("the kept checkpoints contradict each other")
         verifier = Verifier(keys, kept, arguments.older)
-        verifier.origin = next(iter(origins), None)
         for name in arguments.files:
             with sys.stdin.buffer if name == "-" else open(name, "rb") as stream:
                 verifier.file(name, stream)
         verdict, status = verifier.verdict()
     except (OSError, ValueError) as error:
-        verdict, status = f"could not tell: {error}", 2
+        verdict, status = ("tampered", 1) if verifier and verifier.faults else (f"could not tell: {error}", 2)
     print(verdict)
     return status
 

@@ -286,6 +286,47 @@ mod tests {
         assert_eq!(one("SELECT lead_audit.origin() = 'lead_audit/' || log_id FROM lead_audit.tree"), "true");
     }
 
+    /// With the next sealing, whether there is anything else to seal or not; not before the first checkpoint, which changes nothing.
+    #[pg_test]
+    fn sealing_under_another_origin_is_an_entry() {
+        begin();
+        run("SET LOCAL lead_audit.origin = 'example.org/zero'; SELECT lead_audit.seal();
+             SET LOCAL lead_audit.origin = 'example.org/one'; CREATE TABLE t (id int PRIMARY KEY); SELECT lead_audit.enable('t');
+             INSERT INTO t VALUES (1), (2); SELECT lead_audit.seal()");
+        assert_eq!(one("SELECT count(*) FROM lead_audit.entry WHERE operation = 'KEY'"), "0");
+        let sealed = number("SELECT tree_size FROM lead_audit.tree");
+        run("SET LOCAL lead_audit.origin = 'example.org/two'");
+        assert_eq!(number("SELECT lead_audit.seal()"), sealed + 1);
+        assert_eq!(number("SELECT lead_audit.seal()"), sealed + 1, "once");
+        // Entries that wait are sealed after it, under the new name.
+        run("SET LOCAL lead_audit.origin = 'example.org/three'; INSERT INTO t VALUES (3), (4)");
+        assert_eq!(number("SELECT lead_audit.seal()"), sealed + 4);
+        assert_eq!(
+            rows("SELECT details, outcome, table_name, row_key FROM lead_audit.entry WHERE operation = 'KEY' ORDER BY id"),
+            [("one", "two"), ("two", "three")].map(|(old, new)| {
+                let name = |name| format!("\"example.org/{name}\"");
+                format!(
+                    "{{\"new_key\":null,\"new_origin\":{},\"old_key\":null,\"old_origin\":{}}} | ok | NULL | NULL",
+                    name(new),
+                    name(old)
+                )
+            })
+        );
+        assert_eq!(
+            rows(&format!(
+                "SELECT tree_size - {sealed}, split_part(note, E'\\n', 1) FROM lead_audit.checkpoint WHERE tree_size >= {sealed} ORDER BY 1"
+            )),
+            ["0 | example.org/one", "1 | example.org/two", "2 | example.org/three", "4 | example.org/three"]
+        );
+        assert_intact();
+        assert_eq!(one("SELECT origin, verifier_key FROM lead_audit.tree"), "example.org/three | NULL");
+        // Without its entry, or with one of another change, it is none.
+        run("ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL");
+        run("UPDATE lead_audit.entry SET operation = 'NOKEY' WHERE operation = 'KEY'");
+        let faults = rows("SELECT DISTINCT fault FROM lead_audit.verify() ORDER BY 1");
+        assert_eq!(faults, ["checkpoint", "checksum"]);
+    }
+
     #[pg_test]
     fn sealing_in_a_transaction_that_cannot() {
         begin();

@@ -113,7 +113,7 @@ mod tests {
         );
         // As long as its transaction is open, which it is here, it may still come.
         assert_eq!(faults_after(&slip_in), [""; 0]);
-        assert_eq!(faults_after(&format!("DELETE FROM lead_audit.open_gap; {slip_in}")), ["611 inserted"]);
+        assert_eq!(faults_after(&format!("DELETE FROM lead_audit.open_gap; {slip_in}")), ["611 inserted", "open_gap"]);
     }
 
     #[pg_test]
@@ -235,6 +235,81 @@ mod tests {
             let found = faults_after(statement);
             assert!(found.iter().any(|fault| fault == "checkpoint"), "{statement}: {found:?}");
         }
+    }
+
+    #[pg_test]
+    fn tree_verification_names_what_is_one_too_many() {
+        begin_sealed();
+        for (statement, faults) in [
+            ("INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (2, 0, '')", vec!["tree_tile"]),
+            ("INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (-1, 0, '')", vec!["tree_tile"]),
+            ("INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (0, 1, sha256(''))", vec!["tree_tile"; 2]),
+            ("INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (0, 7, ''), (0, 9, '')", vec!["tree_tile"; 2]),
+            ("INSERT INTO lead_audit.tree_edge (index, level, hashes) VALUES (0, 5, '')", vec!["tree_tile"]),
+            ("INSERT INTO lead_audit.open_gap VALUES (-9, now(), '{[-9,-8)}', '{}')", vec!["open_gap"; 2]),
+            (
+                "INSERT INTO lead_audit.open_gap VALUES (-9, now(), '{[-9,-8)}', '{}'); UPDATE lead_audit.tree SET open_gaps = open_gaps + 1",
+                vec!["open_gap"],
+            ),
+            ("UPDATE lead_audit.tree SET open_gaps = open_gaps + 1", vec!["open_gap"]),
+            ("UPDATE lead_audit.tree SET log_id = gen_random_uuid()", vec!["log_id"]),
+            (
+                "UPDATE lead_audit.tree SET log_id = gen_random_uuid(); UPDATE lead_audit.checkpoint SET log_id = NULL",
+                vec!["log_id"],
+            ),
+        ] {
+            let found = faults_after(statement);
+            assert!(
+                found.len() >= faults.len() && faults.iter().all(|fault| found.iter().any(|f| f.ends_with(fault))),
+                "{statement}: {found:?}, {faults:?}"
+            );
+        }
+    }
+
+    #[pg_test]
+    fn tree_verification_of_another_log_in_a_note() {
+        begin_sealed();
+        for size in [300, 301, 600] {
+            let faults = faults_after(&format!(
+                "UPDATE lead_audit.checkpoint SET note = E'evil\\n' || substr(note, strpos(note, E'\\n') + 1) WHERE tree_size = {size}"
+            ));
+            assert!(!faults.is_empty() && faults.iter().all(|fault| fault == "checkpoint"), "{size}: {faults:?}");
+        }
+    }
+
+    /// Under an id that was not given out yet. The write that gets the id has an entry all the same, under another one; the forged one
+    /// is named, and never sealed.
+    #[pg_test]
+    fn tree_verification_of_an_entry_that_is_ahead_of_the_sequence() {
+        begin_sealed();
+        let last = number("SELECT max(id) FROM lead_audit.entry");
+        for (ahead, batch) in [(3, 5), (1, 4), (2, 2)] {
+            let from = number("SELECT last_value FROM lead_audit.entry_id_seq");
+            let forged = from + ahead;
+            run(&format!(
+                "INSERT INTO lead_audit.entry SELECT (jsonb_populate_record(e, jsonb_build_object('id', {forged}))).* FROM lead_audit.entry e
+                 WHERE id = {}; SELECT pg_temp.forge({forged})",
+                entry(3)
+            ));
+            let named = || rows("SELECT id, fault FROM lead_audit.verify() ORDER BY id").last().cloned().unwrap_or_default();
+            assert_eq!(named(), format!("{forged} | inserted"), "before its turn");
+            let writes = format!("INSERT INTO t SELECT {from} * 10 + g FROM generate_series(1, {batch}) g");
+            run(&writes);
+            let written =
+                rows(&format!("SELECT row_key ->> 'id' FROM lead_audit.entry WHERE id > {from} AND id <> {forged} ORDER BY id"));
+            let expected: Vec<String> = (1..=batch).map(|row| (from * 10 + row).to_string()).collect();
+            assert_eq!(written, expected, "each write has its entry, in its order");
+            assert_eq!(named(), format!("{forged} | inserted"), "when the sequence has come by");
+            let before = number("SELECT tree_size FROM lead_audit.tree");
+            let unsealed = number(&format!("SELECT count(*) FROM lead_audit.entry WHERE id > {last}"));
+            assert!(number("SELECT lead_audit.seal()") > before, "{unsealed}");
+            assert_eq!(named(), format!("{forged} | inserted"), "after the sealing");
+            assert_eq!(
+                one(&format!("SELECT count(*) FROM lead_audit.leaf_range WHERE {forged} BETWEEN first_id AND last_id")),
+                "0"
+            );
+        }
+        assert_eq!(one("SELECT entries_not_written FROM lead_audit.stats"), "0");
     }
 
     #[pg_test]

@@ -151,6 +151,22 @@ mod tests {
     }
 
     #[pg_test]
+    fn verification_of_a_column_that_it_does_not_know() {
+        begin_with_entries();
+        run("ALTER TABLE lead_audit.entry ADD extra text, ADD gone int; ALTER TABLE lead_audit.entry DROP gone");
+        assert_intact();
+        let entry = ids();
+        run(&format!("UPDATE lead_audit.entry SET extra = 'x' WHERE id = {}", entry[2]));
+        assert_eq!(rows("SELECT id, fault FROM lead_audit.verify()"), [format!("{} | unknown_column", entry[2])]);
+        assert_eq!(one(&format!("SELECT lead_audit.verify_entry({})", entry[2])), "false");
+        assert_eq!(one(&format!("SELECT lead_audit.verify_entry({})", entry[1])), "true");
+        // Writing goes on.
+        run("INSERT INTO leads (id) VALUES ('later')");
+        run("UPDATE lead_audit.entry SET extra = NULL");
+        assert_intact();
+    }
+
+    #[pg_test]
     fn verification_of_what_does_not_exist() {
         begin();
         for id in ["0", "-1", "9223372036854775807", "NULL"] {

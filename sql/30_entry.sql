@@ -63,7 +63,7 @@ COMMENT ON COLUMN lead_audit.entry.relation IS 'Oid of the table at the time. In
 COMMENT ON COLUMN lead_audit.entry.backend_pid IS 'Process id of the server process that did it.';
 COMMENT ON COLUMN lead_audit.entry.format IS 'Version of the format that the checksum follows.';
 COMMENT ON COLUMN lead_audit.entry.checksum IS 'SHA-256 over the canonical JSON of every other column that is not NULL.';
-COMMENT ON COLUMN lead_audit.entry.operation IS 'INSERT, UPDATE, DELETE, TRUNCATE, SNAPSHOT (a row that was there when watching began) or DDL; of failures also MERGE, COPY, COMMIT (a deferred check of several operations) and ROLLBACK.';
+COMMENT ON COLUMN lead_audit.entry.operation IS 'INSERT, UPDATE, DELETE, TRUNCATE, SNAPSHOT (a row that was there when watching began), DDL or KEY (the log has another key or origin from now on); of failures also MERGE, COPY, COMMIT (a deferred check of several operations) and ROLLBACK.';
 COMMENT ON COLUMN lead_audit.entry.outcome IS 'ok, failed, rolled_back (what a transaction had written that was rolled back) or gap (it took place, but its entry could not be written).';
 COMMENT ON COLUMN lead_audit.entry.table_schema IS 'Schema of the table at the time.';
 COMMENT ON COLUMN lead_audit.entry.table_name IS 'Name of the table at the time.';
@@ -71,7 +71,7 @@ COMMENT ON COLUMN lead_audit.entry.soft_delete IS 'deleted: the soft-delete colu
 COMMENT ON COLUMN lead_audit.entry.row_key IS 'Primary key columns and their values, after the event; NULL without a primary key.';
 COMMENT ON COLUMN lead_audit.entry.row_values IS 'The complete row: the new one of an INSERT or SNAPSHOT, the old one of an UPDATE or DELETE. Canonical JSON, kept byte for byte.';
 COMMENT ON COLUMN lead_audit.entry.changed_values IS 'UPDATE: the new values of the columns that changed.';
-COMMENT ON COLUMN lead_audit.entry.details IS 'What only some events have: {"row_count": n} of a TRUNCATE; {"moved_from": {"table_name": ..., "table_schema": ...}} of an UPDATE that moved the row to another partition; {"executed": ...} of a DDL whose command is not the client''s text; {"command": ..., "statement_length": n} of one whose text was cut; constraint, column, parameters and omitted_columns of a failure; {"written": [...], "written_omitted": n} of a transaction that was rolled back.';
+COMMENT ON COLUMN lead_audit.entry.details IS 'What only some events have: {"row_count": n} of a TRUNCATE; {"moved_from": {"table_name": ..., "table_schema": ...}} of an UPDATE that moved the row to another partition; {"executed": ...} of a DDL whose command is not the client''s text; {"command": ..., "statement_length": n} of one whose text was cut; {"old_origin": ..., "old_key": ..., "new_origin": ..., "new_key": ...} of a KEY; constraint, column, parameters and omitted_columns of a failure; {"written": [...], "written_omitted": n} of a transaction that was rolled back.';
 COMMENT ON COLUMN lead_audit.entry.user_id IS 'The setting lead_audit.user_id: what the application says.';
 COMMENT ON COLUMN lead_audit.entry.user_ip IS 'The setting lead_audit.user_ip: what the application says.';
 COMMENT ON COLUMN lead_audit.entry.user_agent IS 'The setting lead_audit.user_agent: what the application says.';

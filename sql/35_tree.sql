@@ -6,7 +6,8 @@ CREATE TABLE lead_audit.checkpoint (
   sealed_at timestamptz NOT NULL,
   root bytea NOT NULL CHECK (pg_catalog.octet_length(root) = 32),
   entry_ids int8multirange NOT NULL,
-  note text NOT NULL
+  note text NOT NULL,
+  log_id uuid
 );
 REVOKE ALL ON lead_audit.checkpoint FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('lead_audit.checkpoint', '');
@@ -16,6 +17,8 @@ COMMENT ON COLUMN lead_audit.checkpoint.sealed_at IS 'Wall-clock time of the sea
 COMMENT ON COLUMN lead_audit.checkpoint.root IS 'Root of the tree, RFC 6962 section 2.1.';
 COMMENT ON COLUMN lead_audit.checkpoint.entry_ids IS 'Ids of the entries that were added to the tree since the checkpoint before.';
 COMMENT ON COLUMN lead_audit.checkpoint.note IS 'The C2SP tlog-checkpoint as it left the database: a signed note or, without lead_audit.signing_key_file, the unsigned text.';
+
+COMMENT ON COLUMN lead_audit.checkpoint.log_id IS 'Identity of the log, as lead_audit.tree had it. NULL if a version before 1.1 wrote it.';
 
 -- Where an id is in the tree. It follows from the checkpoints; it is here so that one look finds it.
 CREATE TABLE lead_audit.leaf_range (
@@ -74,7 +77,9 @@ CREATE TABLE lead_audit.tree (
   home text,
   publishing_errors bigint NOT NULL DEFAULT 0,
   last_publishing_error_at timestamptz,
-  last_publishing_error text
+  last_publishing_error text,
+  origin text,
+  verifier_key text
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
 REVOKE ALL ON lead_audit.tree FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('lead_audit.tree', '');
@@ -87,6 +92,8 @@ COMMENT ON COLUMN lead_audit.tree.open_gaps IS 'Number of rows in open_gap.';
 COMMENT ON COLUMN lead_audit.tree.awaits_restore IS 'CREATE EXTENSION was run by a restore, which will bring the tree: nothing is sealed until it has, or until a new entry shows that it will not.';
 COMMENT ON COLUMN lead_audit.tree.waits_for IS 'Transactions whose end makes it worth while to look at open gaps again.';
 COMMENT ON COLUMN lead_audit.tree.home IS 'Where the ids of transactions mean something: system identifier/oid of the database.';
+COMMENT ON COLUMN lead_audit.tree.origin IS 'Origin of the last checkpoint. NULL before the first.';
+COMMENT ON COLUMN lead_audit.tree.verifier_key IS 'Public key that the last checkpoint is signed with. NULL if it is not signed.';
 COMMENT ON COLUMN lead_audit.tree.publishing_errors IS 'How often a checkpoint could not be published.';
 COMMENT ON COLUMN lead_audit.tree.last_publishing_error_at IS 'When that happened last.';
 COMMENT ON COLUMN lead_audit.tree.last_publishing_error IS 'Why.';
@@ -109,6 +116,16 @@ COMMENT ON COLUMN lead_audit.open_gap.seen_at IS 'When that was.';
 COMMENT ON COLUMN lead_audit.open_gap.ids IS 'The ids.';
 COMMENT ON COLUMN lead_audit.open_gap.in_progress IS 'The transactions that they may belong to: those in progress when they were looked at first, and still when they were last.';
 
+CREATE TABLE lead_audit.inserted_entry (
+  id bigint NOT NULL PRIMARY KEY,
+  found_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+REVOKE ALL ON lead_audit.inserted_entry FROM PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('lead_audit.inserted_entry', '');
+COMMENT ON TABLE lead_audit.inserted_entry IS 'Internal: ids of entries that were there before the sequence gave their ids out. Somebody put them there by hand; they are never sealed.';
+COMMENT ON COLUMN lead_audit.inserted_entry.id IS 'The id.';
+COMMENT ON COLUMN lead_audit.inserted_entry.found_at IS 'When the entry was found.';
+
 CREATE FUNCTION lead_audit.guard_tree() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_guard_tree';
 REVOKE ALL ON FUNCTION lead_audit.guard_tree() FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.guard_tree() IS 'Keeps the state of the tree from being changed by anything but sealing. Error 42501.';
@@ -119,6 +136,8 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.lea
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.refuse_change();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.tree_tile
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.inserted_entry
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.refuse_change();
 CREATE TRIGGER sealing_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.tree_edge
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.guard_tree();
 CREATE TRIGGER sealing_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.tree
@@ -128,12 +147,14 @@ CREATE TRIGGER sealing_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.op
 ALTER TABLE lead_audit.checkpoint ENABLE ALWAYS TRIGGER append_only;
 ALTER TABLE lead_audit.leaf_range ENABLE ALWAYS TRIGGER append_only;
 ALTER TABLE lead_audit.tree_tile ENABLE ALWAYS TRIGGER append_only;
+ALTER TABLE lead_audit.inserted_entry ENABLE ALWAYS TRIGGER append_only;
 ALTER TABLE lead_audit.tree_edge ENABLE ALWAYS TRIGGER sealing_only;
 ALTER TABLE lead_audit.tree ENABLE ALWAYS TRIGGER sealing_only;
 ALTER TABLE lead_audit.open_gap ENABLE ALWAYS TRIGGER sealing_only;
 COMMENT ON TRIGGER append_only ON lead_audit.checkpoint IS 'Refuses UPDATE, DELETE and TRUNCATE.';
 COMMENT ON TRIGGER append_only ON lead_audit.leaf_range IS 'Refuses UPDATE, DELETE and TRUNCATE.';
 COMMENT ON TRIGGER append_only ON lead_audit.tree_tile IS 'Refuses UPDATE, DELETE and TRUNCATE.';
+COMMENT ON TRIGGER append_only ON lead_audit.inserted_entry IS 'Refuses UPDATE, DELETE and TRUNCATE.';
 COMMENT ON TRIGGER sealing_only ON lead_audit.tree_edge IS 'Refuses UPDATE, DELETE and TRUNCATE but for sealing.';
 COMMENT ON TRIGGER sealing_only ON lead_audit.tree IS 'Refuses UPDATE, DELETE and TRUNCATE but for sealing.';
 COMMENT ON TRIGGER sealing_only ON lead_audit.open_gap IS 'Refuses UPDATE, DELETE and TRUNCATE but for sealing.';

@@ -10,19 +10,22 @@ mod indexes;
 mod invalid_bytes;
 mod new_entry;
 mod pending;
+mod renumber;
+mod stored_entry;
 mod unwritten;
 mod write;
 mod written;
 
-pub use entry_table::{EntryColumn, check_columns, relation_changed, relation_of_schema, sequence_changed};
+pub use entry_table::{COLUMNS, EntryColumn, check_columns, relation_changed, relation_of_schema, sequence_changed};
 pub use flush_points::{
     is_first_statement, library_is_loaded, statement_scope_closes, statement_scope_opens, subtransaction_aborts,
     subtransaction_commits, subtransaction_starts, transaction_ends,
 };
 pub use invalid_bytes::InvalidBytes;
 pub use new_entry::{NewEntry, Outcome};
+pub use stored_entry::{StoredEntry, StoredFault};
 #[cfg(any(test, feature = "pg_test"))]
 pub use unwritten::not_written_yet_counted;
 pub use unwritten::{Gap, before_commit, not_written, report_gaps_to};
-pub use write::{append, append_about, flush};
+pub use write::{append, append_about, flush, write_at_once};
 pub use written::{Written, follow as follow_written, settle as settle_written, statement_begins, take as take_written, written};

@@ -6,7 +6,9 @@
 pub mod failure;
 mod sealing;
 
-pub use sealing::{CHECKPOINT_DIR, ORIGIN, SIGNING_KEY_FILE, seal_interval};
+pub use sealing::{
+    CHECKPOINT_DIR, ORIGIN, PREVIOUS_SIGNING_KEY_FILE, SIGNING_KEY_FILE, follow_database, seal_interval, was_reset,
+};
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 use std::cell::Cell;

@@ -5,5 +5,6 @@ mod entries;
 mod faults;
 mod leaves;
 mod report;
-mod stored_entry;
+mod signatures;
+mod stored_state;
 mod tree;

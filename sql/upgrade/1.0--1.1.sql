@@ -2,6 +2,8 @@
 
 -- Refuses the update where this session has loaded an earlier library: PostgreSQL has set the new version already.
 SELECT lead_audit.require_library();
+ALTER TABLE lead_audit.checkpoint ADD COLUMN log_id uuid;
+ALTER TABLE lead_audit.tree ADD COLUMN origin text, ADD COLUMN verifier_key text;
 
 -- Arguments or result are others now.
 DROP FUNCTION lead_audit.merge_watch(uuid, uuid);

@@ -52,6 +52,13 @@ pub fn context() -> pg_sys::MemoryContext {
     })
 }
 
+impl PendingEntry {
+    /// The same event in another tuple, which lives as long as the memory context of pending entries.
+    pub fn with_tuple(self, tuple: pg_sys::HeapTuple) -> Self {
+        PendingEntry { tuple, ..self }
+    }
+}
+
 /// Adds an entry whose tuple is in `context()`. Returns how many bytes are pending now.
 ///
 /// # Errors

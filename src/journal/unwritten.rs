@@ -86,13 +86,15 @@ pub fn tuple_not_written(tuple: pg_sys::HeapTuple, cause: &ServerError) {
 }
 
 /// An entry's tuple, taken apart.
-struct Columns {
-    values: Vec<pg_sys::Datum>,
-    nulls: Vec<bool>,
+pub(super) struct Columns {
+    /// The values.
+    pub values: Vec<pg_sys::Datum>,
+    /// Which are NULL.
+    pub nulls: Vec<bool>,
 }
 
 impl Columns {
-    fn of(table: &OpenRelation, tuple: pg_sys::HeapTuple) -> Self {
+    pub fn of(table: &OpenRelation, tuple: pg_sys::HeapTuple) -> Self {
         // SAFETY: the tuple was made for this table, which has at least COLUMNS columns.
         unsafe {
             let total = ((*table.tuple_desc()).natts as usize).max(COLUMNS);

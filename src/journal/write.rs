@@ -5,7 +5,7 @@ use super::invalid_bytes::InvalidBytes;
 use super::new_entry::{Circumstances, DatumScratch, NewEntry};
 use super::pending::{self, PendingEntry};
 use super::unwritten::Gap;
-use super::{flush_points, indexes, unwritten, written};
+use super::{flush_points, indexes, renumber, unwritten, written};
 use crate::origin::{self, Origin};
 use crate::server::{OpenRelation, ServerError, Text, in_context, in_subtransaction};
 use crate::settings::{self, OnError};
@@ -62,6 +62,27 @@ pub fn append_about(entry: NewEntry, txid: u64, occurred_at: i64, origin: &Origi
     Ok(())
 }
 
+/// Writes an entry of the library's own, and what has gathered before it. Whatever lead_audit.on_error says: if it cannot be written,
+/// that is an error. What the transaction reads from now on sees it. Returns its id.
+///
+/// # Errors
+/// If the table is not there. Other errors are raised.
+pub fn write_at_once(entry: NewEntry) -> Result<i64, ServerError> {
+    flush();
+    // SAFETY: within a transaction; as in `append`.
+    let txid = unsafe { pg_sys::GetTopFullTransactionId().value };
+    let (table, id) = target()?;
+    // SAFETY: reads the clock.
+    let occurred_at = unsafe { pg_sys::GetCurrentTimestamp() };
+    let origin = origin::current();
+    gather(&entry, &table, &Circumstances { id, txid, occurred_at, origin: &origin })?;
+    let entries = pending::take_current();
+    write_all(&entries);
+    // SAFETY: nothing is being executed with the command that ends here.
+    unsafe { pg_sys::CommandCounterIncrement() };
+    Ok(id)
+}
+
 /// Returns how many bytes have gathered.
 fn gather(entry: &NewEntry, table: &OpenRelation, with: &Circumstances) -> Result<usize, ServerError> {
     /// An entry as long as this may not fit into memory.
@@ -88,7 +109,7 @@ fn target() -> Result<(OpenRelation, i64), ServerError> {
 
 /// # Safety
 /// The datums must be of the table's first columns.
-unsafe fn form_tuple(table: &OpenRelation, values: &mut [pg_sys::Datum], nulls: &mut [bool]) -> pg_sys::HeapTuple {
+pub(super) unsafe fn form_tuple(table: &OpenRelation, values: &mut [pg_sys::Datum], nulls: &mut [bool]) -> pg_sys::HeapTuple {
     // SAFETY: as the caller promises; the context lives as long as the pending entry.
     unsafe {
         let descriptor = table.tuple_desc();
@@ -117,9 +138,17 @@ pub fn flush() {
     match settings::on_error() {
         OnError::Abort => write_all(&entries),
         OnError::Warn => {
-            if let Err(error) = in_subtransaction(|| write_all(&entries)) {
-                write_one_by_one(&entries, &error);
+            let Err(error) = in_subtransaction(|| write_all(&entries)) else { return };
+            if error.code == PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION
+                && let Ok(Some(renumbered)) = in_subtransaction(|| renumber::around_inserted(&entries))
+            {
+                match in_subtransaction(|| write_all(&renumbered)) {
+                    Ok(()) => {}
+                    Err(error) => write_one_by_one(&renumbered, &error),
+                }
+                return;
             }
+            write_one_by_one(&entries, &error);
         }
     }
 }

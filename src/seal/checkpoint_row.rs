@@ -3,7 +3,7 @@
 use super::id_ranges::IdRanges;
 use crate::server::{Plan, ServerError};
 use ledger::merkle::Hash;
-use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
+use pgrx::{IntoDatum, PgSqlErrorCode, Uuid, pg_sys};
 
 /// A checkpoint as it is stored, not necessarily as it was written.
 #[derive(Debug, Clone)]
@@ -55,16 +55,22 @@ impl StoredCheckpoint {
     }
 
     /// Writes a new one, which adds these ids to the tree of `before` leaves.
-    pub fn store(snapshot: pg_sys::Snapshot, before: u64, ids: &IdRanges, size: u64, root: &Hash, note: &str) {
+    pub fn store(snapshot: pg_sys::Snapshot, log_id: Uuid, before: u64, ids: &IdRanges, size: u64, root: &Hash, note: &str) {
         let insert = Plan::prepare(
-            "INSERT INTO lead_audit.checkpoint (tree_size, sealed_at, root, entry_ids, note) \
-             VALUES ($1, pg_catalog.clock_timestamp(), $2, $3::pg_catalog.int8multirange, $4)",
-            &[pg_sys::INT8OID, pg_sys::BYTEAOID, pg_sys::TEXTOID, pg_sys::TEXTOID],
+            "INSERT INTO lead_audit.checkpoint (tree_size, sealed_at, root, entry_ids, note, log_id) \
+             VALUES ($1, pg_catalog.clock_timestamp(), $2, $3::pg_catalog.int8multirange, $4, $5)",
+            &[pg_sys::INT8OID, pg_sys::BYTEAOID, pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::UUIDOID],
         );
         let ids_text = ids.to_multirange();
         insert.write(
             snapshot,
-            &[(size as i64).into_datum(), root.as_slice().into_datum(), ids_text.into_datum(), note.into_datum()],
+            &[
+                (size as i64).into_datum(),
+                root.as_slice().into_datum(),
+                ids_text.into_datum(),
+                note.into_datum(),
+                log_id.into_datum(),
+            ],
         );
         let array = pg_sys::INT8ARRAYOID;
         let ranges = Plan::prepare(

@@ -9,6 +9,8 @@ use super::checkpoint_row::StoredCheckpoint;
 use super::gaps::{self, OpenGap};
 use super::guard::Sealing;
 use super::id_ranges::{IdRange, IdRanges};
+use super::inserted::InsertedIds;
+use super::key_entry::{KeyEntry, has_arrived};
 use super::publish::{Publication, Published};
 use super::signer::Signer;
 use super::tiles::{StoredTiles, store_tiles, tree_is_damaged};
@@ -17,6 +19,7 @@ use crate::journal::{EntryColumn, relation_of_schema};
 use crate::server::{IdScan, NewestSnapshot, Plan, RowMemory, ServerError, detoasted, with_spi};
 use crate::settings;
 use ledger::merkle::{Hash, TileWriter};
+use ledger::note::SigningKey;
 use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
 
 /// Entries in one checkpoint at most: their hashes are in memory until it is written.
@@ -46,6 +49,8 @@ pub struct Round<'s> {
     snapshot: &'s NewestSnapshot,
     tree: TreeRow,
     newest: Option<StoredCheckpoint>,
+    /// Entries that somebody has put there by hand: they are never taken.
+    inserted: InsertedIds,
     signer: Option<Signer>,
     writer: Option<TileWriter>,
     /// Ids that the checkpoint being made will take.
@@ -60,6 +65,9 @@ pub struct Round<'s> {
 /// Seals what can be sealed; at most `limit` ids that are new, and all late ones.
 pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
     with_spi(|| {
+        let change = KeyEntry::write_if_due()?;
+        // The round of a change has no limit: its entry is sealed first, and all ids up to it have been looked at afterwards.
+        let limit = limit.filter(|_| change.is_none());
         // The highest id first, then the snapshot: see `gaps`.
         let last_id = last_id_given_out()?;
         let snapshot = NewestSnapshot::take();
@@ -73,10 +81,12 @@ pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
         }
         let _sealing = Sealing::begin();
         let sealed = tree.size;
+        let inserted = InsertedIds::look(snapshot.as_ptr(), &tree)?;
         let mut round = Round {
             snapshot: &snapshot,
             tree,
             newest,
+            inserted,
             signer: None,
             writer: None,
             ids: IdRanges::default(),
@@ -86,7 +96,7 @@ pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
         };
         round.report_earlier_failure();
         round.is_caught_up = round.publish_what_is_missing();
-        round.seal(last_id, limit)
+        round.seal(last_id, limit, change)
     })
 }
 
@@ -118,6 +128,14 @@ pub fn last_id_given_out() -> Result<i64, ServerError> {
     }
 }
 
+fn too_many_transactions() -> ServerError {
+    ServerError {
+        code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        message: "too many transactions are in progress to change the key or the origin of the audit log".to_owned(),
+        detail: Some("The next sealing tries again.".to_owned()),
+    }
+}
+
 fn out_of_step(tree: &TreeRow, newest: Option<&StoredCheckpoint>) -> ServerError {
     let newest = newest.map_or("there is no checkpoint".to_owned(), |c| format!("the newest checkpoint has {}", c.size));
     ServerError {
@@ -131,12 +149,16 @@ fn out_of_step(tree: &TreeRow, newest: Option<&StoredCheckpoint>) -> ServerError
 }
 
 impl Round<'_> {
-    fn seal(mut self, last_id: i64, limit: Option<u64>) -> Result<Done, ServerError> {
-        let Some(in_progress) = self.snapshot.in_progress() else { return Ok(self.postpone()) };
+    fn seal(mut self, last_id: i64, limit: Option<u64>, change: Option<KeyEntry>) -> Result<Done, ServerError> {
+        let in_progress = match self.snapshot.in_progress() {
+            Some(in_progress) => in_progress,
+            None if change.is_some() => return Err(too_many_transactions()),
+            None => return Ok(self.postpone()),
+        };
         let from = self.tree.looked_to;
         let to = limit.map_or(last_id, |limit| last_id.min(from.saturating_add_unsigned(limit)));
         let from_elsewhere = self.tree.is_from_elsewhere();
-        if from_elsewhere && !self.has_arrived() {
+        if from_elsewhere && !has_arrived(self.snap(), &self.tree, self.newest.as_ref()) {
             return Ok(Done { tree_size: self.sealed, more: false });
         }
         let late = gaps::due(self.snap(), &self.tree, &in_progress);
@@ -146,6 +168,14 @@ impl Round<'_> {
 
         // SAFETY: the snapshot is active until the end of `run`.
         let mut entries = unsafe { IdScan::open(relation_of_schema(c"entry"), self.snap())? };
+        let mut own_id = None;
+        if let Some(KeyEntry { id, signer, former }) = change {
+            // Alone in its checkpoint, the first of the new key: whoever knows the old one reads it there, and reads who is next.
+            self.take(&mut entries, IdRange { first: id, last: id }, &mut IdRanges::default())?;
+            self.signer = Some(signer);
+            self.write_checkpoint(former.as_ref())?;
+            own_id = Some(id);
+        }
         for first_id in late {
             let Some(gap) = OpenGap::load(self.snap(), first_id)? else { continue };
             let mut missing = IdRanges::default();
@@ -157,11 +187,15 @@ impl Round<'_> {
             }
         }
         let mut missing = IdRanges::default();
-        if to > from {
-            self.take(&mut entries, IdRange { first: from + 1, last: to }, &mut missing)?;
+        let before = own_id.map_or(to, |id| id - 1);
+        if before > from {
+            self.take(&mut entries, IdRange { first: from + 1, last: before }, &mut missing)?;
+        }
+        if let Some(id) = own_id.filter(|&id| id < to) {
+            self.take(&mut entries, IdRange { first: id + 1, last: to }, &mut missing)?;
         }
         drop(entries);
-        self.write_checkpoint()?;
+        self.write_checkpoint(None)?;
 
         self.tree.waits_for.retain(|xid| in_progress.binary_search(xid).is_ok());
         let opened = gaps::open(self.snap(), &missing, &in_progress);
@@ -172,6 +206,9 @@ impl Round<'_> {
         self.tree.settle_here();
         self.tree.looked_to = to.max(from);
         self.tree.size = self.sealed;
+        if let Some(signer) = &self.signer {
+            self.tree.identity = Some(signer.identity());
+        }
         self.tree.store(self.snap());
         // SAFETY: makes the commit wait until it is on disk, whatever synchronous_commit says: what leaves the database afterwards must
         // not be taken back by a crash.
@@ -190,14 +227,6 @@ impl Round<'_> {
         self.snapshot.as_ptr()
     }
 
-    /// Of a tree from elsewhere: whether gaps and entries have been restored too. In a parallel restore they come later, by a
-    /// transaction that may not have begun: what is not there yet must not be taken for what will never come.
-    fn has_arrived(&self) -> bool {
-        let plan = Plan::prepare("SELECT true FROM lead_audit.entry WHERE id >= $1 LIMIT 1", &[pg_sys::INT8OID]);
-        let newest = self.newest.as_ref().map_or(i64::MIN, |newest| newest.last_id);
-        gaps::are_complete(self.snap(), &self.tree) && plan.read(self.snap(), &[newest.into_datum()]).len() == 1
-    }
-
     /// Takes the entries that are there in this range of ids; the ids that are not there go to `missing`.
     fn take(&mut self, entries: &mut IdScan, range: IdRange, missing: &mut IdRanges) -> Result<(), ServerError> {
         entries.range(range.first, range.last);
@@ -205,6 +234,9 @@ impl Round<'_> {
         while let Some(id) = entries.next() {
             missing.push_range(IdRange { first: next, last: id - 1 });
             next = id + 1;
+            if self.inserted.contains(id) {
+                continue;
+            }
             let index = EntryColumn::Checksum as usize;
             let (values, nulls) = entries.columns(index + 1);
             // SAFETY: the column is a bytea; what is detoasted is in memory that is emptied after each row.
@@ -227,7 +259,7 @@ impl Round<'_> {
             writer.push(ledger::leaf_hash(checksum));
             self.ids.push(id);
             if writer.size() - self.sealed >= CHECKPOINT_ENTRIES || self.ids.as_slice().len() >= CHECKPOINT_RANGES {
-                self.write_checkpoint()?;
+                self.write_checkpoint(None)?;
             }
         }
         Ok(())
@@ -241,40 +273,28 @@ impl Round<'_> {
         }
     }
 
-    /// Writes the checkpoint of what has been taken since the last one, if anything has.
-    fn write_checkpoint(&mut self) -> Result<(), ServerError> {
+    /// Writes the checkpoint of what has been taken since the last one, if anything has; signed with a former key too, if there is one.
+    fn write_checkpoint(&mut self, former: Option<&SigningKey>) -> Result<(), ServerError> {
         if self.ids.is_empty() {
             return Ok(());
         }
         if self.signer.is_none() {
-            self.signer = Some(self.signer_for_new_checkpoints()?);
+            self.signer = Some(Signer::of(&self.tree)?);
         }
         let (Some(signer), Some(writer)) = (&self.signer, &mut self.writer) else { return Ok(()) };
         let (size, root) = (writer.size(), writer.root());
-        let note = signer.note(size, &root)?;
+        let note = signer.note(size, &root, former)?;
         let (ids, changed) = (std::mem::take(&mut self.ids), writer.take_changed());
-        let (snapshot, before) = (self.snapshot.as_ptr(), self.sealed);
+        let (snapshot, before, log_id) = (self.snapshot.as_ptr(), self.sealed, self.tree.log_id);
         self.memory.for_row(|| {
             store_tiles(snapshot, changed);
-            StoredCheckpoint::store(snapshot, before, &ids, size, &root, &note);
+            StoredCheckpoint::store(snapshot, log_id, before, &ids, size, &root, &note);
             let notify = Plan::prepare("SELECT pg_catalog.pg_notify($1, $2)", &[pg_sys::TEXTOID, pg_sys::TEXTOID]);
             notify.write(snapshot, &[CHANNEL.into_datum(), note.as_str().into_datum()]);
         });
         after_commit::publish_later(Publication { size, note }, if self.is_caught_up { What::New } else { What::NewWithoutFile });
         self.sealed = size;
         Ok(())
-    }
-
-    fn signer_for_new_checkpoints(&self) -> Result<Signer, ServerError> {
-        let signer = Signer::of(&self.tree)?;
-        let former = self.newest.as_ref().and_then(|newest| newest.note.lines().next());
-        if let Some(former) = former.filter(|former| *former != signer.origin()) {
-            pgrx::warning!(
-                "the origin of the audit log changes from \"{former}\" to \"{}\": to those who follow it, it is another log",
-                signer.origin()
-            );
-        }
-        Ok(signer)
     }
 
     /// A failure to publish after an earlier commit becomes visible to everybody here.

@@ -5,7 +5,7 @@ use crate::server::ServerError;
 use crate::settings;
 use ledger::checkpoint::{Checkpoint, CheckpointError};
 use ledger::merkle::Hash;
-use ledger::note::{KeyError, SigningKey, VerifierKey};
+use ledger::note::{KeyError, Note, SigningKey, VerifierKey};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ffi::CStr;
 use std::fs::File;
@@ -22,9 +22,19 @@ pub struct Signer {
     key: Option<SigningKey>,
 }
 
+/// As which log checkpoints are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The origin.
+    pub origin: String,
+    /// The text of the public key; `None` if they are not signed.
+    pub key: Option<String>,
+}
+
 impl Signer {
     /// The one that the settings say, for this log.
     pub fn of(tree: &TreeRow) -> Result<Self, ServerError> {
+        settings::follow_database()?;
         let origin = settings::ORIGIN.get();
         let Some(path) = settings::SIGNING_KEY_FILE.get() else {
             return Ok(Signer { origin: origin.unwrap_or_else(|| format!("lead_audit/{}", tree.log_id)), key: None });
@@ -46,18 +56,45 @@ impl Signer {
         &self.origin
     }
 
-    /// The checkpoint of this tree, as the text that leaves the database.
-    pub fn note(&self, size: u64, root: &Hash) -> Result<String, ServerError> {
-        let checkpoint = Checkpoint::new(self.origin.clone(), size, *root).map_err(unfit)?;
-        match &self.key {
-            Some(key) => Ok(checkpoint.sign(key).map_err(unfit)?.to_string()),
-            None => Ok(checkpoint.to_string()),
-        }
+    /// Origin and public key.
+    pub fn identity(&self) -> Identity {
+        Identity { origin: self.origin.clone(), key: self.key.as_ref().map(|key| key.verifier().to_string()) }
     }
+
+    /// The checkpoint of this tree, as the text that leaves the database. `former` is the key that it is signed with beside the log's
+    /// own: the one before a change.
+    pub fn note(&self, size: u64, root: &Hash, former: Option<&SigningKey>) -> Result<String, ServerError> {
+        let checkpoint = Checkpoint::new(self.origin.clone(), size, *root).map_err(unfit)?;
+        let mut note = match &self.key {
+            Some(key) => checkpoint.sign(key).map_err(unfit)?,
+            None => Note::new(checkpoint.to_string()).map_err(|error| unfit(error.into()))?,
+        };
+        if let Some(former) = former {
+            note.add(former.sign(note.text())).map_err(|error| unfit(error.into()))?;
+        }
+        Ok(note.to_string())
+    }
+
+    /// The identity that a note shows that was written by a version which did not take note of it.
+    pub fn identity_of(&self, note: &str) -> Option<Identity> {
+        let note = Note::parse_or_unsigned(note.as_bytes()).ok()?;
+        let origin = Checkpoint::parse(note.text()).ok()?.origin().to_owned();
+        let previous = previous_key().ok().flatten();
+        let known = [self.key.as_ref(), previous.as_ref()].into_iter().flatten().map(SigningKey::verifier);
+        let key = known.into_iter().find(|key| key.name() == origin && note.verify(std::slice::from_ref(*key)).is_ok());
+        let key = key.map(ToString::to_string);
+        Some(Identity { origin, key })
+    }
+}
+
+/// The key that checkpoints were signed with before, if it is still there.
+pub fn previous_key() -> Result<Option<SigningKey>, ServerError> {
+    settings::PREVIOUS_SIGNING_KEY_FILE.get().map(|path| read_key(&path)).transpose()
 }
 
 /// The public key that checkpoints are to be signed with now; `None` if they are not signed.
 pub fn verifier_key() -> Result<Option<VerifierKey>, ServerError> {
+    settings::follow_database()?;
     match settings::SIGNING_KEY_FILE.get() {
         Some(path) => Ok(Some(read_key(&path)?.verifier().clone())),
         None => Ok(None),

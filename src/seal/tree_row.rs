@@ -1,5 +1,6 @@
 //! The one row of `lead_audit.tree`: the log's identity and how far sealing is.
 
+use super::signer::Identity;
 use crate::journal::relation_of_schema;
 use crate::server::{Plan, ServerError, current_database};
 use pgrx::datum::TimestampWithTimeZone;
@@ -21,6 +22,8 @@ pub struct TreeRow {
     pub open_gaps: i64,
     /// Transactions whose end makes it worth while to look at open gaps again.
     pub waits_for: Vec<u64>,
+    /// Origin and public key of the last checkpoint; `None` before the first, or if a version wrote it that took no note of it.
+    pub identity: Option<Identity>,
     /// Where that was written.
     home: Option<String>,
     /// Whether there are other rows, which a restore has left.
@@ -49,7 +52,7 @@ impl TreeRow {
     pub fn load(snapshot: pg_sys::Snapshot) -> Result<Self, ServerError> {
         let plan = Plan::prepare(
             "SELECT log_id, created_at, awaits_restore, tree_size, looked_to, open_gaps::bigint, waits_for, home, \
-             count(*) OVER () > 1 FROM lead_audit.tree ORDER BY tree_size DESC, created_at, log_id LIMIT 1",
+             count(*) OVER () > 1, origin, verifier_key FROM lead_audit.tree ORDER BY tree_size DESC, created_at, log_id LIMIT 1",
             &[],
         );
         let rows = plan.read(snapshot, &[]);
@@ -64,6 +67,7 @@ impl TreeRow {
                 waits_for: rows.get::<Vec<i64>>(0, 6)?.into_iter().map(|xid| xid as u64).collect(),
                 home: rows.get(0, 7),
                 has_others: rows.get(0, 8)?,
+                identity: rows.get(0, 9).map(|origin| Identity { origin, key: rows.get(0, 10) }),
             })
         };
         row().ok_or_else(|| ServerError {
@@ -102,7 +106,7 @@ impl TreeRow {
         let waits_for: Vec<i64> = self.waits_for.iter().copied().map(to_bigint).collect();
         let update = Plan::prepare(
             "UPDATE lead_audit.tree SET awaits_restore = $2, tree_size = $3, looked_to = $4, open_gaps = $5, waits_for = $6, \
-             home = $7 WHERE log_id = $1",
+             home = $7, origin = $8, verifier_key = $9 WHERE log_id = $1",
             &[
                 pg_sys::UUIDOID,
                 pg_sys::BOOLOID,
@@ -110,6 +114,8 @@ impl TreeRow {
                 pg_sys::INT8OID,
                 pg_sys::INT8OID,
                 pg_sys::INT8ARRAYOID,
+                pg_sys::TEXTOID,
+                pg_sys::TEXTOID,
                 pg_sys::TEXTOID,
             ],
         );
@@ -123,6 +129,8 @@ impl TreeRow {
                 self.open_gaps.into_datum(),
                 waits_for.into_datum(),
                 self.home.clone().into_datum(),
+                self.identity.as_ref().map(|identity| identity.origin.clone()).into_datum(),
+                self.identity.as_ref().and_then(|identity| identity.key.clone()).into_datum(),
             ],
         );
         if self.has_others {

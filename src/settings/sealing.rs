@@ -1,16 +1,20 @@
 //! The settings of sealing. A superuser's: who could change them could have checkpoints signed by another key, written over
 //! the files that the server may write, or not leave the database at all.
 
-use super::{TextSetting, accept};
+use super::{TextSetting, accept, variables};
 use crate::seal::fits_folder;
+use crate::server::{NewestSnapshot, Plan, ServerError, with_spi};
 use ledger::note::is_key_name;
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
-use std::ffi::{CStr, c_char, c_void};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgSqlErrorCode, pg_sys};
+use std::cell::Cell;
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
 use std::time::Duration;
 
 /// `lead_audit.signing_key_file`.
 pub static SIGNING_KEY_FILE: TextSetting = TextSetting::new();
+/// `lead_audit.previous_signing_key_file`.
+pub static PREVIOUS_SIGNING_KEY_FILE: TextSetting = TextSetting::new();
 /// `lead_audit.checkpoint_dir`.
 pub static CHECKPOINT_DIR: TextSetting = TextSetting::new();
 /// `lead_audit.origin`.
@@ -32,6 +36,13 @@ pub fn define() {
         c"File with the key that checkpoints are signed with.",
         c"An absolute path, outside of the data directory, that only the server's user can read. Empty: checkpoints are not signed.",
         &SIGNING_KEY_FILE,
+        check_path,
+    );
+    define_text(
+        c"lead_audit.previous_signing_key_file",
+        c"File with the key that checkpoints were signed with before.",
+        c"The first checkpoint with another key or origin is signed with it too, so that those who have its public key see that the log says so itself.",
+        &PREVIOUS_SIGNING_KEY_FILE,
         check_path,
     );
     define_text(
@@ -58,6 +69,73 @@ pub fn define() {
         GucContext::Sighup,
         GucFlags::UNIT_MS,
     );
+}
+
+/// The settings that say who signs and where to.
+const OF_SEALING: [&CStr; 4] =
+    [c"lead_audit.signing_key_file", c"lead_audit.previous_signing_key_file", c"lead_audit.checkpoint_dir", c"lead_audit.origin"];
+
+/// Takes over what ALTER DATABASE has set of them since this process began. What was set for the role or by the session itself stays.
+/// So the background worker, and a session that seals, never go by what the settings were.
+///
+/// # Errors
+/// If one was reset: what it is then, only a new process learns.
+pub fn follow_database() -> Result<(), ServerError> {
+    let set = with_spi(|| {
+        let plan = Plan::prepare(
+            "SELECT s.setconfig FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase \
+             WHERE d.datname = pg_catalog.current_database() AND s.setrole = 0",
+            &[],
+        );
+        let snapshot = NewestSnapshot::take();
+        plan.read(snapshot.as_ptr(), &[]).get::<Vec<String>>(0, 0).unwrap_or_default()
+    });
+    for name in OF_SEALING {
+        let Some(source) = source_of(name) else { continue };
+        if source > pg_sys::GucSource::PGC_S_DATABASE {
+            continue;
+        }
+        let text = name.to_string_lossy();
+        let value = set.iter().find_map(|setting| setting.strip_prefix(&*text)?.strip_prefix('='));
+        match value.map(CString::new) {
+            // SAFETY: C strings; the setting exists. It is what a new session of this database begins with.
+            Some(Ok(value)) => unsafe {
+                pg_sys::SetConfigOption(
+                    name.as_ptr(),
+                    value.as_ptr(),
+                    pg_sys::GucContext::PGC_SUSET,
+                    pg_sys::GucSource::PGC_S_DATABASE,
+                );
+            },
+            None if source == pg_sys::GucSource::PGC_S_DATABASE => {
+                WAS_RESET.set(true);
+                return Err(ServerError {
+                    code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    message: format!("{text} was reset for this database"),
+                    detail: Some("What it is now, a new session learns.".to_owned()),
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+thread_local! {
+    static WAS_RESET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether one of these settings was reset since this process began, as far as it has looked.
+pub fn was_reset() -> bool {
+    WAS_RESET.get()
+}
+
+/// Where the present value of a setting is from.
+fn source_of(name: &CStr) -> Option<pg_sys::GucSource::Type> {
+    variables().iter().find_map(|&variable| {
+        // SAFETY: the records live as long as the process.
+        unsafe { (CStr::from_ptr((*variable).name) == name).then_some((*variable).source) }
+    })
 }
 
 type Check = unsafe extern "C-unwind" fn(*mut *mut c_char, *mut *mut c_void, pg_sys::GucSource::Type) -> bool;

@@ -3,11 +3,13 @@
 
 use super::faults::{Faults, Mismatch};
 use super::leaves::Leaves;
-use super::stored_entry::{StoredEntry, StoredFault};
-use crate::journal::{EntryColumn, check_columns, relation_of_schema};
-use crate::server::{IdScan, RowMemory, ServerError, detoasted};
+use crate::journal::{COLUMNS, EntryColumn, StoredEntry, StoredFault, check_columns, relation_of_schema};
+use crate::server::{IdScan, RowMemory, ServerError, attribute, borrowed_text, detoasted};
+use ledger::KeyChange;
 use ledger::merkle::Hash;
 use pgrx::pg_sys;
+use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
 /// How often a long verification says how far it is.
@@ -34,7 +36,16 @@ impl Wanted {
     }
 }
 
-/// Checks them; returns how many there were.
+/// What there is to say of the entries beside their faults.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// How many there were.
+    pub entries: u64,
+    /// By id, those by which the log changes its key or origin.
+    pub key_changes: BTreeMap<i64, KeyChange>,
+}
+
+/// Checks them.
 ///
 /// # Safety
 /// The snapshot must be active as long as this runs.
@@ -43,7 +54,7 @@ pub unsafe fn check(
     wanted: &Wanted,
     mut leaves: Leaves,
     faults: &mut Faults,
-) -> Result<u64, ServerError> {
+) -> Result<Checked, ServerError> {
     // SAFETY: passed on to the caller.
     let mut scan = unsafe { IdScan::open(relation_of_schema(c"entry"), snapshot)? };
     // SAFETY: the table is open.
@@ -51,6 +62,12 @@ pub unsafe fn check(
         check_columns(scan.tuple_desc())?;
         (*scan.tuple_desc()).natts as usize
     };
+    // SAFETY: the table is open; a name is a C string.
+    let names: Vec<String> = (COLUMNS..columns)
+        .map(|index| unsafe { CStr::from_ptr(attribute(scan.tuple_desc(), index).attname.data.as_ptr()) })
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    let mut key_changes = BTreeMap::new();
     let (mut scratch, mut memory) = (Vec::new(), RowMemory::new(c"lead_audit verified entry"));
     let mut progress = Progress::new();
     // The next id of the present range of sealed ones that must have an entry.
@@ -63,7 +80,15 @@ pub unsafe fn check(
         if nulls[EntryColumn::OccurredAt as usize] || (wanted.from_time..=wanted.to_time).contains(&time) {
             let entry = StoredEntry { values, nulls };
             // SAFETY: the columns were checked; the row stays until the next one.
-            let (own_fault, found) = memory.for_row(|| unsafe { (entry.verify(&mut scratch), leaf_of(&entry)) });
+            let (mut own_fault, found, change) =
+                memory.for_row(|| unsafe { (entry.verify(&mut scratch), leaf_of(&entry), key_change_of(&entry)) });
+            // What this version does not know of, it cannot judge.
+            if let Some(unknown) = nulls[COLUMNS..].iter().position(|is_null| !is_null) {
+                own_fault = Err(StoredFault::UnknownColumn(names[unknown].clone()));
+            }
+            if let (Ok(()), Some(change)) = (&own_fault, change) {
+                key_changes.insert(id, change);
+            }
             judge(id, own_fault, found, &mut leaves, faults);
         }
         progress.one_more(id, faults.len());
@@ -73,7 +98,7 @@ pub unsafe fn check(
     if !last_was_there {
         miss_one(&mut leaves, wanted.to_id, wanted, faults);
     }
-    Ok(progress.entries)
+    Ok(Checked { entries: progress.entries, key_changes })
 }
 
 /// The leaf hash of the checksum that is stored with an entry.
@@ -86,6 +111,18 @@ unsafe fn leaf_of(entry: &StoredEntry) -> Option<Hash> {
     let checksum: Option<Hash> =
         (!entry.nulls[index]).then(|| unsafe { detoasted(entry.values[index]) }.try_into().ok()).flatten();
     checksum.map(|checksum| ledger::leaf_hash(&checksum))
+}
+
+/// What an entry says of the log's key and origin, if it is one that does.
+///
+/// # Safety
+/// As for `StoredEntry::verify`.
+unsafe fn key_change_of(entry: &StoredEntry) -> Option<KeyChange> {
+    // SAFETY: the columns are a text and a json; what is read is copied.
+    let text = |column: EntryColumn| {
+        (!entry.nulls[column as usize]).then(|| unsafe { borrowed_text(entry.values[column as usize]) }.ok()).flatten()
+    };
+    (text(EntryColumn::Operation)? == KeyChange::OPERATION).then(|| KeyChange::of_details(text(EntryColumn::Details)?)).flatten()
 }
 
 /// The ids from `next` to before `id` have no entry: those of them that were sealed are missed.

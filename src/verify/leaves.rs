@@ -1,7 +1,7 @@
 //! Where each sealed entry is in the tree, in the order of ids, and its leaf hash there.
 
 use crate::journal::relation_of_schema;
-use crate::seal::{IdRange, IdRanges, StoredTiles, TreeRow, last_id_given_out};
+use crate::seal::{IdRange, IdRanges, InsertedIds, StoredTiles, TreeRow, last_id_given_out};
 use crate::server::{IdScan, Plan, RowMemory, ServerError};
 use ledger::merkle::{Hash, TILE_WIDTH, TileId, Tiles};
 use pgrx::{IntoDatum, pg_sys};
@@ -21,6 +21,7 @@ pub struct Leaves {
     looked_to: i64,
     last_id: i64,
     open: Vec<IdRange>,
+    inserted: InsertedIds,
 }
 
 /// Consecutive ids whose leaves are consecutive.
@@ -73,6 +74,7 @@ impl Leaves {
             looked_to: tree.looked_to,
             last_id,
             open,
+            inserted: InsertedIds::known(snapshot)?,
         };
         leaves.advance();
         while leaves.range.is_some_and(|range| range.ids.last < from) {
@@ -120,6 +122,9 @@ impl Leaves {
 
     /// Whether an entry that is in no checkpoint may be there: it was written since, or its transaction was open then.
     pub fn may_be_unsealed(&self, id: i64) -> bool {
+        if self.inserted.contains(id) {
+            return false;
+        }
         if id > self.looked_to {
             return id <= self.last_id;
         }

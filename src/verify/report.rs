@@ -47,11 +47,11 @@ fn faults(wanted: &Wanted, is_whole: bool) -> (Vec<Row>, u64) {
         unsafe {
             let snapshot = pg_sys::GetActiveSnapshot();
             let leaves = Leaves::open(snapshot, wanted.from_id, wanted.to_id)?;
-            let entries = entries::check(snapshot, wanted, leaves, &mut faults)?;
+            let checked = entries::check(snapshot, wanted, leaves, &mut faults)?;
             if is_whole {
-                tree::check(snapshot, &mut faults)?;
+                tree::check(snapshot, &checked.key_changes, &mut faults)?;
             }
-            Ok((faults, entries))
+            Ok((faults, checked.entries))
         }
     });
     match checked {

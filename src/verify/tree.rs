@@ -3,13 +3,16 @@
 //! Where entries and stored leaves differ, the checkpoint decides who is right: whoever of the two gives its root.
 
 use super::faults::Faults;
-use crate::seal::{IdRanges, StoredTiles, TreeRow, verifier_key};
+use super::signatures::Signatures;
+use super::stored_state;
+use crate::seal::{IdRanges, StoredTiles, TreeRow};
 use crate::server::{Plan, RowMemory, ServerError};
+use ledger::KeyChange;
 use ledger::checkpoint::Checkpoint;
 use ledger::merkle::{Frontier, Hash, TILE_WIDTH, TileId, TileWriter, Tiles};
-use ledger::note::{Note, NoteError, VerifierKey};
+use ledger::note::Note;
 use pgrx::{IntoDatum, pg_sys};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Leaves after which the tiles that were worked out are compared and forgotten.
 const COMPARE_EVERY: u64 = 1 << 16;
@@ -26,10 +29,7 @@ struct Check<'f> {
     tiles: StoredTiles,
     memory: RowMemory,
     faults: &'f mut Faults,
-    key: Option<VerifierKey>,
-    /// Whether a checkpoint was signed with it already, and the last of those before that were not.
-    signed_before: bool,
-    not_by_key: Option<u64>,
+    signatures: Signatures<'f>,
     /// What the entries say, where it differs from the stored leaves.
     of_entries: HashMap<u64, Hash>,
     /// The tree of the stored leaves.
@@ -45,20 +45,14 @@ struct Check<'f> {
 }
 
 /// Checks the whole tree.
-pub fn check(snapshot: pg_sys::Snapshot, faults: &mut Faults) -> Result<(), ServerError> {
+pub fn check(snapshot: pg_sys::Snapshot, key_changes: &BTreeMap<i64, KeyChange>, faults: &mut Faults) -> Result<(), ServerError> {
     let tree = TreeRow::load(snapshot)?;
-    let key = verifier_key().unwrap_or_else(|error| {
-        pgrx::warning!("signatures are not checked: {error}");
-        None
-    });
     let of_entries = faults.leaves_of_entries();
     let mut check = Check {
         tiles: StoredTiles::of(snapshot),
         memory: RowMemory::new(c"lead_audit verified tile"),
         faults,
-        key,
-        signed_before: false,
-        not_by_key: None,
+        signatures: Signatures::of(&tree, key_changes),
         of_entries,
         stored: TileWriter::new(),
         confirmed: None,
@@ -89,7 +83,7 @@ pub fn check(snapshot: pg_sys::Snapshot, faults: &mut Faults) -> Result<(), Serv
         let ids = check.ids(&row, size, snapshot, &ranges);
         last_id = ids.last().map_or(last_id, |last| last.max(last_id));
         all_ranges += ids.as_slice().len() as i64;
-        check.note(&row);
+        check.note(&row, &ids);
         if !check.append_up_to(row.size) {
             return Ok(());
         }
@@ -97,6 +91,8 @@ pub fn check(snapshot: pg_sys::Snapshot, faults: &mut Faults) -> Result<(), Serv
         size = row.size;
     }
     check.finish(size, tree.size);
+    check.signatures.finish(check.faults);
+    stored_state::check(snapshot, &tree, size, check.faults);
     if last_id > tree.looked_to {
         let detail = format!("entry {last_id} is sealed, and lead_audit.tree says that only ids up to {} are", tree.looked_to);
         check.faults.of_tree("checkpoint", detail);
@@ -137,7 +133,7 @@ impl Check<'_> {
     }
 
     /// The note of a checkpoint: it says the same as the row, and its signature is good.
-    fn note(&mut self, row: &Row) {
+    fn note(&mut self, row: &Row, ids: &IdRanges) {
         let said = Note::parse_or_unsigned(row.note.as_bytes()).map_err(|error| error.to_string()).and_then(|note| {
             Checkpoint::parse(note.text()).map(|checkpoint| (note, checkpoint)).map_err(|error| error.to_string())
         });
@@ -146,20 +142,10 @@ impl Check<'_> {
             Ok((_, said)) if said.size() != row.size || said.root()[..] != row.root[..] => {
                 Some(("checkpoint", "its note says another size or root".to_owned()))
             }
-            Ok((note, said)) => match &self.key {
-                Some(key) if said.origin() == key.name() => match note.verify(std::slice::from_ref(key)) {
-                    // A log may begin to sign, or get another key. It does not stop.
-                    Err(NoteError::NoKnownSignature) if !self.signed_before => {
-                        self.not_by_key = Some(row.size);
-                        None
-                    }
-                    verified => {
-                        self.signed_before = true;
-                        verified.err().map(|error| ("signature", error.to_string()))
-                    }
-                },
-                _ => None,
-            },
+            Ok((note, said)) => {
+                self.signatures.check(&note, said.origin(), row.size, ids, self.faults);
+                None
+            }
         };
         if let Some((kind, complaint)) = complaint {
             self.faults.of_tree(kind, format!("the checkpoint of tree size {}: {complaint}", row.size));
@@ -260,12 +246,6 @@ impl Check<'_> {
     /// The end of the tree, and roots that nothing gives up to there.
     fn finish(&mut self, size: u64, tree_size: u64) {
         self.compare_tiles();
-        if let Some(size) = self.not_by_key {
-            pgrx::warning!(
-                "checkpoints up to tree size {size} are not signed with the key in lead_audit.signing_key_file: whether they are with an \
-                 earlier one, `lead-audit verify` can tell, which takes both keys"
-            );
-        }
         if size != tree_size {
             self.faults.of_tree("checkpoint", format!("the tree has {tree_size} leaves; the newest checkpoint has {size}"));
         }

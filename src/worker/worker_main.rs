@@ -3,6 +3,7 @@
 use super::process::{self, must_stop, wait};
 use super::tasks::{self, Schedule};
 use crate::failure;
+use crate::settings;
 use crate::shared::{self, Outcome, Presence};
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -46,6 +47,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         pgrx::log!("lead_audit: could not read the names of watched tables: {error}");
     }
     let mut schedules = tasks::schedules();
+    let mut begins_anew = false;
     while !must_stop() && !is_held() {
         let sleep = schedules.iter().map(Schedule::time_left).min().unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
         if sleep > Duration::ZERO {
@@ -63,12 +65,17 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         if shared::find(database, |place| place.presence != Presence::Present).unwrap_or(false) {
             shared::found(database);
         }
+        // What a setting is that was reset, only a new process learns: the launcher starts one.
+        begins_anew = settings::was_reset();
+        if begins_anew {
+            break;
+        }
         let missing_calls = schedules.iter_mut().map(Schedule::run_if_due).filter(|&may_miss| may_miss).count();
         if missing_calls > 0 {
             schedules.iter_mut().for_each(|schedule| schedule.wake(false));
         }
     }
-    if !is_held() {
+    if !is_held() && !begins_anew {
         write_rest(&mut schedules);
     }
     shared::update(database, |place| place.outcome = Outcome::Stopped);

@@ -1,11 +1,16 @@
 //! Keys: who can read them, what is refused, and what verifiers and witnesses say when the log's key changes.
 
-use acceptance::{Cluster, LeadAudit, Session, add_leads, app_database, call, seal, text_of};
+use acceptance::{
+    Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call, seal, text_of, value, wait_until,
+};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 const ORIGIN: &str = "example.com/leads";
+const OTHER: &str = "example.com/sales";
 
 #[test]
 fn a_key_is_its_owners_alone_and_never_overwritten() {
@@ -39,16 +44,21 @@ struct Log {
     admin: Session,
     tool: LeadAudit,
     rows: u32,
+    secret: Option<PathBuf>,
 }
 
 impl Log {
-    /// Signs with a new key from now on, in new sessions. Returns the public one.
+    /// Signs with a new key from now on; the file of the one before is named if there is one. Returns the public one.
     fn change_key(&mut self, file: &str, name: &str) -> String {
         let secret = self.cluster.directory().join(file);
         let key = self.tool.expect(0, &["keygen", "--name", name, "-o", text_of(&secret)]).trim().to_owned();
         self.cluster.give_to_server(&secret);
+        if let Some(before) = self.secret.replace(secret.clone()) {
+            let setting = format!("ALTER DATABASE keys SET lead_audit.previous_signing_key_file = '{}'", before.display());
+            call(&mut self.admin, &setting);
+        }
+        // Not in a new session: the one that seals takes it over.
         call(&mut self.admin, &format!("ALTER DATABASE keys SET lead_audit.signing_key_file = '{}'", secret.display()));
-        self.admin = self.cluster.admin("keys");
         key
     }
 
@@ -58,43 +68,170 @@ impl Log {
         seal(&mut self.admin);
     }
 
-    fn witness(&self, state: &Path, keys: &[&str]) -> acceptance::Answer {
+    fn witness(&self, state: &Path, arguments: &[&str]) -> acceptance::Answer {
         let url = self.cluster.connection_string("postgres", "keys");
-        let mut arguments = vec!["witness", "--once", "--database", &url, "--state", text_of(state)];
-        arguments.extend(keys.iter().flat_map(|key| ["--key", key]));
-        self.tool.run(&arguments)
+        self.tool.run(&[&["witness", "--once", "--database", &url, "--state", text_of(state)], arguments].concat())
+    }
+
+    /// What `verify` says of the database, of an export, and Python of the export: their statuses, which have to be the same.
+    #[track_caller]
+    fn verify(&self, export: &Path, arguments: &[&str], status: i32) -> String {
+        let url = self.cluster.connection_string("postgres", "keys");
+        let mut said = String::new();
+        for source in [&["--database", &*url][..], &[text_of(export)]] {
+            let answer = self.tool.run(&[&["verify"], source, arguments].concat());
+            assert_eq!(answer.status, status, "{source:?} {arguments:?}: {answer:?}");
+            said = answer.output;
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/verify_export.py");
+        let output = Command::new("python3").arg(script).args(arguments).arg(export).output().unwrap();
+        let python = Answer::of(output);
+        assert_eq!(python.status, status, "{arguments:?}: {python:?}");
+        said
     }
 }
 
+fn key_arguments<'k>(keys: &[&'k str]) -> Vec<&'k str> {
+    keys.iter().flat_map(|key| ["--key", key]).collect()
+}
+
 #[test]
-fn a_new_key_is_believed_by_whoever_was_told_of_it() {
+fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     let cluster = Cluster::start();
     let admin = app_database(&cluster, "keys");
-    let mut log = Log { cluster, admin, tool: LeadAudit::new(), rows: 0 };
+    let mut log = Log { cluster, admin, tool: LeadAudit::new(), rows: 0, secret: None };
     let directory = tempfile::tempdir().unwrap();
-    let (told, untold) = (directory.path().join("told"), directory.path().join("untold"));
+    let state = |name: &str| directory.path().join(name);
+    let url = log.cluster.connection_string("postgres", "keys");
+    log.grow();
+    let first = directory.path().join("first");
+    fs::write(&first, value::<String>(&mut log.admin, "SELECT lead_audit.latest_checkpoint()")).unwrap();
+    assert_eq!(log.witness(&state("unsigned"), &[]).status, 0);
+
     let old = log.change_key("old", ORIGIN);
     log.grow();
-    assert_eq!(log.witness(&told, &[&old]).status, 0);
-    assert_eq!(log.witness(&untold, &[&old]).status, 0);
+    let told = log.witness(&state("told"), &["--key", &old]);
+    assert_eq!(told.status, 0, "{told:?}");
+    assert_eq!(log.witness(&state("untold"), &["--key", &old]).status, 0);
+    // Whoever followed the unsigned log is asked, and follows where consent is given.
+    let asked = log.witness(&state("unsigned"), &[]);
+    assert_eq!(asked.status, 2, "{asked:?}");
+    assert!(asked.errors.contains("--follow example.com/leads"), "{asked:?}");
+    let followed = log.witness(&state("unsigned"), &["--key", &old, "--follow", ORIGIN]);
+    assert_eq!(followed.status, 0, "{followed:?}");
+    assert_eq!(log.witness(&state("unsigned"), &["--key", &old]).status, 0, "from then on it is this log");
 
     let new = log.change_key("new", ORIGIN);
     assert_ne!(old, new);
     log.grow();
-    let url = log.cluster.connection_string("postgres", "keys");
-    let export = directory.path().join("export.jsonl");
+    let other = log.change_key("other", OTHER);
+    log.grow();
+    assert_intact(&mut log.admin);
+    let changes: Vec<(String, Option<String>, String, Option<String>)> = log
+        .admin
+        .query(
+            "SELECT details ->> 'old_origin', details ->> 'old_key', details ->> 'new_origin', details ->> 'new_key'
+             FROM lead_audit.entry WHERE operation = 'KEY' ORDER BY id",
+            &[],
+        )
+        .unwrap()
+        .iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3)))
+        .collect();
+    let own: String = value(&mut log.admin, "SELECT 'lead_audit/' || log_id FROM lead_audit.tree");
+    let (leads, sales) = (ORIGIN.to_owned(), OTHER.to_owned());
+    assert_eq!(
+        changes,
+        [
+            (own, None, leads.clone(), Some(old.clone())),
+            (leads.clone(), Some(old.clone()), leads.clone(), Some(new.clone())),
+            (leads, Some(new.clone()), sales, Some(other.clone())),
+        ]
+    );
+
+    // Sizes: 20, 21, 41, 42, 62, 63, 83. The newest key vouches for everything.
+    let export = directory.path().join("export.ndjson");
     log.tool.expect(0, &["export", "--database", &url, "-o", text_of(&export)]);
-    // What the newest checkpoint covers is everything: whoever knows its key needs no other.
-    for (keys, status) in [(&[&*old, &*new][..], 0), (&[&*new], 0), (&[&*old], 1)] {
-        for source in [&["--database", &*url][..], &[text_of(&export)]] {
-            let keys = keys.iter().flat_map(|key| ["--key", key]);
-            let answer = log.tool.run(&["verify"].into_iter().chain(source.iter().copied()).chain(keys).collect::<Vec<_>>());
-            assert_eq!(answer.status, status, "{answer:?}");
-            assert_eq!(answer.output.contains("checkpoint 40: it is not signed by the key"), status == 1, "{answer:?}");
-        }
+    for keys in [&[&*old, &*new, &*other][..], &[&*new, &*other], &[&*other]] {
+        assert!(log.verify(&export, &key_arguments(keys), 0).contains("INTACT up to tree size 83"), "{keys:?}");
     }
-    assert_eq!(log.witness(&told, &[&old, &new]).status, 0);
-    let alarm = log.witness(&untold, &[&old]);
+    log.verify(&export, &["--checkpoint", text_of(&first)], 0);
+    log.verify(&export, &[], 2);
+    for (key, size) in [(&old, 42), (&new, 63)] {
+        let said = log.verify(&export, &["--key", key], 2);
+        assert!(said.contains(&format!("something vouches up to tree size {size}")), "{said}");
+        assert!(!said.contains("TAMPERED"), "{said}");
+    }
+    // One entry, for somebody who has an old key, the new one, or none.
+    let (proof, entry) = (directory.path().join("proof"), directory.path().join("entry"));
+    let prove = ["prove", "--database", &url, "--id", "3", "-o", text_of(&proof), "--entry", text_of(&entry)];
+    log.tool.expect(0, &prove);
+    let verify_proof = ["verify-proof", text_of(&proof), "--entry", text_of(&entry)];
+    for (key, status) in [(&other, 0), (&new, 2), (&old, 2)] {
+        log.tool.expect(status, &[&verify_proof[..], &["--key", key]].concat());
+    }
+    log.tool.expect(2, &verify_proof);
+
+    // A witness that was told follows; one that was not stops where the log says it, without an alarm and without following.
+    let told = log.witness(&state("told"), &["--key", &old, "--key", &new, "--key", &other, "--follow", OTHER]);
+    assert_eq!(told.status, 0, "{told:?}");
+    let half = log.witness(&state("untold"), &["--key", &old]);
+    assert_eq!(half.status, 2, "{half:?}");
+    assert!(half.errors.contains("from checkpoint 42 on the log has another key"), "{half:?}");
+    let half = log.witness(&state("untold"), &["--key", &old, "--key", &new]);
+    assert_eq!(half.status, 2, "{half:?}");
+    assert!(half.errors.contains(&format!("--follow {OTHER}")) && half.output.contains("checkpoint 62: extends"), "{half:?}");
+    let last = log.witness(&state("untold"), &["--key", &new, "--key", &other, "--follow", OTHER]);
+    assert_eq!(last.status, 0, "{last:?}");
+    assert!(last.output.contains("checkpoint 83: extends"), "{last:?}");
+}
+
+/// Without the old key's file the change goes on; it is only not signed with it.
+#[test]
+fn a_key_that_was_lost_is_changed_all_the_same() {
+    let cluster = Cluster::start();
+    let admin = app_database(&cluster, "keys");
+    let mut log = Log { cluster, admin, tool: LeadAudit::new(), rows: 0, secret: None };
+    let directory = tempfile::tempdir().unwrap();
+    let url = log.cluster.connection_string("postgres", "keys");
+    let old = log.change_key("old", ORIGIN);
+    log.grow();
+    let state = directory.path().join("state");
+    assert_eq!(log.witness(&state, &["--key", &old]).status, 0);
+    log.secret = None;
+    let new = log.change_key("new", ORIGIN);
+    log.grow();
+    assert!(log.admin.warnings().iter().any(|text| text.contains("not signed with the key before")));
+    assert_intact(&mut log.admin);
+    let export = directory.path().join("export.ndjson");
+    log.tool.expect(0, &["export", "--database", &url, "-o", text_of(&export)]);
+    log.verify(&export, &["--key", &new], 0);
+    let said = log.verify(&export, &["--key", &old], 2);
+    assert!(said.contains("something vouches up to tree size 20"), "{said}");
+    let alarm = log.witness(&state, &["--key", &old]);
     assert_eq!(alarm.status, 1, "{alarm:?}");
-    assert!((alarm.output + &alarm.errors).contains("signed"));
+    assert!(alarm.output.contains("signature bad"), "{alarm:?}");
+    assert_eq!(log.witness(&state, &["--key", &old, "--key", &new]).status, 0);
+}
+
+/// The worker is told by ALTER DATABASE, by a reload, and by a RESET: it never seals as somebody that it is not any more.
+#[test]
+fn the_worker_takes_over_key_and_origin() {
+    let cluster = Cluster::builder().preloaded().setting("lead_audit.seal_interval = '100ms'").start();
+    let admin = app_database(&cluster, "keys");
+    let mut log = Log { cluster, admin, tool: LeadAudit::new(), rows: 0, secret: None };
+    let longest = Duration::from_secs(120);
+    let newest = "(SELECT note FROM lead_audit.checkpoint ORDER BY tree_size DESC LIMIT 1)";
+    add_leads(&mut log.cluster.session("app", "keys"), 1, 5);
+    wait_until(&mut log.admin, longest, &format!("{newest} LIKE 'lead\\_audit/%'"));
+    let key = log.change_key("old", ORIGIN);
+    wait_until(&mut log.admin, longest, &format!("{newest} LIKE '{ORIGIN}%' AND {newest} LIKE '%— {ORIGIN} %'"));
+    assert_eq!(value::<String>(&mut log.cluster.admin("keys"), "SELECT verifier_key FROM lead_audit.tree"), key);
+    call(&mut log.admin, "ALTER DATABASE keys RESET lead_audit.signing_key_file");
+    wait_until(&mut log.admin, longest, &format!("{newest} LIKE 'lead\\_audit/%'"));
+    call(&mut log.admin, &format!("ALTER SYSTEM SET lead_audit.origin = '{OTHER}'"));
+    call(&mut log.admin, "SELECT pg_reload_conf()");
+    wait_until(&mut log.admin, longest, &format!("{newest} LIKE '{OTHER}%'"));
+    assert_eq!(value::<i64>(&mut log.admin, "SELECT count(*) FROM lead_audit.entry WHERE operation = 'KEY'"), 3);
+    assert_intact(&mut log.admin);
 }

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 #[test]
 fn the_round_on_the_page() {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/lead-audit.md")).unwrap();
-    let (_, rest) = page.split_once("```sh\n").unwrap();
-    let commands = rest.split_once("```").unwrap().0;
+    let blocks: Vec<&str> = page.split("```sh\n").skip(1).map(|rest| rest.split_once("```").unwrap().0).collect();
+    let [commands, of_another_key] = blocks[..] else { panic!("{} blocks of commands", blocks.len()) };
     let cluster = Cluster::start();
     drop(app_database(&cluster, "page"));
     // Where it stands, the page has the log signed; the leads are written then.
@@ -48,6 +48,22 @@ fn the_round_on_the_page() {
     seal(&mut cluster.admin("page"));
     let said = run(&then.lines().take_while(|line| !line.starts_with("# On another")).collect::<Vec<_>>().join("\n"));
     assert!(said.contains("INTACT up to tree size 150"), "{said}");
+    // Another key, under another name.
+    let at = of_another_key.find("# Whoever has only").unwrap();
+    let (first, then) = of_another_key.split_at(at);
+    run(first);
+    let new = cluster.directory().join("new.key");
+    cluster.give_to_server(&new);
+    fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    for (name, file) in [("previous_signing_key_file", &key), ("signing_key_file", &new)] {
+        call(&mut cluster.admin("postgres"), &format!("ALTER DATABASE page SET lead_audit.{name} = '{}'", file.display()));
+    }
+    add_leads(&mut cluster.session("app", "page"), 151, 160);
+    assert_eq!(seal(&mut cluster.admin("page")), 161);
+    let said = run(then);
+    assert!(said.contains("COULD NOT TELL; something vouches up to tree size 151"), "{said}");
+    assert!(said.contains("INTACT up to tree size 161"), "{said}");
+    assert!(said.contains("checkpoint 161: extends the one before; cosigned"), "{said}");
     // And a command that is not there says so.
     assert_eq!(LeadAudit::new().run(&["no-such-command"]).status, 2);
 }

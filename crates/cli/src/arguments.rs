@@ -106,7 +106,7 @@ pub struct TrustArguments {
     /// Public key of a witness: then each --checkpoint has to be cosigned by one
     #[arg(long, value_name = "KEY")]
     pub witness_key: Vec<String>,
-    /// The log that it has to be
+    /// The log that it has to be: one of the origins that it has had
     #[arg(long)]
     pub origin: Option<String>,
 }
@@ -147,6 +147,9 @@ pub struct Witness {
     /// The log that it has to be
     #[arg(long)]
     pub origin: Option<String>,
+    /// Consent to the log's change to this origin; its --key has to be given too, if it signs. May be given several times
+    #[arg(long, value_name = "ORIGIN")]
+    pub follow: Vec<String>,
     /// Private key of this witness (from keygen --witness): cosign what was checked
     #[arg(long, value_name = "FILE")]
     pub signing_key: Option<PathBuf>,

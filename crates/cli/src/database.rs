@@ -105,16 +105,25 @@ impl Snapshot {
                               WHERE NOT lower_inf(r) AND NOT upper_inf(r)), '{}'),
                     COALESCE((SELECT range_agg(r)::text FROM lead_audit.open_gap, unnest(ids) r
                               WHERE NOT lower_inf(r) AND NOT upper_inf(r)), '{}'),
-                    COALESCE((SELECT looked_to FROM lead_audit.tree ORDER BY tree_size DESC, created_at LIMIT 1), 0)",
+                    COALESCE((SELECT looked_to FROM lead_audit.tree ORDER BY tree_size DESC, created_at LIMIT 1), 0),
+                    COALESCE(pg_sequence_last_value('lead_audit.entry_id_seq'), 0)",
             &[],
         )?;
         let row = rows.first().ok_or_else(|| CommandError::Database("a query without a result".to_owned()))?;
         let ranges = |column: usize| -> Result<IdRanges, CommandError> { id_ranges(row.try_get(column)?) };
         let unsealed = ranges(0)?.gaps();
         let mut possible = ranges(1)?;
-        let looked_to: i64 = row.try_get(2)?;
-        if let Some(next) = looked_to.checked_add(1) {
-            possible.extend(&IdRanges::from_range(next, i64::MAX));
+        let (looked_to, last_id): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
+        // An entry above the last id that was given out is nobody's.
+        if let Some(next) = looked_to.checked_add(1).filter(|&next| next <= last_id) {
+            possible.extend(&IdRanges::from_range(next, last_id));
+        }
+        // Versions before 1.1 took no note of those that the sequence has passed since.
+        let known = self.query("SELECT to_regclass('lead_audit.inserted_entry') IS NOT NULL", &[])?;
+        if known.first().is_some_and(|row| row.get(0)) {
+            let rows = self.query("SELECT id FROM lead_audit.inserted_entry ORDER BY id", &[])?;
+            let inserted = rows.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<Vec<i64>, CommandError>>()?;
+            possible = possible.without(&inserted.into_iter().collect());
         }
         Ok((unsealed, possible))
     }

@@ -79,7 +79,13 @@ fn to_file(
     let path = &arguments.output;
     let error = CommandError::file(path);
     let mut lines = 0;
+    let mut is_new = !arguments.resume;
     let file = if arguments.resume {
+        is_new = !path.exists();
+        // What is no file can neither be read again nor cut off.
+        if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            return Err(CommandError::content(path)("it is no file, so that --resume cannot go on with it"));
+        }
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(&error)?;
         let length = file.metadata().map_err(&error)?.len();
         let point = resume_point(&mut file, path)?;
@@ -115,10 +121,28 @@ fn to_file(
             }
         })?
     };
-    let (file, written) =
-        write(snapshot, file, compression, lines, selection, range, console).map_err(|error| failed(error, path))?;
+    let (file, written) = match write(snapshot, file, compression, lines, selection, range, console) {
+        Ok(done) => done,
+        Err(cause) => {
+            if is_new {
+                leave(path, console);
+            }
+            return Err(failed(cause, path));
+        }
+    };
     file.sync_all().map_err(&error)?;
     Ok(written)
+}
+
+/// What a failed export leaves: a file with which --resume can go on, or none.
+fn leave(path: &Path, console: Console) {
+    let point = File::open(path).map_err(CommandError::file(path)).and_then(|mut file| resume_point(&mut file, path));
+    if point.is_ok_and(|point| point.tree_size > 0) {
+        console.remark(&format!("{}: it is not complete; --resume goes on with it", path.display()));
+    } else {
+        // If it cannot be removed, why the export failed is what the user has to know.
+        _ = std::fs::remove_file(path);
+    }
 }
 
 /// What was written, and how many bytes.

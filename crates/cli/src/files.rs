@@ -21,9 +21,19 @@ pub fn write_secret(path: &Path, text: &str) -> Result<(), CommandError> {
     written.map_err(error)
 }
 
-/// Puts a file in its place, or in that of another, at once.
+/// Puts a file in its place, or in that of another, at once. What is there and is no file (a device, a pipe) is written to: it is never
+/// taken away. A link stays one.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
     let error = CommandError::file(path);
+    let real = match fs::canonicalize(path) {
+        Ok(real) => real,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => path.to_owned(),
+        Err(cause) => return Err(error(cause)),
+    };
+    if fs::metadata(&real).is_ok_and(|there| !there.is_file()) {
+        return OpenOptions::new().write(true).open(&real).and_then(|mut there| there.write_all(bytes)).map_err(error);
+    }
+    let path = &*real;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.unfinished", std::process::id()));
     let unfinished = path.with_file_name(name);
@@ -67,4 +77,41 @@ pub fn read_small(path: &Path) -> Result<Vec<u8>, CommandError> {
         return Err(CommandError::Content { path: path.to_owned(), cause: format!("larger than {MAX_SMALL} bytes") });
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{FileTypeExt, symlink};
+
+    #[test]
+    fn only_files_are_replaced() {
+        let directory = std::env::temp_dir().join(format!("lead_audit_files_{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (file, link, pipe) = (directory.join("file"), directory.join("link"), directory.join("pipe"));
+        replace(&file, b"one").unwrap();
+        replace(&file, b"two").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"two");
+        symlink("file", &link).unwrap();
+        replace(&link, b"three").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"three");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        // As root a rename would take the device's place.
+        replace(Path::new("/dev/null"), b"four").unwrap();
+        assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read(pipe).unwrap()
+        });
+        replace(&pipe, b"five").unwrap();
+        assert_eq!(reader.join().unwrap(), b"five");
+        assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+        assert!(replace(&directory, b"six").is_err());
+        symlink("nowhere", directory.join("dangling")).unwrap();
+        assert!(replace(&directory.join("dangling"), b"seven").is_err());
+        let names: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 4, "{names:?}");
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }

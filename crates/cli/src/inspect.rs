@@ -211,6 +211,11 @@ fn record_lines(record: &Record) -> Lines {
         Record::Damaged(damaged) => {
             vec![("what", json!("damaged entry")), ("id", json!(damaged.id)), ("fault", json!(damaged.fault))]
         }
+        Record::Unknown(unknown) => {
+            let mut lines = vec![("what", json!("entry with a value in a column that the exporter did not know"))];
+            lines.extend([("id", json!(unknown.id)), ("column", json!(unknown.column))]);
+            lines
+        }
         Record::End(end) => {
             vec![("what", json!("end")), ("lines", json!(end.lines)), ("tree size", json!(end.tree_size))]
         }

@@ -38,6 +38,10 @@ pub fn prove(arguments: &Prove, console: Console) -> Result<Status, CommandError
         preimage = match stored {
             StoredEntry::Entry { preimage, .. } => Some(preimage),
             StoredEntry::Damaged(fault) => return Err(CommandError::Refused(format!("entry {id} is none any more: {fault}"))),
+            StoredEntry::Unknown { column, .. } => {
+                let text = format!("entry {id} has a value in the column {column:?}, which this program does not know");
+                return Err(CommandError::Refused(text));
+            }
         };
         Ok(())
     })?;
@@ -80,9 +84,16 @@ pub fn verify_proof(arguments: &VerifyProof, console: Console) -> Result<Status,
     if trust.origin.as_deref().is_some_and(|origin| origin != checkpoint.origin()) {
         return tampered(format!("the proof is of the log {:?}", checkpoint.origin()));
     }
+    // Whoever signs with the log's name and is not known may be the log, after or before a change of its key.
+    let stranger = proof.checkpoint.signatures().iter().any(|signature| signature.name() == checkpoint.origin());
     let signed = match proof.checkpoint.verify(&trust.keys) {
-        Ok(_) => true,
-        Err(NoteError::NoKnownSignature) if trust.keys.is_empty() => false,
+        Ok(signers) if signers.iter().any(|signer| signer.key.name() == checkpoint.origin()) => true,
+        Ok(_) if stranger => false,
+        Ok(_) => {
+            let origin = checkpoint.origin();
+            return tampered(format!("the checkpoint: its origin {origin:?} is not the name of the key that has signed it"));
+        }
+        Err(NoteError::NoKnownSignature) if trust.keys.is_empty() || stranger => false,
         Err(error) => return tampered(format!("the checkpoint: {error}")),
     };
     let kept = trust.known.get(&checkpoint.size());
@@ -102,7 +113,9 @@ pub fn verify_proof(arguments: &VerifyProof, console: Console) -> Result<Status,
         console.result(&format!("INTACT: {what}"), &value("intact"))?;
         Ok(Status::Intact)
     } else {
-        let text = format!("COULD NOT TELL: {what}, if that checkpoint is genuine. Give --key, or a --checkpoint of this size");
+        let other = if trust.keys.is_empty() { "" } else { "; it is signed, but not with the given key" };
+        let advice = "Give the log's --key, or a --checkpoint of this size";
+        let text = format!("COULD NOT TELL: {what}, if that checkpoint is genuine{other}. {advice}");
         console.result(&text, &value("could not tell"))?;
         Ok(Status::CouldNotTell)
     }

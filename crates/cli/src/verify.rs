@@ -134,6 +134,7 @@ fn summarise(report: &Report, shown: u64, seconds: f64, console: Console) -> Res
             "tree_size": report.tree_size, "root": report.root.as_ref().map(hash_text), "vouched": report.vouched,
             "entries": report.entries, "unsealed": report.unsealed, "checkpoints": report.checkpoints, "signed": report.signed,
             "checkpoints_matched": report.known_matched, "checkpoints_not_judged": report.known_unjudged,
+            "not_judged": report.not_judged, "key_unknown_from": report.key_unknown_from,
             "remarks": report.remarks, "incomplete": report.incomplete, "bytes": report.bytes, "lines": report.lines,
             "seconds": seconds, "entries_per_second": rate(report.entries + report.unsealed).round(),
             "megabytes_per_second": (rate(report.bytes) / 1e6).round(),
@@ -165,6 +166,9 @@ fn summarise(report: &Report, shown: u64, seconds: f64, console: Console) -> Res
     line(&match report.verdict() {
         Verdict::Intact => format!("INTACT up to tree size {}", report.vouched.unwrap_or(0)),
         Verdict::Tampered => format!("TAMPERED WITH: {} faults", report.fault_count()),
-        Verdict::CouldNotTell => "COULD NOT TELL".to_owned(),
+        Verdict::CouldNotTell => match report.vouched {
+            Some(vouched) => format!("COULD NOT TELL; something vouches up to tree size {vouched}"),
+            None => "COULD NOT TELL".to_owned(),
+        },
     })
 }

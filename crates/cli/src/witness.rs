@@ -39,12 +39,13 @@ pub fn run(arguments: &Witness, console: Console) -> Result<Status, CommandError
     let mut state = State::open(&arguments.state)?;
     if let (Some(origin), Some(held)) = (&arguments.origin, state.held())
         && origin != held.checkpoint.origin()
+        && !arguments.follow.iter().any(|follow| follow == held.checkpoint.origin())
     {
         let cause = format!("it holds checkpoints of {:?}, not of {origin:?}", held.checkpoint.origin());
         return Err(CommandError::Content { path: arguments.state.clone(), cause });
     }
     let mut source = Source::new(arguments);
-    let checker = Checker { keys, origin: arguments.origin.clone() };
+    let checker = Checker { keys, origin: arguments.origin.clone(), follow: arguments.follow.clone() };
     if checker.keys.is_empty() {
         console.remark("No public key was given: signatures are not verified.");
     }
@@ -94,6 +95,7 @@ fn look(
     for (&size, text) in &seen.notes {
         let verdict = checker.check(state, size, text, |from, to| seen.tree.as_ref().map(|tree| tree.consistency(from, to)))?;
         let (mut note, checkpoint, proven) = match verdict {
+            Verdict::Consent(text) => return Err(CommandError::Refused(text)),
             Verdict::Alarm(alarm) => return Ok(Some(seen.explain(alarm, state)?)),
             Verdict::Extends { note, checkpoint, proven } => (note, checkpoint, proven),
         };

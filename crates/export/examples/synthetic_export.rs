@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .iter()
             .filter_map(|(_, stored)| match stored {
                 StoredEntry::Entry { checksum, .. } => Some(leaf_hash(checksum)),
-                StoredEntry::Damaged(_) => None,
+                StoredEntry::Damaged(_) | StoredEntry::Unknown { .. } => None,
             })
             .collect();
         leaves.iter().for_each(|leaf| edge.push(*leaf));

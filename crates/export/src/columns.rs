@@ -2,7 +2,7 @@
 //! the one beside it. The hot loop of verification: it allocates nothing and parses nothing into a tree.
 
 use ledger::canonical::members;
-use ledger::{Entry, FORMAT, Fault, time};
+use ledger::{Entry, FORMAT, Fault, KeyChange, time};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -22,6 +22,13 @@ pub enum EntryFault {
     /// What holding the columns against each other and against the checksum finds.
     #[error(transparent)]
     Columns(#[from] Fault),
+}
+
+impl EntryFault {
+    /// Whether it says no more than that this version does not know everything that is in the entry.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, EntryFault::UnknownColumn(_) | EntryFault::Columns(Fault::UnknownFormat(_)))
+    }
 }
 
 /// How a column's value is written in the preimage.
@@ -81,6 +88,8 @@ pub struct Judged {
     pub computed: [u8; 32],
     /// What is wrong with it, the first of several.
     pub fault: Option<EntryFault>,
+    /// What it says of the log's key and origin, if it is such an entry and nothing is wrong with it.
+    pub key_change: Option<Box<KeyChange>>,
 }
 
 /// Judges an entry by its preimage, which has to be a canonical JSON object, and the checksum that is given beside it.
@@ -101,6 +110,7 @@ fn judge(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> (Judged,
     let computed: [u8; 32] = Sha256::digest(preimage.as_bytes()).into();
     let mut entry = Entry { format: 0, ..Entry::default() };
     let Columns { id, fault, length } = read_columns(preimage, &mut entry);
+    let details = entry.details.filter(|_| entry.operation == KeyChange::OPERATION);
     let fault = match fault {
         // Without its format nothing else of an entry means anything.
         _ if entry.format != FORMAT && format_of(preimage).is_some() => Some(Fault::UnknownFormat(entry.format).into()),
@@ -108,7 +118,8 @@ fn judge(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> (Judged,
         Some(fault) => Some(fault),
         None => entry.verify_key_hashes(scratch).err().map(Into::into),
     };
-    (Judged { id, computed, fault }, length)
+    let key_change = details.filter(|_| fault.is_none()).and_then(KeyChange::of_details).map(Box::new);
+    (Judged { id, computed, fault, key_change }, length)
 }
 
 /// What reading the columns gives beside those that the key hashes are checked with.
@@ -129,9 +140,11 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
     let (mut id, mut fault) = (None, None);
     // The empty object.
     let mut length = 2;
+    // What is not known hides nothing that is wrong.
+    let is_open = |found: &Option<EntryFault>| found.as_ref().is_none_or(EntryFault::is_unknown);
     let missing = |found: &mut Option<EntryFault>, skipped: &[(&'static str, Kind, bool)]| {
         if let Some((name, ..)) = skipped.iter().find(|(_, _, required)| *required)
-            && found.is_none()
+            && is_open(found)
         {
             *found = Some(EntryFault::NoColumn(name));
         }
@@ -151,17 +164,18 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
         let (column, kind, _) = COLUMNS[next + ahead];
         next += ahead + 1;
         if !is_of(kind, value) {
-            if fault.is_none() {
+            if is_open(&fault) {
                 fault = Some(EntryFault::Type(column));
             }
             continue;
         }
         match column {
             "id" => id = value.parse().ok(),
+            "details" => entry.details = Some(value),
             "format" => entry.format = value.parse().unwrap_or_default(),
             "key_hash" => entry.key_hash = value.parse().ok(),
             "previous_key_hash" => entry.previous_key_hash = value.parse().ok(),
-            // Only whether it is UPDATE matters, and that has no escapes.
+            // Only whether it is UPDATE or KEY matters, and these have no escapes.
             "operation" => entry.operation = inside(value),
             "row_key" => entry.row_key = Some(value),
             "row_values" => entry.row_values = Some(value),
@@ -313,7 +327,10 @@ mod tests {
         let (text, checksum) = preimage(&full());
         let names: Vec<_> = members(&text).map(|(name, _)| name).collect();
         assert_eq!(names, COLUMNS.map(|(name, ..)| name));
-        assert_eq!(judge_entry(&text, &checksum, &mut Vec::new()), Judged { id: Some(-5), computed: checksum, fault: None });
+        assert_eq!(
+            judge_entry(&text, &checksum, &mut Vec::new()),
+            Judged { id: Some(-5), computed: checksum, fault: None, key_change: None }
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! An entry's columns taken out of its preimage, to be shown to people.
 
-use ledger::canonical::members;
+use ledger::canonical::{members, unescape};
 
 /// The columns of an entry that are not NULL, by name: a text as what it says, everything else as it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,34 +20,6 @@ impl EntryColumns {
     pub fn get(&self, column: &str) -> Option<&str> {
         self.0.iter().find(|(name, _)| name == column).map(|(_, value)| value.as_str())
     }
-}
-
-/// What a canonical JSON string says, from what is between its quotes. None for an escape that canonical JSON does not have.
-pub fn unescape(inner: &str) -> Option<String> {
-    let mut text = String::with_capacity(inner.len());
-    let mut rest = inner;
-    while let Some(at) = rest.find('\\') {
-        text.push_str(&rest[..at]);
-        let mut after = rest[at + 1..].chars();
-        text.push(match after.next()? {
-            '"' => '"',
-            '\\' => '\\',
-            'b' => '\u{8}',
-            't' => '\t',
-            'n' => '\n',
-            'f' => '\u{c}',
-            'r' => '\r',
-            'u' => {
-                let code = after.as_str().get(..4)?;
-                after = after.as_str()[4..].chars();
-                char::from_u32(u32::from_str_radix(code, 16).ok()?)?
-            }
-            _ => return None,
-        });
-        rest = after.as_str();
-    }
-    text.push_str(rest);
-    Some(text)
 }
 
 #[cfg(test)]

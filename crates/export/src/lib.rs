@@ -22,6 +22,7 @@ pub mod verify;
 pub mod write;
 
 pub use columns::{EntryFault, judge_entry};
-pub use entry_text::{EntryColumns, unescape};
+pub use entry_text::EntryColumns;
 pub use id_ranges::{IdRanges, IdRangesError};
-pub use record::{CheckpointRecord, Damaged, End, Header, Kind, Place, Record, RecordError, Start};
+pub use ledger::canonical::unescape;
+pub use record::{CheckpointRecord, Damaged, End, Header, Kind, Place, Record, RecordError, Start, Unknown};

@@ -61,6 +61,8 @@ pub enum Record<'a> {
     },
     /// What is stored in the place of an entry and is none.
     Damaged(Damaged),
+    /// An entry that this version cannot write down.
+    Unknown(Unknown),
     /// The last line.
     End(End),
 }
@@ -131,6 +133,17 @@ pub struct Damaged {
     pub id: Option<i64>,
     /// Why it is no entry.
     pub fault: String,
+    /// The leaf hash that is in the tree, if it has one for it.
+    pub leaf: Option<Hash>,
+}
+
+/// An entry with a value in a column that the exporter does not know: no fault, but nobody can judge it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unknown {
+    /// The column.
+    pub column: String,
+    /// The entry's id.
+    pub id: Option<i64>,
     /// The leaf hash that is in the tree, if it has one for it.
     pub leaf: Option<Hash>,
 }

@@ -27,6 +27,8 @@ fn has_python() -> bool {
 #[derive(Clone, Default)]
 struct Knows {
     key: bool,
+    /// Other keys, by name and seed.
+    keys: Vec<(&'static str, u8)>,
     kept: Vec<String>,
     older: bool,
 }
@@ -52,6 +54,9 @@ fn python(files: &[&[u8]], knows: &Knows) -> (String, i32) {
     if knows.key {
         command.arg("--key").arg(common::key().verifier().to_string());
     }
+    for &(name, seed) in &knows.keys {
+        command.arg("--key").arg(common::key_of(name, seed).verifier().to_string());
+    }
     for (i, note) in knows.kept.iter().enumerate() {
         command.arg("--checkpoint").arg(write(format!("kept{i}"), note.as_bytes()));
     }
@@ -70,6 +75,9 @@ fn rust(files: &[&[u8]], knows: &Knows) -> Verdict {
     let mut trust = Trust::default();
     if knows.key {
         trust.trust_key(common::key().verifier().clone()).unwrap();
+    }
+    for &(name, seed) in &knows.keys {
+        trust.trust_key(common::key_of(name, seed).verifier().clone()).unwrap();
     }
     for note in &knows.kept {
         trust.know(note.as_bytes(), "kept", &[]).unwrap();
@@ -127,7 +135,7 @@ fn honest_exports() {
     let selection = log.selection(&[2, 3, 15], &[8]);
     both_say(Verdict::Intact, &[selection.as_bytes()], &with_key());
     both_say(Verdict::Intact, &[selection.as_bytes()], &with_kept(log.note_at(8)));
-    both_say(Verdict::Intact, &[log.selection(&[], &[]).as_bytes()], &with_key());
+    both_say(Verdict::CouldNotTell, &[log.selection(&[], &[]).as_bytes()], &with_key());
     let mut unsigned = Log::new();
     unsigned.signed = false;
     (1..=5).for_each(|id| unsigned.add(id));
@@ -295,4 +303,130 @@ fn both_verifiers_come_to_the_same_verdict() {
         tampered += usize::from(verdict == Verdict::Tampered);
     }
     assert!(tampered * 2 > cases, "{tampered} of {cases}");
+}
+
+const BEFORE: &str = "lead_audit/7d4c1f0e-52a9-4b7e-9d3b-0c6f5e1a2b84";
+const AFTER: &str = "example.com/sales";
+
+#[test]
+fn changes_of_key_and_origin() {
+    if !has_python() {
+        return;
+    }
+    let grow = |log: &mut Log, ids: &[i64]| {
+        ids.iter().for_each(|&id| log.add(id));
+        log.seal(ids);
+    };
+    for with_former in [true, false] {
+        let mut log = Log::new();
+        (log.origin, log.signed) = (BEFORE.into(), false);
+        grow(&mut log, &[1, 2]);
+        log.change_key(3, common::ORIGIN, Some(7), with_former);
+        grow(&mut log, &[4, 5]);
+        log.change_key(6, common::ORIGIN, Some(8), with_former);
+        grow(&mut log, &[7, 8]);
+        log.change_key(9, AFTER, Some(9), with_former);
+        grow(&mut log, &[10, 11]);
+        let all = vec![(common::ORIGIN, 7), (common::ORIGIN, 8), (AFTER, 9)];
+        let knows = |keys: &[(&'static str, u8)]| Knows { keys: keys.to_vec(), ..Knows::default() };
+        let whole = log.whole();
+        both_say(Verdict::Intact, &[whole.as_bytes()], &knows(&all));
+        both_say(Verdict::Intact, &[whole.as_bytes()], &knows(&all[2..]));
+        both_say(Verdict::CouldNotTell, &[whole.as_bytes()], &Knows::default());
+        for size in [2, 3, 6, 9, 11] {
+            both_say(Verdict::Intact, &[whole.as_bytes()], &with_kept(log.note_at(size)));
+        }
+        for (old, size) in [(&all[..1], 6), (&all[1..2], 9)] {
+            both_say(Verdict::CouldNotTell, &[whole.as_bytes()], &knows(old));
+            both_say(Verdict::CouldNotTell, &[log.history(0, size, &[]).as_bytes()], &knows(old));
+            let with_newest = Knows { kept: vec![log.note_at(11).into()], ..knows(old) };
+            both_say(Verdict::Intact, &[whole.as_bytes()], &with_newest);
+        }
+        for at in [2, 3, 5, 6, 8, 9] {
+            let pieces = [log.history(0, at, &[]), log.history(at, 11, &[])];
+            let bytes: Vec<&[u8]> = pieces.iter().map(String::as_bytes).collect();
+            both_say(Verdict::Intact, &bytes, &knows(&all[2..]));
+            both_say(Verdict::CouldNotTell, &bytes[1..], &knows(&all[..1]));
+        }
+        let selection = log.selection(&[2, 6, 11], &[]);
+        both_say(Verdict::Intact, &[selection.as_bytes()], &knows(&all[2..]));
+        both_say(Verdict::CouldNotTell, &[selection.as_bytes()], &knows(&all[..1]));
+        // A line of it changed in any way is found.
+        let honest = lines(&whole);
+        let at = line_of(&honest, 6);
+        let mut changed = honest.clone();
+        changed[at] = changed[at].replace("\"old_origin\":\"example", "\"old_origin\":\"Example");
+        both_say(Verdict::Tampered, &[changed.concat().as_bytes()], &knows(&all));
+    }
+    // A forger's: another name without an entry, by whomever it is signed.
+    for (signed, former) in [(false, None), (true, None), (false, Some((common::ORIGIN.to_owned(), 7)))] {
+        let mut forged = log();
+        let last = forged.checkpoints.pop().unwrap();
+        forged.leaves.truncate(8);
+        (forged.origin, forged.signed, forged.seed, forged.former) = ("evil".into(), signed, 9, former);
+        forged.seal(&last.entry_ids.iter().collect::<Vec<_>>());
+        both_say(Verdict::Tampered, &[forged.whole().as_bytes()], &with_key());
+        both_say(Verdict::Tampered, &[forged.whole().as_bytes()], &with_kept(forged.note_at(3)));
+        let selection = forged.selection(&[1], &[]);
+        let verdict = if signed { Verdict::CouldNotTell } else { Verdict::Tampered };
+        both_say(verdict, &[selection.as_bytes()], &with_key());
+    }
+    // What versions left that wrote no entry, and a later signature covers.
+    let mut legacy = Log::new();
+    (legacy.origin, legacy.signed) = (BEFORE.into(), false);
+    grow(&mut legacy, &[1]);
+    (legacy.origin, legacy.signed) = (common::ORIGIN.into(), true);
+    grow(&mut legacy, &[2]);
+    both_say(Verdict::Tampered, &[legacy.whole().as_bytes()], &with_key());
+    grow(&mut legacy, &[3]);
+    both_say(Verdict::Intact, &[legacy.whole().as_bytes()], &with_key());
+}
+
+#[test]
+fn what_is_not_known_is_not_judged() {
+    if !has_python() {
+        return;
+    }
+    let other =
+        "{\"export\":{\"exported_at\":\"2000-01-01T00:00:00.000000Z\",\"kind\":\"archive\",\"version\":2}}\n{\"x\":1}\nhello\n";
+    both_say(Verdict::CouldNotTell, &[other.as_bytes()], &with_key());
+    for (from, to) in [("\"user_id\":\"u-17\"", "\"user_id\":\"u-17\",\"user_zone\":1"), ("\"format\":1", "\"format\":2")] {
+        let mut log = Log::new();
+        let preimage = parts(&entry(1, "u-17")).preimage.replace(from, to);
+        let checksum: [u8; 32] = sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(&preimage)).into();
+        log.entries.insert(1, export::write::StoredEntry::Entry { preimage, checksum });
+        log.add(2);
+        log.seal(&[1, 2]);
+        for text in [log.whole(), log.selection(&[1, 2], &[])] {
+            both_say(Verdict::CouldNotTell, &[text.as_bytes()], &with_key());
+            both_say(Verdict::Tampered, &[text.replacen("u-17", "u-18", 1).as_bytes()], &with_key());
+        }
+    }
+    for (checksum, verdict) in [(None, Verdict::CouldNotTell), (Some([1; 32]), Verdict::Tampered)] {
+        let mut log = log();
+        let checksum = checksum.or_else(|| hex::decode(parts(&log.entries[&5]).checksum).unwrap().try_into().ok());
+        for id in [5, 16] {
+            log.entries.insert(id, export::write::StoredEntry::Unknown { column: "extra".into(), checksum });
+        }
+        both_say(verdict, &[log.whole().as_bytes()], &with_key());
+        both_say(verdict, &[log.selection(&[5, 7], &[]).as_bytes()], &with_key());
+    }
+}
+
+#[test]
+fn values_nested_deeply() {
+    if !has_python() {
+        return;
+    }
+    for depth in [500, 5000] {
+        let row = format!("{{\"id\":1,\"j\":{}1{}}}", "[{\"a\":".repeat(depth), "}]".repeat(depth));
+        let watched = ledger::Entry { operation: "SNAPSHOT", outcome: "ok", row_values: Some(&row), id: 1, ..Default::default() };
+        let checksum = watched.checksum(&mut Vec::new());
+        let mut log = Log::new();
+        log.entries.insert(1, export::write::read_stored(&watched, Some(&checksum), None));
+        log.seal(&[1]);
+        both_say(Verdict::Intact, &[log.whole().as_bytes()], &with_key());
+        let changed = log.whole().replacen("[{\"a\":1", "[{\"a\":2", 1);
+        both_say(Verdict::Tampered, &[changed.as_bytes()], &with_key());
+    }
 }

@@ -416,3 +416,195 @@ fn another_log() {
     assert!(outcome.named().iter().all(|(kind, _)| *kind == "history forked"), "{}", outcome.shown());
     assert_eq!(outcome.verdict(), Verdict::Tampered);
 }
+
+fn with_keys(keys: &[(&str, u8)]) -> export::verify::Trust {
+    let mut trust = export::verify::Trust::default();
+    keys.iter().for_each(|&(name, seed)| trust.trust_key(common::key_of(name, seed).verifier().clone()).unwrap());
+    trust
+}
+
+const BEFORE: &str = "lead_audit/7d4c1f0e-52a9-4b7e-9d3b-0c6f5e1a2b84";
+const AFTER: &str = "example.com/sales";
+
+/// Unsigned, then signed, then with another key of the same name, then under another name: sizes 2, 3, 5, 6, 8, 9 and 11.
+fn log_of_many_keys(with_former: bool) -> Log {
+    let mut log = Log::new();
+    (log.origin, log.signed) = (BEFORE.into(), false);
+    let grow = |log: &mut Log, ids: &[i64]| {
+        ids.iter().for_each(|&id| log.add(id));
+        log.seal(ids);
+    };
+    grow(&mut log, &[1, 2]);
+    log.change_key(3, common::ORIGIN, Some(7), with_former);
+    grow(&mut log, &[4, 5]);
+    log.change_key(6, common::ORIGIN, Some(8), with_former);
+    grow(&mut log, &[7, 8]);
+    log.change_key(9, AFTER, Some(9), with_former);
+    grow(&mut log, &[10, 11]);
+    log
+}
+
+#[test]
+fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
+    for with_former in [true, false] {
+        let log = log_of_many_keys(with_former);
+        let whole = log.whole();
+        // The newest key vouches for everything; so does a kept checkpoint.
+        let all = [(common::ORIGIN, 7), (common::ORIGIN, 8), (AFTER, 9)];
+        for keys in [&all[..], &all[2..], &all[1..]] {
+            let outcome = run(&[whole.as_bytes()], &with_keys(keys));
+            assert_intact(&outcome);
+            assert_eq!(outcome.report.vouched, Some(11));
+            assert_eq!(outcome.report.origin.as_deref(), Some(AFTER));
+        }
+        for size in [2, 3, 5, 6, 8, 9, 11] {
+            assert_intact(&run(&[whole.as_bytes()], &with_checkpoint(log.note_at(size))));
+        }
+        let mut two = with_checkpoint(log.note_at(2));
+        two.know(log.note_at(11).as_bytes(), "kept", &[]).unwrap();
+        assert_intact(&run(&[whole.as_bytes()], &two));
+        let outcome = run(&[whole.as_bytes()], &export::verify::Trust::default());
+        assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell), "{}", outcome.shown());
+        // One of its names, or another log's.
+        for (origin, verdict) in [(BEFORE, Verdict::Intact), (AFTER, Verdict::Intact), ("example.com/other", Verdict::Tampered)] {
+            let mut trust = with_keys(&all);
+            trust.origin = Some(origin.into());
+            assert_eq!(run(&[whole.as_bytes()], &trust).verdict(), verdict, "{origin}");
+        }
+        // An old key vouches up to where it signed last, and no further.
+        for (seed, own, double) in [(7, 5, 6), (8, 8, 9)] {
+            let to = if with_former { double } else { own };
+            let outcome = run(&[whole.as_bytes()], &with_keys(&[(common::ORIGIN, seed)]));
+            assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell), "{}", outcome.shown());
+            assert_eq!(outcome.report.vouched, Some(to));
+            assert_eq!(outcome.report.key_unknown_from, Some(double));
+            // Cut off where that is.
+            let outcome = run(&[log.history(0, double, &[]).as_bytes()], &with_keys(&[(common::ORIGIN, seed)]));
+            assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell), "{}", outcome.shown());
+            // With a checkpoint from after it, that one vouches.
+            let mut trust = with_keys(&[(common::ORIGIN, seed)]);
+            trust.know(log.note_at(11).as_bytes(), "kept", &[]).unwrap();
+            assert_intact(&run(&[whole.as_bytes()], &trust));
+        }
+        // In pieces, from and to everywhere, all of it is one history.
+        for at in [2, 3, 5, 6, 8, 9] {
+            let pieces = [log.history(0, at, &[]), log.history(at, 11, &[])];
+            let bytes: Vec<&[u8]> = pieces.iter().map(String::as_bytes).collect();
+            assert_intact(&run(&bytes, &with_keys(&all)));
+            assert_intact(&run(&bytes, &with_keys(&all[2..])));
+            // Of the last piece alone, whoever has an old key can tell nothing, and says so.
+            let outcome = run(&bytes[1..], &with_keys(&all[..1]));
+            assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell), "{at} {}", outcome.shown());
+        }
+        let selection = log.selection(&[2, 6, 9, 11], &[]);
+        assert_intact(&run(&[selection.as_bytes()], &with_keys(&all)));
+        let outcome = run(&[selection.as_bytes()], &with_keys(&all[..1]));
+        assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell), "{}", outcome.shown());
+    }
+}
+
+#[test]
+fn another_name_or_key_needs_an_entry() {
+    // As in a forger's hands: the newest note of a signed log says another name, signed or not.
+    for (seed, former) in [(None, None), (Some(9), None), (None, Some((common::ORIGIN.to_owned(), 7)))] {
+        let mut forged = log();
+        let last = forged.checkpoints.pop().unwrap();
+        forged.leaves.truncate(8);
+        (forged.origin, forged.signed, forged.seed) = ("evil".into(), seed.is_some(), seed.unwrap_or(7));
+        forged.former = former;
+        forged.seal(&last.entry_ids.iter().collect::<Vec<_>>());
+        let outcome = run(&[forged.whole().as_bytes()], &with_key());
+        assert_eq!(outcome.verdict(), Verdict::Tampered, "{}", outcome.shown());
+        assert!(outcome.named().contains(&("signature bad", None)), "{}", outcome.shown());
+        assert!(outcome.named().contains(&("history forked", None)), "{}", outcome.shown());
+        let outcome = run(&[forged.whole().as_bytes()], &with_checkpoint(forged.note_at(3)));
+        assert_eq!(outcome.named(), [("history forked", None)]);
+    }
+    // The entry has to be of this change.
+    for (old, new) in [("other", AFTER), (common::ORIGIN, "other")] {
+        let mut forged = Log::of(&[&[1, 2]]);
+        let change = ledger::KeyChange { old_origin: old.into(), old_key: None, new_origin: new.into(), new_key: None };
+        forged.entries.insert(3, common::key_entry(3, &change));
+        (forged.origin, forged.signed) = (AFTER.into(), false);
+        forged.seal(&[3]);
+        let outcome = run(&[forged.whole().as_bytes()], &with_key());
+        assert_eq!(outcome.verdict(), Verdict::Tampered, "{}", outcome.shown());
+    }
+    // Versions that left no entry: what is signed later covers it.
+    let mut legacy = Log::new();
+    (legacy.origin, legacy.signed) = (BEFORE.into(), false);
+    legacy.add(1);
+    legacy.seal(&[1]);
+    (legacy.origin, legacy.signed) = (common::ORIGIN.into(), true);
+    legacy.add(2);
+    legacy.seal(&[2]);
+    let outcome = run(&[legacy.whole().as_bytes()], &with_key());
+    assert_eq!(outcome.named(), [("history forked", None)]);
+    legacy.add(3);
+    legacy.seal(&[3]);
+    let outcome = run(&[legacy.whole().as_bytes()], &with_key());
+    assert_intact(&outcome);
+    assert!(outcome.report.remarks.iter().any(|remark| remark.contains("no entry says that it changed")), "{}", outcome.shown());
+}
+
+#[test]
+fn what_this_version_does_not_know_it_does_not_judge() {
+    // Another version, with lines of its own.
+    let other =
+        "{\"export\":{\"exported_at\":\"2000-01-01T00:00:00.000000Z\",\"kind\":\"archive\",\"version\":2}}\n{\"x\":1}\nhello\n";
+    let outcome = run(&[other.as_bytes()], &with_key());
+    assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell), "{}", outcome.shown());
+    assert!(outcome.report.incomplete.as_ref().is_some_and(|text| text.contains("version 2")), "{}", outcome.shown());
+    // An entry with one more column, or of another format, whose checksum is that of all that it has.
+    for (from, to) in [("\"user_id\":\"u-17\"", "\"user_id\":\"u-17\",\"user_zone\":1"), ("\"format\":1", "\"format\":2")] {
+        let mut log = Log::new();
+        let preimage = common::parts(&entry(1, "u-17")).preimage.replace(from, to);
+        let checksum: [u8; 32] = sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(&preimage)).into();
+        log.entries.insert(1, export::write::StoredEntry::Entry { preimage, checksum });
+        log.add(2);
+        log.seal(&[1, 2]);
+        for text in [log.whole(), log.selection(&[1, 2], &[])] {
+            let outcome = run(&[text.as_bytes()], &with_key());
+            assert_eq!(outcome.named(), [("not judged", one(1))], "{}", outcome.shown());
+            assert_eq!(outcome.verdict(), Verdict::CouldNotTell, "{}", outcome.shown());
+            // Changed as well, it is a fault.
+            let changed = text.replacen("u-17", "u-18", 1);
+            assert_eq!(run(&[changed.as_bytes()], &with_key()).named(), [("changed", one(1))]);
+        }
+    }
+    // What the exporter did not know, it says; and whether that is what was sealed.
+    for (sealed, verdict) in [(true, Verdict::CouldNotTell), (false, Verdict::Tampered)] {
+        let mut log = log();
+        let checksum = match &log.entries[&5] {
+            export::write::StoredEntry::Entry { checksum, .. } if sealed => Some(*checksum),
+            _ => Some([1; 32]),
+        };
+        log.entries.insert(5, export::write::StoredEntry::Unknown { column: "extra".into(), checksum });
+        for text in [log.whole(), log.selection(&[5, 7], &[])] {
+            let outcome = run(&[text.as_bytes()], &with_key());
+            assert_eq!(outcome.verdict(), verdict, "{}", outcome.shown());
+            assert_eq!(outcome.named(), [(if sealed { "not judged" } else { "changed" }, one(5))]);
+        }
+    }
+}
+
+#[test]
+fn a_selection_without_entries_proves_nothing() {
+    let log = log();
+    for text in [log.selection(&[], &[]), Log::new().selection(&[], &[])] {
+        let outcome = run(&[text.as_bytes()], &with_key());
+        assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell), "{}", outcome.shown());
+    }
+}
+
+#[test]
+fn what_was_not_sealed_is_counted_once() {
+    let mut log = log();
+    let first = log.whole();
+    log.seal(&[16, 18]);
+    log.add(19);
+    let second = log.history(14, 16, &[]);
+    let outcome = run(&[first.as_bytes(), second.as_bytes()], &with_key());
+    assert_intact(&outcome);
+    assert_eq!(outcome.report.unsealed, 1);
+}

@@ -8,6 +8,7 @@ mod bytes;
 mod check;
 mod members;
 mod order;
+mod unescape;
 mod write;
 
 pub use bytes::{is_text, percent_encoded, write_bytes_value};
@@ -15,4 +16,5 @@ pub(crate) use check::check_str;
 pub use check::{NotCanonical, Reason, check};
 pub use members::{Members, members};
 pub use order::{compare_key_bytes, compare_keys};
+pub use unescape::unescape;
 pub use write::{write_string, write_string_bytes};

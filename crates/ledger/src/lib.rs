@@ -7,6 +7,7 @@
 //! * [`time`] – the text of an instant
 //! * [`Entry`] – one row of `lead_audit.entry`, its preimage and its checksum
 //! * [`Fault`] – what [`Entry::verify`] can find wrong with it
+//! * [`KeyChange`] – what an entry says by which the log changes its key or origin
 //! * [`key_hash`], [`leaf_hash`] – the two other hashes of the format
 //! * [`merkle`] – the tree over the entries: its root, its tiles, its proofs (RFC 6962)
 //! * [`checkpoint`] – what a log says of its tree: origin, size, root (C2SP tlog-checkpoint)
@@ -24,6 +25,7 @@ mod decimal;
 mod encoding;
 mod entry;
 mod hash;
+mod key_change;
 pub mod merkle;
 pub mod note;
 mod sink;
@@ -35,5 +37,6 @@ pub use canonical::NotCanonical;
 pub use decimal::write_i64;
 pub use entry::{Entry, FORMAT, write_uuid};
 pub use hash::{key_hash, leaf_hash};
+pub use key_change::KeyChange;
 pub use sink::Sink;
 pub use verify::Fault;

@@ -298,13 +298,13 @@ fn inserted(facts: &Facts, all: &mut Vec<Attempt>) {
         .expecting(Expected::ByServer),
     );
     all.push(
-        Attempt::new("no finder", "inserted in a gap that is said to be open: proven to be sealed later", vec![
+        Attempt::new(kind, "inserted in a gap that is said to be open: proven to be sealed later", vec![
             copy(gap),
             sql(format!(
                 "INSERT INTO lead_audit.open_gap VALUES ({gap}, now(), int8multirange(int8range({gap}, {gap}, '[]')), '{{}}'); UPDATE lead_audit.tree SET open_gaps = 1"
             )),
         ])
-        .expecting(Expected::Nobody),
+        .expecting(Expected::ByServer),
     );
     all.push(
         Attempt::new(
@@ -529,7 +529,22 @@ fn tree(facts: &Facts, all: &mut Vec<Attempt>) {
     add("tree size", "UPDATE lead_audit.tree SET tree_size = tree_size - 1".to_owned(), Expected::ByServer);
     add("the state of sealing deleted", "DELETE FROM lead_audit.tree".to_owned(), Expected::ByServer);
     add("looked to the end of time", "UPDATE lead_audit.tree SET looked_to = 9223372036854775806".to_owned(), Expected::Found);
-    add("the log's id", "UPDATE lead_audit.tree SET log_id = gen_random_uuid()".to_owned(), Expected::Nobody);
+    add("the log's id", "UPDATE lead_audit.tree SET log_id = gen_random_uuid()".to_owned(), Expected::ByServer);
+    add(
+        "a tile too many",
+        "INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (99, 0, '')".to_owned(),
+        Expected::ByServer,
+    );
+    add(
+        "an edge too many",
+        "INSERT INTO lead_audit.tree_edge (index, level, hashes) VALUES (0, 6, '')".to_owned(),
+        Expected::ByServer,
+    );
+    add(
+        "an open gap too many",
+        format!("INSERT INTO lead_audit.open_gap VALUES ({id}, now(), int8multirange(int8range({id}, {id}, '[]')), '{{}}')"),
+        Expected::ByServer,
+    );
     add(
         "an open gap without end",
         "INSERT INTO lead_audit.open_gap VALUES (1, now(), '{(,)}', '{}'); UPDATE lead_audit.tree SET open_gaps = 1".to_owned(),

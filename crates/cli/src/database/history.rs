@@ -5,7 +5,6 @@ use crate::error::CommandError;
 use export::write::{HistoryWriter, Output, SelectionWriter, StoredCheckpoint};
 use export::{Header, IdRanges, Kind, Place};
 use ledger::checkpoint::Checkpoint;
-use ledger::leaf_hash;
 use ledger::merkle::{Frontier, Hash, consistency_proof, empty_root, inclusion_proof};
 use ledger::note::Note;
 use std::io::{self, Write};
@@ -232,10 +231,7 @@ pub fn write_selection<W: Write>(
         reader.read::<ExportError>(&ids, |id, stored| {
             let Some((place, leaf)) = places.remove(&id) else { return Ok(()) };
             written.entries += 1;
-            let own = match &stored {
-                export::write::StoredEntry::Entry { checksum, .. } => leaf_hash(checksum),
-                export::write::StoredEntry::Damaged(_) => empty_root(),
-            };
+            let own = stored.leaf().unwrap_or_else(empty_root);
             Ok(writer.entry(id, &stored, place, leaf.unwrap_or(own))?)
         })?;
         progress(some.len() as u64);

@@ -11,6 +11,8 @@ use ledger::note::{Note, NoteError, VerifierKey};
 pub struct Checker {
     pub keys: Vec<VerifierKey>,
     pub origin: Option<String>,
+    /// Origins that the log may change to, with the operator's consent.
+    pub follow: Vec<String>,
 }
 
 /// What checking comes to.
@@ -18,6 +20,8 @@ pub struct Checker {
 pub enum Verdict {
     /// It extends what is held: proven, or only not contradicted.
     Extends { note: Note, checkpoint: Checkpoint, proven: bool },
+    /// It is the same log's with another origin or key, for which the operator's consent is wanted.
+    Consent(String),
     /// It does not.
     Alarm(Alarm),
 }
@@ -35,6 +39,11 @@ pub enum ProofFailure {
 }
 
 impl Checker {
+    fn how_to_follow(&self, origin: &str) -> String {
+        let key = if self.keys.is_empty() { "" } else { ", with its public key (--key)" };
+        format!("If the log changed its name and that was meant, follow it: --follow {origin}{key}")
+    }
+
     /// Checks a checkpoint. `proof` gives a consistency proof from one size to another, or nothing if there is no tree to ask.
     pub fn check(
         &self,
@@ -59,26 +68,49 @@ impl Checker {
             let detail = format!("the note of checkpoint {size} is of the tree size {}", checkpoint.size());
             return alarm(AlarmKind::Checkpoint, detail, Some(root), text);
         }
+        let origin = checkpoint.origin();
+        let signers = match note.verify(&self.keys) {
+            Ok(signers) => signers,
+            Err(NoteError::NoKnownSignature) => Vec::new(),
+            Err(error) => return alarm(AlarmKind::Signature, format!("checkpoint {size}: {error}"), Some(root), text),
+        };
+        let own = signers.iter().any(|signer| signer.key.name() == origin);
         let held = state.held().map(|held| &held.checkpoint);
         let expected = self.origin.as_deref().or(held.map(Checkpoint::origin));
-        if let Some(expected) = expected
-            && expected != checkpoint.origin()
+        let other = expected.filter(|&expected| expected != origin && !self.follow.iter().any(|follow| follow == origin));
+        if let Some(expected) = other
+            && !self.keys.is_empty()
         {
-            let detail = format!("checkpoint {size} is of the log {:?}, not of {expected:?}", checkpoint.origin());
-            return alarm(AlarmKind::Checkpoint, detail, Some(root), text);
-        }
-        match note.verify(&self.keys) {
-            Ok(_) => {}
-            Err(NoteError::NoKnownSignature) if self.keys.is_empty() => {}
-            Err(NoteError::NoKnownSignature) => {
-                return alarm(
-                    AlarmKind::Signature,
-                    format!("checkpoint {size} is not signed by the log's key"),
-                    Some(root),
-                    text,
-                );
+            let detail = format!("checkpoint {size} is of the log {origin:?}, not of {expected:?}");
+            if signers.is_empty() || own {
+                return alarm(AlarmKind::Checkpoint, detail, Some(root), text);
             }
-            Err(error) => return alarm(AlarmKind::Signature, format!("checkpoint {size}: {error}"), Some(root), text),
+            // The key that is known has signed it: the log says so itself.
+            return Ok(Verdict::Consent(format!("{detail}, and signed with its key. {}", self.how_to_follow(origin))));
+        }
+        if !self.keys.is_empty() && !own {
+            if !signers.is_empty() && self.follow.iter().any(|follow| follow == origin) {
+                let text = format!("checkpoint {size} is not signed by a known key of the name {origin:?}: give it with --key");
+                return Ok(Verdict::Consent(text));
+            }
+            let detail = if signers.is_empty() {
+                format!("checkpoint {size} is not signed by the log's key")
+            } else {
+                format!("checkpoint {size}: its origin {origin:?} is not the name of the key that has signed it")
+            };
+            return alarm(AlarmKind::Signature, detail, Some(root), text);
+        }
+        // Signed by the key that is known, and by another one of the name: that is how a log says that it has another key from now on.
+        let is_known = |name: &str, id| self.keys.iter().any(|key| (key.name(), key.id()) == (name, id));
+        let stranger = note.signatures().iter().find(|one| one.name() == origin && !is_known(one.name(), one.key_id()));
+        if own
+            && let Some(stranger) = stranger
+            && state.held().is_some_and(|held| held.note.verify(&self.keys).is_ok())
+        {
+            return Ok(Verdict::Consent(format!(
+                "from checkpoint {size} on the log has another key, whose id is {:08x}. If that was meant, give it too, with --key",
+                stranger.key_id()
+            )));
         }
         // Nothing is before the first one.
         let Some(held) = held else { return Ok(Verdict::Extends { note, checkpoint, proven: true }) };
@@ -92,6 +124,11 @@ impl Checker {
             return Ok(Verdict::Extends { note, checkpoint, proven: true });
         }
         let proof = match proof(held.size(), size) {
+            None if other.is_some() => {
+                let detail =
+                    format!("checkpoint {size} is of the log {origin:?}, and nothing proves that it extends the witnessed one");
+                return alarm(AlarmKind::Checkpoint, detail, Some(root), text);
+            }
             None => return Ok(Verdict::Extends { note, checkpoint, proven: false }),
             Some(Ok(proof)) => proof,
             Some(Err(ProofFailure::Unreachable(error))) => return Err(error),
@@ -101,6 +138,10 @@ impl Checker {
             }
         };
         match verify_consistency(held.size(), held.root(), size, &root, &proof) {
+            Ok(()) if other.is_some() => Ok(Verdict::Consent(format!(
+                "checkpoint {size} extends the witnessed one, but is of the log {origin:?}. {}",
+                self.how_to_follow(origin)
+            ))),
             Ok(()) => Ok(Verdict::Extends { note, checkpoint, proven: true }),
             Err(error) => {
                 let detail = format!(

@@ -1,6 +1,6 @@
 //! Reading a line. The members of each record come in one order, which is that of their names, and none may be there twice.
 
-use super::{CheckpointRecord, Damaged, End, Header, Kind, Place, Record, RecordError, Start, VERSION};
+use super::{CheckpointRecord, Damaged, End, Header, Kind, Place, Record, RecordError, Start, Unknown, VERSION};
 use crate::columns::instant;
 use crate::id_ranges::{IdRanges, integer};
 use crate::unescape;
@@ -42,6 +42,11 @@ impl<'a> Record<'a> {
                 Record::End(End { lines: fields.required("lines", number)?, tree_size: fields.required("tree_size", number)? })
             }
             "export" => {
+                // Before anything else: another version may have other members.
+                let version = members(value).find(|(name, _)| *name == "version").and_then(|(_, version)| integer(version));
+                if let Some(other) = version.filter(|&version| version != VERSION) {
+                    return Err(RecordError::Version(other));
+                }
                 let (exported_at, kind) = (fields.required("exported_at", time)?, fields.required("kind", string)?);
                 let kind = match kind.as_str() {
                     "history" => Kind::History,
@@ -49,15 +54,17 @@ impl<'a> Record<'a> {
                     _ => return Err(RecordError::Value("kind")),
                 };
                 let (origin, selection) = (fields.optional("origin", string)?, fields.optional("selection", string)?);
-                match fields.required("version", number)? {
-                    VERSION => Record::Export(Header { exported_at, kind, origin, selection }),
-                    other => return Err(RecordError::Version(other)),
-                }
+                fields.required::<u64>("version", number)?;
+                Record::Export(Header { exported_at, kind, origin, selection })
             }
             "missing" => Record::Missing { id: fields.optional("id", number)?, leaf: fields.optional("leaf", hash)? },
             "start" => {
                 let (edge, note) = (fields.required("edge", hashes)?, fields.optional("note", string)?);
                 Record::Start(Start { tree_size: fields.required("tree_size", number)?, edge, note })
+            }
+            "unknown" => {
+                let (column, id) = (fields.required("column", string)?, fields.optional("id", number)?);
+                Record::Unknown(Unknown { column, id, leaf: fields.optional("leaf", hash)? })
             }
             _ => return Err(RecordError::Unknown),
         };

@@ -69,6 +69,13 @@ impl Record<'_> {
                 inner.optional("leaf", damaged.leaf.as_ref(), |o, n, v| o.string(n, &hex::encode(v)));
                 inner.close();
             }
+            Record::Unknown(unknown) => {
+                let mut inner = object.object("unknown");
+                inner.string("column", &unknown.column);
+                inner.optional("id", unknown.id, |o, n, v| o.number(n, v));
+                inner.optional("leaf", unknown.leaf.as_ref(), |o, n, v| o.string(n, &hex::encode(v)));
+                inner.close();
+            }
             Record::End(end) => {
                 let mut inner = object.object("end");
                 inner.number("lines", end.lines);

@@ -3,8 +3,9 @@
 //! Where they are the expected ones in the expected order, they are handed on at once. From the first that is not, all are kept
 //! until the batch ends: only then can be said whether an entry is missing, late or never was there.
 
-use super::line::EntryLine;
+use super::line::{EntryLine, Signers};
 use crate::IdRanges;
+use ledger::KeyChange;
 use ledger::merkle::{Frontier, Hash};
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,8 +19,12 @@ const MAX_MALFORMED: usize = 64;
 pub(super) struct Batch {
     pub tree_size: u64,
     pub root: Hash,
-    /// Whether a known key has signed it.
+    /// Origin and signatures of its note, which are judged when its entries are there; None if it has none that can be read.
+    pub said: Option<Said>,
+    /// Whether a known key vouches for it.
     pub signed: bool,
+    /// What its entries say of key and origin.
+    pub key_changes: Vec<KeyChange>,
     pub edge: Option<Vec<Hash>>,
     pub ids: IdRanges,
     pub line: u64,
@@ -35,6 +40,13 @@ pub(super) struct Batch {
     pub dropped: u64,
     /// Malformed lines, with what is wrong with them.
     pub malformed: Vec<(u64, String)>,
+}
+
+/// Who has signed a checkpoint, and as which log.
+pub(super) struct Said {
+    pub origin: String,
+    /// None if a signature is bad, of which enough has been said.
+    pub signers: Option<Signers>,
 }
 
 /// An entry, or what stands in its place.
@@ -65,10 +77,11 @@ pub(super) struct Outcome {
 
 impl Batch {
     /// One that waits for its entries.
-    pub fn new(tree_size: u64, root: Hash, signed: bool, ids: IdRanges, line: u64) -> Self {
+    pub fn new(tree_size: u64, root: Hash, said: Option<Said>, ids: IdRanges, line: u64) -> Self {
         let next = ids.ranges().first().map(|&(from, _)| (0, from));
         let (edge, leaves, kept, malformed) = (None, ids.count(), Vec::new(), Vec::new());
-        Batch { tree_size, root, signed, edge, ids, line, leaves, plausible: true, next, kept, dropped: 0, malformed }
+        let (signed, plausible, dropped, key_changes) = (false, true, 0, Vec::new());
+        Batch { tree_size, root, said, signed, key_changes, edge, ids, line, leaves, plausible, next, kept, dropped, malformed }
     }
 
     /// Expects nothing: whatever arrives is one too many.

@@ -4,12 +4,13 @@ mod batch_end;
 mod checkpoints;
 mod entries;
 mod kept;
+mod origins;
 
 use super::batch::Batch;
 use super::line::Line;
 use super::{Fault, FaultKind, Report, Trust};
 use crate::IdRanges;
-use crate::record::{Header, Kind};
+use crate::record::{Header, Kind, RecordError};
 use ledger::merkle::{Frontier, Hash};
 use std::collections::BTreeSet;
 
@@ -70,6 +71,20 @@ pub(super) struct Chain<'t> {
     matched: BTreeSet<u64>,
     signed_before: bool,
     last_signed: Option<bool>,
+    /// The note that the export starts with has a second signature: perhaps by the key that comes next.
+    may_have_successor: bool,
+    /// The largest tree that a known key of the very origin has signed.
+    signed_to: Option<u64>,
+    /// Origins of the notes of this export, and the one that its first line says.
+    origins: Vec<String>,
+    header_origin: Option<String>,
+    /// Whether the origin that is asked for is one of the history's.
+    origin_found: bool,
+    /// Changes of the origin that no entry explains.
+    unexplained: Vec<Fault>,
+    /// Why reading ends: the export is of another version.
+    pub other_version: Option<String>,
+    histories: u64,
     /// Of a selection: size and root that the proofs lead to, and whether they are signed.
     proven_by: Option<(u64, Hash, bool)>,
     last_index: Option<u64>,
@@ -80,11 +95,10 @@ pub(super) struct Chain<'t> {
 
 impl<'t> Chain<'t> {
     pub fn new(trust: &'t Trust, sink: &'t mut dyn FnMut(Fault)) -> Self {
-        let report = Report { origin: trust.origin.clone(), ..Report::default() };
         Chain {
             trust,
             sink,
-            report,
+            report: Report::default(),
             file: String::new(),
             line: 0,
             phase: Phase::Outside,
@@ -98,6 +112,14 @@ impl<'t> Chain<'t> {
             matched: BTreeSet::new(),
             signed_before: false,
             last_signed: None,
+            may_have_successor: false,
+            signed_to: None,
+            origins: Vec::new(),
+            header_origin: None,
+            origin_found: trust.origin.is_none(),
+            unexplained: Vec::new(),
+            other_version: None,
+            histories: 0,
             proven_by: None,
             last_index: None,
             last_unsealed: None,
@@ -107,7 +129,10 @@ impl<'t> Chain<'t> {
     }
 
     fn emit(&mut self, kind: FaultKind, line: Option<u64>, ids: Option<(i64, i64)>, tree_size: Option<u64>, detail: String) {
-        *self.report.faults.entry(kind).or_default() += 1;
+        match kind {
+            FaultKind::NotJudged => self.report.not_judged += 1,
+            kind => *self.report.faults.entry(kind).or_default() += 1,
+        }
         (self.sink)(Fault { kind, file: self.file.clone(), line, ids, tree_size, detail });
     }
 
@@ -144,9 +169,14 @@ impl<'t> Chain<'t> {
     }
 
     pub fn take(&mut self, line: u64, judged: Line) {
+        if self.other_version.is_some() {
+            return;
+        }
         self.line = line;
         self.lines += 1;
         match judged {
+            // What its lines mean, this version does not know.
+            Line::Malformed(error @ RecordError::Version(_)) => self.other_version = Some(format!("line {line}: {error}")),
             Line::Malformed(error) => self.malformed(error.to_string()),
             Line::Export(header) => self.export(header),
             Line::Start(start, opened) => self.start(start, opened),
@@ -184,19 +214,12 @@ impl<'t> Chain<'t> {
         self.last_unsealed = None;
         self.last_index = None;
         self.proven_by = None;
-        if let Some(origin) = &header.origin {
-            self.check_origin(origin, None);
-        }
-    }
-
-    fn check_origin(&mut self, origin: &str, tree_size: Option<u64>) {
-        match &self.report.origin {
-            None => self.report.origin = Some(origin.to_owned()),
-            Some(expected) if expected != origin => {
-                let detail = format!("it is of the log {origin:?}, not of {expected:?}");
-                self.emit(FaultKind::Forked, Some(self.line), None, tree_size, detail);
-            }
-            Some(_) => {}
+        self.origins.clear();
+        self.header_origin = header.origin;
+        if header.kind == Kind::History {
+            self.histories += 1;
+            // What the export before could not say more of has been sealed since.
+            self.report.unsealed = 0;
         }
     }
 }

@@ -28,6 +28,8 @@ pub enum FaultKind {
     Malformed,
     /// The file ends before the export does.
     Truncated,
+    /// An entry has something that this version does not know. No fault, but a reason not to say that all is intact.
+    NotJudged,
 }
 
 impl FaultKind {
@@ -45,6 +47,7 @@ impl FaultKind {
             FaultKind::GoneBack => "history gone back",
             FaultKind::Malformed => "malformed",
             FaultKind::Truncated => "truncated",
+            FaultKind::NotJudged => "not judged",
         }
     }
 }

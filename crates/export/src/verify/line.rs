@@ -1,12 +1,12 @@
 //! The part of judging that each line allows by itself, and that runs in parallel: parsing, checksums, signatures.
 
 use crate::columns::{EntryFault, Judged, judge_entry, judge_whole_entry};
-use crate::record::{CheckpointRecord, Damaged, End, Header, Place, Record, RecordError, Start};
+use crate::record::{CheckpointRecord, Damaged, End, Header, Place, Record, RecordError, Start, Unknown};
 use ledger::canonical;
 use ledger::checkpoint::Checkpoint;
-use ledger::leaf_hash;
 use ledger::merkle::Hash;
 use ledger::note::{Note, NoteError, VerifierKey};
+use ledger::{KeyChange, leaf_hash};
 
 /// A line, judged as far as it can be by itself.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub(super) struct EntryLine {
     pub other_leaf: Option<Hash>,
     pub place: Option<Place>,
     pub fault: Option<Box<EntryProblem>>,
+    /// What it says of the log's key and origin.
+    pub key_change: Option<Box<KeyChange>>,
 }
 
 /// What is wrong with an entry.
@@ -49,6 +51,19 @@ pub(super) enum EntryProblem {
     NotSealed,
     Missing,
     Damaged(String),
+    /// It has a value in this column, which the exporter does not know.
+    Unknown(String),
+}
+
+impl EntryProblem {
+    /// Whether it is no fault, but a reason not to judge.
+    pub fn is_unknown(&self) -> bool {
+        match self {
+            EntryProblem::Entry(fault) => fault.is_unknown(),
+            EntryProblem::Unknown(_) => true,
+            _ => false,
+        }
+    }
 }
 
 /// A note, opened.
@@ -58,8 +73,19 @@ pub(super) type Opened = Result<OpenedNote, String>;
 #[derive(Debug)]
 pub(super) struct OpenedNote {
     pub checkpoint: Checkpoint,
-    /// Whether a known key has signed it; an error if the signature of a known key is bad.
-    pub signed: Result<bool, NoteError>,
+    /// Which known keys have signed it; an error if the signature of one is bad.
+    pub signers: Result<Signers, NoteError>,
+}
+
+/// By whom a note is signed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Signers {
+    /// A known key whose name is the note's origin.
+    pub own: bool,
+    /// Known keys with another name: their texts.
+    pub former: Vec<String>,
+    /// Somebody with the origin's name whose key is not known.
+    pub stranger: bool,
 }
 
 /// Judges one line.
@@ -85,6 +111,7 @@ pub(super) fn judge(line: &[u8], keys: &[VerifierKey], scratch: &mut Vec<u8>) ->
         Record::Inserted { checksum, entry } => Line::Entry(entry_line(Section::Inserted, entry, &checksum, scratch)),
         Record::Missing { id, leaf } => Line::Entry(instead_of_entry(id, leaf, EntryProblem::Missing)),
         Record::Damaged(Damaged { id, fault, leaf }) => Line::Entry(instead_of_entry(id, leaf, EntryProblem::Damaged(fault))),
+        Record::Unknown(Unknown { column, id, leaf }) => Line::Entry(instead_of_entry(id, leaf, EntryProblem::Unknown(column))),
         Record::Export(header) => Line::Export(header),
         Record::Start(start) => {
             let opened = start.note.as_deref().map(|note| open(note, keys));
@@ -127,20 +154,30 @@ fn judged_line(section: Section, judged: Judged, checksum: &Hash) -> EntryLine {
         other_leaf: (judged.computed != *checksum).then(|| leaf_hash(&judged.computed)),
         place: None,
         fault: judged.fault.map(|fault| Box::new(EntryProblem::Entry(fault))),
+        key_change: judged.key_change,
     }
 }
 
 fn instead_of_entry(id: Option<i64>, leaf: Option<Hash>, problem: EntryProblem) -> EntryLine {
-    EntryLine { section: Section::Sealed, id, leaf, other_leaf: None, place: None, fault: Some(Box::new(problem)) }
+    let fault = Some(Box::new(problem));
+    EntryLine { section: Section::Sealed, id, leaf, other_leaf: None, place: None, fault, key_change: None }
 }
 
 fn open(note: &str, keys: &[VerifierKey]) -> Opened {
     let note = Note::parse_or_unsigned(note.as_bytes()).map_err(|error| error.to_string())?;
-    let signed = match note.verify(keys) {
-        Ok(_) => Ok(true),
-        Err(NoteError::NoKnownSignature) => Ok(false),
-        Err(error) => Err(error),
-    };
     let checkpoint = Checkpoint::parse(note.text()).map_err(|error| error.to_string())?;
-    Ok(OpenedNote { checkpoint, signed })
+    let verified = match note.verify(keys) {
+        Err(NoteError::NoKnownSignature) => Ok(Vec::new()),
+        other => other,
+    };
+    let signers = verified.map(|verified| {
+        let is_known = |name: &str, id| keys.iter().any(|key| (key.name(), key.id()) == (name, id));
+        let origin = checkpoint.origin();
+        Signers {
+            own: verified.iter().any(|one| one.key.name() == origin),
+            former: verified.iter().filter(|one| one.key.name() != origin).map(|one| one.key.to_string()).collect(),
+            stranger: note.signatures().iter().any(|one| one.name() == origin && !is_known(one.name(), one.key_id())),
+        }
+    });
+    Ok(OpenedNote { checkpoint, signers })
 }

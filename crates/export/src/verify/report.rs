@@ -11,7 +11,7 @@ pub enum Verdict {
     Intact,
     /// 1: there are faults.
     Tampered,
-    /// 2: there is no fault, but nothing vouches for that.
+    /// 2: there is no fault, but nothing vouches for that, or not everything could be judged.
     CouldNotTell,
 }
 
@@ -42,6 +42,12 @@ pub struct Report {
     pub vouched: Option<u64>,
     /// Faults, by kind.
     pub faults: BTreeMap<FaultKind, u64>,
+    /// Entries with something that this version does not know.
+    pub not_judged: u64,
+    /// There are only selections, and no sealed entry in any of them: nothing was proven.
+    pub is_empty_selection: bool,
+    /// The tree size from which on the log has a key that is not known, where nothing else vouches for what follows.
+    pub key_unknown_from: Option<u64>,
     /// What could not be told, for people.
     pub remarks: Vec<String>,
     /// Reading ended before the end, and why: what follows was not judged.
@@ -69,7 +75,12 @@ impl Report {
     pub fn verdict(&self) -> Verdict {
         if self.fault_count() > 0 {
             Verdict::Tampered
-        } else if self.incomplete.is_some() || !self.is_vouched() {
+        } else if self.incomplete.is_some()
+            || self.not_judged > 0
+            || self.is_empty_selection
+            || self.key_unknown_from.is_some()
+            || !self.is_vouched()
+        {
             Verdict::CouldNotTell
         } else {
             Verdict::Intact

@@ -117,6 +117,9 @@ fn verify_one(
                     break;
                 }
             };
+            if let Some(version) = chain.other_version.take() {
+                return Ok(Some(version));
+            }
             if chain.report.fault_count() > MAX_FAULTS {
                 return Ok(Some(format!("more than {MAX_FAULTS} faults: the rest was not read")));
             }
@@ -125,7 +128,7 @@ fn verify_one(
             (waiting, ()) = join(judge_group, || follow(chain, previous, progress));
         }
         follow(chain, waiting, progress);
-        Ok(error)
+        Ok(chain.other_version.take().or(error))
     })
 }
 

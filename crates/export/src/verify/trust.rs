@@ -11,6 +11,8 @@ use thiserror::Error;
 pub struct Known {
     /// The root.
     pub root: Hash,
+    /// The origin.
+    pub origin: String,
     /// Where it was kept, for people.
     pub from: String,
 }
@@ -22,7 +24,7 @@ pub struct Trust {
     pub keys: Vec<VerifierKey>,
     /// Checkpoints that were kept from earlier, by tree size.
     pub known: BTreeMap<u64, Known>,
-    /// The log's origin, where it is known.
+    /// One of the origins that the log has had, where it is known.
     pub origin: Option<String>,
     /// The export may be older than the checkpoints that were kept: that it ends before one of them is no fault.
     pub older: bool,
@@ -39,16 +41,6 @@ pub enum TrustError {
         from: String,
         /// What is wrong with it.
         cause: CheckpointError,
-    },
-    /// It is of another log than the others.
-    #[error("{from}: the checkpoint is of the log {found:?}, the others are of {expected:?}")]
-    OtherLog {
-        /// Where it was kept.
-        from: String,
-        /// Its origin.
-        found: String,
-        /// That of the others.
-        expected: String,
     },
     /// Two checkpoints that were kept contradict each other.
     #[error("{from} and {other} are two checkpoints of one tree size with different roots: the log has forked")]
@@ -92,12 +84,8 @@ impl Trust {
             note.verify(witnesses).map_err(|cause| error(cause.into()))?;
         }
         let checkpoint = Checkpoint::parse(note.text()).map_err(error)?;
-        let origin = self.origin.get_or_insert_with(|| checkpoint.origin().to_owned());
-        if origin != checkpoint.origin() {
-            let (found, expected) = (checkpoint.origin().to_owned(), origin.clone());
-            return Err(TrustError::OtherLog { from: from.to_owned(), found, expected });
-        }
-        let known = Known { root: *checkpoint.root(), from: from.to_owned() };
+        // A log may have changed its origin in between: whether it has, its history says.
+        let known = Known { root: *checkpoint.root(), origin: checkpoint.origin().to_owned(), from: from.to_owned() };
         if let Some(other) = self.known.get(&checkpoint.size())
             && other.root != known.root
         {

@@ -142,10 +142,7 @@ impl<W: Write> HistoryWriter<W> {
             }
             // Only the leaf hashes say which entries are theirs.
             Some(places) => {
-                let own = match stored {
-                    StoredEntry::Entry { checksum, .. } => places.get(&leaf_hash(checksum)).copied(),
-                    StoredEntry::Damaged(_) => None,
-                };
+                let own = stored.leaf().and_then(|leaf| places.get(&leaf).copied());
                 if let Some(place) = own.filter(|&place| place >= batch.placed) {
                     let lost = batch.placed..place;
                     batch.placed = place + 1;
@@ -160,15 +157,11 @@ impl<W: Write> HistoryWriter<W> {
 
     /// Writes an entry; `sealed` is the leaf hash that is stored in its place.
     fn sealed(&mut self, id: i64, stored: &StoredEntry, sealed: Option<Hash>) -> io::Result<()> {
-        match stored {
-            StoredEntry::Entry { preimage, checksum } => {
-                let leaf = sealed.filter(|leaf| *leaf != leaf_hash(checksum));
-                self.output.write(&Record::Sealed { checksum: *checksum, entry: preimage, leaf, place: None })
-            }
-            StoredEntry::Damaged(fault) => {
-                self.output.write(&Record::Damaged(Damaged { id: Some(id), fault: fault.clone(), leaf: sealed }))
-            }
+        if let StoredEntry::Entry { preimage, checksum } = stored {
+            let leaf = sealed.filter(|leaf| *leaf != leaf_hash(checksum));
+            return self.output.write(&Record::Sealed { checksum: *checksum, entry: preimage, leaf, place: None });
         }
+        stored.instead(id, sealed).map_or(Ok(()), |record| self.output.write(&record))
     }
 
     /// The entry with this id, which is the next one, is not there.
@@ -242,7 +235,14 @@ pub(super) fn write_unsealed<W: Write>(output: &mut Output<W>, id: i64, stored: 
             output.write(&Record::Inserted { checksum: *checksum, entry: preimage })
         }
         StoredEntry::Entry { preimage, checksum } => output.write(&Record::Unsealed { checksum: *checksum, entry: preimage }),
-        StoredEntry::Damaged(fault) => output.write(&Record::Damaged(Damaged { id: Some(id), fault: fault.clone(), leaf: None })),
+        // What is of no use to anybody is inserted all the same.
+        StoredEntry::Unknown { .. } if inserted => {
+            let fault = "no checkpoint took it, and none can; it has a value in an unknown column".to_owned();
+            output.write(&Record::Damaged(Damaged { id: Some(id), fault, leaf: None }))
+        }
+        StoredEntry::Damaged(_) | StoredEntry::Unknown { .. } => {
+            stored.instead(id, None).map_or(Ok(()), |record| output.write(&record))
+        }
     }
 }
 

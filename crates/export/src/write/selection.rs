@@ -2,7 +2,7 @@
 
 use super::history::{write_end, write_unsealed};
 use super::{Output, StoredCheckpoint, StoredEntry};
-use crate::record::{CheckpointRecord, Damaged, Header, Place, Record};
+use crate::record::{CheckpointRecord, Header, Place, Record};
 use ledger::leaf_hash;
 use ledger::merkle::Hash;
 use std::io::{self, Write};
@@ -47,15 +47,11 @@ impl<W: Write> SelectionWriter<W> {
     /// # Errors
     /// Those of writing.
     pub fn entry(&mut self, id: i64, stored: &StoredEntry, place: Place, sealed: Hash) -> io::Result<()> {
-        match stored {
-            StoredEntry::Entry { preimage, checksum } => {
-                let leaf = Some(sealed).filter(|leaf| *leaf != leaf_hash(checksum));
-                self.output.write(&Record::Sealed { checksum: *checksum, entry: preimage, leaf, place: Some(place) })
-            }
-            StoredEntry::Damaged(fault) => {
-                self.output.write(&Record::Damaged(Damaged { id: Some(id), fault: fault.clone(), leaf: Some(sealed) }))
-            }
+        if let StoredEntry::Entry { preimage, checksum } = stored {
+            let leaf = Some(sealed).filter(|leaf| *leaf != leaf_hash(checksum));
+            return self.output.write(&Record::Sealed { checksum: *checksum, entry: preimage, leaf, place: Some(place) });
         }
+        stored.instead(id, Some(sealed)).map_or(Ok(()), |record| self.output.write(&record))
     }
 
     /// Writes an entry that no checkpoint took; `inserted` if none can.

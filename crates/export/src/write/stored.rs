@@ -1,8 +1,9 @@
 //! A row of `lead_audit.entry` on its way into an export.
 
-use ledger::Entry;
+use crate::record::{Damaged, Record, Unknown};
 use ledger::canonical;
 use ledger::merkle::Hash;
+use ledger::{Entry, leaf_hash};
 
 /// What is stored under an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,12 +17,48 @@ pub enum StoredEntry {
     },
     /// Something that no entry can be, and why.
     Damaged(String),
+    /// An entry with a value in a column that this version does not know.
+    Unknown {
+        /// The column.
+        column: String,
+        /// The checksum beside it, if it is one.
+        checksum: Option<Hash>,
+    },
+}
+
+impl StoredEntry {
+    /// The leaf hash that the checksum beside it gives.
+    pub fn leaf(&self) -> Option<Hash> {
+        match self {
+            StoredEntry::Entry { checksum, .. } => Some(leaf_hash(checksum)),
+            StoredEntry::Unknown { checksum, .. } => checksum.as_ref().map(leaf_hash),
+            StoredEntry::Damaged(_) => None,
+        }
+    }
+
+    /// The record of what is no entry that can be written down; `sealed` is the leaf hash that the tree has for it. None for an
+    /// entry.
+    pub(super) fn instead(&self, id: i64, sealed: Option<Hash>) -> Option<Record<'static>> {
+        match self {
+            StoredEntry::Entry { .. } => None,
+            StoredEntry::Damaged(fault) => Some(Record::Damaged(Damaged { id: Some(id), fault: fault.clone(), leaf: sealed })),
+            // Whatever the column says: this is not what was sealed.
+            StoredEntry::Unknown { .. } if sealed.is_some() && self.leaf() != sealed => {
+                let fault = "it has a value in an unknown column, and not the checksum that was sealed".to_owned();
+                Some(Record::Damaged(Damaged { id: Some(id), fault, leaf: sealed }))
+            }
+            StoredEntry::Unknown { column, .. } => {
+                Some(Record::Unknown(Unknown { column: column.clone(), id: Some(id), leaf: self.leaf() }))
+            }
+        }
+    }
 }
 
 /// What a row is, from its columns. `extra` is the name of a column with a value that this version does not know.
 pub fn read_stored(entry: &Entry, checksum: Option<&[u8]>, extra: Option<&str>) -> StoredEntry {
     if let Some(column) = extra {
-        return StoredEntry::Damaged(format!("it has a value in the column {column:?}, which this version does not know"));
+        let checksum = checksum.and_then(|checksum| checksum.try_into().ok());
+        return StoredEntry::Unknown { column: column.to_owned(), checksum };
     }
     let Some(checksum) = checksum else { return StoredEntry::Damaged("checksum is NULL".to_owned()) };
     let Ok(checksum) = Hash::try_from(checksum) else {

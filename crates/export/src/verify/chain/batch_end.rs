@@ -14,6 +14,7 @@ impl Chain<'_> {
         let Some(mut tree) = self.tree.take() else { return };
         let (line, dropped) = (self.line, batch.dropped);
         self.line = batch.line;
+        self.judge_note(&mut batch, cut);
         if batch.is_complete() {
             self.settle(&mut tree, &batch, cut);
             self.flush_late();
@@ -197,6 +198,7 @@ impl Chain<'_> {
         let to = self.phase;
         self.finish_batch(Some(end.tree_size), false);
         self.flush_late();
+        self.judge_header();
         self.phase = Phase::Outside;
         let size = match self.kind {
             Kind::History => self.tree.as_ref().map_or(0, |tree| tree.size),

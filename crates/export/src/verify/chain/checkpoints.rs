@@ -4,12 +4,12 @@ use super::{Chain, MAX_ID_RANGES, Phase, Tree};
 use crate::IdRanges;
 use crate::record::{CheckpointRecord, Kind, Start};
 use crate::verify::FaultKind;
-use crate::verify::batch::Batch;
+use crate::verify::batch::{Batch, Said};
 use crate::verify::line::{Opened, OpenedNote};
 use ledger::merkle::{Frontier, Hash, hash_text, verify_consistency};
 
 impl Chain<'_> {
-    /// What a note says, and whether it is signed, held against what is stored beside it.
+    /// What a note says, held against what is stored beside it.
     pub(super) fn opened(&mut self, opened: Opened, tree_size: u64, root: Option<Hash>) -> Option<OpenedNote> {
         let note = match opened {
             Ok(note) => note,
@@ -28,21 +28,9 @@ impl Chain<'_> {
                 format!("its note has the root {}, {} is stored beside it", hash_text(note.checkpoint.root()), hash_text(&root));
             self.checkpoint_fault(FaultKind::CheckpointChanged, tree_size, detail);
         }
-        self.check_origin(note.checkpoint.origin(), Some(tree_size));
-        let signed = match &note.signed {
-            Ok(signed) => *signed,
-            Err(error) => {
-                self.checkpoint_fault(FaultKind::SignatureBad, tree_size, error.to_string());
-                // Said once is enough: it does not count as one that is not signed.
-                self.last_signed = None;
-                return Some(note);
-            }
-        };
-        if !signed && self.signed_before {
-            self.checkpoint_fault(FaultKind::SignatureBad, tree_size, "it is not signed by the key, though one before it is");
+        if let Err(error) = &note.signers {
+            self.checkpoint_fault(FaultKind::SignatureBad, tree_size, error.to_string());
         }
-        self.signed_before |= signed;
-        self.last_signed = Some(signed || self.signed_before);
         Some(note)
     }
 
@@ -58,6 +46,8 @@ impl Chain<'_> {
             self.checkpoint_fault(FaultKind::CheckpointChanged, size, "the export starts with a tree that has no note");
         }
         let root = note.as_ref().map(|note| *note.checkpoint.root());
+        let goes_on = self.tree.is_some();
+        let signed = note.as_ref().is_some_and(|note| self.judge_alone(note, goes_on));
         let edge = match Frontier::from_parts(size, start.edge) {
             Ok(edge) if root.is_none_or(|root| root == edge.root()) => Some(edge),
             Ok(_) => {
@@ -79,9 +69,7 @@ impl Chain<'_> {
         self.tree = Some(Tree { size, edge, suspect: false });
         self.report.tree_size = self.report.tree_size.max(size);
         self.reached();
-        if let (Some(note), true) = (&note, self.edge_is_known())
-            && matches!(note.signed, Ok(true))
-        {
+        if signed && self.edge_is_known() {
             self.vouch(size);
         }
     }
@@ -153,8 +141,7 @@ impl Chain<'_> {
         self.phase = Phase::Sealed;
         self.report.checkpoints += 1;
         let note = self.opened(opened, record.tree_size, Some(record.root));
-        let signed = note.as_ref().is_some_and(|note| matches!(note.signed, Ok(true)));
-        self.report.signed += u64::from(signed);
+        let signed = note.as_ref().is_some_and(|note| note.signers.as_ref().is_ok_and(|signers| signers.own));
         let (tree_size, root) = match &note {
             Some(note) if note.checkpoint.size() == record.tree_size || signed => {
                 (note.checkpoint.size(), *note.checkpoint.root())
@@ -165,7 +152,8 @@ impl Chain<'_> {
         let tree = self.tree.get_or_insert_with(|| Tree { size: base.unwrap_or(0), edge: None, suspect: false });
         let size = tree.size;
         self.report.from_size.get_or_insert(size);
-        let mut batch = Batch::new(tree_size, root, signed, record.entry_ids, self.line);
+        let said = note.map(|note| Said { origin: note.checkpoint.origin().to_owned(), signers: note.signers.ok() });
+        let mut batch = Batch::new(tree_size, root, said, record.entry_ids, self.line);
         batch.edge = record.edge;
         if tree_size <= size {
             batch.expect_nothing();
@@ -198,7 +186,7 @@ impl Chain<'_> {
         self.report.checkpoints += 1;
         let size = record.tree_size;
         let note = self.opened(opened, size, Some(record.root));
-        let signed = note.as_ref().is_some_and(|note| matches!(note.signed, Ok(true)));
+        let signed = note.as_ref().is_some_and(|note| self.judge_alone(note, self.report.origin.is_some()));
         self.report.signed += u64::from(signed);
         let root = note.as_ref().map_or(record.root, |note| *note.checkpoint.root());
         if let Some(edge) = &record.edge

@@ -14,6 +14,14 @@ impl Chain<'_> {
         let (id, line) = (entry.id, self.line);
         match problem.as_deref() {
             None => {}
+            // If it is the very one that was sealed, there is nothing wrong with it that could be known.
+            Some(EntryProblem::Entry(fault)) if fault.is_unknown() && entry.other_leaf.is_none() => {
+                self.entry_fault(FaultKind::NotJudged, id, line, fault.to_string());
+            }
+            Some(EntryProblem::Unknown(column)) => {
+                let detail = format!("it has a value in the column {column:?}, which the exporter did not know");
+                self.entry_fault(FaultKind::NotJudged, id, line, detail);
+            }
             Some(EntryProblem::Entry(fault)) => self.entry_fault(FaultKind::Changed, id, line, fault.to_string()),
             Some(EntryProblem::NotSealed) => {
                 self.entry_fault(FaultKind::Changed, id, line, "it is not the entry that was sealed");
@@ -41,13 +49,23 @@ impl Chain<'_> {
                 self.report.unsealed += 1;
                 self.unsealed(id);
             }
+            // All that the checkpoint took is there: it is one that no checkpoint took.
+            Section::Sealed
+                if self.kind == Kind::History
+                    && matches!(problem.as_deref(), Some(EntryProblem::Unknown(_)))
+                    && self.batch.as_ref().is_none_or(|batch| !batch.waits()) =>
+            {
+                self.begin_tail();
+            }
             // Something that is no entry has no place of its own.
             Section::Sealed if self.phase == Phase::Tail && matches!(problem.as_deref(), Some(EntryProblem::Damaged(_))) => {}
             Section::Sealed => {
                 self.report.entries += u64::from(there);
                 match self.kind {
                     Kind::History => self.sealed(entry),
-                    Kind::Selection => self.selected(&entry, problem.is_some()),
+                    // It has no proof, and nothing more is said of it.
+                    Kind::Selection if matches!(problem.as_deref(), Some(EntryProblem::Unknown(_))) => {}
+                    Kind::Selection => self.selected(&entry, problem.is_some_and(|problem| !problem.is_unknown())),
                 }
             }
         }
@@ -63,7 +81,7 @@ impl Chain<'_> {
         if self.batch.is_none() && self.phase == Phase::Anchored {
             // If the checkpoint that took it is not there, the next one will tell.
             let size = self.tree.as_ref().map_or(0, |tree| tree.size);
-            self.batch = Some(Batch::new(size, [0; 32], false, IdRanges::new(), self.line));
+            self.batch = Some(Batch::new(size, [0; 32], None, IdRanges::new(), self.line));
             self.phase = Phase::Sealed;
         }
         let Some(batch) = &mut self.batch else {
@@ -72,6 +90,8 @@ impl Chain<'_> {
             }
             return;
         };
+        let mut entry = entry;
+        batch.key_changes.extend(entry.key_change.take().map(|change| *change));
         let Some(leaf) = batch.arrive(entry, self.line) else { return };
         if let Some(tree) = &mut self.tree
             && let Some(edge) = &mut tree.edge

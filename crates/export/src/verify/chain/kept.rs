@@ -55,10 +55,7 @@ impl Chain<'_> {
                 ));
             }
         }
-        if !self.trust.keys.is_empty() && self.last_signed == Some(false) {
-            let detail = "the last checkpoint is not signed by the key".to_owned();
-            self.emit(FaultKind::SignatureBad, None, None, Some(end), detail);
-        }
+        self.judge_origins();
         self.report.known_matched = self.matched.len() as u64;
         if self.report.root.is_none() {
             self.report.root =
@@ -71,6 +68,18 @@ impl Chain<'_> {
     /// What could not be told.
     pub(super) fn remark(&mut self) {
         let report = &mut self.report;
+        if let Some(from) = report.key_unknown_from {
+            report.remarks.push(format!(
+                "from tree size {from} on the log has another key: give it too, after you have asked its operator whether it is genuine"
+            ));
+        }
+        if report.not_judged > 0 {
+            let text = format!("{} entries have something that this version does not know", report.not_judged);
+            report.remarks.push(text);
+        }
+        if report.is_empty_selection {
+            report.remarks.push("the selection has no sealed entry, so that nothing is proven".to_owned());
+        }
         let remarks = &mut report.remarks;
         match report.vouched {
             None => remarks.push(

@@ -1,9 +1,9 @@
 //! A row of `lead_audit.entry` as it is found: not necessarily as it was written.
 
-use crate::journal::EntryColumn;
-use crate::server::borrowed_text;
+use super::EntryColumn;
+use crate::server::{borrowed_text, detoasted};
 use ledger::{Entry, Fault};
-use pgrx::{pg_sys, varlena};
+use pgrx::pg_sys;
 
 /// What is wrong with a stored entry.
 #[derive(Debug)]
@@ -12,6 +12,8 @@ pub enum StoredFault {
     Missing(&'static str),
     /// A text is not UTF-8.
     NotUtf8,
+    /// It has a value in a column that the format does not have.
+    UnknownColumn(String),
     /// What the format says is wrong.
     Format(Fault),
 }
@@ -22,6 +24,7 @@ impl StoredFault {
         match self {
             StoredFault::Missing(_) => "missing_value",
             StoredFault::NotUtf8 => "not_utf8",
+            StoredFault::UnknownColumn(_) => "unknown_column",
             StoredFault::Format(fault) => match fault {
                 Fault::UnknownFormat(_) => "unknown_format",
                 Fault::ChecksumLength(_) | Fault::Checksum { .. } => "checksum",
@@ -38,6 +41,9 @@ impl StoredFault {
         match self {
             StoredFault::Missing(column) => format!("{column} is NULL"),
             StoredFault::NotUtf8 => "a text is not valid UTF-8".to_owned(),
+            StoredFault::UnknownColumn(column) => {
+                format!("it has a value in the column {column:?}, which this version does not know")
+            }
             StoredFault::Format(fault) => fault.to_string(),
         }
     }
@@ -62,6 +68,19 @@ impl<'a> StoredEntry<'a> {
     /// # Safety
     /// The datums must be of the columns that their places say, and alive; so must be the current memory context.
     pub unsafe fn verify(&self, scratch: &mut Vec<u8>) -> Result<(), StoredFault> {
+        // SAFETY: passed on to the caller; the column is a bytea.
+        unsafe {
+            let entry = self.read()?;
+            let checksum = self.datum(EntryColumn::Checksum).ok_or(StoredFault::Missing("checksum"))?;
+            entry.verify(detoasted(checksum), scratch).map_err(StoredFault::Format)
+        }
+    }
+
+    /// The columns as the format has them.
+    ///
+    /// # Safety
+    /// As for [`verify`](Self::verify).
+    pub unsafe fn read(&self) -> Result<Entry<'a>, StoredFault> {
         // SAFETY: as the caller promises: the columns have the types that they are read as.
         unsafe {
             let text = |column| match self.datum(column) {
@@ -69,7 +88,7 @@ impl<'a> StoredEntry<'a> {
                 None => Ok(None),
             };
             let required = |column, name| self.datum(column).ok_or(StoredFault::Missing(name));
-            let entry = Entry {
+            Ok(Entry {
                 id: required(EntryColumn::Id, "id")?.value() as i64,
                 format: required(EntryColumn::Format, "format")?.value() as i16,
                 txid: required(EntryColumn::Txid, "txid")?.value() as u64,
@@ -100,9 +119,7 @@ impl<'a> StoredEntry<'a> {
                 error_message: text(EntryColumn::ErrorMessage)?,
                 error_detail: text(EntryColumn::ErrorDetail)?,
                 statement: text(EntryColumn::Statement)?,
-            };
-            let checksum = pg_sys::pg_detoast_datum_packed(required(EntryColumn::Checksum, "checksum")?.cast_mut_ptr());
-            entry.verify(varlena::varlena_to_byte_slice(checksum), scratch).map_err(StoredFault::Format)
+            })
         }
     }
 }

@@ -1,0 +1,93 @@
+//! What the database keeps beside entries, leaves and checkpoints, and what of it nobody has written but somebody by hand.
+
+use super::faults::Faults;
+use crate::seal::{IdRanges, TreeRow};
+use crate::server::Plan;
+use pgrx::{IntoDatum, pg_sys};
+
+/// So many rows of one kind are named.
+const MOST: i64 = 100;
+
+/// Checks it. `size` is the tree size of the newest checkpoint.
+pub fn check(snapshot: pg_sys::Snapshot, tree: &TreeRow, size: u64, faults: &mut Faults) {
+    surplus_tiles(snapshot, size, faults);
+    open_gaps(snapshot, tree, faults);
+    log_id(snapshot, tree, faults);
+}
+
+/// Tiles that the tree does not have.
+fn surplus_tiles(snapshot: pg_sys::Snapshot, size: u64, faults: &mut Faults) {
+    // The tree has fewer than 2^63 leaves, so that level 7 has no full tile.
+    let plan = Plan::prepare(
+        "SELECT 'lead_audit.tree_tile', t.level, t.index FROM lead_audit.tree_tile t \
+         WHERE (t.level BETWEEN 0 AND 6 AND t.index BETWEEN 0 AND ($1 >> 8 * (t.level + 1)) - 1) IS NOT TRUE \
+         UNION ALL SELECT 'lead_audit.tree_edge', e.level, e.index FROM lead_audit.tree_edge e \
+         WHERE (e.level BETWEEN 0 AND 7 AND e.index = $1 >> 8 * e.level >> 8 AND (e.level = 0 OR $1 >> 8 * e.level > 0)) IS NOT TRUE \
+         ORDER BY 1, 2, 3 LIMIT $2",
+        &[pg_sys::INT8OID, pg_sys::INT8OID],
+    );
+    let rows = plan.read(snapshot, &[(size as i64).into_datum(), MOST.into_datum()]);
+    for row in 0..rows.len() {
+        let table: String = rows.get(row, 0).unwrap_or_default();
+        let (level, index): (Option<i16>, Option<i64>) = (rows.get(row, 1), rows.get(row, 2));
+        let (level, index) = (level.unwrap_or_default(), index.unwrap_or_default());
+        faults.of_tree("tree_tile", format!("{table} has tile {index} of level {level}, which the tree does not have"));
+    }
+}
+
+/// Gaps that sealing has not left open: an entry that is put into one would be sealed.
+fn open_gaps(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
+    let rows = Plan::prepare("SELECT first_id, ids::text, in_progress FROM lead_audit.open_gap ORDER BY first_id", &[])
+        .read(snapshot, &[]);
+    if rows.len() as i64 != tree.open_gaps {
+        let detail = format!("lead_audit.open_gap has {} rows; sealing has left {}", rows.len(), tree.open_gaps);
+        faults.of_tree("open_gap", detail);
+    }
+    let sealed = Plan::prepare(
+        "SELECT true FROM lead_audit.leaf_range WHERE first_id <= $2 AND last_id >= $1 ORDER BY first_id DESC LIMIT 1",
+        &[pg_sys::INT8OID, pg_sys::INT8OID],
+    );
+    for row in 0..rows.len() {
+        pgrx::check_for_interrupts!();
+        let first_id: i64 = rows.get(row, 0).unwrap_or_default();
+        let ids = rows.get::<String>(row, 1).and_then(|ids| IdRanges::from_multirange(&ids).ok()).unwrap_or_default();
+        let in_progress: Vec<i64> = rows.get(row, 2).unwrap_or_default();
+        let complaint = if ids.is_empty() {
+            Some("it has no ids")
+        } else if in_progress.is_empty() || in_progress.iter().any(|&xid| !tree.waits_for.contains(&(xid as u64))) {
+            Some("sealing does not wait for its transactions")
+        } else if ids.last().is_some_and(|last| last > tree.looked_to) {
+            Some("it has ids that sealing has not looked at")
+        } else {
+            let is_sealed = ids
+                .as_slice()
+                .iter()
+                .any(|range| sealed.read(snapshot, &[range.first.into_datum(), range.last.into_datum()]).len() > 0);
+            is_sealed.then_some("it has ids that are sealed")
+        };
+        if let Some(complaint) = complaint {
+            faults.of_tree("open_gap", format!("the gap that begins with id {first_id}: {complaint}"));
+        }
+    }
+}
+
+/// The log's identity, which each checkpoint has beside it and, in a log without a name of its own, says itself.
+fn log_id(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
+    let plan = Plan::prepare(
+        "SELECT tree_size FROM lead_audit.checkpoint WHERE log_id <> $1 ORDER BY tree_size LIMIT 1",
+        &[pg_sys::UUIDOID],
+    );
+    let other: Option<i64> = plan.read(snapshot, &[tree.log_id.into_datum()]).get(0, 0);
+    // The name that a log has by itself ends with it.
+    let plan = Plan::prepare(
+        "SELECT tree_size FROM lead_audit.checkpoint \
+         WHERE log_id IS NULL AND note ~ '^lead_audit/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\\n' \
+         AND NOT pg_catalog.starts_with(note, 'lead_audit/' || $1::text || E'\\n') ORDER BY tree_size LIMIT 1",
+        &[pg_sys::UUIDOID],
+    );
+    let named: Option<i64> = plan.read(snapshot, &[tree.log_id.into_datum()]).get(0, 0);
+    if let Some(size) = other.or(named) {
+        let detail = format!("lead_audit.tree has another log_id than the checkpoint of tree size {size}");
+        faults.of_tree("log_id", detail);
+    }
+}
