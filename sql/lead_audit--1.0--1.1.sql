@@ -5,6 +5,8 @@
 
 -- Refuses the update where this session has loaded an earlier library: PostgreSQL has set the new version already.
 SELECT lead_audit.require_library();
+ALTER TABLE lead_audit.checkpoint ADD COLUMN log_id uuid;
+ALTER TABLE lead_audit.tree ADD COLUMN origin text, ADD COLUMN verifier_key text;
 
 -- Arguments or result are others now.
 DROP FUNCTION lead_audit.merge_watch(uuid, uuid);
@@ -20,7 +22,9 @@ CREATE INDEX watched_relation_watch_id_idx ON lead_audit.watched_relation (watch
 
 COMMENT ON INDEX lead_audit.watched_relation_watch_id_idx IS 'Finds the relations of a watched table, and which is the table itself.';
 
-COMMENT ON COLUMN lead_audit.entry.details IS 'What only some events have: {"row_count": n} of a TRUNCATE; {"moved_from": {"table_name": ..., "table_schema": ...}} of an UPDATE that moved the row to another partition; {"executed": ...} of a DDL whose command is not the client''s text; {"command": ..., "statement_length": n} of one whose text was cut; constraint, column, parameters and omitted_columns of a failure; {"written": [...], "written_omitted": n} of a transaction that was rolled back.';
+COMMENT ON COLUMN lead_audit.entry.operation IS 'INSERT, UPDATE, DELETE, TRUNCATE, SNAPSHOT (a row that was there when watching began), DDL or KEY (the log has another key or origin from now on); of failures also MERGE, COPY, COMMIT (a deferred check of several operations) and ROLLBACK.';
+
+COMMENT ON COLUMN lead_audit.entry.details IS 'What only some events have: {"row_count": n} of a TRUNCATE; {"moved_from": {"table_name": ..., "table_schema": ...}} of an UPDATE that moved the row to another partition; {"executed": ...} of a DDL whose command is not the client''s text; {"command": ..., "statement_length": n} of one whose text was cut; {"old_origin": ..., "old_key": ..., "new_origin": ..., "new_key": ...} of a KEY; constraint, column, parameters and omitted_columns of a failure; {"written": [...], "written_omitted": n} of a transaction that was rolled back.';
 
 COMMENT ON SEQUENCE lead_audit.unwritten_seq IS 'How many entries could not be written (on_error = warn) and could not be counted in lead_audit.unwritten either.';
 
@@ -31,6 +35,34 @@ REVOKE ALL ON lead_audit.unwritten FROM PUBLIC;
 COMMENT ON TABLE lead_audit.unwritten IS 'How many entries of each transaction could not be written (on_error = warn). Summed up by lead_audit.stats.';
 
 COMMENT ON COLUMN lead_audit.unwritten.entries IS 'Entries that one committed transaction lacks.';
+
+COMMENT ON COLUMN lead_audit.checkpoint.log_id IS 'Identity of the log, as lead_audit.tree had it. NULL if a version before 1.1 wrote it.';
+
+COMMENT ON COLUMN lead_audit.tree.origin IS 'Origin of the last checkpoint. NULL before the first.';
+
+COMMENT ON COLUMN lead_audit.tree.verifier_key IS 'Public key that the last checkpoint is signed with. NULL if it is not signed.';
+
+CREATE TABLE lead_audit.inserted_entry (
+  id bigint NOT NULL PRIMARY KEY,
+  found_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+
+REVOKE ALL ON lead_audit.inserted_entry FROM PUBLIC;
+
+SELECT pg_catalog.pg_extension_config_dump('lead_audit.inserted_entry', '');
+
+COMMENT ON TABLE lead_audit.inserted_entry IS 'Internal: ids of entries that were there before the sequence gave their ids out. Somebody put them there by hand; they are never sealed.';
+
+COMMENT ON COLUMN lead_audit.inserted_entry.id IS 'The id.';
+
+COMMENT ON COLUMN lead_audit.inserted_entry.found_at IS 'When the entry was found.';
+
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.inserted_entry
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.refuse_change();
+
+ALTER TABLE lead_audit.inserted_entry ENABLE ALWAYS TRIGGER append_only;
+
+COMMENT ON TRIGGER append_only ON lead_audit.inserted_entry IS 'Refuses UPDATE, DELETE and TRUNCATE.';
 
 CREATE OR REPLACE VIEW lead_audit.trigger_state AS
 WITH RECURSIVE a AS MATERIALIZED (SELECT * FROM lead_audit.audit_trigger),

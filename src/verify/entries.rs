@@ -120,6 +120,7 @@ unsafe fn leaf_of(entry: &StoredEntry) -> Option<Hash> {
 unsafe fn key_change_of(entry: &StoredEntry) -> Option<KeyChange> {
     // SAFETY: the columns are a text and a json; what is read is copied.
     let text = |column: EntryColumn| {
+        // SAFETY: the column is text or json, and not NULL; the entry's values outlive what is borrowed here.
         (!entry.nulls[column as usize]).then(|| unsafe { borrowed_text(entry.values[column as usize]) }.ok()).flatten()
     };
     (text(EntryColumn::Operation)? == KeyChange::OPERATION).then(|| KeyChange::of_details(text(EntryColumn::Details)?)).flatten()

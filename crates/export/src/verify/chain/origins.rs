@@ -103,9 +103,7 @@ impl Chain<'_> {
         match change {
             // Of an unsigned log nobody has to know a key.
             Some(KeyChange { new_key, .. }) if new_key.as_deref().is_none_or(|new| !is_known(new)) => {
-                if was_known || batch.signed {
-                    self.report.key_unknown_from = Some(size);
-                }
+                self.report.key_unknown_from = if was_known || batch.signed { Some(size) } else { self.report.key_unknown_from };
             }
             _ if batch.signed => self.report.key_unknown_from = None,
             _ if was_known && may_have_changed => self.report.key_unknown_from = Some(size),
