@@ -223,15 +223,15 @@ fn the_worker_takes_over_key_and_origin() {
     let longest = Duration::from_secs(120);
     let newest = "(SELECT note FROM lead_audit.checkpoint ORDER BY tree_size DESC LIMIT 1)";
     add_leads(&mut log.cluster.session("app", "keys"), 1, 5);
-    wait_until(&mut log.admin, longest, &format!("{newest} LIKE 'lead\\_audit/%'"));
+    wait_until(&mut log.admin, longest, &format!("SELECT {newest} LIKE 'lead\\_audit/%'"));
     let key = log.change_key("old", ORIGIN);
-    wait_until(&mut log.admin, longest, &format!("{newest} LIKE '{ORIGIN}%' AND {newest} LIKE '%— {ORIGIN} %'"));
+    wait_until(&mut log.admin, longest, &format!("SELECT {newest} LIKE '{ORIGIN}%' AND {newest} LIKE '%— {ORIGIN} %'"));
     assert_eq!(value::<String>(&mut log.cluster.admin("keys"), "SELECT verifier_key FROM lead_audit.tree"), key);
     call(&mut log.admin, "ALTER DATABASE keys RESET lead_audit.signing_key_file");
-    wait_until(&mut log.admin, longest, &format!("{newest} LIKE 'lead\\_audit/%'"));
+    wait_until(&mut log.admin, longest, &format!("SELECT {newest} LIKE 'lead\\_audit/%'"));
     call(&mut log.admin, &format!("ALTER SYSTEM SET lead_audit.origin = '{OTHER}'"));
     call(&mut log.admin, "SELECT pg_reload_conf()");
-    wait_until(&mut log.admin, longest, &format!("{newest} LIKE '{OTHER}%'"));
+    wait_until(&mut log.admin, longest, &format!("SELECT {newest} LIKE '{OTHER}%'"));
     assert_eq!(value::<i64>(&mut log.admin, "SELECT count(*) FROM lead_audit.entry WHERE operation = 'KEY'"), 3);
     assert_intact(&mut log.admin);
 }
