@@ -9,7 +9,7 @@
 #   storm.sh [SECONDS [SEED]]   by default 1800 seconds, besides what it takes to begin and to end, and another seed each time. A seed
 #                               gives the same statements in each session, but not at the same time
 #
-# The output stays in target/storm (or where target/state points), with the server's log.
+# The output stays in target/storm (or where target/state points), with the server's log; after faults the cluster too, stopped.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 seconds=${1:-1800} seed=${2:-$((EPOCHSECONDS % 100000))}
@@ -30,7 +30,7 @@ if [ ! -e "$("$BIN/pg_config" --pkglibdir)/test_decoding.so" ]; then # a server 
   run_logged storm-test_decoding cc -O2 -fPIC -shared -w -I"$("$BIN/pg_config" --includedir-server)" \
     "$source/contrib/test_decoding/test_decoding.c" -o "$work/lib/test_decoding.so"
 fi
-trap '"$cluster" remove "$work/cluster"' EXIT
+trap '"$cluster" stop "$work/cluster"' EXIT
 "$cluster" start "$work/cluster" "fsync = off" "wal_level = logical" "max_prepared_transactions = 20" "lc_messages = 'C'" "max_wal_size = '4GB'" \
   "shared_preload_libraries = 'lead_audit'" "lead_audit.log_unchanged = on" "deadlock_timeout = '50ms'" "autovacuum_naptime = '5s'" \
   "dynamic_library_path = '\$libdir:$work/lib'"
@@ -41,4 +41,6 @@ PATH=$BIN:$PATH "$TARGET/venv/bin/python" "$ROOT/scripts/storm/storm.py" "$secon
   "$("$cluster" log "$work/cluster")" "$work" || status=$?
 cp "$("$cluster" log "$work/cluster")" "$work/server.log"
 [ $status -eq 0 ] || die "the storm found faults: see $work"
+trap - EXIT
+"$cluster" remove "$work/cluster"
 step "The storm is over, and nothing is missing."

@@ -40,9 +40,14 @@ class Shared:
         return f"{schema}.d{next(self.numbers)}"
 
     def add(self, name: str) -> None:
+        """A table that its creator may write to at once, and others once it is committed."""
         with self.lock:
             self.names.append(name)
-            del self.names[:-40]
+
+    def refresh(self, names: list[str]) -> None:
+        """What is there, seen from outside."""
+        with self.lock:
+            self.names = names
 
     def some_name(self, random: random.Random) -> str:
         with self.lock:
@@ -239,7 +244,7 @@ class Writer(threading.Thread):
 
     def do_block(self, session: Connection) -> None:
         table, first = self.table(), self.key()
-        session.execute(f"DO $do$ BEGIN FOR i IN {first}..{first + 8} LOOP BEGIN INSERT INTO {table} (id, a, b) VALUES (i, i % 9, $$do$$);"
+        session.execute(f"DO $do$ BEGIN FOR i IN {first}..{first + 8} LOOP BEGIN INSERT INTO {table} (id, a, b) VALUES (i, i % 9, 'in a block');"
                         f" IF i % 3 = 0 THEN PERFORM 1 / (i % 3); END IF; EXCEPTION WHEN division_by_zero OR unique_violation OR check_violation"
                         f" THEN DELETE FROM {table} WHERE id = i; END; END LOOP; END $do$")
 
@@ -314,7 +319,8 @@ class Writer(threading.Thread):
         self.shared.add(name)
 
     def drop_table(self, session: Connection) -> None:
-        names = {self.shared.some_name(self.random) for _ in range(self.random.choice([1, 1, 2]))} - {"s.plain_0"}
+        # The more there are, the more go.
+        names = {self.shared.some_name(self.random) for _ in range(1 + len(self.shared.names) // 20)} - {"s.plain_0"}
         if names:
             session.execute(f"DROP TABLE {', '.join(sorted(names))}{self.random.choice(['', ' CASCADE'])}")
 
