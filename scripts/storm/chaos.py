@@ -65,7 +65,7 @@ class Chaos(threading.Thread):
 
     def backend(self, session: psycopg.Connection, what: str) -> int | None:
         row = session.execute(f"SELECT pid FROM pg_stat_activity WHERE {what} AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1").fetchone()
-        return row and row[0]
+        return row[0] if row else None
 
     def cancel(self, session: psycopg.Connection) -> None:
         for _ in range(self.random.choice([1, 1, 4])):

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from chaos import Chaos, Smith
@@ -27,6 +28,13 @@ DEATHS = re.compile(r"terminated by signal|terminating any other active server p
 # Errors that no statement of the writers can be at fault for, and those among them that PostgreSQL itself raises.
 INTERNAL = re.compile(r"^(XX|58|53)|^(?!57|55P03|40).*lead_audit")
 ACCEPTED = re.compile(r"^$")
+
+
+def row(session: psycopg.Connection, query: str, *parameters: object) -> tuple[Any, ...]:
+    """The only row of a query."""
+    found = session.execute(query, parameters or None).fetchone()
+    assert found is not None
+    return found
 
 
 class Storm:
@@ -56,10 +64,10 @@ class Storm:
             thread.join(120)
             if thread.is_alive():
                 self.faults.append(f"{thread.name} does not end")
-        for thread in [*writers, quiet, violent]:
-            if thread.fault is not None:
-                raise thread.fault
-        self.faults += [f"verify() found during the storm: {fault}" for fault in quiet.verified]
+        for fault in [*(writer.fault for writer in writers), quiet.fault, violent.fault]:
+            if fault is not None:
+                raise fault
+        self.faults += [f"verify() found during the storm: {found}" for found in quiet.verified]
         self.look_at_log(restarts_from, violent.killed)
         with self.wait_for_end() as session:
             self.look_at_log(restarts_from, violent.killed)
@@ -67,8 +75,8 @@ class Storm:
             self.ask_oracle(session)
             self.summarise(session, smith, quiet, violent)
         (self.directory / "errors").write_text("".join(f"{count} {message}\n" for message, count in self.shared.messages.most_common()))
-        for fault in self.faults[:60]:
-            print(f"FAULT: {fault}")
+        for text in self.faults[:60]:
+            print(f"FAULT: {text}")
         print(f"{len(self.faults)} faults")
         return 1 if self.faults else 0
 
@@ -149,10 +157,10 @@ class Storm:
         self.faults += [f"verify() found: {row[0]}" for row in session.execute("SELECT v::text FROM lead_audit.verify() v LIMIT 20")]
         self.faults += [f"check_watched() found: {row}" for row in session.execute("SELECT * FROM lead_audit.check_watched()")]
         self.faults += [f"not on: {row}" for row in session.execute("SELECT relation::text, state FROM lead_audit.watched WHERE state <> 'on' OR NOT row_trigger_on")]
-        unwritten, queued, written, dropped, quarantined = session.execute("SELECT entries_not_written, queued, written, dropped, quarantined FROM lead_audit.stats").fetchone()
+        unwritten, queued, written, dropped, quarantined = row(session, "SELECT entries_not_written, queued, written, dropped, quarantined FROM lead_audit.stats")
         if unwritten:
             self.faults.append(f"{unwritten} entries were not written")
-        (recorded,) = session.execute("SELECT count(*) FROM lead_audit.entry WHERE outcome <> 'ok'").fetchone()
+        (recorded,) = row(session, "SELECT count(*) FROM lead_audit.entry WHERE outcome <> 'ok'")
         logged = sum("has no audit entry" in line for line in self.log.open(errors="replace"))
         print(f"failures: {queued} queued, {written} written, {dropped} dropped, {quarantined} quarantined; {recorded} entries, {logged} in the server's log")
         # What was dropped need not have been in the queue before.
@@ -168,8 +176,8 @@ class Storm:
         found: Counter[str] = Counter(dict(session.execute(
             "SELECT request_id, count(*) FROM lead_audit.entry WHERE outcome = 'failed' AND table_name = 'fixed' AND error_code = '23505' GROUP BY 1").fetchall()))
         for line in self.log.open(errors="replace"):
-            if "has no audit entry" in line and '"outcome":"failed"' in line and '"name":"fixed"' in line and '"23505"' in line and (request := re.search(r'"request_id":"([^"]*)"', line)):
-                found[request[1]] += 1
+            if "has no audit entry" in line and '"outcome":"failed"' in line and '"name":"fixed"' in line and '"23505"' in line and (named := re.search(r'"request_id":"([^"]*)"', line)):
+                found[named[1]] += 1
         for request in {*found, *self.shared.failed}:
             known = self.shared.failed[request]
             if not known <= found[request] <= known + self.shared.unsure[request]:
@@ -188,9 +196,9 @@ class Storm:
         self.counter = subprocess.Popen([sys.executable, str(SUITES / "count_changes.py")], stdin=self.receiver.stdout, stdout=self.decoded.open("wb"))
 
     def ask_oracle(self, session: psycopg.Connection) -> None:
-        (end,) = session.execute("SELECT pg_current_wal_lsn()").fetchone()
+        (end,) = row(session, "SELECT pg_current_wal_lsn()")
         deadline = time.monotonic() + 600
-        while session.execute("SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = 'oracle'", (end,)).fetchone() != (True,):
+        while row(session, "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = 'oracle'", end) != (True,):
             if self.receiver.poll() is not None or time.monotonic() > deadline:
                 self.faults.append(f"logical decoding did not reach {end}: see recvlogical.log")
                 break
@@ -210,7 +218,7 @@ class Storm:
     def summarise(self, session: psycopg.Connection, smith: Smith, quiet: Chaos, violent: Chaos) -> None:
         shared = self.shared
         entries = session.execute("SELECT outcome, operation, count(*) FROM lead_audit.entry GROUP BY 1, 2 ORDER BY 3 DESC").fetchall()
-        (changes,) = session.execute("SELECT coalesce(sum(n), 0) FROM held.decoded").fetchone()
+        (changes,) = row(session, "SELECT coalesce(sum(n), 0) FROM held.decoded")
         print(f"{changes} changes were decoded; entries: " + ", ".join(f"{outcome} {operation} {count}" for outcome, operation, count in entries))
         for what, counted in (("done", shared.done), ("refused", shared.errors), ("chaos", quiet.done), ("chaos with kills", violent.done)):
             print(f"{what}: " + ", ".join(f"{key} {count}" for key, count in counted.most_common()))

@@ -130,8 +130,8 @@ class Writer(threading.Thread):
             session.execute(f"{random.choice(['COMMIT', 'COMMIT', 'ROLLBACK'])} PREPARED '{name}'")
             self.shared.done["prepared"] += 1
         else:
-            end = "COMMIT" if random.random() < 0.9 else "COMMIT AND CHAIN; INSERT INTO s.nokey VALUES (1, 1, 'chained'); COMMIT"
-            session.execute(end, prepare=False)
+            commit = "COMMIT" if random.random() < 0.9 else "COMMIT AND CHAIN; INSERT INTO s.nokey VALUES (1, 1, 'chained'); COMMIT"
+            session.execute(commit, prepare=False)
             self.shared.done["committed"] += 1
 
     def within(self, session: Connection, depth: int) -> None:
