@@ -1,5 +1,5 @@
 # The doors to this project. Everything they make lives under target/; see scripts/ for what is behind each.
-.PHONY: help demo psql demo-url demo-stop example example-stop test test-all test-upgrade test-postgres test-assertions test-valgrind test-python-stress bench coverage package test-package sbom check clean
+.PHONY: help demo psql demo-url demo-stop example example-stop test test-all test-upgrade test-postgres test-storm test-assertions test-valgrind test-python-stress bench coverage package test-package sbom check clean
 
 help:
 	@echo 'make demo       builds lead_audit, starts a private PostgreSQL with it, and tells its story'
@@ -11,6 +11,7 @@ help:
 	@echo 'make test       all tests with PostgreSQL 15; PG=17 (16, 18): those that depend on the server, with 17, which is downloaded'
 	@echo 'make test-all   all tests with 15, 16, 17 and 18; PG_CONFIG_17=... if there is one to be used'
 	@echo 'make test-postgres  PostgreSQL'"'"'s own suites, with the library and every table watched; PG=17 (18; 16 with PG_SOURCE_16=...)'
+	@echo 'make test-storm  everything at random and at once, for half an hour: no restart, one entry for each change; SECONDS=60'
 	@echo 'make test-assertions  in-database tests on a server with assertions, and some with debug_discard_caches = 1'
 	@echo 'make test-valgrind  tests against a server under valgrind, half an hour'
 	@echo 'make test-python-stress  the Python client through PgBouncer, with everything at once, for a minute: no entry with a wrong user'
@@ -53,6 +54,9 @@ test-upgrade:
 
 test-postgres:
 	@scripts/postgres_suites.sh
+
+test-storm:
+	@scripts/storm.sh $(SECONDS)
 
 test-assertions:
 	@scripts/assertions.sh

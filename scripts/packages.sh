@@ -9,6 +9,7 @@
 #
 #   packages.sh [EXTRA...]   EXTRA: further things that some tests need; these are always unpacked, never installed
 #     pip          pip, for Python's venvs, where Python has none of its own (scripts/python.sh)
+#     sqlsmith     sqlsmith, which makes random queries up
 #     pgbouncer    PgBouncer; on the PATH afterwards
 #     jdbc         PostgreSQL's JDBC driver, and what it needs for Unix sockets
 #     spring       Spring's jdbc and transaction modules
@@ -41,6 +42,7 @@ has_pip() {
   [ -e "$PACKAGES/usr/share/python-wheels" ] || exists "/usr/share/python-wheels/pip-*.whl" || python3 -c 'import ensurepip' 2>/dev/null
 }
 has_pgbouncer() { command -v pgbouncer >/dev/null; }
+has_sqlsmith() { command -v sqlsmith >/dev/null; }
 has_jdbc() { has_file usr/share/java/postgresql.jar && has_file usr/share/java/junixsocket-common.jar; }
 has_ruby() { [ -e "$PACKAGES/usr/bin/ruby" ] || ruby -e 'require "pg"; require "active_record"' 2>/dev/null; }
 has_spring() { has_file usr/share/java/spring3-jdbc.jar && has_file usr/share/java/spring3-transaction.jar; }
@@ -51,7 +53,7 @@ has_extras() {
 }
 has_all() { has_compiler && has_libclang && has_server && has_headers && has_python && has_extras; }
 
-declare -A extra_packages=([pip]=python3-pip-whl [pgbouncer]=pgbouncer [jdbc]="libpostgresql-jdbc-java libjunixsocket-java libjunixsocket-jni" [spring]="libspring-jdbc-java libspring-transaction-java"
+declare -A extra_packages=([pip]=python3-pip-whl [pgbouncer]=pgbouncer [sqlsmith]=sqlsmith [jdbc]="libpostgresql-jdbc-java libjunixsocket-java libjunixsocket-jni" [spring]="libspring-jdbc-java libspring-transaction-java"
   [ruby]="ruby ruby-pg ruby-activerecord" [go]="golang-go golang-github-jackc-pgx-v4-dev")
 extras=("$@")
 for extra in "${extras[@]}"; do

@@ -17,7 +17,8 @@ pub struct ServerError {
 }
 
 impl ServerError {
-    /// Takes note of `caught`, unless it is one that nobody may hold up (a cancel, a timeout, a shutdown): that goes on.
+    /// Takes note of `caught`, unless it is one that nobody may hold up (a cancel, a timeout, a shutdown, a failure to serialize, after
+    /// which the transaction has to be repeated): that goes on.
     pub fn from_caught(caught: CaughtError) -> Self {
         let error = Self::of_caught(&caught);
         if error.must_not_be_held_up() {
@@ -61,6 +62,7 @@ impl ServerError {
                 | PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN
                 | PgSqlErrorCode::ERRCODE_CRASH_SHUTDOWN
                 | PgSqlErrorCode::ERRCODE_DATABASE_DROPPED
+                | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
         )
     }
 }

@@ -31,7 +31,7 @@ pub fn trigger_depth() -> i32 {
 /// Runs `work` in a subtransaction of its own. If it raises an error, all that it did is undone and the error returned.
 ///
 /// Only a subtransaction makes it safe to go on after an error: its abort gives back locks, pins and memory that the
-/// failing code held. Cancels and shutdowns are not caught.
+/// failing code held. Cancels, shutdowns and failures to serialize are not caught.
 pub fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
     // SAFETY: this is the sequence that PL/pgSQL uses for a block with EXCEPTION. Memory context and resource owner are
     // those of the caller again when this returns, on either way.

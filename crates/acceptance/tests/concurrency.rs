@@ -2,13 +2,14 @@
 //! change that was committed has exactly one entry, with its writer's context; nothing that was undone has any.
 
 use acceptance::{
-    Cluster, Random, Session, app_database, assert_intact, assert_trail_gives_table, call, setting, value, verify_with_python,
+    Cluster, Random, Session, app_database, assert_intact, assert_trail_gives_table, call, setting, sqlstate, value, verify_with_python, wait_until,
 };
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 const WRITERS: u64 = 8;
 const ROWS: u64 = 500;
+const LONG: Duration = Duration::from_secs(60);
 
 /// A change as its writer knows it, and as the entry has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +69,34 @@ fn each_entry_has_its_own_writers_context() {
             assert_eq!((verdict.entries, verdict.faults), (expected.len() as u64 + failed as u64, 0));
         }
     }
+}
+
+/// PostgreSQL lets a transaction know that it cannot be serialized at its next write, which may be that of its entries. That is an error
+/// of the statement, and no entry of a committed row is missing.
+#[test]
+fn a_failure_to_serialize_is_no_unwritten_entry() {
+    let cluster = Cluster::start();
+    let mut admin = app_database(&cluster, "skew");
+    call(&mut admin, "CREATE TABLE pair (id int PRIMARY KEY, v int); INSERT INTO pair VALUES (1, 0), (2, 0)");
+    call(&mut admin, "SELECT lead_audit.enable('pair'); SELECT pg_advisory_lock(7)");
+    let (mut first, mut second) = (cluster.admin("skew"), cluster.admin("skew"));
+    let pid = first.pid();
+    call(&mut first, "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT v FROM pair WHERE id = 2");
+    call(&mut second, "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT v FROM pair WHERE id = 1; UPDATE pair SET v = 9 WHERE id = 2");
+    // The row is written, and its entry is not yet, when the other one commits.
+    let (refused, warnings) = std::thread::scope(|scope| {
+        let first = scope.spawn(move || {
+            let refused = sqlstate(&mut first, "UPDATE pair SET v = 1 WHERE id = 1 RETURNING pg_advisory_xact_lock(7)::text");
+            (refused, first.warnings())
+        });
+        wait_until(&mut admin, LONG, &format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND NOT granted)"));
+        call(&mut second, "COMMIT");
+        call(&mut admin, "SELECT pg_advisory_unlock(7)");
+        first.join().expect("the first session ends")
+    });
+    assert_eq!((refused.as_str(), warnings), ("40001", vec![]));
+    assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 0);
+    assert_intact(&mut admin);
 }
 
 struct Writer {

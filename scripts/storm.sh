@@ -1,0 +1,46 @@
+#!/bin/bash
+# storm.sh: everything at once, behind `make test-storm`: sessions that write at random in every way there is and change the tables
+# that others write to (storm/writers.py), sqlsmith, and somebody who cancels and terminates sessions and workers and rewrites the
+# catalogs with VACUUM FULL (storm/chaos.py). In the last sixth of the time, processes are killed, and the server restarts.
+#
+# Afterwards the server has never restarted but for a kill, the entries agree with what logical decoding reads from the WAL
+# (postgres_suites/oracle.sql), verify() finds nothing, every entry was written, and every failure has a record.
+#
+#   storm.sh [SECONDS [SEED]]   by default 1800 seconds, besides what it takes to begin and to end, and another seed each time. A seed
+#                               gives the same statements in each session, but not at the same time
+#
+# The output stays in target/storm (or where target/state points), with the server's log; after faults the cluster too, stopped.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+seconds=${1:-1800} seed=${2:-$((EPOCHSECONDS % 100000))}
+work=$STATE/storm
+cluster=$ROOT/scripts/cluster.sh
+
+"$ROOT/scripts/install.sh"
+"$ROOT/scripts/packages.sh" pip sqlsmith
+unset LEAD_AUDIT_PACKAGES_USED # there may be more of them now
+use_private_packages
+"$ROOT/scripts/python.sh"
+
+[ ! -e "$work/cluster" ] || "$cluster" remove "$work/cluster" # left by a run that was killed
+rm -rf "$work"
+mkdir -p "$work/lib"
+if [ ! -e "$("$BIN/pg_config" --pkglibdir)/test_decoding.so" ]; then # a server without contrib
+  source=$("$ROOT/scripts/postgres_source.sh")
+  run_logged storm-test_decoding cc -O2 -fPIC -shared -w -I"$("$BIN/pg_config" --includedir-server)" \
+    "$source/contrib/test_decoding/test_decoding.c" -o "$work/lib/test_decoding.so"
+fi
+trap '"$cluster" stop "$work/cluster"' EXIT
+"$cluster" start "$work/cluster" "fsync = off" "wal_level = logical" "max_prepared_transactions = 20" "lc_messages = 'C'" "max_wal_size = '4GB'" \
+  "shared_preload_libraries = 'lead_audit'" "lead_audit.log_unchanged = on" "deadlock_timeout = '50ms'" "autovacuum_naptime = '5s'" \
+  "dynamic_library_path = '\$libdir:$work/lib'"
+
+step "A storm of $seconds seconds, seed $seed"
+status=0
+PATH=$BIN:$PATH "$TARGET/venv/bin/python" "$ROOT/scripts/storm/storm.py" "$seconds" "$seed" "$("$cluster" socket "$work/cluster")" \
+  "$("$cluster" log "$work/cluster")" "$work" || status=$?
+cp "$("$cluster" log "$work/cluster")" "$work/server.log"
+[ $status -eq 0 ] || die "the storm found faults: see $work"
+trap - EXIT
+"$cluster" remove "$work/cluster"
+step "The storm is over, and nothing is missing."
