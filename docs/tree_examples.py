@@ -208,7 +208,7 @@ def exports(preimages, log_tree, signed_note, keys):
                  entry_line(2, index=2, proof=[node.hex() for node in log_tree.path(2, 0, 5)])]
     for kind, lines in (("history", history), ("selection", selection)):
         lines.append(line(end=dict(lines=len(lines), tree_size=5)))
-        verifier = verify_export.Verifier(keys, {3: log_tree.root(0, 3)}, False)
+        verifier = verify_export.Verifier(keys, {3: (log_tree.root(0, 3), "example.com/crm")}, False)
         with contextlib.redirect_stdout(io.StringIO()) as said:
             verifier.file(kind, io.BytesIO("".join(f"{line}\n" for line in lines).encode()))
             verdict = verifier.verdict()
