@@ -49,6 +49,7 @@ mod tests {
                 "lead_audit.log_unchanged | off | superuser",
                 "lead_audit.on_error | warn | superuser",
                 "lead_audit.origin | NULL | superuser",
+                "lead_audit.previous_signing_key_file | NULL | superuser",
                 "lead_audit.request_id | NULL | user",
                 "lead_audit.seal_interval | 1000 | sighup",
                 "lead_audit.signing_key_file | NULL | superuser",

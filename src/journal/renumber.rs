@@ -83,7 +83,10 @@ fn taken(table: pg_sys::Oid, ids: &[i64]) -> Result<Vec<i64>, ServerError> {
 fn note(ids: &[i64]) {
     with_spi(|| {
         let plan = Plan::prepare(
-            "INSERT INTO lead_audit.inserted_entry (id) SELECT pg_catalog.unnest($1) ON CONFLICT DO NOTHING",
+            // What sealing has looked at already is either sealed or known to be inserted.
+            "INSERT INTO lead_audit.inserted_entry (id) SELECT u.id FROM pg_catalog.unnest($1) u (id)
+             WHERE u.id OPERATOR(pg_catalog.>) (SELECT coalesce(pg_catalog.max(t.looked_to), 0) FROM lead_audit.tree t)
+             ON CONFLICT DO NOTHING",
             &[pg_sys::INT8ARRAYOID],
         );
         let snapshot = NewestSnapshot::take();

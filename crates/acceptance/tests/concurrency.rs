@@ -2,7 +2,8 @@
 //! change that was committed has exactly one entry, with its writer's context; nothing that was undone has any.
 
 use acceptance::{
-    Cluster, Random, Session, app_database, assert_intact, assert_trail_gives_table, call, setting, sqlstate, value, verify_with_python, wait_until,
+    Cluster, Random, Session, app_database, assert_intact, assert_trail_gives_table, call, setting, sqlstate, value,
+    verify_with_python, wait_until,
 };
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
