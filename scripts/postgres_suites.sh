@@ -84,7 +84,7 @@ run() {
   for setting in "lc_messages = 'C'" "lc_monetary = 'C'" "lc_numeric = 'C'" "lc_time = 'C'" "bytea_output = 'hex'" "timezone_abbreviations = 'Default'"; do
     sql -d postgres -c "ALTER DATABASE $name SET $setting"
   done
-  [ "$mode" = plain ] || sql -d $name -c 'CREATE EXTENSION lead_audit'
+  [ "$mode" = plain ] || sql -d $name -c 'SET client_min_messages = warning' -c 'CREATE EXTENSION lead_audit'
   [ "$mode" != watched ] || sql -d $name -f "$files/watch.sql"
   mkdir "$directory/output"
   [ -z "$SERVER_USER" ] || chown "$SERVER_USER:" "$directory/output"
@@ -99,7 +99,7 @@ run() {
   [ "$mode" != watched ] || ask_oracle
   if [ "$mode" != plain ]; then
     sql -d $name -c 'SELECT FROM lead_audit.seal()'
-    sql -d $name -c 'COPY (SELECT v FROM lead_audit.verify() v) TO STDOUT' >"$directory/verify"
+    sql -d $name -c 'SET client_min_messages = warning' -c 'COPY (SELECT v FROM lead_audit.verify() v) TO STDOUT' >"$directory/verify"
     sql -d $name -c 'COPY (SELECT entries_not_written FROM lead_audit.stats) TO STDOUT' >"$directory/entries_not_written"
   fi
   cp "$("$cluster" log "$directory/cluster")" "$directory/server.log"

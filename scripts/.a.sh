@@ -1,0 +1,64 @@
+#!/bin/bash
+# assertions.sh: the in-database tests on a server that checks itself, behind `make test-assertions`: PostgreSQL with --enable-cassert,
+# built from Debian's sources (postgres_source.sh). Then a chosen list of them with debug_discard_caches = 1, where every chance
+# to find that a cached fact about a table has gone stale is taken.
+#
+#   assertions.sh          both
+#   assertions.sh all      only all tests; assertions.sh discard: only those of the list
+#
+# The server and what is built for it lie in target/assertions15: nothing else is compiled again.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+work=$TARGET/assertions$PG_MAJOR
+server=$work/server
+
+# Names (parts of names) of the tests that run with debug_discard_caches = 1. They go through each part of the library that keeps
+# something about a relation; all of them would take hours.
+discarding=(
+  smoke
+)
+
+build_server() {
+  local source
+  [ ! -e "$server/bin/postgres" ] || return 0
+  source=$("$ROOT/scripts/postgres_source.sh")
+  step "Building PostgreSQL $PG_MAJOR with assertions (about 6 minutes)"
+  rm -rf "$work/build" "$server.new"
+  mkdir -p "$work/build"
+  (
+    cd "$work/build"
+    # Without what the tests do not need, and so without further packages.
+    run_logged assertions-configure "$source/configure" --prefix="$server" --enable-cassert --enable-debug --without-readline --without-zlib CFLAGS=-O1
+    run_logged assertions-make make -s -j "$(nproc)"
+    run_logged assertions-contrib make -s -j "$(nproc)" -C contrib
+    run_logged assertions-install make -s install DESTDIR="$work/build/installed"
+    run_logged assertions-install-contrib make -s -C contrib install DESTDIR="$work/build/installed"
+  )
+  mv "$work/build/installed$server" "$server"
+  rm -rf "$work/build"
+}
+
+# The in-database tests on that server, in a target directory of their own; cargo-pgrx is the same.
+tests() {
+  mkdir -p "$work/target"
+  [ -e "$work/target/tools" ] || ln -s "$TOOLS" "$work/target/tools"
+  env LEAD_AUDIT_TARGET="$work/target" "PG_CONFIG_$PG_MAJOR=$server/bin/pg_config" "$ROOT/scripts/test.sh" pgrx "$@"
+}
+
+all() {
+  step "The in-database tests with assertions"
+  tests
+}
+
+discard() {
+  step "Of the in-database tests ${#discarding[@]} with debug_discard_caches = 1"
+  LEAD_AUDIT_TEST_SETTINGS="debug_discard_caches = 1" tests "${discarding[@]}"
+}
+
+:
+build_server; exit
+case ${1:-} in
+  "") all && discard ;;
+  all | discard) "$1" ;;
+  *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+esac
