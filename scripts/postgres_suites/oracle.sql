@@ -4,12 +4,18 @@
 SET client_min_messages = warning;
 
 CREATE INDEX ON held.note (relation, at);
-ANALYZE held.note;
+CREATE INDEX ON held.decoded (xid, name);
+ANALYZE held.note, held.decoded;
 
 CREATE TEMP TABLE recorded AS
 SELECT e.txid::text::bigint AS xid, c.name, c.operation, count(*) AS n
-FROM lead_audit.entry e
-CROSS JOIN LATERAL (SELECT format('%I.%I', e.table_schema, e.table_name), CASE WHEN e.details IS NOT NULL THEN e.details::jsonb -> 'moved_from' END) t(name, moved_from)
+FROM (
+  -- A row whose entry could not be written is at least recorded as a gap.
+  SELECT txid, relation, table_schema, table_name, operation, occurred_at, details::jsonb FROM lead_audit.entry WHERE outcome IN ('ok', 'gap')
+  UNION ALL
+  SELECT txid, relation, table_schema, table_name, operation, occurred_at, NULL FROM held.gap
+) e
+CROSS JOIN LATERAL (SELECT format('%I.%I', e.table_schema, e.table_name), e.details -> 'moved_from') t(name, moved_from)
 CROSS JOIN LATERAL (
   -- An UPDATE that moves a row to another partition is a DELETE and an INSERT for the WAL.
   SELECT format('%I.%I', t.moved_from ->> 'table_schema', t.moved_from ->> 'table_name'), 'DELETE' WHERE t.moved_from IS NOT NULL
@@ -19,11 +25,13 @@ CROSS JOIN LATERAL (
                       WHEN e.operation = 'SNAPSHOT' AND EXISTS (SELECT FROM held.note h WHERE h.relation = e.relation AND h.xid = e.txid AND h.watched) THEN 'INSERT'
                       ELSE e.operation END
 ) c(name, operation)
-WHERE e.outcome = 'ok' AND c.operation IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
+WHERE c.operation IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
   -- Temporary tables (a child table of a watched table can be one) and unlogged tables leave nothing in the WAL.
   AND e.table_schema !~ '^pg_temp_'
   AND (SELECT h.persistence FROM held.note h WHERE h.relation = e.relation AND h.at <= e.occurred_at ORDER BY h.at DESC LIMIT 1) IS DISTINCT FROM 'u'
 GROUP BY 1, 2, 3;
+CREATE INDEX ON recorded (xid);
+ANALYZE recorded;
 
 SELECT format('transaction %s, %s of %s: decoded %s, recorded %s', b.xid, b.operation, b.name, b.decoded, b.recorded)
 FROM (SELECT xid, operation, name, coalesce(d.n, 0), coalesce(r.n, 0)

@@ -15,6 +15,9 @@ CREATE TABLE held.note (
 -- For oracle.sql.
 CREATE TABLE held.decoded (xid bigint NOT NULL, name text NOT NULL, operation text NOT NULL, statement bigint NOT NULL, n bigint NOT NULL);
 
+-- Rows without an entry whose record only the server's log has: storm.py fills this.
+CREATE TABLE held.gap (txid xid8 NOT NULL, relation oid NOT NULL, table_schema text NOT NULL, table_name text NOT NULL, operation text NOT NULL, occurred_at timestamptz NOT NULL);
+
 CREATE FUNCTION held.watch() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET client_min_messages = error AS $$
 DECLARE
