@@ -91,6 +91,7 @@ impl<'c> Signatures<'c> {
             }
             Err(error) => error.to_string(),
         };
+        self.is_strict = true;
         faults.of_tree("signature", format!("the checkpoint of tree size {size}: {complaint}"));
     }
 
