@@ -29,8 +29,8 @@ pub fn tick() {
     }
     CHANGED.set(false);
     let done = Finally(true);
-    // Somebody who holds a lock on a table for long keeps the worker from its other tasks only for this long.
-    if let Err(error) = Spi::run("SET LOCAL lock_timeout = '2s'") {
+    // Far below deadlock_timeout: of a session and the worker that wait for each other, it is the worker that gives up.
+    if let Err(error) = Spi::run("SET LOCAL lock_timeout = '5ms'") {
         failed(&error);
     }
     for (relation, fault) in mend() {

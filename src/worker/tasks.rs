@@ -7,6 +7,7 @@ use crate::seal;
 use crate::server::ServerError;
 use crate::settings;
 use crate::watch;
+use pgrx::PgSqlErrorCode;
 use std::time::{Duration, Instant};
 
 /// Whether a task is through.
@@ -56,10 +57,14 @@ fn seal_if_wanted() -> Result<Progress, ServerError> {
 
 fn check_watched() -> Result<Progress, ServerError> {
     // Nothing is lost without a last look.
-    if !must_stop() {
-        in_transaction(c"checking the watched tables", watch::check)?;
+    if must_stop() {
+        return Ok(Progress::Done);
     }
-    Ok(Progress::Done)
+    match in_transaction(c"checking the watched tables", watch::check) {
+        // Somebody has locked a table. The next turn looks again.
+        Err(error) if error.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => Ok(Progress::Done),
+        result => result.map(|()| Progress::Done),
+    }
 }
 
 /// Longest pause after errors.

@@ -65,7 +65,9 @@ fn the_same_writes_have_the_same_checksums_on_each_version() {
                 ..Entry::default()
             };
             let checksum: String = entry.checksum(&mut scratch).iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("{checksum} {}\n", String::from_utf8_lossy(&scratch))
+            let mut preimage = Vec::new();
+            entry.write_preimage(&mut preimage);
+            format!("{checksum} {}\n", String::from_utf8_lossy(&preimage))
         })
         .collect();
     let version: String = value(&mut admin, "SHOW server_version");
