@@ -221,7 +221,7 @@ fn the_worker_takes_over_key_and_origin() {
     let admin = app_database(&cluster, "keys");
     let mut log = Log { cluster, admin, tool: LeadAudit::new(), rows: 0, secret: None };
     let longest = Duration::from_secs(120);
-    let newest = "(SELECT note FROM lead_audit.checkpoint ORDER BY tree_size DESC LIMIT 1)";
+    let newest = "coalesce((SELECT note FROM lead_audit.checkpoint ORDER BY tree_size DESC LIMIT 1), '')";
     add_leads(&mut log.cluster.session("app", "keys"), 1, 5);
     wait_until(&mut log.admin, longest, &format!("SELECT coalesce({newest} LIKE 'lead\\_audit/%', false)"));
     let key = log.change_key("old", ORIGIN);
