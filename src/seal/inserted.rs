@@ -4,7 +4,7 @@
 //! above all ids that were given out, and takes note of them; a writer that meets one does the same (`journal`).
 
 use super::round::last_id_given_out;
-use super::tree_row::TreeRow;
+use super::tree_row::{TreeRow, objects_are_current};
 use crate::server::{Plan, ServerError};
 use pgrx::{IntoDatum, pg_sys};
 
@@ -18,7 +18,7 @@ impl InsertedIds {
         // Read after the snapshot was taken: every id that it shows and that was taken from the sequence is not above this one.
         let last_id = last_id_given_out()?;
         // While a dump is being restored, the sequence may come after the entries.
-        if !tree.is_from_elsewhere() && last_id >= tree.looked_to {
+        if !tree.is_from_elsewhere() && last_id >= tree.looked_to && objects_are_current() {
             let note = Plan::prepare(
                 "INSERT INTO lead_audit.inserted_entry (id) SELECT e.id FROM lead_audit.entry e WHERE e.id > $1 \
                  ON CONFLICT DO NOTHING RETURNING id",
@@ -35,6 +35,9 @@ impl InsertedIds {
 
     /// Those that are known.
     pub fn known(snapshot: pg_sys::Snapshot) -> Result<Self, ServerError> {
+        if !objects_are_current() {
+            return Ok(InsertedIds::default());
+        }
         let rows = Plan::prepare("SELECT id FROM lead_audit.inserted_entry ORDER BY id", &[]).read(snapshot, &[]);
         Ok(InsertedIds((0..rows.len()).filter_map(|row| rows.get(row, 0)).collect()))
     }

@@ -35,6 +35,12 @@ pub fn tree_exists() -> bool {
     relation_of_schema(c"tree") != pg_sys::InvalidOid
 }
 
+/// Whether the SQL objects take note of the log's key and origin, and of entries that somebody inserted: those of version 1.0, which
+/// are there until ALTER EXTENSION … UPDATE is run, do not.
+pub fn objects_are_current() -> bool {
+    relation_of_schema(c"inserted_entry") != pg_sys::InvalidOid
+}
+
 /// Where ids of transactions mean something: this cluster and database.
 fn here() -> String {
     // SAFETY: reads a value of the control file.
@@ -50,9 +56,12 @@ pub fn to_bigint(xid: u64) -> i64 {
 impl TreeRow {
     /// Reads it.
     pub fn load(snapshot: pg_sys::Snapshot) -> Result<Self, ServerError> {
+        let identity = if objects_are_current() { "origin, verifier_key" } else { "NULL::text, NULL::text" };
         let plan = Plan::prepare(
-            "SELECT log_id, created_at, awaits_restore, tree_size, looked_to, open_gaps::bigint, waits_for, home, \
-             count(*) OVER () > 1, origin, verifier_key FROM lead_audit.tree ORDER BY tree_size DESC, created_at, log_id LIMIT 1",
+            &format!(
+                "SELECT log_id, created_at, awaits_restore, tree_size, looked_to, open_gaps::bigint, waits_for, home, \
+                 count(*) OVER () > 1, {identity} FROM lead_audit.tree ORDER BY tree_size DESC, created_at, log_id LIMIT 1"
+            ),
             &[],
         );
         let rows = plan.read(snapshot, &[]);
@@ -106,7 +115,7 @@ impl TreeRow {
         let waits_for: Vec<i64> = self.waits_for.iter().copied().map(to_bigint).collect();
         let update = Plan::prepare(
             "UPDATE lead_audit.tree SET awaits_restore = $2, tree_size = $3, looked_to = $4, open_gaps = $5, waits_for = $6, \
-             home = $7, origin = $8, verifier_key = $9 WHERE log_id = $1",
+             home = $7 WHERE log_id = $1",
             &[
                 pg_sys::UUIDOID,
                 pg_sys::BOOLOID,
@@ -114,8 +123,6 @@ impl TreeRow {
                 pg_sys::INT8OID,
                 pg_sys::INT8OID,
                 pg_sys::INT8ARRAYOID,
-                pg_sys::TEXTOID,
-                pg_sys::TEXTOID,
                 pg_sys::TEXTOID,
             ],
         );
@@ -129,10 +136,16 @@ impl TreeRow {
                 self.open_gaps.into_datum(),
                 waits_for.into_datum(),
                 self.home.clone().into_datum(),
-                self.identity.as_ref().map(|identity| identity.origin.clone()).into_datum(),
-                self.identity.as_ref().and_then(|identity| identity.key.clone()).into_datum(),
             ],
         );
+        if let Some(Identity { origin, key }) = self.identity.clone().filter(|_| objects_are_current()) {
+            let update = Plan::prepare(
+                "UPDATE lead_audit.tree SET origin = $2, verifier_key = $3 WHERE log_id = $1 AND (origin, verifier_key) \
+                 IS DISTINCT FROM ($2, $3)",
+                &[pg_sys::UUIDOID, pg_sys::TEXTOID, pg_sys::TEXTOID],
+            );
+            update.write(snapshot, &[self.log_id.into_datum(), origin.into_datum(), key.into_datum()]);
+        }
         if self.has_others {
             let delete = Plan::prepare("DELETE FROM lead_audit.tree WHERE log_id <> $1 AND tree_size = 0", &[pg_sys::UUIDOID]);
             delete.write(snapshot, &[self.log_id.into_datum()]);
