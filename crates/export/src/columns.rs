@@ -112,9 +112,10 @@ fn judge(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> (Judged,
     let Columns { id, fault, length } = read_columns(preimage, &mut entry);
     let details = entry.details.filter(|_| entry.operation == KeyChange::OPERATION);
     let fault = match fault {
+        // Every format has its checksum over the preimage: one that does not fit was changed, be it the format alone.
+        _ if computed != *checksum => Some(Fault::Checksum { stored: *checksum, computed }.into()),
         // Without its format nothing else of an entry means anything.
         _ if entry.format != FORMAT && format_of(preimage).is_some() => Some(Fault::UnknownFormat(entry.format).into()),
-        _ if computed != *checksum => Some(Fault::Checksum { stored: *checksum, computed }.into()),
         Some(fault) => Some(fault),
         None => entry.verify_key_hashes(scratch).err().map(Into::into),
     };

@@ -314,7 +314,7 @@ fn inserted(facts: &Facts, all: &mut Vec<Attempt>) {
         )
         .expecting(Expected::Nobody),
     );
-    all.push(Attempt::new(kind, "beyond the last id, not sealed", vec![copy(last + 10_000)]).expecting(Expected::ByServer));
+    all.push(Attempt::new(kind, "beyond the last id, not sealed", vec![copy(last + 10_000)]).named([last + 10_000]));
 }
 
 fn reordered(facts: &Facts, all: &mut Vec<Attempt>) {
