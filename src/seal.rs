@@ -27,4 +27,4 @@ pub use round::last_id_given_out;
 pub use seal_function::tick;
 pub use signer::{Identity, verifier_key};
 pub use tiles::StoredTiles;
-pub use tree_row::TreeRow;
+pub use tree_row::{TreeRow, objects_are_current};

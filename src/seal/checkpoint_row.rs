@@ -1,6 +1,7 @@
 //! Rows of `lead_audit.checkpoint`.
 
 use super::id_ranges::IdRanges;
+use super::tree_row::objects_are_current;
 use crate::server::{Plan, ServerError};
 use ledger::merkle::Hash;
 use pgrx::{IntoDatum, PgSqlErrorCode, Uuid, pg_sys};
@@ -56,9 +57,12 @@ impl StoredCheckpoint {
 
     /// Writes a new one, which adds these ids to the tree of `before` leaves.
     pub fn store(snapshot: pg_sys::Snapshot, log_id: Uuid, before: u64, ids: &IdRanges, size: u64, root: &Hash, note: &str) {
+        let (column, value) = if objects_are_current() { (", log_id", ", $5") } else { ("", "") };
         let insert = Plan::prepare(
-            "INSERT INTO lead_audit.checkpoint (tree_size, sealed_at, root, entry_ids, note, log_id) \
-             VALUES ($1, pg_catalog.clock_timestamp(), $2, $3::pg_catalog.int8multirange, $4, $5)",
+            &format!(
+                "INSERT INTO lead_audit.checkpoint (tree_size, sealed_at, root, entry_ids, note{column}) \
+                 VALUES ($1, pg_catalog.clock_timestamp(), $2, $3::pg_catalog.int8multirange, $4{value})"
+            ),
             &[pg_sys::INT8OID, pg_sys::BYTEAOID, pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::UUIDOID],
         );
         let ids_text = ids.to_multirange();

@@ -1,7 +1,7 @@
 //! What the database keeps beside entries, leaves and checkpoints, and what of it nobody has written but somebody by hand.
 
 use super::faults::Faults;
-use crate::seal::{IdRanges, TreeRow};
+use crate::seal::{IdRanges, TreeRow, objects_are_current};
 use crate::server::Plan;
 use pgrx::{IntoDatum, pg_sys};
 
@@ -73,6 +73,10 @@ fn open_gaps(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
 
 /// The log's identity, which each checkpoint has beside it and, in a log without a name of its own, says itself.
 fn log_id(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
+    // Those of version 1.0 do not take note of it.
+    if !objects_are_current() {
+        return;
+    }
     let plan = Plan::prepare(
         "SELECT tree_size FROM lead_audit.checkpoint WHERE log_id <> $1 ORDER BY tree_size LIMIT 1",
         &[pg_sys::UUIDOID],

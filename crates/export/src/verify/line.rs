@@ -103,7 +103,10 @@ pub(super) fn judge(line: &[u8], keys: &[VerifierKey], scratch: &mut Vec<u8>) ->
             if let Some(leaf) = leaf {
                 judged.leaf = Some(leaf);
                 judged.other_leaf = None;
-                judged.fault.get_or_insert_with(|| Box::new(EntryProblem::NotSealed));
+                // What is not known hides nothing that is wrong.
+                if judged.fault.as_ref().is_none_or(|problem| problem.is_unknown()) {
+                    judged.fault = Some(Box::new(EntryProblem::NotSealed));
+                }
             }
             Line::Entry(EntryLine { place, ..judged })
         }
