@@ -25,7 +25,7 @@ SUITES = FILES.parent / "postgres_suites"
 WRITERS = 7
 DATABASE = "storm"
 # A process died, or a check of its own failed.
-DEATHS = re.compile(r"terminated by signal|terminating any other active server processes|PANIC:|TRAP:|fatal runtime error|panicked at|memory allocation of")
+DEATHS = re.compile(r"terminated by signal|terminating any other active server processes|shutting down due to|PANIC:|TRAP:|fatal runtime error|panicked at|memory allocation of")
 # Errors that no statement of the writers can be at fault for, and those among them that PostgreSQL itself raises.
 INTERNAL = re.compile(r"^(XX|58|53)|^(?!57|55P03|40).*lead_audit")
 ACCEPTED = re.compile(r"^$")
@@ -58,6 +58,7 @@ class Storm:
         for thread in [*writers, smith]:
             thread.start()
         quiet = self.disturb(self.seconds * 5 // 6, kill=False)
+        self.end_unlogged()
         restarts_from = self.log.stat().st_size
         violent = self.disturb(self.seconds - self.seconds * 5 // 6, kill=True)
         self.shared.stop.set()
@@ -104,6 +105,29 @@ class Storm:
         chaos.stop.set()
         chaos.join(60)
         return chaos
+
+    def end_unlogged(self) -> None:
+        """No table is unlogged any more.
+
+        A server that is killed soon after a transaction that made an unlogged table was rolled back may not start again ("could not create
+        file ...: File exists"): PostgreSQL's recovery knows of the table's init fork, but not of the rollback, and the former file is there
+        until the next checkpoint.
+        """
+        self.shared.unlogged = False
+        with self.admin() as session:
+            while True:
+                try:
+                    session.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename IN ('writer', 'smith')")
+                    for (name,) in session.execute("SELECT gid FROM pg_prepared_xacts").fetchall():
+                        session.execute(f"ROLLBACK PREPARED '{name}'")
+                    for (name,) in session.execute("SELECT oid::regclass::text FROM pg_class WHERE relpersistence = 'u' AND relkind = 'r'").fetchall():
+                        session.execute(f"ALTER TABLE {name} SET LOGGED")
+                    session.execute("CHECKPOINT")
+                    return
+                except psycopg.errors.DatabaseError as error:  # somebody was quicker
+                    if session.broken:
+                        raise
+                    self.shared.errors[f"end_unlogged {error.sqlstate}"] += 1
 
     def refresh_names(self) -> None:
         try:
@@ -242,4 +266,8 @@ class Storm:
 
 
 if __name__ == "__main__":
-    sys.exit(Storm(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), Path(sys.argv[5])).run())
+    storm = Storm(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), Path(sys.argv[5]))
+    try:
+        sys.exit(storm.run())
+    finally:
+        storm.receiver.kill()

@@ -26,6 +26,8 @@ class Shared:
 
     def __init__(self) -> None:
         self.stop = threading.Event()
+        # Whether tables can be unlogged: see Storm.end_unlogged.
+        self.unlogged = True
         self.lock = threading.Lock()
         self.numbers = itertools.count(1)
         self.names: list[str] = []
@@ -307,7 +309,7 @@ class Writer(threading.Thread):
             f"CREATE TABLE {name} (id bigint PRIMARY KEY, a int, b text)",
             f"CREATE TABLE {name} (LIKE s.part INCLUDING ALL)", f"CREATE TABLE {name} (LIKE s.part INCLUDING ALL)",
             f"CREATE TABLE {name} (LIKE s.inh)", f"CREATE TABLE {name} (y text) INHERITS (s.inh)",
-            f"CREATE TABLE {name} (id bigint, a int, b text)", f"CREATE UNLOGGED TABLE {name} (id bigint, a int, b text)",
+            f"CREATE TABLE {name} (id bigint, a int, b text)", f"CREATE {'UNLOGGED ' if self.shared.unlogged else ''}TABLE {name} (id bigint, a int, b text)",
         ]))
         self.shared.add(name)
         if self.random.random() < 0.6:
@@ -406,4 +408,4 @@ class Writer(threading.Thread):
                                             f"ALTER TABLE {table} SET (fillfactor = {self.random.randint(50, 100)})"]))
 
     def logged(self, session: Connection) -> None:
-        session.execute(f"ALTER TABLE {self.shared.some_name(self.random)} SET {self.random.choice(['LOGGED', 'UNLOGGED'])}")
+        session.execute(f"ALTER TABLE {self.shared.some_name(self.random)} SET {self.random.choice(['LOGGED', 'UNLOGGED']) if self.shared.unlogged else 'LOGGED'}")
