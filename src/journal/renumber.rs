@@ -3,7 +3,7 @@
 //! The event must not be without an entry for that. Those from the first such id on get new ids, so that they stay in order; and the
 //! ids are noted in `lead_audit.inserted_entry`, so that sealing does not take the forged entries for those that got the ids.
 
-use super::entry_table::{COLUMNS, EntryColumn, EntryTable};
+use super::entry_table::{COLUMNS, EntryColumn, EntryTable, relation_of_schema};
 use super::pending::PendingEntry;
 use super::stored_entry::StoredEntry;
 use super::unwritten::Columns;
@@ -81,6 +81,10 @@ fn taken(table: pg_sys::Oid, ids: &[i64]) -> Result<Vec<i64>, ServerError> {
 }
 
 fn note(ids: &[i64]) {
+    // The SQL objects of version 1.0 have no such table.
+    if relation_of_schema(c"inserted_entry") == pg_sys::InvalidOid {
+        return;
+    }
     with_spi(|| {
         let plan = Plan::prepare(
             // What sealing has looked at already is either sealed or known to be inserted.
