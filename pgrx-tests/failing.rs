@@ -230,7 +230,8 @@ mod tests {
     #[pg_test]
     fn failing_id_sequence_exhausted() {
         assert_every_entry_is_lost(
-            "DO $$ BEGIN EXECUTE format('ALTER SEQUENCE lead_audit.entry_id_seq MAXVALUE %s', (SELECT last_value
+            "DO $$ BEGIN PERFORM nextval('lead_audit.entry_id_seq');
+                 EXECUTE format('ALTER SEQUENCE lead_audit.entry_id_seq MAXVALUE %s', (SELECT last_value
                  FROM lead_audit.entry_id_seq)); END $$",
             "reached maximum value",
         );
