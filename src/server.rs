@@ -20,7 +20,7 @@ mod triggers;
 mod user;
 
 pub use error::{ServerError, packed_sqlstate_text, sqlstate_text};
-pub use extension::extension_version;
+pub use extension::{extension_version, hold_extension};
 pub use id_scan::IdScan;
 pub use lock::lock_task;
 pub use memory::{RowMemory, in_context, new_context};

@@ -31,7 +31,7 @@ pub enum Need {
 
 /// Refuses SQL objects of a version that the library cannot know. Where there is no extension, there is nothing to refuse.
 pub fn check(need: Need) -> Result<(), ServerError> {
-    match extension_version(c"lead_audit") {
+    match extension_version() {
         Some(objects) if !fits(LIBRARY, &objects, need) => Err(mismatch(&objects)),
         _ => Ok(()),
     }
@@ -52,7 +52,7 @@ fn require_library() {
 
 /// The version of SQL objects that are older than the library.
 pub fn update_awaited() -> Option<String> {
-    extension_version(c"lead_audit").filter(|objects| numbers(objects) < numbers(LIBRARY))
+    extension_version().filter(|objects| numbers(objects) < numbers(LIBRARY))
 }
 
 fn mismatch(objects: &str) -> ServerError {

@@ -12,7 +12,7 @@ mod tasks;
 mod worker_main;
 
 pub use commands::{command_begins, transaction_ends};
-pub use process::in_transaction;
+pub use process::in_extension_transaction;
 pub use tasks::Progress;
 
 use pgrx::pg_sys;

@@ -11,7 +11,7 @@ use crate::journal::{self, InvalidBytes, NewEntry, Outcome};
 use crate::origin::Origin;
 use crate::server::{RowMemory, ServerError, Text, current_database, in_subtransaction, role_name};
 use crate::shared;
-use crate::worker::{Progress, in_transaction};
+use crate::worker::{Progress, in_extension_transaction};
 use ledger::canonical::write_string;
 use pgrx::datum::DatumWithOid;
 use pgrx::{PgSqlErrorCode, Spi, pg_sys};
@@ -54,7 +54,8 @@ pub fn drain() -> Result<Progress, ServerError> {
     }
     let Some(progress) = shared::progress_of(database) else { return Ok(Progress::Done) };
     if !CAUGHT_UP.get() {
-        let written = in_transaction(c"looking for the last failed operation written", position)?;
+        let written = in_extension_transaction(c"looking for the last failed operation written", position)?;
+        let Some(written) = written else { return Ok(Progress::Done) };
         shared::discard_through(database, written);
         quarantine(progress, written);
         CAUGHT_UP.set(true);
@@ -68,6 +69,7 @@ pub fn drain() -> Result<Progress, ServerError> {
     // Whatever came of it, the worker has lived through it.
     progress.set(0, 0);
     match result? {
+        Batch::Dropped => return Ok(Progress::Done),
         Batch::Written(written) => {
             shared::pop(database, last, unreadable, read.len() as u64 - written);
         }
@@ -78,10 +80,12 @@ pub fn drain() -> Result<Progress, ServerError> {
                     continue;
                 };
                 progress.set(*number, 0);
-                let result = in_transaction(c"writing a failed operation", || write_all(std::slice::from_ref(one), None));
+                let result =
+                    in_extension_transaction(c"writing a failed operation", || write_all(std::slice::from_ref(one), None));
                 progress.set(0, 0);
                 match result {
-                    Ok(written) => shared::pop(database, *number, 0, 1 - written),
+                    Ok(None) => return Ok(Progress::Done),
+                    Ok(Some(written)) => shared::pop(database, *number, 0, 1 - written),
                     Err(error) if is_passing(&error) => return Err(error),
                     Err(error) => {
                         LogLine::new(bytes, &format!("it cannot be written: {error}")).iter().for_each(LogLine::write);
@@ -130,6 +134,8 @@ fn read(queued: &[(u64, Vec<u8>)]) -> (Vec<Numbered>, u64) {
 }
 
 enum Batch {
+    /// The extension was dropped. The worker's loop looks after what is queued.
+    Dropped,
     /// So many entries were written.
     Written(u64),
     /// The records have to be written each on its own.
@@ -141,8 +147,9 @@ fn write_batch(records: &[Numbered], progress: &shared::Progress) -> Result<Batc
     if records.first().is_some_and(|first| first.number <= ALONE_THROUGH.get()) {
         return Ok(Batch::OneByOne);
     }
-    match in_transaction(c"writing failed operations", || write_all(records, Some(progress))) {
-        Ok(written) => Ok(Batch::Written(written)),
+    match in_extension_transaction(c"writing failed operations", || write_all(records, Some(progress))) {
+        Ok(None) => Ok(Batch::Dropped),
+        Ok(Some(written)) => Ok(Batch::Written(written)),
         Err(error) if is_passing(&error) => Err(error),
         Err(_) => Ok(Batch::OneByOne),
     }

@@ -4,10 +4,26 @@ use super::OpenRelation;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
+const NAME: &CStr = c"lead_audit";
+
+/// Keeps others from dropping lead_audit until the transaction ends. Returns whether it is there.
+pub fn hold_extension() -> bool {
+    // SAFETY: look-ups by name, and a lock that goes with the transaction. The lock takes in what others have committed, so the
+    // second look-up sees whether they dropped the extension while this one waited.
+    unsafe {
+        let extension = pg_sys::get_extension_oid(NAME.as_ptr(), true);
+        if extension == pg_sys::InvalidOid {
+            return false;
+        }
+        pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, extension, 0, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        pg_sys::get_extension_oid(NAME.as_ptr(), true) == extension
+    }
+}
+
 /// The version of the extension's SQL objects in this database; `None` if it is not there.
-pub fn extension_version(name: &CStr) -> Option<String> {
+pub fn extension_version() -> Option<String> {
     let catalog = OpenRelation::open(pg_sys::ExtensionRelationId, pg_sys::AccessShareLock);
-    // SAFETY: an index scan of an open system catalog, which ends before it is closed. The key's name lives longer than the scan; the
+    // SAFETY: an index scan of an open system catalog, which ends before it is closed. The key's name is a constant; the
     // tuple stays until the scan ends, and its value is copied before. After an error the abort of the transaction cleans up.
     unsafe {
         let mut key = pg_sys::ScanKeyData::default();
@@ -16,7 +32,7 @@ pub fn extension_version(name: &CStr) -> Option<String> {
             pg_sys::Anum_pg_extension_extname as pg_sys::AttrNumber,
             pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber,
             pg_sys::Oid::from(pg_sys::F_NAMEEQ),
-            pg_sys::Datum::from(name.as_ptr()),
+            pg_sys::Datum::from(NAME.as_ptr()),
         );
         let index = pg_sys::Oid::from(pg_sys::ExtensionNameIndexId);
         let scan = pg_sys::systable_beginscan(catalog.as_ptr(), index, true, std::ptr::null_mut(), 1, &mut key);

@@ -1,6 +1,6 @@
 //! What launcher and workers do alike: signals, waiting, transactions, errors.
 
-use crate::server::ServerError;
+use crate::server::{ServerError, hold_extension};
 use crate::shared::Progress;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
@@ -113,6 +113,23 @@ pub fn wait(timeout: Duration) -> bool {
 /// # Errors
 /// What `work` or its commit raised.
 pub fn in_transaction<R>(activity: &CStr, work: impl FnOnce() -> R) -> Result<R, ServerError> {
+    transaction(activity, || (), |()| work())
+}
+
+/// Runs `work` in a transaction of its own, as `in_transaction` does, and keeps others from dropping the extension meanwhile.
+/// Returns `None` where it is not there (any more).
+///
+/// DROP EXTENSION locks the extension before it locks the tables. A worker that holds a table and waits for another one would
+/// wait for it in a circle.
+///
+/// # Errors
+/// What `work` or the commit raised.
+pub fn in_extension_transaction<R>(activity: &CStr, work: impl FnOnce() -> R) -> Result<Option<R>, ServerError> {
+    transaction(activity, hold_extension, |is_here| is_here.then(work))
+}
+
+/// `first` runs before the snapshot is taken, and `work` with what it returned.
+fn transaction<T, R>(activity: &CStr, first: impl FnOnce() -> T, work: impl FnOnce(T) -> R) -> Result<R, ServerError> {
     // SAFETY: the sequence that Postgres's own background workers use; after an error the abort gives back everything. No
     // transaction is under way when this is called.
     unsafe {
@@ -121,9 +138,10 @@ pub fn in_transaction<R>(activity: &CStr, work: impl FnOnce() -> R) -> Result<R,
         pg_sys::SetCurrentStatementStartTimestamp();
         let result = pgrx::PgTryBuilder::new(AssertUnwindSafe(|| {
             pg_sys::StartTransactionCommand();
-            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
             pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, activity.as_ptr());
-            let value = work();
+            let first = first();
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            let value = work(first);
             if pg_sys::ActiveSnapshotSet() {
                 pg_sys::PopActiveSnapshot();
             }

@@ -1,7 +1,7 @@
 //! What a worker does, in this order, each task in transactions of its own. A task comes back with an error that is logged, and
 //! is left alone for a while that grows with each error.
 
-use super::process::{in_transaction, must_stop};
+use super::process::{in_extension_transaction, must_stop};
 use crate::failure;
 use crate::seal;
 use crate::server::ServerError;
@@ -51,8 +51,8 @@ fn seal_if_wanted() -> Result<Progress, ServerError> {
     if settings::seal_interval().is_none() {
         return Ok(Progress::Done);
     }
-    let more = in_transaction(c"sealing the audit log", seal::tick)?;
-    Ok(if more { Progress::More } else { Progress::Done })
+    let more = in_extension_transaction(c"sealing the audit log", seal::tick)?;
+    Ok(if more == Some(true) { Progress::More } else { Progress::Done })
 }
 
 fn check_watched() -> Result<Progress, ServerError> {
@@ -60,10 +60,10 @@ fn check_watched() -> Result<Progress, ServerError> {
     if must_stop() {
         return Ok(Progress::Done);
     }
-    match in_transaction(c"checking the watched tables", watch::check) {
+    match in_extension_transaction(c"checking the watched tables", watch::check) {
         // Somebody has locked a table. The next turn looks again.
         Err(error) if error.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => Ok(Progress::Done),
-        result => result.map(|()| Progress::Done),
+        result => result.map(|_| Progress::Done),
     }
 }
 

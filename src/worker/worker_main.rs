@@ -43,7 +43,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         return;
     }
     shared::found(database);
-    if let Err(error) = process::in_transaction(c"reading the names of watched tables", failure::load_names) {
+    if let Err(error) = process::in_extension_transaction(c"reading the names of watched tables", failure::load_names) {
         pgrx::log!("lead_audit: could not read the names of watched tables: {error}");
     }
     let mut schedules = tasks::schedules();
@@ -144,12 +144,8 @@ fn pin_settings() {
 }
 
 fn extension_is_here() -> bool {
-    let found = process::in_transaction(c"looking for the extension", || {
-        // SAFETY: a look-up by name in a transaction.
-        unsafe { pg_sys::get_extension_oid(c"lead_audit".as_ptr(), true) != pg_sys::InvalidOid }
-    });
-    match found {
-        Ok(found) => found,
+    match process::in_extension_transaction(c"looking for the extension", || ()) {
+        Ok(found) => found.is_some(),
         Err(error) => {
             pgrx::log!("lead_audit: could not look for the extension: {error}");
             true

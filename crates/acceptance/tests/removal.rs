@@ -144,6 +144,24 @@ fn nothing_is_left_in_the_database() {
     }
 }
 
+/// Drops the extension while the worker is at each of its tasks. Neither waits for the other in a circle.
+#[test]
+fn never_a_deadlock_with_the_worker() {
+    let cluster =
+        Cluster::builder().preloaded().setting("deadlock_timeout = 1ms").setting("lead_audit.seal_interval = 1ms").start();
+    let mut admin = bare(&cluster, "crm");
+    let mut app = cluster.session("app", "crm");
+    for round in 0..30 {
+        call(&mut admin, "CREATE EXTENSION lead_audit; SELECT lead_audit.enable('crm.accounts')");
+        call(&mut app, "INSERT INTO crm.accounts VALUES (1)");
+        assert_eq!(sqlstate(&mut app, "INSERT INTO crm.accounts VALUES (1)"), "23505");
+        std::thread::sleep(Duration::from_millis(round * 2));
+        call(&mut admin, "DROP EXTENSION lead_audit CASCADE; DROP SCHEMA lead_audit; TRUNCATE crm.accounts");
+    }
+    let log = cluster.log_text();
+    assert!(!log.contains("deadlock detected") && !log.contains("terminated by"), "{log}");
+}
+
 #[test]
 fn nothing_is_left_of_the_server() {
     let cluster = Cluster::builder().preloaded().start();
