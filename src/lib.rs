@@ -1,15 +1,15 @@
 //! lead_audit: every write to a watched table becomes a checksummed entry in `lead_audit.entry`.
 //!
 //! The folders are the stages that the data passes through; each depends only on those before it and on the small
-//! modules `settings`, `origin`, `version` and `server` (the wrappers around Postgres).
+//! modules `settings`, `origin`, `version` and `pg` (the wrappers around Postgres).
 
 mod capture;
 mod failure;
 mod hooks;
 mod journal;
 mod origin;
+mod pg;
 mod seal;
-mod server;
 mod settings;
 mod shared;
 mod sql;

@@ -1,7 +1,7 @@
 //! Who it was: what the application says (its settings) and what the database itself sees, which the application cannot
 //! forge. Worked out again only when one of these changed; a bulk statement does it once.
 
-use crate::server::{Text, role_name};
+use crate::pg::{Text, role_name};
 use crate::settings;
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};

@@ -6,7 +6,7 @@
 use super::jsonb;
 use super::numeric;
 use super::pinned::Pinned;
-use crate::server::{TextWriter, detoasted};
+use crate::pg::{TextWriter, detoasted};
 use ledger::canonical::write_string_bytes;
 use ledger::time::write_timestamp;
 use ledger::{Sink, write_i64, write_uuid};

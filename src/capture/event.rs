@@ -6,7 +6,7 @@ use super::plan::{Column, Plan};
 use super::plan_cache;
 use super::row_image::{Place, RowImage};
 use crate::journal::{self, InvalidBytes, NewEntry};
-use crate::server::{ServerError, Text, attribute, in_subtransaction};
+use crate::pg::{ServerError, Text, attribute, in_subtransaction};
 use crate::settings::{self, OnError};
 use ledger::Sink;
 use ledger::canonical::write_string;

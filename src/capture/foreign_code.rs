@@ -3,7 +3,7 @@
 //! Output functions of base types, ranges, enums and domains are PostgreSQL's, or a superuser's: they are in C. What an owner can
 //! define is a cast to json of a type of one's own, which to_jsonb calls, and a domain's check, which reading a value calls.
 
-use crate::server::attribute;
+use crate::pg::attribute;
 use pgrx::pg_sys;
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
 //! A jsonb value to canonical JSON: its own key order is by length, that of the format by UTF-16 code units.
 
 use super::encode::{write_numeric, write_text};
-use crate::server::TextWriter;
+use crate::pg::TextWriter;
 use ledger::Sink;
 use ledger::canonical::compare_key_bytes;
 use pgrx::pg_sys;

@@ -6,7 +6,7 @@ use super::encode::write_text;
 use super::jsonb;
 use super::money::MoneyTypes;
 use super::plan::{column_names, encoder_for, primary_key};
-use crate::server::{
+use crate::pg::{
     NotWritten, OpenRelation, ServerError, Text, TextWriter, as_owner_restricted, attribute, attribute_name, in_subtransaction,
     relation_name,
 };

@@ -1,6 +1,6 @@
 //! Which types can have money in their values. Its text depends on lc_monetary, which takes time to pin.
 
-use crate::server::{attribute, new_context};
+use crate::pg::{attribute, new_context};
 use pgrx::pg_sys;
 use std::collections::HashMap;
 

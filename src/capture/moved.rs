@@ -4,7 +4,7 @@
 //! Where no INSERT comes (a trigger cancelled it, the other partition is not watched), the row was deleted, and that is recorded.
 
 use super::event::{RowEvent, RowOperation, Version, record};
-use crate::server::{current_subtransaction, in_context, trigger_depth};
+use crate::pg::{current_subtransaction, in_context, trigger_depth};
 use pgrx::pg_sys;
 use std::cell::RefCell;
 

@@ -1,7 +1,7 @@
 //! A numeric's text straight from its stored bytes, as numeric_out gives it: several for each row of many tables, and numeric_out
 //! builds each one anew in memory of its own.
 
-use crate::server::{TextWriter, detoasted};
+use crate::pg::{TextWriter, detoasted};
 use ledger::Sink;
 use pgrx::pg_sys;
 

@@ -2,7 +2,7 @@
 
 use super::encode::Encoder;
 use super::money::MoneyTypes;
-use crate::server::{Text, attribute, attribute_name, in_context, new_context, relation_name, schema_name};
+use crate::pg::{Text, attribute, attribute_name, in_context, new_context, relation_name, schema_name};
 use ledger::canonical::{compare_keys, write_string};
 use pgrx::{PgList, pg_sys};
 use std::cell::Cell;

@@ -1,7 +1,7 @@
 //! A row, taken apart and written as JSON.
 
 use super::plan::Column;
-use crate::server::{NotWritten, ServerError, Text, TextWriter, detoasted};
+use crate::pg::{NotWritten, ServerError, Text, TextWriter, detoasted};
 use ledger::Sink;
 use pgrx::pg_sys;
 

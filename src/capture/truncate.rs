@@ -3,7 +3,7 @@
 
 use super::trigger::TriggerCall;
 use crate::journal::{self, NewEntry};
-use crate::server::{Text, for_each_row, in_subtransaction, leaves, partition_ancestors, relation_name, schema_name};
+use crate::pg::{Text, for_each_row, in_subtransaction, leaves, partition_ancestors, relation_name, schema_name};
 use crate::settings;
 use pgrx::pg_sys;
 use std::cell::RefCell;

@@ -14,7 +14,7 @@ use super::temporary;
 use super::xact_end;
 use crate::hooks;
 use crate::journal::{self, Outcome, Written};
-use crate::server::{capped, current_subtransaction, in_context, new_context, packed_sqlstate_text};
+use crate::pg::{capped, current_subtransaction, in_context, new_context, packed_sqlstate_text};
 use crate::{origin, settings};
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};

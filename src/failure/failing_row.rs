@@ -6,7 +6,7 @@
 use super::error_callback::error_names;
 use super::record::RawRow;
 use super::scope::{Phase, StatementScope, Target};
-use crate::server::{attribute, packed_sqlstate_text, trigger_depth};
+use crate::pg::{attribute, packed_sqlstate_text, trigger_depth};
 use pgrx::{PgList, pg_sys, varlena};
 use std::ffi::CStr;
 

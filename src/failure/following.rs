@@ -1,6 +1,6 @@
 //! Whether failures are followed in this session at all.
 
-use crate::server::current_database;
+use crate::pg::current_database;
 use crate::{settings, shared};
 use pgrx::pg_sys;
 use std::cell::Cell;

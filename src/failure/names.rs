@@ -1,7 +1,7 @@
 //! Which tables are watched, as far as a session has to know that has not seen them yet: a Bloom filter of their names in shared
 //! memory. It lets an error in a statement's text pass that cannot be about any of them.
 
-use crate::server::current_database;
+use crate::pg::current_database;
 use crate::shared::{self, NAME_WORDS};
 use std::sync::atomic::Ordering;
 

@@ -1,7 +1,7 @@
 //! In the worker: how long it waits for the watched tables of the records that it writes. Another session may hold one for hours (ALTER
 //! TABLE); the records of all others, and sealing, would wait with it. An entry of a table that cannot be had does without its row.
 
-use crate::server::OpenRelation;
+use crate::pg::OpenRelation;
 use pgrx::pg_sys;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

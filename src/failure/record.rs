@@ -3,7 +3,7 @@
 
 use super::error_callback;
 use crate::journal::Outcome;
-use crate::server::{capped, current_database};
+use crate::pg::{capped, current_database};
 use crate::shared::{self, Queued};
 use pgrx::{PgLogLevel, pg_sys};
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ pub struct Table {
 
 /// A UUID as text: for who reads it in the server's log, and shorter than sixteen numbers.
 mod uuid_text {
-    use crate::server::parse_uuid;
+    use crate::pg::parse_uuid;
     use ledger::write_uuid;
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};

@@ -3,7 +3,7 @@
 
 use super::record::{Table, Unresolved};
 use super::watched::watched;
-use crate::server::{as_user, role_name, with_search_path};
+use crate::pg::{as_user, role_name, with_search_path};
 use pgrx::{PgList, pg_sys};
 use std::ffi::{CStr, CString};
 

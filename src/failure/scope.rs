@@ -4,7 +4,7 @@
 use super::error_callback::error_names;
 use super::watched::{Watched, watched};
 use crate::hooks::ERROR_IN_STATEMENT;
-use crate::server::current_subtransaction;
+use crate::pg::current_subtransaction;
 use pgrx::pg_sys;
 use std::ffi::{CString, c_char, c_int};
 

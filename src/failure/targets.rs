@@ -7,7 +7,7 @@ use super::scope::{Phase, StatementScope};
 use super::{error_callback, following};
 use crate::hooks::UtilityCall;
 use crate::journal;
-use crate::server::trigger_depth;
+use crate::pg::trigger_depth;
 use pgrx::{PgList, pg_sys};
 use std::ffi::c_char;
 

@@ -3,7 +3,7 @@
 
 use super::names::note_name;
 use super::record::Table;
-use crate::server::watch_of_triggers;
+use crate::pg::watch_of_triggers;
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

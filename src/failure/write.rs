@@ -9,7 +9,7 @@ use super::{names, record::Count, watched::watched};
 use crate::capture::{ForeignCode, RowEvent, RowOperation, RowTexts, key_of, key_types, row_texts};
 use crate::journal::{self, InvalidBytes, NewEntry, Outcome};
 use crate::origin::Origin;
-use crate::server::{RowMemory, ServerError, Text, current_database, in_subtransaction, role_name};
+use crate::pg::{RowMemory, ServerError, Text, current_database, in_subtransaction, role_name};
 use crate::shared;
 use crate::worker::{Progress, in_extension_transaction};
 use ledger::canonical::write_string;
@@ -157,7 +157,7 @@ fn write_batch(records: &[Numbered], progress: &shared::Progress) -> Result<Batc
 
 /// Whether the same may succeed a little later: no space, a lock, a cancel.
 fn is_passing(error: &ServerError) -> bool {
-    let code = crate::server::sqlstate_text(error.code);
+    let code = crate::pg::sqlstate_text(error.code);
     ["40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
 }
 

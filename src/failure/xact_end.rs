@@ -12,7 +12,7 @@ use super::record::{self, LogLine, Record, Table};
 use super::temporary;
 use super::watched;
 use crate::journal::{self, Gap, Outcome, Written};
-use crate::server::{ServerError, TransactionEnd, current_database, current_subtransaction};
+use crate::pg::{ServerError, TransactionEnd, current_database, current_subtransaction};
 use crate::{settings, shared};
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -158,7 +158,7 @@ pub fn gap(operation: &str, gap: &Gap, cause: &ServerError) {
     });
     // A key is JSON, and of no use if it is cut.
     record.key = gap.key.filter(|key| key.len() <= record::TEXT_LIMIT).map(str::to_owned);
-    record.error_code = Some(crate::server::sqlstate_text(cause.code));
+    record.error_code = Some(crate::pg::sqlstate_text(cause.code));
     record.error_message = Some(limited(&cause.message));
     record.error_detail = cause.detail.as_deref().map(limited);
     let rest = STATE.with_borrow_mut(|state| {

@@ -4,7 +4,7 @@
 //! waits nor asks PostgreSQL for memory, and its own memory is bounded. Should anything raise an error all the same, it is
 //! caught, and what the other modules do at the end of the transaction is still done.
 
-use crate::server::TransactionEnd;
+use crate::pg::TransactionEnd;
 use crate::{capture, failure, journal, seal, worker};
 use pgrx::pg_sys;
 use std::ffi::c_void;

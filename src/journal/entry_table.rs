@@ -1,7 +1,7 @@
 //! The table `lead_audit.entry` as the library sees it: where it is, and which column is where.
 
 use super::indexes;
-use crate::server::{OpenRelation, ServerError, attribute, current_subtransaction, in_subtransaction, next_value};
+use crate::pg::{OpenRelation, ServerError, attribute, current_subtransaction, in_subtransaction, next_value};
 use crate::settings::{self, OnError};
 use crate::version::{self, Need};
 use pgrx::{PgSqlErrorCode, pg_sys};

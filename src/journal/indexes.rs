@@ -4,7 +4,7 @@
 //! longest to open (it has a predicate), and hardly any entry belongs into it.
 
 use super::entry_table::EntryColumn;
-use crate::server::OpenRelation;
+use crate::pg::OpenRelation;
 use pgrx::{PgList, pg_sys};
 
 /// The index, if there is one, that has only entries with a previous key: `… WHERE previous_key_hash IS NOT NULL`.

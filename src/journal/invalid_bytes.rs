@@ -2,7 +2,7 @@
 
 use super::new_entry::NewEntry;
 use crate::origin::Origin;
-use crate::server::{ServerError, Text, TextWriter};
+use crate::pg::{ServerError, Text, TextWriter};
 use ledger::Sink;
 use ledger::canonical::{compare_keys, members, write_string};
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 use super::entry_table::{COLUMNS, EntryColumn};
 use super::invalid_bytes::InvalidBytes;
 use crate::origin::Origin;
-use crate::server::{Hash32, Text};
+use crate::pg::{Hash32, Text};
 use ledger::{Entry, FORMAT};
 use pgrx::pg_sys;
 

@@ -1,6 +1,6 @@
 //! Entries that have happened and are not written yet, as finished tuples.
 
-use crate::server::{ServerError, current_subtransaction, new_context, out_of_memory};
+use crate::pg::{ServerError, current_subtransaction, new_context, out_of_memory};
 use pgrx::pg_sys;
 use std::cell::RefCell;
 

@@ -8,7 +8,7 @@ use super::pending::PendingEntry;
 use super::stored_entry::StoredEntry;
 use super::unwritten::Columns;
 use super::write::form_tuple;
-use crate::server::{Hash32, IdScan, NewestSnapshot, OpenRelation, Plan, ServerError, as_user, with_spi};
+use crate::pg::{Hash32, IdScan, NewestSnapshot, OpenRelation, Plan, ServerError, as_user, with_spi};
 use pgrx::{IntoDatum, pg_sys};
 
 /// The entries with ids that are free; `None` if theirs are, so that it is something else that keeps them from being written.

@@ -1,7 +1,7 @@
 //! A row of `lead_audit.entry` as it is found: not necessarily as it was written.
 
 use super::EntryColumn;
-use crate::server::{borrowed_text, detoasted};
+use crate::pg::{borrowed_text, detoasted};
 use ledger::{Entry, Fault};
 use pgrx::pg_sys;
 

@@ -1,7 +1,7 @@
 //! What happens when an entry cannot be written: lead_audit.on_error decides.
 
 use super::entry_table::{COLUMNS, EntryColumn, EntryTable, relation_of_schema};
-use crate::server::{OpenRelation, ServerError, borrowed_text, current_subtransaction, in_subtransaction, next_value};
+use crate::pg::{OpenRelation, ServerError, borrowed_text, current_subtransaction, in_subtransaction, next_value};
 use crate::settings::{self, OnError};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};

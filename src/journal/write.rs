@@ -7,7 +7,7 @@ use super::pending::{self, PendingEntry};
 use super::unwritten::Gap;
 use super::{flush_points, indexes, renumber, unwritten, written};
 use crate::origin::{self, Origin};
-use crate::server::{OpenRelation, ServerError, Text, in_context, in_subtransaction};
+use crate::pg::{OpenRelation, ServerError, Text, in_context, in_subtransaction};
 use crate::settings::{self, OnError};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::RefCell;

@@ -47,7 +47,7 @@ pub fn count(entry: &NewEntry) {
             known.unsettled += 1;
             return;
         }
-        let text = |text: Option<&crate::server::Text>| text.map_or_else(String::new, |text| text.as_str().to_owned());
+        let text = |text: Option<&crate::pg::Text>| text.map_or_else(String::new, |text| text.as_str().to_owned());
         all.push(Written {
             relation,
             watch_id,

@@ -2,7 +2,7 @@
 //! rolled back.
 
 use super::publish::Publication;
-use crate::server::current_subtransaction;
+use crate::pg::current_subtransaction;
 use crate::settings;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;

@@ -2,7 +2,7 @@
 
 use super::id_ranges::IdRanges;
 use super::tree_row::objects_are_current;
-use crate::server::{Plan, ServerError};
+use crate::pg::{Plan, ServerError};
 use ledger::merkle::Hash;
 use pgrx::{IntoDatum, PgSqlErrorCode, Uuid, pg_sys};
 

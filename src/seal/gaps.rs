@@ -7,7 +7,7 @@
 
 use super::id_ranges::IdRanges;
 use super::tree_row::{TreeRow, to_bigint};
-use crate::server::{Plan, ServerError};
+use crate::pg::{Plan, ServerError};
 use pgrx::{IntoDatum, pg_sys};
 
 /// Ranges in one row at most, so that a row stays small.

@@ -5,7 +5,7 @@
 
 use super::round::last_id_given_out;
 use super::tree_row::{TreeRow, objects_are_current};
-use crate::server::{Plan, ServerError};
+use crate::pg::{Plan, ServerError};
 use pgrx::{IntoDatum, pg_sys};
 
 /// Their ids, in ascending order.

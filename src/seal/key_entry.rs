@@ -9,7 +9,7 @@ use super::gaps;
 use super::signer::{Identity, Signer, previous_key};
 use super::tree_row::TreeRow;
 use crate::journal::{self, NewEntry};
-use crate::server::{NewestSnapshot, Plan, ServerError, Text};
+use crate::pg::{NewestSnapshot, Plan, ServerError, Text};
 use ledger::KeyChange;
 use ledger::note::SigningKey;
 use pgrx::{IntoDatum, pg_sys};

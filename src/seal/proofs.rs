@@ -5,7 +5,7 @@ use super::checkpoint_row::StoredCheckpoint;
 use super::signer::{Signer, verifier_key};
 use super::tiles::{StoredTiles, tree_is_damaged};
 use super::tree_row::TreeRow;
-use crate::server::{Plan, ServerError, with_spi};
+use crate::pg::{Plan, ServerError, with_spi};
 use crate::version;
 use ledger::merkle;
 use ledger::note::Note;

@@ -1,7 +1,7 @@
 //! The tree's tiles as they are stored: full ones in `lead_audit.tree_tile`, the last one of each level in
 //! `lead_audit.tree_edge`.
 
-use crate::server::{Plan, ServerError};
+use crate::pg::{Plan, ServerError};
 use ledger::merkle::{Hash, TILE_WIDTH, TileId, Tiles, TreeError};
 use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
 use std::borrow::Cow;

@@ -2,7 +2,7 @@
 
 use super::signer::Identity;
 use crate::journal::relation_of_schema;
-use crate::server::{Plan, ServerError, current_database};
+use crate::pg::{Plan, ServerError, current_database};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{IntoDatum, PgSqlErrorCode, Uuid, pg_sys};
 

@@ -2,8 +2,8 @@
 //! the files that the server may write, or not leave the database at all.
 
 use super::{TextSetting, accept, variables};
+use crate::pg::{NewestSnapshot, Plan, ServerError, with_spi};
 use crate::seal::fits_folder;
-use crate::server::{NewestSnapshot, Plan, ServerError, with_spi};
 use ledger::note::is_key_name;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgSqlErrorCode, pg_sys};
 use std::cell::Cell;

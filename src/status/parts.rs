@@ -1,7 +1,7 @@
 //! The parts that need more than CREATE EXTENSION. A part that is added elsewhere gets a function here that says how it is.
 
+use crate::pg::current_database;
 use crate::seal::verifier_key;
-use crate::server::current_database;
 use crate::settings;
 use crate::shared::{self, Problem};
 use crate::version::{self, Need};

@@ -1,6 +1,6 @@
 //! `lead_audit.queue()`: what became of failed operations, by database.
 
-use crate::server::current_database;
+use crate::pg::current_database;
 use crate::shared;
 use pgrx::iter::TableIterator;
 use pgrx::{name, pg_extern, pg_sys};

@@ -1,8 +1,8 @@
 //! Where each sealed entry is in the tree, in the order of ids, and its leaf hash there.
 
 use crate::journal::relation_of_schema;
+use crate::pg::{IdScan, Plan, RowMemory, ServerError};
 use crate::seal::{IdRange, IdRanges, InsertedIds, StoredTiles, TreeRow, last_id_given_out};
-use crate::server::{IdScan, Plan, RowMemory, ServerError};
 use ledger::merkle::{Hash, TILE_WIDTH, TileId, Tiles};
 use pgrx::{IntoDatum, pg_sys};
 use std::collections::VecDeque;

@@ -1,8 +1,8 @@
 //! What the database keeps beside entries, leaves and checkpoints, and what of it nobody has written but somebody by hand.
 
 use super::faults::Faults;
+use crate::pg::Plan;
 use crate::seal::{IdRanges, TreeRow, objects_are_current};
-use crate::server::Plan;
 use pgrx::{IntoDatum, pg_sys};
 
 /// So many rows of one kind are named.

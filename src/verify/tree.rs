@@ -5,8 +5,8 @@
 use super::faults::Faults;
 use super::signatures::Signatures;
 use super::stored_state;
+use crate::pg::{Plan, RowMemory, ServerError};
 use crate::seal::{IdRanges, StoredTiles, TreeRow};
-use crate::server::{Plan, RowMemory, ServerError};
 use ledger::KeyChange;
 use ledger::checkpoint::Checkpoint;
 use ledger::merkle::{Frontier, Hash, TILE_WIDTH, TileId, TileWriter, Tiles};

@@ -4,7 +4,7 @@ use super::ddl::with_guard_on;
 use crate::capture::{RowEvent, RowOperation, record_row};
 use crate::journal;
 use crate::origin;
-use crate::server::{as_owner_restricted, for_each_row};
+use crate::pg::{as_owner_restricted, for_each_row};
 use pgrx::{Uuid, pg_extern, pg_sys};
 
 /// `lead_audit.write_baseline(regclass, uuid, text)`: returns the number of rows. enable() holds a lock that keeps writers

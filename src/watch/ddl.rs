@@ -5,7 +5,7 @@ use super::command::{self, Effects};
 use super::statement;
 use crate::journal::{self, NewEntry};
 use crate::origin;
-use crate::server::{ServerError, Text, as_user};
+use crate::pg::{ServerError, Text, as_user};
 use ledger::canonical::write_string;
 use pgrx::datum::DatumWithOid;
 use pgrx::iter::TableIterator;

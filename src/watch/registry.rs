@@ -4,7 +4,7 @@
 //! that SERIALIZABLE would find: DDL on one table has nothing to do with DDL on another, though both are noted in the same tables.
 
 use crate::journal::relation_of_schema;
-use crate::server::{NewestSnapshot, OpenRelation, Plan, ServerError, with_spi};
+use crate::pg::{NewestSnapshot, OpenRelation, Plan, ServerError, with_spi};
 use pgrx::iter::SetOfIterator;
 use pgrx::{FromDatum, IntoDatum, PgList, PgSqlErrorCode, Uuid, pg_extern, pg_sys};
 use std::ffi::CStr;

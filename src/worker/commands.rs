@@ -1,7 +1,7 @@
 //! What sessions do to databases: commands after which the launcher has to look, and commands during which nobody else may be
 //! connected to the database, a worker of ours neither.
 
-use crate::server::{current_database, may_create_databases, owns_database};
+use crate::pg::{current_database, may_create_databases, owns_database};
 use crate::{failure, shared};
 use pgrx::{PgList, pg_sys};
 use std::cell::Cell;

@@ -1,6 +1,6 @@
 //! What launcher and workers do alike: signals, waiting, transactions, errors.
 
-use crate::server::{ServerError, hold_extension};
+use crate::pg::{ServerError, hold_extension};
 use crate::shared::Progress;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;

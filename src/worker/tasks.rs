@@ -3,8 +3,8 @@
 
 use super::process::{in_extension_transaction, must_stop};
 use crate::failure;
+use crate::pg::ServerError;
 use crate::seal;
-use crate::server::ServerError;
 use crate::settings;
 use crate::watch;
 use pgrx::PgSqlErrorCode;
