@@ -36,8 +36,8 @@ pub use watched::{relation_changed, schema_changed};
 pub use write::{drain, load_names};
 pub use xact_end::{before_commit, error_is_final, subtransaction_aborts, subtransaction_commits, transaction_ends};
 
-/// Follows what the journal writes and cannot write, where the library is preloaded.
+/// Follows what is written and cannot be written, where the library is preloaded.
 pub fn follow() {
-    crate::journal::follow_written();
-    crate::journal::report_gaps_to(xact_end::gap);
+    crate::entries::follow_written();
+    crate::entries::report_gaps_to(xact_end::gap);
 }

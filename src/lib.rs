@@ -4,9 +4,9 @@
 //! modules `settings`, `origin`, `version` and `pg` (the wrappers around Postgres).
 
 mod capture;
+mod entries;
 mod failure;
 mod hooks;
-mod journal;
 mod origin;
 mod pg;
 mod seal;
@@ -37,7 +37,7 @@ pub extern "C-unwind" fn _PG_init() {
         worker::register_launcher();
         failure::follow();
     } else {
-        journal::library_is_loaded();
+        entries::library_is_loaded();
     }
 }
 

@@ -1,11 +1,11 @@
-//! What happened to a row, made into an entry and handed to the journal.
+//! What happened to a row, made into an entry and handed to `entries`.
 
 use super::foreign_code::ForeignCode;
 use super::moved;
 use super::plan::{Column, Plan};
 use super::plan_cache;
 use super::row_image::{Place, RowImage};
-use crate::journal::{self, InvalidBytes, NewEntry};
+use crate::entries::{self, InvalidBytes, NewEntry};
 use crate::pg::{ServerError, Text, attribute, in_subtransaction};
 use crate::settings::{self, OnError};
 use ledger::Sink;
@@ -163,7 +163,7 @@ pub unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&V
         Ok(Encoded::Entry { soft_delete, key_changed }) => {
             let Scratch { row_values, changed_values, row_key, previous_key, details, invalid_bytes, .. } = &mut *scratch;
             invalid_bytes.note("names", last.plan.encoded_names.iter().map(String::as_str));
-            journal::append(NewEntry {
+            entries::append(NewEntry {
                 watch_id: Some(watch_id),
                 relation: Some(plan.relation),
                 table_schema: Some(&plan.schema),
@@ -182,14 +182,14 @@ pub unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&V
         Ok(Encoded::Nothing) => {}
         Err(error) => {
             let key = (!scratch.row_key.is_empty()).then(|| scratch.row_key.as_str());
-            let gap = journal::Gap {
+            let gap = entries::Gap {
                 watch_id: Some(watch_id),
                 relation: Some(plan.relation),
                 schema: plan.schema.as_str(),
                 table: plan.name.as_str(),
                 key,
             };
-            journal::not_written(operation.name(), &gap, &error);
+            entries::not_written(operation.name(), &gap, &error);
         }
     }
     SCRATCH.set(Some(scratch));

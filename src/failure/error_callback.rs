@@ -12,8 +12,8 @@ use super::record::{Count, Record, TEXT_LIMIT, Table, Unresolved, capped_c};
 use super::scope::{StatementScope, statement_text};
 use super::temporary;
 use super::xact_end;
+use crate::entries::{self, Outcome, Written};
 use crate::hooks;
-use crate::journal::{self, Outcome, Written};
 use crate::pg::{capped, current_subtransaction, in_context, new_context, packed_sqlstate_text};
 use crate::{origin, settings};
 use pgrx::pg_sys;
@@ -132,7 +132,7 @@ unsafe fn in_statement(scope: &StatementScope, data: &pg_sys::ErrorData, error: 
 
 /// The error came while no statement on a watched table was under way.
 fn outside_of_statements(error: &RaisedError) {
-    let written = journal::written();
+    let written = entries::written();
     if let Some(record) = at_commit(error, &written).or_else(|| in_text(error)) {
         xact_end::error_raised(record, current_subtransaction());
     } else {
@@ -331,7 +331,7 @@ unsafe fn parameters_text(parameters: pg_sys::ParamListInfo) -> Option<String> {
 /// # Safety
 /// The scope must be of the statement that has just ended, whose text is still there.
 pub unsafe fn statement_succeeded(scope: &StatementScope) {
-    journal::settle_written();
+    entries::settle_written();
     LAST_STATEMENT.with_borrow_mut(|(last, count)| {
         *count += 1;
         // SAFETY: as the caller promises. Of several nothing says which a later error is about.

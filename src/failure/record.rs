@@ -2,7 +2,7 @@
 //! can have it whole where the queue cannot.
 
 use super::error_callback;
-use crate::journal::Outcome;
+use crate::entries::Outcome;
 use crate::pg::{capped, current_database};
 use crate::shared::{self, Queued};
 use pgrx::{PgLogLevel, pg_sys};

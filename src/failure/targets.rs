@@ -5,8 +5,8 @@
 
 use super::scope::{Phase, StatementScope};
 use super::{error_callback, following};
+use crate::entries;
 use crate::hooks::UtilityCall;
-use crate::journal;
 use crate::pg::trigger_depth;
 use pgrx::{PgList, pg_sys};
 use std::ffi::c_char;
@@ -89,7 +89,7 @@ pub unsafe fn execution_begins(scope: &mut StatementScope, query: *mut pg_sys::Q
             error_callback::remember_parameters(scope.parameters);
             scope.enter();
             if scope.is_outermost() {
-                journal::statement_begins();
+                entries::statement_begins();
             }
         }
     }
@@ -180,7 +180,7 @@ pub unsafe fn command_begins(scope: &mut StatementScope, call: &UtilityCall) {
             scope.parameters = call.params;
             scope.enter();
             if scope.is_outermost() {
-                journal::statement_begins();
+                entries::statement_begins();
             }
         }
     }

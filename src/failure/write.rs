@@ -7,7 +7,7 @@ use super::record::{LogLine, RawRow, Record, Table};
 use super::resolve::resolve;
 use super::{names, record::Count, watched::watched};
 use crate::capture::{ForeignCode, RowEvent, RowOperation, RowTexts, key_of, key_types, row_texts};
-use crate::journal::{self, InvalidBytes, NewEntry, Outcome};
+use crate::entries::{self, InvalidBytes, NewEntry, Outcome};
 use crate::origin::Origin;
 use crate::pg::{RowMemory, ServerError, Text, current_database, in_subtransaction, role_name};
 use crate::shared;
@@ -174,7 +174,7 @@ fn write_all(records: &[Numbered], progress: Option<&shared::Progress>) -> u64 {
                 written += u64::from(batch.gather(&one.record, care));
             }
             progress.iter().for_each(|progress| progress.set(0, last));
-            journal::flush();
+            entries::flush();
             if records.len() > BREATH && records.len() < BATCH / 2 {
                 // SAFETY: sleeps.
                 unsafe { pg_sys::pg_usleep(BREATH_MICROSECONDS) };
@@ -226,7 +226,7 @@ impl Gathering {
         }
     }
 
-    /// Makes an entry of a record, to be written by `journal::flush`; false if it makes none.
+    /// Makes an entry of a record, to be written by `entries::flush`; false if it makes none.
     fn gather(&mut self, record: &Record, care: Care) -> bool {
         if record.outcome == Outcome::Gap && was_rolled_back(record.txid) {
             return false;
@@ -297,7 +297,7 @@ impl Gathering {
             invalid_bytes: Some(&invalid_bytes),
             ..NewEntry::default()
         };
-        if let Err(error) = journal::append_about(entry, record.txid, record.occurred_at, &origin) {
+        if let Err(error) = entries::append_about(entry, record.txid, record.occurred_at, &origin) {
             error.raise(None);
         }
         true
@@ -466,7 +466,7 @@ fn write_counts(out: &mut Vec<u8>, counts: &[Count]) {
 
 /// Whether the table for it is there: a database may still have the SQL objects of an older version.
 fn has_position() -> bool {
-    journal::relation_of_schema(c"queue_position") != pg_sys::InvalidOid
+    entries::relation_of_schema(c"queue_position") != pg_sys::InvalidOid
 }
 
 fn int8(value: i64) -> DatumWithOid<'static> {

@@ -11,7 +11,7 @@ use super::error_callback::{self, code_and_message, limited};
 use super::record::{self, LogLine, Record, Table};
 use super::temporary;
 use super::watched;
-use crate::journal::{self, Gap, Outcome, Written};
+use crate::entries::{self, Gap, Outcome, Written};
 use crate::pg::{ServerError, TransactionEnd, current_database, current_subtransaction};
 use crate::{settings, shared};
 use pgrx::pg_sys;
@@ -217,7 +217,7 @@ pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::Sub
 pub fn transaction_ends(end: TransactionEnd) {
     error_callback::abort();
     let mut state = STATE.take();
-    let written = journal::take_written();
+    let written = entries::take_written();
     if end == TransactionEnd::RolledBack {
         state.reserved_gaps.iter_mut().for_each(Place::cancel);
         if let Some(candidate) = &mut state.candidate {

@@ -4,7 +4,7 @@
 use super::utility_call::{UtilityCall, utility_hook};
 use crate::failure::{self, StatementScope};
 use crate::watch::CommandScope;
-use crate::{capture, journal, worker};
+use crate::{capture, entries, worker};
 use pgrx::pg_sys;
 use std::cell::Cell;
 
@@ -47,16 +47,16 @@ unsafe extern "C-unwind" fn before(scope: *mut StatementScope, call: *const Util
         worker::command_begins((*call).statement);
     }
     if fires_row_triggers {
-        journal::statement_scope_opens();
+        entries::statement_scope_opens();
     }
 }
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn after(scope: *mut StatementScope, fires_row_triggers: bool) {
     if fires_row_triggers {
-        journal::statement_scope_closes();
+        entries::statement_scope_closes();
         capture::settle_statement();
-        journal::flush();
+        entries::flush();
     }
     // SAFETY: the hook above passes its own scope.
     unsafe { failure::statement_ends(&mut *scope) }

@@ -1,7 +1,7 @@
 //! Entries that somebody has put into the table by hand under ids that were not given out yet.
 //!
 //! When the sequence comes to such an id, the entry must not be taken for the one that got it. So each sealing looks for entries
-//! above all ids that were given out, and takes note of them; a writer that meets one does the same (`journal`).
+//! above all ids that were given out, and takes note of them; a writer that meets one does the same (`entries`).
 
 use super::round::last_id_given_out;
 use super::tree_row::{TreeRow, objects_are_current};

@@ -8,7 +8,7 @@ use super::checkpoint_row::StoredCheckpoint;
 use super::gaps;
 use super::signer::{Identity, Signer, previous_key};
 use super::tree_row::TreeRow;
-use crate::journal::{self, NewEntry};
+use crate::entries::{self, NewEntry};
 use crate::pg::{NewestSnapshot, Plan, ServerError, Text};
 use ledger::KeyChange;
 use ledger::note::SigningKey;
@@ -56,7 +56,7 @@ impl KeyEntry {
         let change = KeyChange { old_origin: before.origin, old_key: before.key, new_origin: now.origin, new_key: now.key };
         let mut details = Text::from(&*change.to_details());
         let entry = NewEntry { operation: KeyChange::OPERATION, details: Some(&mut details), ..NewEntry::default() };
-        let id = journal::write_at_once(entry)?;
+        let id = entries::write_at_once(entry)?;
         Ok(Some(KeyEntry { id, signer, former }))
     }
 }

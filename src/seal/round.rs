@@ -15,7 +15,7 @@ use super::publish::{Publication, Published};
 use super::signer::Signer;
 use super::tiles::{StoredTiles, store_tiles, tree_is_damaged};
 use super::tree_row::TreeRow;
-use crate::journal::{EntryColumn, relation_of_schema};
+use crate::entries::{EntryColumn, relation_of_schema};
 use crate::pg::{IdScan, NewestSnapshot, Plan, RowMemory, ServerError, detoasted, with_spi};
 use crate::settings;
 use ledger::merkle::{Hash, TileWriter};

@@ -1,7 +1,7 @@
 //! The one row of `lead_audit.tree`: the log's identity and how far sealing is.
 
 use super::signer::Identity;
-use crate::journal::relation_of_schema;
+use crate::entries::relation_of_schema;
 use crate::pg::{Plan, ServerError, current_database};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{IntoDatum, PgSqlErrorCode, Uuid, pg_sys};

@@ -3,7 +3,7 @@
 
 use super::faults::{Faults, Mismatch};
 use super::leaves::Leaves;
-use crate::journal::{COLUMNS, EntryColumn, StoredEntry, StoredFault, check_columns, relation_of_schema};
+use crate::entries::{COLUMNS, EntryColumn, StoredEntry, StoredFault, check_columns, relation_of_schema};
 use crate::pg::{IdScan, RowMemory, ServerError, attribute, borrowed_text, detoasted};
 use ledger::KeyChange;
 use ledger::merkle::Hash;

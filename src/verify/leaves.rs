@@ -1,6 +1,6 @@
 //! Where each sealed entry is in the tree, in the order of ids, and its leaf hash there.
 
-use crate::journal::relation_of_schema;
+use crate::entries::relation_of_schema;
 use crate::pg::{IdScan, Plan, RowMemory, ServerError};
 use crate::seal::{IdRange, IdRanges, InsertedIds, StoredTiles, TreeRow, last_id_given_out};
 use ledger::merkle::{Hash, TILE_WIDTH, TileId, Tiles};

@@ -2,7 +2,7 @@
 
 use super::ddl::with_guard_on;
 use crate::capture::{RowEvent, RowOperation, record_row};
-use crate::journal;
+use crate::entries;
 use crate::origin;
 use crate::pg::{as_owner_restricted, for_each_row};
 use pgrx::{Uuid, pg_extern, pg_sys};
@@ -32,6 +32,6 @@ fn write_rows(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &str) -
         with_guard_on(|| unsafe { as_owner_restricted(table, || record_row(&event)) });
         rows += 1;
     });
-    journal::flush();
+    entries::flush();
     rows
 }

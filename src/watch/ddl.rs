@@ -3,7 +3,7 @@
 
 use super::command::{self, Effects};
 use super::statement;
-use crate::journal::{self, NewEntry};
+use crate::entries::{self, NewEntry};
 use crate::origin;
 use crate::pg::{ServerError, Text, as_user};
 use ledger::canonical::write_string;
@@ -41,8 +41,8 @@ fn write_ddl(
     // disable() runs as its owner: the role in effect outside of it is the one to record. The guard says itself for whom
     // it acts.
     // SAFETY: reads a variable of the session.
-    origin::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || journal::append(entry));
-    journal::flush();
+    origin::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || entries::append(entry));
+    entries::flush();
 }
 
 /// As much of a command as an entry keeps. No character is cut in two.

@@ -3,7 +3,7 @@
 //! Two things are different from SQL. A row is read as it is now, whatever the snapshot of the transaction. And reading leaves no trace
 //! that SERIALIZABLE would find: DDL on one table has nothing to do with DDL on another, though both are noted in the same tables.
 
-use crate::journal::relation_of_schema;
+use crate::entries::relation_of_schema;
 use crate::pg::{NewestSnapshot, OpenRelation, Plan, ServerError, with_spi};
 use pgrx::iter::SetOfIterator;
 use pgrx::{FromDatum, IntoDatum, PgList, PgSqlErrorCode, Uuid, pg_extern, pg_sys};

@@ -7,7 +7,7 @@ use crate::pg::{Hash32, Text};
 use ledger::{Entry, FORMAT};
 use pgrx::pg_sys;
 
-/// What the capture side says about an event; the journal adds id, time, transaction, identity and checksum.
+/// What the capture side says about an event; the module adds id, time, transaction, identity and checksum.
 #[derive(Default)]
 pub struct NewEntry<'a> {
     pub watch_id: Option<[u8; 16]>,
@@ -58,7 +58,7 @@ impl Outcome {
     }
 }
 
-/// What the journal adds.
+/// What the module adds.
 pub struct Circumstances<'a> {
     /// From the sequence.
     pub id: i64,

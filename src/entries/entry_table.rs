@@ -82,7 +82,7 @@ const DEFINITIONS: [(&CStr, pg_sys::Oid); COLUMNS] = [
     (c"statement", pg_sys::TEXTOID),
 ];
 
-/// What the journal writes to.
+/// Where entries are written.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryTable {
     /// lead_audit.entry

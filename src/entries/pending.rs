@@ -7,7 +7,7 @@ use std::cell::RefCell;
 /// One finished entry.
 #[derive(Clone, Copy)]
 pub struct PendingEntry {
-    /// The tuple for lead_audit.entry, in the journal's memory context.
+    /// The tuple for lead_audit.entry, in the memory context of pending entries.
     pub tuple: pg_sys::HeapTuple,
     /// The subtransaction that its event happened in.
     subtransaction: pg_sys::SubTransactionId,
