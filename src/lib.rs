@@ -1,13 +1,13 @@
 //! lead_audit: every write to a watched table becomes a checksummed entry in `lead_audit.entry`.
 //!
 //! The folders are the stages that the data passes through; each depends only on those before it and on the small
-//! modules `settings`, `origin`, `version` and `pg` (the wrappers around Postgres).
+//! modules `settings`, `actor`, `version` and `pg` (the wrappers around Postgres).
 
+mod actor;
 mod capture;
 mod entries;
 mod failure;
 mod hooks;
-mod origin;
 mod pg;
 mod seal;
 mod settings;

@@ -2,7 +2,7 @@
 
 use super::entry_table::{COLUMNS, EntryColumn};
 use super::invalid_bytes::InvalidBytes;
-use crate::origin::Origin;
+use crate::actor::Actor;
 use crate::pg::{Hash32, Text};
 use ledger::{Entry, FORMAT};
 use pgrx::pg_sys;
@@ -67,7 +67,7 @@ pub struct Circumstances<'a> {
     /// Microseconds since 2000-01-01 UTC.
     pub occurred_at: i64,
     /// Who it was.
-    pub origin: &'a Origin,
+    pub actor: &'a Actor,
 }
 
 /// An entry's columns as datums, NULL where there is none.
@@ -128,7 +128,7 @@ impl NewEntry<'_> {
         texts.into_iter().flatten().map(|text| text.bytes().len()).sum()
     }
 
-    /// Works out the checksum and gives the columns as datums, which point into the entry, its origin and `scratch`.
+    /// Works out the checksum and gives the columns as datums, which point into the entry, its actor and `scratch`.
     pub fn datums(&self, details: Option<&Text>, with: &Circumstances, scratch: &mut DatumScratch) -> EntryDatums {
         let key_hash =
             |watch_id: Option<[u8; 16]>, key: &Option<&mut Text>| Some(ledger::key_hash(&watch_id?, key.as_ref()?.bytes()));
@@ -153,7 +153,7 @@ impl NewEntry<'_> {
         if let Some(relation) = self.relation {
             datums.set(Column::Relation, pg_sys::Datum::from(relation));
         }
-        datums.set(Column::BackendPid, pg_sys::Datum::from(with.origin.backend_pid));
+        datums.set(Column::BackendPid, pg_sys::Datum::from(with.actor.backend_pid));
         datums.set(Column::Format, pg_sys::Datum::from(FORMAT));
         datums.set(Column::Checksum, scratch.checksum.assign(&checksum));
         datums.set(Column::Operation, fixed(&mut scratch.operation, self.operation));
@@ -171,15 +171,15 @@ impl NewEntry<'_> {
         datums.set_text(Column::ErrorMessage, self.error_message.as_deref());
         datums.set_text(Column::ErrorDetail, self.error_detail.as_deref());
         datums.set_text(Column::Statement, self.statement.as_deref());
-        let origin = with.origin;
-        datums.set_text(Column::UserId, origin.user_id.as_ref());
-        datums.set_text(Column::UserIp, origin.user_ip.as_ref());
-        datums.set_text(Column::UserAgent, origin.user_agent.as_ref());
-        datums.set_text(Column::RequestId, origin.request_id.as_ref());
-        datums.set_text(Column::DbSessionUser, origin.db_session_user.as_ref());
-        datums.set_text(Column::DbCurrentUser, origin.db_current_user.as_ref());
-        datums.set_text(Column::ClientAddr, origin.client_addr.as_ref());
-        datums.set_text(Column::ApplicationName, origin.application_name.as_ref());
+        let actor = with.actor;
+        datums.set_text(Column::UserId, actor.user_id.as_ref());
+        datums.set_text(Column::UserIp, actor.user_ip.as_ref());
+        datums.set_text(Column::UserAgent, actor.user_agent.as_ref());
+        datums.set_text(Column::RequestId, actor.request_id.as_ref());
+        datums.set_text(Column::DbSessionUser, actor.db_session_user.as_ref());
+        datums.set_text(Column::DbCurrentUser, actor.db_current_user.as_ref());
+        datums.set_text(Column::ClientAddr, actor.client_addr.as_ref());
+        datums.set_text(Column::ApplicationName, actor.application_name.as_ref());
         datums
     }
 
@@ -197,7 +197,7 @@ impl NewEntry<'_> {
         fn shared(text: &Option<Text>) -> Option<&str> {
             text.as_ref().map(Text::as_str)
         }
-        let origin = with.origin;
+        let actor = with.actor;
         Entry {
             id: with.id,
             format: FORMAT,
@@ -207,7 +207,7 @@ impl NewEntry<'_> {
             key_hash,
             previous_key_hash,
             relation: self.relation.map(|oid| oid.to_u32()),
-            backend_pid: Some(origin.backend_pid),
+            backend_pid: Some(actor.backend_pid),
             table_schema: self.table_schema.map(Text::as_str),
             table_name: self.table_name.map(Text::as_str),
             operation: self.operation,
@@ -217,14 +217,14 @@ impl NewEntry<'_> {
             row_values: own(&self.row_values),
             changed_values: own(&self.changed_values),
             details: details.map(Text::as_str),
-            user_id: shared(&origin.user_id),
-            user_ip: shared(&origin.user_ip),
-            user_agent: shared(&origin.user_agent),
-            request_id: shared(&origin.request_id),
-            db_session_user: shared(&origin.db_session_user),
-            db_current_user: shared(&origin.db_current_user),
-            client_addr: shared(&origin.client_addr),
-            application_name: shared(&origin.application_name),
+            user_id: shared(&actor.user_id),
+            user_ip: shared(&actor.user_ip),
+            user_agent: shared(&actor.user_agent),
+            request_id: shared(&actor.request_id),
+            db_session_user: shared(&actor.db_session_user),
+            db_current_user: shared(&actor.db_current_user),
+            client_addr: shared(&actor.client_addr),
+            application_name: shared(&actor.application_name),
             error_code: own(&self.error_code),
             error_message: own(&self.error_message),
             error_detail: own(&self.error_detail),

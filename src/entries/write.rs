@@ -6,7 +6,7 @@ use super::new_entry::{Circumstances, DatumScratch, NewEntry};
 use super::pending::{self, PendingEntry};
 use super::unwritten::Gap;
 use super::{flush_points, indexes, renumber, unwritten, written};
-use crate::origin::{self, Origin};
+use crate::actor::{self, Actor};
 use crate::pg::{OpenRelation, ServerError, Text, in_context, in_subtransaction};
 use crate::settings::{self, OnError};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -29,10 +29,10 @@ pub fn append(entry: NewEntry) {
     let txid = unsafe { pg_sys::GetTopFullTransactionId().value };
     let gathered = target().and_then(|(table, id)| {
         written::count(&entry);
-        let origin = origin::current();
+        let actor = actor::current();
         // SAFETY: reads the clock.
         let occurred_at = unsafe { pg_sys::GetCurrentTimestamp() };
-        gather(&entry, &table, &Circumstances { id, txid, occurred_at, origin: &origin })
+        gather(&entry, &table, &Circumstances { id, txid, occurred_at, actor: &actor })
     });
     match gathered {
         Ok(bytes) if bytes >= settings::batch_bytes() || !flush_points::is_ahead() => flush(),
@@ -52,11 +52,11 @@ pub fn append(entry: NewEntry) {
 ///
 /// # Errors
 /// If the table is not there. Other errors are raised.
-pub fn append_about(entry: NewEntry, txid: u64, occurred_at: i64, origin: &Origin) -> Result<(), ServerError> {
+pub fn append_about(entry: NewEntry, txid: u64, occurred_at: i64, actor: &Actor) -> Result<(), ServerError> {
     // SAFETY: within a transaction; as above.
     unsafe { pg_sys::GetTopFullTransactionId() };
     let (table, id) = target()?;
-    if gather(&entry, &table, &Circumstances { id, txid, occurred_at, origin })? >= settings::batch_bytes() {
+    if gather(&entry, &table, &Circumstances { id, txid, occurred_at, actor })? >= settings::batch_bytes() {
         flush();
     }
     Ok(())
@@ -74,8 +74,8 @@ pub fn write_at_once(entry: NewEntry) -> Result<i64, ServerError> {
     let (table, id) = target()?;
     // SAFETY: reads the clock.
     let occurred_at = unsafe { pg_sys::GetCurrentTimestamp() };
-    let origin = origin::current();
-    gather(&entry, &table, &Circumstances { id, txid, occurred_at, origin: &origin })?;
+    let actor = actor::current();
+    gather(&entry, &table, &Circumstances { id, txid, occurred_at, actor: &actor })?;
     let entries = pending::take_current();
     write_all(&entries);
     // SAFETY: nothing is being executed with the command that ends here.
@@ -87,7 +87,7 @@ pub fn write_at_once(entry: NewEntry) -> Result<i64, ServerError> {
 fn gather(entry: &NewEntry, table: &OpenRelation, with: &Circumstances) -> Result<usize, ServerError> {
     /// An entry as long as this may not fit into memory.
     const LONG: usize = 1 << 20;
-    let with_invalid_bytes = InvalidBytes::of(entry, with.origin).into_details(entry.details.as_deref())?;
+    let with_invalid_bytes = InvalidBytes::of(entry, with.actor).into_details(entry.details.as_deref())?;
     let details = with_invalid_bytes.as_ref().or(entry.details.as_deref());
     let form = || {
         SCRATCH.with_borrow_mut(|scratch| {

@@ -15,7 +15,7 @@ use super::xact_end;
 use crate::entries::{self, Outcome, Written};
 use crate::hooks;
 use crate::pg::{capped, current_subtransaction, in_context, new_context, packed_sqlstate_text};
-use crate::{origin, settings};
+use crate::{actor, settings};
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char};
@@ -48,7 +48,7 @@ pub fn keep_base() {
 
 #[cold]
 fn make_base() {
-    origin::remember_client_addr();
+    actor::remember_client_addr();
     // SAFETY: a context of our own that stays.
     MEMORY.set(unsafe { new_context(pg_sys::TopMemoryContext, c"lead_audit error being raised") });
     BASE.set(Box::into_raw(Box::new(hooks::base_callback())));
@@ -239,7 +239,7 @@ pub fn counts(written: &[Written]) -> Vec<Count> {
 pub fn record_of_session(outcome: Outcome) -> Record {
     // SAFETY: these read variables of the session and the clock.
     unsafe {
-        let now = origin::Now::read();
+        let now = actor::Now::read();
         Record {
             outcome,
             txid: pg_sys::GetTopFullTransactionIdIfAny().value,

@@ -6,9 +6,9 @@ use super::patience::Patience;
 use super::record::{LogLine, RawRow, Record, Table};
 use super::resolve::resolve;
 use super::{names, record::Count, watched::watched};
+use crate::actor::Actor;
 use crate::capture::{ForeignCode, RowEvent, RowOperation, RowTexts, key_of, key_types, row_texts};
 use crate::entries::{self, InvalidBytes, NewEntry, Outcome};
-use crate::origin::Origin;
 use crate::pg::{RowMemory, ServerError, Text, current_database, in_subtransaction, role_name};
 use crate::shared;
 use crate::worker::{Progress, in_extension_transaction};
@@ -268,7 +268,7 @@ impl Gathering {
         let mut details = details(record, &omitted);
         let roles = &mut self.roles;
         let mut role = |oid: u32| roles.entry(oid).or_insert_with(|| role_name(pg_sys::Oid::from(oid))).clone();
-        let origin = Origin {
+        let actor = Actor {
             user_id: text(&record.user_id),
             user_ip: text(&record.user_ip),
             user_agent: text(&record.user_agent),
@@ -297,7 +297,7 @@ impl Gathering {
             invalid_bytes: Some(&invalid_bytes),
             ..NewEntry::default()
         };
-        if let Err(error) = entries::append_about(entry, record.txid, record.occurred_at, &origin) {
+        if let Err(error) = entries::append_about(entry, record.txid, record.occurred_at, &actor) {
             error.raise(None);
         }
         true

@@ -1,7 +1,7 @@
 //! PostgreSQL says that a catalog changed. What is known from it is marked as stale, and read again when it is needed:
 //! these callbacks run at any catalog access, so they read nothing themselves.
 
-use crate::{capture, entries, failure, origin, watch};
+use crate::{actor, capture, entries, failure, watch};
 use pgrx::pg_sys;
 use pgrx::pg_sys::SysCacheIdentifier as Cache;
 
@@ -44,5 +44,5 @@ unsafe extern "C-unwind" fn sequence_changed(_argument: pg_sys::Datum, _cache: i
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn role_changed(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
-    origin::role_changed();
+    actor::role_changed();
 }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 /// The identity columns of an entry.
 #[derive(Debug, Default)]
-pub struct Origin {
+pub struct Actor {
     pub user_id: Option<Text>,
     pub user_ip: Option<Text>,
     pub user_agent: Option<Text>,
@@ -22,7 +22,7 @@ pub struct Origin {
     pub backend_pid: i32,
 }
 
-impl Origin {
+impl Actor {
     /// The columns that stand for bytes that are no text.
     pub fn encoded(&self) -> impl Iterator<Item = &'static str> {
         let columns = [
@@ -40,7 +40,7 @@ impl Origin {
 }
 
 struct Cached {
-    origin: Rc<Origin>,
+    actor: Rc<Actor>,
     context_generation: u64,
     role_generation: u64,
     session_user: pg_sys::Oid,
@@ -78,7 +78,7 @@ pub fn acting_for_unless_known<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -
 }
 
 /// The identity as of now.
-pub fn current() -> Rc<Origin> {
+pub fn current() -> Rc<Actor> {
     // SAFETY: these read variables of the session.
     let (session_user, current_user) =
         unsafe { (pg_sys::GetSessionUserId(), ACTING_FOR.get().unwrap_or_else(|| pg_sys::GetUserId())) };
@@ -91,18 +91,18 @@ pub fn current() -> Rc<Origin> {
                 && c.current_user == current_user
                 && c.application_name == application_name =>
         {
-            Some(Rc::clone(&c.origin))
+            Some(Rc::clone(&c.actor))
         }
         _ => None,
     });
-    if let Some(origin) = hit {
-        return origin;
+    if let Some(actor) = hit {
+        return actor;
     }
     // Taken before the roles' names are looked up: a change that comes in meanwhile is then seen the next time.
     let (context_generation, role_generation) = (settings::context_generation(), ROLE_GENERATION.get());
-    let origin = Rc::new(read(session_user, current_user, application_name));
+    let actor = Rc::new(read(session_user, current_user, application_name));
     let cached = Cached {
-        origin: Rc::clone(&origin),
+        actor: Rc::clone(&actor),
         context_generation,
         role_generation,
         session_user,
@@ -110,12 +110,12 @@ pub fn current() -> Rc<Origin> {
         application_name: application_name.to_vec(),
     };
     CACHED.set(Some(cached));
-    origin
+    actor
 }
 
-fn read(session_user: pg_sys::Oid, current_user: pg_sys::Oid, application_name: &[u8]) -> Origin {
+fn read(session_user: pg_sys::Oid, current_user: pg_sys::Oid, application_name: &[u8]) -> Actor {
     let text = |value: Option<String>| value.as_deref().map(Text::from);
-    Origin {
+    Actor {
         user_id: text(settings::USER_ID.get()),
         user_ip: text(settings::USER_IP.get()),
         user_agent: text(settings::USER_AGENT.get()),
