@@ -13,10 +13,10 @@
 //! | ExecutorRun | failures: open a scope | failures: close it |
 //! | ExecutorFinish | failures: open a scope; entries: gather entries | entries: write them; failures: close it |
 //! | ExecutorEnd | entries: write what has gathered while the library was being loaded | – |
-//! | ProcessUtility | failures: open a scope; worker: leave a database; entries: gather (COPY); DDL guard: keep the text | DDL guard: forget it; entries: write; failures: close |
+//! | ProcessUtility | failures: open a scope; failures: have the worker leave a database; entries: gather (COPY); DDL guard: keep the text | DDL guard: forget it; entries: write; failures: close |
 //! | emit_log | failures: the error that ends the statement is final | – |
 //! | error callbacks | – | failures: make a record of the error |
-//! | shmem_request, shmem_startup | – | shared: ask for the lock; map the queue |
+//! | shmem_request, shmem_startup | – | failures: ask for the lock; map the queue |
 //!
 //! Transaction callbacks run in the order of `transaction.rs`. Only PRE_COMMIT and PRE_PREPARE may raise an error there.
 //! Invalidation callbacks (`invalidation.rs`) only set flags.

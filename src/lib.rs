@@ -6,12 +6,11 @@
 mod actor;
 mod capture;
 mod entries;
-mod failure;
+mod failures;
 mod hooks;
 mod pg;
 mod seal;
 mod settings;
-mod shared;
 mod sql;
 mod status;
 mod verify;
@@ -35,7 +34,7 @@ pub extern "C-unwind" fn _PG_init() {
     hooks::install(preloading);
     if preloading {
         worker::register_launcher();
-        failure::follow();
+        failures::follow();
     } else {
         entries::library_is_loaded();
     }

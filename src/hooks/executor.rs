@@ -1,7 +1,7 @@
 //! The executor. Row triggers run within ExecutorFinish: entries are gathered there, and written when it is through.
 
 use super::next;
-use crate::failure::{self, Phase, StatementScope};
+use crate::failures::{self, Phase, StatementScope};
 use crate::{capture, entries};
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -43,7 +43,7 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn before_start(scope: *mut StatementScope, query: *mut pg_sys::QueryDesc) {
     // SAFETY: the hook above passes its own scope and PostgreSQL's query.
-    unsafe { failure::execution_begins(&mut *scope, query) }
+    unsafe { failures::execution_begins(&mut *scope, query) }
 }
 
 #[cfg(not(feature = "pg18"))]
@@ -77,7 +77,7 @@ unsafe extern "C-unwind" fn executor_run(query: *mut pg_sys::QueryDesc, directio
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn before_run(scope: *mut StatementScope, query: *mut pg_sys::QueryDesc) {
     // SAFETY: the hook above passes its own scope and PostgreSQL's query.
-    unsafe { failure::phase_begins(&mut *scope, query, Phase::Run) }
+    unsafe { failures::phase_begins(&mut *scope, query, Phase::Run) }
 }
 
 unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
@@ -93,7 +93,7 @@ unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn before_finish(scope: *mut StatementScope, query: *mut pg_sys::QueryDesc) {
     // SAFETY: the hook above passes its own scope and PostgreSQL's query.
-    unsafe { failure::phase_begins(&mut *scope, query, Phase::Finish) };
+    unsafe { failures::phase_begins(&mut *scope, query, Phase::Finish) };
     entries::statement_scope_opens();
 }
 
@@ -108,7 +108,7 @@ unsafe extern "C-unwind" fn after_finish(scope: *mut StatementScope, query: *mut
             capture::settle_statement();
             entries::flush();
         }
-        failure::statement_ends(&mut *scope);
+        failures::statement_ends(&mut *scope);
     }
 }
 

@@ -1,7 +1,7 @@
 //! PostgreSQL says that a catalog changed. What is known from it is marked as stale, and read again when it is needed:
 //! these callbacks run at any catalog access, so they read nothing themselves.
 
-use crate::{actor, capture, entries, failure, watch};
+use crate::{actor, capture, entries, failures, watch};
 use pgrx::pg_sys;
 use pgrx::pg_sys::SysCacheIdentifier as Cache;
 
@@ -24,7 +24,7 @@ unsafe extern "C-unwind" fn relation_changed(preloaded: pg_sys::Datum, relation:
     entries::relation_changed(relation);
     watch::relation_changed();
     if preloaded.value() != 0 {
-        failure::relation_changed(relation);
+        failures::relation_changed(relation);
     }
 }
 
@@ -33,7 +33,7 @@ unsafe extern "C-unwind" fn relation_changed(preloaded: pg_sys::Datum, relation:
 unsafe extern "C-unwind" fn schema_changed(preloaded: pg_sys::Datum, _cache: i32, _hash: u32) {
     capture::relation_changed(None);
     if preloaded.value() != 0 {
-        failure::schema_changed();
+        failures::schema_changed();
     }
 }
 

@@ -5,7 +5,7 @@
 //! caught, and what the other modules do at the end of the transaction is still done.
 
 use crate::pg::TransactionEnd;
-use crate::{capture, entries, failure, seal, worker};
+use crate::{capture, entries, failures, seal};
 use pgrx::pg_sys;
 use std::ffi::c_void;
 use std::panic::AssertUnwindSafe;
@@ -27,7 +27,7 @@ unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argumen
             capture::settle_statement();
             entries::flush();
             entries::before_commit();
-            return failure::before_commit();
+            return failures::before_commit();
         }
         Event::XACT_EVENT_COMMIT => TransactionEnd::Committed,
         Event::XACT_EVENT_PREPARE => TransactionEnd::Prepared,
@@ -35,8 +35,8 @@ unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argumen
         _ => return,
     };
     let committed = end == TransactionEnd::Committed;
-    without_error(|| failure::transaction_ends(end));
-    without_error(|| worker::transaction_ends(committed));
+    without_error(|| failures::transaction_ends(end));
+    without_error(|| failures::utility_commands::transaction_ends(committed));
     without_error(|| seal::transaction_ends(committed));
     without_error(entries::transaction_ends);
     without_error(capture::transaction_ends);
@@ -53,13 +53,13 @@ unsafe extern "C-unwind" fn subtransaction(
     match event {
         Event::SUBXACT_EVENT_START_SUB => entries::subtransaction_starts(own),
         Event::SUBXACT_EVENT_COMMIT_SUB => {
-            without_error(|| failure::subtransaction_commits(own, parent));
+            without_error(|| failures::subtransaction_commits(own, parent));
             without_error(|| seal::subtransaction_commits(own, parent));
             without_error(|| entries::subtransaction_commits(own, parent));
             without_error(|| capture::subtransaction_commits(own, parent));
         }
         Event::SUBXACT_EVENT_ABORT_SUB => {
-            without_error(|| failure::subtransaction_aborts(own));
+            without_error(|| failures::subtransaction_aborts(own));
             without_error(|| seal::subtransaction_aborts(own));
             without_error(|| entries::subtransaction_aborts(own));
             without_error(|| capture::subtransaction_aborts(own));

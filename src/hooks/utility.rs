@@ -2,9 +2,9 @@
 //! the background workers.
 
 use super::utility_call::{UtilityCall, utility_hook};
-use crate::failure::{self, StatementScope};
+use crate::failures::{self, StatementScope};
 use crate::watch::CommandScope;
-use crate::{capture, entries, worker};
+use crate::{capture, entries};
 use pgrx::pg_sys;
 use std::cell::Cell;
 
@@ -43,8 +43,8 @@ unsafe fn run(call: UtilityCall) {
 unsafe extern "C-unwind" fn before(scope: *mut StatementScope, call: *const UtilityCall, fires_row_triggers: bool) {
     // SAFETY: the hook above passes its own scope and call.
     unsafe {
-        failure::command_begins(&mut *scope, &*call);
-        worker::command_begins((*call).statement);
+        failures::command_begins(&mut *scope, &*call);
+        failures::utility_commands::command_begins((*call).statement);
     }
     if fires_row_triggers {
         entries::statement_scope_opens();
@@ -59,5 +59,5 @@ unsafe extern "C-unwind" fn after(scope: *mut StatementScope, fires_row_triggers
         entries::flush();
     }
     // SAFETY: the hook above passes its own scope.
-    unsafe { failure::statement_ends(&mut *scope) }
+    unsafe { failures::statement_ends(&mut *scope) }
 }

@@ -1,7 +1,7 @@
 //! What launcher and workers do alike: signals, waiting, transactions, errors.
 
+use crate::failures::queue::Progress;
 use crate::pg::{ServerError, hold_extension};
-use crate::shared::Progress;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 use std::ffi::CStr;

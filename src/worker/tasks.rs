@@ -2,7 +2,7 @@
 //! is left alone for a while that grows with each error.
 
 use super::process::{in_extension_transaction, must_stop};
-use crate::failure;
+use crate::failures;
 use crate::pg::ServerError;
 use crate::seal;
 use crate::settings;
@@ -35,7 +35,7 @@ pub struct Task {
 
 /// The tasks.
 pub const TASKS: &[Task] = &[
-    Task { name: "write failed operations", interval: || LONGEST_PAUSE, on_wake: true, run: failure::drain },
+    Task { name: "write failed operations", interval: || LONGEST_PAUSE, on_wake: true, run: failures::drain },
     Task { name: "seal the audit log", interval: seal_interval, on_wake: false, run: seal_if_wanted },
     Task { name: "check the watched tables", interval: || watch::CHECK_INTERVAL, on_wake: false, run: check_watched },
 ];

@@ -2,9 +2,9 @@
 
 use super::process::{self, must_stop, wait};
 use super::tasks::{self, Schedule};
-use crate::failure;
+use crate::failures;
+use crate::failures::queue::{self, Outcome, Presence};
 use crate::settings;
-use crate::shared::{self, Outcome, Presence};
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -27,11 +27,11 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     let database = pg_sys::Oid::from(argument.value() as u32);
     DATABASE.set(database);
     process::handle_signals();
-    failure::switch_off();
-    if !shared::adopt(database) {
+    failures::switch_off();
+    if !queue::adopt(database) {
         return; // another one is there already, or the place is gone
     }
-    process::on_crash_of_another(shared::progress_of(database));
+    process::on_crash_of_another(queue::progress_of(database));
     // SAFETY: at the beginning of the process; an invalid role means the bootstrap superuser.
     unsafe {
         pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0));
@@ -42,8 +42,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     if is_absent() {
         return;
     }
-    shared::found(database);
-    if let Err(error) = process::in_extension_transaction(c"reading the names of watched tables", failure::load_names) {
+    queue::found(database);
+    if let Err(error) = process::in_extension_transaction(c"reading the names of watched tables", failures::load_names) {
         pgrx::log!("lead_audit: could not read the names of watched tables: {error}");
     }
     let mut schedules = tasks::schedules();
@@ -62,8 +62,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         if is_absent() {
             return;
         }
-        if shared::find(database, |place| place.presence != Presence::Present).unwrap_or(false) {
-            shared::found(database);
+        if queue::find(database, |place| place.presence != Presence::Present).unwrap_or(false) {
+            queue::found(database);
         }
         // What a setting is that was reset, only a new process learns: the launcher starts one.
         begins_anew = settings::was_reset();
@@ -78,21 +78,21 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     if !is_held() && !begins_anew {
         write_rest(&mut schedules);
     }
-    shared::update(database, |place| place.outcome = Outcome::Stopped);
+    queue::update(database, |place| place.outcome = Outcome::Stopped);
 }
 
 fn is_held() -> bool {
-    shared::find(DATABASE.get(), |place| place.held_by != 0).unwrap_or(true)
+    queue::find(DATABASE.get(), |place| place.held_by != 0).unwrap_or(true)
 }
 
 /// Whether the extension is not here, of which note is taken.
 fn is_absent() -> bool {
     loop {
-        let generation = shared::generation();
+        let generation = queue::generation();
         if extension_is_here() {
             return false;
         }
-        if shared::absent(DATABASE.get(), generation) {
+        if queue::absent(DATABASE.get(), generation) {
             return true;
         }
     }
@@ -106,8 +106,8 @@ unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
     if postmaster_is_gone {
         process::forget_progress();
     }
-    shared::update(DATABASE.get(), |place| (place.worker, place.latch) = (0, 0));
-    shared::wake_launcher(false);
+    queue::update(DATABASE.get(), |place| (place.worker, place.latch) = (0, 0));
+    queue::wake_launcher(false);
 }
 
 /// Settings that a database or role may have otherwise, and that the worker's transactions must not depend on.

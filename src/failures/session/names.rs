@@ -1,8 +1,8 @@
 //! Which tables are watched, as far as a session has to know that has not seen them yet: a Bloom filter of their names in shared
 //! memory. It lets an error in a statement's text pass that cannot be about any of them.
 
+use crate::failures::queue::{self, NAME_WORDS};
 use crate::pg::current_database;
-use crate::shared::{self, NAME_WORDS};
 use std::sync::atomic::Ordering;
 
 /// The two bits of a name. Case is not looked at: the text of a statement has names in any.
@@ -17,7 +17,7 @@ fn bits(name: &[u8]) -> [usize; 2] {
 
 /// A table of this name is watched, or may be.
 pub fn note_name(name: &str) {
-    shared::find(current_database(), |place| {
+    queue::find(current_database(), |place| {
         for bit in bits(name.as_bytes()) {
             place.names[bit / 64].fetch_or(1 << (bit % 64), Ordering::Relaxed);
         }
@@ -36,7 +36,7 @@ pub fn may_concern(text: &str) -> bool {
     if !writes {
         return false;
     }
-    shared::find(current_database(), |place| {
+    queue::find(current_database(), |place| {
         words.iter().any(|word| {
             bits(word.as_bytes()).iter().all(|bit| place.names[bit / 64].load(Ordering::Relaxed) & (1 << (bit % 64)) != 0)
         })

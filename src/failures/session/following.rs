@@ -1,7 +1,8 @@
 //! Whether failures are followed in this session at all.
 
+use crate::failures::queue;
 use crate::pg::current_database;
-use crate::{settings, shared};
+use crate::settings;
 use pgrx::pg_sys;
 use std::cell::Cell;
 
@@ -20,10 +21,10 @@ pub fn switch_off() {
 
 /// Whether this database has the extension and nothing is switched off.
 pub fn is_on() -> bool {
-    if OFF.get() || !settings::enabled() || !shared::is_there() {
+    if OFF.get() || !settings::enabled() || !queue::is_there() {
         return false;
     }
-    let generation = shared::generation().wrapping_add(1);
+    let generation = queue::generation().wrapping_add(1);
     let (known, present) = KNOWN.get();
     if known == generation {
         return present;
@@ -31,7 +32,7 @@ pub fn is_on() -> bool {
     // SAFETY: reads a variable of the process. Parallel workers write nothing.
     let is_parallel_worker = unsafe { pg_sys::ParallelWorkerNumber >= 0 };
     let database = current_database();
-    let present = database != pg_sys::InvalidOid && !is_parallel_worker && shared::slot_of(database).is_some();
+    let present = database != pg_sys::InvalidOid && !is_parallel_worker && queue::slot_of(database).is_some();
     KNOWN.set((generation, present));
     present
 }
@@ -42,7 +43,7 @@ pub fn is_on_or_found() -> bool {
     if is_on() {
         return true;
     }
-    if OFF.get() || !settings::enabled() || !shared::is_there() || LOOKED.get() == KNOWN.get().0 {
+    if OFF.get() || !settings::enabled() || !queue::is_there() || LOOKED.get() == KNOWN.get().0 {
         return false;
     }
     let looked = LOOKED.replace(KNOWN.get().0);
@@ -66,8 +67,8 @@ pub fn is_on_or_found() -> bool {
         if extension == pg_sys::InvalidOid {
             return false;
         }
-        shared::found(current_database());
+        queue::found(current_database());
     }
-    shared::wake_launcher(false);
+    queue::wake_launcher(false);
     is_on()
 }

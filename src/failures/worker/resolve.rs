@@ -1,8 +1,8 @@
 //! In the worker: which watched table a statement was about that failed before Postgres itself had found out. The text is parsed
 //! and the name looked up as the session would have, by its search_path and as its role; nothing of the statement is run.
 
-use super::record::{Table, Unresolved};
-use super::watched::watched;
+use crate::failures::queue::record::{Table, Unresolved};
+use crate::failures::session::watched;
 use crate::pg::{as_user, role_name, with_search_path};
 use pgrx::{PgList, pg_sys};
 use std::ffi::{CStr, CString};

@@ -2,7 +2,7 @@
 //! says of the table is worked out beforehand, once for each table.
 
 use super::names::note_name;
-use super::record::Table;
+use crate::failures::queue::record::Table;
 use crate::pg::watch_of_triggers;
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};

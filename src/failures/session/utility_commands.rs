@@ -1,8 +1,9 @@
 //! What sessions do to databases: commands after which the launcher has to look, and commands during which nobody else may be
 //! connected to the database, a worker of ours neither.
 
+use super::{names, temporary};
+use crate::failures::queue;
 use crate::pg::{current_database, may_create_databases, owns_database};
-use crate::{failure, shared};
 use pgrx::{PgList, pg_sys};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char};
@@ -37,7 +38,7 @@ pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt) {
                 }
             }
             Tag::T_DropStmt => {
-                failure::doubt_temporary_tables();
+                temporary::doubt_temporary_tables();
                 let drop = node.cast::<pg_sys::DropStmt>();
                 if (*drop).removeType == pg_sys::ObjectType::OBJECT_EXTENSION {
                     EXTENSION_MAY_GO.set(true);
@@ -47,12 +48,12 @@ pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt) {
             Tag::T_CreateTrigStmt => note_name((*node.cast::<pg_sys::CreateTrigStmt>()).relation),
             Tag::T_CreateStmt if is_temporary((*node.cast::<pg_sys::CreateStmt>()).relation) => {
                 let create = node.cast::<pg_sys::CreateStmt>();
-                failure::note_temporary_table(&relation_name((*create).relation), stays((*create).oncommit));
+                temporary::note_temporary_table(&relation_name((*create).relation), stays((*create).oncommit));
             }
             Tag::T_CreateTableAsStmt => {
                 let into = (*node.cast::<pg_sys::CreateTableAsStmt>()).into;
                 if !into.is_null() && is_temporary((*into).rel) {
-                    failure::note_temporary_table(&relation_name((*into).rel), stays((*into).onCommit));
+                    temporary::note_temporary_table(&relation_name((*into).rel), stays((*into).onCommit));
                 }
             }
             Tag::T_CreateStmt if !(*node.cast::<pg_sys::CreateStmt>()).partbound.is_null() => {
@@ -68,9 +69,9 @@ pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt) {
                 DATABASES_CHANGED.set(true);
                 hold_by_name((*node.cast::<pg_sys::DropdbStmt>()).dbname, false);
             }
-            Tag::T_DropOwnedStmt | Tag::T_DiscardStmt | Tag::T_AlterObjectSchemaStmt => failure::doubt_temporary_tables(),
+            Tag::T_DropOwnedStmt | Tag::T_DiscardStmt | Tag::T_AlterObjectSchemaStmt => temporary::doubt_temporary_tables(),
             Tag::T_RenameStmt => {
-                failure::doubt_temporary_tables();
+                temporary::doubt_temporary_tables();
                 let rename = node.cast::<pg_sys::RenameStmt>();
                 match (*rename).renameType {
                     pg_sys::ObjectType::OBJECT_DATABASE => {
@@ -78,7 +79,7 @@ pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt) {
                         hold_by_name((*rename).subname, false);
                     }
                     pg_sys::ObjectType::OBJECT_TABLE => {
-                        failure::note_name(&CStr::from_ptr((*rename).newname).to_string_lossy());
+                        names::note_name(&CStr::from_ptr((*rename).newname).to_string_lossy());
                     }
                     _ => {}
                 }
@@ -99,7 +100,7 @@ pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt) {
 /// `relation` must be null or a name.
 unsafe fn note_name(relation: *mut pg_sys::RangeVar) {
     // SAFETY: as the caller promises.
-    failure::note_name(&unsafe { relation_name(relation) });
+    names::note_name(&unsafe { relation_name(relation) });
 }
 
 /// # Safety
@@ -142,7 +143,7 @@ unsafe fn option(options: *mut pg_sys::List, name: &CStr) -> Option<*mut pg_sys:
 unsafe fn hold_by_name(name: *const c_char, may_anyway: bool) {
     // SAFETY: look-ups in the catalog, within a transaction; of a name that is none the command itself complains.
     unsafe {
-        if name.is_null() || !shared::is_there() {
+        if name.is_null() || !queue::is_there() {
             return;
         }
         let database = pg_sys::get_database_oid(name, true);
@@ -151,12 +152,12 @@ unsafe fn hold_by_name(name: *const c_char, may_anyway: bool) {
             return;
         }
         HELD.set(database);
-        let worker = shared::hold(database);
+        let worker = queue::hold(database);
         if worker != 0 {
             libc::kill(worker, libc::SIGTERM);
         }
         let deadline = Instant::now() + PATIENCE;
-        while shared::find(database, |place| place.worker != 0).unwrap_or(false) && Instant::now() < deadline {
+        while queue::find(database, |place| place.worker != 0).unwrap_or(false) && Instant::now() < deadline {
             let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
             pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, 10, pg_sys::PG_WAIT_EXTENSION);
             pg_sys::ResetLatch(pg_sys::MyLatch);
@@ -171,15 +172,15 @@ pub fn transaction_ends(committed: bool) {
     let changed = DATABASES_CHANGED.take();
     let extension_came = EXTENSION_CAME.take();
     if EXTENSION_MAY_GO.take() && committed {
-        shared::doubted(current_database());
+        queue::doubted(current_database());
     }
     if held != pg_sys::InvalidOid {
-        shared::release(held);
+        queue::release(held);
     }
     if extension_came && committed {
-        shared::found(current_database());
+        queue::found(current_database());
     }
     if held != pg_sys::InvalidOid || (committed && (changed || extension_came)) {
-        shared::wake_launcher(changed || extension_came);
+        queue::wake_launcher(changed || extension_came);
     }
 }

@@ -1,10 +1,10 @@
 //! A record: all there is to say of one failure, on its way from the session to the entry. It is JSON, so that the server's log
 //! can have it whole where the queue cannot.
 
-use super::error_callback;
 use crate::entries::Outcome;
+use crate::failures::queue::{self, Queued};
+use crate::failures::session;
 use crate::pg::{capped, current_database};
-use crate::shared::{self, Queued};
 use pgrx::{PgLogLevel, pg_sys};
 use serde::{Deserialize, Serialize};
 use std::ffi::{c_char, c_int};
@@ -196,22 +196,22 @@ pub fn to_bytes(record: &mut Record) -> Option<Vec<u8>> {
 /// Puts a record down for this database's worker, which counts only once it is confirmed, or the process dies: a client can have
 /// its error before its transaction is rolled back.
 pub fn reserve(record: &[u8]) -> Option<u32> {
-    shared::reserve(current_database(), record)
+    queue::reserve(current_database(), record)
 }
 
 /// What was put down counts.
 pub fn confirm(reserved: u32) {
-    shared::confirm(current_database(), reserved);
+    queue::confirm(current_database(), reserved);
 }
 
 /// It does not.
 pub fn cancel(reserved: u32) {
-    shared::cancel(current_database(), reserved);
+    queue::cancel(current_database(), reserved);
 }
 
 /// Hands a record to this database's worker. Where that is not possible, returns the line that the server's log is to have.
 pub fn push(record: &[u8]) -> Option<LogLine> {
-    match shared::push(current_database(), record) {
+    match queue::push(current_database(), record) {
         Queued::Yes => None,
         Queued::Full => LogLine::new(record, "the queue is full"),
         Queued::Closed => LogLine::new(record, "nobody is there to write the entry"),
@@ -222,7 +222,7 @@ pub fn push(record: &[u8]) -> Option<LogLine> {
 pub fn send(record: &mut Record) {
     match to_bytes(record) {
         Some(bytes) => push(&bytes).iter().for_each(LogLine::write),
-        None => shared::count_dropped(current_database()),
+        None => queue::count_dropped(current_database()),
     }
 }
 
@@ -248,7 +248,7 @@ impl LogLine {
 
     /// Writes it. An error in that ends here.
     pub fn write(&self) {
-        let is_outermost = error_callback::begin_log();
+        let is_outermost = session::begin_log();
         // SAFETY: a C string; the guard turns an error's longjmp into unwinding, which the builder ends.
         pgrx::PgTryBuilder::new(AssertUnwindSafe(|| unsafe {
             pg_sys::ffi::pg_guard_ffi_boundary(|| write_to_server_log(self.as_ptr()));
@@ -257,7 +257,7 @@ impl LogLine {
         .catch_rust_panic(|_| ())
         .execute();
         if is_outermost {
-            error_callback::end_record();
+            session::end_record();
         }
     }
 }
@@ -296,14 +296,14 @@ pub unsafe fn write_to_server_log(message: *const c_char) {
 pub fn log_rest(database: pg_sys::Oid) {
     const MOST: usize = 1000;
     loop {
-        let records = shared::peek(database, MOST, 1 << 20);
+        let records = queue::peek(database, MOST, 1 << 20);
         if records.is_empty() {
             return;
         }
         // Taken off only when it is in the log.
         for (number, record) in records {
             LogLine::new(&record, "there is no worker in its database any more").iter().for_each(LogLine::write);
-            shared::pop(database, number, 1, 0);
+            queue::pop(database, number, 1, 0);
         }
     }
 }

@@ -7,6 +7,7 @@
 mod databases;
 mod memory;
 mod pool;
+pub mod record;
 mod region;
 
 pub use databases::{
@@ -14,4 +15,5 @@ pub use databases::{
     each_database, find, forget, found, generation, hold, is_empty_for, note, progress_of, release, set_problem, slot_of, update,
 };
 pub use pool::{Queued, cancel, confirm, discard_through, peek, pop, push, quarantine, queue_number, reserve};
+pub use record::{log_rest, write_to_server_log};
 pub use region::{is_there, launcher_starts, launcher_stops, request_lock, rescan_asked, set_open, start_up, wake_launcher};

@@ -8,12 +8,13 @@
 //! them there, which takes neither memory nor time that depends on them.
 
 use super::error_callback::{self, code_and_message, limited};
-use super::record::{self, LogLine, Record, Table};
 use super::temporary;
 use super::watched;
 use crate::entries::{self, Gap, Outcome, Written};
+use crate::failures::queue;
+use crate::failures::queue::record::{self, LogLine, Record, Table};
 use crate::pg::{ServerError, TransactionEnd, current_database, current_subtransaction};
-use crate::{settings, shared};
+use crate::settings;
 use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::ffi::c_char;
@@ -36,7 +37,7 @@ impl Place {
                 None => Place::Unqueued(bytes),
             },
             None => {
-                shared::count_dropped(current_database());
+                queue::count_dropped(current_database());
                 Place::Settled
             }
         }
@@ -169,7 +170,7 @@ pub fn gap(operation: &str, gap: &Gap, cause: &ServerError) {
         None
     });
     if let Some(mut record) = rest {
-        shared::count_dropped(current_database());
+        queue::count_dropped(current_database());
         let why = "the transaction has too many operations without an entry";
         record::to_bytes(&mut record).and_then(|bytes| LogLine::new(&bytes, why)).iter().for_each(LogLine::write);
     }

@@ -1,16 +1,15 @@
 //! In the worker: records become entries, many in a transaction. The number of the last one is written in that transaction too,
 //! so that a worker that dies between writing and taking off the queue does not write them twice.
 
-use super::failing_row::{fingerprint, from_hex};
 use super::patience::Patience;
-use super::record::{LogLine, RawRow, Record, Table};
 use super::resolve::resolve;
-use super::{names, record::Count, watched::watched};
 use crate::actor::Actor;
 use crate::capture::{ForeignCode, RowEvent, RowOperation, RowTexts, key_of, key_types, row_texts};
 use crate::entries::{self, InvalidBytes, NewEntry, Outcome};
+use crate::failures::queue;
+use crate::failures::queue::record::{Count, LogLine, RawRow, Record, Table};
+use crate::failures::session::{fingerprint, from_hex, note_name, watched};
 use crate::pg::{RowMemory, ServerError, Text, current_database, in_subtransaction, role_name};
-use crate::shared;
 use crate::worker::{Progress, in_extension_transaction};
 use ledger::canonical::write_string;
 use pgrx::datum::DatumWithOid;
@@ -49,18 +48,18 @@ struct Numbered {
 /// One turn of the worker's task: writes what is queued.
 pub fn drain() -> Result<Progress, ServerError> {
     let database = current_database();
-    if shared::is_empty_for(database) {
+    if queue::is_empty_for(database) {
         return Ok(Progress::Done);
     }
-    let Some(progress) = shared::progress_of(database) else { return Ok(Progress::Done) };
+    let Some(progress) = queue::progress_of(database) else { return Ok(Progress::Done) };
     if !CAUGHT_UP.get() {
         let written = in_extension_transaction(c"looking for the last failed operation written", position)?;
         let Some(written) = written else { return Ok(Progress::Done) };
-        shared::discard_through(database, written);
+        queue::discard_through(database, written);
         quarantine(progress, written);
         CAUGHT_UP.set(true);
     }
-    let queued = shared::peek(database, BATCH, BATCH_BYTES);
+    let queued = queue::peek(database, BATCH, BATCH_BYTES);
     // All of them were written already. Sessions leave a worker alone that has seen records: it has to look once more.
     let Some(&(last, _)) = queued.last() else { return Ok(Progress::More) };
     let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
@@ -71,12 +70,12 @@ pub fn drain() -> Result<Progress, ServerError> {
     match result? {
         Batch::Dropped => return Ok(Progress::Done),
         Batch::Written(written) => {
-            shared::pop(database, last, unreadable, read.len() as u64 - written);
+            queue::pop(database, last, unreadable, read.len() as u64 - written);
         }
         Batch::OneByOne => {
             for (number, bytes) in &queued {
                 let Some(one) = read.iter().find(|one| one.number == *number) else {
-                    shared::pop(database, *number, 1, 0);
+                    queue::pop(database, *number, 1, 0);
                     continue;
                 };
                 progress.set(*number, 0);
@@ -85,11 +84,11 @@ pub fn drain() -> Result<Progress, ServerError> {
                 progress.set(0, 0);
                 match result {
                     Ok(None) => return Ok(Progress::Done),
-                    Ok(Some(written)) => shared::pop(database, *number, 0, 1 - written),
+                    Ok(Some(written)) => queue::pop(database, *number, 0, 1 - written),
                     Err(error) if is_passing(&error) => return Err(error),
                     Err(error) => {
                         LogLine::new(bytes, &format!("it cannot be written: {error}")).iter().for_each(LogLine::write);
-                        shared::pop(database, *number, 1, 0);
+                        queue::pop(database, *number, 1, 0);
                     }
                 }
             }
@@ -103,15 +102,15 @@ pub fn drain() -> Result<Progress, ServerError> {
 
 /// The last worker may have died of a record, and would again: that one goes to the server's log. Of several that it wrote together
 /// each is written on its own.
-fn quarantine(progress: &shared::Progress, written: u64) {
+fn quarantine(progress: &queue::Progress, written: u64) {
     let (processing, writing) = progress.get();
     if processing > written {
         let database = current_database();
-        let queued = shared::peek(database, usize::MAX, usize::MAX);
+        let queued = queue::peek(database, usize::MAX, usize::MAX);
         if let Some((_, bytes)) = queued.iter().find(|(number, _)| *number == processing) {
             LogLine::new(bytes, "the worker died while it made an entry of it").iter().for_each(LogLine::write);
         }
-        shared::quarantine(database, processing);
+        queue::quarantine(database, processing);
     }
     ALONE_THROUGH.set(writing);
     progress.set(0, 0);
@@ -143,7 +142,7 @@ enum Batch {
 }
 
 /// Writes records together. One that cannot be written must not keep the others from it.
-fn write_batch(records: &[Numbered], progress: &shared::Progress) -> Result<Batch, ServerError> {
+fn write_batch(records: &[Numbered], progress: &queue::Progress) -> Result<Batch, ServerError> {
     if records.first().is_some_and(|first| first.number <= ALONE_THROUGH.get()) {
         return Ok(Batch::OneByOne);
     }
@@ -163,7 +162,7 @@ fn is_passing(error: &ServerError) -> bool {
 
 /// Returns how many entries that makes: a record of a statement that turns out to be of no watched table makes none. Says in
 /// `progress`, if there is one, with which record it is busy.
-fn write_all(records: &[Numbered], progress: Option<&shared::Progress>) -> u64 {
+fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
     let last = records.last().map_or(0, |record| record.number);
     let mut batch = Gathering::new();
     let mut gather_all = |care| {
@@ -480,7 +479,7 @@ fn position() -> u64 {
         return 0;
     }
     let query = "SELECT position FROM lead_audit.queue_position WHERE queue = $1";
-    let found = Spi::get_one_with_args::<i64>(query, &[int8(shared::queue_number())]);
+    let found = Spi::get_one_with_args::<i64>(query, &[int8(queue::queue_number())]);
     found.ok().flatten().and_then(|position| u64::try_from(position).ok()).unwrap_or(0)
 }
 
@@ -491,7 +490,7 @@ fn set_position(last: u64) {
     let command = "WITH others AS (DELETE FROM lead_audit.queue_position WHERE queue <> $1)
         INSERT INTO lead_audit.queue_position (queue, position) VALUES ($1, $2)
         ON CONFLICT (queue) DO UPDATE SET position = excluded.position";
-    if let Err(error) = Spi::run_with_args(command, &[int8(shared::queue_number()), int8(last as i64)]) {
+    if let Err(error) = Spi::run_with_args(command, &[int8(queue::queue_number()), int8(last as i64)]) {
         ServerError { code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, message: error.to_string(), detail: None }.raise(None);
     }
 }
@@ -503,7 +502,7 @@ pub fn load_names() {
         let rows = client.select(query, None, &[])?;
         rows.map(|row| row.get::<String>(1)).collect::<Result<Vec<_>, _>>()
     });
-    names.into_iter().flatten().flatten().for_each(|name| names::note_name(&name));
+    names.into_iter().flatten().flatten().for_each(|name| note_name(&name));
 }
 
 #[cfg(test)]
