@@ -3,8 +3,7 @@
 mod encode;
 mod event;
 mod foreign_code;
-mod jsonb;
-mod key;
+pub mod jsonb;
 mod money;
 mod moved;
 mod numeric;
@@ -15,8 +14,10 @@ mod row_image;
 mod trigger;
 mod truncate;
 
+pub use encode::write_text;
 pub use event::{RowEvent, RowOperation, RowTexts, record_row, row_texts};
 pub use foreign_code::ForeignCode;
-pub use key::{key_of, key_types};
+pub use money::MoneyTypes;
 pub use moved::{settle_statement, subtransaction_aborts, subtransaction_commits, transaction_ends};
+pub use plan::{column_names, encoder_for, primary_key};
 pub use plan_cache::relation_changed;

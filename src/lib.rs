@@ -7,6 +7,7 @@ mod actor;
 mod capture;
 mod entries;
 mod failures;
+mod history;
 mod hooks;
 mod pg;
 mod seal;

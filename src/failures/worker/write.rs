@@ -4,11 +4,12 @@
 use super::patience::Patience;
 use super::resolve::resolve;
 use crate::actor::Actor;
-use crate::capture::{ForeignCode, RowEvent, RowOperation, RowTexts, key_of, key_types, row_texts};
+use crate::capture::{ForeignCode, RowEvent, RowOperation, RowTexts, row_texts};
 use crate::entries::{self, InvalidBytes, NewEntry, Outcome};
 use crate::failures::queue;
 use crate::failures::queue::record::{Count, LogLine, RawRow, Record, Table};
 use crate::failures::session::{fingerprint, from_hex, note_name, watched};
+use crate::history::{key_of, key_types};
 use crate::pg::{RowMemory, ServerError, Text, current_database, in_subtransaction, role_name};
 use crate::worker::{Progress, in_extension_transaction};
 use ledger::canonical::write_string;

@@ -2,10 +2,7 @@
 //!
 //! Texts come in as bytes: they need not be UTF-8, and pgrx takes for granted that a `&str` is.
 
-use super::encode::write_text;
-use super::jsonb;
-use super::money::MoneyTypes;
-use super::plan::{column_names, encoder_for, primary_key};
+use crate::capture::{MoneyTypes, column_names, encoder_for, jsonb, primary_key, write_text};
 use crate::pg::{
     NotWritten, OpenRelation, ServerError, Text, TextWriter, as_owner_restricted, attribute, attribute_name, in_subtransaction,
     relation_name,
