@@ -2,6 +2,7 @@
 //! error as a value or by unwinding; nothing here keeps state of its own.
 
 mod allocator;
+mod background_process;
 mod error;
 mod extension;
 mod id_scan;
@@ -19,6 +20,9 @@ mod text;
 mod triggers;
 mod user;
 
+pub use background_process::{
+    NextTurn, handle_signals, in_extension_transaction, in_transaction, must_stop, set_signal_handler, wait,
+};
 pub use error::{ServerError, packed_sqlstate_text, sqlstate_text};
 pub use extension::{extension_version, hold_extension};
 pub use id_scan::IdScan;

@@ -6,12 +6,8 @@
 //! nothing of this runs until it is promoted.
 
 mod launcher;
-mod process;
 mod tasks;
 mod worker_main;
-
-pub use process::in_extension_transaction;
-pub use tasks::Progress;
 
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};

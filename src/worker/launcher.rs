@@ -1,9 +1,9 @@
 //! The launcher: sees to it that each database with the extension has its worker. It is in no database itself, so it is in
 //! nobody's way, and reads nothing but pg_database.
 
-use super::process::{self, must_stop, wait};
 use crate::failures;
 use crate::failures::queue::{self, MAX_DATABASES, Outcome, Presence, Problem};
+use crate::pg::{handle_signals, in_transaction, must_stop, wait};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -47,7 +47,7 @@ struct Launcher {
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn lead_audit_launcher_main(_argument: pg_sys::Datum) {
-    process::handle_signals();
+    handle_signals();
     failures::switch_off();
     // SAFETY: at the beginning of the process. No database and no user: only what all databases share can be read.
     unsafe {
@@ -127,7 +127,7 @@ impl Launcher {
 
     /// Reads which databases there are. New ones are to be looked into, those that are gone are forgotten.
     fn look_around(&mut self) {
-        let found = match process::in_transaction(c"looking for databases", read_databases) {
+        let found = match in_transaction(c"looking for databases", read_databases) {
             Ok(found) => found,
             Err(error) => return pgrx::log!("lead_audit: pg_database could not be read: {error}"),
         };

@@ -10,8 +10,9 @@ use crate::failures::queue;
 use crate::failures::queue::record::{Count, LogLine, RawRow, Record, Table};
 use crate::failures::session::{fingerprint, from_hex, note_name, watched};
 use crate::history::{key_of, key_types};
-use crate::pg::{RowMemory, ServerError, Text, current_database, in_subtransaction, role_name};
-use crate::worker::{Progress, in_extension_transaction};
+use crate::pg::{
+    NextTurn, RowMemory, ServerError, Text, current_database, in_extension_transaction, in_subtransaction, role_name,
+};
 use ledger::canonical::write_string;
 use pgrx::datum::DatumWithOid;
 use pgrx::{PgSqlErrorCode, Spi, pg_sys};
@@ -47,29 +48,29 @@ struct Numbered {
 }
 
 /// One turn of the worker's task: writes what is queued.
-pub fn drain() -> Result<Progress, ServerError> {
+pub fn drain() -> Result<NextTurn, ServerError> {
     let database = current_database();
     if queue::is_empty_for(database) {
-        return Ok(Progress::Done);
+        return Ok(NextTurn::AtInterval);
     }
-    let Some(progress) = queue::progress_of(database) else { return Ok(Progress::Done) };
+    let Some(progress) = queue::progress_of(database) else { return Ok(NextTurn::AtInterval) };
     if !CAUGHT_UP.get() {
         let written = in_extension_transaction(c"looking for the last failed operation written", position)?;
-        let Some(written) = written else { return Ok(Progress::Done) };
+        let Some(written) = written else { return Ok(NextTurn::AtInterval) };
         queue::discard_through(database, written);
         quarantine(progress, written);
         CAUGHT_UP.set(true);
     }
     let queued = queue::peek(database, BATCH, BATCH_BYTES);
     // All of them were written already. Sessions leave a worker alone that has seen records: it has to look once more.
-    let Some(&(last, _)) = queued.last() else { return Ok(Progress::More) };
+    let Some(&(last, _)) = queued.last() else { return Ok(NextTurn::AtOnce) };
     let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
     let (read, unreadable) = read(&queued);
     let result = write_batch(&read, progress);
     // Whatever came of it, the worker has lived through it.
     progress.set(0, 0);
     match result? {
-        Batch::Dropped => return Ok(Progress::Done),
+        Batch::Dropped => return Ok(NextTurn::AtInterval),
         Batch::Written(written) => {
             queue::pop(database, last, unreadable, read.len() as u64 - written);
         }
@@ -84,7 +85,7 @@ pub fn drain() -> Result<Progress, ServerError> {
                     in_extension_transaction(c"writing a failed operation", || write_all(std::slice::from_ref(one), None));
                 progress.set(0, 0);
                 match result {
-                    Ok(None) => return Ok(Progress::Done),
+                    Ok(None) => return Ok(NextTurn::AtInterval),
                     Ok(Some(written)) => queue::pop(database, *number, 0, 1 - written),
                     Err(error) if is_passing(&error) => return Err(error),
                     Err(error) => {
@@ -96,9 +97,9 @@ pub fn drain() -> Result<Progress, ServerError> {
         }
     }
     if queued.len() == BATCH || bytes >= BATCH_BYTES {
-        return Ok(Progress::More);
+        return Ok(NextTurn::AtOnce);
     }
-    Ok(Progress::After((REST_FOR_EACH * (queued.len() as u32 - 1)).min(LONGEST_REST)))
+    Ok(NextTurn::After((REST_FOR_EACH * (queued.len() as u32 - 1)).min(LONGEST_REST)))
 }
 
 /// The last worker may have died of a record, and would again: that one goes to the server's log. Of several that it wrote together

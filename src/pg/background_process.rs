@@ -1,12 +1,11 @@
-//! What launcher and workers do alike: signals, waiting, transactions, errors.
+//! What background processes do alike: signals, waiting, transactions, the pace of their tasks.
 
-use crate::failures::queue::Progress;
-use crate::pg::{ServerError, hold_extension};
+use super::{ServerError, hold_extension};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 use std::ffi::CStr;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 mod raw {
@@ -27,17 +26,17 @@ pub fn must_stop() -> bool {
 
 // Called pqsignal in C; since 18 that is a macro.
 #[cfg(not(feature = "pg18"))]
-use pg_sys::pqsignal as set_handler;
+pub use pg_sys::pqsignal as set_signal_handler;
 #[cfg(feature = "pg18")]
-use pg_sys::pqsignal_be as set_handler;
+pub use pg_sys::pqsignal_be as set_signal_handler;
 
 /// Sets up the signals. SIGTERM cancels the transaction that is under way and is then up to the loop: what is queued can still
 /// be written.
 pub fn handle_signals() {
     // SAFETY: the handlers have the signature that Postgres asks for and do what a signal handler may do.
     unsafe {
-        set_handler(libc::SIGHUP, Some(raw::SignalHandlerForConfigReload));
-        set_handler(libc::SIGTERM, Some(stop));
+        set_signal_handler(libc::SIGHUP, Some(raw::SignalHandlerForConfigReload));
+        set_signal_handler(libc::SIGTERM, Some(stop));
         pg_sys::BackgroundWorkerUnblockSignals();
     }
 }
@@ -58,31 +57,15 @@ unsafe extern "C-unwind" fn stop(_signal: i32) {
     }
 }
 
-static PROGRESS: AtomicPtr<Progress> = AtomicPtr::new(std::ptr::null_mut());
-
-/// The postmaster ends all processes when another one has crashed. The records that this one is busy with are not to blame for
-/// that.
-pub fn on_crash_of_another(progress: Option<&'static Progress>) {
-    let progress = progress.map_or(std::ptr::null_mut(), |progress| std::ptr::from_ref(progress).cast_mut());
-    PROGRESS.store(progress, Ordering::Release);
-    // SAFETY: the handler has the signature that PostgreSQL asks for and does what a signal handler may do.
-    unsafe { set_handler(libc::SIGQUIT, Some(crash_exit)) };
-}
-
-/// The worker ends, and not because of a record.
-pub fn forget_progress() {
-    // SAFETY: null, or in memory that is mapped as long as the process lives; it has atomics only.
-    if let Some(progress) = unsafe { PROGRESS.load(Ordering::Acquire).as_ref() } {
-        progress.set(0, 0);
-    }
-}
-
-/// Called by the kernel. Ends the process as SignalHandlerForCrashExit() does.
-// Unguarded: a signal handler that stores two numbers and ends the process.
-unsafe extern "C-unwind" fn crash_exit(_signal: i32) {
-    forget_progress();
-    // SAFETY: ends the process without running anything else of it.
-    unsafe { libc::_exit(2) }
+/// When a task of a background process has its next turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum NextTurn {
+    /// When its interval is over: there is nothing more to do for now.
+    AtInterval,
+    /// At once: there is more to do.
+    AtOnce,
+    /// This long after the beginning of this turn: there may soon be more to do.
+    After(Duration),
 }
 
 /// Waits until something happens or `timeout` is over, then does what the server asks of every process. Returns whether somebody
