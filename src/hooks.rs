@@ -33,10 +33,6 @@ mod session;
 mod shared_memory;
 mod transaction;
 mod utility;
-mod utility_call;
-
-pub use error::{ERROR_IN_STATEMENT, base_callback};
-pub use utility_call::UtilityCall;
 
 /// Installs the hooks and callbacks, in front of those that are there. Called once, while the library is loaded.
 pub fn install(preloading: bool) {

@@ -19,6 +19,7 @@ mod subtransaction;
 mod text;
 mod triggers;
 mod user;
+mod utility_call;
 
 pub use background_process::{
     NextTurn, handle_signals, in_extension_transaction, in_transaction, must_stop, set_signal_handler, wait,
@@ -39,3 +40,4 @@ pub use subtransaction::{TransactionEnd, current_subtransaction, in_subtransacti
 pub use text::{Hash32, NotWritten, Text, TextWriter, borrowed_text, capped, detoasted, out_of_memory, parse_uuid};
 pub use triggers::watch_of_triggers;
 pub use user::{as_owner_restricted, as_user, current_database, may_create_databases, owns_database, owns_relation, role_name};
+pub use utility_call::UtilityCall;

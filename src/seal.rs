@@ -22,7 +22,6 @@ mod tree_row;
 pub use after_commit::{subtransaction_aborts, subtransaction_commits, transaction_ends};
 pub use id_ranges::{IdRange, IdRanges};
 pub use inserted::InsertedIds;
-pub use publish::fits_folder;
 pub use round::last_id_given_out;
 pub use seal_function::tick;
 pub use signer::{Identity, verifier_key};

@@ -19,7 +19,7 @@ pub use error_callback::{begin_log, begin_record, end_record, error_raised};
 pub use failing_row::{FailingRow, fingerprint, from_hex};
 pub use following::switch_off;
 pub use names::note_name;
-pub use scope::{Phase, StatementScope, innermost_scope};
+pub use scope::{ErrorCallbacks, Phase, StatementScope, innermost_scope, set_error_callbacks};
 pub use targets::{command_begins, execution_begins, phase_begins, planning_begins, session_begins, statement_ends};
 pub use watched::{relation_changed, schema_changed, watched};
 pub use xact_end::{before_commit, error_is_final, gap, subtransaction_aborts, subtransaction_commits, transaction_ends};

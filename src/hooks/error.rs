@@ -6,7 +6,7 @@
 //! then takes the place of the one being raised, as anywhere in PostgreSQL. It calls no Rust code that has something to drop.
 //! The second part, which makes a record of the copy, calls nothing of PostgreSQL that can raise an error.
 
-use crate::failures::{self, FailingRow, StatementScope};
+use crate::failures::{self, ErrorCallbacks, FailingRow, StatementScope};
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -23,22 +23,14 @@ mod raw {
 }
 
 pub fn install() {
+    failures::set_error_callbacks(ErrorCallbacks {
+        in_statement: error_in_statement,
+        outside_of_statements: error_outside_of_statements,
+    });
     // SAFETY: called once, while the library is loaded; hooks stay for the life of the process.
     unsafe {
         PREVIOUS_EMIT_LOG.set(pg_sys::emit_log_hook);
         pg_sys::emit_log_hook = Some(emit_log);
-    }
-}
-
-/// The callback of a scope, by which scopes are told from others in PostgreSQL's list.
-pub const ERROR_IN_STATEMENT: unsafe extern "C-unwind" fn(*mut c_void) = error_in_statement;
-
-/// A callback for errors outside of any scope, to be put at the bottom of PostgreSQL's list.
-pub fn base_callback() -> pg_sys::ErrorContextCallback {
-    pg_sys::ErrorContextCallback {
-        previous: std::ptr::null_mut(),
-        callback: Some(error_outside_of_statements),
-        arg: std::ptr::null_mut(),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Utility commands: COPY fires row triggers outside of the executor, TRUNCATE and COPY can fail, and some commands concern
 //! the background workers.
 
-use super::utility_call::{UtilityCall, utility_hook};
 use crate::failures::{self, StatementScope};
+use crate::pg::UtilityCall;
 use crate::watch::CommandScope;
 use crate::{capture, entries};
 use pgrx::pg_sys;
@@ -18,6 +18,35 @@ pub fn install() {
         PREVIOUS.set(pg_sys::ProcessUtility_hook);
         pg_sys::ProcessUtility_hook = Some(process_utility);
     }
+}
+
+/// Defines a hook of ProcessUtility: a function that makes a [`UtilityCall`] of its arguments and hands it to another one.
+macro_rules! utility_hook {
+    ($hook:ident => $work:path) => {
+        unsafe extern "C-unwind" fn $hook(
+            statement: *mut pgrx::pg_sys::PlannedStmt,
+            text: *const core::ffi::c_char,
+            read_only_tree: bool,
+            context: pgrx::pg_sys::ProcessUtilityContext::Type,
+            params: pgrx::pg_sys::ParamListInfo,
+            environment: *mut pgrx::pg_sys::QueryEnvironment,
+            destination: *mut pgrx::pg_sys::DestReceiver,
+            completion: *mut pgrx::pg_sys::QueryCompletion,
+        ) {
+            let call = $crate::pg::UtilityCall {
+                statement,
+                text,
+                read_only_tree,
+                context,
+                params,
+                environment,
+                destination,
+                completion,
+            };
+            // SAFETY: the call is the one that Postgres makes.
+            unsafe { $work(call) }
+        }
+    };
 }
 
 utility_hook!(process_utility => run);

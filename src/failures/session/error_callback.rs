@@ -8,12 +8,11 @@ use super::failing_row::FailingRow;
 use super::following;
 use super::masked::masked;
 use super::names;
-use super::scope::{StatementScope, statement_text};
+use super::scope::{StatementScope, error_callbacks, statement_text};
 use super::temporary;
 use super::xact_end;
 use crate::entries::{self, Outcome, Written};
 use crate::failures::queue::record::{Count, Record, TEXT_LIMIT, Table, Unresolved, capped_c};
-use crate::hooks;
 use crate::pg::{capped, current_subtransaction, in_context, new_context, packed_sqlstate_text};
 use crate::{actor, settings};
 use pgrx::pg_sys;
@@ -41,6 +40,7 @@ pub fn keep_base() {
             if BASE.get().is_null() {
                 make_base();
             }
+            // Null without callbacks: the list stays empty.
             pg_sys::error_context_stack = BASE.get();
         }
     }
@@ -48,10 +48,15 @@ pub fn keep_base() {
 
 #[cold]
 fn make_base() {
+    let Some(callbacks) = error_callbacks() else { return };
     actor::remember_client_addr();
     // SAFETY: a context of our own that stays.
     MEMORY.set(unsafe { new_context(pg_sys::TopMemoryContext, c"lead_audit error being raised") });
-    BASE.set(Box::into_raw(Box::new(hooks::base_callback())));
+    BASE.set(Box::into_raw(Box::new(pg_sys::ErrorContextCallback {
+        previous: std::ptr::null_mut(),
+        callback: Some(callbacks.outside_of_statements),
+        arg: std::ptr::null_mut(),
+    })));
 }
 
 /// Whether the error being raised may be recorded: the memory context to copy it into, or null. Ends with `end_record`.

@@ -3,10 +3,33 @@
 
 use super::error_callback::error_names;
 use super::watched::{Watched, watched};
-use crate::hooks::ERROR_IN_STATEMENT;
 use crate::pg::current_subtransaction;
 use pgrx::pg_sys;
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::sync::OnceLock;
+
+/// A function for PostgreSQL's list of error callbacks.
+type ErrorCallback = unsafe extern "C-unwind" fn(*mut c_void);
+
+/// What PostgreSQL calls when an error is raised. The functions are entry points, so they are in `hooks`.
+pub struct ErrorCallbacks {
+    /// Belongs to a scope, which is its argument, and tells scopes from others in the list.
+    pub in_statement: ErrorCallback,
+    /// Is at the bottom of the list, without an argument.
+    pub outside_of_statements: ErrorCallback,
+}
+
+static CALLBACKS: OnceLock<ErrorCallbacks> = OnceLock::new();
+
+/// Sets the callbacks, while the library is preloaded. Without them no scope is opened.
+pub fn set_error_callbacks(callbacks: ErrorCallbacks) {
+    CALLBACKS.get_or_init(|| callbacks);
+}
+
+/// The callbacks, where the library is preloaded.
+pub fn error_callbacks() -> Option<&'static ErrorCallbacks> {
+    CALLBACKS.get()
+}
 
 /// How far the executor is with the statement.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -112,9 +135,10 @@ impl StatementScope {
     /// # Safety
     /// The scope must stay where it is until `leave` is called or an error jumps over it.
     pub unsafe fn enter(&mut self) {
+        let Some(callbacks) = error_callbacks() else { return };
         self.is_outermost = innermost_scope().is_null();
         self.subtransaction = current_subtransaction();
-        self.callback.callback = Some(ERROR_IN_STATEMENT);
+        self.callback.callback = Some(callbacks.in_statement);
         self.callback.arg = std::ptr::from_mut(self).cast();
         // SAFETY: the list takes a callback that stays, as the caller promises.
         unsafe {
@@ -137,11 +161,12 @@ impl StatementScope {
 
 /// The innermost statement that is under way, or null.
 pub fn innermost_scope() -> *mut StatementScope {
+    let Some(callbacks) = error_callbacks() else { return std::ptr::null_mut() };
     // SAFETY: the list holds live callbacks; those with this function are of scopes, which `arg` points to.
     unsafe {
         let mut callback = pg_sys::error_context_stack;
         while !callback.is_null() {
-            if (*callback).callback.is_some_and(|function| std::ptr::fn_addr_eq(function, ERROR_IN_STATEMENT)) {
+            if (*callback).callback.is_some_and(|function| std::ptr::fn_addr_eq(function, callbacks.in_statement)) {
                 return (*callback).arg.cast();
             }
             callback = (*callback).previous;

@@ -6,7 +6,7 @@
 use super::scope::{Phase, StatementScope};
 use super::{error_callback, following};
 use crate::entries;
-use crate::hooks::UtilityCall;
+use crate::pg::UtilityCall;
 use crate::pg::trigger_depth;
 use pgrx::{PgList, pg_sys};
 use std::ffi::c_char;

@@ -4,7 +4,7 @@
 use pgrx::pg_sys;
 use std::ffi::c_char;
 
-/// The call, as Postgres passed it to the hook. Like [`next`](super::next), it holds nothing that has to be dropped.
+/// The call, as Postgres passed it to the hook. It holds nothing that has to be dropped.
 #[derive(Clone, Copy)]
 pub struct UtilityCall {
     /// The command, in a statement that has its node as `utilityStmt`.
@@ -26,7 +26,7 @@ pub struct UtilityCall {
 }
 
 unsafe extern "C-unwind" {
-    // As for the functions in `next`: without pgrx's guard.
+    // The same function as pgrx binds, without its guard, which would turn an error into one that has lost its position.
     fn standard_ProcessUtility(
         statement: *mut pg_sys::PlannedStmt,
         text: *const c_char,
@@ -60,33 +60,3 @@ impl UtilityCall {
         }
     }
 }
-
-/// Defines a hook of ProcessUtility: a function that makes a [`UtilityCall`] of its arguments and hands it to another one.
-macro_rules! utility_hook {
-    ($hook:ident => $work:path) => {
-        unsafe extern "C-unwind" fn $hook(
-            statement: *mut pgrx::pg_sys::PlannedStmt,
-            text: *const core::ffi::c_char,
-            read_only_tree: bool,
-            context: pgrx::pg_sys::ProcessUtilityContext::Type,
-            params: pgrx::pg_sys::ParamListInfo,
-            environment: *mut pgrx::pg_sys::QueryEnvironment,
-            destination: *mut pgrx::pg_sys::DestReceiver,
-            completion: *mut pgrx::pg_sys::QueryCompletion,
-        ) {
-            let call = $crate::hooks::UtilityCall {
-                statement,
-                text,
-                read_only_tree,
-                context,
-                params,
-                environment,
-                destination,
-                completion,
-            };
-            // SAFETY: the call is the one that Postgres makes.
-            unsafe { $work(call) }
-        }
-    };
-}
-pub(super) use utility_hook;
