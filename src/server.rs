@@ -4,6 +4,7 @@
 mod allocator;
 mod error;
 mod extension;
+mod foreign_call;
 mod id_scan;
 mod lock;
 mod memory;
@@ -21,6 +22,7 @@ mod user;
 
 pub use error::{ServerError, packed_sqlstate_text, sqlstate_text};
 pub use extension::{extension_version, hold_extension};
+pub use foreign_call::call_foreign;
 pub use id_scan::IdScan;
 pub use lock::lock_task;
 pub use memory::{RowMemory, in_context, new_context};
