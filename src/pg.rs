@@ -5,6 +5,7 @@ mod allocator;
 mod background_process;
 mod error;
 mod extension;
+mod foreign_call;
 mod id_scan;
 mod lock;
 mod memory;
@@ -26,6 +27,7 @@ pub use background_process::{
 };
 pub use error::{ServerError, packed_sqlstate_text, sqlstate_text};
 pub use extension::{extension_version, hold_extension};
+pub use foreign_call::call_foreign;
 pub use id_scan::IdScan;
 pub use lock::lock_task;
 pub use memory::{RowMemory, in_context, new_context};

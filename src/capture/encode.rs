@@ -6,7 +6,7 @@
 use super::jsonb;
 use super::numeric;
 use super::pinned::Pinned;
-use crate::pg::{TextWriter, detoasted};
+use crate::pg::{TextWriter, call_foreign, detoasted};
 use ledger::canonical::write_string_bytes;
 use ledger::time::write_timestamp;
 use ledger::{Sink, write_i64, write_uuid};
@@ -208,11 +208,11 @@ unsafe fn write_date_time(out: &mut TextWriter, datum: pg_sys::Datum, type_oid: 
 /// # Safety
 /// `datum` must be of the type that `call` was made for.
 unsafe fn write_to_jsonb(out: &mut TextWriter, datum: pg_sys::Datum, call: &pg_sys::FmgrInfo, monetary: bool) {
-    // SAFETY: FunctionCall1Coll reads the FmgrInfo, whose only changing part, fn_extra, to_jsonb does not use. The result
-    // is a jsonb in the current memory context, not toasted since it was just made.
+    // SAFETY: the call reads the FmgrInfo, whose only changing part, fn_extra, to_jsonb does not use. The result is a jsonb in
+    // the current memory context, not toasted since it was just made.
     let value = unsafe {
         let _pinned = if monetary { Pinned::with_money() } else { Pinned::new() };
-        pg_sys::FunctionCall1Coll(std::ptr::from_ref(call).cast_mut(), pg_sys::InvalidOid, datum)
+        call_foreign(call, datum)
     };
     // SAFETY: as said.
     unsafe { jsonb::write(out, value.cast_mut_ptr()) }

@@ -97,6 +97,30 @@ fn a_process_that_runs_out_of_memory() {
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.verify()"), 0);
 }
 
+/// The owner's cast to json raises an error that is longer than the memory that is left.
+#[test]
+fn an_error_longer_than_the_memory() {
+    let cluster = Cluster::builder().preloaded().start();
+    let (mut admin, started) = database(
+        &cluster,
+        "CREATE TABLE large (id int PRIMARY KEY); SELECT lead_audit.enable('large');
+         CREATE TYPE odd AS ENUM ('one');
+         CREATE FUNCTION raise(odd) RETURNS json LANGUAGE plpgsql AS
+           $$BEGIN RAISE EXCEPTION '%', repeat('x', 40000000) USING DETAIL = repeat('é', 20000000); END$$;
+         CREATE CAST (odd AS json) WITH FUNCTION raise(odd);
+         CREATE TABLE odds (id int PRIMARY KEY, value odd); SELECT lead_audit.enable('odds')",
+    );
+    for megabytes in (60..800).step_by(20) {
+        let mut session = short_of_memory(&cluster, megabytes << 20);
+        let before: i64 = value(&mut admin, UNWRITTEN);
+        match try_call(&mut session, &format!("INSERT INTO odds VALUES ({megabytes}, 'one')")) {
+            Ok(()) => assert_eq!(value::<i64>(&mut admin, UNWRITTEN), before + 1, "{megabytes} MB"),
+            Err(error) => assert!(error.contains("53200"), "{megabytes} MB: {error:.200}"),
+        }
+        assert_nothing_crashed(&cluster, &started, &mut admin);
+    }
+}
+
 #[test]
 fn as_many_columns_as_a_table_can_have() {
     let cluster = Cluster::builder().preloaded().start();
