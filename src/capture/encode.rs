@@ -5,7 +5,7 @@
 
 use super::jsonb;
 use super::numeric;
-use super::pinned::Pinned;
+use super::output_settings::OutputSettings;
 use crate::pg::{TextWriter, call_foreign, detoasted};
 use ledger::canonical::write_string_bytes;
 use ledger::time::write_timestamp;
@@ -153,7 +153,7 @@ unsafe fn write_float(out: &mut TextWriter, value: f64, datum: pg_sys::Datum, ou
     // SAFETY: as the caller promises. numeric_in takes a C string, an oid that it does not use, and -1 for any precision.
     unsafe {
         let text = {
-            let _pinned = Pinned::new();
+            let _settings = OutputSettings::new();
             c_string(output, datum)
         };
         if !value.is_finite() {
@@ -211,7 +211,7 @@ unsafe fn write_to_jsonb(out: &mut TextWriter, datum: pg_sys::Datum, call: &pg_s
     // SAFETY: the call reads the FmgrInfo, whose only changing part, fn_extra, to_jsonb does not use. The result is a jsonb in
     // the current memory context, not toasted since it was just made.
     let value = unsafe {
-        let _pinned = if monetary { Pinned::with_money() } else { Pinned::new() };
+        let _settings = if monetary { OutputSettings::with_money() } else { OutputSettings::new() };
         call_foreign(call, datum)
     };
     // SAFETY: as said.

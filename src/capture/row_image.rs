@@ -1,6 +1,6 @@
 //! A row, taken apart and written as JSON.
 
-use super::plan::Column;
+use super::row_layout::Column;
 use crate::pg::{NotWritten, ServerError, Text, TextWriter, detoasted};
 use ledger::Sink;
 use pgrx::pg_sys;

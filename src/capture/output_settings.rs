@@ -1,4 +1,4 @@
-//! Output functions look at the session's settings; an entry must not depend on them. While a `Pinned` is alive those
+//! Output functions look at the session's settings; an entry must not depend on them. While an `OutputSettings` is alive those
 //! settings have the values that the format prescribes.
 //!
 //! The variables behind the settings are changed, not the settings: that costs nanoseconds instead of microseconds for
@@ -20,8 +20,8 @@ thread_local! {
     static UTC: Cell<*mut pg_sys::pg_tz> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// The settings are pinned as long as this is alive, and are the session's again afterwards, on an error too.
-pub struct Pinned {
+/// Fixes the settings as long as it is alive. Dropping it restores those of the session, on an error too.
+pub struct OutputSettings {
     time_zone: *mut pg_sys::pg_tz,
     date_style: i32,
     date_order: i32,
@@ -31,12 +31,12 @@ pub struct Pinned {
     guc_nest_level: Option<i32>,
 }
 
-impl Pinned {
+impl OutputSettings {
     /// TimeZone UTC, DateStyle ISO/MDY, IntervalStyle postgres, bytea_output hex, extra_float_digits 1.
     pub fn new() -> Self {
         // SAFETY: plain variables of this process, which Postgres reads in its output functions.
         unsafe {
-            let former = Pinned {
+            let former = OutputSettings {
                 time_zone: pg_sys::session_timezone,
                 date_style: pg_sys::DateStyle,
                 date_order: pg_sys::DateOrder,
@@ -57,10 +57,10 @@ impl Pinned {
 
     /// The same, and lc_monetary C: takes microseconds, for the rare value that has money in it.
     pub fn with_money() -> Self {
-        let mut pinned = Self::new();
+        let mut settings = Self::new();
         // SAFETY: a nest level of our own, undone in drop or by the abort of the transaction.
         unsafe {
-            pinned.guc_nest_level = Some(pg_sys::NewGUCNestLevel());
+            settings.guc_nest_level = Some(pg_sys::NewGUCNestLevel());
             pg_sys::set_config_option(
                 c"lc_monetary".as_ptr(),
                 c"C".as_ptr(),
@@ -72,11 +72,11 @@ impl Pinned {
                 false,
             );
         }
-        pinned
+        settings
     }
 }
 
-impl Drop for Pinned {
+impl Drop for OutputSettings {
     fn drop(&mut self) {
         // SAFETY: puts back what was there. While an error is on its way the nest level is left to the abort.
         unsafe {

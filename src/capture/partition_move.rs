@@ -3,7 +3,7 @@
 //!
 //! Where no INSERT comes (a trigger cancelled it, the other partition is not watched), the row was deleted, and that is recorded.
 
-use super::event::{RowEvent, RowOperation, Version, record};
+use super::row_event::{RowEvent, RowOperation, RowVersion, record};
 use crate::pg::{current_subtransaction, in_context, trigger_depth};
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -11,8 +11,8 @@ use std::cell::RefCell;
 /// A row that has left its partition and is not seen again yet.
 struct Leaving {
     watch_id: [u8; 16],
-    /// Copies that live until the transaction ends, at the latest, and the plan of the partition that it left.
-    row: Version,
+    /// Copies that live until the transaction ends, at the latest, and the layout of the partition that it left.
+    row: RowVersion,
     /// How deep triggers were nested. Between the two events another statement's can come, fired by a trigger: they are deeper.
     depth: i32,
     subtransaction: pg_sys::SubTransactionId,
@@ -20,9 +20,9 @@ struct Leaving {
 
 impl Leaving {
     /// Records that the row is gone, or what it has become.
-    fn record(self, new_row: Option<&Version>) {
+    fn record(self, new_row: Option<&RowVersion>) {
         let operation = if new_row.is_some() { RowOperation::Update } else { RowOperation::Delete };
-        // SAFETY: the copies are of the row type of the plan's relation, as it was then, and are given back after their use. An
+        // SAFETY: the copies are of the row type of the layout's relation, as it was then, and are given back after their use. An
         // error leaves them to their memory context.
         unsafe {
             record(operation, self.watch_id, Some(&self.row), new_row);
@@ -56,11 +56,11 @@ pub unsafe fn hold(event: &RowEvent) {
     // SAFETY: as the caller promises; the copies are in the transaction's memory.
     let row = unsafe {
         let row = event.version(event.row);
-        in_context(pg_sys::TopTransactionContext, || Version {
+        in_context(pg_sys::TopTransactionContext, || RowVersion {
             tuple: pg_sys::heap_copytuple(row.tuple),
             // With the values of columns that were added after the row was written.
             descriptor: pg_sys::CreateTupleDescCopyConstr(row.descriptor),
-            plan: row.plan,
+            layout: row.layout,
         })
     };
     let (depth, subtransaction) = (trigger_depth(), current_subtransaction());
@@ -81,7 +81,7 @@ pub unsafe fn record_insert(event: &RowEvent) {
     }
     let depth = trigger_depth();
     let is_other_half =
-        |left: &mut Leaving| left.depth == depth && left.watch_id == event.watch_id && left.row.plan.same_columns(&row.plan);
+        |left: &mut Leaving| left.depth == depth && left.watch_id == event.watch_id && left.row.layout.same_columns(&row.layout);
     let left = LEAVING.with_borrow_mut(|all| all.pop_if(is_other_half));
     match left {
         Some(left) => left.record(Some(&row)),

@@ -1,10 +1,10 @@
 //! What happened to a row, made into an entry and handed to `entries`.
 
 use super::foreign_code::ForeignCode;
-use super::moved;
-use super::plan::{Column, Plan};
+use super::partition_move;
 use super::plan_cache;
 use super::row_image::{Place, RowImage};
+use super::row_layout::{Column, RowLayout};
 use crate::entries::{self, InvalidBytes, NewEntry};
 use crate::pg::{ServerError, Text, attribute, in_subtransaction};
 use crate::settings::{self, OnError};
@@ -56,13 +56,13 @@ pub struct RowEvent<'a> {
 }
 
 /// A row with what is needed to read it.
-pub struct Version {
+pub struct RowVersion {
     /// The row.
     pub tuple: pg_sys::HeapTuple,
     /// Its row type.
     pub descriptor: pg_sys::TupleDesc,
-    /// The plan of its relation.
-    pub plan: Rc<Plan>,
+    /// The layout of its relation.
+    pub layout: Rc<RowLayout>,
 }
 
 impl RowEvent<'_> {
@@ -70,10 +70,11 @@ impl RowEvent<'_> {
     ///
     /// # Safety
     /// The relation must be open.
-    pub unsafe fn version(&self, tuple: pg_sys::HeapTuple) -> Version {
+    pub unsafe fn version(&self, tuple: pg_sys::HeapTuple) -> RowVersion {
         // SAFETY: as the caller promises.
-        let (descriptor, plan) = unsafe { ((*self.relation).rd_att, plan_cache::plan(self.relation, self.soft_delete_column)) };
-        Version { tuple, descriptor, plan }
+        let (descriptor, layout) =
+            unsafe { ((*self.relation).rd_att, plan_cache::layout(self.relation, self.soft_delete_column)) };
+        RowVersion { tuple, descriptor, layout }
     }
 }
 
@@ -117,9 +118,9 @@ pub unsafe fn record_row(event: &RowEvent) {
     // SAFETY: as the caller promises.
     unsafe {
         match event.operation {
-            RowOperation::Delete if moved::went_to_another_partition(event.row) => return moved::hold(event),
-            RowOperation::Insert => return moved::record_insert(event),
-            _ => moved::settle_before_event(),
+            RowOperation::Delete if partition_move::went_to_another_partition(event.row) => return partition_move::hold(event),
+            RowOperation::Insert => return partition_move::record_insert(event),
+            _ => partition_move::settle_before_event(),
         }
         let row = event.version(event.row);
         match event.new_row {
@@ -132,11 +133,11 @@ pub unsafe fn record_row(event: &RowEvent) {
 /// Records what happened: to one row, or of an UPDATE to the old row that has become the new one.
 ///
 /// # Safety
-/// Each version must be a row that its row type and plan are for, and stay until this returns.
-pub unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&Version>, new_row: Option<&Version>) {
+/// Each version must be a row that its row type and layout are for, and stay until this returns.
+pub unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&RowVersion>, new_row: Option<&RowVersion>) {
     let Some(last) = new_row.or(row) else { return };
-    let plan = &last.plan;
-    let moved_from = row.map(|row| &row.plan).filter(|former| former.relation != plan.relation);
+    let layout = &last.layout;
+    let moved_from = row.map(|row| &row.layout).filter(|former| former.relation != layout.relation);
     let mut scratch = SCRATCH.take().unwrap_or_default();
     scratch.clear();
     // SAFETY: as the caller promises.
@@ -147,7 +148,7 @@ pub unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&V
         }
     };
     let may_raise =
-        plan.may_raise || moved_from.is_some_and(|former| former.may_raise) || takes_memory(row) || takes_memory(new_row);
+        layout.may_raise || moved_from.is_some_and(|former| former.may_raise) || takes_memory(row) || takes_memory(new_row);
     let result = if settings::on_error() == OnError::Warn && may_raise {
         in_subtransaction(|| encode(&mut scratch)).and_then(|result| result)
     } else {
@@ -162,15 +163,15 @@ pub unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&V
     match result {
         Ok(Encoded::Entry { soft_delete, key_changed }) => {
             let Scratch { row_values, changed_values, row_key, previous_key, details, invalid_bytes, .. } = &mut *scratch;
-            invalid_bytes.note("names", last.plan.encoded_names.iter().map(String::as_str));
+            invalid_bytes.note("names", last.layout.encoded_names.iter().map(String::as_str));
             entries::append(NewEntry {
                 watch_id: Some(watch_id),
-                relation: Some(plan.relation),
-                table_schema: Some(&plan.schema),
-                table_name: Some(&plan.name),
+                relation: Some(layout.relation),
+                table_schema: Some(&layout.schema),
+                table_name: Some(&layout.name),
                 operation: operation.name(),
                 soft_delete,
-                row_key: (!plan.key.is_empty()).then_some(row_key),
+                row_key: (!layout.key.is_empty()).then_some(row_key),
                 previous_key: key_changed.then_some(previous_key),
                 row_values: Some(row_values),
                 changed_values: (operation == RowOperation::Update).then_some(changed_values),
@@ -184,9 +185,9 @@ pub unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&V
             let key = (!scratch.row_key.is_empty()).then(|| scratch.row_key.as_str());
             let gap = entries::Gap {
                 watch_id: Some(watch_id),
-                relation: Some(plan.relation),
-                schema: plan.schema.as_str(),
-                table: plan.name.as_str(),
+                relation: Some(layout.relation),
+                schema: layout.schema.as_str(),
+                table: layout.name.as_str(),
                 key,
             };
             entries::not_written(operation.name(), &gap, &error);
@@ -196,7 +197,7 @@ pub unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&V
 }
 
 /// Whether the row may take more memory than there is: a value can be a thousand times as long as what is stored of it.
-fn takes_memory(version: Option<&Version>) -> bool {
+fn takes_memory(version: Option<&RowVersion>) -> bool {
     version.is_some_and(|version| {
         // SAFETY: a version's tuple is one.
         let (length, mask) = unsafe { ((*version.tuple).t_len, (*(*version.tuple).t_data).t_infomask) };
@@ -204,16 +205,16 @@ fn takes_memory(version: Option<&Version>) -> bool {
     })
 }
 
-fn write_moved_from(scratch: &mut Scratch, plan: &Plan) -> Result<(), ServerError> {
+fn write_moved_from(scratch: &mut Scratch, layout: &RowLayout) -> Result<(), ServerError> {
     scratch.details.write(|out| {
         out.append(br#"{"moved_from":{"table_name":"#);
-        write_string(out, plan.name.as_str());
+        write_string(out, layout.name.as_str());
         out.append(br#","table_schema":"#);
-        write_string(out, plan.schema.as_str());
+        write_string(out, layout.schema.as_str());
         out.append(b"}}");
         Ok(())
     })?;
-    let names = [("table_name", &plan.name), ("table_schema", &plan.schema)];
+    let names = [("table_name", &layout.name), ("table_schema", &layout.schema)];
     scratch.invalid_bytes.note("moved_from", names.into_iter().filter(|(_, text)| text.is_encoded()).map(|(name, _)| name));
     Ok(())
 }
@@ -243,18 +244,18 @@ pub struct RowTexts {
 pub unsafe fn row_texts(event: &RowEvent, foreign_code: &mut ForeignCode) -> Result<RowTexts, ServerError> {
     // SAFETY: as the caller promises.
     unsafe {
-        let plan = plan_cache::plan(event.relation, event.soft_delete_column);
+        let layout = plan_cache::layout(event.relation, event.soft_delete_column);
         let (mut row, mut new_row) = (RowImage::default(), RowImage::default());
         let descriptor = (*event.relation).rd_att;
         row.take(event.row, descriptor);
         let (columns, omitted): (Vec<&Column>, Vec<&Column>) =
-            plan.columns.iter().partition(|column| !foreign_code.writes(attribute(descriptor, column.index).atttypid));
-        let has_key = !plan.key.is_empty() && plan.key_columns().all(|key| omitted.iter().all(|one| one.index != key.index));
+            layout.columns.iter().partition(|column| !foreign_code.writes(attribute(descriptor, column.index).atttypid));
+        let has_key = !layout.key.is_empty() && layout.key_columns().all(|key| omitted.iter().all(|one| one.index != key.index));
         let mut invalid_bytes = InvalidBytes::default();
-        invalid_bytes.note("names", plan.encoded_names.iter().map(String::as_str));
+        invalid_bytes.note("names", layout.encoded_names.iter().map(String::as_str));
         let (mut key, mut values, mut places, mut changed) = (Text::new(), Text::new(), Vec::new(), Text::new());
-        if has_key && row.write_object(&mut key, plan.key_columns(), &mut places)? {
-            invalid_bytes.note("row_key", encoded(plan.key_columns(), &places));
+        if has_key && row.write_object(&mut key, layout.key_columns(), &mut places)? {
+            invalid_bytes.note("row_key", encoded(layout.key_columns(), &places));
         }
         if row.write_object(&mut values, columns.iter().copied(), &mut places)? {
             invalid_bytes.note("row_values", encoded(columns.iter().copied(), &places));
@@ -285,28 +286,28 @@ enum Encoded {
 /// The row of an INSERT, DELETE or SNAPSHOT.
 ///
 /// # Safety
-/// The version must be a row that its row type and plan are for.
-unsafe fn encode_row(version: &Version, scratch: &mut Scratch) -> Result<Encoded, ServerError> {
+/// The version must be a row that its row type and layout are for.
+unsafe fn encode_row(version: &RowVersion, scratch: &mut Scratch) -> Result<Encoded, ServerError> {
     let Scratch { row, row_values, value_places, row_key, key_places, invalid_bytes, .. } = scratch;
-    let plan = &version.plan;
+    let layout = &version.layout;
     // SAFETY: as the caller promises.
     unsafe {
         row.take(version.tuple, version.descriptor);
-        if !plan.key.is_empty() && row.write_object(row_key, plan.key_columns(), key_places)? {
-            invalid_bytes.note("row_key", encoded(plan.key_columns(), key_places));
+        if !layout.key.is_empty() && row.write_object(row_key, layout.key_columns(), key_places)? {
+            invalid_bytes.note("row_key", encoded(layout.key_columns(), key_places));
         }
-        if row.write_object(row_values, plan.columns.iter(), value_places)? {
-            invalid_bytes.note("row_values", encoded(plan.columns.iter(), value_places));
+        if row.write_object(row_values, layout.columns.iter(), value_places)? {
+            invalid_bytes.note("row_values", encoded(layout.columns.iter(), value_places));
         }
     }
     Ok(Encoded::Entry { soft_delete: None, key_changed: false })
 }
 
-/// The rows of an UPDATE. Their plans are one, or have the same columns.
+/// The rows of an UPDATE. Their layouts are one, or have the same columns.
 ///
 /// # Safety
-/// Each version must be a row that its row type and plan are for.
-unsafe fn encode_change(old: &Version, new: &Version, scratch: &mut Scratch) -> Result<Encoded, ServerError> {
+/// Each version must be a row that its row type and layout are for.
+unsafe fn encode_change(old: &RowVersion, new: &RowVersion, scratch: &mut Scratch) -> Result<Encoded, ServerError> {
     let Scratch {
         row, new_row, row_values, value_places, changed_values, row_key, previous_key, key_places, invalid_bytes, ..
     } = scratch;
@@ -314,8 +315,8 @@ unsafe fn encode_change(old: &Version, new: &Version, scratch: &mut Scratch) -> 
     unsafe {
         row.take(old.tuple, old.descriptor);
         new_row.take(new.tuple, new.descriptor);
-        let was = old.plan.soft_delete.map(|i| row.is_true(&old.plan.columns[i]));
-        let is = new.plan.soft_delete.map(|i| new_row.is_true(&new.plan.columns[i]));
+        let was = old.layout.soft_delete.map(|i| row.is_true(&old.layout.columns[i]));
+        let is = new.layout.soft_delete.map(|i| new_row.is_true(&new.layout.columns[i]));
         let soft_delete = match (was, is) {
             (Some(false), Some(true)) => Some("deleted"),
             (Some(true), Some(false)) => Some("restored"),
@@ -325,20 +326,20 @@ unsafe fn encode_change(old: &Version, new: &Version, scratch: &mut Scratch) -> 
             return Ok(Encoded::Nothing);
         }
         let mut key_changed = false;
-        if !new.plan.key.is_empty() {
-            let previous_is_encoded = row.write_object(previous_key, old.plan.key_columns(), key_places)?;
-            let is_encoded = new_row.write_object(row_key, new.plan.key_columns(), key_places)?;
+        if !new.layout.key.is_empty() {
+            let previous_is_encoded = row.write_object(previous_key, old.layout.key_columns(), key_places)?;
+            let is_encoded = new_row.write_object(row_key, new.layout.key_columns(), key_places)?;
             if is_encoded {
-                invalid_bytes.note("row_key", encoded(new.plan.key_columns(), key_places));
+                invalid_bytes.note("row_key", encoded(new.layout.key_columns(), key_places));
             }
             key_changed = row_key.bytes() != previous_key.bytes() || is_encoded != previous_is_encoded;
         }
-        if row.write_object(row_values, old.plan.columns.iter(), value_places)? {
-            invalid_bytes.note("row_values", encoded(old.plan.columns.iter(), value_places));
+        if row.write_object(row_values, old.layout.columns.iter(), value_places)? {
+            invalid_bytes.note("row_values", encoded(old.layout.columns.iter(), value_places));
         }
-        let pairs = old.plan.columns.iter().zip(&new.plan.columns);
+        let pairs = old.layout.columns.iter().zip(&new.layout.columns);
         let changed = row.write_changes(changed_values, pairs, new_row, row_values, value_places)?;
-        invalid_bytes.note("changed_values", new.plan.names_of(&changed));
+        invalid_bytes.note("changed_values", new.layout.names_of(&changed));
         if changed_values.bytes() == b"{}" && !settings::log_unchanged() {
             return Ok(Encoded::Nothing);
         }

@@ -32,7 +32,7 @@ pub struct ColumnName {
 }
 
 /// Everything about a relation that its rows need to become entries.
-pub struct Plan {
+pub struct RowLayout {
     /// The relation.
     pub relation: pg_sys::Oid,
     /// Its schema's name.
@@ -47,7 +47,7 @@ pub struct Plan {
     pub encoded_names: Vec<String>,
     /// The soft-delete column, as a place in `columns`.
     pub soft_delete: Option<usize>,
-    /// The name of that column that the plan was made for.
+    /// The name of that column that the layout was made for.
     pub soft_delete_name: String,
     /// Whether writing a row may raise an error.
     pub may_raise: bool,
@@ -57,23 +57,23 @@ pub struct Plan {
     context: pg_sys::MemoryContext,
 }
 
-impl Drop for Plan {
+impl Drop for RowLayout {
     fn drop(&mut self) {
-        // SAFETY: made by this plan, whose encoders alone point into it.
+        // SAFETY: made by this layout, whose encoders alone point into it.
         unsafe { pg_sys::MemoryContextDelete(self.context) }
     }
 }
 
-impl Plan {
-    /// Makes the plan for an open relation.
+impl RowLayout {
+    /// Makes the layout for an open relation.
     ///
     /// # Safety
     /// `relation` must be an open relation.
     pub unsafe fn new(relation: pg_sys::Relation, soft_delete_name: &str) -> Self {
-        // SAFETY: the caller keeps the relation open while its relcache entry is read here; the plan copies what it needs.
+        // SAFETY: the caller keeps the relation open while its relcache entry is read here; the layout copies what it needs.
         unsafe {
-            // Stays if the plan is finished; an error before that ends the current context, and this one with it.
-            let context = new_context(pg_sys::CurrentMemoryContext, c"lead_audit plan");
+            // Stays if the layout is finished; an error before that ends the current context, and this one with it.
+            let context = new_context(pg_sys::CurrentMemoryContext, c"lead_audit row layout");
             let descriptor = (*relation).rd_att;
             let names = column_names(descriptor);
             let mut money = MoneyTypes::default();
@@ -103,7 +103,7 @@ impl Plan {
             let soft_delete = columns.iter().position(is_soft_delete);
             let schema = schema_name((*(*relation).rd_rel).relnamespace);
             pg_sys::MemoryContextSetParent(context, pg_sys::CacheMemoryContext);
-            Plan {
+            RowLayout {
                 relation: (*relation).rd_id,
                 schema,
                 name: relation_name(relation),
@@ -124,7 +124,7 @@ impl Plan {
     }
 }
 
-impl Plan {
+impl RowLayout {
     /// The columns of the primary key.
     pub fn key_columns(&self) -> impl Iterator<Item = &Column> + Clone {
         self.key.iter().map(|&i| &self.columns[i])
@@ -136,7 +136,7 @@ impl Plan {
     }
 
     /// Whether the columns have the same names and are stored alike, as those of two partitions do.
-    pub fn same_columns(&self, other: &Plan) -> bool {
+    pub fn same_columns(&self, other: &RowLayout) -> bool {
         let alike = |(a, b): (&Column, &Column)| (&a.member, a.length, a.by_value) == (&b.member, b.length, b.by_value);
         self.columns.len() == other.columns.len() && self.columns.iter().zip(&other.columns).all(alike)
     }
