@@ -1,18 +1,16 @@
-//! What happened to a row, made into an entry and handed to `entries`.
+//! An event of a row becomes an entry: `capture` encodes the row by its layout, `entries` writes it.
 
 use super::foreign_code::ForeignCode;
-use super::partition_move;
-use super::plan_cache;
-use super::row_image::{Place, RowImage};
-use super::row_layout::{Column, RowLayout};
+use super::partition_move::{self, PendingMove};
+use super::row_image::{Place, RowImage, RowVersion};
+use super::row_layout::{Column, RowLayout, layout_of};
 use crate::entries::{self, InvalidBytes, NewEntry};
-use crate::pg::{ServerError, Text, attribute, in_subtransaction};
+use crate::pg::{ServerError, Text, attribute, in_subtransaction, trigger_depth};
 use crate::settings::{self, OnError};
 use ledger::Sink;
 use ledger::canonical::write_string;
 use pgrx::pg_sys;
 use std::cell::Cell;
-use std::rc::Rc;
 
 /// Which operation touched the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,16 +53,6 @@ pub struct RowEvent<'a> {
     pub new_row: Option<pg_sys::HeapTuple>,
 }
 
-/// A row with what is needed to read it.
-pub struct RowVersion {
-    /// The row.
-    pub tuple: pg_sys::HeapTuple,
-    /// Its row type.
-    pub descriptor: pg_sys::TupleDesc,
-    /// The layout of its relation.
-    pub layout: Rc<RowLayout>,
-}
-
 impl RowEvent<'_> {
     /// One of the event's rows.
     ///
@@ -72,8 +60,7 @@ impl RowEvent<'_> {
     /// The relation must be open.
     pub unsafe fn version(&self, tuple: pg_sys::HeapTuple) -> RowVersion {
         // SAFETY: as the caller promises.
-        let (descriptor, layout) =
-            unsafe { ((*self.relation).rd_att, plan_cache::layout(self.relation, self.soft_delete_column)) };
+        let (descriptor, layout) = unsafe { ((*self.relation).rd_att, layout_of(self.relation, self.soft_delete_column)) };
         RowVersion { tuple, descriptor, layout }
     }
 }
@@ -115,18 +102,53 @@ thread_local! {
 /// # Safety
 /// The relation must be open, and the tuples rows of it that stay until this returns.
 pub unsafe fn record_row(event: &RowEvent) {
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller keeps the relation open, and the tuples are its rows.
     unsafe {
-        match event.operation {
-            RowOperation::Delete if partition_move::went_to_another_partition(event.row) => return partition_move::hold(event),
-            RowOperation::Insert => return partition_move::record_insert(event),
-            _ => partition_move::settle_before_event(),
-        }
         let row = event.version(event.row);
-        match event.new_row {
-            Some(new_row) => record(event.operation, event.watch_id, Some(&row), Some(&event.version(new_row))),
-            None => record(event.operation, event.watch_id, Some(&row), None),
+        match event.operation {
+            RowOperation::Delete if partition_move::went_to_another_partition(event.row) => {
+                record_unfinished_moves(trigger_depth());
+                partition_move::defer(PendingMove::new(event.watch_id, &row, trigger_depth()));
+            }
+            RowOperation::Insert if partition_move::is_any_pending() => {
+                match partition_move::take_other_half(event.watch_id, &row.layout, trigger_depth()) {
+                    Some(pending) => {
+                        record(RowOperation::Update, event.watch_id, Some(&pending.row), Some(&row));
+                        pending.free();
+                    }
+                    None => {
+                        record_unfinished_moves(trigger_depth());
+                        record(event.operation, event.watch_id, Some(&row), None);
+                    }
+                }
+            }
+            _ => {
+                if partition_move::is_any_pending() {
+                    record_unfinished_moves(trigger_depth());
+                }
+                let new_row = event.new_row.map(|new_row| event.version(new_row));
+                record(event.operation, event.watch_id, Some(&row), new_row.as_ref());
+            }
         }
+    }
+}
+
+/// Records as deleted the rows that left their partitions at this trigger depth or a deeper one: no INSERT for them follows.
+fn record_unfinished_moves(depth: i32) {
+    while let Some(pending) = partition_move::take_unfinished(depth) {
+        // SAFETY: the copies are of the row type of the layout's relation, as it was then. An error leaves them to their memory
+        // context.
+        unsafe {
+            record(RowOperation::Delete, pending.watch_id, Some(&pending.row), None);
+            pending.free();
+        }
+    }
+}
+
+/// The statement is over: none of its moves is completed any more.
+pub fn statement_ends() {
+    if partition_move::is_any_pending() {
+        record_unfinished_moves(trigger_depth() + 1);
     }
 }
 
@@ -134,7 +156,7 @@ pub unsafe fn record_row(event: &RowEvent) {
 ///
 /// # Safety
 /// Each version must be a row that its row type and layout are for, and stay until this returns.
-pub unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&RowVersion>, new_row: Option<&RowVersion>) {
+unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&RowVersion>, new_row: Option<&RowVersion>) {
     let Some(last) = new_row.or(row) else { return };
     let layout = &last.layout;
     let moved_from = row.map(|row| &row.layout).filter(|former| former.relation != layout.relation);
@@ -244,7 +266,7 @@ pub struct RowTexts {
 pub unsafe fn row_texts(event: &RowEvent, foreign_code: &mut ForeignCode) -> Result<RowTexts, ServerError> {
     // SAFETY: as the caller promises.
     unsafe {
-        let layout = plan_cache::layout(event.relation, event.soft_delete_column);
+        let layout = layout_of(event.relation, event.soft_delete_column);
         let (mut row, mut new_row) = (RowImage::default(), RowImage::default());
         let descriptor = (*event.relation).rd_att;
         row.take(event.row, descriptor);

@@ -1,11 +1,16 @@
-//! What can be worked out once for each watched relation: its columns in canonical order, how each is written, its key.
+//! The layout of a relation's rows in entries: its columns in canonical order, how each is written, its key.
+//!
+//! A layout is made once for each relation that the session writes to. It is dropped when PostgreSQL reports that the relation
+//! has changed.
 
 use super::encode::Encoder;
 use super::money::MoneyTypes;
 use crate::pg::{Text, attribute, attribute_name, in_context, new_context, relation_name, schema_name};
 use ledger::canonical::{compare_keys, write_string};
 use pgrx::{PgList, pg_sys};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
 
 /// A column that is part of the row's JSON.
 pub struct Column {
@@ -48,11 +53,11 @@ pub struct RowLayout {
     /// The soft-delete column, as a place in `columns`.
     pub soft_delete: Option<usize>,
     /// The name of that column that the layout was made for.
-    pub soft_delete_name: String,
+    soft_delete_name: String,
     /// Whether writing a row may raise an error.
     pub may_raise: bool,
     /// False as soon as anything about the relation changed.
-    pub valid: Cell<bool>,
+    is_valid: Cell<bool>,
     /// Holds what the encoders point to.
     context: pg_sys::MemoryContext,
 }
@@ -65,11 +70,11 @@ impl Drop for RowLayout {
 }
 
 impl RowLayout {
-    /// Makes the layout for an open relation.
+    /// Makes the layout of an open relation.
     ///
     /// # Safety
     /// `relation` must be an open relation.
-    pub unsafe fn new(relation: pg_sys::Relation, soft_delete_name: &str) -> Self {
+    unsafe fn new(relation: pg_sys::Relation, soft_delete_name: &str) -> Self {
         // SAFETY: the caller keeps the relation open while its relcache entry is read here; the layout copies what it needs.
         unsafe {
             // Stays if the layout is finished; an error before that ends the current context, and this one with it.
@@ -117,7 +122,7 @@ impl RowLayout {
                 soft_delete_name: soft_delete_name.to_owned(),
                 may_raise: columns.iter().any(|column| column.encoder.may_raise()),
                 columns,
-                valid: Cell::new(true),
+                is_valid: Cell::new(true),
                 context,
             }
         }
@@ -140,6 +145,50 @@ impl RowLayout {
         let alike = |(a, b): (&Column, &Column)| (&a.member, a.length, a.by_value) == (&b.member, b.length, b.by_value);
         self.columns.len() == other.columns.len() && self.columns.iter().zip(&other.columns).all(alike)
     }
+}
+
+thread_local! {
+    static LAYOUTS: RefCell<HashMap<pg_sys::Oid, Rc<RowLayout>>> = RefCell::new(HashMap::new());
+    // Set when an invalidation comes while the map is being changed.
+    static ALL_STALE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A relation changed, or may have: `None` is any.
+pub fn relation_changed(relation: Option<pg_sys::Oid>) {
+    LAYOUTS.with(|layouts| match layouts.try_borrow() {
+        Ok(layouts) => match relation {
+            Some(relation) => layouts.get(&relation).into_iter().for_each(|layout| layout.is_valid.set(false)),
+            None => layouts.values().for_each(|layout| layout.is_valid.set(false)),
+        },
+        Err(_) => ALL_STALE.set(true),
+    });
+}
+
+/// The layout of an open relation: the cached one, unless the relation has changed since it was made.
+///
+/// # Safety
+/// `relation` must be an open relation.
+pub unsafe fn layout_of(relation: pg_sys::Relation, soft_delete_name: &str) -> Rc<RowLayout> {
+    // SAFETY: it is open.
+    let oid = unsafe { (*relation).rd_id };
+    if ALL_STALE.take() {
+        LAYOUTS.with_borrow_mut(HashMap::clear);
+    }
+    let known = LAYOUTS.with_borrow(|layouts| layouts.get(&oid).cloned());
+    if let Some(layout) = known
+        && layout.is_valid.get()
+        && layout.soft_delete_name == soft_delete_name
+    {
+        return layout;
+    }
+    // SAFETY: it is open. Made outside of any borrow: this opens other relations, which can bring in invalidations.
+    let layout = Rc::new(unsafe { RowLayout::new(relation, soft_delete_name) });
+    LAYOUTS.with_borrow_mut(|layouts| {
+        // Relations that are gone are never asked for again: their layouts are dropped when others are added.
+        layouts.retain(|_, layout| layout.is_valid.get());
+        layouts.insert(oid, Rc::clone(&layout));
+    });
+    layout
 }
 
 /// The columns that rows are recorded with, by their places, and their names. What is no text is percent-encoded; what another

@@ -2,7 +2,7 @@
 //!
 //! Texts come in as bytes: they need not be UTF-8, and pgrx takes for granted that a `&str` is.
 
-use crate::capture::{MoneyTypes, column_names, encoder_for, jsonb, primary_key, write_text};
+use crate::capture::{MoneyTypes, column_names, encoder_for, jsonb, primary_key};
 use crate::pg::{
     NotWritten, OpenRelation, ServerError, Text, TextWriter, as_owner_restricted, attribute, attribute_name, in_subtransaction,
     relation_name,
@@ -165,7 +165,7 @@ unsafe fn as_column(open: &OpenRelation, index: usize, value: &[u8]) -> Text {
 unsafe fn as_type(type_oid: pg_sys::Oid, modifier: i32, value: &[u8]) -> Text {
     if value.contains(&0) {
         // No input function can be given this. It can only be a text.
-        return written(|out| write_text(out, value));
+        return written(|out| out.append_json_string(value));
     }
     // SAFETY: the type's own input function makes a datum of the type that the encoder is for, of a C string.
     unsafe {

@@ -105,7 +105,7 @@ unsafe extern "C-unwind" fn after_finish(scope: *mut StatementScope, query: *mut
     unsafe {
         let triggers_ran = (*(*query).estate).es_top_eflags & pg_sys::EXEC_FLAG_SKIP_TRIGGERS as i32 == 0;
         if triggers_ran {
-            capture::settle_statement();
+            capture::statement_ends();
             entries::flush();
         }
         failures::statement_ends(&mut *scope);
@@ -123,7 +123,7 @@ unsafe extern "C-unwind" fn executor_end(query: *mut pg_sys::QueryDesc) {
 #[pgrx::pg_guard]
 extern "C-unwind" fn before_end() {
     if entries::is_first_statement() {
-        capture::settle_statement();
+        capture::statement_ends();
         entries::flush();
     }
 }

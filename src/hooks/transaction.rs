@@ -24,7 +24,7 @@ unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argumen
     let end = match event {
         Event::XACT_EVENT_PRE_COMMIT | Event::XACT_EVENT_PRE_PREPARE => {
             // Nothing should be left by then; what is must not be lost.
-            capture::settle_statement();
+            capture::statement_ends();
             entries::flush();
             entries::before_commit();
             return failures::before_commit();

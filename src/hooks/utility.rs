@@ -84,7 +84,7 @@ unsafe extern "C-unwind" fn before(scope: *mut StatementScope, call: *const Util
 unsafe extern "C-unwind" fn after(scope: *mut StatementScope, fires_row_triggers: bool) {
     if fires_row_triggers {
         entries::statement_scope_closes();
-        capture::settle_statement();
+        capture::statement_ends();
         entries::flush();
     }
     // SAFETY: the hook above passes its own scope.

@@ -5,8 +5,9 @@
 
 use super::ServerError;
 use ledger::Sink;
-use ledger::canonical::{percent_encoded, write_bytes_value};
+use ledger::canonical::{percent_encoded, write_bytes_value, write_string_bytes};
 use pgrx::{PgSqlErrorCode, pg_sys, varlena};
+use std::ffi::CStr;
 
 /// The header of a varlena: four bytes that hold its whole length.
 const HEADER: usize = 4;
@@ -188,6 +189,13 @@ impl TextWriter {
         TextWriter::new(Vec::new())
     }
 
+    /// Appends bytes as a JSON string. Whether they are text is checked when the whole text is there.
+    pub fn append_json_string(&mut self, bytes: &[u8]) {
+        if write_string_bytes(self, bytes) {
+            self.note_nul();
+        }
+    }
+
     /// How many bytes were written.
     pub fn len(&self) -> usize {
         self.buffer.len().saturating_sub(HEADER)
@@ -316,6 +324,23 @@ pub unsafe fn detoasted<'a>(datum: pg_sys::Datum) -> &'a [u8] {
             value = pg_sys::pg_detoast_datum_packed(value);
         }
         varlena::varlena_to_byte_slice(value)
+    }
+}
+
+/// An output function of a type, such as `pg_sys::numeric_out`.
+pub type OutputFunction = unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum;
+
+/// What an output function gives for a datum, in the current memory context.
+///
+/// # Safety
+/// `datum` must be of the type that `output` is the output function of.
+pub unsafe fn output_text<'a>(output: OutputFunction, datum: pg_sys::Datum) -> &'a [u8] {
+    // SAFETY: an output function never gives NULL, but a C string in the current memory context.
+    unsafe {
+        match pgrx::direct_function_call_as_datum(output, &[Some(datum)]) {
+            Some(text) => CStr::from_ptr(text.cast_mut_ptr()).to_bytes(),
+            None => b"",
+        }
     }
 }
 
