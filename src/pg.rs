@@ -7,42 +7,33 @@ mod error;
 mod extension;
 mod foreign_call;
 mod id_scan;
-mod lock;
 mod memory;
-mod names;
-mod plan;
 mod relation;
-mod scan;
-mod search_path;
-mod sequence;
-mod snapshot;
-mod subtransaction;
+mod spi;
 mod text;
-mod triggers;
+mod transaction;
 mod user;
 mod utility_call;
 
 pub use background_process::{
     NextTurn, handle_signals, in_extension_transaction, in_transaction, must_stop, set_signal_handler, wait,
 };
-pub use error::{ServerError, packed_sqlstate_text, sqlstate_text};
+pub use error::{ServerError, capped, packed_sqlstate_text, sqlstate_text};
 pub use extension::{extension_version, hold_extension};
 pub use foreign_call::call_foreign;
 pub use id_scan::IdScan;
-pub use lock::lock_task;
 pub use memory::{RowMemory, in_context, new_context};
-pub use names::{attribute_name, relation_name, schema_name};
-pub use plan::{Plan, with_spi};
-pub use relation::{OpenRelation, attribute};
-pub use scan::{for_each_row, leaves, partition_ancestors};
-pub use search_path::with_search_path;
-pub use sequence::next_value;
-pub use snapshot::NewestSnapshot;
-pub use subtransaction::{TransactionEnd, current_subtransaction, in_subtransaction, trigger_depth};
-pub use text::{
-    Hash32, NotWritten, OutputFunction, Text, TextWriter, borrowed_text, capped, detoasted, out_of_memory, output_text,
-    parse_uuid,
+pub use relation::{
+    OpenRelation, attribute, attribute_name, for_each_row, leaves, next_value, partition_ancestors, relation_name, schema_name,
+    watch_of_triggers,
 };
-pub use triggers::watch_of_triggers;
-pub use user::{as_owner_restricted, as_user, current_database, may_create_databases, owns_database, owns_relation, role_name};
+pub use spi::{SpiPlan, with_spi};
+pub use text::{
+    Hash32, NotWritten, OutputFunction, Text, TextWriter, borrowed_text, detoasted, out_of_memory, output_text, parse_uuid,
+};
+pub use transaction::{NewestSnapshot, TransactionEnd, current_subtransaction, in_subtransaction, lock_task, trigger_depth};
+pub use user::{
+    as_owner_restricted, as_user, current_database, may_create_databases, owns_database, owns_relation, role_name,
+    with_search_path,
+};
 pub use utility_call::UtilityCall;

@@ -8,7 +8,7 @@ use super::pending::PendingEntry;
 use super::stored_entry::StoredEntry;
 use super::unwritten::Columns;
 use super::write::form_tuple;
-use crate::pg::{Hash32, IdScan, NewestSnapshot, OpenRelation, Plan, ServerError, as_user, with_spi};
+use crate::pg::{Hash32, IdScan, NewestSnapshot, OpenRelation, ServerError, SpiPlan, as_user, with_spi};
 use pgrx::{IntoDatum, pg_sys};
 
 /// The entries with ids that are free; `None` if theirs are, so that it is something else that keeps them from being written.
@@ -86,7 +86,7 @@ fn note(ids: &[i64]) {
         return;
     }
     with_spi(|| {
-        let plan = Plan::prepare(
+        let plan = SpiPlan::prepare(
             // What sealing has looked at already is either sealed or known to be inserted.
             "INSERT INTO lead_audit.inserted_entry (id) SELECT u.id FROM pg_catalog.unnest($1) u (id)
              WHERE u.id OPERATOR(pg_catalog.>) (SELECT coalesce(pg_catalog.max(t.looked_to), 0) FROM lead_audit.tree t)

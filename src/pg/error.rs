@@ -1,6 +1,5 @@
 //! A Postgres error that was caught and is now a value.
 
-use super::capped;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::fmt;
@@ -77,6 +76,30 @@ pub fn packed_sqlstate_text(code: i32) -> String {
     (0..5).map(|place| char::from(((code >> (6 * place)) & 0x3f) as u8 + b'0')).collect()
 }
 
+/// As much of a text as fits into `limit` bytes of JSON, with "…" at its end where that is not all. Bytes that are no UTF-8 become
+/// U+FFFD. Measured as JSON, since each control character takes six bytes there.
+pub fn capped(text: &[u8], limit: usize) -> String {
+    const ELLIPSIS: char = '…';
+    let limit = limit.saturating_sub(ELLIPSIS.len_utf8());
+    let (mut out, mut length) = (String::new(), 0);
+    for chunk in text.utf8_chunks() {
+        let replacement = (!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER);
+        for character in chunk.valid().chars().chain(replacement) {
+            length += match character {
+                '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+                '\0'..=' ' if character != ' ' => 6,
+                _ => character.len_utf8(),
+            };
+            if length > limit {
+                out.push(ELLIPSIS);
+                return out;
+            }
+            out.push(character);
+        }
+    }
+    out
+}
+
 impl std::error::Error for ServerError {}
 
 impl fmt::Display for ServerError {
@@ -94,5 +117,15 @@ mod tests {
         assert_eq!(sqlstate_text(PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION), "23505");
         assert_eq!(sqlstate_text(PgSqlErrorCode::ERRCODE_RAISE_EXCEPTION), "P0001");
         assert_eq!(sqlstate_text(PgSqlErrorCode::ERRCODE_EXCLUSION_VIOLATION), "23P01");
+    }
+
+    #[test]
+    fn texts_are_cut_by_their_length_in_json() {
+        assert_eq!(capped("é\"x".as_bytes(), 100), "é\"x");
+        assert_eq!(capped(b"a\xffb", 100), "a\u{fffd}b");
+        let cut = capped("\u{1}".repeat(1_000).as_bytes(), 63);
+        assert_eq!((cut.chars().count(), cut.chars().last()), (11, Some('…')));
+        let cut = capped("ä".repeat(1_000).as_bytes(), 64);
+        assert!(cut.len() <= 64 && cut.ends_with('…'), "{cut}");
     }
 }

@@ -353,30 +353,6 @@ pub unsafe fn borrowed_text<'a>(datum: pg_sys::Datum) -> Result<&'a str, std::st
     std::str::from_utf8(unsafe { detoasted(datum) })
 }
 
-/// As much of a text as fits into `limit` bytes of JSON, with "…" at its end where that is not all. Bytes that are no UTF-8 become
-/// U+FFFD. Measured as JSON, since each control character takes six bytes there.
-pub fn capped(text: &[u8], limit: usize) -> String {
-    const ELLIPSIS: char = '…';
-    let limit = limit.saturating_sub(ELLIPSIS.len_utf8());
-    let (mut out, mut length) = (String::new(), 0);
-    for chunk in text.utf8_chunks() {
-        let replacement = (!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER);
-        for character in chunk.valid().chars().chain(replacement) {
-            length += match character {
-                '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
-                '\0'..=' ' if character != ' ' => 6,
-                _ => character.len_utf8(),
-            };
-            if length > limit {
-                out.push(ELLIPSIS);
-                return out;
-            }
-            out.push(character);
-        }
-    }
-    out
-}
-
 /// Reads a UUID, with its hyphens or without.
 pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     let (mut uuid, mut digits) = ([0_u8; 16], 0);
@@ -391,16 +367,6 @@ pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn texts_are_cut_by_their_length_in_json() {
-        assert_eq!(capped("é\"x".as_bytes(), 100), "é\"x");
-        assert_eq!(capped(b"a\xffb", 100), "a\u{fffd}b");
-        let cut = capped("\u{1}".repeat(1_000).as_bytes(), 63);
-        assert_eq!((cut.chars().count(), cut.chars().last()), (11, Some('…')));
-        let cut = capped("ä".repeat(1_000).as_bytes(), 64);
-        assert!(cut.len() <= 64 && cut.ends_with('…'), "{cut}");
-    }
 
     #[test]
     fn identities_are_uuids() {

@@ -2,7 +2,7 @@
 //! the files that the server may write, or not leave the database at all.
 
 use super::{TextSetting, accept, variables};
-use crate::pg::{NewestSnapshot, Plan, ServerError, with_spi};
+use crate::pg::{NewestSnapshot, ServerError, SpiPlan, with_spi};
 use ledger::note::is_key_name;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgSqlErrorCode, pg_sys};
 use std::cell::Cell;
@@ -81,7 +81,7 @@ const OF_SEALING: [&CStr; 4] =
 /// If one was reset: what it is then, only a new process learns.
 pub fn follow_database() -> Result<(), ServerError> {
     let set = with_spi(|| {
-        let plan = Plan::prepare(
+        let plan = SpiPlan::prepare(
             "SELECT s.setconfig FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase \
              WHERE d.datname = pg_catalog.current_database() AND s.setrole = 0",
             &[],

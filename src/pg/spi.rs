@@ -5,7 +5,7 @@ use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode, Spi, pg_sys};
 use std::ffi::CString;
 
 /// A prepared statement. It is freed with this, or with the connection to SPI at the latest.
-pub struct Plan {
+pub struct SpiPlan {
     plan: pg_sys::SPIPlanPtr,
     arguments: usize,
 }
@@ -15,7 +15,7 @@ pub fn with_spi<R>(work: impl FnOnce() -> R) -> R {
     Spi::connect_mut(|_| work())
 }
 
-impl Plan {
+impl SpiPlan {
     /// Prepares a statement whose arguments have these types.
     pub fn prepare(sql: &str, types: &[pg_sys::Oid]) -> Self {
         let Ok(text) = CString::new(sql) else { failed(sql) };
@@ -25,7 +25,7 @@ impl Plan {
         if plan.is_null() {
             failed(sql);
         }
-        Plan { plan, arguments: types.len() }
+        SpiPlan { plan, arguments: types.len() }
     }
 
     /// Runs a query that changes nothing.
@@ -65,7 +65,7 @@ impl Plan {
     }
 }
 
-impl Drop for Plan {
+impl Drop for SpiPlan {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             // SAFETY: made by us and not freed since.
