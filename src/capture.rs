@@ -14,6 +14,7 @@ mod plan_cache;
 mod row_image;
 mod trigger;
 mod truncate;
+mod type_search;
 
 pub use event::{RowEvent, RowOperation, RowTexts, record_row, row_texts};
 pub use foreign_code::ForeignCode;
