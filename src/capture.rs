@@ -15,6 +15,7 @@ mod row_image;
 mod row_layout;
 mod trigger;
 mod truncate;
+mod type_search;
 
 pub use foreign_code::ForeignCode;
 pub use money::MoneyTypes;

@@ -3,38 +3,19 @@
 //! Output functions of base types, ranges, enums and domains are PostgreSQL's, or a superuser's: they are in C. What an owner can
 //! define is a cast to json of a type of one's own, which to_jsonb calls, and a domain's check, which reading a value calls.
 
-use crate::pg::attribute;
+use super::type_search::{TypeSearch, attribute_types};
 use pgrx::pg_sys;
-use std::collections::HashMap;
 
 /// Answers for types, kept for as long as the caller keeps this. Types can change meanwhile only in other transactions.
 #[derive(Default)]
 pub struct ForeignCode {
-    writing: HashMap<pg_sys::Oid, bool>,
+    writing: TypeSearch,
 }
 
 impl ForeignCode {
     /// Whether writing a value of the type as JSON may run code that is neither in C nor PostgreSQL's own.
     pub fn writes(&mut self, type_oid: pg_sys::Oid) -> bool {
-        if let Some(&known) = self.writing.get(&type_oid) {
-            return known;
-        }
-        pgrx::check_for_interrupts!();
-        // A type that contains itself by some way is not trusted.
-        self.writing.insert(type_oid, true);
-        // SAFETY: looks the type up.
-        let base = unsafe { pg_sys::getBaseType(type_oid) };
-        let found = if is_built_in(base) {
-            false
-        } else if let Some(element) = element_type(base) {
-            self.writes(element)
-        } else if let Some(attributes) = attribute_types(base) {
-            attributes.into_iter().any(|attribute| self.writes(attribute))
-        } else {
-            cast_to_json(base).is_some_and(|function| !is_in_c(function))
-        };
-        self.writing.insert(type_oid, found);
-        found
+        self.writing.finds(type_oid, has_foreign_cast, parts)
     }
 
     /// Whether reading a value of the type from text may run such code.
@@ -48,24 +29,42 @@ fn is_built_in(type_oid: pg_sys::Oid) -> bool {
     type_oid.to_u32() < pg_sys::FirstNormalObjectId
 }
 
-fn element_type(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
-    // SAFETY: looks the type up.
-    Some(unsafe { pg_sys::get_element_type(type_oid) }).filter(|&element| element != pg_sys::InvalidOid)
+/// How to_jsonb takes a value apart.
+enum Shape {
+    BuiltIn,
+    Domain(pg_sys::Oid),
+    Array(pg_sys::Oid),
+    Composite,
+    /// As a whole: by a cast, or as its text.
+    Whole,
 }
 
-/// The types of a composite type's attributes; `None` for any other type.
-fn attribute_types(type_oid: pg_sys::Oid) -> Option<Vec<pg_sys::Oid>> {
-    // SAFETY: looks the type up; the copy of its descriptor is in the current memory context, and freed when it has been read.
+fn shape(type_oid: pg_sys::Oid) -> Shape {
+    // SAFETY: looks the type up; an invalid oid says that there is no such thing.
     unsafe {
-        if pg_sys::get_typtype(type_oid) as u8 != pg_sys::TYPTYPE_COMPOSITE {
-            return None;
+        let base = pg_sys::getBaseType(type_oid);
+        let element = pg_sys::get_element_type(base);
+        match () {
+            () if base != type_oid => Shape::Domain(base),
+            () if is_built_in(base) => Shape::BuiltIn,
+            () if element != pg_sys::InvalidOid => Shape::Array(element),
+            () if pg_sys::get_typtype(base) as u8 == pg_sys::TYPTYPE_COMPOSITE => Shape::Composite,
+            () => Shape::Whole,
         }
-        let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, -1);
-        let attributes = (0..(*descriptor).natts as usize).map(|index| attribute(descriptor, index));
-        let types = attributes.filter(|attribute| !attribute.attisdropped).map(|attribute| attribute.atttypid).collect();
-        pg_sys::FreeTupleDesc(descriptor);
-        Some(types)
     }
+}
+
+fn parts(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
+    match shape(type_oid) {
+        Shape::Domain(base) => to.push(base),
+        Shape::Array(element) => to.push(element),
+        Shape::Composite => attribute_types(type_oid, to),
+        Shape::BuiltIn | Shape::Whole => {}
+    }
+}
+
+fn has_foreign_cast(type_oid: pg_sys::Oid) -> bool {
+    matches!(shape(type_oid), Shape::Whole) && cast_to_json(type_oid).is_some_and(|function| !is_in_c(function))
 }
 
 /// The function by which to_jsonb makes JSON of a type that is not PostgreSQL's own, as json_categorize_type() looks for it.

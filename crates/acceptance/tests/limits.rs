@@ -121,6 +121,31 @@ fn an_error_longer_than_the_memory() {
     }
 }
 
+/// The worker looks through the types of a failing row. Their depth must not be that of its stack.
+#[test]
+fn twenty_thousand_nested_types() {
+    const BLOCK: i32 = 200;
+    const BLOCKS: i32 = 100;
+    let cluster = Cluster::builder().preloaded().setting("fsync = off").start();
+    let (mut admin, started) = database(&cluster, "SELECT 1");
+    // In blocks, which are then joined from the top: so the server's own recursion stays shallow.
+    for block in 0..BLOCKS {
+        let types = (1..BLOCK).map(|one| format!("CREATE TYPE t{block}_{one} AS (a t{block}_{});", one - 1));
+        call(&mut admin, &format!("CREATE TYPE t{block}_0 AS (x int); {}", types.collect::<String>()));
+    }
+    let top = BLOCK - 1;
+    call(&mut admin, &format!("CREATE TABLE deep (id int PRIMARY KEY, c t0_{top})"));
+    for block in 1..BLOCKS {
+        call(&mut admin, &format!("ALTER TYPE t{}_0 ADD ATTRIBUTE d t{block}_{top}", block - 1));
+    }
+    call(&mut admin, "SELECT lead_audit.enable('deep')");
+    call(&mut admin, "INSERT INTO deep VALUES (1, NULL)");
+    assert!(try_call(&mut admin, "INSERT INTO deep VALUES (1, NULL)").is_err());
+    let failed = "SELECT EXISTS (SELECT FROM lead_audit.log WHERE outcome = 'failed')";
+    acceptance::wait_until(&mut admin, Duration::from_secs(60), failed);
+    assert_nothing_crashed(&cluster, &started, &mut admin);
+}
+
 #[test]
 fn as_many_columns_as_a_table_can_have() {
     let cluster = Cluster::builder().preloaded().start();

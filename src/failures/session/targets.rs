@@ -57,6 +57,7 @@ pub unsafe fn planning_begins(
 unsafe fn add_targets_of_query(scope: &mut StatementScope, query: *mut pg_sys::Query) {
     // SAFETY: as the caller promises; a result relation is a place in the range table, from 1.
     unsafe {
+        pg_sys::check_stack_depth();
         if let Some(operation) = operation((*query).commandType)
             && (*query).resultRelation > 0
         {

@@ -57,6 +57,7 @@ unsafe fn target_of(node: *mut pg_sys::Node, unresolved: &Unresolved, role: pg_s
     }
     // SAFETY: as the caller promises; a node's tag says what it is.
     unsafe {
+        pg_sys::check_stack_depth();
         let (relation, operation, with) = match (*node).type_ {
             Tag::T_InsertStmt => {
                 let statement = &*node.cast::<pg_sys::InsertStmt>();

@@ -1,0 +1,68 @@
+//! A search through what types consist of. It needs no stack: types can be nested more deeply than that is.
+
+use crate::pg::{attribute, new_context};
+use pgrx::pg_sys;
+use std::collections::HashMap;
+
+/// Answers by type: whether it is, or has in it, a type that is searched for. Each type is looked at once, however often it
+/// occurs within others.
+#[derive(Default)]
+pub struct TypeSearch(HashMap<pg_sys::Oid, bool>);
+
+impl TypeSearch {
+    /// Whether a type that `is_wanted` is found in the type, or is the type itself. `parts` adds what values of a type consist of.
+    ///
+    /// One search has the same two functions in each call.
+    pub fn finds(
+        &mut self,
+        type_oid: pg_sys::Oid,
+        is_wanted: impl Fn(pg_sys::Oid) -> bool,
+        parts: impl Fn(pg_sys::Oid, &mut Vec<pg_sys::Oid>),
+    ) -> bool {
+        if let Some(&known) = self.0.get(&type_oid) {
+            return known;
+        }
+        let mut found = false;
+        let mut seen = Vec::new();
+        let mut ahead = vec![type_oid];
+        while let Some(next) = ahead.pop().filter(|_| !found) {
+            pgrx::check_for_interrupts!();
+            match self.0.get(&next) {
+                Some(&known) => found = known,
+                None if is_wanted(next) => found = true,
+                None => {
+                    // Should a wanted type be behind it, the search ends, and the answers for the others are not known.
+                    self.0.insert(next, false);
+                    seen.push(next);
+                    parts(next, &mut ahead);
+                }
+            }
+        }
+        if found {
+            for oid in seen {
+                self.0.remove(&oid);
+            }
+        }
+        self.0.insert(type_oid, found);
+        found
+    }
+}
+
+/// Adds the types of a composite type's attributes.
+pub fn attribute_types(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
+    // SAFETY: PostgreSQL raises an error for a type that is not composite. The copy of its row type is in a context of its own,
+    // which goes at the end; an error leaves it to its parent.
+    unsafe {
+        let context = new_context(pg_sys::CurrentMemoryContext, c"lead_audit row type");
+        let former = pg_sys::MemoryContextSwitchTo(context);
+        let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, -1);
+        for index in 0..(*descriptor).natts as usize {
+            let attribute = attribute(descriptor, index);
+            if !attribute.attisdropped {
+                to.push(attribute.atttypid);
+            }
+        }
+        pg_sys::MemoryContextSwitchTo(former);
+        pg_sys::MemoryContextDelete(context);
+    }
+}
