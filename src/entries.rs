@@ -4,17 +4,17 @@
 //! An entry takes its id, time and checksum when the event happens; only the writing waits. Entries belong to the
 //! subtransaction that their event happened in, and are forgotten with it.
 
+mod batch;
 mod entry_table;
 mod flush_points;
 mod indexes;
 mod invalid_bytes;
 mod new_entry;
-mod pending;
+mod on_error;
 mod renumber;
 mod stored_entry;
-mod unwritten;
-mod write;
-mod written;
+mod write_counts;
+mod writer;
 
 pub use entry_table::{COLUMNS, EntryColumn, check_columns, relation_changed, relation_of_schema, sequence_changed};
 pub use flush_points::{
@@ -23,9 +23,11 @@ pub use flush_points::{
 };
 pub use invalid_bytes::InvalidBytes;
 pub use new_entry::{NewEntry, Outcome};
-pub use stored_entry::{StoredEntry, StoredFault};
 #[cfg(any(test, feature = "pg_test"))]
-pub use unwritten::not_written_yet_counted;
-pub use unwritten::{Gap, before_commit, not_written, report_gaps_to};
-pub use write::{append, append_about, flush, write_at_once};
-pub use written::{Written, follow as follow_written, settle as settle_written, statement_begins, take as take_written, written};
+pub use on_error::not_written_yet_counted;
+pub use on_error::{Gap, before_commit, not_written, report_gaps_to};
+pub use stored_entry::{StoredEntry, StoredFault};
+pub use write_counts::{
+    Written, follow as follow_written, settle as settle_written, statement_begins, take as take_written, written,
+};
+pub use writer::{append, append_about, flush, write_at_once};

@@ -5,7 +5,7 @@
 //! them: it ends with ExecutorEnd. Where no scope is open (a COPY during which the library is loaded, a logical replication
 //! worker) entries are written one by one, as they come.
 
-use super::{entry_table, pending, unwritten};
+use super::{batch, entry_table, on_error};
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 
@@ -18,7 +18,7 @@ thread_local! {
     static DEPTH_AT_START: RefCell<Vec<(pg_sys::SubTransactionId, u32)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Whether somebody will call `write::flush` when the present statement ends.
+/// Whether somebody will call `writer::flush` when the present statement ends.
 pub fn is_ahead() -> bool {
     DEPTH.get() > 0 || FIRST.get()
 }
@@ -74,8 +74,8 @@ fn depth_at_start(own: pg_sys::SubTransactionId) -> Option<u32> {
 
 /// The transaction is over: nothing is under way.
 pub fn transaction_ends() {
-    pending::forget_all();
-    unwritten::forget_all();
+    batch::forget_all();
+    on_error::forget_all();
     entry_table::forget_lock();
     DEPTH.set(0);
     FIRST.set(false);
@@ -89,8 +89,8 @@ pub fn subtransaction_starts(own: pg_sys::SubTransactionId) {
 
 /// A subtransaction was rolled back, and its events with it.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
-    pending::forget_from(own);
-    unwritten::forget_from(own);
+    batch::forget_from(own);
+    on_error::forget_from(own);
     entry_table::forget_lock_of(own);
     // Calls that the error left are not under way any more.
     if let Some(depth) = depth_at_start(own) {
@@ -100,8 +100,8 @@ pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
 
 /// A subtransaction was committed: its events are its parent's now.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
-    pending::hand_up(own, parent);
-    unwritten::hand_up(own, parent);
+    batch::hand_up(own, parent);
+    on_error::hand_up(own, parent);
     entry_table::hand_up_lock(own, parent);
     depth_at_start(own);
 }

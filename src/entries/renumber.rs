@@ -3,11 +3,11 @@
 //! The event must not be without an entry for that. Those from the first such id on get new ids, so that they stay in order; and the
 //! ids are noted in `lead_audit.inserted_entry`, so that sealing does not take the forged entries for those that got the ids.
 
+use super::batch::PendingEntry;
 use super::entry_table::{COLUMNS, EntryColumn, EntryTable, relation_of_schema};
-use super::pending::PendingEntry;
+use super::on_error::Columns;
 use super::stored_entry::StoredEntry;
-use super::unwritten::Columns;
-use super::write::form_tuple;
+use super::writer::form_tuple;
 use crate::pg::{Hash32, IdScan, NewestSnapshot, OpenRelation, ServerError, SpiPlan, as_user, with_spi};
 use pgrx::{IntoDatum, pg_sys};
 

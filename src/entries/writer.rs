@@ -1,11 +1,11 @@
 //! Writing entries to `lead_audit.entry`, below SQL: the writer of the row has no rights on the table and needs none.
 
+use super::batch::{self, PendingEntry};
 use super::entry_table::{EntryColumn, EntryTable, unless_abort};
 use super::invalid_bytes::InvalidBytes;
 use super::new_entry::{Circumstances, DatumScratch, NewEntry};
-use super::pending::{self, PendingEntry};
-use super::unwritten::Gap;
-use super::{flush_points, indexes, renumber, unwritten, written};
+use super::on_error::Gap;
+use super::{flush_points, indexes, on_error, renumber, write_counts};
 use crate::actor::{self, Actor};
 use crate::pg::{OpenRelation, ServerError, Text, in_context, in_subtransaction};
 use crate::settings::{self, OnError};
@@ -28,7 +28,7 @@ pub fn append(entry: NewEntry) {
     // SAFETY: within a transaction.
     let txid = unsafe { pg_sys::GetTopFullTransactionId().value };
     let gathered = target().and_then(|(table, id)| {
-        written::count(&entry);
+        write_counts::count(&entry);
         let actor = actor::current();
         // SAFETY: reads the clock.
         let occurred_at = unsafe { pg_sys::GetCurrentTimestamp() };
@@ -42,7 +42,7 @@ pub fn append(entry: NewEntry) {
             let (schema, table) = (name(entry.table_schema), name(entry.table_name));
             let key = entry.row_key.as_ref().map(|key| key.as_str());
             let about = Gap { watch_id: entry.watch_id, relation: entry.relation, schema: &schema, table: &table, key };
-            unwritten::not_written(entry.operation, &about, &error);
+            on_error::not_written(entry.operation, &about, &error);
         }
     }
 }
@@ -76,7 +76,7 @@ pub fn write_at_once(entry: NewEntry) -> Result<i64, ServerError> {
     let occurred_at = unsafe { pg_sys::GetCurrentTimestamp() };
     let actor = actor::current();
     gather(&entry, &table, &Circumstances { id, txid, occurred_at, actor: &actor })?;
-    let entries = pending::take_current();
+    let entries = batch::take_current();
     write_all(&entries);
     // SAFETY: nothing is being executed with the command that ends here.
     unsafe { pg_sys::CommandCounterIncrement() };
@@ -98,7 +98,7 @@ fn gather(entry: &NewEntry, table: &OpenRelation, with: &Circumstances) -> Resul
         })
     };
     let tuple = if entry.length() > LONG { unless_abort(form)? } else { form() };
-    pending::push(tuple)
+    batch::push(tuple)
 }
 
 /// The table, locked, and an id in it.
@@ -114,7 +114,7 @@ pub(super) unsafe fn form_tuple(table: &OpenRelation, values: &mut [pg_sys::Datu
     unsafe {
         let descriptor = table.tuple_desc();
         let columns = (*descriptor).natts as usize;
-        in_context(pending::context(), || {
+        in_context(batch::context(), || {
             if columns == values.len() {
                 return pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
             }
@@ -128,10 +128,10 @@ pub(super) unsafe fn form_tuple(table: &OpenRelation, values: &mut [pg_sys::Datu
 
 /// Writes the entries of the current subtransaction.
 pub fn flush() {
-    if pending::is_empty() {
+    if batch::is_empty() {
         return;
     }
-    let entries = pending::take_current();
+    let entries = batch::take_current();
     if entries.is_empty() {
         return;
     }
@@ -156,11 +156,11 @@ pub fn flush() {
 /// One entry that cannot be written must not take the others of its statement with it.
 fn write_one_by_one(entries: &[PendingEntry], error: &ServerError) {
     if let [entry] = entries {
-        return unwritten::tuple_not_written(entry.tuple, error);
+        return on_error::tuple_not_written(entry.tuple, error);
     }
     for entry in entries {
         if let Err(error) = in_subtransaction(|| write_all(std::slice::from_ref(entry))) {
-            unwritten::tuple_not_written(entry.tuple, &error);
+            on_error::tuple_not_written(entry.tuple, &error);
         }
     }
 }
