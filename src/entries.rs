@@ -7,7 +7,6 @@
 mod batch;
 mod entry_table;
 mod flush_points;
-mod indexes;
 mod invalid_bytes;
 mod new_entry;
 mod on_error;

@@ -1,10 +1,11 @@
-//! The table `lead_audit.entry` as the library sees it: where it is, and which column is where.
+//! The table `lead_audit.entry` as the library sees it: where it is, its columns, its tuples and its indexes.
 
-use super::indexes;
-use crate::pg::{OpenRelation, ServerError, attribute, current_subtransaction, in_subtransaction, next_value};
+use crate::pg::{
+    OpenRelation, ServerError, attribute, borrowed_text, current_subtransaction, in_context, in_subtransaction, next_value,
+};
 use crate::settings::{self, OnError};
 use crate::version::{self, Need};
-use pgrx::{PgSqlErrorCode, pg_sys};
+use pgrx::{PgList, PgSqlErrorCode, pg_sys};
 use std::cell::Cell;
 use std::ffi::CStr;
 
@@ -165,7 +166,7 @@ impl EntryTable {
         unsafe { check_columns(open.tuple_desc())? };
         Ok(EntryTable {
             table,
-            index_of_previous_keys: indexes::of_previous_keys(&open),
+            index_of_previous_keys: index_of_previous_keys(&open),
             id_sequence,
             safe_id: last_value(id_sequence).saturating_sub(ID_RESERVE),
         })
@@ -246,10 +247,127 @@ pub unsafe fn check_columns(descriptor: pg_sys::TupleDesc) -> Result<(), ServerE
     Ok(())
 }
 
+/// An entry's tuple, taken apart.
+pub struct EntryTuple {
+    /// The values.
+    pub values: Vec<pg_sys::Datum>,
+    /// Which are NULL.
+    pub nulls: Vec<bool>,
+}
+
+impl EntryTuple {
+    /// Takes the tuple apart, which must be one of the table's.
+    pub fn of(table: &OpenRelation, tuple: pg_sys::HeapTuple) -> Self {
+        // SAFETY: the tuple was made for this table, which has at least COLUMNS columns.
+        unsafe {
+            let total = ((*table.tuple_desc()).natts as usize).max(COLUMNS);
+            let (mut values, mut nulls) = (vec![pg_sys::Datum::from(0); total], vec![true; total]);
+            pg_sys::heap_deform_tuple(tuple, table.tuple_desc(), values.as_mut_ptr(), nulls.as_mut_ptr());
+            EntryTuple { values, nulls }
+        }
+    }
+
+    /// The value of a column, or `None` for NULL.
+    pub fn datum(&self, column: EntryColumn) -> Option<pg_sys::Datum> {
+        (!self.nulls[column as usize]).then(|| self.values[column as usize])
+    }
+
+    /// The value of a column that is text or json.
+    pub fn text(&self, column: EntryColumn) -> Option<&str> {
+        // SAFETY: as the caller says; the tuple is there as long as this, and its values are in it.
+        self.datum(column).and_then(|datum| unsafe { borrowed_text(datum) }.ok())
+    }
+}
+
+/// Makes a tuple of the table in this memory context. Columns that the library does not know are NULL.
+///
+/// # Safety
+/// The datums must be of the table's first columns, and the context live.
+pub unsafe fn form_tuple(
+    table: &OpenRelation,
+    context: pg_sys::MemoryContext,
+    values: &mut [pg_sys::Datum],
+    nulls: &mut [bool],
+) -> pg_sys::HeapTuple {
+    // SAFETY: the caller vouches for datums and context; the arrays are as long as the row type.
+    unsafe {
+        let descriptor = table.tuple_desc();
+        let columns = (*descriptor).natts as usize;
+        in_context(context, || {
+            if columns == values.len() {
+                return pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            }
+            let (mut all_values, mut all_nulls) = (values.to_vec(), nulls.to_vec());
+            all_values.resize(columns, pg_sys::Datum::from(0));
+            all_nulls.resize(columns, true);
+            pg_sys::heap_form_tuple(descriptor, all_values.as_mut_ptr(), all_nulls.as_mut_ptr())
+        })
+    }
+}
+
 fn wrong(message: String) -> ServerError {
     ServerError {
         code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         message,
         detail: Some("The SQL objects of extension lead_audit are not those of the loaded library.".to_owned()),
+    }
+}
+
+/// The index, if there is one, that has only entries with a previous key: `… WHERE previous_key_hash IS NOT NULL`.
+fn index_of_previous_keys(table: &OpenRelation) -> Option<pg_sys::Oid> {
+    // SAFETY: the table is open, hence so can its indexes be; each is closed again before the next.
+    unsafe {
+        let all = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(table.as_ptr()));
+        all.iter_oid().find(|&oid| {
+            let index = pg_sys::index_open(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let found = is_of_previous_keys(pg_sys::RelationGetIndexPredicate(index));
+            pg_sys::index_close(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            found
+        })
+    }
+}
+
+/// # Safety
+/// `predicate` must be an index's predicate: a list of expressions, or null.
+unsafe fn is_of_previous_keys(predicate: *mut pg_sys::List) -> bool {
+    // SAFETY: nodes are what their tags say.
+    unsafe {
+        let conditions = PgList::<pg_sys::Node>::from_pg(predicate);
+        let Some(condition) = conditions.get_ptr(0).filter(|_| conditions.len() == 1) else { return false };
+        if (*condition).type_ != pg_sys::NodeTag::T_NullTest {
+            return false;
+        }
+        let test = condition.cast::<pg_sys::NullTest>();
+        let argument = (*test).arg;
+        (*test).nulltesttype == pg_sys::NullTestType::IS_NOT_NULL
+            && (*argument.cast::<pg_sys::Node>()).type_ == pg_sys::NodeTag::T_Var
+            && (*argument.cast::<pg_sys::Var>()).varattno == EntryColumn::PreviousKeyHash as i16 + 1
+    }
+}
+
+/// Opens the table's indexes, but for `without`, as ExecOpenIndices() does. ExecCloseIndices() closes them.
+///
+/// An entry of a single row is cheap enough that opening an index counts. The index of previous keys takes the longest to open,
+/// since it has a predicate, and few entries belong into it.
+///
+/// # Safety
+/// `result` must be initialized for the table, whose lock is held; the current memory context must live until they are closed.
+pub unsafe fn open_indexes(result: *mut pg_sys::ResultRelInfo, table: &OpenRelation, without: Option<pg_sys::Oid>) {
+    // SAFETY: as the caller promises; the arrays have room for all indexes.
+    unsafe {
+        let all = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(table.as_ptr()));
+        let room = |size: usize| pg_sys::palloc(all.len() * size);
+        let relations = room(size_of::<pg_sys::Relation>()).cast::<pg_sys::Relation>();
+        let infos = room(size_of::<*mut pg_sys::IndexInfo>()).cast::<*mut pg_sys::IndexInfo>();
+        (*result).ri_IndexRelationDescs = relations;
+        (*result).ri_IndexRelationInfo = infos;
+        (*result).ri_NumIndices = 0;
+        for oid in all.iter_oid().filter(|&oid| Some(oid) != without) {
+            let place = (*result).ri_NumIndices as usize;
+            let index = pg_sys::index_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+            relations.add(place).write(index);
+            infos.add(place).write(pg_sys::BuildIndexInfo(index));
+            (*result).ri_NumIndices += 1;
+        }
     }
 }

@@ -1,7 +1,5 @@
 //! Which parts of an entry stand for bytes that are no text: `details` says so, under `invalid_bytes` (docs/FORMAT.md, section 3.1).
 
-use super::new_entry::NewEntry;
-use crate::actor::Actor;
 use crate::pg::{ServerError, Text, TextWriter};
 use ledger::Sink;
 use ledger::canonical::{compare_keys, members, write_string};
@@ -39,13 +37,6 @@ impl InvalidBytes {
     /// Forgets them.
     pub fn clear(&mut self) {
         self.0.clear();
-    }
-
-    /// What this entry has: what its maker noted, and its texts.
-    pub fn of(entry: &NewEntry, actor: &Actor) -> Self {
-        let mut all = entry.invalid_bytes.cloned().unwrap_or_default();
-        entry.encoded_texts().chain(actor.encoded()).for_each(|column| all.note_text(column));
-        all
     }
 
     /// The entry's details with these in them; `None` if there are none.

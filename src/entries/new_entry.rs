@@ -111,7 +111,7 @@ fn fixed(scratch: &mut Text, word: &str) -> pg_sys::Datum {
 
 impl NewEntry<'_> {
     /// The columns whose texts stand for bytes that are no text.
-    pub fn encoded_texts(&self) -> impl Iterator<Item = &'static str> {
+    fn encoded_texts(&self) -> impl Iterator<Item = &'static str> {
         let columns = [
             ("table_schema", self.table_schema),
             ("table_name", self.table_name),
@@ -120,6 +120,13 @@ impl NewEntry<'_> {
             ("statement", self.statement.as_deref()),
         ];
         columns.into_iter().filter(|(_, text)| text.is_some_and(Text::is_encoded)).map(|(name, _)| name)
+    }
+
+    /// All parts of the entry that are not text: those that its maker noted, and its texts.
+    pub fn all_invalid_bytes(&self, actor: &Actor) -> InvalidBytes {
+        let mut all = self.invalid_bytes.cloned().unwrap_or_default();
+        self.encoded_texts().chain(actor.encoded()).for_each(|column| all.note_text(column));
+        all
     }
 
     /// How many bytes the texts have that are as long as their writer likes.

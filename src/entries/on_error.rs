@@ -1,7 +1,7 @@
 //! What happens when an entry cannot be written: lead_audit.on_error decides.
 
-use super::entry_table::{COLUMNS, EntryColumn, EntryTable, relation_of_schema};
-use crate::pg::{OpenRelation, ServerError, borrowed_text, current_subtransaction, in_subtransaction, next_value};
+use super::entry_table::{EntryColumn, EntryTable, EntryTuple, relation_of_schema};
+use crate::pg::{OpenRelation, ServerError, current_subtransaction, in_subtransaction, next_value};
 use crate::settings::{self, OnError};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
@@ -72,7 +72,7 @@ pub fn tuple_not_written(tuple: pg_sys::HeapTuple, cause: &ServerError) {
         return not_written("?", &gap, cause);
     };
     let open = OpenRelation::open(target.table, pg_sys::AccessShareLock);
-    let columns = Columns::of(&open, tuple);
+    let columns = EntryTuple::of(&open, tuple);
     let text = |column| columns.text(column).unwrap_or("?");
     let gap = Gap {
         // SAFETY: the column is a uuid, which is 16 bytes.
@@ -83,36 +83,6 @@ pub fn tuple_not_written(tuple: pg_sys::HeapTuple, cause: &ServerError) {
         key: columns.text(EntryColumn::RowKey),
     };
     not_written(text(EntryColumn::Operation), &gap, cause);
-}
-
-/// An entry's tuple, taken apart.
-pub(super) struct Columns {
-    /// The values.
-    pub values: Vec<pg_sys::Datum>,
-    /// Which are NULL.
-    pub nulls: Vec<bool>,
-}
-
-impl Columns {
-    pub fn of(table: &OpenRelation, tuple: pg_sys::HeapTuple) -> Self {
-        // SAFETY: the tuple was made for this table, which has at least COLUMNS columns.
-        unsafe {
-            let total = ((*table.tuple_desc()).natts as usize).max(COLUMNS);
-            let (mut values, mut nulls) = (vec![pg_sys::Datum::from(0); total], vec![true; total]);
-            pg_sys::heap_deform_tuple(tuple, table.tuple_desc(), values.as_mut_ptr(), nulls.as_mut_ptr());
-            Columns { values, nulls }
-        }
-    }
-
-    fn datum(&self, column: EntryColumn) -> Option<pg_sys::Datum> {
-        (!self.nulls[column as usize]).then(|| self.values[column as usize])
-    }
-
-    /// The value of a column that is text or json.
-    fn text(&self, column: EntryColumn) -> Option<&str> {
-        // SAFETY: as the caller says; the tuple is there as long as this, and its values are in it.
-        self.datum(column).and_then(|datum| unsafe { borrowed_text(datum) }.ok())
-    }
 }
 
 thread_local! {

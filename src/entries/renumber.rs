@@ -3,11 +3,9 @@
 //! The event must not be without an entry for that. Those from the first such id on get new ids, so that they stay in order; and the
 //! ids are noted in `lead_audit.inserted_entry`, so that sealing does not take the forged entries for those that got the ids.
 
-use super::batch::PendingEntry;
-use super::entry_table::{COLUMNS, EntryColumn, EntryTable, relation_of_schema};
-use super::on_error::Columns;
+use super::batch::{self, PendingEntry};
+use super::entry_table::{COLUMNS, EntryColumn, EntryTable, EntryTuple, form_tuple, relation_of_schema};
 use super::stored_entry::StoredEntry;
-use super::writer::form_tuple;
 use crate::pg::{Hash32, IdScan, NewestSnapshot, OpenRelation, ServerError, SpiPlan, as_user, with_spi};
 use pgrx::{IntoDatum, pg_sys};
 
@@ -25,7 +23,7 @@ fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, Serve
     let target = EntryTable::find()?;
     let table = OpenRelation::open(target.table, pg_sys::AccessShareLock);
     let ids: Vec<i64> =
-        entries.iter().map(|entry| Columns::of(&table, entry.tuple).values[EntryColumn::Id as usize].value() as i64).collect();
+        entries.iter().map(|entry| EntryTuple::of(&table, entry.tuple).values[EntryColumn::Id as usize].value() as i64).collect();
     let taken = taken(target.table, &ids)?;
     let Some(first) = ids.iter().position(|id| taken.contains(id)) else { return Ok(None) };
     // SAFETY: an open relation has a row in pg_class.
@@ -44,7 +42,7 @@ fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, Serve
             }
             as_user(owner, || note(&[id]));
         };
-        let mut columns = Columns::of(&table, entry.tuple);
+        let mut columns = EntryTuple::of(&table, entry.tuple);
         columns.values[EntryColumn::Id as usize] = pg_sys::Datum::from(id);
         let stored = StoredEntry { values: &columns.values, nulls: &columns.nulls };
         // SAFETY: the tuple is one of this table's, made by this library, and stays.
@@ -57,7 +55,7 @@ fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, Serve
         columns.values.truncate(COLUMNS);
         columns.nulls.truncate(COLUMNS);
         // SAFETY: the datums are those of the table's first columns; what they point to is copied.
-        let tuple = unsafe { form_tuple(&table, &mut columns.values, &mut columns.nulls) };
+        let tuple = unsafe { form_tuple(&table, batch::context(), &mut columns.values, &mut columns.nulls) };
         renumbered.push(entry.with_tuple(tuple));
     }
     Ok(Some(renumbered))

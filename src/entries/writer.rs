@@ -1,13 +1,12 @@
 //! Writing entries to `lead_audit.entry`, below SQL: the writer of the row has no rights on the table and needs none.
 
 use super::batch::{self, PendingEntry};
-use super::entry_table::{EntryColumn, EntryTable, unless_abort};
-use super::invalid_bytes::InvalidBytes;
+use super::entry_table::{EntryColumn, EntryTable, form_tuple, open_indexes, unless_abort};
 use super::new_entry::{Circumstances, DatumScratch, NewEntry};
 use super::on_error::Gap;
-use super::{flush_points, indexes, on_error, renumber, write_counts};
+use super::{flush_points, on_error, renumber, write_counts};
 use crate::actor::{self, Actor};
-use crate::pg::{OpenRelation, ServerError, Text, in_context, in_subtransaction};
+use crate::pg::{OpenRelation, ServerError, Text, in_subtransaction};
 use crate::settings::{self, OnError};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::RefCell;
@@ -87,14 +86,14 @@ pub fn write_at_once(entry: NewEntry) -> Result<i64, ServerError> {
 fn gather(entry: &NewEntry, table: &OpenRelation, with: &Circumstances) -> Result<usize, ServerError> {
     /// An entry as long as this may not fit into memory.
     const LONG: usize = 1 << 20;
-    let with_invalid_bytes = InvalidBytes::of(entry, with.actor).into_details(entry.details.as_deref())?;
+    let with_invalid_bytes = entry.all_invalid_bytes(with.actor).into_details(entry.details.as_deref())?;
     let details = with_invalid_bytes.as_ref().or(entry.details.as_deref());
     let form = || {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut datums = entry.datums(details, with, scratch);
             // SAFETY: the datums are of the table's columns (`EntryTable::find` checked that) and alive; columns that the
             // library does not know, added by somebody, are NULL.
-            unsafe { form_tuple(table, &mut datums.values, &mut datums.nulls) }
+            unsafe { form_tuple(table, batch::context(), &mut datums.values, &mut datums.nulls) }
         })
     };
     let tuple = if entry.length() > LONG { unless_abort(form)? } else { form() };
@@ -105,25 +104,6 @@ fn gather(entry: &NewEntry, table: &OpenRelation, with: &Circumstances) -> Resul
 fn target() -> Result<(OpenRelation, i64), ServerError> {
     let found = EntryTable::find()?;
     Ok((found.lock()?, found.next_id()?))
-}
-
-/// # Safety
-/// The datums must be of the table's first columns.
-pub(super) unsafe fn form_tuple(table: &OpenRelation, values: &mut [pg_sys::Datum], nulls: &mut [bool]) -> pg_sys::HeapTuple {
-    // SAFETY: as the caller promises; the context lives as long as the pending entry.
-    unsafe {
-        let descriptor = table.tuple_desc();
-        let columns = (*descriptor).natts as usize;
-        in_context(batch::context(), || {
-            if columns == values.len() {
-                return pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
-            }
-            let (mut all_values, mut all_nulls) = (values.to_vec(), nulls.to_vec());
-            all_values.resize(columns, pg_sys::Datum::from(0));
-            all_nulls.resize(columns, true);
-            pg_sys::heap_form_tuple(descriptor, all_values.as_mut_ptr(), all_nulls.as_mut_ptr())
-        })
-    }
 }
 
 /// Writes the entries of the current subtransaction.
@@ -195,7 +175,7 @@ unsafe fn insert(table: &OpenRelation, index_of_previous_keys: Option<pg_sys::Oi
         let triggers = has_row_triggers(result);
         // A trigger could give an entry what it does not have yet.
         let without = index_of_previous_keys.filter(|_| !triggers && !entries.iter().any(|entry| has_previous_key(table, entry)));
-        indexes::open(result, table, without);
+        open_indexes(result, table, without);
         if triggers {
             insert_each(table, estate, result, entries);
         } else {
