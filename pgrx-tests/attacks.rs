@@ -33,6 +33,64 @@ mod tests {
         assert_eq!(one("SELECT new_values->>'m' FROM lead_audit.history('moods', '1')"), "clerk");
     }
 
+    /// Who reads the trail executes nothing that a table's owner has written, in whatever way the key's type brings it.
+    #[pg_test]
+    fn attacks_reading_executes_no_code_of_the_owner() {
+        begin_with_clerk();
+        run("CREATE TABLE spied (by_whom text); ALTER TABLE spied OWNER TO clerk");
+        run_as(
+            "clerk",
+            "CREATE FUNCTION spy(v text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
+               INSERT INTO spied VALUES (session_user || ' as ' || current_user); RETURN true; END $$;
+             CREATE DOMAIN spying AS varchar(20) CHECK (spy(value)); CREATE DOMAIN twice AS spying;
+             CREATE TYPE pair AS (a spying, b int); CREATE TYPE span AS RANGE (subtype = spying);
+             CREATE TYPE mood AS ENUM ('ok');
+             CREATE FUNCTION told(mood) RETURNS json LANGUAGE plpgsql AS $$ BEGIN
+               INSERT INTO spied VALUES ('cast'); RETURN to_json(current_user::text); END $$;
+             CREATE CAST (mood AS json) WITH FUNCTION told(mood);
+             CREATE TABLE d (id twice PRIMARY KEY); CREATE TABLE a (id spying[] PRIMARY KEY); CREATE TABLE c (id pair PRIMARY KEY);
+             CREATE TABLE r (id span PRIMARY KEY); CREATE TABLE m (id mood PRIMARY KEY); CREATE TABLE f (id spying PRIMARY KEY);
+             CREATE TABLE ms (id mood[] PRIMARY KEY)",
+        );
+        run("SELECT lead_audit.enable(t) FROM unnest('{d,a,c,r,m,f,ms}'::regclass[]) t;
+             CREATE ROLE auditor; GRANT USAGE ON SCHEMA lead_audit TO auditor;
+             GRANT SELECT ON ALL TABLES IN SCHEMA lead_audit TO auditor; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA lead_audit TO auditor");
+        run_as(
+            "clerk",
+            r#"INSERT INTO d VALUES ('x'); INSERT INTO a VALUES ('{x,"y z"}'); INSERT INTO c VALUES ('(x,1)'); INSERT INTO r VALUES ('[x,y)');
+               INSERT INTO m VALUES ('ok'); INSERT INTO ms VALUES ('{ok}'); INSERT INTO f VALUES ('x'); ALTER TABLE f ALTER id TYPE text; TRUNCATE spied"#,
+        );
+        for become_reader in ["SET LOCAL ROLE auditor", "RESET ROLE"] {
+            run(become_reader);
+            let history = |table: &str, key: &str| rows(&format!("SELECT operation FROM lead_audit.history('{table}', {key})"));
+            assert_eq!(history("d", "'x'::text"), ["INSERT"]);
+            assert_eq!(history("d", r#"'{"id": "x"}'::jsonb"#), ["INSERT"]);
+            assert_eq!(history("a", r#"'{x,"y z"}'::text"#), ["INSERT"]);
+            assert_eq!(history("f", "'x'::text"), ["INSERT"]);
+            assert_eq!(one("SELECT total FROM lead_audit.summary('d', 'x')"), "1");
+            assert_eq!(one(r#"SELECT total FROM lead_audit.summary('a', '{"id": "{x,"y z"}"}'::jsonb)"#), "1");
+            for (table, key) in [("c", "(x,1)"), ("r", "[x,y)"), ("m", "ok"), ("ms", "{ok}")] {
+                for function in ["history", "summary"] {
+                    let call = format!("SELECT lead_audit.{function}('{table}', '{key}')");
+                    assert_fails(&call, "0A000", "would execute code of its owner");
+                    let call = format!("SELECT lead_audit.{function}('{table}', jsonb_build_object('id', '{key}'))");
+                    assert_fails(&call, "0A000", "would execute code of its owner");
+                }
+            }
+            for relation in ["log", "watched", "stats"] {
+                run(&format!("SELECT * FROM lead_audit.{relation}"));
+            }
+            run("SELECT lead_audit.seal(); SELECT * FROM lead_audit.verify(); SELECT lead_audit.verify_entry(id) FROM lead_audit.entry;
+                 SELECT * FROM lead_audit.status(); SELECT lead_audit.check_watched();
+                 SELECT lead_audit.inclusion_proof((SELECT min(id) FROM lead_audit.entry)); SELECT lead_audit.latest_checkpoint()");
+            run("RESET ROLE");
+            assert_eq!(rows("SELECT by_whom FROM spied"), [""; 0], "{become_reader}");
+        }
+        // The baseline makes the rows' JSON as later entries have it. What that executes, it executes as the table's owner.
+        run("SELECT lead_audit.disable('m'); SELECT lead_audit.enable('m', baseline => true)");
+        assert_eq!(one("SELECT new_values->>'id' FROM lead_audit.log WHERE operation = 'SNAPSHOT'"), "clerk");
+    }
+
     /// ALTER INDEX … RENAME takes tables as well.
     #[pg_test]
     fn attacks_rename_before_the_drop() {

@@ -44,6 +44,43 @@ impl ForeignCode {
     }
 }
 
+/// The type, and its modifier, as which a value of this type can be read from text without running code that is neither in C nor
+/// PostgreSQL's own: a domain's check is left out. `None` if there is no such type.
+pub fn readable_type(type_oid: pg_sys::Oid, modifier: i32) -> Option<(pg_sys::Oid, i32)> {
+    let mut modifier = modifier;
+    // SAFETY: looks the type up; the modifier is replaced where the type is a domain.
+    let base = unsafe { pg_sys::getBaseTypeAndTypmod(type_oid, &mut modifier) };
+    if is_built_in(base) {
+        return Some((base, modifier));
+    }
+    // SAFETY: raises an error where the stack is nearly used up, which is not yet; and looks the type up.
+    let kind = unsafe {
+        pg_sys::check_stack_depth();
+        pg_sys::get_typtype(base) as u8
+    };
+    let stays = |part: pg_sys::Oid| readable_type(part, -1).is_some_and(|(readable, _)| readable == part);
+    let is_readable = match kind {
+        pg_sys::TYPTYPE_ENUM => true,
+        pg_sys::TYPTYPE_BASE => match element_type(base) {
+            None => true,
+            Some(element) if stays(element) => true,
+            Some(element) => {
+                let (element, modifier) = readable_type(element, modifier)?;
+                // SAFETY: looks the type up.
+                let array = unsafe { pg_sys::get_array_type(element) };
+                return (array != pg_sys::InvalidOid).then_some((array, modifier));
+            }
+        },
+        pg_sys::TYPTYPE_COMPOSITE => attribute_types(base)?.into_iter().all(stays),
+        // SAFETY: look the type up.
+        pg_sys::TYPTYPE_RANGE => stays(unsafe { pg_sys::get_range_subtype(base) }),
+        // SAFETY: as above.
+        pg_sys::TYPTYPE_MULTIRANGE => stays(unsafe { pg_sys::get_multirange_range(base) }),
+        _ => false,
+    };
+    is_readable.then_some((base, modifier))
+}
+
 fn is_built_in(type_oid: pg_sys::Oid) -> bool {
     type_oid.to_u32() < pg_sys::FirstNormalObjectId
 }

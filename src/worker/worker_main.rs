@@ -3,6 +3,7 @@
 use super::process::{self, must_stop, wait};
 use super::tasks::{self, Schedule};
 use crate::failure;
+use crate::seal;
 use crate::settings;
 use crate::shared::{self, Outcome, Presence};
 use pgrx::pg_sys;
@@ -28,6 +29,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     DATABASE.set(database);
     process::handle_signals();
     failure::switch_off();
+    seal::publish_by_itself();
     if !shared::adopt(database) {
         return; // another one is there already, or the place is gone
     }
