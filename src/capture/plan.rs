@@ -219,7 +219,6 @@ pub unsafe fn encoder_for(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext,
             Encoder::ToJsonb {
                 call: to_jsonb_call(type_oid, context),
                 monetary: money.contains(base),
-                user_defined: base.to_u32() >= pg_sys::FirstNormalObjectId,
             }
         },
     }
