@@ -36,4 +36,6 @@ pub use snapshot::NewestSnapshot;
 pub use subtransaction::{TransactionEnd, current_subtransaction, in_subtransaction, trigger_depth};
 pub use text::{Hash32, NotWritten, Text, TextWriter, borrowed_text, capped, detoasted, out_of_memory, parse_uuid};
 pub use triggers::watch_of_triggers;
-pub use user::{as_owner_restricted, as_user, current_database, may_create_databases, owns_database, owns_relation, role_name};
+pub use user::{
+    as_owner_restricted, as_user, current_database, is_template, may_create_databases, owns_database, owns_relation, role_name,
+};

@@ -11,7 +11,7 @@ mod process;
 mod tasks;
 mod worker_main;
 
-pub use commands::{command_begins, transaction_ends};
+pub use commands::{command_begins, subtransaction_aborts, subtransaction_commits, transaction_ends};
 pub use process::in_extension_transaction;
 pub use tasks::Progress;
 

@@ -262,7 +262,7 @@ pub unsafe fn row_texts(event: &RowEvent, foreign_code: &mut ForeignCode) -> Res
         if let Some(new) = event.new_row {
             new_row.take(new, descriptor);
             let pairs = columns.iter().map(|&column| (column, column));
-            let encoded = row.write_changes(&mut changed, pairs, &new_row, &values, &places)?;
+            let encoded = row.write_changes(&mut changed, pairs, &new_row)?;
             let names = encoded.iter().filter_map(|&place| columns.get(place)).map(|column| &*column.name.text);
             invalid_bytes.note("changed_values", names);
         }
@@ -337,7 +337,7 @@ unsafe fn encode_change(old: &Version, new: &Version, scratch: &mut Scratch) -> 
             invalid_bytes.note("row_values", encoded(old.plan.columns.iter(), value_places));
         }
         let pairs = old.plan.columns.iter().zip(&new.plan.columns);
-        let changed = row.write_changes(changed_values, pairs, new_row, row_values, value_places)?;
+        let changed = row.write_changes(changed_values, pairs, new_row)?;
         invalid_bytes.note("changed_values", new.plan.names_of(&changed));
         if changed_values.bytes() == b"{}" && !settings::log_unchanged() {
             return Ok(Encoded::Nothing);

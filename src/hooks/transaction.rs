@@ -55,12 +55,14 @@ unsafe extern "C-unwind" fn subtransaction(
         Event::SUBXACT_EVENT_COMMIT_SUB => {
             without_error(|| failure::subtransaction_commits(own, parent));
             without_error(|| seal::subtransaction_commits(own, parent));
+            without_error(|| worker::subtransaction_commits(own, parent));
             without_error(|| journal::subtransaction_commits(own, parent));
             without_error(|| capture::subtransaction_commits(own, parent));
         }
         Event::SUBXACT_EVENT_ABORT_SUB => {
             without_error(|| failure::subtransaction_aborts(own));
             without_error(|| seal::subtransaction_aborts(own));
+            without_error(|| worker::subtransaction_aborts(own));
             without_error(|| journal::subtransaction_aborts(own));
             without_error(|| capture::subtransaction_aborts(own));
         }

@@ -44,7 +44,7 @@ unsafe extern "C-unwind" fn before(scope: *mut StatementScope, call: *const Util
     // SAFETY: the hook above passes its own scope and call.
     unsafe {
         failure::command_begins(&mut *scope, &*call);
-        worker::command_begins((*call).statement);
+        worker::command_begins((*call).statement, (*call).context);
     }
     if fires_row_triggers {
         journal::statement_scope_opens();

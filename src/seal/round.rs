@@ -28,9 +28,6 @@ const CHECKPOINT_ENTRIES: u64 = 1 << 17;
 /// Ranges of ids in one checkpoint at most.
 const CHECKPOINT_RANGES: usize = 1 << 13;
 
-/// The channel on which each checkpoint's text is sent.
-const CHANNEL: &str = "lead_audit_checkpoint";
-
 /// How many checkpoints are looked back at to find which have been published, and how many of them are published at once.
 const LOOK_BACK: i64 = 86_400;
 const CATCH_UP: i64 = 1000;
@@ -289,8 +286,6 @@ impl Round<'_> {
         self.memory.for_row(|| {
             store_tiles(snapshot, changed);
             StoredCheckpoint::store(snapshot, log_id, before, &ids, size, &root, &note);
-            let notify = Plan::prepare("SELECT pg_catalog.pg_notify($1, $2)", &[pg_sys::TEXTOID, pg_sys::TEXTOID]);
-            notify.write(snapshot, &[CHANNEL.into_datum(), note.as_str().into_datum()]);
         });
         after_commit::publish_later(Publication { size, note }, if self.is_caught_up { What::New } else { What::NewWithoutFile });
         self.sealed = size;

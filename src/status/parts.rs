@@ -1,6 +1,6 @@
 //! The parts that need more than CREATE EXTENSION. A part that is added elsewhere gets a function here that says how it is.
 
-use crate::seal::verifier_key;
+use crate::seal::{queue_is_full, verifier_key};
 use crate::server::current_database;
 use crate::settings;
 use crate::shared::{self, Problem};
@@ -43,7 +43,7 @@ const PRELOAD: &str = "shared_preload_libraries = 'lead_audit'  # then restart t
 
 /// All parts, in the order in which they are shown.
 fn parts() -> Vec<Part> {
-    vec![recording(), preloading(), worker(), failures(), rollbacks(), sealing(), signing(), checkpoint_files()]
+    vec![recording(), preloading(), worker(), failures(), rollbacks(), sealing(), signing(), checkpoint_files(), notifications()]
 }
 
 fn recording() -> Part {
@@ -174,6 +174,20 @@ fn checkpoint_files() -> Part {
     }
     let reason = "lead_audit.checkpoint_dir is not set: checkpoints leave the database only in the server's log and by NOTIFY";
     Part::off(NAME, reason, Some("lead_audit.checkpoint_dir = '/path/of/a/directory'"))
+}
+
+/// Whether checkpoints are sent to who listens. The worker does that.
+fn notifications() -> Part {
+    const NAME: &str = "checkpoint notifications";
+    let worker = worker();
+    if worker.state == State::Off {
+        return Part { name: NAME, ..worker };
+    }
+    if queue_is_full() {
+        let reason = "the server's queue of notifications is full: a session that listens is in a transaction that does not end";
+        return Part::off(NAME, reason, Some("end the session that pg_stat_activity shows with the oldest xact_start"));
+    }
+    Part::on(NAME, None)
 }
 
 /// `lead_audit.status()`.

@@ -37,6 +37,7 @@ pub struct Task {
 pub const TASKS: &[Task] = &[
     Task { name: "write failed operations", interval: || LONGEST_PAUSE, on_wake: true, run: failure::drain },
     Task { name: "seal the audit log", interval: seal_interval, on_wake: false, run: seal_if_wanted },
+    Task { name: "send checkpoints", interval: notify_interval, on_wake: false, run: notify },
     Task { name: "check the watched tables", interval: || watch::CHECK_INTERVAL, on_wake: false, run: check_watched },
 ];
 
@@ -52,7 +53,19 @@ fn seal_if_wanted() -> Result<Progress, ServerError> {
         return Ok(Progress::Done);
     }
     let more = in_extension_transaction(c"sealing the audit log", seal::tick)?;
+    seal::publish_committed();
     Ok(if more == Some(true) { Progress::More } else { Progress::Done })
+}
+
+/// A session that seals leaves it to the worker to send the checkpoint.
+fn notify_interval() -> Duration {
+    seal_interval().min(SWITCHED_OFF)
+}
+
+fn notify() -> Result<Progress, ServerError> {
+    // How long to wait after a failure.
+    const PAUSE: Duration = Duration::from_secs(10);
+    Ok(if seal::notify() || must_stop() { Progress::Done } else { Progress::After(PAUSE) })
 }
 
 fn check_watched() -> Result<Progress, ServerError> {

@@ -3,6 +3,7 @@
 use super::process::{self, must_stop, wait};
 use super::tasks::{self, Schedule};
 use crate::failure;
+use crate::seal;
 use crate::settings;
 use crate::shared::{self, Outcome, Presence};
 use pgrx::pg_sys;
@@ -28,6 +29,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     DATABASE.set(database);
     process::handle_signals();
     failure::switch_off();
+    seal::publish_by_itself();
     if !shared::adopt(database) {
         return; // another one is there already, or the place is gone
     }
@@ -36,6 +38,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     unsafe {
         pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0));
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
+        // The owner of the database can have set session_authorization for it.
+        pg_sys::SetSessionAuthorization(pg_sys::GetAuthenticatedUserId(), true);
         pg_sys::pgstat_report_appname(c"lead_audit worker".as_ptr());
     }
     pin_settings();
@@ -47,8 +51,9 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         pgrx::log!("lead_audit: could not read the names of watched tables: {error}");
     }
     let mut schedules = tasks::schedules();
-    let mut begins_anew = false;
-    while !must_stop() && !is_held() {
+    let (mut begins_anew, mut has_worked) = (false, false);
+    // Who calls it away again and again does not keep it from its work: it does one turn in any case.
+    while !must_stop() && !(has_worked && is_held()) {
         let sleep = schedules.iter().map(Schedule::time_left).min().unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
         if sleep > Duration::ZERO {
             let woken = wait(sleep);
@@ -74,6 +79,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         if missing_calls > 0 {
             schedules.iter_mut().for_each(|schedule| schedule.wake(false));
         }
+        has_worked = true;
     }
     if !is_held() && !begins_anew {
         write_rest(&mut schedules);
@@ -116,6 +122,10 @@ fn pin_settings() {
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"default_transaction_read_only", c"off"),
         (c"default_transaction_isolation", c"read committed"),
+        (c"default_transaction_deferrable", c"off"),
+        (c"transform_null_equals", c"off"),
+        (c"standard_conforming_strings", c"on"),
+        (c"array_nulls", c"on"),
         (c"session_replication_role", c"origin"),
         (c"row_security", c"off"),
         // A database's owner can set these for the database.
