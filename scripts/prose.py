@@ -84,8 +84,8 @@ def faults(path):
     for number, line in enumerate(text.splitlines(), 1):
         if FENCE.match(line):
             fenced = not fenced
-        # A table's row, a link and the output of a program cannot be broken.
-        if len(line) > COLUMNS and not fenced and not line.lstrip().startswith(("|", "[", "!", "<")):
+        # A table's row, a link, a signature and the output of a program cannot be broken.
+        if len(line) > COLUMNS and not fenced and not line.lstrip().startswith(("|", "[", "!", "<", "`")):
             yield number, f"{len(line)} columns, {COLUMNS} at most"
     for number, block in prose(text):
         for sentence in sentences(block):

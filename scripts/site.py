@@ -50,7 +50,7 @@ def pages(work):
 def kept(link, name, chapters):
     path = urlsplit(link[2]).path
     if "://" in link[2] or not path or os.path.normpath(os.path.join(os.path.dirname(name), path)) in chapters:
-        return link[0]
+        return link[0].replace("README.md", "index.md")  # as mdBook calls it
     return link[1]
 
 
