@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 """prose.py: checks the style of every Markdown page. Exit code 1 and the findings.
 
+  prose.py [PAGE...]          checks the pages, by default all of them
+  prose.py --wrap PAGE...     first breaks their paragraphs and lists into lines of at most 100 columns
+
 The rules, in plain words, are in CONTRIBUTING.md ("Prose"). Code blocks, tables, links and `code` are not prose: only
 the rule for long lines looks at code blocks, and none looks at the output of psql.
 """
@@ -8,6 +11,7 @@ the rule for long lines looks at code blocks, and none looks at the output of ps
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,6 +82,40 @@ def sentences(text):
     return [it.strip() for it in re.split(r"(?<=[.!?])\s+(?=[A-Z\"(])|(?<=:)\s+(?=[A-Z][a-z]+ )", text) if it.strip()]
 
 
+def wrap(text):
+    """The page with its paragraphs and list items broken again. Everything else stays as it is."""
+    lines, block, fenced, comment = [], [], False, False
+
+    def end():
+        if block:
+            indent = re.match(r" *", block[0])[0]
+            mark = re.match(r"(?:[-*]|\d+\.) +", block[0].lstrip())
+            hanging = indent + " " * len(mark[0]) if mark else indent
+            # A line must not begin with what Markdown takes for a list, a heading or a quotation.
+            words = re.sub(r"\s+", " ", " ".join(block).strip())
+            words = re.sub(r" (?=(?:[-+*#>]|\d+\.)(?: |$))", "\0", words) if not mark else words
+            words = re.sub(r"`[^`]*`(?!`)", lambda code: code[0].replace(" ", "\0"), words)
+            wrapped = textwrap.wrap(words, COLUMNS, initial_indent=indent, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False)
+            lines.extend(line.replace("\0", " ") for line in wrapped)
+            block.clear()
+
+    for line in text.splitlines():
+        starts = re.match(r"(?:[-*]|\d+\.) ", line.lstrip())
+        special = not line.strip() or line.lstrip()[0] in "|#<>`\\!" and not re.match(r"`[^`]+`[^`→]*$|`[^`]+`.*[.,;:]", line.lstrip())
+        if FENCE.match(line):
+            fenced = not fenced
+        comment = (comment or "<!--" in line) and "-->" not in line
+        if fenced or comment or FENCE.match(line) or "-->" in line or special or line.endswith("\\"):
+            end()
+            lines.append(line)
+            continue
+        if starts:
+            end()
+        block.append(line)
+    end()
+    return "\n".join(lines) + "\n"
+
+
 def faults(path):
     text = path.read_text(encoding="utf-8")
     fenced = False
@@ -104,7 +142,11 @@ def faults(path):
 
 def main():
     listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, check=True, capture_output=True, text=True)
-    pages = [Path(name) for name in sys.argv[1:]] or [ROOT / name for name in listed.stdout.split()]
+    arguments = [name for name in sys.argv[1:] if name != "--wrap"]
+    if len(arguments) < len(sys.argv) - 1:
+        for page in map(Path, arguments):
+            page.write_text(wrap(page.read_text(encoding="utf-8")), encoding="utf-8")
+    pages = [Path(name) for name in arguments] or [ROOT / name for name in listed.stdout.split()]
     found = [f"{page.resolve().relative_to(ROOT)}:{number}: {what}" for page in pages for number, what in faults(page)]
     if found:
         sys.exit("\n".join([*found, f"{len(found)} findings"]))
