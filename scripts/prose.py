@@ -60,10 +60,11 @@ def prose(text):
             fenced = not fenced
         comment = (comment or "<!--" in line) and "-->" not in line
         stripped = line.strip()
-        if fenced or comment or "-->" in line or FENCE.match(line) or not stripped or stripped[0] in "|#<>":
+        code = not block and line.startswith("    ") or re.match(r"\[[^\]]+\]: ", line)
+        if fenced or comment or code or "-->" in line or FENCE.match(line) or not stripped or stripped[0] in "|#<>":
             end()
             if stripped.startswith("|"):
-                found += [(number, cell) for cell in re.split(r"(?<!\\)\|", stripped) if re.search(r"\w", cell)]
+                found += [(number, cell.replace(";", ".")) for cell in re.split(r"(?<!\\)\|", stripped) if re.search(r"\w", cell)]
             continue
         if re.match(r"(?:[-*]|\d+\.) ", stripped):
             end()
@@ -78,7 +79,7 @@ def prose(text):
 def sentences(text):
     text = re.sub(r"`` .*? ``|`[^`]*`", "CODE", text)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
-    text = re.sub(r"\*\*|__", "", text)
+    text = re.sub(r"\*+|__", "", text)
     return [it.strip() for it in re.split(r"(?<=[.!?])\s+(?=[A-Z\"(])|(?<=:)\s+(?=[A-Z][a-z]+ )", text) if it.strip()]
 
 
@@ -105,6 +106,7 @@ def wrap(text):
         if FENCE.match(line):
             fenced = not fenced
         comment = (comment or "<!--" in line) and "-->" not in line
+        special = special or re.match(r"\[[^\]]+\]: ", line) or (not block and line.startswith("    "))
         if fenced or comment or FENCE.match(line) or "-->" in line or special or line.endswith("\\"):
             end()
             lines.append(line)

@@ -22,7 +22,7 @@ fn page(name: &str) -> String {
 }
 
 /// Runs the examples on a page.
-fn run(path: &str) {
+fn run(page: &str) {
     let cluster = Cluster::builder().preloaded().start();
     let directory = tempfile::tempdir().expect("a directory for the shell's files");
     // The command lead-audit, too, where there is one.
@@ -33,7 +33,7 @@ fn run(path: &str) {
         .arg(root().join("scripts/pages.py"))
         .arg("--directory")
         .arg(directory.path())
-        .arg(root().join(path))
+        .arg(root().join(page))
         .env("PATH", path)
         .env("PGHOST", cluster.socket_directory())
         .env("LC_ALL", "C.UTF-8")
