@@ -23,6 +23,7 @@ fi
 
 prepare_apt() {
   local mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg suite
+  # shellcheck disable=SC2016 # apt's own variable
   mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | head -n 1)
   [ -n "$mirror" ] && [ -e "$keyring" ] || die "the sources are taken from Debian's mirror, and none is configured here: $variable says where they are"
   command -v dpkg-source >/dev/null || die "dpkg-source is missing: apt-get install dpkg-dev"

@@ -3,6 +3,8 @@
 //! The folders are the stages that the data passes through; each depends only on those before it and on the small
 //! modules `settings`, `origin`, `version` and `server` (the wrappers around Postgres).
 
+#![allow(unsafe_code, reason = "PostgreSQL's interface is C")]
+
 mod capture;
 mod failure;
 mod hooks;
