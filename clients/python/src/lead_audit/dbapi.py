@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from typing import Any, Final, Sequence, Union
 
 from . import catalog
-from .applied import AppliedContext, ascii_only, set_config, set_config_text
+from .connection_state import ConnectionState, ascii_only, set_config, set_config_text
 
 logger = logging.getLogger("lead_audit")
 
@@ -62,7 +62,7 @@ def activity(dbapi: Any) -> Any:
     return getattr(getattr(driver_of(dbapi), "_protocol", None), "queries_count", None)
 
 
-def follow_transactions(dbapi: Any, state: AppliedContext) -> None:
+def follow_transactions(dbapi: Any, state: ConnectionState) -> None:
     """Has psycopg tell the state what is done with the connection's own methods for transactions: `transaction()` rolls back a savepoint
     that nobody else sees. (For asyncpg there is activity(); psycopg2 has no such method.)"""
     psycopg: Any = sys.modules.get("psycopg")

@@ -11,13 +11,13 @@ import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Callable, Optional, TypeVar
 
-from .applied import AppliedContext
+from .connection_state import ConnectionState
 from .catalog import Catalog
 from .context import AuditContext, current_for_write, is_finding_user, known, outlived
 from .dbapi import activity, ask, busy, commits_by_itself, driver_of, failed, follow_transactions, in_transaction, own_transaction, send
 from .missing import Reporter
 from .statements import Access, Analysis, analyze
-from .together import in_pipeline, inserted, together
+from .autocommit import combining_cursor, in_pipeline, inserting_cursor
 
 logger = logging.getLogger("lead_audit")
 
@@ -35,7 +35,7 @@ class Execution:
 
     def __init__(
         self,
-        state: AppliedContext,
+        state: ConnectionState,
         catalog: Catalog,
         reporter: Reporter,
         dbapi: Any,
@@ -96,7 +96,7 @@ class Execution:
             places = analysis.places(is_set=self.state.context == current, is_empty=not current)
             stand_in = None
             if places and (len(places) > 1 or places[0] != analysis.only.start):
-                stand_in = None if self.many else inserted(self.cursor, current, self.state.context == current, not current)
+                stand_in = None if self.many else inserting_cursor(self.cursor, current, self.state.context == current, not current)
             if places and stand_in is None:
                 self._send(current)
             return self.execute(stand_in)
@@ -130,7 +130,7 @@ class Execution:
             return self.execute(None)
         if not analysis.is_ordinary:
             return self._run_several_in_autocommit(analysis, current)
-        stand_in = together(self.cursor, analysis, self.many, current)
+        stand_in = combining_cursor(self.cursor, analysis, self.many, current)
         if stand_in is not None:
             logger.debug("lead_audit: together with the statement: %s", current)
             return self.execute(stand_in)
@@ -139,7 +139,7 @@ class Execution:
 
     def _run_several_in_autocommit(self, analysis: Analysis, current: AuditContext) -> Any:
         """A string that has transactions of its own, or what must come first in one."""
-        stand_in = None if self.many else inserted(self.cursor, current, False, False)
+        stand_in = None if self.many else inserting_cursor(self.cursor, current, False, False)
         if stand_in is None:
             self.reporter.report("this has no audit context, since its driver does not take several statements in one string", self.text)
         try:
@@ -169,8 +169,8 @@ class Execution:
             self.reporter.report("a task writes that has outlived its request, whose user it has: see lead_audit.detached()", self.text)
 
 
-def new_state(dbapi: Any) -> AppliedContext:
+def new_state(dbapi: Any) -> ConnectionState:
     """For a connection that has none."""
-    state = AppliedContext()
+    state = ConnectionState()
     follow_transactions(dbapi, state)
     return state

@@ -8,7 +8,7 @@ It happens where SQLAlchemy hands a statement to the driver, so that an error is
 noticed, as SQLAlchemy does it. Statements that must come first in their transaction (SET TRANSACTION, LOCK) do.
 
 With AUTOCOMMIT a transaction-local setting would be over before the statement that it is for. There each statement that can write shares
-a transaction with it: an implicit one, sent in one go, where the driver can (together.py); else BEGIN with set_config, the statement, COMMIT.
+a transaction with it: an implicit one, sent in one go, where the driver can (autocommit.py); else BEGIN with set_config, the statement, COMMIT.
 All of that is in execution.py.
 Nothing session-wide is ever set: behind a transaction pooler it would be another client's.
 """
@@ -26,7 +26,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from .applied import AppliedContext
+from .connection_state import ConnectionState
 from .catalog import Catalog
 from .context import AuditContext
 from .dbapi import activity, ask, commits_by_itself, in_transaction, send
@@ -280,9 +280,9 @@ def _turns(info: Any) -> Turns:
 # ---- the state of a connection -------------------------------------------------------------------------------------------
 
 
-def _state(info: Any, dbapi: Any) -> AppliedContext:
+def _state(info: Any, dbapi: Any) -> ConnectionState:
     """Of a connection, kept in the info of its record."""
-    state: Optional[AppliedContext] = info.get(_STATE)
+    state: Optional[ConnectionState] = info.get(_STATE)
     if state is None:
         state = info[_STATE] = new_state(dbapi)
     return state

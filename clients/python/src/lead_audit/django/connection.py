@@ -9,12 +9,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, Callable, Optional
 
-from lead_audit.applied import AppliedContext
+from lead_audit.connection_state import ConnectionState
 from lead_audit.catalog import Catalog
 from lead_audit.dbapi import ask, in_transaction
 from lead_audit.execution import Execution, new_state
 from lead_audit.missing import Reporter
-from lead_audit.together import as_text
+from lead_audit.autocommit import as_text
 
 from .options import options
 
@@ -36,7 +36,7 @@ class ContextWrapper:
 
     def __init__(self) -> None:
         self._raw: Any = None
-        self._state = AppliedContext()
+        self._state = ConnectionState()
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
         connection = context["connection"]

@@ -32,7 +32,7 @@ def ascii_only(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(value.encode("ascii", "replace").decode("ascii") for value in values)
 
 
-class AppliedContext:
+class ConnectionState:
     """The state of one connection. `None` in place of a context: not known, set it again."""
 
     __slots__ = ("context", "activity", "_savepoints")

@@ -1,6 +1,6 @@
 """In autocommit: a statement and the setting of its context sent together, as one transaction, without a further round trip.
 
-execution.py asks `together()` for a stand-in for the driver's cursor, and lets it execute the statement:
+execution.py asks `combining_cursor()` for a stand-in for the driver's cursor, and lets it execute the statement:
 
 - psycopg 3: a pipeline of BEGIN, set_config, the statement, COMMIT. ROLLBACK, if it fails, takes a round trip.
 - psycopg2: one query string, `SELECT set_config(…);` and the statement on a line of its own, which the server makes one transaction of. The
@@ -9,7 +9,7 @@ execution.py asks `together()` for a stand-in for the driver's cursor, and lets 
 What cannot be sent so gets no stand-in: then BEGIN is sent before it and COMMIT after it. So it is for DDL with psycopg2, whose entry has the
 text of the query.
 
-`inserted()` gives a stand-in that sets the context within a string of several statements.
+`inserting_cursor()` gives a stand-in that sets the context within a string of several statements.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 from collections.abc import Awaitable
 from typing import Any, Callable, Final, Optional
 
-from .applied import ascii_only, set_config, set_config_text
+from .connection_state import ascii_only, set_config, set_config_text
 from .context import AuditContext
 from .statements import Analysis, analyze
 
@@ -29,7 +29,7 @@ _UNPREPARED: Final = {"prepare": False}
 _SET_CONFIG: Final = set_config(("%s", "%s", "%s", "%s"))
 
 
-def together(cursor: Any, analysis: Analysis, many: bool, context: AuditContext) -> Optional[Any]:
+def combining_cursor(cursor: Any, analysis: Analysis, many: bool, context: AuditContext) -> Optional[Any]:
     """A stand-in for a cursor of psycopg's or psycopg2's that is outside of any transaction, for its next statement; None: not with this one."""
     cursor = _driven(cursor)
     connection = getattr(cursor, "connection", None)
@@ -46,7 +46,7 @@ def together(cursor: Any, analysis: Analysis, many: bool, context: AuditContext)
     return None
 
 
-def inserted(cursor: Any, context: AuditContext, is_set: bool, is_empty: bool) -> Optional[Any]:
+def inserting_cursor(cursor: Any, context: AuditContext, is_set: bool, is_empty: bool) -> Optional[Any]:
     """A stand-in that sets the context within the string that it is given next (see `Analysis.places`); None for a driver that takes
     one statement only."""
     cursor = _driven(cursor)
