@@ -204,11 +204,14 @@ def _listeners(engine: Engine, attached: _Attached) -> Iterator[tuple[Any, str, 
     for name in _EXECUTING:
         yield engine, name, _executing(name, attached)
     yield engine.pool, "connect", connected
-    yield engine.pool, "checkin", _checked_in
-    for name in ("commit", "rollback", "commit_twophase", "rollback_twophase"):
-        yield engine, name, _transaction_over
+    if engine.dialect.driver not in _TELL_THEIR_STATUS:
+        yield engine.pool, "checkin", _checked_in
+        for name in ("commit", "rollback", "commit_twophase", "rollback_twophase"):
+            yield engine, name, _transaction_over
 
 
+# The drivers whose transactions need no events. An event on the engine slows down each of its statements.
+_TELL_THEIR_STATUS: Final = frozenset({"psycopg", "psycopg_async", "psycopg2", "asyncpg"})
 _EXECUTING: Final = ("do_execute", "do_execute_no_params", "do_executemany")
 
 
