@@ -10,8 +10,9 @@
 # Nothing outside of target/ changes.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-# The Debian releases whose source package it is. Debian has none of 16.
-declare -A suites=([15]="bookworm bookworm-security" [17]="trixie trixie-security" [18]=forky)
+# The Debian releases whose source package it is. Debian has none of 16. A mirror may still have an earlier version under the name
+# stable, when the release's own list has one that it has not got yet.
+declare -A suites=([15]="bookworm bookworm-security" [17]="trixie trixie-security stable" [18]=forky)
 source=$TARGET/source$PG_MAJOR work=$TARGET/source$PG_MAJOR-download
 variable=PG_SOURCE_$PG_MAJOR
 
