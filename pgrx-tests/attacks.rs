@@ -230,6 +230,26 @@ mod tests {
         assert_eq!(log("operation").len(), 4);
     }
 
+    /// A superuser has one trigger switched off, of one member. The others are not the owner's because of that.
+    #[pg_test]
+    fn attacks_triggers_that_are_left() {
+        begin_with_clerk();
+        run_as("clerk", "CREATE TABLE child () INHERITS (leads)");
+        run("ALTER TABLE child DISABLE TRIGGER \"00_lead_audit_row\"");
+        assert_eq!(one("SELECT state FROM lead_audit.watched"), "disabled");
+        for statement in [
+            "DROP TRIGGER \"00_lead_audit_row\" ON leads",
+            "DROP TRIGGER \"00_lead_audit_truncate\" ON leads",
+            "DROP TRIGGER \"00_lead_audit_truncate\" ON child",
+            "ALTER TABLE leads DISABLE TRIGGER ALL",
+        ] {
+            assert_fails_as("clerk", statement, "42501", "permission denied to disable");
+        }
+        run_as("clerk", "ALTER TABLE leads ADD more int; DROP TABLE child");
+        run_as("clerk", "INSERT INTO leads (id) VALUES ('a')");
+        assert_eq!(log("operation").pop().as_deref(), Some("INSERT"));
+    }
+
     /// ALTER INDEX … RENAME takes tables as well.
     #[pg_test]
     fn attacks_rename_before_the_drop() {

@@ -51,6 +51,7 @@ COMMENT ON FUNCTION lead_audit.affected_relations(boolean) IS 'Internal to the D
 CREATE FUNCTION lead_audit.refuse_ddl(invoker oid, is_drop boolean) RETURNS void LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   refused text;
+  is_parting boolean := 'parted' = ANY (lead_audit.command_effects());
 BEGIN
   IF lead_audit.may_disable(invoker) THEN
     RETURN;
@@ -59,10 +60,11 @@ BEGIN
   FROM lead_audit.affected_relations(is_drop) f
   WHERE EXISTS (SELECT FROM lead_audit.audit_triggers_of(f) a CROSS JOIN LATERAL lead_audit.watch_row(a.watch_id) w
                 WHERE w.state = 'on' AND NOT a.is_on)
-     -- What leaves the table above it is looked after by follow_ddl().
+     -- What leaves the table above it loses triggers by that, and is looked after by follow_ddl(). That others are off already, as a
+     -- superuser may have them, does not give these away.
      OR EXISTS (SELECT FROM lead_audit.relation_row(f) m CROSS JOIN LATERAL lead_audit.watch_row(m.watch_id) w
-                WHERE w.state = 'on' AND m.is_complete AND NOT lead_audit.is_complete(f, m.watch_id)
-                  AND (m.is_root OR EXISTS (SELECT FROM lead_audit.ancestors_of(f) p CROSS JOIN LATERAL lead_audit.relation_row(p) k
+                WHERE w.state IN ('on', 'disabled') AND m.is_complete AND NOT lead_audit.is_complete(f, m.watch_id)
+                  AND (NOT is_parting OR m.is_root OR EXISTS (SELECT FROM lead_audit.ancestors_of(f) p CROSS JOIN LATERAL lead_audit.relation_row(p) k
                                             WHERE k.watch_id = m.watch_id)))
   LIMIT 1;
   IF refused IS NULL AND NOT is_drop THEN
@@ -70,6 +72,13 @@ BEGIN
     FROM lead_audit.relations_of_command(false) c CROSS JOIN LATERAL lead_audit.relation_of_trigger(c.trigger_id) t
     -- A trigger of that name would be in the way of the one that a watched table needs.
     WHERE t.is_own AND (t.is_audit OR lead_audit.is_audit_trigger_name(t.trigger_name::name))
+    LIMIT 1;
+  END IF;
+  IF refused IS NULL AND is_drop AND NOT is_parting THEN
+    SELECT r::regclass::text INTO refused
+    FROM pg_event_trigger_dropped_objects() d CROSS JOIN LATERAL lead_audit.relation_named(d.address_names[1], d.address_names[2]) r
+    CROSS JOIN LATERAL lead_audit.relation_row(r) m CROSS JOIN LATERAL lead_audit.watch_row(m.watch_id) w
+    WHERE d.object_type = 'trigger' AND NOT d.is_temporary AND lead_audit.is_audit_trigger_name(d.address_names[3]::name) AND w.state IN ('on', 'disabled')
     LIMIT 1;
   END IF;
   IF refused IS NOT NULL THEN
@@ -132,6 +141,8 @@ BEGIN
     SELECT m.* FROM unnest(gone) g CROSS JOIN LATERAL lead_audit.relation_row(g) m
     WHERE NOT EXISTS (SELECT FROM lead_audit.ancestors_of(g) p WHERE p = ANY (gone))
   LOOP
+    -- Another session may be about to give one of them a child table.
+    PERFORM lead_audit.lock_members(top.relation);
     parted := array(SELECT lead_audit.members_of(top.relation));
     PERFORM lead_audit.write_ddl(watching.watch_id, top.relation, top.table_schema, top.table_name, current_query());
     PERFORM lead_audit.drop_triggers(watching.watch_id, parted);

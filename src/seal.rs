@@ -26,7 +26,7 @@ pub use id_ranges::{IdRange, IdRanges};
 pub use inserted::InsertedIds;
 pub use notify::{notify, queue_is_full};
 pub use publish::fits_folder;
-pub use round::last_id_given_out;
+pub use round::{copied_from, last_id_given_out};
 pub use seal_function::tick;
 pub use signer::{Identity, verifier_key};
 pub use tiles::StoredTiles;

@@ -1,6 +1,6 @@
 //! The parts that need more than CREATE EXTENSION. A part that is added elsewhere gets a function here that says how it is.
 
-use crate::seal::{queue_is_full, verifier_key};
+use crate::seal::{copied_from, queue_is_full, verifier_key};
 use crate::server::current_database;
 use crate::settings;
 use crate::shared::{self, Problem};
@@ -146,6 +146,10 @@ fn sealing() -> Part {
     match settings::seal_interval() {
         _ if worker.state == State::Off => Part { name: NAME, ..worker },
         None => Part::off(NAME, "lead_audit.seal_interval is 0", Some("lead_audit.seal_interval = '1s'")),
+        Some(_) if let Some(original) = copied_from() => {
+            let reason = format!("this database is a copy of \"{original}\", whose audit log has the same name");
+            Part::off(NAME, &reason, Some("ALTER DATABASE ... SET lead_audit.origin = '...'"))
+        }
         Some(interval) => Part::on(NAME, Some(format!("every {} ms", interval.as_millis()))),
     }
 }
