@@ -8,7 +8,6 @@
 //! * [`files`] – files that are there whole or not at all
 //! * [`progress`], [`error`] – what the user sees while it runs, and if it fails
 
-
 mod arguments;
 mod database;
 mod error;

@@ -10,7 +10,6 @@
 //! * [`read`] – lines from a file, plain or compressed, in blocks
 //! * [`verify`] – judging them: faults by the entry's id, and what could not be told
 
-
 mod columns;
 mod entry_text;
 mod id_ranges;
