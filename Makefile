@@ -1,28 +1,59 @@
-# The doors to this project. Everything they make lives under target/; see scripts/ for what is behind each.
-.PHONY: help demo psql demo-url demo-stop example example-stop test test-all test-upgrade test-postgres test-storm test-assertions test-valgrind test-python-stress bench coverage package test-package sbom check clean
+# The commands of this project. Everything they make is under target/. The work is done by scripts/.
+.PHONY: help build install fmt check test docs demo psql demo-url demo-stop example example-stop test-all test-upgrade \
+  test-postgres test-storm test-assertions test-valgrind test-python-stress bench coverage package test-package sbom clean
 
 help:
-	@echo 'make demo       builds lead_audit, starts a private PostgreSQL with it, and tells its story'
-	@echo 'make psql       psql on the demo; also: echo "SELECT ..." | make -s psql'
-	@echo 'make demo-url   prints the connection URL of the demo'
-	@echo 'make demo-stop  stops the demo'
-	@echo 'make example    starts the example application (examples/leads-api) and prints its URL; PORT=... if it matters'
-	@echo 'make example-stop  stops it'
-	@echo 'make test       all tests with PostgreSQL 15; PG=17 (16, 18): those that depend on the server, with 17, which is downloaded'
-	@echo 'make test-all   all tests with 15, 16, 17 and 18; PG_CONFIG_17=... if there is one to be used'
-	@echo 'make test-postgres  PostgreSQL'"'"'s own suites, with the library and every table watched; PG=17 (18; 16 with PG_SOURCE_16=...)'
-	@echo 'make test-storm  everything at random and at once, for half an hour: no restart, one entry for each change; SECONDS=60'
-	@echo 'make test-assertions  in-database tests on a server with assertions, and some with debug_discard_caches = 1'
-	@echo 'make test-valgrind  tests against a server under valgrind, half an hour'
-	@echo 'make test-python-stress  the Python client through PgBouncer, with everything at once, for a minute: no entry with a wrong user'
-	@echo 'make test-upgrade  pg_upgrade to PostgreSQL 17, which is downloaded for it; the update from the library of 1.0'
-	@echo 'make bench      cost of the audit beside others, about 10 minutes; ARGUMENTS=--full: hours. See bench/README.md'
-	@echo 'make coverage   which lines the tests run: target/coverage/summary.txt, html/index.html, lcov.info'
-	@echo 'make package    Debian packages of the extension and of the lead-audit command, in target/deb'
-	@echo 'make test-package  installs them in a clean Debian (debootstrap; as root), and plays the docs there'
-	@echo 'make sbom       what crates the packages are made of (CycloneDX), in target/sbom'
-	@echo 'make check      format, lints, licences and sources of dependencies'
-	@echo 'make clean      stops demo and example and deletes target/'
+	@echo 'Try it:'
+	@echo '  make demo          build lead_audit, start a private PostgreSQL, and show what it records'
+	@echo '  make psql          open psql on the demo; also: echo "SELECT ..." | make -s psql'
+	@echo '  make demo-url      print the connection URL of the demo'
+	@echo '  make demo-stop     stop the demo'
+	@echo '  make example       start the example application and print its URL; PORT=...'
+	@echo '  make example-stop  stop it'
+	@echo
+	@echo 'Build:'
+	@echo '  make build         build the extension and the lead-audit command (release)'
+	@echo '  make install       install the extension into the server of PG_CONFIG=/path/to/pg_config'
+	@echo '  make package       build the Debian packages: target/deb'
+	@echo '  make docs          build the documentation as a searchable site: target/site'
+	@echo '  make sbom          list the crates in the packages (CycloneDX): target/sbom'
+	@echo '  make clean         stop demo and example, and delete target/'
+	@echo
+	@echo 'Change it (CONTRIBUTING.md):'
+	@echo '  make fmt           format the Rust code'
+	@echo '  make check         check format, lints, spelling, prose and dependencies'
+	@echo '  make test          run all tests with PostgreSQL 15; PG=17 (16, 18): those that need a server'
+	@echo '  make test NAME=x   run the tests of any kind that have x in their name'
+	@echo '  make test-all      run all tests with 15, 16, 17 and 18'
+	@echo '  make coverage      measure which lines the tests run: target/coverage'
+	@echo '  make bench         measure the cost of the audit, 10 minutes; ARGUMENTS=--full: hours'
+	@echo
+	@echo 'Longer tests:'
+	@echo '  make test-postgres      run PostgreSQL'"'"'s own suites with every table watched; PG=17, 18'
+	@echo '  make test-storm         write, change tables, kill processes for 30 minutes; SECONDS=60'
+	@echo '  make test-assertions    run the in-database tests on a server with assertions'
+	@echo '  make test-valgrind      run tests against a server under valgrind, 30 minutes'
+	@echo '  make test-upgrade       run pg_upgrade to PostgreSQL 17, and the update from version 1.0'
+	@echo '  make test-package       install the packages in a clean Debian, as root'
+	@echo '  make test-python-stress run the Python client through PgBouncer under load, 1 minute'
+
+build:
+	@scripts/build.sh
+
+install:
+	@scripts/build.sh install
+
+fmt:
+	@scripts/cargo.sh fmt --all
+
+check:
+	@scripts/check.sh
+
+test:
+	@scripts/test.sh $(if $(NAME),named $(NAME))
+
+docs:
+	@scripts/docs.sh
 
 demo:
 	@scripts/demo.sh run
@@ -41,9 +72,6 @@ example:
 
 example-stop:
 	@scripts/example.sh stop
-
-test:
-	@scripts/test.sh
 
 test-all:
 	@scripts/test.sh majors
@@ -81,9 +109,6 @@ test-package:
 
 sbom:
 	@scripts/sbom.sh
-
-check:
-	@scripts/check.sh
 
 clean:
 	@scripts/clean.sh

@@ -4,7 +4,12 @@
 Arguments: number of entries (default 1,000,000), number of runs (default 5). Each figure is the fastest of the runs, which take
 turns; the memory is the largest. The file lies in the system's directory for temporary files, and is read from its cache.
 """
-import os, pathlib, subprocess, sys, tempfile, time
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))

@@ -5,7 +5,11 @@ instance a name to run only some, or --measurement-time 5.
 A time is that of the fastest of criterion's samples: whatever else the machine does only ever adds to it. The ratio is the
 time beside that of SHA-256 over the same bytes, measured in the same run.
 """
-import json, os, pathlib, subprocess, sys
+import json
+import os
+import pathlib
+import subprocess
+import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "criterion"

@@ -3,7 +3,9 @@
 
 crates/ledger/tests/format_examples.rs looks for each of them in the page.
 """
-import hashlib, json, sys
+import hashlib
+import json
+import sys
 
 sys.dont_write_bytecode = True
 import verify_entries as verifier

@@ -3,7 +3,9 @@ checkpoints, cosignatures. Written from that page, with hashlib and nothing else
 
 verify_export.py verifies with it, tree_examples.py makes the examples of the page with it.
 """
-import base64, hashlib, re
+import base64
+import hashlib
+import re
 
 # ---- Section 11: the tree; 13: proofs -----------------------------------------------------------------------------------
 

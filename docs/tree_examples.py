@@ -4,10 +4,19 @@
 crates/ledger/tests/format_tree_examples.rs looks for each of them in the page. Roots and proofs are worked out here by the
 definitions of RFC 6962, section 2.1, which is another way than that of transparency.py, and compared with it.
 """
-import base64, contextlib, functools, hashlib, io, json, sys
+import base64
+import contextlib
+import functools
+import hashlib
+import io
+import json
+import sys
 
 sys.dont_write_bytecode = True
-import format_examples, transparency as t, verify_entries as entries, verify_export
+import format_examples
+import transparency as t
+import verify_entries as entries
+import verify_export
 
 NUMBERS = 70_000
 SEEDS = {"example.com/crm": 1, "witness.example/alice": 2}

@@ -4,7 +4,10 @@
 Written from FORMAT.md alone, with hashlib and json; it shares no code with the extension. Prints each fault and then
 "N entries, M faults". Exit status: 0 no fault, 1 faults, 2 no fault, but something that it does not know and so cannot judge.
 """
-import hashlib, json, re, sys
+import hashlib
+import json
+import re
+import sys
 from urllib.parse import unquote_to_bytes
 
 INTEGERS = {"id", "format", "txid", "key_hash", "previous_key_hash", "relation", "backend_pid"}

@@ -8,11 +8,26 @@ was kept from earlier: a file with a signed note, or with the text of a checkpoi
 Prints each fault as "FILE:LINE: …", and then what was verified and "intact", "tampered" or "could not tell". Exit status: 0 intact,
 1 tampered, 2 could not tell: nothing vouches for it, or it could not be read.
 """
-import argparse, bisect, calendar, os, re, sys
+import argparse
+import bisect
+import calendar
+import os
+import re
+import sys
 
 sys.dont_write_bytecode = True
 import verify_entries as entries
-from transparency import COSIGNATURE, Checkpoint, Edge, Note, VerifierKey, consistency_roots, inclusion_root, leaf_hash, sha256
+from transparency import (
+    COSIGNATURE,
+    Checkpoint,
+    Edge,
+    Note,
+    VerifierKey,
+    consistency_roots,
+    inclusion_root,
+    leaf_hash,
+    sha256,
+)
 
 MAX_LINE = 268_435_456
 ZSTD = b"\x28\xb5\x2f\xfd"
@@ -577,7 +592,8 @@ class Verifier:
             self.last_unsealed = number
 
     def verdict(self):
-        for self.where, size, what in self.unexplained:
+        for where, size, what in self.unexplained:
+            self.where = where
             if self.signed_to is not None and self.signed_to > size:  # versions before 1.1 left no entry
                 print(f"{self.where}: {what}; a later one is signed")
             else:

@@ -33,6 +33,223 @@ mod tests {
         assert_eq!(one("SELECT new_values->>'m' FROM lead_audit.history('moods', '1')"), "clerk");
     }
 
+    /// Who reads the trail executes nothing that a table's owner has written, in whatever way the key's type brings it.
+    #[pg_test]
+    fn attacks_reading_executes_no_code_of_the_owner() {
+        begin_with_clerk();
+        run("CREATE TABLE spied (by_whom text); ALTER TABLE spied OWNER TO clerk");
+        run_as(
+            "clerk",
+            "CREATE FUNCTION spy(v text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
+               INSERT INTO spied VALUES (session_user || ' as ' || current_user); RETURN true; END $$;
+             CREATE DOMAIN spying AS varchar(20) CHECK (spy(value)); CREATE DOMAIN twice AS spying;
+             CREATE TYPE pair AS (a spying, b int); CREATE TYPE span AS RANGE (subtype = spying);
+             CREATE TYPE mood AS ENUM ('ok');
+             CREATE FUNCTION told(mood) RETURNS json LANGUAGE plpgsql AS $$ BEGIN
+               INSERT INTO spied VALUES ('cast'); RETURN to_json(current_user::text); END $$;
+             CREATE CAST (mood AS json) WITH FUNCTION told(mood);
+             CREATE TABLE d (id twice PRIMARY KEY); CREATE TABLE a (id spying[] PRIMARY KEY); CREATE TABLE c (id pair PRIMARY KEY);
+             CREATE TABLE r (id span PRIMARY KEY); CREATE TABLE m (id mood PRIMARY KEY); CREATE TABLE f (id spying PRIMARY KEY);
+             CREATE TABLE ms (id mood[] PRIMARY KEY)",
+        );
+        run("SELECT lead_audit.enable(t) FROM unnest('{d,a,c,r,m,f,ms}'::regclass[]) t;
+             CREATE ROLE auditor; GRANT USAGE ON SCHEMA lead_audit TO auditor;
+             GRANT SELECT ON ALL TABLES IN SCHEMA lead_audit TO auditor; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA lead_audit TO auditor");
+        run_as(
+            "clerk",
+            r#"INSERT INTO d VALUES ('x'); INSERT INTO a VALUES ('{x,"y z"}'); INSERT INTO c VALUES ('(x,1)'); INSERT INTO r VALUES ('[x,y)');
+               INSERT INTO m VALUES ('ok'); INSERT INTO ms VALUES ('{ok}'); INSERT INTO f VALUES ('x'); ALTER TABLE f ALTER id TYPE text; TRUNCATE spied"#,
+        );
+        for become_reader in ["SET LOCAL ROLE auditor", "RESET ROLE"] {
+            run(become_reader);
+            let history = |table: &str, key: &str| rows(&format!("SELECT operation FROM lead_audit.history('{table}', {key})"));
+            assert_eq!(history("d", "'x'::text"), ["INSERT"]);
+            assert_eq!(history("d", r#"'{"id": "x"}'::jsonb"#), ["INSERT"]);
+            assert_eq!(history("a", r#"'{x,"y z"}'::text"#), ["INSERT"]);
+            assert_eq!(history("f", "'x'::text"), ["INSERT"]);
+            assert_eq!(one("SELECT total FROM lead_audit.summary('d', 'x')"), "1");
+            assert_eq!(one(r#"SELECT total FROM lead_audit.summary('a', jsonb_build_object('id', '{x,"y z"}'))"#), "1");
+            for (table, key) in [("c", "(x,1)"), ("r", "[x,y)"), ("m", "ok"), ("ms", "{ok}")] {
+                for function in ["history", "summary"] {
+                    let call = format!("SELECT lead_audit.{function}('{table}', '{key}')");
+                    assert_fails(&call, "0A000", "would execute code of its owner");
+                    let call = format!("SELECT lead_audit.{function}('{table}', jsonb_build_object('id', '{key}'))");
+                    assert_fails(&call, "0A000", "would execute code of its owner");
+                }
+            }
+            for relation in ["log", "watched", "stats"] {
+                run(&format!("SELECT * FROM lead_audit.{relation}"));
+            }
+            run("SELECT lead_audit.seal(); SELECT * FROM lead_audit.verify(); SELECT lead_audit.verify_entry(id) FROM lead_audit.entry;
+                 SELECT * FROM lead_audit.status(); SELECT lead_audit.check_watched();
+                 SELECT lead_audit.inclusion_proof((SELECT min(id) FROM lead_audit.entry)); SELECT lead_audit.latest_checkpoint()");
+            run("RESET ROLE");
+            assert_eq!(rows("SELECT by_whom FROM spied"), [""; 0], "{become_reader}");
+        }
+    }
+
+    /// The owner's function f(), which indexes and partition keys may use, executes what table `orders` says, once.
+    fn begin_with_code_in_indexes() {
+        begin_with_clerk();
+        run_as(
+            "clerk",
+            "CREATE TABLE orders (command text); CREATE FUNCTION g() RETURNS void LANGUAGE plpgsql AS $$ DECLARE o text; BEGIN
+               SELECT command INTO o FROM orders; IF o IS NOT NULL THEN DELETE FROM orders; EXECUTE o; END IF; END $$;
+             CREATE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN PERFORM g(); RETURN $1; END $$",
+        );
+    }
+
+    /// Entries that came by these commands of the clerk's, with f() executing `order`.
+    fn entries_of(order: &str, commands: &str) -> Vec<String> {
+        let last = number("SELECT coalesce(max(id), 0) FROM lead_audit.entry");
+        run_as("clerk", &format!("INSERT INTO orders VALUES ({}); {commands}", literal(order)));
+        assert!(holds("SELECT count(*) = 0 FROM orders"), "f() was called");
+        rows(&format!(
+            "SELECT operation, table_name, coalesce(new_values, old_values)->'id' FROM lead_audit.log WHERE id > {last} ORDER BY id"
+        ))
+    }
+
+    /// ATTACH PARTITION builds the indexes that are missing before PostgreSQL gives the partition its triggers.
+    #[pg_test]
+    fn attacks_code_executed_while_a_partition_is_attached() {
+        begin_with_code_in_indexes();
+        run_as(
+            "clerk",
+            "CREATE TABLE p (id int, v text) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100);
+             CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (100) TO (200) PARTITION BY RANGE (id);
+             CREATE TABLE p21 PARTITION OF p2 FOR VALUES FROM (100) TO (150); CREATE TABLE p22 PARTITION OF p2 FOR VALUES FROM (150) TO (200)",
+        );
+        run("SELECT lead_audit.enable('p')");
+        run_as(
+            "clerk",
+            "INSERT INTO p VALUES (101, 'a'), (151, 'b'), (152, 'c'); ALTER TABLE p DETACH PARTITION p2; CREATE INDEX ON p (f(id))",
+        );
+        let order = "UPDATE p22 SET v = 'changed' WHERE id = 151; DELETE FROM p22 WHERE id = 152; INSERT INTO p22 VALUES (160); TRUNCATE p22";
+        let found = entries_of(order, "ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (100) TO (200)");
+        let expected =
+            ["UPDATE | p22 | 151", "DELETE | p22 | 152", "INSERT | p22 | 160", "TRUNCATE | p22 | NULL", "DDL | p2 | NULL"];
+        assert_eq!(found, expected);
+        // Nothing but the usual triggers is left of it, and its history is one.
+        let names = "SELECT t.tgname, count(*) FROM pg_trigger t WHERE t.tgname LIKE '%lead_audit%' AND t.tgrelid <> 'leads'::regclass GROUP BY 1 ORDER BY 1";
+        assert_eq!(rows(names), ["00_lead_audit_row | 5", "00_lead_audit_truncate | 5"]);
+        run_as("clerk", "INSERT INTO p VALUES (170)");
+        assert_eq!(log("table_name, new_values->'id'").pop().as_deref(), Some("p22 | 170"));
+        assert!(holds("SELECT bool_and(row_trigger_on AND truncate_trigger_on) FROM lead_audit.watched"));
+        assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
+        // The name that the trigger has meanwhile is nobody's.
+        let statement = "ALTER TRIGGER \"00_lead_audit_row\" ON p RENAME TO \"00_lead_audit_row_before\"";
+        assert_fails_as("clerk", statement, "42501", "permission denied to disable");
+        assert_intact();
+    }
+
+    /// A table can have rows before the command that makes it has ended, and PostgreSQL or the guard has given it its triggers.
+    #[pg_test]
+    fn attacks_code_executed_while_a_table_is_made() {
+        begin_with_code_in_indexes();
+        run_as(
+            "clerk",
+            "CREATE TABLE w (id int, v text); CREATE TABLE p (id int, v text) PARTITION BY RANGE (id); CREATE INDEX ON p ((f(1)));
+             CREATE TABLE k (id int, v text) PARTITION BY RANGE (f(id)); CREATE TABLE k0 PARTITION OF k DEFAULT",
+        );
+        run("SELECT lead_audit.enable('w'), lead_audit.enable('p'), lead_audit.enable('k'); 
+             DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO clerk', current_database()); END $$");
+        run_as("clerk", "INSERT INTO k VALUES (7)");
+        for (table, order, command) in [
+            ("c1", "INSERT INTO c1 VALUES (1)", "CREATE TABLE c1 (EXCLUDE USING btree ((f(1)) WITH =)) INHERITS (w)"),
+            (
+                "c2",
+                "INSERT INTO s.c2 VALUES (1)",
+                "CREATE SCHEMA s CREATE TABLE c2 () INHERITS (public.w) CREATE INDEX ON c2 ((public.f(2)))",
+            ),
+            ("p3", "INSERT INTO p3 VALUES (1)", "CREATE TABLE p3 PARTITION OF p FOR VALUES FROM (0) TO (9)"),
+            ("k4", "INSERT INTO k4 VALUES (1)", "CREATE TABLE k4 PARTITION OF k FOR VALUES FROM (0) TO (5)"),
+        ] {
+            assert_eq!(
+                entries_of(order, command),
+                [format!("SNAPSHOT | {table} | 1"), format!("DDL | {table} | NULL")],
+                "{command}"
+            );
+        }
+        assert_eq!(not_written(), 0);
+        assert_intact();
+    }
+
+    /// The row type of a view, as that of any other relation, is a type that a column can have.
+    #[pg_test]
+    fn attacks_row_types_of_views() {
+        begin_with_clerk();
+        run_as(
+            "clerk",
+            "CREATE VIEW v AS SELECT 1 a, 2 b; CREATE MATERIALIZED VIEW m AS SELECT 1 a, 2 b; CREATE TABLE t (id int PRIMARY KEY, v v, m m)",
+        );
+        run("SELECT lead_audit.enable('t')");
+        run_as("clerk", "INSERT INTO t VALUES (1, ROW(1, 2), ROW(1, 2))");
+        let statements = [
+            "ALTER VIEW v RENAME COLUMN a TO z",
+            "ALTER MATERIALIZED VIEW m RENAME COLUMN a TO z",
+            "CREATE OR REPLACE VIEW v AS SELECT 1 z, 2 b, 3 c",
+        ];
+        for statement in statements {
+            run_as("clerk", statement);
+            assert_eq!(log("operation, details->>'executed'").pop(), Some(format!("DDL | {statement}")));
+        }
+        run_as(
+            "clerk",
+            "CREATE VIEW other AS SELECT 1 a; CREATE OR REPLACE VIEW other AS SELECT 1 a, 2 b; ALTER VIEW other RENAME TO another",
+        );
+        assert_eq!(log("operation").len(), 4);
+    }
+
+    /// An unlogged table loses its rows by a crash, without a command.
+    #[pg_test]
+    fn attacks_unlogged() {
+        begin_with_clerk();
+        for statement in ["ALTER TABLE leads SET UNLOGGED", "ALTER TABLE leads SET LOGGED"] {
+            run_as("clerk", statement);
+            assert_eq!(log("operation, details->>'executed'").pop(), Some(format!("DDL | {statement}")));
+        }
+    }
+
+    /// A value can hold more than its JSON says. That it changes is an entry.
+    #[pg_test]
+    fn attacks_values_whose_json_stays_the_same() {
+        begin_with_clerk();
+        run_as(
+            "clerk",
+            r#"CREATE TABLE t (id int PRIMARY KEY, a int[], j json, f float8); INSERT INTO t VALUES (1, '{1,2}', '{"a":1}', 0)"#,
+        );
+        run("SELECT lead_audit.enable('t')");
+        for change in ["a = '[0:1]={1,2}'", r#"j = '{"a":9,"a":1}'"#, r#"j = '{ "a" : 1}'"#, "f = '-0'"] {
+            run_as("clerk", &format!("UPDATE t SET {change}"));
+            let column = &change[..1];
+            let last = "FROM lead_audit.log ORDER BY id DESC LIMIT 1";
+            assert_eq!(one(&format!("SELECT diff->'{column}'->'old' = diff->'{column}'->'new' {last}")), "true", "{change}");
+        }
+        assert_eq!(log("operation"), ["UPDATE"; 4]);
+        run_as("clerk", "UPDATE t SET a = a, j = j, f = f");
+        assert_eq!(log("operation").len(), 4);
+    }
+
+    /// A superuser has one trigger switched off, of one member. The others are not the owner's because of that.
+    #[pg_test]
+    fn attacks_triggers_that_are_left() {
+        begin_with_clerk();
+        run_as("clerk", "CREATE TABLE child () INHERITS (leads)");
+        run("ALTER TABLE child DISABLE TRIGGER \"00_lead_audit_row\"");
+        assert_eq!(one("SELECT state FROM lead_audit.watched"), "disabled");
+        for statement in [
+            "DROP TRIGGER \"00_lead_audit_row\" ON leads",
+            "DROP TRIGGER \"00_lead_audit_truncate\" ON leads",
+            "DROP TRIGGER \"00_lead_audit_truncate\" ON child",
+            "ALTER TABLE leads DISABLE TRIGGER ALL",
+        ] {
+            assert_fails_as("clerk", statement, "42501", "permission denied to disable");
+        }
+        run_as("clerk", "ALTER TABLE leads ADD more int; DROP TABLE child");
+        run_as("clerk", "INSERT INTO leads (id) VALUES ('a')");
+        assert_eq!(log("operation").pop().as_deref(), Some("INSERT"));
+    }
+
     /// ALTER INDEX … RENAME takes tables as well.
     #[pg_test]
     fn attacks_rename_before_the_drop() {

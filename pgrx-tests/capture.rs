@@ -148,8 +148,16 @@ mod tests {
         run(r#"CREATE TABLE t (id int PRIMARY KEY, n numeric, j json, f float8); SELECT lead_audit.enable('t');
                INSERT INTO t VALUES (1, 1.1, '{"a":1}', 0);
                UPDATE t SET n = 1.10; UPDATE t SET j = '{ "a" : 1 }'; UPDATE t SET f = '-0'"#);
-        // A numeric's scale is part of its value; white space in json and the sign of 0 are not in to_jsonb.
-        assert_eq!(log("operation, diff"), ["INSERT | NULL", r#"UPDATE | {"n": {"new": 1.10, "old": 1.1}}"#]);
+        // A numeric's scale is part of its value; white space in json and the sign of 0 are not in to_jsonb, but something changed.
+        assert_eq!(
+            log("operation, diff"),
+            [
+                "INSERT | NULL",
+                r#"UPDATE | {"n": {"new": 1.10, "old": 1.1}}"#,
+                r#"UPDATE | {"j": {"new": {"a": 1}, "old": {"a": 1}}}"#,
+                r#"UPDATE | {"f": {"new": 0, "old": 0}}"#
+            ]
+        );
     }
 
     #[pg_test]

@@ -9,9 +9,20 @@ use std::ffi::CStr;
 /// Every test's first call. Tests change what all share (the log's own table, counters, roles), so one runs at a time.
 pub fn begin() {
     run("SELECT pg_advisory_xact_lock(7001)");
+    discard_caches(true);
     run("CREATE FUNCTION pg_temp.failure(statement text) RETURNS text LANGUAGE plpgsql AS $$
          BEGIN EXECUTE statement; RETURN 'no error';
          EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM; END $$");
+}
+
+/// Whether what the server and the library have cached is discarded whenever it might be stale, if scripts/assertions.sh asks for
+/// it. That is for the library: CREATE EXTENSION before the first test would take most of an hour, and so would the queries
+/// that only check.
+fn discard_caches(discard: bool) {
+    run(&format!(
+        "SELECT pg_catalog.set_config('debug_discard_caches', CASE WHEN {discard} THEN current_setting('tests.debug_discard_caches') ELSE '0' END, true)
+         WHERE current_setting('tests.debug_discard_caches', true) <> ''"
+    ));
 }
 
 /// The same, with the application's table, watched.
@@ -115,7 +126,9 @@ pub fn identifier(name: &str) -> String {
 /// Every entry as docs/FORMAT.md sections 5 and 6 want it: its checksum and its key hashes worked out by Postgres. And
 /// verify() is of the same opinion.
 pub fn assert_intact() {
+    discard_caches(false);
     let wrong = rows(WRONG_ENTRIES);
+    discard_caches(true);
     assert!(wrong.is_empty(), "entries whose checksum or key hash is not that of docs/FORMAT.md: {wrong:?}");
     let faults = rows("SELECT * FROM lead_audit.verify()");
     assert!(faults.is_empty(), "{faults:?}");

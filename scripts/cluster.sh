@@ -37,7 +37,7 @@ locate() {
 # Creates home, owned by the server's user.
 make_home() {
   mkdir -p "$(dirname "$home")" "$(dirname "$1")"
-  mkdir -m 0700 -p "$home"
+  [ -d "$home" ] || mkdir -m 0700 "$home"
   [ -z "$SERVER_USER" ] || chown "$SERVER_USER:" "$home"
   [ "$(realpath -m "$1")" = "$home" ] || ln -sfn "$home" "$1"
   as_server test -w "$home" || die "the user ${SERVER_USER:-$USER} cannot write to $home: choose a directory that it can enter"

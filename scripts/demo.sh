@@ -2,7 +2,7 @@
 # demo.sh: the demo, behind `make demo`, `make psql`, `make demo-url` and `make demo-stop`.
 #
 #   demo.sh run    builds and installs the extension, starts a fresh cluster in target/demo (one that is there from an
-#                  earlier run is deleted), and plays demo/story.sql
+#                  earlier run is deleted), and runs demo/walkthrough.sql
 #   demo.sh psql   psql on it: interactive, or what comes on standard input
 #   demo.sh url    prints its connection URL
 #   demo.sh stop   stops it
@@ -21,9 +21,9 @@ run() {
   cluster remove "$dir"
   cluster start "$dir" "shared_preload_libraries = 'lead_audit'"
   cluster psql "$dir" -Xq -v ON_ERROR_STOP=1 -c "CREATE ROLE lead_app LOGIN" -c "CREATE DATABASE $database OWNER lead_app"
-  step "The story (demo/story.sql)"
-  # As psql's output, its errors belong in the order in which they happen: some are part of the story.
-  (cd "$ROOT/demo" && cluster psql "$dir" -d "$database" -Xq -v ON_ERROR_STOP=1 <story.sql 2>&1)
+  step "What it records (demo/walkthrough.sql)"
+  # As psql's output, its errors belong in the order in which they happen: some belong to the walkthrough.
+  (cd "$ROOT/demo" && cluster psql "$dir" -d "$database" -Xq -v ON_ERROR_STOP=1 <walkthrough.sql 2>&1)
   step "Done. The demo is still running:"
   note "make psql        opens psql on it (as its superuser);  echo 'SELECT …' | make -s psql  works too"
   note "make demo-url    prints its connection URL"
@@ -43,7 +43,7 @@ case ${1:-} in
     ;;
   stop)
     cluster stop "$dir"
-    note "The demo is stopped. 'make demo' starts it anew."
+    note "The demo is stopped. 'make demo' starts it again."
     ;;
   *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac

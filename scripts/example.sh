@@ -78,7 +78,7 @@ run() {
   setsid "$python" -m leads_api ${PORT:-} >"$log" 2>&1 </dev/null &
   echo $! >"$pid_file"
   wait_for_url
-  if [ "$made" = made ]; then "$python" -m leads_api.story "$(grep -m 1 '^http' "$log")"; fi
+  if [ "$made" = made ]; then "$python" -m leads_api.walkthrough "$(grep -m 1 '^http' "$log")"; fi
   step "The example is running:"
   note "$(grep -m 1 '^http' "$log")     open it in two browsers, and be two people"
   note "make example-stop          stops it"

@@ -151,6 +151,16 @@ PG_FEATURES=()
 PATH=$TOOLS/bin:$PATH:${CARGO_HOME:-${HOME:-/nonexistent}/.cargo}/bin:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 
+# rust-toolchain.toml names the toolchain. Where rustup has the same version as its default, under another name, that one
+# is used: a machine without network could not download it a second time.
+if [ -z "${RUSTUP_TOOLCHAIN:-}" ] && command -v rustup >/dev/null; then
+  pinned=$(sed -n 's/^channel = "\(.*\)"$/\1/p' "$ROOT/rust-toolchain.toml")
+  if [[ $'\n'$(rustup toolchain list) != *$'\n'"$pinned"-* && $(cd / && rustc --version 2>/dev/null) == "rustc $pinned "* ]]; then
+    RUSTUP_TOOLCHAIN=$(cd / && rustup show active-toolchain | cut -d ' ' -f 1)
+    export RUSTUP_TOOLCHAIN
+  fi
+fi
+
 # own_pg_config MAJOR: prints the pg_config of an installation that is to be used: PG_CONFIG_17=…/pg_config, for example.
 own_pg_config() {
   local variable=PG_CONFIG_$1

@@ -39,6 +39,8 @@ def faults(meta):
         if "file" not in it:
             yield "what is provided needs a file"
     license = meta["license"]
+    if license != re.search(r'^license = "(.*)"$', text, re.M)[1].lower():
+        yield f"the license is {license}, and another one in Cargo.toml"
     if not (license in LICENSES if isinstance(license, str) else all(url.startswith("http") for url in license.values())):
         yield f"{license} is no license that the spec knows"
     if meta.get("release_status", "stable") not in ("stable", "testing", "unstable"):

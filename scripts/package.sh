@@ -103,7 +103,7 @@ command_line() {
   strip "$stage/usr/bin/lead-audit"
   for page in "$manual"/*.1; do
     install -d "$stage/usr/share/man/man1"
-    gzip -9n <"$page" >"$stage/usr/share/man/man1/$(basename "$page").gz"
+    gzip -9nc "$page" >"$stage/usr/share/man/man1/${page##*/}.gz"
   done
   install -Dm 0644 "$manual/lead-audit.bash" "$stage/usr/share/bash-completion/completions/lead-audit"
   install -Dm 0644 "$manual/lead-audit.fish" "$stage/usr/share/fish/vendor_completions.d/lead-audit.fish"

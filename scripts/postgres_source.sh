@@ -10,8 +10,9 @@
 # Nothing outside of target/ changes.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-# The Debian releases whose source package it is. Debian has none of 16.
-declare -A suites=([15]="bookworm bookworm-security" [17]="trixie trixie-security" [18]=forky)
+# The Debian releases whose source package it is. Debian has none of 16. A mirror may still have an earlier version under the name
+# stable, when the release's own list has one that it has not got yet.
+declare -A suites=([15]="bookworm bookworm-security" [17]="trixie trixie-security stable" [18]=forky)
 source=$TARGET/source$PG_MAJOR work=$TARGET/source$PG_MAJOR-download
 variable=PG_SOURCE_$PG_MAJOR
 
@@ -23,6 +24,7 @@ fi
 
 prepare_apt() {
   local mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg suite
+  # shellcheck disable=SC2016 # apt's own variable
   mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | head -n 1)
   [ -n "$mirror" ] && [ -e "$keyring" ] || die "the sources are taken from Debian's mirror, and none is configured here: $variable says where they are"
   command -v dpkg-source >/dev/null || die "dpkg-source is missing: apt-get install dpkg-dev"

@@ -19,6 +19,7 @@ work=$TARGET/server$PG_MAJOR
 # apt for another release, with lists, cache and status of its own: it takes nothing for installed.
 prepare_apt() {
   local mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+  # shellcheck disable=SC2016 # apt's own variable
   mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | head -n 1)
   [ -n "$mirror" ] && [ -e "$keyring" ] || die "PostgreSQL $PG_MAJOR is taken from Debian's mirror, and none is configured here:
 PG_CONFIG_$PG_MAJOR=/path/to/pg_config says where it is"

@@ -4,6 +4,7 @@
 #   test.sh              unit and property tests, the in-database tests, the acceptance tests, those in Python, those of the example.
 #                        PG=17 test.sh: lints, in-database and acceptance tests with PostgreSQL 17, which is downloaded for it;
 #                        what does not depend on the server's version is tested with 15 only
+#   test.sh named NAME   the tests of any kind with NAME in their name, behind `make test NAME=...`
 #   test.sh majors       all that on 15, then with each other major version
 #   test.sh crates       only those of crates/ (none of these needs a server)
 #   test.sh pgrx [NAME...]  only the in-database tests (pgrx-tests/), or those of them with a NAME in their name
@@ -20,6 +21,22 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 cd "$ROOT"
+
+# Compiles and runs only what has such a test.
+named() {
+  local name=${1:-} found=0
+  [[ $name =~ ^[A-Za-z0-9_]+$ ]] || die "make test NAME=part_of_a_name"
+  has() { grep -rqE "$1" --include="$2" "${@:3}" && found=1; }
+  if has "fn \w*$name" '*.rs' crates/cli crates/export crates/ledger; then
+    step "Unit and property tests: $name"
+    cargo test -p cli -p export -p ledger -- "$name"
+  fi
+  if has "fn \w*$name" '*.rs' pgrx-tests src; then pgrx "$name"; fi
+  if has "fn \w*$name" '*.rs' crates/acceptance; then acceptance -- "$name"; fi
+  if has "def test\w*$name" '*.py' clients/python/tests; then python -k "$name"; fi
+  if has "def test\w*$name" '*.py' examples/leads-api/tests; then example -k "$name"; fi
+  [ $found -eq 1 ] || die "no test has $name in its name"
+}
 
 crates() {
   local crate arguments=()
@@ -119,6 +136,7 @@ released() {
 
 case ${1:-all} in
   all)
+    # shellcheck disable=SC2119 # all of their tests
     if [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ]; then
       crates
       pgrx
@@ -133,6 +151,6 @@ case ${1:-all} in
     step "All tests with PostgreSQL $PG_MAJOR passed."
     ;;
   crates | lints | majors | upgrade | released) "$1" ;;
-  pgrx | acceptance | python | example) "$@" ;;
+  named | pgrx | acceptance | python | example) "$@" ;;
   *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac

@@ -21,6 +21,7 @@ if [ "${LEAD_AUDIT_UNSHARED:-}" != 1 ]; then
 fi
 
 base=$TARGET/debian-$suite system=$TARGET/debian-test
+# shellcheck disable=SC2016 # apt's own variable
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | grep debian.org | head -n 1)
 inside() { chroot "$system" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"; }
 psql() { inside runuser -u postgres -- psql -XqAt -v ON_ERROR_STOP=1 "$@"; }
@@ -70,7 +71,8 @@ expect 0 psql -c "SELECT count(*) FROM pg_available_extensions WHERE name = 'lea
 
 step "apt-get install ./*.deb"
 cd "$system/packages"
-run_logged debian-install inside apt-get -qy --no-install-recommends install $(printf '/packages/%s ' postgresql-"$PG_MAJOR"-lead-audit_*.deb lead-audit_*.deb)
+packages=(postgresql-"$PG_MAJOR"-lead-audit_*.deb lead-audit_*.deb)
+run_logged debian-install inside apt-get -qy --no-install-recommends install "${packages[@]/#//packages/}"
 inside lead-audit --version
 for page in lead-audit lead-audit-witness; do [ -s "$system/usr/share/man/man1/$page.1.gz" ] || die "there is no manual page $page"; done
 version=$(psql -c "SELECT default_version FROM pg_available_extensions WHERE name = 'lead_audit'")

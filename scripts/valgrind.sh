@@ -30,9 +30,8 @@ WRAPPER
 chmod +x "$bin/postgres"
 
 tests=()
-for test in "${@:-random_schemas values_oracle two_phase dump_restore}"; do
-  for test in $test; do tests+=(--test "$test"); done
-done
+[ $# -gt 0 ] || set -- random_schemas values_oracle two_phase dump_restore
+for test; do tests+=(--test "$test"); done
 step "Acceptance tests under valgrind: ${tests[*]}"
 cd "$ROOT"
 rm -rf "$STATE/acceptance"

@@ -1,9 +1,11 @@
 -- enable(), disable() and what they rest on.
 
--- The two audit triggers: their names, and what each is there for. A view, since other views read it for roles without rights here.
+-- The two audit triggers: their names, and what each is there for. The row trigger has another name while its table becomes a partition.
+-- A view, since other views read it for roles without rights here.
 CREATE VIEW lead_audit.trigger_kind (name, type, is_row) AS
 -- AFTER INSERT OR UPDATE OR DELETE FOR EACH ROW, and BEFORE TRUNCATE (TRIGGER_TYPE_... in catalog/pg_trigger.h).
-VALUES ('00_lead_audit_row'::name, 29::smallint, true), ('00_lead_audit_truncate'::name, 34::smallint, false);
+VALUES ('00_lead_audit_row'::name, 29::smallint, true), ('00_lead_audit_truncate'::name, 34::smallint, false),
+  ('00_lead_audit_row_before'::name, 29::smallint, true);
 REVOKE ALL ON lead_audit.trigger_kind FROM PUBLIC;
 COMMENT ON VIEW lead_audit.trigger_kind IS 'Internal: the audit triggers that a watched table has.';
 
@@ -215,7 +217,7 @@ DECLARE
   stray record;
 BEGIN
   FOR stray IN SELECT a.trigger_name FROM lead_audit.audit_triggers_of($1) a
-               WHERE a.is_own AND NOT lead_audit.is_audit_trigger_name(a.trigger_name::name)
+               WHERE a.is_own AND a.trigger_name NOT IN ('00_lead_audit_row', '00_lead_audit_truncate')
   LOOP
     EXECUTE format('DROP TRIGGER %I ON %s', stray.trigger_name, $1);
   END LOOP;

@@ -51,6 +51,7 @@ COMMENT ON FUNCTION lead_audit.affected_relations(boolean) IS 'Internal to the D
 CREATE FUNCTION lead_audit.refuse_ddl(invoker oid, is_drop boolean) RETURNS void LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   refused text;
+  is_parting boolean := 'parted' = ANY (lead_audit.command_effects());
 BEGIN
   IF lead_audit.may_disable(invoker) THEN
     RETURN;
@@ -59,10 +60,11 @@ BEGIN
   FROM lead_audit.affected_relations(is_drop) f
   WHERE EXISTS (SELECT FROM lead_audit.audit_triggers_of(f) a CROSS JOIN LATERAL lead_audit.watch_row(a.watch_id) w
                 WHERE w.state = 'on' AND NOT a.is_on)
-     -- What leaves the table above it is looked after by follow_ddl().
+     -- What leaves the table above it loses triggers by that, and is looked after by follow_ddl(). That others are off already, as a
+     -- superuser may have them, does not give these away.
      OR EXISTS (SELECT FROM lead_audit.relation_row(f) m CROSS JOIN LATERAL lead_audit.watch_row(m.watch_id) w
-                WHERE w.state = 'on' AND m.is_complete AND NOT lead_audit.is_complete(f, m.watch_id)
-                  AND (m.is_root OR EXISTS (SELECT FROM lead_audit.ancestors_of(f) p CROSS JOIN LATERAL lead_audit.relation_row(p) k
+                WHERE w.state IN ('on', 'disabled') AND m.is_complete AND NOT lead_audit.is_complete(f, m.watch_id)
+                  AND (NOT is_parting OR m.is_root OR EXISTS (SELECT FROM lead_audit.ancestors_of(f) p CROSS JOIN LATERAL lead_audit.relation_row(p) k
                                             WHERE k.watch_id = m.watch_id)))
   LIMIT 1;
   IF refused IS NULL AND NOT is_drop THEN
@@ -70,6 +72,13 @@ BEGIN
     FROM lead_audit.relations_of_command(false) c CROSS JOIN LATERAL lead_audit.relation_of_trigger(c.trigger_id) t
     -- A trigger of that name would be in the way of the one that a watched table needs.
     WHERE t.is_own AND (t.is_audit OR lead_audit.is_audit_trigger_name(t.trigger_name::name))
+    LIMIT 1;
+  END IF;
+  IF refused IS NULL AND is_drop AND NOT is_parting THEN
+    SELECT r::regclass::text INTO refused
+    FROM pg_event_trigger_dropped_objects() d CROSS JOIN LATERAL lead_audit.relation_named(d.address_names[1], d.address_names[2]) r
+    CROSS JOIN LATERAL lead_audit.relation_row(r) m CROSS JOIN LATERAL lead_audit.watch_row(m.watch_id) w
+    WHERE d.object_type = 'trigger' AND NOT d.is_temporary AND lead_audit.is_audit_trigger_name(d.address_names[3]::name) AND w.state IN ('on', 'disabled')
     LIMIT 1;
   END IF;
   IF refused IS NOT NULL THEN
@@ -132,6 +141,8 @@ BEGIN
     SELECT m.* FROM unnest(gone) g CROSS JOIN LATERAL lead_audit.relation_row(g) m
     WHERE NOT EXISTS (SELECT FROM lead_audit.ancestors_of(g) p WHERE p = ANY (gone))
   LOOP
+    -- Another session may be about to give one of them a child table.
+    PERFORM lead_audit.lock_members(top.relation);
     parted := array(SELECT lead_audit.members_of(top.relation));
     PERFORM lead_audit.write_ddl(watching.watch_id, top.relation, top.table_schema, top.table_name, current_query());
     PERFORM lead_audit.drop_triggers(watching.watch_id, parted);
@@ -179,7 +190,6 @@ BEGIN
   FROM (SELECT DISTINCT m.watch_id FROM unnest(fresh) f CROSS JOIN LATERAL lead_audit.relation_row(f) m WHERE m.watch_id IS NOT NULL) k;
   PERFORM lead_audit.make_way(f) FROM unnest(fresh) f;
   PERFORM lead_audit.make_member_triggers(f, watching.watch_id, watching.soft_delete_column, false) FROM unnest(fresh) f;
-  -- A table that was made by the command has no rows yet.
   IF effects && '{joined,found}' THEN
     FOR top IN
       SELECT f AS relation, c.table_schema, c.table_name FROM unnest(fresh) f CROSS JOIN LATERAL lead_audit.class_of(f) c
@@ -192,6 +202,17 @@ BEGIN
         FROM lead_audit.members_of(top.relation) m CROSS JOIN LATERAL lead_audit.class_of(m) c WHERE c.kind = 'r' AND m = ANY (fresh);
       END IF;
       RETURN NEXT top.relation;
+    END LOOP;
+  ELSE
+    -- A table that the command has made has no rows, unless code that it executed (of an index, a constraint or a partition key) has
+    -- written some while the triggers were not there yet.
+    FOR top IN
+      SELECT f AS relation, c.table_schema, c.table_name FROM unnest(fresh) f CROSS JOIN LATERAL lead_audit.class_of(f) c WHERE c.kind = 'r'
+    LOOP
+      IF lead_audit.write_baseline(top.relation, watching.watch_id, coalesce(watching.soft_delete_column, '')) > 0 THEN
+        PERFORM lead_audit.write_ddl(watching.watch_id, top.relation, top.table_schema, top.table_name, current_query());
+        RETURN NEXT top.relation;
+      END IF;
     END LOOP;
   END IF;
   PERFORM lead_audit.note_relations(watching.watch_id, fresh);
@@ -339,6 +360,9 @@ BEGIN
   LOOP
     PERFORM lead_audit.warn_of_earlier_triggers(seen.relation);
   END LOOP;
+  IF 'joined' = ANY (lead_audit.command_effects()) THEN
+    PERFORM lead_audit.after_attach();
+  END IF;
   PERFORM lead_audit.follow_ddl(false, lead_audit.command_effects());
 END
 $$;
@@ -376,22 +400,38 @@ $$;
 REVOKE ALL ON FUNCTION lead_audit.after_drop() FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.after_drop() IS 'Internal to the DDL guard: takes note of dropped audit triggers, watched tables, partitions, columns and keys.';
 
--- Postgres gives a new partition the row trigger of the table above it, and refuses if it has one of that name already.
+-- Postgres gives a new partition the row trigger of the table above it, and refuses if it has one of that name already. The one that
+-- it has stays on under another name: the command can execute code of the owner's.
 CREATE FUNCTION lead_audit.before_attach(above oid, partition oid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   identity uuid := (SELECT a.watch_id FROM lead_audit.audit_triggers_of(above) a WHERE a.is_row LIMIT 1);
-  members oid[] := array(SELECT lead_audit.members_of(partition));
-  former uuid;
+  own regclass;
 BEGIN
-  FOR former IN
-    SELECT DISTINCT a.watch_id FROM unnest(members) m CROSS JOIN LATERAL lead_audit.audit_triggers_of(m) a
-    WHERE identity IS NOT NULL AND a.is_own AND a.watch_id <> identity
+  FOR own IN
+    SELECT m FROM lead_audit.members_of(partition) m CROSS JOIN LATERAL lead_audit.audit_triggers_of(m) a
+    WHERE identity IS NOT NULL AND a.is_own AND a.watch_id <> identity AND a.trigger_name = '00_lead_audit_row'
   LOOP
-    PERFORM lead_audit.merge_watch(former, identity, members);
+    EXECUTE format('ALTER TRIGGER "00_lead_audit_row" ON %s RENAME TO "00_lead_audit_row_before"', own);
   END LOOP;
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.before_attach(oid, oid) FROM PUBLIC;
+CREATE FUNCTION lead_audit.after_attach() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  affected oid[] := array(SELECT lead_audit.affected_relations(false));
+  attached record;
+BEGIN
+  FOR attached IN
+    SELECT former.watch_id AS former, present.watch_id AS identity, array_agg(f) AS relations
+    FROM unnest(affected) f CROSS JOIN LATERAL lead_audit.audit_triggers_of(f) former CROSS JOIN LATERAL lead_audit.audit_triggers_of(f) present
+    WHERE former.trigger_name = '00_lead_audit_row_before' AND present.trigger_name = '00_lead_audit_row'
+    GROUP BY 1, 2
+  LOOP
+    PERFORM lead_audit.merge_watch(attached.former, attached.identity, attached.relations);
+  END LOOP;
+END
+$$;
+REVOKE ALL ON FUNCTION lead_audit.before_attach(oid, oid), lead_audit.after_attach() FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit.after_attach() IS 'Internal to the DDL guard: watched tables that have become partitions of another watched table are watched as such from now on.';
 COMMENT ON FUNCTION lead_audit.before_attach(oid, oid) IS 'Internal to the DDL guard: a watched table is about to become a partition of another watched table.';
 
 -- The invariant that all this is for, checked against the catalog: who gets past the guard does not get past this.
@@ -470,7 +510,7 @@ COMMENT ON FUNCTION lead_audit.guard_ddl() IS 'Event trigger: calls after_ddl() 
 
 CREATE EVENT TRIGGER lead_audit_ddl ON ddl_command_end
   WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TRIGGER', 'ALTER TRIGGER', 'ALTER INDEX', 'CREATE SCHEMA', 'ALTER SCHEMA', 'ALTER TYPE', 'ALTER SEQUENCE',
-               'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA')
+               'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA', 'CREATE VIEW', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW')
   EXECUTE FUNCTION lead_audit.guard_ddl();
 ALTER EVENT TRIGGER lead_audit_ddl ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER lead_audit_ddl IS 'Notices audit triggers that are switched off or replaced, watched tables that are renamed or reshaped, and partitions that come and go.';

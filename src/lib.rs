@@ -3,6 +3,8 @@
 //! The folders are the stages that the data passes through; each depends only on those before it and on the small
 //! modules `settings`, `actor`, `version` and `pg` (the wrappers around Postgres).
 
+#![allow(unsafe_code, reason = "PostgreSQL's interface is C")]
+
 mod actor;
 mod capture;
 mod entries;

@@ -2,7 +2,8 @@
 //!
 //! `seal` takes the entries of finished transactions (`gaps` knows which may still come), appends their leaf hashes to the
 //! tiles of one Merkle tree (`tiles`), and writes a checkpoint with its ids, root and note (`signer`). After the commit, never
-//! before it, `publish` brings the note out. Writers take no part in any of it and wait for nothing.
+//! before it, `publish` and `notify` bring the note out. Sealing depends on neither. Writers take no part in any of it and wait for
+//! nothing.
 
 mod after_commit;
 mod checkpoint_row;
@@ -11,6 +12,7 @@ mod guard;
 mod id_ranges;
 mod inserted;
 mod key_entry;
+mod notify;
 mod proofs;
 mod publish;
 mod round;
@@ -19,10 +21,11 @@ mod signer;
 mod tiles;
 mod tree_row;
 
-pub use after_commit::{subtransaction_aborts, subtransaction_commits, transaction_ends};
+pub use after_commit::{publish_by_itself, publish_committed, subtransaction_aborts, subtransaction_commits, transaction_ends};
 pub use id_ranges::{IdRange, IdRanges};
 pub use inserted::InsertedIds;
-pub use round::last_id_given_out;
+pub use notify::{notify, queue_is_full};
+pub use round::{copied_from, last_id_given_out};
 pub use seal_function::tick;
 pub use signer::{Identity, verifier_key};
 pub use tiles::StoredTiles;

@@ -1,8 +1,14 @@
 """Runs the comparison. Everything is interleaved: in each round each measurement is made for all systems, one after the other."""
-import argparse, json, os, pathlib, platform, subprocess, sys, time
+import argparse
+import json
+import os
+import pathlib
+import platform
+import sys
+import time
 
 from . import extremes, report, sessions, statements
-from .systems import BENCH, TABLES, Cluster, System, make_table
+from .systems import BENCH, Cluster, System, make_table
 
 
 def arguments():

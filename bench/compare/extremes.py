@@ -1,5 +1,8 @@
 """What single measurements show: memory of a large statement, cost by the size of the log, sealing and verification."""
-import pathlib, statistics, threading, time
+import pathlib
+import statistics
+import threading
+import time
 
 from .statements import Timer, measure, timed
 

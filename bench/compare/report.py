@@ -41,7 +41,8 @@ def table(header, rows):
 def markdown(found):
     labels, machine = found["labels"], found["machine"]
     others = [name for name in labels if name not in ("none", "empty_trigger")]
-    out = [f"{machine['server']} on {machine['cores']} cores of {machine['processor']}, load average {machine['load']:.1f} at the beginning; "
+    out = [f"{machine['server']} on {machine['cores']} cores of {machine['processor']},\n"
+           f"load average {machine['load']:.1f} at the beginning; "
            f"{found['rounds']} rounds, {found['minutes']:.0f} minutes.\n"]
     bulk = bulk_figures(found)
     if bulk:
@@ -50,13 +51,13 @@ def markdown(found):
         out.append(table(header, [[operation, f"{row['rows']:,}", f"{row['none']:.1f}"] + [f"{row['added'][name]:.1f}" for name in others]
                                   + [f"{row['floor']:.1f}" if "floor" in row else ""] for operation, row in bulk.items()]))
         if any("floor" in row for row in bulk.values()):
-            out.append("As × the floor, which is empty trigger + INSERT … SELECT + SHA-256 (µs); by the clock / by the server's processor time, which other "
-                       "work on the machine disturbs less:\n")
+            out.append("As a multiple of the floor: empty trigger + INSERT … SELECT + SHA-256 (µs). The first figure uses\n"
+                       "the wall clock, the second the processor time of the server, which other work disturbs less.\n")
             out.append(table(["statement"] + [labels[name] for name in others] + ["the floor's parts"], [
                 [operation] + ["{:.2f} / {:.2f}".format(*row["to_floor"][name]) for name in others] + [" + ".join(f"{part:.1f}" for part in row["parts"].values())]
                 for operation, row in bulk.items()]))
         if "plpgsql" in others:
-            out.append("As × the hand-written trigger, likewise:\n")
+            out.append("As a multiple of the PL/pgSQL trigger:\n")
             out.append(table(["statement"] + [labels[name] for name in others],
                              [[operation] + ["{:.3f} / {:.3f}".format(*row["to_hand"][name]) for name in others] for operation, row in bulk.items()]))
         for what, title in (("wal", "Bytes of WAL for each row, beyond those of no audit"), ("bytes", "Bytes on disk for each row, beyond those of no audit")):
@@ -74,7 +75,8 @@ def markdown(found):
             shown = [f"{median(r / n for r, n in zip(results[name], none)):.2f}" if results.get(name) else "" for name in ["empty_trigger"] + others + ["floor"]]
             rows.append([load, f"{median(none):,.0f}"] + shown)
         out.append(table(["load", "no audit"] + [labels[name] for name in ["empty_trigger"] + others] + ["floor"], rows))
-        out.append("Here the floor is the same UPDATE and, in the same statement (WITH), the INSERT of one finished entry into a twin of the log.\n")
+        out.append("Here the floor is the same UPDATE and, in the same statement (WITH), the INSERT of one finished\n"
+                   "entry into a copy of the log.\n")
     if "extremes" in found:
         extremes = found["extremes"]
         out.append(f"### Memory of an UPDATE of {extremes['rows']:,} rows\n")

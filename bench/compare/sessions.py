@@ -1,5 +1,7 @@
 """Single-row writes and small transactions by several sessions, with pgbench: transactions a second."""
-import pathlib, re, tempfile
+import pathlib
+import re
+import tempfile
 from dataclasses import dataclass
 
 # Rows are those of the session's own part of the table, so that none waits for another's row.

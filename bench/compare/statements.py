@@ -1,5 +1,6 @@
 """One statement over many rows: time, WAL and bytes, beside the floor."""
-import pathlib, time
+import pathlib
+import time
 
 NEW = {
     "leads": """SELECT 'new-' || g, 'contact' || g || '@example.com', 'example' || g || '.com', 'Example Company ' || g || ' Holdings Ltd.',

@@ -1,5 +1,7 @@
 """What is compared: SQL files that set up auditing, and a database for each of them and each form of the table."""
-import pathlib, re, subprocess
+import pathlib
+import re
+import subprocess
 from dataclasses import dataclass, field
 
 import psycopg

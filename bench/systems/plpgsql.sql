@@ -1,5 +1,5 @@
--- label: PL/pgSQL by hand
--- What one would write by hand for the same work: complete old and new row, changed columns, context, SHA-256 over all of it.
+-- label: PL/pgSQL trigger
+-- A PL/pgSQL trigger with the same work: complete old and new row, changed columns, context, SHA-256.
 CREATE SCHEMA audit;
 CREATE TABLE audit.log (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, occurred_at timestamptz NOT NULL, txid xid8 NOT NULL, table_schema text NOT NULL,

@@ -45,8 +45,6 @@ pub enum Encoder {
         call: Box<pg_sys::FmgrInfo>,
         /// Whether money is in it, which depends on lc_monetary.
         monetary: bool,
-        /// Whether somebody else than Postgres decides what its JSON is.
-        user_defined: bool,
     },
 }
 
@@ -54,11 +52,6 @@ impl Encoder {
     /// Whether writing a value may raise an error: by code that is not Postgres's own, or by too deep a nesting.
     pub fn may_raise(&self) -> bool {
         matches!(self, Encoder::ToJsonb { .. } | Encoder::Jsonb)
-    }
-
-    /// Whether two values can be told apart by their JSON. A cast to json that somebody wrote need not let them.
-    pub fn tells_apart(&self) -> bool {
-        !matches!(self, Encoder::ToJsonb { user_defined: true, .. })
     }
 
     /// Appends the value.

@@ -25,6 +25,54 @@ impl ForeignCode {
     }
 }
 
+/// The type, and its modifier, as which a value of this type can be read from text without running code that is neither in C nor
+/// PostgreSQL's own: a domain's check is left out. `None` if there is no such type.
+pub fn readable_type(type_oid: pg_sys::Oid, modifier: i32) -> Option<(pg_sys::Oid, i32)> {
+    let without_domain = |type_oid: pg_sys::Oid, mut modifier: i32| {
+        // SAFETY: looks the type up; the modifier is replaced where the type is a domain.
+        let base = unsafe { pg_sys::getBaseTypeAndTypmod(type_oid, &mut modifier) };
+        (base, modifier)
+    };
+    let reads_domains = |type_oid| TypeSearch::default().finds(type_oid, is_domain, parts_to_read);
+    let (base, modifier) = without_domain(type_oid, modifier);
+    if !reads_domains(base) {
+        return Some((base, modifier));
+    }
+    // SAFETY: looks the type up; an invalid oid says that there is no such thing.
+    let element = unsafe { pg_sys::get_element_type(base) };
+    if element == pg_sys::InvalidOid {
+        return None;
+    }
+    let (element, modifier) = without_domain(element, -1);
+    // SAFETY: the same.
+    let array = unsafe { pg_sys::get_array_type(element) };
+    (array != pg_sys::InvalidOid && !reads_domains(element)).then_some((array, modifier))
+}
+
+fn is_domain(type_oid: pg_sys::Oid) -> bool {
+    // SAFETY: looks the type up.
+    !is_built_in(type_oid) && unsafe { pg_sys::get_typtype(type_oid) } as u8 == pg_sys::TYPTYPE_DOMAIN
+}
+
+/// Adds the types that a value of this type is read as.
+fn parts_to_read(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
+    if is_built_in(type_oid) {
+        return;
+    }
+    // SAFETY: looks the type up; an invalid oid says that there is no such thing.
+    let part = unsafe {
+        match pg_sys::get_typtype(type_oid) as u8 {
+            pg_sys::TYPTYPE_COMPOSITE => return attribute_types(type_oid, to),
+            pg_sys::TYPTYPE_RANGE => pg_sys::get_range_subtype(type_oid),
+            pg_sys::TYPTYPE_MULTIRANGE => pg_sys::get_multirange_range(type_oid),
+            _ => pg_sys::get_element_type(type_oid),
+        }
+    };
+    if part != pg_sys::InvalidOid {
+        to.push(part);
+    }
+}
+
 fn is_built_in(type_oid: pg_sys::Oid) -> bool {
     type_oid.to_u32() < pg_sys::FirstNormalObjectId
 }

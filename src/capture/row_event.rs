@@ -285,7 +285,7 @@ pub unsafe fn row_texts(event: &RowEvent, foreign_code: &mut ForeignCode) -> Res
         if let Some(new) = event.new_row {
             new_row.take(new, descriptor);
             let pairs = columns.iter().map(|&column| (column, column));
-            let encoded = row.write_changes(&mut changed, pairs, &new_row, &values, &places)?;
+            let encoded = row.write_changes(&mut changed, pairs, &new_row)?;
             let names = encoded.iter().filter_map(|&place| columns.get(place)).map(|column| &*column.name.text);
             invalid_bytes.note("changed_values", names);
         }
@@ -360,7 +360,7 @@ unsafe fn encode_change(old: &RowVersion, new: &RowVersion, scratch: &mut Scratc
             invalid_bytes.note("row_values", encoded(old.layout.columns.iter(), value_places));
         }
         let pairs = old.layout.columns.iter().zip(&new.layout.columns);
-        let changed = row.write_changes(changed_values, pairs, new_row, row_values, value_places)?;
+        let changed = row.write_changes(changed_values, pairs, new_row)?;
         invalid_bytes.note("changed_values", new.layout.names_of(&changed));
         if changed_values.bytes() == b"{}" && !settings::log_unchanged() {
             return Ok(Encoded::Nothing);

@@ -16,11 +16,9 @@ pub struct RowVersion {
     pub layout: Rc<RowLayout>,
 }
 
-/// Where the value of a column is in the text of a row.
+/// How the value of a column is in the text of a row.
 #[derive(Clone, Copy)]
 pub struct Place {
-    start: usize,
-    end: usize,
     /// Whether it stands for a value that is no text.
     pub is_encoded: bool,
 }
@@ -85,7 +83,7 @@ impl RowImage {
         false
     }
 
-    /// Writes the object of the given columns, which must be in canonical order, and notes where each value is. Returns whether
+    /// Writes the object of the given columns, which must be in canonical order, and notes how each value is. Returns whether
     /// any is encoded.
     ///
     /// # Safety
@@ -103,10 +101,9 @@ impl RowImage {
                 out.push(separator);
                 separator = b',';
                 out.append(&column.member);
-                let start = out.len();
                 // SAFETY: as the caller promises.
                 let is_encoded = unsafe { self.write_value(out, column, mode) };
-                places.push(Place { start, end: out.len(), is_encoded });
+                places.push(Place { is_encoded });
                 if out.has_overflowed() {
                     break;
                 }
@@ -119,12 +116,11 @@ impl RowImage {
         })
     }
 
-    /// Writes the columns of `new` that differ from this, the old row, as an object. `columns` are the columns of both rows, `old`
-    /// is this row's JSON and `old_places` says where in it each column's value is. Returns which of the columns are encoded, by
-    /// their places in `columns`.
+    /// Writes the columns of `new` that differ from this, the old row, as an object. `columns` are the columns of both rows. Returns
+    /// which of the columns are encoded, by their places in `columns`.
     ///
-    /// A column whose stored bytes differ but whose JSON does not (white space in a json value, −0 for 0) did not change
-    /// in any way that an entry can show.
+    /// A column whose bytes differ has changed, even if its JSON has not (white space or a hidden duplicate of a key in a json value,
+    /// the bounds of an array, −0 for 0): that something changed must not go unrecorded.
     ///
     /// # Safety
     /// The images must be of rows of the columns' relations.
@@ -133,34 +129,26 @@ impl RowImage {
         text: &mut Text,
         columns: impl Iterator<Item = (&'p Column, &'p Column)> + Clone,
         new: &RowImage,
-        old: &Text,
-        old_places: &[Place],
     ) -> Result<Vec<usize>, ServerError> {
         in_either_mode(text, |out, mode| {
             let mut encoded = Vec::new();
             out.push(b'{');
             let empty = out.len();
-            for (index, ((old_column, column), place)) in columns.clone().zip(old_places).enumerate() {
+            for (index, (old_column, column)) in columns.clone().enumerate() {
                 // SAFETY: as the caller promises.
                 if unsafe { same(column, self.value(old_column), new.value(column)) } {
                     continue;
                 }
-                let before = out.len();
-                if before > empty {
+                if out.len() > empty {
                     out.push(b',');
                 }
                 out.append(&column.member);
-                let start = out.len();
                 // SAFETY: as the caller promises.
-                let is_encoded = unsafe { new.write_value(out, column, mode) };
+                if unsafe { new.write_value(out, column, mode) } {
+                    encoded.push(index);
+                }
                 if out.has_overflowed() {
                     break;
-                }
-                let is_alike = out.bytes().get(start..) == old.bytes().get(place.start..place.end);
-                if is_alike && is_encoded == place.is_encoded && column.encoder.tells_apart() {
-                    out.truncate(before);
-                } else if is_encoded {
-                    encoded.push(index);
                 }
             }
             out.push(b'}');

@@ -264,13 +264,7 @@ pub unsafe fn encoder_for(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext,
         pg_sys::DATEOID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID => Encoder::DateTime(base),
         pg_sys::JSONBOID => Encoder::Jsonb,
         // SAFETY: as for this function.
-        _ => unsafe {
-            Encoder::ToJsonb {
-                call: to_jsonb_call(type_oid, context),
-                monetary: money.contains(base),
-                user_defined: base.to_u32() >= pg_sys::FirstNormalObjectId,
-            }
-        },
+        _ => unsafe { Encoder::ToJsonb { call: to_jsonb_call(type_oid, context), monetary: money.contains(base) } },
     }
 }
 

@@ -11,7 +11,7 @@ pub mod record;
 mod region;
 
 pub use databases::{
-    MAX_DATABASES, NAME_WORDS, Outcome, Presence, Problem, Progress, absent, adopt, count_dropped, counts, doubted,
+    Hold, MAX_DATABASES, NAME_WORDS, Outcome, Presence, Problem, Progress, absent, adopt, count_dropped, counts, doubted,
     each_database, find, forget, found, generation, hold, is_empty_for, note, progress_of, release, set_problem, slot_of, update,
 };
 pub use pool::{Queued, cancel, confirm, discard_through, peek, pop, push, quarantine, queue_number, reserve};

@@ -1,16 +1,18 @@
 //! From a key as a user writes it to the canonical text under which entries store it.
 //!
 //! Texts come in as bytes: they need not be UTF-8, and pgrx takes for granted that a `&str` is.
+//!
+//! Whoever asks for a key has other rights than the table's owner. No code of the owner's is run: neither the check of a domain nor
+//! a cast to json.
 
-use crate::capture::{MoneyTypes, column_names, encoder_for, jsonb, primary_key};
+use crate::capture::{ForeignCode, MoneyTypes, column_names, encoder_for, jsonb, primary_key, readable_type};
 use crate::pg::{
-    NotWritten, OpenRelation, ServerError, Text, TextWriter, as_owner_restricted, attribute, attribute_name, in_subtransaction,
-    relation_name,
+    NotWritten, OpenRelation, ServerError, Text, TextWriter, attribute, attribute_name, in_subtransaction, relation_name,
 };
 use ledger::Sink;
 use ledger::canonical::{compare_keys, write_string};
 use pgrx::{Array, IntoDatum, PgSqlErrorCode, Uuid, pg_extern, pg_sys};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 /// `lead_audit.key_hash(uuid, text)`.
 #[pg_extern(sql = false)]
@@ -156,16 +158,22 @@ unsafe fn as_column(open: &OpenRelation, index: usize, value: &[u8]) -> Text {
     // SAFETY: as the caller promises; a column's type is one.
     unsafe {
         let column = attribute(open.tuple_desc(), index);
-        as_owner_restricted(open.as_ptr(), || as_type(column.atttypid, column.atttypmod, value))
+        as_type(column.atttypid, column.atttypmod, value).unwrap_or_else(|| refuse_foreign_code(open, index))
     }
 }
 
+/// `None` if that needs code of the type's owner.
+///
 /// # Safety
 /// `type_oid` must be a type.
-unsafe fn as_type(type_oid: pg_sys::Oid, modifier: i32, value: &[u8]) -> Text {
+unsafe fn as_type(type_oid: pg_sys::Oid, modifier: i32, value: &[u8]) -> Option<Text> {
+    let (type_oid, modifier) = readable_type(type_oid, modifier)?;
+    if ForeignCode::default().writes(type_oid) {
+        return None;
+    }
     if value.contains(&0) {
         // No input function can be given this. It can only be a text.
-        return written(|out| out.append_json_string(value));
+        return Some(written(|out| out.append_json_string(value)));
     }
     // SAFETY: the type's own input function makes a datum of the type that the encoder is for, of a C string.
     unsafe {
@@ -174,19 +182,18 @@ unsafe fn as_type(type_oid: pg_sys::Oid, modifier: i32, value: &[u8]) -> Text {
         let string = pg_sys::pnstrdup(value.as_ptr().cast(), value.len());
         let datum = pg_sys::OidInputFunctionCall(input, string, parameter, modifier);
         let encoder = encoder_for(type_oid, pg_sys::CurrentMemoryContext, &mut MoneyTypes::default());
-        written(|out| encoder.write(out, datum))
+        Some(written(|out| encoder.write(out, datum)))
     }
 }
 
-/// `lead_audit.value_as(regclass, text, text)`: the JSON of a value that was of this type, or `None` if it is none of it.
+/// `lead_audit.value_as(regclass, text, text)`: the JSON of a value that was of this type, or `None` if it is none of it, or if only code
+/// of the type's owner can tell. The relation no longer matters; the SQL objects of 1.0 pass it.
 #[pg_extern(sql = false)]
-fn value_as(relation: pg_sys::Oid, type_name: &[u8], value: &[u8]) -> Option<String> {
-    let open = OpenRelation::open(relation, pg_sys::AccessShareLock);
+fn value_as(_relation: pg_sys::Oid, type_name: &[u8], value: &[u8]) -> Option<String> {
     let type_name = CString::new(type_name).ok()?;
     let read = in_subtransaction(|| {
         let (mut type_oid, mut modifier) = (pg_sys::InvalidOid, -1);
-        // SAFETY: the names are C strings. A type that is gone gives no oid; the relation is open. The type's own input function
-        // makes a datum of the type that the encoder is for.
+        // SAFETY: the names are C strings. A type that is gone gives no oid.
         unsafe {
             #[cfg(feature = "pg15")]
             pg_sys::parseTypeString(type_name.as_ptr(), &mut type_oid, &mut modifier, true);
@@ -196,10 +203,32 @@ fn value_as(relation: pg_sys::Oid, type_name: &[u8], value: &[u8]) -> Option<Str
             if type_oid == pg_sys::InvalidOid {
                 return None;
             }
-            Some(as_owner_restricted(open.as_ptr(), || as_type(type_oid, modifier, value).into_string()))
+            as_type(type_oid, modifier, value).map(Text::into_string)
         }
     });
     read.ok().flatten()
+}
+
+/// # Safety
+/// `index` must be that of one of the relation's columns.
+unsafe fn refuse_foreign_code(relation: &OpenRelation, index: usize) -> ! {
+    // SAFETY: the relation is open, and has this column; a type's name is a C string.
+    let (table, column, type_name) = unsafe {
+        let definition = attribute(relation.tuple_desc(), index);
+        let type_name = CStr::from_ptr(pg_sys::format_type_be(definition.atttypid));
+        (
+            relation_name(relation.as_ptr()),
+            Text::from_server(attribute_name(relation.tuple_desc(), index)),
+            Text::from_server(type_name.to_bytes()),
+        )
+    };
+    let detail = format!("Column \"{}\" has type {}.", column.as_str(), type_name.as_str());
+    ServerError {
+        code: PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        message: format!("reading a key of table \"{}\" would execute code of its owner", table.as_str()),
+        detail: Some(detail),
+    }
+    .raise(Some("Search lead_audit.log by row_key instead.".to_owned()))
 }
 
 fn refuse_single_value(relation: &OpenRelation, columns: usize) {

@@ -55,12 +55,14 @@ unsafe extern "C-unwind" fn subtransaction(
         Event::SUBXACT_EVENT_COMMIT_SUB => {
             without_error(|| failures::subtransaction_commits(own, parent));
             without_error(|| seal::subtransaction_commits(own, parent));
+            without_error(|| failures::utility_commands::subtransaction_commits(own, parent));
             without_error(|| entries::subtransaction_commits(own, parent));
             without_error(|| capture::subtransaction_commits(own, parent));
         }
         Event::SUBXACT_EVENT_ABORT_SUB => {
             without_error(|| failures::subtransaction_aborts(own));
             without_error(|| seal::subtransaction_aborts(own));
+            without_error(|| failures::utility_commands::subtransaction_aborts(own));
             without_error(|| entries::subtransaction_aborts(own));
             without_error(|| capture::subtransaction_aborts(own));
         }

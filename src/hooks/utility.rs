@@ -73,7 +73,7 @@ unsafe extern "C-unwind" fn before(scope: *mut StatementScope, call: *const Util
     // SAFETY: the hook above passes its own scope and call.
     unsafe {
         failures::command_begins(&mut *scope, &*call);
-        failures::utility_commands::command_begins((*call).statement);
+        failures::utility_commands::command_begins((*call).statement, (*call).context);
     }
     if fires_row_triggers {
         entries::statement_scope_opens();

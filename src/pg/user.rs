@@ -51,6 +51,21 @@ pub fn may_create_databases() -> bool {
     }
 }
 
+/// Whether anybody who may create databases may make copies of this one.
+pub fn is_template(database: pg_sys::Oid) -> bool {
+    // SAFETY: a look-up in the catalog, within a transaction; the tuple is released when its column, which is never null, was read.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(database));
+        if tuple.is_null() {
+            return false;
+        }
+        let is_template = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>()).datistemplate;
+        pg_sys::ReleaseSysCache(tuple);
+        is_template
+    }
+}
+
 /// Whether the current role owns the relation, which was found in the catalog, or may do what its owner may.
 pub fn owns_relation(relation: pg_sys::Oid) -> bool {
     // SAFETY: look-ups in the catalog, within a transaction.

@@ -1,5 +1,8 @@
 //! What happens when a transaction that has sealed ends: its checkpoints are published if it was committed, forgotten if it was
 //! rolled back.
+//!
+//! A session publishes at once, in the callback of the commit. The worker does it when the transaction is over: then a slow
+//! directory holds no lock, and nobody who seals waits for it.
 
 use super::publish::Publication;
 use crate::pg::current_subtransaction;
@@ -34,7 +37,9 @@ thread_local! {
     static WAITING: RefCell<Vec<Waiting>> = const { RefCell::new(Vec::new()) };
     static PUBLISHED_TO: RefCell<Option<(String, u64)>> = const { RefCell::new(None) };
     static FAILURE: RefCell<Option<String>> = const { RefCell::new(None) };
-    static SAID: RefCell<Option<(String, Instant)>> = const { RefCell::new(None) };
+    static SAID: RefCell<Vec<(String, Instant)>> = const { RefCell::new(Vec::new()) };
+    /// What the worker has committed, and has not published yet; `None` in a session.
+    static COMMITTED: RefCell<Option<Vec<Waiting>>> = const { RefCell::new(None) };
 }
 
 /// Publishes it if and when the present transaction is committed.
@@ -65,9 +70,15 @@ pub fn take_failure() -> Option<String> {
 
 /// Takes note of a failure to publish, and says so, if not just said.
 pub fn note_failure(error: String) {
-    let is_news = SAID.with_borrow(|said| !said.as_ref().is_some_and(|(text, at)| *text == error && at.elapsed() < SAY_AGAIN));
+    let is_news = SAID.with_borrow_mut(|said| {
+        said.retain(|(_, at)| at.elapsed() < SAY_AGAIN);
+        let is_news = said.iter().all(|(text, _)| *text != error);
+        if is_news {
+            said.push((error.clone(), Instant::now()));
+        }
+        is_news
+    });
     if is_news {
-        SAID.set(Some((error.clone(), Instant::now())));
         ErrorReport::new(
             PgSqlErrorCode::ERRCODE_WARNING,
             format!("a checkpoint of the audit log could not be published: {error}"),
@@ -83,9 +94,27 @@ pub fn note_failure(error: String) {
 /// what is missing.
 pub fn transaction_ends(committed: bool) {
     let waiting = WAITING.take();
-    if committed {
-        publish(&waiting);
+    if !committed || waiting.is_empty() {
+        return;
     }
+    let rest = COMMITTED.with_borrow_mut(|committed| match committed {
+        Some(committed) => {
+            committed.extend(waiting);
+            None
+        }
+        None => Some(waiting),
+    });
+    publish(&rest.unwrap_or_default());
+}
+
+/// This process is the worker: it publishes what it has committed by [`publish_committed`].
+pub fn publish_by_itself() {
+    COMMITTED.set(Some(Vec::new()));
+}
+
+/// In the worker, between transactions: publishes what it has committed.
+pub fn publish_committed() {
+    publish(&COMMITTED.replace(Some(Vec::new())).unwrap_or_default());
 }
 
 /// A subtransaction was rolled back.
@@ -100,7 +129,7 @@ pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::Sub
     });
 }
 
-/// The transaction is committed: nothing here may raise an error.
+/// In the callback of a commit nothing may raise an error.
 fn publish(all: &[Waiting]) {
     for one in all.iter().filter(|one| one.what != What::FileOnly) {
         ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, one.publication.log_line(), "lead_audit")

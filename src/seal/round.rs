@@ -14,7 +14,7 @@ use super::key_entry::{KeyEntry, has_arrived};
 use super::publish::{Publication, Published};
 use super::signer::Signer;
 use super::tiles::{StoredTiles, store_tiles, tree_is_damaged};
-use super::tree_row::TreeRow;
+use super::tree_row::{TreeRow, tree_exists};
 use crate::entries::{EntryColumn, relation_of_schema};
 use crate::pg::{IdScan, NewestSnapshot, RowMemory, ServerError, SpiPlan, detoasted, with_spi};
 use crate::settings;
@@ -27,9 +27,6 @@ const CHECKPOINT_ENTRIES: u64 = 1 << 17;
 
 /// Ranges of ids in one checkpoint at most.
 const CHECKPOINT_RANGES: usize = 1 << 13;
-
-/// The channel on which each checkpoint's text is sent.
-const CHANNEL: &str = "lead_audit_checkpoint";
 
 /// How many checkpoints are looked back at to find which have been published, and how many of them are published at once.
 const LOOK_BACK: i64 = 86_400;
@@ -79,6 +76,9 @@ pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
         if tree.must_wait_for_restore(snapshot.as_ptr()) {
             return Ok(Done { tree_size: tree.size, more: false });
         }
+        if limit.is_some() && change.is_none() {
+            refuse_in_copy(&tree)?;
+        }
         let _sealing = Sealing::begin();
         let sealed = tree.size;
         let inserted = InsertedIds::look(snapshot.as_ptr(), &tree)?;
@@ -126,6 +126,34 @@ pub fn last_id_given_out() -> Result<i64, ServerError> {
             ),
         }),
     }
+}
+
+/// The database that this one is a copy of, if both logs would go on under one name.
+fn original(tree: &TreeRow) -> Result<Option<String>, ServerError> {
+    let Some(original) = tree.copied_from() else { return Ok(None) };
+    let now = Signer::of(tree)?.identity();
+    let is_another_log = tree.identity.as_ref().is_some_and(|before| before.origin != now.origin);
+    Ok(Some(original).filter(|_| !is_another_log))
+}
+
+/// The same, of the tree of this database, if it can be told.
+pub fn copied_from() -> Option<String> {
+    tree_exists().then(|| with_spi(|| original(&TreeRow::load(NewestSnapshot::take().as_ptr()).ok()?).ok()?)).flatten()
+}
+
+/// Two databases under one name are a log that contradicts itself. Anybody who may create databases can copy one, and the copy has a
+/// worker at once: it must not sign what happens there with the key, and under the name, of the original.
+fn refuse_in_copy(tree: &TreeRow) -> Result<(), ServerError> {
+    let Some(original) = original(tree)? else { return Ok(()) };
+    Err(ServerError {
+        code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        message: format!("this database is a copy of \"{original}\", whose audit log has the same name"),
+        detail: Some(
+            "Set lead_audit.origin for this database, and another key if checkpoints are signed. Or call lead_audit.seal() to go on \
+             under the same name."
+                .to_owned(),
+        ),
+    })
 }
 
 fn too_many_transactions() -> ServerError {
@@ -289,8 +317,6 @@ impl Round<'_> {
         self.memory.for_row(|| {
             store_tiles(snapshot, changed);
             StoredCheckpoint::store(snapshot, log_id, before, &ids, size, &root, &note);
-            let notify = SpiPlan::prepare("SELECT pg_catalog.pg_notify($1, $2)", &[pg_sys::TEXTOID, pg_sys::TEXTOID]);
-            notify.write(snapshot, &[CHANNEL.into_datum(), note.as_str().into_datum()]);
         });
         after_commit::publish_later(Publication { size, note }, if self.is_caught_up { What::New } else { What::NewWithoutFile });
         self.sealed = size;

@@ -5,6 +5,7 @@ use crate::entries::relation_of_schema;
 use crate::pg::{ServerError, SpiPlan, current_database};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{IntoDatum, PgSqlErrorCode, Uuid, pg_sys};
+use std::ffi::CStr;
 
 /// That row.
 pub struct TreeRow {
@@ -89,6 +90,21 @@ impl TreeRow {
     /// Whether the ids of transactions in the open gaps are those of another cluster or database: then they mean nothing.
     pub fn is_from_elsewhere(&self) -> bool {
         self.home.as_ref().is_some_and(|home| *home != here())
+    }
+
+    /// The name of the database in this cluster that this one was copied from, if that is still there.
+    pub fn copied_from(&self) -> Option<String> {
+        let (system, database) = self.home.as_ref()?.split_once('/')?;
+        let is_of_this_cluster = here().split_once('/').is_some_and(|(own, _)| own == system);
+        let original = pg_sys::Oid::from(database.parse::<u32>().ok()?);
+        if !is_of_this_cluster || original == current_database() {
+            return None;
+        }
+        // SAFETY: a look-up by oid within a transaction, which gives a C string in the current memory context, or null for one of nothing.
+        unsafe {
+            let name = pg_sys::get_database_name(original);
+            (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+        }
     }
 
     /// Takes note that the ids of transactions are those of this cluster and database from now on.

@@ -2,7 +2,7 @@
 
 use crate::failures::queue::{self, Problem};
 use crate::pg::current_database;
-use crate::seal::verifier_key;
+use crate::seal::{copied_from, queue_is_full, verifier_key};
 use crate::settings;
 use crate::version::{self, Need};
 use pgrx::iter::TableIterator;
@@ -43,7 +43,7 @@ const PRELOAD: &str = "shared_preload_libraries = 'lead_audit'  # then restart t
 
 /// All parts, in the order in which they are shown.
 fn parts() -> Vec<Part> {
-    vec![recording(), preloading(), worker(), failures(), rollbacks(), sealing(), signing(), checkpoint_files()]
+    vec![recording(), preloading(), worker(), failures(), rollbacks(), sealing(), signing(), checkpoint_files(), notifications()]
 }
 
 fn recording() -> Part {
@@ -146,6 +146,10 @@ fn sealing() -> Part {
     match settings::seal_interval() {
         _ if worker.state == State::Off => Part { name: NAME, ..worker },
         None => Part::off(NAME, "lead_audit.seal_interval is 0", Some("lead_audit.seal_interval = '1s'")),
+        Some(_) if let Some(original) = copied_from() => {
+            let reason = format!("this database is a copy of \"{original}\", whose audit log has the same name");
+            Part::off(NAME, &reason, Some("ALTER DATABASE ... SET lead_audit.origin = '...'"))
+        }
         Some(interval) => Part::on(NAME, Some(format!("every {} ms", interval.as_millis()))),
     }
 }
@@ -174,6 +178,20 @@ fn checkpoint_files() -> Part {
     }
     let reason = "lead_audit.checkpoint_dir is not set: checkpoints leave the database only in the server's log and by NOTIFY";
     Part::off(NAME, reason, Some("lead_audit.checkpoint_dir = '/path/of/a/directory'"))
+}
+
+/// Whether checkpoints are sent to who listens. The worker does that.
+fn notifications() -> Part {
+    const NAME: &str = "checkpoint notifications";
+    let worker = worker();
+    if worker.state == State::Off {
+        return Part { name: NAME, ..worker };
+    }
+    if queue_is_full() {
+        let reason = "the server's queue of notifications is full: a session that listens is in a transaction that does not end";
+        return Part::off(NAME, reason, Some("end the session that pg_stat_activity shows with the oldest xact_start"));
+    }
+    Part::on(NAME, None)
 }
 
 /// `lead_audit.status()`.

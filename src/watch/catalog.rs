@@ -379,6 +379,8 @@ struct AuditTrigger {
 /// BEFORE TRUNCATE. The view lead_audit.trigger_kind says the same.
 const ROW_TRIGGER: (&str, i16) = ("00_lead_audit_row", 29);
 const TRUNCATE_TRIGGER: (&str, i16) = ("00_lead_audit_truncate", 34);
+/// The row trigger's name while its table becomes a partition of another watched table.
+const ROW_TRIGGER_BEFORE: &str = "00_lead_audit_row_before";
 
 fn audit_triggers(relation: pg_sys::Oid) -> Vec<AuditTrigger> {
     let mut found = Vec::new();
@@ -394,7 +396,8 @@ fn audit_triggers(relation: pg_sys::Oid) -> Vec<AuditTrigger> {
             let name = string(trigger.tgname.data.as_ptr()).unwrap_or_default();
             let watch_id = std::str::from_utf8(first).ok().filter(|text| is_lower_uuid(text)).and_then(parse_uuid);
             let kind = if is_row { ROW_TRIGGER } else { TRUNCATE_TRIGGER };
-            let is_on = (name.as_str(), trigger.tgtype) == kind
+            let is_on = ((name.as_str(), trigger.tgtype) == kind
+                || is_row && (name.as_str(), trigger.tgtype) == (ROW_TRIGGER_BEFORE, kind.1))
                 && has_no_condition
                 && trigger.tgattr.dim1 == 0
                 && !trigger.tgdeferrable

@@ -12,8 +12,8 @@ pub struct Effects {
     pub joined: bool,
     /// A partition or child table became a table of its own.
     pub parted: bool,
-    /// Values are others, though the columns may be the same: a column was given a type or an expression, a label of an enum another
-    /// name.
+    /// Values are others, or will be, though the columns may be the same: a column was given a type or an expression, a label of an enum
+    /// another name, the table became unlogged.
     pub rewritten: bool,
 }
 
@@ -44,7 +44,8 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
                         Kind::AT_DetachPartition | Kind::AT_DetachPartitionFinalize | Kind::AT_DropInherit => {
                             effects.parted = true
                         }
-                        Kind::AT_AlterColumnType => effects.rewritten = true,
+                        // An unlogged table loses its rows by a crash.
+                        Kind::AT_AlterColumnType | Kind::AT_SetUnLogged | Kind::AT_SetLogged => effects.rewritten = true,
                         #[cfg(any(feature = "pg17", feature = "pg18"))]
                         Kind::AT_SetExpression => effects.rewritten = true,
                         _ => {}
@@ -62,6 +63,8 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
                 let is_renamed = !(*statement.cast::<pg_sys::AlterEnumStmt>()).oldVal.is_null();
                 Some(Effects { rewritten: is_renamed, ..Effects::default() })
             }
+            // A new view is no column's type yet.
+            pg_sys::NodeTag::T_ViewStmt => (*statement.cast::<pg_sys::ViewStmt>()).replace.then(Effects::default),
             _ => Some(Effects::default()),
         }
     }

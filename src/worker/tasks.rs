@@ -25,6 +25,7 @@ pub struct Task {
 pub const TASKS: &[Task] = &[
     Task { name: "write failed operations", interval: || LONGEST_PAUSE, on_wake: true, run: failures::drain },
     Task { name: "seal the audit log", interval: seal_interval, on_wake: false, run: seal_if_wanted },
+    Task { name: "send checkpoints", interval: notify_interval, on_wake: false, run: notify },
     Task { name: "check the watched tables", interval: || watch::CHECK_INTERVAL, on_wake: false, run: check_watched },
 ];
 
@@ -40,7 +41,19 @@ fn seal_if_wanted() -> Result<NextTurn, ServerError> {
         return Ok(NextTurn::AtInterval);
     }
     let more = in_extension_transaction(c"sealing the audit log", seal::tick)?;
+    seal::publish_committed();
     Ok(if more == Some(true) { NextTurn::AtOnce } else { NextTurn::AtInterval })
+}
+
+/// A session that seals leaves it to the worker to send the checkpoint.
+fn notify_interval() -> Duration {
+    seal_interval().min(SWITCHED_OFF)
+}
+
+fn notify() -> Result<NextTurn, ServerError> {
+    // How long to wait after a failure.
+    const PAUSE: Duration = Duration::from_secs(10);
+    Ok(if seal::notify() || must_stop() { NextTurn::AtInterval } else { NextTurn::After(PAUSE) })
 }
 
 fn check_watched() -> Result<NextTurn, ServerError> {

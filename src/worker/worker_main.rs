@@ -4,6 +4,7 @@ use super::tasks::{self, Schedule};
 use crate::failures;
 use crate::failures::queue::{self, Outcome, Presence};
 use crate::pg::{handle_signals, in_extension_transaction, must_stop, set_signal_handler, wait};
+use crate::seal;
 use crate::settings;
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -29,6 +30,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     DATABASE.set(database);
     handle_signals();
     failures::switch_off();
+    seal::publish_by_itself();
     if !queue::adopt(database) {
         return; // another one is there already, or the place is gone
     }
@@ -37,6 +39,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     unsafe {
         pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0));
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
+        // The owner of the database can have set session_authorization for it.
+        pg_sys::SetSessionAuthorization(pg_sys::GetAuthenticatedUserId(), true);
         pg_sys::pgstat_report_appname(c"lead_audit worker".as_ptr());
     }
     pin_settings();
@@ -48,8 +52,9 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         pgrx::log!("lead_audit: could not read the names of watched tables: {error}");
     }
     let mut schedules = tasks::schedules();
-    let mut begins_anew = false;
-    while !must_stop() && !is_held() {
+    let (mut begins_anew, mut has_worked) = (false, false);
+    // Who calls it away again and again does not keep it from its work: it does one turn in any case.
+    while !must_stop() && !(has_worked && is_held()) {
         let sleep = schedules.iter().map(Schedule::time_left).min().unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
         if sleep > Duration::ZERO {
             let woken = wait(sleep);
@@ -75,6 +80,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         if missing_calls > 0 {
             schedules.iter_mut().for_each(|schedule| schedule.wake(false));
         }
+        has_worked = true;
     }
     if !is_held() && !begins_anew {
         write_rest(&mut schedules);
@@ -145,6 +151,10 @@ fn pin_settings() {
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"default_transaction_read_only", c"off"),
         (c"default_transaction_isolation", c"read committed"),
+        (c"default_transaction_deferrable", c"off"),
+        (c"transform_null_equals", c"off"),
+        (c"standard_conforming_strings", c"on"),
+        (c"array_nulls", c"on"),
         (c"session_replication_role", c"origin"),
         (c"row_security", c"off"),
         // A database's owner can set these for the database.

@@ -562,6 +562,27 @@ def test_a_pool(leads: Database, cluster: Cluster) -> None:
     assert whose == [(user, user, 20) for user in users]
 
 
+def test_a_savepoint_that_a_raw_cursor_rolls_back(leads: Database) -> None:
+    from django.db import connection, transaction
+
+    def insert(id: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("INSERT INTO leads (id) VALUES (%s)", (id,))
+
+    for number in range(2):
+        with transaction.atomic():
+            raw = connection.connection.cursor()
+            raw.execute("SAVEPOINT a")
+            with audit_context(user_id="alice"):
+                insert("lost")
+            raw.execute("ROLLBACK TO a")
+            with audit_context(user_id="alice"):
+                insert(f"1 {number}")
+            with audit_context(user_id="bob"):
+                insert(f"2 {number}")
+    assert leads.users() == ["alice", "bob"] * 2
+
+
 def test_several_statements(leads: Database) -> None:
     from django.db import connection, transaction
 

@@ -424,11 +424,7 @@ def test_a_rollback_of_the_drivers_own(engine: Engine, database: Database) -> No
         insert(connection, "lost")
         driver: Any = connection.connection.dbapi_connection
         driver.rollback()
-        if connection.dialect.driver == "psycopg2":  # which tells nobody: apply_context() sets it, whatever was set
-            driver.cursor().execute("SELECT 1")
-            apply_context(connection)
-        else:
-            driver.execute("SELECT 1")
+        driver.cursor().execute("SELECT 1")
         insert(connection, "1")
         connection.commit()
     assert database.users() == ["alice"]

@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from datetime import datetime, timedelta, timezone
-from urllib.parse import urlsplit
 
 import psycopg
 
@@ -247,7 +246,6 @@ class Check:
         sql = psycopg.ClientCursor(self.admin).mogrify(kind.sql, kind.params)
         script = ["SET lead_audit.user_id = 'u-7'; SET lead_audit.request_id = 'r-1';"]
         script += ["BEGIN;", sql + ";", "ROLLBACK;"] if transaction else [sql + ";"]
-        url = urlsplit(self.server_url)
         expected = []
         with self.entries(f"{kind.name}: psql, {'transaction' if transaction else 'autocommit'}", expected):
             subprocess.run([self.psql, "-Xq", "-f", "-", self.server_url.replace("postgres@", "app@", 1)],

@@ -1,7 +1,7 @@
 //! DDL on watched tables by two sessions at once: under every isolation level it disturbs nobody who has other tables, and nothing of it
 //! escapes the DDL guard, in whichever order the two come.
 
-use acceptance::{Cluster, Session, app_database, assert_intact, call, try_call, value, wait_until};
+use acceptance::{Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value, wait_until};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -23,16 +23,52 @@ fn assert_all_on(admin: &mut Session) {
 
 /// Runs `blocked` in a session that has to wait for another one, which is then released by `release`.
 fn in_turn(cluster: &Cluster, database: &str, blocked: &str, release: impl FnOnce()) -> Result<(), String> {
-    let mut waiting = cluster.admin(database);
+    in_turn_of(&mut cluster.admin(database), cluster, database, blocked, release)
+}
+
+/// The same in this session.
+fn in_turn_of(
+    waiting: &mut Session,
+    cluster: &Cluster,
+    database: &str,
+    blocked: &str,
+    release: impl FnOnce(),
+) -> Result<(), String> {
     let mut admin = cluster.admin(database);
     let pid = waiting.pid();
     std::thread::scope(|scope| {
-        let waiter = scope.spawn(move || try_call(&mut waiting, blocked));
+        let waiter = scope.spawn(move || try_call(waiting, blocked));
         let condition = format!("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock')");
         wait_until(&mut admin, LONG, &condition);
         release();
         waiter.join().expect("the session that waits does not panic")
     })
+}
+
+/// A child table that another session makes while its ancestor leaves the watched table goes with that.
+#[test]
+fn a_child_table_that_comes_while_its_ancestor_leaves() {
+    let cluster = Cluster::start();
+    let mut admin = app_database(&cluster, "leaving");
+    let (mut one, mut two) = (cluster.session("app", "leaving"), cluster.session("app", "leaving"));
+    call(&mut admin, "GRANT CREATE ON SCHEMA public TO app");
+    call(&mut one, "CREATE TABLE mid () INHERITS (leads); CREATE TABLE sub () INHERITS (mid)");
+    for attempt in ["DROP TRIGGER \"00_lead_audit_row\" ON k", "ALTER TABLE k DISABLE TRIGGER ALL", "UPDATE k SET email = 'x'"] {
+        call(&mut one, "BEGIN; CREATE TABLE k () INHERITS (sub); INSERT INTO k (id) VALUES ('k')");
+        let leaves =
+            in_turn_of(&mut two, &cluster, "leaving", "BEGIN; ALTER TABLE mid NO INHERIT leads", || call(&mut one, "COMMIT"));
+        assert_eq!(leaves, Ok(()));
+        if attempt.starts_with("UPDATE") {
+            call(&mut two, &format!("{attempt}; ALTER TABLE mid INHERIT leads; COMMIT"));
+        } else {
+            assert_eq!(sqlstate(&mut two, attempt), "42501", "{attempt}");
+            call(&mut two, "ROLLBACK");
+            call(&mut one, "DROP TABLE k");
+        }
+        assert_all_on(&mut admin);
+    }
+    assert_eq!(entries(&mut admin, "k"), "INSERT DDL INSERT DDL INSERT UPDATE");
+    assert_intact(&mut admin);
 }
 
 /// What one session notes of its tables is nothing that the other has read.

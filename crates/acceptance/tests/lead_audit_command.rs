@@ -110,6 +110,28 @@ fn honest_exports_are_intact_to_both_verifiers() {
     assert!(again.errors.contains("--resume"), "{}", again.errors);
 }
 
+/// Numbers that are short in the table and long in the trail make entries that are longer than anything else in it.
+#[test]
+fn verify_and_the_command_agree_on_the_largest_entries() {
+    let mut audited = Audited::new();
+    call(
+        &mut audited.admin,
+        "CREATE TABLE large (id int PRIMARY KEY, numbers jsonb); SELECT lead_audit.enable('large');
+         INSERT INTO large SELECT 1, jsonb_agg('1e131071'::jsonb) FROM generate_series(1, 1100);
+         UPDATE large SET numbers = (SELECT jsonb_agg('2e131071'::jsonb) FROM generate_series(1, 1100))",
+    );
+    seal(&mut audited.admin);
+    let bytes = "SELECT max(octet_length(row_values::text) + octet_length(changed_values::text)) FROM lead_audit.entry";
+    assert!(value::<i32>(&mut audited.admin, bytes) > 256 << 20);
+    assert_eq!(value::<i64>(&mut audited.admin, "SELECT count(*) FROM lead_audit.verify()"), 0);
+    audited.tool.expect(0, &["verify", "--database", &audited.url, "--key", &audited.key]);
+    let export = audited.export("large.ndjson.zst", &[]);
+    audited.assert_intact(&[&export]);
+    // Less is allowed to what may be hostile; then nothing is said of it.
+    let answer = audited.tool.run(&["verify", "--key", &audited.key, "--max-line", "256", text_of(&export)]);
+    assert_eq!(answer.status, 2);
+}
+
 #[test]
 fn an_export_goes_on_where_it_stopped() {
     let mut audited = Audited::new();

@@ -49,7 +49,7 @@ fn the_round_on_the_page() {
     let said = run(&then.lines().take_while(|line| !line.starts_with("# On another")).collect::<Vec<_>>().join("\n"));
     assert!(said.contains("INTACT up to tree size 150"), "{said}");
     // Another key, under another name.
-    let at = of_another_key.find("# Whoever has only").unwrap();
+    let at = of_another_key.find("# With only the old key").unwrap();
     let (first, then) = of_another_key.split_at(at);
     run(first);
     let new = cluster.directory().join("new.key");

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Pages whose examples are run here.
+/// Pages of docs/ whose examples are run here.
 const RUN_HERE: &[&str] =
     &["install", "quick-start", "settings", "functions", "views", "privileges", "operating", "upgrade", "removal"];
 /// Those that have tests of their own.
@@ -21,7 +21,8 @@ fn page(name: &str) -> String {
     fs::read_to_string(root().join(format!("docs/{name}.md"))).expect("the page is there")
 }
 
-fn run(name: &str) {
+/// Runs the examples on a page.
+fn run(page: &str) {
     let cluster = Cluster::builder().preloaded().start();
     let directory = tempfile::tempdir().expect("a directory for the shell's files");
     // The command lead-audit, too, where there is one.
@@ -32,7 +33,7 @@ fn run(name: &str) {
         .arg(root().join("scripts/pages.py"))
         .arg("--directory")
         .arg(directory.path())
-        .arg(root().join(format!("docs/{name}.md")))
+        .arg(root().join(page))
         .env("PATH", path)
         .env("PGHOST", cluster.socket_directory())
         .env("LC_ALL", "C.UTF-8")
@@ -47,7 +48,7 @@ macro_rules! pages {
     ($($test:ident $name:literal),*) => {$(
         #[test]
         fn $test() {
-            run($name);
+            run(concat!("docs/", $name, ".md"));
         }
     )*};
 }
@@ -55,6 +56,11 @@ pages!(
     install "install", quick_start "quick-start", settings "settings", functions "functions", views "views", privileges "privileges",
     operating "operating", upgrade "upgrade", removal "removal"
 );
+
+#[test]
+fn readme() {
+    run("README.md");
+}
 
 #[test]
 fn no_example_is_forgotten() {
@@ -114,15 +120,27 @@ fn the_settings_are_those_that_there_are() {
     let cluster = Cluster::builder().preloaded().start();
     let found: BTreeSet<Vec<String>> = strings(
         &mut cluster.admin("postgres"),
-        "SELECT format('`%s`', name),
-                CASE context WHEN 'user' THEN 'everyone' WHEN 'sighup' THEN 'postgresql.conf' WHEN 'postmaster' THEN 'server start' ELSE context END,
-                CASE current_setting(name) WHEN '' THEN 'unset' ELSE format('`%s`', current_setting(name)) END
+        "SELECT name,
+                format('Type: %s. Default: %s. Set by: %s.',
+                       CASE WHEN vartype = 'bool' THEN 'boolean' WHEN vartype = 'string' THEN 'text'
+                            WHEN unit IN ('ms', 's') THEN 'interval' WHEN unit IN ('B', 'kB') THEN 'memory size'
+                            ELSE vartype END,
+                       CASE current_setting(name) WHEN '' THEN 'unset' ELSE format('`%s`', current_setting(name)) END,
+                       CASE context WHEN 'user' THEN 'every role' WHEN 'superuser' THEN 'superusers'
+                                    WHEN 'sighup' THEN 'postgresql.conf' WHEN 'postmaster' THEN 'server start' END)
          FROM pg_settings WHERE name LIKE 'lead\\_audit.%'",
     )
     .into_iter()
     .collect();
-    let rows = rows(&page("settings")).into_iter().filter(|row| row[0].starts_with("`lead_audit."));
-    let on_page: BTreeSet<Vec<String>> = rows.map(|row| row[..3].to_vec()).collect();
+    let page = page("settings");
+    let sections = page.split("\n### ").skip(1);
+    let on_page: BTreeSet<Vec<String>> = sections
+        .map(|section| {
+            let line = section.lines().find(|line| line.starts_with("Type: ")).expect("a line with type, default and context");
+            assert!(section.contains("\n\nSpecifies "), "{section}");
+            vec![section.lines().next().expect("a heading").to_owned(), line.to_owned()]
+        })
+        .collect();
     assert_eq!(on_page, found);
 }
 
@@ -132,7 +150,11 @@ fn the_functions_are_those_that_there_are() {
     let mut admin = admin(&cluster);
     let text = page("functions");
     let (public, internal) = text.split_once("## Internal").expect("the page ends with what is internal");
-    let public: BTreeSet<Vec<String>> = rows(public).into_iter().collect();
+    let public: BTreeSet<Vec<String>> = public
+        .lines()
+        .filter_map(|line| line.trim_end_matches('\\').split_once("` → `"))
+        .map(|(function, returns)| vec![format!("{function}`"), returns.trim_end_matches('`').to_owned()])
+        .collect();
     let internal: BTreeSet<String> = internal.split('`').skip(1).step_by(2).map(str::to_owned).collect();
     let all = strings(
         &mut admin,

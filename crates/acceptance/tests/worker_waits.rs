@@ -43,6 +43,27 @@ fn a_locked_table_keeps_the_others_waiting_once() {
     assert_intact(&mut admin);
 }
 
+/// The table's owner can lock its index without locking the table: that is what REINDEX does.
+#[test]
+fn a_locked_index_keeps_sealing_waiting_once() {
+    let (cluster, mut admin) = cluster("1h");
+    let (mut log, mut owner) = (cluster.admin("waits"), cluster.session("app", "waits"));
+    call(&mut log, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
+    for _ in 0..20 {
+        duplicate(&mut admin);
+    }
+    wait_until(&mut admin, LONG, "SELECT queued - written = 20 FROM lead_audit.own_queue()");
+    call(&mut owner, "BEGIN; REINDEX INDEX leads_pkey");
+    call(&mut log, "ROLLBACK");
+    wait_until(&mut admin, SOON, "SELECT queued = written FROM lead_audit.stats");
+    call(&mut owner, "ROLLBACK");
+    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed'"), 20);
+    duplicate(&mut admin);
+    let shown = "SELECT EXISTS (SELECT FROM lead_audit.log WHERE outcome = 'failed' AND row_key->>'id' = 'taken')";
+    wait_until(&mut admin, SOON, shown);
+    assert_intact(&mut admin);
+}
+
 /// A worker that finds that the one before it has written all of the queue writes none of it again, and is woken by the next failure.
 #[test]
 fn what_was_written_before_a_crash() {

@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand};
+use export::read::Limits;
 use std::path::PathBuf;
 
 /// Exports the audit trail of lead_audit, verifies it with and without the database, and witnesses its checkpoints.
@@ -125,8 +126,8 @@ pub struct Verify {
     /// The export may be older than the checkpoints: that it ends before one of them is no fault
     #[arg(long)]
     pub older: bool,
-    /// Longest line that is accepted, in MiB: what a hostile file can make this program take
-    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    /// Longest line that is accepted, in MiB: what a hostile file can make this program take. No entry is longer than the default
+    #[arg(long, value_name = "MIB", default_value_t = Limits::LINE_MIB, value_parser = clap::value_parser!(u32).range(1..=i64::from(Limits::LINE_MIB)))]
     pub max_line: u32,
 }
 

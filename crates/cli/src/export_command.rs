@@ -13,9 +13,6 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Instant;
 
-/// The lines that readers accept if nobody tells them otherwise.
-const USUAL_LINE: usize = 256 << 20;
-
 pub fn run(arguments: &Export, console: Console) -> Result<Status, CommandError> {
     let selection = Selection {
         from_id: arguments.from_id,
@@ -149,7 +146,6 @@ fn leave(path: &Path, console: Console) {
 struct Outcome {
     counts: Written,
     bytes: u64,
-    longest: usize,
 }
 
 fn write<W: Write>(
@@ -171,8 +167,8 @@ fn write<W: Write>(
         write_selection(snapshot, output, selection, range, &mut progress)?
     };
     bar.finish_and_clear();
-    let (bytes, longest) = (output.bytes(), output.longest());
-    Ok((output.finish()?, Outcome { counts, bytes, longest }))
+    let bytes = output.bytes();
+    Ok((output.finish()?, Outcome { counts, bytes }))
 }
 
 fn failed(error: ExportError, path: &Path) -> CommandError {
@@ -183,15 +179,12 @@ fn failed(error: ExportError, path: &Path) -> CommandError {
 }
 
 fn resume_point(file: &mut File, path: &Path) -> Result<ResumePoint, CommandError> {
-    find_resume_point(file, Limits { line: 1 << 32, ..Limits::default() }).map_err(CommandError::content(path))
+    find_resume_point(file, Limits::default()).map_err(CommandError::content(path))
 }
 
 fn report(written: &Outcome, path: &Path, started: Instant, console: Console) -> Result<Status, CommandError> {
-    let Outcome { counts, bytes, longest } = written;
+    let Outcome { counts, bytes } = written;
     let seconds = started.elapsed().as_secs_f64();
-    if *longest > USUAL_LINE {
-        console.remark(&format!("The longest line has {longest} bytes: verify it with --max-line {}", longest.div_ceil(1 << 20)));
-    }
     let text = format!(
         "{} entries of {} checkpoints, tree size {} to {}; {} not sealed yet; {bytes} bytes uncompressed, {seconds:.1} s",
         counts.entries, counts.checkpoints, counts.from_size, counts.tree_size, counts.unsealed

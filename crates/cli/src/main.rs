@@ -8,8 +8,6 @@
 //! * [`files`] – files that are there whole or not at all
 //! * [`progress`], [`error`] – what the user sees while it runs, and if it fails
 
-#![forbid(unsafe_code)]
-
 mod arguments;
 mod database;
 mod error;

@@ -6,6 +6,43 @@ use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+/// Whether a terminal may do something else with a character than show it: control a cursor, change the order of the text, hide it.
+fn is_active(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// The text as it is shown: what a server or a file says must not reach the terminal as anything but text.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' | '\t' => shown.push(character),
+            active if is_active(active) => shown.extend(active.escape_default()),
+            other => shown.push(other),
+        }
+    }
+    shown
+}
+
+/// The same on one line, so that what is quoted in it cannot look like a line of ours.
+pub fn on_one_line(text: &str) -> String {
+    text.replace('\n', "\\n")
+}
+
+/// The value as JSON that can be shown as well: such characters can be only in its strings.
+fn plain_json(value: &Value) -> String {
+    let mut shown = String::new();
+    for character in value.to_string().chars() {
+        if is_active(character) {
+            shown.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
 /// How to talk.
 #[derive(Debug, Clone, Copy)]
 pub struct Console {
@@ -19,7 +56,7 @@ impl Console {
     /// A result: a line for people, or an object for machines.
     pub fn result(self, text: &str, value: &Value) -> Result<(), CommandError> {
         let mut out = io::stdout().lock();
-        let written = if self.json { writeln!(out, "{value}") } else { writeln!(out, "{text}") };
+        let written = if self.json { writeln!(out, "{}", plain_json(value)) } else { writeln!(out, "{}", printable(text)) };
         written.and_then(|()| out.flush()).map_err(CommandError::Output)
     }
 
@@ -27,16 +64,16 @@ impl Console {
     pub fn remark(self, text: &str) {
         if !self.quiet && !self.json {
             // Nobody can be told if this fails.
-            _ = writeln!(io::stderr(), "{text}");
+            _ = writeln!(io::stderr(), "{}", printable(text));
         }
     }
 
     /// An error.
     pub fn error(self, error: &CommandError) {
         let text = error.to_string();
-        _ = writeln!(io::stderr(), "lead-audit: {text}");
+        _ = writeln!(io::stderr(), "lead-audit: {}", printable(&on_one_line(&text)));
         if self.json {
-            _ = writeln!(io::stdout(), "{}", json!({ "error": text, "status": 2 }));
+            _ = writeln!(io::stdout(), "{}", plain_json(&json!({ "error": text, "status": 2 })));
         }
     }
 
@@ -58,5 +95,21 @@ impl Console {
         bar.set_message(what);
         bar.enable_steady_tick(Duration::from_millis(200));
         bar
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_told_nothing_but_text() {
+        let hostile = "a\u{1b}[2J\u{7}\r\u{9b}1m\u{202e}b\u{2066}\u{200b}é\n\tc";
+        let expected = "a\\u{1b}[2J\\u{7}\\r\\u{9b}1m\\u{202e}b\\u{2066}\\u{200b}é\n\tc";
+        assert_eq!(printable(hostile), expected);
+        let value = json!({ "text": hostile });
+        let shown = plain_json(&value);
+        assert!(!shown.chars().any(is_active), "{shown}");
+        assert_eq!(serde_json::from_str::<Value>(&shown).expect("it is still JSON"), value);
     }
 }

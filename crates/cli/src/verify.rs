@@ -4,7 +4,7 @@ use crate::Status;
 use crate::arguments::Verify;
 use crate::database::{ExportError, Range, Snapshot, write_history};
 use crate::error::CommandError;
-use crate::progress::Console;
+use crate::progress::{Console, on_one_line};
 use crate::trust;
 use export::read::{Limits, open};
 use export::verify::{Fault, Report, Source, Verdict, verify};
@@ -33,7 +33,7 @@ pub fn run(arguments: &Verify, console: Console) -> Result<Status, CommandError>
     let mut show = |fault: Fault| {
         shown += 1;
         if shown <= MAX_SHOWN && broken.is_none() {
-            broken = bar.suspend(|| console.result(&fault.to_string(), &fault_value(&fault))).err();
+            broken = bar.suspend(|| console.result(&on_one_line(&fault.to_string()), &fault_value(&fault))).err();
         }
     };
     let report = verify(sources, &trust, limits, &mut show, &mut |progress| bar.set_position(progress.bytes))?;
@@ -141,7 +141,7 @@ fn summarise(report: &Report, shown: u64, seconds: f64, console: Console) -> Res
         });
         return console.result("", &value);
     }
-    let line = |text: &str| console.result(text, &Value::Null);
+    let line = |text: &str| console.result(&on_one_line(text), &Value::Null);
     if let Some(incomplete) = &report.incomplete {
         line(&format!("Reading ended early: {}", incomplete.escape_debug()))?;
     }

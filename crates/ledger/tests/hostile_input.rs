@@ -1,6 +1,8 @@
 //! Texts that come from outside, whatever they are: no parser panics, what is accepted is written back to the byte, and
 //! memory stays within a small multiple of the text, or below it where the text is too large to look at.
 
+#![allow(unsafe_code, reason = "an allocator that counts is unsafe to implement")]
+
 use ledger::checkpoint::Checkpoint;
 use ledger::cosignature::CosigningKey;
 use ledger::merkle::{TileId, TileWriter, inclusion_proof};

@@ -6,7 +6,16 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 
-from leads_api.errors import BadFile, LeadError, NoSuchEntry, NoSuchLead, NotSealed, Stale, Taken, WrongState
+from leads_api.errors import (
+    BadFile,
+    LeadError,
+    NoSuchEntry,
+    NoSuchLead,
+    NotSealed,
+    Stale,
+    Taken,
+    WrongState,
+)
 from leads_api.routes.common import LoginRequired
 from leads_api.routes.pages import error_page
 from leads_api.schemas import LeadOut

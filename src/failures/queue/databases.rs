@@ -293,18 +293,35 @@ pub fn counts(oid: pg_sys::Oid) -> Option<Counts> {
     find(oid, |database| database.counts)
 }
 
-/// A session needs the database without our worker. Returns the worker's process, or 0.
-pub fn hold(oid: pg_sys::Oid) -> i32 {
+/// What came of asking for a database without our worker.
+pub enum Hold {
+    /// The worker leaves, and none is started. Its process, or 0.
+    Held(i32),
+    /// Somebody else holds the database, or no worker has come since somebody did: between two holds one does its work.
+    NotYet,
+}
+
+/// A session needs the database without our worker.
+pub fn hold(oid: pg_sys::Oid) -> Hold {
     // SAFETY: reads a variable of this process.
     let pid = unsafe { pg_sys::MyProcPid };
     let found = update(oid, |database| {
+        let is_awaited = database.worker == 0 && database.outcome == Outcome::Stopped && database.presence == Presence::Present;
+        if is_awaited || ![0, pid].contains(&database.held_by) {
+            return None;
+        }
         database.held_by = pid;
-        (database.worker, database.latch)
+        Some((database.worker, database.latch))
     });
-    let Some((worker, latch)) = found else { return 0 };
-    // SAFETY: the worker left the address of its own.
-    unsafe { set_latch(latch) };
-    worker
+    match found {
+        None => Hold::Held(0),
+        Some(None) => Hold::NotYet,
+        Some(Some((worker, latch))) => {
+            // SAFETY: the worker left the address of its own.
+            unsafe { set_latch(latch) };
+            Hold::Held(worker)
+        }
+    }
 }
 
 /// The session does not any more.
@@ -314,6 +331,10 @@ pub fn release(oid: pg_sys::Oid) {
     update(oid, |database| {
         if database.held_by == pid {
             database.held_by = 0;
+            // Nothing was wrong with a worker that is not there: the next one comes at once.
+            if database.worker == 0 && database.outcome == Outcome::Unknown {
+                database.outcome = Outcome::Stopped;
+            }
         }
     });
 }

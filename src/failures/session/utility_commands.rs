@@ -2,19 +2,24 @@
 //! connected to the database, a worker of ours neither.
 
 use super::{names, temporary};
-use crate::failures::queue;
-use crate::pg::{current_database, may_create_databases, owns_database};
+use crate::failures::queue::{self, Hold};
+use crate::pg::{current_database, current_subtransaction, is_template, may_create_databases, owns_database};
 use pgrx::{PgList, pg_sys};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char};
 use std::time::{Duration, Instant};
 
-/// How long a command waits for our worker to leave. Postgres itself waits five seconds for others.
+/// How long a command waits for our worker to leave, or to come and do its work first. Postgres itself waits five seconds for others.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// When the worker is to leave what it is busy with.
+const URGENT: Duration = Duration::from_secs(4);
 
 thread_local! {
     /// The database that this session's command needs for itself.
     static HELD: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
+    /// The subtransaction whose command it is.
+    static HELD_IN: Cell<pg_sys::SubTransactionId> = const { Cell::new(0) };
     /// What the launcher is to be told when the transaction has committed.
     static EXTENSION_CAME: Cell<bool> = const { Cell::new(false) };
     static EXTENSION_MAY_GO: Cell<bool> = const { Cell::new(false) };
@@ -25,10 +30,14 @@ thread_local! {
 ///
 /// # Safety
 /// `statement` must be one that PostgreSQL passed to the hook on utility commands.
-pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt) {
+pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt, context: pg_sys::ProcessUtilityContext::Type) {
     use pg_sys::NodeTag as Tag;
     // SAFETY: Postgres passes a statement, whose node's tag says what it is; names in it are C strings or null.
     unsafe {
+        // PostgreSQL refuses some commands everywhere else.
+        let is_alone = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL
+            && !pg_sys::IsTransactionBlock()
+            && !pg_sys::IsSubTransaction();
         let node = (*statement).utilityStmt;
         match (*node).type_ {
             Tag::T_CreateExtensionStmt => {
@@ -63,11 +72,15 @@ pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt) {
                 DATABASES_CHANGED.set(true);
                 let template = option(node.cast::<pg_sys::CreatedbStmt>().read().options, c"template");
                 let template = template.map_or(c"template1".as_ptr(), |option| pg_sys::defGetString(option).cast_const());
-                hold_by_name(template, may_create_databases());
+                if is_alone && may_create_databases() {
+                    hold_by_name(template, is_template);
+                }
             }
             Tag::T_DropdbStmt => {
                 DATABASES_CHANGED.set(true);
-                hold_by_name((*node.cast::<pg_sys::DropdbStmt>()).dbname, false);
+                if is_alone {
+                    hold_by_name((*node.cast::<pg_sys::DropdbStmt>()).dbname, |_| false);
+                }
             }
             Tag::T_DropOwnedStmt | Tag::T_DiscardStmt | Tag::T_AlterObjectSchemaStmt => temporary::doubt_temporary_tables(),
             Tag::T_RenameStmt => {
@@ -76,7 +89,7 @@ pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt) {
                 match (*rename).renameType {
                     pg_sys::ObjectType::OBJECT_DATABASE => {
                         DATABASES_CHANGED.set(true);
-                        hold_by_name((*rename).subname, false);
+                        hold_by_name((*rename).subname, |_| false);
                     }
                     pg_sys::ObjectType::OBJECT_TABLE => {
                         names::note_name(&CStr::from_ptr((*rename).newname).to_string_lossy());
@@ -87,8 +100,8 @@ pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt) {
             Tag::T_AlterDatabaseStmt => {
                 DATABASES_CHANGED.set(true);
                 let alter = node.cast::<pg_sys::AlterDatabaseStmt>();
-                if option((*alter).options, c"tablespace").is_some() {
-                    hold_by_name((*alter).dbname, false);
+                if is_alone && option((*alter).options, c"tablespace").is_some() {
+                    hold_by_name((*alter).dbname, |_| false);
                 }
             }
             _ => {}
@@ -136,33 +149,69 @@ unsafe fn option(options: *mut pg_sys::List, name: &CStr) -> Option<*mut pg_sys:
     }
 }
 
-/// Has our worker leave a database for as long as this transaction lasts, if the session may do what needs that.
+/// Has our worker leave a database until the command fails or its transaction ends, if the session may do what needs that: as the
+/// database's owner, or because `may_anyway`.
 ///
 /// # Safety
 /// `name` must be a C string or null.
-unsafe fn hold_by_name(name: *const c_char, may_anyway: bool) {
+unsafe fn hold_by_name(name: *const c_char, may_anyway: impl FnOnce(pg_sys::Oid) -> bool) {
     // SAFETY: look-ups in the catalog, within a transaction; of a name that is none the command itself complains.
     unsafe {
         if name.is_null() || !queue::is_there() {
             return;
         }
         let database = pg_sys::get_database_oid(name, true);
-        let may = may_anyway || database != pg_sys::InvalidOid && owns_database(database);
-        if database == pg_sys::InvalidOid || database == current_database() || !may || HELD.get() != pg_sys::InvalidOid {
+        if database == pg_sys::InvalidOid || database == current_database() || HELD.get() != pg_sys::InvalidOid {
             return;
         }
+        if !owns_database(database) && !may_anyway(database) {
+            return;
+        }
+        let begin = Instant::now();
+        let worker = loop {
+            match queue::hold(database) {
+                Hold::Held(worker) => break worker,
+                // The command goes its way; if a worker comes meanwhile, the command finds the database in use.
+                Hold::NotYet if begin.elapsed() >= PATIENCE => return,
+                Hold::NotYet => wait_a_moment(),
+            }
+        };
         HELD.set(database);
-        let worker = queue::hold(database);
-        if worker != 0 {
-            libc::kill(worker, libc::SIGTERM);
+        HELD_IN.set(current_subtransaction());
+        let begin = Instant::now();
+        let mut is_urgent = false;
+        while queue::find(database, |place| place.worker != 0).unwrap_or(false) && begin.elapsed() < PATIENCE {
+            if worker != 0 && !is_urgent && begin.elapsed() >= URGENT {
+                is_urgent = true;
+                libc::kill(worker, libc::SIGTERM);
+            }
+            wait_a_moment();
         }
-        let deadline = Instant::now() + PATIENCE;
-        while queue::find(database, |place| place.worker != 0).unwrap_or(false) && Instant::now() < deadline {
-            let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-            pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, 10, pg_sys::PG_WAIT_EXTENSION);
-            pg_sys::ResetLatch(pg_sys::MyLatch);
-            pgrx::check_for_interrupts!();
-        }
+    }
+}
+
+fn wait_a_moment() {
+    // SAFETY: waits on the process's own latch.
+    unsafe {
+        let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+        pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, 10, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    pgrx::check_for_interrupts!();
+}
+
+/// A subtransaction was rolled back: what its command needed is not needed any more.
+pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
+    if HELD.get() != pg_sys::InvalidOid && HELD_IN.get() >= own {
+        queue::release(HELD.replace(pg_sys::InvalidOid));
+        queue::wake_launcher(false);
+    }
+}
+
+/// A subtransaction was committed.
+pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
+    if HELD_IN.get() >= own {
+        HELD_IN.set(parent);
     }
 }
 

@@ -11,7 +11,7 @@ import ipaddress
 import re
 from typing import Final, Iterable, Iterator, Optional, Union
 
-from . import fields
+from . import sanitize
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
@@ -56,7 +56,7 @@ class TrustedProxies:
 
         peer: the address that the connection comes from; None or "" for a Unix socket. header: the values of the header, in order.
         """
-        found = fields.parse_address(peer)
+        found = sanitize.parse_address(peer)
         if (peer or UNIX) in self._names if found is None else self.trusts(found):
             for hop in _hops_from_the_right(self.header, header):
                 if hop is None:
@@ -169,4 +169,4 @@ def _address_of_hop(hop: str) -> Optional[Address]:
             return None
     if port and not _PORT.fullmatch(port):
         return None
-    return fields.parse_address(hop)
+    return sanitize.parse_address(hop)

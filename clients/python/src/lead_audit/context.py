@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Callable, Final, Iterator, Mapping, Optional, Type
 
-from . import fields
+from . import sanitize
 
 KEEP: Any = object()
 """An argument that was not given: the field stays as it is."""
@@ -29,7 +29,7 @@ class AuditContext:
         with AuditContext(user_id="u-17", user_ip="203.0.113.7"):
             ...
 
-    Values that do not fit are made to (see `fields`): texts are cut off and cleaned, `user_ip` is None unless it is an address.
+    Values that do not fit are made to (see `sanitize`): texts are cut off and cleaned, `user_ip` is None unless it is an address.
     """
 
     __slots__ = ("user_id", "user_ip", "user_agent", "request_id")
@@ -125,13 +125,13 @@ def _cleaned(user_id: object, user_ip: object, user_agent: object, request_id: o
     """The fields that are given, made to fit."""
     made: dict[str, Optional[str]] = {}
     if user_id is not KEEP:
-        made["user_id"] = fields.user(user_id)
+        made["user_id"] = sanitize.user(user_id)
     if user_ip is not KEEP:
-        made["user_ip"] = fields.address(user_ip)
+        made["user_ip"] = sanitize.address(user_ip)
     if user_agent is not KEEP:
-        made["user_agent"] = fields.text(user_agent, fields.USER_AGENT_LENGTH)
+        made["user_agent"] = sanitize.text(user_agent, sanitize.USER_AGENT_LENGTH)
     if request_id is not KEEP:
-        made["request_id"] = fields.text(request_id, fields.REQUEST_ID_LENGTH)
+        made["request_id"] = sanitize.text(request_id, sanitize.REQUEST_ID_LENGTH)
     return made
 
 
@@ -193,7 +193,7 @@ class Request:
         finally:
             _is_finding_user.reset(token)
         if found is not KEEP:
-            self._found = fields.user(found)
+            self._found = sanitize.user(found)
             user = self._user(None)
             if user != self.context.user_id:
                 self.context = self.context._with({"user_id": user})

@@ -1,5 +1,12 @@
-"""A connection as SQLAlchemy and Django have it, the driver's own or SQLAlchemy's wrapper around an async one: what its transaction is like,
-and how a context is sent on it. For execution.py, which knows what context is wanted.
+"""The connection of a driver: its transaction, what it has executed, and how the context is sent on it.
+
+`driver_for()` returns the `Driver` of a connection: psycopg 3, psycopg2, asyncpg, or one that is
+not known. SQLAlchemy wraps async connections; its wrapper is `dbapi`, the driver's own connection
+is `connection`. execution.py decides which context is sent; this module sends it.
+
+`Driver.activity()` tells whether anybody has executed a statement that the client has not seen,
+with a cursor of the driver's own for example. Such a statement may have rolled back a savepoint,
+and the context with it.
 """
 
 from __future__ import annotations
@@ -8,129 +15,172 @@ import logging
 import sys
 import weakref
 from collections.abc import Iterator
-from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
-from typing import Any, Final, Sequence, Union
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
+from typing import Any, Final, Optional, Sequence
 
 from . import catalog
-from .applied import AppliedContext, ascii_only, set_config, set_config_text
+from .set_config import ascii_only, set_config, set_config_text
 
 logger = logging.getLogger("lead_audit")
 
-_IN_ERROR: Final = 3  # of psycopg's and libpq's transaction status
-_ACTIVE: Final = 1
-_IDLE: Final = 0
-_PSYCOPG2_BEGUN: Final = 2  # psycopg2.extensions.STATUS_BEGIN: psycopg2 thinks that it is in a transaction
+IDLE: Final = 0
+"""The connection is outside of a transaction. These are libpq's transaction statuses."""
+ACTIVE: Final = 1
+"""It has sent something and has not read the results: in a pipeline."""
+IN_TRANSACTION: Final = 2
+FAILED: Final = 3
+"""It is in a transaction in which only ROLLBACK works."""
 
 _FORMAT: Final = set_config(("%s", "%s", "%s", "%s"))
 _NUMBERED: Final = set_config(("$1", "$2", "$3", "$4"))
 
 
-# ---- its transaction -----------------------------------------------------------------------------------------------------
-
-
-def in_transaction(dbapi: Any) -> Union[bool, None]:
-    """What the driver knows of it; None if it is one that does not say. Asks nothing of the server."""
-    status = _libpq_status(dbapi)
-    if status is not None:
-        return bool(status != _IDLE)
-    is_in_transaction = getattr(driver_of(dbapi), "is_in_transaction", None)  # asyncpg
-    return None if is_in_transaction is None else bool(is_in_transaction())
-
-
-def commits_by_itself(dbapi: Any) -> bool:
-    """Whether the driver begins no transaction before a statement: in autocommit, and after a COMMIT that it or its wrapper did not see."""
-    if getattr(dbapi, "autocommit", False):
-        return True
-    if _is_asyncpg(dbapi):
-        return dbapi._transaction is not None and not in_transaction(dbapi)
-    return getattr(dbapi, "status", None) == _PSYCOPG2_BEGUN and _libpq_status(dbapi) == _IDLE
-
-
-def failed(dbapi: Any) -> bool:
-    """Whether the transaction is one in which only ROLLBACK works: then the statement itself is to say so."""
-    return bool(_libpq_status(dbapi) == _IN_ERROR)
-
-
-def busy(dbapi: Any) -> bool:
-    """Whether it has sent something whose results it has not read: in a pipeline."""
-    return bool(_libpq_status(dbapi) == _ACTIVE)
-
-
-def activity(dbapi: Any) -> Any:
-    """How many queries the driver has sent, by whomever, where it counts them (asyncpg); else None."""
-    return getattr(getattr(driver_of(dbapi), "_protocol", None), "queries_count", None)
-
-
-def follow_transactions(dbapi: Any, state: AppliedContext) -> None:
-    """Has psycopg tell the state what is done with the connection's own methods for transactions: `transaction()` rolls back a savepoint
-    that nobody else sees. (For asyncpg there is activity(); psycopg2 has no such method.)"""
+def driver_for(dbapi: Any) -> Driver:
+    """The driver of a connection, as SQLAlchemy or Django has it. From now on its activity is counted."""
+    connection = getattr(dbapi, "driver_connection", dbapi)
     psycopg: Any = sys.modules.get("psycopg")
-    connection = driver_of(dbapi)
-    if psycopg is None or not isinstance(connection, (psycopg.Connection, psycopg.AsyncConnection)):
-        return
-    is_followed = hasattr(connection, "_lead_audit_state")
-    connection._lead_audit_state = state
-    if not is_followed:
-        _follow_methods(connection, isinstance(connection, psycopg.AsyncConnection))
-
-
-def _follow_methods(connection: Any, is_async: bool) -> None:
-    kind, reference = type(connection), weakref.ref(connection)  # not the connection itself: it would never be freed
-
-    @contextmanager
-    def transaction(*arguments: Any, **named: Any) -> Iterator[Any]:
-        connection: Any = reference()
-        try:
-            with kind.transaction(connection, *arguments, **named) as made:
-                yield made
-        finally:
-            connection._lead_audit_state.unknown()
-
-    @asynccontextmanager
-    async def transaction_async(*arguments: Any, **named: Any) -> AsyncIterator[Any]:
-        connection: Any = reference()
-        try:
-            async with kind.transaction(connection, *arguments, **named) as made:
-                yield made
-        finally:
-            connection._lead_audit_state.unknown()
-
-    def ending(method: Any) -> Any:
-        def end() -> Any:
-            connection: Any = reference()
-            connection._lead_audit_state.unknown()
-            return method(connection)
-
-        return end
-
-    connection.transaction = transaction_async if is_async else transaction
-    connection.commit, connection.rollback = ending(kind.commit), ending(kind.rollback)
-
-
-def driver_of(dbapi: Any) -> Any:
-    """The driver's own connection."""
-    return getattr(dbapi, "driver_connection", dbapi)
-
-
-def _libpq_status(dbapi: Any) -> Any:
-    """The transaction status that psycopg and psycopg2 have from libpq; None for other drivers."""
-    driver = getattr(dbapi, "driver_connection", dbapi)
-    pgconn = getattr(driver, "pgconn", None)  # psycopg's, quicker than its info
-    return getattr(getattr(driver, "info", None) if pgconn is None else pgconn, "transaction_status", None)
-
-
-# ---- asking --------------------------------------------------------------------------------------------------------------
-
-
-def ask(dbapi: Any) -> Sequence[Sequence[str]]:
-    """The rows of `catalog.QUERY`. On a connection that is outside of any transaction, and is so afterwards."""
-    psycopg: Any = sys.modules.get("psycopg")
-    connection = driver_of(dbapi)
-    found: Sequence[Sequence[str]]
     if psycopg is not None and isinstance(connection, psycopg.AsyncConnection):
+        return _PsycopgAsync(dbapi, connection)
+    if psycopg is not None and isinstance(connection, psycopg.Connection):
+        return _Psycopg(dbapi, connection)
+    if is_psycopg2(connection):
+        return _Psycopg2(dbapi, connection)
+    if hasattr(connection, "is_in_transaction"):
+        # SQLAlchemy's wrapper, with what run() needs of it: the same from 1.4 to 2.1.
+        needed = ("_execute_mutex", "_transaction", "_start_transaction", "_handle_exception")
+        return (_Asyncpg if all(hasattr(dbapi, name) for name in needed) else _AsyncpgUnwrapped)(dbapi, connection)
+    return Driver(dbapi, connection)
 
-        async def ask_psycopg(connection: Any) -> Any:
+
+def is_psycopg2(connection: Any) -> bool:
+    psycopg2: Any = sys.modules.get("psycopg2")
+    return psycopg2 is not None and isinstance(connection, psycopg2.extensions.connection)
+
+
+def is_pipelined(connection: Any) -> bool:
+    """Whether a driver's own connection is in a pipeline of psycopg 3. What comes before a Sync is one transaction there."""
+    return bool(getattr(getattr(connection, "pgconn", None), "pipeline_status", 0))
+
+
+class Driver:
+    """The connection of a driver that is not known. It does not tell the status of its transaction."""
+
+    __slots__ = ("dbapi", "connection")
+
+    def __init__(self, dbapi: Any, connection: Any) -> None:
+        self.dbapi = dbapi
+        self.connection = connection
+
+    def status(self) -> Optional[int]:
+        """The status of the transaction; None if it is not known. Sends nothing."""
+        return None
+
+    def commits_by_itself(self) -> bool:
+        """Whether the driver begins no transaction before a statement: in autocommit, and after a COMMIT that it did not see."""
+        return bool(getattr(self.dbapi, "autocommit", False))
+
+    def activity(self) -> Any:
+        """A value that changes when anybody executes a statement. Each value is new where the client cannot know; None with other drivers."""
+        return None
+
+    def in_pipeline(self) -> bool:
+        """Whether the connection is in a pipeline of psycopg 3."""
+        return False
+
+    def ask(self) -> Sequence[Sequence[str]]:
+        """The rows of `catalog.QUERY`. The connection is outside of a transaction, before and after it."""
+        raise NotImplementedError("a driver that is not known")
+
+    def send(self, values: tuple[str, ...]) -> None:
+        """Sets the context for the present transaction, or for the one that the driver begins with it. One round trip, besides BEGIN's."""
+        # psycopg and psycopg2 know %s only; wrappers of SQLAlchemy's tell what they take.
+        numbered = getattr(getattr(self.dbapi, "dbapi", None), "paramstyle", None) == "numeric_dollar"
+        self._execute_with(_NUMBERED if numbered else _FORMAT, values)
+
+    def begin(self, values: tuple[str, ...]) -> None:
+        """In autocommit: begins a transaction that has this context."""
+        self._execute("BEGIN")
+        self.send(values)
+
+    def end(self, command: str) -> None:
+        """Sends COMMIT or ROLLBACK, for the transaction that begin() began."""
+        self._execute(command)
+
+    def _execute_with(self, statement: str, values: tuple[str, ...]) -> None:
+        try:
+            self._execute(statement, values)
+        except UnicodeEncodeError:
+            self._execute(statement, ascii_only(values))
+
+    def _execute(self, statement: str, *parameters: Any) -> None:
+        logger.debug("lead_audit: %s %s", statement, parameters)
+        cursor = self.dbapi.cursor()
+        try:
+            cursor.execute(statement, *parameters)
+        finally:
+            cursor.close()
+
+
+@contextmanager
+def own_transaction(
+    driver: Driver, values: tuple[str, ...], translated: AbstractContextManager[Any] = nullcontext()
+) -> Iterator[None]:
+    """On a connection in autocommit: a transaction that has this context, around a statement.
+
+    translated: a context manager around its commands, for a caller that turns the driver's errors into its own.
+    """
+    try:
+        with translated:
+            driver.begin(values)
+        yield
+    except BaseException:
+        try:
+            driver.end("ROLLBACK")
+        except Exception:  # The connection is lost. The error that came first says so.
+            logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
+        raise
+    with translated:
+        driver.end("COMMIT")
+
+
+# ---- psycopg 3 -----------------------------------------------------------------------------------------------------------
+
+
+class _Psycopg(Driver):
+    __slots__ = ("_pgconn", "_counter")
+
+    def __init__(self, dbapi: Any, connection: Any) -> None:
+        super().__init__(dbapi, connection)
+        self._pgconn = connection.pgconn
+        self._counter = _count_waits(connection)
+
+    def status(self) -> Optional[int]:
+        found: int = self._pgconn.transaction_status
+        return found
+
+    def activity(self) -> Any:
+        return self._counter.count
+
+    def in_pipeline(self) -> bool:
+        return is_pipelined(self.connection)
+
+    def ask(self) -> Sequence[Sequence[str]]:
+        psycopg = sys.modules["psycopg"]
+        cursor = psycopg.Cursor(self.connection, row_factory=psycopg.rows.tuple_row)
+        return _ask(self.connection, cursor)
+
+    def send(self, values: tuple[str, ...]) -> None:
+        self._execute_with(_FORMAT, values)
+
+
+class _PsycopgAsync(_Psycopg):
+    __slots__ = ()
+
+    def ask(self) -> Sequence[Sequence[str]]:
+        psycopg: Any = sys.modules["psycopg"]
+
+        async def ask(connection: Any) -> Any:
             async with psycopg.AsyncCursor(connection, row_factory=psycopg.rows.tuple_row) as cursor:
                 try:
                     await cursor.execute(catalog.QUERY, prepare=False)
@@ -138,122 +188,191 @@ def ask(dbapi: Any) -> Sequence[Sequence[str]]:
                 finally:
                     await connection.rollback()
 
-        found = dbapi.run_async(ask_psycopg)
+        found: Sequence[Sequence[str]] = self.dbapi.run_async(ask)
         return found
-    if _is_asyncpg(dbapi):
 
-        async def ask_asyncpg(connection: Any) -> Any:
-            await connection.execute("BEGIN")  # what it prepares is on one connection only, behind a pooler
-            try:
-                return await connection.fetch(catalog.QUERY)
-            finally:
-                await connection.execute("ROLLBACK")
+    send = Driver.send  # the wrapper of SQLAlchemy's has a parameter style
 
-        found = dbapi.run_async(ask_asyncpg)
-        return found
-    if psycopg is not None and isinstance(connection, psycopg.Connection):
-        cursor = psycopg.Cursor(connection, row_factory=psycopg.rows.tuple_row)
-    elif _is_psycopg2(connection):
-        cursor = connection.cursor(cursor_factory=sys.modules["psycopg2"].extensions.cursor)
-    else:
-        raise NotImplementedError("a driver that is not known")
+
+class _Counter:
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+# Of the generators by which psycopg waits for the server: those that execute nothing, but fetch rows of a cursor or close it.
+_FETCHING: Final = frozenset({"_fetch_gen", "_scroll_gen", "_close_gen", "_stream_fetchone_gen"})
+
+
+def _count_waits(connection: Any) -> _Counter:
+    """Counts how often psycopg waits for the server on this connection. All that it executes passes through `wait()`."""
+    counter: Optional[_Counter] = getattr(connection, "_lead_audit_counter", None)
+    if counter is not None:
+        return counter
+    counter = connection._lead_audit_counter = counted = _Counter()
+    wait, reference = type(connection).wait, weakref.ref(connection)  # a reference to itself would keep the connection open
+
+    def counting(generator: Any, *arguments: Any, **named: Any) -> Any:
+        if getattr(generator, "__name__", "") not in _FETCHING:
+            counted.count += 1
+        return wait(reference(), generator, *arguments, **named)
+
+    connection.wait = counting
+    return counter
+
+
+def _ask(connection: Any, cursor: Any) -> Sequence[Sequence[str]]:
     try:
         cursor.execute(catalog.QUERY)
-        found = cursor.fetchall()
+        found: Sequence[Sequence[str]] = cursor.fetchall()
         return found
     finally:
         cursor.close()
         connection.rollback()
 
 
-# ---- sending -------------------------------------------------------------------------------------------------------------
+# ---- psycopg2 ------------------------------------------------------------------------------------------------------------
+
+_BEGUN: Final = 2  # psycopg2.extensions.STATUS_BEGIN: psycopg2 believes that it is in a transaction
 
 
-def send(dbapi: Any, values: tuple[str, ...]) -> None:
-    """Sets the context for the present transaction, or for the one that the driver begins with it. One round trip, besides that of BEGIN."""
-    if _is_asyncpg(dbapi):
-        _run_simple(dbapi, set_config_text(values))
-        return
-    # psycopg and psycopg2 know %s only; wrappers of SQLAlchemy's say what they take.
-    numbered = getattr(getattr(dbapi, "dbapi", None), "paramstyle", None) == "numeric_dollar"
-    _execute_with(dbapi, _NUMBERED if numbered else _FORMAT, values)
+class _Psycopg2(Driver):
+    __slots__ = ("_cursors", "_info")
+
+    def __init__(self, dbapi: Any, connection: Any) -> None:
+        super().__init__(dbapi, connection)
+        self._info = connection.info
+        self._cursors = _count_executions(connection)
+
+    def status(self) -> Optional[int]:
+        found: int = self._info.transaction_status
+        return found
+
+    def commits_by_itself(self) -> bool:
+        if self.connection.autocommit:
+            return True
+        return bool(self.connection.status == _BEGUN and self._info.transaction_status == IDLE)
+
+    def activity(self) -> Any:
+        cursors = self._cursors
+        if cursors is None or self.connection.cursor_factory is not cursors:
+            self._cursors = _count_executions(self.connection)  # the application has set another factory
+            return object()
+        return cursors.count
+
+    def ask(self) -> Sequence[Sequence[str]]:
+        cursor = self.connection.cursor(cursor_factory=sys.modules["psycopg2"].extensions.cursor)
+        return _ask(self.connection, cursor)
+
+    def begin(self, values: tuple[str, ...]) -> None:
+        self._execute_with(f"BEGIN; {_FORMAT}", values)
 
 
-def begin(dbapi: Any, values: tuple[str, ...]) -> None:
-    """On a connection in autocommit: begins a transaction that has this context. One round trip with asyncpg and psycopg2."""
-    if _is_asyncpg(dbapi):
-        _run_simple(dbapi, f"BEGIN; {set_config_text(values)}")
-    elif _is_psycopg2(dbapi):
-        _execute_with(dbapi, f"BEGIN; {_FORMAT}", values)
-    else:
-        _execute(dbapi, "BEGIN")
-        send(dbapi, values)
+class _CountingCursors:
+    """Makes the cursors of one connection, which count what they execute."""
+
+    __slots__ = ("count", "_kind")
+
+    def __init__(self, kind: Any) -> None:
+        self.count = 0
+        self._kind = kind
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        cursor = self._kind(*arguments, **named)
+        cursor._lead_audit_counter = self
+        return cursor
 
 
-def end(dbapi: Any, command: str) -> None:
-    """COMMIT or ROLLBACK, of what begin() has begun."""
-    if _is_asyncpg(dbapi):
-        _run_simple(dbapi, command)
-    else:
-        _execute(dbapi, command)
+def _count_executions(connection: Any) -> Optional[_CountingCursors]:
+    """Has the connection's cursors count what they execute; None if the connection makes its cursors in a way of its own.
+
+    `cursor(cursor_factory=…)` is not counted: psycopg2 is written in C and cannot be followed there.
+    """
+    extensions = sys.modules["psycopg2"].extensions
+    present = connection.cursor_factory
+    if isinstance(present, _CountingCursors):
+        return present
+    kind = extensions.cursor if present is None else present
+    if type(connection).cursor is not extensions.connection.cursor or not isinstance(kind, type):
+        return None
+    made = connection.cursor_factory = _CountingCursors(_counting(kind))
+    return made
 
 
-@contextmanager
-def own_transaction(dbapi: Any, values: tuple[str, ...], translated: AbstractContextManager[Any] = nullcontext()) -> Iterator[None]:
-    """On a connection in autocommit: a transaction that has this context, around a statement. translated: around the commands that make
-    it, for who turns the driver's errors into its own."""
-    try:
-        with translated:
-            begin(dbapi, values)
-        yield
-    except BaseException:
-        try:
-            end(dbapi, "ROLLBACK")
-        except Exception:  # the connection is lost; the error that said so first is the one to tell
-            logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
-        raise
-    with translated:
-        end(dbapi, "COMMIT")
+@lru_cache(maxsize=50)
+def _counting(kind: Any) -> Any:
+    """The same class of cursors, which counts what it executes."""
+
+    def counted(name: str) -> Any:
+        method = getattr(kind, name)
+
+        def run(self: Any, *arguments: Any, **named: Any) -> Any:
+            self._lead_audit_counter.count += 1
+            return method(self, *arguments, **named)
+
+        return run
+
+    names = ("execute", "executemany", "callproc", "copy_expert", "copy_from", "copy_to")
+    made = type(kind.__name__, (kind,), {name: counted(name) for name in names})
+    made.__module__, made.__qualname__, made.__doc__ = kind.__module__, kind.__qualname__, kind.__doc__
+    return made
 
 
-def _execute_with(dbapi: Any, statement: str, values: tuple[str, ...]) -> None:
-    try:
-        _execute(dbapi, statement, values)
-    except UnicodeEncodeError:
-        _execute(dbapi, statement, ascii_only(values))
+# ---- asyncpg -------------------------------------------------------------------------------------------------------------
 
 
-def _execute(dbapi: Any, statement: str, *parameters: Any) -> None:
-    logger.debug("lead_audit: %s %s", statement, parameters)
-    cursor = dbapi.cursor()
-    try:
-        cursor.execute(statement, *parameters)
-    finally:
-        cursor.close()
+class _AsyncpgUnwrapped(Driver):
+    """Without SQLAlchemy's wrapper, or with one that is not known: it tells its status, and nothing can be sent in the quick way."""
+
+    __slots__ = ()
+
+    def status(self) -> Optional[int]:
+        return IN_TRANSACTION if self.connection.is_in_transaction() else IDLE
+
+    def activity(self) -> Any:
+        found = getattr(getattr(self.connection, "_protocol", None), "queries_count", None)
+        return object() if found is None else found
 
 
-def _is_psycopg2(dbapi: Any) -> bool:
-    psycopg2: Any = sys.modules.get("psycopg2")
-    return psycopg2 is not None and isinstance(dbapi, psycopg2.extensions.connection)
+class _Asyncpg(_AsyncpgUnwrapped):
+    __slots__ = ()
 
+    def commits_by_itself(self) -> bool:
+        return bool(self.dbapi.autocommit) or (self.dbapi._transaction is not None and not self.connection.is_in_transaction())
 
-def _is_asyncpg(dbapi: Any) -> bool:
-    """SQLAlchemy's wrapper around asyncpg, with what _run_simple() needs of it: the same from 1.4 to 2.1."""
-    needed = ("_execute_mutex", "_transaction", "_start_transaction", "_handle_exception")
-    return hasattr(driver_of(dbapi), "is_in_transaction") and all(hasattr(dbapi, name) for name in needed)
-
-
-def _run_simple(dbapi: Any, statement: str) -> None:
-    """Runs it with asyncpg without preparing it, which would take a round trip more, and with a pooler may happen on another connection."""
-    logger.debug("lead_audit: %s", statement)
-
-    async def run(asyncpg: Any) -> None:
-        async with dbapi._execute_mutex:
-            if dbapi._transaction is None:  # as SQLAlchemy's cursors do it; nothing in autocommit
-                await dbapi._start_transaction()
+    def ask(self) -> Sequence[Sequence[str]]:
+        async def ask(connection: Any) -> Any:
+            await connection.execute("BEGIN")  # asyncpg prepares on one connection, which a pooler changes between transactions
             try:
-                await asyncpg.execute(statement)
-            except Exception as error:
-                dbapi._handle_exception(error)
+                return await connection.fetch(catalog.QUERY)
+            finally:
+                await connection.execute("ROLLBACK")
 
-    dbapi.run_async(run)
+        found: Sequence[Sequence[str]] = self.dbapi.run_async(ask)
+        return found
+
+    def send(self, values: tuple[str, ...]) -> None:
+        self._run(set_config_text(values))
+
+    def begin(self, values: tuple[str, ...]) -> None:
+        self._run(f"BEGIN; {set_config_text(values)}")
+
+    def end(self, command: str) -> None:
+        self._run(command)
+
+    def _run(self, statement: str) -> None:
+        """Runs it without preparing it. Preparing takes one more round trip, and a pooler may prepare on another connection."""
+        logger.debug("lead_audit: %s", statement)
+        dbapi = self.dbapi
+
+        async def run(asyncpg: Any) -> None:
+            async with dbapi._execute_mutex:
+                if dbapi._transaction is None:  # as SQLAlchemy's cursors do; it does nothing in autocommit
+                    await dbapi._start_transaction()
+                try:
+                    await asyncpg.execute(statement)
+                except Exception as error:
+                    dbapi._handle_exception(error)
+
+        dbapi.run_async(run)

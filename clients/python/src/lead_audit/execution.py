@@ -1,55 +1,55 @@
-"""Runs a statement with the current context: what the database hooks (sqlalchemy.py, django/connection.py) have in common.
+"""Runs a statement with the current context: the part that sqlalchemy.py and django/connection.py share.
 
-In a transaction the context is set before the statement, if it is not set already. In autocommit a transaction-local setting would be
-over before the statement: there each statement that can write shares a transaction with it. In a string of several statements it is set
-where each of them that writes has it, also where the string itself ends transactions or rolls back.
+In a transaction the context is set before the statement, if it is not set already. In autocommit
+such a setting would end before the statement, so each statement that can write shares a
+transaction with it. In a string of several statements the context is set where each statement that
+writes has it, also where the string itself ends a transaction or rolls back.
 """
 
 from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, Final, Optional
 
-from .applied import AppliedContext
+from .autocommit import combining_cursor, inserting_cursor
 from .catalog import Catalog
+from .connection_state import ConnectionState
 from .context import AuditContext, current_for_write, is_finding_user, known, outlived
-from .dbapi import activity, ask, busy, commits_by_itself, driver_of, failed, follow_transactions, in_transaction, own_transaction, send
+from .dbapi import ACTIVE, FAILED, IDLE, own_transaction
 from .missing import Reporter
 from .statements import Access, Analysis, analyze
-from .together import in_pipeline, inserted, together
 
 logger = logging.getLogger("lead_audit")
 
-T = TypeVar("T")
+_NOT_TRANSLATED: Final[Any] = nullcontext()
 
 
 class Execution:
     """One statement. run() runs it once.
 
-    dbapi: the connection as the hook has it. cursor: the driver's cursor. many: it is executemany. execute: called with a stand-in for the
-    driver's cursor, or None. translated: a context manager for the hook's own errors. is_server_side: it makes a cursor on the server.
+    cursor: the driver's cursor. many: it is executemany. execute: called with a stand-in for the driver's
+    cursor, or None. translated: a context manager that turns the driver's errors into the caller's own.
+    is_server_side: it makes a cursor on the server.
     """
 
-    __slots__ = ("state", "catalog", "reporter", "dbapi", "cursor", "text", "many", "execute", "translated", "is_server_side")
+    __slots__ = ("state", "catalog", "reporter", "cursor", "text", "many", "execute", "translated", "is_server_side")
 
     def __init__(
         self,
-        state: AppliedContext,
+        state: ConnectionState,
         catalog: Catalog,
         reporter: Reporter,
-        dbapi: Any,
         cursor: Any,
         text: str,
         many: bool,
-        execute: Callable[[Optional[Any]], T],
-        translated: AbstractContextManager[Any] = nullcontext(),
+        execute: Callable[[Optional[Any]], Any],
+        translated: AbstractContextManager[Any] = _NOT_TRANSLATED,
         is_server_side: bool = False,
     ) -> None:
         self.state = state
         self.catalog = catalog
         self.reporter = reporter
-        self.dbapi = dbapi
         self.cursor = cursor
         self.text = text
         self.many = many
@@ -58,16 +58,23 @@ class Execution:
         self.is_server_side = is_server_side
 
     def run(self) -> Any:
-        """Runs it, and returns what `execute` does."""
-        analysis, dbapi, state = analyze(self.text), self.dbapi, self.state
-        begun = in_transaction(dbapi)
-        commits = not begun and commits_by_itself(dbapi)
-        if begun is False:
+        """Runs it, and returns what `execute` returns."""
+        state = self.state
+        driver = state.driver
+        status = driver.status()
+        if status == IDLE:
             state.transaction_over()
-        elif busy(dbapi) and commits_by_itself(dbapi) and in_pipeline(driver_of(dbapi)):
-            state.context = None  # the transaction that it was set in is over with the pipeline's next Sync, whoever sends that
-        elif state.activity is not None and state.activity != activity(dbapi):
+        elif status == ACTIVE and driver.commits_by_itself() and driver.in_pipeline():
+            state.context = None  # its transaction ends with the next Sync of the pipeline, whoever sends that
+        elif state.activity != driver.activity():
             state.unknown()
+        try:
+            return self._run(status)
+        finally:
+            state.activity = driver.activity()
+
+    def _run(self, status: Optional[int]) -> Any:
+        analysis, state = analyze(self.text), self.state
         if analysis.changes_schema:
             self.catalog.forget()
         if not analysis.several and not analysis.is_ordinary:
@@ -75,28 +82,27 @@ class Execution:
             return self.execute(None)
         if not analysis.writes and is_finding_user():
             return self.execute(None)
-        if commits:
+        if not status and state.driver.commits_by_itself():  # it is idle, or its status is not known
             return self._run_in_autocommit(analysis)
-        if failed(dbapi):
-            return self.execute(None)  # which says so
+        if status == FAILED:
+            return self.execute(None)  # the statement's own error says so
         current = current_for_write()
         if current.user_id is None or outlived():
             self._report(analysis, current)
-        return self._run_several_in_transaction(analysis, current) if analysis.several else self._run_in_transaction(current)
-
-    # ---- in a transaction ----
-
-    def _run_in_transaction(self, current: AuditContext) -> Any:
-        if self.state.context != current:
+        if analysis.several:
+            return self._run_several_in_transaction(analysis, current)
+        if state.context is not current and state.context != current:
             self._send(current)
         return self.execute(None)
+
+    # ---- in a transaction ----
 
     def _run_several_in_transaction(self, analysis: Analysis, current: AuditContext) -> Any:
         try:
             places = analysis.places(is_set=self.state.context == current, is_empty=not current)
             stand_in = None
             if places and (len(places) > 1 or places[0] != analysis.only.start):
-                stand_in = None if self.many else inserted(self.cursor, current, self.state.context == current, not current)
+                stand_in = None if self.many else inserting_cursor(self.cursor, current, self.state.context == current, not current)
             if places and stand_in is None:
                 self._send(current)
             return self.execute(stand_in)
@@ -104,10 +110,11 @@ class Execution:
             self.state.unknown()
 
     def _send(self, wanted: AuditContext) -> None:
-        self.state.context = None  # not known, should this fail
+        state = self.state
+        state.context = None  # not known, should this fail
         with self.translated:
-            send(self.dbapi, wanted.settings())
-        self.state.context = wanted
+            state.driver.send(wanted.settings())
+        state.context = wanted
 
     # ---- in autocommit ----
 
@@ -121,27 +128,28 @@ class Execution:
         if current.user_id is None or outlived():
             self._report(analysis, current)
         if not analysis.several and analysis.only.access is Access.MAY_COMMIT:
-            self.reporter.report("in autocommit this has no audit context, since it may commit by itself", self.text)
+            self.reporter.report("in autocommit this has no audit context, because it may commit by itself", self.text)
             return self.execute(None)
         if self.is_server_side:
             return self.execute(None)
-        if in_pipeline(driver_of(self.dbapi)):  # of the application's
+        driver = self.state.driver
+        if driver.in_pipeline():  # of the application's
             self._send(current)
             return self.execute(None)
         if not analysis.is_ordinary:
             return self._run_several_in_autocommit(analysis, current)
-        stand_in = together(self.cursor, analysis, self.many, current)
+        stand_in = combining_cursor(self.cursor, analysis, self.many, current)
         if stand_in is not None:
             logger.debug("lead_audit: together with the statement: %s", current)
             return self.execute(stand_in)
-        with own_transaction(self.dbapi, current.settings(), self.translated):
+        with own_transaction(driver, current.settings(), self.translated):
             return self.execute(None)
 
     def _run_several_in_autocommit(self, analysis: Analysis, current: AuditContext) -> Any:
-        """A string that has transactions of its own, or what must come first in one."""
-        stand_in = None if self.many else inserted(self.cursor, current, False, False)
+        """A string that has transactions of its own, or a statement that must come first in one."""
+        stand_in = None if self.many else inserting_cursor(self.cursor, current, False, False)
         if stand_in is None:
-            self.reporter.report("this has no audit context, since its driver does not take several statements in one string", self.text)
+            self.reporter.report("this has no audit context, because its driver does not take several statements in one string", self.text)
         try:
             return self.execute(stand_in)
         finally:
@@ -152,11 +160,10 @@ class Execution:
             return True
         if analysis.several or analysis.only.access is not Access.READS:
             return False
-        if in_pipeline(driver_of(self.dbapi)):
-            return True
-        return self.catalog.may_write(analysis.only, lambda: ask(self.dbapi))
+        driver = self.state.driver
+        return driver.in_pipeline() or self.catalog.may_write(analysis.only, driver.ask)
 
-    # ---- what is missing ----
+    # ---- missing users ----
 
     def _report(self, analysis: Analysis, current: AuditContext) -> None:
         if self.reporter.ignores or not (
@@ -167,10 +174,3 @@ class Execution:
             self.reporter.missing(current, self.text)
         else:
             self.reporter.report("a task writes that has outlived its request, whose user it has: see lead_audit.detached()", self.text)
-
-
-def new_state(dbapi: Any) -> AppliedContext:
-    """For a connection that has none."""
-    state = AppliedContext()
-    follow_transactions(dbapi, state)
-    return state

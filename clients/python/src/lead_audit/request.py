@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Callable, Iterable, Optional
 
-from . import fields
+from . import sanitize
 from .client_address import X_FORWARDED_FOR, TrustedProxies
 from .context import AuditContext
 
@@ -34,5 +34,5 @@ class RequestReader:
         return AuditContext(
             user_ip=self._proxies.client_address(peer, header(self._proxies.header)),
             user_agent=agent[0] if agent else None,
-            request_id=(fields.text(given[0], fields.REQUEST_ID_LENGTH) if given else None) or uuid.uuid4().hex,
+            request_id=(sanitize.text(given[0], sanitize.REQUEST_ID_LENGTH) if given else None) or uuid.uuid4().hex,
         )

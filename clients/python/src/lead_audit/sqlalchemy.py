@@ -8,7 +8,7 @@ It happens where SQLAlchemy hands a statement to the driver, so that an error is
 noticed, as SQLAlchemy does it. Statements that must come first in their transaction (SET TRANSACTION, LOCK) do.
 
 With AUTOCOMMIT a transaction-local setting would be over before the statement that it is for. There each statement that can write shares
-a transaction with it: an implicit one, sent in one go, where the driver can (together.py); else BEGIN with set_config, the statement, COMMIT.
+a transaction with it: an implicit one, sent in one go, where the driver can (autocommit.py); else BEGIN with set_config, the statement, COMMIT.
 All of that is in execution.py.
 Nothing session-wide is ever set: behind a transaction pooler it would be another client's.
 """
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 import weakref
-from contextlib import nullcontext
 from typing import Any, Callable, Final, Iterator, NamedTuple, Optional, Union
 
 from sqlalchemy import event
@@ -26,11 +25,11 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from .applied import AppliedContext
 from .catalog import Catalog
+from .connection_state import ConnectionState
 from .context import AuditContext
-from .dbapi import activity, ask, commits_by_itself, in_transaction, send
-from .execution import Execution, new_state
+from .dbapi import IDLE, driver_for
+from .execution import Execution
 from .missing import OnMissing, Reporter
 from .turns import Turns
 from .watching import watch
@@ -111,16 +110,18 @@ def apply_context(connection: Union[Connection, Session, Any]) -> None:
             return
         connection = connection.connection
     dbapi = connection.dbapi_connection
-    if in_transaction(dbapi) is None:
+    state = _state(connection.info, dbapi)
+    driver = state.driver
+    status = driver.status()
+    if status is None:
         logger.warning("lead_audit: apply_context() does not know the driver of a connection, and has set nothing on it")
         return
-    state = _state(connection.info, dbapi)
     current = AuditContext.current()
-    if not in_transaction(dbapi) and commits_by_itself(dbapi):
+    if status == IDLE and driver.commits_by_itself():
         raise InvalidRequestError("there is no transaction that the audit context could be set for: the connection is in AUTOCOMMIT")
     state.context = None  # not known, should this fail
-    send(dbapi, current.settings())
-    state.context, state.activity = current, activity(dbapi)
+    driver.send(current.settings())
+    state.context, state.activity = current, driver.activity()
 
 
 # ---- finding the engines -----------------------------------------------------------------------------------------------
@@ -198,25 +199,29 @@ def _put_first(listeners: Any, listener: Any) -> None:
 
 def _listeners(engine: Engine, attached: _Attached) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
     def connected(dbapi: Any, record: Any) -> None:
-        attached.catalog.load(lambda: ask(dbapi))
+        attached.catalog.load(_state(record.info, dbapi).driver.ask)
 
     for name in _EXECUTING:
         yield engine, name, _executing(name, attached)
     yield engine.pool, "connect", connected
-    yield engine.pool, "checkin", _checked_in
-    for name in ("commit", "rollback", "commit_twophase", "rollback_twophase"):
-        yield engine, name, _transaction_over
+    if engine.dialect.driver not in _TELL_THEIR_STATUS:
+        yield engine.pool, "checkin", _checked_in
+        for name in ("commit", "rollback", "commit_twophase", "rollback_twophase"):
+            yield engine, name, _transaction_over
 
 
+# The drivers whose transactions need no events. An event on the engine slows down each of its statements.
+_TELL_THEIR_STATUS: Final = frozenset({"psycopg", "psycopg_async", "psycopg2", "asyncpg"})
 _EXECUTING: Final = ("do_execute", "do_execute_no_params", "do_executemany")
 
 
 def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
     """The listener for an event that has a statement run."""
     many = event_name == "do_executemany"
+    catalog, reporter = attached.catalog, attached.reporter
 
     def run(cursor: Any, statement: str, *arguments: Any) -> bool:
-        """Runs the statement as SQLAlchemy would, with what is to be set. False: SQLAlchemy is to run it."""
+        """Runs the statement as SQLAlchemy would, with the context. False: SQLAlchemy is to run it."""
         context = arguments[-1]
         if context.execution_options.get("lead_audit") is False:
             return False
@@ -226,13 +231,21 @@ def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
             info = pooled.info
         except (NotImplementedError, AttributeError):
             return False  # SQLAlchemy's own questions, on a connection that is not the pool's yet
+        state = info.get(_STATE) or _state(info, dbapi)
         dialect = context.dialect
-        is_async = dialect.is_async
-        driven = cursor._cursor if is_async else cursor  # SQLAlchemy's wrapper around an async cursor
+        if not dialect.is_async:
 
-        def execute(stand_in: Optional[Any]) -> None:
-            if stand_in is None or not is_async:
+            def execute(stand_in: Optional[Any]) -> None:
                 _execute(dialect, event_name, run, cursor if stand_in is None else stand_in, statement, arguments)
+
+            Execution(state, catalog, reporter, cursor, statement, many, execute, is_server_side=context._is_server_side).run()
+            return True
+
+        driven = cursor._cursor  # SQLAlchemy's wrapper around an async cursor
+
+        def execute_async(stand_in: Optional[Any]) -> None:
+            if stand_in is None:
+                _execute(dialect, event_name, run, cursor, statement, arguments)
                 return
             cursor._cursor = stand_in
             try:
@@ -240,24 +253,11 @@ def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
             finally:
                 cursor._cursor = driven
 
-        if is_async:
-            with _turns(info).turn(lambda waiter: dbapi.run_async(lambda connection: waiter)):
-                state = _state(info, dbapi)
-                Execution(
-                    state, attached.catalog, attached.reporter, dbapi, driven, statement, many, execute, _NOT_TRANSLATED, context._is_server_side
-                ).run()
-                state.activity = activity(dbapi)
-        else:
-            state = _state(info, dbapi)
-            Execution(
-                state, attached.catalog, attached.reporter, dbapi, driven, statement, many, execute, _NOT_TRANSLATED, context._is_server_side
-            ).run()
+        with _turns(info).turn(lambda waiter: dbapi.run_async(lambda connection: waiter)):
+            Execution(state, catalog, reporter, driven, statement, many, execute_async, is_server_side=context._is_server_side).run()
         return True
 
     return run
-
-
-_NOT_TRANSLATED: Final[Any] = nullcontext()
 
 
 def _execute(dialect: Any, event_name: str, own: Any, cursor: Any, statement: str, arguments: tuple[Any, ...]) -> None:
@@ -280,11 +280,11 @@ def _turns(info: Any) -> Turns:
 # ---- the state of a connection -------------------------------------------------------------------------------------------
 
 
-def _state(info: Any, dbapi: Any) -> AppliedContext:
+def _state(info: Any, dbapi: Any) -> ConnectionState:
     """Of a connection, kept in the info of its record."""
-    state: Optional[AppliedContext] = info.get(_STATE)
+    state: Optional[ConnectionState] = info.get(_STATE)
     if state is None:
-        state = info[_STATE] = new_state(dbapi)
+        state = info[_STATE] = ConnectionState(driver_for(dbapi))
     return state
 
 
@@ -299,5 +299,5 @@ def _transaction_over(connection: Connection, *_: Any) -> None:
 def _checked_in(dbapi: Any, record: Any) -> None:
     """A driver that says nothing of transactions: the next user of the connection finds out by setting all of it again."""
     state = record.info.get(_STATE) if record is not None else None
-    if state is not None and dbapi is not None and in_transaction(dbapi) is None:
+    if state is not None and dbapi is not None and state.driver.status() is None:
         state.context = None

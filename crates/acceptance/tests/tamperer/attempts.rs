@@ -47,7 +47,7 @@ pub enum Expected {
     Found,
     /// `lead_audit.verify()` alone: nothing of what was sealed is another than it was.
     ByServer,
-    /// Nobody, and docs/SECURITY.md says so.
+    /// Nobody, and docs/security-model.md says so.
     Nobody,
 }
 

@@ -53,8 +53,9 @@ pub struct Facts {
     pub sealed: (i64, i64),
     /// An entry that is not sealed.
     pub unsealed: i64,
-    /// Ids of a transaction with several entries, and of a table.
+    /// Ids of a transaction with several entries.
     pub transaction: Vec<i64>,
+    /// Ids of a table.
     pub table: Vec<i64>,
     /// Ids of the last checkpoint.
     pub newest: Vec<i64>,

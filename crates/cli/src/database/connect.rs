@@ -1,36 +1,78 @@
 //! Connecting: as libpq does it, with rustls. Neither the connection string nor a password in it is ever shown.
 
 use crate::error::CommandError;
-use postgres::config::SslMode;
-use postgres::{Client, Config};
+use postgres::config::{Host, SslMode};
+use postgres::{Client, Config, NoTls};
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// How the server is to be recognised: the `sslmode` of libpq.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The `sslmode` of libpq.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Disable,
+    /// `allow`, too: "try without, then with" differs in the order only.
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+impl Mode {
+    fn of(text: &str) -> Result<Self, CommandError> {
+        Ok(match text {
+            "disable" => Mode::Disable,
+            "allow" | "prefer" => Mode::Prefer,
+            "require" => Mode::Require,
+            "verify-ca" => Mode::VerifyCa,
+            "verify-full" => Mode::VerifyFull,
+            _ => return Err(CommandError::Database("the sslmode is none that libpq has".to_owned())),
+        })
+    }
+}
+
+/// How the server is to be recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Recognition {
-    /// Not at all: `disable`, `prefer`, `require`.
+    /// Not at all.
     None,
-    /// By a certificate for its host name: `verify-full`, and `verify-ca`, which is not told apart from it.
+    /// By a certificate of a known authority.
+    Authority,
+    /// By a certificate for its host name.
     Full,
 }
 
 /// Connects.
 pub fn connect(url: &str) -> Result<Client, CommandError> {
-    let Options { rest, recognition, roots } = options(url);
+    let Options { rest, mode, roots } = options(url)?;
     let unreadable = || CommandError::Database("the connection string cannot be read".to_owned());
     // What is wrong with it would quote it.
     let mut config: Config = rest.parse().map_err(|_| unreadable())?;
-    if recognition == Recognition::Full {
-        config.ssl_mode(SslMode::Require);
-    }
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let mode = match (mode, config.get_ssl_mode(), variable("PGSSLMODE")) {
+        (Some(mode), ..) => Some(mode),
+        // Spelt so that only the driver has found it.
+        (None, SslMode::Disable, _) => Some(Mode::Disable),
+        (None, SslMode::Require, _) => Some(Mode::Require),
+        (None, _, variable) => variable.map(|mode| Mode::of(&mode)).transpose()?,
+    };
+    let roots = roots.or_else(|| variable("PGSSLROOTCERT")).or_else(usual_roots);
+    let (mode, recognition) = recognition(mode, roots.as_deref())?;
+    // There is no TLS on a Unix-domain socket.
+    let is_local = config.get_hosts().iter().all(|host| !matches!(host, Host::Tcp(_))) && config.get_hostaddrs().is_empty();
+    config.ssl_mode(match mode {
+        _ if is_local => SslMode::Disable,
+        Mode::Disable => SslMode::Disable,
+        Mode::Prefer => SslMode::Prefer,
+        Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
+    });
     if config.get_password().is_none()
         && let Ok(password) = std::env::var("PGPASSWORD")
     {
@@ -42,33 +84,52 @@ pub fn connect(url: &str) -> Result<Client, CommandError> {
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(Duration::from_secs(30));
     }
-    let client = config.connect(tls(recognition, roots.as_deref())?)?;
+    let client = if is_local { config.connect(NoTls)? } else { config.connect(tls(recognition, roots.as_deref())?)? };
     Ok(client)
+}
+
+/// The file with certificates of authorities that libpq looks for.
+fn usual_roots() -> Option<String> {
+    let path = Path::new(&std::env::var_os("HOME")?).join(".postgresql/root.crt");
+    path.is_file().then(|| path.to_str().map(str::to_owned)).flatten()
+}
+
+/// The mode, and what it asks for, as libpq has it: with certificates of authorities `require` is `verify-ca`, and those of the
+/// system, by which anybody can be recognised, are good for `verify-full` only.
+fn recognition(mode: Option<Mode>, roots: Option<&str>) -> Result<(Mode, Recognition), CommandError> {
+    let of_system = roots == Some("system");
+    let mode = mode.unwrap_or(if of_system { Mode::VerifyFull } else { Mode::Prefer });
+    if of_system && mode != Mode::VerifyFull {
+        return Err(CommandError::Database("with sslrootcert=system the sslmode has to be verify-full".to_owned()));
+    }
+    let recognition = match mode {
+        Mode::Disable | Mode::Prefer => Recognition::None,
+        Mode::Require if roots.is_none() => Recognition::None,
+        Mode::Require | Mode::VerifyCa => Recognition::Authority,
+        Mode::VerifyFull => Recognition::Full,
+    };
+    Ok((mode, recognition))
 }
 
 struct Options {
     rest: String,
-    recognition: Recognition,
+    mode: Option<Mode>,
     roots: Option<String>,
 }
 
-/// Takes out the options that the driver does not have: `sslrootcert`, and the modes of `sslmode` that ask for a certificate.
-fn options(url: &str) -> Options {
-    let mut found = Options { rest: String::new(), recognition: Recognition::None, roots: None };
-    let mut keep = |option: &str| match option.split_once('=') {
-        Some(("sslmode", "verify-full" | "verify-ca")) => {
-            found.recognition = Recognition::Full;
-            false
-        }
-        // libpq's "try without, then with"; "prefer" differs in the order only.
-        Some(("sslmode", "allow")) => false,
-        Some(("sslrootcert", path)) => {
-            found.roots = Some(percent_decoded(path.trim_matches('\'')));
-            false
-        }
-        _ => true,
-    };
+/// Takes out `sslmode` and `sslrootcert`, which the driver does not have as libpq has them.
+fn options(url: &str) -> Result<Options, CommandError> {
+    let (mut mode, mut roots) = (None, None);
     let is_url = url.starts_with("postgres://") || url.starts_with("postgresql://");
+    let mut keep = |option: &str| {
+        let Some((name @ ("sslmode" | "sslrootcert"), value)) = option.split_once('=').filter(|(_, value)| !value.is_empty())
+        else {
+            return true;
+        };
+        let value = if is_url { percent_decoded(value) } else { value.trim_matches('\'').to_owned() };
+        *(if name == "sslmode" { &mut mode } else { &mut roots }) = Some(value);
+        false
+    };
     let rest = match url.split_once('?') {
         Some((base, query)) if is_url => {
             let kept: Vec<&str> = query.split('&').filter(|option| keep(option)).collect();
@@ -78,8 +139,7 @@ fn options(url: &str) -> Options {
         // Values with spaces in quotes are put together again as they were.
         _ => url.split(' ').filter(|option| keep(option)).collect::<Vec<_>>().join(" "),
     };
-    found.rest = rest;
-    found
+    Ok(Options { rest, mode: mode.map(|mode| Mode::of(&mode)).transpose()?, roots })
 }
 
 fn percent_decoded(text: &str) -> String {
@@ -123,10 +183,60 @@ fn tls(recognition: Recognition, roots: Option<&str>) -> Result<MakeRustlsConnec
     if store.is_empty() {
         return Err(CommandError::Database("there are no certificates to recognise the server by (sslrootcert)".to_owned()));
     }
-    Ok(MakeRustlsConnect::new(builder.with_root_certificates(store).with_no_client_auth()))
+    if recognition == Recognition::Full {
+        return Ok(MakeRustlsConnect::new(builder.with_root_certificates(store).with_no_client_auth()));
+    }
+    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider).build();
+    let by_authority = Arc::new(ByAuthority(inner.map_err(|error| failed("TLS", &error))?));
+    Ok(MakeRustlsConnect::new(builder.dangerous().with_custom_certificate_verifier(by_authority).with_no_client_auth()))
 }
 
-/// Encrypts without asking who it is, as libpq does with `sslmode=require`.
+/// Recognises a certificate of a known authority, for whatever host, as libpq does with `sslmode=verify-ca`.
+#[derive(Debug)]
+struct ByAuthority(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for ByAuthority {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer,
+        intermediates: &[CertificateDer],
+        name: &ServerName,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        // The name is looked at last, when everything else is right.
+        match self.0.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            result => result,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// Encrypts without asking who it is, as libpq does with `sslmode=require` where it knows no authority.
 #[derive(Debug)]
 struct Unrecognised(Arc<CryptoProvider>);
 
@@ -171,18 +281,38 @@ mod tests {
 
     #[test]
     fn options_that_the_driver_does_not_have() {
-        for (url, rest, full, roots) in [
-            ("postgresql://u:p@h/d", "postgresql://u:p@h/d", false, None),
-            ("postgresql://h/d?sslmode=verify-full", "postgresql://h/d", true, None),
-            ("postgresql://h/d?a=b&sslmode=verify-ca&sslrootcert=%2Fx%20y", "postgresql://h/d?a=b", true, Some("/x y")),
-            ("postgresql://h/d?sslmode=require", "postgresql://h/d?sslmode=require", false, None),
-            ("host=h sslmode=verify-full dbname='a b'", "host=h dbname='a b'", true, None),
+        for (url, rest, mode, roots) in [
+            ("postgresql://u:p@h/d", "postgresql://u:p@h/d", None, None),
+            ("postgresql://h/d?sslmode=verify-full", "postgresql://h/d", Some(Mode::VerifyFull), None),
+            (
+                "postgresql://h/d?a=b&sslmode=verify-ca&sslrootcert=%2Fx%20y",
+                "postgresql://h/d?a=b",
+                Some(Mode::VerifyCa),
+                Some("/x y"),
+            ),
+            ("postgresql://h/d?sslmode=require", "postgresql://h/d", Some(Mode::Require), None),
+            ("host=h sslmode='verify-full' dbname='a b'", "host=h dbname='a b'", Some(Mode::VerifyFull), None),
+            ("host=h sslmode=allow", "host=h", Some(Mode::Prefer), None),
         ] {
-            let found = options(url);
-            assert_eq!(found.rest, rest);
-            assert_eq!(found.recognition == Recognition::Full, full, "{url}");
-            assert_eq!(found.roots.as_deref(), roots);
+            let found = options(url).expect("it can be read");
+            assert_eq!((found.rest.as_str(), found.mode, found.roots.as_deref()), (rest, mode, roots));
         }
+        assert!(options("host=h sslmode=verify").is_err());
+    }
+
+    #[test]
+    fn whom_libpq_would_recognise() {
+        let asked = |mode, roots| recognition(mode, roots).map(|(_, recognition)| recognition).ok();
+        for roots in [None, Some("/roots")] {
+            assert_eq!(asked(None, roots), Some(Recognition::None));
+            assert_eq!(asked(Some(Mode::Prefer), roots), Some(Recognition::None));
+            assert_eq!(asked(Some(Mode::VerifyCa), roots), Some(Recognition::Authority));
+            assert_eq!(asked(Some(Mode::VerifyFull), roots), Some(Recognition::Full));
+        }
+        assert_eq!(asked(Some(Mode::Require), None), Some(Recognition::None));
+        assert_eq!(asked(Some(Mode::Require), Some("/roots")), Some(Recognition::Authority));
+        assert_eq!(asked(None, Some("system")), Some(Recognition::Full));
+        assert_eq!(asked(Some(Mode::Require), Some("system")), None);
     }
 
     #[test]

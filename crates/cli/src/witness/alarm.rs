@@ -3,7 +3,7 @@
 use super::state::State;
 use crate::error::CommandError;
 use crate::files::replace;
-use crate::progress::Console;
+use crate::progress::{Console, on_one_line};
 use ledger::merkle::{Hash, hash_text};
 use serde_json::json;
 use std::process::Command;
@@ -64,7 +64,7 @@ pub fn raise(alarm: &Alarm, state: &State, command: Option<&str>, console: Conso
         "alarm": alarm.kind.name(), "message": alarm.text, "origin": origin, "held_size": held_size, "held_root": held_root,
         "found_size": found_size, "found_root": found_root, "evidence": evidence,
     });
-    console.result(&format!("ALARM: {}: {}", alarm.kind.name(), alarm.text), &value)?;
+    console.result(&on_one_line(&format!("ALARM: {}: {}", alarm.kind.name(), alarm.text)), &value)?;
     let Some(command) = command else { return Ok(()) };
     let status = Command::new("/bin/sh")
         .args(["-c", command])

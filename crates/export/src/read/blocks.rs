@@ -16,9 +16,15 @@ pub struct Limits {
 /// Lines of a block at most: what is made of a line can be larger than a very short one.
 const MAX_LINES: usize = 8192;
 
+impl Limits {
+    /// The default for the longest line, in MiB. No entry that PostgreSQL can store is longer: its row is less than 1 GiB, of which
+    /// only the text of a statement, at most 256 MiB, is written with escapes, which are up to six times as long.
+    pub const LINE_MIB: u32 = 4096;
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Limits { line: 256 << 20, block: 1 << 20 }
+        Limits { line: (Self::LINE_MIB as usize) << 20, block: 1 << 20 }
     }
 }
 

@@ -24,7 +24,6 @@ pub struct Output<W: Write> {
     line: Vec<u8>,
     lines: u64,
     bytes: u64,
-    longest: usize,
 }
 
 enum Inner<W: Write> {
@@ -46,7 +45,7 @@ impl<W: Write> Output<W> {
     pub fn new(file: W, compression: Compression, lines: u64) -> io::Result<Self> {
         let inner = open(BufWriter::with_capacity(1 << 17, file), compression)?;
         let frame_limit = FRAME_BYTES;
-        Ok(Output { inner, compression, frame_bytes: 0, frame_limit, line: Vec::new(), lines, bytes: 0, longest: 0 })
+        Ok(Output { inner, compression, frame_bytes: 0, frame_limit, line: Vec::new(), lines, bytes: 0 })
     }
 
     /// Begins another frame after so many uncompressed bytes.
@@ -71,7 +70,6 @@ impl<W: Write> Output<W> {
         self.lines += 1;
         self.bytes += self.line.len() as u64;
         self.frame_bytes += self.line.len() as u64;
-        self.longest = self.longest.max(self.line.len());
         // One long line does not stay in memory for the rest of the export.
         if self.line.capacity() > 1 << 24 {
             self.line = Vec::new();
@@ -100,11 +98,6 @@ impl<W: Write> Output<W> {
     /// Uncompressed bytes written so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
-    }
-
-    /// Bytes of the longest line so far.
-    pub fn longest(&self) -> usize {
-        self.longest
     }
 
     /// Another export begins: its lines are counted from here.

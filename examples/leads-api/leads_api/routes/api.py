@@ -9,7 +9,17 @@ from fastapi.responses import PlainTextResponse
 
 from leads_api.csv_file import MAX_BYTES, read_leads
 from leads_api.models import Lead
-from leads_api.routes.common import AuditTrail, Before, EntryId, LeadId, Leads, PageNumber, User, Wanted, proof_file
+from leads_api.routes.common import (
+    AuditTrail,
+    Before,
+    EntryId,
+    LeadId,
+    Leads,
+    PageNumber,
+    User,
+    Wanted,
+    proof_file,
+)
 from leads_api.schemas import Imported, LeadChanges, LeadDraft, LeadOut, LeadPage
 from leads_api.trail import Event, Verification
 

@@ -16,7 +16,17 @@ from leads_api import csv_file
 from leads_api.csv_file import MAX_BYTES, read_leads
 from leads_api.errors import BadFile, NoSuchLead, Stale, Taken, WrongState
 from leads_api.models import Lead
-from leads_api.routes.common import AuditTrail, Before, EntryId, LeadId, Leads, PageNumber, User, Wanted, proof_file
+from leads_api.routes.common import (
+    AuditTrail,
+    Before,
+    EntryId,
+    LeadId,
+    Leads,
+    PageNumber,
+    User,
+    Wanted,
+    proof_file,
+)
 from leads_api.schemas import EnrichmentStatus, LeadChanges, LeadDraft
 from leads_api.trail import COLUMNS
 from leads_api.users import USERS, current_user

@@ -9,12 +9,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, Callable, Optional
 
-from lead_audit.applied import AppliedContext
+from lead_audit.autocommit import as_text
 from lead_audit.catalog import Catalog
-from lead_audit.dbapi import ask, in_transaction
-from lead_audit.execution import Execution, new_state
+from lead_audit.connection_state import ConnectionState
+from lead_audit.dbapi import IDLE, driver_for
+from lead_audit.execution import Execution
 from lead_audit.missing import Reporter
-from lead_audit.together import as_text
 
 from .options import options
 
@@ -27,8 +27,10 @@ def attach(connection: Any) -> None:
         # The first, which is the outermost: `execute_wrapper()` of Django's takes away the last one when its block ends.
         connection.execute_wrappers.insert(0, ContextWrapper())
     raw = connection.connection
-    if raw is not None and in_transaction(raw) is False:
-        _catalog(connection).load(lambda: ask(raw))
+    if raw is not None:
+        driver = driver_for(raw)
+        if driver.status() == IDLE:
+            _catalog(connection).load(driver.ask)
 
 
 class ContextWrapper:
@@ -36,13 +38,13 @@ class ContextWrapper:
 
     def __init__(self) -> None:
         self._raw: Any = None
-        self._state = AppliedContext()
+        self._state: Any = None  # the ConnectionState of that
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
         connection = context["connection"]
         raw = connection.connection
         if raw is not self._raw:
-            self._raw, self._state = raw, new_state(raw)
+            self._raw, self._state = raw, ConnectionState(driver_for(raw))
         cursor = context["cursor"]  # Django's wrapper around the driver's
         driven = cursor.cursor
 
@@ -59,7 +61,6 @@ class ContextWrapper:
             self._state,
             _catalog(connection),
             reporter(),
-            raw,
             driven,
             as_text(sql, driven),
             many,

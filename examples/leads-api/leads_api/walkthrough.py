@@ -1,4 +1,4 @@
-"""Three people work with the application for a moment, over HTTP like everybody: `python -m leads_api.story URL`.
+"""Three people work with the application for a moment, over HTTP like everybody: `python -m leads_api.walkthrough URL`.
 
 Run once by `make example`, so that the first lead that one opens has a history."""
 

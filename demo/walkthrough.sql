@@ -1,6 +1,6 @@
--- The story that `make demo` tells: an application writes leads, the trail of who changed what, a tampered entry found.
--- Played by psql, as the superuser postgres, in an empty database that belongs to the role lead_app. Each statement is
--- shown before its result.
+-- What `make demo` shows: an application writes leads, the trail records who changed what, verification finds
+-- entries that were tampered with. psql runs it as the superuser postgres, in an empty database that belongs to
+-- the role lead_app. It shows each statement before its result.
 \set ECHO none
 \pset footer off
 \pset null '-'
@@ -10,17 +10,17 @@
 \echo
 \echo '---- 1. An application and its table ---------------------------------------------------------------'
 \echo
-\echo 'The role lead_app owns the table "leads" (demo/leads.sql), with 20 rows. It is no superuser.'
+\echo 'The role lead_app owns the table "leads" (demo/leads.sql) with 20 rows. It is not a superuser.'
 \connect - lead_app
 \set n 20
 \i leads.sql
 \set QUIET off
 
 \echo
-\echo '---- 2. A superuser switches the audit trail on ----------------------------------------------------'
+\echo '---- 2. A superuser creates the extension ----------------------------------------------------------'
 \echo
-\echo 'CREATE EXTENSION finds the table and watches it. The rows that are there already are written down'
-\echo 'once, so that every history has a beginning. lead_app gets no rights on any of it.'
+\echo 'CREATE EXTENSION finds the table and watches it. The baseline writes one entry for each existing row.'
+\echo 'lead_app gets no rights on the trail.'
 \echo
 \connect - postgres
 \set ECHO queries
@@ -33,7 +33,7 @@ SELECT operation, count(*) FROM lead_audit.log GROUP BY operation;
 \echo
 \echo '---- 3. The application works ----------------------------------------------------------------------'
 \echo
-\echo 'It says on whose behalf, as often as that changes. Maria enters two leads.'
+\echo 'The application states its user. Maria enters two leads.'
 \echo
 \connect - lead_app
 \set QUIET on
@@ -50,7 +50,7 @@ VALUES ('acme',   'jo@acme.example',    'Acme Corporation', 'Jo Kim',   'web', '
 \set ECHO none
 
 \echo
-\echo 'Tom corrects one, in a transaction of his own: SET LOCAL lasts as long as that.'
+\echo 'Tom corrects one of them. SET LOCAL lasts until the end of his transaction.'
 \echo
 \set ECHO queries
 \set QUIET on
@@ -65,7 +65,7 @@ COMMIT;
 \set ECHO none
 
 \echo
-\echo 'Maria again: a soft delete, a statement that changes several rows at once, and a real delete.'
+\echo 'Maria makes a soft delete, an update of several rows, and a delete.'
 \echo
 \set ECHO queries
 \set QUIET on
@@ -83,7 +83,7 @@ DELETE FROM leads WHERE id = 'globex';
 \set ECHO none
 
 \echo
-\echo 'She enters a lead that is there already. The statement fails, and is rolled back with all that it did:'
+\echo 'She enters a lead that exists already. The statement fails and is rolled back:'
 \echo
 \set ECHO queries
 \set QUIET on
@@ -95,7 +95,7 @@ INSERT INTO leads (id, email, company_name, created_by) VALUES ('acme', 'sales@a
 \set ECHO none
 
 \echo
-\echo 'The application can neither read the trail nor touch it:'
+\echo 'The application can neither read nor change the trail:'
 \echo
 \set ECHO queries
 \set ON_ERROR_STOP off
@@ -107,7 +107,7 @@ SELECT lead_audit.disable('leads');
 \echo
 \echo '---- 4. Who changed what ---------------------------------------------------------------------------'
 \echo
-\echo 'user_id and user_ip are what the application said; db_session_user is what the database knows.'
+\echo 'The application states user_id and user_ip. The database itself records db_session_user.'
 \echo
 \connect - postgres
 \set ECHO queries
@@ -117,8 +117,8 @@ FROM lead_audit.log WHERE operation <> 'SNAPSHOT' AND outcome = 'ok' ORDER BY id
 \set ECHO none
 
 \echo
-\echo 'What failed is there too: the library was loaded when the server started (shared_preload_libraries), and a'
-\echo 'background worker has written the entry that no transaction of the application could keep.'
+\echo 'The failed statement has an entry, too. The transaction of the application could not keep it, so a background'
+\echo 'worker wrote it. This needs the library preloaded (shared_preload_libraries).'
 \echo
 -- The worker writes it a few milliseconds after the failure.
 \set QUIET on
@@ -140,7 +140,7 @@ FROM lead_audit.history('leads', 'acme');
 \set ECHO none
 
 \echo
-\echo 'What changed in it, value by value:'
+\echo 'The changes of this lead, value by value:'
 \echo
 \set ECHO queries
 SELECT h.id, h.user_id, d.key AS "column", d.value ->> 'old' AS old, d.value ->> 'new' AS new
@@ -150,17 +150,17 @@ FROM lead_audit.summary('leads', 'acme');
 \set ECHO none
 
 \echo
-\echo '---- 5. Has anyone touched the trail? --------------------------------------------------------------'
+\echo '---- 5. Was the trail changed? ---------------------------------------------------------------------'
 \echo
-\echo 'Every entry has a checksum over all that is stored of it. verify() returns one row for each fault.'
+\echo 'Every entry has a checksum over all its columns. verify() returns one row for each fault.'
 \echo
 \set ECHO queries
 SELECT * FROM lead_audit.verify();
 \set ECHO none
 
 \echo
-\echo 'No row: nothing was touched. Now a DBA wants it to have been Maria who changed the name. Not even a'
-\echo 'superuser can simply do that ...'
+\echo 'No row: nothing was changed. Now a DBA wants to blame Maria for the change of the name. A plain UPDATE'
+\echo 'fails, even for a superuser:'
 \echo
 SELECT id AS victim FROM lead_audit.history('leads', 'acme') WHERE user_id = 'tom' \gset
 \set ECHO queries
@@ -170,7 +170,7 @@ UPDATE lead_audit.entry SET user_id = 'maria' WHERE id = :victim;
 \set ECHO none
 
 \echo
-\echo '... but one who switches the guard off first can:'
+\echo 'But a superuser can first disable the trigger that protects the entries:'
 \echo
 \set ECHO queries
 ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL;
@@ -180,7 +180,7 @@ SELECT id, operation, user_id, user_ip, request_id FROM lead_audit.history('lead
 \set ECHO none
 
 \echo
-\echo 'It looks as if Maria had done it. The checksum says otherwise:'
+\echo 'The entry now blames Maria. Its checksum shows the change:'
 \echo
 \set ECHO queries
 SELECT * FROM lead_audit.verify();
@@ -189,12 +189,12 @@ SELECT total, updated, distinct_users, verified FROM lead_audit.summary('leads',
 \set ECHO none
 
 \echo
-\echo '---- 6. A DBA who knows how checksums are made -----------------------------------------------------'
+\echo '---- 6. A DBA who can compute checksums ------------------------------------------------------------'
 \echo
-\echo 'A checksum beside its entry can be made anew with it. So entries are sealed (by a background worker every second'
-\echo 'where the library is preloaded, here by hand): each becomes a leaf of one Merkle tree, and a checkpoint of it'
-\echo 'leaves the database. Origin, number of entries, root: whoever keeps these three lines elsewhere needs no trust in'
-\echo 'the database any more. (They can be signed: lead_audit.signing_key_file.)'
+\echo 'A DBA can also replace the checksum. Therefore each entry is sealed: it becomes a leaf of one Merkle tree, and a'
+\echo 'checkpoint of the tree leaves the database. The worker seals every second; this call seals at once. The'
+\echo 'checkpoint has three lines: origin, number of entries, root. An auditor who keeps it elsewhere does not need to'
+\echo 'trust the database. Checkpoints can be signed (lead_audit.signing_key_file).'
 \echo
 \set ECHO queries
 SELECT lead_audit.seal() AS tree_size;
@@ -202,7 +202,7 @@ SELECT lead_audit.latest_checkpoint() AS checkpoint;
 \set ECHO none
 
 \echo
-\echo 'That it was Maria who deleted the lead is to be forgotten, and this time the checksum is made to fit:'
+\echo 'The DBA hides that Maria deleted the lead, and this time replaces the checksum, too:'
 \echo
 SELECT id AS second_victim FROM lead_audit.history('leads', 'acme') WHERE soft_delete = 'deleted' \gset
 \set ECHO queries
@@ -221,12 +221,12 @@ SELECT id, operation, soft_delete, user_id FROM lead_audit.history('leads', 'acm
 \set ECHO none
 
 \echo
-\echo 'The entry and its checksum agree. The tree remembers:'
+\echo 'The entry and its checksum agree. The tree shows the change:'
 \echo
 \set ECHO queries
 SELECT * FROM lead_audit.verify();
 \set ECHO none
 
 \echo
-\echo 'To change the tree as well takes new hashes up to the root, and the root is what the auditor has in his hands.'
+\echo 'A change of the tree would change its root, and the auditor has the root.'
 \echo

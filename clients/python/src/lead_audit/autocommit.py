@@ -1,6 +1,6 @@
 """In autocommit: a statement and the setting of its context sent together, as one transaction, without a further round trip.
 
-execution.py asks `together()` for a stand-in for the driver's cursor, and lets it execute the statement:
+execution.py asks `combining_cursor()` for a stand-in for the driver's cursor, and lets it execute the statement:
 
 - psycopg 3: a pipeline of BEGIN, set_config, the statement, COMMIT. ROLLBACK, if it fails, takes a round trip.
 - psycopg2: one query string, `SELECT set_config(…);` and the statement on a line of its own, which the server makes one transaction of. The
@@ -9,7 +9,7 @@ execution.py asks `together()` for a stand-in for the driver's cursor, and lets 
 What cannot be sent so gets no stand-in: then BEGIN is sent before it and COMMIT after it. So it is for DDL with psycopg2, whose entry has the
 text of the query.
 
-`inserted()` gives a stand-in that sets the context within a string of several statements.
+`inserting_cursor()` gives a stand-in that sets the context within a string of several statements.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import sys
 from collections.abc import Awaitable
 from typing import Any, Callable, Final, Optional
 
-from .applied import ascii_only, set_config, set_config_text
 from .context import AuditContext
+from .dbapi import is_pipelined, is_psycopg2
+from .set_config import ascii_only, set_config, set_config_text
 from .statements import Analysis, analyze
 
 logger = logging.getLogger("lead_audit")
@@ -29,7 +30,7 @@ _UNPREPARED: Final = {"prepare": False}
 _SET_CONFIG: Final = set_config(("%s", "%s", "%s", "%s"))
 
 
-def together(cursor: Any, analysis: Analysis, many: bool, context: AuditContext) -> Optional[Any]:
+def combining_cursor(cursor: Any, analysis: Analysis, many: bool, context: AuditContext) -> Optional[Any]:
     """A stand-in for a cursor of psycopg's or psycopg2's that is outside of any transaction, for its next statement; None: not with this one."""
     cursor = _driven(cursor)
     connection = getattr(cursor, "connection", None)
@@ -37,16 +38,16 @@ def together(cursor: Any, analysis: Analysis, many: bool, context: AuditContext)
         return None
     psycopg: Any = sys.modules.get("psycopg")
     if psycopg is not None and isinstance(connection, (psycopg.Connection, psycopg.AsyncConnection)):
-        if in_pipeline(connection) or not _has_pipelines(psycopg) or analysis.several:
+        if is_pipelined(connection) or not _has_pipelines(psycopg) or analysis.several:
             return None
         made = _Pipelined if isinstance(connection, psycopg.Connection) else _PipelinedAsync
         return made(cursor, context.settings())
-    if not many and not analysis.changes_schema and _is_psycopg2(connection):
+    if not many and not analysis.changes_schema and is_psycopg2(connection):
         return _Prefixed(cursor, context.settings())
     return None
 
 
-def inserted(cursor: Any, context: AuditContext, is_set: bool, is_empty: bool) -> Optional[Any]:
+def inserting_cursor(cursor: Any, context: AuditContext, is_set: bool, is_empty: bool) -> Optional[Any]:
     """A stand-in that sets the context within the string that it is given next (see `Analysis.places`); None for a driver that takes
     one statement only."""
     cursor = _driven(cursor)
@@ -56,7 +57,7 @@ def inserted(cursor: Any, context: AuditContext, is_set: bool, is_empty: bool) -
         return _InsertedAsync(cursor, context.settings(), is_set, is_empty)
     if psycopg is not None and isinstance(connection, psycopg.Connection):
         return _Inserted(cursor, context.settings(), is_set, is_empty)
-    if _is_psycopg2(connection):
+    if is_psycopg2(connection):
         return _Inserted(cursor, context.settings(), is_set, is_empty)
     return None
 
@@ -66,11 +67,6 @@ def _driven(cursor: Any) -> Any:
     while isinstance(cursor, _StandIn):
         cursor = cursor._cursor
     return cursor
-
-
-def in_pipeline(connection: Any) -> bool:
-    """Whether this connection of a driver's is in a pipeline of psycopg's: there, too, what comes before a Sync is one transaction."""
-    return bool(getattr(getattr(connection, "pgconn", None), "pipeline_status", 0))
 
 
 def _has_pipelines(psycopg: Any) -> bool:
@@ -139,7 +135,7 @@ class _Pipelined(_StandIn):
     def _roll_back(self) -> None:
         connection = self._cursor.connection
         try:
-            if in_pipeline(connection):  # it did not get out of it
+            if is_pipelined(connection):  # it did not get out of it
                 connection.close()
             elif not connection.closed:
                 connection.rollback()
@@ -154,7 +150,7 @@ def _own_cursor(kind: Any, connection: Any) -> Any:
 
 def _hidden_interruption(connection: Any, error: BaseException) -> Optional[BaseException]:
     """A cancellation or Ctrl-C behind the error that the pipeline could not be left: older versions of psycopg (3.1.7) let that take its place."""
-    hidden: Optional[BaseException] = error if in_pipeline(connection) else None
+    hidden: Optional[BaseException] = error if is_pipelined(connection) else None
     while isinstance(hidden, Exception):
         hidden = hidden.__context__
     return hidden
@@ -205,7 +201,7 @@ class _PipelinedAsync(_StandIn):
     async def _roll_back(self) -> None:
         connection = self._cursor.connection
         try:
-            if in_pipeline(connection):
+            if is_pipelined(connection):
                 await connection.close()
             elif not connection.closed:
                 await connection.rollback()
@@ -255,7 +251,7 @@ class _Inserted(_StandIn):
 
     def _show_first_of_application(self) -> None:
         """psycopg 3 shows the result of the first statement, psycopg2 that of the last one."""
-        if self._is_first and not _is_psycopg2(self._cursor.connection):
+        if self._is_first and not is_psycopg2(self._cursor.connection):
             self._cursor.nextset()
 
 
@@ -278,11 +274,7 @@ def as_text(query: Any, cursor: Any) -> str:
 
 
 def _encoding(connection: Any) -> str:
-    if _is_psycopg2(connection):
+    if is_psycopg2(connection):
         return str(sys.modules["psycopg2"].extensions.encodings[connection.encoding])
     return str(connection.info.encoding)
 
-
-def _is_psycopg2(connection: Any) -> bool:
-    psycopg2: Any = sys.modules.get("psycopg2")
-    return psycopg2 is not None and isinstance(connection, psycopg2.extensions.connection)

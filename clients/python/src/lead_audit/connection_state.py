@@ -1,0 +1,67 @@
+"""The client's knowledge of one connection: which context is set in its present transaction.
+
+The settings are local to the transaction (see set_config.py). The client keeps track of them so
+that it sends nothing twice, and so that it knows which context a rollback to a savepoint restores.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from .context import EMPTY, AuditContext
+from .dbapi import Driver
+from .statements import Kind, Statement
+
+
+class ConnectionState:
+    """The state of one connection. `None` in place of a context means that it is not known: set it again."""
+
+    __slots__ = ("driver", "context", "activity", "_savepoints")
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+        self.context: Optional[AuditContext] = EMPTY
+        self.activity: Any = driver.activity()
+        """The driver's activity when the context was last known. If it differs, somebody has executed something else."""
+        self._savepoints: list[tuple[Optional[str], Optional[AuditContext]]] = []
+
+    def transaction_over(self) -> None:
+        """The transaction has ended, or there is none: its settings are gone."""
+        self.context = EMPTY
+        if self._savepoints:
+            self._savepoints.clear()
+
+    def unknown(self) -> None:
+        """Something that the client has not seen was executed in the transaction. It may have rolled back a part of it."""
+        self.context = None
+        if self._savepoints:
+            self._savepoints.clear()
+
+    def follow(self, statement: Statement) -> None:
+        """Notes a statement that is alone in its string, if it makes or ends savepoints or transactions."""
+        kind, savepoint = statement.kind, statement.savepoint
+        if kind is Kind.SAVEPOINT:
+            self._savepoints.append((savepoint, self.context))
+        elif kind is Kind.ROLLBACK_TO:
+            found = self._cut_off(savepoint)
+            if found is None:
+                self.unknown()  # a savepoint that was made elsewhere
+            else:
+                self._savepoints.append(found)
+                self.context = found[1]
+        elif kind is Kind.RELEASE:
+            if self._cut_off(savepoint) is None:
+                self._savepoints.clear()
+        elif kind is Kind.ENDS:
+            self.transaction_over()
+
+    def _cut_off(self, savepoint: Optional[str]) -> Optional[tuple[Optional[str], Optional[AuditContext]]]:
+        """Forgets the newest savepoint of that name and all that came after it; returns it."""
+        if savepoint is None:
+            return None
+        for i in range(len(self._savepoints) - 1, -1, -1):
+            if self._savepoints[i][0] == savepoint:
+                found = self._savepoints[i]
+                del self._savepoints[i:]
+                return found
+        return None

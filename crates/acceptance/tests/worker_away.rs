@@ -1,0 +1,151 @@
+//! Who may create databases, or owns one, cannot keep the worker of a database away: it seals, and writes what failed.
+
+use acceptance::{Cluster, Session, app_database, call, sqlstate, value, wait_until};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+const WORKER: &str = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND datname = 'kept'";
+
+fn cluster() -> (Cluster, Session) {
+    let cluster = Cluster::builder().preloaded().setting("lead_audit.seal_interval = '100ms'").start();
+    let mut admin = app_database(&cluster, "kept");
+    call(
+        &mut admin,
+        "ALTER DATABASE kept OWNER TO app; CREATE ROLE creator LOGIN CREATEDB; INSERT INTO leads (id) VALUES ('taken')",
+    );
+    wait_until(&mut admin, LONG, &format!("SELECT EXISTS ({WORKER})"));
+    (cluster, admin)
+}
+
+/// A new entry is sealed, and a failure written.
+fn works(admin: &mut Session, key: &str) {
+    let before: i64 = value(admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed'");
+    call(admin, &format!("INSERT INTO leads (id) VALUES ('{key}')"));
+    assert_eq!(sqlstate(admin, "INSERT INTO leads (id) VALUES ('taken')"), "23505");
+    wait_until(admin, LONG, &format!("SELECT count(*) > {before} FROM lead_audit.log WHERE outcome = 'failed'"));
+    wait_until(admin, LONG, "SELECT unsealed_entries = 0 FROM lead_audit.stats");
+}
+
+#[test]
+fn a_command_that_is_refused_does_not_keep_the_worker_away() {
+    let (cluster, mut admin) = cluster();
+    let commands = [
+        ("creator", "CREATE DATABASE x TEMPLATE kept", "25001", "42501"),
+        ("app", "DROP DATABASE kept", "25001", "55006"),
+        ("app", "ALTER DATABASE kept RENAME TO x", "42501", "42501"),
+        ("app", "ALTER DATABASE kept SET TABLESPACE pg_default", "25001", "55006"),
+    ];
+    for (role, command, in_a_block, alone) in commands {
+        let mut other = cluster.session(role, "postgres");
+        call(&mut other, "BEGIN; SAVEPOINT s");
+        assert_eq!(sqlstate(&mut other, command), in_a_block, "{command}");
+        call(&mut other, "ROLLBACK TO s");
+        works(&mut admin, &format!("{command} in a transaction"));
+        call(&mut other, "COMMIT");
+        let found = sqlstate(&mut other, command);
+        assert!(found == alone || command.contains("TABLESPACE"), "{command}: {found}");
+        works(&mut admin, command);
+    }
+}
+
+#[test]
+fn commands_in_a_loop_do_not_keep_the_worker_away() {
+    let (cluster, mut admin) = cluster();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for (role, command) in [
+            ("creator", "CREATE DATABASE x TEMPLATE kept"),
+            ("app", "ALTER DATABASE kept RENAME TO x"),
+            ("app", "DROP DATABASE kept"),
+        ] {
+            for _ in 0..2 {
+                let (mut session, stop) = (cluster.session(role, "postgres"), &stop);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        assert!(session.batch_execute(command).is_err());
+                    }
+                });
+            }
+        }
+        for key in ["1", "2", "3"] {
+            works(&mut admin, key);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    // The commands do what they should where nobody else is connected.
+    drop(admin);
+    call(&mut cluster.session("app", "postgres"), "SELECT pg_sleep(0.2)");
+    call(&mut cluster.admin("postgres"), "ALTER DATABASE kept RENAME TO moved");
+    call(&mut cluster.session("app", "postgres"), "DROP DATABASE moved");
+}
+
+#[test]
+fn the_worker_is_who_it_is_whatever_the_database_has_set() {
+    let (cluster, mut admin) = cluster();
+    let settings = [
+        "session_authorization = app",
+        "role = app",
+        "exit_on_error = on",
+        "default_transaction_deferrable = on",
+        "transform_null_equals = on",
+        "standard_conforming_strings = off",
+    ];
+    let mut owner = cluster.session("app", "postgres");
+    for setting in settings {
+        call(&mut owner, &format!("ALTER DATABASE kept SET {setting}"));
+    }
+    let before: i32 = value(&mut admin, WORKER);
+    // A worker that is new.
+    call(&mut admin, &format!("SELECT pg_terminate_backend({before})"));
+    wait_until(&mut admin, LONG, &format!("SELECT EXISTS ({WORKER} AND pid <> {before})"));
+    works(&mut admin, "whatever");
+}
+
+/// Whoever may create databases can copy one. The copy does not go on under the log's name, with the server's key, by itself.
+#[test]
+fn a_copy_is_not_sealed_under_the_name_of_the_original() {
+    let (cluster, mut admin) = cluster();
+    works(&mut admin, "before");
+    drop(admin);
+    call(&mut cluster.admin("postgres"), "ALTER ROLE app CREATEDB");
+    call(&mut cluster.session("app", "postgres"), "CREATE DATABASE copy TEMPLATE kept");
+    call(&mut cluster.session("app", "copy"), "INSERT INTO leads (id) VALUES ('only here')");
+    let mut copy = cluster.admin("copy");
+    let off = "SELECT state = 'off' AND reason LIKE '%copy of \"kept\"%' FROM lead_audit.status() WHERE part = 'sealing'";
+    wait_until(&mut copy, LONG, off);
+    let checkpoints: i64 = value(&mut copy, "SELECT count(*) FROM lead_audit.checkpoint");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(value::<i64>(&mut copy, "SELECT count(*) FROM lead_audit.checkpoint"), checkpoints);
+    // The original goes on, and so does the copy under a name of its own.
+    works(&mut cluster.admin("kept"), "afterwards");
+    call(&mut cluster.admin("postgres"), "ALTER DATABASE copy SET lead_audit.origin = 'another'");
+    wait_until(&mut copy, LONG, "SELECT unsealed_entries = 0 FROM lead_audit.stats");
+    assert_eq!(value::<String>(&mut copy, "SELECT split_part(lead_audit.latest_checkpoint(), E'\\n', 1)"), "another");
+    assert_eq!(value::<i64>(&mut copy, "SELECT count(*) FROM lead_audit.verify()"), 0);
+}
+
+/// Types can be nested deeper than a stack: the worker looks through them to write a failed operation.
+#[test]
+fn types_that_are_nested_very_deep() {
+    let (cluster, mut admin) = cluster();
+    let mut app = cluster.session("app", "kept");
+    // In blocks, which are joined afterwards: PostgreSQL looks through what is new each time.
+    call(
+        &mut app,
+        "DO $$ BEGIN FOR block IN 0..99 LOOP
+           EXECUTE format('CREATE TYPE k%s_0 AS (a int)', block);
+           FOR level IN 1..199 LOOP EXECUTE format('CREATE TYPE k%s_%s AS (a k%s_%s)', block, level, block, level - 1); END LOOP;
+         END LOOP; END $$",
+    );
+    call(&mut app, "CREATE TABLE deep (id int PRIMARY KEY, c k0_199)");
+    for block in 0..99 {
+        call(&mut app, &format!("ALTER TYPE k{block}_0 ADD ATTRIBUTE b k{}_199", block + 1));
+    }
+    call(&mut admin, "SELECT lead_audit.enable('deep')");
+    call(&mut app, "INSERT INTO deep VALUES (1, NULL)");
+    let worker: i32 = value(&mut admin, WORKER);
+    assert_eq!(sqlstate(&mut app, "INSERT INTO deep VALUES (1, NULL)"), "23505");
+    wait_until(&mut admin, LONG, "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed' AND table_name = 'deep'");
+    assert_eq!(value::<i32>(&mut admin, WORKER), worker, "the same one");
+}
