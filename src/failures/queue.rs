@@ -5,15 +5,15 @@
 //! lock, held for as long as it takes to copy a record.
 
 mod databases;
-mod memory;
-mod pool;
 pub mod record;
 mod region;
+mod shared_memory;
+mod slots;
 
 pub use databases::{
-    Hold, MAX_DATABASES, NAME_WORDS, Outcome, Presence, Problem, Progress, absent, adopt, count_dropped, counts, doubted,
+    Hold, MAX_DATABASES, NAME_WORDS, Presence, Problem, Progress, WorkerExit, absent, adopt, count_dropped, counts, doubted,
     each_database, find, forget, found, generation, hold, is_empty_for, note, progress_of, release, set_problem, slot_of, update,
 };
-pub use pool::{Queued, cancel, confirm, discard_through, peek, pop, push, quarantine, queue_number, reserve};
 pub use record::{log_rest, write_to_server_log};
 pub use region::{is_there, launcher_starts, launcher_stops, request_lock, rescan_asked, set_open, start_up, wake_launcher};
+pub use slots::{Queued, cancel, confirm, discard_through, peek, pop, push, quarantine, queue_number, reserve};

@@ -1,7 +1,7 @@
 //! The databases that have the extension, or may have it: what sessions and the launcher know of them.
 
-use super::pool::{NONE, SLOT_BYTES};
 use super::region::{Region, locked, set_latch};
+use super::slots::{NONE, SLOT_BYTES};
 use pgrx::pg_sys;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,7 +35,7 @@ pub enum Problem {
 /// How the last worker of a database ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
-pub enum Outcome {
+pub enum WorkerExit {
     /// It runs, or died without a word.
     Unknown = 0,
     /// The extension is not in this database.
@@ -50,7 +50,7 @@ pub struct Database {
     oid: u32,
     pub presence: Presence,
     pub problem: Problem,
-    pub outcome: Outcome,
+    pub last_exit: WorkerExit,
     /// The worker's process, or 0.
     pub worker: i32,
     /// Whether the worker looks for records before long although nobody wakes it. Here it fills what would be a gap, so that a queue
@@ -124,7 +124,7 @@ impl Database {
     pub fn forget_processes(&mut self) {
         (self.worker, self.latch, self.held_by) = (0, 0, 0);
         self.looks_again = 0;
-        (self.problem, self.outcome) = (Problem::None, Outcome::Unknown);
+        (self.problem, self.last_exit) = (Problem::None, WorkerExit::Unknown);
     }
 
     fn begin(&mut self, oid: pg_sys::Oid) {
@@ -169,8 +169,8 @@ pub fn found(oid: pg_sys::Oid) {
             database.presence = Presence::Present;
             // A worker that looked before it came may have ended; the launcher has not forgotten the database yet. Nothing was wrong with
             // that worker, so the next one comes at once.
-            if database.outcome == Outcome::NoExtension {
-                database.outcome = Outcome::Stopped;
+            if database.last_exit == WorkerExit::NoExtension {
+                database.last_exit = WorkerExit::Stopped;
             }
             region.generation.fetch_add(1, Ordering::AcqRel);
         }
@@ -186,7 +186,7 @@ pub fn absent(oid: pg_sys::Oid, generation: u32) -> bool {
         }
         if let Some(place) = region.place_of(oid) {
             let database = &mut region.databases[place];
-            (database.outcome, database.presence) = (Outcome::NoExtension, Presence::Unknown);
+            (database.last_exit, database.presence) = (WorkerExit::NoExtension, Presence::Unknown);
         }
         true
     })
@@ -216,7 +216,7 @@ pub fn forget(oid: pg_sys::Oid, is_gone: bool) {
         if let Some(place) = region.place_of(oid)
             // Records that a session has not confirmed yet are in no list.
             && region.databases[place].slots_used == 0
-            && (is_gone || region.databases[place].outcome == Outcome::NoExtension)
+            && (is_gone || region.databases[place].last_exit == WorkerExit::NoExtension)
         {
             region.databases[place].oid = 0;
             region.generation.fetch_add(1, Ordering::AcqRel);
@@ -260,7 +260,7 @@ pub fn adopt(oid: pg_sys::Oid) -> bool {
             return false;
         }
         (database.worker, database.latch, database.looks_again) = (pid, latch, 0);
-        (database.problem, database.outcome) = (Problem::None, Outcome::Unknown);
+        (database.problem, database.last_exit) = (Problem::None, WorkerExit::Unknown);
         true
     })
     .unwrap_or(false)
@@ -306,7 +306,8 @@ pub fn hold(oid: pg_sys::Oid) -> Hold {
     // SAFETY: reads a variable of this process.
     let pid = unsafe { pg_sys::MyProcPid };
     let found = update(oid, |database| {
-        let is_awaited = database.worker == 0 && database.outcome == Outcome::Stopped && database.presence == Presence::Present;
+        let is_awaited =
+            database.worker == 0 && database.last_exit == WorkerExit::Stopped && database.presence == Presence::Present;
         if is_awaited || ![0, pid].contains(&database.held_by) {
             return None;
         }
@@ -332,8 +333,8 @@ pub fn release(oid: pg_sys::Oid) {
         if database.held_by == pid {
             database.held_by = 0;
             // Nothing was wrong with a worker that is not there: the next one comes at once.
-            if database.worker == 0 && database.outcome == Outcome::Unknown {
-                database.outcome = Outcome::Stopped;
+            if database.worker == 0 && database.last_exit == WorkerExit::Unknown {
+                database.last_exit = WorkerExit::Stopped;
             }
         }
     });

@@ -71,7 +71,8 @@ pub struct RawRow {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Unresolved {
     /// The text without what the entry must not have more of than is asked for: literals, numbers, comments.
-    pub masked: String,
+    #[serde(rename = "masked")]
+    pub redacted: String,
     /// As much of the text itself as an entry keeps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,

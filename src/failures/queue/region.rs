@@ -8,8 +8,8 @@
 //! finds what was queued.
 
 use super::databases::{Database, MAX_DATABASES};
-use super::memory;
-use super::pool::{self, Slot};
+use super::shared_memory;
+use super::slots::{self, Slot};
 use crate::settings;
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -66,16 +66,16 @@ pub fn start_up() {
         // SAFETY: mapped below. No other process is alive that could use it.
         return after_crash(unsafe { &mut *known });
     }
-    let slots = settings::failure::queue_bytes() / size_of::<Slot>();
+    let slots = settings::failures::queue_bytes() / size_of::<Slot>();
     let bytes = size_of::<Region>() + slots * size_of::<Slot>();
-    if let Some(mut left) = memory::left_in_other_size(bytes) {
+    if let Some(mut left) = shared_memory::left_in_other_size(bytes) {
         log_left(&mut left);
     }
-    let (memory, is_named) = match memory::named(bytes) {
+    let (memory, is_named) = match shared_memory::named(bytes) {
         Ok(memory) => (memory, true),
         Err(cause) => {
             pgrx::log!("lead_audit: the queue has no memory that outlives the server ({cause}); it is lost if that is killed");
-            match memory::anonymous(bytes) {
+            match shared_memory::anonymous(bytes) {
                 Ok(memory) => (memory, false),
                 Err(cause) => return pgrx::warning!("lead_audit: no memory for a queue of {bytes} bytes ({cause})"),
             }
@@ -125,8 +125,8 @@ fn log_left(left: &mut [u64]) {
     if bytes < size_of::<Region>() + region.slots as usize * size_of::<Slot>() {
         return;
     }
-    let mut records = pool::rebuild(region);
-    records.extend(pool::all(region));
+    let mut records = slots::rebuild(region);
+    records.extend(slots::all(region));
     log_lost(&records, "the server was killed, and lead_audit.queue_size changed");
 }
 
@@ -143,7 +143,7 @@ unsafe extern "C-unwind" fn at_postmaster_exit(_code: i32, _argument: pg_sys::Da
     let region = REGION.get();
     // SAFETY: no other process is left that would use it.
     if !region.is_null() && unsafe { (*region).slots_used } == 0 {
-        memory::forget_name();
+        shared_memory::forget_name();
     }
 }
 
@@ -154,7 +154,7 @@ fn after_crash(region: &mut Region) {
     for database in &mut region.databases {
         database.forget_processes();
     }
-    log_lost(&pool::rebuild(region), "its database has no worker");
+    log_lost(&slots::rebuild(region), "its database has no worker");
 }
 
 /// Whether the library was preloaded and has its memory.

@@ -4,14 +4,14 @@
 //! Nothing here may ask a catalog, wait, run anybody's code or call what can raise an error (`hooks/error.rs` says why), and
 //! nothing may take memory without a limit.
 
+use super::activation;
 use super::failing_row::FailingRow;
-use super::following;
-use super::masked::masked;
-use super::names;
-use super::scope::{StatementScope, error_callbacks, statement_text};
-use super::temporary;
+use super::name_filter;
+use super::redact::redact;
+use super::statement_scope::{StatementScope, error_callbacks, statement_text};
+use super::temporary_tables;
 use super::xact_end;
-use crate::entries::{self, Outcome, Written};
+use crate::entries::{self, Outcome, WriteCount};
 use crate::failures::queue::record::{Count, Record, TEXT_LIMIT, Table, Unresolved, capped_c};
 use crate::pg::{capped, current_subtransaction, in_context, new_context, packed_sqlstate_text};
 use crate::{actor, settings};
@@ -68,7 +68,7 @@ pub fn begin_record() -> pg_sys::MemoryContext {
             && !pg_sys::proc_exit_inprogress
             && pg_sys::IsTransactionState()
             && !MEMORY.get().is_null()
-            && following::is_on()
+            && activation::is_active()
     };
     if !is_possible {
         return std::ptr::null_mut();
@@ -137,7 +137,7 @@ unsafe fn in_statement(scope: &StatementScope, data: &pg_sys::ErrorData, error: 
 
 /// The error came while no statement on a watched table was under way.
 fn outside_of_statements(error: &RaisedError) {
-    let written = entries::written();
+    let written = entries::write_counts();
     if let Some(record) = at_commit(error, &written).or_else(|| in_text(error)) {
         xact_end::error_raised(record, current_subtransaction());
     } else {
@@ -146,7 +146,7 @@ fn outside_of_statements(error: &RaisedError) {
 }
 
 /// The error came when the transaction was to be committed: a deferred constraint, a serialization failure.
-fn at_commit(error: &RaisedError, written: &[Written]) -> Option<Record> {
+fn at_commit(error: &RaisedError, written: &[WriteCount]) -> Option<Record> {
     // SAFETY: reads variables of the session.
     let (in_portal, text) = unsafe { (!pg_sys::ActivePortal.is_null(), pg_sys::debug_query_string) };
     // SAFETY: null or a C string.
@@ -162,7 +162,7 @@ fn at_commit(error: &RaisedError, written: &[Written]) -> Option<Record> {
     if written.is_empty() || is_end_of_session || !(by_command || by_end) {
         return None;
     }
-    let named: Vec<&Written> = written.iter().filter(|one| error.names(&one.schema, &one.table)).collect();
+    let named: Vec<&WriteCount> = written.iter().filter(|one| error.names(&one.schema, &one.table)).collect();
     let one_table = written.iter().all(|one| one.relation == written[0].relation);
     let about = match (&named[..], one_table) {
         ([], true) => written.iter().collect(),
@@ -199,7 +199,7 @@ fn in_text(error: &RaisedError) -> Option<Record> {
             true => statement_text(pg_sys::debug_query_string, 0, 0, LONGEST)?,
         }
     };
-    if error.code == "25P02" || error.code == "0A000" && text.is_empty() || !names::may_concern(&text) {
+    if error.code == "25P02" || error.code == "0A000" && text.is_empty() || !name_filter::may_concern(&text) {
         return None;
     }
     let mut record = record_of(error, Outcome::Failed);
@@ -212,9 +212,9 @@ fn in_text(error: &RaisedError) -> Option<Record> {
     // Postgres counts characters, from 1; 0 is none.
     let character = if error.internal_query.is_null() { error.position } else { error.internal_position };
     let position = usize::try_from(character - 1).ok().and_then(|character| text.char_indices().nth(character));
-    let temporary_tables = temporary::in_text(&text);
+    let temporary_tables = temporary_tables::in_text(&text);
     record.unresolved = Some(Unresolved {
-        masked: masked(&text),
+        redacted: redact(&text),
         position: position.map(|(byte, _)| byte),
         text: bounded(&text),
         search_path,
@@ -225,7 +225,7 @@ fn in_text(error: &RaisedError) -> Option<Record> {
 }
 
 /// A watched table as records have it.
-pub fn table_written(written: &Written) -> Table {
+pub fn table_written(written: &WriteCount) -> Table {
     Table {
         relation: written.relation.to_u32(),
         watch_id: Some(written.watch_id),
@@ -235,8 +235,8 @@ pub fn table_written(written: &Written) -> Table {
 }
 
 /// What a transaction had written, as records have it.
-pub fn counts(written: &[Written]) -> Vec<Count> {
-    let count = |one: &Written| Count { table: table_written(one), operation: one.operation.to_owned(), rows: one.rows };
+pub fn counts(written: &[WriteCount]) -> Vec<Count> {
+    let count = |one: &WriteCount| Count { table: table_written(one), operation: one.operation.to_owned(), rows: one.rows };
     written.iter().map(count).collect()
 }
 
@@ -275,7 +275,7 @@ fn record_of(error: &RaisedError, outcome: Outcome) -> Record {
 
 /// As much of a statement as is wanted, if any.
 fn bounded(text: &str) -> Option<String> {
-    match settings::failure::log_statement_length() {
+    match settings::failures::log_statement_length() {
         0 => None,
         limit => Some(text[..text.floor_char_boundary(limit)].to_owned()),
     }
@@ -286,7 +286,7 @@ fn bounded(text: &str) -> Option<String> {
 /// # Safety
 /// `text` must be null or a C string.
 unsafe fn wanted_text(text: *const c_char, location: i32, length: i32) -> Option<String> {
-    match settings::failure::log_statement_length() {
+    match settings::failures::log_statement_length() {
         0 => None,
         // SAFETY: as the caller promises.
         limit => unsafe { statement_text(text, location, length, limit) },
@@ -300,7 +300,7 @@ unsafe fn wanted_text(text: *const c_char, location: i32, length: i32) -> Option
 pub unsafe fn remember_parameters(parameters: pg_sys::ParamListInfo) {
     // SAFETY: as the caller promises. The text is put where Postgres itself puts it, and lives as long as the parameters.
     unsafe {
-        if !settings::failure::log_parameters()
+        if !settings::failures::log_parameters()
             || parameters.is_null()
             || (*parameters).numParams == 0
             || !(*parameters).paramValuesStr.is_null()
@@ -313,7 +313,7 @@ pub unsafe fn remember_parameters(parameters: pg_sys::ParamListInfo) {
             pg_sys::BuildParamLogString(
                 parameters,
                 std::ptr::null_mut(),
-                settings::failure::log_statement_length().max(64) as i32,
+                settings::failures::log_statement_length().max(64) as i32,
             )
         });
     }
@@ -324,7 +324,7 @@ pub unsafe fn remember_parameters(parameters: pg_sys::ParamListInfo) {
 unsafe fn parameters_text(parameters: pg_sys::ParamListInfo) -> Option<String> {
     // SAFETY: as the caller promises.
     unsafe {
-        if !settings::failure::log_parameters() || parameters.is_null() {
+        if !settings::failures::log_parameters() || parameters.is_null() {
             return None;
         }
         capped_c((*parameters).paramValuesStr, TEXT_LIMIT)
@@ -336,7 +336,7 @@ unsafe fn parameters_text(parameters: pg_sys::ParamListInfo) -> Option<String> {
 /// # Safety
 /// The scope must be of the statement that has just ended, whose text is still there.
 pub unsafe fn statement_succeeded(scope: &StatementScope) {
-    entries::settle_written();
+    entries::statement_succeeded();
     LAST_STATEMENT.with_borrow_mut(|(last, count)| {
         *count += 1;
         // SAFETY: as the caller promises. Of several nothing says which a later error is about.

@@ -4,7 +4,7 @@
 //! says. Nothing of the row is looked at here; the fingerprint of its row type tells the worker whether it can be.
 
 use super::error_callback::error_names;
-use super::scope::{Phase, StatementScope, Target};
+use super::statement_scope::{Phase, StatementScope, Target};
 use crate::failures::queue::record::RawRow;
 use crate::pg::{attribute, packed_sqlstate_text, trigger_depth};
 use pgrx::{PgList, pg_sys, varlena};

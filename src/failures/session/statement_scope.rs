@@ -2,7 +2,7 @@
 //! PostgreSQL's own list of error callbacks, so it goes with the stack when an error jumps over it: nothing has to be put right.
 
 use super::error_callback::error_names;
-use super::watched::{Watched, watched};
+use super::watched_relations::{Watched, watched};
 use crate::pg::current_subtransaction;
 use pgrx::pg_sys;
 use std::ffi::{CString, c_char, c_int, c_void};

@@ -3,8 +3,8 @@
 //!
 //! A statement on a table that is not watched has no scope: an error in it is one of the watched statement around it, if any.
 
-use super::scope::{Phase, StatementScope};
-use super::{error_callback, following};
+use super::statement_scope::{Phase, StatementScope};
+use super::{activation, error_callback};
 use crate::entries;
 use crate::pg::UtilityCall;
 use crate::pg::trigger_depth;
@@ -40,7 +40,7 @@ pub unsafe fn planning_begins(
     // SAFETY: the query tree is live, as the caller promises.
     unsafe {
         let writes = (*parse).commandType != pg_sys::CmdType::CMD_SELECT || (*parse).hasModifyingCTE;
-        if writes && following::is_on_or_found() {
+        if writes && activation::is_active_or_found() {
             add_targets_of_query(scope, parse);
         }
         if scope.has_target() {
@@ -119,7 +119,8 @@ unsafe fn describe(scope: &mut StatementScope, query: *mut pg_sys::QueryDesc, ph
     // SAFETY: as the caller promises.
     unsafe {
         let planned = (*query).plannedstmt;
-        if ((*query).operation == pg_sys::CmdType::CMD_SELECT && !(*planned).hasModifyingCTE) || !following::is_on_or_found() {
+        if ((*query).operation == pg_sys::CmdType::CMD_SELECT && !(*planned).hasModifyingCTE) || !activation::is_active_or_found()
+        {
             return false;
         }
         add_targets_of_plan(scope, planned);
@@ -172,7 +173,7 @@ pub unsafe fn command_begins(scope: &mut StatementScope, call: &UtilityCall) {
             (*node).type_,
             pg_sys::NodeTag::T_CopyStmt | pg_sys::NodeTag::T_TruncateStmt | pg_sys::NodeTag::T_ExecuteStmt
         );
-        if may_write && following::is_on_or_found() {
+        if may_write && activation::is_active_or_found() {
             add_targets_of_command(scope, node);
         }
         if scope.has_target() {
