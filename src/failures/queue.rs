@@ -6,6 +6,7 @@
 mod databases;
 pub mod record;
 mod region;
+mod server_log;
 mod shared_memory;
 mod slots;
 mod startup;
@@ -14,10 +15,10 @@ pub use databases::{
     Hold, absent, adopt, count_dropped, counts, doubted, each_database, find, forget, found, hold, is_empty_for, note,
     progress_of, release, set_problem, slot_of, update,
 };
-pub use record::{log_rest, write_to_server_log};
 pub use region::{
     MAX_DATABASES, NAME_WORDS, Presence, Problem, Progress, WorkerExit, generation, is_there, launcher_starts, launcher_stops,
     rescan_asked, set_open, wake_launcher,
 };
-pub use slots::{Queued, cancel, confirm, discard_through, peek, pop, push, quarantine, queue_number, reserve};
+pub use server_log::{LogLine, begin_recording, end_recording, is_recording, log_rest, write_to_server_log};
+pub use slots::{discard_through, peek, pop, quarantine, queue_number};
 pub use startup::{request_lock, start_up};

@@ -4,7 +4,7 @@
 //! A statement on a table that is not watched has no scope: an error in it is one of the watched statement around it, if any.
 
 use super::statement_scope::{Phase, StatementScope};
-use super::{activation, error_callback};
+use super::{activation, recording, statement_text};
 use crate::entries;
 use crate::pg::UtilityCall;
 use crate::pg::trigger_depth;
@@ -13,7 +13,7 @@ use std::ffi::c_char;
 
 /// A session begins.
 pub fn session_begins() {
-    error_callback::keep_base();
+    recording::keep_base();
 }
 
 fn operation(command: pg_sys::CmdType::Type) -> Option<&'static str> {
@@ -36,7 +36,7 @@ pub unsafe fn planning_begins(
     text: *const c_char,
     parameters: pg_sys::ParamListInfo,
 ) {
-    error_callback::keep_base();
+    recording::keep_base();
     // SAFETY: the query tree is live, as the caller promises.
     unsafe {
         let writes = (*parse).commandType != pg_sys::CmdType::CMD_SELECT || (*parse).hasModifyingCTE;
@@ -83,11 +83,11 @@ unsafe fn add_targets_of_query(scope: &mut StatementScope, query: *mut pg_sys::Q
 /// # Safety
 /// The scope must stay where it is until it is left, and the query be what PostgreSQL passed to the hook.
 pub unsafe fn execution_begins(scope: &mut StatementScope, query: *mut pg_sys::QueryDesc) {
-    error_callback::keep_base();
+    recording::keep_base();
     // SAFETY: as the caller promises.
     unsafe {
         if describe(scope, query, Phase::Outside) {
-            error_callback::remember_parameters(scope.parameters);
+            statement_text::remember_parameters(scope.parameters);
             scope.enter();
             if scope.is_outermost() {
                 entries::statement_begins();
@@ -165,7 +165,7 @@ unsafe fn add_targets_of_plan(scope: &mut StatementScope, planned: *mut pg_sys::
 /// # Safety
 /// The scope must stay where it is until it is left, and the call be what PostgreSQL passed to the hook.
 pub unsafe fn command_begins(scope: &mut StatementScope, call: &UtilityCall) {
-    error_callback::keep_base();
+    recording::keep_base();
     // SAFETY: as the caller promises; the statement's node tells what it is.
     unsafe {
         let node = (*call.statement).utilityStmt;
@@ -235,6 +235,6 @@ pub unsafe fn statement_ends(scope: &mut StatementScope) {
     unsafe { scope.leave() };
     if succeeded {
         // SAFETY: as the caller promises.
-        unsafe { error_callback::statement_succeeded(scope) }
+        unsafe { statement_text::statement_succeeded(scope) }
     }
 }

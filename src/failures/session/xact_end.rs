@@ -7,12 +7,13 @@
 //! Records go into the queue before it is known whether they are final. What runs after COMMIT or ABORT confirms or cancels
 //! them there, which takes neither memory nor time that depends on them.
 
-use super::error_callback::{self, code_and_message, limited};
+use super::raised_error::{code_and_message, limited};
 use super::temporary_tables;
 use super::watched_relations;
+use super::{recording, statement_text};
 use crate::entries::{self, Outcome, UnwrittenEntry, WriteCount};
-use crate::failures::queue;
-use crate::failures::queue::record::{self, LogLine, Record, Table};
+use crate::failures::queue::record::{self, Count, Record, Table};
+use crate::failures::queue::{self, LogLine};
 use crate::pg::{ServerError, TransactionEnd, current_database, current_subtransaction};
 use crate::settings;
 use pgrx::pg_sys;
@@ -141,7 +142,7 @@ pub fn error_is_final(data: &pg_sys::ErrorData) -> *const c_char {
         };
         state.line = state.candidate.as_mut().filter(is_of_error).and_then(|candidate| candidate.place.finalize());
         match &state.line {
-            Some(line) if error_callback::begin_log() => line.as_ptr(),
+            Some(line) if queue::begin_recording() => line.as_ptr(),
             _ => std::ptr::null(),
         }
     })
@@ -149,7 +150,7 @@ pub fn error_is_final(data: &pg_sys::ErrorData) -> *const c_char {
 
 /// An entry could not be written.
 pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &ServerError) {
-    let mut record = error_callback::record_of_session(Outcome::Unwritten);
+    let mut record = Record::of_session(Outcome::Unwritten);
     operation.clone_into(&mut record.operation);
     record.table = Some(Table {
         relation: entry.relation.map_or(0, |relation| relation.to_u32()),
@@ -192,7 +193,7 @@ pub fn before_commit() {
 
 /// The subtransaction was rolled back. It may have ended a statement on a watched table.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
-    error_callback::abort();
+    recording::abort();
     let failed = STATE.with_borrow_mut(|state| {
         state.unwritten.retain(|(subtransaction, _)| *subtransaction < own);
         state.candidate.take_if(|candidate| candidate.innermost >= own)
@@ -216,7 +217,7 @@ pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::Sub
 
 /// The transaction is over.
 pub fn transaction_ends(end: TransactionEnd) {
-    error_callback::abort();
+    recording::abort();
     let mut state = STATE.take();
     let written = entries::take_write_counts();
     if end == TransactionEnd::RolledBack {
@@ -235,7 +236,7 @@ pub fn transaction_ends(end: TransactionEnd) {
         state.unwritten.iter_mut().for_each(|(_, record)| record::send(record));
     }
     temporary_tables::transaction_ends(end == TransactionEnd::Committed);
-    error_callback::transaction_ends();
+    statement_text::transaction_ends();
     watched_relations::transaction_ends();
 }
 
@@ -258,16 +259,16 @@ fn rolled_back(written: &[WriteCount], failed: Option<Record>, cause: Option<(St
             ..failed
         },
         None => {
-            let mut record = error_callback::record_of_session(Outcome::RolledBack);
+            let mut record = Record::of_session(Outcome::RolledBack);
             (record.error_code, record.error_message) = cause.unzip();
             record
         }
     };
     "ROLLBACK".clone_into(&mut record.operation);
     if written.iter().all(|one| one.relation == written[0].relation) {
-        record.table = Some(error_callback::table_written(&written[0]));
+        record.table = Some(Table::of(&written[0]));
     }
-    record.written = error_callback::counts(&written[..written.len().min(MOST_WRITTEN)]);
+    record.written = written.iter().take(MOST_WRITTEN).map(Count::of).collect();
     record.written_omitted = written.len().saturating_sub(MOST_WRITTEN);
     record
 }

@@ -6,8 +6,8 @@ use super::resolve::resolve;
 use crate::actor::Actor;
 use crate::capture::{ForeignCode, RowEvent, RowOperation, RowTexts, row_texts};
 use crate::entries::{self, InvalidBytes, NewEntry, Outcome};
-use crate::failures::queue;
-use crate::failures::queue::record::{Count, LogLine, RawRow, Record, Table};
+use crate::failures::queue::record::{Count, RawRow, Record, Table};
+use crate::failures::queue::{self, LogLine};
 use crate::failures::session::{fingerprint, from_hex, note_name, watched};
 use crate::history::{key_of, key_types};
 use crate::pg::{
