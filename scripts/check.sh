@@ -14,7 +14,7 @@ cargo deny --locked --workspace check licenses bans sources
 "$ROOT/scripts/python.sh" scripts/requirements.txt
 tools=$TARGET/venv-scripts/bin
 step "shellcheck"
-git ls-files -z '*.sh' .ci/run | xargs -0 "$tools/shellcheck"
+git ls-files -z '*.sh' .ci/run | xargs -0 -n 6 -P 2 "$tools/shellcheck"
 step "ruff check"
 "$tools/ruff" check --quiet
 step "codespell"
