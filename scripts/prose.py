@@ -108,7 +108,7 @@ def wrap(text):
         if FENCE.match(line):
             fenced = not fenced
         comment = (comment or "<!--" in line) and "-->" not in line
-        special = special or re.match(r"\[[^\]]+\]: ", line) or (not block and line.startswith("    "))
+        special = special or "` → `" in line or re.match(r"\[[^\]]+\]: ", line) or (not block and line.startswith("    "))
         if fenced or comment or FENCE.match(line) or "-->" in line or special or line.endswith("\\"):
             end()
             lines.append(line)
