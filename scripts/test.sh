@@ -10,6 +10,7 @@
 #   test.sh acceptance [ARGUMENT...]   only crates/acceptance, with the release build; ARGUMENTs are those of cargo test
 #   test.sh upgrade      pg_upgrade from PostgreSQL 15 to 17: not part of all tests
 #   test.sh released     the update from version 1.0, whose library is built for it from its commit: not part of all tests
+#   test.sh verifier     only those of verifiers/python (without a server)
 #   test.sh python [ARGUMENT...]       only those of clients/python and docs/clients.md; ARGUMENTs are those of pytest
 #   test.sh example [ARGUMENT...]      only those of examples/leads-api; ARGUMENTs are those of pytest
 #
@@ -29,6 +30,11 @@ crates() {
   done
   step "Unit and property tests: cargo test ${arguments[*]}"
   cargo test --no-fail-fast "${arguments[@]}"
+}
+
+verifier() {
+  step "The verifier in Python: unittest"
+  (cd verifiers/python && python3 -B -m unittest discover -s tests)
 }
 
 pgrx() {
@@ -121,6 +127,7 @@ case ${1:-all} in
   all)
     if [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ]; then
       crates
+      verifier
       pgrx
       acceptance
       python
@@ -132,7 +139,7 @@ case ${1:-all} in
     fi
     step "All tests with PostgreSQL $PG_MAJOR passed."
     ;;
-  crates | lints | majors | upgrade | released) "$1" ;;
+  crates | verifier | lints | majors | upgrade | released) "$1" ;;
   pgrx | acceptance | python | example) "$@" ;;
   *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac
