@@ -13,6 +13,7 @@
 #                                      those of cargo test
 #   test.sh upgrade      pg_upgrade from PostgreSQL 15 to 17. Not part of all tests
 #   test.sh released     the update from version 1.0, built from its commit. Not part of all tests
+#   test.sh verifier     only verifiers/python, without a server
 #   test.sh python [ARGUMENT...]       only clients/python and docs/clients.md; ARGUMENTs as in pytest
 #   test.sh example [ARGUMENT...]      only examples/leads-api; ARGUMENTs as in pytest
 #
@@ -49,6 +50,11 @@ crates() {
   done
   step "Unit and property tests: cargo test ${arguments[*]}"
   cargo test --no-fail-fast "${arguments[@]}"
+}
+
+verifier() {
+  step "The verifier in Python: unittest"
+  (cd verifiers/python && python3 -B -m unittest discover -s tests)
 }
 
 pgrx() {
@@ -142,6 +148,7 @@ case ${1:-all} in
     # shellcheck disable=SC2119 # all of their tests
     if [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ]; then
       crates
+      verifier
       pgrx
       acceptance
       python
@@ -153,7 +160,7 @@ case ${1:-all} in
     fi
     step "All tests with PostgreSQL $PG_MAJOR passed."
     ;;
-  crates | lints | majors | upgrade | released) "$1" ;;
+  crates | verifier | lints | majors | upgrade | released) "$1" ;;
   named | pgrx | acceptance | python | example) "$@" ;;
   *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac
