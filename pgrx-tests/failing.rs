@@ -52,7 +52,7 @@ mod tests {
     fn assert_every_entry_is_lost(damage: &str, cause: &str) {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('before')");
-        let before = crate::journal::not_written_yet_counted();
+        let before = crate::entries::not_written_yet_counted();
         run(damage);
         let said = warnings(|| {
             run("INSERT INTO leads (id) VALUES ('1'), ('2'); UPDATE leads SET email = 'x'; DELETE FROM leads WHERE id = '1';
@@ -62,7 +62,7 @@ mod tests {
         assert_eq!(rows("SELECT id, email FROM leads"), ["3 | NULL"], "{damage}");
         assert_eq!(said.len(), 2 + 3 + 1 + 1 + 1, "{damage}: {said:?}");
         assert!(said.iter().all(|warning| warning.contains(cause) && warning.contains("leads")), "{damage}: {said:?}");
-        let counter = crate::journal::not_written_yet_counted();
+        let counter = crate::entries::not_written_yet_counted();
         assert_eq!(counter, before + 8, "{damage}");
         run("SET LOCAL lead_audit.on_error = abort");
         for statement in [

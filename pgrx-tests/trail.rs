@@ -37,7 +37,7 @@ pub fn begin_with_leads() {
 
 /// How many entries could not be written: those of committed transactions, and of this one, which will be counted when it commits.
 pub fn not_written() -> i64 {
-    number("SELECT entries_not_written FROM lead_audit.stats") + crate::journal::not_written_yet_counted()
+    number("SELECT entries_not_written FROM lead_audit.stats") + crate::entries::not_written_yet_counted()
 }
 
 /// Runs one or more statements.

@@ -1,5 +1,5 @@
 -- The trail: one row for each event, written by the library only. The order of the columns is the order in which
--- src/journal/entry_table.rs fills them; the widths are sorted so that no byte is lost to alignment.
+-- src/entries/entry_table.rs fills them; the widths are sorted so that no byte is lost to alignment.
 CREATE SEQUENCE lead_audit.entry_id_seq;
 CREATE TABLE lead_audit.entry (
   id bigint NOT NULL PRIMARY KEY,

@@ -11,18 +11,18 @@
 //! | planner | failures: open a scope | failures: close it |
 //! | ExecutorStart | failures: open a scope, keep the parameters | failures: close it |
 //! | ExecutorRun | failures: open a scope | failures: close it |
-//! | ExecutorFinish | failures: open a scope; journal: gather entries | journal: write them; failures: close it |
-//! | ExecutorEnd | journal: write what has gathered while the library was being loaded | – |
-//! | ProcessUtility | failures: open a scope; worker: leave a database; journal: gather (COPY); DDL guard: keep the text | DDL guard: forget it; journal: write; failures: close |
+//! | ExecutorFinish | failures: open a scope; entries: gather entries | entries: write them; failures: close it |
+//! | ExecutorEnd | entries: write what has gathered while the library was being loaded | – |
+//! | ProcessUtility | failures: open a scope; failures: have the worker leave a database; entries: gather (COPY); DDL guard: keep the text | DDL guard: forget it; entries: write; failures: close |
 //! | emit_log | failures: the error that ends the statement is final | – |
 //! | error callbacks | – | failures: make a record of the error |
-//! | shmem_request, shmem_startup | – | shared: ask for the lock; map the queue |
+//! | shmem_request, shmem_startup | – | failures: ask for the lock; map the queue |
 //!
 //! Transaction callbacks run in the order of `transaction.rs`. Only PRE_COMMIT and PRE_PREPARE may raise an error there.
 //! Invalidation callbacks (`invalidation.rs`) only set flags.
 //!
 //! The preloaded library installs all of them. A library that is loaded by a session's first write to a watched table
-//! installs what the journal needs.
+//! installs what writing entries needs.
 
 mod error;
 mod executor;
@@ -33,10 +33,6 @@ mod session;
 mod shared_memory;
 mod transaction;
 mod utility;
-mod utility_call;
-
-pub use error::{ERROR_IN_STATEMENT, base_callback};
-pub use utility_call::UtilityCall;
 
 /// Installs the hooks and callbacks, in front of those that are there. Called once, while the library is loaded.
 pub fn install(preloading: bool) {

@@ -1,19 +1,19 @@
 //! lead_audit: every write to a watched table becomes a checksummed entry in `lead_audit.entry`.
 //!
 //! The folders are the stages that the data passes through; each depends only on those before it and on the small
-//! modules `settings`, `origin`, `version` and `server` (the wrappers around Postgres).
+//! modules `settings`, `actor`, `version` and `pg` (the wrappers around Postgres).
 
 #![allow(unsafe_code, reason = "PostgreSQL's interface is C")]
 
+mod actor;
 mod capture;
-mod failure;
+mod entries;
+mod failures;
+mod history;
 mod hooks;
-mod journal;
-mod origin;
+mod pg;
 mod seal;
-mod server;
 mod settings;
-mod shared;
 mod sql;
 mod status;
 mod verify;
@@ -37,9 +37,9 @@ pub extern "C-unwind" fn _PG_init() {
     hooks::install(preloading);
     if preloading {
         worker::register_launcher();
-        failure::follow();
+        failures::follow();
     } else {
-        journal::library_is_loaded();
+        entries::library_is_loaded();
     }
 }
 

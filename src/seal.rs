@@ -25,7 +25,6 @@ pub use after_commit::{publish_by_itself, publish_committed, subtransaction_abor
 pub use id_ranges::{IdRange, IdRanges};
 pub use inserted::InsertedIds;
 pub use notify::{notify, queue_is_full};
-pub use publish::fits_folder;
 pub use round::{copied_from, last_id_given_out};
 pub use seal_function::tick;
 pub use signer::{Identity, verifier_key};

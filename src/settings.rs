@@ -1,13 +1,13 @@
 //! The settings `lead_audit.*`: what the application says about itself, and the superuser's switches.
 //!
 //! The application's four settings are read for every row, so they are kept as Postgres keeps them; a counter that every
-//! assignment raises tells `origin` when to read them again.
+//! assignment raises tells `actor` when to read them again.
 
 pub mod failure;
 mod sealing;
 
 pub use sealing::{
-    CHECKPOINT_DIR, ORIGIN, PREVIOUS_SIGNING_KEY_FILE, SIGNING_KEY_FILE, follow_database, seal_interval, was_reset,
+    CHECKPOINT_DIR, ORIGIN, PREVIOUS_SIGNING_KEY_FILE, SIGNING_KEY_FILE, folder_name, follow_database, seal_interval, was_reset,
 };
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};

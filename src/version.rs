@@ -7,7 +7,7 @@
 //! - *Newer objects*: the session loaded its library before the update, or an older package was installed again. Within one major
 //!   version, writes are still recorded, because a minor version only adds to the table of entries. Everything else is refused.
 
-use crate::server::{ServerError, extension_version};
+use crate::pg::{ServerError, extension_version};
 use pgrx::{PgSqlErrorCode, pg_extern};
 
 /// The first version that was released.

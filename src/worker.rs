@@ -1,19 +1,13 @@
 //! The background processes, where the library is preloaded: a launcher, which is in no database, and a worker in each database
 //! that has the extension.
 //!
-//! The launcher learns of databases from the sessions that make or use them (`commands`), so none is polled. It looks into each
+//! The launcher learns of databases from the sessions that make or use them (`failures::utility_commands`), so none is polled. It looks into each
 //! database once after the server's start; one without the extension costs a process for that moment only. On a standby
 //! nothing of this runs until it is promoted.
 
-mod commands;
 mod launcher;
-mod process;
 mod tasks;
 mod worker_main;
-
-pub use commands::{command_begins, subtransaction_aborts, subtransaction_commits, transaction_ends};
-pub use process::in_extension_transaction;
-pub use tasks::Progress;
 
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};

@@ -4,10 +4,9 @@
 //! no second opinion on what an array, a composite or an extension's type looks like.
 
 use super::jsonb;
-use super::numeric;
-use super::pinned::Pinned;
-use crate::server::{TextWriter, call_foreign, detoasted};
-use ledger::canonical::write_string_bytes;
+use super::numeric::write_numeric;
+use super::output_settings::OutputSettings;
+use crate::pg::{OutputFunction, TextWriter, call_foreign, detoasted, output_text};
 use ledger::time::write_timestamp;
 use ledger::{Sink, write_i64, write_uuid};
 use pgrx::pg_sys;
@@ -67,7 +66,7 @@ impl Encoder {
                 Encoder::Int2 => write_i64(out, i64::from(datum.value() as i16)),
                 Encoder::Int4 => write_i64(out, i64::from(datum.value() as i32)),
                 Encoder::Int8 => write_i64(out, datum.value() as i64),
-                Encoder::Text => write_text(out, detoasted(datum)),
+                Encoder::Text => out.append_json_string(detoasted(datum)),
                 Encoder::Uuid => {
                     out.push(b'"');
                     write_uuid(out, &*datum.cast_mut_ptr::<[u8; 16]>());
@@ -85,13 +84,6 @@ impl Encoder {
     }
 }
 
-/// Appends a string, or what is meant to be one: its bytes are looked at when the whole text is there.
-pub fn write_text(out: &mut TextWriter, text: &[u8]) {
-    if write_string_bytes(out, text) {
-        out.note_nul();
-    }
-}
-
 fn write_bytea(out: &mut TextWriter, bytes: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.reserve(bytes.len().saturating_mul(2));
@@ -103,35 +95,6 @@ fn write_bytea(out: &mut TextWriter, bytes: &[u8]) {
         out.append(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]]);
     }
     out.push(b'"');
-}
-
-/// A number's text as it is; what is none to JSON (NaN, Infinity) as a string, as to_jsonb does.
-///
-/// # Safety
-/// `datum` must be a numeric.
-pub unsafe fn write_numeric(out: &mut TextWriter, datum: pg_sys::Datum) {
-    // SAFETY: as the caller promises.
-    unsafe {
-        if !numeric::write_finite(out, datum) {
-            write_text(out, c_string(pg_sys::numeric_out, datum));
-        }
-    }
-}
-
-type OutputFunction = unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum;
-
-/// What an output function gives for a datum.
-///
-/// # Safety
-/// `datum` must be of the type that `output` is the output function of.
-unsafe fn c_string<'a>(output: OutputFunction, datum: pg_sys::Datum) -> &'a [u8] {
-    // SAFETY: an output function never gives NULL, but a C string in the current memory context.
-    unsafe {
-        match pgrx::direct_function_call_as_datum(output, &[Some(datum)]) {
-            Some(text) => CStr::from_ptr(text.cast_mut_ptr()).to_bytes(),
-            None => b"",
-        }
-    }
 }
 
 /// A float the way to_jsonb has it: its shortest exact text, read as a numeric.
@@ -146,11 +109,11 @@ unsafe fn write_float(out: &mut TextWriter, value: f64, datum: pg_sys::Datum, ou
     // SAFETY: as the caller promises. numeric_in takes a C string, an oid that it does not use, and -1 for any precision.
     unsafe {
         let text = {
-            let _pinned = Pinned::new();
-            c_string(output, datum)
+            let _settings = OutputSettings::new();
+            output_text(output, datum)
         };
         if !value.is_finite() {
-            return write_text(out, text);
+            return out.append_json_string(text);
         }
         let arguments = [pg_sys::Datum::from(text.as_ptr()), pg_sys::Datum::from(0), pg_sys::Datum::from(-1_i32)];
         match pgrx::direct_function_call_as_datum(pg_sys::numeric_in, &arguments.map(Some)) {
@@ -204,7 +167,7 @@ unsafe fn write_to_jsonb(out: &mut TextWriter, datum: pg_sys::Datum, call: &pg_s
     // SAFETY: the call reads the FmgrInfo, whose only changing part, fn_extra, to_jsonb does not use. The result is a jsonb in
     // the current memory context, not toasted since it was just made.
     let value = unsafe {
-        let _pinned = if monetary { Pinned::with_money() } else { Pinned::new() };
+        let _settings = if monetary { OutputSettings::with_money() } else { OutputSettings::new() };
         call_foreign(call, datum)
     };
     // SAFETY: as said.

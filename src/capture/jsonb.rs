@@ -1,7 +1,7 @@
 //! A jsonb value to canonical JSON: its own key order is by length, that of the format by UTF-16 code units.
 
-use super::encode::{write_numeric, write_text};
-use crate::server::TextWriter;
+use super::numeric::write_numeric;
+use crate::pg::TextWriter;
 use ledger::Sink;
 use ledger::canonical::compare_key_bytes;
 use pgrx::pg_sys;
@@ -99,7 +99,7 @@ unsafe fn write_object(out: &mut TextWriter, tokens: &mut Tokens) {
             out.push(b',');
         }
         let member = out.len();
-        write_text(out, key);
+        out.append_json_string(key);
         out.push(b':');
         let (token, value) = tokens.next();
         // SAFETY: token and value came together.
@@ -149,7 +149,7 @@ unsafe fn write_scalar(out: &mut TextWriter, value: &pg_sys::JsonbValue) {
     // SAFETY: type_ says which member of the union is set.
     unsafe {
         match value.type_ {
-            jbvType::jbvString => write_text(out, string_bytes(value)),
+            jbvType::jbvString => out.append_json_string(string_bytes(value)),
             jbvType::jbvNumeric => write_numeric(out, pg_sys::Datum::from(value.val.numeric)),
             jbvType::jbvBool => out.append(if value.val.boolean { b"true" } else { b"false" }),
             _ => out.append(b"null"),

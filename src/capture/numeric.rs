@@ -1,15 +1,28 @@
 //! A numeric's text straight from its stored bytes, as numeric_out gives it: several for each row of many tables, and numeric_out
 //! builds each one anew in memory of its own.
 
-use crate::server::{TextWriter, detoasted};
+use crate::pg::{TextWriter, detoasted, output_text};
 use ledger::Sink;
 use pgrx::pg_sys;
+
+/// A number's text as it is; what is none to JSON (NaN, Infinity) as a string, as to_jsonb does.
+///
+/// # Safety
+/// `datum` must be a numeric.
+pub unsafe fn write_numeric(out: &mut TextWriter, datum: pg_sys::Datum) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        if !write_finite(out, datum) {
+            out.append_json_string(output_text(pg_sys::numeric_out, datum));
+        }
+    }
+}
 
 /// Appends the text of a finite numeric. False, and nothing is appended, for NaN and the infinities.
 ///
 /// # Safety
 /// `numeric` must be a numeric.
-pub unsafe fn write_finite(out: &mut TextWriter, numeric: pg_sys::Datum) -> bool {
+unsafe fn write_finite(out: &mut TextWriter, numeric: pg_sys::Datum) -> bool {
     // SAFETY: as the caller promises; the bytes are read while the value is there.
     match Stored::read(unsafe { detoasted(numeric) }) {
         Some(stored) => {

@@ -1,9 +1,20 @@
 //! A row, taken apart and written as JSON.
 
-use super::plan::Column;
-use crate::server::{NotWritten, ServerError, Text, TextWriter, detoasted};
+use super::row_layout::{Column, RowLayout};
+use crate::pg::{NotWritten, ServerError, Text, TextWriter, detoasted};
 use ledger::Sink;
 use pgrx::pg_sys;
+use std::rc::Rc;
+
+/// A row with what is needed to read it.
+pub struct RowVersion {
+    /// The row.
+    pub tuple: pg_sys::HeapTuple,
+    /// Its row type.
+    pub descriptor: pg_sys::TupleDesc,
+    /// The layout of its relation.
+    pub layout: Rc<RowLayout>,
+}
 
 /// How the value of a column is in the text of a row.
 #[derive(Clone, Copy)]

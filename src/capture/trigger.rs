@@ -1,7 +1,7 @@
 //! The row trigger: what Postgres calls for each row that was written. Runs as whoever writes.
 
-use super::event::{RowEvent, RowOperation, record_row};
-use crate::server::{ServerError, parse_uuid};
+use super::row_event::{RowEvent, RowOperation, record_row};
+use crate::pg::{ServerError, parse_uuid};
 use crate::settings;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ffi::CStr;

@@ -2,8 +2,8 @@
 //! against everyone else by then, so the count is exact.
 
 use super::trigger::TriggerCall;
-use crate::journal::{self, NewEntry};
-use crate::server::{Text, for_each_row, in_subtransaction, leaves, partition_ancestors, relation_name, schema_name};
+use crate::entries::{self, NewEntry};
+use crate::pg::{Text, for_each_row, in_subtransaction, leaves, partition_ancestors, relation_name, schema_name};
 use crate::settings;
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -49,7 +49,7 @@ fn record(truncate: &Truncate, watch_id: [u8; 16], relation: pg_sys::Oid, schema
     match counted {
         Ok(rows) => {
             let mut details = Text::from(&*format!(r#"{{"row_count":{rows}}}"#));
-            journal::append(NewEntry {
+            entries::append(NewEntry {
                 watch_id: Some(watch_id),
                 relation: Some(relation),
                 table_schema: Some(schema),
@@ -60,17 +60,17 @@ fn record(truncate: &Truncate, watch_id: [u8; 16], relation: pg_sys::Oid, schema
             });
         }
         Err(error) => {
-            let gap = journal::Gap {
+            let gap = entries::Gap {
                 watch_id: Some(watch_id),
                 relation: Some(relation),
                 schema: schema.as_str(),
                 table: name.as_str(),
                 key: None,
             };
-            journal::not_written("TRUNCATE", &gap, &error);
+            entries::not_written("TRUNCATE", &gap, &error);
         }
     }
-    journal::flush();
+    entries::flush();
 }
 
 thread_local! {

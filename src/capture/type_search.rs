@@ -1,6 +1,6 @@
 //! A search through what types consist of. It needs no stack: types can be nested more deeply than that is.
 
-use crate::server::{attribute, new_context};
+use crate::pg::{attribute, new_context};
 use pgrx::pg_sys;
 use std::collections::HashMap;
 

@@ -6,7 +6,7 @@
 //! then takes the place of the one being raised, as anywhere in PostgreSQL. It calls no Rust code that has something to drop.
 //! The second part, which makes a record of the copy, calls nothing of PostgreSQL that can raise an error.
 
-use crate::failure::{self, FailingRow, StatementScope};
+use crate::failures::{self, ErrorCallbacks, FailingRow, StatementScope};
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -23,6 +23,10 @@ mod raw {
 }
 
 pub fn install() {
+    failures::set_error_callbacks(ErrorCallbacks {
+        in_statement: error_in_statement,
+        outside_of_statements: error_outside_of_statements,
+    });
     // SAFETY: called once, while the library is loaded; hooks stay for the life of the process.
     unsafe {
         PREVIOUS_EMIT_LOG.set(pg_sys::emit_log_hook);
@@ -30,23 +34,11 @@ pub fn install() {
     }
 }
 
-/// The callback of a scope, by which scopes are told from others in PostgreSQL's list.
-pub const ERROR_IN_STATEMENT: unsafe extern "C-unwind" fn(*mut c_void) = error_in_statement;
-
-/// A callback for errors outside of any scope, to be put at the bottom of PostgreSQL's list.
-pub fn base_callback() -> pg_sys::ErrorContextCallback {
-    pg_sys::ErrorContextCallback {
-        previous: std::ptr::null_mut(),
-        callback: Some(error_outside_of_statements),
-        arg: std::ptr::null_mut(),
-    }
-}
-
 // Unguarded: a guard empties the stack of errors (see above). Neither this nor what `record` calls can panic.
 unsafe extern "C-unwind" fn error_in_statement(argument: *mut c_void) {
     let scope = argument.cast::<StatementScope>();
     // One error, one record: the innermost statement's.
-    if failure::innermost_scope() == scope {
+    if failures::innermost_scope() == scope {
         // SAFETY: the scope is live: it is in the list.
         unsafe { record(scope) }
     }
@@ -55,7 +47,7 @@ unsafe extern "C-unwind" fn error_in_statement(argument: *mut c_void) {
 // Unguarded: as `error_in_statement`.
 unsafe extern "C-unwind" fn error_outside_of_statements(_argument: *mut c_void) {
     // Called last, whatever was under way. A scope has made its record.
-    if failure::innermost_scope().is_null() {
+    if failures::innermost_scope().is_null() {
         // SAFETY: null says that there is no scope.
         unsafe { record(std::ptr::null_mut()) }
     }
@@ -68,7 +60,7 @@ unsafe fn record(scope: *mut StatementScope) {
     // SAFETY: called while an error is being raised. The memory context is one of ours, emptied when the record is made. An
     // error in here leaves the frame at once; nothing in it is to be dropped.
     unsafe {
-        let memory = failure::begin_record();
+        let memory = failures::begin_record();
         if memory.is_null() {
             return;
         }
@@ -82,14 +74,14 @@ unsafe fn record(scope: *mut StatementScope) {
             failed(scope, error, &raw const row);
         }
         pg_sys::CurrentMemoryContext = former;
-        failure::end_record();
+        failures::end_record();
     }
 }
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn failed(scope: *mut StatementScope, error: *const pg_sys::ErrorData, row: *const FailingRow) {
     // SAFETY: the function above passes a live scope or null, the copy of the error, and rows that it has copied.
-    unsafe { failure::error_raised(scope.as_ref(), &*error, &*row) }
+    unsafe { failures::error_raised(scope.as_ref(), &*error, &*row) }
 }
 
 /// The error is about to be reported to the server's log and to the client: whoever could have caught it has not. A client
@@ -100,8 +92,8 @@ unsafe extern "C-unwind" fn emit_log(data: *mut pg_sys::ErrorData) {
         if (*data).elevel >= pgrx::PgLogLevel::ERROR as i32 {
             let unqueued = final_record(data);
             if !unqueued.is_null() {
-                failure::write_to_server_log(unqueued);
-                failure::end_record();
+                failures::write_to_server_log(unqueued);
+                failures::end_record();
             }
         }
         if let Some(previous) = PREVIOUS_EMIT_LOG.get() {
@@ -113,5 +105,5 @@ unsafe extern "C-unwind" fn emit_log(data: *mut pg_sys::ErrorData) {
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn final_record(data: *const pg_sys::ErrorData) -> *const std::ffi::c_char {
     // SAFETY: as above.
-    unsafe { failure::error_is_final(&*data) }
+    unsafe { failures::error_is_final(&*data) }
 }

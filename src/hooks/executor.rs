@@ -1,8 +1,8 @@
 //! The executor. Row triggers run within ExecutorFinish: entries are gathered there, and written when it is through.
 
 use super::next;
-use crate::failure::{self, Phase, StatementScope};
-use crate::{capture, journal};
+use crate::failures::{self, Phase, StatementScope};
+use crate::{capture, entries};
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -43,7 +43,7 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn before_start(scope: *mut StatementScope, query: *mut pg_sys::QueryDesc) {
     // SAFETY: the hook above passes its own scope and PostgreSQL's query.
-    unsafe { failure::execution_begins(&mut *scope, query) }
+    unsafe { failures::execution_begins(&mut *scope, query) }
 }
 
 #[cfg(not(feature = "pg18"))]
@@ -77,7 +77,7 @@ unsafe extern "C-unwind" fn executor_run(query: *mut pg_sys::QueryDesc, directio
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn before_run(scope: *mut StatementScope, query: *mut pg_sys::QueryDesc) {
     // SAFETY: the hook above passes its own scope and PostgreSQL's query.
-    unsafe { failure::phase_begins(&mut *scope, query, Phase::Run) }
+    unsafe { failures::phase_begins(&mut *scope, query, Phase::Run) }
 }
 
 unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
@@ -93,22 +93,22 @@ unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn before_finish(scope: *mut StatementScope, query: *mut pg_sys::QueryDesc) {
     // SAFETY: the hook above passes its own scope and PostgreSQL's query.
-    unsafe { failure::phase_begins(&mut *scope, query, Phase::Finish) };
-    journal::statement_scope_opens();
+    unsafe { failures::phase_begins(&mut *scope, query, Phase::Finish) };
+    entries::statement_scope_opens();
 }
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn after_finish(scope: *mut StatementScope, query: *mut pg_sys::QueryDesc) {
-    journal::statement_scope_closes();
+    entries::statement_scope_closes();
     // SAFETY: as in `before_finish`; the query's state is live. A query with this flag is part of a statement around it (a
     // foreign key's action); its triggers have not run yet.
     unsafe {
         let triggers_ran = (*(*query).estate).es_top_eflags & pg_sys::EXEC_FLAG_SKIP_TRIGGERS as i32 == 0;
         if triggers_ran {
-            capture::settle_statement();
-            journal::flush();
+            capture::statement_ends();
+            entries::flush();
         }
-        failure::statement_ends(&mut *scope);
+        failures::statement_ends(&mut *scope);
     }
 }
 
@@ -122,8 +122,8 @@ unsafe extern "C-unwind" fn executor_end(query: *mut pg_sys::QueryDesc) {
 /// around it are written a little early.
 #[pgrx::pg_guard]
 extern "C-unwind" fn before_end() {
-    if journal::is_first_statement() {
-        capture::settle_statement();
-        journal::flush();
+    if entries::is_first_statement() {
+        capture::statement_ends();
+        entries::flush();
     }
 }

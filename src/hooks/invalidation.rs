@@ -1,7 +1,7 @@
 //! PostgreSQL says that a catalog changed. What is known from it is marked as stale, and read again when it is needed:
 //! these callbacks run at any catalog access, so they read nothing themselves.
 
-use crate::{capture, failure, journal, origin, watch};
+use crate::{actor, capture, entries, failures, watch};
 use pgrx::pg_sys;
 use pgrx::pg_sys::SysCacheIdentifier as Cache;
 
@@ -21,10 +21,10 @@ pub fn install(preloading: bool) {
 unsafe extern "C-unwind" fn relation_changed(preloaded: pg_sys::Datum, relation: pg_sys::Oid) {
     let relation = (relation != pg_sys::InvalidOid).then_some(relation);
     capture::relation_changed(relation);
-    journal::relation_changed(relation);
+    entries::relation_changed(relation);
     watch::relation_changed();
     if preloaded.value() != 0 {
-        failure::relation_changed(relation);
+        failures::relation_changed(relation);
     }
 }
 
@@ -33,16 +33,16 @@ unsafe extern "C-unwind" fn relation_changed(preloaded: pg_sys::Datum, relation:
 unsafe extern "C-unwind" fn schema_changed(preloaded: pg_sys::Datum, _cache: i32, _hash: u32) {
     capture::relation_changed(None);
     if preloaded.value() != 0 {
-        failure::schema_changed();
+        failures::schema_changed();
     }
 }
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn sequence_changed(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
-    journal::sequence_changed();
+    entries::sequence_changed();
 }
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn role_changed(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
-    origin::role_changed();
+    actor::role_changed();
 }

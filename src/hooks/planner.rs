@@ -1,7 +1,7 @@
 //! The planner: an error in planning a write to a watched table is a failure of that statement.
 
 use super::next;
-use crate::failure::{self, StatementScope};
+use crate::failures::{self, StatementScope};
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::ffi::{c_char, c_int};
@@ -42,5 +42,5 @@ unsafe extern "C-unwind" fn before(
     parameters: pg_sys::ParamListInfo,
 ) {
     // SAFETY: the hook above passes its own scope and what PostgreSQL passed to it.
-    unsafe { failure::planning_begins(&mut *scope, parse, text, parameters) }
+    unsafe { failures::planning_begins(&mut *scope, parse, text, parameters) }
 }

@@ -1,6 +1,6 @@
 //! A session begins: already its first statement may fail before any other hook is called.
 
-use crate::failure;
+use crate::failures;
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -36,5 +36,5 @@ unsafe extern "C-unwind" fn client_authentication(port: *mut pg_sys::Port, statu
 
 #[pgrx::pg_guard]
 extern "C-unwind" fn after() {
-    failure::session_begins();
+    failures::session_begins();
 }

@@ -1,6 +1,6 @@
 //! The postmaster asks for shared memory while it preloads the library, and sets it up at its start and after a crash.
 
-use crate::shared;
+use crate::failures::queue;
 use pgrx::pg_sys;
 use std::cell::Cell;
 
@@ -27,7 +27,7 @@ unsafe extern "C-unwind" fn request() {
             previous();
         }
     }
-    shared::request_lock();
+    queue::request_lock();
 }
 
 #[pgrx::pg_guard]
@@ -38,5 +38,5 @@ unsafe extern "C-unwind" fn startup() {
             previous();
         }
     }
-    shared::start_up();
+    queue::start_up();
 }

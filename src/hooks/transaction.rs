@@ -4,8 +4,8 @@
 //! waits nor asks PostgreSQL for memory, and its own memory is bounded. Should anything raise an error all the same, it is
 //! caught, and what the other modules do at the end of the transaction is still done.
 
-use crate::server::TransactionEnd;
-use crate::{capture, failure, journal, seal, worker};
+use crate::pg::TransactionEnd;
+use crate::{capture, entries, failures, seal};
 use pgrx::pg_sys;
 use std::ffi::c_void;
 use std::panic::AssertUnwindSafe;
@@ -24,10 +24,10 @@ unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argumen
     let end = match event {
         Event::XACT_EVENT_PRE_COMMIT | Event::XACT_EVENT_PRE_PREPARE => {
             // Nothing should be left by then; what is must not be lost.
-            capture::settle_statement();
-            journal::flush();
-            journal::before_commit();
-            return failure::before_commit();
+            capture::statement_ends();
+            entries::flush();
+            entries::before_commit();
+            return failures::before_commit();
         }
         Event::XACT_EVENT_COMMIT => TransactionEnd::Committed,
         Event::XACT_EVENT_PREPARE => TransactionEnd::Prepared,
@@ -35,10 +35,10 @@ unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argumen
         _ => return,
     };
     let committed = end == TransactionEnd::Committed;
-    without_error(|| failure::transaction_ends(end));
-    without_error(|| worker::transaction_ends(committed));
+    without_error(|| failures::transaction_ends(end));
+    without_error(|| failures::utility_commands::transaction_ends(committed));
     without_error(|| seal::transaction_ends(committed));
-    without_error(journal::transaction_ends);
+    without_error(entries::transaction_ends);
     without_error(capture::transaction_ends);
 }
 
@@ -51,19 +51,19 @@ unsafe extern "C-unwind" fn subtransaction(
 ) {
     use pg_sys::SubXactEvent as Event;
     match event {
-        Event::SUBXACT_EVENT_START_SUB => journal::subtransaction_starts(own),
+        Event::SUBXACT_EVENT_START_SUB => entries::subtransaction_starts(own),
         Event::SUBXACT_EVENT_COMMIT_SUB => {
-            without_error(|| failure::subtransaction_commits(own, parent));
+            without_error(|| failures::subtransaction_commits(own, parent));
             without_error(|| seal::subtransaction_commits(own, parent));
-            without_error(|| worker::subtransaction_commits(own, parent));
-            without_error(|| journal::subtransaction_commits(own, parent));
+            without_error(|| failures::utility_commands::subtransaction_commits(own, parent));
+            without_error(|| entries::subtransaction_commits(own, parent));
             without_error(|| capture::subtransaction_commits(own, parent));
         }
         Event::SUBXACT_EVENT_ABORT_SUB => {
-            without_error(|| failure::subtransaction_aborts(own));
+            without_error(|| failures::subtransaction_aborts(own));
             without_error(|| seal::subtransaction_aborts(own));
-            without_error(|| worker::subtransaction_aborts(own));
-            without_error(|| journal::subtransaction_aborts(own));
+            without_error(|| failures::utility_commands::subtransaction_aborts(own));
+            without_error(|| entries::subtransaction_aborts(own));
             without_error(|| capture::subtransaction_aborts(own));
         }
         _ => {}

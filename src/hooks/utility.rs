@@ -1,10 +1,10 @@
 //! Utility commands: COPY fires row triggers outside of the executor, TRUNCATE and COPY can fail, and some commands concern
 //! the background workers.
 
-use super::utility_call::{UtilityCall, utility_hook};
-use crate::failure::{self, StatementScope};
+use crate::failures::{self, StatementScope};
+use crate::pg::UtilityCall;
 use crate::watch::CommandScope;
-use crate::{capture, journal, worker};
+use crate::{capture, entries};
 use pgrx::pg_sys;
 use std::cell::Cell;
 
@@ -18,6 +18,35 @@ pub fn install() {
         PREVIOUS.set(pg_sys::ProcessUtility_hook);
         pg_sys::ProcessUtility_hook = Some(process_utility);
     }
+}
+
+/// Defines a hook of ProcessUtility: a function that makes a [`UtilityCall`] of its arguments and hands it to another one.
+macro_rules! utility_hook {
+    ($hook:ident => $work:path) => {
+        unsafe extern "C-unwind" fn $hook(
+            statement: *mut pgrx::pg_sys::PlannedStmt,
+            text: *const core::ffi::c_char,
+            read_only_tree: bool,
+            context: pgrx::pg_sys::ProcessUtilityContext::Type,
+            params: pgrx::pg_sys::ParamListInfo,
+            environment: *mut pgrx::pg_sys::QueryEnvironment,
+            destination: *mut pgrx::pg_sys::DestReceiver,
+            completion: *mut pgrx::pg_sys::QueryCompletion,
+        ) {
+            let call = $crate::pg::UtilityCall {
+                statement,
+                text,
+                read_only_tree,
+                context,
+                params,
+                environment,
+                destination,
+                completion,
+            };
+            // SAFETY: the call is the one that Postgres makes.
+            unsafe { $work(call) }
+        }
+    };
 }
 
 utility_hook!(process_utility => run);
@@ -43,21 +72,21 @@ unsafe fn run(call: UtilityCall) {
 unsafe extern "C-unwind" fn before(scope: *mut StatementScope, call: *const UtilityCall, fires_row_triggers: bool) {
     // SAFETY: the hook above passes its own scope and call.
     unsafe {
-        failure::command_begins(&mut *scope, &*call);
-        worker::command_begins((*call).statement, (*call).context);
+        failures::command_begins(&mut *scope, &*call);
+        failures::utility_commands::command_begins((*call).statement, (*call).context);
     }
     if fires_row_triggers {
-        journal::statement_scope_opens();
+        entries::statement_scope_opens();
     }
 }
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn after(scope: *mut StatementScope, fires_row_triggers: bool) {
     if fires_row_triggers {
-        journal::statement_scope_closes();
-        capture::settle_statement();
-        journal::flush();
+        entries::statement_scope_closes();
+        capture::statement_ends();
+        entries::flush();
     }
     // SAFETY: the hook above passes its own scope.
-    unsafe { failure::statement_ends(&mut *scope) }
+    unsafe { failures::statement_ends(&mut *scope) }
 }

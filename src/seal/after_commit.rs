@@ -5,7 +5,7 @@
 //! directory holds no lock, and nobody who seals waits for it.
 
 use super::publish::Publication;
-use crate::server::current_subtransaction;
+use crate::pg::current_subtransaction;
 use crate::settings;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;

@@ -2,7 +2,7 @@
 
 use super::id_ranges::IdRanges;
 use super::tree_row::objects_are_current;
-use crate::server::{Plan, ServerError};
+use crate::pg::{ServerError, SpiPlan};
 use ledger::merkle::Hash;
 use pgrx::{IntoDatum, PgSqlErrorCode, Uuid, pg_sys};
 
@@ -34,7 +34,7 @@ impl StoredCheckpoint {
 
     fn first(snapshot: pg_sys::Snapshot, sql: &str, argument: Option<i64>) -> Result<Option<Self>, ServerError> {
         let types = [pg_sys::INT8OID];
-        let plan = Plan::prepare(sql, if argument.is_some() { &types } else { &[] });
+        let plan = SpiPlan::prepare(sql, if argument.is_some() { &types } else { &[] });
         let arguments: Vec<_> = argument.map(IntoDatum::into_datum).into_iter().collect();
         let rows = plan.read(snapshot, &arguments);
         if rows.len() == 0 {
@@ -58,7 +58,7 @@ impl StoredCheckpoint {
     /// Writes a new one, which adds these ids to the tree of `before` leaves.
     pub fn store(snapshot: pg_sys::Snapshot, log_id: Uuid, before: u64, ids: &IdRanges, size: u64, root: &Hash, note: &str) {
         let (column, value) = if objects_are_current() { (", log_id", ", $5") } else { ("", "") };
-        let insert = Plan::prepare(
+        let insert = SpiPlan::prepare(
             &format!(
                 "INSERT INTO lead_audit.checkpoint (tree_size, sealed_at, root, entry_ids, note{column}) \
                  VALUES ($1, pg_catalog.clock_timestamp(), $2, $3::pg_catalog.int8multirange, $4{value})"
@@ -77,7 +77,7 @@ impl StoredCheckpoint {
             ],
         );
         let array = pg_sys::INT8ARRAYOID;
-        let ranges = Plan::prepare(
+        let ranges = SpiPlan::prepare(
             "INSERT INTO lead_audit.leaf_range (first_id, last_id, first_leaf) SELECT * FROM ROWS FROM \
              (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) r",
             &[array, array, array],

@@ -7,7 +7,7 @@
 
 use super::id_ranges::IdRanges;
 use super::tree_row::{TreeRow, to_bigint};
-use crate::server::{Plan, ServerError};
+use crate::pg::{ServerError, SpiPlan};
 use pgrx::{IntoDatum, pg_sys};
 
 /// Ranges in one row at most, so that a row stays small.
@@ -26,14 +26,14 @@ pub struct OpenGap {
 /// progress any more, or, after a move to another cluster, all.
 pub fn due(snapshot: pg_sys::Snapshot, tree: &TreeRow, in_progress: &[u64]) -> Vec<i64> {
     let rows = if tree.is_from_elsewhere() {
-        Plan::prepare("SELECT first_id FROM lead_audit.open_gap ORDER BY first_id", &[]).read(snapshot, &[])
+        SpiPlan::prepare("SELECT first_id FROM lead_audit.open_gap ORDER BY first_id", &[]).read(snapshot, &[])
     } else {
         let ended = tree.waits_for.iter().filter(|xid| in_progress.binary_search(xid).is_err());
         let ended: Vec<i64> = ended.copied().map(to_bigint).collect();
         if ended.is_empty() {
             return Vec::new();
         }
-        let plan = Plan::prepare(
+        let plan = SpiPlan::prepare(
             "SELECT first_id FROM lead_audit.open_gap WHERE in_progress && $1 ORDER BY first_id",
             &[pg_sys::INT8ARRAYOID],
         );
@@ -46,7 +46,7 @@ impl OpenGap {
     /// Reads one.
     pub fn load(snapshot: pg_sys::Snapshot, first_id: i64) -> Result<Option<Self>, ServerError> {
         let plan =
-            Plan::prepare("SELECT ids::text, in_progress FROM lead_audit.open_gap WHERE first_id = $1", &[pg_sys::INT8OID]);
+            SpiPlan::prepare("SELECT ids::text, in_progress FROM lead_audit.open_gap WHERE first_id = $1", &[pg_sys::INT8OID]);
         let rows = plan.read(snapshot, &[first_id.into_datum()]);
         let (Some(ids), Some(in_progress)) = (rows.get::<String>(0, 0), rows.get::<Vec<i64>>(0, 1)) else { return Ok(None) };
         let in_progress = in_progress.into_iter().map(|xid| xid as u64).collect();
@@ -59,11 +59,11 @@ impl OpenGap {
         let still = self.in_progress.iter().filter(|xid| in_progress.binary_search(xid).is_ok());
         let still: Vec<i64> = still.copied().map(to_bigint).collect();
         if missing.is_empty() || still.is_empty() || from_elsewhere {
-            let plan = Plan::prepare("DELETE FROM lead_audit.open_gap WHERE first_id = $1", &[pg_sys::INT8OID]);
+            let plan = SpiPlan::prepare("DELETE FROM lead_audit.open_gap WHERE first_id = $1", &[pg_sys::INT8OID]);
             plan.write(snapshot, &[self.first_id.into_datum()]);
             return false;
         }
-        let plan = Plan::prepare(
+        let plan = SpiPlan::prepare(
             "UPDATE lead_audit.open_gap SET ids = $2::pg_catalog.int8multirange, in_progress = $3 WHERE first_id = $1",
             &[pg_sys::INT8OID, pg_sys::TEXTOID, pg_sys::INT8ARRAYOID],
         );
@@ -77,7 +77,7 @@ pub fn open(snapshot: pg_sys::Snapshot, missing: &IdRanges, in_progress: &[u64])
     if in_progress.is_empty() {
         return 0;
     }
-    let plan = Plan::prepare(
+    let plan = SpiPlan::prepare(
         "INSERT INTO lead_audit.open_gap (first_id, seen_at, ids, in_progress) \
          VALUES ($1, pg_catalog.clock_timestamp(), $2::pg_catalog.int8multirange, $3)",
         &[pg_sys::INT8OID, pg_sys::TEXTOID, pg_sys::INT8ARRAYOID],
@@ -96,6 +96,6 @@ pub fn open(snapshot: pg_sys::Snapshot, missing: &IdRanges, in_progress: &[u64])
 
 /// Whether there are as many gaps as there should be. Within a restore there may not be, yet.
 pub fn are_complete(snapshot: pg_sys::Snapshot, tree: &TreeRow) -> bool {
-    let plan = Plan::prepare("SELECT pg_catalog.count(*) FROM lead_audit.open_gap", &[]);
+    let plan = SpiPlan::prepare("SELECT pg_catalog.count(*) FROM lead_audit.open_gap", &[]);
     plan.read(snapshot, &[]).get::<i64>(0, 0) == Some(tree.open_gaps)
 }

@@ -1,6 +1,6 @@
 //! Keeps the state of the tree from being changed by anything but sealing: the trigger function behind `sealing_only`.
 
-use crate::server::ServerError;
+use crate::pg::ServerError;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::Cell;
 

@@ -1,6 +1,6 @@
 //! Ids of entries as ascending ranges: what a checkpoint took, what a gap is missing.
 
-use crate::server::ServerError;
+use crate::pg::ServerError;
 use pgrx::PgSqlErrorCode;
 use std::fmt::Write;
 

@@ -1,11 +1,11 @@
 //! Entries that somebody has put into the table by hand under ids that were not given out yet.
 //!
 //! When the sequence comes to such an id, the entry must not be taken for the one that got it. So each sealing looks for entries
-//! above all ids that were given out, and takes note of them; a writer that meets one does the same (`journal`).
+//! above all ids that were given out, and takes note of them; a writer that meets one does the same (`entries`).
 
 use super::round::last_id_given_out;
 use super::tree_row::{TreeRow, objects_are_current};
-use crate::server::{Plan, ServerError};
+use crate::pg::{ServerError, SpiPlan};
 use pgrx::{IntoDatum, pg_sys};
 
 /// Their ids, in ascending order.
@@ -19,7 +19,7 @@ impl InsertedIds {
         let last_id = last_id_given_out()?;
         // While a dump is being restored, the sequence may come after the entries.
         if !tree.is_from_elsewhere() && last_id >= tree.looked_to && objects_are_current() {
-            let note = Plan::prepare(
+            let note = SpiPlan::prepare(
                 "INSERT INTO lead_audit.inserted_entry (id) SELECT e.id FROM lead_audit.entry e WHERE e.id > $1 \
                  ON CONFLICT DO NOTHING RETURNING id",
                 &[pg_sys::INT8OID],
@@ -38,7 +38,7 @@ impl InsertedIds {
         if !objects_are_current() {
             return Ok(InsertedIds::default());
         }
-        let rows = Plan::prepare("SELECT id FROM lead_audit.inserted_entry ORDER BY id", &[]).read(snapshot, &[]);
+        let rows = SpiPlan::prepare("SELECT id FROM lead_audit.inserted_entry ORDER BY id", &[]).read(snapshot, &[]);
         Ok(InsertedIds((0..rows.len()).filter_map(|row| rows.get(row, 0)).collect()))
     }
 

@@ -8,8 +8,8 @@ use super::checkpoint_row::StoredCheckpoint;
 use super::gaps;
 use super::signer::{Identity, Signer, previous_key};
 use super::tree_row::TreeRow;
-use crate::journal::{self, NewEntry};
-use crate::server::{NewestSnapshot, Plan, ServerError, Text};
+use crate::entries::{self, NewEntry};
+use crate::pg::{NewestSnapshot, ServerError, SpiPlan, Text};
 use ledger::KeyChange;
 use ledger::note::SigningKey;
 use pgrx::{IntoDatum, pg_sys};
@@ -56,7 +56,7 @@ impl KeyEntry {
         let change = KeyChange { old_origin: before.origin, old_key: before.key, new_origin: now.origin, new_key: now.key };
         let mut details = Text::from(&*change.to_details());
         let entry = NewEntry { operation: KeyChange::OPERATION, details: Some(&mut details), ..NewEntry::default() };
-        let id = journal::write_at_once(entry)?;
+        let id = entries::write_at_once(entry)?;
         Ok(Some(KeyEntry { id, signer, former }))
     }
 }
@@ -77,7 +77,7 @@ fn former_key(before: &Identity) -> Result<Option<SigningKey>, ServerError> {
 /// Of a tree from elsewhere: whether gaps and entries have been restored too. In a parallel restore they come later, by a
 /// transaction that may not have begun: what is not there yet must not be taken for what will never come.
 pub fn has_arrived(snapshot: pg_sys::Snapshot, tree: &TreeRow, newest: Option<&StoredCheckpoint>) -> bool {
-    let plan = Plan::prepare("SELECT true FROM lead_audit.entry WHERE id >= $1 LIMIT 1", &[pg_sys::INT8OID]);
+    let plan = SpiPlan::prepare("SELECT true FROM lead_audit.entry WHERE id >= $1 LIMIT 1", &[pg_sys::INT8OID]);
     let last_id = newest.map_or(i64::MIN, |newest| newest.last_id);
     gaps::are_complete(snapshot, tree) && plan.read(snapshot, &[last_id.into_datum()]).len() == 1
 }

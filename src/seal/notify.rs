@@ -5,8 +5,8 @@
 
 use super::after_commit::note_failure;
 use super::tree_row::tree_exists;
-use crate::server::{NewestSnapshot, Plan, ServerError, with_spi};
-use crate::worker::in_extension_transaction;
+use crate::pg::in_extension_transaction;
+use crate::pg::{NewestSnapshot, ServerError, SpiPlan, with_spi};
 use pgrx::{IntoDatum, pg_sys};
 use std::cell::Cell;
 
@@ -46,7 +46,7 @@ fn send() -> Option<i64> {
     }
     with_spi(|| {
         let (after, most) = SENT_TO.get().map_or((-1, 1), |sent_to| (sent_to, MOST));
-        let newest = Plan::prepare(
+        let newest = SpiPlan::prepare(
             "SELECT c.tree_size, c.note FROM lead_audit.checkpoint c WHERE c.tree_size > $1 ORDER BY c.tree_size DESC LIMIT $2",
             &[pg_sys::INT8OID, pg_sys::INT8OID],
         );
@@ -55,7 +55,7 @@ fn send() -> Option<i64> {
         if rows.len() == 0 {
             return Some(after.max(0));
         }
-        let notify = Plan::prepare("SELECT pg_catalog.pg_notify($1, $2)", &[pg_sys::TEXTOID, pg_sys::TEXTOID]);
+        let notify = SpiPlan::prepare("SELECT pg_catalog.pg_notify($1, $2)", &[pg_sys::TEXTOID, pg_sys::TEXTOID]);
         for row in (0..rows.len()).rev() {
             let note: Option<String> = rows.get(row, 1);
             notify.write(snapshot.as_ptr(), &[CHANNEL.into_datum(), note.into_datum()]);

@@ -5,7 +5,7 @@ use super::checkpoint_row::StoredCheckpoint;
 use super::signer::{Signer, verifier_key};
 use super::tiles::{StoredTiles, tree_is_damaged};
 use super::tree_row::TreeRow;
-use crate::server::{Plan, ServerError, with_spi};
+use crate::pg::{ServerError, SpiPlan, with_spi};
 use crate::version;
 use ledger::merkle;
 use ledger::note::Note;
@@ -120,7 +120,7 @@ fn verifier_key_text() -> Option<String> {
 
 /// The index of an entry's leaf.
 fn leaf_of(snapshot: pg_sys::Snapshot, id: i64) -> Option<u64> {
-    let plan = Plan::prepare(
+    let plan = SpiPlan::prepare(
         "SELECT r.first_leaf + ($1 - r.first_id) FROM (SELECT * FROM lead_audit.leaf_range WHERE first_id <= $1 \
          ORDER BY first_id DESC LIMIT 1) r WHERE $1 <= r.last_id",
         &[pg_sys::INT8OID],
@@ -129,7 +129,7 @@ fn leaf_of(snapshot: pg_sys::Snapshot, id: i64) -> Option<u64> {
 }
 
 fn not_sealed(snapshot: pg_sys::Snapshot, id: i64) -> Refusal {
-    let plan = Plan::prepare("SELECT true FROM lead_audit.entry WHERE id = $1", &[pg_sys::INT8OID]);
+    let plan = SpiPlan::prepare("SELECT true FROM lead_audit.entry WHERE id = $1", &[pg_sys::INT8OID]);
     if plan.read(snapshot, &[id.into_datum()]).len() == 0 {
         refusal(
             PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,

@@ -3,14 +3,12 @@
 //! Only what has been committed may leave, so this runs after the commit, where nothing may fail any more: whatever goes wrong
 //! is a value here. A file is complete from the moment it has its name, and never takes the place of another.
 
+use crate::settings::folder_name;
 use ledger::checkpoint::Checkpoint;
 use ledger::note::Note;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-
-/// Longest name that file systems take, in bytes.
-const NAME_LIMIT: usize = 255;
 
 /// A checkpoint that has been committed, or will be when it gets here.
 #[derive(Debug, Clone)]
@@ -30,24 +28,6 @@ pub enum Published {
     Yes,
     /// A checkpoint of the same size that says something else.
     Another,
-}
-
-/// The name of a log's folder: its origin, with everything but letters, digits, `-`, `_` and `.` as %XX. A first dot too.
-pub fn folder_name(origin: &str) -> String {
-    let mut name = String::new();
-    for (i, byte) in origin.bytes().enumerate() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && i > 0) {
-            name.push(char::from(byte));
-        } else {
-            name.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    name
-}
-
-/// Whether the origin makes a folder's name that file systems take.
-pub fn fits_folder(origin: &str) -> bool {
-    folder_name(origin).len() <= NAME_LIMIT
 }
 
 impl Publication {
@@ -124,14 +104,6 @@ mod tests {
     fn publication(size: u64, root: u8) -> Publication {
         let note = Checkpoint::new("../example.org/log é", size, [root; 32]).expect("a checkpoint").to_string();
         Publication { size, note }
-    }
-
-    #[test]
-    fn an_origin_never_leads_out_of_the_directory() {
-        assert_eq!(folder_name("lead_audit/7d4c-1"), "lead_audit%2F7d4c-1");
-        assert_eq!(folder_name("../x"), "%2E.%2Fx");
-        assert_eq!(folder_name("é\0"), "%C3%A9%00");
-        assert!(fits_folder(&"é".repeat(42)) && !fits_folder(&"é".repeat(43)));
     }
 
     #[test]

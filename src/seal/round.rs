@@ -15,8 +15,8 @@ use super::publish::{Publication, Published};
 use super::signer::Signer;
 use super::tiles::{StoredTiles, store_tiles, tree_is_damaged};
 use super::tree_row::{TreeRow, tree_exists};
-use crate::journal::{EntryColumn, relation_of_schema};
-use crate::server::{IdScan, NewestSnapshot, Plan, RowMemory, ServerError, detoasted, with_spi};
+use crate::entries::{EntryColumn, relation_of_schema};
+use crate::pg::{IdScan, NewestSnapshot, RowMemory, ServerError, SpiPlan, detoasted, with_spi};
 use crate::settings;
 use ledger::merkle::{Hash, TileWriter};
 use ledger::note::SigningKey;
@@ -106,7 +106,7 @@ pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
 /// Not by SELECT last_value: that looks at the sequence's page without a lock, and while a process logs its taking of an id the page
 /// has, for a moment, a value that is up to 32 ahead.
 pub fn last_id_given_out() -> Result<i64, ServerError> {
-    let plan = Plan::prepare(
+    let plan = SpiPlan::prepare(
         "SELECT coalesce(pg_catalog.pg_sequence_last_value(q.seqrelid), 0), \
          q.seqincrement = 1 AND q.seqcache = 1 AND NOT q.seqcycle \
          FROM pg_catalog.pg_sequence q WHERE q.seqrelid = 'lead_audit.entry_id_seq'::pg_catalog.regclass",
@@ -337,7 +337,7 @@ impl Round<'_> {
         if after_commit::published_to(&directory) == Some(newest.size) || after_commit::is_waiting(newest.size) {
             return true;
         }
-        let older = Plan::prepare(
+        let older = SpiPlan::prepare(
             "SELECT c.tree_size, c.note FROM lead_audit.checkpoint c WHERE c.tree_size < $1 ORDER BY c.tree_size DESC LIMIT 1",
             &[pg_sys::INT8OID],
         );
@@ -363,7 +363,7 @@ impl Round<'_> {
             }
             oldest_missing = candidate.size;
         }
-        let missing = Plan::prepare(
+        let missing = SpiPlan::prepare(
             "SELECT c.tree_size, c.note FROM lead_audit.checkpoint c WHERE c.tree_size >= $1 ORDER BY c.tree_size LIMIT $2",
             &[pg_sys::INT8OID, pg_sys::INT8OID],
         );

@@ -2,8 +2,8 @@
 
 use super::round::{self, Done};
 use super::tree_row::tree_exists;
-use crate::journal::relation_of_schema;
-use crate::server::{ServerError, lock_task};
+use crate::entries::relation_of_schema;
+use crate::pg::{ServerError, lock_task};
 use crate::version::{self, Need};
 use pgrx::{PgSqlErrorCode, pg_extern, pg_sys};
 

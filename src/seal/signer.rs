@@ -1,7 +1,7 @@
 //! Who signs: the log's origin and, where there is one, its key, from the settings.
 
 use super::tree_row::TreeRow;
-use crate::server::ServerError;
+use crate::pg::ServerError;
 use crate::settings;
 use ledger::checkpoint::{Checkpoint, CheckpointError};
 use ledger::merkle::Hash;

@@ -1,7 +1,7 @@
 //! The tree's tiles as they are stored: full ones in `lead_audit.tree_tile`, the last one of each level in
 //! `lead_audit.tree_edge`.
 
-use crate::server::{Plan, ServerError};
+use crate::pg::{ServerError, SpiPlan};
 use ledger::merkle::{Hash, TILE_WIDTH, TileId, Tiles, TreeError};
 use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
 use std::borrow::Cow;
@@ -9,7 +9,7 @@ use std::borrow::Cow;
 /// The tiles as a snapshot shows them. Lives within one connection to SPI.
 pub struct StoredTiles {
     snapshot: pg_sys::Snapshot,
-    plan: Plan,
+    plan: SpiPlan,
 }
 
 const KEY: [pg_sys::Oid; 2] = [pg_sys::INT2OID, pg_sys::INT8OID];
@@ -21,7 +21,7 @@ fn key(id: TileId) -> [Option<pg_sys::Datum>; 2] {
 impl StoredTiles {
     /// Those of this snapshot, which must stay active as long as this is used.
     pub fn of(snapshot: pg_sys::Snapshot) -> Self {
-        let plan = Plan::prepare(
+        let plan = SpiPlan::prepare(
             "SELECT t.hashes, true FROM lead_audit.tree_tile t WHERE t.level = $1 AND t.index = $2 UNION ALL \
              SELECT e.hashes, false FROM lead_audit.tree_edge e WHERE e.level = $1 AND e.index = $2",
             &KEY,
@@ -52,13 +52,13 @@ impl Tiles for StoredTiles {
 /// Stores what a `TileWriter` gives: full tiles to stay, then the last tile of each level in place of the one before.
 pub fn store_tiles(snapshot: pg_sys::Snapshot, changed: Vec<(TileId, Vec<Hash>)>) {
     let types = [KEY[0], KEY[1], pg_sys::BYTEAOID];
-    let full = Plan::prepare("INSERT INTO lead_audit.tree_tile (level, index, hashes) VALUES ($1, $2, $3)", &types);
-    let edge = Plan::prepare(
+    let full = SpiPlan::prepare("INSERT INTO lead_audit.tree_tile (level, index, hashes) VALUES ($1, $2, $3)", &types);
+    let edge = SpiPlan::prepare(
         "INSERT INTO lead_audit.tree_edge (level, index, hashes) VALUES ($1, $2, $3) \
          ON CONFLICT (level) DO UPDATE SET index = excluded.index, hashes = excluded.hashes",
         &types,
     );
-    let write = |plan: &Plan, id: TileId, hashes: &[Hash]| {
+    let write = |plan: &SpiPlan, id: TileId, hashes: &[Hash]| {
         let [level, index] = key(id);
         plan.write(snapshot, &[level, index, hashes.as_flattened().into_datum()]);
     };

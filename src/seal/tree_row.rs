@@ -1,8 +1,8 @@
 //! The one row of `lead_audit.tree`: the log's identity and how far sealing is.
 
 use super::signer::Identity;
-use crate::journal::relation_of_schema;
-use crate::server::{Plan, ServerError, current_database};
+use crate::entries::relation_of_schema;
+use crate::pg::{ServerError, SpiPlan, current_database};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{IntoDatum, PgSqlErrorCode, Uuid, pg_sys};
 use std::ffi::CStr;
@@ -58,7 +58,7 @@ impl TreeRow {
     /// Reads it.
     pub fn load(snapshot: pg_sys::Snapshot) -> Result<Self, ServerError> {
         let identity = if objects_are_current() { "origin, verifier_key" } else { "NULL::text, NULL::text" };
-        let plan = Plan::prepare(
+        let plan = SpiPlan::prepare(
             &format!(
                 "SELECT log_id, created_at, awaits_restore, tree_size, looked_to, open_gaps::bigint, waits_for, home, \
                  count(*) OVER () > 1, {identity} FROM lead_audit.tree ORDER BY tree_size DESC, created_at, log_id LIMIT 1"
@@ -116,7 +116,7 @@ impl TreeRow {
     /// the extension: entries that are restored are older.
     pub fn must_wait_for_restore(&mut self, snapshot: pg_sys::Snapshot) -> bool {
         if self.awaits_restore {
-            let plan = Plan::prepare(
+            let plan = SpiPlan::prepare(
                 "SELECT occurred_at > $1 FROM lead_audit.entry ORDER BY id DESC LIMIT 1",
                 &[pg_sys::TIMESTAMPTZOID],
             );
@@ -129,7 +129,7 @@ impl TreeRow {
     /// Writes it. Rows of other logs, which never grew, go.
     pub fn store(&self, snapshot: pg_sys::Snapshot) {
         let waits_for: Vec<i64> = self.waits_for.iter().copied().map(to_bigint).collect();
-        let update = Plan::prepare(
+        let update = SpiPlan::prepare(
             "UPDATE lead_audit.tree SET awaits_restore = $2, tree_size = $3, looked_to = $4, open_gaps = $5, waits_for = $6, \
              home = $7 WHERE log_id = $1",
             &[
@@ -155,7 +155,7 @@ impl TreeRow {
             ],
         );
         if let Some(Identity { origin, key }) = self.identity.clone().filter(|_| objects_are_current()) {
-            let update = Plan::prepare(
+            let update = SpiPlan::prepare(
                 "UPDATE lead_audit.tree SET origin = $2, verifier_key = $3 WHERE log_id = $1 AND (origin, verifier_key) \
                  IS DISTINCT FROM ($2, $3)",
                 &[pg_sys::UUIDOID, pg_sys::TEXTOID, pg_sys::TEXTOID],
@@ -163,14 +163,14 @@ impl TreeRow {
             update.write(snapshot, &[self.log_id.into_datum(), origin.into_datum(), key.into_datum()]);
         }
         if self.has_others {
-            let delete = Plan::prepare("DELETE FROM lead_audit.tree WHERE log_id <> $1 AND tree_size = 0", &[pg_sys::UUIDOID]);
+            let delete = SpiPlan::prepare("DELETE FROM lead_audit.tree WHERE log_id <> $1 AND tree_size = 0", &[pg_sys::UUIDOID]);
             delete.write(snapshot, &[self.log_id.into_datum()]);
         }
     }
 
     /// Counts a failure to publish.
     pub fn note_publishing_error(&self, snapshot: pg_sys::Snapshot, error: &str) {
-        let update = Plan::prepare(
+        let update = SpiPlan::prepare(
             "UPDATE lead_audit.tree SET publishing_errors = publishing_errors + 1, last_publishing_error = $2, \
              last_publishing_error_at = pg_catalog.clock_timestamp() WHERE log_id = $1",
             &[pg_sys::UUIDOID, pg_sys::TEXTOID],

@@ -2,8 +2,7 @@
 //! the files that the server may write, or not leave the database at all.
 
 use super::{TextSetting, accept, variables};
-use crate::seal::fits_folder;
-use crate::server::{NewestSnapshot, Plan, ServerError, with_spi};
+use crate::pg::{NewestSnapshot, ServerError, SpiPlan, with_spi};
 use ledger::note::is_key_name;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgSqlErrorCode, pg_sys};
 use std::cell::Cell;
@@ -82,7 +81,7 @@ const OF_SEALING: [&CStr; 4] =
 /// If one was reset: what it is then, only a new process learns.
 pub fn follow_database() -> Result<(), ServerError> {
     let set = with_spi(|| {
-        let plan = Plan::prepare(
+        let plan = SpiPlan::prepare(
             "SELECT s.setconfig FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase \
              WHERE d.datname = pg_catalog.current_database() AND s.setrole = 0",
             &[],
@@ -178,6 +177,27 @@ unsafe extern "C-unwind" fn check_origin(
     unsafe { accept(value, is_origin) }
 }
 
+/// Longest name that file systems take, in bytes.
+const NAME_LIMIT: usize = 255;
+
+/// The name of a log's folder: its origin, with everything but letters, digits, `-`, `_` and `.` as %XX. A first dot too.
+pub fn folder_name(origin: &str) -> String {
+    let mut name = String::new();
+    for (i, byte) in origin.bytes().enumerate() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && i > 0) {
+            name.push(char::from(byte));
+        } else {
+            name.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    name
+}
+
+/// Whether the origin makes a folder's name that file systems take.
+fn fits_folder(origin: &str) -> bool {
+    folder_name(origin).len() <= NAME_LIMIT
+}
+
 fn is_absolute(path: &str) -> Result<(), String> {
     if Path::new(path).is_absolute() { Ok(()) } else { Err("It must be an absolute path.".to_owned()) }
 }
@@ -201,6 +221,14 @@ mod tests {
         for bad in ["a b", "a+b", "a\nb", &"x".repeat(256)] {
             assert!(is_origin(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_origin_never_leads_out_of_the_directory() {
+        assert_eq!(folder_name("lead_audit/7d4c-1"), "lead_audit%2F7d4c-1");
+        assert_eq!(folder_name("../x"), "%2E.%2Fx");
+        assert_eq!(folder_name("é\0"), "%C3%A9%00");
+        assert!(fits_folder(&"é".repeat(42)) && !fits_folder(&"é".repeat(43)));
     }
 
     #[test]

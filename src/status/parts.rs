@@ -1,9 +1,9 @@
 //! The parts that need more than CREATE EXTENSION. A part that is added elsewhere gets a function here that says how it is.
 
+use crate::failures::queue::{self, Problem};
+use crate::pg::current_database;
 use crate::seal::{copied_from, queue_is_full, verifier_key};
-use crate::server::current_database;
 use crate::settings;
-use crate::shared::{self, Problem};
 use crate::version::{self, Need};
 use pgrx::iter::TableIterator;
 use pgrx::{name, pg_extern, pg_sys};
@@ -64,7 +64,7 @@ fn recording() -> Part {
 }
 
 fn preloading() -> Part {
-    if shared::is_there() {
+    if queue::is_there() {
         Part::on("preloading", None)
     } else {
         Part::off("preloading", "the library was not loaded at the server's start", Some(PRELOAD))
@@ -79,13 +79,13 @@ fn in_recovery() -> bool {
 /// The process that does what does not belong into anybody's transaction.
 fn worker() -> Part {
     const NAME: &str = "background worker";
-    if !shared::is_there() {
+    if !queue::is_there() {
         return Part::off(NAME, "lead_audit is not in shared_preload_libraries", Some(PRELOAD));
     }
     if in_recovery() {
         return Part::off(NAME, "the server is a standby; it starts when the server is promoted", None);
     }
-    let found = shared::find(current_database(), |database| (database.worker, database.problem, database.held_by));
+    let found = queue::find(current_database(), |database| (database.worker, database.problem, database.held_by));
     match found {
         Some((worker, ..)) if worker != 0 => Part::on(NAME, Some(format!("process {worker}"))),
         Some((_, Problem::NoProcess, _)) => {
@@ -108,7 +108,7 @@ fn worker() -> Part {
 /// Whether failed operations become entries.
 fn failures() -> Part {
     const NAME: &str = "failed operations";
-    if !shared::is_there() {
+    if !queue::is_there() {
         return Part::off(NAME, "lead_audit is not in shared_preload_libraries", Some(PRELOAD));
     }
     if in_recovery() {
@@ -117,7 +117,7 @@ fn failures() -> Part {
     if !settings::enabled() {
         return Part::off(NAME, "lead_audit.enabled is off", Some("lead_audit.enabled = on"));
     }
-    match shared::counts(current_database()) {
+    match queue::counts(current_database()) {
         Some(counts) if counts.dropped > 0 => Part {
             remedy: Some("lead_audit.queue_size = '64MB'  # then restart the server".to_owned()),
             ..Part::on(NAME, Some(format!("{} of them are in the server's log only", counts.dropped)))

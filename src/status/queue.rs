@@ -1,7 +1,7 @@
 //! `lead_audit.queue()`: what became of failed operations, by database.
 
-use crate::server::current_database;
-use crate::shared;
+use crate::failures::queue;
+use crate::pg::current_database;
 use pgrx::iter::TableIterator;
 use pgrx::{name, pg_extern, pg_sys};
 use std::ffi::CStr;
@@ -22,8 +22,8 @@ fn queue() -> TableIterator<
     ),
 > {
     let mut found = Vec::new();
-    shared::each_database(|database| {
-        if database.presence == shared::Presence::Present {
+    queue::each_database(|database| {
+        if database.presence == queue::Presence::Present {
             found.push((database.oid(), database.counts, database.waiting_bytes(), database.worker));
         }
     });
@@ -43,14 +43,14 @@ fn queue() -> TableIterator<
 /// `lead_audit.own_queue()`.
 #[pg_extern(sql = false)]
 fn own_queue() -> TableIterator<'static, (name!(queued, i64), name!(written, i64), name!(dropped, i64))> {
-    let counts = shared::counts(current_database()).unwrap_or_default();
+    let counts = queue::counts(current_database()).unwrap_or_default();
     TableIterator::once((number(counts.queued), number(counts.written), number(counts.dropped)))
 }
 
 /// `lead_audit.quarantined()`.
 #[pg_extern(sql = false)]
 fn quarantined() -> i64 {
-    number(shared::counts(current_database()).unwrap_or_default().quarantined)
+    number(queue::counts(current_database()).unwrap_or_default().quarantined)
 }
 
 fn number(count: u64) -> i64 {

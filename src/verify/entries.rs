@@ -3,8 +3,8 @@
 
 use super::faults::{Faults, Mismatch};
 use super::leaves::Leaves;
-use crate::journal::{COLUMNS, EntryColumn, StoredEntry, StoredFault, check_columns, relation_of_schema};
-use crate::server::{IdScan, RowMemory, ServerError, attribute, borrowed_text, detoasted};
+use crate::entries::{COLUMNS, EntryColumn, StoredEntry, StoredFault, check_columns, relation_of_schema};
+use crate::pg::{IdScan, RowMemory, ServerError, attribute, borrowed_text, detoasted};
 use ledger::KeyChange;
 use ledger::merkle::Hash;
 use pgrx::pg_sys;

@@ -1,8 +1,8 @@
 //! Where each sealed entry is in the tree, in the order of ids, and its leaf hash there.
 
-use crate::journal::relation_of_schema;
+use crate::entries::relation_of_schema;
+use crate::pg::{IdScan, RowMemory, ServerError, SpiPlan};
 use crate::seal::{IdRange, IdRanges, InsertedIds, StoredTiles, TreeRow, last_id_given_out};
-use crate::server::{IdScan, Plan, RowMemory, ServerError};
 use ledger::merkle::{Hash, TILE_WIDTH, TileId, Tiles};
 use pgrx::{IntoDatum, pg_sys};
 use std::collections::VecDeque;
@@ -52,13 +52,13 @@ impl Leaves {
         // SAFETY: passed on to the caller.
         let mut ranges = unsafe { IdScan::open(relation_of_schema(c"leaf_range"), snapshot)? };
         // The range that holds the first id may begin before it.
-        let before = Plan::prepare(
+        let before = SpiPlan::prepare(
             "SELECT first_id FROM lead_audit.leaf_range WHERE first_id <= $1 ORDER BY first_id DESC LIMIT 1",
             &[pg_sys::INT8OID],
         );
         let first = before.read(snapshot, &[from.into_datum()]).get(0, 0).unwrap_or(from);
         ranges.range(first, to);
-        let gaps = Plan::prepare("SELECT ids::text FROM lead_audit.open_gap ORDER BY first_id", &[]).read(snapshot, &[]);
+        let gaps = SpiPlan::prepare("SELECT ids::text FROM lead_audit.open_gap ORDER BY first_id", &[]).read(snapshot, &[]);
         let mut open = Vec::new();
         for row in 0..gaps.len() {
             open.extend_from_slice(IdRanges::from_multirange(&gaps.get::<String>(row, 0).unwrap_or_default())?.as_slice());

@@ -4,7 +4,7 @@ use super::entries::{self, Wanted};
 use super::faults::{Faults, Row};
 use super::leaves::Leaves;
 use super::tree;
-use crate::server::{ServerError, with_spi};
+use crate::pg::{ServerError, with_spi};
 use crate::version;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;

@@ -1,8 +1,8 @@
 //! What the database keeps beside entries, leaves and checkpoints, and what of it nobody has written but somebody by hand.
 
 use super::faults::Faults;
+use crate::pg::SpiPlan;
 use crate::seal::{IdRanges, TreeRow, objects_are_current};
-use crate::server::Plan;
 use pgrx::{IntoDatum, pg_sys};
 
 /// So many rows of one kind are named.
@@ -18,7 +18,7 @@ pub fn check(snapshot: pg_sys::Snapshot, tree: &TreeRow, size: u64, faults: &mut
 /// Tiles that the tree does not have.
 fn surplus_tiles(snapshot: pg_sys::Snapshot, size: u64, faults: &mut Faults) {
     // The tree has fewer than 2^63 leaves, so that level 7 has no full tile.
-    let plan = Plan::prepare(
+    let plan = SpiPlan::prepare(
         "SELECT 'lead_audit.tree_tile', t.level, t.index FROM lead_audit.tree_tile t \
          WHERE (t.level BETWEEN 0 AND 6 AND t.index BETWEEN 0 AND ($1 >> 8 * (t.level + 1)) - 1) IS NOT TRUE \
          UNION ALL SELECT 'lead_audit.tree_edge', e.level, e.index FROM lead_audit.tree_edge e \
@@ -37,13 +37,13 @@ fn surplus_tiles(snapshot: pg_sys::Snapshot, size: u64, faults: &mut Faults) {
 
 /// Gaps that sealing has not left open: an entry that is put into one would be sealed.
 fn open_gaps(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
-    let rows = Plan::prepare("SELECT first_id, ids::text, in_progress FROM lead_audit.open_gap ORDER BY first_id", &[])
+    let rows = SpiPlan::prepare("SELECT first_id, ids::text, in_progress FROM lead_audit.open_gap ORDER BY first_id", &[])
         .read(snapshot, &[]);
     if rows.len() as i64 != tree.open_gaps {
         let detail = format!("lead_audit.open_gap has {} rows; sealing has left {}", rows.len(), tree.open_gaps);
         faults.of_tree("open_gap", detail);
     }
-    let sealed = Plan::prepare(
+    let sealed = SpiPlan::prepare(
         "SELECT true FROM lead_audit.leaf_range WHERE first_id <= $2 AND last_id >= $1 ORDER BY first_id DESC LIMIT 1",
         &[pg_sys::INT8OID, pg_sys::INT8OID],
     );
@@ -77,13 +77,13 @@ fn log_id(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
     if !objects_are_current() {
         return;
     }
-    let plan = Plan::prepare(
+    let plan = SpiPlan::prepare(
         "SELECT tree_size FROM lead_audit.checkpoint WHERE log_id <> $1 ORDER BY tree_size LIMIT 1",
         &[pg_sys::UUIDOID],
     );
     let other: Option<i64> = plan.read(snapshot, &[tree.log_id.into_datum()]).get(0, 0);
     // The name that a log has by itself ends with it.
-    let plan = Plan::prepare(
+    let plan = SpiPlan::prepare(
         "SELECT tree_size FROM lead_audit.checkpoint \
          WHERE log_id IS NULL AND note ~ '^lead_audit/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\\n' \
          AND NOT pg_catalog.starts_with(note, 'lead_audit/' || $1::text || E'\\n') ORDER BY tree_size LIMIT 1",

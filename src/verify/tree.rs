@@ -5,8 +5,8 @@
 use super::faults::Faults;
 use super::signatures::Signatures;
 use super::stored_state;
+use crate::pg::{RowMemory, ServerError, SpiPlan};
 use crate::seal::{IdRanges, StoredTiles, TreeRow};
-use crate::server::{Plan, RowMemory, ServerError};
 use ledger::KeyChange;
 use ledger::checkpoint::Checkpoint;
 use ledger::merkle::{Frontier, Hash, TILE_WIDTH, TileId, TileWriter, Tiles};
@@ -60,13 +60,13 @@ pub fn check(snapshot: pg_sys::Snapshot, key_changes: &BTreeMap<i64, KeyChange>,
         unconfirmed: Vec::new(),
         tile: Vec::new(),
     };
-    let next = Plan::prepare(
+    let next = SpiPlan::prepare(
         "SELECT c.tree_size, c.root, c.entry_ids::text, c.note FROM lead_audit.checkpoint c WHERE c.tree_size > $1 \
          ORDER BY c.tree_size LIMIT 1",
         &[pg_sys::INT8OID],
     );
     let array = pg_sys::INT8ARRAYOID;
-    let ranges = Plan::prepare(
+    let ranges = SpiPlan::prepare(
         "SELECT pg_catalog.count(*) FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) \
          AS w (first_id, last_id, first_leaf) JOIN lead_audit.leaf_range r USING (first_id, last_id, first_leaf)",
         &[array, array, array],
@@ -98,7 +98,7 @@ pub fn check(snapshot: pg_sys::Snapshot, key_changes: &BTreeMap<i64, KeyChange>,
         check.faults.of_tree("checkpoint", detail);
     }
     let counted =
-        Plan::prepare("SELECT pg_catalog.count(*) FROM lead_audit.leaf_range", &[]).read(snapshot, &[]).get::<i64>(0, 0);
+        SpiPlan::prepare("SELECT pg_catalog.count(*) FROM lead_audit.leaf_range", &[]).read(snapshot, &[]).get::<i64>(0, 0);
     if counted != Some(all_ranges) {
         let detail = format!("lead_audit.leaf_range has {} rows; the checkpoints have {all_ranges} ranges", counted.unwrap_or(0));
         check.faults.of_tree("checkpoint", detail);
@@ -108,7 +108,7 @@ pub fn check(snapshot: pg_sys::Snapshot, key_changes: &BTreeMap<i64, KeyChange>,
 
 impl Check<'_> {
     /// The ids of a checkpoint: as many as it has leaves, and found where they are looked for.
-    fn ids(&mut self, row: &Row, before: u64, snapshot: pg_sys::Snapshot, ranges: &Plan) -> IdRanges {
+    fn ids(&mut self, row: &Row, before: u64, snapshot: pg_sys::Snapshot, ranges: &SpiPlan) -> IdRanges {
         let ids = IdRanges::from_multirange(&row.ids).unwrap_or_default();
         let (mut first_ids, mut last_ids, mut leaves) = (Vec::new(), Vec::new(), Vec::new());
         let mut leaf = before;

@@ -1,10 +1,10 @@
 //! The rows that are there when watching begins, as SNAPSHOT entries.
 
 use super::ddl::with_guard_on;
+use crate::actor;
 use crate::capture::{RowEvent, RowOperation, record_row};
-use crate::journal;
-use crate::origin;
-use crate::server::{as_owner_restricted, for_each_row};
+use crate::entries;
+use crate::pg::{as_owner_restricted, for_each_row};
 use pgrx::{Uuid, pg_extern, pg_sys};
 
 /// `lead_audit.write_baseline(regclass, uuid, text)`: returns the number of rows. enable() holds a lock that keeps writers
@@ -14,7 +14,7 @@ fn write_baseline(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &[u
     // A column whose name is no text is not known by it.
     let soft_delete_column = std::str::from_utf8(soft_delete_column).unwrap_or("");
     // SAFETY: reads a variable of the session. enable() runs as its owner; who called it is the one to record.
-    origin::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || write_rows(relation, watch_id, soft_delete_column))
+    actor::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || write_rows(relation, watch_id, soft_delete_column))
 }
 
 fn write_rows(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &str) -> i64 {
@@ -32,6 +32,6 @@ fn write_rows(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &str) -
         with_guard_on(|| unsafe { as_owner_restricted(table, || record_row(&event)) });
         rows += 1;
     });
-    journal::flush();
+    entries::flush();
     rows
 }

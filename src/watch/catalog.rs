@@ -3,7 +3,7 @@
 //! always see what is committed, and what the transaction itself has done. Each looks up what it is asked for through an index.
 
 use super::registry;
-use crate::server::{OpenRelation, parse_uuid};
+use crate::pg::{OpenRelation, parse_uuid};
 use pgrx::iter::{SetOfIterator, TableIterator};
 use pgrx::{FromDatum, Uuid, name, pg_extern, pg_sys};
 use std::collections::{BTreeSet, HashSet};

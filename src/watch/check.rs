@@ -2,7 +2,7 @@
 //! the DDL guard, in whatever way.
 
 use super::ddl::{failed, mend};
-use crate::journal::relation_of_schema;
+use crate::entries::relation_of_schema;
 use pgrx::{Spi, pg_sys};
 use std::cell::Cell;
 use std::time::{Duration, Instant};

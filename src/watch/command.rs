@@ -1,6 +1,6 @@
 //! What the parse tree of a DDL command tells the guard.
 
-use crate::server::owns_relation;
+use crate::pg::owns_relation;
 use pgrx::{PgList, pg_sys};
 
 /// What a command does besides what the catalog shows afterwards.

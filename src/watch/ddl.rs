@@ -3,9 +3,9 @@
 
 use super::command::{self, Effects};
 use super::statement;
-use crate::journal::{self, NewEntry};
-use crate::origin;
-use crate::server::{ServerError, Text, as_user};
+use crate::actor;
+use crate::entries::{self, NewEntry};
+use crate::pg::{ServerError, Text, as_user};
 use ledger::canonical::write_string;
 use pgrx::datum::DatumWithOid;
 use pgrx::iter::TableIterator;
@@ -41,8 +41,8 @@ fn write_ddl(
     // disable() runs as its owner: the role in effect outside of it is the one to record. The guard says itself for whom
     // it acts.
     // SAFETY: reads a variable of the session.
-    origin::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || journal::append(entry));
-    journal::flush();
+    actor::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || entries::append(entry));
+    entries::flush();
 }
 
 /// As much of a command as an entry keeps. No character is cut in two.
@@ -150,7 +150,7 @@ unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::sp
     // SAFETY: reads a variable of the session.
     let invoker = unsafe { pg_sys::GetUserId() };
     let Some(owner) = extension_owner() else { return Ok(()) };
-    origin::acting_for(invoker, || {
+    actor::acting_for(invoker, || {
         as_user(owner, || {
             refuse_unless_allowed(invoker, is_drop)?;
             match is_drop {
@@ -178,7 +178,7 @@ unsafe fn before_command(statement: *mut pg_sys::Node) -> pgrx::spi::Result<()> 
     let Some(owner) = extension_owner() else { return Ok(()) };
     // SAFETY: the arguments are oids and say so.
     let arguments = unsafe { [DatumWithOid::new(above, pg_sys::OIDOID), DatumWithOid::new(partition, pg_sys::OIDOID)] };
-    origin::acting_for(invoker, || as_user(owner, || Spi::run_with_args("SELECT lead_audit.before_attach($1, $2)", &arguments)))
+    actor::acting_for(invoker, || as_user(owner, || Spi::run_with_args("SELECT lead_audit.before_attach($1, $2)", &arguments)))
 }
 
 /// `lead_audit.check_watched()`.
@@ -194,7 +194,7 @@ pub fn mend() -> Vec<(String, String)> {
     let Some(owner) = extension_owner() else { return Vec::new() };
     // SAFETY: reads a variable of the session.
     let invoker = unsafe { pg_sys::GetUserId() };
-    let found = origin::acting_for(invoker, || {
+    let found = actor::acting_for(invoker, || {
         as_user(owner, || {
             Spi::connect_mut(|client| {
                 let rows = client.update("SELECT m.relation, m.fault FROM lead_audit.mend_watched() m", None, &[])?;

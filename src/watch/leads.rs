@@ -1,6 +1,6 @@
 //! CREATE EXTENSION finds `leads` by itself.
 
-use crate::server::with_search_path;
+use crate::pg::with_search_path;
 use crate::settings;
 use pgrx::datum::DatumWithOid;
 use pgrx::{PgLogLevel, PgSqlErrorCode, Spi, pg_extern, pg_sys};

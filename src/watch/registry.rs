@@ -3,8 +3,8 @@
 //! Two things are different from SQL. A row is read as it is now, whatever the snapshot of the transaction. And reading leaves no trace
 //! that SERIALIZABLE would find: DDL on one table has nothing to do with DDL on another, though both are noted in the same tables.
 
-use crate::journal::relation_of_schema;
-use crate::server::{NewestSnapshot, OpenRelation, Plan, ServerError, with_spi};
+use crate::entries::relation_of_schema;
+use crate::pg::{NewestSnapshot, OpenRelation, ServerError, SpiPlan, with_spi};
 use pgrx::iter::SetOfIterator;
 use pgrx::{FromDatum, IntoDatum, PgList, PgSqlErrorCode, Uuid, pg_extern, pg_sys};
 use std::ffi::CStr;
@@ -353,11 +353,11 @@ fn put(table: Table, key: Key, row: pg_sys::Datum, statements: (&str, &str)) {
     let snapshot = NewestSnapshot::take();
     with_spi(|| match found {
         None => {
-            Plan::prepare(statements.0, &[row_type]).write(snapshot.as_ptr(), &[Some(row)]);
+            SpiPlan::prepare(statements.0, &[row_type]).write(snapshot.as_ptr(), &[Some(row)]);
         }
         Some(mut place) => {
             let place = pg_sys::Datum::from(&raw mut place);
-            Plan::prepare(statements.1, &[row_type, pg_sys::TIDOID]).write(snapshot.as_ptr(), &[Some(row), Some(place)]);
+            SpiPlan::prepare(statements.1, &[row_type, pg_sys::TIDOID]).write(snapshot.as_ptr(), &[Some(row), Some(place)]);
         }
     });
 }
@@ -432,7 +432,7 @@ fn forget_relation(relation: pg_sys::Oid) -> bool {
     let snapshot = NewestSnapshot::take();
     with_spi(|| {
         let place = pg_sys::Datum::from(&raw mut found);
-        Plan::prepare(DELETE_RELATION, &[pg_sys::TIDOID]).write(snapshot.as_ptr(), &[Some(place)]);
+        SpiPlan::prepare(DELETE_RELATION, &[pg_sys::TIDOID]).write(snapshot.as_ptr(), &[Some(place)]);
     });
     true
 }

@@ -3,7 +3,7 @@
 //! The scope of a command lies on the C stack of the hook and hangs in PostgreSQL's own list of error callbacks, so it goes with the stack
 //! when an error jumps over it: nothing has to be put right.
 
-use crate::hooks::UtilityCall;
+use crate::pg::UtilityCall;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char, c_int, c_void};
 

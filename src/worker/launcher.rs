@@ -1,9 +1,9 @@
 //! The launcher: sees to it that each database with the extension has its worker. It is in no database itself, so it is in
 //! nobody's way, and reads nothing but pg_database.
 
-use super::process::{self, must_stop, wait};
-use crate::failure;
-use crate::shared::{self, MAX_DATABASES, Outcome, Presence, Problem};
+use crate::failures;
+use crate::failures::queue::{self, MAX_DATABASES, Outcome, Presence, Problem};
+use crate::pg::{handle_signals, in_transaction, must_stop, wait};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -47,19 +47,19 @@ struct Launcher {
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn lead_audit_launcher_main(_argument: pg_sys::Datum) {
-    process::handle_signals();
-    failure::switch_off();
+    handle_signals();
+    failures::switch_off();
     // SAFETY: at the beginning of the process. No database and no user: only what all databases share can be read.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
         pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0));
     }
-    if !shared::is_there() {
+    if !queue::is_there() {
         pgrx::warning!("lead_audit: there is no shared memory for the launcher, which therefore does nothing");
         return;
     }
-    shared::launcher_starts();
-    shared::set_open(true);
+    queue::launcher_starts();
+    queue::set_open(true);
     let mut launcher = Launcher {
         databases: HashMap::new(),
         unknown: VecDeque::new(),
@@ -81,21 +81,21 @@ pub extern "C-unwind" fn lead_audit_launcher_main(_argument: pg_sys::Datum) {
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
     if !is_any_worker_alive() {
-        shared::set_open(false);
+        queue::set_open(false);
     }
-    shared::launcher_stops();
+    queue::launcher_stops();
 }
 
 impl Launcher {
     fn turn(&mut self) {
-        if shared::rescan_asked() || Instant::now() >= self.next_look {
+        if queue::rescan_asked() || Instant::now() >= self.next_look {
             self.look_around();
             self.next_look = Instant::now() + LOOK_AROUND;
         }
         self.see_to_started();
         let mut vacant = Vec::new();
         let mut probing = 0;
-        shared::each_database(|database| {
+        queue::each_database(|database| {
             let oid = database.oid();
             if database.worker != 0 || database.held_by != 0 {
                 probing += usize::from(database.presence == Presence::Unknown);
@@ -118,7 +118,7 @@ impl Launcher {
         while probing < PROBES
             && let Some(oid) = self.unknown.pop_front()
         {
-            if shared::find(oid, |_| ()).is_none() && self.databases.contains_key(&oid) && shared::note(oid) {
+            if queue::find(oid, |_| ()).is_none() && self.databases.contains_key(&oid) && queue::note(oid) {
                 self.start(oid);
                 probing += 1;
             }
@@ -127,7 +127,7 @@ impl Launcher {
 
     /// Reads which databases there are. New ones are to be looked into, those that are gone are forgotten.
     fn look_around(&mut self) {
-        let found = match process::in_transaction(c"looking for databases", read_databases) {
+        let found = match in_transaction(c"looking for databases", read_databases) {
             Ok(found) => found,
             Err(error) => return pgrx::log!("lead_audit: pg_database could not be read: {error}"),
         };
@@ -139,7 +139,7 @@ impl Launcher {
         self.databases = found;
         self.retry_at.retain(|oid, _| self.databases.contains_key(oid));
         let mut places = HashSet::new();
-        shared::each_database(|database| {
+        queue::each_database(|database| {
             places.insert(database.oid());
         });
         if places.len() >= MAX_DATABASES {
@@ -160,11 +160,11 @@ impl Launcher {
             self.started.remove(&oid);
             // SAFETY: the handle was allocated for us and is not used any more.
             unsafe { pg_sys::pfree(handle.cast()) };
-            let outcome = shared::find(oid, |database| database.outcome).unwrap_or(Outcome::NoExtension);
+            let outcome = queue::find(oid, |database| database.outcome).unwrap_or(Outcome::NoExtension);
             if outcome == Outcome::Unknown {
-                shared::set_problem(oid, Problem::Failed);
+                queue::set_problem(oid, Problem::Failed);
                 self.retry_at.insert(oid, Instant::now() + AFTER_FAILURE);
-                shared::wake_launcher(true);
+                queue::wake_launcher(true);
             }
         }
     }
@@ -190,13 +190,13 @@ impl Launcher {
         if registered {
             self.started.insert(oid, Started { handle });
             self.retry_at.remove(&oid);
-            shared::set_problem(oid, Problem::None);
+            queue::set_problem(oid, Problem::None);
             if std::mem::take(&mut self.short_of_processes) {
                 pgrx::log!("lead_audit: background processes are available again");
             }
             return;
         }
-        shared::set_problem(oid, Problem::NoProcess);
+        queue::set_problem(oid, Problem::NoProcess);
         self.retry_at.insert(oid, Instant::now() + AFTER_SHORTAGE);
         if !std::mem::replace(&mut self.short_of_processes, true) {
             ErrorReport::new(
@@ -212,8 +212,8 @@ impl Launcher {
 
     /// A database that is gone, or has no extension. What was queued for it goes to the log.
     fn let_go(&mut self, oid: pg_sys::Oid, is_gone: bool) {
-        failure::log_rest(oid);
-        shared::forget(oid, is_gone);
+        failures::log_rest(oid);
+        queue::forget(oid, is_gone);
         self.retry_at.remove(&oid);
     }
 
@@ -235,16 +235,16 @@ impl Launcher {
             }
             wait(Duration::from_millis(20));
         }
-        shared::set_open(false);
+        queue::set_open(false);
         let mut all = Vec::new();
-        shared::each_database(|database| all.push(database.oid()));
-        all.into_iter().for_each(failure::log_rest);
+        queue::each_database(|database| all.push(database.oid()));
+        all.into_iter().for_each(failures::log_rest);
     }
 }
 
 fn is_any_worker_alive() -> bool {
     let mut alive = false;
-    shared::each_database(|database| alive |= database.worker != 0);
+    queue::each_database(|database| alive |= database.worker != 0);
     alive
 }
 

@@ -1,25 +1,13 @@
 //! What a worker does, in this order, each task in transactions of its own. A task comes back with an error that is logged, and
 //! is left alone for a while that grows with each error.
 
-use super::process::{in_extension_transaction, must_stop};
-use crate::failure;
+use crate::failures;
+use crate::pg::{NextTurn, ServerError, in_extension_transaction, must_stop};
 use crate::seal;
-use crate::server::ServerError;
 use crate::settings;
 use crate::watch;
 use pgrx::PgSqlErrorCode;
 use std::time::{Duration, Instant};
-
-/// Whether a task is through.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// Nothing more to do for now.
-    Done,
-    /// There is more: come again at once.
-    More,
-    /// There may soon be more: come again this long after the beginning of this turn.
-    After(Duration),
-}
 
 /// Something that a worker does every now and then, and when it is woken.
 pub struct Task {
@@ -29,13 +17,13 @@ pub struct Task {
     pub interval: fn() -> Duration,
     /// Whether it is also due whenever the worker's latch is set.
     pub on_wake: bool,
-    /// One turn: outside of a transaction, so that it can have as many as it needs (`process::in_transaction`).
-    pub run: fn() -> Result<Progress, ServerError>,
+    /// One turn: outside of a transaction, so that it can have as many as it needs (`pg::in_transaction`).
+    pub run: fn() -> Result<NextTurn, ServerError>,
 }
 
 /// The tasks.
 pub const TASKS: &[Task] = &[
-    Task { name: "write failed operations", interval: || LONGEST_PAUSE, on_wake: true, run: failure::drain },
+    Task { name: "write failed operations", interval: || LONGEST_PAUSE, on_wake: true, run: failures::drain },
     Task { name: "seal the audit log", interval: seal_interval, on_wake: false, run: seal_if_wanted },
     Task { name: "send checkpoints", interval: notify_interval, on_wake: false, run: notify },
     Task { name: "check the watched tables", interval: || watch::CHECK_INTERVAL, on_wake: false, run: check_watched },
@@ -48,13 +36,13 @@ fn seal_interval() -> Duration {
     settings::seal_interval().unwrap_or(SWITCHED_OFF)
 }
 
-fn seal_if_wanted() -> Result<Progress, ServerError> {
+fn seal_if_wanted() -> Result<NextTurn, ServerError> {
     if settings::seal_interval().is_none() {
-        return Ok(Progress::Done);
+        return Ok(NextTurn::AtInterval);
     }
     let more = in_extension_transaction(c"sealing the audit log", seal::tick)?;
     seal::publish_committed();
-    Ok(if more == Some(true) { Progress::More } else { Progress::Done })
+    Ok(if more == Some(true) { NextTurn::AtOnce } else { NextTurn::AtInterval })
 }
 
 /// A session that seals leaves it to the worker to send the checkpoint.
@@ -62,21 +50,21 @@ fn notify_interval() -> Duration {
     seal_interval().min(SWITCHED_OFF)
 }
 
-fn notify() -> Result<Progress, ServerError> {
+fn notify() -> Result<NextTurn, ServerError> {
     // How long to wait after a failure.
     const PAUSE: Duration = Duration::from_secs(10);
-    Ok(if seal::notify() || must_stop() { Progress::Done } else { Progress::After(PAUSE) })
+    Ok(if seal::notify() || must_stop() { NextTurn::AtInterval } else { NextTurn::After(PAUSE) })
 }
 
-fn check_watched() -> Result<Progress, ServerError> {
+fn check_watched() -> Result<NextTurn, ServerError> {
     // Nothing is lost without a last look.
     if must_stop() {
-        return Ok(Progress::Done);
+        return Ok(NextTurn::AtInterval);
     }
     match in_extension_transaction(c"checking the watched tables", watch::check) {
         // Somebody has locked a table. The next turn looks again.
-        Err(error) if error.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => Ok(Progress::Done),
-        result => result.map(|_| Progress::Done),
+        Err(error) if error.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => Ok(NextTurn::AtInterval),
+        result => result.map(|_| NextTurn::AtInterval),
     }
 }
 
@@ -118,16 +106,16 @@ impl Schedule {
             return false;
         }
         let begin = Instant::now();
-        let progress = (self.task.run)();
-        self.rests = matches!(progress, Ok(Progress::After(_)));
+        let next = (self.task.run)();
+        self.rests = matches!(next, Ok(NextTurn::After(_)));
         self.due = begin
-            + match progress {
-                Ok(progress) => {
+            + match next {
+                Ok(next) => {
                     self.errors = 0;
-                    match progress {
-                        Progress::Done => (self.task.interval)(),
-                        Progress::More => Duration::ZERO,
-                        Progress::After(pause) => pause,
+                    match next {
+                        NextTurn::AtInterval => (self.task.interval)(),
+                        NextTurn::AtOnce => Duration::ZERO,
+                        NextTurn::After(pause) => pause,
                     }
                 }
                 Err(error) => {
@@ -144,8 +132,8 @@ impl Schedule {
         const MOST: u32 = 10_000;
         for _ in 0..MOST {
             match (self.task.run)() {
-                Ok(Progress::More | Progress::After(_)) => {}
-                Ok(Progress::Done) => return,
+                Ok(NextTurn::AtOnce | NextTurn::After(_)) => {}
+                Ok(NextTurn::AtInterval) => return,
                 Err(error) => return pgrx::log!("lead_audit: could not {}: {error}", self.task.name),
             }
         }

@@ -1,14 +1,15 @@
 //! The worker of one database. It runs as the bootstrap superuser with a search_path of its own, and waits for something to do.
 
-use super::process::{self, must_stop, wait};
 use super::tasks::{self, Schedule};
-use crate::failure;
+use crate::failures;
+use crate::failures::queue::{self, Outcome, Presence};
+use crate::pg::{handle_signals, in_extension_transaction, must_stop, set_signal_handler, wait};
 use crate::seal;
 use crate::settings;
-use crate::shared::{self, Outcome, Presence};
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::ffi::CStr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::{Duration, Instant};
 
 /// Longest sleep, so that a dropped extension does not keep a process for long.
@@ -27,13 +28,13 @@ thread_local! {
 pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     let database = pg_sys::Oid::from(argument.value() as u32);
     DATABASE.set(database);
-    process::handle_signals();
-    failure::switch_off();
+    handle_signals();
+    failures::switch_off();
     seal::publish_by_itself();
-    if !shared::adopt(database) {
+    if !queue::adopt(database) {
         return; // another one is there already, or the place is gone
     }
-    process::on_crash_of_another(shared::progress_of(database));
+    on_crash_of_another(queue::progress_of(database));
     // SAFETY: at the beginning of the process; an invalid role means the bootstrap superuser.
     unsafe {
         pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0));
@@ -46,14 +47,14 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     if is_absent() {
         return;
     }
-    shared::found(database);
-    if let Err(error) = process::in_extension_transaction(c"reading the names of watched tables", failure::load_names) {
+    queue::found(database);
+    if let Err(error) = in_extension_transaction(c"reading the names of watched tables", failures::load_names) {
         pgrx::log!("lead_audit: could not read the names of watched tables: {error}");
     }
     let mut schedules = tasks::schedules();
     let (mut begins_anew, mut has_worked) = (false, false);
     // Who calls it away again and again does not keep it from its work: it does one turn in any case.
-    while !must_stop() && !(has_worked && is_held()) {
+    while !(must_stop() || has_worked && is_held()) {
         let sleep = schedules.iter().map(Schedule::time_left).min().unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
         if sleep > Duration::ZERO {
             let woken = wait(sleep);
@@ -67,8 +68,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         if is_absent() {
             return;
         }
-        if shared::find(database, |place| place.presence != Presence::Present).unwrap_or(false) {
-            shared::found(database);
+        if queue::find(database, |place| place.presence != Presence::Present).unwrap_or(false) {
+            queue::found(database);
         }
         // What a setting is that was reset, only a new process learns: the launcher starts one.
         begins_anew = settings::was_reset();
@@ -84,21 +85,21 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     if !is_held() && !begins_anew {
         write_rest(&mut schedules);
     }
-    shared::update(database, |place| place.outcome = Outcome::Stopped);
+    queue::update(database, |place| place.outcome = Outcome::Stopped);
 }
 
 fn is_held() -> bool {
-    shared::find(DATABASE.get(), |place| place.held_by != 0).unwrap_or(true)
+    queue::find(DATABASE.get(), |place| place.held_by != 0).unwrap_or(true)
 }
 
 /// Whether the extension is not here, of which note is taken.
 fn is_absent() -> bool {
     loop {
-        let generation = shared::generation();
+        let generation = queue::generation();
         if extension_is_here() {
             return false;
         }
-        if shared::absent(DATABASE.get(), generation) {
+        if queue::absent(DATABASE.get(), generation) {
             return true;
         }
     }
@@ -110,10 +111,38 @@ unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
     // SAFETY: asks the kernel, and reads a variable of the process.
     let postmaster_is_gone = unsafe { libc::getppid() != pg_sys::PostmasterPid };
     if postmaster_is_gone {
-        process::forget_progress();
+        forget_progress();
     }
-    shared::update(DATABASE.get(), |place| (place.worker, place.latch) = (0, 0));
-    shared::wake_launcher(false);
+    queue::update(DATABASE.get(), |place| (place.worker, place.latch) = (0, 0));
+    queue::wake_launcher(false);
+}
+
+/// What this process is busy with.
+static PROGRESS: AtomicPtr<queue::Progress> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The postmaster ends all processes when another one has crashed. The records that this one is busy with are not to blame for
+/// that.
+fn on_crash_of_another(progress: Option<&'static queue::Progress>) {
+    let progress = progress.map_or(std::ptr::null_mut(), |progress| std::ptr::from_ref(progress).cast_mut());
+    PROGRESS.store(progress, Ordering::Release);
+    // SAFETY: the handler has the signature that PostgreSQL asks for and does what a signal handler may do.
+    unsafe { set_signal_handler(libc::SIGQUIT, Some(crash_exit)) };
+}
+
+/// The worker ends, and not because of a record.
+fn forget_progress() {
+    // SAFETY: null, or in memory that is mapped as long as the process lives; it has atomics only.
+    if let Some(progress) = unsafe { PROGRESS.load(Ordering::Acquire).as_ref() } {
+        progress.set(0, 0);
+    }
+}
+
+/// Called by the kernel. Ends the process as SignalHandlerForCrashExit() does.
+// Unguarded: a signal handler that stores two numbers and ends the process.
+unsafe extern "C-unwind" fn crash_exit(_signal: i32) {
+    forget_progress();
+    // SAFETY: ends the process without running anything else of it.
+    unsafe { libc::_exit(2) }
 }
 
 /// Settings that a database or role may have otherwise, and that the worker's transactions must not depend on.
@@ -154,7 +183,7 @@ fn pin_settings() {
 }
 
 fn extension_is_here() -> bool {
-    match process::in_extension_transaction(c"looking for the extension", || ()) {
+    match in_extension_transaction(c"looking for the extension", || ()) {
         Ok(found) => found.is_some(),
         Err(error) => {
             pgrx::log!("lead_audit: could not look for the extension: {error}");

@@ -1,7 +1,9 @@
 //! What was once reported wrongly, or not at all: each case as verify(), the command (of the database and of an export) and Python see
 //! it, with the log's key.
 
-use acceptance::{Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call, python_verifier, seal, text_of, value};
+use acceptance::{
+    Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call, python_verifier, seal, text_of, value,
+};
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;

@@ -165,8 +165,12 @@ fn instants_have_their_text() {
 
 /// What the verifier in Python says of these rows, and whether it ended with status 0. None without a python3.
 fn python(rows: &[Value]) -> Option<(Vec<String>, bool)> {
-    let child =
-        Command::new("python3").arg(verifier().join("src/lead_audit_verifier")).arg("entries").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let child = Command::new("python3")
+        .arg(verifier().join("src/lead_audit_verifier"))
+        .arg("entries")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
     let mut child = match child {
         Ok(child) => child,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

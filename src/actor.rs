@@ -1,0 +1,186 @@
+//! Who it was: what the application says (its settings) and what the database itself sees, which the application cannot
+//! forge. Worked out again only when one of these changed; a bulk statement does it once.
+
+use crate::pg::{Text, role_name};
+use crate::settings;
+use pgrx::pg_sys;
+use std::cell::{Cell, RefCell};
+use std::ffi::CStr;
+use std::rc::Rc;
+
+/// The identity columns of an entry.
+#[derive(Debug, Default)]
+pub struct Actor {
+    pub user_id: Option<Text>,
+    pub user_ip: Option<Text>,
+    pub user_agent: Option<Text>,
+    pub request_id: Option<Text>,
+    pub db_session_user: Option<Text>,
+    pub db_current_user: Option<Text>,
+    pub client_addr: Option<Text>,
+    pub application_name: Option<Text>,
+    pub backend_pid: i32,
+}
+
+impl Actor {
+    /// The columns that stand for bytes that are no text.
+    pub fn encoded(&self) -> impl Iterator<Item = &'static str> {
+        let columns = [
+            ("user_id", &self.user_id),
+            ("user_ip", &self.user_ip),
+            ("user_agent", &self.user_agent),
+            ("request_id", &self.request_id),
+            ("db_session_user", &self.db_session_user),
+            ("db_current_user", &self.db_current_user),
+            ("client_addr", &self.client_addr),
+            ("application_name", &self.application_name),
+        ];
+        columns.into_iter().filter(|(_, text)| text.as_ref().is_some_and(Text::is_encoded)).map(|(name, _)| name)
+    }
+}
+
+struct Cached {
+    actor: Rc<Actor>,
+    context_generation: u64,
+    role_generation: u64,
+    session_user: pg_sys::Oid,
+    current_user: pg_sys::Oid,
+    application_name: Vec<u8>,
+}
+
+thread_local! {
+    static CACHED: RefCell<Option<Cached>> = const { RefCell::new(None) };
+    static ROLE_GENERATION: Cell<u64> = const { Cell::new(0) };
+    static CLIENT_ADDR: RefCell<Option<String>> = const { RefCell::new(None) };
+    static ACTING_FOR: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
+}
+
+/// A role changed: a renamed one is not to be recorded under its old name.
+pub fn role_changed() {
+    ROLE_GENERATION.set(ROLE_GENERATION.get() + 1);
+}
+
+/// Runs `work` with `role` recorded as the current user: for code that acts with more rights on somebody's behalf.
+pub fn acting_for<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
+    struct Restore(Option<pg_sys::Oid>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ACTING_FOR.set(self.0);
+        }
+    }
+    let _restore = Restore(ACTING_FOR.replace(Some(role)));
+    work()
+}
+
+/// The same, unless somebody around it has said already for whom it is.
+pub fn acting_for_unless_known<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
+    acting_for(ACTING_FOR.get().unwrap_or(role), work)
+}
+
+/// The identity as of now.
+pub fn current() -> Rc<Actor> {
+    // SAFETY: these read variables of the session.
+    let (session_user, current_user) =
+        unsafe { (pg_sys::GetSessionUserId(), ACTING_FOR.get().unwrap_or_else(|| pg_sys::GetUserId())) };
+    let application_name = application_name();
+    let hit = CACHED.with_borrow(|cached| match cached {
+        Some(c)
+            if c.context_generation == settings::context_generation()
+                && c.role_generation == ROLE_GENERATION.get()
+                && c.session_user == session_user
+                && c.current_user == current_user
+                && c.application_name == application_name =>
+        {
+            Some(Rc::clone(&c.actor))
+        }
+        _ => None,
+    });
+    if let Some(actor) = hit {
+        return actor;
+    }
+    // Taken before the roles' names are looked up: a change that comes in meanwhile is then seen the next time.
+    let (context_generation, role_generation) = (settings::context_generation(), ROLE_GENERATION.get());
+    let actor = Rc::new(read(session_user, current_user, application_name));
+    let cached = Cached {
+        actor: Rc::clone(&actor),
+        context_generation,
+        role_generation,
+        session_user,
+        current_user,
+        application_name: application_name.to_vec(),
+    };
+    CACHED.set(Some(cached));
+    actor
+}
+
+fn read(session_user: pg_sys::Oid, current_user: pg_sys::Oid, application_name: &[u8]) -> Actor {
+    let text = |value: Option<String>| value.as_deref().map(Text::from);
+    Actor {
+        user_id: text(settings::USER_ID.get()),
+        user_ip: text(settings::USER_IP.get()),
+        user_agent: text(settings::USER_AGENT.get()),
+        request_id: text(settings::REQUEST_ID.get()),
+        db_session_user: role_name(session_user),
+        db_current_user: role_name(current_user),
+        client_addr: text(client_addr()),
+        application_name: (!application_name.is_empty()).then(|| Text::from_server(application_name)),
+        // SAFETY: set when the process starts.
+        backend_pid: unsafe { pg_sys::MyProcPid },
+    }
+}
+
+/// The identity as far as it can be read while an error is being raised: roles by their oids.
+pub struct Now {
+    pub session_user: pg_sys::Oid,
+    pub current_user: pg_sys::Oid,
+    pub user_id: Option<String>,
+    pub user_ip: Option<String>,
+    pub user_agent: Option<String>,
+    pub request_id: Option<String>,
+    pub client_addr: Option<String>,
+    pub application_name: Option<String>,
+}
+
+impl Now {
+    /// Reads it.
+    pub fn read() -> Self {
+        let application_name = application_name();
+        // SAFETY: these read variables of the session.
+        let (session_user, current_user) =
+            unsafe { (pg_sys::GetSessionUserId(), ACTING_FOR.get().unwrap_or_else(|| pg_sys::GetUserId())) };
+        Now {
+            session_user,
+            current_user,
+            user_id: settings::USER_ID.get(),
+            user_ip: settings::USER_IP.get(),
+            user_agent: settings::USER_AGENT.get(),
+            request_id: settings::REQUEST_ID.get(),
+            client_addr: CLIENT_ADDR.with_borrow(Clone::clone),
+            application_name: (!application_name.is_empty()).then(|| String::from_utf8_lossy(application_name).into_owned()),
+        }
+    }
+}
+
+/// Takes note of the client's address, which is the same for as long as the session lasts. Asking for it can raise an error,
+/// so it is not done while one is being raised.
+pub fn remember_client_addr() {
+    CLIENT_ADDR.set(client_addr());
+}
+
+fn application_name() -> &'static [u8] {
+    // SAFETY: the setting is null only before it is first assigned. It lives until the next assignment, which cannot come
+    // before the caller, who compares or copies it at once, is done with it.
+    unsafe {
+        let name = pg_sys::application_name;
+        if name.is_null() { b"" } else { CStr::from_ptr(name).to_bytes() }
+    }
+}
+
+/// The client's network address as inet_client_addr() gives it, without its mask; `None` for a Unix socket or no client.
+fn client_addr() -> Option<String> {
+    // SAFETY: inet_client_addr takes nothing and gives NULL where there is no address; network_host takes what it gives.
+    unsafe {
+        let address = pgrx::direct_function_call_as_datum(pg_sys::inet_client_addr, &[])?;
+        pgrx::direct_function_call(pg_sys::network_host, &[Some(address)])
+    }
+}

@@ -1,0 +1,295 @@
+//! The layout of a relation's rows in entries: its columns in canonical order, how each is written, its key.
+//!
+//! A layout is made once for each relation that the session writes to. It is dropped when PostgreSQL reports that the relation
+//! has changed.
+
+use super::encode::Encoder;
+use super::money::MoneyTypes;
+use crate::pg::{Text, attribute, attribute_name, in_context, new_context, relation_name, schema_name};
+use ledger::canonical::{compare_keys, write_string};
+use pgrx::{PgList, pg_sys};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// A column that is part of the row's JSON.
+pub struct Column {
+    /// Its place in a deformed tuple, from 0.
+    pub index: usize,
+    /// Its name.
+    pub name: ColumnName,
+    /// Its name as a member of the row's object: `"name":`.
+    pub member: Vec<u8>,
+    /// How its values are written.
+    pub encoder: Encoder,
+    /// Length of its values, negative if it varies, as in pg_attribute.
+    pub length: i16,
+    /// Whether its values are the datum itself.
+    pub by_value: bool,
+}
+
+/// The name that a column has in a row's object.
+pub struct ColumnName {
+    /// The name. No other column of the relation has it.
+    pub text: String,
+    /// Whether it stands for bytes that are no text.
+    pub is_encoded: bool,
+}
+
+/// Everything about a relation that its rows need to become entries.
+pub struct RowLayout {
+    /// The relation.
+    pub relation: pg_sys::Oid,
+    /// Its schema's name.
+    pub schema: Text,
+    /// Its name.
+    pub name: Text,
+    /// Its columns in canonical order.
+    pub columns: Vec<Column>,
+    /// Those of the primary key, as places in `columns`; empty without one.
+    pub key: Vec<usize>,
+    /// The names in `columns` that stand for bytes that are no text.
+    pub encoded_names: Vec<String>,
+    /// The soft-delete column, as a place in `columns`.
+    pub soft_delete: Option<usize>,
+    /// The name of that column that the layout was made for.
+    soft_delete_name: String,
+    /// Whether writing a row may raise an error.
+    pub may_raise: bool,
+    /// False as soon as anything about the relation changed.
+    is_valid: Cell<bool>,
+    /// Holds what the encoders point to.
+    context: pg_sys::MemoryContext,
+}
+
+impl Drop for RowLayout {
+    fn drop(&mut self) {
+        // SAFETY: made by this layout, whose encoders alone point into it.
+        unsafe { pg_sys::MemoryContextDelete(self.context) }
+    }
+}
+
+impl RowLayout {
+    /// Makes the layout of an open relation.
+    ///
+    /// # Safety
+    /// `relation` must be an open relation.
+    unsafe fn new(relation: pg_sys::Relation, soft_delete_name: &str) -> Self {
+        // SAFETY: the caller keeps the relation open while its relcache entry is read here; the layout copies what it needs.
+        unsafe {
+            // Stays if the layout is finished; an error before that ends the current context, and this one with it.
+            let context = new_context(pg_sys::CurrentMemoryContext, c"lead_audit row layout");
+            let descriptor = (*relation).rd_att;
+            let names = column_names(descriptor);
+            let mut money = MoneyTypes::default();
+            let mut named: Vec<(i16, Column)> = Vec::with_capacity(names.len());
+            for (index, name) in names {
+                let definition = attribute(descriptor, index);
+                let mut member = Vec::with_capacity(name.text.len() + 3);
+                write_string(&mut member, &name.text);
+                member.push(b':');
+                let column = Column {
+                    index,
+                    name,
+                    member,
+                    encoder: encoder_for(definition.atttypid, context, &mut money),
+                    length: definition.attlen,
+                    by_value: definition.attbyval,
+                };
+                named.push((definition.attnum, column));
+            }
+            named.sort_by(|(_, a), (_, b)| compare_keys(&a.name.text, &b.name.text));
+            let key_attributes = primary_key(relation);
+            let key = (0..named.len()).filter(|&i| key_attributes.contains(&named[i].0)).collect();
+            let columns: Vec<Column> = named.into_iter().map(|(_, column)| column).collect();
+            let is_soft_delete = |column: &Column| {
+                column.name.text == soft_delete_name && !column.name.is_encoded && matches!(column.encoder, Encoder::Bool)
+            };
+            let soft_delete = columns.iter().position(is_soft_delete);
+            let schema = schema_name((*(*relation).rd_rel).relnamespace);
+            pg_sys::MemoryContextSetParent(context, pg_sys::CacheMemoryContext);
+            RowLayout {
+                relation: (*relation).rd_id,
+                schema,
+                name: relation_name(relation),
+                key,
+                encoded_names: columns
+                    .iter()
+                    .filter(|column| column.name.is_encoded)
+                    .map(|column| column.name.text.clone())
+                    .collect(),
+                soft_delete,
+                soft_delete_name: soft_delete_name.to_owned(),
+                may_raise: columns.iter().any(|column| column.encoder.may_raise()),
+                columns,
+                is_valid: Cell::new(true),
+                context,
+            }
+        }
+    }
+}
+
+impl RowLayout {
+    /// The columns of the primary key.
+    pub fn key_columns(&self) -> impl Iterator<Item = &Column> + Clone {
+        self.key.iter().map(|&i| &self.columns[i])
+    }
+
+    /// The names of columns by their places in `columns`.
+    pub fn names_of(&self, columns: &[usize]) -> impl Iterator<Item = &str> {
+        columns.iter().filter_map(|&place| self.columns.get(place)).map(|column| &*column.name.text)
+    }
+
+    /// Whether the columns have the same names and are stored alike, as those of two partitions do.
+    pub fn same_columns(&self, other: &RowLayout) -> bool {
+        let alike = |(a, b): (&Column, &Column)| (&a.member, a.length, a.by_value) == (&b.member, b.length, b.by_value);
+        self.columns.len() == other.columns.len() && self.columns.iter().zip(&other.columns).all(alike)
+    }
+}
+
+thread_local! {
+    static LAYOUTS: RefCell<HashMap<pg_sys::Oid, Rc<RowLayout>>> = RefCell::new(HashMap::new());
+    // Set when an invalidation comes while the map is being changed.
+    static ALL_STALE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A relation changed, or may have: `None` is any.
+pub fn relation_changed(relation: Option<pg_sys::Oid>) {
+    LAYOUTS.with(|layouts| match layouts.try_borrow() {
+        Ok(layouts) => match relation {
+            Some(relation) => layouts.get(&relation).into_iter().for_each(|layout| layout.is_valid.set(false)),
+            None => layouts.values().for_each(|layout| layout.is_valid.set(false)),
+        },
+        Err(_) => ALL_STALE.set(true),
+    });
+}
+
+/// The layout of an open relation: the cached one, unless the relation has changed since it was made.
+///
+/// # Safety
+/// `relation` must be an open relation.
+pub unsafe fn layout_of(relation: pg_sys::Relation, soft_delete_name: &str) -> Rc<RowLayout> {
+    // SAFETY: it is open.
+    let oid = unsafe { (*relation).rd_id };
+    if ALL_STALE.take() {
+        LAYOUTS.with_borrow_mut(HashMap::clear);
+    }
+    let known = LAYOUTS.with_borrow(|layouts| layouts.get(&oid).cloned());
+    if let Some(layout) = known
+        && layout.is_valid.get()
+        && layout.soft_delete_name == soft_delete_name
+    {
+        return layout;
+    }
+    // SAFETY: it is open. Made outside of any borrow: this opens other relations, which can bring in invalidations.
+    let layout = Rc::new(unsafe { RowLayout::new(relation, soft_delete_name) });
+    LAYOUTS.with_borrow_mut(|layouts| {
+        // Relations that are gone are never asked for again: their layouts are dropped when others are added.
+        layouts.retain(|_, layout| layout.is_valid.get());
+        layouts.insert(oid, Rc::clone(&layout));
+    });
+    layout
+}
+
+/// The columns that rows are recorded with, by their places, and their names. What is no text is percent-encoded; what another
+/// column is called like that has a `%` more at its end, which no percent-encoding has.
+///
+/// # Safety
+/// `descriptor` must be a row type.
+pub unsafe fn column_names(descriptor: pg_sys::TupleDesc) -> Vec<(usize, ColumnName)> {
+    // SAFETY: as the caller promises.
+    let recorded = |&index: &usize| unsafe {
+        let definition = attribute(descriptor, index);
+        // A virtual generated column (18) is not stored, and not worked out for triggers.
+        !definition.attisdropped && definition.attgenerated as u8 != b'v'
+    };
+    // SAFETY: the same.
+    let name = |index| unsafe {
+        let name = Text::from_server(attribute_name(descriptor, index));
+        (index, ColumnName { text: name.as_str().to_owned(), is_encoded: name.is_encoded() })
+    };
+    // SAFETY: the same.
+    let attributes = unsafe { (*descriptor).natts } as usize;
+    let mut names: Vec<_> = (0..attributes).filter(recorded).map(name).collect();
+    for place in 0..names.len() {
+        while names[place].1.is_encoded && names.iter().filter(|(_, name)| name.text == names[place].1.text).count() > 1 {
+            names[place].1.text.push('%');
+        }
+    }
+    names
+}
+
+/// The attribute numbers of the primary key. A deferrable one is one too, which is why the relcache's own answer (only a
+/// key that can identify a replica's rows) is not asked.
+///
+/// # Safety
+/// `relation` must be an open relation.
+pub unsafe fn primary_key(relation: pg_sys::Relation) -> Vec<i16> {
+    // SAFETY: the relation's indexes can be opened while it is open; each is closed again before the next.
+    unsafe {
+        let indexes = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(relation));
+        for oid in indexes.iter_oid() {
+            let index = pg_sys::index_open(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let definition = (*index).rd_index;
+            let columns = (*definition)
+                .indisprimary
+                .then(|| (*definition).indkey.values.as_slice((*definition).indnkeyatts as usize).to_vec());
+            pg_sys::index_close(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            if let Some(columns) = columns {
+                return columns;
+            }
+        }
+    }
+    Vec::new()
+}
+
+/// How values of a type are written. What the encoder points to is allocated in `context`.
+///
+/// # Safety
+/// `context` must be a memory context that lives as long as the encoder.
+pub unsafe fn encoder_for(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext, money: &mut MoneyTypes) -> Encoder {
+    // SAFETY: looks the type up; a domain has the representation of its base type.
+    let base = unsafe { pg_sys::getBaseType(type_oid) };
+    match base {
+        pg_sys::BOOLOID => Encoder::Bool,
+        pg_sys::INT2OID => Encoder::Int2,
+        pg_sys::INT4OID => Encoder::Int4,
+        pg_sys::INT8OID => Encoder::Int8,
+        pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => Encoder::Text,
+        pg_sys::UUIDOID => Encoder::Uuid,
+        pg_sys::BYTEAOID => Encoder::Bytea,
+        pg_sys::NUMERICOID => Encoder::Numeric,
+        pg_sys::FLOAT4OID => Encoder::Float4,
+        pg_sys::FLOAT8OID => Encoder::Float8,
+        pg_sys::DATEOID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID => Encoder::DateTime(base),
+        pg_sys::JSONBOID => Encoder::Jsonb,
+        // SAFETY: as for this function.
+        _ => unsafe { Encoder::ToJsonb { call: to_jsonb_call(type_oid, context), monetary: money.contains(base) } },
+    }
+}
+
+/// A call of to_jsonb(anyelement) whose expression tells it the type of its argument.
+///
+/// # Safety
+/// As for [`encoder_for`].
+unsafe fn to_jsonb_call(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext) -> Box<pg_sys::FmgrInfo> {
+    let mut call = Box::new(pg_sys::FmgrInfo::default());
+    // SAFETY: the nodes are made in `context`, which becomes the call's own; to_jsonb is a function of one argument.
+    unsafe {
+        pg_sys::fmgr_info_cxt(pg_sys::Oid::from(pg_sys::F_TO_JSONB), &mut *call, context);
+        let expression = in_context(context, || {
+            let mut arguments = PgList::<pg_sys::Const>::new();
+            arguments.push(pg_sys::makeNullConst(type_oid, -1, pg_sys::InvalidOid));
+            pg_sys::makeFuncExpr(
+                pg_sys::Oid::from(pg_sys::F_TO_JSONB),
+                pg_sys::JSONBOID,
+                arguments.into_pg(),
+                pg_sys::InvalidOid,
+                pg_sys::InvalidOid,
+                pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
+            )
+        });
+        call.fn_expr = expression.cast();
+    }
+    call
+}

@@ -1,0 +1,32 @@
+//! From the entry to the table: entries of one statement are gathered (pending), written together (write) and, at the
+//! latest, when the statement ends (flush_points).
+//!
+//! An entry takes its id, time and checksum when the event happens; only the writing waits. Entries belong to the
+//! subtransaction that their event happened in, and are forgotten with it.
+
+mod batch;
+mod entry_table;
+mod flush_points;
+mod invalid_bytes;
+mod new_entry;
+mod on_error;
+mod renumber;
+mod stored_entry;
+mod write_counts;
+mod writer;
+
+pub use entry_table::{COLUMNS, EntryColumn, check_columns, relation_changed, relation_of_schema, sequence_changed};
+pub use flush_points::{
+    is_first_statement, library_is_loaded, statement_scope_closes, statement_scope_opens, subtransaction_aborts,
+    subtransaction_commits, subtransaction_starts, transaction_ends,
+};
+pub use invalid_bytes::InvalidBytes;
+pub use new_entry::{NewEntry, Outcome};
+#[cfg(any(test, feature = "pg_test"))]
+pub use on_error::not_written_yet_counted;
+pub use on_error::{Gap, before_commit, not_written, report_gaps_to};
+pub use stored_entry::{StoredEntry, StoredFault};
+pub use write_counts::{
+    Written, follow as follow_written, settle as settle_written, statement_begins, take as take_written, written,
+};
+pub use writer::{append, append_about, flush, write_at_once};

@@ -1,0 +1,373 @@
+//! The table `lead_audit.entry` as the library sees it: where it is, its columns, its tuples and its indexes.
+
+use crate::pg::{
+    OpenRelation, ServerError, attribute, borrowed_text, current_subtransaction, in_context, in_subtransaction, next_value,
+};
+use crate::settings::{self, OnError};
+use crate::version::{self, Need};
+use pgrx::{PgList, PgSqlErrorCode, pg_sys};
+use std::cell::Cell;
+use std::ffi::CStr;
+
+/// Number of columns that the library fills.
+pub const COLUMNS: usize = 31;
+
+/// The columns, in the order in which sql/30_entry.sql has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryColumn {
+    Id,
+    Txid,
+    OccurredAt,
+    KeyHash,
+    PreviousKeyHash,
+    WatchId,
+    Relation,
+    BackendPid,
+    Format,
+    Checksum,
+    Operation,
+    Outcome,
+    TableSchema,
+    TableName,
+    SoftDelete,
+    RowKey,
+    RowValues,
+    ChangedValues,
+    Details,
+    UserId,
+    UserIp,
+    UserAgent,
+    RequestId,
+    DbSessionUser,
+    DbCurrentUser,
+    ClientAddr,
+    ApplicationName,
+    ErrorCode,
+    ErrorMessage,
+    ErrorDetail,
+    Statement,
+}
+
+/// Their names and types in that order, against which the table is checked: entries must not go into the wrong columns.
+const DEFINITIONS: [(&CStr, pg_sys::Oid); COLUMNS] = [
+    (c"id", pg_sys::INT8OID),
+    (c"txid", pg_sys::XID8OID),
+    (c"occurred_at", pg_sys::TIMESTAMPTZOID),
+    (c"key_hash", pg_sys::INT8OID),
+    (c"previous_key_hash", pg_sys::INT8OID),
+    (c"watch_id", pg_sys::UUIDOID),
+    (c"relation", pg_sys::OIDOID),
+    (c"backend_pid", pg_sys::INT4OID),
+    (c"format", pg_sys::INT2OID),
+    (c"checksum", pg_sys::BYTEAOID),
+    (c"operation", pg_sys::TEXTOID),
+    (c"outcome", pg_sys::TEXTOID),
+    (c"table_schema", pg_sys::TEXTOID),
+    (c"table_name", pg_sys::TEXTOID),
+    (c"soft_delete", pg_sys::TEXTOID),
+    (c"row_key", pg_sys::JSONOID),
+    (c"row_values", pg_sys::JSONOID),
+    (c"changed_values", pg_sys::JSONOID),
+    (c"details", pg_sys::JSONOID),
+    (c"user_id", pg_sys::TEXTOID),
+    (c"user_ip", pg_sys::TEXTOID),
+    (c"user_agent", pg_sys::TEXTOID),
+    (c"request_id", pg_sys::TEXTOID),
+    (c"db_session_user", pg_sys::TEXTOID),
+    (c"db_current_user", pg_sys::TEXTOID),
+    (c"client_addr", pg_sys::TEXTOID),
+    (c"application_name", pg_sys::TEXTOID),
+    (c"error_code", pg_sys::TEXTOID),
+    (c"error_message", pg_sys::TEXTOID),
+    (c"error_detail", pg_sys::TEXTOID),
+    (c"statement", pg_sys::TEXTOID),
+];
+
+/// Where entries are written.
+#[derive(Debug, Clone, Copy)]
+pub struct EntryTable {
+    /// lead_audit.entry
+    pub table: pg_sys::Oid,
+    /// Its index that only entries with a previous key are in.
+    pub index_of_previous_keys: Option<pg_sys::Oid>,
+    /// lead_audit.entry_id_seq
+    id_sequence: pg_sys::Oid,
+    /// Ids up to this one can be taken without a thought of the sequence's end.
+    safe_id: i64,
+}
+
+/// How far before its end the sequence counts as one that may end at any time.
+const ID_RESERVE: i64 = 1_000_000;
+
+thread_local! {
+    static KNOWN: Cell<Option<EntryTable>> = const { Cell::new(None) };
+    static LAST_ID: Cell<Option<i64>> = const { Cell::new(None) };
+    /// The table that this transaction has locked, and the subtransaction with whose rollback the lock goes.
+    static LOCKED: Cell<Option<(pg_sys::Oid, pg_sys::SubTransactionId)>> = const { Cell::new(None) };
+}
+
+/// The transaction is over, and its lock on the table gone.
+pub fn forget_lock() {
+    LOCKED.set(None);
+}
+
+/// A subtransaction was rolled back: so is a lock that it, or one within it, took.
+pub fn forget_lock_of(subtransaction: pg_sys::SubTransactionId) {
+    LOCKED.set(LOCKED.get().filter(|&(_, holder)| holder < subtransaction));
+}
+
+/// A subtransaction was committed: its lock is its parent's now.
+pub fn hand_up_lock(from: pg_sys::SubTransactionId, to: pg_sys::SubTransactionId) {
+    LOCKED.set(LOCKED.get().map(|(table, holder)| (table, if holder >= from { to } else { holder })));
+}
+
+/// A relation changed, or may have: `None` is any.
+pub fn relation_changed(relation: Option<pg_sys::Oid>) {
+    if KNOWN.get().is_some_and(|known| relation.is_none_or(|oid| [known.table, known.id_sequence].contains(&oid))) {
+        forget();
+    }
+}
+
+/// A sequence changed.
+pub fn sequence_changed() {
+    forget();
+}
+
+fn forget() {
+    KNOWN.set(None);
+    LAST_ID.set(None);
+}
+
+/// A relation of schema lead_audit, whatever the search_path says; an invalid oid if there is none.
+pub fn relation_of_schema(name: &CStr) -> pg_sys::Oid {
+    // SAFETY: look-ups by name; for what does not exist they return InvalidOid.
+    unsafe { pg_sys::get_relname_relid(name.as_ptr(), pg_sys::get_namespace_oid(c"lead_audit".as_ptr(), true)) }
+}
+
+impl EntryTable {
+    /// Finds the table.
+    pub fn find() -> Result<Self, ServerError> {
+        if let Some(known) = KNOWN.get() {
+            return Ok(known);
+        }
+        let found = unless_abort(Self::look_up)??;
+        KNOWN.set(Some(found));
+        Ok(found)
+    }
+
+    fn look_up() -> Result<Self, ServerError> {
+        version::check(Need::Writing)?;
+        let (table, id_sequence) = (relation_of_schema(c"entry"), relation_of_schema(c"entry_id_seq"));
+        if [table, id_sequence].contains(&pg_sys::InvalidOid) {
+            return Err(wrong("a part of schema lead_audit is missing".to_owned()));
+        }
+        let open = OpenRelation::open(table, pg_sys::AccessShareLock);
+        // SAFETY: the table is open.
+        unsafe { check_columns(open.tuple_desc())? };
+        Ok(EntryTable {
+            table,
+            index_of_previous_keys: index_of_previous_keys(&open),
+            id_sequence,
+            safe_id: last_value(id_sequence).saturating_sub(ID_RESERVE),
+        })
+    }
+
+    /// Takes the next id.
+    ///
+    /// Only where the sequence may be at its end does that take a subtransaction of its own: there its error can be caught.
+    pub fn next_id(&self) -> Result<i64, ServerError> {
+        let id = match LAST_ID.get() {
+            Some(last) if last < self.safe_id => next_value(self.id_sequence),
+            _ => unless_abort(|| next_value(self.id_sequence))?,
+        };
+        LAST_ID.set(Some(id));
+        Ok(id)
+    }
+
+    /// Locks the table as a statement that writes to it does, to the end of the transaction: it keeps its columns.
+    ///
+    /// Only if somebody holds it does that take a subtransaction, in which a timeout or deadlock can be caught.
+    pub fn lock(&self) -> Result<OpenRelation, ServerError> {
+        let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+        if LOCKED.get().is_none_or(|(table, _)| table != self.table) {
+            // SAFETY: takes any oid; that of a table that is gone is refused when it is opened.
+            if !unsafe { pg_sys::ConditionalLockRelationOid(self.table, mode) } {
+                // SAFETY: the same.
+                unless_abort(|| unsafe { pg_sys::LockRelationOid(self.table, mode) })?;
+            }
+            LOCKED.set(Some((self.table, current_subtransaction())));
+        }
+        Ok(OpenRelation::open(self.table, pg_sys::NoLock))
+    }
+}
+
+/// Runs `work`; under `on_error = warn` an error that it raises is returned.
+pub fn unless_abort<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
+    match settings::on_error() {
+        OnError::Warn => in_subtransaction(work),
+        OnError::Abort => Ok(work()),
+    }
+}
+
+/// The sequence's highest value.
+fn last_value(sequence: pg_sys::Oid) -> i64 {
+    const SEQMAX: i16 = 5; // its place in pg_sequence
+    // SAFETY: a look-up in the system catalog; the tuple is released when its column has been read.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::SEQRELID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(sequence));
+        if tuple.is_null() {
+            return 0;
+        }
+        let mut is_null = false;
+        let last = pg_sys::SysCacheGetAttr(cache, tuple, SEQMAX, &mut is_null);
+        pg_sys::ReleaseSysCache(tuple);
+        last.value() as i64
+    }
+}
+
+/// Checks that a row type begins with the columns of `EntryColumn`, by name and type.
+///
+/// # Safety
+/// `descriptor` must be a live row type.
+pub unsafe fn check_columns(descriptor: pg_sys::TupleDesc) -> Result<(), ServerError> {
+    for (index, &(name, type_oid)) in DEFINITIONS.iter().enumerate() {
+        // SAFETY: as the caller promises; attributes are looked at only as far as there are any; a name is a C string.
+        let right = unsafe {
+            index < (*descriptor).natts as usize && {
+                let found = attribute(descriptor, index);
+                CStr::from_ptr(found.attname.data.as_ptr()) == name && found.atttypid == type_oid
+            }
+        };
+        if !right {
+            let name = name.to_string_lossy();
+            return Err(wrong(format!("column {} of lead_audit.entry is not \"{name}\" with its type", index + 1)));
+        }
+    }
+    Ok(())
+}
+
+/// An entry's tuple, taken apart.
+pub struct EntryTuple {
+    /// The values.
+    pub values: Vec<pg_sys::Datum>,
+    /// Which are NULL.
+    pub nulls: Vec<bool>,
+}
+
+impl EntryTuple {
+    /// Takes the tuple apart, which must be one of the table's.
+    pub fn of(table: &OpenRelation, tuple: pg_sys::HeapTuple) -> Self {
+        // SAFETY: the tuple was made for this table, which has at least COLUMNS columns.
+        unsafe {
+            let total = ((*table.tuple_desc()).natts as usize).max(COLUMNS);
+            let (mut values, mut nulls) = (vec![pg_sys::Datum::from(0); total], vec![true; total]);
+            pg_sys::heap_deform_tuple(tuple, table.tuple_desc(), values.as_mut_ptr(), nulls.as_mut_ptr());
+            EntryTuple { values, nulls }
+        }
+    }
+
+    /// The value of a column, or `None` for NULL.
+    pub fn datum(&self, column: EntryColumn) -> Option<pg_sys::Datum> {
+        (!self.nulls[column as usize]).then(|| self.values[column as usize])
+    }
+
+    /// The value of a column that is text or json.
+    pub fn text(&self, column: EntryColumn) -> Option<&str> {
+        // SAFETY: as the caller says; the tuple is there as long as this, and its values are in it.
+        self.datum(column).and_then(|datum| unsafe { borrowed_text(datum) }.ok())
+    }
+}
+
+/// Makes a tuple of the table in this memory context. Columns that the library does not know are NULL.
+///
+/// # Safety
+/// The datums must be of the table's first columns, and the context live.
+pub unsafe fn form_tuple(
+    table: &OpenRelation,
+    context: pg_sys::MemoryContext,
+    values: &mut [pg_sys::Datum],
+    nulls: &mut [bool],
+) -> pg_sys::HeapTuple {
+    // SAFETY: the caller vouches for datums and context; the arrays are as long as the row type.
+    unsafe {
+        let descriptor = table.tuple_desc();
+        let columns = (*descriptor).natts as usize;
+        in_context(context, || {
+            if columns == values.len() {
+                return pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            }
+            let (mut all_values, mut all_nulls) = (values.to_vec(), nulls.to_vec());
+            all_values.resize(columns, pg_sys::Datum::from(0));
+            all_nulls.resize(columns, true);
+            pg_sys::heap_form_tuple(descriptor, all_values.as_mut_ptr(), all_nulls.as_mut_ptr())
+        })
+    }
+}
+
+fn wrong(message: String) -> ServerError {
+    ServerError {
+        code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        message,
+        detail: Some("The SQL objects of extension lead_audit are not those of the loaded library.".to_owned()),
+    }
+}
+
+/// The index, if there is one, that has only entries with a previous key: `… WHERE previous_key_hash IS NOT NULL`.
+fn index_of_previous_keys(table: &OpenRelation) -> Option<pg_sys::Oid> {
+    // SAFETY: the table is open, hence so can its indexes be; each is closed again before the next.
+    unsafe {
+        let all = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(table.as_ptr()));
+        all.iter_oid().find(|&oid| {
+            let index = pg_sys::index_open(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let found = is_of_previous_keys(pg_sys::RelationGetIndexPredicate(index));
+            pg_sys::index_close(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            found
+        })
+    }
+}
+
+/// # Safety
+/// `predicate` must be an index's predicate: a list of expressions, or null.
+unsafe fn is_of_previous_keys(predicate: *mut pg_sys::List) -> bool {
+    // SAFETY: nodes are what their tags say.
+    unsafe {
+        let conditions = PgList::<pg_sys::Node>::from_pg(predicate);
+        let Some(condition) = conditions.get_ptr(0).filter(|_| conditions.len() == 1) else { return false };
+        if (*condition).type_ != pg_sys::NodeTag::T_NullTest {
+            return false;
+        }
+        let test = condition.cast::<pg_sys::NullTest>();
+        let argument = (*test).arg;
+        (*test).nulltesttype == pg_sys::NullTestType::IS_NOT_NULL
+            && (*argument.cast::<pg_sys::Node>()).type_ == pg_sys::NodeTag::T_Var
+            && (*argument.cast::<pg_sys::Var>()).varattno == EntryColumn::PreviousKeyHash as i16 + 1
+    }
+}
+
+/// Opens the table's indexes, but for `without`, as ExecOpenIndices() does. ExecCloseIndices() closes them.
+///
+/// An entry of a single row is cheap enough that opening an index counts. The index of previous keys takes the longest to open,
+/// since it has a predicate, and few entries belong into it.
+///
+/// # Safety
+/// `result` must be initialized for the table, whose lock is held; the current memory context must live until they are closed.
+pub unsafe fn open_indexes(result: *mut pg_sys::ResultRelInfo, table: &OpenRelation, without: Option<pg_sys::Oid>) {
+    // SAFETY: as the caller promises; the arrays have room for all indexes.
+    unsafe {
+        let all = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(table.as_ptr()));
+        let room = |size: usize| pg_sys::palloc(all.len() * size);
+        let relations = room(size_of::<pg_sys::Relation>()).cast::<pg_sys::Relation>();
+        let infos = room(size_of::<*mut pg_sys::IndexInfo>()).cast::<*mut pg_sys::IndexInfo>();
+        (*result).ri_IndexRelationDescs = relations;
+        (*result).ri_IndexRelationInfo = infos;
+        (*result).ri_NumIndices = 0;
+        for oid in all.iter_oid().filter(|&oid| Some(oid) != without) {
+            let place = (*result).ri_NumIndices as usize;
+            let index = pg_sys::index_open(oid, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+            relations.add(place).write(index);
+            infos.add(place).write(pg_sys::BuildIndexInfo(index));
+            (*result).ri_NumIndices += 1;
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What happens when an entry cannot be written: lead_audit.on_error decides.
+
+use super::entry_table::{EntryColumn, EntryTable, EntryTuple, relation_of_schema};
+use crate::pg::{OpenRelation, ServerError, current_subtransaction, in_subtransaction, next_value};
+use crate::settings::{self, OnError};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
+use std::cell::{Cell, RefCell};
+
+/// Longest key that a message shows, in characters.
+const SHOWN_KEY: usize = 200;
+
+/// Which event has no entry.
+pub struct Gap<'a> {
+    /// Identity of the table, where it is known.
+    pub watch_id: Option<[u8; 16]>,
+    /// The table, where it is known.
+    pub relation: Option<pg_sys::Oid>,
+    /// Its schema's name.
+    pub schema: &'a str,
+    /// Its name.
+    pub table: &'a str,
+    /// The row's primary key as entries have it, where it is known.
+    pub key: Option<&'a str>,
+}
+
+type Report = fn(operation: &str, gap: &Gap, cause: &ServerError);
+
+thread_local! {
+    static REPORT: Cell<Option<Report>> = const { Cell::new(None) };
+}
+
+/// Has each gap told to `report`, which brings it into the trail in another way.
+pub fn report_gaps_to(report: Report) {
+    REPORT.set(Some(report));
+}
+
+/// The event has no entry: the statement fails with the cause, or goes on with a WARNING and a count.
+pub fn not_written(operation: &str, gap: &Gap, cause: &ServerError) {
+    let &Gap { schema, table, key, .. } = gap;
+    if settings::on_error() == OnError::Abort {
+        cause.clone().raise(Some(format!(
+            "The audit entry for {operation} of {schema}.{table} could not be written, and lead_audit.on_error is \"abort\"."
+        )));
+    }
+    count();
+    if let Some(report) = REPORT.get() {
+        report(operation, gap, cause);
+    }
+    let key = match key.map(|key| (key, key.char_indices().nth(SHOWN_KEY))) {
+        Some((key, Some((end, _)))) => format!(" with key {}…", &key[..end]),
+        Some((key, None)) => format!(" with key {key}"),
+        None => String::new(),
+    };
+    let mut report = ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_WARNING,
+        format!("no audit entry for {operation} of {schema}.{table}{key}: {cause}"),
+        "lead_audit",
+    );
+    if let Some(detail) = &cause.detail {
+        report = report.set_detail(detail.clone());
+    }
+    report
+        .set_hint("The statement went on because lead_audit.on_error is \"warn\". lead_audit.stats counts such entries.")
+        .report(PgLogLevel::WARNING);
+}
+
+/// The same for an entry that was finished but did not get into the table.
+pub fn tuple_not_written(tuple: pg_sys::HeapTuple, cause: &ServerError) {
+    let Ok(target) = EntryTable::find() else {
+        let gap = Gap { watch_id: None, relation: None, schema: "?", table: "?", key: None };
+        return not_written("?", &gap, cause);
+    };
+    let open = OpenRelation::open(target.table, pg_sys::AccessShareLock);
+    let columns = EntryTuple::of(&open, tuple);
+    let text = |column| columns.text(column).unwrap_or("?");
+    let gap = Gap {
+        // SAFETY: the column is a uuid, which is 16 bytes.
+        watch_id: columns.datum(EntryColumn::WatchId).map(|datum| unsafe { *datum.cast_mut_ptr::<[u8; 16]>() }),
+        relation: columns.datum(EntryColumn::Relation).map(|datum| pg_sys::Oid::from(datum.value() as u32)),
+        schema: text(EntryColumn::TableSchema),
+        table: text(EntryColumn::TableName),
+        key: columns.text(EntryColumn::RowKey),
+    };
+    not_written(text(EntryColumn::Operation), &gap, cause);
+}
+
+thread_local! {
+    /// How many entries of this transaction could not be written, by the subtransaction that they belong to.
+    static COUNTS: RefCell<Vec<(pg_sys::SubTransactionId, i64)>> = const { RefCell::new(Vec::new()) };
+}
+
+fn count() {
+    let current = current_subtransaction();
+    COUNTS.with_borrow_mut(|counts| match counts.last_mut() {
+        Some((subtransaction, count)) if *subtransaction == current => *count += 1,
+        _ => counts.push((current, 1)),
+    });
+}
+
+/// How many entries of this transaction could not be written so far.
+#[cfg(any(test, feature = "pg_test"))]
+pub fn not_written_yet_counted() -> i64 {
+    COUNTS.with_borrow(|counts| counts.iter().map(|&(_, count)| count).sum())
+}
+
+/// A subtransaction was rolled back: what it did needs no entry.
+pub fn forget_from(own: pg_sys::SubTransactionId) {
+    COUNTS.with_borrow_mut(|counts| counts.retain(|&(subtransaction, _)| subtransaction < own));
+}
+
+/// A subtransaction was committed: what it did is its parent's now.
+pub fn hand_up(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
+    COUNTS.with_borrow_mut(|counts| {
+        let mut sum = 0;
+        while let Some((_, count)) = counts.pop_if(|&mut (subtransaction, _)| subtransaction >= own) {
+            sum += count;
+        }
+        match counts.last_mut() {
+            _ if sum == 0 => {}
+            Some((subtransaction, count)) if *subtransaction == parent => *count += sum,
+            _ => counts.push((parent, sum)),
+        }
+    });
+}
+
+/// The transaction is over.
+pub fn forget_all() {
+    COUNTS.with_borrow_mut(Vec::clear);
+}
+
+/// The transaction is about to commit: its unwritten entries are counted in a row that commits with it. If not even that can
+/// be written, they are counted in a sequence, whether it commits or not.
+pub fn before_commit() {
+    let total: i64 = COUNTS.take().iter().map(|&(_, count)| count).sum();
+    if total == 0 {
+        return;
+    }
+    let (table, sequence) = (relation_of_schema(c"unwritten"), relation_of_schema(c"unwritten_seq"));
+    if table == pg_sys::InvalidOid || in_subtransaction(|| insert_count(table, total)).is_err() {
+        // If not even this works, the WARNING is what is left.
+        let _ = in_subtransaction(|| {
+            for _ in 0..total {
+                next_value(sequence);
+            }
+        });
+    }
+}
+
+fn insert_count(table: pg_sys::Oid, count: i64) {
+    let table = OpenRelation::open(table, pg_sys::RowExclusiveLock);
+    let (mut values, mut nulls) = ([pg_sys::Datum::from(count)], [false]);
+    // SAFETY: the table is open and has one column, a bigint, and no index (sql/30_entry.sql).
+    unsafe {
+        if (*table.tuple_desc()).natts as usize == values.len() {
+            let tuple = pg_sys::heap_form_tuple(table.tuple_desc(), values.as_mut_ptr(), nulls.as_mut_ptr());
+            pg_sys::simple_heap_insert(table.as_ptr(), tuple);
+            pg_sys::heap_freetuple(tuple);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Entries whose ids somebody else's entries have: put into the table by hand before the sequence gave their ids out.
+//!
+//! The event must not be without an entry for that. Those from the first such id on get new ids, so that they stay in order; and the
+//! ids are noted in `lead_audit.inserted_entry`, so that sealing does not take the forged entries for those that got the ids.
+
+use super::batch::{self, PendingEntry};
+use super::entry_table::{COLUMNS, EntryColumn, EntryTable, EntryTuple, form_tuple, relation_of_schema};
+use super::stored_entry::StoredEntry;
+use crate::pg::{Hash32, IdScan, NewestSnapshot, OpenRelation, ServerError, SpiPlan, as_user, with_spi};
+use pgrx::{IntoDatum, pg_sys};
+
+/// The entries with ids that are free; `None` if theirs are, so that it is something else that keeps them from being written.
+///
+/// Raises the errors that its work meets.
+pub fn around_inserted(entries: &[PendingEntry]) -> Option<Vec<PendingEntry>> {
+    match renumber(entries) {
+        Ok(renumbered) => renumbered,
+        Err(error) => error.raise(None),
+    }
+}
+
+fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, ServerError> {
+    let target = EntryTable::find()?;
+    let table = OpenRelation::open(target.table, pg_sys::AccessShareLock);
+    let ids: Vec<i64> =
+        entries.iter().map(|entry| EntryTuple::of(&table, entry.tuple).values[EntryColumn::Id as usize].value() as i64).collect();
+    let taken = taken(target.table, &ids)?;
+    let Some(first) = ids.iter().position(|id| taken.contains(id)) else { return Ok(None) };
+    // SAFETY: an open relation has a row in pg_class.
+    let owner = unsafe { (*(*table.as_ptr()).rd_rel).relowner };
+    // The writer has no rights on it, and needs none.
+    as_user(owner, || note(&taken));
+    let mut scratch = Vec::new();
+    let mut checksum = Hash32::default();
+    let mut renumbered = entries[..first].to_vec();
+    for entry in &entries[first..] {
+        // The next ones may be taken too.
+        let id = loop {
+            let id = target.next_id()?;
+            if self::taken(target.table, &[id])?.is_empty() {
+                break id;
+            }
+            as_user(owner, || note(&[id]));
+        };
+        let mut columns = EntryTuple::of(&table, entry.tuple);
+        columns.values[EntryColumn::Id as usize] = pg_sys::Datum::from(id);
+        let stored = StoredEntry { values: &columns.values, nulls: &columns.nulls };
+        // SAFETY: the tuple is one of this table's, made by this library, and stays.
+        let computed = match unsafe { stored.read() } {
+            Ok(read) => read.checksum(&mut scratch),
+            // It was made here; what cannot be read here is left as it is, and reported.
+            Err(_) => return Ok(None),
+        };
+        columns.values[EntryColumn::Checksum as usize] = checksum.assign(&computed);
+        columns.values.truncate(COLUMNS);
+        columns.nulls.truncate(COLUMNS);
+        // SAFETY: the datums are those of the table's first columns; what they point to is copied.
+        let tuple = unsafe { form_tuple(&table, batch::context(), &mut columns.values, &mut columns.nulls) };
+        renumbered.push(entry.with_tuple(tuple));
+    }
+    Ok(Some(renumbered))
+}
+
+/// Which of the ids (ascending) have an entry.
+fn taken(table: pg_sys::Oid, ids: &[i64]) -> Result<Vec<i64>, ServerError> {
+    let (Some(&first), Some(&last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
+    let snapshot = NewestSnapshot::take();
+    // SAFETY: the snapshot is active until the end of this function, and the scan ends before.
+    let mut scan = unsafe { IdScan::open(table, snapshot.as_ptr())? };
+    scan.range(first, last);
+    let mut taken = Vec::new();
+    while let Some(id) = scan.next() {
+        if ids.contains(&id) {
+            taken.push(id);
+        }
+    }
+    drop(scan);
+    Ok(taken)
+}
+
+fn note(ids: &[i64]) {
+    // The SQL objects of version 1.0 have no such table.
+    if relation_of_schema(c"inserted_entry") == pg_sys::InvalidOid {
+        return;
+    }
+    with_spi(|| {
+        let plan = SpiPlan::prepare(
+            // What sealing has looked at already is either sealed or known to be inserted.
+            "INSERT INTO lead_audit.inserted_entry (id) SELECT u.id FROM pg_catalog.unnest($1) u (id)
+             WHERE u.id OPERATOR(pg_catalog.>) (SELECT coalesce(pg_catalog.max(t.looked_to), 0) FROM lead_audit.tree t)
+             ON CONFLICT DO NOTHING",
+            &[pg_sys::INT8ARRAYOID],
+        );
+        let snapshot = NewestSnapshot::take();
+        plan.write(snapshot.as_ptr(), &[ids.to_vec().into_datum()]);
+    });
+}

@@ -1,0 +1,332 @@
+//! Writing entries to `lead_audit.entry`, below SQL: the writer of the row has no rights on the table and needs none.
+
+use super::batch::{self, PendingEntry};
+use super::entry_table::{EntryColumn, EntryTable, form_tuple, open_indexes, unless_abort};
+use super::new_entry::{Circumstances, DatumScratch, NewEntry};
+use super::on_error::Gap;
+use super::{flush_points, on_error, renumber, write_counts};
+use crate::actor::{self, Actor};
+use crate::pg::{OpenRelation, ServerError, Text, in_subtransaction};
+use crate::settings::{self, OnError};
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::cell::RefCell;
+
+/// How many tuples go to the table in one call, as in COPY.
+const CHUNK: usize = 1000;
+
+thread_local! {
+    static SCRATCH: RefCell<DatumScratch> = RefCell::default();
+}
+
+/// Finishes the entry and gathers it with those of the same statement.
+///
+/// The transaction gets its own id, if it has none yet, *before* the entry's id is taken. Sealing rests on that: an id that was
+/// taken before a snapshot was belongs to a transaction that the snapshot shows as in progress, committed or aborted.
+pub fn append(entry: NewEntry) {
+    // The transaction gets its id, if it has none yet, before the entry gets its own.
+    // SAFETY: within a transaction.
+    let txid = unsafe { pg_sys::GetTopFullTransactionId().value };
+    let gathered = target().and_then(|(table, id)| {
+        write_counts::count(&entry);
+        let actor = actor::current();
+        // SAFETY: reads the clock.
+        let occurred_at = unsafe { pg_sys::GetCurrentTimestamp() };
+        gather(&entry, &table, &Circumstances { id, txid, occurred_at, actor: &actor })
+    });
+    match gathered {
+        Ok(bytes) if bytes >= settings::batch_bytes() || !flush_points::is_ahead() => flush(),
+        Ok(_) => {}
+        Err(error) => {
+            let name = |text: Option<&Text>| text.map_or("", Text::as_str).to_owned();
+            let (schema, table) = (name(entry.table_schema), name(entry.table_name));
+            let key = entry.row_key.as_ref().map(|key| key.as_str());
+            let about = Gap { watch_id: entry.watch_id, relation: entry.relation, schema: &schema, table: &table, key };
+            on_error::not_written(entry.operation, &about, &error);
+        }
+    }
+}
+
+/// Gathers an entry about another transaction, to be written by the next `flush`, or at once with those before it if they have
+/// become many: what failed there, and who it was.
+///
+/// # Errors
+/// If the table is not there. Other errors are raised.
+pub fn append_about(entry: NewEntry, txid: u64, occurred_at: i64, actor: &Actor) -> Result<(), ServerError> {
+    // SAFETY: within a transaction; as above.
+    unsafe { pg_sys::GetTopFullTransactionId() };
+    let (table, id) = target()?;
+    if gather(&entry, &table, &Circumstances { id, txid, occurred_at, actor })? >= settings::batch_bytes() {
+        flush();
+    }
+    Ok(())
+}
+
+/// Writes an entry of the library's own, and what has gathered before it. Whatever lead_audit.on_error says: if it cannot be written,
+/// that is an error. What the transaction reads from now on sees it. Returns its id.
+///
+/// # Errors
+/// If the table is not there. Other errors are raised.
+pub fn write_at_once(entry: NewEntry) -> Result<i64, ServerError> {
+    flush();
+    // SAFETY: within a transaction; as in `append`.
+    let txid = unsafe { pg_sys::GetTopFullTransactionId().value };
+    let (table, id) = target()?;
+    // SAFETY: reads the clock.
+    let occurred_at = unsafe { pg_sys::GetCurrentTimestamp() };
+    let actor = actor::current();
+    gather(&entry, &table, &Circumstances { id, txid, occurred_at, actor: &actor })?;
+    let entries = batch::take_current();
+    write_all(&entries);
+    // SAFETY: nothing is being executed with the command that ends here.
+    unsafe { pg_sys::CommandCounterIncrement() };
+    Ok(id)
+}
+
+/// Returns how many bytes have gathered.
+fn gather(entry: &NewEntry, table: &OpenRelation, with: &Circumstances) -> Result<usize, ServerError> {
+    /// An entry as long as this may not fit into memory.
+    const LONG: usize = 1 << 20;
+    let with_invalid_bytes = entry.all_invalid_bytes(with.actor).into_details(entry.details.as_deref())?;
+    let details = with_invalid_bytes.as_ref().or(entry.details.as_deref());
+    let form = || {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut datums = entry.datums(details, with, scratch);
+            // SAFETY: the datums are of the table's columns (`EntryTable::find` checked that) and alive; columns that the
+            // library does not know, added by somebody, are NULL.
+            unsafe { form_tuple(table, batch::context(), &mut datums.values, &mut datums.nulls) }
+        })
+    };
+    let tuple = if entry.length() > LONG { unless_abort(form)? } else { form() };
+    batch::push(tuple)
+}
+
+/// The table, locked, and an id in it.
+fn target() -> Result<(OpenRelation, i64), ServerError> {
+    let found = EntryTable::find()?;
+    Ok((found.lock()?, found.next_id()?))
+}
+
+/// Writes the entries of the current subtransaction.
+pub fn flush() {
+    if batch::is_empty() {
+        return;
+    }
+    let entries = batch::take_current();
+    if entries.is_empty() {
+        return;
+    }
+    match settings::on_error() {
+        OnError::Abort => write_all(&entries),
+        OnError::Warn => {
+            let Err(error) = in_subtransaction(|| write_all(&entries)) else { return };
+            if error.code == PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION
+                && let Ok(Some(renumbered)) = in_subtransaction(|| renumber::around_inserted(&entries))
+            {
+                match in_subtransaction(|| write_all(&renumbered)) {
+                    Ok(()) => {}
+                    Err(error) => write_one_by_one(&renumbered, &error),
+                }
+                return;
+            }
+            write_one_by_one(&entries, &error);
+        }
+    }
+}
+
+/// One entry that cannot be written must not take the others of its statement with it.
+fn write_one_by_one(entries: &[PendingEntry], error: &ServerError) {
+    if let [entry] = entries {
+        return on_error::tuple_not_written(entry.tuple, error);
+    }
+    for entry in entries {
+        if let Err(error) = in_subtransaction(|| write_all(std::slice::from_ref(entry))) {
+            on_error::tuple_not_written(entry.tuple, &error);
+        }
+    }
+}
+
+fn write_all(entries: &[PendingEntry]) {
+    let target = match EntryTable::find() {
+        Ok(target) => target,
+        Err(error) => error.raise(None),
+    };
+    let table = OpenRelation::open(target.table, pg_sys::RowExclusiveLock);
+    // SAFETY: the tuples are of the table's row type: it was locked when they were made, and still is.
+    unsafe { insert(&table, target.index_of_previous_keys, entries) }
+}
+
+/// # Safety
+/// The tuples must be of the table's row type.
+unsafe fn insert(table: &OpenRelation, index_of_previous_keys: Option<pg_sys::Oid>, entries: &[PendingEntry]) {
+    // SAFETY: this is what COPY does: an executor state that knows the table and its indexes. All that is made here is in
+    // the state's context or given back; after an error the abort of the (sub)transaction does that.
+    unsafe {
+        let former = pg_sys::CurrentMemoryContext;
+        let estate = pg_sys::CreateExecutorState();
+        pg_sys::CurrentMemoryContext = (*estate).es_query_cxt;
+        let needs_snapshot = !pg_sys::ActiveSnapshotSet();
+        if needs_snapshot {
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        }
+        let result = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+        pg_sys::InitResultRelInfo(result, table.as_ptr(), 0, std::ptr::null_mut(), 0);
+        announce(estate, result);
+        (*estate).es_output_cid = pg_sys::GetCurrentCommandId(true);
+        let triggers = has_row_triggers(result);
+        // A trigger could give an entry what it does not have yet.
+        let without = index_of_previous_keys.filter(|_| !triggers && !entries.iter().any(|entry| has_previous_key(table, entry)));
+        open_indexes(result, table, without);
+        if triggers {
+            insert_each(table, estate, result, entries);
+        } else {
+            insert_batch(table, estate, result, entries);
+        }
+        pg_sys::ExecCloseIndices(result);
+        // The slots that triggers were given hold on to the row type.
+        pg_sys::ExecResetTupleTable((*estate).es_tupleTable, false);
+        if needs_snapshot {
+            pg_sys::PopActiveSnapshot();
+        }
+        pg_sys::CurrentMemoryContext = former;
+        pg_sys::FreeExecutorState(estate);
+    }
+}
+
+/// Tells the state of the table that is written to.
+///
+/// # Safety
+/// Both must live until the writing is done.
+unsafe fn announce(estate: *mut pg_sys::EState, result: *mut pg_sys::ResultRelInfo) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        (*estate).es_opened_result_relations = pg_sys::lappend((*estate).es_opened_result_relations, result.cast());
+    }
+}
+
+/// # Safety
+/// The entry's tuple must be of the table's row type.
+unsafe fn has_previous_key(table: &OpenRelation, entry: &PendingEntry) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe { !pg_sys::heap_attisnull(entry.tuple, EntryColumn::PreviousKeyHash as i32 + 1, table.tuple_desc()) }
+}
+
+/// # Safety
+/// `result` must be initialized.
+unsafe fn has_row_triggers(result: *mut pg_sys::ResultRelInfo) -> bool {
+    // SAFETY: the trigger description is null or a copy that belongs to `result`.
+    unsafe {
+        let triggers = (*result).ri_TrigDesc;
+        !triggers.is_null() && ((*triggers).trig_insert_before_row || (*triggers).trig_insert_after_row)
+    }
+}
+
+/// # Safety
+/// As for [`insert`].
+unsafe fn insert_batch(
+    table: &OpenRelation,
+    estate: *mut pg_sys::EState,
+    result: *mut pg_sys::ResultRelInfo,
+    entries: &[PendingEntry],
+) {
+    // SAFETY: the slots are made for the table's row type, in the state's memory, and given back at the end of this function.
+    unsafe {
+        // A copy: slots of the table's own descriptor would each have to be remembered by the resource owner.
+        let descriptor = pg_sys::CreateTupleDescCopy(table.tuple_desc());
+        let mut slots: Vec<_> = (0..entries.len().min(CHUNK))
+            .map(|_| pg_sys::MakeSingleTupleTableSlot(descriptor, &pg_sys::TTSOpsHeapTuple))
+            .collect();
+        for chunk in entries.chunks(CHUNK) {
+            insert_chunk(table, estate, result, chunk, &mut slots[..chunk.len()]);
+        }
+        for slot in slots {
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
+        }
+    }
+}
+
+/// # Safety
+/// As for [`insert`]; there must be as many slots as entries, made for the table's row type.
+unsafe fn insert_chunk(
+    table: &OpenRelation,
+    estate: *mut pg_sys::EState,
+    result: *mut pg_sys::ResultRelInfo,
+    entries: &[PendingEntry],
+    slots: &mut [*mut pg_sys::TupleTableSlot],
+) {
+    // SAFETY: as the caller promises. A slot is told that it owns its tuple while the table is written, for else each would be copied
+    // there; what the writing does to it is to fill in its header, which it does again if it is written again.
+    unsafe {
+        let constrained = !(*table.tuple_desc()).constr.is_null();
+        for (entry, &mut slot) in entries.iter().zip(&mut *slots) {
+            pg_sys::ExecStoreHeapTuple(entry.tuple, slot, true);
+            (*slot).tts_tableOid = (*table.as_ptr()).rd_id;
+            if constrained {
+                pg_sys::ExecConstraints(result, slot, estate);
+            }
+        }
+        pg_sys::table_multi_insert(
+            table.as_ptr(),
+            slots.as_mut_ptr(),
+            slots.len() as i32,
+            (*estate).es_output_cid,
+            0,
+            std::ptr::null_mut(),
+        );
+        for &mut slot in slots {
+            if (*result).ri_NumIndices > 0 {
+                pg_sys::ExecInsertIndexTuples(
+                    result,
+                    slot,
+                    estate,
+                    false,
+                    false,
+                    std::ptr::null_mut(),
+                    std::ptr::null_mut(),
+                    // Only indexes that summarise pages (BRIN): for an UPDATE, and new in 16.
+                    #[cfg(not(feature = "pg15"))]
+                    false,
+                );
+            }
+            // The tuple is the pending entry's, and goes with it.
+            (*slot).tts_flags &= !(pg_sys::TTS_FLAG_SHOULDFREE as u16);
+            let per_tuple = (*estate).es_per_tuple_exprcontext;
+            if !per_tuple.is_null() {
+                pg_sys::MemoryContextReset((*per_tuple).ecxt_per_tuple_memory);
+            }
+        }
+    }
+}
+
+fn skipped_by_trigger() -> ServerError {
+    ServerError {
+        code: PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+        message: "a trigger on lead_audit.entry suppressed the entry".to_owned(),
+        detail: None,
+    }
+}
+
+/// The slow way, for a table on which somebody has put triggers of their own.
+///
+/// # Safety
+/// As for [`insert`].
+unsafe fn insert_each(
+    table: &OpenRelation,
+    estate: *mut pg_sys::EState,
+    result: *mut pg_sys::ResultRelInfo,
+    entries: &[PendingEntry],
+) {
+    // SAFETY: AFTER triggers are queued for a query of our own, and run at its end.
+    unsafe {
+        pg_sys::AfterTriggerBeginQuery();
+        for entry in entries {
+            let slot = pg_sys::MakeSingleTupleTableSlot(table.tuple_desc(), &pg_sys::TTSOpsHeapTuple);
+            pg_sys::ExecStoreHeapTuple(entry.tuple, slot, false);
+            pg_sys::ExecSimpleRelationInsert(result, estate, slot);
+            if (*slot).tts_tid.ip_posid == 0 {
+                skipped_by_trigger().raise(None);
+            }
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
+        }
+        pg_sys::AfterTriggerEndQuery(estate);
+    }
+}

@@ -1,0 +1,325 @@
+//! A record: all there is to say of one failure, on its way from the session to the entry. It is JSON, so that the server's log
+//! can have it whole where the queue cannot.
+
+use crate::entries::Outcome;
+use crate::failures::queue::{self, Queued};
+use crate::failures::session;
+use crate::pg::{capped, current_database};
+use pgrx::{PgLogLevel, pg_sys};
+use serde::{Deserialize, Serialize};
+use std::ffi::{c_char, c_int};
+use std::io::{self, Write};
+use std::panic::AssertUnwindSafe;
+
+/// The table that a record is about.
+#[derive(Clone, Default, Debug, Serialize, Deserialize)]
+pub struct Table {
+    pub relation: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "uuid_text")]
+    pub watch_id: Option<[u8; 16]>,
+    pub schema: String,
+    pub name: String,
+}
+
+/// A UUID as text: for who reads it in the server's log, and shorter than sixteen numbers.
+mod uuid_text {
+    use crate::pg::parse_uuid;
+    use ledger::write_uuid;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(uuid: &Option<[u8; 16]>, serializer: S) -> Result<S::Ok, S::Error> {
+        match uuid {
+            Some(uuid) => {
+                let mut text = Vec::with_capacity(36);
+                write_uuid(&mut text, uuid);
+                serializer.serialize_str(&String::from_utf8_lossy(&text))
+            }
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[u8; 16]>, D::Error> {
+        let text = <&str>::deserialize(deserializer)?;
+        parse_uuid(text).map(Some).ok_or_else(|| D::Error::custom("this is no UUID"))
+    }
+}
+
+/// Rows that a transaction had written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Count {
+    pub table: Table,
+    pub operation: String,
+    pub rows: u64,
+}
+
+/// The failing row, as bytes of a tuple.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RawRow {
+    /// The relation whose row type it has.
+    pub relation: u32,
+    /// A fingerprint of that row type.
+    pub row_type: u64,
+    /// The row, in hexadecimal: of an UPDATE the old one.
+    pub row: String,
+    /// The new row of an UPDATE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_row: Option<String>,
+}
+
+/// A statement whose table is still to be found out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Unresolved {
+    /// The text without what the entry must not have more of than is asked for: literals, numbers, comments.
+    pub masked: String,
+    /// As much of the text itself as an entry keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Where in the text the error is, in bytes, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<usize>,
+    pub search_path: String,
+    /// The session's schema for temporary tables, or 0.
+    pub temporary_schema: u32,
+    /// Temporary tables that the transaction made: they went with it.
+    #[serde(default)]
+    pub temporary_tables: Vec<String>,
+}
+
+/// Everything about one failure.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    pub outcome: Outcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<Table>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unresolved: Option<Unresolved>,
+    pub operation: String,
+    pub txid: u64,
+    /// Microseconds since 2000-01-01 UTC.
+    pub occurred_at: i64,
+    pub backend_pid: i32,
+    pub session_user: u32,
+    pub current_user: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_ip: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_addr: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_detail: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub constraint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statement: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<String>,
+    /// The row's key as entries have it, where the session knows it already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub row: Option<RawRow>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub written: Vec<Count>,
+    /// How many more of them there are than `written` has.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub written_omitted: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a function of a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+/// Longest text of a record, in bytes of JSON. What a session raises has no limit of its own, but has to fit into the queue, into
+/// a line of the server's log, and into memory where there is little.
+pub const TEXT_LIMIT: usize = 16 * 1024;
+
+/// A C string as a record may have it; `None` for null.
+///
+/// # Safety
+/// `text` must be null or a C string.
+pub unsafe fn capped_c(text: *const c_char, limit: usize) -> Option<String> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: as the caller promises. One byte more than the limit shows that there is more.
+    let bytes = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), libc::strnlen(text, limit + 1)) };
+    Some(capped(bytes, limit))
+}
+
+/// A buffer that says so where there is no memory for it to grow.
+#[derive(Default)]
+struct Fallible(Vec<u8>);
+
+impl io::Write for Fallible {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_reserve(bytes.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The record as it lies in the queue; without its row where there is no memory for that.
+pub fn to_bytes(record: &mut Record) -> Option<Vec<u8>> {
+    const USUAL: usize = 1024; // so that it need not grow while it is written
+    let write = |record: &Record| {
+        let mut out = Fallible::default();
+        out.0.try_reserve(USUAL).ok()?;
+        serde_json::to_writer(&mut out, record).ok()?;
+        Some(out.0)
+    };
+    write(record).or_else(|| {
+        record.row = None;
+        write(record)
+    })
+}
+
+/// Puts a record down for this database's worker, which counts only once it is confirmed, or the process dies: a client can have
+/// its error before its transaction is rolled back.
+pub fn reserve(record: &[u8]) -> Option<u32> {
+    queue::reserve(current_database(), record)
+}
+
+/// What was put down counts.
+pub fn confirm(reserved: u32) {
+    queue::confirm(current_database(), reserved);
+}
+
+/// It does not.
+pub fn cancel(reserved: u32) {
+    queue::cancel(current_database(), reserved);
+}
+
+/// Hands a record to this database's worker. Where that is not possible, returns the line that the server's log is to have.
+pub fn push(record: &[u8]) -> Option<LogLine> {
+    match queue::push(current_database(), record) {
+        Queued::Yes => None,
+        Queued::Full => LogLine::new(record, "the queue is full"),
+        Queued::Closed => LogLine::new(record, "nobody is there to write the entry"),
+    }
+}
+
+/// Hands a record to this database's worker; where that is not possible, to the server's log.
+pub fn send(record: &mut Record) {
+    match to_bytes(record) {
+        Some(bytes) => push(&bytes).iter().for_each(LogLine::write),
+        None => queue::count_dropped(current_database()),
+    }
+}
+
+/// A record on its way to the server's log: all in one message, since a DETAIL is left out where log_error_verbosity is terse.
+pub struct LogLine(Vec<u8>);
+
+impl LogLine {
+    /// `None` where there is no memory for it.
+    pub fn new(record: &[u8], why: &str) -> Option<Self> {
+        let mut line = Fallible::default();
+        write!(line, "lead_audit: an operation that failed has no audit entry: {why}: ").ok()?;
+        line.write_all(record).ok()?;
+        // Records are JSON, which has no byte 0; one that another process left broken may.
+        line.0.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b'?');
+        line.write_all(&[0]).ok()?;
+        Some(LogLine(line.0))
+    }
+
+    /// The C string, which lives as long as this.
+    pub fn as_ptr(&self) -> *const c_char {
+        self.0.as_ptr().cast()
+    }
+
+    /// Writes it. An error in that ends here.
+    pub fn write(&self) {
+        let is_outermost = session::begin_log();
+        // SAFETY: a C string; the guard turns an error's longjmp into unwinding, which the builder ends.
+        pgrx::PgTryBuilder::new(AssertUnwindSafe(|| unsafe {
+            pg_sys::ffi::pg_guard_ffi_boundary(|| write_to_server_log(self.as_ptr()));
+        }))
+        .catch_others(|_| ())
+        .catch_rust_panic(|_| ())
+        .execute();
+        if is_outermost {
+            session::end_record();
+        }
+    }
+}
+
+mod raw {
+    use std::ffi::{c_char, c_int};
+    unsafe extern "C-unwind" {
+        // utils/elog.h, which pgrx does not bind.
+        pub fn errstart(level: c_int, domain: *const c_char) -> bool;
+        pub fn errmsg_internal(format: *const c_char, ...) -> c_int;
+        pub fn errhidestmt(hide: bool) -> c_int;
+        pub fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
+    }
+}
+
+/// Writes a message to the server's log alone. May raise an error: that of no memory.
+///
+/// # Safety
+/// `message` must be a C string, and nothing between this and whoever catches an error may have to be dropped.
+pub unsafe fn write_to_server_log(message: *const c_char) {
+    // SAFETY: the sequence of ereport(). No callback has to add anything to this message. After an error whoever catches it
+    // sets the list of callbacks.
+    unsafe {
+        let callbacks = pg_sys::error_context_stack;
+        pg_sys::error_context_stack = std::ptr::null_mut();
+        if raw::errstart(PgLogLevel::LOG_SERVER_ONLY as c_int, std::ptr::null()) {
+            raw::errmsg_internal(c"%s".as_ptr(), message);
+            raw::errhidestmt(true);
+            raw::errfinish(c"record.rs".as_ptr(), line!() as c_int, c"lead_audit".as_ptr());
+        }
+        pg_sys::error_context_stack = callbacks;
+    }
+}
+
+/// Everything that is queued for a database goes to the server's log.
+pub fn log_rest(database: pg_sys::Oid) {
+    const MOST: usize = 1000;
+    loop {
+        let records = queue::peek(database, MOST, 1 << 20);
+        if records.is_empty() {
+            return;
+        }
+        // Taken off only when it is in the log.
+        for (number, record) in records {
+            LogLine::new(&record, "there is no worker in its database any more").iter().for_each(LogLine::write);
+            queue::pop(database, number, 1, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_can_be_read_again() {
+        let identity = [0x11; 16];
+        let table = Table { relation: 1, watch_id: Some(identity), schema: "public".to_owned(), name: "leads".to_owned() };
+        let mut record = Record { table: Some(table), error_message: Some("\u{1}é".to_owned()), ..Record::default() };
+        let bytes = to_bytes(&mut record).expect("there is memory");
+        let read: Record = serde_json::from_slice(&bytes).expect("it can be read");
+        assert_eq!(read.table.and_then(|table| table.watch_id), Some(identity));
+        assert_eq!(read.error_message, record.error_message);
+    }
+}

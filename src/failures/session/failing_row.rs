@@ -1,0 +1,435 @@
+//! The row that a statement failed at, if the executor has it at hand: as the bytes of a tuple, which the worker makes JSON of.
+//!
+//! The executor's state does not say which row it is busy with: it follows from how nodes pass rows on, and from what the error
+//! says. Nothing of the row is looked at here; the fingerprint of its row type tells the worker whether it can be.
+
+use super::error_callback::error_names;
+use super::scope::{Phase, StatementScope, Target};
+use crate::failures::queue::record::RawRow;
+use crate::pg::{attribute, packed_sqlstate_text, trigger_depth};
+use pgrx::{PgList, pg_sys, varlena};
+use std::ffi::CStr;
+
+/// Longest row that a record carries, in bytes.
+const LONGEST: usize = 64 * 1024;
+
+mod raw {
+    unsafe extern "C-unwind" {
+        // The same function as pgrx binds, without its guard (`hooks/error.rs`).
+        pub fn EOH_get_flat_size(eohptr: *mut pgrx::pg_sys::ExpandedObjectHeader) -> usize;
+    }
+}
+
+/// The row, and of an UPDATE the new one: first where they are, then copies of them. It has nothing to drop, since copying can
+/// run out of memory.
+pub struct FailingRow {
+    relation: pg_sys::Oid,
+    row_type: u64,
+    slots: [*mut pg_sys::TupleTableSlot; 2],
+    tuples: [pg_sys::HeapTuple; 2],
+}
+
+impl FailingRow {
+    /// No row.
+    pub const fn none() -> Self {
+        let (slot, tuple) = (std::ptr::null_mut(), std::ptr::null_mut());
+        FailingRow { relation: pg_sys::InvalidOid, row_type: 0, slots: [slot, slot], tuples: [tuple, tuple] }
+    }
+
+    /// Finds the row, where it is certain that it is the one. Calls nothing that can raise an error.
+    ///
+    /// # Safety
+    /// `scope` must be null or that of the statement that is under way, and `error` a copy of the error that is being raised.
+    pub unsafe fn locate(&mut self, scope: *const StatementScope, error: *const pg_sys::ErrorData) {
+        // SAFETY: as the caller promises.
+        let found = unsafe { scope.as_ref().and_then(|scope| find(scope, &*error)) };
+        if let Some((relation, slots)) = found {
+            self.slots = slots;
+            // SAFETY: a slot that holds a row has a row type; the relation is open.
+            unsafe {
+                self.relation = (*(*relation).ri_RelationDesc).rd_id;
+                self.row_type = fingerprint((*slots[0]).tts_tupleDescriptor);
+            }
+        }
+    }
+
+    /// Copies the rows that were found into the current memory context, unless they are too long. May raise an error.
+    ///
+    /// # Safety
+    /// As for [`locate`](Self::locate), and nothing between this and whoever catches an error may have to be dropped.
+    pub unsafe fn copy(&mut self) {
+        for (&slot, tuple) in self.slots.iter().zip(&mut self.tuples) {
+            // SAFETY: the slots hold rows or are null; their kind knows how to copy them.
+            unsafe {
+                if !slot.is_null()
+                    && row_length(slot) <= LONGEST
+                    && let Some(copy_heap_tuple) = (*(*slot).tts_ops).copy_heap_tuple
+                {
+                    *tuple = copy_heap_tuple(slot);
+                }
+            }
+        }
+    }
+
+    /// The copies as a record has them; `None` if not all of what was found could be copied.
+    ///
+    /// # Safety
+    /// The copies must be live.
+    pub unsafe fn to_raw(&self) -> Option<RawRow> {
+        // SAFETY: a tuple's data is as long as it says.
+        let bytes = |tuple: pg_sys::HeapTuple| unsafe {
+            if tuple.is_null() || (*tuple).t_len as usize > LONGEST {
+                return None;
+            }
+            to_hex(std::slice::from_raw_parts((*tuple).t_data.cast::<u8>(), (*tuple).t_len as usize))
+        };
+        Some(RawRow {
+            relation: self.relation.to_u32(),
+            row_type: self.row_type,
+            row: bytes(self.tuples[0])?,
+            new_row: if self.slots[1].is_null() { None } else { Some(bytes(self.tuples[1])?) },
+        })
+    }
+}
+
+/// How long a tuple of the slot's row is, about.
+///
+/// # Safety
+/// `slot` must hold a row.
+unsafe fn row_length(slot: *mut pg_sys::TupleTableSlot) -> usize {
+    // SAFETY: a slot's kind says what it is; one without a tuple has as many values as columns.
+    unsafe {
+        let kind = (*slot).tts_ops;
+        if std::ptr::eq(kind, &raw const pg_sys::TTSOpsHeapTuple) || std::ptr::eq(kind, &raw const pg_sys::TTSOpsBufferHeapTuple)
+        {
+            let tuple = (*slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple;
+            if !tuple.is_null() {
+                return (*tuple).t_len as usize;
+            }
+        } else if std::ptr::eq(kind, &raw const pg_sys::TTSOpsMinimalTuple) {
+            let tuple = (*slot.cast::<pg_sys::MinimalTupleTableSlot>()).mintuple;
+            if !tuple.is_null() {
+                return (*tuple).t_len as usize;
+            }
+        }
+        // An error can come while the slot makes a tuple of its values: until it has, it holds neither.
+        if (*slot).tts_nvalid < (*(*slot).tts_tupleDescriptor).natts as i16 {
+            return usize::MAX;
+        }
+        let mut length: usize = 0;
+        for index in 0..(*slot).tts_nvalid.max(0) as usize {
+            if *(*slot).tts_isnull.add(index) {
+                continue;
+            }
+            let value = *(*slot).tts_values.add(index);
+            length = length.saturating_add(match attribute((*slot).tts_tupleDescriptor, index).attlen {
+                -1 => {
+                    let value = value.cast_mut_ptr::<pg_sys::varlena>();
+                    if varlena::varatt_is_1b_e(value) && varlena::vartag_is_expanded(varlena::vartag_1b_e(value).into()) {
+                        raw::EOH_get_flat_size(pg_sys::DatumGetEOHP(value.into()))
+                    } else {
+                        varlena::varsize_any(value)
+                    }
+                }
+                -2 => libc::strlen(value.cast_mut_ptr()) + 1,
+                fixed => fixed.max(0) as usize,
+            });
+        }
+        length
+    }
+}
+
+type Found = (*const pg_sys::ResultRelInfo, [*mut pg_sys::TupleTableSlot; 2]);
+
+/// # Safety
+/// The scope must be of the statement that is under way.
+unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Found> {
+    // SAFETY: as the caller promises.
+    let target = unsafe { scope.target_of(error)? };
+    if scope.query.is_null() || scope.phase == Phase::Outside || target.operation == "MERGE" {
+        return None;
+    }
+    // SAFETY: the executor's state is live while the statement is under way. A slot belongs to it; a null one is not there.
+    unsafe {
+        let state = (*scope.query).estate;
+        if state.is_null() {
+            return None;
+        }
+        let row_of = |result: *mut pg_sys::ResultRelInfo| {
+            let result = &*result;
+            let is_target = (*result.ri_RelationDesc).rd_id.to_u32() == (*target.watched).table.relation;
+            let is_part = !result.ri_RootResultRelInfo.is_null();
+            if !is_target && !is_part {
+                return None;
+            }
+            if scope.phase == Phase::Finish {
+                // The AFTER trigger that fires has its row here, for an UPDATE both; one that fires for the statement finds none.
+                let new = if target.operation == "UPDATE" { result.ri_TrigNewSlot } else { std::ptr::null_mut() };
+                return rows(result, result.ri_TrigOldSlot, new);
+            }
+            let node = writing_node(scope.query, result)?;
+            if !is_certain(scope, target, error, node, result) {
+                return None;
+            }
+            if target.operation == "INSERT" {
+                return rows(result, inserted(node, result), std::ptr::null_mut());
+            }
+            // The row may be on its way to another partition, which refuses it.
+            let source = source(node)?;
+            match target.operation {
+                "UPDATE" => rows(source, source.ri_oldTupleSlot, source.ri_newTupleSlot),
+                _ => rows(source, source.ri_TrigOldSlot, std::ptr::null_mut()),
+            }
+        };
+        // The tables that it writes to, and the partitions that it has opened for rows.
+        let opened = PgList::<pg_sys::ResultRelInfo>::from_pg((*state).es_opened_result_relations);
+        let routed = PgList::from_pg((*state).es_tuple_routing_result_relations);
+        opened.iter_ptr().chain(routed.iter_ptr()).find_map(row_of)
+    }
+}
+
+/// # Safety
+/// The slots must be null or of the result relation's row type.
+unsafe fn rows(
+    result: &pg_sys::ResultRelInfo,
+    row: *mut pg_sys::TupleTableSlot,
+    new_row: *mut pg_sys::TupleTableSlot,
+) -> Option<Found> {
+    // SAFETY: as the caller promises.
+    let is_at_hand = |slot: *mut pg_sys::TupleTableSlot| unsafe {
+        if !holds_row(slot) {
+            return false;
+        }
+        // One without a tuple owns its values only once it was materialized, which writing the row begins with.
+        let is_virtual = std::ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsVirtual);
+        !is_virtual || u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_SHOULDFREE != 0
+    };
+    let new_row = if is_at_hand(new_row) { new_row } else { std::ptr::null_mut() };
+    is_at_hand(row).then_some((std::ptr::from_ref(result), [row, new_row]))
+}
+
+/// A number that differs where rows of one row type cannot be read as the other's.
+///
+/// # Safety
+/// `descriptor` must be a row type.
+pub unsafe fn fingerprint(descriptor: pg_sys::TupleDesc) -> u64 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut add = |value: u64| hash = (hash ^ value).wrapping_mul(0x0100_0000_01b3);
+    // SAFETY: as the caller promises.
+    unsafe {
+        add((*descriptor).natts as u64);
+        for index in 0..(*descriptor).natts as usize {
+            let column = attribute(descriptor, index);
+            add(u64::from(column.atttypid.to_u32()));
+            add(column.attlen as u64);
+            add(u64::from(column.attalign as u8));
+            add(u64::from(column.attbyval) | u64::from(column.attisdropped) << 1);
+        }
+    }
+    hash
+}
+
+/// Bytes as hexadecimal digits; `None` where there is no memory for them.
+fn to_hex(bytes: &[u8]) -> Option<String> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::new();
+    text.try_reserve_exact(bytes.len() * 2).ok()?;
+    for byte in bytes {
+        text.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]].map(char::from));
+    }
+    Some(text)
+}
+
+/// The bytes that hexadecimal digits stand for.
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    text.as_bytes().chunks(2).map(|pair| Some((digit(&pair[0])? << 4 | digit(pair.get(1)?)?) as u8)).collect()
+}
+
+/// Errors of the table itself: a row of it is in hand, and they name the table.
+const VIOLATIONS: [&str; 4] = ["23502", "23505", "23514", "23P01"];
+/// A policy refuses the row. This, and the next, name no table.
+const POLICY_REFUSES: &str = "42501";
+/// A view's WITH CHECK OPTION refuses it.
+const VIEW_REFUSES: &str = "44000";
+
+/// The node of the plan that writes to this table, be it within WITH.
+///
+/// # Safety
+/// `query` must be under way, and `result` one of its tables.
+unsafe fn writing_node<'a>(
+    query: *mut pg_sys::QueryDesc,
+    result: *const pg_sys::ResultRelInfo,
+) -> Option<&'a pg_sys::ModifyTableState> {
+    // SAFETY: as the caller promises; a node's tag says what it is. A node has as many tables as it says, in an array.
+    unsafe {
+        let writes = |node: &&pg_sys::ModifyTableState| {
+            own_tables(node).as_ptr_range().contains(&result)
+                || !node.rootResultRelInfo.is_null() && (*result).ri_RootResultRelInfo == node.rootResultRelInfo
+        };
+        let top = (*query).planstate;
+        let top = (!top.is_null() && (*top).type_ == pg_sys::NodeTag::T_ModifyTableState).then(|| &*top.cast());
+        let within = PgList::<pg_sys::ModifyTableState>::from_pg((*(*query).estate).es_auxmodifytables);
+        top.filter(writes).or_else(|| within.iter_ptr().map(|node| &*node).find(writes))
+    }
+}
+
+/// The tables that a node writes to, but for partitions that it finds while it does.
+fn own_tables(node: &pg_sys::ModifyTableState) -> &[pg_sys::ResultRelInfo] {
+    // SAFETY: a node has as many as it says, in an array.
+    unsafe { std::slice::from_raw_parts(node.resultRelInfo, node.mt_nrels.max(0) as usize) }
+}
+
+/// The table that an UPDATE or DELETE has its present row from.
+fn source(node: &pg_sys::ModifyTableState) -> Option<&pg_sys::ResultRelInfo> {
+    // Of one table it stays 0.
+    own_tables(node).get(usize::try_from(node.mt_lastResultIndex).ok()?)
+}
+
+/// Whether it is certain that the row in hand is the one that the error is about. Rows leave their values in the slot until the next has
+/// its own, and the error may be in getting that.
+///
+/// # Safety
+/// The scope must be of the statement that is under way, and `node` its node that writes to `result`.
+unsafe fn is_certain(
+    scope: &StatementScope,
+    target: &Target,
+    error: &pg_sys::ErrorData,
+    node: &pg_sys::ModifyTableState,
+    result: &pg_sys::ResultRelInfo,
+) -> bool {
+    // SAFETY: as the caller promises; a relation has a name, a node its plan.
+    unsafe {
+        let code = &*packed_sqlstate_text(error.sqlerrcode);
+        let name = CStr::from_ptr((*(*result.ri_RelationDesc).rd_rel).relname.data.as_ptr());
+        if VIOLATIONS.contains(&code) && error_names(error, &(*target.watched).table.schema, name) {
+            return true;
+        }
+        // To which partition the row goes nothing else says.
+        if target.operation == "INSERT" && !result.ri_RootResultRelInfo.is_null() {
+            return false;
+        }
+        if code == VIEW_REFUSES {
+            return true;
+        }
+        // Only of the statement's main part is it known how many rows it has written.
+        if !node.canSetTag || (*(*scope.query).estate).es_processed > 0 {
+            return false;
+        }
+        let is_partitioned = (*(*result.ri_RelationDesc).rd_rel).relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE;
+        let may_skip = match target.operation {
+            // Which triggers its partitions have is not looked for.
+            "INSERT" => {
+                is_partitioned
+                    || (*node.ps.plan.cast::<pg_sys::ModifyTable>()).onConflictAction != pg_sys::OnConflictAction::ONCONFLICT_NONE
+                    || any_trigger(node, |triggers| triggers.trig_insert_before_row)
+            }
+            "UPDATE" => any_trigger(node, |triggers| triggers.trig_update_before_row),
+            _ => any_trigger(node, |triggers| triggers.trig_delete_before_row),
+        };
+        !may_skip || code == POLICY_REFUSES || trigger_depth() > scope.trigger_depth
+    }
+}
+
+/// Whether any of a node's tables has triggers of a kind.
+fn any_trigger(node: &pg_sys::ModifyTableState, kind: impl Fn(&pg_sys::TriggerDesc) -> bool) -> bool {
+    // SAFETY: the description is null or live.
+    own_tables(node).iter().filter_map(|table| unsafe { table.ri_TrigDesc.as_ref() }).any(kind)
+}
+
+/// The slot that has the row of an INSERT, or null. The node takes the plan's slot as it is where that is of the kind that the table wants
+/// (ExecGetInsertNewTuple), else it copies the row into one of its own; for a partition that is laid out otherwise the row is copied again.
+///
+/// # Safety
+/// `node` must be live and write to `result`.
+unsafe fn inserted(node: &pg_sys::ModifyTableState, result: &pg_sys::ResultRelInfo) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: as the caller promises; what is null is looked at no further.
+    unsafe {
+        // As long as ON CONFLICT DO UPDATE has the row that was there, it is what that row becomes that fails.
+        if let Some(conflict) = result.ri_onConflict.as_ref()
+            && holds_row(conflict.oc_Existing)
+        {
+            return conflict.oc_ProjSlot;
+        }
+        if !result.ri_RootResultRelInfo.is_null() && !result.ri_PartitionTupleSlot.is_null() {
+            return result.ri_PartitionTupleSlot;
+        }
+        let table = &*node.resultRelInfo;
+        let copied = table.ri_newTupleSlot;
+        if !table.ri_projectNew.is_null() || copied.is_null() {
+            return copied;
+        }
+        match passed_on(node.ps.lefttree) {
+            Some(slot) if (*slot).tts_ops == (*copied).tts_ops => slot,
+            Some(_) => copied,
+            None => std::ptr::null_mut(),
+        }
+    }
+}
+
+/// Whether there is a row in the slot.
+///
+/// # Safety
+/// `slot` must be null or a slot.
+unsafe fn holds_row(slot: *const pg_sys::TupleTableSlot) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe { slot.as_ref() }.is_some_and(|slot| u32::from(slot.tts_flags) & pg_sys::TTS_FLAG_EMPTY == 0)
+}
+
+/// The slot in which a node gave its present row; `None` where that cannot be told.
+///
+/// # Safety
+/// `node` must be the live state of a plan.
+unsafe fn passed_on(node: *mut pg_sys::PlanState) -> Option<*mut pg_sys::TupleTableSlot> {
+    use pg_sys::NodeTag as Tag;
+    // SAFETY: as the caller promises; a node's tag says what it is.
+    unsafe {
+        let is_projected = !(*node).ps_ProjInfo.is_null();
+        let slot = match (*node).type_ {
+            Tag::T_LimitState | Tag::T_LockRowsState => return passed_on((*node).lefttree),
+            Tag::T_AppendState => {
+                let append = &*node.cast::<pg_sys::AppendState>();
+                if append.as_nasyncplans > 0 {
+                    return None;
+                }
+                let present = (0..append.as_nplans).contains(&append.as_whichplan);
+                return present.then(|| passed_on(*append.appendplans.add(append.as_whichplan as usize))).flatten();
+            }
+            Tag::T_SubqueryScanState if !is_projected => return passed_on((*node.cast::<pg_sys::SubqueryScanState>()).subplan),
+            Tag::T_SeqScanState
+            | Tag::T_SampleScanState
+            | Tag::T_IndexScanState
+            | Tag::T_IndexOnlyScanState
+            | Tag::T_BitmapHeapScanState
+            | Tag::T_TidScanState
+            | Tag::T_FunctionScanState
+            | Tag::T_TableFuncScanState
+            | Tag::T_ValuesScanState
+            | Tag::T_CteScanState
+                if !is_projected =>
+            {
+                (*node.cast::<pg_sys::ScanState>()).ss_ScanTupleSlot
+            }
+            Tag::T_SortState | Tag::T_IncrementalSortState | Tag::T_MaterialState | Tag::T_UniqueState | Tag::T_SetOpState => {
+                (*node).ps_ResultTupleSlot
+            }
+            // Joins, aggregates, and all scans that give other columns than their table's.
+            _ if is_projected => (*node).ps_ResultTupleSlot,
+            _ => return None,
+        };
+        (!slot.is_null()).then_some(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal_there_and_back() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        assert_eq!(to_hex(&bytes).and_then(|text| from_hex(&text)), Some(bytes));
+        assert_eq!(from_hex("0"), None);
+        assert_eq!(from_hex("0g"), None);
+    }
+}

@@ -1,0 +1,239 @@
+//! What the hooks do for failures: each statement that writes to a watched table gets its scope while it is planned, executed
+//! or, as a utility command, run.
+//!
+//! A statement on a table that is not watched has no scope: an error in it is one of the watched statement around it, if any.
+
+use super::scope::{Phase, StatementScope};
+use super::{error_callback, following};
+use crate::entries;
+use crate::pg::UtilityCall;
+use crate::pg::trigger_depth;
+use pgrx::{PgList, pg_sys};
+use std::ffi::c_char;
+
+/// A session begins.
+pub fn session_begins() {
+    error_callback::keep_base();
+}
+
+fn operation(command: pg_sys::CmdType::Type) -> Option<&'static str> {
+    match command {
+        pg_sys::CmdType::CMD_INSERT => Some("INSERT"),
+        pg_sys::CmdType::CMD_UPDATE => Some("UPDATE"),
+        pg_sys::CmdType::CMD_DELETE => Some("DELETE"),
+        pg_sys::CmdType::CMD_MERGE => Some("MERGE"),
+        _ => None,
+    }
+}
+
+/// A query is about to be planned.
+///
+/// # Safety
+/// The scope must stay where it is until it is left, and the rest be what PostgreSQL passed to the planner's hook.
+pub unsafe fn planning_begins(
+    scope: &mut StatementScope,
+    parse: *mut pg_sys::Query,
+    text: *const c_char,
+    parameters: pg_sys::ParamListInfo,
+) {
+    error_callback::keep_base();
+    // SAFETY: the query tree is live, as the caller promises.
+    unsafe {
+        let writes = (*parse).commandType != pg_sys::CmdType::CMD_SELECT || (*parse).hasModifyingCTE;
+        if writes && following::is_on_or_found() {
+            add_targets_of_query(scope, parse);
+        }
+        if scope.has_target() {
+            scope.text = text;
+            (scope.location, scope.length) = ((*parse).stmt_location, (*parse).stmt_len);
+            scope.parameters = parameters;
+            scope.enter();
+        }
+    }
+}
+
+/// # Safety
+/// `query` must be a query tree.
+unsafe fn add_targets_of_query(scope: &mut StatementScope, query: *mut pg_sys::Query) {
+    // SAFETY: as the caller promises; a result relation is a place in the range table, from 1.
+    unsafe {
+        pg_sys::check_stack_depth();
+        if let Some(operation) = operation((*query).commandType)
+            && (*query).resultRelation > 0
+        {
+            let table = PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable);
+            if let Some(entry) = table.get_ptr((*query).resultRelation as usize - 1) {
+                scope.add((*entry).relid, operation);
+            }
+        }
+        for expression in PgList::<pg_sys::CommonTableExpr>::from_pg((*query).cteList).iter_ptr() {
+            let inner = (*expression).ctequery;
+            if !inner.is_null() && (*inner).type_ == pg_sys::NodeTag::T_Query {
+                let inner = inner.cast::<pg_sys::Query>();
+                if (*inner).commandType != pg_sys::CmdType::CMD_SELECT {
+                    add_targets_of_query(scope, inner);
+                }
+            }
+        }
+    }
+}
+
+/// The executor is about to start a query.
+///
+/// # Safety
+/// The scope must stay where it is until it is left, and the query be what PostgreSQL passed to the hook.
+pub unsafe fn execution_begins(scope: &mut StatementScope, query: *mut pg_sys::QueryDesc) {
+    error_callback::keep_base();
+    // SAFETY: as the caller promises.
+    unsafe {
+        if describe(scope, query, Phase::Outside) {
+            error_callback::remember_parameters(scope.parameters);
+            scope.enter();
+            if scope.is_outermost() {
+                entries::statement_begins();
+            }
+        }
+    }
+}
+
+/// The executor is about to run a query, or to finish it.
+///
+/// # Safety
+/// As for [`execution_begins`].
+pub unsafe fn phase_begins(scope: &mut StatementScope, query: *mut pg_sys::QueryDesc, phase: Phase) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        if describe(scope, query, phase) {
+            scope.trigger_depth = trigger_depth();
+            scope.enter();
+        }
+    }
+}
+
+/// Fills the scope with what the query writes to; returns whether that is anything. Cheap for one that writes nothing.
+///
+/// # Safety
+/// `query` must be a query that the executor was given.
+#[inline]
+unsafe fn describe(scope: &mut StatementScope, query: *mut pg_sys::QueryDesc, phase: Phase) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let planned = (*query).plannedstmt;
+        if ((*query).operation == pg_sys::CmdType::CMD_SELECT && !(*planned).hasModifyingCTE) || !following::is_on_or_found() {
+            return false;
+        }
+        add_targets_of_plan(scope, planned);
+        scope.phase = phase;
+        scope.query = query;
+        scope.text = (*query).sourceText;
+        (scope.location, scope.length) = ((*planned).stmt_location, (*planned).stmt_len);
+        scope.parameters = (*query).params;
+        scope.has_target()
+    }
+}
+
+/// # Safety
+/// `planned` must be a plan.
+unsafe fn add_targets_of_plan(scope: &mut StatementScope, planned: *mut pg_sys::PlannedStmt) {
+    // SAFETY: as the caller promises; nodes are told apart by their tag, relations are places in the range table, from 1.
+    unsafe {
+        let table = PgList::<pg_sys::RangeTblEntry>::from_pg((*planned).rtable);
+        let add = |plan: *mut pg_sys::Plan| {
+            if plan.is_null() || (*plan).type_ != pg_sys::NodeTag::T_ModifyTable {
+                return;
+            }
+            let modify = plan.cast::<pg_sys::ModifyTable>();
+            let place = match (*modify).rootRelation {
+                0 => PgList::<i32>::from_pg((*modify).resultRelations).iter_int().next().unwrap_or(0),
+                root => root as i32,
+            };
+            if let (Some(operation), Some(entry)) = (operation((*modify).operation), table.get_ptr((place - 1).max(0) as usize)) {
+                scope.add((*entry).relid, operation);
+            }
+        };
+        let mut add = add;
+        add((*planned).planTree);
+        if (*planned).hasModifyingCTE {
+            PgList::<pg_sys::Plan>::from_pg((*planned).subplans).iter_ptr().for_each(add);
+        }
+    }
+}
+
+/// A utility command is about to run.
+///
+/// # Safety
+/// The scope must stay where it is until it is left, and the call be what PostgreSQL passed to the hook.
+pub unsafe fn command_begins(scope: &mut StatementScope, call: &UtilityCall) {
+    error_callback::keep_base();
+    // SAFETY: as the caller promises; the statement's node tells what it is.
+    unsafe {
+        let node = (*call.statement).utilityStmt;
+        let may_write = matches!(
+            (*node).type_,
+            pg_sys::NodeTag::T_CopyStmt | pg_sys::NodeTag::T_TruncateStmt | pg_sys::NodeTag::T_ExecuteStmt
+        );
+        if may_write && following::is_on_or_found() {
+            add_targets_of_command(scope, node);
+        }
+        if scope.has_target() {
+            scope.text = call.text;
+            (scope.location, scope.length) = ((*call.statement).stmt_location, (*call.statement).stmt_len);
+            scope.parameters = call.params;
+            scope.enter();
+            if scope.is_outermost() {
+                entries::statement_begins();
+            }
+        }
+    }
+}
+
+/// COPY FROM and TRUNCATE name their tables; EXECUTE has them in the statement that was prepared.
+///
+/// # Safety
+/// `node` must be a statement.
+unsafe fn add_targets_of_command(scope: &mut StatementScope, node: *mut pg_sys::Node) {
+    // SAFETY: as the caller promises; a node's tag says what it is. Look-ups by name, within a transaction.
+    unsafe {
+        // A schema that the session may not use is an error here, the one that the command would raise.
+        let find = |name: *mut pg_sys::RangeVar| {
+            let flags = pg_sys::RVROption::RVR_MISSING_OK;
+            pg_sys::RangeVarGetRelidExtended(name, pg_sys::NoLock as i32, flags, None, std::ptr::null_mut())
+        };
+        match (*node).type_ {
+            pg_sys::NodeTag::T_CopyStmt => {
+                let copy = node.cast::<pg_sys::CopyStmt>();
+                if (*copy).is_from && !(*copy).relation.is_null() {
+                    scope.add(find((*copy).relation), "COPY");
+                }
+            }
+            pg_sys::NodeTag::T_TruncateStmt => {
+                for name in PgList::<pg_sys::RangeVar>::from_pg((*node.cast::<pg_sys::TruncateStmt>()).relations).iter_ptr() {
+                    scope.add(find(name), "TRUNCATE");
+                }
+            }
+            pg_sys::NodeTag::T_ExecuteStmt => {
+                let prepared = pg_sys::FetchPreparedStatement((*node.cast::<pg_sys::ExecuteStmt>()).name, false);
+                if !prepared.is_null() {
+                    for query in PgList::<pg_sys::Query>::from_pg((*(*prepared).plansource).query_list).iter_ptr() {
+                        add_targets_of_query(scope, query);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The statement is through, without an error.
+///
+/// # Safety
+/// The scope must be the one that was opened for it, if any, and the statement's text still be there if it is the outermost.
+pub unsafe fn statement_ends(scope: &mut StatementScope) {
+    let succeeded = scope.has_target() && scope.is_outermost();
+    // SAFETY: what was put in front of the scope went with the calls within it.
+    unsafe { scope.leave() };
+    if succeeded {
+        // SAFETY: as the caller promises.
+        unsafe { error_callback::statement_succeeded(scope) }
+    }
+}

@@ -1,0 +1,235 @@
+//! What sessions do to databases: commands after which the launcher has to look, and commands during which nobody else may be
+//! connected to the database, a worker of ours neither.
+
+use super::{names, temporary};
+use crate::failures::queue::{self, Hold};
+use crate::pg::{current_database, current_subtransaction, is_template, may_create_databases, owns_database};
+use pgrx::{PgList, pg_sys};
+use std::cell::Cell;
+use std::ffi::{CStr, c_char};
+use std::time::{Duration, Instant};
+
+/// How long a command waits for our worker to leave, or to come and do its work first. Postgres itself waits five seconds for others.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// When the worker is to leave what it is busy with.
+const URGENT: Duration = Duration::from_secs(4);
+
+thread_local! {
+    /// The database that this session's command needs for itself.
+    static HELD: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
+    /// The subtransaction whose command it is.
+    static HELD_IN: Cell<pg_sys::SubTransactionId> = const { Cell::new(0) };
+    /// What the launcher is to be told when the transaction has committed.
+    static EXTENSION_CAME: Cell<bool> = const { Cell::new(false) };
+    static EXTENSION_MAY_GO: Cell<bool> = const { Cell::new(false) };
+    static DATABASES_CHANGED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A utility command begins.
+///
+/// # Safety
+/// `statement` must be one that PostgreSQL passed to the hook on utility commands.
+pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt, context: pg_sys::ProcessUtilityContext::Type) {
+    use pg_sys::NodeTag as Tag;
+    // SAFETY: Postgres passes a statement, whose node's tag says what it is; names in it are C strings or null.
+    unsafe {
+        // PostgreSQL refuses some commands everywhere else.
+        let is_alone = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL
+            && !pg_sys::IsTransactionBlock()
+            && !pg_sys::IsSubTransaction();
+        let node = (*statement).utilityStmt;
+        match (*node).type_ {
+            Tag::T_CreateExtensionStmt => {
+                let name = (*node.cast::<pg_sys::CreateExtensionStmt>()).extname;
+                if CStr::from_ptr(name) == c"lead_audit" {
+                    EXTENSION_CAME.set(true);
+                }
+            }
+            Tag::T_DropStmt => {
+                temporary::doubt_temporary_tables();
+                let drop = node.cast::<pg_sys::DropStmt>();
+                if (*drop).removeType == pg_sys::ObjectType::OBJECT_EXTENSION {
+                    EXTENSION_MAY_GO.set(true);
+                }
+            }
+            // enable() makes the triggers; a table that is renamed may be watched.
+            Tag::T_CreateTrigStmt => note_name((*node.cast::<pg_sys::CreateTrigStmt>()).relation),
+            Tag::T_CreateStmt if is_temporary((*node.cast::<pg_sys::CreateStmt>()).relation) => {
+                let create = node.cast::<pg_sys::CreateStmt>();
+                temporary::note_temporary_table(&relation_name((*create).relation), stays((*create).oncommit));
+            }
+            Tag::T_CreateTableAsStmt => {
+                let into = (*node.cast::<pg_sys::CreateTableAsStmt>()).into;
+                if !into.is_null() && is_temporary((*into).rel) {
+                    temporary::note_temporary_table(&relation_name((*into).rel), stays((*into).onCommit));
+                }
+            }
+            Tag::T_CreateStmt if !(*node.cast::<pg_sys::CreateStmt>()).partbound.is_null() => {
+                note_name((*node.cast::<pg_sys::CreateStmt>()).relation);
+            }
+            Tag::T_CreatedbStmt => {
+                DATABASES_CHANGED.set(true);
+                let template = option(node.cast::<pg_sys::CreatedbStmt>().read().options, c"template");
+                let template = template.map_or(c"template1".as_ptr(), |option| pg_sys::defGetString(option).cast_const());
+                if is_alone && may_create_databases() {
+                    hold_by_name(template, is_template);
+                }
+            }
+            Tag::T_DropdbStmt => {
+                DATABASES_CHANGED.set(true);
+                if is_alone {
+                    hold_by_name((*node.cast::<pg_sys::DropdbStmt>()).dbname, |_| false);
+                }
+            }
+            Tag::T_DropOwnedStmt | Tag::T_DiscardStmt | Tag::T_AlterObjectSchemaStmt => temporary::doubt_temporary_tables(),
+            Tag::T_RenameStmt => {
+                temporary::doubt_temporary_tables();
+                let rename = node.cast::<pg_sys::RenameStmt>();
+                match (*rename).renameType {
+                    pg_sys::ObjectType::OBJECT_DATABASE => {
+                        DATABASES_CHANGED.set(true);
+                        hold_by_name((*rename).subname, |_| false);
+                    }
+                    pg_sys::ObjectType::OBJECT_TABLE => {
+                        names::note_name(&CStr::from_ptr((*rename).newname).to_string_lossy());
+                    }
+                    _ => {}
+                }
+            }
+            Tag::T_AlterDatabaseStmt => {
+                DATABASES_CHANGED.set(true);
+                let alter = node.cast::<pg_sys::AlterDatabaseStmt>();
+                if is_alone && option((*alter).options, c"tablespace").is_some() {
+                    hold_by_name((*alter).dbname, |_| false);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// # Safety
+/// `relation` must be null or a name.
+unsafe fn note_name(relation: *mut pg_sys::RangeVar) {
+    // SAFETY: as the caller promises.
+    names::note_name(&unsafe { relation_name(relation) });
+}
+
+/// # Safety
+/// `relation` must be null or a name.
+unsafe fn relation_name(relation: *mut pg_sys::RangeVar) -> String {
+    // SAFETY: as the caller promises; a name is a C string or null.
+    unsafe {
+        if relation.is_null() || (*relation).relname.is_null() {
+            return String::new();
+        }
+        CStr::from_ptr((*relation).relname).to_string_lossy().into_owned()
+    }
+}
+
+/// # Safety
+/// `relation` must be null or a name.
+unsafe fn is_temporary(relation: *mut pg_sys::RangeVar) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe { !relation.is_null() && (*relation).relpersistence as u8 == pg_sys::RELPERSISTENCE_TEMP }
+}
+
+fn stays(on_commit: pg_sys::OnCommitAction::Type) -> bool {
+    on_commit != pg_sys::OnCommitAction::ONCOMMIT_DROP
+}
+
+/// # Safety
+/// `options` must be a list of DefElem, or null.
+unsafe fn option(options: *mut pg_sys::List, name: &CStr) -> Option<*mut pg_sys::DefElem> {
+    // SAFETY: as the caller promises; each has a name.
+    unsafe {
+        let options = PgList::<pg_sys::DefElem>::from_pg(options);
+        options.iter_ptr().find(|option| CStr::from_ptr((**option).defname) == name)
+    }
+}
+
+/// Has our worker leave a database until the command fails or its transaction ends, if the session may do what needs that: as the
+/// database's owner, or because `may_anyway`.
+///
+/// # Safety
+/// `name` must be a C string or null.
+unsafe fn hold_by_name(name: *const c_char, may_anyway: impl FnOnce(pg_sys::Oid) -> bool) {
+    // SAFETY: look-ups in the catalog, within a transaction; of a name that is none the command itself complains.
+    unsafe {
+        if name.is_null() || !queue::is_there() {
+            return;
+        }
+        let database = pg_sys::get_database_oid(name, true);
+        if database == pg_sys::InvalidOid || database == current_database() || HELD.get() != pg_sys::InvalidOid {
+            return;
+        }
+        if !owns_database(database) && !may_anyway(database) {
+            return;
+        }
+        let begin = Instant::now();
+        let worker = loop {
+            match queue::hold(database) {
+                Hold::Held(worker) => break worker,
+                // The command goes its way; if a worker comes meanwhile, the command finds the database in use.
+                Hold::NotYet if begin.elapsed() >= PATIENCE => return,
+                Hold::NotYet => wait_a_moment(),
+            }
+        };
+        HELD.set(database);
+        HELD_IN.set(current_subtransaction());
+        let begin = Instant::now();
+        let mut is_urgent = false;
+        while queue::find(database, |place| place.worker != 0).unwrap_or(false) && begin.elapsed() < PATIENCE {
+            if worker != 0 && !is_urgent && begin.elapsed() >= URGENT {
+                is_urgent = true;
+                libc::kill(worker, libc::SIGTERM);
+            }
+            wait_a_moment();
+        }
+    }
+}
+
+fn wait_a_moment() {
+    // SAFETY: waits on the process's own latch.
+    unsafe {
+        let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+        pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, 10, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    pgrx::check_for_interrupts!();
+}
+
+/// A subtransaction was rolled back: what its command needed is not needed any more.
+pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
+    if HELD.get() != pg_sys::InvalidOid && HELD_IN.get() >= own {
+        queue::release(HELD.replace(pg_sys::InvalidOid));
+        queue::wake_launcher(false);
+    }
+}
+
+/// A subtransaction was committed.
+pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
+    if HELD_IN.get() >= own {
+        HELD_IN.set(parent);
+    }
+}
+
+/// The transaction is over.
+pub fn transaction_ends(committed: bool) {
+    let held = HELD.replace(pg_sys::InvalidOid);
+    let changed = DATABASES_CHANGED.take();
+    let extension_came = EXTENSION_CAME.take();
+    if EXTENSION_MAY_GO.take() && committed {
+        queue::doubted(current_database());
+    }
+    if held != pg_sys::InvalidOid {
+        queue::release(held);
+    }
+    if extension_came && committed {
+        queue::found(current_database());
+    }
+    if held != pg_sys::InvalidOid || (committed && (changed || extension_came)) {
+        queue::wake_launcher(changed || extension_came);
+    }
+}

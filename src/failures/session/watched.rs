@@ -1,0 +1,103 @@
+//! Which relations are watched, as this session knows. When an error is being raised no catalog can be asked, so what a record
+//! says of the table is worked out beforehand, once for each table.
+
+use super::names::note_name;
+use crate::failures::queue::record::Table;
+use crate::pg::watch_of_triggers;
+use pgrx::pg_sys;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+/// A relation that is watched.
+pub struct Watched {
+    /// What records say of it.
+    pub table: Table,
+    /// Name of its soft-delete column, or empty.
+    pub soft_delete_column: String,
+}
+
+#[derive(Default)]
+struct Known {
+    relations: HashMap<u32, Option<Box<Watched>>>,
+    /// What has changed since, but may be in use by a statement that is under way.
+    #[expect(clippy::vec_box, reason = "scopes point to what is in the box, which must stay where it is")]
+    outdated: Vec<Box<Watched>>,
+}
+
+thread_local! {
+    static KNOWN: RefCell<Known> = RefCell::default();
+    static ALL_STALE: Cell<bool> = const { Cell::new(false) };
+    /// The last answer.
+    static LAST: Cell<(u32, *const Watched)> = const { Cell::new((0, std::ptr::null())) };
+}
+
+/// A relation changed, or may have: `None` is any.
+pub fn relation_changed(relation: Option<pg_sys::Oid>) {
+    LAST.set((0, std::ptr::null()));
+    KNOWN.with(|known| match (known.try_borrow_mut(), relation) {
+        (Ok(mut known), None) => known.forget_all(),
+        (Ok(mut known), Some(relation)) => known.forget(relation.to_u32()),
+        (Err(_), _) => ALL_STALE.set(true),
+    });
+}
+
+/// A schema was renamed, or may have been.
+pub fn schema_changed() {
+    LAST.set((0, std::ptr::null()));
+    ALL_STALE.set(true);
+}
+
+impl Known {
+    fn forget(&mut self, relation: u32) {
+        if let Some(Some(watched)) = self.relations.remove(&relation) {
+            self.outdated.push(watched);
+        }
+    }
+
+    fn forget_all(&mut self) {
+        let all = std::mem::take(&mut self.relations);
+        self.outdated.extend(all.into_values().flatten());
+    }
+}
+
+/// The transaction is over: no statement on a watched table is under way that could use what is outdated.
+pub fn transaction_ends() {
+    KNOWN.with(|known| {
+        if let Ok(mut known) = known.try_borrow_mut() {
+            known.outdated.clear();
+        }
+    });
+}
+
+/// What records say of a relation that is watched; null for one that is not. It stays until the transaction ends.
+///
+/// Raises Postgres's errors: call it where the catalogs can be read.
+pub fn watched(relation: pg_sys::Oid) -> *const Watched {
+    let oid = relation.to_u32();
+    let (last, answer) = LAST.get();
+    if last == oid && oid != 0 && !ALL_STALE.get() {
+        return answer;
+    }
+    if ALL_STALE.take() {
+        KNOWN.with_borrow_mut(Known::forget_all);
+    }
+    let address =
+        |entry: &Option<Box<Watched>>| entry.as_ref().map_or(std::ptr::null(), |watched| std::ptr::from_ref(&**watched));
+    let known = KNOWN.with_borrow(|known| known.relations.get(&oid).map(address));
+    let answer = known.unwrap_or_else(|| {
+        let found = look_up(relation);
+        KNOWN.with_borrow_mut(|known| {
+            known.forget(oid);
+            address(known.relations.entry(oid).insert_entry(found).get())
+        })
+    });
+    LAST.set((oid, answer));
+    answer
+}
+
+fn look_up(relation: pg_sys::Oid) -> Option<Box<Watched>> {
+    let found = watch_of_triggers(relation)?;
+    note_name(&found.name);
+    let table = Table { relation: relation.to_u32(), watch_id: Some(found.watch_id), schema: found.schema, name: found.name };
+    Some(Box::new(Watched { table, soft_delete_column: found.soft_delete_column }))
+}

@@ -1,0 +1,8 @@
+//! Failures in the worker: `write` makes entries of records. For errors that came before PostgreSQL knew the table (in parsing,
+//! in binding a parameter), `resolve` finds it out from the statement's text.
+
+mod patience;
+mod resolve;
+mod write;
+
+pub use write::{drain, load_names};

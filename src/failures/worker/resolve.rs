@@ -1,0 +1,139 @@
+//! In the worker: which watched table a statement was about that failed before Postgres itself had found out. The text is parsed
+//! and the name looked up as the session would have, by its search_path and as its role; nothing of the statement is run.
+
+use crate::failures::queue::record::{Table, Unresolved};
+use crate::failures::session::watched;
+use crate::pg::{as_user, role_name, with_search_path};
+use pgrx::{PgList, pg_sys};
+use std::ffi::{CStr, CString};
+
+/// What a statement was about.
+pub struct Resolved {
+    pub table: Table,
+    pub operation: &'static str,
+    /// The statement's own text, as far as it is to be kept.
+    pub statement: Option<String>,
+}
+
+/// Finds the watched table; `None` if the statement writes to none. Raises the parser's errors and those of look-ups.
+pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
+    let text = CString::new(unresolved.masked.as_str()).ok()?;
+    // SAFETY: the parser takes a C string and gives a list of raw statements in the current memory context.
+    let statements = unsafe {
+        let list = pg_sys::raw_parser(text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
+        PgList::<pg_sys::RawStmt>::from_pg(list)
+    };
+    let mut found = None;
+    for statement in statements.iter_ptr() {
+        // SAFETY: a statement of the parser's, with its place in the text.
+        let (node, location, length) = unsafe { ((*statement).stmt, (*statement).stmt_location, (*statement).stmt_len) };
+        let start = usize::try_from(location).unwrap_or(0);
+        if unresolved.position.is_some_and(|position| start > position) {
+            break;
+        }
+        // SAFETY: as above.
+        if let Some((table, operation)) = unsafe { target_of(node, unresolved, role) } {
+            let own = |text: &String| {
+                let end = usize::try_from(length).ok().filter(|&length| length > 0).map_or(text.len(), |length| start + length);
+                let end = text.floor_char_boundary(end.min(text.len()));
+                // Of a later one in a long text only the masked text is at hand.
+                text.get(start..end).filter(|own| !own.is_empty()).map(|own| own.trim().to_owned())
+            };
+            let statement = unresolved.text.as_ref().and_then(|text| own(text).or_else(|| own(&unresolved.masked)));
+            found = Some(Resolved { table, operation, statement });
+        } else if unresolved.position.is_some() {
+            found = None; // the error is in this statement or a later one
+        }
+    }
+    found
+}
+
+/// # Safety
+/// `node` must be a raw statement.
+unsafe fn target_of(node: *mut pg_sys::Node, unresolved: &Unresolved, role: pg_sys::Oid) -> Option<(Table, &'static str)> {
+    use pg_sys::NodeTag as Tag;
+    if node.is_null() {
+        return None;
+    }
+    // SAFETY: as the caller promises; a node's tag says what it is.
+    unsafe {
+        pg_sys::check_stack_depth();
+        let (relation, operation, with) = match (*node).type_ {
+            Tag::T_InsertStmt => {
+                let statement = &*node.cast::<pg_sys::InsertStmt>();
+                (statement.relation, "INSERT", statement.withClause)
+            }
+            Tag::T_UpdateStmt => {
+                let statement = &*node.cast::<pg_sys::UpdateStmt>();
+                (statement.relation, "UPDATE", statement.withClause)
+            }
+            Tag::T_DeleteStmt => {
+                let statement = &*node.cast::<pg_sys::DeleteStmt>();
+                (statement.relation, "DELETE", statement.withClause)
+            }
+            Tag::T_MergeStmt => {
+                let statement = &*node.cast::<pg_sys::MergeStmt>();
+                (statement.relation, "MERGE", statement.withClause)
+            }
+            Tag::T_CopyStmt => {
+                let statement = &*node.cast::<pg_sys::CopyStmt>();
+                (if statement.is_from { statement.relation } else { std::ptr::null_mut() }, "COPY", std::ptr::null_mut())
+            }
+            Tag::T_TruncateStmt => {
+                let names = PgList::<pg_sys::RangeVar>::from_pg((*node.cast::<pg_sys::TruncateStmt>()).relations);
+                return names.iter_ptr().find_map(|name| Some((table_of(name, unresolved, role)?, "TRUNCATE")));
+            }
+            Tag::T_SelectStmt => (std::ptr::null_mut(), "", (*node.cast::<pg_sys::SelectStmt>()).withClause),
+            Tag::T_ExplainStmt => return target_of((*node.cast::<pg_sys::ExplainStmt>()).query, unresolved, role),
+            Tag::T_PrepareStmt => return target_of((*node.cast::<pg_sys::PrepareStmt>()).query, unresolved, role),
+            _ => return None,
+        };
+        if !relation.is_null()
+            && let Some(table) = table_of(relation, unresolved, role)
+        {
+            return Some((table, operation));
+        }
+        if with.is_null() {
+            return None;
+        }
+        let expressions = PgList::<pg_sys::CommonTableExpr>::from_pg((*with).ctes);
+        expressions.iter_ptr().find_map(|expression| target_of((*expression).ctequery, unresolved, role))
+    }
+}
+
+/// The watched table of that name, as the session would have found it.
+///
+/// # Safety
+/// `name` must be a name of the parser's.
+unsafe fn table_of(name: *mut pg_sys::RangeVar, unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Table> {
+    // SAFETY: as the caller promises. The nest level ends here, or with the subtransaction that an error ends.
+    unsafe {
+        let find = || {
+            let flags = pg_sys::RVROption::RVR_MISSING_OK;
+            pg_sys::RangeVarGetRelidExtended(name, pg_sys::NoLock as i32, flags, None, std::ptr::null_mut())
+        };
+        let relation = if (*name).schemaname.is_null() {
+            let temporary = pg_sys::Oid::from(unresolved.temporary_schema);
+            let plain = CStr::from_ptr((*name).relname).to_string_lossy();
+            if unresolved.temporary_tables.iter().any(|table| *table == plain) {
+                return None;
+            }
+            if temporary != pg_sys::InvalidOid && pg_sys::get_relname_relid((*name).relname, temporary) != pg_sys::InvalidOid {
+                return None; // the session's own temporary table comes before any other
+            }
+            role_name(role)?;
+            let path = CString::new(unresolved.search_path.as_str()).ok()?;
+            with_search_path(&path, || as_user(role, find))
+        } else {
+            if CStr::from_ptr((*name).schemaname).to_bytes().starts_with(b"pg_temp") {
+                return None;
+            }
+            find()
+        };
+        if relation == pg_sys::InvalidOid {
+            return None;
+        }
+        let found = watched(relation);
+        (!found.is_null()).then(|| (*found).table.clone())
+    }
+}

@@ -1,0 +1,524 @@
+//! In the worker: records become entries, many in a transaction. The number of the last one is written in that transaction too,
+//! so that a worker that dies between writing and taking off the queue does not write them twice.
+
+use super::patience::Patience;
+use super::resolve::resolve;
+use crate::actor::Actor;
+use crate::capture::{ForeignCode, RowEvent, RowOperation, RowTexts, row_texts};
+use crate::entries::{self, InvalidBytes, NewEntry, Outcome};
+use crate::failures::queue;
+use crate::failures::queue::record::{Count, LogLine, RawRow, Record, Table};
+use crate::failures::session::{fingerprint, from_hex, note_name, watched};
+use crate::history::{key_of, key_types};
+use crate::pg::{
+    NextTurn, RowMemory, ServerError, Text, current_database, in_extension_transaction, in_subtransaction, role_name,
+};
+use ledger::canonical::write_string;
+use pgrx::datum::DatumWithOid;
+use pgrx::{PgSqlErrorCode, Spi, pg_sys};
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Most records of one transaction, and most bytes of them.
+const BATCH: usize = 4000;
+const BATCH_BYTES: usize = 4 << 20;
+
+/// How long to wait after a turn before the next one, for each record beyond the first that was there, and at most: each transaction
+/// waits for the disk, and has those of the application wait. A failure that comes alone is written at once, and so is the next.
+const REST_FOR_EACH: Duration = Duration::from_millis(10);
+const LONGEST_REST: Duration = Duration::from_millis(100);
+
+/// After so many records the worker sleeps a moment, so that who wakes from its own wait for the disk need not wait for the processor too.
+/// One that lags behind does not.
+const BREATH: usize = 50;
+const BREATH_MICROSECONDS: core::ffi::c_long = 1_000;
+
+thread_local! {
+    /// Whether this worker has looked for what one before it wrote, and died of.
+    static CAUGHT_UP: Cell<bool> = const { Cell::new(false) };
+    /// Up to this record each is written on its own: a worker died while it wrote some of them together.
+    static ALONE_THROUGH: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A record on its way, with its number in the queue.
+struct Numbered {
+    number: u64,
+    record: Record,
+}
+
+/// One turn of the worker's task: writes what is queued.
+pub fn drain() -> Result<NextTurn, ServerError> {
+    let database = current_database();
+    if queue::is_empty_for(database) {
+        return Ok(NextTurn::AtInterval);
+    }
+    let Some(progress) = queue::progress_of(database) else { return Ok(NextTurn::AtInterval) };
+    if !CAUGHT_UP.get() {
+        let written = in_extension_transaction(c"looking for the last failed operation written", position)?;
+        let Some(written) = written else { return Ok(NextTurn::AtInterval) };
+        queue::discard_through(database, written);
+        quarantine(progress, written);
+        CAUGHT_UP.set(true);
+    }
+    let queued = queue::peek(database, BATCH, BATCH_BYTES);
+    // All of them were written already. Sessions leave a worker alone that has seen records: it has to look once more.
+    let Some(&(last, _)) = queued.last() else { return Ok(NextTurn::AtOnce) };
+    let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
+    let (read, unreadable) = read(&queued);
+    let result = write_batch(&read, progress);
+    // Whatever came of it, the worker has lived through it.
+    progress.set(0, 0);
+    match result? {
+        Batch::Dropped => return Ok(NextTurn::AtInterval),
+        Batch::Written(written) => {
+            queue::pop(database, last, unreadable, read.len() as u64 - written);
+        }
+        Batch::OneByOne => {
+            for (number, bytes) in &queued {
+                let Some(one) = read.iter().find(|one| one.number == *number) else {
+                    queue::pop(database, *number, 1, 0);
+                    continue;
+                };
+                progress.set(*number, 0);
+                let result =
+                    in_extension_transaction(c"writing a failed operation", || write_all(std::slice::from_ref(one), None));
+                progress.set(0, 0);
+                match result {
+                    Ok(None) => return Ok(NextTurn::AtInterval),
+                    Ok(Some(written)) => queue::pop(database, *number, 0, 1 - written),
+                    Err(error) if is_passing(&error) => return Err(error),
+                    Err(error) => {
+                        LogLine::new(bytes, &format!("it cannot be written: {error}")).iter().for_each(LogLine::write);
+                        queue::pop(database, *number, 1, 0);
+                    }
+                }
+            }
+        }
+    }
+    if queued.len() == BATCH || bytes >= BATCH_BYTES {
+        return Ok(NextTurn::AtOnce);
+    }
+    Ok(NextTurn::After((REST_FOR_EACH * (queued.len() as u32 - 1)).min(LONGEST_REST)))
+}
+
+/// The last worker may have died of a record, and would again: that one goes to the server's log. Of several that it wrote together
+/// each is written on its own.
+fn quarantine(progress: &queue::Progress, written: u64) {
+    let (processing, writing) = progress.get();
+    if processing > written {
+        let database = current_database();
+        let queued = queue::peek(database, usize::MAX, usize::MAX);
+        if let Some((_, bytes)) = queued.iter().find(|(number, _)| *number == processing) {
+            LogLine::new(bytes, "the worker died while it made an entry of it").iter().for_each(LogLine::write);
+        }
+        queue::quarantine(database, processing);
+    }
+    ALONE_THROUGH.set(writing);
+    progress.set(0, 0);
+}
+
+/// The records, and how many there were besides that cannot be read: these go to the server's log. The queue holds what this library
+/// put there, but memory can be damaged.
+fn read(queued: &[(u64, Vec<u8>)]) -> (Vec<Numbered>, u64) {
+    let (mut read, mut unreadable) = (Vec::with_capacity(queued.len()), 0);
+    for (number, bytes) in queued {
+        match serde_json::from_slice(bytes) {
+            Ok(record) => read.push(Numbered { number: *number, record }),
+            Err(_) => {
+                LogLine::new(bytes, "it cannot be read").iter().for_each(LogLine::write);
+                unreadable += 1;
+            }
+        }
+    }
+    (read, unreadable)
+}
+
+enum Batch {
+    /// The extension was dropped. The worker's loop looks after what is queued.
+    Dropped,
+    /// So many entries were written.
+    Written(u64),
+    /// The records have to be written each on its own.
+    OneByOne,
+}
+
+/// Writes records together. One that cannot be written must not keep the others from it.
+fn write_batch(records: &[Numbered], progress: &queue::Progress) -> Result<Batch, ServerError> {
+    if records.first().is_some_and(|first| first.number <= ALONE_THROUGH.get()) {
+        return Ok(Batch::OneByOne);
+    }
+    match in_extension_transaction(c"writing failed operations", || write_all(records, Some(progress))) {
+        Ok(None) => Ok(Batch::Dropped),
+        Ok(Some(written)) => Ok(Batch::Written(written)),
+        Err(error) if is_passing(&error) => Err(error),
+        Err(_) => Ok(Batch::OneByOne),
+    }
+}
+
+/// Whether the same may succeed a little later: no space, a lock, a cancel.
+fn is_passing(error: &ServerError) -> bool {
+    let code = crate::pg::sqlstate_text(error.code);
+    ["40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
+}
+
+/// Returns how many entries that makes: a record of a statement that turns out to be of no watched table makes none. Says in
+/// `progress`, if there is one, with which record it is busy.
+fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
+    let last = records.last().map_or(0, |record| record.number);
+    let mut batch = Gathering::new();
+    let mut gather_all = |care| {
+        let mut written = 0;
+        for some in records.chunks(BREATH) {
+            for one in some {
+                progress.iter().for_each(|progress| progress.set(one.number, last));
+                written += u64::from(batch.gather(&one.record, care));
+            }
+            progress.iter().for_each(|progress| progress.set(0, last));
+            entries::flush();
+            if records.len() > BREATH && records.len() < BATCH / 2 {
+                // SAFETY: sleeps.
+                unsafe { pg_sys::pg_usleep(BREATH_MICROSECONDS) };
+            }
+        }
+        written
+    };
+    // A subtransaction for everything that can fail takes its time. Hardly ever anything does.
+    let written = in_subtransaction(|| gather_all(Care::Together)).unwrap_or_else(|_| gather_all(Care::Each));
+    if last > 0 {
+        set_position(last);
+    }
+    written
+}
+
+/// What an error in making an entry of a record undoes.
+#[derive(Clone, Copy)]
+enum Care {
+    /// All that is written together: errors are raised.
+    Together,
+    /// Only what had it, and the entry does without.
+    Each,
+}
+
+impl Care {
+    fn of<R>(self, work: impl FnOnce() -> R) -> Result<R, ServerError> {
+        match self {
+            Care::Together => Ok(work()),
+            Care::Each => in_subtransaction(work),
+        }
+    }
+}
+
+/// What the records of a batch share.
+struct Gathering {
+    roles: HashMap<u32, Option<Text>>,
+    patience: Patience,
+    memory: RowMemory,
+    foreign_code: ForeignCode,
+}
+
+impl Gathering {
+    fn new() -> Self {
+        Gathering {
+            roles: HashMap::new(),
+            patience: Patience::new(),
+            memory: RowMemory::new(c"lead_audit failed operation"),
+            foreign_code: ForeignCode::default(),
+        }
+    }
+
+    /// Makes an entry of a record, to be written by `entries::flush`; false if it makes none.
+    fn gather(&mut self, record: &Record, care: Care) -> bool {
+        if record.outcome == Outcome::Gap && was_rolled_back(record.txid) {
+            return false;
+        }
+        let (mut table, mut operation, mut statement) = (record.table.as_ref(), &*record.operation, record.statement.as_deref());
+        let resolved;
+        if let Some(unresolved) = &record.unresolved {
+            let role = pg_sys::Oid::from(record.current_user);
+            resolved = match care.of(|| resolve(unresolved, role)) {
+                Ok(Some(resolved)) => resolved,
+                Err(error) if is_passing(&error) => error.raise(None),
+                // A text that cannot be parsed names no table.
+                Ok(None) | Err(_) => return false,
+            };
+            (table, operation, statement) = (Some(&resolved.table), resolved.operation, resolved.statement.as_deref());
+        }
+        let (mut key, mut values, mut changed) = (record.key.as_deref().map(Text::from), None, None);
+        let (mut omitted, mut invalid_bytes) = (Vec::new(), InvalidBytes::default());
+        if let Some(row) = &record.row {
+            let Gathering { patience, memory, foreign_code, .. } = self;
+            match care.of(|| memory.for_row(|| texts_of(row, table, patience, foreign_code))) {
+                Ok(Some(texts)) => {
+                    (key, values, changed) = (texts.key, Some(texts.values), texts.changed);
+                    (omitted, invalid_bytes) = (texts.omitted, texts.invalid_bytes);
+                }
+                Err(error) if is_passing(&error) => self.patience.give_up(row.relation),
+                Ok(None) | Err(_) => {}
+            }
+        }
+        if key.is_none() {
+            key = table.and_then(|table| self.key_in_detail(record, table, care));
+        }
+        let known = table.filter(|table| !table.name.is_empty());
+        let (schema, name) = (known.map(|table| Text::from(&*table.schema)), known.map(|table| Text::from(&*table.name)));
+        let text = |text: &Option<String>| text.as_deref().map(Text::from);
+        let (mut code, mut message, mut detail) =
+            (text(&record.error_code), text(&record.error_message), text(&record.error_detail));
+        let mut statement = statement.map(Text::from);
+        let mut details = details(record, &omitted);
+        let roles = &mut self.roles;
+        let mut role = |oid: u32| roles.entry(oid).or_insert_with(|| role_name(pg_sys::Oid::from(oid))).clone();
+        let actor = Actor {
+            user_id: text(&record.user_id),
+            user_ip: text(&record.user_ip),
+            user_agent: text(&record.user_agent),
+            request_id: text(&record.request_id),
+            db_session_user: role(record.session_user),
+            db_current_user: role(record.current_user),
+            client_addr: text(&record.client_addr),
+            application_name: text(&record.application_name),
+            backend_pid: record.backend_pid,
+        };
+        let entry = NewEntry {
+            watch_id: table.and_then(|table| table.watch_id),
+            relation: table.filter(|table| table.relation != 0).map(|table| pg_sys::Oid::from(table.relation)),
+            table_schema: schema.as_ref(),
+            table_name: name.as_ref(),
+            operation: operation_name(operation),
+            outcome: record.outcome,
+            row_key: key.as_mut(),
+            row_values: values.as_mut(),
+            changed_values: changed.as_mut(),
+            details: details.as_mut(),
+            error_code: code.as_mut(),
+            error_message: message.as_mut(),
+            error_detail: detail.as_mut(),
+            statement: statement.as_mut(),
+            invalid_bytes: Some(&invalid_bytes),
+            ..NewEntry::default()
+        };
+        if let Err(error) = entries::append_about(entry, record.txid, record.occurred_at, &actor) {
+            error.raise(None);
+        }
+        true
+    }
+
+    /// The key that a constraint's DETAIL names, "Key (columns)=(values) …", if its columns are those of the primary key.
+    fn key_in_detail(&mut self, record: &Record, table: &Table, care: Care) -> Option<Text> {
+        if !matches!(record.error_code.as_deref()?, "23505" | "23503") || record.outcome != Outcome::Failed {
+            return None;
+        }
+        let (columns, values) = split_detail(record.error_detail.as_deref()?)?;
+        let Gathering { patience, foreign_code, .. } = self;
+        care.of(|| {
+            let open = patience.open(table.relation)?;
+            if key_types(&open).into_iter().any(|key| foreign_code.reads(key) || foreign_code.writes(key)) {
+                return None;
+            }
+            key_of(pg_sys::Oid::from(table.relation), Some(columns), values.into_iter().map(Some).collect())
+        })
+        .ok()
+        .flatten()
+        .as_deref()
+        .map(Text::from)
+    }
+}
+
+/// Whether a transaction was rolled back, or ended with a server that was killed: then no entry of its is missing.
+fn was_rolled_back(txid: u64) -> bool {
+    let xid = pg_sys::TransactionId::from_inner(txid as u32);
+    // SAFETY: a transaction that a record names is not older than the commit log; one that is prepared is in progress.
+    txid != 0 && unsafe { !pg_sys::TransactionIdIsInProgress(xid) && !pg_sys::TransactionIdDidCommit(xid) }
+}
+
+/// Entries have one of these.
+fn operation_name(name: &str) -> &'static str {
+    const NAMES: [&str; 10] =
+        ["INSERT", "UPDATE", "DELETE", "MERGE", "COPY", "TRUNCATE", "COMMIT", "ROLLBACK", "SNAPSHOT", "DDL"];
+    NAMES.into_iter().find(|known| *known == name).unwrap_or("OTHER")
+}
+
+/// The failing row as JSON; `None` if its relation is not what it was any more, or is locked.
+fn texts_of(row: &RawRow, table: Option<&Table>, patience: &mut Patience, foreign_code: &mut ForeignCode) -> Option<RowTexts> {
+    let relation = patience.open(row.relation)?;
+    // SAFETY: the relation is open; bytes of a tuple are read as its row type only if that is the one they were made for.
+    unsafe {
+        if fingerprint(relation.tuple_desc()) != row.row_type {
+            return None;
+        }
+        let tuple = Tuple::from_hex(&row.row)?;
+        let new_tuple = row.new_row.as_deref().map(Tuple::from_hex);
+        let new_row = match new_tuple {
+            Some(tuple) => Some(tuple?),
+            None => None,
+        };
+        let found = watched((*relation.as_ptr()).rd_id);
+        let soft_delete_column = if found.is_null() { "" } else { &*(*found).soft_delete_column };
+        let event = RowEvent {
+            operation: if new_row.is_some() { RowOperation::Update } else { RowOperation::Insert },
+            relation: relation.as_ptr(),
+            watch_id: table.and_then(|table| table.watch_id).unwrap_or_default(),
+            soft_delete_column,
+            row: tuple.0,
+            new_row: new_row.map(|tuple| tuple.0),
+        };
+        match row_texts(&event, foreign_code) {
+            Ok(texts) => Some(texts),
+            Err(error) => error.raise(None),
+        }
+    }
+}
+
+/// A tuple in the current memory context.
+struct Tuple(pg_sys::HeapTuple);
+
+impl Tuple {
+    fn from_hex(text: &str) -> Option<Self> {
+        let bytes = from_hex(text)?;
+        // SAFETY: memory for a tuple's head and, aligned as Postgres does it, its data.
+        unsafe {
+            let tuple = pg_sys::palloc0(size_of::<pg_sys::HeapTupleData>()).cast::<pg_sys::HeapTupleData>();
+            let data = pg_sys::palloc(bytes.len().max(1)).cast::<u8>();
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
+            (*tuple).t_len = bytes.len() as u32;
+            (*tuple).t_data = data.cast();
+            Some(Tuple(tuple))
+        }
+    }
+}
+
+/// Columns and values of such a DETAIL, in whatever language. Values that cannot be told apart are none.
+fn split_detail(detail: &str) -> Option<(Vec<String>, Vec<String>)> {
+    let (_, rest) = detail.split_once('(')?;
+    let (columns, rest) = rest.split_once(")=(")?;
+    let (values, _) = rest.rsplit_once(')')?;
+    // "… is not present in table "x (y)"": the values end at the first parenthesis that is followed by a space.
+    let values = values.split_once(") ").map_or(values, |(values, _)| values);
+    let columns: Vec<String> = columns.split(", ").map(|column| column.trim_matches('"').to_owned()).collect();
+    let values: Vec<String> =
+        if columns.len() == 1 { vec![values.to_owned()] } else { values.split(", ").map(str::to_owned).collect() };
+    (columns.len() == values.len()).then_some((columns, values))
+}
+
+/// The members of `details`, in the order of their names.
+fn details(record: &Record, omitted: &[Vec<u8>]) -> Option<Text> {
+    let mut out = Vec::new();
+    let mut separator = b'{';
+    let mut member = |out: &mut Vec<u8>, name: &str, value: &dyn Fn(&mut Vec<u8>)| {
+        out.push(separator);
+        separator = b',';
+        write_string(out, name);
+        out.push(b':');
+        value(out);
+    };
+    for (name, text) in [("column", &record.column), ("constraint", &record.constraint)] {
+        if let Some(text) = text {
+            member(&mut out, name, &|out| write_string(out, text));
+        }
+    }
+    if !omitted.is_empty() {
+        member(&mut out, "omitted_columns", &|out| write_list(out, omitted));
+    }
+    if let Some(text) = &record.parameters {
+        member(&mut out, "parameters", &|out| write_string(out, text));
+    }
+    if !record.written.is_empty() {
+        member(&mut out, "written", &|out| write_counts(out, &record.written));
+    }
+    if record.written_omitted > 0 {
+        member(&mut out, "written_omitted", &|out| out.extend_from_slice(record.written_omitted.to_string().as_bytes()));
+    }
+    if separator == b'{' {
+        return None;
+    }
+    out.push(b'}');
+    Some(Text::from_server(&out))
+}
+
+/// `["a","b"]`
+fn write_list(out: &mut Vec<u8>, items: &[Vec<u8>]) {
+    for (number, item) in items.iter().enumerate() {
+        out.push(if number == 0 { b'[' } else { b',' });
+        out.extend_from_slice(item);
+    }
+    out.push(b']');
+}
+
+/// `[{"operation":…,"rows":…,"table_name":…,"table_schema":…}]`
+fn write_counts(out: &mut Vec<u8>, counts: &[Count]) {
+    out.push(b'[');
+    for (number, count) in counts.iter().enumerate() {
+        if number > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(br#"{"operation":"#);
+        write_string(out, &count.operation);
+        out.extend_from_slice(format!(r#","rows":{},"table_name":"#, count.rows).as_bytes());
+        write_string(out, &count.table.name);
+        out.extend_from_slice(br#","table_schema":"#);
+        write_string(out, &count.table.schema);
+        out.push(b'}');
+    }
+    out.push(b']');
+}
+
+// ---- how far the queue is written --------------------------------------------------------------------------------------
+
+/// Whether the table for it is there: a database may still have the SQL objects of an older version.
+fn has_position() -> bool {
+    entries::relation_of_schema(c"queue_position") != pg_sys::InvalidOid
+}
+
+fn int8(value: i64) -> DatumWithOid<'static> {
+    // SAFETY: the value is a bigint and says so.
+    unsafe { DatumWithOid::new(value, pg_sys::INT8OID) }
+}
+
+/// The number of the last record of this queue that was written in this database.
+fn position() -> u64 {
+    if !has_position() {
+        return 0;
+    }
+    let query = "SELECT position FROM lead_audit.queue_position WHERE queue = $1";
+    let found = Spi::get_one_with_args::<i64>(query, &[int8(queue::queue_number())]);
+    found.ok().flatten().and_then(|position| u64::try_from(position).ok()).unwrap_or(0)
+}
+
+fn set_position(last: u64) {
+    if !has_position() {
+        return;
+    }
+    let command = "WITH others AS (DELETE FROM lead_audit.queue_position WHERE queue <> $1)
+        INSERT INTO lead_audit.queue_position (queue, position) VALUES ($1, $2)
+        ON CONFLICT (queue) DO UPDATE SET position = excluded.position";
+    if let Err(error) = Spi::run_with_args(command, &[int8(queue::queue_number()), int8(last as i64)]) {
+        ServerError { code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, message: error.to_string(), detail: None }.raise(None);
+    }
+}
+
+/// Tells the sessions the names of the tables that are watched now.
+pub fn load_names() {
+    let query = "SELECT DISTINCT table_name FROM lead_audit.watched_relation";
+    let names = Spi::connect(|client| {
+        let rows = client.select(query, None, &[])?;
+        rows.map(|row| row.get::<String>(1)).collect::<Result<Vec<_>, _>>()
+    });
+    names.into_iter().flatten().flatten().for_each(|name| note_name(&name));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split_detail;
+
+    #[test]
+    fn keys_in_details() {
+        let split = |detail| split_detail(detail).map(|(columns, values)| (columns.join("|"), values.join("|")));
+        let pair = |columns: &str, values: &str| Some((columns.to_owned(), values.to_owned()));
+        assert_eq!(split("Key (id)=(a, b) already exists."), pair("id", "a, b"));
+        assert_eq!(split("Key (tenant, no)=(7, 10.0) is still referenced from table \"orders\"."), pair("tenant|no", "7|10.0"));
+        assert_eq!(split("Key (id)=(x) is not present in table \"a (b)\"."), pair("id", "x"));
+        assert_eq!(split("Key (a, b)=(1, 2, 3) already exists."), None);
+        assert_eq!(split("Failing row contains (1, null)."), None);
+    }
+}

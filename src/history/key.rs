@@ -1,0 +1,251 @@
+//! From a key as a user writes it to the canonical text under which entries store it.
+//!
+//! Texts come in as bytes: they need not be UTF-8, and pgrx takes for granted that a `&str` is.
+//!
+//! Whoever asks for a key has other rights than the table's owner. No code of the owner's is run: neither the check of a domain nor
+//! a cast to json.
+
+use crate::capture::{ForeignCode, MoneyTypes, column_names, encoder_for, jsonb, primary_key, readable_type};
+use crate::pg::{
+    NotWritten, OpenRelation, ServerError, Text, TextWriter, attribute, attribute_name, in_subtransaction, relation_name,
+};
+use ledger::Sink;
+use ledger::canonical::{compare_keys, write_string};
+use pgrx::{Array, IntoDatum, PgSqlErrorCode, Uuid, pg_extern, pg_sys};
+use std::ffi::{CStr, CString};
+
+/// `lead_audit.key_hash(uuid, text)`.
+#[pg_extern(sql = false)]
+fn key_hash(watch_id: Uuid, row_key: &[u8]) -> i64 {
+    ledger::key_hash(watch_id.as_bytes(), row_key)
+}
+
+/// Tells Postgres how `lead_audit_canonical_json` is to be called.
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_lead_audit_canonical_json() -> &'static pg_sys::Pg_finfo_record {
+    &pg_sys::Pg_finfo_record { api_version: 1 }
+}
+
+/// `lead_audit.canonical_json(jsonb)`. Takes the datum as it is: pgrx's own jsonb argument sends numbers through a double.
+///
+/// # Safety
+/// Called by Postgres only, with the arguments of its declaration.
+#[unsafe(no_mangle)]
+#[pgrx::pg_guard]
+pub unsafe extern "C-unwind" fn lead_audit_canonical_json(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: the function is strict and has one argument, a jsonb; detoasting gives one in place.
+    let write = |out: &mut TextWriter| unsafe {
+        let value = (*fcinfo).args.as_slice(1)[0].value;
+        jsonb::write(out, pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast());
+    };
+    let text = written(write);
+    text.as_str().into_datum().unwrap_or(pg_sys::Datum::from(0))
+}
+
+/// What `write` writes, a JSON value, as entries have it. Errors are raised.
+fn written(write: impl Fn(&mut TextWriter)) -> Text {
+    let mut text = Text::new();
+    let together = |out: &mut TextWriter| {
+        write(out);
+        Ok(())
+    };
+    let result = match text.write(together) {
+        Err(NotWritten::NotText) => text.write(|out| {
+            let mut apart = TextWriter::apart();
+            write(&mut apart);
+            out.append_value(&apart);
+            Ok(())
+        }),
+        result => result,
+    };
+    match result {
+        Ok(()) => text,
+        Err(reason) => ServerError::from(reason).raise(None),
+    }
+}
+
+/// The key of the row with these values in the columns of the primary key; `None` if they are others. Errors are raised.
+pub fn key_of<T: AsRef<[u8]>>(
+    relation: pg_sys::Oid,
+    column_names: Option<Vec<T>>,
+    column_values: Vec<Option<T>>,
+) -> Option<String> {
+    let open = OpenRelation::open(relation, pg_sys::AccessShareLock);
+    // SAFETY: the relation is open.
+    let columns = unsafe { primary_key(open.as_ptr()) };
+    key_from(&open, &columns, column_names, &column_values)
+}
+
+/// `lead_audit.key_of(regclass, smallint[], text[], text[])`.
+#[pg_extern(sql = false)]
+fn key_of_columns(
+    relation: pg_sys::Oid,
+    key_columns: Vec<i16>,
+    column_names: Option<Array<&[u8]>>,
+    column_values: Array<&[u8]>,
+) -> Option<String> {
+    let open = OpenRelation::open(relation, pg_sys::AccessShareLock);
+    let (names, values): (Option<Vec<_>>, Vec<_>) =
+        (column_names.as_ref().map(|names| names.iter().flatten().collect()), column_values.iter().collect());
+    key_from(&open, &key_columns, names, &values)
+}
+
+/// The types of a relation's primary key.
+pub fn key_types(open: &OpenRelation) -> Vec<pg_sys::Oid> {
+    // SAFETY: the relation is open, and key columns are among its attributes.
+    unsafe {
+        let columns = primary_key(open.as_ptr());
+        columns.into_iter().map(|number| attribute(open.tuple_desc(), number as usize - 1).atttypid).collect()
+    }
+}
+
+/// The row's key as entries have it, or `None` if `column_names` are not the columns of the key. Without names the key must
+/// have one column, which is taken.
+fn key_from<T: AsRef<[u8]>>(
+    open: &OpenRelation,
+    columns: &[i16],
+    given_names: Option<Vec<T>>,
+    values: &[Option<T>],
+) -> Option<String> {
+    // SAFETY: the relation is open.
+    let names = unsafe { column_names(open.tuple_desc()) };
+    let mut members = Vec::with_capacity(columns.len());
+    for &number in columns {
+        let (index, name) = names.iter().find(|(index, _)| *index + 1 == number as usize)?;
+        let place = match &given_names {
+            Some(given) => {
+                // SAFETY: the index is that of one of the open relation's columns.
+                let name = unsafe { attribute_name(open.tuple_desc(), *index) };
+                given.iter().position(|given| given.as_ref() == name)?
+            }
+            None => 0,
+        };
+        members.push((name, *index, values.get(place).and_then(Option::as_ref)));
+    }
+    match &given_names {
+        Some(names) if names.len() != columns.len() => return None,
+        None if columns.len() != 1 => refuse_single_value(open, columns.len()),
+        _ => {}
+    }
+    members.sort_by(|(a, ..), (b, ..)| compare_keys(&a.text, &b.text));
+    let mut key = Text::new();
+    let result = key.write(|out| {
+        let mut separator = b'{';
+        for (name, index, value) in members {
+            out.push(std::mem::replace(&mut separator, b','));
+            write_string(out, &name.text);
+            out.push(b':');
+            match value {
+                // SAFETY: the attribute is one of the open relation's.
+                Some(value) => out.append(unsafe { as_column(open, index, value.as_ref()) }.bytes()),
+                None => out.append(b"null"),
+            }
+        }
+        out.push(b'}');
+        Ok(())
+    });
+    match result {
+        Ok(()) => Some(key.into_string()),
+        Err(reason) => ServerError::from(reason).raise(None),
+    }
+}
+
+/// Reads `value` with the input function of the column's type, and gives it as entries have it.
+///
+/// # Safety
+/// `index` must be that of one of the relation's columns.
+unsafe fn as_column(open: &OpenRelation, index: usize, value: &[u8]) -> Text {
+    // SAFETY: as the caller promises; a column's type is one.
+    unsafe {
+        let column = attribute(open.tuple_desc(), index);
+        as_type(column.atttypid, column.atttypmod, value).unwrap_or_else(|| refuse_foreign_code(open, index))
+    }
+}
+
+/// `None` if that needs code of the type's owner.
+///
+/// # Safety
+/// `type_oid` must be a type.
+unsafe fn as_type(type_oid: pg_sys::Oid, modifier: i32, value: &[u8]) -> Option<Text> {
+    let (type_oid, modifier) = readable_type(type_oid, modifier)?;
+    if ForeignCode::default().writes(type_oid) {
+        return None;
+    }
+    if value.contains(&0) {
+        // No input function can be given this. It can only be a text.
+        return Some(written(|out| out.append_json_string(value)));
+    }
+    // SAFETY: the type's own input function makes a datum of the type that the encoder is for, of a C string.
+    unsafe {
+        let (mut input, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+        pg_sys::getTypeInputInfo(type_oid, &mut input, &mut parameter);
+        let string = pg_sys::pnstrdup(value.as_ptr().cast(), value.len());
+        let datum = pg_sys::OidInputFunctionCall(input, string, parameter, modifier);
+        let encoder = encoder_for(type_oid, pg_sys::CurrentMemoryContext, &mut MoneyTypes::default());
+        Some(written(|out| encoder.write(out, datum)))
+    }
+}
+
+/// `lead_audit.value_as(regclass, text, text)`: the JSON of a value that was of this type, or `None` if it is none of it, or if only code
+/// of the type's owner can tell. The relation no longer matters; the SQL objects of 1.0 pass it.
+#[pg_extern(sql = false)]
+fn value_as(_relation: pg_sys::Oid, type_name: &[u8], value: &[u8]) -> Option<String> {
+    let type_name = CString::new(type_name).ok()?;
+    let read = in_subtransaction(|| {
+        let (mut type_oid, mut modifier) = (pg_sys::InvalidOid, -1);
+        // SAFETY: the names are C strings. A type that is gone gives no oid.
+        unsafe {
+            #[cfg(feature = "pg15")]
+            pg_sys::parseTypeString(type_name.as_ptr(), &mut type_oid, &mut modifier, true);
+            // Since 16 it raises an error for a type that is gone, which the subtransaction takes.
+            #[cfg(not(feature = "pg15"))]
+            pg_sys::parseTypeString(type_name.as_ptr(), &mut type_oid, &mut modifier, std::ptr::null_mut());
+            if type_oid == pg_sys::InvalidOid {
+                return None;
+            }
+            as_type(type_oid, modifier, value).map(Text::into_string)
+        }
+    });
+    read.ok().flatten()
+}
+
+/// # Safety
+/// `index` must be that of one of the relation's columns.
+unsafe fn refuse_foreign_code(relation: &OpenRelation, index: usize) -> ! {
+    // SAFETY: the relation is open, and has this column; a type's name is a C string.
+    let (table, column, type_name) = unsafe {
+        let definition = attribute(relation.tuple_desc(), index);
+        let type_name = CStr::from_ptr(pg_sys::format_type_be(definition.atttypid));
+        (
+            relation_name(relation.as_ptr()),
+            Text::from_server(attribute_name(relation.tuple_desc(), index)),
+            Text::from_server(type_name.to_bytes()),
+        )
+    };
+    let detail = format!("Column \"{}\" has type {}.", column.as_str(), type_name.as_str());
+    ServerError {
+        code: PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        message: format!("reading a key of table \"{}\" would execute code of its owner", table.as_str()),
+        detail: Some(detail),
+    }
+    .raise(Some("Search lead_audit.log by row_key instead.".to_owned()))
+}
+
+fn refuse_single_value(relation: &OpenRelation, columns: usize) {
+    // SAFETY: the relation is open.
+    let name = unsafe { relation_name(relation.as_ptr()) };
+    let name = name.as_str();
+    let (detail, hint) = match columns {
+        0 => ("It has no primary key.".to_owned(), "Search lead_audit.log by old_values or new_values instead.".to_owned()),
+        n => (
+            format!("Its primary key has {n} columns."),
+            r#"Give the key as an object: lead_audit.history('table', '{"column": value, …}'::jsonb)."#.to_owned(),
+        ),
+    };
+    ServerError {
+        code: PgSqlErrorCode::ERRCODE_INVALID_COLUMN_REFERENCE,
+        message: format!("one value is not a key of table \"{name}\""),
+        detail: Some(detail),
+    }
+    .raise(Some(hint));
+}

@@ -1,0 +1,147 @@
+//! What background processes do alike: signals, waiting, transactions, the pace of their tasks.
+
+use super::{ServerError, hold_extension};
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::CaughtError;
+use std::ffi::CStr;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+mod raw {
+    unsafe extern "C-unwind" {
+        // The same functions as pgrx binds, without its guard, which has no place in a signal handler.
+        pub fn SetLatch(latch: *mut pgrx::pg_sys::Latch);
+        pub fn SignalHandlerForConfigReload(signal: core::ffi::c_int);
+    }
+}
+
+static STOP: AtomicBool = AtomicBool::new(false);
+static IN_TRANSACTION: AtomicBool = AtomicBool::new(false);
+
+/// Whether SIGTERM came.
+pub fn must_stop() -> bool {
+    STOP.load(Ordering::Acquire)
+}
+
+// Called pqsignal in C; since 18 that is a macro.
+#[cfg(not(feature = "pg18"))]
+pub use pg_sys::pqsignal as set_signal_handler;
+#[cfg(feature = "pg18")]
+pub use pg_sys::pqsignal_be as set_signal_handler;
+
+/// Sets up the signals. SIGTERM cancels the transaction that is under way and is then up to the loop: what is queued can still
+/// be written.
+pub fn handle_signals() {
+    // SAFETY: the handlers have the signature that Postgres asks for and do what a signal handler may do.
+    unsafe {
+        set_signal_handler(libc::SIGHUP, Some(raw::SignalHandlerForConfigReload));
+        set_signal_handler(libc::SIGTERM, Some(stop));
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+}
+
+/// Called by the kernel: sets flags, and wakes the loop.
+// Unguarded: a signal handler, which sets plain variables.
+unsafe extern "C-unwind" fn stop(_signal: i32) {
+    // SAFETY: plain variables that Postgres's own handlers set in the same way; errno is kept for who was interrupted.
+    unsafe {
+        let errno = *libc::__errno_location();
+        STOP.store(true, Ordering::Release);
+        if IN_TRANSACTION.load(Ordering::Acquire) {
+            pg_sys::QueryCancelPending = 1;
+            pg_sys::InterruptPending = 1;
+        }
+        raw::SetLatch(pg_sys::MyLatch);
+        *libc::__errno_location() = errno;
+    }
+}
+
+/// When a task of a background process has its next turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum NextTurn {
+    /// When its interval is over: there is nothing more to do for now.
+    AtInterval,
+    /// At once: there is more to do.
+    AtOnce,
+    /// This long after the beginning of this turn: there may soon be more to do.
+    After(Duration),
+}
+
+/// Waits until something happens or `timeout` is over, then does what the server asks of every process. Returns whether somebody
+/// woke the process.
+pub fn wait(timeout: Duration) -> bool {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: waits on the process's own latch; the rest is what every loop in a background process does.
+    unsafe {
+        let milliseconds = timeout.as_millis().clamp(1, 3_600_000) as core::ffi::c_long;
+        let happened = pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, milliseconds, pg_sys::PG_WAIT_EXTENSION);
+        let is_woken = happened & pg_sys::WL_LATCH_SET as i32 != 0;
+        if is_woken {
+            pg_sys::ResetLatch(pg_sys::MyLatch);
+        }
+        // A cancel that came too late has nothing to cancel.
+        pg_sys::QueryCancelPending = 0;
+        pgrx::check_for_interrupts!();
+        if pg_sys::ConfigReloadPending != 0 {
+            pg_sys::ConfigReloadPending = 0;
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
+        is_woken
+    }
+}
+
+/// Runs `work` in a transaction of its own, with a snapshot. An error undoes it and is returned.
+///
+/// # Errors
+/// What `work` or its commit raised.
+pub fn in_transaction<R>(activity: &CStr, work: impl FnOnce() -> R) -> Result<R, ServerError> {
+    transaction(activity, || (), |()| work())
+}
+
+/// Runs `work` in a transaction of its own, as `in_transaction` does, and keeps others from dropping the extension meanwhile.
+/// Returns `None` where it is not there (any more).
+///
+/// DROP EXTENSION locks the extension before it locks the tables. A worker that holds a table and waits for another one would
+/// wait for it in a circle.
+///
+/// # Errors
+/// What `work` or the commit raised.
+pub fn in_extension_transaction<R>(activity: &CStr, work: impl FnOnce() -> R) -> Result<Option<R>, ServerError> {
+    transaction(activity, hold_extension, |is_here| is_here.then(work))
+}
+
+/// `first` runs before the snapshot is taken, and `work` with what it returned.
+fn transaction<T, R>(activity: &CStr, first: impl FnOnce() -> T, work: impl FnOnce(T) -> R) -> Result<R, ServerError> {
+    // SAFETY: the sequence that Postgres's own background workers use; after an error the abort gives back everything. No
+    // transaction is under way when this is called.
+    unsafe {
+        pg_sys::QueryCancelPending = 0;
+        IN_TRANSACTION.store(true, Ordering::Release);
+        pg_sys::SetCurrentStatementStartTimestamp();
+        let result = pgrx::PgTryBuilder::new(AssertUnwindSafe(|| {
+            pg_sys::StartTransactionCommand();
+            pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, activity.as_ptr());
+            let first = first();
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            let value = work(first);
+            if pg_sys::ActiveSnapshotSet() {
+                pg_sys::PopActiveSnapshot();
+            }
+            pg_sys::CommitTransactionCommand();
+            Ok(value)
+        }))
+        .catch_others(|caught| Err::<R, Box<CaughtError>>(Box::new(caught)))
+        .catch_rust_panic(|caught| Err(Box::new(caught)))
+        .execute();
+        IN_TRANSACTION.store(false, Ordering::Release);
+        pg_sys::QueryCancelPending = 0;
+        if result.is_err() {
+            pg_sys::AbortCurrentTransaction();
+        }
+        pg_sys::CurrentMemoryContext = pg_sys::TopMemoryContext;
+        pg_sys::pgstat_report_stat(result.is_err());
+        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null());
+        result.map_err(|caught| ServerError::of_caught(&caught))
+    }
+}

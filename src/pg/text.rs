@@ -1,0 +1,449 @@
+//! Text as Postgres stores it: a varlena, here in a buffer that Rust owns and uses again for the next row.
+//!
+//! A [`Text`] is UTF-8 without NUL, always. Server text need not be either, so whoever makes a `Text` of it has it checked, once, and
+//! what is no text is percent-encoded (docs/FORMAT.md, section 3.1).
+
+use super::ServerError;
+use ledger::Sink;
+use ledger::canonical::{percent_encoded, write_bytes_value, write_string_bytes};
+use pgrx::{PgSqlErrorCode, pg_sys, varlena};
+use std::ffi::CStr;
+
+/// The header of a varlena: four bytes that hold its whole length.
+const HEADER: usize = 4;
+
+/// Longest text, in bytes: the longest string that jsonb can hold (JENTRY_OFFLENMASK), since lead_audit.log has to be able to show
+/// what is stored.
+const LIMIT: usize = 0x0FFF_FFFF;
+
+/// A text that is built in place and handed to Postgres without being copied.
+///
+/// The buffer is empty, or a varlena with a finished header whose content is UTF-8 without NUL.
+#[derive(Debug, Clone, Default)]
+pub struct Text {
+    buffer: Vec<u8>,
+    is_encoded: bool,
+}
+
+/// Why a text could not be written. Nothing is in it then.
+#[derive(Debug, Clone)]
+pub enum NotWritten {
+    /// It has bytes that are not UTF-8, or NUL.
+    NotText,
+    /// It is too long, there is no memory for it, or the writer returned an error.
+    Failed(ServerError),
+}
+
+impl From<NotWritten> for ServerError {
+    fn from(reason: NotWritten) -> Self {
+        match reason {
+            NotWritten::Failed(error) => error,
+            NotWritten::NotText => ServerError {
+                code: PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
+                message: "a text has bytes that are not UTF-8".to_owned(),
+                detail: None,
+            },
+        }
+    }
+}
+
+impl Text {
+    /// An empty text.
+    pub fn new() -> Self {
+        Text::from("")
+    }
+
+    /// A text that the server has, in percent-encoding if it is none.
+    pub fn from_server(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) if !bytes.contains(&0) => Text { buffer: finished(text), is_encoded: false },
+            _ => Text { buffer: finished(&percent_encoded(bytes)), is_encoded: true },
+        }
+    }
+
+    /// Whether it stands for bytes that are no text.
+    pub fn is_encoded(&self) -> bool {
+        self.is_encoded
+    }
+
+    /// Empties it. A buffer that one huge row blew up is given back.
+    pub fn clear(&mut self) {
+        const KEEP: usize = 1 << 20;
+        if self.buffer.capacity() > KEEP {
+            self.buffer = Vec::new();
+        }
+        self.buffer.clear();
+        self.is_encoded = false;
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.len() <= HEADER
+    }
+
+    /// Puts what `work` writes in place of what is there. After an error the text is empty.
+    pub fn write<R>(&mut self, work: impl FnOnce(&mut TextWriter) -> Result<R, ServerError>) -> Result<R, NotWritten> {
+        // Taken out, so that an error that unwinds leaves no text behind that is none.
+        let mut output = TextWriter::new(std::mem::take(&mut self.buffer));
+        self.is_encoded = false;
+        let result = work(&mut output).map_err(NotWritten::Failed)?;
+        self.buffer = output.finish()?;
+        Ok(result)
+    }
+
+    /// What was written.
+    pub fn bytes(&self) -> &[u8] {
+        self.buffer.get(HEADER..).unwrap_or_default()
+    }
+
+    /// What was written, as text.
+    pub fn as_str(&self) -> &str {
+        // SAFETY: this module alone fills the buffer, with `&str`s and with what TextWriter::finish() found to be UTF-8.
+        unsafe { std::str::from_utf8_unchecked(self.bytes()) }
+    }
+
+    /// The text as a string. Nothing is allocated for it.
+    pub fn into_string(mut self) -> String {
+        self.buffer.drain(..HEADER.min(self.buffer.len()));
+        // SAFETY: as for `as_str`.
+        unsafe { String::from_utf8_unchecked(self.buffer) }
+    }
+
+    /// The text as a datum. It points into this buffer: use it before the buffer changes.
+    pub fn datum(&self) -> pg_sys::Datum {
+        static EMPTY: Aligned<HEADER> = Aligned(header(HEADER));
+        let varlena = if self.buffer.is_empty() { EMPTY.0.as_ptr() } else { self.buffer.as_ptr() };
+        pg_sys::Datum::from(varlena)
+    }
+}
+
+impl From<&str> for Text {
+    fn from(value: &str) -> Self {
+        Text::from_server(value.as_bytes())
+    }
+}
+
+/// The varlena of a text.
+fn finished(text: &str) -> Vec<u8> {
+    // What a datum cannot hold is cut off. Texts that are as long as a user likes are made by Text::write().
+    let text = &text[..text.floor_char_boundary(LIMIT)];
+    let mut buffer = Vec::with_capacity(HEADER + text.len());
+    buffer.extend_from_slice(&header(HEADER + text.len()));
+    buffer.extend_from_slice(text.as_bytes());
+    buffer
+}
+
+/// The header of a varlena of this length: that of an uncompressed one in line (varatt.h, SET_VARSIZE_4B).
+const fn header(length: usize) -> [u8; HEADER] {
+    let length = length as u32;
+    if cfg!(target_endian = "big") { length.to_ne_bytes() } else { (length << 2).to_ne_bytes() }
+}
+
+/// Bytes that are where Postgres may read a header.
+#[repr(align(4))]
+#[derive(Debug)]
+struct Aligned<const N: usize>([u8; N]);
+
+/// A bytea of 32 bytes, as a hash is one.
+#[derive(Debug)]
+pub struct Hash32(Aligned<{ HEADER + 32 }>);
+
+impl Hash32 {
+    /// Puts a hash there, and gives the datum. It points to this: use it before this changes.
+    pub fn assign(&mut self, hash: &[u8; 32]) -> pg_sys::Datum {
+        self.0.0[HEADER..].copy_from_slice(hash);
+        pg_sys::Datum::from(self.0.0.as_ptr())
+    }
+}
+
+impl Default for Hash32 {
+    fn default() -> Self {
+        let mut bytes = [0; HEADER + 32];
+        bytes[..HEADER].copy_from_slice(&header(HEADER + 32));
+        Hash32(Aligned(bytes))
+    }
+}
+
+/// Where the content of a [`Text`] is written. Memory may end, and a text may become too long: then the rest of what is written is
+/// dropped, and [`Text::write`] returns the error at its end. The process never ends for it.
+#[derive(Debug)]
+pub struct TextWriter {
+    /// Begins with room for the header.
+    buffer: Vec<u8>,
+    has_nul: bool,
+    /// Of the first piece that did not fit, where it would have ended.
+    overflow: Option<usize>,
+}
+
+impl TextWriter {
+    /// Uses the buffer again. What is in it goes.
+    fn new(mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
+        let mut output = TextWriter { buffer, has_nul: false, overflow: None };
+        output.append(&[0; HEADER]);
+        output
+    }
+
+    /// A place to write a value that goes to another output with [`append_value`](Self::append_value).
+    pub fn apart() -> Self {
+        TextWriter::new(Vec::new())
+    }
+
+    /// Appends bytes as a JSON string. Whether they are text is checked when the whole text is there.
+    pub fn append_json_string(&mut self, bytes: &[u8]) {
+        if write_string_bytes(self, bytes) {
+            self.note_nul();
+        }
+    }
+
+    /// How many bytes were written.
+    pub fn len(&self) -> usize {
+        self.buffer.len().saturating_sub(HEADER)
+    }
+
+    /// What was written.
+    pub fn bytes(&self) -> &[u8] {
+        self.buffer.get(HEADER..).unwrap_or_default()
+    }
+
+    /// Takes back what was written after the first `length` bytes.
+    pub fn truncate(&mut self, length: usize) {
+        self.buffer.truncate(HEADER + length);
+    }
+
+    /// A NUL was written, as `\u0000`: a JSON text with that is none for jsonb.
+    pub fn note_nul(&mut self) {
+        self.has_nul = true;
+    }
+
+    /// There was no memory for this many bytes that are needed to go on.
+    pub fn note_overflow(&mut self, bytes: usize) {
+        self.overflow.get_or_insert(self.len().saturating_add(bytes));
+    }
+
+    /// Whether something did not fit: there is no need to go on.
+    pub fn has_overflowed(&self) -> bool {
+        self.overflow.is_some()
+    }
+
+    /// Appends a JSON value that was written apart, or what stands in for it if it is no text. Returns whether it is one.
+    pub fn append_value(&mut self, value: &TextWriter) -> bool {
+        if value.has_overflowed() {
+            self.overflow = value.overflow;
+        }
+        let is_text = !value.has_nul && std::str::from_utf8(value.bytes()).is_ok();
+        if is_text {
+            self.append(value.bytes());
+        } else {
+            write_bytes_value(self, value.bytes());
+        }
+        is_text
+    }
+
+    fn finish(mut self) -> Result<Vec<u8>, NotWritten> {
+        let length = self.overflow.unwrap_or(self.len());
+        if length > LIMIT {
+            return Err(NotWritten::Failed(ServerError {
+                code: PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                message: format!("the row's JSON is longer than an audit entry can hold (at least {length} of {LIMIT} bytes)"),
+                detail: None,
+            }));
+        }
+        if self.has_overflowed() {
+            return Err(NotWritten::Failed(out_of_memory(length)));
+        }
+        if self.has_nul || std::str::from_utf8(self.bytes()).is_err() {
+            return Err(NotWritten::NotText);
+        }
+        let header = header(self.buffer.len());
+        self.buffer[..HEADER].copy_from_slice(&header);
+        Ok(self.buffer)
+    }
+
+    #[inline]
+    fn has_room(&mut self, additional: usize) -> bool {
+        self.buffer.capacity() - self.buffer.len() >= additional || self.grow(additional)
+    }
+
+    #[cold]
+    fn grow(&mut self, additional: usize) -> bool {
+        // Twice as much as there is, as usual; if that is too much, no more than is needed.
+        let grown = !self.has_overflowed()
+            && self.len().saturating_add(additional) <= LIMIT
+            && (self.buffer.try_reserve(additional).is_ok() || self.buffer.try_reserve_exact(additional).is_ok());
+        if !grown {
+            self.note_overflow(additional);
+        }
+        grown
+    }
+}
+
+/// The error for an allocation that failed, as Postgres words it.
+pub fn out_of_memory(bytes: usize) -> ServerError {
+    ServerError {
+        code: PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
+        message: "out of memory".to_owned(),
+        detail: Some(format!("Failed on request of {bytes} bytes for an audit entry.")),
+    }
+}
+
+impl Sink for TextWriter {
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        if self.has_room(1) {
+            self.buffer.push(byte);
+        }
+    }
+
+    #[inline]
+    fn append(&mut self, bytes: &[u8]) {
+        if self.has_room(bytes.len()) {
+            self.buffer.extend_from_slice(bytes);
+        }
+    }
+
+    #[inline]
+    fn reserve(&mut self, additional: usize) {
+        self.has_room(additional);
+    }
+}
+
+/// The bytes of a varlena that may be compressed or stored out of line; in that case they are in the current memory
+/// context, else where the value is.
+///
+/// # Safety
+/// `datum` must be a varlena, and neither it nor the current memory context may go before the bytes do.
+#[inline]
+pub unsafe fn detoasted<'a>(datum: pg_sys::Datum) -> &'a [u8] {
+    let mut value = datum.cast_mut_ptr::<pg_sys::varlena>();
+    // SAFETY: the caller says it is a varlena; the packed form is one whose data can be read in place.
+    unsafe {
+        let in_place =
+            if varlena::varatt_is_1b(value) { !varlena::varatt_is_1b_e(value) } else { varlena::varatt_is_4b_u(value) };
+        if !in_place {
+            value = pg_sys::pg_detoast_datum_packed(value);
+        }
+        varlena::varlena_to_byte_slice(value)
+    }
+}
+
+/// An output function of a type, such as `pg_sys::numeric_out`.
+pub type OutputFunction = unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum;
+
+/// What an output function gives for a datum, in the current memory context.
+///
+/// # Safety
+/// `datum` must be of the type that `output` is the output function of.
+pub unsafe fn output_text<'a>(output: OutputFunction, datum: pg_sys::Datum) -> &'a [u8] {
+    // SAFETY: an output function never gives NULL, but a C string in the current memory context.
+    unsafe {
+        match pgrx::direct_function_call_as_datum(output, &[Some(datum)]) {
+            Some(text) => CStr::from_ptr(text.cast_mut_ptr()).to_bytes(),
+            None => b"",
+        }
+    }
+}
+
+/// A varlena as text. Bytes that are no UTF-8 are an error for the caller to name.
+///
+/// # Safety
+/// As for [`detoasted`].
+pub unsafe fn borrowed_text<'a>(datum: pg_sys::Datum) -> Result<&'a str, std::str::Utf8Error> {
+    // SAFETY: passed on to the caller.
+    std::str::from_utf8(unsafe { detoasted(datum) })
+}
+
+/// Reads a UUID, with its hyphens or without.
+pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let (mut uuid, mut digits) = ([0_u8; 16], 0);
+    for character in text.chars().filter(|&c| c != '-') {
+        let byte = uuid.get_mut(digits / 2)?;
+        *byte = *byte << 4 | character.to_digit(16)? as u8;
+        digits += 1;
+    }
+    (digits == 32).then_some(uuid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_are_uuids() {
+        let expected = [0, 17, 34, 51, 68, 85, 102, 119, 136, 153, 170, 187, 204, 221, 238, 255];
+        assert_eq!(parse_uuid("00112233-4455-6677-8899-aabbccddeeff"), Some(expected));
+        assert_eq!(parse_uuid("00112233445566778899AABBCCDDEEFF"), Some(expected));
+        for bad in ["", "x", "00112233-4455-6677-8899-aabbccddeef", "00112233-4455-6677-8899-aabbccddeegg", "é"] {
+            assert_eq!(parse_uuid(bad), None, "{bad}");
+        }
+        assert_eq!(parse_uuid("00112233-4455-6677-8899-aabbccddeeff0"), None);
+    }
+
+    fn write(text: &mut Text, bytes: &[u8]) -> Result<(), NotWritten> {
+        text.write(|out| {
+            out.append(bytes);
+            Ok(())
+        })
+    }
+
+    fn error() -> ServerError {
+        ServerError { code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, message: "error".to_owned(), detail: None }
+    }
+
+    #[test]
+    fn a_text_is_utf8() {
+        let mut text = Text::from("before");
+        assert!(write(&mut text, "é".as_bytes()).is_ok());
+        assert_eq!(text.as_str(), "é");
+        assert!(matches!(write(&mut text, b"caf\xe9"), Err(NotWritten::NotText)));
+        assert_eq!((text.as_str(), text.is_empty()), ("", true));
+        let with_nul = text.write(|out| {
+            out.note_nul();
+            Ok(())
+        });
+        assert!(matches!(with_nul, Err(NotWritten::NotText)));
+        assert_eq!(Text::from_server(b"caf\xe9\0").into_string(), "caf%E9%00");
+        assert!(Text::from_server(b"\xe9").is_encoded() && !Text::from("100%").is_encoded());
+    }
+
+    #[test]
+    fn an_error_leaves_an_empty_text() {
+        let mut text = Text::from("before");
+        let result = text.write(|out| {
+            out.append(b"\xff");
+            Err::<(), _>(error())
+        });
+        assert!(matches!(result, Err(NotWritten::Failed(_))) && text.as_str().is_empty());
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            text.write(|out| -> Result<(), ServerError> {
+                out.append(b"\xff");
+                std::panic::resume_unwind(Box::new(()));
+            })
+        }));
+        assert!(unwound.is_err() && text.as_str().is_empty());
+    }
+
+    #[test]
+    fn a_text_may_be_too_long() {
+        let mut text = Text::new();
+        let result = text.write(|out| {
+            out.reserve(LIMIT + 1);
+            out.append(b"more");
+            Ok(())
+        });
+        let Err(NotWritten::Failed(error)) = result else { panic!("it fits") };
+        assert_eq!(error.code, PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED);
+        assert!(text.is_empty());
+    }
+
+    #[test]
+    fn headers_are_those_of_postgres() {
+        for text in ["", "é", &"x".repeat(100_000)] {
+            let text = Text::from(text);
+            let mut expected = 0_u32;
+            // SAFETY: four aligned bytes.
+            unsafe { varlena::set_varsize_4b((&raw mut expected).cast(), (HEADER + text.bytes().len()) as i32) };
+            assert_eq!(text.buffer[..HEADER], expected.to_ne_bytes());
+        }
+    }
+}
