@@ -20,3 +20,9 @@ $$;
 
 REVOKE ALL ON SCHEMA lead_audit FROM PUBLIC;
 COMMENT ON SCHEMA lead_audit IS 'Audit trail of the watched tables. PUBLIC has no rights here; writes to watched tables are recorded all the same.';
+
+-- The functions that only lead_audit itself calls. CREATE EXTENSION fails if a schema of this name exists: its owner could
+-- replace functions that run with the rights of a superuser. Therefore without IF NOT EXISTS.
+CREATE SCHEMA lead_audit_internal;
+REVOKE ALL ON SCHEMA lead_audit_internal FROM PUBLIC;
+COMMENT ON SCHEMA lead_audit_internal IS 'Functions that lead_audit calls itself. They can change with any version. PUBLIC has no rights here.';

@@ -95,7 +95,7 @@ COMMENT ON COLUMN lead_audit.former_key.column_types IS 'Their types.';
 COMMENT ON COLUMN lead_audit.former_key.same_columns IS 'Whether the primary key that came next has the same columns, renamed or of another type.';
 
 -- pg_write_all_data reaches these tables: nobody but their owner (and superusers, for a restore) gets further than this.
-CREATE FUNCTION lead_audit.refuse_change_by_others() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION lead_audit_internal.refuse_change_by_others() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF TG_OP IN ('INSERT', 'UPDATE') OR TG_TABLE_NAME = 'watched_relation' AND TG_OP = 'DELETE' THEN
     IF pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = TG_RELID), 'USAGE') THEN
@@ -107,22 +107,22 @@ BEGIN
           HINT = 'lead_audit.enable() and lead_audit.disable() change what is watched.';
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.refuse_change_by_others() FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.refuse_change_by_others() IS 'Keeps what is known of watched tables from being changed by roles that were given rights on everything, as by pg_write_all_data. Error 42501.';
+REVOKE ALL ON FUNCTION lead_audit_internal.refuse_change_by_others() FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.refuse_change_by_others() IS 'Keeps what is known of watched tables from being changed by roles that were given rights on everything, as by pg_write_all_data. Error 42501.';
 
 CREATE TRIGGER own_changes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON lead_audit.watch
-  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.refuse_change_by_others();
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_change_by_others();
 ALTER TABLE lead_audit.watch ENABLE ALWAYS TRIGGER own_changes_only;
 COMMENT ON TRIGGER own_changes_only ON lead_audit.watch IS 'Refuses changes by others than lead_audit, and DELETE and TRUNCATE to everybody.';
 CREATE TRIGGER own_changes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON lead_audit.watched_relation
-  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.refuse_change_by_others();
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_change_by_others();
 ALTER TABLE lead_audit.watched_relation ENABLE ALWAYS TRIGGER own_changes_only;
 COMMENT ON TRIGGER own_changes_only ON lead_audit.watched_relation IS 'Refuses changes by others than lead_audit, and TRUNCATE to everybody.';
 CREATE TRIGGER own_changes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON lead_audit.earlier_identity
-  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.refuse_change_by_others();
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_change_by_others();
 ALTER TABLE lead_audit.earlier_identity ENABLE ALWAYS TRIGGER own_changes_only;
 COMMENT ON TRIGGER own_changes_only ON lead_audit.earlier_identity IS 'Refuses changes by others than lead_audit, and DELETE and TRUNCATE to everybody.';
 CREATE TRIGGER own_changes_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON lead_audit.former_key
-  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.refuse_change_by_others();
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_change_by_others();
 ALTER TABLE lead_audit.former_key ENABLE ALWAYS TRIGGER own_changes_only;
 COMMENT ON TRIGGER own_changes_only ON lead_audit.former_key IS 'Refuses changes by others than lead_audit, and DELETE and TRUNCATE to everybody.';

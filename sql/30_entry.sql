@@ -85,18 +85,18 @@ COMMENT ON COLUMN lead_audit.entry.error_message IS 'Message of what failed.';
 COMMENT ON COLUMN lead_audit.entry.error_detail IS 'DETAIL of what failed.';
 COMMENT ON COLUMN lead_audit.entry.statement IS 'Text of the statement, for DDL and failures.';
 
-CREATE FUNCTION lead_audit.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION lead_audit_internal.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   RAISE EXCEPTION '% of % is not allowed: the audit trail is append-only', TG_OP, TG_RELID::regclass
     USING ERRCODE = 'insufficient_privilege',
           HINT = 'Entries are written by lead_audit itself and never changed.';
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.refuse_change() FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.refuse_change() IS 'Keeps entries from being changed through any ordinary path, by their owner too. Error 42501.';
+REVOKE ALL ON FUNCTION lead_audit_internal.refuse_change() FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.refuse_change() IS 'Keeps entries from being changed through any ordinary path, by their owner too. Error 42501.';
 
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.entry
-  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.refuse_change();
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_change();
 -- ALWAYS: also where session_replication_role is replica.
 ALTER TABLE lead_audit.entry ENABLE ALWAYS TRIGGER append_only;
 COMMENT ON TRIGGER append_only ON lead_audit.entry IS 'Refuses UPDATE, DELETE and TRUNCATE.';

@@ -126,24 +126,24 @@ COMMENT ON TABLE lead_audit.inserted_entry IS 'Internal: ids of entries that wer
 COMMENT ON COLUMN lead_audit.inserted_entry.id IS 'The id.';
 COMMENT ON COLUMN lead_audit.inserted_entry.found_at IS 'When the entry was found.';
 
-CREATE FUNCTION lead_audit.guard_tree() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_guard_tree';
-REVOKE ALL ON FUNCTION lead_audit.guard_tree() FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.guard_tree() IS 'Keeps the state of the tree from being changed by anything but sealing. Error 42501.';
+CREATE FUNCTION lead_audit_internal.guard_tree() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_guard_tree';
+REVOKE ALL ON FUNCTION lead_audit_internal.guard_tree() FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.guard_tree() IS 'Keeps the state of the tree from being changed by anything but sealing. Error 42501.';
 
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.checkpoint
-  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.refuse_change();
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_change();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.leaf_range
-  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.refuse_change();
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_change();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.tree_tile
-  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.refuse_change();
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_change();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.inserted_entry
-  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.refuse_change();
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_change();
 CREATE TRIGGER sealing_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.tree_edge
-  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.guard_tree();
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.guard_tree();
 CREATE TRIGGER sealing_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.tree
-  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.guard_tree();
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.guard_tree();
 CREATE TRIGGER sealing_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.open_gap
-  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.guard_tree();
+  FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.guard_tree();
 ALTER TABLE lead_audit.checkpoint ENABLE ALWAYS TRIGGER append_only;
 ALTER TABLE lead_audit.leaf_range ENABLE ALWAYS TRIGGER append_only;
 ALTER TABLE lead_audit.tree_tile ENABLE ALWAYS TRIGGER append_only;

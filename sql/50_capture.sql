@@ -8,12 +8,12 @@ CREATE FUNCTION lead_audit.capture_truncate() RETURNS trigger LANGUAGE c AS 'MOD
 REVOKE ALL ON FUNCTION lead_audit.capture_truncate() FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.capture_truncate() IS 'BEFORE TRUNCATE trigger of a watched table: records how many rows went. Argument: watch_id.';
 
-CREATE FUNCTION lead_audit.write_baseline(relation regclass, watch_id uuid, soft_delete_column text) RETURNS bigint
+CREATE FUNCTION lead_audit_internal.write_baseline(relation regclass, watch_id uuid, soft_delete_column text) RETURNS bigint
   LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'write_baseline_wrapper';
-REVOKE ALL ON FUNCTION lead_audit.write_baseline(regclass, uuid, text) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.write_baseline(regclass, uuid, text) IS 'Internal to enable(): one SNAPSHOT entry for each row of the table; returns their number.';
+REVOKE ALL ON FUNCTION lead_audit_internal.write_baseline(regclass, uuid, text) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.write_baseline(regclass, uuid, text) IS 'Internal to enable(): one SNAPSHOT entry for each row of the table; returns their number.';
 
-CREATE FUNCTION lead_audit.write_ddl(watch_id uuid, relation oid, table_schema text, table_name text, statement text)
+CREATE FUNCTION lead_audit_internal.write_ddl(watch_id uuid, relation oid, table_schema text, table_name text, statement text)
   RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'write_ddl_wrapper';
-REVOKE ALL ON FUNCTION lead_audit.write_ddl(uuid, oid, text, text, text) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.write_ddl(uuid, oid, text, text, text) IS 'Internal to disable() and the DDL guard: one DDL entry.';
+REVOKE ALL ON FUNCTION lead_audit_internal.write_ddl(uuid, oid, text, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.write_ddl(uuid, oid, text, text, text) IS 'Internal to disable() and the DDL guard: one DDL entry.';

@@ -1,14 +1,14 @@
 -- Keeps an eye on the audit triggers: the owner of a table can ALTER TABLE ... DISABLE TRIGGER or DROP TRIGGER, which would
 -- end the watching without anybody having allowed it. Refused to those who may not call disable(); for the others, and
 -- where the table itself goes, an entry says who did it and with which command.
-CREATE FUNCTION lead_audit.may_disable(who oid) RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION lead_audit_internal.may_disable(who oid) RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT has_function_privilege(who, 'lead_audit.disable(regclass)', 'EXECUTE')
 $$;
-REVOKE ALL ON FUNCTION lead_audit.may_disable(oid) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.may_disable(oid) IS 'Internal: whether a role may stop the watching of a table.';
+REVOKE ALL ON FUNCTION lead_audit_internal.may_disable(oid) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.may_disable(oid) IS 'Internal: whether a role may stop the watching of a table.';
 
 -- The relations that a command is about, and for the triggers among its objects also which.
-CREATE FUNCTION lead_audit.relations_of_command(is_drop boolean) RETURNS TABLE (relation oid, trigger_id oid, command text)
+CREATE FUNCTION lead_audit_internal.relations_of_command(is_drop boolean) RETURNS TABLE (relation oid, trigger_id oid, command text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF is_drop THEN
@@ -16,69 +16,69 @@ BEGIN
       -- A column belongs to its relation; triggers and constraints say by name whose they were.
       SELECT d.objid, NULL::oid, d.object_type
       FROM pg_event_trigger_dropped_objects() d
-      WHERE d.classid = 'pg_class'::regclass AND NOT d.is_temporary AND EXISTS (SELECT FROM lead_audit.class_of(d.objid))
+      WHERE d.classid = 'pg_class'::regclass AND NOT d.is_temporary AND EXISTS (SELECT FROM lead_audit_internal.class_of(d.objid))
       UNION ALL
       SELECT r, NULL::oid, d.object_type
-      FROM pg_event_trigger_dropped_objects() d CROSS JOIN LATERAL lead_audit.relation_named(d.address_names[1], d.address_names[2]) r
+      FROM pg_event_trigger_dropped_objects() d CROSS JOIN LATERAL lead_audit_internal.relation_named(d.address_names[1], d.address_names[2]) r
       WHERE d.object_type IN ('trigger', 'table constraint') AND NOT d.is_temporary AND r IS NOT NULL;
   ELSE
     RETURN QUERY
       SELECT c.objid, NULL::oid, c.command_tag FROM pg_event_trigger_ddl_commands() c WHERE c.classid = 'pg_class'::regclass
       UNION ALL
       SELECT t.relation, c.objid, c.command_tag
-      FROM pg_event_trigger_ddl_commands() c CROSS JOIN LATERAL lead_audit.relation_of_trigger(c.objid) t WHERE c.classid = 'pg_trigger'::regclass
+      FROM pg_event_trigger_ddl_commands() c CROSS JOIN LATERAL lead_audit_internal.relation_of_trigger(c.objid) t WHERE c.classid = 'pg_trigger'::regclass
       UNION ALL
       SELECT t, NULL::oid, c.command_tag
-      FROM pg_event_trigger_ddl_commands() c CROSS JOIN LATERAL lead_audit.tables_with(c.objid) t
+      FROM pg_event_trigger_ddl_commands() c CROSS JOIN LATERAL lead_audit_internal.tables_with(c.objid) t
       WHERE c.classid = 'pg_type'::regclass AND c.command_tag = 'ALTER TYPE'
       UNION ALL
       -- The tables in a schema are not among the objects of a command about it.
       SELECT r, NULL::oid, c.command_tag
       FROM (SELECT c.command_tag FROM pg_event_trigger_ddl_commands() c WHERE c.command_tag = 'ALTER SCHEMA' LIMIT 1) c
-      CROSS JOIN LATERAL lead_audit.renamed_relations() r;
+      CROSS JOIN LATERAL lead_audit_internal.renamed_relations() r;
   END IF;
 END
 $$;
 -- A command on a table reaches its partitions and child tables, and the tables that are made of its row type.
-CREATE FUNCTION lead_audit.affected_relations(is_drop boolean) RETURNS SETOF oid LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT DISTINCT m FROM (SELECT DISTINCT c.relation FROM lead_audit.relations_of_command($1) c) c CROSS JOIN LATERAL lead_audit.reached_from(c.relation) m
+CREATE FUNCTION lead_audit_internal.affected_relations(is_drop boolean) RETURNS SETOF oid LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT DISTINCT m FROM (SELECT DISTINCT c.relation FROM lead_audit_internal.relations_of_command($1) c) c CROSS JOIN LATERAL lead_audit_internal.reached_from(c.relation) m
 $$;
-REVOKE ALL ON FUNCTION lead_audit.relations_of_command(boolean), lead_audit.affected_relations(boolean) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.relations_of_command(boolean) IS 'Internal to the DDL guard: the relations that the command is about.';
-COMMENT ON FUNCTION lead_audit.affected_relations(boolean) IS 'Internal to the DDL guard: those relations, their partitions and child tables, and the tables that have columns of their row types.';
+REVOKE ALL ON FUNCTION lead_audit_internal.relations_of_command(boolean), lead_audit_internal.affected_relations(boolean) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.relations_of_command(boolean) IS 'Internal to the DDL guard: the relations that the command is about.';
+COMMENT ON FUNCTION lead_audit_internal.affected_relations(boolean) IS 'Internal to the DDL guard: those relations, their partitions and child tables, and the tables that have columns of their row types.';
 
 -- What is refused is decided first, on its own: an error in what follows must not hide it.
-CREATE FUNCTION lead_audit.refuse_ddl(invoker oid, is_drop boolean) RETURNS void LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION lead_audit_internal.refuse_ddl(invoker oid, is_drop boolean) RETURNS void LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   refused text;
-  is_parting boolean := 'parted' = ANY (lead_audit.command_effects());
+  is_parting boolean := 'parted' = ANY (lead_audit_internal.command_effects());
 BEGIN
-  IF lead_audit.may_disable(invoker) THEN
+  IF lead_audit_internal.may_disable(invoker) THEN
     RETURN;
   END IF;
   SELECT f::regclass::text INTO refused
-  FROM lead_audit.affected_relations(is_drop) f
-  WHERE EXISTS (SELECT FROM lead_audit.audit_triggers_of(f) a CROSS JOIN LATERAL lead_audit.watch_row(a.watch_id) w
+  FROM lead_audit_internal.affected_relations(is_drop) f
+  WHERE EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of(f) a CROSS JOIN LATERAL lead_audit_internal.watch_row(a.watch_id) w
                 WHERE w.state = 'on' AND NOT a.is_on)
      -- What leaves the table above it loses triggers by that, and is looked after by follow_ddl(). That others are off already, as a
      -- superuser may have them, does not give these away.
-     OR EXISTS (SELECT FROM lead_audit.relation_row(f) m CROSS JOIN LATERAL lead_audit.watch_row(m.watch_id) w
-                WHERE w.state IN ('on', 'disabled') AND m.is_complete AND NOT lead_audit.is_complete(f, m.watch_id)
-                  AND (NOT is_parting OR m.is_root OR EXISTS (SELECT FROM lead_audit.ancestors_of(f) p CROSS JOIN LATERAL lead_audit.relation_row(p) k
+     OR EXISTS (SELECT FROM lead_audit_internal.relation_row(f) m CROSS JOIN LATERAL lead_audit_internal.watch_row(m.watch_id) w
+                WHERE w.state IN ('on', 'disabled') AND m.is_complete AND NOT lead_audit_internal.is_complete(f, m.watch_id)
+                  AND (NOT is_parting OR m.is_root OR EXISTS (SELECT FROM lead_audit_internal.ancestors_of(f) p CROSS JOIN LATERAL lead_audit_internal.relation_row(p) k
                                             WHERE k.watch_id = m.watch_id)))
   LIMIT 1;
   IF refused IS NULL AND NOT is_drop THEN
     SELECT t.relation::regclass::text INTO refused
-    FROM lead_audit.relations_of_command(false) c CROSS JOIN LATERAL lead_audit.relation_of_trigger(c.trigger_id) t
+    FROM lead_audit_internal.relations_of_command(false) c CROSS JOIN LATERAL lead_audit_internal.relation_of_trigger(c.trigger_id) t
     -- A trigger of that name would be in the way of the one that a watched table needs.
-    WHERE t.is_own AND (t.is_audit OR lead_audit.is_audit_trigger_name(t.trigger_name::name))
+    WHERE t.is_own AND (t.is_audit OR lead_audit_internal.is_audit_trigger_name(t.trigger_name::name))
     LIMIT 1;
   END IF;
   IF refused IS NULL AND is_drop AND NOT is_parting THEN
     SELECT r::regclass::text INTO refused
-    FROM pg_event_trigger_dropped_objects() d CROSS JOIN LATERAL lead_audit.relation_named(d.address_names[1], d.address_names[2]) r
-    CROSS JOIN LATERAL lead_audit.relation_row(r) m CROSS JOIN LATERAL lead_audit.watch_row(m.watch_id) w
-    WHERE d.object_type = 'trigger' AND NOT d.is_temporary AND lead_audit.is_audit_trigger_name(d.address_names[3]::name) AND w.state IN ('on', 'disabled')
+    FROM pg_event_trigger_dropped_objects() d CROSS JOIN LATERAL lead_audit_internal.relation_named(d.address_names[1], d.address_names[2]) r
+    CROSS JOIN LATERAL lead_audit_internal.relation_row(r) m CROSS JOIN LATERAL lead_audit_internal.watch_row(m.watch_id) w
+    WHERE d.object_type = 'trigger' AND NOT d.is_temporary AND lead_audit_internal.is_audit_trigger_name(d.address_names[3]::name) AND w.state IN ('on', 'disabled')
     LIMIT 1;
   END IF;
   IF refused IS NOT NULL THEN
@@ -89,11 +89,11 @@ BEGIN
   END IF;
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.refuse_ddl(oid, boolean) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.refuse_ddl(oid, boolean) IS 'Internal to the DDL guard: refuses a command that ends the watching of a table to those who may not. Error 42501.';
+REVOKE ALL ON FUNCTION lead_audit_internal.refuse_ddl(oid, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.refuse_ddl(oid, boolean) IS 'Internal to the DDL guard: refuses a command that ends the watching of a table to those who may not. Error 42501.';
 
 -- Sealing goes by the order in which ids are given out, and by each being given out once.
-CREATE FUNCTION lead_audit.refuse_id_order() RETURNS void LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION lead_audit_internal.refuse_id_order() RETURNS void LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   -- Asked first: what follows needs tables that a repair may be about to bring back.
   IF NOT EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c
@@ -102,7 +102,7 @@ BEGIN
   END IF;
   IF EXISTS (SELECT FROM pg_sequence s WHERE s.seqrelid = to_regclass('lead_audit.entry_id_seq')
              AND ((s.seqcache, s.seqincrement) <> (1, 1) OR s.seqcycle))
-     OR lead_audit.last_entry() < (SELECT max(e.id) FROM lead_audit.entry e)
+     OR lead_audit_internal.last_entry() < (SELECT max(e.id) FROM lead_audit.entry e)
   THEN
     RAISE EXCEPTION 'sequence lead_audit.entry_id_seq cannot be altered like this'
       USING ERRCODE = 'object_not_in_prerequisite_state',
@@ -111,42 +111,42 @@ BEGIN
   END IF;
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.refuse_id_order() FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.refuse_id_order() IS 'Internal to the DDL guard: refuses to everybody what would put ids of entries out of order. Error 55000.';
+REVOKE ALL ON FUNCTION lead_audit_internal.refuse_id_order() FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.refuse_id_order() IS 'Internal to the DDL guard: refuses to everybody what would put ids of entries out of order. Error 55000.';
 
-CREATE FUNCTION lead_audit.note_state(watching lead_audit.watch, new_state text, relation oid) RETURNS void
+CREATE FUNCTION lead_audit_internal.note_state(watching lead_audit.watch, new_state text, relation oid) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  PERFORM lead_audit.write_ddl(watching.watch_id, relation, watching.table_schema, watching.table_name, current_query());
-  PERFORM lead_audit.change_watch(watching.watch_id, jsonb_build_object(
+  PERFORM lead_audit_internal.write_ddl(watching.watch_id, relation, watching.table_schema, watching.table_name, current_query());
+  PERFORM lead_audit_internal.change_watch(watching.watch_id, jsonb_build_object(
     'state', new_state, 'ended_at', CASE new_state WHEN 'dropped' THEN clock_timestamp() END));
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.note_state(lead_audit.watch, text, oid) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.note_state(lead_audit.watch, text, oid) IS 'Internal: takes note of a change in the watching of a table, as an entry.';
+REVOKE ALL ON FUNCTION lead_audit_internal.note_state(lead_audit.watch, text, oid) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.note_state(lead_audit.watch, text, oid) IS 'Internal: takes note of a change in the watching of a table, as an entry.';
 
 -- A partition that is detached, a child table that inherits no more: its rows stay watched, under an identity of its own. Otherwise
 -- an owner could take them out, change them and put them back.
-CREATE FUNCTION lead_audit.follow_parting(watching lead_audit.watch, root oid) RETURNS SETOF oid
+CREATE FUNCTION lead_audit_internal.follow_parting(watching lead_audit.watch, root oid) RETURNS SETOF oid
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  members oid[] := array(SELECT lead_audit.members_of(root));
-  gone oid[] := array(SELECT r FROM lead_audit.relations_of(watching.watch_id) r CROSS JOIN LATERAL lead_audit.class_of(r)
-                      WHERE r <> ALL (members) AND NOT (lead_audit.relation_row(r)).is_root);
+  members oid[] := array(SELECT lead_audit_internal.members_of(root));
+  gone oid[] := array(SELECT r FROM lead_audit_internal.relations_of(watching.watch_id) r CROSS JOIN LATERAL lead_audit_internal.class_of(r)
+                      WHERE r <> ALL (members) AND NOT (lead_audit_internal.relation_row(r)).is_root);
   top record;
   parted oid[];
   fresh lead_audit.watch;
 BEGIN
   FOR top IN
-    SELECT m.* FROM unnest(gone) g CROSS JOIN LATERAL lead_audit.relation_row(g) m
-    WHERE NOT EXISTS (SELECT FROM lead_audit.ancestors_of(g) p WHERE p = ANY (gone))
+    SELECT m.* FROM unnest(gone) g CROSS JOIN LATERAL lead_audit_internal.relation_row(g) m
+    WHERE NOT EXISTS (SELECT FROM lead_audit_internal.ancestors_of(g) p WHERE p = ANY (gone))
   LOOP
     -- Another session may be about to give one of them a child table.
-    PERFORM lead_audit.lock_members(top.relation);
-    parted := array(SELECT lead_audit.members_of(top.relation));
-    PERFORM lead_audit.write_ddl(watching.watch_id, top.relation, top.table_schema, top.table_name, current_query());
-    PERFORM lead_audit.drop_triggers(watching.watch_id, parted);
-    PERFORM lead_audit.forget_relation(p) FROM unnest(parted) p WHERE (lead_audit.relation_row(p)).watch_id = watching.watch_id;
+    PERFORM lead_audit_internal.lock_members(top.relation);
+    parted := array(SELECT lead_audit_internal.members_of(top.relation));
+    PERFORM lead_audit_internal.write_ddl(watching.watch_id, top.relation, top.table_schema, top.table_name, current_query());
+    PERFORM lead_audit_internal.drop_triggers(watching.watch_id, parted);
+    PERFORM lead_audit_internal.forget_relation(p) FROM unnest(parted) p WHERE (lead_audit_internal.relation_row(p)).watch_id = watching.watch_id;
     IF watching.state = 'on' THEN
       fresh := watching;
       fresh.watch_id := gen_random_uuid();
@@ -154,52 +154,52 @@ BEGIN
       fresh.table_name := top.table_name;
       fresh.state := 'changing';
       fresh.enabled_at := clock_timestamp();
-      PERFORM lead_audit.put_watch(fresh);
-      INSERT INTO lead_audit.earlier_identity (watch_id, earlier_id, until_entry) VALUES (fresh.watch_id, watching.watch_id, lead_audit.last_entry());
-      PERFORM lead_audit.make_triggers(top.relation, fresh.watch_id, fresh.soft_delete_column);
-      PERFORM lead_audit.note_relations(fresh.watch_id, parted);
-      PERFORM lead_audit.change_watch(fresh.watch_id, '{"state": "on"}');
+      PERFORM lead_audit_internal.put_watch(fresh);
+      INSERT INTO lead_audit.earlier_identity (watch_id, earlier_id, until_entry) VALUES (fresh.watch_id, watching.watch_id, lead_audit_internal.last_entry());
+      PERFORM lead_audit_internal.make_triggers(top.relation, fresh.watch_id, fresh.soft_delete_column);
+      PERFORM lead_audit_internal.note_relations(fresh.watch_id, parted);
+      PERFORM lead_audit_internal.change_watch(fresh.watch_id, '{"state": "on"}');
     END IF;
     RETURN NEXT top.relation;
   END LOOP;
 END
 $$;
-CREATE FUNCTION lead_audit.is_newcomer(relation oid, watching lead_audit.watch, root oid) RETURNS boolean
+CREATE FUNCTION lead_audit_internal.is_newcomer(relation oid, watching lead_audit.watch, root oid) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-  SELECT root = ANY (array(SELECT lead_audit.ancestors_of($1)))
-         AND (lead_audit.relation_row($1)).watch_id IS DISTINCT FROM ($2).watch_id
-         AND NOT EXISTS (SELECT FROM lead_audit.audit_triggers_of($1) a WHERE a.is_row AND a.watch_id <> ($2).watch_id)
+  SELECT root = ANY (array(SELECT lead_audit_internal.ancestors_of($1)))
+         AND (lead_audit_internal.relation_row($1)).watch_id IS DISTINCT FROM ($2).watch_id
+         AND NOT EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of($1) a WHERE a.is_row AND a.watch_id <> ($2).watch_id)
 $$;
 -- A partition or child table that is new: its rows are the watched table's from now on. Only as part of the command that made it
 -- one: a restore makes tables first and brings their triggers later, in an order of its own.
-CREATE FUNCTION lead_audit.follow_joining(watching lead_audit.watch, root oid, affected oid[], effects text[]) RETURNS SETOF oid
+CREATE FUNCTION lead_audit_internal.follow_joining(watching lead_audit.watch, root oid, affected oid[], effects text[]) RETURNS SETOF oid
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  fresh oid[] := array(SELECT f FROM unnest(affected) f WHERE lead_audit.is_newcomer(f, watching, root));
+  fresh oid[] := array(SELECT f FROM unnest(affected) f WHERE lead_audit_internal.is_newcomer(f, watching, root));
   top record;
 BEGIN
   IF fresh = '{}' THEN
     RETURN;
   END IF;
   -- Another session may be about to give one of them a child table.
-  PERFORM lead_audit.lock_members(f) FROM unnest(fresh) f;
-  fresh := array(SELECT DISTINCT m FROM unnest(fresh) f CROSS JOIN LATERAL lead_audit.members_of(f) m WHERE lead_audit.is_newcomer(m, watching, root));
+  PERFORM lead_audit_internal.lock_members(f) FROM unnest(fresh) f;
+  fresh := array(SELECT DISTINCT m FROM unnest(fresh) f CROSS JOIN LATERAL lead_audit_internal.members_of(f) m WHERE lead_audit_internal.is_newcomer(m, watching, root));
   -- Watched once, under an identity of its own that ended.
   INSERT INTO lead_audit.earlier_identity (watch_id, earlier_id, until_entry)
-  SELECT watching.watch_id, k.watch_id, lead_audit.last_entry()
-  FROM (SELECT DISTINCT m.watch_id FROM unnest(fresh) f CROSS JOIN LATERAL lead_audit.relation_row(f) m WHERE m.watch_id IS NOT NULL) k;
-  PERFORM lead_audit.make_way(f) FROM unnest(fresh) f;
-  PERFORM lead_audit.make_member_triggers(f, watching.watch_id, watching.soft_delete_column, false) FROM unnest(fresh) f;
+  SELECT watching.watch_id, k.watch_id, lead_audit_internal.last_entry()
+  FROM (SELECT DISTINCT m.watch_id FROM unnest(fresh) f CROSS JOIN LATERAL lead_audit_internal.relation_row(f) m WHERE m.watch_id IS NOT NULL) k;
+  PERFORM lead_audit_internal.make_way(f) FROM unnest(fresh) f;
+  PERFORM lead_audit_internal.make_member_triggers(f, watching.watch_id, watching.soft_delete_column, false) FROM unnest(fresh) f;
   IF effects && '{joined,found}' THEN
     FOR top IN
-      SELECT f AS relation, c.table_schema, c.table_name FROM unnest(fresh) f CROSS JOIN LATERAL lead_audit.class_of(f) c
-      WHERE NOT EXISTS (SELECT FROM lead_audit.ancestors_of(f) p WHERE p = ANY (fresh))
+      SELECT f AS relation, c.table_schema, c.table_name FROM unnest(fresh) f CROSS JOIN LATERAL lead_audit_internal.class_of(f) c
+      WHERE NOT EXISTS (SELECT FROM lead_audit_internal.ancestors_of(f) p WHERE p = ANY (fresh))
     LOOP
-      PERFORM lead_audit.write_ddl(watching.watch_id, top.relation, top.table_schema, top.table_name, current_query());
+      PERFORM lead_audit_internal.write_ddl(watching.watch_id, top.relation, top.table_schema, top.table_name, current_query());
       -- The worker runs no code of the table's owner.
       IF watching.baseline_at IS NOT NULL AND 'joined' = ANY (effects) THEN
-        PERFORM lead_audit.write_baseline(m, watching.watch_id, coalesce(watching.soft_delete_column, ''))
-        FROM lead_audit.members_of(top.relation) m CROSS JOIN LATERAL lead_audit.class_of(m) c WHERE c.kind = 'r' AND m = ANY (fresh);
+        PERFORM lead_audit_internal.write_baseline(m, watching.watch_id, coalesce(watching.soft_delete_column, ''))
+        FROM lead_audit_internal.members_of(top.relation) m CROSS JOIN LATERAL lead_audit_internal.class_of(m) c WHERE c.kind = 'r' AND m = ANY (fresh);
       END IF;
       RETURN NEXT top.relation;
     END LOOP;
@@ -207,169 +207,169 @@ BEGIN
     -- A table that the command has made has no rows, unless code that it executed (of an index, a constraint or a partition key) has
     -- written some while the triggers were not there yet.
     FOR top IN
-      SELECT f AS relation, c.table_schema, c.table_name FROM unnest(fresh) f CROSS JOIN LATERAL lead_audit.class_of(f) c WHERE c.kind = 'r'
+      SELECT f AS relation, c.table_schema, c.table_name FROM unnest(fresh) f CROSS JOIN LATERAL lead_audit_internal.class_of(f) c WHERE c.kind = 'r'
     LOOP
-      IF lead_audit.write_baseline(top.relation, watching.watch_id, coalesce(watching.soft_delete_column, '')) > 0 THEN
-        PERFORM lead_audit.write_ddl(watching.watch_id, top.relation, top.table_schema, top.table_name, current_query());
+      IF lead_audit_internal.write_baseline(top.relation, watching.watch_id, coalesce(watching.soft_delete_column, '')) > 0 THEN
+        PERFORM lead_audit_internal.write_ddl(watching.watch_id, top.relation, top.table_schema, top.table_name, current_query());
         RETURN NEXT top.relation;
       END IF;
     END LOOP;
   END IF;
-  PERFORM lead_audit.note_relations(watching.watch_id, fresh);
+  PERFORM lead_audit_internal.note_relations(watching.watch_id, fresh);
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.follow_parting(lead_audit.watch, oid), lead_audit.is_newcomer(oid, lead_audit.watch, oid),
-  lead_audit.follow_joining(lead_audit.watch, oid, oid[], text[]) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.follow_parting(lead_audit.watch, oid) IS 'Internal to the DDL guard: partitions and child tables that left a watched table. Returns those that have an entry now.';
-COMMENT ON FUNCTION lead_audit.is_newcomer(oid, lead_audit.watch, oid) IS 'Internal to the DDL guard: whether a relation is below the root of a watched table and does not belong to any yet.';
-COMMENT ON FUNCTION lead_audit.follow_joining(lead_audit.watch, oid, oid[], text[]) IS 'Internal to the DDL guard: partitions and child tables that came to a watched table. Returns those that have an entry now.';
+REVOKE ALL ON FUNCTION lead_audit_internal.follow_parting(lead_audit.watch, oid), lead_audit_internal.is_newcomer(oid, lead_audit.watch, oid),
+  lead_audit_internal.follow_joining(lead_audit.watch, oid, oid[], text[]) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.follow_parting(lead_audit.watch, oid) IS 'Internal to the DDL guard: partitions and child tables that left a watched table. Returns those that have an entry now.';
+COMMENT ON FUNCTION lead_audit_internal.is_newcomer(oid, lead_audit.watch, oid) IS 'Internal to the DDL guard: whether a relation is below the root of a watched table and does not belong to any yet.';
+COMMENT ON FUNCTION lead_audit_internal.follow_joining(lead_audit.watch, oid, oid[], text[]) IS 'Internal to the DDL guard: partitions and child tables that came to a watched table. Returns those that have an entry now.';
 
 -- Columns and keys that changed, tables that were renamed or moved: values and names are others afterwards, without a row event.
-CREATE FUNCTION lead_audit.follow_reshaping(watching lead_audit.watch, affected oid[], recorded oid[], rewritten boolean) RETURNS void
+CREATE FUNCTION lead_audit_internal.follow_reshaping(watching lead_audit.watch, affected oid[], recorded oid[], rewritten boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   changed oid[] := array(
-    SELECT m.relation FROM unnest(affected) r CROSS JOIN LATERAL lead_audit.relation_row(r) m CROSS JOIN LATERAL lead_audit.class_of(r) c
+    SELECT m.relation FROM unnest(affected) r CROSS JOIN LATERAL lead_audit_internal.relation_row(r) m CROSS JOIN LATERAL lead_audit_internal.class_of(r) c
     WHERE m.watch_id = watching.watch_id
       AND ((m.table_schema, m.table_name) <> (c.table_schema, c.table_name)
            OR m.shape IS NOT NULL
-              AND (rewritten OR m.shape <> lead_audit.shape_of(r)
+              AND (rewritten OR m.shape <> lead_audit_internal.shape_of(r)
                    -- A restore with several jobs can bring the key after the triggers.
-                   OR m.key_attnums <> (SELECT k.attnums FROM lead_audit.primary_key_of(r) k) AND NOT (m.is_restored AND m.key_attnums = '{}'))));
+                   OR m.key_attnums <> (SELECT k.attnums FROM lead_audit_internal.primary_key_of(r) k) AND NOT (m.is_restored AND m.key_attnums = '{}'))));
   known lead_audit.watched_relation;
   top record;
 BEGIN
-  FOR known IN SELECT m.* FROM unnest(changed) r CROSS JOIN LATERAL lead_audit.relation_row(r) m WHERE m.is_restored LOOP
+  FOR known IN SELECT m.* FROM unnest(changed) r CROSS JOIN LATERAL lead_audit_internal.relation_row(r) m WHERE m.is_restored LOOP
     known.is_restored := false;
-    PERFORM lead_audit.put_relation(known);
+    PERFORM lead_audit_internal.put_relation(known);
   END LOOP;
   FOR top IN
     SELECT m.*, k.attnums, k.names, k.types
-    FROM unnest(changed) r CROSS JOIN LATERAL lead_audit.relation_row(r) m CROSS JOIN LATERAL lead_audit.primary_key_of(r) k
-    WHERE NOT EXISTS (SELECT FROM lead_audit.ancestors_of(r) p WHERE p = ANY (changed))
+    FROM unnest(changed) r CROSS JOIN LATERAL lead_audit_internal.relation_row(r) m CROSS JOIN LATERAL lead_audit_internal.primary_key_of(r) k
+    WHERE NOT EXISTS (SELECT FROM lead_audit_internal.ancestors_of(r) p WHERE p = ANY (changed))
     ORDER BY m.is_root DESC, m.table_name
   LOOP
     IF NOT top.relation = ANY (recorded) THEN
-      PERFORM lead_audit.write_ddl(top.watch_id, top.relation, top.table_schema, top.table_name, current_query());
+      PERFORM lead_audit_internal.write_ddl(top.watch_id, top.relation, top.table_schema, top.table_name, current_query());
     END IF;
     IF top.is_root AND top.key_attnums IS NOT NULL AND (top.attnums, top.names, top.types) IS DISTINCT FROM (top.key_attnums, top.key_names, top.key_types) THEN
       INSERT INTO lead_audit.former_key (watch_id, until_entry, column_names, column_types, same_columns)
-      VALUES (top.watch_id, lead_audit.last_entry(), top.key_names, top.key_types, top.attnums = top.key_attnums)
+      VALUES (top.watch_id, lead_audit_internal.last_entry(), top.key_names, top.key_types, top.attnums = top.key_attnums)
       ON CONFLICT DO NOTHING;
     END IF;
   END LOOP;
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.follow_reshaping(lead_audit.watch, oid[], oid[], boolean) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.follow_reshaping(lead_audit.watch, oid[], oid[], boolean) IS 'Internal to the DDL guard: one entry for each watched table whose columns, key or name changed, unless it has one of this command.';
+REVOKE ALL ON FUNCTION lead_audit_internal.follow_reshaping(lead_audit.watch, oid[], oid[], boolean) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.follow_reshaping(lead_audit.watch, oid[], oid[], boolean) IS 'Internal to the DDL guard: one entry for each watched table whose columns, key or name changed, unless it has one of this command.';
 
-CREATE FUNCTION lead_audit.is_guarded(relation oid) RETURNS boolean LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-  SELECT EXISTS (SELECT FROM lead_audit.audit_triggers_of($1) a WHERE lead_audit.is_complete($1, a.watch_id))
+CREATE FUNCTION lead_audit_internal.is_guarded(relation oid) RETURNS boolean LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  SELECT EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of($1) a WHERE lead_audit_internal.is_complete($1, a.watch_id))
 $$;
-REVOKE ALL ON FUNCTION lead_audit.is_guarded(oid) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.is_guarded(oid) IS 'Internal: whether the relation has the audit triggers of some identity, and all are on.';
+REVOKE ALL ON FUNCTION lead_audit_internal.is_guarded(oid) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.is_guarded(oid) IS 'Internal: whether the relation has the audit triggers of some identity, and all are on.';
 
-CREATE FUNCTION lead_audit.follow_watch(watching lead_audit.watch, affected oid[], effects text[]) RETURNS void
+CREATE FUNCTION lead_audit_internal.follow_watch(watching lead_audit.watch, affected oid[], effects text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  root oid := (SELECT min(r::bigint)::oid FROM lead_audit.roots_of(watching.watch_id) r CROSS JOIN LATERAL lead_audit.class_of(r));
+  root oid := (SELECT min(r::bigint)::oid FROM lead_audit_internal.roots_of(watching.watch_id) r CROSS JOIN LATERAL lead_audit_internal.class_of(r));
   recorded oid[] := '{}';
   known oid[];
   note lead_audit.watched_relation;
 BEGIN
   IF watching.state IN ('on', 'disabled') AND root IS NOT NULL THEN
     IF effects && '{parted,found}' THEN
-      recorded := recorded || array(SELECT lead_audit.follow_parting(watching, root));
+      recorded := recorded || array(SELECT lead_audit_internal.follow_parting(watching, root));
     END IF;
     IF effects && '{made,joined,found}' THEN
-      recorded := recorded || array(SELECT lead_audit.follow_joining(watching, root, affected, effects));
+      recorded := recorded || array(SELECT lead_audit_internal.follow_joining(watching, root, affected, effects));
     END IF;
     -- A relation that a restore brought is taken note of when a command first touches it; what that command did to its
     -- triggers (pg_dump --disable-triggers switches them off while it loads the data) is the restore's doing.
-    IF watching.state = 'on' AND EXISTS (SELECT FROM unnest(affected) r CROSS JOIN LATERAL lead_audit.relation_row(r) m CROSS JOIN LATERAL lead_audit.class_of(r)
-                                         WHERE m.watch_id = watching.watch_id AND m.is_complete AND NOT lead_audit.is_complete(r, m.watch_id)) THEN
-      PERFORM lead_audit.note_state(watching, 'disabled', root);
+    IF watching.state = 'on' AND EXISTS (SELECT FROM unnest(affected) r CROSS JOIN LATERAL lead_audit_internal.relation_row(r) m CROSS JOIN LATERAL lead_audit_internal.class_of(r)
+                                         WHERE m.watch_id = watching.watch_id AND m.is_complete AND NOT lead_audit_internal.is_complete(r, m.watch_id)) THEN
+      PERFORM lead_audit_internal.note_state(watching, 'disabled', root);
       recorded := recorded || affected;
     ELSIF watching.state = 'disabled' AND 'mended' = ANY (effects)
-          AND NOT EXISTS (SELECT FROM lead_audit.members_of(root) m WHERE NOT lead_audit.is_guarded(m)) THEN
-      PERFORM lead_audit.note_state(watching, 'on', root);
+          AND NOT EXISTS (SELECT FROM lead_audit_internal.members_of(root) m WHERE NOT lead_audit_internal.is_guarded(m)) THEN
+      PERFORM lead_audit_internal.note_state(watching, 'on', root);
       recorded := recorded || affected;
     END IF;
-    PERFORM lead_audit.follow_reshaping(watching, affected, recorded, 'rewritten' = ANY (effects));
-    PERFORM lead_audit.follow_soft_delete_column(watching.watch_id, root);
+    PERFORM lead_audit_internal.follow_reshaping(watching, affected, recorded, 'rewritten' = ANY (effects));
+    PERFORM lead_audit_internal.follow_soft_delete_column(watching.watch_id, root);
   END IF;
-  known := array(SELECT r FROM unnest(affected) r WHERE (lead_audit.relation_row(r)).watch_id = watching.watch_id);
-  PERFORM lead_audit.note_relations(watching.watch_id, affected);
-  FOR note IN SELECT m.* FROM unnest(affected) r CROSS JOIN LATERAL lead_audit.relation_row(r) m
+  known := array(SELECT r FROM unnest(affected) r WHERE (lead_audit_internal.relation_row(r)).watch_id = watching.watch_id);
+  PERFORM lead_audit_internal.note_relations(watching.watch_id, affected);
+  FOR note IN SELECT m.* FROM unnest(affected) r CROSS JOIN LATERAL lead_audit_internal.relation_row(r) m
               WHERE m.watch_id = watching.watch_id AND r <> ALL (known) LOOP
     note.is_restored := true;
-    PERFORM lead_audit.put_relation(note);
+    PERFORM lead_audit_internal.put_relation(note);
   END LOOP;
 END
 $$;
-CREATE FUNCTION lead_audit.follow_ddl(is_drop boolean, effects text[]) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION lead_audit_internal.follow_ddl(is_drop boolean, effects text[]) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  affected oid[] := array(SELECT lead_audit.affected_relations(is_drop));
+  affected oid[] := array(SELECT lead_audit_internal.affected_relations(is_drop));
   concerned oid[] := affected;
   watching lead_audit.watch;
 BEGIN
-  IF NOT is_drop AND EXISTS (SELECT FROM lead_audit.relations_of_command(is_drop) c WHERE c.command <> 'CREATE TRIGGER') THEN
+  IF NOT is_drop AND EXISTS (SELECT FROM lead_audit_internal.relations_of_command(is_drop) c WHERE c.command <> 'CREATE TRIGGER') THEN
     effects := effects || '{mended}'::text[];
   END IF;
   IF effects && '{made,joined}' THEN
-    concerned := affected || array(SELECT DISTINCT a FROM unnest(affected) f CROSS JOIN LATERAL lead_audit.ancestors_of(f) a);
+    concerned := affected || array(SELECT DISTINCT a FROM unnest(affected) f CROSS JOIN LATERAL lead_audit_internal.ancestors_of(f) a);
   END IF;
   FOR watching IN
-    SELECT w.* FROM lead_audit.identities_among(concerned) i CROSS JOIN LATERAL lead_audit.watch_row(i) w
+    SELECT w.* FROM lead_audit_internal.identities_among(concerned) i CROSS JOIN LATERAL lead_audit_internal.watch_row(i) w
     WHERE w.state <> 'changing' ORDER BY w.enabled_at
   LOOP
-    PERFORM lead_audit.follow_watch(watching, affected, effects);
+    PERFORM lead_audit_internal.follow_watch(watching, affected, effects);
   END LOOP;
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.follow_watch(lead_audit.watch, oid[], text[]), lead_audit.follow_ddl(boolean, text[]) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.follow_watch(lead_audit.watch, oid[], text[]) IS 'Internal to the DDL guard: compares relations of a watched table with what is known of them, records the difference and takes note of it. effects: those of command_effects(); mended: triggers that are on again end the state disabled; found: by lead_audit.check_watched(), after whatever happened.';
-COMMENT ON FUNCTION lead_audit.follow_ddl(boolean, text[]) IS 'Internal to the DDL guard: does so for the watched tables that a command touched.';
+REVOKE ALL ON FUNCTION lead_audit_internal.follow_watch(lead_audit.watch, oid[], text[]), lead_audit_internal.follow_ddl(boolean, text[]) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.follow_watch(lead_audit.watch, oid[], text[]) IS 'Internal to the DDL guard: compares relations of a watched table with what is known of them, records the difference and takes note of it. effects: those of command_effects(); mended: triggers that are on again end the state disabled; found: by lead_audit.check_watched(), after whatever happened.';
+COMMENT ON FUNCTION lead_audit_internal.follow_ddl(boolean, text[]) IS 'Internal to the DDL guard: does so for the watched tables that a command touched.';
 
-CREATE FUNCTION lead_audit.follow_soft_delete_column(identity uuid, root oid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION lead_audit_internal.follow_soft_delete_column(identity uuid, root oid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  watching lead_audit.watch := lead_audit.watch_row(identity);
-  renamed text := lead_audit.column_name(root, (lead_audit.relation_row(root)).soft_delete_attnum);
+  watching lead_audit.watch := lead_audit_internal.watch_row(identity);
+  renamed text := lead_audit_internal.column_name(root, (lead_audit_internal.relation_row(root)).soft_delete_attnum);
 BEGIN
   IF watching.state = 'on' AND renamed <> watching.soft_delete_column THEN
-    PERFORM lead_audit.change_watch(identity, jsonb_build_object('soft_delete_column', renamed));
-    PERFORM lead_audit.make_triggers(root, identity, renamed);
+    PERFORM lead_audit_internal.change_watch(identity, jsonb_build_object('soft_delete_column', renamed));
+    PERFORM lead_audit_internal.make_triggers(root, identity, renamed);
   END IF;
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.follow_soft_delete_column(uuid, oid) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.follow_soft_delete_column(uuid, oid) IS 'Internal to the DDL guard: a renamed soft-delete column stays the soft-delete column.';
+REVOKE ALL ON FUNCTION lead_audit_internal.follow_soft_delete_column(uuid, oid) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.follow_soft_delete_column(uuid, oid) IS 'Internal to the DDL guard: a renamed soft-delete column stays the soft-delete column.';
 
-CREATE FUNCTION lead_audit.command_effects() RETURNS text[] LANGUAGE c AS 'MODULE_PATHNAME', 'command_effects_wrapper';
-REVOKE ALL ON FUNCTION lead_audit.command_effects() FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.command_effects() IS 'Internal to the DDL guard: what the command does besides that only its text tells. made: a partition or child table was created; joined: a table became one; parted: one is none any more; rewritten: values of a column are others.';
+CREATE FUNCTION lead_audit_internal.command_effects() RETURNS text[] LANGUAGE c AS 'MODULE_PATHNAME', 'command_effects_wrapper';
+REVOKE ALL ON FUNCTION lead_audit_internal.command_effects() FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.command_effects() IS 'Internal to the DDL guard: what the command does besides that only its text tells. made: a partition or child table was created; joined: a table became one; parted: one is none any more; rewritten: values of a column are others.';
 
-CREATE FUNCTION lead_audit.after_ddl(made_partition boolean) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION lead_audit_internal.after_ddl(made_partition boolean) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   seen record;
 BEGIN
-  PERFORM lead_audit.refuse_id_order();
+  PERFORM lead_audit_internal.refuse_id_order();
   FOR seen IN
-    SELECT DISTINCT c.relation FROM lead_audit.relations_of_command(false) c CROSS JOIN LATERAL lead_audit.relation_row(c.relation) m
-    CROSS JOIN LATERAL lead_audit.watch_row(m.watch_id) w WHERE c.trigger_id IS NOT NULL AND w.state = 'on'
+    SELECT DISTINCT c.relation FROM lead_audit_internal.relations_of_command(false) c CROSS JOIN LATERAL lead_audit_internal.relation_row(c.relation) m
+    CROSS JOIN LATERAL lead_audit_internal.watch_row(m.watch_id) w WHERE c.trigger_id IS NOT NULL AND w.state = 'on'
   LOOP
-    PERFORM lead_audit.warn_of_earlier_triggers(seen.relation);
+    PERFORM lead_audit_internal.warn_of_earlier_triggers(seen.relation);
   END LOOP;
-  IF 'joined' = ANY (lead_audit.command_effects()) THEN
-    PERFORM lead_audit.after_attach();
+  IF 'joined' = ANY (lead_audit_internal.command_effects()) THEN
+    PERFORM lead_audit_internal.after_attach();
   END IF;
-  PERFORM lead_audit.follow_ddl(false, lead_audit.command_effects());
+  PERFORM lead_audit_internal.follow_ddl(false, lead_audit_internal.command_effects());
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.after_ddl(boolean) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.after_ddl(boolean) IS 'Internal to the DDL guard: called at the end of a DDL command. Its argument is that of version 0.1, and not used any more.';
+REVOKE ALL ON FUNCTION lead_audit_internal.after_ddl(boolean) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.after_ddl(boolean) IS 'Internal to the DDL guard: called at the end of a DDL command. Its argument is that of version 0.1, and not used any more.';
 
-CREATE FUNCTION lead_audit.after_drop() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION lead_audit_internal.after_drop() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   gone record;
   watching lead_audit.watch;
@@ -379,60 +379,60 @@ BEGIN
   END IF;
   FOR gone IN
     SELECT m.watch_id, m.relation, m.is_root, m.table_schema, m.table_name
-    FROM pg_event_trigger_dropped_objects() d CROSS JOIN LATERAL lead_audit.relation_row(d.objid) m
+    FROM pg_event_trigger_dropped_objects() d CROSS JOIN LATERAL lead_audit_internal.relation_row(d.objid) m
     WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND m.relation IS NOT NULL
     ORDER BY m.is_root DESC, m.table_name
   LOOP
-    watching := lead_audit.watch_row(gone.watch_id);
+    watching := lead_audit_internal.watch_row(gone.watch_id);
     IF gone.is_root AND watching.state IN ('on', 'disabled') THEN
-      PERFORM lead_audit.note_state(watching, 'dropped', gone.relation);
+      PERFORM lead_audit_internal.note_state(watching, 'dropped', gone.relation);
     ELSIF gone.is_root THEN
-      PERFORM lead_audit.change_watch(gone.watch_id, '{"state": "dropped"}');
+      PERFORM lead_audit_internal.change_watch(gone.watch_id, '{"state": "dropped"}');
     ELSIF watching.state IN ('on', 'disabled') THEN
       -- A partition of a table that stays.
-      PERFORM lead_audit.write_ddl(gone.watch_id, gone.relation, gone.table_schema, gone.table_name, current_query());
+      PERFORM lead_audit_internal.write_ddl(gone.watch_id, gone.relation, gone.table_schema, gone.table_name, current_query());
     END IF;
-    PERFORM lead_audit.forget_relation(gone.relation);
+    PERFORM lead_audit_internal.forget_relation(gone.relation);
   END LOOP;
-  PERFORM lead_audit.follow_ddl(true, '{}');
+  PERFORM lead_audit_internal.follow_ddl(true, '{}');
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.after_drop() FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.after_drop() IS 'Internal to the DDL guard: takes note of dropped audit triggers, watched tables, partitions, columns and keys.';
+REVOKE ALL ON FUNCTION lead_audit_internal.after_drop() FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.after_drop() IS 'Internal to the DDL guard: takes note of dropped audit triggers, watched tables, partitions, columns and keys.';
 
 -- Postgres gives a new partition the row trigger of the table above it, and refuses if it has one of that name already. The one that
 -- it has stays on under another name: the command can execute code of the owner's.
-CREATE FUNCTION lead_audit.before_attach(above oid, partition oid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION lead_audit_internal.before_attach(above oid, partition oid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  identity uuid := (SELECT a.watch_id FROM lead_audit.audit_triggers_of(above) a WHERE a.is_row LIMIT 1);
+  identity uuid := (SELECT a.watch_id FROM lead_audit_internal.audit_triggers_of(above) a WHERE a.is_row LIMIT 1);
   own regclass;
 BEGIN
   FOR own IN
-    SELECT m FROM lead_audit.members_of(partition) m CROSS JOIN LATERAL lead_audit.audit_triggers_of(m) a
+    SELECT m FROM lead_audit_internal.members_of(partition) m CROSS JOIN LATERAL lead_audit_internal.audit_triggers_of(m) a
     WHERE identity IS NOT NULL AND a.is_own AND a.watch_id <> identity AND a.trigger_name = '00_lead_audit_row'
   LOOP
     EXECUTE format('ALTER TRIGGER "00_lead_audit_row" ON %s RENAME TO "00_lead_audit_row_before"', own);
   END LOOP;
 END
 $$;
-CREATE FUNCTION lead_audit.after_attach() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION lead_audit_internal.after_attach() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  affected oid[] := array(SELECT lead_audit.affected_relations(false));
+  affected oid[] := array(SELECT lead_audit_internal.affected_relations(false));
   attached record;
 BEGIN
   FOR attached IN
     SELECT former.watch_id AS former, present.watch_id AS identity, array_agg(f) AS relations
-    FROM unnest(affected) f CROSS JOIN LATERAL lead_audit.audit_triggers_of(f) former CROSS JOIN LATERAL lead_audit.audit_triggers_of(f) present
+    FROM unnest(affected) f CROSS JOIN LATERAL lead_audit_internal.audit_triggers_of(f) former CROSS JOIN LATERAL lead_audit_internal.audit_triggers_of(f) present
     WHERE former.trigger_name = '00_lead_audit_row_before' AND present.trigger_name = '00_lead_audit_row'
     GROUP BY 1, 2
   LOOP
-    PERFORM lead_audit.merge_watch(attached.former, attached.identity, attached.relations);
+    PERFORM lead_audit_internal.merge_watch(attached.former, attached.identity, attached.relations);
   END LOOP;
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.before_attach(oid, oid), lead_audit.after_attach() FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.after_attach() IS 'Internal to the DDL guard: watched tables that have become partitions of another watched table are watched as such from now on.';
-COMMENT ON FUNCTION lead_audit.before_attach(oid, oid) IS 'Internal to the DDL guard: a watched table is about to become a partition of another watched table.';
+REVOKE ALL ON FUNCTION lead_audit_internal.before_attach(oid, oid), lead_audit_internal.after_attach() FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.after_attach() IS 'Internal to the DDL guard: watched tables that have become partitions of another watched table are watched as such from now on.';
+COMMENT ON FUNCTION lead_audit_internal.before_attach(oid, oid) IS 'Internal to the DDL guard: a watched table is about to become a partition of another watched table.';
 
 -- The invariant that all this is for, checked against the catalog: who gets past the guard does not get past this.
 CREATE VIEW lead_audit.watch_fault AS
@@ -466,7 +466,7 @@ WHERE NOT (coalesce(t.row_on, false) AND coalesce(t.truncate_on, c.relkind = 'f'
 REVOKE ALL ON lead_audit.watch_fault FROM PUBLIC;
 COMMENT ON VIEW lead_audit.watch_fault IS 'Internal: what is not as the DDL guard should have left it. Empty, unless a command got past it.';
 
-CREATE FUNCTION lead_audit.mend_watched() RETURNS TABLE (relation text, fault text) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION lead_audit_internal.mend_watched() RETURNS TABLE (relation text, fault text) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   found record;
   known lead_audit.watched_relation;
@@ -474,49 +474,49 @@ DECLARE
 BEGIN
   FOR found IN SELECT f.watch_id, array_agg(f.relation) AS relations FROM lead_audit.watch_fault f GROUP BY f.watch_id LOOP
     RETURN QUERY SELECT CASE WHEN c.table_name IS NULL THEN format('%I.%I', m.table_schema, m.table_name) ELSE f.relation::regclass::text END, f.fault
-      FROM lead_audit.watch_fault f LEFT JOIN LATERAL lead_audit.class_of(f.relation) c ON true LEFT JOIN LATERAL lead_audit.relation_row(f.relation) m ON true
+      FROM lead_audit.watch_fault f LEFT JOIN LATERAL lead_audit_internal.class_of(f.relation) c ON true LEFT JOIN LATERAL lead_audit_internal.relation_row(f.relation) m ON true
       WHERE f.watch_id = found.watch_id;
-    FOR known IN SELECT m.* FROM unnest(found.relations) r CROSS JOIN LATERAL lead_audit.relation_row(r) m
-                 WHERE m.watch_id = found.watch_id AND NOT EXISTS (SELECT FROM lead_audit.class_of(r)) LOOP
-      watching := lead_audit.watch_row(found.watch_id);
+    FOR known IN SELECT m.* FROM unnest(found.relations) r CROSS JOIN LATERAL lead_audit_internal.relation_row(r) m
+                 WHERE m.watch_id = found.watch_id AND NOT EXISTS (SELECT FROM lead_audit_internal.class_of(r)) LOOP
+      watching := lead_audit_internal.watch_row(found.watch_id);
       IF known.is_root THEN
-        PERFORM lead_audit.note_state(watching, 'dropped', known.relation);
+        PERFORM lead_audit_internal.note_state(watching, 'dropped', known.relation);
       ELSE
-        PERFORM lead_audit.write_ddl(found.watch_id, known.relation, known.table_schema, known.table_name, current_query());
+        PERFORM lead_audit_internal.write_ddl(found.watch_id, known.relation, known.table_schema, known.table_name, current_query());
       END IF;
-      PERFORM lead_audit.forget_relation(known.relation);
+      PERFORM lead_audit_internal.forget_relation(known.relation);
     END LOOP;
-    watching := lead_audit.watch_row(found.watch_id);
-    PERFORM lead_audit.follow_watch(watching, array(SELECT m FROM lead_audit.roots_of(found.watch_id) r CROSS JOIN LATERAL lead_audit.members_of(r) m
-                                                    UNION SELECT r FROM unnest(found.relations) r CROSS JOIN LATERAL lead_audit.class_of(r)), '{found}');
+    watching := lead_audit_internal.watch_row(found.watch_id);
+    PERFORM lead_audit_internal.follow_watch(watching, array(SELECT m FROM lead_audit_internal.roots_of(found.watch_id) r CROSS JOIN LATERAL lead_audit_internal.members_of(r) m
+                                                    UNION SELECT r FROM unnest(found.relations) r CROSS JOIN LATERAL lead_audit_internal.class_of(r)), '{found}');
     -- Triggers that a restore left off have not been on yet.
-    watching := lead_audit.watch_row(found.watch_id);
+    watching := lead_audit_internal.watch_row(found.watch_id);
     IF watching.state = 'on' AND EXISTS (SELECT FROM lead_audit.watch_fault f WHERE f.watch_id = found.watch_id) THEN
-      PERFORM lead_audit.note_state(watching, 'disabled', r) FROM lead_audit.roots_of(found.watch_id) r;
+      PERFORM lead_audit_internal.note_state(watching, 'disabled', r) FROM lead_audit_internal.roots_of(found.watch_id) r;
     END IF;
   END LOOP;
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.mend_watched() FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.mend_watched() IS 'Internal to check_watched().';
+REVOKE ALL ON FUNCTION lead_audit_internal.mend_watched() FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.mend_watched() IS 'Internal to check_watched().';
 
 CREATE FUNCTION lead_audit.check_watched() RETURNS TABLE (relation text, fault text) LANGUAGE c AS 'MODULE_PATHNAME', 'check_watched_wrapper';
 REVOKE ALL ON FUNCTION lead_audit.check_watched() FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.check_watched() IS 'Compares each watched table with the catalog, as the background worker does after DDL and every minute, and returns what is not as it should be: not watched (a partition or child table without audit triggers: it has them now), detached (it has an identity of its own now), dropped, trigger off (the table counts as disabled now). Each is an entry. Empty if nothing was found.';
 
-CREATE FUNCTION lead_audit.guard_ddl() RETURNS event_trigger LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_guard_ddl';
-REVOKE ALL ON FUNCTION lead_audit.guard_ddl() FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.guard_ddl() IS 'Event trigger: calls after_ddl() or after_drop() with the rights of the extension''s owner.';
+CREATE FUNCTION lead_audit_internal.guard_ddl() RETURNS event_trigger LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_guard_ddl';
+REVOKE ALL ON FUNCTION lead_audit_internal.guard_ddl() FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.guard_ddl() IS 'Event trigger: calls after_ddl() or after_drop() with the rights of the extension''s owner.';
 
 CREATE EVENT TRIGGER lead_audit_ddl ON ddl_command_end
   WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TRIGGER', 'ALTER TRIGGER', 'ALTER INDEX', 'CREATE SCHEMA', 'ALTER SCHEMA', 'ALTER TYPE', 'ALTER SEQUENCE',
                'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA', 'CREATE VIEW', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW')
-  EXECUTE FUNCTION lead_audit.guard_ddl();
+  EXECUTE FUNCTION lead_audit_internal.guard_ddl();
 ALTER EVENT TRIGGER lead_audit_ddl ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER lead_audit_ddl IS 'Notices audit triggers that are switched off or replaced, watched tables that are renamed or reshaped, and partitions that come and go.';
-CREATE EVENT TRIGGER lead_audit_start ON ddl_command_start WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION lead_audit.guard_ddl();
+CREATE EVENT TRIGGER lead_audit_start ON ddl_command_start WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION lead_audit_internal.guard_ddl();
 ALTER EVENT TRIGGER lead_audit_start ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER lead_audit_start IS 'Makes way where a watched table becomes a partition of another.';
-CREATE EVENT TRIGGER lead_audit_drop ON sql_drop EXECUTE FUNCTION lead_audit.guard_ddl();
+CREATE EVENT TRIGGER lead_audit_drop ON sql_drop EXECUTE FUNCTION lead_audit_internal.guard_ddl();
 ALTER EVENT TRIGGER lead_audit_drop ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER lead_audit_drop IS 'Notices audit triggers and watched tables that are dropped.';

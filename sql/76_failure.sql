@@ -16,12 +16,12 @@ COMMENT ON FUNCTION lead_audit.queue() IS 'What became of failed operations sinc
 
 -- EXECUTE stays with PUBLIC: the view lead_audit.stats calls it as whoever reads the view. Who has no right on the schema cannot
 -- name it.
-CREATE FUNCTION lead_audit.own_queue(OUT queued bigint, OUT written bigint, OUT dropped bigint) RETURNS SETOF record
+CREATE FUNCTION lead_audit_internal.own_queue(OUT queued bigint, OUT written bigint, OUT dropped bigint) RETURNS SETOF record
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'own_queue_wrapper';
-COMMENT ON FUNCTION lead_audit.own_queue() IS 'Internal to lead_audit.stats: the counts of lead_audit.queue() for this database.';
+COMMENT ON FUNCTION lead_audit_internal.own_queue() IS 'Internal to lead_audit.stats: the counts of lead_audit.queue() for this database.';
 
-CREATE FUNCTION lead_audit.quarantined() RETURNS bigint LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'quarantined_wrapper';
-COMMENT ON FUNCTION lead_audit.quarantined() IS 'Internal to lead_audit.stats: how many records of this database a worker died of.';
+CREATE FUNCTION lead_audit_internal.quarantined() RETURNS bigint LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'quarantined_wrapper';
+COMMENT ON FUNCTION lead_audit_internal.quarantined() IS 'Internal to lead_audit.stats: how many records of this database a worker died of.';
 
 CREATE FUNCTION lead_audit.status(OUT part text, OUT state text, OUT reason text, OUT remedy text) RETURNS SETOF record
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'status_wrapper';

@@ -9,53 +9,53 @@ CREATE FUNCTION lead_audit.canonical_json(value jsonb) RETURNS text
 REVOKE ALL ON FUNCTION lead_audit.canonical_json(jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.canonical_json(jsonb) IS 'The text under which entries store this value (docs/FORMAT.md).';
 
-CREATE FUNCTION lead_audit.key_columns(relation regclass) RETURNS smallint[] LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION lead_audit_internal.key_columns(relation regclass) RETURNS smallint[] LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT CASE WHEN p.attnums <> '{}' THEN p.attnums ELSE coalesce(
     (SELECT CASE WHEN count(*) = max(cardinality(f.column_names)) THEN array_agg(a.attnum ORDER BY a.attnum) END
      FROM (SELECT k.column_names FROM lead_audit.former_key k
-           WHERE k.watch_id = lead_audit.watch_of($1) AND k.column_names <> '{}' ORDER BY k.until_entry DESC LIMIT 1) f
+           WHERE k.watch_id = lead_audit_internal.watch_of($1) AND k.column_names <> '{}' ORDER BY k.until_entry DESC LIMIT 1) f
      JOIN pg_attribute a ON a.attrelid = $1 AND a.attnum > 0 AND a.attname = ANY (f.column_names)), '{}') END
-  FROM lead_audit.primary_key_of($1) p
+  FROM lead_audit_internal.primary_key_of($1) p
 $$;
-REVOKE ALL ON FUNCTION lead_audit.key_columns(regclass) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.key_columns(regclass) IS 'Internal: numbers of the columns of the primary key, or of the last one that there was while the table was watched.';
+REVOKE ALL ON FUNCTION lead_audit_internal.key_columns(regclass) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.key_columns(regclass) IS 'Internal: numbers of the columns of the primary key, or of the last one that there was while the table was watched.';
 
-CREATE FUNCTION lead_audit.key_of(relation regclass, key_columns smallint[], column_names text[], column_values text[]) RETURNS text
+CREATE FUNCTION lead_audit_internal.key_of(relation regclass, key_columns smallint[], column_names text[], column_values text[]) RETURNS text
   LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'key_of_columns_wrapper';
-REVOKE ALL ON FUNCTION lead_audit.key_of(regclass, smallint[], text[], text[]) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.key_of(regclass, smallint[], text[], text[]) IS 'Internal: the row_key text of the row with these values in the key columns. NULL if column_names are others than those of key_columns.';
+REVOKE ALL ON FUNCTION lead_audit_internal.key_of(regclass, smallint[], text[], text[]) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.key_of(regclass, smallint[], text[], text[]) IS 'Internal: the row_key text of the row with these values in the key columns. NULL if column_names are others than those of key_columns.';
 
-CREATE FUNCTION lead_audit.key_of(relation regclass, key text) RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT lead_audit.key_of($1, lead_audit.key_columns($1), NULL, ARRAY[$2])
+CREATE FUNCTION lead_audit_internal.key_of(relation regclass, key text) RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT lead_audit_internal.key_of($1, lead_audit_internal.key_columns($1), NULL, ARRAY[$2])
 $$;
-CREATE FUNCTION lead_audit.key_of(relation regclass, key jsonb) RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT coalesce((SELECT lead_audit.key_of($1, lead_audit.key_columns($1), array_agg(k.key), array_agg(k.value)) FROM jsonb_each_text($2) k),
+CREATE FUNCTION lead_audit_internal.key_of(relation regclass, key jsonb) RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce((SELECT lead_audit_internal.key_of($1, lead_audit_internal.key_columns($1), array_agg(k.key), array_agg(k.value)) FROM jsonb_each_text($2) k),
                   lead_audit.canonical_json($2))
 $$;
-REVOKE ALL ON FUNCTION lead_audit.key_of(regclass, text), lead_audit.key_of(regclass, jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.key_of(regclass, text) IS 'Internal: the row_key text of the row whose one primary key column has this value. Errors: 42P10 if there is no or more than one such column, and those of the column''s type for a value that is none.';
-COMMENT ON FUNCTION lead_audit.key_of(regclass, jsonb) IS 'Internal: the same with the columns by name. Other columns than those of the primary key are taken as those of an earlier one.';
+REVOKE ALL ON FUNCTION lead_audit_internal.key_of(regclass, text), lead_audit_internal.key_of(regclass, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.key_of(regclass, text) IS 'Internal: the row_key text of the row whose one primary key column has this value. Errors: 42P10 if there is no or more than one such column, and those of the column''s type for a value that is none.';
+COMMENT ON FUNCTION lead_audit_internal.key_of(regclass, jsonb) IS 'Internal: the same with the columns by name. Other columns than those of the primary key are taken as those of an earlier one.';
 
-CREATE FUNCTION lead_audit.value_as(relation regclass, type_name text, value text) RETURNS text
+CREATE FUNCTION lead_audit_internal.value_as(relation regclass, type_name text, value text) RETURNS text
   LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'value_as_wrapper';
-REVOKE ALL ON FUNCTION lead_audit.value_as(regclass, text, text) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.value_as(regclass, text, text) IS 'Internal: how entries of the relation show a value that was of this type. NULL if it is none of that type.';
+REVOKE ALL ON FUNCTION lead_audit_internal.value_as(regclass, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.value_as(regclass, text, text) IS 'Internal: how entries of the relation show a value that was of this type. NULL if it is none of that type.';
 
 -- A partition that was attached or detached has entries under more than one identity.
-CREATE FUNCTION lead_audit.identities_of(relation regclass) RETURNS TABLE (watch_id uuid, until_entry bigint)
+CREATE FUNCTION lead_audit_internal.identities_of(relation regclass) RETURNS TABLE (watch_id uuid, until_entry bigint)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   WITH RECURSIVE known(watch_id, until_entry) AS (
-    SELECT w, 9223372036854775807 FROM lead_audit.watch_of($1) w WHERE w IS NOT NULL
+    SELECT w, 9223372036854775807 FROM lead_audit_internal.watch_of($1) w WHERE w IS NOT NULL
     UNION
     SELECT e.earlier_id, e.until_entry FROM known k JOIN lead_audit.earlier_identity e ON e.watch_id = k.watch_id AND e.until_entry <= k.until_entry
   )
   SELECT k.watch_id, max(k.until_entry) FROM known k GROUP BY k.watch_id
 $$;
-REVOKE ALL ON FUNCTION lead_audit.identities_of(regclass) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.identities_of(regclass) IS 'Internal: the identities under which entries of the table''s rows are, and until which entry.';
+REVOKE ALL ON FUNCTION lead_audit_internal.identities_of(regclass) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.identities_of(regclass) IS 'Internal: the identities under which entries of the table''s rows are, and until which entry.';
 
 -- While the key had other columns, or was none, entries are found by the values that they have in the columns of the present key.
-CREATE FUNCTION lead_audit.former_spellings(relation regclass, row_key text, identity uuid, until bigint)
+CREATE FUNCTION lead_audit_internal.former_spellings(relation regclass, row_key text, identity uuid, until bigint)
 RETURNS TABLE (spelling jsonb, is_key boolean, after_entry bigint, until_entry bigint) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   key jsonb := row_key::jsonb;
@@ -65,11 +65,11 @@ DECLARE
 BEGIN
   SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}') AS names,
          coalesce(array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum), '{}') AS types INTO present
-  FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum = ANY (lead_audit.key_columns(relation));
+  FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum = ANY (lead_audit_internal.key_columns(relation));
   IF NOT (key ?& present.names AND present.names @> array(SELECT jsonb_object_keys(key))) THEN
     RETURN; -- a key of other columns than the present one's: only itself
   END IF;
-  IF (SELECT p.attnums = '{}' FROM lead_audit.primary_key_of(relation) p) THEN
+  IF (SELECT p.attnums = '{}' FROM lead_audit_internal.primary_key_of(relation) p) THEN
     RETURN QUERY SELECT key, false, coalesce(max(f.until_entry), 0), until
                  FROM lead_audit.former_key f WHERE f.watch_id = identity AND f.until_entry <= until;
   END IF;
@@ -85,7 +85,7 @@ BEGIN
       later_names := former.column_names;
       SELECT jsonb_object_agg(c.former_name, c.value) INTO spelling
       FROM (SELECT u.former_name, CASE WHEN u.former_type = u.type OR jsonb_typeof(key -> u.name) = 'null' THEN key -> u.name
-                                  ELSE lead_audit.value_as(relation, u.former_type, key ->> u.name)::jsonb END AS value
+                                  ELSE lead_audit_internal.value_as(relation, u.former_type, key ->> u.name)::jsonb END AS value
             FROM unnest(former.column_names, former.column_types, present.names, present.types) u(former_name, former_type, name, type)) c
       HAVING count(c.value) = count(*);
       EXIT WHEN spelling IS NULL; -- no value of that time can have become this one
@@ -96,19 +96,19 @@ BEGIN
   END LOOP;
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit.former_spellings(regclass, text, uuid, bigint) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.former_spellings(regclass, text, uuid, bigint) IS 'Internal: how row_key was spelt while the key''s columns had other names or types, by ranges of entries; and whether these columns were the key.';
+REVOKE ALL ON FUNCTION lead_audit_internal.former_spellings(regclass, text, uuid, bigint) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.former_spellings(regclass, text, uuid, bigint) IS 'Internal: how row_key was spelt while the key''s columns had other names or types, by ranges of entries; and whether these columns were the key.';
 
-CREATE FUNCTION lead_audit.entries_of(relation regclass, row_key text) RETURNS SETOF bigint
+CREATE FUNCTION lead_audit_internal.entries_of(relation regclass, row_key text) RETURNS SETOF bigint
 LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   wanted record;
 BEGIN
   FOR wanted IN
-    SELECT i.watch_id, row_key AS spelling, true AS is_key, 0::bigint AS after_entry, i.until_entry FROM lead_audit.identities_of(relation) i
+    SELECT i.watch_id, row_key AS spelling, true AS is_key, 0::bigint AS after_entry, i.until_entry FROM lead_audit_internal.identities_of(relation) i
     UNION ALL
-    SELECT i.watch_id, lead_audit.canonical_json(f.spelling), f.is_key, f.after_entry, f.until_entry FROM lead_audit.identities_of(relation) i
-    CROSS JOIN LATERAL lead_audit.former_spellings(relation, row_key, i.watch_id, i.until_entry) f
+    SELECT i.watch_id, lead_audit.canonical_json(f.spelling), f.is_key, f.after_entry, f.until_entry FROM lead_audit_internal.identities_of(relation) i
+    CROSS JOIN LATERAL lead_audit_internal.former_spellings(relation, row_key, i.watch_id, i.until_entry) f
   LOOP
     IF wanted.is_key THEN
       RETURN QUERY
@@ -123,32 +123,32 @@ BEGIN
       RETURN QUERY
         SELECT e.id FROM lead_audit.entry e
         WHERE e.id > wanted.after_entry AND e.id <= wanted.until_entry AND e.watch_id = wanted.watch_id AND e.row_values IS NOT NULL
-          AND (lead_audit.has_values(e.row_values::jsonb, wanted.spelling::jsonb)
-               OR lead_audit.has_values(e.row_values::jsonb || e.changed_values::jsonb, wanted.spelling::jsonb));
+          AND (lead_audit_internal.has_values(e.row_values::jsonb, wanted.spelling::jsonb)
+               OR lead_audit_internal.has_values(e.row_values::jsonb || e.changed_values::jsonb, wanted.spelling::jsonb));
     END IF;
   END LOOP;
 END
 $$;
-CREATE FUNCTION lead_audit.has_values(row_values jsonb, wanted jsonb) RETURNS boolean LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION lead_audit_internal.has_values(row_values jsonb, wanted jsonb) RETURNS boolean LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT bool_and($1 -> k.key = k.value) FROM jsonb_each($2) k
 $$;
-REVOKE ALL ON FUNCTION lead_audit.entries_of(regclass, text), lead_audit.has_values(jsonb, jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.entries_of(regclass, text) IS 'Internal: ids of the entries of one row, those in which it got or lost this key included. An id can come twice.';
-COMMENT ON FUNCTION lead_audit.has_values(jsonb, jsonb) IS 'Internal: whether a row has all of these values.';
+REVOKE ALL ON FUNCTION lead_audit_internal.entries_of(regclass, text), lead_audit_internal.has_values(jsonb, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.entries_of(regclass, text) IS 'Internal: ids of the entries of one row, those in which it got or lost this key included. An id can come twice.';
+COMMENT ON FUNCTION lead_audit_internal.has_values(jsonb, jsonb) IS 'Internal: whether a row has all of these values.';
 
 CREATE FUNCTION lead_audit.history(relation regclass, key text) RETURNS SETOF lead_audit.log
 LANGUAGE sql STABLE SECURITY DEFINER ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
-  SELECT l.* FROM lead_audit.log l WHERE l.id IN (SELECT lead_audit.entries_of($1, lead_audit.key_of($1, $2))) ORDER BY l.id
+  SELECT l.* FROM lead_audit.log l WHERE l.id IN (SELECT lead_audit_internal.entries_of($1, lead_audit_internal.key_of($1, $2))) ORDER BY l.id
 $$;
 CREATE FUNCTION lead_audit.history(relation regclass, key jsonb) RETURNS SETOF lead_audit.log
 LANGUAGE sql STABLE SECURITY DEFINER ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
-  SELECT l.* FROM lead_audit.log l WHERE l.id IN (SELECT lead_audit.entries_of($1, lead_audit.key_of($1, $2))) ORDER BY l.id
+  SELECT l.* FROM lead_audit.log l WHERE l.id IN (SELECT lead_audit_internal.entries_of($1, lead_audit_internal.key_of($1, $2))) ORDER BY l.id
 $$;
 REVOKE ALL ON FUNCTION lead_audit.history(regclass, text), lead_audit.history(regclass, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.history(regclass, text) IS 'The entries of one row in order, by its primary key, whatever the table and the key''s columns were called at the time.';
 COMMENT ON FUNCTION lead_audit.history(regclass, jsonb) IS 'The entries of one row in order, by its primary key as {"column": value, ...}.';
 
-CREATE FUNCTION lead_audit.summary_of(relation regclass, row_key text, OUT total bigint, OUT created bigint, OUT updated bigint, OUT deleted bigint,
+CREATE FUNCTION lead_audit_internal.summary_of(relation regclass, row_key text, OUT total bigint, OUT created bigint, OUT updated bigint, OUT deleted bigint,
   OUT failed bigint, OUT first_event timestamptz, OUT last_event timestamptz, OUT distinct_users bigint, OUT verified boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT count(*), count(*) FILTER (WHERE e.operation = 'INSERT' AND e.outcome = 'ok'),
@@ -156,20 +156,20 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
          count(*) FILTER (WHERE e.operation = 'DELETE' AND e.outcome = 'ok'),
          count(*) FILTER (WHERE e.outcome = 'failed'),
          min(e.occurred_at), max(e.occurred_at), count(DISTINCT e.user_id), bool_and(lead_audit.verify_entry(e.id))
-  FROM lead_audit.entry e WHERE e.id IN (SELECT lead_audit.entries_of($1, $2))
+  FROM lead_audit.entry e WHERE e.id IN (SELECT lead_audit_internal.entries_of($1, $2))
 $$;
-REVOKE ALL ON FUNCTION lead_audit.summary_of(regclass, text) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.summary_of(regclass, text) IS 'Internal to summary().';
+REVOKE ALL ON FUNCTION lead_audit_internal.summary_of(regclass, text) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.summary_of(regclass, text) IS 'Internal to summary().';
 
 CREATE FUNCTION lead_audit.summary(relation regclass, key text, OUT total bigint, OUT created bigint, OUT updated bigint, OUT deleted bigint,
   OUT failed bigint, OUT first_event timestamptz, OUT last_event timestamptz, OUT distinct_users bigint, OUT verified boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-  SELECT * FROM lead_audit.summary_of($1, lead_audit.key_of($1, $2))
+  SELECT * FROM lead_audit_internal.summary_of($1, lead_audit_internal.key_of($1, $2))
 $$;
 CREATE FUNCTION lead_audit.summary(relation regclass, key jsonb, OUT total bigint, OUT created bigint, OUT updated bigint, OUT deleted bigint,
   OUT failed bigint, OUT first_event timestamptz, OUT last_event timestamptz, OUT distinct_users bigint, OUT verified boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-  SELECT * FROM lead_audit.summary_of($1, lead_audit.key_of($1, $2))
+  SELECT * FROM lead_audit_internal.summary_of($1, lead_audit_internal.key_of($1, $2))
 $$;
 REVOKE ALL ON FUNCTION lead_audit.summary(regclass, text), lead_audit.summary(regclass, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.summary(regclass, text) IS 'Counts of one row''s entries (total; created, updated, deleted that succeeded; failed), its first and last event, distinct user_ids, and whether all of its entries verify (NULL if there is none).';
@@ -194,8 +194,8 @@ SELECT (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM lead_audi
        c.sealed_at AS last_checkpoint_at,
        c.note LIKE E'%\n\n%' AS last_checkpoint_signed,
        t.publishing_errors, t.last_publishing_error_at, t.last_publishing_error,
-       lead_audit.quarantined() AS quarantined
-FROM lead_audit.own_queue() q
+       lead_audit_internal.quarantined() AS quarantined
+FROM lead_audit_internal.own_queue() q
 LEFT JOIN (SELECT * FROM lead_audit.tree ORDER BY tree_size DESC, created_at, log_id LIMIT 1) t ON true
 LEFT JOIN LATERAL (SELECT c.sealed_at, c.note FROM lead_audit.checkpoint c ORDER BY c.tree_size DESC LIMIT 1) c ON true
 LEFT JOIN LATERAL (
