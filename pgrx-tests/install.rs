@@ -332,4 +332,28 @@ mod tests {
         );
         assert_eq!(without, [""; 0]);
     }
+
+    #[pg_test]
+    fn install_every_object_has_a_comment() {
+        begin();
+        let without = rows(
+            "WITH schema(oid) AS (VALUES ('lead_audit'::regnamespace::oid), ('lead_audit_internal'::regnamespace)),
+             -- The index of a constraint says nothing that the constraint does not.
+             class AS (SELECT c.oid, c.relkind FROM pg_class c JOIN schema s ON s.oid = c.relnamespace
+                       WHERE NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = c.oid)),
+             object(classid, objid, objsubid) AS (
+               SELECT 'pg_namespace'::regclass, oid, 0 FROM schema
+               UNION ALL SELECT 'pg_class'::regclass, oid, 0 FROM class
+               UNION ALL SELECT 'pg_class'::regclass, a.attrelid, a.attnum FROM class c
+                 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v')
+               UNION ALL SELECT 'pg_proc'::regclass, p.oid, 0 FROM pg_proc p JOIN schema s ON s.oid = p.pronamespace
+               UNION ALL SELECT 'pg_trigger'::regclass, t.oid, 0 FROM pg_trigger t JOIN class c ON c.oid = t.tgrelid WHERE NOT t.tgisinternal
+               UNION ALL SELECT 'pg_event_trigger'::regclass, oid, 0 FROM pg_event_trigger WHERE evtname LIKE 'lead_audit%'
+               UNION ALL SELECT 'pg_extension'::regclass, oid, 0 FROM pg_extension WHERE extname = 'lead_audit')
+             SELECT pg_describe_object(o.classid, o.objid, o.objsubid) FROM object o
+             WHERE NOT EXISTS (SELECT FROM pg_description d
+                               WHERE (d.classoid, d.objoid, d.objsubid) = (o.classid, o.objid, o.objsubid)) ORDER BY 1",
+        );
+        assert_eq!(without, [""; 0]);
+    }
 }

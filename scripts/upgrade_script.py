@@ -32,7 +32,7 @@ MAKES = re.compile(
     r" (?:IF NOT EXISTS )?(?P<name>[\w.\"]+)(?:.*? ON (?P<on>[\w.]+))?",
     re.DOTALL,
 )
-MOVES = re.compile(r"\bALTER (FUNCTION|VIEW|TABLE|SEQUENCE|TYPE) (?:IF EXISTS )?([\w.]+)\s*(?:\([^)]*\))? SET SCHEMA (\w+)")
+MOVES = re.compile(r"\bALTER (FUNCTION|VIEW|TABLE|SEQUENCE|TYPE) (?:IF EXISTS )?([\w.]+)\s*(?:\([^)]*\))?\s+SET SCHEMA (\w+)")
 REPLACEABLE = ("FUNCTION", "VIEW", "TRIGGER")
 
 
