@@ -29,6 +29,8 @@ python3 scripts/entry_points.py
 # reaches its own check of the encoding.
 step "The SQL of the extension is ASCII"
 ! grep -nP '[^\x00-\x7F]' sql/[0-9]*.sql sql/upgrade/*.sql sql/lead_audit--*.sql || die "these lines are not ASCII"
+step "The lines of the SQL are below 100 columns"
+! grep -nE '.{100}' sql/[0-9]*.sql sql/upgrade/*.sql || die "these lines are longer"
 step "scripts/messages.py --check"
 python3 scripts/messages.py --check
 step "scripts/meta_json.py"

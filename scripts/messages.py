@@ -17,6 +17,7 @@ FROM_POSTGRES = {
     'invalid value for parameter "lead_audit.…": …',
     'permission denied to set parameter "lead_audit.…"',
     "permission denied for schema lead_audit",
+    'schema "lead_audit_internal" already exists',
     "cannot drop extension lead_audit because other objects depend on it",
     "could not find function … in file …",
     'could not open extension control file "…": No such file or directory',
