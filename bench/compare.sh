@@ -1,10 +1,11 @@
 #!/bin/bash
-# compare.sh: writes to an audited table, measured beside no audit, hand-written triggers and the floor; behind `make bench`.
+# compare.sh: compares writes to an audited table with no audit, PL/pgSQL triggers and the floor,
+# behind `make bench`.
 #
 #   compare.sh [ARGUMENT...]   ARGUMENTs are those of bench/compare (--help shows them)
 #
-# Two private clusters in target/bench-compare-*, one with the library preloaded and one without, deleted at the end. Results go to
-# target/bench: results.md, results.json.
+# It starts two private clusters in target/bench-compare-*, one with the library preloaded and one
+# without, and deletes them at the end. The results go to target/bench: results.md, results.json.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 "$ROOT/scripts/python.sh" bench/requirements.txt >&2
 compare() { PYTHONPATH=$ROOT/bench "$TARGET/venv-bench/bin/python" -m compare "$@"; }
@@ -20,7 +21,7 @@ trap remove EXIT
 trap 'exit 130' INT TERM
 remove
 
-# The server's user has to be able to read it.
+# The server's user must be able to read it.
 library=$STATE/bench-empty-trigger/empty_trigger.so
 mkdir -p "$(dirname "$library")" "$TARGET/bench"
 cc -O2 -fPIC -shared -I"$("$BIN/pg_config" --includedir-server)" -o "$library" "$ROOT/bench/empty_trigger.c"

@@ -1,9 +1,10 @@
 #!/bin/bash
-# export_database.sh: what `lead-audit` costs on a database, on a private cluster (scripts/cluster.sh, in target/bench-export).
+# export_database.sh: the cost of `lead-audit` on a database, on a private cluster in
+# target/bench-export.
 #
 #   export_database.sh [ENTRIES]   by default 500000
 #
-# Prints a Markdown table. Memory is the largest that the command had; that of the server's process is not in it.
+# It prints a Markdown table. Memory is the maximum of the command, without the server's process.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 setup
 "$ROOT/scripts/install.sh" >&2

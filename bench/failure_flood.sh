@@ -1,15 +1,18 @@
 #!/bin/bash
-# failure_flood.sh [SECONDS [ROUNDS]]: what 10,000 failures a second from eight sessions cost the successful statements beside them.
+# failure_flood.sh [SECONDS [ROUNDS]]: the cost of 10,000 failures a second, in eight sessions, for
+# successful statements beside them.
 #
-# One session updates rows of a watched table by primary key as fast as it can, each in a transaction of its own, while eight others fail
-# (10,000 times a second in all), by turns with what fails being recorded and not (lead_audit.enabled, for the failing role only). Prints for each turn the
-# successful transactions a second, what became of the failures and who had how much of the processors; at the end the ratio of the
-# medians, and how much processor time it takes to record a failure, in the worker (with sealing) and in the failing sessions: beyond
-# what they need where none is recorded. At the very end the processor time that a successful UPDATE takes itself. What else the machine does
-# moves the ratio more than these times.
+# One session updates rows of a watched table by primary key as fast as possible, each in its own
+# transaction. Eight others fail 10,000 times a second. Their failures are recorded in every second
+# interval (lead_audit.enabled, for the failing role only). For each interval it prints the
+# successful transactions a second, the number of recorded failures, and the processor time of each
+# process. At the end it prints the ratio of the medians, and the additional processor time for each
+# recorded failure, in the worker (with sealing) and in the failing sessions. The last figure is the
+# processor time of a successful UPDATE. Other load on the machine moves the ratio more than these
+# times.
 #
-# Both kinds of session loop in the server, so that it is the server that is measured. CLIENT=1: the UPDATEs are a client's, one by one; then how
-# fast they are depends most of all on whether the system has client and session on the same processor.
+# Both kinds of session loop in the server, so the client is not measured. With CLIENT=1 a client
+# sends each UPDATE. The result then mostly depends on whether client and session share a processor.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 seconds=${1:-20} rounds=${2:-3} rate=${RATE:-10000}
 "$ROOT/scripts/install.sh" >&2

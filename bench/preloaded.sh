@@ -1,9 +1,9 @@
 #!/bin/bash
-# preloaded.sh [SECONDS [ROUNDS]]: what following failures costs statements that succeed.
+# preloaded.sh [SECONDS [ROUNDS]]: what the recording of failures costs successful statements.
 #
-# One session updates rows of a watched table by primary key, by turns on a server with the library preloaded and on one without
-# (where failures are not followed; nothing is sealed on either). Prints transactions a second for each turn, at the end the ratio of the
-# medians.
+# One session updates rows of a watched table by primary key, alternately on a server with the
+# library preloaded and on one without. Neither seals. It prints transactions a second for each
+# interval, and at the end the ratio of the medians.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 seconds=${1:-10} rounds=${2:-7}
 "$ROOT/scripts/install.sh" >&2

@@ -1,10 +1,10 @@
 #!/bin/bash
-# seal.sh: what sealing, verify() and proofs cost, on a private cluster (scripts/cluster.sh, in target/bench-seal).
+# seal.sh: the cost of sealing, verify() and proofs, on a private cluster in target/bench-seal.
 #
 #   seal.sh [ENTRIES]   by default 1000000
 #
-# Prints a Markdown table. SHA-256 of the same bytes: pg's own sha256() over the preimages' bytes, which OpenSSL works out. Every
-# figure is from this one run; times of single calls are the median of 201.
+# It prints a Markdown table. SHA-256 of the same bytes is PostgreSQL's sha256() over the bytes of
+# the preimages. Each figure is from this run. The times of single calls are medians of 201.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 setup
 "$ROOT/scripts/install.sh" >&2

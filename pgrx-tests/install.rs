@@ -246,24 +246,111 @@ mod tests {
         assert_fails("CREATE EXTENSION lead_audit", "42501", "does not belong to a superuser");
     }
 
+    /// Its owner could replace functions that run with a superuser's rights.
+    #[pg_test]
+    fn install_beside_an_internal_schema_of_somebody_else_is_refused() {
+        begin();
+        run("DROP EXTENSION lead_audit CASCADE; CREATE ROLE clerk");
+        for owner in ["clerk", "CURRENT_USER"] {
+            run(&format!("CREATE SCHEMA lead_audit_internal AUTHORIZATION {owner}"));
+            assert_fails("CREATE EXTENSION lead_audit", "42P06", "schema \"lead_audit_internal\" already exists");
+            run("DROP SCHEMA lead_audit_internal");
+        }
+        run("CREATE EXTENSION lead_audit; DROP EXTENSION lead_audit");
+        assert!(holds("SELECT to_regnamespace('lead_audit_internal') IS NULL"), "the extension's schema goes with it");
+    }
+
     #[pg_test]
     fn install_public_has_no_rights_on_anything() {
         begin();
         run("CREATE ROLE anybody; GRANT USAGE ON SCHEMA lead_audit TO anybody");
         let granted = rows(
-            "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'lead_audit'::regnamespace AND relkind IN ('r', 'v', 'm', 'p')
+            "SELECT oid::regclass::text FROM pg_class
+             WHERE relnamespace IN ('lead_audit'::regnamespace, 'lead_audit_internal'::regnamespace) AND relkind IN ('r', 'v', 'm', 'p')
                AND has_table_privilege('anybody', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
              UNION ALL
-             SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'lead_audit'::regnamespace 
+             SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'lead_audit'::regnamespace
                AND CASE relkind WHEN 'S' THEN has_sequence_privilege('anybody', oid, 'SELECT, USAGE, UPDATE') END
              UNION ALL
-             SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'lead_audit'::regnamespace
-               AND has_function_privilege('anybody', oid, 'EXECUTE')",
+             SELECT oid::regprocedure::text FROM pg_proc
+             WHERE pronamespace IN ('lead_audit'::regnamespace, 'lead_audit_internal'::regnamespace)
+               AND has_function_privilege('anybody', oid, 'EXECUTE') ORDER BY 1",
         );
         // Postgres asks the owner of a partitioned table for this right on its trigger's function; triggers made by hand with it
         // are refused (rights.rs). The others are called by the view lead_audit.stats as whoever reads that.
-        assert_eq!(granted, ["lead_audit.capture()", "lead_audit.own_queue()", "lead_audit.quarantined()"]);
+        assert_eq!(granted, ["lead_audit.capture()", "lead_audit_internal.own_queue()", "lead_audit_internal.quarantined()"]);
+        assert_fails_as("anybody", "SELECT * FROM lead_audit_internal.own_queue()", "42501", "permission denied for schema");
         run("REVOKE USAGE ON SCHEMA lead_audit FROM anybody");
-        assert!(!holds("SELECT has_schema_privilege('anybody', 'lead_audit', 'USAGE, CREATE')"));
+        for schema in ["lead_audit", "lead_audit_internal"] {
+            assert!(!holds(&format!("SELECT has_schema_privilege('anybody', '{schema}', 'USAGE, CREATE')")), "{schema}");
+        }
+    }
+
+    /// What `\df lead_audit.*` lists: users need it, or it is named in dumps.
+    #[pg_test]
+    fn install_users_see_what_they_need() {
+        begin();
+        assert_eq!(
+            rows(
+                "SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'lead_audit'::regnamespace
+                 AND proname NOT IN ('capture', 'capture_truncate') ORDER BY 1"
+            ),
+            [
+                "canonical_json",
+                "check_watched",
+                "consistency_proof",
+                "disable",
+                "enable",
+                "history",
+                "inclusion_proof",
+                "key_hash",
+                "latest_checkpoint",
+                "origin",
+                "queue",
+                "seal",
+                "status",
+                "summary",
+                "verifier_key",
+                "verify",
+                "verify_entry"
+            ]
+        );
+    }
+
+    /// A caller's search_path reaches no function that would look a name up.
+    #[pg_test]
+    fn install_every_function_has_its_search_path() {
+        begin();
+        let without = rows(
+            "SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+             WHERE p.pronamespace IN ('lead_audit'::regnamespace, 'lead_audit_internal'::regnamespace)
+               AND (l.lanname <> 'c' OR p.prosecdef)
+               AND p.proconfig IS DISTINCT FROM ARRAY['search_path=pg_catalog, pg_temp']",
+        );
+        assert_eq!(without, [""; 0]);
+    }
+
+    #[pg_test]
+    fn install_every_object_has_a_comment() {
+        begin();
+        let without = rows(
+            "WITH schema(oid) AS (VALUES ('lead_audit'::regnamespace::oid), ('lead_audit_internal'::regnamespace)),
+             -- The index of a constraint says nothing that the constraint does not.
+             class AS (SELECT c.oid, c.relkind FROM pg_class c JOIN schema s ON s.oid = c.relnamespace
+                       WHERE NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = c.oid)),
+             object(classid, objid, objsubid) AS (
+               SELECT 'pg_namespace'::regclass, oid, 0 FROM schema
+               UNION ALL SELECT 'pg_class'::regclass, oid, 0 FROM class
+               UNION ALL SELECT 'pg_class'::regclass, a.attrelid, a.attnum FROM class c
+                 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v')
+               UNION ALL SELECT 'pg_proc'::regclass, p.oid, 0 FROM pg_proc p JOIN schema s ON s.oid = p.pronamespace
+               UNION ALL SELECT 'pg_trigger'::regclass, t.oid, 0 FROM pg_trigger t JOIN class c ON c.oid = t.tgrelid WHERE NOT t.tgisinternal
+               UNION ALL SELECT 'pg_event_trigger'::regclass, oid, 0 FROM pg_event_trigger WHERE evtname LIKE 'lead_audit%'
+               UNION ALL SELECT 'pg_extension'::regclass, oid, 0 FROM pg_extension WHERE extname = 'lead_audit')
+             SELECT pg_describe_object(o.classid, o.objid, o.objsubid) FROM object o
+             WHERE NOT EXISTS (SELECT FROM pg_description d
+                               WHERE (d.classoid, d.objoid, d.objsubid) = (o.classid, o.objid, o.objsubid)) ORDER BY 1",
+        );
+        assert_eq!(without, [""; 0]);
     }
 }

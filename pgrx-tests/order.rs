@@ -50,7 +50,7 @@ mod tests {
             |name: &str| format!("CREATE TRIGGER {name} AFTER INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION go_on()");
         assert_eq!(warnings(|| run(&make("harmless"))), [""; 0]);
         let expected = [
-            r#"WARNING: triggers of public.t run before the audit trigger: "!first" | AFTER ROW triggers run in the order of their names. If one of these writes the same row again, that entry gets the lower id."#,
+            r#"WARNING: triggers of public.t run before the audit trigger: "!first" | AFTER ROW triggers run in the order of their names. If one of them writes the same row again, that entry gets the lower id."#,
         ];
         assert_eq!(warnings(|| run(&make("\"!first\""))), expected);
         assert_eq!(warnings(|| run("SELECT lead_audit.enable('t')")), expected);

@@ -39,7 +39,7 @@ mod tests {
             rows("SELECT relname FROM pg_class WHERE relnamespace = 'lead_audit'::regnamespace AND relkind IN ('r', 'v')");
         assert!(objects.len() >= 6, "{objects:?}");
         // Without USAGE on the schema, and with it.
-        for grant in ["", "GRANT USAGE ON SCHEMA lead_audit TO clerk"] {
+        for grant in ["", "GRANT USAGE ON SCHEMA lead_audit, lead_audit_internal TO clerk"] {
             run(grant);
             for object in &objects {
                 assert_fails_as("clerk", &format!("SELECT * FROM lead_audit.{object}"), "42501", "permission denied");
@@ -59,12 +59,12 @@ mod tests {
                 "SELECT lead_audit.history('leads', 'a')",
                 "SELECT lead_audit.history('leads', '{\"id\": \"a\"}'::jsonb)",
                 "SELECT lead_audit.summary('leads', 'a')",
-                "SELECT lead_audit.write_ddl(NULL, NULL, 'public', 'leads', 'forged')",
-                "SELECT lead_audit.write_baseline('leads', gen_random_uuid(), '')",
-                "SELECT lead_audit.note_state(NULL, 'off', 0)",
-                "SELECT lead_audit.after_ddl(false)",
-                "SELECT lead_audit.after_drop()",
-                "SELECT lead_audit.watch_leads()",
+                "SELECT lead_audit_internal.write_ddl(NULL, NULL, 'public', 'leads', 'forged')",
+                "SELECT lead_audit_internal.write_baseline('leads', gen_random_uuid(), '')",
+                "SELECT lead_audit_internal.note_state(NULL, 'off', 0)",
+                "SELECT lead_audit_internal.after_ddl(false)",
+                "SELECT lead_audit_internal.after_drop()",
+                "SELECT lead_audit_internal.watch_leads()",
                 "CREATE TRIGGER mine AFTER INSERT ON leads FOR EACH ROW
                      EXECUTE FUNCTION lead_audit.capture('00112233-4455-6677-8899-aabbccddeeff', '')",
                 "CREATE TABLE lead_audit.mine ()",

@@ -1,6 +1,7 @@
 #!/bin/bash
-# assertions.sh: the in-database tests on a server that checks itself, behind `make test-assertions`: PostgreSQL with --enable-cassert,
-# built from Debian's sources (postgres_source.sh). Then a chosen list of them with debug_discard_caches = 1, where every chance
+# assertions.sh: the in-database tests on a server that checks itself, behind `make
+# test-assertions`: PostgreSQL with --enable-cassert, built from Debian's sources
+# (postgres_source.sh). Then a chosen list of them with debug_discard_caches = 1, where every chance
 # to find that a cached fact about a table has gone stale is taken.
 #
 #   assertions.sh          both

@@ -1,14 +1,13 @@
 #!/bin/bash
-# build.sh: release builds by hand, behind `make build` and `make install`. Tests and demo do not need it.
+# build.sh: release builds, behind `make build` and `make install`. Tests and demo do not need it.
 #
 #   build.sh           the extension and the command lead-audit: target/release
-#   build.sh install   the extension, into the server that $PG_CONFIG (by default pg_config on the PATH) belongs to.
-#                      The user must be able to write there: as root, or in a server of your own
+#   build.sh install   the extension, into the server of $PG_CONFIG (by default pg_config on the PATH)
+#                      as a user that can write there: root, or the owner of that server
 pg_config=${PG_CONFIG:-pg_config}
 if [ "${1:-}" = install ]; then
   version=$("$pg_config" --version) || { echo "error: PG_CONFIG=/path/to/pg_config says where to install" >&2; exit 1; }
-  PG=$(sed 's/^PostgreSQL \([0-9]*\).*/\1/' <<<"$version")
-  export PG
+  [[ $version =~ ^PostgreSQL\ ([0-9]+) ]] && export PG=${BASH_REMATCH[1]}
 fi
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup

@@ -1,8 +1,8 @@
 #!/bin/bash
-# cargo.sh: cargo in this project's environment (pgrx's configuration, private packages), for work by hand:
+# cargo.sh: runs cargo in the environment of this project: pgrx's configuration, private packages.
 #   scripts/cargo.sh clippy
 #   scripts/cargo.sh test -p ledger
-# For the in-database tests use scripts/test.sh: they need more than the environment.
+# The in-database tests need more than this environment. Run them with scripts/test.sh.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 exec cargo "$@"

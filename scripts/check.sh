@@ -14,7 +14,7 @@ cargo deny --locked --workspace check licenses bans sources
 "$ROOT/scripts/python.sh" scripts/requirements.txt
 tools=$TARGET/venv-scripts/bin
 step "shellcheck"
-git ls-files -z '*.sh' .ci/run | xargs -0 "$tools/shellcheck"
+git ls-files -z '*.sh' .ci/run | xargs -0 -n 6 -P 2 "$tools/shellcheck"
 step "ruff check"
 "$tools/ruff" check --quiet
 step "codespell"
@@ -23,11 +23,14 @@ step "scripts/prose.py"
 python3 scripts/prose.py
 step "scripts/upgrade_script.py --check"
 scripts/upgrade_script.py --check
-# PostgreSQL reads an extension's script in the database's encoding; only in ASCII does it come to the script's own refusal.
 step "scripts/entry_points.py"
 python3 scripts/entry_points.py
+# PostgreSQL reads the script of an extension in the encoding of the database. Only an ASCII script
+# reaches its own check of the encoding.
 step "The SQL of the extension is ASCII"
-! grep -nP '[^\x00-\x7F]' sql/[0-9]*.sql sql/upgrade/*.sql sql/lead_audit--*.sql || die "these lines are not"
+! grep -nP '[^\x00-\x7F]' sql/[0-9]*.sql sql/upgrade/*.sql sql/lead_audit--*.sql || die "these lines are not ASCII"
+step "The lines of the SQL are below 100 columns"
+! grep -nE '.{100}' sql/[0-9]*.sql sql/upgrade/*.sql || die "these lines are longer"
 step "scripts/messages.py --check"
 python3 scripts/messages.py --check
 step "scripts/meta_json.py"

@@ -1,23 +1,25 @@
 #!/bin/bash
-# cluster.sh: private PostgreSQL clusters, for the demo and for tests. They listen on a Unix socket only, in a directory that
-# nobody but their owner (and root) can enter. The superuser is called postgres; there are no passwords. As root, the server
-# runs as the user postgres or nobody. scripts/install.sh must have run.
+# cluster.sh: private PostgreSQL clusters for the demo and for tests. They listen on a Unix socket
+# only, in a directory that only their owner and root can enter. The superuser is postgres. There
+# are no passwords. As root, the server runs as the user postgres or nobody. Run scripts/install.sh
+# first.
 #
-#   cluster.sh start DIR [LINE...]      starts the cluster in DIR, and creates it first if DIR does not exist. Each LINE is
-#                                       one of postgresql.conf, e.g. "fsync = off"; those of earlier starts are forgotten.
-#                                       Returns when it accepts connections. Harmless if it runs already (the LINEs are
-#                                       then not applied). Works after a crash or kill -9 of the server.
-#   cluster.sh stop DIR [MODE]          MODE: fast (default), immediate (like a crash), smart. Harmless if it is stopped.
+#   cluster.sh start DIR [LINE...]      creates the cluster in DIR if it does not exist, and starts it.
+#                                       Each LINE is one of postgresql.conf, for example "fsync = off".
+#                                       Lines of earlier starts have no effect. Returns when the server
+#                                       accepts connections. If it already runs, nothing changes. Works
+#                                       after a crash or kill -9 of the server.
+#   cluster.sh stop DIR [MODE]          stops it. MODE: fast (default), immediate (like a crash), smart
 #   cluster.sh remove DIR               stops it and deletes DIR
-#   cluster.sh status DIR               exit code 0 if it runs
-#   cluster.sh url DIR [DATABASE]       prints the connection URL, as the superuser, of DATABASE (default: postgres)
-#   cluster.sh psql DIR [ARGUMENT...]   psql with the user's arguments, as the superuser unless -U says otherwise
-#   cluster.sh socket DIR               prints the socket's directory; it can be another one after each start
+#   cluster.sh status DIR               returns exit code 0 if it runs
+#   cluster.sh url DIR [DATABASE]       prints the superuser's connection URL (default: postgres)
+#   cluster.sh psql DIR [ARGUMENT...]   runs psql with these arguments, as the superuser unless -U is given
+#   cluster.sh socket DIR               prints the directory of the socket; a start can change it
 #   cluster.sh log DIR                  prints the path of the server's log
 #
-# In DIR: data/, log, run (the socket's directory, or a link to one in /tmp where this one's path is too long for a socket).
-# DIR itself may become a link, see STATE in lib.sh. Exit code 1 and a message on standard error (with the end of the
-# server's log) when something fails.
+# DIR contains data/, log and run. run is the directory of the socket, or a link to one in /tmp if
+# the path would be too long for a socket. DIR itself may become a link, see STATE in lib.sh. A
+# failure returns exit code 1 with a message and the end of the server's log on standard error.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 unset RUST_BACKTRACE RUST_LIB_BACKTRACE # a server that has one of them adds to an error's DETAIL where in the library it was raised
 
@@ -25,7 +27,7 @@ usage() { sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >
 
 socket_limit=$((107 - 16)) # of a socket's path, less "/.s.PGSQL.5432" and some
 
-# Sets home (where DIR really is), data, run, log.
+# Sets home (the real path of DIR), data, run and log.
 locate() {
   home=$(realpath -m "$1")
   if [ ! -e "$home" ] && [ "$STATE" != "$TARGET" ] && [[ $home == "$TARGET"/* ]]; then
@@ -51,7 +53,7 @@ initialise() {
   mv "$data.new" "$data"
 }
 
-# The server's pid if it runs. A postmaster.pid that a killed server left behind may name another process by now.
+# Prints the server's pid if it runs. The postmaster.pid of a killed server may name another process.
 server_pid() {
   local pid
   pid=$(head -n 1 "$data/postmaster.pid" 2>/dev/null) || return 1
@@ -92,7 +94,7 @@ start() {
   make_socket_directory
   write_configuration "$@"
   [ ! -e "$log" ] || logged=$(stat -c %s "$log")
-  # After a kill -9 the old server's processes need a moment to notice and to let go of its shared memory.
+  # After a kill -9 the processes of the old server need time to release its shared memory.
   until as_server "$BIN/pg_ctl" -s -w -t 120 -D "$data" -l "$log" start </dev/null >/dev/null 2>"$home/pg_ctl.log"; do
     tries=$((tries + 1))
     if [ $tries -lt 20 ] && tail -n 5 "$log" | grep -q 'pre-existing shared memory block'; then
@@ -118,7 +120,7 @@ stop() {
 
 running() { server_pid >/dev/null || die "no server runs in $home"; }
 
-# The URL form that libpq, Rust's postgres and sqlx, psycopg, asyncpg and SQLAlchemy all read.
+# libpq, Rust's postgres and sqlx, psycopg, asyncpg and SQLAlchemy all accept this form of the URL.
 url() {
   local host
   host=$(realpath "$run")

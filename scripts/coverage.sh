@@ -1,14 +1,16 @@
 #!/bin/bash
-# coverage.sh: which lines of the extension and of crates/ the tests run, behind `make coverage`. One figure, by folder, in
-# target/coverage/summary.txt; lines in target/coverage/html/index.html and target/coverage/lcov.info.
+# coverage.sh: which lines of the extension and of crates/ the tests run, behind `make coverage`.
+# The figures by folder go to target/coverage/summary.txt, the lines to
+# target/coverage/html/index.html and target/coverage/lcov.info.
 #
-#   coverage.sh          everything: unit tests, in-database tests, and those acceptance tests that are named below
-#   coverage.sh crates | in_database | acceptance   only these, beside what was run before
-#   coverage.sh report   only the report, of what was run before
+#   coverage.sh          everything: unit tests, in-database tests, and the acceptance tests below
+#   coverage.sh crates | in_database | acceptance   only these, in addition to earlier runs
+#   coverage.sh report   only the report of earlier runs
 #
-# The code that is measured is compiled with -C instrument-coverage, dependencies are not. Most of it runs in the server's processes,
-# which write what they counted when they end by exit(): one that is killed, or that ends by _exit() in an immediate shutdown, leaves
-# nothing. So each test's server is shut down in mode "fast", and the tests of crashes are left out. The lines of tests are not counted.
+# The measured code is compiled with -C instrument-coverage, dependencies are not. Most of it runs
+# in server processes. They write their counters when they call exit(). A killed process, or one
+# that ends with _exit() in an immediate shutdown, writes nothing. So each test stops its server in
+# the mode "fast", and tests of crashes are left out. Lines of tests do not count.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 cd "$ROOT"

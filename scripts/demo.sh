@@ -1,9 +1,9 @@
 #!/bin/bash
 # demo.sh: the demo, behind `make demo`, `make psql`, `make demo-url` and `make demo-stop`.
 #
-#   demo.sh run    builds and installs the extension, starts a fresh cluster in target/demo (one that is there from an
-#                  earlier run is deleted), and runs demo/walkthrough.sql
-#   demo.sh psql   psql on it: interactive, or what comes on standard input
+#   demo.sh run    builds and installs the extension, starts a new cluster in target/demo (it deletes
+#                  that of an earlier run), and runs demo/walkthrough.sql
+#   demo.sh psql   runs psql on it, interactively or with standard input
 #   demo.sh url    prints its connection URL
 #   demo.sh stop   stops it
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -1,6 +1,7 @@
 #!/bin/bash
-# docs.sh: the documentation as a searchable site in target/site, behind `make docs`. mdBook makes it from the pages of
-# the repository, in the order of docs/SUMMARY.md. Fails if a page is missing there, or if a link leads nowhere.
+# docs.sh: builds the documentation as a searchable site in target/site, behind `make docs`. mdBook
+# makes it from the pages of the repository, in the order of docs/SUMMARY.md. It fails if a page is
+# missing there, or if a link is broken.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 mdbook_version=0.5.4

@@ -1,12 +1,13 @@
 #!/bin/bash
-# example.sh: the example application examples/leads-api, behind `make example` and `make example-stop`.
+# example.sh: the example application examples/leads-api, behind `make example`.
 #
-#   example.sh run    builds and installs the extension, starts a cluster with it in target/example and the application on
-#                     127.0.0.1, on port $PORT or one that is free, and prints its URL. The first time, three people work
-#                     with it for a moment, so that there is something to look at. What is in it stays until `make clean`.
-#                     SIGNED=1, the first time: its checkpoints are signed, with a key that the lead-audit command makes
+#   example.sh run    builds and installs the extension, starts a cluster in target/example and the
+#                     application on 127.0.0.1, on port $PORT or a free one, and prints its URL. The
+#                     first run adds the data of leads_api/walkthrough.py. The data stays until
+#                     `make clean`. SIGNED=1 in the first run signs checkpoints, with a key that the
+#                     lead-audit command makes
 #   example.sh stop   stops both
-#   example.sh test [ARGUMENT...]   its tests (those of pytest, if there are ARGUMENTs), in a cluster of their own
+#   example.sh test [ARGUMENT...]   runs its tests in a separate cluster; ARGUMENTs are those of pytest
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 folder=$ROOT/examples/leads-api
@@ -15,10 +16,10 @@ pid_file=$TARGET/example.pid
 log=$TARGET/logs/example.log
 cluster() { "$ROOT/scripts/cluster.sh" "$@"; }
 
-# start_cluster CLUSTER [LINE...]: failed attempts and sealing need the library from the server's start on.
+# start_cluster CLUSTER [LINE...]: failed statements and sealing need the library preloaded.
 start_cluster() { cluster start "$1" "shared_preload_libraries = 'lead_audit'" "${@:2}"; }
 
-# make_key CLUSTER: a key for its checkpoints and a directory that they go to, which the server can read and write.
+# make_key CLUSTER: makes a key that the server can read, and a directory that it can write to.
 make_key() {
   local home public
   home=$(realpath "$1")
@@ -31,7 +32,7 @@ make_key() {
   [ -z "$SERVER_USER" ] || chown "$SERVER_USER:" "$home/signing.key"
 }
 
-# The application's process, if it runs. A pid file that was left behind may name another process by now.
+# Prints the pid of the application if it runs. An old pid file may name another process.
 server_pid() {
   local pid
   pid=$(cat "$pid_file" 2>/dev/null) && [[ $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") == *" -m leads_api "* ]] && echo "$pid"
@@ -57,7 +58,7 @@ run() {
   "$ROOT/scripts/python.sh" examples/leads-api/requirements.txt
   stop_application
   step "Starting a private PostgreSQL (Unix socket only) in target/example"
-  # An upgraded library wants a restart of the server that has it preloaded.
+  # The server must restart to load a new library.
   cluster stop "$dir"
   start_cluster "$dir"
   superuser=$(cluster url "$dir")
@@ -73,7 +74,7 @@ run() {
   export LEADS_DATABASE_URL="postgresql+psycopg://leads_app@/leads?$socket"
   export LEADS_AUDITOR_URL="postgresql+psycopg://leads_auditor@/leads?$socket"
   mkdir -p "$(dirname "$log")"
-  : >"$log" # so that an earlier run's URL is not taken for this one's
+  : >"$log" # remove the URL of an earlier run
   # shellcheck disable=SC2086 # no PORT, no argument
   setsid "$python" -m leads_api ${PORT:-} >"$log" 2>&1 </dev/null &
   echo $! >"$pid_file"
@@ -94,17 +95,17 @@ stop_application() {
   rm -f "$pid_file"
 }
 
-# The tests want a browser: Debian's Chromium. Only root can have it installed, and only for this; else they say why they skip.
+# The browser tests need Debian's Chromium. Only root can install it. Without it the tests are skipped.
 get_chromium() {
   command -v chromium >/dev/null && return
   if [ "$(id -u)" -ne 0 ] || [ "${LEAD_AUDIT_PRIVATE_PACKAGES:-}" = 1 ] || ! command -v apt-get >/dev/null; then
-    note "There is no Chromium, and it may not be installed: the tests in a browser will be skipped."
+    note "Chromium is missing and cannot be installed: the browser tests are skipped."
     return
   fi
   step "Installing Debian's Chromium, for the tests in a browser"
   local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
   (run_logged apt-update "${apt[@]}" update && run_logged apt-chromium "${apt[@]}" install --no-install-recommends chromium) ||
-    note "Chromium could not be installed: the tests in a browser will be skipped."
+    note "Chromium could not be installed: the browser tests are skipped."
 }
 
 run_tests() {
@@ -120,7 +121,7 @@ run_tests() {
     cd "$folder"
     export PYTHONDONTWRITEBYTECODE=1 LEADS_TEST_URL
     LEADS_TEST_URL=$(cluster url "$dir-test")
-    # For the test of signed checkpoints: `make test` has built it by now, or `make example SIGNED=1`.
+    # For the test of signed checkpoints. `make test` and `make example SIGNED=1` build it.
     export LEAD_AUDIT_COMMAND=$TARGET/debug/lead-audit
     [ -e "$LEAD_AUDIT_COMMAND" ] || LEAD_AUDIT_COMMAND=$TARGET/release/lead-audit
     "$python" -m mypy

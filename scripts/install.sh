@@ -1,6 +1,6 @@
 #!/bin/bash
-# install.sh: builds the extension (release) and installs it into the private server that the demo and the acceptance tests
-# use. cargo decides what has to be compiled again.
+# install.sh: builds the extension (release) and installs it into the private server of the demo and
+# the acceptance tests. cargo decides which parts to compile.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 

@@ -1,14 +1,15 @@
-# What all scripts share; sourced, never run. It finds out where things live and as whom the server runs, and sets the
-# environment that cargo and pgrx need. It starts nothing and installs nothing: that is for setup.sh.
+# lib.sh: sourced by all scripts. It sets paths, the user of the server, and the environment of cargo and
+# pgrx. It starts and installs nothing; setup.sh does.
 #
-#   ROOT    the checkout
-#   TARGET  ROOT/target: everything that the scripts make ($LEAD_AUDIT_TARGET: assertions.sh keeps its builds apart)
-#   STATE   what the server's user must be able to reach (server, clusters): TARGET, or a directory outside of it, see below
-#   PG_MAJOR   the major version of PostgreSQL to build for and to test with: $PG, by default 15, which Debian 12 has
-#   PREFIX, TEST_PREFIX   private copies of that server: for the demo and the acceptance tests (release build),
-#           and for the in-database tests (a debug build, with the tests in it)
-#   BIN     the server's programs in PREFIX
-# shellcheck shell=bash disable=SC2034 # what is set here is used elsewhere
+#   ROOT       the checkout
+#   TARGET     ROOT/target: all output of the scripts ($LEAD_AUDIT_TARGET: assertions.sh builds elsewhere)
+#   STATE      the files that the server's user must reach (server, clusters): TARGET, or a directory
+#              outside it, see below
+#   PG_MAJOR   the major version of PostgreSQL: $PG, by default 15, the version of Debian 12
+#   PREFIX     the private copy of the server for the demo and the acceptance tests (release build)
+#   TEST_PREFIX   the copy for the in-database tests (debug build with the tests)
+#   BIN        the server's programs in PREFIX
+# shellcheck shell=bash disable=SC2034 # other scripts use these variables
 
 set -euo pipefail
 umask 022
@@ -28,8 +29,8 @@ step() { printf '==> [%3d s] %s\n' $((EPOCHSECONDS - LEAD_AUDIT_STARTED)) "$*"; 
 note() { printf '    %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-# run_logged NAME COMMAND...: runs COMMAND with its output in target/logs/NAME.log, shows every now and then how far it
-# is, and the end of the log if it fails.
+# run_logged NAME COMMAND...: runs COMMAND with its output in target/logs/NAME.log, shows its progress,
+# and the end of the log if it fails.
 run_logged() {
   local log=$TARGET/logs/$1.log ticker status=0
   shift
@@ -48,10 +49,11 @@ run_logged() {
   fi
 }
 
-# The last line of a growing log, with the time: in place on a terminal, else one line every 20 seconds. Ends with its parent.
+# Shows the last line of a growing log with the time: in place on a terminal, else one line every 20
+# seconds. Ends with its parent.
 show_progress() {
   local start=$SECONDS seconds line
-  # Kept short and without the caller's output or lock: a sleep that outlives this must not hold them.
+  # Short, and without the caller's output and lock: a sleep that outlives this must not hold them.
   while sleep 1 >/dev/null 2>&1 9>&- && kill -0 "$$" 2>/dev/null; do
     seconds=$((SECONDS - start))
     line=$(tail -n 1 "$1" | tr -d '\r' | sed 's/^ *//' | cut -c 1-80)
@@ -65,7 +67,8 @@ show_progress() {
 
 [[ " ${MAJORS[*]} " == *" $PG_MAJOR "* ]] || die "PG=$PG_MAJOR: the extension supports PostgreSQL ${MAJORS[*]}"
 
-# private_apt_conf DIR: settings with which apt keeps lists, packages and status in DIR, needs no rights, and runs no hook of the system's.
+# private_apt_conf DIR: settings for an apt that keeps lists, packages and status in DIR, needs no
+# rights, and runs no hook of the system.
 private_apt_conf() {
   local work=$1
   cat <<CONF
@@ -88,10 +91,10 @@ Acquire::Retries "3";
 CONF
 }
 
-# ---- what this user may do, and as whom the server runs --------------------------------------------------------------
+# ---- the user, and the user of the server ----------------------------------------------------------------------------
 
 case $ROOT in
-*[\'\"\\\$\`:\;,]* | *$'\n'*) die "the path of this checkout has a character that the build cannot cope with: $ROOT" ;;
+*[\'\"\\\$\`:\;,]* | *$'\n'*) die "the path of this checkout has a character that the build does not support: $ROOT" ;;
 esac
 if [ "$(id -u)" -ne 0 ] && [ "$(stat -c %u "$ROOT")" -ne "$(id -u)" ]; then
   die "this checkout belongs to $(stat -c %U "$ROOT"), not to you: work in a clone of your own"
@@ -99,15 +102,15 @@ fi
 mkdir -p "$TARGET" 2>/dev/null && [ -w "$TARGET" ] ||
   die "cannot write to $TARGET (was it made by root? then: sudo rm -rf '$TARGET')"
 
-# PostgreSQL refuses to run as root: then the server runs as postgres, or as nobody where there is no such user.
+# PostgreSQL refuses to run as root. The server then runs as postgres or, without such a user, as nobody.
 SERVER_USER=
 if [ "$(id -u)" -eq 0 ]; then
   SERVER_USER=nobody
   ! id -u postgres >/dev/null 2>&1 || SERVER_USER=postgres
 fi
 
-# Runs a command as the user that the server runs as. It starts in /, because that user may not be able to enter the
-# present directory.
+# Runs a command as the user of the server. It starts in /, because that user may not be able to enter
+# the current directory.
 as_server() {
   if [ -n "$SERVER_USER" ]; then
     (cd / && exec setpriv --reuid "$SERVER_USER" --regid "$(id -g "$SERVER_USER")" --init-groups -- "$@")
@@ -116,8 +119,8 @@ as_server() {
   fi
 }
 
-# Where the server's user cannot enter the checkout (one in the home of root, or with mode 0700), the server and its clusters live
-# in a directory outside, named after the checkout and linked from target/state.
+# If the server's user cannot enter the checkout (in the home of root, or with the mode 0700), server and
+# clusters are in a directory outside. It is named after the checkout and linked from target/state.
 STATE=$TARGET
 if [ -n "$SERVER_USER" ] && ! as_server test -r "$TARGET" -a -x "$TARGET"; then
   STATE=/var/tmp/lead_audit-$(printf %s "$TARGET" | sha256sum | cut -c 1-12)
@@ -137,22 +140,22 @@ BIN=$PREFIX/usr/lib/postgresql/$PG_MAJOR/bin
 PACKAGES=$STATE/packages # Debian packages that could not be installed, unpacked by packages.sh
 TOOLS=$TARGET/tools      # cargo-pgrx, and the stand-in for sudo
 
-# Settings of the caller's that would lead psql, make or cargo elsewhere.
+# Settings of the caller that would misdirect psql, make or cargo.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES CDPATH
 unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGPASSWORD PGSERVICE PGSERVICEFILE PGOPTIONS PGDATA PGSSLMODE
 unset PGRX_PG_CONFIG_PATH PGRX_PG_CONFIG_AS_ENV CARGO_BUILD_TARGET
 export LC_ALL=C.UTF-8 USER=${USER:-$(id -un)}
-# A configuration of pgrx's for each major version: what is built for one of them stays as it is when another one's is written.
+# Each major version has its own configuration of pgrx, so a change of one does not rebuild the others.
 export CARGO_TARGET_DIR=$TARGET PGRX_HOME=$TARGET/pgrx
 [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ] || PGRX_HOME=$TARGET/pgrx$PG_MAJOR
-# What cargo has to be told for a version that is not the default one.
+# The arguments of cargo for a version other than the default.
 PG_FEATURES=()
 [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ] || PG_FEATURES=(--no-default-features --features "pg$PG_MAJOR")
 PATH=$TOOLS/bin:$PATH:${CARGO_HOME:-${HOME:-/nonexistent}/.cargo}/bin:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 
-# rust-toolchain.toml names the toolchain. Where rustup has the same version as its default, under another name, that one
-# is used: a machine without network could not download it a second time.
+# rust-toolchain.toml names the toolchain. If the default toolchain of rustup has the same version under
+# another name, use it: a machine without network cannot download it a second time.
 if [ -z "${RUSTUP_TOOLCHAIN:-}" ] && command -v rustup >/dev/null; then
   pinned=$(sed -n 's/^channel = "\(.*\)"$/\1/p' "$ROOT/rust-toolchain.toml")
   if [[ $'\n'$(rustup toolchain list) != *$'\n'"$pinned"-* && $(cd / && rustc --version 2>/dev/null) == "rustc $pinned "* ]]; then
@@ -161,20 +164,20 @@ if [ -z "${RUSTUP_TOOLCHAIN:-}" ] && command -v rustup >/dev/null; then
   fi
 fi
 
-# own_pg_config MAJOR: prints the pg_config of an installation that is to be used: PG_CONFIG_17=…/pg_config, for example.
+# own_pg_config MAJOR: prints the pg_config that the caller chose, for example PG_CONFIG_17=…/pg_config.
 own_pg_config() {
   local variable=PG_CONFIG_$1
   [ -n "${!variable:-}" ] && echo "${!variable}"
 }
 
-# Directories among the arguments (patterns) that exist, joined with ':'.
+# Prints the existing directories among the arguments (patterns), joined with ':'.
 existing_dirs() {
   local dir joined=
   for dir in "$@"; do [ ! -d "$dir" ] || joined=${joined:+$joined:}$dir; done
   printf %s "$joined"
 }
 
-# Makes what packages.sh unpacked visible: to the server, to bindgen, and programs that are missing otherwise.
+# Makes the unpacked files of packages.sh visible to the server, to bindgen and on the PATH.
 use_private_packages() {
   local libraries
   [ -d "$PACKAGES/usr" ] && [ -z "${LEAD_AUDIT_PACKAGES_USED:-}" ] || return 0
@@ -187,7 +190,7 @@ use_private_packages() {
 }
 use_private_packages
 
-# What a script calls that needs more than these names: gets everything that is missing.
+# Gets everything that is missing. Scripts that build or test call it.
 setup() {
   "$ROOT/scripts/setup.sh"
   use_private_packages

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""messages.py: holds docs/troubleshooting.md against the messages in src/ and sql/.
+"""messages.py: compares docs/troubleshooting.md with the messages in src/ and sql/.
 
-  messages.py          prints what the sources say: SQLSTATE and message, with "…" for what is filled in
-  messages.py --check  exit code 1 and the differences, if a message is not on the page, is there with another SQLSTATE, or is on the
-                       page and nowhere else
+  messages.py          prints SQLSTATE and message from the sources, with "…" for the variable parts
+  messages.py --check  exit code 1 and the differences, if a message is missing on the page, has another SQLSTATE there, or
+                       is only on the page
 """
 
 import re
@@ -12,11 +12,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/troubleshooting.md"
-# PostgreSQL's own messages, which the page has because lead_audit is why they come.
+# PostgreSQL's own messages that lead_audit causes.
 FROM_POSTGRES = {
     'invalid value for parameter "lead_audit.…": …',
     'permission denied to set parameter "lead_audit.…"',
     "permission denied for schema lead_audit",
+    'schema "lead_audit_internal" already exists',
     "cannot drop extension lead_audit because other objects depend on it",
     "could not find function … in file …",
     'could not open extension control file "…": No such file or directory',
@@ -50,7 +51,7 @@ SQL = re.compile(r"RAISE (EXCEPTION|WARNING|NOTICE)\s+'((?:[^']|'')*)'([^;]*)", 
 
 
 def shape(text):
-    """The message with "…" for what is filled in, however often."""
+    """The message with one "…" for each sequence of variable parts."""
     return re.sub(r"\s+", " ", re.sub(r"…(?::?\s?…)*(?:: $)?", "…", text))
 
 
@@ -99,7 +100,7 @@ def main():
         if said[message] and said[message] != page[message]
     ]
     if wrong:
-        sys.exit("\n".join([f"{PAGE.relative_to(ROOT)} is not what the sources say:", *wrong]))
+        sys.exit("\n".join([f"{PAGE.relative_to(ROOT)} differs from the sources:", *wrong]))
 
 
 if __name__ == "__main__":

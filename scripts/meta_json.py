@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""meta_json.py: checks META.json against the PGXN Meta Spec 1.0.0, and against Cargo.toml. Exit code 1 and what is wrong."""
+"""meta_json.py: checks META.json against the PGXN Meta Spec 1.0.0 and Cargo.toml. Exit code 1 and the faults."""
 
 import json
 import re

@@ -4,12 +4,12 @@
 #   postgresql-15-lead-audit   the extension, built for $PG, by default 15
 #   lead-audit                 the command, its manual, and the systemd unit of a witness
 #
-# Made with dpkg-deb from what install.sh has installed: there is nothing to configure that a debian/rules would be for. What a
-# package depends on is worked out by dpkg-shlibdeps, so it says which C library this machine has: build on the oldest Debian
-# that it is for.
+# dpkg-deb packs the files that install.sh has installed. Nothing in them needs a debian/rules.
+# dpkg-shlibdeps computes the dependencies, including the C library of this machine. So build on the
+# oldest Debian that shall be supported.
 #
-#   package.sh              builds both, and checks them with lintian where that is installed (errors end it)
-#   package.sh extension    only the first
+#   package.sh              builds both. lintian checks them if it is installed; its errors are fatal
+#   package.sh extension    builds only the first
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 "$ROOT/scripts/install.sh"
 
@@ -17,11 +17,12 @@ version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$ROOT/Cargo.toml" | head -n 1)-1
 maintainer='lead_audit maintainers <maintainers@lead-audit.invalid>'
 arch=$(dpkg --print-architecture)
 out=$TARGET/deb
-# The time of the last commit, so that the same sources give the same package. Not for cargo: C code would be compiled anew with each commit.
+# The time of the last commit, so that the same sources give the same package. cargo does not see it,
+# because it would compile C code again after each commit.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$ROOT" log -1 --format=%ct 2>/dev/null || stat -c %Y "$ROOT/CHANGELOG.md")}
 mkdir -p "$out"
 
-# begin PACKAGE: an empty tree for it, in $stage, with the files that Debian wants in each.
+# begin PACKAGE: makes its tree in $stage, with the files that every Debian package has.
 begin() {
   package=$1 stage=$out/stage/$1
   rm -rf "$stage"
@@ -38,7 +39,7 @@ $package ($version) unstable; urgency=medium
 LOG
 }
 
-# libraries FILE: what a program or library needs, as Debian's packages.
+# libraries FILE: prints the Debian packages that a program or library needs.
 libraries() {
   local work=$out/shlibdeps
   rm -rf "$work"
@@ -48,7 +49,7 @@ libraries() {
   rm -rf "$work"
 }
 
-# finish DEPENDS SHORT, and the long description on standard input
+# finish DEPENDS SHORT: builds the package; the long description is on standard input.
 finish() {
   local deb=$out/${package}_${version}_$arch.deb
   {
@@ -82,8 +83,7 @@ extension() {
   finish "postgresql-$PG_MAJOR, $(libraries "$library")" "audit trail of watched tables for PostgreSQL $PG_MAJOR" "Suggests: lead-audit" <<'TEXT'
 lead_audit turns every write to a watched table into an entry of an audit
 trail inside the database: who changed which row, from what to what, when,
-and from where. With the library preloaded it also keeps what was tried and
-failed.
+and from where. With the library preloaded it also records failed statements.
 
 Entries have a SHA-256 checksum and are sealed in one Merkle tree, whose
 checkpoints leave the database, so that a change of the trail can be proved.
@@ -112,10 +112,10 @@ command_line() {
   for page in lead-audit FORMAT; do install -Dm 0644 "$ROOT/docs/$page.md" "$stage/usr/share/doc/$package/$page.md"; done
   rm -rf "$manual"
   finish "$(libraries "$stage/usr/bin/lead-audit")" "exports, verifies and witnesses lead_audit trails" "Recommends: ca-certificates" <<'TEXT'
-The command takes the audit trail of the PostgreSQL extension lead_audit out
-of the database, verifies exports without the database and databases over a
-connection, and witnesses the checkpoints of a log: it belongs on a machine
-that the administrators of the database cannot reach.
+The command exports the audit trail of the PostgreSQL extension lead_audit. It
+verifies exports without the database, and databases over a connection. It
+witnesses the checkpoints of a log. Install it on a machine that the
+administrators of the database cannot reach.
 TEXT
 }
 

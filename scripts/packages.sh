@@ -1,22 +1,23 @@
 #!/bin/bash
-# packages.sh: sees to it that this machine has what the build needs from Debian: a C compiler, libclang (for bindgen),
-# PostgreSQL with its headers (where the version is Debian's own; others: server.sh), and Python (for the tests). Called by setup.sh; quick and silent when nothing is missing.
+# packages.sh: gets what the build needs from Debian: a C compiler, libclang (for bindgen),
+# PostgreSQL with its headers (if the version is that of this Debian; others: server.sh), and Python
+# (for the tests). setup.sh calls it. It is quick and silent when nothing is missing.
 #
-# What is missing is installed with apt where that is allowed (root, or sudo without a password), except for the server
-# itself: installing the package postgresql-15 would create a system cluster and start it, which nobody asked for. So the
-# server is downloaded and unpacked under target/packages, together with the libraries it lacks. Where apt may not be used,
-# everything but the C compiler comes that way.
+# It installs missing packages with apt if that is allowed: as root, or with sudo without a
+# password. The server itself is an exception, because the package postgresql-15 would create and
+# start a system cluster. The server is downloaded and unpacked in target/packages, with the
+# libraries it lacks. Without apt, everything except the C compiler is unpacked there.
 #
-#   packages.sh [EXTRA...]   EXTRA: further things that some tests need; these are always unpacked, never installed
-#     pip          pip, for Python's venvs, where Python has none of its own (scripts/python.sh)
-#     sqlsmith     sqlsmith, which makes random queries up
+#   packages.sh [EXTRA...]   EXTRA: more packages for some tests; they are always unpacked
+#     pip          pip, for Python's venvs, if Python has none of its own (scripts/python.sh)
+#     sqlsmith     sqlsmith, which generates random queries
 #     pgbouncer    PgBouncer; on the PATH afterwards
-#     jdbc         PostgreSQL's JDBC driver, and what it needs for Unix sockets
+#     jdbc         PostgreSQL's JDBC driver, with support for Unix sockets
 #     spring       Spring's jdbc and transaction modules
-#     ruby         Ruby with pg and ActiveRecord, where they are not installed
-#     go           Go with pgx 4, where they are not installed
+#     ruby         Ruby with pg and ActiveRecord, unless installed
+#     go           Go with pgx 4, unless installed
 #
-#   LEAD_AUDIT_PRIVATE_PACKAGES=1   never installs anything in the system, even as root
+#   LEAD_AUDIT_PRIVATE_PACKAGES=1   never installs anything in the system, not even as root
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 lib=usr/lib/postgresql/$PG_MAJOR
@@ -33,7 +34,7 @@ has_libclang() {
   return 1
 }
 has_file() { [ -e "/$1" ] || [ -e "$PACKAGES/$1" ]; }
-# Another version's server, or somebody's own one, is no package of this Debian's.
+# The server of another version, or one that the caller chose, is not a package of this Debian.
 has_other_server() { [ "$PG_MAJOR" != "$DEBIAN_MAJOR" ] || own_pg_config "$PG_MAJOR" >/dev/null; }
 has_server() { has_other_server || { has_file "$lib/bin/postgres" && has_file "$lib/bin/psql" && has_file "$lib/bin/pg_config"; }; }
 has_headers() { has_other_server || has_file "$include/postgres.h"; }
@@ -94,7 +95,7 @@ has_compiler || die "there is no C compiler. Install it and run this again:
   apt-get install build-essential pkg-config"
 ! has_all || exit 0
 
-# ---- without: downloaded and unpacked ----------------------------------------------------------------------------------
+# ---- without apt: download and unpack ----------------------------------------------------------------------------------
 
 command -v dpkg >/dev/null || die "dpkg is missing"
 wanted=() headers=()
@@ -106,7 +107,8 @@ for extra in "${extras[@]}"; do "has_$extra" || wanted+=(${extra_packages[$extra
 has_headers || headers=("postgresql-server-dev-$PG_MAJOR")
 step "Downloading Debian packages to ${PACKAGES#"$ROOT/"}, without installing them: ${wanted[*]} ${headers[*]}"
 
-# apt with lists, cache and status of its own, so that it needs no rights. It knows what is installed and downloads the rest.
+# This apt has its own lists, cache and status, so it needs no rights. It knows the installed packages
+# and downloads the others.
 work=$TARGET/apt
 rm -rf "$work"
 mkdir -p "$work"/{lists/partial,archives/partial,lone,unpacked}
@@ -116,7 +118,7 @@ apt=(apt-get -y -q -c "$work/apt.conf")
 run_logged apt-lists "${apt[@]}" update
 
 [ ${#wanted[@]} -eq 0 ] || run_logged apt-download "${apt[@]}" --download-only install "${wanted[@]}"
-# Of these only the files are needed, not the compilers that the package depends on.
+# Only the files of these packages are needed, not the compilers that they depend on.
 [ ${#headers[@]} -eq 0 ] || (cd "$work/lone" && run_logged apt-headers "${apt[@]}" download "${headers[@]}")
 for deb in "$work"/archives/*.deb "$work"/lone/*.deb; do
   [ ! -e "$deb" ] || dpkg -x "$deb" "$work/unpacked"
@@ -125,4 +127,4 @@ mkdir -p "$PACKAGES"
 cp -a "$work/unpacked/." "$PACKAGES/"
 rm -rf "$work"
 use_private_packages
-has_all || die "Debian's packages do not contain what was expected of them: see $TARGET/logs"
+has_all || die "Debian's packages lack an expected file: see $TARGET/logs"

@@ -1,24 +1,24 @@
 #!/usr/bin/env python3
-"""pages.py: runs the examples on pages of the documentation, and compares what comes out with what the page says.
+"""pages.py: runs the examples on pages of the documentation, and compares their output with the page.
 
   pages.py [--fill] [--system] [--user USER] PAGE...
 
-Runs what stands in blocks of these kinds, in their order:
+Runs blocks of these kinds, in their order:
 
-  ```console   a session with psql or the shell. A line that begins with "crm=# " is typed by the superuser in the database crm,
-               one with "crm=> " by the role app; "crm-# " goes on with it; "$ " is the shell. What follows is the output:
-               "…" stands for anything within a line, a line with nothing else for any number of lines
+  ```console   a session with psql or the shell. The superuser types a line that begins with "crm=# ", in the database crm.
+               The role app types one with "crm=> ". "crm-# " continues a statement. "$ " is the shell. Other lines are output:
+               "…" matches any text within a line, and alone in a line any number of lines
   ```sql       statements that the superuser runs in the database crm; they must succeed
   ```sh        commands that must succeed
 
-A word after the kind says where a block belongs: "system" to a whole server with systemd or Debian's pg_ctlcluster, so that it is run
-with --system only; "elsewhere" to a place that no test has. Comments that readers do not see:
+A word after the kind limits where a block runs. "system" needs a whole server with Debian's pg_ctlcluster and runs with --system only.
+"elsewhere" never runs. Two kinds of comments control the run:
 
   <!-- before …SQL… -->    statements that the superuser runs first
   <!-- until SELECT … -->  waits until the query gives t
 
-Databases crm, and a role app that owns it, are made if they are missing. psql finds the server by the environment (PGHOST). --user:
-runs psql as that user of the system. --fill: writes what came out into the page, where it is another.
+The database crm, and the role app that owns it, are created if they are missing. psql finds the server through the environment (PGHOST).
+--user runs psql as that user of the system. --fill writes changed output into the page.
 """
 
 import argparse
@@ -38,7 +38,7 @@ PROMPT = re.compile(r"^(?:(?P<database>\w+)(?P<kind>[=\-('\"])(?P<role>[#>])|\$)
 
 
 def strip_end(lines):
-    """The lines without empty ones at the end and spaces at their ends."""
+    """Removes empty lines at the end and spaces at the ends of lines."""
     return "\n".join(line.rstrip() for line in lines).rstrip("\n").splitlines()
 
 
@@ -70,14 +70,14 @@ class Runner:
         self.directory = tempfile.TemporaryDirectory()
 
     def psql(self, database, role, text):
-        """What psql says to it, in the session that this role has there. The role "waiting" is the superuser in a session of its own."""
+        """Returns the output of psql, in the session of this role. The role "waiting" is the superuser in a separate session."""
         key = (database, role)
         if key not in self.sessions:
             self.sessions[key] = Psql(database, "postgres" if role == "waiting" else role, self.options.user)
         return self.sessions[key].run(text)
 
     def must(self, text, database="crm"):
-        """Statements of the superuser's that succeed."""
+        """Runs statements of the superuser that must succeed."""
         found = self.psql(database, "postgres", text)
         if any(re.match("(ERROR|FATAL|PANIC):|psql: error", line) for line in found):
             raise SystemExit(f"{text}\n" + "\n".join(found))
@@ -110,7 +110,7 @@ class Runner:
             session.process.stdin.close()
             session.process.wait()
         self.sessions = {}
-        print(f"{path}: {'as it says' if not self.wrong else f'{self.wrong} examples come out otherwise'}")
+        print(f"{path}: {'every example matches' if not self.wrong else f'{self.wrong} examples differ'}")
         return self.wrong
 
     def block(self, block):
@@ -160,7 +160,7 @@ class Runner:
         self.wrong += 1
         if not self.options.fill:
             print(f"{self.path}: in the block of line {self.line}:\n" + "\n".join(lines), file=sys.stderr)
-            print("\n".join(difflib.unified_diff(expected, found, "the page", "what came out", lineterm="")), file=sys.stderr)
+            print("\n".join(difflib.unified_diff(expected, found, "the page", "the output", lineterm="")), file=sys.stderr)
         return lines + found + ([""] if found and found[-1].endswith((" row)", " rows)")) else [])
 
     def until(self, query):
@@ -168,7 +168,7 @@ class Runner:
         self.psql("crm", "waiting", "\\pset tuples_only on\n\\pset format unaligned")
         while self.psql("crm", "waiting", f"{query};") != ["t"]:
             if time.monotonic() > end:
-                raise SystemExit(f"{self.path}:{self.line}: a minute went by without {query}")
+                raise SystemExit(f"{self.path}:{self.line}: {query} was not true within a minute")
             time.sleep(0.05)
 
 

@@ -1,6 +1,6 @@
 #!/bin/bash
-# postgres_source.sh: prints the directory of PostgreSQL's own sources, for the major version PG, and gets them first where they
-# are missing. PostgreSQL's test suites come with the sources only.
+# postgres_source.sh: prints the directory of PostgreSQL's own sources, for the major version PG,
+# and gets them first where they are missing. PostgreSQL's test suites come with the sources only.
 #
 #   PG_SOURCE_16=/path/to/sources   unpacked sources that are to be used; they are not changed
 #   else     Debian's source package, unpacked into target/source17: the newest one that the mirror still has, since a version that

@@ -1,20 +1,22 @@
 #!/bin/bash
-# postgres_suites.sh: PostgreSQL's own regression and isolation suites with the library in the server, behind `make test-postgres`.
-# They run three times:
+# postgres_suites.sh: PostgreSQL's own regression and isolation suites with the library in the
+# server, behind `make test-postgres`. They run three times:
 #
 #   plain       without the library: what differs here differs because of this machine
 #   preloaded   with the library preloaded and the extension in the database
 #   watched     the same, and an event trigger has every table watched that the suite creates (postgres_suites/watch.sql)
 #
-# The results of the second and third run differ from the first only where postgres_suites/accepted.txt says so, with the reason.
-# Afterwards verify() finds nothing, every entry was written, no process of the server has died, and the entries agree with what
-# logical decoding reads from the same WAL (postgres_suites/oracle.sql).
+# The results of the second and third run differ from the first only where
+# postgres_suites/accepted.txt says so, with the reason. Afterwards verify() finds nothing, every
+# entry was written, no process of the server has died, and the entries agree with what logical
+# decoding reads from the same WAL (postgres_suites/oracle.sql).
 #
 #   postgres_suites.sh                  all modes; the suites come from postgres_source.sh
 #   postgres_suites.sh run MODE SUITE [TEST...]   one mode and suite (regress or isolation), or a few of its tests in this order
 #   postgres_suites.sh compare          only compares again what the last runs left
 #
-# The output stays in target/postgres-suites15 (or where target/state points): MODE/SUITE has results/, run.log and server.log.
+# The output stays in target/postgres-suites15 (or where target/state points): MODE/SUITE has
+# results/, run.log and server.log.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 MODES=(plain preloaded watched)

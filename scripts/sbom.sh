@@ -1,11 +1,12 @@
 #!/bin/bash
-# sbom.sh: what the programs are made of, as CycloneDX 1.5 (JSON), behind `make sbom`. In target/sbom:
+# sbom.sh: the crates of the programs as CycloneDX 1.5 (JSON), behind `make sbom`. In target/sbom:
 #
 #   lead_audit.cdx.json   the extension
 #   lead-audit.cdx.json   the command
 #
-# Each lists the crates that are compiled for it on this kind of machine, as Cargo.lock pins them, with those that only build it. The
-# same commit gives the same files. cargo-cyclonedx is compiled for it once (about a minute).
+# Each file lists the crates that are compiled for it on this kind of machine, with the versions in
+# Cargo.lock, including those that only build it. The same commit gives the same files. The first
+# run compiles cargo-cyclonedx (about a minute).
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 cyclonedx_version=0.5.9
@@ -19,14 +20,14 @@ get_cargo_cyclonedx() {
   rm -rf "$TOOLS/build-cyclonedx"
 }
 
-# It puts a file beside each Cargo.toml of the workspace, so it works on a copy of what it reads.
+# It writes a file beside each Cargo.toml, so it works on a copy.
 describe() {
   local work=$out/work
   rm -rf "$out"
   mkdir -p "$work"
   (cd "$ROOT" && find Cargo.toml Cargo.lock src crates \( -name Cargo.toml -o -name Cargo.lock -o -name '*.rs' \) -exec cp --parents -t "$work" {} +)
   (cd "$work" && run_logged sbom cargo cyclonedx --format json --spec-version 1.5 --override-filename sbom)
-  # Where it was made is nobody's business.
+  # Remove the path of this machine.
   sed "s|path+file://$work|path+file:///lead_audit|g" "$work/sbom.json" >"$out/lead_audit.cdx.json"
   sed "s|path+file://$work|path+file:///lead_audit|g" "$work/crates/cli/sbom.json" >"$out/lead-audit.cdx.json"
   rm -rf "$work"

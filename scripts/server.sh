@@ -1,6 +1,7 @@
 #!/bin/bash
-# server.sh: the PostgreSQL server of another major version than Debian's own: unpacked into target/pg17 and target/pg17-test
-# (PG=17), for the release build and for the in-database tests. Called by setup.sh; silent when they are there.
+# server.sh: the PostgreSQL server of another major version than Debian's own: unpacked into
+# target/pg17 and target/pg17-test (PG=17), for the release build and for the in-database tests.
+# Called by setup.sh; silent when they are there.
 #
 #   PG_CONFIG_17=/path/to/pg_config   an installation with its headers that is to be used; it is copied, and not changed
 #   else     one in /usr/lib/postgresql/17, such as the packages of apt.postgresql.org

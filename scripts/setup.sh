@@ -1,11 +1,11 @@
 #!/bin/bash
-# setup.sh: gets everything that building and testing need, under target/: Debian packages (packages.sh), a private copy of
-# the PostgreSQL server, cargo-pgrx, and pgrx's configuration. Every other script calls it first; when nothing is missing it
-# takes a fraction of a second and says nothing.
+# setup.sh: gets everything for building and testing, under target/: Debian packages (packages.sh),
+# a private copy of the PostgreSQL server, cargo-pgrx, and pgrx's configuration. Every other script
+# calls it first. When nothing is missing, it takes a fraction of a second and prints nothing.
 #
-# The server is a copy because extensions are installed into it, and because nothing outside of the checkout may change.
-# Debian's pg_config finds its directories relative to itself, as long as the copy keeps the layout usr/lib, usr/share,
-# usr/include.
+# The server is a copy, because extensions are installed into it and nothing outside the checkout
+# may change. Debian's pg_config finds its directories relative to itself, so the copy keeps the
+# layout usr/lib, usr/share, usr/include.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 pgrx_version=$(sed -n 's/^pgrx = "=\([0-9.]*\)".*/\1/p' "$ROOT/Cargo.toml")
@@ -20,7 +20,7 @@ check_rust() {
     die "Rust $rust_version or later is needed; $(command -v rustc) is $found."
 }
 
-# copy_server PREFIX: Debian's own, again when the packages that it was copied from have changed.
+# copy_server PREFIX: copies Debian's server, again after a change of its packages.
 copy_server() {
   local prefix=$1 from='' stamp part
   local postgres=usr/lib/postgresql/$PG_MAJOR/bin/postgres headers=usr/include/postgresql/$PG_MAJOR/server/postgres.h
@@ -38,7 +38,7 @@ copy_server() {
   rm -f "$PGRX_HOME/config.toml" # the bindings are to be generated again
   mkdir -p "$prefix.new/usr/lib/postgresql" "$prefix.new/usr/share/postgresql" "$prefix.new/usr/include"
   for part in "lib/postgresql/$PG_MAJOR" "share/postgresql/$PG_MAJOR" include/postgresql; do
-    # Unpacked packages may hold the server, its client programs and its headers in parts: the union is what counts.
+    # Server, client programs and headers may be split between the system and the unpacked packages.
     for from in "$PACKAGES" ""; do
       [ ! -d "$from/usr/$part" ] || cp -a --no-preserve=ownership "$from/usr/$part" "$prefix.new/usr/$(dirname "$part")/"
     done
@@ -53,15 +53,15 @@ get_cargo_pgrx() {
   name=$(cargo-pgrx pgrx --version 2>/dev/null) || true
   [ "${name##* }" != "$pgrx_version" ] || return 0
   step "Building cargo-pgrx $pgrx_version (once; about 2 minutes)"
-  # Without its default features it does not need OpenSSL's headers. It only calls cargo and copies files, so it is
-  # compiled fast rather than to be fast.
+  # Without its default features it does not need OpenSSL's headers. It only calls cargo and copies
+  # files, so a fast compilation matters more than fast code.
   run_logged cargo-pgrx env CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off \
     CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 cargo install --locked cargo-pgrx --version "=$pgrx_version" --no-default-features --force \
     --root "$TOOLS" --target-dir "$TOOLS/build"
   rm -rf "$TOOLS/build"
 }
 
-# What `cargo pgrx init` would write. Only if it differs: a newer file makes cargo build pgrx-pg-sys again.
+# Writes the file of `cargo pgrx init`, but only if it differs: a newer file rebuilds pgrx-pg-sys.
 configure_pgrx() {
   local config
   config="[configs]
@@ -70,15 +70,15 @@ pg$PG_MAJOR = \"$TEST_PREFIX/usr/lib/postgresql/$PG_MAJOR/bin/pg_config\""
   [ "$(cat "$PGRX_HOME/config.toml" 2>/dev/null)" = "$config" ] || printf '%s\n' "$config" >"$PGRX_HOME/config.toml"
 }
 
-# `cargo pgrx test --runas` calls sudo. As root that is not needed, and may not be there: this stands in for it. test.sh
-# puts it on the PATH, only for root.
+# `cargo pgrx test --runas` calls sudo. For root, this script replaces it, because sudo may not be
+# installed. test.sh puts it on the PATH.
 write_sudo() {
   [ -n "$SERVER_USER" ] && [ ! -e "$TOOLS/sudo/sudo" ] || return 0
   mkdir -p "$TOOLS/sudo"
   cat >"$TOOLS/sudo/sudo" <<'SUDO'
 #!/bin/bash
-# Stands in for sudo where we are root already: sudo [-u USER] [NAME=VALUE]... COMMAND... The environment passes through
-# as it is, so that the assignments (copies of it) are not needed.
+# Replaces sudo for root: sudo [-u USER] [NAME=VALUE]... COMMAND... It passes the environment on, so it
+# ignores the assignments (copies of it).
 user=
 if [ "$1" = -u ]; then user=$2; shift 2; fi
 while [[ $1 == *=* ]]; do shift; done

@@ -1,16 +1,19 @@
 #!/bin/bash
-# storm.sh: everything at once, behind `make test-storm`: sessions that write at random in every way there is and change the tables
-# that others write to (storm/writers.py), sqlsmith, and somebody who cancels and terminates sessions and workers and rewrites the
-# catalogs with VACUUM FULL (storm/chaos.py). In the last sixth of the time, processes are killed, and the server restarts.
+# storm.sh: everything at once, behind `make test-storm`: sessions that write at random in every way
+# there is and change the tables that others write to (storm/writers.py), sqlsmith, and somebody who
+# cancels and terminates sessions and workers and rewrites the catalogs with VACUUM FULL
+# (storm/chaos.py). In the last sixth of the time, processes are killed, and the server restarts.
 #
-# Afterwards the server has never restarted but for a kill, the entries agree with what logical decoding reads from the WAL
-# (postgres_suites/oracle.sql), verify() finds nothing, and every failure has a record. An entry is missing only where a session's own
-# lock_timeout kept it from being written; then it is a counted gap.
+# Afterwards the server has never restarted but for a kill, the entries agree with what logical
+# decoding reads from the WAL (postgres_suites/oracle.sql), verify() finds nothing, and every
+# failure has a record. An entry is missing only where a session's own lock_timeout kept it from
+# being written; then it is a counted gap.
 #
 #   storm.sh [SECONDS [SEED]]   by default 1800 seconds, besides what it takes to begin and to end, and another seed each time. A seed
 #                               gives the same statements in each session, but not at the same time
 #
-# The output stays in target/storm (or where target/state points), with the server's log; after faults the cluster too, stopped.
+# The output stays in target/storm (or where target/state points), with the server's log; after
+# faults the cluster too, stopped.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 seconds=${1:-1800} seed=${2:-$((EPOCHSECONDS % 100000))}

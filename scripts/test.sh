@@ -1,28 +1,32 @@
 #!/bin/bash
 # test.sh: all tests, behind `make test`.
 #
-#   test.sh              unit and property tests, the in-database tests, the acceptance tests, those in Python, those of the example.
-#                        PG=17 test.sh: lints, in-database and acceptance tests with PostgreSQL 17, which is downloaded for it;
-#                        what does not depend on the server's version is tested with 15 only
+#   test.sh              unit and property tests, in-database tests, acceptance tests, Python tests and
+#                        those of the example. PG=17 test.sh: lints, in-database and acceptance tests
+#                        with PostgreSQL 17, which is downloaded. The other tests do not depend on the
+#                        version of the server
 #   test.sh named NAME   the tests of any kind with NAME in their name, behind `make test NAME=...`
-#   test.sh majors       all that on 15, then with each other major version
-#   test.sh crates       only those of crates/ (none of these needs a server)
-#   test.sh pgrx [NAME...]  only the in-database tests (pgrx-tests/), or those of them with a NAME in their name
-#   test.sh acceptance [ARGUMENT...]   only crates/acceptance, with the release build; ARGUMENTs are those of cargo test
-#   test.sh upgrade      pg_upgrade from PostgreSQL 15 to 17: not part of all tests
-#   test.sh released     the update from version 1.0, whose library is built for it from its commit: not part of all tests
-#   test.sh python [ARGUMENT...]       only those of clients/python and docs/clients.md; ARGUMENTs are those of pytest
-#   test.sh example [ARGUMENT...]      only those of examples/leads-api; ARGUMENTs are those of pytest
+#   test.sh majors       all of that with 15, then with each other major version
+#   test.sh crates       only those of crates/, without a server
+#   test.sh pgrx [NAME...]             only the in-database tests (pgrx-tests/), or those with NAME
+#   test.sh acceptance [ARGUMENT...]   only crates/acceptance, with the release build; ARGUMENTs are
+#                                      those of cargo test
+#   test.sh upgrade      pg_upgrade from PostgreSQL 15 to 17. Not part of all tests
+#   test.sh released     the update from version 1.0, built from its commit. Not part of all tests
+#   test.sh verifier     only verifiers/python, without a server
+#   test.sh python [ARGUMENT...]       only clients/python and docs/clients.md; ARGUMENTs as in pytest
+#   test.sh example [ARGUMENT...]      only examples/leads-api; ARGUMENTs as in pytest
 #
-# The in-database tests run under `cargo pgrx test`, which starts a server of its own in a cluster that it creates anew. That
-# one does listen on a port of localhost, which pgrx chooses among the free ones and cannot do without.
+# The in-database tests run under `cargo pgrx test`, which creates a new cluster and starts its
+# server. That server listens on a free port of localhost, because pgrx needs one.
 #
-# The acceptance tests start servers of their own, of the installation in LEAD_AUDIT_PG_CONFIG, in LEAD_AUDIT_STATE_DIR.
+# The acceptance tests start the server in LEAD_AUDIT_PG_CONFIG, with clusters in
+# LEAD_AUDIT_STATE_DIR.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 cd "$ROOT"
 
-# Compiles and runs only what has such a test.
+# Compiles and runs only the suites with such a test.
 named() {
   local name=${1:-} found=0
   [[ $name =~ ^[A-Za-z0-9_]+$ ]] || die "make test NAME=part_of_a_name"
@@ -48,9 +52,14 @@ crates() {
   cargo test --no-fail-fast "${arguments[@]}"
 }
 
+verifier() {
+  step "The verifier in Python: unittest"
+  (cd verifiers/python && python3 -B -m unittest discover -s tests)
+}
+
 pgrx() {
   local clusters=$STATE/test-pgdata$PG_MAJOR arguments=()
-  # The clusters' directory holds the server's socket, whose path has to be short.
+  # This directory contains the server's socket, whose path must be short.
   if [ ${#clusters} -gt 85 ]; then
     clusters=$(mktemp -d /tmp/lead_audit-XXXXXX)
     # shellcheck disable=SC2064 # clusters is gone when the trap runs
@@ -67,7 +76,7 @@ pgrx() {
     step "In-database tests: cargo pgrx test pg$PG_MAJOR ${1:-}"
     cargo pgrx test "${arguments[@]}" --pgdata "$clusters" "pg$PG_MAJOR" "$@"
   else
-    # cargo pgrx test takes one name. This is what it calls.
+    # cargo pgrx test accepts one name only. This is the command that it runs.
     step "In-database tests: cargo test $*"
     env ${SERVER_USER:+CARGO_PGRX_TEST_RUNAS="$SERVER_USER"} CARGO_PGRX_TEST_PGDATA="$clusters" PGRX_BUILD_PROFILE=dev PGRX_NO_SCHEMA=false \
       PGRX_ALL_FEATURES=false PGRX_NO_DEFAULT_FEATURES=true PGRX_FEATURES="pg$PG_MAJOR pg_test" \
@@ -89,7 +98,7 @@ acceptance() {
     LEAD_AUDIT_COMMAND=$CARGO_TARGET_DIR/debug/lead-audit cargo test --no-fail-fast -p acceptance "$@"
 }
 
-# No warning of the compiler or of clippy, in what is compiled differently for this version.
+# Checks the code that is compiled differently for this version.
 lints() {
   step "Lints with PostgreSQL $PG_MAJOR: cargo clippy -p lead_audit"
   cargo clippy -p lead_audit --all-targets "${PG_FEATURES[@]}" -- -D warnings
@@ -113,7 +122,7 @@ python() { "$ROOT/scripts/test_python.sh" "$@"; }
 
 example() { "$ROOT/scripts/example.sh" test "$@"; }
 
-# The package of version 1.0 in target/released, and a copy of the server into which the test installs it.
+# Builds version 1.0 in target/released, and copies the server into which the test installs it.
 released() {
   local commit=7aa8e60 work=$TARGET/released package=$STATE/released-1.0 server=$STATE/pg$PG_MAJOR-released
   if [ ! -d "$package" ]; then
@@ -139,6 +148,7 @@ case ${1:-all} in
     # shellcheck disable=SC2119 # all of their tests
     if [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ]; then
       crates
+      verifier
       pgrx
       acceptance
       python
@@ -150,7 +160,7 @@ case ${1:-all} in
     fi
     step "All tests with PostgreSQL $PG_MAJOR passed."
     ;;
-  crates | lints | majors | upgrade | released) "$1" ;;
+  crates | verifier | lints | majors | upgrade | released) "$1" ;;
   named | pgrx | acceptance | python | example) "$@" ;;
   *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac

@@ -1,11 +1,14 @@
 #!/bin/bash
-# test_package.sh: the packages of `make package` on a clean Debian, behind `make test-package`. Needs root and debootstrap.
+# test_package.sh: tests the packages of `make package` on a new Debian, behind `make test-package`.
+# Needs root and debootstrap.
 #
-# A new system (debootstrap, minimal) with nothing but Debian's postgresql: apt installs the packages, the quick start of the docs
-# is played, a database of each earlier version is updated, the extension is removed, and apt removes the packages. What runs there
-# runs as it would on a server, but for services, which a chroot does not start: pg_ctlcluster does.
+# debootstrap makes a minimal system with Debian's postgresql. apt installs the packages. The pages
+# docs/install.md, quick-start.md and removal.md run there. A database of each earlier version is
+# updated. apt removes the packages. A chroot starts no services, so pg_ctlcluster starts the
+# server.
 #
-#   test_package.sh    PG=17 takes the Debian release that has 17, and so on. The base system is kept in target/debian-…
+#   test_package.sh    PG=17 uses the Debian release with 17, and so on. target/debian-... keeps the
+#                      base system
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 declare -A suites=([15]=bookworm [17]=trixie [18]=forky)
@@ -14,7 +17,7 @@ suite=${suites[$PG_MAJOR]:-}
 [ "$(id -u)" -eq 0 ] || die "this needs root, for chroot and mount"
 command -v debootstrap >/dev/null || die "debootstrap is not installed (Debian: apt-get install debootstrap)"
 
-# Mounts are gone when this script is, however it ends.
+# The mounts end with this script.
 if [ "${LEAD_AUDIT_UNSHARED:-}" != 1 ]; then
   "$ROOT/scripts/package.sh"
   LEAD_AUDIT_UNSHARED=1 exec unshare --mount --propagation private --pid --fork --kill-child -- "${BASH_SOURCE[0]}"
@@ -25,7 +28,7 @@ base=$TARGET/debian-$suite system=$TARGET/debian-test
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | grep debian.org | head -n 1)
 inside() { chroot "$system" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"; }
 psql() { inside runuser -u postgres -- psql -XqAt -v ON_ERROR_STOP=1 "$@"; }
-# expect TEXT COMMAND...: what the command prints.
+# expect TEXT COMMAND...: fails unless the command prints TEXT.
 expect() {
   local found
   found=$("${@:2}") || die "this failed: ${*:2}"
@@ -37,7 +40,7 @@ make_base() {
   [ ! -e "$base" ] || return 0
   step "A minimal Debian $suite (once; a few minutes)"
   rm -rf "$base.new"
-  # A debootstrap that is older than the release does it as for sid.
+  # A debootstrap that does not know the release yet uses the script of sid.
   script=/usr/share/debootstrap/scripts/$suite
   [ -e "$script" ] || script=${script%/*}/sid
   run_logged debootstrap debootstrap --variant=minbase "$suite" "$base.new" "${mirror:-http://deb.debian.org/debian}" "$script"
@@ -50,7 +53,7 @@ make_system() {
   mount -t proc proc "$system/proc"
   mount -t tmpfs tmpfs "$system/dev/shm"
   cp /etc/resolv.conf "$system/etc/"
-  # Packages come there the way they do here: by which proxy, or from a mirror that lags behind.
+  # apt there uses the proxy and the mirror of this machine.
   apt-config dump | grep '^Acquire::' >"$system/etc/apt/apt.conf.d/99-as-here"
   printf '#!/bin/sh\nexit 101\n' >"$system/usr/sbin/policy-rc.d"
   chmod +x "$system/usr/sbin/policy-rc.d"
@@ -116,4 +119,4 @@ left=$(find "$system"/{usr,etc,lib,var/lib,dev/shm} -xdev \( -iname '*lead_audit
 [ -z "$left" ] || die "apt left: $left"
 stop_server
 rm -rf --one-file-system "$system" 2>/dev/null || true
-step "The packages install, work, update and go."
+step "The packages can be installed, used, updated and removed."

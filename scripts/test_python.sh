@@ -1,10 +1,12 @@
 #!/bin/bash
-# test_python.sh: the tests of clients/python and of the page docs/clients.md, on private clusters under target/python.
+# test_python.sh: the tests of clients/python and of docs/clients.md, on private clusters under
+# target/python.
 #
-#   test_python.sh [ARGUMENT...]   all of them: mypy, then pytest with SQLAlchemy 2 and psycopg, then with SQLAlchemy 1.4 and
-#                                  psycopg2 (Django). ARGUMENTs are those of pytest: then it is only that, with SQLAlchemy 2.
-#   test_python.sh versions        pytest with the Pythons that there are of 3.9 (Django 4.2), 3.10 (SQLAlchemy 1.4) and 3.13 (Django 6,
-#                                  SQLAlchemy 2.1): not part of "all"
+#   test_python.sh [ARGUMENT...]   mypy, pytest with SQLAlchemy 2 and psycopg, then pytest with
+#                                  SQLAlchemy 1.4 and psycopg2 (Django). With ARGUMENTs of pytest: only
+#                                  pytest with SQLAlchemy 2
+#   test_python.sh versions        pytest with each installed Python of 3.9 (Django 4.2), 3.10
+#                                  (SQLAlchemy 1.4) and 3.13 (Django 6, SQLAlchemy 2.1)
 #   LEAD_AUDIT_SQLX=1              also runs the example with sqlx, which takes minutes to compile
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
@@ -17,12 +19,12 @@ export LEAD_AUDIT_PACKAGES=$PACKAGES
 "$ROOT/scripts/python.sh"
 "$ROOT/scripts/python.sh" sqlalchemy-1.4
 
-# Clusters that a killed run left.
+# Remove the clusters of a killed run.
 for dir in "$TARGET"/python/cluster-*; do
   if [ -e "$dir" ] && ! kill -0 "${dir##*-}" 2>/dev/null; then "$ROOT/scripts/cluster.sh" remove "$dir"; fi
 done
 
-# Each version that there is; fails if one of them does, or if there is none.
+# Each installed version. Fails if one of them fails, or if there is none.
 versions() {
   local version status=0 made run=0
   for version in 3.9 3.10 3.13; do
@@ -38,7 +40,7 @@ versions() {
     LEAD_AUDIT_DJANGO_PSYCOPG2=$([ $version != 3.10 ] || echo 1) PYTHONDONTWRITEBYTECODE=1 \
       "$TARGET/venv-python-$version/bin/python" -m pytest -q -rs --ignore tests/test_clients_page.py || status=$?
   done
-  [ $run -eq 1 ] || die "none of these Pythons is there"
+  [ $run -eq 1 ] || die "none of these Pythons is installed"
   return $status
 }
 

@@ -32,7 +32,7 @@ MAKES = re.compile(
     r" (?:IF NOT EXISTS )?(?P<name>[\w.\"]+)(?:.*? ON (?P<on>[\w.]+))?",
     re.DOTALL,
 )
-MOVES = re.compile(r"\bALTER (FUNCTION|VIEW|TABLE|SEQUENCE|TYPE) (?:IF EXISTS )?([\w.]+)\s*(?:\([^)]*\))? SET SCHEMA (\w+)")
+MOVES = re.compile(r"\bALTER (FUNCTION|VIEW|TABLE|SEQUENCE|TYPE) (?:IF EXISTS )?([\w.]+)\s*(?:\([^)]*\))?\s+SET SCHEMA (\w+)")
 REPLACEABLE = ("FUNCTION", "VIEW", "TRIGGER")
 
 
@@ -77,14 +77,24 @@ def mentions(statement, kind, name):
         return re.search(rf"\bTRIGGER {re.escape(trigger)}\b", statement) is not None and table in statement
     if kind == "FUNCTION" and " FUNCTION " not in statement:
         return False
-    return re.search(rf"{re.escape(name)}(?![\w])", statement.split(" IS '")[0]) is not None
+    return re.search(rf"{re.escape(name)}(?![\w])", re.split(r"\sIS\s+'", statement)[0]) is not None
+
+
+def after_moves(statement, moves):
+    """The statement with the names that objects have after they moved. The body of a function is text, which stays."""
+    if re.search(r"\$\w*\$", statement):
+        return statement
+    for _, name, schema in moves:
+        statement = re.sub(rf"(?<![\w.]){re.escape(name)}(?!\w)", f"{schema}.{name.split('.')[-1]}", statement)
+    return statement
 
 
 def difference(old, new, by_hand):
     """The statements that lead from old to new, given what is done by hand."""
-    had_text = {key(statement) for statement in old}
+    moves = MOVES.findall(by_hand)
+    had_text = {key(after_moves(statement, moves)) for statement in old} | {key(statement) for statement in statements(by_hand)}
     had = {made(statement) for statement in old} - {None}
-    for kind, name, schema in MOVES.findall(by_hand):
+    for kind, name, schema in moves:
         had.discard((kind, name))
         had.add((kind, f"{schema}.{name.split('.')[-1]}"))
     dropped = {(kind, name) for kind, name in had
@@ -93,7 +103,7 @@ def difference(old, new, by_hand):
     for statement in new:
         what = made(statement)
         if what is None:
-            if statement.startswith("DO ") or statement.startswith("SELECT lead_audit."):
+            if statement.startswith("DO ") or statement.startswith(("SELECT lead_audit.", "SELECT lead_audit_internal.")):
                 continue  # what only an installation does
             about_anew = statement.startswith(("REVOKE", "GRANT", "COMMENT", "ALTER")) and any(mentions(statement, *w) for w in anew)
             if key(statement) not in had_text or about_anew:
@@ -139,7 +149,7 @@ def main():
 
     old = statements(released.read_text())
     new = [statement for path in sorted(ROOT.glob("sql/[0-9][0-9]_*.sql")) for statement in statements(path.read_text())]
-    steps = difference(old, new, "\n".join(statements(by_hand)))
+    steps = difference(old, new, "".join(f"{statement};\n" for statement in statements(by_hand)))
     text = (
         f"-- From {old_version} to {new_version}. Written by scripts/upgrade_script.py from sql/upgrade/ and sql/*.sql: do not edit.\n"
         f'\\echo Run "ALTER EXTENSION lead_audit UPDATE" instead of this file. \\quit\n\n'

@@ -1,14 +1,17 @@
 #!/bin/bash
-# valgrind.sh: tests with real clients, against a server that runs under valgrind (memcheck), behind `make test-valgrind`. Fails if
-# valgrind saw the library read or write where it must not, or decide by memory that nobody had written.
+# valgrind.sh: tests with real clients, against a server that runs under valgrind (memcheck), behind
+# `make test-valgrind`. Fails if valgrind saw the library read or write where it must not, or decide
+# by memory that nobody had written.
 #
 #   valgrind.sh [TEST...]   crates/acceptance/tests/TEST.rs; by default a few that touch everything once
 #
-# It is slow (20 to 50 times) and so not part of any other target. Debian's server says nothing to valgrind about its own memory
-# contexts: what is found are errors beyond whole blocks of them, not within. scripts/valgrind.supp says what is none of ours.
+# It is slow (20 to 50 times) and so not part of any other target. Debian's server says nothing to
+# valgrind about its own memory contexts: what is found are errors beyond whole blocks of them, not
+# within. scripts/valgrind.supp says what is none of ours.
 #
-# Seen on 24 November 2026 (valgrind 3.19, PostgreSQL 15.20): two_phase, random_schemas and values_oracle, 74 server processes, no report
-# in which the library appears; 5 of the server's own, all in ReceiveSharedInvalidMessages (now in valgrind.supp).
+# Seen on 24 November 2026 (valgrind 3.19, PostgreSQL 15.20): two_phase, random_schemas and
+# values_oracle, 74 server processes, no report in which the library appears; 5 of the server's own,
+# all in ReceiveSharedInvalidMessages (now in valgrind.supp).
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 command -v valgrind >/dev/null || die "valgrind is not installed (Debian: apt-get install valgrind)"
 "$ROOT/scripts/install.sh"

@@ -1,22 +1,35 @@
--- The schema itself. CREATE EXTENSION uses a schema of this name that is already there, whoever owns it; an audit trail
--- in a schema that somebody else can change is none, so that is refused.
+-- The two schemas. CREATE EXTENSION uses an existing schema lead_audit, whoever owns it. An owner
+-- who is not a superuser could change the audit trail, so such a schema is refused.
 DO $$
 BEGIN
   IF pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8' THEN
     RAISE EXCEPTION 'lead_audit needs a database with the encoding UTF8'
       USING ERRCODE = 'feature_not_supported',
-            DETAIL = pg_catalog.format('The encoding of this database is %s.', pg_catalog.getdatabaseencoding()),
-            HINT = 'Checksums are taken over UTF-8 text. Create the database with ENCODING ''UTF8''.';
+            DETAIL = pg_catalog.format('The encoding of this database is %s.',
+                                       pg_catalog.getdatabaseencoding()),
+            HINT = 'Checksums cover UTF-8 text. Create the database with ENCODING ''UTF8''.';
   END IF;
   IF EXISTS (SELECT FROM pg_catalog.pg_namespace n, pg_catalog.pg_roles r
-             WHERE n.nspname OPERATOR(pg_catalog.=) 'lead_audit' AND r.oid OPERATOR(pg_catalog.=) n.nspowner
-               AND NOT r.rolsuper) THEN
+             WHERE n.nspname OPERATOR(pg_catalog.=) 'lead_audit'
+               AND r.oid OPERATOR(pg_catalog.=) n.nspowner AND NOT r.rolsuper) THEN
     RAISE EXCEPTION 'schema "lead_audit" already exists and does not belong to a superuser'
       USING ERRCODE = 'insufficient_privilege',
-            HINT = 'Its owner could change the audit trail. Drop or rename the schema, then run CREATE EXTENSION again.';
+            DETAIL = 'Its owner could change the audit trail.',
+            HINT = 'Drop or rename the schema, then run CREATE EXTENSION again.';
   END IF;
 END
 $$;
 
 REVOKE ALL ON SCHEMA lead_audit FROM PUBLIC;
-COMMENT ON SCHEMA lead_audit IS 'Audit trail of the watched tables. PUBLIC has no rights here; writes to watched tables are recorded all the same.';
+COMMENT ON SCHEMA lead_audit IS
+  'Audit trail of the watched tables. PUBLIC has no rights here. Writes to watched tables are '
+  'recorded all the same.';
+
+-- The functions that only lead_audit calls. Some run with the rights of a superuser, so whoever
+-- owns their schema could gain these rights. Without IF NOT EXISTS, CREATE EXTENSION fails if
+-- somebody else has made the schema.
+CREATE SCHEMA lead_audit_internal;
+REVOKE ALL ON SCHEMA lead_audit_internal FROM PUBLIC;
+COMMENT ON SCHEMA lead_audit_internal IS
+  'Functions that only lead_audit calls. They can change with any version. PUBLIC has no rights '
+  'here.';

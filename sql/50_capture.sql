@@ -1,19 +1,40 @@
--- The triggers' functions. They run as whoever writes to the table, who needs no rights in this schema.
-CREATE FUNCTION lead_audit.capture() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_capture';
--- EXECUTE stays with PUBLIC: Postgres asks for it when the owner of a watched partitioned table makes a partition. Nobody else
--- gets anywhere with it: who has no right on the schema cannot name it, and the DDL guard refuses triggers made by hand.
-COMMENT ON FUNCTION lead_audit.capture() IS 'Row trigger of a watched table. Arguments: watch_id, name of the soft-delete column or ''''.';
+-- The functions of the audit triggers. They run as the role that writes to the table, which needs
+-- no rights on this schema. Dumps name them, so they keep names and schema.
+CREATE FUNCTION lead_audit.capture() RETURNS trigger
+  LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_capture';
+-- PUBLIC keeps EXECUTE: Postgres checks it when the owner of a watched partitioned table creates a
+-- partition. Nobody can abuse it. Without USAGE on the schema a role cannot name the function, and
+-- the DDL guard refuses triggers that somebody creates by hand.
+COMMENT ON FUNCTION lead_audit.capture() IS
+  'Row trigger of a watched table. Arguments: the watch id, and the name of the soft-delete '
+  'column or an empty string.';
 
-CREATE FUNCTION lead_audit.capture_truncate() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_capture_truncate';
+CREATE FUNCTION lead_audit.capture_truncate() RETURNS trigger
+  LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_capture_truncate';
 REVOKE ALL ON FUNCTION lead_audit.capture_truncate() FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.capture_truncate() IS 'BEFORE TRUNCATE trigger of a watched table: records how many rows went. Argument: watch_id.';
+COMMENT ON FUNCTION lead_audit.capture_truncate() IS
+  'BEFORE TRUNCATE trigger of a watched table: records the number of rows. Argument: the watch '
+  'id.';
 
-CREATE FUNCTION lead_audit.write_baseline(relation regclass, watch_id uuid, soft_delete_column text) RETURNS bigint
+CREATE FUNCTION lead_audit_internal.write_baseline(
+  relation regclass, watch_id uuid, soft_delete_column text) RETURNS bigint
   LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'write_baseline_wrapper';
-REVOKE ALL ON FUNCTION lead_audit.write_baseline(regclass, uuid, text) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.write_baseline(regclass, uuid, text) IS 'Internal to enable(): one SNAPSHOT entry for each row of the table; returns their number.';
+REVOKE ALL ON FUNCTION lead_audit_internal.write_baseline(regclass, uuid, text) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.write_baseline(regclass, uuid, text) IS
+  'Writes one SNAPSHOT entry for each row of a table. Returns the number of rows.';
 
-CREATE FUNCTION lead_audit.write_ddl(watch_id uuid, relation oid, table_schema text, table_name text, statement text)
-  RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'write_ddl_wrapper';
-REVOKE ALL ON FUNCTION lead_audit.write_ddl(uuid, oid, text, text, text) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit.write_ddl(uuid, oid, text, text, text) IS 'Internal to disable() and the DDL guard: one DDL entry.';
+CREATE FUNCTION lead_audit_internal.write_ddl(
+  watch_id uuid, relation oid, table_schema text, table_name text, statement text) RETURNS void
+  LANGUAGE c AS 'MODULE_PATHNAME', 'write_ddl_wrapper';
+REVOKE ALL ON FUNCTION lead_audit_internal.write_ddl(uuid, oid, text, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.write_ddl(uuid, oid, text, text, text) IS
+  'Writes one DDL entry.';
+
+CREATE FUNCTION lead_audit_internal.record_command(
+  watch_id uuid, relation oid, table_schema text, table_name text) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  SELECT lead_audit_internal.write_ddl($1, $2, $3, $4, current_query())
+$$;
+REVOKE ALL ON FUNCTION lead_audit_internal.record_command(uuid, oid, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.record_command(uuid, oid, text, text) IS
+  'Writes one DDL entry with the text of the current command.';

@@ -13,6 +13,9 @@ use pgrx::{PgSqlErrorCode, pg_extern};
 /// The first version that was released.
 const FIRST: (u32, u32) = (1, 0);
 
+/// The first version whose internal functions have a schema of their own.
+const INTERNAL_SCHEMA: (u32, u32) = (1, 1);
+
 /// The library's version: that of the control file has no third number.
 const LIBRARY: &str = env!("CARGO_PKG_VERSION");
 
@@ -48,6 +51,17 @@ pub fn require() {
 #[pg_extern(sql = false)]
 fn require_library() {
     require();
+}
+
+/// The schema of the SQL functions that only the library and other SQL functions call.
+///
+/// The version decides, not whether the schema exists: before the update from 1.0, anybody who may create schemas can have
+/// made one of this name.
+pub fn internal_schema() -> &'static str {
+    match extension_version().as_deref().and_then(numbers) {
+        Some(objects) if objects < INTERNAL_SCHEMA => "lead_audit",
+        _ => "lead_audit_internal",
+    }
 }
 
 /// The version of SQL objects that are older than the library.

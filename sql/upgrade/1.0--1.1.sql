@@ -1,17 +1,86 @@
--- The hand-written part of the update from 1.0 to 1.1: what scripts/upgrade_script.py cannot derive from sql/*.sql.
+-- The hand-written part of the update from 1.0 to 1.1: what scripts/upgrade_script.py cannot
+-- derive from sql/*.sql.
 
--- Refuses the update where this session has loaded an earlier library: PostgreSQL has set the new version already.
+-- Refuses the update if this session has loaded an earlier library. PostgreSQL has already set the
+-- new version.
 SELECT lead_audit.require_library();
+
+-- The DDL guard rests while its functions are exchanged. The generated part makes its triggers
+-- again.
+DROP EVENT TRIGGER lead_audit_ddl;
+DROP EVENT TRIGGER lead_audit_start;
+DROP EVENT TRIGGER lead_audit_drop;
+
 ALTER TABLE lead_audit.checkpoint ADD COLUMN log_id uuid;
 ALTER TABLE lead_audit.tree ADD COLUMN origin text, ADD COLUMN verifier_key text;
 
--- Arguments or result are others now.
+-- Their arguments or results have changed.
 DROP FUNCTION lead_audit.merge_watch(uuid, uuid);
 DROP FUNCTION lead_audit.follow_joining(lead_audit.watch, oid, boolean);
 DROP FUNCTION lead_audit.follow_soft_delete_column(uuid);
 DROP FUNCTION lead_audit.primary_key_of(oid);
 
+-- Version 1.0 had its internal functions in schema lead_audit.
+CREATE SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.refuse_change_by_others() SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.refuse_change() SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.guard_tree() SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.write_baseline(regclass, uuid, text) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.write_ddl(uuid, oid, text, text, text) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.is_audit_trigger_name(name) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.is_complete(oid, uuid) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.members_of(oid) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.ancestors_of(oid) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.shape_of(oid) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.watch_of(regclass) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.watched_above(oid) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.make_triggers(regclass, uuid, text) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.make_member_triggers(oid, uuid, text, boolean)
+  SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.make_trigger(regclass, text, text, text, text, text[], uuid)
+  SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.make_truncate_trigger(regclass, uuid) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.drop_triggers(uuid, oid[]) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.note_relations(uuid, oid[]) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.last_entry() SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.warn_of_earlier_triggers(regclass) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.soft_delete_column_of(regclass, name) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.require_library() SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.watch_table(regclass, name, boolean, boolean)
+  SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.may_disable(oid) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.relations_of_command(boolean) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.affected_relations(boolean) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.refuse_ddl(oid, boolean) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.refuse_id_order() SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.note_state(lead_audit.watch, text, oid) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.follow_parting(lead_audit.watch, oid) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.follow_reshaping(lead_audit.watch, oid[], oid[], boolean)
+  SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.follow_ddl(boolean, text[]) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.command_effects() SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.after_ddl(boolean) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.after_drop() SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.before_attach(oid, oid) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.guard_ddl() SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.own_queue() SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.key_columns(regclass) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.key_of(regclass, smallint[], text[], text[])
+  SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.key_of(regclass, text) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.key_of(regclass, jsonb) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.value_as(regclass, text, text) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.identities_of(regclass) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.former_spellings(regclass, text, uuid, bigint)
+  SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.entries_of(regclass, text) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.has_values(jsonb, jsonb) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.summary_of(regclass, text) SET SCHEMA lead_audit_internal;
+ALTER FUNCTION lead_audit.watch_leads() SET SCHEMA lead_audit_internal;
+
 -- GENERATED
 
--- The digest of columns covers the attributes of composite types now: without this, the next command on each table were an entry.
-SELECT lead_audit.note_relations(w.watch_id, NULL) FROM lead_audit.watch w WHERE w.state IN ('on', 'disabled');
+-- The digest of a table's columns now covers the attributes of composite types. Without this, the
+-- next command on each table would be recorded as a change.
+SELECT lead_audit_internal.note_relations(w.watch_id, NULL)
+FROM lead_audit.watch w WHERE w.state IN ('on', 'disabled');

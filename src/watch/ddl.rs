@@ -6,6 +6,7 @@ use super::command_text;
 use crate::actor;
 use crate::entries::{self, NewEntry};
 use crate::pg::{ServerError, Text, as_user};
+use crate::version::internal_schema;
 use ledger::canonical::write_string;
 use pgrx::datum::DatumWithOid;
 use pgrx::iter::TableIterator;
@@ -110,7 +111,7 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(fcinfo: pg_sys::FunctionCal
         if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
             ServerError {
                 code: PgSqlErrorCode::ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED,
-                message: "lead_audit.guard_ddl() cannot be used here".to_owned(),
+                message: "lead_audit_internal.guard_ddl() cannot be used here".to_owned(),
                 detail: Some("It works only as an event trigger.".to_owned()),
             }
             .raise(None);
@@ -154,10 +155,10 @@ unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::sp
         as_user(owner, || {
             refuse_unless_allowed(invoker, is_drop)?;
             match is_drop {
-                true => Spi::run("SELECT lead_audit.after_drop()"),
+                true => Spi::run(&format!("SELECT {}.after_drop()", internal_schema())),
                 // SAFETY: the argument is a boolean and says so.
                 false => Spi::run_with_args(
-                    "SELECT lead_audit.after_ddl($1)",
+                    &format!("SELECT {}.after_ddl($1)", internal_schema()),
                     &[unsafe { DatumWithOid::new(effects.made || effects.joined, pg_sys::BOOLOID) }],
                 ),
             }
@@ -178,7 +179,8 @@ unsafe fn before_command(statement: *mut pg_sys::Node) -> pgrx::spi::Result<()> 
     let Some(owner) = extension_owner() else { return Ok(()) };
     // SAFETY: the arguments are oids and say so.
     let arguments = unsafe { [DatumWithOid::new(above, pg_sys::OIDOID), DatumWithOid::new(partition, pg_sys::OIDOID)] };
-    actor::acting_for(invoker, || as_user(owner, || Spi::run_with_args("SELECT lead_audit.before_attach($1, $2)", &arguments)))
+    let query = format!("SELECT {}.before_attach($1, $2)", internal_schema());
+    actor::acting_for(invoker, || as_user(owner, || Spi::run_with_args(&query, &arguments)))
 }
 
 /// `lead_audit.check_watched()`.
@@ -197,7 +199,8 @@ pub fn mend() -> Vec<(String, String)> {
     let found = actor::acting_for(invoker, || {
         as_user(owner, || {
             Spi::connect_mut(|client| {
-                let rows = client.update("SELECT m.relation, m.fault FROM lead_audit.mend_watched() m", None, &[])?;
+                let query = format!("SELECT m.relation, m.fault FROM {}.mend_watched() m", internal_schema());
+                let rows = client.update(&query, None, &[])?;
                 rows.map(|row| Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or_default())))
                     .collect::<pgrx::spi::Result<_>>()
             })
@@ -218,7 +221,8 @@ fn command_effects() -> Vec<&'static str> {
 
 /// Raises the error of `lead_audit.refuse_ddl()` where it has one, judging by the newest snapshot.
 fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Result<()> {
-    let query = CString::new(format!("SELECT lead_audit.refuse_ddl({}, {is_drop})", invoker.to_u32())).unwrap_or_default();
+    let query = format!("SELECT {}.refuse_ddl({}, {is_drop})", internal_schema(), invoker.to_u32());
+    let query = CString::new(query).unwrap_or_default();
     // SAFETY: what the command has done so far is made visible, then a snapshot that sees it is pushed and taken off again;
     // after an error the abort of the transaction takes it off. `connect` ends what it begins.
     unsafe {

@@ -54,7 +54,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     let mut schedules = tasks::schedules();
     let (mut begins_anew, mut has_worked) = (false, false);
     // Who calls it away again and again does not keep it from its work: it does one turn in any case.
-    while !must_stop() && !(has_worked && is_held()) {
+    while !(must_stop() || has_worked && is_held()) {
         let sleep = schedules.iter().map(Schedule::time_left).min().unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
         if sleep > Duration::ZERO {
             let woken = wait(sleep);

@@ -1,6 +1,7 @@
 -- Everything that the catalog says of the extension: one line for each fact, none of which contains an oid or another thing that differs
 -- between two databases with the same extension. Columns go by their order, not by their number, which a dropped one leaves a gap in.
-WITH schema AS (SELECT n.oid, n.nspowner, n.nspacl FROM pg_namespace n WHERE n.nspname = 'lead_audit'),
+WITH schema AS (SELECT n.oid, n.nspowner, n.nspacl, 'schema ' || n.nspname AS title FROM pg_namespace n
+  WHERE n.nspname IN ('lead_audit', 'lead_audit_internal')),
 class AS (SELECT c.*, format('%s %s', CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'v' THEN 'view'
             WHEN 'i' THEN 'index' WHEN 'S' THEN 'sequence' WHEN 'c' THEN 'composite type' ELSE 'relation ' || c.relkind::text END, c.oid::regclass) AS title
           FROM pg_class c JOIN schema s ON s.oid = c.relnamespace),
@@ -16,7 +17,7 @@ object(classid, objid, title) AS (
   UNION ALL SELECT 'pg_proc'::regclass, oid, title FROM proc
   UNION ALL SELECT 'pg_type'::regclass, oid, title FROM type
   UNION ALL SELECT 'pg_event_trigger'::regclass, oid, title FROM event
-  UNION ALL SELECT 'pg_namespace'::regclass, oid, 'schema' FROM schema
+  UNION ALL SELECT 'pg_namespace'::regclass, oid, title FROM schema
   UNION ALL SELECT 'pg_extension'::regclass, oid, 'extension' FROM pg_extension WHERE extname = 'lead_audit'
   UNION ALL SELECT 'pg_constraint'::regclass, k.oid, format('%s constraint %I', c.title, k.conname) FROM class c JOIN pg_constraint k ON k.conrelid = c.oid
   UNION ALL SELECT 'pg_trigger'::regclass, t.oid, format('%s trigger %I', c.title, t.tgname) FROM class c JOIN pg_trigger t ON t.tgrelid = c.oid
@@ -28,7 +29,7 @@ acl(title, acl) AS (
   UNION ALL SELECT title, attacl FROM attribute WHERE attacl IS NOT NULL
   UNION ALL SELECT title, coalesce(proacl, acldefault('f', proowner)) FROM proc
   UNION ALL SELECT title, coalesce(typacl, acldefault('T', typowner)) FROM type
-  UNION ALL SELECT 'schema', coalesce(nspacl, acldefault('n', nspowner)) FROM schema
+  UNION ALL SELECT title, coalesce(nspacl, acldefault('n', nspowner)) FROM schema
   UNION ALL SELECT o.title || ' (as pg_dump takes it for granted)', i.initprivs FROM pg_init_privs i JOIN object o ON o.classid = i.classoid AND o.objid = i.objoid AND i.objsubid = 0
 )
 SELECT fact FROM (

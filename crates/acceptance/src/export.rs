@@ -1,4 +1,4 @@
-//! `docs/verify_entries.py`, fed by the very query that `docs/FORMAT.md` gives.
+//! The verifier in `verifiers/python`, fed by the very query that `docs/FORMAT.md` gives.
 
 use crate::cluster::Cluster;
 use std::collections::BTreeMap;
@@ -35,7 +35,8 @@ pub fn verify_with_python(cluster: &Cluster, database: &str) -> PythonVerdict {
     std::io::Write::write_all(&mut input, documented_query().as_bytes()).expect("psql reads the query");
     drop(input);
     let verifier = Command::new("python3")
-        .arg(docs().join("verify_entries.py"))
+        .arg(python_verifier())
+        .arg("entries")
         .stdin(export.stdout.take().expect("standard output is a pipe"))
         .output()
         .expect("python3 starts");
@@ -70,6 +71,12 @@ fn documented_query() -> String {
     let (_, rest) = rest.split_once('\n').expect("the query begins on the next line");
     let (query, _) = rest.split_once("\nSQL\n").expect("the here-document ends");
     format!("{query};\n")
+}
+
+/// The verifier in `verifiers/python`, a directory that python3 runs: `entries` or `export` is its first argument.
+#[must_use]
+pub fn python_verifier() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../verifiers/python/src/lead_audit_verifier")
 }
 
 fn docs() -> PathBuf {

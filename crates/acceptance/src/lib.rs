@@ -1,5 +1,5 @@
-//! What the acceptance tests stand on: private clusters that they may crash, clients for them, and the verifier from
-//! `docs/` that shares no code with the extension.
+//! What the acceptance tests stand on: private clusters that they may crash, clients for them, and the verifier in
+//! `verifiers/python`, which shares no code with the extension.
 //!
 //! Environment:
 //! * `LEAD_AUDIT_PG_CONFIG` (needed): pg_config of a PostgreSQL into which the extension is installed.
@@ -30,7 +30,7 @@ pub use bouncer::Bouncer;
 pub use client::{Session, call, sqlstate, try_call, value, wait_until};
 pub use cluster::{Builder, Cluster};
 pub use command::{Answer, LeadAudit, text_of};
-pub use export::{PythonVerdict, verify_with_python};
+pub use export::{PythonVerdict, python_verifier, verify_with_python};
 pub use leads::{add_leads, app_database, leads_database};
 pub use random::Random;
 pub use trail::{Fault, assert_intact, assert_trail_gives_table, faults};

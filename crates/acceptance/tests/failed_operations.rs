@@ -136,7 +136,7 @@ fn nothing_queued_is_lost_by_a_restart() {
         }
         expected += 50;
         // A client has its error a moment before the failure counts.
-        wait_until(&mut admin, "SELECT queued - written = 50 FROM lead_audit.own_queue()");
+        wait_until(&mut admin, "SELECT queued - written = 50 FROM lead_audit_internal.own_queue()");
         if mode == "smart" {
             call(&mut holder, "ROLLBACK");
         }
@@ -178,7 +178,7 @@ fn one_that_cannot_be_shown_does_not_spoil_the_others() {
         // The worker's parser refuses this as the session's did: an error, and no entry.
         assert_eq!(sqlstate(&mut admin, "INSERT INTO moods VALUES (1"), "42601");
     }
-    wait_until(&mut admin, "SELECT queued - written = 9 FROM lead_audit.own_queue()");
+    wait_until(&mut admin, "SELECT queued - written = 9 FROM lead_audit_internal.own_queue()");
     call(&mut holder, "ROLLBACK");
     wait_until(&mut admin, WRITTEN);
     assert_eq!(failures(&mut admin), 3);

@@ -1,7 +1,7 @@
 //! The `lead-audit` command against a real database: exports are intact, whole, in pieces, broken off, selected; proofs prove; and
 //! it needs no more rights than docs/privileges.md says.
 
-use acceptance::{Cluster, LeadAudit, Session, add_leads, app_database, call, seal, text_of, value};
+use acceptance::{Cluster, LeadAudit, Session, add_leads, app_database, call, python_verifier, seal, text_of, value};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -83,11 +83,8 @@ fn honest_exports_are_intact_to_both_verifiers() {
     let size = audited.size();
     assert!(said.contains(&format!("{size} sealed entries of 3 checkpoints (3 signed)")), "{said}");
     assert!(said.contains("entries/s"), "{said}");
-    let python = Command::new("python3")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/verify_export.py"))
-        .args(["--key", &audited.key, text_of(&plain)])
-        .output()
-        .unwrap();
+    let python =
+        Command::new("python3").arg(python_verifier()).args(["export", "--key", &audited.key, text_of(&plain)]).output().unwrap();
     assert!(python.status.success(), "{}{}", String::from_utf8_lossy(&python.stdout), String::from_utf8_lossy(&python.stderr));
     // Compressed, it is much smaller, and the same.
     let compressed = audited.export("trail.ndjson.zst", &[]);

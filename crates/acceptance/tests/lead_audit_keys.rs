@@ -1,7 +1,8 @@
 //! Keys: who can read them, what is refused, and what verifiers and witnesses say when the log's key changes.
 
 use acceptance::{
-    Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call, seal, text_of, value, wait_until,
+    Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call, python_verifier, seal, text_of, value,
+    wait_until,
 };
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -83,8 +84,7 @@ impl Log {
             assert_eq!(answer.status, status, "{source:?} {arguments:?}: {answer:?}");
             said = answer.output;
         }
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/verify_export.py");
-        let output = Command::new("python3").arg(script).args(arguments).arg(export).output().unwrap();
+        let output = Command::new("python3").arg(python_verifier()).arg("export").args(arguments).arg(export).output().unwrap();
         let python = Answer::of(output);
         assert_eq!(python.status, status, "{arguments:?}: {python:?}");
         said

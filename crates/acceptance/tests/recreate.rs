@@ -30,7 +30,8 @@ fn it_is_dropped_and_made_again_while_sessions_write() {
 
         for round in 0..2 {
             call(&mut admin, "DROP EXTENSION lead_audit CASCADE");
-            // Postgres leaves the schema, empty.
+            // Postgres leaves the schema of the control file, empty. The one that the extension made goes with it.
+            assert!(value::<bool>(&mut admin, "SELECT to_regnamespace('lead_audit_internal') IS NULL"));
             let left = "SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid) + (SELECT count(*) FROM pg_proc WHERE pronamespace = n.oid)
                 FROM pg_namespace n WHERE nspname = 'lead_audit'";
             assert_eq!(value::<i64>(&mut admin, left), 0);
@@ -109,17 +110,19 @@ fn schemas_and_tables_come_in_any_order() {
     call(&mut admin, "SET search_path = lead_audit; CREATE EXTENSION lead_audit; INSERT INTO public.leads VALUES (2)");
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 0, "leads is not on this search_path: nothing is watched");
 
-    // One in which a name is taken is not, and nothing is left half made.
+    // One in which a name is taken is not, and nothing is left half made. The internal schema is never taken over, whoever made it.
     for taken in [
+        "CREATE SCHEMA lead_audit_internal",
+        "DROP SCHEMA lead_audit; CREATE SCHEMA lead_audit_internal AUTHORIZATION pg_database_owner",
         "CREATE TABLE lead_audit.entry (id int)",
         "CREATE VIEW lead_audit.log AS SELECT 1 AS id",
         "CREATE FUNCTION lead_audit.verify(from_id bigint DEFAULT NULL, to_id bigint DEFAULT NULL, from_time timestamptz DEFAULT NULL,
            to_time timestamptz DEFAULT NULL) RETURNS int LANGUAGE sql AS 'SELECT 1'",
     ] {
         let mut admin = cluster.admin("postgres");
-        call(&mut admin, &format!("DROP SCHEMA IF EXISTS lead_audit CASCADE; CREATE SCHEMA lead_audit; {taken}"));
+        call(&mut admin, &format!("DROP SCHEMA IF EXISTS lead_audit, lead_audit_internal CASCADE; CREATE SCHEMA lead_audit; {taken}"));
         let code = sqlstate(&mut admin, "CREATE EXTENSION lead_audit");
-        assert!(["42P07", "42723"].contains(&code.as_str()), "{taken}: {code}");
+        assert!(["42P06", "42P07", "42723"].contains(&code.as_str()), "{taken}: {code}");
         assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM pg_depend WHERE deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'lead_audit')"), 0);
     }
 

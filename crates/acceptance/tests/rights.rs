@@ -78,8 +78,8 @@ fn the_application_can_do_nothing_about_the_trail() {
             "DROP TRIGGER \"00_lead_audit_truncate\" ON leads",
             "CREATE OR REPLACE TRIGGER \"00_lead_audit_row\" AFTER INSERT ON leads FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
             // to forge
-            "SELECT lead_audit.write_ddl(NULL, NULL, NULL, NULL, 'forged')",
-            "SELECT lead_audit.write_baseline('leads', gen_random_uuid(), '')",
+            "SELECT lead_audit_internal.write_ddl(NULL, NULL, NULL, NULL, 'forged')",
+            "SELECT lead_audit_internal.write_baseline('leads', gen_random_uuid(), '')",
             "CREATE TRIGGER forged AFTER INSERT ON leads FOR EACH ROW EXECUTE FUNCTION lead_audit.capture('00000000-0000-0000-0000-000000000000', '')",
             "SELECT lead_audit.key_hash(gen_random_uuid(), '{}')",
             "SELECT lead_audit.canonical_json('{}')",

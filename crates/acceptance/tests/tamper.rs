@@ -96,8 +96,8 @@ fn each_of_two_hundred_tampered_columns_is_found() {
     let verdict = verify_with_python(&cluster, "tamper");
     let missed: Vec<_> = tampered.iter().filter(|(id, _)| !verdict.faulty.contains_key(id)).collect();
     let wronged: Vec<_> = verdict.faulty.iter().filter(|(id, _)| !tampered.contains_key(id)).collect();
-    assert!(missed.is_empty(), "verify_entries.py did not find: {missed:#?}");
-    assert!(wronged.is_empty(), "verify_entries.py found what nobody touched: {wronged:#?}");
+    assert!(missed.is_empty(), "the verifier in Python did not find: {missed:#?}");
+    assert!(wronged.is_empty(), "the verifier in Python found what nobody touched: {wronged:#?}");
     assert!(!verdict.satisfied);
 
     // The other ways to ask say the same.

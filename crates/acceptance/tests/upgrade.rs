@@ -234,6 +234,49 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
     assert!(admin.batch_execute("SET ROLE auditor; SELECT lead_audit.disable('leads')").is_err());
 }
 
+/// Before the update, anybody who may create schemas can make one that has the name of the extension's second schema.
+#[test]
+fn a_schema_of_somebody_else_is_neither_used_nor_taken_over() {
+    let cluster = Cluster::start();
+    let mut admin = database_of("1.0", &cluster, "taken");
+    call(&mut admin, "GRANT CREATE ON DATABASE taken TO app; GRANT CREATE ON SCHEMA public TO app");
+    let mut app = cluster.session("app", "taken");
+    call(&mut app, "CREATE SCHEMA lead_audit_internal");
+    for function in [
+        "refuse_ddl(invoker oid, is_drop boolean)",
+        "refuse_ddl(invoker integer, is_drop boolean)",
+        "after_ddl(boolean)",
+        "after_drop()",
+        "before_attach(oid, oid)",
+    ] {
+        call(
+            &mut app,
+            &format!(
+                "CREATE FUNCTION lead_audit_internal.{function} RETURNS void LANGUAGE plpgsql
+                   AS $$ BEGIN ALTER ROLE app SUPERUSER; END $$"
+            ),
+        );
+    }
+    call(&mut app, "GRANT USAGE ON SCHEMA lead_audit_internal TO PUBLIC");
+    let entries = "SELECT count(*) FROM lead_audit.entry";
+    let before: i64 = value(&mut admin, entries);
+    call(&mut app, "ALTER TABLE leads ADD COLUMN more int; CREATE TABLE mine (id int); DROP TABLE mine");
+    assert_eq!(value::<i64>(&mut admin, entries) - before, 1, "the guard of version 1.0 is at work");
+
+    assert_eq!(sqlstate(&mut admin, "ALTER EXTENSION lead_audit UPDATE"), "42P06");
+    assert_eq!(version(&mut admin), "1.0");
+    call(&mut app, "ALTER TABLE leads ADD COLUMN another int");
+    assert_eq!(value::<i64>(&mut admin, entries) - before, 2, "a refused update changes nothing");
+    assert!(!value::<bool>(&mut admin, "SELECT rolsuper FROM pg_roles WHERE rolname = 'app'"));
+
+    call(&mut admin, "DROP SCHEMA lead_audit_internal CASCADE; ALTER EXTENSION lead_audit UPDATE");
+    assert_eq!(version(&mut admin), THIS);
+    call(&mut app, "ALTER TABLE leads ADD COLUMN third int");
+    assert_eq!(value::<i64>(&mut admin, entries) - before, 3);
+    assert_eq!(sqlstate(&mut app, "CREATE TABLE lead_audit_internal.mine (id int)"), "42501");
+    assert_intact(&mut admin);
+}
+
 #[test]
 fn a_dump_of_an_earlier_version_is_restored_into_this_one() {
     for from in released() {

@@ -1,10 +1,12 @@
 //! What was once reported wrongly, or not at all: each case as verify(), the command (of the database and of an export) and Python see
 //! it, with the log's key.
 
-use acceptance::{Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call, seal, text_of, value};
+use acceptance::{
+    Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call, python_verifier, seal, text_of, value,
+};
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 const ORIGIN: &str = "example.com/leads";
@@ -72,8 +74,7 @@ impl Signed {
 }
 
 fn python(arguments: &[&str]) -> Answer {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/verify_export.py");
-    Answer::of(Command::new("python3").arg(script).args(arguments).output().unwrap())
+    Answer::of(Command::new("python3").arg(python_verifier()).arg("export").args(arguments).output().unwrap())
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn a_locked_table_keeps_the_others_waiting_once() {
         assert_eq!(sqlstate(&mut admin, "INSERT INTO moods VALUES (-1)"), "23514");
     }
     duplicate(&mut admin);
-    wait_until(&mut admin, LONG, "SELECT queued - written = 21 FROM lead_audit.own_queue()");
+    wait_until(&mut admin, LONG, "SELECT queued - written = 21 FROM lead_audit_internal.own_queue()");
     call(&mut table, "BEGIN; LOCK TABLE moods IN ACCESS EXCLUSIVE MODE");
     call(&mut log, "ROLLBACK");
     wait_until(&mut admin, SOON, "SELECT queued = written FROM lead_audit.stats");
@@ -52,7 +52,7 @@ fn a_locked_index_keeps_sealing_waiting_once() {
     for _ in 0..20 {
         duplicate(&mut admin);
     }
-    wait_until(&mut admin, LONG, "SELECT queued - written = 20 FROM lead_audit.own_queue()");
+    wait_until(&mut admin, LONG, "SELECT queued - written = 20 FROM lead_audit_internal.own_queue()");
     call(&mut owner, "BEGIN; REINDEX INDEX leads_pkey");
     call(&mut log, "ROLLBACK");
     wait_until(&mut admin, SOON, "SELECT queued = written FROM lead_audit.stats");
@@ -73,7 +73,7 @@ fn what_was_written_before_a_crash() {
     let mut log = cluster.admin("waits");
     call(&mut log, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
     duplicate(&mut admin);
-    wait_until(&mut admin, LONG, "SELECT queued - written = 1 FROM lead_audit.own_queue()");
+    wait_until(&mut admin, LONG, "SELECT queued - written = 1 FROM lead_audit_internal.own_queue()");
     // As if the worker had been killed between its COMMIT and taking the record off the queue.
     call(&mut admin, "SET synchronous_commit = on; UPDATE lead_audit.queue_position SET position = position + 1");
     cluster.kill();
@@ -118,7 +118,7 @@ fn many_large_rows_do_not_need_much_memory() {
     for _ in 0..1500 {
         assert_eq!(sqlstate(&mut admin, "INSERT INTO checked SELECT 1, text FROM large"), "23514");
     }
-    wait_until(&mut admin, LONG, "SELECT queued - written = 1500 FROM lead_audit.own_queue()");
+    wait_until(&mut admin, LONG, "SELECT queued - written = 1500 FROM lead_audit_internal.own_queue()");
     call(&mut log, "ROLLBACK");
     wait_until(&mut admin, LONG, "SELECT queued = written FROM lead_audit.stats");
     let worker: i32 = value(&mut admin, "SELECT worker_pid FROM lead_audit.queue() WHERE database_name = 'waits'");

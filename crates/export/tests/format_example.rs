@@ -1,4 +1,4 @@
-//! The examples at the end of docs/FORMAT.md, section 18, which `docs/tree_examples.py` has made: this crate finds them intact,
+//! The examples at the end of docs/FORMAT.md, section 18, which `verifiers/python/tests/tree_examples.py` has made: this crate finds them intact,
 //! finds what is changed in them, and writes them to the byte.
 
 mod common;

@@ -1,5 +1,5 @@
 //! The test vectors of `docs/FORMAT.md`, read from the page itself: held against this crate, and against
-//! `docs/verify_entries.py`, which was written from the page alone.
+//! the verifier in `verifiers/python`, which was written from the page alone.
 
 use ledger::{Entry, Fault, canonical, key_hash, leaf_hash, time};
 use serde_json::{Map, Value, json};
@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 mod page;
-use page::{blocks, docs, page, printed_by};
+use page::{blocks, page, printed_by, verifier};
 
 fn lines(info: &str) -> Vec<String> {
     let lines: Vec<_> = blocks(info).iter().flat_map(|block| block.split('\n')).map(str::to_owned).collect();
@@ -163,14 +163,18 @@ fn instants_have_their_text() {
     }
 }
 
-/// What `verify_entries.py` says of these rows, and whether it ended with status 0. None without a python3.
+/// What the verifier in Python says of these rows, and whether it ended with status 0. None without a python3.
 fn python(rows: &[Value]) -> Option<(Vec<String>, bool)> {
-    let child =
-        Command::new("python3").arg(docs().join("verify_entries.py")).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let child = Command::new("python3")
+        .arg(verifier().join("src/lead_audit_verifier"))
+        .arg("entries")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
     let mut child = match child {
         Ok(child) => child,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("there is no python3 here: verify_entries.py was not tested");
+            eprintln!("there is no python3 here: the verifier in Python was not tested");
             return None;
         }
         Err(error) => panic!("python3: {error}"),
@@ -341,11 +345,11 @@ fn values_that_are_not_text() {
         assert_eq!(String::from_utf8(written).unwrap(), stand_in.trim(), "{value}");
         canonical::check(stand_in.trim().as_bytes()).unwrap();
     }
-    let script = "import sys; sys.dont_write_bytecode = True; import verify_entries as v
+    let script = "import sys; sys.dont_write_bytecode = True; from lead_audit_verifier import entries as v
 for line in sys.stdin.buffer.read().decode().splitlines(): print(v.json_bytes(v.parse(line)).hex())";
     let mut python = Command::new("python3")
         .args(["-c", script])
-        .current_dir(docs())
+        .current_dir(verifier().join("src"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

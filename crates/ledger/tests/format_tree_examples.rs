@@ -1,4 +1,4 @@
-//! The test vectors of `docs/FORMAT.md`, sections 11 to 17, read from the page itself. `docs/tree_examples.py` has made
+//! The test vectors of `docs/FORMAT.md`, sections 11 to 17, read from the page itself. `verifiers/python/tests/tree_examples.py` has made
 //! them with an implementation of its own, written from the page. Those of section 18 are in crates/export.
 
 use ledger::checkpoint::Checkpoint;

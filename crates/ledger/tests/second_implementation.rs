@@ -1,4 +1,4 @@
-//! `docs/transparency.py`, written from docs/FORMAT.md alone, accepts and refuses the same notes, checkpoints, proofs and keys
+//! `verifiers/python`, written from docs/FORMAT.md alone, accepts and refuses the same notes, checkpoints, proofs and keys
 //! as this crate: honest ones, and thousands that are nearly right.
 
 use ledger::checkpoint::Checkpoint;
@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 /// Reads JSON lines [kind, text] and says for each whether it accepts the text.
 const JUDGE: &str = r#"
 import json, sys
-import transparency as t
+from lead_audit_verifier import transparency as t
 log, witness, leaf = t.VerifierKey(sys.argv[2]), t.VerifierKey(sys.argv[3]), bytes.fromhex(sys.argv[4])
 def note(text, **more):
     return t.Note(text, **more).verified_by([log, witness])
@@ -88,7 +88,7 @@ fn python(honest: &Honest, cases: &[(&str, String)]) -> Option<Vec<bool>> {
     let keys = [honest.log.verifier().to_string(), honest.witness.verifier().to_string()];
     let child = Command::new("python3")
         .args(["-B", "-c", &format!("import sys; sys.path.insert(0, sys.argv[1])\n{JUDGE}")])
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs"))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../verifiers/python/src"))
         .args(keys)
         .arg(hex::encode(honest.leaf))
         .stdin(Stdio::piped())
@@ -97,7 +97,7 @@ fn python(honest: &Honest, cases: &[(&str, String)]) -> Option<Vec<bool>> {
     let mut child = match child {
         Ok(child) => child,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("there is no python3 here: transparency.py was not tested");
+            eprintln!("there is no python3 here: the verifier in Python was not tested");
             return None;
         }
         Err(error) => panic!("python3: {error}"),

@@ -1,4 +1,4 @@
-"""Serves the application: `python -m leads_api [PORT]`, on 127.0.0.1. Without a port, 8000, or a free one where that is taken.
+"""Serves the application: `python -m leads_api [PORT]`, on 127.0.0.1. The default port is 8000 or, if it is taken, a free one.
 
 Prints one line with its URL when it accepts connections."""
 
@@ -29,7 +29,7 @@ def listen(port: int | None) -> socket.socket:
 def main() -> None:
     listener = listen(int(sys.argv[1]) if len(sys.argv) > 1 else None)
     print(f"http://127.0.0.1:{listener.getsockname()[1]}/", flush=True)
-    # Which proxy to believe is the audit middleware's business (LEADS_TRUSTED_PROXIES): uvicorn must not rewrite the address.
+    # The audit middleware trusts proxies (LEADS_TRUSTED_PROXIES). uvicorn must not rewrite the address.
     config = uvicorn.Config(create_app(Settings.from_environment()), proxy_headers=False, server_header=False)
     uvicorn.Server(config).run(sockets=[listener])
 

@@ -1,4 +1,4 @@
-"""Reads leads from a CSV file. Nothing is imported unless every line is right."""
+"""Reads leads from a CSV file. Imports every line or none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = tuple(LeadDraft.model_fields)
 
 
 def read_leads(content: bytes) -> list[LeadDraft]:
-    """The file's leads. Raises BadFile, which names each line that is wrong."""
+    """Returns the leads of the file. Raises BadFile, which names each invalid line."""
     if len(content) > MAX_BYTES:
         raise BadFile([f"The file is larger than {MAX_BYTES // 1_000_000} MB."])
     try:

@@ -1,4 +1,4 @@
-"""What can go wrong with a lead, in the application's own words. HTTP appears only in routes/."""
+"""The application's errors. Only routes/ knows HTTP."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NotSealed(LeadError):
 
 
 class Taken(LeadError):
-    """A unique column has that value already. The attempt is in the audit trail: the database saw it fail."""
+    """Another lead has this value of a unique column. The audit trail contains the failed attempt."""
 
     def __init__(self, column: str, detail: str | None) -> None:
         self.column = column
@@ -35,7 +35,7 @@ class Taken(LeadError):
 
 
 class Stale(LeadError):
-    """Someone else was faster: the lead is not in the state that the user saw."""
+    """Another user was faster: the lead is not in the state that the user saw."""
 
     def __init__(self, current: Lead) -> None:
         self.current = current
@@ -45,11 +45,11 @@ class Stale(LeadError):
 
 
 class WrongState(LeadError):
-    """Editing a deleted lead, deleting it twice, restoring one that is there."""
+    """An edit or a second deletion of a deleted lead, or a restore of one that is not deleted."""
 
 
 class BadFile(LeadError):
-    """A CSV file that cannot be imported, with the lines that are wrong."""
+    """A CSV file that cannot be imported, with its invalid lines."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems

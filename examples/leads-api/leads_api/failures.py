@@ -39,7 +39,7 @@ def add_failure_handlers(app: FastAPI) -> None:
                 body["problems"] = error.problems
         return JSONResponse(body, status)
 
-    # FastAPI's own answer repeats what was sent, which may not even be text.
+    # FastAPI's own answer repeats the request's body, which may not be text.
     @app.exception_handler(RequestValidationError)
     async def wrong_request(request: Request, error: RequestValidationError) -> Response:
         problems = [{"loc": problem["loc"], "msg": problem["msg"].removeprefix("Value error, ")} for problem in error.errors()]

@@ -1,4 +1,4 @@
-"""The table `leads` (sql/schema.sql) as SQLAlchemy sees it. Nothing here knows of the audit trail."""
+"""The table `leads` (sql/schema.sql) for SQLAlchemy. It does not know the audit trail."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Lead(Base):
 
     @property
     def version(self) -> str:
-        """Which state of the lead this is. Every write moves `updated_at` on (repository.py), so it tells two states apart."""
+        """The version of the lead. Every write changes `updated_at` (repository.py), so it distinguishes two states."""
         return self.updated_at.isoformat(timespec="microseconds")
 
     @property

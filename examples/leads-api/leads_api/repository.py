@@ -1,4 +1,4 @@
-"""The leads in the database. Each method is one transaction; none of them mentions the audit trail, and none can forget it."""
+"""The leads in the database. Each method is one transaction. None of them knows the audit trail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from leads_api.schemas import LeadChanges, LeadDraft
 
 PAGE_SIZE = 20
 
-# The next version of a lead. The clock may stand still or be set back, this does not.
+# The next version of a lead. It grows even if the clock stands still or goes back.
 _NEXT_VERSION = func.greatest(
     func.timezone("UTC", func.statement_timestamp(), type_=DateTime), Lead.updated_at + text("interval '1 microsecond'")
 )
@@ -83,7 +83,7 @@ class LeadRepository:
             raise _taken(error) from error
 
     async def import_all(self, drafts: Sequence[LeadDraft], by: str) -> list[str]:
-        """All of them or none, a thousand to a statement."""
+        """Writes all of them or none, a thousand in a statement."""
         try:
             async with self._sessions.begin() as session:
                 return list(await session.scalars(insert(Lead).returning(Lead.id), [_row(draft, by) for draft in drafts]))
@@ -102,7 +102,7 @@ class LeadRepository:
         return await self._change(lead_id, version, by, True, back)
 
     async def _change(self, lead_id: str, version: str, by: str, while_deleted: bool, values: dict[str, Any]) -> Lead:
-        """Writes only to the version that the user saw: one statement, so that nobody can get in between."""
+        """Writes only to the version that the user saw. One statement does it, so no other write can come between."""
         seen = func.to_char(Lead.updated_at, 'YYYY-MM-DD"T"HH24:MI:SS.US') == version
         statement = (
             update(Lead)

@@ -1,4 +1,4 @@
-"""What comes in and goes out, checked. The same rules hold for JSON, for forms and for each line of a CSV file."""
+"""Validates input and output. JSON, forms and lines of a CSV file have the same rules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class EnrichmentStatus(StrEnum):
 
 
 def _tidy(value: object) -> object:
-    """Blanks around a text go; a text with nothing in it is no value."""
+    """Removes blanks around a text. An empty text is no value."""
     return (value.strip() or None) if isinstance(value, str) else value
 
 
@@ -29,7 +29,7 @@ def _printable(value: str | None) -> str | None:
 
 
 def _email(value: str | None) -> str | None:
-    # Whether an address exists only a mail to it can tell; this catches the slip of the pen.
+    # Only a mail can show that an address exists. This finds typing errors.
     if value is not None and not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s.]+", value):
         raise ValueError("is not an e-mail address")
     return value
@@ -40,7 +40,7 @@ def _text(limit: int) -> object:
 
 
 class LeadChanges(BaseModel):
-    """An edit: only the fields that are given are changed."""
+    """An edit. It changes only the given fields."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -54,7 +54,7 @@ class LeadChanges(BaseModel):
 
 
 class LeadDraft(LeadChanges):
-    """A lead to be created. Without an id it gets a new one; an importer may bring ids of its own."""
+    """A lead to be created. Without an id it gets a new one. An import may contain ids."""
 
     id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = None
 

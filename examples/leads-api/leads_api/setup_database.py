@@ -17,7 +17,7 @@ WRITER, READER = "leads_app", "leads_auditor"
 
 
 def set_up(superuser_url: str, database: str = "leads", key_file: str | None = None, checkpoints: str | None = None) -> bool:
-    """True if it had to be made."""
+    """Returns true if it did not exist."""
     with psycopg.connect(superuser_url, autocommit=True) as server:
         for role in (WRITER, READER):
             if not server.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).rowcount:
@@ -25,7 +25,7 @@ def set_up(superuser_url: str, database: str = "leads", key_file: str | None = N
         if server.execute("SELECT FROM pg_database WHERE datname = %s", [database]).rowcount:
             return False
         server.execute(f'CREATE DATABASE "{database}" OWNER {WRITER}')
-        # The table's timestamps have no time zone: they are UTC, whatever the machine's is.
+        # The table's timestamps have no time zone. They are UTC on every machine.
         settings = {"timezone": "UTC", "lead_audit.signing_key_file": key_file, "lead_audit.checkpoint_dir": checkpoints}
         for setting, value in settings.items():
             if value is not None:
@@ -37,13 +37,13 @@ def set_up(superuser_url: str, database: str = "leads", key_file: str | None = N
             connection.execute((SQL / "audit.sql").read_bytes())
     except psycopg.Error:
         with psycopg.connect(superuser_url, autocommit=True) as server:
-            server.execute(f'DROP DATABASE "{database}"')  # not a half-made one, the next time
+            server.execute(f'DROP DATABASE "{database}"')  # the next run must not find an incomplete one
         raise
     return True
 
 
 def url_for(superuser_url: str, role: str, database: str = "leads") -> URL:
-    """The same server, as the role."""
+    """The same server, with this role."""
     return make_url(superuser_url).set(drivername="postgresql+psycopg", username=role, database=database)
 
 

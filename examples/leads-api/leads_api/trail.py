@@ -1,6 +1,6 @@
-"""Reading the audit trail, as the role that may: the application's own cannot even see it (sql/audit.sql).
+"""Reads the audit trail, as the role with that right. The application's own role cannot see it (sql/audit.sql).
 
-Everything comes from the database; this module only puts it in the order in which someone wants to read it."""
+Everything comes from the database. This module only sorts it for readers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from leads_api.errors import NoSuchEntry, NotSealed
 from leads_api.models import Lead
 
 PAGE_SIZE = 50
-# In the order in which people think of a lead. All others are the application's book-keeping.
+# The fields for readers, in their order. All others are internal to the application.
 COLUMNS = ("company_name", "contact_name", "email", "domain", "source", "enrichment_status", "enrichment_error", "is_manual", "is_deleted")
 
 
 @dataclass(frozen=True)
 class Undone:
-    """What a transaction had written before it was rolled back."""
+    """The writes of a transaction that was rolled back."""
 
     operation: str
     rows: int
@@ -34,7 +34,7 @@ class Undone:
 
 @dataclass(frozen=True)
 class Event:
-    """An entry of the trail. What the application said: user_id, user_ip, user_agent, request_id. What the database saw itself:
+    """An entry of the trail. The application states user_id, user_ip, user_agent and request_id. The database records
     db_session_user and the fields after it."""
 
     id: int
@@ -67,12 +67,12 @@ class Event:
 class Timeline:
     events: Sequence[Event]
     older: int | None
-    """Ask for what lies before this entry, if anything does."""
+    """Ask for the entries before this one. None if there are none."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The latest statement of the whole log (not of this lead alone): so many entries, with this root."""
+    """The latest checkpoint of the whole log, not of this lead alone: the number of entries and the root."""
 
     tree_size: int
     root: str
@@ -96,7 +96,7 @@ class Trail:
         self._auditor = auditor
 
     async def timeline(self, lead_id: str, before: int | None = None) -> Timeline:
-        """What happened to the lead, newest first."""
+        """The events of the lead, newest first."""
         history = select_history(Lead, lead_id)
         if before is not None:
             history = history.where(history.selected_columns.id < before)
@@ -104,13 +104,13 @@ class Trail:
         return Timeline(events[:PAGE_SIZE], events[PAGE_SIZE - 1].id if len(events) > PAGE_SIZE else None)
 
     async def refused(self, limit: int) -> Sequence[Event]:
-        """What was tried on any lead and failed, newest first."""
+        """Failed attempts on any lead, newest first."""
         log = select_log()
         columns = log.selected_columns
         return await self._newest(log.where(columns.outcome != "ok", columns.table_name == Lead.__tablename__), limit)
 
     async def verification(self, lead_id: str) -> Verification:
-        """Whether every entry of the lead is as it was written, and what vouches for the whole log."""
+        """Verifies every entry of the lead, and returns the checkpoint of the whole log."""
         async with self._auditor.connect() as connection:
             checks = await check_async(connection, Lead, lead_id)
             changed = [check.id for check in checks if not check.intact]
@@ -119,7 +119,7 @@ class Trail:
         return Verification(len(checks), faults, _checkpoint(checkpoint) if checkpoint else None)
 
     async def inclusion_proof(self, lead_id: str, entry_id: int) -> str:
-        """What shows to somebody without access to the database that this entry of the lead's is in the log: a C2SP tlog-proof."""
+        """Proves to someone without access to the database that this entry is in the log: a C2SP tlog-proof."""
         async with self._auditor.connect() as connection:
             history = select_history(Lead, lead_id)
             if not (await connection.execute(history.where(history.selected_columns.id == entry_id))).first():
@@ -163,7 +163,7 @@ def _event(entry: Entry, is_intact: bool) -> Event:
 
 
 def _changes(entry: Entry) -> Sequence[Change]:
-    """Of an edit the columns that changed; of a row that came or went, those that have a value."""
+    """The changed columns of an edit. For a created or deleted row, the columns with a value."""
     if entry.operation == "UPDATE":
         changes = list(entry.changes)
     else:

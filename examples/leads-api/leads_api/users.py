@@ -1,4 +1,4 @@
-"""Who is using the application. A STAND-IN: whoever comes may choose to be anybody, so that two browsers can be two people.
+"""The user of the application. A SUBSTITUTE for a login: a visitor may choose any user, so two browsers can be two people.
 
 A real application has a real login here. All that the rest asks for is a name in the session; the cookie that carries it is
 signed, so a browser cannot change it."""

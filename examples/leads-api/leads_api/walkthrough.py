@@ -1,6 +1,6 @@
-"""Three people work with the application for a moment, over HTTP like everybody: `python -m leads_api.walkthrough URL`.
+"""Three users work with the application over HTTP: `python -m leads_api.walkthrough URL`.
 
-Run once by `make example`, so that the first lead that one opens has a history."""
+The first `make example` runs it, so that a lead has a history."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Soylent AG,Robert Thorn,robert@soylent.example,soylent.example,web,PENDING
 
 
 class Person:
-    """A user with a browser and an address of their own (all of 127.0.0.0/8 is this machine)."""
+    """A user with a browser and an address (all of 127.0.0.0/8 is this machine)."""
 
     def __init__(self, url: str, name: str, address: str, browser: str) -> None:
         transport = httpx.HTTPTransport(local_address=address)
@@ -49,7 +49,7 @@ def play(url: str) -> None:
     acme = {"id": "acme", "company_name": "Acme Corporation", "contact_name": "Jo Kim", "email": "jo@acme.example", "source": "web"}
     maria.does("POST", "leads", 201, json=acme)
 
-    # Both open it, both save. Tom was faster; Maria is told, looks again, and then saves.
+    # Both open it, both save. Tom is faster. Maria sees a conflict, loads the lead again, and saves.
     maria.sees("acme")
     tom.sees("acme")
     tom.does("PATCH", "leads/acme", 200, json={"contact_name": "Jo Kim-Park", "enrichment_status": "COMPLETED"})
@@ -57,7 +57,7 @@ def play(url: str) -> None:
     maria.sees("acme")
     maria.does("PATCH", "leads/acme", 200, json={"contact_name": "Joanna Kim-Park"})
 
-    # An e-mail address that another lead has, and an id that is taken: refused by the database.
+    # The database refuses the e-mail address of another lead, and an existing id.
     tom.sees("acme")
     tom.does("PATCH", "leads/acme", 409, json={"email": "Gavin@Hooli.example"})
     aisha.does("POST", "leads", 409, json=acme | {"email": "office@acme.example"})

@@ -1,4 +1,4 @@
-"""What a browser has to be told, and what not to believe of it."""
+"""Security headers, and checks of the browser's requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEADERS = {
 
 
 class SameOrigin:
-    """Refuses writes that another site's page sends with the user's cookie, and adds the headers above to each answer."""
+    """Refuses writes from pages of other sites with the user's cookie, and adds the headers above to each answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -49,7 +49,7 @@ SELECT '{_RELATION}', c.relname::text FROM pg_catalog.pg_class c WHERE c.relkind
 GROUP BY c.relname HAVING NOT pg_catalog.bool_or(c.oid IN (SELECT m.relation FROM may_write m))
 UNION ALL
 SELECT '{_WRITER}', o.proname::text FROM own o JOIN pg_catalog.pg_namespace n ON n.oid = o.pronamespace
-WHERE o.provolatile = 'v' AND n.nspname <> 'lead_audit'
+WHERE o.provolatile = 'v' AND n.nspname NOT IN ('lead_audit', 'lead_audit_internal')
 UNION ALL
 SELECT '{_WRITER}', c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid IN (SELECT m.relation FROM may_write m) AND n.nspname <> 'lead_audit'"""

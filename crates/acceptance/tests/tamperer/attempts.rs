@@ -588,7 +588,7 @@ fn guards(facts: &Facts, all: &mut Vec<Attempt>) {
     attempt(
         "trigger's function replaced",
         format!(
-            "CREATE OR REPLACE FUNCTION lead_audit.refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; {change}"
+            "CREATE OR REPLACE FUNCTION lead_audit_internal.refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; {change}"
         ),
     );
     attempt(

@@ -10,7 +10,10 @@ mod attempts;
 mod honest;
 mod outside;
 
-use acceptance::{Cluster, LeadAudit, Session, add_leads, app_database, assert_tree_whole, call, seal, text_of, try_call, value};
+use acceptance::{
+    Cluster, LeadAudit, Session, add_leads, app_database, assert_tree_whole, call, python_verifier, seal, text_of, try_call,
+    value,
+};
 use attempts::{Attempt, Expected, From, Step, attempts};
 use ledger::checkpoint::Checkpoint;
 use ledger::note::SigningKey;
@@ -297,8 +300,8 @@ impl Stage {
     }
 
     fn python(&self, arguments: &[&str]) -> (i32, String) {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/verify_export.py");
-        let answer = Command::new("python3").arg(program).args(arguments).output().expect("python3 starts");
+        let answer =
+            Command::new("python3").arg(python_verifier()).arg("export").args(arguments).output().expect("python3 starts");
         let text = String::from_utf8_lossy(&answer.stdout).into_owned() + &String::from_utf8_lossy(&answer.stderr);
         (answer.status.code().unwrap_or(2), text)
     }

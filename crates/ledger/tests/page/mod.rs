@@ -23,9 +23,14 @@ pub fn blocks(info: &str) -> Vec<String> {
     blocks
 }
 
-/// What a script beside the page prints. None without a python3.
+/// The independent implementation in Python.
+pub fn verifier() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../verifiers/python")
+}
+
+/// What a generator of the page's examples prints. None without a python3.
 pub fn printed_by(script: &str) -> Option<String> {
-    let printed = match Command::new("python3").arg(docs().join(script)).output() {
+    let printed = match Command::new("python3").arg(verifier().join("tests").join(script)).output() {
         Ok(output) => output,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             eprintln!("there is no python3 here: {script} was not tested");

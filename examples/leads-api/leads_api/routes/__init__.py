@@ -1,1 +1,1 @@
-"""HTTP: `api` speaks JSON, `pages` HTML. Both call the same repository and the same trail."""
+"""HTTP: `api` for JSON, `pages` for HTML. Both use the same repository and trail."""

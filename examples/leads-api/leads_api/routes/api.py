@@ -1,4 +1,4 @@
-"""The JSON interface. A lead's version travels as its ETag: whoever changes a lead says with If-Match which state they saw."""
+"""The JSON interface. The ETag of a lead is its version. A change names the version that the user saw in If-Match."""
 
 from __future__ import annotations
 

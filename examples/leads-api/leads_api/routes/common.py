@@ -1,4 +1,4 @@
-"""What both kinds of routes depend on."""
+"""Dependencies of both kinds of routes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _user(request: Request) -> str:
     return user
 
 
-# What is looked for; PostgreSQL's texts have no NUL.
+# A search text. PostgreSQL's texts have no NUL.
 Text = Annotated[str, Query(max_length=500, pattern=r"^[^\x00]*$")]
 LeadId = Annotated[str, Path(max_length=500, pattern=r"^[^\x00]+$")]
 EntryId = Annotated[int, Path(ge=0, lt=2**63)]
@@ -43,7 +43,7 @@ PageNumber = Annotated[int, Query(ge=1, le=100_000)]
 
 
 def proof_file(entry_id: int, proof: str) -> PlainTextResponse:
-    """Something to be saved and handed on."""
+    """A file for download."""
     return PlainTextResponse(proof, headers={"Content-Disposition": f'attachment; filename="entry-{entry_id}.tlog-proof"'})
 
 

@@ -1,4 +1,4 @@
-"""The pages, rendered here on the server: they work without JavaScript."""
+"""The pages, rendered on the server. They work without JavaScript."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _to_lead(request: Request, lead: Lead, notice: str) -> RedirectResponse:
     return RedirectResponse(f"/leads/{lead.id}", 303)
 
 
-# ---- login, such as it is ------------------------------------------------------------------------------------------
+# ---- the substitute for a login ------------------------------------------------------------------------------------------
 
 
 @router.get("/login")
@@ -114,7 +114,7 @@ async def refused(request: Request, trail: AuditTrail, user: User) -> Response:
     return _page(request, "refused.html", events=await trail.refused(50))
 
 
-# ---- one lead: what it is, and all that was ever done to it ------------------------------------------------------------
+# ---- one lead and its history ------------------------------------------------------------
 
 
 @router.get("/leads/new")
@@ -155,7 +155,7 @@ async def show_lead(request: Request, lead_id: LeadId, leads: Leads, trail: Audi
     timeline = await trail.timeline(lead_id, before)
     if lead is None and not timeline.events:
         raise NoSuchLead(lead_id)
-    # A row that is gone for good has its history still.
+    # A deleted row still has its history.
     return _page(request, "lead.html", lead=lead, id=lead_id, timeline=timeline, verification=await trail.verification(lead_id))
 
 
@@ -177,7 +177,7 @@ async def edit_lead(request: Request, lead_id: LeadId, leads: Leads, user: User)
     try:
         lead = await leads.edit(lead_id, version, _checked(LeadChanges, values), user)
     except Stale as error:
-        # What was typed stays in the form; what is stored now stands beside it. Saving again is then a decision.
+        # The form keeps the user's input and shows the stored values beside it. The user can then save again.
         differences = _differences(error.current, values)
         return _page(request, "form.html", 409, lead=error.current, values=values, problems={}, conflict=error, conflict_rows=differences)
     except (ValidationError, Taken, WrongState) as error:
@@ -207,7 +207,7 @@ async def _form(request: Request) -> dict[str, Any]:
 
 
 def _checked(model: type[Model], values: dict[str, Any]) -> Model:
-    """A form has all fields, but a browser leaves out a box that is not ticked."""
+    """A form has all fields, but a browser omits an empty checkbox."""
     return model.model_validate({"is_manual": False} | values)
 
 
@@ -218,7 +218,7 @@ def _differences(stored: Lead, values: dict[str, Any]) -> list[tuple[str, Any, A
 
 
 def _problems(error: ValidationError | Taken | WrongState) -> dict[str, str]:
-    """By field; under the empty name what concerns the whole form."""
+    """Messages by field. The empty name is for the whole form."""
     match error:
         case ValidationError():
             return {str(e["loc"][0]): e["msg"].removeprefix("Value error, ") for e in error.errors() if e["loc"]}

@@ -1,13 +1,14 @@
-#!/usr/bin/env python3
-"""Verifies exports of lead_audit without the database: verify_export.py [--key KEY]… [--checkpoint FILE]… FILE…
+"""Verifies exports without the database (docs/FORMAT.md, section 18).
 
-Written from docs/FORMAT.md, section 18, with Python's standard library; it shares no code with the extension. Several files are
-one history in the order given; "-" is standard input. A KEY is a verifier key or a file with one. A checkpoint is one that
-was kept from earlier: a file with a signed note, or with the text of a checkpoint.
+Several files are one history, in the order given; "-" is standard input. A KEY is a verifier key, or
+a file with one. A checkpoint is one that was kept from earlier: a file with a signed note, or with the
+text of a checkpoint.
 
-Prints each fault as "FILE:LINE: …", and then what was verified and "intact", "tampered" or "could not tell". Exit status: 0 intact,
-1 tampered, 2 could not tell: nothing vouches for it, or it could not be read.
+Prints each fault as "FILE:LINE: ...", and then what was verified and "intact", "tampered" or "could
+not tell". Exit status: 0 intact, 1 tampered, 2 could not tell: nothing vouches for the export, or it
+could not be read.
 """
+
 import argparse
 import bisect
 import calendar
@@ -15,9 +16,8 @@ import os
 import re
 import sys
 
-sys.dont_write_bytecode = True
-import verify_entries as entries
-from transparency import (
+from . import entries
+from .transparency import (
     COSIGNATURE,
     Checkpoint,
     Edge,
@@ -276,7 +276,7 @@ class Verifier:
             if not line:
                 return
             if line_number == 1 and line.startswith(ZSTD):
-                raise ValueError(f"{name} is compressed: zstd -dc {name} | {sys.argv[0]} … -")
+                raise ValueError(f"{name} is compressed: zstd -dc {name} | lead-audit-verifier export … -")
             if not line.endswith(b"\n") or len(line) > MAX_LINE + 1:
                 raise Unreadable("the line is too long, or the file ends in it")
             try:
@@ -592,8 +592,7 @@ class Verifier:
             self.last_unsealed = number
 
     def verdict(self):
-        for where, size, what in self.unexplained:
-            self.where = where
+        for self.where, size, what in self.unexplained:
             if self.signed_to is not None and self.signed_to > size:  # versions before 1.1 left no entry
                 print(f"{self.where}: {what}; a later one is signed")
             else:
@@ -655,13 +654,17 @@ def read_key(text):
     return key
 
 
-def main():
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments):
+    given = arguments
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
+    arguments = argparse.ArgumentParser(
+        prog="lead-audit-verifier export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--key", action="append", default=[], help="verifier key of the log, or a file with it")
     arguments.add_argument("--checkpoint", action="append", default=[], help="file with a checkpoint that was kept")
     arguments.add_argument("--older", action="store_true", help="the export may end before a checkpoint that was kept")
     arguments.add_argument("files", nargs="+", metavar="FILE")
-    arguments = arguments.parse_args()
+    arguments = arguments.parse_args(given)
     verifier, kept = None, {}
     try:
         keys = [read_key(text) for text in arguments.key]
@@ -681,8 +684,3 @@ def main():
         verdict, status = ("tampered", 1) if verifier and verifier.faults else (f"could not tell: {error}", 2)
     print(verdict)
     return status
-
-
-if __name__ == "__main__":
-    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
-    sys.exit(main())

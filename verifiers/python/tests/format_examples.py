@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Prints the examples of docs/FORMAT.md, section 10, without the prose between them: the blocks of each entry.
 
-crates/ledger/tests/format_examples.rs looks for each of them in the page.
+crates/ledger/tests/format_examples.rs and test_format_page.py look for each of them in the page.
 """
 import hashlib
 import json
 import sys
+from pathlib import Path
 
 sys.dont_write_bytecode = True
-import verify_entries as verifier
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from lead_audit_verifier import entries as verifier
 
 COLUMNS = """id format txid occurred_at watch_id key_hash previous_key_hash relation backend_pid table_schema table_name
     operation outcome soft_delete row_key row_values changed_values details user_id user_ip user_agent request_id

@@ -1,8 +1,9 @@
-"""RFC 6962, RFC 8032 and the C2SP formats as docs/FORMAT.md has them, sections 11 to 17: trees, proofs, signed notes,
-checkpoints, cosignatures. Written from that page, with hashlib and nothing else; it shares no code with the extension.
+"""Trees, proofs, signed notes, checkpoints and cosignatures: docs/FORMAT.md, sections 11 to 17.
 
-verify_export.py verifies with it, tree_examples.py makes the examples of the page with it.
+These are RFC 6962, RFC 8032 and the formats of C2SP. export.py verifies with this module, and
+tests/tree_examples.py makes the examples of the page with it.
 """
+
 import base64
 import hashlib
 import re

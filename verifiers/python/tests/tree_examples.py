@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prints the examples of docs/FORMAT.md, sections 11 to 18: the blocks alone, without the prose between them.
 
-crates/ledger/tests/format_tree_examples.rs looks for each of them in the page. Roots and proofs are worked out here by the
+crates/ledger/tests/format_tree_examples.rs and test_format_page.py look for each of them in the page. Roots and proofs are worked out here by the
 definitions of RFC 6962, section 2.1, which is another way than that of transparency.py, and compared with it.
 """
 import base64
@@ -12,11 +12,9 @@ import io
 import json
 import sys
 
-sys.dont_write_bytecode = True
-import format_examples
-import transparency as t
-import verify_entries as entries
-import verify_export
+import format_examples  # which makes the package known
+from lead_audit_verifier import entries, export
+from lead_audit_verifier import transparency as t
 
 NUMBERS = 70_000
 SEEDS = {"example.com/crm": 1, "witness.example/alice": 2}
@@ -217,7 +215,7 @@ def exports(preimages, log_tree, signed_note, keys):
                  entry_line(2, index=2, proof=[node.hex() for node in log_tree.path(2, 0, 5)])]
     for kind, lines in (("history", history), ("selection", selection)):
         lines.append(line(end=dict(lines=len(lines), tree_size=5)))
-        verifier = verify_export.Verifier(keys, {3: (log_tree.root(0, 3), "example.com/crm")}, False)
+        verifier = export.Verifier(keys, {3: (log_tree.root(0, 3), "example.com/crm")}, False)
         with contextlib.redirect_stdout(io.StringIO()) as said:
             verifier.file(kind, io.BytesIO("".join(f"{line}\n" for line in lines).encode()))
             verdict = verifier.verdict()

@@ -1,9 +1,9 @@
-#!/usr/bin/env python3
-"""Verifies entries of lead_audit, read from standard input as docs/FORMAT.md describes: one JSON object on each line.
+"""Verifies entries, read from standard input as docs/FORMAT.md describes: one JSON object on each line.
 
-Written from FORMAT.md alone, with hashlib and json; it shares no code with the extension. Prints each fault and then
-"N entries, M faults". Exit status: 0 no fault, 1 faults, 2 no fault, but something that it does not know and so cannot judge.
+It prints each fault and then "N entries, M faults". Exit status: 0 no fault, 1 faults, 2 no fault, but
+something that it does not know and so cannot judge.
 """
+
 import hashlib
 import json
 import re
@@ -226,7 +226,3 @@ def main():
         bad += len(found)
     print(f"{entries} entries, {bad} faults")
     return 1 if bad else 2 if unknown else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
