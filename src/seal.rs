@@ -6,7 +6,6 @@
 //! nothing.
 
 mod id_gaps;
-mod id_ranges;
 mod inserted_ids;
 mod key_entry;
 mod notify;
@@ -19,8 +18,7 @@ mod signer;
 mod stored_tree;
 mod tree_guard;
 
-pub use id_gaps::last_id_given_out;
-pub use id_ranges::{IdRange, IdRanges};
+pub use id_gaps::{last_id_given_out, parse_ids};
 pub use inserted_ids::InsertedIds;
 pub use notify::{notify, queue_is_full};
 pub use publish::{publish_by_itself, publish_committed, subtransaction_aborts, subtransaction_commits, transaction_ends};

@@ -5,10 +5,19 @@
 //! *in that snapshot*: never to a later one. The gap is kept together with these transactions, is looked at again only when one
 //! of them has ended, and is closed when all of them have.
 
-use super::id_ranges::IdRanges;
 use super::stored_tree::{TreeRow, to_bigint};
 use crate::pg::{NewestSnapshot, ServerError, SpiPlan};
+use ledger::IdRanges;
 use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
+
+/// Reads the text that PostgreSQL gives for an int8multirange.
+pub fn parse_ids(text: &str) -> Result<IdRanges, ServerError> {
+    IdRanges::parse(text).map_err(|_| ServerError {
+        code: PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+        message: "ids in schema lead_audit are not what sealing has written".to_owned(),
+        detail: Some(format!("{}…", text.chars().take(200).collect::<String>())),
+    })
+}
 
 /// The highest id that the sequence has given out. That ids grow with the order in which they are taken, whoever takes them, is what
 /// sealing rests on.
@@ -78,7 +87,7 @@ impl IdGap {
         let rows = plan.read(snapshot, &[first_id.into_datum()]);
         let (Some(ids), Some(in_progress)) = (rows.get::<String>(0, 0), rows.get::<Vec<i64>>(0, 1)) else { return Ok(None) };
         let in_progress = in_progress.into_iter().map(|xid| xid as u64).collect();
-        Ok(Some(IdGap { first_id, ids: IdRanges::from_multirange(&ids)?, in_progress }))
+        Ok(Some(IdGap { first_id, ids: parse_ids(&ids)?, in_progress }))
     }
 
     /// It was looked at, and `missing` is what is still not there: the row is narrowed to what may still come. Returns whether
@@ -95,7 +104,7 @@ impl IdGap {
             "UPDATE lead_audit.open_gap SET ids = $2::pg_catalog.int8multirange, in_progress = $3 WHERE first_id = $1",
             &[pg_sys::INT8OID, pg_sys::TEXTOID, pg_sys::INT8ARRAYOID],
         );
-        plan.write(snapshot, &[self.first_id.into_datum(), missing.to_multirange().into_datum(), still.into_datum()]);
+        plan.write(snapshot, &[self.first_id.into_datum(), missing.to_string().into_datum(), still.into_datum()]);
         true
     }
 }
@@ -112,11 +121,11 @@ pub fn open(snapshot: pg_sys::Snapshot, missing: &IdRanges, in_progress: &[u64])
     );
     let in_progress: Vec<i64> = in_progress.iter().copied().map(to_bigint).collect();
     let mut rows = 0;
-    for chunk in missing.as_slice().chunks(RANGES) {
+    for chunk in missing.ranges().chunks(RANGES) {
         let mut ids = IdRanges::default();
         chunk.iter().for_each(|range| ids.push_range(*range));
         let first_id = chunk.first().map(|range| range.first);
-        plan.write(snapshot, &[first_id.into_datum(), ids.to_multirange().into_datum(), in_progress.clone().into_datum()]);
+        plan.write(snapshot, &[first_id.into_datum(), ids.to_string().into_datum(), in_progress.clone().into_datum()]);
         rows += 1;
     }
     rows

@@ -5,7 +5,6 @@
 //! Nothing is kept in memory from one round to the next, so a crash or a rollback leaves what the last commit left.
 
 use super::id_gaps::{self, IdGap, last_id_given_out};
-use super::id_ranges::{IdRange, IdRanges};
 use super::inserted_ids::InsertedIds;
 use super::key_entry::{KeyEntry, has_arrived};
 use super::publication::Publication;
@@ -19,6 +18,7 @@ use crate::entries::{EntryColumn, relation_of_schema};
 use crate::pg::{IdScan, NewestSnapshot, RowMemory, ServerError, detoasted, with_spi};
 use ledger::merkle::{Hash, TileWriter};
 use ledger::note::SigningKey;
+use ledger::{IdRange, IdRanges};
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 /// Entries in one checkpoint at most: their hashes are in memory until it is written.
@@ -166,7 +166,7 @@ impl Round<'_> {
         let mut own_id = None;
         if let Some(KeyEntry { id, signer, former }) = change {
             // Alone in its checkpoint, the first of the new key: whoever knows the old one reads it there, and reads who is next.
-            self.take(&mut entries, IdRange { first: id, last: id }, &mut IdRanges::default())?;
+            self.take(&mut entries, IdRange::of(id), &mut IdRanges::default())?;
             self.signer = Some(signer);
             self.write_checkpoint(former.as_ref())?;
             own_id = Some(id);
@@ -174,7 +174,7 @@ impl Round<'_> {
         for first_id in late {
             let Some(gap) = IdGap::load(self.snap(), first_id)? else { continue };
             let mut missing = IdRanges::default();
-            for range in gap.ids.as_slice() {
+            for range in gap.ids.ranges() {
                 self.take(&mut entries, *range, &mut missing)?;
             }
             if !gap.narrow(self.snap(), &missing, &in_progress, from_elsewhere) {
@@ -253,7 +253,7 @@ impl Round<'_> {
         if let Some(writer) = &mut self.writer {
             writer.push(ledger::leaf_hash(checksum));
             self.ids.push(id);
-            if writer.size() - self.sealed >= CHECKPOINT_ENTRIES || self.ids.as_slice().len() >= CHECKPOINT_RANGES {
+            if writer.size() - self.sealed >= CHECKPOINT_ENTRIES || self.ids.ranges().len() >= CHECKPOINT_RANGES {
                 self.write_checkpoint(None)?;
             }
         }

@@ -1,9 +1,9 @@
 //! The tree as it is stored: its row in `lead_audit.tree`, its checkpoints, and its tiles. Full tiles are in
 //! `lead_audit.tree_tile`, the last one of each level in `lead_audit.tree_edge`.
 
-use super::id_ranges::IdRanges;
 use crate::entries::relation_of_schema;
 use crate::pg::{ServerError, SpiPlan, current_database};
+use ledger::IdRanges;
 use ledger::merkle::{Hash, TILE_WIDTH, TileId, Tiles, TreeError};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{IntoDatum, PgSqlErrorCode, Uuid, pg_sys};
@@ -251,7 +251,7 @@ impl StoredCheckpoint {
             ),
             &[pg_sys::INT8OID, pg_sys::BYTEAOID, pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::UUIDOID],
         );
-        let ids_text = ids.to_multirange();
+        let ids_text = ids.to_string();
         insert.write(
             snapshot,
             &[
@@ -270,11 +270,11 @@ impl StoredCheckpoint {
         );
         let mut leaf = before as i64;
         let (mut first_ids, mut last_ids, mut leaves) = (Vec::new(), Vec::new(), Vec::new());
-        for range in ids.as_slice() {
+        for range in ids.ranges() {
             first_ids.push(range.first);
             last_ids.push(range.last);
             leaves.push(leaf);
-            leaf += range.len() as i64;
+            leaf += range.count() as i64;
         }
         ranges.write(snapshot, &[first_ids.into_datum(), last_ids.into_datum(), leaves.into_datum()]);
     }

@@ -2,7 +2,8 @@
 
 use crate::entries::relation_of_schema;
 use crate::pg::{IdScan, RowMemory, ServerError, SpiPlan};
-use crate::seal::{IdRange, IdRanges, InsertedIds, StoredTiles, TreeRow, last_id_given_out};
+use crate::seal::{InsertedIds, StoredTiles, TreeRow, last_id_given_out, parse_ids};
+use ledger::IdRange;
 use ledger::merkle::{Hash, TILE_WIDTH, TileId, Tiles};
 use pgrx::{IntoDatum, pg_sys};
 use std::collections::VecDeque;
@@ -61,7 +62,7 @@ impl Leaves {
         let gaps = SpiPlan::prepare("SELECT ids::text FROM lead_audit.open_gap ORDER BY first_id", &[]).read(snapshot, &[]);
         let mut open = Vec::new();
         for row in 0..gaps.len() {
-            open.extend_from_slice(IdRanges::from_multirange(&gaps.get::<String>(row, 0).unwrap_or_default())?.as_slice());
+            open.extend_from_slice(parse_ids(&gaps.get::<String>(row, 0).unwrap_or_default())?.ranges());
         }
         open.sort_by_key(|range| range.first);
         let mut leaves = Leaves {

@@ -1,7 +1,8 @@
 //! Which log each checkpoint is of, and who has signed it. Both change only where a sealed entry says so (docs/FORMAT.md, section 15).
 
 use super::faults::Faults;
-use crate::seal::{IdRanges, Identity, TreeRow, verifier_key};
+use crate::seal::{Identity, TreeRow, verifier_key};
+use ledger::IdRanges;
 use ledger::KeyChange;
 use ledger::note::{Note, NoteError, VerifierKey};
 use std::collections::BTreeMap;
@@ -58,7 +59,7 @@ impl<'c> Signatures<'c> {
 
     /// The next checkpoint, which has taken these ids.
     pub fn check(&mut self, note: &Note, origin: &str, size: u64, ids: &IdRanges, faults: &mut Faults) {
-        let took = |id: i64| ids.as_slice().iter().any(|range| (range.first..=range.last).contains(&id));
+        let took = |id: i64| ids.ranges().iter().any(|range| (range.first..=range.last).contains(&id));
         let before = self.origin.as_deref();
         let change = self.changes.iter().rev().map(|(id, change)| (*id, change)).find(|(id, change)| {
             took(*id) && change.new_origin == origin && before.is_none_or(|before| before == change.old_origin)

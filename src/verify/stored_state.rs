@@ -2,7 +2,7 @@
 
 use super::faults::Faults;
 use crate::pg::SpiPlan;
-use crate::seal::{IdRanges, TreeRow, objects_are_current};
+use crate::seal::{TreeRow, objects_are_current, parse_ids};
 use pgrx::{IntoDatum, pg_sys};
 
 /// So many rows of one kind are named.
@@ -50,7 +50,7 @@ fn open_gaps(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
     for row in 0..rows.len() {
         pgrx::check_for_interrupts!();
         let first_id: i64 = rows.get(row, 0).unwrap_or_default();
-        let ids = rows.get::<String>(row, 1).and_then(|ids| IdRanges::from_multirange(&ids).ok()).unwrap_or_default();
+        let ids = rows.get::<String>(row, 1).and_then(|ids| parse_ids(&ids).ok()).unwrap_or_default();
         let in_progress: Vec<i64> = rows.get(row, 2).unwrap_or_default();
         let complaint = if ids.is_empty() {
             Some("it has no ids")
@@ -60,7 +60,7 @@ fn open_gaps(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
             Some("it has ids that sealing has not looked at")
         } else {
             let is_sealed = ids
-                .as_slice()
+                .ranges()
                 .iter()
                 .any(|range| sealed.read(snapshot, &[range.first.into_datum(), range.last.into_datum()]).len() > 0);
             is_sealed.then_some("it has ids that are sealed")

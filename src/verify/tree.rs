@@ -6,7 +6,8 @@ use super::faults::Faults;
 use super::signatures::Signatures;
 use super::stored_state;
 use crate::pg::{RowMemory, ServerError, SpiPlan};
-use crate::seal::{IdRanges, StoredTiles, TreeRow};
+use crate::seal::{StoredTiles, TreeRow, parse_ids};
+use ledger::IdRanges;
 use ledger::KeyChange;
 use ledger::checkpoint::Checkpoint;
 use ledger::merkle::{Frontier, Hash, TILE_WIDTH, TileId, TileWriter, Tiles};
@@ -82,7 +83,7 @@ pub fn check(snapshot: pg_sys::Snapshot, key_changes: &BTreeMap<i64, KeyChange>,
         drop(rows);
         let ids = check.ids(&row, size, snapshot, &ranges);
         last_id = ids.last().map_or(last_id, |last| last.max(last_id));
-        all_ranges += ids.as_slice().len() as i64;
+        all_ranges += ids.ranges().len() as i64;
         check.note(&row, &ids);
         if !check.append_up_to(row.size) {
             return Ok(());
@@ -109,14 +110,14 @@ pub fn check(snapshot: pg_sys::Snapshot, key_changes: &BTreeMap<i64, KeyChange>,
 impl Check<'_> {
     /// The ids of a checkpoint: as many as it has leaves, and found where they are looked for.
     fn ids(&mut self, row: &Row, before: u64, snapshot: pg_sys::Snapshot, ranges: &SpiPlan) -> IdRanges {
-        let ids = IdRanges::from_multirange(&row.ids).unwrap_or_default();
+        let ids = parse_ids(&row.ids).unwrap_or_default();
         let (mut first_ids, mut last_ids, mut leaves) = (Vec::new(), Vec::new(), Vec::new());
         let mut leaf = before;
-        for range in ids.as_slice() {
+        for range in ids.ranges() {
             first_ids.push(range.first);
             last_ids.push(range.last);
             leaves.push(leaf as i64);
-            leaf += range.len();
+            leaf += range.count();
         }
         if leaf != row.size {
             let detail =
@@ -125,7 +126,7 @@ impl Check<'_> {
         }
         let arguments = [first_ids.into_datum(), last_ids.into_datum(), leaves.into_datum()];
         let found = self.memory.for_row(|| ranges.read(snapshot, &arguments).get::<i64>(0, 0));
-        if found != Some(ids.as_slice().len() as i64) {
+        if found != Some(ids.ranges().len() as i64) {
             let detail = format!("ids of the checkpoint of tree size {} lead to other leaves in lead_audit.leaf_range", row.size);
             self.faults.of_tree("checkpoint", detail);
         }
@@ -250,7 +251,7 @@ impl Check<'_> {
             self.faults.of_tree("checkpoint", format!("the tree has {tree_size} leaves; the newest checkpoint has {size}"));
         }
         if let Some((first, ids)) = self.unconfirmed.first() {
-            let ids = match (ids.as_slice().first(), ids.last()) {
+            let ids = match (ids.ranges().first(), ids.last()) {
                 (Some(range), Some(last)) => format!("between ids {} and {last}", range.first),
                 _ => "of unknown id".to_owned(),
             };

@@ -15,8 +15,8 @@ pub use selection::{Selection, select};
 pub use tiles::DatabaseTiles;
 
 use crate::error::CommandError;
-use export::IdRanges;
 use export::write::StoredCheckpoint;
+use ledger::IdRanges;
 use ledger::merkle::Hash;
 use postgres::types::{FromSql, Type};
 use postgres::{Client, Row};
@@ -111,7 +111,7 @@ impl Snapshot {
         )?;
         let row = rows.first().ok_or_else(|| CommandError::Database("a query without a result".to_owned()))?;
         let ranges = |column: usize| -> Result<IdRanges, CommandError> { id_ranges(row.try_get(column)?) };
-        let unsealed = ranges(0)?.gaps();
+        let unsealed = ranges(0)?.complement();
         let mut possible = ranges(1)?;
         let (looked_to, last_id): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
         // An entry above the last id that was given out is nobody's.

@@ -11,10 +11,10 @@ use crate::trust;
 use export::write::StoredEntry;
 use export::{EntryColumns, Record, judge_entry};
 use ledger::checkpoint::Checkpoint;
-use ledger::leaf_hash;
 use ledger::merkle::{hash_text, inclusion_proof};
 use ledger::note::{Note, NoteError};
 use ledger::tlog_proof::TlogProof;
+use ledger::{IdRange, leaf_hash};
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;
@@ -34,7 +34,7 @@ pub fn prove(arguments: &Prove, console: Console) -> Result<Status, CommandError
         return refused(format!("{known} {id}"));
     };
     let mut preimage = None;
-    EntryReader::new(&snapshot)?.read::<CommandError>(&[(id, id)], |_, stored| {
+    EntryReader::new(&snapshot)?.read::<CommandError>(&[IdRange::of(id)], |_, stored| {
         preimage = match stored {
             StoredEntry::Entry { preimage, .. } => Some(preimage),
             StoredEntry::Damaged(fault) => return Err(CommandError::Refused(format!("entry {id} is none any more: {fault}"))),

@@ -2,7 +2,8 @@
 //! sealed a thousand at a time and signed. The public key goes to standard error.
 
 use export::write::{Compression, HistoryWriter, Output, StoredCheckpoint, StoredEntry, read_stored};
-use export::{Header, IdRanges, Kind};
+use export::{Header, Kind};
+use ledger::IdRanges;
 use ledger::checkpoint::Checkpoint;
 use ledger::leaf_hash;
 use ledger::merkle::Frontier;

@@ -4,7 +4,6 @@
 //! verifies it had before; nothing else in it is believed. Everything here reads hostile files: memory is bounded by
 //! [`read::Limits`], nothing recurses, and whatever is shown of a file is escaped.
 //!
-//! * [`IdRanges`] – the ids that a checkpoint took
 //! * [`Record`] – one line
 //! * [`write`] – writing lines to a file, plain or compressed, and going on with a broken one
 //! * [`read`] – lines from a file, plain or compressed, in blocks
@@ -12,7 +11,6 @@
 
 mod columns;
 mod entry_text;
-mod id_ranges;
 pub mod read;
 mod record;
 pub mod verify;
@@ -20,6 +18,5 @@ pub mod write;
 
 pub use columns::{EntryFault, judge_entry};
 pub use entry_text::EntryColumns;
-pub use id_ranges::{IdRanges, IdRangesError};
 pub use ledger::canonical::unescape;
 pub use record::{CheckpointRecord, Damaged, End, Header, Kind, Place, Record, RecordError, Start, Unknown};

@@ -3,9 +3,9 @@
 mod parse;
 mod write;
 
-use crate::id_ranges::{IdRanges, IdRangesError};
 use ledger::canonical::NotCanonical;
 use ledger::merkle::Hash;
+use ledger::{IdRanges, IdRangesError};
 use thiserror::Error;
 
 /// The version of the export format that this crate writes and reads.

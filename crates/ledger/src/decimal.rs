@@ -34,6 +34,12 @@ pub(crate) fn parse_u64(text: &str) -> Option<u64> {
     if canonical { text.parse().ok() } else { None }
 }
 
+/// Reads an integer in its one spelling: no sign but a minus, no leading zeros.
+pub fn parse_integer<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
+    let value: T = text.parse().ok()?;
+    (value.to_string() == text).then_some(value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@
 //! * [`Fault`] – what [`Entry::verify`] can find wrong with it
 //! * [`KeyChange`] – what an entry says by which the log changes its key or origin
 //! * [`key_hash`], [`leaf_hash`] – the two other hashes of the format
+//! * [`IdRanges`] – the ids that a checkpoint took
 //! * [`merkle`] – the tree over the entries: its root, its tiles, its proofs (RFC 6962)
 //! * [`checkpoint`] – what a log says of its tree: origin, size, root (C2SP tlog-checkpoint)
 //! * [`note`] – how it is signed, and the texts of keys (C2SP signed-note)
@@ -24,6 +25,7 @@ mod decimal;
 mod encoding;
 mod entry;
 mod hash;
+mod id_ranges;
 mod key_change;
 pub mod merkle;
 pub mod note;
@@ -34,9 +36,10 @@ mod verify;
 
 pub use canonical::NotCanonical;
 pub use columns::{ColumnType, EntryColumn};
-pub use decimal::write_i64;
+pub use decimal::{parse_integer, write_i64};
 pub use entry::{Entry, FORMAT, write_uuid};
 pub use hash::{key_hash, leaf_hash};
+pub use id_ranges::{IdRange, IdRanges, IdRangesError};
 pub use key_change::KeyChange;
 pub use sink::Sink;
 pub use verify::Fault;

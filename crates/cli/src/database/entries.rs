@@ -3,7 +3,7 @@
 use super::{Raw, Snapshot};
 use crate::error::CommandError;
 use export::write::{StoredEntry, read_stored};
-use ledger::{Entry, EntryColumn};
+use ledger::{Entry, EntryColumn, IdRange};
 use postgres::Row;
 use postgres::fallible_iterator::FallibleIterator;
 
@@ -52,10 +52,10 @@ impl<'s> EntryReader<'s> {
     /// Gives each entry with an id in these ranges to `each`, in the order of the ranges. One at a time is in memory.
     pub fn read<E: From<CommandError>>(
         &self,
-        ranges: &[(i64, i64)],
+        ranges: &[IdRange],
         mut each: impl FnMut(i64, StoredEntry) -> Result<(), E>,
     ) -> Result<(), E> {
-        let (first, last): (Vec<i64>, Vec<i64>) = ranges.iter().copied().unzip();
+        let (first, last): (Vec<i64>, Vec<i64>) = ranges.iter().map(|range| (range.first, range.last)).unzip();
         let failed = |error: postgres::Error| E::from(CommandError::from(error));
         let mut client = self.snapshot.client.borrow_mut();
         let parameters: [&(dyn postgres::types::ToSql + Sync); 2] = [&first, &last];

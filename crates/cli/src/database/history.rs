@@ -3,10 +3,11 @@
 use super::{EntryReader, Selection, Snapshot, select};
 use crate::error::CommandError;
 use export::write::{HistoryWriter, Output, SelectionWriter, StoredCheckpoint};
-use export::{Header, IdRanges, Kind, Place};
+use export::{Header, Kind, Place};
 use ledger::checkpoint::Checkpoint;
 use ledger::merkle::{Frontier, Hash, consistency_proof, empty_root, inclusion_proof};
 use ledger::note::Note;
+use ledger::{IdRange, IdRanges};
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
@@ -100,7 +101,7 @@ pub fn write_history<W: Write>(
         for checkpoint in &checkpoints {
             edges.push(tiles.edge(checkpoint.tree_size, &checkpoint.root));
         }
-        let ranges: Vec<(i64, i64)> =
+        let ranges: Vec<IdRange> =
             checkpoints.iter().flat_map(|checkpoint| checkpoint.entry_ids.ranges().iter().copied()).collect();
         let mut waiting = checkpoints.into_iter().zip(edges).peekable();
         let (mut current, mut last) = (IdRanges::new(), None);
@@ -227,7 +228,7 @@ pub fn write_selection<W: Write>(
             let leaf = tiles.leaf(index)?;
             places.insert(id, (Place { index, proof }, leaf));
         }
-        let ids: Vec<(i64, i64)> = some.iter().map(|&(_, id)| (id, id)).collect();
+        let ids: Vec<IdRange> = some.iter().map(|&(_, id)| IdRange::of(id)).collect();
         reader.read::<ExportError>(&ids, |id, stored| {
             let Some((place, leaf)) = places.remove(&id) else { return Ok(()) };
             written.entries += 1;
@@ -239,8 +240,8 @@ pub fn write_selection<W: Write>(
     if range.to.is_none() {
         let (_, possible) = snapshot.unsealed_ids()?;
         for inserted in [true, false] {
-            let ids: Vec<(i64, i64)> =
-                selected.unsealed.iter().filter(|&&id| inserted != possible.contains(id)).map(|&id| (id, id)).collect();
+            let ids: Vec<IdRange> =
+                selected.unsealed.iter().filter(|&&id| inserted != possible.contains(id)).map(|&id| IdRange::of(id)).collect();
             for some in ids.chunks(RANGES_AT_ONCE) {
                 reader.read::<ExportError>(some, |id, stored| {
                     written.unsealed += u64::from(!inserted);

@@ -2,7 +2,7 @@
 
 use super::{Snapshot, id_ranges};
 use crate::error::CommandError;
-use export::IdRanges;
+use ledger::IdRanges;
 use ledger::canonical::{compare_keys, write_string};
 use ledger::key_hash;
 use postgres::types::ToSql;
@@ -69,8 +69,8 @@ pub fn select(snapshot: &Snapshot, selection: &Selection, tree_size: u64) -> Res
             let (last, base): (i64, i64) = (row.try_get(0)?, row.try_get(2)?);
             let entry_ids = id_ranges(row.try_get(1)?)?;
             let base = u64::try_from(base).unwrap_or(0);
-            for &(from, to) in entry_ids.ranges() {
-                let (start, end) = (ids.partition_point(|&id| id < from), ids.partition_point(|&id| id <= to));
+            for range in entry_ids.ranges() {
+                let (start, end) = (ids.partition_point(|&id| id < range.first), ids.partition_point(|&id| id <= range.last));
                 for &id in &ids[start..end] {
                     if let Some(rank) = entry_ids.rank(id) {
                         sealed.push((base + rank, id));

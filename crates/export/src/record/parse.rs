@@ -2,10 +2,10 @@
 
 use super::{CheckpointRecord, Damaged, End, Header, Kind, Place, Record, RecordError, Start, Unknown, VERSION};
 use crate::columns::instant;
-use crate::id_ranges::{IdRanges, integer};
 use crate::unescape;
 use ledger::canonical::{self, members};
 use ledger::merkle::Hash;
+use ledger::{IdRanges, parse_integer};
 
 /// Hashes that an inclusion or consistency proof, or a right edge, can have at most.
 pub(super) const MAX_HASHES: usize = 130;
@@ -43,7 +43,7 @@ impl<'a> Record<'a> {
             }
             "export" => {
                 // Before anything else: another version may have other members.
-                let version = members(value).find(|(name, _)| *name == "version").and_then(|(_, version)| integer(version));
+                let version = members(value).find(|(name, _)| *name == "version").and_then(|(_, version)| parse_integer(version));
                 if let Some(other) = version.filter(|&version| version != VERSION) {
                     return Err(RecordError::Version(other));
                 }
@@ -138,7 +138,7 @@ fn object<'a>(value: &'a str, name: &'static str) -> Result<&'a str, RecordError
 }
 
 fn number<T: std::str::FromStr + ToString>(value: &str, name: &'static str) -> Result<T, RecordError> {
-    integer(value).ok_or(RecordError::Value(name))
+    parse_integer(value).ok_or(RecordError::Value(name))
 }
 
 fn time(value: &str, name: &'static str) -> Result<i64, RecordError> {

@@ -4,7 +4,7 @@
 //! until the batch ends: only then can be said whether an entry is missing, late or never was there.
 
 use super::line::{EntryLine, Signers};
-use crate::IdRanges;
+use ledger::IdRanges;
 use ledger::KeyChange;
 use ledger::merkle::{Frontier, Hash};
 use std::collections::{BTreeMap, HashMap};
@@ -78,7 +78,7 @@ pub(super) struct Outcome {
 impl Batch {
     /// One that waits for its entries.
     pub fn new(tree_size: u64, root: Hash, said: Option<Said>, ids: IdRanges, line: u64) -> Self {
-        let next = ids.ranges().first().map(|&(from, _)| (0, from));
+        let next = ids.ranges().first().map(|range| (0, range.first));
         let (edge, leaves, kept, malformed) = (None, ids.count(), Vec::new(), Vec::new());
         let (signed, plausible, dropped, key_changes) = (false, true, 0, Vec::new());
         Batch { tree_size, root, said, signed, key_changes, edge, ids, line, leaves, plausible, next, kept, dropped, malformed }
@@ -112,10 +112,10 @@ impl Batch {
             && entry.id == Some(id)
         {
             let ranges = self.ids.ranges();
-            self.next = if id < ranges[range].1 {
+            self.next = if id < ranges[range].last {
                 Some((range, id + 1))
             } else {
-                ranges.get(range + 1).map(|&(from, _)| (range + 1, from))
+                ranges.get(range + 1).map(|next| (range + 1, next.first))
             };
             return Some(leaf);
         }
@@ -141,9 +141,9 @@ impl Batch {
     fn remaining(&self) -> IdRanges {
         let Some((range, id)) = self.next else { return IdRanges::new() };
         let mut remaining = IdRanges::new();
-        for (i, &(from, to)) in self.ids.ranges().iter().enumerate().skip(range) {
+        for (i, ids) in self.ids.ranges().iter().enumerate().skip(range) {
             // In order and apart, so each is added at the end.
-            remaining.insert_range(if i == range { id } else { from }, to);
+            remaining.insert_range(if i == range { id } else { ids.first }, ids.last);
         }
         remaining
     }

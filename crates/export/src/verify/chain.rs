@@ -9,8 +9,8 @@ mod origins;
 use super::batch::Batch;
 use super::line::Line;
 use super::{Fault, FaultKind, Report, Trust};
-use crate::IdRanges;
 use crate::record::{Header, Kind, RecordError};
+use ledger::IdRanges;
 use ledger::merkle::{Frontier, Hash};
 use std::collections::BTreeSet;
 

@@ -1,10 +1,10 @@
 //! The records of a history, checkpoint by checkpoint.
 
 use super::{Output, StoredEntry};
-use crate::IdRanges;
 use crate::record::{CheckpointRecord, Damaged, End, Header, Record, Start};
 use ledger::leaf_hash;
 use ledger::merkle::{Frontier, Hash};
+use ledger::{IdRange, IdRanges};
 use std::collections::HashMap;
 use std::io::{self, Write};
 
@@ -36,7 +36,7 @@ pub struct HistoryWriter<W: Write> {
 struct Batch {
     leaves: Vec<Hash>,
     /// The ids that have not come yet, the next one last.
-    waiting: Vec<(i64, i64)>,
+    waiting: Vec<IdRange>,
     /// The last id that came.
     last: Option<i64>,
     /// Leaves that are written.
@@ -211,9 +211,9 @@ impl<W: Write> HistoryWriter<W> {
 impl Batch {
     /// Takes all ids that are waited for before this one.
     fn skip_before(&mut self, id: i64) {
-        while let Some((from, to)) = self.waiting.pop() {
-            if to >= id {
-                self.waiting.push((from.max(id), to));
+        while let Some(IdRange { first, last }) = self.waiting.pop() {
+            if last >= id {
+                self.waiting.push(IdRange { first: first.max(id), last });
                 break;
             }
         }
@@ -221,11 +221,11 @@ impl Batch {
 
     /// Takes the next id that is waited for.
     fn next_id(&mut self) -> Option<i64> {
-        let (from, to) = self.waiting.pop()?;
-        if from < to {
-            self.waiting.push((from + 1, to));
+        let IdRange { first, last } = self.waiting.pop()?;
+        if first < last {
+            self.waiting.push(IdRange { first: first + 1, last });
         }
-        Some(from)
+        Some(first)
     }
 }
 

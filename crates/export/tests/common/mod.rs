@@ -4,7 +4,8 @@
 use export::read::{Limits, open_reader};
 use export::verify::{Fault, Report, Source, Trust, Verdict, verify};
 use export::write::{Compression, HistoryWriter, Output, SelectionWriter, StoredCheckpoint, StoredEntry, read_stored};
-use export::{Header, IdRanges, Kind, Place};
+use export::{Header, Kind, Place};
+use ledger::IdRanges;
 use ledger::checkpoint::Checkpoint;
 use ledger::merkle::{Frontier, Hash, TileWriter, consistency_proof, inclusion_proof};
 use ledger::note::SigningKey;

@@ -1,10 +1,10 @@
 //! The end of a batch, when everything that was out of the ordinary in it gets its name, and the end of an export.
 
 use super::{Chain, Late, MAX_LATE, Phase, Tree};
-use crate::IdRanges;
 use crate::record::{End, Kind};
 use crate::verify::FaultKind;
 use crate::verify::batch::Batch;
+use ledger::IdRanges;
 use ledger::merkle::{Frontier, Hash, hash_text};
 
 impl Chain<'_> {
@@ -49,9 +49,9 @@ impl Chain<'_> {
                 if missing <= MAX_LATE {
                     self.late.extend(outcome.missing.iter().map(|id| Late { id, tree_size: batch.tree_size }));
                 } else {
-                    for &(from, to) in outcome.missing.ranges() {
+                    for ids in outcome.missing.ranges() {
                         let detail = "it is not where it was sealed".to_owned();
-                        self.emit(FaultKind::Missing, Some(batch.line), Some((from, to)), None, detail);
+                        self.emit(FaultKind::Missing, Some(batch.line), Some((ids.first, ids.last)), None, detail);
                     }
                 }
             }
@@ -185,7 +185,7 @@ impl Chain<'_> {
     pub(super) fn wrong_root(&mut self, batch: &Batch, root: Hash) {
         let detail =
             format!("they give the root {}, checkpoint {} has {}", hash_text(&root), batch.tree_size, hash_text(&batch.root));
-        let ids = batch.ids.ranges().first().zip(batch.ids.ranges().last()).map(|(first, last)| (first.0, last.1));
+        let ids = batch.ids.ranges().first().zip(batch.ids.ranges().last()).map(|(first, last)| (first.first, last.last));
         // A checkpoint that is signed is the log's own, so it is the entries.
         let kind = if batch.signed { FaultKind::Changed } else { FaultKind::CheckpointChanged };
         self.emit(kind, Some(batch.line), ids, Some(batch.tree_size), detail);

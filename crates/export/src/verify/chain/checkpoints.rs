@@ -1,12 +1,12 @@
 //! Lines that say where the tree is: `start`, `consistency`, `checkpoint`.
 
 use super::{Chain, MAX_ID_RANGES, Phase, Tree};
-use crate::IdRanges;
 use crate::record::{CheckpointRecord, Kind, Start};
 use crate::verify::FaultKind;
 use crate::verify::batch::{Batch, Said};
 use crate::verify::line::{Opened, OpenedNote};
 use ledger::merkle::{Frontier, Hash, hash_text, verify_consistency};
+use ledger::{IdRange, IdRanges};
 
 impl Chain<'_> {
     /// What a note says, held against what is stored beside it.
@@ -169,10 +169,10 @@ impl Chain<'_> {
     }
 
     pub(super) fn remember_ids(&mut self, ids: &IdRanges, tree_size: u64) {
-        for &(from, to) in ids.ranges() {
-            if self.sealed_ids.ranges().len() < MAX_ID_RANGES && !self.sealed_ids.insert_range(from, to) {
+        for &IdRange { first, last } in ids.ranges() {
+            if self.sealed_ids.ranges().len() < MAX_ID_RANGES && !self.sealed_ids.insert_range(first, last) {
                 let detail = "an earlier checkpoint took an entry of the same id".to_owned();
-                self.emit(FaultKind::Duplicated, Some(self.line), Some((from, to)), Some(tree_size), detail);
+                self.emit(FaultKind::Duplicated, Some(self.line), Some((first, last)), Some(tree_size), detail);
             }
         }
     }

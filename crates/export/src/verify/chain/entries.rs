@@ -1,11 +1,11 @@
 //! Lines that are entries: which part of the export they are in, and whether they can stand there.
 
 use super::{Chain, Phase};
-use crate::IdRanges;
 use crate::record::Kind;
 use crate::verify::FaultKind;
 use crate::verify::batch::Batch;
 use crate::verify::line::{EntryLine, EntryProblem, Section};
+use ledger::IdRanges;
 use ledger::merkle::{Hash, verify_inclusion};
 
 impl Chain<'_> {

@@ -1,13 +1,34 @@
 //! Sets of ids as ranges: those that a checkpoint took, in the text of PostgreSQL's `int8multirange`.
 
+use crate::decimal::parse_integer;
 use std::fmt;
 use thiserror::Error;
+
+/// Consecutive ids, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IdRange {
+    /// The lowest id.
+    pub first: i64,
+    /// The highest id.
+    pub last: i64,
+}
+
+impl IdRange {
+    /// One id.
+    pub fn of(id: i64) -> Self {
+        IdRange { first: id, last: id }
+    }
+
+    /// How many ids there are.
+    pub fn count(self) -> u64 {
+        self.last.abs_diff(self.first).saturating_add(1)
+    }
+}
 
 /// A set of ids, as ascending ranges that do not touch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IdRanges {
-    /// First and last id of each, both in it.
-    ranges: Vec<(i64, i64)>,
+    ranges: Vec<IdRange>,
 }
 
 /// The text is not that of an `int8multirange` as PostgreSQL writes it.
@@ -22,24 +43,24 @@ impl IdRanges {
     }
 
     /// The ids from one to another, both in it. None if there is no such id.
-    pub fn from_range(from: i64, to: i64) -> Self {
-        IdRanges { ranges: if from <= to { vec![(from, to)] } else { Vec::new() } }
+    pub fn from_range(first: i64, last: i64) -> Self {
+        IdRanges { ranges: if first <= last { vec![IdRange { first, last }] } else { Vec::new() } }
     }
 
     /// Reads PostgreSQL's text: `{[1,4),[6,7)}`. Only its own spelling, with ranges in order that do not touch, is accepted.
     pub fn parse(text: &str) -> Result<Self, IdRangesError> {
         let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).ok_or(IdRangesError)?;
-        let mut ranges: Vec<(i64, i64)> = Vec::new();
+        let mut ranges: Vec<IdRange> = Vec::new();
         let mut rest = inner;
         while !rest.is_empty() {
             let (range, after) = rest.strip_prefix('[').and_then(|rest| rest.split_once(')')).ok_or(IdRangesError)?;
-            let (from, to) = range.split_once(',').ok_or(IdRangesError)?;
-            let (from, to) = (integer(from).ok_or(IdRangesError)?, integer(to).ok_or(IdRangesError)?);
+            let (first, end) = range.split_once(',').ok_or(IdRangesError)?;
+            let (first, end): (i64, i64) = (parse_integer(first).ok_or(IdRangesError)?, parse_integer(end).ok_or(IdRangesError)?);
             // Ranges that touch would be one.
-            if from >= to || ranges.last().is_some_and(|&(_, last)| from <= last + 1) {
+            if first >= end || ranges.last().is_some_and(|range| first <= range.last + 1) {
                 return Err(IdRangesError);
             }
-            ranges.push((from, to - 1));
+            ranges.push(IdRange { first, last: end - 1 });
             rest = match after.strip_prefix(',') {
                 Some(next) if !next.is_empty() => next,
                 Some(_) => return Err(IdRangesError),
@@ -50,8 +71,8 @@ impl IdRanges {
         Ok(IdRanges { ranges })
     }
 
-    /// First and last id of each range.
-    pub fn ranges(&self) -> &[(i64, i64)] {
+    /// The ranges.
+    pub fn ranges(&self) -> &[IdRange] {
         &self.ranges
     }
 
@@ -62,27 +83,27 @@ impl IdRanges {
 
     /// How many ids it has.
     pub fn count(&self) -> u64 {
-        self.ranges.iter().map(|&(from, to)| to.abs_diff(from).saturating_add(1)).fold(0, u64::saturating_add)
+        self.ranges.iter().map(|range| range.count()).fold(0, u64::saturating_add)
     }
 
     /// Whether it has this id.
     pub fn contains(&self, id: i64) -> bool {
-        let after = self.ranges.partition_point(|&(from, _)| from <= id);
-        after > 0 && id <= self.ranges[after - 1].1
+        let after = self.ranges.partition_point(|range| range.first <= id);
+        after > 0 && id <= self.ranges[after - 1].last
     }
 
     /// How many of its ids are lower than this one, if it has this one.
     pub fn rank(&self, id: i64) -> Option<u64> {
-        let after = self.ranges.partition_point(|&(from, _)| from <= id);
+        let after = self.ranges.partition_point(|range| range.first <= id);
         let (earlier, own) = self.ranges.split_at(after.checked_sub(1)?);
-        let &(from, to) = own.first()?;
-        let before = earlier.iter().map(|&(from, to)| to.abs_diff(from).saturating_add(1)).fold(0, u64::saturating_add);
-        (id <= to).then(|| before.saturating_add(id.abs_diff(from)))
+        let own = own.first()?;
+        let before = earlier.iter().map(|range| range.count()).fold(0, u64::saturating_add);
+        (id <= own.last).then(|| before.saturating_add(id.abs_diff(own.first)))
     }
 
     /// Its ids, ascending.
     pub fn iter(&self) -> impl Iterator<Item = i64> + '_ {
-        self.ranges.iter().flat_map(|&(from, to)| from..=to)
+        self.ranges.iter().flat_map(|range| range.first..=range.last)
     }
 
     /// Adds an id. False if it was in the set.
@@ -91,68 +112,76 @@ impl IdRanges {
     }
 
     /// Adds a range of ids that are not in the set. False, and nothing is added, if one of them is.
-    pub fn insert_range(&mut self, from: i64, to: i64) -> bool {
-        let at = self.ranges.partition_point(|&(other, _)| other <= from);
+    pub fn insert_range(&mut self, first: i64, last: i64) -> bool {
+        let at = self.ranges.partition_point(|other| other.first <= first);
         let left = at.checked_sub(1).map(|left| self.ranges[left]);
         let right = self.ranges.get(at).copied();
-        if left.is_some_and(|(_, last)| last >= from) || right.is_some_and(|(first, _)| first <= to) {
+        if left.is_some_and(|left| left.last >= first) || right.is_some_and(|right| right.first <= last) {
             return false;
         }
-        let joins_left = left.is_some_and(|(_, last)| last.checked_add(1) == Some(from));
-        let joins_right = right.is_some_and(|(first, _)| to.checked_add(1) == Some(first));
+        let joins_left = left.is_some_and(|left| left.last.checked_add(1) == Some(first));
+        let joins_right = right.is_some_and(|right| last.checked_add(1) == Some(right.first));
         match (joins_left, joins_right) {
             (true, true) => {
-                self.ranges[at - 1].1 = self.ranges[at].1;
+                self.ranges[at - 1].last = self.ranges[at].last;
                 self.ranges.remove(at);
             }
-            (true, false) => self.ranges[at - 1].1 = to,
-            (false, true) => self.ranges[at].0 = from,
-            (false, false) => self.ranges.insert(at, (from, to)),
+            (true, false) => self.ranges[at - 1].last = last,
+            (false, true) => self.ranges[at].first = first,
+            (false, false) => self.ranges.insert(at, IdRange { first, last }),
         }
         true
+    }
+
+    /// Adds an id that is above all that are there.
+    pub fn push(&mut self, id: i64) {
+        self.push_range(IdRange::of(id));
+    }
+
+    /// Adds ids that are above all that are there. Nothing is added if the range is empty.
+    pub fn push_range(&mut self, range: IdRange) {
+        if range.first > range.last {
+            return;
+        }
+        match self.ranges.last_mut() {
+            Some(end) if end.last.checked_add(1) == Some(range.first) => end.last = range.last,
+            _ => self.ranges.push(range),
+        }
+    }
+
+    /// The highest id.
+    pub fn last(&self) -> Option<i64> {
+        self.ranges.last().map(|range| range.last)
     }
 
     /// The ids of this set that are not in another, as ranges.
     pub fn without(&self, other: &IdRanges) -> IdRanges {
         let mut left = Vec::new();
         let mut others = other.ranges.iter().copied().peekable();
-        for &(from, to) in &self.ranges {
-            let mut next = Some(from);
-            while let (Some(start), Some(&(first, last))) = (next, others.peek()) {
-                if last < start {
+        for &IdRange { first, last } in &self.ranges {
+            let mut next = Some(first);
+            while let (Some(start), Some(other)) = (next, others.peek()) {
+                if other.last < start {
                     others.next();
-                } else if first > to {
+                } else if other.first > last {
                     break;
                 } else {
-                    if start < first {
-                        left.push((start, first - 1));
+                    if start < other.first {
+                        left.push(IdRange { first: start, last: other.first - 1 });
                     }
-                    next = last.checked_add(1).filter(|&after| after <= to);
+                    next = other.last.checked_add(1).filter(|&after| after <= last);
                 }
             }
-            if let Some(start) = next {
-                left.push((start, to));
+            if let Some(first) = next {
+                left.push(IdRange { first, last });
             }
         }
         IdRanges { ranges: left }
     }
 
-    /// The ids that are in neither of its ranges, from the lowest to the highest there can be.
-    pub fn gaps(&self) -> Self {
-        let mut gaps = Vec::new();
-        let mut next = Some(i64::MIN);
-        for &(from, to) in &self.ranges {
-            if let Some(start) = next
-                && start < from
-            {
-                gaps.push((start, from - 1));
-            }
-            next = to.checked_add(1);
-        }
-        if let Some(start) = next {
-            gaps.push((start, i64::MAX));
-        }
-        IdRanges { ranges: gaps }
+    /// The ids that are not in the set, from the lowest to the highest there can be.
+    pub fn complement(&self) -> Self {
+        IdRanges::from_range(i64::MIN, i64::MAX).without(self)
     }
 
     /// Adds every id of another set.
@@ -160,10 +189,10 @@ impl IdRanges {
         let mut all = std::mem::take(&mut self.ranges);
         all.extend_from_slice(&other.ranges);
         all.sort_unstable();
-        for (from, to) in all {
+        for range in all {
             match self.ranges.last_mut() {
-                Some((_, last)) if from <= last.saturating_add(1) => *last = to.max(*last),
-                _ => self.ranges.push((from, to)),
+                Some(end) if range.first <= end.last.saturating_add(1) => end.last = range.last.max(end.last),
+                _ => self.ranges.push(range),
             }
         }
     }
@@ -172,9 +201,13 @@ impl IdRanges {
 impl fmt::Display for IdRanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("{")?;
-        for (i, &(from, to)) in self.ranges.iter().enumerate() {
+        for (i, &IdRange { first, last }) in self.ranges.iter().enumerate() {
             let comma = if i > 0 { "," } else { "" };
-            write!(f, "{comma}[{from},{})", i128::from(to) + 1)?;
+            match last.checked_add(1) {
+                Some(end) => write!(f, "{comma}[{first},{end})")?,
+                // PostgreSQL's bigint has no end for this one.
+                None => write!(f, "{comma}[{first},{last}]")?,
+            }
         }
         f.write_str("}")
     }
@@ -188,12 +221,6 @@ impl FromIterator<i64> for IdRanges {
         }
         set
     }
-}
-
-/// An integer in its one spelling.
-pub(crate) fn integer<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
-    let value: T = text.parse().ok()?;
-    (value.to_string() == text).then_some(value)
 }
 
 #[cfg(test)]
@@ -231,6 +258,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn ids_in_ascending_order() {
+        let mut ranges = IdRanges::new();
+        [-1, 0, 1, 5, 7, 8].into_iter().for_each(|id| ranges.push(id));
+        ranges.push_range(IdRange { first: 10, last: 9 });
+        assert_eq!((ranges.to_string().as_str(), ranges.last()), ("{[-1,2),[5,6),[7,9)}", Some(8)));
+        ranges.push_range(IdRange { first: 9, last: i64::MAX });
+        assert_eq!(ranges.to_string(), "{[-1,2),[5,6),[7,9223372036854775807]}");
+    }
+
     proptest! {
         #[test]
         fn as_a_set(
@@ -248,7 +285,7 @@ mod tests {
             prop_assert_eq!(ranges.contains(probe), set.contains(&probe));
             let rank = set.contains(&probe).then(|| set.range(..probe).count() as u64);
             prop_assert_eq!(ranges.rank(probe), rank);
-            prop_assert_eq!(ranges.gaps().contains(probe), !set.contains(&probe));
+            prop_assert_eq!(ranges.complement().contains(probe), !set.contains(&probe));
             prop_assert_eq!(IdRanges::parse(&ranges.to_string()), Ok(ranges.clone()));
             let others: IdRanges = other.iter().copied().collect();
             let without: Vec<_> = set.iter().copied().filter(|id| !other.contains(id)).collect();
