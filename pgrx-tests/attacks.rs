@@ -230,6 +230,21 @@ mod tests {
         assert_eq!(log("operation").len(), 4);
     }
 
+    /// A child table of two watched tables is a member of the other one when the first is not watched any more.
+    #[pg_test]
+    fn attacks_child_of_two_tables() {
+        begin_with_clerk();
+        run_as("clerk", "CREATE TABLE w (LIKE leads); CREATE TABLE c () INHERITS (w, leads)");
+        run("SELECT lead_audit.enable('w'); SELECT lead_audit.disable('w')");
+        run_as("clerk", "INSERT INTO c (id) VALUES ('a')");
+        assert_eq!(log("operation, table_name").pop().as_deref(), Some("INSERT | c"));
+        run("SELECT lead_audit.enable('w'); SELECT lead_audit.disable('leads')");
+        run_as("clerk", "INSERT INTO c (id) VALUES ('b')");
+        assert_eq!(log("operation, table_name").pop().as_deref(), Some("INSERT | c"));
+        assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
+        assert_intact();
+    }
+
     /// A superuser has one trigger switched off, of one member. The others are not the owner's because of that.
     #[pg_test]
     fn attacks_triggers_that_are_left() {

@@ -124,28 +124,3 @@ fn a_copy_is_not_sealed_under_the_name_of_the_original() {
     assert_eq!(value::<String>(&mut copy, "SELECT split_part(lead_audit.latest_checkpoint(), E'\\n', 1)"), "another");
     assert_eq!(value::<i64>(&mut copy, "SELECT count(*) FROM lead_audit.verify()"), 0);
 }
-
-/// Types can be nested deeper than a stack: the worker looks through them to write a failed operation.
-#[test]
-fn types_that_are_nested_very_deep() {
-    let (cluster, mut admin) = cluster();
-    let mut app = cluster.session("app", "kept");
-    // In blocks, which are joined afterwards: PostgreSQL looks through what is new each time.
-    call(
-        &mut app,
-        "DO $$ BEGIN FOR block IN 0..99 LOOP
-           EXECUTE format('CREATE TYPE k%s_0 AS (a int)', block);
-           FOR level IN 1..199 LOOP EXECUTE format('CREATE TYPE k%s_%s AS (a k%s_%s)', block, level, block, level - 1); END LOOP;
-         END LOOP; END $$",
-    );
-    call(&mut app, "CREATE TABLE deep (id int PRIMARY KEY, c k0_199)");
-    for block in 0..99 {
-        call(&mut app, &format!("ALTER TYPE k{block}_0 ADD ATTRIBUTE b k{}_199", block + 1));
-    }
-    call(&mut admin, "SELECT lead_audit.enable('deep')");
-    call(&mut app, "INSERT INTO deep VALUES (1, NULL)");
-    let worker: i32 = value(&mut admin, WORKER);
-    assert_eq!(sqlstate(&mut app, "INSERT INTO deep VALUES (1, NULL)"), "23505");
-    wait_until(&mut admin, LONG, "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed' AND table_name = 'deep'");
-    assert_eq!(value::<i32>(&mut admin, WORKER), worker, "the same one");
-}
