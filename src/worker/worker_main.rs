@@ -169,7 +169,12 @@ fn pin_settings() {
         (c"synchronous_commit", c"local"),
         (c"lead_audit.on_error", c"abort"),
     ];
-    for (name, value) in PINNED {
+    // In some minor versions only.
+    const PINNED_IF_THERE: &[(&CStr, &CStr)] = &[(c"restrict_nonsystem_relation_kind", c"")];
+    // SAFETY: C strings; gives null for a setting that does not exist.
+    let is_there = |name: &CStr| unsafe { !pg_sys::GetConfigOption(name.as_ptr(), true, false).is_null() };
+    let if_there = PINNED_IF_THERE.iter().filter(|(name, _)| is_there(name));
+    for (name, value) in PINNED.iter().chain(if_there) {
         // SAFETY: C strings; the settings exist, and a superuser's process may set them.
         unsafe {
             pg_sys::SetConfigOption(
