@@ -106,6 +106,20 @@ fn the_worker_is_who_it_is_whatever_the_database_has_set() {
     assert!(!log.contains("could not check the watched tables"), "{log}");
 }
 
+/// Sessions that are in a database go on when its owner closes it to others; so does the worker.
+#[test]
+fn a_database_that_is_closed_to_new_sessions() {
+    let (cluster, mut admin) = cluster();
+    let mut owner = cluster.session("app", "postgres");
+    call(&mut owner, "ALTER DATABASE kept ALLOW_CONNECTIONS false");
+    assert_eq!(sqlstate(&mut owner, "DROP DATABASE kept"), "55006");
+    works(&mut admin, "closed");
+    let worker: i32 = value(&mut admin, WORKER);
+    call(&mut admin, &format!("SELECT pg_terminate_backend({worker})"));
+    works(&mut admin, "with another worker");
+    call(&mut owner, "ALTER DATABASE kept ALLOW_CONNECTIONS true");
+}
+
 /// Whoever may create databases can copy one. The copy does not go on under the log's name, with the server's key, by itself.
 #[test]
 fn a_copy_is_not_sealed_under_the_name_of_the_original() {
