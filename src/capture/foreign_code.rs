@@ -182,7 +182,9 @@ fn owners(type_oid: pg_sys::Oid) -> Runs {
         let function = matches!(shape(this), Shape::Whole).then(|| cast_to_json(this)).flatten();
         // SAFETY: looks the function up.
         let owner = function.filter(|&function| !is_in_c(function)).map(|function| unsafe { owner_of(function) });
-        if let Some(owner) = owner.filter(|&owner| owner != pg_sys::InvalidOid && !is_superuser(owner) && !found.borrow().contains(&owner)) {
+        if let Some(owner) =
+            owner.filter(|&owner| owner != pg_sys::InvalidOid && !is_superuser(owner) && !found.borrow().contains(&owner))
+        {
             found.borrow_mut().push(owner);
         }
         false
