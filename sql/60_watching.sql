@@ -872,6 +872,7 @@ DECLARE
   identity uuid := lead_audit_internal.watch_of(relation);
   above regclass;
   carriers oid[];
+  other lead_audit.watch;
 BEGIN
   PERFORM lead_audit_internal.require_library();
   PERFORM lead_audit_internal.require_relation(relation);
@@ -899,6 +900,18 @@ BEGIN
   WHERE NOT (lead_audit_internal.relation_row(r)).is_root;
   PERFORM lead_audit_internal.change_watch(identity, jsonb_build_object(
     'state', 'off', 'ended_at', clock_timestamp(), 'baseline_at', NULL));
+  -- A child table of several tables may be a member of one that is still watched.
+  FOR other IN
+    SELECT DISTINCT w.* FROM unnest(carriers) c
+    CROSS JOIN LATERAL lead_audit_internal.ancestors_of(c) a
+    CROSS JOIN LATERAL lead_audit_internal.relation_row(a) m
+    CROSS JOIN LATERAL lead_audit_internal.watch_row(m.watch_id) w
+    WHERE w.watch_id <> identity AND w.state = 'on'
+  LOOP
+    PERFORM lead_audit_internal.follow_joining(other, r, carriers, '{joined}')
+    FROM lead_audit_internal.roots_of(other.watch_id) r
+    CROSS JOIN LATERAL lead_audit_internal.class_of(r);
+  END LOOP;
   RETURN true;
 END
 $$;

@@ -1544,6 +1544,7 @@ DECLARE
   identity uuid := lead_audit_internal.watch_of(relation);
   above regclass;
   carriers oid[];
+  other lead_audit.watch;
 BEGIN
   PERFORM lead_audit_internal.require_library();
   PERFORM lead_audit_internal.require_relation(relation);
@@ -1571,6 +1572,18 @@ BEGIN
   WHERE NOT (lead_audit_internal.relation_row(r)).is_root;
   PERFORM lead_audit_internal.change_watch(identity, jsonb_build_object(
     'state', 'off', 'ended_at', clock_timestamp(), 'baseline_at', NULL));
+  -- A child table of several tables may be a member of one that is still watched.
+  FOR other IN
+    SELECT DISTINCT w.* FROM unnest(carriers) c
+    CROSS JOIN LATERAL lead_audit_internal.ancestors_of(c) a
+    CROSS JOIN LATERAL lead_audit_internal.relation_row(a) m
+    CROSS JOIN LATERAL lead_audit_internal.watch_row(m.watch_id) w
+    WHERE w.watch_id <> identity AND w.state = 'on'
+  LOOP
+    PERFORM lead_audit_internal.follow_joining(other, r, carriers, '{joined}')
+    FROM lead_audit_internal.roots_of(other.watch_id) r
+    CROSS JOIN LATERAL lead_audit_internal.class_of(r);
+  END LOOP;
   RETURN true;
 END
 $$;
@@ -2270,37 +2283,43 @@ BEGIN
       LEFT JOIN LATERAL lead_audit_internal.class_of(f.relation) c ON true
       LEFT JOIN LATERAL lead_audit_internal.relation_row(f.relation) m ON true
       WHERE f.watch_id = found.watch_id;
-    FOR known IN
-      SELECT m.* FROM unnest(found.relations) r
-      CROSS JOIN LATERAL lead_audit_internal.relation_row(r) m
-      WHERE m.watch_id = found.watch_id
-        AND NOT EXISTS (SELECT FROM lead_audit_internal.class_of(r))
-    LOOP
+    -- One table that cannot be locked does not keep the others from being repaired.
+    BEGIN
+      FOR known IN
+        SELECT m.* FROM unnest(found.relations) r
+        CROSS JOIN LATERAL lead_audit_internal.relation_row(r) m
+        WHERE m.watch_id = found.watch_id
+          AND NOT EXISTS (SELECT FROM lead_audit_internal.class_of(r))
+      LOOP
+        watching := lead_audit_internal.watch_row(found.watch_id);
+        IF known.is_root THEN
+          PERFORM lead_audit_internal.note_state(watching, 'dropped', known.relation);
+        ELSE
+          PERFORM lead_audit_internal.record_command(
+            found.watch_id, known.relation, known.table_schema, known.table_name);
+        END IF;
+        PERFORM lead_audit_internal.forget_relation(known.relation);
+      END LOOP;
       watching := lead_audit_internal.watch_row(found.watch_id);
-      IF known.is_root THEN
-        PERFORM lead_audit_internal.note_state(watching, 'dropped', known.relation);
-      ELSE
-        PERFORM lead_audit_internal.record_command(
-          found.watch_id, known.relation, known.table_schema, known.table_name);
+      PERFORM lead_audit_internal.follow_watch(
+        watching,
+        array(SELECT m FROM lead_audit_internal.roots_of(found.watch_id) r
+              CROSS JOIN LATERAL lead_audit_internal.members_of(r) m
+              UNION
+              SELECT r FROM unnest(found.relations) r
+              CROSS JOIN LATERAL lead_audit_internal.class_of(r)),
+        '{found}');
+      -- Triggers that a restore left disabled have never been on.
+      watching := lead_audit_internal.watch_row(found.watch_id);
+      IF watching.state = 'on' AND EXISTS (SELECT FROM lead_audit.watch_fault f
+                                           WHERE f.watch_id = found.watch_id) THEN
+        PERFORM lead_audit_internal.note_state(watching, 'disabled', r)
+        FROM lead_audit_internal.roots_of(found.watch_id) r;
       END IF;
-      PERFORM lead_audit_internal.forget_relation(known.relation);
-    END LOOP;
-    watching := lead_audit_internal.watch_row(found.watch_id);
-    PERFORM lead_audit_internal.follow_watch(
-      watching,
-      array(SELECT m FROM lead_audit_internal.roots_of(found.watch_id) r
-            CROSS JOIN LATERAL lead_audit_internal.members_of(r) m
-            UNION
-            SELECT r FROM unnest(found.relations) r
-            CROSS JOIN LATERAL lead_audit_internal.class_of(r)),
-      '{found}');
-    -- Triggers that a restore left disabled have never been on.
-    watching := lead_audit_internal.watch_row(found.watch_id);
-    IF watching.state = 'on' AND EXISTS (SELECT FROM lead_audit.watch_fault f
-                                         WHERE f.watch_id = found.watch_id) THEN
-      PERFORM lead_audit_internal.note_state(watching, 'disabled', r)
-      FROM lead_audit_internal.roots_of(found.watch_id) r;
-    END IF;
+    EXCEPTION WHEN lock_not_available THEN
+      RETURN QUERY SELECT format('%I.%I', w.table_schema, w.table_name), 'locked'
+      FROM lead_audit_internal.watch_row(found.watch_id) w;
+    END;
   END LOOP;
 END
 $$;
@@ -2318,8 +2337,9 @@ COMMENT ON FUNCTION lead_audit.check_watched() IS
   'Compares each watched table with the catalog, repairs and records what differs, and returns '
   'it. Faults: not watched (a partition or child table had no audit triggers; now it has), '
   'detached (it now has its own watch id), dropped, trigger off (the state of the table is now '
-  'disabled). Returns no row if there is no fault. The background worker does the same after DDL '
-  'and every minute.';
+  'disabled), locked (a session holds a lock: the other faults of this watched table are not '
+  'repaired yet). Returns no row if there is no fault. The background worker does the same after '
+  'DDL and every minute.';
 
 COMMENT ON FUNCTION lead_audit_internal.guard_ddl() IS
   'Event trigger: calls refuse_ddl(), after_ddl(), after_drop() and before_attach() with the '

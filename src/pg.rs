@@ -33,7 +33,7 @@ pub use text::{
 };
 pub use transaction::{NewestSnapshot, TransactionEnd, current_subtransaction, in_subtransaction, lock_task, trigger_depth};
 pub use user::{
-    as_owner_restricted, as_user, current_database, is_template, may_create_databases, owns_database, owns_relation, role_name,
-    with_search_path,
+    as_owner_restricted, as_user, as_user_restricted, current_database, current_role, is_superuser, is_template,
+    may_create_databases, owns_database, owns_relation, role_name, with_search_path,
 };
 pub use utility_call::UtilityCall;
