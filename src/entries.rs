@@ -24,9 +24,7 @@ pub use invalid_bytes::InvalidBytes;
 pub use new_entry::{NewEntry, Outcome};
 #[cfg(any(test, feature = "pg_test"))]
 pub use on_error::not_written_yet_counted;
-pub use on_error::{Gap, before_commit, not_written, report_gaps_to};
+pub use on_error::{UnwrittenEntry, before_commit, entry_not_written, report_unwritten_to};
 pub use stored_entry::{StoredEntry, StoredFault};
-pub use write_counts::{
-    Written, follow as follow_written, settle as settle_written, statement_begins, take as take_written, written,
-};
+pub use write_counts::{WriteCount, count_writes, statement_begins, statement_succeeded, take_write_counts, write_counts};
 pub use writer::{append, append_about, flush, write_at_once};

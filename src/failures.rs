@@ -17,7 +17,7 @@ pub use session::{
 pub use worker::{drain, load_names};
 
 /// Follows what is written and cannot be written, where the library is preloaded.
-pub fn follow() {
-    crate::entries::follow_written();
-    crate::entries::report_gaps_to(session::gap);
+pub fn record_failures() {
+    crate::entries::count_writes();
+    crate::entries::report_unwritten_to(session::entry_not_written);
 }

@@ -37,7 +37,7 @@ pub extern "C-unwind" fn _PG_init() {
     hooks::install(preloading);
     if preloading {
         worker::register_launcher();
-        failures::follow();
+        failures::record_failures();
     } else {
         entries::library_is_loaded();
     }

@@ -5,26 +5,26 @@
 //! before it, `publish` and `notify` bring the note out. Sealing depends on neither. Writers take no part in any of it and wait for
 //! nothing.
 
-mod after_commit;
 mod checkpoint_row;
-mod gaps;
-mod guard;
+mod id_gaps;
 mod id_ranges;
-mod inserted;
+mod inserted_ids;
 mod key_entry;
 mod notify;
 mod proofs;
+mod publication;
 mod publish;
 mod round;
 mod seal_function;
 mod signer;
 mod tiles;
+mod tree_guard;
 mod tree_row;
 
-pub use after_commit::{publish_by_itself, publish_committed, subtransaction_aborts, subtransaction_commits, transaction_ends};
 pub use id_ranges::{IdRange, IdRanges};
-pub use inserted::InsertedIds;
+pub use inserted_ids::InsertedIds;
 pub use notify::{notify, queue_is_full};
+pub use publish::{publish_by_itself, publish_committed, subtransaction_aborts, subtransaction_commits, transaction_ends};
 pub use round::{copied_from, last_id_given_out};
 pub use seal_function::tick;
 pub use signer::{Identity, verifier_key};

@@ -3,11 +3,12 @@
 //! The application's four settings are read for every row, so they are kept as Postgres keeps them; a counter that every
 //! assignment raises tells `actor` when to read them again.
 
-pub mod failure;
+pub mod failures;
 mod sealing;
 
 pub use sealing::{
-    CHECKPOINT_DIR, ORIGIN, PREVIOUS_SIGNING_KEY_FILE, SIGNING_KEY_FILE, folder_name, follow_database, seal_interval, was_reset,
+    CHECKPOINT_DIR, ORIGIN, PREVIOUS_SIGNING_KEY_FILE, SIGNING_KEY_FILE, folder_name, reload_for_database, seal_interval,
+    was_reset,
 };
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
@@ -163,7 +164,7 @@ pub fn define(preloading: bool) {
         GucFlags::UNIT_KB,
     );
     sealing::define();
-    failure::define(preloading);
+    failures::define(preloading);
     // SAFETY: takes a C string that lives forever.
     unsafe {
         pg_sys::MarkGUCPrefixReserved(c"lead_audit".as_ptr());

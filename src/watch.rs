@@ -3,12 +3,12 @@
 
 mod baseline;
 mod catalog;
-mod check;
-mod command;
+mod command_effects;
+mod command_text;
 mod ddl;
 mod leads;
+mod reconcile;
 mod registry;
-mod statement;
 
-pub use check::{INTERVAL as CHECK_INTERVAL, relation_changed, tick as check};
-pub use statement::CommandScope;
+pub use command_text::CommandScope;
+pub use reconcile::{INTERVAL as CHECK_INTERVAL, relation_changed, tick as check};

@@ -205,14 +205,14 @@ unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&RowVe
         Ok(Encoded::Nothing) => {}
         Err(error) => {
             let key = (!scratch.row_key.is_empty()).then(|| scratch.row_key.as_str());
-            let gap = entries::Gap {
+            let unwritten = entries::UnwrittenEntry {
                 watch_id: Some(watch_id),
                 relation: Some(layout.relation),
                 schema: layout.schema.as_str(),
                 table: layout.name.as_str(),
                 key,
             };
-            entries::not_written(operation.name(), &gap, &error);
+            entries::entry_not_written(operation.name(), &unwritten, &error);
         }
     }
     SCRATCH.set(Some(scratch));

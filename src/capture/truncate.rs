@@ -60,14 +60,14 @@ fn record(truncate: &Truncate, watch_id: [u8; 16], relation: pg_sys::Oid, schema
             });
         }
         Err(error) => {
-            let gap = entries::Gap {
+            let unwritten = entries::UnwrittenEntry {
                 watch_id: Some(watch_id),
                 relation: Some(relation),
                 schema: schema.as_str(),
                 table: name.as_str(),
                 key: None,
             };
-            entries::not_written("TRUNCATE", &gap, &error);
+            entries::entry_not_written("TRUNCATE", &unwritten, &error);
         }
     }
     entries::flush();

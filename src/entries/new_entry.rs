@@ -43,7 +43,8 @@ pub enum Outcome {
     /// It was part of a transaction that was rolled back.
     RolledBack,
     /// It took place, but its entry could not be written.
-    Gap,
+    #[serde(rename = "gap")]
+    Unwritten,
 }
 
 impl Outcome {
@@ -53,7 +54,7 @@ impl Outcome {
             Outcome::Ok => "ok",
             Outcome::Failed => "failed",
             Outcome::RolledBack => "rolled_back",
-            Outcome::Gap => "gap",
+            Outcome::Unwritten => "gap",
         }
     }
 }

@@ -11,7 +11,7 @@ use std::cell::{Cell, RefCell};
 const SHOWN_KEY: usize = 200;
 
 /// Which event has no entry.
-pub struct Gap<'a> {
+pub struct UnwrittenEntry<'a> {
     /// Identity of the table, where it is known.
     pub watch_id: Option<[u8; 16]>,
     /// The table, where it is known.
@@ -24,20 +24,20 @@ pub struct Gap<'a> {
     pub key: Option<&'a str>,
 }
 
-type Report = fn(operation: &str, gap: &Gap, cause: &ServerError);
+type Report = fn(operation: &str, entry: &UnwrittenEntry, cause: &ServerError);
 
 thread_local! {
     static REPORT: Cell<Option<Report>> = const { Cell::new(None) };
 }
 
-/// Has each gap told to `report`, which brings it into the trail in another way.
-pub fn report_gaps_to(report: Report) {
+/// Has each entry told to `report`, which brings it into the trail in another way.
+pub fn report_unwritten_to(report: Report) {
     REPORT.set(Some(report));
 }
 
 /// The event has no entry: the statement fails with the cause, or goes on with a WARNING and a count.
-pub fn not_written(operation: &str, gap: &Gap, cause: &ServerError) {
-    let &Gap { schema, table, key, .. } = gap;
+pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &ServerError) {
+    let &UnwrittenEntry { schema, table, key, .. } = entry;
     if settings::on_error() == OnError::Abort {
         cause.clone().raise(Some(format!(
             "The audit entry for {operation} of {schema}.{table} could not be written, and lead_audit.on_error is \"abort\"."
@@ -45,7 +45,7 @@ pub fn not_written(operation: &str, gap: &Gap, cause: &ServerError) {
     }
     count();
     if let Some(report) = REPORT.get() {
-        report(operation, gap, cause);
+        report(operation, entry, cause);
     }
     let key = match key.map(|key| (key, key.char_indices().nth(SHOWN_KEY))) {
         Some((key, Some((end, _)))) => format!(" with key {}…", &key[..end]),
@@ -68,13 +68,13 @@ pub fn not_written(operation: &str, gap: &Gap, cause: &ServerError) {
 /// The same for an entry that was finished but did not get into the table.
 pub fn tuple_not_written(tuple: pg_sys::HeapTuple, cause: &ServerError) {
     let Ok(target) = EntryTable::find() else {
-        let gap = Gap { watch_id: None, relation: None, schema: "?", table: "?", key: None };
-        return not_written("?", &gap, cause);
+        let entry = UnwrittenEntry { watch_id: None, relation: None, schema: "?", table: "?", key: None };
+        return entry_not_written("?", &entry, cause);
     };
     let open = OpenRelation::open(target.table, pg_sys::AccessShareLock);
     let columns = EntryTuple::of(&open, tuple);
     let text = |column| columns.text(column).unwrap_or("?");
-    let gap = Gap {
+    let entry = UnwrittenEntry {
         // SAFETY: the column is a uuid, which is 16 bytes.
         watch_id: columns.datum(EntryColumn::WatchId).map(|datum| unsafe { *datum.cast_mut_ptr::<[u8; 16]>() }),
         relation: columns.datum(EntryColumn::Relation).map(|datum| pg_sys::Oid::from(datum.value() as u32)),
@@ -82,7 +82,7 @@ pub fn tuple_not_written(tuple: pg_sys::HeapTuple, cause: &ServerError) {
         table: text(EntryColumn::TableName),
         key: columns.text(EntryColumn::RowKey),
     };
-    not_written(text(EntryColumn::Operation), &gap, cause);
+    entry_not_written(text(EntryColumn::Operation), &entry, cause);
 }
 
 thread_local! {

@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 
 /// Rows of one table that one operation touched.
 #[derive(Clone, Debug)]
-pub struct Written {
+pub struct WriteCount {
     /// The table.
     pub relation: pg_sys::Oid,
     /// Its identity.
@@ -22,62 +22,62 @@ pub struct Written {
     /// How many rows; of a TRUNCATE, how often.
     pub rows: u64,
     /// Of these, rows of the statement that is under way.
-    unsettled: u64,
+    in_statement: u64,
 }
 
 thread_local! {
-    static FOLLOWED: Cell<bool> = const { Cell::new(false) };
-    static WRITTEN: RefCell<Vec<Written>> = const { RefCell::new(Vec::new()) };
+    static IS_COUNTING: Cell<bool> = const { Cell::new(false) };
+    static COUNTS: RefCell<Vec<WriteCount>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Somebody wants to know: counts from now on.
-pub fn follow() {
-    FOLLOWED.set(true);
+pub fn count_writes() {
+    IS_COUNTING.set(true);
 }
 
 /// Counts an entry.
 pub fn count(entry: &NewEntry) {
-    if !FOLLOWED.get() || !matches!(entry.operation, "INSERT" | "UPDATE" | "DELETE" | "TRUNCATE") {
+    if !IS_COUNTING.get() || !matches!(entry.operation, "INSERT" | "UPDATE" | "DELETE" | "TRUNCATE") {
         return;
     }
     let (Some(relation), Some(watch_id)) = (entry.relation, entry.watch_id) else { return };
-    WRITTEN.with_borrow_mut(|all| {
+    COUNTS.with_borrow_mut(|all| {
         let known = all.iter_mut().rfind(|known| known.relation == relation && known.operation == entry.operation);
         if let Some(known) = known {
-            known.unsettled += 1;
+            known.in_statement += 1;
             return;
         }
         let text = |text: Option<&crate::pg::Text>| text.map_or_else(String::new, |text| text.as_str().to_owned());
-        all.push(Written {
+        all.push(WriteCount {
             relation,
             watch_id,
             schema: text(entry.table_schema),
             table: text(entry.table_name),
             operation: entry.operation,
             rows: 0,
-            unsettled: 1,
+            in_statement: 1,
         });
     });
 }
 
 /// A statement begins: what is left of one before it, which must have failed, does not count.
 pub fn statement_begins() {
-    WRITTEN.with_borrow_mut(|all| all.iter_mut().for_each(|written| written.unsettled = 0));
+    COUNTS.with_borrow_mut(|all| all.iter_mut().for_each(|count| count.in_statement = 0));
 }
 
 /// The statement has succeeded.
-pub fn settle() {
-    WRITTEN.with_borrow_mut(|all| all.iter_mut().for_each(|written| written.rows += std::mem::take(&mut written.unsettled)));
+pub fn statement_succeeded() {
+    COUNTS.with_borrow_mut(|all| all.iter_mut().for_each(|count| count.rows += std::mem::take(&mut count.in_statement)));
 }
 
 /// What statements that succeeded have written.
-pub fn written() -> Vec<Written> {
-    WRITTEN.with_borrow(|all| all.iter().filter(|written| written.rows > 0).cloned().collect())
+pub fn write_counts() -> Vec<WriteCount> {
+    COUNTS.with_borrow(|all| all.iter().filter(|count| count.rows > 0).cloned().collect())
 }
 
 /// The same, when the transaction is over.
-pub fn take() -> Vec<Written> {
-    let mut all = WRITTEN.take();
-    all.retain(|written| written.rows > 0);
+pub fn take_write_counts() -> Vec<WriteCount> {
+    let mut all = COUNTS.take();
+    all.retain(|count| count.rows > 0);
     all
 }

@@ -3,7 +3,7 @@
 use super::batch::{self, PendingEntry};
 use super::entry_table::{EntryColumn, EntryTable, form_tuple, open_indexes, unless_abort};
 use super::new_entry::{Circumstances, DatumScratch, NewEntry};
-use super::on_error::Gap;
+use super::on_error::UnwrittenEntry;
 use super::{flush_points, on_error, renumber, write_counts};
 use crate::actor::{self, Actor};
 use crate::pg::{OpenRelation, ServerError, Text, in_subtransaction};
@@ -40,8 +40,9 @@ pub fn append(entry: NewEntry) {
             let name = |text: Option<&Text>| text.map_or("", Text::as_str).to_owned();
             let (schema, table) = (name(entry.table_schema), name(entry.table_name));
             let key = entry.row_key.as_ref().map(|key| key.as_str());
-            let about = Gap { watch_id: entry.watch_id, relation: entry.relation, schema: &schema, table: &table, key };
-            on_error::not_written(entry.operation, &about, &error);
+            let about =
+                UnwrittenEntry { watch_id: entry.watch_id, relation: entry.relation, schema: &schema, table: &table, key };
+            on_error::entry_not_written(entry.operation, &about, &error);
         }
     }
 }

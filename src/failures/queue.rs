@@ -1,19 +1,24 @@
 //! What the server's processes share, where the library is preloaded: the databases that have the extension, and the records
 //! that wait to be written there.
 //!
-//! All of it is in one memory region that the postmaster makes before any other process exists. Everything is done under one
-//! lock, held for as long as it takes to copy a record.
+//! All of it is in one memory `region`, which the postmaster makes (`startup`) before any other process exists.
 
 mod databases;
-mod memory;
-mod pool;
 pub mod record;
 mod region;
+mod server_log;
+mod shared_memory;
+mod slots;
+mod startup;
 
 pub use databases::{
-    Hold, MAX_DATABASES, NAME_WORDS, Outcome, Presence, Problem, Progress, absent, adopt, count_dropped, counts, doubted,
-    each_database, find, forget, found, generation, hold, is_empty_for, note, progress_of, release, set_problem, slot_of, update,
+    Hold, absent, adopt, count_dropped, counts, doubted, each_database, find, forget, found, hold, is_empty_for, note,
+    progress_of, release, set_problem, slot_of, update,
 };
-pub use pool::{Queued, cancel, confirm, discard_through, peek, pop, push, quarantine, queue_number, reserve};
-pub use record::{log_rest, write_to_server_log};
-pub use region::{is_there, launcher_starts, launcher_stops, request_lock, rescan_asked, set_open, start_up, wake_launcher};
+pub use region::{
+    MAX_DATABASES, NAME_WORDS, Presence, Problem, Progress, WorkerExit, generation, is_there, launcher_starts, launcher_stops,
+    rescan_asked, set_open, wake_launcher,
+};
+pub use server_log::{LogLine, begin_recording, end_recording, is_recording, log_rest, write_to_server_log};
+pub use slots::{discard_through, peek, pop, quarantine, queue_number};
+pub use startup::{request_lock, start_up};

@@ -3,23 +3,29 @@
 //! error is reported, or when the (sub)transaction that the statement ran in is rolled back. If the statement survives, the
 //! record is dropped.
 
+mod activation;
 mod error_callback;
 mod failing_row;
-mod following;
-mod masked;
-mod names;
-mod scope;
-mod targets;
-mod temporary;
+mod name_filter;
+mod raised_error;
+mod recording;
+mod redact;
+mod statement_phases;
+mod statement_scope;
+mod statement_text;
+mod temporary_tables;
 pub mod utility_commands;
-mod watched;
+mod watched_relations;
 mod xact_end;
 
-pub use error_callback::{begin_log, begin_record, end_record, error_raised};
+pub use activation::switch_off;
+pub use error_callback::error_raised;
 pub use failing_row::{FailingRow, fingerprint, from_hex};
-pub use following::switch_off;
-pub use names::note_name;
-pub use scope::{ErrorCallbacks, Phase, StatementScope, innermost_scope, set_error_callbacks};
-pub use targets::{command_begins, execution_begins, phase_begins, planning_begins, session_begins, statement_ends};
-pub use watched::{relation_changed, schema_changed, watched};
-pub use xact_end::{before_commit, error_is_final, gap, subtransaction_aborts, subtransaction_commits, transaction_ends};
+pub use name_filter::note_name;
+pub use recording::{begin_record, end_record};
+pub use statement_phases::{command_begins, execution_begins, phase_begins, planning_begins, session_begins, statement_ends};
+pub use statement_scope::{ErrorCallbacks, Phase, StatementScope, innermost_scope, set_error_callbacks};
+pub use watched_relations::{relation_changed, schema_changed, watched};
+pub use xact_end::{
+    before_commit, entry_not_written, error_is_final, subtransaction_aborts, subtransaction_commits, transaction_ends,
+};

@@ -1,8 +1,8 @@
 //! Failures in the worker: `write` makes entries of records. For errors that came before PostgreSQL knew the table (in parsing,
 //! in binding a parameter), `resolve` finds it out from the statement's text.
 
-mod patience;
+mod lock_budget;
 mod resolve;
-mod write;
+mod writer;
 
-pub use write::{drain, load_names};
+pub use writer::{drain, load_names};

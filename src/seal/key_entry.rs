@@ -5,7 +5,7 @@
 //! whoever has only that one knows from the log itself that another one follows.
 
 use super::checkpoint_row::StoredCheckpoint;
-use super::gaps;
+use super::id_gaps;
 use super::signer::{Identity, Signer, previous_key};
 use super::tree_row::TreeRow;
 use crate::entries::{self, NewEntry};
@@ -79,5 +79,5 @@ fn former_key(before: &Identity) -> Result<Option<SigningKey>, ServerError> {
 pub fn has_arrived(snapshot: pg_sys::Snapshot, tree: &TreeRow, newest: Option<&StoredCheckpoint>) -> bool {
     let plan = SpiPlan::prepare("SELECT true FROM lead_audit.entry WHERE id >= $1 LIMIT 1", &[pg_sys::INT8OID]);
     let last_id = newest.map_or(i64::MIN, |newest| newest.last_id);
-    gaps::are_complete(snapshot, tree) && plan.read(snapshot, &[last_id.into_datum()]).len() == 1
+    id_gaps::are_complete(snapshot, tree) && plan.read(snapshot, &[last_id.into_datum()]).len() == 1
 }

@@ -3,10 +3,9 @@
 //! NOTIFY can fail when its transaction is committed, and any session that may connect can bring that about: PostgreSQL's queue of
 //! notifications is one for the whole cluster. So sealing never calls it, and a checkpoint that could not be sent is sent later.
 
-use super::after_commit::note_failure;
+use super::publish::note_failure;
 use super::tree_row::tree_exists;
-use crate::pg::in_extension_transaction;
-use crate::pg::{NewestSnapshot, ServerError, SpiPlan, with_spi};
+use crate::pg::{NewestSnapshot, ServerError, SpiPlan, in_extension_transaction, with_spi};
 use pgrx::{IntoDatum, pg_sys};
 use std::cell::Cell;
 

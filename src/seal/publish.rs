@@ -1,134 +1,150 @@
-//! Checkpoints leave the database: a file for each in `lead_audit.checkpoint_dir`, and a line in the server's log.
+//! What happens when a transaction that has sealed ends: its checkpoints are published if it was committed, forgotten if it was
+//! rolled back.
 //!
-//! Only what has been committed may leave, so this runs after the commit, where nothing may fail any more: whatever goes wrong
-//! is a value here. A file is complete from the moment it has its name, and never takes the place of another.
+//! A session publishes at once, in the callback of the commit. The worker does it when the transaction is over: then a slow
+//! directory holds no lock, and nobody who seals waits for it.
 
-use crate::settings::folder_name;
-use ledger::checkpoint::Checkpoint;
-use ledger::note::Note;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use super::publication::Publication;
+use crate::pg::current_subtransaction;
+use crate::settings;
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode};
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
 
-/// A checkpoint that has been committed, or will be when it gets here.
-#[derive(Debug, Clone)]
-pub struct Publication {
-    /// Leaves in the tree.
-    pub size: u64,
-    /// The text.
-    pub note: String,
+/// The same failure is not reported more often than this.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// What is to be done with a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishMode {
+    /// It is new.
+    New,
+    /// It is new, but older ones have to get their files before it gets its own.
+    NewWithoutFile,
+    /// An earlier transaction has committed it, and it has no file.
+    FileOnly,
 }
 
-/// What the directory has of a checkpoint.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Published {
-    /// Nothing.
-    No,
-    /// This very text.
-    Yes,
-    /// A checkpoint of the same size that says something else.
-    Another,
+struct Waiting {
+    publication: Publication,
+    mode: PublishMode,
+    subtransaction: pg_sys::SubTransactionId,
 }
 
-impl Publication {
-    /// Where its file is: `DIRECTORY/ORIGIN/SIZE`, the size with zeros in front to 20 digits.
-    fn file(&self, directory: &str) -> io::Result<PathBuf> {
-        let unreadable = || io::Error::new(ErrorKind::InvalidData, "the note of the checkpoint cannot be read");
-        let note = Note::parse_or_unsigned(self.note.as_bytes()).map_err(|_| unreadable())?;
-        let checkpoint = Checkpoint::parse(note.text()).map_err(|_| unreadable())?;
-        Ok(Path::new(directory).join(folder_name(checkpoint.origin())).join(format!("{:020}", self.size)))
-    }
-
-    /// Whether it is in the directory.
-    pub fn look_in(&self, directory: &str) -> io::Result<Published> {
-        match fs::read(self.file(directory)?) {
-            Ok(found) if found == self.note.as_bytes() => Ok(Published::Yes),
-            Ok(_) => Ok(Published::Another),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Published::No),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Writes its file, unless it is there. What is returned as written is on disk.
-    pub fn write_to(&self, directory: &str) -> Result<(), String> {
-        let file = self.file(directory).map_err(|error| error.to_string())?;
-        fs::metadata(directory).map_err(|error| format!("{directory}: {error}"))?;
-        let failed = |error: io::Error| format!("{}: {error}", file.display());
-        match self.write_file(&file) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => match self.look_in(directory).map_err(failed)? {
-                Published::Yes => Ok(()),
-                _ => Err(format!(
-                    "{} holds another checkpoint of that size: the history of this log has forked. Was an old backup restored, or \
-                     is another database publishing under the same origin?",
-                    file.display()
-                )),
-            },
-            other => other.map_err(failed),
-        }
-    }
-
-    fn write_file(&self, file: &Path) -> io::Result<()> {
-        let folder = file.parent().unwrap_or(Path::new("/"));
-        if let Err(error) = fs::create_dir(folder)
-            && error.kind() != ErrorKind::AlreadyExists
-        {
-            return Err(error);
-        }
-        // A file of this name is what a crash has left.
-        let unfinished = folder.join(format!(".{:020}.{}.unfinished", self.size, std::process::id()));
-        let written = (|| {
-            let mut new = OpenOptions::new().write(true).create(true).truncate(true).open(&unfinished)?;
-            new.write_all(self.note.as_bytes())?;
-            new.sync_all()?;
-            // Unlike a rename this fails where there is a file already.
-            fs::hard_link(&unfinished, file)
-        })();
-        let removed = fs::remove_file(&unfinished);
-        written?;
-        removed?;
-        File::open(folder)?.sync_all()
-    }
-
-    /// The checkpoint on one line: its note as a JSON string.
-    pub fn log_line(&self) -> String {
-        let mut text = Vec::new();
-        ledger::canonical::write_string(&mut text, &self.note);
-        format!("lead_audit checkpoint {}", String::from_utf8_lossy(&text))
-    }
+thread_local! {
+    static WAITING: RefCell<Vec<Waiting>> = const { RefCell::new(Vec::new()) };
+    static PUBLISHED_TO: RefCell<Option<(String, u64)>> = const { RefCell::new(None) };
+    static FAILURE: RefCell<Option<String>> = const { RefCell::new(None) };
+    static SAID: RefCell<Vec<(String, Instant)>> = const { RefCell::new(Vec::new()) };
+    /// What the worker has committed, and has not published yet; `None` in a session.
+    static COMMITTED: RefCell<Option<Vec<Waiting>>> = const { RefCell::new(None) };
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Publishes it if and when the present transaction is committed.
+pub fn publish_later(publication: Publication, mode: PublishMode) {
+    let subtransaction = current_subtransaction();
+    WAITING.with_borrow_mut(|waiting| waiting.push(Waiting { publication, mode, subtransaction }));
+}
 
-    fn publication(size: u64, root: u8) -> Publication {
-        let note = Checkpoint::new("../example.org/log é", size, [root; 32]).expect("a checkpoint").to_string();
-        Publication { size, note }
+/// Whether this checkpoint gets its file at the commit already.
+pub fn is_waiting(size: u64) -> bool {
+    WAITING
+        .with_borrow(|waiting| waiting.iter().any(|one| one.publication.size == size && one.mode != PublishMode::NewWithoutFile))
+}
+
+/// Up to which tree size this process knows the directory to be complete.
+pub fn published_to(directory: &str) -> Option<u64> {
+    PUBLISHED_TO.with_borrow(|known| known.as_ref().filter(|(of, _)| of == directory).map(|&(_, size)| size))
+}
+
+/// Takes note that the directory is complete up to this tree size.
+pub fn note_published_to(directory: &str, size: u64) {
+    PUBLISHED_TO.set(Some((directory.to_owned(), size)));
+}
+
+/// Takes the failure to publish that this process has met since the last call.
+pub fn take_failure() -> Option<String> {
+    FAILURE.take()
+}
+
+/// Takes note of a failure to publish, and says so, if not just said.
+pub fn note_failure(error: String) {
+    let is_news = SAID.with_borrow_mut(|said| {
+        said.retain(|(_, at)| at.elapsed() < SAY_AGAIN);
+        let is_news = said.iter().all(|(text, _)| *text != error);
+        if is_news {
+            said.push((error.clone(), Instant::now()));
+        }
+        is_news
+    });
+    if is_news {
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_WARNING,
+            format!("a checkpoint of the audit log could not be published: {error}"),
+            "lead_audit",
+        )
+        .set_hint("It is stored in lead_audit.checkpoint. Sealing goes on, and each time tries to publish it again.")
+        .report(PgLogLevel::WARNING);
     }
+    FAILURE.set(Some(error));
+}
 
-    #[test]
-    fn a_file_is_written_once() {
-        let directory = std::env::temp_dir().join(format!("lead_audit_publish_{}", std::process::id()));
-        fs::create_dir(&directory).expect("a directory");
-        let path = directory.to_str().expect("UTF-8");
-        let first = publication(7, 1);
-        assert_eq!(first.look_in(path).expect("readable"), Published::No);
-        first.write_to(path).expect("written");
-        first.write_to(path).expect("the same again is no fault");
-        assert_eq!(first.look_in(path).expect("readable"), Published::Yes);
-        let other = publication(7, 2);
-        assert_eq!(other.look_in(path).expect("readable"), Published::Another);
-        assert!(other.write_to(path).expect_err("refused").contains("forked"));
-        assert_eq!(first.look_in(path).expect("readable"), Published::Yes);
-        let folder = directory.join("%2E.%2Fexample.org%2Flog%20%C3%A9");
-        let files: Vec<_> = fs::read_dir(&folder).expect("a folder").map(|file| file.expect("a file").file_name()).collect();
-        assert_eq!(files, ["00000000000000000007"]);
-        fs::remove_dir_all(&directory).expect("removed");
+/// The transaction is over. One that was prepared ends in another process, which knows nothing of this: the next sealing finds
+/// what is missing.
+pub fn transaction_ends(committed: bool) {
+    let waiting = WAITING.take();
+    if !committed || waiting.is_empty() {
+        return;
     }
+    let rest = COMMITTED.with_borrow_mut(|committed| match committed {
+        Some(committed) => {
+            committed.extend(waiting);
+            None
+        }
+        None => Some(waiting),
+    });
+    publish(&rest.unwrap_or_default());
+}
 
-    #[test]
-    fn a_log_line_is_one_line() {
-        let line = publication(7, 0).log_line();
-        assert!(!line.contains('\n') && line.contains(r"log é\n7\nAAAA"), "{line}");
+/// This process is the worker: it publishes what it has committed by [`publish_committed`].
+pub fn publish_by_itself() {
+    COMMITTED.set(Some(Vec::new()));
+}
+
+/// In the worker, between transactions: publishes what it has committed.
+pub fn publish_committed() {
+    publish(&COMMITTED.replace(Some(Vec::new())).unwrap_or_default());
+}
+
+/// A subtransaction was rolled back.
+pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
+    WAITING.with_borrow_mut(|waiting| waiting.retain(|one| one.subtransaction < own));
+}
+
+/// A subtransaction was committed.
+pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
+    WAITING.with_borrow_mut(|waiting| {
+        waiting.iter_mut().filter(|one| one.subtransaction >= own).for_each(|one| one.subtransaction = parent);
+    });
+}
+
+/// In the callback of a commit nothing may raise an error.
+fn publish(all: &[Waiting]) {
+    for one in all.iter().filter(|one| one.mode != PublishMode::FileOnly) {
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, one.publication.log_line(), "lead_audit")
+            .report(PgLogLevel::LOG);
+    }
+    let Some(directory) = settings::CHECKPOINT_DIR.get() else { return };
+    // In ascending order: what comes after a failure would most likely fail too, and waits for the next time.
+    for one in all.iter().filter(|one| one.mode != PublishMode::NewWithoutFile) {
+        match one.publication.write_to(&directory) {
+            Ok(()) => note_published_to(&directory, one.publication.size),
+            Err(error) => {
+                PUBLISHED_TO.set(None);
+                return note_failure(error);
+            }
+        }
     }
 }

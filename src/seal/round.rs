@@ -4,16 +4,16 @@
 //! looked at, then those with new ids. All of it is streamed: what memory holds is one checkpoint's hashes and ranges.
 //! Nothing is kept in memory from one round to the next, so a crash or a rollback leaves what the last commit left.
 
-use super::after_commit::{self, What};
 use super::checkpoint_row::StoredCheckpoint;
-use super::gaps::{self, OpenGap};
-use super::guard::Sealing;
+use super::id_gaps::{self, IdGap};
 use super::id_ranges::{IdRange, IdRanges};
-use super::inserted::InsertedIds;
+use super::inserted_ids::InsertedIds;
 use super::key_entry::{KeyEntry, has_arrived};
-use super::publish::{Publication, Published};
+use super::publication::{Publication, Published};
+use super::publish::{self, PublishMode};
 use super::signer::Signer;
 use super::tiles::{StoredTiles, store_tiles, tree_is_damaged};
+use super::tree_guard::Sealing;
 use super::tree_row::{TreeRow, tree_exists};
 use crate::entries::{EntryColumn, relation_of_schema};
 use crate::pg::{IdScan, NewestSnapshot, RowMemory, ServerError, SpiPlan, detoasted, with_spi};
@@ -189,7 +189,7 @@ impl Round<'_> {
         if from_elsewhere && !has_arrived(self.snap(), &self.tree, self.newest.as_ref()) {
             return Ok(Done { tree_size: self.sealed, more: false });
         }
-        let late = gaps::due(self.snap(), &self.tree, &in_progress);
+        let late = id_gaps::due(self.snap(), &self.tree, &in_progress);
         if late.is_empty() && to <= from && !from_elsewhere {
             return Ok(Done { tree_size: self.sealed, more: false });
         }
@@ -205,7 +205,7 @@ impl Round<'_> {
             own_id = Some(id);
         }
         for first_id in late {
-            let Some(gap) = OpenGap::load(self.snap(), first_id)? else { continue };
+            let Some(gap) = IdGap::load(self.snap(), first_id)? else { continue };
             let mut missing = IdRanges::default();
             for range in gap.ids.as_slice() {
                 self.take(&mut entries, *range, &mut missing)?;
@@ -226,12 +226,12 @@ impl Round<'_> {
         self.write_checkpoint(None)?;
 
         self.tree.waits_for.retain(|xid| in_progress.binary_search(xid).is_ok());
-        let opened = gaps::open(self.snap(), &missing, &in_progress);
+        let opened = id_gaps::open(self.snap(), &missing, &in_progress);
         if opened > 0 {
             self.tree.open_gaps += opened;
             self.tree.waits_for = in_progress;
         }
-        self.tree.settle_here();
+        self.tree.adopt_this_cluster();
         self.tree.looked_to = to.max(from);
         self.tree.size = self.sealed;
         if let Some(signer) = &self.signer {
@@ -318,14 +318,17 @@ impl Round<'_> {
             store_tiles(snapshot, changed);
             StoredCheckpoint::store(snapshot, log_id, before, &ids, size, &root, &note);
         });
-        after_commit::publish_later(Publication { size, note }, if self.is_caught_up { What::New } else { What::NewWithoutFile });
+        publish::publish_later(
+            Publication { size, note },
+            if self.is_caught_up { PublishMode::New } else { PublishMode::NewWithoutFile },
+        );
         self.sealed = size;
         Ok(())
     }
 
     /// A failure to publish after an earlier commit becomes visible to everybody here.
     fn report_earlier_failure(&self) {
-        if let Some(error) = after_commit::take_failure() {
+        if let Some(error) = publish::take_failure() {
             self.tree.note_publishing_error(self.snap(), &error);
         }
     }
@@ -334,7 +337,7 @@ impl Round<'_> {
     /// they are too many to get them all at once.
     fn publish_what_is_missing(&self) -> bool {
         let (Some(directory), Some(newest)) = (settings::CHECKPOINT_DIR.get(), &self.newest) else { return true };
-        if after_commit::published_to(&directory) == Some(newest.size) || after_commit::is_waiting(newest.size) {
+        if publish::published_to(&directory) == Some(newest.size) || publish::is_waiting(newest.size) {
             return true;
         }
         let older = SpiPlan::prepare(
@@ -349,7 +352,7 @@ impl Round<'_> {
         };
         let mut candidate = Publication { size: newest.size, note: newest.note.clone() };
         if !is_missing(&candidate) {
-            after_commit::note_published_to(&directory, newest.size);
+            publish::note_published_to(&directory, newest.size);
             return true;
         }
         let mut oldest_missing = candidate.size;
@@ -370,7 +373,7 @@ impl Round<'_> {
         let rows = missing.read(self.snap(), &[(oldest_missing as i64).into_datum(), CATCH_UP.into_datum()]);
         for row in 0..rows.len() {
             if let (Some(size), Some(note)) = (rows.get::<i64>(row, 0), rows.get(row, 1)) {
-                after_commit::publish_later(Publication { size: size as u64, note }, What::FileOnly);
+                publish::publish_later(Publication { size: size as u64, note }, PublishMode::FileOnly);
             }
         }
         (rows.len() as i64) < CATCH_UP

@@ -34,7 +34,7 @@ pub struct Identity {
 impl Signer {
     /// The one that the settings say, for this log.
     pub fn of(tree: &TreeRow) -> Result<Self, ServerError> {
-        settings::follow_database()?;
+        settings::reload_for_database()?;
         let origin = settings::ORIGIN.get();
         let Some(path) = settings::SIGNING_KEY_FILE.get() else {
             return Ok(Signer { origin: origin.unwrap_or_else(|| format!("lead_audit/{}", tree.log_id)), key: None });
@@ -94,7 +94,7 @@ pub fn previous_key() -> Result<Option<SigningKey>, ServerError> {
 
 /// The public key that checkpoints are to be signed with now; `None` if they are not signed.
 pub fn verifier_key() -> Result<Option<VerifierKey>, ServerError> {
-    settings::follow_database()?;
+    settings::reload_for_database()?;
     match settings::SIGNING_KEY_FILE.get() {
         Some(path) => Ok(Some(read_key(&path)?.verifier().clone())),
         None => Ok(None),

@@ -108,7 +108,7 @@ impl TreeRow {
     }
 
     /// Takes note that the ids of transactions are those of this cluster and database from now on.
-    pub fn settle_here(&mut self) {
+    pub fn adopt_this_cluster(&mut self) {
         self.home = Some(here());
     }
 

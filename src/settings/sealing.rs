@@ -79,7 +79,7 @@ const OF_SEALING: [&CStr; 4] =
 ///
 /// # Errors
 /// If one was reset: what it is then, only a new process learns.
-pub fn follow_database() -> Result<(), ServerError> {
+pub fn reload_for_database() -> Result<(), ServerError> {
     let set = with_spi(|| {
         let plan = SpiPlan::prepare(
             "SELECT s.setconfig FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase \

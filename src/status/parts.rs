@@ -132,7 +132,7 @@ fn rollbacks() -> Part {
     if failures.state == State::Off {
         return Part { name: NAME, ..failures };
     }
-    if settings::failure::log_rollbacks() {
+    if settings::failures::log_rollbacks() {
         Part::on(NAME, None)
     } else {
         Part::off(NAME, "lead_audit.log_rollbacks is off", Some("lead_audit.log_rollbacks = on"))

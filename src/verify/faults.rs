@@ -48,7 +48,7 @@ impl Faults {
     pub fn mismatch(&mut self, mismatch: Mismatch) {
         self.mismatches.push(mismatch);
         if self.mismatches.len() > KEPT {
-            self.settle();
+            self.explain_mismatches();
         }
     }
 
@@ -69,7 +69,7 @@ impl Faults {
 
     /// Tells of each mismatch what happened: where the content of one entry is found in the place of another, they were
     /// exchanged.
-    fn settle(&mut self) {
+    fn explain_mismatches(&mut self) {
         let mismatches = std::mem::take(&mut self.mismatches);
         let sealed_as: HashMap<Hash, i64> = mismatches.iter().filter_map(|one| Some((one.stored?, one.id))).collect();
         for one in mismatches {
@@ -93,7 +93,7 @@ impl Faults {
 
     /// All of them: those of entries in the order of ids, then those of the tree.
     pub fn into_rows(mut self) -> Vec<Row> {
-        self.settle();
+        self.explain_mismatches();
         self.rows.sort_by_key(|(id, ..)| (id.is_none(), *id));
         self.rows
     }

@@ -1,8 +1,8 @@
 //! DDL that concerns watched tables. The event trigger's function is called as whoever ran the command, who has no rights
 //! in schema lead_audit; what it does there it does as the extension's owner.
 
-use super::command::{self, Effects};
-use super::statement;
+use super::command_effects::{self, Effects};
+use super::command_text;
 use crate::actor;
 use crate::entries::{self, NewEntry};
 use crate::pg::{ServerError, Text, as_user};
@@ -70,11 +70,11 @@ fn details(text: &str) -> Option<Text> {
     }
     // enable() and disable() are functions, and the text around the call says what is called.
     if GUARDING.get().is_some() && COMMAND_TAG.get().is_some() {
-        match statement::being_run() {
+        match command_text::being_run() {
             Some(command) if !is_all_of(&command, text) => add("executed", &command),
             Some(_) => {}
             None => {
-                if let Some(context) = statement::context() {
+                if let Some(context) = command_text::context() {
                     add("context", &context);
                 }
             }
@@ -146,7 +146,7 @@ pub fn failed(error: &pgrx::spi::SpiError) -> ! {
 /// `statement` must be null or a statement.
 unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::spi::Result<()> {
     // SAFETY: as the caller promises.
-    let Some(effects) = (unsafe { command::effects(statement) }) else { return Ok(()) };
+    let Some(effects) = (unsafe { command_effects::effects(statement) }) else { return Ok(()) };
     let Some(_guarding) = Guarding::begin(effects) else { return Ok(()) };
     // SAFETY: reads a variable of the session.
     let invoker = unsafe { pg_sys::GetUserId() };
@@ -172,7 +172,7 @@ unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::sp
 /// `statement` must be null or a statement.
 unsafe fn before_command(statement: *mut pg_sys::Node) -> pgrx::spi::Result<()> {
     // SAFETY: as the caller promises.
-    let Some((above, partition)) = (unsafe { command::attaches(statement) }) else { return Ok(()) };
+    let Some((above, partition)) = (unsafe { command_effects::attaches(statement) }) else { return Ok(()) };
     let Some(_guarding) = Guarding::begin(Effects::default()) else { return Ok(()) };
     // SAFETY: reads a variable of the session.
     let invoker = unsafe { pg_sys::GetUserId() };

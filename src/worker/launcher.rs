@@ -2,7 +2,7 @@
 //! nobody's way, and reads nothing but pg_database.
 
 use crate::failures;
-use crate::failures::queue::{self, MAX_DATABASES, Outcome, Presence, Problem};
+use crate::failures::queue::{self, MAX_DATABASES, Presence, Problem, WorkerExit};
 use crate::pg::{handle_signals, in_transaction, must_stop, wait};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
@@ -100,7 +100,7 @@ impl Launcher {
             if database.worker != 0 || database.held_by != 0 {
                 probing += usize::from(database.presence == Presence::Unknown);
             } else {
-                vacant.push((oid, database.presence, database.outcome));
+                vacant.push((oid, database.presence, database.last_exit));
             }
         });
         for (oid, presence, outcome) in vacant {
@@ -109,7 +109,7 @@ impl Launcher {
                 continue;
             }
             let is_gone = !self.databases.contains_key(&oid);
-            if outcome == Outcome::NoExtension || is_gone {
+            if outcome == WorkerExit::NoExtension || is_gone {
                 self.let_go(oid, is_gone);
             } else if self.is_due(oid) {
                 self.start(oid);
@@ -160,8 +160,8 @@ impl Launcher {
             self.started.remove(&oid);
             // SAFETY: the handle was allocated for us and is not used any more.
             unsafe { pg_sys::pfree(handle.cast()) };
-            let outcome = queue::find(oid, |database| database.outcome).unwrap_or(Outcome::NoExtension);
-            if outcome == Outcome::Unknown {
+            let outcome = queue::find(oid, |database| database.last_exit).unwrap_or(WorkerExit::NoExtension);
+            if outcome == WorkerExit::Unknown {
                 queue::set_problem(oid, Problem::Failed);
                 self.retry_at.insert(oid, Instant::now() + AFTER_FAILURE);
                 queue::wake_launcher(true);

@@ -2,7 +2,7 @@
 
 use super::tasks::{self, Schedule};
 use crate::failures;
-use crate::failures::queue::{self, Outcome, Presence};
+use crate::failures::queue::{self, Presence, WorkerExit};
 use crate::pg::{handle_signals, in_extension_transaction, must_stop, set_signal_handler, wait};
 use crate::seal;
 use crate::settings;
@@ -85,7 +85,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     if !is_held() && !begins_anew {
         write_rest(&mut schedules);
     }
-    queue::update(database, |place| place.outcome = Outcome::Stopped);
+    queue::update(database, |place| place.last_exit = WorkerExit::Stopped);
 }
 
 fn is_held() -> bool {

@@ -1,142 +1,8 @@
 //! The databases that have the extension, or may have it: what sessions and the launcher know of them.
 
-use super::pool::{NONE, SLOT_BYTES};
-use super::region::{Region, locked, set_latch};
+use super::region::{Counts, Database, NONE, Presence, Problem, Progress, Region, WorkerExit, locked, set_latch};
 use pgrx::pg_sys;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-pub use super::region::generation;
-
-/// How many databases there is room for. Each takes a worker process, so this is far beyond what a server has.
-pub const MAX_DATABASES: usize = 256;
-
-/// Whether the extension is in a database.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub enum Presence {
-    /// Not looked at yet.
-    Unknown = 0,
-    /// A worker found it there.
-    Present = 1,
-}
-
-/// Why a worker that ought to run does not.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub enum Problem {
-    /// It does, or will in a moment.
-    None = 0,
-    /// max_worker_processes are in use.
-    NoProcess = 1,
-    /// It ended with an error, and is started again a little later.
-    Failed = 2,
-}
-
-/// How the last worker of a database ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub enum Outcome {
-    /// It runs, or died without a word.
-    Unknown = 0,
-    /// The extension is not in this database.
-    NoExtension = 1,
-    /// It was asked to end.
-    Stopped = 2,
-}
-
-/// One database. All zeroes is a place that is free.
-#[repr(C)]
-pub struct Database {
-    oid: u32,
-    pub presence: Presence,
-    pub problem: Problem,
-    pub outcome: Outcome,
-    /// The worker's process, or 0.
-    pub worker: i32,
-    /// Whether the worker looks for records before long although nobody wakes it. Here it fills what would be a gap, so that a queue
-    /// that was left by a server of before can be read.
-    pub looks_again: u32,
-    pub latch: usize,
-    /// A session that needs the database without our worker: while it drops or renames it.
-    pub held_by: i32,
-    /// The list of its records.
-    pub first: u32,
-    pub last: u32,
-    pub slots_used: u32,
-    pub counts: Counts,
-    /// What the worker is busy with.
-    progress: Progress,
-    /// A Bloom filter of the names of watched tables, in lower case.
-    pub names: [AtomicU64; NAME_WORDS],
-}
-
-/// What a worker is busy with. It stays when the worker dies, so that the next one knows what the first may have died of.
-#[repr(C)]
-pub struct Progress {
-    /// The record that it makes an entry of, by its number, or 0.
-    processing: AtomicU64,
-    /// The last of the records whose entries it writes together, by its number, or 0.
-    writing: AtomicU64,
-}
-
-impl Progress {
-    /// Says what it is. Takes no lock, so that a signal handler can do it.
-    pub fn set(&self, processing: u64, writing: u64) {
-        self.writing.store(writing, Ordering::Release);
-        self.processing.store(processing, Ordering::Release);
-    }
-
-    /// The record that is processed, and the last of those that are written; 0 is none.
-    pub fn get(&self) -> (u64, u64) {
-        (self.processing.load(Ordering::Acquire), self.writing.load(Ordering::Acquire))
-    }
-}
-
-/// Words of the filter.
-pub const NAME_WORDS: usize = 32;
-
-/// What became of the records of a database since the server was started.
-#[derive(Clone, Copy, Default, Debug)]
-#[repr(C)]
-pub struct Counts {
-    /// Taken into the queue.
-    pub queued: u64,
-    /// Written as entries.
-    pub written: u64,
-    /// Only in the server's log.
-    pub dropped: u64,
-    /// Of these, what a worker died of.
-    pub quarantined: u64,
-}
-
-impl Database {
-    /// Its oid.
-    pub fn oid(&self) -> pg_sys::Oid {
-        pg_sys::Oid::from(self.oid)
-    }
-
-    /// Memory that its records take.
-    pub fn waiting_bytes(&self) -> u64 {
-        u64::from(self.slots_used) * SLOT_BYTES as u64
-    }
-
-    /// Nothing of what names processes is true after a crash.
-    pub fn forget_processes(&mut self) {
-        (self.worker, self.latch, self.held_by) = (0, 0, 0);
-        self.looks_again = 0;
-        (self.problem, self.outcome) = (Problem::None, Outcome::Unknown);
-    }
-
-    fn begin(&mut self, oid: pg_sys::Oid) {
-        self.oid = oid.to_u32();
-        self.presence = Presence::Unknown;
-        self.forget_processes();
-        (self.first, self.last, self.slots_used) = (NONE, NONE, 0);
-        self.counts = Counts::default();
-        self.progress.set(0, 0);
-        self.names.iter().for_each(|word| word.store(0, Ordering::Relaxed));
-    }
-}
+use std::sync::atomic::Ordering;
 
 impl Region {
     /// The database's place.
@@ -169,8 +35,8 @@ pub fn found(oid: pg_sys::Oid) {
             database.presence = Presence::Present;
             // A worker that looked before it came may have ended; the launcher has not forgotten the database yet. Nothing was wrong with
             // that worker, so the next one comes at once.
-            if database.outcome == Outcome::NoExtension {
-                database.outcome = Outcome::Stopped;
+            if database.last_exit == WorkerExit::NoExtension {
+                database.last_exit = WorkerExit::Stopped;
             }
             region.generation.fetch_add(1, Ordering::AcqRel);
         }
@@ -186,7 +52,7 @@ pub fn absent(oid: pg_sys::Oid, generation: u32) -> bool {
         }
         if let Some(place) = region.place_of(oid) {
             let database = &mut region.databases[place];
-            (database.outcome, database.presence) = (Outcome::NoExtension, Presence::Unknown);
+            (database.last_exit, database.presence) = (WorkerExit::NoExtension, Presence::Unknown);
         }
         true
     })
@@ -216,7 +82,7 @@ pub fn forget(oid: pg_sys::Oid, is_gone: bool) {
         if let Some(place) = region.place_of(oid)
             // Records that a session has not confirmed yet are in no list.
             && region.databases[place].slots_used == 0
-            && (is_gone || region.databases[place].outcome == Outcome::NoExtension)
+            && (is_gone || region.databases[place].last_exit == WorkerExit::NoExtension)
         {
             region.databases[place].oid = 0;
             region.generation.fetch_add(1, Ordering::AcqRel);
@@ -260,7 +126,7 @@ pub fn adopt(oid: pg_sys::Oid) -> bool {
             return false;
         }
         (database.worker, database.latch, database.looks_again) = (pid, latch, 0);
-        (database.problem, database.outcome) = (Problem::None, Outcome::Unknown);
+        (database.problem, database.last_exit) = (Problem::None, WorkerExit::Unknown);
         true
     })
     .unwrap_or(false)
@@ -306,7 +172,8 @@ pub fn hold(oid: pg_sys::Oid) -> Hold {
     // SAFETY: reads a variable of this process.
     let pid = unsafe { pg_sys::MyProcPid };
     let found = update(oid, |database| {
-        let is_awaited = database.worker == 0 && database.outcome == Outcome::Stopped && database.presence == Presence::Present;
+        let is_awaited =
+            database.worker == 0 && database.last_exit == WorkerExit::Stopped && database.presence == Presence::Present;
         if is_awaited || ![0, pid].contains(&database.held_by) {
             return None;
         }
@@ -332,8 +199,8 @@ pub fn release(oid: pg_sys::Oid) {
         if database.held_by == pid {
             database.held_by = 0;
             // Nothing was wrong with a worker that is not there: the next one comes at once.
-            if database.worker == 0 && database.outcome == Outcome::Unknown {
-                database.outcome = Outcome::Stopped;
+            if database.worker == 0 && database.last_exit == WorkerExit::Unknown {
+                database.last_exit = WorkerExit::Stopped;
             }
         }
     });

@@ -1,15 +1,15 @@
 //! A record: all there is to say of one failure, on its way from the session to the entry. It is JSON, so that the server's log
 //! can have it whole where the queue cannot.
 
-use crate::entries::Outcome;
-use crate::failures::queue::{self, Queued};
-use crate::failures::session;
+use super::count_dropped;
+use super::server_log::{Fallible, LogLine};
+use super::slots::{self, Queued};
+use crate::actor;
+use crate::entries::{Outcome, WriteCount};
 use crate::pg::{capped, current_database};
-use pgrx::{PgLogLevel, pg_sys};
+use pgrx::pg_sys;
 use serde::{Deserialize, Serialize};
-use std::ffi::{c_char, c_int};
-use std::io::{self, Write};
-use std::panic::AssertUnwindSafe;
+use std::ffi::c_char;
 
 /// The table that a record is about.
 #[derive(Clone, Default, Debug, Serialize, Deserialize)]
@@ -71,7 +71,8 @@ pub struct RawRow {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Unresolved {
     /// The text without what the entry must not have more of than is asked for: literals, numbers, comments.
-    pub masked: String,
+    #[serde(rename = "masked")]
+    pub redacted: String,
     /// As much of the text itself as an entry keeps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
@@ -145,6 +146,50 @@ fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
+impl Table {
+    /// The table of which rows were written.
+    pub fn of(written: &WriteCount) -> Self {
+        Table {
+            relation: written.relation.to_u32(),
+            watch_id: Some(written.watch_id),
+            schema: written.schema.clone(),
+            name: written.table.clone(),
+        }
+    }
+}
+
+impl Count {
+    /// Rows that a transaction had written.
+    pub fn of(written: &WriteCount) -> Self {
+        Count { table: Table::of(written), operation: written.operation.to_owned(), rows: written.rows }
+    }
+}
+
+impl Record {
+    /// The session's side of a record: who it was, when, in which transaction.
+    pub fn of_session(outcome: Outcome) -> Self {
+        // SAFETY: these read variables of the session and the clock.
+        unsafe {
+            let now = actor::Now::read();
+            Record {
+                outcome,
+                txid: pg_sys::GetTopFullTransactionIdIfAny().value,
+                occurred_at: pg_sys::GetCurrentTimestamp(),
+                backend_pid: pg_sys::MyProcPid,
+                session_user: now.session_user.to_u32(),
+                current_user: now.current_user.to_u32(),
+                user_id: now.user_id,
+                user_ip: now.user_ip,
+                user_agent: now.user_agent,
+                request_id: now.request_id,
+                client_addr: now.client_addr,
+                application_name: now.application_name,
+                ..Record::default()
+            }
+        }
+    }
+}
+
 /// Longest text of a record, in bytes of JSON. What a session raises has no limit of its own, but has to fit into the queue, into
 /// a line of the server's log, and into memory where there is little.
 pub const TEXT_LIMIT: usize = 16 * 1024;
@@ -160,22 +205,6 @@ pub unsafe fn capped_c(text: *const c_char, limit: usize) -> Option<String> {
     // SAFETY: as the caller promises. One byte more than the limit shows that there is more.
     let bytes = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), libc::strnlen(text, limit + 1)) };
     Some(capped(bytes, limit))
-}
-
-/// A buffer that says so where there is no memory for it to grow.
-#[derive(Default)]
-struct Fallible(Vec<u8>);
-
-impl io::Write for Fallible {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_reserve(bytes.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// The record as it lies in the queue; without its row where there is no memory for that.
@@ -196,22 +225,22 @@ pub fn to_bytes(record: &mut Record) -> Option<Vec<u8>> {
 /// Puts a record down for this database's worker, which counts only once it is confirmed, or the process dies: a client can have
 /// its error before its transaction is rolled back.
 pub fn reserve(record: &[u8]) -> Option<u32> {
-    queue::reserve(current_database(), record)
+    slots::reserve(current_database(), record)
 }
 
 /// What was put down counts.
 pub fn confirm(reserved: u32) {
-    queue::confirm(current_database(), reserved);
+    slots::confirm(current_database(), reserved);
 }
 
 /// It does not.
 pub fn cancel(reserved: u32) {
-    queue::cancel(current_database(), reserved);
+    slots::cancel(current_database(), reserved);
 }
 
 /// Hands a record to this database's worker. Where that is not possible, returns the line that the server's log is to have.
 pub fn push(record: &[u8]) -> Option<LogLine> {
-    match queue::push(current_database(), record) {
+    match slots::push(current_database(), record) {
         Queued::Yes => None,
         Queued::Full => LogLine::new(record, "the queue is full"),
         Queued::Closed => LogLine::new(record, "nobody is there to write the entry"),
@@ -222,89 +251,7 @@ pub fn push(record: &[u8]) -> Option<LogLine> {
 pub fn send(record: &mut Record) {
     match to_bytes(record) {
         Some(bytes) => push(&bytes).iter().for_each(LogLine::write),
-        None => queue::count_dropped(current_database()),
-    }
-}
-
-/// A record on its way to the server's log: all in one message, since a DETAIL is left out where log_error_verbosity is terse.
-pub struct LogLine(Vec<u8>);
-
-impl LogLine {
-    /// `None` where there is no memory for it.
-    pub fn new(record: &[u8], why: &str) -> Option<Self> {
-        let mut line = Fallible::default();
-        write!(line, "lead_audit: an operation that failed has no audit entry: {why}: ").ok()?;
-        line.write_all(record).ok()?;
-        // Records are JSON, which has no byte 0; one that another process left broken may.
-        line.0.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b'?');
-        line.write_all(&[0]).ok()?;
-        Some(LogLine(line.0))
-    }
-
-    /// The C string, which lives as long as this.
-    pub fn as_ptr(&self) -> *const c_char {
-        self.0.as_ptr().cast()
-    }
-
-    /// Writes it. An error in that ends here.
-    pub fn write(&self) {
-        let is_outermost = session::begin_log();
-        // SAFETY: a C string; the guard turns an error's longjmp into unwinding, which the builder ends.
-        pgrx::PgTryBuilder::new(AssertUnwindSafe(|| unsafe {
-            pg_sys::ffi::pg_guard_ffi_boundary(|| write_to_server_log(self.as_ptr()));
-        }))
-        .catch_others(|_| ())
-        .catch_rust_panic(|_| ())
-        .execute();
-        if is_outermost {
-            session::end_record();
-        }
-    }
-}
-
-mod raw {
-    use std::ffi::{c_char, c_int};
-    unsafe extern "C-unwind" {
-        // utils/elog.h, which pgrx does not bind.
-        pub fn errstart(level: c_int, domain: *const c_char) -> bool;
-        pub fn errmsg_internal(format: *const c_char, ...) -> c_int;
-        pub fn errhidestmt(hide: bool) -> c_int;
-        pub fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
-    }
-}
-
-/// Writes a message to the server's log alone. May raise an error: that of no memory.
-///
-/// # Safety
-/// `message` must be a C string, and nothing between this and whoever catches an error may have to be dropped.
-pub unsafe fn write_to_server_log(message: *const c_char) {
-    // SAFETY: the sequence of ereport(). No callback has to add anything to this message. After an error whoever catches it
-    // sets the list of callbacks.
-    unsafe {
-        let callbacks = pg_sys::error_context_stack;
-        pg_sys::error_context_stack = std::ptr::null_mut();
-        if raw::errstart(PgLogLevel::LOG_SERVER_ONLY as c_int, std::ptr::null()) {
-            raw::errmsg_internal(c"%s".as_ptr(), message);
-            raw::errhidestmt(true);
-            raw::errfinish(c"record.rs".as_ptr(), line!() as c_int, c"lead_audit".as_ptr());
-        }
-        pg_sys::error_context_stack = callbacks;
-    }
-}
-
-/// Everything that is queued for a database goes to the server's log.
-pub fn log_rest(database: pg_sys::Oid) {
-    const MOST: usize = 1000;
-    loop {
-        let records = queue::peek(database, MOST, 1 << 20);
-        if records.is_empty() {
-            return;
-        }
-        // Taken off only when it is in the log.
-        for (number, record) in records {
-            LogLine::new(&record, "there is no worker in its database any more").iter().for_each(LogLine::write);
-            queue::pop(database, number, 1, 0);
-        }
+        None => count_dropped(current_database()),
     }
 }
 

@@ -1,28 +1,175 @@
-//! The region itself: memory that the postmaster maps when it loads the library, and its children inherit.
+//! The region: the memory that the server's processes share, its layout, and the lock on it. `startup` maps it.
 //!
-//! It is not part of PostgreSQL's own shared memory on purpose: that is made anew when a server process crashes, and what is
-//! queued must outlive it. Only the lock is there, so that it is free again after a crash. A record counts from the moment
-//! that its state says so, which is the last thing written of it; the lists are worked out again after a crash.
-//!
-//! Where the system lets it, the memory has a name, so that a server that is started again after even the postmaster was killed
-//! finds what was queued.
+//! Everything is done under one lock, held for as long as it takes to copy a record. What is read without it is atomic.
 
-use super::databases::{Database, MAX_DATABASES};
-use super::memory;
-use super::pool::{self, Slot};
-use crate::settings;
 use pgrx::pg_sys;
 use std::cell::Cell;
-use std::ffi::CStr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// How many databases there is room for. Each takes a worker process, so this is far beyond what a server has.
+pub const MAX_DATABASES: usize = 256;
+
+/// Whether the extension is in a database.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Presence {
+    /// Not looked at yet.
+    Unknown = 0,
+    /// A worker found it there.
+    Present = 1,
+}
+
+/// Why a worker that ought to run does not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Problem {
+    /// It does, or will in a moment.
+    None = 0,
+    /// max_worker_processes are in use.
+    NoProcess = 1,
+    /// It ended with an error, and is started again a little later.
+    Failed = 2,
+}
+
+/// How the last worker of a database ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum WorkerExit {
+    /// It runs, or died without a word.
+    Unknown = 0,
+    /// The extension is not in this database.
+    NoExtension = 1,
+    /// It was asked to end.
+    Stopped = 2,
+}
+
+/// One database. All zeroes is a place that is free.
+#[repr(C)]
+pub struct Database {
+    pub oid: u32,
+    pub presence: Presence,
+    pub problem: Problem,
+    pub last_exit: WorkerExit,
+    /// The worker's process, or 0.
+    pub worker: i32,
+    /// Whether the worker looks for records before long although nobody wakes it. Here it fills what would be a gap, so that a queue
+    /// that was left by a server of before can be read.
+    pub looks_again: u32,
+    pub latch: usize,
+    /// A session that needs the database without our worker: while it drops or renames it.
+    pub held_by: i32,
+    /// The list of its records.
+    pub first: u32,
+    pub last: u32,
+    pub slots_used: u32,
+    pub counts: Counts,
+    /// What the worker is busy with.
+    pub progress: Progress,
+    /// A Bloom filter of the names of watched tables, in lower case.
+    pub names: [AtomicU64; NAME_WORDS],
+}
+
+/// What a worker is busy with. It stays when the worker dies, so that the next one knows what the first may have died of.
+#[repr(C)]
+pub struct Progress {
+    /// The record that it makes an entry of, by its number, or 0.
+    processing: AtomicU64,
+    /// The last of the records whose entries it writes together, by its number, or 0.
+    writing: AtomicU64,
+}
+
+impl Progress {
+    /// Says what it is. Takes no lock, so that a signal handler can do it.
+    pub fn set(&self, processing: u64, writing: u64) {
+        self.writing.store(writing, Ordering::Release);
+        self.processing.store(processing, Ordering::Release);
+    }
+
+    /// The record that is processed, and the last of those that are written; 0 is none.
+    pub fn get(&self) -> (u64, u64) {
+        (self.processing.load(Ordering::Acquire), self.writing.load(Ordering::Acquire))
+    }
+}
+
+/// Words of the filter.
+pub const NAME_WORDS: usize = 32;
+
+/// What became of the records of a database since the server was started.
+#[derive(Clone, Copy, Default, Debug)]
+#[repr(C)]
+pub struct Counts {
+    /// Taken into the queue.
+    pub queued: u64,
+    /// Written as entries.
+    pub written: u64,
+    /// Only in the server's log.
+    pub dropped: u64,
+    /// Of these, what a worker died of.
+    pub quarantined: u64,
+}
+
+impl Database {
+    /// Its oid.
+    pub fn oid(&self) -> pg_sys::Oid {
+        pg_sys::Oid::from(self.oid)
+    }
+
+    /// Memory that its records take.
+    pub fn waiting_bytes(&self) -> u64 {
+        u64::from(self.slots_used) * SLOT_BYTES as u64
+    }
+
+    /// Nothing of what names processes is true after a crash.
+    pub fn forget_processes(&mut self) {
+        (self.worker, self.latch, self.held_by) = (0, 0, 0);
+        self.looks_again = 0;
+        (self.problem, self.last_exit) = (Problem::None, WorkerExit::Unknown);
+    }
+
+    pub fn begin(&mut self, oid: pg_sys::Oid) {
+        self.oid = oid.to_u32();
+        self.presence = Presence::Unknown;
+        self.forget_processes();
+        (self.first, self.last, self.slots_used) = (NONE, NONE, 0);
+        self.counts = Counts::default();
+        self.progress.set(0, 0);
+        self.names.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+}
+
+/// Bytes of a record that a slot holds.
+pub const DATA: usize = 1024 - 32;
+
+/// Bytes of a slot.
+pub const SLOT_BYTES: usize = size_of::<Slot>();
+
+/// No slot.
+pub const NONE: u32 = u32::MAX;
+
+/// One slot.
+#[repr(C)]
+pub struct Slot {
+    pub state: u32,
+    pub database: u32,
+    pub sequence: u64,
+    /// Length of the whole record, in its first slot.
+    pub length: u32,
+    /// The next slot of the same record, or of the list of free ones.
+    pub more: u32,
+    /// The first slot of the database's next record.
+    pub next: u32,
+    /// The record's first slot.
+    pub first: u32,
+    pub data: [u8; DATA],
+}
 
 /// The head of the region. Slots for records follow it.
 #[repr(C)]
 pub struct Region {
     /// Tells this layout from any other.
-    magic: u64,
+    pub magic: u64,
     /// The cluster that it belongs to.
-    system: u64,
+    pub system: u64,
     pub slots: u32,
     /// The first slot that is not in use.
     pub free: u32,
@@ -39,11 +186,6 @@ pub struct Region {
     pub databases: [Database; MAX_DATABASES],
 }
 
-/// "lead_aud", and the number of the layout.
-const MAGIC: u64 = u64::from_be_bytes(*b"leadaud\x03") ^ (size_of::<Region>() as u64) << 8;
-
-const TRANCHE: &CStr = c"lead_audit";
-
 thread_local! {
     static REGION: Cell<*mut Region> = const { Cell::new(std::ptr::null_mut()) };
     static LOCK: Cell<*mut pg_sys::LWLock> = const { Cell::new(std::ptr::null_mut()) };
@@ -51,110 +193,19 @@ thread_local! {
     static HELD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Asks for the lock, where PostgreSQL allows that.
-pub fn request_lock() {
-    // SAFETY: called by the hook on requests; the name is static.
-    unsafe { pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), 1) }
-}
-
-/// At the server's start, and again after a crash of one of its processes.
-pub fn start_up() {
-    // SAFETY: the tranche was requested above.
-    unsafe { LOCK.set(&raw mut (*pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr())).lock) };
-    let known = REGION.get();
-    if !known.is_null() {
-        // SAFETY: mapped below. No other process is alive that could use it.
-        return after_crash(unsafe { &mut *known });
-    }
-    let slots = settings::failure::queue_bytes() / size_of::<Slot>();
-    let bytes = size_of::<Region>() + slots * size_of::<Slot>();
-    if let Some(mut left) = memory::left_in_other_size(bytes) {
-        log_left(&mut left);
-    }
-    let (memory, is_named) = match memory::named(bytes) {
-        Ok(memory) => (memory, true),
-        Err(cause) => {
-            pgrx::log!("lead_audit: the queue has no memory that outlives the server ({cause}); it is lost if that is killed");
-            match memory::anonymous(bytes) {
-                Ok(memory) => (memory, false),
-                Err(cause) => return pgrx::warning!("lead_audit: no memory for a queue of {bytes} bytes ({cause})"),
-            }
-        }
-    };
-    let region = memory.cast::<Region>();
-    // SAFETY: the memory is large enough and aligned to a page; it is all zeroes, which is a valid Region, or what a server
-    // of this layout left.
-    let head = unsafe { &mut *region };
-    // SAFETY: reads the control file, which the postmaster has read by now, and the clock.
-    let (system, now) = unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::GetCurrentTimestamp()) };
-    let is_left = head.magic == MAGIC && head.system == system && head.slots == slots as u32;
-    if head.magic != 0 && head.magic != MAGIC && head.system == system {
-        pgrx::log!("lead_audit: the queue of a killed server is of another version of the library, and is discarded");
-    }
-    if !is_left {
-        // SAFETY: the memory is `bytes` long.
-        unsafe { memory.write_bytes(0, bytes) };
-        (head.magic, head.system) = (MAGIC, system);
-        (head.slots, head.next_sequence, head.queue) = (slots as u32, 1, now);
-    }
+/// The region is mapped at this address.
+pub fn set_region(region: *mut Region) {
     REGION.set(region);
-    after_crash(head);
-    if is_left && head.slots_used > 0 {
-        pgrx::log!("lead_audit: {} KiB of failed operations are left of the server that was killed", head.slots_used);
-    }
-    if is_named {
-        // SAFETY: called when the postmaster ends in an orderly way; its children do not inherit it.
-        unsafe { pg_sys::on_proc_exit(Some(at_postmaster_exit), pg_sys::Datum::from(0)) };
-    }
 }
 
-/// The queue had another size before: what is left in it cannot be taken over, and goes to the log.
-fn log_left(left: &mut [u64]) {
-    let bytes = size_of_val(left);
-    if bytes < size_of::<Region>() {
-        return;
-    }
-    // SAFETY: long enough and aligned for a Region, of which any bytes are valid if the magic number is there.
-    let region = unsafe {
-        let region = left.as_mut_ptr().cast::<Region>();
-        if (&raw const (*region).magic).read() != MAGIC || (&raw const (*region).system).read() != pg_sys::GetSystemIdentifier() {
-            return;
-        }
-        &mut *region
-    };
-    if bytes < size_of::<Region>() + region.slots as usize * size_of::<Slot>() {
-        return;
-    }
-    let mut records = pool::rebuild(region);
-    records.extend(pool::all(region));
-    log_lost(&records, "the server was killed, and lead_audit.queue_size changed");
+/// The region's address, or null.
+pub fn address() -> *mut Region {
+    REGION.get()
 }
 
-fn log_lost(records: &[Vec<u8>], why: &str) {
-    for record in records {
-        let record = String::from_utf8_lossy(record);
-        pgrx::log!("lead_audit: an operation that failed has no audit entry: {why}: {record}");
-    }
-}
-
-/// The memory's name goes with the server, unless records are left in it.
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn at_postmaster_exit(_code: i32, _argument: pg_sys::Datum) {
-    let region = REGION.get();
-    // SAFETY: no other process is left that would use it.
-    if !region.is_null() && unsafe { (*region).slots_used } == 0 {
-        memory::forget_name();
-    }
-}
-
-/// What named processes, none of which is alive any more, is put right; records stay.
-fn after_crash(region: &mut Region) {
-    region.open = 0;
-    region.launcher_latch = 0;
-    for database in &mut region.databases {
-        database.forget_processes();
-    }
-    log_lost(&pool::rebuild(region), "its database has no worker");
+/// The lock is there.
+pub fn set_lock(lock: *mut pg_sys::LWLock) {
+    LOCK.set(lock);
 }
 
 /// Whether the library was preloaded and has its memory.

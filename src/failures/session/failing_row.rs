@@ -3,8 +3,8 @@
 //! The executor's state does not say which row it is busy with: it follows from how nodes pass rows on, and from what the error
 //! says. Nothing of the row is looked at here; the fingerprint of its row type tells the worker whether it can be.
 
-use super::error_callback::error_names;
-use super::scope::{Phase, StatementScope, Target};
+use super::raised_error::error_names;
+use super::statement_scope::{Phase, StatementScope, Target};
 use crate::failures::queue::record::RawRow;
 use crate::pg::{attribute, packed_sqlstate_text, trigger_depth};
 use pgrx::{PgList, pg_sys, varlena};

@@ -1,7 +1,7 @@
 //! What sessions do to databases: commands after which the launcher has to look, and commands during which nobody else may be
 //! connected to the database, a worker of ours neither.
 
-use super::{names, temporary};
+use super::{name_filter, temporary_tables};
 use crate::failures::queue::{self, Hold};
 use crate::pg::{current_database, current_subtransaction, is_template, may_create_databases, owns_database};
 use pgrx::{PgList, pg_sys};
@@ -47,7 +47,7 @@ pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt, context: pg_sy
                 }
             }
             Tag::T_DropStmt => {
-                temporary::doubt_temporary_tables();
+                temporary_tables::doubt_temporary_tables();
                 let drop = node.cast::<pg_sys::DropStmt>();
                 if (*drop).removeType == pg_sys::ObjectType::OBJECT_EXTENSION {
                     EXTENSION_MAY_GO.set(true);
@@ -57,12 +57,12 @@ pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt, context: pg_sy
             Tag::T_CreateTrigStmt => note_name((*node.cast::<pg_sys::CreateTrigStmt>()).relation),
             Tag::T_CreateStmt if is_temporary((*node.cast::<pg_sys::CreateStmt>()).relation) => {
                 let create = node.cast::<pg_sys::CreateStmt>();
-                temporary::note_temporary_table(&relation_name((*create).relation), stays((*create).oncommit));
+                temporary_tables::note_temporary_table(&relation_name((*create).relation), stays((*create).oncommit));
             }
             Tag::T_CreateTableAsStmt => {
                 let into = (*node.cast::<pg_sys::CreateTableAsStmt>()).into;
                 if !into.is_null() && is_temporary((*into).rel) {
-                    temporary::note_temporary_table(&relation_name((*into).rel), stays((*into).onCommit));
+                    temporary_tables::note_temporary_table(&relation_name((*into).rel), stays((*into).onCommit));
                 }
             }
             Tag::T_CreateStmt if !(*node.cast::<pg_sys::CreateStmt>()).partbound.is_null() => {
@@ -82,9 +82,11 @@ pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt, context: pg_sy
                     hold_by_name((*node.cast::<pg_sys::DropdbStmt>()).dbname, |_| false);
                 }
             }
-            Tag::T_DropOwnedStmt | Tag::T_DiscardStmt | Tag::T_AlterObjectSchemaStmt => temporary::doubt_temporary_tables(),
+            Tag::T_DropOwnedStmt | Tag::T_DiscardStmt | Tag::T_AlterObjectSchemaStmt => {
+                temporary_tables::doubt_temporary_tables()
+            }
             Tag::T_RenameStmt => {
-                temporary::doubt_temporary_tables();
+                temporary_tables::doubt_temporary_tables();
                 let rename = node.cast::<pg_sys::RenameStmt>();
                 match (*rename).renameType {
                     pg_sys::ObjectType::OBJECT_DATABASE => {
@@ -92,7 +94,7 @@ pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt, context: pg_sy
                         hold_by_name((*rename).subname, |_| false);
                     }
                     pg_sys::ObjectType::OBJECT_TABLE => {
-                        names::note_name(&CStr::from_ptr((*rename).newname).to_string_lossy());
+                        name_filter::note_name(&CStr::from_ptr((*rename).newname).to_string_lossy());
                     }
                     _ => {}
                 }
@@ -113,7 +115,7 @@ pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt, context: pg_sy
 /// `relation` must be null or a name.
 unsafe fn note_name(relation: *mut pg_sys::RangeVar) {
     // SAFETY: as the caller promises.
-    names::note_name(&unsafe { relation_name(relation) });
+    name_filter::note_name(&unsafe { relation_name(relation) });
 }
 
 /// # Safety

@@ -2,17 +2,18 @@
 //! the error is reported, or if the statement's own (sub)transaction is rolled back; it is dropped if only one within the
 //! statement is: somebody caught the error, and the statement went on.
 //!
-//! Gaps are final when the transaction commits: where it does not, no entry is missing.
+//! Unwritten entries are final when the transaction commits: where it does not, no entry is missing.
 //!
 //! Records go into the queue before it is known whether they are final. What runs after COMMIT or ABORT confirms or cancels
 //! them there, which takes neither memory nor time that depends on them.
 
-use super::error_callback::{self, code_and_message, limited};
-use super::temporary;
-use super::watched;
-use crate::entries::{self, Gap, Outcome, Written};
-use crate::failures::queue;
-use crate::failures::queue::record::{self, LogLine, Record, Table};
+use super::raised_error::{code_and_message, limited};
+use super::temporary_tables;
+use super::watched_relations;
+use super::{recording, statement_text};
+use crate::entries::{self, Outcome, UnwrittenEntry, WriteCount};
+use crate::failures::queue::record::{self, Count, Record, Table};
+use crate::failures::queue::{self, LogLine};
 use crate::pg::{ServerError, TransactionEnd, current_database, current_subtransaction};
 use crate::settings;
 use pgrx::pg_sys;
@@ -26,7 +27,7 @@ enum Place {
     /// Only here: there was no room in the queue.
     Unqueued(Vec<u8>),
     /// In the queue, the server's log, or nowhere for lack of memory: there is nothing more to do.
-    Settled,
+    Final,
 }
 
 impl Place {
@@ -38,26 +39,26 @@ impl Place {
             },
             None => {
                 queue::count_dropped(current_database());
-                Place::Settled
+                Place::Final
             }
         }
     }
 
     /// The record is final. Returns what the server's log is to have of it, if the queue still has no room.
-    fn settle(&mut self) -> Option<LogLine> {
-        match std::mem::replace(self, Place::Settled) {
+    fn finalize(&mut self) -> Option<LogLine> {
+        match std::mem::replace(self, Place::Final) {
             Place::Reserved(reserved) => {
                 record::confirm(reserved);
                 None
             }
             Place::Unqueued(bytes) => record::push(&bytes),
-            Place::Settled => None,
+            Place::Final => None,
         }
     }
 
     /// There was no such failure.
     fn cancel(&mut self) {
-        if let Place::Reserved(reserved) = std::mem::replace(self, Place::Settled) {
+        if let Place::Reserved(reserved) = std::mem::replace(self, Place::Final) {
             record::cancel(reserved);
         }
     }
@@ -79,8 +80,8 @@ impl Drop for Candidate {
     }
 }
 
-/// Most gaps of one transaction that wait for its commit; more of them go to the server's log at once.
-const MOST_GAPS: usize = 10_000;
+/// Most unwritten entries of one transaction that wait for its commit; more of them go to the server's log at once.
+const MOST_UNWRITTEN: usize = 10_000;
 
 #[derive(Default)]
 struct State {
@@ -89,9 +90,9 @@ struct State {
     whole_transaction: bool,
     /// The last error that was of no statement on a watched table, by SQLSTATE and message.
     cause: Option<(String, String)>,
-    gaps: Vec<(pg_sys::SubTransactionId, Record)>,
-    /// Gaps that were put into the queue when the transaction began to commit.
-    reserved_gaps: Vec<Place>,
+    unwritten: Vec<(pg_sys::SubTransactionId, Record)>,
+    /// Unwritten entries that were put into the queue when the transaction began to commit.
+    reserved_unwritten: Vec<Place>,
     /// What is being written to the server's log.
     line: Option<LogLine>,
 }
@@ -129,9 +130,9 @@ pub fn cause(code: &str, message: &str) {
 /// An error is being reported: nobody has caught it, so its record is final. Returns what the server's log is to have of it where
 /// the queue has no room, a C string that lives until the next record, or null. If there is one, `end_record` follows.
 pub fn error_is_final(data: &pg_sys::ErrorData) -> *const c_char {
-    let is_unsettled =
-        STATE.with_borrow(|state| state.candidate.as_ref().is_some_and(|candidate| !matches!(candidate.place, Place::Settled)));
-    if !is_unsettled {
+    let is_open =
+        STATE.with_borrow(|state| state.candidate.as_ref().is_some_and(|candidate| !matches!(candidate.place, Place::Final)));
+    if !is_open {
         return std::ptr::null();
     }
     let (code, message) = code_and_message(data);
@@ -139,34 +140,34 @@ pub fn error_is_final(data: &pg_sys::ErrorData) -> *const c_char {
         let is_of_error = |candidate: &&mut Candidate| {
             candidate.record.error_code.as_ref() == Some(&code) && candidate.record.error_message.as_ref() == Some(&message)
         };
-        state.line = state.candidate.as_mut().filter(is_of_error).and_then(|candidate| candidate.place.settle());
+        state.line = state.candidate.as_mut().filter(is_of_error).and_then(|candidate| candidate.place.finalize());
         match &state.line {
-            Some(line) if error_callback::begin_log() => line.as_ptr(),
+            Some(line) if queue::begin_recording() => line.as_ptr(),
             _ => std::ptr::null(),
         }
     })
 }
 
 /// An entry could not be written.
-pub fn gap(operation: &str, gap: &Gap, cause: &ServerError) {
-    let mut record = error_callback::record_of_session(Outcome::Gap);
+pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &ServerError) {
+    let mut record = Record::of_session(Outcome::Unwritten);
     operation.clone_into(&mut record.operation);
     record.table = Some(Table {
-        relation: gap.relation.map_or(0, |relation| relation.to_u32()),
-        watch_id: gap.watch_id,
-        schema: gap.schema.to_owned(),
-        name: gap.table.to_owned(),
+        relation: entry.relation.map_or(0, |relation| relation.to_u32()),
+        watch_id: entry.watch_id,
+        schema: entry.schema.to_owned(),
+        name: entry.table.to_owned(),
     });
     // A key is JSON, and of no use if it is cut.
-    record.key = gap.key.filter(|key| key.len() <= record::TEXT_LIMIT).map(str::to_owned);
+    record.key = entry.key.filter(|key| key.len() <= record::TEXT_LIMIT).map(str::to_owned);
     record.error_code = Some(crate::pg::sqlstate_text(cause.code));
     record.error_message = Some(limited(&cause.message));
     record.error_detail = cause.detail.as_deref().map(limited);
     let rest = STATE.with_borrow_mut(|state| {
-        if state.gaps.len() >= MOST_GAPS || state.gaps.try_reserve(1).is_err() {
+        if state.unwritten.len() >= MOST_UNWRITTEN || state.unwritten.try_reserve(1).is_err() {
             return Some(record);
         }
-        state.gaps.push((current_subtransaction(), record));
+        state.unwritten.push((current_subtransaction(), record));
         None
     });
     if let Some(mut record) = rest {
@@ -176,37 +177,37 @@ pub fn gap(operation: &str, gap: &Gap, cause: &ServerError) {
     }
 }
 
-/// The transaction is about to commit or to be prepared: its gaps go into the queue, where they count when it has. May raise an
+/// The transaction is about to commit or to be prepared: its unwritten entries go into the queue, where they count when it has. May raise an
 /// error.
 pub fn before_commit() {
-    let gaps = STATE.with_borrow_mut(|state| std::mem::take(&mut state.gaps));
-    for (_, mut record) in gaps {
+    let unwritten = STATE.with_borrow_mut(|state| std::mem::take(&mut state.unwritten));
+    for (_, mut record) in unwritten {
         let mut place = Place::of(&mut record);
         // For want of room in the queue, the server's log has it a little early.
         if matches!(place, Place::Unqueued(_)) {
-            place.settle().iter().for_each(LogLine::write);
+            place.finalize().iter().for_each(LogLine::write);
         }
-        STATE.with_borrow_mut(|state| state.reserved_gaps.push(place));
+        STATE.with_borrow_mut(|state| state.reserved_unwritten.push(place));
     }
 }
 
 /// The subtransaction was rolled back. It may have ended a statement on a watched table.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
-    error_callback::abort();
+    recording::abort();
     let failed = STATE.with_borrow_mut(|state| {
-        state.gaps.retain(|(subtransaction, _)| *subtransaction < own);
+        state.unwritten.retain(|(subtransaction, _)| *subtransaction < own);
         state.candidate.take_if(|candidate| candidate.innermost >= own)
     });
     if let Some(mut candidate) = failed.filter(|candidate| candidate.statement >= own) {
-        candidate.place.settle().iter().for_each(LogLine::write);
+        candidate.place.finalize().iter().for_each(LogLine::write);
     }
-    temporary::subtransaction_fails();
+    temporary_tables::subtransaction_fails();
 }
 
-/// The subtransaction was committed: its gaps are its parent's now.
+/// The subtransaction was committed: its unwritten entries are its parent's now.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     STATE.with_borrow_mut(|state| {
-        for (subtransaction, _) in &mut state.gaps {
+        for (subtransaction, _) in &mut state.unwritten {
             if *subtransaction >= own {
                 *subtransaction = parent;
             }
@@ -216,34 +217,34 @@ pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::Sub
 
 /// The transaction is over.
 pub fn transaction_ends(end: TransactionEnd) {
-    error_callback::abort();
+    recording::abort();
     let mut state = STATE.take();
-    let written = entries::take_written();
+    let written = entries::take_write_counts();
     if end == TransactionEnd::RolledBack {
-        state.reserved_gaps.iter_mut().for_each(Place::cancel);
+        state.reserved_unwritten.iter_mut().for_each(Place::cancel);
         if let Some(candidate) = &mut state.candidate {
-            candidate.place.settle().iter().for_each(LogLine::write);
+            candidate.place.finalize().iter().for_each(LogLine::write);
         }
-        if !written.is_empty() && !state.whole_transaction && settings::failure::log_rollbacks() {
+        if !written.is_empty() && !state.whole_transaction && settings::failures::log_rollbacks() {
             // Who it was when the error was raised: what SET LOCAL said is gone by now.
             let failed = state.candidate.as_mut().map(|candidate| std::mem::take(&mut candidate.record));
             record::send(&mut rolled_back(&written, failed, state.cause.take()));
         }
     } else {
-        state.reserved_gaps.iter_mut().for_each(|place| place.settle().iter().for_each(LogLine::write));
+        state.reserved_unwritten.iter_mut().for_each(|place| place.finalize().iter().for_each(LogLine::write));
         // Of what other callbacks wrote while the transaction was about to commit.
-        state.gaps.iter_mut().for_each(|(_, record)| record::send(record));
+        state.unwritten.iter_mut().for_each(|(_, record)| record::send(record));
     }
-    temporary::transaction_ends(end == TransactionEnd::Committed);
-    error_callback::transaction_ends();
-    watched::transaction_ends();
+    temporary_tables::transaction_ends(end == TransactionEnd::Committed);
+    statement_text::transaction_ends();
+    watched_relations::transaction_ends();
 }
 
 /// Most tables and operations that the entry of a transaction that was rolled back lists.
 const MOST_WRITTEN: usize = 100;
 
 /// The one entry of a transaction that was rolled back.
-fn rolled_back(written: &[Written], failed: Option<Record>, cause: Option<(String, String)>) -> Record {
+fn rolled_back(written: &[WriteCount], failed: Option<Record>, cause: Option<(String, String)>) -> Record {
     let mut record = match failed {
         Some(failed) => Record {
             outcome: Outcome::RolledBack,
@@ -258,16 +259,16 @@ fn rolled_back(written: &[Written], failed: Option<Record>, cause: Option<(Strin
             ..failed
         },
         None => {
-            let mut record = error_callback::record_of_session(Outcome::RolledBack);
+            let mut record = Record::of_session(Outcome::RolledBack);
             (record.error_code, record.error_message) = cause.unzip();
             record
         }
     };
     "ROLLBACK".clone_into(&mut record.operation);
     if written.iter().all(|one| one.relation == written[0].relation) {
-        record.table = Some(error_callback::table_written(&written[0]));
+        record.table = Some(Table::of(&written[0]));
     }
-    record.written = error_callback::counts(&written[..written.len().min(MOST_WRITTEN)]);
+    record.written = written.iter().take(MOST_WRITTEN).map(Count::of).collect();
     record.written_omitted = written.len().saturating_sub(MOST_WRITTEN);
     record
 }

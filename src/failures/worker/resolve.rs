@@ -17,7 +17,7 @@ pub struct Resolved {
 
 /// Finds the watched table; `None` if the statement writes to none. Raises the parser's errors and those of look-ups.
 pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
-    let text = CString::new(unresolved.masked.as_str()).ok()?;
+    let text = CString::new(unresolved.redacted.as_str()).ok()?;
     // SAFETY: the parser takes a C string and gives a list of raw statements in the current memory context.
     let statements = unsafe {
         let list = pg_sys::raw_parser(text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
@@ -39,7 +39,7 @@ pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
                 // Of a later one in a long text only the masked text is at hand.
                 text.get(start..end).filter(|own| !own.is_empty()).map(|own| own.trim().to_owned())
             };
-            let statement = unresolved.text.as_ref().and_then(|text| own(text).or_else(|| own(&unresolved.masked)));
+            let statement = unresolved.text.as_ref().and_then(|text| own(text).or_else(|| own(&unresolved.redacted)));
             found = Some(Resolved { table, operation, statement });
         } else if unresolved.position.is_some() {
             found = None; // the error is in this statement or a later one

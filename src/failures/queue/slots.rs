@@ -3,17 +3,8 @@
 //!
 //! A slot's `state` is what counts: the lists are a shortcut, and are made anew from the states after a crash.
 
-use super::region::{Region, locked, set_latch};
+use super::region::{DATA, NONE, Region, Slot, locked, set_latch};
 use pgrx::pg_sys;
-
-/// Bytes of a record that a slot holds.
-const DATA: usize = 1024 - 32;
-
-/// Bytes of a slot.
-pub const SLOT_BYTES: usize = size_of::<Slot>();
-
-/// No slot.
-pub const NONE: u32 = u32::MAX;
 
 /// The slot is free.
 const FREE: u32 = 0;
@@ -23,23 +14,6 @@ const RECORD: u32 = 1;
 const MORE: u32 = 2;
 /// A record begins here that counts only if its session says so, or dies.
 const RESERVED: u32 = 3;
-
-/// One slot.
-#[repr(C)]
-pub struct Slot {
-    state: u32,
-    database: u32,
-    sequence: u64,
-    /// Length of the whole record, in its first slot.
-    length: u32,
-    /// The next slot of the same record, or of the list of free ones.
-    more: u32,
-    /// The first slot of the database's next record.
-    next: u32,
-    /// The record's first slot.
-    first: u32,
-    data: [u8; DATA],
-}
 
 /// Whether a record was taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

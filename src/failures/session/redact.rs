@@ -2,7 +2,7 @@
 //! become blanks or zeroes of the same length, so that places in the text stay what they are.
 
 /// The text with literals, numbers and comments blanked out.
-pub fn masked(text: &str) -> String {
+pub fn redact(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = bytes.to_vec();
     let mut at = 0;
@@ -111,7 +111,7 @@ fn dollar_quote(bytes: &[u8], from: usize) -> Option<(usize, usize, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::masked;
+    use super::redact;
 
     #[test]
     fn what_users_put_in_is_gone() {
@@ -124,12 +124,12 @@ mod tests {
             ("SELECT $$x", "SELECT $$ "),
             ("", ""),
         ] {
-            let found = masked(text);
+            let found = redact(text);
             assert_eq!(found.len(), text.len(), "{text}");
             if text.is_ascii() || expected.len() == text.len() {
                 assert_eq!(found.trim_end(), expected.trim_end(), "{text}");
             }
         }
-        assert!(!masked("INSERT INTO leads VALUES ('it''s é', 17.5, $1)").contains('é'));
+        assert!(!redact("INSERT INTO leads VALUES ('it''s é', 17.5, $1)").contains('é'));
     }
 }

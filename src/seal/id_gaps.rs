@@ -14,7 +14,7 @@ use pgrx::{IntoDatum, pg_sys};
 const RANGES: usize = 4096;
 
 /// One row of `lead_audit.open_gap`.
-pub struct OpenGap {
+pub struct IdGap {
     first_id: i64,
     /// The ids.
     pub ids: IdRanges,
@@ -42,7 +42,7 @@ pub fn due(snapshot: pg_sys::Snapshot, tree: &TreeRow, in_progress: &[u64]) -> V
     (0..rows.len()).filter_map(|row| rows.get(row, 0)).collect()
 }
 
-impl OpenGap {
+impl IdGap {
     /// Reads one.
     pub fn load(snapshot: pg_sys::Snapshot, first_id: i64) -> Result<Option<Self>, ServerError> {
         let plan =
@@ -50,7 +50,7 @@ impl OpenGap {
         let rows = plan.read(snapshot, &[first_id.into_datum()]);
         let (Some(ids), Some(in_progress)) = (rows.get::<String>(0, 0), rows.get::<Vec<i64>>(0, 1)) else { return Ok(None) };
         let in_progress = in_progress.into_iter().map(|xid| xid as u64).collect();
-        Ok(Some(OpenGap { first_id, ids: IdRanges::from_multirange(&ids)?, in_progress }))
+        Ok(Some(IdGap { first_id, ids: IdRanges::from_multirange(&ids)?, in_progress }))
     }
 
     /// It was looked at, and `missing` is what is still not there: the row is narrowed to what may still come. Returns whether

@@ -1,7 +1,7 @@
 //! Which relations are watched, as this session knows. When an error is being raised no catalog can be asked, so what a record
 //! says of the table is worked out beforehand, once for each table.
 
-use super::names::note_name;
+use super::name_filter::note_name;
 use crate::failures::queue::record::Table;
 use crate::pg::watch_of_triggers;
 use pgrx::pg_sys;

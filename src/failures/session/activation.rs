@@ -20,7 +20,7 @@ pub fn switch_off() {
 }
 
 /// Whether this database has the extension and nothing is switched off.
-pub fn is_on() -> bool {
+pub fn is_active() -> bool {
     if OFF.get() || !settings::enabled() || !queue::is_there() {
         return false;
     }
@@ -39,8 +39,8 @@ pub fn is_on() -> bool {
 
 /// The same where the catalogs can be read: after the server's start a session may come before the launcher has looked into its
 /// database.
-pub fn is_on_or_found() -> bool {
-    if is_on() {
+pub fn is_active_or_found() -> bool {
+    if is_active() {
         return true;
     }
     if OFF.get() || !settings::enabled() || !queue::is_there() || LOOKED.get() == KNOWN.get().0 {
@@ -70,5 +70,5 @@ pub fn is_on_or_found() -> bool {
         queue::found(current_database());
     }
     queue::wake_launcher(false);
-    is_on()
+    is_active()
 }

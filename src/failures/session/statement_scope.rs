@@ -1,8 +1,8 @@
 //! Which statement on a watched table is under way. A scope lies on the C stack of the hook that made it and hangs in
 //! PostgreSQL's own list of error callbacks, so it goes with the stack when an error jumps over it: nothing has to be put right.
 
-use super::error_callback::error_names;
-use super::watched::{Watched, watched};
+use super::raised_error::error_names;
+use super::watched_relations::{Watched, watched};
 use crate::pg::current_subtransaction;
 use pgrx::pg_sys;
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -173,28 +173,4 @@ pub fn innermost_scope() -> *mut StatementScope {
         }
         std::ptr::null_mut()
     }
-}
-
-/// The part of a text that a statement is, for one of several in a string: at most `limit` bytes of it.
-///
-/// # Safety
-/// `text` must be null or a C string.
-pub unsafe fn statement_text(text: *const c_char, location: c_int, length: c_int, limit: usize) -> Option<String> {
-    if text.is_null() {
-        return None;
-    }
-    let from = usize::try_from(location).unwrap_or(0);
-    let length = usize::try_from(length).ok().filter(|&length| length > 0).unwrap_or(usize::MAX);
-    // A little more than the limit, so that it does not depend on white space in front; long texts are not copied for nothing.
-    const WHITE_SPACE: usize = 256;
-    let wanted = length.min(limit.saturating_add(WHITE_SPACE));
-    // SAFETY: as the caller promises; no more is looked at than there is.
-    let part = unsafe {
-        let there = libc::strnlen(text, from.saturating_add(wanted));
-        let from = from.min(there);
-        std::slice::from_raw_parts(text.cast::<u8>().add(from), there - from)
-    };
-    let part = String::from_utf8_lossy(part);
-    let part = part.trim();
-    Some(part[..part.floor_char_boundary(limit)].to_owned())
 }

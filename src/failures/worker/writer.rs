@@ -1,13 +1,13 @@
 //! In the worker: records become entries, many in a transaction. The number of the last one is written in that transaction too,
 //! so that a worker that dies between writing and taking off the queue does not write them twice.
 
-use super::patience::Patience;
+use super::lock_budget::LockBudget;
 use super::resolve::resolve;
 use crate::actor::Actor;
 use crate::capture::{ForeignCode, RowEvent, RowOperation, RowTexts, row_texts};
 use crate::entries::{self, InvalidBytes, NewEntry, Outcome};
-use crate::failures::queue;
-use crate::failures::queue::record::{Count, LogLine, RawRow, Record, Table};
+use crate::failures::queue::record::{Count, RawRow, Record, Table};
+use crate::failures::queue::{self, LogLine};
 use crate::failures::session::{fingerprint, from_hex, note_name, watched};
 use crate::history::{key_of, key_types};
 use crate::pg::{
@@ -31,8 +31,8 @@ const LONGEST_REST: Duration = Duration::from_millis(100);
 
 /// After so many records the worker sleeps a moment, so that who wakes from its own wait for the disk need not wait for the processor too.
 /// One that lags behind does not.
-const BREATH: usize = 50;
-const BREATH_MICROSECONDS: core::ffi::c_long = 1_000;
+const YIELD_EVERY: usize = 50;
+const YIELD_MICROSECONDS: core::ffi::c_long = 1_000;
 
 thread_local! {
     /// Whether this worker has looked for what one before it wrote, and died of.
@@ -167,24 +167,24 @@ fn is_passing(error: &ServerError) -> bool {
 fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
     let last = records.last().map_or(0, |record| record.number);
     let mut batch = Gathering::new();
-    let mut gather_all = |care| {
+    let mut gather_all = |isolation| {
         let mut written = 0;
-        for some in records.chunks(BREATH) {
+        for some in records.chunks(YIELD_EVERY) {
             for one in some {
                 progress.iter().for_each(|progress| progress.set(one.number, last));
-                written += u64::from(batch.gather(&one.record, care));
+                written += u64::from(batch.gather(&one.record, isolation));
             }
             progress.iter().for_each(|progress| progress.set(0, last));
             entries::flush();
-            if records.len() > BREATH && records.len() < BATCH / 2 {
+            if records.len() > YIELD_EVERY && records.len() < BATCH / 2 {
                 // SAFETY: sleeps.
-                unsafe { pg_sys::pg_usleep(BREATH_MICROSECONDS) };
+                unsafe { pg_sys::pg_usleep(YIELD_MICROSECONDS) };
             }
         }
         written
     };
     // A subtransaction for everything that can fail takes its time. Hardly ever anything does.
-    let written = in_subtransaction(|| gather_all(Care::Together)).unwrap_or_else(|_| gather_all(Care::Each));
+    let written = in_subtransaction(|| gather_all(ErrorIsolation::Together)).unwrap_or_else(|_| gather_all(ErrorIsolation::Each));
     if last > 0 {
         set_position(last);
     }
@@ -193,18 +193,18 @@ fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
 
 /// What an error in making an entry of a record undoes.
 #[derive(Clone, Copy)]
-enum Care {
+enum ErrorIsolation {
     /// All that is written together: errors are raised.
     Together,
     /// Only what had it, and the entry does without.
     Each,
 }
 
-impl Care {
+impl ErrorIsolation {
     fn of<R>(self, work: impl FnOnce() -> R) -> Result<R, ServerError> {
         match self {
-            Care::Together => Ok(work()),
-            Care::Each => in_subtransaction(work),
+            ErrorIsolation::Together => Ok(work()),
+            ErrorIsolation::Each => in_subtransaction(work),
         }
     }
 }
@@ -212,7 +212,7 @@ impl Care {
 /// What the records of a batch share.
 struct Gathering {
     roles: HashMap<u32, Option<Text>>,
-    patience: Patience,
+    lock_budget: LockBudget,
     memory: RowMemory,
     foreign_code: ForeignCode,
 }
@@ -221,22 +221,22 @@ impl Gathering {
     fn new() -> Self {
         Gathering {
             roles: HashMap::new(),
-            patience: Patience::new(),
+            lock_budget: LockBudget::new(),
             memory: RowMemory::new(c"lead_audit failed operation"),
             foreign_code: ForeignCode::default(),
         }
     }
 
     /// Makes an entry of a record, to be written by `entries::flush`; false if it makes none.
-    fn gather(&mut self, record: &Record, care: Care) -> bool {
-        if record.outcome == Outcome::Gap && was_rolled_back(record.txid) {
+    fn gather(&mut self, record: &Record, isolation: ErrorIsolation) -> bool {
+        if record.outcome == Outcome::Unwritten && was_rolled_back(record.txid) {
             return false;
         }
         let (mut table, mut operation, mut statement) = (record.table.as_ref(), &*record.operation, record.statement.as_deref());
         let resolved;
         if let Some(unresolved) = &record.unresolved {
             let role = pg_sys::Oid::from(record.current_user);
-            resolved = match care.of(|| resolve(unresolved, role)) {
+            resolved = match isolation.of(|| resolve(unresolved, role)) {
                 Ok(Some(resolved)) => resolved,
                 Err(error) if is_passing(&error) => error.raise(None),
                 // A text that cannot be parsed names no table.
@@ -247,18 +247,18 @@ impl Gathering {
         let (mut key, mut values, mut changed) = (record.key.as_deref().map(Text::from), None, None);
         let (mut omitted, mut invalid_bytes) = (Vec::new(), InvalidBytes::default());
         if let Some(row) = &record.row {
-            let Gathering { patience, memory, foreign_code, .. } = self;
-            match care.of(|| memory.for_row(|| texts_of(row, table, patience, foreign_code))) {
+            let Gathering { lock_budget, memory, foreign_code, .. } = self;
+            match isolation.of(|| memory.for_row(|| texts_of(row, table, lock_budget, foreign_code))) {
                 Ok(Some(texts)) => {
                     (key, values, changed) = (texts.key, Some(texts.values), texts.changed);
                     (omitted, invalid_bytes) = (texts.omitted, texts.invalid_bytes);
                 }
-                Err(error) if is_passing(&error) => self.patience.give_up(row.relation),
+                Err(error) if is_passing(&error) => self.lock_budget.give_up(row.relation),
                 Ok(None) | Err(_) => {}
             }
         }
         if key.is_none() {
-            key = table.and_then(|table| self.key_in_detail(record, table, care));
+            key = table.and_then(|table| self.key_in_detail(record, table, isolation));
         }
         let known = table.filter(|table| !table.name.is_empty());
         let (schema, name) = (known.map(|table| Text::from(&*table.schema)), known.map(|table| Text::from(&*table.name)));
@@ -305,23 +305,24 @@ impl Gathering {
     }
 
     /// The key that a constraint's DETAIL names, "Key (columns)=(values) …", if its columns are those of the primary key.
-    fn key_in_detail(&mut self, record: &Record, table: &Table, care: Care) -> Option<Text> {
+    fn key_in_detail(&mut self, record: &Record, table: &Table, isolation: ErrorIsolation) -> Option<Text> {
         if !matches!(record.error_code.as_deref()?, "23505" | "23503") || record.outcome != Outcome::Failed {
             return None;
         }
         let (columns, values) = split_detail(record.error_detail.as_deref()?)?;
-        let Gathering { patience, foreign_code, .. } = self;
-        care.of(|| {
-            let open = patience.open(table.relation)?;
-            if key_types(&open).into_iter().any(|key| foreign_code.reads(key) || foreign_code.writes(key)) {
-                return None;
-            }
-            key_of(pg_sys::Oid::from(table.relation), Some(columns), values.into_iter().map(Some).collect())
-        })
-        .ok()
-        .flatten()
-        .as_deref()
-        .map(Text::from)
+        let Gathering { lock_budget, foreign_code, .. } = self;
+        isolation
+            .of(|| {
+                let open = lock_budget.open(table.relation)?;
+                if key_types(&open).into_iter().any(|key| foreign_code.reads(key) || foreign_code.writes(key)) {
+                    return None;
+                }
+                key_of(pg_sys::Oid::from(table.relation), Some(columns), values.into_iter().map(Some).collect())
+            })
+            .ok()
+            .flatten()
+            .as_deref()
+            .map(Text::from)
     }
 }
 
@@ -340,8 +341,13 @@ fn operation_name(name: &str) -> &'static str {
 }
 
 /// The failing row as JSON; `None` if its relation is not what it was any more, or is locked.
-fn texts_of(row: &RawRow, table: Option<&Table>, patience: &mut Patience, foreign_code: &mut ForeignCode) -> Option<RowTexts> {
-    let relation = patience.open(row.relation)?;
+fn texts_of(
+    row: &RawRow,
+    table: Option<&Table>,
+    lock_budget: &mut LockBudget,
+    foreign_code: &mut ForeignCode,
+) -> Option<RowTexts> {
+    let relation = lock_budget.open(row.relation)?;
     // SAFETY: the relation is open; bytes of a tuple are read as its row type only if that is the one they were made for.
     unsafe {
         if fingerprint(relation.tuple_desc()) != row.row_type {

@@ -13,15 +13,15 @@ const LONGEST: Duration = Duration::from_millis(500);
 const STEP_MICROSECONDS: core::ffi::c_long = 5_000;
 
 /// What is left of it.
-pub struct Patience {
+pub struct LockBudget {
     until: Option<Instant>,
     given_up: HashSet<u32>,
 }
 
-impl Patience {
+impl LockBudget {
     /// All of it. It begins when it is first needed.
     pub fn new() -> Self {
-        Patience { until: None, given_up: HashSet::new() }
+        LockBudget { until: None, given_up: HashSet::new() }
     }
 
     /// Opens a table, whose indexes can be opened then without waiting; `None` if it is gone, or locked for too long.

@@ -3,8 +3,8 @@
 //!
 //! A statement on a table that is not watched has no scope: an error in it is one of the watched statement around it, if any.
 
-use super::scope::{Phase, StatementScope};
-use super::{error_callback, following};
+use super::statement_scope::{Phase, StatementScope};
+use super::{activation, recording, statement_text};
 use crate::entries;
 use crate::pg::UtilityCall;
 use crate::pg::trigger_depth;
@@ -13,7 +13,7 @@ use std::ffi::c_char;
 
 /// A session begins.
 pub fn session_begins() {
-    error_callback::keep_base();
+    recording::keep_base();
 }
 
 fn operation(command: pg_sys::CmdType::Type) -> Option<&'static str> {
@@ -36,11 +36,11 @@ pub unsafe fn planning_begins(
     text: *const c_char,
     parameters: pg_sys::ParamListInfo,
 ) {
-    error_callback::keep_base();
+    recording::keep_base();
     // SAFETY: the query tree is live, as the caller promises.
     unsafe {
         let writes = (*parse).commandType != pg_sys::CmdType::CMD_SELECT || (*parse).hasModifyingCTE;
-        if writes && following::is_on_or_found() {
+        if writes && activation::is_active_or_found() {
             add_targets_of_query(scope, parse);
         }
         if scope.has_target() {
@@ -83,11 +83,11 @@ unsafe fn add_targets_of_query(scope: &mut StatementScope, query: *mut pg_sys::Q
 /// # Safety
 /// The scope must stay where it is until it is left, and the query be what PostgreSQL passed to the hook.
 pub unsafe fn execution_begins(scope: &mut StatementScope, query: *mut pg_sys::QueryDesc) {
-    error_callback::keep_base();
+    recording::keep_base();
     // SAFETY: as the caller promises.
     unsafe {
         if describe(scope, query, Phase::Outside) {
-            error_callback::remember_parameters(scope.parameters);
+            statement_text::remember_parameters(scope.parameters);
             scope.enter();
             if scope.is_outermost() {
                 entries::statement_begins();
@@ -119,7 +119,8 @@ unsafe fn describe(scope: &mut StatementScope, query: *mut pg_sys::QueryDesc, ph
     // SAFETY: as the caller promises.
     unsafe {
         let planned = (*query).plannedstmt;
-        if ((*query).operation == pg_sys::CmdType::CMD_SELECT && !(*planned).hasModifyingCTE) || !following::is_on_or_found() {
+        if ((*query).operation == pg_sys::CmdType::CMD_SELECT && !(*planned).hasModifyingCTE) || !activation::is_active_or_found()
+        {
             return false;
         }
         add_targets_of_plan(scope, planned);
@@ -164,7 +165,7 @@ unsafe fn add_targets_of_plan(scope: &mut StatementScope, planned: *mut pg_sys::
 /// # Safety
 /// The scope must stay where it is until it is left, and the call be what PostgreSQL passed to the hook.
 pub unsafe fn command_begins(scope: &mut StatementScope, call: &UtilityCall) {
-    error_callback::keep_base();
+    recording::keep_base();
     // SAFETY: as the caller promises; the statement's node tells what it is.
     unsafe {
         let node = (*call.statement).utilityStmt;
@@ -172,7 +173,7 @@ pub unsafe fn command_begins(scope: &mut StatementScope, call: &UtilityCall) {
             (*node).type_,
             pg_sys::NodeTag::T_CopyStmt | pg_sys::NodeTag::T_TruncateStmt | pg_sys::NodeTag::T_ExecuteStmt
         );
-        if may_write && following::is_on_or_found() {
+        if may_write && activation::is_active_or_found() {
             add_targets_of_command(scope, node);
         }
         if scope.has_target() {
@@ -234,6 +235,6 @@ pub unsafe fn statement_ends(scope: &mut StatementScope) {
     unsafe { scope.leave() };
     if succeeded {
         // SAFETY: as the caller promises.
-        unsafe { error_callback::statement_succeeded(scope) }
+        unsafe { statement_text::statement_succeeded(scope) }
     }
 }

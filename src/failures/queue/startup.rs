@@ -1,0 +1,125 @@
+//! The postmaster maps the region when it loads the library; its children inherit it.
+//!
+//! It is not part of PostgreSQL's own shared memory on purpose: that is made anew when a server process crashes, and what is
+//! queued must outlive it. Only the lock is there, so that it is free again after a crash. A record counts from the moment
+//! that its state says so, which is the last thing written of it; the lists are worked out again after a crash.
+//!
+//! Where the system lets it, the memory has a name, so that a server that is started again after even the postmaster was killed
+//! finds what was queued.
+
+use super::region::{Region, Slot, address, set_lock, set_region};
+use super::{shared_memory, slots};
+use crate::settings;
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// "lead_aud", and the number of the layout.
+const MAGIC: u64 = u64::from_be_bytes(*b"leadaud\x03") ^ (size_of::<Region>() as u64) << 8;
+
+const TRANCHE: &CStr = c"lead_audit";
+
+/// Asks for the lock, where PostgreSQL allows that.
+pub fn request_lock() {
+    // SAFETY: called by the hook on requests; the name is static.
+    unsafe { pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), 1) }
+}
+
+/// At the server's start, and again after a crash of one of its processes.
+pub fn start_up() {
+    // SAFETY: the tranche was requested above.
+    unsafe { set_lock(&raw mut (*pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr())).lock) };
+    let known = address();
+    if !known.is_null() {
+        // SAFETY: mapped below. No other process is alive that could use it.
+        return after_crash(unsafe { &mut *known });
+    }
+    let slots = settings::failures::queue_bytes() / size_of::<Slot>();
+    let bytes = size_of::<Region>() + slots * size_of::<Slot>();
+    if let Some(mut left) = shared_memory::left_in_other_size(bytes) {
+        log_left(&mut left);
+    }
+    let (memory, is_named) = match shared_memory::named(bytes) {
+        Ok(memory) => (memory, true),
+        Err(cause) => {
+            pgrx::log!("lead_audit: the queue has no memory that outlives the server ({cause}); it is lost if that is killed");
+            match shared_memory::anonymous(bytes) {
+                Ok(memory) => (memory, false),
+                Err(cause) => return pgrx::warning!("lead_audit: no memory for a queue of {bytes} bytes ({cause})"),
+            }
+        }
+    };
+    let region = memory.cast::<Region>();
+    // SAFETY: the memory is large enough and aligned to a page; it is all zeroes, which is a valid Region, or what a server
+    // of this layout left.
+    let head = unsafe { &mut *region };
+    // SAFETY: reads the control file, which the postmaster has read by now, and the clock.
+    let (system, now) = unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::GetCurrentTimestamp()) };
+    let is_left = head.magic == MAGIC && head.system == system && head.slots == slots as u32;
+    if head.magic != 0 && head.magic != MAGIC && head.system == system {
+        pgrx::log!("lead_audit: the queue of a killed server is of another version of the library, and is discarded");
+    }
+    if !is_left {
+        // SAFETY: the memory is `bytes` long.
+        unsafe { memory.write_bytes(0, bytes) };
+        (head.magic, head.system) = (MAGIC, system);
+        (head.slots, head.next_sequence, head.queue) = (slots as u32, 1, now);
+    }
+    set_region(region);
+    after_crash(head);
+    if is_left && head.slots_used > 0 {
+        pgrx::log!("lead_audit: {} KiB of failed operations are left of the server that was killed", head.slots_used);
+    }
+    if is_named {
+        // SAFETY: called when the postmaster ends in an orderly way; its children do not inherit it.
+        unsafe { pg_sys::on_proc_exit(Some(at_postmaster_exit), pg_sys::Datum::from(0)) };
+    }
+}
+
+/// The queue had another size before: what is left in it cannot be taken over, and goes to the log.
+fn log_left(left: &mut [u64]) {
+    let bytes = size_of_val(left);
+    if bytes < size_of::<Region>() {
+        return;
+    }
+    // SAFETY: long enough and aligned for a Region, of which any bytes are valid if the magic number is there.
+    let region = unsafe {
+        let region = left.as_mut_ptr().cast::<Region>();
+        if (&raw const (*region).magic).read() != MAGIC || (&raw const (*region).system).read() != pg_sys::GetSystemIdentifier() {
+            return;
+        }
+        &mut *region
+    };
+    if bytes < size_of::<Region>() + region.slots as usize * size_of::<Slot>() {
+        return;
+    }
+    let mut records = slots::rebuild(region);
+    records.extend(slots::all(region));
+    log_lost(&records, "the server was killed, and lead_audit.queue_size changed");
+}
+
+fn log_lost(records: &[Vec<u8>], why: &str) {
+    for record in records {
+        let record = String::from_utf8_lossy(record);
+        pgrx::log!("lead_audit: an operation that failed has no audit entry: {why}: {record}");
+    }
+}
+
+/// The memory's name goes with the server, unless records are left in it.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn at_postmaster_exit(_code: i32, _argument: pg_sys::Datum) {
+    let region = address();
+    // SAFETY: no other process is left that would use it.
+    if !region.is_null() && unsafe { (*region).slots_used } == 0 {
+        shared_memory::forget_name();
+    }
+}
+
+/// What named processes, none of which is alive any more, is put right; records stay.
+fn after_crash(region: &mut Region) {
+    region.open = 0;
+    region.launcher_latch = 0;
+    for database in &mut region.databases {
+        database.forget_processes();
+    }
+    log_lost(&slots::rebuild(region), "its database has no worker");
+}

@@ -1,0 +1,75 @@
+//! What an error says, as records have it: each of its texts up to a limit.
+
+use crate::failures::queue::record::{TEXT_LIMIT, capped_c};
+use crate::pg::{capped, packed_sqlstate_text};
+use pgrx::pg_sys;
+use std::ffi::{CStr, c_char};
+
+/// What an error says, as much of it as a record has.
+pub struct RaisedError {
+    pub code: String,
+    pub message: String,
+    pub detail: Option<String>,
+    pub constraint: Option<String>,
+    pub column: Option<String>,
+    pub schema: Option<String>,
+    pub table: Option<String>,
+    pub position: i32,
+    pub internal_position: i32,
+    /// Null, or a C string that lives as long as the error's copy.
+    pub internal_query: *const c_char,
+}
+
+impl RaisedError {
+    /// Copies it.
+    ///
+    /// # Safety
+    /// The texts must be C strings or null, and outlive this.
+    pub unsafe fn of(data: &pg_sys::ErrorData) -> Self {
+        // SAFETY: as the caller promises.
+        let text = |text: *const c_char| unsafe { capped_c(text, TEXT_LIMIT) };
+        RaisedError {
+            code: packed_sqlstate_text(data.sqlerrcode),
+            message: text(data.message).unwrap_or_default(),
+            detail: text(data.detail),
+            constraint: text(data.constraint_name),
+            column: text(data.column_name),
+            schema: text(data.schema_name),
+            table: text(data.table_name),
+            position: data.cursorpos,
+            internal_position: data.internalpos,
+            internal_query: data.internalquery,
+        }
+    }
+
+    /// Whether the error names this table.
+    pub fn names(&self, schema: &str, table: &str) -> bool {
+        self.schema.as_deref() == Some(schema) && self.table.as_deref() == Some(table)
+    }
+}
+
+/// SQLSTATE and message of an error that is being reported, as its record has them.
+pub fn code_and_message(data: &pg_sys::ErrorData) -> (String, String) {
+    // SAFETY: PostgreSQL's own error: its message is a C string or null.
+    let message = unsafe { capped_c(data.message, TEXT_LIMIT) };
+    (packed_sqlstate_text(data.sqlerrcode), message.unwrap_or_default())
+}
+
+/// Whether an error names a table of this schema and name.
+///
+/// # Safety
+/// The error's names must be C strings or null.
+pub unsafe fn error_names(data: &pg_sys::ErrorData, schema: &str, table: &CStr) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe {
+        !data.schema_name.is_null()
+            && !data.table_name.is_null()
+            && CStr::from_ptr(data.schema_name).to_bytes() == schema.as_bytes()
+            && CStr::from_ptr(data.table_name) == table
+    }
+}
+
+/// The text as a record may have it, for what is not from PostgreSQL.
+pub fn limited(text: &str) -> String {
+    capped(text.as_bytes(), TEXT_LIMIT)
+}

@@ -1,0 +1,78 @@
+//! The callback at the bottom of PostgreSQL's list of error callbacks, and whether the error being raised may be recorded.
+
+use super::activation;
+use super::statement_scope::error_callbacks;
+use crate::actor;
+use crate::failures::queue;
+use crate::pg::new_context;
+use pgrx::pg_sys;
+use std::cell::Cell;
+
+thread_local! {
+    static BASE: Cell<*mut pg_sys::ErrorContextCallback> = const { Cell::new(std::ptr::null_mut()) };
+    /// Holds the copy of the error, and the rows that it is about.
+    static MEMORY: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
+}
+
+/// Sees to it that the callback for errors outside of any statement is at the bottom of the list. PostgreSQL empties the list
+/// after an error.
+#[inline]
+pub fn keep_base() {
+    // SAFETY: an empty list takes a callback that lives as long as the process.
+    unsafe {
+        if pg_sys::error_context_stack.is_null() {
+            queue::end_recording();
+            if BASE.get().is_null() {
+                make_base();
+            }
+            // Null without callbacks: the list stays empty.
+            pg_sys::error_context_stack = BASE.get();
+        }
+    }
+}
+
+#[cold]
+fn make_base() {
+    let Some(callbacks) = error_callbacks() else { return };
+    actor::remember_client_addr();
+    // SAFETY: a context of our own that stays.
+    MEMORY.set(unsafe { new_context(pg_sys::TopMemoryContext, c"lead_audit error being raised") });
+    BASE.set(Box::into_raw(Box::new(pg_sys::ErrorContextCallback {
+        previous: std::ptr::null_mut(),
+        callback: Some(callbacks.outside_of_statements),
+        arg: std::ptr::null_mut(),
+    })));
+}
+
+/// Whether the error being raised may be recorded: the memory context to copy it into, or null. Ends with `end_record`.
+pub fn begin_record() -> pg_sys::MemoryContext {
+    // SAFETY: reads variables of the session.
+    let is_possible = unsafe {
+        !queue::is_recording()
+            && pg_sys::CritSectionCount == 0
+            && !pg_sys::proc_exit_inprogress
+            && pg_sys::IsTransactionState()
+            && !MEMORY.get().is_null()
+            && activation::is_active()
+    };
+    if !is_possible {
+        return std::ptr::null_mut();
+    }
+    queue::begin_recording();
+    MEMORY.get()
+}
+
+/// The record is made. The error's copy and the rows go.
+pub fn end_record() {
+    queue::end_recording();
+    if !MEMORY.get().is_null() {
+        // SAFETY: a context of our own, which nothing points into any more.
+        unsafe { pg_sys::MemoryContextReset(MEMORY.get()) };
+    }
+}
+
+/// An abort ends whatever was under way.
+pub fn abort() {
+    queue::end_recording();
+    keep_base();
+}

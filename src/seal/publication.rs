@@ -1,0 +1,134 @@
+//! Checkpoints leave the database: a file for each in `lead_audit.checkpoint_dir`, and a line in the server's log.
+//!
+//! Only what has been committed may leave, so this runs after the commit, where nothing may fail any more: whatever goes wrong
+//! is a value here. A file is complete from the moment it has its name, and never takes the place of another.
+
+use crate::settings::folder_name;
+use ledger::checkpoint::Checkpoint;
+use ledger::note::Note;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// A checkpoint that has been committed, or will be when it gets here.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// Leaves in the tree.
+    pub size: u64,
+    /// The text.
+    pub note: String,
+}
+
+/// What the directory has of a checkpoint.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Published {
+    /// Nothing.
+    No,
+    /// This very text.
+    Yes,
+    /// A checkpoint of the same size that says something else.
+    Another,
+}
+
+impl Publication {
+    /// Where its file is: `DIRECTORY/ORIGIN/SIZE`, the size with zeros in front to 20 digits.
+    fn file(&self, directory: &str) -> io::Result<PathBuf> {
+        let unreadable = || io::Error::new(ErrorKind::InvalidData, "the note of the checkpoint cannot be read");
+        let note = Note::parse_or_unsigned(self.note.as_bytes()).map_err(|_| unreadable())?;
+        let checkpoint = Checkpoint::parse(note.text()).map_err(|_| unreadable())?;
+        Ok(Path::new(directory).join(folder_name(checkpoint.origin())).join(format!("{:020}", self.size)))
+    }
+
+    /// Whether it is in the directory.
+    pub fn look_in(&self, directory: &str) -> io::Result<Published> {
+        match fs::read(self.file(directory)?) {
+            Ok(found) if found == self.note.as_bytes() => Ok(Published::Yes),
+            Ok(_) => Ok(Published::Another),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Published::No),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes its file, unless it is there. What is returned as written is on disk.
+    pub fn write_to(&self, directory: &str) -> Result<(), String> {
+        let file = self.file(directory).map_err(|error| error.to_string())?;
+        fs::metadata(directory).map_err(|error| format!("{directory}: {error}"))?;
+        let failed = |error: io::Error| format!("{}: {error}", file.display());
+        match self.write_file(&file) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => match self.look_in(directory).map_err(failed)? {
+                Published::Yes => Ok(()),
+                _ => Err(format!(
+                    "{} holds another checkpoint of that size: the history of this log has forked. Was an old backup restored, or \
+                     is another database publishing under the same origin?",
+                    file.display()
+                )),
+            },
+            other => other.map_err(failed),
+        }
+    }
+
+    fn write_file(&self, file: &Path) -> io::Result<()> {
+        let folder = file.parent().unwrap_or(Path::new("/"));
+        if let Err(error) = fs::create_dir(folder)
+            && error.kind() != ErrorKind::AlreadyExists
+        {
+            return Err(error);
+        }
+        // A file of this name is what a crash has left.
+        let unfinished = folder.join(format!(".{:020}.{}.unfinished", self.size, std::process::id()));
+        let written = (|| {
+            let mut new = OpenOptions::new().write(true).create(true).truncate(true).open(&unfinished)?;
+            new.write_all(self.note.as_bytes())?;
+            new.sync_all()?;
+            // Unlike a rename this fails where there is a file already.
+            fs::hard_link(&unfinished, file)
+        })();
+        let removed = fs::remove_file(&unfinished);
+        written?;
+        removed?;
+        File::open(folder)?.sync_all()
+    }
+
+    /// The checkpoint on one line: its note as a JSON string.
+    pub fn log_line(&self) -> String {
+        let mut text = Vec::new();
+        ledger::canonical::write_string(&mut text, &self.note);
+        format!("lead_audit checkpoint {}", String::from_utf8_lossy(&text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publication(size: u64, root: u8) -> Publication {
+        let note = Checkpoint::new("../example.org/log é", size, [root; 32]).expect("a checkpoint").to_string();
+        Publication { size, note }
+    }
+
+    #[test]
+    fn a_file_is_written_once() {
+        let directory = std::env::temp_dir().join(format!("lead_audit_publish_{}", std::process::id()));
+        fs::create_dir(&directory).expect("a directory");
+        let path = directory.to_str().expect("UTF-8");
+        let first = publication(7, 1);
+        assert_eq!(first.look_in(path).expect("readable"), Published::No);
+        first.write_to(path).expect("written");
+        first.write_to(path).expect("the same again is no fault");
+        assert_eq!(first.look_in(path).expect("readable"), Published::Yes);
+        let other = publication(7, 2);
+        assert_eq!(other.look_in(path).expect("readable"), Published::Another);
+        assert!(other.write_to(path).expect_err("refused").contains("forked"));
+        assert_eq!(first.look_in(path).expect("readable"), Published::Yes);
+        let folder = directory.join("%2E.%2Fexample.org%2Flog%20%C3%A9");
+        let files: Vec<_> = fs::read_dir(&folder).expect("a folder").map(|file| file.expect("a file").file_name()).collect();
+        assert_eq!(files, ["00000000000000000007"]);
+        fs::remove_dir_all(&directory).expect("removed");
+    }
+
+    #[test]
+    fn a_log_line_is_one_line() {
+        let line = publication(7, 0).log_line();
+        assert!(!line.contains('\n') && line.contains(r"log é\n7\nAAAA"), "{line}");
+    }
+}
