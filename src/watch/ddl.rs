@@ -17,7 +17,7 @@ use std::ffi::{CStr, CString};
 /// Longest command that an entry keeps, in bytes.
 const COMMAND_LIMIT: usize = 10_000;
 
-/// `lead_audit.write_ddl(uuid, oid, text, text, text)`.
+/// `lead_audit_internal.write_ddl(uuid, oid, text, text, text)`.
 #[pg_extern(sql = false)]
 fn write_ddl(
     watch_id: Option<Uuid>,
@@ -98,7 +98,7 @@ pub extern "C" fn pg_finfo_lead_audit_guard_ddl() -> &'static pg_sys::Pg_finfo_r
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit.guard_ddl()`.
+/// `lead_audit_internal.guard_ddl()`.
 ///
 /// # Safety
 /// Called by Postgres only.
@@ -209,7 +209,7 @@ pub fn mend() -> Vec<(String, String)> {
     found.unwrap_or_else(|error: pgrx::spi::SpiError| failed(&error))
 }
 
-/// `lead_audit.command_effects()`: of the command that the guard is looking at.
+/// `lead_audit_internal.command_effects()`: of the command that the guard is looking at.
 #[pg_extern(sql = false)]
 fn command_effects() -> Vec<&'static str> {
     let effects = GUARDING.get().unwrap_or_default();
@@ -219,7 +219,7 @@ fn command_effects() -> Vec<&'static str> {
         .collect()
 }
 
-/// Raises the error of `lead_audit.refuse_ddl()` where it has one, judging by the newest snapshot.
+/// Raises the error of `lead_audit_internal.refuse_ddl()` where it has one, judging by the newest snapshot.
 fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Result<()> {
     let query = format!("SELECT {}.refuse_ddl({}, {is_drop})", internal_schema(), invoker.to_u32());
     let query = CString::new(query).unwrap_or_default();
