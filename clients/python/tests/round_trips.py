@@ -54,7 +54,9 @@ class Counter:
                 return
             server = socket.socket(socket.AF_UNIX)
             server.connect(self._server)
-            threading.Thread(target=self._pass_on_counting, args=(client, server), daemon=True).start()
+            threading.Thread(
+                target=self._pass_on_counting, args=(client, server), daemon=True
+            ).start()
             threading.Thread(target=_pass_on, args=(server, client), daemon=True).start()
 
     def _pass_on_counting(self, client: socket.socket, server: socket.socket) -> None:
@@ -63,7 +65,9 @@ class Counter:
         while data := _receive(client):
             unread += data
             while True:
-                head = 1 if started else 0  # the first message, which starts the session, has no type
+                head = (
+                    1 if started else 0
+                )  # the first message, which starts the session, has no type
                 if len(unread) < head + 4:
                     break
                 length = head + int.from_bytes(unread[head : head + 4], "big")

@@ -8,5 +8,13 @@ from .client_address import TrustedProxies
 from .context import AuditContext, audit_context, detached, identify, request_context
 from .missing import MissingContext
 
-__all__ = ["AuditContext", "MissingContext", "TrustedProxies", "audit_context", "detached", "identify", "request_context"]
+__all__ = [
+    "AuditContext",
+    "MissingContext",
+    "TrustedProxies",
+    "audit_context",
+    "detached",
+    "identify",
+    "request_context",
+]
 __version__ = "1.1.0"

@@ -33,7 +33,11 @@ class EnableAuditOp(MigrateOperation):
     """Watches a table from now on."""
 
     def __init__(
-        self, table_name: str, schema: Optional[str] = None, soft_delete_column: Optional[str] = None, baseline: bool = False
+        self,
+        table_name: str,
+        schema: Optional[str] = None,
+        soft_delete_column: Optional[str] = None,
+        baseline: bool = False,
     ) -> None:
         self.table_name = table_name
         self.schema = schema
@@ -66,7 +70,11 @@ class DisableAuditOp(MigrateOperation):
     """Stops watching a table; its trail stays. What it was watched with is kept for the way back."""
 
     def __init__(
-        self, table_name: str, schema: Optional[str] = None, soft_delete_column: Optional[str] = None, baseline: bool = False
+        self,
+        table_name: str,
+        schema: Optional[str] = None,
+        soft_delete_column: Optional[str] = None,
+        baseline: bool = False,
     ) -> None:
         self.table_name = table_name
         self.schema = schema
@@ -74,7 +82,9 @@ class DisableAuditOp(MigrateOperation):
         self.baseline = baseline
 
     @classmethod
-    def disable_audit(cls, operations: Operations, table_name: str, *, schema: Optional[str] = None) -> Any:
+    def disable_audit(
+        cls, operations: Operations, table_name: str, *, schema: Optional[str] = None
+    ) -> Any:
         """Stops watching a table; the trail so far stays."""
         return operations.invoke(cls(table_name, schema))
 
@@ -88,7 +98,9 @@ class DisableAuditOp(MigrateOperation):
 @Operations.implementation_for(EnableAuditOp)
 def _enable(operations: Operations, operation: EnableAuditOp) -> None:
     operations.execute(
-        enable_statement(operation.schema, operation.table_name, operation.soft_delete_column, operation.baseline)
+        enable_statement(
+            operation.schema, operation.table_name, operation.soft_delete_column, operation.baseline
+        )
     )
 
 

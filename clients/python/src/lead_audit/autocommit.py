@@ -30,14 +30,20 @@ _UNPREPARED: Final = {"prepare": False}
 _SET_CONFIG: Final = set_config(("%s", "%s", "%s", "%s"))
 
 
-def combining_cursor(cursor: Any, analysis: Analysis, many: bool, context: AuditContext) -> Optional[Any]:
+def combining_cursor(
+    cursor: Any, analysis: Analysis, many: bool, context: AuditContext
+) -> Optional[Any]:
     """A stand-in for a cursor of psycopg's or psycopg2's that is outside of any transaction, for its next statement; None: not with this one."""
     cursor = _driven(cursor)
     connection = getattr(cursor, "connection", None)
-    if getattr(cursor, "name", None) is not None or analysis.is_copy:  # a cursor on the server's side has more to send than a statement
+    if (
+        getattr(cursor, "name", None) is not None or analysis.is_copy
+    ):  # a cursor on the server's side has more to send than a statement
         return None
     psycopg: Any = sys.modules.get("psycopg")
-    if psycopg is not None and isinstance(connection, (psycopg.Connection, psycopg.AsyncConnection)):
+    if psycopg is not None and isinstance(
+        connection, (psycopg.Connection, psycopg.AsyncConnection)
+    ):
         if is_pipelined(connection) or not _has_pipelines(psycopg) or analysis.several:
             return None
         made = _Pipelined if isinstance(connection, psycopg.Connection) else _PipelinedAsync
@@ -47,7 +53,9 @@ def combining_cursor(cursor: Any, analysis: Analysis, many: bool, context: Audit
     return None
 
 
-def inserting_cursor(cursor: Any, context: AuditContext, is_set: bool, is_empty: bool) -> Optional[Any]:
+def inserting_cursor(
+    cursor: Any, context: AuditContext, is_set: bool, is_empty: bool
+) -> Optional[Any]:
     """A stand-in that sets the context within the string that it is given next (see `Analysis.places`); None for a driver that takes
     one statement only."""
     cursor = _driven(cursor)
@@ -118,7 +126,9 @@ class _Pipelined(_StandIn):
                         own.execute(_SET_CONFIG, ascii_only(self._values), **_UNPREPARED)
                     result = execute()
                     own.execute("COMMIT", **_UNPREPARED)
-                except Exception as error:  # psycopg would log what is then found at the pipeline's end
+                except (
+                    Exception
+                ) as error:  # psycopg would log what is then found at the pipeline's end
                     first = error
             if first is not None:
                 raise first
@@ -214,7 +224,9 @@ class _Prefixed(_StandIn):
 
     def execute(self, query: Any, vars: Any = None) -> Any:
         codec = _encoding(self._cursor.connection)
-        statement = query.decode(codec) if isinstance(query, bytes) else as_text(query, self._cursor)
+        statement = (
+            query.decode(codec) if isinstance(query, bytes) else as_text(query, self._cursor)
+        )
         # The statement's own parameters are the driver's business alone: what they may be besides a tuple or a dict, and how they are wrong.
         try:
             prefix = self._cursor.mogrify(_SET_CONFIG, self._values)
@@ -277,4 +289,3 @@ def _encoding(connection: Any) -> str:
     if is_psycopg2(connection):
         return str(sys.modules["psycopg2"].extensions.encodings[connection.encoding])
     return str(connection.info.encoding)
-

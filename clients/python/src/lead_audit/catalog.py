@@ -77,11 +77,15 @@ class Catalog:
         if time.monotonic() < self._until or not self._loading.acquire(blocking=False):
             return
         try:
-            self._until = time.monotonic() + _SECONDS  # so that what is forgotten meanwhile stays so
+            self._until = (
+                time.monotonic() + _SECONDS
+            )  # so that what is forgotten meanwhile stays so
             found: dict[str, set[str]] = {_FUNCTION: set(), _RELATION: set(), _WRITER: set()}
             for kind, name in ask():
                 found[kind].add(name)
-            self._functions, self._relations, self._writers = (frozenset(found[kind]) for kind in (_FUNCTION, _RELATION, _WRITER))
+            self._functions, self._relations, self._writers = (
+                frozenset(found[kind]) for kind in (_FUNCTION, _RELATION, _WRITER)
+            )
             self._misses = 0
         except Exception:
             self._until = 0.0
@@ -108,4 +112,7 @@ class Catalog:
 
     def is_known_to_write(self, statement: Statement) -> bool:
         """Whether it calls or reads what can write, as far as that is known."""
-        return not (self._writers.isdisjoint(statement.calls) and self._writers.isdisjoint(statement.relations))
+        return not (
+            self._writers.isdisjoint(statement.calls)
+            and self._writers.isdisjoint(statement.relations)
+        )

@@ -49,7 +49,9 @@ class TrustedProxies:
 
     def trusts(self, address: Address) -> bool:
         """Whether this is a trusted proxy."""
-        return any(address.version == network.version and address in network for network in self._networks)
+        return any(
+            address.version == network.version and address in network for network in self._networks
+        )
 
     def client_address(self, peer: Optional[str], header: Iterable[bytes]) -> Optional[str]:
         """The client's address, None if it is not known.

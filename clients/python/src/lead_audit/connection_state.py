@@ -55,7 +55,9 @@ class ConnectionState:
         elif kind is Kind.ENDS:
             self.transaction_over()
 
-    def _cut_off(self, savepoint: Optional[str]) -> Optional[tuple[Optional[str], Optional[AuditContext]]]:
+    def _cut_off(
+        self, savepoint: Optional[str]
+    ) -> Optional[tuple[Optional[str], Optional[AuditContext]]]:
         """Forgets the newest savepoint of that name and all that came after it; returns it."""
         if savepoint is None:
             return None

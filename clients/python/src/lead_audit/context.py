@@ -58,10 +58,19 @@ class AuditContext:
     def set(context: AuditContext) -> None:
         """Makes this the current context, for the rest of the present task or thread, or of the block that it is in."""
         present = _scope.get()
-        if present.request is not None:  # a scope of its own inside of it, so that the rest of the request does not see this
+        if (
+            present.request is not None
+        ):  # a scope of its own inside of it, so that the rest of the request does not see this
             _scope.set(_Scope(context, around=present))
         else:
-            _scope.set(_Scope(context, around=present.around, block=present.block, is_detached=present.is_detached))
+            _scope.set(
+                _Scope(
+                    context,
+                    around=present.around,
+                    block=present.block,
+                    is_detached=present.is_detached,
+                )
+            )
 
     @staticmethod
     def clear() -> None:
@@ -82,7 +91,9 @@ class AuditContext:
     def _with(self, cleaned: Mapping[str, Optional[str]]) -> AuditContext:
         made = object.__new__(AuditContext)
         for name in AuditContext.__slots__:
-            object.__setattr__(made, name, cleaned[name] if name in cleaned else getattr(self, name))
+            object.__setattr__(
+                made, name, cleaned[name] if name in cleaned else getattr(self, name)
+            )
         return made
 
     def settings(self) -> tuple[str, str, str, str]:
@@ -94,7 +105,10 @@ class AuditContext:
         return self
 
     def __exit__(
-        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
     ) -> None:
         _leave(self)
 
@@ -102,7 +116,9 @@ class AuditContext:
         return any(self.settings())
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, AuditContext) and self.settings() == other.settings())
+        return self is other or (
+            isinstance(other, AuditContext) and self.settings() == other.settings()
+        )
 
     def __hash__(self) -> int:
         return hash(self.settings())
@@ -121,7 +137,9 @@ class AuditContext:
         return AuditContext, (self.user_id, self.user_ip, self.user_agent, self.request_id)
 
 
-def _cleaned(user_id: object, user_ip: object, user_agent: object, request_id: object) -> dict[str, Optional[str]]:
+def _cleaned(
+    user_id: object, user_ip: object, user_agent: object, request_id: object
+) -> dict[str, Optional[str]]:
     """The fields that are given, made to fit."""
     made: dict[str, Optional[str]] = {}
     if user_id is not KEEP:
@@ -152,7 +170,10 @@ class Request:
     __slots__ = ("context", "is_over", "_find_user", "_is_authoritative", "_found", "_identified")
 
     def __init__(
-        self, context: AuditContext, find_user: Optional[Callable[[], object]] = None, is_authoritative: bool = False
+        self,
+        context: AuditContext,
+        find_user: Optional[Callable[[], object]] = None,
+        is_authoritative: bool = False,
     ) -> None:
         self.context = context
         self.is_over = False
@@ -239,7 +260,7 @@ class _Scope:
         self._base: Optional[AuditContext] = None  # what `context` was made of, with the overrides
 
 
-_scope: ContextVar[_Scope] = ContextVar("lead_audit", default=_Scope(EMPTY, None))
+_scope: ContextVar[_Scope] = ContextVar("lead_audit", default=_Scope(EMPTY, None))  # noqa: B039 (only its memo changes)
 
 
 def _context_of(scope: _Scope, finds_user: bool) -> AuditContext:

@@ -49,7 +49,9 @@ def driver_for(dbapi: Any) -> Driver:
     if hasattr(connection, "is_in_transaction"):
         # SQLAlchemy's wrapper, with what run() needs of it: the same from 1.4 to 2.1.
         needed = ("_execute_mutex", "_transaction", "_start_transaction", "_handle_exception")
-        return (_Asyncpg if all(hasattr(dbapi, name) for name in needed) else _AsyncpgUnwrapped)(dbapi, connection)
+        return (_Asyncpg if all(hasattr(dbapi, name) for name in needed) else _AsyncpgUnwrapped)(
+            dbapi, connection
+        )
     return Driver(dbapi, connection)
 
 
@@ -95,7 +97,9 @@ class Driver:
     def send(self, values: tuple[str, ...]) -> None:
         """Sets the context for the present transaction, or for the one that the driver begins with it. One round trip, besides BEGIN's."""
         # psycopg and psycopg2 know %s only; wrappers of SQLAlchemy's tell what they take.
-        numbered = getattr(getattr(self.dbapi, "dbapi", None), "paramstyle", None) == "numeric_dollar"
+        numbered = (
+            getattr(getattr(self.dbapi, "dbapi", None), "paramstyle", None) == "numeric_dollar"
+        )
         self._execute_with(_NUMBERED if numbered else _FORMAT, values)
 
     def begin(self, values: tuple[str, ...]) -> None:
@@ -181,7 +185,9 @@ class _PsycopgAsync(_Psycopg):
         psycopg: Any = sys.modules["psycopg"]
 
         async def ask(connection: Any) -> Any:
-            async with psycopg.AsyncCursor(connection, row_factory=psycopg.rows.tuple_row) as cursor:
+            async with psycopg.AsyncCursor(
+                connection, row_factory=psycopg.rows.tuple_row
+            ) as cursor:
                 try:
                     await cursor.execute(catalog.QUERY, prepare=False)
                     return await cursor.fetchall()
@@ -211,7 +217,10 @@ def _count_waits(connection: Any) -> _Counter:
     if counter is not None:
         return counter
     counter = connection._lead_audit_counter = counted = _Counter()
-    wait, reference = type(connection).wait, weakref.ref(connection)  # a reference to itself would keep the connection open
+    wait, reference = (
+        type(connection).wait,
+        weakref.ref(connection),
+    )  # a reference to itself would keep the connection open
 
     def counting(generator: Any, *arguments: Any, **named: Any) -> Any:
         if getattr(generator, "__name__", "") not in _FETCHING:
@@ -257,7 +266,9 @@ class _Psycopg2(Driver):
     def activity(self) -> Any:
         cursors = self._cursors
         if cursors is None or self.connection.cursor_factory is not cursors:
-            self._cursors = _count_executions(self.connection)  # the application has set another factory
+            self._cursors = _count_executions(
+                self.connection
+            )  # the application has set another factory
             return object()
         return cursors.count
 
@@ -315,7 +326,11 @@ def _counting(kind: Any) -> Any:
 
     names = ("execute", "executemany", "callproc", "copy_expert", "copy_from", "copy_to")
     made = type(kind.__name__, (kind,), {name: counted(name) for name in names})
-    made.__module__, made.__qualname__, made.__doc__ = kind.__module__, kind.__qualname__, kind.__doc__
+    made.__module__, made.__qualname__, made.__doc__ = (
+        kind.__module__,
+        kind.__qualname__,
+        kind.__doc__,
+    )
     return made
 
 
@@ -339,11 +354,15 @@ class _Asyncpg(_AsyncpgUnwrapped):
     __slots__ = ()
 
     def commits_by_itself(self) -> bool:
-        return bool(self.dbapi.autocommit) or (self.dbapi._transaction is not None and not self.connection.is_in_transaction())
+        return bool(self.dbapi.autocommit) or (
+            self.dbapi._transaction is not None and not self.connection.is_in_transaction()
+        )
 
     def ask(self) -> Sequence[Sequence[str]]:
         async def ask(connection: Any) -> Any:
-            await connection.execute("BEGIN")  # asyncpg prepares on one connection, which a pooler changes between transactions
+            await connection.execute(
+                "BEGIN"
+            )  # asyncpg prepares on one connection, which a pooler changes between transactions
             try:
                 return await connection.fetch(catalog.QUERY)
             finally:
@@ -368,7 +387,9 @@ class _Asyncpg(_AsyncpgUnwrapped):
 
         async def run(asyncpg: Any) -> None:
             async with dbapi._execute_mutex:
-                if dbapi._transaction is None:  # as SQLAlchemy's cursors do; it does nothing in autocommit
+                if (
+                    dbapi._transaction is None
+                ):  # as SQLAlchemy's cursors do; it does nothing in autocommit
                     await dbapi._start_transaction()
                 try:
                     await asyncpg.execute(statement)

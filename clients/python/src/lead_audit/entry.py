@@ -51,7 +51,10 @@ class Entry:
     @property
     def changes(self) -> tuple[Change, ...]:
         """The diff of an UPDATE, by column; nothing for other operations."""
-        return tuple(Change(column, both.get("old"), both.get("new")) for column, both in sorted((self.diff or {}).items()))
+        return tuple(
+            Change(column, both.get("old"), both.get("new"))
+            for column, both in sorted((self.diff or {}).items())
+        )
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,9 @@ class Reporter:
         if len(self._reported) >= _MOST_PLACES:
             self._reported.clear()
         self._reported.add(key)
-        logger.warning("lead_audit: %s, at %s:%d: %s", message, file, line, statement[:_LONGEST_STATEMENT])
+        logger.warning(
+            "lead_audit: %s, at %s:%d: %s", message, file, line, statement[:_LONGEST_STATEMENT]
+        )
 
 
 def place() -> tuple[str, int]:

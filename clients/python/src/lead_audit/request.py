@@ -34,5 +34,6 @@ class RequestReader:
         return AuditContext(
             user_ip=self._proxies.client_address(peer, header(self._proxies.header)),
             user_agent=agent[0] if agent else None,
-            request_id=(sanitize.text(given[0], sanitize.REQUEST_ID_LENGTH) if given else None) or uuid.uuid4().hex,
+            request_id=(sanitize.text(given[0], sanitize.REQUEST_ID_LENGTH) if given else None)
+            or uuid.uuid4().hex,
         )

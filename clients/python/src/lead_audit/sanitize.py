@@ -37,7 +37,9 @@ def text(value: object, length: int) -> Optional[str]:
     try:
         return _text(value, length)
     except Exception:
-        logger.exception("lead_audit: a value of type %s cannot be made a text", type(value).__name__)
+        logger.exception(
+            "lead_audit: a value of type %s cannot be made a text", type(value).__name__
+        )
         return None
 
 
@@ -49,7 +51,9 @@ def user(value: object) -> Optional[str]:
 def _text(value: object, length: int) -> Optional[str]:
     if isinstance(value, (bytes, bytearray, memoryview)):
         # Longer values are cut before they are decoded: each character has four bytes at most.
-        value = bytes(value[: (length + 1) * _BYTES_OF_CHARACTER]).lstrip().decode("utf-8", "replace")
+        value = (
+            bytes(value[: (length + 1) * _BYTES_OF_CHARACTER]).lstrip().decode("utf-8", "replace")
+        )
     result = value if isinstance(value, str) else str(value)
     result = result.lstrip()[:length].rstrip()
     return _UNFIT.sub("\ufffd", result) or None

@@ -51,8 +51,12 @@ class _Attached(NamedTuple):
     listeners: list[tuple[Any, str, Callable[..., Any]]]
 
 
-_attached: weakref.WeakKeyDictionary[Any, Optional[_Attached]] = weakref.WeakKeyDictionary()  # by dialect; None: not PostgreSQL
-_factories: weakref.WeakKeyDictionary[Any, Callable[..., None]] = weakref.WeakKeyDictionary()  # session factories, and their listener
+_attached: weakref.WeakKeyDictionary[Any, Optional[_Attached]] = (
+    weakref.WeakKeyDictionary()
+)  # by dialect; None: not PostgreSQL
+_factories: weakref.WeakKeyDictionary[Any, Callable[..., None]] = (
+    weakref.WeakKeyDictionary()
+)  # session factories, and their listener
 
 Target = Union[Engine, AsyncEngine, "sessionmaker[Any]", "scoped_session[Any]", Any]
 """What attach() takes: an Engine, AsyncEngine, sessionmaker, async_sessionmaker, scoped_session or async_scoped_session."""
@@ -76,7 +80,9 @@ def attach(target: Target, on_missing: OnMissing = "warn") -> None:
     if factory is not None and factory not in _factories:
 
         def begins(session: Session, transaction: Any, connection: Connection) -> None:
-            _attach_engine(getattr(connection.engine, "_proxied", connection.engine), reporter)  # not what execution_options() gave
+            _attach_engine(
+                getattr(connection.engine, "_proxied", connection.engine), reporter
+            )  # not what execution_options() gave
 
         # Sessions that get their engine when they are made, or by get_bind().
         event.listen(factory, "after_begin", begins)
@@ -114,11 +120,15 @@ def apply_context(connection: Union[Connection, Session, Any]) -> None:
     driver = state.driver
     status = driver.status()
     if status is None:
-        logger.warning("lead_audit: apply_context() does not know the driver of a connection, and has set nothing on it")
+        logger.warning(
+            "lead_audit: apply_context() does not know the driver of a connection, and has set nothing on it"
+        )
         return
     current = AuditContext.current()
     if status == IDLE and driver.commits_by_itself():
-        raise InvalidRequestError("there is no transaction that the audit context could be set for: the connection is in AUTOCOMMIT")
+        raise InvalidRequestError(
+            "there is no transaction that the audit context could be set for: the connection is in AUTOCOMMIT"
+        )
     state.context = None  # not known, should this fail
     driver.send(current.settings())
     state.context, state.activity = current, driver.activity()
@@ -167,7 +177,9 @@ def _engines(target: Any) -> Iterator[Engine]:
             if bind is not None:
                 yield from _engines(bind)
     elif not (isinstance(target, type) and issubclass(target, Session)):
-        raise TypeError(f"attach() takes an Engine, an AsyncEngine or a session factory, not {type(target).__name__}")
+        raise TypeError(
+            f"attach() takes an Engine, an AsyncEngine or a session factory, not {type(target).__name__}"
+        )
 
 
 # ---- the hooks ---------------------------------------------------------------------------------------------------------
@@ -178,7 +190,9 @@ def _attach_engine(engine: Engine, reporter: Reporter) -> None:
     if dialect in _attached:
         return
     if dialect.name != "postgresql":
-        logger.warning("lead_audit: %s is not PostgreSQL, its transactions get no audit context", dialect.name)
+        logger.warning(
+            "lead_audit: %s is not PostgreSQL, its transactions get no audit context", dialect.name
+        )
         _attached[dialect] = None
         return
     attached = _attached[dialect] = _Attached(reporter, Catalog(), [])
@@ -197,7 +211,9 @@ def _put_first(listeners: Any, listener: Any) -> None:
         known.appendleft(listener)
 
 
-def _listeners(engine: Engine, attached: _Attached) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
+def _listeners(
+    engine: Engine, attached: _Attached
+) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
     def connected(dbapi: Any, record: Any) -> None:
         attached.catalog.load(_state(record.info, dbapi).driver.ask)
 
@@ -236,9 +252,25 @@ def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
         if not dialect.is_async:
 
             def execute(stand_in: Optional[Any]) -> None:
-                _execute(dialect, event_name, run, cursor if stand_in is None else stand_in, statement, arguments)
+                _execute(
+                    dialect,
+                    event_name,
+                    run,
+                    cursor if stand_in is None else stand_in,
+                    statement,
+                    arguments,
+                )
 
-            Execution(state, catalog, reporter, cursor, statement, many, execute, is_server_side=context._is_server_side).run()
+            Execution(
+                state,
+                catalog,
+                reporter,
+                cursor,
+                statement,
+                many,
+                execute,
+                is_server_side=context._is_server_side,
+            ).run()
             return True
 
         driven = cursor._cursor  # SQLAlchemy's wrapper around an async cursor
@@ -254,13 +286,24 @@ def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
                 cursor._cursor = driven
 
         with _turns(info).turn(lambda waiter: dbapi.run_async(lambda connection: waiter)):
-            Execution(state, catalog, reporter, driven, statement, many, execute_async, is_server_side=context._is_server_side).run()
+            Execution(
+                state,
+                catalog,
+                reporter,
+                driven,
+                statement,
+                many,
+                execute_async,
+                is_server_side=context._is_server_side,
+            ).run()
         return True
 
     return run
 
 
-def _execute(dialect: Any, event_name: str, own: Any, cursor: Any, statement: str, arguments: tuple[Any, ...]) -> None:
+def _execute(
+    dialect: Any, event_name: str, own: Any, cursor: Any, statement: str, arguments: tuple[Any, ...]
+) -> None:
     """What SQLAlchemy does once this module's listener has returned: the listeners after it, and the dialect if none of them has run it."""
     is_after = False
     for listener in getattr(dialect.dispatch, event_name):

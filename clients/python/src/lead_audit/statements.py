@@ -75,7 +75,16 @@ class Statement(NamedTuple):
 class Analysis:
     """What there is in a string."""
 
-    __slots__ = ("statements", "only", "several", "changes_schema", "may_write", "writes", "is_copy", "is_ordinary")
+    __slots__ = (
+        "statements",
+        "only",
+        "several",
+        "changes_schema",
+        "may_write",
+        "writes",
+        "is_copy",
+        "is_ordinary",
+    )
 
     def __init__(self, statements: tuple[Statement, ...], is_certain: bool = True) -> None:
         self.statements = statements
@@ -84,7 +93,10 @@ class Analysis:
         self.several = len(statements) > 1 or not is_certain
         """There are several statements, or it is not known that there is one only."""
         self.changes_schema = not is_certain or any(one.is_ddl for one in statements)
-        self.may_write = any(one.may_write or (self.several and bool(one.calls or one.relations)) for one in statements)
+        self.may_write = any(
+            one.may_write or (self.several and bool(one.calls or one.relations))
+            for one in statements
+        )
         """Whether one of them can write as far as the text tells. Of several, each that reads could."""
         self.writes = any(one.writes for one in statements)
         """Whether it is the purpose of one of them to write, or to change what is watched."""
@@ -101,7 +113,11 @@ class Analysis:
                 is_set = is_empty
             elif one.kind is Kind.ROLLBACK_TO:
                 is_set = False
-            elif one.kind is Kind.ORDINARY and not is_set and (one.may_write or one.calls or one.relations):
+            elif (
+                one.kind is Kind.ORDINARY
+                and not is_set
+                and (one.may_write or one.calls or one.relations)
+            ):
                 found.append(one.start)
                 is_set = True
         return tuple(found)
@@ -126,7 +142,12 @@ _COMMENT: Final = re.compile(r"/\*|\*/")
 _ESCAPED: Final = re.compile(r"['\\]")
 _TAG: Final = re.compile(r"\$(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?\$")
 
-_WORD, _NAME, _SIGN, _OTHER = 1, 2, 3, 4  # an unquoted word, a quoted name, a single character, a literal
+_WORD, _NAME, _SIGN, _OTHER = (
+    1,
+    2,
+    3,
+    4,
+)  # an unquoted word, a quoted name, a single character, a literal
 
 
 _Token = Tuple[int, str, int]
@@ -230,17 +251,25 @@ def fold(word: str) -> str:
 
 def _cut(name: str) -> str:
     """A name as PostgreSQL keeps it: at most 63 bytes."""
-    return name if len(name) * 4 <= _NAME_BYTES else name.encode(errors="replace")[:_NAME_BYTES].decode(errors="ignore")
+    return (
+        name
+        if len(name) * 4 <= _NAME_BYTES
+        else name.encode(errors="replace")[:_NAME_BYTES].decode(errors="ignore")
+    )
 
 
 # ---- statements --------------------------------------------------------------------------------------------------------
 
 _ENDING: Final = frozenset("commit rollback end abort".split())
-_APART: Final = frozenset("begin start set reset show lock discard listen unlisten deallocate close".split())
+_APART: Final = frozenset(
+    "begin start set reset show lock discard listen unlisten deallocate close".split()
+)
 _WRITING: Final = frozenset("insert update delete merge truncate copy execute".split())
 _WRITING_IN_WITH: Final = ("insert", "update", "delete", "merge")
 _READING: Final = frozenset("select values table with declare".split())
-_ENDING_PAIRS: Final = frozenset({("prepare", "transaction"), ("discard", "all"), ("reset", "all"), ("reset", "lead_audit")})
+_ENDING_PAIRS: Final = frozenset(
+    {("prepare", "transaction"), ("discard", "all"), ("reset", "all"), ("reset", "lead_audit")}
+)
 # What DDL leaves no entry by, or cannot run in a transaction.
 _NOT_WATCHED: Final = frozenset("system database tablespace subscription role user group".split())
 # What CREATE can leave an entry by, or write by what it runs.
@@ -260,7 +289,9 @@ _NO_FUNCTIONS: Final = frozenset(
     """.split()
 ) - {"left", "right"}  # which are functions as well
 _FROM: Final = frozenset("from join".split())
-_AFTER_FROM: Final = frozenset("where group having order limit offset fetch window union intersect except for returning select".split())
+_AFTER_FROM: Final = frozenset(
+    "where group having order limit offset fetch window union intersect except for returning select".split()
+)
 
 
 class _Reader:
@@ -304,7 +335,11 @@ class _Reader:
                 if token in _AFTER_FROM:
                     in_from[-1] = expects = False
                     continue
-            schema = tokens[i - 2][1] if i >= 2 and tokens[i - 1][1] == "." and tokens[i - 1][0] is _SIGN else None
+            schema = (
+                tokens[i - 2][1]
+                if i >= 2 and tokens[i - 1][1] == "." and tokens[i - 1][0] is _SIGN
+                else None
+            )
             if following == "(":
                 self._calls(what, token, schema)
             elif expects and not (what is _WORD and token in _NO_FUNCTIONS):
@@ -321,13 +356,16 @@ class _Reader:
 
 _NOTHING: Final[FrozenSet[str]] = frozenset()
 
+
 def _statement(tokens: list[_Token]) -> Statement:
     opening = 0
     while opening < len(tokens) - 1 and tokens[opening][:2] == (_SIGN, "("):
         opening += 1
     words = [token for what, token, _ in tokens[opening : opening + _FIRST_WORDS] if what is _WORD]
     first, second = (*words, "", "")[:2] if tokens[opening][0] is _WORD else ("", "")
-    kind, savepoint = _control(first, second, words, tokens) if opening == 0 else (Kind.ORDINARY, None)
+    kind, savepoint = (
+        _control(first, second, words, tokens) if opening == 0 else (Kind.ORDINARY, None)
+    )
     access = _access(first, second, words, tokens) if kind is Kind.ORDINARY else Access.NONE
     reader = _Reader()
     if access is Access.READS:
@@ -345,7 +383,9 @@ def _statement(tokens: list[_Token]) -> Statement:
     )
 
 
-def _control(first: str, second: str, words: list[str], tokens: list[_Token]) -> tuple[Kind, Optional[str]]:
+def _control(
+    first: str, second: str, words: list[str], tokens: list[_Token]
+) -> tuple[Kind, Optional[str]]:
     if first == "savepoint":
         return Kind.SAVEPOINT, _last_name(tokens)
     if first == "release":
@@ -374,7 +414,9 @@ def _access(first: str, second: str, words: list[str], tokens: list[_Token]) -> 
     if first in _WRITING:
         return Access.WRITES
     if first in _READING:
-        return Access.WRITES if first == "with" and _has(tokens, *_WRITING_IN_WITH) else Access.READS
+        return (
+            Access.WRITES if first == "with" and _has(tokens, *_WRITING_IN_WITH) else Access.READS
+        )
     if first == "explain":
         if not _has(tokens, "analyze", "analyse"):
             return Access.NONE
@@ -400,11 +442,15 @@ def _analyze(text: str) -> Analysis:
     try:
         tokens = _tokens(text)
     except _Uncertain:
-        unknown = Statement(Kind.ORDINARY, None, Access.WRITES, 0, False, False, _NOTHING, _NOTHING, False)
+        unknown = Statement(
+            Kind.ORDINARY, None, Access.WRITES, 0, False, False, _NOTHING, _NOTHING, False
+        )
         return Analysis((unknown,), is_certain=False)
     statements = [_statement(part) for part in _split(tokens)]
     if not statements:
-        statements.append(Statement(Kind.ORDINARY, None, Access.NONE, 0, False, False, _NOTHING, _NOTHING, False))
+        statements.append(
+            Statement(Kind.ORDINARY, None, Access.NONE, 0, False, False, _NOTHING, _NOTHING, False)
+        )
     return Analysis(tuple(statements))
 
 
@@ -426,7 +472,9 @@ def _split(tokens: list[_Token]) -> Iterator[list[_Token]]:
         elif what is _WORD:
             if body:
                 body += (token == "case") - (token == "end")
-            elif token == "atomic" and previous == "begin" and tokens[begin][:2] == (_WORD, "create"):
+            elif (
+                token == "atomic" and previous == "begin" and tokens[begin][:2] == (_WORD, "create")
+            ):
                 body = 1
         previous = token
     if begin < len(tokens):

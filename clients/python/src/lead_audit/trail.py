@@ -14,7 +14,19 @@ from __future__ import annotations
 import json
 from typing import Any, Mapping, Optional, Sequence, Union
 
-from sqlalchemy import BigInteger, Boolean, DateTime, Integer, LargeBinary, Text, cast, column, func, literal, select
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    DateTime,
+    Integer,
+    LargeBinary,
+    Text,
+    cast,
+    column,
+    func,
+    literal,
+    select,
+)
 from sqlalchemy import inspect as inspect_target
 from sqlalchemy import table as table_clause
 from sqlalchemy.dialects import postgresql
@@ -99,7 +111,9 @@ _FAULT_COLUMNS = (("id", BigInteger()), ("fault", Text()), ("detail", Text()))
 
 def select_history(relation: Relation, key: Key) -> Any:
     """A Select of the row's entries in order, with the columns of lead_audit.log."""
-    return _select_log(_function("history", relation, key).table_valued(*_columns(_LOG_COLUMNS), name="history"))
+    return _select_log(
+        _function("history", relation, key).table_valued(*_columns(_LOG_COLUMNS), name="history")
+    )
 
 
 def select_log() -> Any:
@@ -109,18 +123,27 @@ def select_log() -> Any:
 
 def select_summary(relation: Relation, key: Key) -> Any:
     """A Select of one row: `Summary`."""
-    found = _function("summary", relation, key).table_valued(*_columns(_SUMMARY_COLUMNS), name="summary")
+    found = _function("summary", relation, key).table_valued(
+        *_columns(_SUMMARY_COLUMNS), name="summary"
+    )
     return select(*found.c)
 
 
 def select_checks(relation: Relation, key: Key) -> Any:
     """A Select of the id of each of the row's entries and whether it is as it was written: `Check`."""
-    found = _function("history", relation, key).table_valued(*_columns(_LOG_COLUMNS), name="history")
-    return select(found.c.id, func.lead_audit.verify_entry(found.c.id, type_=Boolean()).label("intact")).order_by(found.c.id)
+    found = _function("history", relation, key).table_valued(
+        *_columns(_LOG_COLUMNS), name="history"
+    )
+    return select(
+        found.c.id, func.lead_audit.verify_entry(found.c.id, type_=Boolean()).label("intact")
+    ).order_by(found.c.id)
 
 
 def select_faults(
-    from_id: Optional[int] = None, to_id: Optional[int] = None, from_time: Any = None, to_time: Any = None
+    from_id: Optional[int] = None,
+    to_id: Optional[int] = None,
+    from_time: Any = None,
+    to_time: Any = None,
 ) -> Any:
     """A Select of what verify() finds in the whole trail, or in part of it: `Fault`. No row: nothing was touched."""
     arguments = (
@@ -129,13 +152,16 @@ def select_faults(
         cast(literal(from_time, DateTime(timezone=True)), DateTime(timezone=True)),
         cast(literal(to_time, DateTime(timezone=True)), DateTime(timezone=True)),
     )
-    found = func.lead_audit.verify(*arguments).table_valued(*_columns(_FAULT_COLUMNS), name="verify")
+    found = func.lead_audit.verify(*arguments).table_valued(
+        *_columns(_FAULT_COLUMNS), name="verify"
+    )
     return select(*found.c)
 
 
 def _select_log(found: Any) -> Any:
     columns = [
-        cast(cast(c, Text()), BigInteger()).label("txid") if c.name == "txid" else c for c in found.c  # xid8: no driver knows it
+        cast(cast(c, Text()), BigInteger()).label("txid") if c.name == "txid" else c
+        for c in found.c  # xid8: no driver knows it
     ]
     return select(*columns).select_from(found).order_by(found.c.id)
 
@@ -211,7 +237,9 @@ def check(connection: Any, relation: Relation, key: Key) -> list[Check]:
     return [Check(**row) for row in connection.execute(select_checks(relation, key)).mappings()]
 
 
-def verify(connection: Any, from_id: Optional[int] = None, to_id: Optional[int] = None) -> list[Fault]:
+def verify(
+    connection: Any, from_id: Optional[int] = None, to_id: Optional[int] = None
+) -> list[Fault]:
     """What is wrong with the trail, or with the part of it between these ids. Nothing: none of it was changed."""
     return [Fault(**row) for row in connection.execute(select_faults(from_id, to_id)).mappings()]
 
@@ -228,12 +256,18 @@ async def summary_async(connection: Any, relation: Relation, key: Key) -> Summar
 
 async def check_async(connection: Any, relation: Relation, key: Key) -> list[Check]:
     """`check()` for an AsyncSession or AsyncConnection."""
-    return [Check(**row) for row in (await connection.execute(select_checks(relation, key))).mappings()]
+    return [
+        Check(**row) for row in (await connection.execute(select_checks(relation, key))).mappings()
+    ]
 
 
-async def verify_async(connection: Any, from_id: Optional[int] = None, to_id: Optional[int] = None) -> list[Fault]:
+async def verify_async(
+    connection: Any, from_id: Optional[int] = None, to_id: Optional[int] = None
+) -> list[Fault]:
     """`verify()` for an AsyncSession or AsyncConnection."""
-    return [Fault(**row) for row in (await connection.execute(select_faults(from_id, to_id))).mappings()]
+    return [
+        Fault(**row) for row in (await connection.execute(select_faults(from_id, to_id))).mappings()
+    ]
 
 
 def _entries(result: Any) -> list[Entry]:

@@ -24,11 +24,20 @@ class _Name(UserDefinedType):  # type: ignore[type-arg] # generic only from SQLA
         return "name"
 
 
-def enable_statement(schema: Optional[str], table: str, soft_delete_column: Optional[str] = None, baseline: bool = False) -> Any:
+def enable_statement(
+    schema: Optional[str],
+    table: str,
+    soft_delete_column: Optional[str] = None,
+    baseline: bool = False,
+) -> Any:
     """A Select that watches a table from now on."""
-    column = null() if soft_delete_column is None else cast(literal(soft_delete_column, Text()), Text())
+    column = (
+        null() if soft_delete_column is None else cast(literal(soft_delete_column, Text()), Text())
+    )
     enable = func.lead_audit.enable(
-        regclass(quoted(schema, table)), cast(column, _Name()), cast(literal(baseline, Boolean()), Boolean())
+        regclass(quoted(schema, table)),
+        cast(column, _Name()),
+        cast(literal(baseline, Boolean()), Boolean()),
     )
     return select(enable)
 

@@ -12,7 +12,9 @@ from .repository import Duplicate, LeadRepository
 
 
 def shown(lead: Lead) -> dict[str, Any]:
-    return {name: getattr(lead, name) for name in ("id", "email", "company", "status", "is_deleted")}
+    return {
+        name: getattr(lead, name) for name in ("id", "email", "company", "status", "is_deleted")
+    }
 
 
 def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastAPI:
@@ -40,7 +42,9 @@ def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastA
         audit.identify(x_user)
         return x_user
 
-    def repository(session: Session = Depends(get_session), user: str = Depends(current_user)) -> LeadRepository:
+    def repository(
+        session: Session = Depends(get_session), user: str = Depends(current_user)
+    ) -> LeadRepository:
         return LeadRepository(session)
 
     def enrich(id: str) -> None:
@@ -62,7 +66,9 @@ def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastA
         return shown(leads.create(**values))
 
     @app.put("/leads/{id}")
-    async def update(id: str, leads: LeadRepository = Depends(repository), values: dict[str, Any] = Body()) -> Any:
+    async def update(
+        id: str, leads: LeadRepository = Depends(repository), values: dict[str, Any] = Body()
+    ) -> Any:
         """A sync session in an async endpoint."""
         lead = leads.update(id, **values)
         if lead is None:
@@ -88,7 +94,9 @@ def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastA
         return leads.purge()
 
     @app.post("/import/{how}")
-    def import_leads(how: str, leads: LeadRepository = Depends(repository), rows: list[dict[str, Any]] = Body()) -> Any:
+    def import_leads(
+        how: str, leads: LeadRepository = Depends(repository), rows: list[dict[str, Any]] = Body()
+    ) -> Any:
         if how == "copy":
             audit.before_raw(leads.session)
         return {"all": leads.import_all, "each": leads.import_each, "copy": leads.copy}[how](rows)

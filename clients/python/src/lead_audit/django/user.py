@@ -43,7 +43,10 @@ class UserOfRequest:
         """What the request consists of now, by identity: asking for the user may be a question to the database, this is none."""
         attributes = self._request.__dict__
         session = attributes.get("session")
-        return [*map(id, attributes.values()), session is not None and getattr(session, "modified", False)]
+        return [
+            *map(id, attributes.values()),
+            session is not None and getattr(session, "modified", False),
+        ]
 
 
 def logged_in_user(request: HttpRequest) -> Any:
@@ -55,7 +58,11 @@ def logged_in_user(request: HttpRequest) -> Any:
     if user is None:
         return None
     has_session = settings.SESSION_COOKIE_NAME in request.COOKIES
-    is_lazy = not has_session and hasattr(request, "session") and not hasattr(request, "_cached_user")
-    if is_lazy and "_wrapped" in getattr(user, "__dict__", {}):  # Django's own stand-in for a user, which looks at the session
+    is_lazy = (
+        not has_session and hasattr(request, "session") and not hasattr(request, "_cached_user")
+    )
+    if is_lazy and "_wrapped" in getattr(
+        user, "__dict__", {}
+    ):  # Django's own stand-in for a user, which looks at the session
         return None
     return user.pk if user.is_authenticated else None
