@@ -1,4 +1,4 @@
-"""Runs a statement with the current context: the part that sqlalchemy.py and django/connection.py share.
+"""Runs a statement with the current context, for sqlalchemy.py and django/connection.py.
 
 In a transaction the context is set before the statement, if it is not set already. In autocommit
 such a setting would end before the statement, so each statement that can write shares a
@@ -28,9 +28,9 @@ _NOT_TRANSLATED: Final[Any] = nullcontext()
 class Execution:
     """One statement. run() runs it once.
 
-    cursor: the driver's cursor. many: it is executemany. execute: called with a stand-in for the driver's
-    cursor, or None. translated: a context manager that turns the driver's errors into the caller's own.
-    is_server_side: it makes a cursor on the server.
+    cursor: the driver's cursor. many: the call is executemany. execute: runs the statement, with a
+    stand-in for the driver's cursor or None. translated: a context manager that turns the driver's
+    errors into the caller's own. is_server_side: the statement makes a cursor on the server.
     """
 
     __slots__ = (
@@ -173,7 +173,7 @@ class Execution:
         stand_in = None if self.many else inserting_cursor(self.cursor, current, False, False)
         if stand_in is None:
             self.reporter.report(
-                "this has no audit context, because its driver does not take several statements in one string",
+                "this has no audit context, because its driver takes one statement in a string",
                 self.text,
             )
         try:
@@ -201,6 +201,6 @@ class Execution:
             self.reporter.missing(current, self.text)
         else:
             self.reporter.report(
-                "a task writes that has outlived its request, whose user it has: see lead_audit.detached()",
+                "a task writes that has outlived its request: see lead_audit.detached()",
                 self.text,
             )

@@ -24,7 +24,7 @@ def set_config(placeholders: tuple[str, str, str, str]) -> str:
 
 
 def set_config_text(values: tuple[str, ...]) -> str:
-    """The same with the values in its text, where a driver sends no parameters. Each value is hexadecimal digits, so it is never SQL."""
+    """The same with the values in its text, as hexadecimal digits, so that no value is ever SQL."""
     a, b, c, d = (
         f"convert_from(decode('{value.encode().hex()}', 'hex'), 'UTF8')" if value else "''"
         for value in values
