@@ -1,4 +1,4 @@
-"""A private PostgreSQL cluster with the extension, made by the project's scripts: a Unix socket, no port."""
+"""A private PostgreSQL cluster with the extension, on a Unix socket."""
 
 from __future__ import annotations
 
@@ -92,8 +92,11 @@ class StatementLog:
         self._start = log.stat().st_size
 
     def statements(self) -> list[str]:
-        """The first word of each statement so far; "set_config" for the one that sets the context, also where others come in one string with it;
-        "catalog" for the question which functions and relations can write."""
+        """The first word of each statement so far.
+
+        It is "set_config" for the statement that sets the context, also if others are in its string,
+        and "catalog" for the query of the functions and relations that can write.
+        """
         with self._log.open("rb") as file:
             file.seek(self._start)
             found = re.findall(

@@ -1,10 +1,10 @@
-"""What the client costs beside the same engine without it, in microseconds. On a private cluster, over a Unix socket.
+"""The cost of the client beside the same engine without it, in microseconds, over a Unix socket.
 
     python -m tests.overhead [ROUNDS]
 
-The two engines take turns, in many short rounds. Each figure is the difference of their best
-rounds, which leaves out what else the machine does. CPU is the time of this process, without the
-server and without waiting for it. The exit status is 1 if the CPU time exceeds a limit.
+The two engines take turns, in many short rounds. Each figure is the difference of their best rounds,
+which leaves out other processes. CPU is the time of this process, without the server and without
+waiting for it. The exit status is 1 if the CPU time exceeds a limit.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def main(rounds: int) -> int:
     cluster = Cluster(f"cluster-{os.getpid()}")
     try:
         database = cluster.database()
-        # This measures the client: a trigger does not cost the same without and with a context, and a log costs the server.
+        # This measures the client: a trigger does not cost the same without and with a context,
+        # and a log costs the server.
         database.query("SELECT lead_audit.disable('leads')")
         database.query(f"ALTER DATABASE {database.name} SET log_statement = 'none'")
         print("| microseconds | " + " | ".join(f"{driver}: clock | CPU" for driver in SYNC) + " |")

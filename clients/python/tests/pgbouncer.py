@@ -33,8 +33,8 @@ logfile = {directory}/log
 """
 
 
-# PgBouncer 1.18, which Debian 12 has, ends with this where a query is cancelled while its client goes away. A supervisor starts it
-# again, as systemd does for others.
+# PgBouncer 1.18, which Debian 12 has, ends with this where a query is cancelled while its client
+# goes away. A supervisor starts it again, as systemd does for others.
 KNOWN_END = "in function disconnect_client(): bad client state"
 
 

@@ -1,6 +1,7 @@
-"""What stands between a client and the server and counts how often the client asks for answers: at Query, at Sync, and at a Flush that comes
-after something else (psycopg sends one right after Sync, which asks for nothing more). Between them the server keeps its answers, so
-that nobody can wait for them.
+"""A relay between a client and the server that counts the client's round trips.
+
+It counts Query, Sync, and a Flush that follows anything else. (psycopg sends a Flush right after Sync,
+which asks for nothing more.) In between the server keeps its answers, so nobody can wait for them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Everything at once, for a minute: all drivers, FastAPI and Django, through PgBouncer in transaction mode, with savepoints, cancellations,
-background tasks, streaming, and a restart of the server. Afterwards no entry may have another user than the one that wrote it.
+"""All drivers, FastAPI and Django at once, through PgBouncer in transaction mode, for a minute.
+
+There are savepoints, cancellations, background tasks, streaming responses and a restart of the server.
+At the end no entry may have a wrong user. The id of each lead begins with its user, and the request id
+contains the user, so that they can be compared.
 
     python -m tests.stress [SECONDS]
-
-Each lead's id begins with the user on whose behalf it is written, and his request id has his name: that is what is compared.
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ class Lost(Exception):
 
 
 def attempts(kind: str, work: Callable[[], None]) -> None:
-    """Does it until the time is over. An error of the database's is none of the test's: the server is restarted, connections are cut."""
+    """Does it until the time is over.
+
+    An error of the database's is none of the test's: the server is restarted, connections are cut.
+    """
     while time.monotonic() < until:
         try:
             work()
@@ -76,7 +80,7 @@ def attempts(kind: str, work: Callable[[], None]) -> None:
             time.sleep(0.05)
 
 
-# ---- the sync drivers ----------------------------------------------------------------------------------------------------
+# ---- the sync drivers ----------------------------------------------------------------------------
 
 
 def transaction(engine: Any) -> None:
@@ -135,7 +139,7 @@ def autocommit(engine: Any) -> None:
         connection.execute(INSERT, {"id": new_id(NOBODY)})
 
 
-# ---- the async drivers ---------------------------------------------------------------------------------------------------
+# ---- the async drivers ---------------------------------------------------------------------------
 
 
 def application(engine: AsyncEngine, background: set[asyncio.Future[None]]) -> FastAPI:
@@ -255,7 +259,7 @@ async def all_requests(pooled: Database) -> None:
         await engine.dispose()
 
 
-# ---- Django --------------------------------------------------------------------------------------------------------------
+# ---- Django --------------------------------------------------------------------------------------
 
 
 def user_of(request: Any) -> Any:
@@ -334,7 +338,7 @@ def django_requests(pooled: Database) -> Callable[[], None]:
     return work
 
 
-# ---- all of it -----------------------------------------------------------------------------------------------------------
+# ---- all of it -----------------------------------------------------------------------------------
 
 
 def restart(cluster: Cluster) -> None:

@@ -1,4 +1,4 @@
-"""The operations in Alembic migrations: run, undone, rendered by autogenerate, and as SQL for offline use."""
+"""The operations in Alembic migrations: executed, reversed, rendered, and as SQL."""
 
 from __future__ import annotations
 

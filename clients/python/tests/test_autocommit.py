@@ -84,7 +84,10 @@ def test_each_statement_that_can_write_has_its_context_with_it(
 def test_what_may_commit_by_itself(
     engine: Engine, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """CALL and DO: in a transaction as anything else; in AUTOCOMMIT without context, not silently, and with what the procedure sets."""
+    """CALL and DO have the context in a transaction. In AUTOCOMMIT they have none, with a warning.
+
+    A procedure can set the context itself.
+    """
     database.query(
         """CREATE PROCEDURE plain(id text) LANGUAGE sql AS 'INSERT INTO leads (id) VALUES (id)';
            CREATE PROCEDURE commits(who text) LANGUAGE plpgsql AS $$ BEGIN
@@ -210,7 +213,7 @@ def test_parameters_are_what_the_driver_makes_of_them(
 
 
 def test_nothing_is_run_twice_because_of_who_looks_on(database: Database) -> None:
-    """A cursor of the application's may raise what psycopg2 raises before it sends anything, afterwards."""
+    """A cursor of the application may raise after the statement what psycopg2 raises before it."""
     import psycopg2.extensions
 
     class Printing(psycopg2.extensions.cursor):
@@ -350,7 +353,7 @@ def test_nothing_is_sent_for_nobody(
 
 @pytest.mark.parametrize("driver", SYNC)
 def test_interrupted(driver: str, database: Database) -> None:
-    """Ctrl-C while the statement runs: the error is that, and what comes next on the pool is right."""
+    """After Ctrl-C during the statement, that is the error, and the pool works."""
     engine = create_engine(database.url(driver), pool_size=1, max_overflow=0, future=True)
     attach(engine)
     auto = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -474,7 +477,7 @@ def test_without_pipelines(
 
 @pytest.mark.skipif("psycopg" not in SYNC, reason="SQLAlchemy 1.4 has no psycopg")
 def test_in_a_pipeline_of_the_application(database: Database) -> None:
-    """Each statement has the context it was sent in, and the pipeline is the application's to end."""
+    """Each statement has the context of its time. The application ends the pipeline."""
     engine = create_engine(database.url("psycopg"), pool_size=1, max_overflow=0, future=True)
     attach(engine)
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:

@@ -1,7 +1,4 @@
-"""The programs on the page docs/clients.md do what it says: taken from there, and run where their language is installed.
-
-The Rust program that uses the crate postgres is run by crates/acceptance/tests/clients_page.rs, where its crates are compiled anyway.
-"""
+"""The programs of docs/clients.md work. Each runs if its language is installed."""
 
 from __future__ import annotations
 
@@ -250,7 +247,7 @@ def test_sqlx(folder: Path, database: Database) -> None:
     )
 
 
-# ---- through PgBouncer in transaction mode, with the one connection to the server that all share ---------------------------------
+# ---- through PgBouncer in transaction mode, with the one connection to the server that all share -
 
 
 @pytest.fixture
@@ -266,7 +263,7 @@ def run_pooled(
     command: Sequence[object],
     environment: Mapping[str, str] = {},
 ) -> None:
-    """Runs it twice: the second time on a server's connection on which the first may have left something."""
+    """Runs a program twice on one server connection. The first run may leave something on it."""
     for _ in range(2):
         execute(pooler.database(database), command, environment)
         database.query("DELETE FROM leads")

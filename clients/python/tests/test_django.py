@@ -1,4 +1,7 @@
-"""Django: its middleware, and what its connections carry. With psycopg, or with psycopg2 where LEAD_AUDIT_DJANGO_PSYCOPG2 is set."""
+"""Django: its middleware, and what its connections carry.
+
+With psycopg, or with psycopg2 where LEAD_AUDIT_DJANGO_PSYCOPG2 is set.
+"""
 
 from __future__ import annotations
 
@@ -395,7 +398,7 @@ def in_a_thread(work: Any) -> None:
 
 
 def test_a_connection_that_opens_inside_of_a_wrapper(leads: Database) -> None:
-    """A query log, as Django documents it: when its block ends, Django takes away the last wrapper."""
+    """A query log as Django documents it. The end of its block removes the last wrapper."""
     from django.db import connection
 
     from .django_project import Lead
@@ -504,7 +507,7 @@ def test_an_error_in_the_user_callable_does_not_fail_the_request(
 
 
 def test_atomic_requests(leads: Database, cluster: Cluster) -> None:
-    """One set_config, though the user is found by questions to the database in the same transaction."""
+    """There is one set_config, although finding the user takes queries in the same transaction."""
     from django.db import connection
 
     http = client()

@@ -87,7 +87,7 @@ async def test_each_request_has_its_context(async_app: FastAPI, database: Databa
 
 @pytest.fixture(params=SYNC)
 def sync_app(request: Any, database: Database) -> Iterator[FastAPI]:
-    """With sync endpoints and dependencies, which FastAPI runs in threads, and the user found out by one, in mid-transaction."""
+    """Sync endpoints and dependencies run in threads. One finds the user within a transaction."""
     engine = create_engine(database.url(request.param), pool_size=2, future=True)
     factory = sessionmaker(engine, future=True)
     attach(factory)
@@ -142,7 +142,7 @@ async def test_an_error_in_the_user_callable_does_not_fail_the_request(database:
 
 @pytest.fixture
 def committing_app(database: Database) -> Iterator[FastAPI]:
-    """With a session that is committed when its dependency ends, a login that is a middleware, and a websocket."""
+    """A session that its dependency commits, a login in a middleware, and a websocket."""
     engine = create_engine(database.url(SYNC[-1]), pool_size=2, future=True)
     attach(engine)
     app = FastAPI()

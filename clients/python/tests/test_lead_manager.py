@@ -1,5 +1,4 @@
-"""A lead manager with audit code of its own, and the same with that thrown away and lead_audit in its place: it behaves the same, and
-each of its writes has an entry with the right user, address and agent."""
+"""A lead manager with audit code of its own, and with lead_audit in its place, behaves the same."""
 
 from __future__ import annotations
 
@@ -84,7 +83,7 @@ def people(engine: Engine) -> Iterator[None]:
 
 
 class Visit:
-    """All requests to one application: what it answered, and on whose behalf each of the witness's mutations was."""
+    """The responses of one application, and the user of each mutation that the witness saw."""
 
     def __init__(
         self, app: Any, database: Optional[Database], requests: list[tuple[str, str, str, Any]]
@@ -125,7 +124,7 @@ def driver(request: Any) -> str:
 
 @pytest.fixture
 def own(driver: str, cluster: Cluster) -> Iterator[tuple[Engine, Database]]:
-    """The application's database as it was before, without the extension."""
+    """The application creates its tables in a database with the extension, as tests often do."""
     database = cluster.database()
     database.query("DROP EXTENSION lead_audit CASCADE; DROP TABLE leads")
     engine = create_engine(database.url(driver), future=True)
@@ -137,7 +136,7 @@ def own(driver: str, cluster: Cluster) -> Iterator[tuple[Engine, Database]]:
 
 @pytest.fixture
 def new(driver: str, cluster: Cluster) -> Iterator[tuple[Engine, Database]]:
-    """The application's database with the extension, and its tables made by the application, as tests often do."""
+    """The application creates its tables in a database with the extension, as tests often do."""
     database = cluster.database()
     database.query("DROP TABLE leads;" + RIGHTS)
     engine = create_engine(database.url(driver), future=True)
@@ -185,12 +184,13 @@ def test_its_behaviour_is_unchanged_and_each_write_has_its_entry(
 
 
 def test_in_a_transaction_that_is_rolled_back_after_each_test(new: tuple[Engine, Database]) -> None:
-    """The usual way to isolate tests: an outer transaction, in which the application's own are savepoints."""
+    """Tests often run in an outer transaction. Transactions of the application are savepoints."""
     engine, database = new
     with people(engine), engine.connect() as connection:
         outer = connection.begin()
         factory, stop = _joined(connection)
-        # Not the background task: its session overlaps with its request's, which the recipe is not for.
+        # Not the background task: its session overlaps with its request's, which the recipe is not
+        # for.
         requests = [request for request in REQUESTS if not request[2].endswith("/enrich")]
         visit = Visit(create_application(engine, with_lead_audit, factory), None, [*requests, COPY])
         seen = connection.execute(text("SELECT operation, lead_id FROM mutations ORDER BY n")).all()
@@ -216,7 +216,10 @@ def test_in_a_transaction_that_is_rolled_back_after_each_test(new: tuple[Engine,
 
 
 def _joined(connection: Any) -> tuple[Any, Any]:
-    """A session factory whose sessions take part in the connection's transaction: SQLAlchemy's recipe, in each of its versions."""
+    """A session factory whose sessions take part in the connection's transaction:
+
+    SQLAlchemy's recipe, in each of its versions.
+    """
     if not SQLALCHEMY_14:
         return sessionmaker(connection, join_transaction_mode="create_savepoint"), lambda: None
     factory = sessionmaker(connection, future=True)

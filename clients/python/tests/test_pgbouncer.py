@@ -1,4 +1,4 @@
-"""Through PgBouncer, in both modes: many users' requests share few connections, and no entry has another request's context."""
+"""PgBouncer in both modes: many requests share few connections. No entry has a wrong user."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from .test_fastapi import client
 
 REQUESTS, USERS, CONNECTIONS = 200, 50, 5
 
-# What the drivers need behind a pooler in transaction mode that knows nothing of prepared statements (PgBouncer before 1.21).
+# What the drivers need behind a pooler in transaction mode that knows nothing of prepared
+# statements (PgBouncer before 1.21).
 CONNECT_ARGS: dict[str, dict[str, Any]] = {
     "psycopg2": {},
     "psycopg": {"prepare_threshold": None},
@@ -54,7 +55,7 @@ def pooled(pgbouncer: PgBouncer, database: Database) -> Database:
 
 
 def application(engine: AsyncEngine) -> FastAPI:
-    """Each request writes the lead of its own request id, several times, in transactions of several kinds."""
+    """Writes the lead of the request several times, in transactions of several kinds."""
     factory: Any = sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
     attach(factory)
     app = FastAPI()
@@ -84,7 +85,7 @@ def application(engine: AsyncEngine) -> FastAPI:
 
     @app.post("/autocommit/{id}")
     async def work_in_autocommit(id: str) -> dict[str, str]:
-        """The same number of entries, each written by a statement that is a transaction with its context."""
+        """Writes the same number of entries. Each statement is a transaction with its context."""
         async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             statements = (
                 "INSERT INTO leads (id) VALUES (:id) RETURNING id",
@@ -159,7 +160,7 @@ async def test_200_requests_of_50_users_over_5_connections(
 async def test_requests_cancelled_half_way(
     driver: str, path: str, pgbouncer: PgBouncer, pooled: Database, database: Database
 ) -> None:
-    """Half of the requests are cancelled somewhere; the others, and what comes after on the same connections, have their own context."""
+    """Half of the requests are cancelled. All others have their own context."""
     engine = create_async_engine(
         pooled.url(driver),
         pool_size=CONNECTIONS,
@@ -179,11 +180,13 @@ async def test_requests_cancelled_half_way(
     assert any(isinstance(end, asyncio.CancelledError) for end in ended)
     if pgbouncer.ends():
         warnings.warn(f"PgBouncer came to its known end {pgbouncer.ends()} times", stacklevel=1)
-        # Then other requests have lost their connections, too: what is left to see is that no entry is wrong.
+        # Then other requests have lost their connections, too: what is left to see is that no
+        # entry is wrong.
         pgbouncer.wait()
         await engine.dispose()
     else:
-        # PgBouncer before 1.19 may pass a cancel request on when somebody else has the connection, or tell somebody else that it has.
+        # PgBouncer before 1.19 may pass a cancel request on when somebody else has the connection,
+        # or tell somebody else that it has.
         meant_for_others = ("QueryCanceled", "successfully sent cancel request")
         failed = [repr(end) for end in ended[::2] if isinstance(end, BaseException)]
         assert [
@@ -208,7 +211,7 @@ async def test_requests_cancelled_half_way(
 
 @pytest.mark.parametrize("driver", SYNC)
 def test_sync_drivers(driver: str, pooled: Database, database: Database) -> None:
-    """A connection to the pooler for each transaction, in turn; with AUTOCOMMIT, too, nothing stays on the server's side."""
+    """Each transaction has a connection to the pooler. AUTOCOMMIT leaves nothing on the server."""
     engine = create_engine(
         pooled.url(driver), poolclass=NullPool, connect_args=CONNECT_ARGS[driver], future=True
     )

@@ -1,4 +1,7 @@
-"""Statements that a cursor of the driver's own executes, beneath SQLAlchemy: ROLLBACK TO takes the context back."""
+"""Statements that a cursor of the driver's own executes, beneath SQLAlchemy:
+
+ROLLBACK TO takes the context back.
+"""
 
 from __future__ import annotations
 
@@ -159,7 +162,7 @@ async def test_async_drivers(driver: str, database: Database) -> None:
     assert database.users() == ["alice"]
 
 
-# ---- psycopg2 ------------------------------------------------------------------------------------------------------------
+# ---- psycopg2 ------------------------------------------------------------------------------------
 
 
 def psycopg2_engine(database: Database, **arguments: Any) -> Engine:
@@ -230,7 +233,10 @@ def test_cursor_factories_of_psycopg2s(database: Database) -> None:
 
 
 def test_a_cursor_of_psycopg2s_that_is_not_followed(database: Database) -> None:
-    """One that is made by a factory given to cursor(), or by its class: README says so. apply_context() sets the context again."""
+    """A cursor from `cursor(cursor_factory=…)` or from its class, as README says.
+
+    apply_context() sets the context again.
+    """
     import psycopg2.extensions
     from psycopg2.extras import RealDictCursor
 

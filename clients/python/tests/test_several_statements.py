@@ -1,4 +1,4 @@
-"""Several statements in one string: each that writes has the context, and what comes after knows what is set."""
+"""Several statements in one string: each that writes has its context, as do the next strings."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def test_nothing_is_left_on_a_pooled_connection(engine: Engine, database: Databa
 
 
 def test_a_pool_that_does_not_roll_back(database: Database) -> None:
-    """The next user of the connection is then in the same transaction, but has a context of his own."""
+    """The next user of the connection is in the same transaction, with a context of its own."""
     engine = create_engine(
         database.url(SYNC[-1]), pool_size=1, max_overflow=0, pool_reset_on_return=None, future=True
     )
@@ -404,7 +404,7 @@ def test_threads(database: Database) -> None:
     not SQLALCHEMY_14, reason="an Engine of SQLAlchemy 1.4 that is not of the future"
 )
 def test_engine_that_commits_by_itself(database: Database) -> None:
-    """It begins a transaction that nobody asked for, and commits it after what it takes for a write."""
+    """It begins a transaction by itself, and commits it after a statement that seems to write."""
     engine: Any = create_engine(database.url("psycopg2"), pool_size=1, max_overflow=0)
     attach(engine)
     with ALICE:

@@ -200,7 +200,7 @@ async def test_tasks_that_share_a_connection(
 async def test_a_task_that_is_cancelled_while_it_waits_for_its_turn(
     engine: AsyncEngine, database: Database
 ) -> None:
-    """SQLAlchemy gives the connection up then, and the others with it; none of them waits for ever."""
+    """SQLAlchemy gives up the connection. The other tasks lose it, and none waits for ever."""
 
     async def work(connection: Any, user: str, seconds: float = 0) -> None:
         with audit_context(user_id=user):
@@ -227,7 +227,7 @@ async def test_a_task_that_is_cancelled_while_it_waits_for_its_turn(
 
 
 def test_turns() -> None:
-    """Where a task that waits is cancelled, also when its turn has just come, the next one has it."""
+    """If a waiting task is cancelled, also when its turn has just come, the next one has it."""
     from lead_audit.turns import Turns
 
     async def run() -> list[str]:

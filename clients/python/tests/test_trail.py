@@ -21,7 +21,10 @@ from .leads import Lead
 
 @pytest.fixture
 def edited(database: Database) -> Database:
-    """A database in which alice made lead 1, and bob changed and soft-deleted it. The reader is the superuser."""
+    """A database in which alice made lead 1, and bob changed and soft-deleted it.
+
+    The reader is the superuser.
+    """
     engine = create_engine(database.url("psycopg2"), future=True)
     attach(engine)
     with sessionmaker(engine, future=True)() as session:

@@ -1,4 +1,4 @@
-"""The examples of docs/FORMAT.md: the verifier finds them sound, and the page has those that the generators print."""
+"""The examples of docs/FORMAT.md are sound, and the page has those that the generators print."""
 
 from __future__ import annotations
 

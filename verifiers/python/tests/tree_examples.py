@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Prints the examples of docs/FORMAT.md, sections 11 to 18: the blocks alone, without the prose between them.
+"""Prints the examples of docs/FORMAT.md, sections 11 to 18: the blocks.
 
-crates/ledger/tests/format_tree_examples.rs and test_format_page.py look for each of them in the page. Roots and proofs are worked out here by the
-definitions of RFC 6962, section 2.1, which is another way than that of transparency.py, and compared with it.
+crates/ledger/tests/format_tree_examples.rs and test_format_page.py look for each of them in the page.
+It computes roots and proofs by the definitions of RFC 6962, section 2.1, which is another way than
+that of transparency.py, and compares the two.
 """
 
 import base64
@@ -27,7 +28,7 @@ def b64(data):
 
 
 class Tree:
-    """RFC 6962, section 2.1, word for word; ranges and indexes count from the beginning of the tree."""
+    """RFC 6962, section 2.1, word for word. Ranges and indexes count from the first leaf."""
 
     def __init__(self, leaf):
         self.leaf, self.root = leaf, functools.cache(self.root)
@@ -172,7 +173,8 @@ def signed():
                 f"verifier  {key.verifier}",
             ],
         )
-    # The entries of section 10 in the order of their ids, but for the one with the largest id there is.
+    # The entries of section 10 in the order of their ids, but for the one with the largest id
+    # there is.
     preimages = sorted(
         (int(columns["id"]), format_examples.preimage_of(columns))
         for columns in format_examples.EXAMPLES

@@ -18,7 +18,7 @@ def shown(lead: Lead) -> dict[str, Any]:
 
 
 def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastAPI:
-    """audit: the module own_audit or with_lead_audit. factory: in the place of one for the engine."""
+    """audit: the module own_audit or with_lead_audit. factory: the session factory."""
     make_session = factory or sessionmaker(engine, future=True)
 
     @asynccontextmanager
@@ -36,7 +36,7 @@ def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastA
             yield session
 
     def current_user(x_user: str = Header(), session: Session = Depends(get_session)) -> str:
-        """Who it is, the database knows: the session's transaction has begun before the user is known."""
+        """The transaction has begun before the user is known: the user comes from it."""
         if session.get(User, x_user) is None:
             raise HTTPException(401)
         audit.identify(x_user)

@@ -1,6 +1,7 @@
 """The audit code that such applications have: listeners on the mapper's events, and a table beside.
 
-Its context is one for each request here, so that the comparison is fair; many have one for the whole process.
+Its context is one for each request here, so that the comparison is fair; many have one for the
+whole process.
 """
 
 from __future__ import annotations

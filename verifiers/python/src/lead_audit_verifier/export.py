@@ -1,12 +1,12 @@
 """Verifies exports without the database (docs/FORMAT.md, section 18).
 
-Several files are one history, in the order given; "-" is standard input. A KEY is a verifier key, or
-a file with one. A checkpoint is one that was kept from earlier: a file with a signed note, or with the
-text of a checkpoint.
+Several files are one history, in the order given; "-" is standard input. A KEY is a verifier key,
+or a file with one. A checkpoint is one that was kept from earlier: a file with a signed note, or
+with the text of a checkpoint.
 
-Prints each fault as "FILE:LINE: ...", and then what was verified and "intact", "tampered" or "could
-not tell". Exit status: 0 intact, 1 tampered, 2 could not tell: nothing vouches for the export, or it
-could not be read.
+Prints each fault as "FILE:LINE: ...", and then what was verified and "intact", "tampered" or
+"could not tell". Exit status: 0 intact, 1 tampered, 2 could not tell: nothing vouches for the
+export, or it could not be read.
 """
 
 import argparse
@@ -33,7 +33,7 @@ MAX_LINE = 268_435_456
 ZSTD = b"\x28\xb5\x2f\xfd"
 
 
-# ---- The values that records have -------------------------------------------------------------------------------------------
+# ---- The values that records have ----------------------------------------------------------------
 
 
 def number(value, low=0, high=(1 << 64) - 1):
@@ -211,7 +211,7 @@ def read_record(line):
     return what, {name: outer[name](item) for name, item in value.items()}
 
 
-# ---- Entries ----------------------------------------------------------------------------------------------------------------
+# ---- Entries -------------------------------------------------------------------------------------
 
 
 def between(bits, unsigned=False):
@@ -245,7 +245,7 @@ def entry_id(columns):
 
 
 def entry_faults(columns, checksum):
-    """What is wrong with an entry, by its preimage and the checksum beside it (FORMAT.md, sections 5 to 7)."""
+    """The faults of an entry, by its preimage and its checksum (FORMAT.md, sections 5 to 7)."""
     if sha256(entries.emit(columns).encode()) != checksum:
         return ["the checksum does not match"]
     row = dict(columns)
@@ -268,7 +268,7 @@ def entry_faults(columns, checksum):
 
 
 def key_change(columns):
-    """The details of an entry by which the log changes its key or its origin (FORMAT.md, section 15); None of any other."""
+    """The details of an entry that changes the log's key or origin (section 15); else None."""
     row = dict(columns)
     if row.get("operation") != "KEY":
         return None
@@ -281,7 +281,7 @@ def key_change(columns):
     return details
 
 
-# ---- Exports ----------------------------------------------------------------------------------------------------------------
+# ---- Exports -------------------------------------------------------------------------------------
 
 
 class Ids:
@@ -386,15 +386,20 @@ class Verifier:
             )
         if end["tree_size"] != self.size:
             self.fault(
-                f"the export ends with {self.size} leaves, and says that it ends with {end['tree_size']}"
+                f"the export ends with {self.size} leaves, and says that it ends with "
+                f"{end['tree_size']}"
             )
         if header.get("origin") not in (None, *self.origins):
             self.fault(
-                f"the export says that it is of {header['origin']!r}, and its checkpoints are of {self.origins}"
+                f"the export says that it is of {header['origin']!r}, and its checkpoints are of "
+                f"{self.origins}"
             )
 
     def note(self, text, size, root=None):
-        """A note as (root, origin, who has signed it), checked; None if it is no checkpoint. Who signs it is judged later."""
+        """A note as (root, origin, who has signed it), checked;
+
+        None if it is no checkpoint. Who signs it is judged later.
+        """
         try:
             note = Note(text, allow_unsigned=True)
             checkpoint = Checkpoint(note.text)
@@ -423,12 +428,13 @@ class Verifier:
         self.origins.append(origin)
         if size in self.kept and self.kept[size][1] != origin:
             self.fault(
-                f"checkpoint {size} is of the log {origin!r}, and the kept one of {self.kept[size][1]!r}"
+                f"checkpoint {size} is of the log {origin!r}, and the kept one of "
+                f"{self.kept[size][1]!r}"
             )
         self.origin = origin
 
     def judge_alone(self, said, size, goes_on):
-        """The note at the start of a history, or that of a selection: there is no entry to explain it."""
+        """Judges a note that no entry explains: at the start of a history, or in a selection."""
         _, origin, (own, former, stranger) = said
         if goes_on and self.origin is not None and self.origin != origin:
             self.fault(f"checkpoint {size} is of the log {origin!r}, not of {self.origin!r}")
@@ -443,7 +449,8 @@ class Verifier:
         elif former:
             self.last_signed = None
             return self.fault(
-                f"checkpoint {size}: the log {origin!r} is not the name of the key that has signed it"
+                f"checkpoint {size}: the log {origin!r} is not the name of the key that has "
+                "signed it"
             )
         self.last_signed = own
         self.was_signed |= own
@@ -453,7 +460,7 @@ class Verifier:
             self.vouch(size)
 
     def judge_note(self, said, size):
-        """A checkpoint whose entries were read: is it of this log, and signed by whom it has to be?"""
+        """Judges a checkpoint after its entries: is it of this log, and who has signed it?"""
         _, origin, (own, former, _) = said
         before = self.origin
         change = next(
@@ -480,7 +487,8 @@ class Verifier:
         if not own and former and not by_former:
             self.last_signed = None
             return self.fault(
-                f"checkpoint {size}: the log {origin!r} is not the name of the key that has signed it"
+                f"checkpoint {size}: the log {origin!r} is not the name of the key that has "
+                "signed it"
             )
         signed = own or by_former
         was_known = self.was_signed and self.key_unknown_from is None
@@ -558,7 +566,8 @@ class Verifier:
                     )
         if self.size is not None and (self.size, self.root) != (size, edge.root()):
             self.fault(
-                f"the export starts with {size} leaves, where the one before it ended with {self.size}, or with another tree"
+                f"the export starts with {size} leaves, where the one before it ended with "
+                f"{self.size}, or with another tree"
             )
         self.tree(size, edge.root())
         self.size, self.root = size, edge.root()
@@ -567,7 +576,10 @@ class Verifier:
             edge = self.checkpoint(records, edge)
 
     def checkpoint(self, records, edge):
-        """Reads a checkpoint with its entries. edge: the tree before it, None if it is not known; returns the one after."""
+        """Reads a checkpoint with its entries, and returns the tree after it.
+
+        edge: the tree before it, or None if it is not known.
+        """
         _, checkpoint = records.take("checkpoint")
         self.checkpoints += 1
         size, ids = checkpoint["tree_size"], checkpoint["entry_ids"]
@@ -580,7 +592,8 @@ class Verifier:
         for first, last in ids:
             if not self.sealed.add(first, last):
                 self.fault(
-                    f"checkpoint {size} takes ids between {first} and {last} that one before it took"
+                    f"checkpoint {size} takes ids between {first} and {last} that one before it "
+                    "took"
                 )
         for number in (number for first, last in ids for number in range(first, last + 1)):
             leaf = self.sealed_entry(records, number, size)
@@ -591,14 +604,16 @@ class Verifier:
                 self.tree(edge.size, edge.root()) if edge.size in self.kept else None
         if records.is_next("entry"):
             self.fault(
-                f"there are more entries than checkpoint {size} took: the next is {entry_id(records.value[1]['entry'])}"
+                f"there are more entries than checkpoint {size} took: the next is "
+                f"{entry_id(records.value[1]['entry'])}"
             )
             raise Unreadable("what follows is in no order")
         if said is not None:
             self.judge_note(said, size)
         if edge is not None and root is not None and (edge.size, edge.root()) != (size, root):
             self.fault(
-                f"the entries do not give the root of checkpoint {size}: one of them was changed together with its "
+                f"the entries do not give the root of checkpoint {size}: one of them was changed "
+                "together with its "
                 "checksum, removed, inserted or moved, or the checkpoint was changed"
             )
             edge = None
@@ -638,14 +653,16 @@ class Verifier:
         found = entry_id(record["entry"])
         if found != number:
             raise Unreadable(
-                f"entry {number} of checkpoint {size} was to come, and not {found}: entries are missing, inserted or moved"
+                f"entry {number} of checkpoint {size} was to come, and not {found}: entries are "
+                "missing, inserted or moved"
             )
         return self.leaf(record)
 
     def cannot_judge(self, number, record):
         self.not_judged += 1
         print(
-            f"{self.where}: entry {number} cannot be judged: it has a value in the unknown column {record['column']!r}"
+            f"{self.where}: entry {number} cannot be judged: it has a value in the unknown "
+            f"column {record['column']!r}"
         )
 
     def entry(self, record, what="entry"):
@@ -746,20 +763,24 @@ class Verifier:
         for size in sorted(self.kept.keys() - self.judged):
             if self.size is not None and size > self.size and not self.older:
                 self.fault(
-                    f"history has gone back: it ends with {self.size} leaves, and a checkpoint of {size} was kept"
+                    f"history has gone back: it ends with {self.size} leaves, and a checkpoint "
+                    f"of {size} was kept"
                 )
             else:
                 print(f"nothing can be said of the kept checkpoint of {size} leaves")
         root = self.root.hex() if self.root else "unknown"
         print(
-            f"log {self.origin!r}: {self.checkpoints} checkpoints, {self.signed} signatures, {self.entries} sealed and "
-            f"{self.unsealed} unsealed entries, {self.faults} faults; {self.size} leaves, root {root}"
+            f"log {self.origin!r}: {self.checkpoints} checkpoints, {self.signed} signatures, "
+            f"{self.entries} sealed and "
+            f"{self.unsealed} unsealed entries, {self.faults} faults; {self.size} leaves, root "
+            f"{root}"
         )
         if self.faults:
             return "tampered", 1
         if self.not_judged:
             return (
-                f"could not tell: {self.not_judged} entries have something that this verifier does not know",
+                f"could not tell: {self.not_judged} entries have something that this verifier "
+                "does not know",
                 2,
             )
         if not self.histories and not self.entries:
@@ -769,7 +790,8 @@ class Verifier:
             and max(self.matched, default=0) < self.key_unknown_from
         ):
             return (
-                f"could not tell: from tree size {self.key_unknown_from} on the log has a key that is not known; something "
+                f"could not tell: from tree size {self.key_unknown_from} on the log has a key "
+                "that is not known; something "
                 f"vouches up to {self.vouched}"
             ), 2
         if (
