@@ -4,7 +4,6 @@ import os
 from typing import Iterator
 
 import pytest
-
 from lead_audit import AuditContext
 
 from .cluster import Cluster, Database, StatementLog

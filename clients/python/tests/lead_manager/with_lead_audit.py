@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
-from sqlalchemy.engine import Engine
-from sqlalchemy.orm import Session
-
 import lead_audit.trail
+from fastapi import FastAPI
 from lead_audit import identify
 from lead_audit.sqlalchemy import apply_context, attach
 from lead_audit.starlette import AuditMiddleware
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session
 
 from .models import Lead
 
@@ -28,4 +27,8 @@ before_raw = apply_context
 
 def trail(session: Session, id: str) -> list[tuple[Any, ...]]:
     history = lead_audit.trail.history(session, Lead, id)
-    return [(entry.operation, entry.user_id, entry.user_ip, entry.user_agent) for entry in history if entry.outcome == "ok"]
+    return [
+        (entry.operation, entry.user_id, entry.user_ip, entry.user_agent)
+        for entry in history
+        if entry.outcome == "ok"
+    ]
