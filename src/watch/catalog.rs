@@ -118,7 +118,7 @@ fn closure(start: pg_sys::Oid, next: impl Fn(pg_sys::Oid) -> Vec<pg_sys::Oid>) -
     all
 }
 
-fn members(root: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+pub fn members(root: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     let mut all = closure(root, children);
     all.retain(|&relation| is_member(relation));
     all
@@ -410,6 +410,11 @@ fn audit_triggers(relation: pg_sys::Oid) -> Vec<AuditTrigger> {
         }
     });
     found
+}
+
+/// Whether audit triggers have this name.
+pub fn is_audit_trigger_name(name: &CStr) -> bool {
+    [ROW_TRIGGER, TRUNCATE_TRIGGER].iter().any(|kind| name.to_bytes() == kind.0.as_bytes())
 }
 
 fn is_lower_uuid(text: &str) -> bool {
