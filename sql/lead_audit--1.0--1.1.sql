@@ -799,6 +799,23 @@ COMMENT ON FUNCTION lead_audit_internal.put_relation(lead_audit.watched_relation
 COMMENT ON FUNCTION lead_audit_internal.forget_relation(oid) IS
   'Deletes a row of lead_audit.watched_relation. Returns whether there was one.';
 
+CREATE FUNCTION lead_audit_internal.run_trigger_ddl(command text) RETURNS void
+  STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'run_trigger_ddl_wrapper';
+
+REVOKE ALL ON FUNCTION lead_audit_internal.run_trigger_ddl(text) FROM PUBLIC;
+
+COMMENT ON FUNCTION lead_audit_internal.run_trigger_ddl(text) IS
+  'Runs a command on audit triggers. While it runs, PostgreSQL may call no function of a table''s '
+  'owner: error 55000.';
+
+CREATE FUNCTION lead_audit_internal.refuse_written(relations oid[]) RETURNS void
+  STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'refuse_written_wrapper';
+
+REVOKE ALL ON FUNCTION lead_audit_internal.refuse_written(oid[]) FROM PUBLIC;
+
+COMMENT ON FUNCTION lead_audit_internal.refuse_written(oid[]) IS
+  'Raises error 55006 if code that the current DDL command called wrote to one of the tables.';
+
 CREATE FUNCTION lead_audit_internal.class_of(relation oid)
   RETURNS TABLE (kind text, is_temporary boolean, is_partition boolean, table_schema text,
                  table_name text)
@@ -1032,7 +1049,8 @@ BEGIN
     SELECT a.trigger_name FROM lead_audit_internal.audit_triggers_of($1) a
     WHERE a.is_own AND a.trigger_name NOT IN ('00_lead_audit_row', '00_lead_audit_truncate')
   LOOP
-    EXECUTE format('DROP TRIGGER %I ON %s', stray.trigger_name, $1);
+    PERFORM lead_audit_internal.run_trigger_ddl(
+      format('DROP TRIGGER %I ON %s', stray.trigger_name, $1));
   END LOOP;
   PERFORM lead_audit_internal.make_way(m) FROM lead_audit_internal.members_of($1) m;
   PERFORM lead_audit_internal.make_member_triggers(m, $2, $3, m = $1::oid)
@@ -1060,7 +1078,8 @@ BEGIN
       SELECT 'not_' || occupant.name || '_' || min(n) FROM generate_series(1, 1000) n
       WHERE NOT EXISTS (SELECT FROM lead_audit_internal.triggers_of($1) u
                         WHERE u.name = 'not_' || occupant.name || '_' || n));
-    EXECUTE format('ALTER TRIGGER %I ON %s RENAME TO %I', occupant.name, $1, new_name);
+    PERFORM lead_audit_internal.run_trigger_ddl(
+      format('ALTER TRIGGER %I ON %s RENAME TO %I', occupant.name, $1, new_name));
     RAISE WARNING 'constraint trigger % of % is renamed to %', occupant.name, $1, new_name
       USING DETAIL = 'It had the name of an audit trigger.';
   END LOOP;
@@ -1098,14 +1117,14 @@ CREATE OR REPLACE FUNCTION lead_audit_internal.make_trigger(
   identity uuid) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  EXECUTE format(
+  PERFORM lead_audit_internal.run_trigger_ddl(format(
     'CREATE OR REPLACE TRIGGER %I %s ON %s FOR EACH %s EXECUTE FUNCTION lead_audit.%I(%s)',
     name, events, relation, level, function,
     (SELECT string_agg(quote_literal(a), ', ' ORDER BY n)
-     FROM unnest(arguments) WITH ORDINALITY u(a, n)));
-  EXECUTE format(
+     FROM unnest(arguments) WITH ORDINALITY u(a, n))));
+  PERFORM lead_audit_internal.run_trigger_ddl(format(
     'ALTER TABLE %s ENABLE %s TRIGGER %I', relation,
-    CASE WHEN (lead_audit_internal.watch_row(identity)).replica THEN 'ALWAYS' END, name);
+    CASE WHEN (lead_audit_internal.watch_row(identity)).replica THEN 'ALWAYS' END, name));
 END
 $$;
 
@@ -1134,7 +1153,8 @@ BEGIN
     CROSS JOIN LATERAL lead_audit_internal.audit_triggers_of(r) a
     WHERE a.watch_id = identity AND a.is_own ORDER BY a.is_row DESC
   LOOP
-    EXECUTE format('DROP TRIGGER %I ON %s', own.trigger_name, own.on_relation);
+    PERFORM lead_audit_internal.run_trigger_ddl(
+      format('DROP TRIGGER %I ON %s', own.trigger_name, own.on_relation));
   END LOOP;
 END
 $$;
@@ -1683,6 +1703,13 @@ BEGIN
           CROSS JOIN LATERAL lead_audit_internal.relation_row(p) k
           WHERE k.watch_id = m.watch_id)))
   LIMIT 1;
+  IF refused IS NULL AND 'disabled' = ANY (lead_audit_internal.command_effects()) THEN
+    -- The command may have enabled them again. Code of the owner can have run in between.
+    SELECT c.relation::regclass::text INTO refused
+    FROM lead_audit_internal.relations_of_command(is_drop) c
+    WHERE EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of(c.relation))
+    LIMIT 1;
+  END IF;
   IF refused IS NULL AND NOT is_drop THEN
     -- A trigger with the name of an audit trigger would keep a watched table from having one.
     SELECT t.relation::regclass::text INTO refused
@@ -1796,6 +1823,8 @@ BEGIN
     -- Another session may be about to give one of them a child table.
     PERFORM lead_audit_internal.lock_members(top.relation);
     parted := array(SELECT lead_audit_internal.members_of(top.relation));
+    -- PostgreSQL has dropped the row triggers of a partition.
+    PERFORM lead_audit_internal.refuse_written(parted);
     PERFORM lead_audit_internal.record_command(
       watching.watch_id, top.relation, top.table_schema, top.table_name);
     PERFORM lead_audit_internal.drop_triggers(watching.watch_id, parted);
@@ -2016,7 +2045,8 @@ BEGIN
       recorded := recorded || affected;
     END IF;
     PERFORM lead_audit_internal.follow_reshaping(
-      watching, affected, recorded, 'rewritten' = ANY (effects));
+      watching, affected, recorded,
+      'rewritten' = ANY (effects) OR watching.state = 'on' AND 'disabled' = ANY (effects));
     PERFORM lead_audit_internal.follow_soft_delete_column(watching.watch_id, root);
   END IF;
   known := array(SELECT r FROM unnest(affected) r
@@ -2099,7 +2129,8 @@ COMMENT ON FUNCTION lead_audit_internal.follow_soft_delete_column(uuid, oid) IS
 COMMENT ON FUNCTION lead_audit_internal.command_effects() IS
   'Returns the effects of the current command that only its text shows. made: it created a '
   'partition or child table. joined: a table became one. parted: a table no longer is one. '
-  'rewritten: values of a column changed.';
+  'disabled: it disabled triggers, maybe for a moment. rewritten: values of a column changed. '
+  'written: it rewrote tables, and code that it called wrote to some.';
 
 CREATE OR REPLACE FUNCTION lead_audit_internal.after_ddl(made_partition boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -2107,6 +2138,12 @@ DECLARE
   seen record;
 BEGIN
   PERFORM lead_audit_internal.refuse_id_order();
+  -- PostgreSQL loses what is written to a table while it rewrites it. The entries would remain.
+  IF 'written' = ANY (lead_audit_internal.command_effects()) THEN
+    PERFORM lead_audit_internal.refuse_written(array(
+      SELECT f FROM lead_audit_internal.affected_relations(false) f
+      CROSS JOIN LATERAL lead_audit_internal.relation_row(f) m WHERE m.relation IS NOT NULL));
+  END IF;
   FOR seen IN
     SELECT DISTINCT c.relation FROM lead_audit_internal.relations_of_command(false) c
     CROSS JOIN LATERAL lead_audit_internal.relation_row(c.relation) m
@@ -2174,8 +2211,8 @@ BEGIN
     WHERE identity IS NOT NULL AND a.is_own AND a.watch_id <> identity
       AND a.trigger_name = '00_lead_audit_row'
   LOOP
-    EXECUTE format(
-      'ALTER TRIGGER "00_lead_audit_row" ON %s RENAME TO "00_lead_audit_row_before"', own);
+    PERFORM lead_audit_internal.run_trigger_ddl(format(
+      'ALTER TRIGGER "00_lead_audit_row" ON %s RENAME TO "00_lead_audit_row_before"', own));
   END LOOP;
 END
 $$;

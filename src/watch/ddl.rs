@@ -231,10 +231,7 @@ fn command_effects() -> Vec<&'static str> {
         (effects.rewritten, "rewritten"),
         (effects.may_rewrite && nested_writes::any(), "written"),
     ];
-    names
-        .into_iter()
-        .filter_map(|(is, name)| is.then_some(name))
-        .collect()
+    names.into_iter().filter_map(|(is, name)| is.then_some(name)).collect()
 }
 
 /// Raises the error of `lead_audit_internal.refuse_ddl()` where it has one, judging by the newest snapshot.

@@ -201,7 +201,10 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
 fn triggers_off_within_a_command() {
     let cluster = Cluster::start();
     let (mut admin, mut app) = with_trap(&cluster, "within");
-    call(&mut app, "CREATE TABLE w (id int NOT NULL, v text); CREATE UNIQUE INDEX i ON w (id) WHERE trap(1) = 1; INSERT INTO w VALUES (1, 'a')");
+    call(
+        &mut app,
+        "CREATE TABLE w (id int NOT NULL, v text); CREATE UNIQUE INDEX i ON w (id) WHERE trap(1) = 1; INSERT INTO w VALUES (1, 'a')",
+    );
     call(&mut admin, "SELECT lead_audit.enable('w')");
     for (off, on) in [
         ("DISABLE TRIGGER ALL", "ENABLE TRIGGER ALL"),
