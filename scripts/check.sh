@@ -25,6 +25,8 @@ step "scripts/upgrade_script.py --check"
 scripts/upgrade_script.py --check
 step "scripts/entry_points.py"
 python3 scripts/entry_points.py
+step "scripts/module_order.py"
+python3 scripts/module_order.py
 # PostgreSQL reads the script of an extension in the encoding of the database. Only an ASCII script
 # reaches its own check of the encoding.
 step "The SQL of the extension is ASCII"

@@ -1,7 +1,26 @@
 //! lead_audit: every write to a watched table becomes a checksummed entry in `lead_audit.entry`.
 //!
-//! The folders are the stages that the data passes through; each depends only on those before it and on the small
-//! modules `settings`, `actor`, `version` and `pg` (the wrappers around Postgres).
+//! Data takes one way: a trigger makes a row event, `capture` encodes it, `entries` writes it, `seal` appends it to the tree, `verify`
+//! and `history` read it. `failures` runs beside that: the session makes a record of a failed statement, the queue carries it out
+//! of the transaction, the worker makes an entry of it.
+//!
+//! Each module uses only modules above it in this list (scripts/module_order.py checks that):
+//!
+//! 1. `pg`: safe wrappers around PostgreSQL
+//! 2. `settings`: the settings `lead_audit.*`
+//! 3. `version`: which versions of the SQL objects the library works with
+//! 4. `actor`: who acts, as the application and as the database say
+//! 5. `entries`: from the finished entry to the row of `lead_audit.entry`
+//! 6. `capture`: from the trigger to the finished entry
+//! 7. `history`: finding entries by the key of their row
+//! 8. `seal`: from entries to the tree and its checkpoints
+//! 9. `verify`: comparing entries, tree and checkpoints
+//! 10. `failures`: failed statements
+//! 11. `watch`: which tables are watched, and the DDL guard
+//! 12. `worker`: the background processes
+//! 13. `status`: which parts are on
+//! 14. `hooks`: everything that PostgreSQL calls by a hook or a callback
+//! 15. `sql`: the SQL objects
 
 #![allow(unsafe_code, reason = "PostgreSQL's interface is C")]
 

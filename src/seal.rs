@@ -1,11 +1,10 @@
 //! From entries to a tree, from the tree to checkpoints that leave the database.
 //!
-//! `seal` takes the entries of finished transactions (`gaps` knows which may still come), appends their leaf hashes to the
-//! tiles of one Merkle tree (`tiles`), and writes a checkpoint with its ids, root and note (`signer`). After the commit, never
+//! `seal` takes the entries of finished transactions (`id_gaps` knows which may still come), appends their leaf hashes to the
+//! tiles of one Merkle tree (`stored_tree`), and writes a checkpoint with its ids, root and note (`signer`). After the commit, never
 //! before it, `publish` and `notify` bring the note out. Sealing depends on neither. Writers take no part in any of it and wait for
 //! nothing.
 
-mod checkpoint_row;
 mod id_gaps;
 mod id_ranges;
 mod inserted_ids;
@@ -17,16 +16,15 @@ mod publish;
 mod round;
 mod seal_function;
 mod signer;
-mod tiles;
+mod stored_tree;
 mod tree_guard;
-mod tree_row;
 
+pub use id_gaps::last_id_given_out;
 pub use id_ranges::{IdRange, IdRanges};
 pub use inserted_ids::InsertedIds;
 pub use notify::{notify, queue_is_full};
 pub use publish::{publish_by_itself, publish_committed, subtransaction_aborts, subtransaction_commits, transaction_ends};
-pub use round::{copied_from, last_id_given_out};
+pub use round::copied_from;
 pub use seal_function::tick;
-pub use signer::{Identity, verifier_key};
-pub use tiles::StoredTiles;
-pub use tree_row::{TreeRow, objects_are_current};
+pub use signer::verifier_key;
+pub use stored_tree::{Identity, StoredTiles, TreeRow, objects_are_current};

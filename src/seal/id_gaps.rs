@@ -6,9 +6,37 @@
 //! of them has ended, and is closed when all of them have.
 
 use super::id_ranges::IdRanges;
-use super::tree_row::{TreeRow, to_bigint};
-use crate::pg::{ServerError, SpiPlan};
-use pgrx::{IntoDatum, pg_sys};
+use super::stored_tree::{TreeRow, to_bigint};
+use crate::pg::{NewestSnapshot, ServerError, SpiPlan};
+use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
+
+/// The highest id that the sequence has given out. That ids grow with the order in which they are taken, whoever takes them, is what
+/// sealing rests on.
+///
+/// Not by SELECT last_value: that looks at the sequence's page without a lock, and while a process logs its taking of an id the page
+/// has, for a moment, a value that is up to 32 ahead.
+pub fn last_id_given_out() -> Result<i64, ServerError> {
+    let plan = SpiPlan::prepare(
+        "SELECT coalesce(pg_catalog.pg_sequence_last_value(q.seqrelid), 0), \
+         q.seqincrement = 1 AND q.seqcache = 1 AND NOT q.seqcycle \
+         FROM pg_catalog.pg_sequence q WHERE q.seqrelid = 'lead_audit.entry_id_seq'::pg_catalog.regclass",
+        &[],
+    );
+    // A sequence is the same in every snapshot.
+    let snapshot = NewestSnapshot::take();
+    let rows = plan.read(snapshot.as_ptr(), &[]);
+    match (rows.get(0, 0), rows.get(0, 1)) {
+        // The very last id is one that no range can end with.
+        (Some(last_id), Some(true)) => Ok(i64::min(last_id, i64::MAX - 1)),
+        _ => Err(ServerError {
+            code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            message: "the sequence lead_audit.entry_id_seq does not give out ids one by one".to_owned(),
+            detail: Some(
+                "Entries can be sealed only if their ids are taken in ascending order, whatever the session.".to_owned(),
+            ),
+        }),
+    }
+}
 
 /// Ranges in one row at most, so that a row stays small.
 const RANGES: usize = 4096;

@@ -3,8 +3,8 @@
 //! When the sequence comes to such an id, the entry must not be taken for the one that got it. So each sealing looks for entries
 //! above all ids that were given out, and takes note of them; a writer that meets one does the same (`entries`).
 
-use super::round::last_id_given_out;
-use super::tree_row::{TreeRow, objects_are_current};
+use super::id_gaps::last_id_given_out;
+use super::stored_tree::{TreeRow, objects_are_current};
 use crate::pg::{ServerError, SpiPlan};
 use pgrx::{IntoDatum, pg_sys};
 

@@ -4,10 +4,11 @@
 //! has the new origin and is signed with the new key. That checkpoint is signed with the old key too, if it is still there, so that
 //! whoever has only that one knows from the log itself that another one follows.
 
-use super::checkpoint_row::StoredCheckpoint;
 use super::id_gaps;
-use super::signer::{Identity, Signer, previous_key};
-use super::tree_row::TreeRow;
+use super::signer::{Signer, previous_key};
+use super::stored_tree::Identity;
+use super::stored_tree::StoredCheckpoint;
+use super::stored_tree::TreeRow;
 use crate::entries::{self, NewEntry};
 use crate::pg::{NewestSnapshot, ServerError, SpiPlan, Text};
 use ledger::KeyChange;

@@ -4,7 +4,7 @@
 //! notifications is one for the whole cluster. So sealing never calls it, and a checkpoint that could not be sent is sent later.
 
 use super::publish::note_failure;
-use super::tree_row::tree_exists;
+use super::stored_tree::tree_exists;
 use crate::pg::{NewestSnapshot, ServerError, SpiPlan, in_extension_transaction, with_spi};
 use pgrx::{IntoDatum, pg_sys};
 use std::cell::Cell;

@@ -1,10 +1,10 @@
 //! Proofs from the stored tree, and what an auditor asks of it: `lead_audit.inclusion_proof()`, `consistency_proof()`,
 //! `latest_checkpoint()`, `origin()`, `verifier_key()`. Each reads a few tiles of each level, however large the tree is.
 
-use super::checkpoint_row::StoredCheckpoint;
 use super::signer::{Signer, verifier_key};
-use super::tiles::{StoredTiles, tree_is_damaged};
-use super::tree_row::TreeRow;
+use super::stored_tree::StoredCheckpoint;
+use super::stored_tree::TreeRow;
+use super::stored_tree::{StoredTiles, tree_is_damaged};
 use crate::pg::{ServerError, SpiPlan, with_spi};
 use crate::version;
 use ledger::merkle;

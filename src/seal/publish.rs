@@ -1,17 +1,22 @@
-//! What happens when a transaction that has sealed ends: its checkpoints are published if it was committed, forgotten if it was
-//! rolled back.
+//! A transaction that has sealed publishes its checkpoints when it was committed, and forgets them when it was rolled back. Those
+//! that an earlier one could not publish get their files with it.
 //!
 //! A session publishes at once, in the callback of the commit. The worker does it when the transaction is over: then a slow
 //! directory holds no lock, and nobody who seals waits for it.
 
-use super::publication::Publication;
-use crate::pg::current_subtransaction;
+use super::publication::{Publication, Published};
+use super::stored_tree::StoredCheckpoint;
+use crate::pg::{SpiPlan, current_subtransaction};
 use crate::settings;
-use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{IntoDatum, pg_sys};
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
+
+/// How many checkpoints are looked back at to find which have been published, and how many of them are published at once.
+const LOOK_BACK: i64 = 86_400;
+const CATCH_UP: i64 = 1000;
 
 /// The same failure is not reported more often than this.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
@@ -147,4 +152,50 @@ fn publish(all: &[Waiting]) {
             }
         }
     }
+}
+
+/// Checkpoints that were committed and have no file, because of a crash or a failure, get one with this transaction. False, if
+/// they are too many to get them all at once.
+pub fn publish_missing(snapshot: pg_sys::Snapshot, newest: Option<&StoredCheckpoint>) -> bool {
+    let (Some(directory), Some(newest)) = (settings::CHECKPOINT_DIR.get(), newest) else { return true };
+    if published_to(&directory) == Some(newest.size) || is_waiting(newest.size) {
+        return true;
+    }
+    let older = SpiPlan::prepare(
+        "SELECT c.tree_size, c.note FROM lead_audit.checkpoint c WHERE c.tree_size < $1 ORDER BY c.tree_size DESC LIMIT 1",
+        &[pg_sys::INT8OID],
+    );
+    let is_missing = |publication: &Publication| match publication.look_in(&directory) {
+        Ok(Published::Yes) => false,
+        Ok(Published::No) => true,
+        // To write it says what is wrong.
+        Ok(Published::Another) | Err(_) => true,
+    };
+    let mut candidate = Publication { size: newest.size, note: newest.note.clone() };
+    if !is_missing(&candidate) {
+        note_published_to(&directory, newest.size);
+        return true;
+    }
+    let mut oldest_missing = candidate.size;
+    for _ in 1..LOOK_BACK {
+        pgrx::check_for_interrupts!();
+        let rows = older.read(snapshot, &[(candidate.size as i64).into_datum()]);
+        let (Some(size), Some(note)) = (rows.get::<i64>(0, 0), rows.get(0, 1)) else { break };
+        candidate = Publication { size: size as u64, note };
+        if !is_missing(&candidate) {
+            break;
+        }
+        oldest_missing = candidate.size;
+    }
+    let missing = SpiPlan::prepare(
+        "SELECT c.tree_size, c.note FROM lead_audit.checkpoint c WHERE c.tree_size >= $1 ORDER BY c.tree_size LIMIT $2",
+        &[pg_sys::INT8OID, pg_sys::INT8OID],
+    );
+    let rows = missing.read(snapshot, &[(oldest_missing as i64).into_datum(), CATCH_UP.into_datum()]);
+    for row in 0..rows.len() {
+        if let (Some(size), Some(note)) = (rows.get::<i64>(row, 0), rows.get(row, 1)) {
+            publish_later(Publication { size: size as u64, note }, PublishMode::FileOnly);
+        }
+    }
+    (rows.len() as i64) < CATCH_UP
 }

@@ -4,33 +4,28 @@
 //! looked at, then those with new ids. All of it is streamed: what memory holds is one checkpoint's hashes and ranges.
 //! Nothing is kept in memory from one round to the next, so a crash or a rollback leaves what the last commit left.
 
-use super::checkpoint_row::StoredCheckpoint;
-use super::id_gaps::{self, IdGap};
+use super::id_gaps::{self, IdGap, last_id_given_out};
 use super::id_ranges::{IdRange, IdRanges};
 use super::inserted_ids::InsertedIds;
 use super::key_entry::{KeyEntry, has_arrived};
-use super::publication::{Publication, Published};
+use super::publication::Publication;
 use super::publish::{self, PublishMode};
 use super::signer::Signer;
-use super::tiles::{StoredTiles, store_tiles, tree_is_damaged};
+use super::stored_tree::StoredCheckpoint;
+use super::stored_tree::{StoredTiles, store_tiles, tree_is_damaged};
+use super::stored_tree::{TreeRow, tree_exists};
 use super::tree_guard::Sealing;
-use super::tree_row::{TreeRow, tree_exists};
 use crate::entries::{EntryColumn, relation_of_schema};
-use crate::pg::{IdScan, NewestSnapshot, RowMemory, ServerError, SpiPlan, detoasted, with_spi};
-use crate::settings;
+use crate::pg::{IdScan, NewestSnapshot, RowMemory, ServerError, detoasted, with_spi};
 use ledger::merkle::{Hash, TileWriter};
 use ledger::note::SigningKey;
-use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
+use pgrx::{PgSqlErrorCode, pg_sys};
 
 /// Entries in one checkpoint at most: their hashes are in memory until it is written.
 const CHECKPOINT_ENTRIES: u64 = 1 << 17;
 
 /// Ranges of ids in one checkpoint at most.
 const CHECKPOINT_RANGES: usize = 1 << 13;
-
-/// How many checkpoints are looked back at to find which have been published, and how many of them are published at once.
-const LOOK_BACK: i64 = 86_400;
-const CATCH_UP: i64 = 1000;
 
 /// What a round did.
 #[derive(Debug, Clone, Copy)]
@@ -95,37 +90,9 @@ pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
             memory: RowMemory::new(c"lead_audit sealing"),
         };
         round.report_earlier_failure();
-        round.is_caught_up = round.publish_what_is_missing();
+        round.is_caught_up = publish::publish_missing(snapshot.as_ptr(), round.newest.as_ref());
         round.seal(last_id, limit, change)
     })
-}
-
-/// The highest id that the sequence has given out. That ids grow with the order in which they are taken, whoever takes them, is what
-/// sealing rests on.
-///
-/// Not by SELECT last_value: that looks at the sequence's page without a lock, and while a process logs its taking of an id the page
-/// has, for a moment, a value that is up to 32 ahead.
-pub fn last_id_given_out() -> Result<i64, ServerError> {
-    let plan = SpiPlan::prepare(
-        "SELECT coalesce(pg_catalog.pg_sequence_last_value(q.seqrelid), 0), \
-         q.seqincrement = 1 AND q.seqcache = 1 AND NOT q.seqcycle \
-         FROM pg_catalog.pg_sequence q WHERE q.seqrelid = 'lead_audit.entry_id_seq'::pg_catalog.regclass",
-        &[],
-    );
-    // A sequence is the same in every snapshot.
-    let snapshot = NewestSnapshot::take();
-    let rows = plan.read(snapshot.as_ptr(), &[]);
-    match (rows.get(0, 0), rows.get(0, 1)) {
-        // The very last id is one that no range can end with.
-        (Some(last_id), Some(true)) => Ok(i64::min(last_id, i64::MAX - 1)),
-        _ => Err(ServerError {
-            code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            message: "the sequence lead_audit.entry_id_seq does not give out ids one by one".to_owned(),
-            detail: Some(
-                "Entries can be sealed only if their ids are taken in ascending order, whatever the session.".to_owned(),
-            ),
-        }),
-    }
 }
 
 /// The database that this one is a copy of, if both logs would go on under one name.
@@ -331,51 +298,5 @@ impl Round<'_> {
         if let Some(error) = publish::take_failure() {
             self.tree.note_publishing_error(self.snap(), &error);
         }
-    }
-
-    /// Checkpoints that were committed and have no file, because of a crash or a failure, get one with this transaction. False, if
-    /// they are too many to get them all at once.
-    fn publish_what_is_missing(&self) -> bool {
-        let (Some(directory), Some(newest)) = (settings::CHECKPOINT_DIR.get(), &self.newest) else { return true };
-        if publish::published_to(&directory) == Some(newest.size) || publish::is_waiting(newest.size) {
-            return true;
-        }
-        let older = SpiPlan::prepare(
-            "SELECT c.tree_size, c.note FROM lead_audit.checkpoint c WHERE c.tree_size < $1 ORDER BY c.tree_size DESC LIMIT 1",
-            &[pg_sys::INT8OID],
-        );
-        let is_missing = |publication: &Publication| match publication.look_in(&directory) {
-            Ok(Published::Yes) => false,
-            Ok(Published::No) => true,
-            // To write it says what is wrong.
-            Ok(Published::Another) | Err(_) => true,
-        };
-        let mut candidate = Publication { size: newest.size, note: newest.note.clone() };
-        if !is_missing(&candidate) {
-            publish::note_published_to(&directory, newest.size);
-            return true;
-        }
-        let mut oldest_missing = candidate.size;
-        for _ in 1..LOOK_BACK {
-            pgrx::check_for_interrupts!();
-            let rows = older.read(self.snap(), &[(candidate.size as i64).into_datum()]);
-            let (Some(size), Some(note)) = (rows.get::<i64>(0, 0), rows.get(0, 1)) else { break };
-            candidate = Publication { size: size as u64, note };
-            if !is_missing(&candidate) {
-                break;
-            }
-            oldest_missing = candidate.size;
-        }
-        let missing = SpiPlan::prepare(
-            "SELECT c.tree_size, c.note FROM lead_audit.checkpoint c WHERE c.tree_size >= $1 ORDER BY c.tree_size LIMIT $2",
-            &[pg_sys::INT8OID, pg_sys::INT8OID],
-        );
-        let rows = missing.read(self.snap(), &[(oldest_missing as i64).into_datum(), CATCH_UP.into_datum()]);
-        for row in 0..rows.len() {
-            if let (Some(size), Some(note)) = (rows.get::<i64>(row, 0), rows.get(row, 1)) {
-                publish::publish_later(Publication { size: size as u64, note }, PublishMode::FileOnly);
-            }
-        }
-        (rows.len() as i64) < CATCH_UP
     }
 }

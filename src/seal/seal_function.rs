@@ -1,7 +1,7 @@
 //! `lead_audit.seal()`, and the tick of the background worker.
 
 use super::round::{self, Done};
-use super::tree_row::tree_exists;
+use super::stored_tree::tree_exists;
 use crate::entries::relation_of_schema;
 use crate::pg::{ServerError, lock_task};
 use crate::version::{self, Need};

@@ -1,6 +1,6 @@
 //! Who signs: the log's origin and, where there is one, its key, from the settings.
 
-use super::tree_row::TreeRow;
+use super::stored_tree::{Identity, TreeRow};
 use crate::pg::ServerError;
 use crate::settings;
 use ledger::checkpoint::{Checkpoint, CheckpointError};
@@ -20,15 +20,6 @@ const KEY_FILE_LIMIT: u64 = 4096;
 pub struct Signer {
     origin: String,
     key: Option<SigningKey>,
-}
-
-/// As which log checkpoints are made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The origin.
-    pub origin: String,
-    /// The text of the public key; `None` if they are not signed.
-    pub key: Option<String>,
 }
 
 impl Signer {

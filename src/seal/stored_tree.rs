@@ -1,0 +1,365 @@
+//! The tree as it is stored: its row in `lead_audit.tree`, its checkpoints, and its tiles. Full tiles are in
+//! `lead_audit.tree_tile`, the last one of each level in `lead_audit.tree_edge`.
+
+use super::id_ranges::IdRanges;
+use crate::entries::relation_of_schema;
+use crate::pg::{ServerError, SpiPlan, current_database};
+use ledger::merkle::{Hash, TILE_WIDTH, TileId, Tiles, TreeError};
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::{IntoDatum, PgSqlErrorCode, Uuid, pg_sys};
+use std::borrow::Cow;
+use std::ffi::CStr;
+
+/// As which log checkpoints are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The origin.
+    pub origin: String,
+    /// The text of the public key; `None` if they are not signed.
+    pub key: Option<String>,
+}
+
+/// The one row of `lead_audit.tree`: the log's identity and how far sealing is.
+pub struct TreeRow {
+    /// Identity of the log.
+    pub log_id: Uuid,
+    /// When the row was made.
+    created_at: TimestampWithTimeZone,
+    /// A restore has made the extension and has not brought the tree yet.
+    pub awaits_restore: bool,
+    /// Leaves in the tree.
+    pub size: u64,
+    /// Ids up to this one have been looked at.
+    pub looked_to: i64,
+    /// Rows of open_gap.
+    pub open_gaps: i64,
+    /// Transactions whose end makes it worth while to look at open gaps again.
+    pub waits_for: Vec<u64>,
+    /// Origin and public key of the last checkpoint; `None` before the first, or if a version wrote it that took no note of it.
+    pub identity: Option<Identity>,
+    /// Where that was written.
+    home: Option<String>,
+    /// Whether there are other rows, which a restore has left.
+    has_others: bool,
+}
+
+/// Whether this database has the tables of the tree: the extension may have been dropped.
+pub fn tree_exists() -> bool {
+    relation_of_schema(c"tree") != pg_sys::InvalidOid
+}
+
+/// Whether the SQL objects take note of the log's key and origin, and of entries that somebody inserted: those of version 1.0, which
+/// are there until ALTER EXTENSION … UPDATE is run, do not.
+pub fn objects_are_current() -> bool {
+    relation_of_schema(c"inserted_entry") != pg_sys::InvalidOid
+}
+
+/// Where ids of transactions mean something: this cluster and database.
+fn here() -> String {
+    // SAFETY: reads a value of the control file.
+    let system = unsafe { pg_sys::GetSystemIdentifier() };
+    format!("{system}/{}", current_database().to_u32())
+}
+
+/// A transaction's id as PostgreSQL's bigint, which no id ever fills.
+pub fn to_bigint(xid: u64) -> i64 {
+    xid as i64
+}
+
+impl TreeRow {
+    /// Reads it.
+    pub fn load(snapshot: pg_sys::Snapshot) -> Result<Self, ServerError> {
+        let identity = if objects_are_current() { "origin, verifier_key" } else { "NULL::text, NULL::text" };
+        let plan = SpiPlan::prepare(
+            &format!(
+                "SELECT log_id, created_at, awaits_restore, tree_size, looked_to, open_gaps::bigint, waits_for, home, \
+                 count(*) OVER () > 1, {identity} FROM lead_audit.tree ORDER BY tree_size DESC, created_at, log_id LIMIT 1"
+            ),
+            &[],
+        );
+        let rows = plan.read(snapshot, &[]);
+        let row = || {
+            Some(TreeRow {
+                log_id: rows.get(0, 0)?,
+                created_at: rows.get(0, 1)?,
+                awaits_restore: rows.get(0, 2)?,
+                size: u64::try_from(rows.get::<i64>(0, 3)?).ok()?,
+                looked_to: rows.get(0, 4)?,
+                open_gaps: rows.get(0, 5)?,
+                waits_for: rows.get::<Vec<i64>>(0, 6)?.into_iter().map(|xid| xid as u64).collect(),
+                home: rows.get(0, 7),
+                has_others: rows.get(0, 8)?,
+                identity: rows.get(0, 9).map(|origin| Identity { origin, key: rows.get(0, 10) }),
+            })
+        };
+        row().ok_or_else(|| ServerError {
+            code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            message: "the audit log has no identity".to_owned(),
+            detail: Some("lead_audit.tree has no row, or one that sealing has not written.".to_owned()),
+        })
+    }
+
+    /// Whether the ids of transactions in the open gaps are those of another cluster or database: then they mean nothing.
+    pub fn is_from_elsewhere(&self) -> bool {
+        self.home.as_ref().is_some_and(|home| *home != here())
+    }
+
+    /// The name of the database in this cluster that this one was copied from, if that is still there.
+    pub fn copied_from(&self) -> Option<String> {
+        let (system, database) = self.home.as_ref()?.split_once('/')?;
+        let is_of_this_cluster = here().split_once('/').is_some_and(|(own, _)| own == system);
+        let original = pg_sys::Oid::from(database.parse::<u32>().ok()?);
+        if !is_of_this_cluster || original == current_database() {
+            return None;
+        }
+        // SAFETY: a look-up by oid within a transaction, which gives a C string in the current memory context, or null for one of nothing.
+        unsafe {
+            let name = pg_sys::get_database_name(original);
+            (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+        }
+    }
+
+    /// Takes note that the ids of transactions are those of this cluster and database from now on.
+    pub fn adopt_this_cluster(&mut self) {
+        self.home = Some(here());
+    }
+
+    /// Whether a restore that made the extension will still bring the tree. That it will not shows an entry that is younger than
+    /// the extension: entries that are restored are older.
+    pub fn must_wait_for_restore(&mut self, snapshot: pg_sys::Snapshot) -> bool {
+        if self.awaits_restore {
+            let plan = SpiPlan::prepare(
+                "SELECT occurred_at > $1 FROM lead_audit.entry ORDER BY id DESC LIMIT 1",
+                &[pg_sys::TIMESTAMPTZOID],
+            );
+            let lives: Option<bool> = plan.read(snapshot, &[self.created_at.into_datum()]).get(0, 0);
+            self.awaits_restore = lives != Some(true);
+        }
+        self.awaits_restore
+    }
+
+    /// Writes it. Rows of other logs, which never grew, go.
+    pub fn store(&self, snapshot: pg_sys::Snapshot) {
+        let waits_for: Vec<i64> = self.waits_for.iter().copied().map(to_bigint).collect();
+        let update = SpiPlan::prepare(
+            "UPDATE lead_audit.tree SET awaits_restore = $2, tree_size = $3, looked_to = $4, open_gaps = $5, waits_for = $6, \
+             home = $7 WHERE log_id = $1",
+            &[
+                pg_sys::UUIDOID,
+                pg_sys::BOOLOID,
+                pg_sys::INT8OID,
+                pg_sys::INT8OID,
+                pg_sys::INT8OID,
+                pg_sys::INT8ARRAYOID,
+                pg_sys::TEXTOID,
+            ],
+        );
+        update.write(
+            snapshot,
+            &[
+                self.log_id.into_datum(),
+                self.awaits_restore.into_datum(),
+                (self.size as i64).into_datum(),
+                self.looked_to.into_datum(),
+                self.open_gaps.into_datum(),
+                waits_for.into_datum(),
+                self.home.clone().into_datum(),
+            ],
+        );
+        if let Some(Identity { origin, key }) = self.identity.clone().filter(|_| objects_are_current()) {
+            let update = SpiPlan::prepare(
+                "UPDATE lead_audit.tree SET origin = $2, verifier_key = $3 WHERE log_id = $1 AND (origin, verifier_key) \
+                 IS DISTINCT FROM ($2, $3)",
+                &[pg_sys::UUIDOID, pg_sys::TEXTOID, pg_sys::TEXTOID],
+            );
+            update.write(snapshot, &[self.log_id.into_datum(), origin.into_datum(), key.into_datum()]);
+        }
+        if self.has_others {
+            let delete = SpiPlan::prepare("DELETE FROM lead_audit.tree WHERE log_id <> $1 AND tree_size = 0", &[pg_sys::UUIDOID]);
+            delete.write(snapshot, &[self.log_id.into_datum()]);
+        }
+    }
+
+    /// Counts a failure to publish.
+    pub fn note_publishing_error(&self, snapshot: pg_sys::Snapshot, error: &str) {
+        let update = SpiPlan::prepare(
+            "UPDATE lead_audit.tree SET publishing_errors = publishing_errors + 1, last_publishing_error = $2, \
+             last_publishing_error_at = pg_catalog.clock_timestamp() WHERE log_id = $1",
+            &[pg_sys::UUIDOID, pg_sys::TEXTOID],
+        );
+        update.write(snapshot, &[self.log_id.into_datum(), error.into_datum()]);
+    }
+}
+
+/// A row of `lead_audit.checkpoint`: a checkpoint as it is stored, not necessarily as it was written.
+#[derive(Debug, Clone)]
+pub struct StoredCheckpoint {
+    /// Leaves in the tree.
+    pub size: u64,
+    /// The root.
+    pub root: Hash,
+    /// The note, signed or not.
+    pub note: String,
+    /// The highest id among those that it added.
+    pub last_id: i64,
+}
+
+const CHECKPOINT_COLUMNS: &str =
+    "SELECT c.tree_size, c.root, c.note, pg_catalog.upper(c.entry_ids) - 1 FROM lead_audit.checkpoint c";
+
+impl StoredCheckpoint {
+    /// The one with the largest tree.
+    pub fn newest(snapshot: pg_sys::Snapshot) -> Result<Option<Self>, ServerError> {
+        Self::first(snapshot, &format!("{CHECKPOINT_COLUMNS} ORDER BY c.tree_size DESC LIMIT 1"), None)
+    }
+
+    /// The one of this size.
+    pub fn of_size(snapshot: pg_sys::Snapshot, size: i64) -> Result<Option<Self>, ServerError> {
+        Self::first(snapshot, &format!("{CHECKPOINT_COLUMNS} WHERE c.tree_size = $1"), Some(size))
+    }
+
+    fn first(snapshot: pg_sys::Snapshot, sql: &str, argument: Option<i64>) -> Result<Option<Self>, ServerError> {
+        let types = [pg_sys::INT8OID];
+        let plan = SpiPlan::prepare(sql, if argument.is_some() { &types } else { &[] });
+        let arguments: Vec<_> = argument.map(IntoDatum::into_datum).into_iter().collect();
+        let rows = plan.read(snapshot, &arguments);
+        if rows.len() == 0 {
+            return Ok(None);
+        }
+        let checkpoint = || {
+            Some(StoredCheckpoint {
+                size: u64::try_from(rows.get::<i64>(0, 0)?).ok()?,
+                root: rows.get::<Vec<u8>>(0, 1)?.try_into().ok()?,
+                note: rows.get(0, 2)?,
+                last_id: rows.get(0, 3)?,
+            })
+        };
+        checkpoint().map(Some).ok_or_else(|| ServerError {
+            code: PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            message: "a row of lead_audit.checkpoint is not what sealing has written".to_owned(),
+            detail: None,
+        })
+    }
+
+    /// Writes a new one, which adds these ids to the tree of `before` leaves.
+    pub fn store(snapshot: pg_sys::Snapshot, log_id: Uuid, before: u64, ids: &IdRanges, size: u64, root: &Hash, note: &str) {
+        let (column, value) = if objects_are_current() { (", log_id", ", $5") } else { ("", "") };
+        let insert = SpiPlan::prepare(
+            &format!(
+                "INSERT INTO lead_audit.checkpoint (tree_size, sealed_at, root, entry_ids, note{column}) \
+                 VALUES ($1, pg_catalog.clock_timestamp(), $2, $3::pg_catalog.int8multirange, $4{value})"
+            ),
+            &[pg_sys::INT8OID, pg_sys::BYTEAOID, pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::UUIDOID],
+        );
+        let ids_text = ids.to_multirange();
+        insert.write(
+            snapshot,
+            &[
+                (size as i64).into_datum(),
+                root.as_slice().into_datum(),
+                ids_text.into_datum(),
+                note.into_datum(),
+                log_id.into_datum(),
+            ],
+        );
+        let array = pg_sys::INT8ARRAYOID;
+        let ranges = SpiPlan::prepare(
+            "INSERT INTO lead_audit.leaf_range (first_id, last_id, first_leaf) SELECT * FROM ROWS FROM \
+             (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) r",
+            &[array, array, array],
+        );
+        let mut leaf = before as i64;
+        let (mut first_ids, mut last_ids, mut leaves) = (Vec::new(), Vec::new(), Vec::new());
+        for range in ids.as_slice() {
+            first_ids.push(range.first);
+            last_ids.push(range.last);
+            leaves.push(leaf);
+            leaf += range.len() as i64;
+        }
+        ranges.write(snapshot, &[first_ids.into_datum(), last_ids.into_datum(), leaves.into_datum()]);
+    }
+}
+
+/// The tiles as a snapshot shows them. Lives within one connection to SPI.
+pub struct StoredTiles {
+    snapshot: pg_sys::Snapshot,
+    plan: SpiPlan,
+}
+
+const TILE_KEY: [pg_sys::Oid; 2] = [pg_sys::INT2OID, pg_sys::INT8OID];
+
+fn tile_key(id: TileId) -> [Option<pg_sys::Datum>; 2] {
+    [i16::from(id.level).into_datum(), (id.index as i64).into_datum()]
+}
+
+impl StoredTiles {
+    /// Those of this snapshot, which must stay active as long as this is used.
+    pub fn of(snapshot: pg_sys::Snapshot) -> Self {
+        let plan = SpiPlan::prepare(
+            "SELECT t.hashes, true FROM lead_audit.tree_tile t WHERE t.level = $1 AND t.index = $2 UNION ALL \
+             SELECT e.hashes, false FROM lead_audit.tree_edge e WHERE e.level = $1 AND e.index = $2",
+            &TILE_KEY,
+        );
+        StoredTiles { snapshot, plan }
+    }
+}
+
+impl Tiles for StoredTiles {
+    type Error = ServerError;
+
+    fn tile(&self, id: TileId) -> Result<Cow<'_, [Hash]>, ServerError> {
+        let rows = self.plan.read(self.snapshot, &tile_key(id));
+        let Some(bytes) = rows.get::<Vec<u8>>(0, 0) else { return Ok(Cow::Owned(Vec::new())) };
+        let (hashes, rest) = bytes.as_chunks::<{ size_of::<Hash>() }>();
+        let is_full = rows.get::<bool>(0, 1) == Some(true);
+        if !rest.is_empty() || hashes.len() > TILE_WIDTH || is_full && hashes.len() != TILE_WIDTH {
+            return Err(ServerError {
+                code: PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+                message: format!("tile {} of level {} of the audit log's tree has {} bytes", id.index, id.level, bytes.len()),
+                detail: None,
+            });
+        }
+        Ok(Cow::Owned(hashes.to_vec()))
+    }
+}
+
+/// Stores what a `TileWriter` gives: full tiles to stay, then the last tile of each level in place of the one before.
+pub fn store_tiles(snapshot: pg_sys::Snapshot, changed: Vec<(TileId, Vec<Hash>)>) {
+    let types = [TILE_KEY[0], TILE_KEY[1], pg_sys::BYTEAOID];
+    let full = SpiPlan::prepare("INSERT INTO lead_audit.tree_tile (level, index, hashes) VALUES ($1, $2, $3)", &types);
+    let edge = SpiPlan::prepare(
+        "INSERT INTO lead_audit.tree_edge (level, index, hashes) VALUES ($1, $2, $3) \
+         ON CONFLICT (level) DO UPDATE SET index = excluded.index, hashes = excluded.hashes",
+        &types,
+    );
+    let write = |plan: &SpiPlan, id: TileId, hashes: &[Hash]| {
+        let [level, index] = tile_key(id);
+        plan.write(snapshot, &[level, index, hashes.as_flattened().into_datum()]);
+    };
+    // The last full tile of each level, after which an empty one begins unless there is a partial one.
+    let mut filled: Vec<TileId> = Vec::new();
+    for (id, hashes) in changed {
+        filled.retain(|other| other.level != id.level);
+        if hashes.len() == TILE_WIDTH {
+            write(&full, id, &hashes);
+            filled.push(id);
+        } else {
+            write(&edge, id, &hashes);
+        }
+    }
+    for id in filled {
+        write(&edge, TileId { index: id.index + 1, ..id }, &[]);
+    }
+}
+
+/// The tiles do not give what they should.
+pub fn tree_is_damaged(error: TreeError<ServerError>) -> ServerError {
+    match error {
+        TreeError::Source(error) => error,
+        other => ServerError {
+            code: PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            message: "the tree of the audit log is damaged".to_owned(),
+            detail: Some(format!("{other}.")),
+        },
+    }
+}
