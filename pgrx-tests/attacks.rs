@@ -256,9 +256,9 @@ mod tests {
         // Nobody lends another one's code his rights.
         run("CREATE ROLE other; GRANT CREATE ON SCHEMA public TO other; ALTER FUNCTION told(mood) OWNER TO clerk");
         run_as("other", "CREATE TYPE tone AS ENUM ('x'); CREATE FUNCTION tone(tone) RETURNS json LANGUAGE sql AS $$ SELECT to_json(current_user::text) $$;
-             CREATE CAST (tone AS json) WITH FUNCTION tone(tone); CREATE TYPE both AS (m mood, t tone)");
+             CREATE CAST (tone AS json) WITH FUNCTION tone(tone); CREATE TYPE pair AS (m mood, t tone)");
         run(
-            "CREATE TABLE b (id int PRIMARY KEY, b both, m mood, t tone); SELECT lead_audit.enable('b'); INSERT INTO b VALUES (1, NULL, 'a', 'x')",
+            "CREATE TABLE b (id int PRIMARY KEY, b pair, m mood, t tone); SELECT lead_audit.enable('b'); INSERT INTO b VALUES (1, NULL, 'a', 'x')",
         );
         assert_eq!(log("new_values->>'m', new_values->>'t'").pop().as_deref(), Some("clerk | other"));
         let before = not_written();
