@@ -15,12 +15,13 @@ mod stored_entry;
 mod write_counts;
 mod writer;
 
-pub use entry_table::{COLUMNS, EntryColumn, check_columns, relation_changed, relation_of_schema, sequence_changed};
+pub use entry_table::{COLUMNS, check_columns, relation_changed, relation_of_schema, sequence_changed};
 pub use flush_points::{
     is_first_statement, library_is_loaded, statement_scope_closes, statement_scope_opens, subtransaction_aborts,
     subtransaction_commits, subtransaction_starts, transaction_ends,
 };
 pub use invalid_bytes::InvalidBytes;
+pub use ledger::EntryColumn;
 pub use new_entry::{NewEntry, Outcome};
 #[cfg(any(test, feature = "pg_test"))]
 pub use on_error::not_written_yet_counted;

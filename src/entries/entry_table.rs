@@ -5,83 +5,29 @@ use crate::pg::{
 };
 use crate::settings::{self, OnError};
 use crate::version::{self, Need};
+use ledger::{ColumnType, EntryColumn};
 use pgrx::{PgList, PgSqlErrorCode, pg_sys};
 use std::cell::Cell;
 use std::ffi::CStr;
 
 /// Number of columns that the library fills.
-pub const COLUMNS: usize = 31;
+pub const COLUMNS: usize = EntryColumn::COUNT;
 
-/// The columns, in the order in which sql/30_entry.sql has them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EntryColumn {
-    Id,
-    Txid,
-    OccurredAt,
-    KeyHash,
-    PreviousKeyHash,
-    WatchId,
-    Relation,
-    BackendPid,
-    Format,
-    Checksum,
-    Operation,
-    Outcome,
-    TableSchema,
-    TableName,
-    SoftDelete,
-    RowKey,
-    RowValues,
-    ChangedValues,
-    Details,
-    UserId,
-    UserIp,
-    UserAgent,
-    RequestId,
-    DbSessionUser,
-    DbCurrentUser,
-    ClientAddr,
-    ApplicationName,
-    ErrorCode,
-    ErrorMessage,
-    ErrorDetail,
-    Statement,
+/// The type of a column in PostgreSQL.
+fn type_oid(column: EntryColumn) -> pg_sys::Oid {
+    match column.column_type() {
+        ColumnType::Int2 => pg_sys::INT2OID,
+        ColumnType::Int4 => pg_sys::INT4OID,
+        ColumnType::Int8 => pg_sys::INT8OID,
+        ColumnType::Oid => pg_sys::OIDOID,
+        ColumnType::Xid8 => pg_sys::XID8OID,
+        ColumnType::Timestamptz => pg_sys::TIMESTAMPTZOID,
+        ColumnType::Uuid => pg_sys::UUIDOID,
+        ColumnType::Bytea => pg_sys::BYTEAOID,
+        ColumnType::Text => pg_sys::TEXTOID,
+        ColumnType::Json => pg_sys::JSONOID,
+    }
 }
-
-/// Their names and types in that order, against which the table is checked: entries must not go into the wrong columns.
-const DEFINITIONS: [(&CStr, pg_sys::Oid); COLUMNS] = [
-    (c"id", pg_sys::INT8OID),
-    (c"txid", pg_sys::XID8OID),
-    (c"occurred_at", pg_sys::TIMESTAMPTZOID),
-    (c"key_hash", pg_sys::INT8OID),
-    (c"previous_key_hash", pg_sys::INT8OID),
-    (c"watch_id", pg_sys::UUIDOID),
-    (c"relation", pg_sys::OIDOID),
-    (c"backend_pid", pg_sys::INT4OID),
-    (c"format", pg_sys::INT2OID),
-    (c"checksum", pg_sys::BYTEAOID),
-    (c"operation", pg_sys::TEXTOID),
-    (c"outcome", pg_sys::TEXTOID),
-    (c"table_schema", pg_sys::TEXTOID),
-    (c"table_name", pg_sys::TEXTOID),
-    (c"soft_delete", pg_sys::TEXTOID),
-    (c"row_key", pg_sys::JSONOID),
-    (c"row_values", pg_sys::JSONOID),
-    (c"changed_values", pg_sys::JSONOID),
-    (c"details", pg_sys::JSONOID),
-    (c"user_id", pg_sys::TEXTOID),
-    (c"user_ip", pg_sys::TEXTOID),
-    (c"user_agent", pg_sys::TEXTOID),
-    (c"request_id", pg_sys::TEXTOID),
-    (c"db_session_user", pg_sys::TEXTOID),
-    (c"db_current_user", pg_sys::TEXTOID),
-    (c"client_addr", pg_sys::TEXTOID),
-    (c"application_name", pg_sys::TEXTOID),
-    (c"error_code", pg_sys::TEXTOID),
-    (c"error_message", pg_sys::TEXTOID),
-    (c"error_detail", pg_sys::TEXTOID),
-    (c"statement", pg_sys::TEXTOID),
-];
 
 /// Where entries are written.
 #[derive(Debug, Clone, Copy)]
@@ -231,16 +177,17 @@ fn last_value(sequence: pg_sys::Oid) -> i64 {
 /// # Safety
 /// `descriptor` must be a live row type.
 pub unsafe fn check_columns(descriptor: pg_sys::TupleDesc) -> Result<(), ServerError> {
-    for (index, &(name, type_oid)) in DEFINITIONS.iter().enumerate() {
+    for (index, &column) in EntryColumn::ALL.iter().enumerate() {
         // SAFETY: as the caller promises; attributes are looked at only as far as there are any; a name is a C string.
         let right = unsafe {
             index < (*descriptor).natts as usize && {
                 let found = attribute(descriptor, index);
-                CStr::from_ptr(found.attname.data.as_ptr()) == name && found.atttypid == type_oid
+                CStr::from_ptr(found.attname.data.as_ptr()).to_bytes() == column.name().as_bytes()
+                    && found.atttypid == type_oid(column)
             }
         };
         if !right {
-            let name = name.to_string_lossy();
+            let name = column.name();
             return Err(wrong(format!("column {} of lead_audit.entry is not \"{name}\" with its type", index + 1)));
         }
     }

@@ -1,10 +1,10 @@
 //! An entry that is about to be stored.
 
-use super::entry_table::{COLUMNS, EntryColumn};
+use super::entry_table::COLUMNS;
 use super::invalid_bytes::InvalidBytes;
 use crate::actor::Actor;
 use crate::pg::{Hash32, Text};
-use ledger::{Entry, FORMAT};
+use ledger::{Entry, EntryColumn, FORMAT};
 use pgrx::pg_sys;
 
 /// What the capture side says about an event; the module adds id, time, transaction, identity and checksum.

@@ -1,8 +1,9 @@
 //! What happens when an entry cannot be written: lead_audit.on_error decides.
 
-use super::entry_table::{EntryColumn, EntryTable, EntryTuple, relation_of_schema};
+use super::entry_table::{EntryTable, EntryTuple, relation_of_schema};
 use crate::pg::{OpenRelation, ServerError, current_subtransaction, in_subtransaction, next_value};
 use crate::settings::{self, OnError};
+use ledger::EntryColumn;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 use std::cell::{Cell, RefCell};

@@ -4,9 +4,10 @@
 //! ids are noted in `lead_audit.inserted_entry`, so that sealing does not take the forged entries for those that got the ids.
 
 use super::batch::{self, PendingEntry};
-use super::entry_table::{COLUMNS, EntryColumn, EntryTable, EntryTuple, form_tuple, relation_of_schema};
+use super::entry_table::{COLUMNS, EntryTable, EntryTuple, form_tuple, relation_of_schema};
 use super::stored_entry::StoredEntry;
 use crate::pg::{Hash32, IdScan, NewestSnapshot, OpenRelation, ServerError, SpiPlan, as_user, with_spi};
+use ledger::EntryColumn;
 use pgrx::{IntoDatum, pg_sys};
 
 /// The entries with ids that are free; `None` if theirs are, so that it is something else that keeps them from being written.

@@ -1,8 +1,7 @@
 //! A row of `lead_audit.entry` as it is found: not necessarily as it was written.
 
-use super::EntryColumn;
 use crate::pg::{borrowed_text, detoasted};
-use ledger::{Entry, Fault};
+use ledger::{Entry, EntryColumn, Fault};
 use pgrx::pg_sys;
 
 /// What is wrong with a stored entry.
@@ -87,12 +86,12 @@ impl<'a> StoredEntry<'a> {
                 Some(datum) => borrowed_text(datum).map(Some).map_err(|_| StoredFault::NotUtf8),
                 None => Ok(None),
             };
-            let required = |column, name| self.datum(column).ok_or(StoredFault::Missing(name));
+            let required = |column: EntryColumn| self.datum(column).ok_or(StoredFault::Missing(column.name()));
             Ok(Entry {
-                id: required(EntryColumn::Id, "id")?.value() as i64,
-                format: required(EntryColumn::Format, "format")?.value() as i16,
-                txid: required(EntryColumn::Txid, "txid")?.value() as u64,
-                occurred_at: required(EntryColumn::OccurredAt, "occurred_at")?.value() as i64,
+                id: required(EntryColumn::Id)?.value() as i64,
+                format: required(EntryColumn::Format)?.value() as i16,
+                txid: required(EntryColumn::Txid)?.value() as u64,
+                occurred_at: required(EntryColumn::OccurredAt)?.value() as i64,
                 watch_id: self.datum(EntryColumn::WatchId).map(|datum| *datum.cast_mut_ptr::<[u8; 16]>()),
                 key_hash: self.datum(EntryColumn::KeyHash).map(|datum| datum.value() as i64),
                 previous_key_hash: self.datum(EntryColumn::PreviousKeyHash).map(|datum| datum.value() as i64),

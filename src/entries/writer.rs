@@ -1,13 +1,14 @@
 //! Writing entries to `lead_audit.entry`, below SQL: the writer of the row has no rights on the table and needs none.
 
 use super::batch::{self, PendingEntry};
-use super::entry_table::{EntryColumn, EntryTable, form_tuple, open_indexes, unless_abort};
+use super::entry_table::{EntryTable, form_tuple, open_indexes, unless_abort};
 use super::new_entry::{Circumstances, DatumScratch, NewEntry};
 use super::on_error::UnwrittenEntry;
 use super::{flush_points, on_error, renumber, write_counts};
 use crate::actor::{self, Actor};
 use crate::pg::{OpenRelation, ServerError, Text, in_subtransaction};
 use crate::settings::{self, OnError};
+use ledger::EntryColumn;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::RefCell;
 

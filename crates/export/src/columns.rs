@@ -2,7 +2,7 @@
 //! the one beside it. The hot loop of verification: it allocates nothing and parses nothing into a tree.
 
 use ledger::canonical::members;
-use ledger::{Entry, FORMAT, Fault, KeyChange, time};
+use ledger::{ColumnType, Entry, EntryColumn, FORMAT, Fault, KeyChange, time};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -31,53 +31,8 @@ impl EntryFault {
     }
 }
 
-/// How a column's value is written in the preimage.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    I16,
-    I32,
-    I64,
-    U32,
-    U64,
-    Instant,
-    Uuid,
-    Text,
-    Object,
-}
-
-/// The columns of format 1 in the order of the preimage, and whether each has to be there.
-const COLUMNS: [(&str, Kind, bool); 30] = [
-    ("application_name", Kind::Text, false),
-    ("backend_pid", Kind::I32, false),
-    ("changed_values", Kind::Object, false),
-    ("client_addr", Kind::Text, false),
-    ("db_current_user", Kind::Text, false),
-    ("db_session_user", Kind::Text, false),
-    ("details", Kind::Object, false),
-    ("error_code", Kind::Text, false),
-    ("error_detail", Kind::Text, false),
-    ("error_message", Kind::Text, false),
-    ("format", Kind::I16, true),
-    ("id", Kind::I64, true),
-    ("key_hash", Kind::I64, false),
-    ("occurred_at", Kind::Instant, true),
-    ("operation", Kind::Text, true),
-    ("outcome", Kind::Text, true),
-    ("previous_key_hash", Kind::I64, false),
-    ("relation", Kind::U32, false),
-    ("request_id", Kind::Text, false),
-    ("row_key", Kind::Object, false),
-    ("row_values", Kind::Object, false),
-    ("soft_delete", Kind::Text, false),
-    ("statement", Kind::Text, false),
-    ("table_name", Kind::Text, false),
-    ("table_schema", Kind::Text, false),
-    ("txid", Kind::U64, true),
-    ("user_agent", Kind::Text, false),
-    ("user_id", Kind::Text, false),
-    ("user_ip", Kind::Text, false),
-    ("watch_id", Kind::Uuid, false),
-];
+/// The columns in the order of the preimage.
+const COLUMNS: [EntryColumn; EntryColumn::COUNT - 1] = EntryColumn::IN_PREIMAGE;
 
 /// An entry as far as judging goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,11 +98,11 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
     let mut length = 2;
     // What is not known hides nothing that is wrong.
     let is_open = |found: &Option<EntryFault>| found.as_ref().is_none_or(EntryFault::is_unknown);
-    let missing = |found: &mut Option<EntryFault>, skipped: &[(&'static str, Kind, bool)]| {
-        if let Some((name, ..)) = skipped.iter().find(|(_, _, required)| *required)
+    let missing = |found: &mut Option<EntryFault>, skipped: &[EntryColumn]| {
+        if let Some(column) = skipped.iter().find(|column| column.is_required())
             && is_open(found)
         {
-            *found = Some(EntryFault::NoColumn(name));
+            *found = Some(EntryFault::NoColumn(column.name()));
         }
     };
     let mut next = 0;
@@ -155,32 +110,32 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
         // The value is a part of the preimage; after the last one is the brace.
         length = value.as_ptr() as usize - preimage.as_ptr() as usize + value.len() + 1;
         // Both are in the same order.
-        let Some(ahead) = COLUMNS[next..].iter().position(|(column, ..)| *column == name) else {
+        let Some(ahead) = COLUMNS[next..].iter().position(|column| column.name() == name) else {
             if fault.is_none() {
                 fault = Some(EntryFault::UnknownColumn(crate::unescape(name).unwrap_or_default()));
             }
             continue;
         };
         missing(&mut fault, &COLUMNS[next..next + ahead]);
-        let (column, kind, _) = COLUMNS[next + ahead];
+        let column = COLUMNS[next + ahead];
         next += ahead + 1;
-        if !is_of(kind, value) {
+        if !is_of(column.column_type(), value) {
             if is_open(&fault) {
-                fault = Some(EntryFault::Type(column));
+                fault = Some(EntryFault::Type(column.name()));
             }
             continue;
         }
         match column {
-            "id" => id = value.parse().ok(),
-            "details" => entry.details = Some(value),
-            "format" => entry.format = value.parse().unwrap_or_default(),
-            "key_hash" => entry.key_hash = value.parse().ok(),
-            "previous_key_hash" => entry.previous_key_hash = value.parse().ok(),
+            EntryColumn::Id => id = value.parse().ok(),
+            EntryColumn::Details => entry.details = Some(value),
+            EntryColumn::Format => entry.format = value.parse().unwrap_or_default(),
+            EntryColumn::KeyHash => entry.key_hash = value.parse().ok(),
+            EntryColumn::PreviousKeyHash => entry.previous_key_hash = value.parse().ok(),
             // Only whether it is UPDATE or KEY matters, and these have no escapes.
-            "operation" => entry.operation = inside(value),
-            "row_key" => entry.row_key = Some(value),
-            "row_values" => entry.row_values = Some(value),
-            "watch_id" => entry.watch_id = uuid(inside(value)),
+            EntryColumn::Operation => entry.operation = inside(value),
+            EntryColumn::RowKey => entry.row_key = Some(value),
+            EntryColumn::RowValues => entry.row_values = Some(value),
+            EntryColumn::WatchId => entry.watch_id = uuid(inside(value)),
             _ => {}
         }
     }
@@ -188,19 +143,21 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
     Columns { id, fault, length }
 }
 
-/// Whether a canonical value is one of a column of this kind.
-fn is_of(kind: Kind, value: &str) -> bool {
+/// Whether a canonical value is one of a column of this type.
+fn is_of(column_type: ColumnType, value: &str) -> bool {
     // Canonical numbers are the ones that `parse` reads, but for fractions, which it refuses.
-    match kind {
-        Kind::I16 => value.parse::<i16>().is_ok(),
-        Kind::I32 => value.parse::<i32>().is_ok(),
-        Kind::I64 => value.parse::<i64>().is_ok(),
-        Kind::U32 => value.parse::<u32>().is_ok(),
-        Kind::U64 => value.parse::<u64>().is_ok(),
-        Kind::Text => value.starts_with('"'),
-        Kind::Object => value.starts_with('{'),
-        Kind::Uuid => value.starts_with('"') && uuid(inside(value)).is_some(),
-        Kind::Instant => value.starts_with('"') && is_instant(inside(value)),
+    match column_type {
+        ColumnType::Int2 => value.parse::<i16>().is_ok(),
+        ColumnType::Int4 => value.parse::<i32>().is_ok(),
+        ColumnType::Int8 => value.parse::<i64>().is_ok(),
+        ColumnType::Oid => value.parse::<u32>().is_ok(),
+        ColumnType::Xid8 => value.parse::<u64>().is_ok(),
+        ColumnType::Text => value.starts_with('"'),
+        ColumnType::Json => value.starts_with('{'),
+        ColumnType::Uuid => value.starts_with('"') && uuid(inside(value)).is_some(),
+        ColumnType::Timestamptz => value.starts_with('"') && is_instant(inside(value)),
+        // The checksum, which is not part of the preimage.
+        ColumnType::Bytea => false,
     }
 }
 
@@ -327,7 +284,7 @@ mod tests {
     fn every_column_is_known() {
         let (text, checksum) = preimage(&full());
         let names: Vec<_> = members(&text).map(|(name, _)| name).collect();
-        assert_eq!(names, COLUMNS.map(|(name, ..)| name));
+        assert_eq!(names, COLUMNS.map(EntryColumn::name));
         assert_eq!(
             judge_entry(&text, &checksum, &mut Vec::new()),
             Judged { id: Some(-5), computed: checksum, fault: None, key_change: None }
@@ -349,11 +306,13 @@ mod tests {
     #[test]
     fn each_column_has_its_type_and_each_that_must_be_there_is_missed() {
         let (text, _) = preimage(&full());
-        for (name, kind, required) in COLUMNS {
+        for column in COLUMNS {
+            let (name, column_type) = (column.name(), column.column_type());
             let (_, value) = members(&text).find(|(member, _)| *member == name).unwrap();
             let member = format!(r#""{name}":{value}"#);
             for wrong in ["1.5", "99999999999999999999", "true", "null", "[]", "\"2\"", "{}"] {
-                let right = kind == Kind::Text && wrong == "\"2\"" || kind == Kind::Object && wrong == "{}";
+                let right =
+                    column_type == ColumnType::Text && wrong == "\"2\"" || column_type == ColumnType::Json && wrong == "{}";
                 if right {
                     continue;
                 }
@@ -361,8 +320,8 @@ mod tests {
                 assert_eq!(fault_of(&changed), EntryFault::Type(name), "{changed}");
             }
             let without = text.replace(&format!("{member},"), "").replace(&format!(",{member}"), "");
-            if required {
-                assert_eq!(fault_of(&without), EntryFault::NoColumn(name));
+            if column.is_required() {
+                assert_eq!(fault_of(&without), EntryFault::NoColumn(column.name()));
             }
         }
         assert_eq!(fault_of(&text.replace(r#""id":-5"#, r#""id":-5,"id2":1"#)), EntryFault::UnknownColumn("id2".into()));

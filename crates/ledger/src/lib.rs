@@ -6,6 +6,7 @@
 //! * [`canonical`] – the JSON text that is hashed: writing strings, ordering keys, checking a stored text
 //! * [`time`] – the text of an instant
 //! * [`Entry`] – one row of `lead_audit.entry`, its preimage and its checksum
+//! * [`EntryColumn`] – the columns of that table
 //! * [`Fault`] – what [`Entry::verify`] can find wrong with it
 //! * [`KeyChange`] – what an entry says by which the log changes its key or origin
 //! * [`key_hash`], [`leaf_hash`] – the two other hashes of the format
@@ -17,6 +18,7 @@
 
 pub mod canonical;
 pub mod checkpoint;
+mod columns;
 pub mod cosignature;
 mod decimal;
 mod encoding;
@@ -31,6 +33,7 @@ pub mod tlog_proof;
 mod verify;
 
 pub use canonical::NotCanonical;
+pub use columns::{ColumnType, EntryColumn};
 pub use decimal::write_i64;
 pub use entry::{Entry, FORMAT, write_uuid};
 pub use hash::{key_hash, leaf_hash};

@@ -3,44 +3,9 @@
 use super::{Raw, Snapshot};
 use crate::error::CommandError;
 use export::write::{StoredEntry, read_stored};
-use ledger::Entry;
+use ledger::{Entry, EntryColumn};
 use postgres::Row;
 use postgres::fallible_iterator::FallibleIterator;
-
-/// The columns of format 1 with the types that they are read as. `checksum` is the last.
-const COLUMNS: [(&str, &str); 31] = [
-    ("id", "bigint"),
-    ("format", "smallint"),
-    ("txid", "xid8"),
-    ("occurred_at", "timestamp with time zone"),
-    ("watch_id", "uuid"),
-    ("key_hash", "bigint"),
-    ("previous_key_hash", "bigint"),
-    ("relation", "oid"),
-    ("backend_pid", "integer"),
-    ("table_schema", "text"),
-    ("table_name", "text"),
-    ("operation", "text"),
-    ("outcome", "text"),
-    ("soft_delete", "text"),
-    ("row_key", "json"),
-    ("row_values", "json"),
-    ("changed_values", "json"),
-    ("details", "json"),
-    ("user_id", "text"),
-    ("user_ip", "text"),
-    ("user_agent", "text"),
-    ("request_id", "text"),
-    ("db_session_user", "text"),
-    ("db_current_user", "text"),
-    ("client_addr", "text"),
-    ("application_name", "text"),
-    ("error_code", "text"),
-    ("error_message", "text"),
-    ("error_detail", "text"),
-    ("statement", "text"),
-    ("checksum", "bytea"),
-];
 
 /// Reads entries by ranges of ids.
 pub struct EntryReader<'s> {
@@ -60,9 +25,9 @@ impl<'s> EntryReader<'s> {
         let mut found = Vec::new();
         for row in &rows {
             let (name, kind, quoted): (&str, &str, &str) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-            match COLUMNS.iter().find(|(column, _)| *column == name) {
-                Some((_, expected)) if *expected == kind => found.push(name),
-                Some((_, expected)) => {
+            match EntryColumn::ALL.iter().find(|column| column.name() == name).map(|column| column.column_type().sql_name()) {
+                Some(expected) if expected == kind => found.push(name),
+                Some(expected) => {
                     let text = format!("the column {name} of lead_audit.entry is of type {kind} instead of {expected}");
                     return Err(CommandError::Database(text));
                 }
@@ -70,11 +35,11 @@ impl<'s> EntryReader<'s> {
                 None => unknown += &format!("WHEN e.{quoted} IS NOT NULL THEN {} ", literal(name)),
             }
         }
-        if let Some((missing, _)) = COLUMNS.iter().find(|(column, _)| !found.contains(column)) {
+        if let Some(missing) = EntryColumn::ALL.iter().map(|column| column.name()).find(|name| !found.contains(name)) {
             return Err(CommandError::Database(format!("lead_audit.entry has no column {missing}")));
         }
         let unknown = if unknown.is_empty() { "NULL::text".to_owned() } else { format!("CASE {unknown}END") };
-        let columns: Vec<String> = COLUMNS.iter().map(|(name, _)| format!("e.{name}")).collect();
+        let columns: Vec<String> = EntryColumn::ALL.iter().map(|column| format!("e.{}", column.name())).collect();
         // The sub-select is sorted by the primary key's index, and a nested loop over a function's rows keeps their order.
         let sql = format!(
             "SELECT {}, {unknown} FROM unnest($1::bigint[], $2::bigint[]) r(first_id, last_id) CROSS JOIN LATERAL
@@ -109,84 +74,59 @@ fn literal(text: &str) -> String {
 
 /// A row's id, and what is stored there.
 fn stored(row: &Row) -> Result<(i64, StoredEntry), postgres::Error> {
-    let raw = |index: usize| row.try_get::<_, Option<Raw>>(index).map(|value| value.map(|Raw(bytes)| bytes));
-    let id = raw(0)?.and_then(fixed).map_or(0, i64::from_be_bytes);
+    use EntryColumn as Column;
+    let raw = |column: Column| row.try_get::<_, Option<Raw>>(column as usize).map(|value| value.map(|Raw(bytes)| bytes));
+    let id = raw(Column::Id)?.and_then(fixed).map_or(0, i64::from_be_bytes);
     let mut bad = None;
-    let mut text = |index: usize| -> Result<Option<&str>, postgres::Error> {
-        let Some(bytes) = raw(index)? else { return Ok(None) };
+    let mut text = |column: Column| -> Result<Option<&str>, postgres::Error> {
+        let Some(bytes) = raw(column)? else { return Ok(None) };
         let text = std::str::from_utf8(bytes);
         if text.is_err() {
-            bad = Some(format!("{} is not UTF-8", COLUMNS[index].0));
+            bad = Some(format!("{} is not UTF-8", column.name()));
         }
         Ok(text.ok())
     };
-    let texts: Vec<Option<&str>> = (9..30).map(&mut text).collect::<Result<_, _>>()?;
-    let [
-        table_schema,
-        table_name,
-        operation,
-        outcome,
-        soft_delete,
-        row_key,
-        row_values,
-        changed_values,
-        details,
-        user_id,
-        user_ip,
-        user_agent,
-        request_id,
-        db_session_user,
-        db_current_user,
-        client_addr,
-        application_name,
-        error_code,
-        error_message,
-        error_detail,
-        statement,
-    ] = texts[..]
-    else {
-        return Ok((id, StoredEntry::Damaged("it does not have its columns".to_owned())));
-    };
-    // What is never NULL.
-    for index in [0, 1, 2, 3, 11, 12] {
-        if raw(index)?.is_none() {
-            bad.get_or_insert_with(|| format!("{} is NULL", COLUMNS[index].0));
-        }
-    }
     let entry = Entry {
         id,
-        format: raw(1)?.and_then(fixed).map_or(0, i16::from_be_bytes),
-        txid: raw(2)?.and_then(fixed).map_or(0, u64::from_be_bytes),
-        occurred_at: raw(3)?.and_then(fixed).map_or(0, i64::from_be_bytes),
-        watch_id: raw(4)?.and_then(fixed),
-        key_hash: raw(5)?.and_then(fixed).map(i64::from_be_bytes),
-        previous_key_hash: raw(6)?.and_then(fixed).map(i64::from_be_bytes),
-        relation: raw(7)?.and_then(fixed).map(u32::from_be_bytes),
-        backend_pid: raw(8)?.and_then(fixed).map(i32::from_be_bytes),
-        table_schema,
-        table_name,
-        operation: operation.unwrap_or_default(),
-        outcome: outcome.unwrap_or_default(),
-        soft_delete,
-        row_key,
-        row_values,
-        changed_values,
-        details,
-        user_id,
-        user_ip,
-        user_agent,
-        request_id,
-        db_session_user,
-        db_current_user,
-        client_addr,
-        application_name,
-        error_code,
-        error_message,
-        error_detail,
-        statement,
+        format: raw(Column::Format)?.and_then(fixed).map_or(0, i16::from_be_bytes),
+        txid: raw(Column::Txid)?.and_then(fixed).map_or(0, u64::from_be_bytes),
+        occurred_at: raw(Column::OccurredAt)?.and_then(fixed).map_or(0, i64::from_be_bytes),
+        watch_id: raw(Column::WatchId)?.and_then(fixed),
+        key_hash: raw(Column::KeyHash)?.and_then(fixed).map(i64::from_be_bytes),
+        previous_key_hash: raw(Column::PreviousKeyHash)?.and_then(fixed).map(i64::from_be_bytes),
+        relation: raw(Column::Relation)?.and_then(fixed).map(u32::from_be_bytes),
+        backend_pid: raw(Column::BackendPid)?.and_then(fixed).map(i32::from_be_bytes),
+        operation: text(Column::Operation)?.unwrap_or_default(),
+        outcome: text(Column::Outcome)?.unwrap_or_default(),
+        table_schema: text(Column::TableSchema)?,
+        table_name: text(Column::TableName)?,
+        soft_delete: text(Column::SoftDelete)?,
+        row_key: text(Column::RowKey)?,
+        row_values: text(Column::RowValues)?,
+        changed_values: text(Column::ChangedValues)?,
+        details: text(Column::Details)?,
+        user_id: text(Column::UserId)?,
+        user_ip: text(Column::UserIp)?,
+        user_agent: text(Column::UserAgent)?,
+        request_id: text(Column::RequestId)?,
+        db_session_user: text(Column::DbSessionUser)?,
+        db_current_user: text(Column::DbCurrentUser)?,
+        client_addr: text(Column::ClientAddr)?,
+        application_name: text(Column::ApplicationName)?,
+        error_code: text(Column::ErrorCode)?,
+        error_message: text(Column::ErrorMessage)?,
+        error_detail: text(Column::ErrorDetail)?,
+        statement: text(Column::Statement)?,
     };
-    let extra: Option<&str> = row.try_get(31)?;
-    Ok((id, bad.map_or_else(|| read_stored(&entry, raw(30).ok().flatten(), extra), StoredEntry::Damaged)))
+    let checksum = raw(Column::Checksum)?;
+    // A missing checksum is for `read_stored` to name.
+    for &column in Column::ALL.iter().filter(|&&column| column.is_required() && column != Column::Checksum) {
+        if raw(column)?.is_none() {
+            bad.get_or_insert_with(|| format!("{} is NULL", column.name()));
+        }
+    }
+    let extra: Option<&str> = row.try_get(Column::COUNT)?;
+    Ok((id, bad.map_or_else(|| read_stored(&entry, checksum, extra), StoredEntry::Damaged)))
 }
 
 /// The bytes of a value of fixed length.
