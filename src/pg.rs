@@ -19,7 +19,7 @@ pub use background_process::{
     NextTurn, handle_signals, in_extension_transaction, in_transaction, must_stop, set_signal_handler, wait,
 };
 pub use error::{ServerError, capped, packed_sqlstate_text, sqlstate_text};
-pub use extension::{extension_version, hold_extension};
+pub use extension::{extension_owner, extension_version, hold_extension};
 pub use foreign_call::call_foreign;
 pub use id_scan::IdScan;
 pub use memory::{RowMemory, in_context, new_context};

@@ -5,7 +5,7 @@ use super::command_effects::{self, Beginning, Effects};
 use super::{command_text, nested_writes};
 use crate::actor;
 use crate::entries::{self, NewEntry};
-use crate::pg::{ServerError, Text, as_user};
+use crate::pg::{ServerError, Text, as_user, extension_owner};
 use crate::version::internal_schema;
 use ledger::canonical::write_string;
 use pgrx::datum::DatumWithOid;
@@ -305,20 +305,4 @@ pub fn with_guard_on<R>(work: impl FnOnce() -> R) -> R {
     }
     let _restore = Restore(suspend());
     work()
-}
-
-/// Who owns schema lead_audit; `None` if there is none.
-fn extension_owner() -> Option<pg_sys::Oid> {
-    // SAFETY: a look-up in the system catalog; the tuple is released when its owner column has been read.
-    unsafe {
-        let name = c"lead_audit";
-        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::NAMESPACENAME as i32, pg_sys::Datum::from(name.as_ptr()));
-        if tuple.is_null() {
-            return None;
-        }
-        let schema = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_namespace>();
-        let owner = (*schema).nspowner;
-        pg_sys::ReleaseSysCache(tuple);
-        Some(owner)
-    }
 }
