@@ -4,6 +4,7 @@ import os
 from typing import Iterator
 
 import pytest
+
 from lead_audit import AuditContext
 
 from .cluster import Cluster, Database, StatementLog

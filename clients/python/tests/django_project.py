@@ -8,6 +8,7 @@ from django.contrib.auth import authenticate, login, logout
 from django.db import models, transaction
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
+
 from lead_audit import identify
 
 

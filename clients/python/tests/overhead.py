@@ -15,9 +15,10 @@ import sys
 import time
 from typing import Any, Callable
 
+from sqlalchemy import create_engine, text
+
 from lead_audit import AuditContext
 from lead_audit.sqlalchemy import attach
-from sqlalchemy import create_engine, text
 
 from .cluster import Cluster
 from .drivers import SYNC

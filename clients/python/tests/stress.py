@@ -24,11 +24,12 @@ from typing import Any, AsyncIterator, Callable, Iterator
 import httpx
 from fastapi import BackgroundTasks, FastAPI
 from fastapi.responses import StreamingResponse
+from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
 from lead_audit import AuditContext, detached, identify
 from lead_audit.sqlalchemy import attach
 from lead_audit.starlette import AuditMiddleware
-from sqlalchemy import create_engine, text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from .cluster import Cluster, Database, script
 from .drivers import ASYNC, SYNC
@@ -283,6 +284,7 @@ def django_requests(pooled: Database) -> Callable[[], None]:
     from django.db import transaction as django_transaction
     from django.http import HttpResponse, StreamingHttpResponse
     from django.test import RequestFactory
+
     from lead_audit.django import AuditMiddleware
 
     from .django_project import Lead

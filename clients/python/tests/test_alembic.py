@@ -12,8 +12,9 @@ from alembic.autogenerate import api
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.operations import ops
-from lead_audit.alembic import DisableAuditOp, EnableAuditOp, include_name
 from sqlalchemy import create_engine
+
+from lead_audit.alembic import DisableAuditOp, EnableAuditOp, include_name
 
 from .cluster import Database
 from .drivers import SYNC

@@ -8,13 +8,14 @@ import threading
 from typing import Any, Iterator
 
 import pytest
-from lead_audit import audit_context
-from lead_audit.sqlalchemy import apply_context, attach
 from sqlalchemy import create_engine, exc, select, text
 from sqlalchemy import insert as insert_into
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
+
+from lead_audit import audit_context
+from lead_audit.sqlalchemy import apply_context, attach
 
 from .cluster import Database, StatementLog
 from .drivers import ASYNC, SYNC

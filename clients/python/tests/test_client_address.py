@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Optional
 
 import pytest
+
 from lead_audit import TrustedProxies
 
 PROXIES = ["10.0.0.0/8", "2001:db8:1::/48"]

@@ -10,6 +10,7 @@ import uuid
 from typing import Iterator
 
 import pytest
+
 from lead_audit import AuditContext, audit_context, detached, identify, request_context
 
 EMPTY = AuditContext()

@@ -11,6 +11,7 @@ import sys
 from typing import Any, Iterator
 
 import pytest
+
 from lead_audit import AuditContext, audit_context
 
 from .cluster import Cluster, Database, StatementLog
@@ -372,6 +373,7 @@ def test_a_hostile_header_changes_its_own_field_only(leads: Database) -> None:
 
 def test_unknown_options_are_refused(project: Database) -> None:
     from django.test import override_settings
+
     from lead_audit.django import AuditMiddleware
 
     with (
@@ -573,6 +575,7 @@ def test_a_file_is_left_to_the_server(project: Database) -> None:
     """Which sends it by wsgi.file_wrapper."""
     from django.http import FileResponse
     from django.test import RequestFactory
+
     from lead_audit.django import AuditMiddleware
 
     with open(__file__, "rb") as file:
@@ -663,6 +666,7 @@ def test_what_is_missing_is_reported_or_refused(
     leads: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     from django.test import override_settings
+
     from lead_audit import MissingContext
 
     from .django_project import Lead

@@ -9,13 +9,14 @@ import pytest
 import pytest_asyncio
 from fastapi import BackgroundTasks, Depends, FastAPI, Header, Request, WebSocket
 from fastapi.testclient import TestClient
-from lead_audit import AuditContext, identify
-from lead_audit.sqlalchemy import attach
-from lead_audit.starlette import AuditMiddleware
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.middleware.base import BaseHTTPMiddleware
+
+from lead_audit import AuditContext, identify
+from lead_audit.sqlalchemy import attach
+from lead_audit.starlette import AuditMiddleware
 
 from .cluster import Database
 from .drivers import ASYNC, SYNC

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
+
 from lead_audit import AuditContext
 from lead_audit.asgi import AuditMiddleware
 from lead_audit.sqlalchemy import attach
-from sqlalchemy import create_engine, text
 
 from .cluster import Database
 from .drivers import SYNC

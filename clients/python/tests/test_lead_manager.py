@@ -7,12 +7,13 @@ from typing import Any, Iterator, Optional
 
 import pytest
 from fastapi.testclient import TestClient
-from lead_audit import AuditContext
-from lead_audit.sqlalchemy import watch
 from sqlalchemy import MetaData, create_engine, event, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import StaticPool
+
+from lead_audit import AuditContext
+from lead_audit.sqlalchemy import watch
 
 from .cluster import Cluster, Database
 from .drivers import SQLALCHEMY_14, SYNC
@@ -259,6 +260,7 @@ def test_its_tests_on_sqlite_run_as_before(caplog: pytest.LogCaptureFixture) -> 
 def test_the_address_of_starlettes_test_client_is_none() -> None:
     """Unless it is told one: "testclient" is no address, and would not be one in an entry."""
     from fastapi import FastAPI
+
     from lead_audit.starlette import AuditMiddleware
 
     app = FastAPI()

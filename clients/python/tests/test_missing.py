@@ -7,12 +7,13 @@ import inspect
 from typing import Any
 
 import pytest
-from lead_audit import AuditContext, MissingContext, audit_context, detached, request_context
-from lead_audit.sqlalchemy import attach
 from sqlalchemy import create_engine, exc, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
+
+from lead_audit import AuditContext, MissingContext, audit_context, detached, request_context
+from lead_audit.sqlalchemy import attach
 
 from .cluster import Database
 from .drivers import ASYNC, SYNC

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from lead_audit import __version__
 
 from .cluster import ROOT, Database

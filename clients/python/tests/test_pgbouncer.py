@@ -11,14 +11,15 @@ from typing import Any, AsyncIterator, Iterator
 import httpx
 import pytest
 from fastapi import Depends, FastAPI
-from lead_audit import AuditContext, audit_context
-from lead_audit.sqlalchemy import attach
-from lead_audit.starlette import AuditMiddleware
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import NullPool
+
+from lead_audit import AuditContext, audit_context
+from lead_audit.sqlalchemy import attach
+from lead_audit.starlette import AuditMiddleware
 
 from .cluster import Cluster, Database
 from .drivers import ASYNC, SQLALCHEMY_14, SYNC

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from lead_audit.sqlalchemy import apply_context, attach
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import create_async_engine
+
+from lead_audit.sqlalchemy import apply_context, attach
 
 from .cluster import Database, StatementLog
 from .drivers import ASYNC, SYNC

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, Iterator
 
 import pytest
-from lead_audit import AuditContext
-from lead_audit.sqlalchemy import attach
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
+
+from lead_audit import AuditContext
+from lead_audit.sqlalchemy import attach
 
 from .cluster import Cluster, Database
 from .drivers import ASYNC, SYNC

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, Iterator
 
 import pytest
-from lead_audit import AuditContext, audit_context
-from lead_audit.sqlalchemy import apply_context, attach, detach
 from sqlalchemy import create_engine, event, exc, text
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import QueuePool
+
+from lead_audit import AuditContext, audit_context
+from lead_audit.sqlalchemy import apply_context, attach, detach
 
 from .cluster import Database, StatementLog
 from .drivers import SQLALCHEMY_14, SYNC

@@ -7,11 +7,12 @@ from typing import Any, AsyncIterator
 
 import pytest
 import pytest_asyncio
-from lead_audit import AuditContext, audit_context
-from lead_audit.sqlalchemy import apply_context, attach
 from sqlalchemy import exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import sessionmaker
+
+from lead_audit import AuditContext, audit_context
+from lead_audit.sqlalchemy import apply_context, attach
 
 from .cluster import Database, StatementLog
 from .drivers import ASYNC

@@ -6,6 +6,8 @@ import time
 from typing import Optional
 
 import pytest
+
+from lead_audit.set_config import set_config_text
 from lead_audit.statements import Access, Kind, analyze
 
 WRITING = (
@@ -221,3 +223,18 @@ def test_the_time_is_linear(name: str) -> None:
     for _ in range(100):
         analyze(text[:15_000])
     assert time.process_time() - start < 1  # it is known from the first time on
+
+
+def test_the_time_to_insert_the_context_is_linear() -> None:
+    """A quadratic one would take minutes."""
+    from lead_audit.autocommit import _Inserted
+    from lead_audit.context import AuditContext
+
+    block = "BEGIN; INSERT INTO leads (id) VALUES ('1'); COMMIT; "
+    cursor = _Inserted(None, AuditContext("alice").settings(), is_set=False, is_empty=False)
+    start = time.process_time()
+    text = cursor._text(block * 40_000)
+    assert time.process_time() - start < 15
+    assert text.count("set_config('lead_audit.user_id'") == 40_000
+    setting = set_config_text(AuditContext("alice").settings())
+    assert text.startswith(f"BEGIN; {setting}; INSERT INTO leads") and text.endswith("COMMIT; ")

@@ -6,13 +6,14 @@ from datetime import datetime
 from typing import Any, Iterator
 
 import pytest
-from lead_audit import audit_context, trail
-from lead_audit.entry import Change, Check, Fault
-from lead_audit.sqlalchemy import attach
 from sqlalchemy import Column, Integer, MetaData, Table, create_engine
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import sessionmaker
+
+from lead_audit import audit_context, trail
+from lead_audit.entry import Change, Check, Fault
+from lead_audit.sqlalchemy import attach
 
 from .cluster import Database
 from .drivers import ASYNC, SYNC

@@ -15,6 +15,7 @@ import json
 import sys
 
 import format_examples  # which makes the package known
+
 from lead_audit_verifier import entries, export
 from lead_audit_verifier import transparency as t
 

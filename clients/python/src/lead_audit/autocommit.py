@@ -256,9 +256,9 @@ class _Inserted(_StandIn):
         analysis = analyze(text)
         places = analysis.places(self._is_set, self._is_empty)
         self._is_first = bool(places) and places[0] == analysis.only.start
-        for place in reversed(places):
-            text = f"{text[:place]}{set_config_text(self._values)}; {text[place:]}"
-        return text
+        setting = f"{set_config_text(self._values)}; "
+        parts = [text[start:end] for start, end in zip((0, *places), (*places, len(text)))]
+        return setting.join(parts)
 
     def execute(self, query: Any, vars: Any = None, **options: Any) -> Any:
         result = self._cursor.execute(self._text(query), vars, **options)

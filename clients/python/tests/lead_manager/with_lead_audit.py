@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import lead_audit.trail
 from fastapi import FastAPI
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session
+
+import lead_audit.trail
 from lead_audit import identify
 from lead_audit.sqlalchemy import apply_context, attach
 from lead_audit.starlette import AuditMiddleware
-from sqlalchemy.engine import Engine
-from sqlalchemy.orm import Session
 
 from .models import Lead
 
