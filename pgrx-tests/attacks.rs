@@ -230,6 +230,57 @@ mod tests {
         assert_eq!(log("operation").len(), 4);
     }
 
+    /// Who owns a type of a column need not be who owns the table, or who writes: a cast to json runs as whoever has written it.
+    #[pg_test]
+    fn attacks_cast_of_a_type_in_the_table_of_another() {
+        begin_with_clerk();
+        run_as("clerk", "CREATE TYPE mood AS ENUM ('a', 'b')");
+        run(
+            "CREATE TABLE t (id int PRIMARY KEY, m mood, more mood[]); SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 'a', NULL)",
+        );
+        run_as(
+            "clerk",
+            "CREATE FUNCTION told(mood) RETURNS json LANGUAGE plpgsql AS $$ BEGIN
+               RETURN to_json(current_user || CASE WHEN (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN ' is super' ELSE '' END); END $$;
+             CREATE CAST (mood AS json) WITH FUNCTION told(mood)",
+        );
+        run("INSERT INTO t VALUES (2, 'a', '{a,b}'); UPDATE t SET m = 'b' WHERE id = 2");
+        assert_eq!(
+            log("new_values->>'m', new_values->>'more'"),
+            ["a | NULL", r#"clerk | ["clerk", "clerk"]"#, r#"clerk | ["clerk", "clerk"]"#]
+        );
+        // A superuser's is anybody's, and runs as who writes.
+        run("ALTER FUNCTION told(mood) OWNER TO CURRENT_USER; GRANT ALL ON t TO clerk");
+        run_as("clerk", "INSERT INTO t VALUES (3, 'a', NULL)");
+        assert_eq!(log("new_values->>'m'").pop().as_deref(), Some("clerk"));
+        // Nobody lends another one's code his rights.
+        run("CREATE ROLE other; GRANT CREATE ON SCHEMA public TO other; ALTER FUNCTION told(mood) OWNER TO clerk");
+        run_as("other", "CREATE TYPE tone AS ENUM ('x'); CREATE FUNCTION tone(tone) RETURNS json LANGUAGE sql AS $$ SELECT to_json(current_user::text) $$;
+             CREATE CAST (tone AS json) WITH FUNCTION tone(tone); CREATE TYPE pair AS (m mood, t tone)");
+        run(
+            "CREATE TABLE b (id int PRIMARY KEY, b pair, m mood, t tone); SELECT lead_audit.enable('b'); INSERT INTO b VALUES (1, NULL, 'a', 'x')",
+        );
+        assert_eq!(log("new_values->>'m', new_values->>'t'").pop().as_deref(), Some("clerk | other"));
+        let before = not_written();
+        run("INSERT INTO b VALUES (2, ROW('a', 'x'), NULL, NULL)");
+        assert_eq!(not_written(), before + 1);
+    }
+
+    /// A child table of two watched tables is a member of the other one when the first is not watched any more.
+    #[pg_test]
+    fn attacks_child_of_two_tables() {
+        begin_with_clerk();
+        run_as("clerk", "CREATE TABLE w (LIKE leads); CREATE TABLE c () INHERITS (w, leads)");
+        run("SELECT lead_audit.enable('w'); SELECT lead_audit.disable('w')");
+        run_as("clerk", "INSERT INTO c (id) VALUES ('a')");
+        assert_eq!(log("operation, table_name").pop().as_deref(), Some("INSERT | c"));
+        run("SELECT lead_audit.enable('w'); SELECT lead_audit.disable('leads')");
+        run_as("clerk", "INSERT INTO c (id) VALUES ('b')");
+        assert_eq!(log("operation, table_name").pop().as_deref(), Some("INSERT | c"));
+        assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
+        assert_intact();
+    }
+
     /// A superuser has one trigger switched off, of one member. The others are not the owner's because of that.
     #[pg_test]
     fn attacks_triggers_that_are_left() {

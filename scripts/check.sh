@@ -17,6 +17,7 @@ step "shellcheck"
 git ls-files -z '*.sh' .ci/run | xargs -0 -n 6 -P 2 "$tools/shellcheck"
 step "ruff check"
 "$tools/ruff" check --quiet
+"$tools/ruff" format --quiet --check clients verifiers || die "run ruff format clients verifiers"
 step "codespell"
 "$tools/codespell"
 step "scripts/prose.py"

@@ -26,7 +26,7 @@ CODES = {
     "conditions": {
         "feature_not_supported": "0A000", "insufficient_privilege": "42501", "undefined_column": "42703", "datatype_mismatch": "42804",
         "undefined_table": "42P01", "wrong_object_type": "42809", "object_not_in_prerequisite_state": "55000", "warning": "01000",
-        "internal_error": "XX000", "data_corrupted": "XX001", "config_file_error": "F0000", "no_data_found": "P0002",
+        "internal_error": "XX000", "object_in_use": "55006", "data_corrupted": "XX001", "config_file_error": "F0000", "no_data_found": "P0002",
         "invalid_parameter_value": "22023", "program_limit_exceeded": "54000", "out_of_memory": "53200",
         "invalid_column_reference": "42P10", "triggered_data_change_violation": "27000", "character_not_in_repertoire": "22021", "read_only_sql_transaction": "25006",
         "configuration_limit_exceeded": "53400", "e_r_i_e_trigger_protocol_violated": "39P01",

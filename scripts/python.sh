@@ -35,7 +35,7 @@ interpreter() {
 python=$(interpreter)
 
 # The inputs of the environment. A change of them makes it again.
-stamp() { cat "$folder"/*.txt "${BASH_SOURCE[0]}" && "$python" --version && command -v "$python"; }
+stamp() { echo "$ROOT" && cat "$folder"/*.txt "${BASH_SOURCE[0]}" && "$python" --version && command -v "$python"; }
 
 make_venv() {
   local wheel=(/usr/share/python-wheels/pip-*.whl "$PACKAGES"/usr/share/python-wheels/pip-*.whl) candidate pip=()

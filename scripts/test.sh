@@ -28,7 +28,7 @@ cd "$ROOT"
 
 # Compiles and runs only the suites with such a test.
 named() {
-  local name=${1:-} found=0
+  local name=${1:-} found=0 files
   [[ $name =~ ^[A-Za-z0-9_]+$ ]] || die "make test NAME=part_of_a_name"
   has() { grep -rqE "$1" --include="$2" "${@:3}" && found=1; }
   if has "fn \w*$name" '*.rs' crates/cli crates/export crates/ledger; then
@@ -36,7 +36,12 @@ named() {
     cargo test -p cli -p export -p ledger -- "$name"
   fi
   if has "fn \w*$name" '*.rs' pgrx-tests src; then pgrx "$name"; fi
-  if has "fn \w*$name" '*.rs' crates/acceptance; then acceptance -- "$name"; fi
+  if has "fn \w*$name" '*.rs' crates/acceptance/tests; then
+    # Only the files with such a test: crates/acceptance/tests/FILE.rs or FILE/*.rs.
+    mapfile -t files < <(cd crates/acceptance/tests && grep -rlE "fn \w*$name" --include='*.rs' . |
+      sed 's|^\./||; s|/.*||; s|\.rs$||' | sort -u)
+    acceptance "${files[@]/#/--test=}" -- "$name"
+  fi
   if has "def test\w*$name" '*.py' clients/python/tests; then python -k "$name"; fi
   if has "def test\w*$name" '*.py' examples/leads-api/tests; then example -k "$name"; fi
   [ $found -eq 1 ] || die "no test has $name in its name"

@@ -161,6 +161,19 @@ COMMENT ON FUNCTION lead_audit_internal.put_relation(lead_audit.watched_relation
 COMMENT ON FUNCTION lead_audit_internal.forget_relation(oid) IS
   'Deletes a row of lead_audit.watched_relation. Returns whether there was one.';
 
+CREATE FUNCTION lead_audit_internal.run_trigger_ddl(command text) RETURNS void
+  STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'run_trigger_ddl_wrapper';
+REVOKE ALL ON FUNCTION lead_audit_internal.run_trigger_ddl(text) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.run_trigger_ddl(text) IS
+  'Runs a command on audit triggers. While it runs, PostgreSQL may call no function of a table''s '
+  'owner: error 55000.';
+
+CREATE FUNCTION lead_audit_internal.refuse_written(relations oid[]) RETURNS void
+  STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'refuse_written_wrapper';
+REVOKE ALL ON FUNCTION lead_audit_internal.refuse_written(oid[]) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.refuse_written(oid[]) IS
+  'Raises error 55006 if code that the current DDL command called wrote to one of the tables.';
+
 CREATE FUNCTION lead_audit_internal.class_of(relation oid)
   RETURNS TABLE (kind text, is_temporary boolean, is_partition boolean, table_schema text,
                  table_name text)
@@ -367,7 +380,8 @@ BEGIN
     SELECT a.trigger_name FROM lead_audit_internal.audit_triggers_of($1) a
     WHERE a.is_own AND a.trigger_name NOT IN ('00_lead_audit_row', '00_lead_audit_truncate')
   LOOP
-    EXECUTE format('DROP TRIGGER %I ON %s', stray.trigger_name, $1);
+    PERFORM lead_audit_internal.run_trigger_ddl(
+      format('DROP TRIGGER %I ON %s', stray.trigger_name, $1));
   END LOOP;
   PERFORM lead_audit_internal.make_way(m) FROM lead_audit_internal.members_of($1) m;
   PERFORM lead_audit_internal.make_member_triggers(m, $2, $3, m = $1::oid)
@@ -396,7 +410,8 @@ BEGIN
       SELECT 'not_' || occupant.name || '_' || min(n) FROM generate_series(1, 1000) n
       WHERE NOT EXISTS (SELECT FROM lead_audit_internal.triggers_of($1) u
                         WHERE u.name = 'not_' || occupant.name || '_' || n));
-    EXECUTE format('ALTER TRIGGER %I ON %s RENAME TO %I', occupant.name, $1, new_name);
+    PERFORM lead_audit_internal.run_trigger_ddl(
+      format('ALTER TRIGGER %I ON %s RENAME TO %I', occupant.name, $1, new_name));
     RAISE WARNING 'constraint trigger % of % is renamed to %', occupant.name, $1, new_name
       USING DETAIL = 'It had the name of an audit trigger.';
   END LOOP;
@@ -435,14 +450,14 @@ CREATE FUNCTION lead_audit_internal.make_trigger(
   identity uuid) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  EXECUTE format(
+  PERFORM lead_audit_internal.run_trigger_ddl(format(
     'CREATE OR REPLACE TRIGGER %I %s ON %s FOR EACH %s EXECUTE FUNCTION lead_audit.%I(%s)',
     name, events, relation, level, function,
     (SELECT string_agg(quote_literal(a), ', ' ORDER BY n)
-     FROM unnest(arguments) WITH ORDINALITY u(a, n)));
-  EXECUTE format(
+     FROM unnest(arguments) WITH ORDINALITY u(a, n))));
+  PERFORM lead_audit_internal.run_trigger_ddl(format(
     'ALTER TABLE %s ENABLE %s TRIGGER %I', relation,
-    CASE WHEN (lead_audit_internal.watch_row(identity)).replica THEN 'ALWAYS' END, name);
+    CASE WHEN (lead_audit_internal.watch_row(identity)).replica THEN 'ALWAYS' END, name));
 END
 $$;
 REVOKE ALL ON FUNCTION
@@ -472,7 +487,8 @@ BEGIN
     CROSS JOIN LATERAL lead_audit_internal.audit_triggers_of(r) a
     WHERE a.watch_id = identity AND a.is_own ORDER BY a.is_row DESC
   LOOP
-    EXECUTE format('DROP TRIGGER %I ON %s', own.trigger_name, own.on_relation);
+    PERFORM lead_audit_internal.run_trigger_ddl(
+      format('DROP TRIGGER %I ON %s', own.trigger_name, own.on_relation));
   END LOOP;
 END
 $$;
@@ -872,6 +888,7 @@ DECLARE
   identity uuid := lead_audit_internal.watch_of(relation);
   above regclass;
   carriers oid[];
+  other lead_audit.watch;
 BEGIN
   PERFORM lead_audit_internal.require_library();
   PERFORM lead_audit_internal.require_relation(relation);
@@ -899,6 +916,18 @@ BEGIN
   WHERE NOT (lead_audit_internal.relation_row(r)).is_root;
   PERFORM lead_audit_internal.change_watch(identity, jsonb_build_object(
     'state', 'off', 'ended_at', clock_timestamp(), 'baseline_at', NULL));
+  -- A child table of several tables may be a member of one that is still watched.
+  FOR other IN
+    SELECT DISTINCT w.* FROM unnest(carriers) c
+    CROSS JOIN LATERAL lead_audit_internal.ancestors_of(c) a
+    CROSS JOIN LATERAL lead_audit_internal.relation_row(a) m
+    CROSS JOIN LATERAL lead_audit_internal.watch_row(m.watch_id) w
+    WHERE w.watch_id <> identity AND w.state = 'on'
+  LOOP
+    PERFORM lead_audit_internal.follow_joining(other, r, carriers, '{joined}')
+    FROM lead_audit_internal.roots_of(other.watch_id) r
+    CROSS JOIN LATERAL lead_audit_internal.class_of(r);
+  END LOOP;
   RETURN true;
 END
 $$;

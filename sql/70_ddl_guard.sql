@@ -94,6 +94,13 @@ BEGIN
           CROSS JOIN LATERAL lead_audit_internal.relation_row(p) k
           WHERE k.watch_id = m.watch_id)))
   LIMIT 1;
+  IF refused IS NULL AND 'disabled' = ANY (lead_audit_internal.command_effects()) THEN
+    -- The command may have enabled them again. Code of the owner can have run in between.
+    SELECT c.relation::regclass::text INTO refused
+    FROM lead_audit_internal.relations_of_command(is_drop) c
+    WHERE EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of(c.relation))
+    LIMIT 1;
+  END IF;
   IF refused IS NULL AND NOT is_drop THEN
     -- A trigger with the name of an audit trigger would keep a watched table from having one.
     SELECT t.relation::regclass::text INTO refused
@@ -209,6 +216,8 @@ BEGIN
     -- Another session may be about to give one of them a child table.
     PERFORM lead_audit_internal.lock_members(top.relation);
     parted := array(SELECT lead_audit_internal.members_of(top.relation));
+    -- PostgreSQL has dropped the row triggers of a partition.
+    PERFORM lead_audit_internal.refuse_written(parted);
     PERFORM lead_audit_internal.record_command(
       watching.watch_id, top.relation, top.table_schema, top.table_name);
     PERFORM lead_audit_internal.drop_triggers(watching.watch_id, parted);
@@ -429,7 +438,8 @@ BEGIN
       recorded := recorded || affected;
     END IF;
     PERFORM lead_audit_internal.follow_reshaping(
-      watching, affected, recorded, 'rewritten' = ANY (effects));
+      watching, affected, recorded,
+      'rewritten' = ANY (effects) OR watching.state = 'on' AND 'disabled' = ANY (effects));
     PERFORM lead_audit_internal.follow_soft_delete_column(watching.watch_id, root);
   END IF;
   known := array(SELECT r FROM unnest(affected) r
@@ -508,7 +518,8 @@ REVOKE ALL ON FUNCTION lead_audit_internal.command_effects() FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit_internal.command_effects() IS
   'Returns the effects of the current command that only its text shows. made: it created a '
   'partition or child table. joined: a table became one. parted: a table no longer is one. '
-  'rewritten: values of a column changed.';
+  'disabled: it disabled triggers, maybe for a moment. rewritten: values of a column changed. '
+  'written: it rewrote tables, and code that it called wrote to some.';
 
 CREATE FUNCTION lead_audit_internal.after_ddl(made_partition boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -516,6 +527,12 @@ DECLARE
   seen record;
 BEGIN
   PERFORM lead_audit_internal.refuse_id_order();
+  -- PostgreSQL loses what is written to a table while it rewrites it. The entries would remain.
+  IF 'written' = ANY (lead_audit_internal.command_effects()) THEN
+    PERFORM lead_audit_internal.refuse_written(array(
+      SELECT f FROM lead_audit_internal.affected_relations(false) f
+      CROSS JOIN LATERAL lead_audit_internal.relation_row(f) m WHERE m.relation IS NOT NULL));
+  END IF;
   FOR seen IN
     SELECT DISTINCT c.relation FROM lead_audit_internal.relations_of_command(false) c
     CROSS JOIN LATERAL lead_audit_internal.relation_row(c.relation) m
@@ -586,8 +603,8 @@ BEGIN
     WHERE identity IS NOT NULL AND a.is_own AND a.watch_id <> identity
       AND a.trigger_name = '00_lead_audit_row'
   LOOP
-    EXECUTE format(
-      'ALTER TRIGGER "00_lead_audit_row" ON %s RENAME TO "00_lead_audit_row_before"', own);
+    PERFORM lead_audit_internal.run_trigger_ddl(format(
+      'ALTER TRIGGER "00_lead_audit_row" ON %s RENAME TO "00_lead_audit_row_before"', own));
   END LOOP;
 END
 $$;
@@ -688,37 +705,43 @@ BEGIN
       LEFT JOIN LATERAL lead_audit_internal.class_of(f.relation) c ON true
       LEFT JOIN LATERAL lead_audit_internal.relation_row(f.relation) m ON true
       WHERE f.watch_id = found.watch_id;
-    FOR known IN
-      SELECT m.* FROM unnest(found.relations) r
-      CROSS JOIN LATERAL lead_audit_internal.relation_row(r) m
-      WHERE m.watch_id = found.watch_id
-        AND NOT EXISTS (SELECT FROM lead_audit_internal.class_of(r))
-    LOOP
+    -- One table that cannot be locked does not keep the others from being repaired.
+    BEGIN
+      FOR known IN
+        SELECT m.* FROM unnest(found.relations) r
+        CROSS JOIN LATERAL lead_audit_internal.relation_row(r) m
+        WHERE m.watch_id = found.watch_id
+          AND NOT EXISTS (SELECT FROM lead_audit_internal.class_of(r))
+      LOOP
+        watching := lead_audit_internal.watch_row(found.watch_id);
+        IF known.is_root THEN
+          PERFORM lead_audit_internal.note_state(watching, 'dropped', known.relation);
+        ELSE
+          PERFORM lead_audit_internal.record_command(
+            found.watch_id, known.relation, known.table_schema, known.table_name);
+        END IF;
+        PERFORM lead_audit_internal.forget_relation(known.relation);
+      END LOOP;
       watching := lead_audit_internal.watch_row(found.watch_id);
-      IF known.is_root THEN
-        PERFORM lead_audit_internal.note_state(watching, 'dropped', known.relation);
-      ELSE
-        PERFORM lead_audit_internal.record_command(
-          found.watch_id, known.relation, known.table_schema, known.table_name);
+      PERFORM lead_audit_internal.follow_watch(
+        watching,
+        array(SELECT m FROM lead_audit_internal.roots_of(found.watch_id) r
+              CROSS JOIN LATERAL lead_audit_internal.members_of(r) m
+              UNION
+              SELECT r FROM unnest(found.relations) r
+              CROSS JOIN LATERAL lead_audit_internal.class_of(r)),
+        '{found}');
+      -- Triggers that a restore left disabled have never been on.
+      watching := lead_audit_internal.watch_row(found.watch_id);
+      IF watching.state = 'on' AND EXISTS (SELECT FROM lead_audit.watch_fault f
+                                           WHERE f.watch_id = found.watch_id) THEN
+        PERFORM lead_audit_internal.note_state(watching, 'disabled', r)
+        FROM lead_audit_internal.roots_of(found.watch_id) r;
       END IF;
-      PERFORM lead_audit_internal.forget_relation(known.relation);
-    END LOOP;
-    watching := lead_audit_internal.watch_row(found.watch_id);
-    PERFORM lead_audit_internal.follow_watch(
-      watching,
-      array(SELECT m FROM lead_audit_internal.roots_of(found.watch_id) r
-            CROSS JOIN LATERAL lead_audit_internal.members_of(r) m
-            UNION
-            SELECT r FROM unnest(found.relations) r
-            CROSS JOIN LATERAL lead_audit_internal.class_of(r)),
-      '{found}');
-    -- Triggers that a restore left disabled have never been on.
-    watching := lead_audit_internal.watch_row(found.watch_id);
-    IF watching.state = 'on' AND EXISTS (SELECT FROM lead_audit.watch_fault f
-                                         WHERE f.watch_id = found.watch_id) THEN
-      PERFORM lead_audit_internal.note_state(watching, 'disabled', r)
-      FROM lead_audit_internal.roots_of(found.watch_id) r;
-    END IF;
+    EXCEPTION WHEN lock_not_available THEN
+      RETURN QUERY SELECT format('%I.%I', w.table_schema, w.table_name), 'locked'
+      FROM lead_audit_internal.watch_row(found.watch_id) w;
+    END;
   END LOOP;
 END
 $$;
@@ -732,8 +755,9 @@ COMMENT ON FUNCTION lead_audit.check_watched() IS
   'Compares each watched table with the catalog, repairs and records what differs, and returns '
   'it. Faults: not watched (a partition or child table had no audit triggers; now it has), '
   'detached (it now has its own watch id), dropped, trigger off (the state of the table is now '
-  'disabled). Returns no row if there is no fault. The background worker does the same after DDL '
-  'and every minute.';
+  'disabled), locked (a session holds a lock: the other faults of this watched table are not '
+  'repaired yet). Returns no row if there is no fault. The background worker does the same after '
+  'DDL and every minute.';
 
 CREATE FUNCTION lead_audit_internal.guard_ddl() RETURNS event_trigger
   LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_guard_ddl';

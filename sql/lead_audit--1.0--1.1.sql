@@ -799,6 +799,23 @@ COMMENT ON FUNCTION lead_audit_internal.put_relation(lead_audit.watched_relation
 COMMENT ON FUNCTION lead_audit_internal.forget_relation(oid) IS
   'Deletes a row of lead_audit.watched_relation. Returns whether there was one.';
 
+CREATE FUNCTION lead_audit_internal.run_trigger_ddl(command text) RETURNS void
+  STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'run_trigger_ddl_wrapper';
+
+REVOKE ALL ON FUNCTION lead_audit_internal.run_trigger_ddl(text) FROM PUBLIC;
+
+COMMENT ON FUNCTION lead_audit_internal.run_trigger_ddl(text) IS
+  'Runs a command on audit triggers. While it runs, PostgreSQL may call no function of a table''s '
+  'owner: error 55000.';
+
+CREATE FUNCTION lead_audit_internal.refuse_written(relations oid[]) RETURNS void
+  STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'refuse_written_wrapper';
+
+REVOKE ALL ON FUNCTION lead_audit_internal.refuse_written(oid[]) FROM PUBLIC;
+
+COMMENT ON FUNCTION lead_audit_internal.refuse_written(oid[]) IS
+  'Raises error 55006 if code that the current DDL command called wrote to one of the tables.';
+
 CREATE FUNCTION lead_audit_internal.class_of(relation oid)
   RETURNS TABLE (kind text, is_temporary boolean, is_partition boolean, table_schema text,
                  table_name text)
@@ -1032,7 +1049,8 @@ BEGIN
     SELECT a.trigger_name FROM lead_audit_internal.audit_triggers_of($1) a
     WHERE a.is_own AND a.trigger_name NOT IN ('00_lead_audit_row', '00_lead_audit_truncate')
   LOOP
-    EXECUTE format('DROP TRIGGER %I ON %s', stray.trigger_name, $1);
+    PERFORM lead_audit_internal.run_trigger_ddl(
+      format('DROP TRIGGER %I ON %s', stray.trigger_name, $1));
   END LOOP;
   PERFORM lead_audit_internal.make_way(m) FROM lead_audit_internal.members_of($1) m;
   PERFORM lead_audit_internal.make_member_triggers(m, $2, $3, m = $1::oid)
@@ -1060,7 +1078,8 @@ BEGIN
       SELECT 'not_' || occupant.name || '_' || min(n) FROM generate_series(1, 1000) n
       WHERE NOT EXISTS (SELECT FROM lead_audit_internal.triggers_of($1) u
                         WHERE u.name = 'not_' || occupant.name || '_' || n));
-    EXECUTE format('ALTER TRIGGER %I ON %s RENAME TO %I', occupant.name, $1, new_name);
+    PERFORM lead_audit_internal.run_trigger_ddl(
+      format('ALTER TRIGGER %I ON %s RENAME TO %I', occupant.name, $1, new_name));
     RAISE WARNING 'constraint trigger % of % is renamed to %', occupant.name, $1, new_name
       USING DETAIL = 'It had the name of an audit trigger.';
   END LOOP;
@@ -1098,14 +1117,14 @@ CREATE OR REPLACE FUNCTION lead_audit_internal.make_trigger(
   identity uuid) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  EXECUTE format(
+  PERFORM lead_audit_internal.run_trigger_ddl(format(
     'CREATE OR REPLACE TRIGGER %I %s ON %s FOR EACH %s EXECUTE FUNCTION lead_audit.%I(%s)',
     name, events, relation, level, function,
     (SELECT string_agg(quote_literal(a), ', ' ORDER BY n)
-     FROM unnest(arguments) WITH ORDINALITY u(a, n)));
-  EXECUTE format(
+     FROM unnest(arguments) WITH ORDINALITY u(a, n))));
+  PERFORM lead_audit_internal.run_trigger_ddl(format(
     'ALTER TABLE %s ENABLE %s TRIGGER %I', relation,
-    CASE WHEN (lead_audit_internal.watch_row(identity)).replica THEN 'ALWAYS' END, name);
+    CASE WHEN (lead_audit_internal.watch_row(identity)).replica THEN 'ALWAYS' END, name));
 END
 $$;
 
@@ -1134,7 +1153,8 @@ BEGIN
     CROSS JOIN LATERAL lead_audit_internal.audit_triggers_of(r) a
     WHERE a.watch_id = identity AND a.is_own ORDER BY a.is_row DESC
   LOOP
-    EXECUTE format('DROP TRIGGER %I ON %s', own.trigger_name, own.on_relation);
+    PERFORM lead_audit_internal.run_trigger_ddl(
+      format('DROP TRIGGER %I ON %s', own.trigger_name, own.on_relation));
   END LOOP;
 END
 $$;
@@ -1544,6 +1564,7 @@ DECLARE
   identity uuid := lead_audit_internal.watch_of(relation);
   above regclass;
   carriers oid[];
+  other lead_audit.watch;
 BEGIN
   PERFORM lead_audit_internal.require_library();
   PERFORM lead_audit_internal.require_relation(relation);
@@ -1571,6 +1592,18 @@ BEGIN
   WHERE NOT (lead_audit_internal.relation_row(r)).is_root;
   PERFORM lead_audit_internal.change_watch(identity, jsonb_build_object(
     'state', 'off', 'ended_at', clock_timestamp(), 'baseline_at', NULL));
+  -- A child table of several tables may be a member of one that is still watched.
+  FOR other IN
+    SELECT DISTINCT w.* FROM unnest(carriers) c
+    CROSS JOIN LATERAL lead_audit_internal.ancestors_of(c) a
+    CROSS JOIN LATERAL lead_audit_internal.relation_row(a) m
+    CROSS JOIN LATERAL lead_audit_internal.watch_row(m.watch_id) w
+    WHERE w.watch_id <> identity AND w.state = 'on'
+  LOOP
+    PERFORM lead_audit_internal.follow_joining(other, r, carriers, '{joined}')
+    FROM lead_audit_internal.roots_of(other.watch_id) r
+    CROSS JOIN LATERAL lead_audit_internal.class_of(r);
+  END LOOP;
   RETURN true;
 END
 $$;
@@ -1670,6 +1703,13 @@ BEGIN
           CROSS JOIN LATERAL lead_audit_internal.relation_row(p) k
           WHERE k.watch_id = m.watch_id)))
   LIMIT 1;
+  IF refused IS NULL AND 'disabled' = ANY (lead_audit_internal.command_effects()) THEN
+    -- The command may have enabled them again. Code of the owner can have run in between.
+    SELECT c.relation::regclass::text INTO refused
+    FROM lead_audit_internal.relations_of_command(is_drop) c
+    WHERE EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of(c.relation))
+    LIMIT 1;
+  END IF;
   IF refused IS NULL AND NOT is_drop THEN
     -- A trigger with the name of an audit trigger would keep a watched table from having one.
     SELECT t.relation::regclass::text INTO refused
@@ -1783,6 +1823,8 @@ BEGIN
     -- Another session may be about to give one of them a child table.
     PERFORM lead_audit_internal.lock_members(top.relation);
     parted := array(SELECT lead_audit_internal.members_of(top.relation));
+    -- PostgreSQL has dropped the row triggers of a partition.
+    PERFORM lead_audit_internal.refuse_written(parted);
     PERFORM lead_audit_internal.record_command(
       watching.watch_id, top.relation, top.table_schema, top.table_name);
     PERFORM lead_audit_internal.drop_triggers(watching.watch_id, parted);
@@ -2003,7 +2045,8 @@ BEGIN
       recorded := recorded || affected;
     END IF;
     PERFORM lead_audit_internal.follow_reshaping(
-      watching, affected, recorded, 'rewritten' = ANY (effects));
+      watching, affected, recorded,
+      'rewritten' = ANY (effects) OR watching.state = 'on' AND 'disabled' = ANY (effects));
     PERFORM lead_audit_internal.follow_soft_delete_column(watching.watch_id, root);
   END IF;
   known := array(SELECT r FROM unnest(affected) r
@@ -2086,7 +2129,8 @@ COMMENT ON FUNCTION lead_audit_internal.follow_soft_delete_column(uuid, oid) IS
 COMMENT ON FUNCTION lead_audit_internal.command_effects() IS
   'Returns the effects of the current command that only its text shows. made: it created a '
   'partition or child table. joined: a table became one. parted: a table no longer is one. '
-  'rewritten: values of a column changed.';
+  'disabled: it disabled triggers, maybe for a moment. rewritten: values of a column changed. '
+  'written: it rewrote tables, and code that it called wrote to some.';
 
 CREATE OR REPLACE FUNCTION lead_audit_internal.after_ddl(made_partition boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -2094,6 +2138,12 @@ DECLARE
   seen record;
 BEGIN
   PERFORM lead_audit_internal.refuse_id_order();
+  -- PostgreSQL loses what is written to a table while it rewrites it. The entries would remain.
+  IF 'written' = ANY (lead_audit_internal.command_effects()) THEN
+    PERFORM lead_audit_internal.refuse_written(array(
+      SELECT f FROM lead_audit_internal.affected_relations(false) f
+      CROSS JOIN LATERAL lead_audit_internal.relation_row(f) m WHERE m.relation IS NOT NULL));
+  END IF;
   FOR seen IN
     SELECT DISTINCT c.relation FROM lead_audit_internal.relations_of_command(false) c
     CROSS JOIN LATERAL lead_audit_internal.relation_row(c.relation) m
@@ -2161,8 +2211,8 @@ BEGIN
     WHERE identity IS NOT NULL AND a.is_own AND a.watch_id <> identity
       AND a.trigger_name = '00_lead_audit_row'
   LOOP
-    EXECUTE format(
-      'ALTER TRIGGER "00_lead_audit_row" ON %s RENAME TO "00_lead_audit_row_before"', own);
+    PERFORM lead_audit_internal.run_trigger_ddl(format(
+      'ALTER TRIGGER "00_lead_audit_row" ON %s RENAME TO "00_lead_audit_row_before"', own));
   END LOOP;
 END
 $$;
@@ -2270,37 +2320,43 @@ BEGIN
       LEFT JOIN LATERAL lead_audit_internal.class_of(f.relation) c ON true
       LEFT JOIN LATERAL lead_audit_internal.relation_row(f.relation) m ON true
       WHERE f.watch_id = found.watch_id;
-    FOR known IN
-      SELECT m.* FROM unnest(found.relations) r
-      CROSS JOIN LATERAL lead_audit_internal.relation_row(r) m
-      WHERE m.watch_id = found.watch_id
-        AND NOT EXISTS (SELECT FROM lead_audit_internal.class_of(r))
-    LOOP
+    -- One table that cannot be locked does not keep the others from being repaired.
+    BEGIN
+      FOR known IN
+        SELECT m.* FROM unnest(found.relations) r
+        CROSS JOIN LATERAL lead_audit_internal.relation_row(r) m
+        WHERE m.watch_id = found.watch_id
+          AND NOT EXISTS (SELECT FROM lead_audit_internal.class_of(r))
+      LOOP
+        watching := lead_audit_internal.watch_row(found.watch_id);
+        IF known.is_root THEN
+          PERFORM lead_audit_internal.note_state(watching, 'dropped', known.relation);
+        ELSE
+          PERFORM lead_audit_internal.record_command(
+            found.watch_id, known.relation, known.table_schema, known.table_name);
+        END IF;
+        PERFORM lead_audit_internal.forget_relation(known.relation);
+      END LOOP;
       watching := lead_audit_internal.watch_row(found.watch_id);
-      IF known.is_root THEN
-        PERFORM lead_audit_internal.note_state(watching, 'dropped', known.relation);
-      ELSE
-        PERFORM lead_audit_internal.record_command(
-          found.watch_id, known.relation, known.table_schema, known.table_name);
+      PERFORM lead_audit_internal.follow_watch(
+        watching,
+        array(SELECT m FROM lead_audit_internal.roots_of(found.watch_id) r
+              CROSS JOIN LATERAL lead_audit_internal.members_of(r) m
+              UNION
+              SELECT r FROM unnest(found.relations) r
+              CROSS JOIN LATERAL lead_audit_internal.class_of(r)),
+        '{found}');
+      -- Triggers that a restore left disabled have never been on.
+      watching := lead_audit_internal.watch_row(found.watch_id);
+      IF watching.state = 'on' AND EXISTS (SELECT FROM lead_audit.watch_fault f
+                                           WHERE f.watch_id = found.watch_id) THEN
+        PERFORM lead_audit_internal.note_state(watching, 'disabled', r)
+        FROM lead_audit_internal.roots_of(found.watch_id) r;
       END IF;
-      PERFORM lead_audit_internal.forget_relation(known.relation);
-    END LOOP;
-    watching := lead_audit_internal.watch_row(found.watch_id);
-    PERFORM lead_audit_internal.follow_watch(
-      watching,
-      array(SELECT m FROM lead_audit_internal.roots_of(found.watch_id) r
-            CROSS JOIN LATERAL lead_audit_internal.members_of(r) m
-            UNION
-            SELECT r FROM unnest(found.relations) r
-            CROSS JOIN LATERAL lead_audit_internal.class_of(r)),
-      '{found}');
-    -- Triggers that a restore left disabled have never been on.
-    watching := lead_audit_internal.watch_row(found.watch_id);
-    IF watching.state = 'on' AND EXISTS (SELECT FROM lead_audit.watch_fault f
-                                         WHERE f.watch_id = found.watch_id) THEN
-      PERFORM lead_audit_internal.note_state(watching, 'disabled', r)
-      FROM lead_audit_internal.roots_of(found.watch_id) r;
-    END IF;
+    EXCEPTION WHEN lock_not_available THEN
+      RETURN QUERY SELECT format('%I.%I', w.table_schema, w.table_name), 'locked'
+      FROM lead_audit_internal.watch_row(found.watch_id) w;
+    END;
   END LOOP;
 END
 $$;
@@ -2318,8 +2374,9 @@ COMMENT ON FUNCTION lead_audit.check_watched() IS
   'Compares each watched table with the catalog, repairs and records what differs, and returns '
   'it. Faults: not watched (a partition or child table had no audit triggers; now it has), '
   'detached (it now has its own watch id), dropped, trigger off (the state of the table is now '
-  'disabled). Returns no row if there is no fault. The background worker does the same after DDL '
-  'and every minute.';
+  'disabled), locked (a session holds a lock: the other faults of this watched table are not '
+  'repaired yet). Returns no row if there is no fault. The background worker does the same after '
+  'DDL and every minute.';
 
 COMMENT ON FUNCTION lead_audit_internal.guard_ddl() IS
   'Event trigger: calls refuse_ddl(), after_ddl(), after_drop() and before_attach() with the '

@@ -77,6 +77,12 @@ pub fn acting_for_unless_known<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -
     acting_for(ACTING_FOR.get().unwrap_or(role), work)
 }
 
+/// The role that is recorded as the current user.
+pub fn acting_role() -> pg_sys::Oid {
+    // SAFETY: reads a variable of the session. enable() and disable() run as their owner; who called them is outside of that.
+    ACTING_FOR.get().unwrap_or_else(|| unsafe { pg_sys::GetOuterUserId() })
+}
+
 /// The identity as of now.
 pub fn current() -> Rc<Actor> {
     // SAFETY: these read variables of the session.

@@ -17,7 +17,7 @@ mod trigger;
 mod truncate;
 mod type_search;
 
-pub use foreign_code::{ForeignCode, readable_type};
+pub use foreign_code::{ForeignCode, casts_changed, readable_type};
 pub use money::MoneyTypes;
 pub use partition_move::{subtransaction_aborts, subtransaction_commits, transaction_ends};
 pub use row_event::{RowEvent, RowOperation, RowTexts, record_row, row_texts, statement_ends};

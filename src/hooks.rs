@@ -11,9 +11,10 @@
 //! | planner | failures: open a scope | failures: close it |
 //! | ExecutorStart | failures: open a scope, keep the parameters | failures: close it |
 //! | ExecutorRun | failures: open a scope | failures: close it |
-//! | ExecutorFinish | failures: open a scope; entries: gather entries | entries: write them; failures: close it |
+//! | ExecutorFinish | failures: open a scope; entries: gather entries | DDL guard: note what was written; entries: write them; failures: close it |
 //! | ExecutorEnd | entries: write what has gathered while the library was being loaded | – |
-//! | ProcessUtility | failures: open a scope; failures: have the worker leave a database; entries: gather (COPY); DDL guard: keep the text | DDL guard: forget it; entries: write; failures: close |
+//! | ProcessUtility | failures: open a scope; failures: have the worker leave a database; entries: gather (COPY); DDL guard: keep the text, note what COPY writes to | DDL guard: forget it; entries: write; failures: close |
+//! | needs_fmgr_hook, fmgr_hook | DDL guard: no code of others while it makes triggers | DDL guard: an event trigger of others is through |
 //! | emit_log | failures: the error that ends the statement is final | – |
 //! | error callbacks | – | failures: make a record of the error |
 //! | shmem_request, shmem_startup | – | failures: ask for the lock; map the queue |
@@ -26,6 +27,7 @@
 
 mod error;
 mod executor;
+mod function_call;
 mod invalidation;
 mod next;
 mod planner;
@@ -40,6 +42,7 @@ pub fn install(preloading: bool) {
     transaction::install();
     executor::install(preloading);
     utility::install();
+    function_call::install();
     if preloading {
         planner::install();
         session::install();

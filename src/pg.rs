@@ -19,7 +19,7 @@ pub use background_process::{
     NextTurn, handle_signals, in_extension_transaction, in_transaction, must_stop, set_signal_handler, wait,
 };
 pub use error::{ServerError, capped, packed_sqlstate_text, sqlstate_text};
-pub use extension::{extension_version, hold_extension};
+pub use extension::{extension_owner, extension_version, hold_extension};
 pub use foreign_call::call_foreign;
 pub use id_scan::IdScan;
 pub use memory::{RowMemory, in_context, new_context};
@@ -33,7 +33,7 @@ pub use text::{
 };
 pub use transaction::{NewestSnapshot, TransactionEnd, current_subtransaction, in_subtransaction, lock_task, trigger_depth};
 pub use user::{
-    as_owner_restricted, as_user, current_database, is_template, may_create_databases, owns_database, owns_relation, role_name,
-    with_search_path,
+    as_owner_restricted, as_user, as_user_restricted, current_database, current_role, is_superuser, is_template,
+    may_create_databases, owns_database, owns_relation, role_name, with_search_path,
 };
 pub use utility_call::UtilityCall;

@@ -47,7 +47,7 @@ pub fn require() {
     }
 }
 
-/// `lead_audit.require_library()`: the same, for functions that are SQL and would run with any library.
+/// `lead_audit_internal.require_library()`: the same, for functions that are SQL and would run with any library.
 #[pg_extern(sql = false)]
 fn require_library() {
     require();

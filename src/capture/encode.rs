@@ -3,6 +3,7 @@
 //! Common types are written straight from their datum. All others go through Postgres's own `to_jsonb`, so that there is
 //! no second opinion on what an array, a composite or an extension's type looks like.
 
+use super::foreign_code::ForeignCasts;
 use super::jsonb;
 use super::numeric::write_numeric;
 use super::output_settings::OutputSettings;
@@ -45,6 +46,8 @@ pub enum Encoder {
         call: Box<pg_sys::FmgrInfo>,
         /// Whether money is in it, which depends on lc_monetary.
         monetary: bool,
+        /// Casts that other roles may have defined for it.
+        casts: Option<ForeignCasts>,
     },
 }
 
@@ -78,7 +81,10 @@ impl Encoder {
                 Encoder::Float8 => write_float(out, f64::from_bits(datum.value() as u64), datum, pg_sys::float8out),
                 Encoder::DateTime(type_oid) => write_date_time(out, datum, *type_oid),
                 Encoder::Jsonb => jsonb::write(out, pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast()),
-                Encoder::ToJsonb { call, monetary, .. } => write_to_jsonb(out, datum, call, *monetary),
+                Encoder::ToJsonb { call, monetary, casts: None } => write_to_jsonb(out, datum, call, *monetary),
+                Encoder::ToJsonb { call, monetary, casts: Some(casts) } => {
+                    casts.run(|| write_to_jsonb(out, datum, call, *monetary));
+                }
             }
         }
     }

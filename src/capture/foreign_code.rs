@@ -4,7 +4,9 @@
 //! define is a cast to json of a type of one's own, which to_jsonb calls, and a domain's check, which reading a value calls.
 
 use super::type_search::{TypeSearch, attribute_types};
-use pgrx::pg_sys;
+use crate::pg::{ServerError, as_user_restricted, current_role, is_superuser};
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::cell::{Cell, RefCell};
 
 /// Answers for types, kept for as long as the caller keeps this. Types can change meanwhile only in other transactions.
 #[derive(Default)]
@@ -108,6 +110,106 @@ fn parts(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
         Shape::Array(element) => to.push(element),
         Shape::Composite => attribute_types(type_oid, to),
         Shape::BuiltIn | Shape::Whole => {}
+    }
+}
+
+/// The casts to json that writing a value of a type may run, if they are not in C: their owners' code. Whoever writes to a table need not
+/// have chosen its columns' types, and must not lend these owners his rights.
+pub struct ForeignCasts {
+    type_oid: pg_sys::Oid,
+    /// Whose they are, and the state of the catalog that this was read in.
+    known: Cell<Option<(u64, Runs)>>,
+}
+
+/// As whom casts run.
+#[derive(Clone, Copy)]
+enum Runs {
+    /// As the writer: there are none, or they are a superuser's.
+    AsWriter,
+    /// As their owner.
+    As(pg_sys::Oid),
+    /// Several owners would get the rights of one of them.
+    Never,
+}
+
+thread_local! {
+    static CATALOG: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A cast, a function, a role or a relation changed, or may have.
+pub fn casts_changed() {
+    CATALOG.set(CATALOG.get().wrapping_add(1));
+}
+
+impl ForeignCasts {
+    /// Those of this type; `None` for a type that has none whatever happens.
+    pub fn of(type_oid: pg_sys::Oid) -> Option<Self> {
+        let holds_foreign_types = TypeSearch::default().finds(type_oid, |one| !is_built_in(one), parts);
+        holds_foreign_types.then(|| ForeignCasts { type_oid, known: Cell::new(None) })
+    }
+
+    /// Runs `work`, which writes a value of the type. Raises an error if the casts are of several owners.
+    pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
+        match self.known.get() {
+            Some((catalog, runs)) if catalog == CATALOG.get() => self.run_as(runs, work),
+            _ => {
+                let catalog = CATALOG.get();
+                let runs = owners(self.type_oid);
+                self.known.set(Some((catalog, runs)));
+                self.run_as(runs, work)
+            }
+        }
+    }
+
+    fn run_as<R>(&self, runs: Runs, work: impl FnOnce() -> R) -> R {
+        match runs {
+            Runs::AsWriter => work(),
+            Runs::As(owner) if owner == current_role() => work(),
+            Runs::As(owner) => as_user_restricted(owner, work),
+            Runs::Never => ServerError {
+                code: PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                message: "casts to json of several owners in one value are not executed".to_owned(),
+                detail: Some("Each is executed as its owner, and one value with one role.".to_owned()),
+            }
+            .raise(None),
+        }
+    }
+}
+
+fn owners(type_oid: pg_sys::Oid) -> Runs {
+    let found = RefCell::new(Vec::new());
+    let looks_on = |this: pg_sys::Oid| {
+        let function = matches!(shape(this), Shape::Whole).then(|| cast_to_json(this)).flatten();
+        // SAFETY: looks the function up.
+        let owner = function.filter(|&function| !is_in_c(function)).map(|function| unsafe { owner_of(function) });
+        if let Some(owner) =
+            owner.filter(|&owner| owner != pg_sys::InvalidOid && !is_superuser(owner) && !found.borrow().contains(&owner))
+        {
+            found.borrow_mut().push(owner);
+        }
+        false
+    };
+    TypeSearch::default().finds(type_oid, looks_on, parts);
+    match found.into_inner()[..] {
+        [] => Runs::AsWriter,
+        [owner] => Runs::As(owner),
+        _ => Runs::Never,
+    }
+}
+
+/// # Safety
+/// Within a transaction.
+unsafe fn owner_of(function: pg_sys::Oid) -> pg_sys::Oid {
+    // SAFETY: a look-up in the system catalog; the tuple is released when its column, which is never null, was read.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(function));
+        if tuple.is_null() {
+            return pg_sys::InvalidOid;
+        }
+        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>()).proowner;
+        pg_sys::ReleaseSysCache(tuple);
+        owner
     }
 }
 

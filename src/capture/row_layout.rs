@@ -4,6 +4,7 @@
 //! has changed.
 
 use super::encode::Encoder;
+use super::foreign_code::ForeignCasts;
 use super::money::MoneyTypes;
 use crate::pg::{Text, attribute, attribute_name, in_context, new_context, relation_name, schema_name};
 use ledger::canonical::{compare_keys, write_string};
@@ -264,7 +265,13 @@ pub unsafe fn encoder_for(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext,
         pg_sys::DATEOID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID => Encoder::DateTime(base),
         pg_sys::JSONBOID => Encoder::Jsonb,
         // SAFETY: as for this function.
-        _ => unsafe { Encoder::ToJsonb { call: to_jsonb_call(type_oid, context), monetary: money.contains(base) } },
+        _ => unsafe {
+            Encoder::ToJsonb {
+                call: to_jsonb_call(type_oid, context),
+                monetary: money.contains(base),
+                casts: ForeignCasts::of(base),
+            }
+        },
     }
 }
 

@@ -76,7 +76,7 @@ pub fn key_of<T: AsRef<[u8]>>(
     key_from(&open, &columns, column_names, &column_values)
 }
 
-/// `lead_audit.key_of(regclass, smallint[], text[], text[])`.
+/// `lead_audit_internal.key_of(regclass, smallint[], text[], text[])`.
 #[pg_extern(sql = false)]
 fn key_of_columns(
     relation: pg_sys::Oid,
@@ -186,7 +186,7 @@ unsafe fn as_type(type_oid: pg_sys::Oid, modifier: i32, value: &[u8]) -> Option<
     }
 }
 
-/// `lead_audit.value_as(regclass, text, text)`: the JSON of a value that was of this type, or `None` if it is none of it, or if only code
+/// `lead_audit_internal.value_as(regclass, text, text)`: the JSON of a value that was of this type, or `None` if it is none of it, or if only code
 /// of the type's owner can tell. The relation no longer matters; the SQL objects of 1.0 pass it.
 #[pg_extern(sql = false)]
 fn value_as(_relation: pg_sys::Oid, type_name: &[u8], value: &[u8]) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use super::next;
 use crate::failures::{self, Phase, StatementScope};
-use crate::{capture, entries};
+use crate::{capture, entries, watch};
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -100,6 +100,8 @@ unsafe extern "C-unwind" fn before_finish(scope: *mut StatementScope, query: *mu
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn after_finish(scope: *mut StatementScope, query: *mut pg_sys::QueryDesc) {
     entries::statement_scope_closes();
+    // SAFETY: as in `before_finish`: the query is PostgreSQL's.
+    unsafe { watch::statement_ends(query) };
     // SAFETY: as in `before_finish`; the query's state is live. A query with this flag is part of a statement around it (a
     // foreign key's action); its triggers have not run yet.
     unsafe {

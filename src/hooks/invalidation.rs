@@ -14,6 +14,8 @@ pub fn install(preloading: bool) {
         pg_sys::CacheRegisterSyscacheCallback(Cache::NAMESPACEOID as i32, Some(schema_changed), both);
         pg_sys::CacheRegisterSyscacheCallback(Cache::SEQRELID as i32, Some(sequence_changed), none);
         pg_sys::CacheRegisterSyscacheCallback(Cache::AUTHOID as i32, Some(role_changed), none);
+        pg_sys::CacheRegisterSyscacheCallback(Cache::CASTSOURCETARGET as i32, Some(cast_changed), none);
+        pg_sys::CacheRegisterSyscacheCallback(Cache::PROCOID as i32, Some(cast_changed), none);
     }
 }
 
@@ -21,6 +23,7 @@ pub fn install(preloading: bool) {
 unsafe extern "C-unwind" fn relation_changed(preloaded: pg_sys::Datum, relation: pg_sys::Oid) {
     let relation = (relation != pg_sys::InvalidOid).then_some(relation);
     capture::relation_changed(relation);
+    capture::casts_changed();
     entries::relation_changed(relation);
     watch::relation_changed();
     if preloaded.value() != 0 {
@@ -45,4 +48,10 @@ unsafe extern "C-unwind" fn sequence_changed(_argument: pg_sys::Datum, _cache: i
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn role_changed(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
     actor::role_changed();
+    capture::casts_changed();
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn cast_changed(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
+    capture::casts_changed();
 }

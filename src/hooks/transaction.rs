@@ -5,7 +5,7 @@
 //! caught, and what the other modules do at the end of the transaction is still done.
 
 use crate::pg::TransactionEnd;
-use crate::{capture, entries, failures, seal};
+use crate::{capture, entries, failures, seal, watch};
 use pgrx::pg_sys;
 use std::ffi::c_void;
 use std::panic::AssertUnwindSafe;
@@ -37,6 +37,7 @@ unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argumen
     let committed = end == TransactionEnd::Committed;
     without_error(|| failures::transaction_ends(end));
     without_error(|| failures::utility_commands::transaction_ends(committed));
+    without_error(|| watch::transaction_ends(committed));
     without_error(|| seal::transaction_ends(committed));
     without_error(entries::transaction_ends);
     without_error(capture::transaction_ends);
@@ -61,6 +62,7 @@ unsafe extern "C-unwind" fn subtransaction(
         }
         Event::SUBXACT_EVENT_ABORT_SUB => {
             without_error(|| failures::subtransaction_aborts(own));
+            without_error(|| watch::subtransaction_aborts(own));
             without_error(|| seal::subtransaction_aborts(own));
             without_error(|| failures::utility_commands::subtransaction_aborts(own));
             without_error(|| entries::subtransaction_aborts(own));

@@ -3,7 +3,7 @@
 
 use crate::failures::{self, StatementScope};
 use crate::pg::UtilityCall;
-use crate::watch::CommandScope;
+use crate::watch::{self, CommandScope};
 use crate::{capture, entries};
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -74,6 +74,7 @@ unsafe extern "C-unwind" fn before(scope: *mut StatementScope, call: *const Util
     unsafe {
         failures::command_begins(&mut *scope, &*call);
         failures::utility_commands::command_begins((*call).statement, (*call).context);
+        watch::copy_begins((*(*call).statement).utilityStmt);
     }
     if fires_row_triggers {
         entries::statement_scope_opens();

@@ -48,3 +48,19 @@ pub fn extension_version() -> Option<String> {
         version
     }
 }
+
+/// The owner of schema lead_audit; `None` if there is no such schema.
+pub fn extension_owner() -> Option<pg_sys::Oid> {
+    // SAFETY: a look-up in the system catalog; the tuple is released when its owner column has been read.
+    unsafe {
+        let name = pg_sys::Datum::from(NAME.as_ptr());
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::NAMESPACENAME as i32, name);
+        if tuple.is_null() {
+            return None;
+        }
+        let schema = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_namespace>();
+        let owner = (*schema).nspowner;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(owner)
+    }
+}

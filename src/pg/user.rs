@@ -98,12 +98,18 @@ pub fn as_user<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
 /// # Safety
 /// `relation` must be an open relation.
 pub unsafe fn as_owner_restricted<R>(relation: pg_sys::Relation, work: impl FnOnce() -> R) -> R {
+    // SAFETY: as the caller promises.
+    as_user_restricted(unsafe { (*(*relation).rd_rel).relowner }, work)
+}
+
+/// The same as another role.
+pub fn as_user_restricted<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
     // SAFETY: as in `as_user`; the nest level is ended here, or by the abort of the (sub)transaction.
     unsafe {
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
         let restricted = pg_sys::SECURITY_RESTRICTED_OPERATION | pg_sys::SECURITY_LOCAL_USERID_CHANGE;
-        pg_sys::SetUserIdAndSecContext((*(*relation).rd_rel).relowner, context | restricted as i32);
+        pg_sys::SetUserIdAndSecContext(role, context | restricted as i32);
         let level = pg_sys::NewGUCNestLevel();
         let result = work();
         pg_sys::AtEOXact_GUC(false, level);
@@ -131,4 +137,16 @@ pub fn with_search_path<R>(path: &CStr, work: impl FnOnce() -> R) -> R {
         pg_sys::AtEOXact_GUC(false, level);
         result
     }
+}
+
+/// The current role.
+pub fn current_role() -> pg_sys::Oid {
+    // SAFETY: reads a variable of the session.
+    unsafe { pg_sys::GetUserId() }
+}
+
+/// Whether the role is a superuser; false for one that is gone.
+pub fn is_superuser(role: pg_sys::Oid) -> bool {
+    // SAFETY: a look-up in the catalog, within a transaction.
+    unsafe { pg_sys::superuser_arg(role) }
 }

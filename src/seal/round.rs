@@ -15,7 +15,7 @@ use super::stored_tree::{StoredTiles, store_tiles, tree_is_damaged};
 use super::stored_tree::{TreeRow, tree_exists};
 use super::tree_guard::Sealing;
 use crate::entries::{EntryColumn, relation_of_schema};
-use crate::pg::{IdScan, NewestSnapshot, RowMemory, ServerError, detoasted, with_spi};
+use crate::pg::{IdScan, NewestSnapshot, RowMemory, ServerError, as_user, detoasted, extension_owner, with_spi};
 use ledger::merkle::{Hash, TileWriter};
 use ledger::note::SigningKey;
 use ledger::{IdRange, IdRanges};
@@ -105,7 +105,10 @@ fn original(tree: &TreeRow) -> Result<Option<String>, ServerError> {
 
 /// The same, of the tree of this database, if it can be told.
 pub fn copied_from() -> Option<String> {
-    tree_exists().then(|| with_spi(|| original(&TreeRow::load(NewestSnapshot::take().as_ptr()).ok()?).ok()?)).flatten()
+    let owner = extension_owner()?;
+    let look = || with_spi(|| original(&TreeRow::load(NewestSnapshot::take().as_ptr()).ok()?).ok()?);
+    // The caller of status() needs no right on the table.
+    tree_exists().then(|| as_user(owner, look)).flatten()
 }
 
 /// Two databases under one name are a log that contradicts itself. Anybody who may create databases can copy one, and the copy has a

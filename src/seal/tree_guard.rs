@@ -31,7 +31,7 @@ pub extern "C" fn pg_finfo_lead_audit_guard_tree() -> &'static pg_sys::Pg_finfo_
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit.guard_tree()`.
+/// `lead_audit_internal.guard_tree()`.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn lead_audit_guard_tree(_call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {

@@ -40,14 +40,14 @@ fn queue() -> TableIterator<
     }))
 }
 
-/// `lead_audit.own_queue()`.
+/// `lead_audit_internal.own_queue()`.
 #[pg_extern(sql = false)]
 fn own_queue() -> TableIterator<'static, (name!(queued, i64), name!(written, i64), name!(dropped, i64))> {
     let counts = queue::counts(current_database()).unwrap_or_default();
     TableIterator::once((number(counts.queued), number(counts.written), number(counts.dropped)))
 }
 
-/// `lead_audit.quarantined()`.
+/// `lead_audit_internal.quarantined()`.
 #[pg_extern(sql = false)]
 fn quarantined() -> i64 {
     number(queue::counts(current_database()).unwrap_or_default().quarantined)

@@ -7,7 +7,7 @@ use crate::entries;
 use crate::pg::{as_owner_restricted, for_each_row};
 use pgrx::{Uuid, pg_extern, pg_sys};
 
-/// `lead_audit.write_baseline(regclass, uuid, text)`: returns the number of rows. enable() holds a lock that keeps writers
+/// `lead_audit_internal.write_baseline(regclass, uuid, text)`: returns the number of rows. enable() holds a lock that keeps writers
 /// out until its triggers are there, so no row is missed and none is in both.
 #[pg_extern(sql = false)]
 fn write_baseline(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &[u8]) -> i64 {

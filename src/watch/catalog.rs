@@ -118,19 +118,19 @@ fn closure(start: pg_sys::Oid, next: impl Fn(pg_sys::Oid) -> Vec<pg_sys::Oid>) -
     all
 }
 
-fn members(root: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+pub fn members(root: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     let mut all = closure(root, children);
     all.retain(|&relation| is_member(relation));
     all
 }
 
-/// `lead_audit.members_of(oid)`.
+/// `lead_audit_internal.members_of(oid)`.
 #[pg_extern(sql = false)]
 fn members_of(root: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(members(root))
 }
 
-/// `lead_audit.ancestors_of(oid)`.
+/// `lead_audit_internal.ancestors_of(oid)`.
 #[pg_extern(sql = false)]
 fn ancestors_of(member: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     let mut all = closure(member, parents);
@@ -138,13 +138,13 @@ fn ancestors_of(member: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(all)
 }
 
-/// `lead_audit.parents_of(oid)`.
+/// `lead_audit_internal.parents_of(oid)`.
 #[pg_extern(sql = false)]
 fn parents_of(member: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(parents(member))
 }
 
-/// `lead_audit.lock_members(oid)`: locks a table, its partitions and its child tables as CREATE TRIGGER does, each before its own
+/// `lead_audit_internal.lock_members(oid)`: locks a table, its partitions and its child tables as CREATE TRIGGER does, each before its own
 /// children are listed. A command that gives a table another child locks the table first, so none is missed and none comes later.
 #[pg_extern(sql = false)]
 fn lock_members(root: pg_sys::Oid) {
@@ -158,7 +158,7 @@ fn lock_members(root: pg_sys::Oid) {
     });
 }
 
-/// `lead_audit.class_of(oid)`: no row for a relation that is gone.
+/// `lead_audit_internal.class_of(oid)`: no row for a relation that is gone.
 #[pg_extern(sql = false)]
 fn class_of(
     relation: pg_sys::Oid,
@@ -189,7 +189,7 @@ pub fn name_of(relation: pg_sys::Oid) -> Option<(String, String)> {
     }
 }
 
-/// `lead_audit.relation_named(text, text)`: the oid, or NULL.
+/// `lead_audit_internal.relation_named(text, text)`: the oid, or NULL.
 #[pg_extern(sql = false)]
 fn relation_named(schema: &str, table: &str) -> Option<pg_sys::Oid> {
     let (schema, table) = (CString::new(schema).ok()?, CString::new(table).ok()?);
@@ -203,7 +203,7 @@ fn relation_named(schema: &str, table: &str) -> Option<pg_sys::Oid> {
 
 // ---- columns ----------------------------------------------------------------------------------------------------------
 
-/// `lead_audit.column_number(oid, text)`: NULL for a column that is not there.
+/// `lead_audit_internal.column_number(oid, text)`: NULL for a column that is not there.
 #[pg_extern(sql = false)]
 fn column_number(relation: pg_sys::Oid, name: &str) -> Option<i16> {
     let name = CString::new(name).ok()?;
@@ -212,7 +212,7 @@ fn column_number(relation: pg_sys::Oid, name: &str) -> Option<i16> {
     (number > 0).then_some(number)
 }
 
-/// `lead_audit.column_name(oid, smallint)`: NULL for a column that is not there or was dropped.
+/// `lead_audit_internal.column_name(oid, smallint)`: NULL for a column that is not there or was dropped.
 #[pg_extern(sql = false)]
 fn column_name(relation: pg_sys::Oid, number: i16) -> Option<String> {
     // SAFETY: look-ups; a dropped column has no type, and no name is asked of a column that is not there.
@@ -224,7 +224,7 @@ fn column_name(relation: pg_sys::Oid, number: i16) -> Option<String> {
     }
 }
 
-/// `lead_audit.column_type(oid, text)`: of a domain, the type that it is over; NULL for a column that is not there.
+/// `lead_audit_internal.column_type(oid, text)`: of a domain, the type that it is over; NULL for a column that is not there.
 #[pg_extern(sql = false)]
 fn column_type(relation: pg_sys::Oid, name: &str) -> Option<pg_sys::Oid> {
     let number = column_number(relation, name)?;
@@ -232,7 +232,7 @@ fn column_type(relation: pg_sys::Oid, name: &str) -> Option<pg_sys::Oid> {
     Some(unsafe { pg_sys::getBaseType(pg_sys::get_atttype(relation, number)) })
 }
 
-/// `lead_audit.columns_of(oid)`: a text that says what the table's columns are, and what the composite types are that they are made of.
+/// `lead_audit_internal.columns_of(oid)`: a text that says what the table's columns are, and what the composite types are that they are made of.
 #[pg_extern(sql = false)]
 fn columns_of(relation: pg_sys::Oid) -> String {
     let (mut text, mut types, mut seen) = (String::new(), Vec::new(), HashSet::new());
@@ -276,7 +276,7 @@ fn describe_columns(relation: pg_sys::Oid, text: &mut String, types: &mut Vec<pg
     text.push(';');
 }
 
-/// `lead_audit.primary_key_of(oid)`: the columns by their numbers.
+/// `lead_audit_internal.primary_key_of(oid)`: the columns by their numbers.
 #[pg_extern(sql = false)]
 fn primary_key_of(
     relation: pg_sys::Oid,
@@ -342,13 +342,13 @@ fn row_type_of(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (row_type != pg_sys::InvalidOid).then_some(row_type)
 }
 
-/// `lead_audit.tables_with(oid)`: the tables that have a column of the type, or of one that is made of it.
+/// `lead_audit_internal.tables_with(oid)`: the tables that have a column of the type, or of one that is made of it.
 #[pg_extern(sql = false)]
 fn tables_with(of_type: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(tables_of_type(of_type))
 }
 
-/// `lead_audit.reached_from(oid)`: a table with its partitions and child tables, and the tables that have columns of their row types.
+/// `lead_audit_internal.reached_from(oid)`: a table with its partitions and child tables, and the tables that have columns of their row types.
 #[pg_extern(sql = false)]
 fn reached_from(relation: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     let mut all = members(relation);
@@ -412,6 +412,11 @@ fn audit_triggers(relation: pg_sys::Oid) -> Vec<AuditTrigger> {
     found
 }
 
+/// Whether audit triggers have this name.
+pub fn is_audit_trigger_name(name: &CStr) -> bool {
+    [ROW_TRIGGER, TRUNCATE_TRIGGER].iter().any(|kind| name.to_bytes() == kind.0.as_bytes())
+}
+
 fn is_lower_uuid(text: &str) -> bool {
     text.len() == 36 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'))
 }
@@ -431,7 +436,7 @@ fn function_is_row(function: pg_sys::Oid) -> Option<bool> {
     }
 }
 
-/// `lead_audit.audit_triggers_of(oid)`.
+/// `lead_audit_internal.audit_triggers_of(oid)`.
 #[pg_extern(sql = false)]
 fn audit_triggers_of(
     relation: pg_sys::Oid,
@@ -446,7 +451,7 @@ fn audit_triggers_of(
     )
 }
 
-/// `lead_audit.triggers_of(oid)`.
+/// `lead_audit_internal.triggers_of(oid)`.
 #[pg_extern(sql = false)]
 fn triggers_of(
     relation: pg_sys::Oid,
@@ -461,7 +466,7 @@ fn triggers_of(
     TableIterator::new(found)
 }
 
-/// `lead_audit.relation_of_trigger(oid)`: the table, and the trigger's name. No row for a trigger that is gone.
+/// `lead_audit_internal.relation_of_trigger(oid)`: the table, and the trigger's name. No row for a trigger that is gone.
 #[pg_extern(sql = false)]
 fn relation_of_trigger(
     trigger: pg_sys::Oid,
@@ -477,7 +482,7 @@ fn relation_of_trigger(
     TableIterator::new(found)
 }
 
-/// `lead_audit.identities_among(oid[])`: of the watched tables that these relations are known to belong to, or whose triggers they have.
+/// `lead_audit_internal.identities_among(oid[])`: of the watched tables that these relations are known to belong to, or whose triggers they have.
 #[pg_extern(sql = false)]
 fn identities_among(relations: Vec<pg_sys::Oid>) -> SetOfIterator<'static, Uuid> {
     let mut all = BTreeSet::new();

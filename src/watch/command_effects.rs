@@ -1,7 +1,9 @@
 //! What the parse tree of a DDL command tells the guard.
 
+use super::catalog::is_audit_trigger_name;
 use crate::pg::owns_relation;
 use pgrx::{PgList, pg_sys};
+use std::ffi::CStr;
 
 /// What a command does besides what the catalog shows afterwards.
 #[derive(Clone, Copy, Default)]
@@ -12,9 +14,13 @@ pub struct Effects {
     pub joined: bool,
     /// A partition or child table became a table of its own.
     pub parted: bool,
+    /// Triggers were switched off, if only until another part of the command switched them on again.
+    pub disabled: bool,
     /// Values are others, or will be, though the columns may be the same: a column was given a type or an expression, a label of an enum
     /// another name, the table became unlogged.
     pub rewritten: bool,
+    /// PostgreSQL may have copied the rows to another file.
+    pub may_rewrite: bool,
 }
 
 /// The effects of a command; `None` for CREATE TABLE of neither a partition nor a child table (frequent, where sessions make
@@ -26,7 +32,7 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
     // SAFETY: as the caller promises; a node's tag says what it is.
     unsafe {
         if statement.is_null() {
-            return Some(Effects { made: true, joined: true, parted: true, rewritten: false });
+            return Some(Effects { made: true, joined: true, parted: true, ..Effects::default() });
         }
         match (*statement).type_ {
             // A foreign table's node begins with that of a table.
@@ -39,10 +45,16 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
                 use pg_sys::AlterTableType as Kind;
                 let mut effects = Effects::default();
                 for command in alter_table_commands(statement).iter_ptr() {
+                    effects.may_rewrite |= may_rewrite((*command).subtype);
                     match (*command).subtype {
                         Kind::AT_AttachPartition | Kind::AT_AddInherit => effects.joined = true,
                         Kind::AT_DetachPartition | Kind::AT_DetachPartitionFinalize | Kind::AT_DropInherit => {
                             effects.parted = true
+                        }
+                        Kind::AT_DisableTrigAll | Kind::AT_DisableTrigUser => effects.disabled = true,
+                        Kind::AT_DisableTrig | Kind::AT_EnableReplicaTrig => {
+                            let name = (*command).name;
+                            effects.disabled |= !name.is_null() && is_audit_trigger_name(CStr::from_ptr(name));
                         }
                         // An unlogged table loses its rows by a crash.
                         Kind::AT_AlterColumnType | Kind::AT_SetUnLogged | Kind::AT_SetLogged => effects.rewritten = true,
@@ -70,24 +82,59 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
     }
 }
 
-/// The partitioned table and the table that ALTER TABLE … ATTACH PARTITION is about to make a partition of it, both locked as
-/// the command itself will lock them. `None` for any other command, and for one that will be refused: it must not wait for
-/// locks, nor take any, on tables that are not the caller's.
+/// What is of concern before a command begins.
+pub enum Beginning {
+    /// A table is about to become a partition of the first. Both are locked as the command itself will lock them.
+    Attach(pg_sys::Oid, pg_sys::Oid),
+    /// A partition is about to become a table of its own.
+    Detach {
+        /// Whether the command commits on its way.
+        is_concurrent: bool,
+    },
+    /// A table may be rewritten.
+    Rewrite,
+}
+
+/// What a command is about to do. `None` for most commands, and for an ATTACH PARTITION that will be refused: it must not wait for locks,
+/// nor take any, on tables that are not the caller's.
 ///
 /// # Safety
 /// `statement` must be null or a statement.
-pub unsafe fn attaches(statement: *mut pg_sys::Node) -> Option<(pg_sys::Oid, pg_sys::Oid)> {
+pub unsafe fn beginning(statement: *mut pg_sys::Node) -> Option<Beginning> {
+    use pg_sys::AlterTableType as Kind;
     // SAFETY: as the caller promises; a node's tag says what it is.
     unsafe {
         if statement.is_null() || (*statement).type_ != pg_sys::NodeTag::T_AlterTableStmt {
             return None;
         }
-        let commands = alter_table_commands(statement);
-        let attach = commands.iter_ptr().find(|&command| (*command).subtype == pg_sys::AlterTableType::AT_AttachPartition)?;
-        let partition = (*(*attach).def.cast::<pg_sys::PartitionCmd>()).name;
-        let above = (*statement.cast::<pg_sys::AlterTableStmt>()).relation;
-        Some((own_relation(above, pg_sys::ShareUpdateExclusiveLock)?, own_relation(partition, pg_sys::AccessExclusiveLock)?))
+        for command in alter_table_commands(statement).iter_ptr() {
+            let partition = (*command).def.cast::<pg_sys::PartitionCmd>();
+            match (*command).subtype {
+                Kind::AT_AttachPartition => {
+                    let above = (*statement.cast::<pg_sys::AlterTableStmt>()).relation;
+                    let above = own_relation(above, pg_sys::ShareUpdateExclusiveLock)?;
+                    return Some(Beginning::Attach(above, own_relation((*partition).name, pg_sys::AccessExclusiveLock)?));
+                }
+                Kind::AT_DetachPartition => return Some(Beginning::Detach { is_concurrent: (*partition).concurrent }),
+                Kind::AT_DetachPartitionFinalize => return Some(Beginning::Detach { is_concurrent: false }),
+                _ if may_rewrite((*command).subtype) => return Some(Beginning::Rewrite),
+                _ => {}
+            }
+        }
+        None
     }
+}
+
+fn may_rewrite(subcommand: pg_sys::AlterTableType::Type) -> bool {
+    use pg_sys::AlterTableType as Kind;
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    if subcommand == Kind::AT_SetExpression {
+        return true;
+    }
+    matches!(
+        subcommand,
+        Kind::AT_AddColumn | Kind::AT_AlterColumnType | Kind::AT_SetUnLogged | Kind::AT_SetLogged | Kind::AT_SetAccessMethod
+    )
 }
 
 /// # Safety

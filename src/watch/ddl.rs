@@ -1,11 +1,11 @@
 //! DDL that concerns watched tables. The event trigger's function is called as whoever ran the command, who has no rights
 //! in schema lead_audit; what it does there it does as the extension's owner.
 
-use super::command_effects::{self, Effects};
-use super::command_text;
+use super::command_effects::{self, Beginning, Effects};
+use super::{command_text, nested_writes};
 use crate::actor;
 use crate::entries::{self, NewEntry};
-use crate::pg::{ServerError, Text, as_user};
+use crate::pg::{ServerError, Text, as_user, extension_owner};
 use crate::version::internal_schema;
 use ledger::canonical::write_string;
 use pgrx::datum::DatumWithOid;
@@ -17,7 +17,7 @@ use std::ffi::{CStr, CString};
 /// Longest command that an entry keeps, in bytes.
 const COMMAND_LIMIT: usize = 10_000;
 
-/// `lead_audit.write_ddl(uuid, oid, text, text, text)`.
+/// `lead_audit_internal.write_ddl(uuid, oid, text, text, text)`.
 #[pg_extern(sql = false)]
 fn write_ddl(
     watch_id: Option<Uuid>,
@@ -98,7 +98,7 @@ pub extern "C" fn pg_finfo_lead_audit_guard_ddl() -> &'static pg_sys::Pg_finfo_r
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit.guard_ddl()`.
+/// `lead_audit_internal.guard_ddl()`.
 ///
 /// # Safety
 /// Called by Postgres only.
@@ -151,6 +151,10 @@ unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::sp
     // SAFETY: reads a variable of the session.
     let invoker = unsafe { pg_sys::GetUserId() };
     let Some(owner) = extension_owner() else { return Ok(()) };
+    // The event of what a command dropped comes before that of its end.
+    if !is_drop {
+        nested_writes::command_ends(statement);
+    }
     actor::acting_for(invoker, || {
         as_user(owner, || {
             refuse_unless_allowed(invoker, is_drop)?;
@@ -166,14 +170,20 @@ unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::sp
     })
 }
 
-/// A table that is watched on its own makes way for the triggers that it will have as a partition.
+/// A table that is watched on its own makes way for the triggers that it will have as a partition. Of other commands that are of concern,
+/// what is written until they end is noted.
 ///
 /// # Safety
 /// `statement` must be null or a statement.
 unsafe fn before_command(statement: *mut pg_sys::Node) -> pgrx::spi::Result<()> {
     // SAFETY: as the caller promises.
-    let Some((above, partition)) = (unsafe { command_effects::attaches(statement) }) else { return Ok(()) };
+    let Some(beginning) = (unsafe { command_effects::beginning(statement) }) else { return Ok(()) };
     let Some(_guarding) = Guarding::begin(Effects::default()) else { return Ok(()) };
+    let is_concurrent = matches!(beginning, Beginning::Detach { is_concurrent: true });
+    let Beginning::Attach(above, partition) = beginning else {
+        nested_writes::command_begins(statement, is_concurrent);
+        return Ok(());
+    };
     // SAFETY: reads a variable of the session.
     let invoker = unsafe { pg_sys::GetUserId() };
     let Some(owner) = extension_owner() else { return Ok(()) };
@@ -209,17 +219,22 @@ pub fn mend() -> Vec<(String, String)> {
     found.unwrap_or_else(|error: pgrx::spi::SpiError| failed(&error))
 }
 
-/// `lead_audit.command_effects()`: of the command that the guard is looking at.
+/// `lead_audit_internal.command_effects()`: of the command that the guard is looking at.
 #[pg_extern(sql = false)]
 fn command_effects() -> Vec<&'static str> {
     let effects = GUARDING.get().unwrap_or_default();
-    [(effects.made, "made"), (effects.joined, "joined"), (effects.parted, "parted"), (effects.rewritten, "rewritten")]
-        .into_iter()
-        .filter_map(|(is, name)| is.then_some(name))
-        .collect()
+    let names = [
+        (effects.made, "made"),
+        (effects.joined, "joined"),
+        (effects.parted, "parted"),
+        (effects.disabled, "disabled"),
+        (effects.rewritten, "rewritten"),
+        (effects.may_rewrite && nested_writes::any(), "written"),
+    ];
+    names.into_iter().filter_map(|(is, name)| is.then_some(name)).collect()
 }
 
-/// Raises the error of `lead_audit.refuse_ddl()` where it has one, judging by the newest snapshot.
+/// Raises the error of `lead_audit_internal.refuse_ddl()` where it has one, judging by the newest snapshot.
 fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Result<()> {
     let query = format!("SELECT {}.refuse_ddl({}, {is_drop})", internal_schema(), invoker.to_u32());
     let query = CString::new(query).unwrap_or_default();
@@ -257,7 +272,27 @@ impl Guarding {
 impl Drop for Guarding {
     fn drop(&mut self) {
         GUARDING.set(None);
+        nested_writes::command_is_checked();
     }
+}
+
+/// Runs a command that lead_audit makes up itself, which is no concern of the guard's.
+pub fn while_guarding<R>(work: impl FnOnce() -> R) -> R {
+    let _guarding = Guarding::begin(Effects::default());
+    work()
+}
+
+/// The guard's state while it is suspended.
+pub type Suspended = Option<Effects>;
+
+/// Guards the commands that follow, though they come from within the guard's work.
+pub fn suspend() -> Suspended {
+    GUARDING.replace(None)
+}
+
+/// Goes on with the guard's work.
+pub fn resume(suspended: Suspended) {
+    GUARDING.set(suspended);
 }
 
 /// Runs code of somebody else's within the guard's work: its DDL is guarded like any other.
@@ -268,22 +303,6 @@ pub fn with_guard_on<R>(work: impl FnOnce() -> R) -> R {
             GUARDING.set(self.0);
         }
     }
-    let _restore = Restore(GUARDING.replace(None));
+    let _restore = Restore(suspend());
     work()
-}
-
-/// Who owns schema lead_audit; `None` if there is none.
-fn extension_owner() -> Option<pg_sys::Oid> {
-    // SAFETY: a look-up in the system catalog; the tuple is released when its owner column has been read.
-    unsafe {
-        let name = c"lead_audit";
-        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::NAMESPACENAME as i32, pg_sys::Datum::from(name.as_ptr()));
-        if tuple.is_null() {
-            return None;
-        }
-        let schema = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_namespace>();
-        let owner = (*schema).nspowner;
-        pg_sys::ReleaseSysCache(tuple);
-        Some(owner)
-    }
 }

@@ -6,7 +6,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::{PgLogLevel, PgSqlErrorCode, Spi, pg_extern, pg_sys};
 use std::ffi::CString;
 
-/// `lead_audit.watch_leads()`: watches the table that `leads` means to whoever runs CREATE EXTENSION, or says in a NOTICE
+/// `lead_audit_internal.watch_leads()`: watches the table that `leads` means to whoever runs CREATE EXTENSION, or says in a NOTICE
 /// which call to make.
 #[pg_extern(sql = false)]
 fn watch_leads() {

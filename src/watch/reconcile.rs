@@ -4,7 +4,8 @@
 use super::ddl::{failed, mend};
 use crate::entries::relation_of_schema;
 use pgrx::{Spi, pg_sys};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// How often to look whether a relation changed.
@@ -13,7 +14,18 @@ pub const INTERVAL: Duration = Duration::from_secs(2);
 /// How often to compare even if none did.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// How often the same fault is logged.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// The fault of a table that somebody has locked.
+const LOCKED: &str = "locked";
+
+/// After so many turns that found a table locked, the next one waits longer for it.
+const PATIENT_AFTER: u32 = 3;
+
 thread_local! {
+    static LOCKED_TURNS: Cell<u32> = const { Cell::new(0) };
+    static SAID: RefCell<HashMap<(String, String), Instant>> = RefCell::new(HashMap::new());
     static CHANGED: Cell<bool> = const { Cell::new(true) };
     static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
 }
@@ -29,15 +41,40 @@ pub fn tick() {
     }
     CHANGED.set(false);
     let done = Finally(true);
-    // Far below deadlock_timeout: of a session and the worker that wait for each other, it is the worker that gives up.
-    if let Err(error) = Spi::run("SET LOCAL lock_timeout = '5ms'") {
+    // Below deadlock_timeout: of a session and the worker that wait for each other, it is the worker that gives up. A table that is always
+    // in use is waited for longer, and then keeps others waiting for that long.
+    let patience = if LOCKED_TURNS.get() < PATIENT_AFTER {
+        5
+    } else {
+        // SAFETY: reads a setting.
+        unsafe { pg_sys::DeadlockTimeout / 2 }.clamp(1, 400)
+    };
+    if let Err(error) = Spi::run(&format!("SET LOCAL lock_timeout = {patience}")) {
         failed(&error);
     }
-    for (relation, fault) in mend() {
+    let found = mend();
+    let is_locked = found.iter().any(|(_, fault)| fault == LOCKED);
+    found.into_iter().for_each(say);
+    LAST.set(Some(Instant::now()));
+    if is_locked {
+        LOCKED_TURNS.set(if LOCKED_TURNS.get() < PATIENT_AFTER { LOCKED_TURNS.get() + 1 } else { 0 });
+        return; // looks again soon
+    }
+    LOCKED_TURNS.set(0);
+    done.succeeded();
+}
+
+fn say((relation, fault): (String, String)) {
+    let is_news = SAID.with_borrow_mut(|said| {
+        said.retain(|_, at| at.elapsed() < SAY_AGAIN);
+        said.insert((relation.clone(), fault.clone()), Instant::now()).is_none_or(|at| {
+            said.insert((relation.clone(), fault.clone()), at);
+            false
+        })
+    });
+    if is_news {
         pgrx::log!("lead_audit: table {relation} was found to be: {fault}");
     }
-    LAST.set(Some(Instant::now()));
-    done.succeeded();
 }
 
 /// Notes that the comparison did not come to its end, unless it did.

@@ -232,7 +232,7 @@ pub extern "C" fn pg_finfo_lead_audit_watch_row() -> &'static pg_sys::Pg_finfo_r
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit.watch_row(uuid)`.
+/// `lead_audit_internal.watch_row(uuid)`.
 ///
 /// # Safety
 /// Called by Postgres only.
@@ -253,7 +253,7 @@ pub extern "C" fn pg_finfo_lead_audit_relation_row() -> &'static pg_sys::Pg_finf
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit.relation_row(oid)`.
+/// `lead_audit_internal.relation_row(oid)`.
 ///
 /// # Safety
 /// Called by Postgres only.
@@ -278,19 +278,19 @@ fn relations(keys: &[Key], wanted: impl Fn(&Row) -> bool) -> SetOfIterator<'stat
     SetOfIterator::new(found)
 }
 
-/// `lead_audit.relations_of(uuid)`: the relations that are known to belong to a watched table.
+/// `lead_audit_internal.relations_of(uuid)`: the relations that are known to belong to a watched table.
 #[pg_extern(sql = false)]
 fn relations_of(identity: Uuid) -> SetOfIterator<'static, pg_sys::Oid> {
     relations(&[Key::uuid(c"watch_id", *identity.as_bytes())], |_| true)
 }
 
-/// `lead_audit.roots_of(uuid)`: those of them that are the table itself.
+/// `lead_audit_internal.roots_of(uuid)`: those of them that are the table itself.
 #[pg_extern(sql = false)]
 fn roots_of(identity: Uuid) -> SetOfIterator<'static, pg_sys::Oid> {
     relations(&[Key::uuid(c"watch_id", *identity.as_bytes()), Key::boolean(c"is_root", true)], |_| true)
 }
 
-/// `lead_audit.renamed_relations()`: all known relations that have another name than is known. Reads the whole table.
+/// `lead_audit_internal.renamed_relations()`: all known relations that have another name than is known. Reads the whole table.
 #[pg_extern(sql = false)]
 fn renamed_relations() -> SetOfIterator<'static, pg_sys::Oid> {
     relations(&[], |row| {
@@ -299,7 +299,7 @@ fn renamed_relations() -> SetOfIterator<'static, pg_sys::Oid> {
     })
 }
 
-/// `lead_audit.identities_named(text, text)`: of tables that were seen last under this name, whatever their state.
+/// `lead_audit_internal.identities_named(text, text)`: of tables that were seen last under this name, whatever their state.
 #[pg_extern(sql = false)]
 fn identities_named(schema: &str, table: &str) -> SetOfIterator<'static, Uuid> {
     let mut found = Vec::new();
@@ -313,7 +313,7 @@ fn identities_named(schema: &str, table: &str) -> SetOfIterator<'static, Uuid> {
 
 // ---- writing ----------------------------------------------------------------------------------------------------------
 
-/// `lead_audit.lock_watch(uuid)`: keeps other transactions from changing the row in lead_audit.watch until this one ends.
+/// `lead_audit_internal.lock_watch(uuid)`: keeps other transactions from changing the row in lead_audit.watch until this one ends.
 #[pg_extern(sql = false)]
 fn lock_watch(identity: Uuid) {
     Table::Watch.lock(hash(&identity));
@@ -382,7 +382,7 @@ pub extern "C" fn pg_finfo_lead_audit_put_watch() -> &'static pg_sys::Pg_finfo_r
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit.put_watch(lead_audit.watch)`.
+/// `lead_audit_internal.put_watch(lead_audit.watch)`.
 ///
 /// # Safety
 /// Called by Postgres only.
@@ -406,7 +406,7 @@ pub extern "C" fn pg_finfo_lead_audit_put_relation() -> &'static pg_sys::Pg_finf
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit.put_relation(lead_audit.watched_relation)`.
+/// `lead_audit_internal.put_relation(lead_audit.watched_relation)`.
 ///
 /// # Safety
 /// Called by Postgres only.
@@ -424,7 +424,7 @@ pub unsafe extern "C-unwind" fn lead_audit_put_relation(call: pg_sys::FunctionCa
     pg_sys::Datum::from(0)
 }
 
-/// `lead_audit.forget_relation(oid)`: whether it was known.
+/// `lead_audit_internal.forget_relation(oid)`: whether it was known.
 #[pg_extern(sql = false)]
 fn forget_relation(relation: pg_sys::Oid) -> bool {
     Table::WatchedRelation.lock(relation.to_u32());

@@ -248,7 +248,7 @@ fn is_any_worker_alive() -> bool {
     alive
 }
 
-/// Name and oid of each database that can be connected to.
+/// Name and oid of each database that can be connected to, or that has a worker.
 fn read_databases() -> HashMap<pg_sys::Oid, CString> {
     let mut databases = HashMap::new();
     // SAFETY: a scan of a shared catalog, ended before it is closed; a tuple stays until the next is fetched.
@@ -261,7 +261,8 @@ fn read_databases() -> HashMap<pg_sys::Oid, CString> {
                 break;
             }
             let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-            if (*row).datallowconn {
+            // An owner can close a database to new sessions while others are in it.
+            if (*row).datallowconn || queue::find((*row).oid, |_| ()).is_some() {
                 databases.insert((*row).oid, CStr::from_ptr((*row).datname.data.as_ptr()).to_owned());
             }
         }

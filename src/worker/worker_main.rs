@@ -38,7 +38,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     // SAFETY: at the beginning of the process; an invalid role means the bootstrap superuser.
     unsafe {
         pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0));
-        pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, pg_sys::BGWORKER_BYPASS_ALLOWCONN);
         // The owner of the database can have set session_authorization for it.
         pg_sys::SetSessionAuthorization(pg_sys::GetAuthenticatedUserId(), true);
         pg_sys::pgstat_report_appname(c"lead_audit worker".as_ptr());
@@ -169,7 +169,12 @@ fn pin_settings() {
         (c"synchronous_commit", c"local"),
         (c"lead_audit.on_error", c"abort"),
     ];
-    for (name, value) in PINNED {
+    // In some minor versions only.
+    const PINNED_IF_THERE: &[(&CStr, &CStr)] = &[(c"restrict_nonsystem_relation_kind", c"")];
+    // SAFETY: C strings; gives null for a setting that does not exist.
+    let is_there = |name: &CStr| unsafe { !pg_sys::GetConfigOption(name.as_ptr(), true, false).is_null() };
+    let if_there = PINNED_IF_THERE.iter().filter(|(name, _)| is_there(name));
+    for (name, value) in PINNED.iter().chain(if_there) {
         // SAFETY: C strings; the settings exist, and a superuser's process may set them.
         unsafe {
             pg_sys::SetConfigOption(

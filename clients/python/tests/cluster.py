@@ -1,4 +1,4 @@
-"""A private PostgreSQL cluster with the extension, made by the project's scripts: a Unix socket, no port."""
+"""A private PostgreSQL cluster with the extension, on a Unix socket."""
 
 from __future__ import annotations
 
@@ -36,7 +36,12 @@ _numbers = itertools.count(1)
 
 def script(name: str, *arguments: str) -> str:
     """Runs one of the project's scripts; returns what it prints."""
-    done = subprocess.run([ROOT / "scripts" / name, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(
+        [ROOT / "scripts" / name, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, f"{name} {arguments}: {done.stderr}{done.stdout}"
     return done.stdout.strip()
 
@@ -58,7 +63,9 @@ class Database:
         return f"host={self.socket} dbname={self.name} user={self.user}"
 
     def connect(self, user: Optional[str] = None) -> psycopg.Connection[Any]:
-        return psycopg.connect(f"host={self.socket} dbname={self.name} user={user or self.user}", autocommit=True)
+        return psycopg.connect(
+            f"host={self.socket} dbname={self.name} user={user or self.user}", autocommit=True
+        )
 
     def query(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Runs a statement as the superuser."""
@@ -68,7 +75,9 @@ class Database:
 
     def trail(self) -> list[tuple[Any, ...]]:
         """(operation, user_id, user_ip, user_agent, request_id) of every entry, in order."""
-        return self.query("SELECT operation, user_id, user_ip, user_agent, request_id FROM lead_audit.log ORDER BY id")
+        return self.query(
+            "SELECT operation, user_id, user_ip, user_agent, request_id FROM lead_audit.log ORDER BY id"
+        )
 
     def users(self) -> list[Optional[str]]:
         """The user_id of every entry, in order."""
@@ -83,25 +92,38 @@ class StatementLog:
         self._start = log.stat().st_size
 
     def statements(self) -> list[str]:
-        """The first word of each statement so far; "set_config" for the one that sets the context, also where others come in one string with it;
-        "catalog" for the question which functions and relations can write."""
+        """The first word of each statement so far.
+
+        It is "set_config" for the statement that sets the context, also if others are in its string,
+        and "catalog" for the query of the functions and relations that can write.
+        """
         with self._log.open("rb") as file:
             file.seek(self._start)
-            found = re.findall(r"LOG:  (?:statement|execute [^:]*): (.*(?:\n\t.*)*)", file.read().decode())
+            found = re.findall(
+                r"LOG:  (?:statement|execute [^:]*): (.*(?:\n\t.*)*)", file.read().decode()
+            )
         words: list[str] = []
         for text in found:
             if _CATALOG in text:
                 words.append("catalog")
                 continue
             parts = re.split(r";\s+", text) if _SET_CONFIG in text else [text]
-            words += ["set_config" if _SET_CONFIG in part else re.split(r"[\s;]", part)[0].upper() for part in parts]
+            words += [
+                "set_config" if _SET_CONFIG in part else re.split(r"[\s;]", part)[0].upper()
+                for part in parts
+            ]
         return words
 
 
 class Cluster:
     """Started when it is made; remove() stops and deletes it."""
 
-    SETTINGS = ("fsync = off", "max_connections = 60", "max_prepared_transactions = 5", "log_statement = 'all'")
+    SETTINGS = (
+        "fsync = off",
+        "max_connections = 60",
+        "max_prepared_transactions = 5",
+        "log_statement = 'all'",
+    )
 
     def __init__(self, name: str) -> None:
         self.directory = str(TARGET / "python" / name)
@@ -119,7 +141,9 @@ class Cluster:
     def database(self) -> Database:
         """A database of its own, with the watched table leads, which belongs to the role app."""
         database = Database(self.socket, f"leads_{next(_numbers)}")
-        Database(self.socket, "postgres").query(f"CREATE DATABASE {database.name} TEMPLATE {TEMPLATE} OWNER app")
+        Database(self.socket, "postgres").query(
+            f"CREATE DATABASE {database.name} TEMPLATE {TEMPLATE} OWNER app"
+        )
         return database
 
     def remove(self) -> None:

@@ -1,10 +1,10 @@
-"""What the client costs beside the same engine without it, in microseconds. On a private cluster, over a Unix socket.
+"""The cost of the client beside the same engine without it, in microseconds, over a Unix socket.
 
     python -m tests.overhead [ROUNDS]
 
-The two engines take turns, in many short rounds. Each figure is the difference of their best
-rounds, which leaves out what else the machine does. CPU is the time of this process, without the
-server and without waiting for it. The exit status is 1 if the CPU time exceeds a limit.
+The two engines take turns, in many short rounds. Each figure is the difference of their best rounds,
+which leaves out other processes. CPU is the time of this process, without the server and without
+waiting for it. The exit status is 1 if the CPU time exceeds a limit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from .drivers import SYNC
 
 INSERT = text("INSERT INTO leads (id) SELECT gen_random_uuid()")
 ONE = text("SELECT 1")
-WIDE = text(f"SELECT {', '.join(f'lower(l.source) AS column_{number}' for number in range(40))} FROM leads l WHERE l.id = 'x'")
+WIDE = text(
+    f"SELECT {', '.join(f'lower(l.source) AS column_{number}' for number in range(40))} FROM leads l WHERE l.id = 'x'"
+)
 PER_ROUND = 30
 
 TRANSACTION, STATEMENT, AUTOCOMMIT_READ, AUTOCOMMIT_NEW, AUTOCOMMIT_WRITE = (
@@ -47,7 +49,10 @@ def measured(engine: Any) -> dict[str, tuple[float, float]]:
         wall, cpu = time.perf_counter(), time.process_time()
         for number in range(PER_ROUND):
             work(number)
-        found[name] = ((time.perf_counter() - wall) / PER_ROUND, (time.process_time() - cpu) / PER_ROUND)
+        found[name] = (
+            (time.perf_counter() - wall) / PER_ROUND,
+            (time.process_time() - cpu) / PER_ROUND,
+        )
 
     def transaction(number: int) -> None:
         with engine.begin() as connection:
@@ -61,7 +66,10 @@ def measured(engine: Any) -> dict[str, tuple[float, float]]:
         connection.execute(ONE)
         measure(AUTOCOMMIT_READ, lambda number: connection.execute(WIDE))
         start = time.monotonic_ns()
-        measure(AUTOCOMMIT_NEW, lambda number: connection.exec_driver_sql(f"{WIDE} AND l.email <> '{start + number}'"))
+        measure(
+            AUTOCOMMIT_NEW,
+            lambda number: connection.exec_driver_sql(f"{WIDE} AND l.email <> '{start + number}'"),
+        )
         measure(AUTOCOMMIT_WRITE, lambda number: connection.execute(INSERT))
     return found
 
@@ -71,7 +79,8 @@ def main(rounds: int) -> int:
     cluster = Cluster(f"cluster-{os.getpid()}")
     try:
         database = cluster.database()
-        # This measures the client: a trigger does not cost the same without and with a context, and a log costs the server.
+        # This measures the client: a trigger does not cost the same without and with a context,
+        # and a log costs the server.
         database.query("SELECT lead_audit.disable('leads')")
         database.query(f"ALTER DATABASE {database.name} SET log_statement = 'none'")
         print("| microseconds | " + " | ".join(f"{driver}: clock | CPU" for driver in SYNC) + " |")
@@ -82,15 +91,26 @@ def main(rounds: int) -> int:
             plain, attached = (create_engine(database.url(driver), future=True) for _ in range(2))
             attach(attached)
             without, with_it = [], []
-            with AuditContext("alice", "203.0.113.7", "Mozilla/5.0 (X11; Linux x86_64)", "0f0e0d0c0b0a09080706050403020100"):
+            with AuditContext(
+                "alice",
+                "203.0.113.7",
+                "Mozilla/5.0 (X11; Linux x86_64)",
+                "0f0e0d0c0b0a09080706050403020100",
+            ):
                 for number in range(rounds + 3):
-                    pair = (measured(plain), measured(attached)) if number % 2 else (measured(attached), measured(plain))[::-1]
+                    pair = (
+                        (measured(plain), measured(attached))
+                        if number % 2
+                        else (measured(attached), measured(plain))[::-1]
+                    )
                     if number >= 3:  # they are warm
                         without.append(pair[0])
                         with_it.append(pair[1])
             for name in without[0]:
                 for kind in range(2):
-                    difference = min(found[name][kind] for found in with_it) - min(found[name][kind] for found in without)
+                    difference = min(found[name][kind] for found in with_it) - min(
+                        found[name][kind] for found in without
+                    )
                     rows.setdefault(name, []).append(f"{difference * 1e6:.0f}")
                     exceeded += kind == 1 and difference * 1e6 > LIMITS.get(name, float("inf"))
             plain.dispose()

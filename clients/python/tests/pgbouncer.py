@@ -33,8 +33,8 @@ logfile = {directory}/log
 """
 
 
-# PgBouncer 1.18, which Debian 12 has, ends with this where a query is cancelled while its client goes away. A supervisor starts it
-# again, as systemd does for others.
+# PgBouncer 1.18, which Debian 12 has, ends with this where a query is cancelled while its client
+# goes away. A supervisor starts it again, as systemd does for others.
 KNOWN_END = "in function disconnect_client(): bad client state"
 
 
@@ -45,14 +45,26 @@ class PgBouncer:
         # Not under target/, whose path may be too long for a socket.
         self.directory = Path(tempfile.mkdtemp(prefix="lead_audit-", dir="/tmp"))
         (self.directory / "users.txt").write_text('"app" ""\n"postgres" ""\n')
-        configuration = CONFIGURATION.format(server=server, directory=self.directory, mode=mode, pool_size=pool_size)
+        configuration = CONFIGURATION.format(
+            server=server, directory=self.directory, mode=mode, pool_size=pool_size
+        )
         configuration += "".join(f"{setting}\n" for setting in settings)
         (self.directory / "pgbouncer.ini").write_text(configuration)
         command = ["pgbouncer", "-q", str(self.directory / "pgbouncer.ini")]
         if SERVER_USER:
             shutil.chown(self.directory, SERVER_USER)
-            group = subprocess.run(["id", "-g", SERVER_USER], check=True, capture_output=True, text=True).stdout.strip()
-            command = ["setpriv", "--reuid", SERVER_USER, "--regid", group, "--clear-groups", *command]
+            group = subprocess.run(
+                ["id", "-g", SERVER_USER], check=True, capture_output=True, text=True
+            ).stdout.strip()
+            command = [
+                "setpriv",
+                "--reuid",
+                SERVER_USER,
+                "--regid",
+                group,
+                "--clear-groups",
+                *command,
+            ]
         self._command = command
         self._stopping = False
         self._process = self._start()
@@ -92,7 +104,9 @@ class PgBouncer:
                 psycopg.connect(f"host={self.directory} dbname=postgres user=app").close()
                 return
             except psycopg.OperationalError:
-                assert time.monotonic() < until, f"PgBouncer does not accept connections: {self._log()[-3000:]}"
+                assert time.monotonic() < until, (
+                    f"PgBouncer does not accept connections: {self._log()[-3000:]}"
+                )
                 time.sleep(0.05)
 
     def stop(self) -> None:

@@ -1,6 +1,7 @@
-"""What stands between a client and the server and counts how often the client asks for answers: at Query, at Sync, and at a Flush that comes
-after something else (psycopg sends one right after Sync, which asks for nothing more). Between them the server keeps its answers, so
-that nobody can wait for them.
+"""A relay between a client and the server that counts the client's round trips.
+
+It counts Query, Sync, and a Flush that follows anything else. (psycopg sends a Flush right after Sync,
+which asks for nothing more.) In between the server keeps its answers, so nobody can wait for them.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class Counter:
                 return
             server = socket.socket(socket.AF_UNIX)
             server.connect(self._server)
-            threading.Thread(target=self._pass_on_counting, args=(client, server), daemon=True).start()
+            threading.Thread(
+                target=self._pass_on_counting, args=(client, server), daemon=True
+            ).start()
             threading.Thread(target=_pass_on, args=(server, client), daemon=True).start()
 
     def _pass_on_counting(self, client: socket.socket, server: socket.socket) -> None:
@@ -63,7 +66,9 @@ class Counter:
         while data := _receive(client):
             unread += data
             while True:
-                head = 1 if started else 0  # the first message, which starts the session, has no type
+                head = (
+                    1 if started else 0
+                )  # the first message, which starts the session, has no type
                 if len(unread) < head + 4:
                     break
                 length = head + int.from_bytes(unread[head : head + 4], "big")

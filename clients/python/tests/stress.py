@@ -1,9 +1,10 @@
-"""Everything at once, for a minute: all drivers, FastAPI and Django, through PgBouncer in transaction mode, with savepoints, cancellations,
-background tasks, streaming, and a restart of the server. Afterwards no entry may have another user than the one that wrote it.
+"""All drivers, FastAPI and Django at once, through PgBouncer in transaction mode, for a minute.
+
+There are savepoints, cancellations, background tasks, streaming responses and a restart of the server.
+At the end no entry may have a wrong user. The id of each lead begins with its user, and the request id
+contains the user, so that they can be compared.
 
     python -m tests.stress [SECONDS]
-
-Each lead's id begins with the user on whose behalf it is written, and his request id has his name: that is what is compared.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from lead_audit import AuditContext, audit_context, detached, identify
+from lead_audit import AuditContext, detached, identify
 from lead_audit.sqlalchemy import attach
 from lead_audit.starlette import AuditMiddleware
 
@@ -65,7 +66,10 @@ class Lost(Exception):
 
 
 def attempts(kind: str, work: Callable[[], None]) -> None:
-    """Does it until the time is over. An error of the database's is none of the test's: the server is restarted, connections are cut."""
+    """Does it until the time is over.
+
+    An error of the database's is none of the test's: the server is restarted, connections are cut.
+    """
     while time.monotonic() < until:
         try:
             work()
@@ -77,7 +81,7 @@ def attempts(kind: str, work: Callable[[], None]) -> None:
             time.sleep(0.05)
 
 
-# ---- the sync drivers ----------------------------------------------------------------------------------------------------
+# ---- the sync drivers ----------------------------------------------------------------------------
 
 
 def transaction(engine: Any) -> None:
@@ -93,8 +97,14 @@ def transaction(engine: Any) -> None:
             connection.execute(text("SAVEPOINT a"))
         with context(other):
             connection.execute(INSERT, {"id": new_id(other)})
-            connection.execute(text(f"ROLLBACK TO a; INSERT INTO leads (id) VALUES ('{new_id(other)}')"))
-            connection.execute(text(f"SET LOCAL statement_timeout = '30s'; INSERT INTO leads (id) VALUES ('{new_id(other)}')"))
+            connection.execute(
+                text(f"ROLLBACK TO a; INSERT INTO leads (id) VALUES ('{new_id(other)}')")
+            )
+            connection.execute(
+                text(
+                    f"SET LOCAL statement_timeout = '30s'; INSERT INTO leads (id) VALUES ('{new_id(other)}')"
+                )
+            )
         connection.execute(INSERT, {"id": new_id(NOBODY)})
         (connection.commit if random.random() < 0.9 else connection.rollback)()
 
@@ -122,11 +132,15 @@ def autocommit(engine: Any) -> None:
             connection.execute(INSERT, [{"id": new_id(user)} for _ in range(3)])
             connection.execute(text("SELECT touch(:id)"), {"id": new_id(user)})
             first, second = new_id(user), new_id(user)
-            connection.execute(text(f"BEGIN; INSERT INTO leads (id) VALUES ('{first}'); COMMIT; INSERT INTO leads (id) VALUES ('{second}')"))
+            connection.execute(
+                text(
+                    f"BEGIN; INSERT INTO leads (id) VALUES ('{first}'); COMMIT; INSERT INTO leads (id) VALUES ('{second}')"
+                )
+            )
         connection.execute(INSERT, {"id": new_id(NOBODY)})
 
 
-# ---- the async drivers ---------------------------------------------------------------------------------------------------
+# ---- the async drivers ---------------------------------------------------------------------------
 
 
 def application(engine: AsyncEngine, background: set[asyncio.Future[None]]) -> FastAPI:
@@ -234,7 +248,10 @@ async def requests(driver: str, engine: AsyncEngine) -> None:
 
 async def all_requests(pooled: Database) -> None:
     engines = {
-        driver: create_async_engine(pooled.url(driver), pool_size=5, max_overflow=0, connect_args=CONNECT_ARGS[driver]) for driver in ASYNC
+        driver: create_async_engine(
+            pooled.url(driver), pool_size=5, max_overflow=0, connect_args=CONNECT_ARGS[driver]
+        )
+        for driver in ASYNC
     }
     for engine in engines.values():
         attach(engine)
@@ -243,7 +260,7 @@ async def all_requests(pooled: Database) -> None:
         await engine.dispose()
 
 
-# ---- Django --------------------------------------------------------------------------------------------------------------
+# ---- Django --------------------------------------------------------------------------------------
 
 
 def user_of(request: Any) -> Any:
@@ -253,7 +270,9 @@ def user_of(request: Any) -> Any:
 
 def django_requests(pooled: Database) -> Callable[[], None]:
     os.environ.update(
-        DJANGO_SETTINGS_MODULE="tests.django_settings", LEAD_AUDIT_TEST_SOCKET=pooled.socket, LEAD_AUDIT_TEST_DATABASE=pooled.name
+        DJANGO_SETTINGS_MODULE="tests.django_settings",
+        LEAD_AUDIT_TEST_SOCKET=pooled.socket,
+        LEAD_AUDIT_TEST_DATABASE=pooled.name,
     )
     import django
     from django.conf import settings
@@ -302,7 +321,9 @@ def django_requests(pooled: Database) -> Callable[[], None]:
 
     def work() -> None:
         user = new_user()
-        request = RequestFactory().get("/", REMOTE_ADDR="203.0.113.7", HTTP_X_USER=user, HTTP_X_REQUEST_ID=f"r-{user}")
+        request = RequestFactory().get(
+            "/", REMOTE_ADDR="203.0.113.7", HTTP_X_USER=user, HTTP_X_REQUEST_ID=f"r-{user}"
+        )
         try:
             response = middleware(request)
             if response.streaming:
@@ -319,7 +340,7 @@ def django_requests(pooled: Database) -> Callable[[], None]:
     return work
 
 
-# ---- all of it -----------------------------------------------------------------------------------------------------------
+# ---- all of it -----------------------------------------------------------------------------------
 
 
 def restart(cluster: Cluster) -> None:
@@ -345,13 +366,22 @@ def main(seconds: float) -> int:
     pooler = None
     try:
         database = cluster.database()
-        database.query("CREATE FUNCTION touch(id text) RETURNS void LANGUAGE sql AS 'INSERT INTO leads (id) VALUES (id)'")
+        database.query(
+            "CREATE FUNCTION touch(id text) RETURNS void LANGUAGE sql AS 'INSERT INTO leads (id) VALUES (id)'"
+        )
         pooler = PgBouncer(cluster.socket, "transaction", CONNECTIONS, "server_login_retry = 1")
         pooled = pooler.database(database)
-        engines = {driver: create_engine(pooled.url(driver), connect_args=CONNECT_ARGS[driver], future=True) for driver in SYNC}
+        engines = {
+            driver: create_engine(
+                pooled.url(driver), connect_args=CONNECT_ARGS[driver], future=True
+            )
+            for driver in SYNC
+        }
         for engine in engines.values():
             attach(engine)
-        work = {f"{driver} transaction": (transaction, engine) for driver, engine in engines.items()}
+        work = {
+            f"{driver} transaction": (transaction, engine) for driver, engine in engines.items()
+        }
         work |= {f"{driver} autocommit": (autocommit, engine) for driver, engine in engines.items()}
         if "psycopg" in engines:
             work["psycopg driver's transaction"] = (driver_transaction, engines["psycopg"])
@@ -362,7 +392,10 @@ def main(seconds: float) -> int:
         with ThreadPoolExecutor(2 * len(work) + 4) as threads:
             futures = [threads.submit(asyncio.run, all_requests(pooled))]
             for kind, (run, engine) in work.items():
-                futures += [threads.submit(attempts, kind, lambda run=run, engine=engine: run(engine)) for _ in range(2)]
+                futures += [
+                    threads.submit(attempts, kind, lambda run=run, engine=engine: run(engine))
+                    for _ in range(2)
+                ]
             futures += [threads.submit(attempts, "django", django_work) for _ in range(3)]
             for future in futures:
                 future.result(seconds + 120)
@@ -370,7 +403,9 @@ def main(seconds: float) -> int:
         for engine in engines.values():
             engine.dispose()
         wrong.extend(map(str, database.query(FOREIGN)))
-        entries, users = database.query("SELECT count(*), count(DISTINCT user_id) FROM lead_audit.log")[0]
+        entries, users = database.query(
+            "SELECT count(*), count(DISTINCT user_id) FROM lead_audit.log"
+        )[0]
         nobody = database.query("SELECT count(*) FROM lead_audit.log WHERE user_id IS NULL")[0][0]
     finally:
         if pooler is not None:
@@ -380,7 +415,11 @@ def main(seconds: float) -> int:
         print(f"{count:8} {kind}")
     for kind, count in sorted(failed.items()):
         print(f"{count:8} failed: {kind}")
-    expected = {*work, "django", *(f"{driver} {path}" for driver in ASYNC for path in (*PATHS, "cancelled"))}
+    expected = {
+        *work,
+        "django",
+        *(f"{driver} {path}" for driver in ASYNC for path in (*PATHS, "cancelled")),
+    }
     idle = sorted(kind for kind in expected if not done[kind])
     print(f"{entries} entries of {users} users, {nobody} of nobody; {len(wrong)} wrong")
     for entry in wrong[:20]:

@@ -1,4 +1,4 @@
-"""The operations in Alembic migrations: run, undone, rendered by autogenerate, and as SQL for offline use."""
+"""The operations in Alembic migrations: executed, reversed, rendered, and as SQL."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from alembic import command
 from alembic.autogenerate import api
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.operations import Operations, ops
+from alembic.operations import ops
 from sqlalchemy import create_engine
-from sqlalchemy.engine import Engine
 
 from lead_audit.alembic import DisableAuditOp, EnableAuditOp, include_name
 
@@ -60,12 +59,20 @@ def config(tmp_path: Path, database: Database) -> Config:
     (tmp_path / "versions" / "0001.py").write_text(MIGRATION)
     made = Config(output_buffer=io.StringIO(), stdout=io.StringIO())
     made.set_main_option("script_location", str(tmp_path))
-    made.set_main_option("sqlalchemy.url", Database(database.socket, database.name, "postgres").url(SYNC[-1]).replace("%", "%%"))
+    made.set_main_option(
+        "sqlalchemy.url",
+        Database(database.socket, database.name, "postgres").url(SYNC[-1]).replace("%", "%%"),
+    )
     return made
 
 
 def watched(database: Database) -> list[Any]:
-    return [row[0] for row in database.query("SELECT relation::regclass::text FROM lead_audit.watched WHERE row_trigger_on ORDER BY 1")]
+    return [
+        row[0]
+        for row in database.query(
+            "SELECT relation::regclass::text FROM lead_audit.watched WHERE row_trigger_on ORDER BY 1"
+        )
+    ]
 
 
 def test_upgrade_and_downgrade(config: Config, database: Database) -> None:
@@ -75,7 +82,9 @@ def test_upgrade_and_downgrade(config: Config, database: Database) -> None:
     assert database.query("SELECT soft_delete FROM lead_audit.log ORDER BY id")[-1] == ("deleted",)
     command.downgrade(config, "base")
     assert watched(database) == ["leads"]
-    operations = [entry[0] for entry in database.query("SELECT operation FROM lead_audit.log ORDER BY id")]
+    operations = [
+        entry[0] for entry in database.query("SELECT operation FROM lead_audit.log ORDER BY id")
+    ]
     assert operations[:2] == ["INSERT", "UPDATE"] and "DDL" in operations
     command.upgrade(config, "head")
     assert watched(database) == ["accounts", "leads"]
@@ -104,13 +113,27 @@ def test_autogenerate_leaves_the_extension_alone(config: Config, database: Datab
 def test_rendering_and_reversing(database: Database) -> None:
     engine = create_engine(database.url(SYNC[0]))
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"alembic_module_prefix": "op.", "target_metadata": None})
+        context = MigrationContext.configure(
+            connection, opts={"alembic_module_prefix": "op.", "target_metadata": None}
+        )
         rendering = api.AutogenContext(context)
         enable = EnableAuditOp("my leads", "crm", soft_delete_column="gone", baseline=True)
-        text = api.render_python_code(ops.UpgradeOps([enable, enable.reverse()]), migration_context=context)
-        assert "op.enable_audit('my leads', schema='crm', soft_delete_column='gone', baseline=True)" in text
+        text = api.render_python_code(
+            ops.UpgradeOps([enable, enable.reverse()]), migration_context=context
+        )
+        assert (
+            "op.enable_audit('my leads', schema='crm', soft_delete_column='gone', baseline=True)"
+            in text
+        )
         assert "op.disable_audit('my leads', schema='crm')" in text
         again = enable.reverse().reverse()
-        assert (again.table_name, again.schema, again.soft_delete_column, again.baseline) == ("my leads", "crm", "gone", True)
-        assert isinstance(DisableAuditOp("leads").reverse(), EnableAuditOp) and rendering is not None
+        assert (again.table_name, again.schema, again.soft_delete_column, again.baseline) == (
+            "my leads",
+            "crm",
+            "gone",
+            True,
+        )
+        assert (
+            isinstance(DisableAuditOp("leads").reverse(), EnableAuditOp) and rendering is not None
+        )
     engine.dispose()

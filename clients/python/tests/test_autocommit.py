@@ -8,7 +8,8 @@ import threading
 from typing import Any, Iterator
 
 import pytest
-from sqlalchemy import create_engine, exc, insert as insert_into, select, text
+from sqlalchemy import create_engine, exc, select, text
+from sqlalchemy import insert as insert_into
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
@@ -33,12 +34,16 @@ def test_autocommit(engine: Engine, database: Database) -> None:
     with auto.connect() as connection:
         with ALICE:
             insert(connection, "1")
-            assert connection.execute(text("UPDATE leads SET source = 'web' RETURNING id")).all() == [("1",)]
+            assert connection.execute(
+                text("UPDATE leads SET source = 'web' RETURNING id")
+            ).all() == [("1",)]
         with BOB:
             insert(connection, "2")
             connection.execute(text("VACUUM leads"))  # cannot run in a transaction, and does not
         insert(connection, "3")
-        assert connection.execute(text("SELECT current_setting('lead_audit.user_id', true)")).scalar() in (None, "")
+        assert connection.execute(
+            text("SELECT current_setting('lead_audit.user_id', true)")
+        ).scalar() in (None, "")
     assert database.users() == ["alice", "alice", "bob", None]
 
 
@@ -46,14 +51,22 @@ def test_each_statement_that_can_write_has_its_context_with_it(
     engine: Engine, database: Database, statement_log: StatementLog
 ) -> None:
     auto = engine.execution_options(isolation_level="AUTOCOMMIT")
-    begin, commit, rollback = ([], [], []) if engine.dialect.driver == "psycopg2" else (["BEGIN"], ["COMMIT"], ["ROLLBACK"])
+    begin, commit, rollback = (
+        ([], [], [])
+        if engine.dialect.driver == "psycopg2"
+        else (["BEGIN"], ["COMMIT"], ["ROLLBACK"])
+    )
     with auto.connect() as connection, ALICE:
         connection.execute(text("SELECT 1"))  # the dialect's own questions are over
         before = len(statement_log.statements())
         assert connection.execute(select(Lead.id).where(Lead.email.in_(["a"]))).all() == []
         connection.execute(text("SELECT count(*), max(lower(id)) FROM leads"))
         insert(connection, "1")
-        connection.execute(text("CREATE FUNCTION touch() RETURNS void LANGUAGE sql AS 'UPDATE leads SET source = $$x$$'"))
+        connection.execute(
+            text(
+                "CREATE FUNCTION touch() RETURNS void LANGUAGE sql AS 'UPDATE leads SET source = $$x$$'"
+            )
+        )
         connection.execute(text("SELECT touch()"))
         with pytest.raises(exc.IntegrityError):
             insert(connection, "1")
@@ -69,8 +82,13 @@ def test_each_statement_that_can_write_has_its_context_with_it(
     assert database.users() == ["alice", "alice", None]
 
 
-def test_what_may_commit_by_itself(engine: Engine, database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """CALL and DO: in a transaction as anything else; in AUTOCOMMIT without context, not silently, and with what the procedure sets."""
+def test_what_may_commit_by_itself(
+    engine: Engine, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """CALL and DO have the context in a transaction. In AUTOCOMMIT they have none, with a warning.
+
+    A procedure can set the context itself.
+    """
     database.query(
         """CREATE PROCEDURE plain(id text) LANGUAGE sql AS 'INSERT INTO leads (id) VALUES (id)';
            CREATE PROCEDURE commits(who text) LANGUAGE plpgsql AS $$ BEGIN
@@ -116,7 +134,10 @@ def test_there_is_nothing_to_apply_a_context_to_in_autocommit(engine: Engine) ->
             apply_context(connection)
         connection.execute(text("BEGIN"))
         apply_context(connection)
-        assert connection.execute(text("SELECT current_setting('lead_audit.user_id')")).scalar() == "alice"
+        assert (
+            connection.execute(text("SELECT current_setting('lead_audit.user_id')")).scalar()
+            == "alice"
+        )
         connection.execute(text("ROLLBACK"))
     apply_context(engine.raw_connection())
 
@@ -125,19 +146,44 @@ def test_results_are_those_of_the_statement(connection: Connection, database: Da
     with ALICE:
         for round in range(8):  # more than psycopg waits before it prepares
             connection.execute(INSERT, [{"id": f"{round}-{i}"} for i in range(3)])
-        updated = connection.execute(text("UPDATE leads SET source = 'x' WHERE id LIKE '0-%' OR id LIKE :other"), {"other": "1-%"})
+        updated = connection.execute(
+            text("UPDATE leads SET source = 'x' WHERE id LIKE '0-%' OR id LIKE :other"),
+            {"other": "1-%"},
+        )
         assert updated.rowcount == 6 and not updated.returns_rows
-        returning = connection.execute(text("DELETE FROM leads WHERE source = 'x' RETURNING id, source AS \"100 %\""))
+        returning = connection.execute(
+            text("DELETE FROM leads WHERE source = 'x' RETURNING id, source AS \"100 %\"")
+        )
         assert list(returning.keys()) == ["id", "100 %"] and len(returning.all()) == 6
-        assert connection.execute(text("UPDATE leads SET email = 'nobody' WHERE false")).rowcount == 0
-        empty = connection.execute(text("UPDATE leads SET email = 'nobody' WHERE false RETURNING id, email"))
+        assert (
+            connection.execute(text("UPDATE leads SET email = 'nobody' WHERE false")).rowcount == 0
+        )
+        empty = connection.execute(
+            text("UPDATE leads SET email = 'nobody' WHERE false RETURNING id, email")
+        )
         assert empty.all() == []
         bare = connection.execution_options(no_parameters=True)
-        raw = bare.exec_driver_sql("INSERT INTO leads (id, email) VALUES ('raw', '100 %') RETURNING email")
+        raw = bare.exec_driver_sql(
+            "INSERT INTO leads (id, email) VALUES ('raw', '100 %') RETURNING email"
+        )
         assert raw.scalar() == "100 %"
-        assert connection.exec_driver_sql("UPDATE leads SET email = '5 %%' WHERE id = %(id)s", {"id": "raw"}).rowcount == 1
-        assert connection.exec_driver_sql("UPDATE leads SET source = %s WHERE email = %s AND '%%' = '%%'", ("y", "5 %")).rowcount == 1
-        several = connection.execute(text("UPDATE leads SET email = 'a;b' WHERE id = 'raw'; DELETE FROM leads WHERE id = 'raw'"))
+        assert (
+            connection.exec_driver_sql(
+                "UPDATE leads SET email = '5 %%' WHERE id = %(id)s", {"id": "raw"}
+            ).rowcount
+            == 1
+        )
+        assert (
+            connection.exec_driver_sql(
+                "UPDATE leads SET source = %s WHERE email = %s AND '%%' = '%%'", ("y", "5 %")
+            ).rowcount
+            == 1
+        )
+        several = connection.execute(
+            text(
+                "UPDATE leads SET email = 'a;b' WHERE id = 'raw'; DELETE FROM leads WHERE id = 'raw'"
+            )
+        )
         assert several.rowcount >= 0
     assert set(database.users()) == {"alice"} and len(database.users()) == 24 + 6 + 6 + 3 + 2
 
@@ -147,14 +193,20 @@ class _Defaults(dict):  # type: ignore[type-arg]
         return f"no {key}"
 
 
-def test_parameters_are_what_the_driver_makes_of_them(connection: Connection, database: Database) -> None:
+def test_parameters_are_what_the_driver_makes_of_them(
+    connection: Connection, database: Database
+) -> None:
     with ALICE, pytest.raises(Exception) as wrong:
-        connection.exec_driver_sql("UPDATE leads SET source = '1%' WHERE id = '1'")  # SQLAlchemy gives an empty dict
+        connection.exec_driver_sql(
+            "UPDATE leads SET source = '1%' WHERE id = '1'"
+        )  # SQLAlchemy gives an empty dict
     with pytest.raises(Exception) as as_without:
         connection.exec_driver_sql("UPDATE leads SET source = '1%' WHERE id = '1'")
     assert type(wrong.value) is type(as_without.value)
     with ALICE:
-        connection.exec_driver_sql("INSERT INTO leads (id, email) VALUES (%(id)s, '5 %%')", _Defaults(id="1"))
+        connection.exec_driver_sql(
+            "INSERT INTO leads (id, email) VALUES (%(id)s, '5 %%')", _Defaults(id="1")
+        )
         if connection.dialect.driver == "psycopg2":
             connection.exec_driver_sql("UPDATE leads SET source = %(source)s", _Defaults())
             assert database.query("SELECT email, source FROM leads") == [("5 %", "no source")]
@@ -162,7 +214,7 @@ def test_parameters_are_what_the_driver_makes_of_them(connection: Connection, da
 
 
 def test_nothing_is_run_twice_because_of_who_looks_on(database: Database) -> None:
-    """A cursor of the application's may raise what psycopg2 raises before it sends anything, afterwards."""
+    """A cursor of the application may raise after the statement what psycopg2 raises before it."""
     import psycopg2.extensions
 
     class Printing(psycopg2.extensions.cursor):
@@ -192,10 +244,14 @@ def test_cursors_and_rows_of_the_applications(database: Database) -> None:
         assert [column.name for column in cursor.description or ()] != ["set_config"] * 4
         return psycopg.rows.tuple_row(cursor)
 
-    made = create_engine(database.url("psycopg"), connect_args={"cursor_factory": Own, "row_factory": rows})
+    made = create_engine(
+        database.url("psycopg"), connect_args={"cursor_factory": Own, "row_factory": rows}
+    )
     attach(made)
     with made.execution_options(isolation_level="AUTOCOMMIT").connect() as connection, ALICE:
-        assert connection.execute(text("INSERT INTO leads (id) VALUES ('1') RETURNING id")).all() == [("1",)]
+        assert connection.execute(
+            text("INSERT INTO leads (id) VALUES ('1') RETURNING id")
+        ).all() == [("1",)]
     made.dispose()
     assert database.users() == ["alice"]
 
@@ -206,24 +262,36 @@ def test_executemany_is_one_transaction(connection: Connection, database: Databa
         connection.execute(INSERT, [{"id": str(i)} for i in range(3)])
         connection.execute(update, [{"id": str(i), "source": "web"} for i in range(3)])
         with pytest.raises(exc.DBAPIError):
-            connection.execute(update, [{"id": "0", "source": "lost"}, {"id": "1", "source": "x" * 101}])
+            connection.execute(
+                update, [{"id": "0", "source": "lost"}, {"id": "1", "source": "x" * 101}]
+            )
         connection.execute(update, [{"id": "0", "source": "kept"}])
     assert database.query("SELECT source FROM leads ORDER BY id") == [("kept",), ("web",), ("web",)]
     assert database.users() == ["alice"] * 7
 
 
-def test_errors(connection: Connection, database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    database.query("ALTER TABLE leads ADD CONSTRAINT one_email UNIQUE (email) DEFERRABLE INITIALLY DEFERRED")
+def test_errors(
+    connection: Connection, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    database.query(
+        "ALTER TABLE leads ADD CONSTRAINT one_email UNIQUE (email) DEFERRABLE INITIALLY DEFERRED"
+    )
     for round in range(8):
         with ALICE:
             insert(connection, f"{round}")
             with pytest.raises(exc.IntegrityError, match="duplicate key") as duplicate:
                 insert(connection, f"{round}")
-            assert duplicate.value.statement is not None and duplicate.value.statement.startswith("INSERT")
+            assert duplicate.value.statement is not None and duplicate.value.statement.startswith(
+                "INSERT"
+            )
             assert duplicate.value.params == {"id": f"{round}"}
             connection.execute(text("UPDATE leads SET email = 'x' WHERE id = '0'"))
-            with pytest.raises(exc.IntegrityError, match="one_email"):  # found at the end of the transaction
-                connection.execute(text("INSERT INTO leads (id, email) VALUES ('late', 'x') RETURNING id"))
+            with pytest.raises(
+                exc.IntegrityError, match="one_email"
+            ):  # found at the end of the transaction
+                connection.execute(
+                    text("INSERT INTO leads (id, email) VALUES ('late', 'x') RETURNING id")
+                )
             with pytest.raises(exc.ProgrammingError, match='column "nosuch" of relation'):
                 connection.execute(text("INSERT INTO leads (nosuch) VALUES (1)"))
             with pytest.raises(exc.ProgrammingError, match="syntax error"):
@@ -236,7 +304,9 @@ def test_errors(connection: Connection, database: Database, caplog: pytest.LogCa
     assert set(database.users()) == {"alice"}
 
 
-def test_a_statement_that_could_not_be_prepared_can_be_later(connection: Connection, database: Database) -> None:
+def test_a_statement_that_could_not_be_prepared_can_be_later(
+    connection: Connection, database: Database
+) -> None:
     """psycopg takes what it prepares in a pipeline for prepared, whether it was or not."""
     database.query("CREATE TABLE others (a integer); ALTER TABLE others OWNER TO app")
     with ALICE:
@@ -264,21 +334,27 @@ def test_a_connection_that_is_lost(engine: Engine, database: Database) -> None: 
         with auto.connect() as connection:
             insert(connection, "2")
             with pytest.raises(exc.DBAPIError) as lost:
-                connection.execute(text("INSERT INTO leads (id) SELECT 'x' FROM pg_terminate_backend(pg_backend_pid())"))
+                connection.execute(
+                    text(
+                        "INSERT INTO leads (id) SELECT 'x' FROM pg_terminate_backend(pg_backend_pid())"
+                    )
+                )
             assert lost.value.connection_invalidated
         with auto.connect() as connection:
             insert(connection, "3")
     assert database.users() == ["alice"] * 3
 
 
-def test_nothing_is_sent_for_nobody(connection: Connection, database: Database, statement_log: StatementLog) -> None:
+def test_nothing_is_sent_for_nobody(
+    connection: Connection, database: Database, statement_log: StatementLog
+) -> None:
     insert(connection, "1")
     assert "set_config" not in statement_log.statements() and database.users() == [None]
 
 
 @pytest.mark.parametrize("driver", SYNC)
 def test_interrupted(driver: str, database: Database) -> None:
-    """Ctrl-C while the statement runs: the error is that, and what comes next on the pool is right."""
+    """After Ctrl-C during the statement, that is the error, and the pool works."""
     engine = create_engine(database.url(driver), pool_size=1, max_overflow=0, future=True)
     attach(engine)
     auto = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -286,7 +362,11 @@ def test_interrupted(driver: str, database: Database) -> None:
     assert main is not None
     previous = signal.signal(signal.SIGUSR1, signal.default_int_handler)
     try:
-        with ALICE, pytest.raises((KeyboardInterrupt, exc.OperationalError)), auto.connect() as connection:
+        with (
+            ALICE,
+            pytest.raises((KeyboardInterrupt, exc.OperationalError)),
+            auto.connect() as connection,
+        ):
             insert(connection, "1")
             timer = threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGUSR1))
             timer.start()
@@ -308,7 +388,9 @@ async def test_cancelled(driver: str, database: Database) -> None:
     async def work() -> None:
         with ALICE:
             async with auto.connect() as connection:
-                await connection.execute(text("INSERT INTO leads (id) SELECT 'lost' FROM pg_sleep(60)"))
+                await connection.execute(
+                    text("INSERT INTO leads (id) SELECT 'lost' FROM pg_sleep(60)")
+                )
 
     for _ in range(3):
         task = asyncio.ensure_future(work())
@@ -317,7 +399,9 @@ async def test_cancelled(driver: str, database: Database) -> None:
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(task, 20)
         async with auto.connect() as connection:
-            assert (await connection.execute(text("UPDATE leads SET source = 'x' RETURNING id"))).all() == []
+            assert (
+                await connection.execute(text("UPDATE leads SET source = 'x' RETURNING id"))
+            ).all() == []
     with BOB:
         async with auto.connect() as connection:
             await connection.execute(INSERT, {"id": "1"})
@@ -330,16 +414,24 @@ async def test_async_results_and_errors(driver: str, database: Database) -> None
     engine = create_async_engine(database.url(driver), pool_size=1, max_overflow=0)
     attach(engine)
     auto = engine.execution_options(isolation_level="AUTOCOMMIT")
-    database.query("ALTER TABLE leads ADD CONSTRAINT one_email UNIQUE (email) DEFERRABLE INITIALLY DEFERRED")
+    database.query(
+        "ALTER TABLE leads ADD CONSTRAINT one_email UNIQUE (email) DEFERRABLE INITIALLY DEFERRED"
+    )
     with ALICE:
         async with auto.connect() as connection:
             for round in range(8):
-                result = await connection.execute(text("INSERT INTO leads (id) VALUES (:id) RETURNING id, 5"), {"id": f"{round}"})
+                result = await connection.execute(
+                    text("INSERT INTO leads (id) VALUES (:id) RETURNING id, 5"), {"id": f"{round}"}
+                )
                 assert result.all() == [(f"{round}", 5)]
                 with pytest.raises(exc.IntegrityError, match="duplicate key"):
                     await connection.execute(INSERT, {"id": f"{round}"})
                 with pytest.raises(exc.DBAPIError, match="one_email"):  # found at COMMIT
-                    await connection.execute(text("INSERT INTO leads (id, email) VALUES ('a', 'x'), ('b', 'x') RETURNING id"))
+                    await connection.execute(
+                        text(
+                            "INSERT INTO leads (id, email) VALUES ('a', 'x'), ('b', 'x') RETURNING id"
+                        )
+                    )
             assert (await connection.execute(text("UPDATE leads SET source = 'x'"))).rowcount == 8
             await connection.execute(INSERT, [{"id": f"many {i}"} for i in range(3)])
             pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar()
@@ -355,7 +447,9 @@ async def test_async_results_and_errors(driver: str, database: Database) -> None
 
 
 @pytest.mark.skipif("psycopg" not in SYNC, reason="SQLAlchemy 1.4 has no psycopg")
-def test_without_pipelines(database: Database, statement_log: StatementLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pipelines(
+    database: Database, statement_log: StatementLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """psycopg with a libpq before 14."""
     import psycopg
 
@@ -368,14 +462,23 @@ def test_without_pipelines(database: Database, statement_log: StatementLog, monk
         insert(connection, "1")
         with pytest.raises(exc.IntegrityError):
             insert(connection, "1")
-        assert statement_log.statements()[before:] == ["BEGIN", "set_config", "INSERT", "COMMIT", "BEGIN", "set_config", "INSERT", "ROLLBACK"]
+        assert statement_log.statements()[before:] == [
+            "BEGIN",
+            "set_config",
+            "INSERT",
+            "COMMIT",
+            "BEGIN",
+            "set_config",
+            "INSERT",
+            "ROLLBACK",
+        ]
     engine.dispose()
     assert database.users() == ["alice"]
 
 
 @pytest.mark.skipif("psycopg" not in SYNC, reason="SQLAlchemy 1.4 has no psycopg")
 def test_in_a_pipeline_of_the_application(database: Database) -> None:
-    """Each statement has the context it was sent in, and the pipeline is the application's to end."""
+    """Each statement has the context of its time. The application ends the pipeline."""
     engine = create_engine(database.url("psycopg"), pool_size=1, max_overflow=0, future=True)
     attach(engine)
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
@@ -406,7 +509,10 @@ def test_in_a_pipeline_of_the_application(database: Database) -> None:
 def test_values_that_the_client_encoding_does_not_have(driver: str, database: Database) -> None:
     engine = create_engine(database.url(driver) + "&client_encoding=latin1", future=True)
     attach(engine)
-    with audit_context(user_id="żółw %s %(id)s $1 \\'"), engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+    with (
+        audit_context(user_id="żółw %s %(id)s $1 \\'"),
+        engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection,
+    ):
         connection.execute(text("INSERT INTO leads (id, email) VALUES (:id, 'é')"), {"id": "1"})
         with pytest.raises(UnicodeEncodeError):
             insert(connection, "ż")
@@ -441,7 +547,9 @@ WRITERS = [
 
 
 @pytest.mark.parametrize("statement", WRITERS)
-def test_what_writes_by_what_it_calls_and_reads(statement: str, engine: Engine, database: Database) -> None:  # noqa: F811
+def test_what_writes_by_what_it_calls_and_reads(
+    statement: str, engine: Engine, database: Database
+) -> None:  # noqa: F811
     database.query(
         ";".join(
             [
@@ -481,7 +589,9 @@ def test_a_view_that_is_made_later(where: str, connection: Connection, database:
     assert database.users() == ["alice"]
 
 
-def test_what_only_reads_is_sent_as_it_is(engine: Engine, database: Database, statement_log: StatementLog) -> None:  # noqa: F811
+def test_what_only_reads_is_sent_as_it_is(
+    engine: Engine, database: Database, statement_log: StatementLog
+) -> None:  # noqa: F811
     database.query("CREATE FUNCTION other() RETURNS int LANGUAGE sql AS 'SELECT 1'")
     with ALICE, engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         connection.execute(text("SELECT 1"))
@@ -494,7 +604,10 @@ def test_what_only_reads_is_sent_as_it_is(engine: Engine, database: Database, st
             "EXPLAIN SELECT other()",
         ):
             connection.execute(text(statement))
-        assert "set_config" not in statement_log.statements()[before:] and len(statement_log.statements()) == before + 5
+        assert (
+            "set_config" not in statement_log.statements()[before:]
+            and len(statement_log.statements()) == before + 5
+        )
 
 
 def test_the_catalogue_is_asked_again(database: Database) -> None:
@@ -506,10 +619,10 @@ def test_the_catalogue_is_asked_again(database: Database) -> None:
     with ALICE, engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         assert isinstance(connection.connection.dbapi_connection, object)
         for _ in range(2):
-            for number in range(60):
+            for _number in range(60):
                 connection.execute(text("SELECT count(*) FROM leads"))
             connection.execute(text("CREATE TEMP TABLE IF NOT EXISTS t (a int)"))
-        for number in range(60):
+        for _number in range(60):
             connection.execute(text("SELECT count(*) FROM leads"))
         log = StatementLog(database_log(database))
         connection.execute(text("SELECT count(*) FROM leads"))
@@ -520,13 +633,23 @@ def test_the_catalogue_is_asked_again(database: Database) -> None:
 def database_log(database: Database) -> Any:
     from pathlib import Path
 
-    return Path(database.query("SELECT pg_read_file('postmaster.pid')")[0][0].split("\n")[1]).parent / "log"
+    return (
+        Path(database.query("SELECT pg_read_file('postmaster.pid')")[0][0].split("\n")[1]).parent
+        / "log"
+    )
 
 
-def test_the_statement_of_a_ddl_is_the_applications(connection: Connection, database: Database) -> None:
+def test_the_statement_of_a_ddl_is_the_applications(
+    connection: Connection, database: Database
+) -> None:
     with ALICE:
         connection.execute(text("ALTER TABLE leads ADD COLUMN extra text"))
         connection.execute(text("/* so */ DROP TABLE leads"))
-    entries = database.query("SELECT user_id, statement FROM lead_audit.log WHERE operation NOT IN ('INSERT', 'UPDATE', 'DELETE') ORDER BY id")
+    entries = database.query(
+        "SELECT user_id, statement FROM lead_audit.log WHERE operation NOT IN ('INSERT', 'UPDATE', 'DELETE') ORDER BY id"
+    )
     assert entries and {user for user, _ in entries} == {"alice"}
-    assert {statement for _, statement in entries if statement} == {"ALTER TABLE leads ADD COLUMN extra text", "/* so */ DROP TABLE leads"}
+    assert {statement for _, statement in entries if statement} == {
+        "ALTER TABLE leads ADD COLUMN extra text",
+        "/* so */ DROP TABLE leads",
+    }

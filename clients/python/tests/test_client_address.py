@@ -24,7 +24,11 @@ PROXIES = ["10.0.0.0/8", "2001:db8:1::/48"]
         ("10.0.0.1", ["198.51.100.1, 10.0.0.3 , 10.0.0.2"], "198.51.100.1"),
         ("10.0.0.1", ["198.51.100.1", "10.0.0.3", "10.0.0.2"], "198.51.100.1"),
         ("10.0.0.1", ["10.0.0.4, 10.0.0.3"], "10.0.0.4"),  # none but proxies
-        ("10.0.0.1", ["198.51.100.1, nonsense, 10.0.0.2"], "10.0.0.2"),  # what is beyond nonsense nobody vouches for
+        (
+            "10.0.0.1",
+            ["198.51.100.1, nonsense, 10.0.0.2"],
+            "10.0.0.2",
+        ),  # what is beyond nonsense nobody vouches for
         ("10.0.0.1", ["198.51.100.1,"], "10.0.0.1"),
         ("10.0.0.1", ["'; DROP TABLE leads; --"], "10.0.0.1"),
         ("10.0.0.1", ["198.51.100.1:4711"], "198.51.100.1"),
@@ -41,7 +45,9 @@ PROXIES = ["10.0.0.0/8", "2001:db8:1::/48"]
     ],
 )
 def test_x_forwarded_for(peer: Optional[str], header: list[str], found: Optional[str]) -> None:
-    assert TrustedProxies(PROXIES).client_address(peer, [value.encode() for value in header]) == found
+    assert (
+        TrustedProxies(PROXIES).client_address(peer, [value.encode() for value in header]) == found
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,11 +90,17 @@ def test_forwarded(header: str, found: str) -> None:
 
 
 def test_settings() -> None:
-    assert TrustedProxies("10.0.0.1, 10.0.0.2").client_address("10.0.0.2", [b"198.51.100.1"]) == "198.51.100.1"
+    assert (
+        TrustedProxies("10.0.0.1, 10.0.0.2").client_address("10.0.0.2", [b"198.51.100.1"])
+        == "198.51.100.1"
+    )
     assert TrustedProxies(["unix"]).client_address(None, [b"198.51.100.1"]) == "198.51.100.1"
     assert TrustedProxies(["unix"]).client_address("10.0.0.1", [b"198.51.100.1"]) == "10.0.0.1"
     assert TrustedProxies(["unix"]).client_address("testclient", [b"198.51.100.1"]) is None
-    assert TrustedProxies(["testclient"]).client_address("testclient", [b"198.51.100.1"]) == "198.51.100.1"
+    assert (
+        TrustedProxies(["testclient"]).client_address("testclient", [b"198.51.100.1"])
+        == "198.51.100.1"
+    )
     assert TrustedProxies(["testclient"]).client_address("testclient", []) is None
     with pytest.raises(ValueError):
         TrustedProxies(["everybody"])

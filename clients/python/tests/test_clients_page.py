@@ -1,7 +1,4 @@
-"""The programs on the page docs/clients.md do what it says: taken from there, and run where their language is installed.
-
-The Rust program that uses the crate postgres is run by crates/acceptance/tests/clients_page.rs, where its crates are compiled anyway.
-"""
+"""The programs of docs/clients.md work. Each runs if its language is installed."""
 
 from __future__ import annotations
 
@@ -56,7 +53,9 @@ JAVA = PACKAGES / "usr/share/java", Path("/usr/share/java")
 
 def program(name: str) -> str:
     """The program of that file name on the page."""
-    found = re.search(rf"^```\w+ file={re.escape(name)}\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    found = re.search(
+        rf"^```\w+ file={re.escape(name)}\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE
+    )
     assert found, f"{name} is not on the page"
     return found[1]
 
@@ -74,11 +73,17 @@ EXPECTED = [
 ]
 
 
-def execute(database: Database, command: Sequence[object], environment: Mapping[str, str] = {}) -> None:
+def execute(
+    database: Database, command: Sequence[object], environment: Mapping[str, str] = {}
+) -> None:
     """Runs a program on the database."""
     where = {"PGHOST": database.socket, "PGDATABASE": database.name, "PGUSER": "app"}
     done = subprocess.run(
-        [str(part) for part in command], env={**os.environ, **where, **environment}, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        [str(part) for part in command],
+        env={**os.environ, **where, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -105,7 +110,16 @@ def need_jars(*names: str) -> str:
 def node(folder: Path) -> list[object]:
     need("node", "npm")
     if f'"version": "{NODE_POSTGRES}"' not in _text(folder / "node_modules/pg/package.json"):
-        install = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--no-save", f"pg@{NODE_POSTGRES}"]
+        install = [
+            "npm",
+            "install",
+            "--prefix",
+            str(folder),
+            "--no-audit",
+            "--no-fund",
+            "--no-save",
+            f"pg@{NODE_POSTGRES}",
+        ]
         subprocess.run(install, check=True, capture_output=True, stdin=subprocess.DEVNULL)
     (folder / "leads.mjs").write_text(program("leads.mjs"))
     return ["node", folder / "leads.mjs"]
@@ -130,7 +144,10 @@ def ruby() -> dict[str, str]:
         *private.glob("share/rubygems-integration/*/gems/*/lib"),
         *private.glob("share/rubygems-integration/*/gems/concurrent-ruby-*/lib/concurrent-ruby"),
     ]
-    gems = [*private.glob("share/rubygems-integration/*"), *private.glob("lib/*-linux-gnu/rubygems-integration/*")]
+    gems = [
+        *private.glob("share/rubygems-integration/*"),
+        *private.glob("lib/*-linux-gnu/rubygems-integration/*"),
+    ]
     return {"RUBYLIB": ":".join(map(str, libraries)), "GEM_PATH": ":".join(map(str, gems))}
 
 
@@ -148,9 +165,24 @@ def java(folder: Path, jars: Sequence[str], *names: str) -> list[object]:
     for name in names:
         if not (folder / name).exists():
             (folder / name).write_text(program(name))
-    subprocess.run(["javac", "-cp", path, "-d", str(folder), *(str(folder / name) for name in names)], check=True)
-    natives = ":".join(str(path.parent) for path in [*PACKAGES.glob("usr/lib/**/libjunixsocket*.so"), *Path("/usr/lib").glob("**/libjunixsocket*.so")])
-    return ["java", f"-Djava.library.path={natives}", "-cp", f"{folder}:{path}", Path(names[-1]).stem]
+    subprocess.run(
+        ["javac", "-cp", path, "-d", str(folder), *(str(folder / name) for name in names)],
+        check=True,
+    )
+    natives = ":".join(
+        str(path.parent)
+        for path in [
+            *PACKAGES.glob("usr/lib/**/libjunixsocket*.so"),
+            *Path("/usr/lib").glob("**/libjunixsocket*.so"),
+        ]
+    )
+    return [
+        "java",
+        f"-Djava.library.path={natives}",
+        "-cp",
+        f"{folder}:{path}",
+        Path(names[-1]).stem,
+    ]
 
 
 def jdbc_url(database: Database) -> str:
@@ -165,7 +197,13 @@ def test_jdbc(folder: Path, database: Database) -> None:
 
 
 def test_spring(folder: Path, database: Database) -> None:
-    command = java(folder, [f"spring3-{name}.jar" for name in ("core", "beans", "jdbc", "transaction")] + ["commons-logging.jar"], "Leads.java", "SpringLeads.java")
+    command = java(
+        folder,
+        [f"spring3-{name}.jar" for name in ("core", "beans", "jdbc", "transaction")]
+        + ["commons-logging.jar"],
+        "Leads.java",
+        "SpringLeads.java",
+    )
     run(database, command, {"JDBC_URL": jdbc_url(database)})
 
 
@@ -177,7 +215,13 @@ def go() -> dict[str, str]:
     gocode = private / "share/gocode" if unpacked else Path("/usr/share/gocode")
     if not (gocode / "src/github.com/jackc/pgx/v4").exists():
         pytest.skip("Debian's golang-github-jackc-pgx-v4-dev is not installed")
-    environment = {"GO111MODULE": "off", "GOPATH": str(gocode), "GOCACHE": str(WORK / "go-cache"), "GOFLAGS": "", "CGO_ENABLED": "0"}
+    environment = {
+        "GO111MODULE": "off",
+        "GOPATH": str(gocode),
+        "GOCACHE": str(WORK / "go-cache"),
+        "GOFLAGS": "",
+        "CGO_ENABLED": "0",
+    }
     return {**environment, "GOROOT": str(private / "lib/go")} if unpacked else environment
 
 
@@ -187,16 +231,23 @@ def test_go(folder: Path, database: Database) -> None:
     run(database, ["go", "run", folder / "main.go"], environment)
 
 
-@pytest.mark.skipif(not os.environ.get("LEAD_AUDIT_SQLX"), reason="LEAD_AUDIT_SQLX=1 runs it: sqlx takes minutes to compile")
+@pytest.mark.skipif(
+    not os.environ.get("LEAD_AUDIT_SQLX"),
+    reason="LEAD_AUDIT_SQLX=1 runs it: sqlx takes minutes to compile",
+)
 def test_sqlx(folder: Path, database: Database) -> None:
     need("cargo")
     (folder / "src").mkdir(exist_ok=True)
     (folder / "src/main.rs").write_text(program("sqlx.rs"))
     (folder / "Cargo.toml").write_text(SQLX)
-    run(database, ["cargo", "run", "--quiet", "--manifest-path", folder / "Cargo.toml"], {"CARGO_TARGET_DIR": str(WORK / "sqlx-target")})
+    run(
+        database,
+        ["cargo", "run", "--quiet", "--manifest-path", folder / "Cargo.toml"],
+        {"CARGO_TARGET_DIR": str(WORK / "sqlx-target")},
+    )
 
 
-# ---- through PgBouncer in transaction mode, with the one connection to the server that all share ---------------------------------
+# ---- through PgBouncer in transaction mode, with the one connection to the server that all share -
 
 
 @pytest.fixture
@@ -206,15 +257,22 @@ def pooler(cluster: Cluster) -> Iterator[PgBouncer]:
     made.stop()
 
 
-def run_pooled(pooler: PgBouncer, database: Database, command: Sequence[object], environment: Mapping[str, str] = {}) -> None:
-    """Runs it twice: the second time on a server's connection on which the first may have left something."""
+def run_pooled(
+    pooler: PgBouncer,
+    database: Database,
+    command: Sequence[object],
+    environment: Mapping[str, str] = {},
+) -> None:
+    """Runs a program twice on one server connection. The first run may leave something on it."""
     for _ in range(2):
         execute(pooler.database(database), command, environment)
         database.query("DELETE FROM leads")
     assert [entry for entry in database.trail() if entry[0] == "INSERT"] == 2 * EXPECTED
 
 
-def test_node_postgres_through_pgbouncer(folder: Path, pooler: PgBouncer, database: Database) -> None:
+def test_node_postgres_through_pgbouncer(
+    folder: Path, pooler: PgBouncer, database: Database
+) -> None:
     run_pooled(pooler, database, node(folder))
 
 
@@ -224,16 +282,26 @@ def test_ruby_through_pgbouncer(folder: Path, pooler: PgBouncer, database: Datab
     run_pooled(pooler, database, ["ruby", folder / "leads.rb"], environment)
 
 
-def test_activerecord_through_pgbouncer(folder: Path, pooler: PgBouncer, database: Database) -> None:
+def test_activerecord_through_pgbouncer(
+    folder: Path, pooler: PgBouncer, database: Database
+) -> None:
     environment = ruby()
     reads = 'Lead.find("2")\n'  # unlike what writes, prepared by default
-    (folder / "records.rb").write_text(_with(program("records.rb"), "pool: 1", "pool: 1, prepared_statements: false") + reads)
+    (folder / "records.rb").write_text(
+        _with(program("records.rb"), "pool: 1", "pool: 1, prepared_statements: false") + reads
+    )
     run_pooled(pooler, database, ["ruby", folder / "records.rb"], environment)
 
 
 def test_go_through_pgbouncer(folder: Path, pooler: PgBouncer, database: Database) -> None:
     environment = go()
-    (folder / "main.go").write_text(_with(program("main.go"), '"pool_max_conns=1"', '"pool_max_conns=1 statement_cache_mode=describe"'))
+    (folder / "main.go").write_text(
+        _with(
+            program("main.go"),
+            '"pool_max_conns=1"',
+            '"pool_max_conns=1 statement_cache_mode=describe"',
+        )
+    )
     run_pooled(pooler, database, ["go", "run", folder / "main.go"], environment)
 
 
@@ -241,14 +309,27 @@ def test_jdbc_through_pgbouncer(folder: Path, pooler: PgBouncer, database: Datab
     """Two clients in turn, more often than JDBC waits before it prepares."""
     (folder / "Pooled.java").write_text(POOLED)
     command = java(folder, [], "Leads.java", "Pooled.java")
-    execute(database, command, {"JDBC_URL": jdbc_url(pooler.database(database)) + "&prepareThreshold=0"})
-    assert database.trail() == [("INSERT", user, None, user.upper(), f"r-{number}") for number in range(20) for user in ("a", "b")]
+    execute(
+        database, command, {"JDBC_URL": jdbc_url(pooler.database(database)) + "&prepareThreshold=0"}
+    )
+    assert database.trail() == [
+        ("INSERT", user, None, user.upper(), f"r-{number}")
+        for number in range(20)
+        for user in ("a", "b")
+    ]
 
 
 def test_the_page_says_what_pgbouncer_is_run_with() -> None:
-    for line in ("server_reset_query = DISCARD ALL", "ignore_startup_parameters = extra_float_digits"):
+    for line in (
+        "server_reset_query = DISCARD ALL",
+        "ignore_startup_parameters = extra_float_digits",
+    ):
         name, value = line.split(" = ")
-        assert line in CONFIGURATION and f"`{name}`" in PAGE.read_text() and f"`{value}`" in PAGE.read_text()
+        assert (
+            line in CONFIGURATION
+            and f"`{name}`" in PAGE.read_text()
+            and f"`{value}`" in PAGE.read_text()
+        )
 
 
 def _with(text: str, old: str, new: str) -> str:

@@ -105,8 +105,12 @@ async def test_identify_reaches_the_whole_request_and_no_other() -> None:
             with audit_context(user_id="system"):
                 identify(user_agent="Firefox")
                 # A block overrides only the fields that it was given.
-                assert AuditContext.current() == AuditContext("system", user_agent="Firefox", request_id=name)
-            assert AuditContext.current() == AuditContext(name, user_agent="Firefox", request_id=name)
+                assert AuditContext.current() == AuditContext(
+                    "system", user_agent="Firefox", request_id=name
+                )
+            assert AuditContext.current() == AuditContext(
+                name, user_agent="Firefox", request_id=name
+            )
         assert AuditContext.current() == EMPTY
 
     await asyncio.gather(*(request(f"r-{i}") for i in range(50)))
@@ -137,7 +141,10 @@ def test_values_are_made_to_fit() -> None:
     assert AuditContext(request_id="é" * 300).request_id == "é" * 255
     assert AuditContext(user_agent=b"\xff" * 3 + "é".encode()).user_agent == "\ufffd" * 3 + "é"
     assert AuditContext(user_agent="😀".encode() * 10**6).user_agent == "😀" * 500
-    assert AuditContext("a\0\r\n\x1b[31m\x85\ud800b").user_id == "a\ufffd\ufffd\ufffd\ufffd[31m\ufffd\ufffdb"
+    assert (
+        AuditContext("a\0\r\n\x1b[31m\x85\ud800b").user_id
+        == "a\ufffd\ufffd\ufffd\ufffd[31m\ufffd\ufffdb"
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,7 +174,9 @@ def test_contexts_do_not_change() -> None:
         context.user_id = "b"  # type: ignore[misc]
     with pytest.raises(AttributeError):
         del context.user_id
-    assert pickle.loads(pickle.dumps(context)) == context and hash(context) == hash(AuditContext(*context.settings()))
+    assert pickle.loads(pickle.dumps(context)) == context and hash(context) == hash(
+        AuditContext(*context.settings())
+    )
     assert repr(AuditContext("a")) == "AuditContext(user_id='a')"
 
 

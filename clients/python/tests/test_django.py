@@ -1,4 +1,7 @@
-"""Django: its middleware, and what its connections carry. With psycopg, or with psycopg2 where LEAD_AUDIT_DJANGO_PSYCOPG2 is set."""
+"""Django: its middleware, and what its connections carry.
+
+With psycopg, or with psycopg2 where LEAD_AUDIT_DJANGO_PSYCOPG2 is set.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +128,9 @@ async def test_async_views(leads: Database) -> None:
     assert [entry[1:4] for entry in leads.trail()] == [(str(user.pk), "127.0.0.1", "Safari")] * 6
 
 
-def test_what_may_commit_by_itself_has_no_context_and_says_so(leads: Database, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_may_commit_by_itself_has_no_context_and_says_so(
+    leads: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     from django.db import connection, transaction
 
     do = "DO $$ BEGIN INSERT INTO leads (id) VALUES (gen_random_uuid()); END $$"
@@ -176,7 +181,9 @@ def counter(leads: Database, cluster: Cluster) -> Iterator[Counter]:
     made.close()
 
 
-def test_no_further_round_trip_in_autocommit_and_one_in_a_transaction(leads: Database, counter: Counter) -> None:
+def test_no_further_round_trip_in_autocommit_and_one_in_a_transaction(
+    leads: Database, counter: Counter
+) -> None:
     from django.db import connection, transaction
 
     from .django_project import Lead
@@ -204,14 +211,23 @@ def test_cursors_in_autocommit(leads: Database, caplog: pytest.LogCaptureFixture
     from django.db.backends.postgresql.psycopg_any import is_psycopg3, sql
 
     leads.query("ALTER TABLE leads DROP CONSTRAINT IF EXISTS one_email")
-    leads.query("ALTER TABLE leads ADD CONSTRAINT one_email UNIQUE (email) DEFERRABLE INITIALLY DEFERRED")
+    leads.query(
+        "ALTER TABLE leads ADD CONSTRAINT one_email UNIQUE (email) DEFERRABLE INITIALLY DEFERRED"
+    )
     insert = "INSERT INTO leads (id, email) VALUES (%s, %s) RETURNING id, '100 %%'"
     with audit_context(user_id="alice"), connection.cursor() as cursor:
         cursor.execute(insert, ["1", "a;b"])
-        assert cursor.fetchall() == [("1", "100 %")] and cursor.rowcount == 1 and cursor.description[0].name == "id"
+        assert (
+            cursor.fetchall() == [("1", "100 %")]
+            and cursor.rowcount == 1
+            and cursor.description[0].name == "id"
+        )
         cursor.execute("UPDATE leads SET source = '5 %' WHERE id = '1'")
         cursor.execute(b"UPDATE leads SET source = '6 %' WHERE id = '1'")
-        cursor.execute(sql.SQL("UPDATE leads SET source = {} WHERE id = %(id)s").format(sql.Literal("7")), {"id": "1"})
+        cursor.execute(
+            sql.SQL("UPDATE leads SET source = {} WHERE id = %(id)s").format(sql.Literal("7")),
+            {"id": "1"},
+        )
         cursor.execute("UPDATE leads SET source = 'several'; UPDATE leads SET source = 'two'")
         cursor.executemany("INSERT INTO leads (id) VALUES (%s)", [["2"], ["3"]])
         for _ in range(8):
@@ -258,9 +274,15 @@ def test_through_pgbouncer_in_transaction_mode(leads: Database, cluster: Cluster
                     with transaction.atomic():
                         lead.email = user
                         lead.save()
-                        assert len(list(Lead.objects.filter(email=user).iterator(chunk_size=2))) == number + 1
+                        assert (
+                            len(list(Lead.objects.filter(email=user).iterator(chunk_size=2)))
+                            == number + 1
+                        )
                         Lead.objects.filter(id=lead.id).update(is_manual=True)
-                    assert len(list(Lead.objects.filter(email=user).iterator(chunk_size=2))) == number + 1
+                    assert (
+                        len(list(Lead.objects.filter(email=user).iterator(chunk_size=2)))
+                        == number + 1
+                    )
         finally:
             connections.close_all()
 
@@ -272,7 +294,9 @@ def test_through_pgbouncer_in_transaction_mode(leads: Database, cluster: Cluster
         connection.close()
         settings.update(HOST=leads.socket, DISABLE_SERVER_SIDE_CURSORS=False)
         pooler.stop()
-    whose = leads.query("SELECT user_id, split_part(row_key ->> 'id', '-', 1), count(*) FROM lead_audit.log GROUP BY 1, 2 ORDER BY 1")
+    whose = leads.query(
+        "SELECT user_id, split_part(row_key ->> 'id', '-', 1), count(*) FROM lead_audit.log GROUP BY 1, 2 ORDER BY 1"
+    )
     assert whose == [(user, user, 30) for user in users]
 
 
@@ -305,16 +329,45 @@ def test_other_wrappers_see_what_they_saw(leads: Database) -> None:
 
 
 def test_a_hostile_header_changes_its_own_field_only(leads: Database) -> None:
-    hostile = ["x" * 5_000_000, "'; UPDATE leads SET email = 'owned'; --", "\x00\r\nx-user: root", "%s %(user_id)s $1", "\xff\xfe\xc3("]
+    hostile = [
+        "x" * 5_000_000,
+        "'; UPDATE leads SET email = 'owned'; --",
+        "\x00\r\nx-user: root",
+        "%s %(user_id)s $1",
+        "\xff\xfe\xc3(",
+    ]
     for number, value in enumerate(hostile):
-        client(REMOTE_ADDR="10.1.2.3", HTTP_X_FORWARDED_FOR="198.51.100.1", HTTP_X_REQUEST_ID="r-1", HTTP_USER_AGENT=value).get(f"/create/a{number}")
-        client(REMOTE_ADDR="10.1.2.3", HTTP_X_FORWARDED_FOR=value, HTTP_X_REQUEST_ID="r-1", HTTP_USER_AGENT="Firefox").get(f"/create/f{number}")
-        client(REMOTE_ADDR="10.1.2.3", HTTP_X_FORWARDED_FOR="198.51.100.1", HTTP_X_REQUEST_ID=value, HTTP_USER_AGENT="Firefox").get(f"/create/r{number}")
+        client(
+            REMOTE_ADDR="10.1.2.3",
+            HTTP_X_FORWARDED_FOR="198.51.100.1",
+            HTTP_X_REQUEST_ID="r-1",
+            HTTP_USER_AGENT=value,
+        ).get(f"/create/a{number}")
+        client(
+            REMOTE_ADDR="10.1.2.3",
+            HTTP_X_FORWARDED_FOR=value,
+            HTTP_X_REQUEST_ID="r-1",
+            HTTP_USER_AGENT="Firefox",
+        ).get(f"/create/f{number}")
+        client(
+            REMOTE_ADDR="10.1.2.3",
+            HTTP_X_FORWARDED_FOR="198.51.100.1",
+            HTTP_X_REQUEST_ID=value,
+            HTTP_USER_AGENT="Firefox",
+        ).get(f"/create/r{number}")
     agents, addresses, ids = (leads.trail()[kind::3] for kind in range(3))
-    assert [entry[3] for entry in agents] == ["x" * 500, hostile[1], "\ufffd\ufffd\ufffdx-user: root", hostile[3], "\ufffd\ufffd\ufffd("]
+    assert [entry[3] for entry in agents] == [
+        "x" * 500,
+        hostile[1],
+        "\ufffd\ufffd\ufffdx-user: root",
+        hostile[3],
+        "\ufffd\ufffd\ufffd(",
+    ]
     assert {(*entry[:3], entry[4]) for entry in agents} == {("INSERT", None, "198.51.100.1", "r-1")}
     assert set(addresses) == {("INSERT", None, "10.1.2.3", "Firefox", "r-1")}
-    assert {entry[:4] for entry in ids} == {("INSERT", None, "198.51.100.1", "Firefox")} and ids[0][4] == "x" * 255
+    assert {entry[:4] for entry in ids} == {("INSERT", None, "198.51.100.1", "Firefox")} and ids[0][
+        4
+    ] == "x" * 255
     assert leads.query("SELECT count(*), count(email) FROM leads") == [(15, 0)]
 
 
@@ -323,7 +376,10 @@ def test_unknown_options_are_refused(project: Database) -> None:
 
     from lead_audit.django import AuditMiddleware
 
-    with override_settings(LEAD_AUDIT={"TRUSTED_PROXY": []}), pytest.raises(TypeError, match="TRUSTED_PROXY"):
+    with (
+        override_settings(LEAD_AUDIT={"TRUSTED_PROXY": []}),
+        pytest.raises(TypeError, match="TRUSTED_PROXY"),
+    ):
         AuditMiddleware(lambda request: None)
 
 
@@ -344,7 +400,7 @@ def in_a_thread(work: Any) -> None:
 
 
 def test_a_connection_that_opens_inside_of_a_wrapper(leads: Database) -> None:
-    """A query log, as Django documents it: when its block ends, Django takes away the last wrapper."""
+    """A query log as Django documents it. The end of its block removes the last wrapper."""
     from django.db import connection
 
     from .django_project import Lead
@@ -388,7 +444,9 @@ def watched_users(leads: Database) -> Iterator[Database]:
 
 
 def entries(database: Database) -> list[Any]:
-    return database.query("SELECT table_name, operation, user_id FROM lead_audit.log WHERE operation IN ('INSERT', 'UPDATE') ORDER BY id")
+    return database.query(
+        "SELECT table_name, operation, user_id FROM lead_audit.log WHERE operation IN ('INSERT', 'UPDATE') ORDER BY id"
+    )
 
 
 @pytest.mark.parametrize("user", [None, username, username_async, "tests.test_django.username"])
@@ -440,7 +498,9 @@ def test_who_counts_more(leads: Database) -> None:
     assert leads.users() == ["by the view", "alice", "by the view"]
 
 
-def test_an_error_in_the_user_callable_does_not_fail_the_request(leads: Database, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_in_the_user_callable_does_not_fail_the_request(
+    leads: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     from django.test import override_settings
 
     with override_settings(LEAD_AUDIT={"USER": lambda request: request.nosuch}):
@@ -449,7 +509,7 @@ def test_an_error_in_the_user_callable_does_not_fail_the_request(leads: Database
 
 
 def test_atomic_requests(leads: Database, cluster: Cluster) -> None:
-    """One set_config, though the user is found by questions to the database in the same transaction."""
+    """There is one set_config, although finding the user takes queries in the same transaction."""
     from django.db import connection
 
     http = client()
@@ -480,7 +540,9 @@ async def test_async_views_find_their_user(leads: Database, user: Any) -> None:
 
         async def requests() -> None:
             await http.get("/create_async/1")
-            await asyncio.gather(*(http.get(f"/{'create' if i % 2 else 'create_async'}/{i}") for i in range(2, 6)))
+            await asyncio.gather(
+                *(http.get(f"/{'create' if i % 2 else 'create_async'}/{i}") for i in range(2, 6))
+            )
             response = await http.get("/stream_async/6")
             assert [piece async for piece in response.streaming_content] == [b".", b"."]
 
@@ -558,7 +620,9 @@ def test_a_pool(leads: Database, cluster: Cluster) -> None:
         in_a_thread(close_pool)
     finally:
         settings["OPTIONS"] = before
-    whose = leads.query("SELECT user_id, split_part(row_key ->> 'id', '-', 1), count(*) FROM lead_audit.log GROUP BY 1, 2 ORDER BY 1")
+    whose = leads.query(
+        "SELECT user_id, split_part(row_key ->> 'id', '-', 1), count(*) FROM lead_audit.log GROUP BY 1, 2 ORDER BY 1"
+    )
     assert whose == [(user, user, 20) for user in users]
 
 
@@ -587,14 +651,20 @@ def test_several_statements(leads: Database) -> None:
     from django.db import connection, transaction
 
     with audit_context(user_id="alice"), connection.cursor() as cursor:
-        cursor.execute("BEGIN; INSERT INTO leads (id) VALUES ('1'); COMMIT; INSERT INTO leads (id) VALUES ('2')")
+        cursor.execute(
+            "BEGIN; INSERT INTO leads (id) VALUES ('1'); COMMIT; INSERT INTO leads (id) VALUES ('2')"
+        )
         cursor.execute("SET LOCAL statement_timeout = '5s'; INSERT INTO leads (id) VALUES ('3')")
         with transaction.atomic():
-            cursor.execute("SAVEPOINT a; INSERT INTO leads (id) VALUES ('4'); ROLLBACK TO a; INSERT INTO leads (id) VALUES ('5')")
+            cursor.execute(
+                "SAVEPOINT a; INSERT INTO leads (id) VALUES ('4'); ROLLBACK TO a; INSERT INTO leads (id) VALUES ('5')"
+            )
     assert leads.users() == ["alice"] * 4
 
 
-def test_what_is_missing_is_reported_or_refused(leads: Database, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_missing_is_reported_or_refused(
+    leads: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     from django.test import override_settings
 
     from lead_audit import MissingContext
@@ -604,7 +674,11 @@ def test_what_is_missing_is_reported_or_refused(leads: Database, caplog: pytest.
     with override_settings(LEAD_AUDIT={}):
         for number in range(2):
             Lead.objects.create(id=f"{number}")
-    assert caplog.text.count("without an audit context") == 1 and "INSERT" in caplog.text and __file__ in caplog.text
+    assert (
+        caplog.text.count("without an audit context") == 1
+        and "INSERT" in caplog.text
+        and __file__ in caplog.text
+    )
     with override_settings(LEAD_AUDIT={"ON_MISSING": "raise"}):
         with pytest.raises(MissingContext, match="INSERT INTO"):
             Lead.objects.create(id="refused")

@@ -25,7 +25,9 @@ from .leads import Lead
 
 def client(app: Any, address: str = "203.0.113.7") -> httpx.AsyncClient:
     """A client whose connection comes from this address."""
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app, client=(address, 4711)), base_url="http://leads")
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=app, client=(address, 4711)), base_url="http://leads"
+    )
 
 
 @pytest_asyncio.fixture
@@ -34,7 +36,11 @@ async def async_app(database: Database) -> AsyncIterator[FastAPI]:
     attach(engine)
     factory: Any = sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
     app = FastAPI()
-    app.add_middleware(AuditMiddleware, user=lambda request: request.headers.get("x-user"), trusted_proxies=["10.0.0.0/8"])
+    app.add_middleware(
+        AuditMiddleware,
+        user=lambda request: request.headers.get("x-user"),
+        trusted_proxies=["10.0.0.0/8"],
+    )
 
     async def session() -> AsyncIterator[AsyncSession]:
         async with factory() as made:
@@ -46,7 +52,9 @@ async def async_app(database: Database) -> AsyncIterator[FastAPI]:
             await made.commit()
 
     @app.post("/leads/{id}")
-    async def create(id: str, tasks: BackgroundTasks, session: AsyncSession = Depends(session)) -> dict[str, str]:
+    async def create(
+        id: str, tasks: BackgroundTasks, session: AsyncSession = Depends(session)
+    ) -> dict[str, str]:
         session.add(Lead(id=id))
         await session.commit()
         tasks.add_task(later, f"{id}-later")
@@ -57,14 +65,21 @@ async def async_app(database: Database) -> AsyncIterator[FastAPI]:
 
 
 async def test_each_request_has_its_context(async_app: FastAPI, database: Database) -> None:
-    headers = {"x-user": "alice", "user-agent": "Firefox", "x-request-id": "r-1", "x-forwarded-for": "198.51.100.1"}
+    headers = {
+        "x-user": "alice",
+        "user-agent": "Firefox",
+        "x-request-id": "r-1",
+        "x-forwarded-for": "198.51.100.1",
+    }
     async with client(async_app) as http:
         await http.post("/leads/1", headers=headers)
     async with client(async_app, "10.0.0.1") as http:
         await http.post("/leads/2", headers={**headers, "x-user": "bob"})
         await http.post("/leads/3", headers={"user-agent": ""})
     seen = database.trail()
-    assert seen[0:2] == [("INSERT", "alice", "203.0.113.7", "Firefox", "r-1")] * 2  # the forged header is not believed
+    assert (
+        seen[0:2] == [("INSERT", "alice", "203.0.113.7", "Firefox", "r-1")] * 2
+    )  # the forged header is not believed
     assert seen[2:4] == [("INSERT", "bob", "198.51.100.1", "Firefox", "r-1")] * 2
     assert [entry[1:4] for entry in seen[4:]] == [(None, "10.0.0.1", None)] * 2
     assert len(seen[4][4]) == 32 and seen[4][4] == seen[5][4]  # an id that was made
@@ -73,7 +88,7 @@ async def test_each_request_has_its_context(async_app: FastAPI, database: Databa
 
 @pytest.fixture(params=SYNC)
 def sync_app(request: Any, database: Database) -> Iterator[FastAPI]:
-    """With sync endpoints and dependencies, which FastAPI runs in threads, and the user found out by one, in mid-transaction."""
+    """Sync endpoints and dependencies run in threads. One finds the user within a transaction."""
     engine = create_engine(database.url(request.param), pool_size=2, future=True)
     factory = sessionmaker(engine, future=True)
     attach(factory)
@@ -90,7 +105,9 @@ def sync_app(request: Any, database: Database) -> Iterator[FastAPI]:
         return x_user
 
     @app.post("/leads/{id}")
-    def create(id: str, user: str = Depends(get_user), session: Session = Depends(get_session)) -> dict[str, str]:
+    def create(
+        id: str, user: str = Depends(get_user), session: Session = Depends(get_session)
+    ) -> dict[str, str]:
         session.add(Lead(id=id))
         session.commit()
         return {}
@@ -102,8 +119,13 @@ def sync_app(request: Any, database: Database) -> Iterator[FastAPI]:
 async def test_user_from_a_dependency_in_a_thread(sync_app: FastAPI, database: Database) -> None:
     async with client(sync_app) as http:
         for user in ("alice", "bob"):
-            assert (await http.post(f"/leads/{user}", headers={"x-user": user, "user-agent": "Safari"})).status_code == 200
-    assert [entry[1:4] for entry in database.trail()] == [("alice", "203.0.113.7", "Safari"), ("bob", "203.0.113.7", "Safari")]
+            assert (
+                await http.post(f"/leads/{user}", headers={"x-user": user, "user-agent": "Safari"})
+            ).status_code == 200
+    assert [entry[1:4] for entry in database.trail()] == [
+        ("alice", "203.0.113.7", "Safari"),
+        ("bob", "203.0.113.7", "Safari"),
+    ]
     assert AuditContext.current() == AuditContext()
 
 
@@ -121,7 +143,7 @@ async def test_an_error_in_the_user_callable_does_not_fail_the_request(database:
 
 @pytest.fixture
 def committing_app(database: Database) -> Iterator[FastAPI]:
-    """With a session that is committed when its dependency ends, a login that is a middleware, and a websocket."""
+    """A session that its dependency commits, a login in a middleware, and a websocket."""
     engine = create_engine(database.url(SYNC[-1]), pool_size=2, future=True)
     attach(engine)
     app = FastAPI()
@@ -158,18 +180,25 @@ def committing_app(database: Database) -> Iterator[FastAPI]:
     engine.dispose()
 
 
-def test_middleware_that_identifies_and_a_session_that_commits_at_the_end(committing_app: FastAPI, database: Database) -> None:
+def test_middleware_that_identifies_and_a_session_that_commits_at_the_end(
+    committing_app: FastAPI, database: Database
+) -> None:
     with TestClient(committing_app, client=("203.0.113.7", 1)) as http:
         for user in ("alice", "bob"):
             http.post(f"/leads/{user}", headers={"x-user": user, "user-agent": "Safari"})
         http.post("/leads/nobody", headers={"user-agent": "Safari"})
-    assert [entry[1:4] for entry in database.trail()] == [(user, "203.0.113.7", "Safari") for user in ("alice", "bob", None)]
+    assert [entry[1:4] for entry in database.trail()] == [
+        (user, "203.0.113.7", "Safari") for user in ("alice", "bob", None)
+    ]
 
 
 def test_websockets(committing_app: FastAPI, database: Database) -> None:
     http = TestClient(committing_app, client=("203.0.113.7", 1))
     headers = {"user-agent": "Firefox", "x-request-id": "r-1"}
-    with http.websocket_connect("/ws", headers=headers) as one, http.websocket_connect("/ws") as other:
+    with (
+        http.websocket_connect("/ws", headers=headers) as one,
+        http.websocket_connect("/ws") as other,
+    ):
         one.send_text("alice")
         other.send_text("bob")
         for socket, id in ((one, "1"), (other, "2"), (one, "3")):

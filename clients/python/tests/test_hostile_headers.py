@@ -37,7 +37,9 @@ async def context_of(headers: list[tuple[bytes, bytes]]) -> AuditContext:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         seen.append(AuditContext.current())
 
-    middleware = AuditMiddleware(app, user=lambda scope: dict(scope["headers"]).get(b"x-user"), trusted_proxies=["10.0.0.1"])
+    middleware = AuditMiddleware(
+        app, user=lambda scope: dict(scope["headers"]).get(b"x-user"), trusted_proxies=["10.0.0.1"]
+    )
     await middleware({"type": "http", "headers": headers, "client": ("10.0.0.1", 1)}, None, None)  # type: ignore[arg-type]
     return seen[0]
 
@@ -46,20 +48,43 @@ async def context_of(headers: list[tuple[bytes, bytes]]) -> AuditContext:
 async def test_a_hostile_header_changes_its_own_field_only(driver: str, database: Database) -> None:
     engine = create_engine(database.url(driver), future=True)
     attach(engine)
-    good = {"user-agent": b"Firefox", "x-request-id": b"r-1", "x-forwarded-for": b"198.51.100.1", "x-user": b"alice"}
+    good = {
+        "user-agent": b"Firefox",
+        "x-request-id": b"r-1",
+        "x-forwarded-for": b"198.51.100.1",
+        "x-user": b"alice",
+    }
     usual = AuditContext("alice", "198.51.100.1", "Firefox", "r-1")
-    fields = {"user-agent": "user_agent", "x-request-id": "request_id", "x-forwarded-for": "user_ip", "x-user": "user_id"}
+    fields = {
+        "user-agent": "user_agent",
+        "x-request-id": "request_id",
+        "x-forwarded-for": "user_ip",
+        "x-user": "user_id",
+    }
     expected = []
     for name in NAMES:
         for value in HOSTILE:
-            context = await context_of([(key.encode(), entry) for key, entry in {**good, name: value}.items()])
-            changed = {field for field in AuditContext.__slots__ if getattr(context, field) != getattr(usual, field)}
+            context = await context_of(
+                [(key.encode(), entry) for key, entry in {**good, name: value}.items()]
+            )
+            changed = {
+                field
+                for field in AuditContext.__slots__
+                if getattr(context, field) != getattr(usual, field)
+            }
             assert changed <= {fields.get(name)}
             assert name != "x-forwarded-for" or context.user_ip == "10.0.0.1"
             with context, engine.begin() as connection:
-                connection.execute(text("INSERT INTO leads (id) VALUES (:id)"), {"id": str(len(expected))})
-            expected.append(("INSERT", context.user_id, context.user_ip, context.user_agent, context.request_id))
+                connection.execute(
+                    text("INSERT INTO leads (id) VALUES (:id)"), {"id": str(len(expected))}
+                )
+            expected.append(
+                ("INSERT", context.user_id, context.user_ip, context.user_agent, context.request_id)
+            )
     engine.dispose()
     assert database.trail() == expected  # the database took each value as it was
-    assert max(len(entry[3] or "") for entry in expected) == 500 and max(len(entry[4] or "") for entry in expected) == 255
+    assert (
+        max(len(entry[3] or "") for entry in expected) == 500
+        and max(len(entry[4] or "") for entry in expected) == 255
+    )
     assert database.query("SELECT count(*), count(email) FROM leads") == [(len(expected), 0)]

@@ -1,5 +1,4 @@
-"""A lead manager with audit code of its own, and the same with that thrown away and lead_audit in its place: it behaves the same, and
-each of its writes has an entry with the right user, address and agent."""
+"""A lead manager with audit code of its own, and with lead_audit in its place, behaves the same."""
 
 from __future__ import annotations
 
@@ -46,8 +45,18 @@ REQUESTS: list[tuple[str, str, str, Any]] = [
     ("bob", "PUT", "/leads/a", {"company": "Ä'; --"}),
     ("bob", "PUT", "/leads/a", {"company": "Ä'; --"}),  # nothing changes
     ("bob", "PUT", "/leads/none", {"company": "x"}),
-    ("carol", "POST", "/import/all", [{"id": f"i{i}", "email": f"i{i}@example.com"} for i in range(5)]),
-    ("dave", "POST", "/import/each", [{"id": f"e{i}", "email": f"{n}@example.com"} for i, n in enumerate(["e", "a", "f", "e"])]),
+    (
+        "carol",
+        "POST",
+        "/import/all",
+        [{"id": f"i{i}", "email": f"i{i}@example.com"} for i in range(5)],
+    ),
+    (
+        "dave",
+        "POST",
+        "/import/each",
+        [{"id": f"e{i}", "email": f"{n}@example.com"} for i, n in enumerate(["e", "a", "f", "e"])],
+    ),
     ("alice", "POST", "/leads/i0/enrich", None),
     ("alice", "DELETE", "/leads/a", None),
     ("alice", "DELETE", "/leads/a", None),  # 404
@@ -58,7 +67,12 @@ REQUESTS: list[tuple[str, str, str, Any]] = [
     ("dave", "PUT", "/leads/i3", {"email": "a@example.com"}),  # taken
     ("erin", "GET", "/leads", None),
 ]
-COPY = ("erin", "POST", "/import/copy", [{"id": f"c{i}", "email": f"c{i}@example.com"} for i in range(3)])
+COPY = (
+    "erin",
+    "POST",
+    "/import/copy",
+    [{"id": f"c{i}", "email": f"c{i}@example.com"} for i in range(3)],
+)
 
 
 @contextmanager
@@ -70,9 +84,11 @@ def people(engine: Engine) -> Iterator[None]:
 
 
 class Visit:
-    """All requests to one application: what it answered, and on whose behalf each of the witness's mutations was."""
+    """The responses of one application, and the user of each mutation that the witness saw."""
 
-    def __init__(self, app: Any, database: Optional[Database], requests: list[tuple[str, str, str, Any]]) -> None:
+    def __init__(
+        self, app: Any, database: Optional[Database], requests: list[tuple[str, str, str, Any]]
+    ) -> None:
         self.answers: list[Any] = []
         self.mutations: list[tuple[Any, ...]] = []
         with TestClient(app, client=(ADDRESS, 4711)) as http:
@@ -88,7 +104,9 @@ class Visit:
 
     def _seen(self, database: Optional[Database], user: Optional[str]) -> None:
         if database is not None:
-            rows = database.query("SELECT operation, lead_id FROM mutations ORDER BY n")[len(self.mutations) :]
+            rows = database.query("SELECT operation, lead_id FROM mutations ORDER BY n")[
+                len(self.mutations) :
+            ]
             whom = (user, ADDRESS, f"{user}'s browser") if user else (None, None, None)
             self.mutations.extend((*row, *whom) for row in rows)
 
@@ -107,7 +125,7 @@ def driver(request: Any) -> str:
 
 @pytest.fixture
 def own(driver: str, cluster: Cluster) -> Iterator[tuple[Engine, Database]]:
-    """The application's database as it was before, without the extension."""
+    """The application creates its tables in a database with the extension, as tests often do."""
     database = cluster.database()
     database.query("DROP EXTENSION lead_audit CASCADE; DROP TABLE leads")
     engine = create_engine(database.url(driver), future=True)
@@ -119,7 +137,7 @@ def own(driver: str, cluster: Cluster) -> Iterator[tuple[Engine, Database]]:
 
 @pytest.fixture
 def new(driver: str, cluster: Cluster) -> Iterator[tuple[Engine, Database]]:
-    """The application's database with the extension, and its tables made by the application, as tests often do."""
+    """The application creates its tables in a database with the extension, as tests often do."""
     database = cluster.database()
     database.query("DROP TABLE leads;" + RIGHTS)
     engine = create_engine(database.url(driver), future=True)
@@ -137,7 +155,9 @@ def new(driver: str, cluster: Cluster) -> Iterator[tuple[Engine, Database]]:
     engine.dispose()
 
 
-def test_its_behaviour_is_unchanged_and_each_write_has_its_entry(own: tuple[Engine, Database], new: tuple[Engine, Database]) -> None:
+def test_its_behaviour_is_unchanged_and_each_write_has_its_entry(
+    own: tuple[Engine, Database], new: tuple[Engine, Database]
+) -> None:
     trail = ("alice", "GET", "/leads/a/trail", None)
     with people(own[0]):
         try:
@@ -148,41 +168,59 @@ def test_its_behaviour_is_unchanged_and_each_write_has_its_entry(own: tuple[Engi
         after = Visit(create_application(new[0], with_lead_audit), new[1], [*REQUESTS, trail, COPY])
     assert after.answers == before.answers
     assert {answer[2] for answer in after.answers} == {200, 201, 202, 204, 401, 404, 409}
-    assert [mutation[:2] for mutation in after.mutations] == [mutation[:2] for mutation in before.mutations]
+    assert [mutation[:2] for mutation in after.mutations] == [
+        mutation[:2] for mutation in before.mutations
+    ]
     assert len(after.mutations) == 20 and entries(new[1]) == after.mutations
-    assert own[1].query("SELECT count(*) FROM audit_log")[0][0] < 20  # it never heard of bulk statements and COPY
+    assert (
+        own[1].query("SELECT count(*) FROM audit_log")[0][0] < 20
+    )  # it never heard of bulk statements and COPY
     # A request is one: its entries share an id, which no other's have.
-    requests = new[1].query("SELECT count(DISTINCT request_id), count(DISTINCT (request_id, user_id)) FROM lead_audit.log WHERE user_id IS NOT NULL")
+    requests = new[1].query(
+        "SELECT count(DISTINCT request_id), count(DISTINCT (request_id, user_id)) FROM lead_audit.log WHERE user_id IS NOT NULL"
+    )
     assert requests[0][0] == requests[0][1] > 10
     assert new[1].query("SELECT count(*) FROM lead_audit.verify()") == [(0,)]
     assert AuditContext.current() == AuditContext()
 
 
 def test_in_a_transaction_that_is_rolled_back_after_each_test(new: tuple[Engine, Database]) -> None:
-    """The usual way to isolate tests: an outer transaction, in which the application's own are savepoints."""
+    """Tests often run in an outer transaction. Transactions of the application are savepoints."""
     engine, database = new
     with people(engine), engine.connect() as connection:
         outer = connection.begin()
         factory, stop = _joined(connection)
-        # Not the background task: its session overlaps with its request's, which the recipe is not for.
+        # Not the background task: its session overlaps with its request's, which the recipe is not
+        # for.
         requests = [request for request in REQUESTS if not request[2].endswith("/enrich")]
         visit = Visit(create_application(engine, with_lead_audit, factory), None, [*requests, COPY])
         seen = connection.execute(text("SELECT operation, lead_id FROM mutations ORDER BY n")).all()
         logged = connection.execute(
-            text("SELECT operation, row_key ->> 'id', user_id, user_ip, user_agent FROM lead_audit.log WHERE outcome = 'ok' AND operation <> 'DDL' ORDER BY id")
+            text(
+                "SELECT operation, row_key ->> 'id', user_id, user_ip, user_agent FROM lead_audit.log WHERE outcome = 'ok' AND operation <> 'DDL' ORDER BY id"
+            )
         ).all()
         stop()
         outer.rollback()
     assert [answer[2] for answer in visit.answers].count(409) == 2
-    assert [tuple(entry[:2]) for entry in logged] == [tuple(mutation) for mutation in seen] and len(seen) == 19
+    assert [tuple(entry[:2]) for entry in logged] == [tuple(mutation) for mutation in seen] and len(
+        seen
+    ) == 19
     assert [entry[2:] for entry in logged if entry[1] == "welcome"] == [(None, None, None)]
-    assert all(entry[2:] == (entry[2], ADDRESS, f"{entry[2]}'s browser") for entry in logged if entry[1] != "welcome")
+    assert all(
+        entry[2:] == (entry[2], ADDRESS, f"{entry[2]}'s browser")
+        for entry in logged
+        if entry[1] != "welcome"
+    )
     assert {entry[2] for entry in logged if entry[1].startswith("c")} == {"erin"}
     assert entries(database) == []
 
 
 def _joined(connection: Any) -> tuple[Any, Any]:
-    """A session factory whose sessions take part in the connection's transaction: SQLAlchemy's recipe, in each of its versions."""
+    """A session factory whose sessions take part in the connection's transaction:
+
+    SQLAlchemy's recipe, in each of its versions.
+    """
     if not SQLALCHEMY_14:
         return sessionmaker(connection, join_transaction_mode="create_savepoint"), lambda: None
     factory = sessionmaker(connection, future=True)
@@ -199,7 +237,12 @@ def _joined(connection: Any) -> tuple[Any, Any]:
 def test_its_tests_on_sqlite_run_as_before(caplog: pytest.LogCaptureFixture) -> None:
     answers = []
     for audit in (own_audit, with_lead_audit):
-        engine = create_engine("sqlite://", connect_args={"check_same_thread": False}, poolclass=StaticPool, future=True)
+        engine = create_engine(
+            "sqlite://",
+            connect_args={"check_same_thread": False},
+            poolclass=StaticPool,
+            future=True,
+        )
         Base.metadata.create_all(engine)
         try:
             with people(engine):

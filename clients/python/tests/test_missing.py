@@ -22,7 +22,11 @@ from .test_sqlalchemy import INSERT, insert
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING" and record.name == "lead_audit"]
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelname == "WARNING" and record.name == "lead_audit"
+    ]
 
 
 def attached(database: Database, driver: str = SYNC[-1], **options: Any) -> Engine:
@@ -32,7 +36,9 @@ def attached(database: Database, driver: str = SYNC[-1], **options: Any) -> Engi
 
 
 @pytest.mark.parametrize("driver", SYNC)
-def test_each_place_is_in_the_log_once_with_its_statement(driver: str, database: Database, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_place_is_in_the_log_once_with_its_statement(
+    driver: str, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     engine = attached(database, driver)
     with engine.begin() as connection:
         connection.execute(text("SELECT count(*) FROM leads"))
@@ -40,7 +46,10 @@ def test_each_place_is_in_the_log_once_with_its_statement(driver: str, database:
             connection.execute(INSERT, {"id": f"{number}"})
             line = inspect.currentframe().f_lineno - 1  # type: ignore[union-attr]
     assert len(warnings(caplog)) == 1
-    assert "without an audit context" in warnings(caplog)[0] and "INSERT INTO leads" in warnings(caplog)[0]
+    assert (
+        "without an audit context" in warnings(caplog)[0]
+        and "INSERT INTO leads" in warnings(caplog)[0]
+    )
     assert f"{__file__}:{line}: " in warnings(caplog)[0]
     with audit_context(request_id="r-1"), engine.begin() as connection:
         connection.execute(text("UPDATE leads SET source = 'x'"))
@@ -63,7 +72,12 @@ def test_refused(isolation: str, database: Database) -> None:
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM leads")).scalar() == 0
         connection.execute(text("CREATE TEMP TABLE t (a int)"))
-        for statement in ("INSERT INTO leads (id) VALUES ('1')", "CALL f()", "SELECT 1; DELETE FROM leads", "ALTER TABLE leads ADD a int"):
+        for statement in (
+            "INSERT INTO leads (id) VALUES ('1')",
+            "CALL f()",
+            "SELECT 1; DELETE FROM leads",
+            "ALTER TABLE leads ADD a int",
+        ):
             with pytest.raises(MissingContext, match="without an audit context") as refused:
                 connection.execute(text(statement))
             assert refused.value.statement == statement
@@ -114,7 +128,9 @@ def test_session_factories_and_options(database: Database) -> None:
 
 
 @pytest.mark.parametrize("driver", ASYNC)
-async def test_a_task_that_writes_after_its_request(driver: str, database: Database, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_task_that_writes_after_its_request(
+    driver: str, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     engine = create_async_engine(database.url(driver))
     attach(engine)
     over = asyncio.Event()
@@ -134,11 +150,18 @@ async def test_a_task_that_writes_after_its_request(driver: str, database: Datab
     await asyncio.gather(*tasks)
     await engine.dispose()
     (warning,) = warnings(caplog)
-    assert "outlived its request" in warning and "detached()" in warning and f"{__file__}:" in warning and "INSERT" in warning
+    assert (
+        "outlived its request" in warning
+        and "detached()" in warning
+        and f"{__file__}:" in warning
+        and "INSERT" in warning
+    )
     assert sorted(map(str, database.users())) == ["alice", "alice", "worker", "worker"]
 
 
-async def test_the_place_is_found_from_a_greenlet(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_place_is_found_from_a_greenlet(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     engine = create_async_engine(database.url(ASYNC[0]))
     attach(engine)
     async with engine.begin() as connection:
@@ -159,10 +182,17 @@ def test_errors_of_the_database_are_as_before(database: Database) -> None:
 def test_the_trail_is_read_without_a_user(isolation: str, database: Database) -> None:
     from lead_audit import trail
 
-    engine = create_engine(Database(database.socket, database.name, "postgres").url(SYNC[-1]), future=True)
+    engine = create_engine(
+        Database(database.socket, database.name, "postgres").url(SYNC[-1]), future=True
+    )
     attach(engine, on_missing="raise")
     with engine.execution_options(isolation_level=isolation).connect() as connection:
-        assert trail.history(connection, "leads", "1") == trail.verify(connection) == trail.check(connection, "leads", "1") == []
+        assert (
+            trail.history(connection, "leads", "1")
+            == trail.verify(connection)
+            == trail.check(connection, "leads", "1")
+            == []
+        )
         assert trail.summary(connection, "leads", "1").total == 0
         assert connection.execute(trail.select_log()).all() == []
     engine.dispose()

@@ -1,4 +1,4 @@
-"""Through PgBouncer, in both modes: many users' requests share few connections, and no entry has another request's context."""
+"""PgBouncer in both modes: many requests share few connections. No entry has a wrong user."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from .test_fastapi import client
 
 REQUESTS, USERS, CONNECTIONS = 200, 50, 5
 
-# What the drivers need behind a pooler in transaction mode that knows nothing of prepared statements (PgBouncer before 1.21).
+# What the drivers need behind a pooler in transaction mode that knows nothing of prepared
+# statements (PgBouncer before 1.21).
 CONNECT_ARGS: dict[str, dict[str, Any]] = {
     "psycopg2": {},
     "psycopg": {"prepare_threshold": None},
@@ -55,7 +56,7 @@ def pooled(pgbouncer: PgBouncer, database: Database) -> Database:
 
 
 def application(engine: AsyncEngine) -> FastAPI:
-    """Each request writes the lead of its own request id, several times, in transactions of several kinds."""
+    """Writes the lead of the request several times, in transactions of several kinds."""
     factory: Any = sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
     attach(factory)
     app = FastAPI()
@@ -85,7 +86,7 @@ def application(engine: AsyncEngine) -> FastAPI:
 
     @app.post("/autocommit/{id}")
     async def work_in_autocommit(id: str) -> dict[str, str]:
-        """The same number of entries, each written by a statement that is a transaction with its context."""
+        """Writes the same number of entries. Each statement is a transaction with its context."""
         async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             statements = (
                 "INSERT INTO leads (id) VALUES (:id) RETURNING id",
@@ -96,14 +97,20 @@ def application(engine: AsyncEngine) -> FastAPI:
                 assert (await connection.execute(text(statement), {"id": id})).all() == [(id,)]
             with pytest.raises(IntegrityError):
                 await connection.execute(text(statements[0]), {"id": id})
-            assert (await connection.execute(text("DELETE FROM leads WHERE id = :id"), {"id": id})).rowcount == 1
+            assert (
+                await connection.execute(text("DELETE FROM leads WHERE id = :id"), {"id": id})
+            ).rowcount == 1
         return {}
 
     return app
 
 
 def headers(request: int) -> dict[str, str]:
-    return {"x-user": f"user-{request % USERS}", "user-agent": f"Browser {request % USERS}", "x-request-id": f"r-{request}"}
+    return {
+        "x-user": f"user-{request % USERS}",
+        "user-agent": f"Browser {request % USERS}",
+        "x-request-id": f"r-{request}",
+    }
 
 
 async def send(app: FastAPI, request: int, path: str) -> httpx.Response:
@@ -117,22 +124,32 @@ def foreign_entries(database: Database) -> list[Any]:
         """SELECT row_key, operation, user_id, user_ip, user_agent, request_id FROM lead_audit.log,
              LATERAL (SELECT split_part(row_key ->> 'id', '-', 2)::int % %s) AS u (user_number)
            WHERE (request_id, user_id, user_ip, user_agent) IS DISTINCT FROM
-             (row_key ->> 'id', 'user-' || user_number, '203.0.113.' || user_number, 'Browser ' || user_number)""".replace("% %s", f"% {USERS}")
+             (row_key ->> 'id', 'user-' || user_number, '203.0.113.' || user_number, 'Browser ' || user_number)""".replace(
+            "% %s", f"% {USERS}"
+        )
     )
 
 
 @pytest.mark.parametrize("path", ["leads", "autocommit"])
 @pytest.mark.parametrize("driver", ASYNC)
-async def test_200_requests_of_50_users_over_5_connections(driver: str, path: str, pooled: Database, database: Database) -> None:
+async def test_200_requests_of_50_users_over_5_connections(
+    driver: str, path: str, pooled: Database, database: Database
+) -> None:
     engine = create_async_engine(
-        pooled.url(driver), pool_size=CONNECTIONS, max_overflow=0, pool_timeout=120, connect_args=CONNECT_ARGS[driver]
+        pooled.url(driver),
+        pool_size=CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=120,
+        connect_args=CONNECT_ARGS[driver],
     )
     app = application(engine)
     responses = await asyncio.gather(*(send(app, request, path) for request in range(REQUESTS)))
     await engine.dispose()
     assert [response.status_code for response in responses] == [200] * REQUESTS
     assert foreign_entries(database) == []
-    assert database.query("SELECT operation, count(*), count(DISTINCT user_id) FROM lead_audit.log GROUP BY 1 ORDER BY 1") == [
+    assert database.query(
+        "SELECT operation, count(*), count(DISTINCT user_id) FROM lead_audit.log GROUP BY 1 ORDER BY 1"
+    ) == [
         ("DELETE", REQUESTS, USERS),
         ("INSERT", REQUESTS, USERS),
         ("UPDATE", 2 * REQUESTS, USERS),
@@ -141,10 +158,16 @@ async def test_200_requests_of_50_users_over_5_connections(driver: str, path: st
 
 @pytest.mark.parametrize("path", ["leads", "autocommit"])
 @pytest.mark.parametrize("driver", ASYNC)
-async def test_requests_cancelled_half_way(driver: str, path: str, pgbouncer: PgBouncer, pooled: Database, database: Database) -> None:
-    """Half of the requests are cancelled somewhere; the others, and what comes after on the same connections, have their own context."""
+async def test_requests_cancelled_half_way(
+    driver: str, path: str, pgbouncer: PgBouncer, pooled: Database, database: Database
+) -> None:
+    """Half of the requests are cancelled. All others have their own context."""
     engine = create_async_engine(
-        pooled.url(driver), pool_size=CONNECTIONS, max_overflow=0, pool_timeout=120, connect_args=CONNECT_ARGS[driver]
+        pooled.url(driver),
+        pool_size=CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=120,
+        connect_args=CONNECT_ARGS[driver],
     )
     app = application(engine)
     tasks = [asyncio.ensure_future(send(app, request, path)) for request in range(REQUESTS)]
@@ -157,16 +180,23 @@ async def test_requests_cancelled_half_way(driver: str, path: str, pgbouncer: Pg
     ended = await asyncio.gather(*tasks, return_exceptions=True)
     assert any(isinstance(end, asyncio.CancelledError) for end in ended)
     if pgbouncer.ends():
-        warnings.warn(f"PgBouncer came to its known end {pgbouncer.ends()} times")
-        # Then other requests have lost their connections, too: what is left to see is that no entry is wrong.
+        warnings.warn(f"PgBouncer came to its known end {pgbouncer.ends()} times", stacklevel=1)
+        # Then other requests have lost their connections, too: what is left to see is that no
+        # entry is wrong.
         pgbouncer.wait()
         await engine.dispose()
     else:
-        # PgBouncer before 1.19 may pass a cancel request on when somebody else has the connection, or tell somebody else that it has.
+        # PgBouncer before 1.19 may pass a cancel request on when somebody else has the connection,
+        # or tell somebody else that it has.
         meant_for_others = ("QueryCanceled", "successfully sent cancel request")
         failed = [repr(end) for end in ended[::2] if isinstance(end, BaseException)]
-        assert [end for end in failed if not any(message in end for message in meant_for_others)] == []
-        assert database.query("SELECT count(*) FROM lead_audit.log WHERE operation = 'INSERT'")[0][0] >= REQUESTS // 2 - 5
+        assert [
+            end for end in failed if not any(message in end for message in meant_for_others)
+        ] == []
+        assert (
+            database.query("SELECT count(*) FROM lead_audit.log WHERE operation = 'INSERT'")[0][0]
+            >= REQUESTS // 2 - 5
+        )
     assert AuditContext.current() == AuditContext()
     assert foreign_entries(database) == []
     # Whoever gets the connections next is nobody in particular.
@@ -182,8 +212,10 @@ async def test_requests_cancelled_half_way(driver: str, path: str, pgbouncer: Pg
 
 @pytest.mark.parametrize("driver", SYNC)
 def test_sync_drivers(driver: str, pooled: Database, database: Database) -> None:
-    """A connection to the pooler for each transaction, in turn; with AUTOCOMMIT, too, nothing stays on the server's side."""
-    engine = create_engine(pooled.url(driver), poolclass=NullPool, connect_args=CONNECT_ARGS[driver], future=True)
+    """Each transaction has a connection to the pooler. AUTOCOMMIT leaves nothing on the server."""
+    engine = create_engine(
+        pooled.url(driver), poolclass=NullPool, connect_args=CONNECT_ARGS[driver], future=True
+    )
     attach(engine)
     for number in range(20):
         isolation = "AUTOCOMMIT" if number % 2 else "READ COMMITTED"
@@ -193,6 +225,8 @@ def test_sync_drivers(driver: str, pooled: Database, database: Database) -> None
                 if not number % 2:
                     connection.commit()
         with engine.connect() as connection:
-            assert connection.execute(text("SELECT current_setting('lead_audit.user_id', true)")).scalar() in (None, "")
+            assert connection.execute(
+                text("SELECT current_setting('lead_audit.user_id', true)")
+            ).scalar() in (None, "")
     engine.dispose()
     assert database.users() == [f"user-{number}" for number in range(20)]

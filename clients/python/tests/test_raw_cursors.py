@@ -1,4 +1,7 @@
-"""Statements that a cursor of the driver's own executes, beneath SQLAlchemy: ROLLBACK TO takes the context back."""
+"""Statements that a cursor of the driver's own executes, beneath SQLAlchemy:
+
+ROLLBACK TO takes the context back.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,9 @@ def test_a_savepoint_that_a_raw_cursor_rolls_back(engine: Engine, database: Data
     assert database.users() == ["alice", "bob", "alice"] * 2
 
 
-def test_the_savepoint_of_a_raw_cursor_is_not_one_of_the_same_name(engine: Engine, database: Database) -> None:  # noqa: F811
+def test_the_savepoint_of_a_raw_cursor_is_not_one_of_the_same_name(
+    engine: Engine, database: Database
+) -> None:  # noqa: F811
     with engine.begin() as connection:
         with ALICE:
             insert(connection, "1")
@@ -108,10 +113,14 @@ def test_a_rollback_that_the_client_leaves_alone(engine: Engine, database: Datab
     assert database.users() == ["alice"]
 
 
-def test_rows_that_are_fetched_cost_no_round_trip(engine: Engine, database: Database, statement_log: StatementLog) -> None:  # noqa: F811
+def test_rows_that_are_fetched_cost_no_round_trip(
+    engine: Engine, database: Database, statement_log: StatementLog
+) -> None:  # noqa: F811
     with ALICE, engine.begin() as connection:
         insert(connection, "1")
-        rows = connection.execution_options(stream_results=True).execute(text("SELECT generate_series(1, 100)"))
+        rows = connection.execution_options(stream_results=True).execute(
+            text("SELECT generate_series(1, 100)")
+        )
         before = len(statement_log.statements())
         for number in range(5):
             assert len(rows.fetchmany(5)) == 5
@@ -154,11 +163,13 @@ async def test_async_drivers(driver: str, database: Database) -> None:
     assert database.users() == ["alice"]
 
 
-# ---- psycopg2 ------------------------------------------------------------------------------------------------------------
+# ---- psycopg2 ------------------------------------------------------------------------------------
 
 
 def psycopg2_engine(database: Database, **arguments: Any) -> Engine:
-    made = create_engine(database.url("psycopg2"), pool_size=1, max_overflow=0, future=True, connect_args=arguments)
+    made = create_engine(
+        database.url("psycopg2"), pool_size=1, max_overflow=0, future=True, connect_args=arguments
+    )
     attach(made)
     return made
 
@@ -223,7 +234,10 @@ def test_cursor_factories_of_psycopg2s(database: Database) -> None:
 
 
 def test_a_cursor_of_psycopg2s_that_is_not_followed(database: Database) -> None:
-    """One that is made by a factory given to cursor(), or by its class: README says so. apply_context() sets the context again."""
+    """A cursor from `cursor(cursor_factory=…)` or from its class, as README says.
+
+    apply_context() sets the context again.
+    """
     import psycopg2.extensions
     from psycopg2.extras import RealDictCursor
 
@@ -231,7 +245,10 @@ def test_a_cursor_of_psycopg2s_that_is_not_followed(database: Database) -> None:
     for applies in (False, True):
         with engine.begin() as connection:
             driver: Any = connection.connection.dbapi_connection
-            for cursor in (driver.cursor(cursor_factory=RealDictCursor), psycopg2.extensions.cursor(driver)):
+            for cursor in (
+                driver.cursor(cursor_factory=RealDictCursor),
+                psycopg2.extensions.cursor(driver),
+            ):
                 cursor.execute("SAVEPOINT a")
                 with ALICE:
                     insert(connection, "lost")

@@ -20,7 +20,8 @@ INSERT = text("INSERT INTO leads (id) VALUES (:id) RETURNING id")
 READ = text("SELECT count(*) FROM leads")
 ALICE = AuditContext("alice", "203.0.113.7", "Firefox", "r-1")
 
-# What a statement that writes takes with AUTOCOMMIT, beyond what it takes without a context. asyncpg has no pipelines.
+# What a statement that writes takes with AUTOCOMMIT, beyond what it takes without a context.
+# asyncpg has no pipelines.
 EXTRA_IN_AUTOCOMMIT = {"psycopg2": 0, "psycopg": 0, "psycopg_async": 0, "asyncpg": 2}
 
 
@@ -35,9 +36,17 @@ def counter(cluster: Cluster) -> Iterator[Counter]:
 @pytest.mark.parametrize("driver", SYNC)
 def test_sync_drivers(driver: str, prepares: bool, counter: Counter, database: Database) -> None:
     arguments: Any = {} if prepares else CONNECT_ARGS[driver]
-    engine = create_engine(counter.database(database).url(driver), pool_size=1, max_overflow=0, connect_args=arguments, future=True)
+    engine = create_engine(
+        counter.database(database).url(driver),
+        pool_size=1,
+        max_overflow=0,
+        connect_args=arguments,
+        future=True,
+    )
     attach(engine)
-    for number in range(10 if prepares else 1):  # until psycopg has prepared what it prepares, and the dialect's own questions are over
+    for number in range(
+        10 if prepares else 1
+    ):  # until psycopg has prepared what it prepares, and the dialect's own questions are over
         with ALICE, engine.begin() as connection:
             connection.execute(INSERT, {"id": f"w{number}"})
             connection.execute(READ)
@@ -65,9 +74,13 @@ def test_sync_drivers(driver: str, prepares: bool, counter: Counter, database: D
 
 @pytest.mark.parametrize("prepares", [True, False], ids=["prepares", "behind a pooler"])
 @pytest.mark.parametrize("driver", ASYNC)
-async def test_async_drivers(driver: str, prepares: bool, counter: Counter, database: Database) -> None:
+async def test_async_drivers(
+    driver: str, prepares: bool, counter: Counter, database: Database
+) -> None:
     arguments: Any = {} if prepares else CONNECT_ARGS[driver]
-    engine = create_async_engine(counter.database(database).url(driver), pool_size=1, max_overflow=0, connect_args=arguments)
+    engine = create_async_engine(
+        counter.database(database).url(driver), pool_size=1, max_overflow=0, connect_args=arguments
+    )
     attach(engine)
     async with engine.connect() as connection:
         await connection.execute(INSERT, {"id": "0"})
@@ -91,7 +104,9 @@ async def test_async_drivers(driver: str, prepares: bool, counter: Counter, data
         alone = counter.round_trips - before
         for number in range(10):
             with ALICE, counter.expect(alone + EXTRA_IN_AUTOCOMMIT[driver]):
-                assert (await connection.execute(INSERT, {"id": f"a{number}"})).all() == [(f"a{number}",)]
+                assert (await connection.execute(INSERT, {"id": f"a{number}"})).all() == [
+                    (f"a{number}",)
+                ]
         before = counter.round_trips
         await connection.execute(READ)
         alone = counter.round_trips - before

@@ -1,4 +1,4 @@
-"""Several statements in one string: each that writes has the context, and what comes after knows what is set."""
+"""Several statements in one string: each that writes has its context, as do the next strings."""
 
 from __future__ import annotations
 
@@ -94,7 +94,10 @@ def test_a_context_of_before_is_not_used(engine: Engine, database: Database) -> 
         (f"BEGIN ISOLATION LEVEL SERIALIZABLE; {ROW}; COMMIT", 1),
         (f"BEGIN; {ROW}; COMMIT; {ROW}", 2),
         (f"BEGIN; {ROW}; ROLLBACK; {ROW}", 1),
-        (f"START TRANSACTION; {ROW}; SAVEPOINT a; {ROW}; ROLLBACK TO a; {ROW}; COMMIT AND CHAIN; {ROW}; COMMIT", 3),
+        (
+            f"START TRANSACTION; {ROW}; SAVEPOINT a; {ROW}; ROLLBACK TO a; {ROW}; COMMIT AND CHAIN; {ROW}; COMMIT",
+            3,
+        ),
         (f"CREATE TEMP TABLE t (a int); {ROW}", 1),
         (f"SET LOCAL statement_timeout = '5s'; {ROW}", 1),
         (f"SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; {ROW}", 1),
@@ -103,12 +106,18 @@ def test_a_context_of_before_is_not_used(engine: Engine, database: Database) -> 
         ("SELECT 1; SELECT touch()", 1),
     ],
 )
-def test_in_autocommit(connection: Connection, database: Database, statement: str, entries: int) -> None:
-    database.query("CREATE FUNCTION touch() RETURNS void LANGUAGE sql AS 'INSERT INTO leads (id) SELECT gen_random_uuid()'")
+def test_in_autocommit(
+    connection: Connection, database: Database, statement: str, entries: int
+) -> None:
+    database.query(
+        "CREATE FUNCTION touch() RETURNS void LANGUAGE sql AS 'INSERT INTO leads (id) SELECT gen_random_uuid()'"
+    )
     with ALICE:
         connection.execute(text(statement))
     insert(connection, "nobody")
-    assert connection.execute(text("SELECT current_setting('lead_audit.user_id', true)")).scalar() in (None, "")
+    assert connection.execute(
+        text("SELECT current_setting('lead_audit.user_id', true)")
+    ).scalar() in (None, "")
     assert database.users() == ["alice"] * entries + [None]
 
 
@@ -131,11 +140,15 @@ def test_results_are_those_of_the_application(connection: Connection) -> None:
         assert first.scalar() == ("two" if is_last else "one")
         only = connection.execute(text(f"BEGIN; {ROW}; COMMIT"))
         assert not only.returns_rows
-        percent = connection.exec_driver_sql(f"BEGIN; {ROW}; SELECT '100 %%'; COMMIT", () if is_last else None)
+        percent = connection.exec_driver_sql(
+            f"BEGIN; {ROW}; SELECT '100 %%'; COMMIT", () if is_last else None
+        )
         assert not percent.returns_rows
 
 
-def test_sql_functions_and_rules_are_one_statement(connection: Connection, database: Database) -> None:
+def test_sql_functions_and_rules_are_one_statement(
+    connection: Connection, database: Database
+) -> None:
     database.query("GRANT CREATE ON SCHEMA public TO app")
     with ALICE:
         connection.execute(

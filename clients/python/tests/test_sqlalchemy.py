@@ -116,7 +116,17 @@ def test_one_round_trip_and_none_where_nothing_changes(
         insert(connection, "6")
     assert statement_log.statements()[before:] == (
         ["BEGIN", "INSERT", "COMMIT"]
-        + ["BEGIN", "set_config", "INSERT", "INSERT", "SAVEPOINT", "INSERT", "ROLLBACK", "INSERT", "COMMIT"]
+        + [
+            "BEGIN",
+            "set_config",
+            "INSERT",
+            "INSERT",
+            "SAVEPOINT",
+            "INSERT",
+            "ROLLBACK",
+            "INSERT",
+            "COMMIT",
+        ]
         + ["BEGIN", "set_config", "INSERT", "COMMIT"]
     )
 
@@ -130,7 +140,9 @@ def test_nothing_is_left_on_a_pooled_connection(engine: Engine, database: Databa
         with engine.connect() as connection:
             assert connection.execute(text("SELECT pg_backend_pid()")).scalar() == backend
             for name in ("user_id", "user_ip", "user_agent", "request_id"):
-                assert connection.execute(text(f"SELECT current_setting('lead_audit.{name}', true)")).scalar() in (None, "")
+                assert connection.execute(
+                    text(f"SELECT current_setting('lead_audit.{name}', true)")
+                ).scalar() in (None, "")
         raw = engine.raw_connection()  # past all hooks
         raw.cursor().execute("INSERT INTO leads (id) VALUES (%s)", (f"raw {isolation}",))
         raw.commit()
@@ -139,8 +151,10 @@ def test_nothing_is_left_on_a_pooled_connection(engine: Engine, database: Databa
 
 
 def test_a_pool_that_does_not_roll_back(database: Database) -> None:
-    """The next user of the connection is then in the same transaction, but has a context of his own."""
-    engine = create_engine(database.url(SYNC[-1]), pool_size=1, max_overflow=0, pool_reset_on_return=None, future=True)
+    """The next user of the connection is in the same transaction, with a context of its own."""
+    engine = create_engine(
+        database.url(SYNC[-1]), pool_size=1, max_overflow=0, pool_reset_on_return=None, future=True
+    )
     attach(engine)
     with ALICE:
         raw = Connection(engine)
@@ -185,7 +199,9 @@ def test_errors_are_those_of_the_statement(engine: Engine, database: Database) -
             insert(connection, "1")
         with BOB, pytest.raises(exc.DBAPIError, match="transaction is aborted") as aborted:
             insert(connection, "2")
-        assert aborted.value.statement is not None and "INSERT INTO leads" in aborted.value.statement
+        assert (
+            aborted.value.statement is not None and "INSERT INTO leads" in aborted.value.statement
+        )
         connection.rollback()
         insert(connection, "3")
         connection.commit()
@@ -237,7 +253,9 @@ def test_two_phase(engine: Engine, database: Database) -> None:
 def test_server_side_cursor(engine: Engine, database: Database) -> None:
     database.query("INSERT INTO leads (id) SELECT g::text FROM generate_series(1, 300) g")
     with ALICE, engine.connect() as connection:
-        rows = connection.execution_options(stream_results=True).execute(text("SELECT id FROM leads"))
+        rows = connection.execution_options(stream_results=True).execute(
+            text("SELECT id FROM leads")
+        )
         assert len(rows.fetchmany(10)) == 10
         assert len(rows.all()) == 290
         insert(connection.execution_options(stream_results=False), "x")
@@ -246,9 +264,19 @@ def test_server_side_cursor(engine: Engine, database: Database) -> None:
 
 
 def test_values_that_the_database_would_refuse(engine: Engine, database: Database) -> None:
-    with AuditContext("x" * 1000, "not an address", "é" * 10**6 + "\0", "a\0b\n'; DROP TABLE leads; --"), engine.begin() as connection:
+    with (
+        AuditContext(
+            "x" * 1000, "not an address", "é" * 10**6 + "\0", "a\0b\n'; DROP TABLE leads; --"
+        ),
+        engine.begin() as connection,
+    ):
         insert(connection, "1")
-    assert database.trail()[0][1:] == ("x" * 255, None, "é" * 500, "a\ufffdb\ufffd'; DROP TABLE leads; --")
+    assert database.trail()[0][1:] == (
+        "x" * 255,
+        None,
+        "é" * 500,
+        "a\ufffdb\ufffd'; DROP TABLE leads; --",
+    )
 
 
 @pytest.mark.parametrize("driver", SYNC)
@@ -282,7 +310,9 @@ def test_raw_connections(engine: Engine, database: Database) -> None:
     assert database.users() == ["alice", "alice", "bob", None]
 
 
-@pytest.mark.parametrize("kind", ["engine", "sessionmaker", "scoped_session", "late bind", "binds", "get_bind"])
+@pytest.mark.parametrize(
+    "kind", ["engine", "sessionmaker", "scoped_session", "late bind", "binds", "get_bind"]
+)
 def test_what_can_be_attached_to(kind: str, database: Database) -> None:
     engine = create_engine(database.url(SYNC[-1]), future=True)
     factory: Any = sessionmaker(engine, future=True)
@@ -353,7 +383,9 @@ def test_other_listeners_see_what_they_saw(engine: Engine, database: Database) -
 def test_threads(database: Database) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    engine = create_engine(database.url(SYNC[-1]), pool_size=3, max_overflow=0, poolclass=QueuePool, future=True)
+    engine = create_engine(
+        database.url(SYNC[-1]), pool_size=3, max_overflow=0, poolclass=QueuePool, future=True
+    )
     attach(engine)
 
     def work(user: str) -> None:
@@ -364,12 +396,16 @@ def test_threads(database: Database) -> None:
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(work, [f"user-{i}" for i in range(60)]))
     engine.dispose()
-    assert len(database.query("SELECT 1 FROM lead_audit.log WHERE user_id = row_key ->> 'id'")) == 60
+    assert (
+        len(database.query("SELECT 1 FROM lead_audit.log WHERE user_id = row_key ->> 'id'")) == 60
+    )
 
 
-@pytest.mark.skipif(not SQLALCHEMY_14, reason="an Engine of SQLAlchemy 1.4 that is not of the future")
+@pytest.mark.skipif(
+    not SQLALCHEMY_14, reason="an Engine of SQLAlchemy 1.4 that is not of the future"
+)
 def test_engine_that_commits_by_itself(database: Database) -> None:
-    """It begins a transaction that nobody asked for, and commits it after what it takes for a write."""
+    """It begins a transaction by itself, and commits it after a statement that seems to write."""
     engine: Any = create_engine(database.url("psycopg2"), pool_size=1, max_overflow=0)
     attach(engine)
     with ALICE:
@@ -430,7 +466,9 @@ def test_a_rollback_of_the_drivers_own(engine: Engine, database: Database) -> No
     assert database.users() == ["alice"]
 
 
-def test_listeners_that_are_added_later_see_the_statement(engine: Engine, database: Database) -> None:
+def test_listeners_that_are_added_later_see_the_statement(
+    engine: Engine, database: Database
+) -> None:
     """Also one that executes it itself, and one from before attach()."""
     seen: list[str] = []
 

@@ -65,7 +65,9 @@ async def test_tasks_with_contexts_of_their_own(engine: AsyncEngine, database: D
 
     await asyncio.gather(*(work(f"user-{i}") for i in range(20)))
     assert AuditContext.current() == AuditContext()
-    assert len(database.query("SELECT 1 FROM lead_audit.log WHERE user_id = row_key ->> 'id'")) == 20
+    assert (
+        len(database.query("SELECT 1 FROM lead_audit.log WHERE user_id = row_key ->> 'id'")) == 20
+    )
 
 
 async def test_one_statement_and_none_where_nothing_changes(
@@ -169,7 +171,9 @@ async def test_cancelled_in_mid_transaction(engine: AsyncEngine, database: Datab
 
 
 @pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED"])
-async def test_tasks_that_share_a_connection(isolation: str, engine: AsyncEngine, database: Database) -> None:
+async def test_tasks_that_share_a_connection(
+    isolation: str, engine: AsyncEngine, database: Database
+) -> None:
     """Each statement has the context of the task that runs it."""
 
     async def work(connection: Any, user: str) -> None:
@@ -177,23 +181,34 @@ async def test_tasks_that_share_a_connection(isolation: str, engine: AsyncEngine
             for number in range(5):
                 await insert(connection, f"{user}-{number}")
                 await connection.execute(text("SELECT count(*) FROM leads"))
-                await connection.execute(text("UPDATE leads SET source = 'x' WHERE id = :id"), {"id": f"{user}-{number}"})
+                await connection.execute(
+                    text("UPDATE leads SET source = 'x' WHERE id = :id"), {"id": f"{user}-{number}"}
+                )
 
     async with engine.execution_options(isolation_level=isolation).connect() as connection:
         await connection.execute(text("SELECT 1"))
-        await asyncio.wait_for(asyncio.gather(*(work(connection, f"u{number}") for number in range(8))), 60)
+        await asyncio.wait_for(
+            asyncio.gather(*(work(connection, f"u{number}") for number in range(8))), 60
+        )
         if isolation != "AUTOCOMMIT":
             await connection.commit()
-    whose = database.query("SELECT user_id, split_part(row_key ->> 'id', '-', 1), count(*) FROM lead_audit.log GROUP BY 1, 2 ORDER BY 1")
+    whose = database.query(
+        "SELECT user_id, split_part(row_key ->> 'id', '-', 1), count(*) FROM lead_audit.log GROUP BY 1, 2 ORDER BY 1"
+    )
     assert whose == [(f"u{number}", f"u{number}", 10) for number in range(8)]
 
 
-async def test_a_task_that_is_cancelled_while_it_waits_for_its_turn(engine: AsyncEngine, database: Database) -> None:
-    """SQLAlchemy gives the connection up then, and the others with it; none of them waits for ever."""
+async def test_a_task_that_is_cancelled_while_it_waits_for_its_turn(
+    engine: AsyncEngine, database: Database
+) -> None:
+    """SQLAlchemy gives up the connection. The other tasks lose it, and none waits for ever."""
 
     async def work(connection: Any, user: str, seconds: float = 0) -> None:
         with audit_context(user_id=user):
-            await connection.execute(text("INSERT INTO leads (id) SELECT :id FROM pg_sleep(:seconds)"), {"id": user, "seconds": seconds})
+            await connection.execute(
+                text("INSERT INTO leads (id) SELECT :id FROM pg_sleep(:seconds)"),
+                {"id": user, "seconds": seconds},
+            )
 
     async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         tasks = [asyncio.ensure_future(work(connection, "slow", 0.5))]
@@ -202,7 +217,9 @@ async def test_a_task_that_is_cancelled_while_it_waits_for_its_turn(engine: Asyn
         tasks[1].cancel()
         tasks[3].cancel()
         ended = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
-    assert isinstance(ended[1], asyncio.CancelledError) and isinstance(ended[3], asyncio.CancelledError)
+    assert isinstance(ended[1], asyncio.CancelledError) and isinstance(
+        ended[3], asyncio.CancelledError
+    )
     with audit_context(user_id="after"):
         async with engine.begin() as connection:
             await insert(connection, "after")
@@ -211,14 +228,16 @@ async def test_a_task_that_is_cancelled_while_it_waits_for_its_turn(engine: Asyn
 
 
 def test_turns() -> None:
-    """Where a task that waits is cancelled, also when its turn has just come, the next one has it."""
+    """If a waiting task is cancelled, also when its turn has just come, the next one has it."""
     from lead_audit.turns import Turns
 
     async def run() -> list[str]:
         import greenlet
         from sqlalchemy import util
 
-        await_only: Any = getattr(util, "await_only", None) or getattr(util, "await_")  # before and since SQLAlchemy 2.1
+        await_only: Any = (
+            getattr(util, "await_only", None) or util.await_
+        )  # before and since SQLAlchemy 2.1
 
         assert greenlet
         turns, order, is_inside = Turns(), [], False
@@ -232,7 +251,9 @@ def test_turns() -> None:
                 order.append(name)
                 is_inside = False
 
-        tasks = [asyncio.ensure_future(util.greenlet_spawn(work, f"{number}")) for number in range(6)]
+        tasks = [
+            asyncio.ensure_future(util.greenlet_spawn(work, f"{number}")) for number in range(6)
+        ]
         await asyncio.sleep(0.005)
         tasks[2].cancel()
         while not order:
@@ -245,7 +266,9 @@ def test_turns() -> None:
     assert order in (["0", "3", "4", "5"], ["0", "1", "3", "4", "5"])
 
 
-async def test_a_statement_inside_of_another_does_not_wait_for_it(engine: AsyncEngine, database: Database) -> None:
+async def test_a_statement_inside_of_another_does_not_wait_for_it(
+    engine: AsyncEngine, database: Database
+) -> None:
     """A listener that writes on the same connection has the turn already."""
     from sqlalchemy import event
 

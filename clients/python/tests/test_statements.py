@@ -7,9 +7,11 @@ from typing import Optional
 
 import pytest
 
+from lead_audit.set_config import set_config_text
 from lead_audit.statements import Access, Kind, analyze
 
-WRITING = """
+WRITING = (
+    """
     INSERT INTO leads (id) VALUES ('1')
     /* so */ -- it\n update leads SET source = 'x'
     /* a /* nested */ comment */ update leads SET source = 'x'
@@ -32,7 +34,10 @@ WRITING = """
     CREATE TABLE copied AS SELECT touch()
     CREATE MATERIALIZED VIEW copied AS SELECT touch()
     SET CONSTRAINTS ALL IMMEDIATE; UPDATE leads SET source = 'x'
-""".replace("\\n", "\n").strip().split("\n    ")
+""".replace("\\n", "\n")
+    .strip()
+    .split("\n    ")
+)
 READING = [
     "SELECT * FROM leads WHERE id IN ('1', '2')",
     "SELECT count(*), max(lower(id)) FROM leads",
@@ -58,7 +63,12 @@ def test_what_writes(statement: str) -> None:
 @pytest.mark.parametrize("statement", READING)
 def test_what_does_not(statement: str) -> None:
     found = analyze(statement)
-    assert not found.may_write and not found.writes and not found.several and len(found.statements) == 1
+    assert (
+        not found.may_write
+        and not found.writes
+        and not found.several
+        and len(found.statements) == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +80,10 @@ def test_what_does_not(statement: str) -> None:
         ("VALUES (touch())", {"touch"}),
         ("( (SELECT touch()) UNION (SELECT 2) )", {"touch"}),
         ("( /* so */ ( VALUES (touch()) ) )", {"touch"}),
-        ("SELECT pg_catalog.count(*) FROM crm.leads l, other JOIN (third CROSS JOIN fourth) ON true", {"count", "leads", "other", "third", "fourth"}),
+        (
+            "SELECT pg_catalog.count(*) FROM crm.leads l, other JOIN (third CROSS JOIN fourth) ON true",
+            {"count", "leads", "other", "third", "fourth"},
+        ),
         ("SELECT a, b FROM ONLY x WHERE c IN (SELECT d FROM y, LATERAL f(x))", {"x", "y", "f"}),
         ("TABLE v", {"v"}),
         ("(TABLE v)", {"v"}),
@@ -83,15 +96,24 @@ def test_what_does_not(statement: str) -> None:
 )
 def test_what_writes_if_what_it_calls_does(statement: str, names: set[str]) -> None:
     (found,) = analyze(statement).statements
-    assert found.access is Access.READS and names == found.calls | found.relations and not found.calls_own
+    assert (
+        found.access is Access.READS
+        and names == found.calls | found.relations
+        and not found.calls_own
+    )
 
 
 def test_a_function_with_a_schema_is_not_postgresqls() -> None:
-    assert analyze("SELECT public.count('x')").may_write and analyze('SELECT "public" . "count" (1)').may_write
+    assert (
+        analyze("SELECT public.count('x')").may_write
+        and analyze('SELECT "public" . "count" (1)').may_write
+    )
     assert not analyze("SELECT pg_catalog.count('x')").may_write
 
 
-@pytest.mark.parametrize("statement", ["CALL touch()", "DO $$ BEGIN UPDATE leads SET source = 'x'; COMMIT; END $$"])
+@pytest.mark.parametrize(
+    "statement", ["CALL touch()", "DO $$ BEGIN UPDATE leads SET source = 'x'; COMMIT; END $$"]
+)
 def test_what_may_commit(statement: str) -> None:
     assert analyze(statement).only.access is Access.MAY_COMMIT and not analyze(statement).several
 
@@ -103,7 +125,7 @@ def test_what_may_commit(statement: str) -> None:
         ('savepoint "A ""b"""', Kind.SAVEPOINT, 'A "b"'),
         ("SAVEPOINT \u00c9A", Kind.SAVEPOINT, "\u00c9a"),
         ("SAVEPOINT " + "a" * 70, Kind.SAVEPOINT, "a" * 63),
-        ("SAVEPOINT U&\"a\"", Kind.SAVEPOINT, None),
+        ('SAVEPOINT U&"a"', Kind.SAVEPOINT, None),
         ("/* so */ ROLLBACK WORK TO Savepoint A;", Kind.ROLLBACK_TO, "a"),
         ("ROLLBACK TRANSACTION TO a", Kind.ROLLBACK_TO, "a"),
         ("RELEASE SAVEPOINT a", Kind.RELEASE, "a"),
@@ -131,11 +153,17 @@ def test_transactions(statement: str, kind: Kind, savepoint: Optional[str]) -> N
     [
         ("SET LOCAL statement_timeout = '5s'; ^UPDATE leads SET source = 'x'", 2),
         ("^INSERT INTO leads (id) VALUES ('a;b'); DELETE FROM leads;", 2),
-        ("BEGIN; ^INSERT INTO leads (id) VALUES ('1'); DELETE FROM leads; COMMIT; ^DELETE FROM leads", 5),
+        (
+            "BEGIN; ^INSERT INTO leads (id) VALUES ('1'); DELETE FROM leads; COMMIT; ^DELETE FROM leads",
+            5,
+        ),
         ("RELEASE a; ^DELETE FROM leads", 2),
         ("^DELETE FROM leads; ROLLBACK TO a; SELECT 1; ^DELETE FROM leads", 4),
         ("SELECT 1; SHOW all", 2),
-        ("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END; ^DELETE FROM leads", 2),
+        (
+            "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END; ^DELETE FROM leads",
+            2,
+        ),
         ("SELECT $a$;$$;$a$, 1 AS a$b$; ^DELETE FROM leads", 2),
         ("SELECT E'\\';', U&';', B'1'; ^DELETE FROM leads", 2),
     ],
@@ -145,7 +173,12 @@ def test_several(statement: str, parts: int) -> None:
     text = statement.replace("^", "")
     found = analyze(text)
     assert found.several and len(found.statements) == parts
-    expected = [place - number for number, place in enumerate(i for i, character in enumerate(statement) if character == "^")]
+    expected = [
+        place - number
+        for number, place in enumerate(
+            i for i, character in enumerate(statement) if character == "^"
+        )
+    ]
     assert list(found.places()) == expected
 
 
@@ -190,3 +223,18 @@ def test_the_time_is_linear(name: str) -> None:
     for _ in range(100):
         analyze(text[:15_000])
     assert time.process_time() - start < 1  # it is known from the first time on
+
+
+def test_the_time_to_insert_the_context_is_linear() -> None:
+    """A quadratic one would take minutes."""
+    from lead_audit.autocommit import _Inserted
+    from lead_audit.context import AuditContext
+
+    block = "BEGIN; INSERT INTO leads (id) VALUES ('1'); COMMIT; "
+    cursor = _Inserted(None, AuditContext("alice").settings(), is_set=False, is_empty=False)
+    start = time.process_time()
+    text = cursor._text(block * 40_000)
+    assert time.process_time() - start < 15
+    assert text.count("set_config('lead_audit.user_id'") == 40_000
+    setting = set_config_text(AuditContext("alice").settings())
+    assert text.startswith(f"BEGIN; {setting}; INSERT INTO leads") and text.endswith("COMMIT; ")

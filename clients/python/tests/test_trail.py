@@ -22,7 +22,10 @@ from .leads import Lead
 
 @pytest.fixture
 def edited(database: Database) -> Database:
-    """A database in which alice made lead 1, and bob changed and soft-deleted it. The reader is the superuser."""
+    """A database in which alice made lead 1, and bob changed and soft-deleted it.
+
+    The reader is the superuser.
+    """
     engine = create_engine(database.url("psycopg2"), future=True)
     attach(engine)
     with sessionmaker(engine, future=True)() as session:
@@ -59,29 +62,52 @@ def tamper(database: Database) -> int:
 def test_history(engine: Engine, edited: Database) -> None:
     with engine.connect() as connection:
         made, changed = trail.history(connection, Lead, "1")
-    assert (made.operation, made.user_id, made.old_values, made.changes) == ("INSERT", "alice", None, ())
+    assert (made.operation, made.user_id, made.old_values, made.changes) == (
+        "INSERT",
+        "alice",
+        None,
+        (),
+    )
     assert made.new_values is not None and made.new_values["email"] == "a@example.com"
-    assert (changed.user_id, changed.user_ip, changed.soft_delete) == ("bob", "192.0.2.7", "deleted")
+    assert (changed.user_id, changed.user_ip, changed.soft_delete) == (
+        "bob",
+        "192.0.2.7",
+        "deleted",
+    )
     assert Change("email", "a@example.com", "b@example.com") in changed.changes
     assert changed.row_key == {"id": "1"}
     assert isinstance(changed.occurred_at, datetime) and changed.occurred_at.utcoffset() is not None
     assert isinstance(changed.txid, int) and changed.txid > made.txid
     assert type(changed.checksum) is bytes and len(changed.checksum) == 32
-    stored = edited.query("SELECT id, txid::text, checksum FROM lead_audit.entry ORDER BY id DESC LIMIT 1")[0]
+    stored = edited.query(
+        "SELECT id, txid::text, checksum FROM lead_audit.entry ORDER BY id DESC LIMIT 1"
+    )[0]
     assert stored == (changed.id, str(changed.txid), changed.checksum)
 
 
 def test_summary_and_verification(engine: Engine, edited: Database) -> None:
     with engine.connect() as connection:
         found = trail.summary(connection, "leads", "1")
-        assert (found.total, found.created, found.updated, found.deleted, found.distinct_users, found.verified) == (2, 1, 1, 0, 2, True)
+        assert (
+            found.total,
+            found.created,
+            found.updated,
+            found.deleted,
+            found.distinct_users,
+            found.verified,
+        ) == (2, 1, 1, 0, 2, True)
         assert trail.verify(connection) == []
         assert [check.intact for check in trail.check(connection, Lead, "1")] == [True, True]
         changed = tamper(edited)
         assert trail.summary(connection, Lead, "1").verified is False
-        assert trail.check(connection, Lead, "1") == [Check(changed - 1, True), Check(changed, False)]
+        assert trail.check(connection, Lead, "1") == [
+            Check(changed - 1, True),
+            Check(changed, False),
+        ]
         faults = trail.verify(connection)
-        assert [(fault.id, fault.fault) for fault in faults] == [(changed, "checksum")] and isinstance(faults[0], Fault)
+        assert [(fault.id, fault.fault) for fault in faults] == [
+            (changed, "checksum")
+        ] and isinstance(faults[0], Fault)
         assert trail.verify(connection, to_id=changed - 1) == []
         assert trail.summary(connection, Lead, "none").verified is None
 
@@ -89,7 +115,12 @@ def test_summary_and_verification(engine: Engine, edited: Database) -> None:
 def test_selectables_combine(engine: Engine, edited: Database) -> None:
     with engine.connect() as connection:
         log = trail.select_log()
-        assert connection.execute(log.where(log.selected_columns.user_id == "bob")).mappings().one()["operation"] == "UPDATE"
+        assert (
+            connection.execute(log.where(log.selected_columns.user_id == "bob"))
+            .mappings()
+            .one()["operation"]
+            == "UPDATE"
+        )
         history = trail.select_history(Lead, "1").subquery()
         from sqlalchemy import func, select
 
@@ -97,13 +128,18 @@ def test_selectables_combine(engine: Engine, edited: Database) -> None:
 
 
 def test_keys_of_several_columns_and_quoted_names(engine: Engine, edited: Database) -> None:
-    edited.query('CREATE SCHEMA "Odd"; CREATE TABLE "Odd"."Two Keys" (a integer, b text, PRIMARY KEY (a, b))')
+    edited.query(
+        'CREATE SCHEMA "Odd"; CREATE TABLE "Odd"."Two Keys" (a integer, b text, PRIMARY KEY (a, b))'
+    )
     edited.query("""SELECT lead_audit.enable('"Odd"."Two Keys"')""")
     edited.query("""INSERT INTO "Odd"."Two Keys" VALUES (7, 'x"''y')""")
     table = Table("Two Keys", MetaData(), Column("a", Integer, primary_key=True), schema="Odd")
     with engine.connect() as connection:
         for relation in (table, '"Odd"."Two Keys"'):
-            assert [entry.operation for entry in trail.history(connection, relation, {"a": 7, "b": "x\"'y"})] == ["INSERT"]
+            assert [
+                entry.operation
+                for entry in trail.history(connection, relation, {"a": 7, "b": "x\"'y"})
+            ] == ["INSERT"]
             assert trail.summary(connection, relation, {"a": 7, "b": "x\"'y"}).created == 1
 
 
@@ -118,9 +154,15 @@ async def test_async(driver: str, edited: Database) -> None:
     async with AsyncSession(engine) as session:
         entries = await trail.history_async(session, Lead, "1")
         assert [entry.user_id for entry in entries] == ["alice", "bob"]
-        assert entries[1].diff is not None and entries[1].diff["email"] == {"old": "a@example.com", "new": "b@example.com"}
+        assert entries[1].diff is not None and entries[1].diff["email"] == {
+            "old": "a@example.com",
+            "new": "b@example.com",
+        }
         assert isinstance(entries[1].txid, int) and len(entries[1].checksum) == 32
         assert (await trail.summary_async(session, Lead, "1")).verified is True
-        assert [check.intact for check in await trail.check_async(session, Lead, "1")] == [True, True]
+        assert [check.intact for check in await trail.check_async(session, Lead, "1")] == [
+            True,
+            True,
+        ]
         assert await trail.verify_async(session, entries[0].id, entries[1].id) == []
     await engine.dispose()

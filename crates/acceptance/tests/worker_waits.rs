@@ -129,3 +129,33 @@ fn many_large_rows_do_not_need_much_memory() {
     let whole = "SELECT count(*) FROM lead_audit.entry WHERE table_name = 'checked' AND length(row_values->>'text') = 200000";
     assert_eq!(value::<i64>(&mut admin, whole), 1500);
 }
+
+/// A table that somebody has locked keeps the check from mending that table only, and it says so.
+#[test]
+fn a_lock_keeps_the_check_from_one_table() {
+    let (cluster, mut admin) = cluster("1h");
+    call(
+        &mut admin,
+        "CREATE TABLE a (id int); CREATE TABLE b (id int); SELECT lead_audit.enable('a'), lead_audit.enable('b');
+         CREATE TABLE ca () INHERITS (a); CREATE TABLE cb () INHERITS (b)",
+    );
+    let mut owner = cluster.admin("waits");
+    call(&mut owner, "BEGIN; LOCK TABLE ca IN ROW EXCLUSIVE MODE");
+    // As if a command had got past the guard.
+    let past = |table: &str| {
+        format!(
+            "SET session_replication_role = replica; SET LOCAL allow_system_table_mods = on;
+             DELETE FROM pg_trigger WHERE tgrelid = '{table}'::regclass; UPDATE pg_class SET relhastriggers = false WHERE oid = '{table}'::regclass"
+        )
+    };
+    for table in ["ca", "cb"] {
+        call(&mut admin, &format!("BEGIN; {}; COMMIT", past(table)));
+    }
+    call(&mut admin, "RESET session_replication_role");
+    let mended = |table: &str| format!("SELECT count(*) = 2 FROM pg_trigger WHERE tgrelid = '{table}'::regclass");
+    wait_until(&mut admin, Duration::from_secs(90), &mended("cb"));
+    assert!(!value::<bool>(&mut admin, &mended("ca")));
+    assert!(cluster.log_text().contains("was found to be: locked"));
+    call(&mut owner, "COMMIT");
+    wait_until(&mut admin, LONG, &mended("ca"));
+}

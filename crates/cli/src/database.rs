@@ -56,7 +56,10 @@ impl Snapshot {
              SET LOCAL idle_in_transaction_session_timeout = 0;
              -- Entries are read by ranges of ids, and in their order: never all of them to sort them.
              SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off;
-             SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL jit = off",
+             SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL jit = off;
+             -- A database's owner can set these for it.
+             SET LOCAL quote_all_identifiers = off; SET LOCAL transform_null_equals = off; SET LOCAL array_nulls = on;
+             SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'",
         )?;
         Ok(Snapshot { client: RefCell::new(client) })
     }

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
-from lead_audit.sqlalchemy import attach
-from lead_audit.starlette import AuditMiddleware
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from starlette.middleware.sessions import SessionMiddleware
 
+from lead_audit.sqlalchemy import attach
+from lead_audit.starlette import AuditMiddleware
 from leads_api.failures import add_failure_handlers
 from leads_api.repository import LeadRepository
 from leads_api.routes import api, pages

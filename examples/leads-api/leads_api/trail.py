@@ -10,12 +10,12 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from lead_audit.entry import Change, Entry, Fault
-from lead_audit.trail import check_async, select_history, select_log, verify_async
 from sqlalchemy import Select, func, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from lead_audit.entry import Change, Entry, Fault
+from lead_audit.trail import check_async, select_history, select_log, verify_async
 from leads_api.errors import NoSuchEntry, NotSealed
 from leads_api.models import Lead
 

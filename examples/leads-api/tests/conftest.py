@@ -14,11 +14,12 @@ import httpx
 import psycopg
 import pytest
 import uvicorn
+from psycopg.rows import dict_row
+
 from leads_api.__main__ import listen
 from leads_api.app import create_app
 from leads_api.settings import Settings
 from leads_api.setup_database import READER, WRITER, set_up, url_for
-from psycopg.rows import dict_row
 
 DATABASE = "leads_test"
 T = TypeVar("T")

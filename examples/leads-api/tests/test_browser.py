@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from leads_api.setup_database import WRITER
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
 
+from leads_api.setup_database import WRITER
 from tests.conftest import Database, wait_for
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import httpx
 import pytest
+
 from leads_api import csv_file
 from leads_api.errors import BadFile
-
 from tests.conftest import Database, Person
 
 

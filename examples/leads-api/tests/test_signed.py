@@ -9,8 +9,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from leads_api.setup_database import set_up
 
+from leads_api.setup_database import set_up
 from tests.conftest import person, serving, wait_for
 
 COMMAND = os.environ.get("LEAD_AUDIT_COMMAND", "")

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from leads_api.setup_database import READER, WRITER
 
+from leads_api.setup_database import READER, WRITER
 from tests.conftest import DATABASE, Database, Person, wait_for
 
 

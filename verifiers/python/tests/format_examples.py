@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Prints the examples of docs/FORMAT.md, section 10, without the prose between them: the blocks of each entry.
+"""Prints the examples of docs/FORMAT.md, section 10: the blocks of each entry.
 
 crates/ledger/tests/format_examples.rs and test_format_page.py look for each of them in the page.
 """
+
 import hashlib
 import json
 import sys
@@ -24,28 +25,87 @@ ODD = r"""{"id": "0000000000000000000000000000002a", "price": 1.10, "tiny": -0.0
     "\ue000": "above the surrogates", "Z": [true, null, {"b": [], "a": {}}], "\n": "a control as key"}"""
 KEY = '{"id": "0000000000000000000000000000002a"}'
 SHARED = dict(
-    format=1, watch_id="7d4c1f0e-52a9-4b7e-9d3b-0c6f5e1a2b84", relation="16412", backend_pid=4711, table_schema="public",
-    table_name="leads", outcome="ok", db_session_user="lead_app", db_current_user="lead_app")
+    format=1,
+    watch_id="7d4c1f0e-52a9-4b7e-9d3b-0c6f5e1a2b84",
+    relation="16412",
+    backend_pid=4711,
+    table_schema="public",
+    table_name="leads",
+    outcome="ok",
+    db_session_user="lead_app",
+    db_current_user="lead_app",
+)
 EXAMPLES = [
-    dict(id="1", txid="742", occurred_at="2026-02-03T04:05:06.789012Z", operation="INSERT", row_key=KEY, row_values=LEAD,
-         application_name="psql"),
-    dict(id="2", txid="18446744073709551615", occurred_at="2026-02-03T04:05:07.000000Z", operation="UPDATE", row_key=KEY,
-         row_values=ODD, changed_values=r'{"price": 1.1, "note": "line\nbreak\r\f\b\u001f"}', user_id="u-17",
-         user_ip="2001:db8::17", user_agent='Mozilla/5.0 ("quoted"; back\\slash)\tПривет 𝄞', request_id="req-1",
-         client_addr="192.0.2.7", application_name="lead manager"),
-    dict(id="3", txid="744", occurred_at="2026-12-31T23:59:59.999999Z", operation="UPDATE", soft_delete="deleted",
-         row_key=KEY, row_values=LEAD, changed_values='{"is_deleted": true, "deleted_at": "2026-12-31T23:59:59.999"}',
-         user_id="u-17", user_ip="192.0.2.1"),
-    dict(id="4", txid="745", occurred_at="2027-01-01T00:00:00.000001Z", operation="TRUNCATE",
-         details='{"row_count": 100000}'),
-    dict(id="9223372036854775807", txid="746", occurred_at="10000-01-01T00:00:00.000000Z", operation="DELETE",
-         outcome="failed", table_schema="crm", table_name='Kunden "alt"', relation="4294967295", backend_pid=-1,
-         row_key='{"tenant": 7, "no": 10.0}', row_values='{"tenant": 7, "no": 10.0, "name": null}', error_code="23503",
-         error_message='update or delete on table "Kunden ""alt""" violates foreign key constraint "fk" on table "orders"',
-         error_detail='Key (tenant, no)=(7, 10.0) is still referenced from table "orders".',
-         statement='DELETE FROM crm."Kunden ""alt"""\n\tWHERE no = 10.0'),
-    dict(id="5", txid="747", occurred_at="2027-01-01T00:00:00.000002Z", operation="UPDATE", row_key='{"id": "lead-1"}',
-         row_values=LEAD, changed_values='{"id": "lead-1"}', previous_key=KEY),
+    dict(
+        id="1",
+        txid="742",
+        occurred_at="2026-02-03T04:05:06.789012Z",
+        operation="INSERT",
+        row_key=KEY,
+        row_values=LEAD,
+        application_name="psql",
+    ),
+    dict(
+        id="2",
+        txid="18446744073709551615",
+        occurred_at="2026-02-03T04:05:07.000000Z",
+        operation="UPDATE",
+        row_key=KEY,
+        row_values=ODD,
+        changed_values=r'{"price": 1.1, "note": "line\nbreak\r\f\b\u001f"}',
+        user_id="u-17",
+        user_ip="2001:db8::17",
+        user_agent='Mozilla/5.0 ("quoted"; back\\slash)\tПривет 𝄞',
+        request_id="req-1",
+        client_addr="192.0.2.7",
+        application_name="lead manager",
+    ),
+    dict(
+        id="3",
+        txid="744",
+        occurred_at="2026-12-31T23:59:59.999999Z",
+        operation="UPDATE",
+        soft_delete="deleted",
+        row_key=KEY,
+        row_values=LEAD,
+        changed_values='{"is_deleted": true, "deleted_at": "2026-12-31T23:59:59.999"}',
+        user_id="u-17",
+        user_ip="192.0.2.1",
+    ),
+    dict(
+        id="4",
+        txid="745",
+        occurred_at="2027-01-01T00:00:00.000001Z",
+        operation="TRUNCATE",
+        details='{"row_count": 100000}',
+    ),
+    dict(
+        id="9223372036854775807",
+        txid="746",
+        occurred_at="10000-01-01T00:00:00.000000Z",
+        operation="DELETE",
+        outcome="failed",
+        table_schema="crm",
+        table_name='Kunden "alt"',
+        relation="4294967295",
+        backend_pid=-1,
+        row_key='{"tenant": 7, "no": 10.0}',
+        row_values='{"tenant": 7, "no": 10.0, "name": null}',
+        error_code="23503",
+        error_message='update or delete on table "Kunden ""alt""" violates foreign key constraint "fk" on table "orders"',
+        error_detail='Key (tenant, no)=(7, 10.0) is still referenced from table "orders".',
+        statement='DELETE FROM crm."Kunden ""alt"""\n\tWHERE no = 10.0',
+    ),
+    dict(
+        id="5",
+        txid="747",
+        occurred_at="2027-01-01T00:00:00.000002Z",
+        operation="UPDATE",
+        row_key='{"id": "lead-1"}',
+        row_values=LEAD,
+        changed_values='{"id": "lead-1"}',
+        previous_key=KEY,
+    ),
 ]
 
 
@@ -55,7 +115,10 @@ def row_of(columns):
     previous = columns.pop("previous_key", None)
     for name in verifier.JSONS & columns.keys():
         columns[name] = verifier.emit(verifier.parse(columns[name]))
-    hashes = dict(key_hash=columns.get("row_key"), previous_key_hash=previous and verifier.emit(verifier.parse(previous)))
+    hashes = dict(
+        key_hash=columns.get("row_key"),
+        previous_key_hash=previous and verifier.emit(verifier.parse(previous)),
+    )
     for name, key in hashes.items():
         if key is not None:
             columns[name] = str(verifier.key_hash(columns["watch_id"], key))
@@ -91,4 +154,6 @@ leaf      {hashlib.sha256(bytes(1) + checksum.digest()).hexdigest()}
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(encoding="utf-8", newline="\n")
-    print("\n".join(blocks(columns, number == 0) for number, columns in enumerate(EXAMPLES)), end="")
+    print(
+        "\n".join(blocks(columns, number == 0) for number, columns in enumerate(EXAMPLES)), end=""
+    )

@@ -1,4 +1,4 @@
-"""The examples of docs/FORMAT.md: the verifier finds them sound, and the page has those that the generators print."""
+"""The examples of docs/FORMAT.md are sound, and the page has those that the generators print."""
 
 from __future__ import annotations
 
@@ -63,10 +63,14 @@ class Entries(unittest.TestCase):
     def test_the_command(self) -> None:
         rows = self.rows()
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        self.assertEqual(run([str(PACKAGE), "entries"], text), (f"{len(rows)} entries, 0 faults\n", 0))
+        self.assertEqual(
+            run([str(PACKAGE), "entries"], text), (f"{len(rows)} entries, 0 faults\n", 0)
+        )
         rows[1]["user_id"] = "eve"
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        said = f"entry {rows[1]['id']}: the checksum does not match\n{len(rows)} entries, 1 faults\n"
+        said = (
+            f"entry {rows[1]['id']}: the checksum does not match\n{len(rows)} entries, 1 faults\n"
+        )
         self.assertEqual(run([str(PACKAGE), "entries"], text), (said, 1))
         unknown = json.dumps({**rows[0], "other_columns": "color"}) + "\n"
         self.assertEqual(run([str(PACKAGE), "entries"], unknown)[1], 2)
@@ -81,7 +85,16 @@ class Entries(unittest.TestCase):
             entries.parse(text + "}")
 
     def test_values_that_are_no_canonical_object(self) -> None:
-        for text in ("[]", '{"b":1,"a":2}', '{"a":1,"a":2}', '{"a": 1}', '{"a":-0}', '{"a":1e3}', '{"a":NaN}', '{"a":"\\u0041"}'):
+        for text in (
+            "[]",
+            '{"b":1,"a":2}',
+            '{"a":1,"a":2}',
+            '{"a": 1}',
+            '{"a":-0}',
+            '{"a":1e3}',
+            '{"a":NaN}',
+            '{"a":"\\u0041"}',
+        ):
             with self.subTest(text):
                 self.assertFalse(entries.is_canonical_object(text))
         self.assertTrue(entries.is_canonical_object('{"\U0001f600":1.10,"\ue000":null}'))
@@ -134,14 +147,22 @@ class Exports(unittest.TestCase):
         for kind in ("history", "selection"):
             lines = blocks(f"json {kind}")[0].splitlines(keepends=True)
             for at, line in enumerate(lines):
-                for old, new in (('"example.com/crm"', '"example.com/crn"'), ("lead_app", "lead_apq"), (":5", ":6")):
+                for old, new in (
+                    ('"example.com/crm"', '"example.com/crn"'),
+                    ("lead_app", "lead_apq"),
+                    (":5", ":6"),
+                ):
                     if old not in line:
                         continue
                     with self.subTest(kind=kind, line=at, old=old):
                         changed = [*lines[:at], line.replace(old, new), *lines[at + 1 :]]
                         self.assertNotEqual(self.verdict("".join(changed))[1], 0)
             for at in range(len(lines)):
-                self.assertNotEqual(self.verdict("".join(lines[:at] + lines[at + 1 :]))[1], 0, f"{kind} without line {at + 1}")
+                self.assertNotEqual(
+                    self.verdict("".join(lines[:at] + lines[at + 1 :]))[1],
+                    0,
+                    f"{kind} without line {at + 1}",
+                )
 
     def test_the_command(self) -> None:
         said, status = run([str(PACKAGE), "export", "-"], blocks("json history")[0])

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Prints the examples of docs/FORMAT.md, sections 11 to 18: the blocks alone, without the prose between them.
+"""Prints the examples of docs/FORMAT.md, sections 11 to 18: the blocks.
 
-crates/ledger/tests/format_tree_examples.rs and test_format_page.py look for each of them in the page. Roots and proofs are worked out here by the
-definitions of RFC 6962, section 2.1, which is another way than that of transparency.py, and compared with it.
+crates/ledger/tests/format_tree_examples.rs and test_format_page.py look for each of them in the page.
+It computes roots and proofs by the definitions of RFC 6962, section 2.1, which is another way than
+that of transparency.py, and compares the two.
 """
+
 import base64
 import contextlib
 import functools
@@ -13,6 +15,7 @@ import json
 import sys
 
 import format_examples  # which makes the package known
+
 from lead_audit_verifier import entries, export
 from lead_audit_verifier import transparency as t
 
@@ -26,7 +29,7 @@ def b64(data):
 
 
 class Tree:
-    """RFC 6962, section 2.1, word for word; ranges and indexes count from the beginning of the tree."""
+    """RFC 6962, section 2.1, word for word. Ranges and indexes count from the first leaf."""
 
     def __init__(self, leaf):
         self.leaf, self.root = leaf, functools.cache(self.root)
@@ -82,7 +85,13 @@ def block(info, lines):
 
 
 def tree():
-    block("text leaves", [f"{i:<5}  {t.sha256(str(i).encode()).hex()}  {number(i).hex()}" for i in (0, 1, 2, NUMBERS - 1)])
+    block(
+        "text leaves",
+        [
+            f"{i:<5}  {t.sha256(str(i).encode()).hex()}  {number(i).hex()}"
+            for i in (0, 1, 2, NUMBERS - 1)
+        ],
+    )
     sizes = (*range(9), 255, 256, 257, 65_535, 65_536, 65_537, NUMBERS)
     for size in sizes:
         assert edge(map(number, range(size))).root() == numbers.root(0, size)
@@ -100,8 +109,13 @@ def tiles():
                 width = min(256, nodes - 256 * index)
                 if width == 256 and 0 < index < nodes // 256 - 1:
                     continue  # the first and the last full one of a level are enough
-                hashes = [numbers.root(n << 8 * level, (n + 1) << 8 * level) for n in range(256 * index, 256 * index + width)]
-                lines.append(f"{size:<5}  {level}  {index:>3}  {width:>3}  {t.sha256(*hashes).hex()}")
+                hashes = [
+                    numbers.root(n << 8 * level, (n + 1) << 8 * level)
+                    for n in range(256 * index, 256 * index + width)
+                ]
+                lines.append(
+                    f"{size:<5}  {level}  {index:>3}  {width:>3}  {t.sha256(*hashes).hex()}"
+                )
             level += 1
     block("text tiles", lines)
 
@@ -135,21 +149,37 @@ class SigningKey:
 
         r = hashed(self.prefix, message)
         point = t.compress(t.multiply(r, t.BASE))
-        return point + ((r + hashed(point, self.public, message) * self.scalar) % t.L).to_bytes(32, "little")
+        return point + ((r + hashed(point, self.public, message) * self.scalar) % t.L).to_bytes(
+            32, "little"
+        )
 
     def line(self, signature):
         return f"— {self.name} {b64(self.id + signature)}\n"
 
 
 def signed():
-    log, witness = (SigningKey(name, algorithm, bytes([SEEDS[name]]) * 32)
-                    for name, algorithm in zip(SEEDS, (t.ED25519, t.COSIGNATURE)))
+    log, witness = (
+        SigningKey(name, algorithm, bytes([SEEDS[name]]) * 32)
+        for name, algorithm in zip(SEEDS, (t.ED25519, t.COSIGNATURE))
+    )
     for key in (log, witness):
-        block("text key", [f"name      {key.name}", f"seed      {(bytes([SEEDS[key.name]]) * 32).hex()}",
-                           f"public    {key.public.hex()}", f"id        {key.id.hex()}", f"signing   {key.signing}",
-                           f"verifier  {key.verifier}"])
-    # The entries of section 10 in the order of their ids, but for the one with the largest id there is.
-    preimages = sorted((int(columns["id"]), format_examples.preimage_of(columns)) for columns in format_examples.EXAMPLES)
+        block(
+            "text key",
+            [
+                f"name      {key.name}",
+                f"seed      {(bytes([SEEDS[key.name]]) * 32).hex()}",
+                f"public    {key.public.hex()}",
+                f"id        {key.id.hex()}",
+                f"signing   {key.signing}",
+                f"verifier  {key.verifier}",
+            ],
+        )
+    # The entries of section 10 in the order of their ids, but for the one with the largest id
+    # there is.
+    preimages = sorted(
+        (int(columns["id"]), format_examples.preimage_of(columns))
+        for columns in format_examples.EXAMPLES
+    )
     preimages = [preimage for _, preimage in preimages]
     sealed = preimages[:-1]
     leaves = [t.leaf_hash(t.sha256(preimage)) for preimage in sealed]
@@ -162,7 +192,9 @@ def signed():
 
     text = signed_note(size).split("\n\n")[0] + "\n"
     note = signed_note(size)
-    cosigned = note + witness.line(TIME.to_bytes(8, "big") + witness.ed25519(t.cosigned_message(TIME, text)))
+    cosigned = note + witness.line(
+        TIME.to_bytes(8, "big") + witness.ed25519(t.cosigned_message(TIME, text))
+    )
     keys = [t.VerifierKey(log.verifier), t.VerifierKey(witness.verifier)]
     assert t.Note(cosigned).verified_by(keys) == {log.name: None, witness.name: TIME}
     assert t.Checkpoint(text).root == edge(leaves).root() == root
@@ -170,22 +202,54 @@ def signed():
     block("text signed checkpoint", note.split("\n")[:-1])
     block("text cosigned message", t.cosigned_message(TIME, text).decode().splitlines())
     block("text cosigned checkpoint", cosigned.split("\n")[:-1])
-    proof = "\n".join(["c2sp.org/tlog-proof@v1", "index 2", *map(b64, log_tree.path(2, 0, size))]) + "\n\n" + cosigned
+    proof = (
+        "\n".join(["c2sp.org/tlog-proof@v1", "index 2", *map(b64, log_tree.path(2, 0, size))])
+        + "\n\n"
+        + cosigned
+    )
     assert t.Proof(proof).proves(leaves[2]) and not t.Proof(proof).proves(leaves[3])
     block("text proof", proof.split("\n")[:-1])
     # What is to be refused, as JSON strings.
     line = log.line(log.ed25519(text.encode()))
-    refuse("json not notes", t.Note, [
-        text, text + line, text + "\n", text + "\n" + line[:-1], text + "\n" + line + "\n", text.replace("\n", "\r\n") + "\n" + line,
-        text + "\n" + line.replace("— ", "- "), text + "\n" + line.replace("— ", "—  "),
-        text + "\n" + line.replace("example.com/crm", "example.com+crm"), text + "\n" + line.replace("\n", "=\n"),
-        text + "\n" + line.replace("\n", " \n"), text + "\n— example.com/crm AAAAAA==\n", "\t" + text + "\n" + line])
+    refuse(
+        "json not notes",
+        t.Note,
+        [
+            text,
+            text + line,
+            text + "\n",
+            text + "\n" + line[:-1],
+            text + "\n" + line + "\n",
+            text.replace("\n", "\r\n") + "\n" + line,
+            text + "\n" + line.replace("— ", "- "),
+            text + "\n" + line.replace("— ", "—  "),
+            text + "\n" + line.replace("example.com/crm", "example.com+crm"),
+            text + "\n" + line.replace("\n", "=\n"),
+            text + "\n" + line.replace("\n", " \n"),
+            text + "\n— example.com/crm AAAAAA==\n",
+            "\t" + text + "\n" + line,
+        ],
+    )
     _, hashed = text.split("\n")[1:3]
-    refuse("json not checkpoints", t.Checkpoint, [
-        "", text[:-1], f"{log.name}\n{size}\n", f"\n{size}\n{hashed}\n", f"{log.name}\n0{size}\n{hashed}\n",
-        f"{log.name}\n+{size}\n{hashed}\n", f"{log.name}\n18446744073709551616\n{hashed}\n", f"{log.name}\n{size}\n{hashed[:-1]}\n",
-        f"{log.name}\n{size}\n{hashed[:40]}\n", f"{log.name}\n{size}\n{hashed} \n", f"{text}\n", f"{text}a\n\nb\n", f"{text}a\tb\n"])
-
+    refuse(
+        "json not checkpoints",
+        t.Checkpoint,
+        [
+            "",
+            text[:-1],
+            f"{log.name}\n{size}\n",
+            f"\n{size}\n{hashed}\n",
+            f"{log.name}\n0{size}\n{hashed}\n",
+            f"{log.name}\n+{size}\n{hashed}\n",
+            f"{log.name}\n18446744073709551616\n{hashed}\n",
+            f"{log.name}\n{size}\n{hashed[:-1]}\n",
+            f"{log.name}\n{size}\n{hashed[:40]}\n",
+            f"{log.name}\n{size}\n{hashed} \n",
+            f"{text}\n",
+            f"{text}a\n\nb\n",
+            f"{text}a\tb\n",
+        ],
+    )
 
     exports(preimages, log_tree, signed_note, [keys[0]])
 
@@ -198,21 +262,48 @@ def exports(preimages, log_tree, signed_note, keys):
         return entries.emit(entries.parse(json.dumps(members)))
 
     def entry_line(i, what="entry", **more):
-        members = dict(entries.parse(json.dumps({"checksum": t.sha256(preimages[i]).hex(), **more})))
-        return entries.emit(entries.Object([*members.items(), (what, entries.parse(preimages[i].decode()))]))
+        members = dict(
+            entries.parse(json.dumps({"checksum": t.sha256(preimages[i]).hex(), **more}))
+        )
+        return entries.emit(
+            entries.Object([*members.items(), (what, entries.parse(preimages[i].decode()))])
+        )
 
     def header(kind, **more):
-        return line(export=dict(exported_at=when, kind=kind, origin="example.com/crm", version=1, **more))
+        return line(
+            export=dict(exported_at=when, kind=kind, origin="example.com/crm", version=1, **more)
+        )
 
     def checkpoint(size, ids):
-        return line(checkpoint=dict(entry_ids=ids, note=signed_note(size), root=log_tree.root(0, size).hex(), sealed_at=when,
-                                    tree_size=size))
+        return line(
+            checkpoint=dict(
+                entry_ids=ids,
+                note=signed_note(size),
+                root=log_tree.root(0, size).hex(),
+                sealed_at=when,
+                tree_size=size,
+            )
+        )
 
-    history = [header("history"), line(start=dict(edge=[], tree_size=0)), checkpoint(3, "{[1,4)}"), *map(entry_line, range(3)),
-               checkpoint(5, "{[4,6)}"), *map(entry_line, (3, 4)), entry_line(5, "unsealed")]
-    selection = [header("selection", selection="entry 3"), checkpoint(5, "{[4,6)}"),
-                 line(consistency=dict(from_size=3, hashes=[node.hex() for node in log_tree.subproof(3, 0, 5)])),
-                 entry_line(2, index=2, proof=[node.hex() for node in log_tree.path(2, 0, 5)])]
+    history = [
+        header("history"),
+        line(start=dict(edge=[], tree_size=0)),
+        checkpoint(3, "{[1,4)}"),
+        *map(entry_line, range(3)),
+        checkpoint(5, "{[4,6)}"),
+        *map(entry_line, (3, 4)),
+        entry_line(5, "unsealed"),
+    ]
+    selection = [
+        header("selection", selection="entry 3"),
+        checkpoint(5, "{[4,6)}"),
+        line(
+            consistency=dict(
+                from_size=3, hashes=[node.hex() for node in log_tree.subproof(3, 0, 5)]
+            )
+        ),
+        entry_line(2, index=2, proof=[node.hex() for node in log_tree.path(2, 0, 5)]),
+    ]
     for kind, lines in (("history", history), ("selection", selection)):
         lines.append(line(end=dict(lines=len(lines), tree_size=5)))
         verifier = export.Verifier(keys, {3: (log_tree.root(0, 3), "example.com/crm")}, False)

@@ -1,12 +1,21 @@
-"""The application's side of lead_audit, the audit trail inside PostgreSQL: who is it that writes?
+"""The client of lead_audit, the audit trail inside PostgreSQL: it tells the database who writes.
 
-`AuditContext` says on whose behalf the application works. What takes it to the database, and reads the trail, is in the modules
-for what the application uses: `sqlalchemy`, `asgi`, `starlette`, `django`, `alembic`, `trail`.
+`AuditContext` holds the user of the application. The module for a library of the application takes
+it to the database, or reads the trail: `sqlalchemy`, `asgi`, `starlette`, `django`, `alembic`,
+`trail`.
 """
 
 from .client_address import TrustedProxies
 from .context import AuditContext, audit_context, detached, identify, request_context
 from .missing import MissingContext
 
-__all__ = ["AuditContext", "MissingContext", "TrustedProxies", "audit_context", "detached", "identify", "request_context"]
+__all__ = [
+    "AuditContext",
+    "MissingContext",
+    "TrustedProxies",
+    "audit_context",
+    "detached",
+    "identify",
+    "request_context",
+]
 __version__ = "1.1.0"

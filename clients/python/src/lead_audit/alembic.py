@@ -1,6 +1,6 @@
-"""Watching tables in Alembic migrations: `op.enable_audit()` and `op.disable_audit()`, each the reverse of the other.
+"""Watches tables in Alembic migrations: `op.enable_audit()` and its reverse, `op.disable_audit()`.
 
-    import lead_audit.alembic  # in env.py: registers the operations, also for autogenerate to render
+    import lead_audit.alembic  # in env.py: registers the operations, also for autogenerate
 
     def upgrade():
         op.enable_audit("leads")
@@ -8,7 +8,8 @@
     def downgrade():
         op.disable_audit("leads")
 
-The migration's role needs EXECUTE on lead_audit.enable() and disable(). The end of watching is itself an entry of the trail.
+The role of the migration needs EXECUTE on lead_audit.enable() and disable(). Both leave an entry
+in the trail.
 """
 
 from __future__ import annotations
@@ -24,16 +25,20 @@ __all__ = ["DisableAuditOp", "EnableAuditOp", "include_name"]
 
 
 def include_name(name: Optional[str], type_: str, parent_names: Any) -> bool:
-    """For `context.configure(include_name=…)` together with `include_schemas`: keeps autogenerate away from the extension's schema."""
+    """Hides the extension's schema: `context.configure(include_name=…, include_schemas=True)`."""
     return not (type_ == "schema" and name == "lead_audit")
 
 
 @Operations.register_operation("enable_audit")
 class EnableAuditOp(MigrateOperation):
-    """Watches a table from now on."""
+    """Starts watching a table."""
 
     def __init__(
-        self, table_name: str, schema: Optional[str] = None, soft_delete_column: Optional[str] = None, baseline: bool = False
+        self,
+        table_name: str,
+        schema: Optional[str] = None,
+        soft_delete_column: Optional[str] = None,
+        baseline: bool = False,
     ) -> None:
         self.table_name = table_name
         self.schema = schema
@@ -50,8 +55,11 @@ class EnableAuditOp(MigrateOperation):
         soft_delete_column: Optional[str] = None,
         baseline: bool = False,
     ) -> Any:
-        """Watches a table from now on. soft_delete_column: by default is_deleted, if there is such a boolean column. baseline: first
-        writes one SNAPSHOT entry for each row already there."""
+        """Starts watching a table.
+
+        soft_delete_column: by default is_deleted, if there is a boolean column of that name.
+        baseline: first writes one SNAPSHOT entry for each existing row.
+        """
         return operations.invoke(cls(table_name, schema, soft_delete_column, baseline))
 
     def reverse(self) -> DisableAuditOp:
@@ -63,10 +71,17 @@ class EnableAuditOp(MigrateOperation):
 
 @Operations.register_operation("disable_audit")
 class DisableAuditOp(MigrateOperation):
-    """Stops watching a table; its trail stays. What it was watched with is kept for the way back."""
+    """Stops watching a table.
+
+    Its trail stays. The arguments of EnableAuditOp are kept for reverse().
+    """
 
     def __init__(
-        self, table_name: str, schema: Optional[str] = None, soft_delete_column: Optional[str] = None, baseline: bool = False
+        self,
+        table_name: str,
+        schema: Optional[str] = None,
+        soft_delete_column: Optional[str] = None,
+        baseline: bool = False,
     ) -> None:
         self.table_name = table_name
         self.schema = schema
@@ -74,8 +89,10 @@ class DisableAuditOp(MigrateOperation):
         self.baseline = baseline
 
     @classmethod
-    def disable_audit(cls, operations: Operations, table_name: str, *, schema: Optional[str] = None) -> Any:
-        """Stops watching a table; the trail so far stays."""
+    def disable_audit(
+        cls, operations: Operations, table_name: str, *, schema: Optional[str] = None
+    ) -> Any:
+        """Stops watching a table. Its trail stays."""
         return operations.invoke(cls(table_name, schema))
 
     def reverse(self) -> EnableAuditOp:
@@ -88,7 +105,9 @@ class DisableAuditOp(MigrateOperation):
 @Operations.implementation_for(EnableAuditOp)
 def _enable(operations: Operations, operation: EnableAuditOp) -> None:
     operations.execute(
-        enable_statement(operation.schema, operation.table_name, operation.soft_delete_column, operation.baseline)
+        enable_statement(
+            operation.schema, operation.table_name, operation.soft_delete_column, operation.baseline
+        )
     )
 
 

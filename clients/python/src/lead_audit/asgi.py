@@ -1,7 +1,8 @@
-"""Middleware for ASGI applications: each request, and each websocket, has its context.
+"""The middleware for ASGI applications. Each request and each websocket has its context.
 
-Plain ASGI, without any framework: a middleware on a framework's helper class may run the application in another task than the one that
-is cancelled, or not see the request's end. For Starlette and FastAPI, whose users expect a request object, see starlette.py.
+It is plain ASGI. The helper class of a framework may run the application in another task than the
+one that is cancelled, or may not see the end of the request. starlette.py is for Starlette and
+FastAPI.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ User = Callable[[Any], Union[object, Awaitable[object]]]
 class AuditMiddleware:
     """Sets the context of each request: user, client address, user agent, request id.
 
-    user: called with the scope, at the request's start; returns the user's id or None, or is a coroutine function that does. Where the
-    application finds out later who it is, it calls `lead_audit.identify(user_id=…)`. An error in it is logged, and the user
-    is not known: it is not for this to refuse a request.
-    trusted_proxies, proxy_header: see `TrustedProxies`. By default no proxy is believed.
+    user: a function or coroutine function that returns the user's id or None. It is called with
+    the scope when the request begins. An application that learns the user later calls
+    `lead_audit.identify(user_id=…)`. If `user` fails, the error is logged and the user is not
+    known, because this middleware never refuses a request.
+
+    trusted_proxies, proxy_header: see `TrustedProxies`. By default no proxy is trusted.
     request_id_header: see `RequestReader`.
     """
 
@@ -70,5 +73,5 @@ class AuditMiddleware:
             return None
 
     def _seen_by_user(self, scope: Scope) -> Any:
-        """What the callable `user` gets."""
+        """The argument of `user`."""
         return scope

@@ -1,15 +1,17 @@
-"""In autocommit: a statement and the setting of its context sent together, as one transaction, without a further round trip.
+"""Sends a statement together with its context in autocommit, as one transaction.
 
-execution.py asks `combining_cursor()` for a stand-in for the driver's cursor, and lets it execute the statement:
+`combining_cursor()` returns a stand-in for the driver's cursor. execution.py lets it execute the
+statement, which takes no further round trip:
 
-- psycopg 3: a pipeline of BEGIN, set_config, the statement, COMMIT. ROLLBACK, if it fails, takes a round trip.
-- psycopg2: one query string, `SELECT set_config(…);` and the statement on a line of its own, which the server makes one transaction of. The
-  driver quotes the values.
+- psycopg 3: a pipeline of BEGIN, set_config, the statement and COMMIT. If the statement fails,
+  ROLLBACK takes one round trip.
+- psycopg2: one query string, `SELECT set_config(…);` and the statement on a line of its own. The
+  server runs it as one transaction. The driver quotes the values.
 
-What cannot be sent so gets no stand-in: then BEGIN is sent before it and COMMIT after it. So it is for DDL with psycopg2, whose entry has the
-text of the query.
+Other statements get no stand-in: BEGIN is sent before them and COMMIT after them. DDL with psycopg2
+is one of them, because its entry has the text of the whole query.
 
-`inserting_cursor()` gives a stand-in that sets the context within a string of several statements.
+`inserting_cursor()` returns a stand-in that sets the context within a string of several statements.
 """
 
 from __future__ import annotations
@@ -30,14 +32,18 @@ _UNPREPARED: Final = {"prepare": False}
 _SET_CONFIG: Final = set_config(("%s", "%s", "%s", "%s"))
 
 
-def combining_cursor(cursor: Any, analysis: Analysis, many: bool, context: AuditContext) -> Optional[Any]:
-    """A stand-in for a cursor of psycopg's or psycopg2's that is outside of any transaction, for its next statement; None: not with this one."""
+def combining_cursor(
+    cursor: Any, analysis: Analysis, many: bool, context: AuditContext
+) -> Optional[Any]:
+    """A stand-in for a cursor that is outside of a transaction; None if the statement has none."""
     cursor = _driven(cursor)
     connection = getattr(cursor, "connection", None)
-    if getattr(cursor, "name", None) is not None or analysis.is_copy:  # a cursor on the server's side has more to send than a statement
-        return None
+    if getattr(cursor, "name", None) is not None or analysis.is_copy:
+        return None  # such a cursor sends more than the statement
     psycopg: Any = sys.modules.get("psycopg")
-    if psycopg is not None and isinstance(connection, (psycopg.Connection, psycopg.AsyncConnection)):
+    if psycopg is not None and isinstance(
+        connection, (psycopg.Connection, psycopg.AsyncConnection)
+    ):
         if is_pipelined(connection) or not _has_pipelines(psycopg) or analysis.several:
             return None
         made = _Pipelined if isinstance(connection, psycopg.Connection) else _PipelinedAsync
@@ -47,9 +53,13 @@ def combining_cursor(cursor: Any, analysis: Analysis, many: bool, context: Audit
     return None
 
 
-def inserting_cursor(cursor: Any, context: AuditContext, is_set: bool, is_empty: bool) -> Optional[Any]:
-    """A stand-in that sets the context within the string that it is given next (see `Analysis.places`); None for a driver that takes
-    one statement only."""
+def inserting_cursor(
+    cursor: Any, context: AuditContext, is_set: bool, is_empty: bool
+) -> Optional[Any]:
+    """A stand-in that sets the context within its next string (see `Analysis.places`).
+
+    None if the driver does not take several statements in one string.
+    """
     cursor = _driven(cursor)
     connection = getattr(cursor, "connection", None)
     psycopg: Any = sys.modules.get("psycopg")
@@ -63,7 +73,7 @@ def inserting_cursor(cursor: Any, context: AuditContext, is_set: bool, is_empty:
 
 
 def _driven(cursor: Any) -> Any:
-    """The driver's cursor: something in between may execute a statement of its own with a stand-in."""
+    """The driver's cursor. A listener may execute a statement of its own with a stand-in."""
     while isinstance(cursor, _StandIn):
         cursor = cursor._cursor
     return cursor
@@ -75,7 +85,7 @@ def _has_pipelines(psycopg: Any) -> bool:
 
 
 class _StandIn:
-    """The cursor in all but the execution of statements."""
+    """Passes everything on to the cursor, except for the execution of statements."""
 
     def __init__(self, cursor: Any, values: tuple[str, ...]) -> None:
         self._cursor = cursor
@@ -88,9 +98,10 @@ class _StandIn:
 class _Pipelined(_StandIn):
     """For psycopg 3.
 
-    Its own preparing of statements is switched off meanwhile (not for executemany, where it has a pipeline anyway): it believes one to be
-    prepared that was not, since it or something before it failed, and would fail with it from then on. COMMIT is a command,
-    rather than left to the Sync, since neither libpq nor psycopg gets over an error at a Sync (a deferred constraint's).
+    It switches off that psycopg prepares statements (except for executemany, which uses a pipeline
+    anyway). If a statement in the pipeline fails, psycopg believes that it was prepared, and fails
+    with it from then on. COMMIT is a command of its own: neither libpq nor psycopg recovers from an
+    error at a Sync, for example that of a deferred constraint.
     """
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
@@ -118,7 +129,7 @@ class _Pipelined(_StandIn):
                         own.execute(_SET_CONFIG, ascii_only(self._values), **_UNPREPARED)
                     result = execute()
                     own.execute("COMMIT", **_UNPREPARED)
-                except Exception as error:  # psycopg would log what is then found at the pipeline's end
+                except Exception as error:  # else psycopg logs what the end of the pipeline finds
                     first = error
             if first is not None:
                 raise first
@@ -135,21 +146,24 @@ class _Pipelined(_StandIn):
     def _roll_back(self) -> None:
         connection = self._cursor.connection
         try:
-            if is_pipelined(connection):  # it did not get out of it
+            if is_pipelined(connection):  # the pipeline could not end
                 connection.close()
             elif not connection.closed:
                 connection.rollback()
-        except Exception:  # the connection is lost; the error that said so first is the one to tell
+        except Exception:  # The connection is lost. The application gets the first error.
             logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
 
 
 def _own_cursor(kind: Any, connection: Any) -> Any:
-    """A plain one of the driver's: the connection's own kind of cursor and of rows may be made for the application's statements alone."""
+    """A plain cursor. The application may have set cursor and row factories of its own."""
     return kind(connection, row_factory=sys.modules["psycopg"].rows.tuple_row)
 
 
 def _hidden_interruption(connection: Any, error: BaseException) -> Optional[BaseException]:
-    """A cancellation or Ctrl-C behind the error that the pipeline could not be left: older versions of psycopg (3.1.7) let that take its place."""
+    """The cancellation or Ctrl-C behind an error that the pipeline could not end.
+
+    Older versions of psycopg (3.1.7) raise that error in its place.
+    """
     hidden: Optional[BaseException] = error if is_pipelined(connection) else None
     while isinstance(hidden, Exception):
         hidden = hidden.__context__
@@ -157,7 +171,7 @@ def _hidden_interruption(connection: Any, error: BaseException) -> Optional[Base
 
 
 class _PipelinedAsync(_StandIn):
-    """The same for its async cursors."""
+    """The same for async cursors."""
 
     async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
         connection = self._cursor.connection
@@ -210,24 +224,26 @@ class _PipelinedAsync(_StandIn):
 
 
 class _Prefixed(_StandIn):
-    """For psycopg2. Results, row count and status are those of the last statement of a string."""
+    """For psycopg2, whose results, row count and status are those of the last statement."""
 
     def execute(self, query: Any, vars: Any = None) -> Any:
         codec = _encoding(self._cursor.connection)
-        statement = query.decode(codec) if isinstance(query, bytes) else as_text(query, self._cursor)
-        # The statement's own parameters are the driver's business alone: what they may be besides a tuple or a dict, and how they are wrong.
+        statement = (
+            query.decode(codec) if isinstance(query, bytes) else as_text(query, self._cursor)
+        )
+        # The driver alone handles the parameters of the statement, and the errors in them.
         try:
             prefix = self._cursor.mogrify(_SET_CONFIG, self._values)
         except UnicodeEncodeError:
             prefix = self._cursor.mogrify(_SET_CONFIG, ascii_only(self._values))
         prefix = prefix.decode(codec)
-        if vars is not None:  # else a percent sign is one
+        if vars is not None:  # without parameters a percent sign stands for itself
             prefix = prefix.replace("%", "%%")
         return self._cursor.execute(f"{prefix};\n{statement}", vars)
 
 
 class _Inserted(_StandIn):
-    """For psycopg 3 and psycopg2. The values are in the text, without percent signs and quotes of their own."""
+    """For psycopg 3 and psycopg2. The values are in the text, as hexadecimal digits."""
 
     def __init__(self, cursor: Any, values: tuple[str, ...], is_set: bool, is_empty: bool) -> None:
         super().__init__(cursor, values)
@@ -240,9 +256,9 @@ class _Inserted(_StandIn):
         analysis = analyze(text)
         places = analysis.places(self._is_set, self._is_empty)
         self._is_first = bool(places) and places[0] == analysis.only.start
-        for place in reversed(places):
-            text = f"{text[:place]}{set_config_text(self._values)}; {text[place:]}"
-        return text
+        setting = f"{set_config_text(self._values)}; "
+        parts = [text[start:end] for start, end in zip((0, *places), (*places, len(text)))]
+        return setting.join(parts)
 
     def execute(self, query: Any, vars: Any = None, **options: Any) -> Any:
         result = self._cursor.execute(self._text(query), vars, **options)
@@ -250,13 +266,13 @@ class _Inserted(_StandIn):
         return result
 
     def _show_first_of_application(self) -> None:
-        """psycopg 3 shows the result of the first statement, psycopg2 that of the last one."""
+        """psycopg 3 shows the result of the first statement, psycopg2 that of the last."""
         if self._is_first and not is_psycopg2(self._cursor.connection):
             self._cursor.nextset()
 
 
 class _InsertedAsync(_Inserted):
-    """The same for psycopg's async cursors."""
+    """The same for async cursors of psycopg 3."""
 
     async def execute(self, query: Any, vars: Any = None, **options: Any) -> Any:
         result = await self._cursor.execute(self._text(query), vars, **options)
@@ -265,7 +281,7 @@ class _InsertedAsync(_Inserted):
 
 
 def as_text(query: Any, cursor: Any) -> str:
-    """A query's text: the drivers take bytes and their own SQL objects, too. cursor: of the driver that it is for."""
+    """The text of a query. The drivers also take bytes and SQL objects of their own."""
     if isinstance(query, str):
         return query
     if isinstance(query, bytes):
@@ -277,4 +293,3 @@ def _encoding(connection: Any) -> str:
     if is_psycopg2(connection):
         return str(sys.modules["psycopg2"].extensions.encodings[connection.encoding])
     return str(connection.info.encoding)
-

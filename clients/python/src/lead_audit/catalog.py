@@ -1,8 +1,9 @@
-"""Which functions and relations of a database only read: from its catalogue, once for all connections.
+"""Which functions and relations of a database only read: from its catalogue, for all connections.
 
-For a SELECT in autocommit, whose text does not tell whether it writes. PostgreSQL's own functions do not, but for the few that run a text as
-SQL; a function that was made in the database may; a view does if one of its functions may, and a table if one of its policies' may. What is
-not known may write. Operators and casts of one's own are not looked at.
+The text of a SELECT does not tell whether it writes. The functions of PostgreSQL do not write,
+except for a few that run a text as SQL. A function that was created in the database may write. A
+view may write if one of its functions may, and a table if a function of one of its policies may. A
+name that is not known may write. Operators and casts of the application are ignored.
 """
 
 from __future__ import annotations
@@ -17,50 +18,69 @@ from .statements import Statement
 logger = logging.getLogger("lead_audit")
 
 _SECONDS: Final = 300.0
-_MISSES: Final = 50  # statements that are sent with the context since it is not known whether they need it, before it is asked
+# So many statements get the context without need after the names have expired, before the client
+# reads the catalogue again.
+_MISSES: Final = 50
 
 _FIRST_OWN_OID: Final = 16384
 _FUNCTION, _RELATION, _WRITER = "f", "r", "w"
 
 QUERY: Final = f"""WITH RECURSIVE
-  own AS MATERIALIZED (SELECT p.oid, p.proname, p.provolatile, p.pronamespace FROM pg_catalog.pg_proc p WHERE p.oid >= {_FIRST_OWN_OID}),
+  own AS MATERIALIZED (
+    SELECT p.oid, p.proname, p.provolatile, n.nspname
+    FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+    WHERE p.oid >= {_FIRST_OWN_OID}
+  ),
+  class (proc, relation, operator, rewrite) AS MATERIALIZED (VALUES (
+    'pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_class'::pg_catalog.regclass,
+    'pg_catalog.pg_operator'::pg_catalog.regclass, 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+  )),
   uses (relation, classid, objid) AS (
-    SELECT r.ev_class, d.refclassid, d.refobjid FROM pg_catalog.pg_rewrite r
-      JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid
+    SELECT r.ev_class, d.refclassid, d.refobjid FROM class c CROSS JOIN pg_catalog.pg_rewrite r
+      JOIN pg_catalog.pg_depend d ON d.classid = c.rewrite AND d.objid = r.oid
     WHERE r.oid >= {_FIRST_OWN_OID}
     UNION ALL
     SELECT p.polrelid, d.refclassid, d.refobjid FROM pg_catalog.pg_policy p
-      JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND d.objid = p.oid
+      JOIN pg_catalog.pg_depend d
+      ON d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND d.objid = p.oid
   ),
   may_write (relation) AS (
-    SELECT u.relation FROM uses u JOIN own o ON u.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND o.oid = u.objid
+    SELECT u.relation FROM class c CROSS JOIN uses u
+      JOIN own o ON u.classid = c.proc AND o.oid = u.objid
     UNION
-    SELECT u.relation FROM uses u
-      JOIN pg_catalog.pg_operator p ON u.classid = 'pg_catalog.pg_operator'::pg_catalog.regclass AND p.oid = u.objid
+    SELECT u.relation FROM class c CROSS JOIN uses u
+      JOIN pg_catalog.pg_operator p ON u.classid = c.operator AND p.oid = u.objid
       JOIN own o ON o.oid = p.oprcode
     UNION
-    SELECT u.relation FROM may_write m JOIN uses u ON u.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND u.objid = m.relation
+    SELECT u.relation FROM class c CROSS JOIN may_write m
+      JOIN uses u ON u.classid = c.relation AND u.objid = m.relation
   )
-SELECT '{_FUNCTION}' AS kind, p.proname::text AS name FROM pg_catalog.pg_proc p GROUP BY p.proname
-HAVING pg_catalog.max(p.oid) < {_FIRST_OWN_OID}
-  AND p.proname NOT IN ('query_to_xml', 'query_to_xml_and_xmlschema', 'cursor_to_xml', 'ts_stat', 'ts_rewrite')
+SELECT '{_FUNCTION}' AS kind, p.proname::text AS name
+FROM pg_catalog.pg_proc p GROUP BY p.proname
+HAVING pg_catalog.max(p.oid) < {_FIRST_OWN_OID} AND p.proname NOT IN
+  ('query_to_xml', 'query_to_xml_and_xmlschema', 'cursor_to_xml', 'ts_stat', 'ts_rewrite')
 UNION ALL
-SELECT '{_RELATION}', c.relname::text FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
-GROUP BY c.relname HAVING NOT pg_catalog.bool_or(c.oid IN (SELECT m.relation FROM may_write m))
+SELECT '{_RELATION}', c.relname::text FROM pg_catalog.pg_class c
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition GROUP BY c.relname
+HAVING NOT pg_catalog.bool_or(c.oid IN (SELECT m.relation FROM may_write m))
 UNION ALL
-SELECT '{_WRITER}', o.proname::text FROM own o JOIN pg_catalog.pg_namespace n ON n.oid = o.pronamespace
-WHERE o.provolatile = 'v' AND n.nspname NOT IN ('lead_audit', 'lead_audit_internal')
+SELECT '{_WRITER}', o.proname::text FROM own o
+WHERE o.provolatile = 'v' AND o.nspname NOT IN ('lead_audit', 'lead_audit_internal')
 UNION ALL
-SELECT '{_WRITER}', c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid IN (SELECT m.relation FROM may_write m) AND n.nspname <> 'lead_audit'"""
-"""Rows of a kind and a name: the functions and the relations that only read, and names of what can write, for reports: without the
-trail's own, which are there to be read by anybody."""
+SELECT '{_WRITER}', c.relname::text FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid IN (SELECT m.relation FROM may_write m)
+  AND n.nspname NOT IN ('lead_audit', 'lead_audit_internal')"""
+"""Rows of a kind and a name: functions and relations that only read, and names that can write.
+
+The last kind is for reports. It lacks the functions of lead_audit, which anybody may read.
+"""
 
 _NONE: Final[FrozenSet[str]] = frozenset()
 
 
 class Catalog:
-    """What is known of one database. It is forgotten after some minutes, and after DDL that passes here."""
+    """The names of one database. They expire after some minutes, and with DDL of this engine."""
 
     def __init__(self) -> None:
         self._functions = self._relations = self._writers = _NONE
@@ -69,19 +89,26 @@ class Catalog:
         self._loading = threading.Lock()
 
     def forget(self) -> None:
-        """The schema changes."""
+        """Forgets the names, because the schema changes."""
         self._until = 0.0
 
     def load(self, ask: Callable[[], Iterable[Sequence[str]]]) -> None:
-        """Asks for what is not known, at a time when a question is cheap: where a connection is made. ask: runs QUERY."""
+        """Reads the catalogue if the names have expired. ask: runs QUERY.
+
+        A new connection is the time for it, because the query costs little there.
+        """
         if time.monotonic() < self._until or not self._loading.acquire(blocking=False):
             return
         try:
-            self._until = time.monotonic() + _SECONDS  # so that what is forgotten meanwhile stays so
+            self._until = (
+                time.monotonic() + _SECONDS
+            )  # so that what is forgotten meanwhile stays so
             found: dict[str, set[str]] = {_FUNCTION: set(), _RELATION: set(), _WRITER: set()}
             for kind, name in ask():
                 found[kind].add(name)
-            self._functions, self._relations, self._writers = (frozenset(found[kind]) for kind in (_FUNCTION, _RELATION, _WRITER))
+            self._functions, self._relations, self._writers = (
+                frozenset(found[kind]) for kind in (_FUNCTION, _RELATION, _WRITER)
+            )
             self._misses = 0
         except Exception:
             self._until = 0.0
@@ -93,7 +120,10 @@ class Catalog:
             self._loading.release()
 
     def may_write(self, statement: Statement, ask: Callable[[], Iterable[Sequence[str]]]) -> bool:
-        """Whether a statement that reads may write by what it calls and reads. In autocommit, outside of a transaction."""
+        """Whether a statement that reads may write by its functions and relations.
+
+        The connection is in autocommit, outside of a transaction.
+        """
         if not statement.calls and not statement.relations:
             return False
         if time.monotonic() >= self._until:
@@ -107,5 +137,8 @@ class Catalog:
         return not (statement.calls <= self._functions and statement.relations <= self._relations)
 
     def is_known_to_write(self, statement: Statement) -> bool:
-        """Whether it calls or reads what can write, as far as that is known."""
-        return not (self._writers.isdisjoint(statement.calls) and self._writers.isdisjoint(statement.relations))
+        """Whether one of its functions or relations is known to write."""
+        return not (
+            self._writers.isdisjoint(statement.calls)
+            and self._writers.isdisjoint(statement.relations)
+        )

@@ -1,8 +1,9 @@
-"""The client's address when there are proxies in front of the application.
+"""The address of the client behind proxies.
 
-A proxy appends, to a header, the address from which it got the request. Whatever stood there before came from further out, and who is
-outside can write what he likes. So only what a trusted proxy has appended is believed: the header is read from its end, as long
-as the address found so far is that of a trusted proxy. The first that is not is the client.
+A proxy appends the address from which it got the request to a header. The earlier part of the
+header comes from further outside, where anybody can write anything. So the header is read from its
+end, as long as the address found is that of a trusted proxy. The first other address is the
+client's.
 """
 
 from __future__ import annotations
@@ -16,23 +17,24 @@ from . import sanitize
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 UNIX: Final = "unix"
-"""Among the trusted proxies: whoever connects through a Unix socket, which has no address."""
+"""As a trusted proxy: connections through a Unix socket, which have no address."""
 TEST_CLIENT: Final = "testclient"
-"""Among the trusted proxies: Starlette's TestClient, which gives this in place of an address."""
+"""As a trusted proxy: Starlette's TestClient, which passes this in place of an address."""
 X_FORWARDED_FOR: Final = "x-forwarded-for"
 FORWARDED: Final = "forwarded"
 
-_LONGEST_HEADER = 8192  # of it the end is read: more hops than fit there has nobody
+_LONGEST_HEADER = 8192  # bytes; of a longer header the end is read
 _BLANKS: Final = " \t"
 _PORT: Final = re.compile(r"[A-Za-z0-9._-]+")  # a number, or a name that hides it (RFC 7239)
 
 
 class TrustedProxies:
-    """Which proxies are believed, and by which header they tell the client's address.
+    """The trusted proxies, and the header in which they write the client's address.
 
-    addresses: of the proxies, as single addresses or networks ("10.0.0.0/8"), or "unix" or "testclient" (above). None: none is believed.
-    header: "x-forwarded-for", "forwarded" (RFC 7239), or another that has one address, such as "x-real-ip". It has to be the one
-    that the proxies write: one that they merely pass on is the client's own.
+    addresses: addresses or networks ("10.0.0.0/8") of the proxies, or "unix" or "testclient"
+    (above). If it is empty, no proxy is trusted. header: "x-forwarded-for", "forwarded" (RFC
+    7239), or one with a single address, such as "x-real-ip". The proxies have to write this
+    header. If they only pass it on, the client writes it.
     """
 
     def __init__(self, addresses: Iterable[str] = (), header: str = X_FORWARDED_FOR) -> None:
@@ -48,19 +50,22 @@ class TrustedProxies:
         self.header = header.lower()
 
     def trusts(self, address: Address) -> bool:
-        """Whether this is a trusted proxy."""
-        return any(address.version == network.version and address in network for network in self._networks)
+        """Whether this is the address of a trusted proxy."""
+        return any(
+            address.version == network.version and address in network for network in self._networks
+        )
 
     def client_address(self, peer: Optional[str], header: Iterable[bytes]) -> Optional[str]:
-        """The client's address, None if it is not known.
+        """The address of the client; None if it is not known.
 
-        peer: the address that the connection comes from; None or "" for a Unix socket. header: the values of the header, in order.
+        peer: the address of the connection; None or "" for a Unix socket. header: the values of the
+        header, in order.
         """
         found = sanitize.parse_address(peer)
         if (peer or UNIX) in self._names if found is None else self.trusts(found):
             for hop in _hops_from_the_right(self.header, header):
                 if hop is None:
-                    break  # not an address: what lies beyond it nobody vouches for
+                    break  # not an address: nobody vouches for the part before it
                 found = hop
                 if not self.trusts(found):
                     break
@@ -68,7 +73,7 @@ class TrustedProxies:
 
 
 def _hops_from_the_right(name: str, header: Iterable[bytes]) -> Iterator[Optional[Address]]:
-    """The addresses in the header, the last first; None for what is no address."""
+    """The addresses in the header, the last first; None for anything else."""
     for value in reversed(list(header)):
         shortened = len(value) > _LONGEST_HEADER
         text = value[-_LONGEST_HEADER:].decode("latin-1")
@@ -77,16 +82,16 @@ def _hops_from_the_right(name: str, header: Iterable[bytes]) -> Iterator[Optiona
             continue
         hops = text.split(",")
         if shortened:
-            hops[0] = ""  # may have lost its beginning
+            hops[0] = ""  # its beginning may be cut off
         for hop in reversed(hops):
             yield _address_of_hop(hop)
 
 
 def _forwarded_from_the_right(text: str, shortened: bool) -> Iterator[Optional[Address]]:
-    """The addresses in a header Forwarded, the last first; ends with None where it is not well-formed.
+    """The addresses in a header Forwarded, the last first. None means that it is not well-formed.
 
-    It is read from its end, quoted strings included, since the end is what a trusted proxy has written. From the beginning, a quote that the
-    client opened in a header of his own would go on into it.
+    A trusted proxy has written the end of the header, so it is read from there, quoted strings
+    included. Read from the beginning, a quote that the client opened would reach into that end.
     """
     position = len(text)
     pairs: dict[str, str] = {}
@@ -98,7 +103,7 @@ def _forwarded_from_the_right(text: str, shortened: bool) -> Iterator[Optional[A
         name, value, position = pair
         pairs[name] = value
         if shortened if position == 0 else text[position - 1] not in ";,":
-            yield None  # it may have lost its beginning, or is not well-formed
+            yield None  # its beginning may be cut off, or it is not well-formed
             return
         if position == 0 or text[position - 1] == ",":
             yield _address_of_hop(pairs["for"]) if "for" in pairs else None
@@ -109,7 +114,10 @@ def _forwarded_from_the_right(text: str, shortened: bool) -> Iterator[Optional[A
 
 
 def _pair_before(text: str, end: int) -> Optional[tuple[str, str, int]]:
-    """The name in lower case and the value of the pair that ends there, and where it begins; None if it is none."""
+    """The pair that ends there: its name in lower case, its value, its position;
+
+    None if there is none.
+    """
     end = _without_blanks_before(text, end)
     if end > 0 and text[end - 1] == '"':
         if _is_escaped(text, end - 1):
@@ -147,7 +155,7 @@ def _is_escaped(text: str, place: int) -> bool:
 
 
 def _unescaped(text: str) -> str:
-    """The content of a quoted string: a backslash makes the character after it one like any other."""
+    """The content of a quoted string. A backslash stands before a literal character."""
     made: list[str] = []
     characters = iter(text)
     for character in characters:

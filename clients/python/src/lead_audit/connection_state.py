@@ -14,7 +14,7 @@ from .statements import Kind, Statement
 
 
 class ConnectionState:
-    """The state of one connection. `None` in place of a context means that it is not known: set it again."""
+    """The state of one connection. If a context is None, it is not known: set it again."""
 
     __slots__ = ("driver", "context", "activity", "_savepoints")
 
@@ -22,7 +22,7 @@ class ConnectionState:
         self.driver = driver
         self.context: Optional[AuditContext] = EMPTY
         self.activity: Any = driver.activity()
-        """The driver's activity when the context was last known. If it differs, somebody has executed something else."""
+        """`Driver.activity()` when the context was last known."""
         self._savepoints: list[tuple[Optional[str], Optional[AuditContext]]] = []
 
     def transaction_over(self) -> None:
@@ -32,13 +32,13 @@ class ConnectionState:
             self._savepoints.clear()
 
     def unknown(self) -> None:
-        """Something that the client has not seen was executed in the transaction. It may have rolled back a part of it."""
+        """A statement that the client has not seen may have rolled back to a savepoint."""
         self.context = None
         if self._savepoints:
             self._savepoints.clear()
 
     def follow(self, statement: Statement) -> None:
-        """Notes a statement that is alone in its string, if it makes or ends savepoints or transactions."""
+        """Notes the only statement of a string, if it makes or ends savepoints or transactions."""
         kind, savepoint = statement.kind, statement.savepoint
         if kind is Kind.SAVEPOINT:
             self._savepoints.append((savepoint, self.context))
@@ -55,7 +55,9 @@ class ConnectionState:
         elif kind is Kind.ENDS:
             self.transaction_over()
 
-    def _cut_off(self, savepoint: Optional[str]) -> Optional[tuple[Optional[str], Optional[AuditContext]]]:
+    def _cut_off(
+        self, savepoint: Optional[str]
+    ) -> Optional[tuple[Optional[str], Optional[AuditContext]]]:
         """Forgets the newest savepoint of that name and all that came after it; returns it."""
         if savepoint is None:
             return None

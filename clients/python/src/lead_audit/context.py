@@ -1,10 +1,13 @@
-"""On whose behalf the application works: the context that each entry of the audit trail gets from it.
+"""The context: for whom the application works. Each entry of the audit trail records it.
 
-It lives in a context variable: it goes along with `await` and with tasks that are started, and no other request, task or
-thread sees it. The database hooks (sqlalchemy.py, django/) read it right before each statement.
+The context lives in a context variable. It follows `await`, and new tasks inherit it. No other
+request, task or thread sees it. The database hooks (sqlalchemy.py, django/) read it before each
+statement.
 
-The variable holds the innermost scope. A scope is a block (`with AuditContext(…)`: all fields; `audit_context(…)`: those that it was given),
-or a request, whose fields can still be changed from inside. The current context is made of the scopes from the outermost to the innermost.
+The variable holds the innermost scope. A scope is a block or a request. `with AuditContext(…)` is
+a block that sets all fields. `audit_context(…)` is a block that sets the given fields.
+`identify()` changes the fields of a request. The scopes, from the outermost to the innermost, make
+up the current context.
 """
 
 from __future__ import annotations
@@ -18,18 +21,19 @@ from typing import Any, Callable, Final, Iterator, Mapping, Optional, Type
 from . import sanitize
 
 KEEP: Any = object()
-"""An argument that was not given: the field stays as it is."""
+"""The default of an argument: the field keeps its value."""
 
 
 class AuditContext:
     """User id, IP address, user agent and request id; immutable.
 
-    As a context manager it is the current context inside its block, whatever was current around it:
+    As a context manager, it is the current context of its block:
 
         with AuditContext(user_id="u-17", user_ip="203.0.113.7"):
             ...
 
-    Values that do not fit are made to (see `sanitize`): texts are cut off and cleaned, `user_ip` is None unless it is an address.
+    Values that do not fit are changed (see `sanitize`): texts are cleaned and cut off, and
+    `user_ip` is None unless it is an address.
     """
 
     __slots__ = ("user_id", "user_ip", "user_agent", "request_id")
@@ -51,21 +55,33 @@ class AuditContext:
 
     @staticmethod
     def current() -> AuditContext:
-        """The context as of now; an empty one if there is none. In a request of Django's, outside of the event loop, it finds the user."""
+        """The context now; an empty one if there is none.
+
+        In a request of Django, outside of the event loop, this finds the user.
+        """
         return _context_of(_scope.get(), not _in_event_loop())
 
     @staticmethod
     def set(context: AuditContext) -> None:
-        """Makes this the current context, for the rest of the present task or thread, or of the block that it is in."""
+        """Makes this the current context for the rest of the block, task or thread."""
         present = _scope.get()
-        if present.request is not None:  # a scope of its own inside of it, so that the rest of the request does not see this
+        if (
+            present.request is not None
+        ):  # in a scope of its own: other parts of the request keep theirs
             _scope.set(_Scope(context, around=present))
         else:
-            _scope.set(_Scope(context, around=present.around, block=present.block, is_detached=present.is_detached))
+            _scope.set(
+                _Scope(
+                    context,
+                    around=present.around,
+                    block=present.block,
+                    is_detached=present.is_detached,
+                )
+            )
 
     @staticmethod
     def clear() -> None:
-        """Empties the context, for the rest of the present task or thread."""
+        """Empties the context for the rest of the block, task or thread."""
         AuditContext.set(EMPTY)
 
     def replace(
@@ -76,17 +92,19 @@ class AuditContext:
         user_agent: object = KEEP,
         request_id: object = KEEP,
     ) -> AuditContext:
-        """The same context but for the fields that are given."""
+        """A copy of this context, with the given fields changed."""
         return self._with(_cleaned(user_id, user_ip, user_agent, request_id))
 
     def _with(self, cleaned: Mapping[str, Optional[str]]) -> AuditContext:
         made = object.__new__(AuditContext)
         for name in AuditContext.__slots__:
-            object.__setattr__(made, name, cleaned[name] if name in cleaned else getattr(self, name))
+            object.__setattr__(
+                made, name, cleaned[name] if name in cleaned else getattr(self, name)
+            )
         return made
 
     def settings(self) -> tuple[str, str, str, str]:
-        """The values of the settings lead_audit.user_id, user_ip, user_agent and request_id; empty for what is not known."""
+        """The values of lead_audit.user_id, user_ip, user_agent and request_id; "" if not known."""
         return self.user_id or "", self.user_ip or "", self.user_agent or "", self.request_id or ""
 
     def __enter__(self) -> AuditContext:
@@ -94,7 +112,10 @@ class AuditContext:
         return self
 
     def __exit__(
-        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
     ) -> None:
         _leave(self)
 
@@ -102,14 +123,17 @@ class AuditContext:
         return any(self.settings())
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, AuditContext) and self.settings() == other.settings())
+        return self is other or (
+            isinstance(other, AuditContext) and self.settings() == other.settings()
+        )
 
     def __hash__(self) -> int:
         return hash(self.settings())
 
     def __repr__(self) -> str:
-        known = ((name, getattr(self, name)) for name in self.__slots__)
-        return f"AuditContext({', '.join(f'{name}={value!r}' for name, value in known if value is not None)})"
+        values = ((name, getattr(self, name)) for name in self.__slots__)
+        known = (f"{name}={value!r}" for name, value in values if value is not None)
+        return f"AuditContext({', '.join(known)})"
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"an AuditContext cannot be changed: use replace({name}=...)")
@@ -121,8 +145,10 @@ class AuditContext:
         return AuditContext, (self.user_id, self.user_ip, self.user_agent, self.request_id)
 
 
-def _cleaned(user_id: object, user_ip: object, user_agent: object, request_id: object) -> dict[str, Optional[str]]:
-    """The fields that are given, made to fit."""
+def _cleaned(
+    user_id: object, user_ip: object, user_agent: object, request_id: object
+) -> dict[str, Optional[str]]:
+    """The given fields, with values that fit."""
     made: dict[str, Optional[str]] = {}
     if user_id is not KEEP:
         made["user_id"] = sanitize.user(user_id)
@@ -136,23 +162,27 @@ def _cleaned(user_id: object, user_ip: object, user_agent: object, request_id: o
 
 
 EMPTY: Final = AuditContext()
-"""The context of which nothing is known."""
+"""The empty context: nothing is known."""
 
 
-# ---- scopes ------------------------------------------------------------------------------------------------------------
+# ---- scopes --------------------------------------------------------------------------------------
 
 
 class Request:
-    """One request, for middleware: its context can be changed while it lasts, by `identify()`, from wherever the request is worked on.
+    """One request, for middleware. `identify()` changes its context from any task or thread of it.
 
-    find_user: asked when the user is wanted; returns the user's id, None, or KEEP if it is what it was when it was last asked.
-    is_authoritative: what it finds counts more than what `identify()` says; else less.
+    find_user: finds the user when a statement needs it. It returns the user's id, None, or KEEP if
+    nothing has changed since its last call. is_authoritative: its result counts more than
+    `identify()`; by default it counts less.
     """
 
     __slots__ = ("context", "is_over", "_find_user", "_is_authoritative", "_found", "_identified")
 
     def __init__(
-        self, context: AuditContext, find_user: Optional[Callable[[], object]] = None, is_authoritative: bool = False
+        self,
+        context: AuditContext,
+        find_user: Optional[Callable[[], object]] = None,
+        is_authoritative: bool = False,
     ) -> None:
         self.context = context
         self.is_over = False
@@ -163,7 +193,7 @@ class Request:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """A block that is a part of the request. There may be several, one after the other: a response that is sent in pieces."""
+        """A block that is a part of the request. A response in pieces has one for each piece."""
         block = object()
         _scope.set(_Scope(self.context, around=_scope.get(), block=block, request=self))
         try:
@@ -172,18 +202,21 @@ class Request:
             _leave(block)
 
     def end(self) -> None:
-        """The request is over. A task that goes on has its context still, but what it writes is reported (see `outlived`)."""
+        """Ends the request.
+
+        A task that survives it keeps its context, and the log says so if it writes.
+        """
         self.is_over = True
         self._find_user = None
 
     def identify(self, cleaned: Mapping[str, Optional[str]]) -> None:
-        """These are the request's fields from now on."""
+        """Sets fields of the request."""
         if "user_id" in cleaned:
             self._identified = cleaned["user_id"]
         self.context = self.context._with({**cleaned, "user_id": self._user(self.context.user_id)})
 
     def find_user(self) -> None:
-        """Asks for the user, unless this is already being done."""
+        """Finds the user, except inside of that search."""
         find_user = self._find_user
         if find_user is None or _is_finding_user.get():
             return
@@ -212,12 +245,12 @@ _is_finding_user: ContextVar[bool] = ContextVar("lead_audit_is_finding_user", de
 
 
 def is_finding_user() -> bool:
-    """Whether this is done for finding out who the user of the request is."""
+    """Whether the present code is about to find the user of the request."""
     return _is_finding_user.get()
 
 
 class _Scope:
-    """A block in which a context is current, and the one around it."""
+    """A block or a request, and the scope around it."""
 
     __slots__ = ("context", "overrides", "around", "block", "request", "is_detached", "_base")
 
@@ -232,14 +265,15 @@ class _Scope:
     ) -> None:
         self.context = context
         self.around = around
-        self.block = block  # what the block is known by when it is left
+        self.block = block  # identifies the block at its end
         self.request = request
-        self.overrides = overrides  # None: the block has all fields
-        self.is_detached = is_detached  # from the request that it is in
-        self._base: Optional[AuditContext] = None  # what `context` was made of, with the overrides
+        self.overrides = overrides  # None: the block sets all fields
+        self.is_detached = is_detached  # from the request around it
+        self._base: Optional[AuditContext] = None  # `context` is this one with the overrides
 
 
-_scope: ContextVar[_Scope] = ContextVar("lead_audit", default=_Scope(EMPTY, None))
+_NO_SCOPE: Final = _Scope(EMPTY, None)
+_scope: ContextVar[_Scope] = ContextVar("lead_audit", default=_NO_SCOPE)
 
 
 def _context_of(scope: _Scope, finds_user: bool) -> AuditContext:
@@ -260,17 +294,17 @@ def _in_event_loop() -> bool:
 
 
 def known() -> AuditContext:
-    """The current context as far as it is known, without finding the user."""
+    """The current context as far as it is known. It does not find the user."""
     return _context_of(_scope.get(), False)
 
 
 def current_for_write() -> AuditContext:
-    """The current context, for the database hooks: where a request finds its user when he is wanted, now he is."""
+    """The current context for a statement. In a request it finds the user."""
     return _context_of(_scope.get(), True)
 
 
 def outlived() -> bool:
-    """Whether the user of the current context comes from a request that is over: this is a task that it has left behind."""
+    """Whether the current user comes from a request that is over. This task has outlived it."""
     scope: Optional[_Scope] = _scope.get()
     while scope is not None:
         if scope.request is not None:
@@ -282,7 +316,7 @@ def outlived() -> bool:
 
 
 def _leave(block: object) -> None:
-    """Back to what was current around the innermost block of that name, whatever was set in it."""
+    """Makes the scope around a block the current one."""
     scope: Optional[_Scope] = _scope.get()
     while scope is not None:
         if scope.block is block and scope.around is not None:
@@ -299,7 +333,7 @@ def audit_context(
     user_agent: object = KEEP,
     request_id: object = KEEP,
 ) -> Iterator[AuditContext]:
-    """A block in which the given fields of the context are these; the others are what they are around it, also if they change there.
+    """A block that overrides the given fields. The others are those around the block at any time.
 
     with audit_context(user_id="nightly-import"):
         ...
@@ -316,7 +350,7 @@ def audit_context(
 
 @contextmanager
 def detached() -> Iterator[None]:
-    """A block that belongs to no request and has an empty context, for starting what goes on after the request: a worker, a scheduler.
+    """A block with an empty context that belongs to no request. Start workers and schedulers in it.
 
     with detached():
         asyncio.create_task(worker())
@@ -336,11 +370,11 @@ def identify(
     user_agent: object = KEEP,
     request_id: object = KEEP,
 ) -> None:
-    """Says, inside a request, who it is from: from then on the whole request has these fields.
+    """Sets fields of the present request, for all of its tasks and threads.
 
-    Meant for where the application finds out, be it a dependency or a view, also one that runs in another thread or task of the
-    request. Outside of a request it is the present task or thread whose context is changed. A block inside of the request
-    keeps the fields that it was given.
+    Call it where the application finds out who the user is: in a dependency or in a view. A block
+    inside of the request keeps the fields that it overrides. Outside of a request, this changes the
+    context of the present task or thread.
     """
     cleaned = _cleaned(user_id, user_ip, user_agent, request_id)
     scope: Optional[_Scope] = _scope.get()
@@ -354,7 +388,7 @@ def identify(
 
 @contextmanager
 def request_context(context: AuditContext) -> Iterator[None]:
-    """A block that is one request, for middleware: its context is this, until `identify()` says more."""
+    """A block that is one request with this context, for middleware."""
     request = Request(context)
     try:
         with request.entered():

@@ -1,4 +1,4 @@
-"""The connection of a driver: its transaction, what it has executed, and how the context is sent on it.
+"""The connection of a driver: its transaction, its activity, and how it sends the context.
 
 `driver_for()` returns the `Driver` of a connection: psycopg 3, psycopg2, asyncpg, or one that is
 not known. SQLAlchemy wraps async connections; its wrapper is `dbapi`, the driver's own connection
@@ -37,7 +37,10 @@ _NUMBERED: Final = set_config(("$1", "$2", "$3", "$4"))
 
 
 def driver_for(dbapi: Any) -> Driver:
-    """The driver of a connection, as SQLAlchemy or Django has it. From now on its activity is counted."""
+    """The driver of a connection of SQLAlchemy's or Django's.
+
+    It counts the activity from now on.
+    """
     connection = getattr(dbapi, "driver_connection", dbapi)
     psycopg: Any = sys.modules.get("psycopg")
     if psycopg is not None and isinstance(connection, psycopg.AsyncConnection):
@@ -47,9 +50,11 @@ def driver_for(dbapi: Any) -> Driver:
     if is_psycopg2(connection):
         return _Psycopg2(dbapi, connection)
     if hasattr(connection, "is_in_transaction"):
-        # SQLAlchemy's wrapper, with what run() needs of it: the same from 1.4 to 2.1.
+        # SQLAlchemy's wrapper has the attributes that _run() needs, from 1.4 to 2.1.
         needed = ("_execute_mutex", "_transaction", "_start_transaction", "_handle_exception")
-        return (_Asyncpg if all(hasattr(dbapi, name) for name in needed) else _AsyncpgUnwrapped)(dbapi, connection)
+        return (_Asyncpg if all(hasattr(dbapi, name) for name in needed) else _AsyncpgUnwrapped)(
+            dbapi, connection
+        )
     return Driver(dbapi, connection)
 
 
@@ -59,12 +64,12 @@ def is_psycopg2(connection: Any) -> bool:
 
 
 def is_pipelined(connection: Any) -> bool:
-    """Whether a driver's own connection is in a pipeline of psycopg 3. What comes before a Sync is one transaction there."""
+    """Whether a connection is in a pipeline of psycopg 3. All before a Sync is one transaction."""
     return bool(getattr(getattr(connection, "pgconn", None), "pipeline_status", 0))
 
 
 class Driver:
-    """The connection of a driver that is not known. It does not tell the status of its transaction."""
+    """The connection of a driver that is not known, which does not tell its status."""
 
     __slots__ = ("dbapi", "connection")
 
@@ -77,11 +82,18 @@ class Driver:
         return None
 
     def commits_by_itself(self) -> bool:
-        """Whether the driver begins no transaction before a statement: in autocommit, and after a COMMIT that it did not see."""
+        """Whether the driver begins no transaction before a statement.
+
+        So it is in autocommit, and after a COMMIT that the driver did not see.
+        """
         return bool(getattr(self.dbapi, "autocommit", False))
 
     def activity(self) -> Any:
-        """A value that changes when anybody executes a statement. Each value is new where the client cannot know; None with other drivers."""
+        """A value that changes when anybody executes a statement.
+
+        Where the client cannot know, each value is a new one. It is None if the driver is not
+        known.
+        """
         return None
 
     def in_pipeline(self) -> bool:
@@ -89,13 +101,18 @@ class Driver:
         return False
 
     def ask(self) -> Sequence[Sequence[str]]:
-        """The rows of `catalog.QUERY`. The connection is outside of a transaction, before and after it."""
+        """The rows of `catalog.QUERY`. The connection is not in a transaction, before and after."""
         raise NotImplementedError("a driver that is not known")
 
     def send(self, values: tuple[str, ...]) -> None:
-        """Sets the context for the present transaction, or for the one that the driver begins with it. One round trip, besides BEGIN's."""
-        # psycopg and psycopg2 know %s only; wrappers of SQLAlchemy's tell what they take.
-        numbered = getattr(getattr(self.dbapi, "dbapi", None), "paramstyle", None) == "numeric_dollar"
+        """Sets the context for the transaction, which the driver begins if there is none.
+
+        It takes one round trip, besides that of BEGIN.
+        """
+        # psycopg and psycopg2 take %s only. Wrappers of SQLAlchemy's have a parameter style.
+        numbered = (
+            getattr(getattr(self.dbapi, "dbapi", None), "paramstyle", None) == "numeric_dollar"
+        )
         self._execute_with(_NUMBERED if numbered else _FORMAT, values)
 
     def begin(self, values: tuple[str, ...]) -> None:
@@ -128,7 +145,8 @@ def own_transaction(
 ) -> Iterator[None]:
     """On a connection in autocommit: a transaction that has this context, around a statement.
 
-    translated: a context manager around its commands, for a caller that turns the driver's errors into its own.
+    translated: a context manager around its commands, for a caller that turns the driver's errors
+    into its own.
     """
     try:
         with translated:
@@ -144,7 +162,7 @@ def own_transaction(
         driver.end("COMMIT")
 
 
-# ---- psycopg 3 -----------------------------------------------------------------------------------------------------------
+# ---- psycopg 3 -----------------------------------------------------------------------------------
 
 
 class _Psycopg(Driver):
@@ -181,7 +199,9 @@ class _PsycopgAsync(_Psycopg):
         psycopg: Any = sys.modules["psycopg"]
 
         async def ask(connection: Any) -> Any:
-            async with psycopg.AsyncCursor(connection, row_factory=psycopg.rows.tuple_row) as cursor:
+            async with psycopg.AsyncCursor(
+                connection, row_factory=psycopg.rows.tuple_row
+            ) as cursor:
                 try:
                     await cursor.execute(catalog.QUERY, prepare=False)
                     return await cursor.fetchall()
@@ -191,7 +211,7 @@ class _PsycopgAsync(_Psycopg):
         found: Sequence[Sequence[str]] = self.dbapi.run_async(ask)
         return found
 
-    send = Driver.send  # the wrapper of SQLAlchemy's has a parameter style
+    send = Driver.send  # SQLAlchemy's wrapper has a parameter style
 
 
 class _Counter:
@@ -201,17 +221,19 @@ class _Counter:
         self.count = 0
 
 
-# Of the generators by which psycopg waits for the server: those that execute nothing, but fetch rows of a cursor or close it.
+# psycopg waits for the server by generators. These execute nothing: they fetch rows or close a
+# cursor.
 _FETCHING: Final = frozenset({"_fetch_gen", "_scroll_gen", "_close_gen", "_stream_fetchone_gen"})
 
 
 def _count_waits(connection: Any) -> _Counter:
-    """Counts how often psycopg waits for the server on this connection. All that it executes passes through `wait()`."""
+    """Counts how often psycopg waits for the server: each statement passes through `wait()`."""
     counter: Optional[_Counter] = getattr(connection, "_lead_audit_counter", None)
     if counter is not None:
         return counter
     counter = connection._lead_audit_counter = counted = _Counter()
-    wait, reference = type(connection).wait, weakref.ref(connection)  # a reference to itself would keep the connection open
+    # With a reference to itself the connection would stay open.
+    wait, reference = type(connection).wait, weakref.ref(connection)
 
     def counting(generator: Any, *arguments: Any, **named: Any) -> Any:
         if getattr(generator, "__name__", "") not in _FETCHING:
@@ -232,7 +254,7 @@ def _ask(connection: Any, cursor: Any) -> Sequence[Sequence[str]]:
         connection.rollback()
 
 
-# ---- psycopg2 ------------------------------------------------------------------------------------------------------------
+# ---- psycopg2 ------------------------------------------------------------------------------------
 
 _BEGUN: Final = 2  # psycopg2.extensions.STATUS_BEGIN: psycopg2 believes that it is in a transaction
 
@@ -257,7 +279,8 @@ class _Psycopg2(Driver):
     def activity(self) -> Any:
         cursors = self._cursors
         if cursors is None or self.connection.cursor_factory is not cursors:
-            self._cursors = _count_executions(self.connection)  # the application has set another factory
+            # The application has set another factory, or the connection has none.
+            self._cursors = _count_executions(self.connection)
             return object()
         return cursors.count
 
@@ -270,7 +293,7 @@ class _Psycopg2(Driver):
 
 
 class _CountingCursors:
-    """Makes the cursors of one connection, which count what they execute."""
+    """Makes the cursors of one connection. They count their statements."""
 
     __slots__ = ("count", "_kind")
 
@@ -285,9 +308,10 @@ class _CountingCursors:
 
 
 def _count_executions(connection: Any) -> Optional[_CountingCursors]:
-    """Has the connection's cursors count what they execute; None if the connection makes its cursors in a way of its own.
+    """Lets the cursors of a connection count their statements.
 
-    `cursor(cursor_factory=…)` is not counted: psycopg2 is written in C and cannot be followed there.
+    None if the class of the connection makes its cursors in a way of its own. The cursors of
+    `cursor(cursor_factory=…)` are not counted: psycopg2 is written in C and offers no way.
     """
     extensions = sys.modules["psycopg2"].extensions
     present = connection.cursor_factory
@@ -302,7 +326,7 @@ def _count_executions(connection: Any) -> Optional[_CountingCursors]:
 
 @lru_cache(maxsize=50)
 def _counting(kind: Any) -> Any:
-    """The same class of cursors, which counts what it executes."""
+    """A class of cursors like this one, which counts its statements."""
 
     def counted(name: str) -> Any:
         method = getattr(kind, name)
@@ -315,15 +339,19 @@ def _counting(kind: Any) -> Any:
 
     names = ("execute", "executemany", "callproc", "copy_expert", "copy_from", "copy_to")
     made = type(kind.__name__, (kind,), {name: counted(name) for name in names})
-    made.__module__, made.__qualname__, made.__doc__ = kind.__module__, kind.__qualname__, kind.__doc__
+    made.__module__, made.__qualname__, made.__doc__ = (
+        kind.__module__,
+        kind.__qualname__,
+        kind.__doc__,
+    )
     return made
 
 
-# ---- asyncpg -------------------------------------------------------------------------------------------------------------
+# ---- asyncpg -------------------------------------------------------------------------------------
 
 
 class _AsyncpgUnwrapped(Driver):
-    """Without SQLAlchemy's wrapper, or with one that is not known: it tells its status, and nothing can be sent in the quick way."""
+    """asyncpg without a known wrapper of SQLAlchemy's."""
 
     __slots__ = ()
 
@@ -339,11 +367,14 @@ class _Asyncpg(_AsyncpgUnwrapped):
     __slots__ = ()
 
     def commits_by_itself(self) -> bool:
-        return bool(self.dbapi.autocommit) or (self.dbapi._transaction is not None and not self.connection.is_in_transaction())
+        return bool(self.dbapi.autocommit) or (
+            self.dbapi._transaction is not None and not self.connection.is_in_transaction()
+        )
 
     def ask(self) -> Sequence[Sequence[str]]:
         async def ask(connection: Any) -> Any:
-            await connection.execute("BEGIN")  # asyncpg prepares on one connection, which a pooler changes between transactions
+            # asyncpg prepares the query. Between transactions a pooler changes the connection.
+            await connection.execute("BEGIN")
             try:
                 return await connection.fetch(catalog.QUERY)
             finally:
@@ -362,14 +393,17 @@ class _Asyncpg(_AsyncpgUnwrapped):
         self._run(command)
 
     def _run(self, statement: str) -> None:
-        """Runs it without preparing it. Preparing takes one more round trip, and a pooler may prepare on another connection."""
+        """Runs a statement without preparing it.
+
+        Preparing takes one more round trip, and a pooler may prepare on another connection.
+        """
         logger.debug("lead_audit: %s", statement)
         dbapi = self.dbapi
 
         async def run(asyncpg: Any) -> None:
             async with dbapi._execute_mutex:
-                if dbapi._transaction is None:  # as SQLAlchemy's cursors do; it does nothing in autocommit
-                    await dbapi._start_transaction()
+                if dbapi._transaction is None:  # as SQLAlchemy's cursors do
+                    await dbapi._start_transaction()  # it does nothing in autocommit
                 try:
                     await asyncpg.execute(statement)
                 except Exception as error:

@@ -9,7 +9,7 @@ from typing import Any, Mapping, Optional
 
 @dataclass(frozen=True)
 class Change:
-    """One column's old and new value in an UPDATE."""
+    """The old and the new value of a column in an UPDATE."""
 
     column: str
     old: Any
@@ -18,7 +18,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Entry:
-    """One event of a watched table: a row of the view lead_audit.log. Columns of later versions are not in it."""
+    """An event of a watched table: a row of the view lead_audit.log."""
 
     id: int
     occurred_at: datetime
@@ -51,12 +51,18 @@ class Entry:
     @property
     def changes(self) -> tuple[Change, ...]:
         """The diff of an UPDATE, by column; nothing for other operations."""
-        return tuple(Change(column, both.get("old"), both.get("new")) for column, both in sorted((self.diff or {}).items()))
+        return tuple(
+            Change(column, both.get("old"), both.get("new"))
+            for column, both in sorted((self.diff or {}).items())
+        )
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One row's entries in numbers. verified: whether all of them are as they were written; None if there is none."""
+    """Figures about the entries of a row. verified: all are as they were written;
+
+    None without entries.
+    """
 
     total: int
     created: int
@@ -79,7 +85,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Fault:
-    """An entry that is not as it was written, or something else that verify() found."""
+    """A fault that verify() found: an entry that is not as it was written, or another."""
 
     id: Optional[int]
     fault: str

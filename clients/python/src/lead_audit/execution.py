@@ -1,4 +1,4 @@
-"""Runs a statement with the current context: the part that sqlalchemy.py and django/connection.py share.
+"""Runs a statement with the current context, for sqlalchemy.py and django/connection.py.
 
 In a transaction the context is set before the statement, if it is not set already. In autocommit
 such a setting would end before the statement, so each statement that can write shares a
@@ -28,12 +28,22 @@ _NOT_TRANSLATED: Final[Any] = nullcontext()
 class Execution:
     """One statement. run() runs it once.
 
-    cursor: the driver's cursor. many: it is executemany. execute: called with a stand-in for the driver's
-    cursor, or None. translated: a context manager that turns the driver's errors into the caller's own.
-    is_server_side: it makes a cursor on the server.
+    cursor: the driver's cursor. many: the call is executemany. execute: runs the statement, with a
+    stand-in for the driver's cursor or None. translated: a context manager that turns the driver's
+    errors into the caller's own. is_server_side: the statement makes a cursor on the server.
     """
 
-    __slots__ = ("state", "catalog", "reporter", "cursor", "text", "many", "execute", "translated", "is_server_side")
+    __slots__ = (
+        "state",
+        "catalog",
+        "reporter",
+        "cursor",
+        "text",
+        "many",
+        "execute",
+        "translated",
+        "is_server_side",
+    )
 
     def __init__(
         self,
@@ -65,7 +75,9 @@ class Execution:
         if status == IDLE:
             state.transaction_over()
         elif status == ACTIVE and driver.commits_by_itself() and driver.in_pipeline():
-            state.context = None  # its transaction ends with the next Sync of the pipeline, whoever sends that
+            state.context = (
+                None  # its transaction ends with the next Sync of the pipeline, whoever sends that
+            )
         elif state.activity != driver.activity():
             state.unknown()
         try:
@@ -82,7 +94,9 @@ class Execution:
             return self.execute(None)
         if not analysis.writes and is_finding_user():
             return self.execute(None)
-        if not status and state.driver.commits_by_itself():  # it is idle, or its status is not known
+        if (
+            not status and state.driver.commits_by_itself()
+        ):  # it is idle, or its status is not known
             return self._run_in_autocommit(analysis)
         if status == FAILED:
             return self.execute(None)  # the statement's own error says so
@@ -102,7 +116,13 @@ class Execution:
             places = analysis.places(is_set=self.state.context == current, is_empty=not current)
             stand_in = None
             if places and (len(places) > 1 or places[0] != analysis.only.start):
-                stand_in = None if self.many else inserting_cursor(self.cursor, current, self.state.context == current, not current)
+                stand_in = (
+                    None
+                    if self.many
+                    else inserting_cursor(
+                        self.cursor, current, self.state.context == current, not current
+                    )
+                )
             if places and stand_in is None:
                 self._send(current)
             return self.execute(stand_in)
@@ -128,7 +148,10 @@ class Execution:
         if current.user_id is None or outlived():
             self._report(analysis, current)
         if not analysis.several and analysis.only.access is Access.MAY_COMMIT:
-            self.reporter.report("in autocommit this has no audit context, because it may commit by itself", self.text)
+            self.reporter.report(
+                "in autocommit this has no audit context, because it may commit by itself",
+                self.text,
+            )
             return self.execute(None)
         if self.is_server_side:
             return self.execute(None)
@@ -149,7 +172,10 @@ class Execution:
         """A string that has transactions of its own, or a statement that must come first in one."""
         stand_in = None if self.many else inserting_cursor(self.cursor, current, False, False)
         if stand_in is None:
-            self.reporter.report("this has no audit context, because its driver does not take several statements in one string", self.text)
+            self.reporter.report(
+                "this has no audit context, because its driver takes one statement in a string",
+                self.text,
+            )
         try:
             return self.execute(stand_in)
         finally:
@@ -167,10 +193,14 @@ class Execution:
 
     def _report(self, analysis: Analysis, current: AuditContext) -> None:
         if self.reporter.ignores or not (
-            analysis.writes or any(self.catalog.is_known_to_write(one) for one in analysis.statements)
+            analysis.writes
+            or any(self.catalog.is_known_to_write(one) for one in analysis.statements)
         ):
             return
         if current.user_id is None:
             self.reporter.missing(current, self.text)
         else:
-            self.reporter.report("a task writes that has outlived its request, whose user it has: see lead_audit.detached()", self.text)
+            self.reporter.report(
+                "a task writes that has outlived its request: see lead_audit.detached()",
+                self.text,
+            )

@@ -1,6 +1,6 @@
-"""Statements that write without saying for whom: reported in the log, or refused.
+"""Reports or refuses statements that write without a user.
 
-A place in the code is reported once: the first line of the application that leads to the statement.
+A place in the code is reported once. It is the innermost line of the application.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from .context import AuditContext
 logger = logging.getLogger("lead_audit")
 
 _LIBRARIES: Final = frozenset(
-    "lead_audit sqlalchemy django asgiref psycopg psycopg2 asyncpg greenlet asyncio contextlib threading concurrent alembic".split()
+    """
+    lead_audit sqlalchemy django asgiref psycopg psycopg2 asyncpg greenlet asyncio contextlib
+    threading concurrent alembic
+    """.split()
 )
 _MOST_PLACES: Final = 10_000
 _LONGEST_STATEMENT: Final = 2_000
@@ -24,7 +27,7 @@ OnMissing = Literal["warn", "raise", "ignore"]
 
 
 class MissingContext(Exception):
-    """A statement that can write was refused, since it is not known for whom it is (`on_missing="raise"`)."""
+    """A statement that can write was refused, because it has no user (`on_missing="raise"`)."""
 
     def __init__(self, message: str, statement: str) -> None:
         super().__init__(f"{message}: {statement}")
@@ -32,7 +35,7 @@ class MissingContext(Exception):
 
 
 class Reporter:
-    """What is done about such statements, of one engine or of Django's connections."""
+    """Handles such statements, of one engine or of Django's connections."""
 
     def __init__(self, on_missing: OnMissing) -> None:
         if on_missing not in get_args(OnMissing):
@@ -42,16 +45,17 @@ class Reporter:
         self._reported: set[tuple[str, str, int]] = set()
 
     def missing(self, context: AuditContext, statement: str) -> None:
-        """A statement that can write is about to be run with this context, which has no user."""
+        """Reports or refuses a statement that can write, with a context that has no user."""
         if self.ignores:
             return
-        message = f"a statement that can write is run {'without a user' if context else 'without an audit context'}"
+        lacks = "a user" if context else "an audit context"
+        message = f"a statement that can write is run without {lacks}"
         if self._raises:
             raise MissingContext(message, statement)
         self.report(message, statement)
 
     def report(self, message: str, statement: str) -> None:
-        """Logs it, once for each place in the code."""
+        """Logs a statement, once for each place in the code."""
         file, line = place()
         key = (message, file, line)
         if key in self._reported:
@@ -59,11 +63,13 @@ class Reporter:
         if len(self._reported) >= _MOST_PLACES:
             self._reported.clear()
         self._reported.add(key)
-        logger.warning("lead_audit: %s, at %s:%d: %s", message, file, line, statement[:_LONGEST_STATEMENT])
+        logger.warning(
+            "lead_audit: %s, at %s:%d: %s", message, file, line, statement[:_LONGEST_STATEMENT]
+        )
 
 
 def place() -> tuple[str, int]:
-    """File and line of the application's code that is running; of a library's that is not one for databases, if there is nothing else."""
+    """The file and line of the innermost code that does not belong to a database library."""
     for frame in _frames():
         if str(frame.f_globals.get("__name__", "")).partition(".")[0] not in _LIBRARIES:
             return frame.f_code.co_filename, frame.f_lineno
@@ -71,7 +77,7 @@ def place() -> tuple[str, int]:
 
 
 def _frames() -> Iterator[FrameType]:
-    """From here outwards, also from SQLAlchemy's greenlet to the coroutine that waits for it."""
+    """The frames from here outwards, also those of a coroutine that waits for a greenlet."""
     greenlet: Any = sys.modules.get("greenlet")
     current: Any = greenlet.getcurrent() if greenlet is not None else None
     frame: Optional[FrameType] = sys._getframe(1)

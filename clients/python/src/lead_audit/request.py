@@ -1,4 +1,4 @@
-"""What the context of a request is: the part that all web frameworks share."""
+"""Makes the context of a request, for all web frameworks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ REQUEST_ID_HEADER = "x-request-id"
 
 
 class RequestReader:
-    """Makes the context of a request from its headers and where it comes from.
+    """Makes the context of a request from its headers and its connection.
 
-    request_id_header: where the request's id is taken from; without one (or with None here) an id is made.
+    request_id_header: the header with the request's id. If it is None, or the request has no such
+    header, a new id is made.
     """
 
     def __init__(
@@ -28,11 +29,16 @@ class RequestReader:
         self._request_id_header = request_id_header.lower() if request_id_header else None
 
     def read(self, peer: Optional[str], header: Callable[[str], list[bytes]]) -> AuditContext:
-        """peer: the connection's address, None for a Unix socket. header: gives the values of a header by its lower-case name."""
+        """The context of a request.
+
+        peer: the address of the connection; None for a Unix socket. header: returns the values of a
+        header by its lower-case name.
+        """
         given = header(self._request_id_header) if self._request_id_header else []
         agent = header("user-agent")
         return AuditContext(
             user_ip=self._proxies.client_address(peer, header(self._proxies.header)),
             user_agent=agent[0] if agent else None,
-            request_id=(sanitize.text(given[0], sanitize.REQUEST_ID_LENGTH) if given else None) or uuid.uuid4().hex,
+            request_id=(sanitize.text(given[0], sanitize.REQUEST_ID_LENGTH) if given else None)
+            or uuid.uuid4().hex,
         )

@@ -6,18 +6,29 @@ ends, so a pooled connection keeps nothing for the next user.
 
 from __future__ import annotations
 
-SETTINGS = ("lead_audit.user_id", "lead_audit.user_ip", "lead_audit.user_agent", "lead_audit.request_id")
+SETTINGS = (
+    "lead_audit.user_id",
+    "lead_audit.user_ip",
+    "lead_audit.user_agent",
+    "lead_audit.request_id",
+)
 
 
 def set_config(placeholders: tuple[str, str, str, str]) -> str:
     """The one statement that sets the whole context, with these parameter placeholders."""
-    calls = (f"set_config('{name}', {placeholder}, true)" for name, placeholder in zip(SETTINGS, placeholders))
+    calls = (
+        f"set_config('{name}', {placeholder}, true)"
+        for name, placeholder in zip(SETTINGS, placeholders)
+    )
     return f"SELECT {', '.join(calls)}"
 
 
 def set_config_text(values: tuple[str, ...]) -> str:
-    """The same with the values in its text, where a driver sends no parameters. Each value is hexadecimal digits, so it is never SQL."""
-    a, b, c, d = (f"convert_from(decode('{value.encode().hex()}', 'hex'), 'UTF8')" if value else "''" for value in values)
+    """The same with the values in its text, as hexadecimal digits, so that no value is ever SQL."""
+    a, b, c, d = (
+        f"convert_from(decode('{value.encode().hex()}', 'hex'), 'UTF8')" if value else "''"
+        for value in values
+    )
     return set_config((a, b, c, d))
 
 

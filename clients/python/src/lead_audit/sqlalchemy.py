@@ -1,16 +1,12 @@
-"""Takes the context along into the transactions of SQLAlchemy 1.4 and 2.x, sync and async: one call of `attach()`.
+"""Gives the context to the transactions of SQLAlchemy 1.4 and 2.x, sync and async: `attach()`.
 
-Before the first statement of a transaction, and before a later one if the context has changed meanwhile, the context is set on
-its connection by one `SELECT set_config(…, true), …`: one round trip, and none where nothing would change. What is set so
-ends with the transaction, on the server's side; a pooled connection has nothing on it that another user could be blamed for.
+The client sends one `SELECT set_config(…, true), …` before the first statement of a transaction,
+and before a later one if the context has changed. The settings end with the transaction, on the
+server. The client never makes a setting for the session: behind a pooler, another client would get
+it. execution.py has the rules.
 
-It happens where SQLAlchemy hands a statement to the driver, so that an error is that statement's, wrapped, with a lost connection
-noticed, as SQLAlchemy does it. Statements that must come first in their transaction (SET TRANSACTION, LOCK) do.
-
-With AUTOCOMMIT a transaction-local setting would be over before the statement that it is for. There each statement that can write shares
-a transaction with it: an implicit one, sent in one go, where the driver can (autocommit.py); else BEGIN with set_config, the statement, COMMIT.
-All of that is in execution.py.
-Nothing session-wide is ever set: behind a transaction pooler it would be another client's.
+The client listens to the events by which SQLAlchemy hands a statement to the driver. So SQLAlchemy
+wraps the errors of the statement as usual, and notices a lost connection.
 """
 
 from __future__ import annotations
@@ -38,36 +34,40 @@ __all__ = ["apply_context", "attach", "detach", "watch"]
 
 logger = logging.getLogger("lead_audit")
 
-# Keys in the info of a connection's record, which SQLAlchemy empties on a reconnect.
+# Keys in the `info` of a pooled connection. SQLAlchemy empties it on a reconnect.
 _STATE: Final = "lead_audit"
 _TURNS: Final = "lead_audit_turns"
 
 
 class _Attached(NamedTuple):
-    """What there is for a dialect of PostgreSQL's that is attached to."""
+    """The parts that belong to one dialect, after attach()."""
 
     reporter: Reporter
     catalog: Catalog
     listeners: list[tuple[Any, str, Callable[..., Any]]]
 
 
-_attached: weakref.WeakKeyDictionary[Any, Optional[_Attached]] = weakref.WeakKeyDictionary()  # by dialect; None: not PostgreSQL
-_factories: weakref.WeakKeyDictionary[Any, Callable[..., None]] = weakref.WeakKeyDictionary()  # session factories, and their listener
+# By dialect. None: it is not PostgreSQL.
+_attached: weakref.WeakKeyDictionary[Any, Optional[_Attached]] = weakref.WeakKeyDictionary()
+# The session factories and their listeners.
+_factories: weakref.WeakKeyDictionary[Any, Callable[..., None]] = weakref.WeakKeyDictionary()
 
 Target = Union[Engine, AsyncEngine, "sessionmaker[Any]", "scoped_session[Any]", Any]
-"""What attach() takes: an Engine, AsyncEngine, sessionmaker, async_sessionmaker, scoped_session or async_scoped_session."""
+"""An engine or a session factory: sessionmaker, scoped_session, and their async kinds."""
 
 
 def attach(target: Target, on_missing: OnMissing = "warn") -> None:
-    """From now on, each transaction of this engine, or of the engines of this session factory, has the current `AuditContext`.
+    """Gives the current context to each transaction of an engine or of a session factory.
 
-    on_missing: what is done about a statement that can write and is executed without a context, or without a user. "warn": it is in the log
-    (logger `lead_audit`), with its SQL, once for each place in the code. "raise": it is refused, by `MissingContext`. "ignore": nothing.
+    on_missing: specifies what happens when a statement that can write is executed without a
+    context, or without a user. "warn", the default, logs it (logger `lead_audit`) with its SQL,
+    once for each place in the code. "raise" refuses it with `MissingContext`. "ignore" does
+    nothing.
 
-    A second call changes nothing. Engines of other databases than PostgreSQL are left alone, with a warning in the log: an application's
-    tests may run on one.
+    A second call changes nothing. An engine of another database than PostgreSQL is left alone, with
+    a warning in the log, because the tests of an application may use one.
 
-    A statement's execution option `lead_audit=False` keeps it from being preceded by anything, and from being reported.
+    The client leaves a statement alone that has the execution option `lead_audit=False`.
     """
     reporter = Reporter(on_missing)
     for engine in _engines(target):
@@ -76,15 +76,16 @@ def attach(target: Target, on_missing: OnMissing = "warn") -> None:
     if factory is not None and factory not in _factories:
 
         def begins(session: Session, transaction: Any, connection: Connection) -> None:
-            _attach_engine(getattr(connection.engine, "_proxied", connection.engine), reporter)  # not what execution_options() gave
+            # The engine itself, in place of a copy that execution_options() made.
+            _attach_engine(getattr(connection.engine, "_proxied", connection.engine), reporter)
 
-        # Sessions that get their engine when they are made, or by get_bind().
+        # For sessions that get their engine when they are made, or by get_bind().
         event.listen(factory, "after_begin", begins)
         _factories[factory] = begins
 
 
 def detach(target: Target) -> None:
-    """Undoes `attach()`."""
+    """Reverses `attach()`."""
     for engine in _engines(target):
         attached = _attached.pop(engine.dialect, None)
         if attached is not None:
@@ -97,11 +98,14 @@ def detach(target: Target) -> None:
 
 
 def apply_context(connection: Union[Connection, Session, Any]) -> None:
-    """Sets the current context now, for what is then done past SQLAlchemy: a COPY on the driver's own connection, say.
+    """Sets the current context now, for statements past SQLAlchemy, such as a COPY of the driver's.
 
-    connection: a Session, a Connection, or what `engine.raw_connection()` gives. Also after what was done there, if it rolled back to a
-    savepoint: the context is set, whatever was set before. It lasts until the transaction ends; there has to be
-    one, so in AUTOCOMMIT this is an error. On other databases than PostgreSQL nothing is done. With an AsyncSession or AsyncConnection: `await session.run_sync(apply_context)`.
+    connection: a Session, a Connection, or the result of `engine.raw_connection()`. With an
+    AsyncSession or AsyncConnection: `await session.run_sync(apply_context)`.
+
+    The context is sent even if the client believes that it is set. It lasts until the transaction
+    ends. In AUTOCOMMIT there is no transaction, so this raises InvalidRequestError. On other
+    databases than PostgreSQL it does nothing.
     """
     if isinstance(connection, (Session, scoped_session)):
         connection = connection.connection()
@@ -114,21 +118,26 @@ def apply_context(connection: Union[Connection, Session, Any]) -> None:
     driver = state.driver
     status = driver.status()
     if status is None:
-        logger.warning("lead_audit: apply_context() does not know the driver of a connection, and has set nothing on it")
+        logger.warning(
+            "lead_audit: apply_context() does not know the driver of a connection, "
+            "and has set nothing on it"
+        )
         return
     current = AuditContext.current()
     if status == IDLE and driver.commits_by_itself():
-        raise InvalidRequestError("there is no transaction that the audit context could be set for: the connection is in AUTOCOMMIT")
-    state.context = None  # not known, should this fail
+        raise InvalidRequestError(
+            "the connection is in AUTOCOMMIT: there is no transaction to set the audit context for"
+        )
+    state.context = None  # not known if this fails
     driver.send(current.settings())
     state.context, state.activity = current, driver.activity()
 
 
-# ---- finding the engines -----------------------------------------------------------------------------------------------
+# ---- finding the engines -------------------------------------------------------------------------
 
 
 def _session_factory(target: Any) -> Any:
-    """The factory of sync sessions behind a target that is one, for the session's events."""
+    """The factory of sync sessions behind a target, for its events; None if the target is none."""
     while isinstance(target, scoped_session):
         target = target.session_factory
     if isinstance(target, sessionmaker):
@@ -141,7 +150,7 @@ def _session_factory(target: Any) -> Any:
 
 
 def _sync_class(factory: Any) -> Any:
-    """Of a factory of AsyncSessions: a sync session class of its own, whose events are those of its sessions alone."""
+    """Gives a factory of AsyncSessions a sync session class of its own, to listen to that alone."""
     made = getattr(factory, "class_", None)
     if made is None or not hasattr(made, "sync_session_class") or not hasattr(factory, "kw"):
         return None
@@ -167,10 +176,13 @@ def _engines(target: Any) -> Iterator[Engine]:
             if bind is not None:
                 yield from _engines(bind)
     elif not (isinstance(target, type) and issubclass(target, Session)):
-        raise TypeError(f"attach() takes an Engine, an AsyncEngine or a session factory, not {type(target).__name__}")
+        raise TypeError(
+            "attach() takes an Engine, an AsyncEngine or a session factory, "
+            f"not {type(target).__name__}"
+        )
 
 
-# ---- the hooks ---------------------------------------------------------------------------------------------------------
+# ---- the listeners -------------------------------------------------------------------------------
 
 
 def _attach_engine(engine: Engine, reporter: Reporter) -> None:
@@ -178,7 +190,9 @@ def _attach_engine(engine: Engine, reporter: Reporter) -> None:
     if dialect in _attached:
         return
     if dialect.name != "postgresql":
-        logger.warning("lead_audit: %s is not PostgreSQL, its transactions get no audit context", dialect.name)
+        logger.warning(
+            "lead_audit: %s is not PostgreSQL, its transactions get no audit context", dialect.name
+        )
         _attached[dialect] = None
         return
     attached = _attached[dialect] = _Attached(reporter, Catalog(), [])
@@ -190,14 +204,16 @@ def _attach_engine(engine: Engine, reporter: Reporter) -> None:
 
 
 def _put_first(listeners: Any, listener: Any) -> None:
-    """Before the application's own, one of which may execute the statement: these are called from ours."""
+    """Moves the client's listener before the application's, one of which may run the statement."""
     known: Any = getattr(listeners, "listeners", None)
     if known is not None and listener in known:
         known.remove(listener)
         known.appendleft(listener)
 
 
-def _listeners(engine: Engine, attached: _Attached) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
+def _listeners(
+    engine: Engine, attached: _Attached
+) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
     def connected(dbapi: Any, record: Any) -> None:
         attached.catalog.load(_state(record.info, dbapi).driver.ask)
 
@@ -210,18 +226,19 @@ def _listeners(engine: Engine, attached: _Attached) -> Iterator[tuple[Any, str, 
             yield engine, name, _transaction_over
 
 
-# The drivers whose transactions need no events. An event on the engine slows down each of its statements.
+# These drivers tell the status of a transaction, so the client needs no events for its end. A
+# listener to an engine's events slows down each of its statements.
 _TELL_THEIR_STATUS: Final = frozenset({"psycopg", "psycopg_async", "psycopg2", "asyncpg"})
 _EXECUTING: Final = ("do_execute", "do_execute_no_params", "do_executemany")
 
 
 def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
-    """The listener for an event that has a statement run."""
+    """The listener for one of the events by which SQLAlchemy runs a statement."""
     many = event_name == "do_executemany"
     catalog, reporter = attached.catalog, attached.reporter
 
     def run(cursor: Any, statement: str, *arguments: Any) -> bool:
-        """Runs the statement as SQLAlchemy would, with the context. False: SQLAlchemy is to run it."""
+        """Runs the statement in place of SQLAlchemy. False: SQLAlchemy is to run it."""
         context = arguments[-1]
         if context.execution_options.get("lead_audit") is False:
             return False
@@ -230,15 +247,18 @@ def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
             dbapi = pooled.dbapi_connection
             info = pooled.info
         except (NotImplementedError, AttributeError):
-            return False  # SQLAlchemy's own questions, on a connection that is not the pool's yet
+            return False  # a query of SQLAlchemy's on a connection that is not in the pool yet
         state = info.get(_STATE) or _state(info, dbapi)
         dialect = context.dialect
         if not dialect.is_async:
 
             def execute(stand_in: Optional[Any]) -> None:
-                _execute(dialect, event_name, run, cursor if stand_in is None else stand_in, statement, arguments)
+                used = cursor if stand_in is None else stand_in
+                _execute(dialect, event_name, run, used, statement, arguments)
 
-            Execution(state, catalog, reporter, cursor, statement, many, execute, is_server_side=context._is_server_side).run()
+            one = Execution(state, catalog, reporter, cursor, statement, many, execute)
+            one.is_server_side = context._is_server_side
+            one.run()
             return True
 
         driven = cursor._cursor  # SQLAlchemy's wrapper around an async cursor
@@ -254,14 +274,18 @@ def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
                 cursor._cursor = driven
 
         with _turns(info).turn(lambda waiter: dbapi.run_async(lambda connection: waiter)):
-            Execution(state, catalog, reporter, driven, statement, many, execute_async, is_server_side=context._is_server_side).run()
+            one = Execution(state, catalog, reporter, driven, statement, many, execute_async)
+            one.is_server_side = context._is_server_side
+            one.run()
         return True
 
     return run
 
 
-def _execute(dialect: Any, event_name: str, own: Any, cursor: Any, statement: str, arguments: tuple[Any, ...]) -> None:
-    """What SQLAlchemy does once this module's listener has returned: the listeners after it, and the dialect if none of them has run it."""
+def _execute(
+    dialect: Any, event_name: str, own: Any, cursor: Any, statement: str, arguments: tuple[Any, ...]
+) -> None:
+    """Runs the statement as SQLAlchemy does: by a later listener, or by the dialect."""
     is_after = False
     for listener in getattr(dialect.dispatch, event_name):
         if is_after and listener(cursor, statement, *arguments):
@@ -277,11 +301,11 @@ def _turns(info: Any) -> Turns:
     return found
 
 
-# ---- the state of a connection -------------------------------------------------------------------------------------------
+# ---- the state of a connection -------------------------------------------------------------------
 
 
 def _state(info: Any, dbapi: Any) -> ConnectionState:
-    """Of a connection, kept in the info of its record."""
+    """The state of a connection, kept in the info of its pool record."""
     state: Optional[ConnectionState] = info.get(_STATE)
     if state is None:
         state = info[_STATE] = ConnectionState(driver_for(dbapi))
@@ -297,7 +321,7 @@ def _transaction_over(connection: Connection, *_: Any) -> None:
 
 
 def _checked_in(dbapi: Any, record: Any) -> None:
-    """A driver that says nothing of transactions: the next user of the connection finds out by setting all of it again."""
+    """The driver does not tell its status, so the next user of the connection sets the context."""
     state = record.info.get(_STATE) if record is not None else None
     if state is not None and dbapi is not None and state.driver.status() is None:
         state.context = None

@@ -1,9 +1,9 @@
-"""The ASGI middleware for Starlette and FastAPI, where `user` is called with the request.
+"""The middleware for Starlette and FastAPI. It calls `user` with the request.
 
     app.add_middleware(AuditMiddleware, user=lambda request: request.headers.get("x-user-id"))
 
-Of middlewares the one that was added last runs first: one that `user` depends on (a session, an authentication) is to be added
-after this one.
+The middleware that is added last runs first. If `user` depends on a middleware (a session, an
+authentication), add that one after this one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ __all__ = ["AuditMiddleware"]
 
 
 class AuditMiddleware(asgi.AuditMiddleware):
-    """As `lead_audit.asgi.AuditMiddleware`, but `user` is called with the request (an HTTPConnection: it may be a websocket)."""
+    """`lead_audit.asgi.AuditMiddleware`, but it calls `user` with an HTTPConnection.
+
+    That is the request or the websocket.
+    """
 
     def _seen_by_user(self, scope: asgi.Scope) -> Any:
         return HTTPConnection(scope)

@@ -1,7 +1,9 @@
-"""What a string of SQL means for the context of its transaction: found from its text by a scanner that reads each character once.
+"""Finds out from the text of SQL what it means for the context of its transaction: `analyze()`.
 
-The scanner knows PostgreSQL's lexical rules (comments that nest, quoted names, escape strings, dollar quotes) and no grammar beyond the
-first words of a statement. It never goes back, so its time is linear in the text. `analyze()` remembers what it found for each text.
+A scanner reads each character once. It knows the lexical rules of PostgreSQL (nested comments,
+quoted names, escape strings, dollar quotes), and the first words of each statement. It never goes
+back, so its time is linear in the length of the text. `analyze()` remembers the result for each
+text.
 """
 
 from __future__ import annotations
@@ -13,17 +15,17 @@ from typing import Final, FrozenSet, Iterator, NamedTuple, Optional, Tuple
 
 
 class Kind(enum.Enum):
-    """What a statement does with transactions."""
+    """The effect of a statement on transactions."""
 
     ORDINARY = enum.auto()
-    """It runs in one, and wants its context set before."""
+    """It runs in one, and its context is set before."""
     SAVEPOINT = enum.auto()
     ROLLBACK_TO = enum.auto()
     RELEASE = enum.auto()
     ENDS = enum.auto()
-    """After it nothing is set: COMMIT, ROLLBACK, DISCARD ALL, …"""
+    """It removes the settings: COMMIT, ROLLBACK, DISCARD ALL, …"""
     APART = enum.auto()
-    """It cannot or need not have anything before it in its transaction: BEGIN, SET TRANSACTION, LOCK, …"""
+    """Nothing is sent before it: BEGIN, SET TRANSACTION, LOCK, …"""
 
 
 class Access(enum.Enum):
@@ -31,15 +33,15 @@ class Access(enum.Enum):
 
     NONE = enum.auto()
     READS = enum.auto()
-    """It writes if a function that it calls does, or a view that it reads: see `Statement.calls` and `relations`."""
+    """It writes if one of its functions or views does: see `Statement.calls` and `relations`."""
     CREATES = enum.auto()
-    """It makes an object of the schema, which leaves an entry if it concerns a watched table."""
+    """It creates an object, which leaves an entry if it concerns a watched table."""
     SCHEMA = enum.auto()
-    """It changes or drops objects of the schema, or fills a table that it makes."""
+    """It changes or drops objects, or creates a table with rows in it."""
     WRITES = enum.auto()
     """Its purpose is to write."""
     MAY_COMMIT = enum.auto()
-    """It may write and end transactions by itself, so that it cannot be put into one in autocommit: CALL, DO."""
+    """It may write, and may end transactions, so it cannot be put into one: CALL, DO."""
 
 
 class Statement(NamedTuple):
@@ -47,90 +49,117 @@ class Statement(NamedTuple):
 
     kind: Kind
     savepoint: Optional[str]
-    """The name of the savepoint as PostgreSQL has it; None if there is none, or if it is not known."""
+    """The name of the savepoint as PostgreSQL has it; None if there is none or it is not known."""
     access: Access
     start: int
-    """Where its first token is in the string."""
+    """The position of its first token in the string."""
     is_copy: bool
-    """A COPY: a protocol of its own, which cannot be sent together with anything."""
+    """It is COPY, which has a protocol of its own and cannot be sent together with anything."""
     is_ddl: bool
     calls: FrozenSet[str]
     """The names of the functions that it calls, where its access is READS."""
     relations: FrozenSet[str]
-    """Those of the relations that it reads, without their schemas, and of what may be one."""
+    """The names that may be those of relations that it reads, without their schemas."""
     calls_own: bool
     """It calls a function by a schema other than pg_catalog."""
 
     @property
     def may_write(self) -> bool:
-        """Whether it can write as far as its text tells."""
+        """Whether it can write, as far as its text tells."""
         return self.calls_own if self.access is Access.READS else self.access is not Access.NONE
 
     @property
     def writes(self) -> bool:
-        """Whether that is its purpose."""
+        """Whether its purpose is to write."""
         return self.access in (Access.WRITES, Access.SCHEMA, Access.MAY_COMMIT)
 
 
 class Analysis:
-    """What there is in a string."""
+    """The statements in a string."""
 
-    __slots__ = ("statements", "only", "several", "changes_schema", "may_write", "writes", "is_copy", "is_ordinary")
+    __slots__ = (
+        "statements",
+        "only",
+        "several",
+        "changes_schema",
+        "may_write",
+        "writes",
+        "is_copy",
+        "is_ordinary",
+    )
 
     def __init__(self, statements: tuple[Statement, ...], is_certain: bool = True) -> None:
         self.statements = statements
         self.only = statements[0]
-        """The one statement. Where there are several, the first."""
+        """The statement; the first if there are several."""
         self.several = len(statements) > 1 or not is_certain
-        """There are several statements, or it is not known that there is one only."""
+        """There may be several statements."""
         self.changes_schema = not is_certain or any(one.is_ddl for one in statements)
-        self.may_write = any(one.may_write or (self.several and bool(one.calls or one.relations)) for one in statements)
-        """Whether one of them can write as far as the text tells. Of several, each that reads could."""
+        self.may_write = any(
+            one.may_write or (self.several and bool(one.calls or one.relations))
+            for one in statements
+        )
+        """Whether one of them can write, as far as the text tells.
+
+        Of several, each that reads can.
+        """
         self.writes = any(one.writes for one in statements)
-        """Whether it is the purpose of one of them to write, or to change what is watched."""
+        """Whether the purpose of one of them is to write, or to change a watched table."""
         self.is_copy = any(one.is_copy for one in statements)
         self.is_ordinary = all(one.kind is Kind.ORDINARY for one in statements)
 
     def places(self, is_set: bool = False, is_empty: bool = False) -> tuple[int, ...]:
-        """Where in a string of several statements the context has to be set, so that each that can write has it: before the first of
-        them, and again after each statement that ends the transaction or rolls back a part of it. is_set: it is when the string begins.
-        is_empty: it is what a transaction begins with."""
+        """The positions in the string where the client has to set the context.
+
+        The first is before the first such statement. There is another after each statement that
+        ends the transaction or rolls back to a savepoint. is_set: the context is set when the
+        string begins. is_empty: the context is that of a new transaction.
+        """
         found: list[int] = []
         for one in self.statements:
             if one.kind is Kind.ENDS:
                 is_set = is_empty
             elif one.kind is Kind.ROLLBACK_TO:
                 is_set = False
-            elif one.kind is Kind.ORDINARY and not is_set and (one.may_write or one.calls or one.relations):
+            elif (
+                one.kind is Kind.ORDINARY
+                and not is_set
+                and (one.may_write or one.calls or one.relations)
+            ):
                 found.append(one.start)
                 is_set = True
         return tuple(found)
 
 
-_CACHED_LENGTH: Final = 20_000  # longer texts are looked at again each time, rather than kept
+_CACHED_LENGTH: Final = 20_000  # longer texts are analysed each time, rather than kept
 _CACHED_TEXTS: Final = 1_000
 
 
 def analyze(text: str) -> Analysis:
-    """What there is in a string of SQL."""
+    """The statements in a string of SQL."""
     return _analyze_and_remember(text) if len(text) <= _CACHED_LENGTH else _analyze(text)
 
 
-# ---- tokens ------------------------------------------------------------------------------------------------------------
+# ---- tokens --------------------------------------------------------------------------------------
 
-# One class, or one character: nothing in it can be matched in two ways.
+# Each alternative is a class or a character. Nothing matches in two ways, so nothing is tried
+# twice.
 _TOKEN: Final = re.compile(
-    r"""(?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)|(?P<number>[0-9][A-Za-z0-9_.]*)|(?P<special>/\*|--|['"$])|[^ \t\n\r\f\v]"""
+    r"""(?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)"""
+    r"""|(?P<number>[0-9][A-Za-z0-9_.]*)"""
+    r"""|(?P<special>/\*|--|['"$])"""
+    r"""|[^ \t\n\r\f\v]"""
 )
 _COMMENT: Final = re.compile(r"/\*|\*/")
 _ESCAPED: Final = re.compile(r"['\\]")
 _TAG: Final = re.compile(r"\$(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?\$")
 
-_WORD, _NAME, _SIGN, _OTHER = 1, 2, 3, 4  # an unquoted word, a quoted name, a single character, a literal
+# An unquoted word, a quoted name, a single character, a literal.
+_WORD, _NAME, _SIGN, _OTHER = 1, 2, 3, 4
 
 
 _Token = Tuple[int, str, int]
-"""What it is, its text (words in lower case), where it begins."""
+"""Its kind, its text (words in lower case), its position."""
 
 
 class _Uncertain(Exception):
@@ -138,7 +167,7 @@ class _Uncertain(Exception):
 
 
 def _tokens(text: str) -> list[_Token]:
-    """All that is neither blank nor a comment."""
+    """All tokens. Blanks and comments are none."""
     found: list[_Token] = []
     position: Optional[int] = 0
     while position is not None:
@@ -147,7 +176,10 @@ def _tokens(text: str) -> list[_Token]:
 
 
 def _tokens_until(text: str, position: int, found: list[_Token]) -> Optional[int]:
-    """Adds the tokens until one whose end the pattern does not find, and returns that end; None at the end of the text."""
+    """Adds the tokens up to one whose end the pattern does not find.
+
+    Returns the end of that one, or None at the end of the text.
+    """
     add = found.append
     for match in _TOKEN.finditer(text, position):
         kind = match.lastgroup
@@ -175,7 +207,7 @@ def _end_of_special(text: str, token: str, start: int, position: int, found: lis
     if token == "'":
         position = _end_of_quoted(text, position, "'")
         if "\\'" in text[start:position]:
-            raise _Uncertain  # with standard_conforming_strings off the quote would be part of the string
+            raise _Uncertain  # with standard_conforming_strings = off, the string goes on
         found.append((_OTHER, "", start))
         return position
     if token == '"':
@@ -230,41 +262,57 @@ def fold(word: str) -> str:
 
 def _cut(name: str) -> str:
     """A name as PostgreSQL keeps it: at most 63 bytes."""
-    return name if len(name) * 4 <= _NAME_BYTES else name.encode(errors="replace")[:_NAME_BYTES].decode(errors="ignore")
+    return (
+        name
+        if len(name) * 4 <= _NAME_BYTES
+        else name.encode(errors="replace")[:_NAME_BYTES].decode(errors="ignore")
+    )
 
 
-# ---- statements --------------------------------------------------------------------------------------------------------
+# ---- statements ----------------------------------------------------------------------------------
 
 _ENDING: Final = frozenset("commit rollback end abort".split())
-_APART: Final = frozenset("begin start set reset show lock discard listen unlisten deallocate close".split())
+_APART: Final = frozenset(
+    "begin start set reset show lock discard listen unlisten deallocate close".split()
+)
 _WRITING: Final = frozenset("insert update delete merge truncate copy execute".split())
 _WRITING_IN_WITH: Final = ("insert", "update", "delete", "merge")
 _READING: Final = frozenset("select values table with declare".split())
-_ENDING_PAIRS: Final = frozenset({("prepare", "transaction"), ("discard", "all"), ("reset", "all"), ("reset", "lead_audit")})
-# What DDL leaves no entry by, or cannot run in a transaction.
+_ENDING_PAIRS: Final = frozenset(
+    {("prepare", "transaction"), ("discard", "all"), ("reset", "all"), ("reset", "lead_audit")}
+)
+# DDL on these leaves no entry, or cannot run in a transaction.
 _NOT_WATCHED: Final = frozenset("system database tablespace subscription role user group".split())
-# What CREATE can leave an entry by, or write by what it runs.
+# CREATE of these can leave an entry, or runs code that can write.
 _CREATED: Final = frozenset("table trigger extension schema materialized".split())
 _DDL: Final = frozenset("alter create drop".split())
 _FIRST_WORDS: Final = 6  # CREATE OR REPLACE CONSTRAINT TRIGGER, CREATE GLOBAL TEMPORARY TABLE, …
 
-# Words that may stand before a parenthesis without being a function: one of such a name has to be quoted.
+# A parenthesis may follow these words, and they are no functions. A function of such a name is
+# quoted.
 _NO_FUNCTIONS: Final = frozenset(
     """
-    all and any array as asymmetric between by bigint bit boolean case cast char character check coalesce cross cube current_date current_time
-    current_timestamp dec decimal distinct else except exists extract fetch filter float for from full grant greatest group grouping having ilike in
-    inner int integer intersect interval into is join lateral least left like limit localtime localtimestamp materialized national natural nchar none
-    not nullif numeric offset on only or order outer over overlay position precision range real returning right rollup row rows select sets
-    setof similar smallint some substring symmetric table then time timestamp to treat trim union using values varchar when where window with
-    within
+    all and any array as asymmetric between bigint bit boolean by case cast char character check
+    coalesce cross cube current_date current_time current_timestamp dec decimal distinct else
+    except exists extract fetch filter float for from full grant greatest group grouping having
+    ilike in inner int integer intersect interval into is join lateral least left like limit
+    localtime localtimestamp materialized national natural nchar none not nullif numeric offset on
+    only or order outer over overlay position precision range real returning right rollup row rows
+    select setof sets similar smallint some substring symmetric table then time timestamp to treat
+    trim union using values varchar when where window with within
     """.split()
 ) - {"left", "right"}  # which are functions as well
 _FROM: Final = frozenset("from join".split())
-_AFTER_FROM: Final = frozenset("where group having order limit offset fetch window union intersect except for returning select".split())
+_AFTER_FROM: Final = frozenset(
+    (
+        "where group having order limit offset fetch window union intersect except for returning "
+        "select"
+    ).split()
+)
 
 
 class _Reader:
-    """Reads one statement's tokens for what it reads and calls."""
+    """Finds the relations that a statement reads and the functions that it calls."""
 
     def __init__(self) -> None:
         self.calls: set[str] = set()
@@ -294,7 +342,7 @@ class _Reader:
                 continue
             following = tokens[i + 1][1] if i + 1 < count and tokens[i + 1][0] is _SIGN else ""
             if following == ".":
-                continue  # a schema, a table: the last part of a name counts
+                continue  # a schema or a table: the last part of a name counts
             if what is _WORD:
                 if token in _FROM or token == "table":
                     in_from[-1] = expects = True
@@ -304,7 +352,11 @@ class _Reader:
                 if token in _AFTER_FROM:
                     in_from[-1] = expects = False
                     continue
-            schema = tokens[i - 2][1] if i >= 2 and tokens[i - 1][1] == "." and tokens[i - 1][0] is _SIGN else None
+            schema = (
+                tokens[i - 2][1]
+                if i >= 2 and tokens[i - 1][1] == "." and tokens[i - 1][0] is _SIGN
+                else None
+            )
             if following == "(":
                 self._calls(what, token, schema)
             elif expects and not (what is _WORD and token in _NO_FUNCTIONS):
@@ -321,13 +373,16 @@ class _Reader:
 
 _NOTHING: Final[FrozenSet[str]] = frozenset()
 
+
 def _statement(tokens: list[_Token]) -> Statement:
     opening = 0
     while opening < len(tokens) - 1 and tokens[opening][:2] == (_SIGN, "("):
         opening += 1
     words = [token for what, token, _ in tokens[opening : opening + _FIRST_WORDS] if what is _WORD]
     first, second = (*words, "", "")[:2] if tokens[opening][0] is _WORD else ("", "")
-    kind, savepoint = _control(first, second, words, tokens) if opening == 0 else (Kind.ORDINARY, None)
+    kind, savepoint = (
+        _control(first, second, words, tokens) if opening == 0 else (Kind.ORDINARY, None)
+    )
     access = _access(first, second, words, tokens) if kind is Kind.ORDINARY else Access.NONE
     reader = _Reader()
     if access is Access.READS:
@@ -345,7 +400,9 @@ def _statement(tokens: list[_Token]) -> Statement:
     )
 
 
-def _control(first: str, second: str, words: list[str], tokens: list[_Token]) -> tuple[Kind, Optional[str]]:
+def _control(
+    first: str, second: str, words: list[str], tokens: list[_Token]
+) -> tuple[Kind, Optional[str]]:
     if first == "savepoint":
         return Kind.SAVEPOINT, _last_name(tokens)
     if first == "release":
@@ -360,7 +417,10 @@ def _control(first: str, second: str, words: list[str], tokens: list[_Token]) ->
 
 
 def _last_name(tokens: list[_Token], *skipped: str) -> Optional[str]:
-    """The name after the first word and those of these words that follow it; None if there is something else."""
+    """The name at the end of a statement, after its first word and `skipped`;
+
+    None if it is not that.
+    """
     i = 1
     for word in skipped:
         if i + 1 < len(tokens) and tokens[i][:2] == (_WORD, word):
@@ -374,7 +434,9 @@ def _access(first: str, second: str, words: list[str], tokens: list[_Token]) -> 
     if first in _WRITING:
         return Access.WRITES
     if first in _READING:
-        return Access.WRITES if first == "with" and _has(tokens, *_WRITING_IN_WITH) else Access.READS
+        return (
+            Access.WRITES if first == "with" and _has(tokens, *_WRITING_IN_WITH) else Access.READS
+        )
     if first == "explain":
         if not _has(tokens, "analyze", "analyse"):
             return Access.NONE
@@ -400,17 +462,24 @@ def _analyze(text: str) -> Analysis:
     try:
         tokens = _tokens(text)
     except _Uncertain:
-        unknown = Statement(Kind.ORDINARY, None, Access.WRITES, 0, False, False, _NOTHING, _NOTHING, False)
+        unknown = Statement(
+            Kind.ORDINARY, None, Access.WRITES, 0, False, False, _NOTHING, _NOTHING, False
+        )
         return Analysis((unknown,), is_certain=False)
     statements = [_statement(part) for part in _split(tokens)]
     if not statements:
-        statements.append(Statement(Kind.ORDINARY, None, Access.NONE, 0, False, False, _NOTHING, _NOTHING, False))
+        statements.append(
+            Statement(Kind.ORDINARY, None, Access.NONE, 0, False, False, _NOTHING, _NOTHING, False)
+        )
     return Analysis(tuple(statements))
 
 
 def _split(tokens: list[_Token]) -> Iterator[list[_Token]]:
-    """The tokens of each statement. Semicolons in parentheses (CREATE RULE) and in the body of a function that is written in SQL
-    (BEGIN ATOMIC … END) end none."""
+    """The tokens of each statement.
+
+    A semicolon in parentheses (CREATE RULE) or in the body of a function in SQL (BEGIN ATOMIC …
+    END) ends no statement.
+    """
     begin = parentheses = body = 0
     previous = ""
     for i, (what, token, _) in enumerate(tokens):
@@ -426,7 +495,9 @@ def _split(tokens: list[_Token]) -> Iterator[list[_Token]]:
         elif what is _WORD:
             if body:
                 body += (token == "case") - (token == "end")
-            elif token == "atomic" and previous == "begin" and tokens[begin][:2] == (_WORD, "create"):
+            elif (
+                token == "atomic" and previous == "begin" and tokens[begin][:2] == (_WORD, "create")
+            ):
                 body = 1
         previous = token
     if begin < len(tokens):

@@ -1,12 +1,13 @@
-"""Reads the trail through SQLAlchemy: what it has of one row, and whether that was tampered with.
+"""Reads the trail through SQLAlchemy: the history of a row, and whether it was tampered with.
 
-Each question comes as a selectable (`select_history` and so on), to be combined with others, and as a call that returns dataclasses:
-`history(session, Lead, lead_id)`, or `await history_async(session, Lead, lead_id)` for an AsyncSession or AsyncConnection.
+`select_history()` and its siblings return a Select, to combine with others. `history(session, Lead,
+lead_id)` returns dataclasses, as does `await history_async(session, Lead, lead_id)` for an
+AsyncSession or AsyncConnection.
 
-    relation   a mapped class, a Table, or a name as PostgreSQL reads it ("crm.accounts", 'public."Lead"')
-    key        the primary key's value; of a key with several columns a mapping of their names to their values
+    relation   a mapped class, a Table, or a name as PostgreSQL reads it ("crm.accounts")
+    key        the value of the primary key; a mapping of names to values if it has several columns
 
-The database role needs EXECUTE on the functions: see Rights in the project's README.
+The database role needs EXECUTE on the functions: see docs/privileges.md.
 """
 
 from __future__ import annotations
@@ -14,7 +15,19 @@ from __future__ import annotations
 import json
 from typing import Any, Mapping, Optional, Sequence, Union
 
-from sqlalchemy import BigInteger, Boolean, DateTime, Integer, LargeBinary, Text, cast, column, func, literal, select
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    DateTime,
+    Integer,
+    LargeBinary,
+    Text,
+    cast,
+    column,
+    func,
+    literal,
+    select,
+)
 from sqlalchemy import inspect as inspect_target
 from sqlalchemy import table as table_clause
 from sqlalchemy.dialects import postgresql
@@ -94,48 +107,65 @@ _SUMMARY_COLUMNS = (
 _FAULT_COLUMNS = (("id", BigInteger()), ("fault", Text()), ("detail", Text()))
 
 
-# ---- selectables -------------------------------------------------------------------------------------------------------
+# ---- selectables ---------------------------------------------------------------------------------
 
 
 def select_history(relation: Relation, key: Key) -> Any:
     """A Select of the row's entries in order, with the columns of lead_audit.log."""
-    return _select_log(_function("history", relation, key).table_valued(*_columns(_LOG_COLUMNS), name="history"))
+    return _select_log(
+        _function("history", relation, key).table_valued(*_columns(_LOG_COLUMNS), name="history")
+    )
 
 
 def select_log() -> Any:
-    """A Select of the whole trail, in order. It takes further conditions by `.where(…)` on its `selected_columns`."""
+    """A Select of the whole trail, in order.
+
+    Add conditions on its `selected_columns` by `.where(…)`.
+    """
     return _select_log(_view("log", _LOG_COLUMNS))
 
 
 def select_summary(relation: Relation, key: Key) -> Any:
-    """A Select of one row: `Summary`."""
-    found = _function("summary", relation, key).table_valued(*_columns(_SUMMARY_COLUMNS), name="summary")
+    """A Select of one row, with the columns of `Summary`."""
+    found = _function("summary", relation, key).table_valued(
+        *_columns(_SUMMARY_COLUMNS), name="summary"
+    )
     return select(*found.c)
 
 
 def select_checks(relation: Relation, key: Key) -> Any:
-    """A Select of the id of each of the row's entries and whether it is as it was written: `Check`."""
-    found = _function("history", relation, key).table_valued(*_columns(_LOG_COLUMNS), name="history")
-    return select(found.c.id, func.lead_audit.verify_entry(found.c.id, type_=Boolean()).label("intact")).order_by(found.c.id)
+    """A Select of the row's entries, with the columns of `Check`."""
+    found = _function("history", relation, key).table_valued(
+        *_columns(_LOG_COLUMNS), name="history"
+    )
+    return select(
+        found.c.id, func.lead_audit.verify_entry(found.c.id, type_=Boolean()).label("intact")
+    ).order_by(found.c.id)
 
 
 def select_faults(
-    from_id: Optional[int] = None, to_id: Optional[int] = None, from_time: Any = None, to_time: Any = None
+    from_id: Optional[int] = None,
+    to_id: Optional[int] = None,
+    from_time: Any = None,
+    to_time: Any = None,
 ) -> Any:
-    """A Select of what verify() finds in the whole trail, or in part of it: `Fault`. No row: nothing was touched."""
+    """A Select of the faults that verify() finds in the trail or in a part of it: `Fault`."""
     arguments = (
         cast(literal(from_id, BigInteger()), BigInteger()),
         cast(literal(to_id, BigInteger()), BigInteger()),
         cast(literal(from_time, DateTime(timezone=True)), DateTime(timezone=True)),
         cast(literal(to_time, DateTime(timezone=True)), DateTime(timezone=True)),
     )
-    found = func.lead_audit.verify(*arguments).table_valued(*_columns(_FAULT_COLUMNS), name="verify")
+    found = func.lead_audit.verify(*arguments).table_valued(
+        *_columns(_FAULT_COLUMNS), name="verify"
+    )
     return select(*found.c)
 
 
 def _select_log(found: Any) -> Any:
     columns = [
-        cast(cast(c, Text()), BigInteger()).label("txid") if c.name == "txid" else c for c in found.c  # xid8: no driver knows it
+        cast(cast(c, Text()), BigInteger()).label("txid") if c.name == "txid" else c
+        for c in found.c  # xid8: no driver knows it
     ]
     return select(*columns).select_from(found).order_by(found.c.id)
 
@@ -154,18 +184,18 @@ def _function(name: str, relation: Relation, key: Key) -> Any:
 
 
 def regclass(relation: Relation) -> Any:
-    """The relation as a parameter of type regclass."""
+    """The relation as a parameter of the type regclass."""
     return cast(cast(literal(qualified_name(relation), Text()), Text()), REGCLASS())
 
 
 def quoted(schema: Optional[str], name: str) -> str:
-    """A table's name as PostgreSQL reads it, quoted where it has to be."""
+    """The name of a table as PostgreSQL reads it, with quotes where it needs them."""
     quote = _DIALECT().identifier_preparer.quote
     return f"{quote(schema)}.{quote(name)}" if schema else str(quote(name))
 
 
 def qualified_name(relation: Relation) -> str:
-    """The relation's name as PostgreSQL reads it, quoted where it has to be."""
+    """The name of a relation as PostgreSQL reads it, with quotes where it needs them."""
     if isinstance(relation, str):
         return relation
     table = mapped_table(relation)
@@ -173,7 +203,7 @@ def qualified_name(relation: Relation) -> str:
 
 
 def mapped_table(relation: Union[FromClause, type]) -> Table:
-    """The Table of a mapped class; a Table as it is."""
+    """The Table of a mapped class, or the Table itself."""
     if isinstance(relation, Table):
         return relation
     mapper: Any = None
@@ -193,26 +223,28 @@ def _key(key: Key) -> Any:
     return cast(literal(str(key), Text()), Text())
 
 
-# ---- calls -------------------------------------------------------------------------------------------------------------
+# ---- calls ---------------------------------------------------------------------------------------
 
 
 def history(connection: Any, relation: Relation, key: Key) -> list[Entry]:
-    """The row's entries in order. connection: a Session or a Connection."""
+    """The entries of a row, in order. connection: a Session or a Connection."""
     return _entries(connection.execute(select_history(relation, key)))
 
 
 def summary(connection: Any, relation: Relation, key: Key) -> Summary:
-    """The row's entries in numbers."""
+    """Figures about the entries of a row."""
     return Summary(**connection.execute(select_summary(relation, key)).mappings().one())
 
 
 def check(connection: Any, relation: Relation, key: Key) -> list[Check]:
-    """Each of the row's entries: is it as it was written?"""
+    """For each entry of a row, whether it is as it was written."""
     return [Check(**row) for row in connection.execute(select_checks(relation, key)).mappings()]
 
 
-def verify(connection: Any, from_id: Optional[int] = None, to_id: Optional[int] = None) -> list[Fault]:
-    """What is wrong with the trail, or with the part of it between these ids. Nothing: none of it was changed."""
+def verify(
+    connection: Any, from_id: Optional[int] = None, to_id: Optional[int] = None
+) -> list[Fault]:
+    """The faults in the trail, or in its part between two ids. Empty: nothing was changed."""
     return [Fault(**row) for row in connection.execute(select_faults(from_id, to_id)).mappings()]
 
 
@@ -228,12 +260,18 @@ async def summary_async(connection: Any, relation: Relation, key: Key) -> Summar
 
 async def check_async(connection: Any, relation: Relation, key: Key) -> list[Check]:
     """`check()` for an AsyncSession or AsyncConnection."""
-    return [Check(**row) for row in (await connection.execute(select_checks(relation, key))).mappings()]
+    return [
+        Check(**row) for row in (await connection.execute(select_checks(relation, key))).mappings()
+    ]
 
 
-async def verify_async(connection: Any, from_id: Optional[int] = None, to_id: Optional[int] = None) -> list[Fault]:
+async def verify_async(
+    connection: Any, from_id: Optional[int] = None, to_id: Optional[int] = None
+) -> list[Fault]:
     """`verify()` for an AsyncSession or AsyncConnection."""
-    return [Fault(**row) for row in (await connection.execute(select_faults(from_id, to_id))).mappings()]
+    return [
+        Fault(**row) for row in (await connection.execute(select_faults(from_id, to_id))).mappings()
+    ]
 
 
 def _entries(result: Any) -> list[Entry]:

@@ -1,7 +1,7 @@
 """One statement at a time on an async connection that several tasks share.
 
-The context and the statement that it is for are sent one after the other: between them, another task's statement would get it, or its
-context this one. The driver's own lock is around each of them alone.
+The client sends the context and then the statement. Without turns, the statement of another task
+could come between them. The driver has a lock for each of the two alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from typing import Any, Callable, Deque, Iterator, Optional
 
 
 class Turns:
-    """Of one connection, in one event loop. A task that has its turn may take it again."""
+    """The turns on one connection, in one event loop.
+
+    A task that has its turn may take it again.
+    """
 
     __slots__ = ("_task", "_waiting")
 
@@ -23,7 +26,10 @@ class Turns:
 
     @contextmanager
     def turn(self, wait: Callable[[Any], Any]) -> Iterator[None]:
-        """A block that no other task is in. wait: awaits what it is given, from sync code. Where nobody else is there, nothing is awaited."""
+        """A block that one task at a time is in. wait: awaits its argument, from sync code.
+
+        If no other task is in it, nothing is awaited.
+        """
         task = asyncio.current_task()
         if task is not None and task is self._task:
             yield
@@ -45,7 +51,7 @@ class Turns:
         except BaseException:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
-            elif self._task is None:  # it was its turn, which goes to the next one
+            elif self._task is None:  # its turn had come, and goes to the next task
                 self._wake_next()
             raise
 

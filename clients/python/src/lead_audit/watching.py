@@ -1,6 +1,6 @@
-"""Watching tables from SQLAlchemy: the statements, and `watch()` for applications and tests that make their tables by create_all().
+"""Watches tables from SQLAlchemy: `watch()`, for tables that `metadata.create_all()` creates.
 
-Who makes migrations has `op.enable_audit()` instead (alembic.py).
+Migrations use `op.enable_audit()` instead (alembic.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .trail import mapped_table, quoted, regclass
 
 
 class _Name(UserDefinedType):  # type: ignore[type-arg] # generic only from SQLAlchemy 2 on
-    """PostgreSQL's type name."""
+    """The type `name` of PostgreSQL."""
 
     cache_ok = True
 
@@ -24,27 +24,37 @@ class _Name(UserDefinedType):  # type: ignore[type-arg] # generic only from SQLA
         return "name"
 
 
-def enable_statement(schema: Optional[str], table: str, soft_delete_column: Optional[str] = None, baseline: bool = False) -> Any:
-    """A Select that watches a table from now on."""
-    column = null() if soft_delete_column is None else cast(literal(soft_delete_column, Text()), Text())
+def enable_statement(
+    schema: Optional[str],
+    table: str,
+    soft_delete_column: Optional[str] = None,
+    baseline: bool = False,
+) -> Any:
+    """A Select that starts watching a table."""
+    column = (
+        null() if soft_delete_column is None else cast(literal(soft_delete_column, Text()), Text())
+    )
     enable = func.lead_audit.enable(
-        regclass(quoted(schema, table)), cast(column, _Name()), cast(literal(baseline, Boolean()), Boolean())
+        regclass(quoted(schema, table)),
+        cast(column, _Name()),
+        cast(literal(baseline, Boolean()), Boolean()),
     )
     return select(enable)
 
 
 def disable_statement(schema: Optional[str], table: str) -> Any:
-    """A Select that ends the watching of a table."""
+    """A Select that stops watching a table."""
     return select(func.lead_audit.disable(regclass(quoted(schema, table))))
 
 
 def watch(table: Union[FromClause, type], *, soft_delete_column: Optional[str] = None) -> None:
-    """Watches a table, whenever its metadata creates it, from the moment it is there.
+    """Watches a table whenever its metadata creates it.
 
-    table: a mapped class or a Table. soft_delete_column: by default is_deleted, if there is such a boolean column.
+    table: a mapped class or a Table. soft_delete_column: by default is_deleted, if there is a
+    boolean column of that name.
 
-    The role that creates it needs EXECUTE on lead_audit.enable(). Where the table is there already, and on other databases than
-    PostgreSQL, nothing is done.
+    The role that creates the table needs EXECUTE on lead_audit.enable(). If the table exists
+    already, and on other databases than PostgreSQL, nothing happens.
     """
     found = mapped_table(table)
 

@@ -12,11 +12,13 @@ from .repository import Duplicate, LeadRepository
 
 
 def shown(lead: Lead) -> dict[str, Any]:
-    return {name: getattr(lead, name) for name in ("id", "email", "company", "status", "is_deleted")}
+    return {
+        name: getattr(lead, name) for name in ("id", "email", "company", "status", "is_deleted")
+    }
 
 
 def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastAPI:
-    """audit: the module own_audit or with_lead_audit. factory: in the place of one for the engine."""
+    """audit: the module own_audit or with_lead_audit. factory: the session factory."""
     make_session = factory or sessionmaker(engine, future=True)
 
     @asynccontextmanager
@@ -34,13 +36,15 @@ def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastA
             yield session
 
     def current_user(x_user: str = Header(), session: Session = Depends(get_session)) -> str:
-        """Who it is, the database knows: the session's transaction has begun before the user is known."""
+        """The transaction has begun before the user is known: the user comes from it."""
         if session.get(User, x_user) is None:
             raise HTTPException(401)
         audit.identify(x_user)
         return x_user
 
-    def repository(session: Session = Depends(get_session), user: str = Depends(current_user)) -> LeadRepository:
+    def repository(
+        session: Session = Depends(get_session), user: str = Depends(current_user)
+    ) -> LeadRepository:
         return LeadRepository(session)
 
     def enrich(id: str) -> None:
@@ -62,7 +66,9 @@ def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastA
         return shown(leads.create(**values))
 
     @app.put("/leads/{id}")
-    async def update(id: str, leads: LeadRepository = Depends(repository), values: dict[str, Any] = Body()) -> Any:
+    async def update(
+        id: str, leads: LeadRepository = Depends(repository), values: dict[str, Any] = Body()
+    ) -> Any:
         """A sync session in an async endpoint."""
         lead = leads.update(id, **values)
         if lead is None:
@@ -88,7 +94,9 @@ def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastA
         return leads.purge()
 
     @app.post("/import/{how}")
-    def import_leads(how: str, leads: LeadRepository = Depends(repository), rows: list[dict[str, Any]] = Body()) -> Any:
+    def import_leads(
+        how: str, leads: LeadRepository = Depends(repository), rows: list[dict[str, Any]] = Body()
+    ) -> Any:
         if how == "copy":
             audit.before_raw(leads.session)
         return {"all": leads.import_all, "each": leads.import_each, "copy": leads.copy}[how](rows)

@@ -1,6 +1,7 @@
 """The audit code that such applications have: listeners on the mapper's events, and a table beside.
 
-Its context is one for each request here, so that the comparison is fair; many have one for the whole process.
+Its context is one for each request here, so that the comparison is fair; many have one for the
+whole process.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from .models import Base, Lead
 
-_request: ContextVar[dict[str, Any]] = ContextVar("request", default={})
+_request: ContextVar[dict[str, Any]] = ContextVar("request", default={})  # noqa: B039 (one of the faults of such code)
 
 
 class AuditLog(Base):
@@ -41,7 +42,12 @@ class Middleware:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             headers = dict(scope["headers"])
-            _request.set({"user_ip": scope["client"][0], "user_agent": headers.get(b"user-agent", b"").decode()})
+            _request.set(
+                {
+                    "user_ip": scope["client"][0],
+                    "user_agent": headers.get(b"user-agent", b"").decode(),
+                }
+            )
         await self.app(scope, receive, send)
 
 
@@ -75,7 +81,12 @@ def _values(lead: Lead) -> dict[str, Any]:
 
 
 def _log(connection: Any, lead: Lead, action: str, old: Any, new: Any) -> None:
-    values = {"lead_id": lead.id, "action": action, "old_values": json.dumps(old), "new_values": json.dumps(new)}
+    values = {
+        "lead_id": lead.id,
+        "action": action,
+        "old_values": json.dumps(old),
+        "new_values": json.dumps(new),
+    }
     checksum = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     connection.execute(insert(AuditLog), {**values, **_request.get(), "checksum": checksum})
 
@@ -85,7 +96,11 @@ def _inserted(mapper: Any, connection: Any, lead: Lead) -> None:
 
 
 def _updated(mapper: Any, connection: Any, lead: Lead) -> None:
-    changed = {a.key: str(a.history.deleted[0]) for a in inspect(lead).attrs if a.history.has_changes() and a.history.deleted}
+    changed = {
+        a.key: str(a.history.deleted[0])
+        for a in inspect(lead).attrs
+        if a.history.has_changes() and a.history.deleted
+    }
     if changed:
         _log(connection, lead, "UPDATE", changed, _values(lead))
 

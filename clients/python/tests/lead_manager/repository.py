@@ -23,7 +23,9 @@ class LeadRepository:
         return self.session.query(Lead).filter(Lead.id == id, Lead.is_deleted.is_(deleted)).first()
 
     def list(self) -> list[Lead]:
-        return self.session.query(Lead).filter(Lead.is_deleted.is_(False)).order_by(Lead.email).all()
+        return (
+            self.session.query(Lead).filter(Lead.is_deleted.is_(False)).order_by(Lead.email).all()
+        )
 
     def create(self, **values: Any) -> Lead:
         lead = Lead(**values)
@@ -53,7 +55,11 @@ class LeadRepository:
 
     def purge(self) -> int:
         """A bulk statement, which no listener on objects hears of."""
-        count = self.session.query(Lead).filter(Lead.is_deleted.is_(True)).delete(synchronize_session=False)
+        count = (
+            self.session.query(Lead)
+            .filter(Lead.is_deleted.is_(True))
+            .delete(synchronize_session=False)
+        )
         self._commit()
         return count
 

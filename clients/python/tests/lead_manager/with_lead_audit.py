@@ -28,4 +28,8 @@ before_raw = apply_context
 
 def trail(session: Session, id: str) -> list[tuple[Any, ...]]:
     history = lead_audit.trail.history(session, Lead, id)
-    return [(entry.operation, entry.user_id, entry.user_ip, entry.user_agent) for entry in history if entry.outcome == "ok"]
+    return [
+        (entry.operation, entry.user_id, entry.user_ip, entry.user_agent)
+        for entry in history
+        if entry.outcome == "ok"
+    ]

@@ -1,7 +1,7 @@
-"""Verifies entries, read from standard input as docs/FORMAT.md describes: one JSON object on each line.
+"""Verifies entries from standard input: one JSON object on each line (FORMAT.md, section 9).
 
-It prints each fault and then "N entries, M faults". Exit status: 0 no fault, 1 faults, 2 no fault, but
-something that it does not know and so cannot judge.
+It prints each fault and then "N entries, M faults". Exit status: 0 no fault, 1 faults, 2 no fault,
+but something that it does not know and so cannot judge.
 """
 
 import hashlib
@@ -12,9 +12,11 @@ from urllib.parse import unquote_to_bytes
 
 INTEGERS = {"id", "format", "txid", "key_hash", "previous_key_hash", "relation", "backend_pid"}
 JSONS = {"row_key", "row_values", "changed_values", "details"}
-STRINGS = set("""occurred_at watch_id table_schema table_name operation outcome soft_delete user_id user_ip user_agent
-    request_id db_session_user db_current_user client_addr application_name error_code error_message error_detail
-    statement""".split())
+STRINGS = set(
+    """occurred_at watch_id table_schema table_name operation outcome soft_delete user_id user_ip
+    user_agent request_id db_session_user db_current_user client_addr application_name error_code
+    error_message error_detail statement""".split()
+)
 NUMBER = re.compile(r"(?!-0(\.0+)?\Z)-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 
 
@@ -35,7 +37,10 @@ class Text(str):
 
 
 def emit(value):
-    """The canonical JSON of a parsed value (FORMAT.md, section 3). Values may be nested as deeply as there is memory."""
+    """The canonical JSON of a parsed value (FORMAT.md, section 3).
+
+    Values may be nested as deeply as there is memory.
+    """
     out, stack = [], [value]
     while stack:
         value = stack.pop()
@@ -64,7 +69,9 @@ def emit(value):
     return "".join(out)
 
 
-DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=Number, object_pairs_hook=Object)
+DECODER = json.JSONDecoder(
+    parse_int=Number, parse_float=Number, parse_constant=Number, object_pairs_hook=Object
+)
 
 
 def parse(text):
@@ -128,16 +135,19 @@ def parse_deep(text):
 
 
 def json_bytes(value):
-    """The JSON text, as bytes, of a value that is not text (FORMAT.md, section 3.1), from the parsed object that stands in for it.
+    """The JSON text, as bytes, of a value that is not text (FORMAT.md, section 3.1).
 
-    No check needs this: it is for whoever reads a value of a column that details.invalid_bytes names.
+    value: the parsed object in its place. No check needs this. Use it to read a value of a column
+    that details.invalid_bytes names.
     """
     ((kind, text),) = value
     if kind == "$json_bytes":
         return unquote_to_bytes(text)
     if kind != "$bytes":
         raise ValueError(f"{kind} stands in for nothing")
-    escape = lambda match: json.dumps(match[0].decode()).strip('"').encode() if match[0] != b'"' else b'\\"'
+    escape = lambda match: (
+        json.dumps(match[0].decode()).strip('"').encode() if match[0] != b'"' else b'\\"'
+    )
     return b'"' + re.sub(rb'[\x00-\x1f"\\]', escape, unquote_to_bytes(text)) + b'"'
 
 
@@ -158,7 +168,10 @@ def key_hash(watch_id, key):
 
 
 def previous_key(row):
-    """The key before an UPDATE (FORMAT.md, section 6), from JSON columns that are canonical. None if there is none."""
+    """The key before an UPDATE (FORMAT.md, section 6), from JSON columns that are canonical.
+
+    None if there is none.
+    """
     if row["operation"] != "UPDATE" or row.get("row_key") is None or row.get("row_values") is None:
         return None
     values = dict(parse(row["row_values"]))
@@ -195,11 +208,16 @@ def faults(row):
         return ["the checksum does not match"]
     if row.get("format") not in (1, "1"):
         raise Unknown(f"unknown format {row.get('format')}")
-    found = [f"{name} is not a canonical JSON object" for name in sorted(JSONS)
-             if row.get(name) is not None and not is_canonical_object(row[name])]
+    found = [
+        f"{name} is not a canonical JSON object"
+        for name in sorted(JSONS)
+        if row.get(name) is not None and not is_canonical_object(row[name])
+    ]
     if found:
         return found  # what follows reads them
-    watch_id, stored, previous = (row.get(name) for name in ("watch_id", "key_hash", "previous_key_hash"))
+    watch_id, stored, previous = (
+        row.get(name) for name in ("watch_id", "key_hash", "previous_key_hash")
+    )
     if (None if stored is None else int(stored)) != key_hash(watch_id, row.get("row_key")):
         found.append("the key hash is not that of watch_id and row_key")
     if previous is not None and int(previous) != key_hash(watch_id, previous_key(row)):

@@ -1,12 +1,12 @@
 """Verifies exports without the database (docs/FORMAT.md, section 18).
 
-Several files are one history, in the order given; "-" is standard input. A KEY is a verifier key, or
-a file with one. A checkpoint is one that was kept from earlier: a file with a signed note, or with the
-text of a checkpoint.
+Several files are one history, in the order given; "-" is standard input. A KEY is a verifier key,
+or a file with one. A checkpoint is one that was kept from earlier: a file with a signed note, or
+with the text of a checkpoint.
 
-Prints each fault as "FILE:LINE: ...", and then what was verified and "intact", "tampered" or "could
-not tell". Exit status: 0 intact, 1 tampered, 2 could not tell: nothing vouches for the export, or it
-could not be read.
+Prints each fault as "FILE:LINE: ...", and then what was verified and "intact", "tampered" or
+"could not tell". Exit status: 0 intact, 1 tampered, 2 could not tell: nothing vouches for the
+export, or it could not be read.
 """
 
 import argparse
@@ -33,11 +33,15 @@ MAX_LINE = 268_435_456
 ZSTD = b"\x28\xb5\x2f\xfd"
 
 
-# ---- The values that records have -------------------------------------------------------------------------------------------
+# ---- The values that records have ----------------------------------------------------------------
 
 
 def number(value, low=0, high=(1 << 64) - 1):
-    if type(value) is not entries.Number or not re.fullmatch("-?[0-9]+", value) or not low <= int(value) <= high:
+    if (
+        type(value) is not entries.Number
+        or not re.fullmatch("-?[0-9]+", value)
+        or not low <= int(value) <= high
+    ):
         raise ValueError(f"{value!r} is no number between {low} and {high}")
     return int(value)
 
@@ -73,12 +77,21 @@ def instant(value):
     """FORMAT.md, section 4."""
     if string(value) in ("infinity", "-infinity"):
         return value
-    match = re.fullmatch(r"(-?[0-9]{4,6})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})\.[0-9]{6}Z", value)
+    match = re.fullmatch(
+        r"(-?[0-9]{4,6})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})\.[0-9]{6}Z", value
+    )
     year, month, day, hour, minute, second = map(int, match.groups()) if match else [0] * 6
     spelt = match and match[1] == f"{'-' * (year < 0)}{abs(year):04}"
     # The calendar repeats every 400 years.
-    if not (spelt and 1 <= month <= 12 and 1 <= day <= calendar.monthrange(year % 400 + 400, month)[1]
-            and hour < 24 and minute < 60 and second < 60 and -4713 <= year <= 294276):
+    if not (
+        spelt
+        and 1 <= month <= 12
+        and 1 <= day <= calendar.monthrange(year % 400 + 400, month)[1]
+        and hour < 24
+        and minute < 60
+        and second < 60
+        and -4713 <= year <= 294276
+    ):
         raise ValueError(f"{value!r} is no instant")
     return value
 
@@ -88,9 +101,14 @@ def id_ranges(value):
     if not re.fullmatch(r"\{(\[-?[0-9]+,-?[0-9]+\)(,\[-?[0-9]+,-?[0-9]+\))*)?\}", string(value)):
         raise ValueError(f"{value!r} is no set of ids")
     bounds = [int(bound) for bound in re.findall("-?[0-9]+", value)]
-    if any(low >= high for low, high in zip(bounds, bounds[1:])) or any(not -(1 << 63) <= bound < 1 << 63 for bound in bounds):
+    if any(low >= high for low, high in zip(bounds, bounds[1:])) or any(
+        not -(1 << 63) <= bound < 1 << 63 for bound in bounds
+    ):
         raise ValueError(f"{value!r} is not in order")
-    if value != "{" + ",".join(f"[{low},{high})" for low, high in zip(bounds[::2], bounds[1::2])) + "}":
+    if (
+        value
+        != "{" + ",".join(f"[{low},{high})" for low, high in zip(bounds[::2], bounds[1::2])) + "}"
+    ):
         raise ValueError(f"{value!r} is not written as it has to be")
     return [(low, high - 1) for low, high in zip(bounds[::2], bounds[1::2])]
 
@@ -111,20 +129,56 @@ def entry_record(what, **more):
     return what, {"checksum": hash_, what: preimage, **more}, None, set(more)
 
 
-RECORDS = {record[0]: record for record in (
-    flat("export", "origin selection", exported_at=instant, kind=one_of("history", "selection"), origin=string, selection=string,
-         version=number),
-    flat("start", "note", edge=hashes, note=string, tree_size=number),
-    flat("consistency", from_size=number, hashes=hashes),
-    flat("checkpoint", "edge", edge=hashes, entry_ids=id_ranges, note=string, root=hash_, sealed_at=instant, tree_size=number),
-    entry_record("entry", index=number, leaf=hash_, proof=hashes),
-    flat("missing", "id leaf", id=lambda value: number(value, -(1 << 63), (1 << 63) - 1), leaf=hash_),
-    flat("damaged", "id leaf", fault=string, id=lambda value: number(value, -(1 << 63), (1 << 63) - 1), leaf=hash_),
-    flat("unknown", "id leaf", column=string, id=lambda value: number(value, -(1 << 63), (1 << 63) - 1), leaf=hash_),
-    entry_record("unsealed"),
-    entry_record("inserted"),
-    flat("end", lines=number, tree_size=number),
-)}
+RECORDS = {
+    record[0]: record
+    for record in (
+        flat(
+            "export",
+            "origin selection",
+            exported_at=instant,
+            kind=one_of("history", "selection"),
+            origin=string,
+            selection=string,
+            version=number,
+        ),
+        flat("start", "note", edge=hashes, note=string, tree_size=number),
+        flat("consistency", from_size=number, hashes=hashes),
+        flat(
+            "checkpoint",
+            "edge",
+            edge=hashes,
+            entry_ids=id_ranges,
+            note=string,
+            root=hash_,
+            sealed_at=instant,
+            tree_size=number,
+        ),
+        entry_record("entry", index=number, leaf=hash_, proof=hashes),
+        flat(
+            "missing",
+            "id leaf",
+            id=lambda value: number(value, -(1 << 63), (1 << 63) - 1),
+            leaf=hash_,
+        ),
+        flat(
+            "damaged",
+            "id leaf",
+            fault=string,
+            id=lambda value: number(value, -(1 << 63), (1 << 63) - 1),
+            leaf=hash_,
+        ),
+        flat(
+            "unknown",
+            "id leaf",
+            column=string,
+            id=lambda value: number(value, -(1 << 63), (1 << 63) - 1),
+            leaf=hash_,
+        ),
+        entry_record("unsealed"),
+        entry_record("inserted"),
+        flat("end", lines=number, tree_size=number),
+    )
+}
 
 
 def read_record(line):
@@ -142,14 +196,22 @@ def read_record(line):
         if value.keys() != {what}:
             raise ValueError(f"{what} has members beside it")
         outer, value = inner, dict(preimage(value[what]))
-        if what == "export" and type(value.get("version")) is entries.Number and value["version"] != "1":
-            raise entries.Unknown(f"the export has version {value['version']}, which this verifier does not know")
+        if (
+            what == "export"
+            and type(value.get("version")) is entries.Number
+            and value["version"] != "1"
+        ):
+            raise entries.Unknown(
+                f"the export has version {value['version']}, which this verifier does not know"
+            )
     if not outer.keys() - optional <= value.keys() <= outer.keys():
-        raise ValueError(f"{what} has not the members that it has to have: {', '.join(sorted(value))}")
+        raise ValueError(
+            f"{what} has not the members that it has to have: {', '.join(sorted(value))}"
+        )
     return what, {name: outer[name](item) for name, item in value.items()}
 
 
-# ---- Entries ----------------------------------------------------------------------------------------------------------------
+# ---- Entries -------------------------------------------------------------------------------------
 
 
 def between(bits, unsigned=False):
@@ -163,9 +225,18 @@ def uuid(value):
 
 
 COLUMN_TYPES = {
-    **dict.fromkeys(entries.STRINGS, string), **dict.fromkeys(entries.JSONS, preimage), "id": between(64), "format": between(16),
-    "txid": between(64, True), "occurred_at": instant, "watch_id": uuid, "key_hash": between(64), "previous_key_hash": between(64),
-    "relation": between(32, True), "backend_pid": between(32)}
+    **dict.fromkeys(entries.STRINGS, string),
+    **dict.fromkeys(entries.JSONS, preimage),
+    "id": between(64),
+    "format": between(16),
+    "txid": between(64, True),
+    "occurred_at": instant,
+    "watch_id": uuid,
+    "key_hash": between(64),
+    "previous_key_hash": between(64),
+    "relation": between(32, True),
+    "backend_pid": between(32),
+}
 NEVER_NULL = {"id", "format", "txid", "occurred_at", "operation", "outcome"}
 
 
@@ -174,7 +245,7 @@ def entry_id(columns):
 
 
 def entry_faults(columns, checksum):
-    """What is wrong with an entry, by its preimage and the checksum beside it (FORMAT.md, sections 5 to 7)."""
+    """The faults of an entry, by its preimage and its checksum (FORMAT.md, sections 5 to 7)."""
     if sha256(entries.emit(columns).encode()) != checksum:
         return ["the checksum does not match"]
     row = dict(columns)
@@ -197,18 +268,20 @@ def entry_faults(columns, checksum):
 
 
 def key_change(columns):
-    """The details of an entry by which the log changes its key or its origin (FORMAT.md, section 15); None of any other."""
+    """The details of an entry that changes the log's key or origin (section 15); else None."""
     row = dict(columns)
     if row.get("operation") != "KEY":
         return None
     details = dict(row.get("details") or ())
     for name in ("new_key", "new_origin", "old_key", "old_origin"):
-        if type(details.get(name, 0)) is not str and not (name.endswith("_key") and details.get(name, 0) is None):
+        if type(details.get(name, 0)) is not str and not (
+            name.endswith("_key") and details.get(name, 0) is None
+        ):
             return None
     return details
 
 
-# ---- Exports ----------------------------------------------------------------------------------------------------------------
+# ---- Exports -------------------------------------------------------------------------------------
 
 
 class Ids:
@@ -243,14 +316,19 @@ class Verifier:
         self.keys, self.kept, self.older = keys, kept, older  # kept: {tree size: (root, origin)}
         self.origin = self.size = self.root = self.where = None
         self.vouched = self.first_size = None
-        self.origins, self.unexplained = [], []  # of this export; changes that no entry explains: (where, size, what)
+        self.origins, self.unexplained = (
+            [],
+            [],
+        )  # of this export; changes that no entry explains: (where, size, what)
         self.was_signed = self.may_have_successor = False
         self.last_signed = self.signed_to = self.key_unknown_from = None
         self.changes = []  # what entries of a checkpoint say of key and origin
         self.matched = set()  # kept checkpoints that are part of the history
         self.judged = set()  # kept checkpoints of which something could be said
         self.sealed = Ids()
-        self.faults = self.entries = self.unsealed = self.checkpoints = self.signed = self.not_judged = self.histories = 0
+        self.faults = self.entries = self.unsealed = self.checkpoints = self.signed = (
+            self.not_judged
+        ) = self.histories = 0
 
     def fault(self, what):
         self.faults += 1
@@ -276,7 +354,9 @@ class Verifier:
             if not line:
                 return
             if line_number == 1 and line.startswith(ZSTD):
-                raise ValueError(f"{name} is compressed: zstd -dc {name} | lead-audit-verifier export … -")
+                raise ValueError(
+                    f"{name} is compressed: zstd -dc {name} | lead-audit-verifier export … -"
+                )
             if not line.endswith(b"\n") or len(line) > MAX_LINE + 1:
                 raise Unreadable("the line is too long, or the file ends in it")
             try:
@@ -301,14 +381,25 @@ class Verifier:
         self.rest(records)
         what, end = records.take("end")
         if end["lines"] != self.lines - 1:
-            self.fault(f"the export has {self.lines - 1} lines, and says that it has {end['lines']}")
+            self.fault(
+                f"the export has {self.lines - 1} lines, and says that it has {end['lines']}"
+            )
         if end["tree_size"] != self.size:
-            self.fault(f"the export ends with {self.size} leaves, and says that it ends with {end['tree_size']}")
+            self.fault(
+                f"the export ends with {self.size} leaves, and says that it ends with "
+                f"{end['tree_size']}"
+            )
         if header.get("origin") not in (None, *self.origins):
-            self.fault(f"the export says that it is of {header['origin']!r}, and its checkpoints are of {self.origins}")
+            self.fault(
+                f"the export says that it is of {header['origin']!r}, and its checkpoints are of "
+                f"{self.origins}"
+            )
 
     def note(self, text, size, root=None):
-        """A note as (root, origin, who has signed it), checked; None if it is no checkpoint. Who signs it is judged later."""
+        """A note as (root, origin, who has signed it), checked;
+
+        None if it is no checkpoint. Who signs it is judged later.
+        """
         try:
             note = Note(text, allow_unsigned=True)
             checkpoint = Checkpoint(note.text)
@@ -318,21 +409,32 @@ class Verifier:
             return None
         if checkpoint.size != size or root not in (None, checkpoint.root):
             self.fault(f"checkpoint {size}: what is stored beside the note is not what it says")
-        known = [key for name, key_id, _ in note.signatures for key in self.keys if (key.name, key.id) == (name, key_id)]
+        known = [
+            key
+            for name, key_id, _ in note.signatures
+            for key in self.keys
+            if (key.name, key.id) == (name, key_id)
+        ]
         own = any(key.name == checkpoint.origin for key in known)
         former = {key.text for key in known if key.name != checkpoint.origin}
         ids = {(key.name, key.id) for key in known}
-        stranger = any(name == checkpoint.origin and (name, key_id) not in ids for name, key_id, _ in note.signatures)
+        stranger = any(
+            name == checkpoint.origin and (name, key_id) not in ids
+            for name, key_id, _ in note.signatures
+        )
         return checkpoint.root, checkpoint.origin, (own, former, stranger)
 
     def note_origin(self, origin, size):
         self.origins.append(origin)
         if size in self.kept and self.kept[size][1] != origin:
-            self.fault(f"checkpoint {size} is of the log {origin!r}, and the kept one of {self.kept[size][1]!r}")
+            self.fault(
+                f"checkpoint {size} is of the log {origin!r}, and the kept one of "
+                f"{self.kept[size][1]!r}"
+            )
         self.origin = origin
 
     def judge_alone(self, said, size, goes_on):
-        """The note at the start of a history, or that of a selection: there is no entry to explain it."""
+        """Judges a note that no entry explains: at the start of a history, or in a selection."""
         _, origin, (own, former, stranger) = said
         if goes_on and self.origin is not None and self.origin != origin:
             self.fault(f"checkpoint {size} is of the log {origin!r}, not of {self.origin!r}")
@@ -346,7 +448,10 @@ class Verifier:
             self.key_unknown_from = size
         elif former:
             self.last_signed = None
-            return self.fault(f"checkpoint {size}: the log {origin!r} is not the name of the key that has signed it")
+            return self.fault(
+                f"checkpoint {size}: the log {origin!r} is not the name of the key that has "
+                "signed it"
+            )
         self.last_signed = own
         self.was_signed |= own
         if own:
@@ -355,21 +460,36 @@ class Verifier:
             self.vouch(size)
 
     def judge_note(self, said, size):
-        """A checkpoint whose entries were read: is it of this log, and signed by whom it has to be?"""
+        """Judges a checkpoint after its entries: is it of this log, and who has signed it?"""
         _, origin, (own, former, _) = said
         before = self.origin
-        change = next((change for change in reversed(self.changes)
-                       if change["new_origin"] == origin and before in (None, change["old_origin"])), None)
+        change = next(
+            (
+                change
+                for change in reversed(self.changes)
+                if change["new_origin"] == origin and before in (None, change["old_origin"])
+            ),
+            None,
+        )
         if before not in (None, origin) and change is None:
-            self.unexplained.append((self.where, size, f"checkpoint {size} is of the log {origin!r}, not of {before!r}, and no "
-                                     "entry says that it changed"))
+            self.unexplained.append(
+                (
+                    self.where,
+                    size,
+                    f"checkpoint {size} is of the log {origin!r}, not of {before!r}, and no "
+                    "entry says that it changed",
+                )
+            )
         self.note_origin(origin, size)
         if not self.keys:
             return
         by_former = change is not None and change["old_key"] in former
         if not own and former and not by_former:
             self.last_signed = None
-            return self.fault(f"checkpoint {size}: the log {origin!r} is not the name of the key that has signed it")
+            return self.fault(
+                f"checkpoint {size}: the log {origin!r} is not the name of the key that has "
+                "signed it"
+            )
         signed = own or by_former
         was_known = self.was_signed and self.key_unknown_from is None
         may_have_changed, self.may_have_successor = self.may_have_successor, False
@@ -401,7 +521,9 @@ class Verifier:
                 self.matched.add(size)
                 self.vouch(size)
             else:
-                self.fault(f"history has forked: the kept checkpoint of {size} leaves has another root")
+                self.fault(
+                    f"history has forked: the kept checkpoint of {size} leaves has another root"
+                )
 
     def consistency(self, records, size, root):
         while records.is_next("consistency"):
@@ -419,7 +541,9 @@ class Verifier:
                 self.matched.add(old)
                 self.vouch(old)
             else:
-                self.fault(f"history has forked: the kept checkpoint of {old} leaves is not part of it")
+                self.fault(
+                    f"history has forked: the kept checkpoint of {old} leaves is not part of it"
+                )
 
     def history(self, records):
         _, start = records.take("start")
@@ -437,9 +561,14 @@ class Verifier:
             if said is not None:
                 self.judge_alone(said, size, self.size is not None)
                 if said[0] != edge.root():
-                    self.fault(f"the edge at the start is not that of the checkpoint of {size} leaves")
+                    self.fault(
+                        f"the edge at the start is not that of the checkpoint of {size} leaves"
+                    )
         if self.size is not None and (self.size, self.root) != (size, edge.root()):
-            self.fault(f"the export starts with {size} leaves, where the one before it ended with {self.size}, or with another tree")
+            self.fault(
+                f"the export starts with {size} leaves, where the one before it ended with "
+                f"{self.size}, or with another tree"
+            )
         self.tree(size, edge.root())
         self.size, self.root = size, edge.root()
         self.consistency(records, size, edge.root())
@@ -447,7 +576,10 @@ class Verifier:
             edge = self.checkpoint(records, edge)
 
     def checkpoint(self, records, edge):
-        """Reads a checkpoint with its entries. edge: the tree before it, None if it is not known; returns the one after."""
+        """Reads a checkpoint with its entries, and returns the tree after it.
+
+        edge: the tree before it, or None if it is not known.
+        """
         _, checkpoint = records.take("checkpoint")
         self.checkpoints += 1
         size, ids = checkpoint["tree_size"], checkpoint["entry_ids"]
@@ -459,7 +591,10 @@ class Verifier:
             self.fault(f"checkpoint {size} has not as many ids as leaves")
         for first, last in ids:
             if not self.sealed.add(first, last):
-                self.fault(f"checkpoint {size} takes ids between {first} and {last} that one before it took")
+                self.fault(
+                    f"checkpoint {size} takes ids between {first} and {last} that one before it "
+                    "took"
+                )
         for number in (number for first, last in ids for number in range(first, last + 1)):
             leaf = self.sealed_entry(records, number, size)
             if leaf is None:
@@ -468,13 +603,19 @@ class Verifier:
                 edge.append(leaf)
                 self.tree(edge.size, edge.root()) if edge.size in self.kept else None
         if records.is_next("entry"):
-            self.fault(f"there are more entries than checkpoint {size} took: the next is {entry_id(records.value[1]['entry'])}")
+            self.fault(
+                f"there are more entries than checkpoint {size} took: the next is "
+                f"{entry_id(records.value[1]['entry'])}"
+            )
             raise Unreadable("what follows is in no order")
         if said is not None:
             self.judge_note(said, size)
         if edge is not None and root is not None and (edge.size, edge.root()) != (size, root):
-            self.fault(f"the entries do not give the root of checkpoint {size}: one of them was changed together with its "
-                       "checksum, removed, inserted or moved, or the checkpoint was changed")
+            self.fault(
+                f"the entries do not give the root of checkpoint {size}: one of them was changed "
+                "together with its "
+                "checksum, removed, inserted or moved, or the checkpoint was changed"
+            )
             edge = None
         if edge is None and root is not None:
             self.tree(size, root)  # by what the checkpoint says
@@ -496,7 +637,10 @@ class Verifier:
             if what == "unknown":
                 self.cannot_judge(number, record)
             else:
-                self.fault(f"entry {number} is {what}" + (f": {record['fault']}" if "fault" in record else ""))
+                self.fault(
+                    f"entry {number} is {what}"
+                    + (f": {record['fault']}" if "fault" in record else "")
+                )
             if record.get("id", number) != number:
                 self.fault(f"entry {number} was to come, and not {record['id']}")
             return record.get("leaf")
@@ -508,12 +652,18 @@ class Verifier:
         self.entry(record)
         found = entry_id(record["entry"])
         if found != number:
-            raise Unreadable(f"entry {number} of checkpoint {size} was to come, and not {found}: entries are missing, inserted or moved")
+            raise Unreadable(
+                f"entry {number} of checkpoint {size} was to come, and not {found}: entries are "
+                "missing, inserted or moved"
+            )
         return self.leaf(record)
 
     def cannot_judge(self, number, record):
         self.not_judged += 1
-        print(f"{self.where}: entry {number} cannot be judged: it has a value in the unknown column {record['column']!r}")
+        print(
+            f"{self.where}: entry {number} cannot be judged: it has a value in the unknown "
+            f"column {record['column']!r}"
+        )
 
     def entry(self, record, what="entry"):
         self.entries += what == "entry"
@@ -566,7 +716,10 @@ class Verifier:
                     raise Unreadable(f"entry {number} has no proof, or is out of order")
                 last = record["index"]
                 try:
-                    if inclusion_root(self.leaf(record), last, self.size, record["proof"]) != self.root:
+                    if (
+                        inclusion_root(self.leaf(record), last, self.size, record["proof"])
+                        != self.root
+                    ):
                         raise ValueError("it leads to another root")
                 except ValueError as error:
                     self.fault(f"entry {number}: the proof does not hold: {error}")
@@ -587,13 +740,20 @@ class Verifier:
                 self.fault(f"entry {number} was inserted")
                 continue
             self.unsealed += 1
-            if self.sealed.has(number) or self.last_unsealed is not None and number <= self.last_unsealed:
+            if (
+                self.sealed.has(number)
+                or self.last_unsealed is not None
+                and number <= self.last_unsealed
+            ):
                 self.fault(f"unsealed entry {number} is there twice, or out of order")
             self.last_unsealed = number
 
     def verdict(self):
-        for self.where, size, what in self.unexplained:
-            if self.signed_to is not None and self.signed_to > size:  # versions before 1.1 left no entry
+        for where, size, what in self.unexplained:
+            self.where = where
+            if (
+                self.signed_to is not None and self.signed_to > size
+            ):  # versions before 1.1 left no entry
                 print(f"{self.where}: {what}; a later one is signed")
             else:
                 self.fault(what)
@@ -602,22 +762,43 @@ class Verifier:
             self.fault("the last checkpoint is not signed with a known key")
         for size in sorted(self.kept.keys() - self.judged):
             if self.size is not None and size > self.size and not self.older:
-                self.fault(f"history has gone back: it ends with {self.size} leaves, and a checkpoint of {size} was kept")
+                self.fault(
+                    f"history has gone back: it ends with {self.size} leaves, and a checkpoint "
+                    f"of {size} was kept"
+                )
             else:
                 print(f"nothing can be said of the kept checkpoint of {size} leaves")
         root = self.root.hex() if self.root else "unknown"
-        print(f"log {self.origin!r}: {self.checkpoints} checkpoints, {self.signed} signatures, {self.entries} sealed and "
-              f"{self.unsealed} unsealed entries, {self.faults} faults; {self.size} leaves, root {root}")
+        print(
+            f"log {self.origin!r}: {self.checkpoints} checkpoints, {self.signed} signatures, "
+            f"{self.entries} sealed and "
+            f"{self.unsealed} unsealed entries, {self.faults} faults; {self.size} leaves, root "
+            f"{root}"
+        )
         if self.faults:
             return "tampered", 1
         if self.not_judged:
-            return f"could not tell: {self.not_judged} entries have something that this verifier does not know", 2
+            return (
+                f"could not tell: {self.not_judged} entries have something that this verifier "
+                "does not know",
+                2,
+            )
         if not self.histories and not self.entries:
             return "could not tell: no sealed entry is in it", 2
-        if self.key_unknown_from is not None and max(self.matched, default=0) < self.key_unknown_from:
-            return (f"could not tell: from tree size {self.key_unknown_from} on the log has a key that is not known; something "
-                    f"vouches up to {self.vouched}"), 2
-        if self.size is None or self.vouched is None or not (self.vouched > self.first_size or self.size == self.first_size):
+        if (
+            self.key_unknown_from is not None
+            and max(self.matched, default=0) < self.key_unknown_from
+        ):
+            return (
+                f"could not tell: from tree size {self.key_unknown_from} on the log has a key "
+                "that is not known; something "
+                f"vouches up to {self.vouched}"
+            ), 2
+        if (
+            self.size is None
+            or self.vouched is None
+            or not (self.vouched > self.first_size or self.size == self.first_size)
+        ):
             return "could not tell: no known key and no kept checkpoint vouches for it", 2
         if self.vouched < self.size:
             print(f"nothing vouches for what comes after leaf {self.vouched}")
@@ -658,11 +839,19 @@ def main(arguments):
     given = arguments
     sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
     arguments = argparse.ArgumentParser(
-        prog="lead-audit-verifier export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="lead-audit-verifier export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    arguments.add_argument("--key", action="append", default=[], help="verifier key of the log, or a file with it")
-    arguments.add_argument("--checkpoint", action="append", default=[], help="file with a checkpoint that was kept")
-    arguments.add_argument("--older", action="store_true", help="the export may end before a checkpoint that was kept")
+    arguments.add_argument(
+        "--key", action="append", default=[], help="verifier key of the log, or a file with it"
+    )
+    arguments.add_argument(
+        "--checkpoint", action="append", default=[], help="file with a checkpoint that was kept"
+    )
+    arguments.add_argument(
+        "--older", action="store_true", help="the export may end before a checkpoint that was kept"
+    )
     arguments.add_argument("files", nargs="+", metavar="FILE")
     arguments = arguments.parse_args(given)
     verifier, kept = None, {}
@@ -673,7 +862,10 @@ def main(arguments):
                 note = Note(file.read(), allow_unsigned=True)
             note.verified_by(keys)
             checkpoint = Checkpoint(note.text)
-            if kept.setdefault(checkpoint.size, (checkpoint.root, checkpoint.origin))[0] != checkpoint.root:
+            if (
+                kept.setdefault(checkpoint.size, (checkpoint.root, checkpoint.origin))[0]
+                != checkpoint.root
+            ):
                 raise ValueError("the kept checkpoints contradict each other")
         verifier = Verifier(keys, kept, arguments.older)
         for name in arguments.files:
@@ -681,6 +873,8 @@ def main(arguments):
                 verifier.file(name, stream)
         verdict, status = verifier.verdict()
     except (OSError, ValueError) as error:
-        verdict, status = ("tampered", 1) if verifier and verifier.faults else (f"could not tell: {error}", 2)
+        verdict, status = (
+            ("tampered", 1) if verifier and verifier.faults else (f"could not tell: {error}", 2)
+        )
     print(verdict)
     return status

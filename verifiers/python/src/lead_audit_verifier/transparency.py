@@ -8,7 +8,7 @@ import base64
 import hashlib
 import re
 
-# ---- Section 11: the tree; 13: proofs -----------------------------------------------------------------------------------
+# ---- Section 11: the tree; 13: proofs ------------------------------------------------------------
 
 
 def sha256(*parts):
@@ -24,7 +24,7 @@ def node_hash(left, right):
 
 
 class Edge:
-    """The right edge of a tree: the roots of the perfect trees that it consists of, the largest first."""
+    """The right edge of a tree: the roots of its perfect subtrees, the largest first."""
 
     def __init__(self, size=0, hashes=()):
         if len(hashes) != bin(size).count("1"):
@@ -69,7 +69,10 @@ def inclusion_root(leaf, index, size, proof):
 
 
 def consistency_roots(old_size, old_root, size, proof):
-    """The roots of the older and of the newer tree that a proof leads to (RFC 9162, section 2.1.4.2); 0 < old_size < size."""
+    """The roots of the older and the newer tree, by a proof (RFC 9162, section 2.1.4.2).
+
+    0 < old_size < size.
+    """
     if not 0 < old_size < size:
         raise ValueError(f"no proof is about {old_size} and {size}")
     proof = list(proof) if old_size & (old_size - 1) else [old_root, *proof]
@@ -94,7 +97,7 @@ def consistency_roots(old_size, old_root, size, proof):
     return old, new
 
 
-# ---- Ed25519, RFC 8032, sections 5.1 and 6 --------------------------------------------------------------------------------
+# ---- Ed25519, RFC 8032, sections 5.1 and 6 -------------------------------------------------------
 
 P = 2**255 - 19
 L = 2**252 + 27742317777372353535851937790883648493
@@ -155,13 +158,15 @@ def ed25519_verify(public, message, signature):
     except ValueError:
         return False
     s = int.from_bytes(signature[32:], "little")
-    if s >= L or same_point(multiply(8, key), (0, 1, 1, 0)):  # a key of small order verifies anything
+    if s >= L or same_point(
+        multiply(8, key), (0, 1, 1, 0)
+    ):  # a key of small order verifies anything
         return False
     h = int.from_bytes(hashlib.sha512(signature[:32] + public + message).digest(), "little") % L
     return same_point(multiply(s, BASE), add(r, multiply(h, key)))
 
 
-# ---- Section 14: signed notes and keys ------------------------------------------------------------------------------------
+# ---- Section 14: signed notes and keys -----------------------------------------------------------
 
 MAX_NOTE_BYTES, MAX_SIGNATURES = 1_000_000, 100
 ED25519, COSIGNATURE = 0x01, 0x04
@@ -202,11 +207,18 @@ class VerifierKey:
             return ed25519_verify(self.public, text.encode(), signature)
         time = int.from_bytes(signature[:8], "big")
         good = len(signature) == 72 and time < 1 << 63
-        return good and ed25519_verify(self.public, cosigned_message(time, text), signature[8:]) and (time,)
+        return (
+            good
+            and ed25519_verify(self.public, cosigned_message(time, text), signature[8:])
+            and (time,)
+        )
 
 
 class Note:
-    """A text and its signatures, [(name, key id, bytes)]. Unsigned where the page allows it: no signatures."""
+    """A text and its signatures, [(name, key id, bytes)].
+
+    Unsigned where the page allows it: no signatures.
+    """
 
     def __init__(self, note, allow_unsigned=False):
         if isinstance(note, bytes):
@@ -232,7 +244,10 @@ class Note:
             self.signatures.append((name, data[:4], data[4:]))
 
     def verified_by(self, keys):
-        """Which of the keys have signed, {name: time or None}. One bad signature by any of them rejects the note."""
+        """Which of the keys have signed, {name: time or None}.
+
+        One bad signature by any of them rejects the note.
+        """
         found = {}
         for name, key, signature in self.signatures:
             for known in keys:
@@ -244,7 +259,7 @@ class Note:
         return found
 
 
-# ---- Section 15: checkpoints; 16: cosignatures; 17: tlog-proof ----------------------------------------------------------------
+# ---- Section 15: checkpoints; 16: cosignatures; 17: tlog-proof -----------------------------------
 
 
 def decimal(text):
@@ -257,7 +272,12 @@ class Checkpoint:
     def __init__(self, text):
         self.origin, size, root, *extensions = text.split("\n")[:-1]
         self.size, self.root = decimal(size), from_base64(root)
-        if not text.endswith("\n") or not self.origin or "" in extensions or any(c < " " and c != "\n" for c in text):
+        if (
+            not text.endswith("\n")
+            or not self.origin
+            or "" in extensions
+            or any(c < " " and c != "\n" for c in text)
+        ):
             raise ValueError("not a checkpoint")
         if len(self.root) != 32:
             raise ValueError("the root is not 32 bytes long")
@@ -288,4 +308,7 @@ class Proof:
         self.checkpoint = Checkpoint(self.note.text)
 
     def proves(self, leaf):
-        return inclusion_root(leaf, self.index, self.checkpoint.size, self.hashes) == self.checkpoint.root
+        return (
+            inclusion_root(leaf, self.index, self.checkpoint.size, self.hashes)
+            == self.checkpoint.root
+        )

@@ -1,20 +1,28 @@
-"""Django 4.2 and later: a middleware that finds the context of each request, and a hook that takes it to the database.
+"""Django 4.2 and later: a middleware that finds the context of each request, and a database hook.
 
     INSTALLED_APPS = [..., "lead_audit.django"]
-    MIDDLEWARE = [..., "django.contrib.auth.middleware.AuthenticationMiddleware", ..., "lead_audit.django.AuditMiddleware"]
+    MIDDLEWARE = [
+        ...,
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+        ...,
+        "lead_audit.django.AuditMiddleware",
+    ]
     LEAD_AUDIT = {"TRUSTED_PROXIES": ["10.0.0.0/8"]}
 
 Keys of the setting LEAD_AUDIT, all of them optional:
 
-    USER                a callable, or its dotted path: given the request, returns the user's id or None (or a coroutine function).
-                        By default the primary key of request.user, where somebody is logged in. It is called when the request writes, and
-                        again when an attribute of the request has changed since, by a login for example. What it returns counts more than
-                        what `identify()` says, unless it is None; the default counts less.
-    TRUSTED_PROXIES     see `lead_audit.TrustedProxies`; by default no proxy is believed
+    USER                A function or coroutine function, or its dotted path. It is called with the
+                        request and returns the user's id or None. It is called when the request
+                        writes, and again when an attribute of the request has changed since, for
+                        example by a login. Its result counts more than `identify()`, unless it is
+                        None. The default is the primary key of request.user if somebody is logged
+                        in, and it counts less than `identify()`.
+    TRUSTED_PROXIES     see `lead_audit.TrustedProxies`; by default no proxy is trusted
     PROXY_HEADER        "x-forwarded-for" (default), "forwarded", …
-    REQUEST_ID_HEADER   "x-request-id" (default); None: an id is always made
-    ON_MISSING          what is done about a statement that can write and has no context, or no user: "warn" (default: in the log, once for
-                        each place in the code), "raise" (`lead_audit.MissingContext`) or "ignore"
+    REQUEST_ID_HEADER   "x-request-id" (default); None: each request gets a new id
+    ON_MISSING          what happens when a statement that can write has no context or no user:
+                        "warn" (default) logs it once for each place in the code, "raise" raises
+                        `lead_audit.MissingContext`, "ignore" does nothing
 """
 
 from .middleware import AuditMiddleware

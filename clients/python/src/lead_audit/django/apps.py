@@ -1,4 +1,4 @@
-"""The Django application: hooks into every database connection that is made."""
+"""The Django application. It attaches the client to each new database connection."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def _connected(sender: Any, connection: Any, **_: Any) -> None:
 
 
 def _setting_changed(sender: Any, setting: str, **_: Any) -> None:
-    """In tests."""
+    """Tests change settings."""
     if setting == "LEAD_AUDIT":
         reporter.cache_clear()

@@ -1,7 +1,7 @@
-"""The database hook: a wrapper around the execution of each statement of a Django connection. See lead_audit/execution.py.
+"""The database hook: a wrapper around each statement of a Django connection. See execution.py.
 
-Django runs in autocommit unless told otherwise. There each statement that can write shares a transaction with the setting of its context.
-`transaction.atomic()` and ATOMIC_REQUESTS need only one set_config for each transaction.
+Django is in autocommit by default, where each statement that can write shares a transaction with
+its context. `transaction.atomic()` and ATOMIC_REQUESTS need one set_config for each transaction.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from .options import options
 
 
 def attach(connection: Any) -> None:
-    """Makes the statements of a Django connection carry the current context. A second call changes nothing."""
+    """Gives the current context to the statements of a connection.
+
+    A second call changes nothing.
+    """
     if connection.vendor != "postgresql":
         return
     if not any(isinstance(wrapper, ContextWrapper) for wrapper in connection.execute_wrappers):
-        # The first, which is the outermost: `execute_wrapper()` of Django's takes away the last one when its block ends.
+        # It is the first and outermost: the block of Django's `execute_wrapper()` removes the last.
         connection.execute_wrappers.insert(0, ContextWrapper())
     raw = connection.connection
     if raw is not None:
@@ -34,13 +37,20 @@ def attach(connection: Any) -> None:
 
 
 class ContextWrapper:
-    """A wrapper for Django's `execute_wrappers`, with the state of the connection it is on."""
+    """A wrapper for Django's `execute_wrappers`, with the state of its connection."""
 
     def __init__(self) -> None:
         self._raw: Any = None
-        self._state: Any = None  # the ConnectionState of that
+        self._state: Any = None  # the ConnectionState of `_raw`
 
-    def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
+    def __call__(
+        self,
+        execute: Callable[..., Any],
+        sql: Any,
+        params: Any,
+        many: bool,
+        context: dict[str, Any],
+    ) -> Any:
         connection = context["connection"]
         raw = connection.connection
         if raw is not self._raw:
@@ -69,7 +79,8 @@ class ContextWrapper:
         ).run()
 
 
-_catalogs: dict[tuple[str, ...], Catalog] = {}  # by database: connections come and go, one for each thread
+# By database, because each thread has connections of its own.
+_catalogs: dict[tuple[str, ...], Catalog] = {}
 
 
 def _catalog(connection: Any) -> Catalog:
@@ -81,5 +92,5 @@ def _catalog(connection: Any) -> Catalog:
 
 @lru_cache(maxsize=1)
 def reporter() -> Reporter:
-    """For all connections."""
+    """The reporter of all connections."""
     return Reporter(options().on_missing)

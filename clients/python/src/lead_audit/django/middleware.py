@@ -1,4 +1,7 @@
-"""The middleware: each request has its context, in sync and async views, and while a streaming response is sent."""
+"""The middleware.
+
+Each request has its context, in sync and async views and in streaming responses.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from .user import UserOfRequest, logged_in_user
 
 
 class AuditMiddleware:
-    """Sets the context of each request from the setting LEAD_AUDIT: see the package's documentation."""
+    """Sets the context of each request. The setting LEAD_AUDIT is described in the package."""
 
     sync_capable = True
     async_capable = True
@@ -25,7 +28,9 @@ class AuditMiddleware:
         given = options()
         self._user = given.user or logged_in_user
         self._is_authoritative = given.user is not None
-        self._reader = RequestReader(given.trusted_proxies, given.proxy_header, given.request_id_header)
+        self._reader = RequestReader(
+            given.trusted_proxies, given.proxy_header, given.request_id_header
+        )
         self._get_response = get_response
         self._async = iscoroutinefunction(get_response)
         if self._async:
@@ -55,24 +60,34 @@ class AuditMiddleware:
         return _sent(response, scope)
 
     def _scope(self, request: HttpRequest) -> Request:
-        context = self._reader.read(request.META.get("REMOTE_ADDR") or None, lambda name: _header(request, name))
+        context = self._reader.read(
+            request.META.get("REMOTE_ADDR") or None, lambda name: _header(request, name)
+        )
         return Request(context, UserOfRequest(self._user, request), self._is_authoritative)
 
 
 def _header(request: HttpRequest, name: str) -> list[bytes]:
-    """A header's values. WSGI has its bytes as Latin-1, and joins repeated ones by commas."""
+    """The values of a header.
+
+    WSGI reads its bytes as Latin-1, and joins repeated values by commas.
+    """
     value = request.META.get("HTTP_" + name.upper().replace("-", "_"))
     return [] if value is None else [str(value).encode("latin-1", "replace")]
 
 
 def _sent(response: Any, scope: Request) -> Any:
-    """The response. One that is made while it is sent belongs to the request until it is: its pieces are made in its context."""
-    if not isinstance(response, StreamingHttpResponse) or getattr(response, "file_to_stream", None) is not None:
-        scope.end()  # a file is sent by the server, with wsgi.file_wrapper
+    """The response. The pieces of a streaming response are made in the context of the request."""
+    if (
+        not isinstance(response, StreamingHttpResponse)
+        or getattr(response, "file_to_stream", None) is not None
+    ):
+        scope.end()  # the server sends a file, with wsgi.file_wrapper
         return response
     content: Any = response.streaming_content
     response.streaming_content = (
-        _pieces_async(scope, content.__aiter__()) if response.is_async else _pieces(scope, iter(content))
+        _pieces_async(scope, content.__aiter__())
+        if response.is_async
+        else _pieces(scope, iter(content))
     )
     return response
 

@@ -1,4 +1,4 @@
-"""The setting LEAD_AUDIT. Its keys are described in the package's documentation."""
+"""The setting LEAD_AUDIT. The package describes its keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lead_audit.request import REQUEST_ID_HEADER
 
 
 class Options(NamedTuple):
-    """The setting, with the defaults for what it leaves out."""
+    """The setting, with defaults."""
 
     user: Optional[Callable[[Any], Any]]
     trusted_proxies: Iterable[str]
@@ -23,7 +23,7 @@ class Options(NamedTuple):
 
 
 def options() -> Options:
-    """As the setting is now."""
+    """The setting as it is now."""
     given: dict[str, Any] = dict(getattr(settings, "LEAD_AUDIT", {}))
     user = given.pop("USER", None)
     made = Options(

@@ -1,7 +1,8 @@
-"""Who the user of a request is, as the setting LEAD_AUDIT["USER"] has it, at any time of the request.
+"""Finds the user of a request, by the setting LEAD_AUDIT["USER"].
 
-A request may get its user late: when a view of Django REST framework authenticates, or when somebody logs in. So it is asked for when the
-request writes, and asked again when an attribute of the request has changed since: `request.user` is one.
+A request may get its user late: a view of Django REST framework authenticates, or somebody logs
+in. So the user is found when the request writes, and again when an attribute of the request has
+changed since then. `request.user` is such an attribute.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ logger = logging.getLogger("lead_audit")
 
 
 class UserOfRequest:
-    """Called for the user's id: KEEP if nothing has changed since the last time."""
+    """A function that returns the user's id, or KEEP if nothing has changed since the last call."""
 
     __slots__ = ("_user", "_request", "_seen")
 
@@ -40,22 +41,31 @@ class UserOfRequest:
             self._seen = self._attributes()
 
     def _attributes(self) -> list[Any]:
-        """What the request consists of now, by identity: asking for the user may be a question to the database, this is none."""
+        """The identities of the request's attributes.
+
+        Finding the user may cost a query, this does not.
+        """
         attributes = self._request.__dict__
         session = attributes.get("session")
-        return [*map(id, attributes.values()), session is not None and getattr(session, "modified", False)]
+        return [
+            *map(id, attributes.values()),
+            session is not None and getattr(session, "modified", False),
+        ]
 
 
 def logged_in_user(request: HttpRequest) -> Any:
-    """The primary key of the user who is logged in; None for others.
+    """The primary key of the user who is logged in; None for anonymous requests.
 
-    A request without a session's cookie does not get its session looked at, which would make its response depend on it.
+    If the request has no session cookie, its session is not read. Else the response would depend
+    on it.
     """
     user = getattr(request, "user", None)
     if user is None:
         return None
     has_session = settings.SESSION_COOKIE_NAME in request.COOKIES
-    is_lazy = not has_session and hasattr(request, "session") and not hasattr(request, "_cached_user")
-    if is_lazy and "_wrapped" in getattr(user, "__dict__", {}):  # Django's own stand-in for a user, which looks at the session
-        return None
+    is_lazy = (
+        not has_session and hasattr(request, "session") and not hasattr(request, "_cached_user")
+    )
+    if is_lazy and "_wrapped" in getattr(user, "__dict__", {}):
+        return None  # Django's lazy user, which reads the session
     return user.pk if user.is_authenticated else None

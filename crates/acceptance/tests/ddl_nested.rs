@@ -1,0 +1,226 @@
+//! Code of a table's owner that PostgreSQL runs in the middle of a DDL command: functions in index expressions, in partition keys, in
+//! predicates. It is called while a table is a member of a watched one already and has no trigger yet, or has none any more. Nothing that
+//! it writes may be missing in the trail, and it must not get more rights than its owner has.
+
+use acceptance::{Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value};
+
+/// `trap(int)` and `trap(text)` return their argument, and run once what `arm` was given.
+const TRAP: &str = "
+    GRANT CREATE ON SCHEMA public TO app;
+    SET ROLE app;
+    CREATE TABLE armed (command text);
+    CREATE FUNCTION spring() RETURNS void LANGUAGE plpgsql AS $$
+      DECLARE c text; BEGIN DELETE FROM public.armed RETURNING command INTO c; IF c IS NOT NULL THEN EXECUTE c; END IF; END $$;
+    CREATE FUNCTION trap(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM public.spring(); RETURN i; END $$;
+    CREATE FUNCTION trap(t text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM public.spring(); RETURN t; END $$;
+    RESET ROLE;";
+
+fn with_trap(cluster: &Cluster, name: &str) -> (Session, Session) {
+    let mut admin = app_database(cluster, name);
+    call(&mut admin, TRAP);
+    (admin, cluster.session("app", name))
+}
+
+fn arm(app: &mut Session, command: &str) {
+    app.execute("INSERT INTO armed VALUES ($1)", &[&command]).expect("an insert");
+}
+
+fn was_sprung(app: &mut Session) -> bool {
+    value(app, "SELECT NOT EXISTS (SELECT FROM armed)")
+}
+
+fn entries(admin: &mut Session, table: &str) -> String {
+    value(
+        admin,
+        &format!("SELECT coalesce(string_agg(operation, ' ' ORDER BY id), '') FROM lead_audit.log WHERE table_name = '{table}'"),
+    )
+}
+
+fn assert_all_on(admin: &mut Session) {
+    let not: String = value(
+        admin,
+        "SELECT coalesce(string_agg(relation || ' ' || state, ', '), '') FROM lead_audit.watched WHERE NOT (row_trigger_on AND truncate_trigger_on AND state = 'on')",
+    );
+    assert_eq!(not, "", "not watched as a whole");
+}
+
+/// A table that is watched on its own has other triggers for a moment while it becomes a partition. The commands within are guarded.
+#[test]
+fn commands_while_a_partition_is_attached() {
+    let cluster = Cluster::start();
+    let (mut admin, mut app) = with_trap(&cluster, "attached");
+    call(
+        &mut app,
+        "CREATE TABLE pl (id int, v text) PARTITION BY RANGE (id); CREATE TABLE pl1 PARTITION OF pl FOR VALUES FROM (0) TO (100);
+         CREATE TABLE pl2 PARTITION OF pl FOR VALUES FROM (100) TO (200) PARTITION BY RANGE (id);
+         CREATE TABLE pl21 PARTITION OF pl2 FOR VALUES FROM (100) TO (150);
+         CREATE TABLE pl22 PARTITION OF pl2 FOR VALUES FROM (150) TO (200) PARTITION BY RANGE (id);
+         CREATE TABLE pl221 PARTITION OF pl22 FOR VALUES FROM (150) TO (160);
+         CREATE TABLE pl222 PARTITION OF pl22 FOR VALUES FROM (160) TO (200)",
+    );
+    call(&mut admin, "SELECT lead_audit.enable('pl')");
+    call(
+        &mut app,
+        "INSERT INTO pl VALUES (1, 'a'), (101, 'b'), (151, 'secret'), (152, 'x'); ALTER TABLE pl DETACH PARTITION pl2; CREATE INDEX ON pl (trap(v))",
+    );
+    let attach = "ALTER TABLE pl ATTACH PARTITION pl2 FOR VALUES FROM (100) TO (200)";
+    for (write, refused) in [
+        (r#"ALTER TABLE pl221 DISABLE TRIGGER USER"#, true),
+        (r#"DROP TRIGGER "00_lead_audit_truncate" ON pl221"#, true),
+        (r#"ALTER TABLE pl222 DISABLE TRIGGER ALL, ALTER v SET DEFAULT 'x', ENABLE TRIGGER ALL"#, true),
+        ("MERGE INTO pl221 p USING (SELECT 152) s (id) ON p.id = s.id WHEN MATCHED THEN DELETE", false),
+    ] {
+        arm(&mut app, write);
+        let result = try_call(&mut app, attach);
+        let entries: String = value(
+            &mut admin,
+            "SELECT string_agg(operation || ' ' || table_name, ' ' ORDER BY id) FROM lead_audit.log WHERE outcome = 'ok'",
+        );
+        let begin = "INSERT pl1 INSERT pl21 INSERT pl221 INSERT pl221 DDL pl2";
+        if refused {
+            assert!(result.as_ref().is_err_and(|error| error.starts_with("42501")), "{write}: {result:?}");
+            assert_eq!(entries, begin, "{write}");
+            call(&mut app, "DELETE FROM armed");
+        } else {
+            assert_eq!(result, Ok(()), "{write}");
+            assert!(was_sprung(&mut app));
+            assert_eq!(entries, format!("{begin} DELETE pl221 DDL pl2"), "{write}");
+        }
+    }
+    call(&mut app, "UPDATE pl221 SET v = 'seen' WHERE id = 151");
+    assert_all_on(&mut admin);
+    assert_intact(&mut admin);
+}
+
+/// What is written to a table while PostgreSQL rewrites it does not last: the entries would be of nothing.
+#[test]
+fn writes_to_a_table_that_is_being_rewritten() {
+    let cluster = Cluster::start();
+    let (mut admin, mut app) = with_trap(&cluster, "rewritten");
+    call(
+        &mut app,
+        "CREATE TABLE w (id int, v text); CREATE TABLE other (id int); CREATE FUNCTION any_trap() RETURNS int LANGUAGE sql VOLATILE AS 'SELECT public.trap(1)'",
+    );
+    call(&mut admin, "SELECT lead_audit.enable('w'), lead_audit.enable('other')");
+    call(&mut app, "INSERT INTO w VALUES (1, 'a'), (3, 'b')");
+    for command in ["ALTER TABLE w ALTER v TYPE text USING trap(v)", "ALTER TABLE w ADD n int DEFAULT any_trap()"] {
+        for write in ["DELETE FROM w WHERE id = 3", "INSERT INTO w (id) VALUES (77)", "COPY w (id) FROM '/dev/null'"] {
+            if write.starts_with("COPY") {
+                call(&mut admin, "GRANT pg_read_server_files TO app");
+            }
+            arm(&mut app, write);
+            assert_eq!(sqlstate(&mut app, command), "55006", "{command}, {write}");
+            assert!(!was_sprung(&mut app));
+            call(&mut app, "DELETE FROM armed");
+        }
+        // Another table's rows last.
+        arm(&mut app, "INSERT INTO other VALUES (1)");
+        call(&mut app, command);
+        assert!(was_sprung(&mut app));
+    }
+    assert_eq!(entries(&mut admin, "w"), "INSERT INSERT DDL DDL");
+    assert_eq!(entries(&mut admin, "other"), "INSERT INSERT");
+    assert_eq!(value::<i64>(&mut app, "SELECT count(*) FROM w"), 2);
+    assert_intact(&mut admin);
+}
+
+/// A statement that is under way has looked up the triggers of its table when it began.
+#[test]
+fn statements_around_the_command() {
+    let cluster = Cluster::start();
+    let (mut admin, mut app) = with_trap(&cluster, "around");
+    call(
+        &mut app,
+        "CREATE TABLE w (id int, v text); CREATE TABLE c () INHERITS (w); CREATE TABLE top (id int, v text);
+         CREATE TABLE pl (id int, v text) PARTITION BY RANGE (id); CREATE TABLE p1 (id int, v text); CREATE TABLE p2 (id int, v text);
+         CREATE FUNCTION run(i int, command text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN IF i = 1 THEN EXECUTE command; END IF; RETURN i; END $$;
+         INSERT INTO c VALUES (1, 'x'), (2, 'x'); INSERT INTO p1 VALUES (1, 'x'), (2, 'x'); INSERT INTO p2 VALUES (11, 'x'), (12, 'x')",
+    );
+    call(&mut admin, "SELECT lead_audit.enable('pl'), lead_audit.enable('top'), lead_audit.enable('p2')");
+    for statement in [
+        "INSERT INTO p1 SELECT run(i, 'ALTER TABLE pl ATTACH PARTITION p1 FOR VALUES FROM (0) TO (10)'), 'unseen' FROM generate_series(1, 3) i",
+        "UPDATE p1 SET v = run(id, 'ALTER TABLE pl ATTACH PARTITION p1 FOR VALUES FROM (0) TO (10)')::text",
+        "UPDATE p2 SET v = run(id - 10, 'ALTER TABLE pl ATTACH PARTITION p2 FOR VALUES FROM (10) TO (20)')::text",
+        "INSERT INTO c SELECT run(i, 'ALTER TABLE w INHERIT top'), 'unseen' FROM generate_series(1, 3) i",
+        "UPDATE c SET v = run(id, 'ALTER TABLE w INHERIT top')::text",
+    ] {
+        assert_eq!(sqlstate(&mut app, statement), "55006", "{statement}");
+    }
+    call(&mut app, "ALTER TABLE w INHERIT top; ALTER TABLE pl ATTACH PARTITION p2 FOR VALUES FROM (10) TO (20)");
+    // An old name for the same thing: the other way round.
+    let detach = "UPDATE p2 SET v = run(id - 10, 'ALTER TABLE pl DETACH PARTITION p2')::text";
+    assert_eq!(sqlstate(&mut app, detach), "55006");
+    assert_all_on(&mut admin);
+}
+
+/// What the guard and enable() do to triggers has PostgreSQL read the partition key, which calls functions with constant arguments.
+#[test]
+fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
+    let cluster = Cluster::start();
+    let (mut admin, mut app) = with_trap(&cluster, "rights");
+    call(
+        &mut app,
+        "CREATE TABLE pl (id int, v text) PARTITION BY RANGE (id);
+         CREATE TABLE pl2 PARTITION OF pl FOR VALUES FROM (100) TO (200) PARTITION BY RANGE ((id + trap(0)));
+         CREATE TABLE pl22 PARTITION OF pl2 FOR VALUES FROM (150) TO (200);
+         CREATE TABLE other (id int, v text) PARTITION BY RANGE ((id + trap(0))); CREATE TABLE other1 PARTITION OF other FOR VALUES FROM (0) TO (100)",
+    );
+    call(&mut admin, "SELECT lead_audit.enable('pl')");
+    call(&mut app, "INSERT INTO pl VALUES (151, 'a'), (152, 'b')");
+    let command = "DO $$ BEGIN
+        UPDATE public.pl22 SET v = current_user || ' ' || session_user;
+        EXECUTE 'ALTER ROLE app SUPERUSER'; EXCEPTION WHEN insufficient_privilege THEN NULL; END $$";
+    let is_superuser = |admin: &mut Session| value::<bool>(admin, "SELECT rolsuper FROM pg_roles WHERE rolname = 'app'");
+    for (statement, by_app) in [
+        ("ALTER TABLE pl DETACH PARTITION pl2", true),
+        ("ALTER TABLE pl ATTACH PARTITION pl2 FOR VALUES FROM (100) TO (200)", true),
+        ("SELECT lead_audit.enable('other')", false),
+        ("SELECT lead_audit.enable('other')", false),
+        ("SELECT lead_audit.disable('other')", false),
+        ("ALTER TABLE pl RENAME v TO w; ALTER TABLE pl RENAME w TO v", true),
+    ] {
+        arm(&mut app, command);
+        // A session that has read nothing yet.
+        let mut session = if by_app { cluster.session("app", "rights") } else { cluster.admin("rights") };
+        let before: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE operation = 'UPDATE'");
+        let result = try_call(&mut session, statement);
+        assert!(!is_superuser(&mut admin), "{statement} made app a superuser");
+        let seen: String = value(&mut admin, "SELECT string_agg(DISTINCT v, ',') FROM pl22");
+        assert!(!seen.contains("postgres"), "{statement}: {seen}");
+        let changed: bool = value(&mut admin, "SELECT bool_or(v LIKE 'app%') FROM pl22");
+        let after: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE operation = 'UPDATE'");
+        println!("{statement}: {result:?}, {} {before} {after}", was_sprung(&mut app));
+        assert_eq!(changed, after > before, "{statement}");
+        call(&mut app, "DELETE FROM armed; UPDATE pl22 SET v = 'a'");
+    }
+    assert_all_on(&mut admin);
+}
+
+/// Triggers that are off for a part of one command only.
+#[test]
+fn triggers_off_within_a_command() {
+    let cluster = Cluster::start();
+    let (mut admin, mut app) = with_trap(&cluster, "within");
+    call(
+        &mut app,
+        "CREATE TABLE w (id int NOT NULL, v text); CREATE UNIQUE INDEX i ON w (id) WHERE trap(1) = 1; INSERT INTO w VALUES (1, 'a')",
+    );
+    call(&mut admin, "SELECT lead_audit.enable('w')");
+    for (off, on) in [
+        ("DISABLE TRIGGER ALL", "ENABLE TRIGGER ALL"),
+        ("DISABLE TRIGGER USER", "ENABLE TRIGGER USER"),
+        (r#"DISABLE TRIGGER "00_lead_audit_row""#, r#"ENABLE TRIGGER "00_lead_audit_row""#),
+        (r#"ENABLE REPLICA TRIGGER "00_lead_audit_row""#, r#"ENABLE TRIGGER "00_lead_audit_row""#),
+        (r#"ENABLE REPLICA TRIGGER "00_lead_audit_row""#, r#"ENABLE ALWAYS TRIGGER "00_lead_audit_row""#),
+    ] {
+        let command = format!("ALTER TABLE w {off}, REPLICA IDENTITY USING INDEX i, {on}");
+        arm(&mut app, "UPDATE w SET v = 'HACKED'");
+        assert_eq!(sqlstate(&mut cluster.session("app", "within"), &command), "42501", "{command}");
+        // Whoever may disable them leaves an entry of it.
+        let before = entries(&mut admin, "w");
+        call(&mut cluster.admin("within"), &command);
+        assert_eq!(entries(&mut admin, "w"), format!("{before} DDL").trim(), "{command}");
+        call(&mut app, "DELETE FROM armed; ALTER TABLE w REPLICA IDENTITY DEFAULT");
+    }
+    assert_all_on(&mut admin);
+}

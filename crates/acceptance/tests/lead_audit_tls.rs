@@ -1,0 +1,127 @@
+//! `lead-audit` over TLS: it recognises a server as libpq does, by the connection string or by the environment. And what a server says
+//! does not control the terminal.
+
+use acceptance::{Cluster, LeadAudit, app_database, text_of};
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+fn openssl(arguments: &[&str]) {
+    let output = Command::new("openssl").args(arguments).output().expect("openssl runs");
+    assert!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// An authority's certificate, `NAME.crt`.
+fn authority(directory: &Path, name: &str) {
+    let (key, certificate) = (directory.join(format!("{name}.key")), directory.join(format!("{name}.crt")));
+    let subject = format!("/CN={name}");
+    let new =
+        ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", &subject, "-keyout", text_of(&key), "-out"];
+    openssl(&[&new[..], &[text_of(&certificate)]].concat());
+}
+
+#[test]
+fn a_server_is_recognised_as_libpq_does() {
+    let cluster = Cluster::start();
+    drop(app_database(&cluster, "tls"));
+    let directory = cluster.directory().to_owned();
+    let path = |name: &str| directory.join(name).display().to_string();
+    authority(&directory, "known");
+    authority(&directory, "other");
+    // The server's certificate is by the first one, for a name that is not its own.
+    openssl(&[
+        "req",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=elsewhere",
+        "-keyout",
+        &path("server.key"),
+        "-out",
+        &path("server.csr"),
+    ]);
+    fs::write(path("names"), "subjectAltName = DNS:elsewhere\n").unwrap();
+    openssl(&[
+        "x509",
+        "-req",
+        "-days",
+        "2",
+        "-CAcreateserial",
+        "-in",
+        &path("server.csr"),
+        "-CA",
+        &path("known.crt"),
+        "-CAkey",
+        &path("known.key"),
+        "-extfile",
+        &path("names"),
+        "-out",
+        &path("server.crt"),
+    ]);
+    fs::set_permissions(path("server.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    for name in ["server.key", "server.crt"] {
+        cluster.give_to_server(Path::new(&path(name)));
+    }
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    cluster.stop("fast");
+    cluster.configure(&[
+        "ssl = on".to_owned(),
+        format!("ssl_cert_file = '{}'", path("server.crt")),
+        format!("ssl_key_file = '{}'", path("server.key")),
+        "listen_addresses = '127.0.0.1'".to_owned(),
+        format!("port = {port}"),
+    ]);
+    // Only over TLS.
+    let hba = cluster.data().join("pg_hba.conf");
+    fs::write(&hba, "local all all trust\nhostssl all all 127.0.0.1/32 trust\n").unwrap();
+    cluster.start_again();
+
+    let tool = LeadAudit::new();
+    let base = format!("host=127.0.0.1 port={port} user=postgres dbname=tls");
+    let (known, other, missing) = (path("known.crt"), path("other.crt"), "/nonexistent/root.crt".to_owned());
+    let output = path("export.ndjson");
+    let connects = |options: &str, variables: &[(&str, &str)]| {
+        _ = fs::remove_file(&output);
+        let url = format!("{base} {options}");
+        let mut command = tool.command(&["export", "--database", url.trim(), "-o", &output]);
+        command.envs(variables.iter().copied()).env("HOME", "/nonexistent");
+        command.output().expect("it runs").status.success()
+    };
+    assert!(connects("", &[]));
+    assert!(!connects("sslmode=disable", &[]));
+    for mode in ["allow", "prefer", "require"] {
+        assert!(connects(&format!("sslmode={mode}"), &[]), "{mode}");
+        assert!(connects("", &[("PGSSLMODE", mode)]), "{mode}");
+    }
+    // With certificates of authorities `require` is `verify-ca`, which does not ask for the name.
+    for mode in ["require", "verify-ca"] {
+        for (roots, is_known) in [(&known, true), (&other, false), (&missing, false)] {
+            assert_eq!(connects(&format!("sslmode={mode} sslrootcert={roots}"), &[]), is_known, "{mode} {roots}");
+            assert_eq!(connects(&format!("sslmode={mode}"), &[("PGSSLROOTCERT", roots)]), is_known, "{mode} {roots}");
+            assert_eq!(connects("", &[("PGSSLMODE", mode), ("PGSSLROOTCERT", roots)]), is_known, "{mode} {roots}");
+        }
+    }
+    assert!(!connects("sslmode=verify-full", &[("PGSSLROOTCERT", &known)]), "the name is another one");
+    assert!(!connects("", &[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", &known)]));
+    // The connection string has the last word.
+    assert!(connects("sslmode=prefer", &[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", &known)]));
+    assert!(!connects("", &[("PGSSLMODE", "whatever")]));
+    // There is no TLS on a socket, whatever the environment says.
+    let url = format!("host={} port={port} user=postgres dbname=tls", cluster.socket_directory().display());
+    _ = fs::remove_file(&output);
+    let mut command = tool.command(&["export", "--database", &url, "-o", &output]);
+    assert!(command.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", &known).output().unwrap().status.success());
+}
+
+#[test]
+fn what_a_server_says_is_only_text() {
+    let cluster = Cluster::start();
+    let url = format!("host={} user='\u{1b}[2J\u{202e}x\u{9b}1m' dbname=postgres", cluster.socket_directory().display());
+    let answer = LeadAudit::new().run(&["export", "--database", &url, "-o", "/dev/null"]);
+    assert_eq!(answer.status, 2);
+    assert!(answer.errors.contains("\\u{1b}[2J") && answer.errors.contains("does not exist"), "{}", answer.errors);
+    assert!(!answer.errors.chars().any(|c| c.is_control() && c != '\n' || c == '\u{202e}'), "{:?}", answer.errors);
+}

@@ -1,0 +1,60 @@
+//! A function is looked up and called. PostgreSQL asks for each look-up, so the usual answer takes no guard.
+
+use crate::watch;
+use pgrx::pg_sys;
+use std::cell::Cell;
+
+thread_local! {
+    static PREVIOUS_NEEDS: Cell<pg_sys::needs_fmgr_hook_type> = const { Cell::new(None) };
+    static PREVIOUS: Cell<pg_sys::fmgr_hook_type> = const { Cell::new(None) };
+}
+
+pub fn install() {
+    // SAFETY: called once, while the library is loaded; hooks stay for the life of the process.
+    unsafe {
+        PREVIOUS_NEEDS.set(pg_sys::needs_fmgr_hook);
+        pg_sys::needs_fmgr_hook = Some(needs_fmgr_hook);
+        PREVIOUS.set(pg_sys::fmgr_hook);
+        pg_sys::fmgr_hook = Some(fmgr_hook);
+    }
+}
+
+unsafe fn previous_needs(function: pg_sys::Oid) -> bool {
+    // SAFETY: the argument is the one that PostgreSQL passed.
+    PREVIOUS_NEEDS.get().is_some_and(|previous| unsafe { previous(function) })
+}
+
+unsafe extern "C-unwind" fn needs_fmgr_hook(function: pg_sys::Oid) -> bool {
+    // SAFETY: as above.
+    unsafe { watch::restricts_calls() && concerns(function) || previous_needs(function) }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn concerns(function: pg_sys::Oid) -> bool {
+    watch::concerns_call(function)
+}
+
+unsafe extern "C-unwind" fn fmgr_hook(
+    event: pg_sys::FmgrHookEventType::Type,
+    function: *mut pg_sys::FmgrInfo,
+    argument: *mut pg_sys::Datum,
+) {
+    // SAFETY: the arguments are those that PostgreSQL passed. The previous hook is called for the functions that it asked for.
+    unsafe {
+        called(event, (*function).fn_oid);
+        if let Some(previous) = PREVIOUS.get()
+            && previous_needs((*function).fn_oid)
+        {
+            previous(event, function, argument);
+        }
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn called(event: pg_sys::FmgrHookEventType::Type, function: pg_sys::Oid) {
+    match event {
+        pg_sys::FmgrHookEventType::FHET_START => watch::call_begins(function),
+        pg_sys::FmgrHookEventType::FHET_END => watch::call_ends(function, false),
+        _ => watch::call_ends(function, true),
+    }
+}

@@ -1,0 +1,141 @@
+//! Writes by code that a DDL command calls while it is under way.
+//!
+//! DETACH PARTITION takes a table's audit triggers away before it has others: a write meanwhile would have no entry. A command that rewrites
+//! a table loses what is written to it meanwhile: the entry would be of nothing. So the guard notes the tables that are written from the
+//! beginning of such a command to its end, and refuses the command if its own are among them.
+
+use super::catalog::members;
+use crate::pg::{ServerError, current_subtransaction};
+use pgrx::{PgList, PgSqlErrorCode, pg_extern, pg_sys};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+/// A command between its beginning and its end.
+struct Command {
+    /// The parse tree, which tells the command from those that it calls.
+    statement: usize,
+    subtransaction: pg_sys::SubTransactionId,
+    /// DETACH PARTITION CONCURRENTLY commits once on the way.
+    commits_to_come: u8,
+    written: BTreeSet<u32>,
+}
+
+thread_local! {
+    static UNDER_WAY: RefCell<Vec<Command>> = const { RefCell::new(Vec::new()) };
+    /// Of the command whose end the guard is looking at.
+    static WRITTEN: RefCell<BTreeSet<u32>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// A command begins.
+pub fn command_begins(statement: *mut pg_sys::Node, is_concurrent: bool) {
+    let subtransaction = current_subtransaction();
+    UNDER_WAY.with_borrow_mut(|commands| {
+        if is_concurrent {
+            // It is refused within a transaction or function, so nothing else is under way.
+            commands.clear();
+        }
+        commands.push(Command {
+            statement: statement.addr(),
+            subtransaction,
+            commits_to_come: u8::from(is_concurrent),
+            written: BTreeSet::new(),
+        });
+    });
+}
+
+/// The command ends: what was written meanwhile is what `refuse_written` goes by.
+pub fn command_ends(statement: *mut pg_sys::Node) {
+    let ended = UNDER_WAY.with_borrow_mut(|commands| {
+        let place = commands.iter().rposition(|command| command.statement == statement.addr())?;
+        commands.drain(place..).next()
+    });
+    WRITTEN.set(ended.map(|command| command.written).unwrap_or_default());
+}
+
+/// Whether anything was.
+pub fn any() -> bool {
+    WRITTEN.with_borrow(|written| !written.is_empty())
+}
+
+/// The guard has looked at the end of the command.
+pub fn command_is_checked() {
+    WRITTEN.take();
+}
+
+fn note(relations: impl Iterator<Item = pg_sys::Oid>) {
+    let relations: Vec<u32> = relations.map(|relation| relation.to_u32()).collect();
+    UNDER_WAY.with_borrow_mut(|commands| commands.iter_mut().for_each(|command| command.written.extend(&relations)));
+}
+
+fn is_noting() -> bool {
+    UNDER_WAY.with_borrow(|commands| !commands.is_empty())
+}
+
+/// A statement ends.
+///
+/// # Safety
+/// `query` must be one that ExecutorFinish has just been called for.
+pub unsafe fn statement_ends(query: *mut pg_sys::QueryDesc) {
+    if !is_noting() {
+        return;
+    }
+    // SAFETY: the executor's state lives until ExecutorEnd. The lists hold the relations that it has opened to write to them.
+    unsafe {
+        let state = (*query).estate;
+        for list in [(*state).es_opened_result_relations, (*state).es_tuple_routing_result_relations] {
+            let opened = PgList::<pg_sys::ResultRelInfo>::from_pg(list);
+            note(opened.iter_ptr().map(|info| (*(*info).ri_RelationDesc).rd_id));
+        }
+    }
+}
+
+/// COPY begins, which writes without the executor. Where it puts the rows of a partitioned table is not asked.
+///
+/// # Safety
+/// `statement` must be a utility statement.
+pub unsafe fn copy_begins(statement: *mut pg_sys::Node) {
+    // SAFETY: as the caller promises; a node's tag says what it is. The look-up returns an invalid oid for a name of nothing.
+    unsafe {
+        if !is_noting() || (*statement).type_ != pg_sys::NodeTag::T_CopyStmt {
+            return;
+        }
+        let copy = statement.cast::<pg_sys::CopyStmt>();
+        if (*copy).is_from && !(*copy).relation.is_null() {
+            let flags = pg_sys::RVROption::RVR_MISSING_OK;
+            let lock = pg_sys::NoLock as pg_sys::LOCKMODE;
+            let target = pg_sys::RangeVarGetRelidExtended((*copy).relation, lock, flags, None, std::ptr::null_mut());
+            note(members(target).into_iter());
+        }
+    }
+}
+
+/// `lead_audit.refuse_written(oid[])`: an error if the command's code wrote to one of these tables.
+#[pg_extern(sql = false)]
+fn refuse_written(relations: Vec<pg_sys::Oid>) {
+    let written = WRITTEN.with_borrow(|written| relations.into_iter().find(|relation| written.contains(&relation.to_u32())));
+    if let Some(relation) = written {
+        let name = super::catalog::name_of(relation).map_or_else(|| relation.to_u32().to_string(), |(_, name)| name);
+        ServerError {
+            code: PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            message: format!("table \"{name}\" was written to by code that the command called"),
+            detail: Some("lead_audit watches the table. A write that the command undoes or hides must not be.".to_owned()),
+        }
+        .raise(Some("Write to the table before or after the command.".to_owned()));
+    }
+}
+
+/// A transaction ends, and what was under way in it.
+pub fn transaction_ends(committed: bool) {
+    UNDER_WAY.with_borrow_mut(|commands| {
+        commands.retain_mut(|command| {
+            let goes_on = committed && command.commits_to_come > 0;
+            command.commits_to_come = 0;
+            goes_on
+        });
+    });
+}
+
+/// A subtransaction is rolled back, and what was under way in it.
+pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
+    UNDER_WAY.with_borrow_mut(|commands| commands.retain(|command| command.subtransaction < own));
+}
