@@ -1,10 +1,7 @@
 //! The lines one after the other: what may follow what, the tree's right edge, and the checkpoints that were kept.
 
-mod batch_end;
 mod checkpoints;
 mod entries;
-mod kept;
-mod origins;
 
 use super::batch::Batch;
 use super::line::Line;

@@ -1,12 +1,13 @@
-//! Lines that are entries: which part of the export they are in, and whether they can stand there.
+//! Lines that are entries: which part of the export they are in, whether they can stand there, and what is wrong with those of a
+//! batch when it ends.
 
-use super::{Chain, Phase};
-use crate::record::Kind;
+use super::{Chain, Late, MAX_LATE, Phase, Tree};
+use crate::record::{End, Kind};
 use crate::verify::FaultKind;
 use crate::verify::batch::Batch;
 use crate::verify::line::{EntryLine, EntryProblem, Section};
 use ledger::IdRanges;
-use ledger::merkle::{Hash, verify_inclusion};
+use ledger::merkle::{Frontier, Hash, hash_text, verify_inclusion};
 
 impl Chain<'_> {
     pub(super) fn entry(&mut self, mut entry: EntryLine) {
@@ -166,6 +167,221 @@ impl Chain<'_> {
                 self.entry_fault(FaultKind::Reordered, Some(id), self.line, format!("it comes after entry {last}"));
             }
             _ => self.last_unsealed = Some(id),
+        }
+    }
+
+    /// Ends the batch. `next_base` is where the next one says that this one ends; `cut` if its end is not there.
+    pub(super) fn finish_batch(&mut self, next_base: Option<u64>, cut: bool) {
+        let Some(mut batch) = self.batch.take() else { return };
+        let Some(mut tree) = self.tree.take() else { return };
+        let (line, dropped) = (self.line, batch.dropped);
+        self.line = batch.line;
+        self.judge_note(&mut batch, cut);
+        if batch.is_complete() {
+            self.settle(&mut tree, &batch, cut);
+            self.flush_late();
+        } else {
+            let kept = batch.kept() as u64;
+            let outcome = batch.finish(tree.edge.as_ref());
+            if !batch.plausible {
+                if kept == batch.leaves {
+                    let detail = format!("it has {} ids for {kept} leaves", batch.ids.count());
+                    self.checkpoint_fault(FaultKind::CheckpointChanged, batch.tree_size, detail);
+                } else if let Some(base) = batch.tree_size.checked_sub(batch.ids.count()).filter(|&base| base > tree.size) {
+                    let detail =
+                        format!("leaves {} to {} of the tree, before this checkpoint, are not here", tree.size, base - 1);
+                    self.checkpoint_fault(FaultKind::Missing, batch.tree_size, detail);
+                } else {
+                    let detail = format!("it has {} ids for {} leaves", batch.ids.count(), batch.leaves);
+                    self.checkpoint_fault(FaultKind::CheckpointChanged, batch.tree_size, detail);
+                }
+            }
+            for &(id, line) in &outcome.duplicated {
+                self.entry_fault(FaultKind::Duplicated, Some(id), line, "it is here twice");
+            }
+            for &(id, line) in &outcome.reordered {
+                self.entry_fault(FaultKind::Reordered, Some(id), line, "it is not where it was sealed");
+            }
+            let mut extra = outcome.extra;
+            extra.retain(|&(id, line, _)| !self.was_late(id, line));
+            self.flush_late();
+            let ids_of_missing = self.name_malformed(&mut batch, &outcome.missing);
+            let missing = outcome.missing.count();
+            if !cut && !ids_of_missing {
+                if missing <= MAX_LATE {
+                    self.late.extend(outcome.missing.iter().map(|id| Late { id, tree_size: batch.tree_size }));
+                } else {
+                    for ids in outcome.missing.ranges() {
+                        let detail = "it is not where it was sealed".to_owned();
+                        self.emit(FaultKind::Missing, Some(batch.line), Some((ids.first, ids.last)), None, detail);
+                    }
+                }
+            }
+            if missing > 0 && tree.edge.is_some() || dropped > 0 {
+                tree.edge = None;
+            }
+            match outcome.leaves {
+                Some(leaves) => self.push(&mut tree, leaves),
+                None => tree.edge = None,
+            }
+            if dropped > 0 {
+                let detail = format!("{dropped} more entries than fit into memory are out of order after it");
+                self.checkpoint_fault(FaultKind::Malformed, batch.tree_size, detail);
+            }
+            self.settle(&mut tree, &batch, cut);
+            self.place_extra(&mut tree, extra, next_base);
+        }
+        self.line = line;
+        self.tree = Some(tree);
+    }
+
+    pub(super) fn push(&mut self, tree: &mut Tree, leaves: Vec<Hash>) {
+        for leaf in leaves {
+            if let Some(edge) = &mut tree.edge {
+                edge.push(leaf);
+                if self.ahead.last() == Some(&edge.size()) {
+                    let root = edge.root();
+                    self.compare_ahead(edge.size(), &root, tree.suspect);
+                }
+            }
+        }
+    }
+
+    /// Malformed lines of a batch, with the ids that should be there if there is no doubt which.
+    pub(super) fn name_malformed(&mut self, batch: &mut Batch, missing: &IdRanges) -> bool {
+        let malformed = std::mem::take(&mut batch.malformed);
+        let named = !malformed.is_empty() && missing.count() == malformed.len() as u64;
+        let mut ids = missing.iter();
+        for (line, detail) in malformed {
+            let id = if named { ids.next() } else { None };
+            self.entry_fault(FaultKind::Malformed, id, line, detail);
+        }
+        named
+    }
+
+    /// Whether this entry is one that was missing from the batch before.
+    pub(super) fn was_late(&mut self, id: Option<i64>, line: u64) -> bool {
+        let Some(at) = self.late.iter().position(|late| Some(late.id) == id) else { return false };
+        self.late.swap_remove(at);
+        self.entry_fault(FaultKind::Reordered, id, line, "it is not where it was sealed");
+        true
+    }
+
+    pub(super) fn flush_late(&mut self) {
+        for late in std::mem::take(&mut self.late) {
+            let detail = "it is not where it was sealed".to_owned();
+            self.emit(FaultKind::Missing, None, Some((late.id, late.id)), Some(late.tree_size), detail);
+        }
+    }
+
+    /// Entries after a batch that are not its own: either they were inserted, or the checkpoint that took them is not there.
+    pub(super) fn place_extra(&mut self, tree: &mut Tree, extra: Vec<(Option<i64>, u64, Option<Hash>)>, next_base: Option<u64>) {
+        if extra.is_empty() {
+            return;
+        }
+        let size = tree.size + extra.len() as u64;
+        if next_base != Some(size) {
+            for (id, line, _) in extra {
+                self.entry_fault(FaultKind::Inserted, id, line, "the checkpoint before it did not take it");
+            }
+            return;
+        }
+        let detail = format!("the checkpoint that took leaves {} to {} is not here", tree.size, size - 1);
+        self.emit(FaultKind::Missing, Some(extra[0].1), None, None, detail);
+        match extra.iter().map(|(_, _, leaf)| *leaf).collect::<Option<Vec<_>>>() {
+            Some(leaves) => self.push(tree, leaves),
+            None => tree.edge = None,
+        }
+        tree.size = size;
+    }
+
+    /// Holds the tree against the root that its checkpoint has.
+    pub(super) fn settle(&mut self, tree: &mut Tree, batch: &Batch, cut: bool) {
+        if cut && tree.edge.as_ref().is_none_or(|edge| edge.size() != batch.tree_size) {
+            // The rest of it is not there, which is said elsewhere.
+            tree.edge = None;
+            return;
+        }
+        if batch.leaves == 0 {
+            return;
+        }
+        tree.size = batch.tree_size;
+        self.report.tree_size = self.report.tree_size.max(tree.size);
+        let given = batch.edge.clone().map(|edge| Frontier::from_parts(batch.tree_size, edge));
+        let given = match given {
+            Some(Ok(edge)) if edge.root() == batch.root => Some(edge),
+            Some(_) => {
+                let detail = "the right edge of the tree does not give its root";
+                self.checkpoint_fault(FaultKind::CheckpointChanged, batch.tree_size, detail);
+                None
+            }
+            None => None,
+        };
+        match &tree.edge {
+            Some(edge) if edge.size() == batch.tree_size && edge.root() == batch.root => tree.suspect = false,
+            Some(edge) => {
+                if !tree.suspect {
+                    self.wrong_root(batch, edge.root());
+                }
+                tree.suspect = edge.size() == batch.tree_size;
+                if !tree.suspect {
+                    tree.edge = None;
+                }
+            }
+            None => self.unjudged += 1,
+        }
+        if tree.suspect || tree.edge.is_none() {
+            if let Some(given) = given {
+                // It has the root of the checkpoint, so from here on all is as it was.
+                (tree.edge, tree.suspect) = (Some(given), false);
+                self.ahead.retain(|&known| known >= batch.tree_size);
+            } else {
+                return;
+            }
+        }
+        if batch.signed {
+            self.vouch(batch.tree_size);
+        }
+    }
+
+    pub(super) fn wrong_root(&mut self, batch: &Batch, root: Hash) {
+        let detail =
+            format!("they give the root {}, checkpoint {} has {}", hash_text(&root), batch.tree_size, hash_text(&batch.root));
+        let ids = batch.ids.ranges().first().zip(batch.ids.ranges().last()).map(|(first, last)| (first.first, last.last));
+        // A checkpoint that is signed is the log's own, so it is the entries.
+        let kind = if batch.signed { FaultKind::Changed } else { FaultKind::CheckpointChanged };
+        self.emit(kind, Some(batch.line), ids, Some(batch.tree_size), detail);
+    }
+
+    pub(super) fn end(&mut self, end: End) {
+        if self.phase == Phase::Outside || self.phase == Phase::Begun && self.kind == Kind::History {
+            self.misplaced("an \"end\" record cannot stand here");
+        }
+        let to = self.phase;
+        self.finish_batch(Some(end.tree_size), false);
+        self.flush_late();
+        self.judge_header();
+        self.phase = Phase::Outside;
+        let size = match self.kind {
+            Kind::History => self.tree.as_ref().map_or(0, |tree| tree.size),
+            Kind::Selection => self.proven_by.map_or(0, |(size, ..)| size),
+        };
+        // Where lines are missing or too many, it has been said of the entries already.
+        if self.report.fault_count() > self.faults_before || to == Phase::Outside {
+            return;
+        }
+        if end.tree_size != size {
+            self.emit(
+                FaultKind::Missing,
+                Some(self.line),
+                None,
+                None,
+                format!("the export ends with a tree of {size} leaves, but says {}", end.tree_size),
+            );
+        } else if end.lines.checked_add(1) != Some(self.lines) {
+            let kind = if end.lines >= self.lines { FaultKind::Missing } else { FaultKind::Inserted };
+            let detail = format!("the export has {} lines before its end, but says {}", self.lines - 1, end.lines);
+            self.emit(kind, Some(self.line), None, None, detail);
         }
     }
 }
