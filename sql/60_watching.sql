@@ -161,12 +161,13 @@ COMMENT ON FUNCTION lead_audit_internal.put_relation(lead_audit.watched_relation
 COMMENT ON FUNCTION lead_audit_internal.forget_relation(oid) IS
   'Deletes a row of lead_audit.watched_relation. Returns whether there was one.';
 
-CREATE FUNCTION lead_audit_internal.run_trigger_ddl(command text) RETURNS void
+CREATE FUNCTION lead_audit_internal.run_trigger_ddl(relation regclass, command text)
+  RETURNS void
   STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'run_trigger_ddl_wrapper';
-REVOKE ALL ON FUNCTION lead_audit_internal.run_trigger_ddl(text) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit_internal.run_trigger_ddl(text) IS
-  'Runs a command on audit triggers. While it runs, PostgreSQL may call no function of a table''s '
-  'owner: error 55000.';
+REVOKE ALL ON FUNCTION lead_audit_internal.run_trigger_ddl(regclass, text) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.run_trigger_ddl(regclass, text) IS
+  'Runs a command on the audit triggers of a table. A function that PostgreSQL calls meanwhile, as '
+  'for a partition key, runs as the owner of the table and can only read.';
 
 CREATE FUNCTION lead_audit_internal.refuse_written(relations oid[]) RETURNS void
   STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'refuse_written_wrapper';
@@ -381,7 +382,7 @@ BEGIN
     WHERE a.is_own AND a.trigger_name NOT IN ('00_lead_audit_row', '00_lead_audit_truncate')
   LOOP
     PERFORM lead_audit_internal.run_trigger_ddl(
-      format('DROP TRIGGER %I ON %s', stray.trigger_name, $1));
+      $1, format('DROP TRIGGER %I ON %s', stray.trigger_name, $1));
   END LOOP;
   PERFORM lead_audit_internal.make_way(m) FROM lead_audit_internal.members_of($1) m;
   PERFORM lead_audit_internal.make_member_triggers(m, $2, $3, m = $1::oid)
@@ -411,7 +412,7 @@ BEGIN
       WHERE NOT EXISTS (SELECT FROM lead_audit_internal.triggers_of($1) u
                         WHERE u.name = 'not_' || occupant.name || '_' || n));
     PERFORM lead_audit_internal.run_trigger_ddl(
-      format('ALTER TRIGGER %I ON %s RENAME TO %I', occupant.name, $1, new_name));
+      $1, format('ALTER TRIGGER %I ON %s RENAME TO %I', occupant.name, $1, new_name));
     RAISE WARNING 'constraint trigger % of % is renamed to %', occupant.name, $1, new_name
       USING DETAIL = 'It had the name of an audit trigger.';
   END LOOP;
@@ -450,12 +451,12 @@ CREATE FUNCTION lead_audit_internal.make_trigger(
   identity uuid) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  PERFORM lead_audit_internal.run_trigger_ddl(format(
+  PERFORM lead_audit_internal.run_trigger_ddl(relation, format(
     'CREATE OR REPLACE TRIGGER %I %s ON %s FOR EACH %s EXECUTE FUNCTION lead_audit.%I(%s)',
     name, events, relation, level, function,
     (SELECT string_agg(quote_literal(a), ', ' ORDER BY n)
      FROM unnest(arguments) WITH ORDINALITY u(a, n))));
-  PERFORM lead_audit_internal.run_trigger_ddl(format(
+  PERFORM lead_audit_internal.run_trigger_ddl(relation, format(
     'ALTER TABLE %s ENABLE %s TRIGGER %I', relation,
     CASE WHEN (lead_audit_internal.watch_row(identity)).replica THEN 'ALWAYS' END, name));
 END
@@ -488,7 +489,7 @@ BEGIN
     WHERE a.watch_id = identity AND a.is_own ORDER BY a.is_row DESC
   LOOP
     PERFORM lead_audit_internal.run_trigger_ddl(
-      format('DROP TRIGGER %I ON %s', own.trigger_name, own.on_relation));
+      own.on_relation, format('DROP TRIGGER %I ON %s', own.trigger_name, own.on_relation));
   END LOOP;
 END
 $$;

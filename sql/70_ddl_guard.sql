@@ -603,7 +603,7 @@ BEGIN
     WHERE identity IS NOT NULL AND a.is_own AND a.watch_id <> identity
       AND a.trigger_name = '00_lead_audit_row'
   LOOP
-    PERFORM lead_audit_internal.run_trigger_ddl(format(
+    PERFORM lead_audit_internal.run_trigger_ddl(own, format(
       'ALTER TRIGGER "00_lead_audit_row" ON %s RENAME TO "00_lead_audit_row_before"', own));
   END LOOP;
 END

@@ -24,6 +24,7 @@ unsafe fn previous_needs(function: pg_sys::Oid) -> bool {
     PREVIOUS_NEEDS.get().is_some_and(|previous| unsafe { previous(function) })
 }
 
+// Unguarded: PostgreSQL asks for each look-up of a function. It reads one variable of the session; the rest has its guard.
 unsafe extern "C-unwind" fn needs_fmgr_hook(function: pg_sys::Oid) -> bool {
     // SAFETY: as above.
     unsafe { watch::restricts_calls() && concerns(function) || previous_needs(function) }

@@ -1,41 +1,66 @@
 //! The commands by which lead_audit makes and drops its triggers. They run with the rights of the extension's owner, a superuser.
 //!
 //! PostgreSQL works out expressions without columns when it reads a partition key or an index, so CREATE TRIGGER on a partitioned table
-//! calls functions of the table's owner. They would have all rights, and a table without its triggers before them. No function runs
-//! within such a command but PostgreSQL's own and lead_audit's. Event triggers run with the rights of whoever began it all.
+//! calls functions of the table's owner. They must not have all rights, nor write to a table that is about to have its triggers. So each
+//! such function runs as the table's owner, in a security-restricted operation that is read-only; in the worker none does. Event triggers run with the rights of
+//! whoever began it all.
 
 use super::ddl::{self, Suspended};
 use crate::actor;
-use crate::pg::ServerError;
+use crate::pg::{OpenRelation, ServerError};
 use pgrx::{PgSqlErrorCode, Spi, pg_extern, pg_sys};
 use std::cell::Cell;
-use std::ffi::CStr;
+use std::ffi::c_int;
 
 /// What may run.
 #[derive(Clone, Copy)]
 enum State {
     /// No such command is under way.
     Idle,
-    /// PostgreSQL's functions and lead_audit's only. The role is the one for whom the command runs.
-    Restricted(pg_sys::Oid),
-    /// This event trigger is running. The rest is what to go back to.
-    InEventTrigger { function: pg_sys::Oid, role: pg_sys::Oid, user: pg_sys::Oid, context: i32, guard: Suspended },
+    /// PostgreSQL's functions and lead_audit's only.
+    Restricted(For),
+    /// Another function is running.
+    Lent(Call),
+}
+
+/// For whom the command runs, and whose table it is about.
+#[derive(Clone, Copy)]
+struct For {
+    role: pg_sys::Oid,
+    owner: pg_sys::Oid,
+}
+
+/// A call of another function, and what to go back to at its end.
+#[derive(Clone, Copy)]
+struct Call {
+    function: pg_sys::Oid,
+    within: For,
+    user: pg_sys::Oid,
+    context: c_int,
+    is_read_only: bool,
+    settings: c_int,
+    guard: Suspended,
 }
 
 thread_local! {
     static STATE: Cell<State> = const { Cell::new(State::Idle) };
 }
 
-/// `lead_audit.run_trigger_ddl(text)`: runs a command on the triggers of a table.
+/// `lead_audit_internal.run_trigger_ddl(regclass, text)`: runs a command on the triggers of a table.
 #[pg_extern(sql = false)]
-fn run_trigger_ddl(command: &str) {
+fn run_trigger_ddl(relation: pg_sys::Oid, command: &str) {
     struct Restore(State);
     impl Drop for Restore {
         fn drop(&mut self) {
             STATE.set(self.0);
         }
     }
-    let _restore = Restore(STATE.replace(State::Restricted(actor::acting_role())));
+    let owner = {
+        let table = OpenRelation::open(relation, pg_sys::AccessShareLock);
+        // SAFETY: the table is open.
+        unsafe { (*(*table.as_ptr()).rd_rel).relowner }
+    };
+    let _restore = Restore(STATE.replace(State::Restricted(For { role: actor::acting_role(), owner })));
     if let Err(error) = ddl::while_guarding(|| Spi::run(command)) {
         ddl::failed(&error);
     }
@@ -65,40 +90,50 @@ fn is_trusted(function: pg_sys::Oid) -> bool {
 
 /// A function is about to be called.
 pub fn call_begins(function: pg_sys::Oid) {
-    let State::Restricted(role) = STATE.get() else { return };
+    let State::Restricted(within) = STATE.get() else { return };
     if is_trusted(function) {
         return;
     }
-    // SAFETY: look-ups by any oid. The user is put back at the end of the call, or by the abort of the (sub)transaction.
+    // SAFETY: a look-up by any oid, and variables of the session. All is put back at the end of the call, or by the abort of the
+    // (sub)transaction.
     unsafe {
+        let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+        let is_read_only = pg_sys::XactReadOnly;
+        let settings = pg_sys::NewGUCNestLevel();
+        let mut new_context = context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int;
         if pg_sys::get_func_rettype(function) == pg_sys::EVENT_TRIGGEROID {
-            let (mut user, mut context) = (pg_sys::InvalidOid, 0);
-            pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
-            pg_sys::SetUserIdAndSecContext(role, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
-            STATE.set(State::InEventTrigger { function, role, user, context, guard: ddl::suspend() });
-            return;
+            pg_sys::SetUserIdAndSecContext(within.role, new_context);
+        } else if pg_sys::MyBackendType == pg_sys::BackendType::B_BG_WORKER {
+            ServerError {
+                code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                message: "the worker does not run functions of a table's owner".to_owned(),
+                detail: Some("The partition key of the table calls one with nothing but constants.".to_owned()),
+            }
+            .raise(Some("Call lead_audit.check_watched().".to_owned()));
+        } else {
+            new_context |= pg_sys::SECURITY_RESTRICTED_OPERATION as c_int;
+            pg_sys::SetUserIdAndSecContext(within.owner, new_context);
+            pg_sys::XactReadOnly = true;
         }
-        let name = pg_sys::format_procedure(function);
-        let name = if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() };
-        ServerError {
-            code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            message: format!("function {name} cannot be called while lead_audit makes or drops its triggers"),
-            detail: Some("A partition key, an index or a type of the table calls it with nothing but constants.".to_owned()),
-        }
-        .raise(Some("Put the function's result in its place.".to_owned()));
+        STATE.set(State::Lent(Call { function, within, user, context, is_read_only, settings, guard: ddl::suspend() }));
     }
 }
 
 /// A call of a function ended, by an error or not.
-pub fn call_ends(ended: pg_sys::Oid, failed: bool) {
-    if let State::InEventTrigger { function, role, user, context, guard } = STATE.get()
-        && function == ended
-    {
-        if !failed {
-            // SAFETY: what was found at the beginning of the call.
-            unsafe { pg_sys::SetUserIdAndSecContext(user, context) };
+pub fn call_ends(function: pg_sys::Oid, failed: bool) {
+    let State::Lent(call) = STATE.get() else { return };
+    if call.function != function {
+        return;
+    }
+    ddl::resume(call.guard);
+    STATE.set(State::Restricted(call.within));
+    if !failed {
+        // SAFETY: what was found at the beginning of the call.
+        unsafe {
+            pg_sys::XactReadOnly = call.is_read_only;
+            pg_sys::AtEOXact_GUC(false, call.settings);
+            pg_sys::SetUserIdAndSecContext(call.user, call.context);
         }
-        ddl::resume(guard);
-        STATE.set(State::Restricted(role));
     }
 }
