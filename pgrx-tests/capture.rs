@@ -8,7 +8,7 @@ mod tests {
     use pgrx::prelude::*;
 
     #[pg_test]
-    fn capture_insert_update_delete() {
+    fn insert_update_delete() {
         begin_with_leads();
         run("CREATE TEMP TABLE version (n int, row jsonb);
              INSERT INTO leads (id, email) VALUES ('a', 'a@x.org'); INSERT INTO version SELECT 1, to_jsonb(l) FROM leads l;
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn capture_time_transaction_and_identity() {
+    fn time_transaction_and_identity() {
         begin_with_leads();
         run("CREATE TEMP TABLE clock AS SELECT clock_timestamp() AS before; SELECT pg_sleep(0.01);
              INSERT INTO leads (id) VALUES ('a'); SELECT pg_sleep(0.01); UPDATE leads SET email = 'x'");
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn capture_truncate_says_how_many_rows_went() {
+    fn truncate_says_how_many_rows_went() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a'), ('b'), ('c'); DELETE FROM leads WHERE id = 'b'; TRUNCATE leads;
                  TRUNCATE leads");
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn capture_truncate_of_several_tables_and_cascade() {
+    fn truncate_of_several_tables_and_cascade() {
         begin();
         run("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int REFERENCES a); CREATE TABLE c (id int);
              SELECT lead_audit.enable(t) FROM (VALUES ('a'::regclass), ('b'), ('c')) v(t);
@@ -80,7 +80,7 @@ mod tests {
 
     /// Statement triggers of a partitioned table are not those of its partitions.
     #[pg_test]
-    fn capture_truncate_of_one_partition() {
+    fn truncate_of_one_partition() {
         begin();
         run("CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id);
              CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn capture_soft_delete_and_restore() {
+    fn soft_delete_and_restore() {
         begin_with_leads();
         run("INSERT INTO leads (id, is_deleted) VALUES ('a', false), ('b', true);
              UPDATE leads SET is_deleted = true, deleted_at = now() WHERE id = 'a';
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn capture_soft_delete_column_of_other_name_domain_and_null() {
+    fn soft_delete_column_of_other_name_domain_and_null() {
         begin();
         run(r#"CREATE DOMAIN flag AS boolean; CREATE TABLE t (id int PRIMARY KEY, "Is ""Gone""" flag, is_deleted boolean);
                SELECT lead_audit.enable('t', 'Is "Gone"');
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn capture_update_that_changes_nothing_is_no_entry() {
+    fn update_that_changes_nothing_is_no_entry() {
         begin_with_leads();
         run("INSERT INTO leads (id, email) VALUES ('a', 'x'); UPDATE leads SET email = email;
                  UPDATE leads SET email = 'x', is_manual = false");
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn capture_update_that_changes_only_how_a_value_is_spelt() {
+    fn update_that_changes_only_how_a_value_is_spelt() {
         begin();
         run(r#"CREATE TABLE t (id int PRIMARY KEY, n numeric, j json, f float8); SELECT lead_audit.enable('t');
                INSERT INTO t VALUES (1, 1.1, '{"a":1}', 0);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn capture_many_rows_of_one_statement() {
+    fn many_rows_of_one_statement() {
         begin_with_leads();
         for batch_memory in ["0", "64kB", "1GB"] {
             run(&format!("SET LOCAL lead_audit.batch_memory = '{batch_memory}'"));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn capture_two_statements_in_order() {
+    fn two_statements_in_order() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a'), ('b'); UPDATE leads SET email = id || '1';
                  UPDATE leads SET email = id || '2' WHERE id = 'b'");
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn capture_copy() {
+    fn copy() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, note text DEFAULT 'by default'); SELECT lead_audit.enable('t');
              COPY t (id) FROM PROGRAM 'seq 1 3000'");
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn capture_upsert_merge_and_writing_ctes() {
+    fn upsert_merge_and_writing_ctes() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t');
              INSERT INTO t VALUES (1, 1);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn capture_before_trigger_that_changes_or_cancels() {
+    fn before_trigger_that_changes_or_cancels() {
         begin_with_leads();
         run("CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                IF TG_OP = 'DELETE' THEN RETURN NULL; END IF;
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn capture_foreign_key_actions() {
+    fn foreign_key_actions() {
         begin();
         run("CREATE TABLE parent (id int PRIMARY KEY);
              CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE CASCADE ON UPDATE CASCADE);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn capture_through_view_cursor_and_function() {
+    fn through_view_cursor_and_function() {
         begin_with_leads();
         run("CREATE VIEW fine AS SELECT id, email FROM leads WHERE NOT is_deleted;
              INSERT INTO fine VALUES ('a', 'x'); UPDATE fine SET email = 'y';
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn capture_create_table_as_select_from_a_writing_function() {
+    fn create_table_as_select_from_a_writing_function() {
         begin_with_leads();
         run("CREATE FUNCTION put(text) RETURNS text LANGUAGE sql AS 'INSERT INTO leads (id) VALUES ($1) RETURNING id';
              CREATE TABLE copies AS SELECT put('x' || g) FROM generate_series(1, 3) g;
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn capture_deferred_trigger_that_writes() {
+    fn deferred_trigger_that_writes() {
         begin_with_leads();
         run("CREATE TABLE source (id int);
              CREATE FUNCTION derive() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -330,7 +330,7 @@ mod tests {
     /// Nested composite types: each type is looked at once, not once for each of the million places where it occurs. (CREATE TABLE
     /// itself looks at each place.)
     #[pg_test]
-    fn capture_types_nested_in_many_places() {
+    fn types_nested_in_many_places() {
         begin();
         run("CREATE TYPE t0 AS (c1 int, c2 int)");
         for level in 1..=6 {

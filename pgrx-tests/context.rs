@@ -10,7 +10,7 @@ mod tests {
     const CONTEXT: &str = "user_id, user_ip, user_agent, request_id";
 
     #[pg_test]
-    fn context_of_session_and_transaction() {
+    fn of_session_and_transaction() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a');
              SET lead_audit.user_id = 'u-17'; SET lead_audit.user_ip = '203.0.113.7';
@@ -32,7 +32,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn context_empty_is_null() {
+    fn empty_is_null() {
         begin_with_leads();
         run("SET LOCAL lead_audit.user_id = ''; SET LOCAL lead_audit.user_ip = ''; SET LOCAL lead_audit.user_agent = '';
              SET LOCAL lead_audit.request_id = ''; SET LOCAL application_name = ''; INSERT INTO leads (id) VALUES ('a')");
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn context_of_a_block_that_is_rolled_back_ends_with_it() {
+    fn of_a_block_that_is_rolled_back_ends_with_it() {
         begin_with_leads();
         run("SET LOCAL lead_audit.user_id = 'outer';
              DO $$ BEGIN
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn context_changed_within_one_statement() {
+    fn changed_within_one_statement() {
         begin_with_leads();
         run("CREATE FUNCTION as_user() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                PERFORM set_config('lead_audit.user_id', 'user of ' || NEW.id, true); RETURN NULL; END $$;
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn context_limits() {
+    fn limits() {
         begin_with_leads();
         for (setting, limit) in [("user_id", 255), ("request_id", 255), ("user_agent", 500)] {
             let longest = "é".repeat(limit);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn context_addresses() {
+    fn addresses() {
         begin_with_leads();
         run("SET LOCAL lead_audit.user_ip = '198.51.100.1'");
         for bad in [
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn context_misspelt_setting_is_an_error() {
+    fn misspelt_setting_is_an_error() {
         begin();
         for name in ["userid", "user_Id2", "enable", "on_errors", "\"User\""] {
             assert_fails(&format!("SET lead_audit.{name} = 'x'"), "42602", "lead_audit");
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn context_any_role_can_say_who_its_user_is() {
+    fn any_role_can_say_who_its_user_is() {
         begin_with_leads();
         run("CREATE ROLE clerk; GRANT ALL ON leads TO clerk");
         run_as("clerk", "SET LOCAL lead_audit.user_id = 'mine'; INSERT INTO leads (id) VALUES ('a')");
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn context_current_user_is_that_of_the_statement() {
+    fn current_user_is_that_of_the_statement() {
         begin();
         // The column's default says what current_user is where the row is written.
         run("CREATE ROLE clerk; CREATE ROLE boss;
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn context_cascade_is_by_whoever_wrote() {
+    fn cascade_is_by_whoever_wrote() {
         begin();
         run("CREATE ROLE clerk; CREATE TABLE parent (id int PRIMARY KEY);
              CREATE TABLE child (id int REFERENCES parent ON DELETE CASCADE);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn context_follows_a_renamed_role_and_application() {
+    fn follows_a_renamed_role_and_application() {
         begin_with_leads();
         run("CREATE ROLE clerk; GRANT ALL ON leads TO clerk");
         run_as("clerk", "SET LOCAL application_name = 'one'; INSERT INTO leads (id) VALUES ('a')");
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn context_of_disable_is_its_caller() {
+    fn of_disable_is_its_caller() {
         begin_with_leads();
         run("CREATE ROLE auditor; GRANT USAGE ON SCHEMA lead_audit TO auditor;
              GRANT EXECUTE ON FUNCTION lead_audit.disable(regclass), lead_audit.enable(regclass, name, boolean) TO auditor;

@@ -9,7 +9,7 @@ mod tests {
     const WATCHED: &str = "SELECT relation, row_trigger_on, truncate_trigger_on, state FROM lead_audit.watched";
 
     #[pg_test]
-    fn ddl_guard_disabled_trigger() {
+    fn disabled_trigger() {
         begin_with_leads();
         run("SET LOCAL lead_audit.user_id = 'dba'; ALTER TABLE leads DISABLE TRIGGER \"00_lead_audit_row\"");
         assert_eq!(rows(WATCHED), ["leads | false | true | disabled"]);
@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ddl_guard_disabled_in_every_way() {
+    fn disabled_in_every_way() {
         begin_with_leads();
         for (off, state) in [
             ("DISABLE TRIGGER ALL", "leads | false | false | disabled"),
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ddl_guard_enable_repairs_what_was_disabled_or_dropped() {
+    fn enable_repairs_what_was_disabled_or_dropped() {
         begin_with_leads();
         let identity = one("SELECT watch_id FROM lead_audit.watch");
         for damage in [
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ddl_guard_dropped_trigger() {
+    fn dropped_trigger() {
         begin_with_leads();
         run("DROP TRIGGER \"00_lead_audit_row\" ON leads");
         assert_eq!(rows(WATCHED), ["leads | false | true | disabled"]);
@@ -93,7 +93,7 @@ mod tests {
 
     /// It records still, but nobody looks after it under that name: it counts as switched off.
     #[pg_test]
-    fn ddl_guard_renamed_audit_trigger() {
+    fn renamed_audit_trigger() {
         begin_with_leads();
         run("ALTER TRIGGER \"00_lead_audit_row\" ON leads RENAME TO other");
         assert_eq!(rows(WATCHED), ["leads | false | true | disabled"]);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ddl_guard_replaced_trigger() {
+    fn replaced_trigger() {
         begin_with_leads();
         run("CREATE OR REPLACE TRIGGER \"00_lead_audit_row\" AFTER INSERT ON leads FOR EACH ROW
                  EXECUTE FUNCTION suppress_redundant_updates_trigger()");
@@ -116,7 +116,7 @@ mod tests {
 
     /// The function is the right one, and yet most is not recorded.
     #[pg_test]
-    fn ddl_guard_narrowed_trigger() {
+    fn narrowed_trigger() {
         begin_with_leads();
         let identity = one("SELECT watch_id FROM lead_audit.watch");
         for (events, condition) in [
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ddl_guard_dropped_table() {
+    fn dropped_table() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a')");
         let relation = one("SELECT 'leads'::regclass::oid");
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ddl_guard_dropped_with_schema_or_owner() {
+    fn dropped_with_schema_or_owner() {
         begin();
         run("CREATE SCHEMA crm; CREATE TABLE crm.a (id int PRIMARY KEY); CREATE TABLE crm.b (id int PRIMARY KEY);
              SELECT lead_audit.enable('crm.a'), lead_audit.enable('crm.b'); SET LOCAL client_min_messages = warning;
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ddl_guard_dropped_by_its_owner_is_an_entry_of_his() {
+    fn dropped_by_its_owner_is_an_entry_of_his() {
         begin_with_leads();
         run("CREATE ROLE clerk; ALTER TABLE leads OWNER TO clerk");
         run_as("clerk", "DROP TABLE leads");
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ddl_guard_renamed_table() {
+    fn renamed_table() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a'); ALTER TABLE leads RENAME TO prospects; UPDATE prospects SET email = 'x'");
         assert_eq!(rows(WATCHED), ["prospects | true | true | on"]);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ddl_guard_renamed_after_disable() {
+    fn renamed_after_disable() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a'); SELECT lead_audit.disable('leads'); ALTER TABLE leads RENAME TO prospects");
         assert_eq!(
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ddl_guard_moved_table() {
+    fn moved_table() {
         begin_with_leads();
         run("CREATE SCHEMA crm; INSERT INTO leads (id) VALUES ('a'); ALTER TABLE leads SET SCHEMA crm;
              UPDATE crm.leads SET email = 'x';
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ddl_guard_partition_taken_out_and_put_in() {
+    fn partition_taken_out_and_put_in() {
         begin();
         run("CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id);
              CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ddl_guard_dropped_partition() {
+    fn dropped_partition() {
         begin();
         run("CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id);
              CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ddl_guard_renamed_soft_delete_column() {
+    fn renamed_soft_delete_column() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a'); ALTER TABLE leads RENAME COLUMN is_deleted TO gone;
                  UPDATE leads SET gone = true");
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ddl_guard_is_silent_about_everything_else() {
+    fn is_silent_about_everything_else() {
         begin_with_leads();
         run("ALTER TABLE leads ALTER email SET DEFAULT 'x'; ALTER TABLE leads ALTER email SET STATISTICS 10;
              ALTER TABLE leads ADD CHECK (email <> 'y'); ALTER TABLE leads ENABLE ROW LEVEL SECURITY;
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ddl_guard_is_itself_guarded_by_superusers_rights_only() {
+    fn is_itself_guarded_by_superusers_rights_only() {
         begin_with_leads();
         assert_eq!(
             rows("SELECT evtname, evtevent, evtenabled FROM pg_event_trigger WHERE evtname LIKE 'lead%' ORDER BY 1"),
@@ -291,7 +291,7 @@ mod tests {
 
     /// Tables, schemas, types and triggers that are made as elements of a schema have no event triggers of their own.
     #[pg_test]
-    fn ddl_guard_schema_with_elements() {
+    fn schema_with_elements() {
         begin();
         run("CREATE TABLE leads (id int PRIMARY KEY, note text); CREATE TABLE p (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
              SELECT lead_audit.enable('leads'), lead_audit.enable('p');
@@ -311,7 +311,7 @@ mod tests {
 
     /// Values change with the types that they are made of.
     #[pg_test]
-    fn ddl_guard_types_of_columns() {
+    fn types_of_columns() {
         begin();
         run("CREATE DOMAIN code AS text; CREATE TYPE addr AS (street text, zip code, town text); CREATE TYPE person AS (name text, home addr);
              CREATE DOMAIN home AS addr; CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TABLE row_type (x int, y int);
@@ -345,7 +345,7 @@ mod tests {
     /// A stored generated column has other values afterwards, and the same type.
     #[cfg(any(feature = "pg17", feature = "pg18"))]
     #[pg_test]
-    fn ddl_guard_expression_of_a_generated_column() {
+    fn expression_of_a_generated_column() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, g int GENERATED ALWAYS AS (id * 2) STORED); SELECT lead_audit.enable('t');
              ALTER TABLE t ALTER COLUMN g SET EXPRESSION AS (id * 3)");
@@ -354,7 +354,7 @@ mod tests {
 
     /// A foreign table is a member like any other, but for TRUNCATE.
     #[pg_test]
-    fn ddl_guard_foreign_tables() {
+    fn foreign_tables() {
         begin();
         run("CREATE ROLE clerk; CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER nowhere FOREIGN DATA WRAPPER nowhere; GRANT USAGE ON FOREIGN SERVER nowhere TO clerk;
              GRANT CREATE ON SCHEMA public TO clerk; CREATE TABLE t (id int, note text); CREATE TABLE p (id int) PARTITION BY RANGE (id);
@@ -387,7 +387,7 @@ mod tests {
 
     /// A table that was watched once, and is not now, comes to a watched one.
     #[pg_test]
-    fn ddl_guard_newcomer_that_was_watched_before() {
+    fn newcomer_that_was_watched_before() {
         begin();
         run("CREATE TABLE parent (id int, note text); CREATE TABLE once (id int, note text); CREATE TABLE p (id int) PARTITION BY RANGE (id);
              CREATE TABLE once_p (id int); SELECT lead_audit.enable('once'), lead_audit.enable('once_p'); INSERT INTO once VALUES (1);
@@ -416,7 +416,7 @@ mod tests {
 
     /// The cost of a command does not grow with the number of watched tables.
     #[pg_test]
-    fn ddl_guard_reads_only_what_a_command_reaches() {
+    fn reads_only_what_a_command_reaches() {
         begin_with_leads();
         let read = || {
             rows(
@@ -451,7 +451,7 @@ mod tests {
 
     /// What gets past the guard is found.
     #[pg_test]
-    fn ddl_guard_check_finds_what_got_past_it() {
+    fn check_finds_what_got_past_it() {
         begin();
         run("CREATE TABLE t (id int, note text); CREATE TABLE p (id int, note text) PARTITION BY RANGE (id);
              CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE gone (id int); CREATE TABLE off (id int); CREATE TABLE c0 () INHERITS (t);

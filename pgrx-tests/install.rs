@@ -7,7 +7,7 @@ mod tests {
     use pgrx::prelude::*;
 
     #[pg_test]
-    fn install_enable_watches_and_says_so() {
+    fn enable_watches_and_says_so() {
         begin_with_leads();
         let watched = "SELECT relation, row_trigger_on, truncate_trigger_on, state, soft_delete_column, baseline_at
              FROM lead_audit.watched";
@@ -24,7 +24,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn install_enable_twice_changes_nothing() {
+    fn enable_twice_changes_nothing() {
         begin_with_leads();
         let watch = "SELECT watch_id, table_schema, table_name, soft_delete_column, state, enabled_at FROM lead_audit.watch";
         let before = rows(watch);
@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn install_disable_ends_recording_and_is_an_entry() {
+    fn disable_ends_recording_and_is_an_entry() {
         begin_with_leads();
         let identity = one("SELECT watch_id FROM lead_audit.watch");
         run("INSERT INTO leads (id) VALUES ('a')");
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn install_disable_of_a_table_that_never_was_watched() {
+    fn disable_of_a_table_that_never_was_watched() {
         begin();
         run("CREATE TABLE plain (id int PRIMARY KEY)");
         assert_eq!(one("SELECT lead_audit.disable('plain')"), "false");
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn install_soft_delete_column_is_kept_and_can_be_changed() {
+    fn soft_delete_column_is_kept_and_can_be_changed() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, gone boolean, is_deleted boolean);
              SELECT lead_audit.enable('t', 'gone');
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn install_table_without_primary_key() {
+    fn table_without_primary_key() {
         begin();
         run("CREATE TABLE loose (a int, b text UNIQUE); SELECT lead_audit.enable('loose');
              INSERT INTO loose VALUES (1, 'x'), (1, NULL); UPDATE loose SET a = 2 WHERE b = 'x';
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn install_baseline_is_one_snapshot_of_each_row_once() {
+    fn baseline_is_one_snapshot_of_each_row_once() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, note text, at timestamptz);
              INSERT INTO t SELECT g, 'note ' || g, '2020-01-01 12:00+05'::timestamptz + g * interval '1 s'
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn install_baseline_of_a_partitioned_table() {
+    fn baseline_of_a_partitioned_table() {
         begin();
         run("CREATE TABLE p (id int, region text, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
              CREATE TABLE p_eu PARTITION OF p FOR VALUES IN ('eu');
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn install_what_cannot_be_watched_is_refused() {
+    fn what_cannot_be_watched_is_refused() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, gone text, flag int); CREATE VIEW v AS SELECT * FROM t;
              CREATE MATERIALIZED VIEW m AS SELECT * FROM t; CREATE SEQUENCE s; CREATE TEMP TABLE temporary_one (id int);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn install_drop_extension_leaves_the_table() {
+    fn drop_extension_leaves_the_table() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a'), ('b'); DROP EXTENSION lead_audit CASCADE");
         assert_eq!(rows("SELECT id FROM leads ORDER BY id"), ["a", "b"]);
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn install_create_extension_watches_leads_at_once() {
+    fn create_extension_watches_leads_at_once() {
         begin();
         run("DROP EXTENSION lead_audit CASCADE;
              CREATE SCHEMA crm; CREATE TABLE crm.leads (id int PRIMARY KEY); CREATE TABLE public.leads (id int PRIMARY KEY);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn install_create_extension_without_leads_says_what_to_call() {
+    fn create_extension_without_leads_says_what_to_call() {
         begin();
         run("DROP EXTENSION lead_audit CASCADE; CREATE SCHEMA crm; CREATE TABLE crm.leads (id int PRIMARY KEY);
              SET LOCAL search_path = public");
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn install_create_extension_takes_no_view_or_temporary_leads() {
+    fn create_extension_takes_no_view_or_temporary_leads() {
         begin();
         run("DROP EXTENSION lead_audit CASCADE; CREATE VIEW public.leads AS SELECT 1 AS id");
         assert!(messages(|| run("CREATE EXTENSION lead_audit")).iter().any(|m| m.contains("no table \"leads\"")));
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn install_into_a_schema_of_somebody_else_is_refused() {
+    fn into_a_schema_of_somebody_else_is_refused() {
         begin();
         run("DROP EXTENSION lead_audit CASCADE; DROP SCHEMA IF EXISTS lead_audit CASCADE; CREATE ROLE clerk;
              CREATE SCHEMA lead_audit AUTHORIZATION clerk");
@@ -248,7 +248,7 @@ mod tests {
 
     /// Its owner could replace functions that run with a superuser's rights.
     #[pg_test]
-    fn install_beside_an_internal_schema_of_somebody_else_is_refused() {
+    fn beside_an_internal_schema_of_somebody_else_is_refused() {
         begin();
         run("DROP EXTENSION lead_audit CASCADE; CREATE ROLE clerk");
         for owner in ["clerk", "CURRENT_USER"] {
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn install_public_has_no_rights_on_anything() {
+    fn public_has_no_rights_on_anything() {
         begin();
         run("CREATE ROLE anybody; GRANT USAGE ON SCHEMA lead_audit TO anybody");
         let granted = rows(
@@ -288,7 +288,7 @@ mod tests {
 
     /// What `\df lead_audit.*` lists: users need it, or it is named in dumps.
     #[pg_test]
-    fn install_users_see_what_they_need() {
+    fn users_see_what_they_need() {
         begin();
         assert_eq!(
             rows(
@@ -319,7 +319,7 @@ mod tests {
 
     /// A caller's search_path reaches no function that would look a name up.
     #[pg_test]
-    fn install_every_function_has_its_search_path() {
+    fn every_function_has_its_search_path() {
         begin();
         let without = rows(
             "SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn install_every_object_has_a_comment() {
+    fn every_object_has_a_comment() {
         begin();
         let without = rows(
             "WITH schema(oid) AS (VALUES ('lead_audit'::regnamespace::oid), ('lead_audit_internal'::regnamespace)),

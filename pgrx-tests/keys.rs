@@ -8,7 +8,7 @@ mod tests {
     use pgrx::prelude::*;
 
     #[pg_test]
-    fn keys_changed_key_is_found_under_both() {
+    fn changed_key_is_found_under_both() {
         begin_with_leads();
         run("INSERT INTO leads (id, email) VALUES ('old', 'x'), ('other', 'y'); UPDATE leads SET id = 'new' WHERE id = 'old';
              UPDATE leads SET email = 'z' WHERE id = 'new'; INSERT INTO leads (id) VALUES ('old')");
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn keys_swapped_in_one_statement() {
+    fn swapped_in_one_statement() {
         begin();
         run("CREATE TABLE t (id int, CONSTRAINT pk PRIMARY KEY (id) DEFERRABLE, note text); SELECT lead_audit.enable('t');
              INSERT INTO t VALUES (1, 'one'), (2, 'two'); UPDATE t SET id = 3 - id");
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn keys_can_be_spelt_as_the_type_allows() {
+    fn can_be_spelt_as_the_type_allows() {
         begin();
         for (key_type, stored, spellings) in [
             (
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn keys_of_several_columns() {
+    fn of_several_columns() {
         begin();
         run(
             r#"CREATE TABLE t (no numeric, "Zone é" text, tenant int, value int, PRIMARY KEY (tenant, no, "Zone é")); SELECT lead_audit.enable('t');
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn keys_do_not_reach_other_tables() {
+    fn do_not_reach_other_tables() {
         begin();
         run("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY);
              SELECT lead_audit.enable('a'), lead_audit.enable('b');
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn keys_follow_a_renamed_column() {
+    fn follow_a_renamed_column() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 1);
              ALTER TABLE t RENAME COLUMN id TO no; UPDATE t SET n = 2");
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn keys_of_several_columns_renamed_and_retyped_one_after_the_other() {
+    fn of_several_columns_renamed_and_retyped_one_after_the_other() {
         begin();
         run("CREATE TABLE t (b int, a numeric(4,1), n int, PRIMARY KEY (a, b)); SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 2, 0), (1, 3, 0);
              ALTER TABLE t RENAME COLUMN a TO z; UPDATE t SET n = 1; ALTER TABLE t ALTER COLUMN b TYPE text; UPDATE t SET n = 2;
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn keys_dropped_and_made_again() {
+    fn dropped_and_made_again() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 0), (2, 0);
              ALTER TABLE t DROP CONSTRAINT t_pkey; UPDATE t SET n = 1; UPDATE t SET id = 3 WHERE id = 2");
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn keys_of_other_columns() {
+    fn of_other_columns() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, email text UNIQUE NOT NULL, n int); SELECT lead_audit.enable('t');
              INSERT INTO t VALUES (1, 'a', 0), (2, 'b', 0); UPDATE t SET email = 'c' WHERE id = 2;
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn keys_that_look_alike_are_not_the_same() {
+    fn that_look_alike_are_not_the_same() {
         begin();
         run(r#"CREATE TABLE t (k text PRIMARY KEY); SELECT lead_audit.enable('t')"#);
         let keys = ["", " ", "a", "A", "a ", "\"", "\\", "{\"k\":\"a\"}", "é", "e\u{301}", "\u{1}", "\u{1F600}", "null"];

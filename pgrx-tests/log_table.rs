@@ -22,7 +22,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn log_table_indexes_have_what_belongs_into_them() {
+    fn indexes_have_what_belongs_into_them() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, note text); SELECT lead_audit.enable('t');
              INSERT INTO t SELECT g, 'x' FROM generate_series(1, 3000) g;
@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn log_table_indexes_that_were_added_are_served_too() {
+    fn indexes_that_were_added_are_served_too() {
         begin();
         run("CREATE INDEX by_user ON lead_audit.entry (lower(user_id)) WHERE user_id IS NOT NULL;
              CREATE TABLE t (id int PRIMARY KEY); SELECT lead_audit.enable('t');
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn log_table_index_has_what_a_trigger_on_the_log_put_in() {
+    fn index_has_what_a_trigger_on_the_log_put_in() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY); SELECT lead_audit.enable('t');
              CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.previous_key_hash := 42; RETURN NEW; END';
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn log_table_is_locked_again_after_the_lock_was_rolled_back() {
+    fn is_locked_again_after_the_lock_was_rolled_back() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY); SELECT lead_audit.enable('t')");
         let locked = || {

@@ -1,25 +1,25 @@
 //! In-database tests, a file for each behaviour. Each test runs in a transaction of its own that is rolled back, as
 //! superuser in a database that has nothing but the extension. `trail` is what they share.
 
-mod attacks;
 mod capture;
+mod changed_entries;
+mod changed_tree;
 mod context;
 mod ddl_guard;
-mod failing;
-mod hostile;
+mod hostile_names;
+mod hostile_owners;
 mod install;
 mod invalid_bytes;
 mod keys;
 mod log_table;
+mod on_error;
 mod order;
 mod partitions;
-mod rights;
+mod privileges;
 mod rollback;
 mod sealing;
+mod sql_statements;
 mod switches;
 mod trail;
-mod tree_verification;
 mod values;
-mod verification;
 mod versions;
-mod ways;

@@ -24,7 +24,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn order_after_row_trigger_that_updates_the_same_row() {
+    fn after_row_trigger_that_updates_the_same_row() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t')");
         run(CONTINUE);
@@ -42,7 +42,7 @@ mod tests {
     /// Postgres fires triggers in the order of their names, so no name of ours is safe: whoever makes one that comes first
     /// is warned, when the trigger is made and when watching begins.
     #[pg_test]
-    fn order_warns_of_after_row_triggers_whose_name_comes_first() {
+    fn warns_of_after_row_triggers_whose_name_comes_first() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t')");
         run(CONTINUE);
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn order_after_statement_trigger_that_writes_the_same_table() {
+    fn after_statement_trigger_that_writes_the_same_table() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t');
              CREATE FUNCTION go_on() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn order_before_trigger_that_writes_another_row() {
+    fn before_trigger_that_writes_another_row() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE counter (id int PRIMARY KEY, n int);
              SELECT lead_audit.enable('t'), lead_audit.enable('counter'); INSERT INTO counter VALUES (1, 0);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn order_of_ids_is_that_of_times() {
+    fn of_ids_is_that_of_times() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t');
                  SET LOCAL lead_audit.batch_memory = '1GB'");
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn order_row_written_twice_by_functions_of_one_statement() {
+    fn row_written_twice_by_functions_of_one_statement() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 0);
              CREATE FUNCTION more() RETURNS int LANGUAGE sql VOLATILE AS 'UPDATE t SET n = n + 1 RETURNING n';

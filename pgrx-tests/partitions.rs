@@ -22,7 +22,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn partitions_truncate_counts_each_row_once() {
+    fn truncate_counts_each_row_once() {
         begin_with_partitions();
         run("SELECT lead_audit.enable('p')");
         for (statement, expected) in [
@@ -43,7 +43,7 @@ mod tests {
 
     /// A trigger of one TRUNCATE that runs another: neither takes the other's counts for its own.
     #[pg_test]
-    fn partitions_truncate_within_a_truncate() {
+    fn truncate_within_a_truncate() {
         begin_with_partitions();
         run("CREATE TABLE other (id int PRIMARY KEY); SELECT lead_audit.enable('p'), lead_audit.enable('other');
              CREATE FUNCTION also() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN TRUNCATE p; RETURN NULL; END $$;
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn partitions_are_enabled_and_disabled_with_their_root() {
+    fn are_enabled_and_disabled_with_their_root() {
         begin_with_partitions();
         run("SELECT lead_audit.enable('p')");
         let identity = one("SELECT watch_id FROM lead_audit.watch");
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn partitions_watched_before_their_root_keep_their_history() {
+    fn watched_before_their_root_keep_their_history() {
         begin_with_partitions();
         run("SELECT lead_audit.enable('p21'), lead_audit.enable('p1'); INSERT INTO p VALUES (1, 'a'), (11, 'b'), (17, 'unseen');
              SELECT lead_audit.enable('p')");
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn partitions_attached_created_and_detached() {
+    fn attached_created_and_detached() {
         begin_with_partitions();
         run("SELECT lead_audit.enable('p'); CREATE TABLE p3 PARTITION OF p FOR VALUES FROM (20) TO (30); INSERT INTO p VALUES (20), (1);
              CREATE TABLE p4 (note text, id int NOT NULL PRIMARY KEY); INSERT INTO p4 VALUES ('unseen', 30);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn partitions_detached_subtree_stays_watched() {
+    fn detached_subtree_stays_watched() {
         begin_with_partitions();
         run("SELECT lead_audit.enable('p'); ALTER TABLE p DETACH PARTITION p2; INSERT INTO p2 VALUES (11), (17); TRUNCATE p21, p2;
              CREATE TABLE p23 PARTITION OF p2 FOR VALUES FROM (50) TO (60); INSERT INTO p23 VALUES (50); DROP TABLE p23");
@@ -169,7 +169,7 @@ mod tests {
 
     /// Rows that come with a table are recorded where the rows that were there at the beginning were.
     #[pg_test]
-    fn partitions_attached_with_rows_to_a_table_with_a_baseline() {
+    fn attached_with_rows_to_a_table_with_a_baseline() {
         begin_with_partitions();
         run("SELECT lead_audit.enable('p', baseline => true); CREATE TABLE p3 (id int PRIMARY KEY, note text); INSERT INTO p3 VALUES (20, 'x'), (21, 'y');
              ALTER TABLE p ATTACH PARTITION p3 FOR VALUES FROM (20) TO (30); UPDATE p SET note = 'z' WHERE id = 20");
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn partitions_attach_of_a_watched_table() {
+    fn attach_of_a_watched_table() {
         begin_with_partitions();
         run("CREATE TABLE p3 (id int PRIMARY KEY, note text); SELECT lead_audit.enable('p'), lead_audit.enable('p3'); INSERT INTO p3 VALUES (20);
              ALTER TABLE p ATTACH PARTITION p3 FOR VALUES FROM (20) TO (30); UPDATE p SET note = 'z'; TRUNCATE p3");
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn partitions_child_tables_are_watched_with_their_parent() {
+    fn child_tables_are_watched_with_their_parent() {
         begin();
         run("CREATE TABLE parent (id int PRIMARY KEY, note text); CREATE TABLE child (more int, PRIMARY KEY (id)) INHERITS (parent);
              SELECT lead_audit.enable('parent'); CREATE TABLE grandchild (PRIMARY KEY (id)) INHERITS (child);
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn partitions_child_tables_with_a_baseline_and_their_end() {
+    fn child_tables_with_a_baseline_and_their_end() {
         begin();
         run("CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child () INHERITS (parent); INSERT INTO parent VALUES (1);
              INSERT INTO child VALUES (2); SELECT lead_audit.enable('parent', baseline => true); DROP TABLE child; DROP TABLE parent");
@@ -253,7 +253,7 @@ mod tests {
 
     /// One UPDATE of a row is one entry, wherever the row is afterwards.
     #[pg_test]
-    fn partitions_row_that_moves_is_an_update() {
+    fn row_that_moves_is_an_update() {
         begin_with_partitions();
         run("CREATE TABLE p3 (note text, dropped int, id int PRIMARY KEY); ALTER TABLE p3 DROP COLUMN dropped;
              ALTER TABLE p ATTACH PARTITION p3 FOR VALUES FROM (20) TO (30); SELECT lead_audit.enable('p');
@@ -284,7 +284,7 @@ mod tests {
 
     /// What stands between the two halves of a move, or takes the second away.
     #[pg_test]
-    fn partitions_row_that_moves_and_triggers() {
+    fn row_that_moves_and_triggers() {
         begin_with_partitions();
         run("CREATE TABLE side (id int PRIMARY KEY); SELECT lead_audit.enable('p'), lead_audit.enable('side'); INSERT INTO p VALUES (1), (2), (3), (4);
              CREATE FUNCTION aside() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -325,7 +325,7 @@ mod tests {
 
     /// Values that cannot be compared by their JSON, and the ways to move that are no plain UPDATE.
     #[pg_test]
-    fn partitions_row_that_moves_in_other_ways() {
+    fn row_that_moves_in_other_ways() {
         begin();
         run("CREATE TABLE parent (id int PRIMARY KEY); INSERT INTO parent VALUES (1);
              CREATE TYPE mood AS ENUM ('a', 'b'); CREATE FUNCTION told(mood) RETURNS json LANGUAGE sql AS $$ SELECT '\"x\"'::json $$;
@@ -357,7 +357,7 @@ mod tests {
     /// The owner may rearrange the tree, and loses sight of nothing by it: neither by taking a partition out, nor by putting the
     /// tree under one of his own.
     #[pg_test]
-    fn partitions_by_the_owner() {
+    fn by_the_owner() {
         begin();
         run("CREATE ROLE clerk; GRANT CREATE ON SCHEMA public TO clerk; SET LOCAL ROLE clerk;
              CREATE TABLE p (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
@@ -397,7 +397,7 @@ mod tests {
 
     /// A column that came with a default after the row was written is in no tuple, but in the row.
     #[pg_test]
-    fn partitions_moved_rows_have_the_values_of_added_columns() {
+    fn moved_rows_have_the_values_of_added_columns() {
         begin_with_partitions();
         run("SELECT lead_audit.enable('p'); INSERT INTO p VALUES (1, 'a');
              ALTER TABLE p ADD COLUMN source text DEFAULT 'import', ADD COLUMN score int DEFAULT 7, ADD COLUMN seen date;

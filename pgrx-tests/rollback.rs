@@ -7,7 +7,7 @@ mod tests {
     use pgrx::prelude::*;
 
     #[pg_test]
-    fn rollback_of_a_block_keeps_what_is_around_it() {
+    fn of_a_block_keeps_what_is_around_it() {
         begin_with_leads();
         run("DO $$ BEGIN
                INSERT INTO leads (id) VALUES ('before');
@@ -22,7 +22,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn rollback_of_nested_blocks() {
+    fn of_nested_blocks() {
         begin_with_leads();
         run("DO $$ BEGIN
                INSERT INTO leads (id) VALUES ('1');
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn rollback_of_a_statement_that_fails_half_way() {
+    fn of_a_statement_that_fails_half_way() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('taken')");
         for batch_memory in ["0", "1MB"] {
@@ -69,7 +69,7 @@ mod tests {
 
     /// The entries of rows 1 to 3 wait for the end of the INSERT while the trigger's blocks come and go.
     #[pg_test]
-    fn rollback_of_a_block_in_an_after_trigger() {
+    fn of_a_block_in_an_after_trigger() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE side (id int PRIMARY KEY);
              SELECT lead_audit.enable('t'), lead_audit.enable('side');
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn rollback_of_the_whole_statement_around_committed_blocks() {
+    fn of_the_whole_statement_around_committed_blocks() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE side (id int PRIMARY KEY);
              SELECT lead_audit.enable('t'), lead_audit.enable('side');
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn rollback_of_truncate_and_ddl() {
+    fn of_truncate_and_ddl() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a');
              DO $$ BEGIN TRUNCATE leads; RAISE 'undo'; EXCEPTION WHEN others THEN NULL; END $$;
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn rollback_in_a_loop_of_thousands() {
+    fn in_a_loop_of_thousands() {
         begin_with_leads();
         run("DO $$ BEGIN FOR i IN 1 .. 3000 LOOP
                BEGIN

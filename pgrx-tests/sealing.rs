@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn sealing_makes_one_leaf_of_each_entry() {
+    fn makes_one_leaf_of_each_entry() {
         begin_with_oracle();
         assert_eq!(seal(), 0);
         assert_eq!(one("SELECT lead_audit.latest_checkpoint()"), "NULL");
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn sealing_leaves_out_what_was_rolled_back() {
+    fn leaves_out_what_was_rolled_back() {
         begin_with_oracle();
         run("INSERT INTO leads (id) VALUES ('a');
              DO $$ BEGIN INSERT INTO leads (id) VALUES ('b'), ('c'); RAISE division_by_zero;
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn sealing_that_is_rolled_back_leaves_no_trace() {
+    fn that_is_rolled_back_leaves_no_trace() {
         begin_with_oracle();
         run("INSERT INTO leads (id) VALUES ('a')");
         assert_eq!(seal(), 1);
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn sealing_proves_that_each_entry_is_in_each_tree() {
+    fn proves_that_each_entry_is_in_each_tree() {
         begin_with_oracle();
         for count in [3, 300, 4, 270] {
             run(&format!("INSERT INTO leads (id) SELECT gen_random_uuid() FROM generate_series(1, {count})"));
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn sealing_proves_that_the_tree_only_grew() {
+    fn proves_that_the_tree_only_grew() {
         begin_with_oracle();
         run("INSERT INTO leads (id) SELECT gen_random_uuid() FROM generate_series(1, 600)");
         seal();
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn sealing_refuses_what_cannot_be_proved() {
+    fn refuses_what_cannot_be_proved() {
         begin_with_oracle();
         assert_fails("SELECT lead_audit.inclusion_proof(-5)", "P0002", "there is no entry -5");
         run("INSERT INTO leads (id) VALUES ('a')");
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn sealing_goes_on_only_from_a_tree_that_is_whole() {
+    fn goes_on_only_from_a_tree_that_is_whole() {
         begin_with_oracle();
         run("INSERT INTO leads (id) VALUES ('a'), ('b'), ('c')");
         seal();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn sealing_wants_ids_in_order() {
+    fn wants_ids_in_order() {
         begin_with_oracle();
         for change in ["CACHE 10", "INCREMENT 2", "CYCLE"] {
             let alter = format!("ALTER SEQUENCE lead_audit.entry_id_seq {change}");
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn sealing_keeps_its_tables_to_itself() {
+    fn keeps_its_tables_to_itself() {
         begin_with_oracle();
         run("INSERT INTO leads (id) VALUES ('a')");
         seal();
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn sealing_shows_in_the_stats_what_is_left() {
+    fn shows_in_the_stats_what_is_left() {
         begin_with_oracle();
         let stats = "SELECT unsealed_entries, oldest_unsealed = (SELECT min(occurred_at) FROM lead_audit.entry e WHERE NOT EXISTS
              (SELECT FROM lead_audit.leaf_range r WHERE e.id BETWEEN r.first_id AND r.last_id)) AS right, seal_lag >= '0' AS lag, open_ids >= 0 AS open,
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn sealing_settings_are_checked() {
+    fn settings_are_checked() {
         begin();
         assert_fails("SET lead_audit.checkpoint_dir = 'x'", "22023", "invalid value for parameter");
         assert_fails("SET lead_audit.signing_key_file = '../x'", "22023", "invalid value for parameter");
@@ -288,7 +288,7 @@ mod tests {
 
     /// With the next sealing, whether there is anything else to seal or not; not before the first checkpoint, which changes nothing.
     #[pg_test]
-    fn sealing_under_another_origin_is_an_entry() {
+    fn under_another_origin_is_an_entry() {
         begin();
         run("SET LOCAL lead_audit.origin = 'example.org/zero'; SELECT lead_audit.seal();
              SET LOCAL lead_audit.origin = 'example.org/one'; CREATE TABLE t (id int PRIMARY KEY); SELECT lead_audit.enable('t');
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn sealing_in_a_transaction_that_cannot() {
+    fn in_a_transaction_that_cannot() {
         begin();
         run("SET TRANSACTION READ ONLY");
         assert_fails("SELECT lead_audit.seal()", "25006", "read-only transaction");

@@ -7,7 +7,7 @@ mod tests {
     use pgrx::prelude::*;
 
     #[pg_test]
-    fn switches_enabled() {
+    fn enabled() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a'); SET LOCAL lead_audit.enabled = off;
              INSERT INTO leads (id) VALUES ('b'); UPDATE leads SET email = 'x'; DELETE FROM leads WHERE id = 'a';
@@ -18,7 +18,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn switches_log_soft_deletes() {
+    fn log_soft_deletes() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a'), ('b'); SET LOCAL lead_audit.log_soft_deletes = off;
              UPDATE leads SET is_deleted = true WHERE id = 'a'; UPDATE leads SET is_deleted = false;
@@ -31,7 +31,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn switches_defaults() {
+    fn defaults() {
         begin();
         assert_eq!(
             rows(
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn switches_refuse_what_is_no_value() {
+    fn refuse_what_is_no_value() {
         begin();
         for (setting, value) in
             [("on_error", "ignore"), ("on_error", ""), ("enabled", "perhaps"), ("batch_memory", "-1"), ("batch_memory", "2GB")]
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn switches_are_the_superusers() {
+    fn are_the_superusers() {
         begin_with_leads();
         run("CREATE ROLE clerk; ALTER TABLE leads OWNER TO clerk; GRANT CREATE ON SCHEMA public TO clerk");
         for (setting, value) in [

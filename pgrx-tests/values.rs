@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn values_of_every_type_are_those_of_to_jsonb_whatever_the_session() {
+    fn of_every_type_are_those_of_to_jsonb_whatever_the_session() {
         let types = types_here();
         let rows_needed = types.iter().map(|(_, values)| values.len()).max().unwrap_or(0);
         let columns: Vec<String> = (0..types.len()).map(|i| format!("c{i}")).collect();
@@ -327,7 +327,7 @@ mod tests {
 
     /// Domains and arrays over each of these types, and composites with a field of it.
     #[pg_test]
-    fn values_of_domains_arrays_and_composites_over_every_type() {
+    fn of_domains_arrays_and_composites_over_every_type() {
         let types = types_here();
         begin();
         run(TYPES);
@@ -378,7 +378,7 @@ mod tests {
 
     /// Some of these types are cast to json by themselves (hstore), others are not. A server can be without contrib.
     #[pg_test]
-    fn values_of_types_from_contrib() {
+    fn of_types_from_contrib() {
         if holds("SELECT count(*) = 0 FROM pg_available_extensions WHERE name = 'hstore'") {
             return;
         }
@@ -419,7 +419,7 @@ mod tests {
     /// Those that are stored are in the entry; virtual ones follow from the others, and are not.
     #[cfg(feature = "pg18")]
     #[pg_test]
-    fn values_of_virtual_generated_columns_are_left_out() {
+    fn of_virtual_generated_columns_are_left_out() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n int, twice int GENERATED ALWAYS AS (n * 2) VIRTUAL, thrice int GENERATED ALWAYS AS (n * 3) STORED);
              SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 5); UPDATE t SET n = 6");
@@ -433,7 +433,7 @@ mod tests {
 
     /// The session's settings are its own again, also after an error in the middle of a value.
     #[pg_test]
-    fn values_leave_the_sessions_settings_alone() {
+    fn leave_the_sessions_settings_alone() {
         begin();
         run("CREATE TYPE fragile AS ENUM ('ok', 'bad');
              CREATE FUNCTION fragile_json(fragile) RETURNS json LANGUAGE plpgsql AS $$ BEGIN IF $1 = 'bad' THEN RAISE 'bad';
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn values_under_column_names_of_all_kinds() {
+    fn under_column_names_of_all_kinds() {
         begin();
         let names = [
             "plain",
@@ -530,7 +530,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn values_after_columns_were_dropped_added_renamed_and_retyped() {
+    fn after_columns_were_dropped_added_renamed_and_retyped() {
         begin();
         run("CREATE TABLE t (a int, gone text, id int PRIMARY KEY, b numeric); SELECT lead_audit.enable('t')");
         let check = |statements: &str| {
@@ -573,7 +573,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn values_of_generated_and_identity_columns() {
+    fn of_generated_and_identity_columns() {
         begin();
         run("CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a int, b int GENERATED ALWAYS AS (a * 2) STORED); SELECT lead_audit.enable('t');
              INSERT INTO t (a) VALUES (1); UPDATE t SET a = 5");
@@ -588,7 +588,7 @@ mod tests {
 
     /// As column, in an array and in jsonb, of all lengths before and behind the point.
     #[pg_test]
-    fn values_of_many_numerics() {
+    fn of_many_numerics() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n numeric, list numeric[], doc jsonb); SELECT lead_audit.enable('t');
              INSERT INTO t SELECT g, d.n, ARRAY[d.n], to_jsonb(d.n)
@@ -605,7 +605,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn values_stored_out_of_line() {
+    fn stored_out_of_line() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, big text, raw bytea, doc jsonb, n int);
              ALTER TABLE t ALTER big SET STORAGE EXTERNAL, ALTER raw SET STORAGE EXTERNAL;

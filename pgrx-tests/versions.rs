@@ -17,7 +17,7 @@ mod tests {
     /// Sessions use the new library as soon as it is installed, with the old SQL objects. A dump names `capture()` and
     /// `capture_truncate()`, too.
     #[pg_test]
-    fn versions_library_has_every_symbol_of_released_objects() {
+    fn library_has_every_symbol_of_released_objects() {
         begin();
         let library = one("SELECT probin FROM pg_proc WHERE oid = 'lead_audit.capture()'::regprocedure");
         for script in RELEASED {
@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn versions_later_objects_are_not_read() {
+    fn later_objects_are_not_read() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('before')");
         objects_are_of("999.0");
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn versions_writes_are_recorded_with_objects_of_a_later_minor_version() {
+    fn writes_are_recorded_with_objects_of_a_later_minor_version() {
         begin_with_leads();
         let major = env!("CARGO_PKG_VERSION_MAJOR");
         objects_are_of(&format!("{major}.999"));
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn versions_writes_go_on_without_entries_and_say_why() {
+    fn writes_go_on_without_entries_and_say_why() {
         begin_with_leads();
         objects_are_of("999.0");
         let counted = not_written();

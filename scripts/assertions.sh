@@ -16,14 +16,30 @@ server=$work/server
 # Names (parts of names) of the tests that run with debug_discard_caches = 1. They go through each part of the library that keeps
 # something about a relation; all of them would take hours.
 discarding=(
-  capture_insert_update_delete capture_soft_delete_and_restore capture_upsert_merge_and_writing_ctes capture_foreign_key_actions
-  capture_truncate_of_several_tables_and_cascade context_changed_within_one_statement
-  keys_follow_a_renamed_column order_after_row_trigger_that_updates_the_same_row rollback_of_nested_blocks
-  partitions_row_that_moves_is_an_update partitions_attached_created_and_detached partitions_child_tables_are_watched_with_their_parent
-  ddl_guard_disabled_trigger ddl_guard_renamed_table ddl_guard_dropped_table install_baseline_of_a_partitioned_table
-  failing_column_of_another_type failing_cast_to_json log_table_indexes_that_were_added_are_served_too
-  values_after_columns_were_dropped_added_renamed_and_retyped sealing_makes_one_leaf_of_each_entry verification_of_a_range
-  tree_verification_of_a_range_checks_entries_and_leaves ways_views_rules_and_instead_of
+  capture::tests::pg_insert_update_delete
+  capture::tests::pg_soft_delete_and_restore
+  capture::tests::pg_upsert_merge_and_writing_ctes
+  capture::tests::pg_foreign_key_actions
+  capture::tests::pg_truncate_of_several_tables_and_cascade
+  context::tests::pg_changed_within_one_statement
+  keys::tests::pg_follow_a_renamed_column
+  order::tests::pg_after_row_trigger_that_updates_the_same_row
+  rollback::tests::pg_of_nested_blocks
+  partitions::tests::pg_row_that_moves_is_an_update
+  partitions::tests::pg_attached_created_and_detached
+  partitions::tests::pg_child_tables_are_watched_with_their_parent
+  ddl_guard::tests::pg_disabled_trigger
+  ddl_guard::tests::pg_renamed_table
+  ddl_guard::tests::pg_dropped_table
+  install::tests::pg_baseline_of_a_partitioned_table
+  on_error::tests::pg_column_of_another_type
+  on_error::tests::pg_cast_to_json
+  log_table::tests::pg_indexes_that_were_added_are_served_too
+  values::tests::pg_after_columns_were_dropped_added_renamed_and_retyped
+  sealing::tests::pg_makes_one_leaf_of_each_entry
+  changed_entries::tests::pg_of_a_range
+  changed_tree::tests::pg_of_a_range_checks_entries_and_leaves
+  sql_statements::tests::pg_views_rules_and_instead_of
 )
 
 build_server() {

@@ -15,8 +15,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 cd "$ROOT"
 
-# With the library preloaded and real clients: what the in-database tests cannot reach. One of failure_flood kills servers, and is left out.
-ACCEPTANCE=(failed_operations failing failing_rows failure_flood sealing checkpoints preload two_phase standby rights ways tamper upgrade
+# With the library preloaded and real clients: what the in-database tests cannot reach. One of queue_flood kills servers, and is left out.
+ACCEPTANCE=(failed_operations unwritable_log rejected_rows queue_flood seal_beside_writers checkpoints preload two_phase standby application_role multi_session_writes column_changes upgrade
   lead_audit_command lead_audit_keys lead_audit_page lead_audit_witness)
 
 out=$TARGET/coverage

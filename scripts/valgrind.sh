@@ -10,7 +10,7 @@
 # within. scripts/valgrind.supp says what is none of ours.
 #
 # Seen on 24 November 2026 (valgrind 3.19, PostgreSQL 15.20): two_phase, random_schemas and
-# values_oracle, 74 server processes, no report in which the library appears; 5 of the server's own,
+# to_jsonb_oracle, 74 server processes, no report in which the library appears; 5 of the server's own,
 # all in ReceiveSharedInvalidMessages (now in valgrind.supp).
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 command -v valgrind >/dev/null || die "valgrind is not installed (Debian: apt-get install valgrind)"
@@ -33,7 +33,7 @@ WRAPPER
 chmod +x "$bin/postgres"
 
 tests=()
-[ $# -gt 0 ] || set -- random_schemas values_oracle two_phase dump_restore
+[ $# -gt 0 ] || set -- random_schemas to_jsonb_oracle two_phase dump_restore
 for test; do tests+=(--test "$test"); done
 step "Acceptance tests under valgrind: ${tests[*]}"
 cd "$ROOT"

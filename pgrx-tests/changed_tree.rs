@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn tree_verification_names_an_entry_that_was_rewritten_with_its_checksum() {
+    fn names_an_entry_that_was_rewritten_with_its_checksum() {
         begin_sealed();
         let (sealed, unsealed) = (entry(77), entry(605));
         let rewrite =
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn tree_verification_names_entries_that_are_gone_or_new() {
+    fn names_entries_that_are_gone_or_new() {
         begin_sealed();
         let delete =
             |from: i64, to: i64| format!("DELETE FROM lead_audit.entry WHERE id BETWEEN {} AND {}", entry(from), entry(to));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn tree_verification_names_an_entry_that_was_slipped_into_a_gap() {
+    fn names_an_entry_that_was_slipped_into_a_gap() {
         begin_sealed();
         run("DO $$ BEGIN INSERT INTO t VALUES (1000); RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN NULL; END $$;
              INSERT INTO t VALUES (1001); SELECT lead_audit.seal()");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn tree_verification_names_entries_that_changed_places() {
+    fn names_entries_that_changed_places() {
         begin_sealed();
         let swap = |a: i64, b: i64| {
             format!(
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn tree_verification_names_a_leaf_that_was_changed() {
+    fn names_a_leaf_that_was_changed() {
         begin_sealed();
         for leaf in [0, 255, 256, 299, 300, 511, 512, 599] {
             let fault = format!("{} tree_leaf", leaf + 1);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn tree_verification_of_an_entry_and_its_leaf_together() {
+    fn of_an_entry_and_its_leaf_together() {
         begin_sealed();
         let id = entry(350);
         let rewrite = format!(
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn tree_verification_names_a_checkpoint_that_was_changed() {
+    fn names_a_checkpoint_that_was_changed() {
         begin_sealed();
         for (change, faults) in [
             ("SET root = sha256('') WHERE tree_size = 301", vec!["checkpoint", "checkpoint"]),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn tree_verification_names_what_is_one_too_many() {
+    fn names_what_is_one_too_many() {
         begin_sealed();
         for (statement, faults) in [
             ("INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (2, 0, '')", vec!["tree_tile"]),
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn tree_verification_of_another_log_in_a_note() {
+    fn of_another_log_in_a_note() {
         begin_sealed();
         for size in [300, 301, 600] {
             let faults = faults_after(&format!(
@@ -280,7 +280,7 @@ mod tests {
     /// Under an id that was not given out yet. The write that gets the id has an entry all the same, under another one; the forged one
     /// is named, and never sealed.
     #[pg_test]
-    fn tree_verification_of_an_entry_that_is_ahead_of_the_sequence() {
+    fn of_an_entry_that_is_ahead_of_the_sequence() {
         begin_sealed();
         let last = number("SELECT max(id) FROM lead_audit.entry");
         for (ahead, batch) in [(3, 5), (1, 4), (2, 2)] {
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn tree_verification_of_a_range_checks_entries_and_leaves() {
+    fn of_a_range_checks_entries_and_leaves() {
         begin_sealed();
         let id = entry(350);
         run(&format!(

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn failing_check_constraint_on_the_log() {
+    fn check_constraint_on_the_log() {
         begin_with_leads();
         assert_only_lead_2_is_lost(
             "ALTER TABLE lead_audit.entry ADD CONSTRAINT no_two
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn failing_trigger_on_the_log() {
+    fn trigger_on_the_log() {
         begin_with_leads();
         assert_only_lead_2_is_lost(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn failing_after_trigger_on_the_log() {
+    fn after_trigger_on_the_log() {
         begin_with_leads();
         assert_only_lead_2_is_lost(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn failing_index_on_the_log() {
+    fn index_on_the_log() {
         begin_with_leads();
         assert_only_lead_2_is_lost(
             "CREATE INDEX bad ON lead_audit.entry ((1 / CASE WHEN row_key->>'id' = '2' AND operation = 'INSERT' THEN 0 ELSE 1 END))",
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn failing_unique_index_on_the_log() {
+    fn unique_index_on_the_log() {
         begin_with_leads();
         run("INSERT INTO leads (id, email) VALUES ('2', 'bad')");
         assert_only_lead_2_is_lost(
@@ -133,7 +133,7 @@ mod tests {
 
     /// What makes JSON of a value is the application's own function, and raises an error.
     #[pg_test]
-    fn failing_cast_to_json() {
+    fn cast_to_json() {
         begin();
         run("CREATE TYPE mood AS ENUM ('ok', 'bad');
              CREATE FUNCTION mood_json(mood) RETURNS json LANGUAGE plpgsql AS $$ BEGIN
@@ -163,7 +163,7 @@ mod tests {
 
     /// A json value that Postgres cannot make a jsonb of.
     #[pg_test]
-    fn failing_json_that_is_no_jsonb() {
+    fn json_that_is_no_jsonb() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, j json); SELECT lead_audit.enable('t')");
         let before = not_written();
@@ -175,12 +175,12 @@ mod tests {
     }
 
     #[pg_test]
-    fn failing_everything_by_a_constraint() {
+    fn everything_by_a_constraint() {
         assert_every_entry_is_lost("ALTER TABLE lead_audit.entry ADD CONSTRAINT never CHECK (false) NOT VALID", "never");
     }
 
     #[pg_test]
-    fn failing_column_that_must_not_be_null() {
+    fn column_that_must_not_be_null() {
         assert_every_entry_is_lost(
             "ALTER TABLE lead_audit.entry ADD COLUMN more int;
                  ALTER TABLE lead_audit.entry ADD CONSTRAINT more_needed CHECK (more IS NOT NULL) NOT VALID",
@@ -189,18 +189,18 @@ mod tests {
     }
 
     #[pg_test]
-    fn failing_column_renamed() {
+    fn column_renamed() {
         assert_every_entry_is_lost("ALTER TABLE lead_audit.entry RENAME COLUMN user_id TO user_identity", "user_id");
     }
 
     #[pg_test]
-    fn failing_column_dropped() {
+    fn column_dropped() {
         assert_every_entry_is_lost(&format!("{DROP_VIEW} ALTER TABLE lead_audit.entry DROP COLUMN statement"), "statement");
     }
 
     /// The bytes of a text are no integer.
     #[pg_test]
-    fn failing_column_of_another_type() {
+    fn column_of_another_type() {
         assert_every_entry_is_lost(
             &format!("{DROP_VIEW} ALTER TABLE lead_audit.entry ALTER COLUMN db_session_user TYPE integer USING NULL"),
             "db_session_user",
@@ -208,17 +208,17 @@ mod tests {
     }
 
     #[pg_test]
-    fn failing_log_renamed() {
+    fn log_renamed() {
         assert_every_entry_is_lost("ALTER TABLE lead_audit.entry RENAME TO entry_elsewhere", "missing");
     }
 
     #[pg_test]
-    fn failing_id_sequence_renamed() {
+    fn id_sequence_renamed() {
         assert_every_entry_is_lost("ALTER SEQUENCE lead_audit.entry_id_seq RENAME TO elsewhere", "missing");
     }
 
     #[pg_test]
-    fn failing_id_sequence_dropped() {
+    fn id_sequence_dropped() {
         assert_every_entry_is_lost(
             "ALTER EXTENSION lead_audit DROP SEQUENCE lead_audit.entry_id_seq; SET LOCAL client_min_messages = error;
              ALTER SEQUENCE lead_audit.entry_id_seq OWNED BY NONE; ALTER EXTENSION lead_audit DROP VIEW lead_audit.stats;
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn failing_id_sequence_exhausted() {
+    fn id_sequence_exhausted() {
         assert_every_entry_is_lost(
             "DO $$ BEGIN PERFORM nextval('lead_audit.entry_id_seq');
                  EXECUTE format('ALTER SEQUENCE lead_audit.entry_id_seq MAXVALUE %s', (SELECT last_value
@@ -239,7 +239,7 @@ mod tests {
 
     /// As after a restore that forgot the sequence.
     #[pg_test]
-    fn failing_id_sequence_gives_ids_that_are_taken() {
+    fn id_sequence_gives_ids_that_are_taken() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('1'), ('2'), ('3')");
         let before = not_written();
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn failing_counts_exactly() {
+    fn counts_exactly() {
         begin_with_leads();
         run("ALTER TABLE lead_audit.entry ADD CONSTRAINT odd_only CHECK (coalesce((row_key->>'id')::int % 2, 1) = 1)");
         let before = not_written();
@@ -275,7 +275,7 @@ mod tests {
 
     /// What is rolled back was no entry that is missing; the count of what could not be written stays all the same.
     #[pg_test]
-    fn failing_within_blocks_and_triggers() {
+    fn within_blocks_and_triggers() {
         begin_with_leads();
         run("ALTER TABLE lead_audit.entry ADD CONSTRAINT no_bad CHECK (coalesce(row_key->>'id', '') NOT LIKE 'bad%');
              CREATE TABLE side (id text PRIMARY KEY); SELECT lead_audit.enable('side');
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn failing_truncate_ddl_and_baseline() {
+    fn truncate_ddl_and_baseline() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('1'), ('2');
              ALTER TABLE lead_audit.entry ADD CONSTRAINT no_ddl
@@ -326,7 +326,7 @@ mod tests {
 
     /// A long key does not make an endless message.
     #[pg_test]
-    fn failing_warning_of_a_long_key() {
+    fn warning_of_a_long_key() {
         begin_with_leads();
         run("ALTER TABLE lead_audit.entry ADD CONSTRAINT never CHECK (false) NOT VALID");
         let said = warnings(|| run("INSERT INTO leads (id) VALUES (repeat('é', 2000))"));
@@ -336,7 +336,7 @@ mod tests {
 
     /// A column of somebody's own at the end does no harm.
     #[pg_test]
-    fn failing_not_for_an_additional_column() {
+    fn not_for_an_additional_column() {
         begin_with_leads();
         run("ALTER TABLE lead_audit.entry ADD COLUMN note text;
                  INSERT INTO leads (id) SELECT g::text FROM generate_series(1, 20) g; UPDATE leads SET email = 'x'");
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn failing_cancel_is_not_swallowed() {
+    fn cancel_is_not_swallowed() {
         begin_with_leads();
         run("CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_cancel_backend(pg_backend_pid());
              PERFORM pg_sleep(5); RETURN NEW; END $$;

@@ -13,7 +13,7 @@ mod tests {
 
     /// A domain's check runs wherever a value of it is made: in history() and the baseline too, which have more rights.
     #[pg_test]
-    fn attacks_code_of_the_owner_gains_no_rights() {
+    fn code_of_the_owner_gains_no_rights() {
         begin_with_clerk();
         run_as(
             "clerk",
@@ -35,7 +35,7 @@ mod tests {
 
     /// Who reads the trail executes nothing that a table's owner has written, in whatever way the key's type brings it.
     #[pg_test]
-    fn attacks_reading_executes_no_code_of_the_owner() {
+    fn reading_executes_no_code_of_the_owner() {
         begin_with_clerk();
         run("CREATE TABLE spied (by_whom text); ALTER TABLE spied OWNER TO clerk");
         run_as(
@@ -111,7 +111,7 @@ mod tests {
 
     /// ATTACH PARTITION builds the indexes that are missing before PostgreSQL gives the partition its triggers.
     #[pg_test]
-    fn attacks_code_executed_while_a_partition_is_attached() {
+    fn code_executed_while_a_partition_is_attached() {
         begin_with_code_in_indexes();
         run_as(
             "clerk",
@@ -144,7 +144,7 @@ mod tests {
 
     /// A table can have rows before the command that makes it has ended, and PostgreSQL or the guard has given it its triggers.
     #[pg_test]
-    fn attacks_code_executed_while_a_table_is_made() {
+    fn code_executed_while_a_table_is_made() {
         begin_with_code_in_indexes();
         run_as(
             "clerk",
@@ -176,7 +176,7 @@ mod tests {
 
     /// The row type of a view, as that of any other relation, is a type that a column can have.
     #[pg_test]
-    fn attacks_row_types_of_views() {
+    fn row_types_of_views() {
         begin_with_clerk();
         run_as(
             "clerk",
@@ -202,7 +202,7 @@ mod tests {
 
     /// An unlogged table loses its rows by a crash, without a command.
     #[pg_test]
-    fn attacks_unlogged() {
+    fn unlogged() {
         begin_with_clerk();
         for statement in ["ALTER TABLE leads SET UNLOGGED", "ALTER TABLE leads SET LOGGED"] {
             run_as("clerk", statement);
@@ -212,7 +212,7 @@ mod tests {
 
     /// A value can hold more than its JSON says. That it changes is an entry.
     #[pg_test]
-    fn attacks_values_whose_json_stays_the_same() {
+    fn values_whose_json_stays_the_same() {
         begin_with_clerk();
         run_as(
             "clerk",
@@ -232,7 +232,7 @@ mod tests {
 
     /// Who owns a type of a column need not be who owns the table, or who writes: a cast to json runs as whoever has written it.
     #[pg_test]
-    fn attacks_cast_of_a_type_in_the_table_of_another() {
+    fn cast_of_a_type_in_the_table_of_another() {
         begin_with_clerk();
         run_as("clerk", "CREATE TYPE mood AS ENUM ('a', 'b')");
         run(
@@ -268,7 +268,7 @@ mod tests {
 
     /// A child table of two watched tables is a member of the other one when the first is not watched any more.
     #[pg_test]
-    fn attacks_child_of_two_tables() {
+    fn child_of_two_tables() {
         begin_with_clerk();
         run_as("clerk", "CREATE TABLE w (LIKE leads); CREATE TABLE c () INHERITS (w, leads)");
         run("SELECT lead_audit.enable('w'); SELECT lead_audit.disable('w')");
@@ -283,7 +283,7 @@ mod tests {
 
     /// A superuser has one trigger switched off, of one member. The others are not the owner's because of that.
     #[pg_test]
-    fn attacks_triggers_that_are_left() {
+    fn triggers_that_are_left() {
         begin_with_clerk();
         run_as("clerk", "CREATE TABLE child () INHERITS (leads)");
         run("ALTER TABLE child DISABLE TRIGGER \"00_lead_audit_row\"");
@@ -303,7 +303,7 @@ mod tests {
 
     /// ALTER INDEX … RENAME takes tables as well.
     #[pg_test]
-    fn attacks_rename_before_the_drop() {
+    fn rename_before_the_drop() {
         begin_with_clerk();
         let statements = "ALTER INDEX leads RENAME TO leads2; DROP TRIGGER \"00_lead_audit_row\" ON leads2";
         assert_fails_as("clerk", statements, "42501", "permission denied to disable");
@@ -311,7 +311,7 @@ mod tests {
 
     /// Replacing the trigger of a partitioned table replaces those of its partitions.
     #[pg_test]
-    fn attacks_replace_the_trigger_from_above() {
+    fn replace_the_trigger_from_above() {
         begin_with_clerk();
         run_as(
             "clerk",
@@ -331,7 +331,7 @@ mod tests {
 
     /// A partition gets its trigger although its owner may not make one, and only so.
     #[pg_test]
-    fn attacks_partitions_by_the_owner_are_watched() {
+    fn partitions_by_the_owner_are_watched() {
         begin();
         run("CREATE ROLE clerk; GRANT CREATE ON SCHEMA public TO clerk; SET LOCAL ROLE clerk;
              CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); RESET ROLE; SELECT lead_audit.enable('p')");
@@ -345,7 +345,7 @@ mod tests {
 
     /// A cast to json that gives the same for all values hides what changed, but not that it did.
     #[pg_test]
-    fn attacks_lying_cast_hides_no_update() {
+    fn lying_cast_hides_no_update() {
         begin();
         run("CREATE TYPE mood AS ENUM ('a', 'b');
              CREATE FUNCTION told(mood) RETURNS json LANGUAGE sql AS $$ SELECT '\"x\"'::json $$;
@@ -357,7 +357,7 @@ mod tests {
 
     /// A DBA's trigger on the log that writes to a watched table makes a batch within a batch.
     #[pg_test]
-    fn attacks_batch_within_a_batch() {
+    fn batch_within_a_batch() {
         begin_with_leads();
         run("CREATE TABLE side (id int); SELECT lead_audit.enable('side');
              CREATE FUNCTION nest() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -373,7 +373,7 @@ mod tests {
 
     /// A trigger on the log that returns NULL suppresses the entry, which counts as not written.
     #[pg_test]
-    fn attacks_suppressed_entry_is_counted() {
+    fn suppressed_entry_is_counted() {
         begin_with_leads();
         let before = not_written();
         run("CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
@@ -384,7 +384,7 @@ mod tests {
 
     /// verify() reads columns as what they should be, so it looks at what they are.
     #[pg_test]
-    fn attacks_verify_refuses_a_column_of_another_type() {
+    fn verify_refuses_a_column_of_another_type() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a');
              ALTER TABLE lead_audit.entry RENAME user_id TO former; ALTER TABLE lead_audit.entry ADD user_id int DEFAULT 12345");
@@ -393,7 +393,7 @@ mod tests {
 
     /// Errors that pass the library's hooks keep their fields.
     #[pg_test]
-    fn attacks_errors_of_others_stay_whole() {
+    fn errors_of_others_stay_whole() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a'); CREATE TABLE child (id varchar CONSTRAINT of_lead REFERENCES leads);
              CREATE FUNCTION told() RETURNS text LANGUAGE plpgsql AS $$ DECLARE c text; t text; BEGIN
@@ -407,7 +407,7 @@ mod tests {
 
     /// What `pg_write_all_data` and the like reach: neither what is known of watched tables, nor the order of ids.
     #[pg_test]
-    fn attacks_on_what_is_known_of_watched_tables() {
+    fn on_what_is_known_of_watched_tables() {
         begin_with_clerk();
         run("INSERT INTO leads (id) VALUES ('a'); CREATE ROLE mighty; GRANT ALL ON ALL TABLES IN SCHEMA lead_audit TO mighty;
              GRANT USAGE ON SCHEMA lead_audit TO mighty");
@@ -444,7 +444,7 @@ mod tests {
 
     /// A function of the writer's that changes who it is, and how values are shown, between one row and the next.
     #[pg_test]
-    fn attacks_role_and_settings_that_change_midway() {
+    fn role_and_settings_that_change_midway() {
         begin();
         run("CREATE ROLE clerk; CREATE ROLE team; GRANT team TO clerk; GRANT CREATE ON SCHEMA public TO clerk, team;
              CREATE TABLE t (id int PRIMARY KEY, at timestamptz, b bytea, f float8, i interval); ALTER TABLE t OWNER TO clerk; GRANT ALL ON t TO team;
@@ -494,7 +494,7 @@ mod tests {
 
     /// Code of the owner's that runs while the guard writes the rows of an attached table must not find it away.
     #[pg_test]
-    fn attacks_ddl_while_the_guard_works() {
+    fn ddl_while_the_guard_works() {
         begin_with_clerk();
         run_as(
             "clerk",
@@ -517,7 +517,7 @@ mod tests {
 
     /// Triggers that turn against the table in the middle of a statement.
     #[pg_test]
-    fn attacks_ddl_in_the_middle_of_a_statement() {
+    fn ddl_in_the_middle_of_a_statement() {
         begin_with_clerk();
         run("GRANT CREATE ON SCHEMA public TO clerk");
         for (ddl, sqlstate) in [
@@ -565,7 +565,7 @@ mod tests {
 
     /// A constraint trigger is not replaced by CREATE OR REPLACE TRIGGER.
     #[pg_test]
-    fn attacks_name_of_the_audit_trigger_is_taken() {
+    fn name_of_the_audit_trigger_is_taken() {
         begin();
         run("CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
              CREATE TABLE t (id int); CREATE TABLE child () INHERITS (t); CREATE TABLE late (id int);
@@ -596,7 +596,7 @@ mod tests {
 
     /// The client's text need not say what was done.
     #[pg_test]
-    fn attacks_command_in_a_function() {
+    fn command_in_a_function() {
         begin_with_clerk();
         run_as(
             "clerk",
@@ -627,7 +627,7 @@ mod tests {
 
     /// Output functions of a type that raise, write to the table that is being recorded, or call themselves without end.
     #[pg_test]
-    fn attacks_output_functions() {
+    fn output_functions() {
         begin();
         run(TRAP);
         let lost = not_written();

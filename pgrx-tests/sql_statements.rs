@@ -1,5 +1,5 @@
 //! Every way to write that SQL has, with the exact entries. What has a file of its own is not here: rollback, order, keys,
-//! partitions; what takes several sessions is in crates/acceptance/tests/ways.rs.
+//! partitions; what takes several sessions is in crates/acceptance/tests/multi_session_writes.rs.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -14,7 +14,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ways_copy_in_every_format() {
+    fn copy_in_every_format() {
         begin_with(
             "CREATE TABLE t (id int PRIMARY KEY, note text, at date); SELECT lead_audit.enable('t');
              CREATE TABLE source AS SELECT * FROM (VALUES (1, 'a,\"b\"', date '2024-02-29'), (2, NULL, '-infinity'), (3, E'line\\nbreak \\\\N', 'infinity')) v(id, note, at)",
@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ways_update_from_and_delete_using() {
+    fn update_from_and_delete_using() {
         begin_with(
             "CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE other (id int, n int); SELECT lead_audit.enable('t');
              INSERT INTO t VALUES (1, 1), (2, 2), (3, 3); INSERT INTO other VALUES (1, 10), (3, 30), (3, 30), (4, 40);
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ways_on_conflict() {
+    fn on_conflict() {
         begin_with(
             "CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 1);
              INSERT INTO t VALUES (1, 5) ON CONFLICT DO NOTHING; INSERT INTO t VALUES (1, 5) ON CONFLICT (id) DO UPDATE SET n = 6 WHERE t.n > 1;
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ways_foreign_key_actions_of_every_kind() {
+    fn foreign_key_actions_of_every_kind() {
         begin_with(
             "CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a VALUES (0), (1), (2);
              CREATE TABLE cascades (id int PRIMARY KEY, a int REFERENCES a ON DELETE CASCADE ON UPDATE CASCADE);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ways_views_rules_and_instead_of() {
+    fn views_rules_and_instead_of() {
         begin_with(
             "CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE shadow (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t'), lead_audit.enable('shadow');
              CREATE VIEW small AS SELECT * FROM t WHERE n < 10 WITH CHECK OPTION; CREATE VIEW smaller AS SELECT * FROM small WHERE n < 5;
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn ways_truncate_cascade_and_restart_identity() {
+    fn truncate_cascade_and_restart_identity() {
         begin_with(
             "CREATE TABLE a (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a);
              CREATE TABLE c (id int PRIMARY KEY, b int REFERENCES b); SELECT lead_audit.enable(t) FROM (VALUES ('a'::regclass), ('b'), ('c')) v(t);
@@ -176,7 +176,7 @@ mod tests {
 
     /// Off by default: what a replica applies was recorded where it was written. On request it is recorded here, too.
     #[pg_test]
-    fn ways_session_replication_role() {
+    fn session_replication_role() {
         begin_with(
             "CREATE TABLE plain (id int PRIMARY KEY); CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE child (id int PRIMARY KEY);
              CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE parent (id int PRIMARY KEY); ALTER TABLE child INHERIT parent;

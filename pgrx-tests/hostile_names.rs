@@ -45,7 +45,7 @@ mod tests {
         GRANT USAGE ON SCHEMA evil TO PUBLIC";
 
     #[pg_test]
-    fn hostile_search_path() {
+    fn search_path() {
         begin();
         run(EVIL);
         run("CREATE ROLE clerk; CREATE TABLE public.leads (id varchar PRIMARY KEY, note varchar, is_deleted boolean, at timestamptz, l inet[]);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn hostile_search_path_at_create_extension() {
+    fn search_path_at_create_extension() {
         begin();
         run(EVIL);
         run("DROP EXTENSION lead_audit CASCADE; CREATE TABLE evil.leads (id int PRIMARY KEY);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn hostile_temporary_tables() {
+    fn temporary_tables() {
         begin_with_leads();
         run("CREATE ROLE clerk; ALTER TABLE leads OWNER TO clerk; GRANT CREATE ON SCHEMA public TO clerk");
         run_as(
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn hostile_names() {
+    fn names() {
         begin();
         for name in [
             "we\"ird",
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn hostile_values_in_the_context() {
+    fn values_in_the_context() {
         begin_with_leads();
         let nasty = "'; DROP TABLE leads; -- \"\\ \n\t\u{1}\u{7f} é😀\u{2028} {\"a\":1} %s $1";
         run(&format!(
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn hostile_wide_tables() {
+    fn wide_tables() {
         begin();
         for columns in [100, 1000, 1600] {
             let definitions: Vec<String> =
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn hostile_deeply_nested_json() {
+    fn deeply_nested_json() {
         begin();
         run("CREATE TABLE deep (id int PRIMARY KEY, j jsonb, t json); SELECT lead_audit.enable('deep');
              INSERT INTO deep SELECT 1, v::jsonb, v::json FROM (SELECT repeat('[{\"b\":1,\"a\":', 1000) || '0' || repeat('}]', 1000) AS v) s");
@@ -247,7 +247,7 @@ mod tests {
 
     /// What makes JSON of a value writes to watched tables, and so comes back into the recording of a row.
     #[pg_test]
-    fn hostile_function_that_writes_while_a_row_is_recorded() {
+    fn function_that_writes_while_a_row_is_recorded() {
         begin();
         run("CREATE TABLE trace (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, what text); SELECT lead_audit.enable('trace');
              CREATE TYPE mood AS ENUM ('ok', 'well');
@@ -277,7 +277,7 @@ mod tests {
 
     /// The audit functions called by hand, or put to where they do not belong.
     #[pg_test]
-    fn hostile_use_of_the_trigger_functions() {
+    fn use_of_the_trigger_functions() {
         begin_with_leads();
         run("CREATE TABLE t (id int PRIMARY KEY)");
         let call = failure("SELECT lead_audit.capture()");

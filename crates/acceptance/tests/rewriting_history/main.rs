@@ -3,7 +3,7 @@
 //! right entry is named where that can be told, and the verifier in Python comes to the same verdict. What cannot be found is here
 //! too, and what was done honestly, which nobody may find anything wrong with.
 //!
-//! What is worked out anew (checksums, leaves, nodes, roots) is by `sql/tamperer.sql`, written from docs/FORMAT.md.
+//! What is worked out anew (checksums, leaves, nodes, roots) is by `sql/rewriting_history.sql`, written from docs/FORMAT.md.
 //! `LEAD_AUDIT_ACCEPTANCE_ONLY` runs the attempts that have this text in their name.
 
 mod attempts;
@@ -25,7 +25,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-const KIT: &str = include_str!("../../sql/tamperer.sql");
+const KIT: &str = include_str!("../../sql/rewriting_history.sql");
 const ORIGIN: &str = "example.com/leads";
 
 /// Databases that attempts are made in at the same time.

@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn verification_finds_every_changed_column() {
+    fn finds_every_changed_column() {
         begin_with_entries();
         let columns = rows(
             "SELECT attname, format_type(atttypid, NULL), attnotnull FROM pg_attribute
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn verification_says_what_is_wrong() {
+    fn says_what_is_wrong() {
         begin_with_entries();
         let entry = ids();
         run(&format!(
@@ -121,7 +121,7 @@ mod tests {
 
     /// The checksum of a stranger who knows how to make one is right, and yet these bytes say something else.
     #[pg_test]
-    fn verification_finds_a_right_checksum_over_wrong_bytes() {
+    fn finds_a_right_checksum_over_wrong_bytes() {
         begin_with_entries();
         let id = ids()[0];
         let forge = |column: &str, value: &str, preimage: &str| {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn verification_of_a_column_that_it_does_not_know() {
+    fn of_a_column_that_it_does_not_know() {
         begin_with_entries();
         run("ALTER TABLE lead_audit.entry ADD extra text, ADD gone int; ALTER TABLE lead_audit.entry DROP gone");
         assert_intact();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn verification_of_what_does_not_exist() {
+    fn of_what_does_not_exist() {
         begin();
         for id in ["0", "-1", "9223372036854775807", "NULL"] {
             assert_eq!(one(&format!("SELECT lead_audit.verify_entry({id})")), "false", "{id}");
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn verification_of_forged_and_deleted_entries() {
+    fn of_forged_and_deleted_entries() {
         begin_with_entries();
         let entry = ids();
         run(&format!(
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn verification_of_a_range() {
+    fn of_a_range() {
         begin_with_entries();
         run("UPDATE lead_audit.entry SET user_id = 'eve'");
         let entry = ids();
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn verification_of_many_entries() {
+    fn of_many_entries() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, note text); SELECT lead_audit.enable('t');
              INSERT INTO t SELECT g, repeat('x', g) FROM generate_series(1, 1700) g;
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn verification_summary_counts() {
+    fn summary_counts() {
         begin_with_leads();
         run("SET LOCAL lead_audit.user_id = 'u-1'; INSERT INTO leads (id) VALUES ('a'), ('b');
              SET LOCAL lead_audit.user_id = 'u-2'; UPDATE leads SET email = 'x'; UPDATE leads SET email = 'y' WHERE id = 'a';
@@ -260,7 +260,7 @@ mod tests {
 
     /// Taken out of a row's history by its key hash, the entry is found by verify().
     #[pg_test]
-    fn verification_summary_without_an_entry_that_was_hidden() {
+    fn summary_without_an_entry_that_was_hidden() {
         begin_with_entries();
         let id = ids()[1];
         run(&format!("UPDATE lead_audit.entry SET key_hash = key_hash + 1 WHERE id = {id}"));
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn verification_history_is_in_order_and_complete() {
+    fn history_is_in_order_and_complete() {
         begin_with_leads();
         run("INSERT INTO leads (id) SELECT 'lead ' || g FROM generate_series(1, 50) g;
              DO $$ BEGIN FOR i IN 1 .. 40 LOOP UPDATE leads SET email = i::text; END LOOP; END $$; DELETE FROM leads");

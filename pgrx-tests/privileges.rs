@@ -24,7 +24,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn rights_writer_needs_none() {
+    fn writer_needs_none() {
         begin_with_clerk();
         run_as("clerk", "INSERT INTO leads (id) VALUES ('a'); UPDATE leads SET id = 'b'; TRUNCATE leads");
         assert_eq!(log("operation, db_current_user"), ["INSERT | clerk", "UPDATE | clerk", "TRUNCATE | clerk"]);
@@ -32,7 +32,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn rights_application_cannot_touch_the_trail() {
+    fn application_cannot_touch_the_trail() {
         begin_with_clerk();
         run_as("clerk", "INSERT INTO leads (id) VALUES ('a')");
         let objects =
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn rights_owner_cannot_end_the_watching() {
+    fn owner_cannot_end_the_watching() {
         begin_with_clerk();
         run("CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'");
         for statement in [
@@ -114,7 +114,7 @@ mod tests {
 
     /// A trigger that has another name is an audit trigger still.
     #[pg_test]
-    fn rights_owner_cannot_end_the_watching_by_renaming_a_trigger() {
+    fn owner_cannot_end_the_watching_by_renaming_a_trigger() {
         begin_with_clerk();
         for trigger in ["00_lead_audit_row", "00_lead_audit_truncate"] {
             for end in ["DROP TRIGGER other ON leads", "ALTER TABLE leads DISABLE TRIGGER other"] {
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn rights_owner_cannot_end_the_watching_of_a_partition() {
+    fn owner_cannot_end_the_watching_of_a_partition() {
         begin();
         run("CREATE ROLE clerk; CREATE TABLE p (id int, PRIMARY KEY (id)) PARTITION BY RANGE (id);
              CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); ALTER TABLE p OWNER TO clerk;
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn rights_owner_can_do_everything_else() {
+    fn owner_can_do_everything_else() {
         begin_with_clerk();
         run_as(
             "clerk",
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn rights_trail_is_append_only_for_its_owner() {
+    fn trail_is_append_only_for_its_owner() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a')");
         for role in ["origin", "replica", "local"] {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn rights_reader_needs_execute_only() {
+    fn reader_needs_execute_only() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a'); UPDATE leads SET email = 'x';
              CREATE ROLE reader; GRANT USAGE ON SCHEMA lead_audit TO reader;
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn rights_row_level_security_hides_nothing_from_the_trail() {
+    fn row_level_security_hides_nothing_from_the_trail() {
         begin_with_clerk();
         run("INSERT INTO leads (id) VALUES ('a'), ('b'); ALTER TABLE leads ENABLE ROW LEVEL SECURITY;
              ALTER TABLE leads FORCE ROW LEVEL SECURITY;
@@ -237,7 +237,7 @@ mod tests {
 
     /// Column rights are no hindrance either: the entry has the complete row.
     #[pg_test]
-    fn rights_on_single_columns_do_not_narrow_the_entry() {
+    fn on_single_columns_do_not_narrow_the_entry() {
         begin_with_leads();
         run("INSERT INTO leads (id, email) VALUES ('a', 'secret'); CREATE ROLE clerk;
                  GRANT SELECT (id), UPDATE (company_name) ON leads TO clerk");
