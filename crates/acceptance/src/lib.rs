@@ -21,7 +21,7 @@ mod cluster;
 mod command;
 mod export;
 mod leads;
-pub mod past;
+pub mod populated_database;
 mod random;
 mod trail;
 mod tree;

@@ -1,7 +1,7 @@
 //! Dump and restore, with the programs that people use: the trail comes back entry by entry, the restore itself is none, and
 //! the tables are watched as before, under the same identity.
 
-use acceptance::past::{self, Trail, assert_restored, assert_watched_as_before};
+use acceptance::populated_database::{self, Trail, assert_restored, assert_watched_as_before};
 use acceptance::{Cluster, add_leads, app_database, assert_intact, assert_trail_gives_table, call, value};
 use std::path::Path;
 
@@ -20,7 +20,7 @@ fn restore(cluster: &Cluster, program: &str, arguments: &[&str]) {
 #[test]
 fn a_whole_database_comes_back_with_its_trail() {
     let cluster = Cluster::start();
-    let before = past::make(&cluster, "source");
+    let before = populated_database::make(&cluster, "source");
     let file = |name: &str| cluster.directory().join(name).to_str().expect("UTF-8").to_owned();
     let (plain, custom, directory) = (file("plain.sql"), file("custom.dump"), file("directory.dump"));
 
@@ -60,7 +60,7 @@ fn a_whole_database_comes_back_with_its_trail() {
 #[test]
 fn schema_and_data_come_back_one_after_the_other() {
     let cluster = Cluster::start();
-    drop(past::make(&cluster, "source"));
+    drop(populated_database::make(&cluster, "source"));
     let mut admin = cluster.admin("source");
     // pg_dump would switch it on with all others: that is its way.
     call(&mut admin, "DROP TABLE \"switched off\"");
@@ -95,7 +95,7 @@ fn schema_and_data_come_back_one_after_the_other() {
 #[test]
 fn an_empty_schema_is_watched_from_its_first_row() {
     let cluster = Cluster::start();
-    drop(past::make(&cluster, "source"));
+    drop(populated_database::make(&cluster, "source"));
     let schema = cluster.directory().join("schema.sql");
     let schema = schema.to_str().expect("UTF-8");
     cluster.run("pg_dump", &["--schema-only", "-d", "source", "-f", schema]);
@@ -113,7 +113,7 @@ fn an_empty_schema_is_watched_from_its_first_row() {
 #[test]
 fn a_table_alone_goes_to_a_database_that_has_the_extension() {
     let cluster = Cluster::start();
-    let before = past::make(&cluster, "source");
+    let before = populated_database::make(&cluster, "source");
     let identity: String =
         value(&mut cluster.admin("source"), "SELECT watch_id::text FROM lead_audit.watched WHERE relation = 'leads'");
     let file = |name: &str| cluster.directory().join(name).to_str().expect("UTF-8").to_owned();

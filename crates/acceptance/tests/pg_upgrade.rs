@@ -1,6 +1,6 @@
 //! pg_upgrade: the trail goes to the next major version as it is, and is gone on with there.
 
-use acceptance::past::{self, Trail, assert_restored};
+use acceptance::populated_database::{self, Trail, assert_restored};
 use acceptance::{Builder, Cluster, Session, assert_trail_gives_table, call, value};
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ fn upgrade(mode: &[&str], builder: fn() -> Builder) {
     let next = std::env::var_os("LEAD_AUDIT_NEXT_PG_CONFIG").map(PathBuf::from);
     let next = next.expect("LEAD_AUDIT_NEXT_PG_CONFIG is pg_config of the next major version with lead_audit: make test-upgrade");
     let old = builder().start();
-    drop(past::make(&old, "app_db"));
+    drop(populated_database::make(&old, "app_db"));
     let mut admin = old.admin("app_db");
     // pg_upgrade's dump switches it on with all others, as pg_dump's does: that is its way.
     call(&mut admin, "SELECT lead_audit.enable('\"switched off\"')");
@@ -56,8 +56,8 @@ fn upgrade(mode: &[&str], builder: fn() -> Builder) {
     assert_trail_gives_table(&mut new.admin("app_db"), "leads");
 
     // A new database there: what the extension does at CREATE EXTENSION works as well.
-    drop(past::make(&new, "made_here"));
-    past::assert_watched_as_before(&new, "made_here");
+    drop(populated_database::make(&new, "made_here"));
+    populated_database::assert_watched_as_before(&new, "made_here");
     assert_trail_gives_table(&mut new.admin("made_here"), "leads");
 }
 

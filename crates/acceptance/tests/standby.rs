@@ -1,6 +1,6 @@
 //! A hot standby: the trail can be read and verified on it, and when it takes over, the trail goes on where it was.
 
-use acceptance::past::{self, Trail, assert_watched_as_before};
+use acceptance::populated_database::{self, Trail, assert_watched_as_before};
 use acceptance::{
     Cluster, Random, assert_intact, assert_trail_gives_table, assert_tree_whole, call, seal, sqlstate, unsealed, value,
 };
@@ -27,7 +27,7 @@ fn wait_for_replay(primary: &Cluster, standby: &Cluster) {
 #[test]
 fn it_shows_and_verifies_the_trail() {
     let primary = Cluster::builder().preloaded().setting("lead_audit.seal_interval = 0").start();
-    let before = past::make(&primary, DATABASE);
+    let before = populated_database::make(&primary, DATABASE);
     let standby = Cluster::builder().preloaded().start_standby_of(&primary);
     wait_for_replay(&primary, &standby);
     let mut reader = standby.admin(DATABASE);
@@ -75,7 +75,7 @@ fn it_takes_over_where_the_trail_was() {
     let primary = Cluster::builder().preloaded().setting("synchronous_standby_names = '*'").create();
     primary.configure(&["synchronous_commit = local".to_owned()]);
     primary.start_again();
-    drop(past::make(&primary, DATABASE));
+    drop(populated_database::make(&primary, DATABASE));
     let standby = Cluster::builder().preloaded().setting("synchronous_standby_names = ''").start_standby_of(&primary);
     wait_until(&primary, "postgres", "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'");
     let mut admin = primary.admin(DATABASE);
@@ -139,7 +139,7 @@ fn it_takes_over_where_the_trail_was() {
         value(&mut admin, "SELECT count(*) FROM lead_audit.entry WHERE request_id IS NULL"),
         value(&mut admin, &format!("SELECT min(id) FROM lead_audit.entry WHERE id > {taken_over}")),
     );
-    // As many as in past.rs: a row that moves to another partition is one UPDATE.
+    // As many as in populated_database.rs: a row that moves to another partition is one UPDATE.
     assert_eq!(new - again, 6);
     // A sequence is written to the WAL 32 values ahead, which the one who takes over does not use again.
     assert!(lowest <= taken_over + 33, "{taken_over} is followed by {lowest}");

@@ -72,7 +72,7 @@ fn to_file(
     selection: &Selection,
     range: &mut Range,
     console: Console,
-) -> Result<Outcome, CommandError> {
+) -> Result<ExportSummary, CommandError> {
     let path = &arguments.output;
     let error = CommandError::file(path);
     let mut lines = 0;
@@ -143,7 +143,7 @@ fn leave(path: &Path, console: Console) {
 }
 
 /// What was written, and how many bytes.
-struct Outcome {
+struct ExportSummary {
     counts: Written,
     bytes: u64,
 }
@@ -156,7 +156,7 @@ fn write<W: Write>(
     selection: &Selection,
     range: &Range,
     console: Console,
-) -> Result<(W, Outcome), ExportError> {
+) -> Result<(W, ExportSummary), ExportError> {
     let output = Output::new(file, compression, lines)?;
     let length = snapshot.last_checkpoint(range.to)?.map(|last| last.tree_size.saturating_sub(range.from));
     let bar = console.bar("exporting", length.filter(|_| selection.is_everything()), false);
@@ -168,7 +168,7 @@ fn write<W: Write>(
     };
     bar.finish_and_clear();
     let bytes = output.bytes();
-    Ok((output.finish()?, Outcome { counts, bytes }))
+    Ok((output.finish()?, ExportSummary { counts, bytes }))
 }
 
 fn failed(error: ExportError, path: &Path) -> CommandError {
@@ -182,8 +182,8 @@ fn resume_point(file: &mut File, path: &Path) -> Result<ResumePoint, CommandErro
     find_resume_point(file, Limits::default()).map_err(CommandError::content(path))
 }
 
-fn report(written: &Outcome, path: &Path, started: Instant, console: Console) -> Result<Status, CommandError> {
-    let Outcome { counts, bytes } = written;
+fn report(written: &ExportSummary, path: &Path, started: Instant, console: Console) -> Result<Status, CommandError> {
+    let ExportSummary { counts, bytes } = written;
     let seconds = started.elapsed().as_secs_f64();
     let text = format!(
         "{} entries of {} checkpoints, tree size {} to {}; {} not sealed yet; {bytes} bytes uncompressed, {seconds:.1} s",

@@ -62,7 +62,7 @@ pub(super) type IdLine = (i64, u64);
 
 /// What a batch comes to at its end.
 #[derive(Default)]
-pub(super) struct Outcome {
+pub(super) struct BatchResult {
     /// Ids that did not arrive.
     pub missing: IdRanges,
     /// Ids that are not the batch's, with their leaf hashes.
@@ -149,15 +149,15 @@ impl Batch {
     }
 
     /// What it comes to. `edge` is the tree's right edge before the first entry that was kept.
-    pub fn finish(&mut self, edge: Option<&Frontier>) -> Outcome {
+    pub fn finish(&mut self, edge: Option<&Frontier>) -> BatchResult {
         let kept = std::mem::take(&mut self.kept);
         if !self.plausible {
             // The ids cannot be right: the leaves may be all the same, in the order in which they came.
             let leaves = (kept.len() as u64 == self.leaves).then(|| kept.iter().map(|arrival| arrival.leaf).collect()).flatten();
-            return Outcome { leaves, ..Outcome::default() };
+            return BatchResult { leaves, ..BatchResult::default() };
         }
         let remaining = self.remaining();
-        let mut outcome = Outcome::default();
+        let mut result = BatchResult::default();
         let mut by_id: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
         let mut order: Vec<(i64, u64)> = Vec::new();
         for (i, arrival) in kept.iter().enumerate() {
@@ -167,22 +167,22 @@ impl Batch {
                     if occurrences.is_empty() {
                         order.push((id, arrival.line))
                     } else {
-                        outcome.duplicated.push((id, arrival.line))
+                        result.duplicated.push((id, arrival.line))
                     }
                     occurrences.push(i);
                 }
-                Some(id) if self.ids.contains(id) => outcome.duplicated.push((id, arrival.line)),
-                id => outcome.extra.push((id, arrival.line, arrival.leaf)),
+                Some(id) if self.ids.contains(id) => result.duplicated.push((id, arrival.line)),
+                id => result.extra.push((id, arrival.line, arrival.leaf)),
             }
         }
         let mut arrived = IdRanges::new();
         by_id.keys().for_each(|&id| _ = arrived.insert(id));
-        outcome.missing = remaining.without(&arrived);
-        outcome.reordered = out_of_order(&order);
-        if outcome.missing.is_empty() {
-            outcome.leaves = self.leaves_that_fit(&by_id, &kept, edge);
+        result.missing = remaining.without(&arrived);
+        result.reordered = out_of_order(&order);
+        if result.missing.is_empty() {
+            result.leaves = self.leaves_that_fit(&by_id, &kept, edge);
         }
-        outcome
+        result
     }
 
     /// The leaf hashes by id. Where an entry can have two (it occurs twice, or its checksum is not that of its columns), those

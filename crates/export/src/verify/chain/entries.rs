@@ -178,11 +178,11 @@ impl Chain<'_> {
         self.line = batch.line;
         self.judge_note(&mut batch, cut);
         if batch.is_complete() {
-            self.settle(&mut tree, &batch, cut);
+            self.compare_root(&mut tree, &batch, cut);
             self.flush_late();
         } else {
             let kept = batch.kept() as u64;
-            let outcome = batch.finish(tree.edge.as_ref());
+            let result = batch.finish(tree.edge.as_ref());
             if !batch.plausible {
                 if kept == batch.leaves {
                     let detail = format!("it has {} ids for {kept} leaves", batch.ids.count());
@@ -196,22 +196,22 @@ impl Chain<'_> {
                     self.checkpoint_fault(FaultKind::CheckpointChanged, batch.tree_size, detail);
                 }
             }
-            for &(id, line) in &outcome.duplicated {
+            for &(id, line) in &result.duplicated {
                 self.entry_fault(FaultKind::Duplicated, Some(id), line, "it is here twice");
             }
-            for &(id, line) in &outcome.reordered {
+            for &(id, line) in &result.reordered {
                 self.entry_fault(FaultKind::Reordered, Some(id), line, "it is not where it was sealed");
             }
-            let mut extra = outcome.extra;
+            let mut extra = result.extra;
             extra.retain(|&(id, line, _)| !self.was_late(id, line));
             self.flush_late();
-            let ids_of_missing = self.name_malformed(&mut batch, &outcome.missing);
-            let missing = outcome.missing.count();
+            let ids_of_missing = self.name_malformed(&mut batch, &result.missing);
+            let missing = result.missing.count();
             if !cut && !ids_of_missing {
                 if missing <= MAX_LATE {
-                    self.late.extend(outcome.missing.iter().map(|id| Late { id, tree_size: batch.tree_size }));
+                    self.late.extend(result.missing.iter().map(|id| Late { id, tree_size: batch.tree_size }));
                 } else {
-                    for ids in outcome.missing.ranges() {
+                    for ids in result.missing.ranges() {
                         let detail = "it is not where it was sealed".to_owned();
                         self.emit(FaultKind::Missing, Some(batch.line), Some((ids.first, ids.last)), None, detail);
                     }
@@ -220,7 +220,7 @@ impl Chain<'_> {
             if missing > 0 && tree.edge.is_some() || dropped > 0 {
                 tree.edge = None;
             }
-            match outcome.leaves {
+            match result.leaves {
                 Some(leaves) => self.push(&mut tree, leaves),
                 None => tree.edge = None,
             }
@@ -228,7 +228,7 @@ impl Chain<'_> {
                 let detail = format!("{dropped} more entries than fit into memory are out of order after it");
                 self.checkpoint_fault(FaultKind::Malformed, batch.tree_size, detail);
             }
-            self.settle(&mut tree, &batch, cut);
+            self.compare_root(&mut tree, &batch, cut);
             self.place_extra(&mut tree, extra, next_base);
         }
         self.line = line;
@@ -296,7 +296,7 @@ impl Chain<'_> {
     }
 
     /// Holds the tree against the root that its checkpoint has.
-    pub(super) fn settle(&mut self, tree: &mut Tree, batch: &Batch, cut: bool) {
+    pub(super) fn compare_root(&mut self, tree: &mut Tree, batch: &Batch, cut: bool) {
         if cut && tree.edge.as_ref().is_none_or(|edge| edge.size() != batch.tree_size) {
             // The rest of it is not there, which is said elsewhere.
             tree.edge = None;

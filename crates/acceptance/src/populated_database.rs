@@ -1,4 +1,4 @@
-//! A database that has a past, and what must still be true of it after it was dumped and restored, upgraded, or taken over by
+//! A populated database, and what must still be true of it after it was dumped and restored, upgraded, or taken over by
 //! another server.
 
 use crate::client::{Session, call, value};
@@ -41,7 +41,7 @@ impl Trail {
     }
 }
 
-/// Makes a database that has a past: more than one table, one no longer watched, one that is gone, a baseline.
+/// Makes a populated database: more than one table, one no longer watched, one that is gone, a baseline.
 pub fn make(cluster: &Cluster, name: &str) -> Trail {
     let mut admin = app_database(cluster, name);
     let mut app = cluster.session("app", name);
