@@ -805,8 +805,8 @@ CREATE FUNCTION lead_audit_internal.run_trigger_ddl(relation regclass, command t
 REVOKE ALL ON FUNCTION lead_audit_internal.run_trigger_ddl(regclass, text) FROM PUBLIC;
 
 COMMENT ON FUNCTION lead_audit_internal.run_trigger_ddl(regclass, text) IS
-  'Runs a command on the audit triggers of a table. A function that PostgreSQL calls meanwhile, as '
-  'for a partition key, runs as the owner of the table and can only read.';
+  'Runs a command on the audit triggers of a table. A function that PostgreSQL calls meanwhile, '
+  'as for a partition key, runs as the owner of the table and can only read.';
 
 CREATE FUNCTION lead_audit_internal.refuse_written(relations oid[]) RETURNS void
   STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'refuse_written_wrapper';
