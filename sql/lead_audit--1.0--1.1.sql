@@ -2360,6 +2360,10 @@ BEGIN
     EXCEPTION WHEN lock_not_available THEN
       RETURN QUERY SELECT format('%I.%I', w.table_schema, w.table_name), 'locked'
       FROM lead_audit_internal.watch_row(found.watch_id) w;
+    WHEN object_not_in_prerequisite_state THEN
+      -- In the worker: PostgreSQL would have called code of the owner of the table.
+      RETURN QUERY SELECT format('%I.%I', w.table_schema, w.table_name), 'not repaired'
+      FROM lead_audit_internal.watch_row(found.watch_id) w;
     END;
   END LOOP;
 END
@@ -2379,7 +2383,8 @@ COMMENT ON FUNCTION lead_audit.check_watched() IS
   'it. Faults: not watched (a partition or child table had no audit triggers; now it has), '
   'detached (it now has its own watch id), dropped, trigger off (the state of the table is now '
   'disabled), locked (a session holds a lock: the other faults of this watched table are not '
-  'repaired yet). Returns no row if there is no fault. The background worker does the same after '
+  'repaired yet), not repaired (found by the worker, which does not run code of the owner of a '
+  'table: call this function). Returns no row if there is no fault. The background worker does the same after '
   'DDL and every minute.';
 
 COMMENT ON FUNCTION lead_audit_internal.guard_ddl() IS
