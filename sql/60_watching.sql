@@ -166,8 +166,8 @@ CREATE FUNCTION lead_audit_internal.run_trigger_ddl(relation regclass, command t
   STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'run_trigger_ddl_wrapper';
 REVOKE ALL ON FUNCTION lead_audit_internal.run_trigger_ddl(regclass, text) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit_internal.run_trigger_ddl(regclass, text) IS
-  'Runs a command on the audit triggers of a table. A function that PostgreSQL calls meanwhile, as '
-  'for a partition key, runs as the owner of the table and can only read.';
+  'Runs a command on the audit triggers of a table. A function that PostgreSQL calls meanwhile, '
+  'as for a partition key, runs as the owner of the table and can only read.';
 
 CREATE FUNCTION lead_audit_internal.refuse_written(relations oid[]) RETURNS void
   STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'refuse_written_wrapper';
@@ -384,7 +384,7 @@ BEGIN
     PERFORM lead_audit_internal.run_trigger_ddl(
       $1, format('DROP TRIGGER %I ON %s', stray.trigger_name, $1));
   END LOOP;
-  PERFORM lead_audit_internal.make_way(m) FROM lead_audit_internal.members_of($1) m;
+  PERFORM lead_audit_internal.free_trigger_names(m) FROM lead_audit_internal.members_of($1) m;
   PERFORM lead_audit_internal.make_member_triggers(m, $2, $3, m = $1::oid)
   FROM (SELECT m FROM lead_audit_internal.members_of($1) m
         WHERE NOT EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of(m) a
@@ -397,7 +397,7 @@ COMMENT ON FUNCTION lead_audit_internal.make_triggers(regclass, uuid, text) IS
   'Creates or repairs the audit triggers of a table, its partitions and child tables.';
 
 -- CREATE OR REPLACE TRIGGER does not replace a constraint trigger.
-CREATE FUNCTION lead_audit_internal.make_way(relation regclass) RETURNS void
+CREATE FUNCTION lead_audit_internal.free_trigger_names(relation regclass) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   occupant record;
@@ -418,8 +418,8 @@ BEGIN
   END LOOP;
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit_internal.make_way(regclass) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit_internal.make_way(regclass) IS
+REVOKE ALL ON FUNCTION lead_audit_internal.free_trigger_names(regclass) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.free_trigger_names(regclass) IS
   'Renames constraint triggers that have the name of an audit trigger.';
 
 -- Postgres copies the row trigger of a partitioned table to all partitions, but not a statement
@@ -925,7 +925,7 @@ BEGIN
     CROSS JOIN LATERAL lead_audit_internal.watch_row(m.watch_id) w
     WHERE w.watch_id <> identity AND w.state = 'on'
   LOOP
-    PERFORM lead_audit_internal.follow_joining(other, r, carriers, '{joined}')
+    PERFORM lead_audit_internal.handle_attached(other, r, carriers, '{joined}')
     FROM lead_audit_internal.roots_of(other.watch_id) r
     CROSS JOIN LATERAL lead_audit_internal.class_of(r);
   END LOOP;

@@ -67,7 +67,7 @@ COMMENT ON FUNCTION lead_audit_internal.affected_relations(boolean) IS
 
 -- The guard first decides, separately, whether it refuses. An error in its other work must not
 -- hide the refusal. A relation that leaves its watched table loses triggers by that, which
--- follow_parting() handles. If a superuser has disabled some triggers of a table, the other
+-- handle_detached() handles. If a superuser has disabled some triggers of a table, the other
 -- triggers stay protected.
 CREATE FUNCTION lead_audit_internal.refuse_ddl(invoker oid, is_drop boolean) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -179,7 +179,7 @@ COMMENT ON FUNCTION lead_audit_internal.note_state(lead_audit.watch, text, oid) 
 
 -- The rows of a detached partition, or of a child table that no longer inherits, stay watched
 -- under a watch id of their own. Otherwise an owner could detach, change and attach them unseen.
-CREATE FUNCTION lead_audit_internal.watch_parted(
+CREATE FUNCTION lead_audit_internal.watch_detached(
   watching lead_audit.watch, top lead_audit.watched_relation, parted oid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -198,7 +198,7 @@ BEGIN
   PERFORM lead_audit_internal.change_watch(fresh.watch_id, '{"state": "on"}');
 END
 $$;
-CREATE FUNCTION lead_audit_internal.follow_parting(watching lead_audit.watch, root oid)
+CREATE FUNCTION lead_audit_internal.handle_detached(watching lead_audit.watch, root oid)
 RETURNS SETOF oid LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   members oid[] := array(SELECT lead_audit_internal.members_of(root));
@@ -224,13 +224,13 @@ BEGIN
     PERFORM lead_audit_internal.forget_relation(p) FROM unnest(parted) p
     WHERE (lead_audit_internal.relation_row(p)).watch_id = watching.watch_id;
     IF watching.state = 'on' THEN
-      PERFORM lead_audit_internal.watch_parted(watching, top, parted);
+      PERFORM lead_audit_internal.watch_detached(watching, top, parted);
     END IF;
     RETURN NEXT top.relation;
   END LOOP;
 END
 $$;
-CREATE FUNCTION lead_audit_internal.is_newcomer(
+CREATE FUNCTION lead_audit_internal.is_new_member(
   relation oid, watching lead_audit.watch, root oid) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
   SELECT root = ANY (array(SELECT lead_audit_internal.ancestors_of($1)))
@@ -241,12 +241,12 @@ $$;
 -- The rows of a new partition or child table belong to the watched table from now on. This is part
 -- of the command that creates or attaches it. At other times a relation without triggers is left
 -- alone: a restore creates the tables first and their triggers later, in its own order.
-CREATE FUNCTION lead_audit_internal.follow_joining(
+CREATE FUNCTION lead_audit_internal.handle_attached(
   watching lead_audit.watch, root oid, affected oid[], effects text[]) RETURNS SETOF oid
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   fresh oid[] := array(SELECT f FROM unnest(affected) f
-                       WHERE lead_audit_internal.is_newcomer(f, watching, root));
+                       WHERE lead_audit_internal.is_new_member(f, watching, root));
   top record;
 BEGIN
   IF fresh = '{}' THEN
@@ -256,12 +256,12 @@ BEGIN
   PERFORM lead_audit_internal.lock_members(f) FROM unnest(fresh) f;
   fresh := array(SELECT DISTINCT m FROM unnest(fresh) f
                  CROSS JOIN LATERAL lead_audit_internal.members_of(f) m
-                 WHERE lead_audit_internal.is_newcomer(m, watching, root));
+                 WHERE lead_audit_internal.is_new_member(m, watching, root));
   -- It may have been watched before, under another watch id.
   PERFORM lead_audit_internal.note_earlier_identity(watching.watch_id, k.watch_id)
   FROM (SELECT DISTINCT m.watch_id FROM unnest(fresh) f
         CROSS JOIN LATERAL lead_audit_internal.relation_row(f) m WHERE m.watch_id IS NOT NULL) k;
-  PERFORM lead_audit_internal.make_way(f) FROM unnest(fresh) f;
+  PERFORM lead_audit_internal.free_trigger_names(f) FROM unnest(fresh) f;
   PERFORM lead_audit_internal.make_member_triggers(
     f, watching.watch_id, watching.soft_delete_column, false) FROM unnest(fresh) f;
   IF effects && '{joined,found}' THEN
@@ -303,26 +303,26 @@ BEGIN
 END
 $$;
 REVOKE ALL ON FUNCTION
-  lead_audit_internal.watch_parted(lead_audit.watch, lead_audit.watched_relation, oid[]),
-  lead_audit_internal.follow_parting(lead_audit.watch, oid),
-  lead_audit_internal.is_newcomer(oid, lead_audit.watch, oid),
-  lead_audit_internal.follow_joining(lead_audit.watch, oid, oid[], text[]) FROM PUBLIC;
+  lead_audit_internal.watch_detached(lead_audit.watch, lead_audit.watched_relation, oid[]),
+  lead_audit_internal.handle_detached(lead_audit.watch, oid),
+  lead_audit_internal.is_new_member(oid, lead_audit.watch, oid),
+  lead_audit_internal.handle_attached(lead_audit.watch, oid, oid[], text[]) FROM PUBLIC;
 COMMENT ON FUNCTION
-  lead_audit_internal.watch_parted(lead_audit.watch, lead_audit.watched_relation, oid[]) IS
+  lead_audit_internal.watch_detached(lead_audit.watch, lead_audit.watched_relation, oid[]) IS
   'Watches a relation that left a watched table under a new watch id.';
-COMMENT ON FUNCTION lead_audit_internal.follow_parting(lead_audit.watch, oid) IS
+COMMENT ON FUNCTION lead_audit_internal.handle_detached(lead_audit.watch, oid) IS
   'Handles partitions and child tables that left a watched table. Returns those that it recorded '
   'as an entry.';
-COMMENT ON FUNCTION lead_audit_internal.is_newcomer(oid, lead_audit.watch, oid) IS
+COMMENT ON FUNCTION lead_audit_internal.is_new_member(oid, lead_audit.watch, oid) IS
   'Whether a relation is below the root of a watched table and belongs to no watched table yet.';
-COMMENT ON FUNCTION lead_audit_internal.follow_joining(lead_audit.watch, oid, oid[], text[]) IS
+COMMENT ON FUNCTION lead_audit_internal.handle_attached(lead_audit.watch, oid, oid[], text[]) IS
   'Handles partitions and child tables that joined a watched table. Returns those that it '
   'recorded as an entry.';
 
 -- A change of columns or keys, a rename and a move to another schema change values and names
 -- without any row event. After a parallel restore the primary key can arrive later than the
 -- triggers, which is no change.
-CREATE FUNCTION lead_audit_internal.follow_reshaping(
+CREATE FUNCTION lead_audit_internal.handle_altered(
   watching lead_audit.watch, affected oid[], recorded oid[], rewritten boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -373,9 +373,9 @@ BEGIN
 END
 $$;
 REVOKE ALL ON FUNCTION
-  lead_audit_internal.follow_reshaping(lead_audit.watch, oid[], oid[], boolean) FROM PUBLIC;
+  lead_audit_internal.handle_altered(lead_audit.watch, oid[], oid[], boolean) FROM PUBLIC;
 COMMENT ON FUNCTION
-  lead_audit_internal.follow_reshaping(lead_audit.watch, oid[], oid[], boolean) IS
+  lead_audit_internal.handle_altered(lead_audit.watch, oid[], oid[], boolean) IS
   'Records one entry for each watched table whose columns, key or name changed, unless recorded '
   'already contains it.';
 
@@ -391,7 +391,7 @@ COMMENT ON FUNCTION lead_audit_internal.is_guarded(oid) IS
 -- The guard first learns of a restored relation when a command touches it. What that command does
 -- to the triggers is part of the restore: pg_dump --disable-triggers disables them to load the
 -- data.
-CREATE FUNCTION lead_audit_internal.follow_triggers(
+CREATE FUNCTION lead_audit_internal.handle_trigger_state(
   watching lead_audit.watch, root oid, affected oid[], effects text[]) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -415,7 +415,7 @@ BEGIN
   RETURN true;
 END
 $$;
-CREATE FUNCTION lead_audit_internal.follow_watch(
+CREATE FUNCTION lead_audit_internal.reconcile_table(
   watching lead_audit.watch, affected oid[], effects text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -428,19 +428,19 @@ DECLARE
 BEGIN
   IF watching.state IN ('on', 'disabled') AND root IS NOT NULL THEN
     IF effects && '{parted,found}' THEN
-      recorded := recorded || array(SELECT lead_audit_internal.follow_parting(watching, root));
+      recorded := recorded || array(SELECT lead_audit_internal.handle_detached(watching, root));
     END IF;
     IF effects && '{made,joined,found}' THEN
       recorded := recorded || array(
-        SELECT lead_audit_internal.follow_joining(watching, root, affected, effects));
+        SELECT lead_audit_internal.handle_attached(watching, root, affected, effects));
     END IF;
-    IF lead_audit_internal.follow_triggers(watching, root, affected, effects) THEN
+    IF lead_audit_internal.handle_trigger_state(watching, root, affected, effects) THEN
       recorded := recorded || affected;
     END IF;
-    PERFORM lead_audit_internal.follow_reshaping(
+    PERFORM lead_audit_internal.handle_altered(
       watching, affected, recorded,
       'rewritten' = ANY (effects) OR watching.state = 'on' AND 'disabled' = ANY (effects));
-    PERFORM lead_audit_internal.follow_soft_delete_column(watching.watch_id, root);
+    PERFORM lead_audit_internal.handle_renamed_column(watching.watch_id, root);
   END IF;
   known := array(SELECT r FROM unnest(affected) r
                  WHERE (lead_audit_internal.relation_row(r)).watch_id = watching.watch_id);
@@ -454,7 +454,7 @@ BEGIN
   END LOOP;
 END
 $$;
-CREATE FUNCTION lead_audit_internal.follow_ddl(is_drop boolean, effects text[]) RETURNS void
+CREATE FUNCTION lead_audit_internal.reconcile_command(is_drop boolean, effects text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   affected oid[] := array(SELECT lead_audit_internal.affected_relations(is_drop));
@@ -475,26 +475,27 @@ BEGIN
     CROSS JOIN LATERAL lead_audit_internal.watch_row(i) w
     WHERE w.state <> 'changing' ORDER BY w.enabled_at
   LOOP
-    PERFORM lead_audit_internal.follow_watch(watching, affected, effects);
+    PERFORM lead_audit_internal.reconcile_table(watching, affected, effects);
   END LOOP;
 END
 $$;
 REVOKE ALL ON FUNCTION
-  lead_audit_internal.follow_triggers(lead_audit.watch, oid, oid[], text[]),
-  lead_audit_internal.follow_watch(lead_audit.watch, oid[], text[]),
-  lead_audit_internal.follow_ddl(boolean, text[]) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit_internal.follow_triggers(lead_audit.watch, oid, oid[], text[]) IS
+  lead_audit_internal.handle_trigger_state(lead_audit.watch, oid, oid[], text[]),
+  lead_audit_internal.reconcile_table(lead_audit.watch, oid[], text[]),
+  lead_audit_internal.reconcile_command(boolean, text[]) FROM PUBLIC;
+COMMENT ON FUNCTION
+  lead_audit_internal.handle_trigger_state(lead_audit.watch, oid, oid[], text[]) IS
   'Handles audit triggers that were disabled, dropped or enabled again. Returns whether it '
   'changed the state of the watched table.';
-COMMENT ON FUNCTION lead_audit_internal.follow_watch(lead_audit.watch, oid[], text[]) IS
+COMMENT ON FUNCTION lead_audit_internal.reconcile_table(lead_audit.watch, oid[], text[]) IS
   'Compares relations of a watched table with their last known state, records the differences as '
   'entries and updates that state. effects are those of command_effects(), and two more: mended '
   '(triggers that are on again end the state disabled) and found (the caller is check_watched(), '
   'so anything may have happened).';
-COMMENT ON FUNCTION lead_audit_internal.follow_ddl(boolean, text[]) IS
-  'Calls follow_watch() for each watched table that the current command touches.';
+COMMENT ON FUNCTION lead_audit_internal.reconcile_command(boolean, text[]) IS
+  'Calls reconcile_table() for each watched table that the current command touches.';
 
-CREATE FUNCTION lead_audit_internal.follow_soft_delete_column(identity uuid, root oid) RETURNS void
+CREATE FUNCTION lead_audit_internal.handle_renamed_column(identity uuid, root oid) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   watching lead_audit.watch := lead_audit_internal.watch_row(identity);
@@ -508,8 +509,8 @@ BEGIN
   END IF;
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit_internal.follow_soft_delete_column(uuid, oid) FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit_internal.follow_soft_delete_column(uuid, oid) IS
+REVOKE ALL ON FUNCTION lead_audit_internal.handle_renamed_column(uuid, oid) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.handle_renamed_column(uuid, oid) IS
   'Keeps a renamed soft-delete column as the soft-delete column.';
 
 CREATE FUNCTION lead_audit_internal.command_effects() RETURNS text[]
@@ -544,7 +545,7 @@ BEGIN
   IF 'joined' = ANY (lead_audit_internal.command_effects()) THEN
     PERFORM lead_audit_internal.after_attach();
   END IF;
-  PERFORM lead_audit_internal.follow_ddl(false, lead_audit_internal.command_effects());
+  PERFORM lead_audit_internal.reconcile_command(false, lead_audit_internal.command_effects());
 END
 $$;
 REVOKE ALL ON FUNCTION lead_audit_internal.after_ddl(boolean) FROM PUBLIC;
@@ -579,7 +580,7 @@ BEGIN
     END IF;
     PERFORM lead_audit_internal.forget_relation(gone.relation);
   END LOOP;
-  PERFORM lead_audit_internal.follow_ddl(true, '{}');
+  PERFORM lead_audit_internal.reconcile_command(true, '{}');
 END
 $$;
 REVOKE ALL ON FUNCTION lead_audit_internal.after_drop() FROM PUBLIC;
@@ -723,7 +724,7 @@ BEGIN
         PERFORM lead_audit_internal.forget_relation(known.relation);
       END LOOP;
       watching := lead_audit_internal.watch_row(found.watch_id);
-      PERFORM lead_audit_internal.follow_watch(
+      PERFORM lead_audit_internal.reconcile_table(
         watching,
         array(SELECT m FROM lead_audit_internal.roots_of(found.watch_id) r
               CROSS JOIN LATERAL lead_audit_internal.members_of(r) m
@@ -741,6 +742,10 @@ BEGIN
     EXCEPTION WHEN lock_not_available THEN
       RETURN QUERY SELECT format('%I.%I', w.table_schema, w.table_name), 'locked'
       FROM lead_audit_internal.watch_row(found.watch_id) w;
+    WHEN object_not_in_prerequisite_state THEN
+      -- In the worker: PostgreSQL would have called code of the owner of the table.
+      RETURN QUERY SELECT format('%I.%I', w.table_schema, w.table_name), 'not repaired'
+      FROM lead_audit_internal.watch_row(found.watch_id) w;
     END;
   END LOOP;
 END
@@ -756,7 +761,8 @@ COMMENT ON FUNCTION lead_audit.check_watched() IS
   'it. Faults: not watched (a partition or child table had no audit triggers; now it has), '
   'detached (it now has its own watch id), dropped, trigger off (the state of the table is now '
   'disabled), locked (a session holds a lock: the other faults of this watched table are not '
-  'repaired yet). Returns no row if there is no fault. The background worker does the same after '
+  'repaired yet), not repaired (found by the worker, which does not run code of the owner of a '
+  'table: call this function). Returns no row if there is no fault. The background worker does the same after '
   'DDL and every minute.';
 
 CREATE FUNCTION lead_audit_internal.guard_ddl() RETURNS event_trigger

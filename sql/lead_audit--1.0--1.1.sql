@@ -17,10 +17,13 @@ DROP EVENT TRIGGER lead_audit_drop;
 ALTER TABLE lead_audit.checkpoint ADD COLUMN log_id uuid;
 ALTER TABLE lead_audit.tree ADD COLUMN origin text, ADD COLUMN verifier_key text;
 
--- Their arguments or results have changed.
+-- Their arguments, results or names have changed.
 DROP FUNCTION lead_audit.merge_watch(uuid, uuid);
 DROP FUNCTION lead_audit.follow_joining(lead_audit.watch, oid, boolean);
 DROP FUNCTION lead_audit.follow_soft_delete_column(uuid);
+DROP FUNCTION lead_audit.follow_parting(lead_audit.watch, oid);
+DROP FUNCTION lead_audit.follow_reshaping(lead_audit.watch, oid[], oid[], boolean);
+DROP FUNCTION lead_audit.follow_ddl(boolean, text[]);
 DROP FUNCTION lead_audit.primary_key_of(oid);
 
 -- Version 1.0 had its internal functions in schema lead_audit.
@@ -57,10 +60,6 @@ ALTER FUNCTION lead_audit.affected_relations(boolean) SET SCHEMA lead_audit_inte
 ALTER FUNCTION lead_audit.refuse_ddl(oid, boolean) SET SCHEMA lead_audit_internal;
 ALTER FUNCTION lead_audit.refuse_id_order() SET SCHEMA lead_audit_internal;
 ALTER FUNCTION lead_audit.note_state(lead_audit.watch, text, oid) SET SCHEMA lead_audit_internal;
-ALTER FUNCTION lead_audit.follow_parting(lead_audit.watch, oid) SET SCHEMA lead_audit_internal;
-ALTER FUNCTION lead_audit.follow_reshaping(lead_audit.watch, oid[], oid[], boolean)
-  SET SCHEMA lead_audit_internal;
-ALTER FUNCTION lead_audit.follow_ddl(boolean, text[]) SET SCHEMA lead_audit_internal;
 ALTER FUNCTION lead_audit.command_effects() SET SCHEMA lead_audit_internal;
 ALTER FUNCTION lead_audit.after_ddl(boolean) SET SCHEMA lead_audit_internal;
 ALTER FUNCTION lead_audit.after_drop() SET SCHEMA lead_audit_internal;
@@ -806,8 +805,8 @@ CREATE FUNCTION lead_audit_internal.run_trigger_ddl(relation regclass, command t
 REVOKE ALL ON FUNCTION lead_audit_internal.run_trigger_ddl(regclass, text) FROM PUBLIC;
 
 COMMENT ON FUNCTION lead_audit_internal.run_trigger_ddl(regclass, text) IS
-  'Runs a command on the audit triggers of a table. A function that PostgreSQL calls meanwhile, as '
-  'for a partition key, runs as the owner of the table and can only read.';
+  'Runs a command on the audit triggers of a table. A function that PostgreSQL calls meanwhile, '
+  'as for a partition key, runs as the owner of the table and can only read.';
 
 CREATE FUNCTION lead_audit_internal.refuse_written(relations oid[]) RETURNS void
   STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'refuse_written_wrapper';
@@ -1053,7 +1052,7 @@ BEGIN
     PERFORM lead_audit_internal.run_trigger_ddl(
       $1, format('DROP TRIGGER %I ON %s', stray.trigger_name, $1));
   END LOOP;
-  PERFORM lead_audit_internal.make_way(m) FROM lead_audit_internal.members_of($1) m;
+  PERFORM lead_audit_internal.free_trigger_names(m) FROM lead_audit_internal.members_of($1) m;
   PERFORM lead_audit_internal.make_member_triggers(m, $2, $3, m = $1::oid)
   FROM (SELECT m FROM lead_audit_internal.members_of($1) m
         WHERE NOT EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of(m) a
@@ -1065,7 +1064,7 @@ $$;
 COMMENT ON FUNCTION lead_audit_internal.make_triggers(regclass, uuid, text) IS
   'Creates or repairs the audit triggers of a table, its partitions and child tables.';
 
-CREATE FUNCTION lead_audit_internal.make_way(relation regclass) RETURNS void
+CREATE FUNCTION lead_audit_internal.free_trigger_names(relation regclass) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   occupant record;
@@ -1087,9 +1086,9 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION lead_audit_internal.make_way(regclass) FROM PUBLIC;
+REVOKE ALL ON FUNCTION lead_audit_internal.free_trigger_names(regclass) FROM PUBLIC;
 
-COMMENT ON FUNCTION lead_audit_internal.make_way(regclass) IS
+COMMENT ON FUNCTION lead_audit_internal.free_trigger_names(regclass) IS
   'Renames constraint triggers that have the name of an audit trigger.';
 
 CREATE OR REPLACE FUNCTION lead_audit_internal.make_member_triggers(
@@ -1601,7 +1600,7 @@ BEGIN
     CROSS JOIN LATERAL lead_audit_internal.watch_row(m.watch_id) w
     WHERE w.watch_id <> identity AND w.state = 'on'
   LOOP
-    PERFORM lead_audit_internal.follow_joining(other, r, carriers, '{joined}')
+    PERFORM lead_audit_internal.handle_attached(other, r, carriers, '{joined}')
     FROM lead_audit_internal.roots_of(other.watch_id) r
     CROSS JOIN LATERAL lead_audit_internal.class_of(r);
   END LOOP;
@@ -1786,7 +1785,7 @@ $$;
 COMMENT ON FUNCTION lead_audit_internal.note_state(lead_audit.watch, text, oid) IS
   'Changes the state of a watched table, and records it as an entry.';
 
-CREATE FUNCTION lead_audit_internal.watch_parted(
+CREATE FUNCTION lead_audit_internal.watch_detached(
   watching lead_audit.watch, top lead_audit.watched_relation, parted oid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1806,7 +1805,7 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION lead_audit_internal.follow_parting(watching lead_audit.watch, root oid)
+CREATE FUNCTION lead_audit_internal.handle_detached(watching lead_audit.watch, root oid)
 RETURNS SETOF oid LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   members oid[] := array(SELECT lead_audit_internal.members_of(root));
@@ -1832,14 +1831,14 @@ BEGIN
     PERFORM lead_audit_internal.forget_relation(p) FROM unnest(parted) p
     WHERE (lead_audit_internal.relation_row(p)).watch_id = watching.watch_id;
     IF watching.state = 'on' THEN
-      PERFORM lead_audit_internal.watch_parted(watching, top, parted);
+      PERFORM lead_audit_internal.watch_detached(watching, top, parted);
     END IF;
     RETURN NEXT top.relation;
   END LOOP;
 END
 $$;
 
-CREATE FUNCTION lead_audit_internal.is_newcomer(
+CREATE FUNCTION lead_audit_internal.is_new_member(
   relation oid, watching lead_audit.watch, root oid) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
   SELECT root = ANY (array(SELECT lead_audit_internal.ancestors_of($1)))
@@ -1848,12 +1847,12 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
                          WHERE a.is_row AND a.watch_id <> ($2).watch_id)
 $$;
 
-CREATE FUNCTION lead_audit_internal.follow_joining(
+CREATE FUNCTION lead_audit_internal.handle_attached(
   watching lead_audit.watch, root oid, affected oid[], effects text[]) RETURNS SETOF oid
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   fresh oid[] := array(SELECT f FROM unnest(affected) f
-                       WHERE lead_audit_internal.is_newcomer(f, watching, root));
+                       WHERE lead_audit_internal.is_new_member(f, watching, root));
   top record;
 BEGIN
   IF fresh = '{}' THEN
@@ -1863,12 +1862,12 @@ BEGIN
   PERFORM lead_audit_internal.lock_members(f) FROM unnest(fresh) f;
   fresh := array(SELECT DISTINCT m FROM unnest(fresh) f
                  CROSS JOIN LATERAL lead_audit_internal.members_of(f) m
-                 WHERE lead_audit_internal.is_newcomer(m, watching, root));
+                 WHERE lead_audit_internal.is_new_member(m, watching, root));
   -- It may have been watched before, under another watch id.
   PERFORM lead_audit_internal.note_earlier_identity(watching.watch_id, k.watch_id)
   FROM (SELECT DISTINCT m.watch_id FROM unnest(fresh) f
         CROSS JOIN LATERAL lead_audit_internal.relation_row(f) m WHERE m.watch_id IS NOT NULL) k;
-  PERFORM lead_audit_internal.make_way(f) FROM unnest(fresh) f;
+  PERFORM lead_audit_internal.free_trigger_names(f) FROM unnest(fresh) f;
   PERFORM lead_audit_internal.make_member_triggers(
     f, watching.watch_id, watching.soft_delete_column, false) FROM unnest(fresh) f;
   IF effects && '{joined,found}' THEN
@@ -1911,27 +1910,27 @@ END
 $$;
 
 REVOKE ALL ON FUNCTION
-  lead_audit_internal.watch_parted(lead_audit.watch, lead_audit.watched_relation, oid[]),
-  lead_audit_internal.follow_parting(lead_audit.watch, oid),
-  lead_audit_internal.is_newcomer(oid, lead_audit.watch, oid),
-  lead_audit_internal.follow_joining(lead_audit.watch, oid, oid[], text[]) FROM PUBLIC;
+  lead_audit_internal.watch_detached(lead_audit.watch, lead_audit.watched_relation, oid[]),
+  lead_audit_internal.handle_detached(lead_audit.watch, oid),
+  lead_audit_internal.is_new_member(oid, lead_audit.watch, oid),
+  lead_audit_internal.handle_attached(lead_audit.watch, oid, oid[], text[]) FROM PUBLIC;
 
 COMMENT ON FUNCTION
-  lead_audit_internal.watch_parted(lead_audit.watch, lead_audit.watched_relation, oid[]) IS
+  lead_audit_internal.watch_detached(lead_audit.watch, lead_audit.watched_relation, oid[]) IS
   'Watches a relation that left a watched table under a new watch id.';
 
-COMMENT ON FUNCTION lead_audit_internal.follow_parting(lead_audit.watch, oid) IS
+COMMENT ON FUNCTION lead_audit_internal.handle_detached(lead_audit.watch, oid) IS
   'Handles partitions and child tables that left a watched table. Returns those that it recorded '
   'as an entry.';
 
-COMMENT ON FUNCTION lead_audit_internal.is_newcomer(oid, lead_audit.watch, oid) IS
+COMMENT ON FUNCTION lead_audit_internal.is_new_member(oid, lead_audit.watch, oid) IS
   'Whether a relation is below the root of a watched table and belongs to no watched table yet.';
 
-COMMENT ON FUNCTION lead_audit_internal.follow_joining(lead_audit.watch, oid, oid[], text[]) IS
+COMMENT ON FUNCTION lead_audit_internal.handle_attached(lead_audit.watch, oid, oid[], text[]) IS
   'Handles partitions and child tables that joined a watched table. Returns those that it '
   'recorded as an entry.';
 
-CREATE OR REPLACE FUNCTION lead_audit_internal.follow_reshaping(
+CREATE FUNCTION lead_audit_internal.handle_altered(
   watching lead_audit.watch, affected oid[], recorded oid[], rewritten boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1982,8 +1981,11 @@ BEGIN
 END
 $$;
 
+REVOKE ALL ON FUNCTION
+  lead_audit_internal.handle_altered(lead_audit.watch, oid[], oid[], boolean) FROM PUBLIC;
+
 COMMENT ON FUNCTION
-  lead_audit_internal.follow_reshaping(lead_audit.watch, oid[], oid[], boolean) IS
+  lead_audit_internal.handle_altered(lead_audit.watch, oid[], oid[], boolean) IS
   'Records one entry for each watched table whose columns, key or name changed, unless recorded '
   'already contains it.';
 
@@ -1998,7 +2000,7 @@ REVOKE ALL ON FUNCTION lead_audit_internal.is_guarded(oid) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit_internal.is_guarded(oid) IS
   'Whether the relation has all audit triggers with some watch id, and all are on.';
 
-CREATE FUNCTION lead_audit_internal.follow_triggers(
+CREATE FUNCTION lead_audit_internal.handle_trigger_state(
   watching lead_audit.watch, root oid, affected oid[], effects text[]) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -2023,7 +2025,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION lead_audit_internal.follow_watch(
+CREATE FUNCTION lead_audit_internal.reconcile_table(
   watching lead_audit.watch, affected oid[], effects text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -2036,19 +2038,19 @@ DECLARE
 BEGIN
   IF watching.state IN ('on', 'disabled') AND root IS NOT NULL THEN
     IF effects && '{parted,found}' THEN
-      recorded := recorded || array(SELECT lead_audit_internal.follow_parting(watching, root));
+      recorded := recorded || array(SELECT lead_audit_internal.handle_detached(watching, root));
     END IF;
     IF effects && '{made,joined,found}' THEN
       recorded := recorded || array(
-        SELECT lead_audit_internal.follow_joining(watching, root, affected, effects));
+        SELECT lead_audit_internal.handle_attached(watching, root, affected, effects));
     END IF;
-    IF lead_audit_internal.follow_triggers(watching, root, affected, effects) THEN
+    IF lead_audit_internal.handle_trigger_state(watching, root, affected, effects) THEN
       recorded := recorded || affected;
     END IF;
-    PERFORM lead_audit_internal.follow_reshaping(
+    PERFORM lead_audit_internal.handle_altered(
       watching, affected, recorded,
       'rewritten' = ANY (effects) OR watching.state = 'on' AND 'disabled' = ANY (effects));
-    PERFORM lead_audit_internal.follow_soft_delete_column(watching.watch_id, root);
+    PERFORM lead_audit_internal.handle_renamed_column(watching.watch_id, root);
   END IF;
   known := array(SELECT r FROM unnest(affected) r
                  WHERE (lead_audit_internal.relation_row(r)).watch_id = watching.watch_id);
@@ -2063,7 +2065,7 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION lead_audit_internal.follow_ddl(is_drop boolean, effects text[]) RETURNS void
+CREATE FUNCTION lead_audit_internal.reconcile_command(is_drop boolean, effects text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   affected oid[] := array(SELECT lead_audit_internal.affected_relations(is_drop));
@@ -2084,30 +2086,31 @@ BEGIN
     CROSS JOIN LATERAL lead_audit_internal.watch_row(i) w
     WHERE w.state <> 'changing' ORDER BY w.enabled_at
   LOOP
-    PERFORM lead_audit_internal.follow_watch(watching, affected, effects);
+    PERFORM lead_audit_internal.reconcile_table(watching, affected, effects);
   END LOOP;
 END
 $$;
 
 REVOKE ALL ON FUNCTION
-  lead_audit_internal.follow_triggers(lead_audit.watch, oid, oid[], text[]),
-  lead_audit_internal.follow_watch(lead_audit.watch, oid[], text[]),
-  lead_audit_internal.follow_ddl(boolean, text[]) FROM PUBLIC;
+  lead_audit_internal.handle_trigger_state(lead_audit.watch, oid, oid[], text[]),
+  lead_audit_internal.reconcile_table(lead_audit.watch, oid[], text[]),
+  lead_audit_internal.reconcile_command(boolean, text[]) FROM PUBLIC;
 
-COMMENT ON FUNCTION lead_audit_internal.follow_triggers(lead_audit.watch, oid, oid[], text[]) IS
+COMMENT ON FUNCTION
+  lead_audit_internal.handle_trigger_state(lead_audit.watch, oid, oid[], text[]) IS
   'Handles audit triggers that were disabled, dropped or enabled again. Returns whether it '
   'changed the state of the watched table.';
 
-COMMENT ON FUNCTION lead_audit_internal.follow_watch(lead_audit.watch, oid[], text[]) IS
+COMMENT ON FUNCTION lead_audit_internal.reconcile_table(lead_audit.watch, oid[], text[]) IS
   'Compares relations of a watched table with their last known state, records the differences as '
   'entries and updates that state. effects are those of command_effects(), and two more: mended '
   '(triggers that are on again end the state disabled) and found (the caller is check_watched(), '
   'so anything may have happened).';
 
-COMMENT ON FUNCTION lead_audit_internal.follow_ddl(boolean, text[]) IS
-  'Calls follow_watch() for each watched table that the current command touches.';
+COMMENT ON FUNCTION lead_audit_internal.reconcile_command(boolean, text[]) IS
+  'Calls reconcile_table() for each watched table that the current command touches.';
 
-CREATE FUNCTION lead_audit_internal.follow_soft_delete_column(identity uuid, root oid) RETURNS void
+CREATE FUNCTION lead_audit_internal.handle_renamed_column(identity uuid, root oid) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   watching lead_audit.watch := lead_audit_internal.watch_row(identity);
@@ -2122,9 +2125,9 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION lead_audit_internal.follow_soft_delete_column(uuid, oid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION lead_audit_internal.handle_renamed_column(uuid, oid) FROM PUBLIC;
 
-COMMENT ON FUNCTION lead_audit_internal.follow_soft_delete_column(uuid, oid) IS
+COMMENT ON FUNCTION lead_audit_internal.handle_renamed_column(uuid, oid) IS
   'Keeps a renamed soft-delete column as the soft-delete column.';
 
 COMMENT ON FUNCTION lead_audit_internal.command_effects() IS
@@ -2156,7 +2159,7 @@ BEGIN
   IF 'joined' = ANY (lead_audit_internal.command_effects()) THEN
     PERFORM lead_audit_internal.after_attach();
   END IF;
-  PERFORM lead_audit_internal.follow_ddl(false, lead_audit_internal.command_effects());
+  PERFORM lead_audit_internal.reconcile_command(false, lead_audit_internal.command_effects());
 END
 $$;
 
@@ -2191,7 +2194,7 @@ BEGIN
     END IF;
     PERFORM lead_audit_internal.forget_relation(gone.relation);
   END LOOP;
-  PERFORM lead_audit_internal.follow_ddl(true, '{}');
+  PERFORM lead_audit_internal.reconcile_command(true, '{}');
 END
 $$;
 
@@ -2339,7 +2342,7 @@ BEGIN
         PERFORM lead_audit_internal.forget_relation(known.relation);
       END LOOP;
       watching := lead_audit_internal.watch_row(found.watch_id);
-      PERFORM lead_audit_internal.follow_watch(
+      PERFORM lead_audit_internal.reconcile_table(
         watching,
         array(SELECT m FROM lead_audit_internal.roots_of(found.watch_id) r
               CROSS JOIN LATERAL lead_audit_internal.members_of(r) m
@@ -2356,6 +2359,10 @@ BEGIN
       END IF;
     EXCEPTION WHEN lock_not_available THEN
       RETURN QUERY SELECT format('%I.%I', w.table_schema, w.table_name), 'locked'
+      FROM lead_audit_internal.watch_row(found.watch_id) w;
+    WHEN object_not_in_prerequisite_state THEN
+      -- In the worker: PostgreSQL would have called code of the owner of the table.
+      RETURN QUERY SELECT format('%I.%I', w.table_schema, w.table_name), 'not repaired'
       FROM lead_audit_internal.watch_row(found.watch_id) w;
     END;
   END LOOP;
@@ -2376,7 +2383,8 @@ COMMENT ON FUNCTION lead_audit.check_watched() IS
   'it. Faults: not watched (a partition or child table had no audit triggers; now it has), '
   'detached (it now has its own watch id), dropped, trigger off (the state of the table is now '
   'disabled), locked (a session holds a lock: the other faults of this watched table are not '
-  'repaired yet). Returns no row if there is no fault. The background worker does the same after '
+  'repaired yet), not repaired (found by the worker, which does not run code of the owner of a '
+  'table: call this function). Returns no row if there is no fault. The background worker does the same after '
   'DDL and every minute.';
 
 COMMENT ON FUNCTION lead_audit_internal.guard_ddl() IS

@@ -14,10 +14,13 @@ DROP EVENT TRIGGER lead_audit_drop;
 ALTER TABLE lead_audit.checkpoint ADD COLUMN log_id uuid;
 ALTER TABLE lead_audit.tree ADD COLUMN origin text, ADD COLUMN verifier_key text;
 
--- Their arguments or results have changed.
+-- Their arguments, results or names have changed.
 DROP FUNCTION lead_audit.merge_watch(uuid, uuid);
 DROP FUNCTION lead_audit.follow_joining(lead_audit.watch, oid, boolean);
 DROP FUNCTION lead_audit.follow_soft_delete_column(uuid);
+DROP FUNCTION lead_audit.follow_parting(lead_audit.watch, oid);
+DROP FUNCTION lead_audit.follow_reshaping(lead_audit.watch, oid[], oid[], boolean);
+DROP FUNCTION lead_audit.follow_ddl(boolean, text[]);
 DROP FUNCTION lead_audit.primary_key_of(oid);
 
 -- Version 1.0 had its internal functions in schema lead_audit.
@@ -54,10 +57,6 @@ ALTER FUNCTION lead_audit.affected_relations(boolean) SET SCHEMA lead_audit_inte
 ALTER FUNCTION lead_audit.refuse_ddl(oid, boolean) SET SCHEMA lead_audit_internal;
 ALTER FUNCTION lead_audit.refuse_id_order() SET SCHEMA lead_audit_internal;
 ALTER FUNCTION lead_audit.note_state(lead_audit.watch, text, oid) SET SCHEMA lead_audit_internal;
-ALTER FUNCTION lead_audit.follow_parting(lead_audit.watch, oid) SET SCHEMA lead_audit_internal;
-ALTER FUNCTION lead_audit.follow_reshaping(lead_audit.watch, oid[], oid[], boolean)
-  SET SCHEMA lead_audit_internal;
-ALTER FUNCTION lead_audit.follow_ddl(boolean, text[]) SET SCHEMA lead_audit_internal;
 ALTER FUNCTION lead_audit.command_effects() SET SCHEMA lead_audit_internal;
 ALTER FUNCTION lead_audit.after_ddl(boolean) SET SCHEMA lead_audit_internal;
 ALTER FUNCTION lead_audit.after_drop() SET SCHEMA lead_audit_internal;

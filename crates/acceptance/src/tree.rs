@@ -1,21 +1,47 @@
-//! What must be true of any tree.
+//! Checks of the tree, which hold for any history.
 
-use crate::client::{Session, call, value};
+use crate::client::{Session, value};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-const ORACLE: &str = include_str!("../sql/tree.sql");
+/// The rows that `python/tree.py` reads: a kind and the columns.
+const ROWS: &str = "
+    SELECT json_build_array('checkpoint', tree_size::text, encode(root, 'hex'), note, entry_ids::text)::text
+      FROM lead_audit.checkpoint
+    UNION ALL SELECT json_build_array('entry', id::text, encode(checksum, 'hex'))::text FROM lead_audit.entry
+    UNION ALL SELECT json_build_array('leaf_range', first_id::text, last_id::text, first_leaf::text)::text
+      FROM lead_audit.leaf_range
+    UNION ALL SELECT json_build_array('tile', level::text, index::text, encode(hashes, 'hex'))::text FROM
+      (SELECT level, index, hashes FROM lead_audit.tree_tile UNION ALL
+       SELECT level, index, hashes FROM lead_audit.tree_edge WHERE hashes <> '') t
+    UNION ALL SELECT json_build_array('tree', tree_size::text)::text FROM lead_audit.tree";
 
-/// The tree is that of the sealed entries, each of which is one leaf of it, and is stored as such.
+/// The tree, its checkpoints and its tiles are those of the sealed entries, by the verifier in Python.
 ///
 /// # Panics
-/// If it is not.
+/// If they are not.
 #[track_caller]
 pub fn assert_tree_whole(admin: &mut Session) {
-    call(admin, ORACLE);
-    let faults: Vec<String> = match admin.query("SELECT * FROM pg_temp.tree_faults() LIMIT 20", &[]) {
+    let rows: Vec<String> = match admin.query(ROWS, &[]) {
         Ok(rows) => rows.iter().map(|row| row.get(0)).collect(),
         Err(error) => panic!("{error}"),
     };
-    assert_eq!(faults, [""; 0], "the tree is not that of the entries");
+    let mut verifier = Command::new("python3")
+        .arg("-B")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("python/tree.py"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 starts");
+    let mut input = verifier.stdin.take().expect("standard input is a pipe");
+    // It reads everything before it writes.
+    input.write_all((rows.join("\n") + "\n").as_bytes()).expect("the verifier reads the rows");
+    drop(input);
+    let output = verifier.wait_with_output().expect("the verifier ends");
+    assert!(output.status.success(), "the verifier failed");
+    let faults = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(faults.lines().take(20).collect::<Vec<_>>(), [""; 0], "the tree is not that of the entries");
 }
 
 /// Seals; returns the size of the tree.

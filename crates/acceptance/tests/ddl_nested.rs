@@ -205,6 +205,34 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     assert_intact(&mut admin);
 }
 
+/// The worker has more rights than anybody, and runs no such function: it says so.
+#[test]
+fn the_worker_calls_no_function_of_a_partition_key() {
+    let cluster = Cluster::builder().preloaded().start();
+    let (mut admin, mut app) = with_trap(&cluster, "worker");
+    call(
+        &mut app,
+        "CREATE TABLE pl (id int, v text) PARTITION BY RANGE (id);
+         CREATE TABLE pl2 PARTITION OF pl FOR VALUES FROM (100) TO (200) PARTITION BY RANGE ((id + trap(0)));
+         CREATE TABLE pl22 PARTITION OF pl2 FOR VALUES FROM (150) TO (200)",
+    );
+    call(&mut admin, "SELECT lead_audit.enable('pl')");
+    call(
+        &mut admin,
+        "BEGIN; ALTER EVENT TRIGGER lead_audit_ddl DISABLE; ALTER EVENT TRIGGER lead_audit_drop DISABLE; ALTER TABLE pl DETACH PARTITION pl2;
+         ALTER EVENT TRIGGER lead_audit_ddl ENABLE ALWAYS; ALTER EVENT TRIGGER lead_audit_drop ENABLE ALWAYS; COMMIT",
+    );
+    let begin = std::time::Instant::now();
+    while !cluster.log_text().contains("lead_audit: table public.pl was found to be: not repaired") {
+        assert!(begin.elapsed().as_secs() < 60, "{}", cluster.log_text());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    call(&mut admin, "SELECT * FROM lead_audit.check_watched()");
+    call(&mut app, "INSERT INTO pl2 VALUES (151)");
+    assert_eq!(entries(&mut admin, "pl22"), "INSERT");
+    assert_all_on(&mut admin);
+}
+
 /// Triggers that are off for a part of one command only.
 #[test]
 fn triggers_off_within_a_command() {

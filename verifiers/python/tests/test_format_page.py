@@ -30,7 +30,7 @@ def blocks(info: str) -> list[str]:
 
 def run(command: list[str], text: str | bytes = "") -> tuple[str, int]:
     data = text if isinstance(text, bytes) else text.encode()
-    done = subprocess.run([sys.executable, *command], input=data, capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, *command], input=data, capture_output=True, timeout=600)
     return (done.stdout + done.stderr).decode(), done.returncode
 
 
