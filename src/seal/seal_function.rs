@@ -22,9 +22,9 @@ fn seal() -> i64 {
     }
 }
 
-/// One tick of the background worker, within a transaction of its own: seals what can be sealed and, when that is committed,
-/// publishes it. Returns whether there is more to do at once. Where the tables are missing or somebody else is sealing, it
-/// does nothing.
+/// One tick of the background worker, within a transaction of its own: seals what can be sealed
+/// and, when that is committed, publishes it. Returns whether there is more to do at once. Where
+/// the tables are missing or somebody else is sealing, it does nothing.
 pub fn tick() -> bool {
     if !tree_exists() {
         return false;
@@ -37,13 +37,22 @@ pub fn tick() -> bool {
 
 fn seal_locked(wait: bool, limit: Option<u64>) -> Result<Option<Done>, ServerError> {
     // The table's lock is that of writing to it: who drops it waits.
-    if lock_task(relation_of_schema(c"tree"), wait) { round::run(limit).map(Some) } else { Ok(None) }
+    if lock_task(relation_of_schema(c"tree"), wait) {
+        round::run(limit).map(Some)
+    } else {
+        Ok(None)
+    }
 }
 
 fn refuse_where_it_cannot_be() -> Result<(), ServerError> {
     // SAFETY: these read the state of the server and of the transaction.
-    let (in_recovery, read_only, serializable) =
-        unsafe { (pg_sys::RecoveryInProgress(), pg_sys::XactReadOnly, pg_sys::XactIsoLevel == pg_sys::XACT_SERIALIZABLE as i32) };
+    let (in_recovery, read_only, serializable) = unsafe {
+        (
+            pg_sys::RecoveryInProgress(),
+            pg_sys::XactReadOnly,
+            pg_sys::XactIsoLevel == pg_sys::XACT_SERIALIZABLE as i32,
+        )
+    };
     let refused = |code, message: &str, detail: &str| {
         Err(ServerError { code, message: message.to_owned(), detail: Some(detail.to_owned()) })
     };
