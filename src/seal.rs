@@ -22,11 +22,28 @@ mod tree_guard;
 pub use id_gaps::{last_id_given_out, parse_ids};
 pub use inserted_ids::InsertedIds;
 pub use notify::{notify, queue_is_full};
-pub use publish::{
-    publish_by_itself, publish_committed, subtransaction_aborts, subtransaction_commits,
-    transaction_ends,
-};
+pub use publish::{publish_by_itself, publish_committed};
 pub use round::copied_from;
-pub use seal_function::tick;
+pub use seal_function::{before_prepare, tick};
 pub use signer::verifier_key;
 pub use stored_tree::{Identity, StoredTiles, TreeRow, objects_are_current};
+
+use pgrx::pg_sys;
+
+/// The transaction is over.
+pub fn transaction_ends(committed: bool) {
+    seal_function::transaction_ends();
+    publish::transaction_ends(committed);
+}
+
+/// A subtransaction was rolled back.
+pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
+    seal_function::subtransaction_aborts(own);
+    publish::subtransaction_aborts(own);
+}
+
+/// A subtransaction was committed.
+pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
+    seal_function::subtransaction_commits(own, parent);
+    publish::subtransaction_commits(own, parent);
+}

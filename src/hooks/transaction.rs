@@ -25,6 +25,9 @@ unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argumen
     use pg_sys::XactEvent as Event;
     let end = match event {
         Event::XACT_EVENT_PRE_COMMIT | Event::XACT_EVENT_PRE_PREPARE => {
+            if event == Event::XACT_EVENT_PRE_PREPARE {
+                seal::before_prepare();
+            }
             // Nothing should be left by then; what is must not be lost.
             capture::statement_ends();
             entries::flush();
