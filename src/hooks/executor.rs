@@ -46,6 +46,7 @@ unsafe extern "C-unwind" fn before_start(scope: *mut StatementScope, query: *mut
     unsafe { failures::execution_begins(&mut *scope, query) }
 }
 
+// PostgreSQL 18 removed `execute_once`.
 #[cfg(not(feature = "pg18"))]
 unsafe extern "C-unwind" fn executor_run(
     query: *mut pg_sys::QueryDesc,
@@ -62,7 +63,6 @@ unsafe extern "C-unwind" fn executor_run(
     }
 }
 
-// PostgreSQL 18 removed `execute_once`.
 #[cfg(feature = "pg18")]
 unsafe extern "C-unwind" fn executor_run(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64) {
     let mut scope = StatementScope::new();
