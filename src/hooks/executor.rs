@@ -51,6 +51,7 @@ unsafe extern "C-unwind" fn before_start(
     unsafe { failures::execution_begins(&mut *scope, query) }
 }
 
+// PostgreSQL 18 removed `execute_once`.
 #[cfg(not(feature = "pg18"))]
 unsafe extern "C-unwind" fn executor_run(
     query: *mut pg_sys::QueryDesc,
@@ -67,7 +68,6 @@ unsafe extern "C-unwind" fn executor_run(
     }
 }
 
-// PostgreSQL 18 removed `execute_once`.
 #[cfg(feature = "pg18")]
 unsafe extern "C-unwind" fn executor_run(
     query: *mut pg_sys::QueryDesc,

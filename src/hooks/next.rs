@@ -19,6 +19,7 @@ mod raw {
             parameters: pg_sys::ParamListInfo,
         ) -> *mut pg_sys::PlannedStmt;
         pub fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
+        // PostgreSQL 18 removed `execute_once`, here and below.
         #[cfg(not(feature = "pg18"))]
         pub fn standard_ExecutorRun(
             query: *mut pg_sys::QueryDesc,

@@ -66,6 +66,7 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
                         Kind::AT_AlterColumnType | Kind::AT_SetUnLogged | Kind::AT_SetLogged => {
                             effects.rewritten = true
                         }
+                        // ALTER COLUMN … SET EXPRESSION is new in 17.
                         #[cfg(any(feature = "pg17", feature = "pg18"))]
                         Kind::AT_SetExpression => effects.rewritten = true,
                         _ => {}
@@ -147,6 +148,7 @@ pub unsafe fn beginning(statement: *mut pg_sys::Node) -> Option<Beginning> {
 
 fn may_rewrite(subcommand: pg_sys::AlterTableType::Type) -> bool {
     use pg_sys::AlterTableType as Kind;
+    // ALTER COLUMN … SET EXPRESSION is new in 17.
     #[cfg(any(feature = "pg17", feature = "pg18"))]
     if subcommand == Kind::AT_SetExpression {
         return true;

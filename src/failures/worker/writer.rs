@@ -527,14 +527,7 @@ fn write_counts(out: &mut Vec<u8>, counts: &[Count]) {
     out.push(b']');
 }
 
-// ---- how far the queue is written
-// -------------------------------------------------------------------------------------------------
-
-/// Whether the table for it is there: a database may still have the SQL objects of an older
-/// version.
-fn has_position() -> bool {
-    entries::relation_of_schema(c"queue_position") != pg_sys::InvalidOid
-}
+// ---- how far the queue is written ---------------------------------------------------------------
 
 fn int8(value: i64) -> DatumWithOid<'static> {
     // SAFETY: the value is a bigint and says so.
@@ -543,18 +536,12 @@ fn int8(value: i64) -> DatumWithOid<'static> {
 
 /// The number of the last record of this queue that was written in this database.
 fn position() -> u64 {
-    if !has_position() {
-        return 0;
-    }
     let query = "SELECT position FROM lead_audit.queue_position WHERE queue = $1";
     let found = Spi::get_one_with_args::<i64>(query, &[int8(queue::queue_number())]);
     found.ok().flatten().and_then(|position| u64::try_from(position).ok()).unwrap_or(0)
 }
 
 fn set_position(last: u64) {
-    if !has_position() {
-        return;
-    }
     let command = "WITH others AS (DELETE FROM lead_audit.queue_position WHERE queue <> $1)
         INSERT INTO lead_audit.queue_position (queue, position) VALUES ($1, $2)
         ON CONFLICT (queue) DO UPDATE SET position = excluded.position";
