@@ -1,6 +1,7 @@
-//! Every write to a watched table is an entry with the complete old and new row, their difference and the key. This holds
-//! whichever statement wrote: INSERT, UPDATE, DELETE, MERGE, COPY, TRUNCATE, a cascade, a trigger that changes the row.
-//! What did not happen, or changed nothing, is none.
+//! Every write to a watched table is an entry with the complete old and new row, their difference
+//! and the key. This holds whichever statement wrote: INSERT, UPDATE, DELETE, MERGE, COPY,
+//! TRUNCATE, a cascade, a trigger that changes the row. What did not happen, or changed nothing, is
+//! none.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -57,7 +58,9 @@ mod tests {
         run("INSERT INTO leads (id) VALUES ('a'), ('b'), ('c'); DELETE FROM leads WHERE id = 'b'; TRUNCATE leads;
                  TRUNCATE leads");
         assert_eq!(
-            rows("SELECT operation, row_key, old_values, new_values, diff, details FROM lead_audit.log ORDER BY id OFFSET 4"),
+            rows(
+                "SELECT operation, row_key, old_values, new_values, diff, details FROM lead_audit.log ORDER BY id OFFSET 4"
+            ),
             [
                 r#"TRUNCATE | NULL | NULL | NULL | NULL | {"row_count":2}"#,
                 r#"TRUNCATE | NULL | NULL | NULL | NULL | {"row_count":0}"#
@@ -73,7 +76,9 @@ mod tests {
              SELECT lead_audit.enable(t) FROM (VALUES ('a'::regclass), ('b'), ('c')) v(t);
              INSERT INTO a VALUES (1), (2); INSERT INTO b VALUES (1); TRUNCATE a, c CASCADE");
         assert_eq!(
-            rows("SELECT table_name, details FROM lead_audit.log WHERE operation = 'TRUNCATE' ORDER BY table_name"),
+            rows(
+                "SELECT table_name, details FROM lead_audit.log WHERE operation = 'TRUNCATE' ORDER BY table_name"
+            ),
             [r#"a | {"row_count":2}"#, r#"b | {"row_count":1}"#, r#"c | {"row_count":0}"#]
         );
     }
@@ -116,16 +121,24 @@ mod tests {
     #[pg_test]
     fn soft_delete_column_of_other_name_domain_and_null() {
         begin();
-        run(r#"CREATE DOMAIN flag AS boolean; CREATE TABLE t (id int PRIMARY KEY, "Is ""Gone""" flag, is_deleted boolean);
+        run(
+            r#"CREATE DOMAIN flag AS boolean; CREATE TABLE t (id int PRIMARY KEY, "Is ""Gone""" flag, is_deleted boolean);
                SELECT lead_audit.enable('t', 'Is "Gone"');
                INSERT INTO t VALUES (1, NULL, false);
                UPDATE t SET is_deleted = true;
                UPDATE t SET "Is ""Gone""" = true;
                UPDATE t SET "Is ""Gone""" = NULL;
-               UPDATE t SET "Is ""Gone""" = false"#);
+               UPDATE t SET "Is ""Gone""" = false"#,
+        );
         assert_eq!(
             log("operation, soft_delete"),
-            ["INSERT | NULL", "UPDATE | NULL", "UPDATE | deleted", "UPDATE | restored", "UPDATE | NULL"]
+            [
+                "INSERT | NULL",
+                "UPDATE | NULL",
+                "UPDATE | deleted",
+                "UPDATE | restored",
+                "UPDATE | NULL"
+            ]
         );
     }
 
@@ -136,7 +149,10 @@ mod tests {
                  UPDATE leads SET email = 'x', is_manual = false");
         assert_eq!(log("operation"), ["INSERT"]);
         run("SET LOCAL lead_audit.log_unchanged = on; UPDATE leads SET email = 'x'");
-        assert_eq!(log("operation, diff, old_values = new_values"), ["INSERT | NULL | NULL", "UPDATE | {} | true"]);
+        assert_eq!(
+            log("operation, diff, old_values = new_values"),
+            ["INSERT | NULL | NULL", "UPDATE | {} | true"]
+        );
         run("SET LOCAL lead_audit.log_unchanged = off; UPDATE leads SET email = 'x'");
         assert_eq!(log("operation"), ["INSERT", "UPDATE"]);
         assert_intact();
@@ -145,10 +161,13 @@ mod tests {
     #[pg_test]
     fn update_that_changes_only_how_a_value_is_spelt() {
         begin();
-        run(r#"CREATE TABLE t (id int PRIMARY KEY, n numeric, j json, f float8); SELECT lead_audit.enable('t');
+        run(
+            r#"CREATE TABLE t (id int PRIMARY KEY, n numeric, j json, f float8); SELECT lead_audit.enable('t');
                INSERT INTO t VALUES (1, 1.1, '{"a":1}', 0);
-               UPDATE t SET n = 1.10; UPDATE t SET j = '{ "a" : 1 }'; UPDATE t SET f = '-0'"#);
-        // A numeric's scale is part of its value; white space in json and the sign of 0 are not in to_jsonb, but something changed.
+               UPDATE t SET n = 1.10; UPDATE t SET j = '{ "a" : 1 }'; UPDATE t SET f = '-0'"#,
+        );
+        // A numeric's scale is part of its value; white space in json and the sign of 0 are not in
+        // to_jsonb, but something changed.
         assert_eq!(
             log("operation, diff"),
             [
@@ -167,7 +186,8 @@ mod tests {
             run(&format!("SET LOCAL lead_audit.batch_memory = '{batch_memory}'"));
             run("INSERT INTO leads (id, email) SELECT 'lead ' || g, md5(g::text) FROM generate_series(1, 3500) g;
                  UPDATE leads SET email = upper(email), enrichment_status = 'X'; DELETE FROM leads");
-            // Each row has exactly one entry of each kind, with its own values, in the order of the events.
+            // Each row has exactly one entry of each kind, with its own values, in the order of the
+            // events.
             assert_eq!(
                 one("SELECT count(*), count(DISTINCT row_key), bool_and(good), count(DISTINCT id) FROM (
                        SELECT id, row_key, CASE operation
@@ -184,7 +204,9 @@ mod tests {
                          JOIN lead_audit.log b ON b.id = a.id + 1"),
                 "true"
             );
-            run("ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only; DELETE FROM lead_audit.entry");
+            run(
+                "ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only; DELETE FROM lead_audit.entry",
+            );
         }
     }
 
@@ -197,7 +219,9 @@ mod tests {
             log("operation, new_values->>'email'"),
             ["INSERT | NULL", "INSERT | NULL", "UPDATE | a1", "UPDATE | b1", "UPDATE | b2"]
         );
-        assert!(holds("SELECT count(DISTINCT id) = 5 AND count(DISTINCT txid) = 1 FROM lead_audit.log"));
+        assert!(holds(
+            "SELECT count(DISTINCT id) = 5 AND count(DISTINCT txid) = 1 FROM lead_audit.log"
+        ));
     }
 
     #[pg_test]
@@ -210,7 +234,9 @@ mod tests {
                  FROM lead_audit.log WHERE operation = 'INSERT'"),
             "3000 | true | true"
         );
-        assert!(failure("COPY t (id) FROM PROGRAM 'seq 3001 4000; echo wrong'").starts_with("22P02"));
+        assert!(
+            failure("COPY t (id) FROM PROGRAM 'seq 3001 4000; echo wrong'").starts_with("22P02")
+        );
         assert_eq!(one("SELECT count(*) FROM lead_audit.log"), "3000");
         assert_intact();
     }
@@ -230,7 +256,14 @@ mod tests {
         let mut events = log("operation, row_key->'id', coalesce(new_values, old_values)->'n'");
         assert_eq!(
             events[..6],
-            ["INSERT | 1 | 1", "UPDATE | 1 | 10", "INSERT | 2 | 20", "UPDATE | 1 | 100", "DELETE | 2 | 20", "INSERT | 3 | 300"]
+            [
+                "INSERT | 1 | 1",
+                "UPDATE | 1 | 10",
+                "INSERT | 2 | 20",
+                "UPDATE | 1 | 100",
+                "DELETE | 2 | 20",
+                "INSERT | 3 | 300"
+            ]
         );
         // In which order the parts of one WITH run is Postgres's affair.
         let mut last = events.split_off(6);
@@ -251,7 +284,10 @@ mod tests {
              UPDATE leads SET email = 'cancel'; DELETE FROM leads");
         assert_eq!(
             log("operation, row_key->>'id', new_values->>'company_name', diff"),
-            ["INSERT | a | set by trigger | NULL", r#"UPDATE | a | set by trigger | {"email": {"new": "z", "old": "x"}}"#]
+            [
+                "INSERT | a | set by trigger | NULL",
+                r#"UPDATE | a | set by trigger | {"email": {"new": "z", "old": "x"}}"#
+            ]
         );
     }
 
@@ -270,13 +306,30 @@ mod tests {
              WHERE operation <> 'INSERT' ORDER BY id",
         );
         assert_eq!(events.remove(0), r#"UPDATE | parent | {"id": 3}"#);
-        let place = |event: &str| events.iter().position(|e| e == event).unwrap_or_else(|| panic!("no {event} in {events:?}"));
-        for event in [r#"UPDATE | child | {"id": 10, "parent": 3}"#, r#"UPDATE | child | {"id": 11, "parent": 3}"#] {
+        let place = |event: &str| {
+            events
+                .iter()
+                .position(|e| e == event)
+                .unwrap_or_else(|| panic!("no {event} in {events:?}"))
+        };
+        for event in [
+            r#"UPDATE | child | {"id": 10, "parent": 3}"#,
+            r#"UPDATE | child | {"id": 11, "parent": 3}"#,
+        ] {
             assert!(place(event) < place(r#"DELETE | parent | {"id": 3}"#));
         }
-        assert!(place(r#"DELETE | parent | {"id": 3}"#) < place(r#"DELETE | child | {"id": 10, "parent": 3}"#));
-        assert!(place(r#"DELETE | parent | {"id": 2}"#) < place(r#"DELETE | child | {"id": 12, "parent": 2}"#));
-        assert!(place(r#"DELETE | parent | {"id": 2}"#) < place(r#"UPDATE | friend | {"id": 20, "parent": null}"#));
+        assert!(
+            place(r#"DELETE | parent | {"id": 3}"#)
+                < place(r#"DELETE | child | {"id": 10, "parent": 3}"#)
+        );
+        assert!(
+            place(r#"DELETE | parent | {"id": 2}"#)
+                < place(r#"DELETE | child | {"id": 12, "parent": 2}"#)
+        );
+        assert!(
+            place(r#"DELETE | parent | {"id": 2}"#)
+                < place(r#"UPDATE | friend | {"id": 20, "parent": null}"#)
+        );
         assert_eq!(events.len(), 8);
         assert_intact();
     }
@@ -327,8 +380,8 @@ mod tests {
         assert_intact();
     }
 
-    /// Nested composite types: each type is looked at once, not once for each of the million places where it occurs. (CREATE TABLE
-    /// itself looks at each place.)
+    /// Nested composite types: each type is looked at once, not once for each of the million places
+    /// where it occurs. (CREATE TABLE itself looks at each place.)
     #[pg_test]
     fn types_nested_in_many_places() {
         begin();

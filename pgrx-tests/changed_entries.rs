@@ -1,5 +1,6 @@
-//! What was changed behind the extension's back is found, whichever column it is. What was not changed is never accused.
-//! The summary of a row counts its events, and says whether all of them verify.
+//! What was changed behind the extension's back is found, whichever column it is. What was not
+//! changed is never accused. The summary of a row counts its events, and says whether all of them
+//! verify.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -15,12 +16,18 @@ mod tests {
              SET LOCAL lead_audit.request_id = 'r'; UPDATE leads SET is_deleted = true, email = NULL; UPDATE leads SET id = 'b';
              DELETE FROM leads; TRUNCATE leads; ALTER TABLE leads DISABLE TRIGGER ALL; ALTER TABLE leads ENABLE TRIGGER ALL;
              ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only");
-        assert_eq!(log("operation"), ["INSERT", "UPDATE", "UPDATE", "DELETE", "TRUNCATE", "DDL", "DDL"]);
+        assert_eq!(
+            log("operation"),
+            ["INSERT", "UPDATE", "UPDATE", "DELETE", "TRUNCATE", "DDL", "DDL"]
+        );
         assert_intact();
     }
 
     fn ids() -> Vec<i64> {
-        rows("SELECT id FROM lead_audit.entry ORDER BY id").iter().map(|id| id.parse().expect("an id")).collect()
+        rows("SELECT id FROM lead_audit.entry ORDER BY id")
+            .iter()
+            .map(|id| id.parse().expect("an id"))
+            .collect()
     }
 
     /// Values that are not the one there, as SQL, for a column of this type.
@@ -31,9 +38,12 @@ mod tests {
             "smallint" => &["2", "0", "-1"],
             "xid8" => &["'18446744073709551615'", "'3'"],
             "oid" => &["coalesce({c}, 0)::bigint::int + 1", "4294967295", "NULL"],
-            "timestamp with time zone" => {
-                &["{c} + interval '1 microsecond'", "{c} - interval '1 day'", "'infinity'", "{c} - interval '4000 years'"]
-            }
+            "timestamp with time zone" => &[
+                "{c} + interval '1 microsecond'",
+                "{c} - interval '1 day'",
+                "'infinity'",
+                "{c} - interval '4000 years'",
+            ],
             "uuid" => &["gen_random_uuid()", "NULL"],
             "bytea" => &[
                 "set_bit({c}, 255, 1 - get_bit({c}, 255))",
@@ -72,7 +82,9 @@ mod tests {
         run("CREATE TEMP TABLE original AS SELECT * FROM lead_audit.entry");
         let mut tampered = 0;
         for column in &columns {
-            let [name, column_type, not_null] = column.split(" | ").collect::<Vec<_>>()[..] else { panic!("{column}") };
+            let [name, column_type, not_null] = column.split(" | ").collect::<Vec<_>>()[..] else {
+                panic!("{column}")
+            };
             for value in other_values(name, column_type) {
                 if value == "NULL" && not_null == "true" {
                     continue;
@@ -84,8 +96,14 @@ mod tests {
                     );
                     if let [changed] = &changed[..] {
                         tampered += 1;
-                        let faults = rows("SELECT id, fault <> '' AND detail <> '' FROM lead_audit.verify()");
-                        assert_eq!(faults, [format!("{changed} | true")], "{name} = {value} of entry {id}");
+                        let faults = rows(
+                            "SELECT id, fault <> '' AND detail <> '' FROM lead_audit.verify()",
+                        );
+                        assert_eq!(
+                            faults,
+                            [format!("{changed} | true")],
+                            "{name} = {value} of entry {id}"
+                        );
                         assert_eq!(
                             one(&format!("SELECT lead_audit.verify_entry({changed})")),
                             "false",
@@ -115,11 +133,16 @@ mod tests {
         ));
         assert_eq!(
             rows("SELECT id, fault FROM lead_audit.verify()"),
-            [format!("{} | checksum", entry[1]), format!("{} | unknown_format", entry[3]), format!("{} | checksum", entry[4])]
+            [
+                format!("{} | checksum", entry[1]),
+                format!("{} | unknown_format", entry[3]),
+                format!("{} | checksum", entry[4])
+            ]
         );
     }
 
-    /// The checksum of a stranger who knows how to make one is right, and yet these bytes say something else.
+    /// The checksum of a stranger who knows how to make one is right, and yet these bytes say
+    /// something else.
     #[pg_test]
     fn finds_a_right_checksum_over_wrong_bytes() {
         begin_with_entries();
@@ -145,7 +168,10 @@ mod tests {
         forge("row_key", &row_key, preimage);
         assert_intact();
         forge("row_key", r#"{"id": "a"}"#, preimage);
-        assert_eq!(rows("SELECT id, fault FROM lead_audit.verify()"), [format!("{id} | not_canonical")]);
+        assert_eq!(
+            rows("SELECT id, fault FROM lead_audit.verify()"),
+            [format!("{id} | not_canonical")]
+        );
         forge("row_key", r#"{"id":"zz"}"#, preimage);
         assert_eq!(rows("SELECT id, fault FROM lead_audit.verify()"), [format!("{id} | key_hash")]);
     }
@@ -153,11 +179,16 @@ mod tests {
     #[pg_test]
     fn of_a_column_that_it_does_not_know() {
         begin_with_entries();
-        run("ALTER TABLE lead_audit.entry ADD extra text, ADD gone int; ALTER TABLE lead_audit.entry DROP gone");
+        run(
+            "ALTER TABLE lead_audit.entry ADD extra text, ADD gone int; ALTER TABLE lead_audit.entry DROP gone",
+        );
         assert_intact();
         let entry = ids();
         run(&format!("UPDATE lead_audit.entry SET extra = 'x' WHERE id = {}", entry[2]));
-        assert_eq!(rows("SELECT id, fault FROM lead_audit.verify()"), [format!("{} | unknown_column", entry[2])]);
+        assert_eq!(
+            rows("SELECT id, fault FROM lead_audit.verify()"),
+            [format!("{} | unknown_column", entry[2])]
+        );
         assert_eq!(one(&format!("SELECT lead_audit.verify_entry({})", entry[2])), "false");
         assert_eq!(one(&format!("SELECT lead_audit.verify_entry({})", entry[1])), "true");
         // Writing goes on.
@@ -185,7 +216,10 @@ mod tests {
                  FROM lead_audit.entry e WHERE id = {}",
             entry[0]
         ));
-        assert_eq!(rows("SELECT id, fault FROM lead_audit.verify()"), ["9000000000000000000 | checksum"]);
+        assert_eq!(
+            rows("SELECT id, fault FROM lead_audit.verify()"),
+            ["9000000000000000000 | checksum"]
+        );
         assert_eq!(one("SELECT lead_audit.verify_entry(9000000000000000000)"), "false");
         run("DELETE FROM lead_audit.entry");
         assert_eq!(one(&format!("SELECT lead_audit.verify_entry({})", entry[0])), "false");
@@ -197,16 +231,27 @@ mod tests {
         run("UPDATE lead_audit.entry SET user_id = 'eve'");
         let entry = ids();
         let found = |arguments: &str| -> Vec<i64> {
-            rows(&format!("SELECT id FROM lead_audit.verify({arguments})")).iter().map(|id| id.parse().expect("an id")).collect()
+            rows(&format!("SELECT id FROM lead_audit.verify({arguments})"))
+                .iter()
+                .map(|id| id.parse().expect("an id"))
+                .collect()
         };
         assert_eq!(found(""), entry);
         assert_eq!(found(&entry[2].to_string()), entry[2..]);
         assert_eq!(found(&format!("{}, {}", entry[1], entry[3])), entry[1..=3]);
         assert_eq!(found(&format!("to_id => {}", entry[0])), entry[..1]);
-        let time = |place: usize| format!("(SELECT occurred_at FROM lead_audit.entry WHERE id = {})", entry[place]);
+        let time = |place: usize| {
+            format!("(SELECT occurred_at FROM lead_audit.entry WHERE id = {})", entry[place])
+        };
         assert_eq!(found(&format!("from_time => {}", time(4))), entry[4..]);
-        assert_eq!(found(&format!("from_time => {}, to_time => {}", time(1), time(2))), entry[1..=2]);
-        assert_eq!(found(&format!("from_id => {}, to_time => {}", entry[2], time(3))), entry[2..=3]);
+        assert_eq!(
+            found(&format!("from_time => {}, to_time => {}", time(1), time(2))),
+            entry[1..=2]
+        );
+        assert_eq!(
+            found(&format!("from_id => {}, to_time => {}", entry[2], time(3))),
+            entry[2..=3]
+        );
         assert_eq!(found("from_time => 'infinity'"), [0_i64; 0]);
         assert_eq!(found("to_time => '-infinity'"), [0_i64; 0]);
     }
@@ -220,7 +265,10 @@ mod tests {
         assert_intact();
         run("UPDATE lead_audit.entry SET user_ip = '::1' WHERE id IN (SELECT id FROM lead_audit.entry
              ORDER BY id OFFSET 1699)");
-        assert_eq!(rows("SELECT id FROM lead_audit.verify()"), rows("SELECT max(id) FROM lead_audit.entry"));
+        assert_eq!(
+            rows("SELECT id FROM lead_audit.verify()"),
+            rows("SELECT max(id) FROM lead_audit.entry")
+        );
     }
 
     #[pg_test]
@@ -272,13 +320,17 @@ mod tests {
         begin_with_leads();
         run("INSERT INTO leads (id) SELECT 'lead ' || g FROM generate_series(1, 50) g;
              DO $$ BEGIN FOR i IN 1 .. 40 LOOP UPDATE leads SET email = i::text; END LOOP; END $$; DELETE FROM leads");
-        let history = rows("SELECT operation, new_values->'email' FROM lead_audit.history('leads', 'lead 7')");
+        let history = rows(
+            "SELECT operation, new_values->'email' FROM lead_audit.history('leads', 'lead 7')",
+        );
         assert_eq!(history.len(), 42);
         assert_eq!((history[0].as_str(), history[41].as_str()), ("INSERT | NULL", "DELETE | NULL"));
         assert!((1..=40).all(|i| history[i] == format!("UPDATE | {i}")), "{history:?}");
         assert_eq!(
-            one("SELECT count(*) = 42 AND bool_and(h::text = l::text)
-                 FROM lead_audit.history('leads', 'lead 7') h JOIN lead_audit.log l ON l.id = h.id"),
+            one(
+                "SELECT count(*) = 42 AND bool_and(h::text = l::text)
+                 FROM lead_audit.history('leads', 'lead 7') h JOIN lead_audit.log l ON l.id = h.id"
+            ),
             "true"
         );
     }

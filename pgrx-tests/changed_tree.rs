@@ -1,13 +1,14 @@
-//! A superuser who knows the code changes entries *and* what goes with them: checksums, leaves, inner nodes, checkpoints. Each
-//! attempt is told apart and named; what nobody touched is never accused.
+//! A superuser who knows the code changes entries *and* what goes with them: checksums, leaves,
+//! inner nodes, checkpoints. Each attempt is told apart and named; what nobody touched is never
+//! accused.
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::trail::*;
     use pgrx::prelude::*;
 
-    /// Six hundred entries in three checkpoints (of 300, 301 and 600 leaves), and ten that are not sealed. All guards are off.
-    /// `forge(id)` makes an entry's checksum right again.
+    /// Six hundred entries in three checkpoints (of 300, 301 and 600 leaves), and ten that are not
+    /// sealed. All guards are off. `forge(id)` makes an entry's checksum right again.
     fn begin_sealed() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, note text); SELECT lead_audit.enable('t');
@@ -36,7 +37,8 @@ mod tests {
         assert_intact();
     }
 
-    /// What verify() says after the statements, ids counted from 1 from the first entry; then they are undone.
+    /// What verify() says after the statements, ids counted from 1 from the first entry; then they
+    /// are undone.
     fn faults_after(statements: &str) -> Vec<String> {
         let result = one(&format!(
             "SELECT pg_temp.failure({})",
@@ -46,7 +48,8 @@ mod tests {
                  FROM lead_audit.verify() v, pg_temp.first() f); END $tampering$"
             ))
         ));
-        let faults = result.strip_prefix("P0001 ").unwrap_or_else(|| panic!("{result}\n{statements}"));
+        let faults =
+            result.strip_prefix("P0001 ").unwrap_or_else(|| panic!("{result}\n{statements}"));
         if faults == "none" { Vec::new() } else { faults.split(", ").map(str::to_owned).collect() }
     }
 
@@ -62,24 +65,48 @@ mod tests {
     fn names_an_entry_that_was_rewritten_with_its_checksum() {
         begin_sealed();
         let (sealed, unsealed) = (entry(77), entry(605));
-        let rewrite =
-            |id: i64| format!("UPDATE lead_audit.entry SET user_id = 'eve' WHERE id = {id}; PERFORM pg_temp.forge({id})");
+        let rewrite = |id: i64| {
+            format!(
+                "UPDATE lead_audit.entry SET user_id = 'eve' WHERE id = {id}; PERFORM pg_temp.forge({id})"
+            )
+        };
         assert_eq!(faults_after(&rewrite(sealed)), ["77 rewritten"]);
-        assert_eq!(faults_after(&format!("UPDATE lead_audit.entry SET user_id = 'eve' WHERE id = {sealed}")), ["77 checksum"]);
+        assert_eq!(
+            faults_after(&format!(
+                "UPDATE lead_audit.entry SET user_id = 'eve' WHERE id = {sealed}"
+            )),
+            ["77 checksum"]
+        );
         // Before it is sealed nothing outside knows of it: that is what the interval is for.
         assert_eq!(faults_after(&rewrite(unsealed)), [""; 0]);
-        assert_eq!(faults_after(&format!("{}; {}", rewrite(sealed), rewrite(entry(600)))), ["77 rewritten", "600 rewritten"]);
+        assert_eq!(
+            faults_after(&format!("{}; {}", rewrite(sealed), rewrite(entry(600)))),
+            ["77 rewritten", "600 rewritten"]
+        );
     }
 
     #[pg_test]
     fn names_entries_that_are_gone_or_new() {
         begin_sealed();
-        let delete =
-            |from: i64, to: i64| format!("DELETE FROM lead_audit.entry WHERE id BETWEEN {} AND {}", entry(from), entry(to));
-        assert_eq!(faults_after(&delete(1, 1)), ["1 deleted"].map(|_| "0 deleted"), "the first entry is another now");
+        let delete = |from: i64, to: i64| {
+            format!(
+                "DELETE FROM lead_audit.entry WHERE id BETWEEN {} AND {}",
+                entry(from),
+                entry(to)
+            )
+        };
+        assert_eq!(
+            faults_after(&delete(1, 1)),
+            ["1 deleted"].map(|_| "0 deleted"),
+            "the first entry is another now"
+        );
         assert_eq!(faults_after(&delete(256, 258)), ["256 deleted", "257 deleted", "258 deleted"]);
         assert_eq!(faults_after(&delete(600, 600)), ["600 deleted"]);
-        assert_eq!(faults_after(&delete(605, 606)), [""; 0], "entries that are not sealed can be lost without a trace");
+        assert_eq!(
+            faults_after(&delete(605, 606)),
+            [""; 0],
+            "entries that are not sealed can be lost without a trace"
+        );
         let copy = |to: i64| {
             format!(
                 "INSERT INTO lead_audit.entry SELECT (jsonb_populate_record(e, jsonb_build_object('id', {to}))).* FROM lead_audit.entry e
@@ -93,8 +120,12 @@ mod tests {
         // To another id: the one is gone, the other was never sealed.
         assert_eq!(
             faults_after(
-                &format!("UPDATE lead_audit.entry SET id = {} WHERE id = {}; PERFORM pg_temp.forge({0})", entry(900), entry(9))
-                    .replace("{0}", &entry(900).to_string())
+                &format!(
+                    "UPDATE lead_audit.entry SET id = {} WHERE id = {}; PERFORM pg_temp.forge({0})",
+                    entry(900),
+                    entry(9)
+                )
+                .replace("{0}", &entry(900).to_string())
             ),
             ["9 deleted", "900 inserted"]
         );
@@ -113,7 +144,10 @@ mod tests {
         );
         // As long as its transaction is open, which it is here, it may still come.
         assert_eq!(faults_after(&slip_in), [""; 0]);
-        assert_eq!(faults_after(&format!("DELETE FROM lead_audit.open_gap; {slip_in}")), ["611 inserted", "open_gap"]);
+        assert_eq!(
+            faults_after(&format!("DELETE FROM lead_audit.open_gap; {slip_in}")),
+            ["611 inserted", "open_gap"]
+        );
     }
 
     #[pg_test]
@@ -130,7 +164,12 @@ mod tests {
         assert_eq!(faults_after(&swap(5, 400)), ["5 reordered", "400 reordered"]);
         // With new checksums they are simply others than were sealed.
         assert_eq!(
-            faults_after(&format!("{}; PERFORM pg_temp.forge({}), pg_temp.forge({})", swap(5, 400), entry(5), entry(400))),
+            faults_after(&format!(
+                "{}; PERFORM pg_temp.forge({}), pg_temp.forge({})",
+                swap(5, 400),
+                entry(5),
+                entry(400)
+            )),
             ["5 rewritten", "400 rewritten"]
         );
         // The leaves, so that they stand for each other's entry.
@@ -177,7 +216,8 @@ mod tests {
         ] {
             let faults = faults_after(statement);
             assert!(
-                !faults.is_empty() && faults.iter().all(|f| f == "tree_tile" || f.ends_with(" tree_leaf")),
+                !faults.is_empty()
+                    && faults.iter().all(|f| f == "tree_tile" || f.ends_with(" tree_leaf")),
                 "{statement}: {faults:?}"
             );
         }
@@ -219,10 +259,15 @@ mod tests {
             ("SET entry_ids = '{}' WHERE tree_size = 301", vec!["checkpoint", "checkpoint"]),
         ] {
             let found = faults_after(&format!("UPDATE lead_audit.checkpoint {change}"));
-            assert!(!found.is_empty() && found.iter().all(|fault| fault == "checkpoint"), "{change}: {found:?}, {faults:?}");
+            assert!(
+                !found.is_empty() && found.iter().all(|fault| fault == "checkpoint"),
+                "{change}: {found:?}, {faults:?}"
+            );
         }
         for size in [300, 301, 600] {
-            let found = faults_after(&format!("DELETE FROM lead_audit.checkpoint WHERE tree_size = {size}"));
+            let found = faults_after(&format!(
+                "DELETE FROM lead_audit.checkpoint WHERE tree_size = {size}"
+            ));
             assert!(found.iter().any(|fault| fault == "checkpoint"), "{size}: {found:?}");
         }
         for statement in [
@@ -241,12 +286,30 @@ mod tests {
     fn names_what_is_one_too_many() {
         begin_sealed();
         for (statement, faults) in [
-            ("INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (2, 0, '')", vec!["tree_tile"]),
-            ("INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (-1, 0, '')", vec!["tree_tile"]),
-            ("INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (0, 1, sha256(''))", vec!["tree_tile"; 2]),
-            ("INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (0, 7, ''), (0, 9, '')", vec!["tree_tile"; 2]),
-            ("INSERT INTO lead_audit.tree_edge (index, level, hashes) VALUES (0, 5, '')", vec!["tree_tile"]),
-            ("INSERT INTO lead_audit.open_gap VALUES (-9, now(), '{[-9,-8)}', '{}')", vec!["open_gap"; 2]),
+            (
+                "INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (2, 0, '')",
+                vec!["tree_tile"],
+            ),
+            (
+                "INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (-1, 0, '')",
+                vec!["tree_tile"],
+            ),
+            (
+                "INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (0, 1, sha256(''))",
+                vec!["tree_tile"; 2],
+            ),
+            (
+                "INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (0, 7, ''), (0, 9, '')",
+                vec!["tree_tile"; 2],
+            ),
+            (
+                "INSERT INTO lead_audit.tree_edge (index, level, hashes) VALUES (0, 5, '')",
+                vec!["tree_tile"],
+            ),
+            (
+                "INSERT INTO lead_audit.open_gap VALUES (-9, now(), '{[-9,-8)}', '{}')",
+                vec!["open_gap"; 2],
+            ),
             (
                 "INSERT INTO lead_audit.open_gap VALUES (-9, now(), '{[-9,-8)}', '{}'); UPDATE lead_audit.tree SET open_gaps = open_gaps + 1",
                 vec!["open_gap"],
@@ -260,7 +323,8 @@ mod tests {
         ] {
             let found = faults_after(statement);
             assert!(
-                found.len() >= faults.len() && faults.iter().all(|fault| found.iter().any(|f| f.ends_with(fault))),
+                found.len() >= faults.len()
+                    && faults.iter().all(|fault| found.iter().any(|f| f.ends_with(fault))),
                 "{statement}: {found:?}, {faults:?}"
             );
         }
@@ -273,12 +337,15 @@ mod tests {
             let faults = faults_after(&format!(
                 "UPDATE lead_audit.checkpoint SET note = E'evil\\n' || substr(note, strpos(note, E'\\n') + 1) WHERE tree_size = {size}"
             ));
-            assert!(!faults.is_empty() && faults.iter().all(|fault| fault == "checkpoint"), "{size}: {faults:?}");
+            assert!(
+                !faults.is_empty() && faults.iter().all(|fault| fault == "checkpoint"),
+                "{size}: {faults:?}"
+            );
         }
     }
 
-    /// Under an id that was not given out yet. The write that gets the id has an entry all the same, under another one; the forged one
-    /// is named, and never sealed.
+    /// Under an id that was not given out yet. The write that gets the id has an entry all the
+    /// same, under another one; the forged one is named, and never sealed.
     #[pg_test]
     fn of_an_entry_that_is_ahead_of_the_sequence() {
         begin_sealed();
@@ -291,21 +358,32 @@ mod tests {
                  WHERE id = {}; SELECT pg_temp.forge({forged})",
                 entry(3)
             ));
-            let named = || rows("SELECT id, fault FROM lead_audit.verify() ORDER BY id").last().cloned().unwrap_or_default();
+            let named = || {
+                rows("SELECT id, fault FROM lead_audit.verify() ORDER BY id")
+                    .last()
+                    .cloned()
+                    .unwrap_or_default()
+            };
             assert_eq!(named(), format!("{forged} | inserted"), "before its turn");
-            let writes = format!("INSERT INTO t SELECT {from} * 10 + g FROM generate_series(1, {batch}) g");
+            let writes =
+                format!("INSERT INTO t SELECT {from} * 10 + g FROM generate_series(1, {batch}) g");
             run(&writes);
-            let written =
-                rows(&format!("SELECT row_key ->> 'id' FROM lead_audit.entry WHERE id > {from} AND id <> {forged} ORDER BY id"));
-            let expected: Vec<String> = (1..=batch).map(|row| (from * 10 + row).to_string()).collect();
+            let written = rows(&format!(
+                "SELECT row_key ->> 'id' FROM lead_audit.entry WHERE id > {from} AND id <> {forged} ORDER BY id"
+            ));
+            let expected: Vec<String> =
+                (1..=batch).map(|row| (from * 10 + row).to_string()).collect();
             assert_eq!(written, expected, "each write has its entry, in its order");
             assert_eq!(named(), format!("{forged} | inserted"), "when the sequence has come by");
             let before = number("SELECT tree_size FROM lead_audit.tree");
-            let unsealed = number(&format!("SELECT count(*) FROM lead_audit.entry WHERE id > {last}"));
+            let unsealed =
+                number(&format!("SELECT count(*) FROM lead_audit.entry WHERE id > {last}"));
             assert!(number("SELECT lead_audit.seal()") > before, "{unsealed}");
             assert_eq!(named(), format!("{forged} | inserted"), "after the sealing");
             assert_eq!(
-                one(&format!("SELECT count(*) FROM lead_audit.leaf_range WHERE {forged} BETWEEN first_id AND last_id")),
+                one(&format!(
+                    "SELECT count(*) FROM lead_audit.leaf_range WHERE {forged} BETWEEN first_id AND last_id"
+                )),
                 "0"
             );
         }
@@ -321,8 +399,11 @@ mod tests {
              DELETE FROM lead_audit.entry WHERE id = {}",
             entry(100)
         ));
-        let found =
-            |arguments: String| rows(&format!("SELECT id - pg_temp.first() + 1, fault FROM lead_audit.verify({arguments})"));
+        let found = |arguments: String| {
+            rows(&format!(
+                "SELECT id - pg_temp.first() + 1, fault FROM lead_audit.verify({arguments})"
+            ))
+        };
         assert_eq!(found(String::new()), ["100 | deleted", "350 | rewritten"]);
         assert_eq!(found(format!("{}", entry(101))), ["350 | rewritten"]);
         assert_eq!(found(format!("{}, {}", entry(90), entry(349))), ["100 | deleted"]);

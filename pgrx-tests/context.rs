@@ -1,6 +1,6 @@
-//! Who it was: what the application says in its settings, and what the database sees for itself. The settings hold for a
-//! session, a transaction or a block, as any setting does; empty is NULL. A value that cannot be one is refused where it
-//! is set, not where it is stored.
+//! Who it was: what the application says in its settings, and what the database sees for itself.
+//! The settings hold for a session, a transaction or a block, as any setting does; empty is NULL. A
+//! value that cannot be one is refused where it is set, not where it is stored.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -36,7 +36,10 @@ mod tests {
         begin_with_leads();
         run("SET LOCAL lead_audit.user_id = ''; SET LOCAL lead_audit.user_ip = ''; SET LOCAL lead_audit.user_agent = '';
              SET LOCAL lead_audit.request_id = ''; SET LOCAL application_name = ''; INSERT INTO leads (id) VALUES ('a')");
-        assert_eq!(log("user_id, user_ip, user_agent, request_id, application_name"), ["NULL | NULL | NULL | NULL | NULL"]);
+        assert_eq!(
+            log("user_id, user_ip, user_agent, request_id, application_name"),
+            ["NULL | NULL | NULL | NULL | NULL"]
+        );
         run("SET LOCAL lead_audit.user_id = ' '; INSERT INTO leads (id) VALUES ('b')");
         assert_eq!(log("user_id"), ["NULL", " "]);
     }
@@ -52,7 +55,10 @@ mod tests {
              END $$;
              CREATE FUNCTION put(text) RETURNS void LANGUAGE sql SET lead_audit.user_id = 'of the function' AS 'INSERT INTO leads (id) VALUES ($1)';
              SELECT put('b'); INSERT INTO leads (id) VALUES ('c')");
-        assert_eq!(log("row_key->>'id', user_id"), ["a | outer", "b | of the function", "c | outer"]);
+        assert_eq!(
+            log("row_key->>'id', user_id"),
+            ["a | outer", "b | of the function", "c | outer"]
+        );
     }
 
     #[pg_test]
@@ -70,12 +76,23 @@ mod tests {
         begin_with_leads();
         for (setting, limit) in [("user_id", 255), ("request_id", 255), ("user_agent", 500)] {
             let longest = "é".repeat(limit);
-            assert_eq!(failure(&format!("SET lead_audit.{setting} = '{longest}'")), "no error", "{setting}");
-            assert_fails(&format!("SET lead_audit.{setting} = '{longest}x'"), "22023", &format!("lead_audit.{setting}"));
+            assert_eq!(
+                failure(&format!("SET lead_audit.{setting} = '{longest}'")),
+                "no error",
+                "{setting}"
+            );
+            assert_fails(
+                &format!("SET lead_audit.{setting} = '{longest}x'"),
+                "22023",
+                &format!("lead_audit.{setting}"),
+            );
             run(&format!("SET lead_audit.{setting} = '{longest}'"));
         }
         run("INSERT INTO leads (id) VALUES ('a')");
-        assert_eq!(log("length(user_id), length(request_id), length(user_agent)"), ["255 | 255 | 500"]);
+        assert_eq!(
+            log("length(user_id), length(request_id), length(user_agent)"),
+            ["255 | 255 | 500"]
+        );
         assert_intact();
     }
 
@@ -93,15 +110,21 @@ mod tests {
             "1.2.3.4, 5.6.7.8",
             "'; DROP TABLE leads",
         ] {
-            assert_fails(&format!("SET lead_audit.user_ip = {}", literal(bad)), "22023", "lead_audit.user_ip");
+            assert_fails(
+                &format!("SET lead_audit.user_ip = {}", literal(bad)),
+                "22023",
+                "lead_audit.user_ip",
+            );
             assert_fails(
                 &format!("SELECT set_config('lead_audit.user_ip', {}, true)", literal(bad)),
                 "22023",
                 "lead_audit.user_ip",
             );
         }
-        run("INSERT INTO leads (id) VALUES ('kept'); SET LOCAL lead_audit.user_ip = '2001:db8::17';
-                 INSERT INTO leads (id) VALUES ('six')");
+        run(
+            "INSERT INTO leads (id) VALUES ('kept'); SET LOCAL lead_audit.user_ip = '2001:db8::17';
+                 INSERT INTO leads (id) VALUES ('six')",
+        );
         assert_eq!(log("user_ip"), ["198.51.100.1", "2001:db8::17"]);
     }
 
@@ -118,8 +141,14 @@ mod tests {
     fn any_role_can_say_who_its_user_is() {
         begin_with_leads();
         run("CREATE ROLE clerk; GRANT ALL ON leads TO clerk");
-        run_as("clerk", "SET LOCAL lead_audit.user_id = 'mine'; INSERT INTO leads (id) VALUES ('a')");
-        assert_eq!(log("user_id, db_current_user, db_session_user = session_user"), ["mine | clerk | true"]);
+        run_as(
+            "clerk",
+            "SET LOCAL lead_audit.user_id = 'mine'; INSERT INTO leads (id) VALUES ('a')",
+        );
+        assert_eq!(
+            log("user_id, db_current_user, db_session_user = session_user"),
+            ["mine | clerk | true"]
+        );
     }
 
     #[pg_test]
@@ -133,11 +162,16 @@ mod tests {
              CREATE FUNCTION put(int) RETURNS void LANGUAGE sql AS 'INSERT INTO t VALUES ($1)';
              ALTER FUNCTION put_as_owner OWNER TO boss;
              INSERT INTO t VALUES (1)");
-        run_as("clerk", "INSERT INTO t VALUES (2); SELECT put(3); SELECT put_as_owner(4); INSERT INTO t VALUES (5)");
+        run_as(
+            "clerk",
+            "INSERT INTO t VALUES (2); SELECT put(3); SELECT put_as_owner(4); INSERT INTO t VALUES (5)",
+        );
         run("SET LOCAL SESSION AUTHORIZATION clerk; INSERT INTO t VALUES (6); SELECT put_as_owner(7);
                  RESET SESSION AUTHORIZATION; INSERT INTO t VALUES (8)");
         assert_eq!(
-            log("row_key->'id', db_current_user = new_values->>'who', db_session_user = new_values->>'login'"),
+            log(
+                "row_key->'id', db_current_user = new_values->>'who', db_session_user = new_values->>'login'"
+            ),
             [
                 "1 | true | true",
                 "2 | true | true",
@@ -156,7 +190,10 @@ mod tests {
             ),
             ["clerk", "clerk", "boss", "clerk", "clerk", "boss"]
         );
-        assert_eq!(rows("SELECT db_session_user FROM lead_audit.log WHERE row_key->>'id' IN ('6', '7')"), ["clerk", "clerk"]);
+        assert_eq!(
+            rows("SELECT db_session_user FROM lead_audit.log WHERE row_key->>'id' IN ('6', '7')"),
+            ["clerk", "clerk"]
+        );
         assert_intact();
     }
 
@@ -168,10 +205,14 @@ mod tests {
              GRANT ALL ON parent TO clerk; SELECT lead_audit.enable('parent'), lead_audit.enable('child');
              INSERT INTO parent VALUES (1); INSERT INTO child VALUES (1)");
         run_as("clerk", "SET LOCAL lead_audit.user_id = 'u'; DELETE FROM parent");
-        // Since 18 a trigger runs as the role that the change was made in: a cascade's is the owner of the table.
-        let owner = if cfg!(feature = "pg18") { one("SELECT current_user") } else { "clerk".to_owned() };
+        // Since 18 a trigger runs as the role that the change was made in: a cascade's is the owner
+        // of the table.
+        let owner =
+            if cfg!(feature = "pg18") { one("SELECT current_user") } else { "clerk".to_owned() };
         assert_eq!(
-            rows("SELECT table_name, db_current_user, user_id FROM lead_audit.log WHERE operation = 'DELETE' ORDER BY id"),
+            rows(
+                "SELECT table_name, db_current_user, user_id FROM lead_audit.log WHERE operation = 'DELETE' ORDER BY id"
+            ),
             ["parent | clerk | u".to_owned(), format!("child | {owner} | u")]
         );
     }
@@ -182,7 +223,10 @@ mod tests {
         run("CREATE ROLE clerk; GRANT ALL ON leads TO clerk");
         run_as("clerk", "SET LOCAL application_name = 'one'; INSERT INTO leads (id) VALUES ('a')");
         run("ALTER ROLE clerk RENAME TO secretary");
-        run_as("secretary", "SET LOCAL application_name = 'two'; INSERT INTO leads (id) VALUES ('b')");
+        run_as(
+            "secretary",
+            "SET LOCAL application_name = 'two'; INSERT INTO leads (id) VALUES ('b')",
+        );
         assert_eq!(log("db_current_user, application_name"), ["clerk | one", "secretary | two"]);
     }
 

@@ -1,19 +1,25 @@
-//! DDL that changes or ends the watching of a table, or changes the table's columns, key or name, is an entry; other DDL is
-//! none. What lead_audit.watched says is what the triggers really are. Names can change: the identity stays, and the history with it.
+//! DDL that changes or ends the watching of a table, or changes the table's columns, key or name,
+//! is an entry; other DDL is none. What lead_audit.watched says is what the triggers really are.
+//! Names can change: the identity stays, and the history with it.
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::trail::*;
     use pgrx::prelude::*;
 
-    const WATCHED: &str = "SELECT relation, row_trigger_on, truncate_trigger_on, state FROM lead_audit.watched";
+    const WATCHED: &str =
+        "SELECT relation, row_trigger_on, truncate_trigger_on, state FROM lead_audit.watched";
 
     #[pg_test]
     fn disabled_trigger() {
         begin_with_leads();
-        run("SET LOCAL lead_audit.user_id = 'dba'; ALTER TABLE leads DISABLE TRIGGER \"00_lead_audit_row\"");
+        run(
+            "SET LOCAL lead_audit.user_id = 'dba'; ALTER TABLE leads DISABLE TRIGGER \"00_lead_audit_row\"",
+        );
         assert_eq!(rows(WATCHED), ["leads | false | true | disabled"]);
-        run("INSERT INTO leads (id) VALUES ('unseen'); TRUNCATE leads; ALTER TABLE leads ENABLE TRIGGER \"00_lead_audit_row\"");
+        run(
+            "INSERT INTO leads (id) VALUES ('unseen'); TRUNCATE leads; ALTER TABLE leads ENABLE TRIGGER \"00_lead_audit_row\"",
+        );
         assert_eq!(rows(WATCHED), ["leads | true | true | on"]);
         run("INSERT INTO leads (id) VALUES ('seen')");
         assert_eq!(
@@ -40,7 +46,10 @@ mod tests {
             ("DISABLE TRIGGER ALL", "leads | false | false | disabled"),
             ("DISABLE TRIGGER USER", "leads | false | false | disabled"),
             ("ENABLE REPLICA TRIGGER \"00_lead_audit_row\"", "leads | false | true | disabled"),
-            ("DISABLE TRIGGER \"00_lead_audit_truncate\", ADD COLUMN more int", "leads | true | false | disabled"),
+            (
+                "DISABLE TRIGGER \"00_lead_audit_truncate\", ADD COLUMN more int",
+                "leads | true | false | disabled",
+            ),
         ] {
             let before = number("SELECT count(*) FROM lead_audit.log");
             run(&format!("ALTER TABLE leads {off}"));
@@ -74,7 +83,11 @@ mod tests {
             let before = number("SELECT count(*) FROM lead_audit.log");
             run("INSERT INTO leads (id) VALUES ('a'); TRUNCATE leads");
             assert_eq!(number("SELECT count(*) FROM lead_audit.log"), before + 2, "{damage}");
-            assert_eq!(one("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'leads'::regclass"), "2", "{damage}");
+            assert_eq!(
+                one("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'leads'::regclass"),
+                "2",
+                "{damage}"
+            );
         }
     }
 
@@ -131,8 +144,14 @@ mod tests {
             assert_eq!(rows(WATCHED), ["leads | false | true | disabled"], "{events} {condition}");
             run("SELECT lead_audit.enable('leads')");
             let before = number("SELECT count(*) FROM lead_audit.log");
-            run("INSERT INTO leads (id) VALUES ('a'); UPDATE leads SET company_name = 'x'; DELETE FROM leads");
-            assert_eq!(number("SELECT count(*) FROM lead_audit.log"), before + 3, "{events} {condition}: repaired by enable()");
+            run(
+                "INSERT INTO leads (id) VALUES ('a'); UPDATE leads SET company_name = 'x'; DELETE FROM leads",
+            );
+            assert_eq!(
+                number("SELECT count(*) FROM lead_audit.log"),
+                before + 3,
+                "{events} {condition}: repaired by enable()"
+            );
         }
     }
 
@@ -144,12 +163,20 @@ mod tests {
         run("DROP TABLE leads");
         assert_eq!(
             log("operation, table_schema, table_name, relation"),
-            [format!("INSERT | public | leads | {relation}"), format!("DDL | public | leads | {relation}")]
+            [
+                format!("INSERT | public | leads | {relation}"),
+                format!("DDL | public | leads | {relation}")
+            ]
         );
         assert_eq!(rows(WATCHED), [""; 0]);
-        assert_eq!(rows("SELECT state, ended_at IS NOT NULL FROM lead_audit.watch"), ["dropped | true"]);
+        assert_eq!(
+            rows("SELECT state, ended_at IS NOT NULL FROM lead_audit.watch"),
+            ["dropped | true"]
+        );
         // Another table of the same name is another table.
-        run("CREATE TABLE leads (id varchar PRIMARY KEY); SELECT lead_audit.enable('leads'); INSERT INTO leads VALUES ('a')");
+        run(
+            "CREATE TABLE leads (id varchar PRIMARY KEY); SELECT lead_audit.enable('leads'); INSERT INTO leads VALUES ('a')",
+        );
         assert_eq!(one("SELECT count(DISTINCT watch_id) FROM lead_audit.entry"), "2");
         assert_eq!(rows("SELECT operation FROM lead_audit.history('leads', 'a')"), ["INSERT"]);
         assert_intact();
@@ -181,9 +208,14 @@ mod tests {
     #[pg_test]
     fn renamed_table() {
         begin_with_leads();
-        run("INSERT INTO leads (id) VALUES ('a'); ALTER TABLE leads RENAME TO prospects; UPDATE prospects SET email = 'x'");
+        run(
+            "INSERT INTO leads (id) VALUES ('a'); ALTER TABLE leads RENAME TO prospects; UPDATE prospects SET email = 'x'",
+        );
         assert_eq!(rows(WATCHED), ["prospects | true | true | on"]);
-        assert_eq!(rows("SELECT table_schema, table_name FROM lead_audit.watch"), ["public | prospects"]);
+        assert_eq!(
+            rows("SELECT table_schema, table_name FROM lead_audit.watch"),
+            ["public | prospects"]
+        );
         assert_eq!(
             rows("SELECT operation, table_name FROM lead_audit.history('prospects', 'a')"),
             ["INSERT | leads", "UPDATE | prospects"]
@@ -198,7 +230,9 @@ mod tests {
     #[pg_test]
     fn renamed_after_disable() {
         begin_with_leads();
-        run("INSERT INTO leads (id) VALUES ('a'); SELECT lead_audit.disable('leads'); ALTER TABLE leads RENAME TO prospects");
+        run(
+            "INSERT INTO leads (id) VALUES ('a'); SELECT lead_audit.disable('leads'); ALTER TABLE leads RENAME TO prospects",
+        );
         assert_eq!(
             rows("SELECT operation FROM lead_audit.history('prospects', 'a')"),
             ["INSERT"],
@@ -213,7 +247,10 @@ mod tests {
              UPDATE crm.leads SET email = 'x';
              ALTER SCHEMA crm RENAME TO sales; UPDATE sales.leads SET email = 'y'");
         assert_eq!(rows(WATCHED), ["sales.leads | true | true | on"]);
-        assert_eq!(rows("SELECT table_schema, table_name FROM lead_audit.watch"), ["sales | leads"]);
+        assert_eq!(
+            rows("SELECT table_schema, table_name FROM lead_audit.watch"),
+            ["sales | leads"]
+        );
         assert_eq!(
             rows("SELECT operation, table_schema FROM lead_audit.history('sales.leads', 'a')"),
             ["INSERT | public", "UPDATE | crm", "UPDATE | sales"]
@@ -232,12 +269,22 @@ mod tests {
              INSERT INTO p VALUES (11); INSERT INTO p2 VALUES (12)");
         assert_eq!(log("operation, table_name"), ["INSERT | p1", "INSERT | p2", "INSERT | p2"]);
         run("ALTER TABLE p2 DISABLE TRIGGER ALL");
-        assert_eq!(rows("SELECT relation, row_trigger_on, state FROM lead_audit.watched"), ["p | false | disabled"]);
+        assert_eq!(
+            rows("SELECT relation, row_trigger_on, state FROM lead_audit.watched"),
+            ["p | false | disabled"]
+        );
         run("ALTER TABLE p2 ENABLE TRIGGER ALL");
-        assert_eq!(rows("SELECT relation, row_trigger_on, state FROM lead_audit.watched"), ["p | true | on"]);
+        assert_eq!(
+            rows("SELECT relation, row_trigger_on, state FROM lead_audit.watched"),
+            ["p | true | on"]
+        );
         let before = number("SELECT count(*) FROM lead_audit.log");
         run("ALTER TABLE p DETACH PARTITION p1");
-        assert_eq!(number("SELECT count(*) FROM lead_audit.log"), before + 1, "rows went out of the watching");
+        assert_eq!(
+            number("SELECT count(*) FROM lead_audit.log"),
+            before + 1,
+            "rows went out of the watching"
+        );
     }
 
     #[pg_test]
@@ -247,7 +294,10 @@ mod tests {
              CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
              SELECT lead_audit.enable('p'); INSERT INTO p VALUES (1); DROP TABLE p1");
         assert_eq!(log("operation"), ["INSERT", "DDL"], "rows of a watched table are gone");
-        assert_eq!(rows("SELECT relation, row_trigger_on, state FROM lead_audit.watched"), ["p | true | on"]);
+        assert_eq!(
+            rows("SELECT relation, row_trigger_on, state FROM lead_audit.watched"),
+            ["p | true | on"]
+        );
     }
 
     #[pg_test]
@@ -255,7 +305,10 @@ mod tests {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a'); ALTER TABLE leads RENAME COLUMN is_deleted TO gone;
                  UPDATE leads SET gone = true");
-        assert_eq!(log("operation, soft_delete"), ["INSERT | NULL", "DDL | NULL", "UPDATE | deleted"]);
+        assert_eq!(
+            log("operation, soft_delete"),
+            ["INSERT | NULL", "DDL | NULL", "UPDATE | deleted"]
+        );
         assert_eq!(rows("SELECT soft_delete_column FROM lead_audit.watched"), ["gone"]);
     }
 
@@ -279,7 +332,9 @@ mod tests {
     fn is_itself_guarded_by_superusers_rights_only() {
         begin_with_leads();
         assert_eq!(
-            rows("SELECT evtname, evtevent, evtenabled FROM pg_event_trigger WHERE evtname LIKE 'lead%' ORDER BY 1"),
+            rows(
+                "SELECT evtname, evtevent, evtenabled FROM pg_event_trigger WHERE evtname LIKE 'lead%' ORDER BY 1"
+            ),
             [
                 "lead_audit_ddl | ddl_command_end | A",
                 "lead_audit_drop | sql_drop | A",
@@ -289,7 +344,8 @@ mod tests {
         assert_fails("DROP EVENT TRIGGER lead_audit_drop", "2BP01", "requires it");
     }
 
-    /// Tables, schemas, types and triggers that are made as elements of a schema have no event triggers of their own.
+    /// Tables, schemas, types and triggers that are made as elements of a schema have no event
+    /// triggers of their own.
     #[pg_test]
     fn schema_with_elements() {
         begin();
@@ -300,10 +356,20 @@ mod tests {
              INSERT INTO s2.p2 VALUES (102); ALTER TABLE p ATTACH PARTITION s2.p2 FOR VALUES FROM (100) TO (200)");
         assert_eq!(
             log("operation, table_name"),
-            ["INSERT | c", "INSERT | p2", "TRUNCATE | c", "TRUNCATE | p2", "DDL | p2", "INSERT | p2", "DDL | p2"]
+            [
+                "INSERT | c",
+                "INSERT | p2",
+                "TRUNCATE | c",
+                "TRUNCATE | p2",
+                "DDL | p2",
+                "INSERT | p2",
+                "DDL | p2"
+            ]
         );
         assert_eq!(
-            rows("SELECT relation, row_trigger_on, truncate_trigger_on, state FROM lead_audit.watched ORDER BY 1"),
+            rows(
+                "SELECT relation, row_trigger_on, truncate_trigger_on, state FROM lead_audit.watched ORDER BY 1"
+            ),
             ["leads | true | true | on", "p | true | true | on"]
         );
         assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
@@ -319,7 +385,9 @@ mod tests {
              CREATE TYPE span AS RANGE (SUBTYPE = addr); CREATE TABLE spans (id int PRIMARY KEY, s span); CREATE TABLE child () INHERITS (t);
              SELECT lead_audit.enable('t'), lead_audit.enable('untouched'), lead_audit.enable('spans')");
         let count = |table: &str| {
-            number(&format!("SELECT count(*) FROM lead_audit.log WHERE table_name = '{table}' AND operation = 'DDL'"))
+            number(&format!(
+                "SELECT count(*) FROM lead_audit.log WHERE table_name = '{table}' AND operation = 'DDL'"
+            ))
         };
         let (mut t, mut spans) = (0, 0);
         for (statement, of_spans) in [
@@ -338,7 +406,10 @@ mod tests {
         // These change no value.
         run("ALTER TYPE mood ADD VALUE 'mad'; ALTER TYPE addr RENAME TO address; ALTER DOMAIN home ADD CHECK (true); ALTER TYPE mood OWNER TO CURRENT_USER;
              ALTER TABLE t ALTER id SET STATISTICS 10");
-        assert_eq!((count("t"), count("spans"), count("untouched"), count("child")), (t, spans, 0, 0));
+        assert_eq!(
+            (count("t"), count("spans"), count("untouched"), count("child")),
+            (t, spans, 0, 0)
+        );
         assert_intact();
     }
 
@@ -377,9 +448,14 @@ mod tests {
             "clerk",
             "ALTER FOREIGN TABLE ft RENAME TO ft2; ALTER FOREIGN TABLE ft2 NO INHERIT t; ALTER FOREIGN TABLE late ADD COLUMN remark text; DROP FOREIGN TABLE fp",
         );
-        assert_eq!(log("operation, table_name"), ["DDL | late", "DDL | ft", "DDL | ft2", "DDL | late", "DDL | fp"]);
         assert_eq!(
-            rows("SELECT relation, row_trigger_on, truncate_trigger_on, state FROM lead_audit.watched ORDER BY 1"),
+            log("operation, table_name"),
+            ["DDL | late", "DDL | ft", "DDL | ft2", "DDL | late", "DDL | fp"]
+        );
+        assert_eq!(
+            rows(
+                "SELECT relation, row_trigger_on, truncate_trigger_on, state FROM lead_audit.watched ORDER BY 1"
+            ),
             ["ft2 | true | true | on", "p | true | true | on", "t | true | true | on"]
         );
         assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
@@ -409,7 +485,9 @@ mod tests {
             ]
         );
         assert_eq!(
-            rows("SELECT relation, row_trigger_on, truncate_trigger_on FROM lead_audit.watched ORDER BY 1"),
+            rows(
+                "SELECT relation, row_trigger_on, truncate_trigger_on FROM lead_audit.watched ORDER BY 1"
+            ),
             ["p | true | true", "parent | true | true"]
         );
     }
@@ -431,7 +509,11 @@ mod tests {
                  CREATE TABLE alone{number} (id int PRIMARY KEY); SELECT lead_audit.enable('alone{number}'); ALTER TABLE alone{number} RENAME TO renamed{number};
                  SELECT lead_audit.disable('renamed{number}')"
             ));
-            before.iter().zip(read()).map(|(before, after)| (after.clone(), tuples(&after) - tuples(before))).collect::<Vec<_>>()
+            before
+                .iter()
+                .zip(read())
+                .map(|(before, after)| (after.clone(), tuples(&after) - tuples(before)))
+                .collect::<Vec<_>>()
         };
         for number in 0..60 {
             run(&format!("CREATE TABLE other{number} (id int PRIMARY KEY)"));
@@ -440,7 +522,10 @@ mod tests {
         let few = cost(1);
         run("SELECT lead_audit.enable(('other' || g)::regclass) FROM generate_series(0, 59) g");
         for ((table, many), (_, few)) in cost(2).iter().zip(&few) {
-            assert!(*many < few + 40, "{table}: {few} rows read with few watched tables, {many} with 60 more");
+            assert!(
+                *many < few + 40,
+                "{table}: {few} rows read with few watched tables, {many} with 60 more"
+            );
         }
     }
 
@@ -462,7 +547,9 @@ mod tests {
              ALTER TABLE p DETACH PARTITION p1; DROP TABLE gone, c0; ALTER TABLE off DISABLE TRIGGER ALL;
              ALTER EVENT TRIGGER lead_audit_ddl ENABLE ALWAYS; ALTER EVENT TRIGGER lead_audit_drop ENABLE ALWAYS; ALTER EVENT TRIGGER lead_audit_start ENABLE ALWAYS");
         assert_eq!(
-            rows("SELECT relation, row_trigger_on, truncate_trigger_on FROM lead_audit.watched WHERE relation = 't'"),
+            rows(
+                "SELECT relation, row_trigger_on, truncate_trigger_on FROM lead_audit.watched WHERE relation = 't'"
+            ),
             ["t | false | false"],
             "the view compares"
         );
@@ -478,15 +565,31 @@ mod tests {
                 "public.off | trigger off"
             ]
         );
-        assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0], "all is mended or recorded");
+        assert_eq!(
+            rows("SELECT * FROM lead_audit.check_watched()"),
+            [""; 0],
+            "all is mended or recorded"
+        );
         let mut entries = log("operation, table_name");
         entries.sort();
-        assert_eq!(entries, ["DDL | c0", "DDL | c1", "DDL | gone", "DDL | off", "DDL | p1", "DDL | p2"]);
-        run("INSERT INTO c2 VALUES (1); INSERT INTO p VALUES (11); INSERT INTO p1 VALUES (1); TRUNCATE c1, p2");
+        assert_eq!(
+            entries,
+            ["DDL | c0", "DDL | c1", "DDL | gone", "DDL | off", "DDL | p1", "DDL | p2"]
+        );
+        run(
+            "INSERT INTO c2 VALUES (1); INSERT INTO p VALUES (11); INSERT INTO p1 VALUES (1); TRUNCATE c1, p2",
+        );
         assert_eq!(number("SELECT count(*) FROM lead_audit.log"), 6 + 3 + 3);
         assert_eq!(
-            rows("SELECT relation, row_trigger_on, truncate_trigger_on, state FROM lead_audit.watched ORDER BY 1"),
-            ["off | false | false | disabled", "p | true | true | on", "p1 | true | true | on", "t | true | true | on"]
+            rows(
+                "SELECT relation, row_trigger_on, truncate_trigger_on, state FROM lead_audit.watched ORDER BY 1"
+            ),
+            [
+                "off | false | false | disabled",
+                "p | true | true | on",
+                "p1 | true | true | on",
+                "t | true | true | on"
+            ]
         );
     }
 }

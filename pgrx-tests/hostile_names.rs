@@ -1,6 +1,6 @@
-//! Nothing that an application can name or define leads the extension astray. Schemas in front of pg_catalog, temporary
-//! tables, names full of quotes and functions that write while a row is being recorded are all in here. So are tables as
-//! wide as Postgres allows.
+//! Nothing that an application can name or define leads the extension astray. Schemas in front of
+//! pg_catalog, temporary tables, names full of quotes and functions that write while a row is being
+//! recorded are all in here. So are tables as wide as Postgres allows.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -51,7 +51,10 @@ mod tests {
         run("CREATE ROLE clerk; CREATE TABLE public.leads (id varchar PRIMARY KEY, note varchar, is_deleted boolean, at timestamptz, l inet[]);
              ALTER TABLE public.leads OWNER TO clerk; GRANT CREATE ON SCHEMA public TO clerk;
              SET LOCAL search_path = evil, pg_catalog, public");
-        assert!(failure("SELECT 'a'::pg_catalog.text = 'b'::pg_catalog.text").starts_with("LA666"), "the trap works");
+        assert!(
+            failure("SELECT 'a'::pg_catalog.text = 'b'::pg_catalog.text").starts_with("LA666"),
+            "the trap works"
+        );
         run("SELECT lead_audit.enable('public.leads', baseline => true)");
         run_as(
             "clerk",
@@ -62,8 +65,9 @@ mod tests {
             "SELECT operation, soft_delete, old_values, new_values, diff
                  FROM lead_audit.history('public.leads'::regclass, 'a'::pg_catalog.text)",
         );
-        let summary =
-            rows("SELECT total, verified FROM lead_audit.summary('public.leads'::regclass, '{\"id\":\"a\"}'::pg_catalog.jsonb)");
+        let summary = rows(
+            "SELECT total, verified FROM lead_audit.summary('public.leads'::regclass, '{\"id\":\"a\"}'::pg_catalog.jsonb)",
+        );
         let faults = rows("SELECT * FROM lead_audit.verify()");
         let watched = rows("SELECT state, row_trigger_on FROM lead_audit.watched");
         let refused = failure_as("clerk", "ALTER TABLE public.leads DISABLE TRIGGER USER");
@@ -80,11 +84,21 @@ mod tests {
                 r#"DELETE | NULL | {"l": ["10.0.0.1"], "at": "2020-01-01T00:00:00+00:00", "id": "a", "note": "x", "is_deleted": true} | NULL | NULL"#
             ]
         );
-        assert_eq!((summary, faults, watched), (vec!["3 | true".to_owned()], vec![], vec!["on | true".to_owned()]));
+        assert_eq!(
+            (summary, faults, watched),
+            (vec!["3 | true".to_owned()], vec![], vec!["on | true".to_owned()])
+        );
         assert!(refused.starts_with("42501"), "{refused}");
         assert_eq!(
             log("operation, table_name").split_off(4),
-            ["DDL | leads", "DDL | prospects", "DDL | prospects", "DDL | prospects", "DDL | prospects", "DDL | prospects"]
+            [
+                "DDL | leads",
+                "DDL | prospects",
+                "DDL | prospects",
+                "DDL | prospects",
+                "DDL | prospects",
+                "DDL | prospects"
+            ]
         );
         assert!(holds(
             "SELECT min(occurred_at) > '2020-01-01' AND min(enabled_at) > '2020-01-01' FROM lead_audit.entry, lead_audit.watch"
@@ -106,7 +120,9 @@ mod tests {
     #[pg_test]
     fn temporary_tables() {
         begin_with_leads();
-        run("CREATE ROLE clerk; ALTER TABLE leads OWNER TO clerk; GRANT CREATE ON SCHEMA public TO clerk");
+        run(
+            "CREATE ROLE clerk; ALTER TABLE leads OWNER TO clerk; GRANT CREATE ON SCHEMA public TO clerk",
+        );
         run_as(
             "clerk",
             "CREATE TEMP TABLE entry (LIKE leads); CREATE TEMP TABLE log (id int); CREATE TEMP TABLE watch (id int);
@@ -117,10 +133,20 @@ mod tests {
              INSERT INTO public.leads (id) VALUES ('a'); UPDATE public.leads SET email = 'x';
              ALTER TABLE public.leads RENAME TO prospects",
         );
-        assert_eq!(rows("SELECT operation FROM lead_audit.history('public.prospects', 'a')"), ["INSERT", "UPDATE"]);
+        assert_eq!(
+            rows("SELECT operation FROM lead_audit.history('public.prospects', 'a')"),
+            ["INSERT", "UPDATE"]
+        );
         assert_eq!(rows("SELECT relation, state FROM lead_audit.watched"), ["prospects | on"]);
-        assert_fails_as("clerk", "ALTER TABLE public.prospects DISABLE TRIGGER USER", "42501", "permission denied to disable");
-        run("SELECT lead_audit.disable('public.prospects'); SELECT lead_audit.enable('public.prospects', baseline => true)");
+        assert_fails_as(
+            "clerk",
+            "ALTER TABLE public.prospects DISABLE TRIGGER USER",
+            "42501",
+            "permission denied to disable",
+        );
+        run(
+            "SELECT lead_audit.disable('public.prospects'); SELECT lead_audit.enable('public.prospects', baseline => true)",
+        );
         // A temporary table in front of a watched one is another table.
         run("CREATE TEMP TABLE prospects (id varchar PRIMARY KEY); INSERT INTO prospects VALUES ('temporary');
                  DROP TABLE prospects");
@@ -157,13 +183,25 @@ mod tests {
                 "CREATE SCHEMA {quoted}; CREATE TABLE {table} ({quoted} int PRIMARY KEY, flag boolean, \"f {}\" boolean)",
                 "'"
             ));
-            run(&format!("SELECT lead_audit.enable({}::regclass, {}, true)", literal(&table), literal("f '")));
-            run(&format!("INSERT INTO {table} VALUES (1, true, false); UPDATE {table} SET \"f '\" = true; TRUNCATE {table}"));
+            run(&format!(
+                "SELECT lead_audit.enable({}::regclass, {}, true)",
+                literal(&table),
+                literal("f '")
+            ));
+            run(&format!(
+                "INSERT INTO {table} VALUES (1, true, false); UPDATE {table} SET \"f '\" = true; TRUNCATE {table}"
+            ));
             let history = rows(&format!(
                 "SELECT operation, soft_delete, table_schema, table_name FROM lead_audit.history({}::regclass, '1')",
                 literal(&table)
             ));
-            assert_eq!(history, [format!("INSERT | NULL | {name} | {name}"), format!("UPDATE | deleted | {name} | {name}")]);
+            assert_eq!(
+                history,
+                [
+                    format!("INSERT | NULL | {name} | {name}"),
+                    format!("UPDATE | deleted | {name} | {name}")
+                ]
+            );
             assert_eq!(
                 rows("SELECT row_trigger_on, truncate_trigger_on, state FROM lead_audit.watched"),
                 ["true | true | on"],
@@ -174,7 +212,9 @@ mod tests {
                      SELECT lead_audit.disable({0}::regclass); SELECT lead_audit.enable({0}::regclass)",
                 literal(&table)
             ));
-            run(&format!("ALTER TABLE {table} RENAME TO \"x \"\" y\"; DROP TABLE {quoted}.\"x \"\" y\""));
+            run(&format!(
+                "ALTER TABLE {table} RENAME TO \"x \"\" y\"; DROP TABLE {quoted}.\"x \"\" y\""
+            ));
             assert_eq!(rows("SELECT 1 FROM lead_audit.watched"), [""; 0], "{name}");
             let ended = rows(&format!(
                 "SELECT table_schema, table_name FROM lead_audit.log WHERE operation = 'DDL' AND table_schema = {} ORDER BY id",
@@ -196,9 +236,15 @@ mod tests {
                  INSERT INTO leads (id, email) VALUES ({0}, {0})",
             literal(nasty)
         ));
-        assert_eq!(log("user_id, user_agent, request_id, row_key->>'id', new_values->>'email'"), [[nasty; 5].join(" | ")]);
         assert_eq!(
-            one(&format!("SELECT total, verified FROM lead_audit.summary('leads', {}::text)", literal(nasty))),
+            log("user_id, user_agent, request_id, row_key->>'id', new_values->>'email'"),
+            [[nasty; 5].join(" | ")]
+        );
+        assert_eq!(
+            one(&format!(
+                "SELECT total, verified FROM lead_audit.summary('leads', {}::text)",
+                literal(nasty)
+            )),
             "1 | true"
         );
         assert_intact();
@@ -208,8 +254,9 @@ mod tests {
     fn wide_tables() {
         begin();
         for columns in [100, 1000, 1600] {
-            let definitions: Vec<String> =
-                (1..columns).map(|i| format!("c{i} {}", ["int", "text", "boolean", "int2"][i % 4])).collect();
+            let definitions: Vec<String> = (1..columns)
+                .map(|i| format!("c{i} {}", ["int", "text", "boolean", "int2"][i % 4]))
+                .collect();
             run(&format!(
                 "CREATE TABLE wide (id int PRIMARY KEY, {});
                  SELECT lead_audit.enable('wide')",
@@ -241,11 +288,15 @@ mod tests {
         begin();
         run("CREATE TABLE deep (id int PRIMARY KEY, j jsonb, t json); SELECT lead_audit.enable('deep');
              INSERT INTO deep SELECT 1, v::jsonb, v::json FROM (SELECT repeat('[{\"b\":1,\"a\":', 1000) || '0' || repeat('}]', 1000) AS v) s");
-        assert_eq!(one("SELECT l.new_values::text = to_jsonb(deep)::text FROM deep, lead_audit.log l"), "true");
+        assert_eq!(
+            one("SELECT l.new_values::text = to_jsonb(deep)::text FROM deep, lead_audit.log l"),
+            "true"
+        );
         assert_eq!(rows("SELECT * FROM lead_audit.verify()"), [""; 0]);
     }
 
-    /// What makes JSON of a value writes to watched tables, and so comes back into the recording of a row.
+    /// What makes JSON of a value writes to watched tables, and so comes back into the recording of
+    /// a row.
     #[pg_test]
     fn function_that_writes_while_a_row_is_recorded() {
         begin();
@@ -266,12 +317,20 @@ mod tests {
                 )),
                 [
                     format!(r#"{{"a": "first", "m": "mood ok", "z": "last", "id": {id}}}"#),
-                    format!(r#"{{"a": "first", "m": "mood well", "z": "last", "id": {}}}"#, id + 10)
+                    format!(
+                        r#"{{"a": "first", "m": "mood well", "z": "last", "id": {}}}"#,
+                        id + 10
+                    )
                 ],
                 "{mode}"
             );
         }
-        assert_eq!(one("SELECT count(*), count(DISTINCT row_key) FROM lead_audit.log WHERE table_name = 'trace'"), "4 | 4");
+        assert_eq!(
+            one(
+                "SELECT count(*), count(DISTINCT row_key) FROM lead_audit.log WHERE table_name = 'trace'"
+            ),
+            "4 | 4"
+        );
         assert_intact();
     }
 
@@ -291,8 +350,14 @@ mod tests {
                 "AFTER INSERT ON t FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.capture('00112233-4455-6677-8899-aabbccddeeff', '')",
                 "INSERT INTO t VALUES (1)",
             ),
-            ("AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION lead_audit.capture()", "INSERT INTO t VALUES (1)"),
-            ("AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION lead_audit.capture('no uuid', '')", "INSERT INTO t VALUES (1)"),
+            (
+                "AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION lead_audit.capture()",
+                "INSERT INTO t VALUES (1)",
+            ),
+            (
+                "AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION lead_audit.capture('no uuid', '')",
+                "INSERT INTO t VALUES (1)",
+            ),
             (
                 "AFTER TRUNCATE ON t FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.capture_truncate('00112233-4455-6677-8899-aabbccddeeff')",
                 "TRUNCATE t",

@@ -1,5 +1,6 @@
-//! What a table's owner, or a DBA's own trigger on the log, could do to the trail or to the server: each was possible once.
-//! The attacker is the role clerk, who owns the watched table and has no right in schema lead_audit.
+//! What a table's owner, or a DBA's own trigger on the log, could do to the trail or to the server:
+//! each was possible once. The attacker is the role clerk, who owns the watched table and has no
+//! right in schema lead_audit.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -8,10 +9,13 @@ mod tests {
 
     fn begin_with_clerk() {
         begin_with_leads();
-        run("CREATE ROLE clerk; ALTER TABLE leads OWNER TO clerk; GRANT CREATE ON SCHEMA public TO clerk");
+        run(
+            "CREATE ROLE clerk; ALTER TABLE leads OWNER TO clerk; GRANT CREATE ON SCHEMA public TO clerk",
+        );
     }
 
-    /// A domain's check runs wherever a value of it is made: in history() and the baseline too, which have more rights.
+    /// A domain's check runs wherever a value of it is made: in history() and the baseline too,
+    /// which have more rights.
     #[pg_test]
     fn code_of_the_owner_gains_no_rights() {
         begin_with_clerk();
@@ -33,7 +37,8 @@ mod tests {
         assert_eq!(one("SELECT new_values->>'m' FROM lead_audit.history('moods', '1')"), "clerk");
     }
 
-    /// Who reads the trail executes nothing that a table's owner has written, in whatever way the key's type brings it.
+    /// Who reads the trail executes nothing that a table's owner has written, in whatever way the
+    /// key's type brings it.
     #[pg_test]
     fn reading_executes_no_code_of_the_owner() {
         begin_with_clerk();
@@ -62,18 +67,27 @@ mod tests {
         );
         for become_reader in ["SET LOCAL ROLE auditor", "RESET ROLE"] {
             run(become_reader);
-            let history = |table: &str, key: &str| rows(&format!("SELECT operation FROM lead_audit.history('{table}', {key})"));
+            let history = |table: &str, key: &str| {
+                rows(&format!("SELECT operation FROM lead_audit.history('{table}', {key})"))
+            };
             assert_eq!(history("d", "'x'::text"), ["INSERT"]);
             assert_eq!(history("d", r#"'{"id": "x"}'::jsonb"#), ["INSERT"]);
             assert_eq!(history("a", r#"'{x,"y z"}'::text"#), ["INSERT"]);
             assert_eq!(history("f", "'x'::text"), ["INSERT"]);
             assert_eq!(one("SELECT total FROM lead_audit.summary('d', 'x')"), "1");
-            assert_eq!(one(r#"SELECT total FROM lead_audit.summary('a', jsonb_build_object('id', '{x,"y z"}'))"#), "1");
+            assert_eq!(
+                one(
+                    r#"SELECT total FROM lead_audit.summary('a', jsonb_build_object('id', '{x,"y z"}'))"#
+                ),
+                "1"
+            );
             for (table, key) in [("c", "(x,1)"), ("r", "[x,y)"), ("m", "ok"), ("ms", "{ok}")] {
                 for function in ["history", "summary"] {
                     let call = format!("SELECT lead_audit.{function}('{table}', '{key}')");
                     assert_fails(&call, "0A000", "would execute code of its owner");
-                    let call = format!("SELECT lead_audit.{function}('{table}', jsonb_build_object('id', '{key}'))");
+                    let call = format!(
+                        "SELECT lead_audit.{function}('{table}', jsonb_build_object('id', '{key}'))"
+                    );
                     assert_fails(&call, "0A000", "would execute code of its owner");
                 }
             }
@@ -88,7 +102,8 @@ mod tests {
         }
     }
 
-    /// The owner's function f(), which indexes and partition keys may use, executes what table `orders` says, once.
+    /// The owner's function f(), which indexes and partition keys may use, executes what table
+    /// `orders` says, once.
     fn begin_with_code_in_indexes() {
         begin_with_clerk();
         run_as(
@@ -109,7 +124,8 @@ mod tests {
         ))
     }
 
-    /// ATTACH PARTITION builds the indexes that are missing before PostgreSQL gives the partition its triggers.
+    /// ATTACH PARTITION builds the indexes that are missing before PostgreSQL gives the partition
+    /// its triggers.
     #[pg_test]
     fn code_executed_while_a_partition_is_attached() {
         begin_with_code_in_indexes();
@@ -125,24 +141,34 @@ mod tests {
             "INSERT INTO p VALUES (101, 'a'), (151, 'b'), (152, 'c'); ALTER TABLE p DETACH PARTITION p2; CREATE INDEX ON p (f(id))",
         );
         let order = "UPDATE p22 SET v = 'changed' WHERE id = 151; DELETE FROM p22 WHERE id = 152; INSERT INTO p22 VALUES (160); TRUNCATE p22";
-        let found = entries_of(order, "ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (100) TO (200)");
-        let expected =
-            ["UPDATE | p22 | 151", "DELETE | p22 | 152", "INSERT | p22 | 160", "TRUNCATE | p22 | NULL", "DDL | p2 | NULL"];
+        let found =
+            entries_of(order, "ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (100) TO (200)");
+        let expected = [
+            "UPDATE | p22 | 151",
+            "DELETE | p22 | 152",
+            "INSERT | p22 | 160",
+            "TRUNCATE | p22 | NULL",
+            "DDL | p2 | NULL",
+        ];
         assert_eq!(found, expected);
         // Nothing but the usual triggers is left of it, and its history is one.
         let names = "SELECT t.tgname, count(*) FROM pg_trigger t WHERE t.tgname LIKE '%lead_audit%' AND t.tgrelid <> 'leads'::regclass GROUP BY 1 ORDER BY 1";
         assert_eq!(rows(names), ["00_lead_audit_row | 5", "00_lead_audit_truncate | 5"]);
         run_as("clerk", "INSERT INTO p VALUES (170)");
         assert_eq!(log("table_name, new_values->'id'").pop().as_deref(), Some("p22 | 170"));
-        assert!(holds("SELECT bool_and(row_trigger_on AND truncate_trigger_on) FROM lead_audit.watched"));
+        assert!(holds(
+            "SELECT bool_and(row_trigger_on AND truncate_trigger_on) FROM lead_audit.watched"
+        ));
         assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
         // The name that the trigger has meanwhile is nobody's.
-        let statement = "ALTER TRIGGER \"00_lead_audit_row\" ON p RENAME TO \"00_lead_audit_row_before\"";
+        let statement =
+            "ALTER TRIGGER \"00_lead_audit_row\" ON p RENAME TO \"00_lead_audit_row_before\"";
         assert_fails_as("clerk", statement, "42501", "permission denied to disable");
         assert_intact();
     }
 
-    /// A table can have rows before the command that makes it has ended, and PostgreSQL or the guard has given it its triggers.
+    /// A table can have rows before the command that makes it has ended, and PostgreSQL or the
+    /// guard has given it its triggers.
     #[pg_test]
     fn code_executed_while_a_table_is_made() {
         begin_with_code_in_indexes();
@@ -155,14 +181,26 @@ mod tests {
              DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO clerk', current_database()); END $$");
         run_as("clerk", "INSERT INTO k VALUES (7)");
         for (table, order, command) in [
-            ("c1", "INSERT INTO c1 VALUES (1)", "CREATE TABLE c1 (EXCLUDE USING btree ((f(1)) WITH =)) INHERITS (w)"),
+            (
+                "c1",
+                "INSERT INTO c1 VALUES (1)",
+                "CREATE TABLE c1 (EXCLUDE USING btree ((f(1)) WITH =)) INHERITS (w)",
+            ),
             (
                 "c2",
                 "INSERT INTO s.c2 VALUES (1)",
                 "CREATE SCHEMA s CREATE TABLE c2 () INHERITS (public.w) CREATE INDEX ON c2 ((public.f(2)))",
             ),
-            ("p3", "INSERT INTO p3 VALUES (1)", "CREATE TABLE p3 PARTITION OF p FOR VALUES FROM (0) TO (9)"),
-            ("k4", "INSERT INTO k4 VALUES (1)", "CREATE TABLE k4 PARTITION OF k FOR VALUES FROM (0) TO (5)"),
+            (
+                "p3",
+                "INSERT INTO p3 VALUES (1)",
+                "CREATE TABLE p3 PARTITION OF p FOR VALUES FROM (0) TO (9)",
+            ),
+            (
+                "k4",
+                "INSERT INTO k4 VALUES (1)",
+                "CREATE TABLE k4 PARTITION OF k FOR VALUES FROM (0) TO (5)",
+            ),
         ] {
             assert_eq!(
                 entries_of(order, command),
@@ -191,7 +229,10 @@ mod tests {
         ];
         for statement in statements {
             run_as("clerk", statement);
-            assert_eq!(log("operation, details->>'executed'").pop(), Some(format!("DDL | {statement}")));
+            assert_eq!(
+                log("operation, details->>'executed'").pop(),
+                Some(format!("DDL | {statement}"))
+            );
         }
         run_as(
             "clerk",
@@ -206,7 +247,10 @@ mod tests {
         begin_with_clerk();
         for statement in ["ALTER TABLE leads SET UNLOGGED", "ALTER TABLE leads SET LOGGED"] {
             run_as("clerk", statement);
-            assert_eq!(log("operation, details->>'executed'").pop(), Some(format!("DDL | {statement}")));
+            assert_eq!(
+                log("operation, details->>'executed'").pop(),
+                Some(format!("DDL | {statement}"))
+            );
         }
     }
 
@@ -219,18 +263,25 @@ mod tests {
             r#"CREATE TABLE t (id int PRIMARY KEY, a int[], j json, f float8); INSERT INTO t VALUES (1, '{1,2}', '{"a":1}', 0)"#,
         );
         run("SELECT lead_audit.enable('t')");
-        for change in ["a = '[0:1]={1,2}'", r#"j = '{"a":9,"a":1}'"#, r#"j = '{ "a" : 1}'"#, "f = '-0'"] {
+        for change in
+            ["a = '[0:1]={1,2}'", r#"j = '{"a":9,"a":1}'"#, r#"j = '{ "a" : 1}'"#, "f = '-0'"]
+        {
             run_as("clerk", &format!("UPDATE t SET {change}"));
             let column = &change[..1];
             let last = "FROM lead_audit.log ORDER BY id DESC LIMIT 1";
-            assert_eq!(one(&format!("SELECT diff->'{column}'->'old' = diff->'{column}'->'new' {last}")), "true", "{change}");
+            assert_eq!(
+                one(&format!("SELECT diff->'{column}'->'old' = diff->'{column}'->'new' {last}")),
+                "true",
+                "{change}"
+            );
         }
         assert_eq!(log("operation"), ["UPDATE"; 4]);
         run_as("clerk", "UPDATE t SET a = a, j = j, f = f");
         assert_eq!(log("operation").len(), 4);
     }
 
-    /// Who owns a type of a column need not be who owns the table, or who writes: a cast to json runs as whoever has written it.
+    /// Who owns a type of a column need not be who owns the table, or who writes: a cast to json
+    /// runs as whoever has written it.
     #[pg_test]
     fn cast_of_a_type_in_the_table_of_another() {
         begin_with_clerk();
@@ -254,19 +305,25 @@ mod tests {
         run_as("clerk", "INSERT INTO t VALUES (3, 'a', NULL)");
         assert_eq!(log("new_values->>'m'").pop().as_deref(), Some("clerk"));
         // Nobody lends another one's code his rights.
-        run("CREATE ROLE other; GRANT CREATE ON SCHEMA public TO other; ALTER FUNCTION told(mood) OWNER TO clerk");
+        run(
+            "CREATE ROLE other; GRANT CREATE ON SCHEMA public TO other; ALTER FUNCTION told(mood) OWNER TO clerk",
+        );
         run_as("other", "CREATE TYPE tone AS ENUM ('x'); CREATE FUNCTION tone(tone) RETURNS json LANGUAGE sql AS $$ SELECT to_json(current_user::text) $$;
              CREATE CAST (tone AS json) WITH FUNCTION tone(tone); CREATE TYPE pair AS (m mood, t tone)");
         run(
             "CREATE TABLE b (id int PRIMARY KEY, b pair, m mood, t tone); SELECT lead_audit.enable('b'); INSERT INTO b VALUES (1, NULL, 'a', 'x')",
         );
-        assert_eq!(log("new_values->>'m', new_values->>'t'").pop().as_deref(), Some("clerk | other"));
+        assert_eq!(
+            log("new_values->>'m', new_values->>'t'").pop().as_deref(),
+            Some("clerk | other")
+        );
         let before = not_written();
         run("INSERT INTO b VALUES (2, ROW('a', 'x'), NULL, NULL)");
         assert_eq!(not_written(), before + 1);
     }
 
-    /// A child table of two watched tables is a member of the other one when the first is not watched any more.
+    /// A child table of two watched tables is a member of the other one when the first is not
+    /// watched any more.
     #[pg_test]
     fn child_of_two_tables() {
         begin_with_clerk();
@@ -281,7 +338,8 @@ mod tests {
         assert_intact();
     }
 
-    /// A superuser has one trigger switched off, of one member. The others are not the owner's because of that.
+    /// A superuser has one trigger switched off, of one member. The others are not the owner's
+    /// because of that.
     #[pg_test]
     fn triggers_that_are_left() {
         begin_with_clerk();
@@ -305,7 +363,8 @@ mod tests {
     #[pg_test]
     fn rename_before_the_drop() {
         begin_with_clerk();
-        let statements = "ALTER INDEX leads RENAME TO leads2; DROP TRIGGER \"00_lead_audit_row\" ON leads2";
+        let statements =
+            "ALTER INDEX leads RENAME TO leads2; DROP TRIGGER \"00_lead_audit_row\" ON leads2";
         assert_fails_as("clerk", statements, "42501", "permission denied to disable");
     }
 
@@ -340,7 +399,10 @@ mod tests {
             "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE p2 (id int PRIMARY KEY);
              ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (10) TO (20); INSERT INTO p VALUES (1), (11); TRUNCATE p1",
         );
-        assert_eq!(log("operation, table_name"), ["DDL | p2", "INSERT | p1", "INSERT | p2", "TRUNCATE | p1"]);
+        assert_eq!(
+            log("operation, table_name"),
+            ["DDL | p2", "INSERT | p1", "INSERT | p2", "TRUNCATE | p1"]
+        );
     }
 
     /// A cast to json that gives the same for all values hides what changed, but not that it did.
@@ -352,7 +414,10 @@ mod tests {
              CREATE CAST (mood AS json) WITH FUNCTION told(mood);
              CREATE TABLE t (id int PRIMARY KEY, m mood); SELECT lead_audit.enable('t');
              INSERT INTO t VALUES (1, 'a'); UPDATE t SET m = 'b'");
-        assert_eq!(log("operation, diff"), ["INSERT | NULL", r#"UPDATE | {"m": {"new": "x", "old": "x"}}"#]);
+        assert_eq!(
+            log("operation, diff"),
+            ["INSERT | NULL", r#"UPDATE | {"m": {"new": "x", "old": "x"}}"#]
+        );
     }
 
     /// A DBA's trigger on the log that writes to a watched table makes a batch within a batch.
@@ -367,7 +432,10 @@ mod tests {
              SET LOCAL lead_audit.on_error = 'abort';
              INSERT INTO leads (id) SELECT g FROM generate_series(201, 400) g;
              DROP TRIGGER nest ON lead_audit.entry");
-        assert_eq!(rows("SELECT table_name, count(*) FROM lead_audit.log GROUP BY 1 ORDER BY 1"), ["leads | 400", "side | 400"]);
+        assert_eq!(
+            rows("SELECT table_name, count(*) FROM lead_audit.log GROUP BY 1 ORDER BY 1"),
+            ["leads | 400", "side | 400"]
+        );
         assert_intact();
     }
 
@@ -402,10 +470,15 @@ mod tests {
                GET STACKED DIAGNOSTICS c = CONSTRAINT_NAME, t = TABLE_NAME; RETURN c || ' of ' || t; END $$");
         assert_eq!(one("SELECT told()"), "of_lead of child");
         run("INSERT INTO leads (id) SELECT g FROM generate_series(1, 10) g");
-        assert_eq!(number("SELECT count(*) FROM lead_audit.log"), 11, "batches go on after the error");
+        assert_eq!(
+            number("SELECT count(*) FROM lead_audit.log"),
+            11,
+            "batches go on after the error"
+        );
     }
 
-    /// What `pg_write_all_data` and the like reach: neither what is known of watched tables, nor the order of ids.
+    /// What `pg_write_all_data` and the like reach: neither what is known of watched tables, nor
+    /// the order of ids.
     #[pg_test]
     fn on_what_is_known_of_watched_tables() {
         begin_with_clerk();
@@ -431,18 +504,27 @@ mod tests {
             "42501",
             "is not allowed",
         );
-        for statement in ["DELETE FROM lead_audit.watch", "TRUNCATE lead_audit.watch", "TRUNCATE lead_audit.watched_relation"] {
+        for statement in [
+            "DELETE FROM lead_audit.watch",
+            "TRUNCATE lead_audit.watch",
+            "TRUNCATE lead_audit.watched_relation",
+        ] {
             assert_fails(statement, "42501", "is not allowed");
         }
         for change in ["CACHE 10", "INCREMENT 2", "INCREMENT -1", "CYCLE", "RESTART WITH 1"] {
-            assert_fails(&format!("ALTER SEQUENCE lead_audit.entry_id_seq {change}"), "55000", "cannot be altered like this");
+            assert_fails(
+                &format!("ALTER SEQUENCE lead_audit.entry_id_seq {change}"),
+                "55000",
+                "cannot be altered like this",
+            );
         }
         run("ALTER SEQUENCE lead_audit.entry_id_seq MAXVALUE 9000000000000000000 NO CYCLE CACHE 1");
         run_as("clerk", "INSERT INTO leads (id) VALUES ('b')");
         assert_eq!(log("row_key->>'id'"), ["a", "b"]);
     }
 
-    /// A function of the writer's that changes who it is, and how values are shown, between one row and the next.
+    /// A function of the writer's that changes who it is, and how values are shown, between one row
+    /// and the next.
     #[pg_test]
     fn role_and_settings_that_change_midway() {
         begin();
@@ -462,24 +544,36 @@ mod tests {
                RETURN NEW; END $$;
              CREATE TRIGGER turn BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION turn()",
         );
-        // Since 18 an AFTER trigger runs as the role that the row was written in, and PostgreSQL does not let it set another one.
+        // Since 18 an AFTER trigger runs as the role that the row was written in, and PostgreSQL
+        // does not let it set another one.
         let after = cfg!(not(feature = "pg18"));
         if after {
-            run_as("clerk", "CREATE TRIGGER zz AFTER INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION turn()");
+            run_as(
+                "clerk",
+                "CREATE TRIGGER zz AFTER INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION turn()",
+            );
         }
         run("SET LOCAL ROLE clerk; INSERT INTO public.t SELECT g, '2024-02-29 12:00+00', '\\xff', 0.1::float8 + 0.2, '1 day 2 h' FROM generate_series(1, 3) g;
              UPDATE public.t SET b = '\\x00' WHERE id = 2; SET LOCAL ROLE NONE; SET LOCAL search_path = public");
-        let values = r#""f": 0.30000000000000004, "i": "1 day 02:00:00", "at": "2024-02-29T12:00:00+00:00""#;
-        let row = |id: i32, b: &str| format!(r#"{{"b": "\\\\x{b}", {values}, "id": {id}}}"#).replace("\\\\\\\\", "\\\\");
+        let values =
+            r#""f": 0.30000000000000004, "i": "1 day 02:00:00", "at": "2024-02-29T12:00:00+00:00""#;
+        let row = |id: i32, b: &str| {
+            format!(r#"{{"b": "\\\\x{b}", {values}, "id": {id}}}"#).replace("\\\\\\\\", "\\\\")
+        };
         assert_eq!(
             rows(
                 "SELECT operation, new_values, db_current_user, db_session_user = session_user, user_id FROM lead_audit.log ORDER BY id"
             ),
             [
-                // BEFORE triggers of all rows, then the AFTER triggers of one row after the other: of the last row before, 3, is the role
-                // that the first entry has; the AFTER trigger of each row then changes it for the next.
+                // BEFORE triggers of all rows, then the AFTER triggers of one row after the other:
+                // of the last row before, 3, is the role that the first entry has; the AFTER
+                // trigger of each row then changes it for the next.
                 format!("INSERT | {} | team | true | odd", row(1, "ff")),
-                format!("INSERT | {} | {} | true | odd", row(2, "ff"), if after { "team" } else { "clerk" }),
+                format!(
+                    "INSERT | {} | {} | true | odd",
+                    row(2, "ff"),
+                    if after { "team" } else { "clerk" }
+                ),
                 format!(
                     "INSERT | {} | {} | true | {}",
                     row(3, "ff"),
@@ -492,7 +586,8 @@ mod tests {
         assert_intact();
     }
 
-    /// Code of the owner's that runs while the guard writes the rows of an attached table must not find it away.
+    /// Code of the owner's that runs while the guard writes the rows of an attached table must not
+    /// find it away.
     #[pg_test]
     fn ddl_while_the_guard_works() {
         begin_with_clerk();
@@ -503,8 +598,13 @@ mod tests {
                RETURN '\"done\"'::json; END $$;
              CREATE TABLE p (id int, m mood, PRIMARY KEY (id)) PARTITION BY RANGE (id); CREATE TABLE p1 (id int PRIMARY KEY, m mood); INSERT INTO p1 VALUES (1, 'ok')",
         );
-        run("CREATE CAST (mood AS json) WITH FUNCTION told(mood); SELECT lead_audit.enable('p', baseline => true)");
-        run_as("clerk", "ALTER TABLE p ATTACH PARTITION p1 FOR VALUES FROM (0) TO (10); INSERT INTO leads (id) VALUES ('a')");
+        run(
+            "CREATE CAST (mood AS json) WITH FUNCTION told(mood); SELECT lead_audit.enable('p', baseline => true)",
+        );
+        run_as(
+            "clerk",
+            "ALTER TABLE p ATTACH PARTITION p1 FOR VALUES FROM (0) TO (10); INSERT INTO leads (id) VALUES ('a')",
+        );
         assert_eq!(
             log("operation, table_name, new_values->>'m'"),
             ["DDL | p1 | NULL", "SNAPSHOT | p1 | refused", "INSERT | leads | NULL"]
@@ -543,7 +643,8 @@ mod tests {
                 ),
             );
             assert_eq!(
-                log("operation, row_key->>'id'").split_off(number("SELECT count(*) - 4 FROM lead_audit.log") as usize),
+                log("operation, row_key->>'id'")
+                    .split_off(number("SELECT count(*) - 4 FROM lead_audit.log") as usize),
                 ["INSERT | a", "INSERT | b", "DELETE | a", "DELETE | b"],
                 "{ddl}"
             );
@@ -556,7 +657,9 @@ mod tests {
              INSERT INTO leads (id) VALUES ('c'), ('d')",
         );
         assert_eq!(
-            rows("SELECT operation, row_key->>'id', new_values ? 'post' FROM lead_audit.log ORDER BY id DESC LIMIT 3"),
+            rows(
+                "SELECT operation, row_key->>'id', new_values ? 'post' FROM lead_audit.log ORDER BY id DESC LIMIT 3"
+            ),
             ["INSERT | d | true", "DDL | NULL | NULL", "INSERT | c | false"]
         );
         assert_eq!(rows("SELECT state, row_trigger_on FROM lead_audit.watched"), ["on | true"]);
@@ -573,8 +676,14 @@ mod tests {
              CREATE CONSTRAINT TRIGGER \"00_lead_audit_row\" AFTER INSERT ON child FOR EACH ROW EXECUTE FUNCTION nothing();
              CREATE CONSTRAINT TRIGGER \"00_lead_audit_truncate\" AFTER INSERT ON late FOR EACH ROW EXECUTE FUNCTION nothing()");
         let said = warnings(|| run("SELECT lead_audit.enable('t'); ALTER TABLE late INHERIT t"));
-        assert_eq!(said.iter().filter(|text| text.contains("constraint trigger")).count(), 3, "{said:?}");
-        run("INSERT INTO t VALUES (1); INSERT INTO child VALUES (2); INSERT INTO late VALUES (3); TRUNCATE t");
+        assert_eq!(
+            said.iter().filter(|text| text.contains("constraint trigger")).count(),
+            3,
+            "{said:?}"
+        );
+        run(
+            "INSERT INTO t VALUES (1); INSERT INTO child VALUES (2); INSERT INTO late VALUES (3); TRUNCATE t",
+        );
         assert_eq!(
             log("operation, table_name"),
             [
@@ -588,7 +697,9 @@ mod tests {
             ]
         );
         assert_eq!(
-            one("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'not_00%' AND tgconstraint <> 0"),
+            one(
+                "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'not_00%' AND tgconstraint <> 0"
+            ),
             "3",
             "they are there still"
         );
@@ -625,16 +736,24 @@ mod tests {
         CREATE TYPE trap (INPUT = trap_in, OUTPUT = trap_out, LIKE = int4);
         CREATE TABLE trapped (id int PRIMARY KEY, v trap, n int DEFAULT 0); SELECT lead_audit.enable('trapped')";
 
-    /// Output functions of a type that raise, write to the table that is being recorded, or call themselves without end.
+    /// Output functions of a type that raise, write to the table that is being recorded, or call
+    /// themselves without end.
     #[pg_test]
     fn output_functions() {
         begin();
         run(TRAP);
         let lost = not_written();
         let said = warnings(|| run("INSERT INTO trapped VALUES (1, '1'), (2, '2'), (3, '1')"));
-        assert!(said.len() == 1 && said[0].contains(r#"public.trapped with key {"id":2}: the trap is shut"#), "{said:?}");
+        assert!(
+            said.len() == 1
+                && said[0].contains(r#"public.trapped with key {"id":2}: the trap is shut"#),
+            "{said:?}"
+        );
         assert_eq!(not_written(), lost + 1);
-        assert_eq!(log("operation, row_key->'id', new_values->>'v'"), ["INSERT | 1 | 1", "INSERT | 3 | 1"]);
+        assert_eq!(
+            log("operation, row_key->'id', new_values->>'v'"),
+            ["INSERT | 1 | 1", "INSERT | 3 | 1"]
+        );
         // Writes to the same table, and so is called again for what it wrote.
         run("INSERT INTO trapped VALUES (4, '3')");
         let mut events = log("operation, row_key->'id', new_values->>'v'").split_off(2);
@@ -661,22 +780,31 @@ mod tests {
         &pg_sys::Pg_finfo_record { api_version: 1 }
     }
 
-    /// The output function of the type trap: 2 raises an error, 3 inserts a harmless row into the table, 4 one like itself.
+    /// The output function of the type trap: 2 raises an error, 3 inserts a harmless row into the
+    /// table, 4 one like itself.
     ///
     /// # Safety
     /// Called by Postgres only.
     #[unsafe(no_mangle)]
     #[pgrx::pg_guard]
-    pub unsafe extern "C-unwind" fn lead_audit_test_trap_out(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    pub unsafe extern "C-unwind" fn lead_audit_test_trap_out(
+        fcinfo: pg_sys::FunctionCallInfo,
+    ) -> pg_sys::Datum {
         // SAFETY: the function is strict, and has one argument that is stored like an integer.
         let value = unsafe { (*fcinfo).args.as_slice(1)[0].value.value() as i32 };
         match value {
             2 => run("DO $$ BEGIN RAISE 'the trap is shut'; END $$"),
-            3 => run("INSERT INTO trapped SELECT 1000, '1' WHERE NOT EXISTS (SELECT FROM trapped WHERE id = 1000)"),
+            3 => run(
+                "INSERT INTO trapped SELECT 1000, '1' WHERE NOT EXISTS (SELECT FROM trapped WHERE id = 1000)",
+            ),
             4 => run("INSERT INTO trapped SELECT max(id) + 1001, '4' FROM trapped"),
             _ => {}
         }
         // SAFETY: copied into the current memory context.
-        unsafe { pg_sys::Datum::from(pg_sys::pstrdup(std::ffi::CString::new(value.to_string()).unwrap_or_default().as_ptr())) }
+        unsafe {
+            pg_sys::Datum::from(pg_sys::pstrdup(
+                std::ffi::CString::new(value.to_string()).unwrap_or_default().as_ptr(),
+            ))
+        }
     }
 }

@@ -1,5 +1,6 @@
-//! Watching begins and ends: CREATE EXTENSION, enable(), disable(), DROP EXTENSION. What can be watched is, with its
-//! rows as a baseline if wanted; what cannot is refused with an SQLSTATE that says why. The table itself is never touched.
+//! Watching begins and ends: CREATE EXTENSION, enable(), disable(), DROP EXTENSION. What can be
+//! watched is, with its rows as a baseline if wanted; what cannot is refused with an SQLSTATE that
+//! says why. The table itself is never touched.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -14,10 +15,15 @@ mod tests {
         assert_eq!(rows(watched), ["leads | true | true | on | is_deleted | NULL"]);
         assert_eq!(one("SELECT tables_watched FROM lead_audit.stats"), "1");
         run("INSERT INTO leads (id) VALUES ('a')");
-        assert_eq!(log("operation, table_schema, table_name, relation = 'leads'::regclass"), ["INSERT | public | leads | true"]);
         assert_eq!(
-            one("SELECT count(*) FROM lead_audit.entry e JOIN lead_audit.watched w USING (watch_id)
-                 WHERE w.relation = 'leads'"),
+            log("operation, table_schema, table_name, relation = 'leads'::regclass"),
+            ["INSERT | public | leads | true"]
+        );
+        assert_eq!(
+            one(
+                "SELECT count(*) FROM lead_audit.entry e JOIN lead_audit.watched w USING (watch_id)
+                 WHERE w.relation = 'leads'"
+            ),
             "1"
         );
         assert_intact();
@@ -28,8 +34,14 @@ mod tests {
         begin_with_leads();
         let watch = "SELECT watch_id, table_schema, table_name, soft_delete_column, state, enabled_at FROM lead_audit.watch";
         let before = rows(watch);
-        assert_eq!(one("SELECT lead_audit.enable('leads')"), one("SELECT watch_id FROM lead_audit.watch"));
-        assert_eq!(one("SELECT lead_audit.enable('public.leads', NULL, false)"), one("SELECT watch_id FROM lead_audit.watch"));
+        assert_eq!(
+            one("SELECT lead_audit.enable('leads')"),
+            one("SELECT watch_id FROM lead_audit.watch")
+        );
+        assert_eq!(
+            one("SELECT lead_audit.enable('public.leads', NULL, false)"),
+            one("SELECT watch_id FROM lead_audit.watch")
+        );
         assert_eq!(rows(watch), before);
         assert_eq!(one("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'leads'::regclass"), "2");
         run("INSERT INTO leads (id) VALUES ('a')");
@@ -50,7 +62,10 @@ mod tests {
         // Watched again it is the same table, with the same history.
         assert_eq!(one("SELECT lead_audit.enable('leads')"), identity);
         run("INSERT INTO leads (id) VALUES ('a')");
-        assert_eq!(rows("SELECT operation FROM lead_audit.history('leads', 'a')"), ["INSERT", "INSERT"]);
+        assert_eq!(
+            rows("SELECT operation FROM lead_audit.history('leads', 'a')"),
+            ["INSERT", "INSERT"]
+        );
         assert_eq!(rows("SELECT state, ended_at FROM lead_audit.watch"), ["on | NULL"]);
         assert_intact();
     }
@@ -61,7 +76,11 @@ mod tests {
         run("CREATE TABLE plain (id int PRIMARY KEY)");
         assert_eq!(one("SELECT lead_audit.disable('plain')"), "false");
         assert_eq!(log("1"), [""; 0]);
-        assert_fails("SELECT lead_audit.disable(4200000000::oid::regclass)", "42P01", "does not exist");
+        assert_fails(
+            "SELECT lead_audit.disable(4200000000::oid::regclass)",
+            "42P01",
+            "does not exist",
+        );
     }
 
     #[pg_test]
@@ -72,12 +91,20 @@ mod tests {
              SELECT lead_audit.enable('t')");
         let column = "SELECT soft_delete_column FROM lead_audit.watched";
         assert_eq!(one(column), "gone", "a second call without the column keeps it");
-        run("INSERT INTO t VALUES (1, false, false); UPDATE t SET gone = true; SELECT lead_audit.enable('t', 'is_deleted')");
+        run(
+            "INSERT INTO t VALUES (1, false, false); UPDATE t SET gone = true; SELECT lead_audit.enable('t', 'is_deleted')",
+        );
         assert_eq!(one(column), "is_deleted");
         run("UPDATE t SET gone = false; UPDATE t SET is_deleted = true");
         assert_eq!(
             log("operation, soft_delete"),
-            ["INSERT | NULL", "UPDATE | deleted", "DDL | NULL", "UPDATE | NULL", "UPDATE | deleted"]
+            [
+                "INSERT | NULL",
+                "UPDATE | deleted",
+                "DDL | NULL",
+                "UPDATE | NULL",
+                "UPDATE | deleted"
+            ]
         );
     }
 
@@ -96,7 +123,10 @@ mod tests {
                 r#"DELETE | NULL | {"a": 1, "b": null} | NULL | NULL"#
             ]
         );
-        assert_eq!(one("SELECT count(key_hash) + count(previous_key_hash) FROM lead_audit.entry"), "0");
+        assert_eq!(
+            one("SELECT count(key_hash) + count(previous_key_hash) FROM lead_audit.entry"),
+            "0"
+        );
         assert_fails("SELECT * FROM lead_audit.history('loose', '1')", "42P10", "not a key");
         assert_intact();
     }
@@ -111,7 +141,9 @@ mod tests {
              UPDATE t SET note = 'changed' WHERE id % 7 = 0;
              SELECT lead_audit.enable('t', baseline => true)");
         assert_eq!(
-            one("SELECT count(*), count(DISTINCT row_key) FROM lead_audit.log WHERE operation = 'SNAPSHOT'"),
+            one(
+                "SELECT count(*), count(DISTINCT row_key) FROM lead_audit.log WHERE operation = 'SNAPSHOT'"
+            ),
             "2250 | 2250"
         );
         run("SET LOCAL TimeZone = 'UTC'");
@@ -121,11 +153,16 @@ mod tests {
             "2250"
         );
         let said = messages(|| run("SELECT lead_audit.enable('t', baseline => true)"));
-        assert!(said.iter().any(|m| m.starts_with("NOTICE: public.t already has a baseline")), "{said:?}");
+        assert!(
+            said.iter().any(|m| m.starts_with("NOTICE: public.t already has a baseline")),
+            "{said:?}"
+        );
         assert_eq!(one("SELECT count(*) FROM lead_audit.log"), "2250");
         assert!(holds("SELECT baseline_at IS NOT NULL FROM lead_audit.watched"));
         // Watched anew, the rows can have changed unseen: a new baseline is possible.
-        run("SELECT lead_audit.disable('t'); DELETE FROM t WHERE id > 5; SELECT lead_audit.enable('t', baseline => true)");
+        run(
+            "SELECT lead_audit.disable('t'); DELETE FROM t WHERE id > 5; SELECT lead_audit.enable('t', baseline => true)",
+        );
         assert_eq!(one("SELECT count(*) FROM lead_audit.log WHERE operation = 'SNAPSHOT'"), "2255");
         assert_intact();
     }
@@ -140,7 +177,9 @@ mod tests {
              SELECT lead_audit.enable('p', baseline => true);
              INSERT INTO p VALUES (3, 'eu'); UPDATE p SET region = 'us' WHERE id = 3; TRUNCATE p");
         assert_eq!(
-            rows("SELECT operation, row_key FROM lead_audit.log WHERE operation <> 'TRUNCATE' ORDER BY id"),
+            rows(
+                "SELECT operation, row_key FROM lead_audit.log WHERE operation <> 'TRUNCATE' ORDER BY id"
+            ),
             [
                 r#"SNAPSHOT | {"id": 1, "region": "eu"}"#,
                 r#"SNAPSHOT | {"id": 2, "region": "us"}"#,
@@ -149,12 +188,22 @@ mod tests {
             ]
         );
         assert_eq!(one("SELECT count(DISTINCT watch_id) FROM lead_audit.entry"), "1");
-        assert_eq!(one("SELECT sum((details->>'row_count')::int) FROM lead_audit.log WHERE operation = 'TRUNCATE'"), "3");
         assert_eq!(
-            rows(r#"SELECT operation FROM lead_audit.history('p', '{"region": "eu", "id": 3}'::jsonb)"#),
+            one(
+                "SELECT sum((details->>'row_count')::int) FROM lead_audit.log WHERE operation = 'TRUNCATE'"
+            ),
+            "3"
+        );
+        assert_eq!(
+            rows(
+                r#"SELECT operation FROM lead_audit.history('p', '{"region": "eu", "id": 3}'::jsonb)"#
+            ),
             ["INSERT", "UPDATE"]
         );
-        assert_eq!(rows("SELECT relation, row_trigger_on, truncate_trigger_on FROM lead_audit.watched"), ["p | true | true"]);
+        assert_eq!(
+            rows("SELECT relation, row_trigger_on, truncate_trigger_on FROM lead_audit.watched"),
+            ["p | true | true"]
+        );
         assert_intact();
     }
 
@@ -208,7 +257,10 @@ mod tests {
              SET LOCAL search_path = crm, public");
         let said = messages(|| run("CREATE EXTENSION lead_audit"));
         assert!(!said.iter().any(|m| m.contains("leads")), "{said:?}");
-        assert_eq!(rows("SELECT table_schema, table_name, state FROM lead_audit.watch"), ["crm | leads | on"]);
+        assert_eq!(
+            rows("SELECT table_schema, table_name, state FROM lead_audit.watch"),
+            ["crm | leads | on"]
+        );
         run("INSERT INTO crm.leads VALUES (1); INSERT INTO public.leads VALUES (2)");
         assert_eq!(log("table_schema, row_key"), [r#"crm | {"id": 1}"#]);
         assert_eq!(one("SELECT current_setting('search_path')"), "crm, public");
@@ -222,7 +274,10 @@ mod tests {
              SET LOCAL search_path = public");
         let said = messages(|| run("CREATE EXTENSION lead_audit"));
         let notices: Vec<_> = said.iter().filter(|m| m.contains("leads")).collect();
-        assert!(notices.len() == 1 && notices[0].starts_with("NOTICE: there is no table \"leads\""), "{said:?}");
+        assert!(
+            notices.len() == 1 && notices[0].starts_with("NOTICE: there is no table \"leads\""),
+            "{said:?}"
+        );
         assert_eq!(one("SELECT count(*) FROM lead_audit.watch"), "0");
         run("INSERT INTO crm.leads VALUES (1)");
         assert_eq!(log("1"), [""; 0]);
@@ -232,9 +287,19 @@ mod tests {
     fn create_extension_takes_no_view_or_temporary_leads() {
         begin();
         run("DROP EXTENSION lead_audit CASCADE; CREATE VIEW public.leads AS SELECT 1 AS id");
-        assert!(messages(|| run("CREATE EXTENSION lead_audit")).iter().any(|m| m.contains("no table \"leads\"")));
-        run("DROP EXTENSION lead_audit CASCADE; DROP VIEW public.leads; CREATE TEMP TABLE leads (id int PRIMARY KEY)");
-        assert!(messages(|| run("CREATE EXTENSION lead_audit")).iter().any(|m| m.contains("no table \"leads\"")));
+        assert!(
+            messages(|| run("CREATE EXTENSION lead_audit"))
+                .iter()
+                .any(|m| m.contains("no table \"leads\""))
+        );
+        run(
+            "DROP EXTENSION lead_audit CASCADE; DROP VIEW public.leads; CREATE TEMP TABLE leads (id int PRIMARY KEY)",
+        );
+        assert!(
+            messages(|| run("CREATE EXTENSION lead_audit"))
+                .iter()
+                .any(|m| m.contains("no table \"leads\""))
+        );
         assert_eq!(one("SELECT count(*) FROM lead_audit.watch"), "0");
     }
 
@@ -253,11 +318,18 @@ mod tests {
         run("DROP EXTENSION lead_audit CASCADE; CREATE ROLE clerk");
         for owner in ["clerk", "CURRENT_USER"] {
             run(&format!("CREATE SCHEMA lead_audit_internal AUTHORIZATION {owner}"));
-            assert_fails("CREATE EXTENSION lead_audit", "42P06", "schema \"lead_audit_internal\" already exists");
+            assert_fails(
+                "CREATE EXTENSION lead_audit",
+                "42P06",
+                "schema \"lead_audit_internal\" already exists",
+            );
             run("DROP SCHEMA lead_audit_internal");
         }
         run("CREATE EXTENSION lead_audit; DROP EXTENSION lead_audit");
-        assert!(holds("SELECT to_regnamespace('lead_audit_internal') IS NULL"), "the extension's schema goes with it");
+        assert!(
+            holds("SELECT to_regnamespace('lead_audit_internal') IS NULL"),
+            "the extension's schema goes with it"
+        );
     }
 
     #[pg_test]
@@ -276,13 +348,31 @@ mod tests {
              WHERE pronamespace IN ('lead_audit'::regnamespace, 'lead_audit_internal'::regnamespace)
                AND has_function_privilege('anybody', oid, 'EXECUTE') ORDER BY 1",
         );
-        // Postgres asks the owner of a partitioned table for this right on its trigger's function; triggers made by hand with it
-        // are refused (rights.rs). The others are called by the view lead_audit.stats as whoever reads that.
-        assert_eq!(granted, ["lead_audit.capture()", "lead_audit_internal.own_queue()", "lead_audit_internal.quarantined()"]);
-        assert_fails_as("anybody", "SELECT * FROM lead_audit_internal.own_queue()", "42501", "permission denied for schema");
+        // Postgres asks the owner of a partitioned table for this right on its trigger's function;
+        // triggers made by hand with it are refused (rights.rs). The others are called by the view
+        // lead_audit.stats as whoever reads that.
+        assert_eq!(
+            granted,
+            [
+                "lead_audit.capture()",
+                "lead_audit_internal.own_queue()",
+                "lead_audit_internal.quarantined()"
+            ]
+        );
+        assert_fails_as(
+            "anybody",
+            "SELECT * FROM lead_audit_internal.own_queue()",
+            "42501",
+            "permission denied for schema",
+        );
         run("REVOKE USAGE ON SCHEMA lead_audit FROM anybody");
         for schema in ["lead_audit", "lead_audit_internal"] {
-            assert!(!holds(&format!("SELECT has_schema_privilege('anybody', '{schema}', 'USAGE, CREATE')")), "{schema}");
+            assert!(
+                !holds(&format!(
+                    "SELECT has_schema_privilege('anybody', '{schema}', 'USAGE, CREATE')"
+                )),
+                "{schema}"
+            );
         }
     }
 

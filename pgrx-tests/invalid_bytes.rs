@@ -1,5 +1,6 @@
-//! Texts that are no text: bytes that are not UTF-8, and NUL. PostgreSQL refuses both at its borders, but casts without a
-//! function, functions in C and old releases let them in. Entries keep them to the byte (docs/FORMAT.md, section 3.1).
+//! Texts that are no text: bytes that are not UTF-8, and NUL. PostgreSQL refuses both at its
+//! borders, but casts without a function, functions in C and old releases let them in. Entries keep
+//! them to the byte (docs/FORMAT.md, section 3.1).
 
 #[pgrx::pg_schema]
 mod tests {
@@ -9,19 +10,23 @@ mod tests {
     /// A function that makes a text of any bytes.
     fn begin_with_bytes() {
         begin();
-        run("CREATE CAST (bytea AS text) WITHOUT FUNCTION;
-             CREATE FUNCTION bytes(bytea) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1::text'");
+        run(
+            "CREATE CAST (bytea AS text) WITHOUT FUNCTION;
+             CREATE FUNCTION bytes(bytea) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1::text'",
+        );
     }
 
     #[pg_test]
     fn in_a_text_column() {
         begin_with_bytes();
-        run(r#"CREATE TABLE notes (id text PRIMARY KEY, note text, short varchar(10)); SELECT lead_audit.enable('notes');
+        run(
+            r#"CREATE TABLE notes (id text PRIMARY KEY, note text, short varchar(10)); SELECT lead_audit.enable('notes');
               INSERT INTO notes VALUES ('a', bytes('caf\351 \\ "100%"'), 'ok');
               UPDATE notes SET note = bytes('\377\200x');
               UPDATE notes SET short = 'changed';
               UPDATE notes SET note = 'valid';
-              DELETE FROM notes"#);
+              DELETE FROM notes"#,
+        );
         assert_eq!(
             log("operation, old_values->'note', new_values->'note', details"),
             [
@@ -38,9 +43,11 @@ mod tests {
     #[pg_test]
     fn nul_in_a_text_column() {
         begin_with_bytes();
-        run(r"CREATE TABLE notes (id int PRIMARY KEY, note text, doc jsonb); SELECT lead_audit.enable('notes');
+        run(
+            r"CREATE TABLE notes (id int PRIMARY KEY, note text, doc jsonb); SELECT lead_audit.enable('notes');
               INSERT INTO notes VALUES (1, 'a' || bytes('\000') || 'b', NULL);
-              INSERT INTO notes VALUES (2, bytes('\000'), '{}')");
+              INSERT INTO notes VALUES (2, bytes('\000'), '{}')",
+        );
         assert_eq!(
             log("new_values->'note', new_values->'doc', details"),
             [
@@ -60,7 +67,11 @@ mod tests {
               UPDATE keyed SET n = 4 WHERE n = 1;
               UPDATE keyed SET id = bytes('l\377') WHERE n = 4;
               DELETE FROM keyed WHERE n = 4");
-        let history = |key: &str| rows(&format!("SELECT operation, row_key FROM lead_audit.history('keyed', {key}::text)"));
+        let history = |key: &str| {
+            rows(&format!(
+                "SELECT operation, row_key FROM lead_audit.history('keyed', {key}::text)"
+            ))
+        };
         assert_eq!(
             history(r"bytes('k\377')"),
             [
@@ -98,7 +109,9 @@ mod tests {
                 jsonb_build_object(bytes('b\377'), 1, 'b%FF', 2, 'a', 3), json_build_array(bytes('\351')),
                 jsonb_build_object('z', 1, 'yy', bytes('\340\240')))");
         assert_eq!(
-            log("new_values->'list', new_values->'pair', new_values->'doc', new_values->'plain', new_values->'many', details"),
+            log(
+                "new_values->'list', new_values->'pair', new_values->'doc', new_values->'plain', new_values->'many', details"
+            ),
             [[
                 r#"{"$json_bytes": "[\"x\",\"%E9\"]"}"#,
                 r#"{"$json_bytes": "{\"a\":\"%E9\",\"b\":1}"}"#,
@@ -112,14 +125,17 @@ mod tests {
         assert_intact();
     }
 
-    /// A value that only looks like one that was encoded is no column of `invalid_bytes`, and a change between the two is one.
+    /// A value that only looks like one that was encoded is no column of `invalid_bytes`, and a
+    /// change between the two is one.
     #[pg_test]
     fn values_that_look_like_encoded_bytes() {
         begin_with_bytes();
-        run(r#"CREATE TABLE alike (id jsonb PRIMARY KEY, doc jsonb); SELECT lead_audit.enable('alike');
+        run(
+            r#"CREATE TABLE alike (id jsonb PRIMARY KEY, doc jsonb); SELECT lead_audit.enable('alike');
               INSERT INTO alike VALUES ('1', '{"$bytes": "%FF"}');
               UPDATE alike SET doc = to_jsonb(bytes('\377'));
-              UPDATE alike SET doc = '{"$bytes": "%FF"}'"#);
+              UPDATE alike SET doc = '{"$bytes": "%FF"}'"#,
+        );
         assert_eq!(
             log("operation, diff, details"),
             [
@@ -134,7 +150,8 @@ mod tests {
     #[pg_test]
     fn in_names() {
         begin_with_bytes();
-        // Renamed behind the back of lead_audit, whose own DDL on such a column is refused by PostgreSQL's convert_to().
+        // Renamed behind the back of lead_audit, whose own DDL on such a column is refused by
+        // PostgreSQL's convert_to().
         run(r#"DO $$ DECLARE t text := format('%I.%I', bytes('s\351'), bytes('t\351')); BEGIN
                 EXECUTE format('CREATE SCHEMA %I', bytes('s\351'));
                 EXECUTE format('CREATE TABLE %s (id int PRIMARY KEY, %I text, plain int)', t, 'c%E9');
@@ -161,7 +178,10 @@ mod tests {
         run(r#"CREATE TABLE notes (id int PRIMARY KEY); SELECT lead_audit.enable('notes');
               DO $$ BEGIN EXECUTE format('CREATE ROLE %I', bytes('r\351')); EXECUTE format('GRANT INSERT ON notes TO %I', bytes('r\351'));
                 EXECUTE format('SET LOCAL ROLE %I', bytes('r\351')); INSERT INTO notes VALUES (1); RESET ROLE; END $$"#);
-        assert_eq!(log("db_current_user, details"), [r#"r%E9 | {"invalid_bytes":{"db_current_user":true}}"#]);
+        assert_eq!(
+            log("db_current_user, details"),
+            [r#"r%E9 | {"invalid_bytes":{"db_current_user":true}}"#]
+        );
         assert_intact();
     }
 }

@@ -1,6 +1,6 @@
-//! The history of a row is found by its primary key, however the key is spelt and whatever became of it since. An UPDATE
-//! that changes the key belongs to both keys' histories. Other rows, and other tables with the same keys, are never mixed
-//! in.
+//! The history of a row is found by its primary key, however the key is spelt and whatever became
+//! of it since. An UPDATE that changes the key belongs to both keys' histories. Other rows, and
+//! other tables with the same keys, are never mixed in.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -12,14 +12,30 @@ mod tests {
         begin_with_leads();
         run("INSERT INTO leads (id, email) VALUES ('old', 'x'), ('other', 'y'); UPDATE leads SET id = 'new' WHERE id = 'old';
              UPDATE leads SET email = 'z' WHERE id = 'new'; INSERT INTO leads (id) VALUES ('old')");
-        let history = |key: &str| rows(&format!("SELECT operation, row_key, diff FROM lead_audit.history('leads', '{key}')"));
+        let history = |key: &str| {
+            rows(&format!(
+                "SELECT operation, row_key, diff FROM lead_audit.history('leads', '{key}')"
+            ))
+        };
         let renamed = r#"UPDATE | {"id": "new"} | {"id": {"new": "new", "old": "old"}}"#;
-        assert_eq!(history("old"), [r#"INSERT | {"id": "old"} | NULL"#, renamed, r#"INSERT | {"id": "old"} | NULL"#]);
-        assert_eq!(history("new"), [renamed, r#"UPDATE | {"id": "new"} | {"email": {"new": "z", "old": "x"}}"#]);
+        assert_eq!(
+            history("old"),
+            [r#"INSERT | {"id": "old"} | NULL"#, renamed, r#"INSERT | {"id": "old"} | NULL"#]
+        );
+        assert_eq!(
+            history("new"),
+            [renamed, r#"UPDATE | {"id": "new"} | {"email": {"new": "z", "old": "x"}}"#]
+        );
         assert_eq!(history("other"), [r#"INSERT | {"id": "other"} | NULL"#]);
         assert_eq!(history("nobody"), [""; 0]);
-        assert_eq!(one("SELECT total, created, updated FROM lead_audit.summary('leads', 'old')"), "3 | 2 | 1");
-        assert_eq!(one("SELECT total, created, updated FROM lead_audit.summary('leads', 'new')"), "2 | 0 | 2");
+        assert_eq!(
+            one("SELECT total, created, updated FROM lead_audit.summary('leads', 'old')"),
+            "3 | 2 | 1"
+        );
+        assert_eq!(
+            one("SELECT total, created, updated FROM lead_audit.summary('leads', 'new')"),
+            "2 | 0 | 2"
+        );
         // What is stored of the former key is its hash, and only where the key changed.
         assert_eq!(
             rows(
@@ -39,7 +55,11 @@ mod tests {
              INSERT INTO t VALUES (1, 'one'), (2, 'two'); UPDATE t SET id = 3 - id");
         assert_eq!(
             rows("SELECT operation, old_values->'note', row_key FROM lead_audit.history('t', '1')"),
-            [r#"INSERT | NULL | {"id": 1}"#, r#"UPDATE | one | {"id": 2}"#, r#"UPDATE | two | {"id": 1}"#]
+            [
+                r#"INSERT | NULL | {"id": 1}"#,
+                r#"UPDATE | one | {"id": 2}"#,
+                r#"UPDATE | two | {"id": 1}"#
+            ]
         );
         assert_intact();
     }
@@ -55,7 +75,11 @@ mod tests {
             ),
             ("numeric(10,2)", "12.5", ["12.50", "1.25e1"]),
             ("int", "42", ["042", " 42"]),
-            ("timestamptz", "2024-02-29 12:00:00+00", ["2024-02-29 14:00:00+02", "Feb 29 2024 12:00 UTC"]),
+            (
+                "timestamptz",
+                "2024-02-29 12:00:00+00",
+                ["2024-02-29 14:00:00+02", "Feb 29 2024 12:00 UTC"],
+            ),
             ("date", "2024-02-29", ["20240229", "29 February 2024"]),
             ("char(5)", "ab", ["ab", "ab   "]),
             ("bytea", r"\xdead", [r"\xDEAD", r"\336\255"]),
@@ -68,7 +92,10 @@ mod tests {
                 literal(stored)
             ));
             for spelling in [stored, spellings[0], spellings[1]] {
-                let found = rows(&format!("SELECT operation FROM lead_audit.history('t', {}::text)", literal(spelling)));
+                let found = rows(&format!(
+                    "SELECT operation FROM lead_audit.history('t', {}::text)",
+                    literal(spelling)
+                ));
                 assert_eq!(found, ["INSERT"], "{key_type} {spelling}");
                 let found = rows(&format!(
                     "SELECT operation FROM lead_audit.history('t', jsonb_build_object('k', {}::text))",
@@ -76,7 +103,11 @@ mod tests {
                 ));
                 assert_eq!(found, ["INSERT"], "{key_type} {spelling} as an object");
             }
-            assert_eq!(rows("SELECT h.operation FROM t, lead_audit.history('t', to_jsonb(t)) h"), ["INSERT"], "{key_type}");
+            assert_eq!(
+                rows("SELECT h.operation FROM t, lead_audit.history('t', to_jsonb(t)) h"),
+                ["INSERT"],
+                "{key_type}"
+            );
             run("DROP TABLE t");
         }
         assert_fails("SELECT lead_audit.history('pg_class', '1x')", "22P02", "1x");
@@ -89,8 +120,13 @@ mod tests {
             r#"CREATE TABLE t (no numeric, "Zone é" text, tenant int, value int, PRIMARY KEY (tenant, no, "Zone é")); SELECT lead_audit.enable('t');
                INSERT INTO t VALUES (1.0, 'x', 7, 1), (1.0, 'x', 8, 1); UPDATE t SET value = 2 WHERE tenant = 7; UPDATE t SET tenant = 9 WHERE tenant = 7"#,
         );
-        assert_eq!(log("row_key").first().map(String::as_str), Some(r#"{"no": 1.0, "tenant": 7, "Zone é": "x"}"#));
-        for key in [r#"{"tenant":7,"no":1.0,"Zone é":"x"}"#, r#"{"Zone é":"x","no":"1.0","tenant":"7"}"#] {
+        assert_eq!(
+            log("row_key").first().map(String::as_str),
+            Some(r#"{"no": 1.0, "tenant": 7, "Zone é": "x"}"#)
+        );
+        for key in
+            [r#"{"tenant":7,"no":1.0,"Zone é":"x"}"#, r#"{"Zone é":"x","no":"1.0","tenant":"7"}"#]
+        {
             assert_eq!(
                 rows(&format!(
                     "SELECT operation, new_values->'value', row_key->'tenant' FROM lead_audit.history('t', '{key}'::jsonb)"
@@ -99,7 +135,10 @@ mod tests {
                 "{key}"
             );
         }
-        assert_eq!(rows(r#"SELECT 1 FROM lead_audit.history('t', '{"tenant":7,"no":1.0}'::jsonb)"#), [""; 0]);
+        assert_eq!(
+            rows(r#"SELECT 1 FROM lead_audit.history('t', '{"tenant":7,"no":1.0}'::jsonb)"#),
+            [""; 0]
+        );
         assert_fails("SELECT lead_audit.history('t', '7')", "42P10", "not a key");
         assert_intact();
     }
@@ -110,8 +149,14 @@ mod tests {
         run("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY);
              SELECT lead_audit.enable('a'), lead_audit.enable('b');
              INSERT INTO a VALUES (1); INSERT INTO b VALUES (1); DELETE FROM b");
-        assert_eq!(rows("SELECT table_name, operation FROM lead_audit.history('a', '1')"), ["a | INSERT"]);
-        assert_eq!(rows("SELECT table_name, operation FROM lead_audit.history('b', '1')"), ["b | INSERT", "b | DELETE"]);
+        assert_eq!(
+            rows("SELECT table_name, operation FROM lead_audit.history('a', '1')"),
+            ["a | INSERT"]
+        );
+        assert_eq!(
+            rows("SELECT table_name, operation FROM lead_audit.history('b', '1')"),
+            ["b | INSERT", "b | DELETE"]
+        );
         run("CREATE TABLE never (id int PRIMARY KEY)");
         assert_eq!(rows("SELECT 1 FROM lead_audit.history('never', '1')"), [""; 0]);
     }
@@ -147,9 +192,16 @@ mod tests {
             r#"UPDATE | {"a": "1", "z": 2.0}"#,
             r#"UPDATE | {"a": "1", "z": "2.0"}"#,
         ];
-        assert_eq!(rows(r#"SELECT operation, row_key FROM lead_audit.history('t', '{"a": "1", "z": "2.0"}'::jsonb)"#), expected);
         assert_eq!(
-            one(r#"SELECT total, updated, verified FROM lead_audit.summary('t', '{"a": "1", "z": "2.0"}'::jsonb)"#),
+            rows(
+                r#"SELECT operation, row_key FROM lead_audit.history('t', '{"a": "1", "z": "2.0"}'::jsonb)"#
+            ),
+            expected
+        );
+        assert_eq!(
+            one(
+                r#"SELECT total, updated, verified FROM lead_audit.summary('t', '{"a": "1", "z": "2.0"}'::jsonb)"#
+            ),
             "5 | 4 | true"
         );
         assert_eq!(
@@ -165,12 +217,20 @@ mod tests {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 0), (2, 0);
              ALTER TABLE t DROP CONSTRAINT t_pkey; UPDATE t SET n = 1; UPDATE t SET id = 3 WHERE id = 2");
-        let history = |key: i32| rows(&format!("SELECT operation, row_key, new_values FROM lead_audit.history('t', '{key}')"));
-        let before = [r#"INSERT | {"id": 1} | {"n": 0, "id": 1}"#, r#"UPDATE | NULL | {"n": 1, "id": 1}"#];
+        let history = |key: i32| {
+            rows(&format!(
+                "SELECT operation, row_key, new_values FROM lead_audit.history('t', '{key}')"
+            ))
+        };
+        let before =
+            [r#"INSERT | {"id": 1} | {"n": 0, "id": 1}"#, r#"UPDATE | NULL | {"n": 1, "id": 1}"#];
         assert_eq!(history(1), before, "by the key that the table had last");
         run("ALTER TABLE t ADD PRIMARY KEY (id); UPDATE t SET n = 2");
         assert_eq!(history(1), [before[0], before[1], r#"UPDATE | {"id": 1} | {"n": 2, "id": 1}"#]);
-        assert_eq!(history(3), [r#"UPDATE | NULL | {"n": 1, "id": 3}"#, r#"UPDATE | {"id": 3} | {"n": 2, "id": 3}"#]);
+        assert_eq!(
+            history(3),
+            [r#"UPDATE | NULL | {"n": 1, "id": 3}"#, r#"UPDATE | {"id": 3} | {"n": 2, "id": 3}"#]
+        );
         assert_eq!(history(2).len(), 3, "until it became 3");
         run("ALTER TABLE t RENAME COLUMN id TO no; UPDATE t SET n = 3");
         assert_eq!(history(1).len(), 4);
@@ -188,7 +248,9 @@ mod tests {
         run("CREATE TABLE t (id int PRIMARY KEY, email text UNIQUE NOT NULL, n int); SELECT lead_audit.enable('t');
              INSERT INTO t VALUES (1, 'a', 0), (2, 'b', 0); UPDATE t SET email = 'c' WHERE id = 2;
              ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (email); UPDATE t SET n = 1");
-        let history = |key: &str| rows(&format!("SELECT operation, row_key FROM lead_audit.history('t', '{key}')"));
+        let history = |key: &str| {
+            rows(&format!("SELECT operation, row_key FROM lead_audit.history('t', '{key}')"))
+        };
         assert_eq!(history("a"), [r#"INSERT | {"id": 1}"#, r#"UPDATE | {"email": "a"}"#]);
         assert_eq!(history("b"), [r#"INSERT | {"id": 2}"#, r#"UPDATE | {"id": 2}"#]);
         assert_eq!(history("c"), [r#"UPDATE | {"id": 2}"#, r#"UPDATE | {"email": "c"}"#]);
@@ -201,7 +263,9 @@ mod tests {
         run("CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE m (id int, m mood, PRIMARY KEY (id, m)); SELECT lead_audit.enable('m');
              INSERT INTO m VALUES (1, 'ok'); SET LOCAL client_min_messages = warning; DROP TYPE mood CASCADE; INSERT INTO m VALUES (2)");
         assert_eq!(
-            rows("SELECT operation, row_key FROM lead_audit.log WHERE table_name = 'm' ORDER BY id"),
+            rows(
+                "SELECT operation, row_key FROM lead_audit.log WHERE table_name = 'm' ORDER BY id"
+            ),
             [r#"INSERT | {"m": "ok", "id": 1}"#, "DDL | NULL", "INSERT | NULL"]
         );
         assert_intact();
@@ -211,12 +275,29 @@ mod tests {
     fn that_look_alike_are_not_the_same() {
         begin();
         run(r#"CREATE TABLE t (k text PRIMARY KEY); SELECT lead_audit.enable('t')"#);
-        let keys = ["", " ", "a", "A", "a ", "\"", "\\", "{\"k\":\"a\"}", "é", "e\u{301}", "\u{1}", "\u{1F600}", "null"];
+        let keys = [
+            "",
+            " ",
+            "a",
+            "A",
+            "a ",
+            "\"",
+            "\\",
+            "{\"k\":\"a\"}",
+            "é",
+            "e\u{301}",
+            "\u{1}",
+            "\u{1F600}",
+            "null",
+        ];
         for key in keys {
             run(&format!("INSERT INTO t VALUES ({})", literal(key)));
         }
         for key in keys {
-            let found = rows(&format!("SELECT new_values->>'k' FROM lead_audit.history('t', {}::text)", literal(key)));
+            let found = rows(&format!(
+                "SELECT new_values->>'k' FROM lead_audit.history('t', {}::text)",
+                literal(key)
+            ));
             assert_eq!(found, [key]);
         }
         assert_intact();

@@ -1,5 +1,6 @@
-//! What is written to the log below SQL is as if SQL had written it: each index has every entry that belongs into it, and the table is
-//! locked by whoever has written to it, for as long as what was written stays.
+//! What is written to the log below SQL is as if SQL had written it: each index has every entry
+//! that belongs into it, and the table is locked by whoever has written to it, for as long as what
+//! was written stays.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -27,7 +28,10 @@ mod tests {
         run("CREATE TABLE t (id int PRIMARY KEY, note text); SELECT lead_audit.enable('t');
              INSERT INTO t SELECT g, 'x' FROM generate_series(1, 3000) g;
              UPDATE t SET id = CASE WHEN id % 7 = 0 THEN -id ELSE id END, note = 'y'; UPDATE t SET id = 7 WHERE id = -7");
-        assert_eq!(assert_index_has("entry_previous_key_hash_idx", "previous_key_hash IS NOT NULL"), 429);
+        assert_eq!(
+            assert_index_has("entry_previous_key_hash_idx", "previous_key_hash IS NOT NULL"),
+            429
+        );
         assert_eq!(assert_index_has("entry_pkey", "id > 0"), 6001);
         assert_eq!(assert_index_has("entry_key_hash_idx", "key_hash > -9223372036854775808"), 6001);
         assert_intact();
@@ -39,7 +43,10 @@ mod tests {
         run("CREATE INDEX by_user ON lead_audit.entry (lower(user_id)) WHERE user_id IS NOT NULL;
              CREATE TABLE t (id int PRIMARY KEY); SELECT lead_audit.enable('t');
              INSERT INTO t VALUES (1); SET LOCAL lead_audit.user_id = 'U-17'; INSERT INTO t VALUES (2)");
-        assert_eq!(assert_index_has("by_user", "lower(user_id) = 'u-17' AND user_id IS NOT NULL"), 1);
+        assert_eq!(
+            assert_index_has("by_user", "lower(user_id) = 'u-17' AND user_id IS NOT NULL"),
+            1
+        );
         // The index of previous keys may come and go while sessions know the table.
         run("DROP INDEX lead_audit.entry_previous_key_hash_idx; UPDATE t SET id = 3 WHERE id = 2;
              CREATE INDEX again ON lead_audit.entry (previous_key_hash) WHERE previous_key_hash IS NOT NULL;
@@ -68,7 +75,9 @@ mod tests {
             )
         };
         let rolled_back = "DO $$ BEGIN INSERT INTO t VALUES (1); BEGIN INSERT INTO t VALUES (2); END; RAISE 'undo'; EXCEPTION WHEN raise_exception THEN END $$";
-        for statement in [rolled_back, "INSERT INTO t VALUES (1)", rolled_back.replace("(1)", "(3)").as_str()] {
+        for statement in
+            [rolled_back, "INSERT INTO t VALUES (1)", rolled_back.replace("(1)", "(3)").as_str()]
+        {
             run(statement);
             assert_eq!(locked(), holds("SELECT EXISTS (SELECT FROM t)"), "{statement}");
         }

@@ -1,17 +1,19 @@
-//! When an entry cannot be written. With on_error = warn the row is there, a WARNING names table, key and cause, the counter
-//! goes up by exactly one for each such entry, and all others are written. With abort the statement fails with that cause,
-//! and there is neither row nor entry.
+//! When an entry cannot be written. With on_error = warn the row is there, a WARNING names table,
+//! key and cause, the counter goes up by exactly one for each such entry, and all others are
+//! written. With abort the statement fails with that cause, and there is neither row nor entry.
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::trail::*;
     use pgrx::prelude::*;
 
-    const DROP_VIEW: &str = "ALTER EXTENSION lead_audit DROP FUNCTION lead_audit.history(regclass, text);
+    const DROP_VIEW: &str =
+        "ALTER EXTENSION lead_audit DROP FUNCTION lead_audit.history(regclass, text);
          ALTER EXTENSION lead_audit DROP FUNCTION lead_audit.history(regclass, jsonb);
         ALTER EXTENSION lead_audit DROP VIEW lead_audit.log; DROP VIEW lead_audit.log CASCADE;";
 
-    /// Does `damage` to the log, after which the entry of lead 2 (and of it alone) cannot be written.
+    /// Does `damage` to the log, after which the entry of lead 2 (and of it alone) cannot be
+    /// written.
     fn assert_only_lead_2_is_lost(damage: &str, cause: &str) {
         let before = not_written();
         run(damage);
@@ -22,8 +24,14 @@ mod tests {
             ));
             let at_first = number("SELECT count(*) FROM lead_audit.log");
             let counted = not_written();
-            let said = warnings(|| run("INSERT INTO leads (id, email) VALUES ('1', 'ok'), ('2', 'bad'), ('3', 'ok')"));
-            assert_eq!(rows("SELECT id FROM leads ORDER BY id"), ["1", "2", "3"], "the statement succeeds: {damage}");
+            let said = warnings(|| {
+                run("INSERT INTO leads (id, email) VALUES ('1', 'ok'), ('2', 'bad'), ('3', 'ok')")
+            });
+            assert_eq!(
+                rows("SELECT id FROM leads ORDER BY id"),
+                ["1", "2", "3"],
+                "the statement succeeds: {damage}"
+            );
             let written = rows(&format!(
                 "SELECT row_key->>'id' FROM (SELECT * FROM lead_audit.log ORDER BY id OFFSET {at_first}) l ORDER BY id"
             ));
@@ -39,7 +47,8 @@ mod tests {
         run("SET LOCAL lead_audit.on_error = abort; SET LOCAL lead_audit.enabled = off; DELETE FROM leads;
                  SET LOCAL lead_audit.enabled = on");
         let entries = number("SELECT count(*) FROM lead_audit.log");
-        let outcome = failure("INSERT INTO leads (id, email) VALUES ('1', 'ok'), ('2', 'bad'), ('3', 'ok')");
+        let outcome =
+            failure("INSERT INTO leads (id, email) VALUES ('1', 'ok'), ('2', 'bad'), ('3', 'ok')");
         assert!(outcome != "no error" && outcome.contains(cause), "{damage}: {outcome}");
         assert_eq!(rows("SELECT id FROM leads"), [""; 0], "{damage}");
         assert_eq!(number("SELECT count(*) FROM lead_audit.log"), entries, "{damage}");
@@ -61,7 +70,10 @@ mod tests {
         });
         assert_eq!(rows("SELECT id, email FROM leads"), ["3 | NULL"], "{damage}");
         assert_eq!(said.len(), 2 + 3 + 1 + 1 + 1, "{damage}: {said:?}");
-        assert!(said.iter().all(|warning| warning.contains(cause) && warning.contains("leads")), "{damage}: {said:?}");
+        assert!(
+            said.iter().all(|warning| warning.contains(cause) && warning.contains("leads")),
+            "{damage}: {said:?}"
+        );
         let counter = crate::entries::not_written_yet_counted();
         assert_eq!(counter, before + 8, "{damage}");
         run("SET LOCAL lead_audit.on_error = abort");
@@ -141,9 +153,15 @@ mod tests {
              CREATE CAST (mood AS json) WITH FUNCTION mood_json(mood);
              CREATE TABLE leads (id text PRIMARY KEY, email mood); SELECT lead_audit.enable('leads')");
         let before = not_written();
-        let said =
-            warnings(|| run("INSERT INTO leads VALUES ('1', 'ok'), ('2', 'bad'), ('3', 'ok'); UPDATE leads SET email = 'ok'"));
-        assert_eq!(log("operation, row_key->>'id', new_values->>'email'"), ["INSERT | 1 | ok!", "INSERT | 3 | ok!"]);
+        let said = warnings(|| {
+            run(
+                "INSERT INTO leads VALUES ('1', 'ok'), ('2', 'bad'), ('3', 'ok'); UPDATE leads SET email = 'ok'",
+            )
+        });
+        assert_eq!(
+            log("operation, row_key->>'id', new_values->>'email'"),
+            ["INSERT | 1 | ok!", "INSERT | 3 | ok!"]
+        );
         assert_eq!(
             rows("SELECT email FROM leads"),
             ["ok!", "ok!", "ok!"],
@@ -152,11 +170,17 @@ mod tests {
         assert_eq!(not_written(), before + 2);
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(
-            said.iter().all(|w| w.contains("no JSON for bad") && w.contains("public.leads") && w.contains(r#"{"id":"2"}"#)),
+            said.iter().all(|w| w.contains("no JSON for bad")
+                && w.contains("public.leads")
+                && w.contains(r#"{"id":"2"}"#)),
             "{said:?}"
         );
         run("SET LOCAL lead_audit.on_error = abort");
-        assert_fails("INSERT INTO leads VALUES ('4', 'ok'), ('5', 'bad')", "P0001", "no JSON for bad");
+        assert_fails(
+            "INSERT INTO leads VALUES ('4', 'ok'), ('5', 'bad')",
+            "P0001",
+            "no JSON for bad",
+        );
         assert_eq!(log("row_key->>'id'"), ["1", "3"]);
         assert_intact();
     }
@@ -167,7 +191,9 @@ mod tests {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, j json); SELECT lead_audit.enable('t')");
         let before = not_written();
-        let said = warnings(|| run(r#"INSERT INTO t VALUES (1, '{"a":1}'), (2, '{"a":"\u0000"}'), (3, '[]')"#));
+        let said = warnings(|| {
+            run(r#"INSERT INTO t VALUES (1, '{"a":1}'), (2, '{"a":"\u0000"}'), (3, '[]')"#)
+        });
         assert_eq!(one("SELECT count(*) FROM t"), "3");
         assert_eq!(log("row_key->'id'"), ["1", "3"]);
         assert_eq!(not_written(), before + 1);
@@ -176,7 +202,10 @@ mod tests {
 
     #[pg_test]
     fn everything_by_a_constraint() {
-        assert_every_entry_is_lost("ALTER TABLE lead_audit.entry ADD CONSTRAINT never CHECK (false) NOT VALID", "never");
+        assert_every_entry_is_lost(
+            "ALTER TABLE lead_audit.entry ADD CONSTRAINT never CHECK (false) NOT VALID",
+            "never",
+        );
     }
 
     #[pg_test]
@@ -190,31 +219,45 @@ mod tests {
 
     #[pg_test]
     fn column_renamed() {
-        assert_every_entry_is_lost("ALTER TABLE lead_audit.entry RENAME COLUMN user_id TO user_identity", "user_id");
+        assert_every_entry_is_lost(
+            "ALTER TABLE lead_audit.entry RENAME COLUMN user_id TO user_identity",
+            "user_id",
+        );
     }
 
     #[pg_test]
     fn column_dropped() {
-        assert_every_entry_is_lost(&format!("{DROP_VIEW} ALTER TABLE lead_audit.entry DROP COLUMN statement"), "statement");
+        assert_every_entry_is_lost(
+            &format!("{DROP_VIEW} ALTER TABLE lead_audit.entry DROP COLUMN statement"),
+            "statement",
+        );
     }
 
     /// The bytes of a text are no integer.
     #[pg_test]
     fn column_of_another_type() {
         assert_every_entry_is_lost(
-            &format!("{DROP_VIEW} ALTER TABLE lead_audit.entry ALTER COLUMN db_session_user TYPE integer USING NULL"),
+            &format!(
+                "{DROP_VIEW} ALTER TABLE lead_audit.entry ALTER COLUMN db_session_user TYPE integer USING NULL"
+            ),
             "db_session_user",
         );
     }
 
     #[pg_test]
     fn log_renamed() {
-        assert_every_entry_is_lost("ALTER TABLE lead_audit.entry RENAME TO entry_elsewhere", "missing");
+        assert_every_entry_is_lost(
+            "ALTER TABLE lead_audit.entry RENAME TO entry_elsewhere",
+            "missing",
+        );
     }
 
     #[pg_test]
     fn id_sequence_renamed() {
-        assert_every_entry_is_lost("ALTER SEQUENCE lead_audit.entry_id_seq RENAME TO elsewhere", "missing");
+        assert_every_entry_is_lost(
+            "ALTER SEQUENCE lead_audit.entry_id_seq RENAME TO elsewhere",
+            "missing",
+        );
     }
 
     #[pg_test]
@@ -243,7 +286,9 @@ mod tests {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('1'), ('2'), ('3')");
         let before = not_written();
-        run("SELECT setval('lead_audit.entry_id_seq', (SELECT min(id) FROM lead_audit.entry) + 1, false)");
+        run(
+            "SELECT setval('lead_audit.entry_id_seq', (SELECT min(id) FROM lead_audit.entry) + 1, false)",
+        );
         // The entries get the next ids that are free.
         let said = warnings(|| run("UPDATE leads SET email = 'x'"));
         assert!(said.is_empty(), "{said:?}");
@@ -257,7 +302,9 @@ mod tests {
     #[pg_test]
     fn counts_exactly() {
         begin_with_leads();
-        run("ALTER TABLE lead_audit.entry ADD CONSTRAINT odd_only CHECK (coalesce((row_key->>'id')::int % 2, 1) = 1)");
+        run(
+            "ALTER TABLE lead_audit.entry ADD CONSTRAINT odd_only CHECK (coalesce((row_key->>'id')::int % 2, 1) = 1)",
+        );
         let before = not_written();
         let said = warnings(|| {
             run("INSERT INTO leads (id) SELECT g::text FROM generate_series(1, 101) g;
@@ -273,7 +320,8 @@ mod tests {
         assert_intact();
     }
 
-    /// What is rolled back was no entry that is missing; the count of what could not be written stays all the same.
+    /// What is rolled back was no entry that is missing; the count of what could not be written
+    /// stays all the same.
     #[pg_test]
     fn within_blocks_and_triggers() {
         begin_with_leads();
@@ -287,7 +335,10 @@ mod tests {
         run("INSERT INTO leads (id) VALUES ('1'), ('bad'), ('3')");
         let mut written = log("table_name, row_key->>'id'");
         written.sort();
-        assert_eq!(written, ["leads | 1", "leads | 3", "side | good 1", "side | good 3", "side | good bad"]);
+        assert_eq!(
+            written,
+            ["leads | 1", "leads | 3", "side | good 1", "side | good 3", "side | good bad"]
+        );
         assert_eq!(one("SELECT count(*) FROM side"), "6");
         assert_eq!(not_written(), before + 4);
         assert_intact();
@@ -305,9 +356,16 @@ mod tests {
                  ALTER TABLE leads ENABLE TRIGGER \"00_lead_audit_row\"")
         });
         assert_eq!(said.len(), 2, "{said:?}");
-        assert!(said.iter().all(|w| w.contains("DDL") && w.contains("public.leads") && w.contains("no_ddl")), "{said:?}");
+        assert!(
+            said.iter()
+                .all(|w| w.contains("DDL") && w.contains("public.leads") && w.contains("no_ddl")),
+            "{said:?}"
+        );
         let said = warnings(|| run("SELECT lead_audit.enable('leads', baseline => true)"));
-        assert!(said.len() == 1 && said[0].contains("SNAPSHOT") && said[0].contains(r#"{"id":"2"}"#), "{said:?}");
+        assert!(
+            said.len() == 1 && said[0].contains("SNAPSHOT") && said[0].contains(r#"{"id":"2"}"#),
+            "{said:?}"
+        );
         let said = warnings(|| run("TRUNCATE leads"));
         assert!(said.len() == 1 && said[0].contains("TRUNCATE of public.leads"), "{said:?}");
         assert_eq!(not_written(), before + 4);

@@ -1,6 +1,6 @@
-//! Ids are the order of the events. Where triggers write to watched tables while a statement is under way, statements
-//! nest, and what happened first still has the lower id. In the history of one row each entry starts where the one before
-//! it ended.
+//! Ids are the order of the events. Where triggers write to watched tables while a statement is
+//! under way, statements nest, and what happened first still has the lower id. In the history of
+//! one row each entry starts where the one before it ended.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -39,15 +39,18 @@ mod tests {
         assert_intact();
     }
 
-    /// Postgres fires triggers in the order of their names, so no name of ours is safe: whoever makes one that comes first
-    /// is warned, when the trigger is made and when watching begins.
+    /// Postgres fires triggers in the order of their names, so no name of ours is safe: whoever
+    /// makes one that comes first is warned, when the trigger is made and when watching begins.
     #[pg_test]
     fn warns_of_after_row_triggers_whose_name_comes_first() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t')");
         run(CONTINUE);
-        let make =
-            |name: &str| format!("CREATE TRIGGER {name} AFTER INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION go_on()");
+        let make = |name: &str| {
+            format!(
+                "CREATE TRIGGER {name} AFTER INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION go_on()"
+            )
+        };
         assert_eq!(warnings(|| run(&make("harmless"))), [""; 0]);
         let expected = [
             r#"WARNING: triggers of public.t run before the audit trigger: "!first" | AFTER ROW triggers run in the order of their names. If one of them writes the same row again, that entry gets the lower id."#,
@@ -56,7 +59,9 @@ mod tests {
         assert_eq!(warnings(|| run("SELECT lead_audit.enable('t')")), expected);
         run("DROP TRIGGER harmless ON t; INSERT INTO t VALUES (1, 1)");
         assert_eq!(
-            rows("SELECT operation, new_values->'n' FROM lead_audit.history('t', '1') ORDER BY new_values->'n'"),
+            rows(
+                "SELECT operation, new_values->'n' FROM lead_audit.history('t', '1') ORDER BY new_values->'n'"
+            ),
             ["INSERT | 1", "UPDATE | 2", "UPDATE | 3"],
             "every event has its entry"
         );
@@ -92,7 +97,10 @@ mod tests {
             counter.iter().filter(|line| line.starts_with("counter")).collect::<Vec<_>>(),
             ["counter | 0", "counter | 1", "counter | 2"]
         );
-        assert_eq!(counter.iter().filter(|line| line.starts_with("t ")).collect::<Vec<_>>(), ["t | 1", "t | 2"]);
+        assert_eq!(
+            counter.iter().filter(|line| line.starts_with("t ")).collect::<Vec<_>>(),
+            ["t | 1", "t | 2"]
+        );
         assert_chained();
     }
 
@@ -120,7 +128,10 @@ mod tests {
         run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 0);
              CREATE FUNCTION more() RETURNS int LANGUAGE sql VOLATILE AS 'UPDATE t SET n = n + 1 RETURNING n';
              SELECT more() + more() * more()");
-        assert_eq!(rows("SELECT new_values->'n' FROM lead_audit.history('t', '1')"), ["0", "1", "2", "3"]);
+        assert_eq!(
+            rows("SELECT new_values->'n' FROM lead_audit.history('t', '1')"),
+            ["0", "1", "2", "3"]
+        );
         assert_chained();
     }
 }

@@ -1,6 +1,7 @@
-//! A watched table is watched with all its partitions and child tables, whichever way they come. What leaves it stays watched
-//! under an identity of its own; what comes to it, watched or not, is recorded from then on as a part of it. Each change of the
-//! tree that brings or takes rows is an entry. History is found across all of this.
+//! A watched table is watched with all its partitions and child tables, whichever way they come.
+//! What leaves it stays watched under an identity of its own; what comes to it, watched or not, is
+//! recorded from then on as a part of it. Each change of the tree that brings or takes rows is an
+//! entry. History is found across all of this.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -18,7 +19,9 @@ mod tests {
     }
 
     fn truncates() -> Vec<String> {
-        rows("SELECT table_name, details->'row_count' FROM lead_audit.log WHERE operation = 'TRUNCATE' ORDER BY id")
+        rows(
+            "SELECT table_name, details->'row_count' FROM lead_audit.log WHERE operation = 'TRUNCATE' ORDER BY id",
+        )
     }
 
     #[pg_test]
@@ -70,7 +73,11 @@ mod tests {
                 "public.p1 is watched as a part of public.p",
             );
         }
-        assert_fails("SELECT lead_audit.disable('p22')", "42809", "public.p22 is watched as a part of public.p");
+        assert_fails(
+            "SELECT lead_audit.disable('p22')",
+            "42809",
+            "public.p22 is watched as a part of public.p",
+        );
         run("INSERT INTO p1 VALUES (1); INSERT INTO p VALUES (17)");
         assert_eq!(log("operation, table_name"), ["INSERT | p1", "INSERT | p22"]);
         run("SELECT lead_audit.disable('p')");
@@ -87,7 +94,15 @@ mod tests {
         run("UPDATE p SET note = 'c'");
         assert_eq!(
             log("operation, table_name"),
-            ["INSERT | p1", "INSERT | p21", "DDL | p1", "DDL | p21", "UPDATE | p1", "UPDATE | p21", "UPDATE | p22"]
+            [
+                "INSERT | p1",
+                "INSERT | p21",
+                "DDL | p1",
+                "DDL | p21",
+                "UPDATE | p1",
+                "UPDATE | p21",
+                "UPDATE | p22"
+            ]
         );
         for (table, key) in [("p", 1), ("p", 11), ("p1", 1), ("p21", 11)] {
             assert_eq!(
@@ -110,7 +125,9 @@ mod tests {
              UPDATE p SET note = 'both' WHERE id >= 30; ALTER TABLE p DETACH PARTITION p1; INSERT INTO p1 VALUES (2, 'still watched');
              UPDATE p1 SET note = 'x' WHERE id = 1; TRUNCATE p1");
         assert_eq!(
-            log("operation, table_name, row_key->'id', details->'row_count', statement IS NOT NULL"),
+            log(
+                "operation, table_name, row_key->'id', details->'row_count', statement IS NOT NULL"
+            ),
             [
                 "INSERT | p3 | 20 | NULL | false",
                 "INSERT | p1 | 1 | NULL | false",
@@ -125,7 +142,10 @@ mod tests {
             ]
         );
         assert_eq!(rows(WATCHED), ["p | true | true | on", "p1 | true | true | on"]);
-        assert_eq!(rows("SELECT operation FROM lead_audit.history('p1', '1')"), ["INSERT", "UPDATE"]);
+        assert_eq!(
+            rows("SELECT operation FROM lead_audit.history('p1', '1')"),
+            ["INSERT", "UPDATE"]
+        );
         assert_eq!(
             rows("SELECT operation FROM lead_audit.history('p', '1')"),
             ["INSERT"],
@@ -139,9 +159,15 @@ mod tests {
             rows("SELECT operation, diff->'note'->>'new' FROM lead_audit.history('p', '3')"),
             ["INSERT | NULL", "UPDATE | back"]
         );
-        assert_eq!(rows("SELECT operation FROM lead_audit.history('p', '1')"), ["INSERT", "UPDATE"]);
+        assert_eq!(
+            rows("SELECT operation FROM lead_audit.history('p', '1')"),
+            ["INSERT", "UPDATE"]
+        );
         assert_eq!(rows(WATCHED), ["p | true | true | on"]);
-        assert_eq!(rows("SELECT state FROM lead_audit.watch ORDER BY enabled_at"), ["on", "merged"]);
+        assert_eq!(
+            rows("SELECT state FROM lead_audit.watch ORDER BY enabled_at"),
+            ["on", "merged"]
+        );
         assert_intact();
     }
 
@@ -167,7 +193,8 @@ mod tests {
         assert_eq!(rows(WATCHED), ["p | true | true | on"]);
     }
 
-    /// Rows that come with a table are recorded where the rows that were there at the beginning were.
+    /// Rows that come with a table are recorded where the rows that were there at the beginning
+    /// were.
     #[pg_test]
     fn attached_with_rows_to_a_table_with_a_baseline() {
         begin_with_partitions();
@@ -175,7 +202,12 @@ mod tests {
              ALTER TABLE p ATTACH PARTITION p3 FOR VALUES FROM (20) TO (30); UPDATE p SET note = 'z' WHERE id = 20");
         assert_eq!(
             log("operation, table_name, row_key->'id', new_values->>'note'"),
-            ["DDL | p3 | NULL | NULL", "SNAPSHOT | p3 | 20 | x", "SNAPSHOT | p3 | 21 | y", "UPDATE | p3 | 20 | z"]
+            [
+                "DDL | p3 | NULL | NULL",
+                "SNAPSHOT | p3 | 20 | x",
+                "SNAPSHOT | p3 | 21 | y",
+                "UPDATE | p3 | 20 | z"
+            ]
         );
     }
 
@@ -184,12 +216,24 @@ mod tests {
         begin_with_partitions();
         run("CREATE TABLE p3 (id int PRIMARY KEY, note text); SELECT lead_audit.enable('p'), lead_audit.enable('p3'); INSERT INTO p3 VALUES (20);
              ALTER TABLE p ATTACH PARTITION p3 FOR VALUES FROM (20) TO (30); UPDATE p SET note = 'z'; TRUNCATE p3");
-        assert_eq!(log("operation, table_name"), ["INSERT | p3", "DDL | p3", "UPDATE | p3", "TRUNCATE | p3"]);
-        assert_eq!(rows("SELECT operation FROM lead_audit.history('p', '20')"), ["INSERT", "UPDATE"]);
+        assert_eq!(
+            log("operation, table_name"),
+            ["INSERT | p3", "DDL | p3", "UPDATE | p3", "TRUNCATE | p3"]
+        );
+        assert_eq!(
+            rows("SELECT operation FROM lead_audit.history('p', '20')"),
+            ["INSERT", "UPDATE"]
+        );
         assert_eq!(rows(WATCHED), ["p | true | true | on"]);
         // One that fails changes nothing.
-        run("CREATE TABLE p5 (id int PRIMARY KEY, note text); SELECT lead_audit.enable('p5'); INSERT INTO p5 VALUES (99)");
-        assert_fails("ALTER TABLE p ATTACH PARTITION p5 FOR VALUES FROM (40) TO (50)", "23514", "partition constraint");
+        run(
+            "CREATE TABLE p5 (id int PRIMARY KEY, note text); SELECT lead_audit.enable('p5'); INSERT INTO p5 VALUES (99)",
+        );
+        assert_fails(
+            "ALTER TABLE p ATTACH PARTITION p5 FOR VALUES FROM (40) TO (50)",
+            "23514",
+            "partition constraint",
+        );
         run("UPDATE p5 SET note = 'x'");
         assert_eq!(rows(WATCHED), ["p | true | true | on", "p5 | true | true | on"]);
         assert_intact();
@@ -205,7 +249,9 @@ mod tests {
              ALTER TABLE late INHERIT parent; UPDATE parent SET note = 'x'; UPDATE ONLY parent SET note = 'y';
              DELETE FROM parent WHERE id = 3; TRUNCATE parent");
         assert_eq!(
-            log("operation, table_name, coalesce(new_values, old_values)->'id', details->'row_count'"),
+            log(
+                "operation, table_name, coalesce(new_values, old_values)->'id', details->'row_count'"
+            ),
             [
                 "INSERT | parent | 1 | NULL",
                 "INSERT | child | 2 | NULL",
@@ -224,7 +270,10 @@ mod tests {
             ]
         );
         assert_eq!(one("SELECT count(DISTINCT watch_id) FROM lead_audit.entry"), "1");
-        assert_eq!(rows("SELECT operation FROM lead_audit.history('parent', '2')"), ["INSERT", "UPDATE"]);
+        assert_eq!(
+            rows("SELECT operation FROM lead_audit.history('parent', '2')"),
+            ["INSERT", "UPDATE"]
+        );
         assert_eq!(rows(WATCHED), ["parent | true | true | on"]);
         assert_fails(
             "SELECT lead_audit.disable('grandchild')",
@@ -247,7 +296,10 @@ mod tests {
         begin();
         run("CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child () INHERITS (parent); INSERT INTO parent VALUES (1);
              INSERT INTO child VALUES (2); SELECT lead_audit.enable('parent', baseline => true); DROP TABLE child; DROP TABLE parent");
-        assert_eq!(log("operation, table_name"), ["SNAPSHOT | parent", "SNAPSHOT | child", "DDL | child", "DDL | parent"]);
+        assert_eq!(
+            log("operation, table_name"),
+            ["SNAPSHOT | parent", "SNAPSHOT | child", "DDL | child", "DDL | parent"]
+        );
         assert_eq!(rows(WATCHED), [""; 0]);
     }
 
@@ -277,7 +329,10 @@ mod tests {
             ["UPDATE | 10", "UPDATE | 3"],
             "where it came from and where it went"
         );
-        assert_eq!(rows("SELECT operation FROM lead_audit.history('p', '3')"), ["UPDATE", "DELETE"]);
+        assert_eq!(
+            rows("SELECT operation FROM lead_audit.history('p', '3')"),
+            ["UPDATE", "DELETE"]
+        );
         assert_eq!(one("SELECT count(previous_key_hash) FROM lead_audit.entry"), "5");
         assert_intact();
     }
@@ -311,7 +366,9 @@ mod tests {
         );
         assert_eq!(rows("SELECT id FROM p ORDER BY id"), ["3", "4", "5", "6", "11"]);
         // Undone as a whole, in a block too.
-        run("DO $$ BEGIN UPDATE p SET id = 13 WHERE id = 3; RAISE 'undo'; EXCEPTION WHEN raise_exception THEN NULL; END $$");
+        run(
+            "DO $$ BEGIN UPDATE p SET id = 13 WHERE id = 3; RAISE 'undo'; EXCEPTION WHEN raise_exception THEN NULL; END $$",
+        );
         assert_eq!(number("SELECT count(*) FROM lead_audit.log"), 10);
         // A partition that is watched on its own sees rows come and go.
         run("SELECT lead_audit.disable('p'); SELECT lead_audit.enable('p21'); UPDATE p SET id = 14 WHERE id = 11; UPDATE p SET id = 9 WHERE id = 14;
@@ -342,7 +399,9 @@ mod tests {
              WITH moved AS (UPDATE p SET parent = 5 WHERE id = 1 RETURNING *) INSERT INTO p SELECT 3, parent, m, gone FROM moved",
         );
         assert_eq!(
-            rows("SELECT operation, table_name, soft_delete, row_key, diff - 'id' FROM lead_audit.log ORDER BY id OFFSET 2"),
+            rows(
+                "SELECT operation, table_name, soft_delete, row_key, diff - 'id' FROM lead_audit.log ORDER BY id OFFSET 2"
+            ),
             [
                 r#"UPDATE | p2 | NULL | {"id": 1, "parent": 11} | {"parent": {"new": 11, "old": 1}}"#,
                 r#"UPDATE | p2 | NULL | {"id": 2, "parent": 11} | {"parent": {"new": 11, "old": 1}}"#,
@@ -354,8 +413,8 @@ mod tests {
         assert_intact();
     }
 
-    /// The owner may rearrange the tree, and loses sight of nothing by it: neither by taking a partition out, nor by putting the
-    /// tree under one of his own.
+    /// The owner may rearrange the tree, and loses sight of nothing by it: neither by taking a
+    /// partition out, nor by putting the tree under one of his own.
     #[pg_test]
     fn by_the_owner() {
         begin();
@@ -369,9 +428,17 @@ mod tests {
         );
         assert_eq!(
             log("operation, new_values->>'note', db_current_user"),
-            ["INSERT | true | clerk", "DDL | NULL | clerk", "UPDATE | forged | clerk", "DDL | NULL | clerk"]
+            [
+                "INSERT | true | clerk",
+                "DDL | NULL | clerk",
+                "UPDATE | forged | clerk",
+                "DDL | NULL | clerk"
+            ]
         );
-        assert_eq!(rows("SELECT operation FROM lead_audit.history('p', '1')"), ["INSERT", "UPDATE"]);
+        assert_eq!(
+            rows("SELECT operation FROM lead_audit.history('p', '1')"),
+            ["INSERT", "UPDATE"]
+        );
         run_as(
             "clerk",
             "CREATE TABLE above (id int NOT NULL, note text) PARTITION BY RANGE (id);
@@ -380,11 +447,15 @@ mod tests {
         assert_eq!(log("operation, table_name").pop().as_deref(), Some("INSERT | p1"));
         // That reaches triggers which partitions have from there, and no others.
         run_as("clerk", "ALTER TABLE above DISABLE TRIGGER ALL");
-        for statement in ["ALTER TABLE p1 DISABLE TRIGGER USER", "DROP TRIGGER \"00_lead_audit_truncate\" ON p1"] {
+        for statement in
+            ["ALTER TABLE p1 DISABLE TRIGGER USER", "DROP TRIGGER \"00_lead_audit_truncate\" ON p1"]
+        {
             assert_fails_as("clerk", statement, "42501", "permission denied");
         }
         // A stranger's table is not touched by naming it.
-        run("CREATE TABLE stranger (id int PRIMARY KEY, note text); SELECT lead_audit.enable('stranger')");
+        run(
+            "CREATE TABLE stranger (id int PRIMARY KEY, note text); SELECT lead_audit.enable('stranger')",
+        );
         assert_fails_as(
             "clerk",
             "ALTER TABLE p ATTACH PARTITION stranger FOR VALUES FROM (50) TO (60)",
@@ -403,7 +474,9 @@ mod tests {
              ALTER TABLE p ADD COLUMN source text DEFAULT 'import', ADD COLUMN score int DEFAULT 7, ADD COLUMN seen date;
              UPDATE p SET id = 11");
         assert_eq!(
-            rows("SELECT old_values, new_values, diff FROM lead_audit.log WHERE operation = 'UPDATE'"),
+            rows(
+                "SELECT old_values, new_values, diff FROM lead_audit.log WHERE operation = 'UPDATE'"
+            ),
             [concat!(
                 r#"{"id": 1, "note": "a", "seen": null, "score": 7, "source": "import"} | "#,
                 r#"{"id": 11, "note": "a", "seen": null, "score": 7, "source": "import"} | "#,

@@ -1,6 +1,7 @@
-//! Whoever writes is recorded, and needs no rights in schema lead_audit for it. The application's role, owner of the table,
-//! can neither read nor change the trail, nor end the watching. No ordinary path changes an entry, for a superuser
-//! neither; a reader needs EXECUTE on the functions and no more.
+//! Whoever writes is recorded, and needs no rights in schema lead_audit for it. The application's
+//! role, owner of the table, can neither read nor change the trail, nor end the watching. No
+//! ordinary path changes an entry, for a superuser neither; a reader needs EXECUTE on the functions
+//! and no more.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -9,7 +10,9 @@ mod tests {
 
     fn begin_with_clerk() {
         begin_with_leads();
-        run("CREATE ROLE clerk; ALTER TABLE leads OWNER TO clerk; GRANT CREATE ON SCHEMA public TO clerk");
+        run(
+            "CREATE ROLE clerk; ALTER TABLE leads OWNER TO clerk; GRANT CREATE ON SCHEMA public TO clerk",
+        );
     }
 
     fn assert_still_recorded() {
@@ -19,15 +22,29 @@ mod tests {
             "INSERT INTO leads (id) VALUES ('still'); UPDATE leads SET email = 'x' WHERE id = 'still';
                  DELETE FROM leads WHERE id = 'still'; TRUNCATE leads",
         );
-        assert_eq!(number("SELECT count(*) FROM lead_audit.entry"), before + 4, "{:?}", log("operation, statement"));
-        assert_eq!(rows("SELECT state, row_trigger_on, truncate_trigger_on FROM lead_audit.watched"), ["on | true | true"]);
+        assert_eq!(
+            number("SELECT count(*) FROM lead_audit.entry"),
+            before + 4,
+            "{:?}",
+            log("operation, statement")
+        );
+        assert_eq!(
+            rows("SELECT state, row_trigger_on, truncate_trigger_on FROM lead_audit.watched"),
+            ["on | true | true"]
+        );
     }
 
     #[pg_test]
     fn writer_needs_none() {
         begin_with_clerk();
-        run_as("clerk", "INSERT INTO leads (id) VALUES ('a'); UPDATE leads SET id = 'b'; TRUNCATE leads");
-        assert_eq!(log("operation, db_current_user"), ["INSERT | clerk", "UPDATE | clerk", "TRUNCATE | clerk"]);
+        run_as(
+            "clerk",
+            "INSERT INTO leads (id) VALUES ('a'); UPDATE leads SET id = 'b'; TRUNCATE leads",
+        );
+        assert_eq!(
+            log("operation, db_current_user"),
+            ["INSERT | clerk", "UPDATE | clerk", "TRUNCATE | clerk"]
+        );
         assert_intact();
     }
 
@@ -35,14 +52,20 @@ mod tests {
     fn application_cannot_touch_the_trail() {
         begin_with_clerk();
         run_as("clerk", "INSERT INTO leads (id) VALUES ('a')");
-        let objects =
-            rows("SELECT relname FROM pg_class WHERE relnamespace = 'lead_audit'::regnamespace AND relkind IN ('r', 'v')");
+        let objects = rows(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'lead_audit'::regnamespace AND relkind IN ('r', 'v')",
+        );
         assert!(objects.len() >= 6, "{objects:?}");
         // Without USAGE on the schema, and with it.
         for grant in ["", "GRANT USAGE ON SCHEMA lead_audit, lead_audit_internal TO clerk"] {
             run(grant);
             for object in &objects {
-                assert_fails_as("clerk", &format!("SELECT * FROM lead_audit.{object}"), "42501", "permission denied");
+                assert_fails_as(
+                    "clerk",
+                    &format!("SELECT * FROM lead_audit.{object}"),
+                    "42501",
+                    "permission denied",
+                );
             }
             for statement in [
                 "INSERT INTO lead_audit.entry SELECT * FROM lead_audit.entry",
@@ -79,8 +102,18 @@ mod tests {
             );
             assert_fails_as("clerk", "DROP EXTENSION lead_audit CASCADE", "42501", "must be owner");
             assert_fails_as("clerk", "DROP EVENT TRIGGER lead_audit_ddl", "42501", "must be owner");
-            assert_fails_as("clerk", "ALTER EVENT TRIGGER lead_audit_drop DISABLE", "42501", "must be owner");
-            assert_fails_as("clerk", "SET session_replication_role = replica", "42501", "permission denied");
+            assert_fails_as(
+                "clerk",
+                "ALTER EVENT TRIGGER lead_audit_drop DISABLE",
+                "42501",
+                "must be owner",
+            );
+            assert_fails_as(
+                "clerk",
+                "SET session_replication_role = replica",
+                "42501",
+                "permission denied",
+            );
         }
         assert_eq!(log("operation"), ["INSERT"]);
     }
@@ -88,7 +121,9 @@ mod tests {
     #[pg_test]
     fn owner_cannot_end_the_watching() {
         begin_with_clerk();
-        run("CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'");
+        run(
+            "CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        );
         for statement in [
             "ALTER TABLE leads DISABLE TRIGGER \"00_lead_audit_row\"",
             "ALTER TABLE leads DISABLE TRIGGER \"00_lead_audit_truncate\"",
@@ -120,9 +155,14 @@ mod tests {
             for end in ["DROP TRIGGER other ON leads", "ALTER TABLE leads DISABLE TRIGGER other"] {
                 let outcome = failure_as(
                     "clerk",
-                    &format!("DO $$ BEGIN ALTER TRIGGER \"{trigger}\" ON leads RENAME TO other; {end}; END $$"),
+                    &format!(
+                        "DO $$ BEGIN ALTER TRIGGER \"{trigger}\" ON leads RENAME TO other; {end}; END $$"
+                    ),
                 );
-                assert!(outcome.starts_with("42501"), "{trigger} under another name: {end}: {outcome}");
+                assert!(
+                    outcome.starts_with("42501"),
+                    "{trigger} under another name: {end}: {outcome}"
+                );
             }
         }
         assert_still_recorded();
@@ -135,12 +175,23 @@ mod tests {
              CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); ALTER TABLE p OWNER TO clerk;
              ALTER TABLE p1 OWNER TO clerk;
              SELECT lead_audit.enable('p')");
-        assert_fails_as("clerk", "ALTER TABLE p1 DISABLE TRIGGER USER", "42501", "permission denied to disable");
-        assert_fails_as("clerk", "ALTER TABLE p DISABLE TRIGGER USER", "42501", "permission denied to disable");
+        assert_fails_as(
+            "clerk",
+            "ALTER TABLE p1 DISABLE TRIGGER USER",
+            "42501",
+            "permission denied to disable",
+        );
+        assert_fails_as(
+            "clerk",
+            "ALTER TABLE p DISABLE TRIGGER USER",
+            "42501",
+            "permission denied to disable",
+        );
         let before = number("SELECT count(*) FROM lead_audit.entry");
         let outcome = failure_as("clerk", "ALTER TABLE p DETACH PARTITION p1");
         assert!(
-            outcome.starts_with("42501") || number("SELECT count(*) FROM lead_audit.entry") > before,
+            outcome.starts_with("42501")
+                || number("SELECT count(*) FROM lead_audit.entry") > before,
             "a partition was taken out of the watching and nobody noticed"
         );
     }
@@ -160,7 +211,10 @@ mod tests {
              INSERT INTO leads (id) VALUES ('a')",
         );
         // The columns that came, were renamed and went are entries.
-        assert_eq!(log("operation, db_current_user"), ["DDL | clerk", "DDL | clerk", "DDL | clerk", "INSERT | clerk"]);
+        assert_eq!(
+            log("operation, db_current_user"),
+            ["DDL | clerk", "DDL | clerk", "DDL | clerk", "INSERT | clerk"]
+        );
         assert_still_recorded();
     }
 
@@ -202,9 +256,18 @@ mod tests {
             rows("SELECT operation, diff->'email'->'new' FROM lead_audit.history('leads', 'a')"),
             ["INSERT | NULL", "UPDATE | x"]
         );
-        assert_eq!(rows(r#"SELECT operation FROM lead_audit.history('leads', '{"id":"a"}'::jsonb)"#), ["INSERT", "UPDATE"]);
-        assert_eq!(rows("SELECT total, verified FROM lead_audit.summary('leads', 'a')"), ["2 | true"]);
-        assert_eq!(rows(r#"SELECT total, verified FROM lead_audit.summary('leads', '{"id":"a"}'::jsonb)"#), ["2 | true"]);
+        assert_eq!(
+            rows(r#"SELECT operation FROM lead_audit.history('leads', '{"id":"a"}'::jsonb)"#),
+            ["INSERT", "UPDATE"]
+        );
+        assert_eq!(
+            rows("SELECT total, verified FROM lead_audit.summary('leads', 'a')"),
+            ["2 | true"]
+        );
+        assert_eq!(
+            rows(r#"SELECT total, verified FROM lead_audit.summary('leads', '{"id":"a"}'::jsonb)"#),
+            ["2 | true"]
+        );
         assert_eq!(rows("SELECT * FROM lead_audit.verify()"), [""; 0]);
         assert_eq!(one(&format!("SELECT lead_audit.verify_entry({first})")), "true");
         for statement in [
@@ -242,6 +305,9 @@ mod tests {
         run("INSERT INTO leads (id, email) VALUES ('a', 'secret'); CREATE ROLE clerk;
                  GRANT SELECT (id), UPDATE (company_name) ON leads TO clerk");
         run_as("clerk", "UPDATE leads SET company_name = 'new' WHERE id = 'a'");
-        assert_eq!(log("old_values->>'email', new_values->>'company_name'").pop().as_deref(), Some("secret | new"));
+        assert_eq!(
+            log("old_values->>'email', new_values->>'company_name'").pop().as_deref(),
+            Some("secret | new")
+        );
     }
 }

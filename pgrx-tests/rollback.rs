@@ -1,5 +1,6 @@
-//! What is rolled back leaves no entry, and takes none of the others with it. Savepoints are what PL/pgSQL makes of a block
-//! with EXCEPTION, at any depth, in the middle of a statement too. What they commit stays if everything around them does.
+//! What is rolled back leaves no entry, and takes none of the others with it. Savepoints are what
+//! PL/pgSQL makes of a block with EXCEPTION, at any depth, in the middle of a statement too. What
+//! they commit stays if everything around them does.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -17,7 +18,10 @@ mod tests {
                INSERT INTO leads (id) VALUES ('after');
              END $$");
         assert_eq!(log("operation, row_key->>'id'"), ["INSERT | before", "INSERT | after"]);
-        assert_eq!(rows("SELECT id, email FROM leads ORDER BY id"), ["after | NULL", "before | NULL"]);
+        assert_eq!(
+            rows("SELECT id, email FROM leads ORDER BY id"),
+            ["after | NULL", "before | NULL"]
+        );
         assert_intact();
     }
 
@@ -55,7 +59,10 @@ mod tests {
         run("INSERT INTO leads (id) VALUES ('taken')");
         for batch_memory in ["0", "1MB"] {
             run(&format!("SET LOCAL lead_audit.batch_memory = '{batch_memory}'"));
-            assert!(failure("INSERT INTO leads (id) VALUES ('a'), ('b'), ('taken'), ('c')").starts_with("23505"));
+            assert!(
+                failure("INSERT INTO leads (id) VALUES ('a'), ('b'), ('taken'), ('c')")
+                    .starts_with("23505")
+            );
             assert!(failure("UPDATE leads SET enrichment_status = NULL").starts_with("23502"));
         }
         // Fails after the row triggers ran: at the end of the statement.
@@ -67,7 +74,8 @@ mod tests {
         assert_intact();
     }
 
-    /// The entries of rows 1 to 3 wait for the end of the INSERT while the trigger's blocks come and go.
+    /// The entries of rows 1 to 3 wait for the end of the INSERT while the trigger's blocks come
+    /// and go.
     #[pg_test]
     fn of_a_block_in_an_after_trigger() {
         begin();

@@ -1,5 +1,5 @@
-//! Sealing by hand: entries become leaves of a tree whose root and proofs are those of RFC 6962, by the
-//! verifier in Python. Ids of rolled-back work are no leaves. What cannot be proved is refused.
+//! Sealing by hand: entries become leaves of a tree whose root and proofs are those of RFC 6962, by
+//! the verifier in Python. Ids of rolled-back work are no leaves. What cannot be proved is refused.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -7,7 +7,8 @@ mod tests {
     use ledger::tlog_proof::TlogProof;
     use pgrx::prelude::*;
 
-    /// The roots of the trees of these sizes, by the verifier in Python, and the leaves in the order of the checkpoints.
+    /// The roots of the trees of these sizes, by the verifier in Python, and the leaves in the
+    /// order of the checkpoints.
     fn roots(sizes: &[i64]) -> Vec<String> {
         let checksums = rows(
             "SELECT encode(e.checksum, 'hex') FROM lead_audit.checkpoint c JOIN lead_audit.entry e ON e.id <@ c.entry_ids
@@ -21,12 +22,17 @@ for line in sys.stdin:
 for size in {sizes:?}:
     print(roots[size].hex())"
         );
-        python(include_str!("../verifiers/python/src/lead_audit_verifier/transparency.py"), &call, &checksums)
+        python(
+            include_str!("../verifiers/python/src/lead_audit_verifier/transparency.py"),
+            &call,
+            &checksums,
+        )
     }
 
     /// Every checkpoint has the root that its leaves give, and the text of it.
     fn assert_roots() {
-        let found = rows("SELECT encode(root, 'hex') FROM lead_audit.checkpoint ORDER BY tree_size");
+        let found =
+            rows("SELECT encode(root, 'hex') FROM lead_audit.checkpoint ORDER BY tree_size");
         let sizes = rows("SELECT tree_size FROM lead_audit.checkpoint ORDER BY tree_size");
         let sizes: Vec<i64> = sizes.iter().map(|size| size.parse().expect("a number")).collect();
         assert_eq!(found, roots(&sizes));
@@ -48,7 +54,9 @@ for size in {sizes:?}:
         assert_eq!(one("SELECT lead_audit.latest_checkpoint()"), "NULL");
         let mut entries = 0;
         for count in [1, 1, 2, 5, 250, 1, 260, 3] {
-            run(&format!("INSERT INTO leads (id) SELECT 'a' || {entries} + g FROM generate_series(1, {count}) g"));
+            run(&format!(
+                "INSERT INTO leads (id) SELECT 'a' || {entries} + g FROM generate_series(1, {count}) g"
+            ));
             entries += count;
             assert_eq!(seal(), entries);
             assert_eq!(seal(), entries, "there is nothing new to seal");
@@ -56,7 +64,9 @@ for size in {sizes:?}:
         }
         assert_eq!(number("SELECT count(*) FROM lead_audit.checkpoint"), 8);
         assert_eq!(
-            one("SELECT lead_audit.latest_checkpoint() = note FROM lead_audit.checkpoint ORDER BY tree_size DESC LIMIT 1"),
+            one(
+                "SELECT lead_audit.latest_checkpoint() = note FROM lead_audit.checkpoint ORDER BY tree_size DESC LIMIT 1"
+            ),
             "true"
         );
         assert_eq!(
@@ -78,7 +88,8 @@ for size in {sizes:?}:
         assert_roots();
         let ids = one("SELECT entry_ids FROM lead_audit.checkpoint");
         assert_eq!(ids, one("SELECT range_agg(int8range(id, id, '[]')) FROM lead_audit.entry"));
-        // As long as the transaction is open the ids between may still come, for all that sealing knows.
+        // As long as the transaction is open the ids between may still come, for all that sealing
+        // knows.
         assert_eq!(number("SELECT count(*) FROM lead_audit.open_gap"), 1);
         run("INSERT INTO leads (id) VALUES ('e')");
         assert_eq!(seal(), 3);
@@ -91,7 +102,9 @@ for size in {sizes:?}:
         run("INSERT INTO leads (id) VALUES ('a')");
         assert_eq!(seal(), 1);
         run("INSERT INTO leads (id) VALUES ('b')");
-        run("DO $$ BEGIN PERFORM lead_audit.seal(); RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN NULL; END $$");
+        run(
+            "DO $$ BEGIN PERFORM lead_audit.seal(); RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN NULL; END $$",
+        );
         assert_eq!(number("SELECT max(tree_size) FROM lead_audit.checkpoint"), 1);
         assert_eq!(seal(), 2);
         assert_roots();
@@ -101,22 +114,34 @@ for size in {sizes:?}:
     fn proves_that_each_entry_is_in_each_tree() {
         begin_with_leads();
         for count in [3, 300, 4, 270] {
-            run(&format!("INSERT INTO leads (id) SELECT gen_random_uuid() FROM generate_series(1, {count})"));
+            run(&format!(
+                "INSERT INTO leads (id) SELECT gen_random_uuid() FROM generate_series(1, {count})"
+            ));
             seal();
         }
-        let sizes: Vec<i64> =
-            rows("SELECT tree_size FROM lead_audit.checkpoint ORDER BY 1").iter().map(|n| n.parse().expect("n")).collect();
+        let sizes: Vec<i64> = rows("SELECT tree_size FROM lead_audit.checkpoint ORDER BY 1")
+            .iter()
+            .map(|n| n.parse().expect("n"))
+            .collect();
         assert_eq!(sizes, [3, 303, 307, 577]);
         let first = number("SELECT min(id) FROM lead_audit.entry");
         for leaf in [0, 1, 2, 3, 255, 256, 302, 303, 306, 307, 511, 512, 576] {
             let id = first + leaf;
-            let checksum = one(&format!("SELECT encode(checksum, 'hex') FROM lead_audit.entry WHERE id = {id}"));
-            let checksum: Vec<u8> = (0..32).map(|i| u8::from_str_radix(&checksum[2 * i..2 * i + 2], 16).expect("hex")).collect();
+            let checksum = one(&format!(
+                "SELECT encode(checksum, 'hex') FROM lead_audit.entry WHERE id = {id}"
+            ));
+            let checksum: Vec<u8> = (0..32)
+                .map(|i| u8::from_str_radix(&checksum[2 * i..2 * i + 2], 16).expect("hex"))
+                .collect();
             let leaf_hash = ledger::leaf_hash(&checksum.try_into().expect("32 bytes"));
             for size in &sizes {
                 let call = format!("SELECT lead_audit.inclusion_proof({id}, {size})");
                 if leaf >= *size {
-                    assert_fails(&call, "22023", &format!("entry {id} is not in the tree of size {size}"));
+                    assert_fails(
+                        &call,
+                        "22023",
+                        &format!("entry {id} is not in the tree of size {size}"),
+                    );
                     continue;
                 }
                 let proof = TlogProof::parse(one(&call).as_bytes()).expect("a proof");
@@ -140,9 +165,18 @@ for size in {sizes:?}:
             let hex = roots(&[size]).remove(0);
             std::array::from_fn(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).expect("hex"))
         };
-        for (from, to) in
-            [(1, 600), (255, 256), (256, 257), (256, 512), (257, 600), (512, 600), (599, 600), (3, 7), (600, 600), (0, 600)]
-        {
+        for (from, to) in [
+            (1, 600),
+            (255, 256),
+            (256, 257),
+            (256, 512),
+            (257, 600),
+            (512, 600),
+            (599, 600),
+            (3, 7),
+            (600, 600),
+            (0, 600),
+        ] {
             let text = one(&format!(
                 "SELECT encode(decode(line, 'base64'), 'hex') FROM
                  (SELECT string_agg(encode(decode(l, 'base64'), 'hex'), '') AS line FROM
@@ -150,12 +184,26 @@ for size in {sizes:?}:
             )
             .replace("encode(decode(line, 'base64'), 'hex')", "line"));
             let proof: Vec<[u8; 32]> = (0..text.len() / 64)
-                .map(|n| std::array::from_fn(|i| u8::from_str_radix(&text[64 * n + 2 * i..64 * n + 2 * i + 2], 16).expect("hex")))
+                .map(|n| {
+                    std::array::from_fn(|i| {
+                        u8::from_str_radix(&text[64 * n + 2 * i..64 * n + 2 * i + 2], 16)
+                            .expect("hex")
+                    })
+                })
                 .collect();
-            ledger::merkle::verify_consistency(from as u64, &root(from), to as u64, &root(to), &proof)
-                .unwrap_or_else(|error| panic!("{from} to {to}: {error}"));
+            ledger::merkle::verify_consistency(
+                from as u64,
+                &root(from),
+                to as u64,
+                &root(to),
+                &proof,
+            )
+            .unwrap_or_else(|error| panic!("{from} to {to}: {error}"));
         }
-        assert_eq!(one("SELECT lead_audit.consistency_proof(7) = lead_audit.consistency_proof(7, 600)"), "true");
+        assert_eq!(
+            one("SELECT lead_audit.consistency_proof(7) = lead_audit.consistency_proof(7, 600)"),
+            "true"
+        );
         assert_eq!(one("SELECT lead_audit.consistency_proof(NULL)"), "NULL");
     }
 
@@ -165,13 +213,31 @@ for size in {sizes:?}:
         assert_fails("SELECT lead_audit.inclusion_proof(-5)", "P0002", "there is no entry -5");
         run("INSERT INTO leads (id) VALUES ('a')");
         let id = number("SELECT max(id) FROM lead_audit.entry");
-        assert_fails(&format!("SELECT lead_audit.inclusion_proof({id})"), "55000", "is not sealed yet");
+        assert_fails(
+            &format!("SELECT lead_audit.inclusion_proof({id})"),
+            "55000",
+            "is not sealed yet",
+        );
         seal();
-        assert_fails(&format!("SELECT lead_audit.inclusion_proof({id}, 7)"), "P0002", "there is no checkpoint of tree size 7");
-        assert_fails(&format!("SELECT lead_audit.inclusion_proof({id}, -1)"), "P0002", "there is no checkpoint of tree size -1");
+        assert_fails(
+            &format!("SELECT lead_audit.inclusion_proof({id}, 7)"),
+            "P0002",
+            "there is no checkpoint of tree size 7",
+        );
+        assert_fails(
+            &format!("SELECT lead_audit.inclusion_proof({id}, -1)"),
+            "P0002",
+            "there is no checkpoint of tree size -1",
+        );
         assert_eq!(one("SELECT lead_audit.inclusion_proof(NULL)"), "NULL");
-        for sizes in ["2", "0, 2", "1, 0", "-1, 1", "0, -1", "9223372036854775807, 9223372036854775807"] {
-            assert_fails(&format!("SELECT lead_audit.consistency_proof({sizes})"), "22023", "no tree of size");
+        for sizes in
+            ["2", "0, 2", "1, 0", "-1, 1", "0, -1", "9223372036854775807, 9223372036854775807"]
+        {
+            assert_fails(
+                &format!("SELECT lead_audit.consistency_proof({sizes})"),
+                "22023",
+                "no tree of size",
+            );
         }
     }
 
@@ -194,12 +260,18 @@ for size in {sizes:?}:
             "UPDATE lead_audit.tree_edge SET hashes = set_byte(hashes, 40, get_byte(hashes, 40) # 1)",
             "XX001 the tree of the audit log is damaged",
         );
-        damaged("UPDATE lead_audit.tree_edge SET hashes = substr(hashes, 1, 64)", "XX001 the tree of the audit log is damaged");
+        damaged(
+            "UPDATE lead_audit.tree_edge SET hashes = substr(hashes, 1, 64)",
+            "XX001 the tree of the audit log is damaged",
+        );
         damaged(
             "UPDATE lead_audit.tree_edge SET hashes = substr(hashes, 1, 95)",
             "XX001 tile 0 of level 0 of the audit log's tree has 95 bytes",
         );
-        damaged("UPDATE lead_audit.checkpoint SET root = sha256('')", "XX001 the tree of the audit log is damaged");
+        damaged(
+            "UPDATE lead_audit.checkpoint SET root = sha256('')",
+            "XX001 the tree of the audit log is damaged",
+        );
         damaged(
             "DELETE FROM lead_audit.checkpoint",
             "XX001 the tree of the audit log and its checkpoints do not belong together",
@@ -216,7 +288,9 @@ for size in {sizes:?}:
             assert_fails(&alter, "55000", "cannot be altered like this");
             // Where somebody got around the guard, sealing notices.
             assert_fails(
-                &format!("ALTER EVENT TRIGGER lead_audit_ddl DISABLE; {alter}; SELECT lead_audit.seal()"),
+                &format!(
+                    "ALTER EVENT TRIGGER lead_audit_ddl DISABLE; {alter}; SELECT lead_audit.seal()"
+                ),
                 "55000",
                 "does not give out ids one by one",
             );
@@ -242,18 +316,41 @@ for size in {sizes:?}:
                 format!("TRUNCATE lead_audit.{table}"),
             ] {
                 assert_fails(&statement, "42501", "");
-                assert_fails(&format!("SET LOCAL session_replication_role = replica; {statement}"), "42501", "");
+                assert_fails(
+                    &format!("SET LOCAL session_replication_role = replica; {statement}"),
+                    "42501",
+                    "",
+                );
             }
         }
         run("CREATE ROLE nobody_special; GRANT USAGE ON SCHEMA lead_audit TO nobody_special");
-        for call in ["seal()", "inclusion_proof(1)", "consistency_proof(1)", "latest_checkpoint()", "origin()", "verifier_key()"]
-        {
-            assert_fails_as("nobody_special", &format!("SELECT lead_audit.{call}"), "42501", "permission denied");
+        for call in [
+            "seal()",
+            "inclusion_proof(1)",
+            "consistency_proof(1)",
+            "latest_checkpoint()",
+            "origin()",
+            "verifier_key()",
+        ] {
+            assert_fails_as(
+                "nobody_special",
+                &format!("SELECT lead_audit.{call}"),
+                "42501",
+                "permission denied",
+            );
         }
         run("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA lead_audit TO nobody_special");
-        run_as("nobody_special", "SELECT lead_audit.seal(), lead_audit.latest_checkpoint(), lead_audit.origin()");
+        run_as(
+            "nobody_special",
+            "SELECT lead_audit.seal(), lead_audit.latest_checkpoint(), lead_audit.origin()",
+        );
         for setting in ["signing_key_file = '/x'", "checkpoint_dir = '/x'", "origin = 'x'"] {
-            assert_fails_as("nobody_special", &format!("SET lead_audit.{setting}"), "42501", "permission denied");
+            assert_fails_as(
+                "nobody_special",
+                &format!("SET lead_audit.{setting}"),
+                "42501",
+                "permission denied",
+            );
         }
     }
 
@@ -281,16 +378,24 @@ for size in {sizes:?}:
     fn settings_are_checked() {
         begin();
         assert_fails("SET lead_audit.checkpoint_dir = 'x'", "22023", "invalid value for parameter");
-        assert_fails("SET lead_audit.signing_key_file = '../x'", "22023", "invalid value for parameter");
+        assert_fails(
+            "SET lead_audit.signing_key_file = '../x'",
+            "22023",
+            "invalid value for parameter",
+        );
         assert_fails("SET lead_audit.origin = 'a b'", "22023", "invalid value for parameter");
         assert_fails("SET lead_audit.seal_interval = '5s'", "55P02", "cannot be changed now");
         run("SET LOCAL lead_audit.origin = 'example.org/crm'");
         assert_eq!(one("SELECT lead_audit.origin()"), "example.org/crm");
         run("SET LOCAL lead_audit.origin = ''");
-        assert_eq!(one("SELECT lead_audit.origin() = 'lead_audit/' || log_id FROM lead_audit.tree"), "true");
+        assert_eq!(
+            one("SELECT lead_audit.origin() = 'lead_audit/' || log_id FROM lead_audit.tree"),
+            "true"
+        );
     }
 
-    /// With the next sealing, whether there is anything else to seal or not; not before the first checkpoint, which changes nothing.
+    /// With the next sealing, whether there is anything else to seal or not; not before the first
+    /// checkpoint, which changes nothing.
     #[pg_test]
     fn under_another_origin_is_an_entry() {
         begin();
@@ -320,10 +425,18 @@ for size in {sizes:?}:
             rows(&format!(
                 "SELECT tree_size - {sealed}, split_part(note, E'\\n', 1) FROM lead_audit.checkpoint WHERE tree_size >= {sealed} ORDER BY 1"
             )),
-            ["0 | example.org/one", "1 | example.org/two", "2 | example.org/three", "4 | example.org/three"]
+            [
+                "0 | example.org/one",
+                "1 | example.org/two",
+                "2 | example.org/three",
+                "4 | example.org/three"
+            ]
         );
         assert_intact();
-        assert_eq!(one("SELECT origin, verifier_key FROM lead_audit.tree"), "example.org/three | NULL");
+        assert_eq!(
+            one("SELECT origin, verifier_key FROM lead_audit.tree"),
+            "example.org/three | NULL"
+        );
         // Without its entry, or with one of another change, it is none.
         run("ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL");
         run("UPDATE lead_audit.entry SET operation = 'NOKEY' WHERE operation = 'KEY'");

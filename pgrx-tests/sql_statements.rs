@@ -1,5 +1,6 @@
-//! Every way to write that SQL has, with the exact entries. What has a file of its own is not here: rollback, order, keys,
-//! partitions; what takes several sessions is in crates/acceptance/tests/multi_session_writes.rs.
+//! Every way to write that SQL has, with the exact entries. What has a file of its own is not here:
+//! rollback, order, keys, partitions; what takes several sessions is in
+//! crates/acceptance/tests/multi_session_writes.rs.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -60,7 +61,13 @@ mod tests {
         );
         events.drain(..4);
         events.sort();
-        assert_eq!(events, [r#"DELETE | t | 2 | {"n": 2, "id": 2} | NULL"#, r#"INSERT | t | 3 | NULL | {"n": 2, "id": 3}"#]);
+        assert_eq!(
+            events,
+            [
+                r#"DELETE | t | 2 | {"n": 2, "id": 2} | NULL"#,
+                r#"INSERT | t | 3 | NULL | {"n": 2, "id": 3}"#
+            ]
+        );
         assert_intact();
     }
 
@@ -164,7 +171,9 @@ mod tests {
         assert_fails("TRUNCATE a", "0A000", "cannot truncate");
         run("TRUNCATE a RESTART IDENTITY CASCADE; INSERT INTO a DEFAULT VALUES");
         assert_eq!(
-            rows("SELECT operation, table_name, row_key, details FROM lead_audit.log ORDER BY id OFFSET 6"),
+            rows(
+                "SELECT operation, table_name, row_key, details FROM lead_audit.log ORDER BY id OFFSET 6"
+            ),
             [
                 r#"TRUNCATE | a | NULL | {"row_count":2}"#,
                 r#"TRUNCATE | b | NULL | {"row_count":3}"#,
@@ -174,7 +183,8 @@ mod tests {
         );
     }
 
-    /// Off by default: what a replica applies was recorded where it was written. On request it is recorded here, too.
+    /// Off by default: what a replica applies was recorded where it was written. On request it is
+    /// recorded here, too.
     #[pg_test]
     fn session_replication_role() {
         begin_with(
@@ -184,14 +194,22 @@ mod tests {
              CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20)",
         );
         assert_eq!(
-            rows("SELECT relation, row_trigger_on, truncate_trigger_on, replica FROM lead_audit.watched ORDER BY 1"),
-            ["p | true | true | true", "parent | true | true | true", "plain | true | true | false"]
+            rows(
+                "SELECT relation, row_trigger_on, truncate_trigger_on, replica FROM lead_audit.watched ORDER BY 1"
+            ),
+            [
+                "p | true | true | true",
+                "parent | true | true | true",
+                "plain | true | true | false"
+            ]
         );
         let write =
             "INSERT INTO plain VALUES (1); TRUNCATE plain; INSERT INTO p VALUES (1), (11); UPDATE p SET id = 2 WHERE id = 11;
                      INSERT INTO child VALUES (1); DELETE FROM parent; TRUNCATE p1; TRUNCATE p";
         for role in ["origin", "local", "replica"] {
-            run(&format!("SET LOCAL session_replication_role = {role}; {write}; SET LOCAL session_replication_role = origin"));
+            run(&format!(
+                "SET LOCAL session_replication_role = {role}; {write}; SET LOCAL session_replication_role = origin"
+            ));
             let mut events = log("operation, table_name");
             let of_plain = ["INSERT | plain", "TRUNCATE | plain"];
             if role != "replica" {
@@ -211,16 +229,30 @@ mod tests {
                 ],
                 "{role}"
             );
-            run("ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only; DELETE FROM lead_audit.entry");
+            run(
+                "ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only; DELETE FROM lead_audit.entry",
+            );
         }
-        // Back and forth, each an entry; who makes ordinary triggers of them ends a part of the watching.
+        // Back and forth, each an entry; who makes ordinary triggers of them ends a part of the
+        // watching.
         run("SELECT lead_audit.enable('p', replica => false); SELECT lead_audit.enable('plain', replica => true, baseline => true);
              SELECT lead_audit.enable('plain', replica => true); SET LOCAL session_replication_role = replica; INSERT INTO p VALUES (1);
              INSERT INTO plain VALUES (1); SET LOCAL session_replication_role = origin; ALTER TABLE plain ENABLE TRIGGER ALL");
-        assert_eq!(log("operation, table_name"), ["DDL | p", "DDL | plain", "INSERT | plain", "DDL | plain"]);
-        assert_eq!(rows("SELECT state FROM lead_audit.watched WHERE relation = 'plain'"), ["disabled"]);
+        assert_eq!(
+            log("operation, table_name"),
+            ["DDL | p", "DDL | plain", "INSERT | plain", "DDL | plain"]
+        );
+        assert_eq!(
+            rows("SELECT state FROM lead_audit.watched WHERE relation = 'plain'"),
+            ["disabled"]
+        );
         run("CREATE ROLE clerk; ALTER TABLE parent OWNER TO clerk");
-        assert_fails_as("clerk", "ALTER TABLE parent ENABLE TRIGGER USER", "42501", "permission denied to disable");
+        assert_fails_as(
+            "clerk",
+            "ALTER TABLE parent ENABLE TRIGGER USER",
+            "42501",
+            "permission denied to disable",
+        );
         assert_intact();
     }
 }

@@ -1,5 +1,6 @@
-//! The superuser's switches: enabled, log_soft_deletes, log_unchanged, on_error, batch_memory. Each does what it says from
-//! the next event on. A role that is not a superuser can change none of them, by no detour.
+//! The superuser's switches: enabled, log_soft_deletes, log_unchanged, on_error, batch_memory. Each
+//! does what it says from the next event on. A role that is not a superuser can change none of
+//! them, by no detour.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -26,7 +27,13 @@ mod tests {
              DELETE FROM leads WHERE id = 'b'; SET LOCAL lead_audit.log_soft_deletes = on; UPDATE leads SET is_deleted = true");
         assert_eq!(
             log("operation, row_key->>'id', soft_delete"),
-            ["INSERT | a | NULL", "INSERT | b | NULL", "UPDATE | a | NULL", "DELETE | b | NULL", "UPDATE | a | deleted"]
+            [
+                "INSERT | a | NULL",
+                "INSERT | b | NULL",
+                "UPDATE | a | NULL",
+                "DELETE | b | NULL",
+                "UPDATE | a | deleted"
+            ]
         );
     }
 
@@ -63,9 +70,13 @@ mod tests {
     #[pg_test]
     fn refuse_what_is_no_value() {
         begin();
-        for (setting, value) in
-            [("on_error", "ignore"), ("on_error", ""), ("enabled", "perhaps"), ("batch_memory", "-1"), ("batch_memory", "2GB")]
-        {
+        for (setting, value) in [
+            ("on_error", "ignore"),
+            ("on_error", ""),
+            ("enabled", "perhaps"),
+            ("batch_memory", "-1"),
+            ("batch_memory", "2GB"),
+        ] {
             assert_fails(&format!("SET lead_audit.{setting} = '{value}'"), "22023", setting);
         }
     }
@@ -73,7 +84,9 @@ mod tests {
     #[pg_test]
     fn are_the_superusers() {
         begin_with_leads();
-        run("CREATE ROLE clerk; ALTER TABLE leads OWNER TO clerk; GRANT CREATE ON SCHEMA public TO clerk");
+        run(
+            "CREATE ROLE clerk; ALTER TABLE leads OWNER TO clerk; GRANT CREATE ON SCHEMA public TO clerk",
+        );
         for (setting, value) in [
             ("enabled", "off"),
             ("log_soft_deletes", "off"),
@@ -95,7 +108,12 @@ mod tests {
                 assert_fails_as("clerk", &statement, "42501", "permission denied");
             }
             run(&format!("SET lead_audit.{setting} = '{value}'"));
-            assert_fails_as("clerk", &format!("RESET lead_audit.{setting}"), "42501", "permission denied");
+            assert_fails_as(
+                "clerk",
+                &format!("RESET lead_audit.{setting}"),
+                "42501",
+                "permission denied",
+            );
             run(&format!("RESET lead_audit.{setting}"));
         }
         run_as("clerk", "INSERT INTO leads (id) VALUES ('a'); UPDATE leads SET is_deleted = true");

@@ -1,6 +1,6 @@
-//! How the tests run SQL and read the trail. Every query comes back as lines of text, one for each row, so that a test
-//! holds whole rows against what it expects. The checksum is worked out here a second time, in SQL and from
-//! docs/FORMAT.md alone.
+//! How the tests run SQL and read the trail. Every query comes back as lines of text, one for each
+//! row, so that a test holds whole rows against what it expects. The checksum is worked out here a
+//! second time, in SQL and from docs/FORMAT.md alone.
 
 use pgrx::prelude::*;
 use std::cell::RefCell;
@@ -8,7 +8,8 @@ use std::ffi::CStr;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// Every test's first call. Tests change what all share (the log's own table, counters, roles), so one runs at a time.
+/// Every test's first call. Tests change what all share (the log's own table, counters, roles), so
+/// one runs at a time.
 pub fn begin() {
     run("SELECT pg_advisory_xact_lock(7001)");
     discard_caches(true);
@@ -17,9 +18,9 @@ pub fn begin() {
          EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM; END $$");
 }
 
-/// Whether what the server and the library have cached is discarded whenever it might be stale, if scripts/assertions.sh asks for
-/// it. That is for the library: CREATE EXTENSION before the first test would take most of an hour, and so would the queries
-/// that only check.
+/// Whether what the server and the library have cached is discarded whenever it might be stale, if
+/// scripts/assertions.sh asks for it. That is for the library: CREATE EXTENSION before the first
+/// test would take most of an hour, and so would the queries that only check.
 fn discard_caches(discard: bool) {
     run(&format!(
         "SELECT pg_catalog.set_config('debug_discard_caches', CASE WHEN {discard} THEN current_setting('tests.debug_discard_caches') ELSE '0' END, true)
@@ -37,9 +38,11 @@ pub fn begin_with_leads() {
          SELECT lead_audit.enable('public.leads')");
 }
 
-/// How many entries could not be written: those of committed transactions, and of this one, which will be counted when it commits.
+/// How many entries could not be written: those of committed transactions, and of this one, which
+/// will be counted when it commits.
 pub fn not_written() -> i64 {
-    number("SELECT entries_not_written FROM lead_audit.stats") + crate::entries::not_written_yet_counted()
+    number("SELECT entries_not_written FROM lead_audit.stats")
+        + crate::entries::not_written_yet_counted()
 }
 
 /// Runs one or more statements.
@@ -63,7 +66,9 @@ pub fn rows(query: &str) -> Vec<String> {
          FROM pg_catalog.json_each_text(pg_catalog.row_to_json(q)) WITH ORDINALITY j(k, v, n)) FROM ({query}) q"
     );
     Spi::connect_mut(|client| {
-        let table = client.update(query.as_str(), None, &[]).unwrap_or_else(|error| panic!("{error}: {query}"));
+        let table = client
+            .update(query.as_str(), None, &[])
+            .unwrap_or_else(|error| panic!("{error}: {query}"));
         table.map(|row| row.get::<String>(1).expect("text").unwrap_or_default()).collect()
     })
 }
@@ -90,7 +95,8 @@ pub fn log(columns: &str) -> Vec<String> {
     rows(&format!("SELECT {columns} FROM lead_audit.log ORDER BY id"))
 }
 
-/// SQLSTATE and message of the error that the statement ends with, or "no error". What it did is undone.
+/// SQLSTATE and message of the error that the statement ends with, or "no error". What it did is
+/// undone.
 pub fn failure(statement: &str) -> String {
     one(&format!("SELECT pg_temp.failure({})", literal(statement)))
 }
@@ -112,7 +118,10 @@ pub fn assert_fails(statement: &str, sqlstate: &str, message: &str) {
 /// The same, as another role.
 pub fn assert_fails_as(role: &str, statement: &str, sqlstate: &str, message: &str) {
     let failure = failure_as(role, statement);
-    assert!(failure.starts_with(sqlstate) && failure.contains(message), "{statement} as {role}: {failure}");
+    assert!(
+        failure.starts_with(sqlstate) && failure.contains(message),
+        "{statement} as {role}: {failure}"
+    );
 }
 
 /// A text as a literal of SQL.
@@ -133,14 +142,18 @@ pub fn assert_intact() {
         .and_then(|(_, query)| query.split_once(") e)\nTO STDOUT"))
         .expect("section 9 of FORMAT.md has the query");
     let entries = rows(&format!("SELECT row_to_json(e) FROM ({query}) e"));
-    let said = python(include_str!("../verifiers/python/src/lead_audit_verifier/entries.py"), "main()", &entries);
+    let said = python(
+        include_str!("../verifiers/python/src/lead_audit_verifier/entries.py"),
+        "main()",
+        &entries,
+    );
     assert_eq!(said, [format!("{} entries, 0 faults", entries.len())]);
     let faults = rows("SELECT * FROM lead_audit.verify()");
     assert!(faults.is_empty(), "{faults:?}");
 }
 
-/// The lines that a module of the verifier in Python prints, with these lines as its input. The module is passed as a text, because
-/// the server's user may be unable to read the checkout.
+/// The lines that a module of the verifier in Python prints, with these lines as its input. The
+/// module is passed as a text, because the server's user may be unable to read the checkout.
 pub fn python(module: &str, call: &str, input: &[String]) -> Vec<String> {
     let program = format!("{module}\nimport sys\nsys.stdout.reconfigure(encoding='utf-8')\n{call}");
     let mut child = Command::new("python3")
@@ -177,13 +190,14 @@ pub fn warnings(work: impl FnOnce()) -> Vec<String> {
     messages(work).into_iter().filter(|message| message.starts_with("WARNING")).collect()
 }
 
-/// Postgres asks everybody on this stack for the context of each message, and so tells of it: also of a NOTICE that is not
-/// for the server's log.
+/// Postgres asks everybody on this stack for the context of each message, and so tells of it: also
+/// of a NOTICE that is not for the server's log.
 struct Listener(Box<pg_sys::ErrorContextCallback>);
 
 impl Listener {
     fn begin() -> Self {
-        // SAFETY: the process has one thread. The entry stays where it is until it is taken off the stack in drop.
+        // SAFETY: the process has one thread. The entry stays where it is until it is taken off the
+        // stack in drop.
         unsafe {
             let mut entry = Box::new(pg_sys::ErrorContextCallback {
                 previous: pg_sys::error_context_stack,
@@ -205,8 +219,8 @@ impl Drop for Listener {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn hear(_arg: *mut core::ffi::c_void) {
-    // SAFETY: called while a message is being made, which CopyErrorData copies to any context but ErrorContext; its texts
-    // are null or C strings.
+    // SAFETY: called while a message is being made, which CopyErrorData copies to any context but
+    // ErrorContext; its texts are null or C strings.
     let (level, message, detail) = unsafe {
         let former = pg_sys::CurrentMemoryContext;
         pg_sys::CurrentMemoryContext = pg_sys::TopTransactionContext;

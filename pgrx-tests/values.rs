@@ -1,6 +1,7 @@
-//! What an entry says of a row is what to_jsonb says of it, to the last digit, for every type. The writing session's TimeZone,
-//! DateStyle, IntervalStyle, bytea_output, extra_float_digits and lc_monetary change nothing. Whatever became of the table's
-//! columns meanwhile, an entry has those that there were.
+//! What an entry says of a row is what to_jsonb says of it, to the last digit, for every type. The
+//! writing session's TimeZone, DateStyle, IntervalStyle, bytea_output, extra_float_digits and
+//! lc_monetary change nothing. Whatever became of the table's columns meanwhile, an entry has those
+//! that there were.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -38,7 +39,19 @@ mod tests {
         ("bigint", &["-9223372036854775808", "9223372036854775807", "9007199254740993"]),
         (
             "real",
-            &["1.1", "'-0'", "'NaN'", "'Infinity'", "'-Infinity'", "1e-40", "3.4028235e38", "16777217", "1e15", "1e-7", "0"],
+            &[
+                "1.1",
+                "'-0'",
+                "'NaN'",
+                "'Infinity'",
+                "'-Infinity'",
+                "1e-40",
+                "3.4028235e38",
+                "16777217",
+                "1e15",
+                "1e-7",
+                "0",
+            ],
         ),
         (
             "double precision",
@@ -69,7 +82,8 @@ mod tests {
                 "-0.0",
                 "1e100",
                 "'12345678901234567890.1234567890'",
-                // Short and long form, digits of 10,000 that begin or end with zeros, places before and behind the stored ones.
+                // Short and long form, digits of 10,000 that begin or end with zeros, places before
+                // and behind the stored ones.
                 "0",
                 "1e64",
                 "1e-64",
@@ -109,7 +123,17 @@ mod tests {
              FROM generate_series(0, 255) i)",
             ],
         ),
-        ("date", &["'2024-02-29'", "'infinity'", "'-infinity'", "'4713-01-01 BC'", "'5874897-12-31'", "'0001-01-01'"]),
+        (
+            "date",
+            &[
+                "'2024-02-29'",
+                "'infinity'",
+                "'-infinity'",
+                "'4713-01-01 BC'",
+                "'5874897-12-31'",
+                "'0001-01-01'",
+            ],
+        ),
         ("time", &["'23:59:59.999999'", "'24:00'", "'00:00'", "'12:30:00.1'"]),
         ("time(3)", &["'23:59:59.9996'"]),
         ("timetz", &["'12:00+05:45'", "'23:59:59.999999-15:59'"]),
@@ -153,9 +177,19 @@ mod tests {
         ("timestamptz(0)", &["'2024-03-31 01:30:00.5+00'"]),
         (
             "interval",
-            &["'1 year 2 mons -3 days 04:05:06.7'", "'-1 year'", "'0'", "'178000000 years'", "'-00:00:00.000001'", "'25:00'"],
+            &[
+                "'1 year 2 mons -3 days 04:05:06.7'",
+                "'-1 year'",
+                "'0'",
+                "'178000000 years'",
+                "'-00:00:00.000001'",
+                "'25:00'",
+            ],
         ),
-        ("uuid", &["'7D4C1F0E-52A9-4B7E-9D3B-0C6F5E1A2B84'", "'00000000-0000-0000-0000-000000000000'"]),
+        (
+            "uuid",
+            &["'7D4C1F0E-52A9-4B7E-9D3B-0C6F5E1A2B84'", "'00000000-0000-0000-0000-000000000000'"],
+        ),
         ("inet", &["'::1'", "'10.0.0.1/8'", "'192.168.1.1'", "'2001:db8::/32'"]),
         ("cidr", &["'10.0.0.0/8'", "'::/0'"]),
         ("macaddr", &["'08:00:2B:01:02:03'"]),
@@ -222,7 +256,10 @@ mod tests {
         ("tsrange", &["'[2024-01-01,2024-06-01 12:00)'"]),
         ("tstzrange", &["'[2024-01-01 00:00+05:45,infinity]'", "'(,2024-01-01 00:00+00)'"]),
         ("daterange", &["'[2024-01-01,2024-06-01]'"]),
-        ("tstzmultirange", &["'{[2024-01-01 00:00+00,2024-01-02 00:00+00),[2025-01-01 00:00+00,)}'"]),
+        (
+            "tstzmultirange",
+            &["'{[2024-01-01 00:00+00,2024-01-02 00:00+00),[2025-01-01 00:00+00,)}'"],
+        ),
         ("mood", &["'sad'", "'gl\"ad'", "''"]),
         ("mood[]", &["ARRAY['sad', 'gl\"ad', NULL]::mood[]"]),
         ("shade", &["'dark'", "'light'"]),
@@ -230,14 +267,25 @@ mod tests {
         ("whole", &["7"]),
         ("instant", &["'2024-03-31 01:30+00'"]),
         ("instants", &["'{2024-03-31 01:30+00}'"]),
-        ("inner_one", &["ROW('2024-03-31 01:30+00', '1 day 02:00', '\\x00', 12.5)", "ROW(NULL, NULL, NULL, NULL)"]),
+        (
+            "inner_one",
+            &[
+                "ROW('2024-03-31 01:30+00', '1 day 02:00', '\\x00', 12.5)",
+                "ROW(NULL, NULL, NULL, NULL)",
+            ],
+        ),
         (
             "outer_one",
             &[
                 "ROW(1.10, ROW('infinity', '-1 mon', '', -1)::inner_one, ARRAY[ROW('2024-03-31 01:30+00', NULL, '\\xff', 0)::inner_one, NULL], 0.1)",
             ],
         ),
-        ("outer_one[]", &["ARRAY[ROW(1.0, ROW('2024-03-31 01:30+00', '1 day', '\\x01', 5)::inner_one, '{}', 'NaN')::outer_one]"]),
+        (
+            "outer_one[]",
+            &[
+                "ARRAY[ROW(1.0, ROW('2024-03-31 01:30+00', '1 day', '\\x01', 5)::inner_one, '{}', 'NaN')::outer_one]",
+            ],
+        ),
         ("boxed", &["ROW(2.20, NULL, NULL, 1e10)"]),
     ];
 
@@ -248,7 +296,9 @@ mod tests {
 
     /// VALUES, without xml where the server was built without it.
     fn types_here() -> Vec<(&'static str, &'static [&'static str])> {
-        let has_xml = holds("SELECT count(*) = 1 FROM pg_config() WHERE name = 'CONFIGURE' AND setting LIKE '%--with-libxml%'");
+        let has_xml = holds(
+            "SELECT count(*) = 1 FROM pg_config() WHERE name = 'CONFIGURE' AND setting LIKE '%--with-libxml%'",
+        );
         VALUES.iter().copied().filter(|(type_name, _)| has_xml || *type_name != "xml").collect()
     }
 
@@ -257,8 +307,11 @@ mod tests {
         let types = types_here();
         let rows_needed = types.iter().map(|(_, values)| values.len()).max().unwrap_or(0);
         let columns: Vec<String> = (0..types.len()).map(|i| format!("c{i}")).collect();
-        let definitions: Vec<String> =
-            types.iter().zip(&columns).map(|((type_name, _), column)| format!("{column} {type_name}")).collect();
+        let definitions: Vec<String> = types
+            .iter()
+            .zip(&columns)
+            .map(|((type_name, _), column)| format!("{column} {type_name}"))
+            .collect();
         begin();
         run(TYPES);
         run(&format!(
@@ -277,7 +330,9 @@ mod tests {
             run(&format!("INSERT INTO source VALUES ({row}, {})", values.join(", ")));
         }
         for abroad in ABROAD {
-            run("TRUNCATE version; ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only; DELETE FROM lead_audit.entry");
+            run(
+                "TRUNCATE version; ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only; DELETE FROM lead_audit.entry",
+            );
             run(abroad);
             run("INSERT INTO wide SELECT * FROM source");
             save("1");
@@ -293,7 +348,8 @@ mod tests {
             run(HOME);
             assert_eq!(
                 rows("SELECT operation, count(*) FROM lead_audit.entry GROUP BY 1 ORDER BY 1"),
-                ["DELETE", "INSERT", "UPDATE"].map(|operation| format!("{operation} | {}", rows_needed + 1))
+                ["DELETE", "INSERT", "UPDATE"]
+                    .map(|operation| format!("{operation} | {}", rows_needed + 1))
             );
             let wrong = rows(
                 "SELECT l.operation, l.row_key, n.key, n.value AS logged, v.row->n.key AS expected
@@ -302,8 +358,14 @@ mod tests {
                  WHERE l.operation = e.operation AND v.id = (l.row_key->>'id')::int AND n.value::text IS DISTINCT
                  FROM (v.row->n.key)::text",
             );
-            assert!(wrong.is_empty(), "{} values differ, for example {:?}", wrong.len(), &wrong[..wrong.len().min(3)]);
-            // The whole rows, so that no column is missing either; and the stored text, not only what the view makes of it.
+            assert!(
+                wrong.is_empty(),
+                "{} values differ, for example {:?}",
+                wrong.len(),
+                &wrong[..wrong.len().min(3)]
+            );
+            // The whole rows, so that no column is missing either; and the stored text, not only
+            // what the view makes of it.
             assert_eq!(
                 one("SELECT count(*) FILTER (WHERE l.new_values::text = a.row::text AND l.operation = 'INSERT'),
                             count(*) FILTER (WHERE l.old_values::text = a.row::text AND l.new_values::text = b.row::text AND l.operation = 'UPDATE'),
@@ -346,16 +408,22 @@ mod tests {
             for (place, example) in examples.iter().enumerate() {
                 let value = format!("({example})::{type_name}");
                 values.resize_with(values.len().max(place + 1), Vec::new);
-                values[place].push((format!("d{i}, c{i}"), format!("{value}, ROW({value}, {value})")));
+                values[place]
+                    .push((format!("d{i}, c{i}"), format!("{value}, ROW({value}, {value})")));
                 if has_array {
-                    values[place].push((format!("a{i}"), format!("ARRAY[{value}, NULL]::domain_{i}[]")));
+                    values[place]
+                        .push((format!("a{i}"), format!("ARRAY[{value}, NULL]::domain_{i}[]")));
                 }
             }
         }
         run(&format!("CREATE TABLE source (id int PRIMARY KEY, {})", definitions.join(", ")));
         for (id, row) in values.iter().enumerate() {
             let (columns, values): (Vec<_>, Vec<_>) = row.iter().cloned().unzip();
-            run(&format!("INSERT INTO source (id, {}) VALUES ({id}, {})", columns.join(", "), values.join(", ")));
+            run(&format!(
+                "INSERT INTO source (id, {}) VALUES ({id}, {})",
+                columns.join(", "),
+                values.join(", ")
+            ));
         }
         run("CREATE TABLE wide (LIKE source INCLUDING ALL); SELECT lead_audit.enable('wide')");
         run(ABROAD[1]);
@@ -366,7 +434,12 @@ mod tests {
              FROM lead_audit.log l JOIN wide w ON w.id = (l.row_key->>'id')::int, LATERAL jsonb_each(l.new_values) n
              WHERE n.value::text IS DISTINCT FROM (to_jsonb(w)->n.key)::text",
         );
-        assert!(wrong.is_empty(), "{} values differ, for example {:?}", wrong.len(), &wrong[..wrong.len().min(3)]);
+        assert!(
+            wrong.is_empty(),
+            "{} values differ, for example {:?}",
+            wrong.len(),
+            &wrong[..wrong.len().min(3)]
+        );
         assert_eq!(
             one(
                 "SELECT count(*) FROM wide w JOIN lead_audit.log l ON l.row_key = jsonb_build_object('id', w.id) AND l.new_values::text = to_jsonb(w)::text"
@@ -376,7 +449,8 @@ mod tests {
         assert_intact();
     }
 
-    /// Some of these types are cast to json by themselves (hstore), others are not. A server can be without contrib.
+    /// Some of these types are cast to json by themselves (hstore), others are not. A server can be
+    /// without contrib.
     #[pg_test]
     fn of_types_from_contrib() {
         if holds("SELECT count(*) = 0 FROM pg_available_extensions WHERE name = 'hstore'") {
@@ -423,7 +497,10 @@ mod tests {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n int, twice int GENERATED ALWAYS AS (n * 2) VIRTUAL, thrice int GENERATED ALWAYS AS (n * 3) STORED);
              SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 5); UPDATE t SET n = 6");
-        assert_eq!(log("new_values"), [r#"{"n": 5, "id": 1, "thrice": 15}"#, r#"{"n": 6, "id": 1, "thrice": 18}"#],);
+        assert_eq!(
+            log("new_values"),
+            [r#"{"n": 5, "id": 1, "thrice": 15}"#, r#"{"n": 6, "id": 1, "thrice": 18}"#],
+        );
         assert_eq!(
             one("SELECT diff FROM lead_audit.log WHERE operation = 'UPDATE'"),
             r#"{"n": {"new": 6, "old": 5}, "thrice": {"new": 18, "old": 15}}"#
@@ -496,20 +573,29 @@ mod tests {
         assert_eq!(longest.len(), 63);
         let mut names: Vec<&str> = names.to_vec();
         names.push(&longest);
-        let definitions: Vec<String> = names.iter().map(|name| format!("{} text", identifier(name))).collect();
-        run(&format!("CREATE TABLE t (id int, {}, PRIMARY KEY (id, {}))", definitions.join(", "), identifier(&longest)));
+        let definitions: Vec<String> =
+            names.iter().map(|name| format!("{} text", identifier(name))).collect();
+        run(&format!(
+            "CREATE TABLE t (id int, {}, PRIMARY KEY (id, {}))",
+            definitions.join(", "),
+            identifier(&longest)
+        ));
         run("SELECT lead_audit.enable('t')");
-        let values: Vec<String> = names.iter().map(|name| literal(&format!("value of {name}"))).collect();
+        let values: Vec<String> =
+            names.iter().map(|name| literal(&format!("value of {name}"))).collect();
         run(&format!("INSERT INTO t VALUES (1, {})", values.join(", ")));
         for name in &names {
             let value = if *name == longest { "'x'" } else { "NULL" };
             run(&format!("UPDATE t SET {} = {value}", identifier(name)));
         }
         // The order of docs/FORMAT.md: UTF-16 code units.
-        let mut expected: Vec<String> = names.iter().map(|name| (*name).to_owned()).chain(["id".to_owned()]).collect();
+        let mut expected: Vec<String> =
+            names.iter().map(|name| (*name).to_owned()).chain(["id".to_owned()]).collect();
         expected.sort_by_key(|name| name.encode_utf16().collect::<Vec<_>>());
         assert_eq!(
-            rows("SELECT json_object_keys(row_values) FROM (SELECT row_values FROM lead_audit.entry ORDER BY id LIMIT 1) e"),
+            rows(
+                "SELECT json_object_keys(row_values) FROM (SELECT row_values FROM lead_audit.entry ORDER BY id LIMIT 1) e"
+            ),
             expected
         );
         for (place, name) in names.iter().enumerate() {
@@ -532,11 +618,15 @@ mod tests {
     #[pg_test]
     fn after_columns_were_dropped_added_renamed_and_retyped() {
         begin();
-        run("CREATE TABLE t (a int, gone text, id int PRIMARY KEY, b numeric); SELECT lead_audit.enable('t')");
+        run(
+            "CREATE TABLE t (a int, gone text, id int PRIMARY KEY, b numeric); SELECT lead_audit.enable('t')",
+        );
         let check = |statements: &str| {
             run(statements);
             // The old rows are complete too, though some were stored before a column existed.
-            run("CREATE TEMP TABLE before AS SELECT id, to_jsonb(t) AS row FROM t; UPDATE t SET a = a + 1");
+            run(
+                "CREATE TEMP TABLE before AS SELECT id, to_jsonb(t) AS row FROM t; UPDATE t SET a = a + 1",
+            );
             let differing = rows(
                 "SELECT t.id, l.old_values, b.row, l.new_values, to_jsonb(t) FROM t JOIN before b USING (id) LEFT JOIN LATERAL (
                    SELECT * FROM lead_audit.log WHERE row_key = jsonb_build_object('id', t.id)
@@ -549,7 +639,9 @@ mod tests {
         };
         check("INSERT INTO t VALUES (1, 'x', 1, 1.10), (2, NULL, 2, NULL)");
         check("ALTER TABLE t DROP COLUMN gone");
-        check("ALTER TABLE t ADD COLUMN added text DEFAULT 'by default', ADD COLUMN empty timestamptz");
+        check(
+            "ALTER TABLE t ADD COLUMN added text DEFAULT 'by default', ADD COLUMN empty timestamptz",
+        );
         check("INSERT INTO t VALUES (5, 3, 0.0)");
         check("ALTER TABLE t RENAME COLUMN b TO \"B\"");
         check("ALTER TABLE t ALTER COLUMN \"B\" TYPE text USING \"B\"::text || '!'");
@@ -561,7 +653,9 @@ mod tests {
             "CREATE TYPE c AS (x int); ALTER TABLE t ADD COLUMN c c DEFAULT ROW(1);
              ALTER TYPE c ADD ATTRIBUTE y timestamptz",
         );
-        check("ALTER TYPE c DROP ATTRIBUTE x CASCADE, ADD ATTRIBUTE x text; UPDATE t SET c.x = 'again' WHERE id = 1");
+        check(
+            "ALTER TYPE c DROP ATTRIBUTE x CASCADE, ADD ATTRIBUTE x text; UPDATE t SET c.x = 'again' WHERE id = 1",
+        );
         check(
             "CREATE TABLE part_of (gone int, k numeric, at timestamptz); INSERT INTO part_of VALUES (1, 1.0, 'infinity');
              ALTER TABLE part_of DROP COLUMN gone, ADD COLUMN n text DEFAULT 'n';
@@ -600,7 +694,10 @@ mod tests {
             ),
             3000
         );
-        assert!(number("SELECT count(DISTINCT scale(n)) FROM t") > 50 && number("SELECT count(*) FROM t WHERE n < 0") > 1000);
+        assert!(
+            number("SELECT count(DISTINCT scale(n)) FROM t") > 50
+                && number("SELECT count(*) FROM t WHERE n < 0") > 1000
+        );
         assert_intact();
     }
 
@@ -618,7 +715,11 @@ mod tests {
              UPDATE t SET big = noise(7), doc = doc || '{\"k\": 1}';
              UPDATE t SET raw = convert_to(noise(2), 'UTF8'), n = 2;
              UPDATE t SET raw = raw || '\\x00'; DELETE FROM t");
-        assert!(number("SELECT pg_relation_size(reltoastrelid) FROM pg_class WHERE oid = 't'::regclass") > 0);
+        assert!(
+            number(
+                "SELECT pg_relation_size(reltoastrelid) FROM pg_class WHERE oid = 't'::regclass"
+            ) > 0
+        );
         assert_eq!(
             log(
                 "operation, (SELECT string_agg(k, ',') FROM jsonb_object_keys(diff) k), length(old_values->>'big'), length(old_values->>'raw')"

@@ -1,5 +1,6 @@
-//! The library beside SQL objects of another version. With newer ones it says so and does not touch them. With older ones it works:
-//! crates/acceptance/tests/upgrade.rs tests that with the SQL objects as they were released.
+//! The library beside SQL objects of another version. With newer ones it says so and does not touch
+//! them. With older ones it works: crates/acceptance/tests/upgrade.rs tests that with the SQL
+//! objects as they were released.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -11,26 +12,40 @@ mod tests {
     const REFUSAL: &str = "cannot work with SQL objects of version 999.0";
 
     fn objects_are_of(version: &str) {
-        run(&format!("UPDATE pg_catalog.pg_extension SET extversion = '{version}' WHERE extname = 'lead_audit'"));
+        run(&format!(
+            "UPDATE pg_catalog.pg_extension SET extversion = '{version}' WHERE extname = 'lead_audit'"
+        ));
     }
 
-    /// Sessions use the new library as soon as it is installed, with the old SQL objects. A dump names `capture()` and
-    /// `capture_truncate()`, too.
+    /// Sessions use the new library as soon as it is installed, with the old SQL objects. A dump
+    /// names `capture()` and `capture_truncate()`, too.
     #[pg_test]
     fn library_has_every_symbol_of_released_objects() {
         begin();
-        let library = one("SELECT probin FROM pg_proc WHERE oid = 'lead_audit.capture()'::regprocedure");
+        let library =
+            one("SELECT probin FROM pg_proc WHERE oid = 'lead_audit.capture()'::regprocedure");
         for script in RELEASED {
-            let symbols: Vec<&str> =
-                script.split("AS 'MODULE_PATHNAME', '").skip(1).filter_map(|rest| rest.split('\'').next()).collect();
+            let symbols: Vec<&str> = script
+                .split("AS 'MODULE_PATHNAME', '")
+                .skip(1)
+                .filter_map(|rest| rest.split('\'').next())
+                .collect();
             assert!(symbols.len() > 20, "{symbols:?}");
             for symbol in symbols {
                 // Postgres looks for the symbol when it creates the function.
-                let create = format!("CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE c AS '{library}', '{symbol}'");
-                assert_eq!(failure(&format!("{create}; DROP FUNCTION pg_temp.f()")), "no error", "{symbol}");
+                let create = format!(
+                    "CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE c AS '{library}', '{symbol}'"
+                );
+                assert_eq!(
+                    failure(&format!("{create}; DROP FUNCTION pg_temp.f()")),
+                    "no error",
+                    "{symbol}"
+                );
             }
         }
-        let create = format!("CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE c AS '{library}', 'no_such_symbol'");
+        let create = format!(
+            "CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE c AS '{library}', 'no_such_symbol'"
+        );
         assert_fails(&create, "42883", "no_such_symbol");
     }
 
@@ -54,13 +69,16 @@ mod tests {
             assert!(outcome.contains("55000") && outcome.contains(REFUSAL), "{call}: {outcome}");
         }
         assert_eq!(
-            one("SELECT state || ': ' || reason FROM lead_audit.status() WHERE part = 'recording'").replace(char::is_numeric, ""),
+            one("SELECT state || ': ' || reason FROM lead_audit.status() WHERE part = 'recording'")
+                .replace(char::is_numeric, ""),
             "off: the library lead_audit . cannot work with SQL objects of version ."
         );
         objects_are_of("1.0");
         assert_intact();
         assert_eq!(
-            one("SELECT concat_ws(' | ', state, reason, remedy) FROM lead_audit.status() WHERE part = 'recording'"),
+            one(
+                "SELECT concat_ws(' | ', state, reason, remedy) FROM lead_audit.status() WHERE part = 'recording'"
+            ),
             "on | by a library that is newer than the SQL objects of version 1.0 | ALTER EXTENSION lead_audit UPDATE"
         );
     }
@@ -70,18 +88,27 @@ mod tests {
         begin_with_leads();
         let major = env!("CARGO_PKG_VERSION_MAJOR");
         objects_are_of(&format!("{major}.999"));
-        assert_eq!(warnings(|| run("INSERT INTO leads (id) VALUES ('1'); TRUNCATE leads")), [""; 0]);
-        for call in
-            ["SELECT * FROM lead_audit.verify()", "SELECT lead_audit.enable('leads')", "SELECT lead_audit.disable('leads')"]
-        {
+        assert_eq!(
+            warnings(|| run("INSERT INTO leads (id) VALUES ('1'); TRUNCATE leads")),
+            [""; 0]
+        );
+        for call in [
+            "SELECT * FROM lead_audit.verify()",
+            "SELECT lead_audit.enable('leads')",
+            "SELECT lead_audit.disable('leads')",
+        ] {
             let outcome = failure(call);
             assert!(
-                outcome.contains("55000") && outcome.contains(&format!("objects of version {major}.999")),
+                outcome.contains("55000")
+                    && outcome.contains(&format!("objects of version {major}.999")),
                 "{call}: {outcome}"
             );
         }
         objects_are_of(&format!("{major}.0"));
-        assert_eq!(rows("SELECT operation FROM lead_audit.log ORDER BY id"), ["INSERT", "TRUNCATE"]);
+        assert_eq!(
+            rows("SELECT operation FROM lead_audit.log ORDER BY id"),
+            ["INSERT", "TRUNCATE"]
+        );
         assert_intact();
     }
 
@@ -94,7 +121,8 @@ mod tests {
         assert!(said.len() == 1 && said[0].contains(REFUSAL), "{said:?}");
         assert_eq!(not_written(), counted + 1);
         assert_eq!(rows("SELECT id FROM leads"), ["1"]);
-        let outcome = failure("SET LOCAL lead_audit.on_error = abort; INSERT INTO leads (id) VALUES ('2')");
+        let outcome =
+            failure("SET LOCAL lead_audit.on_error = abort; INSERT INTO leads (id) VALUES ('2')");
         assert!(outcome.contains(REFUSAL), "{outcome}");
         assert_eq!(rows("SELECT id FROM leads"), ["1"]);
         // Nothing stays refused.

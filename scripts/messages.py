@@ -37,13 +37,13 @@ CODES = {
 STRING = r'(?:format!\(\s*)?"((?:[^"\\]|\\(?s:.))*)"'
 CODE = r"PgSqlErrorCode::ERRCODE_(\w+)"
 RUST = [
-    re.compile(rf"code: {CODE},\s*message: {STRING}"),
+    re.compile(rf"code: {CODE},\s*message:\s*{STRING}"),
     re.compile(rf"ErrorReport::new\(\s*{CODE},\s*{STRING}"),
     re.compile(rf"(?:refused|refusal)\(\s*{CODE},\s*{STRING}"),
     re.compile(r"pgrx::(log|warning|notice)!\(\s*" + STRING),
     re.compile(r"\b(notice)\(&?" + STRING),
     # A line of the server's log that is written without pgrx.
-    re.compile(r"write!\((line), " + STRING),
+    re.compile(r"write!\(\s*(line),\s*" + STRING),
 ]
 # Messages that are given to the function that raises them.
 RUST_WITHOUT_CODE = [re.compile(rf"wrong\({STRING}"), re.compile(rf'(?:Some\(size\)|None) => {STRING}\)?(?:\.to_owned\(\))?,')]

@@ -762,8 +762,8 @@ COMMENT ON FUNCTION lead_audit.check_watched() IS
   'detached (it now has its own watch id), dropped, trigger off (the state of the table is now '
   'disabled), locked (a session holds a lock: the other faults of this watched table are not '
   'repaired yet), not repaired (found by the worker, which does not run code of the owner of a '
-  'table: call this function). Returns no row if there is no fault. The background worker does the same after '
-  'DDL and every minute.';
+  'table: call this function). Returns no row if there is no fault. The background worker does '
+  'the same after DDL and every minute.';
 
 CREATE FUNCTION lead_audit_internal.guard_ddl() RETURNS event_trigger
   LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_guard_ddl';

@@ -2384,8 +2384,8 @@ COMMENT ON FUNCTION lead_audit.check_watched() IS
   'detached (it now has its own watch id), dropped, trigger off (the state of the table is now '
   'disabled), locked (a session holds a lock: the other faults of this watched table are not '
   'repaired yet), not repaired (found by the worker, which does not run code of the owner of a '
-  'table: call this function). Returns no row if there is no fault. The background worker does the same after '
-  'DDL and every minute.';
+  'table: call this function). Returns no row if there is no fault. The background worker does '
+  'the same after DDL and every minute.';
 
 COMMENT ON FUNCTION lead_audit_internal.guard_ddl() IS
   'Event trigger: calls refuse_ddl(), after_ddl(), after_drop() and before_attach() with the '

@@ -1,5 +1,6 @@
-//! Who it was: what the application says (its settings) and what the database itself sees, which the application cannot
-//! forge. Worked out again only when one of these changed; a bulk statement does it once.
+//! Who it was: what the application says (its settings) and what the database itself sees, which
+//! the application cannot forge. Worked out again only when one of these changed; a bulk statement
+//! does it once.
 
 use crate::pg::{Text, role_name};
 use crate::settings;
@@ -35,7 +36,10 @@ impl Actor {
             ("client_addr", &self.client_addr),
             ("application_name", &self.application_name),
         ];
-        columns.into_iter().filter(|(_, text)| text.as_ref().is_some_and(Text::is_encoded)).map(|(name, _)| name)
+        columns
+            .into_iter()
+            .filter(|(_, text)| text.as_ref().is_some_and(Text::is_encoded))
+            .map(|(name, _)| name)
     }
 }
 
@@ -60,7 +64,8 @@ pub fn role_changed() {
     ROLE_GENERATION.set(ROLE_GENERATION.get() + 1);
 }
 
-/// Runs `work` with `role` recorded as the current user: for code that acts with more rights on somebody's behalf.
+/// Runs `work` with `role` recorded as the current user: for code that acts with more rights on
+/// somebody's behalf.
 pub fn acting_for<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     struct Restore(Option<pg_sys::Oid>);
     impl Drop for Restore {
@@ -79,15 +84,17 @@ pub fn acting_for_unless_known<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -
 
 /// The role that is recorded as the current user.
 pub fn acting_role() -> pg_sys::Oid {
-    // SAFETY: reads a variable of the session. enable() and disable() run as their owner; who called them is outside of that.
+    // SAFETY: reads a variable of the session. enable() and disable() run as their owner; who
+    // called them is outside of that.
     ACTING_FOR.get().unwrap_or_else(|| unsafe { pg_sys::GetOuterUserId() })
 }
 
 /// The identity as of now.
 pub fn current() -> Rc<Actor> {
     // SAFETY: these read variables of the session.
-    let (session_user, current_user) =
-        unsafe { (pg_sys::GetSessionUserId(), ACTING_FOR.get().unwrap_or_else(|| pg_sys::GetUserId())) };
+    let (session_user, current_user) = unsafe {
+        (pg_sys::GetSessionUserId(), ACTING_FOR.get().unwrap_or_else(|| pg_sys::GetUserId()))
+    };
     let application_name = application_name();
     let hit = CACHED.with_borrow(|cached| match cached {
         Some(c)
@@ -104,8 +111,10 @@ pub fn current() -> Rc<Actor> {
     if let Some(actor) = hit {
         return actor;
     }
-    // Taken before the roles' names are looked up: a change that comes in meanwhile is then seen the next time.
-    let (context_generation, role_generation) = (settings::context_generation(), ROLE_GENERATION.get());
+    // Taken before the roles' names are looked up: a change that comes in meanwhile is then seen
+    // the next time.
+    let (context_generation, role_generation) =
+        (settings::context_generation(), ROLE_GENERATION.get());
     let actor = Rc::new(read(session_user, current_user, application_name));
     let cached = Cached {
         actor: Rc::clone(&actor),
@@ -129,7 +138,8 @@ fn read(session_user: pg_sys::Oid, current_user: pg_sys::Oid, application_name: 
         db_session_user: role_name(session_user),
         db_current_user: role_name(current_user),
         client_addr: text(client_addr()),
-        application_name: (!application_name.is_empty()).then(|| Text::from_server(application_name)),
+        application_name: (!application_name.is_empty())
+            .then(|| Text::from_server(application_name)),
         // SAFETY: set when the process starts.
         backend_pid: unsafe { pg_sys::MyProcPid },
     }
@@ -152,8 +162,9 @@ impl Now {
     pub fn read() -> Self {
         let application_name = application_name();
         // SAFETY: these read variables of the session.
-        let (session_user, current_user) =
-            unsafe { (pg_sys::GetSessionUserId(), ACTING_FOR.get().unwrap_or_else(|| pg_sys::GetUserId())) };
+        let (session_user, current_user) = unsafe {
+            (pg_sys::GetSessionUserId(), ACTING_FOR.get().unwrap_or_else(|| pg_sys::GetUserId()))
+        };
         Now {
             session_user,
             current_user,
@@ -162,29 +173,33 @@ impl Now {
             user_agent: settings::USER_AGENT.get(),
             request_id: settings::REQUEST_ID.get(),
             client_addr: CLIENT_ADDR.with_borrow(Clone::clone),
-            application_name: (!application_name.is_empty()).then(|| String::from_utf8_lossy(application_name).into_owned()),
+            application_name: (!application_name.is_empty())
+                .then(|| String::from_utf8_lossy(application_name).into_owned()),
         }
     }
 }
 
-/// Takes note of the client's address, which is the same for as long as the session lasts. Asking for it can raise an error,
-/// so it is not done while one is being raised.
+/// Takes note of the client's address, which is the same for as long as the session lasts. Asking
+/// for it can raise an error, so it is not done while one is being raised.
 pub fn remember_client_addr() {
     CLIENT_ADDR.set(client_addr());
 }
 
 fn application_name() -> &'static [u8] {
-    // SAFETY: the setting is null only before it is first assigned. It lives until the next assignment, which cannot come
-    // before the caller, who compares or copies it at once, is done with it.
+    // SAFETY: the setting is null only before it is first assigned. It lives until the next
+    // assignment, which cannot come before the caller, who compares or copies it at once, is done
+    // with it.
     unsafe {
         let name = pg_sys::application_name;
         if name.is_null() { b"" } else { CStr::from_ptr(name).to_bytes() }
     }
 }
 
-/// The client's network address as inet_client_addr() gives it, without its mask; `None` for a Unix socket or no client.
+/// The client's network address as inet_client_addr() gives it, without its mask; `None` for a Unix
+/// socket or no client.
 fn client_addr() -> Option<String> {
-    // SAFETY: inet_client_addr takes nothing and gives NULL where there is no address; network_host takes what it gives.
+    // SAFETY: inet_client_addr takes nothing and gives NULL where there is no address; network_host
+    // takes what it gives.
     unsafe {
         let address = pgrx::direct_function_call_as_datum(pg_sys::inet_client_addr, &[])?;
         pgrx::direct_function_call(pg_sys::network_host, &[Some(address)])

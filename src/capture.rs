@@ -1,7 +1,9 @@
-//! From the trigger to the entry. A row takes one way: `trigger` makes a `row_event` of what PostgreSQL passes; `row_layout` knows how
-//! rows of the table are written, and `encode` writes their values; `crate::entries` takes the finished entry.
+//! From the trigger to the entry. A row takes one way: `trigger` makes a `row_event` of what
+//! PostgreSQL passes; `row_layout` knows how rows of the table are written, and `encode` writes
+//! their values; `crate::entries` takes the finished entry.
 //!
-//! `truncate` is the same for TRUNCATE. `partition_move` makes one event of the two that an UPDATE of the partition key fires.
+//! `truncate` is the same for TRUNCATE. `partition_move` makes one event of the two that an UPDATE
+//! of the partition key fires.
 
 mod encode;
 mod foreign_code;

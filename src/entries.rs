@@ -1,8 +1,8 @@
-//! From the entry to the table: entries of one statement are gathered (pending), written together (write) and, at the
-//! latest, when the statement ends (flush_points).
+//! From the entry to the table: entries of one statement are gathered (pending), written together
+//! (write) and, at the latest, when the statement ends (flush_points).
 //!
-//! An entry takes its id, time and checksum when the event happens; only the writing waits. Entries belong to the
-//! subtransaction that their event happened in, and are forgotten with it.
+//! An entry takes its id, time and checksum when the event happens; only the writing waits. Entries
+//! belong to the subtransaction that their event happened in, and are forgotten with it.
 
 mod batch;
 mod entry_table;
@@ -15,10 +15,12 @@ mod stored_entry;
 mod write_counts;
 mod writer;
 
-pub use entry_table::{COLUMNS, check_columns, relation_changed, relation_of_schema, sequence_changed};
+pub use entry_table::{
+    COLUMNS, check_columns, relation_changed, relation_of_schema, sequence_changed,
+};
 pub use flush_points::{
-    is_first_statement, library_is_loaded, statement_scope_closes, statement_scope_opens, subtransaction_aborts,
-    subtransaction_commits, subtransaction_starts, transaction_ends,
+    is_first_statement, library_is_loaded, statement_scope_closes, statement_scope_opens,
+    subtransaction_aborts, subtransaction_commits, subtransaction_starts, transaction_ends,
 };
 pub use invalid_bytes::InvalidBytes;
 pub use ledger::EntryColumn;
@@ -27,5 +29,8 @@ pub use new_entry::{NewEntry, Outcome};
 pub use on_error::not_written_yet_counted;
 pub use on_error::{UnwrittenEntry, before_commit, entry_not_written, report_unwritten_to};
 pub use stored_entry::{StoredEntry, StoredFault};
-pub use write_counts::{WriteCount, count_writes, statement_begins, statement_succeeded, take_write_counts, write_counts};
+pub use write_counts::{
+    WriteCount, count_writes, statement_begins, statement_succeeded, take_write_counts,
+    write_counts,
+};
 pub use writer::{append, append_about, flush, write_at_once};

@@ -1,8 +1,9 @@
 //! lead_audit: every write to a watched table becomes a checksummed entry in `lead_audit.entry`.
 //!
-//! Data takes one way: a trigger makes a row event, `capture` encodes it, `entries` writes it, `seal` appends it to the tree, `verify`
-//! and `history` read it. `failures` runs beside that: the session makes a record of a failed statement, the queue carries it out
-//! of the transaction, the worker makes an entry of it.
+//! Data takes one way: a trigger makes a row event, `capture` encodes it, `entries` writes it,
+//! `seal` appends it to the tree, `verify` and `history` read it. `failures` runs beside that: the
+//! session makes a record of a failed statement, the queue carries it out of the transaction, the
+//! worker makes an entry of it.
 //!
 //! Each module uses only modules above it in this list (scripts/module_order.py checks that):
 //!
@@ -46,7 +47,8 @@ mod pgrx_tests;
 
 ::pgrx::pg_module_magic!(name, version);
 
-/// Called by Postgres when the library is loaded into a server process (or into the postmaster, when it is preloaded).
+/// Called by Postgres when the library is loaded into a server process (or into the postmaster,
+/// when it is preloaded).
 #[allow(non_snake_case)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
@@ -68,10 +70,13 @@ pub mod pg_test {
     /// Called once before the first test.
     pub fn setup(_options: Vec<&str>) {}
 
-    /// Settings for the server that the tests run in. By default none, since lead_audit has to work without preloading;
-    /// scripts/assertions.sh gives one.
+    /// Settings for the server that the tests run in. By default none, since lead_audit has to work
+    /// without preloading; scripts/assertions.sh gives one.
     #[must_use]
     pub fn postgresql_conf_options() -> Vec<&'static str> {
-        std::env::var("LEAD_AUDIT_TEST_SETTINGS").into_iter().map(|setting| &*setting.leak()).collect()
+        std::env::var("LEAD_AUDIT_TEST_SETTINGS")
+            .into_iter()
+            .map(|setting| &*setting.leak())
+            .collect()
     }
 }

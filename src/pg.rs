@@ -1,5 +1,5 @@
-//! Postgres behind small safe wrappers, named after what Postgres calls them. Everything above this module is told of an
-//! error as a value or by unwinding; nothing here keeps state of its own.
+//! Postgres behind small safe wrappers, named after what Postgres calls them. Everything above this
+//! module is told of an error as a value or by unwinding; nothing here keeps state of its own.
 
 mod allocator;
 mod background_process;
@@ -16,7 +16,8 @@ mod user;
 mod utility_call;
 
 pub use background_process::{
-    NextTurn, handle_signals, in_extension_transaction, in_transaction, must_stop, set_signal_handler, wait,
+    NextTurn, handle_signals, in_extension_transaction, in_transaction, must_stop,
+    set_signal_handler, wait,
 };
 pub use error::{ServerError, capped, packed_sqlstate_text, sqlstate_text};
 pub use extension::{extension_owner, extension_version, hold_extension};
@@ -24,16 +25,20 @@ pub use foreign_call::call_foreign;
 pub use id_scan::IdScan;
 pub use memory::{RowMemory, in_context, new_context};
 pub use relation::{
-    OpenRelation, attribute, attribute_name, for_each_row, leaves, next_value, partition_ancestors, relation_name, schema_name,
-    watch_of_triggers,
+    OpenRelation, attribute, attribute_name, for_each_row, leaves, next_value, partition_ancestors,
+    relation_name, schema_name, watch_of_triggers,
 };
 pub use spi::{SpiPlan, with_spi};
 pub use text::{
-    Hash32, NotWritten, OutputFunction, Text, TextWriter, borrowed_text, detoasted, out_of_memory, output_text, parse_uuid,
+    Hash32, NotWritten, OutputFunction, Text, TextWriter, borrowed_text, detoasted, out_of_memory,
+    output_text, parse_uuid,
 };
-pub use transaction::{NewestSnapshot, TransactionEnd, current_subtransaction, in_subtransaction, lock_task, trigger_depth};
+pub use transaction::{
+    NewestSnapshot, TransactionEnd, current_subtransaction, in_subtransaction, lock_task,
+    trigger_depth,
+};
 pub use user::{
-    as_owner_restricted, as_user, as_user_restricted, current_database, current_role, is_superuser, is_template,
-    may_create_databases, owns_database, owns_relation, role_name, with_search_path,
+    as_owner_restricted, as_user, as_user_restricted, current_database, current_role, is_superuser,
+    is_template, may_create_databases, owns_database, owns_relation, role_name, with_search_path,
 };
 pub use utility_call::UtilityCall;

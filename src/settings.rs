@@ -1,14 +1,15 @@
-//! The settings `lead_audit.*`: what the application says about itself, and the superuser's switches.
+//! The settings `lead_audit.*`: what the application says about itself, and the superuser's
+//! switches.
 //!
-//! The application's four settings are read for every row, so they are kept as Postgres keeps them; a counter that every
-//! assignment raises tells `actor` when to read them again.
+//! The application's four settings are read for every row, so they are kept as Postgres keeps them;
+//! a counter that every assignment raises tells `actor` when to read them again.
 
 pub mod failures;
 mod sealing;
 
 pub use sealing::{
-    CHECKPOINT_DIR, ORIGIN, PREVIOUS_SIGNING_KEY_FILE, SIGNING_KEY_FILE, folder_name, reload_for_database, seal_interval,
-    was_reset,
+    CHECKPOINT_DIR, ORIGIN, PREVIOUS_SIGNING_KEY_FILE, SIGNING_KEY_FILE, folder_name,
+    reload_for_database, seal_interval, was_reset,
 };
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
@@ -61,7 +62,8 @@ pub fn batch_bytes() -> usize {
 /// A text setting, where Postgres keeps it.
 pub struct TextSetting(Cell<*mut c_char>);
 
-// SAFETY: a server process has one thread; the pointer is written by Postgres's GUC machinery on it, nowhere else.
+// SAFETY: a server process has one thread; the pointer is written by Postgres's GUC machinery on
+// it, nowhere else.
 unsafe impl Sync for TextSetting {}
 
 impl TextSetting {
@@ -69,13 +71,15 @@ impl TextSetting {
         TextSetting(Cell::new(std::ptr::null_mut()))
     }
 
-    /// The value, or `None` if it is unset or empty: a SET LOCAL leaves an empty text behind, not an unset one.
+    /// The value, or `None` if it is unset or empty: a SET LOCAL leaves an empty text behind, not
+    /// an unset one.
     pub fn get(&self) -> Option<String> {
         let value = self.0.get();
         if value.is_null() {
             return None;
         }
-        // SAFETY: a GUC's value is a C string that lives until the next assignment; it is copied here.
+        // SAFETY: a GUC's value is a C string that lives until the next assignment; it is copied
+        // here.
         let value = unsafe { CStr::from_ptr(value) };
         (!value.is_empty()).then(|| value.to_string_lossy().into_owned())
     }
@@ -104,8 +108,8 @@ const ID_LIMIT: usize = 255;
 /// Longest `user_agent`, in characters.
 const USER_AGENT_LIMIT: usize = 500;
 
-/// Defines all settings, and claims the prefix: from then on a misspelt name is an error. Those that only the server's start
-/// can set exist where the library is preloaded.
+/// Defines all settings, and claims the prefix: from then on a misspelt name is an error. Those
+/// that only the server's start can set exist where the library is preloaded.
 pub fn define(preloading: bool) {
     define_context(
         c"lead_audit.user_id",
@@ -114,7 +118,12 @@ pub fn define(preloading: bool) {
         check_id,
     );
     define_context(c"lead_audit.user_ip", c"IP address of that user.", &USER_IP, check_ip);
-    define_context(c"lead_audit.user_agent", c"User agent of that user, at most 500 characters.", &USER_AGENT, check_user_agent);
+    define_context(
+        c"lead_audit.user_agent",
+        c"User agent of that user, at most 500 characters.",
+        &USER_AGENT,
+        check_user_agent,
+    );
     define_context(
         c"lead_audit.request_id",
         c"Request that the application serves, at most 255 characters.",
@@ -171,11 +180,20 @@ pub fn define(preloading: bool) {
     }
 }
 
-type Check = unsafe extern "C-unwind" fn(*mut *mut c_char, *mut *mut c_void, pg_sys::GucSource::Type) -> bool;
+type Check = unsafe extern "C-unwind" fn(
+    *mut *mut c_char,
+    *mut *mut c_void,
+    pg_sys::GucSource::Type,
+) -> bool;
 
-fn define_context(name: &'static CStr, description: &'static CStr, setting: &'static TextSetting, check: Check) {
-    // SAFETY: all strings and the variable are static; the hooks have the signatures that Postgres asks for. A value set
-    // before the library was loaded is checked and taken over by this call.
+fn define_context(
+    name: &'static CStr,
+    description: &'static CStr,
+    setting: &'static TextSetting,
+    check: Check,
+) {
+    // SAFETY: all strings and the variable are static; the hooks have the signatures that Postgres
+    // asks for. A value set before the library was loaded is checked and taken over by this call.
     unsafe {
         pg_sys::DefineCustomStringVariable(
             name.as_ptr(),
@@ -229,7 +247,9 @@ unsafe extern "C-unwind" fn check_ip(
 
 fn check_length(text: &str, limit: usize) -> Result<(), String> {
     match text.chars().count() {
-        length if length > limit => Err(format!("It is {length} characters long; at most {limit} are allowed.")),
+        length if length > limit => {
+            Err(format!("It is {length} characters long; at most {limit} are allowed."))
+        }
         _ => Ok(()),
     }
 }
@@ -262,19 +282,24 @@ unsafe fn accept(value: *mut *mut c_char, check: impl Fn(&str) -> Result<(), Str
     };
     let Some(complaint) = complaint else { return true };
     let complaint: Vec<u8> = complaint.into_bytes().into_iter().chain([0]).collect();
-    // SAFETY: the copy is in ErrorContext, which is where GUC_check_errdetail() puts it and which is reset with the error.
+    // SAFETY: the copy is in ErrorContext, which is where GUC_check_errdetail() puts it and which
+    // is reset with the error.
     unsafe {
-        pg_sys::GUC_check_errdetail_string = pg_sys::MemoryContextStrdup(pg_sys::ErrorContext, complaint.as_ptr().cast());
+        pg_sys::GUC_check_errdetail_string =
+            pg_sys::MemoryContextStrdup(pg_sys::ErrorContext, complaint.as_ptr().cast());
     }
     false
 }
 
-/// The value that a setting had outside the innermost function or script that set it for itself, or `None` if none did.
+/// The value that a setting had outside the innermost function or script that set it for itself, or
+/// `None` if none did.
 ///
-/// CREATE EXTENSION runs its script with a search_path of its own; what its caller has is one level down Postgres's stack.
+/// CREATE EXTENSION runs its script with a search_path of its own; what its caller has is one level
+/// down Postgres's stack.
 pub fn outer_text_value(name: &CStr) -> Option<String> {
-    // SAFETY: the records live as long as the process. One begins with `gen`, and is a config_string where vartype says so;
-    // the stack's entries live as long as the nesting that made them.
+    // SAFETY: the records live as long as the process. One begins with `gen`, and is a
+    // config_string where vartype says so; the stack's entries live as long as the nesting that
+    // made them.
     unsafe {
         for &variable in variables() {
             if CStr::from_ptr((*variable).name) != name || (*variable).stack.is_null() {
@@ -284,18 +309,24 @@ pub fn outer_text_value(name: &CStr) -> Option<String> {
                 return None;
             }
             let prior = (*(*variable).stack).prior.val.stringval;
-            return (!prior.is_null()).then(|| CStr::from_ptr(prior).to_string_lossy().into_owned());
+            return (!prior.is_null())
+                .then(|| CStr::from_ptr(prior).to_string_lossy().into_owned());
         }
     }
     None
 }
 
-/// Postgres's records of all settings, in an array that lives as long as the current memory context.
+/// Postgres's records of all settings, in an array that lives as long as the current memory
+/// context.
 fn variables<'a>() -> &'a [*mut pg_sys::config_generic] {
-    // SAFETY: the array has as many records as Postgres says; before 16 it is its own, which a new setting can move.
+    // SAFETY: the array has as many records as Postgres says; before 16 it is its own, which a new
+    // setting can move.
     #[cfg(feature = "pg15")]
     unsafe {
-        std::slice::from_raw_parts(pg_sys::get_guc_variables(), pg_sys::GetNumConfigOptions().max(0) as usize)
+        std::slice::from_raw_parts(
+            pg_sys::get_guc_variables(),
+            pg_sys::GetNumConfigOptions().max(0) as usize,
+        )
     }
     // SAFETY: the same; this one is a copy in the current memory context.
     #[cfg(not(feature = "pg15"))]
@@ -321,7 +352,16 @@ mod tests {
         for good in ["203.0.113.7", "::1", "2001:db8::ff00:42:8329", "::ffff:192.0.2.1"] {
             assert!(check_address(good).is_ok(), "{good}");
         }
-        for bad in ["", "localhost", "10.0.0.0/8", "fe80::1%eth0", "1.2.3.4:80", "1.2.3", "01.2.3.4", " 1.2.3.4"] {
+        for bad in [
+            "",
+            "localhost",
+            "10.0.0.0/8",
+            "fe80::1%eth0",
+            "1.2.3.4:80",
+            "1.2.3",
+            "01.2.3.4",
+            " 1.2.3.4",
+        ] {
             assert!(check_address(bad).is_err(), "{bad}");
         }
     }

@@ -1,5 +1,5 @@
-//! `lead_audit.status()`: which parts are on, and what to do about those that are not. Each part says it of itself; here they
-//! are put together.
+//! `lead_audit.status()`: which parts are on, and what to do about those that are not. Each part
+//! says it of itself; here they are put together.
 
 mod parts;
 mod queue;

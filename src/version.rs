@@ -2,10 +2,11 @@
 //!
 //! A session can meet SQL objects that are not those of its library:
 //!
-//! - *Older objects*: the package is installed and `ALTER EXTENSION lead_audit UPDATE` has not run yet. The library works with them,
-//!   from version 1.0 on.
-//! - *Newer objects*: the session loaded its library before the update, or an older package was installed again. Within one major
-//!   version, writes are still recorded, because a minor version only adds to the table of entries. Everything else is refused.
+//! - *Older objects*: the package is installed and `ALTER EXTENSION lead_audit UPDATE` has not run
+//!   yet. The library works with them, from version 1.0 on.
+//! - *Newer objects*: the session loaded its library before the update, or an older package was
+//!   installed again. Within one major version, writes are still recorded, because a minor version
+//!   only adds to the table of entries. Everything else is refused.
 
 use crate::pg::{ServerError, extension_version};
 use pgrx::{PgSqlErrorCode, pg_extern};
@@ -20,8 +21,7 @@ const INTERNAL_SCHEMA: (u32, u32) = (1, 1);
 const LIBRARY: &str = env!("CARGO_PKG_VERSION");
 
 /// What helps where the SQL objects are of a later version.
-pub const INSTALL: &str =
-    "Install the library of the SQL objects' version, or connect again if that was done since this session began";
+pub const INSTALL: &str = "Install the library of the SQL objects' version, or connect again if that was done since this session began";
 
 /// What the SQL objects are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,8 @@ pub enum Need {
     Everything,
 }
 
-/// Refuses SQL objects of a version that the library cannot know. Where there is no extension, there is nothing to refuse.
+/// Refuses SQL objects of a version that the library cannot know. Where there is no extension,
+/// there is nothing to refuse.
 pub fn check(need: Need) -> Result<(), ServerError> {
     match extension_version() {
         Some(objects) if !fits(LIBRARY, &objects, need) => Err(mismatch(&objects)),
@@ -47,7 +48,8 @@ pub fn require() {
     }
 }
 
-/// `lead_audit_internal.require_library()`: the same, for functions that are SQL and would run with any library.
+/// `lead_audit_internal.require_library()`: the same, for functions that are SQL and would run with
+/// any library.
 #[pg_extern(sql = false)]
 fn require_library() {
     require();
@@ -55,8 +57,8 @@ fn require_library() {
 
 /// The schema of the SQL functions that only the library and other SQL functions call.
 ///
-/// The version decides, not whether the schema exists: before the update from 1.0, anybody who may create schemas can have
-/// made one of this name.
+/// The version decides, not whether the schema exists: before the update from 1.0, anybody who may
+/// create schemas can have made one of this name.
 pub fn internal_schema() -> &'static str {
     match extension_version().as_deref().and_then(numbers) {
         Some(objects) if objects < INTERNAL_SCHEMA => "lead_audit",
@@ -73,7 +75,9 @@ fn mismatch(objects: &str) -> ServerError {
     let (major, minor) = numbers(LIBRARY).unwrap_or_default();
     ServerError {
         code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        message: format!("the library lead_audit {major}.{minor} cannot work with SQL objects of version {objects}"),
+        message: format!(
+            "the library lead_audit {major}.{minor} cannot work with SQL objects of version {objects}"
+        ),
         detail: Some(format!(
             "The library that this server process has loaded works with versions {}.{} to {major}.{minor}.",
             FIRST.0, FIRST.1
@@ -81,7 +85,8 @@ fn mismatch(objects: &str) -> ServerError {
     }
 }
 
-/// Whether a library can work with SQL objects. A version that is no two numbers is none that it knows.
+/// Whether a library can work with SQL objects. A version that is no two numbers is none that it
+/// knows.
 fn fits(library: &str, objects: &str, need: Need) -> bool {
     let (Some(library), Some(objects)) = (numbers(library), numbers(objects)) else { return false };
     let newest = match need {
@@ -114,8 +119,16 @@ mod tests {
             ("1.0.0", "unknown", false, false),
             ("1.0.0", "1", false, false),
         ] {
-            assert_eq!(fits(library, objects, Need::Writing), writing, "{library} with {objects}, writing");
-            assert_eq!(fits(library, objects, Need::Everything), everything, "{library} with {objects}");
+            assert_eq!(
+                fits(library, objects, Need::Writing),
+                writing,
+                "{library} with {objects}, writing"
+            );
+            assert_eq!(
+                fits(library, objects, Need::Everything),
+                everything,
+                "{library} with {objects}"
+            );
         }
     }
 }

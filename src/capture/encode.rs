@@ -1,7 +1,9 @@
-//! One value to canonical JSON: the text that `to_jsonb` gives for it, whatever the session's settings are.
+//! One value to canonical JSON: the text that `to_jsonb` gives for it, whatever the session's
+//! settings are.
 //!
-//! Common types are written straight from their datum. All others go through Postgres's own `to_jsonb`, so that there is
-//! no second opinion on what an array, a composite or an extension's type looks like.
+//! Common types are written straight from their datum. All others go through Postgres's own
+//! `to_jsonb`, so that there is no second opinion on what an array, a composite or an extension's
+//! type looks like.
 
 use super::foreign_code::ForeignCasts;
 use super::jsonb;
@@ -52,7 +54,8 @@ pub enum Encoder {
 }
 
 impl Encoder {
-    /// Whether writing a value may raise an error: by code that is not Postgres's own, or by too deep a nesting.
+    /// Whether writing a value may raise an error: by code that is not Postgres's own, or by too
+    /// deep a nesting.
     pub fn may_raise(&self) -> bool {
         matches!(self, Encoder::ToJsonb { .. } | Encoder::Jsonb)
     }
@@ -65,7 +68,9 @@ impl Encoder {
         // SAFETY: the caller vouches for the type, hence for how the datum is to be read.
         unsafe {
             match self {
-                Encoder::Bool => out.append(if datum.value() as u8 != 0 { b"true" } else { b"false" }),
+                Encoder::Bool => {
+                    out.append(if datum.value() as u8 != 0 { b"true" } else { b"false" })
+                }
                 Encoder::Int2 => write_i64(out, i64::from(datum.value() as i16)),
                 Encoder::Int4 => write_i64(out, i64::from(datum.value() as i32)),
                 Encoder::Int8 => write_i64(out, datum.value() as i64),
@@ -77,11 +82,22 @@ impl Encoder {
                 }
                 Encoder::Bytea => write_bytea(out, detoasted(datum)),
                 Encoder::Numeric => write_numeric(out, datum),
-                Encoder::Float4 => write_float(out, f64::from(f32::from_bits(datum.value() as u32)), datum, pg_sys::float4out),
-                Encoder::Float8 => write_float(out, f64::from_bits(datum.value() as u64), datum, pg_sys::float8out),
+                Encoder::Float4 => write_float(
+                    out,
+                    f64::from(f32::from_bits(datum.value() as u32)),
+                    datum,
+                    pg_sys::float4out,
+                ),
+                Encoder::Float8 => {
+                    write_float(out, f64::from_bits(datum.value() as u64), datum, pg_sys::float8out)
+                }
                 Encoder::DateTime(type_oid) => write_date_time(out, datum, *type_oid),
-                Encoder::Jsonb => jsonb::write(out, pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast()),
-                Encoder::ToJsonb { call, monetary, casts: None } => write_to_jsonb(out, datum, call, *monetary),
+                Encoder::Jsonb => {
+                    jsonb::write(out, pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast())
+                }
+                Encoder::ToJsonb { call, monetary, casts: None } => {
+                    write_to_jsonb(out, datum, call, *monetary)
+                }
                 Encoder::ToJsonb { call, monetary, casts: Some(casts) } => {
                     casts.run(|| write_to_jsonb(out, datum, call, *monetary));
                 }
@@ -107,12 +123,18 @@ fn write_bytea(out: &mut TextWriter, bytes: &[u8]) {
 ///
 /// # Safety
 /// `datum` must be of the type that `output` is the output function of.
-unsafe fn write_float(out: &mut TextWriter, value: f64, datum: pg_sys::Datum, output: OutputFunction) {
+unsafe fn write_float(
+    out: &mut TextWriter,
+    value: f64,
+    datum: pg_sys::Datum,
+    output: OutputFunction,
+) {
     if value == 0.0 {
         // Also for −0: numeric has no such thing.
         return out.push(b'0');
     }
-    // SAFETY: as the caller promises. numeric_in takes a C string, an oid that it does not use, and -1 for any precision.
+    // SAFETY: as the caller promises. numeric_in takes a C string, an oid that it does not use, and
+    // -1 for any precision.
     unsafe {
         let text = {
             let _settings = OutputSettings::new();
@@ -121,7 +143,11 @@ unsafe fn write_float(out: &mut TextWriter, value: f64, datum: pg_sys::Datum, ou
         if !value.is_finite() {
             return out.append_json_string(text);
         }
-        let arguments = [pg_sys::Datum::from(text.as_ptr()), pg_sys::Datum::from(0), pg_sys::Datum::from(-1_i32)];
+        let arguments = [
+            pg_sys::Datum::from(text.as_ptr()),
+            pg_sys::Datum::from(0),
+            pg_sys::Datum::from(-1_i32),
+        ];
         match pgrx::direct_function_call_as_datum(pg_sys::numeric_in, &arguments.map(Some)) {
             Some(numeric) => write_numeric(out, numeric),
             None => out.append(b"null"),
@@ -129,7 +155,8 @@ unsafe fn write_float(out: &mut TextWriter, value: f64, datum: pg_sys::Datum, ou
     }
 }
 
-/// The years 1 to 9999, in microseconds from 2000 on: where the text of an instant is always of one form.
+/// The years 1 to 9999, in microseconds from 2000 on: where the text of an instant is always of one
+/// form.
 const FOUR_DIGIT_YEARS: Range<i64> = -63_082_281_600_000_000..252_455_616_000_000_000;
 
 /// # Safety
@@ -147,7 +174,8 @@ unsafe fn write_date_time(out: &mut TextWriter, datum: pg_sys::Datum, type_oid: 
     {
         out.push(b'"');
         write_timestamp(out, micros);
-        // Postgres leaves out what the fraction of a second ends with, and the fraction if it is zero.
+        // Postgres leaves out what the fraction of a second ends with, and the fraction if it is
+        // zero.
         let written = out.bytes();
         let last = written.iter().rposition(|byte| !matches!(byte, b'Z' | b'0')).unwrap_or(0);
         let end = if written.get(last) == Some(&b'.') { last } else { last + 1 };
@@ -169,9 +197,14 @@ unsafe fn write_date_time(out: &mut TextWriter, datum: pg_sys::Datum, type_oid: 
 
 /// # Safety
 /// `datum` must be of the type that `call` was made for.
-unsafe fn write_to_jsonb(out: &mut TextWriter, datum: pg_sys::Datum, call: &pg_sys::FmgrInfo, monetary: bool) {
-    // SAFETY: the call reads the FmgrInfo, whose only changing part, fn_extra, to_jsonb does not use. The result is a jsonb in
-    // the current memory context, not toasted since it was just made.
+unsafe fn write_to_jsonb(
+    out: &mut TextWriter,
+    datum: pg_sys::Datum,
+    call: &pg_sys::FmgrInfo,
+    monetary: bool,
+) {
+    // SAFETY: the call reads the FmgrInfo, whose only changing part, fn_extra, to_jsonb does not
+    // use. The result is a jsonb in the current memory context, not toasted since it was just made.
     let value = unsafe {
         let _settings = if monetary { OutputSettings::with_money() } else { OutputSettings::new() };
         call_foreign(call, datum)

@@ -1,21 +1,25 @@
-//! Which types bring code that a table's owner can have written. Whoever has more rights than the owner must not run it.
+//! Which types bring code that a table's owner can have written. Whoever has more rights than the
+//! owner must not run it.
 //!
-//! Output functions of base types, ranges, enums and domains are PostgreSQL's, or a superuser's: they are in C. What an owner can
-//! define is a cast to json of a type of one's own, which to_jsonb calls, and a domain's check, which reading a value calls.
+//! Output functions of base types, ranges, enums and domains are PostgreSQL's, or a superuser's:
+//! they are in C. What an owner can define is a cast to json of a type of one's own, which to_jsonb
+//! calls, and a domain's check, which reading a value calls.
 
 use super::type_search::{TypeSearch, attribute_types};
 use crate::pg::{ServerError, as_user_restricted, current_role, is_superuser};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::{Cell, RefCell};
 
-/// Answers for types, kept for as long as the caller keeps this. Types can change meanwhile only in other transactions.
+/// Answers for types, kept for as long as the caller keeps this. Types can change meanwhile only in
+/// other transactions.
 #[derive(Default)]
 pub struct ForeignCode {
     writing: TypeSearch,
 }
 
 impl ForeignCode {
-    /// Whether writing a value of the type as JSON may run code that is neither in C nor PostgreSQL's own.
+    /// Whether writing a value of the type as JSON may run code that is neither in C nor
+    /// PostgreSQL's own.
     pub fn writes(&mut self, type_oid: pg_sys::Oid) -> bool {
         self.writing.finds(type_oid, has_foreign_cast, parts)
     }
@@ -23,12 +27,14 @@ impl ForeignCode {
     /// Whether reading a value of the type from text may run such code.
     pub fn reads(&self, type_oid: pg_sys::Oid) -> bool {
         // SAFETY: looks the type up.
-        !is_built_in(type_oid) && unsafe { pg_sys::get_typtype(type_oid) } as u8 != pg_sys::TYPTYPE_ENUM
+        !is_built_in(type_oid)
+            && unsafe { pg_sys::get_typtype(type_oid) } as u8 != pg_sys::TYPTYPE_ENUM
     }
 }
 
-/// The type, and its modifier, as which a value of this type can be read from text without running code that is neither in C nor
-/// PostgreSQL's own: a domain's check is left out. `None` if there is no such type.
+/// The type, and its modifier, as which a value of this type can be read from text without running
+/// code that is neither in C nor PostgreSQL's own: a domain's check is left out. `None` if there is
+/// no such type.
 pub fn readable_type(type_oid: pg_sys::Oid, modifier: i32) -> Option<(pg_sys::Oid, i32)> {
     let without_domain = |type_oid: pg_sys::Oid, mut modifier: i32| {
         // SAFETY: looks the type up; the modifier is replaced where the type is a domain.
@@ -53,7 +59,8 @@ pub fn readable_type(type_oid: pg_sys::Oid, modifier: i32) -> Option<(pg_sys::Oi
 
 fn is_domain(type_oid: pg_sys::Oid) -> bool {
     // SAFETY: looks the type up.
-    !is_built_in(type_oid) && unsafe { pg_sys::get_typtype(type_oid) } as u8 == pg_sys::TYPTYPE_DOMAIN
+    !is_built_in(type_oid)
+        && unsafe { pg_sys::get_typtype(type_oid) } as u8 == pg_sys::TYPTYPE_DOMAIN
 }
 
 /// Adds the types that a value of this type is read as.
@@ -113,8 +120,9 @@ fn parts(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
     }
 }
 
-/// The casts to json that writing a value of a type may run, if they are not in C: their owners' code. Whoever writes to a table need not
-/// have chosen its columns' types, and must not lend these owners his rights.
+/// The casts to json that writing a value of a type may run, if they are not in C: their owners'
+/// code. Whoever writes to a table need not have chosen its columns' types, and must not lend these
+/// owners his rights.
 pub struct ForeignCasts {
     type_oid: pg_sys::Oid,
     /// Whose they are, and the state of the catalog that this was read in.
@@ -144,11 +152,13 @@ pub fn casts_changed() {
 impl ForeignCasts {
     /// Those of this type; `None` for a type that has none whatever happens.
     pub fn of(type_oid: pg_sys::Oid) -> Option<Self> {
-        let holds_foreign_types = TypeSearch::default().finds(type_oid, |one| !is_built_in(one), parts);
+        let holds_foreign_types =
+            TypeSearch::default().finds(type_oid, |one| !is_built_in(one), parts);
         holds_foreign_types.then(|| ForeignCasts { type_oid, known: Cell::new(None) })
     }
 
-    /// Runs `work`, which writes a value of the type. Raises an error if the casts are of several owners.
+    /// Runs `work`, which writes a value of the type. Raises an error if the casts are of several
+    /// owners.
     pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
         match self.known.get() {
             Some((catalog, runs)) if catalog == CATALOG.get() => self.run_as(runs, work),
@@ -169,7 +179,9 @@ impl ForeignCasts {
             Runs::Never => ServerError {
                 code: PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
                 message: "casts to json of several owners in one value are not executed".to_owned(),
-                detail: Some("Each is executed as its owner, and one value with one role.".to_owned()),
+                detail: Some(
+                    "Each is executed as its owner, and one value with one role.".to_owned(),
+                ),
             }
             .raise(None),
         }
@@ -181,10 +193,12 @@ fn owners(type_oid: pg_sys::Oid) -> Runs {
     let looks_on = |this: pg_sys::Oid| {
         let function = matches!(shape(this), Shape::Whole).then(|| cast_to_json(this)).flatten();
         // SAFETY: looks the function up.
-        let owner = function.filter(|&function| !is_in_c(function)).map(|function| unsafe { owner_of(function) });
-        if let Some(owner) =
-            owner.filter(|&owner| owner != pg_sys::InvalidOid && !is_superuser(owner) && !found.borrow().contains(&owner))
-        {
+        let owner = function
+            .filter(|&function| !is_in_c(function))
+            .map(|function| unsafe { owner_of(function) });
+        if let Some(owner) = owner.filter(|&owner| {
+            owner != pg_sys::InvalidOid && !is_superuser(owner) && !found.borrow().contains(&owner)
+        }) {
             found.borrow_mut().push(owner);
         }
         false
@@ -200,7 +214,8 @@ fn owners(type_oid: pg_sys::Oid) -> Runs {
 /// # Safety
 /// Within a transaction.
 unsafe fn owner_of(function: pg_sys::Oid) -> pg_sys::Oid {
-    // SAFETY: a look-up in the system catalog; the tuple is released when its column, which is never null, was read.
+    // SAFETY: a look-up in the system catalog; the tuple is released when its column, which is
+    // never null, was read.
     unsafe {
         let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
         let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(function));
@@ -214,10 +229,12 @@ unsafe fn owner_of(function: pg_sys::Oid) -> pg_sys::Oid {
 }
 
 fn has_foreign_cast(type_oid: pg_sys::Oid) -> bool {
-    matches!(shape(type_oid), Shape::Whole) && cast_to_json(type_oid).is_some_and(|function| !is_in_c(function))
+    matches!(shape(type_oid), Shape::Whole)
+        && cast_to_json(type_oid).is_some_and(|function| !is_in_c(function))
 }
 
-/// The function by which to_jsonb makes JSON of a type that is not PostgreSQL's own, as json_categorize_type() looks for it.
+/// The function by which to_jsonb makes JSON of a type that is not PostgreSQL's own, as
+/// json_categorize_type() looks for it.
 fn cast_to_json(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     let mut function = pg_sys::InvalidOid;
     // SAFETY: looks the cast up.
@@ -234,7 +251,8 @@ const C: usize = 13;
 
 /// Whether a function is in C, which only a superuser can make one of.
 fn is_in_c(function: pg_sys::Oid) -> bool {
-    // SAFETY: a look-up in the system catalog; the tuple is released when its column, which is never null, was read.
+    // SAFETY: a look-up in the system catalog; the tuple is released when its column, which is
+    // never null, was read.
     unsafe {
         let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
         let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(function));
@@ -242,7 +260,12 @@ fn is_in_c(function: pg_sys::Oid) -> bool {
             return false;
         }
         let mut is_null = false;
-        let language = pg_sys::SysCacheGetAttr(cache, tuple, pg_sys::Anum_pg_proc_prolang as i16, &mut is_null);
+        let language = pg_sys::SysCacheGetAttr(
+            cache,
+            tuple,
+            pg_sys::Anum_pg_proc_prolang as i16,
+            &mut is_null,
+        );
         pg_sys::ReleaseSysCache(tuple);
         [INTERNAL, C].contains(&language.value())
     }

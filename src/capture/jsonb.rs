@@ -1,4 +1,5 @@
-//! A jsonb value to canonical JSON: its own key order is by length, that of the format by UTF-16 code units.
+//! A jsonb value to canonical JSON: its own key order is by length, that of the format by UTF-16
+//! code units.
 
 use super::numeric::write_numeric;
 use crate::pg::TextWriter;
@@ -13,7 +14,8 @@ use std::ops::Range;
 /// # Safety
 /// `jsonb` must point to a jsonb that is not toasted.
 pub unsafe fn write(out: &mut TextWriter, jsonb: *mut pg_sys::Jsonb) {
-    // SAFETY: the iterator and the values that it gives out live in the current memory context and in the jsonb.
+    // SAFETY: the iterator and the values that it gives out live in the current memory context and
+    // in the jsonb.
     unsafe {
         let scalar = (*jsonb).root.header & pg_sys::JB_FSCALAR != 0;
         let mut tokens = Tokens { iterator: pg_sys::JsonbIteratorInit(&raw mut (*jsonb).root) };
@@ -46,8 +48,14 @@ impl Tokens {
 
 /// # Safety
 /// `value` must be what came with `token`.
-unsafe fn write_value(out: &mut TextWriter, tokens: &mut Tokens, token: Token::Type, value: &pg_sys::JsonbValue) {
-    // SAFETY: the same promise, handed down with each token; the stack check raises an error before the stack is full.
+unsafe fn write_value(
+    out: &mut TextWriter,
+    tokens: &mut Tokens,
+    token: Token::Type,
+    value: &pg_sys::JsonbValue,
+) {
+    // SAFETY: the same promise, handed down with each token; the stack check raises an error before
+    // the stack is full.
     unsafe {
         pg_sys::check_stack_depth();
         match token {
@@ -85,7 +93,8 @@ unsafe fn write_array(out: &mut TextWriter, tokens: &mut Tokens) {
 /// The last token must have begun an object.
 unsafe fn write_object(out: &mut TextWriter, tokens: &mut Tokens) {
     let start = out.len();
-    // Each member is written where it comes; if that was not its place, they are put in order afterwards.
+    // Each member is written where it comes; if that was not its place, they are put in order
+    // afterwards.
     let mut members: Vec<Member> = Vec::new();
     out.push(b'{');
     loop {
@@ -140,7 +149,9 @@ fn put_in_order(out: &mut TextWriter, start: usize, members: &[Member]) {
 /// `value` must be a string or key from an iterator.
 unsafe fn string_bytes<'a>(value: &pg_sys::JsonbValue) -> &'a [u8] {
     // SAFETY: as the caller says, so the union holds a string.
-    unsafe { std::slice::from_raw_parts(value.val.string.val.cast(), value.val.string.len as usize) }
+    unsafe {
+        std::slice::from_raw_parts(value.val.string.val.cast(), value.val.string.len as usize)
+    }
 }
 
 /// # Safety

@@ -1,4 +1,5 @@
-//! Which types can have money in their values. Its text depends on lc_monetary, which takes time to pin.
+//! Which types can have money in their values. Its text depends on lc_monetary, which takes time to
+//! pin.
 
 use super::type_search::{TypeSearch, attribute_types};
 use pgrx::pg_sys;
@@ -8,7 +9,8 @@ use pgrx::pg_sys;
 pub struct MoneyTypes(TypeSearch);
 
 impl MoneyTypes {
-    /// Whether values of the type can have money in them: the type itself, its elements, bounds or attributes.
+    /// Whether values of the type can have money in them: the type itself, its elements, bounds or
+    /// attributes.
     pub fn contains(&mut self, type_oid: pg_sys::Oid) -> bool {
         self.0.finds(type_oid, |candidate| candidate == pg_sys::MONEYOID, parts)
     }

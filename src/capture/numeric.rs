@@ -1,5 +1,5 @@
-//! A numeric's text straight from its stored bytes, as numeric_out gives it: several for each row of many tables, and numeric_out
-//! builds each one anew in memory of its own.
+//! A numeric's text straight from its stored bytes, as numeric_out gives it: several for each row
+//! of many tables, and numeric_out builds each one anew in memory of its own.
 
 use crate::pg::{TextWriter, detoasted, output_text};
 use ledger::Sink;
@@ -18,7 +18,8 @@ pub unsafe fn write_numeric(out: &mut TextWriter, datum: pg_sys::Datum) {
     }
 }
 
-/// Appends the text of a finite numeric. False, and nothing is appended, for NaN and the infinities.
+/// Appends the text of a finite numeric. False, and nothing is appended, for NaN and the
+/// infinities.
 ///
 /// # Safety
 /// `numeric` must be a numeric.
@@ -33,8 +34,9 @@ unsafe fn write_finite(out: &mut TextWriter, numeric: pg_sys::Datum) -> bool {
     }
 }
 
-/// The parts of a numeric as it is stored (PostgreSQL, src/backend/utils/adt/numeric.c, "NumericData"): digits to the base of 10,000,
-/// the first of which counts 10,000 to the power of `weight`. Zeros at either end are not stored.
+/// The parts of a numeric as it is stored (PostgreSQL, src/backend/utils/adt/numeric.c,
+/// "NumericData"): digits to the base of 10,000, the first of which counts 10,000 to the power of
+/// `weight`. Zeros at either end are not stored.
 struct Stored<'a> {
     negative: bool,
     weight: i32,
@@ -50,7 +52,8 @@ impl<'a> Stored<'a> {
         match header & 0xC000 {
             0xC000 => None, // NaN and the infinities
             0x8000 => {
-                // The short form: everything in one word, the weight in its last seven bits with its sign.
+                // The short form: everything in one word, the weight in its last seven bits with
+                // its sign.
                 let weight = i32::from(header & 0x3F) - i32::from(header & 0x40);
                 let scale = usize::from((header & 0x1F80) >> 7);
                 Some(Stored { negative: header & 0x2000 != 0, weight, scale, digits: rest })
@@ -58,14 +61,21 @@ impl<'a> Stored<'a> {
             sign => {
                 let (&weight, digits) = rest.split_first_chunk::<2>()?;
                 let weight = i32::from(i16::from_ne_bytes(weight));
-                Some(Stored { negative: sign != 0, weight, scale: usize::from(header & 0x3FFF), digits })
+                Some(Stored {
+                    negative: sign != 0,
+                    weight,
+                    scale: usize::from(header & 0x3FFF),
+                    digits,
+                })
             }
         }
     }
 
     /// The digit that counts 10,000 to the power of `exponent`.
     fn digit(&self, exponent: i32) -> u16 {
-        let digit = |index: usize| self.digits.get(2 * index..2 * index + 2)?.try_into().ok().map(u16::from_ne_bytes);
+        let digit = |index: usize| {
+            self.digits.get(2 * index..2 * index + 2)?.try_into().ok().map(u16::from_ne_bytes)
+        };
         usize::try_from(self.weight - exponent).ok().and_then(digit).unwrap_or(0)
     }
 

@@ -1,8 +1,9 @@
-//! Output functions look at the session's settings; an entry must not depend on them. While an `OutputSettings` is alive those
-//! settings have the values that the format prescribes.
+//! Output functions look at the session's settings; an entry must not depend on them. While an
+//! `OutputSettings` is alive those settings have the values that the format prescribes.
 //!
-//! The variables behind the settings are changed, not the settings: that costs nanoseconds instead of microseconds for
-//! each value, and leaves no trace in the GUC machinery. lc_monetary alone has no such variable.
+//! The variables behind the settings are changed, not the settings: that costs nanoseconds instead
+//! of microseconds for each value, and leaves no trace in the GUC machinery. lc_monetary alone has
+//! no such variable.
 
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -20,7 +21,8 @@ thread_local! {
     static UTC: Cell<*mut pg_sys::pg_tz> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// Fixes the settings as long as it is alive. Dropping it restores those of the session, on an error too.
+/// Fixes the settings as long as it is alive. Dropping it restores those of the session, on an
+/// error too.
 pub struct OutputSettings {
     time_zone: *mut pg_sys::pg_tz,
     date_style: i32,
@@ -32,7 +34,8 @@ pub struct OutputSettings {
 }
 
 impl OutputSettings {
-    /// TimeZone UTC, DateStyle ISO/MDY, IntervalStyle postgres, bytea_output hex, extra_float_digits 1.
+    /// TimeZone UTC, DateStyle ISO/MDY, IntervalStyle postgres, bytea_output hex,
+    /// extra_float_digits 1.
     pub fn new() -> Self {
         // SAFETY: plain variables of this process, which Postgres reads in its output functions.
         unsafe {
@@ -78,7 +81,8 @@ impl OutputSettings {
 
 impl Drop for OutputSettings {
     fn drop(&mut self) {
-        // SAFETY: puts back what was there. While an error is on its way the nest level is left to the abort.
+        // SAFETY: puts back what was there. While an error is on its way the nest level is left to
+        // the abort.
         unsafe {
             if let Some(level) = self.guc_nest_level
                 && !std::thread::panicking()
@@ -100,7 +104,8 @@ fn utc() -> *mut pg_sys::pg_tz {
     if !known.is_null() {
         return known;
     }
-    // SAFETY: takes a C string; time zones are cached for the life of the process. GMT is known without a zone file.
+    // SAFETY: takes a C string; time zones are cached for the life of the process. GMT is known
+    // without a zone file.
     let zone = unsafe { pg_sys::pg_tzset(c"GMT".as_ptr()) };
     UTC.set(zone);
     zone

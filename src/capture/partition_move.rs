@@ -1,8 +1,9 @@
-//! An UPDATE that moves a row to another partition is one event. PostgreSQL fires it as a DELETE in the old partition and an INSERT in
-//! the new one, one right after the other. The DELETE is deferred until the INSERT comes, and both together are the UPDATE that
-//! the client asked for.
+//! An UPDATE that moves a row to another partition is one event. PostgreSQL fires it as a DELETE in
+//! the old partition and an INSERT in the new one, one right after the other. The DELETE is
+//! deferred until the INSERT comes, and both together are the UPDATE that the client asked for.
 //!
-//! If no INSERT comes (a trigger cancelled it, the other partition is not watched), the row was deleted, and that is recorded.
+//! If no INSERT comes (a trigger cancelled it, the other partition is not watched), the row was
+//! deleted, and that is recorded.
 
 use super::row_image::RowVersion;
 use super::row_layout::RowLayout;
@@ -15,9 +16,11 @@ use std::rc::Rc;
 pub struct PendingMove {
     /// Identity of the watched table.
     pub watch_id: [u8; 16],
-    /// Copies that live until the transaction ends, at the latest, and the layout of the partition that the row left.
+    /// Copies that live until the transaction ends, at the latest, and the layout of the partition
+    /// that the row left.
     pub row: RowVersion,
-    /// How deep triggers were nested. A trigger can fire another statement's events between the two: they are deeper.
+    /// How deep triggers were nested. A trigger can fire another statement's events between the
+    /// two: they are deeper.
     depth: i32,
     subtransaction: pg_sys::SubTransactionId,
 }
@@ -28,7 +31,8 @@ impl PendingMove {
     /// # Safety
     /// The version must be a row that its row type and layout are for.
     pub unsafe fn new(watch_id: [u8; 16], row: &RowVersion, depth: i32) -> Self {
-        // SAFETY: the caller says that the tuple is of the row type; copies are made in a context that lives longer than this.
+        // SAFETY: the caller says that the tuple is of the row type; copies are made in a context
+        // that lives longer than this.
         let row = unsafe {
             in_context(pg_sys::TopTransactionContext, || RowVersion {
                 tuple: pg_sys::heap_copytuple(row.tuple),
@@ -71,7 +75,8 @@ pub fn defer(pending: PendingMove) {
     PENDING.with_borrow_mut(|all| all.push(pending));
 }
 
-/// Whether any move waits for its INSERT. Most rows move nowhere, and must not pay for those that do.
+/// Whether any move waits for its INSERT. Most rows move nowhere, and must not pay for those that
+/// do.
 pub fn is_any_pending() -> bool {
     PENDING.with_borrow(|all| !all.is_empty())
 }
@@ -79,7 +84,9 @@ pub fn is_any_pending() -> bool {
 /// Takes the move that an INSERT completes.
 pub fn take_other_half(watch_id: [u8; 16], layout: &RowLayout, depth: i32) -> Option<PendingMove> {
     let is_other_half = |pending: &mut PendingMove| {
-        pending.depth == depth && pending.watch_id == watch_id && pending.row.layout.same_columns(layout)
+        pending.depth == depth
+            && pending.watch_id == watch_id
+            && pending.row.layout.same_columns(layout)
     };
     PENDING.with_borrow_mut(|all| all.pop_if(is_other_half))
 }
@@ -102,6 +109,8 @@ pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
 /// A subtransaction was committed: its events are its parent's now.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     PENDING.with_borrow_mut(|all| {
-        all.iter_mut().filter(|pending| pending.subtransaction >= own).for_each(|pending| pending.subtransaction = parent);
+        all.iter_mut()
+            .filter(|pending| pending.subtransaction >= own)
+            .for_each(|pending| pending.subtransaction = parent);
     });
 }

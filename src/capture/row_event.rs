@@ -1,4 +1,5 @@
-//! An event of a row becomes an entry: `capture` encodes the row by its layout, `entries` writes it.
+//! An event of a row becomes an entry: `capture` encodes the row by its layout, `entries` writes
+//! it.
 
 use super::foreign_code::ForeignCode;
 use super::partition_move::{self, PendingMove};
@@ -60,7 +61,8 @@ impl RowEvent<'_> {
     /// The relation must be open.
     pub unsafe fn version(&self, tuple: pg_sys::HeapTuple) -> RowVersion {
         // SAFETY: as the caller promises.
-        let (descriptor, layout) = unsafe { ((*self.relation).rd_att, layout_of(self.relation, self.soft_delete_column)) };
+        let (descriptor, layout) =
+            unsafe { ((*self.relation).rd_att, layout_of(self.relation, self.soft_delete_column)) };
         RowVersion { tuple, descriptor, layout }
     }
 }
@@ -93,7 +95,8 @@ impl Scratch {
 }
 
 thread_local! {
-    // Taken out while in use: an output function can write to a watched table and so come back here.
+    // Taken out while in use: an output function can write to a watched table and so come back
+    // here.
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
@@ -111,9 +114,15 @@ pub unsafe fn record_row(event: &RowEvent) {
                 partition_move::defer(PendingMove::new(event.watch_id, &row, trigger_depth()));
             }
             RowOperation::Insert if partition_move::is_any_pending() => {
-                match partition_move::take_other_half(event.watch_id, &row.layout, trigger_depth()) {
+                match partition_move::take_other_half(event.watch_id, &row.layout, trigger_depth())
+                {
                     Some(pending) => {
-                        record(RowOperation::Update, event.watch_id, Some(&pending.row), Some(&row));
+                        record(
+                            RowOperation::Update,
+                            event.watch_id,
+                            Some(&pending.row),
+                            Some(&row),
+                        );
                         pending.free();
                     }
                     None => {
@@ -133,11 +142,12 @@ pub unsafe fn record_row(event: &RowEvent) {
     }
 }
 
-/// Records as deleted the rows that left their partitions at this trigger depth or a deeper one: no INSERT for them follows.
+/// Records as deleted the rows that left their partitions at this trigger depth or a deeper one: no
+/// INSERT for them follows.
 fn record_unfinished_moves(depth: i32) {
     while let Some(pending) = partition_move::take_unfinished(depth) {
-        // SAFETY: the copies are of the row type of the layout's relation, as it was then. An error leaves them to their memory
-        // context.
+        // SAFETY: the copies are of the row type of the layout's relation, as it was then. An error
+        // leaves them to their memory context.
         unsafe {
             record(RowOperation::Delete, pending.watch_id, Some(&pending.row), None);
             pending.free();
@@ -156,7 +166,12 @@ pub fn statement_ends() {
 ///
 /// # Safety
 /// Each version must be a row that its row type and layout are for, and stay until this returns.
-unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&RowVersion>, new_row: Option<&RowVersion>) {
+unsafe fn record(
+    operation: RowOperation,
+    watch_id: [u8; 16],
+    row: Option<&RowVersion>,
+    new_row: Option<&RowVersion>,
+) {
     let Some(last) = new_row.or(row) else { return };
     let layout = &last.layout;
     let moved_from = row.map(|row| &row.layout).filter(|former| former.relation != layout.relation);
@@ -169,8 +184,10 @@ unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&RowVe
             _ => encode_row(last, scratch),
         }
     };
-    let may_raise =
-        layout.may_raise || moved_from.is_some_and(|former| former.may_raise) || takes_memory(row) || takes_memory(new_row);
+    let may_raise = layout.may_raise
+        || moved_from.is_some_and(|former| former.may_raise)
+        || takes_memory(row)
+        || takes_memory(new_row);
     let result = if settings::on_error() == OnError::Warn && may_raise {
         in_subtransaction(|| encode(&mut scratch)).and_then(|result| result)
     } else {
@@ -184,7 +201,15 @@ unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&RowVe
     });
     match result {
         Ok(Encoded::Entry { soft_delete, key_changed }) => {
-            let Scratch { row_values, changed_values, row_key, previous_key, details, invalid_bytes, .. } = &mut *scratch;
+            let Scratch {
+                row_values,
+                changed_values,
+                row_key,
+                previous_key,
+                details,
+                invalid_bytes,
+                ..
+            } = &mut *scratch;
             invalid_bytes.note("names", last.layout.encoded_names.iter().map(String::as_str));
             entries::append(NewEntry {
                 watch_id: Some(watch_id),
@@ -218,11 +243,13 @@ unsafe fn record(operation: RowOperation, watch_id: [u8; 16], row: Option<&RowVe
     SCRATCH.set(Some(scratch));
 }
 
-/// Whether the row may take more memory than there is: a value can be a thousand times as long as what is stored of it.
+/// Whether the row may take more memory than there is: a value can be a thousand times as long as
+/// what is stored of it.
 fn takes_memory(version: Option<&RowVersion>) -> bool {
     version.is_some_and(|version| {
         // SAFETY: a version's tuple is one.
-        let (length, mask) = unsafe { ((*version.tuple).t_len, (*(*version.tuple).t_data).t_infomask) };
+        let (length, mask) =
+            unsafe { ((*version.tuple).t_len, (*(*version.tuple).t_data).t_infomask) };
         length > pg_sys::BLCKSZ || u32::from(mask) & pg_sys::HEAP_HASEXTERNAL != 0
     })
 }
@@ -237,7 +264,10 @@ fn write_moved_from(scratch: &mut Scratch, layout: &RowLayout) -> Result<(), Ser
         Ok(())
     })?;
     let names = [("table_name", &layout.name), ("table_schema", &layout.schema)];
-    scratch.invalid_bytes.note("moved_from", names.into_iter().filter(|(_, text)| text.is_encoded()).map(|(name, _)| name));
+    scratch.invalid_bytes.note(
+        "moved_from",
+        names.into_iter().filter(|(_, text)| text.is_encoded()).map(|(name, _)| name),
+    );
     Ok(())
 }
 
@@ -255,27 +285,34 @@ pub struct RowTexts {
     pub invalid_bytes: InvalidBytes,
 }
 
-/// The columns for a row that did not get into the table, or did not change, without those whose values `foreign_code` says bring
-/// code of the table's owner.
+/// The columns for a row that did not get into the table, or did not change, without those whose
+/// values `foreign_code` says bring code of the table's owner.
 ///
 /// # Errors
 /// Where a value cannot be written as JSON.
 ///
 /// # Safety
 /// As for [`record_row`].
-pub unsafe fn row_texts(event: &RowEvent, foreign_code: &mut ForeignCode) -> Result<RowTexts, ServerError> {
+pub unsafe fn row_texts(
+    event: &RowEvent,
+    foreign_code: &mut ForeignCode,
+) -> Result<RowTexts, ServerError> {
     // SAFETY: as the caller promises.
     unsafe {
         let layout = layout_of(event.relation, event.soft_delete_column);
         let (mut row, mut new_row) = (RowImage::default(), RowImage::default());
         let descriptor = (*event.relation).rd_att;
         row.take(event.row, descriptor);
-        let (columns, omitted): (Vec<&Column>, Vec<&Column>) =
-            layout.columns.iter().partition(|column| !foreign_code.writes(attribute(descriptor, column.index).atttypid));
-        let has_key = !layout.key.is_empty() && layout.key_columns().all(|key| omitted.iter().all(|one| one.index != key.index));
+        let (columns, omitted): (Vec<&Column>, Vec<&Column>) = layout
+            .columns
+            .iter()
+            .partition(|column| !foreign_code.writes(attribute(descriptor, column.index).atttypid));
+        let has_key = !layout.key.is_empty()
+            && layout.key_columns().all(|key| omitted.iter().all(|one| one.index != key.index));
         let mut invalid_bytes = InvalidBytes::default();
         invalid_bytes.note("names", layout.encoded_names.iter().map(String::as_str));
-        let (mut key, mut values, mut places, mut changed) = (Text::new(), Text::new(), Vec::new(), Text::new());
+        let (mut key, mut values, mut places, mut changed) =
+            (Text::new(), Text::new(), Vec::new(), Text::new());
         if has_key && row.write_object(&mut key, layout.key_columns(), &mut places)? {
             invalid_bytes.note("row_key", encoded(layout.key_columns(), &places));
         }
@@ -286,17 +323,32 @@ pub unsafe fn row_texts(event: &RowEvent, foreign_code: &mut ForeignCode) -> Res
             new_row.take(new, descriptor);
             let pairs = columns.iter().map(|&column| (column, column));
             let encoded = row.write_changes(&mut changed, pairs, &new_row)?;
-            let names = encoded.iter().filter_map(|&place| columns.get(place)).map(|column| &*column.name.text);
+            let names = encoded
+                .iter()
+                .filter_map(|&place| columns.get(place))
+                .map(|column| &*column.name.text);
             invalid_bytes.note("changed_values", names);
         }
         // A member is the name as a JSON string, and a colon.
-        let omitted = omitted.iter().map(|column| column.member[..column.member.len() - 1].to_vec()).collect();
-        Ok(RowTexts { key: has_key.then_some(key), values, changed: event.new_row.map(|_| changed), omitted, invalid_bytes })
+        let omitted = omitted
+            .iter()
+            .map(|column| column.member[..column.member.len() - 1].to_vec())
+            .collect();
+        Ok(RowTexts {
+            key: has_key.then_some(key),
+            values,
+            changed: event.new_row.map(|_| changed),
+            omitted,
+            invalid_bytes,
+        })
     }
 }
 
 /// The names of the columns whose values are encoded.
-fn encoded<'p>(columns: impl Iterator<Item = &'p Column>, places: &[Place]) -> impl Iterator<Item = &'p str> {
+fn encoded<'p>(
+    columns: impl Iterator<Item = &'p Column>,
+    places: &[Place],
+) -> impl Iterator<Item = &'p str> {
     columns.zip(places).filter(|(_, place)| place.is_encoded).map(|(column, _)| &*column.name.text)
 }
 
@@ -329,9 +381,22 @@ unsafe fn encode_row(version: &RowVersion, scratch: &mut Scratch) -> Result<Enco
 ///
 /// # Safety
 /// Each version must be a row that its row type and layout are for.
-unsafe fn encode_change(old: &RowVersion, new: &RowVersion, scratch: &mut Scratch) -> Result<Encoded, ServerError> {
+unsafe fn encode_change(
+    old: &RowVersion,
+    new: &RowVersion,
+    scratch: &mut Scratch,
+) -> Result<Encoded, ServerError> {
     let Scratch {
-        row, new_row, row_values, value_places, changed_values, row_key, previous_key, key_places, invalid_bytes, ..
+        row,
+        new_row,
+        row_values,
+        value_places,
+        changed_values,
+        row_key,
+        previous_key,
+        key_places,
+        invalid_bytes,
+        ..
     } = scratch;
     // SAFETY: as the caller promises.
     unsafe {
@@ -349,12 +414,14 @@ unsafe fn encode_change(old: &RowVersion, new: &RowVersion, scratch: &mut Scratc
         }
         let mut key_changed = false;
         if !new.layout.key.is_empty() {
-            let previous_is_encoded = row.write_object(previous_key, old.layout.key_columns(), key_places)?;
+            let previous_is_encoded =
+                row.write_object(previous_key, old.layout.key_columns(), key_places)?;
             let is_encoded = new_row.write_object(row_key, new.layout.key_columns(), key_places)?;
             if is_encoded {
                 invalid_bytes.note("row_key", encoded(new.layout.key_columns(), key_places));
             }
-            key_changed = row_key.bytes() != previous_key.bytes() || is_encoded != previous_is_encoded;
+            key_changed =
+                row_key.bytes() != previous_key.bytes() || is_encoded != previous_is_encoded;
         }
         if row.write_object(row_values, old.layout.columns.iter(), value_places)? {
             invalid_bytes.note("row_values", encoded(old.layout.columns.iter(), value_places));

@@ -26,7 +26,8 @@ pub struct Place {
 /// How values are written.
 #[derive(Clone, Copy)]
 enum Mode {
-    /// Straight into the row's text. Almost always that is a text, which one look at the whole of it tells.
+    /// Straight into the row's text. Almost always that is a text, which one look at the whole of
+    /// it tells.
     Together,
     /// Each apart, to find those that are none.
     Apart,
@@ -45,12 +46,18 @@ impl RowImage {
     /// # Safety
     /// `tuple` must be a tuple of `descriptor`'s row type, and outlive the use of this image.
     pub unsafe fn take(&mut self, tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) {
-        // SAFETY: the buffers are made as long as the row type, which is what heap_deform_tuple fills.
+        // SAFETY: the buffers are made as long as the row type, which is what heap_deform_tuple
+        // fills.
         unsafe {
             let attributes = (*descriptor).natts as usize;
             self.values.resize(attributes, pg_sys::Datum::from(0));
             self.nulls.resize(attributes, true);
-            pg_sys::heap_deform_tuple(tuple, descriptor, self.values.as_mut_ptr(), self.nulls.as_mut_ptr());
+            pg_sys::heap_deform_tuple(
+                tuple,
+                descriptor,
+                self.values.as_mut_ptr(),
+                self.nulls.as_mut_ptr(),
+            );
         }
     }
 
@@ -83,8 +90,8 @@ impl RowImage {
         false
     }
 
-    /// Writes the object of the given columns, which must be in canonical order, and notes how each value is. Returns whether
-    /// any is encoded.
+    /// Writes the object of the given columns, which must be in canonical order, and notes how each
+    /// value is. Returns whether any is encoded.
     ///
     /// # Safety
     /// The image must be of a row of the columns' relation.
@@ -116,11 +123,13 @@ impl RowImage {
         })
     }
 
-    /// Writes the columns of `new` that differ from this, the old row, as an object. `columns` are the columns of both rows. Returns
-    /// which of the columns are encoded, by their places in `columns`.
+    /// Writes the columns of `new` that differ from this, the old row, as an object. `columns` are
+    /// the columns of both rows. Returns which of the columns are encoded, by their places in
+    /// `columns`.
     ///
-    /// A column whose bytes differ has changed, even if its JSON has not (white space or a hidden duplicate of a key in a json value,
-    /// the bounds of an array, −0 for 0): that something changed must not go unrecorded.
+    /// A column whose bytes differ has changed, even if its JSON has not (white space or a hidden
+    /// duplicate of a key in a json value, the bounds of an array, −0 for 0): that something
+    /// changed must not go unrecorded.
     ///
     /// # Safety
     /// The images must be of rows of the columns' relations.
@@ -157,8 +166,12 @@ impl RowImage {
     }
 }
 
-/// Writes a text with values together; if it turns out to be no text, once more with each value apart.
-fn in_either_mode<R>(text: &mut Text, mut write: impl FnMut(&mut TextWriter, Mode) -> R) -> Result<R, ServerError> {
+/// Writes a text with values together; if it turns out to be no text, once more with each value
+/// apart.
+fn in_either_mode<R>(
+    text: &mut Text,
+    mut write: impl FnMut(&mut TextWriter, Mode) -> R,
+) -> Result<R, ServerError> {
     match text.write(|out| Ok(write(out, Mode::Together))) {
         Err(NotWritten::NotText) => Ok(text.write(|out| Ok(write(out, Mode::Apart)))?),
         result => Ok(result?),
@@ -178,23 +191,34 @@ unsafe fn same(column: &Column, old: Option<pg_sys::Datum>, new: Option<pg_sys::
     if column.by_value {
         return old == new;
     }
-    // SAFETY: the column's length tells how its values are read: fixed, a C string (-2) or a varlena (-1). Of two
-    // varlenas that are out of line the pointers are compared first: an UPDATE keeps those that it leaves alone.
+    // SAFETY: the column's length tells how its values are read: fixed, a C string (-2) or a
+    // varlena (-1). Of two varlenas that are out of line the pointers are compared first: an UPDATE
+    // keeps those that it leaves alone.
     unsafe {
         match column.length {
-            -2 => std::ffi::CStr::from_ptr(old.cast_mut_ptr()) == std::ffi::CStr::from_ptr(new.cast_mut_ptr()),
+            -2 => {
+                std::ffi::CStr::from_ptr(old.cast_mut_ptr())
+                    == std::ffi::CStr::from_ptr(new.cast_mut_ptr())
+            }
             -1 => {
                 let stored = |datum: pg_sys::Datum| {
                     let value = datum.cast_mut_ptr::<pg_sys::varlena>();
-                    std::slice::from_raw_parts(value.cast::<u8>().cast_const(), pgrx::varlena::varsize_any(value))
+                    std::slice::from_raw_parts(
+                        value.cast::<u8>().cast_const(),
+                        pgrx::varlena::varsize_any(value),
+                    )
                 };
                 stored(old) == stored(new)
                     || (pg_sys::toast_raw_datum_size(old) == pg_sys::toast_raw_datum_size(new)
                         && detoasted(old) == detoasted(new))
             }
             length => {
-                let bytes =
-                    |datum: pg_sys::Datum| std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>().cast_const(), length as usize);
+                let bytes = |datum: pg_sys::Datum| {
+                    std::slice::from_raw_parts(
+                        datum.cast_mut_ptr::<u8>().cast_const(),
+                        length as usize,
+                    )
+                };
                 bytes(old) == bytes(new)
             }
         }

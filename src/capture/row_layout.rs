@@ -1,12 +1,15 @@
-//! The layout of a relation's rows in entries: its columns in canonical order, how each is written, its key.
+//! The layout of a relation's rows in entries: its columns in canonical order, how each is written,
+//! its key.
 //!
-//! A layout is made once for each relation that the session writes to. It is dropped when PostgreSQL reports that the relation
-//! has changed.
+//! A layout is made once for each relation that the session writes to. It is dropped when
+//! PostgreSQL reports that the relation has changed.
 
 use super::encode::Encoder;
 use super::foreign_code::ForeignCasts;
 use super::money::MoneyTypes;
-use crate::pg::{Text, attribute, attribute_name, in_context, new_context, relation_name, schema_name};
+use crate::pg::{
+    Text, attribute, attribute_name, in_context, new_context, relation_name, schema_name,
+};
 use ledger::canonical::{compare_keys, write_string};
 use pgrx::{PgList, pg_sys};
 use std::cell::{Cell, RefCell};
@@ -76,9 +79,11 @@ impl RowLayout {
     /// # Safety
     /// `relation` must be an open relation.
     unsafe fn new(relation: pg_sys::Relation, soft_delete_name: &str) -> Self {
-        // SAFETY: the caller keeps the relation open while its relcache entry is read here; the layout copies what it needs.
+        // SAFETY: the caller keeps the relation open while its relcache entry is read here; the
+        // layout copies what it needs.
         unsafe {
-            // Stays if the layout is finished; an error before that ends the current context, and this one with it.
+            // Stays if the layout is finished; an error before that ends the current context, and
+            // this one with it.
             let context = new_context(pg_sys::CurrentMemoryContext, c"lead_audit row layout");
             let descriptor = (*relation).rd_att;
             let names = column_names(descriptor);
@@ -104,7 +109,9 @@ impl RowLayout {
             let key = (0..named.len()).filter(|&i| key_attributes.contains(&named[i].0)).collect();
             let columns: Vec<Column> = named.into_iter().map(|(_, column)| column).collect();
             let is_soft_delete = |column: &Column| {
-                column.name.text == soft_delete_name && !column.name.is_encoded && matches!(column.encoder, Encoder::Bool)
+                column.name.text == soft_delete_name
+                    && !column.name.is_encoded
+                    && matches!(column.encoder, Encoder::Bool)
             };
             let soft_delete = columns.iter().position(is_soft_delete);
             let schema = schema_name((*(*relation).rd_rel).relnamespace);
@@ -143,8 +150,11 @@ impl RowLayout {
 
     /// Whether the columns have the same names and are stored alike, as those of two partitions do.
     pub fn same_columns(&self, other: &RowLayout) -> bool {
-        let alike = |(a, b): (&Column, &Column)| (&a.member, a.length, a.by_value) == (&b.member, b.length, b.by_value);
-        self.columns.len() == other.columns.len() && self.columns.iter().zip(&other.columns).all(alike)
+        let alike = |(a, b): (&Column, &Column)| {
+            (&a.member, a.length, a.by_value) == (&b.member, b.length, b.by_value)
+        };
+        self.columns.len() == other.columns.len()
+            && self.columns.iter().zip(&other.columns).all(alike)
     }
 }
 
@@ -158,14 +168,17 @@ thread_local! {
 pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     LAYOUTS.with(|layouts| match layouts.try_borrow() {
         Ok(layouts) => match relation {
-            Some(relation) => layouts.get(&relation).into_iter().for_each(|layout| layout.is_valid.set(false)),
+            Some(relation) => {
+                layouts.get(&relation).into_iter().for_each(|layout| layout.is_valid.set(false))
+            }
             None => layouts.values().for_each(|layout| layout.is_valid.set(false)),
         },
         Err(_) => ALL_STALE.set(true),
     });
 }
 
-/// The layout of an open relation: the cached one, unless the relation has changed since it was made.
+/// The layout of an open relation: the cached one, unless the relation has changed since it was
+/// made.
 ///
 /// # Safety
 /// `relation` must be an open relation.
@@ -182,18 +195,21 @@ pub unsafe fn layout_of(relation: pg_sys::Relation, soft_delete_name: &str) -> R
     {
         return layout;
     }
-    // SAFETY: it is open. Made outside of any borrow: this opens other relations, which can bring in invalidations.
+    // SAFETY: it is open. Made outside of any borrow: this opens other relations, which can bring
+    // in invalidations.
     let layout = Rc::new(unsafe { RowLayout::new(relation, soft_delete_name) });
     LAYOUTS.with_borrow_mut(|layouts| {
-        // Relations that are gone are never asked for again: their layouts are dropped when others are added.
+        // Relations that are gone are never asked for again: their layouts are dropped when others
+        // are added.
         layouts.retain(|_, layout| layout.is_valid.get());
         layouts.insert(oid, Rc::clone(&layout));
     });
     layout
 }
 
-/// The columns that rows are recorded with, by their places, and their names. What is no text is percent-encoded; what another
-/// column is called like that has a `%` more at its end, which no percent-encoding has.
+/// The columns that rows are recorded with, by their places, and their names. What is no text is
+/// percent-encoded; what another column is called like that has a `%` more at its end, which no
+/// percent-encoding has.
 ///
 /// # Safety
 /// `descriptor` must be a row type.
@@ -213,28 +229,31 @@ pub unsafe fn column_names(descriptor: pg_sys::TupleDesc) -> Vec<(usize, ColumnN
     let attributes = unsafe { (*descriptor).natts } as usize;
     let mut names: Vec<_> = (0..attributes).filter(recorded).map(name).collect();
     for place in 0..names.len() {
-        while names[place].1.is_encoded && names.iter().filter(|(_, name)| name.text == names[place].1.text).count() > 1 {
+        while names[place].1.is_encoded
+            && names.iter().filter(|(_, name)| name.text == names[place].1.text).count() > 1
+        {
             names[place].1.text.push('%');
         }
     }
     names
 }
 
-/// The attribute numbers of the primary key. A deferrable one is one too, which is why the relcache's own answer (only a
-/// key that can identify a replica's rows) is not asked.
+/// The attribute numbers of the primary key. A deferrable one is one too, which is why the
+/// relcache's own answer (only a key that can identify a replica's rows) is not asked.
 ///
 /// # Safety
 /// `relation` must be an open relation.
 pub unsafe fn primary_key(relation: pg_sys::Relation) -> Vec<i16> {
-    // SAFETY: the relation's indexes can be opened while it is open; each is closed again before the next.
+    // SAFETY: the relation's indexes can be opened while it is open; each is closed again before
+    // the next.
     unsafe {
         let indexes = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(relation));
         for oid in indexes.iter_oid() {
             let index = pg_sys::index_open(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
             let definition = (*index).rd_index;
-            let columns = (*definition)
-                .indisprimary
-                .then(|| (*definition).indkey.values.as_slice((*definition).indnkeyatts as usize).to_vec());
+            let columns = (*definition).indisprimary.then(|| {
+                (*definition).indkey.values.as_slice((*definition).indnkeyatts as usize).to_vec()
+            });
             pg_sys::index_close(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
             if let Some(columns) = columns {
                 return columns;
@@ -248,7 +267,11 @@ pub unsafe fn primary_key(relation: pg_sys::Relation) -> Vec<i16> {
 ///
 /// # Safety
 /// `context` must be a memory context that lives as long as the encoder.
-pub unsafe fn encoder_for(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext, money: &mut MoneyTypes) -> Encoder {
+pub unsafe fn encoder_for(
+    type_oid: pg_sys::Oid,
+    context: pg_sys::MemoryContext,
+    money: &mut MoneyTypes,
+) -> Encoder {
     // SAFETY: looks the type up; a domain has the representation of its base type.
     let base = unsafe { pg_sys::getBaseType(type_oid) };
     match base {
@@ -279,9 +302,13 @@ pub unsafe fn encoder_for(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext,
 ///
 /// # Safety
 /// As for [`encoder_for`].
-unsafe fn to_jsonb_call(type_oid: pg_sys::Oid, context: pg_sys::MemoryContext) -> Box<pg_sys::FmgrInfo> {
+unsafe fn to_jsonb_call(
+    type_oid: pg_sys::Oid,
+    context: pg_sys::MemoryContext,
+) -> Box<pg_sys::FmgrInfo> {
     let mut call = Box::new(pg_sys::FmgrInfo::default());
-    // SAFETY: the nodes are made in `context`, which becomes the call's own; to_jsonb is a function of one argument.
+    // SAFETY: the nodes are made in `context`, which becomes the call's own; to_jsonb is a function
+    // of one argument.
     unsafe {
         pg_sys::fmgr_info_cxt(pg_sys::Oid::from(pg_sys::F_TO_JSONB), &mut *call, context);
         let expression = in_context(context, || {

@@ -18,10 +18,15 @@ pub extern "C" fn pg_finfo_lead_audit_capture() -> &'static pg_sys::Pg_finfo_rec
 /// Called by Postgres only.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
-pub unsafe extern "C-unwind" fn lead_audit_capture(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+pub unsafe extern "C-unwind" fn lead_audit_capture(
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> pg_sys::Datum {
     // SAFETY: Postgres passes a valid call, which lasts until this returns.
     let call = unsafe { TriggerCall::of(&fcinfo, "capture") };
-    call.require(pg_sys::TRIGGER_EVENT_ROW | pg_sys::TRIGGER_EVENT_AFTER, "an AFTER trigger FOR EACH ROW");
+    call.require(
+        pg_sys::TRIGGER_EVENT_ROW | pg_sys::TRIGGER_EVENT_AFTER,
+        "an AFTER trigger FOR EACH ROW",
+    );
     if settings::enabled() {
         let (operation, new_row) = match call.event() & pg_sys::TRIGGER_EVENT_OPMASK {
             pg_sys::TRIGGER_EVENT_INSERT => (RowOperation::Insert, None),
@@ -36,7 +41,8 @@ pub unsafe extern "C-unwind" fn lead_audit_capture(fcinfo: pg_sys::FunctionCallI
             row: call.data.tg_trigtuple,
             new_row,
         };
-        // SAFETY: the relation is open and the tuples are its rows for as long as the call lasts; a trigger for each row has them.
+        // SAFETY: the relation is open and the tuples are its rows for as long as the call lasts; a
+        // trigger for each row has them.
         unsafe { record_row(&event) }
     }
     pg_sys::Datum::from(0)
@@ -77,14 +83,18 @@ impl<'a> TriggerCall<'a> {
 
     /// Raises an error unless the trigger has this level and time.
     pub fn require(&self, level_and_time: u32, description: &str) {
-        if self.event() & (pg_sys::TRIGGER_EVENT_ROW | pg_sys::TRIGGER_EVENT_TIMINGMASK) != level_and_time {
+        if self.event() & (pg_sys::TRIGGER_EVENT_ROW | pg_sys::TRIGGER_EVENT_TIMINGMASK)
+            != level_and_time
+        {
             misuse(self.function, &format!("it must be called by {description}"));
         }
     }
 
-    /// The trigger's argument, counted from 0; an empty text where it has none, or one that is not UTF-8.
+    /// The trigger's argument, counted from 0; an empty text where it has none, or one that is not
+    /// UTF-8.
     pub fn argument(&self, index: usize) -> &'a str {
-        // SAFETY: the trigger manager's call has a trigger, with tgnargs arguments, which are C strings and stay while the call lasts.
+        // SAFETY: the trigger manager's call has a trigger, with tgnargs arguments, which are C
+        // strings and stay while the call lasts.
         unsafe {
             let trigger = &*self.data.tg_trigger;
             if index >= usize::try_from(trigger.tgnargs).unwrap_or(0) {
@@ -96,8 +106,9 @@ impl<'a> TriggerCall<'a> {
 
     /// The identity of the watched table: the first argument.
     pub fn watch_id(&self) -> [u8; 16] {
-        parse_uuid(self.argument(0))
-            .unwrap_or_else(|| misuse(self.function, "its first argument is not the identity of a watched table"))
+        parse_uuid(self.argument(0)).unwrap_or_else(|| {
+            misuse(self.function, "its first argument is not the identity of a watched table")
+        })
     }
 }
 

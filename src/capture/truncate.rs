@@ -1,9 +1,11 @@
-//! The TRUNCATE trigger. It runs before the rows are gone, since afterwards nobody can count them; the table is locked
-//! against everyone else by then, so the count is exact.
+//! The TRUNCATE trigger. It runs before the rows are gone, since afterwards nobody can count them;
+//! the table is locked against everyone else by then, so the count is exact.
 
 use super::trigger::TriggerCall;
 use crate::entries::{self, NewEntry};
-use crate::pg::{Text, for_each_row, in_subtransaction, leaves, partition_ancestors, relation_name, schema_name};
+use crate::pg::{
+    Text, for_each_row, in_subtransaction, leaves, partition_ancestors, relation_name, schema_name,
+};
 use crate::settings;
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -20,7 +22,9 @@ pub extern "C" fn pg_finfo_lead_audit_capture_truncate() -> &'static pg_sys::Pg_
 /// Called by Postgres only.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
-pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> pg_sys::Datum {
     // SAFETY: Postgres passes a valid call, which lasts until this returns.
     let call = unsafe { TriggerCall::of(&fcinfo, "capture_truncate") };
     call.require(pg_sys::TRIGGER_EVENT_BEFORE, "a BEFORE TRUNCATE trigger FOR EACH STATEMENT");
@@ -28,11 +32,15 @@ pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(fcinfo: pg_sys::Func
         // SAFETY: the relation is open as long as the call lasts.
         let (relation, schema, name) = unsafe {
             let relation = &*call.relation();
-            (relation.rd_id, schema_name((*relation.rd_rel).relnamespace), relation_name(call.relation()))
+            (
+                relation.rd_id,
+                schema_name((*relation.rd_rel).relnamespace),
+                relation_name(call.relation()),
+            )
         };
         let truncate = Truncate::current();
-        // Postgres calls the triggers of a partitioned table before those of its partitions, but for those that the
-        // statement names before it.
+        // Postgres calls the triggers of a partitioned table before those of its partitions, but
+        // for those that the statement names before it.
         if !truncate.has_counted(relation) {
             record(&truncate, call.watch_id(), relation, &schema, &name);
             truncate.note(relation);
@@ -41,7 +49,13 @@ pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(fcinfo: pg_sys::Func
     pg_sys::Datum::from(0)
 }
 
-fn record(truncate: &Truncate, watch_id: [u8; 16], relation: pg_sys::Oid, schema: &Text, name: &Text) {
+fn record(
+    truncate: &Truncate,
+    watch_id: [u8; 16],
+    relation: pg_sys::Oid,
+    schema: &Text,
+    name: &Text,
+) {
     let counted = match settings::on_error() {
         settings::OnError::Warn => in_subtransaction(|| truncate.count_rows(relation)),
         settings::OnError::Abort => Ok(truncate.count_rows(relation)),
@@ -74,25 +88,31 @@ fn record(truncate: &Truncate, watch_id: [u8; 16], relation: pg_sys::Oid, schema
 }
 
 thread_local! {
-    /// The TRUNCATEs that are under way, each known by its executor state's memory, and the tables of it that have their entry.
-    /// A trigger of one can run another.
+    /// The TRUNCATEs that are under way, each known by its executor state's memory, and the tables
+    /// of it that have their entry. A trigger of one can run another.
     static UNDER_WAY: RefCell<Vec<(usize, Vec<pg_sys::Oid>)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A TRUNCATE of several tables, of which some can be partitions of others: each row is counted once.
+/// A TRUNCATE of several tables, of which some can be partitions of others: each row is counted
+/// once.
 struct Truncate(usize);
 
 impl Truncate {
     /// The one that the running trigger belongs to.
     fn current() -> Self {
-        // SAFETY: TRUNCATE calls its triggers in the per-tuple memory of one executor state, whose own memory is the parent. The
-        // callback is in that memory, which calls it when it goes: at the end of the statement, also by an error.
+        // SAFETY: TRUNCATE calls its triggers in the per-tuple memory of one executor state, whose
+        // own memory is the parent. The callback is in that memory, which calls it when it goes: at
+        // the end of the statement, also by an error.
         let statement = unsafe {
             let memory = (*pg_sys::CurrentMemoryContext).parent;
-            let known = UNDER_WAY.with_borrow(|all| all.iter().any(|(statement, _)| *statement == memory as usize));
+            let known = UNDER_WAY
+                .with_borrow(|all| all.iter().any(|(statement, _)| *statement == memory as usize));
             if !known {
-                let callback = pg_sys::MemoryContextAllocZero(memory, size_of::<pg_sys::MemoryContextCallback>())
-                    .cast::<pg_sys::MemoryContextCallback>();
+                let callback = pg_sys::MemoryContextAllocZero(
+                    memory,
+                    size_of::<pg_sys::MemoryContextCallback>(),
+                )
+                .cast::<pg_sys::MemoryContextCallback>();
                 (*callback).func = Some(truncate_is_over);
                 (*callback).arg = memory.cast();
                 pg_sys::MemoryContextRegisterResetCallback(memory, callback);
@@ -103,11 +123,15 @@ impl Truncate {
         Truncate(statement)
     }
 
-    /// Whether the table has its entry, or a partitioned table above it has one, which counts its rows.
+    /// Whether the table has its entry, or a partitioned table above it has one, which counts its
+    /// rows.
     fn has_counted(&self, table: pg_sys::Oid) -> bool {
         let ancestors = partition_ancestors(table);
         UNDER_WAY.with_borrow(|all| {
-            let counted = all.iter().find(|(statement, _)| *statement == self.0).map_or(&[][..], |(_, tables)| tables);
+            let counted = all
+                .iter()
+                .find(|(statement, _)| *statement == self.0)
+                .map_or(&[][..], |(_, tables)| tables);
             counted.contains(&table) || ancestors.iter().any(|ancestor| counted.contains(ancestor))
         })
     }
@@ -120,7 +144,8 @@ impl Truncate {
         });
     }
 
-    /// How many rows it will destroy in this table that have not been counted yet, whatever the caller may see of them.
+    /// How many rows it will destroy in this table that have not been counted yet, whatever the
+    /// caller may see of them.
     fn count_rows(&self, table: pg_sys::Oid) -> i64 {
         let mut rows = 0;
         for leaf in leaves(table).into_iter().filter(|&leaf| !self.has_counted(leaf)) {

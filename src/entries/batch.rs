@@ -17,7 +17,8 @@ struct Pending {
     // In the order of the events, so subtransactions only grow towards the end.
     entries: Vec<PendingEntry>,
     bytes: usize,
-    /// How many batches are being written: a trigger on the log can write to a watched table and so begin another.
+    /// How many batches are being written: a trigger on the log can write to a watched table and so
+    /// begin another.
     taken: usize,
     /// A child of the transaction's context: it goes with the transaction at the latest.
     context: pg_sys::MemoryContext,
@@ -27,7 +28,8 @@ impl Pending {
     /// Frees the tuples of entries that are not in the list any more.
     fn free(&mut self, entries: &[PendingEntry]) {
         for entry in entries {
-            // SAFETY: a tuple is freed once, after its entry has left the list; its context is live until the transaction ends.
+            // SAFETY: a tuple is freed once, after its entry has left the list; its context is live
+            // until the transaction ends.
             unsafe {
                 self.bytes = self.bytes.saturating_sub((*entry.tuple).t_len as usize);
                 pg_sys::heap_freetuple(entry.tuple);
@@ -45,15 +47,19 @@ thread_local! {
 pub fn context() -> pg_sys::MemoryContext {
     PENDING.with_borrow_mut(|pending| {
         if pending.context.is_null() {
-            // SAFETY: a context of our own, forgotten in `forget_all`, which runs when its parent is about to go.
-            pending.context = unsafe { new_context(pg_sys::TopTransactionContext, c"lead_audit pending entries") };
+            // SAFETY: a context of our own, forgotten in `forget_all`, which runs when its parent
+            // is about to go.
+            pending.context = unsafe {
+                new_context(pg_sys::TopTransactionContext, c"lead_audit pending entries")
+            };
         }
         pending.context
     })
 }
 
 impl PendingEntry {
-    /// The same event in another tuple, which lives as long as the memory context of pending entries.
+    /// The same event in another tuple, which lives as long as the memory context of pending
+    /// entries.
     pub fn with_tuple(self, tuple: pg_sys::HeapTuple) -> Self {
         PendingEntry { tuple, ..self }
     }
@@ -62,7 +68,8 @@ impl PendingEntry {
 /// Adds an entry whose tuple is in `context()`. Returns how many bytes are pending now.
 ///
 /// # Errors
-/// If there is no memory for it. A statement can have as many entries as its trigger likes before they can be written.
+/// If there is no memory for it. A statement can have as many entries as its trigger likes before
+/// they can be written.
 pub fn push(tuple: pg_sys::HeapTuple) -> Result<usize, ServerError> {
     // SAFETY: a finished tuple.
     let bytes = unsafe { (*tuple).t_len } as usize;
@@ -84,7 +91,8 @@ pub fn is_empty() -> bool {
     PENDING.with_borrow(|pending| pending.entries.is_empty())
 }
 
-/// Entries that were taken out to be written. They are freed with this, whether they were written or an error came.
+/// Entries that were taken out to be written. They are freed with this, whether they were written
+/// or an error came.
 pub struct Taken(Vec<PendingEntry>);
 
 impl std::ops::Deref for Taken {
@@ -110,14 +118,18 @@ impl Drop for Taken {
     }
 }
 
-/// Takes out what can be written now: the entries of the current subtransaction. Those of the ones around it have to wait
-/// until it has ended, since what it writes goes if it is rolled back.
+/// Takes out what can be written now: the entries of the current subtransaction. Those of the ones
+/// around it have to wait until it has ended, since what it writes goes if it is rolled back.
 pub fn take_current() -> Taken {
     let current = current_subtransaction();
     PENDING.with_borrow_mut(|pending| {
         let from = pending.entries.partition_point(|entry| entry.subtransaction < current);
         pending.taken += 1;
-        Taken(if from == 0 { std::mem::take(&mut pending.entries) } else { pending.entries.split_off(from) })
+        Taken(if from == 0 {
+            std::mem::take(&mut pending.entries)
+        } else {
+            pending.entries.split_off(from)
+        })
     })
 }
 
@@ -133,7 +145,9 @@ pub fn forget_from(subtransaction: pg_sys::SubTransactionId) {
 /// A subtransaction was committed: its events are its parent's now.
 pub fn hand_up(from: pg_sys::SubTransactionId, to: pg_sys::SubTransactionId) {
     PENDING.with_borrow_mut(|pending| {
-        for entry in pending.entries.iter_mut().rev().take_while(|entry| entry.subtransaction >= from) {
+        for entry in
+            pending.entries.iter_mut().rev().take_while(|entry| entry.subtransaction >= from)
+        {
             entry.subtransaction = to;
         }
     });

@@ -1,7 +1,9 @@
-//! The table `lead_audit.entry` as the library sees it: where it is, its columns, its tuples and its indexes.
+//! The table `lead_audit.entry` as the library sees it: where it is, its columns, its tuples and
+//! its indexes.
 
 use crate::pg::{
-    OpenRelation, ServerError, attribute, borrowed_text, current_subtransaction, in_context, in_subtransaction, next_value,
+    OpenRelation, ServerError, attribute, borrowed_text, current_subtransaction, in_context,
+    in_subtransaction, next_value,
 };
 use crate::settings::{self, OnError};
 use crate::version::{self, Need};
@@ -48,7 +50,8 @@ const ID_RESERVE: i64 = 1_000_000;
 thread_local! {
     static KNOWN: Cell<Option<EntryTable>> = const { Cell::new(None) };
     static LAST_ID: Cell<Option<i64>> = const { Cell::new(None) };
-    /// The table that this transaction has locked, and the subtransaction with whose rollback the lock goes.
+    /// The table that this transaction has locked, and the subtransaction with whose rollback the
+    /// lock goes.
     static LOCKED: Cell<Option<(pg_sys::Oid, pg_sys::SubTransactionId)>> = const { Cell::new(None) };
 }
 
@@ -64,12 +67,15 @@ pub fn forget_lock_of(subtransaction: pg_sys::SubTransactionId) {
 
 /// A subtransaction was committed: its lock is its parent's now.
 pub fn hand_up_lock(from: pg_sys::SubTransactionId, to: pg_sys::SubTransactionId) {
-    LOCKED.set(LOCKED.get().map(|(table, holder)| (table, if holder >= from { to } else { holder })));
+    LOCKED
+        .set(LOCKED.get().map(|(table, holder)| (table, if holder >= from { to } else { holder })));
 }
 
 /// A relation changed, or may have: `None` is any.
 pub fn relation_changed(relation: Option<pg_sys::Oid>) {
-    if KNOWN.get().is_some_and(|known| relation.is_none_or(|oid| [known.table, known.id_sequence].contains(&oid))) {
+    if KNOWN.get().is_some_and(|known| {
+        relation.is_none_or(|oid| [known.table, known.id_sequence].contains(&oid))
+    }) {
         forget();
     }
 }
@@ -87,7 +93,12 @@ fn forget() {
 /// A relation of schema lead_audit, whatever the search_path says; an invalid oid if there is none.
 pub fn relation_of_schema(name: &CStr) -> pg_sys::Oid {
     // SAFETY: look-ups by name; for what does not exist they return InvalidOid.
-    unsafe { pg_sys::get_relname_relid(name.as_ptr(), pg_sys::get_namespace_oid(c"lead_audit".as_ptr(), true)) }
+    unsafe {
+        pg_sys::get_relname_relid(
+            name.as_ptr(),
+            pg_sys::get_namespace_oid(c"lead_audit".as_ptr(), true),
+        )
+    }
 }
 
 impl EntryTable {
@@ -103,7 +114,8 @@ impl EntryTable {
 
     fn look_up() -> Result<Self, ServerError> {
         version::check(Need::Writing)?;
-        let (table, id_sequence) = (relation_of_schema(c"entry"), relation_of_schema(c"entry_id_seq"));
+        let (table, id_sequence) =
+            (relation_of_schema(c"entry"), relation_of_schema(c"entry_id_seq"));
         if [table, id_sequence].contains(&pg_sys::InvalidOid) {
             return Err(wrong("a part of schema lead_audit is missing".to_owned()));
         }
@@ -120,7 +132,8 @@ impl EntryTable {
 
     /// Takes the next id.
     ///
-    /// Only where the sequence may be at its end does that take a subtransaction of its own: there its error can be caught.
+    /// Only where the sequence may be at its end does that take a subtransaction of its own: there
+    /// its error can be caught.
     pub fn next_id(&self) -> Result<i64, ServerError> {
         let id = match LAST_ID.get() {
             Some(last) if last < self.safe_id => next_value(self.id_sequence),
@@ -130,9 +143,11 @@ impl EntryTable {
         Ok(id)
     }
 
-    /// Locks the table as a statement that writes to it does, to the end of the transaction: it keeps its columns.
+    /// Locks the table as a statement that writes to it does, to the end of the transaction: it
+    /// keeps its columns.
     ///
-    /// Only if somebody holds it does that take a subtransaction, in which a timeout or deadlock can be caught.
+    /// Only if somebody holds it does that take a subtransaction, in which a timeout or deadlock
+    /// can be caught.
     pub fn lock(&self) -> Result<OpenRelation, ServerError> {
         let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
         if LOCKED.get().is_none_or(|(table, _)| table != self.table) {
@@ -178,7 +193,8 @@ fn last_value(sequence: pg_sys::Oid) -> i64 {
 /// `descriptor` must be a live row type.
 pub unsafe fn check_columns(descriptor: pg_sys::TupleDesc) -> Result<(), ServerError> {
     for (index, &column) in EntryColumn::ALL.iter().enumerate() {
-        // SAFETY: as the caller promises; attributes are looked at only as far as there are any; a name is a C string.
+        // SAFETY: as the caller promises; attributes are looked at only as far as there are any; a
+        // name is a C string.
         let right = unsafe {
             index < (*descriptor).natts as usize && {
                 let found = attribute(descriptor, index);
@@ -188,7 +204,10 @@ pub unsafe fn check_columns(descriptor: pg_sys::TupleDesc) -> Result<(), ServerE
         };
         if !right {
             let name = column.name();
-            return Err(wrong(format!("column {} of lead_audit.entry is not \"{name}\" with its type", index + 1)));
+            return Err(wrong(format!(
+                "column {} of lead_audit.entry is not \"{name}\" with its type",
+                index + 1
+            )));
         }
     }
     Ok(())
@@ -209,7 +228,12 @@ impl EntryTuple {
         unsafe {
             let total = ((*table.tuple_desc()).natts as usize).max(COLUMNS);
             let (mut values, mut nulls) = (vec![pg_sys::Datum::from(0); total], vec![true; total]);
-            pg_sys::heap_deform_tuple(tuple, table.tuple_desc(), values.as_mut_ptr(), nulls.as_mut_ptr());
+            pg_sys::heap_deform_tuple(
+                tuple,
+                table.tuple_desc(),
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            );
             EntryTuple { values, nulls }
         }
     }
@@ -226,7 +250,8 @@ impl EntryTuple {
     }
 }
 
-/// Makes a tuple of the table in this memory context. Columns that the library does not know are NULL.
+/// Makes a tuple of the table in this memory context. Columns that the library does not know are
+/// NULL.
 ///
 /// # Safety
 /// The datums must be of the table's first columns, and the context live.
@@ -242,7 +267,11 @@ pub unsafe fn form_tuple(
         let columns = (*descriptor).natts as usize;
         in_context(context, || {
             if columns == values.len() {
-                return pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+                return pg_sys::heap_form_tuple(
+                    descriptor,
+                    values.as_mut_ptr(),
+                    nulls.as_mut_ptr(),
+                );
             }
             let (mut all_values, mut all_nulls) = (values.to_vec(), nulls.to_vec());
             all_values.resize(columns, pg_sys::Datum::from(0));
@@ -256,11 +285,15 @@ fn wrong(message: String) -> ServerError {
     ServerError {
         code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         message,
-        detail: Some("The SQL objects of extension lead_audit are not those of the loaded library.".to_owned()),
+        detail: Some(
+            "The SQL objects of extension lead_audit are not those of the loaded library."
+                .to_owned(),
+        ),
     }
 }
 
-/// The index, if there is one, that has only entries with a previous key: `… WHERE previous_key_hash IS NOT NULL`.
+/// The index, if there is one, that has only entries with a previous key: `… WHERE
+/// previous_key_hash IS NOT NULL`.
 fn index_of_previous_keys(table: &OpenRelation) -> Option<pg_sys::Oid> {
     // SAFETY: the table is open, hence so can its indexes be; each is closed again before the next.
     unsafe {
@@ -280,7 +313,9 @@ unsafe fn is_of_previous_keys(predicate: *mut pg_sys::List) -> bool {
     // SAFETY: nodes are what their tags say.
     unsafe {
         let conditions = PgList::<pg_sys::Node>::from_pg(predicate);
-        let Some(condition) = conditions.get_ptr(0).filter(|_| conditions.len() == 1) else { return false };
+        let Some(condition) = conditions.get_ptr(0).filter(|_| conditions.len() == 1) else {
+            return false;
+        };
         if (*condition).type_ != pg_sys::NodeTag::T_NullTest {
             return false;
         }
@@ -292,14 +327,20 @@ unsafe fn is_of_previous_keys(predicate: *mut pg_sys::List) -> bool {
     }
 }
 
-/// Opens the table's indexes, but for `without`, as ExecOpenIndices() does. ExecCloseIndices() closes them.
+/// Opens the table's indexes, but for `without`, as ExecOpenIndices() does. ExecCloseIndices()
+/// closes them.
 ///
-/// An entry of a single row is cheap enough that opening an index counts. The index of previous keys takes the longest to open,
-/// since it has a predicate, and few entries belong into it.
+/// An entry of a single row is cheap enough that opening an index counts. The index of previous
+/// keys takes the longest to open, since it has a predicate, and few entries belong into it.
 ///
 /// # Safety
-/// `result` must be initialized for the table, whose lock is held; the current memory context must live until they are closed.
-pub unsafe fn open_indexes(result: *mut pg_sys::ResultRelInfo, table: &OpenRelation, without: Option<pg_sys::Oid>) {
+/// `result` must be initialized for the table, whose lock is held; the current memory context must
+/// live until they are closed.
+pub unsafe fn open_indexes(
+    result: *mut pg_sys::ResultRelInfo,
+    table: &OpenRelation,
+    without: Option<pg_sys::Oid>,
+) {
     // SAFETY: as the caller promises; the arrays have room for all indexes.
     unsafe {
         let all = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(table.as_ptr()));

@@ -1,9 +1,10 @@
 //! When pending entries are written: at the end of each statement.
 //!
-//! Row triggers run within ExecutorFinish, or, for COPY, within the utility command. The hooks open a statement scope around
-//! both, and write what has gathered when it closes. The statement during which the library is loaded has passed the first of
-//! them: it ends with ExecutorEnd. Where no scope is open (a COPY during which the library is loaded, a logical replication
-//! worker) entries are written one by one, as they come.
+//! Row triggers run within ExecutorFinish, or, for COPY, within the utility command. The hooks open
+//! a statement scope around both, and write what has gathered when it closes. The statement during
+//! which the library is loaded has passed the first of them: it ends with ExecutorEnd. Where no
+//! scope is open (a COPY during which the library is loaded, a logical replication worker) entries
+//! are written one by one, as they come.
 
 use super::{batch, entry_table, on_error};
 use pgrx::pg_sys;
@@ -12,7 +13,8 @@ use std::cell::{Cell, RefCell};
 thread_local! {
     /// How many scopes are open.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    /// Whether this is the transaction during one of whose statements the library was loaded, one that ends with ExecutorEnd.
+    /// Whether this is the transaction during one of whose statements the library was loaded, one
+    /// that ends with ExecutorEnd.
     static FIRST: Cell<bool> = const { Cell::new(false) };
     /// DEPTH as it was when each subtransaction that is under way began.
     static DEPTH_AT_START: RefCell<Vec<(pg_sys::SubTransactionId, u32)>> = const { RefCell::new(Vec::new()) };
@@ -43,7 +45,8 @@ pub fn library_is_loaded() {
     FIRST.set(is_in_writing_statement());
 }
 
-/// Whether the client's statement is one that the executor runs and that writes: INSERT, UPDATE, DELETE, MERGE, or WITH one of them.
+/// Whether the client's statement is one that the executor runs and that writes: INSERT, UPDATE,
+/// DELETE, MERGE, or WITH one of them.
 fn is_in_writing_statement() -> bool {
     use pg_sys::CommandTag as Tag;
     use pg_sys::PortalStrategy as Strategy;
@@ -55,7 +58,10 @@ fn is_in_writing_statement() -> bool {
                 Strategy::PORTAL_ONE_RETURNING | Strategy::PORTAL_ONE_MOD_WITH => true,
                 Strategy::PORTAL_MULTI_QUERY => matches!(
                     (*portal).commandTag,
-                    Tag::CMDTAG_INSERT | Tag::CMDTAG_UPDATE | Tag::CMDTAG_DELETE | Tag::CMDTAG_MERGE
+                    Tag::CMDTAG_INSERT
+                        | Tag::CMDTAG_UPDATE
+                        | Tag::CMDTAG_DELETE
+                        | Tag::CMDTAG_MERGE
                 ),
                 _ => false,
             }

@@ -1,4 +1,5 @@
-//! Which parts of an entry stand for bytes that are no text: `details` says so, under `invalid_bytes` (docs/FORMAT.md, section 3.1).
+//! Which parts of an entry stand for bytes that are no text: `details` says so, under
+//! `invalid_bytes` (docs/FORMAT.md, section 3.1).
 
 use crate::pg::{ServerError, Text, TextWriter};
 use ledger::Sink;
@@ -8,7 +9,8 @@ use std::collections::BTreeMap;
 /// The member of `details`.
 const MEMBER: &str = "invalid_bytes";
 
-/// Parts of an entry, by column: members of its object, or the whole column. Empty for almost every entry, which costs nothing.
+/// Parts of an entry, by column: members of its object, or the whole column. Empty for almost every
+/// entry, which costs nothing.
 #[derive(Debug, Clone, Default)]
 pub struct InvalidBytes(BTreeMap<&'static str, Part>);
 
@@ -47,9 +49,10 @@ impl InvalidBytes {
         let mut text = Text::new();
         text.write(|out| {
             let mut separator = b'{';
-            let mut begin = |out: &mut TextWriter| out.push(std::mem::replace(&mut separator, b','));
-            let (before, after): (Vec<_>, Vec<_>) =
-                members(details.map_or("{}", Text::as_str)).partition(|(name, _)| compare_keys(name, MEMBER).is_lt());
+            let mut begin =
+                |out: &mut TextWriter| out.push(std::mem::replace(&mut separator, b','));
+            let (before, after): (Vec<_>, Vec<_>) = members(details.map_or("{}", Text::as_str))
+                .partition(|(name, _)| compare_keys(name, MEMBER).is_lt());
             for (name, value) in before {
                 begin(out);
                 copy_member(out, name, value);

@@ -7,7 +7,8 @@ use crate::pg::{Hash32, Text};
 use ledger::{Entry, EntryColumn, FORMAT};
 use pgrx::pg_sys;
 
-/// What the capture side says about an event; the module adds id, time, transaction, identity and checksum.
+/// What the capture side says about an event; the module adds id, time, transaction, identity and
+/// checksum.
 #[derive(Default)]
 pub struct NewEntry<'a> {
     pub watch_id: Option<[u8; 16]>,
@@ -35,7 +36,8 @@ pub struct NewEntry<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It took place. The entry is written by its own transaction, so it is there only if that commits.
+    /// It took place. The entry is written by its own transaction, so it is there only if that
+    /// commits.
     #[default]
     Ok,
     /// It failed.
@@ -120,7 +122,10 @@ impl NewEntry<'_> {
             ("error_detail", self.error_detail.as_deref()),
             ("statement", self.statement.as_deref()),
         ];
-        columns.into_iter().filter(|(_, text)| text.is_some_and(Text::is_encoded)).map(|(name, _)| name)
+        columns
+            .into_iter()
+            .filter(|(_, text)| text.is_some_and(Text::is_encoded))
+            .map(|(name, _)| name)
     }
 
     /// All parts of the entry that are not text: those that its maker noted, and its texts.
@@ -136,15 +141,23 @@ impl NewEntry<'_> {
         texts.into_iter().flatten().map(|text| text.bytes().len()).sum()
     }
 
-    /// Works out the checksum and gives the columns as datums, which point into the entry, its actor and `scratch`.
-    pub fn datums(&self, details: Option<&Text>, with: &Circumstances, scratch: &mut DatumScratch) -> EntryDatums {
-        let key_hash =
-            |watch_id: Option<[u8; 16]>, key: &Option<&mut Text>| Some(ledger::key_hash(&watch_id?, key.as_ref()?.bytes()));
+    /// Works out the checksum and gives the columns as datums, which point into the entry, its
+    /// actor and `scratch`.
+    pub fn datums(
+        &self,
+        details: Option<&Text>,
+        with: &Circumstances,
+        scratch: &mut DatumScratch,
+    ) -> EntryDatums {
+        let key_hash = |watch_id: Option<[u8; 16]>, key: &Option<&mut Text>| {
+            Some(ledger::key_hash(&watch_id?, key.as_ref()?.bytes()))
+        };
         let hash = key_hash(self.watch_id, &self.row_key);
         let previous_hash = key_hash(self.watch_id, &self.previous_key);
         let checksum = self.checksum(details, with, hash, previous_hash, &mut scratch.preimage);
 
-        let mut datums = EntryDatums { values: [pg_sys::Datum::from(0); COLUMNS], nulls: [true; COLUMNS] };
+        let mut datums =
+            EntryDatums { values: [pg_sys::Datum::from(0); COLUMNS], nulls: [true; COLUMNS] };
         use EntryColumn as Column;
         datums.set(Column::Id, pg_sys::Datum::from(with.id));
         datums.set(Column::Txid, pg_sys::Datum::from(with.txid));

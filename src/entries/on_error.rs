@@ -36,7 +36,8 @@ pub fn report_unwritten_to(report: Report) {
     REPORT.set(Some(report));
 }
 
-/// The event has no entry: the statement fails with the cause, or goes on with a WARNING and a count.
+/// The event has no entry: the statement fails with the cause, or goes on with a WARNING and a
+/// count.
 pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &ServerError) {
     let &UnwrittenEntry { schema, table, key, .. } = entry;
     if settings::on_error() == OnError::Abort {
@@ -69,7 +70,8 @@ pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &Server
 /// The same for an entry that was finished but did not get into the table.
 pub fn tuple_not_written(tuple: pg_sys::HeapTuple, cause: &ServerError) {
     let Ok(target) = EntryTable::find() else {
-        let entry = UnwrittenEntry { watch_id: None, relation: None, schema: "?", table: "?", key: None };
+        let entry =
+            UnwrittenEntry { watch_id: None, relation: None, schema: "?", table: "?", key: None };
         return entry_not_written("?", &entry, cause);
     };
     let open = OpenRelation::open(target.table, pg_sys::AccessShareLock);
@@ -77,8 +79,12 @@ pub fn tuple_not_written(tuple: pg_sys::HeapTuple, cause: &ServerError) {
     let text = |column| columns.text(column).unwrap_or("?");
     let entry = UnwrittenEntry {
         // SAFETY: the column is a uuid, which is 16 bytes.
-        watch_id: columns.datum(EntryColumn::WatchId).map(|datum| unsafe { *datum.cast_mut_ptr::<[u8; 16]>() }),
-        relation: columns.datum(EntryColumn::Relation).map(|datum| pg_sys::Oid::from(datum.value() as u32)),
+        watch_id: columns
+            .datum(EntryColumn::WatchId)
+            .map(|datum| unsafe { *datum.cast_mut_ptr::<[u8; 16]>() }),
+        relation: columns
+            .datum(EntryColumn::Relation)
+            .map(|datum| pg_sys::Oid::from(datum.value() as u32)),
         schema: text(EntryColumn::TableSchema),
         table: text(EntryColumn::TableName),
         key: columns.text(EntryColumn::RowKey),
@@ -87,7 +93,8 @@ pub fn tuple_not_written(tuple: pg_sys::HeapTuple, cause: &ServerError) {
 }
 
 thread_local! {
-    /// How many entries of this transaction could not be written, by the subtransaction that they belong to.
+    /// How many entries of this transaction could not be written, by the subtransaction that they
+    /// belong to.
     static COUNTS: RefCell<Vec<(pg_sys::SubTransactionId, i64)>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -114,7 +121,8 @@ pub fn forget_from(own: pg_sys::SubTransactionId) {
 pub fn hand_up(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     COUNTS.with_borrow_mut(|counts| {
         let mut sum = 0;
-        while let Some((_, count)) = counts.pop_if(|&mut (subtransaction, _)| subtransaction >= own) {
+        while let Some((_, count)) = counts.pop_if(|&mut (subtransaction, _)| subtransaction >= own)
+        {
             sum += count;
         }
         match counts.last_mut() {
@@ -130,14 +138,15 @@ pub fn forget_all() {
     COUNTS.with_borrow_mut(Vec::clear);
 }
 
-/// The transaction is about to commit: its unwritten entries are counted in a row that commits with it. If not even that can
-/// be written, they are counted in a sequence, whether it commits or not.
+/// The transaction is about to commit: its unwritten entries are counted in a row that commits with
+/// it. If not even that can be written, they are counted in a sequence, whether it commits or not.
 pub fn before_commit() {
     let total: i64 = COUNTS.take().iter().map(|&(_, count)| count).sum();
     if total == 0 {
         return;
     }
-    let (table, sequence) = (relation_of_schema(c"unwritten"), relation_of_schema(c"unwritten_seq"));
+    let (table, sequence) =
+        (relation_of_schema(c"unwritten"), relation_of_schema(c"unwritten_seq"));
     if table == pg_sys::InvalidOid || in_subtransaction(|| insert_count(table, total)).is_err() {
         // If not even this works, the WARNING is what is left.
         let _ = in_subtransaction(|| {
@@ -154,7 +163,11 @@ fn insert_count(table: pg_sys::Oid, count: i64) {
     // SAFETY: the table is open and has one column, a bigint, and no index (sql/30_entry.sql).
     unsafe {
         if (*table.tuple_desc()).natts as usize == values.len() {
-            let tuple = pg_sys::heap_form_tuple(table.tuple_desc(), values.as_mut_ptr(), nulls.as_mut_ptr());
+            let tuple = pg_sys::heap_form_tuple(
+                table.tuple_desc(),
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            );
             pg_sys::simple_heap_insert(table.as_ptr(), tuple);
             pg_sys::heap_freetuple(tuple);
         }

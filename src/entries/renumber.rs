@@ -1,16 +1,21 @@
-//! Entries whose ids somebody else's entries have: put into the table by hand before the sequence gave their ids out.
+//! Entries whose ids somebody else's entries have: put into the table by hand before the sequence
+//! gave their ids out.
 //!
-//! The event must not be without an entry for that. Those from the first such id on get new ids, so that they stay in order; and the
-//! ids are noted in `lead_audit.inserted_entry`, so that sealing does not take the forged entries for those that got the ids.
+//! The event must not be without an entry for that. Those from the first such id on get new ids, so
+//! that they stay in order; and the ids are noted in `lead_audit.inserted_entry`, so that sealing
+//! does not take the forged entries for those that got the ids.
 
 use super::batch::{self, PendingEntry};
 use super::entry_table::{COLUMNS, EntryTable, EntryTuple, form_tuple, relation_of_schema};
 use super::stored_entry::StoredEntry;
-use crate::pg::{Hash32, IdScan, NewestSnapshot, OpenRelation, ServerError, SpiPlan, as_user, with_spi};
+use crate::pg::{
+    Hash32, IdScan, NewestSnapshot, OpenRelation, ServerError, SpiPlan, as_user, with_spi,
+};
 use ledger::EntryColumn;
 use pgrx::{IntoDatum, pg_sys};
 
-/// The entries with ids that are free; `None` if theirs are, so that it is something else that keeps them from being written.
+/// The entries with ids that are free; `None` if theirs are, so that it is something else that
+/// keeps them from being written.
 ///
 /// Raises the errors that its work meets.
 pub fn around_inserted(entries: &[PendingEntry]) -> Option<Vec<PendingEntry>> {
@@ -23,8 +28,12 @@ pub fn around_inserted(entries: &[PendingEntry]) -> Option<Vec<PendingEntry>> {
 fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, ServerError> {
     let target = EntryTable::find()?;
     let table = OpenRelation::open(target.table, pg_sys::AccessShareLock);
-    let ids: Vec<i64> =
-        entries.iter().map(|entry| EntryTuple::of(&table, entry.tuple).values[EntryColumn::Id as usize].value() as i64).collect();
+    let ids: Vec<i64> = entries
+        .iter()
+        .map(|entry| {
+            EntryTuple::of(&table, entry.tuple).values[EntryColumn::Id as usize].value() as i64
+        })
+        .collect();
     let taken = taken(target.table, &ids)?;
     let Some(first) = ids.iter().position(|id| taken.contains(id)) else { return Ok(None) };
     // SAFETY: an open relation has a row in pg_class.
@@ -56,7 +65,9 @@ fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, Serve
         columns.values.truncate(COLUMNS);
         columns.nulls.truncate(COLUMNS);
         // SAFETY: the datums are those of the table's first columns; what they point to is copied.
-        let tuple = unsafe { form_tuple(&table, batch::context(), &mut columns.values, &mut columns.nulls) };
+        let tuple = unsafe {
+            form_tuple(&table, batch::context(), &mut columns.values, &mut columns.nulls)
+        };
         renumbered.push(entry.with_tuple(tuple));
     }
     Ok(Some(renumbered))
@@ -64,7 +75,9 @@ fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, Serve
 
 /// Which of the ids (ascending) have an entry.
 fn taken(table: pg_sys::Oid, ids: &[i64]) -> Result<Vec<i64>, ServerError> {
-    let (Some(&first), Some(&last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
+    let (Some(&first), Some(&last)) = (ids.iter().min(), ids.iter().max()) else {
+        return Ok(Vec::new());
+    };
     let snapshot = NewestSnapshot::take();
     // SAFETY: the snapshot is active until the end of this function, and the scan ends before.
     let mut scan = unsafe { IdScan::open(table, snapshot.as_ptr())? };

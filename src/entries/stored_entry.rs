@@ -65,12 +65,14 @@ impl<'a> StoredEntry<'a> {
     /// Holds the entry against its checksum.
     ///
     /// # Safety
-    /// The datums must be of the columns that their places say, and alive; so must be the current memory context.
+    /// The datums must be of the columns that their places say, and alive; so must be the current
+    /// memory context.
     pub unsafe fn verify(&self, scratch: &mut Vec<u8>) -> Result<(), StoredFault> {
         // SAFETY: passed on to the caller; the column is a bytea.
         unsafe {
             let entry = self.read()?;
-            let checksum = self.datum(EntryColumn::Checksum).ok_or(StoredFault::Missing("checksum"))?;
+            let checksum =
+                self.datum(EntryColumn::Checksum).ok_or(StoredFault::Missing("checksum"))?;
             entry.verify(detoasted(checksum), scratch).map_err(StoredFault::Format)
         }
     }
@@ -86,20 +88,26 @@ impl<'a> StoredEntry<'a> {
                 Some(datum) => borrowed_text(datum).map(Some).map_err(|_| StoredFault::NotUtf8),
                 None => Ok(None),
             };
-            let required = |column: EntryColumn| self.datum(column).ok_or(StoredFault::Missing(column.name()));
+            let required =
+                |column: EntryColumn| self.datum(column).ok_or(StoredFault::Missing(column.name()));
             Ok(Entry {
                 id: required(EntryColumn::Id)?.value() as i64,
                 format: required(EntryColumn::Format)?.value() as i16,
                 txid: required(EntryColumn::Txid)?.value() as u64,
                 occurred_at: required(EntryColumn::OccurredAt)?.value() as i64,
-                watch_id: self.datum(EntryColumn::WatchId).map(|datum| *datum.cast_mut_ptr::<[u8; 16]>()),
+                watch_id: self
+                    .datum(EntryColumn::WatchId)
+                    .map(|datum| *datum.cast_mut_ptr::<[u8; 16]>()),
                 key_hash: self.datum(EntryColumn::KeyHash).map(|datum| datum.value() as i64),
-                previous_key_hash: self.datum(EntryColumn::PreviousKeyHash).map(|datum| datum.value() as i64),
+                previous_key_hash: self
+                    .datum(EntryColumn::PreviousKeyHash)
+                    .map(|datum| datum.value() as i64),
                 relation: self.datum(EntryColumn::Relation).map(|datum| datum.value() as u32),
                 backend_pid: self.datum(EntryColumn::BackendPid).map(|datum| datum.value() as i32),
                 table_schema: text(EntryColumn::TableSchema)?,
                 table_name: text(EntryColumn::TableName)?,
-                operation: text(EntryColumn::Operation)?.ok_or(StoredFault::Missing("operation"))?,
+                operation: text(EntryColumn::Operation)?
+                    .ok_or(StoredFault::Missing("operation"))?,
                 outcome: text(EntryColumn::Outcome)?.ok_or(StoredFault::Missing("outcome"))?,
                 soft_delete: text(EntryColumn::SoftDelete)?,
                 row_key: text(EntryColumn::RowKey)?,

@@ -1,6 +1,8 @@
-//! What the transaction has written to watched tables so far, counted: for the entry that it leaves if it is rolled back.
+//! What the transaction has written to watched tables so far, counted: for the entry that it leaves
+//! if it is rolled back.
 //!
-//! Rows of a statement count when it has succeeded. Those that ROLLBACK TO SAVEPOINT undid count all the same: they were tried.
+//! Rows of a statement count when it has succeeded. Those that ROLLBACK TO SAVEPOINT undid count
+//! all the same: they were tried.
 
 use super::new_entry::NewEntry;
 use pgrx::pg_sys;
@@ -37,17 +39,22 @@ pub fn count_writes() {
 
 /// Counts an entry.
 pub fn count(entry: &NewEntry) {
-    if !IS_COUNTING.get() || !matches!(entry.operation, "INSERT" | "UPDATE" | "DELETE" | "TRUNCATE") {
+    if !IS_COUNTING.get() || !matches!(entry.operation, "INSERT" | "UPDATE" | "DELETE" | "TRUNCATE")
+    {
         return;
     }
     let (Some(relation), Some(watch_id)) = (entry.relation, entry.watch_id) else { return };
     COUNTS.with_borrow_mut(|all| {
-        let known = all.iter_mut().rfind(|known| known.relation == relation && known.operation == entry.operation);
+        let known = all
+            .iter_mut()
+            .rfind(|known| known.relation == relation && known.operation == entry.operation);
         if let Some(known) = known {
             known.in_statement += 1;
             return;
         }
-        let text = |text: Option<&crate::pg::Text>| text.map_or_else(String::new, |text| text.as_str().to_owned());
+        let text = |text: Option<&crate::pg::Text>| {
+            text.map_or_else(String::new, |text| text.as_str().to_owned())
+        };
         all.push(WriteCount {
             relation,
             watch_id,
@@ -67,7 +74,9 @@ pub fn statement_begins() {
 
 /// The statement has succeeded.
 pub fn statement_succeeded() {
-    COUNTS.with_borrow_mut(|all| all.iter_mut().for_each(|count| count.rows += std::mem::take(&mut count.in_statement)));
+    COUNTS.with_borrow_mut(|all| {
+        all.iter_mut().for_each(|count| count.rows += std::mem::take(&mut count.in_statement))
+    });
 }
 
 /// What statements that succeeded have written.

@@ -1,4 +1,5 @@
-//! Writing entries to `lead_audit.entry`, below SQL: the writer of the row has no rights on the table and needs none.
+//! Writing entries to `lead_audit.entry`, below SQL: the writer of the row has no rights on the
+//! table and needs none.
 
 use super::batch::{self, PendingEntry};
 use super::entry_table::{EntryTable, form_tuple, open_indexes, unless_abort};
@@ -21,8 +22,9 @@ thread_local! {
 
 /// Finishes the entry and gathers it with those of the same statement.
 ///
-/// The transaction gets its own id, if it has none yet, *before* the entry's id is taken. Sealing rests on that: an id that was
-/// taken before a snapshot was belongs to a transaction that the snapshot shows as in progress, committed or aborted.
+/// The transaction gets its own id, if it has none yet, *before* the entry's id is taken. Sealing
+/// rests on that: an id that was taken before a snapshot was belongs to a transaction that the
+/// snapshot shows as in progress, committed or aborted.
 pub fn append(entry: NewEntry) {
     // The transaction gets its id, if it has none yet, before the entry gets its own.
     // SAFETY: within a transaction.
@@ -41,30 +43,43 @@ pub fn append(entry: NewEntry) {
             let name = |text: Option<&Text>| text.map_or("", Text::as_str).to_owned();
             let (schema, table) = (name(entry.table_schema), name(entry.table_name));
             let key = entry.row_key.as_ref().map(|key| key.as_str());
-            let about =
-                UnwrittenEntry { watch_id: entry.watch_id, relation: entry.relation, schema: &schema, table: &table, key };
+            let about = UnwrittenEntry {
+                watch_id: entry.watch_id,
+                relation: entry.relation,
+                schema: &schema,
+                table: &table,
+                key,
+            };
             on_error::entry_not_written(entry.operation, &about, &error);
         }
     }
 }
 
-/// Gathers an entry about another transaction, to be written by the next `flush`, or at once with those before it if they have
-/// become many: what failed there, and who it was.
+/// Gathers an entry about another transaction, to be written by the next `flush`, or at once with
+/// those before it if they have become many: what failed there, and who it was.
 ///
 /// # Errors
 /// If the table is not there. Other errors are raised.
-pub fn append_about(entry: NewEntry, txid: u64, occurred_at: i64, actor: &Actor) -> Result<(), ServerError> {
+pub fn append_about(
+    entry: NewEntry,
+    txid: u64,
+    occurred_at: i64,
+    actor: &Actor,
+) -> Result<(), ServerError> {
     // SAFETY: within a transaction; as above.
     unsafe { pg_sys::GetTopFullTransactionId() };
     let (table, id) = target()?;
-    if gather(&entry, &table, &Circumstances { id, txid, occurred_at, actor })? >= settings::batch_bytes() {
+    if gather(&entry, &table, &Circumstances { id, txid, occurred_at, actor })?
+        >= settings::batch_bytes()
+    {
         flush();
     }
     Ok(())
 }
 
-/// Writes an entry of the library's own, and what has gathered before it. Whatever lead_audit.on_error says: if it cannot be written,
-/// that is an error. What the transaction reads from now on sees it. Returns its id.
+/// Writes an entry of the library's own, and what has gathered before it. Whatever
+/// lead_audit.on_error says: if it cannot be written, that is an error. What the transaction reads
+/// from now on sees it. Returns its id.
 ///
 /// # Errors
 /// If the table is not there. Other errors are raised.
@@ -85,16 +100,21 @@ pub fn write_at_once(entry: NewEntry) -> Result<i64, ServerError> {
 }
 
 /// Returns how many bytes have gathered.
-fn gather(entry: &NewEntry, table: &OpenRelation, with: &Circumstances) -> Result<usize, ServerError> {
+fn gather(
+    entry: &NewEntry,
+    table: &OpenRelation,
+    with: &Circumstances,
+) -> Result<usize, ServerError> {
     /// An entry as long as this may not fit into memory.
     const LONG: usize = 1 << 20;
-    let with_invalid_bytes = entry.all_invalid_bytes(with.actor).into_details(entry.details.as_deref())?;
+    let with_invalid_bytes =
+        entry.all_invalid_bytes(with.actor).into_details(entry.details.as_deref())?;
     let details = with_invalid_bytes.as_ref().or(entry.details.as_deref());
     let form = || {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut datums = entry.datums(details, with, scratch);
-            // SAFETY: the datums are of the table's columns (`EntryTable::find` checked that) and alive; columns that the
-            // library does not know, added by somebody, are NULL.
+            // SAFETY: the datums are of the table's columns (`EntryTable::find` checked that) and
+            // alive; columns that the library does not know, added by somebody, are NULL.
             unsafe { form_tuple(table, batch::context(), &mut datums.values, &mut datums.nulls) }
         })
     };
@@ -122,7 +142,8 @@ pub fn flush() {
         OnError::Warn => {
             let Err(error) = in_subtransaction(|| write_all(&entries)) else { return };
             if error.code == PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION
-                && let Ok(Some(renumbered)) = in_subtransaction(|| renumber::around_inserted(&entries))
+                && let Ok(Some(renumbered)) =
+                    in_subtransaction(|| renumber::around_inserted(&entries))
             {
                 match in_subtransaction(|| write_all(&renumbered)) {
                     Ok(()) => {}
@@ -153,15 +174,21 @@ fn write_all(entries: &[PendingEntry]) {
         Err(error) => error.raise(None),
     };
     let table = OpenRelation::open(target.table, pg_sys::RowExclusiveLock);
-    // SAFETY: the tuples are of the table's row type: it was locked when they were made, and still is.
+    // SAFETY: the tuples are of the table's row type: it was locked when they were made, and still
+    // is.
     unsafe { insert(&table, target.index_of_previous_keys, entries) }
 }
 
 /// # Safety
 /// The tuples must be of the table's row type.
-unsafe fn insert(table: &OpenRelation, index_of_previous_keys: Option<pg_sys::Oid>, entries: &[PendingEntry]) {
-    // SAFETY: this is what COPY does: an executor state that knows the table and its indexes. All that is made here is in
-    // the state's context or given back; after an error the abort of the (sub)transaction does that.
+unsafe fn insert(
+    table: &OpenRelation,
+    index_of_previous_keys: Option<pg_sys::Oid>,
+    entries: &[PendingEntry],
+) {
+    // SAFETY: this is what COPY does: an executor state that knows the table and its indexes. All
+    // that is made here is in the state's context or given back; after an error the abort of the
+    // (sub)transaction does that.
     unsafe {
         let former = pg_sys::CurrentMemoryContext;
         let estate = pg_sys::CreateExecutorState();
@@ -170,13 +197,15 @@ unsafe fn insert(table: &OpenRelation, index_of_previous_keys: Option<pg_sys::Oi
         if needs_snapshot {
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         }
-        let result = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+        let result =
+            pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
         pg_sys::InitResultRelInfo(result, table.as_ptr(), 0, std::ptr::null_mut(), 0);
         announce(estate, result);
         (*estate).es_output_cid = pg_sys::GetCurrentCommandId(true);
         let triggers = has_row_triggers(result);
         // A trigger could give an entry what it does not have yet.
-        let without = index_of_previous_keys.filter(|_| !triggers && !entries.iter().any(|entry| has_previous_key(table, entry)));
+        let without = index_of_previous_keys
+            .filter(|_| !triggers && !entries.iter().any(|entry| has_previous_key(table, entry)));
         open_indexes(result, table, without);
         if triggers {
             insert_each(table, estate, result, entries);
@@ -201,7 +230,8 @@ unsafe fn insert(table: &OpenRelation, index_of_previous_keys: Option<pg_sys::Oi
 unsafe fn announce(estate: *mut pg_sys::EState, result: *mut pg_sys::ResultRelInfo) {
     // SAFETY: as the caller promises.
     unsafe {
-        (*estate).es_opened_result_relations = pg_sys::lappend((*estate).es_opened_result_relations, result.cast());
+        (*estate).es_opened_result_relations =
+            pg_sys::lappend((*estate).es_opened_result_relations, result.cast());
     }
 }
 
@@ -209,7 +239,13 @@ unsafe fn announce(estate: *mut pg_sys::EState, result: *mut pg_sys::ResultRelIn
 /// The entry's tuple must be of the table's row type.
 unsafe fn has_previous_key(table: &OpenRelation, entry: &PendingEntry) -> bool {
     // SAFETY: as the caller promises.
-    unsafe { !pg_sys::heap_attisnull(entry.tuple, EntryColumn::PreviousKeyHash as i32 + 1, table.tuple_desc()) }
+    unsafe {
+        !pg_sys::heap_attisnull(
+            entry.tuple,
+            EntryColumn::PreviousKeyHash as i32 + 1,
+            table.tuple_desc(),
+        )
+    }
 }
 
 /// # Safety
@@ -218,7 +254,8 @@ unsafe fn has_row_triggers(result: *mut pg_sys::ResultRelInfo) -> bool {
     // SAFETY: the trigger description is null or a copy that belongs to `result`.
     unsafe {
         let triggers = (*result).ri_TrigDesc;
-        !triggers.is_null() && ((*triggers).trig_insert_before_row || (*triggers).trig_insert_after_row)
+        !triggers.is_null()
+            && ((*triggers).trig_insert_before_row || (*triggers).trig_insert_after_row)
     }
 }
 
@@ -230,9 +267,11 @@ unsafe fn insert_batch(
     result: *mut pg_sys::ResultRelInfo,
     entries: &[PendingEntry],
 ) {
-    // SAFETY: the slots are made for the table's row type, in the state's memory, and given back at the end of this function.
+    // SAFETY: the slots are made for the table's row type, in the state's memory, and given back at
+    // the end of this function.
     unsafe {
-        // A copy: slots of the table's own descriptor would each have to be remembered by the resource owner.
+        // A copy: slots of the table's own descriptor would each have to be remembered by the
+        // resource owner.
         let descriptor = pg_sys::CreateTupleDescCopy(table.tuple_desc());
         let mut slots: Vec<_> = (0..entries.len().min(CHUNK))
             .map(|_| pg_sys::MakeSingleTupleTableSlot(descriptor, &pg_sys::TTSOpsHeapTuple))
@@ -255,8 +294,9 @@ unsafe fn insert_chunk(
     entries: &[PendingEntry],
     slots: &mut [*mut pg_sys::TupleTableSlot],
 ) {
-    // SAFETY: as the caller promises. A slot is told that it owns its tuple while the table is written, for else each would be copied
-    // there; what the writing does to it is to fill in its header, which it does again if it is written again.
+    // SAFETY: as the caller promises. A slot is told that it owns its tuple while the table is
+    // written, for else each would be copied there; what the writing does to it is to fill in its
+    // header, which it does again if it is written again.
     unsafe {
         let constrained = !(*table.tuple_desc()).constr.is_null();
         for (entry, &mut slot) in entries.iter().zip(&mut *slots) {
@@ -321,7 +361,8 @@ unsafe fn insert_each(
     unsafe {
         pg_sys::AfterTriggerBeginQuery();
         for entry in entries {
-            let slot = pg_sys::MakeSingleTupleTableSlot(table.tuple_desc(), &pg_sys::TTSOpsHeapTuple);
+            let slot =
+                pg_sys::MakeSingleTupleTableSlot(table.tuple_desc(), &pg_sys::TTSOpsHeapTuple);
             pg_sys::ExecStoreHeapTuple(entry.tuple, slot, false);
             pg_sys::ExecSimpleRelationInsert(result, estate, slot);
             if (*slot).tts_tid.ip_posid == 0 {

@@ -1,7 +1,8 @@
-//! What the server's processes share, where the library is preloaded: the databases that have the extension, and the records
-//! that wait to be written there.
+//! What the server's processes share, where the library is preloaded: the databases that have the
+//! extension, and the records that wait to be written there.
 //!
-//! All of it is in one memory `region`, which the postmaster makes (`startup`) before any other process exists.
+//! All of it is in one memory `region`, which the postmaster makes (`startup`) before any other
+//! process exists.
 
 mod databases;
 pub mod record;
@@ -12,13 +13,15 @@ mod slots;
 mod startup;
 
 pub use databases::{
-    Hold, absent, adopt, count_dropped, counts, doubted, each_database, find, forget, found, hold, is_empty_for, note,
-    progress_of, release, set_problem, slot_of, update,
+    Hold, absent, adopt, count_dropped, counts, doubted, each_database, find, forget, found, hold,
+    is_empty_for, note, progress_of, release, set_problem, slot_of, update,
 };
 pub use region::{
-    MAX_DATABASES, NAME_WORDS, Presence, Problem, Progress, WorkerExit, generation, is_there, launcher_starts, launcher_stops,
-    rescan_asked, set_open, wake_launcher,
+    MAX_DATABASES, NAME_WORDS, Presence, Problem, Progress, WorkerExit, generation, is_there,
+    launcher_starts, launcher_stops, rescan_asked, set_open, wake_launcher,
 };
-pub use server_log::{LogLine, begin_recording, end_recording, is_recording, log_rest, write_to_server_log};
+pub use server_log::{
+    LogLine, begin_recording, end_recording, is_recording, log_rest, write_to_server_log,
+};
 pub use slots::{discard_through, peek, pop, quarantine, queue_number};
 pub use startup::{request_lock, start_up};

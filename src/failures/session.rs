@@ -1,6 +1,7 @@
-//! Failures in the session: the hooks open a `scope` for each statement on a watched table (`targets`). When an error is raised,
-//! `error_callback` makes a record of it (with `failing_row`, if the row is at hand). `xact_end` makes the record final when the
-//! error is reported, or when the (sub)transaction that the statement ran in is rolled back. If the statement survives, the
+//! Failures in the session: the hooks open a `scope` for each statement on a watched table
+//! (`targets`). When an error is raised, `error_callback` makes a record of it (with `failing_row`,
+//! if the row is at hand). `xact_end` makes the record final when the error is reported, or when
+//! the (sub)transaction that the statement ran in is rolled back. If the statement survives, the
 //! record is dropped.
 
 mod activation;
@@ -23,9 +24,14 @@ pub use error_callback::error_raised;
 pub use failing_row::{FailingRow, fingerprint, from_hex};
 pub use name_filter::note_name;
 pub use recording::{begin_record, end_record};
-pub use statement_phases::{command_begins, execution_begins, phase_begins, planning_begins, session_begins, statement_ends};
-pub use statement_scope::{ErrorCallbacks, Phase, StatementScope, innermost_scope, set_error_callbacks};
+pub use statement_phases::{
+    command_begins, execution_begins, phase_begins, planning_begins, session_begins, statement_ends,
+};
+pub use statement_scope::{
+    ErrorCallbacks, Phase, StatementScope, innermost_scope, set_error_callbacks,
+};
 pub use watched_relations::{relation_changed, schema_changed, watched};
 pub use xact_end::{
-    before_commit, entry_not_written, error_is_final, subtransaction_aborts, subtransaction_commits, transaction_ends,
+    before_commit, entry_not_written, error_is_final, subtransaction_aborts,
+    subtransaction_commits, transaction_ends,
 };

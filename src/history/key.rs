@@ -2,12 +2,15 @@
 //!
 //! Texts come in as bytes: they need not be UTF-8, and pgrx takes for granted that a `&str` is.
 //!
-//! Whoever asks for a key has other rights than the table's owner. No code of the owner's is run: neither the check of a domain nor
-//! a cast to json.
+//! Whoever asks for a key has other rights than the table's owner. No code of the owner's is run:
+//! neither the check of a domain nor a cast to json.
 
-use crate::capture::{ForeignCode, MoneyTypes, column_names, encoder_for, jsonb, primary_key, readable_type};
+use crate::capture::{
+    ForeignCode, MoneyTypes, column_names, encoder_for, jsonb, primary_key, readable_type,
+};
 use crate::pg::{
-    NotWritten, OpenRelation, ServerError, Text, TextWriter, attribute, attribute_name, in_subtransaction, relation_name,
+    NotWritten, OpenRelation, ServerError, Text, TextWriter, attribute, attribute_name,
+    in_subtransaction, relation_name,
 };
 use ledger::Sink;
 use ledger::canonical::{compare_keys, write_string};
@@ -26,13 +29,16 @@ pub extern "C" fn pg_finfo_lead_audit_canonical_json() -> &'static pg_sys::Pg_fi
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit.canonical_json(jsonb)`. Takes the datum as it is: pgrx's own jsonb argument sends numbers through a double.
+/// `lead_audit.canonical_json(jsonb)`. Takes the datum as it is: pgrx's own jsonb argument sends
+/// numbers through a double.
 ///
 /// # Safety
 /// Called by Postgres only, with the arguments of its declaration.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
-pub unsafe extern "C-unwind" fn lead_audit_canonical_json(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+pub unsafe extern "C-unwind" fn lead_audit_canonical_json(
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> pg_sys::Datum {
     // SAFETY: the function is strict and has one argument, a jsonb; detoasting gives one in place.
     let write = |out: &mut TextWriter| unsafe {
         let value = (*fcinfo).args.as_slice(1)[0].value;
@@ -64,7 +70,8 @@ fn written(write: impl Fn(&mut TextWriter)) -> Text {
     }
 }
 
-/// The key of the row with these values in the columns of the primary key; `None` if they are others. Errors are raised.
+/// The key of the row with these values in the columns of the primary key; `None` if they are
+/// others. Errors are raised.
 pub fn key_of<T: AsRef<[u8]>>(
     relation: pg_sys::Oid,
     column_names: Option<Vec<T>>,
@@ -85,8 +92,10 @@ fn key_of_columns(
     column_values: Array<&[u8]>,
 ) -> Option<String> {
     let open = OpenRelation::open(relation, pg_sys::AccessShareLock);
-    let (names, values): (Option<Vec<_>>, Vec<_>) =
-        (column_names.as_ref().map(|names| names.iter().flatten().collect()), column_values.iter().collect());
+    let (names, values): (Option<Vec<_>>, Vec<_>) = (
+        column_names.as_ref().map(|names| names.iter().flatten().collect()),
+        column_values.iter().collect(),
+    );
     key_from(&open, &key_columns, names, &values)
 }
 
@@ -95,12 +104,15 @@ pub fn key_types(open: &OpenRelation) -> Vec<pg_sys::Oid> {
     // SAFETY: the relation is open, and key columns are among its attributes.
     unsafe {
         let columns = primary_key(open.as_ptr());
-        columns.into_iter().map(|number| attribute(open.tuple_desc(), number as usize - 1).atttypid).collect()
+        columns
+            .into_iter()
+            .map(|number| attribute(open.tuple_desc(), number as usize - 1).atttypid)
+            .collect()
     }
 }
 
-/// The row's key as entries have it, or `None` if `column_names` are not the columns of the key. Without names the key must
-/// have one column, which is taken.
+/// The row's key as entries have it, or `None` if `column_names` are not the columns of the key.
+/// Without names the key must have one column, which is taken.
 fn key_from<T: AsRef<[u8]>>(
     open: &OpenRelation,
     columns: &[i16],
@@ -136,8 +148,11 @@ fn key_from<T: AsRef<[u8]>>(
             write_string(out, &name.text);
             out.push(b':');
             match value {
-                // SAFETY: the attribute is one of the open relation's.
-                Some(value) => out.append(unsafe { as_column(open, index, value.as_ref()) }.bytes()),
+                Some(value) => {
+                    // SAFETY: the attribute is one of the open relation's.
+                    let text = unsafe { as_column(open, index, value.as_ref()) };
+                    out.append(text.bytes());
+                }
                 None => out.append(b"null"),
             }
         }
@@ -158,7 +173,8 @@ unsafe fn as_column(open: &OpenRelation, index: usize, value: &[u8]) -> Text {
     // SAFETY: as the caller promises; a column's type is one.
     unsafe {
         let column = attribute(open.tuple_desc(), index);
-        as_type(column.atttypid, column.atttypmod, value).unwrap_or_else(|| refuse_foreign_code(open, index))
+        as_type(column.atttypid, column.atttypmod, value)
+            .unwrap_or_else(|| refuse_foreign_code(open, index))
     }
 }
 
@@ -175,19 +191,22 @@ unsafe fn as_type(type_oid: pg_sys::Oid, modifier: i32, value: &[u8]) -> Option<
         // No input function can be given this. It can only be a text.
         return Some(written(|out| out.append_json_string(value)));
     }
-    // SAFETY: the type's own input function makes a datum of the type that the encoder is for, of a C string.
+    // SAFETY: the type's own input function makes a datum of the type that the encoder is for, of a
+    // C string.
     unsafe {
         let (mut input, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
         pg_sys::getTypeInputInfo(type_oid, &mut input, &mut parameter);
         let string = pg_sys::pnstrdup(value.as_ptr().cast(), value.len());
         let datum = pg_sys::OidInputFunctionCall(input, string, parameter, modifier);
-        let encoder = encoder_for(type_oid, pg_sys::CurrentMemoryContext, &mut MoneyTypes::default());
+        let encoder =
+            encoder_for(type_oid, pg_sys::CurrentMemoryContext, &mut MoneyTypes::default());
         Some(written(|out| encoder.write(out, datum)))
     }
 }
 
-/// `lead_audit_internal.value_as(regclass, text, text)`: the JSON of a value that was of this type, or `None` if it is none of it, or if only code
-/// of the type's owner can tell. The relation no longer matters; the SQL objects of 1.0 pass it.
+/// `lead_audit_internal.value_as(regclass, text, text)`: the JSON of a value that was of this type,
+/// or `None` if it is none of it, or if only code of the type's owner can tell. The relation no
+/// longer matters; the SQL objects of 1.0 pass it.
 #[pg_extern(sql = false)]
 fn value_as(_relation: pg_sys::Oid, type_name: &[u8], value: &[u8]) -> Option<String> {
     let type_name = CString::new(type_name).ok()?;
@@ -199,7 +218,12 @@ fn value_as(_relation: pg_sys::Oid, type_name: &[u8], value: &[u8]) -> Option<St
             pg_sys::parseTypeString(type_name.as_ptr(), &mut type_oid, &mut modifier, true);
             // Since 16 it raises an error for a type that is gone, which the subtransaction takes.
             #[cfg(not(feature = "pg15"))]
-            pg_sys::parseTypeString(type_name.as_ptr(), &mut type_oid, &mut modifier, std::ptr::null_mut());
+            pg_sys::parseTypeString(
+                type_name.as_ptr(),
+                &mut type_oid,
+                &mut modifier,
+                std::ptr::null_mut(),
+            );
             if type_oid == pg_sys::InvalidOid {
                 return None;
             }
@@ -225,7 +249,10 @@ unsafe fn refuse_foreign_code(relation: &OpenRelation, index: usize) -> ! {
     let detail = format!("Column \"{}\" has type {}.", column.as_str(), type_name.as_str());
     ServerError {
         code: PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-        message: format!("reading a key of table \"{}\" would execute code of its owner", table.as_str()),
+        message: format!(
+            "reading a key of table \"{}\" would execute code of its owner",
+            table.as_str()
+        ),
         detail: Some(detail),
     }
     .raise(Some("Search lead_audit.log by row_key instead.".to_owned()))

@@ -1,10 +1,12 @@
 //! An error is being raised, and later reported.
 //!
-//! PostgreSQL calls the functions in its list of error callbacks while the error is on top of its stack, whatever raised it,
-//! be it a lack of memory. A guard would be wrong here: to turn a second error into a panic it empties that stack, the first
-//! error with it. So the callback is in two parts. The first copies the error, and may itself run out of memory: that error
-//! then takes the place of the one being raised, as anywhere in PostgreSQL. It calls no Rust code that has something to drop.
-//! The second part, which makes a record of the copy, calls nothing of PostgreSQL that can raise an error.
+//! PostgreSQL calls the functions in its list of error callbacks while the error is on top of its
+//! stack, whatever raised it, be it a lack of memory. A guard would be wrong here: to turn a second
+//! error into a panic it empties that stack, the first error with it. So the callback is in two
+//! parts. The first copies the error, and may itself run out of memory: that error then takes the
+//! place of the one being raised, as anywhere in PostgreSQL. It calls no Rust code that has
+//! something to drop. The second part, which makes a record of the copy, calls nothing of
+//! PostgreSQL that can raise an error.
 
 use crate::failures::{self, ErrorCallbacks, FailingRow, StatementScope};
 use pgrx::pg_sys;
@@ -34,7 +36,8 @@ pub fn install() {
     }
 }
 
-// Unguarded: a guard empties the stack of errors (see above). Neither this nor what `record` calls can panic.
+// Unguarded: a guard empties the stack of errors (see above). Neither this nor what `record` calls
+// can panic.
 unsafe extern "C-unwind" fn error_in_statement(argument: *mut c_void) {
     let scope = argument.cast::<StatementScope>();
     // One error, one record: the innermost statement's.
@@ -57,8 +60,9 @@ unsafe extern "C-unwind" fn error_outside_of_statements(_argument: *mut c_void) 
 /// `scope` must be null or a scope in PostgreSQL's list.
 unsafe fn record(scope: *mut StatementScope) {
     let mut row = FailingRow::none();
-    // SAFETY: called while an error is being raised. The memory context is one of ours, emptied when the record is made. An
-    // error in here leaves the frame at once; nothing in it is to be dropped.
+    // SAFETY: called while an error is being raised. The memory context is one of ours, emptied
+    // when the record is made. An error in here leaves the frame at once; nothing in it is to be
+    // dropped.
     unsafe {
         let memory = failures::begin_record();
         if memory.is_null() {
@@ -79,15 +83,22 @@ unsafe fn record(scope: *mut StatementScope) {
 }
 
 #[pgrx::pg_guard]
-unsafe extern "C-unwind" fn failed(scope: *mut StatementScope, error: *const pg_sys::ErrorData, row: *const FailingRow) {
-    // SAFETY: the function above passes a live scope or null, the copy of the error, and rows that it has copied.
+unsafe extern "C-unwind" fn failed(
+    scope: *mut StatementScope,
+    error: *const pg_sys::ErrorData,
+    row: *const FailingRow,
+) {
+    // SAFETY: the function above passes a live scope or null, the copy of the error, and rows that
+    // it has copied.
     unsafe { failures::error_raised(scope.as_ref(), &*error, &*row) }
 }
 
-/// The error is about to be reported to the server's log and to the client: whoever could have caught it has not. A client
-/// that has seen its error finds the record in the queue, or in the server's log.
+/// The error is about to be reported to the server's log and to the client: whoever could have
+/// caught it has not. A client that has seen its error finds the record in the queue, or in the
+/// server's log.
 unsafe extern "C-unwind" fn emit_log(data: *mut pg_sys::ErrorData) {
-    // SAFETY: PostgreSQL passes the error, which is live. The text is kept by the session's state while it is written.
+    // SAFETY: PostgreSQL passes the error, which is live. The text is kept by the session's state
+    // while it is written.
     unsafe {
         if (*data).elevel >= pgrx::PgLogLevel::ERROR as i32 {
             let unqueued = final_record(data);
@@ -103,7 +114,9 @@ unsafe extern "C-unwind" fn emit_log(data: *mut pg_sys::ErrorData) {
 }
 
 #[pgrx::pg_guard]
-unsafe extern "C-unwind" fn final_record(data: *const pg_sys::ErrorData) -> *const std::ffi::c_char {
+unsafe extern "C-unwind" fn final_record(
+    data: *const pg_sys::ErrorData,
+) -> *const std::ffi::c_char {
     // SAFETY: as above.
     unsafe { failures::error_is_final(&*data) }
 }

@@ -1,4 +1,5 @@
-//! The executor. Row triggers run within ExecutorFinish: entries are gathered there, and written when it is through.
+//! The executor. Row triggers run within ExecutorFinish: entries are gathered there, and written
+//! when it is through.
 
 use super::next;
 use crate::failures::{self, Phase, StatementScope};
@@ -32,7 +33,8 @@ pub fn install(preloading: bool) {
 
 unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: c_int) {
     let mut scope = StatementScope::new();
-    // SAFETY: the arguments are those that PostgreSQL passed, and the scope lives until this returns.
+    // SAFETY: the arguments are those that PostgreSQL passed, and the scope lives until this
+    // returns.
     unsafe {
         before_start(&raw mut scope, query);
         next::executor_start(PREVIOUS_START.get(), query, flags);
@@ -41,7 +43,10 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
 }
 
 #[pgrx::pg_guard]
-unsafe extern "C-unwind" fn before_start(scope: *mut StatementScope, query: *mut pg_sys::QueryDesc) {
+unsafe extern "C-unwind" fn before_start(
+    scope: *mut StatementScope,
+    query: *mut pg_sys::QueryDesc,
+) {
     // SAFETY: the hook above passes its own scope and PostgreSQL's query.
     unsafe { failures::execution_begins(&mut *scope, query) }
 }
@@ -64,7 +69,11 @@ unsafe extern "C-unwind" fn executor_run(
 }
 
 #[cfg(feature = "pg18")]
-unsafe extern "C-unwind" fn executor_run(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64) {
+unsafe extern "C-unwind" fn executor_run(
+    query: *mut pg_sys::QueryDesc,
+    direction: pg_sys::ScanDirection::Type,
+    count: u64,
+) {
     let mut scope = StatementScope::new();
     // SAFETY: as in `executor_start`.
     unsafe {
@@ -91,21 +100,28 @@ unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
 }
 
 #[pgrx::pg_guard]
-unsafe extern "C-unwind" fn before_finish(scope: *mut StatementScope, query: *mut pg_sys::QueryDesc) {
+unsafe extern "C-unwind" fn before_finish(
+    scope: *mut StatementScope,
+    query: *mut pg_sys::QueryDesc,
+) {
     // SAFETY: the hook above passes its own scope and PostgreSQL's query.
     unsafe { failures::phase_begins(&mut *scope, query, Phase::Finish) };
     entries::statement_scope_opens();
 }
 
 #[pgrx::pg_guard]
-unsafe extern "C-unwind" fn after_finish(scope: *mut StatementScope, query: *mut pg_sys::QueryDesc) {
+unsafe extern "C-unwind" fn after_finish(
+    scope: *mut StatementScope,
+    query: *mut pg_sys::QueryDesc,
+) {
     entries::statement_scope_closes();
     // SAFETY: as in `before_finish`: the query is PostgreSQL's.
     unsafe { watch::statement_ends(query) };
-    // SAFETY: as in `before_finish`; the query's state is live. A query with this flag is part of a statement around it (a
-    // foreign key's action); its triggers have not run yet.
+    // SAFETY: as in `before_finish`; the query's state is live. A query with this flag is part of a
+    // statement around it (a foreign key's action); its triggers have not run yet.
     unsafe {
-        let triggers_ran = (*(*query).estate).es_top_eflags & pg_sys::EXEC_FLAG_SKIP_TRIGGERS as i32 == 0;
+        let triggers_ran =
+            (*(*query).estate).es_top_eflags & pg_sys::EXEC_FLAG_SKIP_TRIGGERS as i32 == 0;
         if triggers_ran {
             capture::statement_ends();
             entries::flush();
@@ -120,8 +136,8 @@ unsafe extern "C-unwind" fn executor_end(query: *mut pg_sys::QueryDesc) {
     unsafe { next::executor_end(PREVIOUS_END.get(), query) }
 }
 
-/// The statement during which the library is loaded has passed the hook on ExecutorFinish by then. Entries of a statement
-/// around it are written a little early.
+/// The statement during which the library is loaded has passed the hook on ExecutorFinish by then.
+/// Entries of a statement around it are written a little early.
 #[pgrx::pg_guard]
 extern "C-unwind" fn before_end() {
     if entries::is_first_statement() {

@@ -1,4 +1,5 @@
-//! A function is looked up and called. PostgreSQL asks for each look-up, so the usual answer takes no guard.
+//! A function is looked up and called. PostgreSQL asks for each look-up, so the usual answer takes
+//! no guard.
 
 use crate::watch;
 use pgrx::pg_sys;
@@ -24,7 +25,8 @@ unsafe fn previous_needs(function: pg_sys::Oid) -> bool {
     PREVIOUS_NEEDS.get().is_some_and(|previous| unsafe { previous(function) })
 }
 
-// Unguarded: PostgreSQL asks for each look-up of a function. It reads one variable of the session; the rest has its guard.
+// Unguarded: PostgreSQL asks for each look-up of a function. It reads one variable of the session;
+// the rest has its guard.
 unsafe extern "C-unwind" fn needs_fmgr_hook(function: pg_sys::Oid) -> bool {
     // SAFETY: as above.
     unsafe { watch::restricts_calls() && concerns(function) || previous_needs(function) }
@@ -40,7 +42,8 @@ unsafe extern "C-unwind" fn fmgr_hook(
     function: *mut pg_sys::FmgrInfo,
     argument: *mut pg_sys::Datum,
 ) {
-    // SAFETY: the arguments are those that PostgreSQL passed. The previous hook is called for the functions that it asked for.
+    // SAFETY: the arguments are those that PostgreSQL passed. The previous hook is called for the
+    // functions that it asked for.
     unsafe {
         called(event, (*function).fn_oid);
         if let Some(previous) = PREVIOUS.get()

@@ -1,5 +1,5 @@
-//! PostgreSQL says that a catalog changed. What is known from it is marked as stale, and read again when it is needed:
-//! these callbacks run at any catalog access, so they read nothing themselves.
+//! PostgreSQL says that a catalog changed. What is known from it is marked as stale, and read again
+//! when it is needed: these callbacks run at any catalog access, so they read nothing themselves.
 
 use crate::{actor, capture, entries, failures, watch};
 use pgrx::pg_sys;
@@ -11,10 +11,18 @@ pub fn install(preloading: bool) {
     // SAFETY: called once, while the library is loaded; callbacks stay for the life of the process.
     unsafe {
         pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), both);
-        pg_sys::CacheRegisterSyscacheCallback(Cache::NAMESPACEOID as i32, Some(schema_changed), both);
+        pg_sys::CacheRegisterSyscacheCallback(
+            Cache::NAMESPACEOID as i32,
+            Some(schema_changed),
+            both,
+        );
         pg_sys::CacheRegisterSyscacheCallback(Cache::SEQRELID as i32, Some(sequence_changed), none);
         pg_sys::CacheRegisterSyscacheCallback(Cache::AUTHOID as i32, Some(role_changed), none);
-        pg_sys::CacheRegisterSyscacheCallback(Cache::CASTSOURCETARGET as i32, Some(cast_changed), none);
+        pg_sys::CacheRegisterSyscacheCallback(
+            Cache::CASTSOURCETARGET as i32,
+            Some(cast_changed),
+            none,
+        );
         pg_sys::CacheRegisterSyscacheCallback(Cache::PROCOID as i32, Some(cast_changed), none);
     }
 }
@@ -31,7 +39,8 @@ unsafe extern "C-unwind" fn relation_changed(preloaded: pg_sys::Datum, relation:
     }
 }
 
-/// A renamed schema changes the names that entries carry, and is no change of the relation to the relcache.
+/// A renamed schema changes the names that entries carry, and is no change of the relation to the
+/// relcache.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn schema_changed(preloaded: pg_sys::Datum, _cache: i32, _hash: u32) {
     capture::relation_changed(None);

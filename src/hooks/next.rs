@@ -1,8 +1,8 @@
 //! The next hook: the one that was installed before, or PostgreSQL's own function.
 //!
-//! These are the same functions as pgrx binds, without its guard, which would turn an error into one that has lost its
-//! constraint, context and position. An error jumps over the frames of these functions and of the hooks that call them, so
-//! neither may hold anything that has to be dropped.
+//! These are the same functions as pgrx binds, without its guard, which would turn an error into
+//! one that has lost its constraint, context and position. An error jumps over the frames of these
+//! functions and of the hooks that call them, so neither may hold anything that has to be dropped.
 
 use pgrx::pg_sys;
 use std::ffi::{c_char, c_int};
@@ -28,7 +28,11 @@ mod raw {
             once: bool,
         );
         #[cfg(feature = "pg18")]
-        pub fn standard_ExecutorRun(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64);
+        pub fn standard_ExecutorRun(
+            query: *mut pg_sys::QueryDesc,
+            direction: pg_sys::ScanDirection::Type,
+            count: u64,
+        );
         pub fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
         pub fn standard_ExecutorEnd(query: *mut pg_sys::QueryDesc);
     }
@@ -49,7 +53,11 @@ pub unsafe fn planner(
 
 /// # Safety
 /// As for [`planner`].
-pub unsafe fn executor_start(previous: pg_sys::ExecutorStart_hook_type, query: *mut pg_sys::QueryDesc, flags: c_int) {
+pub unsafe fn executor_start(
+    previous: pg_sys::ExecutorStart_hook_type,
+    query: *mut pg_sys::QueryDesc,
+    flags: c_int,
+) {
     // SAFETY: the caller passes on a call of PostgreSQL's.
     unsafe { previous.unwrap_or(raw::standard_ExecutorStart)(query, flags) }
 }
@@ -83,7 +91,10 @@ pub unsafe fn executor_run(
 
 /// # Safety
 /// As for [`planner`].
-pub unsafe fn executor_finish(previous: pg_sys::ExecutorFinish_hook_type, query: *mut pg_sys::QueryDesc) {
+pub unsafe fn executor_finish(
+    previous: pg_sys::ExecutorFinish_hook_type,
+    query: *mut pg_sys::QueryDesc,
+) {
     // SAFETY: the caller passes on a call of PostgreSQL's.
     unsafe { previous.unwrap_or(raw::standard_ExecutorFinish)(query) }
 }

@@ -25,7 +25,8 @@ unsafe extern "C-unwind" fn planner(
     parameters: pg_sys::ParamListInfo,
 ) -> *mut pg_sys::PlannedStmt {
     let mut scope = StatementScope::new();
-    // SAFETY: the arguments are those that PostgreSQL passed, and the scope lives until this returns.
+    // SAFETY: the arguments are those that PostgreSQL passed, and the scope lives until this
+    // returns.
     unsafe {
         before(&raw mut scope, parse, text, parameters);
         let planned = next::planner(PREVIOUS.get(), parse, text, options, parameters);

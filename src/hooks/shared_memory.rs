@@ -1,4 +1,5 @@
-//! The postmaster asks for shared memory while it preloads the library, and sets it up at its start and after a crash.
+//! The postmaster asks for shared memory while it preloads the library, and sets it up at its start
+//! and after a crash.
 
 use crate::failures::queue;
 use pgrx::pg_sys;

@@ -1,8 +1,10 @@
-//! Transactions and subtransactions end. PRE_COMMIT and PRE_PREPARE may raise an error, which then ends the transaction.
+//! Transactions and subtransactions end. PRE_COMMIT and PRE_PREPARE may raise an error, which then
+//! ends the transaction.
 //!
-//! COMMIT, PREPARE and ABORT must not: an error after the commit would be a PANIC of the server. What runs there neither
-//! waits nor asks PostgreSQL for memory, and its own memory is bounded. Should anything raise an error all the same, it is
-//! caught, and what the other modules do at the end of the transaction is still done.
+//! COMMIT, PREPARE and ABORT must not: an error after the commit would be a PANIC of the server.
+//! What runs there neither waits nor asks PostgreSQL for memory, and its own memory is bounded.
+//! Should anything raise an error all the same, it is caught, and what the other modules do at the
+//! end of the transaction is still done.
 
 use crate::pg::TransactionEnd;
 use crate::{capture, entries, failures, seal, watch};
@@ -23,6 +25,9 @@ unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argumen
     use pg_sys::XactEvent as Event;
     let end = match event {
         Event::XACT_EVENT_PRE_COMMIT | Event::XACT_EVENT_PRE_PREPARE => {
+            if event == Event::XACT_EVENT_PRE_PREPARE {
+                seal::before_prepare();
+            }
             // Nothing should be left by then; what is must not be lost.
             capture::statement_ends();
             entries::flush();
@@ -74,5 +79,8 @@ unsafe extern "C-unwind" fn subtransaction(
 
 /// Runs what must not raise an error. One that comes all the same ends here.
 fn without_error(work: impl FnOnce()) {
-    pgrx::PgTryBuilder::new(AssertUnwindSafe(work)).catch_others(|_| ()).catch_rust_panic(|_| ()).execute();
+    pgrx::PgTryBuilder::new(AssertUnwindSafe(work))
+        .catch_others(|_| ())
+        .catch_rust_panic(|_| ())
+        .execute();
 }

@@ -1,5 +1,5 @@
-//! Utility commands: COPY fires row triggers outside of the executor, TRUNCATE and COPY can fail, and some commands concern
-//! the background workers.
+//! Utility commands: COPY fires row triggers outside of the executor, TRUNCATE and COPY can fail,
+//! and some commands concern the background workers.
 
 use crate::failures::{self, StatementScope};
 use crate::pg::UtilityCall;
@@ -20,7 +20,8 @@ pub fn install() {
     }
 }
 
-/// Defines a hook of ProcessUtility: a function that makes a [`UtilityCall`] of its arguments and hands it to another one.
+/// Defines a hook of ProcessUtility: a function that makes a [`UtilityCall`] of its arguments and
+/// hands it to another one.
 macro_rules! utility_hook {
     ($hook:ident => $work:path) => {
         unsafe extern "C-unwind" fn $hook(
@@ -58,8 +59,10 @@ unsafe fn run(call: UtilityCall) {
     let mut command = CommandScope::new();
     // SAFETY: the call is PostgreSQL's, and both scopes live until this returns.
     unsafe {
-        // COPY alone fires row triggers. A CALL, say, may end the transaction: nothing can be held across it.
-        let fires_row_triggers = (*(*call.statement).utilityStmt).type_ == pg_sys::NodeTag::T_CopyStmt;
+        // COPY alone fires row triggers. A CALL, say, may end the transaction: nothing can be held
+        // across it.
+        let fires_row_triggers =
+            (*(*call.statement).utilityStmt).type_ == pg_sys::NodeTag::T_CopyStmt;
         before(&raw mut scope, &raw const call, fires_row_triggers);
         command.open(&call);
         call.run(PREVIOUS.get());
@@ -69,7 +72,11 @@ unsafe fn run(call: UtilityCall) {
 }
 
 #[pgrx::pg_guard]
-unsafe extern "C-unwind" fn before(scope: *mut StatementScope, call: *const UtilityCall, fires_row_triggers: bool) {
+unsafe extern "C-unwind" fn before(
+    scope: *mut StatementScope,
+    call: *const UtilityCall,
+    fires_row_triggers: bool,
+) {
     // SAFETY: the hook above passes its own scope and call.
     unsafe {
         failures::command_begins(&mut *scope, &*call);

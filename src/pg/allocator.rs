@@ -1,9 +1,10 @@
 //! The library's allocator: the system's, and a reserve for when that has no memory.
 //!
-//! Where Rust cannot get memory it ends the process, and with it the server. Buffers whose size a user determines ask before
-//! they grow (`try_reserve`). All other allocations of this library are small; where the system refuses one, it comes from the
-//! reserve, which is enough for what is done until PostgreSQL has raised its own error. The reserve is a static array that
-//! nothing touches before, so it takes address space and no memory.
+//! Where Rust cannot get memory it ends the process, and with it the server. Buffers whose size a
+//! user determines ask before they grow (`try_reserve`). All other allocations of this library are
+//! small; where the system refuses one, it comes from the reserve, which is enough for what is done
+//! until PostgreSQL has raised its own error. The reserve is a static array that nothing touches
+//! before, so it takes address space and no memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
@@ -21,8 +22,8 @@ const ALIGNMENT: usize = 16;
 #[global_allocator]
 static ALLOCATOR: WithReserve<System> = WithReserve::new(System);
 
-/// An allocator, and a reserve for when it has no memory. The reserve is handed out from its beginning to its end, and begins anew
-/// when all of it has been given back.
+/// An allocator, and a reserve for when it has no memory. The reserve is handed out from its
+/// beginning to its end, and begins anew when all of it has been given back.
 struct WithReserve<A> {
     allocator: A,
     memory: Memory,
@@ -33,7 +34,8 @@ struct WithReserve<A> {
 #[repr(C, align(16))]
 struct Memory(UnsafeCell<[u8; SIZE]>);
 
-// SAFETY: pieces of the memory are handed out to one owner each, by an atomic exchange of the state.
+// SAFETY: pieces of the memory are handed out to one owner each, by an atomic exchange of the
+// state.
 unsafe impl Sync for Memory {}
 
 const fn pack(end: usize, pieces: u32) -> u64 {
@@ -46,7 +48,11 @@ fn unpack(state: u64) -> (usize, u32) {
 
 impl<A> WithReserve<A> {
     const fn new(allocator: A) -> Self {
-        WithReserve { allocator, memory: Memory(UnsafeCell::new([0; SIZE])), state: AtomicU64::new(0) }
+        WithReserve {
+            allocator,
+            memory: Memory(UnsafeCell::new([0; SIZE])),
+            state: AtomicU64::new(0),
+        }
     }
 
     /// A piece of the reserve, or null.
@@ -83,8 +89,8 @@ impl<A> WithReserve<A> {
     }
 }
 
-// SAFETY: memory is either the allocator's or a piece of the reserve, of the layout that was asked for, and goes back to where it
-// came from.
+// SAFETY: memory is either the allocator's or a piece of the reserve, of the layout that was asked
+// for, and goes back to where it came from.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for WithReserve<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the layout is the caller's, who obeys this trait's rules.
@@ -109,8 +115,9 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for WithReserve<A> {
                 return moved;
             }
         }
-        // SAFETY: the caller promises that `size` is right for a layout of this alignment. The old memory is valid for its own size,
-        // the new one for its own; they do not overlap, since both are in use.
+        // SAFETY: the caller promises that `size` is right for a layout of this alignment. The old
+        // memory is valid for its own size, the new one for its own; they do not overlap, since
+        // both are in use.
         unsafe {
             let moved = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
             if !moved.is_null() {
@@ -171,7 +178,8 @@ mod tests {
         static ALLOCATOR: WithReserve<Nothing> = WithReserve::new(Nothing);
         let allocator = &ALLOCATOR;
         // SAFETY: what is allocated is not used.
-        let pieces = (0..).take_while(|_| !unsafe { allocator.alloc(bytes(LARGEST)) }.is_null()).count();
+        let pieces =
+            (0..).take_while(|_| !unsafe { allocator.alloc(bytes(LARGEST)) }.is_null()).count();
         assert_eq!(pieces, SIZE / LARGEST);
     }
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 mod raw {
     unsafe extern "C-unwind" {
-        // The same functions as pgrx binds, without its guard, which has no place in a signal handler.
+        // The same functions as pgrx binds, without its guard, which has no place in a signal
+        // handler.
         pub fn SetLatch(latch: *mut pgrx::pg_sys::Latch);
         pub fn SignalHandlerForConfigReload(signal: core::ffi::c_int);
     }
@@ -30,10 +31,11 @@ pub use pg_sys::pqsignal as set_signal_handler;
 #[cfg(feature = "pg18")]
 pub use pg_sys::pqsignal_be as set_signal_handler;
 
-/// Sets up the signals. SIGTERM cancels the transaction that is under way and is then up to the loop: what is queued can still
-/// be written.
+/// Sets up the signals. SIGTERM cancels the transaction that is under way and is then up to the
+/// loop: what is queued can still be written.
 pub fn handle_signals() {
-    // SAFETY: the handlers have the signature that Postgres asks for and do what a signal handler may do.
+    // SAFETY: the handlers have the signature that Postgres asks for and do what a signal handler
+    // may do.
     unsafe {
         set_signal_handler(libc::SIGHUP, Some(raw::SignalHandlerForConfigReload));
         set_signal_handler(libc::SIGTERM, Some(stop));
@@ -44,7 +46,8 @@ pub fn handle_signals() {
 /// Called by the kernel: sets flags, and wakes the loop.
 // Unguarded: a signal handler, which sets plain variables.
 unsafe extern "C-unwind" fn stop(_signal: i32) {
-    // SAFETY: plain variables that Postgres's own handlers set in the same way; errno is kept for who was interrupted.
+    // SAFETY: plain variables that Postgres's own handlers set in the same way; errno is kept for
+    // who was interrupted.
     unsafe {
         let errno = *libc::__errno_location();
         STOP.store(true, Ordering::Release);
@@ -68,14 +71,20 @@ pub enum NextTurn {
     After(Duration),
 }
 
-/// Waits until something happens or `timeout` is over, then does what the server asks of every process. Returns whether somebody
-/// woke the process.
+/// Waits until something happens or `timeout` is over, then does what the server asks of every
+/// process. Returns whether somebody woke the process.
 pub fn wait(timeout: Duration) -> bool {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-    // SAFETY: waits on the process's own latch; the rest is what every loop in a background process does.
+    // SAFETY: waits on the process's own latch; the rest is what every loop in a background process
+    // does.
     unsafe {
         let milliseconds = timeout.as_millis().clamp(1, 3_600_000) as core::ffi::c_long;
-        let happened = pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, milliseconds, pg_sys::PG_WAIT_EXTENSION);
+        let happened = pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            events as i32,
+            milliseconds,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
         let is_woken = happened & pg_sys::WL_LATCH_SET as i32 != 0;
         if is_woken {
             pg_sys::ResetLatch(pg_sys::MyLatch);
@@ -99,22 +108,29 @@ pub fn in_transaction<R>(activity: &CStr, work: impl FnOnce() -> R) -> Result<R,
     transaction(activity, || (), |()| work())
 }
 
-/// Runs `work` in a transaction of its own, as `in_transaction` does, and keeps others from dropping the extension meanwhile.
-/// Returns `None` where it is not there (any more).
+/// Runs `work` in a transaction of its own, as `in_transaction` does, and keeps others from
+/// dropping the extension meanwhile. Returns `None` where it is not there (any more).
 ///
-/// DROP EXTENSION locks the extension before it locks the tables. A worker that holds a table and waits for another one would
-/// wait for it in a circle.
+/// DROP EXTENSION locks the extension before it locks the tables. A worker that holds a table and
+/// waits for another one would wait for it in a circle.
 ///
 /// # Errors
 /// What `work` or the commit raised.
-pub fn in_extension_transaction<R>(activity: &CStr, work: impl FnOnce() -> R) -> Result<Option<R>, ServerError> {
+pub fn in_extension_transaction<R>(
+    activity: &CStr,
+    work: impl FnOnce() -> R,
+) -> Result<Option<R>, ServerError> {
     transaction(activity, hold_extension, |is_here| is_here.then(work))
 }
 
 /// `first` runs before the snapshot is taken, and `work` with what it returned.
-fn transaction<T, R>(activity: &CStr, first: impl FnOnce() -> T, work: impl FnOnce(T) -> R) -> Result<R, ServerError> {
-    // SAFETY: the sequence that Postgres's own background workers use; after an error the abort gives back everything. No
-    // transaction is under way when this is called.
+fn transaction<T, R>(
+    activity: &CStr,
+    first: impl FnOnce() -> T,
+    work: impl FnOnce(T) -> R,
+) -> Result<R, ServerError> {
+    // SAFETY: the sequence that Postgres's own background workers use; after an error the abort
+    // gives back everything. No transaction is under way when this is called.
     unsafe {
         pg_sys::QueryCancelPending = 0;
         IN_TRANSACTION.store(true, Ordering::Release);

@@ -16,8 +16,9 @@ pub struct ServerError {
 }
 
 impl ServerError {
-    /// Takes note of `caught`, unless it is one that nobody may hold up (a cancel, a timeout, a shutdown, a failure to serialize, after
-    /// which the transaction has to be repeated): that goes on.
+    /// Takes note of `caught`, unless it is one that nobody may hold up (a cancel, a timeout, a
+    /// shutdown, a failure to serialize, after which the transaction has to be repeated): that goes
+    /// on.
     pub fn from_caught(caught: CaughtError) -> Self {
         let error = Self::of_caught(&caught);
         if error.must_not_be_held_up() {
@@ -48,10 +49,15 @@ impl ServerError {
     }
 
     fn of(report: &ErrorReportWithLevel) -> Self {
-        // What code of a user's raises has no limit of its own, and goes into WARNINGs, records and entries from here.
+        // What code of a user's raises has no limit of its own, and goes into WARNINGs, records and
+        // entries from here.
         const LIMIT: usize = 64 * 1024;
         let text = |text: &str| capped(text.as_bytes(), LIMIT);
-        ServerError { code: report.sql_error_code(), message: text(report.message()), detail: report.detail().map(text) }
+        ServerError {
+            code: report.sql_error_code(),
+            message: text(report.message()),
+            detail: report.detail().map(text),
+        }
     }
 
     fn must_not_be_held_up(&self) -> bool {
@@ -76,8 +82,9 @@ pub fn packed_sqlstate_text(code: i32) -> String {
     (0..5).map(|place| char::from(((code >> (6 * place)) & 0x3f) as u8 + b'0')).collect()
 }
 
-/// As much of a text as fits into `limit` bytes of JSON, with "…" at its end where that is not all. Bytes that are no UTF-8 become
-/// U+FFFD. Measured as JSON, since each control character takes six bytes there.
+/// As much of a text as fits into `limit` bytes of JSON, with "…" at its end where that is not all.
+/// Bytes that are no UTF-8 become U+FFFD. Measured as JSON, since each control character takes six
+/// bytes there.
 pub fn capped(text: &[u8], limit: usize) -> String {
     const ELLIPSIS: char = '…';
     let limit = limit.saturating_sub(ELLIPSIS.len_utf8());

@@ -8,14 +8,20 @@ const NAME: &CStr = c"lead_audit";
 
 /// Keeps others from dropping lead_audit until the transaction ends. Returns whether it is there.
 pub fn hold_extension() -> bool {
-    // SAFETY: look-ups by name, and a lock that goes with the transaction. The lock takes in what others have committed, so the
-    // second look-up sees whether they dropped the extension while this one waited.
+    // SAFETY: look-ups by name, and a lock that goes with the transaction. The lock takes in what
+    // others have committed, so the second look-up sees whether they dropped the extension while
+    // this one waited.
     unsafe {
         let extension = pg_sys::get_extension_oid(NAME.as_ptr(), true);
         if extension == pg_sys::InvalidOid {
             return false;
         }
-        pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, extension, 0, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        pg_sys::LockDatabaseObject(
+            pg_sys::ExtensionRelationId,
+            extension,
+            0,
+            pg_sys::AccessShareLock as pg_sys::LOCKMODE,
+        );
         pg_sys::get_extension_oid(NAME.as_ptr(), true) == extension
     }
 }
@@ -23,8 +29,9 @@ pub fn hold_extension() -> bool {
 /// The version of the extension's SQL objects in this database; `None` if it is not there.
 pub fn extension_version() -> Option<String> {
     let catalog = OpenRelation::open(pg_sys::ExtensionRelationId, pg_sys::AccessShareLock);
-    // SAFETY: an index scan of an open system catalog, which ends before it is closed. The key's name is a constant; the
-    // tuple stays until the scan ends, and its value is copied before. After an error the abort of the transaction cleans up.
+    // SAFETY: an index scan of an open system catalog, which ends before it is closed. The key's
+    // name is a constant; the tuple stays until the scan ends, and its value is copied before.
+    // After an error the abort of the transaction cleans up.
     unsafe {
         let mut key = pg_sys::ScanKeyData::default();
         pg_sys::ScanKeyInit(
@@ -35,7 +42,14 @@ pub fn extension_version() -> Option<String> {
             pg_sys::Datum::from(NAME.as_ptr()),
         );
         let index = pg_sys::Oid::from(pg_sys::ExtensionNameIndexId);
-        let scan = pg_sys::systable_beginscan(catalog.as_ptr(), index, true, std::ptr::null_mut(), 1, &mut key);
+        let scan = pg_sys::systable_beginscan(
+            catalog.as_ptr(),
+            index,
+            true,
+            std::ptr::null_mut(),
+            1,
+            &mut key,
+        );
         let tuple = pg_sys::systable_getnext(scan);
         let mut version = None;
         if !tuple.is_null() {
@@ -51,7 +65,8 @@ pub fn extension_version() -> Option<String> {
 
 /// The owner of schema lead_audit; `None` if there is no such schema.
 pub fn extension_owner() -> Option<pg_sys::Oid> {
-    // SAFETY: a look-up in the system catalog; the tuple is released when its owner column has been read.
+    // SAFETY: a look-up in the system catalog; the tuple is released when its owner column has been
+    // read.
     unsafe {
         let name = pg_sys::Datum::from(NAME.as_ptr());
         let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::NAMESPACENAME as i32, name);

@@ -1,7 +1,7 @@
 //! Calls of code that is not ours and may raise an error of any length.
 //!
-//! pgrx copies the texts of an error that it catches into Rust's memory. Where there is not enough of it, Rust ends the process,
-//! and with it the server. Here they are shortened before.
+//! pgrx copies the texts of an error that it catches into Rust's memory. Where there is not enough
+//! of it, Rust ends the process, and with it the server. Here they are shortened before.
 
 use cee_scape::{SigJmpBufFields, call_with_sigsetjmp};
 use pgrx::pg_sys;
@@ -27,21 +27,22 @@ const LONGEST: usize = 16 * 1024;
 /// What a text ends with that was cut.
 const ELLIPSIS: &[u8] = b"...";
 
-/// Calls a function with one argument. Its error goes on as that of any function of `pg_sys` does, but each of its texts has at
-/// most 16 kB.
+/// Calls a function with one argument. Its error goes on as that of any function of `pg_sys` does,
+/// but each of its texts has at most 16 kB.
 ///
 /// # Safety
 /// The argument must be of the type that the function takes.
 pub unsafe fn call_foreign(function: &pg_sys::FmgrInfo, argument: pg_sys::Datum) -> pg_sys::Datum {
     let function = std::ptr::from_ref(function).cast_mut();
     let mut result = MaybeUninit::uninit();
-    // SAFETY: this is what PG_TRY() and PG_CATCH() do. Where an error jumps back to here, it jumps over the closure, which has
-    // nothing to drop, and over the function's own frames.
+    // SAFETY: this is what PG_TRY() and PG_CATCH() do. Where an error jumps back to here, it jumps
+    // over the closure, which has nothing to drop, and over the function's own frames.
     unsafe {
         let memory = pg_sys::CurrentMemoryContext;
         let (handler, callbacks) = (pg_sys::PG_exception_stack, pg_sys::error_context_stack);
         let jumped = call_with_sigsetjmp(false, |buffer| {
-            pg_sys::PG_exception_stack = std::ptr::from_ref::<SigJmpBufFields>(buffer).cast_mut().cast();
+            pg_sys::PG_exception_stack =
+                std::ptr::from_ref::<SigJmpBufFields>(buffer).cast_mut().cast();
             result.write(raw::FunctionCall1Coll(function, pg_sys::InvalidOid, argument));
             0
         });
@@ -64,16 +65,24 @@ pub unsafe fn call_foreign(function: &pg_sys::FmgrInfo, argument: pg_sys::Datum)
 /// # Safety
 /// They must be C strings or null, which may be written to.
 unsafe fn shorten(error: &mut pg_sys::ErrorData) {
-    for text in [error.message, error.detail, error.detail_log, error.hint, error.context, error.internalquery] {
+    for text in [
+        error.message,
+        error.detail,
+        error.detail_log,
+        error.hint,
+        error.context,
+        error.internalquery,
+    ] {
         if text.is_null() {
             continue;
         }
-        // SAFETY: as the caller promises; nothing behind the string's end is read or written, and the clipped string ends with
-        // a whole character of the database's encoding.
+        // SAFETY: as the caller promises; nothing behind the string's end is read or written, and
+        // the clipped string ends with a whole character of the database's encoding.
         unsafe {
             let length = libc::strnlen(text, LONGEST + ELLIPSIS.len() + 1);
             if length > LONGEST + ELLIPSIS.len() {
-                let kept = pg_sys::pg_mbcliplen(text, LONGEST as c_int, LONGEST as c_int).clamp(0, LONGEST as c_int);
+                let kept = pg_sys::pg_mbcliplen(text, LONGEST as c_int, LONGEST as c_int)
+                    .clamp(0, LONGEST as c_int);
                 let end = text.add(kept as usize);
                 std::ptr::copy_nonoverlapping(ELLIPSIS.as_ptr().cast(), end, ELLIPSIS.len());
                 *end.add(ELLIPSIS.len()) = 0;

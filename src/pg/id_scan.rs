@@ -1,5 +1,5 @@
-//! Reading a table in the order of its ids, below SQL: the rows come one by one whatever the planner would do, and no right,
-//! policy or rule stands in between.
+//! Reading a table in the order of its ids, below SQL: the rows come one by one whatever the
+//! planner would do, and no right, policy or rule stands in between.
 
 use super::{OpenRelation, ServerError, relation_name};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -17,9 +17,13 @@ impl IdScan {
     ///
     /// # Safety
     /// The snapshot must be active or registered, and outlive the scan.
-    pub unsafe fn open(table: pg_sys::Oid, snapshot: pg_sys::Snapshot) -> Result<Self, ServerError> {
+    pub unsafe fn open(
+        table: pg_sys::Oid,
+        snapshot: pg_sys::Snapshot,
+    ) -> Result<Self, ServerError> {
         let table = OpenRelation::open(table, pg_sys::AccessShareLock);
-        // SAFETY: table and index are open and locked until the end of the transaction; both are closed in `drop`.
+        // SAFETY: table and index are open and locked until the end of the transaction; both are
+        // closed in `drop`.
         unsafe {
             #[cfg(not(feature = "pg18"))]
             let index = pg_sys::RelationGetPrimaryKeyIndex(table.as_ptr());
@@ -31,7 +35,10 @@ impl IdScan {
             }
             let index = pg_sys::index_open(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
             let key = (*(*index).rd_index).indkey.values.as_slice(1)[0];
-            if (*index).rd_index.read().indnkeyatts != 1 || (*(*index).rd_opcintype) != pg_sys::INT8OID || key != 1 {
+            if (*index).rd_index.read().indnkeyatts != 1
+                || (*(*index).rd_opcintype) != pg_sys::INT8OID
+                || key != 1
+            {
                 pg_sys::index_close(index, pg_sys::NoLock as pg_sys::LOCKMODE);
                 return Err(no_key(&table));
             }
@@ -40,7 +47,14 @@ impl IdScan {
             #[cfg(not(feature = "pg18"))]
             let scan = pg_sys::index_beginscan(table.as_ptr(), index, snapshot, 2, 0);
             #[cfg(feature = "pg18")]
-            let scan = pg_sys::index_beginscan(table.as_ptr(), index, snapshot, std::ptr::null_mut(), 2, 0);
+            let scan = pg_sys::index_beginscan(
+                table.as_ptr(),
+                index,
+                snapshot,
+                std::ptr::null_mut(),
+                2,
+                0,
+            );
             Ok(IdScan { table, index, scan, slot })
         }
     }
@@ -54,7 +68,13 @@ impl IdScan {
             let at_most = (pg_sys::BTLessEqualStrategyNumber, pg_sys::F_INT8LE, last);
             for (key, (strategy, function, bound)) in keys.iter_mut().zip([at_least, at_most]) {
                 let function = pg_sys::Oid::from(function);
-                pg_sys::ScanKeyInit(key, 1, strategy as pg_sys::StrategyNumber, function, pg_sys::Datum::from(bound));
+                pg_sys::ScanKeyInit(
+                    key,
+                    1,
+                    strategy as pg_sys::StrategyNumber,
+                    function,
+                    pg_sys::Datum::from(bound),
+                );
             }
             pg_sys::index_rescan(self.scan, keys.as_mut_ptr(), 2, std::ptr::null_mut(), 0);
         }
@@ -63,9 +83,14 @@ impl IdScan {
     /// The next row's id, or `None` after the last. A cancel is heard here.
     pub fn next(&mut self) -> Option<i64> {
         pgrx::check_for_interrupts!();
-        // SAFETY: the scan and the slot are open; a row that was found has a first column, which is never NULL.
+        // SAFETY: the scan and the slot are open; a row that was found has a first column, which is
+        // never NULL.
         unsafe {
-            if !pg_sys::index_getnext_slot(self.scan, pg_sys::ScanDirection::ForwardScanDirection, self.slot) {
+            if !pg_sys::index_getnext_slot(
+                self.scan,
+                pg_sys::ScanDirection::ForwardScanDirection,
+                self.slot,
+            ) {
                 return None;
             }
             pg_sys::slot_getsomeattrs_int(self.slot, 1);
@@ -78,9 +103,11 @@ impl IdScan {
         self.table.tuple_desc()
     }
 
-    /// The first `count` columns of the present row, and which are NULL. They stay until the next row is asked for.
+    /// The first `count` columns of the present row, and which are NULL. They stay until the next
+    /// row is asked for.
     pub fn columns(&self, count: usize) -> (&[pg_sys::Datum], &[bool]) {
-        // SAFETY: there is a present row; no more columns are taken than the row type has, and the slot holds as many.
+        // SAFETY: there is a present row; no more columns are taken than the row type has, and the
+        // slot holds as many.
         unsafe {
             let count = count.min((*self.tuple_desc()).natts as usize);
             if usize::try_from((*self.slot).tts_nvalid).unwrap_or(0) < count {

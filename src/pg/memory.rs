@@ -7,7 +7,10 @@ use std::ffi::CStr;
 ///
 /// # Safety
 /// `parent` must be a live memory context.
-pub unsafe fn new_context(parent: pg_sys::MemoryContext, name: &'static CStr) -> pg_sys::MemoryContext {
+pub unsafe fn new_context(
+    parent: pg_sys::MemoryContext,
+    name: &'static CStr,
+) -> pg_sys::MemoryContext {
     // SAFETY: as the caller promises; the name is static, as Postgres asks.
     unsafe {
         pg_sys::AllocSetContextCreateInternal(
@@ -20,7 +23,8 @@ pub unsafe fn new_context(parent: pg_sys::MemoryContext, name: &'static CStr) ->
     }
 }
 
-/// Runs `work` with `context` as the current memory context. After an error whoever catches it sets the context anyway.
+/// Runs `work` with `context` as the current memory context. After an error whoever catches it sets
+/// the context anyway.
 ///
 /// # Safety
 /// `context` must be a live memory context.
@@ -58,7 +62,8 @@ impl RowMemory {
 
 impl Drop for RowMemory {
     fn drop(&mut self) {
-        // While an error is on its way the context is left to its parent, which ends with the (sub)transaction.
+        // While an error is on its way the context is left to its parent, which ends with the
+        // (sub)transaction.
         if !std::thread::panicking() {
             // SAFETY: made by us and not deleted since.
             unsafe { pg_sys::MemoryContextDelete(self.0) }

@@ -6,13 +6,15 @@ use super::{RowMemory, Text};
 use pgrx::{PgList, pg_sys};
 use std::ffi::CStr;
 
-/// A relation that is open and locked. Its lock stays until the transaction ends, as after any statement.
+/// A relation that is open and locked. Its lock stays until the transaction ends, as after any
+/// statement.
 pub struct OpenRelation(pg_sys::Relation);
 
 impl OpenRelation {
     /// Opens the relation, waiting for the lock. Raises Postgres's error if it is gone.
     pub fn open(relation: pg_sys::Oid, lock: u32) -> Self {
-        // SAFETY: table_open takes any oid and raises an error for one that is none; it returns an open relation.
+        // SAFETY: table_open takes any oid and raises an error for one that is none; it returns an
+        // open relation.
         OpenRelation(unsafe { pg_sys::table_open(relation, lock as pg_sys::LOCKMODE) })
     }
 
@@ -38,7 +40,8 @@ impl OpenRelation {
 
 impl Drop for OpenRelation {
     fn drop(&mut self) {
-        // While an error is on its way, the (sub)transaction's abort closes the relation; doing it twice would be wrong.
+        // While an error is on its way, the (sub)transaction's abort closes the relation; doing it
+        // twice would be wrong.
         if !std::thread::panicking() {
             // SAFETY: opened by us and not closed since. NoLock keeps the lock.
             unsafe { pg_sys::table_close(self.0, pg_sys::NoLock as pg_sys::LOCKMODE) }
@@ -50,7 +53,10 @@ impl Drop for OpenRelation {
 ///
 /// # Safety
 /// `descriptor` must be a row type with more attributes than `index`, and outlive the result.
-pub unsafe fn attribute<'a>(descriptor: pg_sys::TupleDesc, index: usize) -> &'a pg_sys::FormData_pg_attribute {
+pub unsafe fn attribute<'a>(
+    descriptor: pg_sys::TupleDesc,
+    index: usize,
+) -> &'a pg_sys::FormData_pg_attribute {
     // SAFETY: as the caller promises; the attributes follow the descriptor.
     #[cfg(not(feature = "pg18"))]
     unsafe {
@@ -70,7 +76,9 @@ pub unsafe fn attribute<'a>(descriptor: pg_sys::TupleDesc, index: usize) -> &'a 
 /// `relation` must be an open relation.
 pub unsafe fn relation_name(relation: pg_sys::Relation) -> Text {
     // SAFETY: an open relation has its row of pg_class; a name is a C string within its 64 bytes.
-    unsafe { Text::from_server(CStr::from_ptr((*(*relation).rd_rel).relname.data.as_ptr()).to_bytes()) }
+    unsafe {
+        Text::from_server(CStr::from_ptr((*(*relation).rd_rel).relname.data.as_ptr()).to_bytes())
+    }
 }
 
 /// The bytes of the name of the attribute at `index`, counted from 0.
@@ -87,7 +95,11 @@ pub fn schema_name(schema: pg_sys::Oid) -> Text {
     // SAFETY: a look-up by oid: null, or a C string in the current memory context.
     unsafe {
         let name = pg_sys::get_namespace_name(schema);
-        if name.is_null() { Text::new() } else { Text::from_server(CStr::from_ptr(name).to_bytes()) }
+        if name.is_null() {
+            Text::new()
+        } else {
+            Text::from_server(CStr::from_ptr(name).to_bytes())
+        }
     }
 }
 
@@ -107,21 +119,28 @@ mod raw {
     }
 }
 
-/// Calls `each` with every row of the table, as the newest snapshot has them; of a partitioned table, with those of its
-/// partitions and the partition that each is in. Rows of child tables by inheritance are not the table's own.
+/// Calls `each` with every row of the table, as the newest snapshot has them; of a partitioned
+/// table, with those of its partitions and the partition that each is in. Rows of child tables by
+/// inheritance are not the table's own.
 ///
 /// What `each` allocates is given back after each row. The caller holds a lock on the table.
 pub fn for_each_row(table: pg_sys::Oid, mut each: impl FnMut(pg_sys::Relation, pg_sys::HeapTuple)) {
     for leaf in leaves(table) {
         let relation = OpenRelation::open(leaf, pg_sys::AccessShareLock);
-        // SAFETY: a scan of an open table, ended before the table is closed; the tuple stays until the next is fetched.
-        // After an error the abort of the (sub)transaction gives back what is left open.
+        // SAFETY: a scan of an open table, ended before the table is closed; the tuple stays until
+        // the next is fetched. After an error the abort of the (sub)transaction gives back what is
+        // left open.
         unsafe {
             let mut memory = RowMemory::new(c"lead_audit row");
             let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
             let slot = pg_sys::table_slot_create(relation.as_ptr(), std::ptr::null_mut());
-            let scan = pg_sys::table_beginscan(relation.as_ptr(), snapshot, 0, std::ptr::null_mut());
-            while pg_sys::table_scan_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot) {
+            let scan =
+                pg_sys::table_beginscan(relation.as_ptr(), snapshot, 0, std::ptr::null_mut());
+            while pg_sys::table_scan_getnextslot(
+                scan,
+                pg_sys::ScanDirection::ForwardScanDirection,
+                slot,
+            ) {
                 pgrx::check_for_interrupts!();
                 memory.for_row(|| {
                     let tuple = pg_sys::ExecFetchSlotHeapTuple(slot, false, std::ptr::null_mut());
@@ -135,22 +154,32 @@ pub fn for_each_row(table: pg_sys::Oid, mut each: impl FnMut(pg_sys::Relation, p
     }
 }
 
-/// The tables that rows of `table` are in: itself, or its partitions that are tables of this database.
+/// The tables that rows of `table` are in: itself, or its partitions that are tables of this
+/// database.
 pub fn leaves(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
-    // SAFETY: look-ups by oid; an oid of no relation has no kind. The guard turns an error's longjmp into unwinding.
+    // SAFETY: look-ups by oid; an oid of no relation has no kind. The guard turns an error's
+    // longjmp into unwinding.
     unsafe {
         let kind = |relation| pg_sys::get_rel_relkind(relation) as u8;
         if kind(table) != pg_sys::RELKIND_PARTITIONED_TABLE {
             return vec![table];
         }
         let all = pg_sys::ffi::pg_guard_ffi_boundary(|| {
-            raw::find_all_inheritors(table, pg_sys::AccessShareLock as pg_sys::LOCKMODE, std::ptr::null_mut())
+            raw::find_all_inheritors(
+                table,
+                pg_sys::AccessShareLock as pg_sys::LOCKMODE,
+                std::ptr::null_mut(),
+            )
         });
-        PgList::<pg_sys::Oid>::from_pg(all).iter_oid().filter(|&leaf| kind(leaf) == pg_sys::RELKIND_RELATION).collect()
+        PgList::<pg_sys::Oid>::from_pg(all)
+            .iter_oid()
+            .filter(|&leaf| kind(leaf) == pg_sys::RELKIND_RELATION)
+            .collect()
     }
 }
 
-/// The partitioned tables that a table is a partition of, the nearest first; none for a table that is no partition.
+/// The partitioned tables that a table is a partition of, the nearest first; none for a table that
+/// is no partition.
 pub fn partition_ancestors(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     // SAFETY: look-ups by oid. The guard turns an error's longjmp into unwinding.
     unsafe {
@@ -174,10 +203,11 @@ pub struct WatchTriggers {
     pub soft_delete_column: String,
 }
 
-/// Looks for a trigger that is on and calls the extension; `None` for a relation that is gone or not watched.
+/// Looks for a trigger that is on and calls the extension; `None` for a relation that is gone or
+/// not watched.
 pub fn watch_of_triggers(relation: pg_sys::Oid) -> Option<WatchTriggers> {
-    // SAFETY: within a transaction. The relcache entry is held until it is closed below; a trigger has tgnargs arguments, and
-    // names and arguments are C strings.
+    // SAFETY: within a transaction. The relcache entry is held until it is closed below; a trigger
+    // has tgnargs arguments, and names and arguments are C strings.
     unsafe {
         let open = pg_sys::RelationIdGetRelation(relation);
         if open.is_null() {
@@ -199,18 +229,24 @@ unsafe fn triggers_of(open: pg_sys::Relation) -> Option<WatchTriggers> {
             return None;
         }
         let own = pg_sys::get_namespace_oid(c"lead_audit".as_ptr(), true);
-        let text = |text: *const core::ffi::c_char| CStr::from_ptr(text).to_string_lossy().into_owned();
+        let text =
+            |text: *const core::ffi::c_char| CStr::from_ptr(text).to_string_lossy().into_owned();
         let mut found = None;
         for index in 0..(*description).numtriggers as usize {
             let trigger = &*(*description).triggers.add(index);
             let is_on = matches!(trigger.tgenabled as u8, b'O' | b'A');
-            if own == pg_sys::InvalidOid || !is_on || trigger.tgnargs < 1 || pg_sys::get_func_namespace(trigger.tgfoid) != own {
+            if own == pg_sys::InvalidOid
+                || !is_on
+                || trigger.tgnargs < 1
+                || pg_sys::get_func_namespace(trigger.tgfoid) != own
+            {
                 continue;
             }
             let Some(watch_id) = super::text::parse_uuid(&text(*trigger.tgargs)) else { continue };
             let class = (*open).rd_rel;
             let schema = pg_sys::get_namespace_name((*class).relnamespace);
-            let soft_delete_column = if trigger.tgnargs > 1 { text(*trigger.tgargs.add(1)) } else { String::new() };
+            let soft_delete_column =
+                if trigger.tgnargs > 1 { text(*trigger.tgargs.add(1)) } else { String::new() };
             let is_row = trigger.tgnargs > 1;
             if is_row || found.is_none() {
                 found = Some(WatchTriggers {
@@ -225,9 +261,10 @@ unsafe fn triggers_of(open: pg_sys::Relation) -> Option<WatchTriggers> {
     }
 }
 
-/// The sequence's next value. The caller of the statement needs no right on it: what takes values is the library.
+/// The sequence's next value. The caller of the statement needs no right on it: what takes values
+/// is the library.
 pub fn next_value(sequence: pg_sys::Oid) -> i64 {
-    // SAFETY: nextval_internal raises an error for an oid that is no sequence; the guard turns the error's longjmp into
-    // unwinding, so that nothing of Rust's is jumped over.
+    // SAFETY: nextval_internal raises an error for an oid that is no sequence; the guard turns the
+    // error's longjmp into unwinding, so that nothing of Rust's is jumped over.
     unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| raw::nextval_internal(sequence, false)) }
 }

@@ -1,4 +1,5 @@
-//! SQL that the library runs itself, with the snapshot that it says: pgrx's own interface takes the transaction's.
+//! SQL that the library runs itself, with the snapshot that it says: pgrx's own interface takes the
+//! transaction's.
 
 use super::{ServerError, borrowed_text};
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode, Spi, pg_sys};
@@ -21,7 +22,8 @@ impl SpiPlan {
         let Ok(text) = CString::new(sql) else { failed(sql) };
         let mut types = types.to_vec();
         // SAFETY: within a connection to SPI; the text and the types are copied.
-        let plan = unsafe { pg_sys::SPI_prepare(text.as_ptr(), types.len() as i32, types.as_mut_ptr()) };
+        let plan =
+            unsafe { pg_sys::SPI_prepare(text.as_ptr(), types.len() as i32, types.as_mut_ptr()) };
         if plan.is_null() {
             failed(sql);
         }
@@ -33,18 +35,27 @@ impl SpiPlan {
         self.run(snapshot, true, arguments)
     }
 
-    /// Runs a statement that may change something. It sees what the transaction itself has done before, whatever the snapshot.
+    /// Runs a statement that may change something. It sees what the transaction itself has done
+    /// before, whatever the snapshot.
     pub fn write(&self, snapshot: pg_sys::Snapshot, arguments: &[Option<pg_sys::Datum>]) -> Rows {
         self.run(snapshot, false, arguments)
     }
 
-    fn run(&self, snapshot: pg_sys::Snapshot, read_only: bool, arguments: &[Option<pg_sys::Datum>]) -> Rows {
+    fn run(
+        &self,
+        snapshot: pg_sys::Snapshot,
+        read_only: bool,
+        arguments: &[Option<pg_sys::Datum>],
+    ) -> Rows {
         if arguments.len() != self.arguments {
             failed(&format!("{} arguments for {}", arguments.len(), self.arguments));
         }
-        let mut values: Vec<_> = arguments.iter().map(|value| value.unwrap_or(pg_sys::Datum::from(0))).collect();
-        let nulls: Vec<_> = arguments.iter().map(|value| if value.is_some() { b' ' } else { b'n' } as _).collect();
-        // SAFETY: the plan is alive and takes as many arguments; a snapshot of the caller's is active.
+        let mut values: Vec<_> =
+            arguments.iter().map(|value| value.unwrap_or(pg_sys::Datum::from(0))).collect();
+        let nulls: Vec<_> =
+            arguments.iter().map(|value| if value.is_some() { b' ' } else { b'n' } as _).collect();
+        // SAFETY: the plan is alive and takes as many arguments; a snapshot of the caller's is
+        // active.
         let result = unsafe {
             pg_sys::SPI_execute_snapshot(
                 self.plan,
@@ -86,15 +97,17 @@ impl Rows {
         self.count
     }
 
-    /// A value, both counted from 0; `None` for a row or column that is not there, for NULL, and for a text that is not UTF-8.
-    /// A column of another type than `T` is an error, which is raised.
+    /// A value, both counted from 0; `None` for a row or column that is not there, for NULL, and
+    /// for a text that is not UTF-8. A column of another type than `T` is an error, which is
+    /// raised.
     pub fn get<T: FromDatum + IntoDatum>(&self, row: usize, column: usize) -> Option<T> {
         if self.table.is_null() || row >= self.count {
             return None;
         }
         let number = i32::try_from(column).ok()?.checked_add(1)?;
-        // SAFETY: the table has `count` rows of its row type; SPI_getbinval gives NULL for a column that is not there, whose type is
-        // invalid. The value is read as its type, and as text only if it is one.
+        // SAFETY: the table has `count` rows of its row type; SPI_getbinval gives NULL for a column
+        // that is not there, whose type is invalid. The value is read as its type, and as text only
+        // if it is one.
         unsafe {
             let mut is_null = true;
             let (tuple, descriptor) = (*(*self.table).vals.add(row), (*self.table).tupdesc);

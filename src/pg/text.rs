@@ -1,7 +1,9 @@
-//! Text as Postgres stores it: a varlena, here in a buffer that Rust owns and uses again for the next row.
+//! Text as Postgres stores it: a varlena, here in a buffer that Rust owns and uses again for the
+//! next row.
 //!
-//! A [`Text`] is UTF-8 without NUL, always. Server text need not be either, so whoever makes a `Text` of it has it checked, once, and
-//! what is no text is percent-encoded (docs/FORMAT.md, section 3.1).
+//! A [`Text`] is UTF-8 without NUL, always. Server text need not be either, so whoever makes a
+//! `Text` of it has it checked, once, and what is no text is percent-encoded (docs/FORMAT.md,
+//! section 3.1).
 
 use super::ServerError;
 use ledger::Sink;
@@ -12,8 +14,8 @@ use std::ffi::CStr;
 /// The header of a varlena: four bytes that hold its whole length.
 const HEADER: usize = 4;
 
-/// Longest text, in bytes: the longest string that jsonb can hold (JENTRY_OFFLENMASK), since lead_audit.log has to be able to show
-/// what is stored.
+/// Longest text, in bytes: the longest string that jsonb can hold (JENTRY_OFFLENMASK), since
+/// lead_audit.log has to be able to show what is stored.
 const LIMIT: usize = 0x0FFF_FFFF;
 
 /// A text that is built in place and handed to Postgres without being copied.
@@ -82,7 +84,10 @@ impl Text {
     }
 
     /// Puts what `work` writes in place of what is there. After an error the text is empty.
-    pub fn write<R>(&mut self, work: impl FnOnce(&mut TextWriter) -> Result<R, ServerError>) -> Result<R, NotWritten> {
+    pub fn write<R>(
+        &mut self,
+        work: impl FnOnce(&mut TextWriter) -> Result<R, ServerError>,
+    ) -> Result<R, NotWritten> {
         // Taken out, so that an error that unwinds leaves no text behind that is none.
         let mut output = TextWriter::new(std::mem::take(&mut self.buffer));
         self.is_encoded = false;
@@ -98,7 +103,8 @@ impl Text {
 
     /// What was written, as text.
     pub fn as_str(&self) -> &str {
-        // SAFETY: this module alone fills the buffer, with `&str`s and with what TextWriter::finish() found to be UTF-8.
+        // SAFETY: this module alone fills the buffer, with `&str`s and with what
+        // TextWriter::finish() found to be UTF-8.
         unsafe { std::str::from_utf8_unchecked(self.bytes()) }
     }
 
@@ -125,7 +131,8 @@ impl From<&str> for Text {
 
 /// The varlena of a text.
 fn finished(text: &str) -> Vec<u8> {
-    // What a datum cannot hold is cut off. Texts that are as long as a user likes are made by Text::write().
+    // What a datum cannot hold is cut off. Texts that are as long as a user likes are made by
+    // Text::write().
     let text = &text[..text.floor_char_boundary(LIMIT)];
     let mut buffer = Vec::with_capacity(HEADER + text.len());
     buffer.extend_from_slice(&header(HEADER + text.len()));
@@ -133,7 +140,8 @@ fn finished(text: &str) -> Vec<u8> {
     buffer
 }
 
-/// The header of a varlena of this length: that of an uncompressed one in line (varatt.h, SET_VARSIZE_4B).
+/// The header of a varlena of this length: that of an uncompressed one in line (varatt.h,
+/// SET_VARSIZE_4B).
 const fn header(length: usize) -> [u8; HEADER] {
     let length = length as u32;
     if cfg!(target_endian = "big") { length.to_ne_bytes() } else { (length << 2).to_ne_bytes() }
@@ -164,8 +172,9 @@ impl Default for Hash32 {
     }
 }
 
-/// Where the content of a [`Text`] is written. Memory may end, and a text may become too long: then the rest of what is written is
-/// dropped, and [`Text::write`] returns the error at its end. The process never ends for it.
+/// Where the content of a [`Text`] is written. Memory may end, and a text may become too long: then
+/// the rest of what is written is dropped, and [`Text::write`] returns the error at its end. The
+/// process never ends for it.
 #[derive(Debug)]
 pub struct TextWriter {
     /// Begins with room for the header.
@@ -184,12 +193,14 @@ impl TextWriter {
         output
     }
 
-    /// A place to write a value that goes to another output with [`append_value`](Self::append_value).
+    /// A place to write a value that goes to another output with
+    /// [`append_value`](Self::append_value).
     pub fn apart() -> Self {
         TextWriter::new(Vec::new())
     }
 
-    /// Appends bytes as a JSON string. Whether they are text is checked when the whole text is there.
+    /// Appends bytes as a JSON string. Whether they are text is checked when the whole text is
+    /// there.
     pub fn append_json_string(&mut self, bytes: &[u8]) {
         if write_string_bytes(self, bytes) {
             self.note_nul();
@@ -226,7 +237,8 @@ impl TextWriter {
         self.overflow.is_some()
     }
 
-    /// Appends a JSON value that was written apart, or what stands in for it if it is no text. Returns whether it is one.
+    /// Appends a JSON value that was written apart, or what stands in for it if it is no text.
+    /// Returns whether it is one.
     pub fn append_value(&mut self, value: &TextWriter) -> bool {
         if value.has_overflowed() {
             self.overflow = value.overflow;
@@ -245,7 +257,9 @@ impl TextWriter {
         if length > LIMIT {
             return Err(NotWritten::Failed(ServerError {
                 code: PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-                message: format!("the row's JSON is longer than an audit entry can hold (at least {length} of {LIMIT} bytes)"),
+                message: format!(
+                    "the row's JSON is longer than an audit entry can hold (at least {length} of {LIMIT} bytes)"
+                ),
                 detail: None,
             }));
         }
@@ -270,7 +284,8 @@ impl TextWriter {
         // Twice as much as there is, as usual; if that is too much, no more than is needed.
         let grown = !self.has_overflowed()
             && self.len().saturating_add(additional) <= LIMIT
-            && (self.buffer.try_reserve(additional).is_ok() || self.buffer.try_reserve_exact(additional).is_ok());
+            && (self.buffer.try_reserve(additional).is_ok()
+                || self.buffer.try_reserve_exact(additional).is_ok());
         if !grown {
             self.note_overflow(additional);
         }
@@ -308,18 +323,23 @@ impl Sink for TextWriter {
     }
 }
 
-/// The bytes of a varlena that may be compressed or stored out of line; in that case they are in the current memory
-/// context, else where the value is.
+/// The bytes of a varlena that may be compressed or stored out of line; in that case they are in
+/// the current memory context, else where the value is.
 ///
 /// # Safety
-/// `datum` must be a varlena, and neither it nor the current memory context may go before the bytes do.
+/// `datum` must be a varlena, and neither it nor the current memory context may go before the bytes
+/// do.
 #[inline]
 pub unsafe fn detoasted<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     let mut value = datum.cast_mut_ptr::<pg_sys::varlena>();
-    // SAFETY: the caller says it is a varlena; the packed form is one whose data can be read in place.
+    // SAFETY: the caller says it is a varlena; the packed form is one whose data can be read in
+    // place.
     unsafe {
-        let in_place =
-            if varlena::varatt_is_1b(value) { !varlena::varatt_is_1b_e(value) } else { varlena::varatt_is_4b_u(value) };
+        let in_place = if varlena::varatt_is_1b(value) {
+            !varlena::varatt_is_1b_e(value)
+        } else {
+            varlena::varatt_is_4b_u(value)
+        };
         if !in_place {
             value = pg_sys::pg_detoast_datum_packed(value);
         }
@@ -373,7 +393,13 @@ mod tests {
         let expected = [0, 17, 34, 51, 68, 85, 102, 119, 136, 153, 170, 187, 204, 221, 238, 255];
         assert_eq!(parse_uuid("00112233-4455-6677-8899-aabbccddeeff"), Some(expected));
         assert_eq!(parse_uuid("00112233445566778899AABBCCDDEEFF"), Some(expected));
-        for bad in ["", "x", "00112233-4455-6677-8899-aabbccddeef", "00112233-4455-6677-8899-aabbccddeegg", "é"] {
+        for bad in [
+            "",
+            "x",
+            "00112233-4455-6677-8899-aabbccddeef",
+            "00112233-4455-6677-8899-aabbccddeegg",
+            "é",
+        ] {
             assert_eq!(parse_uuid(bad), None, "{bad}");
         }
         assert_eq!(parse_uuid("00112233-4455-6677-8899-aabbccddeeff0"), None);
@@ -387,7 +413,11 @@ mod tests {
     }
 
     fn error() -> ServerError {
-        ServerError { code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, message: "error".to_owned(), detail: None }
+        ServerError {
+            code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            message: "error".to_owned(),
+            detail: None,
+        }
     }
 
     #[test]
@@ -442,7 +472,12 @@ mod tests {
             let text = Text::from(text);
             let mut expected = 0_u32;
             // SAFETY: four aligned bytes.
-            unsafe { varlena::set_varsize_4b((&raw mut expected).cast(), (HEADER + text.bytes().len()) as i32) };
+            unsafe {
+                varlena::set_varsize_4b(
+                    (&raw mut expected).cast(),
+                    (HEADER + text.bytes().len()) as i32,
+                )
+            };
             assert_eq!(text.buffer[..HEADER], expected.to_ne_bytes());
         }
     }

@@ -1,4 +1,5 @@
-//! Roles, the database that the session is in, and work done with the rights or the search_path of somebody else.
+//! Roles, the database that the session is in, and work done with the rights or the search_path of
+//! somebody else.
 
 use super::Text;
 use pgrx::pg_sys;
@@ -12,7 +13,8 @@ pub fn current_database() -> pg_sys::Oid {
 
 /// The role's name, or `None` for one that is gone.
 pub fn role_name(role: pg_sys::Oid) -> Option<Text> {
-    // SAFETY: with noerr the function returns null for an unknown oid, else a string in the current memory context.
+    // SAFETY: with noerr the function returns null for an unknown oid, else a string in the current
+    // memory context.
     unsafe {
         let name = pg_sys::GetUserNameFromId(role, true);
         (!name.is_null()).then(|| Text::from_server(CStr::from_ptr(name).to_bytes()))
@@ -27,14 +29,19 @@ pub fn owns_database(database: pg_sys::Oid) -> bool {
         #[cfg(feature = "pg15")]
         return pg_sys::pg_database_ownercheck(database, pg_sys::GetUserId());
         #[cfg(not(feature = "pg15"))]
-        return pg_sys::object_ownercheck(pg_sys::DatabaseRelationId, database, pg_sys::GetUserId());
+        return pg_sys::object_ownercheck(
+            pg_sys::DatabaseRelationId,
+            database,
+            pg_sys::GetUserId(),
+        );
     }
 }
 
-/// Whether the current role may create databases. Postgres's own function for it came with a minor version: a library that calls
-/// it could not be loaded by the servers before.
+/// Whether the current role may create databases. Postgres's own function for it came with a minor
+/// version: a library that calls it could not be loaded by the servers before.
 pub fn may_create_databases() -> bool {
-    // SAFETY: a look-up in the catalog, within a transaction; the tuple is released when its column, which is never null, was read.
+    // SAFETY: a look-up in the catalog, within a transaction; the tuple is released when its
+    // column, which is never null, was read.
     unsafe {
         if pg_sys::superuser() {
             return true;
@@ -45,7 +52,12 @@ pub fn may_create_databases() -> bool {
             return false;
         }
         let mut is_null = false;
-        let may = pg_sys::SysCacheGetAttr(cache, tuple, pg_sys::Anum_pg_authid_rolcreatedb as i16, &mut is_null);
+        let may = pg_sys::SysCacheGetAttr(
+            cache,
+            tuple,
+            pg_sys::Anum_pg_authid_rolcreatedb as i16,
+            &mut is_null,
+        );
         pg_sys::ReleaseSysCache(tuple);
         may.value() != 0
     }
@@ -53,20 +65,23 @@ pub fn may_create_databases() -> bool {
 
 /// Whether anybody who may create databases may make copies of this one.
 pub fn is_template(database: pg_sys::Oid) -> bool {
-    // SAFETY: a look-up in the catalog, within a transaction; the tuple is released when its column, which is never null, was read.
+    // SAFETY: a look-up in the catalog, within a transaction; the tuple is released when its
+    // column, which is never null, was read.
     unsafe {
         let cache = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
         let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(database));
         if tuple.is_null() {
             return false;
         }
-        let is_template = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>()).datistemplate;
+        let is_template =
+            (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>()).datistemplate;
         pg_sys::ReleaseSysCache(tuple);
         is_template
     }
 }
 
-/// Whether the current role owns the relation, which was found in the catalog, or may do what its owner may.
+/// Whether the current role owns the relation, which was found in the catalog, or may do what its
+/// owner may.
 pub fn owns_relation(relation: pg_sys::Oid) -> bool {
     // SAFETY: look-ups in the catalog, within a transaction.
     unsafe {
@@ -74,15 +89,19 @@ pub fn owns_relation(relation: pg_sys::Oid) -> bool {
         #[cfg(feature = "pg15")]
         return pg_sys::pg_class_ownercheck(relation, pg_sys::GetUserId());
         #[cfg(not(feature = "pg15"))]
-        return pg_sys::object_ownercheck(pg_sys::RelationRelationId, relation, pg_sys::GetUserId());
+        return pg_sys::object_ownercheck(
+            pg_sys::RelationRelationId,
+            relation,
+            pg_sys::GetUserId(),
+        );
     }
 }
 
 /// Runs `work` with the rights of `role`, as a SECURITY DEFINER function would.
 pub fn as_user<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
-    // SAFETY: both read and set variables of the session. If `work` raises an error, the abort of the (sub)transaction
-    // that it raises it in puts the former user back.
+    // SAFETY: both read and set variables of the session. If `work` raises an error, the abort of
+    // the (sub)transaction that it raises it in puts the former user back.
     unsafe {
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
         pg_sys::SetUserIdAndSecContext(role, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
@@ -92,8 +111,9 @@ pub fn as_user<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Runs `work` as the relation's owner and in a security-restricted operation, as Postgres does where maintenance runs code
-/// that a table's owner may have written (a domain's check, a cast): that code gains nothing by it.
+/// Runs `work` as the relation's owner and in a security-restricted operation, as Postgres does
+/// where maintenance runs code that a table's owner may have written (a domain's check, a cast):
+/// that code gains nothing by it.
 ///
 /// # Safety
 /// `relation` must be an open relation.
@@ -105,10 +125,12 @@ pub unsafe fn as_owner_restricted<R>(relation: pg_sys::Relation, work: impl FnOn
 /// The same as another role.
 pub fn as_user_restricted<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
-    // SAFETY: as in `as_user`; the nest level is ended here, or by the abort of the (sub)transaction.
+    // SAFETY: as in `as_user`; the nest level is ended here, or by the abort of the
+    // (sub)transaction.
     unsafe {
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
-        let restricted = pg_sys::SECURITY_RESTRICTED_OPERATION | pg_sys::SECURITY_LOCAL_USERID_CHANGE;
+        let restricted =
+            pg_sys::SECURITY_RESTRICTED_OPERATION | pg_sys::SECURITY_LOCAL_USERID_CHANGE;
         pg_sys::SetUserIdAndSecContext(role, context | restricted as i32);
         let level = pg_sys::NewGUCNestLevel();
         let result = work();
@@ -118,9 +140,11 @@ pub fn as_user_restricted<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Runs `work` with this search_path. After an error the abort of the (sub)transaction puts the former one back.
+/// Runs `work` with this search_path. After an error the abort of the (sub)transaction puts the
+/// former one back.
 pub fn with_search_path<R>(path: &CStr, work: impl FnOnce() -> R) -> R {
-    // SAFETY: a nest level of our own, which ends here or with the (sub)transaction; both texts are C strings.
+    // SAFETY: a nest level of our own, which ends here or with the (sub)transaction; both texts are
+    // C strings.
     unsafe {
         let level = pg_sys::NewGUCNestLevel();
         pg_sys::set_config_option(

@@ -1,5 +1,5 @@
-//! A call of ProcessUtility, which runs every command that the executor does not. Its arguments are not the same in each version of
-//! PostgreSQL.
+//! A call of ProcessUtility, which runs every command that the executor does not. Its arguments are
+//! not the same in each version of PostgreSQL.
 
 use pgrx::pg_sys;
 use std::ffi::c_char;
@@ -26,7 +26,8 @@ pub struct UtilityCall {
 }
 
 unsafe extern "C-unwind" {
-    // The same function as pgrx binds, without its guard, which would turn an error into one that has lost its position.
+    // The same function as pgrx binds, without its guard, which would turn an error into one that
+    // has lost its position.
     fn standard_ProcessUtility(
         statement: *mut pg_sys::PlannedStmt,
         text: *const c_char,

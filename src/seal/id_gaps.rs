@@ -1,9 +1,10 @@
 //! Ids that had no visible entry when they were looked at, and may still get one.
 //!
-//! An entry's transaction has its id before the entry has its own. So when a snapshot is taken after the highest id was read
-//! from the sequence, an id up to there that it does not show belongs to a transaction that was rolled back, or is in progress
-//! *in that snapshot*: never to a later one. The gap is kept together with these transactions, is looked at again only when one
-//! of them has ended, and is closed when all of them have.
+//! An entry's transaction has its id before the entry has its own. So when a snapshot is taken
+//! after the highest id was read from the sequence, an id up to there that it does not show belongs
+//! to a transaction that was rolled back, or is in progress *in that snapshot*: never to a later
+//! one. The gap is kept together with these transactions, is looked at again only when one of them
+//! has ended, and is closed when all of them have.
 
 use super::stored_tree::{TreeRow, to_bigint};
 use crate::pg::{NewestSnapshot, ServerError, SpiPlan};
@@ -19,11 +20,11 @@ pub fn parse_ids(text: &str) -> Result<IdRanges, ServerError> {
     })
 }
 
-/// The highest id that the sequence has given out. That ids grow with the order in which they are taken, whoever takes them, is what
-/// sealing rests on.
+/// The highest id that the sequence has given out. That ids grow with the order in which they are
+/// taken, whoever takes them, is what sealing rests on.
 ///
-/// Not by SELECT last_value: that looks at the sequence's page without a lock, and while a process logs its taking of an id the page
-/// has, for a moment, a value that is up to 32 ahead.
+/// Not by SELECT last_value: that looks at the sequence's page without a lock, and while a process
+/// logs its taking of an id the page has, for a moment, a value that is up to 32 ahead.
 pub fn last_id_given_out() -> Result<i64, ServerError> {
     let plan = SpiPlan::prepare(
         "SELECT coalesce(pg_catalog.pg_sequence_last_value(q.seqrelid), 0), \
@@ -59,11 +60,13 @@ pub struct IdGap {
     in_progress: Vec<u64>,
 }
 
-/// Which gaps to look at now (`in_progress` is in ascending order), by their keys, in ascending order of ids: those that wait for a transaction that is not in
-/// progress any more, or, after a move to another cluster, all.
+/// Which gaps to look at now (`in_progress` is in ascending order), by their keys, in ascending
+/// order of ids: those that wait for a transaction that is not in progress any more, or, after a
+/// move to another cluster, all.
 pub fn due(snapshot: pg_sys::Snapshot, tree: &TreeRow, in_progress: &[u64]) -> Vec<i64> {
     let rows = if tree.is_from_elsewhere() {
-        SpiPlan::prepare("SELECT first_id FROM lead_audit.open_gap ORDER BY first_id", &[]).read(snapshot, &[])
+        SpiPlan::prepare("SELECT first_id FROM lead_audit.open_gap ORDER BY first_id", &[])
+            .read(snapshot, &[])
     } else {
         let ended = tree.waits_for.iter().filter(|xid| in_progress.binary_search(xid).is_err());
         let ended: Vec<i64> = ended.copied().map(to_bigint).collect();
@@ -82,21 +85,35 @@ pub fn due(snapshot: pg_sys::Snapshot, tree: &TreeRow, in_progress: &[u64]) -> V
 impl IdGap {
     /// Reads one.
     pub fn load(snapshot: pg_sys::Snapshot, first_id: i64) -> Result<Option<Self>, ServerError> {
-        let plan =
-            SpiPlan::prepare("SELECT ids::text, in_progress FROM lead_audit.open_gap WHERE first_id = $1", &[pg_sys::INT8OID]);
+        let plan = SpiPlan::prepare(
+            "SELECT ids::text, in_progress FROM lead_audit.open_gap WHERE first_id = $1",
+            &[pg_sys::INT8OID],
+        );
         let rows = plan.read(snapshot, &[first_id.into_datum()]);
-        let (Some(ids), Some(in_progress)) = (rows.get::<String>(0, 0), rows.get::<Vec<i64>>(0, 1)) else { return Ok(None) };
+        let (Some(ids), Some(in_progress)) = (rows.get::<String>(0, 0), rows.get::<Vec<i64>>(0, 1))
+        else {
+            return Ok(None);
+        };
         let in_progress = in_progress.into_iter().map(|xid| xid as u64).collect();
         Ok(Some(IdGap { first_id, ids: parse_ids(&ids)?, in_progress }))
     }
 
-    /// It was looked at, and `missing` is what is still not there: the row is narrowed to what may still come. Returns whether
-    /// it stays.
-    pub fn narrow(self, snapshot: pg_sys::Snapshot, missing: &IdRanges, in_progress: &[u64], from_elsewhere: bool) -> bool {
+    /// It was looked at, and `missing` is what is still not there: the row is narrowed to what may
+    /// still come. Returns whether it stays.
+    pub fn narrow(
+        self,
+        snapshot: pg_sys::Snapshot,
+        missing: &IdRanges,
+        in_progress: &[u64],
+        from_elsewhere: bool,
+    ) -> bool {
         let still = self.in_progress.iter().filter(|xid| in_progress.binary_search(xid).is_ok());
         let still: Vec<i64> = still.copied().map(to_bigint).collect();
         if missing.is_empty() || still.is_empty() || from_elsewhere {
-            let plan = SpiPlan::prepare("DELETE FROM lead_audit.open_gap WHERE first_id = $1", &[pg_sys::INT8OID]);
+            let plan = SpiPlan::prepare(
+                "DELETE FROM lead_audit.open_gap WHERE first_id = $1",
+                &[pg_sys::INT8OID],
+            );
             plan.write(snapshot, &[self.first_id.into_datum()]);
             return false;
         }
@@ -104,7 +121,10 @@ impl IdGap {
             "UPDATE lead_audit.open_gap SET ids = $2::pg_catalog.int8multirange, in_progress = $3 WHERE first_id = $1",
             &[pg_sys::INT8OID, pg_sys::TEXTOID, pg_sys::INT8ARRAYOID],
         );
-        plan.write(snapshot, &[self.first_id.into_datum(), missing.to_string().into_datum(), still.into_datum()]);
+        plan.write(
+            snapshot,
+            &[self.first_id.into_datum(), missing.to_string().into_datum(), still.into_datum()],
+        );
         true
     }
 }
@@ -125,7 +145,14 @@ pub fn open(snapshot: pg_sys::Snapshot, missing: &IdRanges, in_progress: &[u64])
         let mut ids = IdRanges::default();
         chunk.iter().for_each(|range| ids.push_range(*range));
         let first_id = chunk.first().map(|range| range.first);
-        plan.write(snapshot, &[first_id.into_datum(), ids.to_string().into_datum(), in_progress.clone().into_datum()]);
+        plan.write(
+            snapshot,
+            &[
+                first_id.into_datum(),
+                ids.to_string().into_datum(),
+                in_progress.clone().into_datum(),
+            ],
+        );
         rows += 1;
     }
     rows

@@ -1,7 +1,8 @@
 //! Entries that somebody has put into the table by hand under ids that were not given out yet.
 //!
-//! When the sequence comes to such an id, the entry must not be taken for the one that got it. So each sealing looks for entries
-//! above all ids that were given out, and takes note of them; a writer that meets one does the same (`entries`).
+//! When the sequence comes to such an id, the entry must not be taken for the one that got it. So
+//! each sealing looks for entries above all ids that were given out, and takes note of them; a
+//! writer that meets one does the same (`entries`).
 
 use super::id_gaps::last_id_given_out;
 use super::stored_tree::{TreeRow, objects_are_current};
@@ -15,7 +16,8 @@ pub struct InsertedIds(Vec<i64>);
 impl InsertedIds {
     /// Looks for new ones, and reads which are known.
     pub fn look(snapshot: pg_sys::Snapshot, tree: &TreeRow) -> Result<Self, ServerError> {
-        // Read after the snapshot was taken: every id that it shows and that was taken from the sequence is not above this one.
+        // Read after the snapshot was taken: every id that it shows and that was taken from the
+        // sequence is not above this one.
         let last_id = last_id_given_out()?;
         // While a dump is being restored, the sequence may come after the entries.
         if !tree.is_from_elsewhere() && last_id >= tree.looked_to && objects_are_current() {
@@ -27,7 +29,9 @@ impl InsertedIds {
             let found = note.write(snapshot, &[last_id.into_datum()]);
             for row in 0..found.len().min(MOST_SAID) {
                 let id: i64 = found.get(row, 0).unwrap_or_default();
-                pgrx::warning!("entry {id} was put into lead_audit.entry by hand: it is not sealed");
+                pgrx::warning!(
+                    "entry {id} was put into lead_audit.entry by hand: it is not sealed"
+                );
             }
         }
         Self::known(snapshot)
@@ -38,7 +42,8 @@ impl InsertedIds {
         if !objects_are_current() {
             return Ok(InsertedIds::default());
         }
-        let rows = SpiPlan::prepare("SELECT id FROM lead_audit.inserted_entry ORDER BY id", &[]).read(snapshot, &[]);
+        let rows = SpiPlan::prepare("SELECT id FROM lead_audit.inserted_entry ORDER BY id", &[])
+            .read(snapshot, &[]);
         Ok(InsertedIds((0..rows.len()).filter_map(|row| rows.get(row, 0)).collect()))
     }
 

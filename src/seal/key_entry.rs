@@ -1,8 +1,10 @@
-//! The entry by which the log changes its key or its origin: operation KEY, docs/FORMAT.md, section 15.
+//! The entry by which the log changes its key or its origin: operation KEY, docs/FORMAT.md, section
+//! 15.
 //!
-//! It is written by the sealing that notices the change, in the same transaction, and sealed by it: alone in the first checkpoint that
-//! has the new origin and is signed with the new key. That checkpoint is signed with the old key too, if it is still there, so that
-//! whoever has only that one knows from the log itself that another one follows.
+//! It is written by the sealing that notices the change, in the same transaction, and sealed by it:
+//! alone in the first checkpoint that has the new origin and is signed with the new key. That
+//! checkpoint is signed with the old key too, if it is still there, so that whoever has only that
+//! one knows from the log itself that another one follows.
 
 use super::id_gaps;
 use super::signer::{Signer, previous_key};
@@ -26,7 +28,8 @@ pub struct KeyEntry {
 }
 
 impl KeyEntry {
-    /// Writes the entry if the settings say another key or origin than the last checkpoint has, and sealing can take it now.
+    /// Writes the entry if the settings say another key or origin than the last checkpoint has, and
+    /// sealing can take it now.
     pub fn write_if_due() -> Result<Option<Self>, ServerError> {
         let snapshot = NewestSnapshot::take();
         let mut tree = TreeRow::load(snapshot.as_ptr())?;
@@ -41,7 +44,9 @@ impl KeyEntry {
         // What is wrong with the settings is said when there is something to seal.
         let Ok(signer) = Signer::of(&tree) else { return Ok(None) };
         let now = signer.identity();
-        let Some(before) = tree.identity.take().or_else(|| signer.identity_of(&newest.note)) else { return Ok(None) };
+        let Some(before) = tree.identity.take().or_else(|| signer.identity_of(&newest.note)) else {
+            return Ok(None);
+        };
         if before == now {
             return Ok(None);
         }
@@ -54,31 +59,54 @@ impl KeyEntry {
                 now.origin
             );
         }
-        let change = KeyChange { old_origin: before.origin, old_key: before.key, new_origin: now.origin, new_key: now.key };
+        let change = KeyChange {
+            old_origin: before.origin,
+            old_key: before.key,
+            new_origin: now.origin,
+            new_key: now.key,
+        };
         let mut details = Text::from(&*change.to_details());
-        let entry = NewEntry { operation: KeyChange::OPERATION, details: Some(&mut details), ..NewEntry::default() };
+        let entry = NewEntry {
+            operation: KeyChange::OPERATION,
+            details: Some(&mut details),
+            ..NewEntry::default()
+        };
         let id = entries::write_at_once(entry)?;
         Ok(Some(KeyEntry { id, signer, former }))
     }
 }
 
-/// The key that has signed so far, if it can be read. Without it the change goes on: it may be lost.
+/// The key that has signed so far, if it can be read. Without it the change goes on: it may be
+/// lost.
 fn former_key(before: &Identity) -> Result<Option<SigningKey>, ServerError> {
     let Some(public) = &before.key else { return Ok(None) };
     let reason = match previous_key() {
         Ok(Some(key)) if key.verifier().to_string() == *public => return Ok(Some(key)),
-        Ok(Some(key)) => format!("lead_audit.previous_signing_key_file has the key {}", key.verifier()),
+        Ok(Some(key)) => {
+            format!("lead_audit.previous_signing_key_file has the key {}", key.verifier())
+        }
         Ok(None) => "lead_audit.previous_signing_key_file is not set".to_owned(),
         Err(error) => format!("{error}. {}", error.detail.as_deref().unwrap_or_default()),
     };
-    pgrx::warning!("the change of the audit log's key is not signed with the key before, {public}: {}", reason.trim());
+    pgrx::warning!(
+        "the change of the audit log's key is not signed with the key before, {public}: {}",
+        reason.trim()
+    );
     Ok(None)
 }
 
-/// Of a tree from elsewhere: whether gaps and entries have been restored too. In a parallel restore they come later, by a
-/// transaction that may not have begun: what is not there yet must not be taken for what will never come.
-pub fn has_arrived(snapshot: pg_sys::Snapshot, tree: &TreeRow, newest: Option<&StoredCheckpoint>) -> bool {
-    let plan = SpiPlan::prepare("SELECT true FROM lead_audit.entry WHERE id >= $1 LIMIT 1", &[pg_sys::INT8OID]);
+/// Of a tree from elsewhere: whether gaps and entries have been restored too. In a parallel restore
+/// they come later, by a transaction that may not have begun: what is not there yet must not be
+/// taken for what will never come.
+pub fn has_arrived(
+    snapshot: pg_sys::Snapshot,
+    tree: &TreeRow,
+    newest: Option<&StoredCheckpoint>,
+) -> bool {
+    let plan = SpiPlan::prepare(
+        "SELECT true FROM lead_audit.entry WHERE id >= $1 LIMIT 1",
+        &[pg_sys::INT8OID],
+    );
     let last_id = newest.map_or(i64::MIN, |newest| newest.last_id);
     id_gaps::are_complete(snapshot, tree) && plan.read(snapshot, &[last_id.into_datum()]).len() == 1
 }

@@ -1,5 +1,6 @@
-//! Proofs from the stored tree, and what an auditor asks of it: `lead_audit.inclusion_proof()`, `consistency_proof()`,
-//! `latest_checkpoint()`, `origin()`, `verifier_key()`. Each reads a few tiles of each level, however large the tree is.
+//! Proofs from the stored tree, and what an auditor asks of it: `lead_audit.inclusion_proof()`,
+//! `consistency_proof()`, `latest_checkpoint()`, `origin()`, `verifier_key()`. Each reads a few
+//! tiles of each level, however large the tree is.
 
 use super::signer::{Signer, verifier_key};
 use super::stored_tree::StoredCheckpoint;
@@ -21,14 +22,20 @@ impl From<ServerError> for Refusal {
     }
 }
 
-fn refusal(code: PgSqlErrorCode, message: String, detail: String, hint: Option<&'static str>) -> Refusal {
+fn refusal(
+    code: PgSqlErrorCode,
+    message: String,
+    detail: String,
+    hint: Option<&'static str>,
+) -> Refusal {
     Refusal(ServerError { code, message, detail: Some(detail) }, hint)
 }
 
 /// Runs `work` within SPI, with the snapshot of the calling statement.
 fn answer<T>(work: impl FnOnce(pg_sys::Snapshot) -> Result<T, Refusal>) -> T {
     version::require();
-    // SAFETY: a statement that calls a function has an active snapshot, which stays until the function returns.
+    // SAFETY: a statement that calls a function has an active snapshot, which stays until the
+    // function returns.
     match with_spi(|| work(unsafe { pg_sys::GetActiveSnapshot() })) {
         Ok(value) => value,
         Err(Refusal(error, hint)) => error.raise(hint.map(str::to_owned)),
@@ -64,12 +71,17 @@ fn inclusion_proof(id: Option<i64>, tree_size: Option<i64>) -> Option<String> {
                 Some("Ask for a larger tree, or for none: then it is the newest."),
             ));
         }
-        let hashes = merkle::inclusion_proof(StoredTiles::of(snapshot), leaf, checkpoint.size).map_err(tree_is_damaged)?;
-        let note = Note::parse_or_unsigned(checkpoint.note.as_bytes()).map_err(|error| ServerError {
-            code: PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
-            message: format!("the note of the checkpoint of tree size {} cannot be read", checkpoint.size),
-            detail: Some(format!("{error}.")),
-        })?;
+        let hashes = merkle::inclusion_proof(StoredTiles::of(snapshot), leaf, checkpoint.size)
+            .map_err(tree_is_damaged)?;
+        let note =
+            Note::parse_or_unsigned(checkpoint.note.as_bytes()).map_err(|error| ServerError {
+                code: PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+                message: format!(
+                    "the note of the checkpoint of tree size {} cannot be read",
+                    checkpoint.size
+                ),
+                detail: Some(format!("{error}.")),
+            })?;
         Ok(TlogProof { extra: None, index: leaf, hashes, checkpoint: note }.to_string())
     }))
 }
@@ -88,11 +100,14 @@ fn consistency_proof(from_size: Option<i64>, to_size: Option<i64>) -> Option<Str
                     PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
                     format!("no tree of size {from} grew to one of size {to}"),
                     format!("The tree has {largest} leaves."),
-                    Some("Sizes are 0 or more, the first is not above the second, and that is not above the tree's."),
+                    Some(
+                        "Sizes are 0 or more, the first is not above the second, and that is not above the tree's.",
+                    ),
                 ));
             }
         };
-        let hashes = merkle::consistency_proof(StoredTiles::of(snapshot), sizes.0, sizes.1).map_err(tree_is_damaged)?;
+        let hashes = merkle::consistency_proof(StoredTiles::of(snapshot), sizes.0, sizes.1)
+            .map_err(tree_is_damaged)?;
         Ok(hashes.iter().map(|hash| merkle::hash_text(hash) + "\n").collect())
     }))
 }
@@ -109,7 +124,8 @@ fn origin() -> String {
     answer(|snapshot| Ok(Signer::of(&TreeRow::load(snapshot)?)?.origin().to_owned()))
 }
 
-/// `lead_audit.verifier_key()`: the text of the public key that checkpoints are signed with now, or NULL.
+/// `lead_audit.verifier_key()`: the text of the public key that checkpoints are signed with now, or
+/// NULL.
 #[pg_extern(sql = false)]
 fn verifier_key_text() -> Option<String> {
     match verifier_key() {
@@ -125,11 +141,14 @@ fn leaf_of(snapshot: pg_sys::Snapshot, id: i64) -> Option<u64> {
          ORDER BY first_id DESC LIMIT 1) r WHERE $1 <= r.last_id",
         &[pg_sys::INT8OID],
     );
-    plan.read(snapshot, &[id.into_datum()]).get::<i64>(0, 0).and_then(|leaf| u64::try_from(leaf).ok())
+    plan.read(snapshot, &[id.into_datum()])
+        .get::<i64>(0, 0)
+        .and_then(|leaf| u64::try_from(leaf).ok())
 }
 
 fn not_sealed(snapshot: pg_sys::Snapshot, id: i64) -> Refusal {
-    let plan = SpiPlan::prepare("SELECT true FROM lead_audit.entry WHERE id = $1", &[pg_sys::INT8OID]);
+    let plan =
+        SpiPlan::prepare("SELECT true FROM lead_audit.entry WHERE id = $1", &[pg_sys::INT8OID]);
     if plan.read(snapshot, &[id.into_datum()]).len() == 0 {
         refusal(
             PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,

@@ -1,7 +1,9 @@
-//! Checkpoints leave the database: a file for each in `lead_audit.checkpoint_dir`, and a line in the server's log.
+//! Checkpoints leave the database: a file for each in `lead_audit.checkpoint_dir`, and a line in
+//! the server's log.
 //!
-//! Only what has been committed may leave, so this runs after the commit, where nothing may fail any more: whatever goes wrong
-//! is a value here. A file is complete from the moment it has its name, and never takes the place of another.
+//! Only what has been committed may leave, so this runs after the commit, where nothing may fail
+//! any more: whatever goes wrong is a value here. A file is complete from the moment it has its
+//! name, and never takes the place of another.
 
 use crate::settings::folder_name;
 use ledger::checkpoint::Checkpoint;
@@ -33,10 +35,13 @@ pub enum Published {
 impl Publication {
     /// Where its file is: `DIRECTORY/ORIGIN/SIZE`, the size with zeros in front to 20 digits.
     fn file(&self, directory: &str) -> io::Result<PathBuf> {
-        let unreadable = || io::Error::new(ErrorKind::InvalidData, "the note of the checkpoint cannot be read");
+        let unreadable =
+            || io::Error::new(ErrorKind::InvalidData, "the note of the checkpoint cannot be read");
         let note = Note::parse_or_unsigned(self.note.as_bytes()).map_err(|_| unreadable())?;
         let checkpoint = Checkpoint::parse(note.text()).map_err(|_| unreadable())?;
-        Ok(Path::new(directory).join(folder_name(checkpoint.origin())).join(format!("{:020}", self.size)))
+        Ok(Path::new(directory)
+            .join(folder_name(checkpoint.origin()))
+            .join(format!("{:020}", self.size)))
     }
 
     /// Whether it is in the directory.
@@ -55,14 +60,16 @@ impl Publication {
         fs::metadata(directory).map_err(|error| format!("{directory}: {error}"))?;
         let failed = |error: io::Error| format!("{}: {error}", file.display());
         match self.write_file(&file) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => match self.look_in(directory).map_err(failed)? {
-                Published::Yes => Ok(()),
-                _ => Err(format!(
-                    "{} holds another checkpoint of that size: the history of this log has forked. Was an old backup restored, or \
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                match self.look_in(directory).map_err(failed)? {
+                    Published::Yes => Ok(()),
+                    _ => Err(format!(
+                        "{} holds another checkpoint of that size: the history of this log has forked. Was an old backup restored, or \
                      is another database publishing under the same origin?",
-                    file.display()
-                )),
-            },
+                        file.display()
+                    )),
+                }
+            }
             other => other.map_err(failed),
         }
     }
@@ -75,9 +82,11 @@ impl Publication {
             return Err(error);
         }
         // A file of this name is what a crash has left.
-        let unfinished = folder.join(format!(".{:020}.{}.unfinished", self.size, std::process::id()));
+        let unfinished =
+            folder.join(format!(".{:020}.{}.unfinished", self.size, std::process::id()));
         let written = (|| {
-            let mut new = OpenOptions::new().write(true).create(true).truncate(true).open(&unfinished)?;
+            let mut new =
+                OpenOptions::new().write(true).create(true).truncate(true).open(&unfinished)?;
             new.write_all(self.note.as_bytes())?;
             new.sync_all()?;
             // Unlike a rename this fails where there is a file already.
@@ -102,13 +111,16 @@ mod tests {
     use super::*;
 
     fn publication(size: u64, root: u8) -> Publication {
-        let note = Checkpoint::new("../example.org/log é", size, [root; 32]).expect("a checkpoint").to_string();
+        let note = Checkpoint::new("../example.org/log é", size, [root; 32])
+            .expect("a checkpoint")
+            .to_string();
         Publication { size, note }
     }
 
     #[test]
     fn a_file_is_written_once() {
-        let directory = std::env::temp_dir().join(format!("lead_audit_publish_{}", std::process::id()));
+        let directory =
+            std::env::temp_dir().join(format!("lead_audit_publish_{}", std::process::id()));
         fs::create_dir(&directory).expect("a directory");
         let path = directory.to_str().expect("UTF-8");
         let first = publication(7, 1);
@@ -121,7 +133,10 @@ mod tests {
         assert!(other.write_to(path).expect_err("refused").contains("forked"));
         assert_eq!(first.look_in(path).expect("readable"), Published::Yes);
         let folder = directory.join("%2E.%2Fexample.org%2Flog%20%C3%A9");
-        let files: Vec<_> = fs::read_dir(&folder).expect("a folder").map(|file| file.expect("a file").file_name()).collect();
+        let files: Vec<_> = fs::read_dir(&folder)
+            .expect("a folder")
+            .map(|file| file.expect("a file").file_name())
+            .collect();
         assert_eq!(files, ["00000000000000000007"]);
         fs::remove_dir_all(&directory).expect("removed");
     }

@@ -1,8 +1,8 @@
-//! A transaction that has sealed publishes its checkpoints when it was committed, and forgets them when it was rolled back. Those
-//! that an earlier one could not publish get their files with it.
+//! A transaction that has sealed publishes its checkpoints when it was committed, and forgets them
+//! when it was rolled back. Those that an earlier one could not publish get their files with it.
 //!
-//! A session publishes at once, in the callback of the commit. The worker does it when the transaction is over: then a slow
-//! directory holds no lock, and nobody who seals waits for it.
+//! A session publishes at once, in the callback of the commit. The worker does it when the
+//! transaction is over: then a slow directory holds no lock, and nobody who seals waits for it.
 
 use super::publication::{Publication, Published};
 use super::stored_tree::StoredCheckpoint;
@@ -14,7 +14,8 @@ use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-/// How many checkpoints are looked back at to find which have been published, and how many of them are published at once.
+/// How many checkpoints are looked back at to find which have been published, and how many of them
+/// are published at once.
 const LOOK_BACK: i64 = 86_400;
 const CATCH_UP: i64 = 1000;
 
@@ -55,13 +56,18 @@ pub fn publish_later(publication: Publication, mode: PublishMode) {
 
 /// Whether this checkpoint gets its file at the commit already.
 pub fn is_waiting(size: u64) -> bool {
-    WAITING
-        .with_borrow(|waiting| waiting.iter().any(|one| one.publication.size == size && one.mode != PublishMode::NewWithoutFile))
+    WAITING.with_borrow(|waiting| {
+        waiting
+            .iter()
+            .any(|one| one.publication.size == size && one.mode != PublishMode::NewWithoutFile)
+    })
 }
 
 /// Up to which tree size this process knows the directory to be complete.
 pub fn published_to(directory: &str) -> Option<u64> {
-    PUBLISHED_TO.with_borrow(|known| known.as_ref().filter(|(of, _)| of == directory).map(|&(_, size)| size))
+    PUBLISHED_TO.with_borrow(|known| {
+        known.as_ref().filter(|(of, _)| of == directory).map(|&(_, size)| size)
+    })
 }
 
 /// Takes note that the directory is complete up to this tree size.
@@ -96,8 +102,8 @@ pub fn note_failure(error: String) {
     FAILURE.set(Some(error));
 }
 
-/// The transaction is over. One that was prepared ends in another process, which knows nothing of this: the next sealing finds
-/// what is missing.
+/// The transaction is over. One that was prepared ends in another process, which knows nothing of
+/// this: the next sealing finds what is missing.
 pub fn transaction_ends(committed: bool) {
     let waiting = WAITING.take();
     if !committed || waiting.is_empty() {
@@ -131,18 +137,26 @@ pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
 /// A subtransaction was committed.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     WAITING.with_borrow_mut(|waiting| {
-        waiting.iter_mut().filter(|one| one.subtransaction >= own).for_each(|one| one.subtransaction = parent);
+        waiting
+            .iter_mut()
+            .filter(|one| one.subtransaction >= own)
+            .for_each(|one| one.subtransaction = parent);
     });
 }
 
 /// In the callback of a commit nothing may raise an error.
 fn publish(all: &[Waiting]) {
     for one in all.iter().filter(|one| one.mode != PublishMode::FileOnly) {
-        ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, one.publication.log_line(), "lead_audit")
-            .report(PgLogLevel::LOG);
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+            one.publication.log_line(),
+            "lead_audit",
+        )
+        .report(PgLogLevel::LOG);
     }
     let Some(directory) = settings::CHECKPOINT_DIR.get() else { return };
-    // In ascending order: what comes after a failure would most likely fail too, and waits for the next time.
+    // In ascending order: what comes after a failure would most likely fail too, and waits for the
+    // next time.
     for one in all.iter().filter(|one| one.mode != PublishMode::NewWithoutFile) {
         match one.publication.write_to(&directory) {
             Ok(()) => note_published_to(&directory, one.publication.size),
@@ -154,10 +168,12 @@ fn publish(all: &[Waiting]) {
     }
 }
 
-/// Checkpoints that were committed and have no file, because of a crash or a failure, get one with this transaction. False, if
-/// they are too many to get them all at once.
+/// Checkpoints that were committed and have no file, because of a crash or a failure, get one with
+/// this transaction. False, if they are too many to get them all at once.
 pub fn publish_missing(snapshot: pg_sys::Snapshot, newest: Option<&StoredCheckpoint>) -> bool {
-    let (Some(directory), Some(newest)) = (settings::CHECKPOINT_DIR.get(), newest) else { return true };
+    let (Some(directory), Some(newest)) = (settings::CHECKPOINT_DIR.get(), newest) else {
+        return true;
+    };
     if published_to(&directory) == Some(newest.size) || is_waiting(newest.size) {
         return true;
     }
@@ -191,7 +207,8 @@ pub fn publish_missing(snapshot: pg_sys::Snapshot, newest: Option<&StoredCheckpo
         "SELECT c.tree_size, c.note FROM lead_audit.checkpoint c WHERE c.tree_size >= $1 ORDER BY c.tree_size LIMIT $2",
         &[pg_sys::INT8OID, pg_sys::INT8OID],
     );
-    let rows = missing.read(snapshot, &[(oldest_missing as i64).into_datum(), CATCH_UP.into_datum()]);
+    let rows =
+        missing.read(snapshot, &[(oldest_missing as i64).into_datum(), CATCH_UP.into_datum()]);
     for row in 0..rows.len() {
         if let (Some(size), Some(note)) = (rows.get::<i64>(row, 0), rows.get(row, 1)) {
             publish_later(Publication { size: size as u64, note }, PublishMode::FileOnly);

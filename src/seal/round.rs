@@ -1,8 +1,9 @@
 //! One round of sealing, within one transaction.
 //!
-//! It takes what a snapshot shows that no checkpoint has yet: entries in gaps whose transaction has ended since they were
-//! looked at, then those with new ids. All of it is streamed: what memory holds is one checkpoint's hashes and ranges.
-//! Nothing is kept in memory from one round to the next, so a crash or a rollback leaves what the last commit left.
+//! It takes what a snapshot shows that no checkpoint has yet: entries in gaps whose transaction has
+//! ended since they were looked at, then those with new ids. All of it is streamed: what memory
+//! holds is one checkpoint's hashes and ranges. Nothing is kept in memory from one round to the
+//! next, so a crash or a rollback leaves what the last commit left.
 
 use super::id_gaps::{self, IdGap, last_id_given_out};
 use super::inserted_ids::InsertedIds;
@@ -15,7 +16,9 @@ use super::stored_tree::{StoredTiles, store_tiles, tree_is_damaged};
 use super::stored_tree::{TreeRow, tree_exists};
 use super::tree_guard::Sealing;
 use crate::entries::{EntryColumn, relation_of_schema};
-use crate::pg::{IdScan, NewestSnapshot, RowMemory, ServerError, as_user, detoasted, extension_owner, with_spi};
+use crate::pg::{
+    IdScan, NewestSnapshot, RowMemory, ServerError, as_user, detoasted, extension_owner, with_spi,
+};
 use ledger::merkle::{Hash, TileWriter};
 use ledger::note::SigningKey;
 use ledger::{IdRange, IdRanges};
@@ -58,7 +61,8 @@ pub struct Round<'s> {
 pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
     with_spi(|| {
         let change = KeyEntry::write_if_due()?;
-        // The round of a change has no limit: its entry is sealed first, and all ids up to it have been looked at afterwards.
+        // The round of a change has no limit: its entry is sealed first, and all ids up to it have
+        // been looked at afterwards.
         let limit = limit.filter(|_| change.is_none());
         // The highest id first, then the snapshot: see `gaps`.
         let last_id = last_id_given_out()?;
@@ -106,13 +110,15 @@ fn original(tree: &TreeRow) -> Result<Option<String>, ServerError> {
 /// The same, of the tree of this database, if it can be told.
 pub fn copied_from() -> Option<String> {
     let owner = extension_owner()?;
-    let look = || with_spi(|| original(&TreeRow::load(NewestSnapshot::take().as_ptr()).ok()?).ok()?);
+    let look =
+        || with_spi(|| original(&TreeRow::load(NewestSnapshot::take().as_ptr()).ok()?).ok()?);
     // The caller of status() needs no right on the table.
     tree_exists().then(|| as_user(owner, look)).flatten()
 }
 
-/// Two databases under one name are a log that contradicts itself. Anybody who may create databases can copy one, and the copy has a
-/// worker at once: it must not sign what happens there with the key, and under the name, of the original.
+/// Two databases under one name are a log that contradicts itself. Anybody who may create databases
+/// can copy one, and the copy has a worker at once: it must not sign what happens there with the
+/// key, and under the name, of the original.
 fn refuse_in_copy(tree: &TreeRow) -> Result<(), ServerError> {
     let Some(original) = original(tree)? else { return Ok(()) };
     Err(ServerError {
@@ -129,13 +135,17 @@ fn refuse_in_copy(tree: &TreeRow) -> Result<(), ServerError> {
 fn too_many_transactions() -> ServerError {
     ServerError {
         code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        message: "too many transactions are in progress to change the key or the origin of the audit log".to_owned(),
+        message:
+            "too many transactions are in progress to change the key or the origin of the audit log"
+                .to_owned(),
         detail: Some("The next sealing tries again.".to_owned()),
     }
 }
 
 fn out_of_step(tree: &TreeRow, newest: Option<&StoredCheckpoint>) -> ServerError {
-    let newest = newest.map_or("there is no checkpoint".to_owned(), |c| format!("the newest checkpoint has {}", c.size));
+    let newest = newest.map_or("there is no checkpoint".to_owned(), |c| {
+        format!("the newest checkpoint has {}", c.size)
+    });
     ServerError {
         code: PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
         message: "the tree of the audit log and its checkpoints do not belong together".to_owned(),
@@ -147,7 +157,12 @@ fn out_of_step(tree: &TreeRow, newest: Option<&StoredCheckpoint>) -> ServerError
 }
 
 impl Round<'_> {
-    fn seal(mut self, last_id: i64, limit: Option<u64>, change: Option<KeyEntry>) -> Result<Done, ServerError> {
+    fn seal(
+        mut self,
+        last_id: i64,
+        limit: Option<u64>,
+        change: Option<KeyEntry>,
+    ) -> Result<Done, ServerError> {
         let in_progress = match self.snapshot.in_progress() {
             Some(in_progress) => in_progress,
             None if change.is_some() => return Err(too_many_transactions()),
@@ -168,7 +183,8 @@ impl Round<'_> {
         let mut entries = unsafe { IdScan::open(relation_of_schema(c"entry"), self.snap())? };
         let mut own_id = None;
         if let Some(KeyEntry { id, signer, former }) = change {
-            // Alone in its checkpoint, the first of the new key: whoever knows the old one reads it there, and reads who is next.
+            // Alone in its checkpoint, the first of the new key: whoever knows the old one reads it
+            // there, and reads who is next.
             self.take(&mut entries, IdRange::of(id), &mut IdRanges::default())?;
             self.signer = Some(signer);
             self.write_checkpoint(former.as_ref())?;
@@ -208,14 +224,15 @@ impl Round<'_> {
             self.tree.identity = Some(signer.identity());
         }
         self.tree.store(self.snap());
-        // SAFETY: makes the commit wait until it is on disk, whatever synchronous_commit says: what leaves the database afterwards must
-        // not be taken back by a crash.
+        // SAFETY: makes the commit wait until it is on disk, whatever synchronous_commit says: what
+        // leaves the database afterwards must not be taken back by a crash.
         unsafe { pg_sys::ForceSyncCommit() };
         Ok(Done { tree_size: self.sealed, more: to < last_id })
     }
 
-    /// More transactions may be in progress than can be listed, because none has ended for long while one took very many ids. This one
-    /// ends with an id above theirs, and the next snapshot names those that are still running.
+    /// More transactions may be in progress than can be listed, because none has ended for long
+    /// while one took very many ids. This one ends with an id above theirs, and the next snapshot
+    /// names those that are still running.
     fn postpone(self) -> Done {
         self.tree.store(self.snap());
         Done { tree_size: self.sealed, more: true }
@@ -225,8 +242,14 @@ impl Round<'_> {
         self.snapshot.as_ptr()
     }
 
-    /// Takes the entries that are there in this range of ids; the ids that are not there go to `missing`.
-    fn take(&mut self, entries: &mut IdScan, range: IdRange, missing: &mut IdRanges) -> Result<(), ServerError> {
+    /// Takes the entries that are there in this range of ids; the ids that are not there go to
+    /// `missing`.
+    fn take(
+        &mut self,
+        entries: &mut IdScan,
+        range: IdRange,
+        missing: &mut IdRanges,
+    ) -> Result<(), ServerError> {
         entries.range(range.first, range.last);
         let mut next = range.first;
         while let Some(id) = entries.next() {
@@ -237,12 +260,19 @@ impl Round<'_> {
             }
             let index = EntryColumn::Checksum as usize;
             let (values, nulls) = entries.columns(index + 1);
-            // SAFETY: the column is a bytea; what is detoasted is in memory that is emptied after each row.
-            let checksum: Option<Hash> =
-                self.memory.for_row(|| (!nulls[index]).then(|| unsafe { detoasted(values[index]) }.try_into().ok()).flatten());
+            let checksum: Option<Hash> = self.memory.for_row(|| {
+                if nulls[index] {
+                    return None;
+                }
+                // SAFETY: the column is a bytea. The detoasted bytes are in memory that is emptied
+                // after each row.
+                unsafe { detoasted(values[index]) }.try_into().ok()
+            });
             match checksum {
                 Some(checksum) => self.push(id, &checksum)?,
-                None => pgrx::warning!("entry {id} is not sealed: its checksum is not 32 bytes long"),
+                None => {
+                    pgrx::warning!("entry {id} is not sealed: its checksum is not 32 bytes long")
+                }
             }
         }
         missing.push_range(IdRange { first: next, last: range.last });
@@ -256,7 +286,9 @@ impl Round<'_> {
         if let Some(writer) = &mut self.writer {
             writer.push(ledger::leaf_hash(checksum));
             self.ids.push(id);
-            if writer.size() - self.sealed >= CHECKPOINT_ENTRIES || self.ids.ranges().len() >= CHECKPOINT_RANGES {
+            if writer.size() - self.sealed >= CHECKPOINT_ENTRIES
+                || self.ids.ranges().len() >= CHECKPOINT_RANGES
+            {
                 self.write_checkpoint(None)?;
             }
         }
@@ -267,11 +299,15 @@ impl Round<'_> {
     fn resume(&self) -> Result<TileWriter, ServerError> {
         match &self.newest {
             None => Ok(TileWriter::new()),
-            Some(newest) => TileWriter::resume(newest.size, &newest.root, StoredTiles::of(self.snap())).map_err(tree_is_damaged),
+            Some(newest) => {
+                TileWriter::resume(newest.size, &newest.root, StoredTiles::of(self.snap()))
+                    .map_err(tree_is_damaged)
+            }
         }
     }
 
-    /// Writes the checkpoint of what has been taken since the last one, if anything has; signed with a former key too, if there is one.
+    /// Writes the checkpoint of what has been taken since the last one, if anything has; signed
+    /// with a former key too, if there is one.
     fn write_checkpoint(&mut self, former: Option<&SigningKey>) -> Result<(), ServerError> {
         if self.ids.is_empty() {
             return Ok(());

@@ -3,12 +3,53 @@
 use super::round::{self, Done};
 use super::stored_tree::tree_exists;
 use crate::entries::relation_of_schema;
-use crate::pg::{ServerError, lock_task};
+use crate::pg::{ServerError, current_subtransaction, lock_task};
 use crate::version::{self, Need};
 use pgrx::{PgSqlErrorCode, pg_extern, pg_sys};
+use std::cell::Cell;
 
 /// Ids that one tick looks at, so that its transaction does not last.
 const TICK_IDS: u64 = 1 << 20;
+
+/// InvalidSubTransactionId.
+const NOWHERE: pg_sys::SubTransactionId = 0;
+
+thread_local! {
+    /// The outermost subtransaction that holds the lock of sealing.
+    static LOCKED_IN: Cell<pg_sys::SubTransactionId> = const { Cell::new(NOWHERE) };
+}
+
+/// The transaction is about to be prepared. Its lock would outlast the session and keep everybody
+/// from sealing, so that is an error.
+pub fn before_prepare() {
+    if LOCKED_IN.get() != NOWHERE {
+        ServerError {
+            code: PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            message: "cannot PREPARE a transaction that has sealed the audit log".to_owned(),
+            detail: Some("Nobody else could seal until the transaction ends.".to_owned()),
+        }
+        .raise(None)
+    }
+}
+
+/// The transaction is over, and its locks are released.
+pub fn transaction_ends() {
+    LOCKED_IN.set(NOWHERE);
+}
+
+/// A subtransaction was rolled back, and its locks are released.
+pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
+    if LOCKED_IN.get() >= own {
+        LOCKED_IN.set(NOWHERE);
+    }
+}
+
+/// A subtransaction was committed, and its locks are those of its parent.
+pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
+    if LOCKED_IN.get() >= own {
+        LOCKED_IN.set(parent);
+    }
+}
 
 /// `lead_audit.seal()`: returns the size of the tree.
 #[pg_extern(sql = false)]
@@ -22,9 +63,9 @@ fn seal() -> i64 {
     }
 }
 
-/// One tick of the background worker, within a transaction of its own: seals what can be sealed and, when that is committed,
-/// publishes it. Returns whether there is more to do at once. Where the tables are missing or somebody else is sealing, it
-/// does nothing.
+/// One tick of the background worker, within a transaction of its own: seals what can be sealed
+/// and, when that is committed, publishes it. Returns whether there is more to do at once. Where
+/// the tables are missing or somebody else is sealing, it does nothing.
 pub fn tick() -> bool {
     if !tree_exists() {
         return false;
@@ -37,13 +78,25 @@ pub fn tick() -> bool {
 
 fn seal_locked(wait: bool, limit: Option<u64>) -> Result<Option<Done>, ServerError> {
     // The table's lock is that of writing to it: who drops it waits.
-    if lock_task(relation_of_schema(c"tree"), wait) { round::run(limit).map(Some) } else { Ok(None) }
+    if lock_task(relation_of_schema(c"tree"), wait) {
+        if LOCKED_IN.get() == NOWHERE {
+            LOCKED_IN.set(current_subtransaction());
+        }
+        round::run(limit).map(Some)
+    } else {
+        Ok(None)
+    }
 }
 
 fn refuse_where_it_cannot_be() -> Result<(), ServerError> {
     // SAFETY: these read the state of the server and of the transaction.
-    let (in_recovery, read_only, serializable) =
-        unsafe { (pg_sys::RecoveryInProgress(), pg_sys::XactReadOnly, pg_sys::XactIsoLevel == pg_sys::XACT_SERIALIZABLE as i32) };
+    let (in_recovery, read_only, serializable) = unsafe {
+        (
+            pg_sys::RecoveryInProgress(),
+            pg_sys::XactReadOnly,
+            pg_sys::XactIsoLevel == pg_sys::XACT_SERIALIZABLE as i32,
+        )
+    };
     let refused = |code, message: &str, detail: &str| {
         Err(ServerError { code, message: message.to_owned(), detail: Some(detail.to_owned()) })
     };

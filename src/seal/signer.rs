@@ -28,7 +28,10 @@ impl Signer {
         settings::reload_for_database()?;
         let origin = settings::ORIGIN.get();
         let Some(path) = settings::SIGNING_KEY_FILE.get() else {
-            return Ok(Signer { origin: origin.unwrap_or_else(|| format!("lead_audit/{}", tree.log_id)), key: None });
+            return Ok(Signer {
+                origin: origin.unwrap_or_else(|| format!("lead_audit/{}", tree.log_id)),
+                key: None,
+            });
         };
         let key = read_key(&path)?;
         let name = key.verifier().name().to_owned();
@@ -49,12 +52,20 @@ impl Signer {
 
     /// Origin and public key.
     pub fn identity(&self) -> Identity {
-        Identity { origin: self.origin.clone(), key: self.key.as_ref().map(|key| key.verifier().to_string()) }
+        Identity {
+            origin: self.origin.clone(),
+            key: self.key.as_ref().map(|key| key.verifier().to_string()),
+        }
     }
 
-    /// The checkpoint of this tree, as the text that leaves the database. `former` is the key that it is signed with beside the log's
-    /// own: the one before a change.
-    pub fn note(&self, size: u64, root: &Hash, former: Option<&SigningKey>) -> Result<String, ServerError> {
+    /// The checkpoint of this tree, as the text that leaves the database. `former` is the key that
+    /// it is signed with beside the log's own: the one before a change.
+    pub fn note(
+        &self,
+        size: u64,
+        root: &Hash,
+        former: Option<&SigningKey>,
+    ) -> Result<String, ServerError> {
         let checkpoint = Checkpoint::new(self.origin.clone(), size, *root).map_err(unfit)?;
         let mut note = match &self.key {
             Some(key) => checkpoint.sign(key).map_err(unfit)?,
@@ -71,8 +82,11 @@ impl Signer {
         let note = Note::parse_or_unsigned(note.as_bytes()).ok()?;
         let origin = Checkpoint::parse(note.text()).ok()?.origin().to_owned();
         let previous = previous_key().ok().flatten();
-        let known = [self.key.as_ref(), previous.as_ref()].into_iter().flatten().map(SigningKey::verifier);
-        let key = known.into_iter().find(|key| key.name() == origin && note.verify(std::slice::from_ref(*key)).is_ok());
+        let known =
+            [self.key.as_ref(), previous.as_ref()].into_iter().flatten().map(SigningKey::verifier);
+        let key = known
+            .into_iter()
+            .find(|key| key.name() == origin && note.verify(std::slice::from_ref(*key)).is_ok());
         let key = key.map(ToString::to_string);
         Some(Identity { origin, key })
     }
@@ -114,16 +128,23 @@ fn read_key(path: &str) -> Result<SigningKey, ServerError> {
     }
     if metadata.mode() & 0o077 != 0 {
         let mode = metadata.mode() & 0o777;
-        return Err(refused(format!("Its mode is {mode:04o}: others than its owner may use it. It must be 0600 or less.")));
+        return Err(refused(format!(
+            "Its mode is {mode:04o}: others than its owner may use it. It must be 0600 or less."
+        )));
     }
     let real = Path::new(path).canonicalize().map_err(|error| refused(format!("{error}.")))?;
     if data_directory().is_some_and(|data| real.starts_with(data)) {
-        return Err(refused("It lies inside the data directory, so whoever copies that has the key.".to_owned()));
+        return Err(refused(
+            "It lies inside the data directory, so whoever copies that has the key.".to_owned(),
+        ));
     }
     let mut text = String::new();
-    file.take(KEY_FILE_LIMIT).read_to_string(&mut text).map_err(|error| refused(format!("{error}.")))?;
+    file.take(KEY_FILE_LIMIT)
+        .read_to_string(&mut text)
+        .map_err(|error| refused(format!("{error}.")))?;
     // The key must not be named by the message.
-    SigningKey::from_text(&text).map_err(|error: KeyError| refused(format!("It does not hold a signing key: {error}.")))
+    SigningKey::from_text(&text)
+        .map_err(|error: KeyError| refused(format!("It does not hold a signing key: {error}.")))
 }
 
 fn data_directory() -> Option<std::path::PathBuf> {

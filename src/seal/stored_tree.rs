@@ -1,5 +1,5 @@
-//! The tree as it is stored: its row in `lead_audit.tree`, its checkpoints, and its tiles. Full tiles are in
-//! `lead_audit.tree_tile`, the last one of each level in `lead_audit.tree_edge`.
+//! The tree as it is stored: its row in `lead_audit.tree`, its checkpoints, and its tiles. Full
+//! tiles are in `lead_audit.tree_tile`, the last one of each level in `lead_audit.tree_edge`.
 
 use crate::entries::relation_of_schema;
 use crate::pg::{ServerError, SpiPlan, current_database};
@@ -35,7 +35,8 @@ pub struct TreeRow {
     pub open_gaps: i64,
     /// Transactions whose end makes it worth while to look at open gaps again.
     pub waits_for: Vec<u64>,
-    /// Origin and public key of the last checkpoint; `None` before the first, or if a version wrote it that took no note of it.
+    /// Origin and public key of the last checkpoint; `None` before the first, or if a version wrote
+    /// it that took no note of it.
     pub identity: Option<Identity>,
     /// Where that was written.
     home: Option<String>,
@@ -48,8 +49,8 @@ pub fn tree_exists() -> bool {
     relation_of_schema(c"tree") != pg_sys::InvalidOid
 }
 
-/// Whether the SQL objects take note of the log's key and origin, and of entries that somebody inserted: those of version 1.0, which
-/// are there until ALTER EXTENSION … UPDATE is run, do not.
+/// Whether the SQL objects take note of the log's key and origin, and of entries that somebody
+/// inserted: those of version 1.0, which are there until ALTER EXTENSION … UPDATE is run, do not.
 pub fn objects_are_current() -> bool {
     relation_of_schema(c"inserted_entry") != pg_sys::InvalidOid
 }
@@ -69,7 +70,8 @@ pub fn to_bigint(xid: u64) -> i64 {
 impl TreeRow {
     /// Reads it.
     pub fn load(snapshot: pg_sys::Snapshot) -> Result<Self, ServerError> {
-        let identity = if objects_are_current() { "origin, verifier_key" } else { "NULL::text, NULL::text" };
+        let identity =
+            if objects_are_current() { "origin, verifier_key" } else { "NULL::text, NULL::text" };
         let plan = SpiPlan::prepare(
             &format!(
                 "SELECT log_id, created_at, awaits_restore, tree_size, looked_to, open_gaps::bigint, waits_for, home, \
@@ -95,16 +97,20 @@ impl TreeRow {
         row().ok_or_else(|| ServerError {
             code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             message: "the audit log has no identity".to_owned(),
-            detail: Some("lead_audit.tree has no row, or one that sealing has not written.".to_owned()),
+            detail: Some(
+                "lead_audit.tree has no row, or one that sealing has not written.".to_owned(),
+            ),
         })
     }
 
-    /// Whether the ids of transactions in the open gaps are those of another cluster or database: then they mean nothing.
+    /// Whether the ids of transactions in the open gaps are those of another cluster or database:
+    /// then they mean nothing.
     pub fn is_from_elsewhere(&self) -> bool {
         self.home.as_ref().is_some_and(|home| *home != here())
     }
 
-    /// The name of the database in this cluster that this one was copied from, if that is still there.
+    /// The name of the database in this cluster that this one was copied from, if that is still
+    /// there.
     pub fn copied_from(&self) -> Option<String> {
         let (system, database) = self.home.as_ref()?.split_once('/')?;
         let is_of_this_cluster = here().split_once('/').is_some_and(|(own, _)| own == system);
@@ -112,7 +118,8 @@ impl TreeRow {
         if !is_of_this_cluster || original == current_database() {
             return None;
         }
-        // SAFETY: a look-up by oid within a transaction, which gives a C string in the current memory context, or null for one of nothing.
+        // SAFETY: a look-up by oid within a transaction, which gives a C string in the current
+        // memory context, or null for one of nothing.
         unsafe {
             let name = pg_sys::get_database_name(original);
             (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
@@ -124,15 +131,16 @@ impl TreeRow {
         self.home = Some(here());
     }
 
-    /// Whether a restore that made the extension will still bring the tree. That it will not shows an entry that is younger than
-    /// the extension: entries that are restored are older.
+    /// Whether a restore that made the extension will still bring the tree. That it will not shows
+    /// an entry that is younger than the extension: entries that are restored are older.
     pub fn must_wait_for_restore(&mut self, snapshot: pg_sys::Snapshot) -> bool {
         if self.awaits_restore {
             let plan = SpiPlan::prepare(
                 "SELECT occurred_at > $1 FROM lead_audit.entry ORDER BY id DESC LIMIT 1",
                 &[pg_sys::TIMESTAMPTZOID],
             );
-            let lives: Option<bool> = plan.read(snapshot, &[self.created_at.into_datum()]).get(0, 0);
+            let lives: Option<bool> =
+                plan.read(snapshot, &[self.created_at.into_datum()]).get(0, 0);
             self.awaits_restore = lives != Some(true);
         }
         self.awaits_restore
@@ -166,16 +174,24 @@ impl TreeRow {
                 self.home.clone().into_datum(),
             ],
         );
-        if let Some(Identity { origin, key }) = self.identity.clone().filter(|_| objects_are_current()) {
+        if let Some(Identity { origin, key }) =
+            self.identity.clone().filter(|_| objects_are_current())
+        {
             let update = SpiPlan::prepare(
                 "UPDATE lead_audit.tree SET origin = $2, verifier_key = $3 WHERE log_id = $1 AND (origin, verifier_key) \
                  IS DISTINCT FROM ($2, $3)",
                 &[pg_sys::UUIDOID, pg_sys::TEXTOID, pg_sys::TEXTOID],
             );
-            update.write(snapshot, &[self.log_id.into_datum(), origin.into_datum(), key.into_datum()]);
+            update.write(
+                snapshot,
+                &[self.log_id.into_datum(), origin.into_datum(), key.into_datum()],
+            );
         }
         if self.has_others {
-            let delete = SpiPlan::prepare("DELETE FROM lead_audit.tree WHERE log_id <> $1 AND tree_size = 0", &[pg_sys::UUIDOID]);
+            let delete = SpiPlan::prepare(
+                "DELETE FROM lead_audit.tree WHERE log_id <> $1 AND tree_size = 0",
+                &[pg_sys::UUIDOID],
+            );
             delete.write(snapshot, &[self.log_id.into_datum()]);
         }
     }
@@ -191,7 +207,8 @@ impl TreeRow {
     }
 }
 
-/// A row of `lead_audit.checkpoint`: a checkpoint as it is stored, not necessarily as it was written.
+/// A row of `lead_audit.checkpoint`: a checkpoint as it is stored, not necessarily as it was
+/// written.
 #[derive(Debug, Clone)]
 pub struct StoredCheckpoint {
     /// Leaves in the tree.
@@ -204,13 +221,16 @@ pub struct StoredCheckpoint {
     pub last_id: i64,
 }
 
-const CHECKPOINT_COLUMNS: &str =
-    "SELECT c.tree_size, c.root, c.note, pg_catalog.upper(c.entry_ids) - 1 FROM lead_audit.checkpoint c";
+const CHECKPOINT_COLUMNS: &str = "SELECT c.tree_size, c.root, c.note, pg_catalog.upper(c.entry_ids) - 1 FROM lead_audit.checkpoint c";
 
 impl StoredCheckpoint {
     /// The one with the largest tree.
     pub fn newest(snapshot: pg_sys::Snapshot) -> Result<Option<Self>, ServerError> {
-        Self::first(snapshot, &format!("{CHECKPOINT_COLUMNS} ORDER BY c.tree_size DESC LIMIT 1"), None)
+        Self::first(
+            snapshot,
+            &format!("{CHECKPOINT_COLUMNS} ORDER BY c.tree_size DESC LIMIT 1"),
+            None,
+        )
     }
 
     /// The one of this size.
@@ -218,7 +238,11 @@ impl StoredCheckpoint {
         Self::first(snapshot, &format!("{CHECKPOINT_COLUMNS} WHERE c.tree_size = $1"), Some(size))
     }
 
-    fn first(snapshot: pg_sys::Snapshot, sql: &str, argument: Option<i64>) -> Result<Option<Self>, ServerError> {
+    fn first(
+        snapshot: pg_sys::Snapshot,
+        sql: &str,
+        argument: Option<i64>,
+    ) -> Result<Option<Self>, ServerError> {
         let types = [pg_sys::INT8OID];
         let plan = SpiPlan::prepare(sql, if argument.is_some() { &types } else { &[] });
         let arguments: Vec<_> = argument.map(IntoDatum::into_datum).into_iter().collect();
@@ -242,7 +266,15 @@ impl StoredCheckpoint {
     }
 
     /// Writes a new one, which adds these ids to the tree of `before` leaves.
-    pub fn store(snapshot: pg_sys::Snapshot, log_id: Uuid, before: u64, ids: &IdRanges, size: u64, root: &Hash, note: &str) {
+    pub fn store(
+        snapshot: pg_sys::Snapshot,
+        log_id: Uuid,
+        before: u64,
+        ids: &IdRanges,
+        size: u64,
+        root: &Hash,
+        note: &str,
+    ) {
         let (column, value) = if objects_are_current() { (", log_id", ", $5") } else { ("", "") };
         let insert = SpiPlan::prepare(
             &format!(
@@ -276,7 +308,8 @@ impl StoredCheckpoint {
             leaves.push(leaf);
             leaf += range.count() as i64;
         }
-        ranges.write(snapshot, &[first_ids.into_datum(), last_ids.into_datum(), leaves.into_datum()]);
+        ranges
+            .write(snapshot, &[first_ids.into_datum(), last_ids.into_datum(), leaves.into_datum()]);
     }
 }
 
@@ -315,7 +348,12 @@ impl Tiles for StoredTiles {
         if !rest.is_empty() || hashes.len() > TILE_WIDTH || is_full && hashes.len() != TILE_WIDTH {
             return Err(ServerError {
                 code: PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
-                message: format!("tile {} of level {} of the audit log's tree has {} bytes", id.index, id.level, bytes.len()),
+                message: format!(
+                    "tile {} of level {} of the audit log's tree has {} bytes",
+                    id.index,
+                    id.level,
+                    bytes.len()
+                ),
                 detail: None,
             });
         }
@@ -323,10 +361,14 @@ impl Tiles for StoredTiles {
     }
 }
 
-/// Stores what a `TileWriter` gives: full tiles to stay, then the last tile of each level in place of the one before.
+/// Stores what a `TileWriter` gives: full tiles to stay, then the last tile of each level in place
+/// of the one before.
 pub fn store_tiles(snapshot: pg_sys::Snapshot, changed: Vec<(TileId, Vec<Hash>)>) {
     let types = [TILE_KEY[0], TILE_KEY[1], pg_sys::BYTEAOID];
-    let full = SpiPlan::prepare("INSERT INTO lead_audit.tree_tile (level, index, hashes) VALUES ($1, $2, $3)", &types);
+    let full = SpiPlan::prepare(
+        "INSERT INTO lead_audit.tree_tile (level, index, hashes) VALUES ($1, $2, $3)",
+        &types,
+    );
     let edge = SpiPlan::prepare(
         "INSERT INTO lead_audit.tree_edge (level, index, hashes) VALUES ($1, $2, $3) \
          ON CONFLICT (level) DO UPDATE SET index = excluded.index, hashes = excluded.hashes",
@@ -336,7 +378,8 @@ pub fn store_tiles(snapshot: pg_sys::Snapshot, changed: Vec<(TileId, Vec<Hash>)>
         let [level, index] = tile_key(id);
         plan.write(snapshot, &[level, index, hashes.as_flattened().into_datum()]);
     };
-    // The last full tile of each level, after which an empty one begins unless there is a partial one.
+    // The last full tile of each level, after which an empty one begins unless there is a partial
+    // one.
     let mut filled: Vec<TileId> = Vec::new();
     for (id, hashes) in changed {
         filled.retain(|other| other.level != id.level);

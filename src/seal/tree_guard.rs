@@ -1,4 +1,5 @@
-//! Keeps the state of the tree from being changed by anything but sealing: the trigger function behind `sealing_only`.
+//! Keeps the state of the tree from being changed by anything but sealing: the trigger function
+//! behind `sealing_only`.
 
 use crate::pg::ServerError;
 use pgrx::{PgSqlErrorCode, pg_sys};

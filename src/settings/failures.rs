@@ -1,4 +1,5 @@
-//! The settings of what is kept of failed operations. A superuser's: they say how much of what users send is kept.
+//! The settings of what is kept of failed operations. A superuser's: they say how much of what
+//! users send is kept.
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 

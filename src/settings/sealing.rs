@@ -1,5 +1,5 @@
-//! The settings of sealing. A superuser's: who could change them could have checkpoints signed by another key, written over
-//! the files that the server may write, or not leave the database at all.
+//! The settings of sealing. A superuser's: who could change them could have checkpoints signed by
+//! another key, written over the files that the server may write, or not leave the database at all.
 
 use super::{TextSetting, accept, variables};
 use crate::pg::{NewestSnapshot, ServerError, SpiPlan, with_spi};
@@ -71,11 +71,16 @@ pub fn define() {
 }
 
 /// The settings that say who signs and where to.
-const OF_SEALING: [&CStr; 4] =
-    [c"lead_audit.signing_key_file", c"lead_audit.previous_signing_key_file", c"lead_audit.checkpoint_dir", c"lead_audit.origin"];
+const OF_SEALING: [&CStr; 4] = [
+    c"lead_audit.signing_key_file",
+    c"lead_audit.previous_signing_key_file",
+    c"lead_audit.checkpoint_dir",
+    c"lead_audit.origin",
+];
 
-/// Takes over what ALTER DATABASE has set of them since this process began. What was set for the role or by the session itself stays.
-/// So the background worker, and a session that seals, never go by what the settings were.
+/// Takes over what ALTER DATABASE has set of them since this process began. What was set for the
+/// role or by the session itself stays. So the background worker, and a session that seals, never
+/// go by what the settings were.
 ///
 /// # Errors
 /// If one was reset: what it is then, only a new process learns.
@@ -97,7 +102,8 @@ pub fn reload_for_database() -> Result<(), ServerError> {
         let text = name.to_string_lossy();
         let value = set.iter().find_map(|setting| setting.strip_prefix(&*text)?.strip_prefix('='));
         match value.map(CString::new) {
-            // SAFETY: C strings; the setting exists. It is what a new session of this database begins with.
+            // SAFETY: C strings; the setting exists. It is what a new session of this database
+            // begins with.
             Some(Ok(value)) => unsafe {
                 pg_sys::SetConfigOption(
                     name.as_ptr(),
@@ -137,10 +143,21 @@ fn source_of(name: &CStr) -> Option<pg_sys::GucSource::Type> {
     })
 }
 
-type Check = unsafe extern "C-unwind" fn(*mut *mut c_char, *mut *mut c_void, pg_sys::GucSource::Type) -> bool;
+type Check = unsafe extern "C-unwind" fn(
+    *mut *mut c_char,
+    *mut *mut c_void,
+    pg_sys::GucSource::Type,
+) -> bool;
 
-fn define_text(name: &'static CStr, short: &'static CStr, long: &'static CStr, setting: &'static TextSetting, check: Check) {
-    // SAFETY: all strings and the variable are static; the hook has the signature that Postgres asks for.
+fn define_text(
+    name: &'static CStr,
+    short: &'static CStr,
+    long: &'static CStr,
+    setting: &'static TextSetting,
+    check: Check,
+) {
+    // SAFETY: all strings and the variable are static; the hook has the signature that Postgres
+    // asks for.
     unsafe {
         pg_sys::DefineCustomStringVariable(
             name.as_ptr(),
@@ -180,7 +197,8 @@ unsafe extern "C-unwind" fn check_origin(
 /// Longest name that file systems take, in bytes.
 const NAME_LIMIT: usize = 255;
 
-/// The name of a log's folder: its origin, with everything but letters, digits, `-`, `_` and `.` as %XX. A first dot too.
+/// The name of a log's folder: its origin, with everything but letters, digits, `-`, `_` and `.` as
+/// %XX. A first dot too.
 pub fn folder_name(origin: &str) -> String {
     let mut name = String::new();
     for (i, byte) in origin.bytes().enumerate() {
@@ -199,14 +217,22 @@ fn fits_folder(origin: &str) -> bool {
 }
 
 fn is_absolute(path: &str) -> Result<(), String> {
-    if Path::new(path).is_absolute() { Ok(()) } else { Err("It must be an absolute path.".to_owned()) }
+    if Path::new(path).is_absolute() {
+        Ok(())
+    } else {
+        Err("It must be an absolute path.".to_owned())
+    }
 }
 
 fn is_origin(origin: &str) -> Result<(), String> {
     if !is_key_name(origin) {
         return Err("It must have no space, no plus sign and no control character.".to_owned());
     }
-    if fits_folder(origin) { Ok(()) } else { Err("It is too long for the name of a folder.".to_owned()) }
+    if fits_folder(origin) {
+        Ok(())
+    } else {
+        Err("It is too long for the name of a folder.".to_owned())
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The parts that need more than CREATE EXTENSION. A part that is added elsewhere gets a function here that says how it is.
+//! The parts that need more than CREATE EXTENSION. A part that is added elsewhere gets a function
+//! here that says how it is.
 
 use crate::failures::queue::{self, Problem};
 use crate::pg::current_database;
@@ -35,7 +36,12 @@ impl Part {
 
     /// A part that is off.
     pub fn off(name: &'static str, reason: &str, remedy: Option<&str>) -> Self {
-        Part { name, state: State::Off, reason: Some(reason.to_owned()), remedy: remedy.map(str::to_owned) }
+        Part {
+            name,
+            state: State::Off,
+            reason: Some(reason.to_owned()),
+            remedy: remedy.map(str::to_owned),
+        }
     }
 }
 
@@ -43,7 +49,17 @@ const PRELOAD: &str = "shared_preload_libraries = 'lead_audit'  # then restart t
 
 /// All parts, in the order in which they are shown.
 fn parts() -> Vec<Part> {
-    vec![recording(), preloading(), worker(), failures(), rollbacks(), sealing(), signing(), checkpoint_files(), notifications()]
+    vec![
+        recording(),
+        preloading(),
+        worker(),
+        failures(),
+        rollbacks(),
+        sealing(),
+        signing(),
+        checkpoint_files(),
+        notifications(),
+    ]
 }
 
 fn recording() -> Part {
@@ -57,7 +73,12 @@ fn recording() -> Part {
     match version::update_awaited() {
         Some(objects) => Part {
             remedy: Some("ALTER EXTENSION lead_audit UPDATE".to_owned()),
-            ..Part::on(NAME, Some(format!("by a library that is newer than the SQL objects of version {objects}")))
+            ..Part::on(
+                NAME,
+                Some(format!(
+                    "by a library that is newer than the SQL objects of version {objects}"
+                )),
+            )
         },
         None => Part::on(NAME, None),
     }
@@ -83,25 +104,42 @@ fn worker() -> Part {
         return Part::off(NAME, "lead_audit is not in shared_preload_libraries", Some(PRELOAD));
     }
     if in_recovery() {
-        return Part::off(NAME, "the server is a standby; it starts when the server is promoted", None);
+        return Part::off(
+            NAME,
+            "the server is a standby; it starts when the server is promoted",
+            None,
+        );
     }
-    let found = queue::find(current_database(), |database| (database.worker, database.problem, database.held_by));
+    let found = queue::find(current_database(), |database| {
+        (database.worker, database.problem, database.held_by)
+    });
     match found {
         Some((worker, ..)) if worker != 0 => Part::on(NAME, Some(format!("process {worker}"))),
         Some((_, Problem::NoProcess, _)) => {
             // SAFETY: reads a setting.
             let now = unsafe { pg_sys::max_worker_processes };
             Part {
-                remedy: Some(format!("max_worker_processes = {}  # then restart the server", now + 4)),
+                remedy: Some(format!(
+                    "max_worker_processes = {}  # then restart the server",
+                    now + 4
+                )),
                 ..Part::off(NAME, "all background processes of the server are in use", None)
             }
         }
-        Some((_, Problem::Failed, _)) => {
-            Part::off(NAME, "it ended with an error (see the server's log) and is started again in a few seconds", None)
+        Some((_, Problem::Failed, _)) => Part::off(
+            NAME,
+            "it ended with an error (see the server's log) and is started again in a few seconds",
+            None,
+        ),
+        Some((_, _, held_by)) if held_by != 0 => {
+            Part::off(NAME, "a command needs the database for itself", None)
         }
-        Some((_, _, held_by)) if held_by != 0 => Part::off(NAME, "a command needs the database for itself", None),
         Some(_) => Part::off(NAME, "it is being started", None),
-        None => Part::off(NAME, "the launcher has not looked into this database yet, or does not run", None),
+        None => Part::off(
+            NAME,
+            "the launcher has not looked into this database yet, or does not run",
+            None,
+        ),
     }
 }
 
@@ -120,7 +158,10 @@ fn failures() -> Part {
     match queue::counts(current_database()) {
         Some(counts) if counts.dropped > 0 => Part {
             remedy: Some("lead_audit.queue_size = '64MB'  # then restart the server".to_owned()),
-            ..Part::on(NAME, Some(format!("{} of them are in the server's log only", counts.dropped)))
+            ..Part::on(
+                NAME,
+                Some(format!("{} of them are in the server's log only", counts.dropped)),
+            )
         },
         _ => Part::on(NAME, None),
     }
@@ -139,15 +180,22 @@ fn rollbacks() -> Part {
     }
 }
 
-/// Whether entries become leaves of the tree by themselves. `lead_audit.seal()` does it by hand everywhere.
+/// Whether entries become leaves of the tree by themselves. `lead_audit.seal()` does it by hand
+/// everywhere.
 fn sealing() -> Part {
     const NAME: &str = "sealing";
     let worker = worker();
     match settings::seal_interval() {
         _ if worker.state == State::Off => Part { name: NAME, ..worker },
-        None => Part::off(NAME, "lead_audit.seal_interval is 0", Some("lead_audit.seal_interval = '1s'")),
+        None => Part::off(
+            NAME,
+            "lead_audit.seal_interval is 0",
+            Some("lead_audit.seal_interval = '1s'"),
+        ),
         Some(_) if let Some(original) = copied_from() => {
-            let reason = format!("this database is a copy of \"{original}\", whose audit log has the same name");
+            let reason = format!(
+                "this database is a copy of \"{original}\", whose audit log has the same name"
+            );
             Part::off(NAME, &reason, Some("ALTER DATABASE ... SET lead_audit.origin = '...'"))
         }
         Some(interval) => Part::on(NAME, Some(format!("every {} ms", interval.as_millis()))),
@@ -160,8 +208,13 @@ fn signing() -> Part {
     match verifier_key() {
         Ok(Some(key)) => Part::on(NAME, Some(format!("by {}", key.name()))),
         Ok(None) => {
-            let remedy = "lead_audit.signing_key_file = '/path/of/a/key'  # made by: lead-audit keygen";
-            Part::off(NAME, "lead_audit.signing_key_file is not set: checkpoints are unsigned", Some(remedy))
+            let remedy =
+                "lead_audit.signing_key_file = '/path/of/a/key'  # made by: lead-audit keygen";
+            Part::off(
+                NAME,
+                "lead_audit.signing_key_file is not set: checkpoints are unsigned",
+                Some(remedy),
+            )
         }
         Err(error) => {
             let detail = error.detail.as_deref().unwrap_or_default();
@@ -189,7 +242,11 @@ fn notifications() -> Part {
     }
     if queue_is_full() {
         let reason = "the server's queue of notifications is full: a session that listens is in a transaction that does not end";
-        return Part::off(NAME, reason, Some("end the session that pg_stat_activity shows with the oldest xact_start"));
+        return Part::off(
+            NAME,
+            reason,
+            Some("end the session that pg_stat_activity shows with the oldest xact_start"),
+        );
     }
     Part::on(NAME, None)
 }
@@ -198,7 +255,12 @@ fn notifications() -> Part {
 #[pg_extern(sql = false)]
 fn status() -> TableIterator<
     'static,
-    (name!(part, &'static str), name!(state, &'static str), name!(reason, Option<String>), name!(remedy, Option<String>)),
+    (
+        name!(part, &'static str),
+        name!(state, &'static str),
+        name!(reason, Option<String>),
+        name!(remedy, Option<String>),
+    ),
 > {
     TableIterator::new(parts().into_iter().map(|part| {
         let state = if part.state == State::On { "on" } else { "off" };

@@ -24,7 +24,12 @@ fn queue() -> TableIterator<
     let mut found = Vec::new();
     queue::each_database(|database| {
         if database.presence == queue::Presence::Present {
-            found.push((database.oid(), database.counts, database.waiting_bytes(), database.worker));
+            found.push((
+                database.oid(),
+                database.counts,
+                database.waiting_bytes(),
+                database.worker,
+            ));
         }
     });
     TableIterator::new(found.into_iter().map(|(oid, counts, waiting, worker)| {
@@ -42,7 +47,8 @@ fn queue() -> TableIterator<
 
 /// `lead_audit_internal.own_queue()`.
 #[pg_extern(sql = false)]
-fn own_queue() -> TableIterator<'static, (name!(queued, i64), name!(written, i64), name!(dropped, i64))> {
+fn own_queue()
+-> TableIterator<'static, (name!(queued, i64), name!(written, i64), name!(dropped, i64))> {
     let counts = queue::counts(current_database()).unwrap_or_default();
     TableIterator::once((number(counts.queued), number(counts.written), number(counts.dropped)))
 }

@@ -1,9 +1,12 @@
-//! Entries in the order of their ids, each held against its checksum and against its leaf. What is read is read with one
-//! snapshot, row by row: memory does not grow with the trail, and a cancel is heard between any two.
+//! Entries in the order of their ids, each held against its checksum and against its leaf. What is
+//! read is read with one snapshot, row by row: memory does not grow with the trail, and a cancel is
+//! heard between any two.
 
 use super::faults::{Faults, Mismatch};
 use super::leaves::Leaves;
-use crate::entries::{COLUMNS, EntryColumn, StoredEntry, StoredFault, check_columns, relation_of_schema};
+use crate::entries::{
+    COLUMNS, EntryColumn, StoredEntry, StoredFault, check_columns, relation_of_schema,
+};
 use crate::pg::{IdScan, RowMemory, ServerError, attribute, borrowed_text, detoasted};
 use ledger::KeyChange;
 use ledger::merkle::Hash;
@@ -28,7 +31,8 @@ pub struct Wanted {
 
 impl Wanted {
     /// All of them.
-    pub const ALL: Wanted = Wanted { from_id: i64::MIN, to_id: i64::MAX, from_time: i64::MIN, to_time: i64::MAX };
+    pub const ALL: Wanted =
+        Wanted { from_id: i64::MIN, to_id: i64::MAX, from_time: i64::MIN, to_time: i64::MAX };
 
     /// Whether entries are chosen by time. Those that are missing have none.
     fn by_time(&self) -> bool {
@@ -64,7 +68,9 @@ pub unsafe fn check(
     };
     // SAFETY: the table is open; a name is a C string.
     let names: Vec<String> = (COLUMNS..columns)
-        .map(|index| unsafe { CStr::from_ptr(attribute(scan.tuple_desc(), index).attname.data.as_ptr()) })
+        .map(|index| unsafe {
+            CStr::from_ptr(attribute(scan.tuple_desc(), index).attname.data.as_ptr())
+        })
         .map(|name| name.to_string_lossy().into_owned())
         .collect();
     let mut key_changes = BTreeMap::new();
@@ -77,11 +83,14 @@ pub unsafe fn check(
         miss(&mut leaves, &mut next, id, wanted, faults);
         let (values, nulls) = scan.columns(columns);
         let time = values[EntryColumn::OccurredAt as usize].value() as i64;
-        if nulls[EntryColumn::OccurredAt as usize] || (wanted.from_time..=wanted.to_time).contains(&time) {
+        if nulls[EntryColumn::OccurredAt as usize]
+            || (wanted.from_time..=wanted.to_time).contains(&time)
+        {
             let entry = StoredEntry { values, nulls };
             // SAFETY: the columns were checked; the row stays until the next one.
-            let (mut own_fault, found, change) =
-                memory.for_row(|| unsafe { (entry.verify(&mut scratch), leaf_of(&entry), key_change_of(&entry)) });
+            let (mut own_fault, found, change) = memory.for_row(|| unsafe {
+                (entry.verify(&mut scratch), leaf_of(&entry), key_change_of(&entry))
+            });
             // What this version does not know of, it cannot judge.
             if let Some(unknown) = nulls[COLUMNS..].iter().position(|is_null| !is_null) {
                 own_fault = Err(StoredFault::UnknownColumn(names[unknown].clone()));
@@ -108,8 +117,9 @@ pub unsafe fn check(
 unsafe fn leaf_of(entry: &StoredEntry) -> Option<Hash> {
     let index = EntryColumn::Checksum as usize;
     // SAFETY: the column is a bytea; the hash is copied.
-    let checksum: Option<Hash> =
-        (!entry.nulls[index]).then(|| unsafe { detoasted(entry.values[index]) }.try_into().ok()).flatten();
+    let checksum: Option<Hash> = (!entry.nulls[index])
+        .then(|| unsafe { detoasted(entry.values[index]) }.try_into().ok())
+        .flatten();
     checksum.map(|checksum| ledger::leaf_hash(&checksum))
 }
 
@@ -120,16 +130,23 @@ unsafe fn leaf_of(entry: &StoredEntry) -> Option<Hash> {
 unsafe fn key_change_of(entry: &StoredEntry) -> Option<KeyChange> {
     // SAFETY: the columns are a text and a json; what is read is copied.
     let text = |column: EntryColumn| {
-        // SAFETY: the column is text or json, and not NULL; the entry's values outlive what is borrowed here.
-        (!entry.nulls[column as usize]).then(|| unsafe { borrowed_text(entry.values[column as usize]) }.ok()).flatten()
+        // SAFETY: the column is text or json, and not NULL; the entry's values outlive what is
+        // borrowed here.
+        (!entry.nulls[column as usize])
+            .then(|| unsafe { borrowed_text(entry.values[column as usize]) }.ok())
+            .flatten()
     };
-    (text(EntryColumn::Operation)? == KeyChange::OPERATION).then(|| KeyChange::of_details(text(EntryColumn::Details)?)).flatten()
+    (text(EntryColumn::Operation)? == KeyChange::OPERATION)
+        .then(|| KeyChange::of_details(text(EntryColumn::Details)?))
+        .flatten()
 }
 
 /// The ids from `next` to before `id` have no entry: those of them that were sealed are missed.
 fn miss(leaves: &mut Leaves, next: &mut i64, id: i64, wanted: &Wanted, faults: &mut Faults) {
     while let Some(range) = leaves.range() {
-        for missing in i64::max(*next, range.ids.first)..=i64::min(id.saturating_sub(1), range.ids.last) {
+        for missing in
+            i64::max(*next, range.ids.first)..=i64::min(id.saturating_sub(1), range.ids.last)
+        {
             pgrx::check_for_interrupts!();
             miss_one(leaves, missing, wanted, faults);
         }
@@ -142,15 +159,31 @@ fn miss(leaves: &mut Leaves, next: &mut i64, id: i64, wanted: &Wanted, faults: &
 }
 
 fn miss_one(leaves: &mut Leaves, id: i64, wanted: &Wanted, faults: &mut Faults) {
-    let Some(range) = leaves.range().filter(|range| (range.ids.first..=range.ids.last).contains(&id)) else { return };
+    let Some(range) =
+        leaves.range().filter(|range| (range.ids.first..=range.ids.last).contains(&id))
+    else {
+        return;
+    };
     if !wanted.by_time() {
         let leaf = range.leaf(id);
-        faults.mismatch(Mismatch { id, leaf, found: None, stored: leaves.stored(leaf), own_fault: None });
+        faults.mismatch(Mismatch {
+            id,
+            leaf,
+            found: None,
+            stored: leaves.stored(leaf),
+            own_fault: None,
+        });
     }
 }
 
 /// An entry that is there: is it what was written, and what was sealed?
-fn judge(id: i64, own: Result<(), StoredFault>, found: Option<Hash>, leaves: &mut Leaves, faults: &mut Faults) {
+fn judge(
+    id: i64,
+    own: Result<(), StoredFault>,
+    found: Option<Hash>,
+    leaves: &mut Leaves,
+    faults: &mut Faults,
+) {
     let own_fault = own.err().map(|fault| (fault.kind(), fault.detail()));
     match leaves.range().filter(|range| (range.ids.first..=range.ids.last).contains(&id)) {
         Some(range) => {
@@ -161,8 +194,7 @@ fn judge(id: i64, own: Result<(), StoredFault>, found: Option<Hash>, leaves: &mu
             }
         }
         None if own_fault.is_none() && !leaves.may_be_unsealed(id) => {
-            let detail =
-                "the entry was not there when ids around it were sealed, and no transaction was open that could bring it";
+            let detail = "the entry was not there when ids around it were sealed, and no transaction was open that could bring it";
             return faults.of_entry(id, "inserted", detail.to_owned());
         }
         None => {}
@@ -187,7 +219,10 @@ impl Progress {
         self.entries += 1;
         if self.entries.is_multiple_of(1024) && self.last_said.elapsed() >= PROGRESS {
             self.last_said = Instant::now();
-            pgrx::notice!("verified {} entries, up to id {id}; faults so far: {faults}", self.entries);
+            pgrx::notice!(
+                "verified {} entries, up to id {id}; faults so far: {faults}",
+                self.entries
+            );
         }
     }
 }

@@ -3,7 +3,8 @@
 use ledger::merkle::Hash;
 use std::collections::{HashMap, HashSet};
 
-/// One fault: the entry's id, its kind, what is wrong. Faults of the tree that are not of one entry have no id.
+/// One fault: the entry's id, its kind, what is wrong. Faults of the tree that are not of one entry
+/// have no id.
 pub type Row = (Option<i64>, String, String);
 
 /// How many leaves that differ are kept to tell what happened to them.
@@ -16,7 +17,8 @@ pub struct Mismatch {
     pub id: i64,
     /// Index of its leaf.
     pub leaf: u64,
-    /// The leaf hash of the checksum that is stored with it; `None`, if there is no entry, or no checksum of 32 bytes.
+    /// The leaf hash of the checksum that is stored with it; `None`, if there is no entry, or no
+    /// checksum of 32 bytes.
     pub found: Option<Hash>,
     /// The leaf hash in the tree; `None`, if there is none.
     pub stored: Option<Hash>,
@@ -59,7 +61,10 @@ impl Faults {
 
     /// By leaf, what the entries say where the tree says something else.
     pub fn leaves_of_entries(&self) -> HashMap<u64, Hash> {
-        self.mismatches.iter().filter_map(|mismatch| Some((mismatch.leaf, mismatch.found?))).collect()
+        self.mismatches
+            .iter()
+            .filter_map(|mismatch| Some((mismatch.leaf, mismatch.found?)))
+            .collect()
     }
 
     /// The checkpoints say that the entries are right in these leaves, and the tree is wrong.
@@ -67,24 +72,40 @@ impl Faults {
         self.wrong_leaves.extend(leaves);
     }
 
-    /// Tells of each mismatch what happened: where the content of one entry is found in the place of another, they were
-    /// exchanged.
+    /// Tells of each mismatch what happened: where the content of one entry is found in the place
+    /// of another, they were exchanged.
     fn explain_mismatches(&mut self) {
         let mismatches = std::mem::take(&mut self.mismatches);
-        let sealed_as: HashMap<Hash, i64> = mismatches.iter().filter_map(|one| Some((one.stored?, one.id))).collect();
+        let sealed_as: HashMap<Hash, i64> =
+            mismatches.iter().filter_map(|one| Some((one.stored?, one.id))).collect();
         for one in mismatches {
             let row = if self.wrong_leaves.contains(&one.leaf) {
-                ("tree_leaf", format!("leaf {} of the tree is not that of this entry, which its checkpoint confirms", one.leaf))
+                (
+                    "tree_leaf",
+                    format!(
+                        "leaf {} of the tree is not that of this entry, which its checkpoint confirms",
+                        one.leaf
+                    ),
+                )
             } else if one.stored.is_none() && one.found.is_some() && one.own_fault.is_none() {
-                ("tree_leaf", format!("leaf {} of the tree, that of this entry, is missing", one.leaf))
+                (
+                    "tree_leaf",
+                    format!("leaf {} of the tree, that of this entry, is missing", one.leaf),
+                )
             } else if let Some(other) = one.found.and_then(|found| sealed_as.get(&found)) {
-                ("reordered", format!("in the place of this entry is the one that was sealed as entry {other}"))
+                (
+                    "reordered",
+                    format!(
+                        "in the place of this entry is the one that was sealed as entry {other}"
+                    ),
+                )
             } else if let Some((kind, detail)) = one.own_fault {
                 (kind, detail)
             } else if one.found.is_none() {
                 ("deleted", format!("the entry was sealed as leaf {} and is gone", one.leaf))
             } else {
-                let detail = "the entry was changed together with its checksum: another one was sealed";
+                let detail =
+                    "the entry was changed together with its checksum: another one was sealed";
                 ("rewritten", format!("{detail} as leaf {}", one.leaf))
             };
             self.rows.push((Some(one.id), row.0.to_owned(), row.1));

@@ -8,7 +8,8 @@ use ledger::merkle::{Hash, TILE_WIDTH, TileId, Tiles};
 use pgrx::{IntoDatum, pg_sys};
 use std::collections::VecDeque;
 
-/// Tiles that are kept in memory. Entries that were sealed late have their leaves elsewhere than their neighbours.
+/// Tiles that are kept in memory. Entries that were sealed late have their leaves elsewhere than
+/// their neighbours.
 const TILES: usize = 8;
 
 /// The tree beside the entries.
@@ -46,7 +47,11 @@ impl Leaves {
     ///
     /// # Safety
     /// The snapshot must be active as long as this lives.
-    pub unsafe fn open(snapshot: pg_sys::Snapshot, from: i64, to: i64) -> Result<Self, ServerError> {
+    pub unsafe fn open(
+        snapshot: pg_sys::Snapshot,
+        from: i64,
+        to: i64,
+    ) -> Result<Self, ServerError> {
         let tree = TreeRow::load(snapshot)?;
         // After the snapshot was taken: every id that it shows has been given out by now.
         let last_id = last_id_given_out().unwrap_or(i64::MAX);
@@ -59,10 +64,14 @@ impl Leaves {
         );
         let first = before.read(snapshot, &[from.into_datum()]).get(0, 0).unwrap_or(from);
         ranges.range(first, to);
-        let gaps = SpiPlan::prepare("SELECT ids::text FROM lead_audit.open_gap ORDER BY first_id", &[]).read(snapshot, &[]);
+        let gaps =
+            SpiPlan::prepare("SELECT ids::text FROM lead_audit.open_gap ORDER BY first_id", &[])
+                .read(snapshot, &[]);
         let mut open = Vec::new();
         for row in 0..gaps.len() {
-            open.extend_from_slice(parse_ids(&gaps.get::<String>(row, 0).unwrap_or_default())?.ranges());
+            open.extend_from_slice(
+                parse_ids(&gaps.get::<String>(row, 0).unwrap_or_default())?.ranges(),
+            );
         }
         open.sort_by_key(|range| range.first);
         let mut leaves = Leaves {
@@ -95,8 +104,8 @@ impl Leaves {
             let (values, _) = self.ranges.columns(3);
             let number = |index: usize| values.get(index).map_or(0, |value| value.value() as i64);
             let first_leaf = number(2) as u64;
-            // One that says more than the tree has leaves is not what sealing has written, which the tree's own check says: it must not
-            // be followed through ids without end.
+            // One that says more than the tree has leaves is not what sealing has written, which
+            // the tree's own check says: it must not be followed through ids without end.
             let most = i64::try_from(self.tree_size.saturating_sub(first_leaf)).unwrap_or(i64::MAX);
             let last = number(1).min(first.saturating_add(most).saturating_sub(1));
             LeafRange { ids: IdRange { first, last }, first_leaf }
@@ -111,7 +120,12 @@ impl Leaves {
             None => {
                 let tiles = &self.tiles;
                 // A tile that cannot be read has no hashes; the tree's own check says why.
-                let read = || tiles.tile(TileId { level: 0, index }).map(|hashes| hashes.into_owned()).unwrap_or_default();
+                let read = || {
+                    tiles
+                        .tile(TileId { level: 0, index })
+                        .map(|hashes| hashes.into_owned())
+                        .unwrap_or_default()
+                };
                 let hashes = self.memory.for_row(read);
                 self.cached.truncate(TILES - 1);
                 self.cached.push_front((index, hashes));
@@ -121,7 +135,8 @@ impl Leaves {
         self.cached[place].1.get((leaf % TILE_WIDTH as u64) as usize).copied()
     }
 
-    /// Whether an entry that is in no checkpoint may be there: it was written since, or its transaction was open then.
+    /// Whether an entry that is in no checkpoint may be there: it was written since, or its
+    /// transaction was open then.
     pub fn may_be_unsealed(&self, id: i64) -> bool {
         if self.inserted.contains(id) {
             return false;

@@ -43,7 +43,8 @@ fn faults(wanted: &Wanted, is_whole: bool) -> (Vec<Row>, u64) {
     version::require();
     let checked = with_spi(|| -> Result<(Faults, u64), ServerError> {
         let mut faults = Faults::default();
-        // SAFETY: a statement that calls a function has an active snapshot, which stays until the function returns.
+        // SAFETY: a statement that calls a function has an active snapshot, which stays until the
+        // function returns.
         unsafe {
             let snapshot = pg_sys::GetActiveSnapshot();
             let leaves = Leaves::open(snapshot, wanted.from_id, wanted.to_id)?;

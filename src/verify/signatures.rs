@@ -1,4 +1,5 @@
-//! Which log each checkpoint is of, and who has signed it. Both change only where a sealed entry says so (docs/FORMAT.md, section 15).
+//! Which log each checkpoint is of, and who has signed it. Both change only where a sealed entry
+//! says so (docs/FORMAT.md, section 15).
 
 use super::faults::Faults;
 use crate::seal::{Identity, TreeRow, verifier_key};
@@ -18,7 +19,8 @@ pub struct Signatures<'c> {
     origin: Option<String>,
     /// The key that signs at present.
     key: Option<VerifierKey>,
-    /// Whether every checkpoint has to have its signature: from the first that has it, or from the entry that says so.
+    /// Whether every checkpoint has to have its signature: from the first that has it, or from the
+    /// entry that says so.
     is_strict: bool,
     /// The last checkpoint without it before that.
     not_signed: Option<u64>,
@@ -36,13 +38,16 @@ impl<'c> Signatures<'c> {
     /// Before the first checkpoint.
     pub fn of(tree: &TreeRow, changes: &'c BTreeMap<i64, KeyChange>) -> Self {
         let configured = verifier_key().unwrap_or_else(|error| {
-            pgrx::warning!("signatures are not checked with the key in lead_audit.signing_key_file: {error}");
+            pgrx::warning!(
+                "signatures are not checked with the key in lead_audit.signing_key_file: {error}"
+            );
             None
         });
         let expected = tree.identity.clone();
         let key = match changes.values().next() {
             Some(first) => parsed(first.old_key.as_ref()),
-            None => parsed(expected.as_ref().and_then(|expected| expected.key.as_ref())).or_else(|| configured.clone()),
+            None => parsed(expected.as_ref().and_then(|expected| expected.key.as_ref()))
+                .or_else(|| configured.clone()),
         };
         Signatures {
             changes,
@@ -58,12 +63,23 @@ impl<'c> Signatures<'c> {
     }
 
     /// The next checkpoint, which has taken these ids.
-    pub fn check(&mut self, note: &Note, origin: &str, size: u64, ids: &IdRanges, faults: &mut Faults) {
-        let took = |id: i64| ids.ranges().iter().any(|range| (range.first..=range.last).contains(&id));
+    pub fn check(
+        &mut self,
+        note: &Note,
+        origin: &str,
+        size: u64,
+        ids: &IdRanges,
+        faults: &mut Faults,
+    ) {
+        let took =
+            |id: i64| ids.ranges().iter().any(|range| (range.first..=range.last).contains(&id));
         let before = self.origin.as_deref();
-        let change = self.changes.iter().rev().map(|(id, change)| (*id, change)).find(|(id, change)| {
-            took(*id) && change.new_origin == origin && before.is_none_or(|before| before == change.old_origin)
-        });
+        let change =
+            self.changes.iter().rev().map(|(id, change)| (*id, change)).find(|(id, change)| {
+                took(*id)
+                    && change.new_origin == origin
+                    && before.is_none_or(|before| before == change.old_origin)
+            });
         match change {
             Some((_, change)) => {
                 self.key = parsed(change.new_key.as_ref());
@@ -71,7 +87,9 @@ impl<'c> Signatures<'c> {
             }
             None => {
                 if let Some(before) = before.filter(|before| *before != origin) {
-                    let text = format!("it is of the log \"{origin}\", not of \"{before}\", and no entry says that it changed");
+                    let text = format!(
+                        "it is of the log \"{origin}\", not of \"{before}\", and no entry says that it changed"
+                    );
                     self.unexplained.push((size, text));
                 }
             }
@@ -84,7 +102,9 @@ impl<'c> Signatures<'c> {
                 self.signed = Some(size);
                 return;
             }
-            Ok(_) => format!("its origin \"{origin}\" is not the name of the key that has signed it"),
+            Ok(_) => {
+                format!("its origin \"{origin}\" is not the name of the key that has signed it")
+            }
             // A log may begin to sign. It does not stop.
             Err(NoteError::NoKnownSignature) if !self.is_strict => {
                 self.not_signed = Some(size);
@@ -108,7 +128,9 @@ impl<'c> Signatures<'c> {
             && expected.origin != *origin
         {
             let expected = &expected.origin;
-            let detail = format!("the newest checkpoint is of the log \"{origin}\"; sealing has written one of \"{expected}\"");
+            let detail = format!(
+                "the newest checkpoint is of the log \"{origin}\"; sealing has written one of \"{expected}\""
+            );
             faults.of_tree("checkpoint", detail);
         }
         let in_force = self.key.as_ref().filter(|_| self.is_strict);

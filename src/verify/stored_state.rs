@@ -1,4 +1,5 @@
-//! What the database keeps beside entries, leaves and checkpoints, and what of it nobody has written but somebody by hand.
+//! What the database keeps beside entries, leaves and checkpoints, and what of it nobody has
+//! written but somebody by hand.
 
 use super::faults::Faults;
 use crate::pg::SpiPlan;
@@ -31,16 +32,26 @@ fn surplus_tiles(snapshot: pg_sys::Snapshot, size: u64, faults: &mut Faults) {
         let table: String = rows.get(row, 0).unwrap_or_default();
         let (level, index): (Option<i16>, Option<i64>) = (rows.get(row, 1), rows.get(row, 2));
         let (level, index) = (level.unwrap_or_default(), index.unwrap_or_default());
-        faults.of_tree("tree_tile", format!("{table} has tile {index} of level {level}, which the tree does not have"));
+        faults.of_tree(
+            "tree_tile",
+            format!("{table} has tile {index} of level {level}, which the tree does not have"),
+        );
     }
 }
 
 /// Gaps that sealing has not left open: an entry that is put into one would be sealed.
 fn open_gaps(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
-    let rows = SpiPlan::prepare("SELECT first_id, ids::text, in_progress FROM lead_audit.open_gap ORDER BY first_id", &[])
-        .read(snapshot, &[]);
+    let rows = SpiPlan::prepare(
+        "SELECT first_id, ids::text, in_progress FROM lead_audit.open_gap ORDER BY first_id",
+        &[],
+    )
+    .read(snapshot, &[]);
     if rows.len() as i64 != tree.open_gaps {
-        let detail = format!("lead_audit.open_gap has {} rows; sealing has left {}", rows.len(), tree.open_gaps);
+        let detail = format!(
+            "lead_audit.open_gap has {} rows; sealing has left {}",
+            rows.len(),
+            tree.open_gaps
+        );
         faults.of_tree("open_gap", detail);
     }
     let sealed = SpiPlan::prepare(
@@ -50,28 +61,35 @@ fn open_gaps(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
     for row in 0..rows.len() {
         pgrx::check_for_interrupts!();
         let first_id: i64 = rows.get(row, 0).unwrap_or_default();
-        let ids = rows.get::<String>(row, 1).and_then(|ids| parse_ids(&ids).ok()).unwrap_or_default();
+        let ids =
+            rows.get::<String>(row, 1).and_then(|ids| parse_ids(&ids).ok()).unwrap_or_default();
         let in_progress: Vec<i64> = rows.get(row, 2).unwrap_or_default();
         let complaint = if ids.is_empty() {
             Some("it has no ids")
-        } else if in_progress.is_empty() || in_progress.iter().any(|&xid| !tree.waits_for.contains(&(xid as u64))) {
+        } else if in_progress.is_empty()
+            || in_progress.iter().any(|&xid| !tree.waits_for.contains(&(xid as u64)))
+        {
             Some("sealing does not wait for its transactions")
         } else if ids.last().is_some_and(|last| last > tree.looked_to) {
             Some("it has ids that sealing has not looked at")
         } else {
-            let is_sealed = ids
-                .ranges()
-                .iter()
-                .any(|range| sealed.read(snapshot, &[range.first.into_datum(), range.last.into_datum()]).len() > 0);
+            let is_sealed = ids.ranges().iter().any(|range| {
+                sealed.read(snapshot, &[range.first.into_datum(), range.last.into_datum()]).len()
+                    > 0
+            });
             is_sealed.then_some("it has ids that are sealed")
         };
         if let Some(complaint) = complaint {
-            faults.of_tree("open_gap", format!("the gap that begins with id {first_id}: {complaint}"));
+            faults.of_tree(
+                "open_gap",
+                format!("the gap that begins with id {first_id}: {complaint}"),
+            );
         }
     }
 }
 
-/// The log's identity, which each checkpoint has beside it and, in a log without a name of its own, says itself.
+/// The log's identity, which each checkpoint has beside it and, in a log without a name of its own,
+/// says itself.
 fn log_id(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
     // Those of version 1.0 do not take note of it.
     if !objects_are_current() {
@@ -91,7 +109,8 @@ fn log_id(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
     );
     let named: Option<i64> = plan.read(snapshot, &[tree.log_id.into_datum()]).get(0, 0);
     if let Some(size) = other.or(named) {
-        let detail = format!("lead_audit.tree has another log_id than the checkpoint of tree size {size}");
+        let detail =
+            format!("lead_audit.tree has another log_id than the checkpoint of tree size {size}");
         faults.of_tree("log_id", detail);
     }
 }

@@ -1,6 +1,8 @@
-//! The tree from its leaves up: all inner nodes that are stored, and the root, ids, note and signature of each checkpoint.
+//! The tree from its leaves up: all inner nodes that are stored, and the root, ids, note and
+//! signature of each checkpoint.
 //!
-//! Where entries and stored leaves differ, the checkpoint decides who is right: whoever of the two gives its root.
+//! Where entries and stored leaves differ, the checkpoint decides who is right: whoever of the two
+//! gives its root.
 
 use super::faults::Faults;
 use super::signatures::Signatures;
@@ -46,7 +48,11 @@ struct Check<'f> {
 }
 
 /// Checks the whole tree.
-pub fn check(snapshot: pg_sys::Snapshot, key_changes: &BTreeMap<i64, KeyChange>, faults: &mut Faults) -> Result<(), ServerError> {
+pub fn check(
+    snapshot: pg_sys::Snapshot,
+    key_changes: &BTreeMap<i64, KeyChange>,
+    faults: &mut Faults,
+) -> Result<(), ServerError> {
     let tree = TreeRow::load(snapshot)?;
     let of_entries = faults.leaves_of_entries();
     let mut check = Check {
@@ -77,7 +83,12 @@ pub fn check(snapshot: pg_sys::Snapshot, key_changes: &BTreeMap<i64, KeyChange>,
         pgrx::check_for_interrupts!();
         let rows = next.read(snapshot, &[(size as i64).into_datum()]);
         let row = || {
-            Some(Row { size: rows.get::<i64>(0, 0)? as u64, root: rows.get(0, 1)?, ids: rows.get(0, 2)?, note: rows.get(0, 3)? })
+            Some(Row {
+                size: rows.get::<i64>(0, 0)? as u64,
+                root: rows.get(0, 1)?,
+                ids: rows.get(0, 2)?,
+                note: rows.get(0, 3)?,
+            })
         };
         let Some(row) = row() else { break };
         drop(rows);
@@ -95,13 +106,20 @@ pub fn check(snapshot: pg_sys::Snapshot, key_changes: &BTreeMap<i64, KeyChange>,
     check.signatures.finish(check.faults);
     stored_state::check(snapshot, &tree, size, check.faults);
     if last_id > tree.looked_to {
-        let detail = format!("entry {last_id} is sealed, and lead_audit.tree says that only ids up to {} are", tree.looked_to);
+        let detail = format!(
+            "entry {last_id} is sealed, and lead_audit.tree says that only ids up to {} are",
+            tree.looked_to
+        );
         check.faults.of_tree("checkpoint", detail);
     }
-    let counted =
-        SpiPlan::prepare("SELECT pg_catalog.count(*) FROM lead_audit.leaf_range", &[]).read(snapshot, &[]).get::<i64>(0, 0);
+    let counted = SpiPlan::prepare("SELECT pg_catalog.count(*) FROM lead_audit.leaf_range", &[])
+        .read(snapshot, &[])
+        .get::<i64>(0, 0);
     if counted != Some(all_ranges) {
-        let detail = format!("lead_audit.leaf_range has {} rows; the checkpoints have {all_ranges} ranges", counted.unwrap_or(0));
+        let detail = format!(
+            "lead_audit.leaf_range has {} rows; the checkpoints have {all_ranges} ranges",
+            counted.unwrap_or(0)
+        );
         check.faults.of_tree("checkpoint", detail);
     }
     Ok(())
@@ -109,7 +127,13 @@ pub fn check(snapshot: pg_sys::Snapshot, key_changes: &BTreeMap<i64, KeyChange>,
 
 impl Check<'_> {
     /// The ids of a checkpoint: as many as it has leaves, and found where they are looked for.
-    fn ids(&mut self, row: &Row, before: u64, snapshot: pg_sys::Snapshot, ranges: &SpiPlan) -> IdRanges {
+    fn ids(
+        &mut self,
+        row: &Row,
+        before: u64,
+        snapshot: pg_sys::Snapshot,
+        ranges: &SpiPlan,
+    ) -> IdRanges {
         let ids = parse_ids(&row.ids).unwrap_or_default();
         let (mut first_ids, mut last_ids, mut leaves) = (Vec::new(), Vec::new(), Vec::new());
         let mut leaf = before;
@@ -120,14 +144,21 @@ impl Check<'_> {
             leaf += range.count();
         }
         if leaf != row.size {
-            let detail =
-                format!("the checkpoint of tree size {} has {} ids for {} leaves", row.size, leaf - before, row.size - before);
+            let detail = format!(
+                "the checkpoint of tree size {} has {} ids for {} leaves",
+                row.size,
+                leaf - before,
+                row.size - before
+            );
             self.faults.of_tree("checkpoint", detail);
         }
         let arguments = [first_ids.into_datum(), last_ids.into_datum(), leaves.into_datum()];
         let found = self.memory.for_row(|| ranges.read(snapshot, &arguments).get::<i64>(0, 0));
         if found != Some(ids.ranges().len() as i64) {
-            let detail = format!("ids of the checkpoint of tree size {} lead to other leaves in lead_audit.leaf_range", row.size);
+            let detail = format!(
+                "ids of the checkpoint of tree size {} lead to other leaves in lead_audit.leaf_range",
+                row.size
+            );
             self.faults.of_tree("checkpoint", detail);
         }
         ids
@@ -135,9 +166,13 @@ impl Check<'_> {
 
     /// The note of a checkpoint: it says the same as the row, and its signature is good.
     fn note(&mut self, row: &Row, ids: &IdRanges) {
-        let said = Note::parse_or_unsigned(row.note.as_bytes()).map_err(|error| error.to_string()).and_then(|note| {
-            Checkpoint::parse(note.text()).map(|checkpoint| (note, checkpoint)).map_err(|error| error.to_string())
-        });
+        let said = Note::parse_or_unsigned(row.note.as_bytes())
+            .map_err(|error| error.to_string())
+            .and_then(|note| {
+                Checkpoint::parse(note.text())
+                    .map(|checkpoint| (note, checkpoint))
+                    .map_err(|error| error.to_string())
+            });
         let complaint = match said {
             Err(error) => Some(("checkpoint", error)),
             Ok((_, said)) if said.size() != row.size || said.root()[..] != row.root[..] => {
@@ -149,11 +184,13 @@ impl Check<'_> {
             }
         };
         if let Some((kind, complaint)) = complaint {
-            self.faults.of_tree(kind, format!("the checkpoint of tree size {}: {complaint}", row.size));
+            self.faults
+                .of_tree(kind, format!("the checkpoint of tree size {}: {complaint}", row.size));
         }
     }
 
-    /// Appends the stored leaves up to this size. False, if they are not there: then nothing beyond can be checked.
+    /// Appends the stored leaves up to this size. False, if they are not there: then nothing beyond
+    /// can be checked.
     fn append_up_to(&mut self, size: u64) -> bool {
         while self.stored.size() < size {
             let leaf = self.stored.size();
@@ -164,12 +201,17 @@ impl Check<'_> {
             }
             let of_entry = self.of_entries.get(&leaf).copied();
             let Some(hash) = self.tile.get(place).copied().or(of_entry) else {
-                self.faults
-                    .of_tree("tree_tile", format!("leaf {leaf} is missing in the tree: what follows it cannot be checked"));
+                self.faults.of_tree(
+                    "tree_tile",
+                    format!(
+                        "leaf {leaf} is missing in the tree: what follows it cannot be checked"
+                    ),
+                );
                 return false;
             };
             if of_entry.is_some() && self.alternative.is_none() {
-                self.alternative = Some(self.confirmed.clone().unwrap_or_else(|| self.stored.frontier().clone()));
+                self.alternative =
+                    Some(self.confirmed.clone().unwrap_or_else(|| self.stored.frontier().clone()));
             }
             if let Some(alternative) = &mut self.alternative {
                 alternative.push(of_entry.unwrap_or(hash));
@@ -220,15 +262,23 @@ impl Check<'_> {
         }
     }
 
-    /// The root of a checkpoint, against the stored leaves or, where the entries differ from them, against these.
+    /// The root of a checkpoint, against the stored leaves or, where the entries differ from them,
+    /// against these.
     fn root(&mut self, row: &Row, before: u64, ids: IdRanges) {
         let root = self.confirmed.as_ref().map_or_else(|| self.stored.root(), Frontier::root);
         let alternative = self.alternative.take();
         if root[..] == row.root[..] {
             self.report_single_checkpoints();
-        } else if let Some(alternative) = alternative.filter(|alternative| alternative.root()[..] == row.root[..]) {
+        } else if let Some(alternative) =
+            alternative.filter(|alternative| alternative.root()[..] == row.root[..])
+        {
             self.report_single_checkpoints();
-            let blamed: Vec<u64> = self.of_entries.keys().copied().filter(|leaf| (before..row.size).contains(leaf)).collect();
+            let blamed: Vec<u64> = self
+                .of_entries
+                .keys()
+                .copied()
+                .filter(|leaf| (before..row.size).contains(leaf))
+                .collect();
             self.faults.blame_tree(blamed.into_iter());
             self.confirmed = Some(alternative);
         } else {
@@ -239,8 +289,12 @@ impl Check<'_> {
     /// A later root is right again: these roots, and nothing below them, were changed.
     fn report_single_checkpoints(&mut self) {
         for (size, _) in std::mem::take(&mut self.unconfirmed) {
-            self.faults
-                .of_tree("checkpoint", format!("the checkpoint of tree size {size} has a root that its tree does not give"));
+            self.faults.of_tree(
+                "checkpoint",
+                format!(
+                    "the checkpoint of tree size {size} has a root that its tree does not give"
+                ),
+            );
         }
     }
 
@@ -248,7 +302,10 @@ impl Check<'_> {
     fn finish(&mut self, size: u64, tree_size: u64) {
         self.compare_tiles();
         if size != tree_size {
-            self.faults.of_tree("checkpoint", format!("the tree has {tree_size} leaves; the newest checkpoint has {size}"));
+            self.faults.of_tree(
+                "checkpoint",
+                format!("the tree has {tree_size} leaves; the newest checkpoint has {size}"),
+            );
         }
         if let Some((first, ids)) = self.unconfirmed.first() {
             let ids = match (ids.ranges().first(), ids.last()) {
@@ -266,9 +323,14 @@ impl Check<'_> {
         let nodes = |level: u8| size.checked_shr(8 * u32::from(level)).unwrap_or(0);
         for level in (0_u8..8).take_while(|&level| level == 0 || nodes(level) > 0) {
             let index = nodes(level) / TILE_WIDTH as u64;
-            let (expected, found) = ((nodes(level) % TILE_WIDTH as u64) as usize, self.read(TileId { level, index }).len());
+            let (expected, found) = (
+                (nodes(level) % TILE_WIDTH as u64) as usize,
+                self.read(TileId { level, index }).len(),
+            );
             if expected != found {
-                let detail = format!("tile {index} of level {level} has {found} hashes instead of {expected}");
+                let detail = format!(
+                    "tile {index} of level {level} has {found} hashes instead of {expected}"
+                );
                 self.faults.of_tree("tree_tile", detail);
             }
         }

@@ -7,14 +7,18 @@ use crate::entries;
 use crate::pg::{as_owner_restricted, for_each_row};
 use pgrx::{Uuid, pg_extern, pg_sys};
 
-/// `lead_audit_internal.write_baseline(regclass, uuid, text)`: returns the number of rows. enable() holds a lock that keeps writers
-/// out until its triggers are there, so no row is missed and none is in both.
+/// `lead_audit_internal.write_baseline(regclass, uuid, text)`: returns the number of rows. enable()
+/// holds a lock that keeps writers out until its triggers are there, so no row is missed and none
+/// is in both.
 #[pg_extern(sql = false)]
 fn write_baseline(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &[u8]) -> i64 {
     // A column whose name is no text is not known by it.
     let soft_delete_column = std::str::from_utf8(soft_delete_column).unwrap_or("");
-    // SAFETY: reads a variable of the session. enable() runs as its owner; who called it is the one to record.
-    actor::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || write_rows(relation, watch_id, soft_delete_column))
+    // SAFETY: reads a variable of the session. enable() runs as its owner; who called it is the one
+    // to record.
+    actor::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || {
+        write_rows(relation, watch_id, soft_delete_column)
+    })
 }
 
 fn write_rows(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &str) -> i64 {
@@ -28,7 +32,8 @@ fn write_rows(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &str) -
             row,
             new_row: None,
         };
-        // SAFETY: the scan keeps table and row until this returns. Values of the table can run code of its owner's.
+        // SAFETY: the scan keeps table and row until this returns. Values of the table can run code
+        // of its owner's.
         with_guard_on(|| unsafe { as_owner_restricted(table, || record_row(&event)) });
         rows += 1;
     });

@@ -1,6 +1,7 @@
-//! What the system catalogs say now. A statement reads them with the snapshot of its transaction, which under REPEATABLE READ and
-//! SERIALIZABLE is as old as the transaction: a table, partition or trigger that came later is missing in it. The functions here
-//! always see what is committed, and what the transaction itself has done. Each looks up what it is asked for through an index.
+//! What the system catalogs say now. A statement reads them with the snapshot of its transaction,
+//! which under REPEATABLE READ and SERIALIZABLE is as old as the transaction: a table, partition or
+//! trigger that came later is missing in it. The functions here always see what is committed, and
+//! what the transaction itself has done. Each looks up what it is asked for through an index.
 
 use super::registry;
 use crate::pg::{OpenRelation, parse_uuid};
@@ -18,7 +19,8 @@ mod oids {
     pub const DEPEND_BY_REFERENCE: u32 = 2674;
 }
 
-/// Calls `each` with the rows of a catalog that have these oids in these columns, found by an index that begins with them.
+/// Calls `each` with the rows of a catalog that have these oids in these columns, found by an index
+/// that begins with them.
 fn for_each_row<const N: usize>(
     catalog: pg_sys::Oid,
     index: u32,
@@ -26,17 +28,29 @@ fn for_each_row<const N: usize>(
     mut each: impl FnMut(pg_sys::HeapTuple, pg_sys::TupleDesc),
 ) {
     let table = OpenRelation::open(catalog, pg_sys::AccessShareLock);
-    // SAFETY: an index scan of an open catalog, which ends before it is closed. A tuple stays until the next is fetched. After an error
-    // the abort of the transaction cleans up.
+    // SAFETY: an index scan of an open catalog, which ends before it is closed. A tuple stays until
+    // the next is fetched. After an error the abort of the transaction cleans up.
     unsafe {
         let mut scan_keys = [pg_sys::ScanKeyData::default(); N];
         for (key, (column, oid)) in scan_keys.iter_mut().zip(keys) {
             let equal = pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber;
-            pg_sys::ScanKeyInit(key, column, equal, pg_sys::Oid::from(pg_sys::F_OIDEQ), pg_sys::Datum::from(oid));
+            pg_sys::ScanKeyInit(
+                key,
+                column,
+                equal,
+                pg_sys::Oid::from(pg_sys::F_OIDEQ),
+                pg_sys::Datum::from(oid),
+            );
         }
         let index = pg_sys::Oid::from(index);
-        let scan =
-            pg_sys::systable_beginscan(table.as_ptr(), index, true, std::ptr::null_mut(), N as i32, scan_keys.as_mut_ptr());
+        let scan = pg_sys::systable_beginscan(
+            table.as_ptr(),
+            index,
+            true,
+            std::ptr::null_mut(),
+            N as i32,
+            scan_keys.as_mut_ptr(),
+        );
         loop {
             let tuple = pg_sys::systable_getnext(scan);
             if tuple.is_null() {
@@ -52,7 +66,11 @@ fn for_each_row<const N: usize>(
 ///
 /// # Safety
 /// `tuple` must be a row of the row type, and the column of type `T`.
-unsafe fn column<T: FromDatum>(tuple: pg_sys::HeapTuple, row_type: pg_sys::TupleDesc, number: i32) -> Option<T> {
+unsafe fn column<T: FromDatum>(
+    tuple: pg_sys::HeapTuple,
+    row_type: pg_sys::TupleDesc,
+    number: i32,
+) -> Option<T> {
     let mut is_null = true;
     // SAFETY: as the caller promises.
     unsafe {
@@ -63,11 +81,13 @@ unsafe fn column<T: FromDatum>(tuple: pg_sys::HeapTuple, row_type: pg_sys::Tuple
 
 /// A string that Postgres allocated; `None` for null.
 fn string(text: *const c_char) -> Option<String> {
-    // SAFETY: what is passed here comes from a function that returns null or a C string in the current memory context.
+    // SAFETY: what is passed here comes from a function that returns null or a C string in the
+    // current memory context.
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text).to_string_lossy().into_owned() })
 }
 
-// ---- relations --------------------------------------------------------------------------------------------------------
+// ---- relations
+// -------------------------------------------------------------------------------------------------
 
 fn kind(relation: pg_sys::Oid) -> u8 {
     // SAFETY: a look-up by any oid; 0 for one of no relation.
@@ -75,11 +95,16 @@ fn kind(relation: pg_sys::Oid) -> u8 {
 }
 
 fn is_table(relation: pg_sys::Oid) -> bool {
-    matches!(kind(relation), pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE | pg_sys::RELKIND_FOREIGN_TABLE)
+    matches!(
+        kind(relation),
+        pg_sys::RELKIND_RELATION
+            | pg_sys::RELKIND_PARTITIONED_TABLE
+            | pg_sys::RELKIND_FOREIGN_TABLE
+    )
 }
 
-/// Temporary child tables are not watched: they end with their session, nobody else sees their rows, and nobody else can make
-/// triggers for them.
+/// Temporary child tables are not watched: they end with their session, nobody else sees their
+/// rows, and nobody else can make triggers for them.
 fn is_temporary(relation: pg_sys::Oid) -> bool {
     // SAFETY: a look-up, of a relation that is there.
     unsafe { pg_sys::get_rel_persistence(relation) as u8 == pg_sys::RELPERSISTENCE_TEMP }
@@ -144,8 +169,9 @@ fn parents_of(member: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(parents(member))
 }
 
-/// `lead_audit_internal.lock_members(oid)`: locks a table, its partitions and its child tables as CREATE TRIGGER does, each before its own
-/// children are listed. A command that gives a table another child locks the table first, so none is missed and none comes later.
+/// `lead_audit_internal.lock_members(oid)`: locks a table, its partitions and its child tables as
+/// CREATE TRIGGER does, each before its own children are listed. A command that gives a table
+/// another child locks the table first, so none is missed and none comes later.
 #[pg_extern(sql = false)]
 fn lock_members(root: pg_sys::Oid) {
     closure(root, |relation| {
@@ -153,7 +179,9 @@ fn lock_members(root: pg_sys::Oid) {
             return Vec::new();
         }
         // SAFETY: takes any oid; that of a relation which is dropped meanwhile has no children.
-        unsafe { pg_sys::LockRelationOid(relation, pg_sys::ShareRowExclusiveLock as pg_sys::LOCKMODE) };
+        unsafe {
+            pg_sys::LockRelationOid(relation, pg_sys::ShareRowExclusiveLock as pg_sys::LOCKMODE)
+        };
         children(relation)
     });
 }
@@ -196,12 +224,17 @@ fn relation_named(schema: &str, table: &str) -> Option<pg_sys::Oid> {
     // SAFETY: look-ups by name, which return an invalid oid for one of nothing.
     let found = unsafe {
         let schema = pg_sys::get_namespace_oid(schema.as_ptr(), true);
-        if schema == pg_sys::InvalidOid { schema } else { pg_sys::get_relname_relid(table.as_ptr(), schema) }
+        if schema == pg_sys::InvalidOid {
+            schema
+        } else {
+            pg_sys::get_relname_relid(table.as_ptr(), schema)
+        }
     };
     (found != pg_sys::InvalidOid).then_some(found)
 }
 
-// ---- columns ----------------------------------------------------------------------------------------------------------
+// ---- columns
+// -------------------------------------------------------------------------------------------------
 
 /// `lead_audit_internal.column_number(oid, text)`: NULL for a column that is not there.
 #[pg_extern(sql = false)]
@@ -212,10 +245,12 @@ fn column_number(relation: pg_sys::Oid, name: &str) -> Option<i16> {
     (number > 0).then_some(number)
 }
 
-/// `lead_audit_internal.column_name(oid, smallint)`: NULL for a column that is not there or was dropped.
+/// `lead_audit_internal.column_name(oid, smallint)`: NULL for a column that is not there or was
+/// dropped.
 #[pg_extern(sql = false)]
 fn column_name(relation: pg_sys::Oid, number: i16) -> Option<String> {
-    // SAFETY: look-ups; a dropped column has no type, and no name is asked of a column that is not there.
+    // SAFETY: look-ups; a dropped column has no type, and no name is asked of a column that is not
+    // there.
     unsafe {
         if pg_sys::get_atttype(relation, number) == pg_sys::InvalidOid {
             return None;
@@ -224,7 +259,8 @@ fn column_name(relation: pg_sys::Oid, number: i16) -> Option<String> {
     }
 }
 
-/// `lead_audit_internal.column_type(oid, text)`: of a domain, the type that it is over; NULL for a column that is not there.
+/// `lead_audit_internal.column_type(oid, text)`: of a domain, the type that it is over; NULL for a
+/// column that is not there.
 #[pg_extern(sql = false)]
 fn column_type(relation: pg_sys::Oid, name: &str) -> Option<pg_sys::Oid> {
     let number = column_number(relation, name)?;
@@ -232,7 +268,8 @@ fn column_type(relation: pg_sys::Oid, name: &str) -> Option<pg_sys::Oid> {
     Some(unsafe { pg_sys::getBaseType(pg_sys::get_atttype(relation, number)) })
 }
 
-/// `lead_audit_internal.columns_of(oid)`: a text that says what the table's columns are, and what the composite types are that they are made of.
+/// `lead_audit_internal.columns_of(oid)`: a text that says what the table's columns are, and what
+/// the composite types are that they are made of.
 #[pg_extern(sql = false)]
 fn columns_of(relation: pg_sys::Oid) -> String {
     let (mut text, mut types, mut seen) = (String::new(), Vec::new(), HashSet::new());
@@ -242,7 +279,8 @@ fn columns_of(relation: pg_sys::Oid) -> String {
         if !seen.insert(this) {
             continue;
         }
-        // SAFETY: look-ups by any oid, which return an invalid oid for a type that is not of the kind.
+        // SAFETY: look-ups by any oid, which return an invalid oid for a type that is not of the
+        // kind.
         unsafe {
             let row_type = pg_sys::get_typ_typrelid(this);
             if row_type != pg_sys::InvalidOid {
@@ -250,15 +288,22 @@ fn columns_of(relation: pg_sys::Oid) -> String {
                 describe_columns(row_type, &mut text, &mut types);
             }
             let base = pg_sys::getBaseType(this);
-            let others =
-                [pg_sys::get_element_type(this), pg_sys::get_range_subtype(this), pg_sys::get_multirange_range(this), base];
-            types.extend(others.into_iter().filter(|&other| other != pg_sys::InvalidOid && other != this));
+            let others = [
+                pg_sys::get_element_type(this),
+                pg_sys::get_range_subtype(this),
+                pg_sys::get_multirange_range(this),
+                base,
+            ];
+            types.extend(
+                others.into_iter().filter(|&other| other != pg_sys::InvalidOid && other != this),
+            );
         }
     }
     text
 }
 
-/// Appends each column's number, name, type and type modifier, and adds the types that need a description of their own.
+/// Appends each column's number, name, type and type modifier, and adds the types that need a
+/// description of their own.
 fn describe_columns(relation: pg_sys::Oid, text: &mut String, types: &mut Vec<pg_sys::Oid>) {
     let index = pg_sys::AttributeRelidNumIndexId;
     for_each_row(pg_sys::AttributeRelationId, index, [(1, relation)], |tuple, _| {
@@ -266,7 +311,12 @@ fn describe_columns(relation: pg_sys::Oid, text: &mut String, types: &mut Vec<pg
         let column = unsafe { &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_attribute>() };
         if column.attnum > 0 && !column.attisdropped {
             let name = string(column.attname.data.as_ptr()).unwrap_or_default();
-            text.push_str(&format!("{} {name:?} {} {},", column.attnum, column.atttypid.to_u32(), column.atttypmod));
+            text.push_str(&format!(
+                "{} {name:?} {} {},",
+                column.attnum,
+                column.atttypid.to_u32(),
+                column.atttypmod
+            ));
             // Types that come with PostgreSQL cannot be altered.
             if column.atttypid.to_u32() >= pg_sys::FirstNormalObjectId {
                 types.push(column.atttypid);
@@ -280,24 +330,42 @@ fn describe_columns(relation: pg_sys::Oid, text: &mut String, types: &mut Vec<pg
 #[pg_extern(sql = false)]
 fn primary_key_of(
     relation: pg_sys::Oid,
-) -> TableIterator<'static, (name!(attnums, Vec<i16>), name!(names, Vec<String>), name!(types, Vec<String>))> {
+) -> TableIterator<
+    'static,
+    (name!(attnums, Vec<i16>), name!(names, Vec<String>), name!(types, Vec<String>)),
+> {
     let mut numbers = Vec::new();
-    for_each_row(pg_sys::IndexRelationId, pg_sys::IndexIndrelidIndexId, [(2, relation)], |tuple, _| {
-        // SAFETY: a row of pg_index; indkey is the last of its fixed part and has as many numbers as the index has columns.
-        unsafe {
-            let index = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_index>();
-            if (*index).indisprimary {
-                numbers.extend_from_slice((*index).indkey.values.as_slice((*index).indnkeyatts.max(0) as usize));
+    for_each_row(
+        pg_sys::IndexRelationId,
+        pg_sys::IndexIndrelidIndexId,
+        [(2, relation)],
+        |tuple, _| {
+            // SAFETY: a row of pg_index; indkey is the last of its fixed part and has as many
+            // numbers as the index has columns.
+            unsafe {
+                let index = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_index>();
+                if (*index).indisprimary {
+                    numbers.extend_from_slice(
+                        (*index).indkey.values.as_slice((*index).indnkeyatts.max(0) as usize),
+                    );
+                }
             }
-        }
-    });
+        },
+    );
     numbers.sort_unstable();
     let (mut names, mut types) = (Vec::new(), Vec::new());
     for &number in &numbers {
-        let (mut of_type, mut modifier, mut collation) = (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
+        let (mut of_type, mut modifier, mut collation) =
+            (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
         // SAFETY: a column of a primary key is there.
         unsafe {
-            pg_sys::get_atttypetypmodcoll(relation, number, &mut of_type, &mut modifier, &mut collation);
+            pg_sys::get_atttypetypmodcoll(
+                relation,
+                number,
+                &mut of_type,
+                &mut modifier,
+                &mut collation,
+            );
             types.extend(string(pg_sys::format_type_with_typemod(of_type, modifier)));
         }
         names.extend(column_name(relation, number));
@@ -305,7 +373,8 @@ fn primary_key_of(
     TableIterator::once((numbers, names, types))
 }
 
-// ---- what a command reaches -------------------------------------------------------------------------------------------
+// ---- what a command reaches
+// -------------------------------------------------------------------------------------------------
 
 /// The tables that have a column of the type, or of one that is made of it.
 fn tables_of_type(of_type: pg_sys::Oid) -> Vec<pg_sys::Oid> {
@@ -317,15 +386,22 @@ fn tables_of_type(of_type: pg_sys::Oid) -> Vec<pg_sys::Oid> {
         }
         let keys = [(4, pg_sys::TypeRelationId), (5, this)];
         let mut relations = Vec::new();
-        for_each_row(pg_sys::Oid::from(oids::DEPEND), oids::DEPEND_BY_REFERENCE, keys, |tuple, row_type| {
-            // SAFETY: columns 1 and 2 of pg_depend say by oid what depends on the type.
-            let (class, object) = unsafe { (column(tuple, row_type, 1), column::<pg_sys::Oid>(tuple, row_type, 2)) };
-            match class {
-                Some(pg_sys::TypeRelationId) => types.extend(object),
-                Some(pg_sys::RelationRelationId) => relations.extend(object),
-                _ => {}
-            }
-        });
+        for_each_row(
+            pg_sys::Oid::from(oids::DEPEND),
+            oids::DEPEND_BY_REFERENCE,
+            keys,
+            |tuple, row_type| {
+                // SAFETY: columns 1 and 2 of pg_depend say by oid what depends on the type.
+                let (class, object) = unsafe {
+                    (column(tuple, row_type, 1), column::<pg_sys::Oid>(tuple, row_type, 2))
+                };
+                match class {
+                    Some(pg_sys::TypeRelationId) => types.extend(object),
+                    Some(pg_sys::RelationRelationId) => relations.extend(object),
+                    _ => {}
+                }
+            },
+        );
         for relation in relations {
             types.extend(row_type_of(relation));
             if is_table(relation) && !tables.contains(&relation) {
@@ -342,13 +418,15 @@ fn row_type_of(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (row_type != pg_sys::InvalidOid).then_some(row_type)
 }
 
-/// `lead_audit_internal.tables_with(oid)`: the tables that have a column of the type, or of one that is made of it.
+/// `lead_audit_internal.tables_with(oid)`: the tables that have a column of the type, or of one
+/// that is made of it.
 #[pg_extern(sql = false)]
 fn tables_with(of_type: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(tables_of_type(of_type))
 }
 
-/// `lead_audit_internal.reached_from(oid)`: a table with its partitions and child tables, and the tables that have columns of their row types.
+/// `lead_audit_internal.reached_from(oid)`: a table with its partitions and child tables, and the
+/// tables that have columns of their row types.
 #[pg_extern(sql = false)]
 fn reached_from(relation: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     let mut all = members(relation);
@@ -364,7 +442,8 @@ fn reached_from(relation: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(all)
 }
 
-// ---- triggers ---------------------------------------------------------------------------------------------------------
+// ---- triggers
+// -------------------------------------------------------------------------------------------------
 
 /// A trigger that calls lead_audit.
 struct AuditTrigger {
@@ -375,8 +454,9 @@ struct AuditTrigger {
     is_on: bool,
 }
 
-/// The names of the audit triggers, and their `tgtype` (catalog/pg_trigger.h): AFTER INSERT OR UPDATE OR DELETE FOR EACH ROW, and
-/// BEFORE TRUNCATE. The view lead_audit.trigger_kind says the same.
+/// The names of the audit triggers, and their `tgtype` (catalog/pg_trigger.h): AFTER INSERT OR
+/// UPDATE OR DELETE FOR EACH ROW, and BEFORE TRUNCATE. The view lead_audit.trigger_kind says the
+/// same.
 const ROW_TRIGGER: (&str, i16) = ("00_lead_audit_row", 29);
 const TRUNCATE_TRIGGER: (&str, i16) = ("00_lead_audit_truncate", 34);
 /// The row trigger's name while its table becomes a partition of another watched table.
@@ -384,31 +464,55 @@ const ROW_TRIGGER_BEFORE: &str = "00_lead_audit_row_before";
 
 fn audit_triggers(relation: pg_sys::Oid) -> Vec<AuditTrigger> {
     let mut found = Vec::new();
-    for_each_row(pg_sys::TriggerRelationId, pg_sys::TriggerRelidNameIndexId, [(2, relation)], |tuple, row_type| {
-        // SAFETY: a row of pg_trigger; the columns that may be NULL are read by number.
-        unsafe {
-            let trigger = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_trigger>();
-            let Some(is_row) = function_is_row(trigger.tgfoid) else { return };
-            let arguments: Option<&[u8]> = column(tuple, row_type, pg_sys::Anum_pg_trigger_tgargs as i32);
-            let first = arguments.unwrap_or_default().split(|&byte| byte == 0).next().unwrap_or_default();
-            let mut has_no_condition = true;
-            pg_sys::heap_getattr(tuple, pg_sys::Anum_pg_trigger_tgqual as i32, row_type, &mut has_no_condition);
-            let name = string(trigger.tgname.data.as_ptr()).unwrap_or_default();
-            let watch_id = std::str::from_utf8(first).ok().filter(|text| is_lower_uuid(text)).and_then(parse_uuid);
-            let kind = if is_row { ROW_TRIGGER } else { TRUNCATE_TRIGGER };
-            let is_on = ((name.as_str(), trigger.tgtype) == kind
-                || is_row && (name.as_str(), trigger.tgtype) == (ROW_TRIGGER_BEFORE, kind.1))
-                && has_no_condition
-                && trigger.tgattr.dim1 == 0
-                && !trigger.tgdeferrable
-                && match trigger.tgenabled as u8 {
-                    b'A' => true,
-                    b'O' => !watch_id.is_some_and(registry::is_for_replicas),
-                    _ => false,
-                };
-            found.push(AuditTrigger { watch_id, name, is_row, is_own: trigger.tgparentid == pg_sys::InvalidOid, is_on });
-        }
-    });
+    for_each_row(
+        pg_sys::TriggerRelationId,
+        pg_sys::TriggerRelidNameIndexId,
+        [(2, relation)],
+        |tuple, row_type| {
+            // SAFETY: a row of pg_trigger; the columns that may be NULL are read by number.
+            unsafe {
+                let trigger = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_trigger>();
+                let Some(is_row) = function_is_row(trigger.tgfoid) else { return };
+                let arguments: Option<&[u8]> =
+                    column(tuple, row_type, pg_sys::Anum_pg_trigger_tgargs as i32);
+                let first = arguments
+                    .unwrap_or_default()
+                    .split(|&byte| byte == 0)
+                    .next()
+                    .unwrap_or_default();
+                let mut has_no_condition = true;
+                pg_sys::heap_getattr(
+                    tuple,
+                    pg_sys::Anum_pg_trigger_tgqual as i32,
+                    row_type,
+                    &mut has_no_condition,
+                );
+                let name = string(trigger.tgname.data.as_ptr()).unwrap_or_default();
+                let watch_id = std::str::from_utf8(first)
+                    .ok()
+                    .filter(|text| is_lower_uuid(text))
+                    .and_then(parse_uuid);
+                let kind = if is_row { ROW_TRIGGER } else { TRUNCATE_TRIGGER };
+                let is_on = ((name.as_str(), trigger.tgtype) == kind
+                    || is_row && (name.as_str(), trigger.tgtype) == (ROW_TRIGGER_BEFORE, kind.1))
+                    && has_no_condition
+                    && trigger.tgattr.dim1 == 0
+                    && !trigger.tgdeferrable
+                    && match trigger.tgenabled as u8 {
+                        b'A' => true,
+                        b'O' => !watch_id.is_some_and(registry::is_for_replicas),
+                        _ => false,
+                    };
+                found.push(AuditTrigger {
+                    watch_id,
+                    name,
+                    is_row,
+                    is_own: trigger.tgparentid == pg_sys::InvalidOid,
+                    is_on,
+                });
+            }
+        },
+    );
     found
 }
 
@@ -425,7 +529,9 @@ fn is_lower_uuid(text: &str) -> bool {
 fn function_is_row(function: pg_sys::Oid) -> Option<bool> {
     // SAFETY: look-ups by any oid, which return null or an invalid oid for one of nothing.
     unsafe {
-        if pg_sys::get_func_namespace(function) != pg_sys::get_namespace_oid(c"lead_audit".as_ptr(), true) {
+        if pg_sys::get_func_namespace(function)
+            != pg_sys::get_namespace_oid(c"lead_audit".as_ptr(), true)
+        {
             return None;
         }
         match string(pg_sys::get_func_name(function))?.as_str() {
@@ -442,47 +548,89 @@ fn audit_triggers_of(
     relation: pg_sys::Oid,
 ) -> TableIterator<
     'static,
-    (name!(watch_id, Option<Uuid>), name!(trigger_name, String), name!(is_row, bool), name!(is_own, bool), name!(is_on, bool)),
+    (
+        name!(watch_id, Option<Uuid>),
+        name!(trigger_name, String),
+        name!(is_row, bool),
+        name!(is_own, bool),
+        name!(is_on, bool),
+    ),
 > {
-    TableIterator::new(
-        audit_triggers(relation)
-            .into_iter()
-            .map(|trigger| (trigger.watch_id.map(Uuid::from_bytes), trigger.name, trigger.is_row, trigger.is_own, trigger.is_on)),
-    )
+    TableIterator::new(audit_triggers(relation).into_iter().map(|trigger| {
+        (
+            trigger.watch_id.map(Uuid::from_bytes),
+            trigger.name,
+            trigger.is_row,
+            trigger.is_own,
+            trigger.is_on,
+        )
+    }))
 }
 
 /// `lead_audit_internal.triggers_of(oid)`.
 #[pg_extern(sql = false)]
 fn triggers_of(
     relation: pg_sys::Oid,
-) -> TableIterator<'static, (name!(name, String), name!(kind, i16), name!(is_internal, bool), name!(is_constraint, bool))> {
+) -> TableIterator<
+    'static,
+    (name!(name, String), name!(kind, i16), name!(is_internal, bool), name!(is_constraint, bool)),
+> {
     let mut found = Vec::new();
-    for_each_row(pg_sys::TriggerRelationId, pg_sys::TriggerRelidNameIndexId, [(2, relation)], |tuple, _| {
-        // SAFETY: a row of pg_trigger, of which only the fixed part is used.
-        let row = unsafe { &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_trigger>() };
-        let name = string(row.tgname.data.as_ptr()).unwrap_or_default();
-        found.push((name, row.tgtype, row.tgisinternal, row.tgconstraint != pg_sys::InvalidOid));
-    });
+    for_each_row(
+        pg_sys::TriggerRelationId,
+        pg_sys::TriggerRelidNameIndexId,
+        [(2, relation)],
+        |tuple, _| {
+            // SAFETY: a row of pg_trigger, of which only the fixed part is used.
+            let row = unsafe { &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_trigger>() };
+            let name = string(row.tgname.data.as_ptr()).unwrap_or_default();
+            found.push((
+                name,
+                row.tgtype,
+                row.tgisinternal,
+                row.tgconstraint != pg_sys::InvalidOid,
+            ));
+        },
+    );
     TableIterator::new(found)
 }
 
-/// `lead_audit_internal.relation_of_trigger(oid)`: the table, and the trigger's name. No row for a trigger that is gone.
+/// `lead_audit_internal.relation_of_trigger(oid)`: the table, and the trigger's name. No row for a
+/// trigger that is gone.
 #[pg_extern(sql = false)]
 fn relation_of_trigger(
     trigger: pg_sys::Oid,
-) -> TableIterator<'static, (name!(relation, pg_sys::Oid), name!(trigger_name, String), name!(is_own, bool), name!(is_audit, bool))>
-{
+) -> TableIterator<
+    'static,
+    (
+        name!(relation, pg_sys::Oid),
+        name!(trigger_name, String),
+        name!(is_own, bool),
+        name!(is_audit, bool),
+    ),
+> {
     let mut found = Vec::new();
-    for_each_row(pg_sys::TriggerRelationId, pg_sys::TriggerOidIndexId, [(1, trigger)], |tuple, _| {
-        // SAFETY: a row of pg_trigger, of which only the fixed part is used.
-        let row = unsafe { &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_trigger>() };
-        let name = string(row.tgname.data.as_ptr()).unwrap_or_default();
-        found.push((row.tgrelid, name, row.tgparentid == pg_sys::InvalidOid, function_is_row(row.tgfoid).is_some()));
-    });
+    for_each_row(
+        pg_sys::TriggerRelationId,
+        pg_sys::TriggerOidIndexId,
+        [(1, trigger)],
+        |tuple, _| {
+            // SAFETY: a row of pg_trigger, of which only the fixed part is used.
+            let row = unsafe { &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_trigger>() };
+            let name = string(row.tgname.data.as_ptr()).unwrap_or_default();
+            found.push((
+                row.tgrelid,
+                name,
+                row.tgparentid == pg_sys::InvalidOid,
+                function_is_row(row.tgfoid).is_some(),
+            ));
+        },
+    );
     TableIterator::new(found)
 }
 
-/// `lead_audit_internal.identities_among(oid[])`: of the watched tables that these relations are known to belong to, or whose triggers they have.
+/// `lead_audit_internal.identities_among(oid[])`: of the watched tables that these relations are
+/// known to belong to, or whose triggers they have.
 #[pg_extern(sql = false)]
 fn identities_among(relations: Vec<pg_sys::Oid>) -> SetOfIterator<'static, Uuid> {
     let mut all = BTreeSet::new();

@@ -1,5 +1,6 @@
-//! DDL that concerns watched tables. The event trigger's function is called as whoever ran the command, who has no rights
-//! in schema lead_audit; what it does there it does as the extension's owner.
+//! DDL that concerns watched tables. The event trigger's function is called as whoever ran the
+//! command, who has no rights in schema lead_audit; what it does there it does as the extension's
+//! owner.
 
 use super::command_effects::{self, Beginning, Effects};
 use super::{command_text, nested_writes};
@@ -39,9 +40,8 @@ fn write_ddl(
         statement: statement.as_mut(),
         ..NewEntry::default()
     };
-    // disable() runs as its owner: the role in effect outside of it is the one to record. The guard says itself for whom
-    // it acts.
-    // SAFETY: reads a variable of the session.
+    // disable() runs as its owner: the role in effect outside of it is the one to record. The guard
+    // says itself for whom it acts. SAFETY: reads a variable of the session.
     actor::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || entries::append(entry));
     entries::flush();
 }
@@ -55,7 +55,8 @@ fn beginning(command: &[u8]) -> &[u8] {
     }
 }
 
-/// What the client's text does not say: the command that was run, if that is another one or if the text is cut.
+/// What the client's text does not say: the command that was run, if that is another one or if the
+/// text is cut.
 fn details(text: &str) -> Option<Text> {
     let mut fields = Vec::new();
     let mut add = |name: &str, value: &str| {
@@ -86,8 +87,8 @@ fn details(text: &str) -> Option<Text> {
     (!fields.is_empty()).then(|| Text::from(&*format!("{{{}}}", fields.join(","))))
 }
 
-/// Whether a command is part of the text as it stands there, with nothing around it that could be a string, a comment or a function's
-/// body: other commands of the client's end with a semicolon.
+/// Whether a command is part of the text as it stands there, with nothing around it that could be a
+/// string, a comment or a function's body: other commands of the client's end with a semicolon.
 fn is_all_of(command: &str, text: &str) -> bool {
     text.trim().trim_end_matches(';').trim_end() == command.trim_end_matches(';').trim_end()
 }
@@ -104,8 +105,11 @@ pub extern "C" fn pg_finfo_lead_audit_guard_ddl() -> &'static pg_sys::Pg_finfo_r
 /// Called by Postgres only.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
-pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: the context of a call is null or a node, whose tag says what it is; the event's name is a C string.
+pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> pg_sys::Datum {
+    // SAFETY: the context of a call is null or a node, whose tag says what it is; the event's name
+    // is a C string.
     let event = unsafe {
         let context = (*fcinfo).context;
         if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
@@ -118,12 +122,17 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(fcinfo: pg_sys::FunctionCal
         }
         CStr::from_ptr((*context.cast::<pg_sys::EventTriggerData>()).event)
     };
-    // SAFETY: as above; the statement is the one that is run, and the name of its tag is a static C string.
+    // SAFETY: as above; the statement is the one that is run, and the name of its tag is a static C
+    // string.
     let result = unsafe {
         let data = (*fcinfo).context.cast::<pg_sys::EventTriggerData>();
         COMMAND_TAG.set(CStr::from_ptr(pg_sys::GetCommandTagName((*data).tag)).to_str().ok());
         let statement = (*data).parsetree;
-        if event == c"ddl_command_start" { before_command(statement) } else { after_command(statement, event == c"sql_drop") }
+        if event == c"ddl_command_start" {
+            before_command(statement)
+        } else {
+            after_command(statement, event == c"sql_drop")
+        }
     };
     COMMAND_TAG.set(None);
     if let Err(error) = result {
@@ -163,15 +172,17 @@ unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::sp
                 // SAFETY: the argument is a boolean and says so.
                 false => Spi::run_with_args(
                     &format!("SELECT {}.after_ddl($1)", internal_schema()),
-                    &[unsafe { DatumWithOid::new(effects.made || effects.joined, pg_sys::BOOLOID) }],
+                    &[unsafe {
+                        DatumWithOid::new(effects.made || effects.joined, pg_sys::BOOLOID)
+                    }],
                 ),
             }
         })
     })
 }
 
-/// A table that is watched on its own makes way for the triggers that it will have as a partition. Of other commands that are of concern,
-/// what is written until they end is noted.
+/// A table that is watched on its own makes way for the triggers that it will have as a partition.
+/// Of other commands that are of concern, what is written until they end is noted.
 ///
 /// # Safety
 /// `statement` must be null or a statement.
@@ -188,7 +199,9 @@ unsafe fn before_command(statement: *mut pg_sys::Node) -> pgrx::spi::Result<()> 
     let invoker = unsafe { pg_sys::GetUserId() };
     let Some(owner) = extension_owner() else { return Ok(()) };
     // SAFETY: the arguments are oids and say so.
-    let arguments = unsafe { [DatumWithOid::new(above, pg_sys::OIDOID), DatumWithOid::new(partition, pg_sys::OIDOID)] };
+    let arguments = unsafe {
+        [DatumWithOid::new(above, pg_sys::OIDOID), DatumWithOid::new(partition, pg_sys::OIDOID)]
+    };
     let query = format!("SELECT {}.before_attach($1, $2)", internal_schema());
     actor::acting_for(invoker, || as_user(owner, || Spi::run_with_args(&query, &arguments)))
 }
@@ -199,7 +212,8 @@ fn check_watched() -> TableIterator<'static, (name!(relation, String), name!(fau
     TableIterator::new(mend())
 }
 
-/// Finds what is not as the guard should have left it, and mends or records it. Returns each table and its fault.
+/// Finds what is not as the guard should have left it, and mends or records it. Returns each table
+/// and its fault.
 pub fn mend() -> Vec<(String, String)> {
     // What it does about triggers is its own doing, and has its entries.
     let Some(_guarding) = Guarding::begin(Effects::default()) else { return Vec::new() };
@@ -209,10 +223,15 @@ pub fn mend() -> Vec<(String, String)> {
     let found = actor::acting_for(invoker, || {
         as_user(owner, || {
             Spi::connect_mut(|client| {
-                let query = format!("SELECT m.relation, m.fault FROM {}.mend_watched() m", internal_schema());
+                let query = format!(
+                    "SELECT m.relation, m.fault FROM {}.mend_watched() m",
+                    internal_schema()
+                );
                 let rows = client.update(&query, None, &[])?;
-                rows.map(|row| Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or_default())))
-                    .collect::<pgrx::spi::Result<_>>()
+                rows.map(|row| {
+                    Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or_default()))
+                })
+                .collect::<pgrx::spi::Result<_>>()
             })
         })
     });
@@ -234,17 +253,22 @@ fn command_effects() -> Vec<&'static str> {
     names.into_iter().filter_map(|(is, name)| is.then_some(name)).collect()
 }
 
-/// Raises the error of `lead_audit_internal.refuse_ddl()` where it has one, judging by the newest snapshot.
+/// Raises the error of `lead_audit_internal.refuse_ddl()` where it has one, judging by the newest
+/// snapshot.
 fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Result<()> {
     let query = format!("SELECT {}.refuse_ddl({}, {is_drop})", internal_schema(), invoker.to_u32());
     let query = CString::new(query).unwrap_or_default();
-    // SAFETY: what the command has done so far is made visible, then a snapshot that sees it is pushed and taken off again;
-    // after an error the abort of the transaction takes it off. `connect` ends what it begins.
+    // SAFETY: what the command has done so far is made visible, then a snapshot that sees it is
+    // pushed and taken off again; after an error the abort of the transaction takes it off.
+    // `connect` ends what it begins.
     unsafe {
         pg_sys::CommandCounterIncrement();
         pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-        // Read only, which makes SPI use the snapshot that is active; pgrx decides that by itself, and otherwise.
-        let result = Spi::connect(|_| Spi::check_status(pg_sys::SPI_execute(query.as_ptr(), true, 1)).map(|_| ()));
+        // Read only, which makes SPI use the snapshot that is active; pgrx decides that by itself,
+        // and otherwise.
+        let result = Spi::connect(|_| {
+            Spi::check_status(pg_sys::SPI_execute(query.as_ptr(), true, 1)).map(|_| ())
+        });
         pg_sys::PopActiveSnapshot();
         result
     }

@@ -6,15 +6,17 @@ use pgrx::datum::DatumWithOid;
 use pgrx::{PgLogLevel, PgSqlErrorCode, Spi, pg_extern, pg_sys};
 use std::ffi::CString;
 
-/// `lead_audit_internal.watch_leads()`: watches the table that `leads` means to whoever runs CREATE EXTENSION, or says in a NOTICE
-/// which call to make.
+/// `lead_audit_internal.watch_leads()`: watches the table that `leads` means to whoever runs CREATE
+/// EXTENSION, or says in a NOTICE which call to make.
 #[pg_extern(sql = false)]
 fn watch_leads() {
     match leads_of_caller() {
         Some(leads) => {
             // SAFETY: the argument is an oid and says so.
             let argument = unsafe { DatumWithOid::new(leads, pg_sys::OIDOID) };
-            if let Err(error) = Spi::run_with_args("SELECT lead_audit.enable($1::pg_catalog.regclass)", &[argument]) {
+            if let Err(error) =
+                Spi::run_with_args("SELECT lead_audit.enable($1::pg_catalog.regclass)", &[argument])
+            {
                 notice(&format!("table \"leads\" is not watched: {error}"));
             }
         }
@@ -22,29 +24,37 @@ fn watch_leads() {
     }
 }
 
-/// The permanent table that `leads` is on the search_path of CREATE EXTENSION's caller. The script itself runs with a
-/// search_path of its own.
+/// The permanent table that `leads` is on the search_path of CREATE EXTENSION's caller. The script
+/// itself runs with a search_path of its own.
 fn leads_of_caller() -> Option<pg_sys::Oid> {
     let path = CString::new(settings::outer_text_value(c"search_path")?).ok()?;
     // SAFETY: looks a C string up; an invalid oid for a name of nothing.
     let found = with_search_path(&path, || unsafe { pg_sys::RelnameGetRelid(c"leads".as_ptr()) });
     // SAFETY: look-ups by oid.
     let is_table = unsafe {
-        matches!(pg_sys::get_rel_relkind(found) as u8, pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE)
-            && pg_sys::get_rel_persistence(found) as u8 != pg_sys::RELPERSISTENCE_TEMP
+        matches!(
+            pg_sys::get_rel_relkind(found) as u8,
+            pg_sys::RELKIND_RELATION | pg_sys::RELKIND_PARTITIONED_TABLE
+        ) && pg_sys::get_rel_persistence(found) as u8 != pg_sys::RELPERSISTENCE_TEMP
     };
     is_table.then_some(found)
 }
 
-/// CREATE EXTENSION keeps everything below WARNING from the client, though this is meant for whoever runs it.
+/// CREATE EXTENSION keeps everything below WARNING from the client, though this is meant for
+/// whoever runs it.
 fn notice(message: &str) {
-    // SAFETY: a plain variable of this process, put back at once; at this level no error is raised in between.
+    // SAFETY: a plain variable of this process, put back at once; at this level no error is raised
+    // in between.
     unsafe {
         let former = pg_sys::client_min_messages;
         pg_sys::client_min_messages = former.min(PgLogLevel::NOTICE as i32);
-        pgrx::pg_sys::panic::ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message.to_owned(), "lead_audit")
-            .set_hint("To watch a table: SELECT lead_audit.enable('schema.table');")
-            .report(PgLogLevel::NOTICE);
+        pgrx::pg_sys::panic::ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+            message.to_owned(),
+            "lead_audit",
+        )
+        .set_hint("To watch a table: SELECT lead_audit.enable('schema.table');")
+        .report(PgLogLevel::NOTICE);
         pg_sys::client_min_messages = former;
     }
 }

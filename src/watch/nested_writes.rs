@@ -1,8 +1,9 @@
 //! Writes by code that a DDL command calls while it is under way.
 //!
-//! DETACH PARTITION takes a table's audit triggers away before it has others: a write meanwhile would have no entry. A command that rewrites
-//! a table loses what is written to it meanwhile: the entry would be of nothing. So the guard notes the tables that are written from the
-//! beginning of such a command to its end, and refuses the command if its own are among them.
+//! DETACH PARTITION takes a table's audit triggers away before it has others: a write meanwhile
+//! would have no entry. A command that rewrites a table loses what is written to it meanwhile: the
+//! entry would be of nothing. So the guard notes the tables that are written from the beginning of
+//! such a command to its end, and refuses the command if its own are among them.
 
 use super::catalog::members;
 use crate::pg::{ServerError, current_subtransaction};
@@ -64,7 +65,9 @@ pub fn command_is_checked() {
 
 fn note(relations: impl Iterator<Item = pg_sys::Oid>) {
     let relations: Vec<u32> = relations.map(|relation| relation.to_u32()).collect();
-    UNDER_WAY.with_borrow_mut(|commands| commands.iter_mut().for_each(|command| command.written.extend(&relations)));
+    UNDER_WAY.with_borrow_mut(|commands| {
+        commands.iter_mut().for_each(|command| command.written.extend(&relations))
+    });
 }
 
 fn is_noting() -> bool {
@@ -79,22 +82,27 @@ pub unsafe fn statement_ends(query: *mut pg_sys::QueryDesc) {
     if !is_noting() {
         return;
     }
-    // SAFETY: the executor's state lives until ExecutorEnd. The lists hold the relations that it has opened to write to them.
+    // SAFETY: the executor's state lives until ExecutorEnd. The lists hold the relations that it
+    // has opened to write to them.
     unsafe {
         let state = (*query).estate;
-        for list in [(*state).es_opened_result_relations, (*state).es_tuple_routing_result_relations] {
+        for list in
+            [(*state).es_opened_result_relations, (*state).es_tuple_routing_result_relations]
+        {
             let opened = PgList::<pg_sys::ResultRelInfo>::from_pg(list);
             note(opened.iter_ptr().map(|info| (*(*info).ri_RelationDesc).rd_id));
         }
     }
 }
 
-/// COPY begins, which writes without the executor. Where it puts the rows of a partitioned table is not asked.
+/// COPY begins, which writes without the executor. Where it puts the rows of a partitioned table is
+/// not asked.
 ///
 /// # Safety
 /// `statement` must be a utility statement.
 pub unsafe fn copy_begins(statement: *mut pg_sys::Node) {
-    // SAFETY: as the caller promises; a node's tag says what it is. The look-up returns an invalid oid for a name of nothing.
+    // SAFETY: as the caller promises; a node's tag says what it is. The look-up returns an invalid
+    // oid for a name of nothing.
     unsafe {
         if !is_noting() || (*statement).type_ != pg_sys::NodeTag::T_CopyStmt {
             return;
@@ -103,7 +111,13 @@ pub unsafe fn copy_begins(statement: *mut pg_sys::Node) {
         if (*copy).is_from && !(*copy).relation.is_null() {
             let flags = pg_sys::RVROption::RVR_MISSING_OK;
             let lock = pg_sys::NoLock as pg_sys::LOCKMODE;
-            let target = pg_sys::RangeVarGetRelidExtended((*copy).relation, lock, flags, None, std::ptr::null_mut());
+            let target = pg_sys::RangeVarGetRelidExtended(
+                (*copy).relation,
+                lock,
+                flags,
+                None,
+                std::ptr::null_mut(),
+            );
             note(members(target).into_iter());
         }
     }
@@ -112,9 +126,12 @@ pub unsafe fn copy_begins(statement: *mut pg_sys::Node) {
 /// `lead_audit.refuse_written(oid[])`: an error if the command's code wrote to one of these tables.
 #[pg_extern(sql = false)]
 fn refuse_written(relations: Vec<pg_sys::Oid>) {
-    let written = WRITTEN.with_borrow(|written| relations.into_iter().find(|relation| written.contains(&relation.to_u32())));
+    let written = WRITTEN.with_borrow(|written| {
+        relations.into_iter().find(|relation| written.contains(&relation.to_u32()))
+    });
     if let Some(relation) = written {
-        let name = super::catalog::name_of(relation).map_or_else(|| relation.to_u32().to_string(), |(_, name)| name);
+        let name = super::catalog::name_of(relation)
+            .map_or_else(|| relation.to_u32().to_string(), |(_, name)| name);
         ServerError {
             code: PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
             message: format!("table \"{name}\" was written to by code that the command called"),

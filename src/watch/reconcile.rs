@@ -1,5 +1,5 @@
-//! The worker compares the watched tables with the catalog: soon after any relation changed, and every minute. It finds what got past
-//! the DDL guard, in whatever way.
+//! The worker compares the watched tables with the catalog: soon after any relation changed, and
+//! every minute. It finds what got past the DDL guard, in whatever way.
 
 use super::ddl::{failed, mend};
 use crate::entries::relation_of_schema;
@@ -30,7 +30,8 @@ thread_local! {
     static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// One turn of the worker, in a transaction: its beginning took in what other sessions said of relations.
+/// One turn of the worker, in a transaction: its beginning took in what other sessions said of
+/// relations.
 ///
 /// An error leaves the relations changed, so the next turn compares them again.
 pub fn tick() {
@@ -41,8 +42,9 @@ pub fn tick() {
     }
     CHANGED.set(false);
     let done = Finally(true);
-    // Below deadlock_timeout: of a session and the worker that wait for each other, it is the worker that gives up. A table that is always
-    // in use is waited for longer, and then keeps others waiting for that long.
+    // Below deadlock_timeout: of a session and the worker that wait for each other, it is the
+    // worker that gives up. A table that is always in use is waited for longer, and then keeps
+    // others waiting for that long.
     let patience = if LOCKED_TURNS.get() < PATIENT_AFTER {
         5
     } else {
@@ -57,7 +59,11 @@ pub fn tick() {
     found.into_iter().for_each(say);
     LAST.set(Some(Instant::now()));
     if is_locked {
-        LOCKED_TURNS.set(if LOCKED_TURNS.get() < PATIENT_AFTER { LOCKED_TURNS.get() + 1 } else { 0 });
+        LOCKED_TURNS.set(if LOCKED_TURNS.get() < PATIENT_AFTER {
+            LOCKED_TURNS.get() + 1
+        } else {
+            0
+        });
         return; // looks again soon
     }
     LOCKED_TURNS.set(0);

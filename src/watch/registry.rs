@@ -1,7 +1,9 @@
-//! The tables `lead_audit.watch` and `lead_audit.watched_relation`, read and written for the DDL guard, enable() and disable().
+//! The tables `lead_audit.watch` and `lead_audit.watched_relation`, read and written for the DDL
+//! guard, enable() and disable().
 //!
-//! Two things are different from SQL. A row is read as it is now, whatever the snapshot of the transaction. And reading leaves no trace
-//! that SERIALIZABLE would find: DDL on one table has nothing to do with DDL on another, though both are noted in the same tables.
+//! Two things are different from SQL. A row is read as it is now, whatever the snapshot of the
+//! transaction. And reading leaves no trace that SERIALIZABLE would find: DDL on one table has
+//! nothing to do with DDL on another, though both are noted in the same tables.
 
 use crate::entries::relation_of_schema;
 use crate::pg::{NewestSnapshot, OpenRelation, ServerError, SpiPlan, with_spi};
@@ -31,11 +33,21 @@ impl<'a> Key<'a> {
     }
 
     fn oid(column: &'a CStr, value: pg_sys::Oid) -> Self {
-        Key { column, equals: pg_sys::F_OIDEQ, collation: pg_sys::InvalidOid, value: pg_sys::Datum::from(value) }
+        Key {
+            column,
+            equals: pg_sys::F_OIDEQ,
+            collation: pg_sys::InvalidOid,
+            value: pg_sys::Datum::from(value),
+        }
     }
 
     fn boolean(column: &'a CStr, value: bool) -> Self {
-        Key { column, equals: pg_sys::F_BOOLEQ, collation: pg_sys::InvalidOid, value: pg_sys::Datum::from(value) }
+        Key {
+            column,
+            equals: pg_sys::F_BOOLEQ,
+            collation: pg_sys::InvalidOid,
+            value: pg_sys::Datum::from(value),
+        }
     }
 
     fn text(column: &'a CStr, value: &str) -> Self {
@@ -62,16 +74,17 @@ impl Table {
 
     /// Calls `each` with the rows that fulfil all conditions, and where they are.
     ///
-    /// The scan itself sees every version of every row (SnapshotAny), for which PostgreSQL takes no predicate lock; the snapshot then
-    /// says which version counts.
+    /// The scan itself sees every version of every row (SnapshotAny), for which PostgreSQL takes no
+    /// predicate lock; the snapshot then says which version counts.
     fn each_row(self, keys: &[Key], mut each: impl FnMut(&Row)) {
         let snapshot = NewestSnapshot::take();
         let table = OpenRelation::open(self.oid(), pg_sys::AccessShareLock);
         let numbers: Vec<i16> = keys.iter().map(|key| column_number(&table, key.column)).collect();
         let index = index_on(&table, &numbers);
-        // SAFETY: a scan of an open table, which ends before it is closed. The conditions' values outlive it. A row stays until the next
-        // is fetched. The table's access method is that of the open table, and the slot is the scan's. After an error the abort of the
-        // transaction cleans up.
+        // SAFETY: a scan of an open table, which ends before it is closed. The conditions' values
+        // outlive it. A row stays until the next is fetched. The table's access method is that of
+        // the open table, and the slot is the scan's. After an error the abort of the transaction
+        // cleans up.
         unsafe {
             let mut conditions: Vec<pg_sys::ScanKeyData> = Vec::with_capacity(keys.len());
             for (key, &number) in keys.iter().zip(&numbers) {
@@ -101,9 +114,13 @@ impl Table {
                 if tuple.is_null() {
                     break;
                 }
-                let is_visible = (*(*table.as_ptr()).rd_tableam).tuple_satisfies_snapshot.is_some_and(|visible| {
-                    pg_sys::ffi::pg_guard_ffi_boundary(|| visible(table.as_ptr(), (*scan).slot, snapshot.as_ptr()))
-                });
+                let is_visible = (*(*table.as_ptr()).rd_tableam)
+                    .tuple_satisfies_snapshot
+                    .is_some_and(|visible| {
+                        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                            visible(table.as_ptr(), (*scan).slot, snapshot.as_ptr())
+                        })
+                    });
                 if is_visible {
                     each(&Row { tuple, table: &table });
                 }
@@ -123,10 +140,18 @@ impl Table {
         found
     }
 
-    /// Waits until no other transaction is about to change the row of this key, and keeps others from it until this one ends.
+    /// Waits until no other transaction is about to change the row of this key, and keeps others
+    /// from it until this one ends.
     fn lock(self, key: u32) {
         // SAFETY: takes any numbers.
-        unsafe { pg_sys::LockDatabaseObject(self.oid(), pg_sys::Oid::from(key), 0, pg_sys::ExclusiveLock as pg_sys::LOCKMODE) }
+        unsafe {
+            pg_sys::LockDatabaseObject(
+                self.oid(),
+                pg_sys::Oid::from(key),
+                0,
+                pg_sys::ExclusiveLock as pg_sys::LOCKMODE,
+            )
+        }
     }
 }
 
@@ -143,7 +168,12 @@ impl Row<'_> {
         let mut is_null = true;
         // SAFETY: the row is one of the table, and the column was found in it.
         unsafe {
-            let value = pg_sys::heap_getattr(self.tuple, i32::from(number), self.table.tuple_desc(), &mut is_null);
+            let value = pg_sys::heap_getattr(
+                self.tuple,
+                i32::from(number),
+                self.table.tuple_desc(),
+                &mut is_null,
+            );
             T::from_datum(value, is_null)
         }
     }
@@ -194,16 +224,21 @@ fn index_on(table: &OpenRelation, columns: &[i16]) -> Option<pg_sys::Oid> {
     }
 }
 
-// ---- reading ----------------------------------------------------------------------------------------------------------
+// ---- reading
+// -------------------------------------------------------------------------------------------------
 
 /// Whether rows that replication brings are recorded for this identity.
 pub fn is_for_replicas(identity: [u8; 16]) -> bool {
-    Table::Watch.first(&[Key::uuid(c"watch_id", identity)], |row| row.column(c"replica")).unwrap_or(false)
+    Table::Watch
+        .first(&[Key::uuid(c"watch_id", identity)], |row| row.column(c"replica"))
+        .unwrap_or(false)
 }
 
 /// The watched table that a relation is known to belong to.
 pub fn identity_of(relation: pg_sys::Oid) -> Option<[u8; 16]> {
-    Table::WatchedRelation.first(&[Key::oid(c"relation", relation)], |row| row.column(c"watch_id")).map(|id: Uuid| *id.as_bytes())
+    Table::WatchedRelation
+        .first(&[Key::oid(c"relation", relation)], |row| row.column(c"watch_id"))
+        .map(|id: Uuid| *id.as_bytes())
 }
 
 /// The first argument of a call; `None` for NULL.
@@ -238,11 +273,15 @@ pub extern "C" fn pg_finfo_lead_audit_watch_row() -> &'static pg_sys::Pg_finfo_r
 /// Called by Postgres only.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
-pub unsafe extern "C-unwind" fn lead_audit_watch_row(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+pub unsafe extern "C-unwind" fn lead_audit_watch_row(
+    call: pg_sys::FunctionCallInfo,
+) -> pg_sys::Datum {
     // SAFETY: Postgres passes a valid call, with the argument that the declaration says.
     unsafe {
-        let row = argument::<Uuid>(call)
-            .and_then(|identity| Table::Watch.first(&[Key::uuid(c"watch_id", *identity.as_bytes())], |row| Some(row.as_datum())));
+        let row = argument::<Uuid>(call).and_then(|identity| {
+            Table::Watch
+                .first(&[Key::uuid(c"watch_id", *identity.as_bytes())], |row| Some(row.as_datum()))
+        });
         answer(call, row)
     }
 }
@@ -259,11 +298,15 @@ pub extern "C" fn pg_finfo_lead_audit_relation_row() -> &'static pg_sys::Pg_finf
 /// Called by Postgres only.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
-pub unsafe extern "C-unwind" fn lead_audit_relation_row(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+pub unsafe extern "C-unwind" fn lead_audit_relation_row(
+    call: pg_sys::FunctionCallInfo,
+) -> pg_sys::Datum {
     // SAFETY: as above.
     unsafe {
-        let row = argument::<pg_sys::Oid>(call)
-            .and_then(|relation| Table::WatchedRelation.first(&[Key::oid(c"relation", relation)], |row| Some(row.as_datum())));
+        let row = argument::<pg_sys::Oid>(call).and_then(|relation| {
+            Table::WatchedRelation
+                .first(&[Key::oid(c"relation", relation)], |row| Some(row.as_datum()))
+        });
         answer(call, row)
     }
 }
@@ -278,7 +321,8 @@ fn relations(keys: &[Key], wanted: impl Fn(&Row) -> bool) -> SetOfIterator<'stat
     SetOfIterator::new(found)
 }
 
-/// `lead_audit_internal.relations_of(uuid)`: the relations that are known to belong to a watched table.
+/// `lead_audit_internal.relations_of(uuid)`: the relations that are known to belong to a watched
+/// table.
 #[pg_extern(sql = false)]
 fn relations_of(identity: Uuid) -> SetOfIterator<'static, pg_sys::Oid> {
     relations(&[Key::uuid(c"watch_id", *identity.as_bytes())], |_| true)
@@ -287,19 +331,26 @@ fn relations_of(identity: Uuid) -> SetOfIterator<'static, pg_sys::Oid> {
 /// `lead_audit_internal.roots_of(uuid)`: those of them that are the table itself.
 #[pg_extern(sql = false)]
 fn roots_of(identity: Uuid) -> SetOfIterator<'static, pg_sys::Oid> {
-    relations(&[Key::uuid(c"watch_id", *identity.as_bytes()), Key::boolean(c"is_root", true)], |_| true)
+    relations(
+        &[Key::uuid(c"watch_id", *identity.as_bytes()), Key::boolean(c"is_root", true)],
+        |_| true,
+    )
 }
 
-/// `lead_audit_internal.renamed_relations()`: all known relations that have another name than is known. Reads the whole table.
+/// `lead_audit_internal.renamed_relations()`: all known relations that have another name than is
+/// known. Reads the whole table.
 #[pg_extern(sql = false)]
 fn renamed_relations() -> SetOfIterator<'static, pg_sys::Oid> {
     relations(&[], |row| {
         let known = row.column::<String>(c"table_schema").zip(row.column::<String>(c"table_name"));
-        row.column(c"relation").and_then(super::catalog::name_of).is_some_and(|name| Some(name) != known)
+        row.column(c"relation")
+            .and_then(super::catalog::name_of)
+            .is_some_and(|name| Some(name) != known)
     })
 }
 
-/// `lead_audit_internal.identities_named(text, text)`: of tables that were seen last under this name, whatever their state.
+/// `lead_audit_internal.identities_named(text, text)`: of tables that were seen last under this
+/// name, whatever their state.
 #[pg_extern(sql = false)]
 fn identities_named(schema: &str, table: &str) -> SetOfIterator<'static, Uuid> {
     let mut found = Vec::new();
@@ -311,9 +362,11 @@ fn identities_named(schema: &str, table: &str) -> SetOfIterator<'static, Uuid> {
     SetOfIterator::new(found)
 }
 
-// ---- writing ----------------------------------------------------------------------------------------------------------
+// ---- writing
+// -------------------------------------------------------------------------------------------------
 
-/// `lead_audit_internal.lock_watch(uuid)`: keeps other transactions from changing the row in lead_audit.watch until this one ends.
+/// `lead_audit_internal.lock_watch(uuid)`: keeps other transactions from changing the row in
+/// lead_audit.watch until this one ends.
 #[pg_extern(sql = false)]
 fn lock_watch(identity: Uuid) {
     Table::Watch.lock(hash(&identity));
@@ -336,7 +389,8 @@ const UPDATE_RELATION: &str = "UPDATE lead_audit.watched_relation m SET watch_id
   is_complete = ($1).is_complete, shape = ($1).shape, key_attnums = ($1).key_attnums, key_names = ($1).key_names,
   key_types = ($1).key_types, is_restored = ($1).is_restored
   WHERE m.ctid OPERATOR(pg_catalog.=) $2";
-const DELETE_RELATION: &str = "DELETE FROM lead_audit.watched_relation m WHERE m.ctid OPERATOR(pg_catalog.=) $1";
+const DELETE_RELATION: &str =
+    "DELETE FROM lead_audit.watched_relation m WHERE m.ctid OPERATOR(pg_catalog.=) $1";
 
 /// Where a row is.
 fn place(table: Table, key: Key) -> Option<pg_sys::ItemPointerData> {
@@ -357,7 +411,8 @@ fn put(table: Table, key: Key, row: pg_sys::Datum, statements: (&str, &str)) {
         }
         Some(mut place) => {
             let place = pg_sys::Datum::from(&raw mut place);
-            SpiPlan::prepare(statements.1, &[row_type, pg_sys::TIDOID]).write(snapshot.as_ptr(), &[Some(row), Some(place)]);
+            SpiPlan::prepare(statements.1, &[row_type, pg_sys::TIDOID])
+                .write(snapshot.as_ptr(), &[Some(row), Some(place)]);
         }
     });
 }
@@ -370,7 +425,8 @@ unsafe fn field<T: FromDatum>(row: pg_sys::Datum, name: &CStr) -> Option<T> {
     let mut is_null = true;
     // SAFETY: as the caller promises. The value is made whole first.
     unsafe {
-        let header = pg_sys::pg_detoast_datum(row.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
+        let header =
+            pg_sys::pg_detoast_datum(row.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
         let value = pg_sys::GetAttributeByName(header, name.as_ptr(), &mut is_null);
         T::from_datum(value, is_null)
     }
@@ -388,13 +444,21 @@ pub extern "C" fn pg_finfo_lead_audit_put_watch() -> &'static pg_sys::Pg_finfo_r
 /// Called by Postgres only.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
-pub unsafe extern "C-unwind" fn lead_audit_put_watch(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
-    // SAFETY: Postgres passes a valid call of a strict function, with the argument that the declaration says.
+pub unsafe extern "C-unwind" fn lead_audit_put_watch(
+    call: pg_sys::FunctionCallInfo,
+) -> pg_sys::Datum {
+    // SAFETY: Postgres passes a valid call of a strict function, with the argument that the
+    // declaration says.
     unsafe {
         let row = (*call).args.as_slice(1)[0].value;
         if let Some(identity) = field::<Uuid>(row, c"watch_id") {
             Table::Watch.lock(hash(&identity));
-            put(Table::Watch, Key::uuid(c"watch_id", *identity.as_bytes()), row, (INSERT_WATCH, UPDATE_WATCH));
+            put(
+                Table::Watch,
+                Key::uuid(c"watch_id", *identity.as_bytes()),
+                row,
+                (INSERT_WATCH, UPDATE_WATCH),
+            );
         }
     }
     pg_sys::Datum::from(0)
@@ -412,13 +476,20 @@ pub extern "C" fn pg_finfo_lead_audit_put_relation() -> &'static pg_sys::Pg_finf
 /// Called by Postgres only.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
-pub unsafe extern "C-unwind" fn lead_audit_put_relation(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+pub unsafe extern "C-unwind" fn lead_audit_put_relation(
+    call: pg_sys::FunctionCallInfo,
+) -> pg_sys::Datum {
     // SAFETY: as above.
     unsafe {
         let row = (*call).args.as_slice(1)[0].value;
         if let Some(relation) = field::<pg_sys::Oid>(row, c"relation") {
             Table::WatchedRelation.lock(relation.to_u32());
-            put(Table::WatchedRelation, Key::oid(c"relation", relation), row, (INSERT_RELATION, UPDATE_RELATION));
+            put(
+                Table::WatchedRelation,
+                Key::oid(c"relation", relation),
+                row,
+                (INSERT_RELATION, UPDATE_RELATION),
+            );
         }
     }
     pg_sys::Datum::from(0)
@@ -428,11 +499,14 @@ pub unsafe extern "C-unwind" fn lead_audit_put_relation(call: pg_sys::FunctionCa
 #[pg_extern(sql = false)]
 fn forget_relation(relation: pg_sys::Oid) -> bool {
     Table::WatchedRelation.lock(relation.to_u32());
-    let Some(mut found) = place(Table::WatchedRelation, Key::oid(c"relation", relation)) else { return false };
+    let Some(mut found) = place(Table::WatchedRelation, Key::oid(c"relation", relation)) else {
+        return false;
+    };
     let snapshot = NewestSnapshot::take();
     with_spi(|| {
         let place = pg_sys::Datum::from(&raw mut found);
-        SpiPlan::prepare(DELETE_RELATION, &[pg_sys::TIDOID]).write(snapshot.as_ptr(), &[Some(place)]);
+        SpiPlan::prepare(DELETE_RELATION, &[pg_sys::TIDOID])
+            .write(snapshot.as_ptr(), &[Some(place)]);
     });
     true
 }

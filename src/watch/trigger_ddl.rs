@@ -1,9 +1,11 @@
-//! The commands by which lead_audit makes and drops its triggers. They run with the rights of the extension's owner, a superuser.
+//! The commands by which lead_audit makes and drops its triggers. They run with the rights of the
+//! extension's owner, a superuser.
 //!
-//! PostgreSQL works out expressions without columns when it reads a partition key or an index, so CREATE TRIGGER on a partitioned table
-//! calls functions of the table's owner. They must not have all rights, nor write to a table that is about to have its triggers. So each
-//! such function runs as the table's owner, in a security-restricted operation that is read-only; in the worker none does. Event triggers run with the rights of
-//! whoever began it all.
+//! PostgreSQL works out expressions without columns when it reads a partition key or an index, so
+//! CREATE TRIGGER on a partitioned table calls functions of the table's owner. They must not have
+//! all rights, nor write to a table that is about to have its triggers. So each such function runs
+//! as the table's owner, in a security-restricted operation that is read-only; in the worker none
+//! does. Event triggers run with the rights of whoever began it all.
 
 use super::ddl::{self, Suspended};
 use crate::actor;
@@ -46,7 +48,8 @@ thread_local! {
     static STATE: Cell<State> = const { Cell::new(State::Idle) };
 }
 
-/// `lead_audit_internal.run_trigger_ddl(regclass, text)`: runs a command on the triggers of a table.
+/// `lead_audit_internal.run_trigger_ddl(regclass, text)`: runs a command on the triggers of a
+/// table.
 #[pg_extern(sql = false)]
 fn run_trigger_ddl(relation: pg_sys::Oid, command: &str) {
     struct Restore(State);
@@ -60,7 +63,8 @@ fn run_trigger_ddl(relation: pg_sys::Oid, command: &str) {
         // SAFETY: the table is open.
         unsafe { (*(*table.as_ptr()).rd_rel).relowner }
     };
-    let _restore = Restore(STATE.replace(State::Restricted(For { role: actor::acting_role(), owner })));
+    let _restore =
+        Restore(STATE.replace(State::Restricted(For { role: actor::acting_role(), owner })));
     if let Err(error) = ddl::while_guarding(|| Spi::run(command)) {
         ddl::failed(&error);
     }
@@ -81,10 +85,12 @@ fn is_trusted(function: pg_sys::Oid) -> bool {
     if function.to_u32() < pg_sys::FirstNormalObjectId {
         return true;
     }
-    // SAFETY: look-ups by any oid and by name, which return an invalid oid for what belongs to no extension, and for no extension.
+    // SAFETY: look-ups by any oid and by name, which return an invalid oid for what belongs to no
+    // extension, and for no extension.
     unsafe {
         let extension = pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, function);
-        extension != pg_sys::InvalidOid && extension == pg_sys::get_extension_oid(c"lead_audit".as_ptr(), true)
+        extension != pg_sys::InvalidOid
+            && extension == pg_sys::get_extension_oid(c"lead_audit".as_ptr(), true)
     }
 }
 
@@ -94,8 +100,8 @@ pub fn call_begins(function: pg_sys::Oid) {
     if is_trusted(function) {
         return;
     }
-    // SAFETY: a look-up by any oid, and variables of the session. All is put back at the end of the call, or by the abort of the
-    // (sub)transaction.
+    // SAFETY: a look-up by any oid, and variables of the session. All is put back at the end of the
+    // call, or by the abort of the (sub)transaction.
     unsafe {
         let (mut user, mut context) = (pg_sys::InvalidOid, 0);
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
@@ -108,7 +114,10 @@ pub fn call_begins(function: pg_sys::Oid) {
             ServerError {
                 code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 message: "the worker does not run functions of a table's owner".to_owned(),
-                detail: Some("The partition key of the table calls one with nothing but constants.".to_owned()),
+                detail: Some(
+                    "The partition key of the table calls one with nothing but constants."
+                        .to_owned(),
+                ),
             }
             .raise(Some("Call lead_audit.check_watched().".to_owned()));
         } else {
@@ -116,7 +125,15 @@ pub fn call_begins(function: pg_sys::Oid) {
             pg_sys::SetUserIdAndSecContext(within.owner, new_context);
             pg_sys::XactReadOnly = true;
         }
-        STATE.set(State::Lent(Call { function, within, user, context, is_read_only, settings, guard: ddl::suspend() }));
+        STATE.set(State::Lent(Call {
+            function,
+            within,
+            user,
+            context,
+            is_read_only,
+            settings,
+            guard: ddl::suspend(),
+        }));
     }
 }
 

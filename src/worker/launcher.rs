@@ -1,5 +1,5 @@
-//! The launcher: sees to it that each database with the extension has its worker. It is in no database itself, so it is in
-//! nobody's way, and reads nothing but pg_database.
+//! The launcher: sees to it that each database with the extension has its worker. It is in no
+//! database itself, so it is in nobody's way, and reads nothing but pg_database.
 
 use crate::failures;
 use crate::failures::queue::{self, MAX_DATABASES, Presence, Problem, WorkerExit};
@@ -49,13 +49,16 @@ struct Launcher {
 pub extern "C-unwind" fn lead_audit_launcher_main(_argument: pg_sys::Datum) {
     handle_signals();
     failures::switch_off();
-    // SAFETY: at the beginning of the process. No database and no user: only what all databases share can be read.
+    // SAFETY: at the beginning of the process. No database and no user: only what all databases
+    // share can be read.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
         pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0));
     }
     if !queue::is_there() {
-        pgrx::warning!("lead_audit: there is no shared memory for the launcher, which therefore does nothing");
+        pgrx::warning!(
+            "lead_audit: there is no shared memory for the launcher, which therefore does nothing"
+        );
         return;
     }
     queue::launcher_starts();
@@ -73,11 +76,13 @@ pub extern "C-unwind" fn lead_audit_launcher_main(_argument: pg_sys::Datum) {
         wait(launcher.time_to_wait());
     }
     launcher.end();
-    // SAFETY: nothing of Rust's is left that would have to be dropped. Postgres starts a process again that ends with 1.
+    // SAFETY: nothing of Rust's is left that would have to be dropped. Postgres starts a process
+    // again that ends with 1.
     unsafe { pg_sys::proc_exit(1) }
 }
 
-/// Whatever ends the launcher: workers that are there go on, but where there is none, failures go to the server's log.
+/// Whatever ends the launcher: workers that are there go on, but where there is none, failures go
+/// to the server's log.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
     if !is_any_worker_alive() {
@@ -118,14 +123,18 @@ impl Launcher {
         while probing < PROBES
             && let Some(oid) = self.unknown.pop_front()
         {
-            if queue::find(oid, |_| ()).is_none() && self.databases.contains_key(&oid) && queue::note(oid) {
+            if queue::find(oid, |_| ()).is_none()
+                && self.databases.contains_key(&oid)
+                && queue::note(oid)
+            {
                 self.start(oid);
                 probing += 1;
             }
         }
     }
 
-    /// Reads which databases there are. New ones are to be looked into, those that are gone are forgotten.
+    /// Reads which databases there are. New ones are to be looked into, those that are gone are
+    /// forgotten.
     fn look_around(&mut self) {
         let found = match in_transaction(c"looking for databases", read_databases) {
             Ok(found) => found,
@@ -143,13 +152,16 @@ impl Launcher {
             places.insert(database.oid());
         });
         if places.len() >= MAX_DATABASES {
-            pgrx::log!("lead_audit: more than {MAX_DATABASES} databases have the extension: there are no workers for the others");
+            pgrx::log!(
+                "lead_audit: more than {MAX_DATABASES} databases have the extension: there are no workers for the others"
+            );
         }
     }
 
     /// Whether the workers that were asked for have come, or will not.
     fn see_to_started(&mut self) {
-        let asked: Vec<_> = self.started.iter().map(|(oid, started)| (*oid, started.handle)).collect();
+        let asked: Vec<_> =
+            self.started.iter().map(|(oid, started)| (*oid, started.handle)).collect();
         for (oid, handle) in asked {
             let mut pid = 0;
             // SAFETY: the handle is one that Postgres made for this process.
@@ -160,7 +172,8 @@ impl Launcher {
             self.started.remove(&oid);
             // SAFETY: the handle was allocated for us and is not used any more.
             unsafe { pg_sys::pfree(handle.cast()) };
-            let outcome = queue::find(oid, |database| database.last_exit).unwrap_or(WorkerExit::NoExtension);
+            let outcome =
+                queue::find(oid, |database| database.last_exit).unwrap_or(WorkerExit::NoExtension);
             if outcome == WorkerExit::Unknown {
                 queue::set_problem(oid, Problem::Failed);
                 self.retry_at.insert(oid, Instant::now() + AFTER_FAILURE);
@@ -177,7 +190,8 @@ impl Launcher {
         let name = self.databases.get(&oid).cloned().unwrap_or_default();
         let title = format!("lead_audit worker for database {}", name.to_string_lossy());
         let title = CString::new(title).unwrap_or_default();
-        let mut worker = super::description(&title, c"lead_audit worker", c"lead_audit_worker_main");
+        let mut worker =
+            super::description(&title, c"lead_audit worker", c"lead_audit_worker_main");
         worker.bgw_restart_time = pg_sys::BGW_NEVER_RESTART;
         worker.bgw_main_arg = pg_sys::Datum::from(oid);
         let mut handle = std::ptr::null_mut();
@@ -219,14 +233,16 @@ impl Launcher {
 
     fn time_to_wait(&self) -> Duration {
         let now = Instant::now();
-        let next = self.retry_at.values().min().copied().unwrap_or(self.next_look).min(self.next_look);
+        let next =
+            self.retry_at.values().min().copied().unwrap_or(self.next_look).min(self.next_look);
         // A worker that starts or ends wakes us; those that hold a database do when they let it go.
-        let longest = if self.unknown.is_empty() { LOOK_AROUND } else { Duration::from_millis(100) };
+        let longest =
+            if self.unknown.is_empty() { LOOK_AROUND } else { Duration::from_millis(100) };
         next.saturating_duration_since(now).clamp(Duration::from_millis(10), longest)
     }
 
-    /// The server shuts down: the workers get time to write, the rest goes to the log. If they do not end, it was the launcher
-    /// alone that somebody ended; Postgres starts it again.
+    /// The server shuts down: the workers get time to write, the rest goes to the log. If they do
+    /// not end, it was the launcher alone that somebody ended; Postgres starts it again.
     fn end(&mut self) {
         let deadline = Instant::now() + LAST_WRITES;
         while is_any_worker_alive() {
@@ -251,7 +267,8 @@ fn is_any_worker_alive() -> bool {
 /// Name and oid of each database that can be connected to, or that has a worker.
 fn read_databases() -> HashMap<pg_sys::Oid, CString> {
     let mut databases = HashMap::new();
-    // SAFETY: a scan of a shared catalog, ended before it is closed; a tuple stays until the next is fetched.
+    // SAFETY: a scan of a shared catalog, ended before it is closed; a tuple stays until the next
+    // is fetched.
     unsafe {
         let table = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
         let scan = pg_sys::table_beginscan_catalog(table, 0, std::ptr::null_mut());
@@ -263,7 +280,8 @@ fn read_databases() -> HashMap<pg_sys::Oid, CString> {
             let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
             // An owner can close a database to new sessions while others are in it.
             if (*row).datallowconn || queue::find((*row).oid, |_| ()).is_some() {
-                databases.insert((*row).oid, CStr::from_ptr((*row).datname.data.as_ptr()).to_owned());
+                databases
+                    .insert((*row).oid, CStr::from_ptr((*row).datname.data.as_ptr()).to_owned());
             }
         }
         pg_sys::table_endscan(scan);

@@ -1,5 +1,5 @@
-//! What a worker does, in this order, each task in transactions of its own. A task comes back with an error that is logged, and
-//! is left alone for a while that grows with each error.
+//! What a worker does, in this order, each task in transactions of its own. A task comes back with
+//! an error that is logged, and is left alone for a while that grows with each error.
 
 use crate::failures;
 use crate::pg::{NextTurn, ServerError, in_extension_transaction, must_stop};
@@ -13,20 +13,37 @@ use std::time::{Duration, Instant};
 pub struct Task {
     /// For the log: "lead_audit: could not NAME".
     pub name: &'static str,
-    /// How long after the beginning of a turn the next one is due. It is asked each time, since settings can change.
+    /// How long after the beginning of a turn the next one is due. It is asked each time, since
+    /// settings can change.
     pub interval: fn() -> Duration,
     /// Whether it is also due whenever the worker's latch is set.
     pub on_wake: bool,
-    /// One turn: outside of a transaction, so that it can have as many as it needs (`pg::in_transaction`).
+    /// One turn: outside of a transaction, so that it can have as many as it needs
+    /// (`pg::in_transaction`).
     pub run: fn() -> Result<NextTurn, ServerError>,
 }
 
 /// The tasks.
 pub const TASKS: &[Task] = &[
-    Task { name: "write failed operations", interval: || LONGEST_PAUSE, on_wake: true, run: failures::drain },
-    Task { name: "seal the audit log", interval: seal_interval, on_wake: false, run: seal_if_wanted },
+    Task {
+        name: "write failed operations",
+        interval: || LONGEST_PAUSE,
+        on_wake: true,
+        run: failures::drain,
+    },
+    Task {
+        name: "seal the audit log",
+        interval: seal_interval,
+        on_wake: false,
+        run: seal_if_wanted,
+    },
     Task { name: "send checkpoints", interval: notify_interval, on_wake: false, run: notify },
-    Task { name: "check the watched tables", interval: || watch::CHECK_INTERVAL, on_wake: false, run: check_watched },
+    Task {
+        name: "check the watched tables",
+        interval: || watch::CHECK_INTERVAL,
+        on_wake: false,
+        run: check_watched,
+    },
 ];
 
 /// How often to look whether sealing was switched on.
@@ -63,7 +80,9 @@ fn check_watched() -> Result<NextTurn, ServerError> {
     }
     match in_extension_transaction(c"checking the watched tables", watch::check) {
         // Somebody has locked a table. The next turn looks again.
-        Err(error) if error.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => Ok(NextTurn::AtInterval),
+        Err(error) if error.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
+            Ok(NextTurn::AtInterval)
+        }
         result => result.map(|_| NextTurn::AtInterval),
     }
 }
@@ -82,7 +101,10 @@ pub struct Schedule {
 
 /// All tasks, due now.
 pub fn schedules() -> Vec<Schedule> {
-    TASKS.iter().map(|task| Schedule { task, due: Instant::now(), rests: false, errors: 0 }).collect()
+    TASKS
+        .iter()
+        .map(|task| Schedule { task, due: Instant::now(), rests: false, errors: 0 })
+        .collect()
 }
 
 impl Schedule {
@@ -91,16 +113,17 @@ impl Schedule {
         self.due.saturating_duration_since(Instant::now())
     }
 
-    /// The worker does not sleep any more: what waits for that is due, unless it pauses after an error. It need not have been woken for
-    /// that: a lock that one of its transactions waited for takes a call away. Only a task that rests is not disturbed without one.
+    /// The worker does not sleep any more: what waits for that is due, unless it pauses after an
+    /// error. It need not have been woken for that: a lock that one of its transactions waited for
+    /// takes a call away. Only a task that rests is not disturbed without one.
     pub fn wake(&mut self, woken: bool) {
         if self.task.on_wake && self.errors == 0 && (woken || !self.rests) {
             self.due = Instant::now();
         }
     }
 
-    /// Runs it if it is due; an error is logged. Returns whether it ran although nobody need have woken the worker for it: then it may have
-    /// waited for a lock, and so have taken a call away.
+    /// Runs it if it is due; an error is logged. Returns whether it ran although nobody need have
+    /// woken the worker for it: then it may have waited for a lock, and so have taken a call away.
     pub fn run_if_due(&mut self) -> bool {
         if self.time_left() > Duration::ZERO {
             return false;
@@ -134,7 +157,9 @@ impl Schedule {
             match (self.task.run)() {
                 Ok(NextTurn::AtOnce | NextTurn::After(_)) => {}
                 Ok(NextTurn::AtInterval) => return,
-                Err(error) => return pgrx::log!("lead_audit: could not {}: {error}", self.task.name),
+                Err(error) => {
+                    return pgrx::log!("lead_audit: could not {}: {error}", self.task.name);
+                }
             }
         }
     }

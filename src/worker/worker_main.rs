@@ -1,4 +1,5 @@
-//! The worker of one database. It runs as the bootstrap superuser with a search_path of its own, and waits for something to do.
+//! The worker of one database. It runs as the bootstrap superuser with a search_path of its own,
+//! and waits for something to do.
 
 use super::tasks::{self, Schedule};
 use crate::failures;
@@ -38,7 +39,11 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     // SAFETY: at the beginning of the process; an invalid role means the bootstrap superuser.
     unsafe {
         pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0));
-        pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, pg_sys::BGWORKER_BYPASS_ALLOWCONN);
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(
+            database,
+            pg_sys::InvalidOid,
+            pg_sys::BGWORKER_BYPASS_ALLOWCONN,
+        );
         // The owner of the database can have set session_authorization for it.
         pg_sys::SetSessionAuthorization(pg_sys::GetAuthenticatedUserId(), true);
         pg_sys::pgstat_report_appname(c"lead_audit worker".as_ptr());
@@ -48,14 +53,22 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         return;
     }
     queue::found(database);
-    if let Err(error) = in_extension_transaction(c"reading the names of watched tables", failures::load_names) {
+    if let Err(error) =
+        in_extension_transaction(c"reading the names of watched tables", failures::load_names)
+    {
         pgrx::log!("lead_audit: could not read the names of watched tables: {error}");
     }
     let mut schedules = tasks::schedules();
     let (mut begins_anew, mut has_worked) = (false, false);
-    // Who calls it away again and again does not keep it from its work: it does one turn in any case.
+    // Who calls it away again and again does not keep it from its work: it does one turn in any
+    // case.
     while !(must_stop() || has_worked && is_held()) {
-        let sleep = schedules.iter().map(Schedule::time_left).min().unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
+        let sleep = schedules
+            .iter()
+            .map(Schedule::time_left)
+            .min()
+            .unwrap_or(LONGEST_SLEEP)
+            .min(LONGEST_SLEEP);
         if sleep > Duration::ZERO {
             let woken = wait(sleep);
             if must_stop() || is_held() {
@@ -76,7 +89,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         if begins_anew {
             break;
         }
-        let missing_calls = schedules.iter_mut().map(Schedule::run_if_due).filter(|&may_miss| may_miss).count();
+        let missing_calls =
+            schedules.iter_mut().map(Schedule::run_if_due).filter(|&may_miss| may_miss).count();
         if missing_calls > 0 {
             schedules.iter_mut().for_each(|schedule| schedule.wake(false));
         }
@@ -120,12 +134,14 @@ unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
 /// What this process is busy with.
 static PROGRESS: AtomicPtr<queue::Progress> = AtomicPtr::new(std::ptr::null_mut());
 
-/// The postmaster ends all processes when another one has crashed. The records that this one is busy with are not to blame for
-/// that.
+/// The postmaster ends all processes when another one has crashed. The records that this one is
+/// busy with are not to blame for that.
 fn on_crash_of_another(progress: Option<&'static queue::Progress>) {
-    let progress = progress.map_or(std::ptr::null_mut(), |progress| std::ptr::from_ref(progress).cast_mut());
+    let progress =
+        progress.map_or(std::ptr::null_mut(), |progress| std::ptr::from_ref(progress).cast_mut());
     PROGRESS.store(progress, Ordering::Release);
-    // SAFETY: the handler has the signature that PostgreSQL asks for and does what a signal handler may do.
+    // SAFETY: the handler has the signature that PostgreSQL asks for and does what a signal handler
+    // may do.
     unsafe { set_signal_handler(libc::SIGQUIT, Some(crash_exit)) };
 }
 
@@ -145,7 +161,8 @@ unsafe extern "C-unwind" fn crash_exit(_signal: i32) {
     unsafe { libc::_exit(2) }
 }
 
-/// Settings that a database or role may have otherwise, and that the worker's transactions must not depend on.
+/// Settings that a database or role may have otherwise, and that the worker's transactions must not
+/// depend on.
 fn pin_settings() {
     const PINNED: &[(&CStr, &CStr)] = &[
         (c"search_path", c"pg_catalog, pg_temp"),
@@ -172,7 +189,8 @@ fn pin_settings() {
     // In some minor versions only.
     const PINNED_IF_THERE: &[(&CStr, &CStr)] = &[(c"restrict_nonsystem_relation_kind", c"")];
     // SAFETY: C strings; gives null for a setting that does not exist.
-    let is_there = |name: &CStr| unsafe { !pg_sys::GetConfigOption(name.as_ptr(), true, false).is_null() };
+    let is_there =
+        |name: &CStr| unsafe { !pg_sys::GetConfigOption(name.as_ptr(), true, false).is_null() };
     let if_there = PINNED_IF_THERE.iter().filter(|(name, _)| is_there(name));
     for (name, value) in PINNED.iter().chain(if_there) {
         // SAFETY: C strings; the settings exist, and a superuser's process may set them.
@@ -197,8 +215,8 @@ fn extension_is_here() -> bool {
     }
 }
 
-/// The process was told to end, most likely because the server shuts down: sessions that end at the same time still leave
-/// records, so it waits a little for them, then writes what there is.
+/// The process was told to end, most likely because the server shuts down: sessions that end at the
+/// same time still leave records, so it waits a little for them, then writes what there is.
 fn write_rest(schedules: &mut [Schedule]) {
     schedules.iter_mut().for_each(Schedule::run_last);
     let deadline = Instant::now() + LAST_SESSIONS;

@@ -37,7 +37,8 @@ impl Bouncer {
         cluster.give_to_server(&directory);
         let mut command = cluster.as_server_user("pgbouncer".as_ref());
         let log = fs::File::create(directory.join("log")).expect("the log can be made");
-        let process = command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        let process =
+            command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         let bouncer = Bouncer {
             process: process.unwrap_or_else(|error| panic!("pgbouncer: {error}")),
             directory,
@@ -60,7 +61,12 @@ impl Bouncer {
     /// How to connect to it.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("postgresql://{}@/{}?host={}&port={PORT}", self.role, self.database, self.directory.display())
+        format!(
+            "postgresql://{}@/{}?host={}&port={PORT}",
+            self.role,
+            self.database,
+            self.directory.display()
+        )
     }
 }
 

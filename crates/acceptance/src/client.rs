@@ -22,7 +22,9 @@ impl Session {
         let notices: Arc<Mutex<Vec<DbError>>> = Arc::default();
         let mut config = config.clone();
         let sink = Arc::clone(&notices);
-        config.notice_callback(move |notice| sink.lock().expect("no holder of this lock panics").push(notice));
+        config.notice_callback(move |notice| {
+            sink.lock().expect("no holder of this lock panics").push(notice)
+        });
         Ok(Session { client: config.connect(NoTls)?, notices })
     }
 

@@ -1,4 +1,5 @@
-//! Private clusters: each has a directory of its own, listens on a Unix socket only, and goes when it is dropped.
+//! Private clusters: each has a directory of its own, listens on a Unix socket only, and goes when
+//! it is dropped.
 
 use crate::client::Session;
 use std::fs;
@@ -70,7 +71,17 @@ impl Builder {
     pub fn create(self) -> Cluster {
         Cluster::make(&self, |cluster| {
             let data = cluster.data();
-            let place = ["-D", text(&data), "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"];
+            let place = [
+                "-D",
+                text(&data),
+                "-U",
+                SUPERUSER,
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--locale=C.UTF-8",
+            ];
             cluster.run_server_program("initdb", &[&place[..], &["--no-sync"]].concat());
             cluster.configure(&[
                 "listen_addresses = ''".to_owned(),
@@ -91,7 +102,20 @@ impl Builder {
     pub fn start_standby_of(self, primary: &Cluster) -> Cluster {
         let cluster = Cluster::make(&self, |cluster| {
             let (data, socket) = (cluster.data(), text(primary.socket_directory()));
-            let from = ["-h", socket, "-U", SUPERUSER, "-D", text(&data), "-R", "-c", "fast", "-X", "stream", "--no-sync"];
+            let from = [
+                "-h",
+                socket,
+                "-U",
+                SUPERUSER,
+                "-D",
+                text(&data),
+                "-R",
+                "-c",
+                "fast",
+                "-X",
+                "stream",
+                "--no-sync",
+            ];
             cluster.run_server_program("pg_basebackup", &from);
         });
         cluster.start_again();
@@ -124,20 +148,32 @@ impl Cluster {
 
     fn make(builder: &Builder, initialise: impl FnOnce(&Self)) -> Self {
         let bin = bin_directory(builder.pg_config.as_deref());
-        let state = std::env::var_os("LEAD_AUDIT_STATE_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-        fs::create_dir_all(&state).unwrap_or_else(|error| panic!("cannot make {}: {error}", state.display()));
+        let state =
+            std::env::var_os("LEAD_AUDIT_STATE_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+        fs::create_dir_all(&state)
+            .unwrap_or_else(|error| panic!("cannot make {}: {error}", state.display()));
         let directory = temporary_directory(&state);
-        let short_directory =
-            (directory.path().as_os_str().len() > SOCKET_DIR_LIMIT).then(|| temporary_directory(Path::new("/tmp")));
+        let short_directory = (directory.path().as_os_str().len() > SOCKET_DIR_LIMIT)
+            .then(|| temporary_directory(Path::new("/tmp")));
         let server_user = ServerUser::needed();
         for directory in [Some(&directory), short_directory.as_ref()].into_iter().flatten() {
             if let Some(user) = &server_user {
-                chown(directory.path(), Some(user.uid), Some(user.gid)).expect("root may give a directory away");
+                chown(directory.path(), Some(user.uid), Some(user.gid))
+                    .expect("root may give a directory away");
             }
         }
-        let cluster = Cluster { bin, server_user, file_size_limit: builder.file_size_limit, directory, short_directory };
+        let cluster = Cluster {
+            bin,
+            server_user,
+            file_size_limit: builder.file_size_limit,
+            directory,
+            short_directory,
+        };
         initialise(&cluster);
-        cluster.configure(&[format!("unix_socket_directories = '{}'", cluster.socket_directory().display())]);
+        cluster.configure(&[format!(
+            "unix_socket_directories = '{}'",
+            cluster.socket_directory().display()
+        )]);
         cluster.configure(&builder.settings);
         cluster
     }
@@ -149,29 +185,40 @@ impl Cluster {
     pub fn configure(&self, lines: &[String]) {
         let file = self.data().join("postgresql.conf");
         let before = fs::read_to_string(&file).expect("initdb writes a postgresql.conf");
-        fs::write(&file, before + "\n" + &lines.join("\n") + "\n").expect("postgresql.conf can be written");
+        fs::write(&file, before + "\n" + &lines.join("\n") + "\n")
+            .expect("postgresql.conf can be written");
     }
 
     /// Starts the server after it was stopped.
     pub fn start_again(&self) {
         let (data, log) = (self.data(), self.log());
-        self.run_server_program("pg_ctl", &["-D", text(&data), "-l", text(&log), "-w", "-t", "60", "-s", "start"]);
+        self.run_server_program(
+            "pg_ctl",
+            &["-D", text(&data), "-l", text(&log), "-w", "-t", "60", "-s", "start"],
+        );
     }
 
-    /// Kills the server itself with SIGKILL, and waits until its other processes have noticed and are gone.
+    /// Kills the server itself with SIGKILL, and waits until its other processes have noticed and
+    /// are gone.
     ///
     /// # Panics
     /// If they stay.
     pub fn kill(&self) {
-        let killed = Command::new("kill").args(["-9", &self.postmaster().to_string()]).status().expect("kill runs");
+        let killed = Command::new("kill")
+            .args(["-9", &self.postmaster().to_string()])
+            .status()
+            .expect("kill runs");
         assert!(killed.success());
         let begin = Instant::now();
         while self.has_processes() {
             assert!(begin.elapsed() < Duration::from_secs(60), "processes of a killed server stay");
             std::thread::sleep(Duration::from_millis(10));
         }
-        // In a container, where nobody may reap the dead, the id in them looks like that of a server that runs.
-        for file in [self.data().join("postmaster.pid"), self.socket_directory().join(".s.PGSQL.5432.lock")] {
+        // In a container, where nobody may reap the dead, the id in them looks like that of a
+        // server that runs.
+        for file in
+            [self.data().join("postmaster.pid"), self.socket_directory().join(".s.PGSQL.5432.lock")]
+        {
             fs::remove_file(file).expect("a killed server leaves its lock files");
         }
     }
@@ -180,23 +227,34 @@ impl Cluster {
     fn has_processes(&self) -> bool {
         let processes = fs::read_dir("/proc").expect("there is a /proc");
         let data = self.data();
-        processes.flatten().any(|process| fs::read_link(process.path().join("cwd")).is_ok_and(|directory| directory == data))
+        processes.flatten().any(|process| {
+            fs::read_link(process.path().join("cwd")).is_ok_and(|directory| directory == data)
+        })
     }
 
     /// Makes a standby take over.
     pub fn promote(&self) {
-        self.run_server_program("pg_ctl", &["-D", text(&self.data()), "-w", "-t", "60", "-s", "promote"]);
+        self.run_server_program(
+            "pg_ctl",
+            &["-D", text(&self.data()), "-w", "-t", "60", "-s", "promote"],
+        );
     }
 
     /// Process id of the server itself, which must run.
     fn postmaster(&self) -> i32 {
         let file = fs::read_to_string(self.data().join("postmaster.pid")).expect("the server runs");
-        file.lines().next().and_then(|pid| pid.parse().ok()).expect("its first line is the process id")
+        file.lines()
+            .next()
+            .and_then(|pid| pid.parse().ok())
+            .expect("its first line is the process id")
     }
 
     /// Stops the server; `mode` is that of pg_ctl, "immediate" is a crash.
     pub fn stop(&self, mode: &str) {
-        self.run_server_program("pg_ctl", &["-D", text(&self.data()), "-w", "-t", "60", "-s", "-m", mode, "stop"]);
+        self.run_server_program(
+            "pg_ctl",
+            &["-D", text(&self.data()), "-w", "-t", "60", "-s", "-m", mode, "stop"],
+        );
     }
 
     /// The directory that holds everything of this cluster; it belongs to the server's user.
@@ -213,7 +271,8 @@ impl Cluster {
         if let Some(user) = &self.server_user {
             chown(path, Some(user.uid), Some(user.gid)).expect("root may give a file away");
         }
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("its permissions can be set");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+            .expect("its permissions can be set");
     }
 
     /// A session of the superuser.
@@ -228,7 +287,8 @@ impl Cluster {
     /// If the connection fails.
     #[must_use]
     pub fn session(&self, role: &str, database: &str) -> Session {
-        self.try_session(role, database).unwrap_or_else(|error| panic!("connection as {role} to {database} failed: {error}"))
+        self.try_session(role, database)
+            .unwrap_or_else(|error| panic!("connection as {role} to {database} failed: {error}"))
     }
 
     /// A session of some role, or why there is none.
@@ -237,7 +297,11 @@ impl Cluster {
     /// Those of a connection.
     pub fn try_session(&self, role: &str, database: &str) -> Result<Session, postgres::Error> {
         let mut config = postgres::Config::new();
-        config.host_path(self.socket_directory()).user(role).dbname(database).application_name("acceptance");
+        config
+            .host_path(self.socket_directory())
+            .user(role)
+            .dbname(database)
+            .application_name("acceptance");
         Session::connect(&config)
     }
 
@@ -247,11 +311,15 @@ impl Cluster {
         format!("host={} user={role} dbname={database}", self.socket_directory().display())
     }
 
-    /// A client program of PostgreSQL's (psql, pg_dump, …) that will connect to this cluster as the superuser.
+    /// A client program of PostgreSQL's (psql, pg_dump, …) that will connect to this cluster as the
+    /// superuser.
     #[must_use]
     pub fn client_program(&self, name: &str) -> Command {
         let mut command = self.program(name);
-        command.env("PGHOST", self.socket_directory()).env("PGUSER", SUPERUSER).stdin(Stdio::null());
+        command
+            .env("PGHOST", self.socket_directory())
+            .env("PGUSER", SUPERUSER)
+            .stdin(Stdio::null());
         command
     }
 
@@ -260,7 +328,11 @@ impl Cluster {
     /// # Panics
     /// If it fails.
     pub fn run(&self, name: &str, arguments: &[&str]) -> String {
-        let output = self.client_program(name).args(arguments).output().unwrap_or_else(|error| panic!("{name}: {error}"));
+        let output = self
+            .client_program(name)
+            .args(arguments)
+            .output()
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
         succeeded(name, &output);
         String::from_utf8(output.stdout).expect("the output is UTF-8")
     }
@@ -268,7 +340,9 @@ impl Cluster {
     /// The server's log so far.
     #[must_use]
     pub fn log_text(&self) -> String {
-        fs::read(self.log()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        fs::read(self.log())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     fn program(&self, name: &str) -> Command {
@@ -277,7 +351,8 @@ impl Cluster {
         command
     }
 
-    /// Runs a program of the server's to its end, as the server's user and in the cluster's directory.
+    /// Runs a program of the server's to its end, as the server's user and in the cluster's
+    /// directory.
     ///
     /// # Panics
     /// If it fails.
@@ -294,7 +369,11 @@ impl Cluster {
         words.push(text(&program).to_owned());
         let mut command = Command::new(&words[0]);
         clean(&mut command);
-        command.args(&words[1..]).args(arguments).current_dir(self.directory.path()).stdin(Stdio::null());
+        command
+            .args(&words[1..])
+            .args(arguments)
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null());
         let output = command.output().unwrap_or_else(|error| panic!("{name}: {error}"));
         if !output.status.success() {
             eprintln!("{}", self.log_text());
@@ -341,13 +420,16 @@ impl Drop for Cluster {
         if std::thread::panicking() {
             let log = self.log_text();
             let lines: Vec<&str> = log.lines().collect();
-            eprintln!("--- the end of the server's log ---\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+            eprintln!(
+                "--- the end of the server's log ---\n{}",
+                lines[lines.len().saturating_sub(40)..].join("\n")
+            );
         }
         if !self.data().join("postmaster.pid").exists() {
             return;
         }
-        // Nobody needs the data any more. A process that counts the lines it has run writes them when it ends by itself:
-        // scripts/coverage.sh has the server stopped so that it can.
+        // Nobody needs the data any more. A process that counts the lines it has run writes them
+        // when it ends by itself: scripts/coverage.sh has the server stopped so that it can.
         let mode = std::env::var("LEAD_AUDIT_STOP_MODE").unwrap_or_else(|_| "immediate".to_owned());
         // A second panic would hide the first: what cannot be stopped is only reported.
         let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.stop(&mode)));
@@ -369,10 +451,16 @@ impl ServerUser {
         if id(&["-u"]) != Some(0) {
             return None;
         }
-        let user = ["postgres", "nobody"]
-            .into_iter()
-            .find_map(|name| Some(ServerUser { name: name.to_owned(), uid: id(&["-u", name])?, gid: id(&["-g", name])? }));
-        Some(user.expect("PostgreSQL does not run as root, and there is neither a user postgres nor nobody"))
+        let user = ["postgres", "nobody"].into_iter().find_map(|name| {
+            Some(ServerUser {
+                name: name.to_owned(),
+                uid: id(&["-u", name])?,
+                gid: id(&["-g", name])?,
+            })
+        });
+        Some(user.expect(
+            "PostgreSQL does not run as root, and there is neither a user postgres nor nobody",
+        ))
     }
 }
 
@@ -386,14 +474,19 @@ fn bin_directory(pg_config: Option<&Path>) -> PathBuf {
 }
 
 fn ask_pg_config(pg_config: Option<&Path>, option: &str) -> String {
-    let Some(pg_config) = pg_config.map(PathBuf::from).or_else(|| std::env::var_os("LEAD_AUDIT_PG_CONFIG").map(PathBuf::from))
+    let Some(pg_config) = pg_config
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("LEAD_AUDIT_PG_CONFIG").map(PathBuf::from))
     else {
         panic!(
             "LEAD_AUDIT_PG_CONFIG is not set. The acceptance tests need a PostgreSQL into which lead_audit is installed: \
              cargo pgrx install --release --pg-config PREFIX/bin/pg_config, then LEAD_AUDIT_PG_CONFIG=PREFIX/bin/pg_config"
         );
     };
-    let output = Command::new(&pg_config).arg(option).output().unwrap_or_else(|error| panic!("{}: {error}", pg_config.display()));
+    let output = Command::new(&pg_config)
+        .arg(option)
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}", pg_config.display()));
     succeeded("pg_config", &output);
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
@@ -403,7 +496,8 @@ fn temporary_directory(parent: &Path) -> TempDir {
     made.unwrap_or_else(|error| panic!("cannot make a directory in {}: {error}", parent.display()))
 }
 
-/// The caller's own PGHOST, PGOPTIONS, … must not change anything here, nor RUST_BACKTRACE the DETAIL of errors.
+/// The caller's own PGHOST, PGOPTIONS, … must not change anything here, nor RUST_BACKTRACE the
+/// DETAIL of errors.
 fn clean(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();

@@ -28,7 +28,11 @@ impl LeadAudit {
     #[must_use]
     pub fn new() -> Self {
         let program = std::env::var_os("LEAD_AUDIT_COMMAND").map(PathBuf::from);
-        LeadAudit { program: program.expect("LEAD_AUDIT_COMMAND is the path of lead-audit: cargo build -p cli makes it") }
+        LeadAudit {
+            program: program.expect(
+                "LEAD_AUDIT_COMMAND is the path of lead-audit: cargo build -p cli makes it",
+            ),
+        }
     }
 
     /// A run that is not started yet.
@@ -49,7 +53,11 @@ impl LeadAudit {
     /// # Panics
     /// If it does not start, or is killed.
     pub fn run(&self, arguments: &[impl AsRef<OsStr>]) -> Answer {
-        Answer::of(self.command(arguments).output().unwrap_or_else(|error| panic!("{}: {error}", self.program.display())))
+        Answer::of(
+            self.command(arguments)
+                .output()
+                .unwrap_or_else(|error| panic!("{}: {error}", self.program.display())),
+        )
     }
 
     /// Runs it to its end, which has to have this status. Gives what it wrote to standard output.

@@ -26,13 +26,26 @@ pub struct PythonVerdict {
 pub fn verify_with_python(cluster: &Cluster, database: &str) -> PythonVerdict {
     let mut export = cluster
         .client_program("psql")
-        .args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-v", "FETCH_COUNT=10000", "-d", database, "-c", "\\encoding UTF8", "-f", "-"])
+        .args([
+            "-XqAt",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-v",
+            "FETCH_COUNT=10000",
+            "-d",
+            database,
+            "-c",
+            "\\encoding UTF8",
+            "-f",
+            "-",
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("psql starts");
     let mut input = export.stdin.take().expect("standard input is a pipe");
-    std::io::Write::write_all(&mut input, documented_query().as_bytes()).expect("psql reads the query");
+    std::io::Write::write_all(&mut input, documented_query().as_bytes())
+        .expect("psql reads the query");
     drop(input);
     let verifier = Command::new("python3")
         .arg(python_verifier())
@@ -53,10 +66,13 @@ fn read(output: &str, satisfied: bool) -> PythonVerdict {
     let mut lines: Vec<&str> = output.lines().collect();
     let last = lines.pop().unwrap_or_default();
     let numbers: Vec<u64> = last.split(' ').filter_map(|word| word.parse().ok()).collect();
-    let [entries, faults] = numbers[..] else { panic!("unexpected last line of the verifier: {last:?}") };
+    let [entries, faults] = numbers[..] else {
+        panic!("unexpected last line of the verifier: {last:?}")
+    };
     (verdict.entries, verdict.faults) = (entries, faults);
     for line in lines {
-        let (name, what) = line.split_once(": ").unwrap_or_else(|| panic!("unexpected line: {line:?}"));
+        let (name, what) =
+            line.split_once(": ").unwrap_or_else(|| panic!("unexpected line: {line:?}"));
         let id = name.strip_prefix("entry ").and_then(|id| id.parse().ok());
         let id = id.unwrap_or_else(|| panic!("a fault without the entry's id: {line:?}"));
         verdict.faulty.entry(id).or_default().push(what.to_owned());
@@ -67,13 +83,15 @@ fn read(output: &str, satisfied: bool) -> PythonVerdict {
 /// The query between the lines of the here-document in section 9.
 fn documented_query() -> String {
     let page = std::fs::read_to_string(docs().join("FORMAT.md")).expect("docs/FORMAT.md is there");
-    let (_, rest) = page.split_once("<<'SQL'").expect("FORMAT.md has a here-document with the export's query");
+    let (_, rest) =
+        page.split_once("<<'SQL'").expect("FORMAT.md has a here-document with the export's query");
     let (_, rest) = rest.split_once('\n').expect("the query begins on the next line");
     let (query, _) = rest.split_once("\nSQL\n").expect("the here-document ends");
     format!("{query};\n")
 }
 
-/// The verifier in `verifiers/python`, a directory that python3 runs: `entries` or `export` is its first argument.
+/// The verifier in `verifiers/python`, a directory that python3 runs: `entries` or `export` is its
+/// first argument.
 #[must_use]
 pub fn python_verifier() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../verifiers/python/src/lead_audit_verifier")

@@ -1,5 +1,5 @@
-//! A populated database, and what must still be true of it after it was dumped and restored, upgraded, or taken over by
-//! another server.
+//! A populated database, and what must still be true of it after it was dumped and restored,
+//! upgraded, or taken over by another server.
 
 use crate::client::{Session, call, value};
 use crate::cluster::Cluster;
@@ -41,11 +41,15 @@ impl Trail {
     }
 }
 
-/// Makes a populated database: more than one table, one no longer watched, one that is gone, a baseline.
+/// Makes a populated database: more than one table, one no longer watched, one that is gone, a
+/// baseline.
 pub fn make(cluster: &Cluster, name: &str) -> Trail {
     let mut admin = app_database(cluster, name);
     let mut app = cluster.session("app", name);
-    call(&mut app, "SET lead_audit.user_id = 'ü \"quoted\" \\ back'; SET lead_audit.user_agent = E'tab\\tnewline\\n'");
+    call(
+        &mut app,
+        "SET lead_audit.user_id = 'ü \"quoted\" \\ back'; SET lead_audit.user_agent = E'tab\\tnewline\\n'",
+    );
     add_leads(&mut app, 1, 3_000);
     call(
         &mut app,
@@ -90,17 +94,22 @@ pub fn assert_restored(cluster: &Cluster, name: &str, before: &Trail) {
     assert_watched_as_before(cluster, name);
 }
 
-/// Its tables are watched, under the identity that they had: a few writes that have the right entries.
+/// Its tables are watched, under the identity that they had: a few writes that have the right
+/// entries.
 ///
 /// # Panics
 /// If they are not.
 pub fn assert_watched_as_before(cluster: &Cluster, name: &str) {
     let mut admin = cluster.admin(name);
-    let sealed = "SELECT tree_size, root, note FROM lead_audit.checkpoint ORDER BY tree_size DESC LIMIT 1";
+    let sealed =
+        "SELECT tree_size, root, note FROM lead_audit.checkpoint ORDER BY tree_size DESC LIMIT 1";
     let sealed = admin.query_one(sealed, &[]).expect("there is a checkpoint");
-    let (sealed_size, root, note): (i64, Vec<u8>, String) = (sealed.get(0), sealed.get(1), sealed.get(2));
-    let (last, count): (i64, i64) =
-        (value(&mut admin, "SELECT max(id) FROM lead_audit.entry"), value(&mut admin, "SELECT count(*) FROM lead_audit.entry"));
+    let (sealed_size, root, note): (i64, Vec<u8>, String) =
+        (sealed.get(0), sealed.get(1), sealed.get(2));
+    let (last, count): (i64, i64) = (
+        value(&mut admin, "SELECT max(id) FROM lead_audit.entry"),
+        value(&mut admin, "SELECT count(*) FROM lead_audit.entry"),
+    );
     let key = format!("{:0>32}", "2a");
     let history = format!("SELECT count(*) FROM lead_audit.history('leads', '{key}')");
     let past: i64 = value(&mut admin, &history);
@@ -114,38 +123,61 @@ pub fn assert_watched_as_before(cluster: &Cluster, name: &str) {
         ),
     );
     assert_eq!(app.warnings(), [""; 0], "{name}");
-    assert_eq!(value::<i64>(&mut admin, &history), past + 2, "{name}: past and present are one history");
+    assert_eq!(
+        value::<i64>(&mut admin, &history),
+        past + 2,
+        "{name}: past and present are one history"
+    );
     call(
         &mut admin,
         "UPDATE \"Crm x\".\"Accounts\" SET gone = NOT gone WHERE a = 50; INSERT INTO former SELECT max(id) + 1 FROM former;
          UPDATE parted SET id = id + 1000 WHERE id = (SELECT max(id) FROM parted WHERE id < 100)",
     );
-    let new: i64 = value(&mut admin, &format!("SELECT count(*) FROM lead_audit.entry WHERE id > {last}"));
+    let new: i64 =
+        value(&mut admin, &format!("SELECT count(*) FROM lead_audit.entry WHERE id > {last}"));
     let all: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.entry");
     // The row that moves to another partition has one.
-    assert_eq!((new, all), (6, count + 6), "{name}: new entries have new ids, and only the watched tables have any");
+    assert_eq!(
+        (new, all),
+        (6, count + 6),
+        "{name}: new entries have new ids, and only the watched tables have any"
+    );
     let identities: i64 = value(
         &mut admin,
         "SELECT count(*) FROM (SELECT table_name FROM lead_audit.entry GROUP BY table_name HAVING count(DISTINCT watch_id) > 1) e",
     );
     assert_eq!(identities, 0, "{name}: a table has kept its identity");
-    let soft: i64 =
-        value(&mut admin, &format!("SELECT count(*) FROM lead_audit.entry WHERE id > {last} AND soft_delete IS NOT NULL"));
+    let soft: i64 = value(
+        &mut admin,
+        &format!(
+            "SELECT count(*) FROM lead_audit.entry WHERE id > {last} AND soft_delete IS NOT NULL"
+        ),
+    );
     assert_eq!(soft, 2, "{name}: soft deletes are still known as such");
     assert_intact(&mut admin);
 
-    // The tree grows on from where it was: the old checkpoint stays what it was, and the new one is consistent with it.
+    // The tree grows on from where it was: the old checkpoint stays what it was, and the new one is
+    // consistent with it.
     let leaves: i64 = value(&mut admin, "SELECT lead_audit.seal()");
     let entries: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.entry");
     assert_eq!(leaves, entries, "{name}: every entry is a leaf");
-    let kept = admin.query_one("SELECT root, note FROM lead_audit.checkpoint WHERE tree_size = $1", &[&sealed_size]);
+    let kept = admin.query_one(
+        "SELECT root, note FROM lead_audit.checkpoint WHERE tree_size = $1",
+        &[&sealed_size],
+    );
     let kept = kept.expect("the old checkpoint is there");
     assert_eq!((kept.get::<_, Vec<u8>>(0), kept.get::<_, String>(1)), (root, note), "{name}");
-    let proof: String = value(&mut admin, &format!("SELECT lead_audit.consistency_proof({sealed_size})"));
+    let proof: String =
+        value(&mut admin, &format!("SELECT lead_audit.consistency_proof({sealed_size})"));
     assert!(!proof.is_empty(), "{name}: the tree has only grown");
     for id in [1, last, last + 1] {
-        let next = format!("SELECT lead_audit.inclusion_proof(min(id)) FROM lead_audit.entry WHERE id >= {id}");
-        assert!(value::<String>(&mut admin, &next).contains("\nindex "), "{name}: each entry can be proved");
+        let next = format!(
+            "SELECT lead_audit.inclusion_proof(min(id)) FROM lead_audit.entry WHERE id >= {id}"
+        );
+        assert!(
+            value::<String>(&mut admin, &next).contains("\nindex "),
+            "{name}: each entry can be proved"
+        );
     }
     assert_intact(&mut admin);
 }

@@ -18,7 +18,9 @@ pub struct Fault {
 /// # Panics
 /// If it fails.
 pub fn faults(admin: &mut Session) -> Vec<Fault> {
-    let rows = admin.query("SELECT id, fault, detail FROM lead_audit.verify() ORDER BY id", &[]).expect("verify() works");
+    let rows = admin
+        .query("SELECT id, fault, detail FROM lead_audit.verify() ORDER BY id", &[])
+        .expect("verify() works");
     rows.iter().map(|row| Fault { id: row.get(0), kind: row.get(1), detail: row.get(2) }).collect()
 }
 
@@ -31,11 +33,12 @@ pub fn assert_intact(admin: &mut Session) {
     assert_eq!(faults(admin), [], "verify() found faults in a trail that nobody touched");
 }
 
-/// The trail of a table gives the table: each row is the last thing said of its key, each key without a row is gone, and in
-/// the order of the ids each entry of a row begins where the one before it ended. Needs a primary key that is called id and
-/// a trail that begins with the table.
+/// The trail of a table gives the table: each row is the last thing said of its key, each key
+/// without a row is gone, and in the order of the ids each entry of a row begins where the one
+/// before it ended. Needs a primary key that is called id and a trail that begins with the table.
 ///
-/// The comparison is of texts, since to jsonb 1.0 and 1.00 are equal; and in UTC, whatever the writers had.
+/// The comparison is of texts, since to jsonb 1.0 and 1.00 are equal; and in UTC, whatever the
+/// writers had.
 ///
 /// # Panics
 /// If it does not.
@@ -93,7 +96,9 @@ pub fn assert_trail_gives_table(admin: &mut Session, table: &str) {
 /// Two texts, from a little before the place where they begin to differ.
 fn shown_difference(left: Option<&str>, right: Option<&str>) -> (String, String) {
     let (Some(left), Some(right)) = (left, right) else {
-        let shown = |text: Option<&str>| text.map_or("nothing".to_owned(), |text| text.chars().take(500).collect());
+        let shown = |text: Option<&str>| {
+            text.map_or("nothing".to_owned(), |text| text.chars().take(500).collect())
+        };
         return (shown(left), shown(right));
     };
     let same = std::iter::zip(left.chars(), right.chars()).take_while(|(l, r)| l == r).count();

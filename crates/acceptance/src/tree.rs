@@ -17,7 +17,8 @@ const ROWS: &str = "
        SELECT level, index, hashes FROM lead_audit.tree_edge WHERE hashes <> '') t
     UNION ALL SELECT json_build_array('tree', tree_size::text)::text FROM lead_audit.tree";
 
-/// The tree, its checkpoints and its tiles are those of the sealed entries, by the verifier in Python.
+/// The tree, its checkpoints and its tiles are those of the sealed entries, by the verifier in
+/// Python.
 ///
 /// # Panics
 /// If they are not.
@@ -41,7 +42,11 @@ pub fn assert_tree_whole(admin: &mut Session) {
     let output = verifier.wait_with_output().expect("the verifier ends");
     assert!(output.status.success(), "the verifier failed");
     let faults = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(faults.lines().take(20).collect::<Vec<_>>(), [""; 0], "the tree is not that of the entries");
+    assert_eq!(
+        faults.lines().take(20).collect::<Vec<_>>(),
+        [""; 0],
+        "the tree is not that of the entries"
+    );
 }
 
 /// Seals; returns the size of the tree.

@@ -1,7 +1,9 @@
-//! The application's role owns its table and nothing else. It is audited all the same, and can do nothing about it. Nor can
-//! anybody change an entry by ordinary means.
+//! The application's role owns its table and nothing else. It is audited all the same, and can do
+//! nothing about it. Nor can anybody change an entry by ordinary means.
 
-use acceptance::{Cluster, app_database, assert_intact, assert_trail_gives_table, call, sqlstate, value};
+use acceptance::{
+    Cluster, app_database, assert_intact, assert_trail_gives_table, call, sqlstate, value,
+};
 
 const REFUSED: &str = "42501";
 const ENTRIES: &str = "SELECT count(*) FROM lead_audit.entry";
@@ -12,9 +14,15 @@ fn the_application_can_do_nothing_about_the_trail() {
         let builder = Cluster::builder();
         let cluster = if preloaded { builder.preloaded() } else { builder }.start();
         let mut admin = app_database(&cluster, "rights");
-        call(&mut admin, "CREATE ROLE colleague LOGIN; GRANT ALL ON leads TO colleague; GRANT CREATE ON SCHEMA public TO app");
+        call(
+            &mut admin,
+            "CREATE ROLE colleague LOGIN; GRANT ALL ON leads TO colleague; GRANT CREATE ON SCHEMA public TO app",
+        );
         let mut app = cluster.session("app", "rights");
-        call(&mut app, "INSERT INTO leads (id) VALUES ('a'), ('b'); UPDATE leads SET source = 'x' WHERE id = 'a'");
+        call(
+            &mut app,
+            "INSERT INTO leads (id) VALUES ('a'), ('b'); UPDATE leads SET source = 'x' WHERE id = 'a'",
+        );
         assert_eq!(value::<i64>(&mut admin, ENTRIES), 3);
         let all = "SELECT md5(string_agg(e::text, ',' ORDER BY id)) FROM lead_audit.entry e";
         let before: String = value(&mut admin, all);
@@ -100,14 +108,26 @@ fn the_application_can_do_nothing_about_the_trail() {
         // What an owner may do with its table, auditing lives through: the DDL is an entry, too.
         for (sql, more) in [
             ("INSERT INTO leads (id) VALUES ('c')", 1),
-            ("ALTER TABLE leads ADD COLUMN extra int DEFAULT 7; UPDATE leads SET extra = 8 WHERE id = 'c'", 2),
+            (
+                "ALTER TABLE leads ADD COLUMN extra int DEFAULT 7; UPDATE leads SET extra = 8 WHERE id = 'c'",
+                2,
+            ),
             (
                 "ALTER TABLE leads RENAME TO prospects; UPDATE prospects SET extra = 9 WHERE id = 'c'; ALTER TABLE prospects RENAME TO leads",
                 3,
             ),
-            ("ALTER TABLE leads ALTER COLUMN extra TYPE text; UPDATE leads SET extra = 'ten' WHERE id = 'c'", 2),
-            ("BEGIN; SET LOCAL row_security = off; UPDATE leads SET extra = 'twelve' WHERE id = 'c'; COMMIT", 1),
-            ("SET search_path = ''; UPDATE public.leads SET extra = 'thirteen' WHERE id = 'c'; RESET search_path", 1),
+            (
+                "ALTER TABLE leads ALTER COLUMN extra TYPE text; UPDATE leads SET extra = 'ten' WHERE id = 'c'",
+                2,
+            ),
+            (
+                "BEGIN; SET LOCAL row_security = off; UPDATE leads SET extra = 'twelve' WHERE id = 'c'; COMMIT",
+                1,
+            ),
+            (
+                "SET search_path = ''; UPDATE public.leads SET extra = 'thirteen' WHERE id = 'c'; RESET search_path",
+                1,
+            ),
             (
                 "CREATE FUNCTION sneaky() RETURNS void LANGUAGE sql SECURITY DEFINER AS $$ DELETE FROM leads WHERE id = 'c' $$; SELECT sneaky()",
                 1,
@@ -116,7 +136,11 @@ fn the_application_can_do_nothing_about_the_trail() {
         ] {
             let before: i64 = value(&mut admin, ENTRIES);
             call(&mut app, sql);
-            assert_eq!(value::<i64>(&mut admin, ENTRIES) - before, more, "{sql} (preloaded: {preloaded})");
+            assert_eq!(
+                value::<i64>(&mut admin, ENTRIES) - before,
+                more,
+                "{sql} (preloaded: {preloaded})"
+            );
         }
         assert_intact(&mut admin);
 
@@ -145,12 +169,18 @@ fn the_database_says_who_it_was() {
     );
     let mut colleague = cluster.session("colleague", "who");
     assert_eq!(sqlstate(&mut colleague, "INSERT INTO leads (id) VALUES ('not allowed')"), REFUSED);
-    call(&mut colleague, "SET lead_audit.user_id = 'postgres'; SELECT on_behalf('through a function')");
+    call(
+        &mut colleague,
+        "SET lead_audit.user_id = 'postgres'; SELECT on_behalf('through a function')",
+    );
     call(
         &mut colleague,
         "SET ROLE team; SET application_name = 'the team''s'; INSERT INTO leads (id) VALUES ('as team'); RESET ROLE",
     );
-    call(&mut admin, "SET SESSION AUTHORIZATION app; INSERT INTO leads (id) VALUES ('authorized'); RESET SESSION AUTHORIZATION");
+    call(
+        &mut admin,
+        "SET SESSION AUTHORIZATION app; INSERT INTO leads (id) VALUES ('authorized'); RESET SESSION AUTHORIZATION",
+    );
     let pid = colleague.pid();
     let rows = admin
         .query(
@@ -197,7 +227,8 @@ fn no_ordinary_path_changes_an_entry() {
         "UPDATE lead_audit.log SET user_id = 'x'",
         "DELETE FROM lead_audit.log",
     ];
-    // The superuser who made it; somebody with every right that can be granted; an owner who is nothing else.
+    // The superuser who made it; somebody with every right that can be granted; an owner who is
+    // nothing else.
     let mut keeper = cluster.session("keeper", "append_only");
     for round in ["granted", "owner"] {
         if round == "owner" {
@@ -207,13 +238,19 @@ fn no_ordinary_path_changes_an_entry() {
             for session in [&mut admin, &mut keeper] {
                 let state = sqlstate(session, sql);
                 // A view over an expression cannot be written to by anybody.
-                assert!(state == REFUSED || (sql.contains("lead_audit.log") && state == "55000"), "{state}: {sql} ({round})");
+                assert!(
+                    state == REFUSED || (sql.contains("lead_audit.log") && state == "55000"),
+                    "{state}: {sql} ({round})"
+                );
             }
         }
     }
     // Also where other triggers rest.
     for sql in &sql[..8] {
-        let state = sqlstate(&mut admin, &format!("BEGIN; SET LOCAL session_replication_role = replica; {sql}"));
+        let state = sqlstate(
+            &mut admin,
+            &format!("BEGIN; SET LOCAL session_replication_role = replica; {sql}"),
+        );
         assert_eq!(state, REFUSED, "{sql}");
         call(&mut admin, "ROLLBACK");
     }
@@ -257,7 +294,10 @@ fn a_command_behind_a_long_comment_is_named() {
     call(&mut admin, "GRANT CREATE ON SCHEMA public TO app");
     let mut app = cluster.session("app", "hidden");
     let comment = "x".repeat(20_000);
-    call(&mut app, &format!("/* {comment} */ ALTER TABLE leads RENAME TO prospects /* {comment} */"));
+    call(
+        &mut app,
+        &format!("/* {comment} */ ALTER TABLE leads RENAME TO prospects /* {comment} */"),
+    );
     call(&mut app, &format!("DO $$ BEGIN /* {comment} */ DROP TABLE prospects; END $$"));
     let said: String = value(
         &mut admin,

@@ -1,4 +1,5 @@
-//! One statement that changes very many rows has all its entries, and does not hold them all in memory.
+//! One statement that changes very many rows has all its entries, and does not hold them all in
+//! memory.
 
 use acceptance::{Cluster, add_leads, app_database, call, value};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -6,9 +7,9 @@ use std::time::Duration;
 
 const ROWS: i64 = 300_000;
 
-/// Without batches the entries of the statement would take about 300,000 × 1 kB = 300 MB. With batches of 1 MB it is what
-/// Postgres itself needs: its queue of trigger events (16 bytes per row, about 5 MB), the plan, caches; and malloc, which
-/// gives little back. 48 MB is far from both.
+/// Without batches the entries of the statement would take about 300,000 × 1 kB = 300 MB. With
+/// batches of 1 MB it is what Postgres itself needs: its queue of trigger events (16 bytes per row,
+/// about 5 MB), the plan, caches; and malloc, which gives little back. 48 MB is far from both.
 const BOUND: u64 = 48 << 20;
 
 #[test]
@@ -24,7 +25,9 @@ fn a_bulk_update_has_all_its_entries_in_bounded_memory() {
     let before = memory_of(pid);
     let inserted = peak_while(pid, || add_leads(&mut app, 101, ROWS as u32));
     let updated = peak_while(pid, || {
-        let rows = app.execute("UPDATE leads SET enrichment_status = 'COMPLETED'", &[]).expect("the update succeeds");
+        let rows = app
+            .execute("UPDATE leads SET enrichment_status = 'COMPLETED'", &[])
+            .expect("the update succeeds");
         assert_eq!(rows as i64, ROWS);
     });
     println!("memory before {before}, at most {inserted} in the INSERT, {updated} in the UPDATE");
@@ -50,12 +53,14 @@ fn a_bulk_update_has_all_its_entries_in_bounded_memory() {
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.verify()"), 0);
 }
 
-/// A trigger of the application's that writes row by row, each in a block with a handler: what one inner statement gathered
-/// has been written when it ends, and must not stay in memory until the outer one ends too.
+/// A trigger of the application's that writes row by row, each in a block with a handler: what one
+/// inner statement gathered has been written when it ends, and must not stay in memory until the
+/// outer one ends too.
 #[test]
 fn inner_statements_leave_nothing_in_memory() {
     const INNER: u64 = 20_000;
-    // Kept, their entries would take 20,000 × 4 kB = 80 MB; an unwatched table takes nothing worth mentioning.
+    // Kept, their entries would take 20,000 × 4 kB = 80 MB; an unwatched table takes nothing worth
+    // mentioning.
     const INNER_BOUND: u64 = 20 << 20;
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "inner_writes");
@@ -100,8 +105,10 @@ fn peak_while(pid: i32, work: impl FnOnce()) -> u64 {
 
 /// The process's own memory in bytes; what it shares with the others (shared_buffers) is not in it.
 fn memory_of(pid: i32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux tells RssAnon");
+    let status =
+        std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
+    let line =
+        status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux tells RssAnon");
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
     kilobytes * 1024
 }

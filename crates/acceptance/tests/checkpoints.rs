@@ -1,9 +1,10 @@
-//! Checkpoints leave the database, each once and only after its commit, whatever happens to the server; and what has left is
-//! always what the database says afterwards, here and after a move to another cluster.
+//! Checkpoints leave the database, each once and only after its commit, whatever happens to the
+//! server; and what has left is always what the database says afterwards, here and after a move to
+//! another cluster.
 
 use acceptance::{
-    Cluster, Random, Session, add_leads, app_database, assert_intact, assert_tree_whole, call, seal, setting, sqlstate, unsealed,
-    value,
+    Cluster, Random, Session, add_leads, app_database, assert_intact, assert_tree_whole, call,
+    seal, setting, sqlstate, unsealed, value,
 };
 use ledger::checkpoint::Checkpoint;
 use ledger::note::{Note, SigningKey};
@@ -34,7 +35,8 @@ fn key_file(cluster: &Cluster, name: &str) -> (SigningKey, PathBuf) {
     (key, file)
 }
 
-/// The files of a directory by folder and tree size. Those that are unfinished do not count: nobody reads them.
+/// The files of a directory by folder and tree size. Those that are unfinished do not count: nobody
+/// reads them.
 fn published(directory: &Path) -> BTreeMap<(String, u64), String> {
     let mut files = BTreeMap::new();
     for folder in fs::read_dir(directory).expect("the directory can be read") {
@@ -47,14 +49,19 @@ fn published(directory: &Path) -> BTreeMap<(String, u64), String> {
             }
             assert_eq!(name.len(), 20, "{name}");
             let text = fs::read_to_string(file.path()).expect("the file can be read");
-            files.insert((folder.file_name().into_string().expect("UTF-8"), name.parse().expect("a size")), text);
+            files.insert(
+                (folder.file_name().into_string().expect("UTF-8"), name.parse().expect("a size")),
+                text,
+            );
         }
     }
     files
 }
 
 fn notes(session: &mut Session) -> BTreeMap<u64, String> {
-    let rows = session.query("SELECT tree_size, note FROM lead_audit.checkpoint", &[]).expect("checkpoints can be read");
+    let rows = session
+        .query("SELECT tree_size, note FROM lead_audit.checkpoint", &[])
+        .expect("checkpoints can be read");
     rows.iter().map(|row| (row.get::<_, i64>(0) as u64, row.get(1))).collect()
 }
 
@@ -109,20 +116,34 @@ fn checkpoints_are_signed_and_leave_by_file_log_and_notification() {
     assert_eq!(files.keys().copied().collect::<Vec<_>>(), [300, 305]);
     for (size, text) in &files {
         let note = Note::parse(text.as_bytes()).expect("a signed note");
-        let (checkpoint, _) = Checkpoint::open(&note, key.verifier(), &[]).expect("its signature is good");
+        let (checkpoint, _) =
+            Checkpoint::open(&note, key.verifier(), &[]).expect("its signature is good");
         assert_eq!(checkpoint.size(), *size);
     }
-    assert_eq!(value::<String>(&mut admin, "SELECT lead_audit.verifier_key()"), key.verifier().to_string());
+    assert_eq!(
+        value::<String>(&mut admin, "SELECT lead_audit.verifier_key()"),
+        key.verifier().to_string()
+    );
     assert_eq!(value::<String>(&mut admin, "SELECT lead_audit.origin()"), "example.org-crm");
-    assert!(value::<bool>(&mut admin, "SELECT last_checkpoint_signed AND publishing_errors = 0 FROM lead_audit.stats"));
+    assert!(value::<bool>(
+        &mut admin,
+        "SELECT last_checkpoint_signed AND publishing_errors = 0 FROM lead_audit.stats"
+    ));
 
     heard.append(&mut hear(&mut app));
     assert_eq!(heard, notes.values().cloned().collect::<Vec<_>>());
-    let logged: Vec<String> =
-        cluster.log_text().lines().filter(|line| line.contains("lead_audit checkpoint \"")).map(str::to_owned).collect();
+    let logged: Vec<String> = cluster
+        .log_text()
+        .lines()
+        .filter(|line| line.contains("lead_audit checkpoint \""))
+        .map(str::to_owned)
+        .collect();
     assert_eq!(logged.len(), 2, "{logged:#?}");
     for (line, note) in logged.iter().zip(notes.values()) {
-        assert!(line.ends_with(&format!("lead_audit checkpoint \"{}\"", note.replace('\n', "\\n"))), "{line}");
+        assert!(
+            line.ends_with(&format!("lead_audit checkpoint \"{}\"", note.replace('\n', "\\n"))),
+            "{line}"
+        );
     }
 
     // With the key, a bad signature is found; whoever lacks the key cannot make another.
@@ -133,8 +154,12 @@ fn checkpoints_are_signed_and_leave_by_file_log_and_notification() {
          UPDATE lead_audit.checkpoint SET note = overlay(note PLACING 'AAAA' FROM length(note) - 10 FOR 4) WHERE tree_size = 300;
          UPDATE lead_audit.checkpoint SET note = split_part(note, E'\\n\\n', 1) || E'\\n' WHERE tree_size = 305",
     );
-    let faults: Vec<String> =
-        admin.query("SELECT fault FROM lead_audit.verify()", &[]).expect("verify() works").iter().map(|row| row.get(0)).collect();
+    let faults: Vec<String> = admin
+        .query("SELECT fault FROM lead_audit.verify()", &[])
+        .expect("verify() works")
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
     assert_eq!(faults, ["signature", "signature"]);
 }
 
@@ -146,7 +171,8 @@ fn a_key_that_others_could_have_is_refused() {
     let (_, file) = key_file(&cluster, "log");
     let mut refused = |path: &str, detail: &str| {
         call(&mut admin, &format!("SET lead_audit.signing_key_file = '{path}'"));
-        let error = admin.batch_execute("SELECT lead_audit.seal()").expect_err("this key is refused");
+        let error =
+            admin.batch_execute("SELECT lead_audit.seal()").expect_err("this key is refused");
         let error = error.as_db_error().expect("an error of the server's");
         assert_eq!(error.code().code(), "F0000", "{error:?}");
         assert!(error.detail().is_some_and(|found| found.contains(detail)), "{error:?}");
@@ -172,9 +198,16 @@ fn a_key_that_others_could_have_is_refused() {
     cluster.give_to_server(&other);
     fs::set_permissions(&other, fs::Permissions::from_mode(0o400)).expect("its mode can be set");
     refused(other.to_str().expect("UTF-8"), "does not hold a signing key");
-    call(&mut admin, &format!("SET lead_audit.signing_key_file = '{path}'; SET lead_audit.origin = 'another'"));
+    call(
+        &mut admin,
+        &format!("SET lead_audit.signing_key_file = '{path}'; SET lead_audit.origin = 'another'"),
+    );
     assert_eq!(sqlstate(&mut admin, "SELECT lead_audit.seal()"), "F0000");
-    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.checkpoint"), 0, "nothing was sealed unsigned instead");
+    assert_eq!(
+        value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.checkpoint"),
+        0,
+        "nothing was sealed unsigned instead"
+    );
     call(&mut admin, "RESET lead_audit.origin");
     assert_eq!(seal(&mut admin), 5);
 }
@@ -194,9 +227,14 @@ fn what_could_not_be_published_is_published_later() {
     }
     let warnings = admin.warnings();
     assert_eq!(warnings.len(), 1, "the same failure again is said once: {warnings:?}");
-    assert!(warnings[0].contains("could not be published") && warnings[0].contains("No such file"), "{warnings:?}");
-    let errors: i64 =
-        value(&mut admin, "SELECT publishing_errors FROM lead_audit.stats WHERE last_publishing_error LIKE '%No such file%'");
+    assert!(
+        warnings[0].contains("could not be published") && warnings[0].contains("No such file"),
+        "{warnings:?}"
+    );
+    let errors: i64 = value(
+        &mut admin,
+        "SELECT publishing_errors FROM lead_audit.stats WHERE last_publishing_error LIKE '%No such file%'",
+    );
     assert!(errors > 0);
     fs::create_dir(&missing).expect("a directory can be made");
     cluster.give_to_server(&missing);
@@ -204,8 +242,10 @@ fn what_could_not_be_published_is_published_later() {
     let files: Vec<u64> = published(&missing).into_keys().map(|(_, size)| size).collect();
     assert_eq!(files, [10, 20, 30]);
     // From another session, which remembers nothing.
-    for file in
-        fs::read_dir(fs::read_dir(&missing).expect("readable").next().expect("one").expect("folder").path()).expect("readable")
+    for file in fs::read_dir(
+        fs::read_dir(&missing).expect("readable").next().expect("one").expect("folder").path(),
+    )
+    .expect("readable")
     {
         let path = file.expect("a file").path();
         if !path.ends_with(format!("{:020}", 10)) {
@@ -215,19 +255,31 @@ fn what_could_not_be_published_is_published_later() {
     let mut other = cluster.admin("later");
     call(&mut other, &format!("SET lead_audit.checkpoint_dir = '{}'", missing.display()));
     assert_eq!(seal(&mut other), 30);
-    assert_eq!(published(&missing).into_keys().map(|(_, size)| size).collect::<Vec<_>>(), [10, 20, 30]);
+    assert_eq!(
+        published(&missing).into_keys().map(|(_, size)| size).collect::<Vec<_>>(),
+        [10, 20, 30]
+    );
 
     // Never over another: history that was rolled back and written anew is not what was published.
     let before = published(&missing);
-    cluster.run("pg_dump", &["-Fc", "-d", "later", "-f", cluster.directory().join("old").to_str().expect("UTF-8")]);
+    cluster.run(
+        "pg_dump",
+        &["-Fc", "-d", "later", "-f", cluster.directory().join("old").to_str().expect("UTF-8")],
+    );
     add_leads(&mut app, 31, 31);
     assert_eq!(seal(&mut other), 31);
     call(&mut cluster.admin("postgres"), "CREATE DATABASE copy");
-    cluster.run("pg_restore", &["-d", "copy", cluster.directory().join("old").to_str().expect("UTF-8")]);
+    cluster.run(
+        "pg_restore",
+        &["-d", "copy", cluster.directory().join("old").to_str().expect("UTF-8")],
+    );
     let mut copy = cluster.admin("copy");
     call(
         &mut copy,
-        &format!("SET lead_audit.checkpoint_dir = '{}'; INSERT INTO leads (id) VALUES ('another')", missing.display()),
+        &format!(
+            "SET lead_audit.checkpoint_dir = '{}'; INSERT INTO leads (id) VALUES ('another')",
+            missing.display()
+        ),
     );
     assert_eq!(seal(&mut copy), 31);
     let warnings = copy.warnings();
@@ -241,11 +293,17 @@ fn what_could_not_be_published_is_published_later() {
 #[test]
 fn a_crash_makes_neither_hole_nor_fork() {
     let crashes = setting("LEAD_AUDIT_ACCEPTANCE_CRASHES", 6);
-    let cluster =
-        Cluster::builder().preloaded().setting("restart_after_crash = on").setting("lead_audit.seal_interval = '20ms'").start();
+    let cluster = Cluster::builder()
+        .preloaded()
+        .setting("restart_after_crash = on")
+        .setting("lead_audit.seal_interval = '20ms'")
+        .start();
     drop(app_database(&cluster, "crash"));
     let directory = directory(&cluster, "checkpoints");
-    call(&mut cluster.admin("postgres"), &format!("ALTER SYSTEM SET lead_audit.checkpoint_dir = '{}'", directory.display()));
+    call(
+        &mut cluster.admin("postgres"),
+        &format!("ALTER SYSTEM SET lead_audit.checkpoint_dir = '{}'", directory.display()),
+    );
     call(&mut cluster.admin("postgres"), "SELECT pg_reload_conf()");
     let mut random = Random::new(5100);
     let mut seen: BTreeMap<(String, u64), String> = BTreeMap::new();
@@ -259,7 +317,9 @@ fn a_crash_makes_neither_hole_nor_fork() {
             std::thread::sleep(Duration::from_millis(100 + random.below(600)));
             // A busy machine takes longer for as many.
             let (before, begin) = (seen.len(), Instant::now());
-            while published(&directory).len() < before + 3 && begin.elapsed() < Duration::from_secs(60) {
+            while published(&directory).len() < before + 3
+                && begin.elapsed() < Duration::from_secs(60)
+            {
                 std::thread::sleep(Duration::from_millis(20));
             }
             if round % 3 == 2 {
@@ -276,10 +336,17 @@ fn a_crash_makes_neither_hole_nor_fork() {
         // What had left before the crash is still what the database says.
         let notes = notes(&mut admin);
         for ((folder, size), text) in published(&directory) {
-            assert_eq!(notes.get(&size), Some(&text), "round {round}: {folder}/{size} is not what the database has");
+            assert_eq!(
+                notes.get(&size),
+                Some(&text),
+                "round {round}: {folder}/{size} is not what the database has"
+            );
             seen.insert((folder, size), text);
         }
-        assert!(seen.keys().all(|(_, size)| notes.contains_key(size)), "round {round}: a published checkpoint is gone");
+        assert!(
+            seen.keys().all(|(_, size)| notes.contains_key(size)),
+            "round {round}: a published checkpoint is gone"
+        );
         seal(&mut admin);
         assert_eq!(unsealed(&mut admin), 0, "round {round}");
         assert_tree_whole(&mut admin);
@@ -290,11 +357,20 @@ fn a_crash_makes_neither_hole_nor_fork() {
     // The worker, which may have died between commit and file, catches up.
     let begin = Instant::now();
     while published(&directory).len() < notes(&mut admin).len() {
-        assert!(begin.elapsed() < Duration::from_secs(30), "{} of {checkpoints} were published", published(&directory).len());
+        assert!(
+            begin.elapsed() < Duration::from_secs(30),
+            "{} of {checkpoints} were published",
+            published(&directory).len()
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
-    println!("{crashes} crashes; {size} entries in {checkpoints} checkpoints, all of which were published");
-    assert!(checkpoints as u64 > 2 * crashes, "only {checkpoints} checkpoints: this proves nothing");
+    println!(
+        "{crashes} crashes; {size} entries in {checkpoints} checkpoints, all of which were published"
+    );
+    assert!(
+        checkpoints as u64 > 2 * crashes,
+        "only {checkpoints} checkpoints: this proves nothing"
+    );
 }
 
 fn write_until_the_end(cluster: &Cluster, stopped: &AtomicBool, round: u64, writer: u64) {
@@ -318,7 +394,8 @@ fn write_until_the_end(cluster: &Cluster, stopped: &AtomicBool, round: u64, writ
 /// SIGKILL to the worker that seals, or to a writer.
 fn kill_a_process(cluster: &Cluster, worker: bool) {
     let condition = if worker { "backend_type = 'lead_audit worker'" } else { "usename = 'app'" };
-    let sql = format!("SELECT min(pid) FROM pg_stat_activity WHERE datname = 'crash' AND {condition}");
+    let sql =
+        format!("SELECT min(pid) FROM pg_stat_activity WHERE datname = 'crash' AND {condition}");
     let begin = Instant::now();
     let pid = loop {
         if let Some(pid) = value::<Option<i32>>(&mut cluster.admin("postgres"), &sql) {
@@ -327,7 +404,9 @@ fn kill_a_process(cluster: &Cluster, worker: bool) {
         assert!(begin.elapsed() < Duration::from_secs(30), "there is no such process: {condition}");
         std::thread::sleep(Duration::from_millis(20));
     };
-    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs").success());
+    assert!(
+        Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs").success()
+    );
 }
 
 fn wait_until_it_is_back(cluster: &Cluster) -> Session {
@@ -353,7 +432,8 @@ fn the_tree_goes_on_after_dump_and_restore() {
     let (mut app, mut open) = (cluster.session("app", "source"), cluster.session("app", "source"));
     add_leads(&mut app, 1, 400);
     seal(&mut admin);
-    // The dump finds a transaction open, one that ended since sealing looked, and entries that are not sealed yet.
+    // The dump finds a transaction open, one that ended since sealing looked, and entries that are
+    // not sealed yet.
     call(&mut open, "BEGIN; INSERT INTO leads (id) VALUES ('open')");
     let mut ending = cluster.session("app", "source");
     call(&mut ending, "BEGIN; INSERT INTO leads (id) VALUES ('ending')");
@@ -367,15 +447,23 @@ fn the_tree_goes_on_after_dump_and_restore() {
     let origin: String = value(&mut admin, "SELECT lead_audit.origin()");
     let checkpoint: String = value(&mut admin, "SELECT lead_audit.latest_checkpoint()");
     let root = |session: &mut Session, size: i64| -> String {
-        value(session, &format!("SELECT encode(root, 'hex') FROM lead_audit.checkpoint WHERE tree_size = {size}"))
+        value(
+            session,
+            &format!(
+                "SELECT encode(root, 'hex') FROM lead_audit.checkpoint WHERE tree_size = {size}"
+            ),
+        )
     };
 
     // A cluster that seals all the time, while the restore is under way too.
     let other = Cluster::builder().preloaded().setting("lead_audit.seal_interval = '1ms'").start();
     call(&mut other.admin("postgres"), "CREATE ROLE app LOGIN");
-    for (name, arguments) in
-        [("serial", vec!["--single-transaction"]), ("plain", vec![]), ("parallel", vec!["-j", "4"]), ("again", vec!["-j", "4"])]
-    {
+    for (name, arguments) in [
+        ("serial", vec!["--single-transaction"]),
+        ("plain", vec![]),
+        ("parallel", vec!["-j", "4"]),
+        ("again", vec!["-j", "4"]),
+    ] {
         call(&mut other.admin("postgres"), &format!("CREATE DATABASE {name}"));
         let mut all = vec!["--exit-on-error", "-d", name];
         all.extend(arguments);
@@ -384,9 +472,16 @@ fn the_tree_goes_on_after_dump_and_restore() {
         let mut admin = other.admin(name);
         assert_eq!(value::<String>(&mut admin, "SELECT lead_audit.origin()"), origin, "{name}");
         let size = seal(&mut admin);
-        assert_eq!(size, 411, "{name}: what was not sealed before is now, the entry of the transaction that ended too");
+        assert_eq!(
+            size, 411,
+            "{name}: what was not sealed before is now, the entry of the transaction that ended too"
+        );
         assert_eq!(unsealed(&mut admin), 0);
-        assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.open_gap"), 0, "{name}");
+        assert_eq!(
+            value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.open_gap"),
+            0,
+            "{name}"
+        );
         assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.tree"), 1, "{name}");
         assert_eq!(root(&mut admin, 405), root(&mut cluster.admin("source"), 405));
         assert!(notes(&mut admin).values().any(|note| *note == checkpoint));
@@ -405,12 +500,24 @@ fn the_tree_goes_on_after_dump_and_restore() {
     let schema = cluster.directory().join("schema.sql");
     let schema = schema.to_str().expect("UTF-8");
     cluster.run("pg_dump", &["--schema-only", "-d", "source", "-f", schema]);
-    cluster.run("psql", &["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", "empty", "-f", schema]);
+    cluster.run(
+        "psql",
+        &["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", "empty", "-f", schema],
+    );
     let mut admin = cluster.admin("empty");
     assert_eq!(seal(&mut admin), 0);
     add_leads(&mut cluster.session("app", "empty"), 1, 7);
     assert_eq!(seal(&mut admin), 7);
     assert_tree_whole(&mut admin);
-    call(&mut admin, "DROP EXTENSION lead_audit CASCADE; CREATE EXTENSION lead_audit; DROP EXTENSION lead_audit CASCADE");
-    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace('lead_audit')"), 0);
+    call(
+        &mut admin,
+        "DROP EXTENSION lead_audit CASCADE; CREATE EXTENSION lead_audit; DROP EXTENSION lead_audit CASCADE",
+    );
+    assert_eq!(
+        value::<i64>(
+            &mut admin,
+            "SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace('lead_audit')"
+        ),
+        0
+    );
 }

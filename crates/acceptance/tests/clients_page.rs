@@ -1,4 +1,5 @@
-//! The Rust program on the page docs/clients.md does what it says. Those in other languages: clients/python/tests.
+//! The Rust program on the page docs/clients.md does what it says. Those in other languages:
+//! clients/python/tests.
 
 use acceptance::{Cluster, app_database};
 use std::process::Command;
@@ -12,7 +13,8 @@ mod page {
     }
 }
 
-/// Not a test: what the one below runs in a process of its own, since the program reads its environment.
+/// Not a test: what the one below runs in a process of its own, since the program reads its
+/// environment.
 #[test]
 #[ignore = "run by rust_program"]
 fn program() {
@@ -31,9 +33,14 @@ fn rust_program() {
         .output()
         .expect("this test can be run");
     assert!(output.status.success(), "{output:?}");
-    let rows =
-        admin.query("SELECT user_id, user_ip, user_agent, request_id FROM lead_audit.log ORDER BY id", &[]).expect("the log");
-    let rows: Vec<Vec<Option<String>>> = rows.iter().map(|row| (0..4).map(|column| row.get(column)).collect()).collect();
+    let rows = admin
+        .query(
+            "SELECT user_id, user_ip, user_agent, request_id FROM lead_audit.log ORDER BY id",
+            &[],
+        )
+        .expect("the log");
+    let rows: Vec<Vec<Option<String>>> =
+        rows.iter().map(|row| (0..4).map(|column| row.get(column)).collect()).collect();
     let known = ["u-17", "203.0.113.7", "Firefox", "r-1"].map(|value| Some(value.to_owned()));
     assert_eq!(rows, [known.to_vec(), vec![None; 4]]);
 }

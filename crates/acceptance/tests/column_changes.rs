@@ -1,7 +1,10 @@
-//! Somebody with all rights changes a column of an entry behind the extension's back: two hundred times, each another entry,
-//! every column in turn. Each is found, and nothing else is.
+//! Somebody with all rights changes a column of an entry behind the extension's back: two hundred
+//! times, each another entry, every column in turn. Each is found, and nothing else is.
 
-use acceptance::{Cluster, Random, Session, add_leads, app_database, assert_intact, call, faults, value, verify_with_python};
+use acceptance::{
+    Cluster, Random, Session, add_leads, app_database, assert_intact, call, faults, value,
+    verify_with_python,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 const TAMPERINGS: usize = 200;
@@ -13,10 +16,16 @@ fn changes(column: &str, type_name: &str) -> &'static [&'static str] {
         ("id", _) => &["$ + 1000000", "-$", "$ + 2000000", "0"],
         (_, "bigint" | "integer") => &["$ + 1", "$ - 1", "-$", "NULL", "coalesce($, 0)", "0"],
         (_, "smallint") => &["$ + 1", "0", "-$", "NULL"],
-        (_, "oid") => &["($::bigint + 1)::oid", "($::bigint - 1)::oid", "0", "NULL", "coalesce($, 0::oid)"],
-        (_, "xid8") => {
-            &["($::text::numeric + 1)::text::xid8", "($::text::numeric - 1)::text::xid8", "'0'", "'18446744073709551615'", "NULL"]
+        (_, "oid") => {
+            &["($::bigint + 1)::oid", "($::bigint - 1)::oid", "0", "NULL", "coalesce($, 0::oid)"]
         }
+        (_, "xid8") => &[
+            "($::text::numeric + 1)::text::xid8",
+            "($::text::numeric - 1)::text::xid8",
+            "'0'",
+            "'18446744073709551615'",
+            "NULL",
+        ],
         (_, "timestamp with time zone") => &[
             "$ + interval '1 microsecond'",
             "$ - interval '1 microsecond'",
@@ -25,7 +34,12 @@ fn changes(column: &str, type_name: &str) -> &'static [&'static str] {
             "$ - interval '5000 years'",
             "NULL",
         ],
-        (_, "uuid") => &["gen_random_uuid()", "reverse($::text)::uuid", "NULL", "coalesce($, gen_random_uuid())"],
+        (_, "uuid") => &[
+            "gen_random_uuid()",
+            "reverse($::text)::uuid",
+            "NULL",
+            "coalesce($, gen_random_uuid())",
+        ],
         (_, "bytea") => &[
             "set_byte($, 31, get_byte($, 31) # 1)",
             "set_byte($, 0, get_byte($, 0) # 128)",
@@ -86,29 +100,40 @@ fn each_of_two_hundred_tampered_columns_is_found() {
     let tampered = tamper(&mut admin);
     assert_eq!(tampered.len(), TAMPERINGS);
 
-    let found: BTreeMap<i64, String> =
-        faults(&mut admin).into_iter().map(|fault| (fault.id, format!("{}: {}", fault.kind, fault.detail))).collect();
+    let found: BTreeMap<i64, String> = faults(&mut admin)
+        .into_iter()
+        .map(|fault| (fault.id, format!("{}: {}", fault.kind, fault.detail)))
+        .collect();
     let missed: Vec<_> = tampered.iter().filter(|(id, _)| !found.contains_key(id)).collect();
     let wronged: Vec<_> = found.iter().filter(|(id, _)| !tampered.contains_key(id)).collect();
     assert!(missed.is_empty(), "verify() did not find: {missed:#?}");
     assert!(wronged.is_empty(), "verify() found what nobody touched: {wronged:#?}");
 
     let verdict = verify_with_python(&cluster, "tamper");
-    let missed: Vec<_> = tampered.iter().filter(|(id, _)| !verdict.faulty.contains_key(id)).collect();
-    let wronged: Vec<_> = verdict.faulty.iter().filter(|(id, _)| !tampered.contains_key(id)).collect();
+    let missed: Vec<_> =
+        tampered.iter().filter(|(id, _)| !verdict.faulty.contains_key(id)).collect();
+    let wronged: Vec<_> =
+        verdict.faulty.iter().filter(|(id, _)| !tampered.contains_key(id)).collect();
     assert!(missed.is_empty(), "the verifier in Python did not find: {missed:#?}");
     assert!(wronged.is_empty(), "the verifier in Python found what nobody touched: {wronged:#?}");
     assert!(!verdict.satisfied);
 
     // The other ways to ask say the same.
     let by_entry: Vec<i64> = admin
-        .query("SELECT id FROM lead_audit.entry WHERE NOT lead_audit.verify_entry(id) ORDER BY id", &[])
+        .query(
+            "SELECT id FROM lead_audit.entry WHERE NOT lead_audit.verify_entry(id) ORDER BY id",
+            &[],
+        )
         .expect("verify_entry() works")
         .iter()
         .map(|row| row.get(0))
         .collect();
     assert_eq!(by_entry, tampered.keys().copied().collect::<Vec<_>>());
-    let some: i64 = tampered.keys().copied().find(|id| (1..1_000_000).contains(id)).expect("some entry has kept its id");
+    let some: i64 = tampered
+        .keys()
+        .copied()
+        .find(|id| (1..1_000_000).contains(id))
+        .expect("some entry has kept its id");
     let by_range: Vec<i64> = admin
         .query("SELECT id FROM lead_audit.verify(from_id => $1, to_id => $1)", &[&some])
         .expect("verify() takes a range")
@@ -117,8 +142,12 @@ fn each_of_two_hundred_tampered_columns_is_found() {
         .collect();
     assert_eq!(by_range, [some]);
 
-    // Put back byte for byte, nothing is wrong any more: what was found was the change, not the touch.
-    call(&mut admin, "TRUNCATE lead_audit.entry; INSERT INTO lead_audit.entry SELECT * FROM original");
+    // Put back byte for byte, nothing is wrong any more: what was found was the change, not the
+    // touch.
+    call(
+        &mut admin,
+        "TRUNCATE lead_audit.entry; INSERT INTO lead_audit.entry SELECT * FROM original",
+    );
     assert_intact(&mut admin);
 }
 
@@ -185,7 +214,8 @@ fn tamper(admin: &mut Session) -> BTreeMap<i64, String> {
             .map(|row| row.get(0))
             .collect();
         let mut done = None;
-        // Not every change changes every value: 'ok' in lower case is 'ok'. The next entry is taken then, or the next change.
+        // Not every change changes every value: 'ok' in lower case is 'ok'. The next entry is taken
+        // then, or the next change.
         'search: for _ in 0..all.len() {
             let turn = next_change.entry(type_name).or_insert_with(|| random.below(50) as usize);
             let change = all[*turn % all.len()];
@@ -198,16 +228,25 @@ fn tamper(admin: &mut Session) -> BTreeMap<i64, String> {
                 );
                 match admin.query_opt(&sql, &[]) {
                     Ok(Some(row)) => {
-                        done = Some((*id, row.get::<_, i64>(0), format!("{column} of entry {id} = {change}")));
+                        done = Some((
+                            *id,
+                            row.get::<_, i64>(0),
+                            format!("{column} of entry {id} = {change}"),
+                        ));
                         break 'search;
                     }
                     Ok(None) => {}
-                    // Not possible with this value: an id that is taken, JSON that would be none any more.
-                    Err(error) => assert!(matches!(error.code().map(|c| c.code()), Some("22P02" | "23505")), "{error}\n{sql}"),
+                    // Not possible with this value: an id that is taken, JSON that would be none
+                    // any more.
+                    Err(error) => assert!(
+                        matches!(error.code().map(|c| c.code()), Some("22P02" | "23505")),
+                        "{error}\n{sql}"
+                    ),
                 }
             }
         }
-        let (before, now, what) = done.unwrap_or_else(|| panic!("no way found to change column {column}"));
+        let (before, now, what) =
+            done.unwrap_or_else(|| panic!("no way found to change column {column}"));
         call(admin, &format!("DELETE FROM untouched WHERE id = {before}"));
         covered.insert(column.clone());
         tampered.insert(now, what);

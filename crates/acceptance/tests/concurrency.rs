@@ -1,9 +1,10 @@
-//! Eight sessions write to the same rows at once, each with a context of its own that changes with each transaction. Every
-//! change that was committed has exactly one entry, with its writer's context; nothing that was undone has any.
+//! Eight sessions write to the same rows at once, each with a context of its own that changes with
+//! each transaction. Every change that was committed has exactly one entry, with its writer's
+//! context; nothing that was undone has any.
 
 use acceptance::{
-    Cluster, Random, Session, app_database, assert_intact, assert_trail_gives_table, call, setting, sqlstate, value,
-    verify_with_python, wait_until,
+    Cluster, Random, Session, app_database, assert_intact, assert_trail_gives_table, call, setting,
+    sqlstate, value, verify_with_python, wait_until,
 };
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -33,7 +34,10 @@ fn each_entry_has_its_own_writers_context() {
         let builder = Cluster::builder().setting("deadlock_timeout = 10ms");
         let cluster = if preloaded { builder.preloaded() } else { builder }.start();
         let mut admin = app_database(&cluster, "crowd");
-        call(&mut admin, "CREATE TABLE forbidden (id text PRIMARY KEY); GRANT ALL ON forbidden TO app");
+        call(
+            &mut admin,
+            "CREATE TABLE forbidden (id text PRIMARY KEY); GRANT ALL ON forbidden TO app",
+        );
         let seconds = setting("LEAD_AUDIT_ACCEPTANCE_SECONDS", 6);
         let deadline = Instant::now() + Duration::from_millis(seconds * 500);
         let together = Barrier::new(WRITERS as usize);
@@ -48,49 +52,76 @@ fn each_entry_has_its_own_writers_context() {
                     })
                 })
                 .collect();
-            writers.into_iter().flat_map(|writer| writer.join().expect("each writer succeeds")).collect()
+            writers
+                .into_iter()
+                .flat_map(|writer| writer.join().expect("each writer succeeds"))
+                .collect()
         });
         let mut found = changes_in_trail(&mut admin);
         expected.sort();
         found.sort();
         let differences: Vec<_> = difference(&expected, &found).take(6).collect();
-        assert!(differences.is_empty(), "of {} changes and {} entries: {differences:#?}", expected.len(), found.len());
+        assert!(
+            differences.is_empty(),
+            "of {} changes and {} entries: {differences:#?}",
+            expected.len(),
+            found.len()
+        );
         assert!(expected.len() > 1000, "only {} changes: this proves nothing", expected.len());
         println!("{} changes, library preloaded: {preloaded}", expected.len());
 
-        // Of one row a later commit has a higher id: each entry begins where the one before it ended.
+        // Of one row a later commit has a higher id: each entry begins where the one before it
+        // ended.
         assert_trail_gives_table(&mut admin, "leads");
         assert_intact(&mut admin);
         let unwritten: i64 = value(&mut admin, "SELECT entries_not_written FROM lead_audit.stats");
         assert_eq!(unwritten, 0);
         if preloaded {
             let verdict = verify_with_python(&cluster, "crowd");
-            let failed: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.entry WHERE outcome <> 'ok'");
+            let failed: i64 =
+                value(&mut admin, "SELECT count(*) FROM lead_audit.entry WHERE outcome <> 'ok'");
             assert!(failed > 0, "preloaded, what failed has entries too");
-            assert_eq!((verdict.entries, verdict.faults), (expected.len() as u64 + failed as u64, 0));
+            assert_eq!(
+                (verdict.entries, verdict.faults),
+                (expected.len() as u64 + failed as u64, 0)
+            );
         }
     }
 }
 
-/// PostgreSQL lets a transaction know that it cannot be serialized at its next write, which may be that of its entries. That is an error
-/// of the statement, and no entry of a committed row is missing.
+/// PostgreSQL lets a transaction know that it cannot be serialized at its next write, which may be
+/// that of its entries. That is an error of the statement, and no entry of a committed row is
+/// missing.
 #[test]
 fn a_failure_to_serialize_is_no_unwritten_entry() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "skew");
-    call(&mut admin, "CREATE TABLE pair (id int PRIMARY KEY, v int); INSERT INTO pair VALUES (1, 0), (2, 0)");
+    call(
+        &mut admin,
+        "CREATE TABLE pair (id int PRIMARY KEY, v int); INSERT INTO pair VALUES (1, 0), (2, 0)",
+    );
     call(&mut admin, "SELECT lead_audit.enable('pair'); SELECT pg_advisory_lock(7)");
     let (mut first, mut second) = (cluster.admin("skew"), cluster.admin("skew"));
     let pid = first.pid();
     call(&mut first, "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT v FROM pair WHERE id = 2");
-    call(&mut second, "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT v FROM pair WHERE id = 1; UPDATE pair SET v = 9 WHERE id = 2");
+    call(
+        &mut second,
+        "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT v FROM pair WHERE id = 1; UPDATE pair SET v = 9 WHERE id = 2",
+    );
     // The row is written, and its entry is not yet, when the other one commits.
     let (refused, warnings) = std::thread::scope(|scope| {
         let first = scope.spawn(move || {
-            let refused = sqlstate(&mut first, "UPDATE pair SET v = 1 WHERE id = 1 RETURNING pg_advisory_xact_lock(7)::text");
+            let refused = sqlstate(
+                &mut first,
+                "UPDATE pair SET v = 1 WHERE id = 1 RETURNING pg_advisory_xact_lock(7)::text",
+            );
             (refused, first.warnings())
         });
-        wait_until(&mut admin, LONG, &format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND NOT granted)"));
+        wait_until(
+            &mut admin,
+            LONG,
+            &format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND NOT granted)"),
+        );
         call(&mut second, "COMMIT");
         call(&mut admin, "SELECT pg_advisory_unlock(7)");
         first.join().expect("the first session ends")
@@ -121,8 +152,20 @@ struct Work {
 impl Writer {
     fn new(mut session: Session, number: u64) -> Self {
         let pid = session.pid();
-        call(&mut session, &format!("SET lead_audit.user_ip = '10.0.0.{number}'; SET lead_audit.user_agent = 'agent {number}'"));
-        Writer { session, number, random: Random::new(300 + number), transactions: 0, pid, committed: Vec::new() }
+        call(
+            &mut session,
+            &format!(
+                "SET lead_audit.user_ip = '10.0.0.{number}'; SET lead_audit.user_agent = 'agent {number}'"
+            ),
+        );
+        Writer {
+            session,
+            number,
+            random: Random::new(300 + number),
+            transactions: 0,
+            pid,
+            committed: Vec::new(),
+        }
     }
 
     fn write_until(mut self, deadline: Instant) -> Vec<Change> {
@@ -138,8 +181,12 @@ impl Writer {
     fn single_statement(&mut self) {
         let user = format!("user-{}", self.number);
         let request = format!("{}-{}", self.number, self.transactions);
-        call(&mut self.session, &format!("SET lead_audit.user_id = '{user}'; SET lead_audit.request_id = '{request}'"));
-        let mut work = Work { done: Vec::new(), template: self.template(request, Some(user)), broken: false };
+        call(
+            &mut self.session,
+            &format!("SET lead_audit.user_id = '{user}'; SET lead_audit.request_id = '{request}'"),
+        );
+        let mut work =
+            Work { done: Vec::new(), template: self.template(request, Some(user)), broken: false };
         let sql = self.statement(&work);
         // Its transaction's id is only known to the rows it wrote.
         match self.session.query(&sql, &[]) {
@@ -152,16 +199,20 @@ impl Writer {
         call(&mut self.session, "RESET lead_audit.user_id; RESET lead_audit.request_id");
     }
 
-    /// A transaction of several statements, with the context in SET LOCAL, savepoints, and an end of one kind or another.
+    /// A transaction of several statements, with the context in SET LOCAL, savepoints, and an end
+    /// of one kind or another.
     fn transaction(&mut self) {
         let request = format!("{}-{}", self.number, self.transactions);
-        // Some write without saying for whom: what another one said in this session before must not be taken for it.
-        let user = (!self.random.one_in(5)).then(|| format!("user-{}-{}", self.number, self.transactions));
+        // Some write without saying for whom: what another one said in this session before must not
+        // be taken for it.
+        let user =
+            (!self.random.one_in(5)).then(|| format!("user-{}-{}", self.number, self.transactions));
         call(&mut self.session, &format!("BEGIN; SET LOCAL lead_audit.request_id = '{request}'"));
         if let Some(user) = &user {
             call(&mut self.session, &format!("SET LOCAL lead_audit.user_id = '{user}'"));
         }
-        let mut work = Work { done: Vec::new(), template: self.template(request, user), broken: false };
+        let mut work =
+            Work { done: Vec::new(), template: self.template(request, user), broken: false };
         for _ in 0..=self.random.below(4) {
             self.step(&mut work, 2);
         }
@@ -212,10 +263,12 @@ impl Writer {
 
     /// A statement that returns operation, key and transaction of each row that it wrote.
     fn statement(&mut self, work: &Work) -> String {
-        let (tag, user) = (&work.template.request_id, work.template.written_by.as_deref().unwrap_or_default());
+        let (tag, user) =
+            (&work.template.request_id, work.template.written_by.as_deref().unwrap_or_default());
         let row = self.random.below(ROWS);
         let other = self.random.below(ROWS);
-        let written = |operation: &str| format!("RETURNING '{operation}', id, pg_current_xact_id()::text");
+        let written =
+            |operation: &str| format!("RETURNING '{operation}', id, pg_current_xact_id()::text");
         match self.random.below(12) {
             0..=3 => format!(
                 "UPDATE leads SET enrichment_task_id = '{tag}', updated_by = '{user}', updated_at = clock_timestamp() WHERE id = 'r{row}' {}",
@@ -274,7 +327,13 @@ fn take(rows: &[postgres::Row], done: &mut Vec<Change>, template: &Change) {
     for row in rows {
         let operation: String = row.get(0);
         let written_by = if operation == "DELETE" { None } else { template.written_by.clone() };
-        done.push(Change { operation, key: row.get(1), txid: row.get(2), written_by, ..template.clone() });
+        done.push(Change {
+            operation,
+            key: row.get(1),
+            txid: row.get(2),
+            written_by,
+            ..template.clone()
+        });
     }
 }
 
@@ -307,14 +366,20 @@ fn changes_in_trail(admin: &mut Session) -> Vec<Change> {
                 written_by: row.get(8),
             };
             let tag: Option<String> = row.get(9);
-            assert!(change.operation == "DELETE" || tag.as_deref() == Some(&change.request_id), "tag {tag:?} in {change:?}");
+            assert!(
+                change.operation == "DELETE" || tag.as_deref() == Some(&change.request_id),
+                "tag {tag:?} in {change:?}"
+            );
             change
         })
         .collect()
 }
 
 /// What is in only one of two sorted lists, or more often in one.
-fn difference<'a>(expected: &'a [Change], found: &'a [Change]) -> impl Iterator<Item = (&'static str, &'a Change)> {
+fn difference<'a>(
+    expected: &'a [Change],
+    found: &'a [Change],
+) -> impl Iterator<Item = (&'static str, &'a Change)> {
     let (mut e, mut f) = (expected.iter().peekable(), found.iter().peekable());
     std::iter::from_fn(move || {
         loop {
@@ -324,8 +389,12 @@ fn difference<'a>(expected: &'a [Change], found: &'a [Change]) -> impl Iterator<
                     e.next();
                     f.next();
                 }
-                (Some(a), Some(b)) if a > b => return f.next().map(|change| ("entry without a change", change)),
-                (None, Some(_)) => return f.next().map(|change| ("entry without a change", change)),
+                (Some(a), Some(b)) if a > b => {
+                    return f.next().map(|change| ("entry without a change", change));
+                }
+                (None, Some(_)) => {
+                    return f.next().map(|change| ("entry without a change", change));
+                }
                 _ => return e.next().map(|change| ("change without an entry", change)),
             }
         }

@@ -1,7 +1,10 @@
-//! The server crashes in the middle of the writing, again and again: a writer's process or the server itself is killed, or all of it is
-//! stopped at once. What was committed has its entries afterwards, what was not has none.
+//! The server crashes in the middle of the writing, again and again: a writer's process or the
+//! server itself is killed, or all of it is stopped at once. What was committed has its entries
+//! afterwards, what was not has none.
 
-use acceptance::{Cluster, Random, app_database, assert_intact, assert_trail_gives_table, call, setting, value};
+use acceptance::{
+    Cluster, Random, app_database, assert_intact, assert_trail_gives_table, call, setting, value,
+};
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +30,8 @@ fn a_crash_parts_no_change_from_its_entry() {
     call(&mut admin, "CREATE INDEX ON leads (id varchar_pattern_ops)");
     drop(admin);
     let mut random = Random::new(700);
-    // By request_id: how many entries the transaction has to have if it was committed, and how it ended.
+    // By request_id: how many entries the transaction has to have if it was committed, and how it
+    // ended.
     let mut transactions: BTreeMap<String, (i64, End)> = BTreeMap::new();
     for round in 0..crashes {
         let pause = Duration::from_millis(100 + random.below(500));
@@ -36,7 +40,9 @@ fn a_crash_parts_no_change_from_its_entry() {
             let writers: Vec<_> = (0..WRITERS)
                 .map(|writer| {
                     let (cluster, stopped, committed) = (&cluster, &stopped, &committed);
-                    scope.spawn(move || write_until_the_end(cluster, stopped, committed, round, writer))
+                    scope.spawn(move || {
+                        write_until_the_end(cluster, stopped, committed, round, writer)
+                    })
                 })
                 .collect();
             let begin = Instant::now();
@@ -50,7 +56,10 @@ fn a_crash_parts_no_change_from_its_entry() {
                 _ => cluster.stop("immediate"),
             }
             stopped.store(true, Ordering::Relaxed);
-            writers.into_iter().flat_map(|writer| writer.join().expect("each writer ends")).collect()
+            writers
+                .into_iter()
+                .flat_map(|writer| writer.join().expect("each writer ends"))
+                .collect()
         });
         if round % 3 > 0 {
             cluster.start_again();
@@ -64,7 +73,10 @@ fn a_crash_parts_no_change_from_its_entry() {
 
         let mut admin = cluster.admin("crash");
         let found: BTreeMap<String, i64> = admin
-            .query("SELECT request_id, count(*) FROM lead_audit.entry WHERE outcome = 'ok' GROUP BY 1", &[])
+            .query(
+                "SELECT request_id, count(*) FROM lead_audit.entry WHERE outcome = 'ok' GROUP BY 1",
+                &[],
+            )
             .expect("the entries can be read")
             .iter()
             .map(|row| (row.get(0), row.get(1)))
@@ -76,11 +88,17 @@ fn a_crash_parts_no_change_from_its_entry() {
                 End::RolledBack => has == 0,
                 End::Unknown => has == *entries || has == 0,
             };
-            assert!(right, "round {round}: transaction {request} wrote {entries} times, ended as {end:?}, and has {has} entries");
+            assert!(
+                right,
+                "round {round}: transaction {request} wrote {entries} times, ended as {end:?}, and has {has} entries"
+            );
         }
-        assert!(found.keys().all(|request| transactions.contains_key(request)), "entries of nobody");
-        // Whatever the writers know: the table and the trail say the same. Nothing is ever taken away, so what a crash left is
-        // still there a few crashes later.
+        assert!(
+            found.keys().all(|request| transactions.contains_key(request)),
+            "entries of nobody"
+        );
+        // Whatever the writers know: the table and the trail say the same. Nothing is ever taken
+        // away, so what a crash left is still there a few crashes later.
         if round % 5 == 0 || round + 1 == crashes {
             assert_trail_gives_table(&mut admin, "leads");
             assert_intact(&mut admin);
@@ -116,9 +134,13 @@ fn write_until_the_end(
         let rolled_back = random.one_in(4);
         let statements = [
             format!("BEGIN; SET LOCAL lead_audit.request_id = '{request}'"),
-            format!("INSERT INTO leads (id, source) SELECT '{request}-' || g, 'new' FROM generate_series(1, {rows}) g"),
+            format!(
+                "INSERT INTO leads (id, source) SELECT '{request}-' || g, 'new' FROM generate_series(1, {rows}) g"
+            ),
             format!("SAVEPOINT s; DELETE FROM leads WHERE id LIKE '{request}-%'; ROLLBACK TO s"),
-            format!("UPDATE leads SET source = 'changed' WHERE id LIKE '{request}-%' AND right(id, 1) IN ('1', '2')"),
+            format!(
+                "UPDATE leads SET source = 'changed' WHERE id LIKE '{request}-%' AND right(id, 1) IN ('1', '2')"
+            ),
             format!("DELETE FROM leads WHERE id = '{request}-1'"),
         ];
         let changed = (1..=rows).filter(|n| n % 10 == 1 || n % 10 == 2).count() as i64;
@@ -127,7 +149,10 @@ fn write_until_the_end(
             done.push((request, entries, End::RolledBack));
             break;
         }
-        let end = match (rolled_back, session.batch_execute(if rolled_back { "ROLLBACK" } else { "COMMIT" })) {
+        let end = match (
+            rolled_back,
+            session.batch_execute(if rolled_back { "ROLLBACK" } else { "COMMIT" }),
+        ) {
             (true, _) => End::RolledBack,
             (false, Ok(())) => End::Committed,
             (false, Err(_)) => End::Unknown,
@@ -155,7 +180,8 @@ fn kill_a_writer(cluster: &Cluster) {
 
 fn wait_until_it_is_back(cluster: &Cluster) {
     let begin = Instant::now();
-    // After a kill the server takes a moment to notice; a session that lasts is one of the server that came back.
+    // After a kill the server takes a moment to notice; a session that lasts is one of the server
+    // that came back.
     loop {
         let postmaster_says_ready = || -> Option<()> {
             let mut session = cluster.try_session("postgres", "crash").ok()?;

@@ -1,6 +1,7 @@
-//! Code of a table's owner that PostgreSQL runs in the middle of a DDL command: functions in index expressions, in partition keys, in
-//! predicates. It is called while a table is a member of a watched one already and has no trigger yet, or has none any more. Nothing that
-//! it writes may be missing in the trail, and it must not get more rights than its owner has.
+//! Code of a table's owner that PostgreSQL runs in the middle of a DDL command: functions in index
+//! expressions, in partition keys, in predicates. It is called while a table is a member of a
+//! watched one already and has no trigger yet, or has none any more. Nothing that it writes may be
+//! missing in the trail, and it must not get more rights than its owner has.
 
 use acceptance::{Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value};
 
@@ -33,7 +34,9 @@ fn was_sprung(app: &mut Session) -> bool {
 fn entries(admin: &mut Session, table: &str) -> String {
     value(
         admin,
-        &format!("SELECT coalesce(string_agg(operation, ' ' ORDER BY id), '') FROM lead_audit.log WHERE table_name = '{table}'"),
+        &format!(
+            "SELECT coalesce(string_agg(operation, ' ' ORDER BY id), '') FROM lead_audit.log WHERE table_name = '{table}'"
+        ),
     )
 }
 
@@ -45,7 +48,8 @@ fn assert_all_on(admin: &mut Session) {
     assert_eq!(not, "", "not watched as a whole");
 }
 
-/// A table that is watched on its own has other triggers for a moment while it becomes a partition. The commands within are guarded.
+/// A table that is watched on its own has other triggers for a moment while it becomes a partition.
+/// The commands within are guarded.
 #[test]
 fn commands_while_a_partition_is_attached() {
     let cluster = Cluster::start();
@@ -68,8 +72,14 @@ fn commands_while_a_partition_is_attached() {
     for (write, refused) in [
         (r#"ALTER TABLE pl221 DISABLE TRIGGER USER"#, true),
         (r#"DROP TRIGGER "00_lead_audit_truncate" ON pl221"#, true),
-        (r#"ALTER TABLE pl222 DISABLE TRIGGER ALL, ALTER v SET DEFAULT 'x', ENABLE TRIGGER ALL"#, true),
-        ("MERGE INTO pl221 p USING (SELECT 152) s (id) ON p.id = s.id WHEN MATCHED THEN DELETE", false),
+        (
+            r#"ALTER TABLE pl222 DISABLE TRIGGER ALL, ALTER v SET DEFAULT 'x', ENABLE TRIGGER ALL"#,
+            true,
+        ),
+        (
+            "MERGE INTO pl221 p USING (SELECT 152) s (id) ON p.id = s.id WHEN MATCHED THEN DELETE",
+            false,
+        ),
     ] {
         arm(&mut app, write);
         let result = try_call(&mut app, attach);
@@ -79,7 +89,10 @@ fn commands_while_a_partition_is_attached() {
         );
         let begin = "INSERT pl1 INSERT pl21 INSERT pl221 INSERT pl221 DDL pl2";
         if refused {
-            assert!(result.as_ref().is_err_and(|error| error.starts_with("42501")), "{write}: {result:?}");
+            assert!(
+                result.as_ref().is_err_and(|error| error.starts_with("42501")),
+                "{write}: {result:?}"
+            );
             assert_eq!(entries, begin, "{write}");
             call(&mut app, "DELETE FROM armed");
         } else {
@@ -93,7 +106,8 @@ fn commands_while_a_partition_is_attached() {
     assert_intact(&mut admin);
 }
 
-/// What is written to a table while PostgreSQL rewrites it does not last: the entries would be of nothing.
+/// What is written to a table while PostgreSQL rewrites it does not last: the entries would be of
+/// nothing.
 #[test]
 fn writes_to_a_table_that_is_being_rewritten() {
     let cluster = Cluster::start();
@@ -104,8 +118,15 @@ fn writes_to_a_table_that_is_being_rewritten() {
     );
     call(&mut admin, "SELECT lead_audit.enable('w'), lead_audit.enable('other')");
     call(&mut app, "INSERT INTO w VALUES (1, 'a'), (3, 'b')");
-    for command in ["ALTER TABLE w ALTER v TYPE text USING trap(v)", "ALTER TABLE w ADD n int DEFAULT any_trap()"] {
-        for write in ["DELETE FROM w WHERE id = 3", "INSERT INTO w (id) VALUES (77)", "COPY w (id) FROM '/dev/null'"] {
+    for command in [
+        "ALTER TABLE w ALTER v TYPE text USING trap(v)",
+        "ALTER TABLE w ADD n int DEFAULT any_trap()",
+    ] {
+        for write in [
+            "DELETE FROM w WHERE id = 3",
+            "INSERT INTO w (id) VALUES (77)",
+            "COPY w (id) FROM '/dev/null'",
+        ] {
             if write.starts_with("COPY") {
                 call(&mut admin, "GRANT pg_read_server_files TO app");
             }
@@ -137,7 +158,10 @@ fn statements_around_the_command() {
          CREATE FUNCTION run(i int, command text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN IF i = 1 THEN EXECUTE command; END IF; RETURN i; END $$;
          INSERT INTO c VALUES (1, 'x'), (2, 'x'); INSERT INTO p1 VALUES (1, 'x'), (2, 'x'); INSERT INTO p2 VALUES (11, 'x'), (12, 'x')",
     );
-    call(&mut admin, "SELECT lead_audit.enable('pl'), lead_audit.enable('top'), lead_audit.enable('p2')");
+    call(
+        &mut admin,
+        "SELECT lead_audit.enable('pl'), lead_audit.enable('top'), lead_audit.enable('p2')",
+    );
     for statement in [
         "INSERT INTO p1 SELECT run(i, 'ALTER TABLE pl ATTACH PARTITION p1 FOR VALUES FROM (0) TO (10)'), 'unseen' FROM generate_series(1, 3) i",
         "UPDATE p1 SET v = run(id, 'ALTER TABLE pl ATTACH PARTITION p1 FOR VALUES FROM (0) TO (10)')::text",
@@ -147,14 +171,18 @@ fn statements_around_the_command() {
     ] {
         assert_eq!(sqlstate(&mut app, statement), "55006", "{statement}");
     }
-    call(&mut app, "ALTER TABLE w INHERIT top; ALTER TABLE pl ATTACH PARTITION p2 FOR VALUES FROM (10) TO (20)");
+    call(
+        &mut app,
+        "ALTER TABLE w INHERIT top; ALTER TABLE pl ATTACH PARTITION p2 FOR VALUES FROM (10) TO (20)",
+    );
     // An old name for the same thing: the other way round.
     let detach = "UPDATE p2 SET v = run(id - 10, 'ALTER TABLE pl DETACH PARTITION p2')::text";
     assert_eq!(sqlstate(&mut app, detach), "55006");
     assert_all_on(&mut admin);
 }
 
-/// What the guard and enable() do to triggers has PostgreSQL read the partition key, which calls functions with constant arguments.
+/// What the guard and enable() do to triggers has PostgreSQL read the partition key, which calls
+/// functions with constant arguments.
 #[test]
 fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     let cluster = Cluster::start();
@@ -189,11 +217,16 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
         ("SELECT lead_audit.enable('other')", false),
     ] {
         // A session that has read nothing yet.
-        let mut session = if by_app { cluster.session("app", "rights") } else { cluster.admin("rights") };
+        let mut session =
+            if by_app { cluster.session("app", "rights") } else { cluster.admin("rights") };
         assert_eq!(try_call(&mut session, statement), Ok(()), "{statement}");
-        assert!(!value::<bool>(&mut admin, "SELECT rolsuper FROM pg_roles WHERE rolname = 'app'"), "{statement}");
+        assert!(
+            !value::<bool>(&mut admin, "SELECT rolsuper FROM pg_roles WHERE rolname = 'app'"),
+            "{statement}"
+        );
     }
-    // PostgreSQL itself may have called it as the owner, outside of what the guard does: that has its entries.
+    // PostgreSQL itself may have called it as the owner, outside of what the guard does: that has
+    // its entries.
     let (changed, recorded) = (
         value::<i64>(&mut admin, "SELECT count(*) FROM pl22 WHERE v = 'HACKED'"),
         value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE operation = 'UPDATE'"),
@@ -223,7 +256,8 @@ fn the_worker_calls_no_function_of_a_partition_key() {
          ALTER EVENT TRIGGER lead_audit_ddl ENABLE ALWAYS; ALTER EVENT TRIGGER lead_audit_drop ENABLE ALWAYS; COMMIT",
     );
     let begin = std::time::Instant::now();
-    while !cluster.log_text().contains("lead_audit: table public.pl was found to be: not repaired") {
+    while !cluster.log_text().contains("lead_audit: table public.pl was found to be: not repaired")
+    {
         assert!(begin.elapsed().as_secs() < 60, "{}", cluster.log_text());
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
@@ -248,7 +282,10 @@ fn triggers_off_within_a_command() {
         ("DISABLE TRIGGER USER", "ENABLE TRIGGER USER"),
         (r#"DISABLE TRIGGER "00_lead_audit_row""#, r#"ENABLE TRIGGER "00_lead_audit_row""#),
         (r#"ENABLE REPLICA TRIGGER "00_lead_audit_row""#, r#"ENABLE TRIGGER "00_lead_audit_row""#),
-        (r#"ENABLE REPLICA TRIGGER "00_lead_audit_row""#, r#"ENABLE ALWAYS TRIGGER "00_lead_audit_row""#),
+        (
+            r#"ENABLE REPLICA TRIGGER "00_lead_audit_row""#,
+            r#"ENABLE ALWAYS TRIGGER "00_lead_audit_row""#,
+        ),
     ] {
         let command = format!("ALTER TABLE w {off}, REPLICA IDENTITY USING INDEX i, {on}");
         arm(&mut app, "UPDATE w SET v = 'HACKED'");

@@ -1,7 +1,9 @@
-//! DDL on watched tables by two sessions at once: under every isolation level it disturbs nobody who has other tables, and nothing of it
-//! escapes the DDL guard, in whichever order the two come.
+//! DDL on watched tables by two sessions at once: under every isolation level it disturbs nobody
+//! who has other tables, and nothing of it escapes the DDL guard, in whichever order the two come.
 
-use acceptance::{Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value, wait_until};
+use acceptance::{
+    Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value, wait_until,
+};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -9,7 +11,9 @@ const LONG: Duration = Duration::from_secs(60);
 fn entries(admin: &mut Session, table: &str) -> String {
     value(
         admin,
-        &format!("SELECT coalesce(string_agg(operation, ' ' ORDER BY id), '') FROM lead_audit.log WHERE table_name = '{table}'"),
+        &format!(
+            "SELECT coalesce(string_agg(operation, ' ' ORDER BY id), '') FROM lead_audit.log WHERE table_name = '{table}'"
+        ),
     )
 }
 
@@ -21,8 +25,14 @@ fn assert_all_on(admin: &mut Session) {
     assert_eq!(not, "", "not watched as a whole");
 }
 
-/// Runs `blocked` in a session that has to wait for another one, which is then released by `release`.
-fn in_turn(cluster: &Cluster, database: &str, blocked: &str, release: impl FnOnce()) -> Result<(), String> {
+/// Runs `blocked` in a session that has to wait for another one, which is then released by
+/// `release`.
+fn in_turn(
+    cluster: &Cluster,
+    database: &str,
+    blocked: &str,
+    release: impl FnOnce(),
+) -> Result<(), String> {
     in_turn_of(&mut cluster.admin(database), cluster, database, blocked, release)
 }
 
@@ -38,14 +48,17 @@ fn in_turn_of(
     let pid = waiting.pid();
     std::thread::scope(|scope| {
         let waiter = scope.spawn(move || try_call(waiting, blocked));
-        let condition = format!("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock')");
+        let condition = format!(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock')"
+        );
         wait_until(&mut admin, LONG, &condition);
         release();
         waiter.join().expect("the session that waits does not panic")
     })
 }
 
-/// A child table that another session makes while its ancestor leaves the watched table goes with that.
+/// A child table that another session makes while its ancestor leaves the watched table goes with
+/// that.
 #[test]
 fn a_child_table_that_comes_while_its_ancestor_leaves() {
     let cluster = Cluster::start();
@@ -53,10 +66,19 @@ fn a_child_table_that_comes_while_its_ancestor_leaves() {
     let (mut one, mut two) = (cluster.session("app", "leaving"), cluster.session("app", "leaving"));
     call(&mut admin, "GRANT CREATE ON SCHEMA public TO app");
     call(&mut one, "CREATE TABLE mid () INHERITS (leads); CREATE TABLE sub () INHERITS (mid)");
-    for attempt in ["DROP TRIGGER \"00_lead_audit_row\" ON k", "ALTER TABLE k DISABLE TRIGGER ALL", "UPDATE k SET email = 'x'"] {
+    for attempt in [
+        "DROP TRIGGER \"00_lead_audit_row\" ON k",
+        "ALTER TABLE k DISABLE TRIGGER ALL",
+        "UPDATE k SET email = 'x'",
+    ] {
         call(&mut one, "BEGIN; CREATE TABLE k () INHERITS (sub); INSERT INTO k (id) VALUES ('k')");
-        let leaves =
-            in_turn_of(&mut two, &cluster, "leaving", "BEGIN; ALTER TABLE mid NO INHERIT leads", || call(&mut one, "COMMIT"));
+        let leaves = in_turn_of(
+            &mut two,
+            &cluster,
+            "leaving",
+            "BEGIN; ALTER TABLE mid NO INHERIT leads",
+            || call(&mut one, "COMMIT"),
+        );
         assert_eq!(leaves, Ok(()));
         if attempt.starts_with("UPDATE") {
             call(&mut two, &format!("{attempt}; ALTER TABLE mid INHERIT leads; COMMIT"));
@@ -87,7 +109,10 @@ fn ddl_on_two_tables_under_serializable() {
     for (first, second) in [
         ("ALTER TABLE a ADD x int", "ALTER TABLE b ADD x int"),
         ("ALTER TABLE a RENAME TO a2", "ALTER TABLE b RENAME TO b2"),
-        ("CREATE TABLE a3 (id int); SELECT lead_audit.enable('a3')", "CREATE TABLE b3 (id int); SELECT lead_audit.enable('b3')"),
+        (
+            "CREATE TABLE a3 (id int); SELECT lead_audit.enable('a3')",
+            "CREATE TABLE b3 (id int); SELECT lead_audit.enable('b3')",
+        ),
         ("ALTER TABLE a3 DISABLE TRIGGER ALL", "ALTER TABLE b3 DISABLE TRIGGER ALL"),
         ("ALTER TABLE a3 ENABLE TRIGGER ALL", "SELECT lead_audit.enable('b3')"),
         (
@@ -115,7 +140,8 @@ fn ddl_on_two_tables_under_serializable() {
     assert_intact(&mut admin);
 }
 
-/// The snapshot of the transaction is older than the partition, child table or watching that its commands are about.
+/// The snapshot of the transaction is older than the partition, child table or watching that its
+/// commands are about.
 #[test]
 fn ddl_under_an_old_snapshot() {
     for level in ["REPEATABLE READ", "SERIALIZABLE"] {
@@ -146,7 +172,11 @@ fn ddl_under_an_old_snapshot() {
             "UPDATE p2 SET note = 'forged'; DELETE FROM p2 WHERE id = 102; ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (100) TO (200);
              INSERT INTO child VALUES (1, 'z')",
         );
-        assert_eq!(entries(&mut admin, "p2"), "INSERT INSERT DDL UPDATE UPDATE DELETE DDL", "{level}");
+        assert_eq!(
+            entries(&mut admin, "p2"),
+            "INSERT INSERT DDL UPDATE UPDATE DELETE DDL",
+            "{level}"
+        );
         assert_eq!(entries(&mut admin, "p3"), "DDL", "{level}");
         assert_eq!(entries(&mut admin, "other"), "DDL", "{level}");
         assert_eq!(entries(&mut admin, "child"), "DDL INSERT", "{level}");
@@ -171,8 +201,10 @@ fn ddl_under_an_old_snapshot() {
             "INSERT INTO newer VALUES (1); UPDATE newer SET gone = true; INSERT INTO newest VALUES (1); INSERT INTO p VALUES (301); TRUNCATE p4",
         );
         assert_eq!(entries(&mut admin, "newer"), "DDL INSERT UPDATE", "{level}");
-        let soft: String =
-            value(&mut admin, "SELECT soft_delete FROM lead_audit.log WHERE table_name = 'newer' AND operation = 'UPDATE'");
+        let soft: String = value(
+            &mut admin,
+            "SELECT soft_delete FROM lead_audit.log WHERE table_name = 'newer' AND operation = 'UPDATE'",
+        );
         assert_eq!(soft, "deleted", "{level}");
         assert_eq!(entries(&mut admin, "newest"), "DDL INSERT", "{level}");
         assert_eq!(entries(&mut admin, "p4"), "DDL INSERT TRUNCATE", "{level}");
@@ -185,7 +217,9 @@ fn ddl_under_an_old_snapshot() {
 fn a_grandchild_that_is_made_meanwhile() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "race");
-    for (number, join) in ["ALTER TABLE mid INHERIT top", "SELECT lead_audit.enable('mid')"].iter().enumerate() {
+    for (number, join) in
+        ["ALTER TABLE mid INHERIT top", "SELECT lead_audit.enable('mid')"].iter().enumerate()
+    {
         call(
             &mut admin,
             "CREATE TABLE top (id int, note text); SELECT lead_audit.enable('top');
@@ -193,7 +227,11 @@ fn a_grandchild_that_is_made_meanwhile() {
         );
         let mut maker = cluster.admin("race");
         call(&mut maker, "BEGIN; CREATE TABLE gc () INHERITS (sub)");
-        assert_eq!(in_turn(&cluster, "race", join, || call(&mut maker, "COMMIT")), Ok(()), "{join}");
+        assert_eq!(
+            in_turn(&cluster, "race", join, || call(&mut maker, "COMMIT")),
+            Ok(()),
+            "{join}"
+        );
         call(&mut admin, "INSERT INTO gc VALUES (1); UPDATE mid SET note = 'x'; TRUNCATE gc");
         let found: String = value(
             &mut admin,
@@ -202,11 +240,17 @@ fn a_grandchild_that_is_made_meanwhile() {
         assert_eq!(found, "INSERT UPDATE TRUNCATE", "{join}");
         assert_all_on(&mut admin);
         // The other way round: the grandchild waits, and finds its parent watched.
-        call(&mut admin, "CREATE TABLE mid2 (id int, note text); CREATE TABLE sub2 () INHERITS (mid2)");
+        call(
+            &mut admin,
+            "CREATE TABLE mid2 (id int, note text); CREATE TABLE sub2 () INHERITS (mid2)",
+        );
         let mut joiner = cluster.admin("race");
         call(&mut joiner, &format!("BEGIN; {}", join.replace("mid", "mid2")));
         assert_eq!(
-            in_turn(&cluster, "race", "CREATE TABLE gc2 () INHERITS (sub2)", || call(&mut joiner, "COMMIT")),
+            in_turn(&cluster, "race", "CREATE TABLE gc2 () INHERITS (sub2)", || call(
+                &mut joiner,
+                "COMMIT"
+            )),
             Ok(()),
             "{join}"
         );
@@ -230,7 +274,10 @@ fn a_temporary_child_of_another_session() {
         &mut admin,
         "SELECT lead_audit.enable('t'); ALTER TABLE t RENAME TO t2; ALTER TABLE t2 RENAME TO t; INSERT INTO t VALUES (2)",
     );
-    call(&mut other, "INSERT INTO t VALUES (3); UPDATE t SET note = 'x'; CREATE TEMP TABLE also () INHERITS (t)");
+    call(
+        &mut other,
+        "INSERT INTO t VALUES (3); UPDATE t SET note = 'x'; CREATE TEMP TABLE also () INHERITS (t)",
+    );
     assert_all_on(&mut admin);
     assert_eq!(entries(&mut admin, "t"), "DDL INSERT INSERT UPDATE UPDATE");
     assert_eq!(entries(&mut admin, "t2"), "DDL");
@@ -249,7 +296,11 @@ fn the_worker_finds_what_got_past_the_guard() {
          BEGIN; ALTER EVENT TRIGGER lead_audit_ddl DISABLE; CREATE TABLE child () INHERITS (t); INSERT INTO child VALUES (1);
          ALTER EVENT TRIGGER lead_audit_ddl ENABLE ALWAYS; COMMIT",
     );
-    wait_until(&mut admin, LONG, "SELECT EXISTS (SELECT FROM lead_audit.log WHERE table_name = 'child' AND operation = 'DDL')");
+    wait_until(
+        &mut admin,
+        LONG,
+        "SELECT EXISTS (SELECT FROM lead_audit.log WHERE table_name = 'child' AND operation = 'DDL')",
+    );
     call(&mut admin, "UPDATE t SET note = 'x'; TRUNCATE child");
     assert_eq!(entries(&mut admin, "child"), "DDL UPDATE TRUNCATE");
     assert_all_on(&mut admin);

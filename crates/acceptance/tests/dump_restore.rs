@@ -1,8 +1,10 @@
-//! Dump and restore, with the programs that people use: the trail comes back entry by entry, the restore itself is none, and
-//! the tables are watched as before, under the same identity.
+//! Dump and restore, with the programs that people use: the trail comes back entry by entry, the
+//! restore itself is none, and the tables are watched as before, under the same identity.
 
 use acceptance::populated_database::{self, Trail, assert_restored, assert_watched_as_before};
-use acceptance::{Cluster, add_leads, app_database, assert_intact, assert_trail_gives_table, call, value};
+use acceptance::{
+    Cluster, add_leads, app_database, assert_intact, assert_trail_gives_table, call, value,
+};
 use std::path::Path;
 
 fn new_database(cluster: &Cluster, name: &str) {
@@ -11,10 +13,14 @@ fn new_database(cluster: &Cluster, name: &str) {
 
 /// Runs psql or pg_restore, which must say nothing that should alarm anybody.
 fn restore(cluster: &Cluster, program: &str, arguments: &[&str]) {
-    let output = cluster.client_program(program).args(arguments).output().expect("the program starts");
+    let output =
+        cluster.client_program(program).args(arguments).output().expect("the program starts");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?} failed:\n{said}");
-    assert!(!said.contains("WARNING") && !said.contains("ERROR"), "{program} {arguments:?}:\n{said}");
+    assert!(
+        !said.contains("WARNING") && !said.contains("ERROR"),
+        "{program} {arguments:?}:\n{said}"
+    );
 }
 
 #[test]
@@ -22,13 +28,21 @@ fn a_whole_database_comes_back_with_its_trail() {
     let cluster = Cluster::start();
     let before = populated_database::make(&cluster, "source");
     let file = |name: &str| cluster.directory().join(name).to_str().expect("UTF-8").to_owned();
-    let (plain, custom, directory) = (file("plain.sql"), file("custom.dump"), file("directory.dump"));
+    let (plain, custom, directory) =
+        (file("plain.sql"), file("custom.dump"), file("directory.dump"));
 
     cluster.run("pg_dump", &["-d", "source", "-f", &plain]);
     let text = std::fs::read_to_string(&plain).expect("the dump can be read");
-    assert!(!text.contains("lead_audit_internal"), "a dump names nothing that a later version could not have any more");
+    assert!(
+        !text.contains("lead_audit_internal"),
+        "a dump names nothing that a later version could not have any more"
+    );
     new_database(&cluster, "from_plain");
-    restore(&cluster, "psql", &["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", "from_plain", "-f", &plain]);
+    restore(
+        &cluster,
+        "psql",
+        &["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", "from_plain", "-f", &plain],
+    );
     assert_restored(&cluster, "from_plain", &before);
 
     cluster.run("pg_dump", &["-Fc", "-d", "source", "-f", &custom]);
@@ -38,10 +52,15 @@ fn a_whole_database_comes_back_with_its_trail() {
 
     cluster.run("pg_dump", &["-Fd", "-j", "2", "-d", "source", "-f", &directory]);
     new_database(&cluster, "from_directory");
-    restore(&cluster, "pg_restore", &["--exit-on-error", "--single-transaction", "-d", "from_directory", &directory]);
+    restore(
+        &cluster,
+        "pg_restore",
+        &["--exit-on-error", "--single-transaction", "-d", "from_directory", &directory],
+    );
     assert_restored(&cluster, "from_directory", &before);
 
-    // A restored database is dumped and restored as well as the first, and into a server where everything is new.
+    // A restored database is dumped and restored as well as the first, and into a server where
+    // everything is new.
     let other = Cluster::builder().preloaded().setting("lead_audit.seal_interval = 0").start();
     call(&mut other.admin("postgres"), "CREATE ROLE app LOGIN");
     let again = file("again.dump");
@@ -69,10 +88,18 @@ fn schema_and_data_come_back_one_after_the_other() {
     let (schema, data) = (file("schema.sql"), file("data.sql"));
     cluster.run("pg_dump", &["--schema-only", "-d", "source", "-f", &schema]);
     new_database(&cluster, "in_parts");
-    restore(&cluster, "psql", &["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", "in_parts", "-f", &schema]);
+    restore(
+        &cluster,
+        "psql",
+        &["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", "in_parts", "-f", &schema],
+    );
     let mut admin = cluster.admin("in_parts");
     let entries = "SELECT count(*) FROM lead_audit.entry";
-    assert_eq!(value::<i64>(&mut admin, entries), 0, "a schema has no entries, and its restore makes none");
+    assert_eq!(
+        value::<i64>(&mut admin, entries),
+        0,
+        "a schema has no entries, and its restore makes none"
+    );
     assert_eq!(
         value::<i64>(
             &mut admin,
@@ -84,7 +111,8 @@ fn schema_and_data_come_back_one_after_the_other() {
 
     // As pg_dump's manual says for data alone: the triggers are off while it is loaded.
     cluster.run("pg_dump", &["--data-only", "--disable-triggers", "-d", "source", "-f", &data]);
-    let arguments = ["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", "in_parts", "-f", &data];
+    let arguments =
+        ["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", "in_parts", "-f", &data];
     let output = cluster.client_program("psql").args(arguments).output().expect("psql starts");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
@@ -100,7 +128,11 @@ fn an_empty_schema_is_watched_from_its_first_row() {
     let schema = schema.to_str().expect("UTF-8");
     cluster.run("pg_dump", &["--schema-only", "-d", "source", "-f", schema]);
     new_database(&cluster, "empty");
-    restore(&cluster, "psql", &["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", "empty", "-f", schema]);
+    restore(
+        &cluster,
+        "psql",
+        &["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", "empty", "-f", schema],
+    );
     let mut app = cluster.session("app", "empty");
     add_leads(&mut app, 1, 10);
     assert_eq!(app.warnings(), [""; 0]);
@@ -114,8 +146,10 @@ fn an_empty_schema_is_watched_from_its_first_row() {
 fn a_table_alone_goes_to_a_database_that_has_the_extension() {
     let cluster = Cluster::start();
     let before = populated_database::make(&cluster, "source");
-    let identity: String =
-        value(&mut cluster.admin("source"), "SELECT watch_id::text FROM lead_audit.watched WHERE relation = 'leads'");
+    let identity: String = value(
+        &mut cluster.admin("source"),
+        "SELECT watch_id::text FROM lead_audit.watched WHERE relation = 'leads'",
+    );
     let file = |name: &str| cluster.directory().join(name).to_str().expect("UTF-8").to_owned();
     let (whole, data) = (file("leads.sql"), file("data.sql"));
     cluster.run("pg_dump", &["-t", "leads", "-d", "source", "-f", &whole]);
@@ -123,7 +157,10 @@ fn a_table_alone_goes_to_a_database_that_has_the_extension() {
     new_database(&cluster, "alone");
     let mut admin = cluster.admin("alone");
     call(&mut admin, "CREATE EXTENSION lead_audit");
-    assert!(admin.notices().iter().any(|notice| notice.message().contains("leads")), "a NOTICE says that nothing is watched yet");
+    assert!(
+        admin.notices().iter().any(|notice| notice.message().contains("leads")),
+        "a NOTICE says that nothing is watched yet"
+    );
     restore_file(&cluster, "alone", &whole);
     let entries = "SELECT count(*) FROM lead_audit.entry";
     assert_eq!(value::<i64>(&mut admin, entries), 0, "the restore is no entry");
@@ -134,7 +171,10 @@ fn a_table_alone_goes_to_a_database_that_has_the_extension() {
     assert_eq!(updated, 60);
     let watching = "SELECT concat_ws(' ', state, row_trigger_on, truncate_trigger_on, watch_id) FROM lead_audit.watched WHERE relation = 'leads'";
     assert_eq!(value::<String>(&mut admin, watching), format!("unregistered t t {identity}"));
-    assert_eq!(value::<String>(&mut admin, "SELECT lead_audit.enable('leads', baseline => true)::text"), identity);
+    assert_eq!(
+        value::<String>(&mut admin, "SELECT lead_audit.enable('leads', baseline => true)::text"),
+        identity
+    );
     assert_eq!(value::<String>(&mut admin, watching), format!("on t t {identity}"));
     assert_eq!(value::<i64>(&mut admin, entries), updated + rows);
     call(&mut app, "DELETE FROM leads WHERE created_by = 'user-1'");
@@ -144,7 +184,10 @@ fn a_table_alone_goes_to_a_database_that_has_the_extension() {
     // Data alone, into a table that is watched already, is nothing but writes.
     let mut own = app_database(&cluster, "own_leads");
     restore_file(&cluster, "own_leads", &data);
-    assert_eq!(value::<i64>(&mut own, "SELECT count(*) FROM lead_audit.entry WHERE operation = 'INSERT'"), rows);
+    assert_eq!(
+        value::<i64>(&mut own, "SELECT count(*) FROM lead_audit.entry WHERE operation = 'INSERT'"),
+        rows
+    );
     assert_trail_gives_table(&mut own, "leads");
     assert_intact(&mut own);
     assert_eq!(Trail::of(&mut cluster.admin("source")), before, "to be dumped changes nothing");
@@ -152,5 +195,9 @@ fn a_table_alone_goes_to_a_database_that_has_the_extension() {
 
 fn restore_file(cluster: &Cluster, database: &str, file: &str) {
     assert!(Path::new(file).exists());
-    restore(cluster, "psql", &["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", database, "-f", file]);
+    restore(
+        cluster,
+        "psql",
+        &["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", database, "-f", file],
+    );
 }

@@ -21,8 +21,17 @@ fn a_database_in_another_encoding_is_refused() {
             ))
         );
         // Nothing is left of it, and nothing is the matter with the table.
-        assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM pg_namespace WHERE nspname = 'lead_audit'"), 0);
-        call(&mut admin, "INSERT INTO leads VALUES (1, chr(126)); UPDATE leads SET note = 'x'; DROP TABLE leads");
+        assert_eq!(
+            value::<i64>(
+                &mut admin,
+                "SELECT count(*) FROM pg_namespace WHERE nspname = 'lead_audit'"
+            ),
+            0
+        );
+        call(
+            &mut admin,
+            "INSERT INTO leads VALUES (1, chr(126)); UPDATE leads SET note = 'x'; DROP TABLE leads",
+        );
         assert_eq!(admin.warnings(), [""; 0]);
     }
 }
@@ -43,23 +52,36 @@ fn a_client_in_another_encoding_is_understood() {
         .output();
     let psql = psql.expect("psql starts");
     assert!(psql.status.success() && psql.stderr.is_empty(), "{psql:?}");
-    let entry: String = value(&mut admin, "SELECT concat_ws(' ', user_id, new_values->>'company_name') FROM lead_audit.log");
+    let entry: String = value(
+        &mut admin,
+        "SELECT concat_ws(' ', user_id, new_values->>'company_name') FROM lead_audit.log",
+    );
     assert_eq!(entry, "René Müller");
     assert_intact(&mut admin);
 
     // What its encoding cannot say it does not get; the entry is whole all the same.
     call(&mut cluster.session("app", "utf8"), "UPDATE leads SET company_name = '日本 😀'");
     let read = |query: &str| {
-        let psql =
-            cluster.client_program("psql").env("PGCLIENTENCODING", "LATIN1").args(["-XqAt", "-d", "utf8", "-c", query]).output();
+        let psql = cluster
+            .client_program("psql")
+            .env("PGCLIENTENCODING", "LATIN1")
+            .args(["-XqAt", "-d", "utf8", "-c", query])
+            .output();
         psql.expect("psql starts")
     };
     let refused = read("SELECT new_values FROM lead_audit.log");
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("has no equivalent in encoding \"LATIN1\""), "{refused:?}");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr)
+            .contains("has no equivalent in encoding \"LATIN1\""),
+        "{refused:?}"
+    );
     let verified = read("SELECT count(*) FROM lead_audit.verify()");
     assert_eq!(String::from_utf8_lossy(&verified.stdout), "0\n");
     assert_eq!(
-        value::<String>(&mut admin, "SELECT new_values->>'company_name' FROM lead_audit.log ORDER BY id DESC LIMIT 1"),
+        value::<String>(
+            &mut admin,
+            "SELECT new_values->>'company_name' FROM lead_audit.log ORDER BY id DESC LIMIT 1"
+        ),
         "日本 😀"
     );
 }

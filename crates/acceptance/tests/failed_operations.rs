@@ -1,7 +1,10 @@
-//! What fails has an entry of its own: each kind of failure from psycopg and psql (crates/acceptance/python), a full disk, a
-//! standby, restarts, databases that come and go.
+//! What fails has an entry of its own: each kind of failure from psycopg and psql
+//! (crates/acceptance/python), a full disk, a standby, restarts, databases that come and go.
 
-use acceptance::{Bouncer, Builder, Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value};
+use acceptance::{
+    Bouncer, Builder, Cluster, Session, app_database, assert_intact, call, sqlstate, try_call,
+    value,
+};
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::Duration;
@@ -19,7 +22,8 @@ fn preloaded() -> Builder {
 
 /// State and remedy of a part.
 fn status(session: &mut Session, part: &str) -> (String, Option<String>) {
-    let row = session.query_one("SELECT state, remedy FROM lead_audit.status() WHERE part = $1", &[&part]);
+    let row = session
+        .query_one("SELECT state, remedy FROM lead_audit.status() WHERE part = $1", &[&part]);
     let row = row.expect("status() knows the part");
     (row.get(0), row.get(1))
 }
@@ -30,7 +34,10 @@ fn duplicate(cluster: &Cluster, database: &str) {
 }
 
 fn failures(admin: &mut Session) -> i64 {
-    value(admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed' AND row_key->>'id' = 'taken'")
+    value(
+        admin,
+        "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed' AND row_key->>'id' = 'taken'",
+    )
 }
 
 /// A database in which lead "taken" is there.
@@ -50,14 +57,22 @@ fn each_kind_from_real_clients() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/failed_operations.py");
     let output = Command::new(python)
         .arg(script)
-        .arg(format!("postgresql://postgres@/clients?host={}", cluster.socket_directory().display()))
+        .arg(format!(
+            "postgresql://postgres@/clients?host={}",
+            cluster.socket_directory().display()
+        ))
         .arg(bouncer.url())
         .arg(cluster.bin().join("psql"))
         .output()
         .expect("python starts");
     let said = String::from_utf8_lossy(&output.stdout);
     let wrong: Vec<&str> = said.lines().filter(|line| !line.starts_with("ok")).collect();
-    assert!(output.status.success(), "{}\n{}", wrong.join("\n"), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        wrong.join("\n"),
+        String::from_utf8_lossy(&output.stderr)
+    );
     println!("{}", wrong.join("\n")); // how many, and how soon the entries were there
 }
 
@@ -75,7 +90,8 @@ fn a_full_disk() {
     call(&mut admin, "ALTER ROLE app SET lead_audit.batch_memory = '512MB'");
     let mut app = cluster.session("app", "disk");
     let code = sqlstate(&mut app, fill);
-    // The client has the error before the transaction's abort is through, after which the failure counts.
+    // The client has the error before the transaction's abort is through, after which the failure
+    // counts.
     wait_until(&mut admin, "SELECT queued > 0 FROM lead_audit.stats");
     wait_until(&mut admin, WRITTEN);
     let rows = admin
@@ -84,7 +100,10 @@ fn a_full_disk() {
     assert_eq!(rows.len(), 1, "{rows:?}\n{}", cluster.log_text());
     let row = &rows[0];
     assert_eq!((row.get::<_, String>(0), row.get::<_, String>(1)), (code, "INSERT".to_owned()));
-    assert_eq!((row.get::<_, String>(2), row.get::<_, String>(3)), ("leads".to_owned(), fill.to_owned()));
+    assert_eq!(
+        (row.get::<_, String>(2), row.get::<_, String>(3)),
+        ("leads".to_owned(), fill.to_owned())
+    );
 }
 
 #[test]
@@ -92,7 +111,13 @@ fn without_preloading_status_says_what_to_do() {
     let cluster = Cluster::start();
     let mut admin = taken_database(&cluster, "plain");
     duplicate(&cluster, "plain");
-    for part in ["preloading", "background worker", "failed operations", "rolled-back transactions", "sealing"] {
+    for part in [
+        "preloading",
+        "background worker",
+        "failed operations",
+        "rolled-back transactions",
+        "sealing",
+    ] {
         let (state, remedy) = status(&mut admin, part);
         assert_eq!(state, "off", "{part}");
         assert!(remedy.is_some_and(|remedy| remedy.starts_with("shared_preload_libraries = 'lead_audit'")), "{part}");
@@ -100,7 +125,10 @@ fn without_preloading_status_says_what_to_do() {
     assert_eq!(status(&mut admin, "recording").0, "on");
     assert_eq!(failures(&mut admin), 0);
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.queue()"), 0);
-    assert_eq!(value::<i64>(&mut admin, "SELECT queued + written + dropped FROM lead_audit.stats"), 0);
+    assert_eq!(
+        value::<i64>(&mut admin, "SELECT queued + written + dropped FROM lead_audit.stats"),
+        0
+    );
 
     // The remedy works.
     let (_, remedy) = status(&mut admin, "preloading");
@@ -152,24 +180,39 @@ fn nothing_queued_is_lost_by_a_restart() {
             &mut admin,
             "SELECT EXISTS (SELECT FROM lead_audit.queue() WHERE database_name = 'restart' AND worker_pid IS NOT NULL)",
         );
-        wait_until(&mut admin, "SELECT waiting = 0 FROM lead_audit.queue() WHERE database_name = 'restart'");
+        wait_until(
+            &mut admin,
+            "SELECT waiting = 0 FROM lead_audit.queue() WHERE database_name = 'restart'",
+        );
         if failures(&mut admin) != expected {
-            let others = "SELECT coalesce(string_agg(l::text, E'\\n'), 'none') FROM lead_audit.log l
+            let others =
+                "SELECT coalesce(string_agg(l::text, E'\\n'), 'none') FROM lead_audit.log l
                 WHERE outcome <> 'ok' AND row_key->>'id' IS DISTINCT FROM 'taken'";
             let others: String = value(&mut admin, others);
-            panic!("{mode}: {} of {expected}; other entries: {others}\n{}", failures(&mut admin), cluster.log_text());
+            panic!(
+                "{mode}: {} of {expected}; other entries: {others}\n{}",
+                failures(&mut admin),
+                cluster.log_text()
+            );
         }
     }
-    assert!(!cluster.log_text().contains("has no audit entry"), "none of them had to go to the log");
+    assert!(
+        !cluster.log_text().contains("has no audit entry"),
+        "none of them had to go to the log"
+    );
     assert_intact(&mut admin);
 }
 
-/// Records that are written together share a subtransaction, unless one of them raises an error in it.
+/// Records that are written together share a subtransaction, unless one of them raises an error in
+/// it.
 #[test]
 fn one_that_cannot_be_shown_does_not_spoil_the_others() {
     let cluster = preloaded().start();
     let mut admin = taken_database(&cluster, "together");
-    call(&mut admin, "CREATE TABLE moods (id int PRIMARY KEY, CHECK (id > 0)); SELECT lead_audit.enable('moods')");
+    call(
+        &mut admin,
+        "CREATE TABLE moods (id int PRIMARY KEY, CHECK (id > 0)); SELECT lead_audit.enable('moods')",
+    );
     let mut holder = cluster.admin("together");
     call(&mut holder, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
     for id in [-1, -2, -3] {
@@ -200,29 +243,46 @@ fn databases_come_and_go() {
     wait_until(&mut other, &format!("SELECT ({workers}) = 'copy one two'"));
     for database in ["one", "two", "copy"] {
         duplicate(&cluster, database);
-        wait_until(&mut cluster.admin(database), "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'");
+        wait_until(
+            &mut cluster.admin(database),
+            "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'",
+        );
     }
     call(&mut other, "ALTER DATABASE copy RENAME TO renamed");
     duplicate(&cluster, "renamed");
-    wait_until(&mut cluster.admin("renamed"), "SELECT count(*) = 2 FROM lead_audit.log WHERE outcome = 'failed'");
+    wait_until(
+        &mut cluster.admin("renamed"),
+        "SELECT count(*) = 2 FROM lead_audit.log WHERE outcome = 'failed'",
+    );
     call(&mut other, "DROP DATABASE renamed");
     wait_until(&mut other, &format!("SELECT ({workers}) = 'one two'"));
     call(&mut cluster.admin("two"), "DROP EXTENSION lead_audit CASCADE");
-    // What fails before that is noticed can still get into the queue, and out of it only into the server's log.
+    // What fails before that is noticed can still get into the queue, and out of it only into the
+    // server's log.
     wait_until(&mut other, &format!("SELECT ({workers}) = 'one'"));
-    assert_eq!(sqlstate(&mut cluster.admin("two"), "INSERT INTO leads (id) VALUES ('taken')"), "23505");
+    assert_eq!(
+        sqlstate(&mut cluster.admin("two"), "INSERT INTO leads (id) VALUES ('taken')"),
+        "23505"
+    );
     call(&mut cluster.admin("two"), "CREATE EXTENSION lead_audit");
     duplicate(&cluster, "two");
-    wait_until(&mut cluster.admin("two"), "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'");
+    wait_until(
+        &mut cluster.admin("two"),
+        "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'",
+    );
     // Whoever may not drop a database cannot keep its worker away either.
     call(&mut other, "CREATE ROLE nobody LOGIN");
-    let before: i32 =
-        value(&mut other, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND datname = 'one'");
+    let before: i32 = value(
+        &mut other,
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND datname = 'one'",
+    );
     let mut nobody = cluster.session("nobody", "postgres");
     assert_eq!(sqlstate(&mut nobody, "DROP DATABASE one"), "42501");
     assert_eq!(sqlstate(&mut nobody, "CREATE DATABASE another TEMPLATE one"), "42501");
-    let after: i32 =
-        value(&mut other, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND datname = 'one'");
+    let after: i32 = value(
+        &mut other,
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND datname = 'one'",
+    );
     assert_eq!(before, after);
     call(&mut other, "DROP DATABASE one; ");
     call(&mut other, "DROP DATABASE two WITH (FORCE)");
@@ -235,9 +295,15 @@ fn when_no_process_is_left_it_says_so() {
     // The launcher and logical replication's take two.
     let cluster = preloaded().setting("max_worker_processes = 3").start();
     let mut first = taken_database(&cluster, "first");
-    wait_until(&mut first, "SELECT state = 'on' FROM lead_audit.status() WHERE part = 'background worker'");
+    wait_until(
+        &mut first,
+        "SELECT state = 'on' FROM lead_audit.status() WHERE part = 'background worker'",
+    );
     let mut second = taken_database(&cluster, "second");
-    wait_until(&mut second, "SELECT reason LIKE '%in use%' FROM lead_audit.status() WHERE part = 'background worker'");
+    wait_until(
+        &mut second,
+        "SELECT reason LIKE '%in use%' FROM lead_audit.status() WHERE part = 'background worker'",
+    );
     assert_eq!(
         status(&mut second, "background worker").1.as_deref(),
         Some("max_worker_processes = 7  # then restart the server")
@@ -265,13 +331,17 @@ fn a_standby_writes_nothing_until_it_is_promoted() {
     assert_eq!(status(&mut on_standby, "background worker").0, "off");
     standby.promote();
     wait_until(&mut on_standby, "SELECT NOT pg_is_in_recovery()");
-    wait_until(&mut on_standby, "SELECT state = 'on' FROM lead_audit.status() WHERE part = 'background worker'");
+    wait_until(
+        &mut on_standby,
+        "SELECT state = 'on' FROM lead_audit.status() WHERE part = 'background worker'",
+    );
     assert_eq!(sqlstate(&mut app, "INSERT INTO leads (id) VALUES ('taken')"), "23505");
     wait_until(&mut on_standby, "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'");
     assert_intact(&mut on_standby);
 }
 
-/// An entry that cannot be written (on_error = warn) leaves another that says so, if the row is really there.
+/// An entry that cannot be written (on_error = warn) leaves another that says so, if the row is
+/// really there.
 #[test]
 fn gaps_have_entries() {
     let cluster = preloaded().start();
@@ -283,7 +353,10 @@ fn gaps_have_entries() {
     let mut app = cluster.session("app", "gaps");
     call(&mut app, "SET lead_audit.user_id = 'u-1'");
     call(&mut app, "BEGIN; INSERT INTO leads (id) VALUES ('poison'); ROLLBACK");
-    call(&mut app, "BEGIN; SAVEPOINT s; INSERT INTO leads (id) VALUES ('poison'); ROLLBACK TO s; COMMIT");
+    call(
+        &mut app,
+        "BEGIN; SAVEPOINT s; INSERT INTO leads (id) VALUES ('poison'); ROLLBACK TO s; COMMIT",
+    );
     call(&mut app, "INSERT INTO leads (id) VALUES ('fine'), ('poison')");
     wait_until(&mut admin, WRITTEN);
     let row = admin
@@ -296,7 +369,10 @@ fn gaps_have_entries() {
     assert_eq!(texts[..4], ["INSERT", "leads", "poison", "23514"]);
     assert!(texts[4].contains("no_poison"), "{texts:?}");
     assert_eq!(texts[5..], ["u-1", "app"]);
-    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.history('leads', 'poison')"), 1);
+    assert_eq!(
+        value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.history('leads', 'poison')"),
+        1
+    );
     // What was rolled back needs no entry, and is not counted.
     assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 1);
     assert_intact(&mut admin);
@@ -309,9 +385,11 @@ fn the_queue_is_out_of_reach() {
     let mut admin = taken_database(&cluster, "reach");
     call(&mut admin, "GRANT USAGE ON SCHEMA lead_audit TO app");
     let mut app = cluster.session("app", "reach");
-    let worker =
-        "SELECT format('SELECT pg_terminate_backend(%s)', worker_pid) FROM lead_audit.queue() WHERE database_name = 'reach'";
-    wait_until(&mut admin, "SELECT count(*) = 1 FROM lead_audit.queue() WHERE worker_pid IS NOT NULL");
+    let worker = "SELECT format('SELECT pg_terminate_backend(%s)', worker_pid) FROM lead_audit.queue() WHERE database_name = 'reach'";
+    wait_until(
+        &mut admin,
+        "SELECT count(*) = 1 FROM lead_audit.queue() WHERE worker_pid IS NOT NULL",
+    );
     for sql in [
         &*value::<String>(&mut admin, worker),
         "SELECT * FROM lead_audit.queue()",
@@ -327,7 +405,8 @@ fn the_queue_is_out_of_reach() {
     assert!(try_call(&mut app, "SET lead_audit.queue_size = '1MB'").is_err());
 }
 
-/// What waits in the queue is what the entry will have: with no statement's text wanted, no value that only the text has.
+/// What waits in the queue is what the entry will have: with no statement's text wanted, no value
+/// that only the text has.
 #[test]
 fn the_queue_holds_no_more_than_the_entry() {
     let cluster = preloaded().start();
@@ -336,8 +415,20 @@ fn the_queue_holds_no_more_than_the_entry() {
     let mut holder = cluster.admin("privacy");
     call(&mut holder, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
     let mut app = cluster.session("app", "privacy");
-    assert_eq!(sqlstate(&mut app, "INSERT INTO leads (id, is_manual) VALUES ('secret-of-parsing', 'maybe')"), "22P02");
-    assert_eq!(sqlstate(&mut app, "UPDATE leads SET is_manual = 'secret-of-running' = id, id = (1 / 0)::text"), "22012");
+    assert_eq!(
+        sqlstate(
+            &mut app,
+            "INSERT INTO leads (id, is_manual) VALUES ('secret-of-parsing', 'maybe')"
+        ),
+        "22P02"
+    );
+    assert_eq!(
+        sqlstate(
+            &mut app,
+            "UPDATE leads SET is_manual = 'secret-of-running' = id, id = (1 / 0)::text"
+        ),
+        "22012"
+    );
     let data = std::fs::metadata(cluster.data()).expect("the data directory is there");
     let memory = format!("/dev/shm/lead_audit.{}.{}", data.dev(), data.ino());
     let memory = std::fs::read(&memory).unwrap_or_else(|error| panic!("{memory}: {error}"));
@@ -346,5 +437,8 @@ fn the_queue_holds_no_more_than_the_entry() {
     assert!(holds("division by zero"), "and the other");
     assert!(!holds("secret-of-parsing") && !holds("secret-of-running"));
     call(&mut holder, "ROLLBACK");
-    wait_until(&mut admin, "SELECT count(*) = 2 FROM lead_audit.log WHERE outcome = 'failed' AND statement IS NULL");
+    wait_until(
+        &mut admin,
+        "SELECT count(*) = 2 FROM lead_audit.log WHERE outcome = 'failed' AND statement IS NULL",
+    );
 }

@@ -1,5 +1,5 @@
-//! Values of hundreds of megabytes, and what is too large for an entry: recorded to the last byte, or refused or warned of as
-//! lead_audit.on_error says. Never silent.
+//! Values of hundreds of megabytes, and what is too large for an entry: recorded to the last byte,
+//! or refused or warned of as lead_audit.on_error says. Never silent.
 
 use acceptance::{Cluster, Session, assert_intact, call, setting, sqlstate, value};
 
@@ -37,7 +37,10 @@ fn two_hundred_megabytes_are_recorded() {
     .enumerate()
     {
         let expression = expression.replace("size", &size.to_string());
-        call(&mut admin, &format!("INSERT INTO large (id, {column}) VALUES ({number}, {expression})"));
+        call(
+            &mut admin,
+            &format!("INSERT INTO large (id, {column}) VALUES ({number}, {expression})"),
+        );
         // Unchanged, it is not fetched to be compared, but the old row is complete all the same.
         call(&mut admin, &format!("UPDATE large SET n = 1 WHERE id = {number}"));
         assert_eq!(admin.warnings(), [""; 0], "{column}");
@@ -46,7 +49,11 @@ fn two_hundred_megabytes_are_recorded() {
             "SELECT string_agg(concat_ws(' ', l.operation, length(x.value) >= {size}, md5(x.value) = md5(to_jsonb(t)->>'{column}'), l.diff->>'n'), ', ' ORDER BY l.id)
              FROM large t, lead_audit.log l, LATERAL (SELECT coalesce(l.old_values, l.new_values)->>'{column}' AS value) x"
         );
-        assert_eq!(value::<String>(&mut admin, &same), r#"INSERT t t, UPDATE t t {"new": 1, "old": null}"#, "{column}");
+        assert_eq!(
+            value::<String>(&mut admin, &same),
+            r#"INSERT t t, UPDATE t t {"new": 1, "old": null}"#,
+            "{column}"
+        );
         assert_intact(&mut admin);
         // So that the next one does not read this one.
         call(&mut admin, "SET lead_audit.enabled = off; TRUNCATE large; RESET lead_audit.enabled");
@@ -61,8 +68,8 @@ fn two_hundred_megabytes_are_recorded() {
 fn what_is_too_large_follows_on_error() {
     let cluster = Cluster::builder().setting("max_wal_size = 8GB").start();
     let mut admin = database(&cluster);
-    // One value whose JSON is over 256 MB; by escapes only; in hexadecimal only; a row that is so only as a whole; and one
-    // for which there is not even room in memory.
+    // One value whose JSON is over 256 MB; by escapes only; in hexadecimal only; a row that is so
+    // only as a whole; and one for which there is not even room in memory.
     let rows = [
         "INSERT INTO large (id, plain) VALUES (1, repeat('x', 270000000))",
         "INSERT INTO large (id, compressed) VALUES (1, repeat(E'\\x01', 50000000))",
@@ -73,18 +80,36 @@ fn what_is_too_large_follows_on_error() {
         "INSERT INTO large (id, text_doc) VALUES (1, to_json(repeat('x', 270000000)))",
     ];
     for (number, row) in rows.into_iter().enumerate() {
-        let (entries, unwritten): (i64, i64) = (value(&mut admin, ENTRIES), value(&mut admin, UNWRITTEN));
+        let (entries, unwritten): (i64, i64) =
+            (value(&mut admin, ENTRIES), value(&mut admin, UNWRITTEN));
         call(&mut admin, row);
         let warnings = admin.warnings();
         assert!(
-            warnings.len() == 1 && warnings[0].starts_with("no audit entry for INSERT of public.large with key {\"id\":1}"),
+            warnings.len() == 1
+                && warnings[0]
+                    .starts_with("no audit entry for INSERT of public.large with key {\"id\":1}"),
             "{row}: {warnings:?}"
         );
-        assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM large"), 1, "{row}: the statement went on");
-        assert_eq!((value::<i64>(&mut admin, ENTRIES), value::<i64>(&mut admin, UNWRITTEN)), (entries, unwritten + 1), "{row}");
+        assert_eq!(
+            value::<i64>(&mut admin, "SELECT count(*) FROM large"),
+            1,
+            "{row}: the statement went on"
+        );
+        assert_eq!(
+            (value::<i64>(&mut admin, ENTRIES), value::<i64>(&mut admin, UNWRITTEN)),
+            (entries, unwritten + 1),
+            "{row}"
+        );
 
         // The old row is as large.
-        call(&mut admin, if number == 0 { "UPDATE large SET n = 1; DELETE FROM large" } else { "DELETE FROM large" });
+        call(
+            &mut admin,
+            if number == 0 {
+                "UPDATE large SET n = 1; DELETE FROM large"
+            } else {
+                "DELETE FROM large"
+            },
+        );
         let deleted = if number == 0 { 2 } else { 1 };
         let warnings = admin.warnings();
         assert_eq!(warnings.len(), deleted, "{row}: {warnings:?}");
@@ -93,12 +118,19 @@ fn what_is_too_large_follows_on_error() {
         call(&mut admin, "SET lead_audit.on_error = 'abort'");
         let code = sqlstate(&mut admin, row);
         assert_eq!(code, "54000", "{row}: {code}");
-        assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM large"), 0, "{row}: it was refused");
+        assert_eq!(
+            value::<i64>(&mut admin, "SELECT count(*) FROM large"),
+            0,
+            "{row}: it was refused"
+        );
         call(&mut admin, "RESET lead_audit.on_error");
         assert_eq!(admin.warnings(), [""; 0]);
 
         // What comes after is recorded.
-        call(&mut admin, &format!("INSERT INTO large (id, n) VALUES ({}, 1); DELETE FROM large", 100 + number));
+        call(
+            &mut admin,
+            &format!("INSERT INTO large (id, n) VALUES ({}, 1); DELETE FROM large", 100 + number),
+        );
         assert_eq!(admin.warnings(), [""; 0]);
         assert_eq!(value::<i64>(&mut admin, ENTRIES), entries + 2, "{row}");
     }

@@ -1,7 +1,10 @@
-//! The `lead-audit` command against a real database: exports are intact, whole, in pieces, broken off, selected; proofs prove; and
-//! it needs no more rights than docs/privileges.md says.
+//! The `lead-audit` command against a real database: exports are intact, whole, in pieces, broken
+//! off, selected; proofs prove; and it needs no more rights than docs/privileges.md says.
 
-use acceptance::{Cluster, LeadAudit, Session, add_leads, app_database, call, python_verifier, seal, text_of, value};
+use acceptance::{
+    Cluster, LeadAudit, Session, add_leads, app_database, call, python_verifier, seal, text_of,
+    value,
+};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,18 +27,30 @@ impl Audited {
         let cluster = Cluster::start();
         let tool = LeadAudit::new();
         let secret = cluster.directory().join("key");
-        let key = tool.expect(0, &["keygen", "--name", ORIGIN, "-o", text_of(&secret)]).trim().to_owned();
+        let key =
+            tool.expect(0, &["keygen", "--name", ORIGIN, "-o", text_of(&secret)]).trim().to_owned();
         cluster.give_to_server(&secret);
         fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let mut admin = app_database(&cluster, "audited");
-        call(&mut admin, &format!("ALTER DATABASE audited SET lead_audit.signing_key_file = '{}'", secret.display()));
+        call(
+            &mut admin,
+            &format!(
+                "ALTER DATABASE audited SET lead_audit.signing_key_file = '{}'",
+                secret.display()
+            ),
+        );
         drop(admin);
         let mut admin = cluster.admin("audited");
         let mut app = cluster.session("app", "audited");
         for (from, to) in [(1, 100), (101, 250), (251, 400)] {
             add_leads(&mut app, from, to);
             call(&mut app, "BEGIN; INSERT INTO leads (id) VALUES ('undone'); ROLLBACK");
-            call(&mut app, &format!("UPDATE leads SET enrichment_status = 'COMPLETED' WHERE id = lpad(to_hex({from}), 32, '0')"));
+            call(
+                &mut app,
+                &format!(
+                    "UPDATE leads SET enrichment_status = 'COMPLETED' WHERE id = lpad(to_hex({from}), 32, '0')"
+                ),
+            );
             seal(&mut admin);
         }
         call(&mut app, "DELETE FROM leads WHERE created_by = 'user-9'");
@@ -83,23 +98,36 @@ fn honest_exports_are_intact_to_both_verifiers() {
     let size = audited.size();
     assert!(said.contains(&format!("{size} sealed entries of 3 checkpoints (3 signed)")), "{said}");
     assert!(said.contains("entries/s"), "{said}");
-    let python =
-        Command::new("python3").arg(python_verifier()).args(["export", "--key", &audited.key, text_of(&plain)]).output().unwrap();
-    assert!(python.status.success(), "{}{}", String::from_utf8_lossy(&python.stdout), String::from_utf8_lossy(&python.stderr));
+    let python = Command::new("python3")
+        .arg(python_verifier())
+        .args(["export", "--key", &audited.key, text_of(&plain)])
+        .output()
+        .unwrap();
+    assert!(
+        python.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&python.stdout),
+        String::from_utf8_lossy(&python.stderr)
+    );
     // Compressed, it is much smaller, and the same.
     let compressed = audited.export("trail.ndjson.zst", &[]);
     audited.assert_intact(&[&compressed]);
     assert!(fs::metadata(&compressed).unwrap().len() * 3 < fs::metadata(&plain).unwrap().len());
     // Over the connection, and with an earlier checkpoint instead of the key.
     let kept = audited.kept("kept");
-    let live = audited.tool.expect(0, &["verify", "--database", &audited.url, "--key", &audited.key]);
+    let live =
+        audited.tool.expect(0, &["verify", "--database", &audited.url, "--key", &audited.key]);
     assert!(live.contains("INTACT"), "{live}");
     audited.tool.expect(0, &["verify", "--checkpoint", text_of(&kept), text_of(&plain)]);
     // With nothing, nothing can be told.
     let nothing = audited.tool.expect(2, &["verify", text_of(&plain)]);
-    assert!(nothing.contains("COULD NOT TELL") && nothing.contains("nothing from outside vouches"), "{nothing}");
+    assert!(
+        nothing.contains("COULD NOT TELL") && nothing.contains("nothing from outside vouches"),
+        "{nothing}"
+    );
     // For machines.
-    let json = audited.tool.expect(0, &["--json", "verify", "--key", &audited.key, text_of(&plain)]);
+    let json =
+        audited.tool.expect(0, &["--json", "verify", "--key", &audited.key, text_of(&plain)]);
     assert!(json.contains(r#""verdict":"intact""#) && json.lines().count() == 1, "{json}");
     // An export never overwrites anything.
     let again = audited.tool.run(&["export", "--database", &audited.url, "-o", text_of(&plain)]);
@@ -107,7 +135,8 @@ fn honest_exports_are_intact_to_both_verifiers() {
     assert!(again.errors.contains("--resume"), "{}", again.errors);
 }
 
-/// Numbers that are short in the table and long in the trail make entries that are longer than anything else in it.
+/// Numbers that are short in the table and long in the trail make entries that are longer than
+/// anything else in it.
 #[test]
 fn verify_and_the_command_agree_on_the_largest_entries() {
     let mut audited = Audited::new();
@@ -125,14 +154,18 @@ fn verify_and_the_command_agree_on_the_largest_entries() {
     let export = audited.export("large.ndjson.zst", &[]);
     audited.assert_intact(&[&export]);
     // Less is allowed to what may be hostile; then nothing is said of it.
-    let answer = audited.tool.run(&["verify", "--key", &audited.key, "--max-line", "256", text_of(&export)]);
+    let answer =
+        audited.tool.run(&["verify", "--key", &audited.key, "--max-line", "256", text_of(&export)]);
     assert_eq!(answer.status, 2);
 }
 
 #[test]
 fn an_export_goes_on_where_it_stopped() {
     let mut audited = Audited::new();
-    for (name, cuts) in [("trail.ndjson", vec![1usize, 100, 5_000, 100_000, 200_000]), ("trail.ndjson.zst", vec![1, 3_000])] {
+    for (name, cuts) in [
+        ("trail.ndjson", vec![1usize, 100, 5_000, 100_000, 200_000]),
+        ("trail.ndjson.zst", vec![1, 3_000]),
+    ] {
         let whole = audited.export(name, &[]);
         let bytes = fs::read(&whole).unwrap();
         for cut in cuts {
@@ -157,10 +190,20 @@ fn an_export_goes_on_where_it_stopped() {
     let said = audited.assert_intact(&[&first]);
     assert!(said.contains(&format!("tree size 0 to {size}")), "{said}");
     // A range, from one checkpoint to another.
-    let range = audited.export("range.ndjson", &["--from-size", &before.to_string(), "--to-size", &size.to_string()]);
+    let range = audited.export(
+        "range.ndjson",
+        &["--from-size", &before.to_string(), "--to-size", &size.to_string()],
+    );
     audited.assert_intact(&[&range]);
-    let refused =
-        audited.tool.run(&["export", "--database", &audited.url, "--from-size", "7", "-o", text_of(&audited.path("x"))]);
+    let refused = audited.tool.run(&[
+        "export",
+        "--database",
+        &audited.url,
+        "--from-size",
+        "7",
+        "-o",
+        text_of(&audited.path("x")),
+    ]);
     assert_eq!(refused.status, 2);
     assert!(refused.errors.contains("no checkpoint of 7 leaves"), "{}", refused.errors);
 }
@@ -168,7 +211,10 @@ fn an_export_goes_on_where_it_stopped() {
 #[test]
 fn a_selection_and_a_proof_convince_a_third_party() {
     let mut audited = Audited::new();
-    let entries: i64 = value(&mut audited.admin, "SELECT count(*) FROM lead_audit.history('leads', lpad(to_hex(101), 32, '0'))");
+    let entries: i64 = value(
+        &mut audited.admin,
+        "SELECT count(*) FROM lead_audit.history('leads', lpad(to_hex(101), 32, '0'))",
+    );
     assert_eq!(entries, 2);
     let key = format!("{:032x}", 101);
     let json_key = format!(r#"{{ "id": "{key}" }}"#);
@@ -177,32 +223,61 @@ fn a_selection_and_a_proof_convince_a_third_party() {
         let said = audited.assert_intact(&[&row]);
         assert!(said.contains("2 sealed entries"), "{said}");
     }
-    let table = audited.export("table", &["--table", "public.leads", "--from-id", "10", "--to-id", "50"]);
+    let table =
+        audited.export("table", &["--table", "public.leads", "--from-id", "10", "--to-id", "50"]);
     assert!(audited.assert_intact(&[&table]).contains("41 sealed entries"));
     // Held against an older checkpoint, by a proof.
     let oldest: i64 = value(&mut audited.admin, "SELECT min(tree_size) FROM lead_audit.checkpoint");
-    let note: String = value(&mut audited.admin, "SELECT note FROM lead_audit.checkpoint ORDER BY tree_size LIMIT 1");
+    let note: String = value(
+        &mut audited.admin,
+        "SELECT note FROM lead_audit.checkpoint ORDER BY tree_size LIMIT 1",
+    );
     let kept = audited.path("oldest");
     fs::write(&kept, note).unwrap();
-    let proven = audited.export("proven", &["--from-id", "300", "--prove-from", &oldest.to_string()]);
-    let said =
-        audited.tool.expect(0, &["verify", "--json", "--key", &audited.key, "--checkpoint", text_of(&kept), text_of(&proven)]);
+    let proven =
+        audited.export("proven", &["--from-id", "300", "--prove-from", &oldest.to_string()]);
+    let said = audited.tool.expect(
+        0,
+        &[
+            "verify",
+            "--json",
+            "--key",
+            &audited.key,
+            "--checkpoint",
+            text_of(&kept),
+            text_of(&proven),
+        ],
+    );
     assert!(said.contains(r#""checkpoints_matched":1"#), "{said}");
 
     let (proof, entry) = (audited.path("p.tlog-proof"), audited.path("entry.json"));
-    audited
-        .tool
-        .expect(0, &["prove", "--database", &audited.url, "--id", "42", "-o", text_of(&proof), "--entry", text_of(&entry)]);
+    audited.tool.expect(
+        0,
+        &[
+            "prove",
+            "--database",
+            &audited.url,
+            "--id",
+            "42",
+            "-o",
+            text_of(&proof),
+            "--entry",
+            text_of(&entry),
+        ],
+    );
     let by_the_server: String = value(&mut audited.admin, "SELECT lead_audit.inclusion_proof(42)");
     assert_eq!(fs::read_to_string(&proof).unwrap(), by_the_server);
-    let arguments = ["verify-proof", text_of(&proof), "--entry", text_of(&entry), "--key", &audited.key];
+    let arguments =
+        ["verify-proof", text_of(&proof), "--entry", text_of(&entry), "--key", &audited.key];
     assert!(audited.tool.expect(0, &arguments).contains("INTACT: entry 42"));
     audited.tool.expect(2, &arguments[..4]);
     let text = fs::read_to_string(&entry).unwrap();
     fs::write(&entry, text.replace("Contact Person", "Another Person")).unwrap();
     assert!(audited.tool.expect(1, &arguments).contains("TAMPERED"));
     // Shown readably.
-    for (file, what) in [(&proof, "tlog-proof"), (&entry, "\"email\""), (&kept, ORIGIN), (&table, "selection")] {
+    for (file, what) in
+        [(&proof, "tlog-proof"), (&entry, "\"email\""), (&kept, ORIGIN), (&table, "selection")]
+    {
         let shown = audited.tool.expect(0, &["inspect", text_of(file)]);
         assert!(shown.contains(what), "{shown}");
     }
@@ -210,10 +285,15 @@ fn a_selection_and_a_proof_convince_a_third_party() {
     assert!(audited.tool.expect(0, &["inspect", &audited.key]).contains("public key"));
 }
 
-/// The statements in docs/privileges.md that make a role which may export, verify and witness: the one that makes it, the others.
+/// The statements in docs/privileges.md that make a role which may export, verify and witness: the
+/// one that makes it, the others.
 fn documented_grants() -> (String, String) {
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/privileges.md")).unwrap();
-    let (_, rest) = page.split_once("## The command `lead-audit`").expect("the page has the rights of lead-audit");
+    let page =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/privileges.md"))
+            .unwrap();
+    let (_, rest) = page
+        .split_once("## The command `lead-audit`")
+        .expect("the page has the rights of lead-audit");
     let (_, rest) = rest.split_once("```sql\n").unwrap();
     let (role, grants) = rest.split_once("```").unwrap().0.split_once('\n').unwrap();
     (role.to_owned(), grants.to_owned())
@@ -236,11 +316,25 @@ fn the_documented_rights_are_enough_and_needed() {
     call(&mut audited.admin, &grants);
     audited.tool.expect(0, &["verify", "--database", &url, "--key", &audited.key]);
     let trail = audited.path("trail");
-    audited.tool.expect(0, &["export", "--database", &url, "-o", text_of(&trail), "--table", "leads"]);
+    audited
+        .tool
+        .expect(0, &["export", "--database", &url, "-o", text_of(&trail), "--table", "leads"]);
     audited.assert_intact(&[&trail]);
     audited.tool.expect(0, &["prove", "--database", &url, "--id", "1"]);
     let state = audited.path("state");
-    audited.tool.expect(0, &["witness", "--once", "--database", &url, "--state", text_of(&state), "--key", &audited.key]);
+    audited.tool.expect(
+        0,
+        &[
+            "witness",
+            "--once",
+            "--database",
+            &url,
+            "--state",
+            text_of(&state),
+            "--key",
+            &audited.key,
+        ],
+    );
 }
 
 #[test]

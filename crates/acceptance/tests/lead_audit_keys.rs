@@ -1,8 +1,9 @@
-//! Keys: who can read them, what is refused, and what verifiers and witnesses say when the log's key changes.
+//! Keys: who can read them, what is refused, and what verifiers and witnesses say when the log's
+//! key changes.
 
 use acceptance::{
-    Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call, python_verifier, seal, text_of, value,
-    wait_until,
+    Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call,
+    python_verifier, seal, text_of, value, wait_until,
 };
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -20,9 +21,15 @@ fn a_key_is_its_owners_alone_and_never_overwritten() {
     let log = directory.path().join("log");
     let witness = directory.path().join("witness");
     let public = tool.expect(0, &["keygen", "--name", ORIGIN, "-o", text_of(&log)]);
-    // C2SP signed-note: name, hash of the key, and the key with its algorithm, 1 for Ed25519 and 4 for cosignatures.
-    assert!(public.starts_with(&format!("{ORIGIN}+")) && public.trim().len() == ORIGIN.len() + 1 + 8 + 1 + 44, "{public}");
-    let public = tool.expect(0, &["keygen", "--witness", "--name", "witness.example", "-o", text_of(&witness)]);
+    // C2SP signed-note: name, hash of the key, and the key with its algorithm, 1 for Ed25519 and 4
+    // for cosignatures.
+    assert!(
+        public.starts_with(&format!("{ORIGIN}+"))
+            && public.trim().len() == ORIGIN.len() + 1 + 8 + 1 + 44,
+        "{public}"
+    );
+    let public = tool
+        .expect(0, &["keygen", "--witness", "--name", "witness.example", "-o", text_of(&witness)]);
     assert!(public.splitn(3, '+').nth(2).is_some_and(|key| key.starts_with('B')), "{public}");
     for path in [&log, &witness] {
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o7777, 0o600);
@@ -34,10 +41,24 @@ fn a_key_is_its_owners_alone_and_never_overwritten() {
     }
     let unmade = directory.path().join("unmade");
     for name in ["", "two words", "a+b", "line\nbreak"] {
-        assert_eq!(tool.run(&["keygen", "--name", name, "-o", text_of(&unmade)]).status, 2, "{name:?}");
+        assert_eq!(
+            tool.run(&["keygen", "--name", name, "-o", text_of(&unmade)]).status,
+            2,
+            "{name:?}"
+        );
         assert!(!unmade.exists(), "{name:?}");
     }
-    assert_eq!(tool.run(&["keygen", "--name", ORIGIN, "-o", text_of(&directory.path().join("no/such/key"))]).status, 2);
+    assert_eq!(
+        tool.run(&[
+            "keygen",
+            "--name",
+            ORIGIN,
+            "-o",
+            text_of(&directory.path().join("no/such/key"))
+        ])
+        .status,
+        2
+    );
 }
 
 struct Log {
@@ -49,17 +70,31 @@ struct Log {
 }
 
 impl Log {
-    /// Signs with a new key from now on; the file of the one before is named if there is one. Returns the public one.
+    /// Signs with a new key from now on; the file of the one before is named if there is one.
+    /// Returns the public one.
     fn change_key(&mut self, file: &str, name: &str) -> String {
         let secret = self.cluster.directory().join(file);
-        let key = self.tool.expect(0, &["keygen", "--name", name, "-o", text_of(&secret)]).trim().to_owned();
+        let key = self
+            .tool
+            .expect(0, &["keygen", "--name", name, "-o", text_of(&secret)])
+            .trim()
+            .to_owned();
         self.cluster.give_to_server(&secret);
         if let Some(before) = self.secret.replace(secret.clone()) {
-            let setting = format!("ALTER DATABASE keys SET lead_audit.previous_signing_key_file = '{}'", before.display());
+            let setting = format!(
+                "ALTER DATABASE keys SET lead_audit.previous_signing_key_file = '{}'",
+                before.display()
+            );
             call(&mut self.admin, &setting);
         }
         // Not in a new session: the one that seals takes it over.
-        call(&mut self.admin, &format!("ALTER DATABASE keys SET lead_audit.signing_key_file = '{}'", secret.display()));
+        call(
+            &mut self.admin,
+            &format!(
+                "ALTER DATABASE keys SET lead_audit.signing_key_file = '{}'",
+                secret.display()
+            ),
+        );
         key
     }
 
@@ -71,10 +106,14 @@ impl Log {
 
     fn witness(&self, state: &Path, arguments: &[&str]) -> acceptance::Answer {
         let url = self.cluster.connection_string("postgres", "keys");
-        self.tool.run(&[&["witness", "--once", "--database", &url, "--state", text_of(state)], arguments].concat())
+        self.tool.run(
+            &[&["witness", "--once", "--database", &url, "--state", text_of(state)], arguments]
+                .concat(),
+        )
     }
 
-    /// What `verify` says of the database, of an export, and Python of the export: their statuses, which have to be the same.
+    /// What `verify` says of the database, of an export, and Python of the export: their statuses,
+    /// which have to be the same.
     #[track_caller]
     fn verify(&self, export: &Path, arguments: &[&str], status: i32) -> String {
         let url = self.cluster.connection_string("postgres", "keys");
@@ -84,7 +123,13 @@ impl Log {
             assert_eq!(answer.status, status, "{source:?} {arguments:?}: {answer:?}");
             said = answer.output;
         }
-        let output = Command::new("python3").arg(python_verifier()).arg("export").args(arguments).arg(export).output().unwrap();
+        let output = Command::new("python3")
+            .arg(python_verifier())
+            .arg("export")
+            .args(arguments)
+            .arg(export)
+            .output()
+            .unwrap();
         let python = Answer::of(output);
         assert_eq!(python.status, status, "{arguments:?}: {python:?}");
         said
@@ -105,7 +150,8 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     let url = log.cluster.connection_string("postgres", "keys");
     log.grow();
     let first = directory.path().join("first");
-    fs::write(&first, value::<String>(&mut log.admin, "SELECT lead_audit.latest_checkpoint()")).unwrap();
+    fs::write(&first, value::<String>(&mut log.admin, "SELECT lead_audit.latest_checkpoint()"))
+        .unwrap();
     assert_eq!(log.witness(&state("unsigned"), &[]).status, 0);
 
     let old = log.change_key("old", ORIGIN);
@@ -119,7 +165,11 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     assert!(asked.errors.contains("--follow example.com/leads"), "{asked:?}");
     let followed = log.witness(&state("unsigned"), &["--key", &old, "--follow", ORIGIN]);
     assert_eq!(followed.status, 0, "{followed:?}");
-    assert_eq!(log.witness(&state("unsigned"), &["--key", &old]).status, 0, "from then on it is this log");
+    assert_eq!(
+        log.witness(&state("unsigned"), &["--key", &old]).status,
+        0,
+        "from then on it is this log"
+    );
 
     let new = log.change_key("new", ORIGIN);
     assert_ne!(old, new);
@@ -153,7 +203,10 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     let export = directory.path().join("export.ndjson");
     log.tool.expect(0, &["export", "--database", &url, "-o", text_of(&export)]);
     for keys in [&[&*old, &*new, &*other][..], &[&*new, &*other], &[&*other]] {
-        assert!(log.verify(&export, &key_arguments(keys), 0).contains("INTACT up to tree size 83"), "{keys:?}");
+        assert!(
+            log.verify(&export, &key_arguments(keys), 0).contains("INTACT up to tree size 83"),
+            "{keys:?}"
+        );
     }
     log.verify(&export, &["--checkpoint", text_of(&first)], 0);
     log.verify(&export, &[], 2);
@@ -164,7 +217,17 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     }
     // One entry, for somebody who has an old key, the new one, or none.
     let (proof, entry) = (directory.path().join("proof"), directory.path().join("entry"));
-    let prove = ["prove", "--database", &url, "--id", "3", "-o", text_of(&proof), "--entry", text_of(&entry)];
+    let prove = [
+        "prove",
+        "--database",
+        &url,
+        "--id",
+        "3",
+        "-o",
+        text_of(&proof),
+        "--entry",
+        text_of(&entry),
+    ];
     log.tool.expect(0, &prove);
     let verify_proof = ["verify-proof", text_of(&proof), "--entry", text_of(&entry)];
     for (key, status) in [(&other, 0), (&new, 2), (&old, 2)] {
@@ -172,15 +235,23 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     }
     log.tool.expect(2, &verify_proof);
 
-    // A witness that was told follows; one that was not stops where the log says it, without an alarm and without following.
-    let told = log.witness(&state("told"), &["--key", &old, "--key", &new, "--key", &other, "--follow", OTHER]);
+    // A witness that was told follows; one that was not stops where the log says it, without an
+    // alarm and without following.
+    let told = log.witness(
+        &state("told"),
+        &["--key", &old, "--key", &new, "--key", &other, "--follow", OTHER],
+    );
     assert_eq!(told.status, 0, "{told:?}");
     let half = log.witness(&state("untold"), &["--key", &old]);
     assert_eq!(half.status, 2, "{half:?}");
     assert!(half.errors.contains("from checkpoint 42 on the log has another key"), "{half:?}");
     let half = log.witness(&state("untold"), &["--key", &old, "--key", &new]);
     assert_eq!(half.status, 2, "{half:?}");
-    assert!(half.errors.contains(&format!("--follow {OTHER}")) && half.output.contains("checkpoint 62: extends"), "{half:?}");
+    assert!(
+        half.errors.contains(&format!("--follow {OTHER}"))
+            && half.output.contains("checkpoint 62: extends"),
+        "{half:?}"
+    );
     let last = log.witness(&state("untold"), &["--key", &new, "--key", &other, "--follow", OTHER]);
     assert_eq!(last.status, 0, "{last:?}");
     assert!(last.output.contains("checkpoint 83: extends"), "{last:?}");
@@ -201,7 +272,9 @@ fn a_key_that_was_lost_is_changed_all_the_same() {
     log.secret = None;
     let new = log.change_key("new", ORIGIN);
     log.grow();
-    assert!(log.admin.warnings().iter().any(|text| text.contains("not signed with the key before")));
+    assert!(
+        log.admin.warnings().iter().any(|text| text.contains("not signed with the key before"))
+    );
     assert_intact(&mut log.admin);
     let export = directory.path().join("export.ndjson");
     log.tool.expect(0, &["export", "--database", &url, "-o", text_of(&export)]);
@@ -214,24 +287,44 @@ fn a_key_that_was_lost_is_changed_all_the_same() {
     assert_eq!(log.witness(&state, &["--key", &old, "--key", &new]).status, 0);
 }
 
-/// The worker is told by ALTER DATABASE, by a reload, and by a RESET: it never seals as somebody that it is not any more.
+/// The worker is told by ALTER DATABASE, by a reload, and by a RESET: it never seals as somebody
+/// that it is not any more.
 #[test]
 fn the_worker_takes_over_key_and_origin() {
-    let cluster = Cluster::builder().preloaded().setting("lead_audit.seal_interval = '100ms'").start();
+    let cluster =
+        Cluster::builder().preloaded().setting("lead_audit.seal_interval = '100ms'").start();
     let admin = app_database(&cluster, "keys");
     let mut log = Log { cluster, admin, tool: LeadAudit::new(), rows: 0, secret: None };
     let longest = Duration::from_secs(120);
-    let newest = "coalesce((SELECT note FROM lead_audit.checkpoint ORDER BY tree_size DESC LIMIT 1), '')";
+    let newest =
+        "coalesce((SELECT note FROM lead_audit.checkpoint ORDER BY tree_size DESC LIMIT 1), '')";
     add_leads(&mut log.cluster.session("app", "keys"), 1, 5);
-    wait_until(&mut log.admin, longest, &format!("SELECT coalesce({newest} LIKE 'lead\\_audit/%', false)"));
+    wait_until(
+        &mut log.admin,
+        longest,
+        &format!("SELECT coalesce({newest} LIKE 'lead\\_audit/%', false)"),
+    );
     let key = log.change_key("old", ORIGIN);
-    wait_until(&mut log.admin, longest, &format!("SELECT {newest} LIKE '{ORIGIN}%' AND {newest} LIKE '%— {ORIGIN} %'"));
-    assert_eq!(value::<String>(&mut log.cluster.admin("keys"), "SELECT verifier_key FROM lead_audit.tree"), key);
+    wait_until(
+        &mut log.admin,
+        longest,
+        &format!("SELECT {newest} LIKE '{ORIGIN}%' AND {newest} LIKE '%— {ORIGIN} %'"),
+    );
+    assert_eq!(
+        value::<String>(&mut log.cluster.admin("keys"), "SELECT verifier_key FROM lead_audit.tree"),
+        key
+    );
     call(&mut log.admin, "ALTER DATABASE keys RESET lead_audit.signing_key_file");
     wait_until(&mut log.admin, longest, &format!("SELECT {newest} LIKE 'lead\\_audit/%'"));
     call(&mut log.admin, &format!("ALTER SYSTEM SET lead_audit.origin = '{OTHER}'"));
     call(&mut log.admin, "SELECT pg_reload_conf()");
     wait_until(&mut log.admin, longest, &format!("SELECT {newest} LIKE '{OTHER}%'"));
-    assert_eq!(value::<i64>(&mut log.admin, "SELECT count(*) FROM lead_audit.entry WHERE operation = 'KEY'"), 3);
+    assert_eq!(
+        value::<i64>(
+            &mut log.admin,
+            "SELECT count(*) FROM lead_audit.entry WHERE operation = 'KEY'"
+        ),
+        3
+    );
     assert_intact(&mut log.admin);
 }

@@ -7,9 +7,14 @@ use std::process::{Command, Stdio};
 
 #[test]
 fn the_round_on_the_page() {
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/lead-audit.md")).unwrap();
-    let blocks: Vec<&str> = page.split("```sh\n").skip(1).map(|rest| rest.split_once("```").unwrap().0).collect();
-    let [commands, of_another_key] = blocks[..] else { panic!("{} blocks of commands", blocks.len()) };
+    let page =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/lead-audit.md"))
+            .unwrap();
+    let blocks: Vec<&str> =
+        page.split("```sh\n").skip(1).map(|rest| rest.split_once("```").unwrap().0).collect();
+    let [commands, of_another_key] = blocks[..] else {
+        panic!("{} blocks of commands", blocks.len())
+    };
     let cluster = Cluster::start();
     drop(app_database(&cluster, "page"));
     // Where it stands, the page has the log signed; the leads are written then.
@@ -17,7 +22,11 @@ fn the_round_on_the_page() {
     let (first, then) = commands.split_at(at);
     let directory = tempfile::tempdir().unwrap();
     let program = std::env::var("LEAD_AUDIT_COMMAND").unwrap();
-    let path = format!("{}:{}", text_of(Path::new(&program).parent().unwrap()), std::env::var("PATH").unwrap());
+    let path = format!(
+        "{}:{}",
+        text_of(Path::new(&program).parent().unwrap()),
+        std::env::var("PATH").unwrap()
+    );
     let run = |script: &str| {
         let output = Command::new("bash")
             .args(["-euc", &format!("give_to_server() {{ :; }}\n{script}")])
@@ -36,7 +45,10 @@ fn the_round_on_the_page() {
     let key = cluster.directory().join("log.key");
     cluster.give_to_server(&key);
     fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    call(&mut cluster.admin("postgres"), &format!("ALTER DATABASE page SET lead_audit.signing_key_file = '{}'", key.display()));
+    call(
+        &mut cluster.admin("postgres"),
+        &format!("ALTER DATABASE page SET lead_audit.signing_key_file = '{}'", key.display()),
+    );
     add_leads(&mut cluster.session("app", "page"), 1, 100);
     seal(&mut cluster.admin("page"));
     let said = run(then);
@@ -46,7 +58,11 @@ fn the_round_on_the_page() {
     // Once more, as the next night does.
     add_leads(&mut cluster.session("app", "page"), 101, 150);
     seal(&mut cluster.admin("page"));
-    let said = run(&then.lines().take_while(|line| !line.starts_with("# On another")).collect::<Vec<_>>().join("\n"));
+    let said = run(&then
+        .lines()
+        .take_while(|line| !line.starts_with("# On another"))
+        .collect::<Vec<_>>()
+        .join("\n"));
     assert!(said.contains("INTACT up to tree size 150"), "{said}");
     // Another key, under another name.
     let at = of_another_key.find("# With only the old key").unwrap();
@@ -56,7 +72,10 @@ fn the_round_on_the_page() {
     cluster.give_to_server(&new);
     fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     for (name, file) in [("previous_signing_key_file", &key), ("signing_key_file", &new)] {
-        call(&mut cluster.admin("postgres"), &format!("ALTER DATABASE page SET lead_audit.{name} = '{}'", file.display()));
+        call(
+            &mut cluster.admin("postgres"),
+            &format!("ALTER DATABASE page SET lead_audit.{name} = '{}'", file.display()),
+        );
     }
     add_leads(&mut cluster.session("app", "page"), 151, 160);
     assert_eq!(seal(&mut cluster.admin("page")), 161);

@@ -1,5 +1,5 @@
-//! `lead-audit` over TLS: it recognises a server as libpq does, by the connection string or by the environment. And what a server says
-//! does not control the terminal.
+//! `lead-audit` over TLS: it recognises a server as libpq does, by the connection string or by the
+//! environment. And what a server says does not control the terminal.
 
 use acceptance::{Cluster, LeadAudit, app_database, text_of};
 use std::fs;
@@ -10,15 +10,32 @@ use std::process::Command;
 
 fn openssl(arguments: &[&str]) {
     let output = Command::new("openssl").args(arguments).output().expect("openssl runs");
-    assert!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "openssl {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// An authority's certificate, `NAME.crt`.
 fn authority(directory: &Path, name: &str) {
-    let (key, certificate) = (directory.join(format!("{name}.key")), directory.join(format!("{name}.crt")));
+    let (key, certificate) =
+        (directory.join(format!("{name}.key")), directory.join(format!("{name}.crt")));
     let subject = format!("/CN={name}");
-    let new =
-        ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", &subject, "-keyout", text_of(&key), "-out"];
+    let new = [
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        &subject,
+        "-keyout",
+        text_of(&key),
+        "-out",
+    ];
     openssl(&[&new[..], &[text_of(&certificate)]].concat());
 }
 
@@ -81,7 +98,8 @@ fn a_server_is_recognised_as_libpq_does() {
 
     let tool = LeadAudit::new();
     let base = format!("host=127.0.0.1 port={port} user=postgres dbname=tls");
-    let (known, other, missing) = (path("known.crt"), path("other.crt"), "/nonexistent/root.crt".to_owned());
+    let (known, other, missing) =
+        (path("known.crt"), path("other.crt"), "/nonexistent/root.crt".to_owned());
     let output = path("export.ndjson");
     let connects = |options: &str, variables: &[(&str, &str)]| {
         _ = fs::remove_file(&output);
@@ -99,29 +117,66 @@ fn a_server_is_recognised_as_libpq_does() {
     // With certificates of authorities `require` is `verify-ca`, which does not ask for the name.
     for mode in ["require", "verify-ca"] {
         for (roots, is_known) in [(&known, true), (&other, false), (&missing, false)] {
-            assert_eq!(connects(&format!("sslmode={mode} sslrootcert={roots}"), &[]), is_known, "{mode} {roots}");
-            assert_eq!(connects(&format!("sslmode={mode}"), &[("PGSSLROOTCERT", roots)]), is_known, "{mode} {roots}");
-            assert_eq!(connects("", &[("PGSSLMODE", mode), ("PGSSLROOTCERT", roots)]), is_known, "{mode} {roots}");
+            assert_eq!(
+                connects(&format!("sslmode={mode} sslrootcert={roots}"), &[]),
+                is_known,
+                "{mode} {roots}"
+            );
+            assert_eq!(
+                connects(&format!("sslmode={mode}"), &[("PGSSLROOTCERT", roots)]),
+                is_known,
+                "{mode} {roots}"
+            );
+            assert_eq!(
+                connects("", &[("PGSSLMODE", mode), ("PGSSLROOTCERT", roots)]),
+                is_known,
+                "{mode} {roots}"
+            );
         }
     }
-    assert!(!connects("sslmode=verify-full", &[("PGSSLROOTCERT", &known)]), "the name is another one");
+    assert!(
+        !connects("sslmode=verify-full", &[("PGSSLROOTCERT", &known)]),
+        "the name is another one"
+    );
     assert!(!connects("", &[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", &known)]));
     // The connection string has the last word.
     assert!(connects("sslmode=prefer", &[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", &known)]));
     assert!(!connects("", &[("PGSSLMODE", "whatever")]));
     // There is no TLS on a socket, whatever the environment says.
-    let url = format!("host={} port={port} user=postgres dbname=tls", cluster.socket_directory().display());
+    let url = format!(
+        "host={} port={port} user=postgres dbname=tls",
+        cluster.socket_directory().display()
+    );
     _ = fs::remove_file(&output);
     let mut command = tool.command(&["export", "--database", &url, "-o", &output]);
-    assert!(command.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", &known).output().unwrap().status.success());
+    assert!(
+        command
+            .env("PGSSLMODE", "verify-full")
+            .env("PGSSLROOTCERT", &known)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
 }
 
 #[test]
 fn what_a_server_says_is_only_text() {
     let cluster = Cluster::start();
-    let url = format!("host={} user='\u{1b}[2J\u{202e}x\u{9b}1m' dbname=postgres", cluster.socket_directory().display());
+    let url = format!(
+        "host={} user='\u{1b}[2J\u{202e}x\u{9b}1m' dbname=postgres",
+        cluster.socket_directory().display()
+    );
     let answer = LeadAudit::new().run(&["export", "--database", &url, "-o", "/dev/null"]);
     assert_eq!(answer.status, 2);
-    assert!(answer.errors.contains("\\u{1b}[2J") && answer.errors.contains("does not exist"), "{}", answer.errors);
-    assert!(!answer.errors.chars().any(|c| c.is_control() && c != '\n' || c == '\u{202e}'), "{:?}", answer.errors);
+    assert!(
+        answer.errors.contains("\\u{1b}[2J") && answer.errors.contains("does not exist"),
+        "{}",
+        answer.errors
+    );
+    assert!(
+        !answer.errors.chars().any(|c| c.is_control() && c != '\n' || c == '\u{202e}'),
+        "{:?}",
+        answer.errors
+    );
 }

@@ -1,7 +1,10 @@
-//! A witness follows a log: it keeps and cosigns what extends what it has seen, over restarts, a move to another database and its
-//! own death; and it raises the alarm when an old backup was restored, when history was written anew, and when signatures are wrong.
+//! A witness follows a log: it keeps and cosigns what extends what it has seen, over restarts, a
+//! move to another database and its own death; and it raises the alarm when an old backup was
+//! restored, when history was written anew, and when signatures are wrong.
 
-use acceptance::{Cluster, LeadAudit, Session, add_leads, app_database, call, seal, text_of, value};
+use acceptance::{
+    Cluster, LeadAudit, Session, add_leads, app_database, call, seal, text_of, value,
+};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -27,12 +30,16 @@ impl Witnessed {
         let tool = LeadAudit::new();
         let directory = tempfile::tempdir().unwrap();
         let secret = cluster.directory().join("key");
-        let key = tool.expect(0, &["keygen", "--name", ORIGIN, "-o", text_of(&secret)]).trim().to_owned();
+        let key =
+            tool.expect(0, &["keygen", "--name", ORIGIN, "-o", text_of(&secret)]).trim().to_owned();
         cluster.give_to_server(&secret);
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
         let own = directory.path().join("witness-key");
         let name = "witness.example.com";
-        let witness_key = tool.expect(0, &["keygen", "--witness", "--name", name, "-o", text_of(&own)]).trim().to_owned();
+        let witness_key = tool
+            .expect(0, &["keygen", "--witness", "--name", name, "-o", text_of(&own)])
+            .trim()
+            .to_owned();
         let witnessed = Witnessed { cluster, tool, directory, key, witness_key, secret, leads: 0 };
         drop(app_database(&witnessed.cluster, "live"));
         witnessed.sign("live");
@@ -41,7 +48,10 @@ impl Witnessed {
 
     /// A setting of a database is not part of its dump, nor of what a template gives.
     fn sign(&self, database: &str) {
-        let setting = format!("ALTER DATABASE {database} SET lead_audit.signing_key_file = '{}'", self.secret.display());
+        let setting = format!(
+            "ALTER DATABASE {database} SET lead_audit.signing_key_file = '{}'",
+            self.secret.display()
+        );
         call(&mut self.cluster.admin("postgres"), &setting);
     }
 
@@ -58,8 +68,12 @@ impl Witnessed {
 
     fn arguments(&self, database: &str) -> Vec<String> {
         let url = self.cluster.connection_string("postgres", database);
-        let (state, publish, own, alarm) =
-            (self.path("state"), self.path("published"), self.path("witness-key"), self.path("alarm"));
+        let (state, publish, own, alarm) = (
+            self.path("state"),
+            self.path("published"),
+            self.path("witness-key"),
+            self.path("alarm"),
+        );
         let alarm = format!("env | grep ^LEAD_AUDIT_ | sort > {}", alarm.display());
         [
             "witness",
@@ -100,7 +114,10 @@ impl Witnessed {
     }
 
     fn back_up(&self, backup: &str) {
-        call(&mut self.cluster.admin("postgres"), &format!("CREATE DATABASE {backup} TEMPLATE live"));
+        call(
+            &mut self.cluster.admin("postgres"),
+            &format!("CREATE DATABASE {backup} TEMPLATE live"),
+        );
     }
 }
 
@@ -115,20 +132,45 @@ fn what_extends_is_kept_cosigned_and_published() {
     witnessed.grow("live", 300);
     witnessed.grow("live", 1);
     let said = witnessed.look("live", 0);
-    assert!(said.contains("checkpoint 310: extends the one before; cosigned") && said.contains("checkpoint 311:"), "{said}");
+    assert!(
+        said.contains("checkpoint 310: extends the one before; cosigned")
+            && said.contains("checkpoint 311:"),
+        "{said}"
+    );
     let published = fs::read_to_string(witnessed.path("published").join("checkpoint")).unwrap();
-    assert!(published.starts_with(&format!("{ORIGIN}\n311\n")) && published.contains("— witness.example.com "), "{published}");
+    assert!(
+        published.starts_with(&format!("{ORIGIN}\n311\n"))
+            && published.contains("— witness.example.com "),
+        "{published}"
+    );
     // Whoever verifies takes it from there, and trusts the witness.
     let url = witnessed.cluster.connection_string("postgres", "live");
     let published = witnessed.path("published");
-    let verify = ["verify", "--database", &url, "--key", &witnessed.key, "--checkpoint", text_of(&published)];
+    let verify = [
+        "verify",
+        "--database",
+        &url,
+        "--key",
+        &witnessed.key,
+        "--checkpoint",
+        text_of(&published),
+    ];
     let with_witness = [&verify[..], &["--witness-key", &witnessed.witness_key]].concat();
     assert!(witnessed.tool.expect(0, &with_witness).contains("INTACT"));
     // A signature of the log alone is none of the witness.
-    let note: String = value(&mut witnessed.cluster.admin("live"), "SELECT lead_audit.latest_checkpoint()");
+    let note: String =
+        value(&mut witnessed.cluster.admin("live"), "SELECT lead_audit.latest_checkpoint()");
     let bare = witnessed.path("bare");
     fs::write(&bare, note).unwrap();
-    let not_cosigned = ["verify", "--database", &url, "--checkpoint", text_of(&bare), "--witness-key", &witnessed.witness_key];
+    let not_cosigned = [
+        "verify",
+        "--database",
+        &url,
+        "--checkpoint",
+        text_of(&bare),
+        "--witness-key",
+        &witnessed.witness_key,
+    ];
     witnessed.tool.expect(2, &not_cosigned);
     // After a dump and a restore the history goes on, and the witness agrees.
     let dump = witnessed.path("dump");
@@ -153,7 +195,9 @@ fn a_restored_backup_is_an_alarm_that_says_so() {
     witnessed.restore("backup");
     let said = witnessed.look("live", 1);
     assert!(
-        said.contains("ALARM: history gone back") && said.contains("restoring an old backup") && said.contains("last 30 entries"),
+        said.contains("ALARM: history gone back")
+            && said.contains("restoring an old backup")
+            && said.contains("last 30 entries"),
         "{said}"
     );
     let alarm = witnessed.alarm();
@@ -167,25 +211,37 @@ fn a_restored_backup_is_an_alarm_that_says_so() {
         assert!(alarm.contains(fact), "{fact} is not in\n{alarm}");
     }
     assert!(!alarm.contains("DATABASE_URL"), "{alarm}");
-    // It goes on saying so; and when the log has grown beyond what was witnessed, that it is another one.
+    // It goes on saying so; and when the log has grown beyond what was witnessed, that it is
+    // another one.
     witnessed.look("live", 1);
     witnessed.leads += 1000;
     witnessed.grow("live", 10);
     assert!(witnessed.look("live", 1).contains("history gone back"));
     witnessed.grow("live", 60);
     let said = witnessed.look("live", 1);
-    assert!(said.contains("ALARM: history forked") && said.contains("agrees with what was witnessed up to 20 leaves"), "{said}");
+    assert!(
+        said.contains("ALARM: history forked")
+            && said.contains("agrees with what was witnessed up to 20 leaves"),
+        "{said}"
+    );
     // The same size with other entries.
     witnessed.restore("older");
     witnessed.grow("live", 30);
     let said = witnessed.look("live", 1);
-    assert!(said.contains("history forked") && said.contains("another checkpoint of 50 leaves"), "{said}");
+    assert!(
+        said.contains("history forked") && said.contains("another checkpoint of 50 leaves"),
+        "{said}"
+    );
     // What was shown is kept, and nothing of it was cosigned.
-    let evidence = fs::read_dir(witnessed.path("state"))
-        .unwrap()
-        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("evidence-"));
+    let evidence = fs::read_dir(witnessed.path("state")).unwrap().filter(|entry| {
+        entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("evidence-")
+    });
     assert!(evidence.count() >= 3);
-    assert!(fs::read_to_string(witnessed.path("published").join("checkpoint")).unwrap().starts_with(&format!("{ORIGIN}\n50\n")));
+    assert!(
+        fs::read_to_string(witnessed.path("published").join("checkpoint"))
+            .unwrap()
+            .starts_with(&format!("{ORIGIN}\n50\n"))
+    );
 }
 
 #[test]
@@ -203,7 +259,10 @@ fn history_written_anew_with_the_very_key_and_stripped_signatures_are_alarms() {
     witnessed.grow("live", 5);
     call(&mut witnessed.cluster.admin("live"), strip);
     let said = witnessed.look("live", 1);
-    assert!(said.contains("ALARM: signature bad: checkpoint 25 is not signed by the log's key"), "{said}");
+    assert!(
+        said.contains("ALARM: signature bad: checkpoint 25 is not signed by the log's key"),
+        "{said}"
+    );
     witnessed.restore("honest");
     let mut admin: Session = witnessed.cluster.admin("live");
     call(&mut admin, "DELETE FROM lead_audit.entry WHERE id = 7");
@@ -215,13 +274,25 @@ fn history_written_anew_with_the_very_key_and_stripped_signatures_are_alarms() {
     drop(admin);
     witnessed.grow("live", 10);
     let said = witnessed.look("live", 1);
-    assert!(said.contains("ALARM: history forked") && said.contains("agrees with nothing"), "{said}");
+    assert!(
+        said.contains("ALARM: history forked") && said.contains("agrees with nothing"),
+        "{said}"
+    );
     // Somebody else's log under this witness's eyes.
     let other = witnessed.path("other-key");
     let other_key = witnessed.tool.expect(0, &["keygen", "--name", ORIGIN, "-o", text_of(&other)]);
     let url = witnessed.cluster.connection_string("postgres", "live");
     let state = witnessed.path("other-state");
-    let arguments = ["witness", "--once", "--database", &url, "--state", text_of(&state), "--key", other_key.trim()];
+    let arguments = [
+        "witness",
+        "--once",
+        "--database",
+        &url,
+        "--state",
+        text_of(&state),
+        "--key",
+        other_key.trim(),
+    ];
     assert!(witnessed.tool.expect(1, &arguments).contains("signature bad"));
 }
 
@@ -232,7 +303,13 @@ fn a_witness_outlives_the_server_and_its_own_death() {
     let start = |witnessed: &Witnessed| {
         let mut arguments = witnessed.arguments("live");
         arguments.extend(["--interval", "1"].map(str::to_owned));
-        witnessed.tool.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        witnessed
+            .tool
+            .command(&arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
     };
     let until_kept = |witnessed: &Witnessed, size: i64| {
         let kept = witnessed.path("published").join(format!("{size:020}"));
@@ -245,7 +322,8 @@ fn a_witness_outlives_the_server_and_its_own_death() {
     let mut running = start(&witnessed);
     until_kept(&witnessed, 3);
     // Two in one directory would cosign against each other.
-    let second = witnessed.tool.run(&[witnessed.arguments("live"), vec!["--once".to_owned()]].concat());
+    let second =
+        witnessed.tool.run(&[witnessed.arguments("live"), vec!["--once".to_owned()]].concat());
     assert_eq!(second.status, 2);
     assert!(second.errors.contains("another witness"), "{}", second.errors);
     witnessed.cluster.stop("fast");
@@ -270,12 +348,22 @@ fn a_directory_of_checkpoints_is_followed_too() {
     let published = witnessed.cluster.directory().join("checkpoints");
     fs::create_dir(&published).unwrap();
     witnessed.cluster.give_to_server(&published);
-    let setting = format!("ALTER DATABASE live SET lead_audit.checkpoint_dir = '{}'", published.display());
+    let setting =
+        format!("ALTER DATABASE live SET lead_audit.checkpoint_dir = '{}'", published.display());
     call(&mut witnessed.cluster.admin("postgres"), &setting);
     let state = witnessed.path("directory-state");
     let own = witnessed.path("witness-key");
     let key = witnessed.key.clone();
-    let follow = ["witness", "--once", "--checkpoints", text_of(&published), "--state", text_of(&state), "--key", &key];
+    let follow = [
+        "witness",
+        "--once",
+        "--checkpoints",
+        text_of(&published),
+        "--state",
+        text_of(&state),
+        "--key",
+        &key,
+    ];
     assert_eq!(witnessed.tool.expect(0, &follow), "");
     witnessed.grow("live", 5);
     assert!(witnessed.tool.expect(0, &follow).contains("checkpoint 5: the first one"));
@@ -284,15 +372,21 @@ fn a_directory_of_checkpoints_is_followed_too() {
     // Without the tree nothing proves it, so that it is not cosigned either.
     let with_key = [&follow[..], &["--signing-key", text_of(&own)]].concat();
     let said = witnessed.tool.expect(0, &with_key);
-    assert!(said.contains("checkpoint 10: not proven to extend the one before, and so not cosigned"), "{said}");
+    assert!(
+        said.contains("checkpoint 10: not proven to extend the one before, and so not cosigned"),
+        "{said}"
+    );
     // With it, it is.
     witnessed.grow("live", 5);
     let url = witnessed.cluster.connection_string("postgres", "live");
     let both = [&with_key[..], &["--database", &url]].concat();
-    assert!(witnessed.tool.expect(0, &both).contains("checkpoint 15: extends the one before; cosigned"));
+    assert!(
+        witnessed.tool.expect(0, &both).contains("checkpoint 15: extends the one before; cosigned")
+    );
     // Another history of the same log publishes in between.
     witnessed.sign("backup");
-    let setting = format!("ALTER DATABASE backup SET lead_audit.checkpoint_dir = '{}'", published.display());
+    let setting =
+        format!("ALTER DATABASE backup SET lead_audit.checkpoint_dir = '{}'", published.display());
     call(&mut witnessed.cluster.admin("postgres"), &setting);
     witnessed.leads += 100;
     witnessed.grow("backup", 2);

@@ -1,5 +1,5 @@
-//! Where the server comes to a limit, a statement fails with an ordinary error, or goes on and each entry that it lacks is counted. No
-//! process ends.
+//! Where the server comes to a limit, a statement fails with an ordinary error, or goes on and each
+//! entry that it lacks is counted. No process ends.
 
 use acceptance::{Cluster, Session, assert_intact, call, faults, try_call, value};
 use std::path::Path;
@@ -12,8 +12,9 @@ const UNWRITTEN: &str = "SELECT entries_not_written FROM lead_audit.stats";
 fn assert_nothing_crashed(cluster: &Cluster, started: &str, admin: &mut Session) {
     assert_eq!(value::<String>(admin, "SELECT pg_postmaster_start_time()::text"), started);
     let log = cluster.log_text();
-    let crash =
-        log.lines().find(|line| line.contains("terminated by signal") || line.contains("PANIC") || line.contains("panicked"));
+    let crash = log.lines().find(|line| {
+        line.contains("terminated by signal") || line.contains("PANIC") || line.contains("panicked")
+    });
     assert_eq!(crash, None);
 }
 
@@ -30,18 +31,21 @@ fn short_of_memory(cluster: &Cluster, bytes: u64) -> Session {
     let mut session = cluster.admin("postgres");
     // Loads the library.
     call(&mut session, "INSERT INTO large (id) VALUES (0); DELETE FROM large");
-    let status = std::fs::read_to_string(format!("/proc/{}/status", session.pid())).expect("the process is there");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("Linux tells VmSize");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", session.pid()))
+        .expect("the process is there");
+    let line =
+        status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("Linux tells VmSize");
     let now: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
     let limit = now * 1024 + bytes;
     let mut prlimit = cluster.as_server_user(Path::new("/usr/bin/prlimit"));
-    let limited = prlimit.args([format!("--pid={}", session.pid()), format!("--as={limit}")]).status();
+    let limited =
+        prlimit.args([format!("--pid={}", session.pid()), format!("--as={limit}")]).status();
     assert!(limited.expect("prlimit runs").success());
     session
 }
 
-/// Each row is recorded, or the statement fails, or the entry is counted as missing. How much memory is left when it ends is different
-/// each time, so that it ends in many places.
+/// Each row is recorded, or the statement fails, or the entry is counted as missing. How much
+/// memory is left when it ends is different each time, so that it ends in many places.
 #[test]
 fn a_process_that_runs_out_of_memory() {
     let cluster = Cluster::builder().preloaded().setting("max_wal_size = 8GB").start();
@@ -88,12 +92,18 @@ fn a_process_that_runs_out_of_memory() {
                 recorded += entries;
                 failed += missing + i64::from(entries + missing < touched);
             }
-            call(&mut admin, "SET lead_audit.enabled = off; DELETE FROM large; RESET lead_audit.enabled");
+            call(
+                &mut admin,
+                "SET lead_audit.enabled = off; DELETE FROM large; RESET lead_audit.enabled",
+            );
         }
         assert_nothing_crashed(&cluster, &started, &mut admin);
     }
     println!("{recorded} rows recorded, {failed} not");
-    assert!(recorded > 10 && failed > 10, "the memory was short, but not always: {recorded} recorded, {failed} not");
+    assert!(
+        recorded > 10 && failed > 10,
+        "the memory was short, but not always: {recorded} recorded, {failed} not"
+    );
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.verify()"), 0);
 }
 
@@ -130,8 +140,12 @@ fn twenty_thousand_nested_types() {
     let (mut admin, started) = database(&cluster, "SELECT 1");
     // In blocks, which are then joined from the top: so the server's own recursion stays shallow.
     for block in 0..BLOCKS {
-        let types = (1..BLOCK).map(|one| format!("CREATE TYPE t{block}_{one} AS (a t{block}_{});", one - 1));
-        call(&mut admin, &format!("CREATE TYPE t{block}_0 AS (x int); {}", types.collect::<String>()));
+        let types = (1..BLOCK)
+            .map(|one| format!("CREATE TYPE t{block}_{one} AS (a t{block}_{});", one - 1));
+        call(
+            &mut admin,
+            &format!("CREATE TYPE t{block}_0 AS (x int); {}", types.collect::<String>()),
+        );
     }
     let top = BLOCK - 1;
     call(&mut admin, &format!("CREATE TABLE deep (id int PRIMARY KEY, c t0_{top})"));
@@ -153,7 +167,10 @@ fn as_many_columns_as_a_table_can_have() {
     let columns: Vec<_> = (2..=1600).map(|i| format!("c{i} text")).collect();
     let (mut admin, started) = database(
         &cluster,
-        &format!("CREATE TABLE wide (c1 int PRIMARY KEY, {}); SELECT lead_audit.enable('wide')", columns.join(", ")),
+        &format!(
+            "CREATE TABLE wide (c1 int PRIMARY KEY, {}); SELECT lead_audit.enable('wide')",
+            columns.join(", ")
+        ),
     );
     call(&mut admin, "INSERT INTO wide (c1, c1600) VALUES (1, 'last')");
     let set: Vec<_> = (2..=400).map(|i| format!("c{i} = repeat(md5('{i}'), 10000)")).collect();
@@ -170,8 +187,12 @@ fn as_many_columns_as_a_table_can_have() {
 fn ten_thousand_nested_subtransactions() {
     const DEPTH: usize = 10_000;
     let cluster = Cluster::builder().preloaded().start();
-    let (mut admin, started) = database(&cluster, "CREATE TABLE deep (id int PRIMARY KEY); SELECT lead_audit.enable('deep')");
-    let steps: Vec<_> = (1..=DEPTH).map(|i| format!("SAVEPOINT s{i}; INSERT INTO deep VALUES ({i})")).collect();
+    let (mut admin, started) = database(
+        &cluster,
+        "CREATE TABLE deep (id int PRIMARY KEY); SELECT lead_audit.enable('deep')",
+    );
+    let steps: Vec<_> =
+        (1..=DEPTH).map(|i| format!("SAVEPOINT s{i}; INSERT INTO deep VALUES ({i})")).collect();
     call(&mut admin, &format!("BEGIN; {}; COMMIT", steps.join(";")));
     assert_eq!(value::<i64>(&mut admin, ENTRIES), DEPTH as i64);
     call(&mut admin, "DELETE FROM deep");
@@ -184,8 +205,8 @@ fn ten_thousand_nested_subtransactions() {
     assert_intact(&mut admin);
 }
 
-/// The table of locks, which all sessions share, is full but for a few entries: fewer each time, so that it comes to its end wherever
-/// the library or the statement itself takes a lock.
+/// The table of locks, which all sessions share, is full but for a few entries: fewer each time, so
+/// that it comes to its end wherever the library or the statement itself takes a lock.
 #[test]
 fn no_room_for_more_locks() {
     const TABLES: i64 = 30;
@@ -195,7 +216,8 @@ fn no_room_for_more_locks() {
         .collect();
     let (mut admin, started) = database(&cluster, &create.join(";"));
     let insert = |id: i64| {
-        let inserts: Vec<_> = (0..TABLES).map(|table| format!("INSERT INTO t{table} VALUES ({id})")).collect();
+        let inserts: Vec<_> =
+            (0..TABLES).map(|table| format!("INSERT INTO t{table} VALUES ({id})")).collect();
         inserts.join(";")
     };
     let names: Vec<_> = (0..TABLES).map(|table| format!("t{table}")).collect();
@@ -211,22 +233,29 @@ fn no_room_for_more_locks() {
     let (mut succeeded, mut failed) = (0, 0);
     for room in [0, 1, 2, 3, 5, 8, 10, 13, 20, 30, 40, 60, 80, 100, 150, 300] {
         for (statements, touched) in [(insert(room), TABLES), (truncate.clone(), TABLES)] {
-            let (before, unwritten): (i64, i64) = (value(&mut admin, ENTRIES), value(&mut admin, UNWRITTEN));
+            let (before, unwritten): (i64, i64) =
+                (value(&mut admin, ENTRIES), value(&mut admin, UNWRITTEN));
             let mut filler = cluster.admin("postgres");
             let mut session = cluster.admin("postgres");
             // What the session needs to run anything at all.
             call(&mut session, "SELECT count(*) FROM t0, lead_audit.stats");
             call(&mut filler, &format!("SELECT fill({room})"));
             let result = try_call(&mut session, &format!("BEGIN; {statements}; COMMIT"));
-            // Giving the locks free by a statement may take one. The end of the session, a moment later, takes none.
+            // Giving the locks free by a statement may take one. The end of the session, a moment
+            // later, takes none.
             drop((session, filler));
             let begin = Instant::now();
             while try_call(&mut admin, &format!("{ENTRIES}; {UNWRITTEN}")).is_err() {
-                assert!(begin.elapsed() < Duration::from_secs(60), "room for {room} locks: it does not come back");
+                assert!(
+                    begin.elapsed() < Duration::from_secs(60),
+                    "room for {room} locks: it does not come back"
+                );
                 std::thread::sleep(Duration::from_millis(10));
             }
-            let (entries, missing) =
-                (value::<i64>(&mut admin, ENTRIES) - before, value::<i64>(&mut admin, UNWRITTEN) - unwritten);
+            let (entries, missing) = (
+                value::<i64>(&mut admin, ENTRIES) - before,
+                value::<i64>(&mut admin, UNWRITTEN) - unwritten,
+            );
             match result {
                 Ok(()) => {
                     succeeded += 1;

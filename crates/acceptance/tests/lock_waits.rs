@@ -1,6 +1,8 @@
 //! What the worker of a database has to wait for, and how long the records of others wait with it.
 
-use acceptance::{Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until};
+use acceptance::{
+    Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until,
+};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -8,7 +10,10 @@ const SOON: Duration = Duration::from_secs(5);
 const WORKER: &str = "SELECT EXISTS (SELECT FROM lead_audit.queue() WHERE database_name = 'waits' AND worker_pid IS NOT NULL)";
 
 fn cluster(seal_interval: &str) -> (Cluster, Session) {
-    let cluster = Cluster::builder().preloaded().setting(&format!("lead_audit.seal_interval = '{seal_interval}'")).start();
+    let cluster = Cluster::builder()
+        .preloaded()
+        .setting(&format!("lead_audit.seal_interval = '{seal_interval}'"))
+        .start();
     let mut admin = app_database(&cluster, "waits");
     call(&mut admin, "INSERT INTO leads (id) VALUES ('taken')");
     wait_until(&mut admin, LONG, WORKER);
@@ -19,23 +24,34 @@ fn duplicate(session: &mut Session) {
     assert_eq!(sqlstate(session, "INSERT INTO leads (id) VALUES ('taken')"), "23505");
 }
 
-/// A watched table that a session has for itself keeps the entries of other tables waiting for a moment, not for as long.
+/// A watched table that a session has for itself keeps the entries of other tables waiting for a
+/// moment, not for as long.
 #[test]
 fn a_locked_table_keeps_the_others_waiting_once() {
     let (cluster, mut admin) = cluster("1h");
-    call(&mut admin, "CREATE TABLE moods (id int PRIMARY KEY, CHECK (id > 0)); SELECT lead_audit.enable('moods')");
+    call(
+        &mut admin,
+        "CREATE TABLE moods (id int PRIMARY KEY, CHECK (id > 0)); SELECT lead_audit.enable('moods')",
+    );
     let (mut log, mut table) = (cluster.admin("waits"), cluster.admin("waits"));
     call(&mut log, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
     for _ in 0..20 {
         assert_eq!(sqlstate(&mut admin, "INSERT INTO moods VALUES (-1)"), "23514");
     }
     duplicate(&mut admin);
-    wait_until(&mut admin, LONG, "SELECT queued - written = 21 FROM lead_audit_internal.own_queue()");
+    wait_until(
+        &mut admin,
+        LONG,
+        "SELECT queued - written = 21 FROM lead_audit_internal.own_queue()",
+    );
     call(&mut table, "BEGIN; LOCK TABLE moods IN ACCESS EXCLUSIVE MODE");
     call(&mut log, "ROLLBACK");
     wait_until(&mut admin, SOON, "SELECT queued = written FROM lead_audit.stats");
     call(&mut table, "ROLLBACK");
-    let count: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed' AND table_name = 'moods'");
+    let count: i64 = value(
+        &mut admin,
+        "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed' AND table_name = 'moods'",
+    );
     assert_eq!(count, 20, "they have entries, if without the row");
     assert_eq!(sqlstate(&mut admin, "INSERT INTO moods VALUES (-2)"), "23514");
     let shown = "SELECT EXISTS (SELECT FROM lead_audit.entry WHERE outcome = 'failed' AND row_values->>'id' = '-2')";
@@ -52,19 +68,27 @@ fn a_locked_index_keeps_sealing_waiting_once() {
     for _ in 0..20 {
         duplicate(&mut admin);
     }
-    wait_until(&mut admin, LONG, "SELECT queued - written = 20 FROM lead_audit_internal.own_queue()");
+    wait_until(
+        &mut admin,
+        LONG,
+        "SELECT queued - written = 20 FROM lead_audit_internal.own_queue()",
+    );
     call(&mut owner, "BEGIN; REINDEX INDEX leads_pkey");
     call(&mut log, "ROLLBACK");
     wait_until(&mut admin, SOON, "SELECT queued = written FROM lead_audit.stats");
     call(&mut owner, "ROLLBACK");
-    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed'"), 20);
+    assert_eq!(
+        value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed'"),
+        20
+    );
     duplicate(&mut admin);
     let shown = "SELECT EXISTS (SELECT FROM lead_audit.log WHERE outcome = 'failed' AND row_key->>'id' = 'taken')";
     wait_until(&mut admin, SOON, shown);
     assert_intact(&mut admin);
 }
 
-/// A worker that finds that the one before it has written all of the queue writes none of it again, and is woken by the next failure.
+/// A worker that finds that the one before it has written all of the queue writes none of it again,
+/// and is woken by the next failure.
 #[test]
 fn what_was_written_before_a_crash() {
     let (cluster, mut admin) = cluster("1h");
@@ -73,19 +97,34 @@ fn what_was_written_before_a_crash() {
     let mut log = cluster.admin("waits");
     call(&mut log, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
     duplicate(&mut admin);
-    wait_until(&mut admin, LONG, "SELECT queued - written = 1 FROM lead_audit_internal.own_queue()");
+    wait_until(
+        &mut admin,
+        LONG,
+        "SELECT queued - written = 1 FROM lead_audit_internal.own_queue()",
+    );
     // As if the worker had been killed between its COMMIT and taking the record off the queue.
-    call(&mut admin, "SET synchronous_commit = on; UPDATE lead_audit.queue_position SET position = position + 1");
+    call(
+        &mut admin,
+        "SET synchronous_commit = on; UPDATE lead_audit.queue_position SET position = position + 1",
+    );
     cluster.kill();
     drop((admin, log)); // not before: that would give the log free
     cluster.start_again();
     let mut admin = cluster.admin("waits");
     wait_until(&mut admin, LONG, WORKER);
-    wait_until(&mut admin, LONG, "SELECT waiting = 0 FROM lead_audit.queue() WHERE database_name = 'waits'");
+    wait_until(
+        &mut admin,
+        LONG,
+        "SELECT waiting = 0 FROM lead_audit.queue() WHERE database_name = 'waits'",
+    );
     std::thread::sleep(Duration::from_millis(200)); // it sleeps
     duplicate(&mut admin);
     // The first and the last.
-    wait_until(&mut admin, SOON, "SELECT count(*) = 2 FROM lead_audit.log WHERE outcome = 'failed'");
+    wait_until(
+        &mut admin,
+        SOON,
+        "SELECT count(*) = 2 FROM lead_audit.log WHERE outcome = 'failed'",
+    );
 }
 
 /// Sealing that waits for a lock hears no call; then the queue is looked at.
@@ -95,8 +134,7 @@ fn a_call_that_comes_while_sealing_waits() {
     let mut holder = cluster.admin("waits");
     call(&mut holder, "BEGIN; LOCK TABLE lead_audit.checkpoint IN ACCESS EXCLUSIVE MODE");
     call(&mut admin, "INSERT INTO leads (id) VALUES ('to be sealed')");
-    let waits =
-        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND wait_event_type = 'Lock')";
+    let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND wait_event_type = 'Lock')";
     wait_until(&mut admin, LONG, waits);
     duplicate(&mut admin);
     std::thread::sleep(Duration::from_secs(2)); // the deadlock detector has looked, and the call is gone
@@ -104,7 +142,8 @@ fn a_call_that_comes_while_sealing_waits() {
     wait_until(&mut admin, SOON, "SELECT queued = written AND queued = 1 FROM lead_audit.stats");
 }
 
-/// Failing rows can be a hundred times as large as in the queue, where values are as compressed as in the table that they come from.
+/// Failing rows can be a hundred times as large as in the queue, where values are as compressed as
+/// in the table that they come from.
 #[test]
 fn many_large_rows_do_not_need_much_memory() {
     let (cluster, mut admin) = cluster("1h");
@@ -118,11 +157,19 @@ fn many_large_rows_do_not_need_much_memory() {
     for _ in 0..1500 {
         assert_eq!(sqlstate(&mut admin, "INSERT INTO checked SELECT 1, text FROM large"), "23514");
     }
-    wait_until(&mut admin, LONG, "SELECT queued - written = 1500 FROM lead_audit_internal.own_queue()");
+    wait_until(
+        &mut admin,
+        LONG,
+        "SELECT queued - written = 1500 FROM lead_audit_internal.own_queue()",
+    );
     call(&mut log, "ROLLBACK");
     wait_until(&mut admin, LONG, "SELECT queued = written FROM lead_audit.stats");
-    let worker: i32 = value(&mut admin, "SELECT worker_pid FROM lead_audit.queue() WHERE database_name = 'waits'");
-    let status = std::fs::read_to_string(format!("/proc/{worker}/status")).expect("the worker is there");
+    let worker: i32 = value(
+        &mut admin,
+        "SELECT worker_pid FROM lead_audit.queue() WHERE database_name = 'waits'",
+    );
+    let status =
+        std::fs::read_to_string(format!("/proc/{worker}/status")).expect("the worker is there");
     let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says it");
     let most: u64 = most.trim().trim_end_matches(" kB").parse().expect("a number");
     assert!(most < 150 * 1024, "the worker had {most} kB");
@@ -140,14 +187,17 @@ fn a_lock_keeps_the_check_from_one_table() {
          ALTER EVENT TRIGGER lead_audit_ddl DISABLE",
     );
     let mut owner = cluster.admin("waits");
-    // As if these commands had got past the guard. Long before the next check the one table is locked.
+    // As if these commands had got past the guard. Long before the next check the one table is
+    // locked.
     call(
         &mut owner,
         "BEGIN; CREATE TABLE ca () INHERITS (a); CREATE TABLE cb () INHERITS (b); COMMIT;
          BEGIN; LOCK TABLE ca IN ROW EXCLUSIVE MODE",
     );
     call(&mut admin, "ALTER EVENT TRIGGER lead_audit_ddl ENABLE ALWAYS");
-    let mended = |table: &str| format!("SELECT count(*) = 2 FROM pg_trigger WHERE tgrelid = '{table}'::regclass");
+    let mended = |table: &str| {
+        format!("SELECT count(*) = 2 FROM pg_trigger WHERE tgrelid = '{table}'::regclass")
+    };
     wait_until(&mut admin, Duration::from_secs(90), &mended("cb"));
     assert!(!value::<bool>(&mut admin, &mended("ca")));
     assert!(cluster.log_text().contains("was found to be: locked"));

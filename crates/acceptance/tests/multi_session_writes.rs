@@ -1,7 +1,10 @@
-//! Ways to write that take real sessions: savepoints, constraints that wait for COMMIT, writers that meet on a row, DDL of one
-//! session under the prepared statements of another, logical replication. Each with the exact entries.
+//! Ways to write that take real sessions: savepoints, constraints that wait for COMMIT, writers
+//! that meet on a row, DDL of one session under the prepared statements of another, logical
+//! replication. Each with the exact entries.
 
-use acceptance::{Cluster, Session, assert_intact, assert_trail_gives_table, call, sqlstate, value};
+use acceptance::{
+    Cluster, Session, assert_intact, assert_trail_gives_table, call, sqlstate, value,
+};
 use std::time::{Duration, Instant};
 
 /// A database with the extension.
@@ -14,8 +17,12 @@ fn database(cluster: &Cluster, name: &str) -> Session {
 
 /// Some columns of the log's entries above an id, in order.
 fn entries(admin: &mut Session, columns: &str, above: i64) -> Vec<String> {
-    let rows =
-        admin.query(&format!("SELECT concat_ws(' | ', {columns}) FROM lead_audit.log WHERE id > {above} ORDER BY id"), &[]);
+    let rows = admin.query(
+        &format!(
+            "SELECT concat_ws(' | ', {columns}) FROM lead_audit.log WHERE id > {above} ORDER BY id"
+        ),
+        &[],
+    );
     rows.expect("the log can be read").iter().map(|row| row.get(0)).collect()
 }
 
@@ -25,7 +32,9 @@ fn last(admin: &mut Session) -> i64 {
 
 /// Waits until the session with this process id waits for a lock.
 fn wait_until_it_waits(admin: &mut Session, pid: i32) {
-    let query = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock'");
+    let query = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock'"
+    );
     wait_for(admin, &query, 1, Duration::from_secs(60));
 }
 
@@ -70,7 +79,10 @@ fn savepoints_and_what_waits_for_commit() {
     let above = last(&mut admin);
     call(&mut admin, "BEGIN; INSERT INTO child VALUES (1, 1)");
     assert_eq!(sqlstate(&mut admin, "COMMIT"), "23503");
-    call(&mut admin, "BEGIN; INSERT INTO child VALUES (2, 2); INSERT INTO parent VALUES (2); COMMIT");
+    call(
+        &mut admin,
+        "BEGIN; INSERT INTO child VALUES (2, 2); INSERT INTO parent VALUES (2); COMMIT",
+    );
     assert_eq!(
         entries(&mut admin, "operation, table_name, row_key->'id'", above),
         ["INSERT | child | 2", "INSERT | parent | 2", "INSERT | parent | 102"]
@@ -96,7 +108,11 @@ fn writers_that_meet_on_a_row() {
             &["UPDATE | 0 | 1", "UPDATE | 1 | 11"][..],
         ),
         ("UPDATE t SET n = 5", "UPDATE t SET n = n + 10 WHERE n = 0", &["UPDATE | 0 | 5"]),
-        ("UPDATE t SET n = 5", "DELETE FROM t WHERE n = 5 OR n = 0", &["UPDATE | 0 | 5", "DELETE | 5"]),
+        (
+            "UPDATE t SET n = 5",
+            "DELETE FROM t WHERE n = 5 OR n = 0",
+            &["UPDATE | 0 | 5", "DELETE | 5"],
+        ),
         ("DELETE FROM t", "UPDATE t SET n = n + 10", &["DELETE | 0"]),
         ("UPDATE t SET id = 2", "UPDATE t SET n = 7 WHERE id = 1", &["UPDATE | 0 | 0"]),
         (
@@ -121,7 +137,11 @@ fn writers_that_meet_on_a_row() {
             call(&mut one, "COMMIT");
             waiting.join().expect("the second goes on");
         });
-        assert_eq!(entries(&mut admin, "operation, old_values->'n', new_values->'n'", above), expected, "{first}; {second}");
+        assert_eq!(
+            entries(&mut admin, "operation, old_values->'n', new_values->'n'", above),
+            expected,
+            "{first}; {second}"
+        );
     }
     // A row that has moved to another partition is not found again there: Postgres says so.
     call(&mut admin, "INSERT INTO p VALUES (1, 0)");
@@ -135,7 +155,10 @@ fn writers_that_meet_on_a_row() {
         call(&mut one, "COMMIT");
         assert_eq!(waiting.join().expect("the second ends"), "40001");
     });
-    assert_eq!(entries(&mut admin, "operation, table_name, row_key->'id'", above), ["UPDATE | p2 | 11"]);
+    assert_eq!(
+        entries(&mut admin, "operation, table_name, row_key->'id'", above),
+        ["UPDATE | p2 | 11"]
+    );
     assert_trail_gives_table(&mut admin, "t");
     assert_intact(&mut admin);
 }
@@ -174,7 +197,8 @@ fn serializable_transactions_that_are_tried_again() {
                 })
             })
             .collect();
-        let retries: Vec<u32> = writers.into_iter().map(|writer| writer.join().expect("each writer ends")).collect();
+        let retries: Vec<u32> =
+            writers.into_iter().map(|writer| writer.join().expect("each writer ends")).collect();
         (4 * 25, retries.iter().sum::<u32>())
     });
     println!("{done} transactions, {retries} tried again");
@@ -183,7 +207,11 @@ fn serializable_transactions_that_are_tried_again() {
         &mut admin,
         "SELECT concat_ws(' ', count(*), count(DISTINCT request_id), count(DISTINCT txid)) FROM lead_audit.log WHERE operation = 'UPDATE'",
     );
-    assert_eq!(counted, format!("{done} {done} {done}"), "one entry of each transaction that was committed, none of an attempt");
+    assert_eq!(
+        counted,
+        format!("{done} {done} {done}"),
+        "one entry of each transaction that was committed, none of an attempt"
+    );
     assert_trail_gives_table(&mut admin, "t");
     assert_intact(&mut admin);
 }
@@ -208,16 +236,28 @@ fn ddl_of_another_session() {
         ("ALTER TABLE t ADD COLUMN c int DEFAULT 7", r#"{"a": "1", "b": null, "c": 7, "id": 1}"#),
         ("ALTER TABLE t DROP COLUMN b", r#"{"a": "1", "c": 7, "id": 1}"#),
         ("ALTER TABLE t RENAME COLUMN c TO d", r#"{"a": "1", "d": 7, "id": 1}"#),
-        ("ALTER TABLE t ALTER COLUMN d TYPE text USING 'seven'", r#"{"a": "1", "d": "seven", "id": 1}"#),
-        ("ALTER TABLE t ALTER COLUMN d TYPE text USING 'eight'", r#"{"a": "1", "d": "eight", "id": 1}"#),
+        (
+            "ALTER TABLE t ALTER COLUMN d TYPE text USING 'seven'",
+            r#"{"a": "1", "d": "seven", "id": 1}"#,
+        ),
+        (
+            "ALTER TABLE t ALTER COLUMN d TYPE text USING 'eight'",
+            r#"{"a": "1", "d": "eight", "id": 1}"#,
+        ),
         ("ALTER TABLE t DROP CONSTRAINT t_pkey", r#"{"a": "1", "d": "eight", "id": 1}"#),
         ("ALTER TABLE t ADD PRIMARY KEY (d)", r#"{"a": "1", "d": "eight", "id": 1}"#),
-        ("ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id)", r#"{"a": "1", "d": "eight", "id": 1}"#),
+        (
+            "ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id)",
+            r#"{"a": "1", "d": "eight", "id": 1}"#,
+        ),
         (
             "CREATE SCHEMA s; ALTER TABLE t SET SCHEMA s; ALTER TABLE s.t SET SCHEMA public; DROP SCHEMA s",
             r#"{"a": "1", "d": "eight", "id": 1}"#,
         ),
-        ("ALTER TABLE t RENAME TO u; ALTER TABLE u RENAME TO t", r#"{"a": "1", "d": "eight", "id": 1}"#),
+        (
+            "ALTER TABLE t RENAME TO u; ALTER TABLE u RENAME TO t",
+            r#"{"a": "1", "d": "eight", "id": 1}"#,
+        ),
     ] {
         let statements = i64::try_from(ddl.matches("ALTER TABLE").count()).expect("few");
         let above = last(&mut admin);
@@ -225,7 +265,10 @@ fn ddl_of_another_session() {
         call(&mut writer, "EXECUTE change('0'); SELECT put(1, '1')");
         let written = entries(&mut admin, "operation, new_values::text", above);
         assert_eq!(written.len() as i64, statements + 2, "{ddl}: {written:?}");
-        assert!(written[..statements as usize].iter().all(|entry| entry == "DDL"), "{ddl}: {written:?}");
+        assert!(
+            written[..statements as usize].iter().all(|entry| entry == "DDL"),
+            "{ddl}: {written:?}"
+        );
         let found: bool = value(
             &mut admin,
             &format!(
@@ -267,7 +310,10 @@ fn partitions_detached_concurrently() {
     // Not in a transaction: one statement at a time.
     call(&mut admin, "ALTER TABLE p DETACH PARTITION p1 CONCURRENTLY");
     call(&mut admin, "INSERT INTO p1 VALUES (2); TRUNCATE p1");
-    assert_eq!(entries(&mut admin, "operation, table_name", 0), ["INSERT | p1", "DDL | p1", "INSERT | p1", "TRUNCATE | p1"]);
+    assert_eq!(
+        entries(&mut admin, "operation, table_name", 0),
+        ["INSERT | p1", "DDL | p1", "INSERT | p1", "TRUNCATE | p1"]
+    );
     assert_eq!(
         value::<String>(
             &mut admin,
@@ -277,20 +323,27 @@ fn partitions_detached_concurrently() {
     );
 
     // One that has to wait for a reader is in between for as long.
-    call(&mut admin, "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20); INSERT INTO p VALUES (11)");
+    call(
+        &mut admin,
+        "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20); INSERT INTO p VALUES (11)",
+    );
     let above = last(&mut admin);
     let (mut reader, mut other) = (cluster.admin("detached"), cluster.admin("detached"));
     let pid = other.pid();
     call(&mut reader, "BEGIN; SELECT * FROM p");
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| call(&mut other, "ALTER TABLE p DETACH PARTITION p2 CONCURRENTLY"));
+        let waiting =
+            scope.spawn(|| call(&mut other, "ALTER TABLE p DETACH PARTITION p2 CONCURRENTLY"));
         wait_until_it_waits(&mut admin, pid);
         call(&mut admin, "INSERT INTO p2 VALUES (12)");
         call(&mut reader, "COMMIT");
         waiting.join().expect("it is detached");
     });
     call(&mut admin, "INSERT INTO p2 VALUES (13)");
-    assert_eq!(entries(&mut admin, "operation, table_name", above), ["INSERT | p2", "DDL | p2", "INSERT | p2"]);
+    assert_eq!(
+        entries(&mut admin, "operation, table_name", above),
+        ["INSERT | p2", "DDL | p2", "INSERT | p2"]
+    );
     assert_intact(&mut admin);
 }
 
@@ -298,19 +351,26 @@ fn partitions_detached_concurrently() {
 #[test]
 fn logical_replication_into_a_watched_table() {
     for preloaded in [false, true] {
-        let builder = || if preloaded { Cluster::builder().preloaded() } else { Cluster::builder() };
+        let builder =
+            || if preloaded { Cluster::builder().preloaded() } else { Cluster::builder() };
         let publisher = builder().setting("wal_level = logical").start();
         let subscriber = builder().start();
         let tables = "CREATE TABLE t (id int PRIMARY KEY, note text); CREATE TABLE p (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
              CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20)";
-        let (mut source, mut admin) = (database(&publisher, "replicated"), database(&subscriber, "replicated"));
+        let (mut source, mut admin) =
+            (database(&publisher, "replicated"), database(&subscriber, "replicated"));
         call(
             &mut source,
             &format!(
                 "{tables}; INSERT INTO t VALUES (1, 'before'); CREATE PUBLICATION pub FOR TABLE t, p WITH (publish_via_partition_root = true)"
             ),
         );
-        call(&mut admin, &format!("{tables}; SELECT lead_audit.enable('t'), lead_audit.enable('p', replica => true)"));
+        call(
+            &mut admin,
+            &format!(
+                "{tables}; SELECT lead_audit.enable('t'), lead_audit.enable('p', replica => true)"
+            ),
+        );
         let slot = "SELECT pg_create_logical_replication_slot('sub', 'pgoutput')";
         source.query(slot, &[]).expect("a slot can be made");
         let connection = publisher.connection_string("postgres", "replicated");
@@ -321,9 +381,19 @@ fn logical_replication_into_a_watched_table() {
             ),
         );
         let caught_up = |admin: &mut Session, marker: i64| {
-            wait_for(admin, &format!("SELECT count(*) FROM t WHERE id = {marker}"), 1, Duration::from_secs(60));
+            wait_for(
+                admin,
+                &format!("SELECT count(*) FROM t WHERE id = {marker}"),
+                1,
+                Duration::from_secs(60),
+            );
         };
-        wait_for(&mut admin, "SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'", 0, Duration::from_secs(60));
+        wait_for(
+            &mut admin,
+            "SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'",
+            0,
+            Duration::from_secs(60),
+        );
         caught_up(&mut admin, 1);
         let changes = "INSERT INTO t VALUES (2, 'x'); UPDATE t SET note = 'y' WHERE id = 2; DELETE FROM t WHERE id = 2;
              INSERT INTO p VALUES (1, 'a'), (11, 'b'); UPDATE p SET note = note || '!'; UPDATE p SET id = 12 WHERE id = 1; DELETE FROM p WHERE id = 11;
@@ -357,8 +427,18 @@ fn logical_replication_into_a_watched_table() {
         );
         caught_up(&mut admin, 101);
         assert_eq!(
-            entries(&mut admin, &format!("{columns}, coalesce(new_values, old_values)->>'note'"), above),
-            ["INSERT | t | 2 | x", "UPDATE | t | 2 | y", "DELETE | t | 2 | y", "TRUNCATE | t | 2", "INSERT | t | 101 | marker"],
+            entries(
+                &mut admin,
+                &format!("{columns}, coalesce(new_values, old_values)->>'note'"),
+                above
+            ),
+            [
+                "INSERT | t | 2 | x",
+                "UPDATE | t | 2 | y",
+                "DELETE | t | 2 | y",
+                "TRUNCATE | t | 2",
+                "INSERT | t | 101 | marker"
+            ],
             "preloaded: {preloaded}"
         );
         assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 0);

@@ -1,8 +1,9 @@
-//! NOTIFY can be made to fail by any session that may connect. Sealing, the files and the server's log do not depend on it, and what
-//! could not be sent is sent later.
+//! NOTIFY can be made to fail by any session that may connect. Sealing, the files and the server's
+//! log do not depend on it, and what could not be sent is sent later.
 
 use acceptance::{
-    Cluster, Session, add_leads, app_database, assert_intact, assert_tree_whole, call, seal, sqlstate, value, wait_until,
+    Cluster, Session, add_leads, app_database, assert_intact, assert_tree_whole, call, seal,
+    sqlstate, value, wait_until,
 };
 use postgres::fallible_iterator::FallibleIterator;
 use std::fs;
@@ -11,8 +12,10 @@ use std::time::{Duration, Instant};
 const LONG: Duration = Duration::from_secs(60);
 
 fn cluster(settings: &[&str]) -> (Cluster, Session) {
-    let builder =
-        Cluster::builder().preloaded().setting("lead_audit.seal_interval = '100ms'").setting("log_min_messages = warning");
+    let builder = Cluster::builder()
+        .preloaded()
+        .setting("lead_audit.seal_interval = '100ms'")
+        .setting("log_min_messages = warning");
     let cluster = settings.iter().fold(builder, |builder, line| builder.setting(line)).start();
     let directory = cluster.directory().join("checkpoints");
     fs::create_dir(&directory).expect("a directory can be made");
@@ -26,14 +29,20 @@ fn cluster(settings: &[&str]) -> (Cluster, Session) {
 
 /// How many checkpoints have a file.
 fn files(cluster: &Cluster) -> usize {
-    let folders = fs::read_dir(cluster.directory().join("checkpoints")).expect("the directory can be read");
-    folders.map(|folder| fs::read_dir(folder.expect("a folder").path()).expect("it can be read").count()).sum()
+    let folders =
+        fs::read_dir(cluster.directory().join("checkpoints")).expect("the directory can be read");
+    folders
+        .map(|folder| {
+            fs::read_dir(folder.expect("a folder").path()).expect("it can be read").count()
+        })
+        .sum()
 }
 
 /// NOTIFY fails until `end` is called.
 fn sealing_goes_on(cluster: &Cluster, admin: &mut Session, is_full: bool, end: impl FnOnce()) {
     let mut app = cluster.session("app", "heard");
-    let warned = |cluster: &Cluster| cluster.log_text().matches("could not be published: NOTIFY: ").count();
+    let warned =
+        |cluster: &Cluster| cluster.log_text().matches("could not be published: NOTIFY: ").count();
     let before = warned(cluster);
     for round in 0..5 {
         add_leads(&mut app, 100 * round + 1, 100 * round + 10);
@@ -41,12 +50,27 @@ fn sealing_goes_on(cluster: &Cluster, admin: &mut Session, is_full: bool, end: i
     }
     add_leads(&mut app, 1001, 1010);
     let size = seal(admin);
-    assert_eq!(size, value::<i64>(admin, "SELECT count(*) FROM lead_audit.entry"), "seal() seals, too");
-    wait_until(admin, LONG, "SELECT publishing_errors > 0 AND last_publishing_error LIKE 'NOTIFY: %' FROM lead_audit.stats");
+    assert_eq!(
+        size,
+        value::<i64>(admin, "SELECT count(*) FROM lead_audit.entry"),
+        "seal() seals, too"
+    );
+    wait_until(
+        admin,
+        LONG,
+        "SELECT publishing_errors > 0 AND last_publishing_error LIKE 'NOTIFY: %' FROM lead_audit.stats",
+    );
     // A file is there a moment after its commit.
-    let (begin, checkpoints) = (Instant::now(), value::<i64>(admin, "SELECT count(*) FROM lead_audit.checkpoint") as usize);
+    let (begin, checkpoints) = (
+        Instant::now(),
+        value::<i64>(admin, "SELECT count(*) FROM lead_audit.checkpoint") as usize,
+    );
     while files(cluster) < checkpoints {
-        assert!(begin.elapsed() < LONG, "{} of {checkpoints} checkpoints have a file", files(cluster));
+        assert!(
+            begin.elapsed() < LONG,
+            "{} of {checkpoints} checkpoints have a file",
+            files(cluster)
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(warned(cluster) - before, 1, "it is said once");
@@ -58,9 +82,11 @@ fn sealing_goes_on(cluster: &Cluster, admin: &mut Session, is_full: bool, end: i
     call(&mut listener, "LISTEN lead_audit_checkpoint");
     add_leads(&mut app, 2001, 2010);
     let size = seal(admin);
-    let note: String = value(admin, &format!("SELECT note FROM lead_audit.checkpoint WHERE tree_size = {size}"));
+    let note: String =
+        value(admin, &format!("SELECT note FROM lead_audit.checkpoint WHERE tree_size = {size}"));
     let mut heard = listener.notifications();
-    let found = heard.timeout_iter(LONG).any(|one| Ok(one.payload() == note)).expect("notifications come");
+    let found =
+        heard.timeout_iter(LONG).any(|one| Ok(one.payload() == note)).expect("notifications come");
     assert!(found, "what could not be sent is sent later");
     assert_eq!(value::<String>(admin, status), "on");
     assert_tree_whole(admin);
@@ -73,7 +99,10 @@ fn sealing_goes_on_without_notify() {
     call(&mut admin, "ALTER FUNCTION pg_catalog.pg_notify(text, text) RENAME TO pg_notify_away");
     let mut other = cluster.admin("heard");
     sealing_goes_on(&cluster, &mut admin, false, || {
-        call(&mut other, "ALTER FUNCTION pg_catalog.pg_notify_away(text, text) RENAME TO pg_notify");
+        call(
+            &mut other,
+            "ALTER FUNCTION pg_catalog.pg_notify_away(text, text) RENAME TO pg_notify",
+        );
     });
 }
 
@@ -86,8 +115,11 @@ fn full_queue(settings: &[&str]) {
     let mut app = cluster.session("app", "postgres");
     let begin = Instant::now();
     // Each takes a page of the queue.
-    let fill =
-        |number: u32| format!("SELECT count(pg_notify('noise', repeat('x', 4200) || g)) FROM generate_series(1, {number}) g");
+    let fill = |number: u32| {
+        format!(
+            "SELECT count(pg_notify('noise', repeat('x', 4200) || g)) FROM generate_series(1, {number}) g"
+        )
+    };
     let mut rounds = 0;
     for number in [20_000, 1000, 50, 1] {
         while app.batch_execute(&fill(number)).is_ok() {
@@ -102,7 +134,10 @@ fn full_queue(settings: &[&str]) {
 
 #[test]
 fn sealing_goes_on_with_a_full_queue_of_notifications() {
-    let version: i32 = value(&mut Cluster::start().admin("postgres"), "SELECT current_setting('server_version_num')::int");
+    let version: i32 = value(
+        &mut Cluster::start().admin("postgres"),
+        "SELECT current_setting('server_version_num')::int",
+    );
     if version >= 170_000 {
         full_queue(&["max_notify_queue_pages = 64"]);
     }

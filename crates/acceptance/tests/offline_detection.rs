@@ -1,9 +1,13 @@
-//! Somebody with all rights, the key file included, and full knowledge of the format: each way of rewriting history is found by
-//! verification from outside, with the public key and one kept checkpoint, and an honest database never is.
+//! Somebody with all rights, the key file included, and full knowledge of the format: each way of
+//! rewriting history is found by verification from outside, with the public key and one kept
+//! checkpoint, and an honest database never is.
 //!
 //! `LEAD_AUDIT_ACCEPTANCE_TAMPERINGS` attempts are made; by default 30.
 
-use acceptance::{Cluster, LeadAudit, Random, Session, add_leads, app_database, call, seal, setting, text_of, value};
+use acceptance::{
+    Cluster, LeadAudit, Random, Session, add_leads, app_database, call, seal, setting, text_of,
+    value,
+};
 use std::fs;
 
 /// What the tamperer switches off first.
@@ -12,7 +16,8 @@ const UNGUARDED: &str = "ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL; ALTER
     ALTER TABLE lead_audit.tree DISABLE TRIGGER ALL; ALTER TABLE lead_audit.leaf_range DISABLE TRIGGER ALL;
     ALTER TABLE lead_audit.open_gap DISABLE TRIGGER ALL;";
 
-/// Lets the extension itself write an entry with this id, as if it had always been there: its checksum is right.
+/// Lets the extension itself write an entry with this id, as if it had always been there: its
+/// checksum is right.
 fn forge(id: i64) -> String {
     format!(
         "DELETE FROM lead_audit.entry WHERE id = {id};
@@ -43,7 +48,8 @@ const RESEAL: &str = "-- then --
     UPDATE lead_audit.tree SET tree_size = 0, looked_to = 0, open_gaps = 0, waits_for = '{}';
     SELECT lead_audit.seal();";
 
-/// One attempt: its name, the statements, and what has to be said of it. `gap` is an id that a rolled-back transaction left.
+/// One attempt: its name, the statements, and what has to be said of it. `gap` is an id that a
+/// rolled-back transaction left.
 fn attempt(number: u64, id: i64, other: i64, gap: i64) -> (&'static str, String, String) {
     let entry = |kind: &str| format!("{kind}: entry {id}:");
     match number % 16 {
@@ -115,13 +121,22 @@ fn each_attempt_is_found_and_nothing_else_is() {
     let cluster = Cluster::start();
     let tool = LeadAudit::new();
     let secret = cluster.directory().join("key");
-    let key = tool.expect(0, &["keygen", "--name", "example.com/leads", "-o", text_of(&secret)]).trim().to_owned();
+    let key = tool
+        .expect(0, &["keygen", "--name", "example.com/leads", "-o", text_of(&secret)])
+        .trim()
+        .to_owned();
     cluster.give_to_server(&secret);
     fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     drop(app_database(&cluster, "honest"));
     let mut postgres = cluster.admin("postgres");
     let sign = |postgres: &mut Session, database: &str| {
-        call(postgres, &format!("ALTER DATABASE {database} SET lead_audit.signing_key_file = '{}'", secret.display()));
+        call(
+            postgres,
+            &format!(
+                "ALTER DATABASE {database} SET lead_audit.signing_key_file = '{}'",
+                secret.display()
+            ),
+        );
     };
     sign(&mut postgres, "honest");
     let (last, gap) = {
@@ -139,10 +154,17 @@ fn each_attempt_is_found_and_nothing_else_is() {
     };
     let directory = tempfile::tempdir().unwrap();
     let kept = directory.path().join("kept");
-    fs::write(&kept, value::<String>(&mut cluster.admin("honest"), "SELECT lead_audit.latest_checkpoint()")).unwrap();
+    fs::write(
+        &kept,
+        value::<String>(&mut cluster.admin("honest"), "SELECT lead_audit.latest_checkpoint()"),
+    )
+    .unwrap();
     let verify = |database: &str, status: i32| {
         let url = cluster.connection_string("postgres", database);
-        tool.expect(status, &["verify", "--database", &url, "--key", &key, "--checkpoint", text_of(&kept)])
+        tool.expect(
+            status,
+            &["verify", "--database", &url, "--key", &key, "--checkpoint", text_of(&kept)],
+        )
     };
     assert!(verify("honest", 0).contains("INTACT"));
     let mut random = Random::new(55);
@@ -164,11 +186,19 @@ fn each_attempt_is_found_and_nothing_else_is() {
         statements.split(THEN).for_each(|transaction| call(&mut admin, transaction));
         drop(admin);
         let answer = verify("victim", 1);
-        assert!(answer.contains(&said), "attempt {number}: {name} (entry {id}): {said:?} is not in\n{answer}");
+        assert!(
+            answer.contains(&said),
+            "attempt {number}: {name} (entry {id}): {said:?} is not in\n{answer}"
+        );
         // No entry is named that was left alone, when the attempt was on one.
-        for line in answer.lines().filter(|line| line.starts_with("changed: entry ") || line.starts_with("missing: entry ")) {
+        for line in answer.lines().filter(|line| {
+            line.starts_with("changed: entry ") || line.starts_with("missing: entry ")
+        }) {
             let named: i64 = line.split([' ', ':']).find_map(|word| word.parse().ok()).unwrap();
-            assert!(named == id || named == other, "attempt {number}: {name} (entry {id}):\n{answer}");
+            assert!(
+                named == id || named == other,
+                "attempt {number}: {name} (entry {id}):\n{answer}"
+            );
         }
     }
     assert!(verify("honest", 0).contains("INTACT"));

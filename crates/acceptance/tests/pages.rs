@@ -1,5 +1,6 @@
-//! The pages of reference under docs/ say what is so: their examples are run (scripts/pages.py), and their lists of settings,
-//! functions, views and columns are held against the catalog. Messages: scripts/messages.py, behind `make check`.
+//! The pages of reference under docs/ say what is so: their examples are run (scripts/pages.py),
+//! and their lists of settings, functions, views and columns are held against the catalog.
+//! Messages: scripts/messages.py, behind `make check`.
 
 use acceptance::{Cluster, Session, call};
 use std::collections::BTreeSet;
@@ -8,8 +9,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Pages of docs/ whose examples are run here.
-const RUN_HERE: &[&str] =
-    &["install", "quick-start", "settings", "functions", "views", "privileges", "operating", "upgrade", "removal"];
+const RUN_HERE: &[&str] = &[
+    "install",
+    "quick-start",
+    "settings",
+    "functions",
+    "views",
+    "privileges",
+    "operating",
+    "upgrade",
+    "removal",
+];
 /// Those that have tests of their own.
 const RUN_ELSEWHERE: &[&str] = &["clients", "lead-audit", "FORMAT"];
 
@@ -28,20 +38,29 @@ fn run(page: &str) {
     // The command lead-audit, too, where there is one.
     let command = std::env::var_os("LEAD_AUDIT_COMMAND").map(PathBuf::from);
     let command = command.as_deref().and_then(Path::parent).unwrap_or(cluster.bin());
-    let path = format!("{}:{}:{}", cluster.bin().display(), command.display(), std::env::var("PATH").unwrap_or_default());
-    let output = Command::new(std::env::var("LEAD_AUDIT_PYTHON").unwrap_or_else(|_| "python3".to_owned()))
-        .arg(root().join("scripts/pages.py"))
-        .arg("--directory")
-        .arg(directory.path())
-        .arg(root().join(page))
-        .env("PATH", path)
-        .env("PGHOST", cluster.socket_directory())
-        .env("LC_ALL", "C.UTF-8")
-        .env_remove("PGOPTIONS")
-        .output()
-        .expect("Python can be run");
+    let path = format!(
+        "{}:{}:{}",
+        cluster.bin().display(),
+        command.display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let output =
+        Command::new(std::env::var("LEAD_AUDIT_PYTHON").unwrap_or_else(|_| "python3".to_owned()))
+            .arg(root().join("scripts/pages.py"))
+            .arg("--directory")
+            .arg(directory.path())
+            .arg(root().join(page))
+            .env("PATH", path)
+            .env("PGHOST", cluster.socket_directory())
+            .env("LC_ALL", "C.UTF-8")
+            .env_remove("PGOPTIONS")
+            .output()
+            .expect("Python can be run");
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "scripts/pages.py --fill writes into the page what came out:\n{said}");
+    assert!(
+        output.status.success(),
+        "scripts/pages.py --fill writes into the page what came out:\n{said}"
+    );
 }
 
 macro_rules! pages {
@@ -71,7 +90,8 @@ fn no_example_is_forgotten() {
         }
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let text = page(&name);
-        let has_examples = ["console", "sql", "sh"].iter().any(|kind| text.contains(&format!("\n```{kind}")));
+        let has_examples =
+            ["console", "sql", "sh"].iter().any(|kind| text.contains(&format!("\n```{kind}")));
         let is_run = [RUN_HERE, RUN_ELSEWHERE].iter().any(|names| names.contains(&&*name));
         assert!(!has_examples || is_run, "docs/{name}.md has examples that nothing runs");
     }
@@ -102,7 +122,10 @@ fn admin(cluster: &Cluster) -> Session {
 /// The cells of the tables' rows that begin with a name in backticks.
 fn rows(text: &str) -> Vec<Vec<String>> {
     let rows = text.lines().filter(|line| line.starts_with("| `"));
-    rows.map(|line| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
+    rows.map(|line| {
+        line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()
+    })
+    .collect()
 }
 
 fn strings(session: &mut Session, query: &str) -> Vec<Vec<String>> {
@@ -136,7 +159,10 @@ fn the_settings_are_those_that_there_are() {
     let sections = page.split("\n### ").skip(1);
     let on_page: BTreeSet<Vec<String>> = sections
         .map(|section| {
-            let line = section.lines().find(|line| line.starts_with("Type: ")).expect("a line with type, default and context");
+            let line = section
+                .lines()
+                .find(|line| line.starts_with("Type: "))
+                .expect("a line with type, default and context");
             assert!(section.contains("\n\nSpecifies "), "{section}");
             vec![section.lines().next().expect("a heading").to_owned(), line.to_owned()]
         })
@@ -149,25 +175,33 @@ fn the_functions_are_those_that_there_are() {
     let cluster = Cluster::start();
     let mut admin = admin(&cluster);
     let text = page("functions");
-    let (public, internal) = text.split_once("## Internal").expect("the page ends with what is internal");
+    let (public, internal) =
+        text.split_once("## Internal").expect("the page ends with what is internal");
     let public: BTreeSet<Vec<String>> = public
         .lines()
         .filter_map(|line| line.trim_end_matches('\\').split_once("` → `"))
-        .map(|(function, returns)| vec![format!("{function}`"), returns.trim_end_matches('`').to_owned()])
+        .map(|(function, returns)| {
+            vec![format!("{function}`"), returns.trim_end_matches('`').to_owned()]
+        })
         .collect();
-    let internal: BTreeSet<String> = internal.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    let internal: BTreeSet<String> =
+        internal.split('`').skip(1).step_by(2).map(str::to_owned).collect();
     let all = strings(
         &mut admin,
         "SELECT proname::text, regexp_replace(regexp_replace(pg_get_function_arguments(oid), ',? ?OUT .*', ''), 'NULL::[a-z ]+', 'NULL', 'g'),
                 pg_get_function_result(oid)
          FROM pg_proc WHERE pronamespace = 'lead_audit'::regnamespace",
     );
-    let names: BTreeSet<&str> = public.iter().filter_map(|row| row[0].trim_matches('`').split('(').next()).collect();
+    let names: BTreeSet<&str> =
+        public.iter().filter_map(|row| row[0].trim_matches('`').split('(').next()).collect();
     let mut found = BTreeSet::new();
     let mut others = BTreeSet::new();
     for function in &all {
         if names.contains(&*function[0]) {
-            found.insert(vec![format!("`{}({})`", function[0], short(&function[1])), short(&function[2])]);
+            found.insert(vec![
+                format!("`{}({})`", function[0], short(&function[1])),
+                short(&function[2]),
+            ]);
         } else {
             others.insert(function[0].clone());
         }
@@ -181,23 +215,27 @@ fn the_views_and_columns_are_those_that_there_are() {
     let cluster = Cluster::start();
     let mut admin = admin(&cluster);
     let text = page("views");
-    let (public, internal) = text.split_once("## Internal").expect("the page ends with what is internal");
-    let mut named: BTreeSet<String> = internal.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    let (public, internal) =
+        text.split_once("## Internal").expect("the page ends with what is internal");
+    let mut named: BTreeSet<String> =
+        internal.split('`').skip(1).step_by(2).map(str::to_owned).collect();
     for section in public.split("\n## lead_audit.").skip(1) {
         let name = section.lines().next().expect("a heading").to_owned();
         let section = section.split("\n## ").next().unwrap_or_default();
-        let on_page: Vec<Vec<String>> = rows(section).into_iter().map(|row| row[..2].to_vec()).collect();
+        let on_page: Vec<Vec<String>> =
+            rows(section).into_iter().map(|row| row[..2].to_vec()).collect();
         let columns = format!(
             "SELECT format('`%s`', attname), format_type(atttypid, atttypmod) FROM pg_attribute
              WHERE attrelid = 'lead_audit.{name}'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
         );
-        let found: Vec<Vec<String>> =
-            strings(&mut admin, &columns).into_iter().map(|row| row.iter().map(|cell| short(cell)).collect()).collect();
+        let found: Vec<Vec<String>> = strings(&mut admin, &columns)
+            .into_iter()
+            .map(|row| row.iter().map(|cell| short(cell)).collect())
+            .collect();
         assert_eq!(on_page, found, "lead_audit.{name}");
         named.insert(name);
     }
-    let relations =
-        "SELECT relname::text FROM pg_class WHERE relnamespace = 'lead_audit'::regnamespace AND relkind IN ('r', 'v', 'S')";
+    let relations = "SELECT relname::text FROM pg_class WHERE relnamespace = 'lead_audit'::regnamespace AND relkind IN ('r', 'v', 'S')";
     let found: BTreeSet<String> = strings(&mut admin, relations).into_iter().flatten().collect();
     assert_eq!(named, found);
 }

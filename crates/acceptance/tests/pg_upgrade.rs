@@ -4,7 +4,8 @@ use acceptance::populated_database::{self, Trail, assert_restored};
 use acceptance::{Builder, Cluster, Session, assert_trail_gives_table, call, value};
 use std::path::PathBuf;
 
-/// The extension's members. The row types of its tables are some where CREATE EXTENSION made them, but not where pg_upgrade did.
+/// The extension's members. The row types of its tables are some where CREATE EXTENSION made them,
+/// but not where pg_upgrade did.
 fn members(admin: &mut Session) -> String {
     value(
         admin,
@@ -28,7 +29,8 @@ fn upgrade(mode: &[&str], builder: fn() -> Builder) {
     );
     let (before, members_before) = (Trail::of(&mut admin), members(&mut admin));
     let id: i64 = value(&mut admin, "SELECT last_value FROM lead_audit.entry_id_seq");
-    let identities = "SELECT string_agg(watch_id::text, ' ' ORDER BY watch_id) FROM lead_audit.watch";
+    let identities =
+        "SELECT string_agg(watch_id::text, ' ' ORDER BY watch_id) FROM lead_audit.watch";
     let watched: String = value(&mut admin, identities);
     drop(admin);
     old.stop("fast");
@@ -37,13 +39,18 @@ fn upgrade(mode: &[&str], builder: fn() -> Builder) {
     let path = |path: &std::path::Path| path.to_str().expect("UTF-8").to_owned();
     let program = path(&new.bin().join("pg_upgrade"));
     let (old_bin, new_bin) = (path(old.bin()), path(new.bin()));
-    let (old_data, new_data, socket) = (path(&old.data()), path(&new.data()), path(new.socket_directory()));
-    let clusters = ["-b", &old_bin, "-B", &new_bin, "-d", &old_data, "-D", &new_data, "-s", &socket, "-U", "postgres"];
+    let (old_data, new_data, socket) =
+        (path(&old.data()), path(&new.data()), path(new.socket_directory()));
+    let clusters = [
+        "-b", &old_bin, "-B", &new_bin, "-d", &old_data, "-D", &new_data, "-s", &socket, "-U",
+        "postgres",
+    ];
     new.run_server_program(&program, &[&clusters, mode].concat());
 
     new.start_again();
     let mut admin = new.admin("app_db");
-    let (from, to): (i32, i32) = (15, value(&mut admin, "SELECT current_setting('server_version_num')::int / 10000"));
+    let (from, to): (i32, i32) =
+        (15, value(&mut admin, "SELECT current_setting('server_version_num')::int / 10000"));
     assert!(to > from, "PostgreSQL {from} was to be upgraded, not copied to {to}");
     assert_eq!(members(&mut admin), members_before);
     assert_eq!(value::<i64>(&mut admin, "SELECT last_value FROM lead_audit.entry_id_seq"), id);

@@ -1,7 +1,9 @@
-//! The library comes into a session when a watched table is first written to, or with the server. What the session was told
-//! before then counts, as far as it is allowed.
+//! The library comes into a session when a watched table is first written to, or with the server.
+//! What the session was told before then counts, as far as it is allowed.
 
-use acceptance::{Cluster, Session, app_database, assert_intact, call, setting, sqlstate, try_call, value};
+use acceptance::{
+    Cluster, Session, app_database, assert_intact, call, setting, sqlstate, try_call, value,
+};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -28,24 +30,34 @@ fn some(values: [&str; 4]) -> Vec<Option<String>> {
 
 /// Whether something of the library's is in this session: its settings are then known.
 fn is_loaded(session: &mut Session) -> bool {
-    value::<i64>(session, "SELECT count(*) FROM pg_settings WHERE name = 'lead_audit.batch_memory'") == 1
+    value::<i64>(session, "SELECT count(*) FROM pg_settings WHERE name = 'lead_audit.batch_memory'")
+        == 1
 }
 
-/// A session's first statement, during which the library is loaded where it is not there yet, writes its entries together: not each in a
-/// subtransaction of its own.
+/// A session's first statement, during which the library is loaded where it is not there yet,
+/// writes its entries together: not each in a subtransaction of its own.
 #[test]
 fn the_first_statement_of_a_session_writes_its_entries_together() {
     for (preloaded, cluster) in clusters() {
         let mut admin = app_database(&cluster, "first");
         call(&mut admin, "INSERT INTO leads (id) SELECT g::text FROM generate_series(1, 2000) g");
-        call(&mut admin, "GRANT USAGE ON SCHEMA lead_audit TO app; GRANT SELECT ON lead_audit.entry TO app");
+        call(
+            &mut admin,
+            "GRANT USAGE ON SCHEMA lead_audit TO app; GRANT SELECT ON lead_audit.entry TO app",
+        );
         for (statement, rows) in [
             ("UPDATE leads SET source = 'a'", 2000),
             ("UPDATE leads SET source = 'b' RETURNING id", 2000),
-            ("WITH changed AS (UPDATE leads SET source = 'c' RETURNING id) SELECT count(*) FROM changed", 2000),
+            (
+                "WITH changed AS (UPDATE leads SET source = 'c' RETURNING id) SELECT count(*) FROM changed",
+                2000,
+            ),
             ("INSERT INTO leads (id) SELECT 'new-' || g FROM generate_series(1, 1000) g", 1000),
             ("DELETE FROM leads WHERE id LIKE 'new-%'", 1000),
-            ("MERGE INTO leads l USING (VALUES ('1'), ('2')) v(id) ON l.id = v.id WHEN MATCHED THEN UPDATE SET source = 'd'", 2),
+            (
+                "MERGE INTO leads l USING (VALUES ('1'), ('2')) v(id) ON l.id = v.id WHEN MATCHED THEN UPDATE SET source = 'd'",
+                2,
+            ),
         ] {
             let before: i64 = value(&mut admin, "SELECT max(id) FROM lead_audit.entry");
             let succeeded = format!("FROM lead_audit.entry WHERE id > {before} AND outcome = 'ok'");
@@ -55,11 +67,20 @@ fn the_first_statement_of_a_session_writes_its_entries_together() {
                 for command in ["BEGIN", "SAVEPOINT begun", statement, ends] {
                     call(&mut app, command);
                 }
-                assert_eq!(value::<i64>(&mut app, &format!("SELECT count(*) {succeeded}")), entries, "{statement}, {ends}");
+                assert_eq!(
+                    value::<i64>(&mut app, &format!("SELECT count(*) {succeeded}")),
+                    entries,
+                    "{statement}, {ends}"
+                );
                 call(&mut app, "COMMIT");
             }
-            assert_eq!(value::<i64>(&mut admin, &format!("SELECT count(*) {succeeded}")), rows, "{statement}");
-            let writers: i64 = value(&mut admin, &format!("SELECT count(DISTINCT xmin::text) {succeeded}"));
+            assert_eq!(
+                value::<i64>(&mut admin, &format!("SELECT count(*) {succeeded}")),
+                rows,
+                "{statement}"
+            );
+            let writers: i64 =
+                value(&mut admin, &format!("SELECT count(DISTINCT xmin::text) {succeeded}"));
             assert!(writers <= 4, "{writers} subtransactions wrote the entries of: {statement}");
         }
         assert_intact(&mut admin);
@@ -72,23 +93,40 @@ fn context_set_before_the_library_comes_is_recorded() {
         let mut admin = app_database(&cluster, "early");
         let mut app = cluster.session("app", "early");
         assert_eq!(is_loaded(&mut app), preloaded);
-        call(&mut app, "SET lead_audit.user_id = 'u-1'; SET lead_audit.user_ip = '192.0.2.1'; SET lead_audit.request_id = 'r-1'");
-        call(&mut app, "BEGIN; SET LOCAL lead_audit.user_agent = 'local'; SET LOCAL lead_audit.request_id = 'r-2'");
+        call(
+            &mut app,
+            "SET lead_audit.user_id = 'u-1'; SET lead_audit.user_ip = '192.0.2.1'; SET lead_audit.request_id = 'r-1'",
+        );
+        call(
+            &mut app,
+            "BEGIN; SET LOCAL lead_audit.user_agent = 'local'; SET LOCAL lead_audit.request_id = 'r-2'",
+        );
         assert_eq!(is_loaded(&mut app), preloaded);
         call(&mut app, "INSERT INTO leads (id) VALUES ('first'); COMMIT");
         assert!(is_loaded(&mut app));
         assert_eq!(context(&mut admin, "first"), some(["u-1", "192.0.2.1", "local", "r-2"]));
         call(&mut app, "INSERT INTO leads (id) VALUES ('second')");
-        assert_eq!(context(&mut admin, "second"), some(["u-1", "192.0.2.1", "", "r-1"]), "SET LOCAL has ended");
-        call(&mut app, "RESET lead_audit.user_id; SET lead_audit.user_ip = ''; SET lead_audit.request_id TO DEFAULT");
+        assert_eq!(
+            context(&mut admin, "second"),
+            some(["u-1", "192.0.2.1", "", "r-1"]),
+            "SET LOCAL has ended"
+        );
+        call(
+            &mut app,
+            "RESET lead_audit.user_id; SET lead_audit.user_ip = ''; SET lead_audit.request_id TO DEFAULT",
+        );
         call(&mut app, "INSERT INTO leads (id) VALUES ('third')");
         assert_eq!(context(&mut admin, "third"), some(["", "", "", ""]));
         assert_eq!(app.warnings(), [""; 0]);
 
         // From the connection string, as a pool does it.
         let mut pool = cluster.client_program("psql");
-        pool.env("PGOPTIONS", "-c lead_audit.user_id=pool -c lead_audit.request_id=r-3").env("PGUSER", "app");
-        let output = pool.args(["-Xq", "-d", "early", "-c", "INSERT INTO leads (id) VALUES ('options')"]).output().expect("psql");
+        pool.env("PGOPTIONS", "-c lead_audit.user_id=pool -c lead_audit.request_id=r-3")
+            .env("PGUSER", "app");
+        let output = pool
+            .args(["-Xq", "-d", "early", "-c", "INSERT INTO leads (id) VALUES ('options')"])
+            .output()
+            .expect("psql");
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
         assert_eq!(context(&mut admin, "options"), some(["pool", "", "", "r-3"]));
         assert_intact(&mut admin);
@@ -115,15 +153,25 @@ fn values_that_are_not_allowed_are_refused_or_dropped_with_a_warning() {
             } else {
                 call(&mut app, &set);
             }
-            call(&mut app, &format!("SET lead_audit.{} = '{long}'", if *name == "user_id" { "request_id" } else { "user_id" }));
+            call(
+                &mut app,
+                &format!(
+                    "SET lead_audit.{} = '{long}'",
+                    if *name == "user_id" { "request_id" } else { "user_id" }
+                ),
+            );
             call(&mut app, &format!("INSERT INTO leads (id) VALUES ('bad-{number}')"));
             let warnings = app.warnings();
             if preloaded {
                 assert_eq!(warnings, [""; 0]);
             } else {
-                assert!(matches!(&warnings[..], [w] if w.contains(&format!("lead_audit.{name}"))), "{name}: {warnings:?}");
+                assert!(
+                    matches!(&warnings[..], [w] if w.contains(&format!("lead_audit.{name}"))),
+                    "{name}: {warnings:?}"
+                );
             }
-            let expected = if *name == "user_id" { ["", "", "", &long] } else { [&long, "", "", ""] };
+            let expected =
+                if *name == "user_id" { ["", "", "", &long] } else { [&long, "", "", ""] };
             assert_eq!(context(&mut admin, &format!("bad-{number}")), some(expected));
             assert_eq!(sqlstate(&mut app, &set), "22023", "the library is there now");
         }
@@ -137,7 +185,10 @@ fn values_that_are_not_allowed_are_refused_or_dropped_with_a_warning() {
             call(&mut app, misspelt);
             call(&mut app, "INSERT INTO leads (id) VALUES ('misspelt')");
             let warnings = app.warnings();
-            assert!(matches!(&warnings[..], [w] if w.contains("lead_audit.userid")), "{warnings:?}");
+            assert!(
+                matches!(&warnings[..], [w] if w.contains("lead_audit.userid")),
+                "{warnings:?}"
+            );
             assert_eq!(context(&mut admin, "misspelt"), some(["", "", "", ""]));
             assert_eq!(sqlstate(&mut app, misspelt), "42602");
         }
@@ -149,7 +200,10 @@ fn values_that_are_not_allowed_are_refused_or_dropped_with_a_warning() {
 fn an_application_cannot_switch_auditing_off_in_advance() {
     for (preloaded, cluster) in clusters() {
         let mut admin = app_database(&cluster, "off");
-        call(&mut admin, "ALTER TABLE lead_audit.entry ADD CONSTRAINT no_poison CHECK (row_key->>'id' <> 'poison')");
+        call(
+            &mut admin,
+            "ALTER TABLE lead_audit.entry ADD CONSTRAINT no_poison CHECK (row_key->>'id' <> 'poison')",
+        );
         let switches = [
             ("enabled", "off"),
             ("log_soft_deletes", "off"),
@@ -176,18 +230,34 @@ fn an_application_cannot_switch_auditing_off_in_advance() {
                      INSERT INTO leads (id) VALUES ('poison'); DELETE FROM leads WHERE id = 'poison'"
                 ),
             );
-            assert_eq!(value::<i64>(&mut admin, &format!("SELECT count(*) FROM lead_audit.history('leads', 'off-{number}')")), 2);
+            assert_eq!(
+                value::<i64>(
+                    &mut admin,
+                    &format!("SELECT count(*) FROM lead_audit.history('leads', 'off-{number}')")
+                ),
+                2
+            );
             assert_eq!(sqlstate(&mut app, &set), "42501");
         }
         // Nor for its next session.
-        for sql in ["ALTER ROLE app SET lead_audit.enabled = off", "ALTER DATABASE off SET lead_audit.enabled = off"] {
+        for sql in [
+            "ALTER ROLE app SET lead_audit.enabled = off",
+            "ALTER DATABASE off SET lead_audit.enabled = off",
+        ] {
             let mut app = cluster.session("app", "off");
             assert_eq!(sqlstate(&mut app, sql), "42501", "{sql}");
         }
         let mut psql = cluster.client_program("psql");
         psql.env("PGOPTIONS", "-c lead_audit.enabled=off").env("PGUSER", "app");
-        let output = psql.args(["-Xq", "-d", "off", "-c", "INSERT INTO leads (id) VALUES ('options')"]).output().expect("psql");
-        assert_eq!(output.status.success(), !preloaded, "a preloaded library refuses it at login: {output:?}");
+        let output = psql
+            .args(["-Xq", "-d", "off", "-c", "INSERT INTO leads (id) VALUES ('options')"])
+            .output()
+            .expect("psql");
+        assert_eq!(
+            output.status.success(),
+            !preloaded,
+            "a preloaded library refuses it at login: {output:?}"
+        );
         let (rows, entries): (i64, i64) = (
             value(&mut admin, "SELECT count(*) FROM leads WHERE id = 'options'"),
             value(&mut admin, "SELECT count(*) FROM lead_audit.history('leads', 'options')"),
@@ -202,7 +272,10 @@ fn a_superuser_can_switch_per_database_and_role() {
     for (preloaded, cluster) in clusters() {
         let mut admin = app_database(&cluster, "switches");
         call(&mut admin, "CREATE ROLE batch LOGIN; GRANT ALL ON leads TO batch");
-        call(&mut admin, "ALTER TABLE lead_audit.entry ADD CONSTRAINT no_poison CHECK (row_key->>'id' <> 'poison')");
+        call(
+            &mut admin,
+            "ALTER TABLE lead_audit.entry ADD CONSTRAINT no_poison CHECK (row_key->>'id' <> 'poison')",
+        );
         // Preloaded, there are others besides: of what failed, and of what could not be written.
         let entries = "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'ok'";
         // As a superuser does it who may not have the library in the session either.
@@ -340,7 +413,8 @@ fn the_first_statement_of_a_session_is_audited_whatever_it_is() {
     }
 }
 
-/// The launcher looks into each new database, and must not forget one to which the extension comes in that moment.
+/// The launcher looks into each new database, and must not forget one to which the extension comes
+/// in that moment.
 #[test]
 fn a_database_that_gets_the_extension_at_once_has_its_worker() {
     let cluster = Cluster::builder().preloaded().start();
@@ -353,9 +427,16 @@ fn a_database_that_gets_the_extension_at_once_has_its_worker() {
         std::thread::sleep(Duration::from_millis(number * 3 % 61));
         call(&mut admin, "CREATE EXTENSION lead_audit");
         let begin = Instant::now();
-        while !value::<bool>(&mut admin, "SELECT state = 'on' FROM lead_audit.status() WHERE part = 'background worker'") {
+        while !value::<bool>(
+            &mut admin,
+            "SELECT state = 'on' FROM lead_audit.status() WHERE part = 'background worker'",
+        ) {
             let reason = "SELECT reason FROM lead_audit.status() WHERE part = 'background worker'";
-            assert!(begin.elapsed() < Duration::from_secs(60), "{name}: {}", value::<String>(&mut admin, reason));
+            assert!(
+                begin.elapsed() < Duration::from_secs(60),
+                "{name}: {}",
+                value::<String>(&mut admin, reason)
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
         drop(admin);

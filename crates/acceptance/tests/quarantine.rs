@@ -1,7 +1,9 @@
-//! A worker that dies while it makes an entry of a record does not meet that record again. It is killed here while it waits for a
-//! lock, at each step where it can be made to wait.
+//! A worker that dies while it makes an entry of a record does not meet that record again. It is
+//! killed here while it waits for a lock, at each step where it can be made to wait.
 
-use acceptance::{Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until};
+use acceptance::{
+    Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until,
+};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -28,7 +30,13 @@ fn connect(cluster: &Cluster) -> Session {
 }
 
 fn signal(pid: i32, signal: &str) {
-    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().expect("kill runs").success());
+    assert!(
+        Command::new("kill")
+            .args([signal, &pid.to_string()])
+            .status()
+            .expect("kill runs")
+            .success()
+    );
 }
 
 /// One failure that the session knows the row of, or of whose table nothing but the text tells.
@@ -41,8 +49,8 @@ fn fail(session: &mut Session, request: &str, by_text: bool) {
     }
 }
 
-/// Lets a statement fail while the worker stands still, takes a lock that survives a crash, and kills the worker when it has come
-/// as far as that lock.
+/// Lets a statement fail while the worker stands still, takes a lock that survives a crash, and
+/// kills the worker when it has come as far as that lock.
 fn kill_at(cluster: &Cluster, lock: &str, request: &str, by_text: bool) {
     let mut session = connect(cluster);
     wait_until(&mut session, LONG, "SELECT queued = written + dropped FROM lead_audit.stats");
@@ -67,16 +75,25 @@ fn wait_for_crash(session: &mut Session) {
 
 /// How many entries a request has, and how many lines in the server's log.
 fn found(cluster: &Cluster, admin: &mut Session, request: &str) -> (i64, usize) {
-    let entries =
-        value(admin, &format!("SELECT count(*) FROM lead_audit.entry WHERE request_id = '{request}' AND outcome = 'failed'"));
+    let entries = value(
+        admin,
+        &format!(
+            "SELECT count(*) FROM lead_audit.entry WHERE request_id = '{request}' AND outcome = 'failed'"
+        ),
+    );
     let log = cluster.log_text();
-    let of_request = |line: &&str| line.contains("has no audit entry") && line.contains(&format!("\"request_id\":\"{request}\""));
+    let of_request = |line: &&str| {
+        line.contains("has no audit entry")
+            && line.contains(&format!("\"request_id\":\"{request}\""))
+    };
     (entries, log.lines().filter(of_request).count())
 }
 
 fn assert_queue_continues(admin: &mut Session, request: &str) {
     fail(admin, request, false);
-    let there = format!("SELECT EXISTS (SELECT FROM lead_audit.entry WHERE request_id = '{request}' AND outcome = 'failed')");
+    let there = format!(
+        "SELECT EXISTS (SELECT FROM lead_audit.entry WHERE request_id = '{request}' AND outcome = 'failed')"
+    );
     wait_until(admin, LONG, &there);
 }
 
@@ -103,13 +120,18 @@ fn a_record_that_a_worker_died_of_is_not_tried_again() {
             quarantined += 1;
             assert_eq!(found(&cluster, &mut admin, &request), (0, 1), "{request}");
             assert_queue_continues(&mut admin, &format!("after {request}"));
-            assert_eq!(value::<i64>(&mut admin, "SELECT quarantined FROM lead_audit.stats"), quarantined, "{request}");
+            assert_eq!(
+                value::<i64>(&mut admin, "SELECT quarantined FROM lead_audit.stats"),
+                quarantined,
+                "{request}"
+            );
             assert_intact(&mut admin);
         }
     }
 }
 
-/// While it writes several records together nobody knows which of them it dies of: each is written on its own then.
+/// While it writes several records together nobody knows which of them it dies of: each is written
+/// on its own then.
 #[test]
 fn records_that_a_worker_wrote_together_are_tried_once_more_each_on_its_own() {
     let (cluster, admin) = cluster();
@@ -140,7 +162,10 @@ fn a_crash_of_another_process_quarantines_nothing() {
     let worker: i32 = value(&mut session, "SELECT worker_pid FROM lead_audit.queue()");
     signal(worker, "-STOP");
     fail(&mut session, "innocent", false);
-    call(&mut session, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE; PREPARE TRANSACTION 'lock'");
+    call(
+        &mut session,
+        "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE; PREPARE TRANSACTION 'lock'",
+    );
     signal(worker, "-CONT");
     std::thread::sleep(Duration::from_millis(300));
     let mut watcher = connect(&cluster);

@@ -1,5 +1,5 @@
-//! Eight sessions that fail as fast as they can: every failure is an entry, or in the server's log and counted, whatever is killed
-//! meanwhile.
+//! Eight sessions that fail as fast as they can: every failure is an entry, or in the server's log
+//! and counted, whatever is killed meanwhile.
 //!
 //! `LEAD_AUDIT_ACCEPTANCE_SECONDS` says for how long.
 
@@ -15,8 +15,14 @@ fn wait_until(session: &mut Session, condition: &str) {
     acceptance::wait_until(session, Duration::from_secs(120), condition);
 }
 
-/// Fails until told to stop; returns how often each request did that the server answered. A lost connection is made anew.
-fn fail_on(cluster: &Cluster, round: u64, number: usize, stop: &AtomicBool) -> BTreeMap<String, i64> {
+/// Fails until told to stop; returns how often each request did that the server answered. A lost
+/// connection is made anew.
+fn fail_on(
+    cluster: &Cluster,
+    round: u64,
+    number: usize,
+    stop: &AtomicBool,
+) -> BTreeMap<String, i64> {
     let mut failed = BTreeMap::new();
     let mut life = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -31,7 +37,9 @@ fn fail_on(cluster: &Cluster, round: u64, number: usize, stop: &AtomicBool) -> B
         }
         let mut count = 0;
         while !stop.load(Ordering::Relaxed) {
-            let error = session.execute("INSERT INTO leads (id) VALUES ('taken')", &[]).expect_err("it is taken");
+            let error = session
+                .execute("INSERT INTO leads (id) VALUES ('taken')", &[])
+                .expect_err("it is taken");
             match error.code() {
                 Some(code) if code.code() == "23505" => count += 1,
                 // The server went: whether this one had failed before, nobody knows.
@@ -45,27 +53,42 @@ fn fail_on(cluster: &Cluster, round: u64, number: usize, stop: &AtomicBool) -> B
 
 /// How often each request's failure is in the log, and how often in the server's.
 fn found(cluster: &Cluster, admin: &mut Session) -> (BTreeMap<String, i64>, BTreeMap<String, i64>) {
-    let rows = admin.query("SELECT request_id, count(*) FROM lead_audit.entry WHERE outcome = 'failed' GROUP BY 1", &[]);
-    let entries = rows.expect("the log can be read").iter().map(|row| (row.get(0), row.get(1))).collect();
+    let rows = admin.query(
+        "SELECT request_id, count(*) FROM lead_audit.entry WHERE outcome = 'failed' GROUP BY 1",
+        &[],
+    );
+    let entries =
+        rows.expect("the log can be read").iter().map(|row| (row.get(0), row.get(1))).collect();
     let mut logged = BTreeMap::new();
     for line in cluster.log_text().lines().filter(|line| line.contains("has no audit entry")) {
-        let (_, rest) = line.split_once("\"request_id\":\"").unwrap_or_else(|| panic!("no record in: {line}"));
+        let (_, rest) =
+            line.split_once("\"request_id\":\"").unwrap_or_else(|| panic!("no record in: {line}"));
         let request = rest.split('"').next().unwrap_or_default();
         *logged.entry(request.to_owned()).or_default() += 1;
     }
     (entries, logged)
 }
 
-fn assert_all_there(cluster: &Cluster, admin: &mut Session, failed: &BTreeMap<String, i64>, exact: bool) -> (i64, i64) {
+fn assert_all_there(
+    cluster: &Cluster,
+    admin: &mut Session,
+    failed: &BTreeMap<String, i64>,
+    exact: bool,
+) -> (i64, i64) {
     let (entries, logged) = found(cluster, admin);
     let mut totals = (0, 0);
     for (request, &count) in failed {
-        let (entries, logged) = (entries.get(request).copied().unwrap_or(0), logged.get(request).copied().unwrap_or(0));
+        let (entries, logged) =
+            (entries.get(request).copied().unwrap_or(0), logged.get(request).copied().unwrap_or(0));
         totals = (totals.0 + entries, totals.1 + logged);
         let there = entries + logged;
-        // One that was under way when the session was killed may be there without its client knowing that it failed.
+        // One that was under way when the session was killed may be there without its client
+        // knowing that it failed.
         let right = there == count || !exact && there == count + 1;
-        assert!(right, "request {request} failed {count} times; {entries} entries, {logged} in the server's log");
+        assert!(
+            right,
+            "request {request} failed {count} times; {entries} entries, {logged} in the server's log"
+        );
     }
     totals
 }
@@ -82,15 +105,25 @@ fn flood_cluster(queue: &str) -> (Cluster, Session) {
         .start();
     let mut admin = app_database(&cluster, "flood");
     call(&mut admin, "INSERT INTO leads (id) VALUES ('taken')");
-    wait_until(&mut admin, "SELECT EXISTS (SELECT FROM lead_audit.queue() WHERE worker_pid IS NOT NULL)");
+    wait_until(
+        &mut admin,
+        "SELECT EXISTS (SELECT FROM lead_audit.queue() WHERE worker_pid IS NOT NULL)",
+    );
     (cluster, admin)
 }
 
-fn flood(cluster: &Cluster, round: u64, seconds: u64, mut meanwhile: impl FnMut()) -> BTreeMap<String, i64> {
+fn flood(
+    cluster: &Cluster,
+    round: u64,
+    seconds: u64,
+    mut meanwhile: impl FnMut(),
+) -> BTreeMap<String, i64> {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let stop = &stop;
-        let threads: Vec<_> = (0..SESSIONS).map(|number| scope.spawn(move || fail_on(cluster, round, number, stop))).collect();
+        let threads: Vec<_> = (0..SESSIONS)
+            .map(|number| scope.spawn(move || fail_on(cluster, round, number, stop)))
+            .collect();
         let end = Instant::now() + Duration::from_secs(seconds);
         while Instant::now() < end {
             meanwhile();
@@ -111,9 +144,16 @@ fn every_failure_is_an_entry_or_in_the_servers_log() {
         wait_until(&mut admin, "SELECT waiting = 0 FROM lead_audit.queue()");
         let total: i64 = failed.values().sum();
         let (entries, logged) = assert_all_there(&cluster, &mut admin, &failed, true);
-        println!("queue of {queue}: {total} failures in {seconds} s, {entries} entries, {logged} in the server's log");
-        let stats = admin.query_one("SELECT queued, written, dropped FROM lead_audit.stats", &[]).expect("there are stats");
-        assert_eq!((stats.get::<_, i64>(0), stats.get::<_, i64>(1), stats.get::<_, i64>(2)), (entries, entries, logged));
+        println!(
+            "queue of {queue}: {total} failures in {seconds} s, {entries} entries, {logged} in the server's log"
+        );
+        let stats = admin
+            .query_one("SELECT queued, written, dropped FROM lead_audit.stats", &[])
+            .expect("there are stats");
+        assert_eq!(
+            (stats.get::<_, i64>(0), stats.get::<_, i64>(1), stats.get::<_, i64>(2)),
+            (entries, entries, logged)
+        );
         assert_intact(&mut admin);
     }
 }
@@ -128,9 +168,12 @@ fn whatever_is_killed_meanwhile() {
         )
     };
     for round in 0..crashes {
-        let what =
-            ["backend_type = 'lead_audit worker'", "usename = 'app'", "backend_type = 'lead_audit launcher'", "postmaster"]
-                [round as usize % 4];
+        let what = [
+            "backend_type = 'lead_audit worker'",
+            "usename = 'app'",
+            "backend_type = 'lead_audit launcher'",
+            "postmaster",
+        ][round as usize % 4];
         let begin = Instant::now();
         let mut killed = false;
         let failed = flood(&cluster, round, 3, || {
@@ -143,7 +186,8 @@ fn whatever_is_killed_meanwhile() {
                 cluster.start_again();
             } else if let Ok(mut session) = cluster.try_session("postgres", "flood") {
                 let pid: i32 = value(&mut session, &victim(what));
-                let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+                let status =
+                    std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
                 assert!(status.expect("kill runs").success());
             }
         });
@@ -154,14 +198,21 @@ fn whatever_is_killed_meanwhile() {
             std::thread::sleep(Duration::from_millis(50));
         };
         wait_until(&mut admin, SESSIONS_ENDED);
-        wait_until(&mut admin, "SELECT EXISTS (SELECT FROM lead_audit.queue() WHERE worker_pid IS NOT NULL AND waiting = 0)");
+        wait_until(
+            &mut admin,
+            "SELECT EXISTS (SELECT FROM lead_audit.queue() WHERE worker_pid IS NOT NULL AND waiting = 0)",
+        );
         let (entries, logged) = assert_all_there(&cluster, &mut admin, &failed, false);
-        println!("killed {what}: {} failures, {entries} entries, {logged} in the server's log", failed.values().sum::<i64>());
+        println!(
+            "killed {what}: {} failures, {entries} entries, {logged} in the server's log",
+            failed.values().sum::<i64>()
+        );
         assert_intact(&mut admin);
     }
 }
 
-/// Each transaction of the worker waits for the disk, and has the application's wait: of a flood it writes many records in one.
+/// Each transaction of the worker waits for the disk, and has the application's wait: of a flood it
+/// writes many records in one.
 #[test]
 fn a_flood_takes_few_transactions_and_a_lone_failure_no_time() {
     let (cluster, mut admin) = flood_cluster("16MB");
@@ -175,8 +226,12 @@ fn a_flood_takes_few_transactions_and_a_lone_failure_no_time() {
     let count = "SELECT count(DISTINCT xmin::text) FROM lead_audit.entry WHERE outcome = 'failed'";
     let transactions: i64 = value(&mut admin, count);
     println!("{failures} failures in {seconds} s were written in {transactions} transactions");
-    // Ten a second, some more while the flood begins and while it ends, one for each 4,000 or 4 MB of a worker that lags behind.
-    assert!(transactions <= 10 * seconds + 30 + failures / 2_000, "{transactions} transactions in {seconds} s");
+    // Ten a second, some more while the flood begins and while it ends, one for each 4,000 or 4 MB
+    // of a worker that lags behind.
+    assert!(
+        transactions <= 10 * seconds + 30 + failures / 2_000,
+        "{transactions} transactions in {seconds} s"
+    );
 
     // It is over: the worker rests no more.
     let mut app = cluster.session("app", "flood");
@@ -186,14 +241,19 @@ fn a_flood_takes_few_transactions_and_a_lone_failure_no_time() {
         call(&mut app, &format!("SET lead_audit.request_id = 'lone {number}'"));
         app.execute("INSERT INTO leads (id) VALUES ('taken')", &[]).expect_err("it is taken");
         let begin = Instant::now();
-        let there = format!("SELECT EXISTS (SELECT FROM lead_audit.entry WHERE request_id = 'lone {number}')");
+        let there = format!(
+            "SELECT EXISTS (SELECT FROM lead_audit.entry WHERE request_id = 'lone {number}')"
+        );
         while !value::<bool>(&mut admin, &there) {
             assert!(begin.elapsed() < Duration::from_secs(60));
         }
         delays.push(begin.elapsed());
     }
     delays.sort();
-    println!("a lone failure has its entry after {:?} (median), {:?} (longest)", delays[10], delays[20]);
+    println!(
+        "a lone failure has its entry after {:?} (median), {:?} (longest)",
+        delays[10], delays[20]
+    );
     assert!(delays[10] < Duration::from_millis(100), "{delays:?}");
 }
 
@@ -210,7 +270,13 @@ fn a_shutdown_does_not_wait_for_the_worker_to_rest() {
         println!("shut down after {:?}", begin.elapsed());
         cluster.start_again();
         let mut admin = cluster.admin("flood");
-        assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'failed'"), total);
+        assert_eq!(
+            value::<i64>(
+                &mut admin,
+                "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'failed'"
+            ),
+            total
+        );
         assert_all_there(&cluster, &mut admin, &failed, true);
     }
 }

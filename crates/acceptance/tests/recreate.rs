@@ -1,7 +1,11 @@
-//! CREATE EXTENSION and DROP EXTENSION in the life of a database: in whatever order with its schemas and tables, again after it was
-//! dropped, rolled back; before the eyes of sessions that are open all the time.
+//! CREATE EXTENSION and DROP EXTENSION in the life of a database: in whatever order with its
+//! schemas and tables, again after it was dropped, rolled back; before the eyes of sessions that
+//! are open all the time.
 
-use acceptance::{Cluster, Session, add_leads, app_database, assert_intact, assert_trail_gives_table, call, sqlstate, value};
+use acceptance::{
+    Cluster, Session, add_leads, app_database, assert_intact, assert_trail_gives_table, call,
+    sqlstate, value,
+};
 use std::time::{Duration, Instant};
 
 const ENTRIES: &str = "SELECT count(*) FROM lead_audit.entry";
@@ -30,16 +34,26 @@ fn it_is_dropped_and_made_again_while_sessions_write() {
 
         for round in 0..2 {
             call(&mut admin, "DROP EXTENSION lead_audit CASCADE");
-            // Postgres leaves the schema of the control file, empty. The one that the extension made goes with it.
-            assert!(value::<bool>(&mut admin, "SELECT to_regnamespace('lead_audit_internal') IS NULL"));
+            // Postgres leaves the schema of the control file, empty. The one that the extension
+            // made goes with it.
+            assert!(value::<bool>(
+                &mut admin,
+                "SELECT to_regnamespace('lead_audit_internal') IS NULL"
+            ));
             let left = "SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid) + (SELECT count(*) FROM pg_proc WHERE pronamespace = n.oid)
                 FROM pg_namespace n WHERE nspname = 'lead_audit'";
             assert_eq!(value::<i64>(&mut admin, left), 0);
-            assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal"), 0);
+            assert_eq!(
+                value::<i64>(&mut admin, "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal"),
+                0
+            );
             assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM pg_event_trigger"), 0);
             write(&mut app, 100 * round + 41);
             // What is rolled back is as if it had never been, for the session that did it too.
-            call(&mut admin, "BEGIN; CREATE EXTENSION lead_audit; INSERT INTO leads (id) VALUES ('gone'); ROLLBACK");
+            call(
+                &mut admin,
+                "BEGIN; CREATE EXTENSION lead_audit; INSERT INTO leads (id) VALUES ('gone'); ROLLBACK",
+            );
             write(&mut app, 100 * round + 61);
             call(&mut admin, "CREATE EXTENSION lead_audit");
             assert_eq!(value::<i64>(&mut admin, ENTRIES), 0);
@@ -67,8 +81,10 @@ fn the_worker_follows_a_new_log() {
         write(&mut app, 100 * round + 1);
         let begin = Instant::now();
         // It seals by itself.
-        while value::<i64>(&mut admin, "SELECT coalesce(max(tree_size), 0) FROM lead_audit.checkpoint")
-            < value(&mut admin, ENTRIES)
+        while value::<i64>(
+            &mut admin,
+            "SELECT coalesce(max(tree_size), 0) FROM lead_audit.checkpoint",
+        ) < value(&mut admin, ENTRIES)
         {
             assert!(begin.elapsed() < Duration::from_secs(60), "round {round}: nobody seals");
             std::thread::sleep(Duration::from_millis(50));
@@ -90,27 +106,44 @@ fn schemas_and_tables_come_in_any_order() {
     // Its schema is its own, and not to be moved.
     let mut admin = database("elsewhere");
     call(&mut admin, "CREATE SCHEMA other");
-    for statement in ["CREATE EXTENSION lead_audit SCHEMA other", "CREATE EXTENSION lead_audit SCHEMA public"] {
+    for statement in
+        ["CREATE EXTENSION lead_audit SCHEMA other", "CREATE EXTENSION lead_audit SCHEMA public"]
+    {
         assert_eq!(sqlstate(&mut admin, statement), "0A000", "{statement}");
     }
     call(&mut admin, "CREATE EXTENSION lead_audit");
-    for statement in ["ALTER EXTENSION lead_audit SET SCHEMA other", "CREATE EXTENSION lead_audit"] {
-        assert!(["0A000", "42710"].contains(&sqlstate(&mut admin, statement).as_str()), "{statement}");
+    for statement in ["ALTER EXTENSION lead_audit SET SCHEMA other", "CREATE EXTENSION lead_audit"]
+    {
+        assert!(
+            ["0A000", "42710"].contains(&sqlstate(&mut admin, statement).as_str()),
+            "{statement}"
+        );
     }
 
     // A schema of a superuser's that is there already is used; what is in it stays.
     let mut admin = database("schema_first");
-    call(&mut admin, "CREATE SCHEMA lead_audit; CREATE TABLE lead_audit.mine (id int); CREATE EXTENSION lead_audit");
+    call(
+        &mut admin,
+        "CREATE SCHEMA lead_audit; CREATE TABLE lead_audit.mine (id int); CREATE EXTENSION lead_audit",
+    );
     call(
         &mut admin,
         "CREATE TABLE leads (id int PRIMARY KEY, note text); SELECT lead_audit.enable('leads'); INSERT INTO leads VALUES (1)",
     );
     assert_trail_gives_table(&mut admin, "leads");
     call(&mut admin, "DROP EXTENSION lead_audit CASCADE; INSERT INTO lead_audit.mine VALUES (1)");
-    call(&mut admin, "SET search_path = lead_audit; CREATE EXTENSION lead_audit; INSERT INTO public.leads VALUES (2)");
-    assert_eq!(value::<i64>(&mut admin, ENTRIES), 0, "leads is not on this search_path: nothing is watched");
+    call(
+        &mut admin,
+        "SET search_path = lead_audit; CREATE EXTENSION lead_audit; INSERT INTO public.leads VALUES (2)",
+    );
+    assert_eq!(
+        value::<i64>(&mut admin, ENTRIES),
+        0,
+        "leads is not on this search_path: nothing is watched"
+    );
 
-    // One in which a name is taken is not, and nothing is left half made. The internal schema is never taken over, whoever made it.
+    // One in which a name is taken is not, and nothing is left half made. The internal schema is
+    // never taken over, whoever made it.
     for taken in [
         "CREATE SCHEMA lead_audit_internal",
         "DROP SCHEMA lead_audit; CREATE SCHEMA lead_audit_internal AUTHORIZATION pg_database_owner",
@@ -127,9 +160,14 @@ fn schemas_and_tables_come_in_any_order() {
     }
 
     // Whatever is on the search_path, and wherever lead_audit stands on it.
-    for (number, path) in ["lead_audit, crm, public", "crm, lead_audit", "public, crm", "\"$user\", pg_temp, crm, pg_catalog"]
-        .into_iter()
-        .enumerate()
+    for (number, path) in [
+        "lead_audit, crm, public",
+        "crm, lead_audit",
+        "public, crm",
+        "\"$user\", pg_temp, crm, pg_catalog",
+    ]
+    .into_iter()
+    .enumerate()
     {
         let mut admin = database(&format!("path_{number}"));
         call(
@@ -137,10 +175,16 @@ fn schemas_and_tables_come_in_any_order() {
             "CREATE SCHEMA crm; CREATE TABLE crm.leads (id int PRIMARY KEY); CREATE TABLE crm.entry (id int); CREATE TABLE crm.watch (id int)",
         );
         call(&mut admin, &format!("SET search_path = {path}; CREATE EXTENSION lead_audit"));
-        call(&mut admin, "INSERT INTO crm.leads VALUES (1); INSERT INTO crm.leads VALUES (2); RESET search_path");
+        call(
+            &mut admin,
+            "INSERT INTO crm.leads VALUES (1); INSERT INTO crm.leads VALUES (2); RESET search_path",
+        );
         assert_eq!(value::<i64>(&mut admin, ENTRIES), 2, "{path}");
         assert_eq!(
-            value::<i64>(&mut admin, "SELECT (SELECT count(*) FROM crm.entry) + (SELECT count(*) FROM crm.watch)"),
+            value::<i64>(
+                &mut admin,
+                "SELECT (SELECT count(*) FROM crm.entry) + (SELECT count(*) FROM crm.watch)"
+            ),
             0,
             "{path}"
         );

@@ -1,4 +1,5 @@
-//! The row that is recorded with a failure is the one that failed, or none: never one that the statement wrote or skipped before.
+//! The row that is recorded with a failure is the one that failed, or none: never one that the
+//! statement wrote or skipped before.
 
 use acceptance::{Cluster, call, try_call, value, wait_until};
 use std::time::Duration;
@@ -34,7 +35,8 @@ const SCHEMA: &str = "
     INSERT INTO guarded VALUES (20, 1), (21, 1);
     INSERT INTO mails VALUES (1, 'a', 1), (2, 'b', 99)";
 
-/// Statements, and the key of the row that they fail at; none where that cannot be told for certain.
+/// Statements, and the key of the row that they fail at; none where that cannot be told for
+/// certain.
 const STATEMENTS: [(&str, Option<&str>); 39] = [
     // The plan's rows are taken as they are, copied, or both.
     ("INSERT INTO leads SELECT * FROM same_shape", Some("bad")),
@@ -44,25 +46,52 @@ const STATEMENTS: [(&str, Option<&str>); 39] = [
     ("INSERT INTO leads SELECT id, n FROM same_shape ORDER BY n", Some("bad")),
     ("INSERT INTO leads SELECT id, max(n) FROM same_shape GROUP BY id", Some("bad")),
     ("INSERT INTO leads SELECT DISTINCT * FROM same_shape", Some("bad")),
-    ("WITH x AS MATERIALIZED (SELECT * FROM same_shape) INSERT INTO leads SELECT * FROM x", Some("bad")),
-    ("INSERT INTO leads SELECT a.id, b.n FROM same_shape a JOIN same_shape b USING (id)", Some("bad")),
+    (
+        "WITH x AS MATERIALIZED (SELECT * FROM same_shape) INSERT INTO leads SELECT * FROM x",
+        Some("bad"),
+    ),
+    (
+        "INSERT INTO leads SELECT a.id, b.n FROM same_shape a JOIN same_shape b USING (id)",
+        Some("bad"),
+    ),
     ("INSERT INTO leads SELECT id, n FROM two", Some("two")),
     ("INSERT INTO few SELECT id, n / 3 FROM two", Some("two")),
-    ("WITH w AS (INSERT INTO leads SELECT id, n FROM two RETURNING id) SELECT * FROM w", Some("two")),
+    (
+        "WITH w AS (INSERT INTO leads SELECT id, n FROM two RETURNING id) SELECT * FROM w",
+        Some("two"),
+    ),
     // The error is in getting the next row, while the one before is still there.
     ("INSERT INTO leads SELECT id, n::small FROM two", None),
     ("INSERT INTO leads SELECT id, 100 / (n - 200) FROM two", None),
-    ("WITH w AS (INSERT INTO leads SELECT id, 1 / (200 - n) FROM two RETURNING id) SELECT * FROM w", None),
+    (
+        "WITH w AS (INSERT INTO leads SELECT id, 1 / (200 - n) FROM two RETURNING id) SELECT * FROM w",
+        None,
+    ),
     // The row before was skipped.
     ("INSERT INTO leads VALUES ('here', 2), ('new', 200) ON CONFLICT DO NOTHING", Some("new")),
-    ("INSERT INTO leads SELECT id, 1 / n FROM (VALUES ('here', 1), ('new', 0)) v(id, n) ON CONFLICT DO NOTHING", None),
+    (
+        "INSERT INTO leads SELECT id, 1 / n FROM (VALUES ('here', 1), ('new', 0)) v(id, n) ON CONFLICT DO NOTHING",
+        None,
+    ),
     // The row that is there already is what fails, and then no longer.
     ("INSERT INTO mails VALUES (9, 'a', 1) ON CONFLICT (mail) DO UPDATE SET n = 1000", Some("1")),
-    ("INSERT INTO mails VALUES (9, 'a', 1), (8, 'b', 1) ON CONFLICT (mail) DO UPDATE SET n = mails.n + 1", Some("2")),
-    ("INSERT INTO mails VALUES (9, 'a', 1), (7, 'c', 1000) ON CONFLICT (mail) DO UPDATE SET n = 2", Some("7")),
-    ("INSERT INTO mails VALUES (9, 'a', 1), (6, 'b', 0) ON CONFLICT (mail) DO UPDATE SET n = 1 / excluded.n", None),
+    (
+        "INSERT INTO mails VALUES (9, 'a', 1), (8, 'b', 1) ON CONFLICT (mail) DO UPDATE SET n = mails.n + 1",
+        Some("2"),
+    ),
+    (
+        "INSERT INTO mails VALUES (9, 'a', 1), (7, 'c', 1000) ON CONFLICT (mail) DO UPDATE SET n = 2",
+        Some("7"),
+    ),
+    (
+        "INSERT INTO mails VALUES (9, 'a', 1), (6, 'b', 0) ON CONFLICT (mail) DO UPDATE SET n = 1 / excluded.n",
+        None,
+    ),
     ("INSERT INTO guarded VALUES (1, 0), (2, 7)", Some("2")),
-    ("INSERT INTO guarded SELECT g, CASE WHEN g = 1 THEN 0 ELSE 1 / (g - 2) END FROM generate_series(1, 3) g", None),
+    (
+        "INSERT INTO guarded SELECT g, CASE WHEN g = 1 THEN 0 ELSE 1 / (g - 2) END FROM generate_series(1, 3) g",
+        None,
+    ),
     ("UPDATE guarded SET n = 7", Some("20")),
     ("UPDATE guarded SET n = CASE WHEN id = 20 THEN 0 ELSE 1 / (id - 21) END", None),
     ("UPDATE leads SET n = n + 99", Some("here")),
@@ -96,7 +125,8 @@ fn the_row_that_failed_or_none() {
         let mut session = cluster.admin("rows");
         let error = try_call(&mut session, statement).expect_err(statement);
         // A client has its error a moment before the failure is in the queue.
-        let is_there = format!("SELECT count(*) >= {number} FROM lead_audit.log WHERE outcome = 'failed'");
+        let is_there =
+            format!("SELECT count(*) >= {number} FROM lead_audit.log WHERE outcome = 'failed'");
         wait_until(&mut admin, Duration::from_secs(10), &is_there);
         let row = admin
             .query_one(
@@ -105,8 +135,15 @@ fn the_row_that_failed_or_none() {
                 &[],
             )
             .expect("there is an entry");
-        assert_eq!((row.get::<_, &str>(0), row.get(1)), (expected.unwrap_or(""), expected.is_some()), "{statement}: {error}");
+        assert_eq!(
+            (row.get::<_, &str>(0), row.get(1)),
+            (expected.unwrap_or(""), expected.is_some()),
+            "{statement}: {error}"
+        );
     }
     std::thread::sleep(Duration::from_millis(100));
-    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed'"), STATEMENTS.len() as i64);
+    assert_eq!(
+        value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed'"),
+        STATEMENTS.len() as i64
+    );
 }

@@ -1,9 +1,13 @@
-//! The library of version 1.0 as it was released, and the update to this version: with SQL objects of another version than its own,
-//! each library records writes or refuses. upgrade.rs tests the rest of the update, with this version's library only.
+//! The library of version 1.0 as it was released, and the update to this version: with SQL objects
+//! of another version than its own, each library records writes or refuses. upgrade.rs tests the
+//! rest of the update, with this version's library only.
 //!
-//! Needs a copy of the installation whose library may be exchanged, and the released package: `scripts/test.sh released`.
+//! Needs a copy of the installation whose library may be exchanged, and the released package:
+//! `scripts/test.sh released`.
 
-use acceptance::{Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, value};
+use acceptance::{
+    Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, value,
+};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +15,9 @@ use std::process::Command;
 const THIS: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 
 fn variable(name: &str) -> PathBuf {
-    std::env::var_os(name).unwrap_or_else(|| panic!("{name} is not set: run scripts/test.sh released")).into()
+    std::env::var_os(name)
+        .unwrap_or_else(|| panic!("{name} is not set: run scripts/test.sh released"))
+        .into()
 }
 
 /// A directory of an installation.
@@ -28,19 +34,25 @@ struct Package {
 
 impl Package {
     fn of(pg_config: &Path) -> Self {
-        Package { library: ask(pg_config, "--pkglibdir"), files: ask(pg_config, "--sharedir").join("extension") }
+        Package {
+            library: ask(pg_config, "--pkglibdir"),
+            files: ask(pg_config, "--sharedir").join("extension"),
+        }
     }
 
     fn names(&self) -> Vec<(PathBuf, String)> {
         let files = |directory: &PathBuf| -> Vec<(PathBuf, String)> {
-            let names = fs::read_dir(directory).expect("a directory").map(|file| file.expect("a file").file_name());
+            let names = fs::read_dir(directory)
+                .expect("a directory")
+                .map(|file| file.expect("a file").file_name());
             names.filter_map(|name| Some((directory.clone(), name.into_string().ok()?))).collect()
         };
         let all = [files(&self.library), files(&self.files)].concat();
         all.into_iter().filter(|(_, name)| name.starts_with("lead_audit")).collect()
     }
 
-    /// Installs it in place of another one, as a package manager does: a session that has loaded the other library keeps its file.
+    /// Installs it in place of another one, as a package manager does: a session that has loaded
+    /// the other library keeps its file.
     fn install_over(&self, other: &Package) {
         for (directory, name) in other.names() {
             fs::remove_file(directory.join(name)).expect("the file can be removed");
@@ -68,7 +80,8 @@ fn update(preloaded: bool) {
     let installed = Package::of(&pg_config);
     let released = variable("LEAD_AUDIT_RELEASED_PACKAGE");
     let new = Package::of(&variable("LEAD_AUDIT_PG_CONFIG"));
-    Package { library: released.join("lib"), files: released.join("extension") }.install_over(&installed);
+    Package { library: released.join("lib"), files: released.join("extension") }
+        .install_over(&installed);
 
     let builder = Cluster::builder().installation(pg_config);
     let cluster = if preloaded { builder.preloaded() } else { builder }.start();
@@ -77,7 +90,8 @@ fn update(preloaded: bool) {
     let mut app = cluster.session("app", "db");
     add_leads(&mut app, 1, 100);
     let sealed = seal(&mut admin);
-    let refusal = format!("55000 the library lead_audit 1.0 cannot work with SQL objects of version {THIS}");
+    let refusal =
+        format!("55000 the library lead_audit 1.0 cannot work with SQL objects of version {THIS}");
 
     new.install_over(&installed);
     // A session that has loaded the library of 1.0 goes on, and cannot update.
@@ -110,7 +124,10 @@ fn update(preloaded: bool) {
     call(&mut app, "UPDATE leads SET source = 'd' WHERE created_by = 'user-3'; TRUNCATE leads");
     assert_eq!(app.warnings(), [""; 0]);
     if !preloaded {
-        call(&mut admin, "GRANT USAGE ON SCHEMA lead_audit TO app; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA lead_audit TO app");
+        call(
+            &mut admin,
+            "GRANT USAGE ON SCHEMA lead_audit TO app; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA lead_audit TO app",
+        );
         assert_eq!(refused(&mut app, "SELECT * FROM lead_audit.verify()"), refusal);
         assert_eq!(refused(&mut app, "SELECT lead_audit.seal()"), refusal);
     }

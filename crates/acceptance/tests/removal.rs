@@ -1,13 +1,17 @@
-//! What DROP EXTENSION leaves: nothing. Held against pg_dump and the number of rows in every catalog of PostgreSQL's, before and after.
+//! What DROP EXTENSION leaves: nothing. Held against pg_dump and the number of rows in every
+//! catalog of PostgreSQL's, before and after.
 
-use acceptance::{Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, value};
+use acceptance::{
+    Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, value,
+};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const WORKERS: &str = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'lead_audit worker'";
+const WORKERS: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'lead_audit worker'";
 const TABLES: &str =
     "CREATE SCHEMA crm; CREATE TABLE crm.accounts (id int PRIMARY KEY, gone boolean); ALTER SCHEMA crm OWNER TO app;
      ALTER TABLE crm.accounts OWNER TO app; CREATE TABLE crm.parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
@@ -21,14 +25,15 @@ fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// How many rows each catalog has, those that all databases share among them; statistics are autovacuum's. Read in a session of its
-/// own, which knows nothing of before.
+/// How many rows each catalog has, those that all databases share among them; statistics are
+/// autovacuum's. Read in a session of its own, which knows nothing of before.
 fn catalogs(cluster: &Cluster, database: &str) -> BTreeMap<String, i64> {
     let mut admin = cluster.admin(database);
     let names =
         "SELECT c.oid::regclass::text FROM pg_class c WHERE c.relnamespace = 'pg_catalog'::regnamespace AND c.relkind = 'r'
                  AND c.relname NOT LIKE 'pg_statistic%'";
-    let names: Vec<String> = admin.query(names, &[]).expect("catalogs").iter().map(|row| row.get(0)).collect();
+    let names: Vec<String> =
+        admin.query(names, &[]).expect("catalogs").iter().map(|row| row.get(0)).collect();
     assert!(names.len() > 50, "{names:?}");
     names
         .into_iter()
@@ -70,15 +75,22 @@ fn bare(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// Everything that the extension does once: entries, a failure, a rolled-back transaction, DDL, a checkpoint, rights, settings.
+/// Everything that the extension does once: entries, a failure, a rolled-back transaction, DDL, a
+/// checkpoint, rights, settings.
 fn use_it(admin: &mut Session, app: &mut Session, preloaded: bool) {
     call(
         admin,
         "CREATE EXTENSION lead_audit; SELECT lead_audit.enable('crm.accounts', soft_delete_column => 'gone', baseline => true)",
     );
-    call(admin, "SELECT lead_audit.enable('crm.parted'); INSERT INTO crm.parted VALUES (1); DELETE FROM crm.parted");
+    call(
+        admin,
+        "SELECT lead_audit.enable('crm.parted'); INSERT INTO crm.parted VALUES (1); DELETE FROM crm.parted",
+    );
     call(admin, "SET lead_audit.on_error = abort; SET lead_audit.user_id = 'admin'; RESET ALL");
-    call(app, "SET lead_audit.user_id = 'u-17'; INSERT INTO crm.accounts VALUES (1); UPDATE crm.accounts SET gone = true");
+    call(
+        app,
+        "SET lead_audit.user_id = 'u-17'; INSERT INTO crm.accounts VALUES (1); UPDATE crm.accounts SET gone = true",
+    );
     add_leads(app, 1, 300);
     assert_eq!(sqlstate(app, "INSERT INTO crm.accounts VALUES (1)"), "23505");
     call(app, "BEGIN; DELETE FROM leads; ROLLBACK");
@@ -110,7 +122,10 @@ fn nothing_is_left_in_the_database() {
             if round == 0 {
                 // By the book: without CASCADE, once nothing is watched.
                 for table in ["leads", "crm.accounts", "crm.parted"] {
-                    assert!(value::<bool>(&mut admin, &format!("SELECT lead_audit.disable('{table}')")), "{table}");
+                    assert!(
+                        value::<bool>(&mut admin, &format!("SELECT lead_audit.disable('{table}')")),
+                        "{table}"
+                    );
                 }
                 call(&mut admin, "DROP EXTENSION lead_audit");
             } else {
@@ -118,11 +133,18 @@ fn nothing_is_left_in_the_database() {
             }
             call(&mut admin, "DROP SCHEMA lead_audit");
 
-            // Sessions from before go on, the one that had a context too, and nothing that they write is an entry anywhere.
-            call(&mut app, "INSERT INTO crm.accounts VALUES (1); UPDATE crm.accounts SET gone = true");
+            // Sessions from before go on, the one that had a context too, and nothing that they
+            // write is an entry anywhere.
+            call(
+                &mut app,
+                "INSERT INTO crm.accounts VALUES (1); UPDATE crm.accounts SET gone = true",
+            );
             assert_eq!(sqlstate(&mut app, "INSERT INTO crm.accounts VALUES (1)"), "23505");
             call(&mut app, "BEGIN; DELETE FROM crm.accounts; ROLLBACK; DELETE FROM crm.accounts");
-            call(&mut app, "CREATE TABLE crm.another (id int); ALTER TABLE crm.another ADD COLUMN x int; DROP TABLE crm.another");
+            call(
+                &mut app,
+                "CREATE TABLE crm.another (id int); ALTER TABLE crm.another ADD COLUMN x int; DROP TABLE crm.another",
+            );
             assert_eq!(app.warnings(), [""; 0]);
 
             assert_eq!(catalogs(&cluster, "crm"), rows, "preloaded: {preloaded}, round {round}");
@@ -136,7 +158,11 @@ fn nothing_is_left_in_the_database() {
             assert_eq!(settings, 0);
             if !preloaded {
                 let known = "SELECT count(*) FROM pg_settings WHERE name LIKE 'lead\\_audit.%'";
-                assert_eq!(value::<i64>(&mut cluster.admin("crm"), known), 0, "a new session knows no such setting");
+                assert_eq!(
+                    value::<i64>(&mut cluster.admin("crm"), known),
+                    0,
+                    "a new session knows no such setting"
+                );
             }
         }
         let log = cluster.log_text();
@@ -144,11 +170,15 @@ fn nothing_is_left_in_the_database() {
     }
 }
 
-/// Drops the extension while the worker is at each of its tasks. Neither waits for the other in a circle.
+/// Drops the extension while the worker is at each of its tasks. Neither waits for the other in a
+/// circle.
 #[test]
 fn never_a_deadlock_with_the_worker() {
-    let cluster =
-        Cluster::builder().preloaded().setting("deadlock_timeout = 1ms").setting("lead_audit.seal_interval = 1ms").start();
+    let cluster = Cluster::builder()
+        .preloaded()
+        .setting("deadlock_timeout = 1ms")
+        .setting("lead_audit.seal_interval = 1ms")
+        .start();
     let mut admin = bare(&cluster, "crm");
     let mut app = cluster.session("app", "crm");
     for round in 0..30 {
@@ -156,7 +186,10 @@ fn never_a_deadlock_with_the_worker() {
         call(&mut app, "INSERT INTO crm.accounts VALUES (1)");
         assert_eq!(sqlstate(&mut app, "INSERT INTO crm.accounts VALUES (1)"), "23505");
         std::thread::sleep(Duration::from_millis(round * 2));
-        call(&mut admin, "DROP EXTENSION lead_audit CASCADE; DROP SCHEMA lead_audit; TRUNCATE crm.accounts");
+        call(
+            &mut admin,
+            "DROP EXTENSION lead_audit CASCADE; DROP SCHEMA lead_audit; TRUNCATE crm.accounts",
+        );
     }
     let log = cluster.log_text();
     assert!(!log.contains("deadlock detected") && !log.contains("terminated by"), "{log}");
@@ -171,7 +204,10 @@ fn nothing_is_left_of_the_server() {
     let mut app = cluster.session("app", "crm");
     use_it(&mut admin, &mut app, true);
     assert!(memory.exists());
-    call(&mut admin, "CREATE TABLE kept AS TABLE lead_audit.entry; DROP EXTENSION lead_audit CASCADE; DROP SCHEMA lead_audit");
+    call(
+        &mut admin,
+        "CREATE TABLE kept AS TABLE lead_audit.entry; DROP EXTENSION lead_audit CASCADE; DROP SCHEMA lead_audit",
+    );
     let kept: i64 = value(&mut admin, "SELECT count(*) FROM kept");
     assert!(kept > 600, "{kept}");
     drop((admin, app));
@@ -180,9 +216,25 @@ fn nothing_is_left_of_the_server() {
     assert!(!memory.exists(), "the queue's memory ends with the server");
     cluster.start_again();
     let mut admin = cluster.admin("crm");
-    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM kept"), kept, "what was asked for is there");
-    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'lead_audit%'"), 0);
-    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM pg_settings WHERE name LIKE 'lead\\_audit.%'"), 0);
+    assert_eq!(
+        value::<i64>(&mut admin, "SELECT count(*) FROM kept"),
+        kept,
+        "what was asked for is there"
+    );
+    assert_eq!(
+        value::<i64>(
+            &mut admin,
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'lead_audit%'"
+        ),
+        0
+    );
+    assert_eq!(
+        value::<i64>(
+            &mut admin,
+            "SELECT count(*) FROM pg_settings WHERE name LIKE 'lead\\_audit.%'"
+        ),
+        0
+    );
     assert!(!memory.exists());
     assert_eq!(files_of_it(&cluster.data()), [""; 0].map(PathBuf::from));
 }

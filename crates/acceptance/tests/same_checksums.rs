@@ -1,8 +1,11 @@
-//! The same writes leave the same bytes, and so the same checksums, on each major version of PostgreSQL.
+//! The same writes leave the same bytes, and so the same checksums, on each major version of
+//! PostgreSQL.
 //!
-//! What an entry says of its time and place differs from one run to the next: id, transaction, time, process, oid, and the identity
-//! of the table. The others are compared, and the checksum that they give with those set to fixed values, with the lines of
-//! `same_checksums.txt`. `LEAD_AUDIT_ACCEPTANCE_WRITE=1` writes that file, for when the rows of `many_types.sql` are others.
+//! What an entry says of its time and place differs from one run to the next: id, transaction,
+//! time, process, oid, and the identity of the table. The others are compared, and the checksum
+//! that they give with those set to fixed values, with the lines of `same_checksums.txt`.
+//! `LEAD_AUDIT_ACCEPTANCE_WRITE=1` writes that file, for when the rows of `many_types.sql` are
+//! others.
 
 use acceptance::{Cluster, assert_intact, call, value, verify_with_python};
 use ledger::{Entry, key_hash};
@@ -25,7 +28,8 @@ fn the_same_writes_have_the_same_checksums_on_each_version() {
         call(&mut admin, statement);
     }
     assert_eq!(admin.warnings(), [""; 0]);
-    // Each one's own checksum, by two verifiers, so that what is put together below is what is stored.
+    // Each one's own checksum, by two verifiers, so that what is put together below is what is
+    // stored.
     assert_intact(&mut admin);
     let verdict = verify_with_python(&cluster, "same");
     assert!(verdict.satisfied && verdict.entries > 0, "{verdict:?}");
@@ -60,11 +64,14 @@ fn the_same_writes_have_the_same_checksums_on_each_version() {
                 user_id: text(10),
                 user_ip: text(11),
                 statement: text(12),
-                key_hash: text(6).filter(|_| hashed(13)).map(|key| key_hash(&WATCH_ID, key.as_bytes())),
+                key_hash: text(6)
+                    .filter(|_| hashed(13))
+                    .map(|key| key_hash(&WATCH_ID, key.as_bytes())),
                 previous_key_hash: hashed(14).then_some(1),
                 ..Entry::default()
             };
-            let checksum: String = entry.checksum(&mut scratch).iter().map(|byte| format!("{byte:02x}")).collect();
+            let checksum: String =
+                entry.checksum(&mut scratch).iter().map(|byte| format!("{byte:02x}")).collect();
             let mut preimage = Vec::new();
             entry.write_preimage(&mut preimage);
             format!("{checksum} {}\n", String::from_utf8_lossy(&preimage))

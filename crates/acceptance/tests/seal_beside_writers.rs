@@ -1,8 +1,9 @@
-//! Sealing beside writers: it takes what is committed, leaves what is open for later, and neither waits for the other.
+//! Sealing beside writers: it takes what is committed, leaves what is open for later, and neither
+//! waits for the other.
 
 use acceptance::{
-    Cluster, Random, Session, add_leads, app_database, assert_intact, assert_tree_whole, call, seal, setting, sqlstate, unsealed,
-    value,
+    Cluster, Random, Session, add_leads, app_database, assert_intact, assert_tree_whole, call,
+    seal, setting, sqlstate, unsealed, value,
 };
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -13,14 +14,18 @@ const STATE: &str = "SELECT (SELECT xmin::text || ctid::text FROM lead_audit.tre
      (SELECT count(*) FROM lead_audit.checkpoint)";
 
 fn insert(session: &mut Session, key: &str, rows: u32) {
-    call(session, &format!("INSERT INTO leads (id) SELECT '{key}-' || g FROM generate_series(1, {rows}) g"));
+    call(
+        session,
+        &format!("INSERT INTO leads (id) SELECT '{key}-' || g FROM generate_series(1, {rows}) g"),
+    );
 }
 
 #[test]
 fn each_committed_entry_is_one_leaf_whoever_seals() {
     let cluster = Cluster::builder().setting("max_connections = 60").start();
     let mut admin = app_database(&cluster, "crowd");
-    let deadline = Instant::now() + Duration::from_secs(setting("LEAD_AUDIT_ACCEPTANCE_SECONDS", 6));
+    let deadline =
+        Instant::now() + Duration::from_secs(setting("LEAD_AUDIT_ACCEPTANCE_SECONDS", 6));
     let together = Barrier::new(11);
     let sealings: u32 = std::thread::scope(|scope| {
         for writer in 0..8 {
@@ -35,7 +40,11 @@ fn each_committed_entry_is_one_leaf_whoever_seals() {
                     }
                     call(&mut app, "BEGIN");
                     for part in 0..1 + random.below(3) {
-                        insert(&mut app, &format!("{writer}-{number}-{part}"), 1 + random.below(4) as u32);
+                        insert(
+                            &mut app,
+                            &format!("{writer}-{number}-{part}"),
+                            1 + random.below(4) as u32,
+                        );
                         if random.one_in(3) {
                             call(&mut app, "SAVEPOINT s");
                             insert(&mut app, &format!("{writer}-{number}-{part}-undone"), 2);
@@ -73,7 +82,10 @@ fn each_committed_entry_is_one_leaf_whoever_seals() {
     println!("{size} entries, {sealings} sealings");
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.entry"), size);
     assert_eq!(unsealed(&mut admin), 0);
-    assert!(sealings > 50 && size > 1000, "only {sealings} sealings, {size} entries: this proves nothing");
+    assert!(
+        sealings > 50 && size > 1000,
+        "only {sealings} sealings, {size} entries: this proves nothing"
+    );
     let late: i64 = value(
         &mut admin,
         "SELECT count(*) FROM (
@@ -93,8 +105,11 @@ fn each_committed_entry_is_one_leaf_whoever_seals() {
 fn an_open_transaction_delays_its_own_entries_and_costs_nothing() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "open");
-    let (mut slow, mut other, mut quick) =
-        (cluster.session("app", "open"), cluster.session("app", "open"), cluster.session("app", "open"));
+    let (mut slow, mut other, mut quick) = (
+        cluster.session("app", "open"),
+        cluster.session("app", "open"),
+        cluster.session("app", "open"),
+    );
     call(&mut slow, "BEGIN");
     insert(&mut slow, "slow", 100);
     call(&mut other, "BEGIN");
@@ -106,7 +121,11 @@ fn an_open_transaction_delays_its_own_entries_and_costs_nothing() {
     for _ in 0..20 {
         assert_eq!(seal(&mut admin), 5);
     }
-    assert_eq!(value::<String>(&mut admin, STATE), before, "as long as nothing happens nothing is written");
+    assert_eq!(
+        value::<String>(&mut admin, STATE),
+        before,
+        "as long as nothing happens nothing is written"
+    );
 
     insert(&mut quick, "more", 5);
     assert_eq!(seal(&mut admin), 10);
@@ -179,8 +198,14 @@ fn sealing_excludes_sealing_and_nothing_else() {
     // Neither writers nor readers nor maintenance meet it.
     call(&mut app, "SET lock_timeout = '5s'");
     add_leads(&mut app, 51, 100);
-    call(&mut admin, "SET lock_timeout = '5s'; SELECT * FROM lead_audit.verify(); SELECT * FROM lead_audit.checkpoint");
-    call(&mut admin, "VACUUM lead_audit.tree, lead_audit.tree_edge, lead_audit.checkpoint, lead_audit.entry");
+    call(
+        &mut admin,
+        "SET lock_timeout = '5s'; SELECT * FROM lead_audit.verify(); SELECT * FROM lead_audit.checkpoint",
+    );
+    call(
+        &mut admin,
+        "VACUUM lead_audit.tree, lead_audit.tree_edge, lead_audit.checkpoint, lead_audit.entry",
+    );
     cluster.run("pg_dump", &["-d", "locks", "-f", "/dev/null"]);
     call(&mut first, "ROLLBACK");
     assert_eq!(seal(&mut second), 100);
@@ -198,7 +223,11 @@ fn a_snapshot_that_is_older_than_the_lock_misleads_nobody() {
     add_leads(&mut app, 11, 20);
     assert_eq!(seal(&mut admin), 20);
     add_leads(&mut app, 21, 30);
-    assert_eq!(seal(&mut old), 30, "it seals what is committed now, on top of what others have sealed");
+    assert_eq!(
+        seal(&mut old),
+        30,
+        "it seals what is committed now, on top of what others have sealed"
+    );
     call(&mut old, "COMMIT");
     assert_tree_whole(&mut admin);
     call(&mut old, "BEGIN ISOLATION LEVEL SERIALIZABLE");

@@ -1,20 +1,24 @@
-//! What sessions and table owners can do to the library that runs in their server process and in the worker: an ordinary error
-//! at most. A session that stays connected from the beginning to the end proves that no process has crashed, since the
-//! postmaster ends all sessions then.
+//! What sessions and table owners can do to the library that runs in their server process and in
+//! the worker: an ordinary error at most. A session that stays connected from the beginning to the
+//! end proves that no process has crashed, since the postmaster ends all sessions then.
 
-use acceptance::{Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until};
+use acceptance::{
+    Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until,
+};
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_secs(10);
-const WORKER: &str =
-    "SELECT EXISTS (SELECT FROM lead_audit.queue() WHERE worker_pid IS NOT NULL AND database_name = current_database())";
+const WORKER: &str = "SELECT EXISTS (SELECT FROM lead_audit.queue() WHERE worker_pid IS NOT NULL AND database_name = current_database())";
 const ALL_WRITTEN: &str = "SELECT queued = written AND dropped = 0 FROM lead_audit.stats";
 
 fn cluster() -> (Cluster, Session) {
     let cluster = Cluster::builder().preloaded().start();
     let mut admin = app_database(&cluster, "up");
-    call(&mut admin, "INSERT INTO leads (id) VALUES ('taken'); GRANT CREATE ON SCHEMA public TO app");
+    call(
+        &mut admin,
+        "INSERT INTO leads (id) VALUES ('taken'); GRANT CREATE ON SCHEMA public TO app",
+    );
     wait_until(&mut admin, LONG, WORKER);
     (cluster, admin)
 }
@@ -33,12 +37,16 @@ fn a_failure_in_a_table_that_is_dropped_at_once() {
          COMMIT",
     );
     wait_until(&mut admin, SOON, ALL_WRITTEN);
-    let entries: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed' AND table_name = 'gone'");
+    let entries: i64 = value(
+        &mut admin,
+        "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed' AND table_name = 'gone'",
+    );
     assert_eq!(entries, 1);
     assert_intact(&mut admin);
 }
 
-/// A message of control characters is six times as long in JSON: longer than a record, a line of the log or a buffer can be.
+/// A message of control characters is six times as long in JSON: longer than a record, a line of
+/// the log or a buffer can be.
 const HUGE_MESSAGE: &str = "RAISE EXCEPTION '%', repeat(E'\\x01', 180000000)";
 
 #[test]
@@ -47,18 +55,28 @@ fn a_rollback_after_an_error_with_a_huge_message() {
     let mut app = cluster.session("app", "up");
     for savepoint in ["", "SAVEPOINT a;"] {
         call(&mut app, "BEGIN; INSERT INTO leads (id) VALUES ('lost')");
-        assert_eq!(sqlstate(&mut app, &format!("{savepoint} DO $$BEGIN {HUGE_MESSAGE}; END$$")), "P0001");
+        assert_eq!(
+            sqlstate(&mut app, &format!("{savepoint} DO $$BEGIN {HUGE_MESSAGE}; END$$")),
+            "P0001"
+        );
         call(&mut app, "ROLLBACK");
     }
     // The session still records its failures.
     assert_eq!(sqlstate(&mut app, "INSERT INTO leads (id) VALUES ('taken')"), "23505");
     wait_until(&mut admin, SOON, ALL_WRITTEN);
-    let rolled_back: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'rolled_back'");
-    let failed: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed' AND error_code = '23505'");
+    let rolled_back: i64 =
+        value(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'rolled_back'");
+    let failed: i64 = value(
+        &mut admin,
+        "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed' AND error_code = '23505'",
+    );
     assert_eq!((rolled_back, failed), (2, 1));
     let longest: i32 = value(&mut admin, "SELECT max(length(error_message)) FROM lead_audit.entry");
     assert!(longest <= 16 * 1024, "{longest}");
-    let locks: i64 = value(&mut app, "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation'");
+    let locks: i64 = value(
+        &mut app,
+        "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation'",
+    );
     assert!(locks <= 3, "{locks} locks are left");
     assert_intact(&mut admin);
 }
@@ -113,17 +131,28 @@ const FOREIGN_CODE: &str = "
 fn the_worker_runs_no_code_of_a_table_owner() {
     let (cluster, mut admin) = cluster();
     let mut app = cluster.session("app", "up");
-    call(&mut app, &FOREIGN_CODE.replace("DOMAIN name", "DOMAIN public.name").replace("id name", "id public.name"));
+    call(
+        &mut app,
+        &FOREIGN_CODE
+            .replace("DOMAIN name", "DOMAIN public.name")
+            .replace("id name", "id public.name"),
+    );
     // No baseline: that would run the code as the owner, in this session.
     call(&mut admin, "SELECT lead_audit.enable('moods')");
-    assert_eq!(sqlstate(&mut app, "INSERT INTO moods VALUES ('b', 'sad', ROW(1, '{glad}'), -1)"), "23514");
+    assert_eq!(
+        sqlstate(&mut app, "INSERT INTO moods VALUES ('b', 'sad', ROW(1, '{glad}'), -1)"),
+        "23514"
+    );
     assert_eq!(sqlstate(&mut app, "INSERT INTO moods VALUES ('a', 'sad', NULL, 1)"), "23505");
     assert_eq!(sqlstate(&mut app, "INSERT INTO leads (id) VALUES ('taken')"), "23505");
     wait_until(&mut admin, SOON, ALL_WRITTEN);
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM spy"), 0);
     let values = "SELECT row_values::text || ' ' || details::text FROM lead_audit.entry WHERE error_code = '23514'";
     let found: String = value(&mut admin, values);
-    assert!(found.contains(r#""n":-1"#) && found.contains(r#""omitted_columns":["m","p"]"#), "{found}");
+    assert!(
+        found.contains(r#""n":-1"#) && found.contains(r#""omitted_columns":["m","p"]"#),
+        "{found}"
+    );
     let begin = Instant::now();
     cluster.stop("fast");
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
@@ -145,16 +174,28 @@ fn entries_that_are_not_written_are_counted_at_commit() {
     call(&mut admin, "SELECT lead_audit.enable('moods')");
     let insert = "INSERT INTO moods SELECT g, 'sad' FROM generate_series(1, 7) g";
     call(&mut app, &format!("BEGIN; {insert}; ROLLBACK"));
-    call(&mut app, &format!("BEGIN; {insert}; SAVEPOINT a; {insert}; ROLLBACK TO a; SAVEPOINT b; {insert}; RELEASE b; COMMIT"));
-    call(&mut app, &format!("BEGIN ISOLATION LEVEL SERIALIZABLE; {insert}; PREPARE TRANSACTION 'p'"));
+    call(
+        &mut app,
+        &format!(
+            "BEGIN; {insert}; SAVEPOINT a; {insert}; ROLLBACK TO a; SAVEPOINT b; {insert}; RELEASE b; COMMIT"
+        ),
+    );
+    call(
+        &mut app,
+        &format!("BEGIN ISOLATION LEVEL SERIALIZABLE; {insert}; PREPARE TRANSACTION 'p'"),
+    );
     assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 14);
     call(&mut app, "COMMIT PREPARED 'p'");
     assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 21);
     wait_until(&mut admin, SOON, ALL_WRITTEN);
-    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'gap'"), 21);
+    assert_eq!(
+        value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'gap'"),
+        21
+    );
 }
 
-/// Each of these reaches hooks, callbacks or functions of the library's, in a session that has looked up nothing yet.
+/// Each of these reaches hooks, callbacks or functions of the library's, in a session that has
+/// looked up nothing yet.
 const STATEMENTS: &[&str] = &[
     "INSERT INTO leads (id) VALUES (gen_random_uuid())",
     "INSERT INTO leads (id) VALUES ('taken')",
@@ -220,7 +261,8 @@ enum Interruption {
     Terminate,
 }
 
-/// For each catalog and table: while it is locked, sessions run the statements and are interrupted in their wait for it.
+/// For each catalog and table: while it is locked, sessions run the statements and are interrupted
+/// in their wait for it.
 #[test]
 fn an_interruption_at_any_catalog_access_is_an_ordinary_error() {
     let (cluster, mut admin) = cluster();
@@ -236,12 +278,25 @@ fn an_interruption_at_any_catalog_access_is_an_ordinary_error() {
     // What the holder needs while it holds its lock, looked up before.
     call(&mut holder, "SELECT pg_cancel_backend(0), pg_terminate_backend(0), pg_sleep(0)");
     for (number, table) in LOCKED.iter().enumerate() {
-        for interruption in
-            [Interruption::StatementTimeout, Interruption::LockTimeout, Interruption::Cancel, Interruption::Terminate]
-        {
-            // Each kind of interruption meets each statement and each table, if not all three together.
-            let some = STATEMENTS.iter().enumerate().filter(|(i, _)| (i + number + interruption as usize).is_multiple_of(2));
-            interrupt(&cluster, &mut holder, table, some.map(|(_, statement)| *statement), interruption);
+        for interruption in [
+            Interruption::StatementTimeout,
+            Interruption::LockTimeout,
+            Interruption::Cancel,
+            Interruption::Terminate,
+        ] {
+            // Each kind of interruption meets each statement and each table, if not all three
+            // together.
+            let some = STATEMENTS
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| (i + number + interruption as usize).is_multiple_of(2));
+            interrupt(
+                &cluster,
+                &mut holder,
+                table,
+                some.map(|(_, statement)| *statement),
+                interruption,
+            );
         }
     }
     drop(holder);
@@ -249,7 +304,10 @@ fn an_interruption_at_any_catalog_access_is_an_ordinary_error() {
     assert_eq!(value::<i32>(&mut admin, "SELECT 1"), 1);
     call(&mut admin, "INSERT INTO leads (id) VALUES ('after')");
     wait_until(&mut admin, LONG, ALL_WRITTEN);
-    assert!(value::<bool>(&mut admin, "SELECT EXISTS (SELECT FROM lead_audit.log WHERE row_key->>'id' = 'after')"));
+    assert!(value::<bool>(
+        &mut admin,
+        "SELECT EXISTS (SELECT FROM lead_audit.log WHERE row_key->>'id' = 'after')"
+    ));
     assert_intact(&mut admin);
     assert!(!cluster.log_text().contains("PANIC"), "nothing panicked");
 }
@@ -261,11 +319,14 @@ fn interrupt<'a>(
     statements: impl Iterator<Item = &'a str>,
     interruption: Interruption,
 ) {
-    let mut sessions: Vec<(Session, &str)> = statements.map(|statement| (cluster.admin("up"), statement)).collect();
+    let mut sessions: Vec<(Session, &str)> =
+        statements.map(|statement| (cluster.admin("up"), statement)).collect();
     for (session, _) in &mut sessions {
         match interruption {
             Interruption::StatementTimeout => call(session, "SET statement_timeout = '250ms'"),
-            Interruption::LockTimeout => call(session, "SET lock_timeout = '100ms'; SET statement_timeout = '2s'"),
+            Interruption::LockTimeout => {
+                call(session, "SET lock_timeout = '100ms'; SET statement_timeout = '2s'")
+            }
             _ => {}
         }
     }
@@ -274,7 +335,9 @@ fn interrupt<'a>(
     let results: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = sessions
             .iter_mut()
-            .map(|(session, statement)| scope.spawn(move || (*statement, session.batch_execute(statement))))
+            .map(|(session, statement)| {
+                scope.spawn(move || (*statement, session.batch_execute(statement)))
+            })
             .collect();
         let signal = match interruption {
             Interruption::Cancel => Some("pg_cancel_backend"),
@@ -316,6 +379,9 @@ fn a_database_without_the_extension_does_not_wait_for_its_catalog() {
     let (mut holder, mut session) = (cluster.admin("plain"), cluster.admin("plain"));
     call(&mut holder, "CREATE TABLE t (id int)");
     call(&mut holder, "BEGIN; LOCK TABLE pg_catalog.pg_extension IN ACCESS EXCLUSIVE MODE");
-    call(&mut session, "SET statement_timeout = '10s'; INSERT INTO t VALUES (1); COPY t FROM PROGRAM 'echo 2'; TRUNCATE t");
+    call(
+        &mut session,
+        "SET statement_timeout = '10s'; INSERT INTO t VALUES (1); COPY t FROM PROGRAM 'echo 2'; TRUNCATE t",
+    );
     call(&mut holder, "ROLLBACK");
 }

@@ -1,8 +1,10 @@
-//! A hot standby: the trail can be read and verified on it, and when it takes over, the trail goes on where it was.
+//! A hot standby: the trail can be read and verified on it, and when it takes over, the trail goes
+//! on where it was.
 
 use acceptance::populated_database::{self, Trail, assert_watched_as_before};
 use acceptance::{
-    Cluster, Random, assert_intact, assert_trail_gives_table, assert_tree_whole, call, seal, sqlstate, unsealed, value,
+    Cluster, Random, assert_intact, assert_trail_gives_table, assert_tree_whole, call, seal,
+    sqlstate, unsealed, value,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -20,7 +22,8 @@ fn wait_until(cluster: &Cluster, database: &str, query: &str) {
 
 /// Waits until the standby has everything that the primary has written.
 fn wait_for_replay(primary: &Cluster, standby: &Cluster) {
-    let written: String = value(&mut primary.admin("postgres"), "SELECT pg_current_wal_lsn()::text");
+    let written: String =
+        value(&mut primary.admin("postgres"), "SELECT pg_current_wal_lsn()::text");
     wait_until(standby, "postgres", &format!("SELECT pg_last_wal_replay_lsn() >= '{written}'"));
 }
 
@@ -37,14 +40,31 @@ fn it_shows_and_verifies_the_trail() {
 
     // What is written goes on arriving, to sessions that are there already.
     let key = format!("{:0>32}", "2a");
-    call(&mut primary.session("app", DATABASE), &format!("UPDATE leads SET source = 'later' WHERE id = '{key}'"));
+    call(
+        &mut primary.session("app", DATABASE),
+        &format!("UPDATE leads SET source = 'later' WHERE id = '{key}'"),
+    );
     wait_for_replay(&primary, &standby);
-    let history = format!("SELECT string_agg(new_values->>'source', ' ' ORDER BY id) FROM lead_audit.history('leads', '{key}')");
-    assert_eq!(value::<String>(&mut reader, &history), value::<String>(&mut primary.admin(DATABASE), &history));
-    assert!(value::<bool>(&mut reader, &format!("SELECT verified AND total >= 2 FROM lead_audit.summary('leads', '{key}')")));
-    assert!(value::<bool>(&mut reader, "SELECT lead_audit.verify_entry(max(id)) FROM lead_audit.entry"));
+    let history = format!(
+        "SELECT string_agg(new_values->>'source', ' ' ORDER BY id) FROM lead_audit.history('leads', '{key}')"
+    );
+    assert_eq!(
+        value::<String>(&mut reader, &history),
+        value::<String>(&mut primary.admin(DATABASE), &history)
+    );
+    assert!(value::<bool>(
+        &mut reader,
+        &format!("SELECT verified AND total >= 2 FROM lead_audit.summary('leads', '{key}')")
+    ));
+    assert!(value::<bool>(
+        &mut reader,
+        "SELECT lead_audit.verify_entry(max(id)) FROM lead_audit.entry"
+    ));
     for view in ["log", "watched", "stats", "entry"] {
-        assert!(value::<i64>(&mut reader, &format!("SELECT count(*) FROM lead_audit.{view}")) > 0, "{view}");
+        assert!(
+            value::<i64>(&mut reader, &format!("SELECT count(*) FROM lead_audit.{view}")) > 0,
+            "{view}"
+        );
     }
     assert_intact(&mut reader);
 
@@ -52,9 +72,17 @@ fn it_shows_and_verifies_the_trail() {
     let size: i64 = value(&mut primary.admin(DATABASE), "SELECT lead_audit.seal()");
     wait_for_replay(&primary, &standby);
     assert_eq!(value::<i64>(&mut reader, "SELECT tree_size FROM lead_audit.stats"), size);
-    for call in ["latest_checkpoint()", "inclusion_proof((SELECT max(id) FROM lead_audit.entry))", "consistency_proof(1)"] {
+    for call in [
+        "latest_checkpoint()",
+        "inclusion_proof((SELECT max(id) FROM lead_audit.entry))",
+        "consistency_proof(1)",
+    ] {
         let query = format!("SELECT lead_audit.{call}");
-        assert_eq!(value::<String>(&mut reader, &query), value::<String>(&mut primary.admin(DATABASE), &query), "{call}");
+        assert_eq!(
+            value::<String>(&mut reader, &query),
+            value::<String>(&mut primary.admin(DATABASE), &query),
+            "{call}"
+        );
     }
     assert_intact(&mut reader);
 
@@ -72,17 +100,26 @@ fn it_shows_and_verifies_the_trail() {
 
 #[test]
 fn it_takes_over_where_the_trail_was() {
-    let primary = Cluster::builder().preloaded().setting("synchronous_standby_names = '*'").create();
+    let primary =
+        Cluster::builder().preloaded().setting("synchronous_standby_names = '*'").create();
     primary.configure(&["synchronous_commit = local".to_owned()]);
     primary.start_again();
     drop(populated_database::make(&primary, DATABASE));
-    let standby = Cluster::builder().preloaded().setting("synchronous_standby_names = ''").start_standby_of(&primary);
-    wait_until(&primary, "postgres", "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'");
+    let standby = Cluster::builder()
+        .preloaded()
+        .setting("synchronous_standby_names = ''")
+        .start_standby_of(&primary);
+    wait_until(
+        &primary,
+        "postgres",
+        "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'",
+    );
     let mut admin = primary.admin(DATABASE);
     call(&mut admin, "ALTER ROLE app SET synchronous_commit = remote_apply");
     let past_ids: i64 = value(&mut admin, "SELECT max(id) FROM lead_audit.entry");
 
-    // The primary dies while it is written to. What was acknowledged is on the standby, with its entries.
+    // The primary dies while it is written to. What was acknowledged is on the standby, with its
+    // entries.
     let acknowledged = AtomicBool::new(false);
     let committed: Vec<(String, i64)> = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3)
@@ -121,7 +158,10 @@ fn it_takes_over_where_the_trail_was() {
     let mut admin = standby.admin(DATABASE);
     assert!(!value::<bool>(&mut admin, "SELECT pg_is_in_recovery()"));
     for (request, entries) in &committed {
-        let found: i64 = value(&mut admin, &format!("SELECT count(*) FROM lead_audit.entry WHERE request_id = '{request}'"));
+        let found: i64 = value(
+            &mut admin,
+            &format!("SELECT count(*) FROM lead_audit.entry WHERE request_id = '{request}'"),
+        );
         assert_eq!(found, *entries, "entries of the acknowledged transaction {request}");
     }
     assert_trail_gives_table(&mut admin, "leads");
@@ -133,7 +173,8 @@ fn it_takes_over_where_the_trail_was() {
     assert!(taken_over > past_ids);
 
     call(&mut admin, "ALTER ROLE app RESET synchronous_commit");
-    let again: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.entry WHERE request_id IS NULL");
+    let again: i64 =
+        value(&mut admin, "SELECT count(*) FROM lead_audit.entry WHERE request_id IS NULL");
     assert_watched_as_before(&standby, DATABASE);
     let (new, lowest): (i64, i64) = (
         value(&mut admin, "SELECT count(*) FROM lead_audit.entry WHERE request_id IS NULL"),
@@ -141,9 +182,13 @@ fn it_takes_over_where_the_trail_was() {
     );
     // As many as in populated_database.rs: a row that moves to another partition is one UPDATE.
     assert_eq!(new - again, 6);
-    // A sequence is written to the WAL 32 values ahead, which the one who takes over does not use again.
+    // A sequence is written to the WAL 32 values ahead, which the one who takes over does not use
+    // again.
     assert!(lowest <= taken_over + 33, "{taken_over} is followed by {lowest}");
-    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) - count(DISTINCT id) FROM lead_audit.entry"), 0);
+    assert_eq!(
+        value::<i64>(&mut admin, "SELECT count(*) - count(DISTINCT id) FROM lead_audit.entry"),
+        0
+    );
     assert_trail_gives_table(&mut admin, "leads");
     assert_intact(&mut admin);
 }

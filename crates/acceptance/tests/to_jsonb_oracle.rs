@@ -1,6 +1,10 @@
-//! What an entry says of a row is what `to_jsonb(row)` gives under UTC, whatever settings the writer had.
+//! What an entry says of a row is what `to_jsonb(row)` gives under UTC, whatever settings the
+//! writer had.
 
-use acceptance::{Cluster, Random, Session, app_database, assert_intact, assert_trail_gives_table, call, try_call, value};
+use acceptance::{
+    Cluster, Random, Session, app_database, assert_intact, assert_trail_gives_table, call,
+    try_call, value,
+};
 
 const TYPES: &str = "
     CREATE TYPE mood AS ENUM ('glad', 'so so', 'Übel');
@@ -19,7 +23,8 @@ const TYPES: &str = "
     SELECT lead_audit.enable('everything'), lead_audit.enable('pairs');
     GRANT ALL ON everything, pairs TO app";
 
-const TIME_ZONES: [&str; 6] = ["Asia/Kathmandu", "America/St_Johns", "Pacific/Chatham", "Europe/Berlin", "<-15>+15", "UTC"];
+const TIME_ZONES: [&str; 6] =
+    ["Asia/Kathmandu", "America/St_Johns", "Pacific/Chatham", "Europe/Berlin", "<-15>+15", "UTC"];
 const DATE_STYLES: [&str; 5] = ["German, DMY", "SQL, DMY", "SQL, MDY", "Postgres, DMY", "ISO, YMD"];
 const INTERVAL_STYLES: [&str; 4] = ["sql_standard", "iso_8601", "postgres_verbose", "postgres"];
 const FLOAT_DIGITS: [&str; 4] = ["-15", "0", "1", "3"];
@@ -45,7 +50,19 @@ const VALUES: [(&str, &[&str]); 46] = [
     ),
     ("n2", &["{} / 3.0", "0", "-1.5", "NULL"]),
     ("f4", &["'-0'", "1.1", "3.4e38", "1e-45", "'NaN'", "'-Infinity'", "16777217", "{} / 3.0"]),
-    ("f8", &["'-0'", "0.1", "1.7976931348623157e308", "5e-324", "'Infinity'", "1e22", "123456789.123456789", "sqrt({})"]),
+    (
+        "f8",
+        &[
+            "'-0'",
+            "0.1",
+            "1.7976931348623157e308",
+            "5e-324",
+            "'Infinity'",
+            "1e22",
+            "123456789.123456789",
+            "sqrt({})",
+        ],
+    ),
     ("m", &["12345.67::money", "(-0.01)::numeric::money", "NULL"]),
     (
         "t",
@@ -60,10 +77,26 @@ const VALUES: [(&str, &[&str]); 46] = [
     ),
     ("vc", &["'x' || {}", "'   '", "NULL"]),
     ("nm", &["'Name \"x\"'", "current_user"]),
-    ("ba", &["decode(md5({}::text), 'hex')", "'\\x00ff5c27'", "''::bytea", "decode(repeat('00ff', 3000), 'hex')"]),
+    (
+        "ba",
+        &[
+            "decode(md5({}::text), 'hex')",
+            "'\\x00ff5c27'",
+            "''::bytea",
+            "decode(repeat('00ff', 3000), 'hex')",
+        ],
+    ),
     ("bits", &["B'10110'", "B''", "({} % 65536)::int::bit(16)::varbit"]),
     ("u", &["md5({}::text)::uuid", "NULL"]),
-    ("j", &["'{\"b\": 1.10, \"a\": [1,  2], \"b\": 1e3}'", "'  null '", "'\"\\u00e9\\ud83d\\ude00\"'", "NULL"]),
+    (
+        "j",
+        &[
+            "'{\"b\": 1.10, \"a\": [1,  2], \"b\": 1e3}'",
+            "'  null '",
+            "'\"\\u00e9\\ud83d\\ude00\"'",
+            "NULL",
+        ],
+    ),
     (
         "jb",
         &[
@@ -74,7 +107,15 @@ const VALUES: [(&str, &[&str]); 46] = [
         ],
     ),
     ("x", &["'<a b=\"1\">é</a>'", "NULL"]),
-    ("d", &["date '2024-02-29'", "'infinity'", "date '0044-03-15 BC'", "current_date - ({} % 100000)::int"]),
+    (
+        "d",
+        &[
+            "date '2024-02-29'",
+            "'infinity'",
+            "date '0044-03-15 BC'",
+            "current_date - ({} % 100000)::int",
+        ],
+    ),
     (
         "ts",
         &[
@@ -122,7 +163,10 @@ const VALUES: [(&str, &[&str]); 46] = [
     ("mo", &["'Übel'", "'so so'", "NULL"]),
     ("moods", &["ARRAY['glad', 'so so']::mood[]", "NULL"]),
     ("pr", &["1.5", "{} / 3.0", "NULL"]),
-    ("a", &["('Weg 1', now(), 3.50, ARRAY['x', NULL])", "(NULL, NULL, NULL, NULL)::address", "NULL"]),
+    (
+        "a",
+        &["('Weg 1', now(), 3.50, ARRAY['x', NULL])", "(NULL, NULL, NULL, NULL)::address", "NULL"],
+    ),
     ("aa", &["ARRAY[('a', 'infinity', -1, '{}'), NULL]::address[]", "NULL"]),
     ("h", &["('Heim', '2024-07-01 12:00 Europe/Berlin', 1, NULL)::address", "NULL"]),
     ("cat", &["'pg_class'::regclass", "'leads'::regclass", "4294967295::oid::regclass"]),
@@ -142,9 +186,14 @@ fn entries_have_the_values_of_to_jsonb() {
         &mut admin,
         "SELECT count(*) FROM pg_attribute WHERE attrelid = 'everything'::regclass AND attnum > 0 AND NOT attisdropped",
     );
-    assert_eq!(columns as usize, VALUES.len() + 2, "each column has values here, but for the key and the generated one");
+    assert_eq!(
+        columns as usize,
+        VALUES.len() + 2,
+        "each column has values here, but for the key and the generated one"
+    );
     // A server need not be built with xml.
-    let left_out = if try_call(&mut admin, "SELECT '<a/>'::xml").is_ok() { None } else { Some("x") };
+    let left_out =
+        if try_call(&mut admin, "SELECT '<a/>'::xml").is_ok() { None } else { Some("x") };
     std::thread::scope(|scope| {
         for writer in 0..3 {
             let mut session = cluster.session("app", "oracle");
@@ -207,9 +256,17 @@ fn write(session: &mut Session, writer: u64, left_out: Option<&str>) {
         let first = writer * 1_000_000 + round * 1_000;
         for n in 0..20 {
             let names: Vec<&str> = VALUES.iter().map(|(name, _)| *name).collect();
-            let values: Vec<String> = (0..VALUES.len()).map(|column| value_of(&mut random, column)).collect();
+            let values: Vec<String> =
+                (0..VALUES.len()).map(|column| value_of(&mut random, column)).collect();
             let id = first + n;
-            call(session, &format!("INSERT INTO everything (id, {}) VALUES ({id}, {})", names.join(", "), values.join(", ")));
+            call(
+                session,
+                &format!(
+                    "INSERT INTO everything (id, {}) VALUES ({id}, {})",
+                    names.join(", "),
+                    values.join(", ")
+                ),
+            );
             let changes: Vec<String> = (0..=random.below(5))
                 .map(|_| random.below(VALUES.len() as u64) as usize)
                 .collect::<std::collections::BTreeSet<_>>()
@@ -247,5 +304,9 @@ fn write(session: &mut Session, writer: u64, left_out: Option<&str>) {
 fn expression(random: &mut Random, choices: &[&str]) -> String {
     let number = random.below(1_000_000_000_000).to_string();
     let choice = random.pick(choices);
-    if choice.contains("'{}'") || choice.contains("'{{") { choice.to_owned() } else { choice.replace("{}", &number) }
+    if choice.contains("'{}'") || choice.contains("'{{") {
+        choice.to_owned()
+    } else {
+        choice.replace("{}", &number)
+    }
 }

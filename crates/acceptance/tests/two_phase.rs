@@ -1,6 +1,8 @@
 //! Transactions in two phases: entries are the transaction's, whoever ends it and when.
 
-use acceptance::{Cluster, add_leads, app_database, assert_intact, assert_trail_gives_table, call, value};
+use acceptance::{
+    Cluster, add_leads, app_database, assert_intact, assert_trail_gives_table, call, value,
+};
 
 #[test]
 fn entries_come_and_go_with_the_prepared_transaction() {
@@ -13,7 +15,10 @@ fn entries_come_and_go_with_the_prepared_transaction() {
     assert_eq!(value::<i64>(&mut admin, count), expected);
 
     for name in ["committed", "after_restart", "after_crash", "rolled_back"] {
-        call(&mut app, &format!("SET lead_audit.user_id = '{name}'; SET lead_audit.request_id = 'req-{name}'"));
+        call(
+            &mut app,
+            &format!("SET lead_audit.user_id = '{name}'; SET lead_audit.request_id = 'req-{name}'"),
+        );
         call(
             &mut app,
             &format!(
@@ -24,7 +29,11 @@ fn entries_come_and_go_with_the_prepared_transaction() {
             ),
         );
     }
-    assert_eq!(value::<i64>(&mut admin, count), expected, "nothing of a prepared transaction is visible");
+    assert_eq!(
+        value::<i64>(&mut admin, count),
+        expected,
+        "nothing of a prepared transaction is visible"
+    );
 
     // Ended by somebody else, whose context it does not get.
     call(&mut admin, "SET lead_audit.user_id = 'somebody else'");

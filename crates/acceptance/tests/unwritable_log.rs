@@ -1,7 +1,10 @@
-//! The log really cannot be written to. With on_error = warn the application goes on, each lost entry is warned of and
-//! counted, and no other is lost; with abort the statement fails with the cause. A cancel is neither.
+//! The log really cannot be written to. With on_error = warn the application goes on, each lost
+//! entry is warned of and counted, and no other is lost; with abort the statement fails with the
+//! cause. A cancel is neither.
 
-use acceptance::{Cluster, Session, add_leads, app_database, assert_intact, call, faults, sqlstate, value};
+use acceptance::{
+    Cluster, Session, add_leads, app_database, assert_intact, call, faults, sqlstate, value,
+};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -11,11 +14,17 @@ const UNWRITTEN: &str = "SELECT entries_not_written FROM lead_audit.stats";
 const LEADS: &str = "SELECT count(*) FROM leads";
 
 fn abort_on_error(cluster: &Cluster, database: &str) -> Session {
-    call(&mut cluster.admin(database), &format!("ALTER DATABASE {database} SET lead_audit.on_error = 'abort'"));
+    call(
+        &mut cluster.admin(database),
+        &format!("ALTER DATABASE {database} SET lead_audit.on_error = 'abort'"),
+    );
     let mut app = cluster.session("app", database);
     // Also where the library is not there yet, the first write must not go through.
     assert_eq!(value::<i64>(&mut app, "SELECT count(*) FROM leads WHERE false"), 0);
-    call(&mut cluster.admin(database), &format!("ALTER DATABASE {database} RESET lead_audit.on_error"));
+    call(
+        &mut cluster.admin(database),
+        &format!("ALTER DATABASE {database} RESET lead_audit.on_error"),
+    );
     app
 }
 
@@ -48,7 +57,11 @@ fn fill(cluster: &Cluster, database: &str, cause: &str, sqlstate_of_cause: &str)
     }
     assert!(warned > 150, "the log never became full");
     let (leads, entries): (i64, i64) = (value(&mut admin, LEADS), value(&mut admin, ENTRIES));
-    assert_eq!(leads, entries + warned, "no row was lost, and each that has no entry was warned of");
+    assert_eq!(
+        leads,
+        entries + warned,
+        "no row was lost, and each that has no entry was warned of"
+    );
     assert_eq!(value::<i64>(&mut admin, UNWRITTEN), warned);
     let missing: i64 = value(
         &mut admin,
@@ -60,7 +73,11 @@ fn fill(cluster: &Cluster, database: &str, cause: &str, sqlstate_of_cause: &str)
     let write = "INSERT INTO leads (id, enrichment_error) SELECT 'strict-' || g, repeat(md5(g::text), 20) FROM generate_series(1, 1000) g";
     assert_eq!(sqlstate(&mut strict, write), sqlstate_of_cause);
     assert_eq!(value::<i64>(&mut admin, LEADS), leads, "the statement failed as a whole");
-    assert_eq!(value::<i64>(&mut admin, UNWRITTEN), warned, "nothing was lost, so nothing is counted");
+    assert_eq!(
+        value::<i64>(&mut admin, UNWRITTEN),
+        warned,
+        "nothing was lost, so nothing is counted"
+    );
     assert_intact(&mut admin);
 }
 
@@ -92,12 +109,20 @@ impl TinyDisk {
     fn mount(below: &Path) -> Option<Self> {
         let place = below.join("tiny");
         std::fs::create_dir(&place).expect("a directory in the cluster's own");
-        let output = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(&place).output();
+        let output = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
+            .arg(&place)
+            .output();
         match output {
             Ok(output) if output.status.success() => Some(TinyDisk(place)),
             failed => {
-                let why = failed.map_or_else(|error| error.to_string(), |o| String::from_utf8_lossy(&o.stderr).trim().to_owned());
-                println!("SKIPPED: the full disk cannot be tried, since no file system can be mounted here: {why}");
+                let why = failed.map_or_else(
+                    |error| error.to_string(),
+                    |o| String::from_utf8_lossy(&o.stderr).trim().to_owned(),
+                );
+                println!(
+                    "SKIPPED: the full disk cannot be tried, since no file system can be mounted here: {why}"
+                );
                 None
             }
         }
@@ -111,7 +136,8 @@ impl Drop for TinyDisk {
     }
 }
 
-/// The same where nobody may mount anything: no file of the server's may grow beyond 17 MB (a segment of WAL has 16).
+/// The same where nobody may mount anything: no file of the server's may grow beyond 17 MB (a
+/// segment of WAL has 16).
 #[test]
 fn a_file_size_limit() {
     let cluster = Cluster::builder().file_size_limit(17 * 1024).start();
@@ -146,9 +172,15 @@ fn a_constraint_on_the_log() {
     assert_eq!(value::<i64>(&mut admin, UNWRITTEN), 1);
 
     // What is rolled back needs no entry, and is not counted.
-    call(&mut app, "BEGIN; UPDATE leads SET source = 'x' WHERE id IN ('poison', 'good 1'); ROLLBACK");
+    call(
+        &mut app,
+        "BEGIN; UPDATE leads SET source = 'x' WHERE id IN ('poison', 'good 1'); ROLLBACK",
+    );
     assert_eq!(app.warnings().len(), 1);
-    assert_eq!((value::<i64>(&mut admin, ENTRIES), value::<i64>(&mut admin, UNWRITTEN)), (1_999, 1));
+    assert_eq!(
+        (value::<i64>(&mut admin, ENTRIES), value::<i64>(&mut admin, UNWRITTEN)),
+        (1_999, 1)
+    );
 
     // All of one user's, in savepoints, a function with a handler, COPY's batches, a TRUNCATE.
     call(&mut app, "SET lead_audit.user_id = 'mallory'");
@@ -159,8 +191,14 @@ fn a_constraint_on_the_log() {
          DO $$ BEGIN UPDATE leads SET source = 'b' WHERE id = 'good 3'; EXCEPTION WHEN OTHERS THEN RAISE 'not to be seen'; END $$",
     );
     assert_eq!(app.warnings().len(), 3);
-    assert_eq!((value::<i64>(&mut admin, ENTRIES), value::<i64>(&mut admin, UNWRITTEN)), (1_999, 3));
-    call(&mut app, "RESET lead_audit.user_id; UPDATE leads SET source = 'c' WHERE id IN ('good 1', 'good 3')");
+    assert_eq!(
+        (value::<i64>(&mut admin, ENTRIES), value::<i64>(&mut admin, UNWRITTEN)),
+        (1_999, 3)
+    );
+    call(
+        &mut app,
+        "RESET lead_audit.user_id; UPDATE leads SET source = 'c' WHERE id IN ('good 1', 'good 3')",
+    );
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 2_001);
     assert_eq!(app.warnings(), [""; 0]);
 
@@ -172,11 +210,17 @@ fn a_constraint_on_the_log() {
         "COPY leads (id) FROM PROGRAM 'echo never' ",
     ] {
         let state = sqlstate(&mut strict, statement);
-        assert!(state == "23514" || (state == "42501" && statement.starts_with("COPY")), "{state}: {statement}");
+        assert!(
+            state == "23514" || (state == "42501" && statement.starts_with("COPY")),
+            "{state}: {statement}"
+        );
     }
     // What comes after a failed statement in the same transaction is not confused by it.
     call(&mut strict, "BEGIN; INSERT INTO leads (id) VALUES ('before'); SAVEPOINT s");
-    assert_eq!(sqlstate(&mut strict, "INSERT INTO leads (id) VALUES ('lost'), ('poison 3')"), "23514");
+    assert_eq!(
+        sqlstate(&mut strict, "INSERT INTO leads (id) VALUES ('lost'), ('poison 3')"),
+        "23514"
+    );
     call(&mut strict, "ROLLBACK TO s; INSERT INTO leads (id) VALUES ('after'); COMMIT");
     assert_eq!(value::<i64>(&mut admin, LEADS), 2_002);
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 2_003);
@@ -191,7 +235,10 @@ fn the_log_is_locked() {
     let mut app = cluster.session("app", "locked");
     let mut strict = abort_on_error(&cluster, "locked");
     for session in [&mut app, &mut strict] {
-        call(session, "INSERT INTO leads (id) VALUES (pg_backend_pid()); SET lock_timeout = '200ms'");
+        call(
+            session,
+            "INSERT INTO leads (id) VALUES (pg_backend_pid()); SET lock_timeout = '200ms'",
+        );
     }
     call(&mut admin, "BEGIN; ALTER TABLE lead_audit.entry SET (autovacuum_enabled = off)");
     call(&mut admin, "LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
@@ -199,7 +246,10 @@ fn the_log_is_locked() {
     assert_eq!(sqlstate(&mut strict, "INSERT INTO leads (id) VALUES ('strict')"), "55P03");
     call(&mut app, "INSERT INTO leads (id) VALUES ('lenient')");
     let warnings = app.warnings();
-    assert!(matches!(&warnings[..], [w] if w.contains("lenient") && w.contains("lock timeout")), "{warnings:?}");
+    assert!(
+        matches!(&warnings[..], [w] if w.contains("lenient") && w.contains("lock timeout")),
+        "{warnings:?}"
+    );
 
     // Whoever waits longer than the lock is held loses nothing.
     call(&mut app, "SET lock_timeout = '10s'");
@@ -226,14 +276,18 @@ fn the_log_has_been_changed() {
     call(&mut admin, "ALTER TABLE lead_audit.entry RENAME COLUMN user_id TO user_name");
     call(&mut app, "INSERT INTO leads (id) VALUES ('lenient')");
     let warnings = app.warnings();
-    assert!(matches!(&warnings[..], [w] if w.contains("lenient") && w.contains("user_id")), "{warnings:?}");
+    assert!(
+        matches!(&warnings[..], [w] if w.contains("lenient") && w.contains("user_id")),
+        "{warnings:?}"
+    );
     assert_eq!(sqlstate(&mut strict, "INSERT INTO leads (id) VALUES ('strict')"), "55000");
     call(&mut admin, "ALTER TABLE lead_audit.entry RENAME COLUMN user_name TO user_id");
     call(&mut app, "INSERT INTO leads (id) VALUES ('after')");
     assert_eq!(app.warnings(), [""; 0]);
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 2);
     assert_eq!(value::<i64>(&mut admin, UNWRITTEN), 1);
-    // A column that somebody added stays NULL; one with a value in it is nothing that the checksum covers.
+    // A column that somebody added stays NULL; one with a value in it is nothing that the checksum
+    // covers.
     call(&mut admin, "ALTER TABLE lead_audit.entry ADD COLUMN extra text");
     call(&mut app, "INSERT INTO leads (id) VALUES ('with a column more')");
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 3);
@@ -252,7 +306,8 @@ fn a_cancel_is_not_taken_for_a_failure() {
     let full_time = begin.elapsed();
     println!("the UPDATE takes {full_time:?}");
     let mut sessions = [cluster.session("app", "cancelled"), abort_on_error(&cluster, "cancelled")];
-    // From early to late in the statement: in its own work, in its triggers, while entries are written.
+    // From early to late in the statement: in its own work, in its triggers, while entries are
+    // written.
     for tenth in [3, 5, 7, 8] {
         for session in &mut sessions {
             stopped(full_time.mul_f64(f64::from(tenth) / 10.0), |after| {
@@ -290,18 +345,31 @@ fn a_cancel_is_not_taken_for_a_failure() {
     assert!(faults(&mut admin).is_empty());
 }
 
-/// A statement that is to be stopped after some time must end with that error soon after. One that was through before then
-/// says nothing, and is tried again with less time.
-fn stopped(mut after: Duration, mut attempt: impl FnMut(Duration) -> (Result<(), postgres::Error>, Duration)) {
+/// A statement that is to be stopped after some time must end with that error soon after. One that
+/// was through before then says nothing, and is tried again with less time.
+fn stopped(
+    mut after: Duration,
+    mut attempt: impl FnMut(Duration) -> (Result<(), postgres::Error>, Duration),
+) {
     for _ in 0..10 {
         let (result, late) = attempt(after);
         match result {
             Err(error) => {
-                assert_eq!(error.code().map(|code| code.code()), Some("57014"), "after {after:?}: {error}");
-                assert!(late < Duration::from_secs(1), "what was to end after {after:?} took {late:?} more");
+                assert_eq!(
+                    error.code().map(|code| code.code()),
+                    Some("57014"),
+                    "after {after:?}: {error}"
+                );
+                assert!(
+                    late < Duration::from_secs(1),
+                    "what was to end after {after:?} took {late:?} more"
+                );
                 return;
             }
-            Ok(()) => assert!(late < Duration::from_millis(200), "after {after:?} it went on for {late:?}, to its end"),
+            Ok(()) => assert!(
+                late < Duration::from_millis(200),
+                "after {after:?} it went on for {late:?}, to its end"
+            ),
         }
         after = after.mul_f64(0.7);
     }

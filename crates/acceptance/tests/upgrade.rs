@@ -1,8 +1,10 @@
-//! ALTER EXTENSION lead_audit UPDATE from every released version. An upgraded database equals a new one and keeps its trail, and
-//! sessions write all the while. Before the update, the new library works with the old SQL objects. A dump of a released version is
-//! restored into this one.
+//! ALTER EXTENSION lead_audit UPDATE from every released version. An upgraded database equals a new
+//! one and keeps its trail, and sessions write all the while. Before the update, the new library
+//! works with the old SQL objects. A dump of a released version is restored into this one.
 
-use acceptance::{Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, unsealed, value};
+use acceptance::{
+    Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, unsealed, value,
+};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +16,12 @@ const CATALOG: &str = include_str!("../sql/catalog.sql");
 
 fn catalog(admin: &mut Session) -> BTreeSet<String> {
     call(admin, "SET search_path = pg_catalog");
-    let facts: Vec<String> = admin.query(CATALOG, &[]).expect("the catalog can be read").iter().map(|row| row.get(0)).collect();
+    let facts: Vec<String> = admin
+        .query(CATALOG, &[])
+        .expect("the catalog can be read")
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
     call(admin, "RESET search_path");
     assert!(facts.len() > 300, "the query has lost most of the catalog: {facts:#?}");
     facts.into_iter().collect()
@@ -23,20 +30,36 @@ fn catalog(admin: &mut Session) -> BTreeSet<String> {
 /// The versions before this one, oldest first: sql/released has their install scripts.
 fn released() -> Vec<String> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sql/released");
-    let files =
-        directory.read_dir().expect("sql/released").map(|file| file.expect("a file").file_name().into_string().expect("UTF-8"));
-    let mut versions: Vec<String> =
-        files.filter_map(|name| Some(name.strip_prefix("lead_audit--")?.strip_suffix(".sql")?.to_owned())).collect();
-    versions.sort_by_key(|version| version.split('.').map(|part| part.parse::<u32>().expect("a number")).collect::<Vec<_>>());
-    assert!(versions.starts_with(&["1.0".to_owned()]) && !versions.contains(&THIS.to_owned()), "{versions:?}");
+    let files = directory
+        .read_dir()
+        .expect("sql/released")
+        .map(|file| file.expect("a file").file_name().into_string().expect("UTF-8"));
+    let mut versions: Vec<String> = files
+        .filter_map(|name| {
+            Some(name.strip_prefix("lead_audit--")?.strip_suffix(".sql")?.to_owned())
+        })
+        .collect();
+    versions.sort_by_key(|version| {
+        version.split('.').map(|part| part.parse::<u32>().expect("a number")).collect::<Vec<_>>()
+    });
+    assert!(
+        versions.starts_with(&["1.0".to_owned()]) && !versions.contains(&THIS.to_owned()),
+        "{versions:?}"
+    );
     versions
 }
 
-/// The ways from one version to this one: in one statement, and, where there are versions between, each with a statement of its own.
+/// The ways from one version to this one: in one statement, and, where there are versions between,
+/// each with a statement of its own.
 fn ways(from: &str) -> Vec<Vec<String>> {
     let straight = vec!["ALTER EXTENSION lead_audit UPDATE".to_owned()];
-    let later = released().into_iter().skip_while(|version| version != from).skip(1).chain([THIS.to_owned()]);
-    let steps: Vec<String> = later.map(|version| format!("ALTER EXTENSION lead_audit UPDATE TO '{version}'")).collect();
+    let later = released()
+        .into_iter()
+        .skip_while(|version| version != from)
+        .skip(1)
+        .chain([THIS.to_owned()]);
+    let steps: Vec<String> =
+        later.map(|version| format!("ALTER EXTENSION lead_audit UPDATE TO '{version}'")).collect();
     if steps.len() > 1 { vec![straight, steps] } else { vec![straight] }
 }
 
@@ -79,8 +102,9 @@ fn catalog_after(cluster: &Cluster, name: &str, statements: &[String]) -> BTreeS
 }
 
 fn assert_same(upgraded: &BTreeSet<String>, new: &BTreeSet<String>, how: &str) {
-    let only =
-        |these: &BTreeSet<String>, those: &BTreeSet<String>| these.difference(those).cloned().collect::<Vec<_>>().join("\n");
+    let only = |these: &BTreeSet<String>, those: &BTreeSet<String>| {
+        these.difference(those).cloned().collect::<Vec<_>>().join("\n")
+    };
     assert!(
         new == upgraded,
         "{how} does not make what CREATE EXTENSION makes: see docs/decisions/004-upgrade-scripts.md\n\
@@ -99,13 +123,21 @@ fn an_upgraded_database_is_as_a_new_one() {
         let new = catalog_after(&cluster, &format!("new_{number}"), &[create(to)]);
         for (other, from) in versions[..number].iter().enumerate() {
             let update = format!("ALTER EXTENSION lead_audit UPDATE TO '{to}'");
-            let upgraded = catalog_after(&cluster, &format!("from_{other}_to_{number}"), &[create(from), update]);
+            let upgraded = catalog_after(
+                &cluster,
+                &format!("from_{other}_to_{number}"),
+                &[create(from), update],
+            );
             assert_same(&upgraded, &new, &format!("ALTER EXTENSION UPDATE from {from} to {to}"));
         }
     }
     let new = catalog_after(&cluster, "new", &["CREATE EXTENSION lead_audit".to_owned()]);
     let steps = [vec![create(&versions[0])], ways(&versions[0]).pop().expect("a way")].concat();
-    assert_same(&catalog_after(&cluster, "by_steps", &steps), &new, "ALTER EXTENSION UPDATE, a step for each version,");
+    assert_same(
+        &catalog_after(&cluster, "by_steps", &steps),
+        &new,
+        "ALTER EXTENSION UPDATE, a step for each version,",
+    );
 }
 
 #[test]
@@ -125,7 +157,10 @@ fn fails_and_is_kept(app: &mut Session, admin: &mut Session, number: i64) {
     assert_eq!(sqlstate(app, "INSERT INTO leads (id) VALUES (NULL)"), "23502");
     let begin = Instant::now();
     while value::<bool>(admin, "SELECT current_setting('shared_preload_libraries') <> ''")
-        && value::<i64>(admin, "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'failed' AND error_code = '23502'") < number
+        && value::<i64>(
+            admin,
+            "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'failed' AND error_code = '23502'",
+        ) < number
     {
         assert!(begin.elapsed() < Duration::from_secs(60), "what failed has no entry");
         std::thread::sleep(Duration::from_millis(20));
@@ -155,9 +190,12 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
              CREATE VIEW public.mine AS SELECT id, new_values FROM lead_audit.log WHERE user_id IS NULL",
         );
     assert_eq!((app.warnings(), admin.warnings()), (vec![], vec![]));
-    let refused = app.batch_execute("ALTER TABLE leads DISABLE TRIGGER \"00_lead_audit_row\"").expect_err("the owner may not");
+    let refused = app
+        .batch_execute("ALTER TABLE leads DISABLE TRIGGER \"00_lead_audit_row\"")
+        .expect_err("the owner may not");
     assert_eq!(refused.code().map(|code| code.code().to_owned()).as_deref(), Some("42501"));
-    let history = "SELECT string_agg(operation, ' ' ORDER BY id) FROM lead_audit.history('another', '2')";
+    let history =
+        "SELECT string_agg(operation, ' ' ORDER BY id) FROM lead_audit.history('another', '2')";
     assert_eq!(value::<String>(&mut admin, history), "INSERT UPDATE");
     assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 0);
     let recording = "SELECT state || ': ' || coalesce(reason, '') FROM lead_audit.status() WHERE part = 'recording'";
@@ -193,7 +231,9 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
                     })
                 })
                 .collect();
-        while !written.load(Ordering::Relaxed) && !writers.iter().any(std::thread::ScopedJoinHandle::is_finished) {
+        while !written.load(Ordering::Relaxed)
+            && !writers.iter().any(std::thread::ScopedJoinHandle::is_finished)
+        {
             std::thread::yield_now();
         }
         for step in steps {
@@ -204,13 +244,18 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
     });
     assert_eq!(version(&mut admin), THIS);
     assert_eq!(value::<String>(&mut admin, recording), "on: ");
-    let entries = format!("SELECT count(*) FROM lead_audit.entry WHERE id > {before} AND operation IN ('INSERT', 'UPDATE')");
+    let entries = format!(
+        "SELECT count(*) FROM lead_audit.entry WHERE id > {before} AND operation IN ('INSERT', 'UPDATE')"
+    );
     assert_eq!(value::<i64>(&mut admin, &entries), changes);
 
     assert_eq!(digest(&mut admin, before), digest_before);
     assert_eq!(value::<String>(&mut admin, watching), watching_before);
     assert_eq!(value::<String>(&mut admin, history), "INSERT UPDATE");
-    call(&mut app, "UPDATE leads SET is_deleted = false WHERE created_by = 'user-1'; TRUNCATE leads");
+    call(
+        &mut app,
+        "UPDATE leads SET is_deleted = false WHERE created_by = 'user-1'; TRUNCATE leads",
+    );
     call(&mut app, "INSERT INTO leads (id) VALUES ('at last')");
     call(
             &mut admin,
@@ -234,7 +279,8 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
     assert!(admin.batch_execute("SET ROLE auditor; SELECT lead_audit.disable('leads')").is_err());
 }
 
-/// Before the update, anybody who may create schemas can make one that has the name of the extension's second schema.
+/// Before the update, anybody who may create schemas can make one that has the name of the
+/// extension's second schema.
 #[test]
 fn a_schema_of_somebody_else_is_neither_used_nor_taken_over() {
     let cluster = Cluster::start();
@@ -260,8 +306,15 @@ fn a_schema_of_somebody_else_is_neither_used_nor_taken_over() {
     call(&mut app, "GRANT USAGE ON SCHEMA lead_audit_internal TO PUBLIC");
     let entries = "SELECT count(*) FROM lead_audit.entry";
     let before: i64 = value(&mut admin, entries);
-    call(&mut app, "ALTER TABLE leads ADD COLUMN more int; CREATE TABLE mine (id int); DROP TABLE mine");
-    assert_eq!(value::<i64>(&mut admin, entries) - before, 1, "the guard of version 1.0 is at work");
+    call(
+        &mut app,
+        "ALTER TABLE leads ADD COLUMN more int; CREATE TABLE mine (id int); DROP TABLE mine",
+    );
+    assert_eq!(
+        value::<i64>(&mut admin, entries) - before,
+        1,
+        "the guard of version 1.0 is at work"
+    );
 
     assert_eq!(sqlstate(&mut admin, "ALTER EXTENSION lead_audit UPDATE"), "42P06");
     assert_eq!(version(&mut admin), "1.0");
@@ -315,11 +368,15 @@ fn dump_is_restored(from: &str) {
     assert_eq!(value::<String>(&mut admin, &checkpoints), checkpoints_before);
     assert_intact(&mut admin);
     let mut app = cluster.session("app", "newer");
-    call(&mut app, "UPDATE leads SET is_deleted = false WHERE created_by = 'user-1'; INSERT INTO leads (id) VALUES ('new')");
+    call(
+        &mut app,
+        "UPDATE leads SET is_deleted = false WHERE created_by = 'user-1'; INSERT INTO leads (id) VALUES ('new')",
+    );
     call(&mut app, "UPDATE leads SET source = 'after' WHERE id = 'kept'");
     assert_eq!(app.warnings(), [""; 0]);
     fails_and_is_kept(&mut app, &mut admin, 2);
-    let history = "SELECT string_agg(operation, ' ' ORDER BY id) FROM lead_audit.history('leads', 'kept')";
+    let history =
+        "SELECT string_agg(operation, ' ' ORDER BY id) FROM lead_audit.history('leads', 'kept')";
     assert_eq!(value::<String>(&mut admin, history), "INSERT UPDATE");
     assert!(seal(&mut admin) > sealed, "the tree grows");
     assert_eq!(unsealed(&mut admin), 0);

@@ -1,8 +1,9 @@
-//! What was once reported wrongly, or not at all: each case as verify(), the command (of the database and of an export) and Python see
-//! it, with the log's key.
+//! What was once reported wrongly, or not at all: each case as verify(), the command (of the
+//! database and of an export) and Python see it, with the log's key.
 
 use acceptance::{
-    Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call, python_verifier, seal, text_of, value,
+    Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call,
+    python_verifier, seal, text_of, value,
 };
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -26,10 +27,15 @@ impl Signed {
         let tool = LeadAudit::new();
         let admin = app_database(&cluster, "cases");
         let secret = cluster.directory().join("key");
-        let key = tool.expect(0, &["keygen", "--name", ORIGIN, "-o", text_of(&secret)]).trim().to_owned();
+        let key =
+            tool.expect(0, &["keygen", "--name", ORIGIN, "-o", text_of(&secret)]).trim().to_owned();
         cluster.give_to_server(&secret);
-        let mut signed = Signed { cluster, admin, tool, directory: tempfile::tempdir().unwrap(), key };
-        let setting = format!("ALTER DATABASE cases SET lead_audit.signing_key_file = '{}'", secret.display());
+        let mut signed =
+            Signed { cluster, admin, tool, directory: tempfile::tempdir().unwrap(), key };
+        let setting = format!(
+            "ALTER DATABASE cases SET lead_audit.signing_key_file = '{}'",
+            secret.display()
+        );
         call(&mut signed.admin, &setting);
         signed.grow(1, 20);
         signed.grow(21, 40);
@@ -58,7 +64,8 @@ impl Signed {
         path
     }
 
-    /// Kind and id of what verify() says; and the one exit status of the command and of Python, with all that they said.
+    /// Kind and id of what verify() says; and the one exit status of the command and of Python,
+    /// with all that they said.
     #[track_caller]
     fn answers(&mut self) -> (Vec<(Option<i64>, String)>, i32, String) {
         let rows = self.admin.query("SELECT id, fault FROM lead_audit.verify()", &[]).unwrap();
@@ -67,14 +74,22 @@ impl Signed {
         let database = self.tool.run(&["verify", "--database", &url, "--key", &self.key]);
         let offline = self.tool.run(&["verify", text_of(&export), "--key", &self.key]);
         let python = python(&["--key", &self.key, text_of(&export)]);
-        let said = format!("{}{}{}{}", database.output, offline.output, python.output, python.errors);
+        let said =
+            format!("{}{}{}{}", database.output, offline.output, python.output, python.errors);
         assert_eq!((database.status, python.status), (offline.status, offline.status), "{said}");
         (server, offline.status, said)
     }
 }
 
 fn python(arguments: &[&str]) -> Answer {
-    Answer::of(Command::new("python3").arg(python_verifier()).arg("export").args(arguments).output().unwrap())
+    Answer::of(
+        Command::new("python3")
+            .arg(python_verifier())
+            .arg("export")
+            .args(arguments)
+            .output()
+            .unwrap(),
+    )
 }
 
 #[test]
@@ -92,11 +107,28 @@ fn the_newest_note_of_a_signed_log_under_another_name() {
     // One proof, and a witness.
     let (proof, entry) = (log.directory.path().join("proof"), log.directory.path().join("entry"));
     let url = log.url();
-    log.tool.expect(0, &["prove", "--database", &url, "--id", "3", "-o", text_of(&proof), "--entry", text_of(&entry)]);
+    log.tool.expect(
+        0,
+        &[
+            "prove",
+            "--database",
+            &url,
+            "--id",
+            "3",
+            "-o",
+            text_of(&proof),
+            "--entry",
+            text_of(&entry),
+        ],
+    );
     let key = log.key.clone();
-    log.tool.expect(1, &["verify-proof", text_of(&proof), "--entry", text_of(&entry), "--key", &key]);
+    log.tool
+        .expect(1, &["verify-proof", text_of(&proof), "--entry", text_of(&entry), "--key", &key]);
     let state = log.directory.path().join("state");
-    log.tool.expect(1, &["witness", "--once", "--database", &url, "--state", text_of(&state), "--key", &key]);
+    log.tool.expect(
+        1,
+        &["witness", "--once", "--database", &url, "--state", text_of(&state), "--key", &key],
+    );
 }
 
 #[test]
@@ -111,7 +143,10 @@ fn a_column_that_nobody_knows() {
     let unknown = |id| (Some(id), "unknown_column".to_owned());
     assert_eq!(server, [unknown(7), unknown(39)]);
     assert_eq!(status, 2, "{said}");
-    assert!(said.contains("not judged: entry 7:") && said.contains("entry 39 cannot be judged"), "{said}");
+    assert!(
+        said.contains("not judged: entry 7:") && said.contains("entry 39 cannot be judged"),
+        "{said}"
+    );
     call(&mut log.admin, "UPDATE lead_audit.entry SET extra = NULL");
     assert_eq!(log.answers().1, 0);
 }
@@ -125,7 +160,11 @@ fn an_entry_ahead_of_the_sequence() {
     );
     let before = log.answers();
     assert_eq!((before.0.len(), before.1), (1, 1), "{before:?}");
-    assert!(before.2.contains("inserted: entry 45") && before.2.contains("entry 45 was inserted"), "{}", before.2);
+    assert!(
+        before.2.contains("inserted: entry 45") && before.2.contains("entry 45 was inserted"),
+        "{}",
+        before.2
+    );
     // Writes go on beyond it, each in a transaction of its own and together, and lose nothing.
     for lead in 41..44 {
         add_leads(&mut log.cluster.session("app", "cases"), lead, lead);
@@ -140,7 +179,11 @@ fn an_entry_ahead_of_the_sequence() {
     let after = log.answers();
     assert_eq!(after.0.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [Some(45)], "{after:?}");
     assert_eq!(after.1, 1);
-    assert!(after.2.contains("inserted: entry 45") && after.2.contains("entry 45 was inserted"), "{}", after.2);
+    assert!(
+        after.2.contains("inserted: entry 45") && after.2.contains("entry 45 was inserted"),
+        "{}",
+        after.2
+    );
     assert_eq!(value::<i64>(&mut log.admin, "SELECT tree_size FROM lead_audit.tree"), 60);
     call(&mut log.admin, "DELETE FROM lead_audit.entry WHERE id = 45");
     assert_intact(&mut log.admin);
@@ -173,14 +216,19 @@ fn exports_that_fail_or_hold_nothing() {
     for database in [&poor, &plain] {
         for arguments in [&[][..], &["--resume"], &["--table", "leads"]] {
             let file = path("failed.ndjson");
-            let answer = log.tool.run(&[&["export", "--database", database, "-o", text_of(&file)], arguments].concat());
+            let answer = log.tool.run(
+                &[&["export", "--database", database, "-o", text_of(&file)], arguments].concat(),
+            );
             assert_eq!(answer.status, 2, "{answer:?}");
             assert!(!file.exists(), "{answer:?}");
         }
     }
     // A selection of nothing.
     let nothing = path("nothing.ndjson");
-    log.tool.expect(0, &["-q", "export", "--database", &url, "--from-id", "1000000", "-o", text_of(&nothing)]);
+    log.tool.expect(
+        0,
+        &["-q", "export", "--database", &url, "--from-id", "1000000", "-o", text_of(&nothing)],
+    );
     log.tool.expect(2, &["verify", text_of(&nothing), "--key", &log.key]);
     assert_eq!(python(&["--key", &log.key, text_of(&nothing)]).status, 2);
     // Another version.
@@ -193,11 +241,19 @@ fn exports_that_fail_or_hold_nothing() {
     let parts = path("parts.ndjson");
     for leads in [(41, 45), (46, 47)] {
         add_leads(&mut log.cluster.session("app", "cases"), leads.0, leads.1);
-        log.tool.expect(0, &["-q", "export", "--database", &url, "--resume", "-o", text_of(&parts)]);
+        log.tool
+            .expect(0, &["-q", "export", "--database", &url, "--resume", "-o", text_of(&parts)]);
         seal(&mut log.admin);
     }
-    assert!(log.tool.expect(0, &["verify", text_of(&parts), "--key", &log.key]).contains("2 not sealed yet"));
+    assert!(
+        log.tool
+            .expect(0, &["verify", text_of(&parts), "--key", &log.key])
+            .contains("2 not sealed yet")
+    );
     // A device stays one.
-    log.tool.expect(0, &["prove", "--database", &url, "--id", "3", "-o", "/dev/null", "--entry", "/dev/null"]);
+    log.tool.expect(
+        0,
+        &["prove", "--database", &url, "--id", "3", "-o", "/dev/null", "--entry", "/dev/null"],
+    );
     assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
 }

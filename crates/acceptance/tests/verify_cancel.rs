@@ -62,7 +62,11 @@ fn a_long_verification_can_be_cancelled_and_says_how_far_it_is() {
 
 /// It says so every five seconds. That it lasts that long is made sure by holding it up.
 fn says_how_far_it_is(admin: &mut Session, pid: i32, full_time: Duration) {
-    assert_eq!(admin.notices().is_empty(), full_time < Duration::from_secs(5), "it speaks every five seconds");
+    assert_eq!(
+        admin.notices().is_empty(),
+        full_time < Duration::from_secs(5),
+        "it speaks every five seconds"
+    );
     let holding = std::thread::spawn(move || {
         std::thread::sleep(full_time / 4);
         signal("-STOP", pid);
@@ -76,10 +80,15 @@ fn says_how_far_it_is(admin: &mut Session, pid: i32, full_time: Duration) {
     assert!(!notices.is_empty(), "nothing was said in more than five seconds");
     for notice in notices {
         assert_eq!(notice.severity(), "NOTICE");
-        assert!(notice.message().contains("entries") && notice.message().contains("faults so far: 0"), "{notice}");
+        assert!(
+            notice.message().contains("entries") && notice.message().contains("faults so far: 0"),
+            "{notice}"
+        );
     }
 }
 
 fn signal(name: &str, pid: i32) {
-    assert!(Command::new("kill").args([name, &pid.to_string()]).status().expect("kill runs").success());
+    assert!(
+        Command::new("kill").args([name, &pid.to_string()]).status().expect("kill runs").success()
+    );
 }

@@ -1,4 +1,5 @@
-//! Who may create databases, or owns one, cannot keep the worker of a database away: it seals, and writes what failed.
+//! Who may create databases, or owns one, cannot keep the worker of a database away: it seals, and
+//! writes what failed.
 
 use acceptance::{Cluster, Session, app_database, call, sqlstate, value, wait_until};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +10,8 @@ const LONG: Duration = Duration::from_secs(300);
 const WORKER: &str = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND datname = 'kept'";
 
 fn cluster() -> (Cluster, Session) {
-    let cluster = Cluster::builder().preloaded().setting("lead_audit.seal_interval = '100ms'").start();
+    let cluster =
+        Cluster::builder().preloaded().setting("lead_audit.seal_interval = '100ms'").start();
     let mut admin = app_database(&cluster, "kept");
     call(
         &mut admin,
@@ -24,7 +26,11 @@ fn works(admin: &mut Session, key: &str) {
     let before: i64 = value(admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed'");
     call(admin, &format!("INSERT INTO leads (id) VALUES ('{key}')"));
     assert_eq!(sqlstate(admin, "INSERT INTO leads (id) VALUES ('taken')"), "23505");
-    wait_until(admin, LONG, &format!("SELECT count(*) > {before} FROM lead_audit.log WHERE outcome = 'failed'"));
+    wait_until(
+        admin,
+        LONG,
+        &format!("SELECT count(*) > {before} FROM lead_audit.log WHERE outcome = 'failed'"),
+    );
     wait_until(admin, LONG, "SELECT unsealed_entries = 0 FROM lead_audit.stats");
 }
 
@@ -128,7 +134,8 @@ fn a_database_that_is_closed_to_new_sessions() {
     call(&mut owner, "ALTER DATABASE kept ALLOW_CONNECTIONS true");
 }
 
-/// Whoever may create databases can copy one. The copy does not go on under the log's name, with the server's key, by itself.
+/// Whoever may create databases can copy one. The copy does not go on under the log's name, with
+/// the server's key, by itself.
 #[test]
 fn a_copy_is_not_sealed_under_the_name_of_the_original() {
     let (cluster, mut admin) = cluster();
@@ -147,6 +154,9 @@ fn a_copy_is_not_sealed_under_the_name_of_the_original() {
     works(&mut cluster.admin("kept"), "afterwards");
     call(&mut cluster.admin("postgres"), "ALTER DATABASE copy SET lead_audit.origin = 'another'");
     wait_until(&mut copy, LONG, "SELECT unsealed_entries = 0 FROM lead_audit.stats");
-    assert_eq!(value::<String>(&mut copy, "SELECT split_part(lead_audit.latest_checkpoint(), E'\\n', 1)"), "another");
+    assert_eq!(
+        value::<String>(&mut copy, "SELECT split_part(lead_audit.latest_checkpoint(), E'\\n', 1)"),
+        "another"
+    );
     assert_eq!(value::<i64>(&mut copy, "SELECT count(*) FROM lead_audit.verify()"), 0);
 }

@@ -1,8 +1,9 @@
-//! A day's work from several sessions with odd settings, exported and verified outside of the database by a script that
-//! was written from docs/FORMAT.md.
+//! A day's work from several sessions with odd settings, exported and verified outside of the
+//! database by a script that was written from docs/FORMAT.md.
 
 use acceptance::{
-    Cluster, Session, add_leads, app_database, assert_intact, assert_trail_gives_table, call, value, verify_with_python,
+    Cluster, Session, add_leads, app_database, assert_intact, assert_trail_gives_table, call,
+    value, verify_with_python,
 };
 use std::io::Write;
 
@@ -72,17 +73,46 @@ fn each_checksum_of_a_large_workload_can_be_computed_outside() {
     assert!(expected.inserts >= 100_000, "{expected:?}");
 
     let mut count = |operation: &str| -> i64 {
-        value(&mut admin, &format!("SELECT count(*) FROM lead_audit.entry WHERE operation = '{operation}' AND outcome = 'ok'"))
+        value(
+            &mut admin,
+            &format!(
+                "SELECT count(*) FROM lead_audit.entry WHERE operation = '{operation}' AND outcome = 'ok'"
+            ),
+        )
     };
-    let found = Done { inserts: count("INSERT"), updates: count("UPDATE"), deletes: count("DELETE") };
+    let found =
+        Done { inserts: count("INSERT"), updates: count("UPDATE"), deletes: count("DELETE") };
     assert_eq!(found, expected);
-    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.entry WHERE soft_delete = 'deleted'"), 4_000);
-    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.entry WHERE soft_delete = 'restored'"), 1_000);
-    assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.entry WHERE previous_key_hash IS NOT NULL"), 50);
+    assert_eq!(
+        value::<i64>(
+            &mut admin,
+            "SELECT count(*) FROM lead_audit.entry WHERE soft_delete = 'deleted'"
+        ),
+        4_000
+    );
+    assert_eq!(
+        value::<i64>(
+            &mut admin,
+            "SELECT count(*) FROM lead_audit.entry WHERE soft_delete = 'restored'"
+        ),
+        1_000
+    );
+    assert_eq!(
+        value::<i64>(
+            &mut admin,
+            "SELECT count(*) FROM lead_audit.entry WHERE previous_key_hash IS NOT NULL"
+        ),
+        50
+    );
 
     let total = expected.inserts + expected.updates + expected.deletes;
     let verdict = verify_with_python(&cluster, "workload");
-    assert_eq!(verdict.faulty.iter().take(5).collect::<Vec<_>>(), [], "the first of {} faults", verdict.faults);
+    assert_eq!(
+        verdict.faulty.iter().take(5).collect::<Vec<_>>(),
+        [],
+        "the first of {} faults",
+        verdict.faults
+    );
     assert_eq!((verdict.entries as i64, verdict.faults, verdict.satisfied), (total, 0, true));
     assert_intact(&mut admin);
 
@@ -94,12 +124,23 @@ fn bulk(session: &mut Session, done: &mut Done) {
     add_leads(session, 1, 60_000);
     done.inserts += 60_000;
     let update = |session: &mut Session, set: &str, numbers: &str, rows: i64| {
-        let sql =
-            format!("UPDATE leads SET {set} WHERE id IN (SELECT lpad(to_hex(g), 32, '0') FROM generate_series({numbers}) g)");
+        let sql = format!(
+            "UPDATE leads SET {set} WHERE id IN (SELECT lpad(to_hex(g), 32, '0') FROM generate_series({numbers}) g)"
+        );
         assert_eq!(session.execute(&sql, &[]).expect("an update"), rows as u64);
     };
-    update(session, "enrichment_status = 'COMPLETED', updated_at = clock_timestamp()", "1, 10000", 10_000);
-    update(session, "is_deleted = true, deleted_at = now(), deleted_by = 'me'", "10001, 14000", 4_000);
+    update(
+        session,
+        "enrichment_status = 'COMPLETED', updated_at = clock_timestamp()",
+        "1, 10000",
+        10_000,
+    );
+    update(
+        session,
+        "is_deleted = true, deleted_at = now(), deleted_by = 'me'",
+        "10001, 14000",
+        4_000,
+    );
     update(session, "is_deleted = false, deleted_at = NULL", "13001, 14000", 1_000);
     done.updates += 15_000;
     // Nothing changes: no entry.
@@ -119,25 +160,37 @@ fn copy(session: &mut Session, done: &mut Done) {
         }
         let mut rows = String::new();
         for n in 0..10_000 {
-            let text =
-                TEXTS[n % TEXTS.len()].replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r").replace('\t', "\\t");
+            let text = TEXTS[n % TEXTS.len()]
+                .replace('\\', "\\\\")
+                .replace('\n', "\\n")
+                .replace('\r', "\\r")
+                .replace('\t', "\\t");
             rows.push_str(&format!("copied-{piece}-{n}\t{text}\t\\N\t{}\n", n % 7 == 0));
         }
-        let mut writer = session.copy_in("COPY leads (id, company_name, source, is_manual) FROM STDIN").expect("COPY begins");
+        let mut writer = session
+            .copy_in("COPY leads (id, company_name, source, is_manual) FROM STDIN")
+            .expect("COPY begins");
         writer.write_all(rows.as_bytes()).expect("COPY takes rows");
         assert_eq!(writer.finish().expect("COPY ends"), 10_000);
         done.inserts += 10_000;
         if piece == 1 {
-            call(session, "UPDATE leads SET domain = 'copied.example' WHERE id LIKE 'copied-1-%7'; COMMIT");
+            call(
+                session,
+                "UPDATE leads SET domain = 'copied.example' WHERE id LIKE 'copied-1-%7'; COMMIT",
+            );
             done.updates += 1_000;
         }
     }
 }
 
-/// 4,000 rows one by one, each with what one does to a row; some of it in transactions that are rolled back.
+/// 4,000 rows one by one, each with what one does to a row; some of it in transactions that are
+/// rolled back.
 fn singles(session: &mut Session, done: &mut Done) {
-    let insert = session.prepare("INSERT INTO leads (id, company_name, contact_name) VALUES ($1, $2, $3)").expect("prepare");
-    let update = session.prepare("UPDATE leads SET contact_name = $2 WHERE id = $1").expect("prepare");
+    let insert = session
+        .prepare("INSERT INTO leads (id, company_name, contact_name) VALUES ($1, $2, $3)")
+        .expect("prepare");
+    let update =
+        session.prepare("UPDATE leads SET contact_name = $2 WHERE id = $1").expect("prepare");
     let delete = session.prepare("DELETE FROM leads WHERE id = $1").expect("prepare");
     for n in 0..4_000_usize {
         let (id, text) = (format!("single-{n}"), TEXTS[n % TEXTS.len()]);
@@ -163,8 +216,14 @@ fn singles(session: &mut Session, done: &mut Done) {
 /// 8,000 rows by INSERT … VALUES of 200 each.
 fn many_values(session: &mut Session, done: &mut Done) {
     for piece in 0..40 {
-        let rows: Vec<String> =
-            (0..200).map(|n| format!("('values-{piece}-{n}', E'{}')", TEXTS[n % TEXTS.len()].replace('\\', "\\\\"))).collect();
+        let rows: Vec<String> = (0..200)
+            .map(|n| {
+                format!(
+                    "('values-{piece}-{n}', E'{}')",
+                    TEXTS[n % TEXTS.len()].replace('\\', "\\\\")
+                )
+            })
+            .collect();
         call(session, &format!("INSERT INTO leads (id, company_name) VALUES {}", rows.join(", ")));
         done.inserts += 200;
     }
@@ -172,7 +231,10 @@ fn many_values(session: &mut Session, done: &mut Done) {
 
 /// Statements that touch rows in ways of their own.
 fn odd_statements(session: &mut Session, done: &mut Done) {
-    call(session, "INSERT INTO public.leads (id) SELECT 'odd-' || g FROM generate_series(1, 1000) g");
+    call(
+        session,
+        "INSERT INTO public.leads (id) SELECT 'odd-' || g FROM generate_series(1, 1000) g",
+    );
     done.inserts += 1_000;
     // 500 are there, 500 are new.
     call(
@@ -182,7 +244,10 @@ fn odd_statements(session: &mut Session, done: &mut Done) {
     );
     done.inserts += 500;
     done.updates += 500;
-    call(session, "INSERT INTO public.leads (id) SELECT 'odd-' || g FROM generate_series(1, 1500) g ON CONFLICT DO NOTHING");
+    call(
+        session,
+        "INSERT INTO public.leads (id) SELECT 'odd-' || g FROM generate_series(1, 1500) g ON CONFLICT DO NOTHING",
+    );
     call(
         session,
         "MERGE INTO public.leads l USING (SELECT 'odd-' || g AS id, g FROM generate_series(1401, 1600) g) s ON l.id = s.id
@@ -198,7 +263,8 @@ fn odd_statements(session: &mut Session, done: &mut Done) {
         "UPDATE public.leads SET id = 'moved-' || id WHERE id BETWEEN 'odd-1551' AND 'odd-1600' AND id LIKE 'odd-1___'",
     );
     done.updates += 50;
-    // A cursor, a function with an exception that is caught, and a statement that changes rows in its WITH.
+    // A cursor, a function with an exception that is caught, and a statement that changes rows in
+    // its WITH.
     call(
         session,
         "DO $$ DECLARE c CURSOR FOR SELECT * FROM public.leads WHERE id LIKE 'odd-10_' FOR UPDATE; r record; BEGIN

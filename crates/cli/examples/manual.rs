@@ -1,5 +1,5 @@
-//! Writes the manual pages of `lead-audit` and its completions for bash, fish and zsh, for the package:
-//! `cargo run -p cli --example manual -- DIRECTORY`.
+//! Writes the manual pages of `lead-audit` and its completions for bash, fish and zsh, for the
+//! package: `cargo run -p cli --example manual -- DIRECTORY`.
 
 #[allow(dead_code)] // what is parsed is not looked at
 #[path = "../src/arguments.rs"]
@@ -11,7 +11,8 @@ use std::path::Path;
 use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
-    let directory = env::args_os().nth(1).ok_or_else(|| io::Error::other("usage: manual DIRECTORY"))?;
+    let directory =
+        env::args_os().nth(1).ok_or_else(|| io::Error::other("usage: manual DIRECTORY"))?;
     let directory = Path::new(&directory);
     fs::create_dir_all(directory)?;
     clap_mangen::generate_to(arguments::Arguments::command(), directory)?;

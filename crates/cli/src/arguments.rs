@@ -4,7 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use export::read::Limits;
 use std::path::PathBuf;
 
-/// Exports the audit trail of lead_audit, verifies it with and without the database, and witnesses its checkpoints.
+/// Exports the audit trail of lead_audit, verifies it with and without the database, and witnesses
+/// its checkpoints.
 ///
 /// Exit status: 0 intact (or done), 1 tampered with, 2 could not tell (or could not be done).
 #[derive(Debug, Parser)]
@@ -49,7 +50,8 @@ pub struct Keygen {
 /// Where the database is.
 #[derive(Debug, Args, Clone)]
 pub struct Database {
-    /// URL or connection string of the database (postgresql://…). A password in it can be left to PGPASSWORD
+    /// URL or connection string of the database (postgresql://…). A password in it can be left to
+    /// PGPASSWORD
     #[arg(long, value_name = "URL", env = "LEAD_AUDIT_DATABASE_URL", hide_env_values = true)]
     pub database: Option<String>,
 }
@@ -87,10 +89,12 @@ pub struct Export {
     /// Only entries of this table (SCHEMA.NAME, or NAME if that is clear), each with its proof
     #[arg(long, value_name = "NAME")]
     pub table: Option<String>,
-    /// Only entries of the row with this key: its value, or a JSON object with the columns of the key
+    /// Only entries of the row with this key: its value, or a JSON object with the columns of the
+    /// key
     #[arg(long, value_name = "KEY", requires = "table")]
     pub key: Option<String>,
-    /// Prove that the export extends the tree of this size, for whoever holds that checkpoint; may be given several times
+    /// Prove that the export extends the tree of this size, for whoever holds that checkpoint; may
+    /// be given several times
     #[arg(long, value_name = "SIZE")]
     pub prove_from: Vec<u64>,
 }
@@ -98,10 +102,12 @@ pub struct Export {
 /// What whoever verifies knows from elsewhere.
 #[derive(Debug, Args, Clone)]
 pub struct TrustArguments {
-    /// Public key of the log (its text, or a file with it); may be given several times, after a change of keys
+    /// Public key of the log (its text, or a file with it); may be given several times, after a
+    /// change of keys
     #[arg(long, value_name = "KEY")]
     pub key: Vec<String>,
-    /// A checkpoint that was kept from earlier, or a directory of them: a witness's state, or what the log has published
+    /// A checkpoint that was kept from earlier, or a directory of them: a witness's state, or what
+    /// the log has published
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Vec<PathBuf>,
     /// Public key of a witness: then each --checkpoint has to be cosigned by one
@@ -126,17 +132,20 @@ pub struct Verify {
     /// The export may be older than the checkpoints: that it ends before one of them is no fault
     #[arg(long)]
     pub older: bool,
-    /// Longest line that is accepted, in MiB: what a hostile file can make this program take. No entry is longer than the default
+    /// Longest line that is accepted, in MiB: what a hostile file can make this program take. No
+    /// entry is longer than the default
     #[arg(long, value_name = "MIB", default_value_t = Limits::LINE_MIB, value_parser = clap::value_parser!(u32).range(1..=i64::from(Limits::LINE_MIB)))]
     pub max_line: u32,
 }
 
-/// Follow a log: check that each checkpoint extends the last one, keep it, cosign it, and raise the alarm if it does not
+/// Follow a log: check that each checkpoint extends the last one, keep it, cosign it, and raise the
+/// alarm if it does not
 #[derive(Debug, Args)]
 pub struct Witness {
     #[command(flatten)]
     pub database: Database,
-    /// Directory in which the log publishes its checkpoints. Without --database nothing proves that they extend each other
+    /// Directory in which the log publishes its checkpoints. Without --database nothing proves that
+    /// they extend each other
     #[arg(long, value_name = "DIRECTORY")]
     pub checkpoints: Option<PathBuf>,
     /// Directory in which this witness keeps what it has seen
@@ -148,7 +157,8 @@ pub struct Witness {
     /// The log that it has to be
     #[arg(long)]
     pub origin: Option<String>,
-    /// Consent to the log's change to this origin; its --key has to be given too, if it signs. May be given several times
+    /// Consent to the log's change to this origin; its --key has to be given too, if it signs. May
+    /// be given several times
     #[arg(long, value_name = "ORIGIN")]
     pub follow: Vec<String>,
     /// Private key of this witness (from keygen --witness): cosign what was checked

@@ -1,6 +1,7 @@
 //! The connection to a database, and what is read over it: everything in one snapshot.
 //!
-//! Nothing that comes from there is believed; it is read as it is stored and written down for verification.
+//! Nothing that comes from there is believed; it is read as it is stored and written down for
+//! verification.
 
 mod connect;
 mod entries;
@@ -23,8 +24,8 @@ use postgres::{Client, Row};
 use std::cell::RefCell;
 use std::error::Error;
 
-/// A value as the server sent it, in its binary form. What the binary form of a column is, its type says, and
-/// [`EntryReader`] has looked at that.
+/// A value as the server sent it, in its binary form. What the binary form of a column is, its type
+/// says, and [`EntryReader`] has looked at that.
 pub(crate) struct Raw<'a>(pub &'a [u8]);
 
 impl<'a> FromSql<'a> for Raw<'a> {
@@ -71,7 +72,11 @@ impl Snapshot {
         Ok(client)
     }
 
-    pub(crate) fn query(&self, sql: &str, parameters: &[&(dyn postgres::types::ToSql + Sync)]) -> Result<Vec<Row>, CommandError> {
+    pub(crate) fn query(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn postgres::types::ToSql + Sync)],
+    ) -> Result<Vec<Row>, CommandError> {
         Ok(self.client.borrow_mut().query(sql, parameters)?)
     }
 
@@ -81,7 +86,10 @@ impl Snapshot {
     }
 
     /// The newest checkpoint; `to` is the largest tree size that counts.
-    pub fn last_checkpoint(&self, to: Option<u64>) -> Result<Option<StoredCheckpoint>, CommandError> {
+    pub fn last_checkpoint(
+        &self,
+        to: Option<u64>,
+    ) -> Result<Option<StoredCheckpoint>, CommandError> {
         let to = to.map_or(i64::MAX, |to| i64::try_from(to).unwrap_or(i64::MAX));
         let sql = format!("{CHECKPOINTS} WHERE tree_size <= $1 ORDER BY tree_size DESC LIMIT 1");
         self.query(&sql, &[&to])?.first().map(checkpoint).transpose()
@@ -94,9 +102,17 @@ impl Snapshot {
     }
 
     /// Checkpoints with larger trees, ascending: at most so many of them.
-    pub fn checkpoints_after(&self, tree_size: u64, to: u64, limit: i64) -> Result<Vec<StoredCheckpoint>, CommandError> {
-        let (from, to) = (i64::try_from(tree_size).unwrap_or(i64::MAX), i64::try_from(to).unwrap_or(i64::MAX));
-        let sql = format!("{CHECKPOINTS} WHERE tree_size > $1 AND tree_size <= $2 ORDER BY tree_size LIMIT $3");
+    pub fn checkpoints_after(
+        &self,
+        tree_size: u64,
+        to: u64,
+        limit: i64,
+    ) -> Result<Vec<StoredCheckpoint>, CommandError> {
+        let (from, to) =
+            (i64::try_from(tree_size).unwrap_or(i64::MAX), i64::try_from(to).unwrap_or(i64::MAX));
+        let sql = format!(
+            "{CHECKPOINTS} WHERE tree_size > $1 AND tree_size <= $2 ORDER BY tree_size LIMIT $3"
+        );
         self.query(&sql, &[&from, &to, &limit])?.iter().map(checkpoint).collect()
     }
 
@@ -112,8 +128,11 @@ impl Snapshot {
                     COALESCE(pg_sequence_last_value('lead_audit.entry_id_seq'), 0)",
             &[],
         )?;
-        let row = rows.first().ok_or_else(|| CommandError::Database("a query without a result".to_owned()))?;
-        let ranges = |column: usize| -> Result<IdRanges, CommandError> { id_ranges(row.try_get(column)?) };
+        let row = rows
+            .first()
+            .ok_or_else(|| CommandError::Database("a query without a result".to_owned()))?;
+        let ranges =
+            |column: usize| -> Result<IdRanges, CommandError> { id_ranges(row.try_get(column)?) };
         let unsealed = ranges(0)?.complement();
         let mut possible = ranges(1)?;
         let (looked_to, last_id): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
@@ -122,21 +141,27 @@ impl Snapshot {
             possible.extend(&IdRanges::from_range(next, last_id));
         }
         // Versions before 1.1 took no note of those that the sequence has passed since.
-        let known = self.query("SELECT to_regclass('lead_audit.inserted_entry') IS NOT NULL", &[])?;
+        let known =
+            self.query("SELECT to_regclass('lead_audit.inserted_entry') IS NOT NULL", &[])?;
         if known.first().is_some_and(|row| row.get(0)) {
             let rows = self.query("SELECT id FROM lead_audit.inserted_entry ORDER BY id", &[])?;
-            let inserted = rows.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<Vec<i64>, CommandError>>()?;
+            let inserted = rows
+                .iter()
+                .map(|row| Ok(row.try_get(0)?))
+                .collect::<Result<Vec<i64>, CommandError>>()?;
             possible = possible.without(&inserted.into_iter().collect());
         }
         Ok((unsealed, possible))
     }
 }
 
-const CHECKPOINTS: &str = "SELECT tree_size, root, entry_ids::text, sealed_at, note FROM lead_audit.checkpoint";
+const CHECKPOINTS: &str =
+    "SELECT tree_size, root, entry_ids::text, sealed_at, note FROM lead_audit.checkpoint";
 
 fn checkpoint(row: &Row) -> Result<StoredCheckpoint, CommandError> {
-    // Whoever may change the table can have NULL there, or ids without end. That must be a fault that is found, not a reason to
-    // know nothing: what is stood in for it fits nothing that was sealed.
+    // Whoever may change the table can have NULL there, or ids without end. That must be a fault
+    // that is found, not a reason to know nothing: what is stood in for it fits nothing that was
+    // sealed.
     let size: i64 = row.try_get(0)?;
     let root: Option<&[u8]> = row.try_get(1)?;
     let ids: Option<&str> = row.try_get(2)?;
@@ -153,5 +178,6 @@ fn checkpoint(row: &Row) -> Result<StoredCheckpoint, CommandError> {
 
 fn id_ranges(text: &str) -> Result<IdRanges, CommandError> {
     // One without a bound is as large as can be, and nothing that sealing writes.
-    IdRanges::parse(text).map_err(|error| CommandError::Database(format!("ids of a checkpoint: {error}")))
+    IdRanges::parse(text)
+        .map_err(|error| CommandError::Database(format!("ids of a checkpoint: {error}")))
 }

@@ -31,7 +31,8 @@ pub enum CommandError {
         /// What is wrong with it.
         cause: ledger::note::KeyError,
     },
-    /// The database, or the way there. It never shows the connection string, which may have a password in it.
+    /// The database, or the way there. It never shows the connection string, which may have a
+    /// password in it.
     #[error("database: {0}")]
     Database(String),
     /// A checkpoint that was kept.
@@ -69,16 +70,24 @@ impl From<postgres::Error> for CommandError {
     fn from(error: postgres::Error) -> Self {
         let Some(db) = error.as_db_error() else {
             // Of a connection the cause is what helps: refused, no such file, certificate.
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            let cause = std::error::Error::source(&error)
+                .map(|cause| format!(": {cause}"))
+                .unwrap_or_default();
             let text = error.to_string();
-            return CommandError::Database(if text.ends_with(&cause) { text } else { text + &cause });
+            return CommandError::Database(if text.ends_with(&cause) {
+                text
+            } else {
+                text + &cause
+            });
         };
         let mut text = format!("{} (SQLSTATE {})", db.message(), db.code().code());
         if let Some(detail) = db.detail() {
             text += &format!(". {detail}");
         }
         match db.code().code() {
-            "42501" => text += ". docs/privileges.md says what a role needs that exports, verifies or witnesses.",
+            "42501" => {
+                text += ". docs/privileges.md says what a role needs that exports, verifies or witnesses."
+            }
             "42P01" | "3F000" => text += ". Is lead_audit 0.2 or later installed in this database?",
             _ => {}
         }

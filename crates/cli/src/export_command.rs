@@ -2,7 +2,9 @@
 
 use crate::Status;
 use crate::arguments::{Database, Export};
-use crate::database::{ExportError, Range, Selection, Snapshot, Written, write_history, write_selection};
+use crate::database::{
+    ExportError, Range, Selection, Snapshot, Written, write_history, write_selection,
+};
 use crate::error::CommandError;
 use crate::progress::Console;
 use export::read::Limits;
@@ -20,8 +22,11 @@ pub fn run(arguments: &Export, console: Console) -> Result<Status, CommandError>
         table: arguments.table.clone(),
         key: arguments.key.clone(),
     };
-    if !selection.is_everything() && (arguments.resume || arguments.after.is_some() || arguments.from_size.is_some()) {
-        let text = "a selection is whole: --resume, --after and --from-size are for exports of everything";
+    if !selection.is_everything()
+        && (arguments.resume || arguments.after.is_some() || arguments.from_size.is_some())
+    {
+        let text =
+            "a selection is whole: --resume, --after and --from-size are for exports of everything";
         return Err(CommandError::Refused(text.to_owned()));
     }
     let mut range = Range {
@@ -33,7 +38,8 @@ pub fn run(arguments: &Export, console: Console) -> Result<Status, CommandError>
     if let Some(file) = &arguments.after {
         let point = resume_point(&mut File::open(file).map_err(CommandError::file(file))?, file)?;
         if point.lines > 0 {
-            let cause = "the export in it is not complete: go on with it first, with --resume".to_owned();
+            let cause =
+                "the export in it is not complete: go on with it first, with --resume".to_owned();
             return Err(CommandError::Content { path: file.clone(), cause });
         }
         (range.from, range.from_root) = (point.tree_size, point.root);
@@ -61,7 +67,11 @@ pub fn run(arguments: &Export, console: Console) -> Result<Status, CommandError>
 
 /// The connection string that was given.
 pub fn url(database: &Database) -> Result<&str, CommandError> {
-    let missing = || CommandError::Refused("which database? Give --database or set LEAD_AUDIT_DATABASE_URL".to_owned());
+    let missing = || {
+        CommandError::Refused(
+            "which database? Give --database or set LEAD_AUDIT_DATABASE_URL".to_owned(),
+        )
+    };
     database.database.as_deref().ok_or_else(missing)
 }
 
@@ -81,16 +91,25 @@ fn to_file(
         is_new = !path.exists();
         // What is no file can neither be read again nor cut off.
         if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
-            return Err(CommandError::content(path)("it is no file, so that --resume cannot go on with it"));
+            return Err(CommandError::content(path)(
+                "it is no file, so that --resume cannot go on with it",
+            ));
         }
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(&error)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(&error)?;
         let length = file.metadata().map_err(&error)?.len();
         let point = resume_point(&mut file, path)?;
         if point.offset > 0 {
             compression = point.compression(arguments.zstd.unwrap_or(3));
         }
         // Asked before anything is cut off: a history that has forked must not cost the file.
-        (range.from, range.from_root, range.goes_on) = (point.tree_size, point.root, point.lines > 0);
+        (range.from, range.from_root, range.goes_on) =
+            (point.tree_size, point.root, point.lines > 0);
         if point.tree_size > 0 {
             let found = snapshot.checkpoint(point.tree_size)?;
             if found.map(|found| found.root) != point.root {
@@ -103,7 +122,11 @@ fn to_file(
         }
         lines = point.lines;
         if point.offset < length {
-            console.remark(&format!("{}: {} bytes at its end are written anew", path.display(), length - point.offset));
+            console.remark(&format!(
+                "{}: {} bytes at its end are written anew",
+                path.display(),
+                length - point.offset
+            ));
         }
         file.set_len(point.offset).map_err(&error)?;
         file.seek(SeekFrom::End(0)).map_err(&error)?;
@@ -111,14 +134,17 @@ fn to_file(
     } else {
         OpenOptions::new().write(true).create_new(true).open(path).map_err(|cause| {
             if cause.kind() == io::ErrorKind::AlreadyExists {
-                let cause = "it exists: --resume goes on with it; an export never overwrites a file".to_owned();
+                let cause =
+                    "it exists: --resume goes on with it; an export never overwrites a file"
+                        .to_owned();
                 CommandError::Content { path: path.clone(), cause }
             } else {
                 error(cause)
             }
         })?
     };
-    let (file, written) = match write(snapshot, file, compression, lines, selection, range, console) {
+    let (file, written) = match write(snapshot, file, compression, lines, selection, range, console)
+    {
         Ok(done) => done,
         Err(cause) => {
             if is_new {
@@ -133,9 +159,12 @@ fn to_file(
 
 /// What a failed export leaves: a file with which --resume can go on, or none.
 fn leave(path: &Path, console: Console) {
-    let point = File::open(path).map_err(CommandError::file(path)).and_then(|mut file| resume_point(&mut file, path));
+    let point = File::open(path)
+        .map_err(CommandError::file(path))
+        .and_then(|mut file| resume_point(&mut file, path));
     if point.is_ok_and(|point| point.tree_size > 0) {
-        console.remark(&format!("{}: it is not complete; --resume goes on with it", path.display()));
+        console
+            .remark(&format!("{}: it is not complete; --resume goes on with it", path.display()));
     } else {
         // If it cannot be removed, why the export failed is what the user has to know.
         _ = std::fs::remove_file(path);
@@ -158,7 +187,8 @@ fn write<W: Write>(
     console: Console,
 ) -> Result<(W, ExportSummary), ExportError> {
     let output = Output::new(file, compression, lines)?;
-    let length = snapshot.last_checkpoint(range.to)?.map(|last| last.tree_size.saturating_sub(range.from));
+    let length =
+        snapshot.last_checkpoint(range.to)?.map(|last| last.tree_size.saturating_sub(range.from));
     let bar = console.bar("exporting", length.filter(|_| selection.is_everything()), false);
     let mut progress = |entries| bar.inc(entries);
     let (output, counts) = if selection.is_everything() {
@@ -182,7 +212,12 @@ fn resume_point(file: &mut File, path: &Path) -> Result<ResumePoint, CommandErro
     find_resume_point(file, Limits::default()).map_err(CommandError::content(path))
 }
 
-fn report(written: &ExportSummary, path: &Path, started: Instant, console: Console) -> Result<Status, CommandError> {
+fn report(
+    written: &ExportSummary,
+    path: &Path,
+    started: Instant,
+    console: Console,
+) -> Result<Status, CommandError> {
     let ExportSummary { counts, bytes } = written;
     let seconds = started.elapsed().as_secs_f64();
     let text = format!(

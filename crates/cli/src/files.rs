@@ -12,8 +12,12 @@ const MAX_SMALL: u64 = 4 << 20;
 /// Makes a new file that only its owner can read. One that exists is never touched.
 pub fn write_secret(path: &Path, text: &str) -> Result<(), CommandError> {
     let error = CommandError::file(path);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(&error)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| sync_directory(path));
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(&error)?;
+    let written = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| sync_directory(path));
     if written.is_err() {
         // Half a key would keep the next try from making a whole one.
         _ = fs::remove_file(path);
@@ -21,17 +25,25 @@ pub fn write_secret(path: &Path, text: &str) -> Result<(), CommandError> {
     written.map_err(error)
 }
 
-/// Puts a file in its place, or in that of another, at once. What is there and is no file (a device, a pipe) is written to: it is never
-/// taken away. A link stays one.
+/// Puts a file in its place, or in that of another, at once. What is there and is no file (a
+/// device, a pipe) is written to: it is never taken away. A link stays one.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
     let error = CommandError::file(path);
     let real = match fs::canonicalize(path) {
         Ok(real) => real,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => path.to_owned(),
+        Err(cause)
+            if cause.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() =>
+        {
+            path.to_owned()
+        }
         Err(cause) => return Err(error(cause)),
     };
     if fs::metadata(&real).is_ok_and(|there| !there.is_file()) {
-        return OpenOptions::new().write(true).open(&real).and_then(|mut there| there.write_all(bytes)).map_err(error);
+        return OpenOptions::new()
+            .write(true)
+            .open(&real)
+            .and_then(|mut there| there.write_all(bytes))
+            .map_err(error);
     }
     let path = &*real;
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -50,7 +62,10 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
 
 /// What a rename or a new file has done to its directory is on disk after this.
 fn sync_directory(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_owned);
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .map_or_else(|| PathBuf::from("."), Path::to_owned);
     File::open(parent)?.sync_all()
 }
 
@@ -66,7 +81,8 @@ pub fn read_note(path: &Path) -> Result<Vec<u8>, CommandError> {
 /// Reads a small file; `-` is standard input.
 pub fn read_small(path: &Path) -> Result<Vec<u8>, CommandError> {
     let mut bytes = Vec::new();
-    let read = |reader: &mut dyn Read, bytes: &mut Vec<u8>| reader.take(MAX_SMALL + 1).read_to_end(bytes);
+    let read =
+        |reader: &mut dyn Read, bytes: &mut Vec<u8>| reader.take(MAX_SMALL + 1).read_to_end(bytes);
     let result = if path.as_os_str() == "-" {
         read(&mut io::stdin(), &mut bytes)
     } else {
@@ -74,7 +90,10 @@ pub fn read_small(path: &Path) -> Result<Vec<u8>, CommandError> {
     };
     result.map_err(CommandError::file(path))?;
     if bytes.len() as u64 > MAX_SMALL {
-        return Err(CommandError::Content { path: path.to_owned(), cause: format!("larger than {MAX_SMALL} bytes") });
+        return Err(CommandError::Content {
+            path: path.to_owned(),
+            cause: format!("larger than {MAX_SMALL} bytes"),
+        });
     }
     Ok(bytes)
 }
@@ -86,9 +105,11 @@ mod tests {
 
     #[test]
     fn only_files_are_replaced() {
-        let directory = std::env::temp_dir().join(format!("lead_audit_files_{}", std::process::id()));
+        let directory =
+            std::env::temp_dir().join(format!("lead_audit_files_{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
-        let (file, link, pipe) = (directory.join("file"), directory.join("link"), directory.join("pipe"));
+        let (file, link, pipe) =
+            (directory.join("file"), directory.join("link"), directory.join("pipe"));
         replace(&file, b"one").unwrap();
         replace(&file, b"two").unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"two");
@@ -110,7 +131,8 @@ mod tests {
         assert!(replace(&directory, b"six").is_err());
         symlink("nowhere", directory.join("dangling")).unwrap();
         assert!(replace(&directory.join("dangling"), b"seven").is_err());
-        let names: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 4, "{names:?}");
         fs::remove_dir_all(&directory).unwrap();
     }

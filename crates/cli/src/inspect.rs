@@ -36,7 +36,10 @@ pub fn run(arguments: &Inspect, console: Console) -> Result<Status, CommandError
     let bytes = read_note(path)?;
     let text = String::from_utf8_lossy(&bytes);
     if let Ok(proof) = TlogProof::parse(&bytes) {
-        let mut lines = vec![("what", json!("proof of an entry (C2SP tlog-proof)")), ("leaf index", json!(proof.index))];
+        let mut lines = vec![
+            ("what", json!("proof of an entry (C2SP tlog-proof)")),
+            ("leaf index", json!(proof.index)),
+        ];
         lines.push(("proof", proof.hashes.iter().map(hash_text).collect()));
         lines.extend(note_lines(&proof.checkpoint));
         return show(&lines, console);
@@ -49,7 +52,10 @@ pub fn run(arguments: &Inspect, console: Console) -> Result<Status, CommandError
         return show(&key_lines("private key of a log; its public key", key.verifier()), console);
     }
     if let Ok(key) = CosigningKey::from_text(&text) {
-        return show(&key_lines("private key of a witness; its public key", key.verifier()), console);
+        return show(
+            &key_lines("private key of a witness; its public key", key.verifier()),
+            console,
+        );
     }
     if let Ok(note) = Note::parse_or_unsigned(&bytes)
         && checkpoint_of(&note).is_some()
@@ -71,8 +77,10 @@ pub fn run(arguments: &Inspect, console: Console) -> Result<Status, CommandError
 type Lines = Vec<(&'static str, Value)>;
 
 fn show(lines: &[(&str, Value)], console: Console) -> Result<Status, CommandError> {
-    let value: serde_json::Map<String, Value> = lines.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-    let text: Vec<String> = lines.iter().map(|(name, value)| format!("{name:<18} {}", shown(value))).collect();
+    let value: serde_json::Map<String, Value> =
+        lines.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    let text: Vec<String> =
+        lines.iter().map(|(name, value)| format!("{name:<18} {}", shown(value))).collect();
     console.result(&text.join("\n"), &Value::Object(value))?;
     Ok(Status::Intact)
 }
@@ -80,7 +88,10 @@ fn show(lines: &[(&str, Value)], console: Console) -> Result<Status, CommandErro
 /// A value for people: nothing in it can do anything to a terminal.
 fn shown(value: &Value) -> String {
     match value {
-        Value::String(text) => text.chars().flat_map(|c| if c == '"' { vec![c] } else { c.escape_debug().collect() }).collect(),
+        Value::String(text) => text
+            .chars()
+            .flat_map(|c| if c == '"' { vec![c] } else { c.escape_debug().collect() })
+            .collect(),
         Value::Array(values) => {
             let shown: Vec<String> = values.iter().map(shown).collect();
             if shown.is_empty() { "none".to_owned() } else { shown.join(&format!("\n{:19}", "")) }
@@ -110,8 +121,11 @@ fn note_lines(note: &Note) -> Lines {
             lines.push(("extensions", json!(extensions)));
         }
     }
-    let signatures: Vec<String> =
-        note.signatures().iter().map(|signature| format!("{} (key id {:08x})", signature.name(), signature.key_id())).collect();
+    let signatures: Vec<String> = note
+        .signatures()
+        .iter()
+        .map(|signature| format!("{} (key id {:08x})", signature.name(), signature.key_id()))
+        .collect();
     lines.push(("signatures", json!(signatures)));
     lines
 }
@@ -151,9 +165,15 @@ fn entry_lines(preimage: &str) -> Lines {
         "format",
     ];
     let columns = EntryColumns::of(preimage);
-    let known = NAMES.iter().filter_map(|name| columns.get(name).map(|value| (*name, json!(value))));
+    let known =
+        NAMES.iter().filter_map(|name| columns.get(name).map(|value| (*name, json!(value))));
     lines.extend(known);
-    let unknown: Vec<&str> = columns.0.iter().map(|(name, _)| name.as_str()).filter(|name| !NAMES.contains(name)).collect();
+    let unknown: Vec<&str> = columns
+        .0
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .filter(|name| !NAMES.contains(name))
+        .collect();
     if !unknown.is_empty() {
         lines.push(("unknown columns", json!(unknown)));
     }
@@ -176,8 +196,12 @@ fn record_lines(record: &Record) -> Lines {
             ("exported at", json!(instant(header.exported_at))),
         ],
         Record::Start(start) => {
-            let mut lines = vec![("what", json!("tree before the first entry")), ("tree size", json!(start.tree_size))];
-            let note = start.note.as_ref().and_then(|note| Note::parse_or_unsigned(note.as_bytes()).ok());
+            let mut lines = vec![
+                ("what", json!("tree before the first entry")),
+                ("tree size", json!(start.tree_size)),
+            ];
+            let note =
+                start.note.as_ref().and_then(|note| Note::parse_or_unsigned(note.as_bytes()).ok());
             lines.extend(note.iter().flat_map(note_lines));
             lines
         }
@@ -205,19 +229,34 @@ fn record_lines(record: &Record) -> Lines {
             }
             lines
         }
-        Record::Unsealed { checksum, entry: preimage } => entry("entry, not sealed yet", checksum, preimage),
-        Record::Inserted { checksum, entry: preimage } => entry("entry that no checkpoint can take", checksum, preimage),
+        Record::Unsealed { checksum, entry: preimage } => {
+            entry("entry, not sealed yet", checksum, preimage)
+        }
+        Record::Inserted { checksum, entry: preimage } => {
+            entry("entry that no checkpoint can take", checksum, preimage)
+        }
         Record::Missing { id, .. } => vec![("what", json!("missing entry")), ("id", json!(id))],
         Record::Damaged(damaged) => {
-            vec![("what", json!("damaged entry")), ("id", json!(damaged.id)), ("fault", json!(damaged.fault))]
+            vec![
+                ("what", json!("damaged entry")),
+                ("id", json!(damaged.id)),
+                ("fault", json!(damaged.fault)),
+            ]
         }
         Record::Unknown(unknown) => {
-            let mut lines = vec![("what", json!("entry with a value in a column that the exporter did not know"))];
+            let mut lines = vec![(
+                "what",
+                json!("entry with a value in a column that the exporter did not know"),
+            )];
             lines.extend([("id", json!(unknown.id)), ("column", json!(unknown.column))]);
             lines
         }
         Record::End(end) => {
-            vec![("what", json!("end")), ("lines", json!(end.lines)), ("tree size", json!(end.tree_size))]
+            vec![
+                ("what", json!("end")),
+                ("lines", json!(end.lines)),
+                ("tree size", json!(end.tree_size)),
+            ]
         }
     }
 }
@@ -244,10 +283,14 @@ fn record(arguments: &Inspect, console: Console) -> Result<Status, CommandError>
             if !hit {
                 continue;
             }
-            let at_line = |error: export::RecordError| CommandError::content(path)(format!("line {number}: {error}"));
+            let at_line = |error: export::RecordError| {
+                CommandError::content(path)(format!("line {number}: {error}"))
+            };
             let record = Record::parse(line).map_err(at_line)?;
             let id = match &record {
-                Record::Sealed { entry, .. } | Record::Unsealed { entry, .. } | Record::Inserted { entry, .. } => {
+                Record::Sealed { entry, .. }
+                | Record::Unsealed { entry, .. }
+                | Record::Inserted { entry, .. } => {
                     EntryColumns::of(entry).get("id").map(str::to_owned)
                 }
                 _ => None,
@@ -270,7 +313,8 @@ fn contains(line: &[u8], part: &[u8]) -> bool {
 fn overview(arguments: &Inspect, console: Console) -> Result<Status, CommandError> {
     let path = &arguments.file;
     let reader = open(path).map_err(CommandError::file(path))?;
-    let (mut entries, mut unsealed, mut checkpoints, mut others, mut exports) = (0u64, 0u64, 0u64, 0u64, 0u64);
+    let (mut entries, mut unsealed, mut checkpoints, mut others, mut exports) =
+        (0u64, 0u64, 0u64, 0u64, 0u64);
     let mut first: Lines = Vec::new();
     let mut last: Lines = Vec::new();
     for block in Blocks::new(reader, Limits::default()) {
@@ -281,7 +325,8 @@ fn overview(arguments: &Inspect, console: Console) -> Result<Status, CommandErro
                 *(if sealed { &mut entries } else { &mut unsealed }) += 1;
                 continue;
             }
-            let record = Record::parse(line).map_err(|error| CommandError::content(path)(format!("line {number}: {error}")))?;
+            let record = Record::parse(line)
+                .map_err(|error| CommandError::content(path)(format!("line {number}: {error}")))?;
             match &record {
                 Record::Export(_) => {
                     exports += 1;

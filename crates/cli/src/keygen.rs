@@ -23,7 +23,8 @@ pub fn run(arguments: &Keygen, console: Console) -> Result<Status, CommandError>
         "The private key is in {}, which only you can read. The public key, for whoever verifies:",
         arguments.output.display()
     ));
-    let value = json!({ "public_key": public, "private_key_file": arguments.output.display().to_string() });
+    let value =
+        json!({ "public_key": public, "private_key_file": arguments.output.display().to_string() });
     console.result(&public, &value)?;
     Ok(Status::Intact)
 }

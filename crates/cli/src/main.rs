@@ -1,6 +1,8 @@
-//! `lead-audit`: exports the audit trail, verifies exports and databases, and witnesses checkpoints.
+//! `lead-audit`: exports the audit trail, verifies exports and databases, and witnesses
+//! checkpoints.
 //!
-//! Exit status, of every command: 0 intact (or done), 1 tampered with, 2 could not tell (or could not be done).
+//! Exit status, of every command: 0 intact (or done), 1 tampered with, 2 could not tell (or could
+//! not be done).
 //!
 //! * [`arguments`] – what can be said on the command line; each command has a module of its name
 //! * [`database`] – the connection, and what is read over it, in one snapshot
@@ -62,7 +64,9 @@ fn main() -> ExitCode {
     match result {
         Ok(status) => status.into(),
         // Whoever read the output has gone away: `lead-audit inspect … | head`.
-        Err(CommandError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(2),
+        Err(CommandError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::from(2)
+        }
         Err(error) => {
             output.error(&error);
             Status::CouldNotTell.into()

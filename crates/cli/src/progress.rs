@@ -6,13 +6,15 @@ use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-/// Whether a terminal may do something else with a character than show it: control a cursor, change the order of the text, hide it.
+/// Whether a terminal may do something else with a character than show it: control a cursor, change
+/// the order of the text, hide it.
 fn is_active(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// The text as it is shown: what a server or a file says must not reach the terminal as anything but text.
+/// The text as it is shown: what a server or a file says must not reach the terminal as anything
+/// but text.
 fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -56,7 +58,11 @@ impl Console {
     /// A result: a line for people, or an object for machines.
     pub fn result(self, text: &str, value: &Value) -> Result<(), CommandError> {
         let mut out = io::stdout().lock();
-        let written = if self.json { writeln!(out, "{}", plain_json(value)) } else { writeln!(out, "{}", printable(text)) };
+        let written = if self.json {
+            writeln!(out, "{}", plain_json(value))
+        } else {
+            writeln!(out, "{}", printable(text))
+        };
         written.and_then(|()| out.flush()).map_err(CommandError::Output)
     }
 

@@ -30,7 +30,11 @@ pub fn prove(arguments: &Prove, console: Console) -> Result<Status, CommandError
     let selection = Selection { from_id: Some(id), to_id: Some(id), ..Selection::default() };
     let selected = select(&snapshot, &selection, last.tree_size)?;
     let Some(&(index, _)) = selected.sealed.first() else {
-        let known = if selected.unsealed.is_empty() { "there is no entry" } else { "no checkpoint took yet the entry" };
+        let known = if selected.unsealed.is_empty() {
+            "there is no entry"
+        } else {
+            "no checkpoint took yet the entry"
+        };
         return refused(format!("{known} {id}"));
     };
     let mut preimage = None;
@@ -59,18 +63,26 @@ pub fn prove(arguments: &Prove, console: Console) -> Result<Status, CommandError
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
-    if path.as_os_str() == "-" { std::io::stdout().write_all(bytes).map_err(CommandError::Output) } else { replace(path, bytes) }
+    if path.as_os_str() == "-" {
+        std::io::stdout().write_all(bytes).map_err(CommandError::Output)
+    } else {
+        replace(path, bytes)
+    }
 }
 
 /// Verifies a proof.
 pub fn verify_proof(arguments: &VerifyProof, console: Console) -> Result<Status, CommandError> {
     let trust = trust::gather(&arguments.trust, false)?;
-    let proof = TlogProof::parse(&read_note(&arguments.proof)?).map_err(CommandError::content(&arguments.proof))?;
+    let proof = TlogProof::parse(&read_note(&arguments.proof)?)
+        .map_err(CommandError::content(&arguments.proof))?;
     let entry = read_small(&arguments.entry)?;
     let entry = entry.strip_suffix(b"\n").unwrap_or(&entry);
     let (preimage, given) = preimage_and_checksum(entry, &arguments.entry)?;
     let tampered = |text: String| {
-        console.result(&format!("TAMPERED WITH: {text}"), &json!({ "verdict": "tampered", "detail": text }))?;
+        console.result(
+            &format!("TAMPERED WITH: {text}"),
+            &json!({ "verdict": "tampered", "detail": text }),
+        )?;
         Ok(Status::Tampered)
     };
     let computed = judge_entry(preimage, &[0; 32], &mut Vec::new()).computed;
@@ -84,14 +96,23 @@ pub fn verify_proof(arguments: &VerifyProof, console: Console) -> Result<Status,
     if trust.origin.as_deref().is_some_and(|origin| origin != checkpoint.origin()) {
         return tampered(format!("the proof is of the log {:?}", checkpoint.origin()));
     }
-    // Whoever signs with the log's name and is not known may be the log, after or before a change of its key.
-    let stranger = proof.checkpoint.signatures().iter().any(|signature| signature.name() == checkpoint.origin());
+    // Whoever signs with the log's name and is not known may be the log, after or before a change
+    // of its key.
+    let stranger = proof
+        .checkpoint
+        .signatures()
+        .iter()
+        .any(|signature| signature.name() == checkpoint.origin());
     let signed = match proof.checkpoint.verify(&trust.keys) {
-        Ok(signers) if signers.iter().any(|signer| signer.key.name() == checkpoint.origin()) => true,
+        Ok(signers) if signers.iter().any(|signer| signer.key.name() == checkpoint.origin()) => {
+            true
+        }
         Ok(_) if stranger => false,
         Ok(_) => {
             let origin = checkpoint.origin();
-            return tampered(format!("the checkpoint: its origin {origin:?} is not the name of the key that has signed it"));
+            return tampered(format!(
+                "the checkpoint: its origin {origin:?} is not the name of the key that has signed it"
+            ));
         }
         Err(NoteError::NoKnownSignature) if trust.keys.is_empty() || stranger => false,
         Err(error) => return tampered(format!("the checkpoint: {error}")),
@@ -100,11 +121,19 @@ pub fn verify_proof(arguments: &VerifyProof, console: Console) -> Result<Status,
     if let Some(kept) = kept
         && kept.root != *checkpoint.root()
     {
-        return tampered(format!("the checkpoint in {} has another root: the history has forked", kept.from));
+        return tampered(format!(
+            "the checkpoint in {} has another root: the history has forked",
+            kept.from
+        ));
     }
     let columns = EntryColumns::of(preimage);
     let id = columns.get("id").unwrap_or_default().to_owned();
-    let what = format!("entry {id} is leaf {} of {:?}, tree size {}", proof.index, checkpoint.origin(), checkpoint.size());
+    let what = format!(
+        "entry {id} is leaf {} of {:?}, tree size {}",
+        proof.index,
+        checkpoint.origin(),
+        checkpoint.size()
+    );
     let value = |verdict: &str| {
         json!({ "verdict": verdict, "id": id, "index": proof.index, "origin": checkpoint.origin(), "tree_size": checkpoint.size(),
                 "root": hash_text(checkpoint.root()), "signed": signed, "matched": kept.is_some() })
@@ -113,16 +142,21 @@ pub fn verify_proof(arguments: &VerifyProof, console: Console) -> Result<Status,
         console.result(&format!("INTACT: {what}"), &value("intact"))?;
         Ok(Status::Intact)
     } else {
-        let other = if trust.keys.is_empty() { "" } else { "; it is signed, but not with the given key" };
+        let other =
+            if trust.keys.is_empty() { "" } else { "; it is signed, but not with the given key" };
         let advice = "Give the log's --key, or a --checkpoint of this size";
-        let text = format!("COULD NOT TELL: {what}, if that checkpoint is genuine{other}. {advice}");
+        let text =
+            format!("COULD NOT TELL: {what}, if that checkpoint is genuine{other}. {advice}");
         console.result(&text, &value("could not tell"))?;
         Ok(Status::CouldNotTell)
     }
 }
 
 /// The preimage in what may be one, or a line of an export.
-fn preimage_and_checksum<'a>(bytes: &'a [u8], path: &Path) -> Result<(&'a str, Option<[u8; 32]>), CommandError> {
+fn preimage_and_checksum<'a>(
+    bytes: &'a [u8],
+    path: &Path,
+) -> Result<(&'a str, Option<[u8; 32]>), CommandError> {
     if bytes.starts_with(b"{\"checksum\":") {
         return match Record::parse(bytes).map_err(CommandError::content(path))? {
             Record::Sealed { checksum, entry, .. }
@@ -133,7 +167,11 @@ fn preimage_and_checksum<'a>(bytes: &'a [u8], path: &Path) -> Result<(&'a str, O
     }
     ledger::canonical::check(bytes).map_err(CommandError::content(path))?;
     let text = std::str::from_utf8(bytes).map_err(CommandError::content(path))?;
-    if text.starts_with('{') { Ok((text, None)) } else { Err(CommandError::content(path)("not a JSON object")) }
+    if text.starts_with('{') {
+        Ok((text, None))
+    } else {
+        Err(CommandError::content(path)("not a JSON object"))
+    }
 }
 
 /// What a checkpoint's text says, for those that only show it.

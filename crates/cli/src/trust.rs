@@ -14,7 +14,8 @@ pub fn gather(arguments: &TrustArguments, older: bool) -> Result<Trust, CommandE
     for key in &arguments.key {
         trust.trust_key(public_key(key)?)?;
     }
-    let witnesses = arguments.witness_key.iter().map(|key| public_key(key)).collect::<Result<Vec<_>, _>>()?;
+    let witnesses =
+        arguments.witness_key.iter().map(|key| public_key(key)).collect::<Result<Vec<_>, _>>()?;
     for path in &arguments.checkpoint {
         for file in checkpoint_files(path)? {
             trust.know(&read_note(&file)?, &file.display().to_string(), &witnesses)?;
@@ -28,17 +29,22 @@ pub fn public_key(argument: &str) -> Result<VerifierKey, CommandError> {
     // A path may look like anything, so what is there comes first.
     if !Path::new(argument).exists() {
         return VerifierKey::from_text(argument).map_err(|cause| {
-            let from = if cause == KeyError::NotAVerifierKey { argument.to_owned() } else { "--key".to_owned() };
+            let from = if cause == KeyError::NotAVerifierKey {
+                argument.to_owned()
+            } else {
+                "--key".to_owned()
+            };
             CommandError::Key { from, cause }
         });
     }
     let bytes = read_small(Path::new(argument))?;
     let text = String::from_utf8_lossy(&bytes);
-    VerifierKey::from_text(text.trim()).map_err(|cause| CommandError::Key { from: argument.to_owned(), cause })
+    VerifierKey::from_text(text.trim())
+        .map_err(|cause| CommandError::Key { from: argument.to_owned(), cause })
 }
 
-/// The files of checkpoints in a directory (and one level below): those whose names are tree sizes, and `checkpoint`. Of a file,
-/// itself.
+/// The files of checkpoints in a directory (and one level below): those whose names are tree sizes,
+/// and `checkpoint`. Of a file, itself.
 pub fn checkpoint_files(path: &Path) -> Result<Vec<PathBuf>, CommandError> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -60,12 +66,19 @@ pub fn checkpoint_files(path: &Path) -> Result<Vec<PathBuf>, CommandError> {
     }
     found.sort();
     if found.is_empty() {
-        return Err(CommandError::Content { path: path.to_owned(), cause: "there is no checkpoint in it".to_owned() });
+        return Err(CommandError::Content {
+            path: path.to_owned(),
+            cause: "there is no checkpoint in it".to_owned(),
+        });
     }
     Ok(found)
 }
 
 /// The tree size that the name of a checkpoint's file says: 20 digits.
 pub fn size_of_name(name: &str) -> Option<u64> {
-    if name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit()) { name.parse().ok() } else { None }
+    if name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit()) {
+        name.parse().ok()
+    } else {
+        None
+    }
 }

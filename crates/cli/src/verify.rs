@@ -33,10 +33,14 @@ pub fn run(arguments: &Verify, console: Console) -> Result<Status, CommandError>
     let mut show = |fault: Fault| {
         shown += 1;
         if shown <= MAX_SHOWN && broken.is_none() {
-            broken = bar.suspend(|| console.result(&on_one_line(&fault.to_string()), &fault_value(&fault))).err();
+            broken = bar
+                .suspend(|| console.result(&on_one_line(&fault.to_string()), &fault_value(&fault)))
+                .err();
         }
     };
-    let report = verify(sources, &trust, limits, &mut show, &mut |progress| bar.set_position(progress.bytes))?;
+    let report = verify(sources, &trust, limits, &mut show, &mut |progress| {
+        bar.set_position(progress.bytes)
+    })?;
     bar.finish_and_clear();
     if let Some(error) = broken {
         return Err(error);
@@ -61,7 +65,11 @@ fn files(paths: &[PathBuf]) -> Result<(Vec<Source>, Option<u64>), CommandError> 
         sources.push(Source { name: path.display().to_string(), reader });
         // Of what is compressed the uncompressed length is not known.
         let plain = path.extension().is_none_or(|extension| extension != "zst");
-        let own = path.metadata().ok().filter(|metadata| plain && metadata.is_file()).map(|metadata| metadata.len());
+        let own = path
+            .metadata()
+            .ok()
+            .filter(|metadata| plain && metadata.is_file())
+            .map(|metadata| metadata.len());
         length = length.zip(own).map(|(all, own)| all + own);
     }
     Ok((sources, length))
@@ -71,7 +79,8 @@ fn files(paths: &[PathBuf]) -> Result<(Vec<Source>, Option<u64>), CommandError> 
 fn database(url: &str) -> Result<Source, CommandError> {
     // Here, so that what is wrong with the connection is known before anything is verified.
     let client = crate::database::connect(url)?;
-    let (reader, writer) = io::pipe().map_err(|error| CommandError::Refused(format!("no pipe: {error}")))?;
+    let (reader, writer) =
+        io::pipe().map_err(|error| CommandError::Refused(format!("no pipe: {error}")))?;
     let export = move || -> Result<(), ExportError> {
         let snapshot = Snapshot::begin(client)?;
         let output = Output::new(writer, Compression::None, 0)?;
@@ -82,7 +91,10 @@ fn database(url: &str) -> Result<Source, CommandError> {
     };
     let export = std::thread::Builder::new().name("export".to_owned()).spawn(export);
     let export = export.map_err(|error| CommandError::Refused(format!("no thread: {error}")))?;
-    Ok(Source { name: "database".to_owned(), reader: Box::new(Exported { reader, export: Some(export) }) })
+    Ok(Source {
+        name: "database".to_owned(),
+        reader: Box::new(Exported { reader, export: Some(export) }),
+    })
 }
 
 /// What the export writes. Its end is one only if the export has come to its own.
@@ -115,15 +127,23 @@ fn fault_value(fault: &Fault) -> Value {
     })
 }
 
-fn summarise(report: &Report, shown: u64, seconds: f64, console: Console) -> Result<(), CommandError> {
+fn summarise(
+    report: &Report,
+    shown: u64,
+    seconds: f64,
+    console: Console,
+) -> Result<(), CommandError> {
     let rate = |count: u64| count as f64 / seconds.max(1e-9);
     let megabytes = report.bytes as f64 / 1e6;
     if shown > MAX_SHOWN {
         console.remark(&format!("{} more faults are not shown", shown - MAX_SHOWN));
     }
     if console.json {
-        let faults: serde_json::Map<String, Value> =
-            report.faults.iter().map(|(kind, count)| (kind.name().to_owned(), json!(count))).collect();
+        let faults: serde_json::Map<String, Value> = report
+            .faults
+            .iter()
+            .map(|(kind, count)| (kind.name().to_owned(), json!(count)))
+            .collect();
         let verdict = match report.verdict() {
             Verdict::Intact => "intact",
             Verdict::Tampered => "tampered",
@@ -148,8 +168,15 @@ fn summarise(report: &Report, shown: u64, seconds: f64, console: Console) -> Res
     for remark in report.known_unjudged.iter().chain(&report.remarks) {
         line(&format!("Could not tell: {remark}"))?;
     }
-    let origin = report.origin.as_deref().map_or_else(|| "no log".to_owned(), |origin| format!("{origin:?}"));
-    let signed = if report.signed == 0 { "none signed by a known key".to_owned() } else { format!("{} signed", report.signed) };
+    let origin = report
+        .origin
+        .as_deref()
+        .map_or_else(|| "no log".to_owned(), |origin| format!("{origin:?}"));
+    let signed = if report.signed == 0 {
+        "none signed by a known key".to_owned()
+    } else {
+        format!("{} signed", report.signed)
+    };
     line(&format!(
         "{origin}: {} sealed entries of {} checkpoints ({signed}), tree size {} to {}, {} not sealed yet",
         report.entries,

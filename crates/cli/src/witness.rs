@@ -1,9 +1,9 @@
-//! `witness`: follows a log and remembers. What a log cannot do in front of a witness is to show it one history and others
-//! another, or to take back what it has said.
+//! `witness`: follows a log and remembers. What a log cannot do in front of a witness is to show it
+//! one history and others another, or to take back what it has said.
 //!
-//! The order in which things happen is what makes it safe to kill at any moment: a checkpoint is checked, then kept on disk, and
-//! only then published with this witness's signature. A witness that comes back never cosigns anything that does not extend what it
-//! kept.
+//! The order in which things happen is what makes it safe to kill at any moment: a checkpoint is
+//! checked, then kept on disk, and only then published with this witness's signature. A witness
+//! that comes back never cosigns anything that does not extend what it kept.
 
 mod alarm;
 mod check;
@@ -32,7 +32,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 pub fn run(arguments: &Witness, console: Console) -> Result<Status, CommandError> {
     if arguments.database.database.is_none() && arguments.checkpoints.is_none() {
-        return Err(CommandError::Refused("what is to be followed? Give --database or --checkpoints, or both".to_owned()));
+        return Err(CommandError::Refused(
+            "what is to be followed? Give --database or --checkpoints, or both".to_owned(),
+        ));
     }
     let keys = arguments.key.iter().map(|key| public_key(key)).collect::<Result<Vec<_>, _>>()?;
     let cosigner = arguments.signing_key.as_deref().map(signing_key).transpose()?;
@@ -41,11 +43,13 @@ pub fn run(arguments: &Witness, console: Console) -> Result<Status, CommandError
         && origin != held.checkpoint.origin()
         && !arguments.follow.iter().any(|follow| follow == held.checkpoint.origin())
     {
-        let cause = format!("it holds checkpoints of {:?}, not of {origin:?}", held.checkpoint.origin());
+        let cause =
+            format!("it holds checkpoints of {:?}, not of {origin:?}", held.checkpoint.origin());
         return Err(CommandError::Content { path: arguments.state.clone(), cause });
     }
     let mut source = Source::new(arguments);
-    let checker = Checker { keys, origin: arguments.origin.clone(), follow: arguments.follow.clone() };
+    let checker =
+        Checker { keys, origin: arguments.origin.clone(), follow: arguments.follow.clone() };
     if checker.keys.is_empty() {
         console.remark("No public key was given: signatures are not verified.");
     }
@@ -76,7 +80,8 @@ pub fn run(arguments: &Witness, console: Console) -> Result<Status, CommandError
 fn signing_key(path: &Path) -> Result<CosigningKey, CommandError> {
     let bytes = read_small(path)?;
     let text = String::from_utf8_lossy(&bytes);
-    CosigningKey::from_text(&text).map_err(|cause| CommandError::Key { from: path.display().to_string(), cause })
+    CosigningKey::from_text(&text)
+        .map_err(|cause| CommandError::Key { from: path.display().to_string(), cause })
 }
 
 /// Looks once: everything that is new is checked, kept and published, until something is wrong.
@@ -93,7 +98,9 @@ fn look(
         return Ok(Some(alarm));
     }
     for (&size, text) in &seen.notes {
-        let verdict = checker.check(state, size, text, |from, to| seen.tree.as_ref().map(|tree| tree.consistency(from, to)))?;
+        let verdict = checker.check(state, size, text, |from, to| {
+            seen.tree.as_ref().map(|tree| tree.consistency(from, to))
+        })?;
         let (mut note, checkpoint, proven) = match verdict {
             Verdict::Consent(text) => return Err(CommandError::Refused(text)),
             Verdict::Alarm(alarm) => return Ok(Some(seen.explain(alarm, state)?)),
@@ -112,15 +119,21 @@ fn look(
             (_, _, true) => "extends the one before; cosigned",
             _ => "extends the one before",
         };
-        let value = json!({ "checkpoint": size, "first": first, "proven": proven, "cosigned": cosigned });
+        let value =
+            json!({ "checkpoint": size, "first": first, "proven": proven, "cosigned": cosigned });
         console.result(&format!("checkpoint {size}: {what}"), &value)?;
     }
     source.rest(seen.tree)?;
     Ok(None)
 }
 
-fn cosign(note: &mut Note, checkpoint: &Checkpoint, cosigner: &CosigningKey) -> Result<(), CommandError> {
-    let failed = |error: &dyn std::fmt::Display| CommandError::Refused(format!("cosigning failed: {error}"));
+fn cosign(
+    note: &mut Note,
+    checkpoint: &Checkpoint,
+    cosigner: &CosigningKey,
+) -> Result<(), CommandError> {
+    let failed =
+        |error: &dyn std::fmt::Display| CommandError::Refused(format!("cosigning failed: {error}"));
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let signature = cosigner.cosign(checkpoint, time).map_err(|error| failed(&error))?;
     note.add(signature).map_err(|error| failed(&error))

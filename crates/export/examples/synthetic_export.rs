@@ -1,7 +1,10 @@
-//! Writes the export of a log that never was to standard output, for bench/export.py: so many entries, each an UPDATE of a lead,
-//! sealed a thousand at a time and signed. The public key goes to standard error.
+//! Writes the export of a log that never was to standard output, for bench/export.py: so many
+//! entries, each an UPDATE of a lead, sealed a thousand at a time and signed. The public key goes
+//! to standard error.
 
-use export::write::{Compression, HistoryWriter, Output, StoredCheckpoint, StoredEntry, read_stored};
+use export::write::{
+    Compression, HistoryWriter, Output, StoredCheckpoint, StoredEntry, read_stored,
+};
 use export::{Header, Kind};
 use ledger::IdRanges;
 use ledger::checkpoint::Checkpoint;
@@ -55,7 +58,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let count: i64 = std::env::args().nth(1).ok_or("how many entries?")?.parse()?;
     let key = SigningKey::from_seed(ORIGIN, &[9; 32])?;
     eprintln!("{}", key.verifier());
-    let header = Header { exported_at: 0, kind: Kind::History, origin: Some(ORIGIN.into()), selection: None };
+    let header = Header {
+        exported_at: 0,
+        kind: Kind::History,
+        origin: Some(ORIGIN.into()),
+        selection: None,
+    };
     let output = Output::new(io::stdout().lock(), Compression::None, 0)?;
     let mut writer = HistoryWriter::begin(output, header, Frontier::new(), None)?;
     let mut edge = Frontier::new();

@@ -1,5 +1,6 @@
-//! An entry's preimage read back: whether it is one that a row of `lead_audit.entry` can have, and whether its checksum is
-//! the one beside it. The hot loop of verification: it allocates nothing and parses nothing into a tree.
+//! An entry's preimage read back: whether it is one that a row of `lead_audit.entry` can have, and
+//! whether its checksum is the one beside it. The hot loop of verification: it allocates nothing
+//! and parses nothing into a tree.
 
 use ledger::canonical::members;
 use ledger::{ColumnType, Entry, EntryColumn, FORMAT, Fault, KeyChange, time};
@@ -25,7 +26,8 @@ pub enum EntryFault {
 }
 
 impl EntryFault {
-    /// Whether it says no more than that this version does not know everything that is in the entry.
+    /// Whether it says no more than that this version does not know everything that is in the
+    /// entry.
     pub fn is_unknown(&self) -> bool {
         matches!(self, EntryFault::UnknownColumn(_) | EntryFault::Columns(Fault::UnknownFormat(_)))
     }
@@ -43,19 +45,25 @@ pub struct Judged {
     pub computed: [u8; 32],
     /// What is wrong with it, the first of several.
     pub fault: Option<EntryFault>,
-    /// What it says of the log's key and origin, if it is such an entry and nothing is wrong with it.
+    /// What it says of the log's key and origin, if it is such an entry and nothing is wrong with
+    /// it.
     pub key_change: Option<Box<KeyChange>>,
 }
 
-/// Judges an entry by its preimage, which has to be a canonical JSON object, and the checksum that is given beside it.
-/// `scratch` is emptied; keep it for the next entry. The order of what is found is that of `docs/FORMAT.md`, section 7.
+/// Judges an entry by its preimage, which has to be a canonical JSON object, and the checksum that
+/// is given beside it. `scratch` is emptied; keep it for the next entry. The order of what is found
+/// is that of `docs/FORMAT.md`, section 7.
 pub fn judge_entry(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> Judged {
     judge(preimage, checksum, scratch).0
 }
 
-/// The same for a text of which is only known that it begins with a canonical JSON object. None if it is not that object and
-/// nothing else.
-pub(crate) fn judge_whole_entry(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> Option<Judged> {
+/// The same for a text of which is only known that it begins with a canonical JSON object. None if
+/// it is not that object and nothing else.
+pub(crate) fn judge_whole_entry(
+    preimage: &str,
+    checksum: &[u8; 32],
+    scratch: &mut Vec<u8>,
+) -> Option<Judged> {
     let (judged, length) = judge(preimage, checksum, scratch);
     (length == preimage.len()).then_some(judged)
 }
@@ -67,14 +75,18 @@ fn judge(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> (Judged,
     let Columns { id, fault, length } = read_columns(preimage, &mut entry);
     let details = entry.details.filter(|_| entry.operation == KeyChange::OPERATION);
     let fault = match fault {
-        // Every format has its checksum over the preimage: one that does not fit was changed, be it the format alone.
+        // Every format has its checksum over the preimage: one that does not fit was changed, be it
+        // the format alone.
         _ if computed != *checksum => Some(Fault::Checksum { stored: *checksum, computed }.into()),
         // Without its format nothing else of an entry means anything.
-        _ if entry.format != FORMAT && format_of(preimage).is_some() => Some(Fault::UnknownFormat(entry.format).into()),
+        _ if entry.format != FORMAT && format_of(preimage).is_some() => {
+            Some(Fault::UnknownFormat(entry.format).into())
+        }
         Some(fault) => Some(fault),
         None => entry.verify_key_hashes(scratch).err().map(Into::into),
     };
-    let key_change = details.filter(|_| fault.is_none()).and_then(KeyChange::of_details).map(Box::new);
+    let key_change =
+        details.filter(|_| fault.is_none()).and_then(KeyChange::of_details).map(Box::new);
     (Judged { id, computed, fault, key_change }, length)
 }
 
@@ -188,13 +200,20 @@ fn uuid(text: &str) -> Option<[u8; 16]> {
 
 /// Whether a text is that of an instant.
 fn is_instant(text: &str) -> bool {
-    // YYYY-MM-DDTHH:MM:SS.ffffffZ, which all instants are that a clock ever showed, without a detour.
+    // YYYY-MM-DDTHH:MM:SS.ffffffZ, which all instants are that a clock ever showed, without a
+    // detour.
     let Ok(bytes) = <&[u8; 27]>::try_from(text.as_bytes()) else { return instant(text).is_some() };
     let shape = b"dddd-dd-ddTdd:dd:dd.ddddddZ";
-    if !bytes.iter().zip(shape).all(|(byte, form)| if *form == b'd' { byte.is_ascii_digit() } else { byte == form }) {
+    if !bytes
+        .iter()
+        .zip(shape)
+        .all(|(byte, form)| if *form == b'd' { byte.is_ascii_digit() } else { byte == form })
+    {
         return instant(text).is_some();
     }
-    let number = |range: std::ops::Range<usize>| bytes[range].iter().fold(0u32, |sum, digit| sum * 10 + u32::from(digit - b'0'));
+    let number = |range: std::ops::Range<usize>| {
+        bytes[range].iter().fold(0u32, |sum, digit| sum * 10 + u32::from(digit - b'0'))
+    };
     let (year, month, day) = (number(0..4), number(5..7), number(8..10));
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let length = match month {
@@ -202,7 +221,11 @@ fn is_instant(text: &str) -> bool {
         2 => 28 + u32::from(leap),
         _ => 31,
     };
-    (1..=12).contains(&month) && (1..=length).contains(&day) && number(11..13) < 24 && number(14..16) < 60 && number(17..19) < 60
+    (1..=12).contains(&month)
+        && (1..=length).contains(&day)
+        && number(11..13) < 24
+        && number(14..16) < 60
+        && number(17..19) < 60
 }
 
 /// Microseconds since 2000 of an instant's text, if it is the one that `ledger` would have written.
@@ -224,8 +247,12 @@ pub(crate) fn instant(text: &str) -> Option<i64> {
     }
     // Days since 2000-01-01, with years counted from March: the way back of ledger's calendar.
     let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
-    let days =
-        365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * month + 2) / 5 + day - 1 - 730_425;
+    let days = 365 * year + year.div_euclid(4) - year.div_euclid(100)
+        + year.div_euclid(400)
+        + (153 * month + 2) / 5
+        + day
+        - 1
+        - 730_425;
     let micros = (((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000 + micro;
     let micros = i64::try_from(micros).ok()?;
     let mut written = Vec::with_capacity(32);
@@ -293,14 +320,17 @@ mod tests {
 
     #[test]
     fn an_entry_without_what_can_be_null() {
-        let (text, checksum) = preimage(&Entry { operation: "DDL", outcome: "ok", ..Entry::default() });
+        let (text, checksum) =
+            preimage(&Entry { operation: "DDL", outcome: "ok", ..Entry::default() });
         assert_eq!(judge_entry(&text, &checksum, &mut Vec::new()).fault, None);
     }
 
     fn fault_of(text: &str) -> EntryFault {
         ledger::canonical::check(text.as_bytes()).unwrap();
         let checksum = Sha256::digest(text.as_bytes()).into();
-        judge_entry(text, &checksum, &mut Vec::new()).fault.unwrap_or_else(|| panic!("no fault: {text}"))
+        judge_entry(text, &checksum, &mut Vec::new())
+            .fault
+            .unwrap_or_else(|| panic!("no fault: {text}"))
     }
 
     #[test]
@@ -311,21 +341,28 @@ mod tests {
             let (_, value) = members(&text).find(|(member, _)| *member == name).unwrap();
             let member = format!(r#""{name}":{value}"#);
             for wrong in ["1.5", "99999999999999999999", "true", "null", "[]", "\"2\"", "{}"] {
-                let right =
-                    column_type == ColumnType::Text && wrong == "\"2\"" || column_type == ColumnType::Json && wrong == "{}";
+                let right = column_type == ColumnType::Text && wrong == "\"2\""
+                    || column_type == ColumnType::Json && wrong == "{}";
                 if right {
                     continue;
                 }
                 let changed = text.replace(&member, &format!(r#""{name}":{wrong}"#));
                 assert_eq!(fault_of(&changed), EntryFault::Type(name), "{changed}");
             }
-            let without = text.replace(&format!("{member},"), "").replace(&format!(",{member}"), "");
+            let without =
+                text.replace(&format!("{member},"), "").replace(&format!(",{member}"), "");
             if column.is_required() {
                 assert_eq!(fault_of(&without), EntryFault::NoColumn(column.name()));
             }
         }
-        assert_eq!(fault_of(&text.replace(r#""id":-5"#, r#""id":-5,"id2":1"#)), EntryFault::UnknownColumn("id2".into()));
-        assert_eq!(fault_of(&text.replace(r#""format":1"#, r#""format":2"#)), Fault::UnknownFormat(2).into());
+        assert_eq!(
+            fault_of(&text.replace(r#""id":-5"#, r#""id":-5,"id2":1"#)),
+            EntryFault::UnknownColumn("id2".into())
+        );
+        assert_eq!(
+            fault_of(&text.replace(r#""format":1"#, r#""format":2"#)),
+            Fault::UnknownFormat(2).into()
+        );
         assert!(matches!(
             fault_of(&text.replace("\"UPDATE\"", "\"DELETE\"")),
             EntryFault::Columns(Fault::PreviousKeyHash { .. })
@@ -368,7 +405,8 @@ mod tests {
             }
         }
 
-        /// An honest entry passes and any other spelling of it is no longer canonical or has another checksum.
+        /// An honest entry passes and any other spelling of it is no longer canonical or has
+        /// another checksum.
         #[test]
         fn as_ledger_judges(id in any::<i64>(), occurred_at in any::<i64>(), text in any::<String>(), pid in any::<Option<i32>>()) {
             let entry = Entry { id, occurred_at, operation: &text, outcome: &text, statement: Some(&text), backend_pid: pid, ..full() };

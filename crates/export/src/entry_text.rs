@@ -2,18 +2,24 @@
 
 use ledger::canonical::{members, unescape};
 
-/// The columns of an entry that are not NULL, by name: a text as what it says, everything else as it is written.
+/// The columns of an entry that are not NULL, by name: a text as what it says, everything else as
+/// it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryColumns(pub Vec<(String, String)>);
 
 impl EntryColumns {
     /// Reads a preimage, which has to be a canonical JSON object.
     pub fn of(preimage: &str) -> Self {
-        let shown = |value: &str| match value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-            Some(inner) => unescape(inner).unwrap_or_else(|| value.to_owned()),
-            None => value.to_owned(),
-        };
-        EntryColumns(members(preimage).map(|(name, value)| (unescape(name).unwrap_or_default(), shown(value))).collect())
+        let shown =
+            |value: &str| match value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+                Some(inner) => unescape(inner).unwrap_or_else(|| value.to_owned()),
+                None => value.to_owned(),
+            };
+        EntryColumns(
+            members(preimage)
+                .map(|(name, value)| (unescape(name).unwrap_or_default(), shown(value)))
+                .collect(),
+        )
     }
 
     /// The value of a column.

@@ -1,4 +1,5 @@
-//! Lines from a file, plain or compressed, in blocks of whole lines: streaming, and with bounded memory whatever the file is.
+//! Lines from a file, plain or compressed, in blocks of whole lines: streaming, and with bounded
+//! memory whatever the file is.
 
 mod blocks;
 mod source;

@@ -1,4 +1,5 @@
-//! One line of an export: `parse` reads it, strictly, `write` writes it. `docs/FORMAT.md`, "The export", is what this implements.
+//! One line of an export: `parse` reads it, strictly, `write` writes it. `docs/FORMAT.md`, "The
+//! export", is what this implements.
 
 mod parse;
 mod write;
@@ -45,7 +46,8 @@ pub enum Record<'a> {
         /// Its preimage.
         entry: &'a str,
     },
-    /// An entry that no checkpoint took and no later one can take: it was added behind the log's back.
+    /// An entry that no checkpoint took and no later one can take: it was added behind the log's
+    /// back.
     Inserted {
         /// The checksum that is stored with it.
         checksum: Hash,
@@ -137,7 +139,8 @@ pub struct Damaged {
     pub leaf: Option<Hash>,
 }
 
-/// An entry with a value in a column that the exporter does not know: no fault, but nobody can judge it.
+/// An entry with a value in a column that the exporter does not know: no fault, but nobody can
+/// judge it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unknown {
     /// The column.

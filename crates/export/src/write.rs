@@ -1,8 +1,8 @@
-//! Writing exports: records in the order that `docs/FORMAT.md` asks for, to a file that is plain or compressed, and going on with
-//! a file that was broken off.
+//! Writing exports: records in the order that `docs/FORMAT.md` asks for, to a file that is plain or
+//! compressed, and going on with a file that was broken off.
 //!
-//! The writer is not believed by anyone. Where what is stored does not fit together it writes down what is stored, with
-//! what is needed to say which entry it is.
+//! The writer is not believed by anyone. Where what is stored does not fit together it writes down
+//! what is stored, with what is needed to say which entry it is.
 
 mod history;
 mod output;

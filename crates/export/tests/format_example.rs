@@ -1,12 +1,15 @@
-//! The examples at the end of docs/FORMAT.md, section 18, which `verifiers/python/tests/tree_examples.py` has made: this crate finds them intact,
-//! finds what is changed in them, and writes them to the byte.
+//! The examples at the end of docs/FORMAT.md, section 18, which
+//! `verifiers/python/tests/tree_examples.py` has made: this crate finds them intact, finds what is
+//! changed in them, and writes them to the byte.
 
 mod common;
 
 use common::{Outcome, limits};
 use export::read::open_reader;
 use export::verify::{Source, Trust, Verdict, verify};
-use export::write::{Compression, HistoryWriter, Output, SelectionWriter, StoredCheckpoint, StoredEntry};
+use export::write::{
+    Compression, HistoryWriter, Output, SelectionWriter, StoredCheckpoint, StoredEntry,
+};
 use export::{Header, Kind, Place};
 use ledger::IdRanges;
 use ledger::checkpoint::Checkpoint;
@@ -18,7 +21,8 @@ use std::io::Cursor;
 use std::path::Path;
 
 fn page() -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/FORMAT.md")).unwrap()
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/FORMAT.md"))
+        .unwrap()
 }
 
 /// The contents of the page's fenced blocks with this info string.
@@ -41,9 +45,14 @@ fn key(what: &str) -> String {
 }
 
 fn run(file: &str, trust: &Trust) -> Outcome {
-    let source = Source { name: "example".into(), reader: open_reader(Cursor::new(file.as_bytes().to_vec())).unwrap() };
+    let source = Source {
+        name: "example".into(),
+        reader: open_reader(Cursor::new(file.as_bytes().to_vec())).unwrap(),
+    };
     let mut faults = Vec::new();
-    let report = verify(vec![source], trust, limits(), &mut |fault| faults.push(fault), &mut |_| {}).unwrap();
+    let report =
+        verify(vec![source], trust, limits(), &mut |fault| faults.push(fault), &mut |_| {})
+            .unwrap();
     Outcome { report, faults }
 }
 
@@ -73,8 +82,10 @@ fn log() -> Log {
         let line = block.lines().find_map(|line| line.strip_prefix("checksum")).unwrap();
         hex::decode(line.trim()).unwrap().try_into().unwrap()
     };
-    let entries: Vec<_> =
-        [0, 1, 2, 3, 5, 4].iter().map(|&i| (preimages[i].trim_end_matches('\n').to_owned(), checksum(&hashes[i]))).collect();
+    let entries: Vec<_> = [0, 1, 2, 3, 5, 4]
+        .iter()
+        .map(|&i| (preimages[i].trim_end_matches('\n').to_owned(), checksum(&hashes[i])))
+        .collect();
     let leaves: Vec<Hash> = entries[..5].iter().map(|(_, checksum)| leaf_hash(checksum)).collect();
     let mut tiles = TileWriter::new();
     leaves.iter().for_each(|leaf| tiles.push(*leaf));
@@ -92,8 +103,18 @@ impl Log {
         let mut edge = Frontier::new();
         self.leaves[..size].iter().for_each(|leaf| edge.push(*leaf));
         let (tree_size, root) = (size as u64, edge.root());
-        let note = Checkpoint::new("example.com/crm", tree_size, root).unwrap().sign(&self.key).unwrap().to_string();
-        StoredCheckpoint { tree_size, root, entry_ids: ids.iter().copied().collect::<IdRanges>(), sealed_at: NEW_YEAR, note }
+        let note = Checkpoint::new("example.com/crm", tree_size, root)
+            .unwrap()
+            .sign(&self.key)
+            .unwrap()
+            .to_string();
+        StoredCheckpoint {
+            tree_size,
+            root,
+            entry_ids: ids.iter().copied().collect::<IdRanges>(),
+            sealed_at: NEW_YEAR,
+            note,
+        }
     }
 }
 
@@ -101,7 +122,12 @@ impl Log {
 const NEW_YEAR: i64 = 9_497 * 86_400_000_000;
 
 fn header(kind: Kind, selection: Option<&str>) -> Header {
-    Header { exported_at: NEW_YEAR, kind, origin: Some("example.com/crm".into()), selection: selection.map(str::to_owned) }
+    Header {
+        exported_at: NEW_YEAR,
+        kind,
+        origin: Some("example.com/crm".into()),
+        selection: selection.map(str::to_owned),
+    }
 }
 
 #[test]
@@ -110,15 +136,21 @@ fn they_are_intact() {
     let notes = [log.checkpoint(3, &[1, 2, 3]).note, log.checkpoint(5, &[4, 5]).note];
     for (info, entries, unsealed) in [("json history", 5, 1), ("json selection", 1, 0)] {
         let text = block(info);
-        for trust in
-            [trust(true, &[]), trust(false, &[&notes[0]]), trust(false, &[&notes[1]]), trust(true, &[&notes[0], &notes[1]])]
-        {
+        for trust in [
+            trust(true, &[]),
+            trust(false, &[&notes[0]]),
+            trust(false, &[&notes[1]]),
+            trust(true, &[&notes[0], &notes[1]]),
+        ] {
             let outcome = run(&text, &trust);
             assert_eq!(outcome.verdict(), Verdict::Intact, "{}", outcome.shown());
             assert_eq!((outcome.report.entries, outcome.report.unsealed), (entries, unsealed));
         }
         assert_eq!(run(&text, &trust(false, &[])).verdict(), Verdict::CouldNotTell);
-        assert_eq!(run(&text.replacen("lead_app", "lead_apq", 1), &trust(true, &[])).verdict(), Verdict::Tampered);
+        assert_eq!(
+            run(&text.replacen("lead_app", "lead_apq", 1), &trust(true, &[])).verdict(),
+            Verdict::Tampered
+        );
     }
 }
 
@@ -126,9 +158,12 @@ fn they_are_intact() {
 fn they_are_what_is_written() {
     let log = log();
     let output = || Output::new(Vec::new(), Compression::None, 0).unwrap();
-    let mut writer = HistoryWriter::begin(output(), header(Kind::History, None), Frontier::new(), None).unwrap();
+    let mut writer =
+        HistoryWriter::begin(output(), header(Kind::History, None), Frontier::new(), None).unwrap();
     for (from, size, ids) in [(0, 3, &[1, 2, 3][..]), (3, 5, &[4, 5])] {
-        writer.checkpoint(log.checkpoint(size, ids), log.leaves[from..size].to_vec(), || None).unwrap();
+        writer
+            .checkpoint(log.checkpoint(size, ids), log.leaves[from..size].to_vec(), || None)
+            .unwrap();
         (from..size).zip(ids).for_each(|(i, id)| writer.entry(*id, &log.stored(i)).unwrap());
         writer.end_checkpoint().unwrap();
     }
@@ -137,7 +172,8 @@ fn they_are_what_is_written() {
     assert_eq!(String::from_utf8(written).unwrap(), block("json history"));
 
     let header = header(Kind::Selection, Some("entry 3"));
-    let mut writer = SelectionWriter::begin(output(), header, Some(log.checkpoint(5, &[4, 5]))).unwrap();
+    let mut writer =
+        SelectionWriter::begin(output(), header, Some(log.checkpoint(5, &[4, 5]))).unwrap();
     writer.consistency(3, consistency_proof(&log.tiles, 3, 5).unwrap()).unwrap();
     let place = Place { index: 2, proof: inclusion_proof(&log.tiles, 2, 5).unwrap() };
     writer.entry(3, &log.stored(2), place, log.leaves[2]).unwrap();

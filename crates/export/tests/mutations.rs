@@ -1,4 +1,5 @@
-//! Whatever is done to an export, no entry is called intact that is not as it was; and an honest one always is.
+//! Whatever is done to an export, no entry is called intact that is not as it was; and an honest
+//! one always is.
 
 mod common;
 
@@ -7,34 +8,40 @@ use export::verify::{Trust, Verdict};
 use export::{CheckpointRecord, Header, Record};
 use proptest::prelude::*;
 
-/// A log of some checkpoints, in which transactions overlap, were rolled back, and are not sealed yet.
+/// A log of some checkpoints, in which transactions overlap, were rolled back, and are not sealed
+/// yet.
 fn logs() -> impl Strategy<Value = Log> {
-    prop::collection::vec((prop::sample::select(vec![0usize, 1, 1, 2, 3]), any::<bool>()), 1..40).prop_map(|fates| {
-        let mut log = Log::new();
-        let mut batches = [Vec::new(), Vec::new(), Vec::new()];
-        for (id, (fate, _)) in (1..).zip(&fates) {
-            // 0: rolled back; else: that checkpoint took it.
-            if let Some(batch) = fate.checked_sub(1) {
-                batches[batch].push(id);
+    prop::collection::vec((prop::sample::select(vec![0usize, 1, 1, 2, 3]), any::<bool>()), 1..40)
+        .prop_map(|fates| {
+            let mut log = Log::new();
+            let mut batches = [Vec::new(), Vec::new(), Vec::new()];
+            for (id, (fate, _)) in (1..).zip(&fates) {
+                // 0: rolled back; else: that checkpoint took it.
+                if let Some(batch) = fate.checked_sub(1) {
+                    batches[batch].push(id);
+                }
             }
-        }
-        for batch in batches.iter().filter(|batch| !batch.is_empty()) {
-            batch.iter().for_each(|&id| log.add(id));
-            log.seal(batch);
-        }
-        if fates[0].1 {
-            log.add(fates.len() as i64 + 1);
-        }
-        log
-    })
+            for batch in batches.iter().filter(|batch| !batch.is_empty()) {
+                batch.iter().for_each(|&id| log.add(id));
+                log.seal(batch);
+            }
+            if fates[0].1 {
+                log.add(fates.len() as i64 + 1);
+            }
+            log
+        })
 }
 
 /// A line without what is information only.
 fn essence(line: &str) -> String {
     let mut out = Vec::new();
     match Record::parse(line.as_bytes()) {
-        Ok(Record::Export(header)) => Record::Export(Header { exported_at: 0, ..header }).write(&mut out),
-        Ok(Record::Checkpoint(checkpoint)) => Record::Checkpoint(CheckpointRecord { sealed_at: 0, ..checkpoint }).write(&mut out),
+        Ok(Record::Export(header)) => {
+            Record::Export(Header { exported_at: 0, ..header }).write(&mut out)
+        }
+        Ok(Record::Checkpoint(checkpoint)) => {
+            Record::Checkpoint(CheckpointRecord { sealed_at: 0, ..checkpoint }).write(&mut out)
+        }
         _ => return line.to_owned(),
     }
     String::from_utf8(out).unwrap()
@@ -46,7 +53,8 @@ fn differs(a: &str, b: &str) -> bool {
 
 /// Whether a byte is in the part of a line where the signatures of a note are.
 fn below_a_note(text: &str, at: usize) -> bool {
-    let start = text.as_bytes()[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    let start =
+        text.as_bytes()[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
     let line = text[start..].lines().next().unwrap_or_default();
     line.find("\\n\\n— ").is_some_and(|signatures| at >= start + signatures)
 }
@@ -91,8 +99,9 @@ proptest! {
         for trust in trusts(&log) {
             let outcome = run(&[&bytes], &trust);
             let intact = outcome.verdict() == Verdict::Intact;
-            // Signatures mean nothing to somebody who has no key; and a log may begin to sign, so that those before the last are not
-            // missed if it is the first of them that somebody made another key's.
+            // Signatures mean nothing to somebody who has no key; and a log may begin to sign, so
+            // that those before the last are not missed if it is the first of them that somebody
+            // made another key's.
             let is_last = honest[..honest.floor_char_boundary(at)].rfind("{\"checkpoint\"") == honest.rfind("{\"checkpoint\"");
             let only_signature = below_a_note(&honest, at) && (trust.keys.is_empty() || !is_last);
             prop_assert!(!intact || !changed || only_signature, "byte {} of {}\n{}", at, honest, outcome.shown());

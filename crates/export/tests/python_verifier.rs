@@ -1,5 +1,6 @@
-//! `verifiers/python`, a second verifier that was written from docs/FORMAT.md alone, accepts honest exports, rejects the
-//! others, and comes to the verdict that this crate comes to, also where bytes were changed at random.
+//! `verifiers/python`, a second verifier that was written from docs/FORMAT.md alone, accepts honest
+//! exports, rejects the others, and comes to the verdict that this crate comes to, also where bytes
+//! were changed at random.
 
 mod common;
 
@@ -67,7 +68,8 @@ fn python(files: &[&[u8]], knows: &Knows) -> (String, i32) {
         command.arg(write(format!("file{i}"), file));
     }
     let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
     (said, output.status.code().unwrap())
 }
 
@@ -111,7 +113,12 @@ fn lines(text: &str) -> Vec<String> {
 }
 
 fn line_of(lines: &[String], id: i64) -> usize {
-    lines.iter().position(|line| line.starts_with("{\"checksum\"") && line.contains(&format!(",\"id\":{id},"))).unwrap()
+    lines
+        .iter()
+        .position(|line| {
+            line.starts_with("{\"checksum\"") && line.contains(&format!(",\"id\":{id},"))
+        })
+        .unwrap()
 }
 
 #[test]
@@ -130,7 +137,11 @@ fn honest_exports() {
     for size in [3, 8, 14] {
         both_say(Verdict::Intact, &[whole.as_bytes()], &with_kept(log.note_at(size)));
     }
-    both_say(Verdict::Intact, &bytes[2..], &Knows { kept: vec![log.note_at(3).into(), log.note_at(14).into()], ..with_key() });
+    both_say(
+        Verdict::Intact,
+        &bytes[2..],
+        &Knows { kept: vec![log.note_at(3).into(), log.note_at(14).into()], ..with_key() },
+    );
     both_say(Verdict::CouldNotTell, &bytes[1..2], &with_kept(log.note_at(3)));
     let selection = log.selection(&[2, 3, 15], &[8]);
     both_say(Verdict::Intact, &[selection.as_bytes()], &with_key());
@@ -146,7 +157,8 @@ fn honest_exports() {
     let (said, status) = python(&[b"\x28\xb5\x2f\xfd\x00"], &with_key());
     assert_eq!(status, 2, "{said}");
     assert!(said.contains("zstd -dc"), "{said}");
-    let (said, status) = python(&[b"/"], &Knows { kept: vec!["no checkpoint".into()], ..Knows::default() });
+    let (said, status) =
+        python(&[b"/"], &Knows { kept: vec!["no checkpoint".into()], ..Knows::default() });
     assert_eq!(status, 2, "{said}");
 }
 
@@ -168,15 +180,27 @@ fn changed_entries() {
         with(&|lines| drop(lines.remove(at)));
         with(&|lines| lines.insert(at, honest[at].clone()));
         with(&|lines| lines.swap(at, at + 1));
-        with(&|lines| lines[at] = lines[at].replace("\"entry\":{", "\"entry\": {").replace("\"unsealed\":{", "\"unsealed\": {"));
+        with(&|lines| {
+            lines[at] = lines[at]
+                .replace("\"entry\":{", "\"entry\": {")
+                .replace("\"unsealed\":{", "\"unsealed\": {")
+        });
         if id < 16 {
             // The checksum made anew, and what the writer noticed taken out.
             let parts = parts(&entry(id, "eve"));
-            with(&|lines| lines[at] = format!("{{\"checksum\":\"{}\",\"entry\":{}}}\n", parts.checksum, parts.preimage));
+            with(&|lines| {
+                lines[at] = format!(
+                    "{{\"checksum\":\"{}\",\"entry\":{}}}\n",
+                    parts.checksum, parts.preimage
+                )
+            });
             // And with the leaf that was sealed, which does not make it the entry that was.
             let leaf = hex::encode(common::leaf(&log.entries[&id]));
             with(&|lines| {
-                lines[at] = format!("{{\"checksum\":\"{}\",\"entry\":{},\"leaf\":\"{leaf}\"}}\n", parts.checksum, parts.preimage);
+                lines[at] = format!(
+                    "{{\"checksum\":\"{}\",\"entry\":{},\"leaf\":\"{leaf}\"}}\n",
+                    parts.checksum, parts.preimage
+                );
             });
             let mut lost = log.clone();
             lost.entries.remove(&id);
@@ -185,7 +209,10 @@ fn changed_entries() {
     }
     let parts = parts(&entry(6, "eve"));
     let mut more = honest.clone();
-    more.insert(line_of(&honest, 7), format!("{{\"checksum\":\"{}\",\"entry\":{}}}\n", parts.checksum, parts.preimage));
+    more.insert(
+        line_of(&honest, 7),
+        format!("{{\"checksum\":\"{}\",\"entry\":{}}}\n", parts.checksum, parts.preimage),
+    );
     both_say(Verdict::Tampered, &[more.concat().as_bytes()], &with_key());
 }
 
@@ -203,7 +230,8 @@ fn changed_checkpoints_and_histories() {
     }
     let strip = |log: &mut Log, which: usize| {
         let checkpoint = &log.checkpoints[which];
-        log.checkpoints[which].note = common::note(common::ORIGIN, checkpoint.tree_size, checkpoint.root, false);
+        log.checkpoints[which].note =
+            common::note(common::ORIGIN, checkpoint.tree_size, checkpoint.root, false);
     };
     for which in 0..3 {
         let mut stripped = honest.clone();
@@ -213,7 +241,9 @@ fn changed_checkpoints_and_histories() {
     }
     // A history that is sound in itself and signed with the key, but another one than was kept.
     let mut forged = Log::new();
-    for (i, ids) in [vec![1, 2, 4], vec![3, 5, 7, 8, 9], vec![10, 11, 12, 13, 14, 15]].into_iter().enumerate() {
+    for (i, ids) in
+        [vec![1, 2, 4], vec![3, 5, 7, 8, 9], vec![10, 11, 12, 13, 14, 15]].into_iter().enumerate()
+    {
         ids.iter().for_each(|&id| forged.add(id));
         if i == 1 {
             forged.entries.insert(5, entry(5, "nobody"));
@@ -222,12 +252,24 @@ fn changed_checkpoints_and_histories() {
     }
     both_say(Verdict::Intact, &[forged.whole().as_bytes()], &with_key());
     both_say(Verdict::Tampered, &[forged.whole().as_bytes()], &with_kept(honest.note_at(8)));
-    both_say(Verdict::Tampered, &[forged.whole().as_bytes()], &Knows { kept: vec![honest.note_at(14).into()], ..with_key() });
-    both_say(Verdict::Tampered, &[forged.history(8, 14, &[3]).as_bytes(), honest.whole().as_bytes()], &with_key());
+    both_say(
+        Verdict::Tampered,
+        &[forged.whole().as_bytes()],
+        &Knows { kept: vec![honest.note_at(14).into()], ..with_key() },
+    );
+    both_say(
+        Verdict::Tampered,
+        &[forged.history(8, 14, &[3]).as_bytes(), honest.whole().as_bytes()],
+        &with_key(),
+    );
     // An entry that is sealed twice: in one export, and in two that follow each other.
     let twice = Log::of(&[&[1, 2], &[2, 3]]);
     both_say(Verdict::Tampered, &[twice.whole().as_bytes()], &with_key());
-    both_say(Verdict::Tampered, &[twice.history(0, 2, &[]).as_bytes(), twice.history(2, 4, &[]).as_bytes()], &with_key());
+    both_say(
+        Verdict::Tampered,
+        &[twice.history(0, 2, &[]).as_bytes(), twice.history(2, 4, &[]).as_bytes()],
+        &with_key(),
+    );
     // The newest entries cut off.
     let cut = honest.history(0, 8, &[]);
     let knows = Knows { kept: vec![honest.note_at(14).into()], ..with_key() };
@@ -257,7 +299,10 @@ fn changed_selections() {
         let at = line_of(&honest, id);
         let mut changed = honest.clone();
         let rest = changed[at].split_once(",\"index\"").unwrap().1.to_owned();
-        changed[at] = format!("{{\"checksum\":\"{}\",\"entry\":{},\"index\"{rest}", parts.checksum, parts.preimage);
+        changed[at] = format!(
+            "{{\"checksum\":\"{}\",\"entry\":{},\"index\"{rest}",
+            parts.checksum, parts.preimage
+        );
         both_say(Verdict::Tampered, &[changed.concat().as_bytes()], &with_key());
         let mut less = honest.clone();
         less.remove(at);
@@ -292,14 +337,22 @@ fn both_verifiers_come_to_the_same_verdict() {
             2 => drop(changed.remove(at)),
             _ => {
                 // A digit for a digit and a letter for a letter keeps more of them readable.
-                let near = changed[at..].iter().position(u8::is_ascii_hexdigit).map_or(at, |after| at + after);
+                let near = changed[at..]
+                    .iter()
+                    .position(u8::is_ascii_hexdigit)
+                    .map_or(at, |after| at + after);
                 changed[near] = if changed[near] == b'1' { b'2' } else { b'1' };
             }
         }
         let verdict = rust(&[&changed], &knows);
         let (said, status) = python(&[&changed], &knows);
         let expected = [Verdict::Intact, Verdict::Tampered, Verdict::CouldNotTell][status as usize];
-        assert_eq!(expected, verdict, "{said}\nbyte {at}, {how}, {byte}:\n{}", String::from_utf8_lossy(&changed));
+        assert_eq!(
+            expected,
+            verdict,
+            "{said}\nbyte {at}, {how}, {byte}:\n{}",
+            String::from_utf8_lossy(&changed)
+        );
         tampered += usize::from(verdict == Verdict::Tampered);
     }
     assert!(tampered * 2 > cases, "{tampered} of {cases}");
@@ -359,11 +412,14 @@ fn changes_of_key_and_origin() {
         both_say(Verdict::Tampered, &[changed.concat().as_bytes()], &knows(&all));
     }
     // A forger's: another name without an entry, by whomever it is signed.
-    for (signed, former) in [(false, None), (true, None), (false, Some((common::ORIGIN.to_owned(), 7)))] {
+    for (signed, former) in
+        [(false, None), (true, None), (false, Some((common::ORIGIN.to_owned(), 7)))]
+    {
         let mut forged = log();
         let last = forged.checkpoints.pop().unwrap();
         forged.leaves.truncate(8);
-        (forged.origin, forged.signed, forged.seed, forged.former) = ("evil".into(), signed, 9, former);
+        (forged.origin, forged.signed, forged.seed, forged.former) =
+            ("evil".into(), signed, 9, former);
         forged.seal(&last.entry_ids.iter().collect::<Vec<_>>());
         both_say(Verdict::Tampered, &[forged.whole().as_bytes()], &with_key());
         both_say(Verdict::Tampered, &[forged.whole().as_bytes()], &with_kept(forged.note_at(3)));
@@ -387,26 +443,38 @@ fn what_is_not_known_is_not_judged() {
     if !has_python() {
         return;
     }
-    let other =
-        "{\"export\":{\"exported_at\":\"2000-01-01T00:00:00.000000Z\",\"kind\":\"archive\",\"version\":2}}\n{\"x\":1}\nhello\n";
+    let other = "{\"export\":{\"exported_at\":\"2000-01-01T00:00:00.000000Z\",\"kind\":\"archive\",\"version\":2}}\n{\"x\":1}\nhello\n";
     both_say(Verdict::CouldNotTell, &[other.as_bytes()], &with_key());
-    for (from, to) in [("\"user_id\":\"u-17\"", "\"user_id\":\"u-17\",\"user_zone\":1"), ("\"format\":1", "\"format\":2")] {
+    for (from, to) in [
+        ("\"user_id\":\"u-17\"", "\"user_id\":\"u-17\",\"user_zone\":1"),
+        ("\"format\":1", "\"format\":2"),
+    ] {
         let mut log = Log::new();
         let preimage = parts(&entry(1, "u-17")).preimage.replace(from, to);
-        let checksum: [u8; 32] = sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(&preimage)).into();
+        let checksum: [u8; 32] =
+            sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(&preimage))
+                .into();
         log.entries.insert(1, export::write::StoredEntry::Entry { preimage, checksum });
         log.add(2);
         log.seal(&[1, 2]);
         for text in [log.whole(), log.selection(&[1, 2], &[])] {
             both_say(Verdict::CouldNotTell, &[text.as_bytes()], &with_key());
-            both_say(Verdict::Tampered, &[text.replacen("u-17", "u-18", 1).as_bytes()], &with_key());
+            both_say(
+                Verdict::Tampered,
+                &[text.replacen("u-17", "u-18", 1).as_bytes()],
+                &with_key(),
+            );
         }
     }
     for (checksum, verdict) in [(None, Verdict::CouldNotTell), (Some([1; 32]), Verdict::Tampered)] {
         let mut log = log();
-        let checksum = checksum.or_else(|| hex::decode(parts(&log.entries[&5]).checksum).unwrap().try_into().ok());
+        let checksum = checksum
+            .or_else(|| hex::decode(parts(&log.entries[&5]).checksum).unwrap().try_into().ok());
         for id in [5, 16] {
-            log.entries.insert(id, export::write::StoredEntry::Unknown { column: "extra".into(), checksum });
+            log.entries.insert(
+                id,
+                export::write::StoredEntry::Unknown { column: "extra".into(), checksum },
+            );
         }
         both_say(verdict, &[log.whole().as_bytes()], &with_key());
         both_say(verdict, &[log.selection(&[5, 7], &[]).as_bytes()], &with_key());
@@ -420,7 +488,13 @@ fn values_nested_deeply() {
     }
     for depth in [500, 5000] {
         let row = format!("{{\"id\":1,\"j\":{}1{}}}", "[{\"a\":".repeat(depth), "}]".repeat(depth));
-        let watched = ledger::Entry { operation: "SNAPSHOT", outcome: "ok", row_values: Some(&row), id: 1, ..Default::default() };
+        let watched = ledger::Entry {
+            operation: "SNAPSHOT",
+            outcome: "ok",
+            row_values: Some(&row),
+            id: 1,
+            ..Default::default()
+        };
         let checksum = watched.checksum(&mut Vec::new());
         let mut log = Log::new();
         log.entries.insert(1, export::write::read_stored(&watched, Some(&checksum), None));

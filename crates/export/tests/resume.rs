@@ -7,7 +7,8 @@ use export::verify::Verdict;
 use export::write::{Compression, Output, ResumeError, ResumePoint, find_resume_point};
 use std::io::Write;
 
-/// Files are cut off at each of so many bytes: a number that falls on every place of a line sooner or later.
+/// Files are cut off at each of so many bytes: a number that falls on every place of a line sooner
+/// or later.
 const STEP: usize = 13;
 
 fn log() -> Log {
@@ -33,7 +34,14 @@ fn assert_goes_on(log: &Log, broken: &[u8], compression: Compression) -> ResumeP
     };
     let whole = [&broken[..point.offset as usize], &rest].concat();
     let outcome = run(&[&whole], &with_key());
-    assert_eq!(outcome.verdict(), Verdict::Intact, "{} of {} bytes: {point:?}\n{}", broken.len(), whole.len(), outcome.shown());
+    assert_eq!(
+        outcome.verdict(),
+        Verdict::Intact,
+        "{} of {} bytes: {point:?}\n{}",
+        broken.len(),
+        whole.len(),
+        outcome.shown()
+    );
     assert_eq!((outcome.report.from_size, outcome.report.tree_size), (Some(0), log.size()));
     point
 }
@@ -80,7 +88,13 @@ fn what_came_since_follows() {
 #[test]
 fn what_is_no_history_is_left_alone() {
     for text in ["hello\nworld\n", "{}\n{}\n", "{\"end\":{\"lines\":0,\"tree_size\":0}}\n"] {
-        assert!(matches!(resume_point(text.as_bytes()), Err(ResumeError::Record { line: 1, .. })), "{text}");
+        assert!(
+            matches!(resume_point(text.as_bytes()), Err(ResumeError::Record { line: 1, .. })),
+            "{text}"
+        );
     }
-    assert!(matches!(resume_point(log().selection(&[1], &[]).as_bytes()), Err(ResumeError::Selection)));
+    assert!(matches!(
+        resume_point(log().selection(&[1], &[]).as_bytes()),
+        Err(ResumeError::Selection)
+    ));
 }

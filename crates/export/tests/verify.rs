@@ -7,7 +7,8 @@ use export::verify::Verdict;
 
 type Named = Vec<(&'static str, Option<(i64, i64)>)>;
 
-/// Three checkpoints; the second took an id that the first had left open, and 6 was rolled back. Two are not sealed yet.
+/// Three checkpoints; the second took an id that the first had left open, and 6 was rolled back.
+/// Two are not sealed yet.
 fn log() -> Log {
     let mut log = Log::of(&[&[1, 2, 4], &[3, 5, 7, 8, 9], &[10, 11, 12, 13, 14, 15]]);
     log.add(16);
@@ -49,7 +50,12 @@ fn replace(line: &mut String, at: usize, by: &str, or_by: &str) {
 
 /// Where the entry with this id is, in which kind of line.
 fn line_of(lines: &[String], id: i64) -> usize {
-    lines.iter().position(|line| line.starts_with("{\"checksum\"") && line.contains(&format!(",\"id\":{id},"))).unwrap()
+    lines
+        .iter()
+        .position(|line| {
+            line.starts_with("{\"checksum\"") && line.contains(&format!(",\"id\":{id},"))
+        })
+        .unwrap()
 }
 
 #[test]
@@ -62,7 +68,11 @@ fn an_honest_history_is_intact() {
     assert_eq!((report.from_size, report.tree_size, report.vouched), (Some(0), 14, Some(14)));
     assert_eq!(report.root, Some(log.edge(14).root()));
     assert_eq!(report.lines, 2 + 3 + 14 + 2 + 1);
-    assert!(report.remarks.iter().any(|remark| remark.contains("not sealed yet")), "{:?}", report.remarks);
+    assert!(
+        report.remarks.iter().any(|remark| remark.contains("not sealed yet")),
+        "{:?}",
+        report.remarks
+    );
     // With each checkpoint, each of which the tree grows through; and with both.
     for size in [3, 8, 14] {
         let outcome = run(&[log.whole().as_bytes()], &with_checkpoint(log.note_at(size)));
@@ -92,7 +102,11 @@ fn without_anything_from_outside_nothing_can_be_told() {
     let outcome = run(&[log().whole().as_bytes()], &export::verify::Trust::default());
     assert_eq!(outcome.named(), []);
     assert_eq!(outcome.verdict(), Verdict::CouldNotTell);
-    assert!(outcome.report.remarks[0].contains("nothing from outside vouches"), "{:?}", outcome.report.remarks);
+    assert!(
+        outcome.report.remarks[0].contains("nothing from outside vouches"),
+        "{:?}",
+        outcome.report.remarks
+    );
 }
 
 #[test]
@@ -107,7 +121,8 @@ fn histories_in_pieces() {
     assert_intact(&run(&[pieces.concat().as_bytes()], &with_key()));
     // With the newest checkpoint from elsewhere.
     assert_intact(&run(&bytes, &with_checkpoint(log.note_at(14))));
-    // A later piece alone: a checkpoint at its start vouches for nothing that follows, one within does.
+    // A later piece alone: a checkpoint at its start vouches for nothing that follows, one within
+    // does.
     assert_intact(&run(&bytes[1..], &with_key()));
     assert_intact(&run(&bytes[1..], &with_checkpoint(log.note_at(8))));
     let outcome = run(&bytes[1..2], &with_checkpoint(log.note_at(3)));
@@ -177,7 +192,9 @@ fn a_changed_column_is_named() {
         changed[at] = changed[at].replace("u-17", "u-18");
         assert_eq!(found(&joined(&changed)), [("changed", one(id))]);
         // With the checksum made anew: the tree says that it was one of these.
-        let log_ids = |log: &Log| log.checkpoints.iter().find(|c| c.entry_ids.contains(id)).unwrap().entry_ids.clone();
+        let log_ids = |log: &Log| {
+            log.checkpoints.iter().find(|c| c.entry_ids.contains(id)).unwrap().entry_ids.clone()
+        };
         let mut forged = log.clone();
         forged.entries.insert(id, entry(id, "u-18"));
         let ids = log_ids(&log);
@@ -234,7 +251,10 @@ fn lines_that_were_taken_out_put_in_or_moved_are_named() {
         let named = found(&joined(&moved));
         assert_eq!(named.len(), 1, "{named:?}");
         assert_eq!(named[0].0, "reordered");
-        assert!(named[0].1 == one(id) || id == 1 && before == 4 && named[0].1 == one(2), "{id} before {before}: {named:?}");
+        assert!(
+            named[0].1 == one(id) || id == 1 && before == 4 && named[0].1 == one(2),
+            "{id} before {before}: {named:?}"
+        );
     }
     // Behind the end of its checkpoint.
     let mut late = honest.clone();
@@ -244,7 +264,10 @@ fn lines_that_were_taken_out_put_in_or_moved_are_named() {
     // An entry that never was.
     let mut more = honest.clone();
     let common::Parts { preimage, checksum } = common::parts(&entry(6, "eve"));
-    more.insert(line_of(&honest, 7), format!("{{\"checksum\":\"{checksum}\",\"entry\":{preimage}}}"));
+    more.insert(
+        line_of(&honest, 7),
+        format!("{{\"checksum\":\"{checksum}\",\"entry\":{preimage}}}"),
+    );
     assert_eq!(found(&joined(&more)), [("inserted", one(6))]);
 }
 
@@ -278,7 +301,8 @@ fn what_was_not_sealed_is_checked_as_far_as_that_goes() {
 fn changed_checkpoints_are_named() {
     let log = log();
     let honest = lines(&log.whole());
-    let checkpoints: Vec<usize> = (0..honest.len()).filter(|&i| honest[i].starts_with("{\"checkpoint\"")).collect();
+    let checkpoints: Vec<usize> =
+        (0..honest.len()).filter(|&i| honest[i].starts_with("{\"checkpoint\"")).collect();
     assert_eq!(checkpoints.len(), 3);
     for at in checkpoints {
         // The root that is stored beside the note.
@@ -331,7 +355,10 @@ fn history_that_was_written_anew_or_cut_off_contradicts_a_kept_checkpoint() {
     for unsigned in [false, true] {
         let mut forged = Log::new();
         forged.signed = !unsigned;
-        for (i, ids) in [vec![1, 2, 4], vec![3, 5, 7, 8, 9], vec![10, 11, 12, 13, 14, 15]].into_iter().enumerate() {
+        for (i, ids) in [vec![1, 2, 4], vec![3, 5, 7, 8, 9], vec![10, 11, 12, 13, 14, 15]]
+            .into_iter()
+            .enumerate()
+        {
             ids.iter().for_each(|&id| forged.add(id));
             if i == 1 {
                 forged.entries.insert(5, entry(5, "nobody"));
@@ -363,7 +390,11 @@ fn files_that_were_cut_off_or_are_something_else() {
         let named = found(&joined(&lines_of[..keep]));
         assert!(named.iter().all(|(kind, _)| *kind == "truncated"), "{keep}: {named:?}");
     }
-    assert!(found(&text[..text.len() - 30]).iter().all(|(kind, _)| ["truncated", "malformed"].contains(kind)));
+    assert!(
+        found(&text[..text.len() - 30])
+            .iter()
+            .all(|(kind, _)| ["truncated", "malformed"].contains(kind))
+    );
     assert_eq!(found(""), [("truncated", None)]);
     for other in ["hello\n", "{}\n", "\n\n", "null\n"] {
         assert!(found(other).iter().all(|(kind, _)| *kind == "malformed"), "{other:?}");
@@ -372,7 +403,12 @@ fn files_that_were_cut_off_or_are_something_else() {
     let compressed = export_compressed(&text);
     assert_intact(&run(&[&compressed], &with_key()));
     let outcome = run(&[&compressed[..compressed.len() - 20]], &with_key());
-    assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell), "{}", outcome.shown());
+    assert_eq!(
+        (outcome.named(), outcome.verdict()),
+        (vec![], Verdict::CouldNotTell),
+        "{}",
+        outcome.shown()
+    );
     assert!(outcome.report.incomplete.is_some());
 }
 
@@ -392,7 +428,10 @@ fn a_damaged_tree_in_the_database_does_not_make_honest_entries_faulty() {
     log.leaves[4] = [9; 32];
     let named = found(&log.whole());
     assert!(named.contains(&("changed", one(5))), "{named:?}");
-    assert!(named.iter().all(|(_, ids)| ids.is_none() || *ids == one(5) || *ids == Some((3, 9))), "{named:?}");
+    assert!(
+        named.iter().all(|(_, ids)| ids.is_none() || *ids == one(5) || *ids == Some((3, 9))),
+        "{named:?}"
+    );
 }
 
 #[test]
@@ -413,20 +452,27 @@ fn another_log() {
     let mut trust = with_key();
     trust.origin = Some("example.com/other".into());
     let outcome = run(&[log().whole().as_bytes()], &trust);
-    assert!(outcome.named().iter().all(|(kind, _)| *kind == "history forked"), "{}", outcome.shown());
+    assert!(
+        outcome.named().iter().all(|(kind, _)| *kind == "history forked"),
+        "{}",
+        outcome.shown()
+    );
     assert_eq!(outcome.verdict(), Verdict::Tampered);
 }
 
 fn with_keys(keys: &[(&str, u8)]) -> export::verify::Trust {
     let mut trust = export::verify::Trust::default();
-    keys.iter().for_each(|&(name, seed)| trust.trust_key(common::key_of(name, seed).verifier().clone()).unwrap());
+    keys.iter().for_each(|&(name, seed)| {
+        trust.trust_key(common::key_of(name, seed).verifier().clone()).unwrap()
+    });
     trust
 }
 
 const BEFORE: &str = "lead_audit/7d4c1f0e-52a9-4b7e-9d3b-0c6f5e1a2b84";
 const AFTER: &str = "example.com/sales";
 
-/// Unsigned, then signed, then with another key of the same name, then under another name: sizes 2, 3, 5, 6, 8, 9 and 11.
+/// Unsigned, then signed, then with another key of the same name, then under another name: sizes 2,
+/// 3, 5, 6, 8, 9 and 11.
 fn log_of_many_keys(with_former: bool) -> Log {
     let mut log = Log::new();
     (log.origin, log.signed) = (BEFORE.into(), false);
@@ -464,9 +510,18 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
         two.know(log.note_at(11).as_bytes(), "kept", &[]).unwrap();
         assert_intact(&run(&[whole.as_bytes()], &two));
         let outcome = run(&[whole.as_bytes()], &export::verify::Trust::default());
-        assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell), "{}", outcome.shown());
+        assert_eq!(
+            (outcome.named(), outcome.verdict()),
+            (vec![], Verdict::CouldNotTell),
+            "{}",
+            outcome.shown()
+        );
         // One of its names, or another log's.
-        for (origin, verdict) in [(BEFORE, Verdict::Intact), (AFTER, Verdict::Intact), ("example.com/other", Verdict::Tampered)] {
+        for (origin, verdict) in [
+            (BEFORE, Verdict::Intact),
+            (AFTER, Verdict::Intact),
+            ("example.com/other", Verdict::Tampered),
+        ] {
             let mut trust = with_keys(&all);
             trust.origin = Some(origin.into());
             assert_eq!(run(&[whole.as_bytes()], &trust).verdict(), verdict, "{origin}");
@@ -475,12 +530,25 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
         for (seed, own, double) in [(7, 5, 6), (8, 8, 9)] {
             let to = if with_former { double } else { own };
             let outcome = run(&[whole.as_bytes()], &with_keys(&[(common::ORIGIN, seed)]));
-            assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell), "{}", outcome.shown());
+            assert_eq!(
+                (outcome.named(), outcome.verdict()),
+                (vec![], Verdict::CouldNotTell),
+                "{}",
+                outcome.shown()
+            );
             assert_eq!(outcome.report.vouched, Some(to));
             assert_eq!(outcome.report.key_unknown_from, Some(double));
             // Cut off where that is.
-            let outcome = run(&[log.history(0, double, &[]).as_bytes()], &with_keys(&[(common::ORIGIN, seed)]));
-            assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell), "{}", outcome.shown());
+            let outcome = run(
+                &[log.history(0, double, &[]).as_bytes()],
+                &with_keys(&[(common::ORIGIN, seed)]),
+            );
+            assert_eq!(
+                (outcome.named(), outcome.verdict()),
+                (vec![], Verdict::CouldNotTell),
+                "{}",
+                outcome.shown()
+            );
             // With a checkpoint from after it, that one vouches.
             let mut trust = with_keys(&[(common::ORIGIN, seed)]);
             trust.know(log.note_at(11).as_bytes(), "kept", &[]).unwrap();
@@ -494,23 +562,36 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
             assert_intact(&run(&bytes, &with_keys(&all[2..])));
             // Of the last piece alone, whoever has an old key can tell nothing, and says so.
             let outcome = run(&bytes[1..], &with_keys(&all[..1]));
-            assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell), "{at} {}", outcome.shown());
+            assert_eq!(
+                (outcome.named(), outcome.verdict()),
+                (vec![], Verdict::CouldNotTell),
+                "{at} {}",
+                outcome.shown()
+            );
         }
         let selection = log.selection(&[2, 6, 9, 11], &[]);
         assert_intact(&run(&[selection.as_bytes()], &with_keys(&all)));
         let outcome = run(&[selection.as_bytes()], &with_keys(&all[..1]));
-        assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell), "{}", outcome.shown());
+        assert_eq!(
+            (outcome.named(), outcome.verdict()),
+            (vec![], Verdict::CouldNotTell),
+            "{}",
+            outcome.shown()
+        );
     }
 }
 
 #[test]
 fn another_name_or_key_needs_an_entry() {
     // As in a forger's hands: the newest note of a signed log says another name, signed or not.
-    for (seed, former) in [(None, None), (Some(9), None), (None, Some((common::ORIGIN.to_owned(), 7)))] {
+    for (seed, former) in
+        [(None, None), (Some(9), None), (None, Some((common::ORIGIN.to_owned(), 7)))]
+    {
         let mut forged = log();
         let last = forged.checkpoints.pop().unwrap();
         forged.leaves.truncate(8);
-        (forged.origin, forged.signed, forged.seed) = ("evil".into(), seed.is_some(), seed.unwrap_or(7));
+        (forged.origin, forged.signed, forged.seed) =
+            ("evil".into(), seed.is_some(), seed.unwrap_or(7));
         forged.former = former;
         forged.seal(&last.entry_ids.iter().collect::<Vec<_>>());
         let outcome = run(&[forged.whole().as_bytes()], &with_key());
@@ -523,7 +604,12 @@ fn another_name_or_key_needs_an_entry() {
     // The entry has to be of this change.
     for (old, new) in [("other", AFTER), (common::ORIGIN, "other")] {
         let mut forged = Log::of(&[&[1, 2]]);
-        let change = ledger::KeyChange { old_origin: old.into(), old_key: None, new_origin: new.into(), new_key: None };
+        let change = ledger::KeyChange {
+            old_origin: old.into(),
+            old_key: None,
+            new_origin: new.into(),
+            new_key: None,
+        };
         forged.entries.insert(3, common::key_entry(3, &change));
         (forged.origin, forged.signed) = (AFTER.into(), false);
         forged.seal(&[3]);
@@ -544,22 +630,44 @@ fn another_name_or_key_needs_an_entry() {
     legacy.seal(&[3]);
     let outcome = run(&[legacy.whole().as_bytes()], &with_key());
     assert_intact(&outcome);
-    assert!(outcome.report.remarks.iter().any(|remark| remark.contains("no entry says that it changed")), "{}", outcome.shown());
+    assert!(
+        outcome
+            .report
+            .remarks
+            .iter()
+            .any(|remark| remark.contains("no entry says that it changed")),
+        "{}",
+        outcome.shown()
+    );
 }
 
 #[test]
 fn what_this_version_does_not_know_it_does_not_judge() {
     // Another version, with lines of its own.
-    let other =
-        "{\"export\":{\"exported_at\":\"2000-01-01T00:00:00.000000Z\",\"kind\":\"archive\",\"version\":2}}\n{\"x\":1}\nhello\n";
+    let other = "{\"export\":{\"exported_at\":\"2000-01-01T00:00:00.000000Z\",\"kind\":\"archive\",\"version\":2}}\n{\"x\":1}\nhello\n";
     let outcome = run(&[other.as_bytes()], &with_key());
-    assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell), "{}", outcome.shown());
-    assert!(outcome.report.incomplete.as_ref().is_some_and(|text| text.contains("version 2")), "{}", outcome.shown());
-    // An entry with one more column, or of another format, whose checksum is that of all that it has.
-    for (from, to) in [("\"user_id\":\"u-17\"", "\"user_id\":\"u-17\",\"user_zone\":1"), ("\"format\":1", "\"format\":2")] {
+    assert_eq!(
+        (outcome.named(), outcome.verdict()),
+        (vec![], Verdict::CouldNotTell),
+        "{}",
+        outcome.shown()
+    );
+    assert!(
+        outcome.report.incomplete.as_ref().is_some_and(|text| text.contains("version 2")),
+        "{}",
+        outcome.shown()
+    );
+    // An entry with one more column, or of another format, whose checksum is that of all that it
+    // has.
+    for (from, to) in [
+        ("\"user_id\":\"u-17\"", "\"user_id\":\"u-17\",\"user_zone\":1"),
+        ("\"format\":1", "\"format\":2"),
+    ] {
         let mut log = Log::new();
         let preimage = common::parts(&entry(1, "u-17")).preimage.replace(from, to);
-        let checksum: [u8; 32] = sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(&preimage)).into();
+        let checksum: [u8; 32] =
+            sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(&preimage))
+                .into();
         log.entries.insert(1, export::write::StoredEntry::Entry { preimage, checksum });
         log.add(2);
         log.seal(&[1, 2]);
@@ -579,7 +687,8 @@ fn what_this_version_does_not_know_it_does_not_judge() {
             export::write::StoredEntry::Entry { checksum, .. } if sealed => Some(*checksum),
             _ => Some([1; 32]),
         };
-        log.entries.insert(5, export::write::StoredEntry::Unknown { column: "extra".into(), checksum });
+        log.entries
+            .insert(5, export::write::StoredEntry::Unknown { column: "extra".into(), checksum });
         for text in [log.whole(), log.selection(&[5, 7], &[])] {
             let outcome = run(&[text.as_bytes()], &with_key());
             assert_eq!(outcome.verdict(), verdict, "{}", outcome.shown());
@@ -593,7 +702,12 @@ fn a_selection_without_entries_proves_nothing() {
     let log = log();
     for text in [log.selection(&[], &[]), Log::new().selection(&[], &[])] {
         let outcome = run(&[text.as_bytes()], &with_key());
-        assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell), "{}", outcome.shown());
+        assert_eq!(
+            (outcome.named(), outcome.verdict()),
+            (vec![], Verdict::CouldNotTell),
+            "{}",
+            outcome.shown()
+        );
     }
 }
 

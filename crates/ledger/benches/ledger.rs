@@ -1,12 +1,12 @@
-//! What the format costs, each step beside SHA-256 of the same bytes. `bench/ledger.py` runs this and makes the table of
-//! `bench/README.md` from it.
+//! What the format costs, each step beside SHA-256 of the same bytes. `bench/ledger.py` runs this
+//! and makes the table of `bench/README.md` from it.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ledger::canonical;
 use ledger::checkpoint::Checkpoint;
 use ledger::merkle::{
-    Frontier, Hash, TILE_WIDTH, TileId, TileWriter, Tiles, consistency_proof, inclusion_proof, node_hash, root_at,
-    verify_consistency, verify_inclusion,
+    Frontier, Hash, TILE_WIDTH, TileId, TileWriter, Tiles, consistency_proof, inclusion_proof,
+    node_hash, root_at, verify_consistency, verify_inclusion,
 };
 use ledger::note::{Note, SigningKey};
 use ledger::{Entry, leaf_hash};
@@ -62,7 +62,9 @@ fn entries(c: &mut Criterion) {
         let preimage = scratch.clone();
         let mut group = c.benchmark_group(name);
         group.throughput(Throughput::Bytes(preimage.len() as u64));
-        group.bench_function("SHA-256 of the preimage", |b| b.iter(|| Sha256::digest(black_box(&preimage))));
+        group.bench_function("SHA-256 of the preimage", |b| {
+            b.iter(|| Sha256::digest(black_box(&preimage)))
+        });
         group.bench_function("preimage", |b| {
             b.iter(|| {
                 scratch.clear();
@@ -70,11 +72,15 @@ fn entries(c: &mut Criterion) {
             });
         });
         group.bench_function("checksum", |b| b.iter(|| black_box(&entry).checksum(&mut scratch)));
-        group.bench_function("verify", |b| b.iter(|| black_box(&entry).verify(&checksum, &mut scratch)));
+        group.bench_function("verify", |b| {
+            b.iter(|| black_box(&entry).verify(&checksum, &mut scratch))
+        });
         group.finish();
         let mut group = c.benchmark_group(format!("JSON of {name}"));
         group.throughput(Throughput::Bytes(row.len() as u64));
-        group.bench_function("SHA-256 of the row", |b| b.iter(|| Sha256::digest(black_box(row.as_bytes()))));
+        group.bench_function("SHA-256 of the row", |b| {
+            b.iter(|| Sha256::digest(black_box(row.as_bytes())))
+        });
         group.bench_function("check", |b| b.iter(|| canonical::check(black_box(row.as_bytes()))));
         group.finish();
     }
@@ -82,7 +88,9 @@ fn entries(c: &mut Criterion) {
     let mut group = c.benchmark_group("JSON string of 1 kB");
     group.throughput(Throughput::Bytes(text.len() as u64));
     let mut out = Vec::new();
-    group.bench_function("SHA-256 of the string", |b| b.iter(|| Sha256::digest(black_box(text.as_bytes()))));
+    group.bench_function("SHA-256 of the string", |b| {
+        b.iter(|| Sha256::digest(black_box(text.as_bytes())))
+    });
     group.bench_function("write", |b| {
         b.iter(|| {
             out.clear();
@@ -151,9 +159,15 @@ fn tree(c: &mut Criterion) {
         let (index, older) = (size / 3, size / 7 * 3);
         group.bench_function("root", |b| b.iter(|| writer.root()));
         group.bench_function("resume", |b| b.iter(|| TileWriter::resume(size, &root, &tiles)));
-        group.bench_function("root of an older size", |b| b.iter(|| root_at(&tiles, black_box(older))));
-        group.bench_function("inclusion proof", |b| b.iter(|| inclusion_proof(&tiles, black_box(index), size)));
-        group.bench_function("consistency proof", |b| b.iter(|| consistency_proof(&tiles, black_box(older), size)));
+        group.bench_function("root of an older size", |b| {
+            b.iter(|| root_at(&tiles, black_box(older)))
+        });
+        group.bench_function("inclusion proof", |b| {
+            b.iter(|| inclusion_proof(&tiles, black_box(index), size))
+        });
+        group.bench_function("consistency proof", |b| {
+            b.iter(|| consistency_proof(&tiles, black_box(older), size))
+        });
         let older_root = root_at(&tiles, older).unwrap();
         let inclusion = inclusion_proof(&tiles, index, size).unwrap();
         let consistency = consistency_proof(&tiles, older, size).unwrap();
@@ -186,7 +200,9 @@ fn signatures(c: &mut Criterion) {
     let mut group = c.benchmark_group("checkpoint");
     group.bench_function("sign", |b| b.iter(|| black_box(&checkpoint).sign(&key)));
     group.bench_function("read and verify", |b| {
-        b.iter(|| Checkpoint::open(&Note::parse(black_box(note.as_bytes())).unwrap(), key.verifier(), &[]));
+        b.iter(|| {
+            Checkpoint::open(&Note::parse(black_box(note.as_bytes())).unwrap(), key.verifier(), &[])
+        });
     });
     group.finish();
 }

@@ -67,8 +67,8 @@ impl Checkpoint {
         }
     }
 
-    /// Reads the text of a checkpoint, without signatures: C2SP tlog-checkpoint, "Note text". What it accepts, its text
-    /// ([`Display`](fmt::Display)) gives back to the byte.
+    /// Reads the text of a checkpoint, without signatures: C2SP tlog-checkpoint, "Note text". What
+    /// it accepts, its text ([`Display`](fmt::Display)) gives back to the byte.
     pub fn parse(text: &str) -> Result<Self, CheckpointError> {
         let mut rest = text;
         let mut next = || {
@@ -90,8 +90,9 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Reads a signed checkpoint and verifies it: the log's key has signed it, for the log of the key's name; whatever of
-    /// `witnesses` has cosigned it has done so truly. Gives the checkpoint and the witnesses' signatures.
+    /// Reads a signed checkpoint and verifies it: the log's key has signed it, for the log of the
+    /// key's name; whatever of `witnesses` has cosigned it has done so truly. Gives the checkpoint
+    /// and the witnesses' signatures.
     pub fn open<'k>(
         note: &Note,
         log: &VerifierKey,
@@ -99,7 +100,9 @@ impl Checkpoint {
     ) -> Result<(Self, Vec<Verified<'k>>), CheckpointError> {
         // A bad signature by any key that is known rejects the note.
         match note.verify(std::slice::from_ref(log)) {
-            Err(NoteError::NoKnownSignature) => return Err(CheckpointError::NotSignedBy(log.name().to_owned())),
+            Err(NoteError::NoKnownSignature) => {
+                return Err(CheckpointError::NotSignedBy(log.name().to_owned()));
+            }
             other => other?,
         };
         let cosigned = match note.verify(witnesses) {
@@ -108,7 +111,10 @@ impl Checkpoint {
         };
         let checkpoint = Checkpoint::parse(note.text())?;
         if checkpoint.origin != log.name() {
-            return Err(CheckpointError::OtherOrigin { expected: log.name().to_owned(), found: checkpoint.origin });
+            return Err(CheckpointError::OtherOrigin {
+                expected: log.name().to_owned(),
+                found: checkpoint.origin,
+            });
         }
         Ok((checkpoint, cosigned))
     }
@@ -117,7 +123,10 @@ impl Checkpoint {
     pub fn sign(&self, key: &SigningKey) -> Result<Note, CheckpointError> {
         let name = key.verifier().name();
         if self.origin != name {
-            return Err(CheckpointError::OtherOrigin { expected: name.to_owned(), found: self.origin.clone() });
+            return Err(CheckpointError::OtherOrigin {
+                expected: name.to_owned(),
+                found: self.origin.clone(),
+            });
         }
         let mut note = Note::new(self.to_string())?;
         note.add(key.sign(note.text()))?;

@@ -1,4 +1,5 @@
-//! The columns of `lead_audit.entry`, defined once: their order in the table, their names and types.
+//! The columns of `lead_audit.entry`, defined once: their order in the table, their names and
+//! types.
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +46,8 @@ impl ColumnType {
 
 macro_rules! columns {
     ($($variant:ident $name:literal $type:ident $required:literal,)*) => {
-        /// A column of `lead_audit.entry`. As a number it is the place of the column in the table, from 0.
+        /// A column of `lead_audit.entry`. As a number it is the place of the column in the table,
+        /// from 0.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[expect(missing_docs, reason = "docs/FORMAT.md describes the columns")]
         pub enum EntryColumn {

@@ -1,7 +1,9 @@
-//! A witness's confirmation of a checkpoint: C2SP tlog-cosignature, the Ed25519 kind (signature type 0x04).
+//! A witness's confirmation of a checkpoint: C2SP tlog-cosignature, the Ed25519 kind (signature
+//! type 0x04).
 //!
-//! It says: at this time, the largest tree of this log that I have seen and found consistent with all before had this root.
-//! It is a signature line of the checkpoint's note, and [`Note::verify`](crate::note::Note::verify) verifies it.
+//! It says: at this time, the largest tree of this log that I have seen and found consistent with
+//! all before had this root. It is a signature line of the checkpoint's note, and
+//! [`Note::verify`](crate::note::Note::verify) verifies it.
 
 use crate::checkpoint::Checkpoint;
 use crate::note::{Algorithm, KeyError, KeyPair, SIGNATURE_BYTES, Signature, VerifierKey};
@@ -9,7 +11,8 @@ use std::fmt;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// The private key of a witness. One that cosigns must not sign anything else, nor be used under two names.
+/// The private key of a witness. One that cosigns must not sign anything else, nor be used under
+/// two names.
 #[derive(Clone)]
 pub struct CosigningKey(KeyPair);
 
@@ -29,12 +32,14 @@ impl CosigningKey {
         KeyPair::from_seed(name, Algorithm::CosignatureV1, seed).map(CosigningKey)
     }
 
-    /// Reads a key file: `PRIVATE+KEY+<name>+<key id>+<base64(0x04 ‖ seed)>`, with or without a newline.
+    /// Reads a key file: `PRIVATE+KEY+<name>+<key id>+<base64(0x04 ‖ seed)>`, with or without a
+    /// newline.
     pub fn from_text(text: &str) -> Result<Self, KeyError> {
         KeyPair::from_text(text, Algorithm::CosignatureV1).map(CosigningKey)
     }
 
-    /// The text of the key file, with its newline. It is secret, and overwritten when it is dropped.
+    /// The text of the key file, with its newline. It is secret, and overwritten when it is
+    /// dropped.
     pub fn to_text(&self) -> Zeroizing<String> {
         self.0.to_text()
     }
@@ -44,8 +49,8 @@ impl CosigningKey {
         self.0.verifier()
     }
 
-    /// Cosigns a checkpoint at `time`, in seconds since 1970. Whoever calls this has found it consistent with the last one
-    /// that it cosigned of this log.
+    /// Cosigns a checkpoint at `time`, in seconds since 1970. Whoever calls this has found it
+    /// consistent with the last one that it cosigned of this log.
     pub fn cosign(&self, checkpoint: &Checkpoint, time: u64) -> Result<Signature, TimeError> {
         if i64::try_from(time).is_err() {
             return Err(TimeError(time));
@@ -92,22 +97,27 @@ mod tests {
         assert_eq!(Checkpoint::parse(note.text()).unwrap().size(), 20_852_163);
         let (time, _) = split(note.signatures()[1].bytes()).unwrap();
         assert_eq!(time, 1_679_315_147, "the time that the specification has in its text");
-        assert!(
-            message(time, note.text()).starts_with("cosignature/v1\ntime 1679315147\nexample.com/behind-the-sofa\n20852163\n")
-        );
+        assert!(message(time, note.text()).starts_with(
+            "cosignature/v1\ntime 1679315147\nexample.com/behind-the-sofa\n20852163\n"
+        ));
     }
 
     #[test]
     fn a_witness_cosigns_what_the_log_has_signed() {
-        let (log, witness) =
-            (SigningKey::from_seed("log", &[1; 32]).unwrap(), CosigningKey::from_seed("witness", &[2; 32]).unwrap());
+        let (log, witness) = (
+            SigningKey::from_seed("log", &[1; 32]).unwrap(),
+            CosigningKey::from_seed("witness", &[2; 32]).unwrap(),
+        );
         let checkpoint = Checkpoint::new("log", 7, [3; 32]).unwrap();
         let mut note = checkpoint.sign(&log).unwrap();
         note.add(witness.cosign(&checkpoint, 1_700_000_000).unwrap()).unwrap();
         let witnesses = [witness.verifier().clone()];
         let note = Note::parse(note.to_string().as_bytes()).unwrap();
         let cosigned = vec![Verified { key: &witnesses[0], time: Some(1_700_000_000) }];
-        assert_eq!(Checkpoint::open(&note, log.verifier(), &witnesses), Ok((checkpoint.clone(), cosigned)));
+        assert_eq!(
+            Checkpoint::open(&note, log.verifier(), &witnesses),
+            Ok((checkpoint.clone(), cosigned))
+        );
         assert_eq!(Checkpoint::open(&note, log.verifier(), &[]), Ok((checkpoint.clone(), vec![])));
         assert_eq!(witness.cosign(&checkpoint, 1 << 63), Err(TimeError(1 << 63)));
     }

@@ -1,4 +1,5 @@
-//! Decimal text of integers into a buffer, without the machinery of `core::fmt`: several for every entry.
+//! Decimal text of integers into a buffer, without the machinery of `core::fmt`: several for every
+//! entry.
 
 use crate::sink::Sink;
 
@@ -27,9 +28,11 @@ pub fn write_i64(out: &mut impl Sink, value: i64) {
     write_padded(out, value.unsigned_abs(), 1);
 }
 
-/// The number that `text` is the one spelling of: ASCII digits, no sign, no zeros in front. None if it is not.
+/// The number that `text` is the one spelling of: ASCII digits, no sign, no zeros in front. None if
+/// it is not.
 pub(crate) fn parse_u64(text: &str) -> Option<u64> {
-    let canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && (text.len() == 1 || !text.starts_with('0'));
+    let canonical = text.bytes().all(|byte| byte.is_ascii_digit())
+        && (text.len() == 1 || !text.starts_with('0'));
     // An empty text and a number that is too large are refused by core.
     if canonical { text.parse().ok() } else { None }
 }
@@ -65,7 +68,21 @@ mod tests {
         assert_eq!(parse_u64("0"), Some(0));
         assert_eq!(parse_u64("10"), Some(10));
         assert_eq!(parse_u64("18446744073709551615"), Some(u64::MAX));
-        for text in ["", "00", "01", "+1", "-1", "-0", " 1", "1 ", "1.0", "1_0", "0x1", "18446744073709551616", "١"] {
+        for text in [
+            "",
+            "00",
+            "01",
+            "+1",
+            "-1",
+            "-0",
+            " 1",
+            "1 ",
+            "1.0",
+            "1_0",
+            "0x1",
+            "18446744073709551616",
+            "١",
+        ] {
             assert_eq!(parse_u64(text), None, "{text}");
         }
     }

@@ -1,7 +1,8 @@
 //! One row of `lead_audit.entry`, and the bytes that its checksum is taken over.
 //!
-//! The extension fills an [`Entry`] with what it is about to store and stores the checksum beside it; a verifier fills
-//! one with what is stored. Both borrow, and both write the preimage into a buffer that they keep.
+//! The extension fills an [`Entry`] with what it is about to store and stores the checksum beside
+//! it; a verifier fills one with what is stored. Both borrow, and both write the preimage into a
+//! buffer that they keep.
 
 use crate::canonical::write_string;
 use crate::decimal::{write_i64, write_u64};
@@ -13,15 +14,16 @@ pub const FORMAT: i16 = 1;
 
 /// One row of `lead_audit.entry`: a field for each column, but for `checksum`.
 ///
-/// A field that is `None` is a column that is NULL. The JSON columns (`row_key`, `row_values`, `changed_values`,
-/// `details`) are the text that is stored, which is canonical JSON.
+/// A field that is `None` is a column that is NULL. The JSON columns (`row_key`, `row_values`,
+/// `changed_values`, `details`) are the text that is stored, which is canonical JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are the columns, and docs/FORMAT.md describes those")]
 pub struct Entry<'a> {
     pub id: i64,
     pub format: i16,
     pub txid: u64,
-    /// Microseconds since 2000-01-01T00:00:00Z, as PostgreSQL has them; its infinities are the ends of the range.
+    /// Microseconds since 2000-01-01T00:00:00Z, as PostgreSQL has them; its infinities are the ends
+    /// of the range.
     pub occurred_at: i64,
     pub watch_id: Option<[u8; 16]>,
     pub key_hash: Option<i64>,
@@ -92,8 +94,8 @@ impl Default for Entry<'_> {
 impl<'a> Entry<'a> {
     /// Appends the canonical JSON object that the checksum is taken over.
     ///
-    /// The JSON columns are taken as they are: whoever stores them has written them canonically, and whoever verifies
-    /// them uses [`verify`](Self::verify), which checks it.
+    /// The JSON columns are taken as they are: whoever stores them has written them canonically,
+    /// and whoever verifies them uses [`verify`](Self::verify), which checks it.
     pub fn write_preimage(&self, out: &mut impl Sink) {
         let mut object = Object { out, separator: b'{' };
         // In the order of the names.
@@ -132,8 +134,9 @@ impl<'a> Entry<'a> {
         object.out.push(b'}');
     }
 
-    /// The entry's checksum. The preimage is hashed as it is made and never held as a whole, so this takes no memory that
-    /// depends on the entry. `scratch` is emptied; keep it for the next entry.
+    /// The entry's checksum. The preimage is hashed as it is made and never held as a whole, so
+    /// this takes no memory that depends on the entry. `scratch` is emptied; keep it for the next
+    /// entry.
     pub fn checksum(&self, scratch: &mut Vec<u8>) -> [u8; 32] {
         let mut hashing = Hashing::new(scratch);
         self.write_preimage(&mut hashing);

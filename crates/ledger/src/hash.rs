@@ -7,10 +7,12 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// The hash by which a row's history is found: a small thing to index where the key itself may be large.
+/// The hash by which a row's history is found: a small thing to index where the key itself may be
+/// large.
 ///
-/// It is the first eight bytes of SHA-256(`watch_id` ‖ `row_key`), big-endian, two's complement; `row_key` is the
-/// canonical text of that column. A hit is to be compared with the key: eight bytes can collide.
+/// It is the first eight bytes of SHA-256(`watch_id` ‖ `row_key`), big-endian, two's complement;
+/// `row_key` is the canonical text of that column. A hit is to be compared with the key: eight
+/// bytes can collide.
 pub fn key_hash(watch_id: &[u8; 16], row_key: &[u8]) -> i64 {
     let digest = Sha256::new().chain_update(watch_id).chain_update(row_key).finalize();
     first_eight_bytes(&digest.into())
@@ -21,7 +23,8 @@ pub(crate) fn first_eight_bytes(digest: &[u8; 32]) -> i64 {
     digest[..8].iter().fold(0, |hash, &byte| hash << 8 | i64::from(byte))
 }
 
-/// The leaf hash of an entry's checksum in the Merkle tree: SHA-256(0x00 ‖ checksum), RFC 6962 section 2.1.
+/// The leaf hash of an entry's checksum in the Merkle tree: SHA-256(0x00 ‖ checksum), RFC 6962
+/// section 2.1.
 pub fn leaf_hash(checksum: &[u8; 32]) -> [u8; 32] {
     let mut leaf = [0; 33];
     leaf[1..].copy_from_slice(checksum);
@@ -32,7 +35,8 @@ pub fn leaf_hash(checksum: &[u8; 32]) -> [u8; 32] {
 mod tests {
     use super::*;
 
-    // Computed with Python's hashlib: int.from_bytes(sha256(bytes(range(16)) + key).digest()[:8], 'big', signed=True)
+    // Computed with Python's hashlib: int.from_bytes(sha256(bytes(range(16)) + key).digest()[:8],
+    // 'big', signed=True)
     #[test]
     fn key_hash_has_a_sign() {
         let watch_id = core::array::from_fn(|i| i as u8);
@@ -42,6 +46,9 @@ mod tests {
 
     #[test]
     fn leaf_has_its_prefix() {
-        assert_eq!(hex::encode(leaf_hash(&[0; 32])), "7f9c9e31ac8256ca2f258583df262dbc7d6f68f2a03043d5c99a4ae5a7396ce9");
+        assert_eq!(
+            hex::encode(leaf_hash(&[0; 32])),
+            "7f9c9e31ac8256ca2f258583df262dbc7d6f68f2a03043d5c99a4ae5a7396ce9"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Sets of ids as ranges: those that a checkpoint took, in the text of PostgreSQL's `int8multirange`.
+//! Sets of ids as ranges: those that a checkpoint took, in the text of PostgreSQL's
+//! `int8multirange`.
 
 use crate::decimal::parse_integer;
 use std::fmt;
@@ -47,15 +48,23 @@ impl IdRanges {
         IdRanges { ranges: if first <= last { vec![IdRange { first, last }] } else { Vec::new() } }
     }
 
-    /// Reads PostgreSQL's text: `{[1,4),[6,7)}`. Only its own spelling, with ranges in order that do not touch, is accepted.
+    /// Reads PostgreSQL's text: `{[1,4),[6,7)}`. Only its own spelling, with ranges in order that
+    /// do not touch, is accepted.
     pub fn parse(text: &str) -> Result<Self, IdRangesError> {
-        let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).ok_or(IdRangesError)?;
+        let inner =
+            text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).ok_or(IdRangesError)?;
         let mut ranges: Vec<IdRange> = Vec::new();
         let mut rest = inner;
         while !rest.is_empty() {
-            let (range, after) = rest.strip_prefix('[').and_then(|rest| rest.split_once(')')).ok_or(IdRangesError)?;
+            let (range, after) = rest
+                .strip_prefix('[')
+                .and_then(|rest| rest.split_once(')'))
+                .ok_or(IdRangesError)?;
             let (first, end) = range.split_once(',').ok_or(IdRangesError)?;
-            let (first, end): (i64, i64) = (parse_integer(first).ok_or(IdRangesError)?, parse_integer(end).ok_or(IdRangesError)?);
+            let (first, end): (i64, i64) = (
+                parse_integer(first).ok_or(IdRangesError)?,
+                parse_integer(end).ok_or(IdRangesError)?,
+            );
             // Ranges that touch would be one.
             if first >= end || ranges.last().is_some_and(|range| first <= range.last + 1) {
                 return Err(IdRangesError);
@@ -116,7 +125,9 @@ impl IdRanges {
         let at = self.ranges.partition_point(|other| other.first <= first);
         let left = at.checked_sub(1).map(|left| self.ranges[left]);
         let right = self.ranges.get(at).copied();
-        if left.is_some_and(|left| left.last >= first) || right.is_some_and(|right| right.first <= last) {
+        if left.is_some_and(|left| left.last >= first)
+            || right.is_some_and(|right| right.first <= last)
+        {
             return false;
         }
         let joins_left = left.is_some_and(|left| left.last.checked_add(1) == Some(first));
@@ -191,7 +202,9 @@ impl IdRanges {
         all.sort_unstable();
         for range in all {
             match self.ranges.last_mut() {
-                Some(end) if range.first <= end.last.saturating_add(1) => end.last = range.last.max(end.last),
+                Some(end) if range.first <= end.last.saturating_add(1) => {
+                    end.last = range.last.max(end.last)
+                }
                 _ => self.ranges.push(range),
             }
         }

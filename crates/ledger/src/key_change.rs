@@ -1,4 +1,5 @@
-//! The entry by which a log says that it has another key or origin from now on: operation `KEY`, `docs/FORMAT.md`, section 15.
+//! The entry by which a log says that it has another key or origin from now on: operation `KEY`,
+//! `docs/FORMAT.md`, section 15.
 
 use crate::canonical::{members, unescape, write_string};
 

@@ -1,9 +1,11 @@
 //! What an audit entry *is*, to the byte: `docs/FORMAT.md` in Rust, and nothing of Postgres.
 //!
-//! The extension writes with this crate and every verifier reads with it, so that there is one definition of what is
-//! hashed. It never re-serialises what it is given: JSON columns are hashed as the text that is stored.
+//! The extension writes with this crate and every verifier reads with it, so that there is one
+//! definition of what is hashed. It never re-serialises what it is given: JSON columns are hashed
+//! as the text that is stored.
 //!
-//! * [`canonical`] – the JSON text that is hashed: writing strings, ordering keys, checking a stored text
+//! * [`canonical`] – the JSON text that is hashed: writing strings, ordering keys, checking a
+//!   stored text
 //! * [`time`] – the text of an instant
 //! * [`Entry`] – one row of `lead_audit.entry`, its preimage and its checksum
 //! * [`EntryColumn`] – the columns of that table

@@ -1,10 +1,12 @@
 //! The Merkle tree of RFC 6962, section 2.1 (unchanged in RFC 9162), over SHA-256.
 //!
-//! Leaves come in as their leaf hashes ([`crate::leaf_hash`]); nothing here knows what an entry is. Three things make a tree:
+//! Leaves come in as their leaf hashes ([`crate::leaf_hash`]); nothing here knows what an entry is.
+//! Three things make a tree:
 //!
 //! * [`Frontier`] – its right edge: enough to append and to know the root
 //! * [`TileWriter`] – appends, and gives the tiles (C2SP tlog-tiles) in which the tree is kept
-//! * [`root_at`], [`inclusion_proof`], [`consistency_proof`] – read from those tiles, whoever keeps them ([`Tiles`])
+//! * [`root_at`], [`inclusion_proof`], [`consistency_proof`] – read from those tiles, whoever keeps
+//!   them ([`Tiles`])
 //!
 //! Whoever has no tree checks what it is told with [`verify_inclusion`] and [`verify_consistency`].
 
@@ -44,7 +46,8 @@ pub fn hash_text(hash: &Hash) -> String {
     encoding::base64(hash)
 }
 
-/// The root of a perfect tree: `hashes` are the 2ⁿ nodes of one level. Hashes in place, pair by pair.
+/// The root of a perfect tree: `hashes` are the 2ⁿ nodes of one level. Hashes in place, pair by
+/// pair.
 fn perfect_root(mut hashes: Vec<Hash>) -> Option<Hash> {
     debug_assert!(hashes.len().is_power_of_two());
     while hashes.len() > 1 {

@@ -1,7 +1,7 @@
 //! Signed notes: C2SP signed-note v1.0.0, and the key texts of Go's `golang.org/x/mod/sumdb/note`.
 //!
-//! A [`Note`] is a text and the signatures below it. Reading one checks its form and nothing else; its text is to be believed
-//! only after [`Note::verify`] with a key that the reader knew before.
+//! A [`Note`] is a text and the signatures below it. Reading one checks its form and nothing else;
+//! its text is to be believed only after [`Note::verify`] with a key that the reader knew before.
 
 mod key;
 
@@ -12,10 +12,12 @@ use crate::encoding::{base64, from_base64};
 use std::fmt;
 use thiserror::Error;
 
-/// Bytes that a note may have. C2SP signed-note, "Format", leaves the limit to verifiers; this is that of Go's library.
+/// Bytes that a note may have. C2SP signed-note, "Format", leaves the limit to verifiers; this is
+/// that of Go's library.
 pub const MAX_NOTE_BYTES: usize = 1_000_000;
 
-/// Signatures that a note may have: at least 16 have to be accepted; 100 is the limit of Go's library.
+/// Signatures that a note may have: at least 16 have to be accepted; 100 is the limit of Go's
+/// library.
 pub const MAX_SIGNATURES: usize = 100;
 
 /// A text and the signatures below it, which nobody has verified yet.
@@ -76,11 +78,16 @@ pub enum NoteError {
 }
 
 impl Note {
-    /// A note without signatures yet. The text ends in a newline and has no other control character.
+    /// A note without signatures yet. The text ends in a newline and has no other control
+    /// character.
     pub fn new(text: impl Into<String>) -> Result<Self, NoteError> {
         let text = text.into();
         check_characters(&text)?;
-        if text.ends_with('\n') { Ok(Note { text, signatures: Vec::new() }) } else { Err(NoteError::NoNewline) }
+        if text.ends_with('\n') {
+            Ok(Note { text, signatures: Vec::new() })
+        } else {
+            Err(NoteError::NoNewline)
+        }
     }
 
     /// Reads a signed note: C2SP signed-note, "Format". It has at least one signature, of whomever.
@@ -108,8 +115,8 @@ impl Note {
         Ok(Note { text: text.to_owned(), signatures })
     }
 
-    /// Reads a signed note, or a text alone: an unsigned log's checkpoint. A text with a blank line in it is taken for a
-    /// signed note.
+    /// Reads a signed note, or a text alone: an unsigned log's checkpoint. A text with a blank line
+    /// in it is taken for a signed note.
     pub fn parse_or_unsigned(bytes: &[u8]) -> Result<Self, NoteError> {
         match (Self::parse(bytes), std::str::from_utf8(bytes)) {
             (Err(NoteError::NotSigned), Ok(text)) if !text.ends_with("\n\n") => Self::new(text),
@@ -134,7 +141,8 @@ impl Note {
 
     /// Adds a signature as the last one; one that the same key made before is replaced.
     pub fn add(&mut self, signature: Signature) -> Result<(), NoteError> {
-        self.signatures.retain(|other| (&other.name, other.key_id) != (&signature.name, signature.key_id));
+        self.signatures
+            .retain(|other| (&other.name, other.key_id) != (&signature.name, signature.key_id));
         if self.signatures.len() == MAX_SIGNATURES {
             return Err(NoteError::TooManySignatures);
         }
@@ -142,9 +150,10 @@ impl Note {
         Ok(())
     }
 
-    /// Verifies the signatures by `keys`: C2SP signed-note, "Signatures". Those by others are ignored. The note is rejected if
-    /// one by a known key is bad, or if there is none by a known key. What is returned is in the order of the signatures
-    /// and has at least one; which of the keys have to be there is the caller's to decide.
+    /// Verifies the signatures by `keys`: C2SP signed-note, "Signatures". Those by others are
+    /// ignored. The note is rejected if one by a known key is bad, or if there is none by a known
+    /// key. What is returned is in the order of the signatures and has at least one; which of the
+    /// keys have to be there is the caller's to decide.
     pub fn verify<'k>(&self, keys: &'k [VerifierKey]) -> Result<Vec<Verified<'k>>, NoteError> {
         let mut verified: Vec<Verified<'k>> = Vec::new();
         for signature in &self.signatures {

@@ -4,7 +4,8 @@ use sha2::{Digest, Sha256};
 
 /// Takes text piece by piece.
 ///
-/// Nothing here returns an error. A sink that can fail remembers that it did, and its owner asks at the end.
+/// Nothing here returns an error. A sink that can fail remembers that it did, and its owner asks at
+/// the end.
 pub trait Sink {
     /// Takes a byte.
     fn push(&mut self, byte: u8);
@@ -34,8 +35,8 @@ impl Sink for Vec<u8> {
 /// How many bytes a [`Hashing`] gathers before it hashes them.
 const GATHERED: usize = 2048;
 
-/// Hashes what it is given. Short pieces are gathered, long ones are hashed where they are, so that the memory that this
-/// takes does not depend on what is hashed.
+/// Hashes what it is given. Short pieces are gathered, long ones are hashed where they are, so that
+/// the memory that this takes does not depend on what is hashed.
 pub(crate) struct Hashing<'a> {
     hasher: Sha256,
     gathered: &'a mut Vec<u8>,

@@ -1,4 +1,5 @@
-//! The text of an instant, for the preimage: UTC, proleptic Gregorian calendar, microseconds, whatever the session says.
+//! The text of an instant, for the preimage: UTC, proleptic Gregorian calendar, microseconds,
+//! whatever the session says.
 //!
 //! Total over `i64`, so that no stored value, however it came there, lacks a preimage.
 
@@ -15,10 +16,11 @@ const MICROS_PER_DAY: i64 = 86_400_000_000;
 const EPOCH: i64 = 730_425;
 const DAYS_PER_400_YEARS: i64 = 146_097;
 
-/// Appends `YYYY-MM-DDTHH:MM:SS.ffffffZ` (no quotes) for `micros` microseconds since 2000-01-01T00:00:00Z.
+/// Appends `YYYY-MM-DDTHH:MM:SS.ffffffZ` (no quotes) for `micros` microseconds since
+/// 2000-01-01T00:00:00Z.
 ///
-/// The year has at least four digits and more where it needs them. Years before 1 are astronomical: `0000` is 1 BC,
-/// `-0001` is 2 BC. The two infinities are `infinity` and `-infinity`.
+/// The year has at least four digits and more where it needs them. Years before 1 are astronomical:
+/// `0000` is 1 BC, `-0001` is 2 BC. The two infinities are `infinity` and `-infinity`.
 pub fn write_timestamp(out: &mut impl Sink, micros: i64) {
     match micros {
         INFINITY => return out.append(b"infinity"),
@@ -59,8 +61,8 @@ fn put(digits: &mut [u8], value: u64) {
     }
 }
 
-/// Year, month and day of a day counted from 2000-01-01. Years are counted from March, so that the leap day is a year's
-/// last and the months before it need no table.
+/// Year, month and day of a day counted from 2000-01-01. Years are counted from March, so that the
+/// leap day is a year's last and the months before it need no table.
 fn civil(day: i64) -> (i64, u64, u64) {
     let day = day + EPOCH;
     let era = day.div_euclid(DAYS_PER_400_YEARS);
@@ -84,8 +86,8 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// Each pair is what PostgreSQL 15 gives for `timestamptz_send(t)` and `t AT TIME ZONE 'UTC'`, the latter with its
-    /// years BC made astronomical.
+    /// Each pair is what PostgreSQL 15 gives for `timestamptz_send(t)` and `t AT TIME ZONE 'UTC'`,
+    /// the latter with its years BC made astronomical.
     #[test]
     fn known_instants() {
         for (micros, text) in [

@@ -1,5 +1,5 @@
-//! One entry shown to a third party: C2SP tlog-proof. A text that proves, to whoever has the entry and the log's public key, that
-//! the entry is in the tree that the log has signed.
+//! One entry shown to a third party: C2SP tlog-proof. A text that proves, to whoever has the entry
+//! and the log's public key, that the entry is in the tree that the log has signed.
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::decimal::parse_u64;
@@ -12,14 +12,15 @@ use thiserror::Error;
 /// The first line.
 const HEADER: &str = "c2sp.org/tlog-proof@v1";
 
-/// Bytes that a proof may have: what comes before the checkpoint, extra data included, may have as many as a note.
+/// Bytes that a proof may have: what comes before the checkpoint, extra data included, may have as
+/// many as a note.
 pub const MAX_PROOF_BYTES: usize = 2 * crate::note::MAX_NOTE_BYTES;
 
 /// Hashes that a proof may have: the height of a tree of 2⁶⁴ leaves.
 const MAX_HASHES: usize = 64;
 
-/// An inclusion proof together with the checkpoint that it leads to. Nothing in it is to be believed before
-/// [`verify`](Self::verify); the extra data not even then.
+/// An inclusion proof together with the checkpoint that it leads to. Nothing in it is to be
+/// believed before [`verify`](Self::verify); the extra data not even then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlogProof {
     /// Data that the proof does not protect. None where there is none; never empty.
@@ -28,7 +29,8 @@ pub struct TlogProof {
     pub index: u64,
     /// The inclusion proof, from the leaf's sibling up.
     pub hashes: Vec<Hash>,
-    /// The checkpoint as the log has issued it. One of an unsigned log has no signatures, and proves nothing by itself.
+    /// The checkpoint as the log has issued it. One of an unsigned log has no signatures, and
+    /// proves nothing by itself.
     pub checkpoint: Note,
 }
 
@@ -75,8 +77,8 @@ impl From<NoteError> for TlogProofError {
 }
 
 impl TlogProof {
-    /// Reads a proof: C2SP tlog-proof, "Format". What it accepts, its text ([`Display`](fmt::Display)) gives back to the
-    /// byte.
+    /// Reads a proof: C2SP tlog-proof, "Format". What it accepts, its text
+    /// ([`Display`](fmt::Display)) gives back to the byte.
     pub fn parse(bytes: &[u8]) -> Result<Self, TlogProofError> {
         if bytes.len() > MAX_PROOF_BYTES {
             return Err(TlogProofError::TooLong(bytes.len()));
@@ -94,7 +96,11 @@ impl TlogProof {
         let mut line = next().ok_or(TlogProofError::Index)?;
         let mut extra = None;
         if let Some(encoded) = line.strip_prefix("extra ") {
-            extra = Some(from_base64(encoded).filter(|data| !data.is_empty()).ok_or(TlogProofError::Extra)?);
+            extra = Some(
+                from_base64(encoded)
+                    .filter(|data| !data.is_empty())
+                    .ok_or(TlogProofError::Extra)?,
+            );
             line = next().ok_or(TlogProofError::Index)?;
         }
         let index = line.strip_prefix("index ").and_then(parse_u64).ok_or(TlogProofError::Index)?;
@@ -117,8 +123,9 @@ impl TlogProof {
         Ok(TlogProof { extra, index, hashes, checkpoint })
     }
 
-    /// Verifies that the entry with this leaf hash is in the tree, and that the log has signed the tree. Whatever of
-    /// `witnesses` has cosigned it has done so truly; how many of them there have to be is the caller's to decide.
+    /// Verifies that the entry with this leaf hash is in the tree, and that the log has signed the
+    /// tree. Whatever of `witnesses` has cosigned it has done so truly; how many of them there have
+    /// to be is the caller's to decide.
     pub fn verify<'k>(
         &self,
         leaf_hash: &Hash,
@@ -130,15 +137,19 @@ impl TlogProof {
         Ok((checkpoint, cosigned))
     }
 
-    /// Verifies that the entry with this leaf hash is in the tree, and nothing else: it is for the caller to know the
-    /// checkpoint that is returned from somewhere else. For unsigned logs.
+    /// Verifies that the entry with this leaf hash is in the tree, and nothing else: it is for the
+    /// caller to know the checkpoint that is returned from somewhere else. For unsigned logs.
     pub fn verify_unsigned(&self, leaf_hash: &Hash) -> Result<Checkpoint, TlogProofError> {
         let checkpoint = Checkpoint::parse(self.checkpoint.text())?;
         self.verify_inclusion(leaf_hash, &checkpoint)?;
         Ok(checkpoint)
     }
 
-    fn verify_inclusion(&self, leaf_hash: &Hash, checkpoint: &Checkpoint) -> Result<(), ProofError> {
+    fn verify_inclusion(
+        &self,
+        leaf_hash: &Hash,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), ProofError> {
         verify_inclusion(leaf_hash, self.index, checkpoint.size(), &self.hashes, checkpoint.root())
     }
 }

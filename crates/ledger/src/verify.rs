@@ -1,7 +1,8 @@
 //! Holding an entry against the checksum that is stored with it.
 //!
-//! The checksum is compared first: whoever changes a column and leaves the checksum alone is told just that, also where
-//! the change broke the column's JSON. What is checked after it are the faults that a matching checksum can hide.
+//! The checksum is compared first: whoever changes a column and leaves the checksum alone is told
+//! just that, also where the change broke the column's JSON. What is checked after it are the
+//! faults that a matching checksum can hide.
 
 use crate::canonical::{NotCanonical, check_str, members};
 use crate::entry::{Entry, FORMAT};
@@ -28,7 +29,8 @@ pub enum Fault {
         /// What the columns give.
         computed: [u8; 32],
     },
-    /// The checksum matches, but a JSON column is not one canonical value: text was moved from one column to another.
+    /// The checksum matches, but a JSON column is not one canonical value: text was moved from one
+    /// column to another.
     #[error("{column} is not canonical JSON: {cause}")]
     NotCanonical {
         /// The column.
@@ -42,7 +44,8 @@ pub enum Fault {
         /// The column.
         column: &'static str,
     },
-    /// The checksum matches, but the key hash is not that of `watch_id` and `row_key`: history by key misses the entry.
+    /// The checksum matches, but the key hash is not that of `watch_id` and `row_key`: history by
+    /// key misses the entry.
     #[error("the key hash is {}, but watch_id and row_key give {}", OrNull(.stored), OrNull(.computed))]
     KeyHash {
         /// What is stored.
@@ -50,8 +53,8 @@ pub enum Fault {
         /// What the columns give.
         computed: Option<i64>,
     },
-    /// The checksum matches, but the previous key hash is not that of the key in `row_values`, or the entry is of no
-    /// UPDATE and has none.
+    /// The checksum matches, but the previous key hash is not that of the key in `row_values`, or
+    /// the entry is of no UPDATE and has none.
     #[error(
         "the previous key hash is {stored}, but operation, watch_id, row_key and row_values give {}",
         OrNull(.computed)
@@ -65,15 +68,17 @@ pub enum Fault {
 }
 
 impl Entry<'_> {
-    /// Checks the entry against the checksum that is stored with it. `scratch` is emptied; keep it for the next entry.
+    /// Checks the entry against the checksum that is stored with it. `scratch` is emptied; keep it
+    /// for the next entry.
     ///
-    /// Of several faults the one that explains most is reported: an unknown format, then the checksum, then what is
-    /// wrong although the checksum matches.
+    /// Of several faults the one that explains most is reported: an unknown format, then the
+    /// checksum, then what is wrong although the checksum matches.
     pub fn verify(&self, stored: &[u8], scratch: &mut Vec<u8>) -> Result<(), Fault> {
         if self.format != FORMAT {
             return Err(Fault::UnknownFormat(self.format));
         }
-        let stored = <[u8; 32]>::try_from(stored).map_err(|_| Fault::ChecksumLength(stored.len()))?;
+        let stored =
+            <[u8; 32]>::try_from(stored).map_err(|_| Fault::ChecksumLength(stored.len()))?;
         let computed = self.checksum(scratch);
         if stored != computed {
             return Err(Fault::Checksum { stored, computed });
@@ -88,8 +93,9 @@ impl Entry<'_> {
         self.verify_key_hashes(scratch)
     }
 
-    /// Checks the two key hashes alone, of an entry whose JSON columns are known to be canonical objects. Looks at
-    /// `watch_id`, `key_hash`, `previous_key_hash`, `operation`, `row_key` and `row_values` only. `scratch` is emptied.
+    /// Checks the two key hashes alone, of an entry whose JSON columns are known to be canonical
+    /// objects. Looks at `watch_id`, `key_hash`, `previous_key_hash`, `operation`, `row_key` and
+    /// `row_values` only. `scratch` is emptied.
     pub fn verify_key_hashes(&self, scratch: &mut Vec<u8>) -> Result<(), Fault> {
         let computed = match (&self.watch_id, self.row_key) {
             (Some(watch_id), Some(row_key)) => Some(key_hash(watch_id, row_key.as_bytes())),
@@ -119,8 +125,8 @@ impl Entry<'_> {
     }
 }
 
-/// Appends the key that the row had before: the object of `row_key`'s names with the values that they have in
-/// `row_values`, both of which are canonical objects. None if `row_values` lacks one.
+/// Appends the key that the row had before: the object of `row_key`'s names with the values that
+/// they have in `row_values`, both of which are canonical objects. None if `row_values` lacks one.
 fn write_previous_key(out: &mut impl Sink, row_key: &str, row_values: &str) -> Option<()> {
     out.push(b'{');
     // The names of both are in the same order, so one pass over the row finds them all.

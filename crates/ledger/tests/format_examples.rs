@@ -1,5 +1,5 @@
-//! The test vectors of `docs/FORMAT.md`, read from the page itself: held against this crate, and against
-//! the verifier in `verifiers/python`, which was written from the page alone.
+//! The test vectors of `docs/FORMAT.md`, read from the page itself: held against this crate, and
+//! against the verifier in `verifiers/python`, which was written from the page alone.
 
 use ledger::{Entry, Fault, canonical, key_hash, leaf_hash, time};
 use serde_json::{Map, Value, json};
@@ -10,7 +10,8 @@ mod page;
 use page::{blocks, page, printed_by, verifier};
 
 fn lines(info: &str) -> Vec<String> {
-    let lines: Vec<_> = blocks(info).iter().flat_map(|block| block.split('\n')).map(str::to_owned).collect();
+    let lines: Vec<_> =
+        blocks(info).iter().flat_map(|block| block.split('\n')).map(str::to_owned).collect();
     assert!(lines.len() > 10);
     lines
 }
@@ -24,8 +25,11 @@ struct Example {
 }
 
 fn examples() -> Vec<Example> {
-    let (entries, preimages, hashes) = (blocks("json entry"), blocks("text preimage"), blocks("text hashes"));
-    assert!(entries.len() >= 4 && entries.len() == preimages.len() && entries.len() == hashes.len());
+    let (entries, preimages, hashes) =
+        (blocks("json entry"), blocks("text preimage"), blocks("text hashes"));
+    assert!(
+        entries.len() >= 4 && entries.len() == preimages.len() && entries.len() == hashes.len()
+    );
     let parts = entries.into_iter().zip(preimages).zip(hashes);
     parts
         .map(|((columns, preimage), hashes)| {
@@ -62,7 +66,8 @@ fn integer<T: std::str::FromStr>(columns: &Map<String, Value>, name: &str) -> Op
     Some(text.parse().unwrap_or_else(|_| panic!("{name}: {text}")))
 }
 
-/// Microseconds since 2000 of an instant from year 1 on, by counting: nothing of the crate's arithmetic is in it.
+/// Microseconds since 2000 of an instant from year 1 on, by counting: nothing of the crate's
+/// arithmetic is in it.
 fn micros(text: &str) -> i64 {
     let number = |part: &str| part.parse::<i64>().unwrap();
     let (date, clock) = text.strip_suffix('Z').unwrap().split_once('T').unwrap();
@@ -71,7 +76,10 @@ fn micros(text: &str) -> i64 {
     let leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let days_before = |year: i64| (1..year).map(|year| 365 + i64::from(leap(year))).sum::<i64>();
     let months = [31, 28 + i64::from(leap(date[0])), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let days = days_before(date[0]) - days_before(2000) + months[..date[1] as usize - 1].iter().sum::<i64>() + date[2] - 1;
+    let days = days_before(date[0]) - days_before(2000)
+        + months[..date[1] as usize - 1].iter().sum::<i64>()
+        + date[2]
+        - 1;
     (((days * 24 + clock[0]) * 60 + clock[1]) * 60 + clock[2]) * 1_000_000 + clock[3]
 }
 
@@ -125,7 +133,12 @@ fn entries_give_their_preimage_and_hashes() {
         assert_eq!(std::str::from_utf8(&preimage).unwrap(), example.preimage);
         assert_eq!(preimage.len(), example.length, "length of the preimage of entry {}", entry.id);
         assert_eq!(hex::encode(checksum), example.checksum, "checksum of entry {}", entry.id);
-        assert_eq!(hex::encode(leaf_hash(&checksum)), example.leaf, "leaf hash of entry {}", entry.id);
+        assert_eq!(
+            hex::encode(leaf_hash(&checksum)),
+            example.leaf,
+            "leaf hash of entry {}",
+            entry.id
+        );
         assert_eq!(entry.verify(&checksum, &mut scratch), Ok(()));
     }
 }
@@ -133,7 +146,8 @@ fn entries_give_their_preimage_and_hashes() {
 #[test]
 fn the_first_example_has_every_column_of_the_page() {
     let page = page();
-    let table = page.split("| --- | --- | --- | --- |\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let table =
+        page.split("| --- | --- | --- | --- |\n").nth(1).unwrap().split("\n\n").next().unwrap();
     let names = table.lines().flat_map(|line| line.split('|').nth(1).unwrap().split(','));
     let mut names: Vec<_> = names.map(|name| name.trim().trim_matches('`').to_owned()).collect();
     assert_eq!(names.pop().unwrap(), "checksum");
@@ -163,7 +177,8 @@ fn instants_have_their_text() {
     }
 }
 
-/// What the verifier in Python says of these rows, and whether it ended with status 0. None without a python3.
+/// What the verifier in Python says of these rows, and whether it ended with status 0. None without
+/// a python3.
 fn python(rows: &[Value]) -> Option<(Vec<String>, bool)> {
     let child = Command::new("python3")
         .arg(verifier().join("src/lead_audit_verifier"))
@@ -192,7 +207,8 @@ fn exported(example: &Example) -> Value {
     Value::Object(row)
 }
 
-/// An entry whose `details` is this text, with the checksum that fits: what someone who knows the format can forge.
+/// An entry whose `details` is this text, with the checksum that fits: what someone who knows the
+/// format can forge.
 fn with_details(id: i64, details: &str) -> Value {
     let entry = Entry { id, details: Some(details), ..Entry::default() };
     let checksum = entry.checksum(&mut Vec::new());
@@ -257,7 +273,8 @@ fn the_python_verifier_finds_what_a_matching_checksum_hides() {
     wrong_key_hash["checksum"] = json!(hex::encode(entry.checksum(&mut Vec::new())));
     rows.push(wrong_key_hash);
     if let Some((lines, success)) = python(&rows) {
-        let faults: std::collections::HashSet<_> = lines.iter().filter_map(|line| line.split(':').next()).collect();
+        let faults: std::collections::HashSet<_> =
+            lines.iter().filter_map(|line| line.split(':').next()).collect();
         for row in &rows {
             assert!(faults.contains(format!("entry {}", row["id"]).as_str()), "not found: {row}");
         }
@@ -268,7 +285,8 @@ fn the_python_verifier_finds_what_a_matching_checksum_hides() {
 /// Example 6 with other columns, and the checksum that fits them.
 fn rekeyed(id: i64, changes: &[(&str, Value)]) -> Value {
     let rekeyed = |example: &Example| text(&example.columns, "previous_key_hash").is_some();
-    let mut columns = examples().into_iter().find(rekeyed).expect("an example with a previous key").columns;
+    let mut columns =
+        examples().into_iter().find(rekeyed).expect("an example with a previous key").columns;
     columns["id"] = json!(id.to_string());
     for (name, value) in changes {
         columns.insert((*name).to_owned(), value.clone());
@@ -285,10 +303,12 @@ fn verdict(row: &Value) -> Result<(), Fault> {
 
 #[test]
 fn the_python_verifier_judges_a_previous_key_as_the_crate_does() {
-    let watch_id: [u8; 16] = hex::decode("7d4c1f0e52a94b7e9d3b0c6f5e1a2b84").unwrap().try_into().unwrap();
+    let watch_id: [u8; 16] =
+        hex::decode("7d4c1f0e52a94b7e9d3b0c6f5e1a2b84").unwrap().try_into().unwrap();
     let hash = |key: &str| json!(key_hash(&watch_id, key.as_bytes()).to_string());
     // The key after the UPDATE, the old row, and the key that is in it.
-    let (after, row) = (r#"{"no":2,"t\"":"é"}"#, r#"{"a":{"no":7,"t\"":8},"no":1.10,"t\"":{"":[1],"😀":"}"}}"#);
+    let (after, row) =
+        (r#"{"no":2,"t\"":"é"}"#, r#"{"a":{"no":7,"t\"":8},"no":1.10,"t\"":{"":[1],"😀":"}"}}"#);
     let before = r#"{"no":1.10,"t\"":{"":[1],"😀":"}"}}"#;
     let of_two = [("row_key", json!(after)), ("row_values", json!(row)), ("key_hash", hash(after))];
     let with = |more: &[(&'static str, Value)]| [&of_two[..], more].concat();
@@ -337,7 +357,11 @@ fn the_page_has_the_examples_that_the_generator_prints() {
 #[test]
 fn values_that_are_not_text() {
     let vectors = blocks("text bytes");
-    let vectors: Vec<_> = vectors.iter().flat_map(|block| block.lines()).map(|line| line.split_once(' ').unwrap()).collect();
+    let vectors: Vec<_> = vectors
+        .iter()
+        .flat_map(|block| block.lines())
+        .map(|line| line.split_once(' ').unwrap())
+        .collect();
     assert!(vectors.len() > 5);
     for &(value, stand_in) in &vectors {
         let mut written = Vec::new();
@@ -354,7 +378,8 @@ for line in sys.stdin.buffer.read().decode().splitlines(): print(v.json_bytes(v.
         .stdout(Stdio::piped())
         .spawn()
         .expect("python3 runs");
-    let stand_ins: String = vectors.iter().map(|(_, stand_in)| format!("{}\n", stand_in.trim())).collect();
+    let stand_ins: String =
+        vectors.iter().map(|(_, stand_in)| format!("{}\n", stand_in.trim())).collect();
     python.stdin.take().unwrap().write_all(stand_ins.as_bytes()).unwrap();
     let output = python.wait_with_output().unwrap();
     let values: Vec<_> = vectors.iter().map(|(value, _)| *value).collect();

@@ -1,11 +1,12 @@
-//! The test vectors of `docs/FORMAT.md`, sections 11 to 17, read from the page itself. `verifiers/python/tests/tree_examples.py` has made
-//! them with an implementation of its own, written from the page. Those of section 18 are in crates/export.
+//! The test vectors of `docs/FORMAT.md`, sections 11 to 17, read from the page itself.
+//! `verifiers/python/tests/tree_examples.py` has made them with an implementation of its own,
+//! written from the page. Those of section 18 are in crates/export.
 
 use ledger::checkpoint::Checkpoint;
 use ledger::cosignature::CosigningKey;
 use ledger::merkle::{
-    Frontier, Hash, TileId, TileWriter, consistency_proof, hash_text, inclusion_proof, root_at, verify_consistency,
-    verify_inclusion,
+    Frontier, Hash, TileId, TileWriter, consistency_proof, hash_text, inclusion_proof, root_at,
+    verify_consistency, verify_inclusion,
 };
 use ledger::note::{Note, SigningKey, VerifierKey};
 use ledger::tlog_proof::TlogProof;
@@ -80,10 +81,18 @@ fn tiles() {
         for line in lines.iter().filter(|line| line[0] == size.to_string()) {
             let id = TileId { level: line[1].parse().unwrap(), index: line[2].parse().unwrap() };
             assert_eq!(tiles[&id].len().to_string(), line[3]);
-            assert_eq!(hex::encode(Sha256::digest(tiles[&id].as_flattened())), line[4], "{id:?} of {size} leaves");
+            assert_eq!(
+                hex::encode(Sha256::digest(tiles[&id].as_flattened())),
+                line[4],
+                "{id:?} of {size} leaves"
+            );
             shown += 1;
         }
-        assert!(shown == tiles.len() || size == 70_000, "{size} leaves: {shown} of {} tiles shown", tiles.len());
+        assert!(
+            shown == tiles.len() || size == 70_000,
+            "{size} leaves: {shown} of {} tiles shown",
+            tiles.len()
+        );
     }
 }
 
@@ -99,7 +108,10 @@ fn proofs() {
         let (index, size) = numbers(line, " in ");
         let proof = hashes(&format!("text inclusion of {line}"));
         assert_eq!(inclusion_proof(&*NUMBERS, index, size).as_ref(), Ok(&proof));
-        assert_eq!(verify_inclusion(&leaf(index), index, size, &proof, &root_at(&*NUMBERS, size).unwrap()), Ok(()));
+        assert_eq!(
+            verify_inclusion(&leaf(index), index, size, &proof, &root_at(&*NUMBERS, size).unwrap()),
+            Ok(())
+        );
         count += 1;
     }
     assert_eq!(count, 6);
@@ -133,9 +145,10 @@ fn keys() -> Keys {
         log: SigningKey::from_seed(&log["name"], &hash(&log["seed"])).unwrap(),
         witness: CosigningKey::from_seed(&witness["name"], &hash(&witness["seed"])).unwrap(),
     };
-    for (key, text, text_of_key) in
-        [(keys.log.verifier(), &log, keys.log.to_text()), (keys.witness.verifier(), &witness, keys.witness.to_text())]
-    {
+    for (key, text, text_of_key) in [
+        (keys.log.verifier(), &log, keys.log.to_text()),
+        (keys.witness.verifier(), &witness, keys.witness.to_text()),
+    ] {
         assert_eq!(hex::encode(key.public_key()), text["public"]);
         assert_eq!(format!("{:08x}", key.id()), text["id"]);
         assert_eq!(key.to_string(), text["verifier"]);
@@ -143,17 +156,23 @@ fn keys() -> Keys {
         assert_eq!(text_of_key.trim_end(), text["signing"]);
     }
     assert_eq!(SigningKey::from_text(&log["signing"]).unwrap().verifier(), keys.log.verifier());
-    assert_eq!(CosigningKey::from_text(&witness["signing"]).unwrap().verifier(), keys.witness.verifier());
+    assert_eq!(
+        CosigningKey::from_text(&witness["signing"]).unwrap().verifier(),
+        keys.witness.verifier()
+    );
     keys
 }
 
-/// The tiles of the log of section 15, with the ids of its entries: from the hashes that section 10 has.
+/// The tiles of the log of section 15, with the ids of its entries: from the hashes that section 10
+/// has.
 fn log_of_the_examples() -> (Vec<i64>, Vec<Hash>, TileWriter) {
     let ids = blocks("json entry").into_iter().map(|block| {
         let columns: serde_json::Value = serde_json::from_str(&block).unwrap();
         columns["id"].as_str().unwrap().parse::<i64>().unwrap()
     });
-    let leaves = blocks("text hashes").into_iter().map(|block| hash(block.rsplit(' ').next().unwrap().trim()));
+    let leaves = blocks("text hashes")
+        .into_iter()
+        .map(|block| hash(block.rsplit(' ').next().unwrap().trim()));
     let mut entries: Vec<_> = ids.zip(leaves).filter(|(id, _)| *id != i64::MAX).collect();
     entries.sort();
     let mut writer = TileWriter::new();
@@ -202,7 +221,9 @@ fn the_proof_of_one_entry() {
 
 #[test]
 fn what_is_to_be_refused() {
-    let strings = |info| -> Vec<String> { block(info).lines().map(|line| serde_json::from_str(line).unwrap()).collect() };
+    let strings = |info| -> Vec<String> {
+        block(info).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
     let (notes, checkpoints) = (strings("json not notes"), strings("json not checkpoints"));
     assert!(notes.len() > 10 && checkpoints.len() > 10);
     for text in notes {

@@ -1,5 +1,6 @@
-//! Texts that come from outside, whatever they are: no parser panics, what is accepted is written back to the byte, and
-//! memory stays within a small multiple of the text, or below it where the text is too large to look at.
+//! Texts that come from outside, whatever they are: no parser panics, what is accepted is written
+//! back to the byte, and memory stays within a small multiple of the text, or below it where the
+//! text is too large to look at.
 
 #![allow(unsafe_code, reason = "an allocator that counts is unsafe to implement")]
 
@@ -29,7 +30,8 @@ fn count(change: isize) {
     });
 }
 
-// SAFETY: every call goes to System unchanged; counting does not allocate (the counters are const thread-locals without Drop).
+// SAFETY: every call goes to System unchanged; counting does not allocate (the counters are const
+// thread-locals without Drop).
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
@@ -69,8 +71,15 @@ fn honest() -> [String; 5] {
     let mut note = checkpoint.sign(&log()).unwrap();
     note.add(witness.cosign(&checkpoint, 1_700_000_000).unwrap()).unwrap();
     let hashes = inclusion_proof(&tiles, 4, 9).unwrap();
-    let proof = TlogProof { extra: Some(b"more".to_vec()), index: 4, hashes, checkpoint: note.clone() };
-    [checkpoint.to_string(), note.to_string(), proof.to_string(), log().to_text().to_string(), witness.verifier().to_string()]
+    let proof =
+        TlogProof { extra: Some(b"more".to_vec()), index: 4, hashes, checkpoint: note.clone() };
+    [
+        checkpoint.to_string(),
+        note.to_string(),
+        proof.to_string(),
+        log().to_text().to_string(),
+        witness.verifier().to_string(),
+    ]
 }
 
 /// Reads `bytes` as everything there is.
@@ -127,7 +136,9 @@ fn every_beginning_and_every_end_of_a_text() {
 fn large_texts_take_little_memory() {
     let [checkpoint, note, proof, _, key] = honest();
     let line = note.lines().last().unwrap();
-    let fill = |begin: &str, with: &str, bytes: usize| format!("{begin}{}", with.repeat((bytes - begin.len()) / with.len()));
+    let fill = |begin: &str, with: &str, bytes: usize| {
+        format!("{begin}{}", with.repeat((bytes - begin.len()) / with.len()))
+    };
     let proof_begin = &proof[..proof.find("extra").unwrap()];
     let texts = [
         fill("", "\n", MAX_NOTE_BYTES),
@@ -138,7 +149,11 @@ fn large_texts_take_little_memory() {
         fill("a\n\n", &format!("{line}\n"), MAX_NOTE_BYTES),
         fill("a\n\n— ", "a", MAX_NOTE_BYTES),
         fill("a\n\n— a ", "AAAA", MAX_NOTE_BYTES) + "\n",
-        fill(&format!("{proof_begin}index 0\n"), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n", MAX_PROOF_BYTES),
+        fill(
+            &format!("{proof_begin}index 0\n"),
+            "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n",
+            MAX_PROOF_BYTES,
+        ),
         fill(&format!("{proof_begin}extra "), "AAAA", MAX_PROOF_BYTES) + "\n",
         fill(&format!("{proof_begin}index 0\n\n{checkpoint}"), "a\n", MAX_NOTE_BYTES),
         fill(&key, "A", MAX_NOTE_BYTES),
@@ -146,7 +161,12 @@ fn large_texts_take_little_memory() {
     ];
     for text in texts {
         let peak = peak(|| read_as_everything(text.as_bytes()));
-        assert!(peak < 4 * text.len(), "{peak} bytes for {} bytes of {:?}…", text.len(), &text[..text.len().min(60)]);
+        assert!(
+            peak < 4 * text.len(),
+            "{peak} bytes for {} bytes of {:?}…",
+            text.len(),
+            &text[..text.len().min(60)]
+        );
     }
     // What is too large is not looked at.
     for begin in [&checkpoint, &note, &proof, &key] {
@@ -162,7 +182,8 @@ fn large_texts_take_little_memory() {
     }
 }
 
-/// What [`TileWriter`] promises: memory grows with the leaves that were appended since the tiles were last taken.
+/// What [`TileWriter`] promises: memory grows with the leaves that were appended since the tiles
+/// were last taken.
 #[test]
 fn appending_takes_the_memory_of_what_was_appended() {
     let peak = peak(|| {
@@ -184,7 +205,8 @@ proptest! {
         read_as_everything(text.as_bytes());
     }
 
-    /// Texts that are nearly right: spliced from honest ones, with bytes changed, put in and left out.
+    /// Texts that are nearly right: spliced from honest ones, with bytes changed, put in and left
+    /// out.
     #[test]
     fn nearly_honest(
         which in (0..5usize, 0..5usize), at in (any::<prop::sample::Index>(), any::<prop::sample::Index>()),

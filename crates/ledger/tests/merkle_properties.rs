@@ -1,9 +1,10 @@
-//! What holds for every tree: honest proofs verify, changed ones do not, and it does not matter in how many steps a tree
-//! was written. In small trees for each proof there is, in trees of up to 2⁶³ leaves for random ones.
+//! What holds for every tree: honest proofs verify, changed ones do not, and it does not matter in
+//! how many steps a tree was written. In small trees for each proof there is, in trees of up to 2⁶³
+//! leaves for random ones.
 
 use ledger::merkle::{
-    Frontier, Hash, TILE_WIDTH, TileId, TileWriter, Tiles, TreeError, consistency_proof, inclusion_proof, node_hash, root_at,
-    verify_consistency, verify_inclusion,
+    Frontier, Hash, TILE_WIDTH, TileId, TileWriter, Tiles, TreeError, consistency_proof,
+    inclusion_proof, node_hash, root_at, verify_consistency, verify_inclusion,
 };
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
@@ -23,7 +24,8 @@ fn tree(size: u64) -> Kept {
     writer.take_changed().into_iter().collect()
 }
 
-/// A tree whose leaves are all the same but for one, so that its nodes need not be kept however many there are.
+/// A tree whose leaves are all the same but for one, so that its nodes need not be kept however
+/// many there are.
 struct Huge {
     size: u64,
     odd: u64,
@@ -38,7 +40,11 @@ impl Huge {
         for height in 0..64 {
             let (even, with_odd) = (even_nodes[height], odd_nodes[height]);
             even_nodes.push(node_hash(&even, &even));
-            odd_nodes.push(if odd >> height & 1 == 1 { node_hash(&even, &with_odd) } else { node_hash(&with_odd, &even) });
+            odd_nodes.push(if odd >> height & 1 == 1 {
+                node_hash(&even, &with_odd)
+            } else {
+                node_hash(&with_odd, &even)
+            });
         }
         Huge { size, odd, even_nodes, odd_nodes }
     }
@@ -54,7 +60,9 @@ impl Tiles for Huge {
     fn tile(&self, id: TileId) -> Result<Cow<'_, [Hash]>, Infallible> {
         let height = 8 * usize::from(id.level);
         let first = id.index * TILE_WIDTH as u64;
-        let node = |i: u64| if self.odd >> height == i { self.odd_nodes[height] } else { self.even_nodes[height] };
+        let node = |i: u64| {
+            if self.odd >> height == i { self.odd_nodes[height] } else { self.even_nodes[height] }
+        };
         Ok((first..first + id.width_at(self.size) as u64).map(node).collect::<Vec<_>>().into())
     }
 }
@@ -83,11 +91,25 @@ fn changed(proof: &[Hash]) -> Vec<Vec<Hash>> {
 }
 
 /// Checks a proof of inclusion, and that nothing else passes for it.
-fn check_inclusion(tiles: &impl Tiles<Error = Infallible>, leaf: &Hash, index: u64, size: u64, others: &[u64]) {
-    let (root, proof) = (root_at(tiles, size).unwrap(), inclusion_proof(tiles, index, size).unwrap());
-    assert_eq!(verify_inclusion(leaf, index, size, &proof, &root), Ok(()), "leaf {index} of {size}");
+fn check_inclusion(
+    tiles: &impl Tiles<Error = Infallible>,
+    leaf: &Hash,
+    index: u64,
+    size: u64,
+    others: &[u64],
+) {
+    let (root, proof) =
+        (root_at(tiles, size).unwrap(), inclusion_proof(tiles, index, size).unwrap());
+    assert_eq!(
+        verify_inclusion(leaf, index, size, &proof, &root),
+        Ok(()),
+        "leaf {index} of {size}"
+    );
     for changed in changed(&proof) {
-        assert!(verify_inclusion(leaf, index, size, &changed, &root).is_err(), "leaf {index} of {size}");
+        assert!(
+            verify_inclusion(leaf, index, size, &changed, &root).is_err(),
+            "leaf {index} of {size}"
+        );
     }
     for byte in [0, 31] {
         let (mut other_leaf, mut other_root) = (*leaf, root);
@@ -97,7 +119,10 @@ fn check_inclusion(tiles: &impl Tiles<Error = Infallible>, leaf: &Hash, index: u
         assert!(verify_inclusion(leaf, index, size, &proof, &other_root).is_err());
     }
     for &other in others.iter().filter(|&&other| other != index) {
-        assert!(verify_inclusion(leaf, other, size, &proof, &root).is_err(), "leaf {index} passes for leaf {other} of {size}");
+        assert!(
+            verify_inclusion(leaf, other, size, &proof, &root).is_err(),
+            "leaf {index} passes for leaf {other} of {size}"
+        );
     }
 }
 
@@ -105,19 +130,35 @@ fn check_inclusion(tiles: &impl Tiles<Error = Infallible>, leaf: &Hash, index: u
 fn check_consistency(tiles: &impl Tiles<Error = Infallible>, from: u64, to: u64) {
     let roots = [root_at(tiles, from).unwrap(), root_at(tiles, to).unwrap()];
     let proof = consistency_proof(tiles, from, to).unwrap();
-    assert_eq!(verify_consistency(from, &roots[0], to, &roots[1], &proof), Ok(()), "{from} to {to}");
+    assert_eq!(
+        verify_consistency(from, &roots[0], to, &roots[1], &proof),
+        Ok(()),
+        "{from} to {to}"
+    );
     for changed in changed(&proof) {
-        assert!(verify_consistency(from, &roots[0], to, &roots[1], &changed).is_err(), "{from} to {to}");
+        assert!(
+            verify_consistency(from, &roots[0], to, &roots[1], &changed).is_err(),
+            "{from} to {to}"
+        );
     }
     for byte in [0, 31] {
         let mut others = roots;
         others[0][byte] ^= 1;
-        assert!(verify_consistency(from, &others[0], to, &roots[1], &proof).is_err(), "{from} to {to}");
+        assert!(
+            verify_consistency(from, &others[0], to, &roots[1], &proof).is_err(),
+            "{from} to {to}"
+        );
         others[1][byte] ^= 1;
         // Any tree grows from the empty one; there is nothing that a proof could say of its root.
-        assert!(from == 0 || verify_consistency(from, &roots[0], to, &others[1], &proof).is_err(), "{from} to {to}");
+        assert!(
+            from == 0 || verify_consistency(from, &roots[0], to, &others[1], &proof).is_err(),
+            "{from} to {to}"
+        );
     }
-    assert!(from == to || verify_consistency(to, &roots[1], from, &roots[0], &proof).is_err(), "{to} back to {from}");
+    assert!(
+        from == to || verify_consistency(to, &roots[1], from, &roots[0], &proof).is_err(),
+        "{to} back to {from}"
+    );
 }
 
 #[test]
@@ -125,7 +166,9 @@ fn every_proof_of_small_trees() {
     let tiles = tree(50);
     for size in 1..=50 {
         let all: Vec<u64> = (0..=size).collect();
-        all[..size as usize].iter().for_each(|&index| check_inclusion(&tiles, &leaf(index), index, size, &all));
+        all[..size as usize]
+            .iter()
+            .for_each(|&index| check_inclusion(&tiles, &leaf(index), index, size, &all));
         (0..=size).for_each(|from| check_consistency(&tiles, from, size));
     }
 }
@@ -133,14 +176,42 @@ fn every_proof_of_small_trees() {
 #[test]
 fn around_the_edges_of_tiles() {
     let tiles = tree(66_000);
-    let sizes = [255, 256, 257, 511, 512, 513, 65_279, 65_280, 65_281, 65_535, 65_536, 65_537, 65_792, 66_000];
+    let sizes = [
+        255, 256, 257, 511, 512, 513, 65_279, 65_280, 65_281, 65_535, 65_536, 65_537, 65_792,
+        66_000,
+    ];
     for size in sizes {
-        for index in [0, 1, 254, 255, 256, 257, 511, 512, 65_279, 65_280, 65_535, 65_536, size / 2, size - 2, size - 1] {
+        for index in [
+            0,
+            1,
+            254,
+            255,
+            256,
+            257,
+            511,
+            512,
+            65_279,
+            65_280,
+            65_535,
+            65_536,
+            size / 2,
+            size - 2,
+            size - 1,
+        ] {
             if index < size {
-                check_inclusion(&tiles, &leaf(index), index, size, &[0, index + 1, index ^ 1, index ^ 256, size - 1, size]);
+                check_inclusion(
+                    &tiles,
+                    &leaf(index),
+                    index,
+                    size,
+                    &[0, index + 1, index ^ 1, index ^ 256, size - 1, size],
+                );
             }
         }
-        sizes.iter().filter(|&&from| from <= size).for_each(|&from| check_consistency(&tiles, from, size));
+        sizes
+            .iter()
+            .filter(|&&from| from <= size)
+            .for_each(|&from| check_consistency(&tiles, from, size));
     }
 }
 
@@ -148,10 +219,21 @@ fn around_the_edges_of_tiles() {
 #[test]
 fn tiles_of_the_specification() {
     let tiles = tree(70_000);
-    let count =
-        |level, full: bool| tiles.iter().filter(|(id, tile)| id.level == level && full == (tile.len() == TILE_WIDTH)).count();
+    let count = |level, full: bool| {
+        tiles
+            .iter()
+            .filter(|(id, tile)| id.level == level && full == (tile.len() == TILE_WIDTH))
+            .count()
+    };
     assert_eq!(
-        [count(0, true), count(0, false), count(1, true), count(1, false), count(2, true), count(2, false)],
+        [
+            count(0, true),
+            count(0, false),
+            count(1, true),
+            count(1, false),
+            count(2, true),
+            count(2, false)
+        ],
         [273, 1, 1, 1, 0, 1]
     );
     let width = |level, index| tiles[&TileId { level, index }].len();
@@ -192,7 +274,10 @@ fn tiles_that_were_tampered_with_are_not_resumed() {
         for i in 0..honest[&id].len() {
             let mut tampered = honest.clone();
             tampered.get_mut(&id).unwrap()[i][7] ^= 1;
-            assert!(matches!(TileWriter::resume(700, &root, &tampered), Err(TreeError::Root { .. })));
+            assert!(matches!(
+                TileWriter::resume(700, &root, &tampered),
+                Err(TreeError::Root { .. })
+            ));
         }
         let mut shorter = honest.clone();
         shorter.get_mut(&id).unwrap().pop();
@@ -202,7 +287,8 @@ fn tiles_that_were_tampered_with_are_not_resumed() {
     assert!(TileWriter::resume(701, &root, &honest).is_err());
 }
 
-/// A history that was changed, shortened, or reordered before a checkpoint that someone has cannot be proved to extend it.
+/// A history that was changed, shortened, or reordered before a checkpoint that someone has cannot
+/// be proved to extend it.
 #[test]
 fn a_fork_has_no_proof() {
     let honest: Vec<Hash> = (0..50).map(leaf).collect();
@@ -231,7 +317,10 @@ fn a_fork_has_no_proof() {
             let proof = consistency_proof(&tiles, 37, writer.size()).unwrap();
             assert!(verify_consistency(37, &kept, writer.size(), &writer.root(), &proof).is_err());
             let honest_proof = consistency_proof(tree(50), 37, 50).unwrap();
-            assert!(verify_consistency(37, &kept, writer.size(), &writer.root(), &honest_proof).is_err());
+            assert!(
+                verify_consistency(37, &kept, writer.size(), &writer.root(), &honest_proof)
+                    .is_err()
+            );
         }
     }
 }

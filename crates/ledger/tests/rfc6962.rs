@@ -1,9 +1,10 @@
-//! The Merkle tree held against the vectors of Certificate Transparency (RFC 6962's reference implementation) and against
-//! RFC 6962, section 2.1, written down once more, naively, over the leaves' data.
+//! The Merkle tree held against the vectors of Certificate Transparency (RFC 6962's reference
+//! implementation) and against RFC 6962, section 2.1, written down once more, naively, over the
+//! leaves' data.
 
 use ledger::merkle::{
-    Frontier, Hash, ProofError, TileId, TileWriter, TreeError, consistency_proof, empty_root, inclusion_proof, node_hash,
-    root_at, verify_consistency, verify_inclusion,
+    Frontier, Hash, ProofError, TileId, TileWriter, TreeError, consistency_proof, empty_root,
+    inclusion_proof, node_hash, root_at, verify_consistency, verify_inclusion,
 };
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
@@ -23,7 +24,8 @@ fn hashes(texts: &[&str]) -> Vec<Hash> {
     texts.iter().map(|text| hash(text)).collect()
 }
 
-/// RFC 6962, section 2.1, word for word, over D\[start:end\]; it remembers the roots that it has worked out.
+/// RFC 6962, section 2.1, word for word, over D\[start:end\]; it remembers the roots that it has
+/// worked out.
 struct Oracle {
     data: Vec<Vec<u8>>,
     roots: RefCell<HashMap<(usize, usize), Hash>>,
@@ -52,8 +54,14 @@ impl Oracle {
             0 => Sha256::digest([]).into(),
             1 => leaf(&self.data[start]),
             n => {
-                let (left, right) = (self.root(start, start + Self::k(n)), self.root(start + Self::k(n), end));
-                Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
+                let (left, right) =
+                    (self.root(start, start + Self::k(n)), self.root(start + Self::k(n), end));
+                Sha256::new()
+                    .chain_update([1])
+                    .chain_update(left)
+                    .chain_update(right)
+                    .finalize()
+                    .into()
             }
         };
         self.roots.borrow_mut().insert((start, end), root);
@@ -100,7 +108,16 @@ fn tree(data: &[Vec<u8>]) -> (TileWriter, Tiles) {
     (writer, tiles)
 }
 
-const CT_LEAVES: [&str; 8] = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"];
+const CT_LEAVES: [&str; 8] = [
+    "",
+    "00",
+    "10",
+    "2021",
+    "3031",
+    "40414243",
+    "5051525354555657",
+    "606162636465666768696a6b6c6d6e6f",
+];
 
 const CT_ROOTS: [&str; 9] = [
     "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
@@ -178,13 +195,19 @@ fn as_the_rfc_says_it() {
         for index in 0..size {
             let path = oracle.path(index, 0, size);
             assert_eq!(inclusion_proof(&tiles, index as u64, n).as_ref(), Ok(&path));
-            assert_eq!(verify_inclusion(&leaf(&oracle.data[index]), index as u64, n, &path, &root), Ok(()));
+            assert_eq!(
+                verify_inclusion(&leaf(&oracle.data[index]), index as u64, n, &path, &root),
+                Ok(())
+            );
         }
         for from in 0..=size {
             // The RFC defines PROOF(m, D[n]) for 0 < m < n.
             let proof = if from == 0 { Vec::new() } else { oracle.subproof(from, 0, size, true) };
             assert_eq!(consistency_proof(&tiles, from as u64, n).as_ref(), Ok(&proof));
-            assert_eq!(verify_consistency(from as u64, &oracle.root(0, from), n, &root, &proof), Ok(()));
+            assert_eq!(
+                verify_consistency(from as u64, &oracle.root(0, from), n, &root, &proof),
+                Ok(())
+            );
         }
     }
 }
@@ -198,8 +221,14 @@ fn what_is_not_there() {
     assert_eq!(root_at(&tiles, 6), Err(TreeError::Missing { id, needed: 6, found: 5 }));
     assert_eq!(root_at(&Tiles::new(), 1), Err(TreeError::Missing { id, needed: 1, found: 0 }));
     let root = root_at(&tiles, 5).unwrap();
-    assert_eq!(verify_inclusion(&leaf(b"0"), 5, 5, &[], &root), Err(ProofError::NoSuchLeaf { index: 5, size: 5 }));
-    assert_eq!(verify_consistency(5, &root, 4, &root, &[]), Err(ProofError::WentBack { from: 5, to: 4 }));
+    assert_eq!(
+        verify_inclusion(&leaf(b"0"), 5, 5, &[], &root),
+        Err(ProofError::NoSuchLeaf { index: 5, size: 5 })
+    );
+    assert_eq!(
+        verify_consistency(5, &root, 4, &root, &[]),
+        Err(ProofError::WentBack { from: 5, to: 4 })
+    );
     assert_eq!(
         TileWriter::resume(5, &[0; 32], &tiles).unwrap_err(),
         TreeError::Root { size: 5, expected: [0; 32], computed: root }

@@ -1,5 +1,5 @@
-//! `verifiers/python`, written from docs/FORMAT.md alone, accepts and refuses the same notes, checkpoints, proofs and keys
-//! as this crate: honest ones, and thousands that are nearly right.
+//! `verifiers/python`, written from docs/FORMAT.md alone, accepts and refuses the same notes,
+//! checkpoints, proofs and keys as this crate: honest ones, and thousands that are nearly right.
 
 use ledger::checkpoint::Checkpoint;
 use ledger::cosignature::CosigningKey;
@@ -54,7 +54,8 @@ fn honest() -> Honest {
     let mut note = checkpoint.sign(&log).unwrap();
     note.add(witness.cosign(&checkpoint, 1_700_000_000).unwrap()).unwrap();
     let hashes = inclusion_proof(&tiles, 4, 9).unwrap();
-    let proof = TlogProof { extra: Some(b"more".to_vec()), index: 4, hashes, checkpoint: note.clone() };
+    let proof =
+        TlogProof { extra: Some(b"more".to_vec()), index: 4, hashes, checkpoint: note.clone() };
     let texts = [
         checkpoint.to_string(),
         note.to_string(),
@@ -65,7 +66,8 @@ fn honest() -> Honest {
     Honest { log, witness, leaf: [4; 32], texts }
 }
 
-const KINDS: [&str; 6] = ["parsed note", "verified note", "checkpoint", "key", "parsed proof", "verified proof"];
+const KINDS: [&str; 6] =
+    ["parsed note", "verified note", "checkpoint", "key", "parsed proof", "verified proof"];
 
 fn accepts(honest: &Honest, kind: &str, text: &str) -> bool {
     let witnesses = [honest.witness.verifier().clone()];
@@ -78,8 +80,9 @@ fn accepts(honest: &Honest, kind: &str, text: &str) -> bool {
         "checkpoint" => Checkpoint::parse(text).is_ok(),
         "key" => VerifierKey::from_text(text).is_ok(),
         "parsed proof" => TlogProof::parse(text.as_bytes()).is_ok(),
-        "verified proof" => TlogProof::parse(text.as_bytes())
-            .is_ok_and(|proof| proof.verify(&honest.leaf, honest.log.verifier(), &witnesses).is_ok()),
+        "verified proof" => TlogProof::parse(text.as_bytes()).is_ok_and(|proof| {
+            proof.verify(&honest.leaf, honest.log.verifier(), &witnesses).is_ok()
+        }),
         _ => panic!("{kind}"),
     }
 }
@@ -102,7 +105,8 @@ fn python(honest: &Honest, cases: &[(&str, String)]) -> Option<Vec<bool>> {
         }
         Err(error) => panic!("python3: {error}"),
     };
-    let input: String = cases.iter().map(|case| format!("{}\n", serde_json::to_string(case).unwrap())).collect();
+    let input: String =
+        cases.iter().map(|case| format!("{}\n", serde_json::to_string(case).unwrap())).collect();
     let mut stdin = child.stdin.take().unwrap();
     let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().unwrap();
@@ -113,8 +117,8 @@ fn python(honest: &Honest, cases: &[(&str, String)]) -> Option<Vec<bool>> {
 
 /// Characters that are near to what belongs there.
 const NEAR: [char; 24] = [
-    '\n', '\r', '\t', ' ', '\u{a0}', '\u{2003}', '\u{200b}', '\u{85}', '\u{7f}', '\0', '\u{1f}', '+', '=', '/', '-', '_', '—',
-    '–', '0', '1', '9', 'A', 'B', '٣',
+    '\n', '\r', '\t', ' ', '\u{a0}', '\u{2003}', '\u{200b}', '\u{85}', '\u{7f}', '\0', '\u{1f}',
+    '+', '=', '/', '-', '_', '—', '–', '0', '1', '9', 'A', 'B', '٣',
 ];
 
 #[test]
@@ -124,7 +128,10 @@ fn both_accept_the_same() {
     for text in &honest.texts {
         KINDS.iter().for_each(|kind| cases.push((kind, text.clone())));
     }
-    let edits = prop::collection::vec((any::<prop::sample::Index>(), 0..4u8, prop::sample::select(&NEAR[..])), 1..4);
+    let edits = prop::collection::vec(
+        (any::<prop::sample::Index>(), 0..4u8, prop::sample::select(&NEAR[..])),
+        1..4,
+    );
     let mut runner = TestRunner::deterministic();
     for round in 0..1_500 {
         let mut text: Vec<char> = honest.texts[round % honest.texts.len()].chars().collect();
@@ -136,8 +143,14 @@ fn both_accept_the_same() {
                 2 if at < text.len() => drop(text.remove(at)),
                 // A line twice.
                 _ => {
-                    let start = text[..at].iter().rposition(|c| *c == '\n').map_or(0, |newline| newline + 1);
-                    let end = text[at..].iter().position(|c| *c == '\n').map_or(text.len(), |newline| at + newline + 1);
+                    let start = text[..at]
+                        .iter()
+                        .rposition(|c| *c == '\n')
+                        .map_or(0, |newline| newline + 1);
+                    let end = text[at..]
+                        .iter()
+                        .position(|c| *c == '\n')
+                        .map_or(text.len(), |newline| at + newline + 1);
                     let line = text[start..end].to_vec();
                     text.splice(start..start, line);
                 }
@@ -151,9 +164,15 @@ fn both_accept_the_same() {
     let mut accepted = BTreeMap::new();
     for ((kind, text), theirs) in cases.iter().zip(theirs) {
         let ours = accepts(&honest, kind, text);
-        assert_eq!(ours, theirs, "the crate says {ours} of this {kind}, Python {theirs}:\n{text:?}");
+        assert_eq!(
+            ours, theirs,
+            "the crate says {ours} of this {kind}, Python {theirs}:\n{text:?}"
+        );
         *accepted.entry(*kind).or_insert(0) += usize::from(ours);
     }
     // There is something of everything, beside the honest text itself.
-    assert!(accepted.len() == KINDS.len() && accepted.values().all(|&count| count > 1), "{accepted:?}");
+    assert!(
+        accepted.len() == KINDS.len() && accepted.values().all(|&count| count > 1),
+        "{accepted:?}"
+    );
 }

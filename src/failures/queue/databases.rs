@@ -1,6 +1,9 @@
-//! The databases that have the extension, or may have it: what sessions and the launcher know of them.
+//! The databases that have the extension, or may have it: what sessions and the launcher know of
+//! them.
 
-use super::region::{Counts, Database, NONE, Presence, Problem, Progress, Region, WorkerExit, locked, set_latch};
+use super::region::{
+    Counts, Database, NONE, Presence, Problem, Progress, Region, WorkerExit, locked, set_latch,
+};
 use pgrx::pg_sys;
 use std::sync::atomic::Ordering;
 
@@ -22,7 +25,8 @@ impl Region {
     }
 }
 
-/// Takes note of a database that has the extension, or may have it. False if there is no room for it.
+/// Takes note of a database that has the extension, or may have it. False if there is no room for
+/// it.
 pub fn note(oid: pg_sys::Oid) -> bool {
     locked(|region| region.place_for(oid).is_some()).unwrap_or(false)
 }
@@ -33,8 +37,8 @@ pub fn found(oid: pg_sys::Oid) {
         if let Some(place) = region.place_for(oid) {
             let database = &mut region.databases[place];
             database.presence = Presence::Present;
-            // A worker that looked before it came may have ended; the launcher has not forgotten the database yet. Nothing was wrong with
-            // that worker, so the next one comes at once.
+            // A worker that looked before it came may have ended; the launcher has not forgotten
+            // the database yet. Nothing was wrong with that worker, so the next one comes at once.
             if database.last_exit == WorkerExit::NoExtension {
                 database.last_exit = WorkerExit::Stopped;
             }
@@ -43,8 +47,9 @@ pub fn found(oid: pg_sys::Oid) {
     });
 }
 
-/// The extension is not in the database, as its worker saw after it had asked for the generation. False if something has changed
-/// since, in this database or another: then the worker has to look again, or an extension that came meanwhile would be forgotten.
+/// The extension is not in the database, as its worker saw after it had asked for the generation.
+/// False if something has changed since, in this database or another: then the worker has to look
+/// again, or an extension that came meanwhile would be forgotten.
 pub fn absent(oid: pg_sys::Oid, generation: u32) -> bool {
     locked(|region| {
         if region.generation.load(Ordering::Acquire) != generation {
@@ -73,7 +78,10 @@ pub fn doubted(oid: pg_sys::Oid) {
 
 /// The place of a database in the region, if a worker found the extension there.
 pub fn slot_of(oid: pg_sys::Oid) -> Option<usize> {
-    locked(|region| region.place_of(oid).filter(|&place| region.databases[place].presence == Presence::Present)).flatten()
+    locked(|region| {
+        region.place_of(oid).filter(|&place| region.databases[place].presence == Presence::Present)
+    })
+    .flatten()
 }
 
 /// Forgets a database that is gone or still has no extension, and has no records waiting.
@@ -95,7 +103,8 @@ pub fn update<R>(oid: pg_sys::Oid, work: impl FnOnce(&mut Database) -> R) -> Opt
     locked(|region| region.place_of(oid).map(|place| work(&mut region.databases[place]))).flatten()
 }
 
-/// Whether nothing waits for a database, of whose worker this is the last look: the next record wakes it.
+/// Whether nothing waits for a database, of whose worker this is the last look: the next record
+/// wakes it.
 pub fn is_empty_for(database: pg_sys::Oid) -> bool {
     update(database, |place| {
         let is_empty = place.first == NONE;
@@ -107,7 +116,9 @@ pub fn is_empty_for(database: pg_sys::Oid) -> bool {
 
 /// Runs `work` on every database that is known.
 pub fn each_database(mut work: impl FnMut(&mut Database)) {
-    locked(|region| region.databases.iter_mut().filter(|database| database.oid != 0).for_each(&mut work));
+    locked(|region| {
+        region.databases.iter_mut().filter(|database| database.oid != 0).for_each(&mut work)
+    });
 }
 
 /// A look at one database.
@@ -132,7 +143,8 @@ pub fn adopt(oid: pg_sys::Oid) -> bool {
     .unwrap_or(false)
 }
 
-/// A record has no entry, and is not in the server's log either: there was no memory for it, or it is there already.
+/// A record has no entry, and is not in the server's log either: there was no memory for it, or it
+/// is there already.
 pub fn count_dropped(oid: pg_sys::Oid) {
     update(oid, |database| database.counts.dropped += 1);
 }
@@ -142,8 +154,8 @@ pub fn progress_of(oid: pg_sys::Oid) -> Option<&'static Progress> {
     locked(|region| {
         let place = region.place_of(oid)?;
         let progress = &raw const region.databases[place].progress;
-        // SAFETY: the region is mapped as long as the process lives, and the field has atomics only. The place stays this
-        // database's as long as it has a worker.
+        // SAFETY: the region is mapped as long as the process lives, and the field has atomics
+        // only. The place stays this database's as long as it has a worker.
         Some(unsafe { &*progress })
     })
     .flatten()
@@ -163,7 +175,8 @@ pub fn counts(oid: pg_sys::Oid) -> Option<Counts> {
 pub enum Hold {
     /// The worker leaves, and none is started. Its process, or 0.
     Held(i32),
-    /// Somebody else holds the database, or no worker has come since somebody did: between two holds one does its work.
+    /// Somebody else holds the database, or no worker has come since somebody did: between two
+    /// holds one does its work.
     NotYet,
 }
 
@@ -172,8 +185,9 @@ pub fn hold(oid: pg_sys::Oid) -> Hold {
     // SAFETY: reads a variable of this process.
     let pid = unsafe { pg_sys::MyProcPid };
     let found = update(oid, |database| {
-        let is_awaited =
-            database.worker == 0 && database.last_exit == WorkerExit::Stopped && database.presence == Presence::Present;
+        let is_awaited = database.worker == 0
+            && database.last_exit == WorkerExit::Stopped
+            && database.presence == Presence::Present;
         if is_awaited || ![0, pid].contains(&database.held_by) {
             return None;
         }

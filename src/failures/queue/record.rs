@@ -1,5 +1,5 @@
-//! A record: all there is to say of one failure, on its way from the session to the entry. It is JSON, so that the server's log
-//! can have it whole where the queue cannot.
+//! A record: all there is to say of one failure, on its way from the session to the entry. It is
+//! JSON, so that the server's log can have it whole where the queue cannot.
 
 use super::count_dropped;
 use super::server_log::{Fallible, LogLine};
@@ -28,7 +28,10 @@ mod uuid_text {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub fn serialize<S: Serializer>(uuid: &Option<[u8; 16]>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(
+        uuid: &Option<[u8; 16]>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         match uuid {
             Some(uuid) => {
                 let mut text = Vec::with_capacity(36);
@@ -39,7 +42,9 @@ mod uuid_text {
         }
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[u8; 16]>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<[u8; 16]>, D::Error> {
         let text = <&str>::deserialize(deserializer)?;
         parse_uuid(text).map(Some).ok_or_else(|| D::Error::custom("this is no UUID"))
     }
@@ -70,7 +75,8 @@ pub struct RawRow {
 /// A statement whose table is still to be found out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Unresolved {
-    /// The text without what the entry must not have more of than is asked for: literals, numbers, comments.
+    /// The text without what the entry must not have more of than is asked for: literals, numbers,
+    /// comments.
     #[serde(rename = "masked")]
     pub redacted: String,
     /// As much of the text itself as an entry keeps.
@@ -161,7 +167,11 @@ impl Table {
 impl Count {
     /// Rows that a transaction had written.
     pub fn of(written: &WriteCount) -> Self {
-        Count { table: Table::of(written), operation: written.operation.to_owned(), rows: written.rows }
+        Count {
+            table: Table::of(written),
+            operation: written.operation.to_owned(),
+            rows: written.rows,
+        }
     }
 }
 
@@ -190,8 +200,9 @@ impl Record {
     }
 }
 
-/// Longest text of a record, in bytes of JSON. What a session raises has no limit of its own, but has to fit into the queue, into
-/// a line of the server's log, and into memory where there is little.
+/// Longest text of a record, in bytes of JSON. What a session raises has no limit of its own, but
+/// has to fit into the queue, into a line of the server's log, and into memory where there is
+/// little.
 pub const TEXT_LIMIT: usize = 16 * 1024;
 
 /// A C string as a record may have it; `None` for null.
@@ -203,7 +214,8 @@ pub unsafe fn capped_c(text: *const c_char, limit: usize) -> Option<String> {
         return None;
     }
     // SAFETY: as the caller promises. One byte more than the limit shows that there is more.
-    let bytes = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), libc::strnlen(text, limit + 1)) };
+    let bytes =
+        unsafe { std::slice::from_raw_parts(text.cast::<u8>(), libc::strnlen(text, limit + 1)) };
     Some(capped(bytes, limit))
 }
 
@@ -222,8 +234,8 @@ pub fn to_bytes(record: &mut Record) -> Option<Vec<u8>> {
     })
 }
 
-/// Puts a record down for this database's worker, which counts only once it is confirmed, or the process dies: a client can have
-/// its error before its transaction is rolled back.
+/// Puts a record down for this database's worker, which counts only once it is confirmed, or the
+/// process dies: a client can have its error before its transaction is rolled back.
 pub fn reserve(record: &[u8]) -> Option<u32> {
     slots::reserve(current_database(), record)
 }
@@ -238,7 +250,8 @@ pub fn cancel(reserved: u32) {
     slots::cancel(current_database(), reserved);
 }
 
-/// Hands a record to this database's worker. Where that is not possible, returns the line that the server's log is to have.
+/// Hands a record to this database's worker. Where that is not possible, returns the line that the
+/// server's log is to have.
 pub fn push(record: &[u8]) -> Option<LogLine> {
     match slots::push(current_database(), record) {
         Queued::Yes => None,
@@ -262,8 +275,17 @@ mod tests {
     #[test]
     fn records_can_be_read_again() {
         let identity = [0x11; 16];
-        let table = Table { relation: 1, watch_id: Some(identity), schema: "public".to_owned(), name: "leads".to_owned() };
-        let mut record = Record { table: Some(table), error_message: Some("\u{1}é".to_owned()), ..Record::default() };
+        let table = Table {
+            relation: 1,
+            watch_id: Some(identity),
+            schema: "public".to_owned(),
+            name: "leads".to_owned(),
+        };
+        let mut record = Record {
+            table: Some(table),
+            error_message: Some("\u{1}é".to_owned()),
+            ..Record::default()
+        };
         let bytes = to_bytes(&mut record).expect("there is memory");
         let read: Record = serde_json::from_slice(&bytes).expect("it can be read");
         assert_eq!(read.table.and_then(|table| table.watch_id), Some(identity));

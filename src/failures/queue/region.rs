@@ -1,12 +1,15 @@
-//! The region: the memory that the server's processes share, its layout, and the lock on it. `startup` maps it.
+//! The region: the memory that the server's processes share, its layout, and the lock on it.
+//! `startup` maps it.
 //!
-//! Everything is done under one lock, held for as long as it takes to copy a record. What is read without it is atomic.
+//! Everything is done under one lock, held for as long as it takes to copy a record. What is read
+//! without it is atomic.
 
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// How many databases there is room for. Each takes a worker process, so this is far beyond what a server has.
+/// How many databases there is room for. Each takes a worker process, so this is far beyond what a
+/// server has.
 pub const MAX_DATABASES: usize = 256;
 
 /// Whether the extension is in a database.
@@ -52,8 +55,8 @@ pub struct Database {
     pub last_exit: WorkerExit,
     /// The worker's process, or 0.
     pub worker: i32,
-    /// Whether the worker looks for records before long although nobody wakes it. Here it fills what would be a gap, so that a queue
-    /// that was left by a server of before can be read.
+    /// Whether the worker looks for records before long although nobody wakes it. Here it fills
+    /// what would be a gap, so that a queue that was left by a server of before can be read.
     pub looks_again: u32,
     pub latch: usize,
     /// A session that needs the database without our worker: while it drops or renames it.
@@ -69,7 +72,8 @@ pub struct Database {
     pub names: [AtomicU64; NAME_WORDS],
 }
 
-/// What a worker is busy with. It stays when the worker dies, so that the next one knows what the first may have died of.
+/// What a worker is busy with. It stays when the worker dies, so that the next one knows what the
+/// first may have died of.
 #[repr(C)]
 pub struct Progress {
     /// The record that it makes an entry of, by its number, or 0.
@@ -217,13 +221,15 @@ pub fn is_there() -> bool {
 struct Locked;
 
 impl Locked {
-    /// Waits for it. `None` where there is no region, and where this process holds the lock already: it would wait for itself.
+    /// Waits for it. `None` where there is no region, and where this process holds the lock
+    /// already: it would wait for itself.
     fn acquire() -> Option<Self> {
         if !is_there() || HELD.replace(true) {
             return None;
         }
         let held = Locked;
-        // SAFETY: the lock is in PostgreSQL's shared memory. It is not held, so that acquiring it raises no error.
+        // SAFETY: the lock is in PostgreSQL's shared memory. It is not held, so that acquiring it
+        // raises no error.
         unsafe { pg_sys::LWLockAcquire(LOCK.get(), pg_sys::LWLockMode::LW_EXCLUSIVE) };
         Some(held)
     }
@@ -241,11 +247,12 @@ impl Drop for Locked {
     }
 }
 
-/// Runs `work` with the region to itself; `None` where there is none, and within itself. `work` is to be quick.
+/// Runs `work` with the region to itself; `None` where there is none, and within itself. `work` is
+/// to be quick.
 pub fn locked<R>(work: impl FnOnce(&mut Region) -> R) -> Option<R> {
     let _held = Locked::acquire()?;
-    // SAFETY: the region lives as long as the process, and under the lock nobody else touches it, but for its atomics: another
-    // process would need the lock, and this one does not get it twice.
+    // SAFETY: the region lives as long as the process, and under the lock nobody else touches it,
+    // but for its atomics: another process would need the lock, and this one does not get it twice.
     Some(work(unsafe { &mut *REGION.get() }))
 }
 
@@ -265,7 +272,8 @@ pub fn generation() -> u32 {
 /// `latch` must be 0 or the address of a latch in shared memory.
 pub unsafe fn set_latch(latch: usize) {
     if latch != 0 {
-        // SAFETY: as the caller promises. A latch of a process that is gone stays where it is, and setting it does no harm.
+        // SAFETY: as the caller promises. A latch of a process that is gone stays where it is, and
+        // setting it does no harm.
         unsafe { pg_sys::SetLatch(latch as *mut pg_sys::Latch) }
     }
 }

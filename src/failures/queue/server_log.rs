@@ -8,8 +8,9 @@ use std::io::{self, Write};
 use std::panic::AssertUnwindSafe;
 
 thread_local! {
-    /// Whether a record is being made or written to the server's log: an error or a message of that is not another failure. An
-    /// error leaves it set, until the next statement or the end of the transaction.
+    /// Whether a record is being made or written to the server's log: an error or a message of that
+    /// is not another failure. An error leaves it set, until the next statement or the end of the
+    /// transaction.
     static IS_RECORDING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -44,7 +45,8 @@ impl io::Write for Fallible {
     }
 }
 
-/// A record on its way to the server's log: all in one message, since a DETAIL is left out where log_error_verbosity is terse.
+/// A record on its way to the server's log: all in one message, since a DETAIL is left out where
+/// log_error_verbosity is terse.
 pub struct LogLine(Vec<u8>);
 
 impl LogLine {
@@ -67,7 +69,8 @@ impl LogLine {
     /// Writes it. An error in that ends here.
     pub fn write(&self) {
         let is_outermost = begin_recording();
-        // SAFETY: a C string; the guard turns an error's longjmp into unwinding, which the builder ends.
+        // SAFETY: a C string; the guard turns an error's longjmp into unwinding, which the builder
+        // ends.
         pgrx::PgTryBuilder::new(AssertUnwindSafe(|| unsafe {
             pg_sys::ffi::pg_guard_ffi_boundary(|| write_to_server_log(self.as_ptr()));
         }))
@@ -94,10 +97,11 @@ mod raw {
 /// Writes a message to the server's log alone. May raise an error: that of no memory.
 ///
 /// # Safety
-/// `message` must be a C string, and nothing between this and whoever catches an error may have to be dropped.
+/// `message` must be a C string, and nothing between this and whoever catches an error may have to
+/// be dropped.
 pub unsafe fn write_to_server_log(message: *const c_char) {
-    // SAFETY: the sequence of ereport(). No callback has to add anything to this message. After an error whoever catches it
-    // sets the list of callbacks.
+    // SAFETY: the sequence of ereport(). No callback has to add anything to this message. After an
+    // error whoever catches it sets the list of callbacks.
     unsafe {
         let callbacks = pg_sys::error_context_stack;
         pg_sys::error_context_stack = std::ptr::null_mut();
@@ -120,7 +124,9 @@ pub fn log_rest(database: pg_sys::Oid) {
         }
         // Taken off only when it is in the log.
         for (number, record) in records {
-            LogLine::new(&record, "there is no worker in its database any more").iter().for_each(LogLine::write);
+            LogLine::new(&record, "there is no worker in its database any more")
+                .iter()
+                .for_each(LogLine::write);
             slots::pop(database, number, 1, 0);
         }
     }

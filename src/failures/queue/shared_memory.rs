@@ -1,4 +1,5 @@
-//! Memory that processes share: with a name in the system's shared memory, after the data directory, or without one.
+//! Memory that processes share: with a name in the system's shared memory, after the data
+//! directory, or without one.
 
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
@@ -35,7 +36,12 @@ pub fn left_in_other_size(bytes: usize) -> Option<Vec<u64>> {
     // In words, so that it is aligned as what it holds.
     let mut content = Vec::with_capacity(length);
     file.read_to_end(&mut content).ok()?;
-    Some(content.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default())).collect())
+    Some(
+        content
+            .chunks_exact(8)
+            .map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default()))
+            .collect(),
+    )
 }
 
 /// Memory that outlives the processes that use it. It holds what was left there, or zeroes.
@@ -43,7 +49,8 @@ pub fn named(bytes: usize) -> Result<*mut u8> {
     let name = name()?;
     // SAFETY: a C string; the descriptor is ours.
     let file = unsafe {
-        let file = libc::shm_open(name.as_ptr(), libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC, 0o600);
+        let file =
+            libc::shm_open(name.as_ptr(), libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC, 0o600);
         if file < 0 {
             return Err(Error::last_os_error());
         }
@@ -70,7 +77,9 @@ pub fn anonymous(bytes: usize) -> Result<*mut u8> {
 
 fn map(bytes: usize, flags: i32, file: i32) -> Result<*mut u8> {
     // SAFETY: asks for memory at a place of the system's choosing.
-    let memory = unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, file, 0) };
+    let memory = unsafe {
+        libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, file, 0)
+    };
     if memory == libc::MAP_FAILED { Err(Error::last_os_error()) } else { Ok(memory.cast()) }
 }
 

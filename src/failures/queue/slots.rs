@@ -1,7 +1,8 @@
-//! Records on their way to a worker. Each lies in one or more slots of a pool; each database has a list of its own, so that one
-//! whose worker is not there holds up no other.
+//! Records on their way to a worker. Each lies in one or more slots of a pool; each database has a
+//! list of its own, so that one whose worker is not there holds up no other.
 //!
-//! A slot's `state` is what counts: the lists are a shortcut, and are made anew from the states after a crash.
+//! A slot's `state` is what counts: the lists are a shortcut, and are made anew from the states
+//! after a crash.
 
 use super::region::{DATA, NONE, Region, Slot, locked, set_latch};
 use pgrx::pg_sys;
@@ -89,12 +90,14 @@ impl Region {
     /// The state of a record's first slot, which is written last.
     fn set_state(&mut self, first: u32, state: u32) {
         std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
-        // SAFETY: a slot of the region. Volatile, so that it is not moved before what was written above.
+        // SAFETY: a slot of the region. Volatile, so that it is not moved before what was written
+        // above.
         unsafe { std::ptr::addr_of_mut!(self.slot(first).state).write_volatile(state) };
         std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
     }
 
-    /// Makes a stored record the last of its database's list, with the next number. Returns the latch of who waits for one.
+    /// Makes a stored record the last of its database's list, with the next number. Returns the
+    /// latch of who waits for one.
     fn enqueue(&mut self, place: usize, first: u32) -> usize {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
@@ -105,7 +108,8 @@ impl Region {
         let is_filling = self.databases[place].slots_used > self.slots_of_each() / 2;
         let database = &mut self.databases[place];
         database.counts.queued += 1;
-        // A worker that is at work, or rests between two turns, is left alone, unless the queue fills; then one call is enough.
+        // A worker that is at work, or rests between two turns, is left alone, unless the queue
+        // fills; then one call is enough.
         let is_needed = if database.looks_again == 0 { was_empty } else { is_filling };
         if !is_needed {
             return 0;
@@ -133,9 +137,9 @@ impl Region {
     }
 }
 
-/// Makes the lists anew from the states of the slots. What was being written when its process died is no record; one whose
-/// session died before it said whether it counts does: what the session did is rolled back by the crash.
-/// Returns the records of databases that have no place any more.
+/// Makes the lists anew from the states of the slots. What was being written when its process died
+/// is no record; one whose session died before it said whether it counts does: what the session did
+/// is rolled back by the crash. Returns the records of databases that have no place any more.
 pub fn rebuild(region: &mut Region) -> Vec<Vec<u8>> {
     let slots = region.slots;
     let mut records: Vec<(u64, u32)> = Vec::new();
@@ -232,7 +236,8 @@ fn store_for(region: &mut Region, place: usize, record: &[u8]) -> Result<u32, Qu
     Ok(first)
 }
 
-/// Puts a record down that counts only once it is confirmed, or its process dies. `None` if there is no room.
+/// Puts a record down that counts only once it is confirmed, or its process dies. `None` if there
+/// is no room.
 pub fn reserve(database: pg_sys::Oid, record: &[u8]) -> Option<u32> {
     locked(|region| {
         let place = region.place_of(database)?;
@@ -245,7 +250,9 @@ pub fn reserve(database: pg_sys::Oid, record: &[u8]) -> Option<u32> {
 
 /// The record counts.
 pub fn confirm(database: pg_sys::Oid, first: u32) {
-    let latch = locked(|region| region.place_of(database).map(|place| region.enqueue(place, first))).flatten();
+    let latch =
+        locked(|region| region.place_of(database).map(|place| region.enqueue(place, first)))
+            .flatten();
     // SAFETY: the worker left the address of its own.
     unsafe { set_latch(latch.unwrap_or(0)) };
 }
@@ -278,7 +285,8 @@ pub fn push(database: pg_sys::Oid, record: &[u8]) -> Queued {
     queued
 }
 
-/// Copies of the database's oldest records with their sequence numbers, up to so many and so many bytes.
+/// Copies of the database's oldest records with their sequence numbers, up to so many and so many
+/// bytes.
 pub fn peek(database: pg_sys::Oid, most: usize, bytes: usize) -> Vec<(u64, Vec<u8>)> {
     let mut copies = Vec::new();
     let mut total = 0;
@@ -296,8 +304,8 @@ pub fn peek(database: pg_sys::Oid, most: usize, bytes: usize) -> Vec<(u64, Vec<u
     copies
 }
 
-/// Takes off the records up to a sequence number. They were written, but for those that are only in the server's log, and
-/// those that turned out to be none: these were not queued.
+/// Takes off the records up to a sequence number. They were written, but for those that are only in
+/// the server's log, and those that turned out to be none: these were not queued.
 pub fn pop(database: pg_sys::Oid, through: u64, dropped: u64, none: u64) {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return };
@@ -309,7 +317,8 @@ pub fn pop(database: pg_sys::Oid, through: u64, dropped: u64, none: u64) {
     });
 }
 
-/// Takes off the records up to a sequence number, which an earlier worker wrote before it died. Returns how many there were.
+/// Takes off the records up to a sequence number, which an earlier worker wrote before it died.
+/// Returns how many there were.
 pub fn discard_through(database: pg_sys::Oid, through: u64) -> u64 {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return 0 };

@@ -1,11 +1,12 @@
 //! The postmaster maps the region when it loads the library; its children inherit it.
 //!
-//! It is not part of PostgreSQL's own shared memory on purpose: that is made anew when a server process crashes, and what is
-//! queued must outlive it. Only the lock is there, so that it is free again after a crash. A record counts from the moment
-//! that its state says so, which is the last thing written of it; the lists are worked out again after a crash.
+//! It is not part of PostgreSQL's own shared memory on purpose: that is made anew when a server
+//! process crashes, and what is queued must outlive it. Only the lock is there, so that it is free
+//! again after a crash. A record counts from the moment that its state says so, which is the last
+//! thing written of it; the lists are worked out again after a crash.
 //!
-//! Where the system lets it, the memory has a name, so that a server that is started again after even the postmaster was killed
-//! finds what was queued.
+//! Where the system lets it, the memory has a name, so that a server that is started again after
+//! even the postmaster was killed finds what was queued.
 
 use super::region::{Region, Slot, address, set_lock, set_region};
 use super::{shared_memory, slots};
@@ -41,22 +42,30 @@ pub fn start_up() {
     let (memory, is_named) = match shared_memory::named(bytes) {
         Ok(memory) => (memory, true),
         Err(cause) => {
-            pgrx::log!("lead_audit: the queue has no memory that outlives the server ({cause}); it is lost if that is killed");
+            pgrx::log!(
+                "lead_audit: the queue has no memory that outlives the server ({cause}); it is lost if that is killed"
+            );
             match shared_memory::anonymous(bytes) {
                 Ok(memory) => (memory, false),
-                Err(cause) => return pgrx::warning!("lead_audit: no memory for a queue of {bytes} bytes ({cause})"),
+                Err(cause) => {
+                    return pgrx::warning!(
+                        "lead_audit: no memory for a queue of {bytes} bytes ({cause})"
+                    );
+                }
             }
         }
     };
     let region = memory.cast::<Region>();
-    // SAFETY: the memory is large enough and aligned to a page; it is all zeroes, which is a valid Region, or what a server
-    // of this layout left.
+    // SAFETY: the memory is large enough and aligned to a page; it is all zeroes, which is a valid
+    // Region, or what a server of this layout left.
     let head = unsafe { &mut *region };
     // SAFETY: reads the control file, which the postmaster has read by now, and the clock.
     let (system, now) = unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::GetCurrentTimestamp()) };
     let is_left = head.magic == MAGIC && head.system == system && head.slots == slots as u32;
     if head.magic != 0 && head.magic != MAGIC && head.system == system {
-        pgrx::log!("lead_audit: the queue of a killed server is of another version of the library, and is discarded");
+        pgrx::log!(
+            "lead_audit: the queue of a killed server is of another version of the library, and is discarded"
+        );
     }
     if !is_left {
         // SAFETY: the memory is `bytes` long.
@@ -67,10 +76,14 @@ pub fn start_up() {
     set_region(region);
     after_crash(head);
     if is_left && head.slots_used > 0 {
-        pgrx::log!("lead_audit: {} KiB of failed operations are left of the server that was killed", head.slots_used);
+        pgrx::log!(
+            "lead_audit: {} KiB of failed operations are left of the server that was killed",
+            head.slots_used
+        );
     }
     if is_named {
-        // SAFETY: called when the postmaster ends in an orderly way; its children do not inherit it.
+        // SAFETY: called when the postmaster ends in an orderly way; its children do not inherit
+        // it.
         unsafe { pg_sys::on_proc_exit(Some(at_postmaster_exit), pg_sys::Datum::from(0)) };
     }
 }
@@ -81,10 +94,13 @@ fn log_left(left: &mut [u64]) {
     if bytes < size_of::<Region>() {
         return;
     }
-    // SAFETY: long enough and aligned for a Region, of which any bytes are valid if the magic number is there.
+    // SAFETY: long enough and aligned for a Region, of which any bytes are valid if the magic
+    // number is there.
     let region = unsafe {
         let region = left.as_mut_ptr().cast::<Region>();
-        if (&raw const (*region).magic).read() != MAGIC || (&raw const (*region).system).read() != pg_sys::GetSystemIdentifier() {
+        if (&raw const (*region).magic).read() != MAGIC
+            || (&raw const (*region).system).read() != pg_sys::GetSystemIdentifier()
+        {
             return;
         }
         &mut *region

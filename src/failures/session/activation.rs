@@ -32,13 +32,14 @@ pub fn is_active() -> bool {
     // SAFETY: reads a variable of the process. Parallel workers write nothing.
     let is_parallel_worker = unsafe { pg_sys::ParallelWorkerNumber >= 0 };
     let database = current_database();
-    let present = database != pg_sys::InvalidOid && !is_parallel_worker && queue::slot_of(database).is_some();
+    let present =
+        database != pg_sys::InvalidOid && !is_parallel_worker && queue::slot_of(database).is_some();
     KNOWN.set((generation, present));
     present
 }
 
-/// The same where the catalogs can be read: after the server's start a session may come before the launcher has looked into its
-/// database.
+/// The same where the catalogs can be read: after the server's start a session may come before the
+/// launcher has looked into its database.
 pub fn is_active_or_found() -> bool {
     if is_active() {
         return true;
@@ -56,7 +57,8 @@ pub fn is_active_or_found() -> bool {
         {
             return false;
         }
-        // Whoever has locked the catalog may have it for long, and most databases do not have the extension: the launcher will look.
+        // Whoever has locked the catalog may have it for long, and most databases do not have the
+        // extension: the launcher will look.
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
         if !pg_sys::ConditionalLockRelationOid(pg_sys::ExtensionRelationId, lock) {
             LOOKED.set(looked);

@@ -1,15 +1,17 @@
-//! An error is being raised: what there is to say of it becomes a record now, while the session still is as it was. Whether the
-//! record becomes an entry is for `xact_end`.
+//! An error is being raised: what there is to say of it becomes a record now, while the session
+//! still is as it was. Whether the record becomes an entry is for `xact_end`.
 //!
-//! Nothing here may ask a catalog, wait, run anybody's code or call what can raise an error (`hooks/error.rs` says why), and
-//! nothing may take memory without a limit.
+//! Nothing here may ask a catalog, wait, run anybody's code or call what can raise an error
+//! (`hooks/error.rs` says why), and nothing may take memory without a limit.
 
 use super::failing_row::FailingRow;
 use super::name_filter;
 use super::raised_error::RaisedError;
 use super::redact::redact;
 use super::statement_scope::StatementScope;
-use super::statement_text::{bounded, last_statement, parameters_text, statement_text, wanted_text};
+use super::statement_text::{
+    bounded, last_statement, parameters_text, statement_text, wanted_text,
+};
 use super::temporary_tables;
 use super::xact_end;
 use crate::entries::{self, Outcome, WriteCount};
@@ -17,11 +19,16 @@ use crate::failures::queue::record::{Record, TEXT_LIMIT, Table, Unresolved, capp
 use crate::pg::current_subtransaction;
 use pgrx::pg_sys;
 
-/// Makes the record of an error: of the innermost statement on a watched table, or of what the statement's text is about.
+/// Makes the record of an error: of the innermost statement on a watched table, or of what the
+/// statement's text is about.
 ///
 /// # Safety
 /// The scope must be the innermost one, and the row one that `FailingRow` found for it.
-pub unsafe fn error_raised(scope: Option<&StatementScope>, data: &pg_sys::ErrorData, row: &FailingRow) {
+pub unsafe fn error_raised(
+    scope: Option<&StatementScope>,
+    data: &pg_sys::ErrorData,
+    row: &FailingRow,
+) {
     // SAFETY: reads a variable in shared memory.
     if unsafe { pg_sys::RecoveryInProgress() } {
         return;
@@ -39,14 +46,20 @@ pub unsafe fn error_raised(scope: Option<&StatementScope>, data: &pg_sys::ErrorD
 ///
 /// # Safety
 /// The scope must be the innermost one.
-unsafe fn in_statement(scope: &StatementScope, data: &pg_sys::ErrorData, error: &RaisedError, row: &FailingRow) {
+unsafe fn in_statement(
+    scope: &StatementScope,
+    data: &pg_sys::ErrorData,
+    error: &RaisedError,
+    row: &FailingRow,
+) {
     // SAFETY: the error's copy is live, as the caller promises.
     let Some(target) = (unsafe { scope.target_of(data) }) else { return };
     let mut record = record_of(error, Outcome::Failed);
     // SAFETY: a scope's targets stay until the transaction ends.
     record.table = Some(unsafe { &(*target.watched).table }.clone());
     target.operation.clone_into(&mut record.operation);
-    // SAFETY: the text and the parameters are those of the statement that is under way; the rows were copied for this record.
+    // SAFETY: the text and the parameters are those of the statement that is under way; the rows
+    // were copied for this record.
     unsafe {
         record.statement = wanted_text(scope.text, scope.location, scope.length);
         record.parameters = parameters_text(scope.parameters);
@@ -65,14 +78,21 @@ fn outside_of_statements(error: &RaisedError) {
     }
 }
 
-/// The error came when the transaction was to be committed: a deferred constraint, a serialization failure.
+/// The error came when the transaction was to be committed: a deferred constraint, a serialization
+/// failure.
 fn at_commit(error: &RaisedError, written: &[WriteCount]) -> Option<Record> {
     // SAFETY: reads variables of the session.
-    let (in_portal, text) = unsafe { (!pg_sys::ActivePortal.is_null(), pg_sys::debug_query_string) };
+    let (in_portal, text) =
+        unsafe { (!pg_sys::ActivePortal.is_null(), pg_sys::debug_query_string) };
     // SAFETY: null or a C string.
     let text = unsafe { statement_text(text, 0, 0, LONGEST) };
-    let first_word = text.as_deref().and_then(|text| text.split(|c: char| !c.is_alphanumeric()).next()).unwrap_or("");
-    let ends = ["commit", "end", "prepare", "release"].iter().any(|word| first_word.eq_ignore_ascii_case(word));
+    let first_word = text
+        .as_deref()
+        .and_then(|text| text.split(|c: char| !c.is_alphanumeric()).next())
+        .unwrap_or("");
+    let ends = ["commit", "end", "prepare", "release"]
+        .iter()
+        .any(|word| first_word.eq_ignore_ascii_case(word));
     // SAFETY: reads the state of the transaction.
     let in_block = unsafe { pg_sys::IsTransactionBlock() };
     // In a portal, only SET CONSTRAINTS checks what was deferred.
@@ -82,7 +102,8 @@ fn at_commit(error: &RaisedError, written: &[WriteCount]) -> Option<Record> {
     if written.is_empty() || is_end_of_session || !(by_command || by_end) {
         return None;
     }
-    let named: Vec<&WriteCount> = written.iter().filter(|one| error.names(&one.schema, &one.table)).collect();
+    let named: Vec<&WriteCount> =
+        written.iter().filter(|one| error.names(&one.schema, &one.table)).collect();
     let one_table = written.iter().all(|one| one.relation == written[0].relation);
     let about = match (&named[..], one_table) {
         ([], true) => written.iter().collect(),
@@ -91,8 +112,10 @@ fn at_commit(error: &RaisedError, written: &[WriteCount]) -> Option<Record> {
     };
     let mut record = record_of(error, Outcome::Failed);
     // What of several operations the check was about, nothing says.
-    let operations: Vec<&str> = about.iter().map(|one| one.operation).filter(|name| fits(&error.code, name)).collect();
-    record.operation = if let [only] = operations[..] { only.to_owned() } else { "COMMIT".to_owned() };
+    let operations: Vec<&str> =
+        about.iter().map(|one| one.operation).filter(|name| fits(&error.code, name)).collect();
+    record.operation =
+        if let [only] = operations[..] { only.to_owned() } else { "COMMIT".to_owned() };
     record.table = about.first().map(|one| Table::of(one));
     let (last, count) = last_statement();
     record.statement = if count == 1 { last } else { text.and_then(|text| bounded(&text)) };
@@ -104,7 +127,8 @@ fn at_commit(error: &RaisedError, written: &[WriteCount]) -> Option<Record> {
 
 /// Whether an operation can break what this SQLSTATE is of.
 fn fits(code: &str, operation: &str) -> bool {
-    operation != "TRUNCATE" && (operation != "DELETE" || !matches!(code, "23505" | "23514" | "23P01" | "23502"))
+    operation != "TRUNCATE"
+        && (operation != "DELETE" || !matches!(code, "23505" | "23514" | "23P01" | "23502"))
 }
 
 /// Longest text that is looked at.
@@ -119,7 +143,10 @@ fn in_text(error: &RaisedError) -> Option<Record> {
             true => statement_text(pg_sys::debug_query_string, 0, 0, LONGEST)?,
         }
     };
-    if error.code == "25P02" || error.code == "0A000" && text.is_empty() || !name_filter::may_concern(&text) {
+    if error.code == "25P02"
+        || error.code == "0A000" && text.is_empty()
+        || !name_filter::may_concern(&text)
+    {
         return None;
     }
     let mut record = record_of(error, Outcome::Failed);
@@ -130,8 +157,11 @@ fn in_text(error: &RaisedError) -> Option<Record> {
         capped_c(pg_sys::namespace_search_path, TEXT_LIMIT).unwrap_or_default()
     };
     // Postgres counts characters, from 1; 0 is none.
-    let character = if error.internal_query.is_null() { error.position } else { error.internal_position };
-    let position = usize::try_from(character - 1).ok().and_then(|character| text.char_indices().nth(character));
+    let character =
+        if error.internal_query.is_null() { error.position } else { error.internal_position };
+    let position = usize::try_from(character - 1)
+        .ok()
+        .and_then(|character| text.char_indices().nth(character));
     let temporary_tables = temporary_tables::in_text(&text);
     record.unresolved = Some(Unresolved {
         redacted: redact(&text),

@@ -1,7 +1,9 @@
-//! The row that a statement failed at, if the executor has it at hand: as the bytes of a tuple, which the worker makes JSON of.
+//! The row that a statement failed at, if the executor has it at hand: as the bytes of a tuple,
+//! which the worker makes JSON of.
 //!
-//! The executor's state does not say which row it is busy with: it follows from how nodes pass rows on, and from what the error
-//! says. Nothing of the row is looked at here; the fingerprint of its row type tells the worker whether it can be.
+//! The executor's state does not say which row it is busy with: it follows from how nodes pass rows
+//! on, and from what the error says. Nothing of the row is looked at here; the fingerprint of its
+//! row type tells the worker whether it can be.
 
 use super::raised_error::error_names;
 use super::statement_scope::{Phase, StatementScope, Target};
@@ -20,8 +22,8 @@ mod raw {
     }
 }
 
-/// The row, and of an UPDATE the new one: first where they are, then copies of them. It has nothing to drop, since copying can
-/// run out of memory.
+/// The row, and of an UPDATE the new one: first where they are, then copies of them. It has nothing
+/// to drop, since copying can run out of memory.
 pub struct FailingRow {
     relation: pg_sys::Oid,
     row_type: u64,
@@ -33,13 +35,20 @@ impl FailingRow {
     /// No row.
     pub const fn none() -> Self {
         let (slot, tuple) = (std::ptr::null_mut(), std::ptr::null_mut());
-        FailingRow { relation: pg_sys::InvalidOid, row_type: 0, slots: [slot, slot], tuples: [tuple, tuple] }
+        FailingRow {
+            relation: pg_sys::InvalidOid,
+            row_type: 0,
+            slots: [slot, slot],
+            tuples: [tuple, tuple],
+        }
     }
 
-    /// Finds the row, where it is certain that it is the one. Calls nothing that can raise an error.
+    /// Finds the row, where it is certain that it is the one. Calls nothing that can raise an
+    /// error.
     ///
     /// # Safety
-    /// `scope` must be null or that of the statement that is under way, and `error` a copy of the error that is being raised.
+    /// `scope` must be null or that of the statement that is under way, and `error` a copy of the
+    /// error that is being raised.
     pub unsafe fn locate(&mut self, scope: *const StatementScope, error: *const pg_sys::ErrorData) {
         // SAFETY: as the caller promises.
         let found = unsafe { scope.as_ref().and_then(|scope| find(scope, &*error)) };
@@ -53,10 +62,12 @@ impl FailingRow {
         }
     }
 
-    /// Copies the rows that were found into the current memory context, unless they are too long. May raise an error.
+    /// Copies the rows that were found into the current memory context, unless they are too long.
+    /// May raise an error.
     ///
     /// # Safety
-    /// As for [`locate`](Self::locate), and nothing between this and whoever catches an error may have to be dropped.
+    /// As for [`locate`](Self::locate), and nothing between this and whoever catches an error may
+    /// have to be dropped.
     pub unsafe fn copy(&mut self) {
         for (&slot, tuple) in self.slots.iter().zip(&mut self.tuples) {
             // SAFETY: the slots hold rows or are null; their kind knows how to copy them.
@@ -81,7 +92,10 @@ impl FailingRow {
             if tuple.is_null() || (*tuple).t_len as usize > LONGEST {
                 return None;
             }
-            to_hex(std::slice::from_raw_parts((*tuple).t_data.cast::<u8>(), (*tuple).t_len as usize))
+            to_hex(std::slice::from_raw_parts(
+                (*tuple).t_data.cast::<u8>(),
+                (*tuple).t_len as usize,
+            ))
         };
         Some(RawRow {
             relation: self.relation.to_u32(),
@@ -100,7 +114,8 @@ unsafe fn row_length(slot: *mut pg_sys::TupleTableSlot) -> usize {
     // SAFETY: a slot's kind says what it is; one without a tuple has as many values as columns.
     unsafe {
         let kind = (*slot).tts_ops;
-        if std::ptr::eq(kind, &raw const pg_sys::TTSOpsHeapTuple) || std::ptr::eq(kind, &raw const pg_sys::TTSOpsBufferHeapTuple)
+        if std::ptr::eq(kind, &raw const pg_sys::TTSOpsHeapTuple)
+            || std::ptr::eq(kind, &raw const pg_sys::TTSOpsBufferHeapTuple)
         {
             let tuple = (*slot.cast::<pg_sys::HeapTupleTableSlot>()).tuple;
             if !tuple.is_null() {
@@ -112,7 +127,8 @@ unsafe fn row_length(slot: *mut pg_sys::TupleTableSlot) -> usize {
                 return (*tuple).t_len as usize;
             }
         }
-        // An error can come while the slot makes a tuple of its values: until it has, it holds neither.
+        // An error can come while the slot makes a tuple of its values: until it has, it holds
+        // neither.
         if (*slot).tts_nvalid < (*(*slot).tts_tupleDescriptor).natts as i16 {
             return usize::MAX;
         }
@@ -122,18 +138,21 @@ unsafe fn row_length(slot: *mut pg_sys::TupleTableSlot) -> usize {
                 continue;
             }
             let value = *(*slot).tts_values.add(index);
-            length = length.saturating_add(match attribute((*slot).tts_tupleDescriptor, index).attlen {
-                -1 => {
-                    let value = value.cast_mut_ptr::<pg_sys::varlena>();
-                    if varlena::varatt_is_1b_e(value) && varlena::vartag_is_expanded(varlena::vartag_1b_e(value).into()) {
-                        raw::EOH_get_flat_size(pg_sys::DatumGetEOHP(value.into()))
-                    } else {
-                        varlena::varsize_any(value)
+            length =
+                length.saturating_add(match attribute((*slot).tts_tupleDescriptor, index).attlen {
+                    -1 => {
+                        let value = value.cast_mut_ptr::<pg_sys::varlena>();
+                        if varlena::varatt_is_1b_e(value)
+                            && varlena::vartag_is_expanded(varlena::vartag_1b_e(value).into())
+                        {
+                            raw::EOH_get_flat_size(pg_sys::DatumGetEOHP(value.into()))
+                        } else {
+                            varlena::varsize_any(value)
+                        }
                     }
-                }
-                -2 => libc::strlen(value.cast_mut_ptr()) + 1,
-                fixed => fixed.max(0) as usize,
-            });
+                    -2 => libc::strlen(value.cast_mut_ptr()) + 1,
+                    fixed => fixed.max(0) as usize,
+                });
         }
         length
     }
@@ -149,7 +168,8 @@ unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Foun
     if scope.query.is_null() || scope.phase == Phase::Outside || target.operation == "MERGE" {
         return None;
     }
-    // SAFETY: the executor's state is live while the statement is under way. A slot belongs to it; a null one is not there.
+    // SAFETY: the executor's state is live while the statement is under way. A slot belongs to it;
+    // a null one is not there.
     unsafe {
         let state = (*scope.query).estate;
         if state.is_null() {
@@ -157,14 +177,20 @@ unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Foun
         }
         let row_of = |result: *mut pg_sys::ResultRelInfo| {
             let result = &*result;
-            let is_target = (*result.ri_RelationDesc).rd_id.to_u32() == (*target.watched).table.relation;
+            let is_target =
+                (*result.ri_RelationDesc).rd_id.to_u32() == (*target.watched).table.relation;
             let is_part = !result.ri_RootResultRelInfo.is_null();
             if !is_target && !is_part {
                 return None;
             }
             if scope.phase == Phase::Finish {
-                // The AFTER trigger that fires has its row here, for an UPDATE both; one that fires for the statement finds none.
-                let new = if target.operation == "UPDATE" { result.ri_TrigNewSlot } else { std::ptr::null_mut() };
+                // The AFTER trigger that fires has its row here, for an UPDATE both; one that fires
+                // for the statement finds none.
+                let new = if target.operation == "UPDATE" {
+                    result.ri_TrigNewSlot
+                } else {
+                    std::ptr::null_mut()
+                };
                 return rows(result, result.ri_TrigOldSlot, new);
             }
             let node = writing_node(scope.query, result)?;
@@ -200,7 +226,8 @@ unsafe fn rows(
         if !holds_row(slot) {
             return false;
         }
-        // One without a tuple owns its values only once it was materialized, which writing the row begins with.
+        // One without a tuple owns its values only once it was materialized, which writing the row
+        // begins with.
         let is_virtual = std::ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsVirtual);
         !is_virtual || u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_SHOULDFREE != 0
     };
@@ -235,7 +262,9 @@ fn to_hex(bytes: &[u8]) -> Option<String> {
     let mut text = String::new();
     text.try_reserve_exact(bytes.len() * 2).ok()?;
     for byte in bytes {
-        text.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]].map(char::from));
+        text.extend(
+            [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]].map(char::from),
+        );
     }
     Some(text)
 }
@@ -243,7 +272,10 @@ fn to_hex(bytes: &[u8]) -> Option<String> {
 /// The bytes that hexadecimal digits stand for.
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16);
-    text.as_bytes().chunks(2).map(|pair| Some((digit(&pair[0])? << 4 | digit(pair.get(1)?)?) as u8)).collect()
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| Some((digit(&pair[0])? << 4 | digit(pair.get(1)?)?) as u8))
+        .collect()
 }
 
 /// Errors of the table itself: a row of it is in hand, and they name the table.
@@ -261,15 +293,19 @@ unsafe fn writing_node<'a>(
     query: *mut pg_sys::QueryDesc,
     result: *const pg_sys::ResultRelInfo,
 ) -> Option<&'a pg_sys::ModifyTableState> {
-    // SAFETY: as the caller promises; a node's tag says what it is. A node has as many tables as it says, in an array.
+    // SAFETY: as the caller promises; a node's tag says what it is. A node has as many tables as it
+    // says, in an array.
     unsafe {
         let writes = |node: &&pg_sys::ModifyTableState| {
             own_tables(node).as_ptr_range().contains(&result)
-                || !node.rootResultRelInfo.is_null() && (*result).ri_RootResultRelInfo == node.rootResultRelInfo
+                || !node.rootResultRelInfo.is_null()
+                    && (*result).ri_RootResultRelInfo == node.rootResultRelInfo
         };
         let top = (*query).planstate;
-        let top = (!top.is_null() && (*top).type_ == pg_sys::NodeTag::T_ModifyTableState).then(|| &*top.cast());
-        let within = PgList::<pg_sys::ModifyTableState>::from_pg((*(*query).estate).es_auxmodifytables);
+        let top = (!top.is_null() && (*top).type_ == pg_sys::NodeTag::T_ModifyTableState)
+            .then(|| &*top.cast());
+        let within =
+            PgList::<pg_sys::ModifyTableState>::from_pg((*(*query).estate).es_auxmodifytables);
         top.filter(writes).or_else(|| within.iter_ptr().map(|node| &*node).find(writes))
     }
 }
@@ -286,11 +322,12 @@ fn source(node: &pg_sys::ModifyTableState) -> Option<&pg_sys::ResultRelInfo> {
     own_tables(node).get(usize::try_from(node.mt_lastResultIndex).ok()?)
 }
 
-/// Whether it is certain that the row in hand is the one that the error is about. Rows leave their values in the slot until the next has
-/// its own, and the error may be in getting that.
+/// Whether it is certain that the row in hand is the one that the error is about. Rows leave their
+/// values in the slot until the next has its own, and the error may be in getting that.
 ///
 /// # Safety
-/// The scope must be of the statement that is under way, and `node` its node that writes to `result`.
+/// The scope must be of the statement that is under way, and `node` its node that writes to
+/// `result`.
 unsafe fn is_certain(
     scope: &StatementScope,
     target: &Target,
@@ -316,12 +353,14 @@ unsafe fn is_certain(
         if !node.canSetTag || (*(*scope.query).estate).es_processed > 0 {
             return false;
         }
-        let is_partitioned = (*(*result.ri_RelationDesc).rd_rel).relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE;
+        let is_partitioned =
+            (*(*result.ri_RelationDesc).rd_rel).relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE;
         let may_skip = match target.operation {
             // Which triggers its partitions have is not looked for.
             "INSERT" => {
                 is_partitioned
-                    || (*node.ps.plan.cast::<pg_sys::ModifyTable>()).onConflictAction != pg_sys::OnConflictAction::ONCONFLICT_NONE
+                    || (*node.ps.plan.cast::<pg_sys::ModifyTable>()).onConflictAction
+                        != pg_sys::OnConflictAction::ONCONFLICT_NONE
                     || any_trigger(node, |triggers| triggers.trig_insert_before_row)
             }
             "UPDATE" => any_trigger(node, |triggers| triggers.trig_update_before_row),
@@ -332,20 +371,28 @@ unsafe fn is_certain(
 }
 
 /// Whether any of a node's tables has triggers of a kind.
-fn any_trigger(node: &pg_sys::ModifyTableState, kind: impl Fn(&pg_sys::TriggerDesc) -> bool) -> bool {
+fn any_trigger(
+    node: &pg_sys::ModifyTableState,
+    kind: impl Fn(&pg_sys::TriggerDesc) -> bool,
+) -> bool {
     // SAFETY: the description is null or live.
     own_tables(node).iter().filter_map(|table| unsafe { table.ri_TrigDesc.as_ref() }).any(kind)
 }
 
-/// The slot that has the row of an INSERT, or null. The node takes the plan's slot as it is where that is of the kind that the table wants
-/// (ExecGetInsertNewTuple), else it copies the row into one of its own; for a partition that is laid out otherwise the row is copied again.
+/// The slot that has the row of an INSERT, or null. The node takes the plan's slot as it is where
+/// that is of the kind that the table wants (ExecGetInsertNewTuple), else it copies the row into
+/// one of its own; for a partition that is laid out otherwise the row is copied again.
 ///
 /// # Safety
 /// `node` must be live and write to `result`.
-unsafe fn inserted(node: &pg_sys::ModifyTableState, result: &pg_sys::ResultRelInfo) -> *mut pg_sys::TupleTableSlot {
+unsafe fn inserted(
+    node: &pg_sys::ModifyTableState,
+    result: &pg_sys::ResultRelInfo,
+) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: as the caller promises; what is null is looked at no further.
     unsafe {
-        // As long as ON CONFLICT DO UPDATE has the row that was there, it is what that row becomes that fails.
+        // As long as ON CONFLICT DO UPDATE has the row that was there, it is what that row becomes
+        // that fails.
         if let Some(conflict) = result.ri_onConflict.as_ref()
             && holds_row(conflict.oc_Existing)
         {
@@ -373,7 +420,8 @@ unsafe fn inserted(node: &pg_sys::ModifyTableState, result: &pg_sys::ResultRelIn
 /// `slot` must be null or a slot.
 unsafe fn holds_row(slot: *const pg_sys::TupleTableSlot) -> bool {
     // SAFETY: as the caller promises.
-    unsafe { slot.as_ref() }.is_some_and(|slot| u32::from(slot.tts_flags) & pg_sys::TTS_FLAG_EMPTY == 0)
+    unsafe { slot.as_ref() }
+        .is_some_and(|slot| u32::from(slot.tts_flags) & pg_sys::TTS_FLAG_EMPTY == 0)
 }
 
 /// The slot in which a node gave its present row; `None` where that cannot be told.
@@ -393,9 +441,13 @@ unsafe fn passed_on(node: *mut pg_sys::PlanState) -> Option<*mut pg_sys::TupleTa
                     return None;
                 }
                 let present = (0..append.as_nplans).contains(&append.as_whichplan);
-                return present.then(|| passed_on(*append.appendplans.add(append.as_whichplan as usize))).flatten();
+                return present
+                    .then(|| passed_on(*append.appendplans.add(append.as_whichplan as usize)))
+                    .flatten();
             }
-            Tag::T_SubqueryScanState if !is_projected => return passed_on((*node.cast::<pg_sys::SubqueryScanState>()).subplan),
+            Tag::T_SubqueryScanState if !is_projected => {
+                return passed_on((*node.cast::<pg_sys::SubqueryScanState>()).subplan);
+            }
             Tag::T_SeqScanState
             | Tag::T_SampleScanState
             | Tag::T_IndexScanState
@@ -410,9 +462,11 @@ unsafe fn passed_on(node: *mut pg_sys::PlanState) -> Option<*mut pg_sys::TupleTa
             {
                 (*node.cast::<pg_sys::ScanState>()).ss_ScanTupleSlot
             }
-            Tag::T_SortState | Tag::T_IncrementalSortState | Tag::T_MaterialState | Tag::T_UniqueState | Tag::T_SetOpState => {
-                (*node).ps_ResultTupleSlot
-            }
+            Tag::T_SortState
+            | Tag::T_IncrementalSortState
+            | Tag::T_MaterialState
+            | Tag::T_UniqueState
+            | Tag::T_SetOpState => (*node).ps_ResultTupleSlot,
             // Joins, aggregates, and all scans that give other columns than their table's.
             _ if is_projected => (*node).ps_ResultTupleSlot,
             _ => return None,

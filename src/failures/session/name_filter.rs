@@ -1,5 +1,6 @@
-//! Which tables are watched, as far as a session has to know that has not seen them yet: a Bloom filter of their names in shared
-//! memory. It lets an error in a statement's text pass that cannot be about any of them.
+//! Which tables are watched, as far as a session has to know that has not seen them yet: a Bloom
+//! filter of their names in shared memory. It lets an error in a statement's text pass that cannot
+//! be about any of them.
 
 use crate::failures::queue::{self, NAME_WORDS};
 use crate::pg::current_database;
@@ -24,9 +25,11 @@ pub fn note_name(name: &str) {
     });
 }
 
-/// Whether a statement's text can be a write to a watched table: it has the word for it, and a name that may be one.
+/// Whether a statement's text can be a write to a watched table: it has the word for it, and a name
+/// that may be one.
 pub fn may_concern(text: &str) -> bool {
-    const WRITES: [&str; 8] = ["insert", "update", "delete", "merge", "copy", "truncate", "execute", "call"];
+    const WRITES: [&str; 8] =
+        ["insert", "update", "delete", "merge", "copy", "truncate", "execute", "call"];
     let mut writes = false;
     let mut words = Vec::new();
     for word in Words(text) {
@@ -38,7 +41,9 @@ pub fn may_concern(text: &str) -> bool {
     }
     queue::find(current_database(), |place| {
         words.iter().any(|word| {
-            bits(word.as_bytes()).iter().all(|bit| place.names[bit / 64].load(Ordering::Relaxed) & (1 << (bit % 64)) != 0)
+            bits(word.as_bytes())
+                .iter()
+                .all(|bit| place.names[bit / 64].load(Ordering::Relaxed) & (1 << (bit % 64)) != 0)
         })
     })
     .unwrap_or(false)
@@ -72,8 +77,12 @@ mod tests {
 
     #[test]
     fn words_are_names_and_keywords() {
-        let words: Vec<&str> = Words("INSERT INTO crm.\"Kunden alt\"(a1,$b) VALUES ('x y');--é_2").collect();
-        assert_eq!(words, ["INSERT", "INTO", "crm", "Kunden alt", "a1", "$b", "VALUES", "x", "y", "é_2"]);
+        let words: Vec<&str> =
+            Words("INSERT INTO crm.\"Kunden alt\"(a1,$b) VALUES ('x y');--é_2").collect();
+        assert_eq!(
+            words,
+            ["INSERT", "INTO", "crm", "Kunden alt", "a1", "$b", "VALUES", "x", "y", "é_2"]
+        );
         assert_eq!(Words("\"open").collect::<Vec<_>>(), ["open"]);
         assert_eq!(Words(" ,;").count(), 0);
     }

@@ -1,4 +1,5 @@
-//! The callback at the bottom of PostgreSQL's list of error callbacks, and whether the error being raised may be recorded.
+//! The callback at the bottom of PostgreSQL's list of error callbacks, and whether the error being
+//! raised may be recorded.
 
 use super::activation;
 use super::statement_scope::error_callbacks;
@@ -14,8 +15,8 @@ thread_local! {
     static MEMORY: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// Sees to it that the callback for errors outside of any statement is at the bottom of the list. PostgreSQL empties the list
-/// after an error.
+/// Sees to it that the callback for errors outside of any statement is at the bottom of the list.
+/// PostgreSQL empties the list after an error.
 #[inline]
 pub fn keep_base() {
     // SAFETY: an empty list takes a callback that lives as long as the process.
@@ -44,7 +45,8 @@ fn make_base() {
     })));
 }
 
-/// Whether the error being raised may be recorded: the memory context to copy it into, or null. Ends with `end_record`.
+/// Whether the error being raised may be recorded: the memory context to copy it into, or null.
+/// Ends with `end_record`.
 pub fn begin_record() -> pg_sys::MemoryContext {
     // SAFETY: reads variables of the session.
     let is_possible = unsafe {

@@ -1,5 +1,6 @@
-//! A statement's text without what users put into it: what is needed to find the table, and no more. Literals, numbers and comments
-//! become blanks or zeroes of the same length, so that places in the text stay what they are.
+//! A statement's text without what users put into it: what is needed to find the table, and no
+//! more. Literals, numbers and comments become blanks or zeroes of the same length, so that places
+//! in the text stay what they are.
 
 /// The text with literals, numbers and comments blanked out.
 pub fn redact(text: &str) -> String {
@@ -9,15 +10,23 @@ pub fn redact(text: &str) -> String {
     while at < bytes.len() {
         let end = match bytes[at] {
             b'\'' => {
-                let escapes = at > 0 && bytes[at - 1].eq_ignore_ascii_case(&b'e') && (at < 2 || !is_word(bytes[at - 2]));
+                let escapes = at > 0
+                    && bytes[at - 1].eq_ignore_ascii_case(&b'e')
+                    && (at < 2 || !is_word(bytes[at - 2]));
                 let end = end_of_literal(bytes, at + 1, escapes);
                 let is_closed = end > at + 1 && bytes[end - 1] == b'\'';
                 blank(&mut out, at + 1, if is_closed { end - 1 } else { end });
                 end
             }
-            b'"' => bytes[at + 1..].iter().position(|&byte| byte == b'"').map_or(bytes.len(), |length| at + length + 2),
+            b'"' => bytes[at + 1..]
+                .iter()
+                .position(|&byte| byte == b'"')
+                .map_or(bytes.len(), |length| at + length + 2),
             b'-' if bytes[at..].starts_with(b"--") => {
-                let end = bytes[at..].iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |length| at + length);
+                let end = bytes[at..]
+                    .iter()
+                    .position(|&byte| byte == b'\n')
+                    .map_or(bytes.len(), |length| at + length);
                 blank(&mut out, at, end);
                 end
             }
@@ -61,7 +70,8 @@ fn blank(out: &mut [u8], from: usize, to: usize) {
     }
 }
 
-/// The place after the closing quote; '' is a quote within the literal, and \' too where there are escapes.
+/// The place after the closing quote; '' is a quote within the literal, and \' too where there are
+/// escapes.
 fn end_of_literal(bytes: &[u8], from: usize, escapes: bool) -> usize {
     let mut at = from;
     while at < bytes.len() {
@@ -116,9 +126,15 @@ mod tests {
     #[test]
     fn what_users_put_in_is_gone() {
         for (text, expected) in [
-            ("INSERT INTO leads VALUES ('it''s é', 17.5, $1)", "INSERT INTO leads VALUES ('        ', 00.0, $1)"),
+            (
+                "INSERT INTO leads VALUES ('it''s é', 17.5, $1)",
+                "INSERT INTO leads VALUES ('        ', 00.0, $1)",
+            ),
             (r"SELECT E'a\'b', 'c' FROM t2", "SELECT E'    ', ' ' FROM t2"),
-            ("UPDATE \"a'1\" SET x1 = $q$ 'y' $q$ -- mine\n;", "UPDATE \"a'1\" SET x1 = $q$     $q$        \n;"),
+            (
+                "UPDATE \"a'1\" SET x1 = $q$ 'y' $q$ -- mine\n;",
+                "UPDATE \"a'1\" SET x1 = $q$     $q$        \n;",
+            ),
             ("DELETE /* a /* b */ c */ FROM crm.leads", "DELETE                   FROM crm.leads"),
             ("COPY leads$x FROM 'open", "COPY leads$x FROM '    "),
             ("SELECT $$x", "SELECT $$ "),

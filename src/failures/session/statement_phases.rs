@@ -1,7 +1,8 @@
-//! What the hooks do for failures: each statement that writes to a watched table gets its scope while it is planned, executed
-//! or, as a utility command, run.
+//! What the hooks do for failures: each statement that writes to a watched table gets its scope
+//! while it is planned, executed or, as a utility command, run.
 //!
-//! A statement on a table that is not watched has no scope: an error in it is one of the watched statement around it, if any.
+//! A statement on a table that is not watched has no scope: an error in it is one of the watched
+//! statement around it, if any.
 
 use super::statement_scope::{Phase, StatementScope};
 use super::{activation, recording, statement_text};
@@ -29,7 +30,8 @@ fn operation(command: pg_sys::CmdType::Type) -> Option<&'static str> {
 /// A query is about to be planned.
 ///
 /// # Safety
-/// The scope must stay where it is until it is left, and the rest be what PostgreSQL passed to the planner's hook.
+/// The scope must stay where it is until it is left, and the rest be what PostgreSQL passed to the
+/// planner's hook.
 pub unsafe fn planning_begins(
     scope: &mut StatementScope,
     parse: *mut pg_sys::Query,
@@ -39,7 +41,8 @@ pub unsafe fn planning_begins(
     recording::keep_base();
     // SAFETY: the query tree is live, as the caller promises.
     unsafe {
-        let writes = (*parse).commandType != pg_sys::CmdType::CMD_SELECT || (*parse).hasModifyingCTE;
+        let writes =
+            (*parse).commandType != pg_sys::CmdType::CMD_SELECT || (*parse).hasModifyingCTE;
         if writes && activation::is_active_or_found() {
             add_targets_of_query(scope, parse);
         }
@@ -81,7 +84,8 @@ unsafe fn add_targets_of_query(scope: &mut StatementScope, query: *mut pg_sys::Q
 /// The executor is about to start a query.
 ///
 /// # Safety
-/// The scope must stay where it is until it is left, and the query be what PostgreSQL passed to the hook.
+/// The scope must stay where it is until it is left, and the query be what PostgreSQL passed to the
+/// hook.
 pub unsafe fn execution_begins(scope: &mut StatementScope, query: *mut pg_sys::QueryDesc) {
     recording::keep_base();
     // SAFETY: as the caller promises.
@@ -100,7 +104,11 @@ pub unsafe fn execution_begins(scope: &mut StatementScope, query: *mut pg_sys::Q
 ///
 /// # Safety
 /// As for [`execution_begins`].
-pub unsafe fn phase_begins(scope: &mut StatementScope, query: *mut pg_sys::QueryDesc, phase: Phase) {
+pub unsafe fn phase_begins(
+    scope: &mut StatementScope,
+    query: *mut pg_sys::QueryDesc,
+    phase: Phase,
+) {
     // SAFETY: as the caller promises.
     unsafe {
         if describe(scope, query, phase) {
@@ -110,16 +118,22 @@ pub unsafe fn phase_begins(scope: &mut StatementScope, query: *mut pg_sys::Query
     }
 }
 
-/// Fills the scope with what the query writes to; returns whether that is anything. Cheap for one that writes nothing.
+/// Fills the scope with what the query writes to; returns whether that is anything. Cheap for one
+/// that writes nothing.
 ///
 /// # Safety
 /// `query` must be a query that the executor was given.
 #[inline]
-unsafe fn describe(scope: &mut StatementScope, query: *mut pg_sys::QueryDesc, phase: Phase) -> bool {
+unsafe fn describe(
+    scope: &mut StatementScope,
+    query: *mut pg_sys::QueryDesc,
+    phase: Phase,
+) -> bool {
     // SAFETY: as the caller promises.
     unsafe {
         let planned = (*query).plannedstmt;
-        if ((*query).operation == pg_sys::CmdType::CMD_SELECT && !(*planned).hasModifyingCTE) || !activation::is_active_or_found()
+        if ((*query).operation == pg_sys::CmdType::CMD_SELECT && !(*planned).hasModifyingCTE)
+            || !activation::is_active_or_found()
         {
             return false;
         }
@@ -136,7 +150,8 @@ unsafe fn describe(scope: &mut StatementScope, query: *mut pg_sys::QueryDesc, ph
 /// # Safety
 /// `planned` must be a plan.
 unsafe fn add_targets_of_plan(scope: &mut StatementScope, planned: *mut pg_sys::PlannedStmt) {
-    // SAFETY: as the caller promises; nodes are told apart by their tag, relations are places in the range table, from 1.
+    // SAFETY: as the caller promises; nodes are told apart by their tag, relations are places in
+    // the range table, from 1.
     unsafe {
         let table = PgList::<pg_sys::RangeTblEntry>::from_pg((*planned).rtable);
         let add = |plan: *mut pg_sys::Plan| {
@@ -145,10 +160,14 @@ unsafe fn add_targets_of_plan(scope: &mut StatementScope, planned: *mut pg_sys::
             }
             let modify = plan.cast::<pg_sys::ModifyTable>();
             let place = match (*modify).rootRelation {
-                0 => PgList::<i32>::from_pg((*modify).resultRelations).iter_int().next().unwrap_or(0),
+                0 => {
+                    PgList::<i32>::from_pg((*modify).resultRelations).iter_int().next().unwrap_or(0)
+                }
                 root => root as i32,
             };
-            if let (Some(operation), Some(entry)) = (operation((*modify).operation), table.get_ptr((place - 1).max(0) as usize)) {
+            if let (Some(operation), Some(entry)) =
+                (operation((*modify).operation), table.get_ptr((place - 1).max(0) as usize))
+            {
                 scope.add((*entry).relid, operation);
             }
         };
@@ -163,7 +182,8 @@ unsafe fn add_targets_of_plan(scope: &mut StatementScope, planned: *mut pg_sys::
 /// A utility command is about to run.
 ///
 /// # Safety
-/// The scope must stay where it is until it is left, and the call be what PostgreSQL passed to the hook.
+/// The scope must stay where it is until it is left, and the call be what PostgreSQL passed to the
+/// hook.
 pub unsafe fn command_begins(scope: &mut StatementScope, call: &UtilityCall) {
     recording::keep_base();
     // SAFETY: as the caller promises; the statement's node tells what it is.
@@ -171,14 +191,17 @@ pub unsafe fn command_begins(scope: &mut StatementScope, call: &UtilityCall) {
         let node = (*call.statement).utilityStmt;
         let may_write = matches!(
             (*node).type_,
-            pg_sys::NodeTag::T_CopyStmt | pg_sys::NodeTag::T_TruncateStmt | pg_sys::NodeTag::T_ExecuteStmt
+            pg_sys::NodeTag::T_CopyStmt
+                | pg_sys::NodeTag::T_TruncateStmt
+                | pg_sys::NodeTag::T_ExecuteStmt
         );
         if may_write && activation::is_active_or_found() {
             add_targets_of_command(scope, node);
         }
         if scope.has_target() {
             scope.text = call.text;
-            (scope.location, scope.length) = ((*call.statement).stmt_location, (*call.statement).stmt_len);
+            (scope.location, scope.length) =
+                ((*call.statement).stmt_location, (*call.statement).stmt_len);
             scope.parameters = call.params;
             scope.enter();
             if scope.is_outermost() {
@@ -193,12 +216,20 @@ pub unsafe fn command_begins(scope: &mut StatementScope, call: &UtilityCall) {
 /// # Safety
 /// `node` must be a statement.
 unsafe fn add_targets_of_command(scope: &mut StatementScope, node: *mut pg_sys::Node) {
-    // SAFETY: as the caller promises; a node's tag says what it is. Look-ups by name, within a transaction.
+    // SAFETY: as the caller promises; a node's tag says what it is. Look-ups by name, within a
+    // transaction.
     unsafe {
-        // A schema that the session may not use is an error here, the one that the command would raise.
+        // A schema that the session may not use is an error here, the one that the command would
+        // raise.
         let find = |name: *mut pg_sys::RangeVar| {
             let flags = pg_sys::RVROption::RVR_MISSING_OK;
-            pg_sys::RangeVarGetRelidExtended(name, pg_sys::NoLock as i32, flags, None, std::ptr::null_mut())
+            pg_sys::RangeVarGetRelidExtended(
+                name,
+                pg_sys::NoLock as i32,
+                flags,
+                None,
+                std::ptr::null_mut(),
+            )
         };
         match (*node).type_ {
             pg_sys::NodeTag::T_CopyStmt => {
@@ -208,14 +239,24 @@ unsafe fn add_targets_of_command(scope: &mut StatementScope, node: *mut pg_sys::
                 }
             }
             pg_sys::NodeTag::T_TruncateStmt => {
-                for name in PgList::<pg_sys::RangeVar>::from_pg((*node.cast::<pg_sys::TruncateStmt>()).relations).iter_ptr() {
+                for name in PgList::<pg_sys::RangeVar>::from_pg(
+                    (*node.cast::<pg_sys::TruncateStmt>()).relations,
+                )
+                .iter_ptr()
+                {
                     scope.add(find(name), "TRUNCATE");
                 }
             }
             pg_sys::NodeTag::T_ExecuteStmt => {
-                let prepared = pg_sys::FetchPreparedStatement((*node.cast::<pg_sys::ExecuteStmt>()).name, false);
+                let prepared = pg_sys::FetchPreparedStatement(
+                    (*node.cast::<pg_sys::ExecuteStmt>()).name,
+                    false,
+                );
                 if !prepared.is_null() {
-                    for query in PgList::<pg_sys::Query>::from_pg((*(*prepared).plansource).query_list).iter_ptr() {
+                    for query in
+                        PgList::<pg_sys::Query>::from_pg((*(*prepared).plansource).query_list)
+                            .iter_ptr()
+                    {
                         add_targets_of_query(scope, query);
                     }
                 }
@@ -228,7 +269,8 @@ unsafe fn add_targets_of_command(scope: &mut StatementScope, node: *mut pg_sys::
 /// The statement is through, without an error.
 ///
 /// # Safety
-/// The scope must be the one that was opened for it, if any, and the statement's text still be there if it is the outermost.
+/// The scope must be the one that was opened for it, if any, and the statement's text still be
+/// there if it is the outermost.
 pub unsafe fn statement_ends(scope: &mut StatementScope) {
     let succeeded = scope.has_target() && scope.is_outermost();
     // SAFETY: what was put in front of the scope went with the calls within it.

@@ -1,5 +1,6 @@
-//! Which statement on a watched table is under way. A scope lies on the C stack of the hook that made it and hangs in
-//! PostgreSQL's own list of error callbacks, so it goes with the stack when an error jumps over it: nothing has to be put right.
+//! Which statement on a watched table is under way. A scope lies on the C stack of the hook that
+//! made it and hangs in PostgreSQL's own list of error callbacks, so it goes with the stack when an
+//! error jumps over it: nothing has to be put right.
 
 use super::raised_error::error_names;
 use super::watched_relations::{Watched, watched};
@@ -11,7 +12,8 @@ use std::sync::OnceLock;
 /// A function for PostgreSQL's list of error callbacks.
 type ErrorCallback = unsafe extern "C-unwind" fn(*mut c_void);
 
-/// What PostgreSQL calls when an error is raised. The functions are entry points, so they are in `hooks`.
+/// What PostgreSQL calls when an error is raised. The functions are entry points, so they are in
+/// `hooks`.
 pub struct ErrorCallbacks {
     /// Belongs to a scope, which is its argument, and tells scopes from others in the list.
     pub in_statement: ErrorCallback,
@@ -77,7 +79,11 @@ impl StatementScope {
     /// One that is not open yet.
     pub const fn new() -> Self {
         StatementScope {
-            callback: pg_sys::ErrorContextCallback { previous: std::ptr::null_mut(), callback: None, arg: std::ptr::null_mut() },
+            callback: pg_sys::ErrorContextCallback {
+                previous: std::ptr::null_mut(),
+                callback: None,
+                arg: std::ptr::null_mut(),
+            },
             targets: [Target { watched: std::ptr::null(), operation: "" }; TARGETS],
             count: 0,
             phase: Phase::Outside,
@@ -111,7 +117,8 @@ impl StatementScope {
             // SAFETY: a target stays until the transaction ends.
             let table = unsafe { &(*target.watched).table };
             // SAFETY: as the caller promises.
-            CString::new(&*table.name).is_ok_and(|name| unsafe { error_names(error, &table.schema, &name) })
+            CString::new(&*table.name)
+                .is_ok_and(|name| unsafe { error_names(error, &table.schema, &name) })
         };
         self.targets().iter().find(is_named).or(self.targets().first())
     }
@@ -153,7 +160,8 @@ impl StatementScope {
     /// Whatever was put in front of it in the list must have been taken off.
     pub unsafe fn leave(&mut self) {
         if self.callback.callback.take().is_some() {
-            // SAFETY: what was in the list before is still there, since the stack below this scope is.
+            // SAFETY: what was in the list before is still there, since the stack below this scope
+            // is.
             unsafe { pg_sys::error_context_stack = self.callback.previous }
         }
     }
@@ -162,11 +170,15 @@ impl StatementScope {
 /// The innermost statement that is under way, or null.
 pub fn innermost_scope() -> *mut StatementScope {
     let Some(callbacks) = error_callbacks() else { return std::ptr::null_mut() };
-    // SAFETY: the list holds live callbacks; those with this function are of scopes, which `arg` points to.
+    // SAFETY: the list holds live callbacks; those with this function are of scopes, which `arg`
+    // points to.
     unsafe {
         let mut callback = pg_sys::error_context_stack;
         while !callback.is_null() {
-            if (*callback).callback.is_some_and(|function| std::ptr::fn_addr_eq(function, callbacks.in_statement)) {
+            if (*callback)
+                .callback
+                .is_some_and(|function| std::ptr::fn_addr_eq(function, callbacks.in_statement))
+            {
                 return (*callback).arg.cast();
             }
             callback = (*callback).previous;

@@ -9,21 +9,29 @@ use std::cell::RefCell;
 use std::ffi::{c_char, c_int};
 
 thread_local! {
-    /// The last statement on a watched table that succeeded, and how many there were in this transaction.
+    /// The last statement on a watched table that succeeded, and how many there were in this
+    /// transaction.
     static LAST_STATEMENT: RefCell<(Option<String>, u32)> = const { RefCell::new((None, 0)) };
 }
 
-/// The part of a text that a statement is, for one of several in a string: at most `limit` bytes of it.
+/// The part of a text that a statement is, for one of several in a string: at most `limit` bytes of
+/// it.
 ///
 /// # Safety
 /// `text` must be null or a C string.
-pub unsafe fn statement_text(text: *const c_char, location: c_int, length: c_int, limit: usize) -> Option<String> {
+pub unsafe fn statement_text(
+    text: *const c_char,
+    location: c_int,
+    length: c_int,
+    limit: usize,
+) -> Option<String> {
     if text.is_null() {
         return None;
     }
     let from = usize::try_from(location).unwrap_or(0);
     let length = usize::try_from(length).ok().filter(|&length| length > 0).unwrap_or(usize::MAX);
-    // A little more than the limit, so that it does not depend on white space in front; long texts are not copied for nothing.
+    // A little more than the limit, so that it does not depend on white space in front; long texts
+    // are not copied for nothing.
     const WHITE_SPACE: usize = 256;
     let wanted = length.min(limit.saturating_add(WHITE_SPACE));
     // SAFETY: as the caller promises; no more is looked at than there is.
@@ -62,7 +70,8 @@ pub unsafe fn wanted_text(text: *const c_char, location: i32, length: i32) -> Op
 /// # Safety
 /// `parameters` must be null or those of a statement that begins.
 pub unsafe fn remember_parameters(parameters: pg_sys::ParamListInfo) {
-    // SAFETY: as the caller promises. The text is put where Postgres itself puts it, and lives as long as the parameters.
+    // SAFETY: as the caller promises. The text is put where Postgres itself puts it, and lives as
+    // long as the parameters.
     unsafe {
         if !settings::failures::log_parameters()
             || parameters.is_null()
@@ -97,7 +106,8 @@ pub unsafe fn parameters_text(parameters: pg_sys::ParamListInfo) -> Option<Strin
     }
 }
 
-/// The outermost statement on a watched table has succeeded: what it wrote counts, and its text is kept for an error at commit.
+/// The outermost statement on a watched table has succeeded: what it wrote counts, and its text is
+/// kept for an error at commit.
 ///
 /// # Safety
 /// The scope must be of the statement that has just ended, whose text is still there.
@@ -105,13 +115,18 @@ pub unsafe fn statement_succeeded(scope: &StatementScope) {
     entries::statement_succeeded();
     LAST_STATEMENT.with_borrow_mut(|(last, count)| {
         *count += 1;
-        // SAFETY: as the caller promises. Of several nothing says which a later error is about.
-        *last = if *count == 1 { unsafe { wanted_text(scope.text, scope.location, scope.length) } } else { None };
+        // Of several statements nothing says which a later error is about.
+        *last = if *count == 1 {
+            // SAFETY: the scope is of the statement that has just ended, whose text is still there.
+            unsafe { wanted_text(scope.text, scope.location, scope.length) }
+        } else {
+            None
+        };
     });
 }
 
-/// The text of the last statement on a watched table that succeeded, if there was only one in this transaction; and how many there
-/// were.
+/// The text of the last statement on a watched table that succeeded, if there was only one in this
+/// transaction; and how many there were.
 pub fn last_statement() -> (Option<String>, u32) {
     LAST_STATEMENT.with_borrow(Clone::clone)
 }

@@ -1,5 +1,6 @@
-//! The names of this session's temporary tables, which come before watched ones of the same name. Who resolves the text of a statement that
-//! failed may come when the session has ended, and its temporary tables with it.
+//! The names of this session's temporary tables, which come before watched ones of the same name.
+//! Who resolves the text of a statement that failed may come when the session has ended, and its
+//! temporary tables with it.
 
 use std::cell::RefCell;
 
@@ -7,8 +8,9 @@ use std::cell::RefCell;
 struct Names {
     /// Made in this transaction, and whether the table is still there after it.
     of_transaction: Vec<(String, bool)>,
-    /// Made by earlier transactions. Only names of tables that are there for certain: with one too many a failure would have no entry, while
-    /// what is missing here is looked up where the session's tables are.
+    /// Made by earlier transactions. Only names of tables that are there for certain: with one too
+    /// many a failure would have no entry, while what is missing here is looked up where the
+    /// session's tables are.
     of_session: Vec<String>,
 }
 
@@ -29,7 +31,9 @@ pub fn doubt_temporary_tables() {
 
 /// Those that were made in it are gone.
 pub fn subtransaction_fails() {
-    NAMES.with_borrow_mut(|names| names.of_transaction.iter_mut().for_each(|(_, stays)| *stays = false));
+    NAMES.with_borrow_mut(|names| {
+        names.of_transaction.iter_mut().for_each(|(_, stays)| *stays = false)
+    });
 }
 
 /// Those names that are in a statement's text.
@@ -49,7 +53,9 @@ pub fn transaction_ends(committed: bool) {
     NAMES.with_borrow_mut(|names| {
         let made = std::mem::take(&mut names.of_transaction);
         if committed {
-            names.of_session.extend(made.into_iter().filter(|(_, stays)| *stays).map(|(name, _)| name));
+            names
+                .of_session
+                .extend(made.into_iter().filter(|(_, stays)| *stays).map(|(name, _)| name));
         }
     });
 }

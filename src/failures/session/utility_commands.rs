@@ -1,15 +1,18 @@
-//! What sessions do to databases: commands after which the launcher has to look, and commands during which nobody else may be
-//! connected to the database, a worker of ours neither.
+//! What sessions do to databases: commands after which the launcher has to look, and commands
+//! during which nobody else may be connected to the database, a worker of ours neither.
 
 use super::{name_filter, temporary_tables};
 use crate::failures::queue::{self, Hold};
-use crate::pg::{current_database, current_subtransaction, is_template, may_create_databases, owns_database};
+use crate::pg::{
+    current_database, current_subtransaction, is_template, may_create_databases, owns_database,
+};
 use pgrx::{PgList, pg_sys};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char};
 use std::time::{Duration, Instant};
 
-/// How long a command waits for our worker to leave, or to come and do its work first. Postgres itself waits five seconds for others.
+/// How long a command waits for our worker to leave, or to come and do its work first. Postgres
+/// itself waits five seconds for others.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// When the worker is to leave what it is busy with.
@@ -30,9 +33,13 @@ thread_local! {
 ///
 /// # Safety
 /// `statement` must be one that PostgreSQL passed to the hook on utility commands.
-pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt, context: pg_sys::ProcessUtilityContext::Type) {
+pub unsafe fn command_begins(
+    statement: *mut pg_sys::PlannedStmt,
+    context: pg_sys::ProcessUtilityContext::Type,
+) {
     use pg_sys::NodeTag as Tag;
-    // SAFETY: Postgres passes a statement, whose node's tag says what it is; names in it are C strings or null.
+    // SAFETY: Postgres passes a statement, whose node's tag says what it is; names in it are C
+    // strings or null.
     unsafe {
         // PostgreSQL refuses some commands everywhere else.
         let is_alone = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL
@@ -57,12 +64,18 @@ pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt, context: pg_sy
             Tag::T_CreateTrigStmt => note_name((*node.cast::<pg_sys::CreateTrigStmt>()).relation),
             Tag::T_CreateStmt if is_temporary((*node.cast::<pg_sys::CreateStmt>()).relation) => {
                 let create = node.cast::<pg_sys::CreateStmt>();
-                temporary_tables::note_temporary_table(&relation_name((*create).relation), stays((*create).oncommit));
+                temporary_tables::note_temporary_table(
+                    &relation_name((*create).relation),
+                    stays((*create).oncommit),
+                );
             }
             Tag::T_CreateTableAsStmt => {
                 let into = (*node.cast::<pg_sys::CreateTableAsStmt>()).into;
                 if !into.is_null() && is_temporary((*into).rel) {
-                    temporary_tables::note_temporary_table(&relation_name((*into).rel), stays((*into).onCommit));
+                    temporary_tables::note_temporary_table(
+                        &relation_name((*into).rel),
+                        stays((*into).onCommit),
+                    );
                 }
             }
             Tag::T_CreateStmt if !(*node.cast::<pg_sys::CreateStmt>()).partbound.is_null() => {
@@ -70,8 +83,11 @@ pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt, context: pg_sy
             }
             Tag::T_CreatedbStmt => {
                 DATABASES_CHANGED.set(true);
-                let template = option(node.cast::<pg_sys::CreatedbStmt>().read().options, c"template");
-                let template = template.map_or(c"template1".as_ptr(), |option| pg_sys::defGetString(option).cast_const());
+                let template =
+                    option(node.cast::<pg_sys::CreatedbStmt>().read().options, c"template");
+                let template = template.map_or(c"template1".as_ptr(), |option| {
+                    pg_sys::defGetString(option).cast_const()
+                });
                 if is_alone && may_create_databases() {
                     hold_by_name(template, is_template);
                 }
@@ -94,7 +110,9 @@ pub unsafe fn command_begins(statement: *mut pg_sys::PlannedStmt, context: pg_sy
                         hold_by_name((*rename).subname, |_| false);
                     }
                     pg_sys::ObjectType::OBJECT_TABLE => {
-                        name_filter::note_name(&CStr::from_ptr((*rename).newname).to_string_lossy());
+                        name_filter::note_name(
+                            &CStr::from_ptr((*rename).newname).to_string_lossy(),
+                        );
                     }
                     _ => {}
                 }
@@ -134,7 +152,9 @@ unsafe fn relation_name(relation: *mut pg_sys::RangeVar) -> String {
 /// `relation` must be null or a name.
 unsafe fn is_temporary(relation: *mut pg_sys::RangeVar) -> bool {
     // SAFETY: as the caller promises.
-    unsafe { !relation.is_null() && (*relation).relpersistence as u8 == pg_sys::RELPERSISTENCE_TEMP }
+    unsafe {
+        !relation.is_null() && (*relation).relpersistence as u8 == pg_sys::RELPERSISTENCE_TEMP
+    }
 }
 
 fn stays(on_commit: pg_sys::OnCommitAction::Type) -> bool {
@@ -151,19 +171,23 @@ unsafe fn option(options: *mut pg_sys::List, name: &CStr) -> Option<*mut pg_sys:
     }
 }
 
-/// Has our worker leave a database until the command fails or its transaction ends, if the session may do what needs that: as the
-/// database's owner, or because `may_anyway`.
+/// Has our worker leave a database until the command fails or its transaction ends, if the session
+/// may do what needs that: as the database's owner, or because `may_anyway`.
 ///
 /// # Safety
 /// `name` must be a C string or null.
 unsafe fn hold_by_name(name: *const c_char, may_anyway: impl FnOnce(pg_sys::Oid) -> bool) {
-    // SAFETY: look-ups in the catalog, within a transaction; of a name that is none the command itself complains.
+    // SAFETY: look-ups in the catalog, within a transaction; of a name that is none the command
+    // itself complains.
     unsafe {
         if name.is_null() || !queue::is_there() {
             return;
         }
         let database = pg_sys::get_database_oid(name, true);
-        if database == pg_sys::InvalidOid || database == current_database() || HELD.get() != pg_sys::InvalidOid {
+        if database == pg_sys::InvalidOid
+            || database == current_database()
+            || HELD.get() != pg_sys::InvalidOid
+        {
             return;
         }
         if !owns_database(database) && !may_anyway(database) {
@@ -173,7 +197,8 @@ unsafe fn hold_by_name(name: *const c_char, may_anyway: impl FnOnce(pg_sys::Oid)
         let worker = loop {
             match queue::hold(database) {
                 Hold::Held(worker) => break worker,
-                // The command goes its way; if a worker comes meanwhile, the command finds the database in use.
+                // The command goes its way; if a worker comes meanwhile, the command finds the
+                // database in use.
                 Hold::NotYet if begin.elapsed() >= PATIENCE => return,
                 Hold::NotYet => wait_a_moment(),
             }
@@ -182,7 +207,9 @@ unsafe fn hold_by_name(name: *const c_char, may_anyway: impl FnOnce(pg_sys::Oid)
         HELD_IN.set(current_subtransaction());
         let begin = Instant::now();
         let mut is_urgent = false;
-        while queue::find(database, |place| place.worker != 0).unwrap_or(false) && begin.elapsed() < PATIENCE {
+        while queue::find(database, |place| place.worker != 0).unwrap_or(false)
+            && begin.elapsed() < PATIENCE
+        {
             if worker != 0 && !is_urgent && begin.elapsed() >= URGENT {
                 is_urgent = true;
                 libc::kill(worker, libc::SIGTERM);

@@ -1,5 +1,5 @@
-//! Which relations are watched, as this session knows. When an error is being raised no catalog can be asked, so what a record
-//! says of the table is worked out beforehand, once for each table.
+//! Which relations are watched, as this session knows. When an error is being raised no catalog can
+//! be asked, so what a record says of the table is worked out beforehand, once for each table.
 
 use super::name_filter::note_name;
 use crate::failures::queue::record::Table;
@@ -20,7 +20,10 @@ pub struct Watched {
 struct Known {
     relations: HashMap<u32, Option<Box<Watched>>>,
     /// What has changed since, but may be in use by a statement that is under way.
-    #[expect(clippy::vec_box, reason = "scopes point to what is in the box, which must stay where it is")]
+    #[expect(
+        clippy::vec_box,
+        reason = "scopes point to what is in the box, which must stay where it is"
+    )]
     outdated: Vec<Box<Watched>>,
 }
 
@@ -60,7 +63,8 @@ impl Known {
     }
 }
 
-/// The transaction is over: no statement on a watched table is under way that could use what is outdated.
+/// The transaction is over: no statement on a watched table is under way that could use what is
+/// outdated.
 pub fn transaction_ends() {
     KNOWN.with(|known| {
         if let Ok(mut known) = known.try_borrow_mut() {
@@ -69,7 +73,8 @@ pub fn transaction_ends() {
     });
 }
 
-/// What records say of a relation that is watched; null for one that is not. It stays until the transaction ends.
+/// What records say of a relation that is watched; null for one that is not. It stays until the
+/// transaction ends.
 ///
 /// Raises Postgres's errors: call it where the catalogs can be read.
 pub fn watched(relation: pg_sys::Oid) -> *const Watched {
@@ -81,8 +86,9 @@ pub fn watched(relation: pg_sys::Oid) -> *const Watched {
     if ALL_STALE.take() {
         KNOWN.with_borrow_mut(Known::forget_all);
     }
-    let address =
-        |entry: &Option<Box<Watched>>| entry.as_ref().map_or(std::ptr::null(), |watched| std::ptr::from_ref(&**watched));
+    let address = |entry: &Option<Box<Watched>>| {
+        entry.as_ref().map_or(std::ptr::null(), |watched| std::ptr::from_ref(&**watched))
+    };
     let known = KNOWN.with_borrow(|known| known.relations.get(&oid).map(address));
     let answer = known.unwrap_or_else(|| {
         let found = look_up(relation);
@@ -98,6 +104,11 @@ pub fn watched(relation: pg_sys::Oid) -> *const Watched {
 fn look_up(relation: pg_sys::Oid) -> Option<Box<Watched>> {
     let found = watch_of_triggers(relation)?;
     note_name(&found.name);
-    let table = Table { relation: relation.to_u32(), watch_id: Some(found.watch_id), schema: found.schema, name: found.name };
+    let table = Table {
+        relation: relation.to_u32(),
+        watch_id: Some(found.watch_id),
+        schema: found.schema,
+        name: found.name,
+    };
     Some(Box::new(Watched { table, soft_delete_column: found.soft_delete_column }))
 }

@@ -1,11 +1,13 @@
-//! A transaction or subtransaction ends: now it is known what failed. A record that was made when an error was raised is final if
-//! the error is reported, or if the statement's own (sub)transaction is rolled back; it is dropped if only one within the
-//! statement is: somebody caught the error, and the statement went on.
+//! A transaction or subtransaction ends: now it is known what failed. A record that was made when
+//! an error was raised is final if the error is reported, or if the statement's own
+//! (sub)transaction is rolled back; it is dropped if only one within the statement is: somebody
+//! caught the error, and the statement went on.
 //!
-//! Unwritten entries are final when the transaction commits: where it does not, no entry is missing.
+//! Unwritten entries are final when the transaction commits: where it does not, no entry is
+//! missing.
 //!
-//! Records go into the queue before it is known whether they are final. What runs after COMMIT or ABORT confirms or cancels
-//! them there, which takes neither memory nor time that depends on them.
+//! Records go into the queue before it is known whether they are final. What runs after COMMIT or
+//! ABORT confirms or cancels them there, which takes neither memory nor time that depends on them.
 
 use super::raised_error::{code_and_message, limited};
 use super::temporary_tables;
@@ -44,7 +46,8 @@ impl Place {
         }
     }
 
-    /// The record is final. Returns what the server's log is to have of it, if the queue still has no room.
+    /// The record is final. Returns what the server's log is to have of it, if the queue still has
+    /// no room.
     fn finalize(&mut self) -> Option<LogLine> {
         match std::mem::replace(self, Place::Final) {
             Place::Reserved(reserved) => {
@@ -80,7 +83,8 @@ impl Drop for Candidate {
     }
 }
 
-/// Most unwritten entries of one transaction that wait for its commit; more of them go to the server's log at once.
+/// Most unwritten entries of one transaction that wait for its commit; more of them go to the
+/// server's log at once.
 const MOST_UNWRITTEN: usize = 10_000;
 
 #[derive(Default)]
@@ -107,7 +111,8 @@ pub fn error_raised(mut record: Record, statement: pg_sys::SubTransactionId) {
     STATE.with_borrow_mut(|state| {
         // One that passes through code in Rust is raised anew there, and says less the second time.
         let same = state.candidate.as_ref().is_some_and(|known| {
-            known.record.error_code == record.error_code && known.record.error_message == record.error_message
+            known.record.error_code == record.error_code
+                && known.record.error_message == record.error_message
         });
         if !same {
             state.candidate = None;
@@ -122,25 +127,33 @@ pub fn is_whole_transaction() {
     STATE.with_borrow_mut(|state| state.whole_transaction = true);
 }
 
-/// An error was raised that is of no statement on a watched table: it may be why the transaction is rolled back.
+/// An error was raised that is of no statement on a watched table: it may be why the transaction is
+/// rolled back.
 pub fn cause(code: &str, message: &str) {
     STATE.with_borrow_mut(|state| state.cause = Some((code.to_owned(), message.to_owned())));
 }
 
-/// An error is being reported: nobody has caught it, so its record is final. Returns what the server's log is to have of it where
-/// the queue has no room, a C string that lives until the next record, or null. If there is one, `end_record` follows.
+/// An error is being reported: nobody has caught it, so its record is final. Returns what the
+/// server's log is to have of it where the queue has no room, a C string that lives until the next
+/// record, or null. If there is one, `end_record` follows.
 pub fn error_is_final(data: &pg_sys::ErrorData) -> *const c_char {
-    let is_open =
-        STATE.with_borrow(|state| state.candidate.as_ref().is_some_and(|candidate| !matches!(candidate.place, Place::Final)));
+    let is_open = STATE.with_borrow(|state| {
+        state.candidate.as_ref().is_some_and(|candidate| !matches!(candidate.place, Place::Final))
+    });
     if !is_open {
         return std::ptr::null();
     }
     let (code, message) = code_and_message(data);
     STATE.with_borrow_mut(|state| {
         let is_of_error = |candidate: &&mut Candidate| {
-            candidate.record.error_code.as_ref() == Some(&code) && candidate.record.error_message.as_ref() == Some(&message)
+            candidate.record.error_code.as_ref() == Some(&code)
+                && candidate.record.error_message.as_ref() == Some(&message)
         };
-        state.line = state.candidate.as_mut().filter(is_of_error).and_then(|candidate| candidate.place.finalize());
+        state.line = state
+            .candidate
+            .as_mut()
+            .filter(is_of_error)
+            .and_then(|candidate| candidate.place.finalize());
         match &state.line {
             Some(line) if queue::begin_recording() => line.as_ptr(),
             _ => std::ptr::null(),
@@ -173,12 +186,15 @@ pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &Server
     if let Some(mut record) = rest {
         queue::count_dropped(current_database());
         let why = "the transaction has too many operations without an entry";
-        record::to_bytes(&mut record).and_then(|bytes| LogLine::new(&bytes, why)).iter().for_each(LogLine::write);
+        record::to_bytes(&mut record)
+            .and_then(|bytes| LogLine::new(&bytes, why))
+            .iter()
+            .for_each(LogLine::write);
     }
 }
 
-/// The transaction is about to commit or to be prepared: its unwritten entries go into the queue, where they count when it has. May raise an
-/// error.
+/// The transaction is about to commit or to be prepared: its unwritten entries go into the queue,
+/// where they count when it has. May raise an error.
 pub fn before_commit() {
     let unwritten = STATE.with_borrow_mut(|state| std::mem::take(&mut state.unwritten));
     for (_, mut record) in unwritten {
@@ -227,11 +243,15 @@ pub fn transaction_ends(end: TransactionEnd) {
         }
         if !written.is_empty() && !state.whole_transaction && settings::failures::log_rollbacks() {
             // Who it was when the error was raised: what SET LOCAL said is gone by now.
-            let failed = state.candidate.as_mut().map(|candidate| std::mem::take(&mut candidate.record));
+            let failed =
+                state.candidate.as_mut().map(|candidate| std::mem::take(&mut candidate.record));
             record::send(&mut rolled_back(&written, failed, state.cause.take()));
         }
     } else {
-        state.reserved_unwritten.iter_mut().for_each(|place| place.finalize().iter().for_each(LogLine::write));
+        state
+            .reserved_unwritten
+            .iter_mut()
+            .for_each(|place| place.finalize().iter().for_each(LogLine::write));
         // Of what other callbacks wrote while the transaction was about to commit.
         state.unwritten.iter_mut().for_each(|(_, record)| record::send(record));
     }
@@ -244,7 +264,11 @@ pub fn transaction_ends(end: TransactionEnd) {
 const MOST_WRITTEN: usize = 100;
 
 /// The one entry of a transaction that was rolled back.
-fn rolled_back(written: &[WriteCount], failed: Option<Record>, cause: Option<(String, String)>) -> Record {
+fn rolled_back(
+    written: &[WriteCount],
+    failed: Option<Record>,
+    cause: Option<(String, String)>,
+) -> Record {
     let mut record = match failed {
         Some(failed) => Record {
             outcome: Outcome::RolledBack,

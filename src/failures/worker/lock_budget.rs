@@ -1,5 +1,6 @@
-//! In the worker: how long it waits for the watched tables of the records that it writes, and for their indexes. Another session may hold one for hours (ALTER
-//! TABLE); the records of all others, and sealing, would wait with it. An entry of a table that cannot be had does without its row.
+//! In the worker: how long it waits for the watched tables of the records that it writes, and for
+//! their indexes. Another session may hold one for hours (ALTER TABLE); the records of all others,
+//! and sealing, would wait with it. An entry of a table that cannot be had does without its row.
 
 use crate::pg::OpenRelation;
 use pgrx::{PgList, pg_sys};
@@ -24,18 +25,27 @@ impl LockBudget {
         LockBudget { until: None, given_up: HashSet::new() }
     }
 
-    /// Opens a table, whose indexes can be opened then without waiting; `None` if it is gone, or locked for too long.
+    /// Opens a table, whose indexes can be opened then without waiting; `None` if it is gone, or
+    /// locked for too long.
     pub fn open(&mut self, relation: u32) -> Option<OpenRelation> {
         if self.given_up.contains(&relation) {
             return None;
         }
         let oid = pg_sys::Oid::from(relation);
-        let open =
-            if self.lock(oid) { OpenRelation::try_open(oid, pg_sys::AccessShareLock)? } else { return self.refuse(relation) };
+        let open = if self.lock(oid) {
+            OpenRelation::try_open(oid, pg_sys::AccessShareLock)?
+        } else {
+            return self.refuse(relation);
+        };
         // REINDEX locks an index against every other use, and the table not against reading it.
         // SAFETY: the relation is open; the list is of its indexes' oids.
-        let indexes = unsafe { PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(open.as_ptr())) };
-        if indexes.iter_oid().all(|index| self.lock(index)) { Some(open) } else { self.refuse(relation) }
+        let indexes =
+            unsafe { PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(open.as_ptr())) };
+        if indexes.iter_oid().all(|index| self.lock(index)) {
+            Some(open)
+        } else {
+            self.refuse(relation)
+        }
     }
 
     fn refuse(&mut self, relation: u32) -> Option<OpenRelation> {
@@ -45,7 +55,9 @@ impl LockBudget {
 
     fn lock(&mut self, oid: pg_sys::Oid) -> bool {
         // SAFETY: takes any oid. The lock is the (sub)transaction's.
-        while !unsafe { pg_sys::ConditionalLockRelationOid(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE) } {
+        while !unsafe {
+            pg_sys::ConditionalLockRelationOid(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE)
+        } {
             if Instant::now() >= *self.until.get_or_insert_with(|| Instant::now() + LONGEST) {
                 return false;
             }
@@ -56,7 +68,8 @@ impl LockBudget {
         true
     }
 
-    /// Something else of this table, code of its owner's, waited in vain: that is not to be tried for each of its rows.
+    /// Something else of this table, code of its owner's, waited in vain: that is not to be tried
+    /// for each of its rows.
     pub fn give_up(&mut self, relation: u32) {
         self.given_up.insert(relation);
     }

@@ -1,5 +1,6 @@
-//! In the worker: which watched table a statement was about that failed before Postgres itself had found out. The text is parsed
-//! and the name looked up as the session would have, by its search_path and as its role; nothing of the statement is run.
+//! In the worker: which watched table a statement was about that failed before Postgres itself had
+//! found out. The text is parsed and the name looked up as the session would have, by its
+//! search_path and as its role; nothing of the statement is run.
 
 use crate::failures::queue::record::{Table, Unresolved};
 use crate::failures::session::watched;
@@ -15,10 +16,12 @@ pub struct Resolved {
     pub statement: Option<String>,
 }
 
-/// Finds the watched table; `None` if the statement writes to none. Raises the parser's errors and those of look-ups.
+/// Finds the watched table; `None` if the statement writes to none. Raises the parser's errors and
+/// those of look-ups.
 pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
     let text = CString::new(unresolved.redacted.as_str()).ok()?;
-    // SAFETY: the parser takes a C string and gives a list of raw statements in the current memory context.
+    // SAFETY: the parser takes a C string and gives a list of raw statements in the current memory
+    // context.
     let statements = unsafe {
         let list = pg_sys::raw_parser(text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
         PgList::<pg_sys::RawStmt>::from_pg(list)
@@ -26,7 +29,8 @@ pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
     let mut found = None;
     for statement in statements.iter_ptr() {
         // SAFETY: a statement of the parser's, with its place in the text.
-        let (node, location, length) = unsafe { ((*statement).stmt, (*statement).stmt_location, (*statement).stmt_len) };
+        let (node, location, length) =
+            unsafe { ((*statement).stmt, (*statement).stmt_location, (*statement).stmt_len) };
         let start = usize::try_from(location).unwrap_or(0);
         if unresolved.position.is_some_and(|position| start > position) {
             break;
@@ -34,12 +38,18 @@ pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
         // SAFETY: as above.
         if let Some((table, operation)) = unsafe { target_of(node, unresolved, role) } {
             let own = |text: &String| {
-                let end = usize::try_from(length).ok().filter(|&length| length > 0).map_or(text.len(), |length| start + length);
+                let end = usize::try_from(length)
+                    .ok()
+                    .filter(|&length| length > 0)
+                    .map_or(text.len(), |length| start + length);
                 let end = text.floor_char_boundary(end.min(text.len()));
                 // Of a later one in a long text only the masked text is at hand.
                 text.get(start..end).filter(|own| !own.is_empty()).map(|own| own.trim().to_owned())
             };
-            let statement = unresolved.text.as_ref().and_then(|text| own(text).or_else(|| own(&unresolved.redacted)));
+            let statement = unresolved
+                .text
+                .as_ref()
+                .and_then(|text| own(text).or_else(|| own(&unresolved.redacted)));
             found = Some(Resolved { table, operation, statement });
         } else if unresolved.position.is_some() {
             found = None; // the error is in this statement or a later one
@@ -50,7 +60,11 @@ pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
 
 /// # Safety
 /// `node` must be a raw statement.
-unsafe fn target_of(node: *mut pg_sys::Node, unresolved: &Unresolved, role: pg_sys::Oid) -> Option<(Table, &'static str)> {
+unsafe fn target_of(
+    node: *mut pg_sys::Node,
+    unresolved: &Unresolved,
+    role: pg_sys::Oid,
+) -> Option<(Table, &'static str)> {
     use pg_sys::NodeTag as Tag;
     if node.is_null() {
         return None;
@@ -77,15 +91,29 @@ unsafe fn target_of(node: *mut pg_sys::Node, unresolved: &Unresolved, role: pg_s
             }
             Tag::T_CopyStmt => {
                 let statement = &*node.cast::<pg_sys::CopyStmt>();
-                (if statement.is_from { statement.relation } else { std::ptr::null_mut() }, "COPY", std::ptr::null_mut())
+                (
+                    if statement.is_from { statement.relation } else { std::ptr::null_mut() },
+                    "COPY",
+                    std::ptr::null_mut(),
+                )
             }
             Tag::T_TruncateStmt => {
-                let names = PgList::<pg_sys::RangeVar>::from_pg((*node.cast::<pg_sys::TruncateStmt>()).relations);
-                return names.iter_ptr().find_map(|name| Some((table_of(name, unresolved, role)?, "TRUNCATE")));
+                let names = PgList::<pg_sys::RangeVar>::from_pg(
+                    (*node.cast::<pg_sys::TruncateStmt>()).relations,
+                );
+                return names
+                    .iter_ptr()
+                    .find_map(|name| Some((table_of(name, unresolved, role)?, "TRUNCATE")));
             }
-            Tag::T_SelectStmt => (std::ptr::null_mut(), "", (*node.cast::<pg_sys::SelectStmt>()).withClause),
-            Tag::T_ExplainStmt => return target_of((*node.cast::<pg_sys::ExplainStmt>()).query, unresolved, role),
-            Tag::T_PrepareStmt => return target_of((*node.cast::<pg_sys::PrepareStmt>()).query, unresolved, role),
+            Tag::T_SelectStmt => {
+                (std::ptr::null_mut(), "", (*node.cast::<pg_sys::SelectStmt>()).withClause)
+            }
+            Tag::T_ExplainStmt => {
+                return target_of((*node.cast::<pg_sys::ExplainStmt>()).query, unresolved, role);
+            }
+            Tag::T_PrepareStmt => {
+                return target_of((*node.cast::<pg_sys::PrepareStmt>()).query, unresolved, role);
+            }
             _ => return None,
         };
         if !relation.is_null()
@@ -97,7 +125,9 @@ unsafe fn target_of(node: *mut pg_sys::Node, unresolved: &Unresolved, role: pg_s
             return None;
         }
         let expressions = PgList::<pg_sys::CommonTableExpr>::from_pg((*with).ctes);
-        expressions.iter_ptr().find_map(|expression| target_of((*expression).ctequery, unresolved, role))
+        expressions
+            .iter_ptr()
+            .find_map(|expression| target_of((*expression).ctequery, unresolved, role))
     }
 }
 
@@ -105,12 +135,23 @@ unsafe fn target_of(node: *mut pg_sys::Node, unresolved: &Unresolved, role: pg_s
 ///
 /// # Safety
 /// `name` must be a name of the parser's.
-unsafe fn table_of(name: *mut pg_sys::RangeVar, unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Table> {
-    // SAFETY: as the caller promises. The nest level ends here, or with the subtransaction that an error ends.
+unsafe fn table_of(
+    name: *mut pg_sys::RangeVar,
+    unresolved: &Unresolved,
+    role: pg_sys::Oid,
+) -> Option<Table> {
+    // SAFETY: as the caller promises. The nest level ends here, or with the subtransaction that an
+    // error ends.
     unsafe {
         let find = || {
             let flags = pg_sys::RVROption::RVR_MISSING_OK;
-            pg_sys::RangeVarGetRelidExtended(name, pg_sys::NoLock as i32, flags, None, std::ptr::null_mut())
+            pg_sys::RangeVarGetRelidExtended(
+                name,
+                pg_sys::NoLock as i32,
+                flags,
+                None,
+                std::ptr::null_mut(),
+            )
         };
         let relation = if (*name).schemaname.is_null() {
             let temporary = pg_sys::Oid::from(unresolved.temporary_schema);
@@ -118,7 +159,9 @@ unsafe fn table_of(name: *mut pg_sys::RangeVar, unresolved: &Unresolved, role: p
             if unresolved.temporary_tables.iter().any(|table| *table == plain) {
                 return None;
             }
-            if temporary != pg_sys::InvalidOid && pg_sys::get_relname_relid((*name).relname, temporary) != pg_sys::InvalidOid {
+            if temporary != pg_sys::InvalidOid
+                && pg_sys::get_relname_relid((*name).relname, temporary) != pg_sys::InvalidOid
+            {
                 return None; // the session's own temporary table comes before any other
             }
             role_name(role)?;

@@ -1,5 +1,6 @@
-//! In the worker: records become entries, many in a transaction. The number of the last one is written in that transaction too,
-//! so that a worker that dies between writing and taking off the queue does not write them twice.
+//! In the worker: records become entries, many in a transaction. The number of the last one is
+//! written in that transaction too, so that a worker that dies between writing and taking off the
+//! queue does not write them twice.
 
 use super::lock_budget::LockBudget;
 use super::resolve::resolve;
@@ -11,7 +12,8 @@ use crate::failures::queue::{self, LogLine};
 use crate::failures::session::{fingerprint, from_hex, note_name, watched};
 use crate::history::{key_of, key_types};
 use crate::pg::{
-    NextTurn, RowMemory, ServerError, Text, current_database, in_extension_transaction, in_subtransaction, role_name,
+    NextTurn, RowMemory, ServerError, Text, current_database, in_extension_transaction,
+    in_subtransaction, role_name,
 };
 use ledger::canonical::write_string;
 use pgrx::datum::DatumWithOid;
@@ -24,20 +26,22 @@ use std::time::Duration;
 const BATCH: usize = 4000;
 const BATCH_BYTES: usize = 4 << 20;
 
-/// How long to wait after a turn before the next one, for each record beyond the first that was there, and at most: each transaction
-/// waits for the disk, and has those of the application wait. A failure that comes alone is written at once, and so is the next.
+/// How long to wait after a turn before the next one, for each record beyond the first that was
+/// there, and at most: each transaction waits for the disk, and has those of the application wait.
+/// A failure that comes alone is written at once, and so is the next.
 const REST_FOR_EACH: Duration = Duration::from_millis(10);
 const LONGEST_REST: Duration = Duration::from_millis(100);
 
-/// After so many records the worker sleeps a moment, so that who wakes from its own wait for the disk need not wait for the processor too.
-/// One that lags behind does not.
+/// After so many records the worker sleeps a moment, so that who wakes from its own wait for the
+/// disk need not wait for the processor too. One that lags behind does not.
 const YIELD_EVERY: usize = 50;
 const YIELD_MICROSECONDS: core::ffi::c_long = 1_000;
 
 thread_local! {
     /// Whether this worker has looked for what one before it wrote, and died of.
     static CAUGHT_UP: Cell<bool> = const { Cell::new(false) };
-    /// Up to this record each is written on its own: a worker died while it wrote some of them together.
+    /// Up to this record each is written on its own: a worker died while it wrote some of them
+    /// together.
     static ALONE_THROUGH: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -55,14 +59,16 @@ pub fn drain() -> Result<NextTurn, ServerError> {
     }
     let Some(progress) = queue::progress_of(database) else { return Ok(NextTurn::AtInterval) };
     if !CAUGHT_UP.get() {
-        let written = in_extension_transaction(c"looking for the last failed operation written", position)?;
+        let written =
+            in_extension_transaction(c"looking for the last failed operation written", position)?;
         let Some(written) = written else { return Ok(NextTurn::AtInterval) };
         queue::discard_through(database, written);
         quarantine(progress, written);
         CAUGHT_UP.set(true);
     }
     let queued = queue::peek(database, BATCH, BATCH_BYTES);
-    // All of them were written already. Sessions leave a worker alone that has seen records: it has to look once more.
+    // All of them were written already. Sessions leave a worker alone that has seen records: it has
+    // to look once more.
     let Some(&(last, _)) = queued.last() else { return Ok(NextTurn::AtOnce) };
     let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
     let (read, unreadable) = read(&queued);
@@ -81,15 +87,18 @@ pub fn drain() -> Result<NextTurn, ServerError> {
                     continue;
                 };
                 progress.set(*number, 0);
-                let result =
-                    in_extension_transaction(c"writing a failed operation", || write_all(std::slice::from_ref(one), None));
+                let result = in_extension_transaction(c"writing a failed operation", || {
+                    write_all(std::slice::from_ref(one), None)
+                });
                 progress.set(0, 0);
                 match result {
                     Ok(None) => return Ok(NextTurn::AtInterval),
                     Ok(Some(written)) => queue::pop(database, *number, 0, 1 - written),
                     Err(error) if is_passing(&error) => return Err(error),
                     Err(error) => {
-                        LogLine::new(bytes, &format!("it cannot be written: {error}")).iter().for_each(LogLine::write);
+                        LogLine::new(bytes, &format!("it cannot be written: {error}"))
+                            .iter()
+                            .for_each(LogLine::write);
                         queue::pop(database, *number, 1, 0);
                     }
                 }
@@ -102,15 +111,17 @@ pub fn drain() -> Result<NextTurn, ServerError> {
     Ok(NextTurn::After((REST_FOR_EACH * (queued.len() as u32 - 1)).min(LONGEST_REST)))
 }
 
-/// The last worker may have died of a record, and would again: that one goes to the server's log. Of several that it wrote together
-/// each is written on its own.
+/// The last worker may have died of a record, and would again: that one goes to the server's log.
+/// Of several that it wrote together each is written on its own.
 fn quarantine(progress: &queue::Progress, written: u64) {
     let (processing, writing) = progress.get();
     if processing > written {
         let database = current_database();
         let queued = queue::peek(database, usize::MAX, usize::MAX);
         if let Some((_, bytes)) = queued.iter().find(|(number, _)| *number == processing) {
-            LogLine::new(bytes, "the worker died while it made an entry of it").iter().for_each(LogLine::write);
+            LogLine::new(bytes, "the worker died while it made an entry of it")
+                .iter()
+                .for_each(LogLine::write);
         }
         queue::quarantine(database, processing);
     }
@@ -118,8 +129,8 @@ fn quarantine(progress: &queue::Progress, written: u64) {
     progress.set(0, 0);
 }
 
-/// The records, and how many there were besides that cannot be read: these go to the server's log. The queue holds what this library
-/// put there, but memory can be damaged.
+/// The records, and how many there were besides that cannot be read: these go to the server's log.
+/// The queue holds what this library put there, but memory can be damaged.
 fn read(queued: &[(u64, Vec<u8>)]) -> (Vec<Numbered>, u64) {
     let (mut read, mut unreadable) = (Vec::with_capacity(queued.len()), 0);
     for (number, bytes) in queued {
@@ -148,7 +159,9 @@ fn write_batch(records: &[Numbered], progress: &queue::Progress) -> Result<Batch
     if records.first().is_some_and(|first| first.number <= ALONE_THROUGH.get()) {
         return Ok(Batch::OneByOne);
     }
-    match in_extension_transaction(c"writing failed operations", || write_all(records, Some(progress))) {
+    match in_extension_transaction(c"writing failed operations", || {
+        write_all(records, Some(progress))
+    }) {
         Ok(None) => Ok(Batch::Dropped),
         Ok(Some(written)) => Ok(Batch::Written(written)),
         Err(error) if is_passing(&error) => Err(error),
@@ -162,8 +175,8 @@ fn is_passing(error: &ServerError) -> bool {
     ["40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
 }
 
-/// Returns how many entries that makes: a record of a statement that turns out to be of no watched table makes none. Says in
-/// `progress`, if there is one, with which record it is busy.
+/// Returns how many entries that makes: a record of a statement that turns out to be of no watched
+/// table makes none. Says in `progress`, if there is one, with which record it is busy.
 fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
     let last = records.last().map_or(0, |record| record.number);
     let mut batch = Gathering::new();
@@ -184,7 +197,8 @@ fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
         written
     };
     // A subtransaction for everything that can fail takes its time. Hardly ever anything does.
-    let written = in_subtransaction(|| gather_all(ErrorIsolation::Together)).unwrap_or_else(|_| gather_all(ErrorIsolation::Each));
+    let written = in_subtransaction(|| gather_all(ErrorIsolation::Together))
+        .unwrap_or_else(|_| gather_all(ErrorIsolation::Each));
     if last > 0 {
         set_position(last);
     }
@@ -232,7 +246,8 @@ impl Gathering {
         if record.outcome == Outcome::Unwritten && was_rolled_back(record.txid) {
             return false;
         }
-        let (mut table, mut operation, mut statement) = (record.table.as_ref(), &*record.operation, record.statement.as_deref());
+        let (mut table, mut operation, mut statement) =
+            (record.table.as_ref(), &*record.operation, record.statement.as_deref());
         let resolved;
         if let Some(unresolved) = &record.unresolved {
             let role = pg_sys::Oid::from(record.current_user);
@@ -242,13 +257,17 @@ impl Gathering {
                 // A text that cannot be parsed names no table.
                 Ok(None) | Err(_) => return false,
             };
-            (table, operation, statement) = (Some(&resolved.table), resolved.operation, resolved.statement.as_deref());
+            (table, operation, statement) =
+                (Some(&resolved.table), resolved.operation, resolved.statement.as_deref());
         }
-        let (mut key, mut values, mut changed) = (record.key.as_deref().map(Text::from), None, None);
+        let (mut key, mut values, mut changed) =
+            (record.key.as_deref().map(Text::from), None, None);
         let (mut omitted, mut invalid_bytes) = (Vec::new(), InvalidBytes::default());
         if let Some(row) = &record.row {
             let Gathering { lock_budget, memory, foreign_code, .. } = self;
-            match isolation.of(|| memory.for_row(|| texts_of(row, table, lock_budget, foreign_code))) {
+            match isolation
+                .of(|| memory.for_row(|| texts_of(row, table, lock_budget, foreign_code)))
+            {
                 Ok(Some(texts)) => {
                     (key, values, changed) = (texts.key, Some(texts.values), texts.changed);
                     (omitted, invalid_bytes) = (texts.omitted, texts.invalid_bytes);
@@ -261,14 +280,19 @@ impl Gathering {
             key = table.and_then(|table| self.key_in_detail(record, table, isolation));
         }
         let known = table.filter(|table| !table.name.is_empty());
-        let (schema, name) = (known.map(|table| Text::from(&*table.schema)), known.map(|table| Text::from(&*table.name)));
+        let (schema, name) = (
+            known.map(|table| Text::from(&*table.schema)),
+            known.map(|table| Text::from(&*table.name)),
+        );
         let text = |text: &Option<String>| text.as_deref().map(Text::from);
         let (mut code, mut message, mut detail) =
             (text(&record.error_code), text(&record.error_message), text(&record.error_detail));
         let mut statement = statement.map(Text::from);
         let mut details = details(record, &omitted);
         let roles = &mut self.roles;
-        let mut role = |oid: u32| roles.entry(oid).or_insert_with(|| role_name(pg_sys::Oid::from(oid))).clone();
+        let mut role = |oid: u32| {
+            roles.entry(oid).or_insert_with(|| role_name(pg_sys::Oid::from(oid))).clone()
+        };
         let actor = Actor {
             user_id: text(&record.user_id),
             user_ip: text(&record.user_ip),
@@ -282,7 +306,9 @@ impl Gathering {
         };
         let entry = NewEntry {
             watch_id: table.and_then(|table| table.watch_id),
-            relation: table.filter(|table| table.relation != 0).map(|table| pg_sys::Oid::from(table.relation)),
+            relation: table
+                .filter(|table| table.relation != 0)
+                .map(|table| pg_sys::Oid::from(table.relation)),
             table_schema: schema.as_ref(),
             table_name: name.as_ref(),
             operation: operation_name(operation),
@@ -304,9 +330,17 @@ impl Gathering {
         true
     }
 
-    /// The key that a constraint's DETAIL names, "Key (columns)=(values) …", if its columns are those of the primary key.
-    fn key_in_detail(&mut self, record: &Record, table: &Table, isolation: ErrorIsolation) -> Option<Text> {
-        if !matches!(record.error_code.as_deref()?, "23505" | "23503") || record.outcome != Outcome::Failed {
+    /// The key that a constraint's DETAIL names, "Key (columns)=(values) …", if its columns are
+    /// those of the primary key.
+    fn key_in_detail(
+        &mut self,
+        record: &Record,
+        table: &Table,
+        isolation: ErrorIsolation,
+    ) -> Option<Text> {
+        if !matches!(record.error_code.as_deref()?, "23505" | "23503")
+            || record.outcome != Outcome::Failed
+        {
             return None;
         }
         let (columns, values) = split_detail(record.error_detail.as_deref()?)?;
@@ -314,10 +348,17 @@ impl Gathering {
         isolation
             .of(|| {
                 let open = lock_budget.open(table.relation)?;
-                if key_types(&open).into_iter().any(|key| foreign_code.reads(key) || foreign_code.writes(key)) {
+                if key_types(&open)
+                    .into_iter()
+                    .any(|key| foreign_code.reads(key) || foreign_code.writes(key))
+                {
                     return None;
                 }
-                key_of(pg_sys::Oid::from(table.relation), Some(columns), values.into_iter().map(Some).collect())
+                key_of(
+                    pg_sys::Oid::from(table.relation),
+                    Some(columns),
+                    values.into_iter().map(Some).collect(),
+                )
             })
             .ok()
             .flatten()
@@ -326,17 +367,24 @@ impl Gathering {
     }
 }
 
-/// Whether a transaction was rolled back, or ended with a server that was killed: then no entry of its is missing.
+/// Whether a transaction was rolled back, or ended with a server that was killed: then no entry of
+/// its is missing.
 fn was_rolled_back(txid: u64) -> bool {
     let xid = pg_sys::TransactionId::from_inner(txid as u32);
-    // SAFETY: a transaction that a record names is not older than the commit log; one that is prepared is in progress.
-    txid != 0 && unsafe { !pg_sys::TransactionIdIsInProgress(xid) && !pg_sys::TransactionIdDidCommit(xid) }
+    // SAFETY: a transaction that a record names is not older than the commit log; one that is
+    // prepared is in progress.
+    txid != 0
+        && unsafe {
+            !pg_sys::TransactionIdIsInProgress(xid) && !pg_sys::TransactionIdDidCommit(xid)
+        }
 }
 
 /// Entries have one of these.
 fn operation_name(name: &str) -> &'static str {
-    const NAMES: [&str; 10] =
-        ["INSERT", "UPDATE", "DELETE", "MERGE", "COPY", "TRUNCATE", "COMMIT", "ROLLBACK", "SNAPSHOT", "DDL"];
+    const NAMES: [&str; 10] = [
+        "INSERT", "UPDATE", "DELETE", "MERGE", "COPY", "TRUNCATE", "COMMIT", "ROLLBACK",
+        "SNAPSHOT", "DDL",
+    ];
     NAMES.into_iter().find(|known| *known == name).unwrap_or("OTHER")
 }
 
@@ -348,7 +396,8 @@ fn texts_of(
     foreign_code: &mut ForeignCode,
 ) -> Option<RowTexts> {
     let relation = lock_budget.open(row.relation)?;
-    // SAFETY: the relation is open; bytes of a tuple are read as its row type only if that is the one they were made for.
+    // SAFETY: the relation is open; bytes of a tuple are read as its row type only if that is the
+    // one they were made for.
     unsafe {
         if fingerprint(relation.tuple_desc()) != row.row_type {
             return None;
@@ -384,7 +433,8 @@ impl Tuple {
         let bytes = from_hex(text)?;
         // SAFETY: memory for a tuple's head and, aligned as Postgres does it, its data.
         unsafe {
-            let tuple = pg_sys::palloc0(size_of::<pg_sys::HeapTupleData>()).cast::<pg_sys::HeapTupleData>();
+            let tuple =
+                pg_sys::palloc0(size_of::<pg_sys::HeapTupleData>()).cast::<pg_sys::HeapTupleData>();
             let data = pg_sys::palloc(bytes.len().max(1)).cast::<u8>();
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
             (*tuple).t_len = bytes.len() as u32;
@@ -394,16 +444,22 @@ impl Tuple {
     }
 }
 
-/// Columns and values of such a DETAIL, in whatever language. Values that cannot be told apart are none.
+/// Columns and values of such a DETAIL, in whatever language. Values that cannot be told apart are
+/// none.
 fn split_detail(detail: &str) -> Option<(Vec<String>, Vec<String>)> {
     let (_, rest) = detail.split_once('(')?;
     let (columns, rest) = rest.split_once(")=(")?;
     let (values, _) = rest.rsplit_once(')')?;
-    // "… is not present in table "x (y)"": the values end at the first parenthesis that is followed by a space.
+    // "… is not present in table "x (y)"": the values end at the first parenthesis that is followed
+    // by a space.
     let values = values.split_once(") ").map_or(values, |(values, _)| values);
-    let columns: Vec<String> = columns.split(", ").map(|column| column.trim_matches('"').to_owned()).collect();
-    let values: Vec<String> =
-        if columns.len() == 1 { vec![values.to_owned()] } else { values.split(", ").map(str::to_owned).collect() };
+    let columns: Vec<String> =
+        columns.split(", ").map(|column| column.trim_matches('"').to_owned()).collect();
+    let values: Vec<String> = if columns.len() == 1 {
+        vec![values.to_owned()]
+    } else {
+        values.split(", ").map(str::to_owned).collect()
+    };
     (columns.len() == values.len()).then_some((columns, values))
 }
 
@@ -433,7 +489,9 @@ fn details(record: &Record, omitted: &[Vec<u8>]) -> Option<Text> {
         member(&mut out, "written", &|out| write_counts(out, &record.written));
     }
     if record.written_omitted > 0 {
-        member(&mut out, "written_omitted", &|out| out.extend_from_slice(record.written_omitted.to_string().as_bytes()));
+        member(&mut out, "written_omitted", &|out| {
+            out.extend_from_slice(record.written_omitted.to_string().as_bytes())
+        });
     }
     if separator == b'{' {
         return None;
@@ -469,7 +527,7 @@ fn write_counts(out: &mut Vec<u8>, counts: &[Count]) {
     out.push(b']');
 }
 
-// ---- how far the queue is written --------------------------------------------------------------------------------------
+// ---- how far the queue is written ----
 
 fn int8(value: i64) -> DatumWithOid<'static> {
     // SAFETY: the value is a bigint and says so.
@@ -487,8 +545,15 @@ fn set_position(last: u64) {
     let command = "WITH others AS (DELETE FROM lead_audit.queue_position WHERE queue <> $1)
         INSERT INTO lead_audit.queue_position (queue, position) VALUES ($1, $2)
         ON CONFLICT (queue) DO UPDATE SET position = excluded.position";
-    if let Err(error) = Spi::run_with_args(command, &[int8(queue::queue_number()), int8(last as i64)]) {
-        ServerError { code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, message: error.to_string(), detail: None }.raise(None);
+    if let Err(error) =
+        Spi::run_with_args(command, &[int8(queue::queue_number()), int8(last as i64)])
+    {
+        ServerError {
+            code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            message: error.to_string(),
+            detail: None,
+        }
+        .raise(None);
     }
 }
 
@@ -508,10 +573,15 @@ mod tests {
 
     #[test]
     fn keys_in_details() {
-        let split = |detail| split_detail(detail).map(|(columns, values)| (columns.join("|"), values.join("|")));
+        let split = |detail| {
+            split_detail(detail).map(|(columns, values)| (columns.join("|"), values.join("|")))
+        };
         let pair = |columns: &str, values: &str| Some((columns.to_owned(), values.to_owned()));
         assert_eq!(split("Key (id)=(a, b) already exists."), pair("id", "a, b"));
-        assert_eq!(split("Key (tenant, no)=(7, 10.0) is still referenced from table \"orders\"."), pair("tenant|no", "7|10.0"));
+        assert_eq!(
+            split("Key (tenant, no)=(7, 10.0) is still referenced from table \"orders\"."),
+            pair("tenant|no", "7|10.0")
+        );
         assert_eq!(split("Key (id)=(x) is not present in table \"a (b)\"."), pair("id", "x"));
         assert_eq!(split("Key (a, b)=(1, 2, 3) already exists."), None);
         assert_eq!(split("Failing row contains (1, null)."), None);

@@ -1,6 +1,7 @@
-//! A long random workload over random tables, by several sessions at once, held against a model that knows what the entries must
-//! be. The model shares nothing with the extension: it looks at the rows of each statement before and after it, with Postgres's
-//! own `to_jsonb`, and keeps to itself what was rolled back.
+//! A long random workload over random tables, by several sessions at once, held against a model
+//! that knows what the entries must be. The model shares nothing with the extension: it looks at
+//! the rows of each statement before and after it, with Postgres's own `to_jsonb`, and keeps to
+//! itself what was rolled back.
 
 mod model;
 mod statements;

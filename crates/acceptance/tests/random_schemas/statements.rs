@@ -1,4 +1,5 @@
-//! A session that does at random what applications do, and keeps book of what the entries of it must be.
+//! A session that does at random what applications do, and keeps book of what the entries of it
+//! must be.
 
 use crate::model::{self, Book, Picture, Pictures, events_between};
 use crate::tables::{Column, Table, Tables, VALUES, expression, literal, next_number, quoted};
@@ -44,10 +45,20 @@ impl From<Error> for Failure {
 impl<'a> Writer<'a> {
     pub fn new(session: Session, tables: &'a Tables, refusals: &'a Refusals, number: u64) -> Self {
         let random = Random::new(910 + number);
-        Writer { session, book: Book::default(), tables, refusals, random, number, transactions: 0, request: String::new() }
+        Writer {
+            session,
+            book: Book::default(),
+            tables,
+            refusals,
+            random,
+            number,
+            transactions: 0,
+            request: String::new(),
+        }
     }
 
-    /// What chance might leave out: rows that are there when watching begins, and a TRUNCATE of some.
+    /// What chance might leave out: rows that are there when watching begins, and a TRUNCATE of
+    /// some.
     pub fn opening(&mut self, oid: u32) {
         self.request = format!("{}-0", self.number);
         let mut written = Book { committed: 1, ..Book::default() };
@@ -85,7 +96,9 @@ impl<'a> Writer<'a> {
             Ok(()) => self.end(),
             Err(failure) => {
                 self.refused(failure);
-                self.session.batch_execute("ROLLBACK").expect("a transaction can always be rolled back");
+                self.session
+                    .batch_execute("ROLLBACK")
+                    .expect("a transaction can always be rolled back");
                 false
             }
         };
@@ -101,8 +114,20 @@ impl<'a> Writer<'a> {
         let prepared = format!("p{}", self.request);
         let (end, commits) = match self.random.below(10) {
             0 => (vec!["ROLLBACK".to_owned()], false),
-            1 => (vec![format!("PREPARE TRANSACTION '{prepared}'"), format!("ROLLBACK PREPARED '{prepared}'")], false),
-            2 => (vec![format!("PREPARE TRANSACTION '{prepared}'"), format!("COMMIT PREPARED '{prepared}'")], true),
+            1 => (
+                vec![
+                    format!("PREPARE TRANSACTION '{prepared}'"),
+                    format!("ROLLBACK PREPARED '{prepared}'"),
+                ],
+                false,
+            ),
+            2 => (
+                vec![
+                    format!("PREPARE TRANSACTION '{prepared}'"),
+                    format!("COMMIT PREPARED '{prepared}'"),
+                ],
+                true,
+            ),
             _ => (vec!["COMMIT".to_owned()], true),
         };
         for statement in end {
@@ -119,14 +144,16 @@ impl<'a> Writer<'a> {
         let Failure::Refused(error) = failure else { return };
         let Some(refusal) = error.as_db_error() else { panic!("{error}") };
         let code = refusal.code().code();
-        // Deadlock, lock timeout, serialization; broken constraints; values that do not fit after a change of the type; and what
-        // another session's DDL does to a name that was looked up before it.
+        // Deadlock, lock timeout, serialization; broken constraints; values that do not fit after a
+        // change of the type; and what another session's DDL does to a name that was looked up
+        // before it.
         let expected = [
-            "40P01", "55P03", "40001", "23", "22", "42P01", "42703", "42710", "42701", "42P07", "42P16", "42P10", "42702",
-            "55006", "3F000",
+            "40P01", "55P03", "40001", "23", "22", "42P01", "42703", "42710", "42701", "42P07",
+            "42P16", "42P10", "42702", "55006", "3F000",
         ];
         assert!(
-            expected.iter().any(|prefix| code.starts_with(prefix)) || refusal.message() == "on purpose",
+            expected.iter().any(|prefix| code.starts_with(prefix))
+                || refusal.message() == "on purpose",
             "{code} {}\n{refusal:?}",
             refusal.message()
         );
@@ -135,7 +162,8 @@ impl<'a> Writer<'a> {
 
     fn statements(&mut self, written: &mut Book) -> Result<(), Failure> {
         let changes_tables = self.random.one_in(8);
-        // A snapshot from before somebody else's change of a table would mislead the model, so the locks come first.
+        // A snapshot from before somebody else's change of a table would mislead the model, so the
+        // locks come first.
         let isolation = match (changes_tables, self.random.below(6)) {
             (false, 0) => "REPEATABLE READ",
             (false, 1) => "SERIALIZABLE",
@@ -147,7 +175,8 @@ impl<'a> Writer<'a> {
         for &oid in oids {
             let described = Table::describe(&mut self.session, oid)?;
             for oid in std::iter::once(oid).chain(described.children) {
-                let name: String = self.session.query_one(&format!("SELECT {oid}::regclass::text"), &[])?.get(0);
+                let name: String =
+                    self.session.query_one(&format!("SELECT {oid}::regclass::text"), &[])?.get(0);
                 let mode = if changes_tables { "ACCESS EXCLUSIVE" } else { "ROW EXCLUSIVE" };
                 lock += &format!("LOCK TABLE {name} IN {mode} MODE;");
             }
@@ -162,13 +191,21 @@ impl<'a> Writer<'a> {
             self.random.pick(&["-15", "0", "1", "3"]),
             self.request
         );
-        self.session.batch_execute(&format!("BEGIN ISOLATION LEVEL {isolation}; {lock} {settings}"))?;
+        self.session
+            .batch_execute(&format!("BEGIN ISOLATION LEVEL {isolation}; {lock} {settings}"))?;
         let count = 1 + self.random.below(6);
         self.block(written, oids, count, changes_tables, 0)
     }
 
     /// Some statements, some of them in savepoints that are released or rolled back.
-    fn block(&mut self, written: &mut Book, oids: &[u32], count: u64, changes_tables: bool, depth: u64) -> Result<(), Failure> {
+    fn block(
+        &mut self,
+        written: &mut Book,
+        oids: &[u32],
+        count: u64,
+        changes_tables: bool,
+        depth: u64,
+    ) -> Result<(), Failure> {
         for _ in 0..count {
             let oid = self.random.pick(oids);
             if depth < 3 && self.random.one_in(3) {
@@ -176,14 +213,19 @@ impl<'a> Writer<'a> {
                 self.session.batch_execute("SAVEPOINT s")?;
                 if self.random.one_in(3) {
                     self.request = format!("{request}.{}", next_number());
-                    self.session.batch_execute(&format!("SET LOCAL lead_audit.request_id = '{}'", self.request))?;
+                    self.session.batch_execute(&format!(
+                        "SET LOCAL lead_audit.request_id = '{}'",
+                        self.request
+                    ))?;
                 }
                 let count = 1 + self.random.below(3);
                 let result = self.block(&mut inside, oids, count, changes_tables, depth + 1);
                 let stays = match result {
                     Ok(()) => !self.random.one_in(3),
                     // After these the whole transaction has to go.
-                    Err(Failure::Refused(error)) if error.code().is_some_and(|code| code.code().starts_with("40")) => {
+                    Err(Failure::Refused(error))
+                        if error.code().is_some_and(|code| code.code().starts_with("40")) =>
+                    {
                         return Err(error.into());
                     }
                     Err(failure) => {
@@ -232,7 +274,8 @@ impl<'a> Writer<'a> {
     }
 
     fn truncate(&mut self, written: &mut Book, table: &Table) -> Result<(), Failure> {
-        let rows: i64 = self.session.query_one(&format!("SELECT count(*) FROM {}", table.name), &[])?.get(0);
+        let rows: i64 =
+            self.session.query_one(&format!("SELECT count(*) FROM {}", table.name), &[])?.get(0);
         let restart = self.random.pick(&["", " RESTART IDENTITY"]);
         self.session.batch_execute(&format!("TRUNCATE {}{restart}", table.name))?;
         if table.watched {
@@ -248,7 +291,12 @@ impl<'a> Writer<'a> {
         ))?)
     }
 
-    fn enable(&mut self, written: &mut Book, table: &Table, with_baseline: bool) -> Result<(), Failure> {
+    fn enable(
+        &mut self,
+        written: &mut Book,
+        table: &Table,
+        with_baseline: bool,
+    ) -> Result<(), Failure> {
         if with_baseline {
             let rows = self.pictures(table, "true", "")?;
             written.events.extend(model::baseline(&rows, &self.request));
@@ -260,26 +308,43 @@ impl<'a> Writer<'a> {
         ))?)
     }
 
-    /// A statement that writes rows. Those that it may touch are locked, and seen before and after it.
+    /// A statement that writes rows. Those that it may touch are locked, and seen before and after
+    /// it.
     fn change_of_rows(&mut self, written: &mut Book, table: &Table) -> Result<(), Failure> {
         let size = if self.random.one_in(8) { 60 } else { 1 + self.random.below(6) };
-        let chosen = self.session.query(&format!("SELECT rid FROM {} ORDER BY random() LIMIT {size}", table.name), &[])?;
+        let chosen = self.session.query(
+            &format!("SELECT rid FROM {} ORDER BY random() LIMIT {size}", table.name),
+            &[],
+        )?;
         let chosen: Vec<i64> = chosen.iter().map(|row| row.get(0)).collect();
         let made: Vec<i64> = (0..size).map(|_| next_number()).collect();
         let statement = self.statement(table, &chosen, &made)?;
         self.write(written, table, &chosen, &made, &statement)
     }
 
-    /// Runs a statement that writes to the rows `chosen` of a table, and makes those with the numbers `made`.
-    fn write(&mut self, written: &mut Book, table: &Table, chosen: &[i64], made: &[i64], statement: &str) -> Result<(), Failure> {
+    /// Runs a statement that writes to the rows `chosen` of a table, and makes those with the
+    /// numbers `made`.
+    fn write(
+        &mut self,
+        written: &mut Book,
+        table: &Table,
+        chosen: &[i64],
+        made: &[i64],
+        statement: &str,
+    ) -> Result<(), Failure> {
         let concerned = format!("rid = ANY ('{}')", array(&[chosen, made].concat()));
         let before = self.pictures(table, &concerned, "FOR UPDATE")?;
         let mut children = Vec::new();
         for &child in &table.children {
             let child = Table::describe(&mut self.session, child)?;
-            let linked = self
-                .session
-                .query(&format!("SELECT rid FROM {} WHERE parent = ANY ('{}') FOR UPDATE", child.name, array(chosen)), &[])?;
+            let linked = self.session.query(
+                &format!(
+                    "SELECT rid FROM {} WHERE parent = ANY ('{}') FOR UPDATE",
+                    child.name,
+                    array(chosen)
+                ),
+                &[],
+            )?;
             let linked: Vec<i64> = linked.iter().map(|row| row.get(0)).collect();
             let concerned = format!("rid = ANY ('{}')", array(&linked));
             let before = self.pictures(&child, &concerned, "FOR UPDATE")?;
@@ -303,7 +368,10 @@ impl<'a> Writer<'a> {
 
     fn pictures(&mut self, table: &Table, condition: &str, lock: &str) -> Result<Pictures, Error> {
         if !lock.is_empty() {
-            self.session.batch_execute(&format!("SELECT FROM {} WHERE {condition} ORDER BY rid {lock}", table.name))?;
+            self.session.batch_execute(&format!(
+                "SELECT FROM {} WHERE {condition} ORDER BY rid {lock}",
+                table.name
+            ))?;
         }
         let keys: Vec<String> = table.key.iter().map(|name| literal(name)).collect();
         let rows = self.session.query(
@@ -314,11 +382,17 @@ impl<'a> Writer<'a> {
             ),
             &[],
         )?;
-        let picture = |row: &postgres::Row| (row.get(0), Picture { whole: row.get(1), key: row.get(2) });
+        let picture =
+            |row: &postgres::Row| (row.get(0), Picture { whole: row.get(1), key: row.get(2) });
         Ok(rows.iter().map(picture).collect())
     }
 
-    fn statement(&mut self, table: &Table, chosen: &[i64], made: &[i64]) -> Result<String, Failure> {
+    fn statement(
+        &mut self,
+        table: &Table,
+        chosen: &[i64],
+        made: &[i64],
+    ) -> Result<String, Failure> {
         let name = &table.name;
         let these = format!("rid = ANY ('{}')", array(chosen));
         let free: Vec<&Column> = table.free_columns().collect();
@@ -386,19 +460,24 @@ impl<'a> Writer<'a> {
     /// INSERT of new rows, and of some whose key is that of a row that is there.
     fn insert_with(&mut self, table: &Table, same_key_as: &[i64], made: &[i64]) -> String {
         let free: Vec<Column> = table.free_columns().cloned().collect();
-        let names: String = free.iter().map(|column| format!(", {}", quoted(&column.name))).collect();
+        let names: String =
+            free.iter().map(|column| format!(", {}", quoted(&column.name))).collect();
         let mut rows = Vec::new();
         for &rid in made {
-            let values: String = free.iter().map(|column| format!(", {}", self.value(column))).collect();
+            let values: String =
+                free.iter().map(|column| format!(", {}", self.value(column))).collect();
             let part = if table.partitioned { self.random.below(6) } else { 0 };
             let parent = match &table.parent {
                 None => String::new(),
-                Some(parent) => format!(", (SELECT rid FROM {parent} WHERE rid % 4 > 0 ORDER BY random() LIMIT 1)"),
+                Some(parent) => format!(
+                    ", (SELECT rid FROM {parent} WHERE rid % 4 > 0 ORDER BY random() LIMIT 1)"
+                ),
             };
             rows.push(format!("({rid}, {part}{}{parent}{values})", key_values(table, rid)));
         }
         let parent = if table.parent.is_some() { ", parent" } else { "" };
-        let (columns, key) = (format!("rid, part{}{parent}{names}", key_columns(table)), key_columns(table));
+        let (columns, key) =
+            (format!("rid, part{}{parent}{names}", key_columns(table)), key_columns(table));
         match same_key_as.first() {
             None => format!("INSERT INTO {} ({columns}) VALUES {}", table.name, rows.join(", ")),
             Some(there) => format!(
@@ -413,7 +492,9 @@ impl<'a> Writer<'a> {
             return "DEFAULT".to_owned();
         }
         match VALUES.iter().find(|(type_name, _)| *type_name == column.type_name) {
-            Some((_, choices)) => format!("({})::{}", expression(&mut self.random, choices), column.type_name),
+            Some((_, choices)) => {
+                format!("({})::{}", expression(&mut self.random, choices), column.type_name)
+            }
             None => "DEFAULT".to_owned(),
         }
     }
@@ -424,7 +505,8 @@ impl<'a> Writer<'a> {
         for _ in 0..1 + self.random.below(3) {
             if !free.is_empty() {
                 let column = self.random.pick(free);
-                let value = if self.random.one_in(6) { quoted(&column.name) } else { self.value(column) };
+                let value =
+                    if self.random.one_in(6) { quoted(&column.name) } else { self.value(column) };
                 set.insert(quoted(&column.name), value);
             }
         }
@@ -442,7 +524,11 @@ fn array(numbers: &[i64]) -> String {
 
 /// The key's columns that are not `part`, for a list of columns.
 fn key_columns(table: &Table) -> String {
-    ["k1", "k2"].iter().filter(|column| table.has(column)).map(|column| format!(", {column}")).collect()
+    ["k1", "k2"]
+        .iter()
+        .filter(|column| table.has(column))
+        .map(|column| format!(", {column}"))
+        .collect()
 }
 
 fn key_values(table: &Table, number: i64) -> String {
@@ -459,7 +545,9 @@ fn key_value(table: &Table, column: &str, number: i64) -> String {
         Some("text") => format!("'k \"ü\" ' || {number}"),
         Some("uuid") => format!("md5('{number}')::uuid"),
         Some("numeric") => format!("{number}.10"),
-        Some("timestamp with time zone") => format!("timestamptz '2024-03-31 00:30+00' + {number} * interval '1 h'"),
+        Some("timestamp with time zone") => {
+            format!("timestamptz '2024-03-31 00:30+00' + {number} * interval '1 h'")
+        }
         _ => number.to_string(),
     }
 }

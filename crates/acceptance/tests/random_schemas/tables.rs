@@ -13,44 +13,111 @@ pub const TYPES: &str = "
     ALTER TYPE address DROP ATTRIBUTE gone;
     CREATE TYPE span AS RANGE (subtype = timestamptz)";
 
-/// Types with expressions that give values of them; {} is a random number. Their names are those of format_type().
+/// Types with expressions that give values of them; {} is a random number. Their names are those of
+/// format_type().
 pub const VALUES: [(&str, &[&str]); 41] = [
     ("boolean", &["true", "false"]),
     ("smallint", &["-32768", "32767", "({} % 100)::int2"]),
     ("integer", &["2147483647", "({} % 2147483647)::int", "0"]),
     ("bigint", &["-9223372036854775808", "{}", "9007199254740993"]),
-    ("numeric", &["1.10", "'NaN'", "'-Infinity'", "{} / 7.0", "0.00", "1e200", "-0.000000000000000000000000000001"]),
+    (
+        "numeric",
+        &[
+            "1.10",
+            "'NaN'",
+            "'-Infinity'",
+            "{} / 7.0",
+            "0.00",
+            "1e200",
+            "-0.000000000000000000000000000001",
+        ],
+    ),
     ("numeric(12,3)", &["({} % 1000000) / 7.0", "0", "-1.5"]),
     ("real", &["'-0'", "1.1", "3.4e38", "1e-45", "'NaN'", "({} % 1000) / 3.0"]),
-    ("double precision", &["'-0'", "0.1", "1.7976931348623157e308", "5e-324", "'Infinity'", "sqrt({})"]),
+    (
+        "double precision",
+        &["'-0'", "0.1", "1.7976931348623157e308", "5e-324", "'Infinity'", "sqrt({})"],
+    ),
     ("money", &["12345.67::money", "(-0.01)::numeric::money"]),
-    ("text", &["repeat('long é ', ({} % 600)::int)", "E'\\u0001\\t\\n\"\\\\/\\u007f\\u2028'", "''", "'😀' || {}", "'null'"]),
+    (
+        "text",
+        &[
+            "repeat('long é ', ({} % 600)::int)",
+            "E'\\u0001\\t\\n\"\\\\/\\u007f\\u2028'",
+            "''",
+            "'😀' || {}",
+            "'null'",
+        ],
+    ),
     ("character varying(40)", &["'x' || {}", "'   '"]),
     ("character(8)", &["'ab'", "''", "'äöü'"]),
     ("name", &["'Name \"x\"'", "'n' || {}"]),
-    ("bytea", &["decode(md5({}::text), 'hex')", "'\\x00ff5c27'", "''::bytea", "decode(repeat('00ff', 2000), 'hex')"]),
+    (
+        "bytea",
+        &[
+            "decode(md5({}::text), 'hex')",
+            "'\\x00ff5c27'",
+            "''::bytea",
+            "decode(repeat('00ff', 2000), 'hex')",
+        ],
+    ),
     ("bit varying", &["B'10110'", "B''", "({} % 65536)::int::bit(16)::varbit"]),
     ("uuid", &["md5({}::text)::uuid", "gen_random_uuid()"]),
-    ("json", &["'{\"b\": 1.10, \"a\": [1,  2], \"b\": 1e3}'", "'  null '", "'\"\\u00e9\\ud83d\\ude00\"'", "to_json({})"]),
+    (
+        "json",
+        &[
+            "'{\"b\": 1.10, \"a\": [1,  2], \"b\": 1e3}'",
+            "'  null '",
+            "'\"\\u00e9\\ud83d\\ude00\"'",
+            "to_json({})",
+        ],
+    ),
     (
         "jsonb",
-        &["'{\"bb\": 1.10, \"a\": {\"z\": [], \"\": null}, \"é\": true}'", "'null'", "'-0.0'", "jsonb_build_object('n', {})"],
+        &[
+            "'{\"bb\": 1.10, \"a\": {\"z\": [], \"\": null}, \"é\": true}'",
+            "'null'",
+            "'-0.0'",
+            "jsonb_build_object('n', {})",
+        ],
     ),
     ("xml", &["'<a b=\"1\">é</a>'::xml", "xmlelement(name n, {})"]),
-    ("date", &["date '2024-02-29'", "'infinity'", "date '0044-03-15 BC'", "current_date - ({} % 100000)::int"]),
+    (
+        "date",
+        &[
+            "date '2024-02-29'",
+            "'infinity'",
+            "date '0044-03-15 BC'",
+            "current_date - ({} % 100000)::int",
+        ],
+    ),
     (
         "timestamp without time zone",
-        &["timestamp '2024-02-29 23:59:59.999999'", "'-infinity'", "timestamp '0001-01-01 BC'", "localtimestamp"],
+        &[
+            "timestamp '2024-02-29 23:59:59.999999'",
+            "'-infinity'",
+            "timestamp '0001-01-01 BC'",
+            "localtimestamp",
+        ],
     ),
     (
         "timestamp with time zone",
-        &["clock_timestamp()", "'infinity'", "timestamptz '1883-11-18 12:00:00 UTC'", "timestamptz '99999-01-01 UTC'"],
+        &[
+            "clock_timestamp()",
+            "'infinity'",
+            "timestamptz '1883-11-18 12:00:00 UTC'",
+            "timestamptz '99999-01-01 UTC'",
+        ],
     ),
     ("time without time zone", &["time '24:00'", "localtime", "time '00:00:00.000001'"]),
     ("time with time zone", &["timetz '12:34:56.7+05:45'", "timetz '00:00-15:59:59'"]),
     (
         "interval",
-        &["interval '1 year 2 months -3 days 04:05:06.789'", "interval '0'", "make_interval(secs => ({} % 100000) / 1000.0)"],
+        &[
+            "interval '1 year 2 months -3 days 04:05:06.789'",
+            "interval '0'",
+            "make_interval(secs => ({} % 100000) / 1000.0)",
+        ],
     ),
     ("inet", &["inet '192.0.2.7'", "inet '2001:db8::1/64'"]),
     ("cidr", &["cidr '10.0.0.0/8'"]),
@@ -63,7 +130,10 @@ pub const VALUES: [(&str, &[&str]); 41] = [
     ("timestamp with time zone[]", &["ARRAY[now(), 'infinity', '2024-03-31 02:30:00+01']"]),
     ("mood", &["'Übel'::mood", "'so so'::mood"]),
     ("price", &["1.5", "({} % 100000) / 3.0"]),
-    ("address", &["ROW('Weg ' || {}, now(), ARRAY['x', NULL])::address", "ROW(NULL, NULL, NULL)::address"]),
+    (
+        "address",
+        &["ROW('Weg ' || {}, now(), ARRAY['x', NULL])::address", "ROW(NULL, NULL, NULL)::address"],
+    ),
     ("address[]", &["ARRAY[ROW('a', 'infinity', '{}')::address, NULL]"]),
     ("hstore", &["hstore('a', {}::text)", "'a=>NULL, \"b c\"=>\"\\\"\"'::hstore"]),
     ("citext", &["('Ab' || {})::citext"]),
@@ -117,11 +187,17 @@ impl Tables {
             let without_key = number == 0 || number > 2 && random.one_in(3);
             let sql = definition(random, &name, kind, without_key);
             call(admin, &sql);
-            let oid: u32 = value(admin, &format!("SELECT {}::regclass::oid", literal(&quoted(&name))));
+            let oid: u32 =
+                value(admin, &format!("SELECT {}::regclass::oid", literal(&quoted(&name))));
             if number == 1 {
                 call(admin, &format!("ALTER TABLE {} ADD UNIQUE (rid)", quoted(&name)));
             }
-            call(admin, &format!("SELECT lead_audit.enable({oid}::regclass); INSERT INTO model.watching VALUES ({oid}, true)"));
+            call(
+                admin,
+                &format!(
+                    "SELECT lead_audit.enable({oid}::regclass); INSERT INTO model.watching VALUES ({oid}, true)"
+                ),
+            );
             made.push(oid);
         }
         // One whose rows go, or lose their link, with rows of the second one.
@@ -135,7 +211,12 @@ impl Tables {
             ),
         );
         let child: u32 = value(admin, "SELECT 'child'::regclass::oid");
-        call(admin, &format!("SELECT lead_audit.enable('child'); INSERT INTO model.watching VALUES ({child}, true)"));
+        call(
+            admin,
+            &format!(
+                "SELECT lead_audit.enable('child'); INSERT INTO model.watching VALUES ({child}, true)"
+            ),
+        );
         made.push(child);
         Tables(Mutex::new(made))
     }
@@ -149,9 +230,11 @@ impl Tables {
     }
 }
 
-/// CREATE TABLE of a random table: kind 0 and 1 plain, 2 partitioned. Each has `rid`, the row's identity for the model, and `part`.
+/// CREATE TABLE of a random table: kind 0 and 1 plain, 2 partitioned. Each has `rid`, the row's
+/// identity for the model, and `part`.
 fn definition(random: &mut Random, name: &str, kind: u64, without_key: bool) -> String {
-    let mut columns = vec!["rid bigint NOT NULL".to_owned(), "part int NOT NULL DEFAULT 0".to_owned()];
+    let mut columns =
+        vec!["rid bigint NOT NULL".to_owned(), "part int NOT NULL DEFAULT 0".to_owned()];
     let mut used = Vec::new();
     for _ in 0..3 + random.below(10) {
         let (name, type_name) = (new_name(random, &used), random.pick(&VALUES).0);
@@ -159,7 +242,8 @@ fn definition(random: &mut Random, name: &str, kind: u64, without_key: bool) -> 
         used.push(name);
     }
     if random.one_in(2) {
-        columns.push("\"made of it\" bigint GENERATED ALWAYS AS (rid * 2 + part) STORED".to_owned());
+        columns
+            .push("\"made of it\" bigint GENERATED ALWAYS AS (rid * 2 + part) STORED".to_owned());
     }
     let partition_key = if kind == 2 { ", part" } else { "" };
     if !without_key {
@@ -180,13 +264,19 @@ fn definition(random: &mut Random, name: &str, kind: u64, without_key: bool) -> 
         columns.push(format!("PRIMARY KEY ({key}{partition_key})"));
     }
     let name = quoted(name);
-    let mut sql =
-        format!("CREATE TABLE {name} ({}){};", columns.join(", "), if kind == 2 { " PARTITION BY LIST (part)" } else { "" });
+    let mut sql = format!(
+        "CREATE TABLE {name} ({}){};",
+        columns.join(", "),
+        if kind == 2 { " PARTITION BY LIST (part)" } else { "" }
+    );
     if kind == 2 {
         let partition = |number: u64| quoted(&format!("partition {number} of {name}"));
         sql += &format!("CREATE TABLE {} PARTITION OF {name} FOR VALUES IN (0);", partition(0));
         sql += &format!("CREATE TABLE {} PARTITION OF {name} FOR VALUES IN (1, 2);", partition(1));
-        sql += &format!("CREATE TABLE {} PARTITION OF {name} DEFAULT PARTITION BY HASH (part);", partition(2));
+        sql += &format!(
+            "CREATE TABLE {} PARTITION OF {name} DEFAULT PARTITION BY HASH (part);",
+            partition(2)
+        );
         for remainder in 0..2 {
             sql += &format!(
                 "CREATE TABLE {} PARTITION OF {} FOR VALUES WITH (MODULUS 2, REMAINDER {remainder});",
@@ -268,14 +358,19 @@ impl Table {
             watched: row.get(3),
             children: row.get(4),
             parent: row.get(5),
-            columns: columns.iter().map(|c| Column { name: c.get(0), type_name: c.get(1), generated: c.get(2) }).collect(),
+            columns: columns
+                .iter()
+                .map(|c| Column { name: c.get(0), type_name: c.get(1), generated: c.get(2) })
+                .collect(),
         })
     }
 
     /// Columns that can be given any value of their type.
     pub fn free_columns(&self) -> impl Iterator<Item = &Column> {
         const FIXED: [&str; 5] = ["rid", "part", "k1", "k2", "parent"];
-        self.columns.iter().filter(|column| !column.generated && !FIXED.contains(&column.name.as_str()))
+        self.columns
+            .iter()
+            .filter(|column| !column.generated && !FIXED.contains(&column.name.as_str()))
     }
 
     pub fn has(&self, column: &str) -> bool {
@@ -300,20 +395,38 @@ impl Table {
                     1 => format!(" NOT NULL DEFAULT {}", expression(random, &values[..1])),
                     _ => String::new(),
                 };
-                format!("ALTER TABLE {name} ADD COLUMN {} {type_name}{default}", quoted(&new_name(random, &used)))
+                format!(
+                    "ALTER TABLE {name} ADD COLUMN {} {type_name}{default}",
+                    quoted(&new_name(random, &used))
+                )
             }
-            (2, Some(column)) if free.len() > 2 => format!("ALTER TABLE {name} DROP COLUMN {}", quoted(&column.name)),
+            (2, Some(column)) if free.len() > 2 => {
+                format!("ALTER TABLE {name} DROP COLUMN {}", quoted(&column.name))
+            }
             (3, Some(column)) => {
-                format!("ALTER TABLE {name} RENAME COLUMN {} TO {}", quoted(&column.name), quoted(&new_name(random, &used)))
+                format!(
+                    "ALTER TABLE {name} RENAME COLUMN {} TO {}",
+                    quoted(&column.name),
+                    quoted(&new_name(random, &used))
+                )
             }
             (4, Some(column)) => {
                 let column = quoted(&column.name);
-                format!("ALTER TABLE {name} ALTER {column} DROP DEFAULT, ALTER {column} TYPE text USING {column}::text || '!'")
+                format!(
+                    "ALTER TABLE {name} ALTER {column} DROP DEFAULT, ALTER {column} TYPE text USING {column}::text || '!'"
+                )
             }
-            (5, _) => format!("ALTER TABLE {name} RENAME TO {}", quoted(&format!("renamed {}", next_number()))),
-            (6, _) => format!("ALTER TABLE {name} SET SCHEMA {}", random.pick(&["public", "\"S p\""])),
+            (5, _) => format!(
+                "ALTER TABLE {name} RENAME TO {}",
+                quoted(&format!("renamed {}", next_number()))
+            ),
+            (6, _) => {
+                format!("ALTER TABLE {name} SET SCHEMA {}", random.pick(&["public", "\"S p\""]))
+            }
             (7, _) if !self.has("k1") && !self.partitioned => {
-                format!("ALTER TABLE {name} ADD COLUMN k1 bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY")
+                format!(
+                    "ALTER TABLE {name} ADD COLUMN k1 bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY"
+                )
             }
             (7, _) if !self.key.is_empty() && !self.partitioned && self.children.is_empty() => {
                 format!(
@@ -322,9 +435,14 @@ impl Table {
                     self.oid
                 )
             }
-            (7, _) if self.key.is_empty() && self.has("k1") => format!("ALTER TABLE {name} ADD PRIMARY KEY (k1)"),
+            (7, _) if self.key.is_empty() && self.has("k1") => {
+                format!("ALTER TABLE {name} ADD PRIMARY KEY (k1)")
+            }
             (8, Some(column)) => {
-                format!("ALTER TABLE {name} ALTER {} SET STATISTICS 50; ANALYZE {name}", quoted(&column.name))
+                format!(
+                    "ALTER TABLE {name} ALTER {} SET STATISTICS 50; ANALYZE {name}",
+                    quoted(&column.name)
+                )
             }
             _ => format!("CREATE INDEX ON {name} (rid)"),
         }
@@ -336,5 +454,9 @@ pub fn expression(random: &mut Random, choices: &[&str]) -> String {
     let number = random.below(1_000_000_000_000).to_string();
     let choice = random.pick(choices);
     // Some have braces of their own.
-    if choice.contains("'{") { choice.to_owned() } else { choice.replace("{}", &format!("{number}::bigint")) }
+    if choice.contains("'{") {
+        choice.to_owned()
+    } else {
+        choice.replace("{}", &format!("{number}::bigint"))
+    }
 }

@@ -176,15 +176,20 @@ pub fn attempts(facts: &Facts) -> Vec<Attempt> {
 
 fn changed(facts: &Facts, all: &mut Vec<Attempt>) {
     let mut change = |column: &str, value: &str, depth: usize, id: i64| {
-        let key_hash =
-            matches!(column, "watch_id" | "row_key").then_some("UPDATE lead_audit.entry e SET key_hash = kit.key_hash(e)");
+        let key_hash = matches!(column, "watch_id" | "row_key")
+            .then_some("UPDATE lead_audit.entry e SET key_hash = kit.key_hash(e)");
         let key_hash = key_hash.map(|sql| format!("{sql} WHERE id = {id};")).unwrap_or_default();
         let mut steps = vec![sql(format!(
             "UPDATE lead_audit.entry SET {column} = {value} WHERE id = {id}; {key_hash} SELECT kit.reckon({id})"
         ))];
         steps.extend(repaired(depth));
-        let attempt = Attempt::new("one column changed", format!("{column} of {id} ({})", DEPTHS[depth]), steps);
-        // Where the roots of the notes are others too, nothing is left that knows which entry it was.
+        let attempt = Attempt::new(
+            "one column changed",
+            format!("{column} of {id} ({})", DEPTHS[depth]),
+            steps,
+        );
+        // Where the roots of the notes are others too, nothing is left that knows which entry it
+        // was.
         all.push(if depth < 4 { attempt.named([id]) } else { attempt });
     };
     let ids = &facts.inserts;
@@ -224,12 +229,24 @@ fn deleted(facts: &Facts, all: &mut Vec<Attempt>) {
         let delete = || sql(format!("DELETE FROM lead_audit.entry WHERE id IN ({list})"));
         all.push(Attempt::new("entries deleted", name, vec![delete()]).named(ids.clone()));
         let forget = || sql("SELECT kit.forget_missing(), kit.repair(4)");
-        all.push(Attempt::new("entries deleted", format!("{name}, and all that follows from it"), vec![delete(), forget()]));
+        all.push(Attempt::new(
+            "entries deleted",
+            format!("{name}, and all that follows from it"),
+            vec![delete(), forget()],
+        ));
         let steps = vec![delete(), forget(), Step::ForgeNotes("true")];
-        all.push(Attempt::new("entries deleted", format!("{name}, and signed with a key of the same name"), steps));
+        all.push(Attempt::new(
+            "entries deleted",
+            format!("{name}, and signed with a key of the same name"),
+            steps,
+        ));
         let mut steps = vec![delete()];
         steps.extend(sealed_anew());
-        all.push(Attempt::new("all sealed anew by the server", format!("after {name} was deleted"), steps));
+        all.push(Attempt::new(
+            "all sealed anew by the server",
+            format!("after {name} was deleted"),
+            steps,
+        ));
     }
     all.push(Attempt::new("entries deleted", "all", vec![sql("TRUNCATE lead_audit.entry")]));
     let mut steps = vec![sql("TRUNCATE lead_audit.entry")];
@@ -249,9 +266,13 @@ fn inserted(facts: &Facts, all: &mut Vec<Attempt>) {
         ))])
         .named([gap]),
     );
-    all.push(Attempt::new(kind, "two in gaps", vec![copy(gap), copy(other_gap)]).named([gap, other_gap]));
+    all.push(
+        Attempt::new(kind, "two in gaps", vec![copy(gap), copy(other_gap)]).named([gap, other_gap]),
+    );
     for id in [0, -5, i64::MIN + 1] {
-        all.push(Attempt::new(kind, format!("before the first, as {id}"), vec![copy(id)]).named([id]));
+        all.push(
+            Attempt::new(kind, format!("before the first, as {id}"), vec![copy(id)]).named([id]),
+        );
     }
     let into = |text: &str| {
         format!(
@@ -259,7 +280,11 @@ fn inserted(facts: &Facts, all: &mut Vec<Attempt>) {
              (SELECT min(tree_size) FROM lead_audit.checkpoint WHERE upper(entry_ids) > {gap}); {text}"
         )
     };
-    all.push(Attempt::new(kind, "in a gap and the ids of its checkpoint", vec![copy(gap), sql(into(""))]));
+    all.push(Attempt::new(
+        kind,
+        "in a gap and the ids of its checkpoint",
+        vec![copy(gap), sql(into(""))],
+    ));
     let steps = || {
         vec![
             copy(gap),
@@ -269,7 +294,8 @@ fn inserted(facts: &Facts, all: &mut Vec<Attempt>) {
             ))),
         ]
     };
-    let free = || sql("ALTER TABLE lead_audit.checkpoint DROP CONSTRAINT checkpoint_tree_size_check");
+    let free =
+        || sql("ALTER TABLE lead_audit.checkpoint DROP CONSTRAINT checkpoint_tree_size_check");
     let with = |mut last: Vec<Step>| {
         let mut all = vec![free()];
         all.extend(steps());
@@ -277,17 +303,29 @@ fn inserted(facts: &Facts, all: &mut Vec<Attempt>) {
         all
     };
     all.push(Attempt::new(kind, "in a gap, and all that follows from it", with(Vec::new())));
-    all.push(Attempt::new(kind, "in a gap, and signed with a key of the same name", with(vec![Step::ForgeNotes("true")])));
+    all.push(Attempt::new(
+        kind,
+        "in a gap, and signed with a key of the same name",
+        with(vec![Step::ForgeNotes("true")]),
+    ));
     let mut anew = vec![copy(gap)];
     anew.extend(sealed_anew());
-    all.push(Attempt::new("all sealed anew by the server", "after one was inserted in a gap", anew));
+    all.push(Attempt::new(
+        "all sealed anew by the server",
+        "after one was inserted in a gap",
+        anew,
+    ));
     let mut between = vec![sql(format!(
         "UPDATE lead_audit.entry SET id = -id WHERE id > {model}; UPDATE lead_audit.entry SET id = 1 - id WHERE id < 0;
          SELECT kit.copy({model}, {model} + 1); UPDATE lead_audit.entry e SET checksum = kit.checksum(e) WHERE id > {model};
          SELECT setval('lead_audit.entry_id_seq', (SELECT max(id) FROM lead_audit.entry))"
     ))];
     between.extend(sealed_anew());
-    all.push(Attempt::new("all sealed anew by the server", "after one was inserted between two", between));
+    all.push(Attempt::new(
+        "all sealed anew by the server",
+        "after one was inserted between two",
+        between,
+    ));
     // The state of sealing is told that the gap is open, or not looked at yet.
     all.push(
         Attempt::new(
@@ -314,7 +352,10 @@ fn inserted(facts: &Facts, all: &mut Vec<Attempt>) {
         )
         .expecting(Expected::Nobody),
     );
-    all.push(Attempt::new(kind, "beyond the last id, not sealed", vec![copy(last + 10_000)]).named([last + 10_000]));
+    all.push(
+        Attempt::new(kind, "beyond the last id, not sealed", vec![copy(last + 10_000)])
+            .named([last + 10_000]),
+    );
 }
 
 fn reordered(facts: &Facts, all: &mut Vec<Attempt>) {
@@ -323,7 +364,9 @@ fn reordered(facts: &Facts, all: &mut Vec<Attempt>) {
     let far = *facts.inserts.last().unwrap_or(&b);
     let swap = |a: i64, b: i64| sql(format!("SELECT kit.swap({a}, {b})"));
     all.push(Attempt::new(kind, "ids exchanged", vec![swap(a, b)]).named([a, b]));
-    all.push(Attempt::new(kind, "ids exchanged, of two checkpoints", vec![swap(a, far)]).named([a, far]));
+    all.push(
+        Attempt::new(kind, "ids exchanged, of two checkpoints", vec![swap(a, far)]).named([a, far]),
+    );
     for (depth, what) in DEPTHS.iter().enumerate() {
         let mut steps = vec![swap(a, far), sql(format!("SELECT kit.reckon({a}, {far})"))];
         steps.extend(repaired(depth));
@@ -338,7 +381,9 @@ fn reordered(facts: &Facts, all: &mut Vec<Attempt>) {
         Attempt::new(
             kind,
             "an entry moved to a gap",
-            vec![sql(format!("UPDATE lead_audit.entry SET id = {gap} WHERE id = {a}; SELECT kit.reckon({gap})"))],
+            vec![sql(format!(
+                "UPDATE lead_audit.entry SET id = {gap} WHERE id = {a}; SELECT kit.reckon({gap})"
+            ))],
         )
         .named([a, gap]),
     );
@@ -349,7 +394,14 @@ fn reordered(facts: &Facts, all: &mut Vec<Attempt>) {
         ))
     };
     all.push(Attempt::new(kind, "the same entry twice", vec![double("")]).named([a]));
-    all.push(Attempt::new(kind, "another entry of the same id", vec![double("UPDATE x SET user_id = 'x';")]).named([a]));
+    all.push(
+        Attempt::new(
+            kind,
+            "another entry of the same id",
+            vec![double("UPDATE x SET user_id = 'x';")],
+        )
+        .named([a]),
+    );
     let ids = |from: usize, to: usize| {
         format!(
             "UPDATE lead_audit.checkpoint SET entry_ids = (SELECT entry_ids FROM lead_audit.checkpoint WHERE tree_size = {}) WHERE tree_size = {}",
@@ -363,7 +415,8 @@ fn taken_back(facts: &Facts, all: &mut Vec<Attempt>) {
     let kind = "history taken back, or another one";
     let (fourth, last) = (facts.sizes[3], facts.sizes[5]);
     let cut = || sql(format!("SELECT kit.cut({fourth})"));
-    let gone = || sql("DELETE FROM lead_audit.entry WHERE id > (SELECT looked_to FROM lead_audit.tree)");
+    let gone =
+        || sql("DELETE FROM lead_audit.entry WHERE id > (SELECT looked_to FROM lead_audit.tree)");
     let grow = |count: i64| {
         Step::App(format!(
             "INSERT INTO leads (id, email) SELECT 'other-' || g, 'other@example.com' FROM generate_series(1, {count}) g"
@@ -372,21 +425,58 @@ fn taken_back(facts: &Facts, all: &mut Vec<Attempt>) {
     let seal = || sql("SELECT lead_audit.seal()");
     all.push(Attempt::new(kind, "the tree cut, the entries not", vec![cut()]));
     all.push(Attempt::new(kind, "tree and entries cut", vec![cut(), gone()]));
-    all.push(Attempt::new(kind, "cut, and some other entries since", vec![cut(), gone(), grow(20), seal()]));
-    all.push(Attempt::new(kind, "cut, and many other entries since", vec![cut(), gone(), grow(400), seal()]));
-    all.push(Attempt::new(kind, "cut, and as many other entries since", vec![cut(), gone(), grow(last - fourth), seal()]));
+    all.push(Attempt::new(
+        kind,
+        "cut, and some other entries since",
+        vec![cut(), gone(), grow(20), seal()],
+    ));
+    all.push(Attempt::new(
+        kind,
+        "cut, and many other entries since",
+        vec![cut(), gone(), grow(400), seal()],
+    ));
+    all.push(Attempt::new(
+        kind,
+        "cut, and as many other entries since",
+        vec![cut(), gone(), grow(last - fourth), seal()],
+    ));
     all.push(
-        Attempt::new("no finder", "the tree cut, and the same entries sealed anew: the same history", vec![cut(), seal()])
-            .expecting(Expected::Nobody),
+        Attempt::new(
+            "no finder",
+            "the tree cut, and the same entries sealed anew: the same history",
+            vec![cut(), seal()],
+        )
+        .expecting(Expected::Nobody),
     );
     all.push(Attempt::new(kind, "an old backup restored", Vec::new()).older());
-    all.push(Attempt::new(kind, "an old backup, and some entries since", vec![grow(20), seal()]).older());
-    all.push(Attempt::new(kind, "an old backup, and many entries since", vec![grow(400), seal()]).older());
-    all.push(Attempt::new(kind, "an old backup, and as many entries since", vec![grow(last - fourth), seal()]).older());
-    let rows = |which: &str| sql(format!("DELETE FROM lead_audit.checkpoint WHERE tree_size {which}"));
+    all.push(
+        Attempt::new(kind, "an old backup, and some entries since", vec![grow(20), seal()]).older(),
+    );
+    all.push(
+        Attempt::new(kind, "an old backup, and many entries since", vec![grow(400), seal()])
+            .older(),
+    );
+    all.push(
+        Attempt::new(
+            kind,
+            "an old backup, and as many entries since",
+            vec![grow(last - fourth), seal()],
+        )
+        .older(),
+    );
+    let rows =
+        |which: &str| sql(format!("DELETE FROM lead_audit.checkpoint WHERE tree_size {which}"));
     all.push(Attempt::new(kind, "the newest checkpoint deleted", vec![rows(&format!("= {last}"))]));
-    all.push(Attempt::new(kind, "the newest two deleted", vec![rows(&format!("> {}", facts.sizes[3]))]));
-    all.push(Attempt::new(kind, "one checkpoint deleted", vec![rows(&format!("= {}", facts.sizes[2]))]));
+    all.push(Attempt::new(
+        kind,
+        "the newest two deleted",
+        vec![rows(&format!("> {}", facts.sizes[3]))],
+    ));
+    all.push(Attempt::new(
+        kind,
+        "one checkpoint deleted",
+        vec![rows(&format!("= {}", facts.sizes[2]))],
+    ));
     all.push(Attempt::new(kind, "all checkpoints deleted", vec![rows("> 0")]));
     all.push(Attempt::new(kind, "the tree emptied", vec![sql("SELECT kit.unseal()")]));
     all.push(
@@ -402,10 +492,18 @@ fn taken_back(facts: &Facts, all: &mut Vec<Attempt>) {
         steps.extend([grow(3), seal()]);
         steps
     };
-    let set = |value: &str| format!("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET {value}', current_database()); END $$");
+    let set = |value: &str| {
+        format!(
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET {value}', current_database()); END $$"
+        )
+    };
     let [same, other] = facts.other_keys.each_ref().map(|path| path.display().to_string());
     let kind = "the log's name or key changed";
-    all.push(Attempt::new(kind, "no key any more", all_new(&set("lead_audit.signing_key_file = ''''"))));
+    all.push(Attempt::new(
+        kind,
+        "no key any more",
+        all_new(&set("lead_audit.signing_key_file = ''''")),
+    ));
     all.push(Attempt::new(
         kind,
         "another key of the same name",
@@ -426,14 +524,22 @@ fn taken_back(facts: &Facts, all: &mut Vec<Attempt>) {
 fn checkpoints(facts: &Facts, all: &mut Vec<Attempt>) {
     let kind = "a checkpoint changed";
     let size = facts.sizes[2];
-    for (which, condition) in [("one", format!("tree_size = {size}")), ("the newest", format!("tree_size = {}", facts.sizes[5]))]
-    {
+    for (which, condition) in [
+        ("one", format!("tree_size = {size}")),
+        ("the newest", format!("tree_size = {}", facts.sizes[5])),
+    ] {
         let mut set = |name: &str, what: &str| {
             let text = format!("UPDATE lead_audit.checkpoint SET {what} WHERE {condition}");
             all.push(Attempt::new(kind, format!("{which}: {name}"), vec![sql(text)]));
         };
         set("root", "root = sha256(root)");
-        set("note of another", &format!("note = (SELECT note FROM lead_audit.checkpoint WHERE tree_size = {})", facts.sizes[0]));
+        set(
+            "note of another",
+            &format!(
+                "note = (SELECT note FROM lead_audit.checkpoint WHERE tree_size = {})",
+                facts.sizes[0]
+            ),
+        );
         set("note is none", "note = 'nothing'");
         set("note empty", "note = ''");
         set("size in the note", r"note = regexp_replace(note, E'\n[0-9]+\n', E'\n7\n')");
@@ -441,11 +547,20 @@ fn checkpoints(facts: &Facts, all: &mut Vec<Attempt>) {
         set("signature", r"note = overlay(note PLACING 'AAAA' FROM length(note) - 20)");
         set("signature away", r"note = split_part(note, E'\n\n', 1) || E'\n'");
         set("tree size", "tree_size = tree_size + 1");
-        set("one id less", "entry_ids = entry_ids - int8multirange(int8range(lower(entry_ids), lower(entry_ids), '[]'))");
-        set("one id more", "entry_ids = entry_ids + int8multirange(int8range(upper(entry_ids), upper(entry_ids), '[]'))");
+        set(
+            "one id less",
+            "entry_ids = entry_ids - int8multirange(int8range(lower(entry_ids), lower(entry_ids), '[]'))",
+        );
+        set(
+            "one id more",
+            "entry_ids = entry_ids + int8multirange(int8range(upper(entry_ids), upper(entry_ids), '[]'))",
+        );
         set("no ids", "entry_ids = '{}'");
         set("very many ids", "entry_ids = '{[1,9223372036854775807)}'");
-        set("very many ids before", "entry_ids = int8multirange(int8range(-9223372036854775807, upper(entry_ids)))");
+        set(
+            "very many ids before",
+            "entry_ids = int8multirange(int8range(-9223372036854775807, upper(entry_ids)))",
+        );
         set("ids without end", "entry_ids = '{(,)}'");
     }
     for column in ["root", "note", "entry_ids"] {
@@ -457,17 +572,25 @@ fn checkpoints(facts: &Facts, all: &mut Vec<Attempt>) {
     all.push(Attempt::new(
         kind,
         "one signed with a key of the same name",
-        vec![Step::ForgeNotes("tree_size = (SELECT tree_size FROM lead_audit.checkpoint ORDER BY 1 OFFSET 1 LIMIT 1)")],
+        vec![Step::ForgeNotes(
+            "tree_size = (SELECT tree_size FROM lead_audit.checkpoint ORDER BY 1 OFFSET 1 LIMIT 1)",
+        )],
     ));
     all.push(
         Attempt::new(
             "no finder",
             "the first note signed with a key of the same name: the log may have had another",
-            vec![Step::ForgeNotes("tree_size = (SELECT min(tree_size) FROM lead_audit.checkpoint)")],
+            vec![Step::ForgeNotes(
+                "tree_size = (SELECT min(tree_size) FROM lead_audit.checkpoint)",
+            )],
         )
         .expecting(Expected::Nobody),
     );
-    all.push(Attempt::new(kind, "all signed with a key of the same name", vec![Step::ForgeNotes("true")]));
+    all.push(Attempt::new(
+        kind,
+        "all signed with a key of the same name",
+        vec![Step::ForgeNotes("true")],
+    ));
     all.push(
         Attempt::new(
             "no finder",
@@ -487,11 +610,20 @@ fn checkpoints(facts: &Facts, all: &mut Vec<Attempt>) {
 fn tree(facts: &Facts, all: &mut Vec<Attempt>) {
     let kind = "what is stored of the tree";
     let id = facts.inserts[1];
-    let mut add =
-        |name: &str, text: String, expected: Expected| all.push(Attempt::new(kind, name, vec![sql(text)]).expecting(expected));
+    let mut add = |name: &str, text: String, expected: Expected| {
+        all.push(Attempt::new(kind, name, vec![sql(text)]).expecting(expected))
+    };
     let flip = "hashes = set_byte(hashes, 40, get_byte(hashes, 40) # 1)";
-    add("a leaf hash", format!("UPDATE lead_audit.tree_tile SET {flip} WHERE level = 0 AND index = 0"), Expected::Found);
-    add("a leaf hash at the edge", format!("UPDATE lead_audit.tree_edge SET {flip} WHERE level = 0"), Expected::Found);
+    add(
+        "a leaf hash",
+        format!("UPDATE lead_audit.tree_tile SET {flip} WHERE level = 0 AND index = 0"),
+        Expected::Found,
+    );
+    add(
+        "a leaf hash at the edge",
+        format!("UPDATE lead_audit.tree_edge SET {flip} WHERE level = 0"),
+        Expected::Found,
+    );
     let swapped = "overlay(overlay(hashes PLACING substr(hashes, 321, 32) FROM 353) PLACING substr(hashes, 353, 32) FROM 321)";
     add(
         "two leaf hashes exchanged",
@@ -503,14 +635,26 @@ fn tree(facts: &Facts, all: &mut Vec<Attempt>) {
         "UPDATE lead_audit.tree_edge SET hashes = sha256(hashes) WHERE level = 1".to_owned(),
         Expected::ByServer,
     );
-    add("a tile deleted", "DELETE FROM lead_audit.tree_tile WHERE level = 0 AND index = 0".to_owned(), Expected::ByServer);
-    add("the edge deleted", "DELETE FROM lead_audit.tree_edge WHERE level = 0".to_owned(), Expected::ByServer);
+    add(
+        "a tile deleted",
+        "DELETE FROM lead_audit.tree_tile WHERE level = 0 AND index = 0".to_owned(),
+        Expected::ByServer,
+    );
+    add(
+        "the edge deleted",
+        "DELETE FROM lead_audit.tree_edge WHERE level = 0".to_owned(),
+        Expected::ByServer,
+    );
     add(
         "the edge shortened",
         "UPDATE lead_audit.tree_edge SET hashes = substr(hashes, 1, 32) WHERE level = 0".to_owned(),
         Expected::ByServer,
     );
-    add("all tiles deleted", "TRUNCATE lead_audit.tree_tile, lead_audit.tree_edge".to_owned(), Expected::ByServer);
+    add(
+        "all tiles deleted",
+        "TRUNCATE lead_audit.tree_tile, lead_audit.tree_edge".to_owned(),
+        Expected::ByServer,
+    );
     add(
         "where ids are, deleted",
         format!("DELETE FROM lead_audit.leaf_range WHERE {id} BETWEEN first_id AND last_id"),
@@ -518,7 +662,9 @@ fn tree(facts: &Facts, all: &mut Vec<Attempt>) {
     );
     add(
         "where ids are, shifted",
-        format!("UPDATE lead_audit.leaf_range SET first_leaf = first_leaf + 1 WHERE {id} BETWEEN first_id AND last_id"),
+        format!(
+            "UPDATE lead_audit.leaf_range SET first_leaf = first_leaf + 1 WHERE {id} BETWEEN first_id AND last_id"
+        ),
         Expected::ByServer,
     );
     add(
@@ -526,10 +672,26 @@ fn tree(facts: &Facts, all: &mut Vec<Attempt>) {
         "UPDATE lead_audit.leaf_range SET last_id = 9223372036854775807 WHERE first_id = (SELECT max(first_id) FROM lead_audit.leaf_range)".to_owned(),
         Expected::ByServer,
     );
-    add("tree size", "UPDATE lead_audit.tree SET tree_size = tree_size - 1".to_owned(), Expected::ByServer);
-    add("the state of sealing deleted", "DELETE FROM lead_audit.tree".to_owned(), Expected::ByServer);
-    add("looked to the end of time", "UPDATE lead_audit.tree SET looked_to = 9223372036854775806".to_owned(), Expected::Found);
-    add("the log's id", "UPDATE lead_audit.tree SET log_id = gen_random_uuid()".to_owned(), Expected::ByServer);
+    add(
+        "tree size",
+        "UPDATE lead_audit.tree SET tree_size = tree_size - 1".to_owned(),
+        Expected::ByServer,
+    );
+    add(
+        "the state of sealing deleted",
+        "DELETE FROM lead_audit.tree".to_owned(),
+        Expected::ByServer,
+    );
+    add(
+        "looked to the end of time",
+        "UPDATE lead_audit.tree SET looked_to = 9223372036854775806".to_owned(),
+        Expected::Found,
+    );
+    add(
+        "the log's id",
+        "UPDATE lead_audit.tree SET log_id = gen_random_uuid()".to_owned(),
+        Expected::ByServer,
+    );
     add(
         "a tile too many",
         "INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (99, 0, '')".to_owned(),
@@ -542,7 +704,9 @@ fn tree(facts: &Facts, all: &mut Vec<Attempt>) {
     );
     add(
         "an open gap too many",
-        format!("INSERT INTO lead_audit.open_gap VALUES ({id}, now(), int8multirange(int8range({id}, {id}, '[]')), '{{}}')"),
+        format!(
+            "INSERT INTO lead_audit.open_gap VALUES ({id}, now(), int8multirange(int8range({id}, {id}, '[]')), '{{}}')"
+        ),
         Expected::ByServer,
     );
     add(
@@ -555,7 +719,9 @@ fn tree(facts: &Facts, all: &mut Vec<Attempt>) {
 fn guards(facts: &Facts, all: &mut Vec<Attempt>) {
     let kind = "around the guards";
     let id = facts.inserts[6];
-    let change = format!("UPDATE lead_audit.entry SET user_id = 'x' WHERE id = {id}; SELECT kit.reckon({id});");
+    let change = format!(
+        "UPDATE lead_audit.entry SET user_id = 'x' WHERE id = {id}; SELECT kit.reckon({id});"
+    );
     all.push(
         Attempt::new(
             "refused by the guards",
@@ -583,7 +749,9 @@ fn guards(facts: &Facts, all: &mut Vec<Attempt>) {
         .guarded()
         .expecting(Expected::Nobody),
     );
-    let mut attempt = |name: &str, text: String| all.push(Attempt::new(kind, name, vec![sql(text)]).guarded().named([id]));
+    let mut attempt = |name: &str, text: String| {
+        all.push(Attempt::new(kind, name, vec![sql(text)]).guarded().named([id]))
+    };
     attempt("trigger dropped", format!("DROP TRIGGER append_only ON lead_audit.entry; {change}"));
     attempt(
         "trigger's function replaced",
@@ -635,7 +803,12 @@ fn unsealed(facts: &Facts, all: &mut Vec<Attempt>) {
     let id = facts.unsealed;
     let change = format!("UPDATE lead_audit.entry SET user_id = 'x' WHERE id = {id}");
     all.push(
-        Attempt::new("one column changed", "of one that is not sealed, without its checksum", vec![sql(&*change)]).named([id]),
+        Attempt::new(
+            "one column changed",
+            "of one that is not sealed, without its checksum",
+            vec![sql(&*change)],
+        )
+        .named([id]),
     );
     all.push(
         Attempt::new(
@@ -646,8 +819,12 @@ fn unsealed(facts: &Facts, all: &mut Vec<Attempt>) {
         .expecting(Expected::Nobody),
     );
     all.push(
-        Attempt::new(kind, "deleted before it was sealed", vec![sql(format!("DELETE FROM lead_audit.entry WHERE id = {id}"))])
-            .expecting(Expected::Nobody),
+        Attempt::new(
+            kind,
+            "deleted before it was sealed",
+            vec![sql(format!("DELETE FROM lead_audit.entry WHERE id = {id}"))],
+        )
+        .expecting(Expected::Nobody),
     );
     all.push(
         Attempt::new(

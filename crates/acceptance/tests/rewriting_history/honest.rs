@@ -11,9 +11,13 @@ fn what_is_done_honestly_is_not_found() {
     seal(&mut cluster.admin("honest"));
     stage.findings("honest").assert_nothing("sealed");
     let mut admin = cluster.admin("honest");
-    for statement in
-        ["VACUUM FULL", "REINDEX DATABASE honest", "CLUSTER lead_audit.entry USING entry_pkey", "ANALYZE", "CHECKPOINT"]
-    {
+    for statement in [
+        "VACUUM FULL",
+        "REINDEX DATABASE honest",
+        "CLUSTER lead_audit.entry USING entry_pkey",
+        "ANALYZE",
+        "CHECKPOINT",
+    ] {
         call(&mut admin, statement);
     }
     drop(admin);
@@ -51,7 +55,10 @@ fn what_is_done_honestly_is_not_found() {
     cluster.run("pg_dump", &["-Fc", "-d", "honest", "-f", text_of(&dump)]);
     call(&mut cluster.admin("postgres"), "CREATE DATABASE moved");
     cluster.run("pg_restore", &["-d", "moved", "--exit-on-error", text_of(&dump)]);
-    call(&mut cluster.admin("postgres"), &format!("ALTER DATABASE moved SET lead_audit.signing_key_file = '{}'", file.display()));
+    call(
+        &mut cluster.admin("postgres"),
+        &format!("ALTER DATABASE moved SET lead_audit.signing_key_file = '{}'", file.display()),
+    );
     stage.findings_with("moved", &both.map(String::as_str)).assert_nothing("restored");
     let mut admin = cluster.admin("moved");
     call(&mut admin, "INSERT INTO leads (id) VALUES ('after the move')");

@@ -1,18 +1,20 @@
-//! A tamperer with all rights in the database and full knowledge of the format, but neither the log's key nor the witness's memory:
-//! each of the ways to rewrite the past ends with exit status 1 of `lead-audit verify` on an export or of `lead-audit witness`, the
-//! right entry is named where that can be told, and the verifier in Python comes to the same verdict. What cannot be found is here
-//! too, and what was done honestly, which nobody may find anything wrong with.
+//! A tamperer with all rights in the database and full knowledge of the format, but neither the
+//! log's key nor the witness's memory: each of the ways to rewrite the past ends with exit status 1
+//! of `lead-audit verify` on an export or of `lead-audit witness`, the right entry is named where
+//! that can be told, and the verifier in Python comes to the same verdict. What cannot be found is
+//! here too, and what was done honestly, which nobody may find anything wrong with.
 //!
-//! What is worked out anew (checksums, leaves, nodes, roots) is by `sql/rewriting_history.sql`, written from docs/FORMAT.md.
-//! `LEAD_AUDIT_ACCEPTANCE_ONLY` runs the attempts that have this text in their name.
+//! What is worked out anew (checksums, leaves, nodes, roots) is by `sql/rewriting_history.sql`,
+//! written from docs/FORMAT.md. `LEAD_AUDIT_ACCEPTANCE_ONLY` runs the attempts that have this text
+//! in their name.
 
 mod attempts;
 mod honest;
 mod outside;
 
 use acceptance::{
-    Cluster, LeadAudit, Session, add_leads, app_database, assert_tree_whole, call, python_verifier, seal, text_of, try_call,
-    value,
+    Cluster, LeadAudit, Session, add_leads, app_database, assert_tree_whole, call, python_verifier,
+    seal, text_of, try_call, value,
 };
 use attempts::{Attempt, Expected, From, Step, attempts};
 use ledger::checkpoint::Checkpoint;
@@ -68,11 +70,13 @@ pub struct Facts {
 
 impl Stage {
     fn new() -> Self {
-        let cluster = Cluster::builder().preloaded().setting("lead_audit.seal_interval = 0").start();
+        let cluster =
+            Cluster::builder().preloaded().setting("lead_audit.seal_interval = 0").start();
         let tool = LeadAudit::new();
         let make_key = |file: &str, name: &str| {
             let path = cluster.directory().join(file);
-            let key = tool.expect(0, &["keygen", "--name", name, "-o", text_of(&path)]).trim().to_owned();
+            let key =
+                tool.expect(0, &["keygen", "--name", name, "-o", text_of(&path)]).trim().to_owned();
             cluster.give_to_server(&path);
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
             (path, key)
@@ -81,17 +85,29 @@ impl Stage {
         let (same_name_file, same_name) = make_key("same-name", ORIGIN);
         let other_keys = [same_name_file, make_key("other-name", "example.com/other").0];
         drop(app_database(&cluster, "honest"));
-        call(&mut cluster.admin("postgres"), &format!("ALTER SYSTEM SET lead_audit.signing_key_file = '{}'", secret.display()));
+        call(
+            &mut cluster.admin("postgres"),
+            &format!("ALTER SYSTEM SET lead_audit.signing_key_file = '{}'", secret.display()),
+        );
         call(&mut cluster.admin("postgres"), "SELECT pg_reload_conf()");
         write_failures(&cluster);
-        // From here on without a background worker, which would be in the way of copying databases. It is an honest restart, too.
+        // From here on without a background worker, which would be in the way of copying databases.
+        // It is an honest restart, too.
         cluster.stop("fast");
         cluster.configure(&["shared_preload_libraries = ''".to_owned()]);
         cluster.start_again();
         let directory = tempfile::tempdir().unwrap();
         let witness = directory.path().join("witness");
-        let stage =
-            |facts| Stage { kept: directory.path().join("kept"), cluster, tool, key, same_name, witness, directory, facts };
+        let stage = |facts| Stage {
+            kept: directory.path().join("kept"),
+            cluster,
+            tool,
+            key,
+            same_name,
+            witness,
+            directory,
+            facts,
+        };
         let mut stage = stage(Facts {
             sizes: Vec::new(),
             inserts: Vec::new(),
@@ -112,13 +128,22 @@ impl Stage {
     }
 
     fn look(&self, database: &str, state: &Path) -> i32 {
-        let arguments =
-            ["-q", "witness", "--once", "--database", &self.url(database), "--state", text_of(state), "--key", &self.key];
+        let arguments = [
+            "-q",
+            "witness",
+            "--once",
+            "--database",
+            &self.url(database),
+            "--state",
+            text_of(state),
+            "--key",
+            &self.key,
+        ];
         self.tool.run(&arguments).status
     }
 
-    /// Six checkpoints of which the auditor keeps the second and the witness sees some, the last among them; and a copy of the
-    /// database as it was after the fourth.
+    /// Six checkpoints of which the auditor keeps the second and the witness sees some, the last
+    /// among them; and a copy of the database as it was after the fourth.
     fn write_history(&mut self) {
         let mut admin = self.cluster.admin("honest");
         let mut app = self.cluster.session("app", "honest");
@@ -141,16 +166,23 @@ impl Stage {
         );
         call(&mut other, "COMMIT");
         seal(&mut admin);
-        fs::write(&self.kept, value::<String>(&mut admin, "SELECT lead_audit.latest_checkpoint()")).unwrap();
+        fs::write(&self.kept, value::<String>(&mut admin, "SELECT lead_audit.latest_checkpoint()"))
+            .unwrap();
         // One that is prepared while others are sealed.
-        call(&mut other, "BEGIN; UPDATE leads SET source = 'late' WHERE created_by = 'user-6'; PREPARE TRANSACTION 'late'");
+        call(
+            &mut other,
+            "BEGIN; UPDATE leads SET source = 'late' WHERE created_by = 'user-6'; PREPARE TRANSACTION 'late'",
+        );
         call(
             &mut app,
             "UPDATE leads SET id = 'moved ' || id WHERE created_by = 'user-7'; DELETE FROM leads WHERE created_by = 'user-8'",
         );
         seal(&mut admin);
         assert_eq!(self.look("honest", &self.witness), 0);
-        call(&mut other, "BEGIN; INSERT INTO leads (id) VALUES ('never'); PREPARE TRANSACTION 'never'");
+        call(
+            &mut other,
+            "BEGIN; INSERT INTO leads (id) VALUES ('never'); PREPARE TRANSACTION 'never'",
+        );
         call(&mut app, "UPDATE leads SET source = 'y' WHERE created_by = 'user-9'");
         call(&mut other, "COMMIT PREPARED 'late'");
         call(&mut other, "ROLLBACK PREPARED 'never'");
@@ -178,7 +210,8 @@ impl Stage {
         for database in ["older", "honest"] {
             let mut admin = self.cluster.admin(database);
             call(&mut admin, KIT);
-            // Knows what it is doing: nothing that it would write is another thing than what is there.
+            // Knows what it is doing: nothing that it would write is another thing than what is
+            // there.
             let differing: i64 = value(
                 &mut admin,
                 "SELECT (SELECT count(*) FROM lead_audit.entry e WHERE checksum <> kit.checksum(e) OR key_hash <> kit.key_hash(e))
@@ -206,13 +239,24 @@ impl Stage {
             value(&mut admin, "SELECT max(last_id) FROM lead_audit.leaf_range"),
         );
         facts.unsealed = facts.sealed.1 + 2;
-        facts.transaction = ids(&mut admin, "SELECT id FROM lead_audit.entry WHERE row_key->>'id' = 'a' ORDER BY id");
-        facts.table = ids(&mut admin, "SELECT id FROM lead_audit.entry WHERE table_name = 'other' ORDER BY id");
+        facts.transaction = ids(
+            &mut admin,
+            "SELECT id FROM lead_audit.entry WHERE row_key->>'id' = 'a' ORDER BY id",
+        );
+        facts.table = ids(
+            &mut admin,
+            "SELECT id FROM lead_audit.entry WHERE table_name = 'other' ORDER BY id",
+        );
         facts.newest = ids(
             &mut admin,
             "SELECT e.id FROM lead_audit.entry e, lead_audit.checkpoint WHERE entry_ids @> e.id AND tree_size = (SELECT max(tree_size) FROM lead_audit.checkpoint)",
         );
-        assert!(facts.sizes.len() == 6 && facts.gaps.len() >= 4 && facts.transaction.len() == 3 && facts.table.len() > 12);
+        assert!(
+            facts.sizes.len() == 6
+                && facts.gaps.len() >= 4
+                && facts.transaction.len() == 3
+                && facts.table.len() > 12
+        );
         assert!(facts.inserts.len() >= 10, "{:?}", facts.inserts);
     }
 }
@@ -227,7 +271,9 @@ fn write_failures(cluster: &Cluster) {
     assert!(app.batch_execute("UPDATE leads SET enrichment_status = repeat('x', 50)").is_err());
     let mut admin = cluster.admin("honest");
     let begin = Instant::now();
-    while value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'failed'") < 3 {
+    while value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'failed'")
+        < 3
+    {
         assert!(begin.elapsed() < Duration::from_secs(60), "failed statements have entries");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -261,14 +307,16 @@ impl Stage {
         let mut found = Findings::default();
         let mut admin = self.cluster.admin(database);
         call(&mut admin, "SET statement_timeout = '30s'");
-        found.sql = match admin.query("SELECT id, fault || ': ' || detail FROM lead_audit.verify()", &[]) {
-            Ok(rows) => rows.iter().map(|row| (row.get(0), row.get(1))).collect(),
-            Err(error) => vec![(None, format!("error: {error:?}"))],
-        };
+        found.sql =
+            match admin.query("SELECT id, fault || ': ' || detail FROM lead_audit.verify()", &[]) {
+                Ok(rows) => rows.iter().map(|row| (row.get(0), row.get(1))).collect(),
+                Err(error) => vec![(None, format!("error: {error:?}"))],
+            };
         drop(admin);
         let (url, kept) = (self.url(database), text_of(&self.kept).to_owned());
         let trust = [&keys[..], &["--checkpoint", &kept]].concat();
-        let live = self.tool.run(&[&["verify", "--json", "-q", "--database", &url], &trust[..]].concat());
+        let live =
+            self.tool.run(&[&["verify", "--json", "-q", "--database", &url], &trust[..]].concat());
         found.database = live.status;
         found.text = format!("{}{}", live.output, live.errors);
         let file = self.directory.path().join(format!("{database}.ndjson"));
@@ -276,7 +324,8 @@ impl Stage {
         let export = self.tool.run(&["-q", "export", "--database", &url, "-o", text_of(&file)]);
         found.text += &export.errors;
         if export.status == 0 {
-            let offline = self.tool.run(&[&["verify", "--json", "-q", text_of(&file)], &trust[..]].concat());
+            let offline =
+                self.tool.run(&[&["verify", "--json", "-q", text_of(&file)], &trust[..]].concat());
             found.offline = offline.status;
             found.text += &format!("{}{}", offline.output, offline.errors);
             found.named = offline
@@ -300,9 +349,14 @@ impl Stage {
     }
 
     fn python(&self, arguments: &[&str]) -> (i32, String) {
-        let answer =
-            Command::new("python3").arg(python_verifier()).arg("export").args(arguments).output().expect("python3 starts");
-        let text = String::from_utf8_lossy(&answer.stdout).into_owned() + &String::from_utf8_lossy(&answer.stderr);
+        let answer = Command::new("python3")
+            .arg(python_verifier())
+            .arg("export")
+            .args(arguments)
+            .output()
+            .expect("python3 starts");
+        let text = String::from_utf8_lossy(&answer.stdout).into_owned()
+            + &String::from_utf8_lossy(&answer.stderr);
         (answer.status.code().unwrap_or(2), text)
     }
 
@@ -318,7 +372,9 @@ impl Stage {
         }
         for step in &attempt.steps {
             match step {
-                Step::Sql(sql) => try_call(&mut admin, sql).map_err(|error| format!("{error}\n{sql}"))?,
+                Step::Sql(sql) => {
+                    try_call(&mut admin, sql).map_err(|error| format!("{error}\n{sql}"))?
+                }
                 Step::Refused(sql) => match try_call(&mut admin, sql) {
                     Err(error) if error.starts_with("42501") => {}
                     other => return Err(format!("not refused: {other:?}\n{sql}")),
@@ -335,12 +391,19 @@ impl Stage {
 /// Signs the checkpoints anew, with a key of the log's name.
 fn forge_notes(admin: &mut Session, condition: &str) {
     let key = SigningKey::from_seed(ORIGIN, &[7; 32]).expect("a name");
-    let rows = admin.query(&format!("SELECT tree_size, root FROM lead_audit.checkpoint WHERE {condition}"), &[]).unwrap();
+    let rows = admin
+        .query(&format!("SELECT tree_size, root FROM lead_audit.checkpoint WHERE {condition}"), &[])
+        .unwrap();
     for row in &rows {
         let (size, root): (i64, Vec<u8>) = (row.get(0), row.get(1));
         let checkpoint = Checkpoint::new(ORIGIN, size as u64, root.try_into().unwrap()).unwrap();
         let note = checkpoint.sign(&key).unwrap().to_string();
-        admin.execute("UPDATE lead_audit.checkpoint SET note = $2 WHERE tree_size = $1", &[&size, &note]).unwrap();
+        admin
+            .execute(
+                "UPDATE lead_audit.checkpoint SET note = $2 WHERE tree_size = $1",
+                &[&size, &note],
+            )
+            .unwrap();
     }
 }
 
@@ -389,19 +452,31 @@ fn complaints(attempt: &Attempt, found: &Findings) -> Vec<String> {
             expect(!found.sql.is_empty(), "verify() did not find it");
             expect(!outside, "somebody found it who was not expected to");
         }
-        Expected::Nobody => expect(!outside && found.sql.is_empty(), "somebody found it who was not expected to"),
+        Expected::Nobody => {
+            expect(!outside && found.sql.is_empty(), "somebody found it who was not expected to")
+        }
     }
     if !attempt.about.is_empty() && attempt.expected == Expected::Found {
         for (id, text) in &found.sql {
-            expect(id.is_none_or(|id| attempt.about.contains(&id)), &format!("verify() names another entry: {id:?} {text}"));
+            expect(
+                id.is_none_or(|id| attempt.about.contains(&id)),
+                &format!("verify() names another entry: {id:?} {text}"),
+            );
         }
         for (ids, line) in &found.named {
-            let other = ids.is_some_and(|(from, to)| !attempt.about.iter().any(|id| (from..=to).contains(id)));
+            let other = ids
+                .is_some_and(|(from, to)| !attempt.about.iter().any(|id| (from..=to).contains(id)));
             expect(!other, &format!("offline verification names another entry: {line}"));
         }
         if attempt.named {
-            let range = |id: i64| found.named.iter().any(|(ids, _)| ids.is_some_and(|(from, to)| (from..=to).contains(&id)));
-            let unnamed: Vec<i64> = attempt.about.iter().copied().filter(|&id| !range(id)).collect();
+            let range = |id: i64| {
+                found
+                    .named
+                    .iter()
+                    .any(|(ids, _)| ids.is_some_and(|(from, to)| (from..=to).contains(&id)))
+            };
+            let unnamed: Vec<i64> =
+                attempt.about.iter().copied().filter(|&id| !range(id)).collect();
             expect(unnamed.is_empty(), &format!("offline verification does not name {unnamed:?}"));
         }
     }
@@ -413,7 +488,8 @@ fn what_a_tamperer_does_is_found() {
     let stage = Stage::new();
     stage.findings("honest").assert_nothing("honest");
     let only = std::env::var("LEAD_AUDIT_ACCEPTANCE_ONLY").unwrap_or_default();
-    let all: Vec<Attempt> = attempts(&stage.facts).into_iter().filter(|attempt| attempt.name.contains(&only)).collect();
+    let all: Vec<Attempt> =
+        attempts(&stage.facts).into_iter().filter(|attempt| attempt.name.contains(&only)).collect();
     assert!(!only.is_empty() || all.len() >= 100, "{} attempts", all.len());
     let (next, results) = (Mutex::new(all.iter()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -440,7 +516,14 @@ fn what_a_tamperer_does_is_found() {
         .filter_map(|(attempt, found)| {
             let complaints = complaints(attempt, found);
             (!complaints.is_empty()).then(|| {
-                format!("== {}: {}\n{:?}\n{:?}\n{}", attempt.name, complaints.join("; "), found.failed, found.sql, found.text)
+                format!(
+                    "== {}: {}\n{:?}\n{:?}\n{}",
+                    attempt.name,
+                    complaints.join("; "),
+                    found.failed,
+                    found.sql,
+                    found.text
+                )
             })
         })
         .collect();
@@ -452,12 +535,22 @@ fn show(results: &[(&Attempt, Findings)]) {
     let mut kinds: BTreeMap<&str, [usize; 6]> = BTreeMap::new();
     for (attempt, found) in results {
         let row = kinds.entry(attempt.kind).or_default();
-        let found = [true, !found.sql.is_empty(), found.database == 1, found.offline == 1, found.python == 1, found.witness == 1];
+        let found = [
+            true,
+            !found.sql.is_empty(),
+            found.database == 1,
+            found.offline == 1,
+            found.python == 1,
+            found.witness == 1,
+        ];
         for (count, found) in row.iter_mut().zip(found) {
             *count += usize::from(found);
         }
     }
-    println!("{:<40} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}", "", "attempts", "verify()", "database", "export", "Python", "witness");
+    println!(
+        "{:<40} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "", "attempts", "verify()", "database", "export", "Python", "witness"
+    );
     for (kind, row) in kinds {
         print!("{kind:<40}");
         row.iter().for_each(|count| print!(" {count:>8}"));

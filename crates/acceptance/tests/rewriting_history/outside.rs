@@ -1,4 +1,5 @@
-//! Tampering with what has left the database: exports that are edited by hand, and checkpoints in a directory.
+//! Tampering with what has left the database: exports that are edited by hand, and checkpoints in a
+//! directory.
 
 use crate::{ORIGIN, Stage, copy};
 use acceptance::{Session, call, seal, text_of, value};
@@ -16,14 +17,21 @@ fn ended(mut lines: Lines) -> Lines {
         let (_, rest) = line.strip_prefix("{\"checkpoint\":")?.rsplit_once("\"tree_size\":")?;
         Some(rest.trim_end_matches('}').to_owned())
     });
-    lines.push(format!("{{\"end\":{{\"lines\":{},\"tree_size\":{}}}}}", lines.len(), size.unwrap_or_default()));
+    lines.push(format!(
+        "{{\"end\":{{\"lines\":{},\"tree_size\":{}}}}}",
+        lines.len(),
+        size.unwrap_or_default()
+    ));
     lines
 }
 
 /// The places of the lines of this record.
 fn places(lines: &[String], record: &str) -> Vec<usize> {
     (0..lines.len())
-        .filter(|&place| lines[place].contains(&format!("\"{record}\":{{")) && !lines[place].starts_with("{\"end\""))
+        .filter(|&place| {
+            lines[place].contains(&format!("\"{record}\":{{"))
+                && !lines[place].starts_with("{\"end\"")
+        })
         .collect()
 }
 
@@ -31,19 +39,26 @@ fn places(lines: &[String], record: &str) -> Vec<usize> {
 fn rewritten(admin: &mut Session, line: &str) -> String {
     let (_, entry) = line.split_once("\"entry\":").unwrap();
     let entry = entry.strip_suffix('}').unwrap().replace("@example", "@evil");
-    let sum: String = value(admin, &format!("SELECT encode(sha256(convert_to($entry${entry}$entry$, 'UTF8')), 'hex')"));
+    let sum: String = value(
+        admin,
+        &format!("SELECT encode(sha256(convert_to($entry${entry}$entry$, 'UTF8')), 'hex')"),
+    );
     format!("{{\"checksum\":\"{sum}\",\"entry\":{entry}}}")
 }
 
 /// Each edit, and what it makes of the lines.
 fn edits(lines: &Lines, admin: &mut Session) -> Vec<(&'static str, Lines)> {
-    let (entries, checkpoints, unsealed) = (places(lines, "entry"), places(lines, "checkpoint"), places(lines, "unsealed"));
+    let (entries, checkpoints, unsealed) =
+        (places(lines, "entry"), places(lines, "checkpoint"), places(lines, "unsealed"));
     let with = |edit: &dyn Fn(&mut Lines)| {
         let mut lines = lines.clone();
         edit(&mut lines);
         lines
     };
-    let with_email = *entries.iter().find(|&&place| lines[place].contains("@example") && place > checkpoints[1]).unwrap();
+    let with_email = *entries
+        .iter()
+        .find(|&&place| lines[place].contains("@example") && place > checkpoints[1])
+        .unwrap();
     let other = rewritten(admin, &lines[with_email]);
     vec![
         ("an entry away", with(&|l| drop(l.remove(entries[9])))),
@@ -53,9 +68,18 @@ fn edits(lines: &Lines, admin: &mut Session) -> Vec<(&'static str, Lines)> {
         ("a value", with(&|l| l[with_email] = l[with_email].replace("@example", "@evil"))),
         ("a value, and the checksum", with(&|l| l[with_email].clone_from(&other))),
         ("a checkpoint away", ended(with(&|l| drop(l.remove(checkpoints[2]))))),
-        ("a checkpoint and its entries away", ended(with(&|l| drop(l.drain(checkpoints[2]..checkpoints[3]))))),
-        ("the last checkpoint and its entries away", ended(with(&|l| drop(l.drain(checkpoints[5]..unsealed[0]))))),
-        ("all checkpoints away", ended(with(&|l| l.retain(|line| !line.starts_with("{\"checkpoint\""))))),
+        (
+            "a checkpoint and its entries away",
+            ended(with(&|l| drop(l.drain(checkpoints[2]..checkpoints[3])))),
+        ),
+        (
+            "the last checkpoint and its entries away",
+            ended(with(&|l| drop(l.drain(checkpoints[5]..unsealed[0])))),
+        ),
+        (
+            "all checkpoints away",
+            ended(with(&|l| l.retain(|line| !line.starts_with("{\"checkpoint\"")))),
+        ),
         (
             "signatures away",
             with(&|l| {
@@ -88,13 +112,23 @@ fn what_is_done_to_exports_and_checkpoints_is_found() {
     let path = |name: &str| stage.directory.path().join(name);
     let export = |database: &str, name: &str, more: &[&str]| -> PathBuf {
         let (file, url) = (path(name), stage.url(database));
-        stage.tool.expect(0, &[&["-q", "export", "--database", &url, "-o", text_of(&file)], more].concat());
+        stage.tool.expect(
+            0,
+            &[&["-q", "export", "--database", &url, "-o", text_of(&file)], more].concat(),
+        );
         file
     };
     let honest = export("honest", "honest.ndjson", &[]);
     // What the witness has seen last.
     let newest = path("witness").join("checkpoints").join(format!("{:020}", stage.facts.sizes[5]));
-    let trust = ["--key", &stage.key, "--checkpoint", text_of(&newest), "--checkpoint", text_of(&stage.kept)];
+    let trust = [
+        "--key",
+        &stage.key,
+        "--checkpoint",
+        text_of(&newest),
+        "--checkpoint",
+        text_of(&stage.kept),
+    ];
     let ask = |files: &[&Path]| {
         let files: Vec<&str> = files.iter().map(|file| text_of(file)).collect();
         let arguments = [&trust[..], &files].concat();
@@ -107,24 +141,41 @@ fn what_is_done_to_exports_and_checkpoints_is_found() {
     let lines: Lines = fs::read_to_string(&honest).unwrap().lines().map(str::to_owned).collect();
     let edited = path("edited.ndjson");
     for (name, lines) in edits(&lines, &mut admin) {
-        fs::write(&edited, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+        fs::write(&edited, lines.iter().map(|line| format!("{line}\n")).collect::<String>())
+            .unwrap();
         let (statuses, said) = ask(&[&edited]);
         assert_eq!(statuses, (1, 1), "{name}:\n{said}");
     }
 
-    // A fork: the witness and one auditor have seen one history, another auditor is shown the other.
-    call(&mut stage.cluster.admin("older"), "INSERT INTO leads (id) SELECT 'fork-' || g FROM generate_series(1, 400) g");
+    // A fork: the witness and one auditor have seen one history, another auditor is shown the
+    // other.
+    call(
+        &mut stage.cluster.admin("older"),
+        "INSERT INTO leads (id) SELECT 'fork-' || g FROM generate_series(1, 400) g",
+    );
     seal(&mut stage.cluster.admin("older"));
     let fork = export("older", "fork.ndjson", &[]);
     assert_eq!(ask(&[&fork]).0, (1, 1));
-    let refused =
-        stage.tool.run(&["export", "--database", &stage.url("older"), "--after", text_of(&honest), "-o", text_of(&path("x"))]);
-    assert!(refused.status == 2 && refused.errors.contains("no checkpoint of"), "{}", refused.errors);
+    let refused = stage.tool.run(&[
+        "export",
+        "--database",
+        &stage.url("older"),
+        "--after",
+        text_of(&honest),
+        "-o",
+        text_of(&path("x")),
+    ]);
+    assert!(
+        refused.status == 2 && refused.errors.contains("no checkpoint of"),
+        "{}",
+        refused.errors
+    );
 
     in_a_directory(&stage, &mut admin);
 }
 
-/// A witness that follows the directory, alone and with the database, and what is done to the files there.
+/// A witness that follows the directory, alone and with the database, and what is done to the files
+/// there.
 fn in_a_directory(stage: &Stage, admin: &mut Session) {
     let published = stage.directory.path().join("published");
     fs::create_dir_all(&published).unwrap();
@@ -136,17 +187,31 @@ fn in_a_directory(stage: &Stage, admin: &mut Session) {
     let newest = stage.facts.sizes[5];
     let genuine = fs::read_to_string(file(newest)).unwrap();
     let key = SigningKey::from_seed(ORIGIN, &[7; 32]).unwrap();
-    let forged = |size: i64| Checkpoint::new(ORIGIN, size as u64, [9; 32]).unwrap().sign(&key).unwrap().to_string();
+    let forged = |size: i64| {
+        Checkpoint::new(ORIGIN, size as u64, [9; 32]).unwrap().sign(&key).unwrap().to_string()
+    };
     let unsigned = |size: i64| Checkpoint::new(ORIGIN, size as u64, [9; 32]).unwrap().to_string();
-    let log = SigningKey::from_text(&fs::read_to_string(stage.cluster.directory().join("key")).unwrap()).unwrap();
-    let fork = |size: i64| Checkpoint::new(ORIGIN, size as u64, [9; 32]).unwrap().sign(&log).unwrap().to_string();
+    let log =
+        SigningKey::from_text(&fs::read_to_string(stage.cluster.directory().join("key")).unwrap())
+            .unwrap();
+    let fork = |size: i64| {
+        Checkpoint::new(ORIGIN, size as u64, [9; 32]).unwrap().sign(&log).unwrap().to_string()
+    };
     let url = stage.url("honest");
     let look = |with_database: bool| {
         let state = stage.directory.path().join("witness-of-directory");
         _ = fs::remove_dir_all(&state);
         copy(&stage.witness, &state);
-        let mut arguments =
-            vec!["witness", "--once", "--checkpoints", text_of(&published), "--state", text_of(&state), "--key", &stage.key];
+        let mut arguments = vec![
+            "witness",
+            "--once",
+            "--checkpoints",
+            text_of(&published),
+            "--state",
+            text_of(&state),
+            "--key",
+            &stage.key,
+        ];
         if with_database {
             arguments.extend(["--database", &url]);
         }
@@ -176,6 +241,14 @@ fn in_a_directory(stage: &Stage, admin: &mut Session) {
     }
     // Held against the directory, one that was replaced makes it no anchor at all.
     fs::write(file(stage.facts.sizes[2]), forged(stage.facts.sizes[2])).unwrap();
-    let answer = stage.tool.run(&["verify", "--database", &url, "--key", &stage.key, "--checkpoint", text_of(&published)]);
+    let answer = stage.tool.run(&[
+        "verify",
+        "--database",
+        &url,
+        "--key",
+        &stage.key,
+        "--checkpoint",
+        text_of(&published),
+    ]);
     assert_ne!(answer.status, 0, "{}{}", answer.output, answer.errors);
 }

@@ -1,4 +1,5 @@
-//! Connecting: as libpq does it, with rustls. Neither the connection string nor a password in it is ever shown.
+//! Connecting: as libpq does it, with rustls. Neither the connection string nor a password in it is
+//! ever shown.
 
 use crate::error::CommandError;
 use postgres::config::{Host, SslMode};
@@ -8,7 +9,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +36,11 @@ impl Mode {
             "require" => Mode::Require,
             "verify-ca" => Mode::VerifyCa,
             "verify-full" => Mode::VerifyFull,
-            _ => return Err(CommandError::Database("the sslmode is none that libpq has".to_owned())),
+            _ => {
+                return Err(CommandError::Database(
+                    "the sslmode is none that libpq has".to_owned(),
+                ));
+            }
         })
     }
 }
@@ -66,7 +73,8 @@ pub fn connect(url: &str) -> Result<Client, CommandError> {
     let roots = roots.or_else(|| variable("PGSSLROOTCERT")).or_else(usual_roots);
     let (mode, recognition) = recognition(mode, roots.as_deref())?;
     // There is no TLS on a Unix-domain socket.
-    let is_local = config.get_hosts().iter().all(|host| !matches!(host, Host::Tcp(_))) && config.get_hostaddrs().is_empty();
+    let is_local = config.get_hosts().iter().all(|host| !matches!(host, Host::Tcp(_)))
+        && config.get_hostaddrs().is_empty();
     config.ssl_mode(match mode {
         _ if is_local => SslMode::Disable,
         Mode::Disable => SslMode::Disable,
@@ -84,7 +92,11 @@ pub fn connect(url: &str) -> Result<Client, CommandError> {
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(Duration::from_secs(30));
     }
-    let client = if is_local { config.connect(NoTls)? } else { config.connect(tls(recognition, roots.as_deref())?)? };
+    let client = if is_local {
+        config.connect(NoTls)?
+    } else {
+        config.connect(tls(recognition, roots.as_deref())?)?
+    };
     Ok(client)
 }
 
@@ -94,13 +106,19 @@ fn usual_roots() -> Option<String> {
     path.is_file().then(|| path.to_str().map(str::to_owned)).flatten()
 }
 
-/// The mode, and what it asks for, as libpq has it: with certificates of authorities `require` is `verify-ca`, and those of the
-/// system, by which anybody can be recognised, are good for `verify-full` only.
-fn recognition(mode: Option<Mode>, roots: Option<&str>) -> Result<(Mode, Recognition), CommandError> {
+/// The mode, and what it asks for, as libpq has it: with certificates of authorities `require` is
+/// `verify-ca`, and those of the system, by which anybody can be recognised, are good for
+/// `verify-full` only.
+fn recognition(
+    mode: Option<Mode>,
+    roots: Option<&str>,
+) -> Result<(Mode, Recognition), CommandError> {
     let of_system = roots == Some("system");
     let mode = mode.unwrap_or(if of_system { Mode::VerifyFull } else { Mode::Prefer });
     if of_system && mode != Mode::VerifyFull {
-        return Err(CommandError::Database("with sslrootcert=system the sslmode has to be verify-full".to_owned()));
+        return Err(CommandError::Database(
+            "with sslrootcert=system the sslmode has to be verify-full".to_owned(),
+        ));
     }
     let recognition = match mode {
         Mode::Disable | Mode::Prefer => Recognition::None,
@@ -122,11 +140,13 @@ fn options(url: &str) -> Result<Options, CommandError> {
     let (mut mode, mut roots) = (None, None);
     let is_url = url.starts_with("postgres://") || url.starts_with("postgresql://");
     let mut keep = |option: &str| {
-        let Some((name @ ("sslmode" | "sslrootcert"), value)) = option.split_once('=').filter(|(_, value)| !value.is_empty())
+        let Some((name @ ("sslmode" | "sslrootcert"), value)) =
+            option.split_once('=').filter(|(_, value)| !value.is_empty())
         else {
             return true;
         };
-        let value = if is_url { percent_decoded(value) } else { value.trim_matches('\'').to_owned() };
+        let value =
+            if is_url { percent_decoded(value) } else { value.trim_matches('\'').to_owned() };
         *(if name == "sslmode" { &mut mode } else { &mut roots }) = Some(value);
         false
     };
@@ -146,7 +166,9 @@ fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
-        let code = after.get(..2).and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        let code = after
+            .get(..2)
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
         let (byte, after) = match code {
             Some(code) if first == b'%' => (code, &after[2..]),
             _ => (first, after),
@@ -158,20 +180,26 @@ fn percent_decoded(text: &str) -> String {
 }
 
 fn tls(recognition: Recognition, roots: Option<&str>) -> Result<MakeRustlsConnect, CommandError> {
-    let failed = |what: &str, error: &dyn std::fmt::Display| CommandError::Database(format!("{what}: {error}"));
+    let failed = |what: &str, error: &dyn std::fmt::Display| {
+        CommandError::Database(format!("{what}: {error}"))
+    };
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| failed("TLS", &error))?;
     if recognition == Recognition::None {
         let unrecognised = Arc::new(Unrecognised(provider));
-        let config = builder.dangerous().with_custom_certificate_verifier(unrecognised).with_no_client_auth();
+        let config = builder
+            .dangerous()
+            .with_custom_certificate_verifier(unrecognised)
+            .with_no_client_auth();
         return Ok(MakeRustlsConnect::new(config));
     }
     let mut store = RootCertStore::empty();
     match roots {
         Some(path) if path != "system" => {
-            let certificates = CertificateDer::pem_file_iter(Path::new(path)).map_err(|error| failed(path, &error))?;
+            let certificates = CertificateDer::pem_file_iter(Path::new(path))
+                .map_err(|error| failed(path, &error))?;
             for certificate in certificates {
                 let certificate = certificate.map_err(|error| failed(path, &error))?;
                 store.add(certificate).map_err(|error| failed(path, &error))?;
@@ -181,17 +209,24 @@ fn tls(recognition: Recognition, roots: Option<&str>) -> Result<MakeRustlsConnec
         _ => _ = store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
     }
     if store.is_empty() {
-        return Err(CommandError::Database("there are no certificates to recognise the server by (sslrootcert)".to_owned()));
+        return Err(CommandError::Database(
+            "there are no certificates to recognise the server by (sslrootcert)".to_owned(),
+        ));
     }
     if recognition == Recognition::Full {
-        return Ok(MakeRustlsConnect::new(builder.with_root_certificates(store).with_no_client_auth()));
+        return Ok(MakeRustlsConnect::new(
+            builder.with_root_certificates(store).with_no_client_auth(),
+        ));
     }
     let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider).build();
     let by_authority = Arc::new(ByAuthority(inner.map_err(|error| failed("TLS", &error))?));
-    Ok(MakeRustlsConnect::new(builder.dangerous().with_custom_certificate_verifier(by_authority).with_no_client_auth()))
+    Ok(MakeRustlsConnect::new(
+        builder.dangerous().with_custom_certificate_verifier(by_authority).with_no_client_auth(),
+    ))
 }
 
-/// Recognises a certificate of a known authority, for whatever host, as libpq does with `sslmode=verify-ca`.
+/// Recognises a certificate of a known authority, for whatever host, as libpq does with
+/// `sslmode=verify-ca`.
 #[derive(Debug)]
 struct ByAuthority(Arc<WebPkiServerVerifier>);
 
@@ -236,7 +271,8 @@ impl ServerCertVerifier for ByAuthority {
     }
 }
 
-/// Encrypts without asking who it is, as libpq does with `sslmode=require` where it knows no authority.
+/// Encrypts without asking who it is, as libpq does with `sslmode=require` where it knows no
+/// authority.
 #[derive(Debug)]
 struct Unrecognised(Arc<CryptoProvider>);
 
@@ -258,7 +294,12 @@ impl ServerCertVerifier for Unrecognised {
         certificate: &CertificateDer,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -267,7 +308,12 @@ impl ServerCertVerifier for Unrecognised {
         certificate: &CertificateDer,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -283,7 +329,12 @@ mod tests {
     fn options_that_the_driver_does_not_have() {
         for (url, rest, mode, roots) in [
             ("postgresql://u:p@h/d", "postgresql://u:p@h/d", None, None),
-            ("postgresql://h/d?sslmode=verify-full", "postgresql://h/d", Some(Mode::VerifyFull), None),
+            (
+                "postgresql://h/d?sslmode=verify-full",
+                "postgresql://h/d",
+                Some(Mode::VerifyFull),
+                None,
+            ),
             (
                 "postgresql://h/d?a=b&sslmode=verify-ca&sslrootcert=%2Fx%20y",
                 "postgresql://h/d?a=b",
@@ -291,11 +342,19 @@ mod tests {
                 Some("/x y"),
             ),
             ("postgresql://h/d?sslmode=require", "postgresql://h/d", Some(Mode::Require), None),
-            ("host=h sslmode='verify-full' dbname='a b'", "host=h dbname='a b'", Some(Mode::VerifyFull), None),
+            (
+                "host=h sslmode='verify-full' dbname='a b'",
+                "host=h dbname='a b'",
+                Some(Mode::VerifyFull),
+                None,
+            ),
             ("host=h sslmode=allow", "host=h", Some(Mode::Prefer), None),
         ] {
             let found = options(url).expect("it can be read");
-            assert_eq!((found.rest.as_str(), found.mode, found.roots.as_deref()), (rest, mode, roots));
+            assert_eq!(
+                (found.rest.as_str(), found.mode, found.roots.as_deref()),
+                (rest, mode, roots)
+            );
         }
         assert!(options("host=h sslmode=verify").is_err());
     }
@@ -317,9 +376,11 @@ mod tests {
 
     #[test]
     fn a_password_is_never_shown() {
-        for url in
-            ["postgresql://u:s3cret@[/d", "host=h password='s3cret", "postgresql://u:s3cret@localhost:1/d?connect_timeout=1"]
-        {
+        for url in [
+            "postgresql://u:s3cret@[/d",
+            "host=h password='s3cret",
+            "postgresql://u:s3cret@localhost:1/d?connect_timeout=1",
+        ] {
             let Err(error) = connect(url) else { panic!("{url}") };
             assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
         }

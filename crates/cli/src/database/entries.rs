@@ -24,23 +24,37 @@ impl<'s> EntryReader<'s> {
         let mut unknown = String::new();
         let mut found = Vec::new();
         for row in &rows {
-            let (name, kind, quoted): (&str, &str, &str) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-            match EntryColumn::ALL.iter().find(|column| column.name() == name).map(|column| column.column_type().sql_name()) {
+            let (name, kind, quoted): (&str, &str, &str) =
+                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            match EntryColumn::ALL
+                .iter()
+                .find(|column| column.name() == name)
+                .map(|column| column.column_type().sql_name())
+            {
                 Some(expected) if expected == kind => found.push(name),
                 Some(expected) => {
-                    let text = format!("the column {name} of lead_audit.entry is of type {kind} instead of {expected}");
+                    let text = format!(
+                        "the column {name} of lead_audit.entry is of type {kind} instead of {expected}"
+                    );
                     return Err(CommandError::Database(text));
                 }
                 // With a value there an entry is one that this version cannot judge.
                 None => unknown += &format!("WHEN e.{quoted} IS NOT NULL THEN {} ", literal(name)),
             }
         }
-        if let Some(missing) = EntryColumn::ALL.iter().map(|column| column.name()).find(|name| !found.contains(name)) {
-            return Err(CommandError::Database(format!("lead_audit.entry has no column {missing}")));
+        if let Some(missing) =
+            EntryColumn::ALL.iter().map(|column| column.name()).find(|name| !found.contains(name))
+        {
+            return Err(CommandError::Database(format!(
+                "lead_audit.entry has no column {missing}"
+            )));
         }
-        let unknown = if unknown.is_empty() { "NULL::text".to_owned() } else { format!("CASE {unknown}END") };
-        let columns: Vec<String> = EntryColumn::ALL.iter().map(|column| format!("e.{}", column.name())).collect();
-        // The sub-select is sorted by the primary key's index, and a nested loop over a function's rows keeps their order.
+        let unknown =
+            if unknown.is_empty() { "NULL::text".to_owned() } else { format!("CASE {unknown}END") };
+        let columns: Vec<String> =
+            EntryColumn::ALL.iter().map(|column| format!("e.{}", column.name())).collect();
+        // The sub-select is sorted by the primary key's index, and a nested loop over a function's
+        // rows keeps their order.
         let sql = format!(
             "SELECT {}, {unknown} FROM unnest($1::bigint[], $2::bigint[]) r(first_id, last_id) CROSS JOIN LATERAL
              (SELECT * FROM lead_audit.entry e WHERE e.id >= r.first_id AND e.id <= r.last_id ORDER BY e.id OFFSET 0) e",
@@ -49,13 +63,15 @@ impl<'s> EntryReader<'s> {
         Ok(EntryReader { snapshot, sql })
     }
 
-    /// Gives each entry with an id in these ranges to `each`, in the order of the ranges. One at a time is in memory.
+    /// Gives each entry with an id in these ranges to `each`, in the order of the ranges. One at a
+    /// time is in memory.
     pub fn read<E: From<CommandError>>(
         &self,
         ranges: &[IdRange],
         mut each: impl FnMut(i64, StoredEntry) -> Result<(), E>,
     ) -> Result<(), E> {
-        let (first, last): (Vec<i64>, Vec<i64>) = ranges.iter().map(|range| (range.first, range.last)).unzip();
+        let (first, last): (Vec<i64>, Vec<i64>) =
+            ranges.iter().map(|range| (range.first, range.last)).unzip();
         let failed = |error: postgres::Error| E::from(CommandError::from(error));
         let mut client = self.snapshot.client.borrow_mut();
         let parameters: [&(dyn postgres::types::ToSql + Sync); 2] = [&first, &last];
@@ -75,7 +91,9 @@ fn literal(text: &str) -> String {
 /// A row's id, and what is stored there.
 fn stored(row: &Row) -> Result<(i64, StoredEntry), postgres::Error> {
     use EntryColumn as Column;
-    let raw = |column: Column| row.try_get::<_, Option<Raw>>(column as usize).map(|value| value.map(|Raw(bytes)| bytes));
+    let raw = |column: Column| {
+        row.try_get::<_, Option<Raw>>(column as usize).map(|value| value.map(|Raw(bytes)| bytes))
+    };
     let id = raw(Column::Id)?.and_then(fixed).map_or(0, i64::from_be_bytes);
     let mut bad = None;
     let mut text = |column: Column| -> Result<Option<&str>, postgres::Error> {
@@ -120,7 +138,9 @@ fn stored(row: &Row) -> Result<(i64, StoredEntry), postgres::Error> {
     };
     let checksum = raw(Column::Checksum)?;
     // A missing checksum is for `read_stored` to name.
-    for &column in Column::ALL.iter().filter(|&&column| column.is_required() && column != Column::Checksum) {
+    for &column in
+        Column::ALL.iter().filter(|&&column| column.is_required() && column != Column::Checksum)
+    {
         if raw(column)?.is_none() {
             bad.get_or_insert_with(|| format!("{} is NULL", column.name()));
         }

@@ -74,7 +74,9 @@ pub fn write_history<W: Write>(
     if let Some(to) = range.to
         && to != end
     {
-        return Err(refused(format!("there is no checkpoint of {to} leaves; the one before has {end}")));
+        return Err(refused(format!(
+            "there is no checkpoint of {to} leaves; the one before has {end}"
+        )));
     }
     let (edge, note) = begin(snapshot, range, end)?;
     let mut writer = if range.goes_on {
@@ -91,24 +93,30 @@ pub fn write_history<W: Write>(
     let mut size = range.from;
     while size < end {
         let mut checkpoints = snapshot.checkpoints_after(size, end, CHECKPOINTS_AT_ONCE)?;
-        let enough = checkpoints.iter().position(|checkpoint| checkpoint.tree_size - size >= LEAVES_AT_ONCE);
+        let enough =
+            checkpoints.iter().position(|checkpoint| checkpoint.tree_size - size >= LEAVES_AT_ONCE);
         checkpoints.truncate(enough.map_or(checkpoints.len(), |last| last + 1));
         let Some(last) = checkpoints.last() else { break };
         let (from, to) = (size, last.tree_size);
         let mut leaves = tiles.leaves(from, to)?;
-        // Trees of which the leaves do not give the root: what the upper levels say is read before the entries are.
+        // Trees of which the leaves do not give the root: what the upper levels say is read before
+        // the entries are.
         let mut edges = Vec::new();
         for checkpoint in &checkpoints {
             edges.push(tiles.edge(checkpoint.tree_size, &checkpoint.root));
         }
-        let ranges: Vec<IdRange> =
-            checkpoints.iter().flat_map(|checkpoint| checkpoint.entry_ids.ranges().iter().copied()).collect();
+        let ranges: Vec<IdRange> = checkpoints
+            .iter()
+            .flat_map(|checkpoint| checkpoint.entry_ids.ranges().iter().copied())
+            .collect();
         let mut waiting = checkpoints.into_iter().zip(edges).peekable();
         let (mut current, mut last) = (IdRanges::new(), None);
         let mut open = false;
         let mut next = |writer: &mut HistoryWriter<W>| -> Result<Option<IdRanges>, ExportError> {
             let Some((checkpoint, edge)) = waiting.next() else { return Ok(None) };
-            let count = usize::try_from(checkpoint.tree_size.saturating_sub(size)).unwrap_or(usize::MAX).min(leaves.len());
+            let count = usize::try_from(checkpoint.tree_size.saturating_sub(size))
+                .unwrap_or(usize::MAX)
+                .min(leaves.len());
             let own: Vec<Hash> = leaves.drain(..count).collect();
             size = checkpoint.tree_size;
             written.checkpoints += 1;
@@ -119,13 +127,16 @@ pub fn write_history<W: Write>(
         let mut entries = 0;
         for some in ranges.chunks(RANGES_AT_ONCE) {
             reader.read::<ExportError>(some, |id, stored| {
-                // Checkpoints that were changed may have ids in common: what is not in ascending order is of a later one.
+                // Checkpoints that were changed may have ids in common: what is not in ascending
+                // order is of a later one.
                 while !open || !current.contains(id) || last.is_some_and(|last| last > id) {
                     if open {
                         writer.end_checkpoint()?;
                     }
                     let Some(ids) = next(&mut writer)? else {
-                        return Err(refused(format!("the database gave entry {id}, which was not asked for")));
+                        return Err(refused(format!(
+                            "the database gave entry {id}, which was not asked for"
+                        )));
                     };
                     (current, last, open) = (ids, None, true);
                 }
@@ -168,7 +179,11 @@ pub fn write_history<W: Write>(
 }
 
 /// The tree that a history starts with: its right edge and its note.
-fn begin(snapshot: &Snapshot, range: &Range, end: u64) -> Result<(Frontier, Option<String>), ExportError> {
+fn begin(
+    snapshot: &Snapshot,
+    range: &Range,
+    end: u64,
+) -> Result<(Frontier, Option<String>), ExportError> {
     let from = range.from;
     if from > end {
         return Err(refused(format!(
@@ -209,7 +224,9 @@ pub fn write_selection<W: Write>(
     if let Some(to) = range.to
         && to != end
     {
-        return Err(refused(format!("there is no checkpoint of {to} leaves; the one before has {end}")));
+        return Err(refused(format!(
+            "there is no checkpoint of {to} leaves; the one before has {end}"
+        )));
     }
     let selected = select(snapshot, selection, end)?;
     let header = header(Kind::Selection, last.as_ref(), Some(selection.text()));
@@ -219,12 +236,14 @@ pub fn write_selection<W: Write>(
             writer.consistency(older, prove(snapshot, older, end)?)?;
         }
     }
-    let mut written = Written { checkpoints: u64::from(end > 0), tree_size: end, ..Written::default() };
+    let mut written =
+        Written { checkpoints: u64::from(end > 0), tree_size: end, ..Written::default() };
     let tiles = snapshot.tiles();
     for some in selected.sealed.chunks(256) {
         let mut places = std::collections::HashMap::new();
         for &(index, id) in some {
-            let proof = inclusion_proof(&tiles, index, end).map_err(|error| unprovable(id, &error))?;
+            let proof =
+                inclusion_proof(&tiles, index, end).map_err(|error| unprovable(id, &error))?;
             let leaf = tiles.leaf(index)?;
             places.insert(id, (Place { index, proof }, leaf));
         }
@@ -240,8 +259,12 @@ pub fn write_selection<W: Write>(
     if range.to.is_none() {
         let (_, possible) = snapshot.unsealed_ids()?;
         for inserted in [true, false] {
-            let ids: Vec<IdRange> =
-                selected.unsealed.iter().filter(|&&id| inserted != possible.contains(id)).map(|&id| IdRange::of(id)).collect();
+            let ids: Vec<IdRange> = selected
+                .unsealed
+                .iter()
+                .filter(|&&id| inserted != possible.contains(id))
+                .map(|&id| IdRange::of(id))
+                .collect();
             for some in ids.chunks(RANGES_AT_ONCE) {
                 reader.read::<ExportError>(some, |id, stored| {
                     written.unsealed += u64::from(!inserted);
@@ -259,7 +282,9 @@ fn unprovable(id: i64, error: &dyn std::fmt::Display) -> ExportError {
 
 fn prove(snapshot: &Snapshot, from: u64, to: u64) -> Result<Vec<Hash>, ExportError> {
     let proof = consistency_proof(&snapshot.tiles(), from, to);
-    proof.map_err(|error| refused(format!("the stored tree does not prove that {from} leaves grew to {to}: {error}")))
+    proof.map_err(|error| {
+        refused(format!("the stored tree does not prove that {from} leaves grew to {to}: {error}"))
+    })
 }
 
 fn header(kind: Kind, last: Option<&StoredCheckpoint>, selection: Option<String>) -> Header {

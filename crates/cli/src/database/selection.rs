@@ -1,4 +1,5 @@
-//! Which entries are asked for: of a table, of a row, of a range of ids; and where in the tree they are.
+//! Which entries are asked for: of a table, of a row, of a range of ids; and where in the tree they
+//! are.
 
 use super::{Snapshot, id_ranges};
 use crate::error::CommandError;
@@ -17,7 +18,8 @@ pub struct Selection {
     pub key: Option<String>,
 }
 
-/// What was found: the ids that are in the tree, with the index of their leaf, in its order; and the others.
+/// What was found: the ids that are in the tree, with the index of their leaf, in its order; and
+/// the others.
 pub struct Selected {
     pub sealed: Vec<(u64, i64)>,
     pub unsealed: Vec<i64>,
@@ -47,8 +49,13 @@ impl Selection {
     }
 }
 
-/// Finds the entries that are asked for. `tree_size` is the tree that they have to be in to count as sealed.
-pub fn select(snapshot: &Snapshot, selection: &Selection, tree_size: u64) -> Result<Selected, CommandError> {
+/// Finds the entries that are asked for. `tree_size` is the tree that they have to be in to count
+/// as sealed.
+pub fn select(
+    snapshot: &Snapshot,
+    selection: &Selection,
+    tree_size: u64,
+) -> Result<Selected, CommandError> {
     let mut ids = matching(snapshot, selection)?;
     ids.sort_unstable();
     let mut sealed = Vec::new();
@@ -56,7 +63,8 @@ pub fn select(snapshot: &Snapshot, selection: &Selection, tree_size: u64) -> Res
     // Of very many checkpoints only those come over that took some of them.
     let wanted = ids.iter().copied().collect::<IdRanges>().to_string();
     loop {
-        let (from, to) = (i64::try_from(size).unwrap_or(i64::MAX), i64::try_from(tree_size).unwrap_or(i64::MAX));
+        let (from, to) =
+            (i64::try_from(size).unwrap_or(i64::MAX), i64::try_from(tree_size).unwrap_or(i64::MAX));
         let rows = snapshot.query(
             "SELECT c.tree_size, c.entry_ids::text,
                     COALESCE((SELECT max(b.tree_size) FROM lead_audit.checkpoint b WHERE b.tree_size < c.tree_size), 0)
@@ -70,7 +78,10 @@ pub fn select(snapshot: &Snapshot, selection: &Selection, tree_size: u64) -> Res
             let entry_ids = id_ranges(row.try_get(1)?)?;
             let base = u64::try_from(base).unwrap_or(0);
             for range in entry_ids.ranges() {
-                let (start, end) = (ids.partition_point(|&id| id < range.first), ids.partition_point(|&id| id <= range.last));
+                let (start, end) = (
+                    ids.partition_point(|&id| id < range.first),
+                    ids.partition_point(|&id| id <= range.last),
+                );
                 for &id in &ids[start..end] {
                     if let Some(rank) = entry_ids.rank(id) {
                         sealed.push((base + rank, id));
@@ -105,9 +116,15 @@ fn matching(snapshot: &Snapshot, selection: &Selection) -> Result<Vec<i64>, Comm
         }
     }
     // Here the planner knows best.
-    snapshot.client.borrow_mut().batch_execute("SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmapscan = on")?;
+    snapshot
+        .client
+        .borrow_mut()
+        .batch_execute("SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmapscan = on")?;
     let rows = snapshot.query(&sql, &parameters)?;
-    snapshot.client.borrow_mut().batch_execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")?;
+    snapshot
+        .client
+        .borrow_mut()
+        .batch_execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
@@ -129,8 +146,13 @@ fn watched(snapshot: &Snapshot, table: &str) -> Result<Vec<String>, CommandError
     }
 }
 
-/// The key hashes that a row with this key can have: of a value that is a number, it may be one or a text.
-fn key_hashes(snapshot: &Snapshot, watch_ids: &[String], key: &str) -> Result<Vec<i64>, CommandError> {
+/// The key hashes that a row with this key can have: of a value that is a number, it may be one or
+/// a text.
+fn key_hashes(
+    snapshot: &Snapshot,
+    watch_ids: &[String],
+    key: &str,
+) -> Result<Vec<i64>, CommandError> {
     let candidates = match canonical_object(key) {
         Some(key) => vec![key],
         None => {
@@ -139,27 +161,36 @@ fn key_hashes(snapshot: &Snapshot, watch_ids: &[String], key: &str) -> Result<Ve
                  LIMIT 1) e, json_object_keys(row_key) k",
                 &[&watch_ids],
             )?;
-            let columns: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+            let columns: Vec<String> =
+                rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
             let [column] = &columns[..] else {
-                let text = format!("the key has {} columns: give them as a JSON object, like {{\"a\": 1}}", columns.len());
+                let text = format!(
+                    "the key has {} columns: give them as a JSON object, like {{\"a\": 1}}",
+                    columns.len()
+                );
                 return Err(CommandError::Refused(text));
             };
             let mut text = Vec::new();
             write_string(&mut text, key);
             let mut values = vec![String::from_utf8_lossy(&text).into_owned()];
-            if ledger::canonical::check(key.as_bytes()).is_ok() && !key.starts_with(['"', '[', '{']) {
+            if ledger::canonical::check(key.as_bytes()).is_ok() && !key.starts_with(['"', '[', '{'])
+            {
                 values.push(key.to_owned());
             }
             values.iter().map(|value| object(&[(column.clone(), value.clone())])).collect()
         }
     };
-    let ids = watch_ids.iter().filter_map(|id| <[u8; 16]>::try_from(hex::decode(id.replace('-', "")).ok()?).ok());
+    let ids = watch_ids
+        .iter()
+        .filter_map(|id| <[u8; 16]>::try_from(hex::decode(id.replace('-', "")).ok()?).ok());
     Ok(ids.flat_map(|id| candidates.iter().map(move |key| key_hash(&id, key.as_bytes()))).collect())
 }
 
-/// The canonical text of a JSON object of simple values, as somebody types it; None if it is something else.
+/// The canonical text of a JSON object of simple values, as somebody types it; None if it is
+/// something else.
 fn canonical_object(text: &str) -> Option<String> {
-    let members: std::collections::BTreeMap<String, Box<serde_json::value::RawValue>> = serde_json::from_str(text).ok()?;
+    let members: std::collections::BTreeMap<String, Box<serde_json::value::RawValue>> =
+        serde_json::from_str(text).ok()?;
     let mut canonical = Vec::new();
     for (name, value) in members {
         let value = match serde_json::from_str::<String>(value.get()) {
@@ -198,7 +229,10 @@ mod tests {
 
     #[test]
     fn keys_as_somebody_types_them() {
-        assert_eq!(canonical_object(r#"{ "b" : 1.10, "a": "x\u00e9" }"#).as_deref(), Some(r#"{"a":"xé","b":1.10}"#));
+        assert_eq!(
+            canonical_object(r#"{ "b" : 1.10, "a": "x\u00e9" }"#).as_deref(),
+            Some(r#"{"a":"xé","b":1.10}"#)
+        );
         assert_eq!(canonical_object("17"), None);
         assert_eq!(canonical_object(r#""x""#), None);
         assert_eq!(canonical_object(r#"{"a": 1e5}"#), None);

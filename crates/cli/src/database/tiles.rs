@@ -46,7 +46,8 @@ impl<'s> DatabaseTiles<'s> {
         Ok(tile.get((index % width) as usize).copied())
     }
 
-    /// The right edge of the tree of this size and root, from its upper levels; None if they do not give that root.
+    /// The right edge of the tree of this size and root, from its upper levels; None if they do not
+    /// give that root.
     pub fn edge(&self, size: u64, root: &Hash) -> Option<Frontier> {
         if size == 0 {
             return (*root == empty_root()).then(Frontier::new);

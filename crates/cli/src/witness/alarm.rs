@@ -45,17 +45,28 @@ impl AlarmKind {
 }
 
 /// Raises it.
-pub fn raise(alarm: &Alarm, state: &State, command: Option<&str>, console: Console) -> Result<(), CommandError> {
+pub fn raise(
+    alarm: &Alarm,
+    state: &State,
+    command: Option<&str>,
+    console: Console,
+) -> Result<(), CommandError> {
     let evidence = alarm.note.as_ref().map(|note| {
-        // One file for each different note, so that raising it again every minute does not fill the disk.
-        let name = format!("evidence-{:020}-{:08x}", alarm.found.map_or(0, |(size, _)| size), checksum(note));
+        // One file for each different note, so that raising it again every minute does not fill the
+        // disk.
+        let name = format!(
+            "evidence-{:020}-{:08x}",
+            alarm.found.map_or(0, |(size, _)| size),
+            checksum(note)
+        );
         (state.directory().join(name), note)
     });
     if let Some((path, note)) = &evidence {
         replace(path, note.as_bytes())?;
     }
     let held = state.held();
-    let (held_size, held_root) = held.map_or((0, String::new()), |h| (h.checkpoint.size(), hash_text(h.checkpoint.root())));
+    let (held_size, held_root) =
+        held.map_or((0, String::new()), |h| (h.checkpoint.size(), hash_text(h.checkpoint.root())));
     let found_size = alarm.found.map(|(size, _)| size);
     let found_root = alarm.found.and_then(|(_, root)| root).map(|root| hash_text(&root));
     let origin = held.map(|held| held.checkpoint.origin().to_owned()).unwrap_or_default();
@@ -64,7 +75,8 @@ pub fn raise(alarm: &Alarm, state: &State, command: Option<&str>, console: Conso
         "alarm": alarm.kind.name(), "message": alarm.text, "origin": origin, "held_size": held_size, "held_root": held_root,
         "found_size": found_size, "found_root": found_root, "evidence": evidence,
     });
-    console.result(&on_one_line(&format!("ALARM: {}: {}", alarm.kind.name(), alarm.text)), &value)?;
+    console
+        .result(&on_one_line(&format!("ALARM: {}: {}", alarm.kind.name(), alarm.text)), &value)?;
     let Some(command) = command else { return Ok(()) };
     let status = Command::new("/bin/sh")
         .args(["-c", command])
@@ -82,8 +94,11 @@ pub fn raise(alarm: &Alarm, state: &State, command: Option<&str>, console: Conso
         .status();
     match status {
         Ok(status) if status.success() => {}
-        Ok(status) => console.error(&CommandError::Refused(format!("the alarm command ended with {status}"))),
-        Err(error) => console.error(&CommandError::Refused(format!("the alarm command did not start: {error}"))),
+        Ok(status) => {
+            console.error(&CommandError::Refused(format!("the alarm command ended with {status}")))
+        }
+        Err(error) => console
+            .error(&CommandError::Refused(format!("the alarm command did not start: {error}"))),
     }
     Ok(())
 }

@@ -44,7 +44,8 @@ impl Checker {
         format!("If the log changed its name and that was meant, follow it: --follow {origin}{key}")
     }
 
-    /// Checks a checkpoint. `proof` gives a consistency proof from one size to another, or nothing if there is no tree to ask.
+    /// Checks a checkpoint. `proof` gives a consistency proof from one size to another, or nothing
+    /// if there is no tree to ask.
     pub fn check(
         &self,
         state: &State,
@@ -53,31 +54,60 @@ impl Checker {
         proof: impl FnOnce(u64, u64) -> Option<Proof>,
     ) -> Result<Verdict, CommandError> {
         let alarm = |kind, text: String, found: Option<Hash>, note: &str| {
-            Ok(Verdict::Alarm(Alarm { kind, text, found: Some((size, found)), note: Some(note.to_owned()) }))
+            Ok(Verdict::Alarm(Alarm {
+                kind,
+                text,
+                found: Some((size, found)),
+                note: Some(note.to_owned()),
+            }))
         };
         let note = match Note::parse_or_unsigned(text.as_bytes()) {
             Ok(note) => note,
-            Err(error) => return alarm(AlarmKind::Checkpoint, format!("checkpoint {size} is none: {error}"), None, text),
+            Err(error) => {
+                return alarm(
+                    AlarmKind::Checkpoint,
+                    format!("checkpoint {size} is none: {error}"),
+                    None,
+                    text,
+                );
+            }
         };
         let checkpoint = match Checkpoint::parse(note.text()) {
             Ok(checkpoint) => checkpoint,
-            Err(error) => return alarm(AlarmKind::Checkpoint, format!("checkpoint {size} is none: {error}"), None, text),
+            Err(error) => {
+                return alarm(
+                    AlarmKind::Checkpoint,
+                    format!("checkpoint {size} is none: {error}"),
+                    None,
+                    text,
+                );
+            }
         };
         let root = *checkpoint.root();
         if checkpoint.size() != size {
-            let detail = format!("the note of checkpoint {size} is of the tree size {}", checkpoint.size());
+            let detail =
+                format!("the note of checkpoint {size} is of the tree size {}", checkpoint.size());
             return alarm(AlarmKind::Checkpoint, detail, Some(root), text);
         }
         let origin = checkpoint.origin();
         let signers = match note.verify(&self.keys) {
             Ok(signers) => signers,
             Err(NoteError::NoKnownSignature) => Vec::new(),
-            Err(error) => return alarm(AlarmKind::Signature, format!("checkpoint {size}: {error}"), Some(root), text),
+            Err(error) => {
+                return alarm(
+                    AlarmKind::Signature,
+                    format!("checkpoint {size}: {error}"),
+                    Some(root),
+                    text,
+                );
+            }
         };
         let own = signers.iter().any(|signer| signer.key.name() == origin);
         let held = state.held().map(|held| &held.checkpoint);
         let expected = self.origin.as_deref().or(held.map(Checkpoint::origin));
-        let other = expected.filter(|&expected| expected != origin && !self.follow.iter().any(|follow| follow == origin));
+        let other = expected.filter(|&expected| {
+            expected != origin && !self.follow.iter().any(|follow| follow == origin)
+        });
         if let Some(expected) = other
             && !self.keys.is_empty()
         {
@@ -86,23 +116,35 @@ impl Checker {
                 return alarm(AlarmKind::Checkpoint, detail, Some(root), text);
             }
             // The key that is known has signed it: the log says so itself.
-            return Ok(Verdict::Consent(format!("{detail}, and signed with its key. {}", self.how_to_follow(origin))));
+            return Ok(Verdict::Consent(format!(
+                "{detail}, and signed with its key. {}",
+                self.how_to_follow(origin)
+            )));
         }
         if !self.keys.is_empty() && !own {
             if !signers.is_empty() && self.follow.iter().any(|follow| follow == origin) {
-                let text = format!("checkpoint {size} is not signed by a known key of the name {origin:?}: give it with --key");
+                let text = format!(
+                    "checkpoint {size} is not signed by a known key of the name {origin:?}: give it with --key"
+                );
                 return Ok(Verdict::Consent(text));
             }
             let detail = if signers.is_empty() {
                 format!("checkpoint {size} is not signed by the log's key")
             } else {
-                format!("checkpoint {size}: its origin {origin:?} is not the name of the key that has signed it")
+                format!(
+                    "checkpoint {size}: its origin {origin:?} is not the name of the key that has signed it"
+                )
             };
             return alarm(AlarmKind::Signature, detail, Some(root), text);
         }
-        // Signed by the key that is known, and by another one of the name: that is how a log says that it has another key from now on.
-        let is_known = |name: &str, id| self.keys.iter().any(|key| (key.name(), key.id()) == (name, id));
-        let stranger = note.signatures().iter().find(|one| one.name() == origin && !is_known(one.name(), one.key_id()));
+        // Signed by the key that is known, and by another one of the name: that is how a log says
+        // that it has another key from now on.
+        let is_known =
+            |name: &str, id| self.keys.iter().any(|key| (key.name(), key.id()) == (name, id));
+        let stranger = note
+            .signatures()
+            .iter()
+            .find(|one| one.name() == origin && !is_known(one.name(), one.key_id()));
         if own
             && let Some(stranger) = stranger
             && state.held().is_some_and(|held| held.note.verify(&self.keys).is_ok())
@@ -113,27 +155,32 @@ impl Checker {
             )));
         }
         // Nothing is before the first one.
-        let Some(held) = held else { return Ok(Verdict::Extends { note, checkpoint, proven: true }) };
+        let Some(held) = held else {
+            return Ok(Verdict::Extends { note, checkpoint, proven: true });
+        };
         if size <= held.size() {
             let same = state.sizes().contains(&size) && state.root(size)? == root;
             if !same {
-                let detail =
-                    format!("there is another checkpoint of {size} leaves than the one that was witnessed, or one that was not");
+                let detail = format!(
+                    "there is another checkpoint of {size} leaves than the one that was witnessed, or one that was not"
+                );
                 return alarm(AlarmKind::Forked, detail, Some(root), text);
             }
             return Ok(Verdict::Extends { note, checkpoint, proven: true });
         }
         let proof = match proof(held.size(), size) {
             None if other.is_some() => {
-                let detail =
-                    format!("checkpoint {size} is of the log {origin:?}, and nothing proves that it extends the witnessed one");
+                let detail = format!(
+                    "checkpoint {size} is of the log {origin:?}, and nothing proves that it extends the witnessed one"
+                );
                 return alarm(AlarmKind::Checkpoint, detail, Some(root), text);
             }
             None => return Ok(Verdict::Extends { note, checkpoint, proven: false }),
             Some(Ok(proof)) => proof,
             Some(Err(ProofFailure::Unreachable(error))) => return Err(error),
             Some(Err(ProofFailure::Unprovable(why))) => {
-                let detail = format!("nothing proves that checkpoint {size} extends {}: {why}", held.size());
+                let detail =
+                    format!("nothing proves that checkpoint {size} extends {}: {why}", held.size());
                 return alarm(AlarmKind::Forked, detail, Some(root), text);
             }
         };

@@ -41,7 +41,11 @@ pub struct Tree(Snapshot);
 
 impl Source {
     pub fn new(arguments: &Witness) -> Self {
-        Source { url: arguments.database.database.clone(), directory: arguments.checkpoints.clone(), client: None }
+        Source {
+            url: arguments.database.database.clone(),
+            directory: arguments.checkpoints.clone(),
+            client: None,
+        }
     }
 
     /// The connection is not good any more.
@@ -78,14 +82,20 @@ impl Source {
     }
 }
 
-fn look_in_database(snapshot: &Snapshot, state: &State, seen: &mut Seen) -> Result<(), CommandError> {
+fn look_in_database(
+    snapshot: &Snapshot,
+    state: &State,
+    seen: &mut Seen,
+) -> Result<(), CommandError> {
     let newest = snapshot.last_checkpoint(None)?;
     if let Some(held) = state.held() {
         let (size, root) = (held.checkpoint.size(), held.checkpoint.root());
         let alarm = |kind, text, found, note| Some(Alarm { kind, text, found: Some(found), note });
         match &newest {
             None => {
-                let text = format!("the database has no checkpoint any more; {size} leaves were witnessed");
+                let text = format!(
+                    "the database has no checkpoint any more; {size} leaves were witnessed"
+                );
                 seen.alarm = alarm(AlarmKind::GoneBack, text, (0, None), None);
                 return Ok(());
             }
@@ -107,7 +117,12 @@ fn look_in_database(snapshot: &Snapshot, state: &State, seen: &mut Seen) -> Resu
                     hash_text(&said.unwrap_or(same.root)),
                     hash_text(root)
                 );
-                let alarm = Alarm { kind: AlarmKind::Forked, text, found: Some((size, Some(same.root))), note: Some(same.note) };
+                let alarm = Alarm {
+                    kind: AlarmKind::Forked,
+                    text,
+                    found: Some((size, Some(same.root))),
+                    note: Some(same.note),
+                };
                 seen.alarm = Some(explained(alarm, snapshot, state)?);
                 return Ok(());
             }
@@ -121,8 +136,13 @@ fn look_in_database(snapshot: &Snapshot, state: &State, seen: &mut Seen) -> Resu
     }
     while let Some(after) = size.take() {
         let checkpoints = snapshot.checkpoints_after(after, u64::MAX, 1000)?;
-        size = checkpoints.last().map(|last| last.tree_size).filter(|_| seen.notes.len() < MOST_AT_ONCE);
-        seen.notes.extend(checkpoints.into_iter().map(|checkpoint| (checkpoint.tree_size, checkpoint.note)));
+        size = checkpoints
+            .last()
+            .map(|last| last.tree_size)
+            .filter(|_| seen.notes.len() < MOST_AT_ONCE);
+        seen.notes.extend(
+            checkpoints.into_iter().map(|checkpoint| (checkpoint.tree_size, checkpoint.note)),
+        );
     }
     Ok(())
 }
@@ -133,7 +153,11 @@ fn note_root(stored: &StoredCheckpoint) -> Option<ledger::merkle::Hash> {
 }
 
 /// What is to be said of a log that is smaller than it was, and whether it is the same history.
-fn gone_back(state: &State, newest: &StoredCheckpoint, size: u64) -> Result<(String, bool), CommandError> {
+fn gone_back(
+    state: &State,
+    newest: &StoredCheckpoint,
+    size: u64,
+) -> Result<(String, bool), CommandError> {
     let found = newest.tree_size;
     let lost = size - found;
     if state.sizes().contains(&found) {
@@ -144,7 +168,12 @@ fn gone_back(state: &State, newest: &StoredCheckpoint, size: u64) -> Result<(Str
             );
             (text, true)
         } else {
-            (format!("the database has {found} leaves, {size} were witnessed, and they are not the witnessed ones"), false)
+            (
+                format!(
+                    "the database has {found} leaves, {size} were witnessed, and they are not the witnessed ones"
+                ),
+                false,
+            )
         });
     }
     let text = format!(
@@ -189,9 +218,13 @@ fn look_in_directory(directory: &Path, state: &State, seen: &mut Seen) -> Result
         Err(error) => return Err(error),
     };
     for file in files {
-        let Some(size) = size_of_name(&file.file_name().unwrap_or_default().to_string_lossy()) else { continue };
+        let Some(size) = size_of_name(&file.file_name().unwrap_or_default().to_string_lossy())
+        else {
+            continue;
+        };
         let known = state.sizes().contains(&size);
-        // What was published before this witness began is none of its business; the newest is looked at each time.
+        // What was published before this witness began is none of its business; the newest is
+        // looked at each time.
         if known && size != newest || !known && first.is_some_and(|first| size < first) {
             continue;
         }
@@ -200,8 +233,15 @@ fn look_in_directory(directory: &Path, state: &State, seen: &mut Seen) -> Result
         if let Some(other) = seen.notes.get(&size)
             && root_of(other) != root_of(&text)
         {
-            let text = format!("the log has published another checkpoint of {size} leaves than the database has");
-            seen.alarm = Some(Alarm { kind: AlarmKind::Forked, text, found: Some((size, None)), note: Some(other.clone()) });
+            let text = format!(
+                "the log has published another checkpoint of {size} leaves than the database has"
+            );
+            seen.alarm = Some(Alarm {
+                kind: AlarmKind::Forked,
+                text,
+                found: Some((size, None)),
+                note: Some(other.clone()),
+            });
             return Ok(());
         }
         seen.notes.entry(size).or_insert(text);
@@ -230,7 +270,9 @@ impl Seen {
     /// The alarm, with what the tree says about it.
     pub fn explain(&self, alarm: Alarm, state: &State) -> Result<Alarm, CommandError> {
         match &self.tree {
-            Some(Tree(snapshot)) if alarm.kind == AlarmKind::Forked => explained(alarm, snapshot, state),
+            Some(Tree(snapshot)) if alarm.kind == AlarmKind::Forked => {
+                explained(alarm, snapshot, state)
+            }
             _ => Ok(alarm),
         }
     }

@@ -1,4 +1,5 @@
-//! What a witness keeps: every checkpoint that it has checked, in a directory, each under its tree size.
+//! What a witness keeps: every checkpoint that it has checked, in a directory, each under its tree
+//! size.
 
 use crate::error::CommandError;
 use crate::files::{read_small, replace};
@@ -77,7 +78,9 @@ impl State {
         let note = Note::parse_or_unsigned(&bytes).map_err(CommandError::content(&path))?;
         let checkpoint = Checkpoint::parse(note.text()).map_err(CommandError::content(&path))?;
         if checkpoint.size() != size {
-            return Err(CommandError::content(&path)("it is not of the tree size that its name says"));
+            return Err(CommandError::content(&path)(
+                "it is not of the tree size that its name says",
+            ));
         }
         Ok(Held { note, checkpoint })
     }
@@ -86,7 +89,8 @@ impl State {
         self.directory.join("checkpoints").join(format!("{size:020}"))
     }
 
-    /// Keeps one: on disk when this returns. One of the same size gets what is new of its signatures.
+    /// Keeps one: on disk when this returns. One of the same size gets what is new of its
+    /// signatures.
     pub fn keep(&mut self, note: &Note, checkpoint: Checkpoint) -> Result<(), CommandError> {
         replace(&self.file(checkpoint.size()), note.to_string().as_bytes())?;
         self.sizes.insert(checkpoint.size());

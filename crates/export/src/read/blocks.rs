@@ -17,8 +17,9 @@ pub struct Limits {
 const MAX_LINES: usize = 8192;
 
 impl Limits {
-    /// The default for the longest line, in MiB. No entry that PostgreSQL can store is longer: its row is less than 1 GiB, of which
-    /// only the text of a statement, at most 256 MiB, is written with escapes, which are up to six times as long.
+    /// The default for the longest line, in MiB. No entry that PostgreSQL can store is longer: its
+    /// row is less than 1 GiB, of which only the text of a statement, at most 256 MiB, is written
+    /// with escapes, which are up to six times as long.
     pub const LINE_MIB: u32 = 4096;
 }
 
@@ -83,7 +84,14 @@ pub struct Blocks<R> {
 impl<R: Read> Blocks<R> {
     /// Those of what `reader` gives.
     pub fn new(reader: R, limits: Limits) -> Self {
-        Blocks { reader, limits, next_line: 1, rest: Vec::new(), ended: false, ready: VecDeque::new() }
+        Blocks {
+            reader,
+            limits,
+            next_line: 1,
+            rest: Vec::new(),
+            ended: false,
+            ready: VecDeque::new(),
+        }
     }
 
     fn read_block(&mut self) -> Result<Option<Block>, ReadError> {
@@ -114,11 +122,15 @@ impl<R: Read> Blocks<R> {
         let unended = (!bytes.ends_with(b"\n")).then_some(bytes.len());
         for end in memchr::memchr_iter(b'\n', &bytes).chain(unended) {
             if end - start > self.limits.line {
-                return Err(ReadError::LineTooLong { line: self.next_line, limit: self.limits.line });
+                return Err(ReadError::LineTooLong {
+                    line: self.next_line,
+                    limit: self.limits.line,
+                });
             }
             start = end + 1;
             self.next_line += 1;
-            if (self.next_line - first_line).is_multiple_of(MAX_LINES as u64) && start < bytes.len() {
+            if (self.next_line - first_line).is_multiple_of(MAX_LINES as u64) && start < bytes.len()
+            {
                 cuts.push((self.next_line, start));
             }
         }
@@ -191,7 +203,8 @@ mod tests {
         let blocks: Result<Vec<Block>, _> = Blocks::new(&text[..], Limits::default()).collect();
         let blocks = blocks.unwrap();
         assert_eq!(blocks.iter().map(|block| block.lines().count()).max(), Some(MAX_LINES));
-        let numbers: Vec<u64> = blocks.iter().flat_map(|block| block.lines().map(|(number, _)| number)).collect();
+        let numbers: Vec<u64> =
+            blocks.iter().flat_map(|block| block.lines().map(|(number, _)| number)).collect();
         assert_eq!(numbers, (1..=6 * MAX_LINES as u64).collect::<Vec<_>>());
         assert_eq!(blocks.into_iter().flat_map(|block| block.bytes).collect::<Vec<_>>(), text);
     }

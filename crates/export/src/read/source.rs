@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-/// The largest window that is accepted, as a power of two: 128 MiB, which is also what the program `zstd` accepts by default.
-/// It is what decompressing a hostile file can take.
+/// The largest window that is accepted, as a power of two: 128 MiB, which is also what the program
+/// `zstd` accepts by default. It is what decompressing a hostile file can take.
 pub const MAX_WINDOW_LOG: u32 = 27;
 
 const FRAME: [u8; 4] = 0xFD2F_B528u32.to_le_bytes();
@@ -27,7 +27,8 @@ pub fn open_reader(reader: impl Read + Send + 'static) -> io::Result<Box<dyn Rea
     }
 }
 
-/// The first bytes. A pipe may give them one by one, but a writer's first piece is never shorter than a frame's magic number.
+/// The first bytes. A pipe may give them one by one, but a writer's first piece is never shorter
+/// than a frame's magic number.
 fn fill(reader: &mut impl BufRead) -> io::Result<&[u8]> {
     reader.fill_buf()
 }

@@ -1,6 +1,10 @@
-//! Reading a line. The members of each record come in one order, which is that of their names, and none may be there twice.
+//! Reading a line. The members of each record come in one order, which is that of their names, and
+//! none may be there twice.
 
-use super::{CheckpointRecord, Damaged, End, Header, Kind, Place, Record, RecordError, Start, Unknown, VERSION};
+use super::{
+    CheckpointRecord, Damaged, End, Header, Kind, Place, Record, RecordError, Start, Unknown,
+    VERSION,
+};
 use crate::columns::instant;
 use crate::unescape;
 use ledger::canonical::{self, members};
@@ -26,44 +30,68 @@ impl<'a> Record<'a> {
             "checkpoint" => {
                 let edge = fields.optional("edge", hashes)?;
                 let entry_ids = IdRanges::parse(&fields.required("entry_ids", string)?)?;
-                let (note, root) = (fields.required("note", string)?, fields.required("root", hash)?);
-                let (sealed_at, tree_size) = (fields.required("sealed_at", time)?, fields.required("tree_size", number)?);
-                Record::Checkpoint(CheckpointRecord { tree_size, root, entry_ids, sealed_at, note, edge })
+                let (note, root) =
+                    (fields.required("note", string)?, fields.required("root", hash)?);
+                let (sealed_at, tree_size) =
+                    (fields.required("sealed_at", time)?, fields.required("tree_size", number)?);
+                Record::Checkpoint(CheckpointRecord {
+                    tree_size,
+                    root,
+                    entry_ids,
+                    sealed_at,
+                    note,
+                    edge,
+                })
             }
             "consistency" => Record::Consistency {
                 from_size: fields.required("from_size", number)?,
                 hashes: fields.required("hashes", hashes)?,
             },
             "damaged" => {
-                let (fault, id) = (fields.required("fault", string)?, fields.optional("id", number)?);
+                let (fault, id) =
+                    (fields.required("fault", string)?, fields.optional("id", number)?);
                 Record::Damaged(Damaged { id, fault, leaf: fields.optional("leaf", hash)? })
             }
-            "end" => {
-                Record::End(End { lines: fields.required("lines", number)?, tree_size: fields.required("tree_size", number)? })
-            }
+            "end" => Record::End(End {
+                lines: fields.required("lines", number)?,
+                tree_size: fields.required("tree_size", number)?,
+            }),
             "export" => {
                 // Before anything else: another version may have other members.
-                let version = members(value).find(|(name, _)| *name == "version").and_then(|(_, version)| parse_integer(version));
+                let version = members(value)
+                    .find(|(name, _)| *name == "version")
+                    .and_then(|(_, version)| parse_integer(version));
                 if let Some(other) = version.filter(|&version| version != VERSION) {
                     return Err(RecordError::Version(other));
                 }
-                let (exported_at, kind) = (fields.required("exported_at", time)?, fields.required("kind", string)?);
+                let (exported_at, kind) =
+                    (fields.required("exported_at", time)?, fields.required("kind", string)?);
                 let kind = match kind.as_str() {
                     "history" => Kind::History,
                     "selection" => Kind::Selection,
                     _ => return Err(RecordError::Value("kind")),
                 };
-                let (origin, selection) = (fields.optional("origin", string)?, fields.optional("selection", string)?);
+                let (origin, selection) =
+                    (fields.optional("origin", string)?, fields.optional("selection", string)?);
                 fields.required::<u64>("version", number)?;
                 Record::Export(Header { exported_at, kind, origin, selection })
             }
-            "missing" => Record::Missing { id: fields.optional("id", number)?, leaf: fields.optional("leaf", hash)? },
+            "missing" => Record::Missing {
+                id: fields.optional("id", number)?,
+                leaf: fields.optional("leaf", hash)?,
+            },
             "start" => {
-                let (edge, note) = (fields.required("edge", hashes)?, fields.optional("note", string)?);
-                Record::Start(Start { tree_size: fields.required("tree_size", number)?, edge, note })
+                let (edge, note) =
+                    (fields.required("edge", hashes)?, fields.optional("note", string)?);
+                Record::Start(Start {
+                    tree_size: fields.required("tree_size", number)?,
+                    edge,
+                    note,
+                })
             }
             "unknown" => {
-                let (column, id) = (fields.required("column", string)?, fields.optional("id", number)?);
+                let (column, id) =
+                    (fields.required("column", string)?, fields.optional("id", number)?);
                 Record::Unknown(Unknown { column, id, leaf: fields.optional("leaf", hash)? })
             }
             _ => return Err(RecordError::Unknown),
@@ -137,7 +165,10 @@ fn object<'a>(value: &'a str, name: &'static str) -> Result<&'a str, RecordError
     if value.starts_with('{') { Ok(value) } else { Err(RecordError::Value(name)) }
 }
 
-fn number<T: std::str::FromStr + ToString>(value: &str, name: &'static str) -> Result<T, RecordError> {
+fn number<T: std::str::FromStr + ToString>(
+    value: &str,
+    name: &'static str,
+) -> Result<T, RecordError> {
     parse_integer(value).ok_or(RecordError::Value(name))
 }
 
@@ -149,14 +180,19 @@ fn hash(value: &str, name: &'static str) -> Result<Hash, RecordError> {
     let inner = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default();
     let mut hash = [0; 32];
     // Lowercase is the one spelling.
-    if inner.bytes().any(|byte| byte.is_ascii_uppercase()) || hex::decode_to_slice(inner, &mut hash).is_err() {
+    if inner.bytes().any(|byte| byte.is_ascii_uppercase())
+        || hex::decode_to_slice(inner, &mut hash).is_err()
+    {
         return Err(RecordError::Value(name));
     }
     Ok(hash)
 }
 
 fn hashes(value: &str, name: &'static str) -> Result<Vec<Hash>, RecordError> {
-    let inner = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or(RecordError::Value(name))?;
+    let inner = value
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .ok_or(RecordError::Value(name))?;
     let mut found = Vec::new();
     if inner.is_empty() {
         return Ok(found);

@@ -19,17 +19,28 @@ fn samples() -> Vec<Record<'static>> {
         note: "log\n3\n…\n\n— log x\n".into(),
         edge: None,
     };
-    let header = Header { exported_at: 0, kind: Kind::History, origin: Some("log".into()), selection: None };
+    let header =
+        Header { exported_at: 0, kind: Kind::History, origin: Some("log".into()), selection: None };
     vec![
         Record::Export(header.clone()),
-        Record::Export(Header { kind: Kind::Selection, selection: Some("table \"x\"".into()), origin: None, ..header }),
+        Record::Export(Header {
+            kind: Kind::Selection,
+            selection: Some("table \"x\"".into()),
+            origin: None,
+            ..header
+        }),
         Record::Start(Start { tree_size: 0, edge: vec![], note: None }),
         Record::Start(Start { tree_size: 3, edge: vec![a, b], note: Some("n\n".into()) }),
         Record::Consistency { from_size: 9, hashes: vec![b] },
         Record::Checkpoint(CheckpointRecord { edge: Some(vec![a, b]), ..checkpoint.clone() }),
         Record::Checkpoint(checkpoint),
         Record::Sealed { checksum: a, entry: r#"{"id":1}"#, leaf: None, place: None },
-        Record::Sealed { checksum: a, entry: r#"{"id":1}"#, leaf: Some(b), place: Some(Place { index: 7, proof: vec![a] }) },
+        Record::Sealed {
+            checksum: a,
+            entry: r#"{"id":1}"#,
+            leaf: Some(b),
+            place: Some(Place { index: 7, proof: vec![a] }),
+        },
         Record::Unsealed { checksum: a, entry: "{}" },
         Record::Inserted { checksum: a, entry: "{}" },
         Record::Missing { id: Some(-1), leaf: Some(a) },
@@ -93,9 +104,13 @@ fn what_is_no_record() {
     ] {
         assert!(Record::parse(line.as_bytes()).is_err(), "{line}");
     }
-    let many = format!(r#"{{"start":{{"edge":[{}],"tree_size":1}}}}"#, vec![format!("\"{checksum}\""); MAX_HASHES + 1].join(","));
+    let many = format!(
+        r#"{{"start":{{"edge":[{}],"tree_size":1}}}}"#,
+        vec![format!("\"{checksum}\""); MAX_HASHES + 1].join(",")
+    );
     assert_eq!(Record::parse(many.as_bytes()), Err(RecordError::Value("edge")));
-    let later = r#"{"export":{"exported_at":"2000-01-01T00:00:00.000000Z","kind":"history","version":2}}"#;
+    let later =
+        r#"{"export":{"exported_at":"2000-01-01T00:00:00.000000Z","kind":"history","version":2}}"#;
     assert_eq!(Record::parse(later.as_bytes()), Err(RecordError::Version(2)));
     let later = r#"{"export":{"exported_for":[],"kind":"archive","version":2}}"#;
     assert_eq!(Record::parse(later.as_bytes()), Err(RecordError::Version(2)));
@@ -103,7 +118,8 @@ fn what_is_no_record() {
 }
 
 proptest! {
-    /// A changed byte is noticed, or it is another value of the same record: nothing is read that would be written otherwise.
+    /// A changed byte is noticed, or it is another value of the same record: nothing is read that
+    /// would be written otherwise.
     #[test]
     fn one_spelling(which in 0..18usize, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
         let mut line = written(&samples()[which]).into_bytes();

@@ -5,14 +5,18 @@ use ledger::canonical::write_string;
 use ledger::merkle::Hash;
 
 impl Record<'_> {
-    /// Appends the line, with its end. Whatever is borrowed has to be a canonical JSON object; the line then is one.
+    /// Appends the line, with its end. Whatever is borrowed has to be a canonical JSON object; the
+    /// line then is one.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut object = Object::open(out);
         match self {
             Record::Export(header) => {
                 let mut inner = object.object("export");
                 inner.instant("exported_at", header.exported_at);
-                inner.string("kind", if header.kind == Kind::History { "history" } else { "selection" });
+                inner.string(
+                    "kind",
+                    if header.kind == Kind::History { "history" } else { "selection" },
+                );
                 inner.optional("origin", header.origin.as_deref(), Object::string);
                 inner.optional("selection", header.selection.as_deref(), Object::string);
                 inner.number("version", VERSION);
@@ -44,9 +48,15 @@ impl Record<'_> {
             Record::Sealed { checksum, entry, leaf, place } => {
                 object.string("checksum", &hex::encode(checksum));
                 object.raw("entry", entry.as_bytes());
-                object.optional("index", place.as_ref().map(|place| place.index), |o, n, v| o.number(n, v));
+                object.optional("index", place.as_ref().map(|place| place.index), |o, n, v| {
+                    o.number(n, v)
+                });
                 object.optional("leaf", leaf.as_ref(), |o, n, v| o.string(n, &hex::encode(v)));
-                object.optional("proof", place.as_ref().map(|place| &place.proof[..]), Object::hashes);
+                object.optional(
+                    "proof",
+                    place.as_ref().map(|place| &place.proof[..]),
+                    Object::hashes,
+                );
             }
             Record::Unsealed { checksum, entry } => {
                 object.string("checksum", &hex::encode(checksum));
@@ -66,14 +76,18 @@ impl Record<'_> {
                 let mut inner = object.object("damaged");
                 inner.string("fault", &damaged.fault);
                 inner.optional("id", damaged.id, |o, n, v| o.number(n, v));
-                inner.optional("leaf", damaged.leaf.as_ref(), |o, n, v| o.string(n, &hex::encode(v)));
+                inner.optional("leaf", damaged.leaf.as_ref(), |o, n, v| {
+                    o.string(n, &hex::encode(v))
+                });
                 inner.close();
             }
             Record::Unknown(unknown) => {
                 let mut inner = object.object("unknown");
                 inner.string("column", &unknown.column);
                 inner.optional("id", unknown.id, |o, n, v| o.number(n, v));
-                inner.optional("leaf", unknown.leaf.as_ref(), |o, n, v| o.string(n, &hex::encode(v)));
+                inner.optional("leaf", unknown.leaf.as_ref(), |o, n, v| {
+                    o.string(n, &hex::encode(v))
+                });
                 inner.close();
             }
             Record::End(end) => {
@@ -140,7 +154,12 @@ impl<'o> Object<'o> {
         self.out.push(b']');
     }
 
-    fn optional<T>(&mut self, name: &str, value: Option<T>, write: impl FnOnce(&mut Self, &str, T)) {
+    fn optional<T>(
+        &mut self,
+        name: &str,
+        value: Option<T>,
+        write: impl FnOnce(&mut Self, &str, T),
+    ) {
         if let Some(value) = value {
             write(self, name, value);
         }

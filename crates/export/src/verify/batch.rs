@@ -1,7 +1,8 @@
 //! The entries of one checkpoint, as they arrive.
 //!
-//! Where they are the expected ones in the expected order, they are handed on at once. From the first that is not, all are kept
-//! until the batch ends: only then can be said whether an entry is missing, late or never was there.
+//! Where they are the expected ones in the expected order, they are handed on at once. From the
+//! first that is not, all are kept until the batch ends: only then can be said whether an entry is
+//! missing, late or never was there.
 
 use super::line::{EntryLine, Signers};
 use ledger::IdRanges;
@@ -19,7 +20,8 @@ const MAX_MALFORMED: usize = 64;
 pub(super) struct Batch {
     pub tree_size: u64,
     pub root: Hash,
-    /// Origin and signatures of its note, which are judged when its entries are there; None if it has none that can be read.
+    /// Origin and signatures of its note, which are judged when its entries are there; None if it
+    /// has none that can be read.
     pub said: Option<Said>,
     /// Whether a known key vouches for it.
     pub signed: bool,
@@ -71,7 +73,8 @@ pub(super) struct BatchResult {
     pub duplicated: Vec<IdLine>,
     /// Ids that arrived after one that should come after them.
     pub reordered: Vec<IdLine>,
-    /// The leaf hashes in their order, if they are known: the first of several possible ones that give the root, or the first.
+    /// The leaf hashes in their order, if they are known: the first of several possible ones that
+    /// give the root, or the first.
     pub leaves: Option<Vec<Hash>>,
 }
 
@@ -81,7 +84,22 @@ impl Batch {
         let next = ids.ranges().first().map(|range| (0, range.first));
         let (edge, leaves, kept, malformed) = (None, ids.count(), Vec::new(), Vec::new());
         let (signed, plausible, dropped, key_changes) = (false, true, 0, Vec::new());
-        Batch { tree_size, root, said, signed, key_changes, edge, ids, line, leaves, plausible, next, kept, dropped, malformed }
+        Batch {
+            tree_size,
+            root,
+            said,
+            signed,
+            key_changes,
+            edge,
+            ids,
+            line,
+            leaves,
+            plausible,
+            next,
+            kept,
+            dropped,
+            malformed,
+        }
     }
 
     /// Expects nothing: whatever arrives is one too many.
@@ -104,7 +122,8 @@ impl Batch {
         self.kept.len()
     }
 
-    /// Takes an entry. Gives its leaf hash if it is the next one and there is nothing else to say of it.
+    /// Takes an entry. Gives its leaf hash if it is the next one and there is nothing else to say
+    /// of it.
     pub fn arrive(&mut self, entry: EntryLine, line: u64) -> Option<Hash> {
         if self.kept.is_empty()
             && self.plausible
@@ -152,8 +171,11 @@ impl Batch {
     pub fn finish(&mut self, edge: Option<&Frontier>) -> BatchResult {
         let kept = std::mem::take(&mut self.kept);
         if !self.plausible {
-            // The ids cannot be right: the leaves may be all the same, in the order in which they came.
-            let leaves = (kept.len() as u64 == self.leaves).then(|| kept.iter().map(|arrival| arrival.leaf).collect()).flatten();
+            // The ids cannot be right: the leaves may be all the same, in the order in which they
+            // came.
+            let leaves = (kept.len() as u64 == self.leaves)
+                .then(|| kept.iter().map(|arrival| arrival.leaf).collect())
+                .flatten();
             return BatchResult { leaves, ..BatchResult::default() };
         }
         let remaining = self.remaining();
@@ -185,15 +207,23 @@ impl Batch {
         result
     }
 
-    /// The leaf hashes by id. Where an entry can have two (it occurs twice, or its checksum is not that of its columns), those
-    /// are taken that give the root, as far as trying is cheap.
-    fn leaves_that_fit(&self, by_id: &BTreeMap<i64, Vec<usize>>, kept: &[Arrival], edge: Option<&Frontier>) -> Option<Vec<Hash>> {
+    /// The leaf hashes by id. Where an entry can have two (it occurs twice, or its checksum is not
+    /// that of its columns), those are taken that give the root, as far as trying is cheap.
+    fn leaves_that_fit(
+        &self,
+        by_id: &BTreeMap<i64, Vec<usize>>,
+        kept: &[Arrival],
+        edge: Option<&Frontier>,
+    ) -> Option<Vec<Hash>> {
         let mut leaves = Vec::with_capacity(by_id.len());
         let mut choices: HashMap<usize, Vec<Hash>> = HashMap::new();
         for occurrences in by_id.values() {
             let mut candidates: Vec<Hash> = Vec::new();
             let arrivals = || occurrences.iter().map(|&i| &kept[i]);
-            for leaf in arrivals().filter_map(|a| a.leaf).chain(arrivals().filter_map(|a| a.other_leaf.as_deref().copied())) {
+            for leaf in arrivals()
+                .filter_map(|a| a.leaf)
+                .chain(arrivals().filter_map(|a| a.other_leaf.as_deref().copied()))
+            {
                 if !candidates.contains(&leaf) && candidates.len() < 8 {
                     candidates.push(leaf);
                 }
@@ -209,7 +239,8 @@ impl Batch {
             leaves.iter().for_each(|leaf| tried.push(*leaf));
             tried.root() == self.root
         };
-        let combinations = choices.values().try_fold(1usize, |product, choice| product.checked_mul(choice.len()));
+        let combinations =
+            choices.values().try_fold(1usize, |product, choice| product.checked_mul(choice.len()));
         let cheap = combinations.is_some_and(|count| count.saturating_mul(leaves.len()) <= 1 << 22);
         if choices.is_empty() || !cheap || fits(&leaves) {
             return Some(leaves);
@@ -230,12 +261,14 @@ impl Batch {
     }
 }
 
-/// The fewest that have to be taken out for the rest to ascend: those outside of a longest ascending subsequence.
+/// The fewest that have to be taken out for the rest to ascend: those outside of a longest
+/// ascending subsequence.
 fn out_of_order(order: &[IdLine]) -> Vec<IdLine> {
     if order.is_sorted() {
         return Vec::new();
     }
-    // For each length, where the subsequence of that length ends that ends lowest; and what comes before each place.
+    // For each length, where the subsequence of that length ends that ends lowest; and what comes
+    // before each place.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = Vec::with_capacity(order.len());
     for (i, (id, _)) in order.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! The lines one after the other: what may follow what, the tree's right edge, and the checkpoints that were kept.
+//! The lines one after the other: what may follow what, the tree's right edge, and the checkpoints
+//! that were kept.
 
 mod checkpoints;
 mod entries;
@@ -68,7 +69,8 @@ pub(super) struct Chain<'t> {
     matched: BTreeSet<u64>,
     signed_before: bool,
     last_signed: Option<bool>,
-    /// The note that the export starts with has a second signature: perhaps by the key that comes next.
+    /// The note that the export starts with has a second signature: perhaps by the key that comes
+    /// next.
     may_have_successor: bool,
     /// The largest tree that a known key of the very origin has signed.
     signed_to: Option<u64>,
@@ -125,7 +127,14 @@ impl<'t> Chain<'t> {
         }
     }
 
-    fn emit(&mut self, kind: FaultKind, line: Option<u64>, ids: Option<(i64, i64)>, tree_size: Option<u64>, detail: String) {
+    fn emit(
+        &mut self,
+        kind: FaultKind,
+        line: Option<u64>,
+        ids: Option<(i64, i64)>,
+        tree_size: Option<u64>,
+        detail: String,
+    ) {
         match kind {
             FaultKind::NotJudged => self.report.not_judged += 1,
             kind => *self.report.faults.entry(kind).or_default() += 1,
@@ -133,7 +142,13 @@ impl<'t> Chain<'t> {
         (self.sink)(Fault { kind, file: self.file.clone(), line, ids, tree_size, detail });
     }
 
-    fn entry_fault(&mut self, kind: FaultKind, id: Option<i64>, line: u64, detail: impl Into<String>) {
+    fn entry_fault(
+        &mut self,
+        kind: FaultKind,
+        id: Option<i64>,
+        line: u64,
+        detail: impl Into<String>,
+    ) {
         self.emit(kind, Some(line), id.map(|id| (id, id)), None, detail.into());
     }
 
@@ -150,7 +165,8 @@ impl<'t> Chain<'t> {
         self.line = 0;
     }
 
-    /// The file has ended. `cut` if it could not be read to its end, which is no fault of the export.
+    /// The file has ended. `cut` if it could not be read to its end, which is no fault of the
+    /// export.
     pub fn end_file(&mut self, cut: bool) {
         if self.phase != Phase::Outside {
             self.finish_batch(None, true);
@@ -173,7 +189,9 @@ impl<'t> Chain<'t> {
         self.lines += 1;
         match judged {
             // What its lines mean, this version does not know.
-            Line::Malformed(error @ RecordError::Version(_)) => self.other_version = Some(format!("line {line}: {error}")),
+            Line::Malformed(error @ RecordError::Version(_)) => {
+                self.other_version = Some(format!("line {line}: {error}"))
+            }
             Line::Malformed(error) => self.malformed(error.to_string()),
             Line::Export(header) => self.export(header),
             Line::Start(start, opened) => self.start(start, opened),

@@ -28,7 +28,8 @@ pub enum FaultKind {
     Malformed,
     /// The file ends before the export does.
     Truncated,
-    /// An entry has something that this version does not know. No fault, but a reason not to say that all is intact.
+    /// An entry has something that this version does not know. No fault, but a reason not to say
+    /// that all is intact.
     NotJudged,
 }
 

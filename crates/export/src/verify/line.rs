@@ -1,7 +1,10 @@
-//! The part of judging that each line allows by itself, and that runs in parallel: parsing, checksums, signatures.
+//! The part of judging that each line allows by itself, and that runs in parallel: parsing,
+//! checksums, signatures.
 
 use crate::columns::{EntryFault, Judged, judge_entry, judge_whole_entry};
-use crate::record::{CheckpointRecord, Damaged, End, Header, Place, Record, RecordError, Start, Unknown};
+use crate::record::{
+    CheckpointRecord, Damaged, End, Header, Place, Record, RecordError, Start, Unknown,
+};
 use ledger::canonical;
 use ledger::checkpoint::Checkpoint;
 use ledger::merkle::Hash;
@@ -110,11 +113,21 @@ pub(super) fn judge(line: &[u8], keys: &[VerifierKey], scratch: &mut Vec<u8>) ->
             }
             Line::Entry(EntryLine { place, ..judged })
         }
-        Record::Unsealed { checksum, entry } => Line::Entry(entry_line(Section::Unsealed, entry, &checksum, scratch)),
-        Record::Inserted { checksum, entry } => Line::Entry(entry_line(Section::Inserted, entry, &checksum, scratch)),
-        Record::Missing { id, leaf } => Line::Entry(instead_of_entry(id, leaf, EntryProblem::Missing)),
-        Record::Damaged(Damaged { id, fault, leaf }) => Line::Entry(instead_of_entry(id, leaf, EntryProblem::Damaged(fault))),
-        Record::Unknown(Unknown { column, id, leaf }) => Line::Entry(instead_of_entry(id, leaf, EntryProblem::Unknown(column))),
+        Record::Unsealed { checksum, entry } => {
+            Line::Entry(entry_line(Section::Unsealed, entry, &checksum, scratch))
+        }
+        Record::Inserted { checksum, entry } => {
+            Line::Entry(entry_line(Section::Inserted, entry, &checksum, scratch))
+        }
+        Record::Missing { id, leaf } => {
+            Line::Entry(instead_of_entry(id, leaf, EntryProblem::Missing))
+        }
+        Record::Damaged(Damaged { id, fault, leaf }) => {
+            Line::Entry(instead_of_entry(id, leaf, EntryProblem::Damaged(fault)))
+        }
+        Record::Unknown(Unknown { column, id, leaf }) => {
+            Line::Entry(instead_of_entry(id, leaf, EntryProblem::Unknown(column)))
+        }
         Record::Export(header) => Line::Export(header),
         Record::Start(start) => {
             let opened = start.note.as_deref().map(|note| open(note, keys));
@@ -129,14 +142,17 @@ pub(super) fn judge(line: &[u8], keys: &[VerifierKey], scratch: &mut Vec<u8>) ->
     }
 }
 
-/// The line of a sealed entry in a history, which nearly all are: `{"checksum":"…","entry":{…}}`. Once it is known to be canonical,
-/// its parts are where they must be, so it is read once instead of twice. None if it is something else, right or wrong.
+/// The line of a sealed entry in a history, which nearly all are: `{"checksum":"…","entry":{…}}`.
+/// Once it is known to be canonical, its parts are where they must be, so it is read once instead
+/// of twice. None if it is something else, right or wrong.
 fn plain_entry(line: &[u8], scratch: &mut Vec<u8>) -> Option<EntryLine> {
     let (hex, rest) = line.strip_prefix(b"{\"checksum\":\"")?.split_first_chunk::<64>()?;
     let preimage = rest.strip_prefix(b"\",\"entry\":")?.strip_suffix(b"}")?;
     let mut checksum = [0; 32];
     // Lowercase is the one spelling.
-    if hex.iter().any(u8::is_ascii_uppercase) || hex::decode_to_slice(hex, &mut checksum).is_err() || !preimage.starts_with(b"{")
+    if hex.iter().any(u8::is_ascii_uppercase)
+        || hex::decode_to_slice(hex, &mut checksum).is_err()
+        || !preimage.starts_with(b"{")
     {
         return None;
     }
@@ -163,7 +179,15 @@ fn judged_line(section: Section, judged: Judged, checksum: &Hash) -> EntryLine {
 
 fn instead_of_entry(id: Option<i64>, leaf: Option<Hash>, problem: EntryProblem) -> EntryLine {
     let fault = Some(Box::new(problem));
-    EntryLine { section: Section::Sealed, id, leaf, other_leaf: None, place: None, fault, key_change: None }
+    EntryLine {
+        section: Section::Sealed,
+        id,
+        leaf,
+        other_leaf: None,
+        place: None,
+        fault,
+        key_change: None,
+    }
 }
 
 fn open(note: &str, keys: &[VerifierKey]) -> Opened {
@@ -178,8 +202,15 @@ fn open(note: &str, keys: &[VerifierKey]) -> Opened {
         let origin = checkpoint.origin();
         Signers {
             own: verified.iter().any(|one| one.key.name() == origin),
-            former: verified.iter().filter(|one| one.key.name() != origin).map(|one| one.key.to_string()).collect(),
-            stranger: note.signatures().iter().any(|one| one.name() == origin && !is_known(one.name(), one.key_id())),
+            former: verified
+                .iter()
+                .filter(|one| one.key.name() != origin)
+                .map(|one| one.key.to_string())
+                .collect(),
+            stranger: note
+                .signatures()
+                .iter()
+                .any(|one| one.name() == origin && !is_known(one.name(), one.key_id())),
         }
     });
     Ok(OpenedNote { checkpoint, signers })

@@ -46,7 +46,8 @@ pub struct Report {
     pub not_judged: u64,
     /// There are only selections, and no sealed entry in any of them: nothing was proven.
     pub is_empty_selection: bool,
-    /// The tree size from which on the log has a key that is not known, where nothing else vouches for what follows.
+    /// The tree size from which on the log has a key that is not known, where nothing else vouches
+    /// for what follows.
     pub key_unknown_from: Option<u64>,
     /// What could not be told, for people.
     pub remarks: Vec<String>,

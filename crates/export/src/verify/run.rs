@@ -35,7 +35,8 @@ pub enum VerifyError {
     Thread(std::io::Error),
 }
 
-/// Verifies sources, one after the other, as one history. `fault` gets each fault as it is found, `progress` is called now and then.
+/// Verifies sources, one after the other, as one history. `fault` gets each fault as it is found,
+/// `progress` is called now and then.
 ///
 /// # Errors
 /// If it cannot begin. What cannot be read is in the report: [`Report::incomplete`].
@@ -50,7 +51,8 @@ pub fn verify(
     for source in sources {
         let Source { name, reader } = source;
         chain.begin_file(&name);
-        let error = verify_one(&mut chain, reader, trust, limits, progress)?.map(|error| format!("{name}: {error}"));
+        let error = verify_one(&mut chain, reader, trust, limits, progress)?
+            .map(|error| format!("{name}: {error}"));
         chain.end_file(error.is_some());
         if let Some(error) = error {
             chain.report.incomplete = Some(error);
@@ -73,7 +75,8 @@ fn verify_one(
     limits: Limits,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Option<String>, VerifyError> {
-    // Blocks in a group are judged at the same time; while they are, the group before them is followed and the next is read.
+    // Blocks in a group are judged at the same time; while they are, the group before them is
+    // followed and the next is read.
     let width = rayon::current_num_threads() * 2;
     let (sender, receiver) = sync_channel::<Result<Vec<Block>, ReadError>>(1);
     let reading = move || {
@@ -105,7 +108,10 @@ fn verify_one(
         }
     };
     std::thread::scope(|scope| {
-        std::thread::Builder::new().name("read".to_owned()).spawn_scoped(scope, reading).map_err(VerifyError::Thread)?;
+        std::thread::Builder::new()
+            .name("read".to_owned())
+            .spawn_scoped(scope, reading)
+            .map_err(VerifyError::Thread)?;
         let mut waiting: Vec<Judged> = Vec::new();
         let mut error = None;
         // Dropped where this ends early, so that the reader does not wait.

@@ -26,7 +26,8 @@ pub struct Trust {
     pub known: BTreeMap<u64, Known>,
     /// One of the origins that the log has had, where it is known.
     pub origin: Option<String>,
-    /// The export may be older than the checkpoints that were kept: that it ends before one of them is no fault.
+    /// The export may be older than the checkpoints that were kept: that it ends before one of them
+    /// is no fault.
     pub older: bool,
 }
 
@@ -43,7 +44,9 @@ pub enum TrustError {
         cause: CheckpointError,
     },
     /// Two checkpoints that were kept contradict each other.
-    #[error("{from} and {other} are two checkpoints of one tree size with different roots: the log has forked")]
+    #[error(
+        "{from} and {other} are two checkpoints of one tree size with different roots: the log has forked"
+    )]
     Contradiction {
         /// Where one was kept.
         from: String,
@@ -68,13 +71,19 @@ impl Trust {
         Ok(())
     }
 
-    /// Adds a checkpoint that was kept. A signature by a known key has to be good; `witnesses`, if there are any, have to have
-    /// cosigned it.
+    /// Adds a checkpoint that was kept. A signature by a known key has to be good; `witnesses`, if
+    /// there are any, have to have cosigned it.
     ///
     /// # Errors
     /// If it cannot be read, is not signed by whom it has to be, or contradicts another.
-    pub fn know(&mut self, note: &[u8], from: &str, witnesses: &[VerifierKey]) -> Result<Checkpoint, TrustError> {
-        let error = |cause: CheckpointError| TrustError::Checkpoint { from: from.to_owned(), cause };
+    pub fn know(
+        &mut self,
+        note: &[u8],
+        from: &str,
+        witnesses: &[VerifierKey],
+    ) -> Result<Checkpoint, TrustError> {
+        let error =
+            |cause: CheckpointError| TrustError::Checkpoint { from: from.to_owned(), cause };
         let note = Note::parse_or_unsigned(note).map_err(|cause| error(cause.into()))?;
         match note.verify(&self.keys) {
             Ok(_) | Err(NoteError::NoKnownSignature) => {}
@@ -85,11 +94,18 @@ impl Trust {
         }
         let checkpoint = Checkpoint::parse(note.text()).map_err(error)?;
         // A log may have changed its origin in between: whether it has, its history says.
-        let known = Known { root: *checkpoint.root(), origin: checkpoint.origin().to_owned(), from: from.to_owned() };
+        let known = Known {
+            root: *checkpoint.root(),
+            origin: checkpoint.origin().to_owned(),
+            from: from.to_owned(),
+        };
         if let Some(other) = self.known.get(&checkpoint.size())
             && other.root != known.root
         {
-            return Err(TrustError::Contradiction { from: from.to_owned(), other: other.from.clone() });
+            return Err(TrustError::Contradiction {
+                from: from.to_owned(),
+                other: other.from.clone(),
+            });
         }
         self.known.insert(checkpoint.size(), known);
         Ok(checkpoint)

@@ -8,7 +8,8 @@ use ledger::{IdRange, IdRanges};
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-/// Leaves after which a checkpoint gets its right edge: from there on a damaged file can be judged again.
+/// Leaves after which a checkpoint gets its right edge: from there on a damaged file can be judged
+/// again.
 const EDGE_EVERY: u64 = 4096;
 
 /// A row of `lead_audit.checkpoint`.
@@ -50,7 +51,12 @@ impl<W: Write> HistoryWriter<W> {
     ///
     /// # Errors
     /// Those of writing.
-    pub fn begin(mut output: Output<W>, header: Header, edge: Frontier, note: Option<String>) -> io::Result<Self> {
+    pub fn begin(
+        mut output: Output<W>,
+        header: Header,
+        edge: Frontier,
+        note: Option<String>,
+    ) -> io::Result<Self> {
         output.begin_export();
         output.write(&Record::Export(header))?;
         let start = Start { tree_size: edge.size(), edge: edge.hashes().to_vec(), note };
@@ -68,7 +74,8 @@ impl<W: Write> HistoryWriter<W> {
         &self.output
     }
 
-    /// Writes a proof that the tree of `from_size` leaves became the one that the export starts with.
+    /// Writes a proof that the tree of `from_size` leaves became the one that the export starts
+    /// with.
     ///
     /// # Errors
     /// Those of writing.
@@ -76,8 +83,9 @@ impl<W: Write> HistoryWriter<W> {
         self.output.write(&Record::Consistency { from_size, hashes })
     }
 
-    /// Begins a checkpoint. `leaves` are the stored leaf hashes from the tree's size so far to the checkpoint's; `stored_edge` is the
-    /// right edge that the stored upper levels of the tree have for it, asked for only if the leaves lead to another root.
+    /// Begins a checkpoint. `leaves` are the stored leaf hashes from the tree's size so far to the
+    /// checkpoint's; `stored_edge` is the right edge that the stored upper levels of the tree have
+    /// for it, asked for only if the leaves lead to another root.
     ///
     /// # Errors
     /// Those of writing.
@@ -92,8 +100,11 @@ impl<W: Write> HistoryWriter<W> {
         let mut with_edge = self.since_edge >= EDGE_EVERY;
         if self.edge.root() != stored.root || self.edge.size() != stored.tree_size {
             with_edge = false;
-            // Without it the leaves stay what they are; whoever verifies will see that the checkpoint has another root.
-            if let Some(edge) = stored_edge().filter(|edge| edge.size() == stored.tree_size && edge.root() == stored.root) {
+            // Without it the leaves stay what they are; whoever verifies will see that the
+            // checkpoint has another root.
+            if let Some(edge) = stored_edge()
+                .filter(|edge| edge.size() == stored.tree_size && edge.root() == stored.root)
+            {
                 self.edge = edge;
                 with_edge = true;
             }
@@ -104,14 +115,23 @@ impl<W: Write> HistoryWriter<W> {
         let edge = with_edge.then(|| self.edge.hashes().to_vec());
         let StoredCheckpoint { tree_size, root, entry_ids, sealed_at, note } = stored;
         let fits = entry_ids.count() == leaves.len() as u64;
-        let places = (!fits).then(|| leaves.iter().enumerate().map(|(i, leaf)| (*leaf, i)).collect());
+        let places =
+            (!fits).then(|| leaves.iter().enumerate().map(|(i, leaf)| (*leaf, i)).collect());
         let waiting = entry_ids.ranges().iter().rev().copied().collect();
         self.batch = Some(Batch { leaves, waiting, last: None, placed: 0, places });
-        self.output.write(&Record::Checkpoint(CheckpointRecord { tree_size, root, entry_ids, sealed_at, note, edge }))
+        self.output.write(&Record::Checkpoint(CheckpointRecord {
+            tree_size,
+            root,
+            entry_ids,
+            sealed_at,
+            note,
+            edge,
+        }))
     }
 
-    /// Writes the next entry of the checkpoint: one of its ids, higher than the one before. The same once more is what a table without
-    /// its primary key can have; it is written as it is, for whoever verifies to find.
+    /// Writes the next entry of the checkpoint: one of its ids, higher than the one before. The
+    /// same once more is what a table without its primary key can have; it is written as it is, for
+    /// whoever verifies to find.
     ///
     /// # Errors
     /// Those of writing, and if the id is not the checkpoint's or lower.
@@ -159,7 +179,12 @@ impl<W: Write> HistoryWriter<W> {
     fn sealed(&mut self, id: i64, stored: &StoredEntry, sealed: Option<Hash>) -> io::Result<()> {
         if let StoredEntry::Entry { preimage, checksum } = stored {
             let leaf = sealed.filter(|leaf| *leaf != leaf_hash(checksum));
-            return self.output.write(&Record::Sealed { checksum: *checksum, entry: preimage, leaf, place: None });
+            return self.output.write(&Record::Sealed {
+                checksum: *checksum,
+                entry: preimage,
+                leaf,
+                place: None,
+            });
         }
         stored.instead(id, sealed).map_or(Ok(()), |record| self.output.write(&record))
     }
@@ -229,15 +254,23 @@ impl Batch {
     }
 }
 
-pub(super) fn write_unsealed<W: Write>(output: &mut Output<W>, id: i64, stored: &StoredEntry, inserted: bool) -> io::Result<()> {
+pub(super) fn write_unsealed<W: Write>(
+    output: &mut Output<W>,
+    id: i64,
+    stored: &StoredEntry,
+    inserted: bool,
+) -> io::Result<()> {
     match stored {
         StoredEntry::Entry { preimage, checksum } if inserted => {
             output.write(&Record::Inserted { checksum: *checksum, entry: preimage })
         }
-        StoredEntry::Entry { preimage, checksum } => output.write(&Record::Unsealed { checksum: *checksum, entry: preimage }),
+        StoredEntry::Entry { preimage, checksum } => {
+            output.write(&Record::Unsealed { checksum: *checksum, entry: preimage })
+        }
         // What is of no use to anybody is inserted all the same.
         StoredEntry::Unknown { .. } if inserted => {
-            let fault = "no checkpoint took it, and none can; it has a value in an unknown column".to_owned();
+            let fault = "no checkpoint took it, and none can; it has a value in an unknown column"
+                .to_owned();
             output.write(&Record::Damaged(Damaged { id: Some(id), fault, leaf: None }))
         }
         StoredEntry::Damaged(_) | StoredEntry::Unknown { .. } => {

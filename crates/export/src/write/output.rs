@@ -12,10 +12,12 @@ pub enum Compression {
     Zstd(i32),
 }
 
-/// Uncompressed bytes after which a compressed file begins another frame, at the next border: what a broken file can lose.
+/// Uncompressed bytes after which a compressed file begins another frame, at the next border: what
+/// a broken file can lose.
 const FRAME_BYTES: u64 = 16 << 20;
 
-/// Lines to a file. A compressed file is a row of frames, so that one that was broken off is whole up to the last of them.
+/// Lines to a file. A compressed file is a row of frames, so that one that was broken off is whole
+/// up to the last of them.
 pub struct Output<W: Write> {
     inner: Inner<W>,
     compression: Compression,
@@ -45,7 +47,15 @@ impl<W: Write> Output<W> {
     pub fn new(file: W, compression: Compression, lines: u64) -> io::Result<Self> {
         let inner = open(BufWriter::with_capacity(1 << 17, file), compression)?;
         let frame_limit = FRAME_BYTES;
-        Ok(Output { inner, compression, frame_bytes: 0, frame_limit, line: Vec::new(), lines, bytes: 0 })
+        Ok(Output {
+            inner,
+            compression,
+            frame_bytes: 0,
+            frame_limit,
+            line: Vec::new(),
+            lines,
+            bytes: 0,
+        })
     }
 
     /// Begins another frame after so many uncompressed bytes.

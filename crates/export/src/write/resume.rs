@@ -17,7 +17,8 @@ pub struct ResumePoint {
     pub offset: u64,
     /// Whether the file is compressed.
     pub compressed: bool,
-    /// Lines of the last export in what is kept; 0 if there is none or it is complete, so that another one begins.
+    /// Lines of the last export in what is kept; 0 if there is none or it is complete, so that
+    /// another one begins.
     pub lines: u64,
     /// Leaves of the tree there.
     pub tree_size: u64,
@@ -66,8 +67,8 @@ impl From<io::Error> for ResumeError {
     }
 }
 
-/// Finds where `file` can be continued: after the last checkpoint of which all entries are there, or after a complete export.
-/// An empty file from its beginning.
+/// Finds where `file` can be continued: after the last checkpoint of which all entries are there,
+/// or after a complete export. An empty file from its beginning.
 ///
 /// # Errors
 /// If it is not an export, or damaged before its end.
@@ -158,7 +159,9 @@ impl Scan {
         }
         self.begun = true;
         let note = |text: &str| {
-            let checkpoint = Note::parse_or_unsigned(text.as_bytes()).ok().and_then(|note| Checkpoint::parse(note.text()).ok());
+            let checkpoint = Note::parse_or_unsigned(text.as_bytes())
+                .ok()
+                .and_then(|note| Checkpoint::parse(note.text()).ok());
             checkpoint.ok_or(ResumeError::Note { line: number })
         };
         self.point.lines += 1;
@@ -173,7 +176,12 @@ impl Scan {
             }
             Some(Record::Start(start)) => {
                 self.point.tree_size = start.tree_size;
-                self.point.root = start.note.as_deref().map(note).transpose()?.map(|checkpoint| *checkpoint.root());
+                self.point.root = start
+                    .note
+                    .as_deref()
+                    .map(note)
+                    .transpose()?
+                    .map(|checkpoint| *checkpoint.root());
                 return Ok(true);
             }
             Some(Record::Consistency { .. }) => return Ok(true),

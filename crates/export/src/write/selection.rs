@@ -14,16 +14,22 @@ pub struct SelectionWriter<W: Write> {
 }
 
 impl<W: Write> SelectionWriter<W> {
-    /// Begins an export. `checkpoint` is the one that the proofs lead to; None if there is none yet.
+    /// Begins an export. `checkpoint` is the one that the proofs lead to; None if there is none
+    /// yet.
     ///
     /// # Errors
     /// Those of writing.
-    pub fn begin(mut output: Output<W>, header: Header, checkpoint: Option<StoredCheckpoint>) -> io::Result<Self> {
+    pub fn begin(
+        mut output: Output<W>,
+        header: Header,
+        checkpoint: Option<StoredCheckpoint>,
+    ) -> io::Result<Self> {
         output.begin_export();
         output.write(&Record::Export(header))?;
         let tree_size = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.tree_size);
         if let Some(StoredCheckpoint { tree_size, root, entry_ids, sealed_at, note }) = checkpoint {
-            let record = CheckpointRecord { tree_size, root, entry_ids, sealed_at, note, edge: None };
+            let record =
+                CheckpointRecord { tree_size, root, entry_ids, sealed_at, note, edge: None };
             output.write(&Record::Checkpoint(record))?;
         }
         Ok(SelectionWriter { output, tree_size })
@@ -42,14 +48,26 @@ impl<W: Write> SelectionWriter<W> {
         self.output.write(&Record::Consistency { from_size, hashes })
     }
 
-    /// Writes an entry that a checkpoint took. `sealed` is the leaf hash that the tree has for it. The indexes have to ascend.
+    /// Writes an entry that a checkpoint took. `sealed` is the leaf hash that the tree has for it.
+    /// The indexes have to ascend.
     ///
     /// # Errors
     /// Those of writing.
-    pub fn entry(&mut self, id: i64, stored: &StoredEntry, place: Place, sealed: Hash) -> io::Result<()> {
+    pub fn entry(
+        &mut self,
+        id: i64,
+        stored: &StoredEntry,
+        place: Place,
+        sealed: Hash,
+    ) -> io::Result<()> {
         if let StoredEntry::Entry { preimage, checksum } = stored {
             let leaf = Some(sealed).filter(|leaf| *leaf != leaf_hash(checksum));
-            return self.output.write(&Record::Sealed { checksum: *checksum, entry: preimage, leaf, place: Some(place) });
+            return self.output.write(&Record::Sealed {
+                checksum: *checksum,
+                entry: preimage,
+                leaf,
+                place: Some(place),
+            });
         }
         stored.instead(id, Some(sealed)).map_or(Ok(()), |record| self.output.write(&record))
     }

@@ -36,33 +36,45 @@ impl StoredEntry {
         }
     }
 
-    /// The record of what is no entry that can be written down; `sealed` is the leaf hash that the tree has for it. None for an
-    /// entry.
+    /// The record of what is no entry that can be written down; `sealed` is the leaf hash that the
+    /// tree has for it. None for an entry.
     pub(super) fn instead(&self, id: i64, sealed: Option<Hash>) -> Option<Record<'static>> {
         match self {
             StoredEntry::Entry { .. } => None,
-            StoredEntry::Damaged(fault) => Some(Record::Damaged(Damaged { id: Some(id), fault: fault.clone(), leaf: sealed })),
+            StoredEntry::Damaged(fault) => {
+                Some(Record::Damaged(Damaged { id: Some(id), fault: fault.clone(), leaf: sealed }))
+            }
             // Whatever the column says: this is not what was sealed.
             StoredEntry::Unknown { .. } if sealed.is_some() && self.leaf() != sealed => {
-                let fault = "it has a value in an unknown column, and not the checksum that was sealed".to_owned();
+                let fault =
+                    "it has a value in an unknown column, and not the checksum that was sealed"
+                        .to_owned();
                 Some(Record::Damaged(Damaged { id: Some(id), fault, leaf: sealed }))
             }
-            StoredEntry::Unknown { column, .. } => {
-                Some(Record::Unknown(Unknown { column: column.clone(), id: Some(id), leaf: self.leaf() }))
-            }
+            StoredEntry::Unknown { column, .. } => Some(Record::Unknown(Unknown {
+                column: column.clone(),
+                id: Some(id),
+                leaf: self.leaf(),
+            })),
         }
     }
 }
 
-/// What a row is, from its columns. `extra` is the name of a column with a value that this version does not know.
+/// What a row is, from its columns. `extra` is the name of a column with a value that this version
+/// does not know.
 pub fn read_stored(entry: &Entry, checksum: Option<&[u8]>, extra: Option<&str>) -> StoredEntry {
     if let Some(column) = extra {
         let checksum = checksum.and_then(|checksum| checksum.try_into().ok());
         return StoredEntry::Unknown { column: column.to_owned(), checksum };
     }
-    let Some(checksum) = checksum else { return StoredEntry::Damaged("checksum is NULL".to_owned()) };
+    let Some(checksum) = checksum else {
+        return StoredEntry::Damaged("checksum is NULL".to_owned());
+    };
     let Ok(checksum) = Hash::try_from(checksum) else {
-        return StoredEntry::Damaged(format!("the checksum is {} bytes long instead of 32", checksum.len()));
+        return StoredEntry::Damaged(format!(
+            "the checksum is {} bytes long instead of 32",
+            checksum.len()
+        ));
     };
     // Spliced into the line as it is, so that it must not be able to be anything else.
     let columns = [

@@ -3,7 +3,9 @@
 
 use export::read::{Limits, open_reader};
 use export::verify::{Fault, Report, Source, Trust, Verdict, verify};
-use export::write::{Compression, HistoryWriter, Output, SelectionWriter, StoredCheckpoint, StoredEntry, read_stored};
+use export::write::{
+    Compression, HistoryWriter, Output, SelectionWriter, StoredCheckpoint, StoredEntry, read_stored,
+};
 use export::{Header, Kind, Place};
 use ledger::IdRanges;
 use ledger::checkpoint::Checkpoint;
@@ -41,7 +43,15 @@ pub struct Log {
 impl Log {
     pub fn new() -> Self {
         let (entries, leaves, checkpoints) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Log { entries, leaves, checkpoints, signed: true, origin: ORIGIN.into(), seed: 7, former: None }
+        Log {
+            entries,
+            leaves,
+            checkpoints,
+            signed: true,
+            origin: ORIGIN.into(),
+            seed: 7,
+            former: None,
+        }
     }
 
     /// One whose checkpoints took these ids.
@@ -62,7 +72,8 @@ impl Log {
         let ids: IdRanges = ids.iter().copied().collect();
         let sealed: Vec<Hash> = ids.iter().map(|id| leaf(&self.entries[&id])).collect();
         self.leaves.extend(sealed);
-        let (tree_size, root) = (self.leaves.len() as u64, self.edge(self.leaves.len() as u64).root());
+        let (tree_size, root) =
+            (self.leaves.len() as u64, self.edge(self.leaves.len() as u64).root());
         let checkpoint = Checkpoint::new(&*self.origin, tree_size, root).unwrap();
         let mut note = ledger::note::Note::new(checkpoint.to_string()).unwrap();
         if self.signed {
@@ -73,17 +84,26 @@ impl Log {
         }
         let note = note.to_string();
         let sealed_at = 839_000_000_000_000 + 1_000_000 * tree_size as i64;
-        self.checkpoints.push(StoredCheckpoint { tree_size, root, entry_ids: ids, sealed_at, note });
+        self.checkpoints.push(StoredCheckpoint {
+            tree_size,
+            root,
+            entry_ids: ids,
+            sealed_at,
+            note,
+        });
     }
 
-    /// Changes origin and key with an entry that says so, which is sealed; `with_former` if the old key signs that checkpoint.
+    /// Changes origin and key with an entry that says so, which is sealed; `with_former` if the old
+    /// key signs that checkpoint.
     pub fn change_key(&mut self, id: i64, origin: &str, seed: Option<u8>, with_former: bool) {
-        let public = |log: &Log| log.signed.then(|| key_of(&log.origin, log.seed).verifier().to_string());
+        let public =
+            |log: &Log| log.signed.then(|| key_of(&log.origin, log.seed).verifier().to_string());
         let (old_origin, old_key) = (self.origin.clone(), public(self));
         self.former = (with_former && self.signed).then(|| (self.origin.clone(), self.seed));
         (self.origin, self.signed) = (origin.to_owned(), seed.is_some());
         self.seed = seed.unwrap_or(self.seed);
-        let change = KeyChange { old_origin, old_key, new_origin: origin.to_owned(), new_key: public(self) };
+        let change =
+            KeyChange { old_origin, old_key, new_origin: origin.to_owned(), new_key: public(self) };
         self.entries.insert(id, key_entry(id, &change));
         self.seal(&[id]);
     }
@@ -106,13 +126,30 @@ impl Log {
 
     /// From one checkpoint's size to another's; what is not sealed comes with the newest.
     pub fn history(&self, from: u64, to: u64, older: &[u64]) -> String {
-        String::from_utf8(self.history_into(from, to, older, Output::new(Vec::new(), Compression::None, 0).unwrap())).unwrap()
+        String::from_utf8(self.history_into(
+            from,
+            to,
+            older,
+            Output::new(Vec::new(), Compression::None, 0).unwrap(),
+        ))
+        .unwrap()
     }
 
-    pub fn history_into(&self, from: u64, to: u64, older: &[u64], output: Output<Vec<u8>>) -> Vec<u8> {
-        let note =
-            self.checkpoints.iter().find(|checkpoint| checkpoint.tree_size == from).map(|checkpoint| checkpoint.note.clone());
-        let mut writer = HistoryWriter::begin(output, self.header(Kind::History, to), self.edge(from), note).unwrap();
+    pub fn history_into(
+        &self,
+        from: u64,
+        to: u64,
+        older: &[u64],
+        output: Output<Vec<u8>>,
+    ) -> Vec<u8> {
+        let note = self
+            .checkpoints
+            .iter()
+            .find(|checkpoint| checkpoint.tree_size == from)
+            .map(|checkpoint| checkpoint.note.clone());
+        let mut writer =
+            HistoryWriter::begin(output, self.header(Kind::History, to), self.edge(from), note)
+                .unwrap();
         for &older in older {
             writer.consistency(older, self.consistency(older, from)).unwrap();
         }
@@ -126,7 +163,11 @@ impl Log {
 
     fn write_on(&self, mut writer: HistoryWriter<Vec<u8>>, from: u64, to: u64) -> Vec<u8> {
         let mut size = from;
-        for checkpoint in self.checkpoints.iter().filter(|checkpoint| checkpoint.tree_size > from && checkpoint.tree_size <= to) {
+        for checkpoint in self
+            .checkpoints
+            .iter()
+            .filter(|checkpoint| checkpoint.tree_size > from && checkpoint.tree_size <= to)
+        {
             let leaves = self.leaves[size as usize..checkpoint.tree_size as usize].to_vec();
             let (ids, next) = (checkpoint.entry_ids.clone(), checkpoint.tree_size);
             writer.checkpoint(checkpoint.clone(), leaves, || None).unwrap();
@@ -155,7 +196,9 @@ impl Log {
     pub fn selection(&self, ids: &[i64], older: &[u64]) -> String {
         let output = Output::new(Vec::new(), Compression::None, 0).unwrap();
         let checkpoint = self.checkpoints.last().cloned();
-        let mut writer = SelectionWriter::begin(output, self.header(Kind::Selection, self.size()), checkpoint).unwrap();
+        let mut writer =
+            SelectionWriter::begin(output, self.header(Kind::Selection, self.size()), checkpoint)
+                .unwrap();
         for &older in older {
             writer.consistency(older, self.consistency(older, self.size())).unwrap();
         }
@@ -164,7 +207,14 @@ impl Log {
             for (index, id) in (size..).zip(checkpoint.entry_ids.iter()) {
                 if ids.contains(&id) {
                     let proof = inclusion_proof(&self.tiles(), index, self.size()).unwrap();
-                    writer.entry(id, &self.entries[&id], Place { index, proof }, self.leaves[index as usize]).unwrap();
+                    writer
+                        .entry(
+                            id,
+                            &self.entries[&id],
+                            Place { index, proof },
+                            self.leaves[index as usize],
+                        )
+                        .unwrap();
                 }
             }
             size = checkpoint.tree_size;
@@ -195,7 +245,10 @@ pub fn note(origin: &str, size: u64, root: Hash, signed: bool) -> String {
 /// An entry as the extension writes it.
 pub fn entry(id: i64, user: &str) -> StoredEntry {
     let watch_id = *b"0123456789abcdef";
-    let (key, row) = (format!(r#"{{"id":{id}}}"#), format!(r#"{{"email":"é\"{id}@example.com","id":{id},"price":1.10}}"#));
+    let (key, row) = (
+        format!(r#"{{"id":{id}}}"#),
+        format!(r#"{{"email":"é\"{id}@example.com","id":{id},"price":1.10}}"#),
+    );
     let entry = Entry {
         id,
         txid: 700 + id as u64,
@@ -264,12 +317,14 @@ pub fn limits() -> Limits {
 }
 
 pub fn run(files: &[&[u8]], trust: &Trust) -> Outcome {
-    let sources = files
-        .iter()
-        .enumerate()
-        .map(|(i, file)| Source { name: format!("file{}", i + 1), reader: open_reader(Cursor::new(file.to_vec())).unwrap() });
+    let sources = files.iter().enumerate().map(|(i, file)| Source {
+        name: format!("file{}", i + 1),
+        reader: open_reader(Cursor::new(file.to_vec())).unwrap(),
+    });
     let mut faults = Vec::new();
-    let report = verify(sources.collect(), trust, limits(), &mut |fault| faults.push(fault), &mut |_| {}).unwrap();
+    let report =
+        verify(sources.collect(), trust, limits(), &mut |fault| faults.push(fault), &mut |_| {})
+            .unwrap();
     assert_eq!(report.fault_count() + report.not_judged, faults.len() as u64);
     Outcome { report, faults }
 }
@@ -294,7 +349,9 @@ pub struct Parts {
 
 pub fn parts(stored: &StoredEntry) -> Parts {
     match stored {
-        StoredEntry::Entry { preimage, checksum } => Parts { preimage: preimage.clone(), checksum: hex::encode(checksum) },
+        StoredEntry::Entry { preimage, checksum } => {
+            Parts { preimage: preimage.clone(), checksum: hex::encode(checksum) }
+        }
         other => panic!("{other:?}"),
     }
 }

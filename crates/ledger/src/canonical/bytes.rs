@@ -1,5 +1,6 @@
-//! Values that are no text: with bytes that are not UTF-8, or with NUL, which PostgreSQL's jsonb cannot have. An object
-//! stands in for such a value, and `details` says so (docs/FORMAT.md, section 3.1). No byte is lost.
+//! Values that are no text: with bytes that are not UTF-8, or with NUL, which PostgreSQL's jsonb
+//! cannot have. An object stands in for such a value, and `details` says so (docs/FORMAT.md,
+//! section 3.1). No byte is lost.
 
 use super::write::{find_special, write_escaped};
 use crate::sink::Sink;
@@ -19,8 +20,9 @@ pub fn percent_encoded(bytes: &[u8]) -> String {
     encoded
 }
 
-/// Appends the object that stands in for `value`: a JSON text as [`write_string_bytes`](super::write_string_bytes) and its
-/// like leave it, with bytes that are not UTF-8 in its strings or with `\u0000`.
+/// Appends the object that stands in for `value`: a JSON text as
+/// [`write_string_bytes`](super::write_string_bytes) and its like leave it, with bytes that are not
+/// UTF-8 in its strings or with `\u0000`.
 pub fn write_bytes_value(out: &mut impl Sink, value: &[u8]) {
     match value {
         [b'"', content @ .., b'"'] => {
@@ -35,7 +37,8 @@ pub fn write_bytes_value(out: &mut impl Sink, value: &[u8]) {
     out.append(br#""}"#);
 }
 
-/// Appends what is between the quotes of a string, of which all escapes but that of NUL stay as they are.
+/// Appends what is between the quotes of a string, of which all escapes but that of NUL stay as
+/// they are.
 fn write_string_content(out: &mut impl Sink, mut content: &[u8]) {
     const NUL: &[u8] = br"\u0000";
     loop {
@@ -131,7 +134,13 @@ mod tests {
         write_bytes_value(&mut out, value);
         check(&out).unwrap();
         let stand_in: serde_json::Value = serde_json::from_slice(&out).unwrap();
-        assert!(stand_in.as_object().unwrap().values().all(|text| !text.as_str().unwrap().contains('\0')));
+        assert!(
+            stand_in
+                .as_object()
+                .unwrap()
+                .values()
+                .all(|text| !text.as_str().unwrap().contains('\0'))
+        );
         stand_in
     }
 
@@ -145,8 +154,14 @@ mod tests {
     fn examples() {
         assert_eq!(percent_encoded(b"caf\xe9 100%\0"), "caf%E9 100%25%00");
         assert_eq!(stand_in(b"\"caf\xe9\""), serde_json::json!({"$bytes": "caf%E9"}));
-        assert_eq!(stand_in(br#""a\u0000\u0001\"b""#), serde_json::json!({"$bytes": "a%00\u{1}\"b"}));
-        assert_eq!(stand_in(br#"["a\u0000"]"#), serde_json::json!({"$json_bytes": r#"["a\u0000"]"#}));
+        assert_eq!(
+            stand_in(br#""a\u0000\u0001\"b""#),
+            serde_json::json!({"$bytes": "a%00\u{1}\"b"})
+        );
+        assert_eq!(
+            stand_in(br#"["a\u0000"]"#),
+            serde_json::json!({"$json_bytes": r#"["a\u0000"]"#})
+        );
         assert_eq!(stand_in(b"[\"\xff%\"]"), serde_json::json!({"$json_bytes": "[\"%FF%25\"]"}));
     }
 

@@ -1,8 +1,9 @@
 //! Checking that a stored text is exactly one canonical JSON value.
 //!
-//! Without this check a checksum would not bind bytes to columns: a text such as `{},"user_id":"eve"` in one column has
-//! the preimage of two columns. It reads hostile input, so it does not recurse: nesting costs heap, about as much as
-//! the text itself, and a flat object costs no allocation at all.
+//! Without this check a checksum would not bind bytes to columns: a text such as
+//! `{},"user_id":"eve"` in one column has the preimage of two columns. It reads hostile input, so
+//! it does not recurse: nesting costs heap, about as much as the text itself, and a flat object
+//! costs no allocation at all.
 
 use super::order::compare_utf8;
 use super::write::find_special;
@@ -66,7 +67,14 @@ pub fn check(text: &[u8]) -> Result<(), NotCanonical> {
 
 /// The same for a text that is known to be UTF-8.
 pub(crate) fn check_str(text: &str) -> Result<(), NotCanonical> {
-    Checker { text: text.as_bytes(), at: 0, inside: Inside::Nothing, outer: Vec::new(), outer_keys: Vec::new() }.run()
+    Checker {
+        text: text.as_bytes(),
+        at: 0,
+        inside: Inside::Nothing,
+        outer: Vec::new(),
+        outer_keys: Vec::new(),
+    }
+    .run()
 }
 
 /// The innermost container that is open.
@@ -81,8 +89,8 @@ struct Checker<'a> {
     text: &'a [u8],
     at: usize,
     inside: Inside,
-    /// The containers around `inside`, and the last key of each of them that is an object. Apart, so that arrays within
-    /// arrays cost a byte each.
+    /// The containers around `inside`, and the last key of each of them that is an object. Apart,
+    /// so that arrays within arrays cost a byte each.
     outer: Vec<Inside>,
     outer_keys: Vec<Range<usize>>,
 }
@@ -247,7 +255,10 @@ impl Checker<'_> {
     }
 
     fn peek(&self) -> Checked<u8> {
-        self.text.get(self.at).copied().ok_or(NotCanonical { offset: self.at, reason: Reason::Truncated })
+        self.text
+            .get(self.at)
+            .copied()
+            .ok_or(NotCanonical { offset: self.at, reason: Reason::Truncated })
     }
 
     fn unexpected<T>(&self) -> Checked<T> {
@@ -264,7 +275,8 @@ fn fail<T>(offset: usize, reason: Reason) -> Checked<T> {
     Err(NotCanonical { offset, reason })
 }
 
-/// The byte that a canonical escape stands for, and how much follows its backslash; `rest` begins after the backslash.
+/// The byte that a canonical escape stands for, and how much follows its backslash; `rest` begins
+/// after the backslash.
 fn unescape(rest: &[u8]) -> Option<(u8, usize)> {
     Some(match rest {
         [b'"', ..] => (b'"', 1),

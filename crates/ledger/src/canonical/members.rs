@@ -1,11 +1,13 @@
-//! The members of an object, without a value tree: where each begins and ends is found by looking for quotes and brackets.
+//! The members of an object, without a value tree: where each begins and ends is found by looking
+//! for quotes and brackets.
 
 use super::write::find_special;
 
-/// The members of a canonical object, as they are written: what is between the quotes of the name, and the value.
+/// The members of a canonical object, as they are written: what is between the quotes of the name,
+/// and the value.
 ///
-/// A canonical name has one spelling, so two names are equal if and only if they are written alike. Of a text that is not
-/// canonical this gives nothing that means anything, but it always ends.
+/// A canonical name has one spelling, so two names are equal if and only if they are written alike.
+/// Of a text that is not canonical this gives nothing that means anything, but it always ends.
 pub fn members(object: &str) -> Members<'_> {
     Members { rest: object.strip_prefix('{').unwrap_or_default() }
 }

@@ -1,17 +1,19 @@
-//! The order of an object's keys: by UTF-16 code units (RFC 8785 section 3.2.3), found without leaving UTF-8.
+//! The order of an object's keys: by UTF-16 code units (RFC 8785 section 3.2.3), found without
+//! leaving UTF-8.
 
 use core::cmp::Ordering;
 
 /// Compares two keys (as they are, not escaped) by their UTF-16 code units.
 ///
-/// That is the order of their UTF-8 bytes, but for one thing: characters above U+FFFF are surrogates in UTF-16 and come
-/// before U+E000 to U+FFFF.
+/// That is the order of their UTF-8 bytes, but for one thing: characters above U+FFFF are
+/// surrogates in UTF-16 and come before U+E000 to U+FFFF.
 #[inline]
 pub fn compare_keys(a: &str, b: &str) -> Ordering {
     compare_utf8(a.bytes(), b.bytes())
 }
 
-/// The same for keys of any bytes: of texts this is [`compare_keys`], and of others some total order.
+/// The same for keys of any bytes: of texts this is [`compare_keys`], and of others some total
+/// order.
 #[inline]
 pub fn compare_key_bytes(a: &[u8], b: &[u8]) -> Ordering {
     compare_utf8(a.iter().copied(), b.iter().copied())
@@ -23,8 +25,9 @@ pub(super) fn compare_utf8(a: impl Iterator<Item = u8>, b: impl Iterator<Item = 
     a.map(utf16_rank).cmp(b.map(utf16_rank))
 }
 
-/// Moves the first bytes of U+E000 to U+FFFF (EE, EF) above those of the characters beyond U+FFFF (F0 to F4). Two valid
-/// strings that first differ there both begin a character there, so that comparing the moved bytes is enough.
+/// Moves the first bytes of U+E000 to U+FFFF (EE, EF) above those of the characters beyond U+FFFF
+/// (F0 to F4). Two valid strings that first differ there both begin a character there, so that
+/// comparing the moved bytes is enough.
 #[inline]
 fn utf16_rank(byte: u8) -> u8 {
     match byte {

@@ -1,6 +1,7 @@
 //! Reading a string.
 
-/// What a canonical JSON string says, from what is between its quotes. None for an escape that canonical JSON does not have.
+/// What a canonical JSON string says, from what is between its quotes. None for an escape that
+/// canonical JSON does not have.
 pub fn unescape(inner: &str) -> Option<String> {
     let mut text = String::with_capacity(inner.len());
     let mut rest = inner;

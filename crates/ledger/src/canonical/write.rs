@@ -1,7 +1,9 @@
-//! Writing a canonical JSON string: the hottest loop of the extension, run for every text value of every audited row.
+//! Writing a canonical JSON string: the hottest loop of the extension, run for every text value of
+//! every audited row.
 //!
-//! Almost no text needs escaping, so the work is to find the next byte that does, eight bytes at a time, and to copy
-//! what lies before it in one piece. The checker finds the end of a string with the same scan.
+//! Almost no text needs escaping, so the work is to find the next byte that does, eight bytes at a
+//! time, and to copy what lies before it in one piece. The checker finds the end of a string with
+//! the same scan.
 
 use crate::sink::Sink;
 
@@ -13,9 +15,11 @@ pub fn write_string(out: &mut impl Sink, s: &str) {
     write_string_bytes(out, s.as_bytes());
 }
 
-/// Appends `s` as a JSON string, quotes included. Returns whether a NUL is in it, which PostgreSQL's jsonb cannot have.
+/// Appends `s` as a JSON string, quotes included. Returns whether a NUL is in it, which
+/// PostgreSQL's jsonb cannot have.
 ///
-/// Bytes that are not UTF-8 are copied: the caller looks for them once, in the whole text that the string is part of.
+/// Bytes that are not UTF-8 are copied: the caller looks for them once, in the whole text that the
+/// string is part of.
 pub fn write_string_bytes(out: &mut impl Sink, s: &[u8]) -> bool {
     out.reserve(s.len() + 2);
     out.push(b'"');
@@ -56,7 +60,8 @@ fn write_escape(out: &mut impl Sink, byte: u8) {
     out.append(&[b'\\', short]);
 }
 
-/// Where the first byte is that cannot stand for itself in a JSON string (a control, `"` or `\`), or the length.
+/// Where the first byte is that cannot stand for itself in a JSON string (a control, `"` or `\`),
+/// or the length.
 #[inline]
 pub(super) fn find_special(bytes: &[u8]) -> usize {
     let mut at = 0;
@@ -77,16 +82,18 @@ fn is_special(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-/// The top bit of each of eight bytes that is special. Only the lowest flag is exact (a borrow can set a false one, but
-/// only above a true one), which is the one that is used.
+/// The top bit of each of eight bytes that is special. Only the lowest flag is exact (a borrow can
+/// set a false one, but only above a true one), which is the one that is used.
 #[inline]
 fn special_flags(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x80 * ONES;
-    // xor 2 moves `"` (0x22) to 0x20, right above the controls, which stay below: one comparison finds both.
+    // xor 2 moves `"` (0x22) to 0x20, right above the controls, which stay below: one comparison
+    // finds both.
     let control_or_quote = (word ^ (0x02 * ONES)).wrapping_sub(0x21 * ONES);
     let backslash = (word ^ (0x5c * ONES)).wrapping_sub(ONES);
-    // A byte with its top bit set is never special, and xor with 7-bit values leaves that bit alone.
+    // A byte with its top bit set is never special, and xor with 7-bit values leaves that bit
+    // alone.
     (control_or_quote | backslash) & !word & TOPS
 }
 

@@ -2,7 +2,8 @@ use super::*;
 use crate::cosignature::CosigningKey;
 
 /// The text of the example of C2SP tlog-checkpoint.
-const EXAMPLE: &str = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
+const EXAMPLE: &str =
+    "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
 const ROOT: &str = "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=";
 
 #[test]
@@ -13,7 +14,10 @@ fn the_example() {
     assert_eq!(hash_text(checkpoint.root()), ROOT);
     assert_eq!(checkpoint.extensions().count(), 0);
     assert_eq!(checkpoint.to_string(), EXAMPLE);
-    assert_eq!(Checkpoint::new("example.com/behind-the-sofa", 20_852_163, *checkpoint.root()), Ok(checkpoint));
+    assert_eq!(
+        Checkpoint::new("example.com/behind-the-sofa", 20_852_163, *checkpoint.root()),
+        Ok(checkpoint)
+    );
 }
 
 #[test]
@@ -26,17 +30,28 @@ fn extension_lines_are_kept_to_the_byte() {
 
 #[test]
 fn what_is_not_a_checkpoint() {
-    let with = |origin: &str, size: &str, root: &str, rest: &str| Checkpoint::parse(&format!("{origin}\n{size}\n{root}\n{rest}"));
+    let with = |origin: &str, size: &str, root: &str, rest: &str| {
+        Checkpoint::parse(&format!("{origin}\n{size}\n{root}\n{rest}"))
+    };
     assert!(with("o", "0", ROOT, "").is_ok());
     assert!(with("an origin with spaces and a +", "18446744073709551615", ROOT, "").is_ok());
-    for size in ["", "00", "01", "+1", "-1", " 1", "1 ", "1e3", "0x1", "1.0", "18446744073709551616", "１"] {
+    for size in
+        ["", "00", "01", "+1", "-1", " 1", "1 ", "1e3", "0x1", "1.0", "18446744073709551616", "１"]
+    {
         assert_eq!(with("o", size, ROOT, ""), Err(CheckpointError::Size), "{size:?}");
     }
     let (short, url_safe) = (&ROOT[..40], ROOT.replace('/', "_"));
     let (unpadded, trailing_bits) = (&ROOT[..43], ROOT.replace("2I=", "2J="));
-    for root in
-        ["", short, &url_safe, unpadded, &trailing_bits, &format!(" {ROOT}"), &format!("{ROOT} "), &format!("{ROOT}{ROOT}")]
-    {
+    for root in [
+        "",
+        short,
+        &url_safe,
+        unpadded,
+        &trailing_bits,
+        &format!(" {ROOT}"),
+        &format!("{ROOT} "),
+        &format!("{ROOT}{ROOT}"),
+    ] {
         assert_eq!(with("o", "1", root, ""), Err(CheckpointError::Root), "{root:?}");
     }
     assert_eq!(with("", "1", ROOT, ""), Err(CheckpointError::Origin));
@@ -60,7 +75,10 @@ fn who_has_signed_for_what() {
     let witnesses = [witness.verifier().clone()];
     let checkpoint = Checkpoint::new("example.com/log", 3, [9; 32]).unwrap();
     let note = checkpoint.sign(&log).unwrap();
-    assert_eq!(Checkpoint::open(&note, log.verifier(), &witnesses), Ok((checkpoint.clone(), vec![])));
+    assert_eq!(
+        Checkpoint::open(&note, log.verifier(), &witnesses),
+        Ok((checkpoint.clone(), vec![]))
+    );
 
     // A witness alone is not the log; nor is a key of the same name.
     let mut by_witness = Note::new(checkpoint.to_string()).unwrap();
@@ -79,7 +97,9 @@ fn who_has_signed_for_what() {
 
     // A bad signature by a witness that is known rejects what the log has signed well.
     let mut forged = note.clone();
-    forged.add(witness.cosign(&Checkpoint::new("example.com/log", 4, [9; 32]).unwrap(), 1).unwrap()).unwrap();
+    forged
+        .add(witness.cosign(&Checkpoint::new("example.com/log", 4, [9; 32]).unwrap(), 1).unwrap())
+        .unwrap();
     assert_eq!(
         Checkpoint::open(&forged, log.verifier(), &witnesses),
         Err(CheckpointError::Note(NoteError::BadSignature("witness.example".into())))
@@ -88,16 +108,22 @@ fn who_has_signed_for_what() {
 
     // The log's key over the checkpoint of another log, and over something else.
     let elsewhere = Checkpoint::new("example.com/other", 3, [9; 32]).unwrap();
-    let other = CheckpointError::OtherOrigin { expected: "example.com/log".into(), found: "example.com/other".into() };
+    let other = CheckpointError::OtherOrigin {
+        expected: "example.com/log".into(),
+        found: "example.com/other".into(),
+    };
     assert_eq!(elsewhere.sign(&log), Err(other.clone()));
-    for (text, error) in [(elsewhere.to_string(), other), ("hello\n".into(), CheckpointError::Lines)] {
+    for (text, error) in
+        [(elsewhere.to_string(), other), ("hello\n".into(), CheckpointError::Lines)]
+    {
         let mut note = Note::new(text).unwrap();
         note.add(log.sign(note.text())).unwrap();
         assert_eq!(Checkpoint::open(&note, log.verifier(), &[]), Err(error));
     }
 }
 
-/// The two kinds of signature are over different bytes: one cannot be passed off as the other, even of the same key.
+/// The two kinds of signature are over different bytes: one cannot be passed off as the other, even
+/// of the same key.
 #[test]
 fn a_cosignature_is_not_a_signature() {
     let log = SigningKey::from_seed("example.com/log", &[1; 32]).unwrap();

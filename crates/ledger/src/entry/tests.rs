@@ -79,7 +79,11 @@ fn the_preimage_is_canonical_itself() {
 fn the_checksum_is_that_of_the_preimage() {
     let mut scratch = b"left over".to_vec();
     let long = "x".repeat(100_000);
-    for entry in [full(), Entry::default(), Entry { statement: Some(&long), row_values: Some(&long), ..full() }] {
+    for entry in [
+        full(),
+        Entry::default(),
+        Entry { statement: Some(&long), row_values: Some(&long), ..full() },
+    ] {
         let mut preimage = Vec::new();
         entry.write_preimage(&mut preimage);
         assert_eq!(entry.checksum(&mut scratch), sha256(&preimage));
@@ -169,7 +173,8 @@ const TEXTS: [&str; 15] = [
 ];
 
 proptest! {
-    /// serde_json sorts the keys of an object (they are all ASCII here) and escapes as RFC 8785 does.
+    /// serde_json sorts the keys of an object (they are all ASCII here) and escapes as RFC 8785
+    /// does.
     #[test]
     fn as_serde_json_would_write_it(
         id in any::<i64>(), txid in any::<u64>(), pid in any::<Option<i32>>(), relation in any::<Option<u32>>(),

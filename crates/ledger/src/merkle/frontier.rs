@@ -3,8 +3,9 @@
 use super::{Hash, empty_root, node_hash};
 use thiserror::Error;
 
-/// The right edge of a tree: the roots of the perfect subtrees that it is made of, the largest (leftmost) first. There is
-/// one for each bit that is set in the size. It is all that appending and the root need.
+/// The right edge of a tree: the roots of the perfect subtrees that it is made of, the largest
+/// (leftmost) first. There is one for each bit that is set in the size. It is all that appending
+/// and the root need.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Frontier {
     pub(super) size: u64,
@@ -29,8 +30,8 @@ impl Frontier {
         Self::default()
     }
 
-    /// That of a tree of `size` leaves, from [`hashes`](Self::hashes). Nothing can tell whether they are the right ones but
-    /// the [`root`](Self::root).
+    /// That of a tree of `size` leaves, from [`hashes`](Self::hashes). Nothing can tell whether
+    /// they are the right ones but the [`root`](Self::root).
     pub fn from_parts(size: u64, hashes: Vec<Hash>) -> Result<Self, FrontierError> {
         let expected = size.count_ones() as usize;
         if hashes.len() == expected {
@@ -61,13 +62,14 @@ impl Frontier {
         self.push_with(leaf_hash, |_, _| {});
     }
 
-    /// Appends a leaf and calls `completed` with height and hash of each perfect subtree that it completes, the leaf itself
-    /// (height 0) included, from the leaf upwards.
+    /// Appends a leaf and calls `completed` with height and hash of each perfect subtree that it
+    /// completes, the leaf itself (height 0) included, from the leaf upwards.
     pub(super) fn push_with(&mut self, leaf_hash: Hash, mut completed: impl FnMut(u32, &Hash)) {
         completed(0, &leaf_hash);
         let mut hash = leaf_hash;
         for height in 1..=self.size.trailing_ones() {
-            // As many hashes as there are bits set in the size: there is one to pop for each trailing one.
+            // As many hashes as there are bits set in the size: there is one to pop for each
+            // trailing one.
             let Some(left) = self.hashes.pop() else { break };
             hash = node_hash(&left, &hash);
             completed(height, &hash);

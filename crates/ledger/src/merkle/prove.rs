@@ -1,5 +1,6 @@
-//! Roots and proofs from tiles. Each reads at most two tiles of each level, so its time grows with the logarithm of the
-//! tree. What is read is not checked against anything: a proof from damaged tiles fails where it is verified.
+//! Roots and proofs from tiles. Each reads at most two tiles of each level, so its time grows with
+//! the logarithm of the tree. What is read is not checked against anything: a proof from damaged
+//! tiles fails where it is verified.
 
 use super::tiles::{TILE_HEIGHT, TILE_WIDTH, TileId, Tiles, TreeError};
 use super::{Hash, empty_root, node_hash, perfect_root};
@@ -10,9 +11,13 @@ pub fn root_at<T: Tiles>(tiles: T, size: u64) -> Result<Hash, TreeError<T::Error
     Nodes::new(tiles).root(0, size)
 }
 
-/// What proves that leaf `index` is in the tree of the first `size` leaves: PATH(index, D\[size\]) of RFC 6962, section
-/// 2.1.1, from the leaf's sibling up.
-pub fn inclusion_proof<T: Tiles>(tiles: T, index: u64, size: u64) -> Result<Vec<Hash>, TreeError<T::Error>> {
+/// What proves that leaf `index` is in the tree of the first `size` leaves: PATH(index, D\[size\])
+/// of RFC 6962, section 2.1.1, from the leaf's sibling up.
+pub fn inclusion_proof<T: Tiles>(
+    tiles: T,
+    index: u64,
+    size: u64,
+) -> Result<Vec<Hash>, TreeError<T::Error>> {
     if index >= size {
         return Err(TreeError::NoSuchLeaf { index, size });
     }
@@ -34,9 +39,14 @@ pub fn inclusion_proof<T: Tiles>(tiles: T, index: u64, size: u64) -> Result<Vec<
     Ok(proof)
 }
 
-/// What proves that the tree of the first `to` leaves is that of the first `from` leaves with leaves appended:
-/// PROOF(from, D\[to\]) of RFC 6962, section 2.1.2. Empty for equal sizes and for `from` 0, where nothing needs a proof.
-pub fn consistency_proof<T: Tiles>(tiles: T, from: u64, to: u64) -> Result<Vec<Hash>, TreeError<T::Error>> {
+/// What proves that the tree of the first `to` leaves is that of the first `from` leaves with
+/// leaves appended: PROOF(from, D\[to\]) of RFC 6962, section 2.1.2. Empty for equal sizes and for
+/// `from` 0, where nothing needs a proof.
+pub fn consistency_proof<T: Tiles>(
+    tiles: T,
+    from: u64,
+    to: u64,
+) -> Result<Vec<Hash>, TreeError<T::Error>> {
     if from > to {
         return Err(TreeError::SizesReversed { from, to });
     }
@@ -65,7 +75,8 @@ pub fn consistency_proof<T: Tiles>(tiles: T, from: u64, to: u64) -> Result<Vec<H
     Ok(proof)
 }
 
-/// Leaves in the left subtree of a tree of `len` leaves: the largest power of two below `len`, which is 2 or more.
+/// Leaves in the left subtree of a tree of `len` leaves: the largest power of two below `len`,
+/// which is 2 or more.
 fn split(len: u64) -> u64 {
     1 << (len - 1).ilog2()
 }
@@ -81,8 +92,8 @@ impl<T: Tiles> Nodes<T> {
         Nodes { tiles, read: HashMap::new() }
     }
 
-    /// MTH(D\[start:end\]). The range is one of those that RFC 6962 splits a tree into: it begins at a multiple of the
-    /// largest power of two that it contains.
+    /// MTH(D\[start:end\]). The range is one of those that RFC 6962 splits a tree into: it begins
+    /// at a multiple of the largest power of two that it contains.
     pub(super) fn root(&mut self, mut start: u64, end: u64) -> Result<Hash, TreeError<T::Error>> {
         let mut subtrees = Vec::new();
         while start < end {
@@ -108,10 +119,16 @@ impl<T: Tiles> Nodes<T> {
     }
 
     /// A tile that has at least `needed` hashes.
-    pub(super) fn hashes(&mut self, id: TileId, needed: usize) -> Result<&[Hash], TreeError<T::Error>> {
+    pub(super) fn hashes(
+        &mut self,
+        id: TileId,
+        needed: usize,
+    ) -> Result<&[Hash], TreeError<T::Error>> {
         let hashes = match self.read.entry(id) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(self.tiles.tile(id)?.into_owned()),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(self.tiles.tile(id)?.into_owned())
+            }
         };
         if hashes.len() < needed {
             return Err(TreeError::Missing { id, needed, found: hashes.len() });

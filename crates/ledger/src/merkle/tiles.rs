@@ -1,7 +1,8 @@
 //! The tiles in which a tree is kept: C2SP tlog-tiles, "Merkle Tree".
 //!
-//! A tile at level L holds up to 256 consecutive nodes of height 8·L: at level 0 leaf hashes, above it the roots of full
-//! tiles of the level below. Only the last tile of a level is ever partial, and a hash in a tile never changes.
+//! A tile at level L holds up to 256 consecutive nodes of height 8·L: at level 0 leaf hashes, above
+//! it the roots of full tiles of the level below. Only the last tile of a level is ever partial,
+//! and a hash in a tile never changes.
 
 use super::{Hash, hash_text};
 use std::borrow::Cow;
@@ -25,8 +26,8 @@ pub struct TileId {
 }
 
 impl TileId {
-    /// Whether the tree of `size` leaves has a tile here, and how many hashes it has: 0 to 256. C2SP tlog-tiles, "Partial
-    /// Tiles".
+    /// Whether the tree of `size` leaves has a tile here, and how many hashes it has: 0 to 256.
+    /// C2SP tlog-tiles, "Partial Tiles".
     pub fn width_at(self, size: u64) -> usize {
         let nodes = size.checked_shr(TILE_HEIGHT * u32::from(self.level)).unwrap_or(0);
         let before = self.index.saturating_mul(TILE_WIDTH as u64);
@@ -39,7 +40,8 @@ pub trait Tiles {
     /// What can go wrong with reading.
     type Error;
 
-    /// The hashes of a tile, as many as are kept, which may be more than the tree in question has; none if it is not there.
+    /// The hashes of a tile, as many as are kept, which may be more than the tree in question has;
+    /// none if it is not there.
     fn tile(&self, id: TileId) -> Result<Cow<'_, [Hash]>, Self::Error>;
 }
 

@@ -1,5 +1,5 @@
-//! Checking proofs with nothing but the proof: RFC 9162, sections 2.1.3.2 and 2.1.4.2, whose algorithms are those of RFC
-//! 6962's trees written out.
+//! Checking proofs with nothing but the proof: RFC 9162, sections 2.1.3.2 and 2.1.4.2, whose
+//! algorithms are those of RFC 6962's trees written out.
 
 use super::{Hash, empty_root, hash_text, node_hash};
 use thiserror::Error;
@@ -31,7 +31,8 @@ pub enum ProofError {
         /// Hashes that it has.
         found: usize,
     },
-    /// The proof leads to another root than that of the tree: that of the newer tree in a consistency proof.
+    /// The proof leads to another root than that of the tree: that of the newer tree in a
+    /// consistency proof.
     #[error("the proof leads to the root {}, not {}", hash_text(.computed), hash_text(.expected))]
     Root {
         /// The tree's root.
@@ -39,7 +40,8 @@ pub enum ProofError {
         /// Where the proof leads.
         computed: Hash,
     },
-    /// A consistency proof leads to another root of the older tree: history was forked, or the proof is not one.
+    /// A consistency proof leads to another root of the older tree: history was forked, or the
+    /// proof is not one.
     #[error("the proof leads to the older root {}, not {}", hash_text(.computed), hash_text(.expected))]
     OlderRoot {
         /// The older tree's root.
@@ -49,14 +51,20 @@ pub enum ProofError {
     },
 }
 
-/// Checks that the leaf with this hash is leaf `index` of the tree of `size` leaves with this root: RFC 9162, section
-/// 2.1.3.2.
-pub fn verify_inclusion(leaf_hash: &Hash, index: u64, size: u64, proof: &[Hash], root: &Hash) -> Result<(), ProofError> {
+/// Checks that the leaf with this hash is leaf `index` of the tree of `size` leaves with this root:
+/// RFC 9162, section 2.1.3.2.
+pub fn verify_inclusion(
+    leaf_hash: &Hash,
+    index: u64,
+    size: u64,
+    proof: &[Hash],
+    root: &Hash,
+) -> Result<(), ProofError> {
     if index >= size {
         return Err(ProofError::NoSuchLeaf { index, size });
     }
-    // Up to where the ways of this leaf and of the last leaf meet there is a sibling at each level; above, one for each
-    // subtree to the left.
+    // Up to where the ways of this leaf and of the last leaf meet there is a sibling at each level;
+    // above, one for each subtree to the left.
     let last = size - 1;
     let below = u64::BITS - (index ^ last).leading_zeros();
     let expected = (below + index.checked_shr(below).unwrap_or(0).count_ones()) as usize;
@@ -82,9 +90,16 @@ pub fn verify_inclusion(leaf_hash: &Hash, index: u64, size: u64, proof: &[Hash],
     if hash == *root { Ok(()) } else { Err(ProofError::Root { expected: *root, computed: hash }) }
 }
 
-/// Checks that the tree of `to` leaves with root `to_root` is that of `from` leaves with root `from_root`, with leaves
-/// appended: RFC 9162, section 2.1.4.2. Trees of the same size have the same root. Any tree grows from the empty one.
-pub fn verify_consistency(from: u64, from_root: &Hash, to: u64, to_root: &Hash, proof: &[Hash]) -> Result<(), ProofError> {
+/// Checks that the tree of `to` leaves with root `to_root` is that of `from` leaves with root
+/// `from_root`, with leaves appended: RFC 9162, section 2.1.4.2. Trees of the same size have the
+/// same root. Any tree grows from the empty one.
+pub fn verify_consistency(
+    from: u64,
+    from_root: &Hash,
+    to: u64,
+    to_root: &Hash,
+    proof: &[Hash],
+) -> Result<(), ProofError> {
     if from > to {
         return Err(ProofError::WentBack { from, to });
     }
@@ -109,7 +124,8 @@ pub fn verify_consistency(from: u64, from_root: &Hash, to: u64, to_root: &Hash, 
             (false, _) => Ok(()),
         };
     }
-    // The ways of the older tree's last leaf and of the newer tree's, from where the subtree begins that both share.
+    // The ways of the older tree's last leaf and of the newer tree's, from where the subtree begins
+    // that both share.
     let shared = from.trailing_zeros();
     let (mut node, mut last) = ((from - 1) >> shared, (to - 1) >> shared);
     let below = u64::BITS - (node ^ last).leading_zeros();

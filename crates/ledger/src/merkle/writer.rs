@@ -6,8 +6,9 @@ use super::{Frontier, Hash};
 
 /// Appends leaves to a tree and gives the tiles that have changed.
 ///
-/// An appended leaf costs two hashes on average, however large the tree is. Memory grows with the leaves appended
-/// since the last [`take_changed`](Self::take_changed), 32 bytes for each and a little: take the tiles from time to time.
+/// An appended leaf costs two hashes on average, however large the tree is. Memory grows with the
+/// leaves appended since the last [`take_changed`](Self::take_changed), 32 bytes for each and a
+/// little: take the tiles from time to time.
 #[derive(Debug, Clone, Default)]
 pub struct TileWriter {
     frontier: Frontier,
@@ -30,19 +31,27 @@ impl TileWriter {
         Self::default()
     }
 
-    /// For the tree of `size` leaves that is kept in `tiles`, of which the last one of each level is read. They are
-    /// believed only if they give `root`, which the caller takes from the checkpoint of that size.
+    /// For the tree of `size` leaves that is kept in `tiles`, of which the last one of each level
+    /// is read. They are believed only if they give `root`, which the caller takes from the
+    /// checkpoint of that size.
     pub fn resume<T: Tiles>(size: u64, root: &Hash, tiles: T) -> Result<Self, TreeError<T::Error>> {
         let mut nodes = Nodes::new(tiles);
         let mut edge = Vec::new();
         for level in 0.. {
-            let Some(nodes_in_level) = size.checked_shr(TILE_HEIGHT * level).filter(|&count| count > 0) else { break };
-            let (index, width) = (nodes_in_level / TILE_WIDTH as u64, (nodes_in_level % TILE_WIDTH as u64) as usize);
+            let Some(nodes_in_level) =
+                size.checked_shr(TILE_HEIGHT * level).filter(|&count| count > 0)
+            else {
+                break;
+            };
+            let (index, width) =
+                (nodes_in_level / TILE_WIDTH as u64, (nodes_in_level % TILE_WIDTH as u64) as usize);
             let id = TileId { level: level as u8, index };
-            let hashes = if width == 0 { Vec::new() } else { nodes.hashes(id, width)?[..width].to_vec() };
+            let hashes =
+                if width == 0 { Vec::new() } else { nodes.hashes(id, width)?[..width].to_vec() };
             edge.push(Edge { index, hashes, changed: false });
         }
-        // From the leftmost subtree of the tree to the rightmost: each lies in one of the tiles just read.
+        // From the leftmost subtree of the tree to the rightmost: each lies in one of the tiles
+        // just read.
         let mut hashes = Vec::with_capacity(size.count_ones() as usize);
         let mut start = 0;
         for height in (0..u64::BITS).rev().filter(|height| size >> height & 1 == 1) {
@@ -90,18 +99,24 @@ impl TileWriter {
                 // Its root comes next, as a node of the level above.
                 let id = TileId { level: level as u8, index: tile.index };
                 filled.push((id, std::mem::take(&mut tile.hashes)));
-                *tile = Edge { index: tile.index + 1, hashes: Vec::with_capacity(TILE_WIDTH), changed: false };
+                *tile = Edge {
+                    index: tile.index + 1,
+                    hashes: Vec::with_capacity(TILE_WIDTH),
+                    changed: false,
+                };
             }
         });
     }
 
-    /// The tiles that have changed since the last call, or since the start, each with all of its hashes: those that were
-    /// filled, then the last one of each level. Each is to be kept in place of what is kept of it.
+    /// The tiles that have changed since the last call, or since the start, each with all of its
+    /// hashes: those that were filled, then the last one of each level. Each is to be kept in place
+    /// of what is kept of it.
     pub fn take_changed(&mut self) -> Vec<(TileId, Vec<Hash>)> {
         let mut changed = std::mem::take(&mut self.filled);
         for (level, tile) in self.edge.iter_mut().enumerate() {
             if std::mem::take(&mut tile.changed) {
-                changed.push((TileId { level: level as u8, index: tile.index }, tile.hashes.clone()));
+                changed
+                    .push((TileId { level: level as u8, index: tile.index }, tile.hashes.clone()));
             }
         }
         changed

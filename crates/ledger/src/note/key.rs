@@ -49,7 +49,9 @@ pub enum KeyError {
     #[error("this is a private key; a verifier key is wanted")]
     Private,
     /// The name is empty or has a space, a plus or a control character.
-    #[error("the name {0:?} of the key is empty or has a space, a plus sign or a control character")]
+    #[error(
+        "the name {0:?} of the key is empty or has a space, a plus sign or a control character"
+    )]
     Name(String),
     /// The name of a cosigner or of a log is too long.
     #[error("the name of the key is longer than {MAX_NAME_BYTES} bytes")]
@@ -84,17 +86,20 @@ pub enum KeyError {
     Random(getrandom::Error),
 }
 
-/// Bytes that the name of a key may have. The formats have no limit of their own; this one is tlog-cosignature's for names that
-/// it signs.
+/// Bytes that the name of a key may have. The formats have no limit of their own; this one is
+/// tlog-cosignature's for names that it signs.
 const MAX_NAME_BYTES: usize = 255;
 
 /// Bytes that the text of a key may have: more than any has.
 const MAX_TEXT_BYTES: usize = 512;
 
-/// Whether this can be the name of a key: C2SP signed-note, "Format". It is not empty and has no Unicode space, no plus
-/// and no control character.
+/// Whether this can be the name of a key: C2SP signed-note, "Format". It is not empty and has no
+/// Unicode space, no plus and no control character.
 pub fn is_key_name(name: &str) -> bool {
-    !name.is_empty() && !name.chars().any(|character| character.is_whitespace() || character < ' ' || character == '+')
+    !name.is_empty()
+        && !name
+            .chars()
+            .any(|character| character.is_whitespace() || character < ' ' || character == '+')
 }
 
 fn check_name(name: &str) -> Result<(), KeyError> {
@@ -124,7 +129,9 @@ fn parse(text: &str, malformed: KeyError) -> Result<Parts<'_>, KeyError> {
         return Err(malformed);
     }
     let mut parts = text.splitn(3, '+');
-    let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else { return Err(malformed) };
+    let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(malformed);
+    };
     check_name(name)?;
     if id.len() != 8 || !id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
         return Err(malformed);
@@ -151,12 +158,14 @@ pub struct VerifierKey {
 }
 
 impl VerifierKey {
-    /// Reads `<name>+<key id>+<base64(algorithm ‖ public key)>`. A newline at the end, as files have it, is allowed.
+    /// Reads `<name>+<key id>+<base64(algorithm ‖ public key)>`. A newline at the end, as files
+    /// have it, is allowed.
     pub fn from_text(text: &str) -> Result<Self, KeyError> {
         if text.starts_with("PRIVATE+KEY+") {
             return Err(KeyError::Private);
         }
-        let Parts { name, id, algorithm, key } = parse(without_newline(text), KeyError::NotAVerifierKey)?;
+        let Parts { name, id, algorithm, key } =
+            parse(without_newline(text), KeyError::NotAVerifierKey)?;
         let expected = key_id(name, algorithm, &key);
         if id != expected {
             return Err(KeyError::Id { expected, found: id });
@@ -199,7 +208,8 @@ impl VerifierKey {
             Algorithm::Ed25519 => self.verify_ed25519(text.as_bytes(), signature).map(|()| None),
             Algorithm::CosignatureV1 => {
                 let (time, signature) = cosignature::split(signature).ok_or(())?;
-                self.verify_ed25519(cosignature::message(time, text).as_bytes(), signature).map(|()| Some(time))
+                self.verify_ed25519(cosignature::message(time, text).as_bytes(), signature)
+                    .map(|()| Some(time))
             }
         }
     }
@@ -226,7 +236,11 @@ pub(crate) struct KeyPair {
 }
 
 impl KeyPair {
-    pub(crate) fn from_seed(name: &str, algorithm: Algorithm, seed: &[u8; 32]) -> Result<Self, KeyError> {
+    pub(crate) fn from_seed(
+        name: &str,
+        algorithm: Algorithm,
+        seed: &[u8; 32],
+    ) -> Result<Self, KeyError> {
         check_name(name)?;
         let secret = ed25519_dalek::SigningKey::from_bytes(seed);
         let key = secret.verifying_key();
@@ -241,7 +255,8 @@ impl KeyPair {
     }
 
     pub(crate) fn from_text(text: &str, wanted: Algorithm) -> Result<Self, KeyError> {
-        let key = without_newline(text).strip_prefix("PRIVATE+KEY+").ok_or(KeyError::NotASigningKey)?;
+        let key =
+            without_newline(text).strip_prefix("PRIVATE+KEY+").ok_or(KeyError::NotASigningKey)?;
         let Parts { name, id, algorithm, key } = parse(key, KeyError::NotASigningKey)?;
         let pair = Self::from_seed(name, algorithm, &key)?;
         if pair.verifier.id != id {
@@ -289,12 +304,14 @@ impl SigningKey {
         KeyPair::from_seed(name, Algorithm::Ed25519, seed).map(SigningKey)
     }
 
-    /// Reads a key file: `PRIVATE+KEY+<name>+<key id>+<base64(0x01 ‖ seed)>`, with or without a newline.
+    /// Reads a key file: `PRIVATE+KEY+<name>+<key id>+<base64(0x01 ‖ seed)>`, with or without a
+    /// newline.
     pub fn from_text(text: &str) -> Result<Self, KeyError> {
         KeyPair::from_text(text, Algorithm::Ed25519).map(SigningKey)
     }
 
-    /// The text of the key file, with its newline. It is secret, and overwritten when it is dropped.
+    /// The text of the key file, with its newline. It is secret, and overwritten when it is
+    /// dropped.
     pub fn to_text(&self) -> Zeroizing<String> {
         self.0.to_text()
     }
@@ -304,7 +321,8 @@ impl SigningKey {
         self.0.verifier()
     }
 
-    /// Signs the text of a note: C2SP signed-note, "Ed25519 signatures". The same text gives the same signature.
+    /// Signs the text of a note: C2SP signed-note, "Ed25519 signatures". The same text gives the
+    /// same signature.
     pub fn sign(&self, text: &str) -> Signature {
         let verifier = self.verifier();
         Signature::new(verifier.name(), verifier.id(), self.0.sign(text.as_bytes()).to_vec())

@@ -2,22 +2,21 @@ use super::*;
 use proptest::prelude::*;
 
 /// The examples of Go's `golang.org/x/mod/sumdb/note`.
-const SIGNING_KEY: &str = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
+const SIGNING_KEY: &str =
+    "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
 const PETER: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
 const ENOCH: &str = "EnochRoot+af0cfe78+ATtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop";
 const TEXT: &str = "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n";
-const BY_PETER: &str =
-    "— PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
-const BY_ENOCH: &str =
-    "— EnochRoot rwz+eBzmZa0SO3NbfRGzPCpDckykFXSdeX+MNtCOXm2/5n2tiOHp+vAF1aGrQ5ovTG01oOTGwnWLox33WWd1RvMc+QQ=\n";
+const BY_PETER: &str = "— PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
+const BY_ENOCH: &str = "— EnochRoot rwz+eBzmZa0SO3NbfRGzPCpDckykFXSdeX+MNtCOXm2/5n2tiOHp+vAF1aGrQ5ovTG01oOTGwnWLox33WWd1RvMc+QQ=\n";
 
 /// The example of C2SP signed-note.
 const EXAMPLE_KEY: &str = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k";
 const EXAMPLE: &str = "This is an example message.\n\n\
     — example.com/foo Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM=\n";
 
-/// A checkpoint of a Certificate Transparency log with signatures of types 0x05 (which this crate does not have), 0x01 and
-/// 0x04, made by four implementations of others.
+/// A checkpoint of a Certificate Transparency log with signatures of types 0x05 (which this crate
+/// does not have), 0x01 and 0x04, made by four implementations of others.
 const IN_THE_WILD: &str = "arche2025h1.staging.ct.transparency.dev\n1432088532\nU7WM79jrzyhGZ5/GUBTpM7NzwdyfFx61t3RovgcC4Ro=\n\n\
     — arche2025h1.staging.ct.transparency.dev zTM8sQAAAZ5W0WdjBAMARjBEAiBjW5IQf9pvsYLfQFX6hoGREPMHbdQ3urbllzalApkptQIgIpwtEroeW2BXaHAI4kJXFbon5Ch9MNL5zRNZ55lvGt0=\n\
     — arche2025h1.staging.ct.transparency.dev ui8GwCF1+kWqZrxGdhj4aX3gcw7XUlXQQabg/27lefwhUkzbC3NygNI75MdhL1bfTW9g8Ei59RA23oHP7Ry1k3ZFWwQ=\n\
@@ -68,25 +67,49 @@ fn what_others_have_signed() {
     let keys = IN_THE_WILD_KEYS.map(key);
     let note = Note::parse(IN_THE_WILD.as_bytes()).unwrap();
     assert_eq!(note.to_string(), IN_THE_WILD);
-    let good: Vec<_> = note.verify(&keys).unwrap().iter().map(|good| (good.key.id(), good.time)).collect();
+    let good: Vec<_> =
+        note.verify(&keys).unwrap().iter().map(|good| (good.key.id(), good.time)).collect();
     let time = Some(1_779_573_024);
-    assert_eq!(good, [(0xba2f_06c0, None), (0xd804_2a87, time), (0xa48c_820f, time), (0xda77_ade7, time), (0x67f7_aea0, time)]);
+    assert_eq!(
+        good,
+        [
+            (0xba2f_06c0, None),
+            (0xd804_2a87, time),
+            (0xa48c_820f, time),
+            (0xda77_ade7, time),
+            (0x67f7_aea0, time)
+        ]
+    );
 }
 
 #[test]
 fn keys_that_are_known_and_keys_that_are_not() {
     let both = Note::parse(format!("{TEXT}\n{BY_PETER}{BY_ENOCH}").as_bytes()).unwrap();
     let (peter, enoch) = (key(PETER), key(ENOCH));
-    assert_eq!(both.verify(std::slice::from_ref(&enoch)).unwrap().len(), 1, "the unknown one is ignored");
+    assert_eq!(
+        both.verify(std::slice::from_ref(&enoch)).unwrap().len(),
+        1,
+        "the unknown one is ignored"
+    );
     assert_eq!(both.verify(&[]), Err(NoteError::NoKnownSignature));
     assert_eq!(both.verify(&[key(EXAMPLE_KEY)]), Err(NoteError::NoKnownSignature));
     // Good by Enoch, but what claims to be by Peter is not.
     let forged = format!("{TEXT}\n{}{BY_ENOCH}", BY_PETER.replace("x08go/ZJ", "x08go/ZK"));
     let forged = Note::parse(forged.as_bytes()).unwrap();
-    assert_eq!(forged.verify(&[peter.clone(), enoch.clone()]), Err(NoteError::BadSignature("PeterNeumann".into())));
-    assert_eq!(forged.verify(std::slice::from_ref(&enoch)).unwrap().len(), 1, "of a key that is not known nothing is");
-    // Peter's name with another id, and Peter's id with another name, are of keys that are not known.
-    for stranger in [BY_PETER.replace("x08go", "x08gp"), BY_PETER.replace("PeterNeumann", "PeterNeuman")] {
+    assert_eq!(
+        forged.verify(&[peter.clone(), enoch.clone()]),
+        Err(NoteError::BadSignature("PeterNeumann".into()))
+    );
+    assert_eq!(
+        forged.verify(std::slice::from_ref(&enoch)).unwrap().len(),
+        1,
+        "of a key that is not known nothing is"
+    );
+    // Peter's name with another id, and Peter's id with another name, are of keys that are not
+    // known.
+    for stranger in
+        [BY_PETER.replace("x08go", "x08gp"), BY_PETER.replace("PeterNeumann", "PeterNeuman")]
+    {
         let note = Note::parse(format!("{TEXT}\n{stranger}{BY_PETER}").as_bytes()).unwrap();
         assert_eq!(note.verify(std::slice::from_ref(&peter)).unwrap().len(), 1);
         let note = Note::parse(format!("{TEXT}\n{stranger}").as_bytes()).unwrap();
@@ -95,14 +118,18 @@ fn keys_that_are_known_and_keys_that_are_not() {
     // The same key twice counts once, and both have to be good.
     let note = Note::parse(format!("{TEXT}\n{BY_PETER}{BY_PETER}").as_bytes()).unwrap();
     assert_eq!(note.verify(std::slice::from_ref(&peter)).unwrap().len(), 1);
-    // Signatures that cannot be any: too short, too long, and a scalar that is not reduced (RFC 8032, section 5.1.7).
+    // Signatures that cannot be any: too short, too long, and a scalar that is not reduced (RFC
+    // 8032, section 5.1.7).
     let good = both.signatures()[0].bytes();
     let mut unreduced = good.to_vec();
     unreduced[63] |= 0xf0;
     for bytes in [vec![0], good[..63].to_vec(), [good, &[0]].concat(), unreduced] {
         let mut note = Note::new(TEXT).unwrap();
         note.add(Signature::new("PeterNeumann", peter.id(), bytes)).unwrap();
-        assert_eq!(note.verify(std::slice::from_ref(&peter)), Err(NoteError::BadSignature("PeterNeumann".into())));
+        assert_eq!(
+            note.verify(std::slice::from_ref(&peter)),
+            Err(NoteError::BadSignature("PeterNeumann".into()))
+        );
     }
 }
 
@@ -114,10 +141,17 @@ fn what_is_not_a_signed_note() {
     assert_eq!(parse(TEXT), NoteError::NotSigned);
     assert_eq!(parse(&format!("{TEXT}\n")), NoteError::NotSigned);
     assert_eq!(parse(&format!("{TEXT}{BY_PETER}")), NoteError::NotSigned, "no blank line");
-    assert_eq!(parse(&format!("{TEXT}\n{BY_PETER}\n")), NoteError::NotSigned, "a blank line after the signatures");
+    assert_eq!(
+        parse(&format!("{TEXT}\n{BY_PETER}\n")),
+        NoteError::NotSigned,
+        "a blank line after the signatures"
+    );
     assert_eq!(parse(&format!("{TEXT}\n{}", BY_PETER.trim_end())), NoteError::NoNewline);
     for control in ['\0', '\t', '\r', '\x1b'] {
-        assert_eq!(parse(&format!("a{control}{TEXT}\n{BY_PETER}")), NoteError::ControlCharacter(control));
+        assert_eq!(
+            parse(&format!("a{control}{TEXT}\n{BY_PETER}")),
+            NoteError::ControlCharacter(control)
+        );
     }
     assert_eq!(Note::parse(b"\xff\n\n"), Err(NoteError::NotUtf8));
     let base64 = BY_PETER.trim_end().rsplit(' ').next().unwrap();
@@ -143,26 +177,38 @@ fn what_is_not_a_signed_note() {
         "— PeterNeumann x08g",
         "— PeterNeumann x08gow==",
     ] {
-        assert_eq!(parse(&format!("{TEXT}\n{BY_ENOCH}{line}\n")), NoteError::MalformedSignature(2), "{line:?}");
+        assert_eq!(
+            parse(&format!("{TEXT}\n{BY_ENOCH}{line}\n")),
+            NoteError::MalformedSignature(2),
+            "{line:?}"
+        );
     }
 }
 
 #[test]
 fn limits() {
-    // C2SP signed-note: at least 16 signatures have to be accepted, also where some are as large as post-quantum ones.
+    // C2SP signed-note: at least 16 signatures have to be accepted, also where some are as large as
+    // post-quantum ones.
     let large = |i: usize| Signature::new(&format!("k{i}"), i as u32, vec![7; 5_000]);
     let mut note = Note::new(TEXT).unwrap();
     (0..MAX_SIGNATURES).try_for_each(|i| note.add(large(i))).unwrap();
     assert_eq!(Note::parse(note.to_string().as_bytes()).as_ref(), Ok(&note));
     assert_eq!(note.add(large(MAX_SIGNATURES)), Err(NoteError::TooManySignatures));
     note.add(large(5)).unwrap();
-    assert_eq!(note.signatures().len(), MAX_SIGNATURES, "a signature by the same key takes the place of the other");
+    assert_eq!(
+        note.signatures().len(),
+        MAX_SIGNATURES,
+        "a signature by the same key takes the place of the other"
+    );
     let one_more = format!("{note}{BY_PETER}");
     assert_eq!(Note::parse(one_more.as_bytes()), Err(NoteError::TooManySignatures));
     let text = "x".repeat(MAX_NOTE_BYTES - BY_PETER.len() - 2);
     let longest = format!("{text}\n\n{BY_PETER}");
     assert!(Note::parse(longest.as_bytes()).is_ok());
-    assert_eq!(Note::parse(format!("x{longest}").as_bytes()), Err(NoteError::TooLong(MAX_NOTE_BYTES + 1)));
+    assert_eq!(
+        Note::parse(format!("x{longest}").as_bytes()),
+        Err(NoteError::TooLong(MAX_NOTE_BYTES + 1))
+    );
 }
 
 #[test]
@@ -181,7 +227,10 @@ fn the_text_ends_at_the_last_blank_line() {
 #[test]
 fn unsigned_texts() {
     let unsigned = Note::parse_or_unsigned(TEXT.as_bytes()).unwrap();
-    assert_eq!((unsigned.text(), unsigned.is_signed(), unsigned.to_string().as_str()), (TEXT, false, TEXT));
+    assert_eq!(
+        (unsigned.text(), unsigned.is_signed(), unsigned.to_string().as_str()),
+        (TEXT, false, TEXT)
+    );
     assert_eq!(unsigned.verify(&[key(PETER)]), Err(NoteError::NoKnownSignature));
     assert!(Note::parse_or_unsigned(EXAMPLE.as_bytes()).unwrap().is_signed());
     for text in ["", "a", "a\n\n", "a\n\nb\n", "a\n\n\n"] {
@@ -196,7 +245,11 @@ fn damaged_keys() {
         assert!(accepts(text));
         for start in 0..text.len() {
             for end in start + 1..=text.len() {
-                assert!((start, end) == (0, text.len()) || !accepts(&text[start..end]), "{}", &text[start..end]);
+                assert!(
+                    (start, end) == (0, text.len()) || !accepts(&text[start..end]),
+                    "{}",
+                    &text[start..end]
+                );
             }
         }
         for i in 0..text.len() {
@@ -207,8 +260,13 @@ fn damaged_keys() {
                 assert!(!accepts(changed), "{changed}");
             }
         }
-        for changed in [format!("{text}\n\n"), format!("\n{text}"), format!(" {text}"), format!("{text} "), format!("{text}\r\n")]
-        {
+        for changed in [
+            format!("{text}\n\n"),
+            format!("\n{text}"),
+            format!(" {text}"),
+            format!("{text} "),
+            format!("{text}\r\n"),
+        ] {
             assert!(!accepts(&changed), "{changed:?}");
         }
         assert!(accepts(&format!("{text}\n")));
@@ -223,32 +281,53 @@ fn damaged_keys() {
 fn keys_and_why_they_are_refused() {
     // Wrong length and unknown type, with the id that fits: from the tests of Go's library.
     let long = "PeterNeumann+cc469956+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TWBADKEY==";
-    assert_eq!(VerifierKey::from_text(long), Err(KeyError::NotAVerifierKey), "its base64 is not canonical");
+    assert_eq!(
+        VerifierKey::from_text(long),
+        Err(KeyError::NotAVerifierKey),
+        "its base64 is not canonical"
+    );
     let unknown = "PeterNeumann+173116ae+ZRpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
     assert_eq!(VerifierKey::from_text(unknown), Err(KeyError::Algorithm(0x65)));
     assert_eq!(VerifierKey::from_text(SIGNING_KEY), Err(KeyError::Private));
     assert_eq!(SigningKey::from_text(PETER).unwrap_err(), KeyError::NotASigningKey);
     let other_name = PETER.replace("Peter", "Petra");
-    assert!(matches!(VerifierKey::from_text(&other_name), Err(KeyError::Id { found: 0xc74f_20a3, .. })));
+    assert!(matches!(
+        VerifierKey::from_text(&other_name),
+        Err(KeyError::Id { found: 0xc74f_20a3, .. })
+    ));
     for name in ["", "a b", "a+b", "a\n", "a\u{2003}b", "a\u{7}"] {
         assert_eq!(SigningKey::from_seed(name, &[0; 32]).unwrap_err(), KeyError::Name(name.into()));
     }
-    assert_eq!(SigningKey::from_seed(&"n".repeat(256), &[0; 32]).unwrap_err(), KeyError::NameTooLong);
+    assert_eq!(
+        SigningKey::from_seed(&"n".repeat(256), &[0; 32]).unwrap_err(),
+        KeyError::NameTooLong
+    );
     assert!(SigningKey::from_seed(&"n".repeat(255), &[0; 32]).is_ok());
     // The point of order one: for it a signature over anything can be made by anyone.
     let mut weak = [0; 33];
     (weak[0], weak[1]) = (1, 1);
-    let id = u32::from_be_bytes(crate::hash::sha256(&[b"weak\n", &weak[..]].concat())[..4].try_into().unwrap());
-    assert_eq!(VerifierKey::from_text(&format!("weak+{id:08x}+{}", base64(&weak))), Err(KeyError::Point));
+    let id = u32::from_be_bytes(
+        crate::hash::sha256(&[b"weak\n", &weak[..]].concat())[..4].try_into().unwrap(),
+    );
     assert_eq!(
-        SigningKey::from_text(&crate::cosignature::CosigningKey::from_seed("w", &[1; 32]).unwrap().to_text()).unwrap_err(),
+        VerifierKey::from_text(&format!("weak+{id:08x}+{}", base64(&weak))),
+        Err(KeyError::Point)
+    );
+    assert_eq!(
+        SigningKey::from_text(
+            &crate::cosignature::CosigningKey::from_seed("w", &[1; 32]).unwrap().to_text()
+        )
+        .unwrap_err(),
         KeyError::OtherAlgorithm { found: Algorithm::CosignatureV1, wanted: Algorithm::Ed25519 }
     );
 }
 
 #[test]
 fn new_keys_are_new_and_keep_their_secret() {
-    let (a, b) = (SigningKey::generate("example.com/log").unwrap(), SigningKey::generate("example.com/log").unwrap());
+    let (a, b) = (
+        SigningKey::generate("example.com/log").unwrap(),
+        SigningKey::generate("example.com/log").unwrap(),
+    );
     assert_ne!(a.verifier(), b.verifier());
     let text = a.to_text();
     let again = SigningKey::from_text(&text).unwrap();

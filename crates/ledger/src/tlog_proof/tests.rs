@@ -43,8 +43,12 @@ fn it_is_written_and_read_and_proves() {
             let text = proof.to_string();
             let read = TlogProof::parse(text.as_bytes()).unwrap();
             assert_eq!(read, proof);
-            let (checkpoint, cosigned) = read.verify(&leaf(index), log.key.verifier(), &witnesses).unwrap();
-            assert_eq!((checkpoint, cosigned.len(), cosigned[0].time), (log.checkpoint.clone(), 1, Some(5)));
+            let (checkpoint, cosigned) =
+                read.verify(&leaf(index), log.key.verifier(), &witnesses).unwrap();
+            assert_eq!(
+                (checkpoint, cosigned.len(), cosigned[0].time),
+                (log.checkpoint.clone(), 1, Some(5))
+            );
             for other in (0..13).filter(|&other| other != index) {
                 let error = read.verify(&leaf(other), log.key.verifier(), &[]).unwrap_err();
                 assert!(matches!(error, TlogProofError::Proof(ProofError::Root { .. })));
@@ -61,7 +65,9 @@ fn its_text() {
     assert_eq!(lines[3..5], [hash_text(&leaf(0)), hash_text(&leaf(2))]);
     assert_eq!(lines[5..8], ["", "example.com/log", "3"]);
     let alone = proof(&log(1), 0, None);
-    assert!(alone.to_string().starts_with("c2sp.org/tlog-proof@v1\nindex 0\n\nexample.com/log\n1\n"));
+    assert!(
+        alone.to_string().starts_with("c2sp.org/tlog-proof@v1\nindex 0\n\nexample.com/log\n1\n")
+    );
     assert_eq!(TlogProof::parse(alone.to_string().as_bytes()), Ok(alone));
 }
 
@@ -82,35 +88,58 @@ fn an_unsigned_log_proves_inclusion_and_no_more() {
 fn what_is_not_a_proof() {
     let good = proof(&log(3), 1, Some(b"x")).to_string();
     assert!(TlogProof::parse(good.as_bytes()).is_ok());
-    let parse = |from: &str, to: &str| TlogProof::parse(good.replacen(from, to, 1).as_bytes()).unwrap_err();
+    let parse =
+        |from: &str, to: &str| TlogProof::parse(good.replacen(from, to, 1).as_bytes()).unwrap_err();
     let first = hash_text(&leaf(0));
-    for header in ["c2sp.org/tlog-proof@v2", "c2sp.org/tlog-proof@v1 ", "", "c2sp.org/tlog-proof@v1\r"] {
+    for header in
+        ["c2sp.org/tlog-proof@v2", "c2sp.org/tlog-proof@v1 ", "", "c2sp.org/tlog-proof@v1\r"]
+    {
         assert_eq!(parse("c2sp.org/tlog-proof@v1", header), TlogProofError::Header, "{header}");
     }
     for extra in ["extra ", "extra x", "extra eA", "extra eB==", "extra  eA==", "extra eA== "] {
         assert_eq!(parse("extra eA==", extra), TlogProofError::Extra, "{extra}");
     }
     for extra in ["extra", "Extra eA==", "extra eA==\nextra eA==", "", "index 1\nextra eA=="] {
-        assert!(TlogProof::parse(good.replacen("extra eA==", extra, 1).as_bytes()).is_err(), "{extra}");
+        assert!(
+            TlogProof::parse(good.replacen("extra eA==", extra, 1).as_bytes()).is_err(),
+            "{extra}"
+        );
     }
-    for index in ["", "index", "index ", "index 01", "index +1", "index -1", "index 1 ", "index  1", "index 18446744073709551616"]
-    {
+    for index in [
+        "",
+        "index",
+        "index ",
+        "index 01",
+        "index +1",
+        "index -1",
+        "index 1 ",
+        "index  1",
+        "index 18446744073709551616",
+    ] {
         assert_eq!(parse("index 1", index), TlogProofError::Index, "{index}");
     }
-    for hash in ["AA==", &first[..43], &format!("{first} "), &format!("{first}\r"), &format!(" {first}")] {
+    for hash in
+        ["AA==", &first[..43], &format!("{first} "), &format!("{first}\r"), &format!(" {first}")]
+    {
         assert_eq!(parse(&first, hash), TlogProofError::Hash(1), "{hash}");
     }
     assert_eq!(parse(&first, &vec![&first[..]; 64].join("\n")), TlogProofError::TooManyHashes);
-    assert!(matches!(parse(&first, ""), TlogProofError::Checkpoint(_)), "an empty line ends the hashes");
+    assert!(
+        matches!(parse(&first, ""), TlogProofError::Checkpoint(_)),
+        "an empty line ends the hashes"
+    );
     assert_eq!(parse(&good[good.find("\n\n").unwrap()..], "\n\n"), TlogProofError::NoCheckpoint);
     assert_eq!(parse(&good[good.find("\n\n").unwrap()..], "\n"), TlogProofError::NoCheckpoint);
     assert_eq!(parse("\nexample.com/log\n", "\nexample.com/log\n0"), CheckpointError::Size.into());
     assert_eq!(TlogProof::parse(b"c2sp.org/tlog-proof@v1\n\xff"), Err(TlogProofError::NotUtf8));
-    assert_eq!(TlogProof::parse(&vec![b'x'; MAX_PROOF_BYTES + 1]), Err(TlogProofError::TooLong(MAX_PROOF_BYTES + 1)));
+    assert_eq!(
+        TlogProof::parse(&vec![b'x'; MAX_PROOF_BYTES + 1]),
+        Err(TlogProofError::TooLong(MAX_PROOF_BYTES + 1))
+    );
 }
 
-/// Whatever byte of a proof is changed: it is not read any more, or does not verify, or nothing but the extra data has
-/// changed, which the format does not protect.
+/// Whatever byte of a proof is changed: it is not read any more, or does not verify, or nothing but
+/// the extra data has changed, which the format does not protect.
 #[test]
 fn every_changed_byte_is_noticed() {
     let log = log(13);

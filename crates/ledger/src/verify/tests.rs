@@ -19,7 +19,8 @@ fn entry() -> Entry<'static> {
     }
 }
 
-/// The verdict on an entry whose checksum was made for it: what a forger who knows the format can reach.
+/// The verdict on an entry whose checksum was made for it: what a forger who knows the format can
+/// reach.
 fn forged(entry: &Entry) -> Result<(), Fault> {
     let checksum = entry.checksum(&mut Vec::new());
     entry.verify(&checksum, &mut Vec::new())
@@ -30,7 +31,10 @@ fn honest_entries_verify() {
     assert_eq!(forged(&entry()), Ok(()));
     assert_eq!(forged(&Entry { watch_id: None, key_hash: None, row_key: None, ..entry() }), Ok(()));
     assert_eq!(forged(&Entry { watch_id: None, key_hash: None, ..entry() }), Ok(()));
-    assert_eq!(forged(&Entry { operation: "of a later version", outcome: "too", ..entry() }), Ok(()));
+    assert_eq!(
+        forged(&Entry { operation: "of a later version", outcome: "too", ..entry() }),
+        Ok(())
+    );
 }
 
 #[test]
@@ -73,10 +77,14 @@ fn a_format_that_is_not_known() {
         let fault = forged(&Entry { format, ..entry() }).unwrap_err();
         assert_eq!(fault, Fault::UnknownFormat(format));
     }
-    assert_eq!(Fault::UnknownFormat(2).to_string(), "unknown format 2: this version verifies format 1");
+    assert_eq!(
+        Fault::UnknownFormat(2).to_string(),
+        "unknown format 2: this version verifies format 1"
+    );
 }
 
-/// The attack that makes the canonical check part of verification: other columns, the same preimage.
+/// The attack that makes the canonical check part of verification: other columns, the same
+/// preimage.
 #[test]
 fn text_moved_between_columns_keeps_the_checksum_and_is_found() {
     let honest = Entry { details: Some("{}"), error_code: Some("23505"), ..entry() };
@@ -87,7 +95,10 @@ fn text_moved_between_columns_keeps_the_checksum_and_is_found() {
     let fault = moved.verify(&checksum, &mut Vec::new()).unwrap_err();
     let cause = NotCanonical { offset: 2, reason: Reason::TrailingBytes };
     assert_eq!(fault, Fault::NotCanonical { column: "details", cause });
-    assert_eq!(fault.to_string(), "details is not canonical JSON: more text after the value at byte 2");
+    assert_eq!(
+        fault.to_string(),
+        "details is not canonical JSON: more text after the value at byte 2"
+    );
 }
 
 #[test]
@@ -106,7 +117,9 @@ fn every_json_column_is_an_object() {
         ("changed_values", Entry { changed_values: Some("{\"a\":1e1}"), ..entry() }),
         ("details", Entry { details: Some(""), ..entry() }),
     ] {
-        assert!(matches!(forged(&entry), Err(Fault::NotCanonical { column: found, .. }) if found == column));
+        assert!(
+            matches!(forged(&entry), Err(Fault::NotCanonical { column: found, .. }) if found == column)
+        );
     }
 }
 
@@ -129,7 +142,9 @@ fn rekeyed() -> Entry<'static> {
         key_hash: Some(key_hash(&WATCH_ID, br#"{"no":2,"t\"":"x"}"#)),
         previous_key_hash: Some(key_hash(&WATCH_ID, br#"{"no":1.10,"t\"":"}"}"#)),
         row_key: Some(r#"{"no":2,"t\"":"x"}"#),
-        row_values: Some(r#"{"a":{"no":7,"t\"":[8]},"m":"\"no\":9,","no":1.10,"p":null,"t\"":"}"}"#),
+        row_values: Some(
+            r#"{"a":{"no":7,"t\"":[8]},"m":"\"no\":9,","no":1.10,"p":null,"t\"":"}"}"#,
+        ),
         ..entry()
     }
 }
@@ -151,7 +166,8 @@ fn a_previous_key_hash_that_is_not_what_the_columns_give() {
         // Not an UPDATE.
         Entry { operation: "INSERT", ..rekeyed() },
         Entry { operation: "UPDATE ", ..rekeyed() },
-        // No old row, or one in which a column of the key is missing: in front, behind, or everything.
+        // No old row, or one in which a column of the key is missing: in front, behind, or
+        // everything.
         Entry { row_values: None, ..rekeyed() },
         Entry { row_values: Some(r#"{"a":{"no":1.10},"t\"":"}"}"#), ..rekeyed() },
         Entry { row_values: Some(r#"{"no":1.10,"p":{"t\"":"}"}}"#), ..rekeyed() },
@@ -160,16 +176,22 @@ fn a_previous_key_hash_that_is_not_what_the_columns_give() {
         Entry { row_key: None, key_hash: None, ..rekeyed() },
         Entry { watch_id: None, key_hash: None, ..rekeyed() },
     ] {
-        assert_eq!(forged(&changed), Err(Fault::PreviousKeyHash { stored, computed: None }), "{changed:?}");
+        assert_eq!(
+            forged(&changed),
+            Err(Fault::PreviousKeyHash { stored, computed: None }),
+            "{changed:?}"
+        );
     }
     let fault = Fault::PreviousKeyHash { stored: -3, computed: None };
-    let text = "the previous key hash is -3, but operation, watch_id, row_key and row_values give NULL";
+    let text =
+        "the previous key hash is -3, but operation, watch_id, row_key and row_values give NULL";
     assert_eq!(fault.to_string(), text);
 }
 
 #[test]
 fn a_wrong_key_hash_is_reported_before_a_wrong_previous_one() {
-    let fault = forged(&Entry { key_hash: Some(0), previous_key_hash: Some(0), ..rekeyed() }).unwrap_err();
+    let fault =
+        forged(&Entry { key_hash: Some(0), previous_key_hash: Some(0), ..rekeyed() }).unwrap_err();
     assert!(matches!(fault, Fault::KeyHash { stored: Some(0), .. }));
 }
 

@@ -17,7 +17,10 @@ pub fn blocks(info: &str) -> Vec<String> {
     let blocks: Vec<_> = page
         .split(&format!("\n```{info}\n"))
         .skip(1)
-        .map(|rest| if rest.starts_with("```\n") { "" } else { rest.split("\n```\n").next().unwrap() }.to_owned())
+        .map(|rest| {
+            if rest.starts_with("```\n") { "" } else { rest.split("\n```\n").next().unwrap() }
+                .to_owned()
+        })
         .collect();
     assert!(!blocks.is_empty(), "no block {info:?} in FORMAT.md");
     blocks
@@ -30,7 +33,8 @@ pub fn verifier() -> PathBuf {
 
 /// What a generator of the page's examples prints. None without a python3.
 pub fn printed_by(script: &str) -> Option<String> {
-    let printed = match Command::new("python3").arg(verifier().join("tests").join(script)).output() {
+    let printed = match Command::new("python3").arg(verifier().join("tests").join(script)).output()
+    {
         Ok(output) => output,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             eprintln!("there is no python3 here: {script} was not tested");

@@ -1,8 +1,9 @@
-//! Lines that say where the tree is (`start`, `consistency`, `checkpoint`), who signs for it, and which kept checkpoints vouch for it:
-//! `docs/FORMAT.md`, sections 15 and 18.
+//! Lines that say where the tree is (`start`, `consistency`, `checkpoint`), who signs for it, and
+//! which kept checkpoints vouch for it: `docs/FORMAT.md`, sections 15 and 18.
 //!
-//! A log changes its key or its origin with an entry that says so (operation `KEY`). Its checkpoint is the first with the new ones,
-//! and is signed with the old key too. So a checkpoint is judged when its entries are there.
+//! A log changes its key or its origin with an entry that says so (operation `KEY`). Its checkpoint
+//! is the first with the new ones, and is signed with the old key too. So a checkpoint is judged
+//! when its entries are there.
 
 use super::{Chain, Fault, MAX_ID_RANGES, Phase, Tree};
 use crate::record::{CheckpointRecord, Kind, Start};
@@ -14,11 +15,20 @@ use ledger::{IdRange, IdRanges, KeyChange};
 
 impl Chain<'_> {
     /// What a note says, held against what is stored beside it.
-    pub(super) fn opened(&mut self, opened: Opened, tree_size: u64, root: Option<Hash>) -> Option<OpenedNote> {
+    pub(super) fn opened(
+        &mut self,
+        opened: Opened,
+        tree_size: u64,
+        root: Option<Hash>,
+    ) -> Option<OpenedNote> {
         let note = match opened {
             Ok(note) => note,
             Err(error) => {
-                self.checkpoint_fault(FaultKind::CheckpointChanged, tree_size, format!("its note is none: {error}"));
+                self.checkpoint_fault(
+                    FaultKind::CheckpointChanged,
+                    tree_size,
+                    format!("its note is none: {error}"),
+                );
                 return None;
             }
         };
@@ -28,8 +38,11 @@ impl Chain<'_> {
         } else if let Some(root) = root
             && root != *note.checkpoint.root()
         {
-            let detail =
-                format!("its note has the root {}, {} is stored beside it", hash_text(note.checkpoint.root()), hash_text(&root));
+            let detail = format!(
+                "its note has the root {}, {} is stored beside it",
+                hash_text(note.checkpoint.root()),
+                hash_text(&root)
+            );
             self.checkpoint_fault(FaultKind::CheckpointChanged, tree_size, detail);
         }
         if let Err(error) = &note.signers {
@@ -47,7 +60,11 @@ impl Chain<'_> {
         let size = start.tree_size;
         let note = opened.and_then(|opened| self.opened(opened, size, None));
         if note.is_none() && size > 0 && start.note.is_none() {
-            self.checkpoint_fault(FaultKind::CheckpointChanged, size, "the export starts with a tree that has no note");
+            self.checkpoint_fault(
+                FaultKind::CheckpointChanged,
+                size,
+                "the export starts with a tree that has no note",
+            );
         }
         let root = note.as_ref().map(|note| *note.checkpoint.root());
         let goes_on = self.tree.is_some();
@@ -55,7 +72,11 @@ impl Chain<'_> {
         let edge = match Frontier::from_parts(size, start.edge) {
             Ok(edge) if root.is_none_or(|root| root == edge.root()) => Some(edge),
             Ok(_) => {
-                self.checkpoint_fault(FaultKind::CheckpointChanged, size, "the right edge of the tree does not give its root");
+                self.checkpoint_fault(
+                    FaultKind::CheckpointChanged,
+                    size,
+                    "the right edge of the tree does not give its root",
+                );
                 None
             }
             Err(error) => {
@@ -68,7 +89,8 @@ impl Chain<'_> {
             self.follows(before, size, edge.as_ref());
         } else {
             self.report.from_size = Some(size);
-            self.ahead = self.trust.known.keys().copied().filter(|&known| known >= size).rev().collect();
+            self.ahead =
+                self.trust.known.keys().copied().filter(|&known| known >= size).rev().collect();
         }
         self.tree = Some(Tree { size, edge, suspect: false });
         self.report.tree_size = self.report.tree_size.max(size);
@@ -81,11 +103,17 @@ impl Chain<'_> {
     /// Whether an export goes on where the one before it ended.
     pub(super) fn follows(&mut self, before: &Tree, size: u64, edge: Option<&Frontier>) {
         if size > before.size {
-            let detail = format!("leaves {} to {} of the tree are in no export that was given", before.size, size - 1);
+            let detail = format!(
+                "leaves {} to {} of the tree are in no export that was given",
+                before.size,
+                size - 1
+            );
             self.emit(FaultKind::Missing, Some(self.line), None, Some(size), detail);
         } else if size < before.size {
-            let detail =
-                format!("it starts with a tree of {size} leaves, though the export before it ended with {}", before.size);
+            let detail = format!(
+                "it starts with a tree of {size} leaves, though the export before it ended with {}",
+                before.size
+            );
             self.misplaced(detail);
         } else if let (Some(before), Some(edge)) = (&before.edge, edge)
             && before.root() != edge.root()
@@ -107,13 +135,17 @@ impl Chain<'_> {
         let to = match (self.kind, &self.tree, self.proven_by) {
             _ if self.phase != Phase::Anchored => None,
             (Kind::Selection, _, Some((size, root, signed))) => Some((size, root, signed)),
-            (Kind::History, Some(Tree { size, edge: Some(edge), .. }), _) => Some((*size, edge.root(), false)),
+            (Kind::History, Some(Tree { size, edge: Some(edge), .. }), _) => {
+                Some((*size, edge.root(), false))
+            }
             _ => None,
         };
         if self.phase != Phase::Anchored {
             self.misplaced("a \"consistency\" record cannot stand here");
         }
-        let (Some((size, root, _)), Some(known)) = (to, self.trust.known.get(&from_size)) else { return };
+        let (Some((size, root, _)), Some(known)) = (to, self.trust.known.get(&from_size)) else {
+            return;
+        };
         match verify_consistency(from_size, &known.root, size, &root, hashes) {
             Ok(()) => {
                 self.matched.insert(from_size);
@@ -121,7 +153,10 @@ impl Chain<'_> {
                 self.vouch(from_size);
             }
             Err(error) => {
-                let detail = format!("it does not extend the checkpoint of {from_size} leaves in {}: {error}", known.from);
+                let detail = format!(
+                    "it does not extend the checkpoint of {from_size} leaves in {}: {error}",
+                    known.from
+                );
                 self.emit(FaultKind::Forked, Some(self.line), None, Some(size), detail);
             }
         }
@@ -135,7 +170,13 @@ impl Chain<'_> {
         let base = record.tree_size.checked_sub(count);
         if self.phase == Phase::Tail {
             let detail = "it stands before a checkpoint".to_owned();
-            self.emit(FaultKind::Reordered, Some(self.line), self.last_unsealed.map(|id| (id, id)), None, detail);
+            self.emit(
+                FaultKind::Reordered,
+                Some(self.line),
+                self.last_unsealed.map(|id| (id, id)),
+                None,
+                detail,
+            );
             self.phase = Phase::Sealed;
         }
         self.finish_batch(base, false);
@@ -145,7 +186,9 @@ impl Chain<'_> {
         self.phase = Phase::Sealed;
         self.report.checkpoints += 1;
         let note = self.opened(opened, record.tree_size, Some(record.root));
-        let signed = note.as_ref().is_some_and(|note| note.signers.as_ref().is_ok_and(|signers| signers.own));
+        let signed = note
+            .as_ref()
+            .is_some_and(|note| note.signers.as_ref().is_ok_and(|signers| signers.own));
         let (tree_size, root) = match &note {
             Some(note) if note.checkpoint.size() == record.tree_size || signed => {
                 (note.checkpoint.size(), *note.checkpoint.root())
@@ -153,17 +196,28 @@ impl Chain<'_> {
             _ => (record.tree_size, record.root),
         };
         // Without a start there is still something to hold the ids against.
-        let tree = self.tree.get_or_insert_with(|| Tree { size: base.unwrap_or(0), edge: None, suspect: false });
+        let tree = self.tree.get_or_insert_with(|| Tree {
+            size: base.unwrap_or(0),
+            edge: None,
+            suspect: false,
+        });
         let size = tree.size;
         self.report.from_size.get_or_insert(size);
-        let said = note.map(|note| Said { origin: note.checkpoint.origin().to_owned(), signers: note.signers.ok() });
+        let said = note.map(|note| Said {
+            origin: note.checkpoint.origin().to_owned(),
+            signers: note.signers.ok(),
+        });
         let mut batch = Batch::new(tree_size, root, said, record.entry_ids, self.line);
         batch.edge = record.edge;
         if tree_size <= size {
             batch.expect_nothing();
             batch.leaves = 0;
             let kind = if tree_size == size { FaultKind::Duplicated } else { FaultKind::Reordered };
-            self.checkpoint_fault(kind, tree_size, format!("it comes after the one of {size} leaves"));
+            self.checkpoint_fault(
+                kind,
+                tree_size,
+                format!("it comes after the one of {size} leaves"),
+            );
         } else {
             batch.leaves = tree_size - size;
             batch.plausible = batch.leaves == count;
@@ -174,9 +228,17 @@ impl Chain<'_> {
 
     pub(super) fn remember_ids(&mut self, ids: &IdRanges, tree_size: u64) {
         for &IdRange { first, last } in ids.ranges() {
-            if self.sealed_ids.ranges().len() < MAX_ID_RANGES && !self.sealed_ids.insert_range(first, last) {
+            if self.sealed_ids.ranges().len() < MAX_ID_RANGES
+                && !self.sealed_ids.insert_range(first, last)
+            {
                 let detail = "an earlier checkpoint took an entry of the same id".to_owned();
-                self.emit(FaultKind::Duplicated, Some(self.line), Some((first, last)), Some(tree_size), detail);
+                self.emit(
+                    FaultKind::Duplicated,
+                    Some(self.line),
+                    Some((first, last)),
+                    Some(tree_size),
+                    detail,
+                );
             }
         }
     }
@@ -190,13 +252,18 @@ impl Chain<'_> {
         self.report.checkpoints += 1;
         let size = record.tree_size;
         let note = self.opened(opened, size, Some(record.root));
-        let signed = note.as_ref().is_some_and(|note| self.judge_alone(note, self.report.origin.is_some()));
+        let signed =
+            note.as_ref().is_some_and(|note| self.judge_alone(note, self.report.origin.is_some()));
         self.report.signed += u64::from(signed);
         let root = note.as_ref().map_or(record.root, |note| *note.checkpoint.root());
         if let Some(edge) = &record.edge
             && Frontier::from_parts(size, edge.clone()).is_ok_and(|edge| edge.root() != root)
         {
-            self.checkpoint_fault(FaultKind::CheckpointChanged, size, "the right edge of the tree does not give its root");
+            self.checkpoint_fault(
+                FaultKind::CheckpointChanged,
+                size,
+                "the right edge of the tree does not give its root",
+            );
         }
         self.proven_by = Some((size, root, signed));
         self.report.from_size.get_or_insert(0);
@@ -216,17 +283,22 @@ impl Chain<'_> {
         if self.origins.last().is_none_or(|last| last != origin) {
             self.origins.push(origin.to_owned());
         }
-        if let Some(known) = self.trust.known.get(&tree_size).filter(|known| known.origin != origin) {
-            let detail = format!("it is of the log {origin:?}, and of {:?} in {}", known.origin, known.from);
+        if let Some(known) = self.trust.known.get(&tree_size).filter(|known| known.origin != origin)
+        {
+            let detail =
+                format!("it is of the log {origin:?}, and of {:?} in {}", known.origin, known.from);
             self.checkpoint_fault(FaultKind::Forked, tree_size, detail);
         }
         self.report.origin = Some(origin.to_owned());
     }
 
-    /// The note that a history starts with, or that of a selection: there is no entry to explain it. Returns whether it is signed.
+    /// The note that a history starts with, or that of a selection: there is no entry to explain
+    /// it. Returns whether it is signed.
     pub(super) fn judge_alone(&mut self, note: &OpenedNote, goes_on: bool) -> bool {
         let (origin, size) = (note.checkpoint.origin(), note.checkpoint.size());
-        if goes_on && let Some(before) = self.report.origin.clone().filter(|before| before != origin) {
+        if goes_on
+            && let Some(before) = self.report.origin.clone().filter(|before| before != origin)
+        {
             let detail = format!("it is of the log {origin:?}, not of {before:?}");
             self.checkpoint_fault(FaultKind::Forked, size, detail);
         }
@@ -245,7 +317,9 @@ impl Chain<'_> {
             // The log may have changed its key before.
             self.report.key_unknown_from = Some(size);
         } else if !signers.former.is_empty() {
-            let detail = format!("it is of the log {origin:?}, which is not the name of the key that has signed it");
+            let detail = format!(
+                "it is of the log {origin:?}, which is not the name of the key that has signed it"
+            );
             self.checkpoint_fault(FaultKind::SignatureBad, size, detail);
             self.last_signed = None;
             return false;
@@ -258,25 +332,33 @@ impl Chain<'_> {
         signers.own
     }
 
-    /// A checkpoint of which all entries are there, or will never be (`cut`): is it of this log, and does a known key vouch for it?
+    /// A checkpoint of which all entries are there, or will never be (`cut`): is it of this log,
+    /// and does a known key vouch for it?
     pub(super) fn judge_note(&mut self, batch: &mut Batch, cut: bool) {
         let Some(Said { origin, signers }) = batch.said.take() else { return };
         let size = batch.tree_size;
         let before = self.report.origin.clone();
-        let change = batch
-            .key_changes
-            .iter()
-            .rev()
-            .find(|change| change.new_origin == origin && before.as_ref().is_none_or(|before| *before == change.old_origin));
+        let change = batch.key_changes.iter().rev().find(|change| {
+            change.new_origin == origin
+                && before.as_ref().is_none_or(|before| *before == change.old_origin)
+        });
         let may_come = cut && change.is_none();
         if let Some(before) = before.filter(|before| *before != origin)
             && change.is_none()
             && !may_come
         {
-            let detail = format!("it is of the log {origin:?}, not of {before:?}, and no entry says that it changed");
+            let detail = format!(
+                "it is of the log {origin:?}, not of {before:?}, and no entry says that it changed"
+            );
             let line = Some(self.line);
-            let fault =
-                Fault { kind: FaultKind::Forked, file: self.file.clone(), line, ids: None, tree_size: Some(size), detail };
+            let fault = Fault {
+                kind: FaultKind::Forked,
+                file: self.file.clone(),
+                line,
+                ids: None,
+                tree_size: Some(size),
+                detail,
+            };
             self.unexplained.push(fault);
         }
         self.note_origin(&origin, size);
@@ -289,9 +371,13 @@ impl Chain<'_> {
             return;
         }
         let is_known = |text: &str| self.trust.keys.iter().any(|key| key.to_string() == text);
-        let by_former = change.and_then(|change| change.old_key.as_ref()).is_some_and(|old| signers.former.contains(old));
+        let by_former = change
+            .and_then(|change| change.old_key.as_ref())
+            .is_some_and(|old| signers.former.contains(old));
         if !signers.own && !by_former && !signers.former.is_empty() {
-            let detail = format!("it is of the log {origin:?}, which is not the name of the key that has signed it");
+            let detail = format!(
+                "it is of the log {origin:?}, which is not the name of the key that has signed it"
+            );
             self.last_signed = None;
             return self.checkpoint_fault(FaultKind::SignatureBad, size, detail);
         }
@@ -302,8 +388,14 @@ impl Chain<'_> {
         let may_have_changed = std::mem::take(&mut self.may_have_successor);
         match change {
             // Of an unsigned log nobody has to know a key.
-            Some(KeyChange { new_key, .. }) if new_key.as_deref().is_none_or(|new| !is_known(new)) => {
-                self.report.key_unknown_from = if was_known || batch.signed { Some(size) } else { self.report.key_unknown_from };
+            Some(KeyChange { new_key, .. })
+                if new_key.as_deref().is_none_or(|new| !is_known(new)) =>
+            {
+                self.report.key_unknown_from = if was_known || batch.signed {
+                    Some(size)
+                } else {
+                    self.report.key_unknown_from
+                };
             }
             _ if batch.signed => self.report.key_unknown_from = None,
             _ if was_known && may_have_changed => self.report.key_unknown_from = Some(size),
@@ -324,8 +416,13 @@ impl Chain<'_> {
         if let Some(origin) = self.header_origin.take()
             && !self.origins.contains(&origin)
         {
-            let is = self.origins.last().map_or_else(|| "of none".to_owned(), |last| format!("of {last:?}"));
-            let detail = format!("its first line says that it is of the log {origin:?}, and its checkpoints are {is}");
+            let is = self
+                .origins
+                .last()
+                .map_or_else(|| "of none".to_owned(), |last| format!("of {last:?}"));
+            let detail = format!(
+                "its first line says that it is of the log {origin:?}, and its checkpoints are {is}"
+            );
             self.emit(FaultKind::Forked, Some(self.line), None, None, detail);
         }
     }
@@ -336,16 +433,25 @@ impl Chain<'_> {
         for fault in std::mem::take(&mut self.unexplained) {
             if self.signed_to.is_some_and(|signed| Some(signed) > fault.tree_size) {
                 let size = fault.tree_size.unwrap_or(0);
-                self.report.remarks.push(format!("checkpoint {size}: {}; a later one is signed", fault.detail));
+                self.report
+                    .remarks
+                    .push(format!("checkpoint {size}: {}; a later one is signed", fault.detail));
             } else {
                 *self.report.faults.entry(fault.kind).or_default() += 1;
                 (self.sink)(fault);
             }
         }
         if !self.origin_found
-            && let (Some(wanted), Some(origin)) = (self.trust.origin.clone(), self.report.origin.clone())
+            && let (Some(wanted), Some(origin)) =
+                (self.trust.origin.clone(), self.report.origin.clone())
         {
-            self.emit(FaultKind::Forked, None, None, None, format!("it is of the log {origin:?}, not of {wanted:?}"));
+            self.emit(
+                FaultKind::Forked,
+                None,
+                None,
+                None,
+                format!("it is of the log {origin:?}, not of {wanted:?}"),
+            );
         }
         if !self.trust.keys.is_empty()
             && self.last_signed == Some(false)
@@ -356,9 +462,12 @@ impl Chain<'_> {
             self.emit(FaultKind::SignatureBad, None, None, Some(self.report.tree_size), detail);
         }
         // Whoever has kept a checkpoint from after the change has something else that vouches.
-        self.report.key_unknown_from =
-            self.report.key_unknown_from.filter(|&from| self.matched.last().is_none_or(|&kept| kept < from));
-        self.report.is_empty_selection = self.histories == 0 && self.report.entries == 0 && self.report.from_size.is_some();
+        self.report.key_unknown_from = self
+            .report
+            .key_unknown_from
+            .filter(|&from| self.matched.last().is_none_or(|&kept| kept < from));
+        self.report.is_empty_selection =
+            self.histories == 0 && self.report.entries == 0 && self.report.from_size.is_some();
     }
 
     pub(super) fn vouch(&mut self, size: u64) {
@@ -388,7 +497,11 @@ impl Chain<'_> {
             self.matched.insert(size);
             self.vouch(size);
         } else {
-            let detail = format!("it has the root {} here, but {} in {from}", hash_text(root), hash_text(known));
+            let detail = format!(
+                "it has the root {} here, but {} in {from}",
+                hash_text(root),
+                hash_text(known)
+            );
             self.emit(FaultKind::Forked, None, None, Some(size), detail);
         }
     }
@@ -401,8 +514,10 @@ impl Chain<'_> {
                 continue;
             }
             if size > end && !self.trust.older && self.report.incomplete.is_none() {
-                let detail =
-                    format!("the history ends with {end} leaves, before the checkpoint of {size} leaves in {}", known.from);
+                let detail = format!(
+                    "the history ends with {end} leaves, before the checkpoint of {size} leaves in {}",
+                    known.from
+                );
                 self.emit(FaultKind::GoneBack, None, None, Some(size), detail);
             } else if self.report.faults.get(&FaultKind::Forked).is_none_or(|&count| count == 0) {
                 self.report.known_unjudged.push(format!(
@@ -414,8 +529,12 @@ impl Chain<'_> {
         self.judge_origins();
         self.report.known_matched = self.matched.len() as u64;
         if self.report.root.is_none() {
-            self.report.root =
-                self.tree.as_ref().filter(|tree| !tree.suspect).and_then(|tree| tree.edge.as_ref()).map(Frontier::root);
+            self.report.root = self
+                .tree
+                .as_ref()
+                .filter(|tree| !tree.suspect)
+                .and_then(|tree| tree.edge.as_ref())
+                .map(Frontier::root);
         }
         self.remark();
         self.report
@@ -430,11 +549,16 @@ impl Chain<'_> {
             ));
         }
         if report.not_judged > 0 {
-            let text = format!("{} entries have something that this version does not know", report.not_judged);
+            let text = format!(
+                "{} entries have something that this version does not know",
+                report.not_judged
+            );
             report.remarks.push(text);
         }
         if report.is_empty_selection {
-            report.remarks.push("the selection has no sealed entry, so that nothing is proven".to_owned());
+            report
+                .remarks
+                .push("the selection has no sealed entry, so that nothing is proven".to_owned());
         }
         let remarks = &mut report.remarks;
         match report.vouched {
@@ -450,11 +574,17 @@ impl Chain<'_> {
         if report.vouched.is_some() && self.trust.known.is_empty() {
             remarks
                 .push("no checkpoint from earlier was given: whether the newest entries were cut off cannot be told".to_owned());
-        } else if report.vouched.is_some() && self.trust.keys.is_empty() && report.checkpoints > report.signed {
+        } else if report.vouched.is_some()
+            && self.trust.keys.is_empty()
+            && report.checkpoints > report.signed
+        {
             remarks.push("no public key was given: signatures were not verified".to_owned());
         }
         if report.unsealed > 0 {
-            remarks.push(format!("{} entries are not sealed yet: only their checksums could be verified", report.unsealed));
+            remarks.push(format!(
+                "{} entries are not sealed yet: only their checksums could be verified",
+                report.unsealed
+            ));
         }
         if self.unjudged > 0 {
             remarks.push(format!(

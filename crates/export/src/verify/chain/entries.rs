@@ -1,5 +1,5 @@
-//! Lines that are entries: which part of the export they are in, whether they can stand there, and what is wrong with those of a
-//! batch when it ends.
+//! Lines that are entries: which part of the export they are in, whether they can stand there, and
+//! what is wrong with those of a batch when it ends.
 
 use super::{Chain, Late, MAX_LATE, Phase, Tree};
 use crate::record::{End, Kind};
@@ -15,20 +15,37 @@ impl Chain<'_> {
         let (id, line) = (entry.id, self.line);
         match problem.as_deref() {
             None => {}
-            // If it is the very one that was sealed, there is nothing wrong with it that could be known.
-            Some(EntryProblem::Entry(fault)) if fault.is_unknown() && entry.other_leaf.is_none() => {
+            // If it is the very one that was sealed, there is nothing wrong with it that could be
+            // known.
+            Some(EntryProblem::Entry(fault))
+                if fault.is_unknown() && entry.other_leaf.is_none() =>
+            {
                 self.entry_fault(FaultKind::NotJudged, id, line, fault.to_string());
             }
             Some(EntryProblem::Unknown(column)) => {
-                let detail = format!("it has a value in the column {column:?}, which the exporter did not know");
+                let detail = format!(
+                    "it has a value in the column {column:?}, which the exporter did not know"
+                );
                 self.entry_fault(FaultKind::NotJudged, id, line, detail);
             }
-            Some(EntryProblem::Entry(fault)) => self.entry_fault(FaultKind::Changed, id, line, fault.to_string()),
+            Some(EntryProblem::Entry(fault)) => {
+                self.entry_fault(FaultKind::Changed, id, line, fault.to_string())
+            }
             Some(EntryProblem::NotSealed) => {
-                self.entry_fault(FaultKind::Changed, id, line, "it is not the entry that was sealed");
+                self.entry_fault(
+                    FaultKind::Changed,
+                    id,
+                    line,
+                    "it is not the entry that was sealed",
+                );
             }
             Some(EntryProblem::Damaged(fault)) => {
-                self.entry_fault(FaultKind::Changed, id, line, format!("it is no entry: {}", fault.escape_debug()));
+                self.entry_fault(
+                    FaultKind::Changed,
+                    id,
+                    line,
+                    format!("it is no entry: {}", fault.escape_debug()),
+                );
             }
             Some(EntryProblem::Missing) => {
                 let detail = if id.is_some() {
@@ -43,7 +60,12 @@ impl Chain<'_> {
         match entry.section {
             Section::Inserted => {
                 self.begin_tail();
-                self.entry_fault(FaultKind::Inserted, id, line, "no checkpoint took it, and none can");
+                self.entry_fault(
+                    FaultKind::Inserted,
+                    id,
+                    line,
+                    "no checkpoint took it, and none can",
+                );
             }
             Section::Unsealed => {
                 self.begin_tail();
@@ -59,14 +81,19 @@ impl Chain<'_> {
                 self.begin_tail();
             }
             // Something that is no entry has no place of its own.
-            Section::Sealed if self.phase == Phase::Tail && matches!(problem.as_deref(), Some(EntryProblem::Damaged(_))) => {}
+            Section::Sealed
+                if self.phase == Phase::Tail
+                    && matches!(problem.as_deref(), Some(EntryProblem::Damaged(_))) => {}
             Section::Sealed => {
                 self.report.entries += u64::from(there);
                 match self.kind {
                     Kind::History => self.sealed(entry),
                     // It has no proof, and nothing more is said of it.
-                    Kind::Selection if matches!(problem.as_deref(), Some(EntryProblem::Unknown(_))) => {}
-                    Kind::Selection => self.selected(&entry, problem.is_some_and(|problem| !problem.is_unknown())),
+                    Kind::Selection
+                        if matches!(problem.as_deref(), Some(EntryProblem::Unknown(_))) => {}
+                    Kind::Selection => {
+                        self.selected(&entry, problem.is_some_and(|problem| !problem.is_unknown()))
+                    }
                 }
             }
         }
@@ -110,7 +137,9 @@ impl Chain<'_> {
             return;
         }
         self.phase = Phase::Sealed;
-        let (Some((size, root, _)), Some(place), Some(leaf)) = (self.proven_by, &entry.place, entry.leaf) else {
+        let (Some((size, root, _)), Some(place), Some(leaf)) =
+            (self.proven_by, &entry.place, entry.leaf)
+        else {
             if !faulty {
                 self.misplaced("an entry of a selection has an index and a proof");
             }
@@ -118,10 +147,20 @@ impl Chain<'_> {
         };
         match self.last_index {
             Some(last) if last == place.index => {
-                self.entry_fault(FaultKind::Duplicated, entry.id, self.line, format!("leaf {last} is here twice"));
+                self.entry_fault(
+                    FaultKind::Duplicated,
+                    entry.id,
+                    self.line,
+                    format!("leaf {last} is here twice"),
+                );
             }
             Some(last) if last > place.index => {
-                self.entry_fault(FaultKind::Reordered, entry.id, self.line, format!("it comes after leaf {last}"));
+                self.entry_fault(
+                    FaultKind::Reordered,
+                    entry.id,
+                    self.line,
+                    format!("it comes after leaf {last}"),
+                );
             }
             _ => {}
         }
@@ -138,7 +177,8 @@ impl Chain<'_> {
     }
 
     pub(super) fn begin_tail(&mut self) {
-        if self.phase == Phase::Outside || self.phase == Phase::Begun && self.kind == Kind::History {
+        if self.phase == Phase::Outside || self.phase == Phase::Begun && self.kind == Kind::History
+        {
             self.misplaced("an entry stands here before the export has begun");
         }
         if self.phase != Phase::Outside {
@@ -146,7 +186,8 @@ impl Chain<'_> {
         }
     }
 
-    /// Something that was sealed follows what was not: if the batch still waits for it, what stood between is out of place.
+    /// Something that was sealed follows what was not: if the batch still waits for it, what stood
+    /// between is out of place.
     pub(super) fn back_from_tail(&mut self) {
         if self.batch.as_ref().is_none_or(Batch::waits) {
             let detail = "it stands among entries that checkpoints took".to_owned();
@@ -159,18 +200,31 @@ impl Chain<'_> {
     pub(super) fn unsealed(&mut self, id: Option<i64>) {
         let Some(id) = id else { return };
         if self.sealed_ids.contains(id) {
-            self.entry_fault(FaultKind::Duplicated, Some(id), self.line, "a checkpoint took an entry of the same id");
+            self.entry_fault(
+                FaultKind::Duplicated,
+                Some(id),
+                self.line,
+                "a checkpoint took an entry of the same id",
+            );
         }
         match self.last_unsealed {
-            Some(last) if last == id => self.entry_fault(FaultKind::Duplicated, Some(id), self.line, "it is here twice"),
+            Some(last) if last == id => {
+                self.entry_fault(FaultKind::Duplicated, Some(id), self.line, "it is here twice")
+            }
             Some(last) if last > id => {
-                self.entry_fault(FaultKind::Reordered, Some(id), self.line, format!("it comes after entry {last}"));
+                self.entry_fault(
+                    FaultKind::Reordered,
+                    Some(id),
+                    self.line,
+                    format!("it comes after entry {last}"),
+                );
             }
             _ => self.last_unsealed = Some(id),
         }
     }
 
-    /// Ends the batch. `next_base` is where the next one says that this one ends; `cut` if its end is not there.
+    /// Ends the batch. `next_base` is where the next one says that this one ends; `cut` if its end
+    /// is not there.
     pub(super) fn finish_batch(&mut self, next_base: Option<u64>, cut: bool) {
         let Some(mut batch) = self.batch.take() else { return };
         let Some(mut tree) = self.tree.take() else { return };
@@ -187,12 +241,18 @@ impl Chain<'_> {
                 if kept == batch.leaves {
                     let detail = format!("it has {} ids for {kept} leaves", batch.ids.count());
                     self.checkpoint_fault(FaultKind::CheckpointChanged, batch.tree_size, detail);
-                } else if let Some(base) = batch.tree_size.checked_sub(batch.ids.count()).filter(|&base| base > tree.size) {
-                    let detail =
-                        format!("leaves {} to {} of the tree, before this checkpoint, are not here", tree.size, base - 1);
+                } else if let Some(base) =
+                    batch.tree_size.checked_sub(batch.ids.count()).filter(|&base| base > tree.size)
+                {
+                    let detail = format!(
+                        "leaves {} to {} of the tree, before this checkpoint, are not here",
+                        tree.size,
+                        base - 1
+                    );
                     self.checkpoint_fault(FaultKind::Missing, batch.tree_size, detail);
                 } else {
-                    let detail = format!("it has {} ids for {} leaves", batch.ids.count(), batch.leaves);
+                    let detail =
+                        format!("it has {} ids for {} leaves", batch.ids.count(), batch.leaves);
                     self.checkpoint_fault(FaultKind::CheckpointChanged, batch.tree_size, detail);
                 }
             }
@@ -200,7 +260,12 @@ impl Chain<'_> {
                 self.entry_fault(FaultKind::Duplicated, Some(id), line, "it is here twice");
             }
             for &(id, line) in &result.reordered {
-                self.entry_fault(FaultKind::Reordered, Some(id), line, "it is not where it was sealed");
+                self.entry_fault(
+                    FaultKind::Reordered,
+                    Some(id),
+                    line,
+                    "it is not where it was sealed",
+                );
             }
             let mut extra = result.extra;
             extra.retain(|&(id, line, _)| !self.was_late(id, line));
@@ -209,11 +274,19 @@ impl Chain<'_> {
             let missing = result.missing.count();
             if !cut && !ids_of_missing {
                 if missing <= MAX_LATE {
-                    self.late.extend(result.missing.iter().map(|id| Late { id, tree_size: batch.tree_size }));
+                    self.late.extend(
+                        result.missing.iter().map(|id| Late { id, tree_size: batch.tree_size }),
+                    );
                 } else {
                     for ids in result.missing.ranges() {
                         let detail = "it is not where it was sealed".to_owned();
-                        self.emit(FaultKind::Missing, Some(batch.line), Some((ids.first, ids.last)), None, detail);
+                        self.emit(
+                            FaultKind::Missing,
+                            Some(batch.line),
+                            Some((ids.first, ids.last)),
+                            None,
+                            detail,
+                        );
                     }
                 }
             }
@@ -225,7 +298,9 @@ impl Chain<'_> {
                 None => tree.edge = None,
             }
             if dropped > 0 {
-                let detail = format!("{dropped} more entries than fit into memory are out of order after it");
+                let detail = format!(
+                    "{dropped} more entries than fit into memory are out of order after it"
+                );
                 self.checkpoint_fault(FaultKind::Malformed, batch.tree_size, detail);
             }
             self.compare_root(&mut tree, &batch, cut);
@@ -270,23 +345,41 @@ impl Chain<'_> {
     pub(super) fn flush_late(&mut self) {
         for late in std::mem::take(&mut self.late) {
             let detail = "it is not where it was sealed".to_owned();
-            self.emit(FaultKind::Missing, None, Some((late.id, late.id)), Some(late.tree_size), detail);
+            self.emit(
+                FaultKind::Missing,
+                None,
+                Some((late.id, late.id)),
+                Some(late.tree_size),
+                detail,
+            );
         }
     }
 
-    /// Entries after a batch that are not its own: either they were inserted, or the checkpoint that took them is not there.
-    pub(super) fn place_extra(&mut self, tree: &mut Tree, extra: Vec<(Option<i64>, u64, Option<Hash>)>, next_base: Option<u64>) {
+    /// Entries after a batch that are not its own: either they were inserted, or the checkpoint
+    /// that took them is not there.
+    pub(super) fn place_extra(
+        &mut self,
+        tree: &mut Tree,
+        extra: Vec<(Option<i64>, u64, Option<Hash>)>,
+        next_base: Option<u64>,
+    ) {
         if extra.is_empty() {
             return;
         }
         let size = tree.size + extra.len() as u64;
         if next_base != Some(size) {
             for (id, line, _) in extra {
-                self.entry_fault(FaultKind::Inserted, id, line, "the checkpoint before it did not take it");
+                self.entry_fault(
+                    FaultKind::Inserted,
+                    id,
+                    line,
+                    "the checkpoint before it did not take it",
+                );
             }
             return;
         }
-        let detail = format!("the checkpoint that took leaves {} to {} is not here", tree.size, size - 1);
+        let detail =
+            format!("the checkpoint that took leaves {} to {} is not here", tree.size, size - 1);
         self.emit(FaultKind::Missing, Some(extra[0].1), None, None, detail);
         match extra.iter().map(|(_, _, leaf)| *leaf).collect::<Option<Vec<_>>>() {
             Some(leaves) => self.push(tree, leaves),
@@ -318,7 +411,9 @@ impl Chain<'_> {
             None => None,
         };
         match &tree.edge {
-            Some(edge) if edge.size() == batch.tree_size && edge.root() == batch.root => tree.suspect = false,
+            Some(edge) if edge.size() == batch.tree_size && edge.root() == batch.root => {
+                tree.suspect = false
+            }
             Some(edge) => {
                 if !tree.suspect {
                     self.wrong_root(batch, edge.root());
@@ -345,16 +440,26 @@ impl Chain<'_> {
     }
 
     pub(super) fn wrong_root(&mut self, batch: &Batch, root: Hash) {
-        let detail =
-            format!("they give the root {}, checkpoint {} has {}", hash_text(&root), batch.tree_size, hash_text(&batch.root));
-        let ids = batch.ids.ranges().first().zip(batch.ids.ranges().last()).map(|(first, last)| (first.first, last.last));
+        let detail = format!(
+            "they give the root {}, checkpoint {} has {}",
+            hash_text(&root),
+            batch.tree_size,
+            hash_text(&batch.root)
+        );
+        let ids = batch
+            .ids
+            .ranges()
+            .first()
+            .zip(batch.ids.ranges().last())
+            .map(|(first, last)| (first.first, last.last));
         // A checkpoint that is signed is the log's own, so it is the entries.
         let kind = if batch.signed { FaultKind::Changed } else { FaultKind::CheckpointChanged };
         self.emit(kind, Some(batch.line), ids, Some(batch.tree_size), detail);
     }
 
     pub(super) fn end(&mut self, end: End) {
-        if self.phase == Phase::Outside || self.phase == Phase::Begun && self.kind == Kind::History {
+        if self.phase == Phase::Outside || self.phase == Phase::Begun && self.kind == Kind::History
+        {
             self.misplaced("an \"end\" record cannot stand here");
         }
         let to = self.phase;
@@ -379,8 +484,13 @@ impl Chain<'_> {
                 format!("the export ends with a tree of {size} leaves, but says {}", end.tree_size),
             );
         } else if end.lines.checked_add(1) != Some(self.lines) {
-            let kind = if end.lines >= self.lines { FaultKind::Missing } else { FaultKind::Inserted };
-            let detail = format!("the export has {} lines before its end, but says {}", self.lines - 1, end.lines);
+            let kind =
+                if end.lines >= self.lines { FaultKind::Missing } else { FaultKind::Inserted };
+            let detail = format!(
+                "the export has {} lines before its end, but says {}",
+                self.lines - 1,
+                end.lines
+            );
             self.emit(kind, Some(self.line), None, None, detail);
         }
     }

@@ -105,7 +105,8 @@ fn display_says_what_and_where() {
 
 #[test]
 fn a_million_levels_deep() {
-    for (open, middle, close) in [("[", "", "]"), (r#"{"a":"#, "1", "}"), (r#"[{"a":"#, "1", "}]")] {
+    for (open, middle, close) in [("[", "", "]"), (r#"{"a":"#, "1", "}"), (r#"[{"a":"#, "1", "}]")]
+    {
         let text = open.repeat(1_000_000) + middle + &close.repeat(1_000_000);
         assert_eq!(verdict(&text), Ok(()));
         let unclosed = &text[..text.len() - 1];
@@ -179,8 +180,8 @@ fn json() -> impl Strategy<Value = Json> {
     })
 }
 
-/// What a text ought to look like, by way of serde_json: a second opinion for texts that nobody wrote. None if it is no
-/// JSON or has a number that cannot be canonical.
+/// What a text ought to look like, by way of serde_json: a second opinion for texts that nobody
+/// wrote. None if it is no JSON or has a number that cannot be canonical.
 fn rewritten(text: &str) -> Option<String> {
     fn convert(raw: &RawValue) -> Option<Json> {
         let text = raw.get();
@@ -258,7 +259,8 @@ proptest! {
         prop_assert_eq!(found, Err(expected));
     }
 
-    /// Whatever a mutation makes of a text, it is accepted only if it is JSON and rewriting it changes nothing.
+    /// Whatever a mutation makes of a text, it is accepted only if it is JSON and rewriting it
+    /// changes nothing.
     #[test]
     fn accepts_a_mutation_only_if_it_is_canonical(
         json in json(),
