@@ -86,8 +86,7 @@ fn string(text: *const c_char) -> Option<String> {
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text).to_string_lossy().into_owned() })
 }
 
-// ---- relations
-// -------------------------------------------------------------------------------------------------
+// ---- relations ----
 
 fn kind(relation: pg_sys::Oid) -> u8 {
     // SAFETY: a look-up by any oid; 0 for one of no relation.
@@ -233,8 +232,7 @@ fn relation_named(schema: &str, table: &str) -> Option<pg_sys::Oid> {
     (found != pg_sys::InvalidOid).then_some(found)
 }
 
-// ---- columns
-// -------------------------------------------------------------------------------------------------
+// ---- columns ----
 
 /// `lead_audit_internal.column_number(oid, text)`: NULL for a column that is not there.
 #[pg_extern(sql = false)]
@@ -373,8 +371,7 @@ fn primary_key_of(
     TableIterator::once((numbers, names, types))
 }
 
-// ---- what a command reaches
-// -------------------------------------------------------------------------------------------------
+// ---- what a command reaches ----
 
 /// The tables that have a column of the type, or of one that is made of it.
 fn tables_of_type(of_type: pg_sys::Oid) -> Vec<pg_sys::Oid> {
@@ -442,8 +439,7 @@ fn reached_from(relation: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(all)
 }
 
-// ---- triggers
-// -------------------------------------------------------------------------------------------------
+// ---- triggers ----
 
 /// A trigger that calls lead_audit.
 struct AuditTrigger {

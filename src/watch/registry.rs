@@ -224,8 +224,7 @@ fn index_on(table: &OpenRelation, columns: &[i16]) -> Option<pg_sys::Oid> {
     }
 }
 
-// ---- reading
-// -------------------------------------------------------------------------------------------------
+// ---- reading ----
 
 /// Whether rows that replication brings are recorded for this identity.
 pub fn is_for_replicas(identity: [u8; 16]) -> bool {
@@ -362,8 +361,7 @@ fn identities_named(schema: &str, table: &str) -> SetOfIterator<'static, Uuid> {
     SetOfIterator::new(found)
 }
 
-// ---- writing
-// -------------------------------------------------------------------------------------------------
+// ---- writing ----
 
 /// `lead_audit_internal.lock_watch(uuid)`: keeps other transactions from changing the row in
 /// lead_audit.watch until this one ends.
