@@ -205,6 +205,51 @@ fn ten_thousand_nested_subtransactions() {
     assert_intact(&mut admin);
 }
 
+/// One statement locks all of them, with the default max_locks_per_transaction. It has all of its
+/// entries, or fails with an ordinary error.
+#[test]
+fn thousands_of_watched_tables() {
+    const TABLES: i64 = 3000;
+    let cluster = Cluster::builder().preloaded().setting("fsync = off").start();
+    let (mut admin, started) = database(
+        &cluster,
+        "CREATE TABLE parted (id int PRIMARY KEY, n int) PARTITION BY LIST (id)",
+    );
+    for first in (0..TABLES).step_by(100) {
+        let partition =
+            |id| format!("CREATE TABLE part{id} PARTITION OF parted FOR VALUES IN ({id});");
+        call(&mut admin, &(first..first + 100).map(partition).collect::<String>());
+    }
+    for statement in [
+        "SELECT lead_audit.enable('parted')",
+        "INSERT INTO parted SELECT g, 0 FROM generate_series(0, 2999) g",
+        "UPDATE parted SET n = n + 1",
+        "ALTER TABLE parted ADD COLUMN note text",
+        "UPDATE parted SET n = n + 1 WHERE id < 500",
+        "DELETE FROM parted WHERE id = 7",
+        "TRUNCATE parted",
+        "SELECT lead_audit.disable('parted')",
+    ] {
+        let before: i64 = value(&mut admin, ENTRIES);
+        let changed = match try_call(&mut admin, statement) {
+            Ok(()) => 1,
+            Err(error) => {
+                assert!(error.contains("53200"), "{statement}: {error}");
+                0
+            }
+        };
+        println!("{statement}: {changed}");
+        let entries = value::<i64>(&mut admin, ENTRIES) - before;
+        let expected = if statement.starts_with("SELECT") { 0 } else { changed };
+        assert!(entries >= expected && (changed > 0 || entries == 0), "{statement}: {entries}");
+    }
+    let watched = "SELECT count(*) FROM lead_audit.watched WHERE NOT row_trigger_on";
+    assert_eq!(value::<i64>(&mut admin, watched), 0);
+    assert_eq!(value::<i64>(&mut admin, UNWRITTEN), 0);
+    assert_intact(&mut admin);
+    assert_nothing_crashed(&cluster, &started, &mut admin);
+}
+
 /// The table of locks, which all sessions share, is full but for a few entries: fewer each time, so
 /// that it comes to its end wherever the library or the statement itself takes a lock.
 #[test]
