@@ -23,6 +23,10 @@ const TYPES: &str = "
     SELECT lead_audit.enable('everything'), lead_audit.enable('pairs');
     GRANT ALL ON everything, pairs TO app";
 
+/// Columns whose values can have the same JSON and other bytes: 0 and -0, spaces and duplicate keys
+/// of json, SQL's NULL and that of JSON.
+const SEVERAL_FORMS: [&str; 5] = ["f4", "f8", "floats", "j", "jb"];
+
 const TIME_ZONES: [&str; 6] =
     ["Asia/Kathmandu", "America/St_Johns", "Pacific/Chatham", "Europe/Berlin", "<-15>+15", "UTC"];
 const DATE_STYLES: [&str; 5] = ["German, DMY", "SQL, DMY", "SQL, MDY", "Postgres, DMY", "ISO, YMD"];
@@ -220,10 +224,24 @@ fn entries_have_the_values_of_to_jsonb() {
          WHERE d.was IS DISTINCT FROM g.was",
     );
     assert_eq!(lost, 0, "deleted rows that their entry does not have as they were");
+    // A column whose bytes changed is in the difference although its JSON did not.
+    call(
+        &mut admin,
+        "CREATE TEMPORARY TABLE differences AS SELECT id, d.key, d.value->'old' AS was, d.value->'new' AS now
+           FROM lead_audit.log, jsonb_each(diff) d WHERE operation = 'UPDATE'",
+    );
+    let same: String = value(
+        &mut admin,
+        "SELECT coalesce(string_agg(DISTINCT key, ' ' ORDER BY key), '') FROM differences WHERE was::text = now::text",
+    );
+    for column in same.split_whitespace() {
+        assert!(SEVERAL_FORMS.contains(&column), "{column} of {same}");
+    }
     let wrong: i64 = value(
         &mut admin,
-        "SELECT count(*) FROM (SELECT old_values, new_values, diff FROM lead_audit.log WHERE operation = 'UPDATE' OFFSET 0) e
-         WHERE diff::text IS DISTINCT FROM
+        "SELECT count(*) FROM (SELECT id, old_values, new_values FROM lead_audit.log WHERE operation = 'UPDATE' OFFSET 0) e
+         WHERE (SELECT coalesce(jsonb_object_agg(d.key, jsonb_build_object('old', d.was, 'new', d.now)), '{}')
+                FROM differences d WHERE d.id = e.id AND d.was::text <> d.now::text)::text IS DISTINCT FROM
            (SELECT coalesce(jsonb_object_agg(n.key, jsonb_build_object('old', e.old_values->n.key, 'new', n.value)), '{}')
             FROM jsonb_each(e.new_values) n WHERE n.value::text <> (e.old_values->n.key)::text)::text",
     );
