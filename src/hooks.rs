@@ -1,9 +1,9 @@
-//! Every function of this library that PostgreSQL calls by a hook or a callback, in one place.
+//! All functions of this library that PostgreSQL calls as hooks or callbacks.
 //!
 //! A hook has three parts: a guarded prelude, the next hook, a guarded epilogue. An error in
-//! prelude or epilogue is an error of the statement, never the end of the server. The next hook is
-//! called between them without a guard, so that an error of PostgreSQL keeps its constraint,
-//! position and context. It jumps over the hook's own frame, so nothing in that frame has a
+//! prelude or epilogue fails the statement and never ends the server. The next hook is called
+//! between them without a guard, so that an error of PostgreSQL keeps its constraint, position and
+//! context. Such an error jumps over the hook's own frame, so no value in that frame may have a
 //! destructor.
 //!
 //! | hook | prelude | epilogue |
@@ -23,8 +23,8 @@
 //! Transaction callbacks run in the order of `transaction.rs`. Only PRE_COMMIT and PRE_PREPARE may
 //! raise an error there. Invalidation callbacks (`invalidation.rs`) only set flags.
 //!
-//! The preloaded library installs all of them. A library that is loaded by a session's first write
-//! to a watched table installs what writing entries needs.
+//! The preloaded library installs all of them. If a session's first write to a watched table loads
+//! the library, it installs only what writing entries needs.
 
 mod error;
 mod executor;
@@ -37,8 +37,8 @@ mod shared_memory;
 mod transaction;
 mod utility;
 
-/// Installs the hooks and callbacks, in front of those that are there. Called once, while the
-/// library is loaded.
+/// Installs the hooks and callbacks in front of existing ones. Called once, while the library is
+/// loaded.
 pub fn install(preloading: bool) {
     invalidation::install(preloading);
     transaction::install();

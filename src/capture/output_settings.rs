@@ -62,7 +62,7 @@ impl OutputSettings {
     /// contain money.
     pub fn with_money() -> Self {
         let mut settings = Self::new();
-        // SAFETY: a nest level of our own, undone in drop or by the abort of the transaction.
+        // SAFETY: opens a new nest level. Drop or the abort of the transaction closes it.
         unsafe {
             settings.guc_nest_level = Some(pg_sys::NewGUCNestLevel());
             pg_sys::set_config_option(

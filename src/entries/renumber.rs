@@ -81,7 +81,7 @@ fn taken(table: pg_sys::Oid, ids: &[i64]) -> Result<Vec<i64>, ServerError> {
         return Ok(Vec::new());
     };
     let snapshot = NewestSnapshot::take();
-    // SAFETY: the snapshot is active until the end of this function, and the scan ends before.
+    // SAFETY: the snapshot is active until this function ends, and the scan ends before.
     let mut scan = unsafe { IdScan::open(table, snapshot.as_ptr())? };
     scan.range(first, last);
     let mut taken = Vec::new();

@@ -18,7 +18,7 @@ pub enum StoredFault {
 }
 
 impl StoredFault {
-    /// A word for the kind of fault, for programs.
+    /// The kind of fault as one word, for programs.
     pub fn kind(&self) -> &'static str {
         match self {
             StoredFault::Missing(_) => "missing_value",
