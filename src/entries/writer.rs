@@ -27,6 +27,7 @@ thread_local! {
 /// committed or aborted.
 pub fn append(entry: NewEntry) {
     // The transaction id is assigned before the entry's id is taken.
+    // SAFETY: within a transaction.
     let txid = unsafe { pg_sys::GetTopFullTransactionId().value };
     let gathered = target().and_then(|(table, id)| {
         write_counts::count(&entry);
@@ -57,6 +58,7 @@ pub fn append(entry: NewEntry) {
 /// Adds an entry about another transaction, with that transaction's actor. It is written by the
 /// next `flush`, or at once if the batch has grown large.
 ///
+/// # Errors
 /// If the table does not exist. Other errors are raised.
 pub fn append_about(
     entry: NewEntry,
@@ -78,6 +80,7 @@ pub fn append_about(
 /// Writes an entry of the library's own, after all pending entries. Ignores lead_audit.on_error: a
 /// failure is an error. The transaction can then read the entry. Returns its id.
 ///
+/// # Errors
 /// If the table does not exist. Other errors are raised.
 pub fn write_at_once(entry: NewEntry) -> Result<i64, ServerError> {
     flush();

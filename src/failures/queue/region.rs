@@ -76,7 +76,7 @@ pub struct Database {
 /// knows which record may have caused it.
 #[repr(C)]
 pub struct Progress {
-    /// The record that it makes an entry of, by its number, or 0.
+    /// The number of the record whose entry is being made, or 0.
     processing: AtomicU64,
     /// The number of the last record of the batch that is being written, or 0.
     writing: AtomicU64,

@@ -37,7 +37,7 @@ pub fn error_callbacks() -> Option<&'static ErrorCallbacks> {
 /// What the executor is doing with the statement.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Not in the executor: planning, COPY, TRUNCATE, or checking rights.
+    /// Not in the executor: planning, COPY, TRUNCATE, or checking privileges.
     Outside,
     /// Producing and writing rows.
     Run,
