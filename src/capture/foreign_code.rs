@@ -33,7 +33,7 @@ impl ForeignCode {
 
 /// The type and modifier with which a value of `type_oid` can be read from text without running
 /// code that is neither in C nor PostgreSQL's own. Replaces a domain by its base type, which skips
-/// the domain's check. `None` if no such type exists.
+/// the domain's check. `None` if no type qualifies.
 pub fn readable_type(type_oid: pg_sys::Oid, modifier: i32) -> Option<(pg_sys::Oid, i32)> {
     let without_domain = |type_oid: pg_sys::Oid, mut modifier: i32| {
         // SAFETY: looks the type up. Replaces the modifier if the type is a domain.

@@ -1,10 +1,10 @@
 //! Decides when pending entries are written: at the end of each statement.
 //!
 //! Row triggers run within ExecutorFinish or, for COPY, within the utility command. The hooks open
-//! a statement scope around both, and write the pending entries when it closes. If a statement
-//! loads the library, its ExecutorStart has already passed, so its entries are written at
-//! ExecutorEnd. Without an open scope (a COPY that loads the library, a logical replication
-//! worker), each entry is written at once.
+//! a statement scope around both, and write the pending entries when it closes. If a row trigger
+//! loads the library, ExecutorFinish is already running without the hook, so the entries are
+//! written at ExecutorEnd. Without an open scope (a COPY that loads the library, a logical
+//! replication worker), each entry is written at once.
 
 use super::{batch, entry_table, on_error};
 use pgrx::pg_sys;

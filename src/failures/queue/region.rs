@@ -183,7 +183,8 @@ pub struct Region {
     /// Distinguishes this queue from earlier ones of the same cluster.
     pub queue: i64,
     pub next_sequence: u64,
-    /// Incremented when a database gets or loses the extension, so that sessions look again.
+    /// Incremented when the databases with the extension may have changed, so that sessions look
+    /// again.
     pub generation: AtomicU32,
     pub rescan: AtomicU32,
     pub launcher_latch: usize,
@@ -256,7 +257,8 @@ pub fn locked<R>(work: impl FnOnce(&mut Region) -> R) -> Option<R> {
     Some(work(unsafe { &mut *REGION.get() }))
 }
 
-/// The number that changes when a database gets or loses the extension. Read without the lock.
+/// The number that changes when the databases with the extension may have changed. Read without the
+/// lock.
 pub fn generation() -> u32 {
     let region = REGION.get();
     if region.is_null() {

@@ -41,7 +41,7 @@ pub unsafe fn command_begins(
     // SAFETY: PostgreSQL passes a statement, and its node's tag is its type. Names in it are C
     // strings or null.
     unsafe {
-        // PostgreSQL refuses these commands within a transaction block.
+        // In other contexts PostgreSQL refuses the commands that need a database for themselves.
         let is_alone = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL
             && !pg_sys::IsTransactionBlock()
             && !pg_sys::IsSubTransaction();

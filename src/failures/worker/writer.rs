@@ -26,7 +26,7 @@ use std::time::Duration;
 const BATCH: usize = 4000;
 const BATCH_BYTES: usize = 4 << 20;
 
-/// The pause after a turn: so long for each record beyond the first, up to a maximum. Each commit
+/// The pause after a turn, for each record beyond the first, and the longest pause. Each commit
 /// waits for the disk and delays commits of the application. A single failure is written at once,
 /// and so is the next.
 const REST_FOR_EACH: Duration = Duration::from_millis(10);
