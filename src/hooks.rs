@@ -9,16 +9,16 @@
 //! | hook | prelude | epilogue |
 //! | --- | --- | --- |
 //! | client authentication | – | failures: set up the error callback |
-//! | planner | failures: open a scope | failures: close it |
-//! | ExecutorStart | failures: open a scope, keep the parameters | failures: close it |
-//! | ExecutorRun | failures: open a scope | failures: close it |
-//! | ExecutorFinish | failures: open a scope; entries: gather entries | DDL guard: note what was written; entries: write them; failures: close it |
-//! | ExecutorEnd | entries: write what has gathered while the library was being loaded | – |
-//! | ProcessUtility | failures: open a scope; failures: have the worker leave a database; entries: gather (COPY); DDL guard: keep the text, note what COPY writes to | DDL guard: forget it; entries: write; failures: close |
-//! | needs_fmgr_hook, fmgr_hook | DDL guard: no code of others while it makes triggers | DDL guard: an event trigger of others is through |
-//! | emit_log | failures: the error that ends the statement is final | – |
+//! | planner | failures: open a scope | failures: close the scope |
+//! | ExecutorStart | failures: open a scope, keep the parameters | failures: close the scope |
+//! | ExecutorRun | failures: open a scope | failures: close the scope |
+//! | ExecutorFinish | failures: open a scope; entries: gather entries | DDL guard: note the written tables; entries: write the batch; failures: close the scope |
+//! | ExecutorEnd | entries: write the batch of the statement that loaded the library | – |
+//! | ProcessUtility | failures: open a scope; failures: make the worker leave a database; entries: gather entries (COPY); DDL guard: keep the text, note the table of COPY | DDL guard: forget the text; entries: write the batch; failures: close the scope |
+//! | needs_fmgr_hook, fmgr_hook | DDL guard: restrict the rights of a function that its own trigger commands call | DDL guard: restore the rights |
+//! | emit_log | failures: make the record of the error final | – |
 //! | error callbacks | – | failures: make a record of the error |
-//! | shmem_request, shmem_startup | – | failures: ask for the lock; map the queue |
+//! | shmem_request, shmem_startup | – | failures: request the lock; map the region |
 //!
 //! Transaction callbacks run in the order of `transaction.rs`. Only PRE_COMMIT and PRE_PREPARE may
 //! raise an error there. Invalidation callbacks (`invalidation.rs`) only set flags.

@@ -47,7 +47,7 @@ pub struct RowEvent<'a> {
     pub watch_id: [u8; 16],
     /// Name of the table's soft-delete column, or empty.
     pub soft_delete_column: &'a str,
-    /// The row: the old one of an UPDATE or DELETE, else the new one.
+    /// The old row of an UPDATE or DELETE, otherwise the new row.
     pub row: pg_sys::HeapTuple,
     /// The new row of an UPDATE.
     pub new_row: Option<pg_sys::HeapTuple>,

@@ -15,7 +15,7 @@ pub extern "C" fn pg_finfo_lead_audit_capture() -> &'static pg_sys::Pg_finfo_rec
 /// `lead_audit.capture()`.
 ///
 /// # Safety
-/// Called by Postgres only.
+/// Only PostgreSQL may call it.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_capture(

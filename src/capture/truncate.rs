@@ -19,7 +19,7 @@ pub extern "C" fn pg_finfo_lead_audit_capture_truncate() -> &'static pg_sys::Pg_
 /// `lead_audit.capture_truncate()`.
 ///
 /// # Safety
-/// Called by Postgres only.
+/// Only PostgreSQL may call it.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(

@@ -162,7 +162,7 @@ unsafe fn table_of(
             if temporary != pg_sys::InvalidOid
                 && pg_sys::get_relname_relid((*name).relname, temporary) != pg_sys::InvalidOid
             {
-                return None; // the session's own temporary table comes before any other
+                return None; // the session's own temporary table hides any other
             }
             role_name(role)?;
             let path = CString::new(unresolved.search_path.as_str()).ok()?;
