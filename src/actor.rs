@@ -1,6 +1,6 @@
-//! Who it was: what the application says (its settings) and what the database itself sees, which
-//! the application cannot forge. Worked out again only when one of these changed; a bulk statement
-//! does it once.
+//! The actor: the context that the application sets, and the caller as the database sees it, which
+//! the application cannot forge. It is cached and computed again only when one of these changes, so
+//! once for a bulk statement.
 
 use crate::pg::{Text, role_name};
 use crate::settings;
@@ -24,7 +24,7 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// The columns that stand for bytes that are no text.
+    /// The columns that stand for bytes that are not valid text.
     pub fn encoded(&self) -> impl Iterator<Item = &'static str> {
         let columns = [
             ("user_id", &self.user_id),
@@ -59,13 +59,13 @@ thread_local! {
     static ACTING_FOR: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
 }
 
-/// A role changed: a renamed one is not to be recorded under its old name.
+/// Called when a role changed: a renamed role must not be recorded under its old name.
 pub fn role_changed() {
     ROLE_GENERATION.set(ROLE_GENERATION.get() + 1);
 }
 
-/// Runs `work` with `role` recorded as the current user: for code that acts with more rights on
-/// somebody's behalf.
+/// Runs `work` with `role` recorded as the current user, for code that acts for that role with more
+/// rights.
 pub fn acting_for<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     struct Restore(Option<pg_sys::Oid>);
     impl Drop for Restore {
@@ -77,19 +77,19 @@ pub fn acting_for<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// The same, unless somebody around it has said already for whom it is.
+/// The same, unless a caller has already set the role.
 pub fn acting_for_unless_known<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     acting_for(ACTING_FOR.get().unwrap_or(role), work)
 }
 
 /// The role that is recorded as the current user.
 pub fn acting_role() -> pg_sys::Oid {
-    // SAFETY: reads a variable of the session. enable() and disable() run as their owner; who
-    // called them is outside of that.
+    // SAFETY: reads a variable of the session. enable() and disable() are SECURITY DEFINER
+    // functions; the outer user is the role that called them.
     ACTING_FOR.get().unwrap_or_else(|| unsafe { pg_sys::GetOuterUserId() })
 }
 
-/// The identity as of now.
+/// The present actor.
 pub fn current() -> Rc<Actor> {
     // SAFETY: these read variables of the session.
     let (session_user, current_user) = unsafe {
@@ -111,8 +111,8 @@ pub fn current() -> Rc<Actor> {
     if let Some(actor) = hit {
         return actor;
     }
-    // Taken before the roles' names are looked up: a change that comes in meanwhile is then seen
-    // the next time.
+    // Read before the roles' names are looked up: the next call then notices a change that arrives
+    // meanwhile.
     let (context_generation, role_generation) =
         (settings::context_generation(), ROLE_GENERATION.get());
     let actor = Rc::new(read(session_user, current_user, application_name));
@@ -145,7 +145,7 @@ fn read(session_user: pg_sys::Oid, current_user: pg_sys::Oid, application_name: 
     }
 }
 
-/// The identity as far as it can be read while an error is being raised: roles by their oids.
+/// The actor as far as it can be read while an error is raised: roles by their oids.
 pub struct Now {
     pub session_user: pg_sys::Oid,
     pub current_user: pg_sys::Oid,
@@ -158,7 +158,7 @@ pub struct Now {
 }
 
 impl Now {
-    /// Reads it.
+    /// Reads the actor.
     pub fn read() -> Self {
         let application_name = application_name();
         // SAFETY: these read variables of the session.
@@ -179,27 +179,26 @@ impl Now {
     }
 }
 
-/// Takes note of the client's address, which is the same for as long as the session lasts. Asking
-/// for it can raise an error, so it is not done while one is being raised.
+/// Stores the client's address, which does not change during the session. Reading the address can
+/// raise an error, so it is not read while an error is raised.
 pub fn remember_client_addr() {
     CLIENT_ADDR.set(client_addr());
 }
 
 fn application_name() -> &'static [u8] {
-    // SAFETY: the setting is null only before it is first assigned. It lives until the next
-    // assignment, which cannot come before the caller, who compares or copies it at once, is done
-    // with it.
+    // SAFETY: the setting is null only before it is first assigned. The text lives until the next
+    // assignment. Both callers compare or copy it before that.
     unsafe {
         let name = pg_sys::application_name;
         if name.is_null() { b"" } else { CStr::from_ptr(name).to_bytes() }
     }
 }
 
-/// The client's network address as inet_client_addr() gives it, without its mask; `None` for a Unix
-/// socket or no client.
+/// The client's network address as inet_client_addr() returns it, without its mask. `None` for a
+/// Unix socket or without a client.
 fn client_addr() -> Option<String> {
-    // SAFETY: inet_client_addr takes nothing and gives NULL where there is no address; network_host
-    // takes what it gives.
+    // SAFETY: inet_client_addr has no arguments and returns NULL without an address. network_host
+    // takes the inet that it returns.
     unsafe {
         let address = pgrx::direct_function_call_as_datum(pg_sys::inet_client_addr, &[])?;
         pgrx::direct_function_call(pg_sys::network_host, &[Some(address)])

@@ -1,9 +1,9 @@
-//! From the trigger to the entry. A row takes one way: `trigger` makes a `row_event` of what
-//! PostgreSQL passes; `row_layout` knows how rows of the table are written, and `encode` writes
-//! their values; `crate::entries` takes the finished entry.
+//! Turns what a trigger reports into an entry. `trigger` makes a `row_event` of PostgreSQL's call.
+//! `row_layout` knows the columns of the table and how to write each. `encode` writes the values.
+//! `crate::entries` takes the finished entry.
 //!
-//! `truncate` is the same for TRUNCATE. `partition_move` makes one event of the two that an UPDATE
-//! of the partition key fires.
+//! `truncate` handles TRUNCATE. `partition_move` joins the two events of an UPDATE of the partition
+//! key into one.
 
 mod encode;
 mod foreign_code;

@@ -1,8 +1,9 @@
-//! From the entry to the table: entries of one statement are gathered (pending), written together
-//! (write) and, at the latest, when the statement ends (flush_points).
+//! Stores entries. The entries of one statement are gathered in `batch` and written together by
+//! `writer`, at the latest when the statement ends (`flush_points`).
 //!
-//! An entry takes its id, time and checksum when the event happens; only the writing waits. Entries
-//! belong to the subtransaction that their event happened in, and are forgotten with it.
+//! An entry gets its id, time and checksum when the event happens; only the writing is deferred. An
+//! entry belongs to the subtransaction of its event and is discarded if the subtransaction rolls
+//! back.
 
 mod batch;
 mod entry_table;

@@ -1,7 +1,7 @@
-//! Failed statements are recorded. Rollback discards their entries, so the record goes through a
-//! queue in shared memory, from which the database's worker writes it.
+//! Records failed statements. Rollback discards their entries, so a record goes through a queue in
+//! shared memory, and the database's worker makes an entry of it.
 //!
-//! All of it needs the library to be preloaded.
+//! Works only with the library preloaded.
 
 pub mod queue;
 mod session;
@@ -17,7 +17,7 @@ pub use session::{
 };
 pub use worker::{drain, load_names};
 
-/// Follows what is written and cannot be written, where the library is preloaded.
+/// Turns on the recording of failures and of unwritten entries. Called if the library is preloaded.
 pub fn record_failures() {
     crate::entries::count_writes();
     crate::entries::report_unwritten_to(session::entry_not_written);

@@ -1,30 +1,30 @@
-//! Every function of this library that PostgreSQL calls by a hook or a callback, in one place.
+//! All functions of this library that PostgreSQL calls as hooks or callbacks.
 //!
 //! A hook has three parts: a guarded prelude, the next hook, a guarded epilogue. An error in
-//! prelude or epilogue is an error of the statement, never the end of the server. The next hook is
-//! called between them without a guard, so that an error of PostgreSQL keeps its constraint,
-//! position and context. It jumps over the hook's own frame, so nothing in that frame has a
+//! prelude or epilogue fails the statement and never ends the server. The next hook is called
+//! between them without a guard, so that an error of PostgreSQL keeps its constraint, position and
+//! context. Such an error jumps over the hook's own frame, so no value in that frame may have a
 //! destructor.
 //!
 //! | hook | prelude | epilogue |
 //! | --- | --- | --- |
 //! | client authentication | – | failures: set up the error callback |
-//! | planner | failures: open a scope | failures: close it |
-//! | ExecutorStart | failures: open a scope, keep the parameters | failures: close it |
-//! | ExecutorRun | failures: open a scope | failures: close it |
-//! | ExecutorFinish | failures: open a scope; entries: gather entries | DDL guard: note what was written; entries: write them; failures: close it |
-//! | ExecutorEnd | entries: write what has gathered while the library was being loaded | – |
-//! | ProcessUtility | failures: open a scope; failures: have the worker leave a database; entries: gather (COPY); DDL guard: keep the text, note what COPY writes to | DDL guard: forget it; entries: write; failures: close |
-//! | needs_fmgr_hook, fmgr_hook | DDL guard: no code of others while it makes triggers | DDL guard: an event trigger of others is through |
-//! | emit_log | failures: the error that ends the statement is final | – |
+//! | planner | failures: open a scope | failures: close the scope |
+//! | ExecutorStart | failures: open a scope, keep the parameters | failures: close the scope |
+//! | ExecutorRun | failures: open a scope | failures: close the scope |
+//! | ExecutorFinish | failures: open a scope; entries: gather entries | DDL guard: note the written tables; entries: write the batch; failures: close the scope |
+//! | ExecutorEnd | entries: write the batch of the statement that loaded the library | – |
+//! | ProcessUtility | failures: open a scope; failures: make the worker leave a database; entries: gather entries (COPY); DDL guard: keep the text, note the table of COPY | DDL guard: forget the text; entries: write the batch; failures: close the scope |
+//! | needs_fmgr_hook, fmgr_hook | DDL guard: restrict the rights of a function that its own trigger commands call | DDL guard: restore the rights |
+//! | emit_log | failures: make the record of the error final | – |
 //! | error callbacks | – | failures: make a record of the error |
-//! | shmem_request, shmem_startup | – | failures: ask for the lock; map the queue |
+//! | shmem_request, shmem_startup | – | failures: request the lock; map the region |
 //!
 //! Transaction callbacks run in the order of `transaction.rs`. Only PRE_COMMIT and PRE_PREPARE may
 //! raise an error there. Invalidation callbacks (`invalidation.rs`) only set flags.
 //!
-//! The preloaded library installs all of them. A library that is loaded by a session's first write
-//! to a watched table installs what writing entries needs.
+//! The preloaded library installs all of them. If a session's first write to a watched table loads
+//! the library, it installs only what writing entries needs.
 
 mod error;
 mod executor;
@@ -37,8 +37,8 @@ mod shared_memory;
 mod transaction;
 mod utility;
 
-/// Installs the hooks and callbacks, in front of those that are there. Called once, while the
-/// library is loaded.
+/// Installs the hooks and callbacks in front of existing ones. Called once, while the library is
+/// loaded.
 pub fn install(preloading: bool) {
     invalidation::install(preloading);
     transaction::install();

@@ -1,9 +1,9 @@
 //! lead_audit: every write to a watched table becomes a checksummed entry in `lead_audit.entry`.
 //!
-//! Data takes one way: a trigger makes a row event, `capture` encodes it, `entries` writes it,
-//! `seal` appends it to the tree, `verify` and `history` read it. `failures` runs beside that: the
-//! session makes a record of a failed statement, the queue carries it out of the transaction, the
-//! worker makes an entry of it.
+//! Data flows in one direction: a trigger makes a row event, `capture` encodes it, `entries` writes
+//! it, `seal` appends it to the tree, `verify` and `history` read it. `failures` works beside that:
+//! the session makes a record of a failed statement, the queue keeps the record across the
+//! rollback, the worker makes an entry of it.
 //!
 //! Each module uses only modules above it in this list (scripts/module_order.py checks that):
 //!
@@ -47,12 +47,12 @@ mod pgrx_tests;
 
 ::pgrx::pg_module_magic!(name, version);
 
-/// Called by Postgres when the library is loaded into a server process (or into the postmaster,
-/// when it is preloaded).
+/// Called by PostgreSQL when the library is loaded into a server process, or into the postmaster
+/// when it is preloaded.
 #[allow(non_snake_case)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
-    // SAFETY: a variable that Postgres sets while it loads shared_preload_libraries.
+    // SAFETY: PostgreSQL sets the variable while it loads shared_preload_libraries.
     let preloading = unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress };
     settings::define(preloading);
     hooks::install(preloading);
@@ -64,14 +64,14 @@ pub extern "C-unwind" fn _PG_init() {
     }
 }
 
-/// What `cargo pgrx test` asks of the crate under test.
+/// The module that `cargo pgrx test` requires of the crate under test.
 #[cfg(test)]
 pub mod pg_test {
     /// Called once before the first test.
     pub fn setup(_options: Vec<&str>) {}
 
-    /// Settings for the server that the tests run in. By default none, since lead_audit has to work
-    /// without preloading; scripts/assertions.sh gives one.
+    /// Settings for the test server. Empty by default, since lead_audit must work without
+    /// preloading; scripts/assertions.sh sets one.
     #[must_use]
     pub fn postgresql_conf_options() -> Vec<&'static str> {
         std::env::var("LEAD_AUDIT_TEST_SETTINGS")

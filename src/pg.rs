@@ -1,5 +1,5 @@
-//! Postgres behind small safe wrappers, named after what Postgres calls them. Everything above this
-//! module is told of an error as a value or by unwinding; nothing here keeps state of its own.
+//! Safe wrappers around PostgreSQL, named after PostgreSQL's terms. Modules above this one receive
+//! errors as values or by unwinding. No module here keeps state of its own.
 
 mod allocator;
 mod background_process;

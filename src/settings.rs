@@ -1,8 +1,8 @@
-//! The settings `lead_audit.*`: what the application says about itself, and the superuser's
+//! The settings `lead_audit.*`: the context, which the application sets, and the superuser's
 //! switches.
 //!
-//! The application's four settings are read for every row, so they are kept as Postgres keeps them;
-//! a counter that every assignment raises tells `actor` when to read them again.
+//! The context's four settings are needed for every row, so they are kept as PostgreSQL stores
+//! them. A counter that every assignment increments tells `actor` when to read them again.
 
 pub mod failures;
 mod sealing;
@@ -20,7 +20,7 @@ use std::net::IpAddr;
 /// What to do when an entry cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
 pub enum OnError {
-    /// The statement goes on, with a WARNING and a count in `lead_audit.stats`.
+    /// The statement succeeds, with a WARNING and a count in `lead_audit.stats`.
     #[name = c"warn"]
     Warn,
     /// The statement fails.
@@ -34,7 +34,7 @@ static LOG_UNCHANGED: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ON_ERROR: GucSetting<OnError> = GucSetting::<OnError>::new(OnError::Warn);
 static BATCH_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(1024);
 
-/// Whether anything is recorded at all.
+/// Whether events are recorded.
 pub fn enabled() -> bool {
     ENABLED.get()
 }
@@ -44,7 +44,7 @@ pub fn log_soft_deletes() -> bool {
     LOG_SOFT_DELETES.get()
 }
 
-/// Whether an UPDATE that changes nothing is recorded.
+/// Whether an UPDATE that changes no column is recorded.
 pub fn log_unchanged() -> bool {
     LOG_UNCHANGED.get()
 }
@@ -59,11 +59,11 @@ pub fn batch_bytes() -> usize {
     BATCH_MEMORY.get().max(0) as usize * 1024
 }
 
-/// A text setting, where Postgres keeps it.
+/// The variable of a text setting.
 pub struct TextSetting(Cell<*mut c_char>);
 
-// SAFETY: a server process has one thread; the pointer is written by Postgres's GUC machinery on
-// it, nowhere else.
+// SAFETY: a server process has one thread. Only PostgreSQL's GUC machinery writes the pointer, in
+// that thread.
 unsafe impl Sync for TextSetting {}
 
 impl TextSetting {
@@ -71,14 +71,14 @@ impl TextSetting {
         TextSetting(Cell::new(std::ptr::null_mut()))
     }
 
-    /// The value, or `None` if it is unset or empty: a SET LOCAL leaves an empty text behind, not
-    /// an unset one.
+    /// The value, or `None` if it is unset or empty: after a SET LOCAL the value is empty, not
+    /// unset.
     pub fn get(&self) -> Option<String> {
         let value = self.0.get();
         if value.is_null() {
             return None;
         }
-        // SAFETY: a GUC's value is a C string that lives until the next assignment; it is copied
+        // SAFETY: a GUC's value is a C string that lives until the next assignment. It is copied
         // here.
         let value = unsafe { CStr::from_ptr(value) };
         (!value.is_empty()).then(|| value.to_string_lossy().into_owned())
@@ -98,7 +98,7 @@ thread_local! {
     static ASSIGNMENTS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How often one of the application's settings was assigned: as long as it stays, so do they.
+/// The number of assignments to the context's settings. While it is unchanged, so are they.
 pub fn context_generation() -> u64 {
     ASSIGNMENTS.get()
 }
@@ -108,8 +108,8 @@ const ID_LIMIT: usize = 255;
 /// Longest `user_agent`, in characters.
 const USER_AGENT_LIMIT: usize = 500;
 
-/// Defines all settings, and claims the prefix: from then on a misspelt name is an error. Those
-/// that only the server's start can set exist where the library is preloaded.
+/// Defines all settings and reserves the prefix: from then on a misspelt name is an error. Settings
+/// that are fixed at server start are defined only if the library is preloaded.
 pub fn define(preloading: bool) {
     define_context(
         c"lead_audit.user_id",
@@ -192,8 +192,9 @@ fn define_context(
     setting: &'static TextSetting,
     check: Check,
 ) {
-    // SAFETY: all strings and the variable are static; the hooks have the signatures that Postgres
-    // asks for. A value set before the library was loaded is checked and taken over by this call.
+    // SAFETY: all strings and the variable are static, and the hooks have the signatures that
+    // PostgreSQL requires. If a value was set before the library was loaded, this call checks and
+    // adopts it.
     unsafe {
         pg_sys::DefineCustomStringVariable(
             name.as_ptr(),
@@ -261,12 +262,12 @@ fn check_address(text: &str) -> Result<(), String> {
     }
 }
 
-/// Runs a check over a new value, and leaves its complaint where Postgres looks for the DETAIL.
+/// Checks a new value. If the check fails, stores its message as PostgreSQL's DETAIL.
 ///
 /// # Safety
 /// `value` must point to a C string or to null.
 unsafe fn accept(value: *mut *mut c_char, check: impl Fn(&str) -> Result<(), String>) -> bool {
-    // SAFETY: as the caller promises.
+    // SAFETY: `value` points to a C string or null (see # Safety).
     let text = unsafe {
         if value.is_null() || (*value).is_null() {
             return true;
@@ -282,8 +283,8 @@ unsafe fn accept(value: *mut *mut c_char, check: impl Fn(&str) -> Result<(), Str
     };
     let Some(complaint) = complaint else { return true };
     let complaint: Vec<u8> = complaint.into_bytes().into_iter().chain([0]).collect();
-    // SAFETY: the copy is in ErrorContext, which is where GUC_check_errdetail() puts it and which
-    // is reset with the error.
+    // SAFETY: the copy is in ErrorContext, like that of GUC_check_errdetail(), and is freed with
+    // the error.
     unsafe {
         pg_sys::GUC_check_errdetail_string =
             pg_sys::MemoryContextStrdup(pg_sys::ErrorContext, complaint.as_ptr().cast());
@@ -291,14 +292,14 @@ unsafe fn accept(value: *mut *mut c_char, check: impl Fn(&str) -> Result<(), Str
     false
 }
 
-/// The value that a setting had outside the innermost function or script that set it for itself, or
-/// `None` if none did.
+/// The value of a setting outside the innermost function or script that changed it. `None` if no
+/// function or script changed it.
 ///
-/// CREATE EXTENSION runs its script with a search_path of its own; what its caller has is one level
-/// down Postgres's stack.
+/// CREATE EXTENSION runs its script with a search_path of its own. The caller's value is one level
+/// down PostgreSQL's stack.
 pub fn outer_text_value(name: &CStr) -> Option<String> {
-    // SAFETY: the records live as long as the process. One begins with `gen`, and is a
-    // config_string where vartype says so; the stack's entries live as long as the nesting that
+    // SAFETY: the records live as long as the process. Each begins with `gen`, and is a
+    // config_string if vartype says so. The stack's entries live as long as the nest level that
     // made them.
     unsafe {
         for &variable in variables() {
@@ -316,11 +317,11 @@ pub fn outer_text_value(name: &CStr) -> Option<String> {
     None
 }
 
-/// Postgres's records of all settings, in an array that lives as long as the current memory
+/// PostgreSQL's records of all settings, in an array that lives as long as the current memory
 /// context.
 fn variables<'a>() -> &'a [*mut pg_sys::config_generic] {
-    // SAFETY: the array has as many records as Postgres says; before 16 it is its own, which a new
-    // setting can move.
+    // SAFETY: the array has as many records as PostgreSQL reports. Before 16 it is PostgreSQL's own
+    // array, which moves when a setting is added.
     #[cfg(feature = "pg15")]
     unsafe {
         std::slice::from_raw_parts(
@@ -328,7 +329,7 @@ fn variables<'a>() -> &'a [*mut pg_sys::config_generic] {
             pg_sys::GetNumConfigOptions().max(0) as usize,
         )
     }
-    // SAFETY: the same; this one is a copy in the current memory context.
+    // SAFETY: the same, with a copy in the current memory context.
     #[cfg(not(feature = "pg15"))]
     unsafe {
         let mut count = 0;

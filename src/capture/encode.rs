@@ -1,9 +1,7 @@
-//! One value to canonical JSON: the text that `to_jsonb` gives for it, whatever the session's
-//! settings are.
+//! Writes a value as canonical JSON: the same text as `to_jsonb`, whatever the session's settings.
 //!
-//! Common types are written straight from their datum. All others go through Postgres's own
-//! `to_jsonb`, so that there is no second opinion on what an array, a composite or an extension's
-//! type looks like.
+//! Common types are written straight from their datum. All other types go through PostgreSQL's
+//! `to_jsonb`, so that arrays, composites and types of extensions have only one JSON form.
 
 use super::foreign_code::ForeignCasts;
 use super::jsonb;
@@ -16,7 +14,7 @@ use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::ops::Range;
 
-/// How values of a type are written.
+/// How to write the values of a type.
 pub enum Encoder {
     /// boolean
     Bool,
@@ -42,20 +40,20 @@ pub enum Encoder {
     DateTime(pg_sys::Oid),
     /// jsonb
     Jsonb,
-    /// Everything else, by to_jsonb.
+    /// Any other type, by to_jsonb.
     ToJsonb {
         /// A call of to_jsonb that knows the type of its argument.
         call: Box<pg_sys::FmgrInfo>,
-        /// Whether money is in it, which depends on lc_monetary.
+        /// Whether values can contain money, whose text depends on lc_monetary.
         monetary: bool,
-        /// Casts that other roles may have defined for it.
+        /// Casts to json that other roles may have defined for the type.
         casts: Option<ForeignCasts>,
     },
 }
 
 impl Encoder {
-    /// Whether writing a value may raise an error: by code that is not Postgres's own, or by too
-    /// deep a nesting.
+    /// Whether writing a value may raise an error: in code that is not PostgreSQL's own, or because
+    /// the value is nested too deeply.
     pub fn may_raise(&self) -> bool {
         matches!(self, Encoder::ToJsonb { .. } | Encoder::Jsonb)
     }
@@ -65,7 +63,8 @@ impl Encoder {
     /// # Safety
     /// `datum` must be a non-NULL value of the type that the encoder was made for.
     pub unsafe fn write(&self, out: &mut TextWriter, datum: pg_sys::Datum) {
-        // SAFETY: the caller vouches for the type, hence for how the datum is to be read.
+        // SAFETY: the caller guarantees the type, and each arm reads the datum as its type
+        // requires.
         unsafe {
             match self {
                 Encoder::Bool => {
@@ -119,7 +118,7 @@ fn write_bytea(out: &mut TextWriter, bytes: &[u8]) {
     out.push(b'"');
 }
 
-/// A float the way to_jsonb has it: its shortest exact text, read as a numeric.
+/// Writes a float as to_jsonb does: its shortest exact text, read as a numeric.
 ///
 /// # Safety
 /// `datum` must be of the type that `output` is the output function of.
@@ -130,11 +129,11 @@ unsafe fn write_float(
     output: OutputFunction,
 ) {
     if value == 0.0 {
-        // Also for −0: numeric has no such thing.
+        // Also for −0, which numeric cannot represent.
         return out.push(b'0');
     }
-    // SAFETY: as the caller promises. numeric_in takes a C string, an oid that it does not use, and
-    // -1 for any precision.
+    // SAFETY: `datum` is of the type of `output` (see # Safety). numeric_in takes a C string, an
+    // oid that it ignores, and -1 for any precision.
     unsafe {
         let text = {
             let _settings = OutputSettings::new();
@@ -155,8 +154,8 @@ unsafe fn write_float(
     }
 }
 
-/// The years 1 to 9999, in microseconds from 2000 on: where the text of an instant is always of one
-/// form.
+/// The years 1 to 9999, in microseconds since 2000. Within them the text of an instant always has
+/// the same form.
 const FOUR_DIGIT_YEARS: Range<i64> = -63_082_281_600_000_000..252_455_616_000_000_000;
 
 /// # Safety
@@ -174,8 +173,7 @@ unsafe fn write_date_time(out: &mut TextWriter, datum: pg_sys::Datum, type_oid: 
     {
         out.push(b'"');
         write_timestamp(out, micros);
-        // Postgres leaves out what the fraction of a second ends with, and the fraction if it is
-        // zero.
+        // PostgreSQL omits trailing zeros of the fraction, and a fraction of zero.
         let written = out.bytes();
         let last = written.iter().rposition(|byte| !matches!(byte, b'Z' | b'0')).unwrap_or(0);
         let end = if written.get(last) == Some(&b'.') { last } else { last + 1 };
@@ -185,7 +183,8 @@ unsafe fn write_date_time(out: &mut TextWriter, datum: pg_sys::Datum, type_oid: 
         return;
     }
     let mut buffer = [0_u8; pg_sys::MAXDATELEN as usize + 1];
-    // SAFETY: the buffer has the size that the function asks for; it leaves a C string there.
+    // SAFETY: the buffer has the size that the function requires. The function leaves a C string in
+    // it.
     let text = unsafe {
         pg_sys::JsonEncodeDateTime(buffer.as_mut_ptr().cast(), datum, type_oid, &UTC);
         CStr::from_ptr(buffer.as_ptr().cast())
@@ -203,12 +202,13 @@ unsafe fn write_to_jsonb(
     call: &pg_sys::FmgrInfo,
     monetary: bool,
 ) {
-    // SAFETY: the call reads the FmgrInfo, whose only changing part, fn_extra, to_jsonb does not
-    // use. The result is a jsonb in the current memory context, not toasted since it was just made.
+    // SAFETY: `datum` is of the type of `call`. Of the FmgrInfo only fn_extra may change, and
+    // to_jsonb does not use it. The result is a new jsonb in the current memory context, hence not
+    // toasted.
     let value = unsafe {
         let _settings = if monetary { OutputSettings::with_money() } else { OutputSettings::new() };
         call_foreign(call, datum)
     };
-    // SAFETY: as said.
+    // SAFETY: `value` is that new jsonb.
     unsafe { jsonb::write(out, value.cast_mut_ptr()) }
 }

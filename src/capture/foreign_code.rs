@@ -1,17 +1,16 @@
-//! Which types bring code that a table's owner can have written. Whoever has more rights than the
-//! owner must not run it.
+//! Finds types whose use runs code that a table's owner may have written. A role with more rights
+//! than the owner must not run such code.
 //!
-//! Output functions of base types, ranges, enums and domains are PostgreSQL's, or a superuser's:
-//! they are in C. What an owner can define is a cast to json of a type of one's own, which to_jsonb
-//! calls, and a domain's check, which reading a value calls.
+//! Output functions of base types, ranges, enums and domains are written in C, so they belong to
+//! PostgreSQL or to a superuser. An owner can define two things: a cast from a type to json, which
+//! to_jsonb calls, and the check of a domain, which runs when a value is read.
 
 use super::type_search::{TypeSearch, attribute_types};
 use crate::pg::{ServerError, as_user_restricted, current_role, is_superuser};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::{Cell, RefCell};
 
-/// Answers for types, kept for as long as the caller keeps this. Types can change meanwhile only in
-/// other transactions.
+/// Answers for types, cached in this value. Meanwhile only other transactions can change the types.
 #[derive(Default)]
 pub struct ForeignCode {
     writing: TypeSearch,
@@ -32,12 +31,12 @@ impl ForeignCode {
     }
 }
 
-/// The type, and its modifier, as which a value of this type can be read from text without running
-/// code that is neither in C nor PostgreSQL's own: a domain's check is left out. `None` if there is
-/// no such type.
+/// The type and modifier with which a value of `type_oid` can be read from text without running
+/// code that is neither in C nor PostgreSQL's own. Replaces a domain by its base type, which skips
+/// the domain's check. `None` if no type qualifies.
 pub fn readable_type(type_oid: pg_sys::Oid, modifier: i32) -> Option<(pg_sys::Oid, i32)> {
     let without_domain = |type_oid: pg_sys::Oid, mut modifier: i32| {
-        // SAFETY: looks the type up; the modifier is replaced where the type is a domain.
+        // SAFETY: looks the type up. Replaces the modifier if the type is a domain.
         let base = unsafe { pg_sys::getBaseTypeAndTypmod(type_oid, &mut modifier) };
         (base, modifier)
     };
@@ -46,13 +45,13 @@ pub fn readable_type(type_oid: pg_sys::Oid, modifier: i32) -> Option<(pg_sys::Oi
     if !reads_domains(base) {
         return Some((base, modifier));
     }
-    // SAFETY: looks the type up; an invalid oid says that there is no such thing.
+    // SAFETY: looks the type up; the result is an invalid oid if the type is not an array.
     let element = unsafe { pg_sys::get_element_type(base) };
     if element == pg_sys::InvalidOid {
         return None;
     }
     let (element, modifier) = without_domain(element, -1);
-    // SAFETY: the same.
+    // SAFETY: looks the type up.
     let array = unsafe { pg_sys::get_array_type(element) };
     (array != pg_sys::InvalidOid && !reads_domains(element)).then_some((array, modifier))
 }
@@ -63,12 +62,12 @@ fn is_domain(type_oid: pg_sys::Oid) -> bool {
         && unsafe { pg_sys::get_typtype(type_oid) } as u8 == pg_sys::TYPTYPE_DOMAIN
 }
 
-/// Adds the types that a value of this type is read as.
+/// Adds the types whose input functions run when a value of this type is read.
 fn parts_to_read(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
     if is_built_in(type_oid) {
         return;
     }
-    // SAFETY: looks the type up; an invalid oid says that there is no such thing.
+    // SAFETY: looks the type up; the result is an invalid oid if no such type exists.
     let part = unsafe {
         match pg_sys::get_typtype(type_oid) as u8 {
             pg_sys::TYPTYPE_COMPOSITE => return attribute_types(type_oid, to),
@@ -86,18 +85,18 @@ fn is_built_in(type_oid: pg_sys::Oid) -> bool {
     type_oid.to_u32() < pg_sys::FirstNormalObjectId
 }
 
-/// How to_jsonb takes a value apart.
+/// How to_jsonb takes a value of a type apart.
 enum Shape {
     BuiltIn,
     Domain(pg_sys::Oid),
     Array(pg_sys::Oid),
     Composite,
-    /// As a whole: by a cast, or as its text.
+    /// Not taken apart: written by a cast, or as its text.
     Whole,
 }
 
 fn shape(type_oid: pg_sys::Oid) -> Shape {
-    // SAFETY: looks the type up; an invalid oid says that there is no such thing.
+    // SAFETY: looks the type up; the result is an invalid oid if no such type exists.
     unsafe {
         let base = pg_sys::getBaseType(type_oid);
         let element = pg_sys::get_element_type(base);
@@ -120,23 +119,23 @@ fn parts(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
     }
 }
 
-/// The casts to json that writing a value of a type may run, if they are not in C: their owners'
-/// code. Whoever writes to a table need not have chosen its columns' types, and must not lend these
-/// owners his rights.
+/// The casts to json that writing a value of a type may run. Casts in C are left out: the others
+/// are code of their owners. A role that writes to a table has not necessarily chosen the types of
+/// its columns, and must not lend its rights to the owners of casts.
 pub struct ForeignCasts {
     type_oid: pg_sys::Oid,
-    /// Whose they are, and the state of the catalog that this was read in.
+    /// The owner of the casts, and the value of `CATALOG` when it was read.
     known: Cell<Option<(u64, Runs)>>,
 }
 
-/// As whom casts run.
+/// The role as which casts run.
 #[derive(Clone, Copy)]
 enum Runs {
-    /// As the writer: there are none, or they are a superuser's.
+    /// The writer: the type has no casts, or a superuser owns them.
     AsWriter,
-    /// As their owner.
+    /// The owner of the casts.
     As(pg_sys::Oid),
-    /// Several owners would get the rights of one of them.
+    /// None: with several owners, one would get the rights of another.
     Never,
 }
 
@@ -144,20 +143,20 @@ thread_local! {
     static CATALOG: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A cast, a function, a role or a relation changed, or may have.
+/// Called when a cast, a function, a role or a relation changed, or may have changed.
 pub fn casts_changed() {
     CATALOG.set(CATALOG.get().wrapping_add(1));
 }
 
 impl ForeignCasts {
-    /// Those of this type; `None` for a type that has none whatever happens.
+    /// The casts of this type. `None` for a type that can never have one.
     pub fn of(type_oid: pg_sys::Oid) -> Option<Self> {
         let holds_foreign_types =
             TypeSearch::default().finds(type_oid, |one| !is_built_in(one), parts);
         holds_foreign_types.then(|| ForeignCasts { type_oid, known: Cell::new(None) })
     }
 
-    /// Runs `work`, which writes a value of the type. Raises an error if the casts are of several
+    /// Runs `work`, which writes a value of the type. Raises an error if the casts have several
     /// owners.
     pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
         match self.known.get() {
@@ -214,8 +213,8 @@ fn owners(type_oid: pg_sys::Oid) -> Runs {
 /// # Safety
 /// Within a transaction.
 unsafe fn owner_of(function: pg_sys::Oid) -> pg_sys::Oid {
-    // SAFETY: a look-up in the system catalog; the tuple is released when its column, which is
-    // never null, was read.
+    // SAFETY: a look-up in the system catalog. The column is never null, and the tuple is released
+    // after the column is read.
     unsafe {
         let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
         let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(function));
@@ -233,8 +232,8 @@ fn has_foreign_cast(type_oid: pg_sys::Oid) -> bool {
         && cast_to_json(type_oid).is_some_and(|function| !is_in_c(function))
 }
 
-/// The function by which to_jsonb makes JSON of a type that is not PostgreSQL's own, as
-/// json_categorize_type() looks for it.
+/// The function with which to_jsonb makes JSON of a type that is not PostgreSQL's own. The search
+/// is the same as in json_categorize_type().
 fn cast_to_json(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     let mut function = pg_sys::InvalidOid;
     // SAFETY: looks the cast up.
@@ -245,14 +244,14 @@ fn cast_to_json(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (path == pg_sys::CoercionPathType::COERCION_PATH_FUNC).then_some(function)
 }
 
-/// Oids of the languages, which are fixed (catalog/pg_language.dat).
+/// Oids of the languages, fixed in catalog/pg_language.dat.
 const INTERNAL: usize = 12;
 const C: usize = 13;
 
-/// Whether a function is in C, which only a superuser can make one of.
+/// Whether a function is in C. Only a superuser can create one.
 fn is_in_c(function: pg_sys::Oid) -> bool {
-    // SAFETY: a look-up in the system catalog; the tuple is released when its column, which is
-    // never null, was read.
+    // SAFETY: a look-up in the system catalog. The column is never null, and the tuple is released
+    // after the column is read.
     unsafe {
         let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
         let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(function));

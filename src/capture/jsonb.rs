@@ -1,4 +1,4 @@
-//! A jsonb value to canonical JSON: its own key order is by length, that of the format by UTF-16
+//! Writes a jsonb value as canonical JSON. jsonb orders keys by length, canonical JSON by UTF-16
 //! code units.
 
 use super::numeric::write_numeric;
@@ -14,8 +14,7 @@ use std::ops::Range;
 /// # Safety
 /// `jsonb` must point to a jsonb that is not toasted.
 pub unsafe fn write(out: &mut TextWriter, jsonb: *mut pg_sys::Jsonb) {
-    // SAFETY: the iterator and the values that it gives out live in the current memory context and
-    // in the jsonb.
+    // SAFETY: the iterator and its values live in the current memory context and in the jsonb.
     unsafe {
         let scalar = (*jsonb).root.header & pg_sys::JB_FSCALAR != 0;
         let mut tokens = Tokens { iterator: pg_sys::JsonbIteratorInit(&raw mut (*jsonb).root) };
@@ -30,7 +29,7 @@ pub unsafe fn write(out: &mut TextWriter, jsonb: *mut pg_sys::Jsonb) {
     }
 }
 
-/// A key, and where its member is in the output.
+/// A key, and the range of its member in the output.
 type Member<'a> = (&'a [u8], Range<usize>);
 
 struct Tokens {
@@ -40,21 +39,21 @@ struct Tokens {
 impl Tokens {
     fn next(&mut self) -> (Token::Type, pg_sys::JsonbValue) {
         let mut value = pg_sys::JsonbValue::default();
-        // SAFETY: the iterator was made by JsonbIteratorInit and is moved on by this function only.
+        // SAFETY: JsonbIteratorInit made the iterator, and only this function advances it.
         let token = unsafe { pg_sys::JsonbIteratorNext(&mut self.iterator, &mut value, false) };
         (token, value)
     }
 }
 
 /// # Safety
-/// `value` must be what came with `token`.
+/// `value` must be the value that the iterator returned with `token`.
 unsafe fn write_value(
     out: &mut TextWriter,
     tokens: &mut Tokens,
     token: Token::Type,
     value: &pg_sys::JsonbValue,
 ) {
-    // SAFETY: the same promise, handed down with each token; the stack check raises an error before
+    // SAFETY: token and value came together (see # Safety). The stack check raises an error before
     // the stack is full.
     unsafe {
         pg_sys::check_stack_depth();
@@ -81,7 +80,8 @@ unsafe fn write_array(out: &mut TextWriter, tokens: &mut Tokens) {
         }
         // SAFETY: token and value came together.
         unsafe { write_value(out, tokens, token, &value) };
-        // The tokens may be those of an object or array within that one, which ended early.
+        // After an overflow the inner array or object may have ended early, so its tokens are still
+        // ahead.
         if out.has_overflowed() {
             return;
         }
@@ -93,8 +93,7 @@ unsafe fn write_array(out: &mut TextWriter, tokens: &mut Tokens) {
 /// The last token must have begun an object.
 unsafe fn write_object(out: &mut TextWriter, tokens: &mut Tokens) {
     let start = out.len();
-    // Each member is written where it comes; if that was not its place, they are put in order
-    // afterwards.
+    // Members are written in the order of the jsonb and sorted afterwards if that order is wrong.
     let mut members: Vec<Member> = Vec::new();
     out.push(b'{');
     loop {
@@ -113,7 +112,7 @@ unsafe fn write_object(out: &mut TextWriter, tokens: &mut Tokens) {
         let (token, value) = tokens.next();
         // SAFETY: token and value came together.
         unsafe { write_value(out, tokens, token, &value) };
-        // As in an array.
+        // After an overflow the tokens of an inner value may still be ahead.
         if out.has_overflowed() || members.try_reserve(1).is_err() {
             return out.note_overflow(members.len().saturating_mul(size_of::<Member>()));
         }
@@ -126,7 +125,7 @@ unsafe fn write_object(out: &mut TextWriter, tokens: &mut Tokens) {
     }
 }
 
-/// Writes an object again, which begins at `start`, with its members in this order.
+/// Rewrites the object that begins at `start` with its members in this order.
 fn put_in_order(out: &mut TextWriter, start: usize, members: &[Member]) {
     let mut written = Vec::new();
     let object = &out.bytes()[start..];
@@ -148,7 +147,7 @@ fn put_in_order(out: &mut TextWriter, start: usize, members: &[Member]) {
 /// # Safety
 /// `value` must be a string or key from an iterator.
 unsafe fn string_bytes<'a>(value: &pg_sys::JsonbValue) -> &'a [u8] {
-    // SAFETY: as the caller says, so the union holds a string.
+    // SAFETY: the value is a string or key (see # Safety), so the union holds a string.
     unsafe {
         std::slice::from_raw_parts(value.val.string.val.cast(), value.val.string.len as usize)
     }

@@ -1,24 +1,23 @@
-//! Which types can have money in their values. Its text depends on lc_monetary, which takes time to
-//! pin.
+//! Finds types whose values can contain money. The text of money depends on lc_monetary, and fixing
+//! that setting takes time.
 
 use super::type_search::{TypeSearch, attribute_types};
 use pgrx::pg_sys;
 
-/// Answers by type.
+/// Answers, cached by type.
 #[derive(Default)]
 pub struct MoneyTypes(TypeSearch);
 
 impl MoneyTypes {
-    /// Whether values of the type can have money in them: the type itself, its elements, bounds or
-    /// attributes.
+    /// Whether the type, its elements, its bounds or its attributes are money.
     pub fn contains(&mut self, type_oid: pg_sys::Oid) -> bool {
         self.0.finds(type_oid, |candidate| candidate == pg_sys::MONEYOID, parts)
     }
 }
 
-/// Adds the types that values of a type consist of; none for a type that has no parts.
+/// Adds the types that values of a type consist of. A scalar type adds none.
 fn parts(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
-    // SAFETY: look-ups by oid, which give an invalid one where there is nothing.
+    // SAFETY: look-ups by oid, which return an invalid oid if they find nothing.
     let part = unsafe {
         let base = pg_sys::getBaseType(type_oid);
         match pg_sys::get_typtype(base) as u8 {

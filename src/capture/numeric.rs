@@ -1,16 +1,16 @@
-//! A numeric's text straight from its stored bytes, as numeric_out gives it: several for each row
-//! of many tables, and numeric_out builds each one anew in memory of its own.
+//! Writes a numeric's text straight from its stored bytes, the same text as numeric_out. Many
+//! tables have several numerics in each row, and numeric_out allocates memory for each.
 
 use crate::pg::{TextWriter, detoasted, output_text};
 use ledger::Sink;
 use pgrx::pg_sys;
 
-/// A number's text as it is; what is none to JSON (NaN, Infinity) as a string, as to_jsonb does.
+/// Writes a finite number as it is, and NaN and the infinities as strings, as to_jsonb does.
 ///
 /// # Safety
 /// `datum` must be a numeric.
 pub unsafe fn write_numeric(out: &mut TextWriter, datum: pg_sys::Datum) {
-    // SAFETY: as the caller promises.
+    // SAFETY: `datum` is a numeric (see # Safety).
     unsafe {
         if !write_finite(out, datum) {
             out.append_json_string(output_text(pg_sys::numeric_out, datum));
@@ -18,13 +18,13 @@ pub unsafe fn write_numeric(out: &mut TextWriter, datum: pg_sys::Datum) {
     }
 }
 
-/// Appends the text of a finite numeric. False, and nothing is appended, for NaN and the
+/// Appends the text of a finite numeric. Returns false and appends nothing for NaN and the
 /// infinities.
 ///
 /// # Safety
 /// `numeric` must be a numeric.
 unsafe fn write_finite(out: &mut TextWriter, numeric: pg_sys::Datum) -> bool {
-    // SAFETY: as the caller promises; the bytes are read while the value is there.
+    // SAFETY: `numeric` is a numeric (see # Safety). The detoasted value outlives the reading.
     match Stored::read(unsafe { detoasted(numeric) }) {
         Some(stored) => {
             stored.write(out);
@@ -34,13 +34,13 @@ unsafe fn write_finite(out: &mut TextWriter, numeric: pg_sys::Datum) -> bool {
     }
 }
 
-/// The parts of a numeric as it is stored (PostgreSQL, src/backend/utils/adt/numeric.c,
-/// "NumericData"): digits to the base of 10,000, the first of which counts 10,000 to the power of
-/// `weight`. Zeros at either end are not stored.
+/// The parts of a stored numeric (PostgreSQL, src/backend/utils/adt/numeric.c, "NumericData"). Its
+/// digits are to the base of 10,000; the first is multiplied by 10,000 to the power of `weight`.
+/// Zeros at either end are not stored.
 struct Stored<'a> {
     negative: bool,
     weight: i32,
-    /// Digits behind the decimal point, to the base of 10.
+    /// Decimal digits after the decimal point.
     scale: usize,
     digits: &'a [u8],
 }
@@ -52,8 +52,8 @@ impl<'a> Stored<'a> {
         match header & 0xC000 {
             0xC000 => None, // NaN and the infinities
             0x8000 => {
-                // The short form: everything in one word, the weight in its last seven bits with
-                // its sign.
+                // The short form: one word holds everything. Its last seven bits are the signed
+                // weight.
                 let weight = i32::from(header & 0x3F) - i32::from(header & 0x40);
                 let scale = usize::from((header & 0x1F80) >> 7);
                 Some(Stored { negative: header & 0x2000 != 0, weight, scale, digits: rest })
@@ -71,7 +71,7 @@ impl<'a> Stored<'a> {
         }
     }
 
-    /// The digit that counts 10,000 to the power of `exponent`.
+    /// The digit that is multiplied by 10,000 to the power of `exponent`.
     fn digit(&self, exponent: i32) -> u16 {
         let digit = |index: usize| {
             self.digits.get(2 * index..2 * index + 2)?.try_into().ok().map(u16::from_ne_bytes)
@@ -100,7 +100,7 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// A digit to the base of 10,000 as four to the base of 10.
+/// Splits a digit to the base of 10,000 into four decimal digits.
 fn four(digit: u16) -> [u8; 4] {
     [digit / 1000, digit / 100 % 10, digit / 10 % 10, digit % 10].map(|digit| b'0' + digit as u8)
 }

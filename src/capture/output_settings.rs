@@ -1,9 +1,9 @@
-//! Output functions look at the session's settings; an entry must not depend on them. While an
-//! `OutputSettings` is alive those settings have the values that the format prescribes.
+//! Output functions depend on the session's settings, and an entry must not. While an
+//! `OutputSettings` is alive, these settings have the values that the format prescribes.
 //!
-//! The variables behind the settings are changed, not the settings: that costs nanoseconds instead
-//! of microseconds for each value, and leaves no trace in the GUC machinery. lc_monetary alone has
-//! no such variable.
+//! Assigns to the variables behind the settings and not to the settings: that costs nanoseconds
+//! instead of microseconds for each value, and the GUC machinery does not notice. Only lc_monetary
+//! has no such variable.
 
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -21,8 +21,8 @@ thread_local! {
     static UTC: Cell<*mut pg_sys::pg_tz> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// Fixes the settings as long as it is alive. Dropping it restores those of the session, on an
-/// error too.
+/// Fixes the settings while it is alive. Dropping it restores the session's values, after an error
+/// too.
 pub struct OutputSettings {
     time_zone: *mut pg_sys::pg_tz,
     date_style: i32,
@@ -58,10 +58,11 @@ impl OutputSettings {
         }
     }
 
-    /// The same, and lc_monetary C: takes microseconds, for the rare value that has money in it.
+    /// As `new`, with lc_monetary C as well. Takes microseconds, so it is only for values that
+    /// contain money.
     pub fn with_money() -> Self {
         let mut settings = Self::new();
-        // SAFETY: a nest level of our own, undone in drop or by the abort of the transaction.
+        // SAFETY: opens a new nest level. Drop or the abort of the transaction closes it.
         unsafe {
             settings.guc_nest_level = Some(pg_sys::NewGUCNestLevel());
             pg_sys::set_config_option(
@@ -81,8 +82,7 @@ impl OutputSettings {
 
 impl Drop for OutputSettings {
     fn drop(&mut self) {
-        // SAFETY: puts back what was there. While an error is on its way the nest level is left to
-        // the abort.
+        // SAFETY: restores the saved values. During an error the abort closes the nest level.
         unsafe {
             if let Some(level) = self.guc_nest_level
                 && !std::thread::panicking()
@@ -104,8 +104,8 @@ fn utc() -> *mut pg_sys::pg_tz {
     if !known.is_null() {
         return known;
     }
-    // SAFETY: takes a C string; time zones are cached for the life of the process. GMT is known
-    // without a zone file.
+    // SAFETY: takes a C string; time zones are cached for the life of the process. PostgreSQL knows
+    // GMT without a zone file.
     let zone = unsafe { pg_sys::pg_tzset(c"GMT".as_ptr()) };
     UTC.set(zone);
     zone

@@ -1,9 +1,9 @@
-//! An UPDATE that moves a row to another partition is one event. PostgreSQL fires it as a DELETE in
-//! the old partition and an INSERT in the new one, one right after the other. The DELETE is
-//! deferred until the INSERT comes, and both together are the UPDATE that the client asked for.
+//! An UPDATE that moves a row to another partition is one event. PostgreSQL fires a DELETE trigger
+//! in the old partition and then an INSERT trigger in the new one. The DELETE is deferred until the
+//! INSERT comes, and both are recorded as the UPDATE that the client asked for.
 //!
-//! If no INSERT comes (a trigger cancelled it, the other partition is not watched), the row was
-//! deleted, and that is recorded.
+//! If no INSERT comes (a trigger cancelled it, or the new partition is not watched), the row was
+//! deleted, and a DELETE is recorded.
 
 use super::row_image::RowVersion;
 use super::row_layout::RowLayout;
@@ -12,15 +12,15 @@ use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// A row that has left its partition, and whose INSERT into another one is still to come.
+/// A row that has left its partition and whose INSERT into another partition has not come yet.
 pub struct PendingMove {
     /// Identity of the watched table.
     pub watch_id: [u8; 16],
-    /// Copies that live until the transaction ends, at the latest, and the layout of the partition
-    /// that the row left.
+    /// Copies of the row and its row type, and the layout of the partition that the row left. The
+    /// copies live until the transaction ends, at the latest.
     pub row: RowVersion,
-    /// How deep triggers were nested. A trigger can fire another statement's events between the
-    /// two: they are deeper.
+    /// The trigger depth of the DELETE. Between DELETE and INSERT a trigger can run another
+    /// statement; its events are deeper.
     depth: i32,
     subtransaction: pg_sys::SubTransactionId,
 }
@@ -29,14 +29,15 @@ impl PendingMove {
     /// Copies the row into the transaction's memory.
     ///
     /// # Safety
-    /// The version must be a row that its row type and layout are for.
+    /// `row.tuple` must be of the row type and layout in `row`.
     pub unsafe fn new(watch_id: [u8; 16], row: &RowVersion, depth: i32) -> Self {
-        // SAFETY: the caller says that the tuple is of the row type; copies are made in a context
-        // that lives longer than this.
+        // SAFETY: the tuple is of the row type (see # Safety). The copies are made in the
+        // transaction's context, which outlives them.
         let row = unsafe {
             in_context(pg_sys::TopTransactionContext, || RowVersion {
                 tuple: pg_sys::heap_copytuple(row.tuple),
-                // With the values of columns that were added after the row was written.
+                // With its constraints, which include the values of columns that were added after
+                // the row was written.
                 descriptor: pg_sys::CreateTupleDescCopyConstr(row.descriptor),
                 layout: Rc::clone(&row.layout),
             })
@@ -55,14 +56,14 @@ impl PendingMove {
 }
 
 thread_local! {
-    /// The innermost last.
+    /// The innermost move is last.
     static PENDING: RefCell<Vec<PendingMove>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Whether a deleted row went to another partition.
 ///
 /// # Safety
-/// `tuple` must be a tuple as it is stored.
+/// `tuple` must be a stored tuple.
 pub unsafe fn went_to_another_partition(tuple: pg_sys::HeapTuple) -> bool {
     // SAFETY: a stored tuple has a header. This is HeapTupleHeaderIndicatesMovedPartitions().
     let next = unsafe { (*(*tuple).t_data).t_ctid };
@@ -75,8 +76,7 @@ pub fn defer(pending: PendingMove) {
     PENDING.with_borrow_mut(|all| all.push(pending));
 }
 
-/// Whether any move waits for its INSERT. Most rows move nowhere, and must not pay for those that
-/// do.
+/// Whether a move waits for its INSERT. Most rows move nowhere, so this check must be cheap.
 pub fn is_any_pending() -> bool {
     PENDING.with_borrow(|all| !all.is_empty())
 }
@@ -91,22 +91,22 @@ pub fn take_other_half(watch_id: [u8; 16], layout: &RowLayout, depth: i32) -> Op
     PENDING.with_borrow_mut(|all| all.pop_if(is_other_half))
 }
 
-/// Takes the last move that was deferred at this depth or a deeper one.
+/// Takes the last move that was deferred at this depth or deeper.
 pub fn take_unfinished(depth: i32) -> Option<PendingMove> {
     PENDING.with_borrow_mut(|all| all.pop_if(|pending| pending.depth >= depth))
 }
 
-/// The transaction is over.
+/// Called when the transaction has ended.
 pub fn transaction_ends() {
     PENDING.with_borrow_mut(Vec::clear);
 }
 
-/// A subtransaction was rolled back, and its events with it.
+/// A subtransaction was rolled back: drops its moves.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     PENDING.with_borrow_mut(|all| all.retain(|pending| pending.subtransaction < own));
 }
 
-/// A subtransaction was committed: its events are its parent's now.
+/// A subtransaction was committed: its moves now belong to its parent.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     PENDING.with_borrow_mut(|all| {
         all.iter_mut()

@@ -1,5 +1,4 @@
-//! An event of a row becomes an entry: `capture` encodes the row by its layout, `entries` writes
-//! it.
+//! Turns the event of a row into an entry. Encodes the row by its layout; `entries` writes it.
 
 use super::foreign_code::ForeignCode;
 use super::partition_move::{self, PendingMove};
@@ -18,16 +17,16 @@ use std::cell::Cell;
 pub enum RowOperation {
     /// A new row.
     Insert,
-    /// A row that is there in another form now.
+    /// A row that has changed.
     Update,
-    /// A row that is gone.
+    /// A row that was deleted.
     Delete,
-    /// A row that was there when watching began.
+    /// A row that existed when watching began.
     Snapshot,
 }
 
 impl RowOperation {
-    /// As the column `operation` has it.
+    /// The value of the column `operation`.
     pub fn name(self) -> &'static str {
         match self {
             RowOperation::Insert => "INSERT",
@@ -40,34 +39,34 @@ impl RowOperation {
 
 /// One event of one row of a watched table.
 pub struct RowEvent<'a> {
-    /// What happened.
+    /// The kind of event.
     pub operation: RowOperation,
     /// The watched table, open.
     pub relation: pg_sys::Relation,
     /// Identity of the watched table.
     pub watch_id: [u8; 16],
-    /// Name of its soft-delete column, or empty.
+    /// Name of the table's soft-delete column, or empty.
     pub soft_delete_column: &'a str,
-    /// The row: the old one of an UPDATE or DELETE, else the new one.
+    /// The old row of an UPDATE or DELETE, otherwise the new row.
     pub row: pg_sys::HeapTuple,
     /// The new row of an UPDATE.
     pub new_row: Option<pg_sys::HeapTuple>,
 }
 
 impl RowEvent<'_> {
-    /// One of the event's rows.
+    /// Adds row type and layout to one of the event's rows.
     ///
     /// # Safety
     /// The relation must be open.
     pub unsafe fn version(&self, tuple: pg_sys::HeapTuple) -> RowVersion {
-        // SAFETY: as the caller promises.
+        // SAFETY: the relation is open (see # Safety).
         let (descriptor, layout) =
             unsafe { ((*self.relation).rd_att, layout_of(self.relation, self.soft_delete_column)) };
         RowVersion { tuple, descriptor, layout }
     }
 }
 
-/// Buffers that each event uses again.
+/// Buffers that are reused for each event.
 #[derive(Default)]
 struct Scratch {
     row: RowImage,
@@ -95,17 +94,17 @@ impl Scratch {
 }
 
 thread_local! {
-    // Taken out while in use: an output function can write to a watched table and so come back
-    // here.
+    // Taken out while in use: an output function can write to a watched table and re-enter this
+    // module.
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
-/// Records the event, or does what lead_audit.on_error says if that is not possible.
+/// Records the event. If that fails, acts as lead_audit.on_error says.
 ///
 /// # Safety
-/// The relation must be open, and the tuples rows of it that stay until this returns.
+/// The relation must be open, and the tuples must be rows of it that live until this returns.
 pub unsafe fn record_row(event: &RowEvent) {
-    // SAFETY: the caller keeps the relation open, and the tuples are its rows.
+    // SAFETY: the relation is open and the tuples are its rows (see # Safety).
     unsafe {
         let row = event.version(event.row);
         match event.operation {
@@ -142,12 +141,12 @@ pub unsafe fn record_row(event: &RowEvent) {
     }
 }
 
-/// Records as deleted the rows that left their partitions at this trigger depth or a deeper one: no
-/// INSERT for them follows.
+/// Records as deleted the rows that left their partitions at this trigger depth or deeper: their
+/// INSERTs did not come.
 fn record_unfinished_moves(depth: i32) {
     while let Some(pending) = partition_move::take_unfinished(depth) {
-        // SAFETY: the copies are of the row type of the layout's relation, as it was then. An error
-        // leaves them to their memory context.
+        // SAFETY: the copies match the row type and layout that were copied with them. After an
+        // error their memory context frees them.
         unsafe {
             record(RowOperation::Delete, pending.watch_id, Some(&pending.row), None);
             pending.free();
@@ -155,17 +154,17 @@ fn record_unfinished_moves(depth: i32) {
     }
 }
 
-/// The statement is over: none of its moves is completed any more.
+/// The statement has ended: its pending moves can no longer be completed.
 pub fn statement_ends() {
     if partition_move::is_any_pending() {
         record_unfinished_moves(trigger_depth() + 1);
     }
 }
 
-/// Records what happened: to one row, or of an UPDATE to the old row that has become the new one.
+/// Records an event of one row, or an UPDATE with its old and its new row.
 ///
 /// # Safety
-/// Each version must be a row that its row type and layout are for, and stay until this returns.
+/// Each tuple must be of the row type and layout of its version, and live until this returns.
 unsafe fn record(
     operation: RowOperation,
     watch_id: [u8; 16],
@@ -177,7 +176,7 @@ unsafe fn record(
     let moved_from = row.map(|row| &row.layout).filter(|former| former.relation != layout.relation);
     let mut scratch = SCRATCH.take().unwrap_or_default();
     scratch.clear();
-    // SAFETY: as the caller promises.
+    // SAFETY: the tuples match their row types and layouts (see # Safety).
     let encode = |scratch: &mut Scratch| unsafe {
         match (row, new_row) {
             (Some(old), Some(new)) => encode_change(old, new, scratch),
@@ -243,11 +242,11 @@ unsafe fn record(
     SCRATCH.set(Some(scratch));
 }
 
-/// Whether the row may take more memory than there is: a value can be a thousand times as long as
-/// what is stored of it.
+/// Whether encoding the row may need more memory than is available: a value can be a thousand times
+/// as long as its stored form.
 fn takes_memory(version: Option<&RowVersion>) -> bool {
     version.is_some_and(|version| {
-        // SAFETY: a version's tuple is one.
+        // SAFETY: a version's tuple is a valid heap tuple.
         let (length, mask) =
             unsafe { ((*version.tuple).t_len, (*(*version.tuple).t_data).t_infomask) };
         length > pg_sys::BLCKSZ || u32::from(mask) & pg_sys::HEAP_HASEXTERNAL != 0
@@ -271,25 +270,25 @@ fn write_moved_from(scratch: &mut Scratch, layout: &RowLayout) -> Result<(), Ser
     Ok(())
 }
 
-/// A row's columns of an entry.
+/// The columns of an entry that describe a row.
 pub struct RowTexts {
-    /// The primary key: of an UPDATE, that of the old row.
+    /// The primary key. For an UPDATE, the key of the old row.
     pub key: Option<Text>,
-    /// The row: the old one of an UPDATE or DELETE.
+    /// The row. For an UPDATE or DELETE, the old row.
     pub values: Text,
-    /// What an UPDATE was to change.
+    /// The changes that an UPDATE was to make.
     pub changed: Option<Text>,
     /// The columns that were left out, as JSON strings in canonical order.
     pub omitted: Vec<Vec<u8>>,
-    /// What of it is no text.
+    /// The parts of these texts that stand for bytes that are not valid text.
     pub invalid_bytes: InvalidBytes,
 }
 
-/// The columns for a row that did not get into the table, or did not change, without those whose
-/// values `foreign_code` says bring code of the table's owner.
+/// The columns for a row that did not get into the table, or did not change. Omits columns whose
+/// values run code of the table's owner, as `foreign_code` finds.
 ///
 /// # Errors
-/// Where a value cannot be written as JSON.
+/// If a value cannot be written as JSON.
 ///
 /// # Safety
 /// As for [`record_row`].
@@ -297,7 +296,7 @@ pub unsafe fn row_texts(
     event: &RowEvent,
     foreign_code: &mut ForeignCode,
 ) -> Result<RowTexts, ServerError> {
-    // SAFETY: as the caller promises.
+    // SAFETY: relation and tuples are valid (see # Safety).
     unsafe {
         let layout = layout_of(event.relation, event.soft_delete_column);
         let (mut row, mut new_row) = (RowImage::default(), RowImage::default());
@@ -329,7 +328,7 @@ pub unsafe fn row_texts(
                 .map(|column| &*column.name.text);
             invalid_bytes.note("changed_values", names);
         }
-        // A member is the name as a JSON string, and a colon.
+        // A member is the name as a JSON string, followed by a colon.
         let omitted = omitted
             .iter()
             .map(|column| column.member[..column.member.len() - 1].to_vec())
@@ -357,14 +356,14 @@ enum Encoded {
     Nothing,
 }
 
-/// The row of an INSERT, DELETE or SNAPSHOT.
+/// Encodes the row of an INSERT, DELETE or SNAPSHOT.
 ///
 /// # Safety
-/// The version must be a row that its row type and layout are for.
+/// The tuple must be of the row type and layout of its version.
 unsafe fn encode_row(version: &RowVersion, scratch: &mut Scratch) -> Result<Encoded, ServerError> {
     let Scratch { row, row_values, value_places, row_key, key_places, invalid_bytes, .. } = scratch;
     let layout = &version.layout;
-    // SAFETY: as the caller promises.
+    // SAFETY: the tuple matches its row type and layout (see # Safety).
     unsafe {
         row.take(version.tuple, version.descriptor);
         if !layout.key.is_empty() && row.write_object(row_key, layout.key_columns(), key_places)? {
@@ -377,10 +376,10 @@ unsafe fn encode_row(version: &RowVersion, scratch: &mut Scratch) -> Result<Enco
     Ok(Encoded::Entry { soft_delete: None, key_changed: false })
 }
 
-/// The rows of an UPDATE. Their layouts are one, or have the same columns.
+/// Encodes the rows of an UPDATE. Both have the same layout, or layouts with the same columns.
 ///
 /// # Safety
-/// Each version must be a row that its row type and layout are for.
+/// Each tuple must be of the row type and layout of its version.
 unsafe fn encode_change(
     old: &RowVersion,
     new: &RowVersion,
@@ -398,7 +397,7 @@ unsafe fn encode_change(
         invalid_bytes,
         ..
     } = scratch;
-    // SAFETY: as the caller promises.
+    // SAFETY: the tuples match their row types and layouts (see # Safety).
     unsafe {
         row.take(old.tuple, old.descriptor);
         new_row.take(new.tuple, new.descriptor);

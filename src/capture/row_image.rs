@@ -1,4 +1,4 @@
-//! A row, taken apart and written as JSON.
+//! Takes a row apart and writes it as JSON.
 
 use super::row_layout::{Column, RowLayout};
 use crate::pg::{NotWritten, ServerError, Text, TextWriter, detoasted};
@@ -6,7 +6,7 @@ use ledger::Sink;
 use pgrx::pg_sys;
 use std::rc::Rc;
 
-/// A row with what is needed to read it.
+/// A tuple, with its row type and layout.
 pub struct RowVersion {
     /// The row.
     pub tuple: pg_sys::HeapTuple,
@@ -16,24 +16,23 @@ pub struct RowVersion {
     pub layout: Rc<RowLayout>,
 }
 
-/// How the value of a column is in the text of a row.
+/// How the value of a column is written in the text of a row.
 #[derive(Clone, Copy)]
 pub struct Place {
-    /// Whether it stands for a value that is no text.
+    /// Whether the written value stands for bytes that are not valid text.
     pub is_encoded: bool,
 }
 
 /// How values are written.
 #[derive(Clone, Copy)]
 enum Mode {
-    /// Straight into the row's text. Almost always that is a text, which one look at the whole of
-    /// it tells.
+    /// Straight into the row's text. The whole text is checked once; it is almost always valid.
     Together,
-    /// Each apart, to find those that are none.
+    /// Each into a text of its own, to find the values that are not valid text.
     Apart,
 }
 
-/// A tuple taken apart. The buffers are used again for the next one.
+/// A tuple taken apart. The buffers are reused for the next tuple.
 #[derive(Default)]
 pub struct RowImage {
     values: Vec<pg_sys::Datum>,
@@ -46,8 +45,7 @@ impl RowImage {
     /// # Safety
     /// `tuple` must be a tuple of `descriptor`'s row type, and outlive the use of this image.
     pub unsafe fn take(&mut self, tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) {
-        // SAFETY: the buffers are made as long as the row type, which is what heap_deform_tuple
-        // fills.
+        // SAFETY: the buffers are as long as the row type, as heap_deform_tuple requires.
         unsafe {
             let attributes = (*descriptor).natts as usize;
             self.values.resize(attributes, pg_sys::Datum::from(0));
@@ -78,7 +76,7 @@ impl RowImage {
     unsafe fn write_value(&self, out: &mut TextWriter, column: &Column, mode: Mode) -> bool {
         match (self.value(column), mode) {
             (None, _) => out.append(b"null"),
-            // SAFETY: the encoder was made for this column.
+            // SAFETY: the encoder was made for this column, and `value` is from this column.
             (Some(value), Mode::Together) => unsafe { column.encoder.write(out, value) },
             (Some(value), Mode::Apart) => {
                 let mut apart = TextWriter::apart();
@@ -90,8 +88,8 @@ impl RowImage {
         false
     }
 
-    /// Writes the object of the given columns, which must be in canonical order, and notes how each
-    /// value is. Returns whether any is encoded.
+    /// Writes the object of the given columns, which must be in canonical order, and notes in
+    /// `places` how each value is written. Returns whether any value is encoded.
     ///
     /// # Safety
     /// The image must be of a row of the columns' relation.
@@ -108,7 +106,7 @@ impl RowImage {
                 out.push(separator);
                 separator = b',';
                 out.append(&column.member);
-                // SAFETY: as the caller promises.
+                // SAFETY: the image is a row of the columns' relation (see # Safety).
                 let is_encoded = unsafe { self.write_value(out, column, mode) };
                 places.push(Place { is_encoded });
                 if out.has_overflowed() {
@@ -123,13 +121,13 @@ impl RowImage {
         })
     }
 
-    /// Writes the columns of `new` that differ from this, the old row, as an object. `columns` are
-    /// the columns of both rows. Returns which of the columns are encoded, by their places in
-    /// `columns`.
+    /// Writes an object of the columns whose values in `new` differ from this image, the old row.
+    /// `columns` pairs the columns of both rows. Returns the positions in `columns` of encoded
+    /// values.
     ///
-    /// A column whose bytes differ has changed, even if its JSON has not (white space or a hidden
-    /// duplicate of a key in a json value, the bounds of an array, −0 for 0): that something
-    /// changed must not go unrecorded.
+    /// A column whose bytes differ counts as changed, even if its JSON is the same. Examples: white
+    /// space or a hidden duplicate key in a json value, the bounds of an array, −0 for 0. Every
+    /// change must be recorded.
     ///
     /// # Safety
     /// The images must be of rows of the columns' relations.
@@ -144,7 +142,7 @@ impl RowImage {
             out.push(b'{');
             let empty = out.len();
             for (index, (old_column, column)) in columns.clone().enumerate() {
-                // SAFETY: as the caller promises.
+                // SAFETY: both images are rows of the columns' relations (see # Safety).
                 if unsafe { same(column, self.value(old_column), new.value(column)) } {
                     continue;
                 }
@@ -152,7 +150,7 @@ impl RowImage {
                     out.push(b',');
                 }
                 out.append(&column.member);
-                // SAFETY: as the caller promises.
+                // SAFETY: the same.
                 if unsafe { new.write_value(out, column, mode) } {
                     encoded.push(index);
                 }
@@ -166,8 +164,8 @@ impl RowImage {
     }
 }
 
-/// Writes a text with values together; if it turns out to be no text, once more with each value
-/// apart.
+/// Writes all values into one text. If the text turns out invalid, writes again with each value in
+/// a text of its own.
 fn in_either_mode<R>(
     text: &mut Text,
     mut write: impl FnMut(&mut TextWriter, Mode) -> R,
@@ -191,9 +189,9 @@ unsafe fn same(column: &Column, old: Option<pg_sys::Datum>, new: Option<pg_sys::
     if column.by_value {
         return old == new;
     }
-    // SAFETY: the column's length tells how its values are read: fixed, a C string (-2) or a
-    // varlena (-1). Of two varlenas that are out of line the pointers are compared first: an UPDATE
-    // keeps those that it leaves alone.
+    // SAFETY: the column's length says how to read its values: fixed length, C string (-2) or
+    // varlena (-1). For two varlenas stored out of line the pointers are compared first: an UPDATE
+    // keeps the pointers of columns that it does not change.
     unsafe {
         match column.length {
             -2 => {

@@ -1,8 +1,7 @@
-//! The layout of a relation's rows in entries: its columns in canonical order, how each is written,
-//! its key.
+//! The layout of a relation: its columns in canonical order, how to write each, and its key.
 //!
-//! A layout is made once for each relation that the session writes to. It is dropped when
-//! PostgreSQL reports that the relation has changed.
+//! A session makes one layout for each relation that it writes to, and drops it when PostgreSQL
+//! reports that the relation has changed.
 
 use super::encode::Encoder;
 use super::foreign_code::ForeignCasts;
@@ -18,29 +17,29 @@ use std::rc::Rc;
 
 /// A column that is part of the row's JSON.
 pub struct Column {
-    /// Its place in a deformed tuple, from 0.
+    /// Position in a deformed tuple, from 0.
     pub index: usize,
     /// Its name.
     pub name: ColumnName,
-    /// Its name as a member of the row's object: `"name":`.
+    /// The name as a member of the row's object: `"name":`.
     pub member: Vec<u8>,
     /// How its values are written.
     pub encoder: Encoder,
-    /// Length of its values, negative if it varies, as in pg_attribute.
+    /// Length of the values, negative if it varies, as in pg_attribute.
     pub length: i16,
-    /// Whether its values are the datum itself.
+    /// Whether values are passed by value.
     pub by_value: bool,
 }
 
-/// The name that a column has in a row's object.
+/// The name of a column in a row's object.
 pub struct ColumnName {
-    /// The name. No other column of the relation has it.
+    /// The name, unique in the relation.
     pub text: String,
-    /// Whether it stands for bytes that are no text.
+    /// Whether the name stands for bytes that are not valid text.
     pub is_encoded: bool,
 }
 
-/// Everything about a relation that its rows need to become entries.
+/// What capture needs to know about a relation to turn its rows into entries.
 pub struct RowLayout {
     /// The relation.
     pub relation: pg_sys::Oid,
@@ -50,25 +49,25 @@ pub struct RowLayout {
     pub name: Text,
     /// Its columns in canonical order.
     pub columns: Vec<Column>,
-    /// Those of the primary key, as places in `columns`; empty without one.
+    /// The columns of the primary key, as positions in `columns`. Empty without a key.
     pub key: Vec<usize>,
-    /// The names in `columns` that stand for bytes that are no text.
+    /// The names in `columns` that stand for bytes that are not valid text.
     pub encoded_names: Vec<String>,
-    /// The soft-delete column, as a place in `columns`.
+    /// The soft-delete column, as a position in `columns`.
     pub soft_delete: Option<usize>,
-    /// The name of that column that the layout was made for.
+    /// The soft-delete column's name that the layout was made with.
     soft_delete_name: String,
     /// Whether writing a row may raise an error.
     pub may_raise: bool,
-    /// False as soon as anything about the relation changed.
+    /// False after the relation changed.
     is_valid: Cell<bool>,
-    /// Holds what the encoders point to.
+    /// Owns the memory that the encoders point to.
     context: pg_sys::MemoryContext,
 }
 
 impl Drop for RowLayout {
     fn drop(&mut self) {
-        // SAFETY: made by this layout, whose encoders alone point into it.
+        // SAFETY: this layout made the context, and only its encoders point into it.
         unsafe { pg_sys::MemoryContextDelete(self.context) }
     }
 }
@@ -79,11 +78,11 @@ impl RowLayout {
     /// # Safety
     /// `relation` must be an open relation.
     unsafe fn new(relation: pg_sys::Relation, soft_delete_name: &str) -> Self {
-        // SAFETY: the caller keeps the relation open while its relcache entry is read here; the
-        // layout copies what it needs.
+        // SAFETY: the caller keeps the relation open while its relcache entry is read here. The
+        // layout copies what it keeps.
         unsafe {
-            // Stays if the layout is finished; an error before that ends the current context, and
-            // this one with it.
+            // The context survives if the layout is finished. After an earlier error it is freed
+            // with its parent, the current context.
             let context = new_context(pg_sys::CurrentMemoryContext, c"lead_audit row layout");
             let descriptor = (*relation).rd_att;
             let names = column_names(descriptor);
@@ -143,12 +142,13 @@ impl RowLayout {
         self.key.iter().map(|&i| &self.columns[i])
     }
 
-    /// The names of columns by their places in `columns`.
+    /// The names of the columns at these positions in `columns`.
     pub fn names_of(&self, columns: &[usize]) -> impl Iterator<Item = &str> {
         columns.iter().filter_map(|&place| self.columns.get(place)).map(|column| &*column.name.text)
     }
 
-    /// Whether the columns have the same names and are stored alike, as those of two partitions do.
+    /// Whether both relations have columns with the same names and the same storage, as two
+    /// partitions do.
     pub fn same_columns(&self, other: &RowLayout) -> bool {
         let alike = |(a, b): (&Column, &Column)| {
             (&a.member, a.length, a.by_value) == (&b.member, b.length, b.by_value)
@@ -160,11 +160,11 @@ impl RowLayout {
 
 thread_local! {
     static LAYOUTS: RefCell<HashMap<pg_sys::Oid, Rc<RowLayout>>> = RefCell::new(HashMap::new());
-    // Set when an invalidation comes while the map is being changed.
+    // Set when an invalidation arrives while the map is borrowed.
     static ALL_STALE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A relation changed, or may have: `None` is any.
+/// Called when a relation changed or may have changed. `None` means any relation.
 pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     LAYOUTS.with(|layouts| match layouts.try_borrow() {
         Ok(layouts) => match relation {
@@ -177,13 +177,12 @@ pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     });
 }
 
-/// The layout of an open relation: the cached one, unless the relation has changed since it was
-/// made.
+/// The layout of an open relation. It is cached until the relation changes.
 ///
 /// # Safety
 /// `relation` must be an open relation.
 pub unsafe fn layout_of(relation: pg_sys::Relation, soft_delete_name: &str) -> Rc<RowLayout> {
-    // SAFETY: it is open.
+    // SAFETY: the relation is open (see # Safety).
     let oid = unsafe { (*relation).rd_id };
     if ALL_STALE.take() {
         LAYOUTS.with_borrow_mut(HashMap::clear);
@@ -195,29 +194,28 @@ pub unsafe fn layout_of(relation: pg_sys::Relation, soft_delete_name: &str) -> R
     {
         return layout;
     }
-    // SAFETY: it is open. Made outside of any borrow: this opens other relations, which can bring
-    // in invalidations.
+    // SAFETY: the relation is open. Made outside of any borrow: this opens other relations, which
+    // can process invalidations.
     let layout = Rc::new(unsafe { RowLayout::new(relation, soft_delete_name) });
     LAYOUTS.with_borrow_mut(|layouts| {
-        // Relations that are gone are never asked for again: their layouts are dropped when others
-        // are added.
+        // Layouts of dropped relations are never requested again, so they are removed here.
         layouts.retain(|_, layout| layout.is_valid.get());
         layouts.insert(oid, Rc::clone(&layout));
     });
     layout
 }
 
-/// The columns that rows are recorded with, by their places, and their names. What is no text is
-/// percent-encoded; what another column is called like that has a `%` more at its end, which no
-/// percent-encoding has.
+/// The recorded columns: their positions and names. Bytes of a name that are not valid text are
+/// percent-encoded. If another column already has the encoded name, the name gets another `%` at
+/// its end; no percent-encoding ends like that.
 ///
 /// # Safety
 /// `descriptor` must be a row type.
 pub unsafe fn column_names(descriptor: pg_sys::TupleDesc) -> Vec<(usize, ColumnName)> {
-    // SAFETY: as the caller promises.
+    // SAFETY: `descriptor` is a row type (see # Safety).
     let recorded = |&index: &usize| unsafe {
         let definition = attribute(descriptor, index);
-        // A virtual generated column (18) is not stored, and not worked out for triggers.
+        // A virtual generated column (18) is not stored, and triggers do not compute it.
         !definition.attisdropped && definition.attgenerated as u8 != b'v'
     };
     // SAFETY: the same.
@@ -238,14 +236,13 @@ pub unsafe fn column_names(descriptor: pg_sys::TupleDesc) -> Vec<(usize, ColumnN
     names
 }
 
-/// The attribute numbers of the primary key. A deferrable one is one too, which is why the
-/// relcache's own answer (only a key that can identify a replica's rows) is not asked.
+/// The attribute numbers of the primary key. Includes a deferrable primary key, which
+/// RelationGetPrimaryKeyIndex() does not report because it cannot identify a replica's rows.
 ///
 /// # Safety
 /// `relation` must be an open relation.
 pub unsafe fn primary_key(relation: pg_sys::Relation) -> Vec<i16> {
-    // SAFETY: the relation's indexes can be opened while it is open; each is closed again before
-    // the next.
+    // SAFETY: the relation is open, so its indexes can be opened. Each is closed before the next.
     unsafe {
         let indexes = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(relation));
         for oid in indexes.iter_oid() {
@@ -263,7 +260,7 @@ pub unsafe fn primary_key(relation: pg_sys::Relation) -> Vec<i16> {
     Vec::new()
 }
 
-/// How values of a type are written. What the encoder points to is allocated in `context`.
+/// The encoder for values of a type. Memory that the encoder points to is allocated in `context`.
 ///
 /// # Safety
 /// `context` must be a memory context that lives as long as the encoder.
@@ -272,7 +269,7 @@ pub unsafe fn encoder_for(
     context: pg_sys::MemoryContext,
     money: &mut MoneyTypes,
 ) -> Encoder {
-    // SAFETY: looks the type up; a domain has the representation of its base type.
+    // SAFETY: looks the type up. A domain is stored like its base type.
     let base = unsafe { pg_sys::getBaseType(type_oid) };
     match base {
         pg_sys::BOOLOID => Encoder::Bool,
@@ -287,7 +284,7 @@ pub unsafe fn encoder_for(
         pg_sys::FLOAT8OID => Encoder::Float8,
         pg_sys::DATEOID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID => Encoder::DateTime(base),
         pg_sys::JSONBOID => Encoder::Jsonb,
-        // SAFETY: as for this function.
+        // SAFETY: `context` lives as long as the encoder (see # Safety).
         _ => unsafe {
             Encoder::ToJsonb {
                 call: to_jsonb_call(type_oid, context),
@@ -298,7 +295,7 @@ pub unsafe fn encoder_for(
     }
 }
 
-/// A call of to_jsonb(anyelement) whose expression tells it the type of its argument.
+/// A call of to_jsonb(anyelement) whose expression carries the type of the argument.
 ///
 /// # Safety
 /// As for [`encoder_for`].
@@ -307,8 +304,7 @@ unsafe fn to_jsonb_call(
     context: pg_sys::MemoryContext,
 ) -> Box<pg_sys::FmgrInfo> {
     let mut call = Box::new(pg_sys::FmgrInfo::default());
-    // SAFETY: the nodes are made in `context`, which becomes the call's own; to_jsonb is a function
-    // of one argument.
+    // SAFETY: the nodes are made in `context`, which outlives the call. to_jsonb has one argument.
     unsafe {
         pg_sys::fmgr_info_cxt(pg_sys::Oid::from(pg_sys::F_TO_JSONB), &mut *call, context);
         let expression = in_context(context, || {

@@ -1,4 +1,4 @@
-//! The row trigger: what Postgres calls for each row that was written. Runs as whoever writes.
+//! The row trigger, which PostgreSQL calls for each written row. Runs as the role that writes.
 
 use super::row_event::{RowEvent, RowOperation, record_row};
 use crate::pg::{ServerError, parse_uuid};
@@ -6,7 +6,7 @@ use crate::settings;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::ffi::CStr;
 
-/// Tells Postgres how `lead_audit_capture` is to be called.
+/// Tells PostgreSQL the calling convention of `lead_audit_capture`.
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_lead_audit_capture() -> &'static pg_sys::Pg_finfo_record {
     &pg_sys::Pg_finfo_record { api_version: 1 }
@@ -15,13 +15,13 @@ pub extern "C" fn pg_finfo_lead_audit_capture() -> &'static pg_sys::Pg_finfo_rec
 /// `lead_audit.capture()`.
 ///
 /// # Safety
-/// Called by Postgres only.
+/// Only PostgreSQL may call it.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_capture(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: Postgres passes a valid call, which lasts until this returns.
+    // SAFETY: PostgreSQL passes a valid call, which lasts until this returns.
     let call = unsafe { TriggerCall::of(&fcinfo, "capture") };
     call.require(
         pg_sys::TRIGGER_EVENT_ROW | pg_sys::TRIGGER_EVENT_AFTER,
@@ -41,8 +41,8 @@ pub unsafe extern "C-unwind" fn lead_audit_capture(
             row: call.data.tg_trigtuple,
             new_row,
         };
-        // SAFETY: the relation is open and the tuples are its rows for as long as the call lasts; a
-        // trigger for each row has them.
+        // SAFETY: during the call the relation is open and the tuples are its rows. A row trigger
+        // always has them.
         unsafe { record_row(&event) }
     }
     pg_sys::Datum::from(0)
@@ -55,12 +55,12 @@ pub struct TriggerCall<'a> {
 }
 
 impl<'a> TriggerCall<'a> {
-    /// The call, or an error if the function was not called as a trigger.
+    /// The trigger call. Raises an error if the function was not called as a trigger.
     ///
     /// # Safety
-    /// `fcinfo` must be a call that Postgres makes, and lasts as long as the reference to it.
+    /// `fcinfo` must be a call by PostgreSQL that outlives the reference.
     pub unsafe fn of(fcinfo: &'a pg_sys::FunctionCallInfo, function: &'static str) -> Self {
-        // SAFETY: the context of a call is null or a node, whose tag says what it is.
+        // SAFETY: the context of a call is null or a node, whose tag is its type.
         let data = unsafe {
             let context = (**fcinfo).context;
             if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
@@ -81,7 +81,7 @@ impl<'a> TriggerCall<'a> {
         self.data.tg_relation
     }
 
-    /// Raises an error unless the trigger has this level and time.
+    /// Raises an error unless the trigger has this level and timing.
     pub fn require(&self, level_and_time: u32, description: &str) {
         if self.event() & (pg_sys::TRIGGER_EVENT_ROW | pg_sys::TRIGGER_EVENT_TIMINGMASK)
             != level_and_time
@@ -90,11 +90,10 @@ impl<'a> TriggerCall<'a> {
         }
     }
 
-    /// The trigger's argument, counted from 0; an empty text where it has none, or one that is not
-    /// UTF-8.
+    /// The trigger's argument, counted from 0. Empty if the argument is missing or not UTF-8.
     pub fn argument(&self, index: usize) -> &'a str {
-        // SAFETY: the trigger manager's call has a trigger, with tgnargs arguments, which are C
-        // strings and stay while the call lasts.
+        // SAFETY: the trigger manager passes a trigger with tgnargs arguments. They are C strings
+        // and live as long as the call.
         unsafe {
             let trigger = &*self.data.tg_trigger;
             if index >= usize::try_from(trigger.tgnargs).unwrap_or(0) {

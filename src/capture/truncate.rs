@@ -1,5 +1,5 @@
-//! The TRUNCATE trigger. It runs before the rows are gone, since afterwards nobody can count them;
-//! the table is locked against everyone else by then, so the count is exact.
+//! The TRUNCATE trigger. It runs before the TRUNCATE, while the rows can still be counted. By then
+//! TRUNCATE has locked the table, so the count is exact.
 
 use super::trigger::TriggerCall;
 use crate::entries::{self, NewEntry};
@@ -10,7 +10,7 @@ use crate::settings;
 use pgrx::pg_sys;
 use std::cell::RefCell;
 
-/// Tells Postgres how `lead_audit_capture_truncate` is to be called.
+/// Tells PostgreSQL the calling convention of `lead_audit_capture_truncate`.
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_lead_audit_capture_truncate() -> &'static pg_sys::Pg_finfo_record {
     &pg_sys::Pg_finfo_record { api_version: 1 }
@@ -19,13 +19,13 @@ pub extern "C" fn pg_finfo_lead_audit_capture_truncate() -> &'static pg_sys::Pg_
 /// `lead_audit.capture_truncate()`.
 ///
 /// # Safety
-/// Called by Postgres only.
+/// Only PostgreSQL may call it.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: Postgres passes a valid call, which lasts until this returns.
+    // SAFETY: PostgreSQL passes a valid call, which lasts until this returns.
     let call = unsafe { TriggerCall::of(&fcinfo, "capture_truncate") };
     call.require(pg_sys::TRIGGER_EVENT_BEFORE, "a BEFORE TRUNCATE trigger FOR EACH STATEMENT");
     if settings::enabled() {
@@ -39,8 +39,8 @@ pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(
             )
         };
         let truncate = Truncate::current();
-        // Postgres calls the triggers of a partitioned table before those of its partitions, but
-        // for those that the statement names before it.
+        // PostgreSQL calls the trigger of a partitioned table before those of its partitions,
+        // except for partitions that the statement names before it.
         if !truncate.has_counted(relation) {
             record(&truncate, call.watch_id(), relation, &schema, &name);
             truncate.note(relation);
@@ -88,21 +88,21 @@ fn record(
 }
 
 thread_local! {
-    /// The TRUNCATEs that are under way, each known by its executor state's memory, and the tables
-    /// of it that have their entry. A trigger of one can run another.
+    /// The TRUNCATEs in progress, each identified by its executor state's memory context, with the
+    /// tables that already have an entry. A trigger of one TRUNCATE can run another.
     static UNDER_WAY: RefCell<Vec<(usize, Vec<pg_sys::Oid>)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A TRUNCATE of several tables, of which some can be partitions of others: each row is counted
-/// once.
+/// A TRUNCATE, identified by its executor state's memory context. Some of its tables can be
+/// partitions of others; each row is counted once.
 struct Truncate(usize);
 
 impl Truncate {
-    /// The one that the running trigger belongs to.
+    /// The TRUNCATE that the running trigger belongs to.
     fn current() -> Self {
         // SAFETY: TRUNCATE calls its triggers in the per-tuple memory of one executor state, whose
-        // own memory is the parent. The callback is in that memory, which calls it when it goes: at
-        // the end of the statement, also by an error.
+        // own context is the parent. The callback is allocated in that context. PostgreSQL calls it
+        // when the context is deleted: at the end of the statement, also after an error.
         let statement = unsafe {
             let memory = (*pg_sys::CurrentMemoryContext).parent;
             let known = UNDER_WAY
@@ -123,8 +123,8 @@ impl Truncate {
         Truncate(statement)
     }
 
-    /// Whether the table has its entry, or a partitioned table above it has one, which counts its
-    /// rows.
+    /// Whether the table has its entry, or a partitioned table above it has an entry that counts
+    /// its rows.
     fn has_counted(&self, table: pg_sys::Oid) -> bool {
         let ancestors = partition_ancestors(table);
         UNDER_WAY.with_borrow(|all| {
@@ -144,8 +144,8 @@ impl Truncate {
         });
     }
 
-    /// How many rows it will destroy in this table that have not been counted yet, whatever the
-    /// caller may see of them.
+    /// Counts the rows in this table that TRUNCATE will remove and that no entry counts yet.
+    /// Includes rows that the caller may not see.
     fn count_rows(&self, table: pg_sys::Oid) -> i64 {
         let mut rows = 0;
         for leaf in leaves(table).into_iter().filter(|&leaf| !self.has_counted(leaf)) {

@@ -1,20 +1,20 @@
-//! A search through what types consist of. It needs no stack: types can be nested more deeply than
-//! that is.
+//! Searches the types that a type consists of. Does not recurse: types can be nested more deeply
+//! than the stack allows.
 
 use crate::pg::{attribute, new_context};
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
-/// Answers by type: whether it is, or has in it, a type that is searched for. Each type is looked
-/// at once, however often it occurs within others.
+/// Answers by type: whether the type is, or contains, a wanted type. Each type is examined once,
+/// however often it occurs within others.
 #[derive(Default)]
 pub struct TypeSearch(HashMap<pg_sys::Oid, bool>);
 
 impl TypeSearch {
-    /// Whether a type that `is_wanted` is found in the type, or is the type itself. `parts` adds
-    /// what values of a type consist of.
+    /// Whether the type is, or contains, a type for which `is_wanted` returns true. `parts` adds
+    /// the types that values of a type consist of.
     ///
-    /// One search has the same two functions in each call.
+    /// Every call on one `TypeSearch` must pass the same two functions.
     pub fn finds(
         &mut self,
         type_oid: pg_sys::Oid,
@@ -33,8 +33,8 @@ impl TypeSearch {
                 Some(&known) => found = known,
                 None if is_wanted(next) => found = true,
                 None => {
-                    // Should a wanted type be behind it, the search ends, and the answers for the
-                    // others are not known.
+                    // Assume no wanted type inside. If the search finds one, it ends, and the
+                    // answers for the types seen so far are unknown.
                     self.0.insert(next, false);
                     seen.push(next);
                     parts(next, &mut ahead);
@@ -54,7 +54,7 @@ impl TypeSearch {
 /// Adds the types of a composite type's attributes.
 pub fn attribute_types(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
     // SAFETY: PostgreSQL raises an error for a type that is not composite. The copy of its row type
-    // is in a context of its own, which goes at the end; an error leaves it to its parent.
+    // is in a context of its own, deleted at the end. After an error the parent context frees it.
     unsafe {
         let context = new_context(pg_sys::CurrentMemoryContext, c"lead_audit row type");
         let former = pg_sys::MemoryContextSwitchTo(context);

@@ -1,4 +1,4 @@
-//! Entries that have happened and are not written yet, as finished tuples.
+//! Entries that are not written yet, as finished tuples.
 
 use crate::pg::{ServerError, current_subtransaction, new_context, out_of_memory};
 use pgrx::pg_sys;
@@ -9,27 +9,27 @@ use std::cell::RefCell;
 pub struct PendingEntry {
     /// The tuple for lead_audit.entry, in the memory context of pending entries.
     pub tuple: pg_sys::HeapTuple,
-    /// The subtransaction that its event happened in.
+    /// The subtransaction in which the event happened.
     subtransaction: pg_sys::SubTransactionId,
 }
 
 struct Pending {
-    // In the order of the events, so subtransactions only grow towards the end.
+    // In the order of the events, so subtransaction ids never decrease.
     entries: Vec<PendingEntry>,
     bytes: usize,
-    /// How many batches are being written: a trigger on the log can write to a watched table and so
-    /// begin another.
+    /// How many batches are being written. A trigger on the log can write to a watched table and so
+    /// start another batch.
     taken: usize,
-    /// A child of the transaction's context: it goes with the transaction at the latest.
+    /// A child of the transaction's context, deleted with the transaction at the latest.
     context: pg_sys::MemoryContext,
 }
 
 impl Pending {
-    /// Frees the tuples of entries that are not in the list any more.
+    /// Frees the tuples of entries that are no longer in the list.
     fn free(&mut self, entries: &[PendingEntry]) {
         for entry in entries {
-            // SAFETY: a tuple is freed once, after its entry has left the list; its context is live
-            // until the transaction ends.
+            // SAFETY: each tuple is freed once, after its entry has left the list. Its context
+            // lives until the transaction ends.
             unsafe {
                 self.bytes = self.bytes.saturating_sub((*entry.tuple).t_len as usize);
                 pg_sys::heap_freetuple(entry.tuple);
@@ -47,8 +47,7 @@ thread_local! {
 pub fn context() -> pg_sys::MemoryContext {
     PENDING.with_borrow_mut(|pending| {
         if pending.context.is_null() {
-            // SAFETY: a context of our own, forgotten in `forget_all`, which runs when its parent
-            // is about to go.
+            // SAFETY: makes a new context. `forget_all` forgets it before its parent is deleted.
             pending.context = unsafe {
                 new_context(pg_sys::TopTransactionContext, c"lead_audit pending entries")
             };
@@ -58,25 +57,23 @@ pub fn context() -> pg_sys::MemoryContext {
 }
 
 impl PendingEntry {
-    /// The same event in another tuple, which lives as long as the memory context of pending
-    /// entries.
+    /// The same event with another tuple, which must be in the memory context of pending entries.
     pub fn with_tuple(self, tuple: pg_sys::HeapTuple) -> Self {
         PendingEntry { tuple, ..self }
     }
 }
 
-/// Adds an entry whose tuple is in `context()`. Returns how many bytes are pending now.
+/// Adds an entry whose tuple is in `context()`. Returns the number of pending bytes.
 ///
 /// # Errors
-/// If there is no memory for it. A statement can have as many entries as its trigger likes before
-/// they can be written.
+/// If memory is exhausted. Triggers can add any number of entries before the statement ends.
 pub fn push(tuple: pg_sys::HeapTuple) -> Result<usize, ServerError> {
-    // SAFETY: a finished tuple.
+    // SAFETY: `tuple` is a finished tuple.
     let bytes = unsafe { (*tuple).t_len } as usize;
     let subtransaction = current_subtransaction();
     PENDING.with_borrow_mut(|pending| {
         if pending.entries.try_reserve(1).is_err() {
-            // SAFETY: the tuple is nobody else's.
+            // SAFETY: nothing else refers to the tuple.
             unsafe { pg_sys::heap_freetuple(tuple) };
             return Err(out_of_memory(pending.entries.len() * size_of::<PendingEntry>()));
         }
@@ -86,13 +83,12 @@ pub fn push(tuple: pg_sys::HeapTuple) -> Result<usize, ServerError> {
     })
 }
 
-/// Whether anything is pending.
+/// Whether no entry is pending.
 pub fn is_empty() -> bool {
     PENDING.with_borrow(|pending| pending.entries.is_empty())
 }
 
-/// Entries that were taken out to be written. They are freed with this, whether they were written
-/// or an error came.
+/// Entries that were taken out to be written. Dropping this frees them, also after an error.
 pub struct Taken(Vec<PendingEntry>);
 
 impl std::ops::Deref for Taken {
@@ -109,7 +105,7 @@ impl Drop for Taken {
             pending.taken = pending.taken.saturating_sub(1);
             if pending.taken == 0 && pending.entries.is_empty() && !pending.context.is_null() {
                 pending.bytes = 0;
-                // SAFETY: no entry points into it any more.
+                // SAFETY: no entry points into the context any more.
                 unsafe { pg_sys::MemoryContextReset(pending.context) };
             } else {
                 pending.free(&self.0);
@@ -118,8 +114,8 @@ impl Drop for Taken {
     }
 }
 
-/// Takes out what can be written now: the entries of the current subtransaction. Those of the ones
-/// around it have to wait until it has ended, since what it writes goes if it is rolled back.
+/// Takes the entries that can be written now: those of the current subtransaction. Entries of outer
+/// subtransactions wait until the current one ends, because its rollback would undo their writing.
 pub fn take_current() -> Taken {
     let current = current_subtransaction();
     PENDING.with_borrow_mut(|pending| {
@@ -133,7 +129,7 @@ pub fn take_current() -> Taken {
     })
 }
 
-/// A subtransaction was rolled back, and its events with it.
+/// A subtransaction was rolled back: discards its entries.
 pub fn forget_from(subtransaction: pg_sys::SubTransactionId) {
     PENDING.with_borrow_mut(|pending| {
         let from = pending.entries.partition_point(|entry| entry.subtransaction < subtransaction);
@@ -142,7 +138,7 @@ pub fn forget_from(subtransaction: pg_sys::SubTransactionId) {
     });
 }
 
-/// A subtransaction was committed: its events are its parent's now.
+/// A subtransaction was committed: its entries now belong to its parent.
 pub fn hand_up(from: pg_sys::SubTransactionId, to: pg_sys::SubTransactionId) {
     PENDING.with_borrow_mut(|pending| {
         for entry in
@@ -153,7 +149,7 @@ pub fn hand_up(from: pg_sys::SubTransactionId, to: pg_sys::SubTransactionId) {
     });
 }
 
-/// The transaction is over, and its memory with it.
+/// The transaction has ended, and its memory is freed.
 pub fn forget_all() {
     PENDING.with_borrow_mut(|pending| {
         pending.entries.clear();

@@ -1,5 +1,4 @@
-//! The table `lead_audit.entry` as the library sees it: where it is, its columns, its tuples and
-//! its indexes.
+//! The table `lead_audit.entry`: its oid, columns, tuples and indexes.
 
 use crate::pg::{
     OpenRelation, ServerError, attribute, borrowed_text, current_subtransaction, in_context,
@@ -36,42 +35,41 @@ fn type_oid(column: EntryColumn) -> pg_sys::Oid {
 pub struct EntryTable {
     /// lead_audit.entry
     pub table: pg_sys::Oid,
-    /// Its index that only entries with a previous key are in.
+    /// The partial index of entries with a previous key.
     pub index_of_previous_keys: Option<pg_sys::Oid>,
     /// lead_audit.entry_id_seq
     id_sequence: pg_sys::Oid,
-    /// Ids up to this one can be taken without a thought of the sequence's end.
+    /// Up to this id, the sequence cannot be exhausted.
     safe_id: i64,
 }
 
-/// How far before its end the sequence counts as one that may end at any time.
+/// With fewer ids than this left, the sequence counts as nearly exhausted.
 const ID_RESERVE: i64 = 1_000_000;
 
 thread_local! {
     static KNOWN: Cell<Option<EntryTable>> = const { Cell::new(None) };
     static LAST_ID: Cell<Option<i64>> = const { Cell::new(None) };
-    /// The table that this transaction has locked, and the subtransaction with whose rollback the
-    /// lock goes.
+    /// The table that this transaction has locked, and the subtransaction that holds the lock.
     static LOCKED: Cell<Option<(pg_sys::Oid, pg_sys::SubTransactionId)>> = const { Cell::new(None) };
 }
 
-/// The transaction is over, and its lock on the table gone.
+/// The transaction has ended and released its lock on the table.
 pub fn forget_lock() {
     LOCKED.set(None);
 }
 
-/// A subtransaction was rolled back: so is a lock that it, or one within it, took.
+/// A subtransaction was rolled back, and its locks and those of its children are released.
 pub fn forget_lock_of(subtransaction: pg_sys::SubTransactionId) {
     LOCKED.set(LOCKED.get().filter(|&(_, holder)| holder < subtransaction));
 }
 
-/// A subtransaction was committed: its lock is its parent's now.
+/// A subtransaction was committed: its lock now belongs to its parent.
 pub fn hand_up_lock(from: pg_sys::SubTransactionId, to: pg_sys::SubTransactionId) {
     LOCKED
         .set(LOCKED.get().map(|(table, holder)| (table, if holder >= from { to } else { holder })));
 }
 
-/// A relation changed, or may have: `None` is any.
+/// Called when a relation changed or may have changed. `None` means any relation.
 pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     if KNOWN.get().is_some_and(|known| {
         relation.is_none_or(|oid| [known.table, known.id_sequence].contains(&oid))
@@ -80,7 +78,7 @@ pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     }
 }
 
-/// A sequence changed.
+/// Called when a sequence changed.
 pub fn sequence_changed() {
     forget();
 }
@@ -90,9 +88,10 @@ fn forget() {
     LAST_ID.set(None);
 }
 
-/// A relation of schema lead_audit, whatever the search_path says; an invalid oid if there is none.
+/// The oid of a relation of schema lead_audit, whatever the search_path is. An invalid oid if it
+/// does not exist.
 pub fn relation_of_schema(name: &CStr) -> pg_sys::Oid {
-    // SAFETY: look-ups by name; for what does not exist they return InvalidOid.
+    // SAFETY: look-ups by name, which return InvalidOid if they find nothing.
     unsafe {
         pg_sys::get_relname_relid(
             name.as_ptr(),
@@ -132,8 +131,8 @@ impl EntryTable {
 
     /// Takes the next id.
     ///
-    /// Only where the sequence may be at its end does that take a subtransaction of its own: there
-    /// its error can be caught.
+    /// Takes the id in a subtransaction if the sequence is nearly exhausted, so that its error can
+    /// be caught.
     pub fn next_id(&self) -> Result<i64, ServerError> {
         let id = match LAST_ID.get() {
             Some(last) if last < self.safe_id => next_value(self.id_sequence),
@@ -143,15 +142,15 @@ impl EntryTable {
         Ok(id)
     }
 
-    /// Locks the table as a statement that writes to it does, to the end of the transaction: it
-    /// keeps its columns.
+    /// Takes the lock of a writing statement until the transaction ends, so that the columns cannot
+    /// change.
     ///
-    /// Only if somebody holds it does that take a subtransaction, in which a timeout or deadlock
-    /// can be caught.
+    /// Uses a subtransaction only if another session holds a conflicting lock. The subtransaction
+    /// catches a timeout or deadlock.
     pub fn lock(&self) -> Result<OpenRelation, ServerError> {
         let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
         if LOCKED.get().is_none_or(|(table, _)| table != self.table) {
-            // SAFETY: takes any oid; that of a table that is gone is refused when it is opened.
+            // SAFETY: takes any oid. If the table was dropped, opening it raises an error.
             if !unsafe { pg_sys::ConditionalLockRelationOid(self.table, mode) } {
                 // SAFETY: the same.
                 unless_abort(|| unsafe { pg_sys::LockRelationOid(self.table, mode) })?;
@@ -162,7 +161,7 @@ impl EntryTable {
     }
 }
 
-/// Runs `work`; under `on_error = warn` an error that it raises is returned.
+/// Runs `work`. With `on_error = warn`, returns an error that `work` raises.
 pub fn unless_abort<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
     match settings::on_error() {
         OnError::Warn => in_subtransaction(work),
@@ -173,7 +172,7 @@ pub fn unless_abort<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
 /// The sequence's highest value.
 fn last_value(sequence: pg_sys::Oid) -> i64 {
     const SEQMAX: i16 = 5; // its place in pg_sequence
-    // SAFETY: a look-up in the system catalog; the tuple is released when its column has been read.
+    // SAFETY: a look-up in the system catalog. The tuple is released after its column is read.
     unsafe {
         let cache = pg_sys::SysCacheIdentifier::SEQRELID as i32;
         let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(sequence));
@@ -193,8 +192,8 @@ fn last_value(sequence: pg_sys::Oid) -> i64 {
 /// `descriptor` must be a live row type.
 pub unsafe fn check_columns(descriptor: pg_sys::TupleDesc) -> Result<(), ServerError> {
     for (index, &column) in EntryColumn::ALL.iter().enumerate() {
-        // SAFETY: as the caller promises; attributes are looked at only as far as there are any; a
-        // name is a C string.
+        // SAFETY: `descriptor` is live (see # Safety). The index is checked against natts first,
+        // and a name is a C string.
         let right = unsafe {
             index < (*descriptor).natts as usize && {
                 let found = attribute(descriptor, index);
@@ -222,7 +221,7 @@ pub struct EntryTuple {
 }
 
 impl EntryTuple {
-    /// Takes the tuple apart, which must be one of the table's.
+    /// Takes apart a tuple of the table.
     pub fn of(table: &OpenRelation, tuple: pg_sys::HeapTuple) -> Self {
         // SAFETY: the tuple was made for this table, which has at least COLUMNS columns.
         unsafe {
@@ -245,23 +244,23 @@ impl EntryTuple {
 
     /// The value of a column that is text or json.
     pub fn text(&self, column: EntryColumn) -> Option<&str> {
-        // SAFETY: as the caller says; the tuple is there as long as this, and its values are in it.
+        // SAFETY: a text or json column. The tuple outlives `self`, and the values point into it.
         self.datum(column).and_then(|datum| unsafe { borrowed_text(datum) }.ok())
     }
 }
 
-/// Makes a tuple of the table in this memory context. Columns that the library does not know are
+/// Makes a tuple of the table in this memory context. Columns that the library does not know become
 /// NULL.
 ///
 /// # Safety
-/// The datums must be of the table's first columns, and the context live.
+/// The datums must be of the table's first columns, and the context must be live.
 pub unsafe fn form_tuple(
     table: &OpenRelation,
     context: pg_sys::MemoryContext,
     values: &mut [pg_sys::Datum],
     nulls: &mut [bool],
 ) -> pg_sys::HeapTuple {
-    // SAFETY: the caller vouches for datums and context; the arrays are as long as the row type.
+    // SAFETY: datums and context are valid (see # Safety). The arrays are as long as the row type.
     unsafe {
         let descriptor = table.tuple_desc();
         let columns = (*descriptor).natts as usize;
@@ -292,10 +291,10 @@ fn wrong(message: String) -> ServerError {
     }
 }
 
-/// The index, if there is one, that has only entries with a previous key: `… WHERE
-/// previous_key_hash IS NOT NULL`.
+/// The partial index of entries with a previous key, if it exists: `… WHERE previous_key_hash IS
+/// NOT NULL`.
 fn index_of_previous_keys(table: &OpenRelation) -> Option<pg_sys::Oid> {
-    // SAFETY: the table is open, hence so can its indexes be; each is closed again before the next.
+    // SAFETY: the table is open, so its indexes can be opened. Each is closed before the next.
     unsafe {
         let all = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(table.as_ptr()));
         all.iter_oid().find(|&oid| {
@@ -310,7 +309,7 @@ fn index_of_previous_keys(table: &OpenRelation) -> Option<pg_sys::Oid> {
 /// # Safety
 /// `predicate` must be an index's predicate: a list of expressions, or null.
 unsafe fn is_of_previous_keys(predicate: *mut pg_sys::List) -> bool {
-    // SAFETY: nodes are what their tags say.
+    // SAFETY: a node's tag is its type.
     unsafe {
         let conditions = PgList::<pg_sys::Node>::from_pg(predicate);
         let Some(condition) = conditions.get_ptr(0).filter(|_| conditions.len() == 1) else {
@@ -327,21 +326,22 @@ unsafe fn is_of_previous_keys(predicate: *mut pg_sys::List) -> bool {
     }
 }
 
-/// Opens the table's indexes, but for `without`, as ExecOpenIndices() does. ExecCloseIndices()
-/// closes them.
+/// Opens the table's indexes except `without`, as ExecOpenIndices() does. ExecCloseIndices() closes
+/// them.
 ///
-/// An entry of a single row is cheap enough that opening an index counts. The index of previous
-/// keys takes the longest to open, since it has a predicate, and few entries belong into it.
+/// For an entry of a single row, opening an index is a noticeable cost. The index of previous keys
+/// takes longest, since it has a predicate, and few entries belong in it.
 ///
 /// # Safety
-/// `result` must be initialized for the table, whose lock is held; the current memory context must
-/// live until they are closed.
+/// `result` must be initialized for the table, whose lock is held. The current memory context must
+/// live until the indexes are closed.
 pub unsafe fn open_indexes(
     result: *mut pg_sys::ResultRelInfo,
     table: &OpenRelation,
     without: Option<pg_sys::Oid>,
 ) {
-    // SAFETY: as the caller promises; the arrays have room for all indexes.
+    // SAFETY: `result` and the memory context are valid (see # Safety). The arrays have room for
+    // all indexes.
     unsafe {
         let all = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(table.as_ptr()));
         let room = |size: usize| pg_sys::palloc(all.len() * size);

@@ -1,10 +1,10 @@
-//! When pending entries are written: at the end of each statement.
+//! Decides when pending entries are written: at the end of each statement.
 //!
-//! Row triggers run within ExecutorFinish, or, for COPY, within the utility command. The hooks open
-//! a statement scope around both, and write what has gathered when it closes. The statement during
-//! which the library is loaded has passed the first of them: it ends with ExecutorEnd. Where no
-//! scope is open (a COPY during which the library is loaded, a logical replication worker) entries
-//! are written one by one, as they come.
+//! Row triggers run within ExecutorFinish or, for COPY, within the utility command. The hooks open
+//! a statement scope around both, and write the pending entries when it closes. If a row trigger
+//! loads the library, ExecutorFinish is already running without the hook, so the entries are
+//! written at ExecutorEnd. Without an open scope (a COPY that loads the library, a logical
+//! replication worker), each entry is written at once.
 
 use super::{batch, entry_table, on_error};
 use pgrx::pg_sys;
@@ -13,44 +13,45 @@ use std::cell::{Cell, RefCell};
 thread_local! {
     /// How many scopes are open.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    /// Whether this is the transaction during one of whose statements the library was loaded, one
-    /// that ends with ExecutorEnd.
+    /// Whether the library was loaded in this transaction by a statement that ends with
+    /// ExecutorEnd.
     static FIRST: Cell<bool> = const { Cell::new(false) };
-    /// DEPTH as it was when each subtransaction that is under way began.
+    /// The value of DEPTH at the start of each open subtransaction.
     static DEPTH_AT_START: RefCell<Vec<(pg_sys::SubTransactionId, u32)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Whether somebody will call `writer::flush` when the present statement ends.
+/// Whether `writer::flush` will be called when the present statement ends.
 pub fn is_ahead() -> bool {
     DEPTH.get() > 0 || FIRST.get()
 }
 
-/// A statement fires row triggers from now on.
+/// Called before a statement fires row triggers.
 pub fn statement_scope_opens() {
     DEPTH.set(DEPTH.get() + 1);
 }
 
-/// It is through with that. After an error the abort that follows sets DEPTH right instead.
+/// Called when the statement has fired its triggers. After an error it is not called, and the abort
+/// resets DEPTH.
 pub fn statement_scope_closes() {
     DEPTH.set(DEPTH.get().saturating_sub(1));
 }
 
-/// Whether the library was loaded during a statement of this transaction that the executor runs.
+/// Whether the library was loaded in this transaction by a statement that the executor runs.
 pub fn is_first_statement() -> bool {
     FIRST.get()
 }
 
-/// The library is being loaded.
+/// Called when the library is loaded.
 pub fn library_is_loaded() {
     FIRST.set(is_in_writing_statement());
 }
 
-/// Whether the client's statement is one that the executor runs and that writes: INSERT, UPDATE,
-/// DELETE, MERGE, or WITH one of them.
+/// Whether the client's statement writes and runs in the executor: INSERT, UPDATE, DELETE, MERGE,
+/// or WITH one of them.
 fn is_in_writing_statement() -> bool {
     use pg_sys::CommandTag as Tag;
     use pg_sys::PortalStrategy as Strategy;
-    // SAFETY: the portal is null or that of the present statement, which is live.
+    // SAFETY: the portal is null, or the live portal of the present statement.
     unsafe {
         let portal = pg_sys::ActivePortal;
         !portal.is_null()
@@ -68,7 +69,7 @@ fn is_in_writing_statement() -> bool {
     }
 }
 
-/// Takes off the subtransaction and those within it; returns what DEPTH was when it began.
+/// Removes the subtransaction and its children. Returns the value of DEPTH when it began.
 fn depth_at_start(own: pg_sys::SubTransactionId) -> Option<u32> {
     DEPTH_AT_START.with_borrow_mut(|starts| {
         let from = starts.partition_point(|&(subtransaction, _)| subtransaction < own);
@@ -78,7 +79,7 @@ fn depth_at_start(own: pg_sys::SubTransactionId) -> Option<u32> {
     })
 }
 
-/// The transaction is over: nothing is under way.
+/// Called when the transaction has ended.
 pub fn transaction_ends() {
     batch::forget_all();
     on_error::forget_all();
@@ -88,23 +89,23 @@ pub fn transaction_ends() {
     DEPTH_AT_START.with_borrow_mut(Vec::clear);
 }
 
-/// A subtransaction begins.
+/// Called when a subtransaction begins.
 pub fn subtransaction_starts(own: pg_sys::SubTransactionId) {
     DEPTH_AT_START.with_borrow_mut(|starts| starts.push((own, DEPTH.get())));
 }
 
-/// A subtransaction was rolled back, and its events with it.
+/// A subtransaction was rolled back: discards its entries.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     batch::forget_from(own);
     on_error::forget_from(own);
     entry_table::forget_lock_of(own);
-    // Calls that the error left are not under way any more.
+    // The error left these scopes without closing them.
     if let Some(depth) = depth_at_start(own) {
         DEPTH.set(depth);
     }
 }
 
-/// A subtransaction was committed: its events are its parent's now.
+/// A subtransaction was committed: its entries now belong to its parent.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     batch::hand_up(own, parent);
     on_error::hand_up(own, parent);

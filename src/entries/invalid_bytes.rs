@@ -1,29 +1,29 @@
-//! Which parts of an entry stand for bytes that are no text: `details` says so, under
-//! `invalid_bytes` (docs/FORMAT.md, section 3.1).
+//! Notes which parts of an entry stand for bytes that are not valid text. They are listed in
+//! `details`, under `invalid_bytes` (docs/FORMAT.md, section 3.1).
 
 use crate::pg::{ServerError, Text, TextWriter};
 use ledger::Sink;
 use ledger::canonical::{compare_keys, members, write_string};
 use std::collections::BTreeMap;
 
-/// The member of `details`.
+/// The name of the member in `details`.
 const MEMBER: &str = "invalid_bytes";
 
-/// Parts of an entry, by column: members of its object, or the whole column. Empty for almost every
-/// entry, which costs nothing.
+/// The parts by column: members of the column's object, or the whole column. Empty for almost every
+/// entry, and then it costs nothing.
 #[derive(Debug, Clone, Default)]
 pub struct InvalidBytes(BTreeMap<&'static str, Part>);
 
 #[derive(Debug, Clone)]
 enum Part {
-    /// The text in the column.
+    /// The whole text of the column.
     Whole,
     /// These members of the object in the column.
     Members(Vec<String>),
 }
 
 impl InvalidBytes {
-    /// Members of the object in this column, in their order. No names: nothing to note.
+    /// Notes members of the object in this column, in their order. Without names, notes nothing.
     pub fn note<'n>(&mut self, column: &'static str, names: impl Iterator<Item = &'n str>) {
         let names: Vec<String> = names.map(str::to_owned).collect();
         if !names.is_empty() {
@@ -31,17 +31,17 @@ impl InvalidBytes {
         }
     }
 
-    /// The text in this column.
+    /// Notes the whole text of this column.
     pub fn note_text(&mut self, column: &'static str) {
         self.0.insert(column, Part::Whole);
     }
 
-    /// Forgets them.
+    /// Removes all notes.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// The entry's details with these in them; `None` if there are none.
+    /// The entry's details with the notes added. `None` if there are no notes.
     pub fn into_details(self, details: Option<&Text>) -> Result<Option<Text>, ServerError> {
         if self.0.is_empty() {
             return Ok(None);
@@ -93,7 +93,7 @@ impl InvalidBytes {
     }
 }
 
-/// A member of another object, as it is written there.
+/// Copies a member of another object as it is written there.
 fn copy_member(out: &mut TextWriter, name: &str, value: &str) {
     for part in ["\"", name, "\":", value] {
         out.append(part.as_bytes());

@@ -7,7 +7,7 @@ use crate::pg::{Hash32, Text};
 use ledger::{Entry, EntryColumn, FORMAT};
 use pgrx::pg_sys;
 
-/// What the capture side says about an event; the module adds id, time, transaction, identity and
+/// The part of an entry that capture supplies. The writer adds id, time, transaction, actor and
 /// checksum.
 #[derive(Default)]
 pub struct NewEntry<'a> {
@@ -19,7 +19,7 @@ pub struct NewEntry<'a> {
     pub outcome: Outcome,
     pub soft_delete: Option<&'static str>,
     pub row_key: Option<&'a mut Text>,
-    /// The key before an UPDATE that changed it; of it only the hash is stored.
+    /// The key before an UPDATE that changed it. Only its hash is stored.
     pub previous_key: Option<&'a mut Text>,
     pub row_values: Option<&'a mut Text>,
     pub changed_values: Option<&'a mut Text>,
@@ -28,29 +28,28 @@ pub struct NewEntry<'a> {
     pub error_message: Option<&'a mut Text>,
     pub error_detail: Option<&'a mut Text>,
     pub statement: Option<&'a mut Text>,
-    /// What of it is no text, beside texts that are encoded.
+    /// The parts that stand for bytes that are not valid text, without the encoded texts.
     pub invalid_bytes: Option<&'a InvalidBytes>,
 }
 
-/// What became of the operation.
+/// The result of the operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It took place. The entry is written by its own transaction, so it is there only if that
-    /// commits.
+    /// It succeeded. The entry belongs to the same transaction, so it exists only if that commits.
     #[default]
     Ok,
     /// It failed.
     Failed,
-    /// It was part of a transaction that was rolled back.
+    /// Its transaction was rolled back.
     RolledBack,
-    /// It took place, but its entry could not be written.
+    /// It succeeded, but its entry could not be written.
     #[serde(rename = "gap")]
     Unwritten,
 }
 
 impl Outcome {
-    /// As the column `outcome` has it.
+    /// The value of the column `outcome`.
     pub fn name(self) -> &'static str {
         match self {
             Outcome::Ok => "ok",
@@ -61,7 +60,7 @@ impl Outcome {
     }
 }
 
-/// What the module adds.
+/// The part of an entry that the writer adds.
 pub struct Circumstances<'a> {
     /// From the sequence.
     pub id: i64,
@@ -69,11 +68,11 @@ pub struct Circumstances<'a> {
     pub txid: u64,
     /// Microseconds since 2000-01-01 UTC.
     pub occurred_at: i64,
-    /// Who it was.
+    /// The actor.
     pub actor: &'a Actor,
 }
 
-/// An entry's columns as datums, NULL where there is none.
+/// An entry's columns as datums.
 pub struct EntryDatums {
     /// The values, in the order of the table's columns.
     pub values: [pg_sys::Datum; COLUMNS],
@@ -94,7 +93,7 @@ impl EntryDatums {
     }
 }
 
-/// Buffers for what only the datums need.
+/// Buffers for values that only the datums need.
 #[derive(Default)]
 pub struct DatumScratch {
     preimage: Vec<u8>,
@@ -104,7 +103,7 @@ pub struct DatumScratch {
     checksum: Hash32,
 }
 
-/// The datum of one of the words that some columns have.
+/// The datum of a fixed word, such as an operation or outcome.
 fn fixed(scratch: &mut Text, word: &str) -> pg_sys::Datum {
     if scratch.as_str() != word {
         *scratch = Text::from(word);
@@ -113,7 +112,7 @@ fn fixed(scratch: &mut Text, word: &str) -> pg_sys::Datum {
 }
 
 impl NewEntry<'_> {
-    /// The columns whose texts stand for bytes that are no text.
+    /// The columns whose texts stand for bytes that are not valid text.
     fn encoded_texts(&self) -> impl Iterator<Item = &'static str> {
         let columns = [
             ("table_schema", self.table_schema),
@@ -128,21 +127,22 @@ impl NewEntry<'_> {
             .map(|(name, _)| name)
     }
 
-    /// All parts of the entry that are not text: those that its maker noted, and its texts.
+    /// All parts of the entry that stand for bytes that are not valid text: the noted parts and the
+    /// encoded texts.
     pub fn all_invalid_bytes(&self, actor: &Actor) -> InvalidBytes {
         let mut all = self.invalid_bytes.cloned().unwrap_or_default();
         self.encoded_texts().chain(actor.encoded()).for_each(|column| all.note_text(column));
         all
     }
 
-    /// How many bytes the texts have that are as long as their writer likes.
+    /// The total length of the texts whose length is not limited.
     pub fn length(&self) -> usize {
         let texts = [&self.row_key, &self.row_values, &self.changed_values, &self.details];
         texts.into_iter().flatten().map(|text| text.bytes().len()).sum()
     }
 
-    /// Works out the checksum and gives the columns as datums, which point into the entry, its
-    /// actor and `scratch`.
+    /// Computes the checksum and returns the columns as datums. The datums point into the entry,
+    /// its actor and `scratch`.
     pub fn datums(
         &self,
         details: Option<&Text>,

@@ -1,4 +1,4 @@
-//! What happens when an entry cannot be written: lead_audit.on_error decides.
+//! Handles entries that cannot be written, as lead_audit.on_error says.
 
 use super::entry_table::{EntryTable, EntryTuple, relation_of_schema};
 use crate::pg::{OpenRelation, ServerError, current_subtransaction, in_subtransaction, next_value};
@@ -11,17 +11,17 @@ use std::cell::{Cell, RefCell};
 /// Longest key that a message shows, in characters.
 const SHOWN_KEY: usize = 200;
 
-/// Which event has no entry.
+/// An event whose entry could not be written.
 pub struct UnwrittenEntry<'a> {
-    /// Identity of the table, where it is known.
+    /// Identity of the table, if known.
     pub watch_id: Option<[u8; 16]>,
-    /// The table, where it is known.
+    /// The table, if known.
     pub relation: Option<pg_sys::Oid>,
     /// Its schema's name.
     pub schema: &'a str,
     /// Its name.
     pub table: &'a str,
-    /// The row's primary key as entries have it, where it is known.
+    /// The row's primary key as in entries, if known.
     pub key: Option<&'a str>,
 }
 
@@ -31,13 +31,13 @@ thread_local! {
     static REPORT: Cell<Option<Report>> = const { Cell::new(None) };
 }
 
-/// Has each entry told to `report`, which brings it into the trail in another way.
+/// Sets `report`, which is called for each unwritten entry and records it in another way.
 pub fn report_unwritten_to(report: Report) {
     REPORT.set(Some(report));
 }
 
-/// The event has no entry: the statement fails with the cause, or goes on with a WARNING and a
-/// count.
+/// Handles an entry that could not be written: raises the cause, or raises a WARNING and counts the
+/// entry.
 pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &ServerError) {
     let &UnwrittenEntry { schema, table, key, .. } = entry;
     if settings::on_error() == OnError::Abort {
@@ -67,7 +67,7 @@ pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &Server
         .report(PgLogLevel::WARNING);
 }
 
-/// The same for an entry that was finished but did not get into the table.
+/// Handles a finished entry that could not be stored in the table.
 pub fn tuple_not_written(tuple: pg_sys::HeapTuple, cause: &ServerError) {
     let Ok(target) = EntryTable::find() else {
         let entry =
@@ -93,8 +93,7 @@ pub fn tuple_not_written(tuple: pg_sys::HeapTuple, cause: &ServerError) {
 }
 
 thread_local! {
-    /// How many entries of this transaction could not be written, by the subtransaction that they
-    /// belong to.
+    /// The number of unwritten entries of this transaction, by subtransaction.
     static COUNTS: RefCell<Vec<(pg_sys::SubTransactionId, i64)>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -106,18 +105,18 @@ fn count() {
     });
 }
 
-/// How many entries of this transaction could not be written so far.
+/// The number of unwritten entries of this transaction so far.
 #[cfg(any(test, feature = "pg_test"))]
 pub fn not_written_yet_counted() -> i64 {
     COUNTS.with_borrow(|counts| counts.iter().map(|&(_, count)| count).sum())
 }
 
-/// A subtransaction was rolled back: what it did needs no entry.
+/// A subtransaction was rolled back: its changes need no entries.
 pub fn forget_from(own: pg_sys::SubTransactionId) {
     COUNTS.with_borrow_mut(|counts| counts.retain(|&(subtransaction, _)| subtransaction < own));
 }
 
-/// A subtransaction was committed: what it did is its parent's now.
+/// A subtransaction was committed: its count now belongs to its parent.
 pub fn hand_up(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     COUNTS.with_borrow_mut(|counts| {
         let mut sum = 0;
@@ -133,13 +132,13 @@ pub fn hand_up(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) 
     });
 }
 
-/// The transaction is over.
+/// Called when the transaction has ended.
 pub fn forget_all() {
     COUNTS.with_borrow_mut(Vec::clear);
 }
 
-/// The transaction is about to commit: its unwritten entries are counted in a row that commits with
-/// it. If not even that can be written, they are counted in a sequence, whether it commits or not.
+/// Before the commit, stores the number of unwritten entries in a row that commits with the
+/// transaction. If that fails, counts them in a sequence, which is not transactional.
 pub fn before_commit() {
     let total: i64 = COUNTS.take().iter().map(|&(_, count)| count).sum();
     if total == 0 {
@@ -148,7 +147,7 @@ pub fn before_commit() {
     let (table, sequence) =
         (relation_of_schema(c"unwritten"), relation_of_schema(c"unwritten_seq"));
     if table == pg_sys::InvalidOid || in_subtransaction(|| insert_count(table, total)).is_err() {
-        // If not even this works, the WARNING is what is left.
+        // If the sequence fails too, only the WARNING remains.
         let _ = in_subtransaction(|| {
             for _ in 0..total {
                 next_value(sequence);

@@ -1,9 +1,9 @@
-//! Entries whose ids somebody else's entries have: put into the table by hand before the sequence
-//! gave their ids out.
+//! Renumbers entries whose ids are already in the table: somebody inserted rows by hand before the
+//! sequence reached their ids.
 //!
-//! The event must not be without an entry for that. Those from the first such id on get new ids, so
-//! that they stay in order; and the ids are noted in `lead_audit.inserted_entry`, so that sealing
-//! does not take the forged entries for those that got the ids.
+//! The events must still get entries. The entries from the first such id on get new ids, so that
+//! they stay in order. The occupied ids are noted in `lead_audit.inserted_entry`, so that sealing
+//! does not take the forged entries for genuine ones.
 
 use super::batch::{self, PendingEntry};
 use super::entry_table::{COLUMNS, EntryTable, EntryTuple, form_tuple, relation_of_schema};
@@ -14,10 +14,10 @@ use crate::pg::{
 use ledger::EntryColumn;
 use pgrx::{IntoDatum, pg_sys};
 
-/// The entries with ids that are free; `None` if theirs are, so that it is something else that
-/// keeps them from being written.
+/// Gives new ids to entries whose ids are occupied. `None` if no id is occupied: then the cause of
+/// the failure is another.
 ///
-/// Raises the errors that its work meets.
+/// Raises any error that occurs.
 pub fn around_inserted(entries: &[PendingEntry]) -> Option<Vec<PendingEntry>> {
     match renumber(entries) {
         Ok(renumbered) => renumbered,
@@ -38,13 +38,13 @@ fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, Serve
     let Some(first) = ids.iter().position(|id| taken.contains(id)) else { return Ok(None) };
     // SAFETY: an open relation has a row in pg_class.
     let owner = unsafe { (*(*table.as_ptr()).rd_rel).relowner };
-    // The writer has no rights on it, and needs none.
+    // The writer has no rights on the table and needs none.
     as_user(owner, || note(&taken));
     let mut scratch = Vec::new();
     let mut checksum = Hash32::default();
     let mut renumbered = entries[..first].to_vec();
     for entry in &entries[first..] {
-        // The next ones may be taken too.
+        // The next ids may be occupied too.
         let id = loop {
             let id = target.next_id()?;
             if self::taken(target.table, &[id])?.is_empty() {
@@ -55,16 +55,18 @@ fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, Serve
         let mut columns = EntryTuple::of(&table, entry.tuple);
         columns.values[EntryColumn::Id as usize] = pg_sys::Datum::from(id);
         let stored = StoredEntry { values: &columns.values, nulls: &columns.nulls };
-        // SAFETY: the tuple is one of this table's, made by this library, and stays.
+        // SAFETY: this library made the tuple for this table, and the tuple stays alive.
         let computed = match unsafe { stored.read() } {
             Ok(read) => read.checksum(&mut scratch),
-            // It was made here; what cannot be read here is left as it is, and reported.
+            // This library made the tuple. If it cannot be read here, the failure is reported as it
+            // is.
             Err(_) => return Ok(None),
         };
         columns.values[EntryColumn::Checksum as usize] = checksum.assign(&computed);
         columns.values.truncate(COLUMNS);
         columns.nulls.truncate(COLUMNS);
-        // SAFETY: the datums are those of the table's first columns; what they point to is copied.
+        // SAFETY: the datums are those of the table's first columns. The tuple copies what they
+        // point to.
         let tuple = unsafe {
             form_tuple(&table, batch::context(), &mut columns.values, &mut columns.nulls)
         };
@@ -73,13 +75,13 @@ fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, Serve
     Ok(Some(renumbered))
 }
 
-/// Which of the ids (ascending) have an entry.
+/// The ids (ascending) that already have an entry.
 fn taken(table: pg_sys::Oid, ids: &[i64]) -> Result<Vec<i64>, ServerError> {
     let (Some(&first), Some(&last)) = (ids.iter().min(), ids.iter().max()) else {
         return Ok(Vec::new());
     };
     let snapshot = NewestSnapshot::take();
-    // SAFETY: the snapshot is active until the end of this function, and the scan ends before.
+    // SAFETY: the snapshot is active until this function ends, and the scan ends before.
     let mut scan = unsafe { IdScan::open(table, snapshot.as_ptr())? };
     scan.range(first, last);
     let mut taken = Vec::new();
@@ -99,7 +101,7 @@ fn note(ids: &[i64]) {
     }
     with_spi(|| {
         let plan = SpiPlan::prepare(
-            // What sealing has looked at already is either sealed or known to be inserted.
+            // Up to looked_to, every entry is either sealed or known to be inserted.
             "INSERT INTO lead_audit.inserted_entry (id) SELECT u.id FROM pg_catalog.unnest($1) u (id)
              WHERE u.id OPERATOR(pg_catalog.>) (SELECT coalesce(pg_catalog.max(t.looked_to), 0) FROM lead_audit.tree t)
              ON CONFLICT DO NOTHING",

@@ -1,4 +1,4 @@
-//! A row of `lead_audit.entry` as it is found: not necessarily as it was written.
+//! A row of `lead_audit.entry` as it is stored now, which may differ from what was written.
 
 use crate::pg::{borrowed_text, detoasted};
 use ledger::{Entry, EntryColumn, Fault};
@@ -7,18 +7,18 @@ use pgrx::pg_sys;
 /// What is wrong with a stored entry.
 #[derive(Debug)]
 pub enum StoredFault {
-    /// A column is NULL that never is.
+    /// A column is NULL although it never may be.
     Missing(&'static str),
     /// A text is not UTF-8.
     NotUtf8,
-    /// It has a value in a column that the format does not have.
+    /// A column that the format does not have contains a value.
     UnknownColumn(String),
-    /// What the format says is wrong.
+    /// A fault in terms of the format.
     Format(Fault),
 }
 
 impl StoredFault {
-    /// A word for the kind of fault, for programs.
+    /// The kind of fault as one word, for programs.
     pub fn kind(&self) -> &'static str {
         match self {
             StoredFault::Missing(_) => "missing_value",
@@ -35,7 +35,7 @@ impl StoredFault {
         }
     }
 
-    /// What is wrong, for people.
+    /// The fault in words, for people.
     pub fn detail(&self) -> String {
         match self {
             StoredFault::Missing(column) => format!("{column} is NULL"),
@@ -62,13 +62,13 @@ impl<'a> StoredEntry<'a> {
         (!self.nulls[index]).then(|| self.values[index])
     }
 
-    /// Holds the entry against its checksum.
+    /// Compares the entry with its checksum.
     ///
     /// # Safety
-    /// The datums must be of the columns that their places say, and alive; so must be the current
+    /// The datums must be of the columns at their positions, and alive. So must be the current
     /// memory context.
     pub unsafe fn verify(&self, scratch: &mut Vec<u8>) -> Result<(), StoredFault> {
-        // SAFETY: passed on to the caller; the column is a bytea.
+        // SAFETY: the datums match their columns (see # Safety). The checksum is a bytea.
         unsafe {
             let entry = self.read()?;
             let checksum =
@@ -77,12 +77,12 @@ impl<'a> StoredEntry<'a> {
         }
     }
 
-    /// The columns as the format has them.
+    /// The columns as an entry of the format.
     ///
     /// # Safety
     /// As for [`verify`](Self::verify).
     pub unsafe fn read(&self) -> Result<Entry<'a>, StoredFault> {
-        // SAFETY: as the caller promises: the columns have the types that they are read as.
+        // SAFETY: the datums match their columns (see # Safety), so each is read as its type.
         unsafe {
             let text = |column| match self.datum(column) {
                 Some(datum) => borrowed_text(datum).map(Some).map_err(|_| StoredFault::NotUtf8),

@@ -1,8 +1,7 @@
-//! What the transaction has written to watched tables so far, counted: for the entry that it leaves
-//! if it is rolled back.
+//! Counts what the transaction has written to watched tables, for the entry about its rollback.
 //!
-//! Rows of a statement count when it has succeeded. Those that ROLLBACK TO SAVEPOINT undid count
-//! all the same: they were tried.
+//! The rows of a statement count when the statement succeeds. Rows that ROLLBACK TO SAVEPOINT undid
+//! still count: they were attempted.
 
 use super::new_entry::NewEntry;
 use pgrx::pg_sys;
@@ -21,9 +20,9 @@ pub struct WriteCount {
     pub table: String,
     /// INSERT, UPDATE, DELETE or TRUNCATE.
     pub operation: &'static str,
-    /// How many rows; of a TRUNCATE, how often.
+    /// The number of rows. For TRUNCATE, the number of commands.
     pub rows: u64,
-    /// Of these, rows of the statement that is under way.
+    /// Rows of the statement in progress, not yet in `rows`.
     in_statement: u64,
 }
 
@@ -32,7 +31,7 @@ thread_local! {
     static COUNTS: RefCell<Vec<WriteCount>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Somebody wants to know: counts from now on.
+/// Turns counting on.
 pub fn count_writes() {
     IS_COUNTING.set(true);
 }
@@ -67,24 +66,25 @@ pub fn count(entry: &NewEntry) {
     });
 }
 
-/// A statement begins: what is left of one before it, which must have failed, does not count.
+/// A statement begins. Counts of an earlier statement that remain here belong to a failed
+/// statement, so they are discarded.
 pub fn statement_begins() {
     COUNTS.with_borrow_mut(|all| all.iter_mut().for_each(|count| count.in_statement = 0));
 }
 
-/// The statement has succeeded.
+/// Called when the statement has succeeded.
 pub fn statement_succeeded() {
     COUNTS.with_borrow_mut(|all| {
         all.iter_mut().for_each(|count| count.rows += std::mem::take(&mut count.in_statement))
     });
 }
 
-/// What statements that succeeded have written.
+/// The counts of statements that succeeded.
 pub fn write_counts() -> Vec<WriteCount> {
     COUNTS.with_borrow(|all| all.iter().filter(|count| count.rows > 0).cloned().collect())
 }
 
-/// The same, when the transaction is over.
+/// The same, once the transaction has ended.
 pub fn take_write_counts() -> Vec<WriteCount> {
     let mut all = COUNTS.take();
     all.retain(|count| count.rows > 0);

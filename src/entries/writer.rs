@@ -1,5 +1,5 @@
-//! Writing entries to `lead_audit.entry`, below SQL: the writer of the row has no rights on the
-//! table and needs none.
+//! Writes entries to `lead_audit.entry` without SQL: the role that writes a row has no rights on
+//! the table and needs none.
 
 use super::batch::{self, PendingEntry};
 use super::entry_table::{EntryTable, form_tuple, open_indexes, unless_abort};
@@ -13,20 +13,20 @@ use ledger::EntryColumn;
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::RefCell;
 
-/// How many tuples go to the table in one call, as in COPY.
+/// How many tuples are inserted in one call, as in COPY.
 const CHUNK: usize = 1000;
 
 thread_local! {
     static SCRATCH: RefCell<DatumScratch> = RefCell::default();
 }
 
-/// Finishes the entry and gathers it with those of the same statement.
+/// Finishes the entry and adds it to the batch of its statement.
 ///
-/// The transaction gets its own id, if it has none yet, *before* the entry's id is taken. Sealing
-/// rests on that: an id that was taken before a snapshot was belongs to a transaction that the
-/// snapshot shows as in progress, committed or aborted.
+/// Assigns the transaction's id *before* it takes the entry's id. Sealing depends on this order: if
+/// an entry's id was taken before a snapshot, the snapshot shows its transaction as in progress,
+/// committed or aborted.
 pub fn append(entry: NewEntry) {
-    // The transaction gets its id, if it has none yet, before the entry gets its own.
+    // The transaction id is assigned before the entry's id is taken.
     // SAFETY: within a transaction.
     let txid = unsafe { pg_sys::GetTopFullTransactionId().value };
     let gathered = target().and_then(|(table, id)| {
@@ -55,18 +55,18 @@ pub fn append(entry: NewEntry) {
     }
 }
 
-/// Gathers an entry about another transaction, to be written by the next `flush`, or at once with
-/// those before it if they have become many: what failed there, and who it was.
+/// Adds an entry about another transaction, with that transaction's actor. It is written by the
+/// next `flush`, or at once if the batch has grown large.
 ///
 /// # Errors
-/// If the table is not there. Other errors are raised.
+/// If the table does not exist. Other errors are raised.
 pub fn append_about(
     entry: NewEntry,
     txid: u64,
     occurred_at: i64,
     actor: &Actor,
 ) -> Result<(), ServerError> {
-    // SAFETY: within a transaction; as above.
+    // SAFETY: within a transaction. As in `append`, the transaction id comes first.
     unsafe { pg_sys::GetTopFullTransactionId() };
     let (table, id) = target()?;
     if gather(&entry, &table, &Circumstances { id, txid, occurred_at, actor })?
@@ -77,15 +77,14 @@ pub fn append_about(
     Ok(())
 }
 
-/// Writes an entry of the library's own, and what has gathered before it. Whatever
-/// lead_audit.on_error says: if it cannot be written, that is an error. What the transaction reads
-/// from now on sees it. Returns its id.
+/// Writes an entry of the library's own, after all pending entries. Ignores lead_audit.on_error: a
+/// failure is an error. The transaction can then read the entry. Returns its id.
 ///
 /// # Errors
-/// If the table is not there. Other errors are raised.
+/// If the table does not exist. Other errors are raised.
 pub fn write_at_once(entry: NewEntry) -> Result<i64, ServerError> {
     flush();
-    // SAFETY: within a transaction; as in `append`.
+    // SAFETY: within a transaction. As in `append`, the transaction id comes first.
     let txid = unsafe { pg_sys::GetTopFullTransactionId().value };
     let (table, id) = target()?;
     // SAFETY: reads the clock.
@@ -94,18 +93,18 @@ pub fn write_at_once(entry: NewEntry) -> Result<i64, ServerError> {
     gather(&entry, &table, &Circumstances { id, txid, occurred_at, actor: &actor })?;
     let entries = batch::take_current();
     write_all(&entries);
-    // SAFETY: nothing is being executed with the command that ends here.
+    // SAFETY: no query is in progress under the command that ends here.
     unsafe { pg_sys::CommandCounterIncrement() };
     Ok(id)
 }
 
-/// Returns how many bytes have gathered.
+/// Adds the entry to the batch. Returns the number of pending bytes.
 fn gather(
     entry: &NewEntry,
     table: &OpenRelation,
     with: &Circumstances,
 ) -> Result<usize, ServerError> {
-    /// An entry as long as this may not fit into memory.
+    /// An entry of this length may not fit into memory.
     const LONG: usize = 1 << 20;
     let with_invalid_bytes =
         entry.all_invalid_bytes(with.actor).into_details(entry.details.as_deref())?;
@@ -113,8 +112,8 @@ fn gather(
     let form = || {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut datums = entry.datums(details, with, scratch);
-            // SAFETY: the datums are of the table's columns (`EntryTable::find` checked that) and
-            // alive; columns that the library does not know, added by somebody, are NULL.
+            // SAFETY: the datums are alive and of the table's columns, as `EntryTable::find`
+            // checked. Columns that somebody added become NULL.
             unsafe { form_tuple(table, batch::context(), &mut datums.values, &mut datums.nulls) }
         })
     };
@@ -122,7 +121,7 @@ fn gather(
     batch::push(tuple)
 }
 
-/// The table, locked, and an id in it.
+/// Locks the table and takes an id.
 fn target() -> Result<(OpenRelation, i64), ServerError> {
     let found = EntryTable::find()?;
     Ok((found.lock()?, found.next_id()?))
@@ -156,7 +155,7 @@ pub fn flush() {
     }
 }
 
-/// One entry that cannot be written must not take the others of its statement with it.
+/// Writes each entry alone, so that one entry that cannot be written does not prevent the others.
 fn write_one_by_one(entries: &[PendingEntry], error: &ServerError) {
     if let [entry] = entries {
         return on_error::tuple_not_written(entry.tuple, error);
@@ -174,8 +173,8 @@ fn write_all(entries: &[PendingEntry]) {
         Err(error) => error.raise(None),
     };
     let table = OpenRelation::open(target.table, pg_sys::RowExclusiveLock);
-    // SAFETY: the tuples are of the table's row type: it was locked when they were made, and still
-    // is.
+    // SAFETY: the tuples are of the table's row type: the table has been locked since they were
+    // made.
     unsafe { insert(&table, target.index_of_previous_keys, entries) }
 }
 
@@ -186,9 +185,9 @@ unsafe fn insert(
     index_of_previous_keys: Option<pg_sys::Oid>,
     entries: &[PendingEntry],
 ) {
-    // SAFETY: this is what COPY does: an executor state that knows the table and its indexes. All
-    // that is made here is in the state's context or given back; after an error the abort of the
-    // (sub)transaction does that.
+    // SAFETY: like COPY, this makes an executor state that knows the table and its indexes.
+    // Everything made here is in the state's context or released. After an error the abort of the
+    // (sub)transaction releases it.
     unsafe {
         let former = pg_sys::CurrentMemoryContext;
         let estate = pg_sys::CreateExecutorState();
@@ -203,7 +202,7 @@ unsafe fn insert(
         announce(estate, result);
         (*estate).es_output_cid = pg_sys::GetCurrentCommandId(true);
         let triggers = has_row_triggers(result);
-        // A trigger could give an entry what it does not have yet.
+        // A trigger could add a previous key to an entry.
         let without = index_of_previous_keys
             .filter(|_| !triggers && !entries.iter().any(|entry| has_previous_key(table, entry)));
         open_indexes(result, table, without);
@@ -213,7 +212,7 @@ unsafe fn insert(
             insert_batch(table, estate, result, entries);
         }
         pg_sys::ExecCloseIndices(result);
-        // The slots that triggers were given hold on to the row type.
+        // The slots that triggers received still reference the row type.
         pg_sys::ExecResetTupleTable((*estate).es_tupleTable, false);
         if needs_snapshot {
             pg_sys::PopActiveSnapshot();
@@ -223,12 +222,12 @@ unsafe fn insert(
     }
 }
 
-/// Tells the state of the table that is written to.
+/// Tells the executor state which table is written.
 ///
 /// # Safety
-/// Both must live until the writing is done.
+/// Both must live until the writing has ended.
 unsafe fn announce(estate: *mut pg_sys::EState, result: *mut pg_sys::ResultRelInfo) {
-    // SAFETY: as the caller promises.
+    // SAFETY: both live until the writing has ended (see # Safety).
     unsafe {
         (*estate).es_opened_result_relations =
             pg_sys::lappend((*estate).es_opened_result_relations, result.cast());
@@ -238,7 +237,7 @@ unsafe fn announce(estate: *mut pg_sys::EState, result: *mut pg_sys::ResultRelIn
 /// # Safety
 /// The entry's tuple must be of the table's row type.
 unsafe fn has_previous_key(table: &OpenRelation, entry: &PendingEntry) -> bool {
-    // SAFETY: as the caller promises.
+    // SAFETY: the tuple is of the table's row type (see # Safety).
     unsafe {
         !pg_sys::heap_attisnull(
             entry.tuple,
@@ -267,11 +266,11 @@ unsafe fn insert_batch(
     result: *mut pg_sys::ResultRelInfo,
     entries: &[PendingEntry],
 ) {
-    // SAFETY: the slots are made for the table's row type, in the state's memory, and given back at
+    // SAFETY: the slots are made for the table's row type, in the state's memory, and released at
     // the end of this function.
     unsafe {
-        // A copy: slots of the table's own descriptor would each have to be remembered by the
-        // resource owner.
+        // A copy, because the resource owner would track each slot's reference to the table's own
+        // descriptor.
         let descriptor = pg_sys::CreateTupleDescCopy(table.tuple_desc());
         let mut slots: Vec<_> = (0..entries.len().min(CHUNK))
             .map(|_| pg_sys::MakeSingleTupleTableSlot(descriptor, &pg_sys::TTSOpsHeapTuple))
@@ -294,9 +293,9 @@ unsafe fn insert_chunk(
     entries: &[PendingEntry],
     slots: &mut [*mut pg_sys::TupleTableSlot],
 ) {
-    // SAFETY: as the caller promises. A slot is told that it owns its tuple while the table is
-    // written, for else each would be copied there; what the writing does to it is to fill in its
-    // header, which it does again if it is written again.
+    // SAFETY: the tuples are of the table's row type (see # Safety). Each slot claims to own its
+    // tuple while the table is written, because otherwise the insertion would copy it. The
+    // insertion only fills in the tuple's header, and a second insertion fills it in again.
     unsafe {
         let constrained = !(*table.tuple_desc()).constr.is_null();
         for (entry, &mut slot) in entries.iter().zip(&mut *slots) {
@@ -324,12 +323,13 @@ unsafe fn insert_chunk(
                     false,
                     std::ptr::null_mut(),
                     std::ptr::null_mut(),
-                    // Only indexes that summarise pages (BRIN): for an UPDATE, and new in 16.
+                    // Whether to update only summarizing indexes (BRIN). That is for UPDATE, new in
+                    // 16.
                     #[cfg(not(feature = "pg15"))]
                     false,
                 );
             }
-            // The tuple is the pending entry's, and goes with it.
+            // The tuple belongs to the pending entry, which frees it.
             (*slot).tts_flags &= !(pg_sys::TTS_FLAG_SHOULDFREE as u16);
             let per_tuple = (*estate).es_per_tuple_exprcontext;
             if !per_tuple.is_null() {
@@ -347,7 +347,7 @@ fn skipped_by_trigger() -> ServerError {
     }
 }
 
-/// The slow way, for a table on which somebody has put triggers of their own.
+/// Inserts one by one, for a table with row triggers that somebody added.
 ///
 /// # Safety
 /// As for [`insert`].
@@ -357,7 +357,7 @@ unsafe fn insert_each(
     result: *mut pg_sys::ResultRelInfo,
     entries: &[PendingEntry],
 ) {
-    // SAFETY: AFTER triggers are queued for a query of our own, and run at its end.
+    // SAFETY: AFTER triggers are queued for this function's own query level and run at its end.
     unsafe {
         pg_sys::AfterTriggerBeginQuery();
         for entry in entries {

@@ -1,8 +1,8 @@
-//! What the server's processes share, where the library is preloaded: the databases that have the
-//! extension, and the records that wait to be written there.
+//! The memory that the server's processes share, if the library is preloaded: the databases that
+//! have the extension, and the records that wait for their workers.
 //!
-//! All of it is in one memory `region`, which the postmaster makes (`startup`) before any other
-//! process exists.
+//! All of it lies in one memory `region`. The postmaster maps it (`startup`) before it starts any
+//! other process.
 
 mod databases;
 pub mod record;

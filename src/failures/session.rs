@@ -1,8 +1,7 @@
-//! Failures in the session: the hooks open a `scope` for each statement on a watched table
-//! (`targets`). When an error is raised, `error_callback` makes a record of it (with `failing_row`,
-//! if the row is at hand). `xact_end` makes the record final when the error is reported, or when
-//! the (sub)transaction that the statement ran in is rolled back. If the statement survives, the
-//! record is dropped.
+//! Detects failures in the session. The hooks open a `statement_scope` for each statement on a
+//! watched table. When an error is raised, `error_callback` makes a record of it, with the row that
+//! `failing_row` finds. `xact_end` makes the record final when the error is reported, or when the
+//! statement's (sub)transaction is rolled back. If the statement survives, the record is dropped.
 
 mod activation;
 mod error_callback;

@@ -1,6 +1,6 @@
-//! Failures in the worker: `write` makes entries of records. For errors that came before PostgreSQL
-//! knew the table (in parsing, in binding a parameter), `resolve` finds it out from the statement's
-//! text.
+//! Turns records into entries, in the worker. `writer` makes the entries. For an error before
+//! PostgreSQL knew the table (in parsing, in binding a parameter), `resolve` finds the table from
+//! the statement's text.
 
 mod lock_budget;
 mod resolve;

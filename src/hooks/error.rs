@@ -1,12 +1,11 @@
-//! An error is being raised, and later reported.
+//! Handles an error while it is raised, and again when it is reported.
 //!
-//! PostgreSQL calls the functions in its list of error callbacks while the error is on top of its
-//! stack, whatever raised it, be it a lack of memory. A guard would be wrong here: to turn a second
-//! error into a panic it empties that stack, the first error with it. So the callback is in two
-//! parts. The first copies the error, and may itself run out of memory: that error then takes the
-//! place of the one being raised, as anywhere in PostgreSQL. It calls no Rust code that has
-//! something to drop. The second part, which makes a record of the copy, calls nothing of
-//! PostgreSQL that can raise an error.
+//! PostgreSQL calls its error callbacks while the error is on top of its error stack, for every
+//! cause, lack of memory included. A guard would be wrong here: to turn a second error into a panic
+//! it empties that stack, and the first error is lost. So the callback has two parts. The first
+//! part copies the error. If it runs out of memory, that new error replaces the first, as elsewhere
+//! in PostgreSQL. It calls no Rust code with values to drop. The second part makes a record of the
+//! copy. It calls no function of PostgreSQL that can raise an error.
 
 use crate::failures::{self, ErrorCallbacks, FailingRow, StatementScope};
 use pgrx::pg_sys;
@@ -19,7 +18,7 @@ thread_local! {
 
 mod raw {
     unsafe extern "C-unwind" {
-        // The same function as pgrx binds, without its guard.
+        // The function that pgrx binds, without pgrx's guard.
         pub fn CopyErrorData() -> *mut pgrx::pg_sys::ErrorData;
     }
 }
@@ -36,22 +35,22 @@ pub fn install() {
     }
 }
 
-// Unguarded: a guard empties the stack of errors (see above). Neither this nor what `record` calls
-// can panic.
+// Unguarded: a guard empties the error stack (see above). Neither this function nor `record` can
+// panic.
 unsafe extern "C-unwind" fn error_in_statement(argument: *mut c_void) {
     let scope = argument.cast::<StatementScope>();
-    // One error, one record: the innermost statement's.
+    // Each error gets one record, made by the innermost scope.
     if failures::innermost_scope() == scope {
-        // SAFETY: the scope is live: it is in the list.
+        // SAFETY: the scope is in the list, so it is live.
         unsafe { record(scope) }
     }
 }
 
 // Unguarded: as `error_in_statement`.
 unsafe extern "C-unwind" fn error_outside_of_statements(_argument: *mut c_void) {
-    // Called last, whatever was under way. A scope has made its record.
+    // PostgreSQL calls this callback last. If a scope exists, it has already made the record.
     if failures::innermost_scope().is_null() {
-        // SAFETY: null says that there is no scope.
+        // SAFETY: null means that no scope exists.
         unsafe { record(std::ptr::null_mut()) }
     }
 }
@@ -60,9 +59,9 @@ unsafe extern "C-unwind" fn error_outside_of_statements(_argument: *mut c_void) 
 /// `scope` must be null or a scope in PostgreSQL's list.
 unsafe fn record(scope: *mut StatementScope) {
     let mut row = FailingRow::none();
-    // SAFETY: called while an error is being raised. The memory context is one of ours, emptied
-    // when the record is made. An error in here leaves the frame at once; nothing in it is to be
-    // dropped.
+    // SAFETY: called while an error is raised. The memory context belongs to this library and is
+    // reset after the record is made. A further error leaves this frame at once, and it holds no
+    // values to drop.
     unsafe {
         let memory = failures::begin_record();
         if memory.is_null() {
@@ -88,17 +87,17 @@ unsafe extern "C-unwind" fn failed(
     error: *const pg_sys::ErrorData,
     row: *const FailingRow,
 ) {
-    // SAFETY: the function above passes a live scope or null, the copy of the error, and rows that
-    // it has copied.
+    // SAFETY: `record` passes a live scope or null, the copy of the error, and the rows that it
+    // copied.
     unsafe { failures::error_raised(scope.as_ref(), &*error, &*row) }
 }
 
-/// The error is about to be reported to the server's log and to the client: whoever could have
-/// caught it has not. A client that has seen its error finds the record in the queue, or in the
-/// server's log.
+/// The error is about to be reported to the server's log and to the client, so no code has caught
+/// it. From now on the record is final: a client that has seen its error finds the record in the
+/// queue or in the server's log.
 unsafe extern "C-unwind" fn emit_log(data: *mut pg_sys::ErrorData) {
-    // SAFETY: PostgreSQL passes the error, which is live. The text is kept by the session's state
-    // while it is written.
+    // SAFETY: PostgreSQL passes the live error. The session's state keeps the text while it is
+    // written.
     unsafe {
         if (*data).elevel >= pgrx::PgLogLevel::ERROR as i32 {
             let unqueued = final_record(data);
@@ -117,6 +116,6 @@ unsafe extern "C-unwind" fn emit_log(data: *mut pg_sys::ErrorData) {
 unsafe extern "C-unwind" fn final_record(
     data: *const pg_sys::ErrorData,
 ) -> *const std::ffi::c_char {
-    // SAFETY: as above.
+    // SAFETY: `data` is the live error, as in `emit_log`.
     unsafe { failures::error_is_final(&*data) }
 }

@@ -1,5 +1,5 @@
-//! The executor. Row triggers run within ExecutorFinish: entries are gathered there, and written
-//! when it is through.
+//! Hooks of the executor. Row triggers run within ExecutorFinish: entries are gathered there and
+//! written at its end.
 
 use super::next;
 use crate::failures::{self, Phase, StatementScope};
@@ -33,8 +33,7 @@ pub fn install(preloading: bool) {
 
 unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: c_int) {
     let mut scope = StatementScope::new();
-    // SAFETY: the arguments are those that PostgreSQL passed, and the scope lives until this
-    // returns.
+    // SAFETY: PostgreSQL passed the arguments, and the scope lives until this function returns.
     unsafe {
         before_start(&raw mut scope, query);
         next::executor_start(PREVIOUS_START.get(), query, flags);
@@ -91,7 +90,7 @@ unsafe extern "C-unwind" fn before_run(scope: *mut StatementScope, query: *mut p
 
 unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
     let mut scope = StatementScope::new();
-    // SAFETY: as in `executor_start`; the executor's state lives until ExecutorEnd.
+    // SAFETY: as in `executor_start`. The executor's state lives until ExecutorEnd.
     unsafe {
         before_finish(&raw mut scope, query);
         next::executor_finish(PREVIOUS_FINISH.get(), query);
@@ -115,10 +114,11 @@ unsafe extern "C-unwind" fn after_finish(
     query: *mut pg_sys::QueryDesc,
 ) {
     entries::statement_scope_closes();
-    // SAFETY: as in `before_finish`: the query is PostgreSQL's.
+    // SAFETY: `query` is PostgreSQL's, as in `before_finish`.
     unsafe { watch::statement_ends(query) };
-    // SAFETY: as in `before_finish`; the query's state is live. A query with this flag is part of a
-    // statement around it (a foreign key's action); its triggers have not run yet.
+    // SAFETY: as in `before_finish`; the query's state is live. A query with
+    // EXEC_FLAG_SKIP_TRIGGERS is part of an outer statement (a foreign key's action), and its
+    // triggers have not run yet.
     unsafe {
         let triggers_ran =
             (*(*query).estate).es_top_eflags & pg_sys::EXEC_FLAG_SKIP_TRIGGERS as i32 == 0;
@@ -132,12 +132,12 @@ unsafe extern "C-unwind" fn after_finish(
 
 unsafe extern "C-unwind" fn executor_end(query: *mut pg_sys::QueryDesc) {
     before_end();
-    // SAFETY: the argument is the one that PostgreSQL passed.
+    // SAFETY: PostgreSQL passed the argument.
     unsafe { next::executor_end(PREVIOUS_END.get(), query) }
 }
 
-/// The statement during which the library is loaded has passed the hook on ExecutorFinish by then.
-/// Entries of a statement around it are written a little early.
+/// If the present statement loaded the library, the hook on ExecutorFinish was not yet installed.
+/// Entries of an outer statement are then written slightly early.
 #[pgrx::pg_guard]
 extern "C-unwind" fn before_end() {
     if entries::is_first_statement() {

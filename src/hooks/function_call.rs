@@ -1,5 +1,5 @@
-//! A function is looked up and called. PostgreSQL asks for each look-up, so the usual answer takes
-//! no guard.
+//! Hooks for looking up and calling a function. PostgreSQL calls `needs_fmgr_hook` at each look-up,
+//! so its usual path uses no guard.
 
 use crate::watch;
 use pgrx::pg_sys;
@@ -21,14 +21,14 @@ pub fn install() {
 }
 
 unsafe fn previous_needs(function: pg_sys::Oid) -> bool {
-    // SAFETY: the argument is the one that PostgreSQL passed.
+    // SAFETY: PostgreSQL passed the argument.
     PREVIOUS_NEEDS.get().is_some_and(|previous| unsafe { previous(function) })
 }
 
-// Unguarded: PostgreSQL asks for each look-up of a function. It reads one variable of the session;
-// the rest has its guard.
+// Unguarded: PostgreSQL calls this at each look-up of a function. It reads one variable of the
+// session; the functions that it calls after that have guards.
 unsafe extern "C-unwind" fn needs_fmgr_hook(function: pg_sys::Oid) -> bool {
-    // SAFETY: as above.
+    // SAFETY: PostgreSQL passed the argument.
     unsafe { watch::restricts_calls() && concerns(function) || previous_needs(function) }
 }
 
@@ -42,8 +42,8 @@ unsafe extern "C-unwind" fn fmgr_hook(
     function: *mut pg_sys::FmgrInfo,
     argument: *mut pg_sys::Datum,
 ) {
-    // SAFETY: the arguments are those that PostgreSQL passed. The previous hook is called for the
-    // functions that it asked for.
+    // SAFETY: PostgreSQL passed the arguments. The previous hook is called only for the functions
+    // that it asked for.
     unsafe {
         called(event, (*function).fn_oid);
         if let Some(previous) = PREVIOUS.get()

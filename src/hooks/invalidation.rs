@@ -1,5 +1,6 @@
-//! PostgreSQL says that a catalog changed. What is known from it is marked as stale, and read again
-//! when it is needed: these callbacks run at any catalog access, so they read nothing themselves.
+//! PostgreSQL calls these functions when a catalog changed. They mark caches as stale, and the
+//! caches are read again when needed. They can run at any catalog access, so they read no catalog
+//! themselves.
 
 use crate::{actor, capture, entries, failures, watch};
 use pgrx::pg_sys;
@@ -39,8 +40,8 @@ unsafe extern "C-unwind" fn relation_changed(preloaded: pg_sys::Datum, relation:
     }
 }
 
-/// A renamed schema changes the names that entries carry, and is no change of the relation to the
-/// relcache.
+/// A renamed schema changes the names in entries, but the relcache does not report it as a change
+/// of the relation.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn schema_changed(preloaded: pg_sys::Datum, _cache: i32, _hash: u32) {
     capture::relation_changed(None);

@@ -1,8 +1,8 @@
-//! The next hook: the one that was installed before, or PostgreSQL's own function.
+//! Calls the next hook: the previously installed hook, or PostgreSQL's own function.
 //!
-//! These are the same functions as pgrx binds, without its guard, which would turn an error into
-//! one that has lost its constraint, context and position. An error jumps over the frames of these
-//! functions and of the hooks that call them, so neither may hold anything that has to be dropped.
+//! These functions are bound without pgrx's guard. The guard would turn an error into one without
+//! constraint, context and position. An error jumps over the frames of these functions and of the
+//! hooks that call them, so none of these frames may hold a value to drop.
 
 use pgrx::pg_sys;
 use std::ffi::{c_char, c_int};
@@ -39,7 +39,8 @@ mod raw {
 }
 
 /// # Safety
-/// The arguments must be those that Postgres passed to the hook; so for each function here.
+/// The arguments must be those that PostgreSQL passed to the hook. This holds for each function
+/// here.
 pub unsafe fn planner(
     previous: pg_sys::planner_hook_type,
     parse: *mut pg_sys::Query,
@@ -47,7 +48,7 @@ pub unsafe fn planner(
     options: c_int,
     parameters: pg_sys::ParamListInfo,
 ) -> *mut pg_sys::PlannedStmt {
-    // SAFETY: the caller passes on a call of PostgreSQL's.
+    // SAFETY: the arguments are those of PostgreSQL's call (see # Safety).
     unsafe { previous.unwrap_or(raw::standard_planner)(parse, text, options, parameters) }
 }
 
@@ -58,7 +59,7 @@ pub unsafe fn executor_start(
     query: *mut pg_sys::QueryDesc,
     flags: c_int,
 ) {
-    // SAFETY: the caller passes on a call of PostgreSQL's.
+    // SAFETY: the arguments are those of PostgreSQL's call (see # Safety).
     unsafe { previous.unwrap_or(raw::standard_ExecutorStart)(query, flags) }
 }
 
@@ -72,7 +73,7 @@ pub unsafe fn executor_run(
     count: u64,
     once: bool,
 ) {
-    // SAFETY: the caller passes on a call of PostgreSQL's.
+    // SAFETY: the arguments are those of PostgreSQL's call (see # Safety).
     unsafe { previous.unwrap_or(raw::standard_ExecutorRun)(query, direction, count, once) }
 }
 
@@ -85,7 +86,7 @@ pub unsafe fn executor_run(
     direction: pg_sys::ScanDirection::Type,
     count: u64,
 ) {
-    // SAFETY: the caller passes on a call of PostgreSQL's.
+    // SAFETY: the arguments are those of PostgreSQL's call (see # Safety).
     unsafe { previous.unwrap_or(raw::standard_ExecutorRun)(query, direction, count) }
 }
 
@@ -95,13 +96,13 @@ pub unsafe fn executor_finish(
     previous: pg_sys::ExecutorFinish_hook_type,
     query: *mut pg_sys::QueryDesc,
 ) {
-    // SAFETY: the caller passes on a call of PostgreSQL's.
+    // SAFETY: the arguments are those of PostgreSQL's call (see # Safety).
     unsafe { previous.unwrap_or(raw::standard_ExecutorFinish)(query) }
 }
 
 /// # Safety
 /// As for [`planner`].
 pub unsafe fn executor_end(previous: pg_sys::ExecutorEnd_hook_type, query: *mut pg_sys::QueryDesc) {
-    // SAFETY: the caller passes on a call of PostgreSQL's.
+    // SAFETY: the arguments are those of PostgreSQL's call (see # Safety).
     unsafe { previous.unwrap_or(raw::standard_ExecutorEnd)(query) }
 }

@@ -1,4 +1,4 @@
-//! The planner: an error in planning a write to a watched table is a failure of that statement.
+//! The planner hook: an error while planning a write to a watched table makes a failed statement.
 
 use super::next;
 use crate::failures::{self, StatementScope};
@@ -25,8 +25,7 @@ unsafe extern "C-unwind" fn planner(
     parameters: pg_sys::ParamListInfo,
 ) -> *mut pg_sys::PlannedStmt {
     let mut scope = StatementScope::new();
-    // SAFETY: the arguments are those that PostgreSQL passed, and the scope lives until this
-    // returns.
+    // SAFETY: PostgreSQL passed the arguments, and the scope lives until this function returns.
     unsafe {
         before(&raw mut scope, parse, text, parameters);
         let planned = next::planner(PREVIOUS.get(), parse, text, options, parameters);
@@ -42,6 +41,6 @@ unsafe extern "C-unwind" fn before(
     text: *const c_char,
     parameters: pg_sys::ParamListInfo,
 ) {
-    // SAFETY: the hook above passes its own scope and what PostgreSQL passed to it.
+    // SAFETY: the hook above passes its own scope and the arguments that PostgreSQL passed.
     unsafe { failures::planning_begins(&mut *scope, parse, text, parameters) }
 }

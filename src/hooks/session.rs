@@ -1,4 +1,4 @@
-//! A session begins: already its first statement may fail before any other hook is called.
+//! Runs when a session begins: its first statement may fail before PostgreSQL calls any other hook.
 
 use crate::failures;
 use pgrx::pg_sys;
@@ -25,7 +25,7 @@ pub fn install() {
 }
 
 unsafe extern "C-unwind" fn client_authentication(port: *mut pg_sys::Port, status: c_int) {
-    // SAFETY: the arguments are those that PostgreSQL passed.
+    // SAFETY: PostgreSQL passed the arguments.
     unsafe {
         if let Some(previous) = PREVIOUS.get() {
             previous(port, status);

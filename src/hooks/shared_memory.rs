@@ -1,5 +1,5 @@
-//! The postmaster asks for shared memory while it preloads the library, and sets it up at its start
-//! and after a crash.
+//! The postmaster requests shared memory while it preloads the library, and initializes it at its
+//! start and after a crash.
 
 use crate::failures::queue;
 use pgrx::pg_sys;
@@ -22,7 +22,8 @@ pub fn install() {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn request() {
-    // SAFETY: the previous hook is PostgreSQL's to call here, and so is the request.
+    // SAFETY: PostgreSQL calls this hook where the previous hook and a request for memory are
+    // allowed.
     unsafe {
         if let Some(previous) = PREVIOUS_REQUEST.get() {
             previous();
@@ -33,7 +34,7 @@ unsafe extern "C-unwind" fn request() {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn startup() {
-    // SAFETY: as above.
+    // SAFETY: PostgreSQL calls this hook where the previous hook may run.
     unsafe {
         if let Some(previous) = PREVIOUS_STARTUP.get() {
             previous();

@@ -1,10 +1,10 @@
-//! Transactions and subtransactions end. PRE_COMMIT and PRE_PREPARE may raise an error, which then
-//! ends the transaction.
+//! Runs at the end of transactions and subtransactions. PRE_COMMIT and PRE_PREPARE may raise an
+//! error, which aborts the transaction.
 //!
-//! COMMIT, PREPARE and ABORT must not: an error after the commit would be a PANIC of the server.
-//! What runs there neither waits nor asks PostgreSQL for memory, and its own memory is bounded.
-//! Should anything raise an error all the same, it is caught, and what the other modules do at the
-//! end of the transaction is still done.
+//! COMMIT, PREPARE and ABORT must not raise an error: after the commit it would be a PANIC of the
+//! server. Their functions neither wait nor allocate memory of PostgreSQL, and their own memory is
+//! bounded. An error that is raised in spite of this is caught, and the other modules still do
+//! their work for the end of the transaction.
 
 use crate::pg::TransactionEnd;
 use crate::{capture, entries, failures, seal, watch};
@@ -28,7 +28,7 @@ unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argumen
             if event == Event::XACT_EVENT_PRE_PREPARE {
                 seal::before_prepare();
             }
-            // Nothing should be left by then; what is must not be lost.
+            // Normally nothing is pending here, but an entry must not be lost.
             capture::statement_ends();
             entries::flush();
             entries::before_commit();
@@ -77,7 +77,7 @@ unsafe extern "C-unwind" fn subtransaction(
     }
 }
 
-/// Runs what must not raise an error. One that comes all the same ends here.
+/// Runs work that must not raise an error, and swallows an error that is raised in spite of this.
 fn without_error(work: impl FnOnce()) {
     pgrx::PgTryBuilder::new(AssertUnwindSafe(work))
         .catch_others(|_| ())

@@ -1,5 +1,5 @@
-//! Utility commands: COPY fires row triggers outside of the executor, TRUNCATE and COPY can fail,
-//! and some commands concern the background workers.
+//! Hook for utility commands. COPY fires row triggers outside of the executor, TRUNCATE and COPY
+//! can fail, and some commands concern the background workers.
 
 use crate::failures::{self, StatementScope};
 use crate::pg::UtilityCall;
@@ -20,8 +20,8 @@ pub fn install() {
     }
 }
 
-/// Defines a hook of ProcessUtility: a function that makes a [`UtilityCall`] of its arguments and
-/// hands it to another one.
+/// Defines a hook of ProcessUtility: a function that packs its arguments into a [`UtilityCall`] and
+/// passes that to `$work`.
 macro_rules! utility_hook {
     ($hook:ident => $work:path) => {
         unsafe extern "C-unwind" fn $hook(
@@ -44,7 +44,7 @@ macro_rules! utility_hook {
                 destination,
                 completion,
             };
-            // SAFETY: the call is the one that Postgres makes.
+            // SAFETY: PostgreSQL makes this call.
             unsafe { $work(call) }
         }
     };
@@ -53,14 +53,14 @@ macro_rules! utility_hook {
 utility_hook!(process_utility => run);
 
 /// # Safety
-/// `call` must be the one that PostgreSQL makes.
+/// `call` must be PostgreSQL's present call.
 unsafe fn run(call: UtilityCall) {
     let mut scope = StatementScope::new();
     let mut command = CommandScope::new();
     // SAFETY: the call is PostgreSQL's, and both scopes live until this returns.
     unsafe {
-        // COPY alone fires row triggers. A CALL, say, may end the transaction: nothing can be held
-        // across it.
+        // Only COPY fires row triggers. Other commands, such as CALL, may end the transaction, so
+        // no state can be held across them.
         let fires_row_triggers =
             (*(*call.statement).utilityStmt).type_ == pg_sys::NodeTag::T_CopyStmt;
         before(&raw mut scope, &raw const call, fires_row_triggers);

@@ -1,10 +1,11 @@
-//! The library's allocator: the system's, and a reserve for when that has no memory.
+//! The library's allocator: the system's allocator, and a reserve for when the system has no
+//! memory.
 //!
-//! Where Rust cannot get memory it ends the process, and with it the server. Buffers whose size a
-//! user determines ask before they grow (`try_reserve`). All other allocations of this library are
-//! small; where the system refuses one, it comes from the reserve, which is enough for what is done
-//! until PostgreSQL has raised its own error. The reserve is a static array that nothing touches
-//! before, so it takes address space and no memory.
+//! If an allocation fails, Rust ends the process, and with it the server. Buffers whose size a user
+//! determines use `try_reserve`. All other allocations of this library are small. If the system
+//! refuses one, it comes from the reserve, which suffices until PostgreSQL has raised its own
+//! error. The reserve is a static array that is untouched until then, so it takes address space and
+//! no memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
@@ -22,20 +23,19 @@ const ALIGNMENT: usize = 16;
 #[global_allocator]
 static ALLOCATOR: WithReserve<System> = WithReserve::new(System);
 
-/// An allocator, and a reserve for when it has no memory. The reserve is handed out from its
-/// beginning to its end, and begins anew when all of it has been given back.
+/// An allocator with a reserve. Pieces of the reserve are handed out from its beginning to its end.
+/// It starts again at the beginning when all pieces have been freed.
 struct WithReserve<A> {
     allocator: A,
     memory: Memory,
-    /// The end of what was handed out, and in the lower half how many pieces of it are in use.
+    /// The upper half is the end of the last piece. The lower half is the number of pieces in use.
     state: AtomicU64,
 }
 
 #[repr(C, align(16))]
 struct Memory(UnsafeCell<[u8; SIZE]>);
 
-// SAFETY: pieces of the memory are handed out to one owner each, by an atomic exchange of the
-// state.
+// SAFETY: an atomic exchange of the state hands each piece of the memory to one owner.
 unsafe impl Sync for Memory {}
 
 const fn pack(end: usize, pieces: u32) -> u64 {
@@ -55,7 +55,7 @@ impl<A> WithReserve<A> {
         }
     }
 
-    /// A piece of the reserve, or null.
+    /// Takes a piece of the reserve. Returns null if none fits.
     fn take(&self, layout: Layout) -> *mut u8 {
         if layout.size() > LARGEST || layout.align() > ALIGNMENT {
             return std::ptr::null_mut();
@@ -84,16 +84,16 @@ impl<A> WithReserve<A> {
             let (end, pieces) = unpack(state);
             Some(if pieces <= 1 { 0 } else { pack(end, pieces - 1) })
         };
-        // The closure always gives a value, so this always succeeds.
+        // The closure always returns a value, so this always succeeds.
         let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, freed);
     }
 }
 
-// SAFETY: memory is either the allocator's or a piece of the reserve, of the layout that was asked
-// for, and goes back to where it came from.
+// SAFETY: memory is either the allocator's or a piece of the reserve, has the requested layout, and
+// is freed to where it came from.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for WithReserve<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the layout is the caller's, who obeys this trait's rules.
+        // SAFETY: the caller obeys this trait's rules, so the layout is valid.
         let memory = unsafe { self.allocator.alloc(layout) };
         if memory.is_null() { self.take(layout) } else { memory }
     }
@@ -102,22 +102,22 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for WithReserve<A> {
         if self.is_from_reserve(memory) {
             self.give_back();
         } else {
-            // SAFETY: not from the reserve, so it is the allocator's.
+            // SAFETY: the memory is not from the reserve, so it is the allocator's.
             unsafe { self.allocator.dealloc(memory, layout) }
         }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if !self.is_from_reserve(memory) {
-            // SAFETY: not from the reserve, so it is the allocator's.
+            // SAFETY: the memory is not from the reserve, so it is the allocator's.
             let moved = unsafe { self.allocator.realloc(memory, layout, size) };
             if !moved.is_null() {
                 return moved;
             }
         }
-        // SAFETY: the caller promises that `size` is right for a layout of this alignment. The old
-        // memory is valid for its own size, the new one for its own; they do not overlap, since
-        // both are in use.
+        // SAFETY: the caller guarantees that `size` is valid for a layout of this alignment. Old
+        // and new memory are each valid for their own size. Both are in use, so they do not
+        // overlap.
         unsafe {
             let moved = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
             if !moved.is_null() {
@@ -168,7 +168,7 @@ mod tests {
             assert_eq!(std::slice::from_raw_parts(second, 100), [8; 100]);
             allocator.dealloc(second, bytes(100));
             allocator.dealloc(moved, bytes(50));
-            // All of it is back, so it begins anew.
+            // All pieces are freed, so the reserve starts at its beginning.
             assert_eq!(allocator.alloc(bytes(8)), first);
         }
     }
@@ -177,7 +177,7 @@ mod tests {
     fn the_reserve_ends() {
         static ALLOCATOR: WithReserve<Nothing> = WithReserve::new(Nothing);
         let allocator = &ALLOCATOR;
-        // SAFETY: what is allocated is not used.
+        // SAFETY: the allocated memory is not accessed.
         let pieces =
             (0..).take_while(|_| !unsafe { allocator.alloc(bytes(LARGEST)) }.is_null()).count();
         assert_eq!(pieces, SIZE / LARGEST);

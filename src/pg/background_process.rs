@@ -1,4 +1,4 @@
-//! What background processes do alike: signals, waiting, transactions, the pace of their tasks.
+//! Common parts of background processes: signals, waiting, transactions, and the timing of tasks.
 
 use super::{ServerError, hold_extension};
 use pgrx::pg_sys;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 mod raw {
     unsafe extern "C-unwind" {
-        // The same functions as pgrx binds, without its guard, which has no place in a signal
+        // The functions that pgrx binds, without pgrx's guard, which must not run in a signal
         // handler.
         pub fn SetLatch(latch: *mut pgrx::pg_sys::Latch);
         pub fn SignalHandlerForConfigReload(signal: core::ffi::c_int);
@@ -20,22 +20,21 @@ mod raw {
 static STOP: AtomicBool = AtomicBool::new(false);
 static IN_TRANSACTION: AtomicBool = AtomicBool::new(false);
 
-/// Whether SIGTERM came.
+/// Whether SIGTERM has arrived.
 pub fn must_stop() -> bool {
     STOP.load(Ordering::Acquire)
 }
 
-// Called pqsignal in C; since 18 that is a macro.
+// The C function is pqsignal; since 18 that is a macro.
 #[cfg(not(feature = "pg18"))]
 pub use pg_sys::pqsignal as set_signal_handler;
 #[cfg(feature = "pg18")]
 pub use pg_sys::pqsignal_be as set_signal_handler;
 
-/// Sets up the signals. SIGTERM cancels the transaction that is under way and is then up to the
-/// loop: what is queued can still be written.
+/// Sets up the signal handlers. SIGTERM cancels the transaction in progress. The loop then decides
+/// when to stop: queued records can still be written.
 pub fn handle_signals() {
-    // SAFETY: the handlers have the signature that Postgres asks for and do what a signal handler
-    // may do.
+    // SAFETY: the handlers have the signature that PostgreSQL requires, and are async-signal-safe.
     unsafe {
         set_signal_handler(libc::SIGHUP, Some(raw::SignalHandlerForConfigReload));
         set_signal_handler(libc::SIGTERM, Some(stop));
@@ -43,11 +42,11 @@ pub fn handle_signals() {
     }
 }
 
-/// Called by the kernel: sets flags, and wakes the loop.
+/// A signal handler: sets flags and wakes the loop.
 // Unguarded: a signal handler, which sets plain variables.
 unsafe extern "C-unwind" fn stop(_signal: i32) {
-    // SAFETY: plain variables that Postgres's own handlers set in the same way; errno is kept for
-    // who was interrupted.
+    // SAFETY: PostgreSQL's own handlers set these variables in the same way. errno is restored for
+    // the interrupted code.
     unsafe {
         let errno = *libc::__errno_location();
         STOP.store(true, Ordering::Release);
@@ -63,19 +62,19 @@ unsafe extern "C-unwind" fn stop(_signal: i32) {
 /// When a task of a background process has its next turn.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum NextTurn {
-    /// When its interval is over: there is nothing more to do for now.
+    /// After its interval: no work remains for now.
     AtInterval,
-    /// At once: there is more to do.
+    /// At once: work remains.
     AtOnce,
-    /// This long after the beginning of this turn: there may soon be more to do.
+    /// This long after the beginning of this turn: more work may arrive soon.
     After(Duration),
 }
 
-/// Waits until something happens or `timeout` is over, then does what the server asks of every
-/// process. Returns whether somebody woke the process.
+/// Waits until the latch is set or `timeout` is over, then handles interrupts and reloads the
+/// configuration if asked. Returns whether the latch was set.
 pub fn wait(timeout: Duration) -> bool {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-    // SAFETY: waits on the process's own latch; the rest is what every loop in a background process
+    // SAFETY: waits on the process's own latch, then does what every loop of a background process
     // does.
     unsafe {
         let milliseconds = timeout.as_millis().clamp(1, 3_600_000) as core::ffi::c_long;
@@ -89,7 +88,7 @@ pub fn wait(timeout: Duration) -> bool {
         if is_woken {
             pg_sys::ResetLatch(pg_sys::MyLatch);
         }
-        // A cancel that came too late has nothing to cancel.
+        // A cancel that arrives between transactions has nothing to cancel.
         pg_sys::QueryCancelPending = 0;
         pgrx::check_for_interrupts!();
         if pg_sys::ConfigReloadPending != 0 {
@@ -100,22 +99,23 @@ pub fn wait(timeout: Duration) -> bool {
     }
 }
 
-/// Runs `work` in a transaction of its own, with a snapshot. An error undoes it and is returned.
+/// Runs `work` in a transaction of its own, with a snapshot. An error rolls it back and is
+/// returned.
 ///
 /// # Errors
-/// What `work` or its commit raised.
+/// If `work` or the commit raises an error.
 pub fn in_transaction<R>(activity: &CStr, work: impl FnOnce() -> R) -> Result<R, ServerError> {
     transaction(activity, || (), |()| work())
 }
 
-/// Runs `work` in a transaction of its own, as `in_transaction` does, and keeps others from
-/// dropping the extension meanwhile. Returns `None` where it is not there (any more).
+/// Like `in_transaction`, and prevents other sessions from dropping the extension meanwhile.
+/// Returns `None` if the extension does not exist.
 ///
-/// DROP EXTENSION locks the extension before it locks the tables. A worker that holds a table and
-/// waits for another one would wait for it in a circle.
+/// DROP EXTENSION locks the extension before its tables. Without the lock on the extension, a
+/// worker that holds a table and waits for another table could deadlock with it.
 ///
 /// # Errors
-/// What `work` or the commit raised.
+/// If `work` or the commit raises an error.
 pub fn in_extension_transaction<R>(
     activity: &CStr,
     work: impl FnOnce() -> R,
@@ -123,14 +123,14 @@ pub fn in_extension_transaction<R>(
     transaction(activity, hold_extension, |is_here| is_here.then(work))
 }
 
-/// `first` runs before the snapshot is taken, and `work` with what it returned.
+/// Runs `first` before the snapshot is taken, then `work` with the result of `first`.
 fn transaction<T, R>(
     activity: &CStr,
     first: impl FnOnce() -> T,
     work: impl FnOnce(T) -> R,
 ) -> Result<R, ServerError> {
-    // SAFETY: the sequence that Postgres's own background workers use; after an error the abort
-    // gives back everything. No transaction is under way when this is called.
+    // SAFETY: the sequence is that of PostgreSQL's own background workers. After an error the abort
+    // releases all resources. No transaction is in progress when this is called.
     unsafe {
         pg_sys::QueryCancelPending = 0;
         IN_TRANSACTION.store(true, Ordering::Release);

@@ -1,10 +1,10 @@
-//! A Postgres error that was caught and is now a value.
+//! A caught PostgreSQL error as a value.
 
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::fmt;
 
-/// What an error said, taken out of Postgres's error stack.
+/// The fields of an error, copied from PostgreSQL's error stack.
 #[derive(Debug, Clone)]
 pub struct ServerError {
     /// Its SQLSTATE.
@@ -16,9 +16,8 @@ pub struct ServerError {
 }
 
 impl ServerError {
-    /// Takes note of `caught`, unless it is one that nobody may hold up (a cancel, a timeout, a
-    /// shutdown, a failure to serialize, after which the transaction has to be repeated): that goes
-    /// on.
+    /// Copies `caught`. Rethrows it if it must not be delayed: a cancel, a timeout, a shutdown, or
+    /// a serialization failure, after which the client has to repeat the transaction.
     pub fn from_caught(caught: CaughtError) -> Self {
         let error = Self::of_caught(&caught);
         if error.must_not_be_held_up() {
@@ -27,7 +26,7 @@ impl ServerError {
         error
     }
 
-    /// Takes note of any error, for who ends the transaction with it.
+    /// Copies any error, for callers that end the transaction with it.
     pub fn of_caught(caught: &CaughtError) -> Self {
         Self::of(match caught {
             CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
@@ -35,7 +34,7 @@ impl ServerError {
         })
     }
 
-    /// Raises it as an error of the statement.
+    /// Raises the error in the present statement.
     pub fn raise(self, hint: Option<String>) -> ! {
         let mut report = ErrorReport::new(self.code, self.message, "lead_audit");
         if let Some(detail) = self.detail {
@@ -49,8 +48,8 @@ impl ServerError {
     }
 
     fn of(report: &ErrorReportWithLevel) -> Self {
-        // What code of a user's raises has no limit of its own, and goes into WARNINGs, records and
-        // entries from here.
+        // Errors raised by users' code are of any length, and these texts are copied into WARNINGs,
+        // records and entries.
         const LIMIT: usize = 64 * 1024;
         let text = |text: &str| capped(text.as_bytes(), LIMIT);
         ServerError {
@@ -72,19 +71,19 @@ impl ServerError {
     }
 }
 
-/// The five characters of a SQLSTATE, which Postgres packs into six bits each.
+/// The five characters of a SQLSTATE. PostgreSQL packs each into six bits.
 pub fn sqlstate_text(code: PgSqlErrorCode) -> String {
     packed_sqlstate_text(code as i32)
 }
 
-/// The same for one that pgrx has no name for.
+/// The same for a SQLSTATE that pgrx has no name for.
 pub fn packed_sqlstate_text(code: i32) -> String {
     (0..5).map(|place| char::from(((code >> (6 * place)) & 0x3f) as u8 + b'0')).collect()
 }
 
-/// As much of a text as fits into `limit` bytes of JSON, with "…" at its end where that is not all.
-/// Bytes that are no UTF-8 become U+FFFD. Measured as JSON, since each control character takes six
-/// bytes there.
+/// The beginning of a text that fits into `limit` bytes of JSON, with "…" at its end if it was cut.
+/// Invalid UTF-8 becomes U+FFFD. The length is measured as JSON, where a control character takes
+/// six bytes.
 pub fn capped(text: &[u8], limit: usize) -> String {
     const ELLIPSIS: char = '…';
     let limit = limit.saturating_sub(ELLIPSIS.len_utf8());

@@ -1,4 +1,4 @@
-//! What the catalog says of extensions.
+//! Looks up extensions in the catalog.
 
 use super::OpenRelation;
 use pgrx::pg_sys;
@@ -6,11 +6,12 @@ use std::ffi::CStr;
 
 const NAME: &CStr = c"lead_audit";
 
-/// Keeps others from dropping lead_audit until the transaction ends. Returns whether it is there.
+/// Prevents other sessions from dropping lead_audit until the transaction ends. Returns whether the
+/// extension exists.
 pub fn hold_extension() -> bool {
-    // SAFETY: look-ups by name, and a lock that goes with the transaction. The lock takes in what
-    // others have committed, so the second look-up sees whether they dropped the extension while
-    // this one waited.
+    // SAFETY: look-ups by name, and a lock that the end of the transaction releases. Locking
+    // processes invalidations, so the second look-up notices if the extension was dropped while
+    // this session waited.
     unsafe {
         let extension = pg_sys::get_extension_oid(NAME.as_ptr(), true);
         if extension == pg_sys::InvalidOid {
@@ -26,12 +27,12 @@ pub fn hold_extension() -> bool {
     }
 }
 
-/// The version of the extension's SQL objects in this database; `None` if it is not there.
+/// The version of the extension's SQL objects in this database. `None` without the extension.
 pub fn extension_version() -> Option<String> {
     let catalog = OpenRelation::open(pg_sys::ExtensionRelationId, pg_sys::AccessShareLock);
-    // SAFETY: an index scan of an open system catalog, which ends before it is closed. The key's
-    // name is a constant; the tuple stays until the scan ends, and its value is copied before.
-    // After an error the abort of the transaction cleans up.
+    // SAFETY: an index scan of an open system catalog, which ends before the catalog is closed. The
+    // key's name is a constant. The tuple is valid until the scan ends, and its value is copied
+    // before. After an error the abort of the transaction cleans up.
     unsafe {
         let mut key = pg_sys::ScanKeyData::default();
         pg_sys::ScanKeyInit(
@@ -63,9 +64,9 @@ pub fn extension_version() -> Option<String> {
     }
 }
 
-/// The owner of schema lead_audit; `None` if there is no such schema.
+/// The owner of schema lead_audit. `None` if the schema does not exist.
 pub fn extension_owner() -> Option<pg_sys::Oid> {
-    // SAFETY: a look-up in the system catalog; the tuple is released when its owner column has been
+    // SAFETY: a look-up in the system catalog. The tuple is released after its owner column is
     // read.
     unsafe {
         let name = pg_sys::Datum::from(NAME.as_ptr());

@@ -1,7 +1,7 @@
-//! Calls of code that is not ours and may raise an error of any length.
+//! Calls code that is not this library's and may raise an error of any length.
 //!
-//! pgrx copies the texts of an error that it catches into Rust's memory. Where there is not enough
-//! of it, Rust ends the process, and with it the server. Here they are shortened before.
+//! pgrx copies the texts of a caught error into Rust's memory. If that allocation fails, Rust ends
+//! the process, and with it the server. So this module shortens the texts first.
 
 use cee_scape::{SigJmpBufFields, call_with_sigsetjmp};
 use pgrx::pg_sys;
@@ -12,7 +12,7 @@ mod raw {
     use pgrx::pg_sys;
 
     unsafe extern "C-unwind" {
-        // The same function as pgrx binds, without its guard.
+        // The function that pgrx binds, without pgrx's guard.
         pub fn FunctionCall1Coll(
             function: *mut pg_sys::FmgrInfo,
             collation: pg_sys::Oid,
@@ -21,22 +21,22 @@ mod raw {
     }
 }
 
-/// Longest text of an error that is kept, in bytes. The allocator's reserve has room for it.
+/// Longest text of an error that is kept, in bytes. Fits into the allocator's reserve.
 const LONGEST: usize = 16 * 1024;
 
-/// What a text ends with that was cut.
+/// Appended to a text that was cut.
 const ELLIPSIS: &[u8] = b"...";
 
-/// Calls a function with one argument. Its error goes on as that of any function of `pg_sys` does,
-/// but each of its texts has at most 16 kB.
+/// Calls a function with one argument. Its error is raised like that of any `pg_sys` function, with
+/// each text cut to 16 kB.
 ///
 /// # Safety
 /// The argument must be of the type that the function takes.
 pub unsafe fn call_foreign(function: &pg_sys::FmgrInfo, argument: pg_sys::Datum) -> pg_sys::Datum {
     let function = std::ptr::from_ref(function).cast_mut();
     let mut result = MaybeUninit::uninit();
-    // SAFETY: this is what PG_TRY() and PG_CATCH() do. Where an error jumps back to here, it jumps
-    // over the closure, which has nothing to drop, and over the function's own frames.
+    // SAFETY: this is what PG_TRY() and PG_CATCH() do. An error jumps over the closure, which has
+    // nothing to drop, and over the frames of the called function.
     unsafe {
         let memory = pg_sys::CurrentMemoryContext;
         let (handler, callbacks) = (pg_sys::PG_exception_stack, pg_sys::error_context_stack);
@@ -52,7 +52,7 @@ pub unsafe fn call_foreign(function: &pg_sys::FmgrInfo, argument: pg_sys::Datum)
             return result.assume_init();
         }
         pg_sys::CurrentMemoryContext = memory;
-        // This fails, with a short error, where PostgreSQL has no memory for the copy either.
+        // Raises a short error if PostgreSQL has no memory for the copy.
         let error = pg_sys::CopyErrorData();
         pg_sys::FlushErrorState();
         shorten(&mut *error);
@@ -60,10 +60,10 @@ pub unsafe fn call_foreign(function: &pg_sys::FmgrInfo, argument: pg_sys::Datum)
     }
 }
 
-/// Cuts the texts of a copy of an error.
+/// Cuts the texts of a copied error.
 ///
 /// # Safety
-/// They must be C strings or null, which may be written to.
+/// The texts must be writable C strings or null.
 unsafe fn shorten(error: &mut pg_sys::ErrorData) {
     for text in [
         error.message,
@@ -76,8 +76,8 @@ unsafe fn shorten(error: &mut pg_sys::ErrorData) {
         if text.is_null() {
             continue;
         }
-        // SAFETY: as the caller promises; nothing behind the string's end is read or written, and
-        // the clipped string ends with a whole character of the database's encoding.
+        // SAFETY: the texts are writable C strings (see # Safety). Nothing behind a string's end is
+        // read or written, and the cut text ends with a whole character of the database's encoding.
         unsafe {
             let length = libc::strnlen(text, LONGEST + ELLIPSIS.len() + 1);
             if length > LONGEST + ELLIPSIS.len() {

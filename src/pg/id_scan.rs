@@ -1,5 +1,5 @@
-//! Reading a table in the order of its ids, below SQL: the rows come one by one whatever the
-//! planner would do, and no right, policy or rule stands in between.
+//! Reads a table in the order of its ids, without SQL: rows come one by one whatever the planner
+//! would choose, and no privilege, policy or rule applies.
 
 use super::{OpenRelation, ServerError, relation_name};
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -13,7 +13,7 @@ pub struct IdScan {
 }
 
 impl IdScan {
-    /// Opens it. It has no rows before [`range`](Self::range).
+    /// Opens the scan. It returns no rows before [`range`](Self::range) is called.
     ///
     /// # Safety
     /// The snapshot must be active or registered, and outlive the scan.
@@ -22,12 +22,12 @@ impl IdScan {
         snapshot: pg_sys::Snapshot,
     ) -> Result<Self, ServerError> {
         let table = OpenRelation::open(table, pg_sys::AccessShareLock);
-        // SAFETY: table and index are open and locked until the end of the transaction; both are
-        // closed in `drop`.
+        // SAFETY: table and index are open and locked until the transaction ends. `drop` closes
+        // both.
         unsafe {
             #[cfg(not(feature = "pg18"))]
             let index = pg_sys::RelationGetPrimaryKeyIndex(table.as_ptr());
-            // Since 18 it has to be said that one which is checked at commit only will not do.
+            // Since 18, an argument excludes a deferrable key.
             #[cfg(feature = "pg18")]
             let index = pg_sys::RelationGetPrimaryKeyIndex(table.as_ptr(), false);
             if index == pg_sys::InvalidOid {
@@ -59,9 +59,9 @@ impl IdScan {
         }
     }
 
-    /// Begins anew: with the rows whose id is from … to …, both included.
+    /// Restarts the scan for the ids from `first` to `last`, both included.
     pub fn range(&mut self, first: i64, last: i64) {
-        // SAFETY: the scan was begun with two keys; index_rescan copies them.
+        // SAFETY: the scan was started with two keys; index_rescan copies them.
         unsafe {
             let mut keys: [pg_sys::ScanKeyData; 2] = std::mem::zeroed();
             let at_least = (pg_sys::BTGreaterEqualStrategyNumber, pg_sys::F_INT8GE, first);
@@ -80,10 +80,10 @@ impl IdScan {
         }
     }
 
-    /// The next row's id, or `None` after the last. A cancel is heard here.
+    /// The next row's id, or `None` after the last row. Checks for interrupts.
     pub fn next(&mut self) -> Option<i64> {
         pgrx::check_for_interrupts!();
-        // SAFETY: the scan and the slot are open; a row that was found has a first column, which is
+        // SAFETY: the scan and the slot are open. The first column of a row is its id, which is
         // never NULL.
         unsafe {
             if !pg_sys::index_getnext_slot(
@@ -103,11 +103,11 @@ impl IdScan {
         self.table.tuple_desc()
     }
 
-    /// The first `count` columns of the present row, and which are NULL. They stay until the next
-    /// row is asked for.
+    /// The first `count` columns of the present row, and which of them are NULL. They are valid
+    /// until the next call of `next`.
     pub fn columns(&self, count: usize) -> (&[pg_sys::Datum], &[bool]) {
-        // SAFETY: there is a present row; no more columns are taken than the row type has, and the
-        // slot holds as many.
+        // SAFETY: a present row exists. No more columns are read than the row type and the slot
+        // have.
         unsafe {
             let count = count.min((*self.tuple_desc()).natts as usize);
             if usize::try_from((*self.slot).tts_nvalid).unwrap_or(0) < count {
@@ -123,9 +123,9 @@ impl IdScan {
 
 impl Drop for IdScan {
     fn drop(&mut self) {
-        // While an error is on its way, the (sub)transaction's abort gives all of it back.
+        // During an error the abort of the (sub)transaction releases these resources.
         if !std::thread::panicking() {
-            // SAFETY: opened by us and not closed since; the locks stay.
+            // SAFETY: `open` opened them, and only this closes them. The locks are kept.
             unsafe {
                 pg_sys::index_endscan(self.scan);
                 pg_sys::ExecDropSingleTupleTableSlot(self.slot);

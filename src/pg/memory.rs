@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-/// Makes a memory context that is a child of `parent`, and goes with it at the latest.
+/// Makes a child context of `parent`. It is deleted with `parent` at the latest.
 ///
 /// # Safety
 /// `parent` must be a live memory context.
@@ -11,7 +11,7 @@ pub unsafe fn new_context(
     parent: pg_sys::MemoryContext,
     name: &'static CStr,
 ) -> pg_sys::MemoryContext {
-    // SAFETY: as the caller promises; the name is static, as Postgres asks.
+    // SAFETY: `parent` is live (see # Safety). The name is static, as PostgreSQL requires.
     unsafe {
         pg_sys::AllocSetContextCreateInternal(
             parent,
@@ -23,13 +23,13 @@ pub unsafe fn new_context(
     }
 }
 
-/// Runs `work` with `context` as the current memory context. After an error whoever catches it sets
-/// the context anyway.
+/// Runs `work` with `context` as the current memory context. After an error the code that catches
+/// it sets the context.
 ///
 /// # Safety
 /// `context` must be a live memory context.
 pub unsafe fn in_context<R>(context: pg_sys::MemoryContext, work: impl FnOnce() -> R) -> R {
-    // SAFETY: as the caller promises; the former context is put back before this returns.
+    // SAFETY: `context` is live (see # Safety). The former context is restored before this returns.
     unsafe {
         let former = pg_sys::CurrentMemoryContext;
         pg_sys::CurrentMemoryContext = context;
@@ -39,19 +39,20 @@ pub unsafe fn in_context<R>(context: pg_sys::MemoryContext, work: impl FnOnce() 
     }
 }
 
-/// Memory for one row at a time: a child of the current context, emptied after each.
+/// Memory for one row at a time: a child of the current context, reset after each row.
 pub struct RowMemory(pg_sys::MemoryContext);
 
 impl RowMemory {
-    /// Makes it.
+    /// Makes the memory context.
     pub fn new(name: &'static CStr) -> Self {
         // SAFETY: the current context is live.
         RowMemory(unsafe { new_context(pg_sys::CurrentMemoryContext, name) })
     }
 
-    /// Runs `work`, then frees all that it allocated.
+    /// Runs `work`, then frees the memory that it allocated.
     pub fn for_row<R>(&mut self, work: impl FnOnce() -> R) -> R {
-        // SAFETY: the context lives as long as this, or its parent; what `work` returns is Rust's.
+        // SAFETY: `self` or the parent keeps the context alive. The result of `work` is in Rust's
+        // memory.
         unsafe {
             let result = in_context(self.0, work);
             pg_sys::MemoryContextReset(self.0);
@@ -62,10 +63,9 @@ impl RowMemory {
 
 impl Drop for RowMemory {
     fn drop(&mut self) {
-        // While an error is on its way the context is left to its parent, which ends with the
-        // (sub)transaction.
+        // During an error the parent deletes the context, at the end of the (sub)transaction.
         if !std::thread::panicking() {
-            // SAFETY: made by us and not deleted since.
+            // SAFETY: `new` made the context, and only this deletes it.
             unsafe { pg_sys::MemoryContextDelete(self.0) }
         }
     }

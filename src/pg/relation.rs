@@ -1,28 +1,27 @@
-//! Relations: opening them, their names, columns, rows, triggers and partitions, and sequences.
+//! Wrappers for relations: their names, columns, rows, triggers and partitions, and for sequences.
 //!
-//! Names need not be UTF-8, like any text of the server.
+//! Names are not necessarily UTF-8, like any text of the server.
 
 use super::{RowMemory, Text};
 use pgrx::{PgList, pg_sys};
 use std::ffi::CStr;
 
-/// A relation that is open and locked. Its lock stays until the transaction ends, as after any
-/// statement.
+/// An open, locked relation. The lock is kept until the transaction ends, as after any statement.
 pub struct OpenRelation(pg_sys::Relation);
 
 impl OpenRelation {
-    /// Opens the relation, waiting for the lock. Raises Postgres's error if it is gone.
+    /// Opens the relation and waits for the lock. Raises PostgreSQL's error if it does not exist.
     pub fn open(relation: pg_sys::Oid, lock: u32) -> Self {
-        // SAFETY: table_open takes any oid and raises an error for one that is none; it returns an
+        // SAFETY: table_open takes any oid and raises an error for an unknown one. It returns an
         // open relation.
         OpenRelation(unsafe { pg_sys::table_open(relation, lock as pg_sys::LOCKMODE) })
     }
 
-    /// The same; `None` if it is gone.
+    /// The same; `None` if the relation does not exist.
     pub fn try_open(relation: pg_sys::Oid, lock: u32) -> Option<Self> {
-        // SAFETY: takes any oid; null for one that is none.
+        // SAFETY: takes any oid, and returns null for an unknown one.
         let open = unsafe { pg_sys::try_relation_open(relation, lock as pg_sys::LOCKMODE) };
-        // Not then_some(): it would make the value first, whose drop closes a null relation.
+        // Not then_some(): it would make the value first, and its drop would close a null relation.
         (!open.is_null()).then(|| OpenRelation(open))
     }
 
@@ -40,10 +39,10 @@ impl OpenRelation {
 
 impl Drop for OpenRelation {
     fn drop(&mut self) {
-        // While an error is on its way, the (sub)transaction's abort closes the relation; doing it
-        // twice would be wrong.
+        // During an error the abort of the (sub)transaction closes the relation. It must be closed
+        // only once.
         if !std::thread::panicking() {
-            // SAFETY: opened by us and not closed since. NoLock keeps the lock.
+            // SAFETY: `open` opened it, and only this closes it. NoLock keeps the lock.
             unsafe { pg_sys::table_close(self.0, pg_sys::NoLock as pg_sys::LOCKMODE) }
         }
     }
@@ -57,12 +56,12 @@ pub unsafe fn attribute<'a>(
     descriptor: pg_sys::TupleDesc,
     index: usize,
 ) -> &'a pg_sys::FormData_pg_attribute {
-    // SAFETY: as the caller promises; the attributes follow the descriptor.
+    // SAFETY: the attribute exists (see # Safety). The attributes follow the descriptor.
     #[cfg(not(feature = "pg18"))]
     unsafe {
         &*(*descriptor).attrs.as_ptr().add(index)
     }
-    // SAFETY: the same; since 18 as many short forms of them come first.
+    // SAFETY: the same. Since 18 an array of as many compact attributes comes first.
     #[cfg(feature = "pg18")]
     unsafe {
         let short_forms = (*descriptor).compact_attrs.as_ptr().add((*descriptor).natts as usize);
@@ -75,7 +74,7 @@ pub unsafe fn attribute<'a>(
 /// # Safety
 /// `relation` must be an open relation.
 pub unsafe fn relation_name(relation: pg_sys::Relation) -> Text {
-    // SAFETY: an open relation has its row of pg_class; a name is a C string within its 64 bytes.
+    // SAFETY: an open relation has its row of pg_class. A name is a C string within its 64 bytes.
     unsafe {
         Text::from_server(CStr::from_ptr((*(*relation).rd_rel).relname.data.as_ptr()).to_bytes())
     }
@@ -86,13 +85,13 @@ pub unsafe fn relation_name(relation: pg_sys::Relation) -> Text {
 /// # Safety
 /// As for [`attribute`].
 pub unsafe fn attribute_name<'a>(descriptor: pg_sys::TupleDesc, index: usize) -> &'a [u8] {
-    // SAFETY: as the caller promises; a name is a C string within its 64 bytes.
+    // SAFETY: the attribute exists (see # Safety). A name is a C string within its 64 bytes.
     unsafe { CStr::from_ptr(attribute(descriptor, index).attname.data.as_ptr()).to_bytes() }
 }
 
-/// The schema's name; empty for one that is gone.
+/// The schema's name. Empty if the schema does not exist.
 pub fn schema_name(schema: pg_sys::Oid) -> Text {
-    // SAFETY: a look-up by oid: null, or a C string in the current memory context.
+    // SAFETY: a look-up by oid, which returns null or a C string in the current memory context.
     unsafe {
         let name = pg_sys::get_namespace_name(schema);
         if name.is_null() {
@@ -119,17 +118,17 @@ mod raw {
     }
 }
 
-/// Calls `each` with every row of the table, as the newest snapshot has them; of a partitioned
-/// table, with those of its partitions and the partition that each is in. Rows of child tables by
-/// inheritance are not the table's own.
+/// Calls `each` with every row of the table, in the newest snapshot. For a partitioned table, calls
+/// it with every row of its partitions, and with the partition. Rows of inheritance children are
+/// not included.
 ///
-/// What `each` allocates is given back after each row. The caller holds a lock on the table.
+/// Memory that `each` allocates is freed after each row. The caller holds a lock on the table.
 pub fn for_each_row(table: pg_sys::Oid, mut each: impl FnMut(pg_sys::Relation, pg_sys::HeapTuple)) {
     for leaf in leaves(table) {
         let relation = OpenRelation::open(leaf, pg_sys::AccessShareLock);
-        // SAFETY: a scan of an open table, ended before the table is closed; the tuple stays until
-        // the next is fetched. After an error the abort of the (sub)transaction gives back what is
-        // left open.
+        // SAFETY: a scan of an open table, ended before the table is closed. The tuple is valid
+        // until the next is fetched. After an error the abort of the (sub)transaction releases what
+        // is open.
         unsafe {
             let mut memory = RowMemory::new(c"lead_audit row");
             let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
@@ -154,11 +153,11 @@ pub fn for_each_row(table: pg_sys::Oid, mut each: impl FnMut(pg_sys::Relation, p
     }
 }
 
-/// The tables that rows of `table` are in: itself, or its partitions that are tables of this
-/// database.
+/// The tables that store the rows of `table`: the table itself, or its partitions that are tables
+/// of this database.
 pub fn leaves(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
-    // SAFETY: look-ups by oid; an oid of no relation has no kind. The guard turns an error's
-    // longjmp into unwinding.
+    // SAFETY: look-ups by oid; an unknown oid has no relkind. The guard turns an error's longjmp
+    // into unwinding.
     unsafe {
         let kind = |relation| pg_sys::get_rel_relkind(relation) as u8;
         if kind(table) != pg_sys::RELKIND_PARTITIONED_TABLE {
@@ -178,8 +177,7 @@ pub fn leaves(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
-/// The partitioned tables that a table is a partition of, the nearest first; none for a table that
-/// is no partition.
+/// The partitioned tables above a partition, the nearest first. Empty for other tables.
 pub fn partition_ancestors(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     // SAFETY: look-ups by oid. The guard turns an error's longjmp into unwinding.
     unsafe {
@@ -191,7 +189,7 @@ pub fn partition_ancestors(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
-/// What the audit triggers of a relation say.
+/// The arguments of a relation's audit triggers.
 pub struct WatchTriggers {
     /// The relation's schema.
     pub schema: String,
@@ -203,10 +201,10 @@ pub struct WatchTriggers {
     pub soft_delete_column: String,
 }
 
-/// Looks for a trigger that is on and calls the extension; `None` for a relation that is gone or
-/// not watched.
+/// Looks for an enabled trigger that calls the extension. `None` if the relation does not exist or
+/// is not watched.
 pub fn watch_of_triggers(relation: pg_sys::Oid) -> Option<WatchTriggers> {
-    // SAFETY: within a transaction. The relcache entry is held until it is closed below; a trigger
+    // SAFETY: within a transaction. The relcache entry is held until it is closed below. A trigger
     // has tgnargs arguments, and names and arguments are C strings.
     unsafe {
         let open = pg_sys::RelationIdGetRelation(relation);
@@ -222,7 +220,7 @@ pub fn watch_of_triggers(relation: pg_sys::Oid) -> Option<WatchTriggers> {
 /// # Safety
 /// `open` must be an open relation.
 unsafe fn triggers_of(open: pg_sys::Relation) -> Option<WatchTriggers> {
-    // SAFETY: as the caller promises, and as above.
+    // SAFETY: the relation is open (see # Safety). A trigger has tgnargs arguments, all C strings.
     unsafe {
         let description = (*open).trigdesc;
         if description.is_null() {
@@ -261,10 +259,9 @@ unsafe fn triggers_of(open: pg_sys::Relation) -> Option<WatchTriggers> {
     }
 }
 
-/// The sequence's next value. The caller of the statement needs no right on it: what takes values
-/// is the library.
+/// The sequence's next value. Checks no privilege: the library takes the value, not the user.
 pub fn next_value(sequence: pg_sys::Oid) -> i64 {
-    // SAFETY: nextval_internal raises an error for an oid that is no sequence; the guard turns the
-    // error's longjmp into unwinding, so that nothing of Rust's is jumped over.
+    // SAFETY: nextval_internal raises an error for an oid that is no sequence. The guard turns its
+    // longjmp into unwinding, so that it skips no Rust frame.
     unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| raw::nextval_internal(sequence, false)) }
 }

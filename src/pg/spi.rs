@@ -1,17 +1,17 @@
-//! SQL that the library runs itself, with the snapshot that it says: pgrx's own interface takes the
-//! transaction's.
+//! Runs the library's own SQL with a given snapshot. pgrx's interface always uses the transaction's
+//! snapshot.
 
 use super::{ServerError, borrowed_text};
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode, Spi, pg_sys};
 use std::ffi::CString;
 
-/// A prepared statement. It is freed with this, or with the connection to SPI at the latest.
+/// A prepared statement. Freed when dropped, or when the SPI connection ends.
 pub struct SpiPlan {
     plan: pg_sys::SPIPlanPtr,
     arguments: usize,
 }
 
-/// Connects to SPI, within which plans can be made and run.
+/// Runs `work` within a connection to SPI, where plans can be made and run.
 pub fn with_spi<R>(work: impl FnOnce() -> R) -> R {
     Spi::connect_mut(|_| work())
 }
@@ -21,7 +21,7 @@ impl SpiPlan {
     pub fn prepare(sql: &str, types: &[pg_sys::Oid]) -> Self {
         let Ok(text) = CString::new(sql) else { failed(sql) };
         let mut types = types.to_vec();
-        // SAFETY: within a connection to SPI; the text and the types are copied.
+        // SAFETY: within a connection to SPI. The text and the types are copied.
         let plan =
             unsafe { pg_sys::SPI_prepare(text.as_ptr(), types.len() as i32, types.as_mut_ptr()) };
         if plan.is_null() {
@@ -30,13 +30,13 @@ impl SpiPlan {
         SpiPlan { plan, arguments: types.len() }
     }
 
-    /// Runs a query that changes nothing.
+    /// Runs a query that writes nothing.
     pub fn read(&self, snapshot: pg_sys::Snapshot, arguments: &[Option<pg_sys::Datum>]) -> Rows {
         self.run(snapshot, true, arguments)
     }
 
-    /// Runs a statement that may change something. It sees what the transaction itself has done
-    /// before, whatever the snapshot.
+    /// Runs a statement that may write. Whatever the snapshot, it sees the transaction's own
+    /// earlier changes.
     pub fn write(&self, snapshot: pg_sys::Snapshot, arguments: &[Option<pg_sys::Datum>]) -> Rows {
         self.run(snapshot, false, arguments)
     }
@@ -54,7 +54,7 @@ impl SpiPlan {
             arguments.iter().map(|value| value.unwrap_or(pg_sys::Datum::from(0))).collect();
         let nulls: Vec<_> =
             arguments.iter().map(|value| if value.is_some() { b' ' } else { b'n' } as _).collect();
-        // SAFETY: the plan is alive and takes as many arguments; a snapshot of the caller's is
+        // SAFETY: the plan is alive and has this many arguments. The caller keeps a snapshot
         // active.
         let result = unsafe {
             pg_sys::SPI_execute_snapshot(
@@ -71,7 +71,7 @@ impl SpiPlan {
         if result < 0 {
             failed(&format!("SPI_execute_snapshot returned {result}"));
         }
-        // SAFETY: set by the call.
+        // SAFETY: the call above set both variables.
         unsafe { Rows { table: pg_sys::SPI_tuptable, count: pg_sys::SPI_processed as usize } }
     }
 }
@@ -79,35 +79,35 @@ impl SpiPlan {
 impl Drop for SpiPlan {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            // SAFETY: made by us and not freed since.
+            // SAFETY: `prepare` made the plan, and only this frees it.
             unsafe { pg_sys::SPI_freeplan(self.plan) };
         }
     }
 }
 
-/// What a statement returned. The rows are freed with this.
+/// The result of a statement. Dropping it frees the rows.
 pub struct Rows {
     table: *mut pg_sys::SPITupleTable,
     count: usize,
 }
 
 impl Rows {
-    /// How many rows there are, or, without RETURNING, were changed.
+    /// The number of rows returned or, without RETURNING, changed.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// A value, both counted from 0; `None` for a row or column that is not there, for NULL, and
-    /// for a text that is not UTF-8. A column of another type than `T` is an error, which is
-    /// raised.
+    /// A value by row and column, counted from 0. `None` for a row or column that does not exist,
+    /// for NULL, and for a text that is not UTF-8. Raises an error if the column's type is not that
+    /// of `T`.
     pub fn get<T: FromDatum + IntoDatum>(&self, row: usize, column: usize) -> Option<T> {
         if self.table.is_null() || row >= self.count {
             return None;
         }
         let number = i32::try_from(column).ok()?.checked_add(1)?;
-        // SAFETY: the table has `count` rows of its row type; SPI_getbinval gives NULL for a column
-        // that is not there, whose type is invalid. The value is read as its type, and as text only
-        // if it is one.
+        // SAFETY: the table has `count` rows of its row type. SPI_getbinval returns NULL for a
+        // column that does not exist, and the type of that column is invalid. The value is read as
+        // its type, and as text only if it is text.
         unsafe {
             let mut is_null = true;
             let (tuple, descriptor) = (*(*self.table).vals.add(row), (*self.table).tupdesc);
@@ -130,7 +130,7 @@ impl Rows {
 impl Drop for Rows {
     fn drop(&mut self) {
         if !self.table.is_null() && !std::thread::panicking() {
-            // SAFETY: made by SPI in this connection and not freed since.
+            // SAFETY: SPI made it in this connection, and only this frees it.
             unsafe { pg_sys::SPI_freetuptable(self.table) };
         }
     }

@@ -1,8 +1,7 @@
-//! Text as Postgres stores it: a varlena, here in a buffer that Rust owns and uses again for the
-//! next row.
+//! Text as PostgreSQL stores it: a varlena, in a buffer that Rust owns and reuses for the next row.
 //!
-//! A [`Text`] is UTF-8 without NUL, always. Server text need not be either, so whoever makes a
-//! `Text` of it has it checked, once, and what is no text is percent-encoded (docs/FORMAT.md,
+//! A [`Text`] is always UTF-8 without NUL. Server text may be neither. So it is checked once, when
+//! a `Text` is made of it, and bytes that are not valid text are percent-encoded (docs/FORMAT.md,
 //! section 3.1).
 
 use super::ServerError;
@@ -11,14 +10,14 @@ use ledger::canonical::{percent_encoded, write_bytes_value, write_string_bytes};
 use pgrx::{PgSqlErrorCode, pg_sys, varlena};
 use std::ffi::CStr;
 
-/// The header of a varlena: four bytes that hold its whole length.
+/// The length of a varlena's header, which holds the total length.
 const HEADER: usize = 4;
 
-/// Longest text, in bytes: the longest string that jsonb can hold (JENTRY_OFFLENMASK), since
-/// lead_audit.log has to be able to show what is stored.
+/// Longest text, in bytes: the longest string of jsonb (JENTRY_OFFLENMASK), since lead_audit.log
+/// has to show stored texts as jsonb.
 const LIMIT: usize = 0x0FFF_FFFF;
 
-/// A text that is built in place and handed to Postgres without being copied.
+/// A text that is built in place and passed to PostgreSQL without a copy.
 ///
 /// The buffer is empty, or a varlena with a finished header whose content is UTF-8 without NUL.
 #[derive(Debug, Clone, Default)]
@@ -27,12 +26,12 @@ pub struct Text {
     is_encoded: bool,
 }
 
-/// Why a text could not be written. Nothing is in it then.
+/// Why a text could not be written. The text is then empty.
 #[derive(Debug, Clone)]
 pub enum NotWritten {
-    /// It has bytes that are not UTF-8, or NUL.
+    /// Its bytes are not UTF-8, or contain NUL.
     NotText,
-    /// It is too long, there is no memory for it, or the writer returned an error.
+    /// It is too long, memory is exhausted, or the writer returned an error.
     Failed(ServerError),
 }
 
@@ -55,7 +54,7 @@ impl Text {
         Text::from("")
     }
 
-    /// A text that the server has, in percent-encoding if it is none.
+    /// Makes a text of the server's bytes, percent-encoded if they are not valid text.
     pub fn from_server(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) if !bytes.contains(&0) => Text { buffer: finished(text), is_encoded: false },
@@ -63,12 +62,12 @@ impl Text {
         }
     }
 
-    /// Whether it stands for bytes that are no text.
+    /// Whether it stands for bytes that are not valid text.
     pub fn is_encoded(&self) -> bool {
         self.is_encoded
     }
 
-    /// Empties it. A buffer that one huge row blew up is given back.
+    /// Empties the text. Frees a buffer that a huge row has enlarged.
     pub fn clear(&mut self) {
         const KEEP: usize = 1 << 20;
         if self.buffer.capacity() > KEEP {
@@ -78,17 +77,17 @@ impl Text {
         self.is_encoded = false;
     }
 
-    /// Whether nothing is in it.
+    /// Whether the text is empty.
     pub fn is_empty(&self) -> bool {
         self.buffer.len() <= HEADER
     }
 
-    /// Puts what `work` writes in place of what is there. After an error the text is empty.
+    /// Replaces the text by what `work` writes. After an error the text is empty.
     pub fn write<R>(
         &mut self,
         work: impl FnOnce(&mut TextWriter) -> Result<R, ServerError>,
     ) -> Result<R, NotWritten> {
-        // Taken out, so that an error that unwinds leaves no text behind that is none.
+        // Taken out, so that an error that unwinds leaves no invalid text.
         let mut output = TextWriter::new(std::mem::take(&mut self.buffer));
         self.is_encoded = false;
         let result = work(&mut output).map_err(NotWritten::Failed)?;
@@ -96,26 +95,26 @@ impl Text {
         Ok(result)
     }
 
-    /// What was written.
+    /// The content.
     pub fn bytes(&self) -> &[u8] {
         self.buffer.get(HEADER..).unwrap_or_default()
     }
 
-    /// What was written, as text.
+    /// The content as text.
     pub fn as_str(&self) -> &str {
-        // SAFETY: this module alone fills the buffer, with `&str`s and with what
-        // TextWriter::finish() found to be UTF-8.
+        // SAFETY: only this module fills the buffer, with `&str`s and with bytes that
+        // TextWriter::finish() checked to be UTF-8.
         unsafe { std::str::from_utf8_unchecked(self.bytes()) }
     }
 
-    /// The text as a string. Nothing is allocated for it.
+    /// Converts the text into a string without an allocation.
     pub fn into_string(mut self) -> String {
         self.buffer.drain(..HEADER.min(self.buffer.len()));
         // SAFETY: as for `as_str`.
         unsafe { String::from_utf8_unchecked(self.buffer) }
     }
 
-    /// The text as a datum. It points into this buffer: use it before the buffer changes.
+    /// The text as a datum, which points into this buffer. Use it before the buffer changes.
     pub fn datum(&self) -> pg_sys::Datum {
         static EMPTY: Aligned<HEADER> = Aligned(header(HEADER));
         let varlena = if self.buffer.is_empty() { EMPTY.0.as_ptr() } else { self.buffer.as_ptr() };
@@ -129,10 +128,10 @@ impl From<&str> for Text {
     }
 }
 
-/// The varlena of a text.
+/// Makes the varlena of a text.
 fn finished(text: &str) -> Vec<u8> {
-    // What a datum cannot hold is cut off. Texts that are as long as a user likes are made by
-    // Text::write().
+    // Cuts the text at the limit of a datum. Texts of unlimited length are made with Text::write(),
+    // which returns an error.
     let text = &text[..text.floor_char_boundary(LIMIT)];
     let mut buffer = Vec::with_capacity(HEADER + text.len());
     buffer.extend_from_slice(&header(HEADER + text.len()));
@@ -140,24 +139,23 @@ fn finished(text: &str) -> Vec<u8> {
     buffer
 }
 
-/// The header of a varlena of this length: that of an uncompressed one in line (varatt.h,
-/// SET_VARSIZE_4B).
+/// The header of a varlena of this length, uncompressed and in line (varatt.h, SET_VARSIZE_4B).
 const fn header(length: usize) -> [u8; HEADER] {
     let length = length as u32;
     if cfg!(target_endian = "big") { length.to_ne_bytes() } else { (length << 2).to_ne_bytes() }
 }
 
-/// Bytes that are where Postgres may read a header.
+/// Bytes that are aligned as PostgreSQL requires for a header.
 #[repr(align(4))]
 #[derive(Debug)]
 struct Aligned<const N: usize>([u8; N]);
 
-/// A bytea of 32 bytes, as a hash is one.
+/// A bytea of 32 bytes, for a hash.
 #[derive(Debug)]
 pub struct Hash32(Aligned<{ HEADER + 32 }>);
 
 impl Hash32 {
-    /// Puts a hash there, and gives the datum. It points to this: use it before this changes.
+    /// Stores a hash and returns a datum that points to it. Use it before the next assignment.
     pub fn assign(&mut self, hash: &[u8; 32]) -> pg_sys::Datum {
         self.0.0[HEADER..].copy_from_slice(hash);
         pg_sys::Datum::from(self.0.0.as_ptr())
@@ -172,20 +170,19 @@ impl Default for Hash32 {
     }
 }
 
-/// Where the content of a [`Text`] is written. Memory may end, and a text may become too long: then
-/// the rest of what is written is dropped, and [`Text::write`] returns the error at its end. The
-/// process never ends for it.
+/// Writes the content of a [`Text`]. If memory is exhausted or the text becomes too long, ignores
+/// further writes, and [`Text::write`] returns the error. The process never ends for that.
 #[derive(Debug)]
 pub struct TextWriter {
-    /// Begins with room for the header.
+    /// Begins with space for the header.
     buffer: Vec<u8>,
     has_nul: bool,
-    /// Of the first piece that did not fit, where it would have ended.
+    /// Where the first piece that did not fit would have ended.
     overflow: Option<usize>,
 }
 
 impl TextWriter {
-    /// Uses the buffer again. What is in it goes.
+    /// Reuses the buffer and discards its content.
     fn new(mut buffer: Vec<u8>) -> Self {
         buffer.clear();
         let mut output = TextWriter { buffer, has_nul: false, overflow: None };
@@ -193,52 +190,51 @@ impl TextWriter {
         output
     }
 
-    /// A place to write a value that goes to another output with
+    /// A writer for a value that is later added to another writer with
     /// [`append_value`](Self::append_value).
     pub fn apart() -> Self {
         TextWriter::new(Vec::new())
     }
 
-    /// Appends bytes as a JSON string. Whether they are text is checked when the whole text is
-    /// there.
+    /// Appends bytes as a JSON string. They are checked when the whole text is complete.
     pub fn append_json_string(&mut self, bytes: &[u8]) {
         if write_string_bytes(self, bytes) {
             self.note_nul();
         }
     }
 
-    /// How many bytes were written.
+    /// The number of bytes written.
     pub fn len(&self) -> usize {
         self.buffer.len().saturating_sub(HEADER)
     }
 
-    /// What was written.
+    /// The written bytes.
     pub fn bytes(&self) -> &[u8] {
         self.buffer.get(HEADER..).unwrap_or_default()
     }
 
-    /// Takes back what was written after the first `length` bytes.
+    /// Removes all but the first `length` bytes.
     pub fn truncate(&mut self, length: usize) {
         self.buffer.truncate(HEADER + length);
     }
 
-    /// A NUL was written, as `\u0000`: a JSON text with that is none for jsonb.
+    /// Notes that a NUL was written as `\u0000`, which jsonb does not accept.
     pub fn note_nul(&mut self) {
         self.has_nul = true;
     }
 
-    /// There was no memory for this many bytes that are needed to go on.
+    /// Notes that an allocation of this many bytes failed.
     pub fn note_overflow(&mut self, bytes: usize) {
         self.overflow.get_or_insert(self.len().saturating_add(bytes));
     }
 
-    /// Whether something did not fit: there is no need to go on.
+    /// Whether a write did not fit. Further writing is useless.
     pub fn has_overflowed(&self) -> bool {
         self.overflow.is_some()
     }
 
-    /// Appends a JSON value that was written apart, or what stands in for it if it is no text.
-    /// Returns whether it is one.
+    /// Appends a JSON value from a writer of its own. If it is not valid text, appends its encoded
+    /// form. Returns whether it is valid.
     pub fn append_value(&mut self, value: &TextWriter) -> bool {
         if value.has_overflowed() {
             self.overflow = value.overflow;
@@ -281,7 +277,7 @@ impl TextWriter {
 
     #[cold]
     fn grow(&mut self, additional: usize) -> bool {
-        // Twice as much as there is, as usual; if that is too much, no more than is needed.
+        // Doubles the buffer, as usual. If that fails, reserves no more than needed.
         let grown = !self.has_overflowed()
             && self.len().saturating_add(additional) <= LIMIT
             && (self.buffer.try_reserve(additional).is_ok()
@@ -293,7 +289,7 @@ impl TextWriter {
     }
 }
 
-/// The error for an allocation that failed, as Postgres words it.
+/// The error for a failed allocation, worded as in PostgreSQL.
 pub fn out_of_memory(bytes: usize) -> ServerError {
     ServerError {
         code: PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY,
@@ -323,16 +319,15 @@ impl Sink for TextWriter {
     }
 }
 
-/// The bytes of a varlena that may be compressed or stored out of line; in that case they are in
-/// the current memory context, else where the value is.
+/// The bytes of a varlena. A value that is compressed or stored out of line is expanded into the
+/// current memory context; otherwise the bytes are those of the value.
 ///
 /// # Safety
-/// `datum` must be a varlena, and neither it nor the current memory context may go before the bytes
-/// do.
+/// `datum` must be a varlena. It and the current memory context must outlive the bytes.
 #[inline]
 pub unsafe fn detoasted<'a>(datum: pg_sys::Datum) -> &'a [u8] {
     let mut value = datum.cast_mut_ptr::<pg_sys::varlena>();
-    // SAFETY: the caller says it is a varlena; the packed form is one whose data can be read in
+    // SAFETY: `datum` is a varlena (see # Safety). The data of the packed form can be read in
     // place.
     unsafe {
         let in_place = if varlena::varatt_is_1b(value) {
@@ -350,12 +345,12 @@ pub unsafe fn detoasted<'a>(datum: pg_sys::Datum) -> &'a [u8] {
 /// An output function of a type, such as `pg_sys::numeric_out`.
 pub type OutputFunction = unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum;
 
-/// What an output function gives for a datum, in the current memory context.
+/// The text that an output function returns for a datum, in the current memory context.
 ///
 /// # Safety
 /// `datum` must be of the type that `output` is the output function of.
 pub unsafe fn output_text<'a>(output: OutputFunction, datum: pg_sys::Datum) -> &'a [u8] {
-    // SAFETY: an output function never gives NULL, but a C string in the current memory context.
+    // SAFETY: an output function never returns NULL, but a C string in the current memory context.
     unsafe {
         match pgrx::direct_function_call_as_datum(output, &[Some(datum)]) {
             Some(text) => CStr::from_ptr(text.cast_mut_ptr()).to_bytes(),
@@ -364,12 +359,12 @@ pub unsafe fn output_text<'a>(output: OutputFunction, datum: pg_sys::Datum) -> &
     }
 }
 
-/// A varlena as text. Bytes that are no UTF-8 are an error for the caller to name.
+/// A varlena as text. Returns an error for invalid UTF-8.
 ///
 /// # Safety
 /// As for [`detoasted`].
 pub unsafe fn borrowed_text<'a>(datum: pg_sys::Datum) -> Result<&'a str, std::str::Utf8Error> {
-    // SAFETY: passed on to the caller.
+    // SAFETY: the caller obeys the rules of `detoasted`.
     std::str::from_utf8(unsafe { detoasted(datum) })
 }
 

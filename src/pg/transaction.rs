@@ -1,4 +1,4 @@
-//! Transactions: subtransactions in which an error can be caught, the newest snapshot, and a lock
+//! Wrappers for transactions: subtransactions that catch errors, the newest snapshot, and a lock
 //! for a task.
 
 use super::{ServerError, current_database};
@@ -11,35 +11,35 @@ use std::panic::AssertUnwindSafe;
 pub enum TransactionEnd {
     /// COMMIT.
     Committed,
-    /// PREPARE TRANSACTION. Another process commits it or rolls it back.
+    /// PREPARE TRANSACTION. Another session commits it or rolls it back.
     Prepared,
     /// ROLLBACK, or an error.
     RolledBack,
 }
 
-/// The innermost subtransaction (the transaction itself counts as one). Ids grow, a child's is
-/// above its parent's.
+/// The innermost subtransaction; the transaction itself counts as a subtransaction. A child's id is
+/// higher than its parent's.
 pub fn current_subtransaction() -> pg_sys::SubTransactionId {
-    // SAFETY: reads a variable of the transaction system; the library runs only within
+    // SAFETY: reads a variable of the transaction system. The library runs only within
     // transactions.
     unsafe { pg_sys::GetCurrentSubTransactionId() }
 }
 
-/// How deep triggers are nested at the moment, as pg_trigger_depth() says it: 0 outside of any.
+/// The nesting depth of triggers, as pg_trigger_depth() returns it: 0 outside of any trigger.
 pub fn trigger_depth() -> i32 {
-    // SAFETY: the function takes nothing and reads a variable of the session.
+    // SAFETY: the function has no arguments and reads a variable of the session.
     unsafe { pgrx::direct_function_call(pg_sys::pg_trigger_depth, &[]).unwrap_or(0) }
 }
 
-/// Runs `work` in a subtransaction of its own. If it raises an error, all that it did is undone and
-/// the error returned.
+/// Runs `work` in a subtransaction of its own. If `work` raises an error, rolls back the
+/// subtransaction and returns the error.
 ///
-/// Only a subtransaction makes it safe to go on after an error: its abort gives back locks, pins
-/// and memory that the failing code held. Cancels, shutdowns and failures to serialize are not
-/// caught.
+/// A session can continue safely after an error only if a subtransaction was aborted: the abort
+/// releases the locks, pins and memory of the failing code. Cancels, shutdowns and serialization
+/// failures are not caught.
 pub fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
-    // SAFETY: this is the sequence that PL/pgSQL uses for a block with EXCEPTION. Memory context
-    // and resource owner are those of the caller again when this returns, on either way.
+    // SAFETY: this is what PL/pgSQL does for a block with EXCEPTION. On both paths, memory context
+    // and resource owner are the caller's again when this returns.
     unsafe {
         let context = pg_sys::CurrentMemoryContext;
         let owner = pg_sys::CurrentResourceOwner;
@@ -66,34 +66,34 @@ pub fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> 
     }
 }
 
-/// A snapshot that is the active one as long as this is alive.
+/// A snapshot that is active while this value is alive.
 pub struct NewestSnapshot(pg_sys::Snapshot);
 
 impl NewestSnapshot {
-    /// Takes it.
+    /// Takes the snapshot and makes it active.
     pub fn take() -> Self {
-        // SAFETY: the active snapshot is a copy that stays until it is popped; nothing else pops
-        // below our level.
+        // SAFETY: the active snapshot is a copy that lives until it is popped. No other code pops
+        // below this level.
         unsafe {
             pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
             NewestSnapshot(pg_sys::GetActiveSnapshot())
         }
     }
 
-    /// The snapshot, valid as long as this is alive.
+    /// The snapshot, valid while `self` is alive.
     pub fn as_ptr(&self) -> pg_sys::Snapshot {
         self.0
     }
 
-    /// The transactions that are in progress in it, in ascending order: prepared ones too, and the
-    /// own one if it has an id. `None`, if they are too many to list.
+    /// The transactions in progress in the snapshot, in ascending order. Includes prepared
+    /// transactions, and the own transaction if it has an id. `None` if there are too many to list.
     ///
-    /// A snapshot names those below its xmax and takes all others for running without naming them.
-    /// Of these, ids of subtransactions cannot be told from those of transactions; they are listed
-    /// as well.
+    /// A snapshot lists the running transactions below its xmax and treats all later ones as
+    /// running. Later ids can belong to transactions or subtransactions, which cannot be
+    /// distinguished, so all of them are listed.
     pub fn in_progress(&self) -> Option<Vec<u64>> {
         const UNNAMED: u64 = 1 << 20;
-        // SAFETY: `xip` has `xcnt` ids. All are within 2³¹ of the next id to be given out.
+        // SAFETY: `xip` has `xcnt` ids. All are within 2³¹ of the next id.
         unsafe {
             let next = pg_sys::ReadNextFullTransactionId().value;
             let widen = |xid: pg_sys::TransactionId| {
@@ -121,22 +121,22 @@ impl NewestSnapshot {
 
 impl Drop for NewestSnapshot {
     fn drop(&mut self) {
-        // While an error is on its way, the (sub)transaction's abort pops it.
+        // During an error the abort of the (sub)transaction pops it.
         if !std::thread::panicking() {
-            // SAFETY: pushed by us, and whatever was pushed later has been popped.
+            // SAFETY: `take` pushed it, and all later snapshots have been popped.
             unsafe { pg_sys::PopActiveSnapshot() }
         }
     }
 }
 
-/// Locks the relation *as an object*, exclusively, until the transaction ends: whoever does the
-/// task that the relation stands for is alone in that. Readers, writers, VACUUM and pg_dump lock
-/// the relation as such and never meet this lock; nor can anybody take it from SQL. Returns whether
-/// it was got: always, if `wait`.
+/// Locks the relation *as an object*, exclusively, until the transaction ends. The lock stands for
+/// a task that only one session may do at a time. Readers, writers, VACUUM and pg_dump take
+/// relation locks, which never conflict with it, and no SQL command takes it. Returns whether the
+/// lock was taken. With `wait` it always is.
 pub fn lock_task(relation: pg_sys::Oid, wait: bool) -> bool {
     const DEFAULT_LOCKMETHOD: u8 = 1;
-    // SAFETY: the tag is that of LockDatabaseObject(); a lock that is not of the session goes with
-    // the transaction.
+    // SAFETY: the tag is that of LockDatabaseObject(). The end of the transaction releases the
+    // lock.
     unsafe {
         let tag = pg_sys::LOCKTAG {
             locktag_field1: current_database().to_u32(),

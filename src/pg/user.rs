@@ -1,17 +1,17 @@
-//! Roles, the database that the session is in, and work done with the rights or the search_path of
-//! somebody else.
+//! Wrappers for roles and the session's database. Runs code with another role's rights or another
+//! search_path.
 
 use super::Text;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-/// The session's database; invalid in the launcher, which is in none.
+/// The session's database. Invalid in the launcher, which is not connected to one.
 pub fn current_database() -> pg_sys::Oid {
     // SAFETY: reads a variable of the process.
     unsafe { pg_sys::MyDatabaseId }
 }
 
-/// The role's name, or `None` for one that is gone.
+/// The role's name, or `None` if the role does not exist.
 pub fn role_name(role: pg_sys::Oid) -> Option<Text> {
     // SAFETY: with noerr the function returns null for an unknown oid, else a string in the current
     // memory context.
@@ -21,9 +21,9 @@ pub fn role_name(role: pg_sys::Oid) -> Option<Text> {
     }
 }
 
-/// Whether the current role owns the database, or may do what its owner may.
+/// Whether the current role owns the database or has its owner's rights.
 pub fn owns_database(database: pg_sys::Oid) -> bool {
-    // SAFETY: look-ups in the catalog, within a transaction; the database was found there.
+    // SAFETY: catalog look-ups within a transaction. The caller found the database in the catalog.
     unsafe {
         // PostgreSQL 16 has one function for all kinds of objects.
         #[cfg(feature = "pg15")]
@@ -37,11 +37,11 @@ pub fn owns_database(database: pg_sys::Oid) -> bool {
     }
 }
 
-/// Whether the current role may create databases. Postgres's own function for it came with a minor
-/// version: a library that calls it could not be loaded by the servers before.
+/// Whether the current role may create databases. PostgreSQL's own function for this came with a
+/// minor version, so a library that calls it could not be loaded by earlier servers.
 pub fn may_create_databases() -> bool {
-    // SAFETY: a look-up in the catalog, within a transaction; the tuple is released when its
-    // column, which is never null, was read.
+    // SAFETY: a catalog look-up within a transaction. The column is never null, and the tuple is
+    // released after the column is read.
     unsafe {
         if pg_sys::superuser() {
             return true;
@@ -63,10 +63,10 @@ pub fn may_create_databases() -> bool {
     }
 }
 
-/// Whether anybody who may create databases may make copies of this one.
+/// Whether every role that may create databases may copy this one.
 pub fn is_template(database: pg_sys::Oid) -> bool {
-    // SAFETY: a look-up in the catalog, within a transaction; the tuple is released when its
-    // column, which is never null, was read.
+    // SAFETY: a catalog look-up within a transaction. The column is never null, and the tuple is
+    // released after the column is read.
     unsafe {
         let cache = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
         let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(database));
@@ -80,10 +80,10 @@ pub fn is_template(database: pg_sys::Oid) -> bool {
     }
 }
 
-/// Whether the current role owns the relation, which was found in the catalog, or may do what its
-/// owner may.
+/// Whether the current role owns the relation or has its owner's rights. The caller found the
+/// relation in the catalog.
 pub fn owns_relation(relation: pg_sys::Oid) -> bool {
-    // SAFETY: look-ups in the catalog, within a transaction.
+    // SAFETY: catalog look-ups within a transaction.
     unsafe {
         // PostgreSQL 16 has one function for all kinds of objects.
         #[cfg(feature = "pg15")]
@@ -100,8 +100,8 @@ pub fn owns_relation(relation: pg_sys::Oid) -> bool {
 /// Runs `work` with the rights of `role`, as a SECURITY DEFINER function would.
 pub fn as_user<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
-    // SAFETY: both read and set variables of the session. If `work` raises an error, the abort of
-    // the (sub)transaction that it raises it in puts the former user back.
+    // SAFETY: both functions access variables of the session. If `work` raises an error, the abort
+    // of its (sub)transaction restores the former user.
     unsafe {
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
         pg_sys::SetUserIdAndSecContext(role, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
@@ -111,22 +111,21 @@ pub fn as_user<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Runs `work` as the relation's owner and in a security-restricted operation, as Postgres does
-/// where maintenance runs code that a table's owner may have written (a domain's check, a cast):
-/// that code gains nothing by it.
+/// Runs `work` as the relation's owner, in a security-restricted operation. PostgreSQL's
+/// maintenance commands do the same, since they may run code that a table's owner wrote (a domain's
+/// check, a cast). That code then gains no rights.
 ///
 /// # Safety
 /// `relation` must be an open relation.
 pub unsafe fn as_owner_restricted<R>(relation: pg_sys::Relation, work: impl FnOnce() -> R) -> R {
-    // SAFETY: as the caller promises.
+    // SAFETY: the relation is open (see # Safety).
     as_user_restricted(unsafe { (*(*relation).rd_rel).relowner }, work)
 }
 
-/// The same as another role.
+/// The same with a given role.
 pub fn as_user_restricted<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
-    // SAFETY: as in `as_user`; the nest level is ended here, or by the abort of the
-    // (sub)transaction.
+    // SAFETY: as in `as_user`. The nest level ends here, or with the abort of the (sub)transaction.
     unsafe {
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
         let restricted =
@@ -140,11 +139,11 @@ pub fn as_user_restricted<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Runs `work` with this search_path. After an error the abort of the (sub)transaction puts the
-/// former one back.
+/// Runs `work` with this search_path. After an error the abort of the (sub)transaction restores the
+/// former one.
 pub fn with_search_path<R>(path: &CStr, work: impl FnOnce() -> R) -> R {
-    // SAFETY: a nest level of our own, which ends here or with the (sub)transaction; both texts are
-    // C strings.
+    // SAFETY: a new nest level, which ends here or with the (sub)transaction. Both texts are C
+    // strings.
     unsafe {
         let level = pg_sys::NewGUCNestLevel();
         pg_sys::set_config_option(
@@ -169,8 +168,8 @@ pub fn current_role() -> pg_sys::Oid {
     unsafe { pg_sys::GetUserId() }
 }
 
-/// Whether the role is a superuser; false for one that is gone.
+/// Whether the role is a superuser. False if the role does not exist.
 pub fn is_superuser(role: pg_sys::Oid) -> bool {
-    // SAFETY: a look-up in the catalog, within a transaction.
+    // SAFETY: a catalog look-up within a transaction.
     unsafe { pg_sys::superuser_arg(role) }
 }

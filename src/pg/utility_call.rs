@@ -1,33 +1,33 @@
-//! A call of ProcessUtility, which runs every command that the executor does not. Its arguments are
-//! not the same in each version of PostgreSQL.
+//! A call of ProcessUtility, which runs every command that the executor does not run. Its arguments
+//! differ between versions of PostgreSQL.
 
 use pgrx::pg_sys;
 use std::ffi::c_char;
 
-/// The call, as Postgres passed it to the hook. It holds nothing that has to be dropped.
+/// The arguments that PostgreSQL passed to the hook. Has no destructor.
 #[derive(Clone, Copy)]
 pub struct UtilityCall {
-    /// The command, in a statement that has its node as `utilityStmt`.
+    /// The statement, whose `utilityStmt` is the command.
     pub statement: *mut pg_sys::PlannedStmt,
-    /// The text that it is part of.
+    /// The query string that contains the command.
     pub text: *const c_char,
-    /// Whether the node must stay as it is.
+    /// Whether the node must not be modified.
     pub read_only_tree: bool,
-    /// Whether the client sent it, or something else runs it.
+    /// Whether the client sent the command or other code runs it.
     pub context: pg_sys::ProcessUtilityContext::Type,
     /// The values of $1, $2, …, or null.
     pub params: pg_sys::ParamListInfo,
-    /// What else its queries may name, or null.
+    /// Transition tables and the like, or null.
     pub environment: *mut pg_sys::QueryEnvironment,
-    /// Where its rows go.
+    /// Receives the rows.
     pub destination: *mut pg_sys::DestReceiver,
-    /// What it did, for the client.
+    /// The command tag for the client.
     pub completion: *mut pg_sys::QueryCompletion,
 }
 
 unsafe extern "C-unwind" {
-    // The same function as pgrx binds, without its guard, which would turn an error into one that
-    // has lost its position.
+    // The function that pgrx binds, without pgrx's guard, which would drop the position of an
+    // error.
     fn standard_ProcessUtility(
         statement: *mut pg_sys::PlannedStmt,
         text: *const c_char,
@@ -41,12 +41,12 @@ unsafe extern "C-unwind" {
 }
 
 impl UtilityCall {
-    /// Gives the call to the hook that was there before, or to Postgres's own function.
+    /// Calls the previous hook, or PostgreSQL's own function.
     ///
     /// # Safety
-    /// It must be a call that Postgres made, and not be over.
+    /// The call must be PostgreSQL's and still in progress.
     pub unsafe fn run(self, previous: pg_sys::ProcessUtility_hook_type) {
-        // SAFETY: as the caller promises.
+        // SAFETY: the arguments are those of PostgreSQL's call (see # Safety).
         unsafe {
             previous.unwrap_or(standard_ProcessUtility)(
                 self.statement,

@@ -1,5 +1,5 @@
-//! The settings of what is kept of failed operations. A superuser's: they say how much of what
-//! users send is kept.
+//! Settings for recording failed operations. Only a superuser can change them, because they
+//! determine how much of the users' input is stored.
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
@@ -13,7 +13,7 @@ pub fn log_rollbacks() -> bool {
     LOG_ROLLBACKS.get()
 }
 
-/// Whether entries of failed statements have their parameters.
+/// Whether entries of failed statements include parameters.
 pub fn log_parameters() -> bool {
     LOG_PARAMETERS.get()
 }
@@ -23,12 +23,13 @@ pub fn log_statement_length() -> usize {
     LOG_STATEMENT_LENGTH.get().max(0) as usize
 }
 
-/// Memory for the records of failed operations on their way to a worker.
+/// Size in bytes of the queue.
 pub fn queue_bytes() -> usize {
     QUEUE_SIZE.get().max(0) as usize * 1024
 }
 
-/// Defines them; what only the server's start can set exists where the library is preloaded.
+/// Defines the settings. Those that are fixed at server start are defined only if the library is
+/// preloaded.
 pub fn define(preloading: bool) {
     GucRegistry::define_bool_guc(
         c"lead_audit.log_rollbacks",

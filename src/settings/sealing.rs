@@ -1,5 +1,5 @@
-//! The settings of sealing. A superuser's: who could change them could have checkpoints signed by
-//! another key, written over the files that the server may write, or not leave the database at all.
+//! Settings for sealing. Only a superuser can change them: another role could have checkpoints
+//! signed by its own key, overwrite files of the server, or stop publishing.
 
 use super::{TextSetting, accept, variables};
 use crate::pg::{NewestSnapshot, ServerError, SpiPlan, with_spi};
@@ -20,7 +20,7 @@ pub static CHECKPOINT_DIR: TextSetting = TextSetting::new();
 pub static ORIGIN: TextSetting = TextSetting::new();
 static SEAL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
 
-/// How often the background worker seals; `None` if it does not.
+/// How often the background worker seals. `None` if it does not seal.
 pub fn seal_interval() -> Option<Duration> {
     match SEAL_INTERVAL.get() {
         milliseconds if milliseconds > 0 => Some(Duration::from_millis(milliseconds as u64)),
@@ -28,7 +28,7 @@ pub fn seal_interval() -> Option<Duration> {
     }
 }
 
-/// Defines them.
+/// Defines the settings.
 pub fn define() {
     define_text(
         c"lead_audit.signing_key_file",
@@ -70,7 +70,7 @@ pub fn define() {
     );
 }
 
-/// The settings that say who signs and where to.
+/// The settings for keys and publishing.
 const OF_SEALING: [&CStr; 4] = [
     c"lead_audit.signing_key_file",
     c"lead_audit.previous_signing_key_file",
@@ -78,12 +78,12 @@ const OF_SEALING: [&CStr; 4] = [
     c"lead_audit.origin",
 ];
 
-/// Takes over what ALTER DATABASE has set of them since this process began. What was set for the
-/// role or by the session itself stays. So the background worker, and a session that seals, never
-/// go by what the settings were.
+/// Adopts values that ALTER DATABASE has set since this process began. Values set for the role or
+/// by the session are kept. So the background worker, and a session that seals, never use outdated
+/// settings.
 ///
 /// # Errors
-/// If one was reset: what it is then, only a new process learns.
+/// If a setting was reset: only a new process can determine the value that then applies.
 pub fn reload_for_database() -> Result<(), ServerError> {
     let set = with_spi(|| {
         let plan = SpiPlan::prepare(
@@ -102,8 +102,8 @@ pub fn reload_for_database() -> Result<(), ServerError> {
         let text = name.to_string_lossy();
         let value = set.iter().find_map(|setting| setting.strip_prefix(&*text)?.strip_prefix('='));
         match value.map(CString::new) {
-            // SAFETY: C strings; the setting exists. It is what a new session of this database
-            // begins with.
+            // SAFETY: name and value are C strings, and the setting exists. A new session of this
+            // database would begin with this value.
             Some(Ok(value)) => unsafe {
                 pg_sys::SetConfigOption(
                     name.as_ptr(),
@@ -130,12 +130,12 @@ thread_local! {
     static WAS_RESET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether one of these settings was reset since this process began, as far as it has looked.
+/// Whether this process has noticed that one of these settings was reset since it began.
 pub fn was_reset() -> bool {
     WAS_RESET.get()
 }
 
-/// Where the present value of a setting is from.
+/// The source of a setting's present value.
 fn source_of(name: &CStr) -> Option<pg_sys::GucSource::Type> {
     variables().iter().find_map(|&variable| {
         // SAFETY: the records live as long as the process.
@@ -156,8 +156,8 @@ fn define_text(
     setting: &'static TextSetting,
     check: Check,
 ) {
-    // SAFETY: all strings and the variable are static; the hook has the signature that Postgres
-    // asks for.
+    // SAFETY: all strings and the variable are static. The hook has the signature that PostgreSQL
+    // requires.
     unsafe {
         pg_sys::DefineCustomStringVariable(
             name.as_ptr(),
@@ -194,11 +194,11 @@ unsafe extern "C-unwind" fn check_origin(
     unsafe { accept(value, is_origin) }
 }
 
-/// Longest name that file systems take, in bytes.
+/// Longest file name that file systems allow, in bytes.
 const NAME_LIMIT: usize = 255;
 
-/// The name of a log's folder: its origin, with everything but letters, digits, `-`, `_` and `.` as
-/// %XX. A first dot too.
+/// The name of a log's folder: its origin, with every byte but letters, digits, `-`, `_` and `.`
+/// percent-encoded. A first dot is encoded too.
 pub fn folder_name(origin: &str) -> String {
     let mut name = String::new();
     for (i, byte) in origin.bytes().enumerate() {
@@ -211,7 +211,7 @@ pub fn folder_name(origin: &str) -> String {
     name
 }
 
-/// Whether the origin makes a folder's name that file systems take.
+/// Whether file systems allow the folder name of this origin.
 fn fits_folder(origin: &str) -> bool {
     folder_name(origin).len() <= NAME_LIMIT
 }

@@ -1,5 +1,4 @@
-//! The databases that have the extension, or may have it: what sessions and the launcher know of
-//! them.
+//! The databases that have, or may have, the extension, for sessions and the launcher.
 
 use super::region::{
     Counts, Database, NONE, Presence, Problem, Progress, Region, WorkerExit, locked, set_latch,
@@ -8,7 +7,7 @@ use pgrx::pg_sys;
 use std::sync::atomic::Ordering;
 
 impl Region {
-    /// The database's place.
+    /// The database's index in `databases`.
     pub fn place_of(&self, oid: pg_sys::Oid) -> Option<usize> {
         let wanted = oid.to_u32();
         self.databases.iter().position(|database| database.oid == wanted && wanted != 0)
@@ -25,20 +24,20 @@ impl Region {
     }
 }
 
-/// Takes note of a database that has the extension, or may have it. False if there is no room for
-/// it.
+/// Adds a database that has, or may have, the extension. Returns false if no place is free.
 pub fn note(oid: pg_sys::Oid) -> bool {
     locked(|region| region.place_for(oid).is_some()).unwrap_or(false)
 }
 
-/// The extension is in the database: sessions follow failures there from now on.
+/// Notes that the database has the extension: from now on sessions record failures there.
 pub fn found(oid: pg_sys::Oid) {
     locked(|region| {
         if let Some(place) = region.place_for(oid) {
             let database = &mut region.databases[place];
             database.presence = Presence::Present;
-            // A worker that looked before it came may have ended; the launcher has not forgotten
-            // the database yet. Nothing was wrong with that worker, so the next one comes at once.
+            // A worker that looked before CREATE EXTENSION may have ended, and the launcher still
+            // knows the database. That worker did not fail, so the launcher starts the next one at
+            // once.
             if database.last_exit == WorkerExit::NoExtension {
                 database.last_exit = WorkerExit::Stopped;
             }
@@ -47,9 +46,9 @@ pub fn found(oid: pg_sys::Oid) {
     });
 }
 
-/// The extension is not in the database, as its worker saw after it had asked for the generation.
-/// False if something has changed since, in this database or another: then the worker has to look
-/// again, or an extension that came meanwhile would be forgotten.
+/// Notes that the worker found no extension in the database. `generation` is the value that the
+/// worker read before it looked. Returns false if the generation has changed since: then the worker
+/// must look again, because the extension may have been created meanwhile.
 pub fn absent(oid: pg_sys::Oid, generation: u32) -> bool {
     locked(|region| {
         if region.generation.load(Ordering::Acquire) != generation {
@@ -64,7 +63,7 @@ pub fn absent(oid: pg_sys::Oid, generation: u32) -> bool {
     .unwrap_or(true)
 }
 
-/// The extension may not be in the database any more: its worker is to look.
+/// Notes that the extension may have been dropped, and wakes the worker to look.
 pub fn doubted(oid: pg_sys::Oid) {
     let latch = locked(|region| {
         let place = region.place_of(oid)?;
@@ -72,11 +71,11 @@ pub fn doubted(oid: pg_sys::Oid) {
         region.generation.fetch_add(1, Ordering::AcqRel);
         Some(region.databases[place].latch)
     });
-    // SAFETY: the worker left the address of its own.
+    // SAFETY: the worker stored the address of its own latch.
     unsafe { set_latch(latch.flatten().unwrap_or(0)) };
 }
 
-/// The place of a database in the region, if a worker found the extension there.
+/// The database's index in the region, if a worker found the extension there.
 pub fn slot_of(oid: pg_sys::Oid) -> Option<usize> {
     locked(|region| {
         region.place_of(oid).filter(|&place| region.databases[place].presence == Presence::Present)
@@ -84,11 +83,11 @@ pub fn slot_of(oid: pg_sys::Oid) -> Option<usize> {
     .flatten()
 }
 
-/// Forgets a database that is gone or still has no extension, and has no records waiting.
+/// Removes a database that has been dropped or has no extension, unless it has records.
 pub fn forget(oid: pg_sys::Oid, is_gone: bool) {
     locked(|region| {
         if let Some(place) = region.place_of(oid)
-            // Records that a session has not confirmed yet are in no list.
+            // Unconfirmed records are in no list, but occupy slots.
             && region.databases[place].slots_used == 0
             && (is_gone || region.databases[place].last_exit == WorkerExit::NoExtension)
         {
@@ -98,13 +97,13 @@ pub fn forget(oid: pg_sys::Oid, is_gone: bool) {
     });
 }
 
-/// Runs `work` on a database's place, if it has one.
+/// Runs `work` on the database, if it is known.
 pub fn update<R>(oid: pg_sys::Oid, work: impl FnOnce(&mut Database) -> R) -> Option<R> {
     locked(|region| region.place_of(oid).map(|place| work(&mut region.databases[place]))).flatten()
 }
 
-/// Whether nothing waits for a database, of whose worker this is the last look: the next record
-/// wakes it.
+/// Whether no record waits for a database. Called by its worker: if true, the worker sleeps, and
+/// the next record wakes it.
 pub fn is_empty_for(database: pg_sys::Oid) -> bool {
     update(database, |place| {
         let is_empty = place.first == NONE;
@@ -114,19 +113,19 @@ pub fn is_empty_for(database: pg_sys::Oid) -> bool {
     .unwrap_or(true)
 }
 
-/// Runs `work` on every database that is known.
+/// Runs `work` on every known database.
 pub fn each_database(mut work: impl FnMut(&mut Database)) {
     locked(|region| {
         region.databases.iter_mut().filter(|database| database.oid != 0).for_each(&mut work)
     });
 }
 
-/// A look at one database.
+/// Reads from one database.
 pub fn find<R>(oid: pg_sys::Oid, look: impl FnOnce(&Database) -> R) -> Option<R> {
     update(oid, |database| look(database))
 }
 
-/// The database's worker says that it is there, and that it found the extension.
+/// Notes that this process is the database's worker and found the extension.
 pub fn adopt(oid: pg_sys::Oid) -> bool {
     // SAFETY: reads variables of this process.
     let (pid, latch) = unsafe { (pg_sys::MyProcPid, pg_sys::MyLatch as usize) };
@@ -143,44 +142,45 @@ pub fn adopt(oid: pg_sys::Oid) -> bool {
     .unwrap_or(false)
 }
 
-/// A record has no entry, and is not in the server's log either: there was no memory for it, or it
-/// is there already.
+/// Counts a record that gets no entry and that the queue has not counted: memory was exhausted, or
+/// the record is already in the server's log.
 pub fn count_dropped(oid: pg_sys::Oid) {
     update(oid, |database| database.counts.dropped += 1);
 }
 
-/// What the worker of a database is busy with, or was when it died.
+/// The progress of the database's worker, or of its last worker when it died.
 pub fn progress_of(oid: pg_sys::Oid) -> Option<&'static Progress> {
     locked(|region| {
         let place = region.place_of(oid)?;
         let progress = &raw const region.databases[place].progress;
-        // SAFETY: the region is mapped as long as the process lives, and the field has atomics
-        // only. The place stays this database's as long as it has a worker.
+        // SAFETY: the region is mapped as long as the process lives, and the field consists of
+        // atomics. The place stays this database's as long as the database has a worker.
         Some(unsafe { &*progress })
     })
     .flatten()
 }
 
-/// Why its worker does not run.
+/// Notes why the database's worker does not run.
 pub fn set_problem(oid: pg_sys::Oid, problem: Problem) {
     update(oid, |database| database.problem = problem);
 }
 
-/// What became of a database's records.
+/// The counts of a database's records.
 pub fn counts(oid: pg_sys::Oid) -> Option<Counts> {
     find(oid, |database| database.counts)
 }
 
-/// What came of asking for a database without our worker.
+/// The result of `hold`.
 pub enum Hold {
-    /// The worker leaves, and none is started. Its process, or 0.
+    /// The worker leaves, and none is started. Contains the worker's process id, or 0.
     Held(i32),
-    /// Somebody else holds the database, or no worker has come since somebody did: between two
-    /// holds one does its work.
+    /// Another session holds the database, or no worker has run since the last hold: between two
+    /// holds a worker must do its work.
     NotYet,
 }
 
-/// A session needs the database without our worker.
+/// Asks the worker to leave the database and starts no other, for a session that needs the database
+/// for itself.
 pub fn hold(oid: pg_sys::Oid) -> Hold {
     // SAFETY: reads a variable of this process.
     let pid = unsafe { pg_sys::MyProcPid };
@@ -198,21 +198,21 @@ pub fn hold(oid: pg_sys::Oid) -> Hold {
         None => Hold::Held(0),
         Some(None) => Hold::NotYet,
         Some(Some((worker, latch))) => {
-            // SAFETY: the worker left the address of its own.
+            // SAFETY: the worker stored the address of its own latch.
             unsafe { set_latch(latch) };
             Hold::Held(worker)
         }
     }
 }
 
-/// The session does not any more.
+/// Ends the session's hold on the database.
 pub fn release(oid: pg_sys::Oid) {
     // SAFETY: reads a variable of this process.
     let pid = unsafe { pg_sys::MyProcPid };
     update(oid, |database| {
         if database.held_by == pid {
             database.held_by = 0;
-            // Nothing was wrong with a worker that is not there: the next one comes at once.
+            // The missing worker did not fail, so the launcher starts the next one at once.
             if database.worker == 0 && database.last_exit == WorkerExit::Unknown {
                 database.last_exit = WorkerExit::Stopped;
             }

@@ -1,5 +1,5 @@
-//! A record: all there is to say of one failure, on its way from the session to the entry. It is
-//! JSON, so that the server's log can have it whole where the queue cannot.
+//! A record: the description of one failure, from the session to the entry. It is JSON, so that it
+//! can go to the server's log in full when the queue is full.
 
 use super::count_dropped;
 use super::server_log::{Fallible, LogLine};
@@ -21,7 +21,7 @@ pub struct Table {
     pub name: String,
 }
 
-/// A UUID as text: for who reads it in the server's log, and shorter than sixteen numbers.
+/// A UUID as text: readable in the server's log, and shorter than sixteen numbers.
 mod uuid_text {
     use crate::pg::parse_uuid;
     use ledger::write_uuid;
@@ -50,7 +50,7 @@ mod uuid_text {
     }
 }
 
-/// Rows that a transaction had written.
+/// How many rows a transaction had written to one table with one operation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Count {
     pub table: Table,
@@ -58,42 +58,42 @@ pub struct Count {
     pub rows: u64,
 }
 
-/// The failing row, as bytes of a tuple.
+/// The failing row, as the bytes of a tuple.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RawRow {
-    /// The relation whose row type it has.
+    /// The relation whose row type the row has.
     pub relation: u32,
-    /// A fingerprint of that row type.
+    /// A fingerprint of the row type.
     pub row_type: u64,
-    /// The row, in hexadecimal: of an UPDATE the old one.
+    /// The row, in hexadecimal. For an UPDATE, the old row.
     pub row: String,
     /// The new row of an UPDATE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_row: Option<String>,
 }
 
-/// A statement whose table is still to be found out.
+/// A statement whose table the worker has to find.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Unresolved {
-    /// The text without what the entry must not have more of than is asked for: literals, numbers,
-    /// comments.
+    /// The statement's text without literals, numbers and comments, which an entry may contain only
+    /// as far as the settings allow.
     #[serde(rename = "masked")]
     pub redacted: String,
-    /// As much of the text itself as an entry keeps.
+    /// The part of the original text that an entry keeps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// Where in the text the error is, in bytes, if that is known.
+    /// The position of the error in the text, in bytes, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<usize>,
     pub search_path: String,
     /// The session's schema for temporary tables, or 0.
     pub temporary_schema: u32,
-    /// Temporary tables that the transaction made: they went with it.
+    /// Temporary tables that the transaction made. They disappeared with it.
     #[serde(default)]
     pub temporary_tables: Vec<String>,
 }
 
-/// Everything about one failure.
+/// The description of one failure.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
@@ -135,14 +135,14 @@ pub struct Record {
     pub statement: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters: Option<String>,
-    /// The row's key as entries have it, where the session knows it already.
+    /// The row's key as in entries, if the session knows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub row: Option<RawRow>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub written: Vec<Count>,
-    /// How many more of them there are than `written` has.
+    /// How many further counts `written` omits.
     #[serde(skip_serializing_if = "is_zero")]
     pub written_omitted: usize,
 }
@@ -153,7 +153,7 @@ fn is_zero(count: &usize) -> bool {
 }
 
 impl Table {
-    /// The table of which rows were written.
+    /// The table of a write count.
     pub fn of(written: &WriteCount) -> Self {
         Table {
             relation: written.relation.to_u32(),
@@ -165,7 +165,7 @@ impl Table {
 }
 
 impl Count {
-    /// Rows that a transaction had written.
+    /// The write count as a record contains it.
     pub fn of(written: &WriteCount) -> Self {
         Count {
             table: Table::of(written),
@@ -176,7 +176,7 @@ impl Count {
 }
 
 impl Record {
-    /// The session's side of a record: who it was, when, in which transaction.
+    /// A record with the present actor, time and transaction.
     pub fn of_session(outcome: Outcome) -> Self {
         // SAFETY: these read variables of the session and the clock.
         unsafe {
@@ -200,12 +200,11 @@ impl Record {
     }
 }
 
-/// Longest text of a record, in bytes of JSON. What a session raises has no limit of its own, but
-/// has to fit into the queue, into a line of the server's log, and into memory where there is
-/// little.
+/// Longest text of a record, in bytes of JSON. Texts that a session raises are not limited, but a
+/// record has to fit into the queue, a line of the server's log, and scarce memory.
 pub const TEXT_LIMIT: usize = 16 * 1024;
 
-/// A C string as a record may have it; `None` for null.
+/// A C string, cut to the limit of a record. `None` for null.
 ///
 /// # Safety
 /// `text` must be null or a C string.
@@ -213,13 +212,14 @@ pub unsafe fn capped_c(text: *const c_char, limit: usize) -> Option<String> {
     if text.is_null() {
         return None;
     }
-    // SAFETY: as the caller promises. One byte more than the limit shows that there is more.
+    // SAFETY: `text` is a C string (see # Safety). One byte more than the limit shows whether the
+    // text is longer.
     let bytes =
         unsafe { std::slice::from_raw_parts(text.cast::<u8>(), libc::strnlen(text, limit + 1)) };
     Some(capped(bytes, limit))
 }
 
-/// The record as it lies in the queue; without its row where there is no memory for that.
+/// The record as the queue stores it, without its row if memory does not suffice for it.
 pub fn to_bytes(record: &mut Record) -> Option<Vec<u8>> {
     const USUAL: usize = 1024; // so that it need not grow while it is written
     let write = |record: &Record| {
@@ -234,24 +234,23 @@ pub fn to_bytes(record: &mut Record) -> Option<Vec<u8>> {
     })
 }
 
-/// Puts a record down for this database's worker, which counts only once it is confirmed, or the
-/// process dies: a client can have its error before its transaction is rolled back.
+/// Stores a record for this database's worker. It counts only when it is confirmed or its process
+/// dies: the client can receive the error before the transaction is rolled back.
 pub fn reserve(record: &[u8]) -> Option<u32> {
     slots::reserve(current_database(), record)
 }
 
-/// What was put down counts.
+/// Confirms a reserved record.
 pub fn confirm(reserved: u32) {
     slots::confirm(current_database(), reserved);
 }
 
-/// It does not.
+/// Cancels a reserved record.
 pub fn cancel(reserved: u32) {
     slots::cancel(current_database(), reserved);
 }
 
-/// Hands a record to this database's worker. Where that is not possible, returns the line that the
-/// server's log is to have.
+/// Passes a record to this database's worker. If that fails, returns the line for the server's log.
 pub fn push(record: &[u8]) -> Option<LogLine> {
     match slots::push(current_database(), record) {
         Queued::Yes => None,
@@ -260,7 +259,7 @@ pub fn push(record: &[u8]) -> Option<LogLine> {
     }
 }
 
-/// Hands a record to this database's worker; where that is not possible, to the server's log.
+/// Passes a record to this database's worker. If that fails, writes it to the server's log.
 pub fn send(record: &mut Record) {
     match to_bytes(record) {
         Some(bytes) => push(&bytes).iter().for_each(LogLine::write),

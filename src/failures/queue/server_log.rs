@@ -1,4 +1,4 @@
-//! Records in the server's log, for which the queue has no room or the database no worker.
+//! Writes records to the server's log if the queue is full or the database has no worker.
 
 use super::slots;
 use pgrx::{PgLogLevel, pg_sys};
@@ -8,18 +8,19 @@ use std::io::{self, Write};
 use std::panic::AssertUnwindSafe;
 
 thread_local! {
-    /// Whether a record is being made or written to the server's log: an error or a message of that
-    /// is not another failure. An error leaves it set, until the next statement or the end of the
+    /// Whether a record is being made or written to the server's log: errors and messages of that
+    /// work are not failures. An error leaves it set until the next statement or the end of the
     /// transaction.
     static IS_RECORDING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Begins to make a record, or to write one to the log; false if that is under way already.
+/// Call before making a record or writing one to the log. Returns false if a record is already in
+/// progress.
 pub fn begin_recording() -> bool {
     !IS_RECORDING.replace(true)
 }
 
-/// The record is made or written.
+/// Call after the record is made or written.
 pub fn end_recording() {
     IS_RECORDING.set(false);
 }
@@ -29,7 +30,7 @@ pub fn is_recording() -> bool {
     IS_RECORDING.get()
 }
 
-/// A buffer that says so where there is no memory for it to grow.
+/// A buffer that returns an error if it cannot grow.
 #[derive(Default)]
 pub struct Fallible(pub Vec<u8>);
 
@@ -45,32 +46,32 @@ impl io::Write for Fallible {
     }
 }
 
-/// A record on its way to the server's log: all in one message, since a DETAIL is left out where
-/// log_error_verbosity is terse.
+/// A record for the server's log, in one message: a DETAIL would be missing with
+/// `log_error_verbosity = terse`.
 pub struct LogLine(Vec<u8>);
 
 impl LogLine {
-    /// `None` where there is no memory for it.
+    /// `None` if memory is exhausted.
     pub fn new(record: &[u8], why: &str) -> Option<Self> {
         let mut line = Fallible::default();
         write!(line, "lead_audit: an operation that failed has no audit entry: {why}: ").ok()?;
         line.write_all(record).ok()?;
-        // Records are JSON, which has no byte 0; one that another process left broken may.
+        // JSON contains no zero byte, but a record that another process damaged may.
         line.0.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b'?');
         line.write_all(&[0]).ok()?;
         Some(LogLine(line.0))
     }
 
-    /// The C string, which lives as long as this.
+    /// The C string, valid while `self` is alive.
     pub fn as_ptr(&self) -> *const c_char {
         self.0.as_ptr().cast()
     }
 
-    /// Writes it. An error in that ends here.
+    /// Writes the line. Swallows an error of the writing.
     pub fn write(&self) {
         let is_outermost = begin_recording();
-        // SAFETY: a C string; the guard turns an error's longjmp into unwinding, which the builder
-        // ends.
+        // SAFETY: a C string. The guard turns an error's longjmp into unwinding, and the builder
+        // catches it.
         pgrx::PgTryBuilder::new(AssertUnwindSafe(|| unsafe {
             pg_sys::ffi::pg_guard_ffi_boundary(|| write_to_server_log(self.as_ptr()));
         }))
@@ -94,14 +95,14 @@ mod raw {
     }
 }
 
-/// Writes a message to the server's log alone. May raise an error: that of no memory.
+/// Writes a message to the server's log only. May raise an out-of-memory error.
 ///
 /// # Safety
-/// `message` must be a C string, and nothing between this and whoever catches an error may have to
-/// be dropped.
+/// `message` must be a C string. The frames between this function and the code that catches its
+/// error must have nothing to drop.
 pub unsafe fn write_to_server_log(message: *const c_char) {
-    // SAFETY: the sequence of ereport(). No callback has to add anything to this message. After an
-    // error whoever catches it sets the list of callbacks.
+    // SAFETY: the sequence of ereport(). No callback may add to this message. After an error the
+    // code that catches it sets the list of callbacks.
     unsafe {
         let callbacks = pg_sys::error_context_stack;
         pg_sys::error_context_stack = std::ptr::null_mut();
@@ -114,7 +115,7 @@ pub unsafe fn write_to_server_log(message: *const c_char) {
     }
 }
 
-/// Everything that is queued for a database goes to the server's log.
+/// Writes all queued records of a database to the server's log.
 pub fn log_rest(database: pg_sys::Oid) {
     const MOST: usize = 1000;
     loop {
@@ -122,7 +123,7 @@ pub fn log_rest(database: pg_sys::Oid) {
         if records.is_empty() {
             return;
         }
-        // Taken off only when it is in the log.
+        // A record leaves the queue only after it is in the log.
         for (number, record) in records {
             LogLine::new(&record, "there is no worker in its database any more")
                 .iter()

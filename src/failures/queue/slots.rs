@@ -1,36 +1,37 @@
-//! Records on their way to a worker. Each lies in one or more slots of a pool; each database has a
-//! list of its own, so that one whose worker is not there holds up no other.
+//! The records that wait for workers. Each is in one or more slots of a pool. Each database has a
+//! list of its own, so that a database without a worker does not delay the others.
 //!
-//! A slot's `state` is what counts: the lists are a shortcut, and are made anew from the states
-//! after a crash.
+//! A slot's `state` is authoritative. The lists are derived from the states, and are rebuilt from
+//! them after a crash.
 
 use super::region::{DATA, NONE, Region, Slot, locked, set_latch};
 use pgrx::pg_sys;
 
 /// The slot is free.
 const FREE: u32 = 0;
-/// A record begins here, and is complete.
+/// The first slot of a complete record.
 const RECORD: u32 = 1;
-/// A record goes on here.
+/// A further slot of a record.
 const MORE: u32 = 2;
-/// A record begins here that counts only if its session says so, or dies.
+/// The first slot of a record that counts only if its session confirms it or dies.
 const RESERVED: u32 = 3;
 
 /// Whether a record was taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Queued {
-    /// A worker will write it.
+    /// The worker will write it.
     Yes,
-    /// There is no room.
+    /// No slot is free.
     Full,
-    /// Nobody is there to write it.
+    /// The launcher does not run, or the database is unknown.
     Closed,
 }
 
 impl Region {
     fn slot(&mut self, index: u32) -> &mut Slot {
         debug_assert!(index < self.slots);
-        // SAFETY: `slots` slots follow the head in memory; every index comes from a list of these.
+        // SAFETY: `slots` slots follow the head in memory, and every index comes from a list of
+        // them.
         unsafe { &mut *std::ptr::from_mut(self).add(1).cast::<Slot>().add(index as usize) }
     }
 
@@ -60,10 +61,10 @@ impl Region {
         count
     }
 
-    /// Copies a record into slots; `None` if there are not enough.
+    /// Copies a record into slots. `None` if not enough are free.
     fn store(&mut self, database: pg_sys::Oid, record: &[u8]) -> Option<u32> {
         let mut first = NONE;
-        // From the end to the beginning: each slot names the one after it.
+        // From the last piece to the first, because each slot refers to the next.
         for piece in record.chunks(DATA).rev() {
             let Some(index) = self.take_slot() else {
                 self.give_back(first);
@@ -87,17 +88,16 @@ impl Region {
         (first != NONE).then_some(first)
     }
 
-    /// The state of a record's first slot, which is written last.
+    /// Sets the state of a record's first slot, after everything else of the record is written.
     fn set_state(&mut self, first: u32, state: u32) {
         std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
-        // SAFETY: a slot of the region. Volatile, so that it is not moved before what was written
-        // above.
+        // SAFETY: a slot of the region. The volatile write is not moved before the writes above.
         unsafe { std::ptr::addr_of_mut!(self.slot(first).state).write_volatile(state) };
         std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
     }
 
-    /// Makes a stored record the last of its database's list, with the next number. Returns the
-    /// latch of who waits for one.
+    /// Appends a stored record to its database's list and gives it the next number. Returns the
+    /// latch of the worker to wake, or 0.
     fn enqueue(&mut self, place: usize, first: u32) -> usize {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
@@ -108,8 +108,8 @@ impl Region {
         let is_filling = self.databases[place].slots_used > self.slots_of_each() / 2;
         let database = &mut self.databases[place];
         database.counts.queued += 1;
-        // A worker that is at work, or rests between two turns, is left alone, unless the queue
-        // fills; then one call is enough.
+        // A worker that works or pauses between two turns is not woken, unless the queue fills up.
+        // Then one wake-up is enough.
         let is_needed = if database.looks_again == 0 { was_empty } else { is_filling };
         if !is_needed {
             return 0;
@@ -118,7 +118,7 @@ impl Region {
         database.latch
     }
 
-    /// How many slots one database may have: it leaves the others an eighth.
+    /// How many slots one database may use. An eighth stays free for the others.
     fn slots_of_each(&self) -> u32 {
         self.slots - self.slots / 8
     }
@@ -137,9 +137,10 @@ impl Region {
     }
 }
 
-/// Makes the lists anew from the states of the slots. What was being written when its process died
-/// is no record; one whose session died before it said whether it counts does: what the session did
-/// is rolled back by the crash. Returns the records of databases that have no place any more.
+/// Rebuilds the lists from the states of the slots. Drops records whose process died while writing
+/// them. Confirms records whose session died before it confirmed or cancelled them: the crash has
+/// rolled back the session's transaction. Returns the records of databases that are no longer in
+/// the region.
 pub fn rebuild(region: &mut Region) -> Vec<Vec<u8>> {
     let slots = region.slots;
     let mut records: Vec<(u64, u32)> = Vec::new();
@@ -195,7 +196,7 @@ pub fn rebuild(region: &mut Region) -> Vec<Vec<u8>> {
     homeless
 }
 
-/// The slots of a record, if they are all its own.
+/// The slots of a record, if all of them belong to it.
 fn slots_of(region: &mut Region, first: u32) -> Option<Vec<u32>> {
     let count = (region.slot(first).length as usize).div_ceil(DATA);
     let mut own = Vec::new();
@@ -222,7 +223,7 @@ fn append(region: &mut Region, place: usize, first: u32) {
     region.databases[place].last = first;
 }
 
-/// Copies a record for a database, if there is room and somebody to write it.
+/// Copies a record for a database, if records are accepted and slots are free.
 fn store_for(region: &mut Region, place: usize, record: &[u8]) -> Result<u32, Queued> {
     if region.open == 0 {
         return Err(Queued::Closed);
@@ -236,8 +237,8 @@ fn store_for(region: &mut Region, place: usize, record: &[u8]) -> Result<u32, Qu
     Ok(first)
 }
 
-/// Puts a record down that counts only once it is confirmed, or its process dies. `None` if there
-/// is no room.
+/// Stores a record that counts only when it is confirmed or its process dies. `None` if no slot is
+/// free.
 pub fn reserve(database: pg_sys::Oid, record: &[u8]) -> Option<u32> {
     locked(|region| {
         let place = region.place_of(database)?;
@@ -248,16 +249,16 @@ pub fn reserve(database: pg_sys::Oid, record: &[u8]) -> Option<u32> {
     .flatten()
 }
 
-/// The record counts.
+/// Confirms a reserved record: it now counts.
 pub fn confirm(database: pg_sys::Oid, first: u32) {
     let latch =
         locked(|region| region.place_of(database).map(|place| region.enqueue(place, first)))
             .flatten();
-    // SAFETY: the worker left the address of its own.
+    // SAFETY: the worker stored the address of its own latch.
     unsafe { set_latch(latch.unwrap_or(0)) };
 }
 
-/// The record does not count.
+/// Cancels a reserved record.
 pub fn cancel(database: pg_sys::Oid, first: u32) {
     locked(|region| {
         let count = region.give_back(first);
@@ -267,7 +268,7 @@ pub fn cancel(database: pg_sys::Oid, first: u32) {
     });
 }
 
-/// Hands a record to the worker of a database, or counts it as dropped.
+/// Passes a record to the worker of a database, or counts it as dropped.
 pub fn push(database: pg_sys::Oid, record: &[u8]) -> Queued {
     let done = locked(|region| {
         let Some(place) = region.place_of(database) else { return (Queued::Closed, 0) };
@@ -280,12 +281,12 @@ pub fn push(database: pg_sys::Oid, record: &[u8]) -> Queued {
         }
     });
     let Some((queued, latch)) = done else { return Queued::Closed };
-    // SAFETY: the worker left the address of its own.
+    // SAFETY: the worker stored the address of its own latch.
     unsafe { set_latch(latch) };
     queued
 }
 
-/// Copies of the database's oldest records with their sequence numbers, up to so many and so many
+/// Copies of the database's oldest records with their sequence numbers, limited in number and
 /// bytes.
 pub fn peek(database: pg_sys::Oid, most: usize, bytes: usize) -> Vec<(u64, Vec<u8>)> {
     let mut copies = Vec::new();
@@ -304,8 +305,9 @@ pub fn peek(database: pg_sys::Oid, most: usize, bytes: usize) -> Vec<(u64, Vec<u
     copies
 }
 
-/// Takes off the records up to a sequence number. They were written, but for those that are only in
-/// the server's log, and those that turned out to be none: these were not queued.
+/// Removes the records up to a sequence number and counts them as written. Exceptions: `dropped` of
+/// them are only in the server's log, and `none` of them concerned no watched table and no longer
+/// count as queued.
 pub fn pop(database: pg_sys::Oid, through: u64, dropped: u64, none: u64) {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return };
@@ -317,8 +319,8 @@ pub fn pop(database: pg_sys::Oid, through: u64, dropped: u64, none: u64) {
     });
 }
 
-/// Takes off the records up to a sequence number, which an earlier worker wrote before it died.
-/// Returns how many there were.
+/// Removes the records up to a sequence number, which an earlier worker wrote before it died.
+/// Returns their number.
 pub fn discard_through(database: pg_sys::Oid, through: u64) -> u64 {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return 0 };
@@ -329,7 +331,7 @@ pub fn discard_through(database: pg_sys::Oid, through: u64) -> u64 {
     .unwrap_or(0)
 }
 
-/// Takes one record off, which its worker died of.
+/// Removes one record, which its worker died of.
 pub fn quarantine(database: pg_sys::Oid, sequence: u64) {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return };
@@ -375,7 +377,7 @@ fn take_off(region: &mut Region, place: usize, through: u64) -> u64 {
     }
 }
 
-/// Copies of all records, for a queue that nobody uses any more.
+/// Copies of all records, for a queue that is no longer used.
 pub fn all(region: &mut Region) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for place in 0..region.databases.len() {
@@ -388,7 +390,7 @@ pub fn all(region: &mut Region) -> Vec<Vec<u8>> {
     all
 }
 
-/// The number by which a database tells this queue's sequence numbers from another's.
+/// The number that distinguishes this queue's sequence numbers from those of other queues.
 pub fn queue_number() -> i64 {
     locked(|region| region.queue).unwrap_or(0)
 }

@@ -1,12 +1,12 @@
-//! The postmaster maps the region when it loads the library; its children inherit it.
+//! The postmaster maps the region when it loads the library, and its children inherit it.
 //!
-//! It is not part of PostgreSQL's own shared memory on purpose: that is made anew when a server
-//! process crashes, and what is queued must outlive it. Only the lock is there, so that it is free
-//! again after a crash. A record counts from the moment that its state says so, which is the last
-//! thing written of it; the lists are worked out again after a crash.
+//! The region is deliberately not in PostgreSQL's own shared memory: PostgreSQL recreates that
+//! after a crash of a server process, and queued records must survive. Only the lock is there, so
+//! that it is free after a crash. A record's state is written last, so a record counts only if it
+//! is complete. The lists are rebuilt after a crash.
 //!
-//! Where the system lets it, the memory has a name, so that a server that is started again after
-//! even the postmaster was killed finds what was queued.
+//! If the system allows it, the memory has a name, so that queued records survive even a kill of
+//! the postmaster.
 
 use super::region::{Region, Slot, address, set_lock, set_region};
 use super::{shared_memory, slots};
@@ -14,24 +14,25 @@ use crate::settings;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-/// "lead_aud", and the number of the layout.
+/// "leadaud", and the number of the layout.
 const MAGIC: u64 = u64::from_be_bytes(*b"leadaud\x03") ^ (size_of::<Region>() as u64) << 8;
 
 const TRANCHE: &CStr = c"lead_audit";
 
-/// Asks for the lock, where PostgreSQL allows that.
+/// Requests the lock. Called by the hook in which PostgreSQL allows this.
 pub fn request_lock() {
-    // SAFETY: called by the hook on requests; the name is static.
+    // SAFETY: called by the shmem_request hook; the name is static.
     unsafe { pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), 1) }
 }
 
-/// At the server's start, and again after a crash of one of its processes.
+/// Runs at the server's start, and again after a crash of a server process.
 pub fn start_up() {
-    // SAFETY: the tranche was requested above.
+    // SAFETY: `request_lock` requested the tranche.
     unsafe { set_lock(&raw mut (*pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr())).lock) };
     let known = address();
     if !known.is_null() {
-        // SAFETY: mapped below. No other process is alive that could use it.
+        // SAFETY: the address is that of the region mapped below. No other process that could use
+        // it is alive.
         return after_crash(unsafe { &mut *known });
     }
     let slots = settings::failures::queue_bytes() / size_of::<Slot>();
@@ -56,10 +57,10 @@ pub fn start_up() {
         }
     };
     let region = memory.cast::<Region>();
-    // SAFETY: the memory is large enough and aligned to a page; it is all zeroes, which is a valid
-    // Region, or what a server of this layout left.
+    // SAFETY: the memory is large enough and aligned to a page. It is either all zeroes, which is a
+    // valid Region, or a region of this layout that a server left.
     let head = unsafe { &mut *region };
-    // SAFETY: reads the control file, which the postmaster has read by now, and the clock.
+    // SAFETY: reads the clock, and the control file, which the postmaster has already read.
     let (system, now) = unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::GetCurrentTimestamp()) };
     let is_left = head.magic == MAGIC && head.system == system && head.slots == slots as u32;
     if head.magic != 0 && head.magic != MAGIC && head.system == system {
@@ -82,20 +83,20 @@ pub fn start_up() {
         );
     }
     if is_named {
-        // SAFETY: called when the postmaster ends in an orderly way; its children do not inherit
-        // it.
+        // SAFETY: called when the postmaster exits normally. Its children do not inherit the
+        // callback.
         unsafe { pg_sys::on_proc_exit(Some(at_postmaster_exit), pg_sys::Datum::from(0)) };
     }
 }
 
-/// The queue had another size before: what is left in it cannot be taken over, and goes to the log.
+/// Writes the records of a queue of another size to the log, because they cannot be adopted.
 fn log_left(left: &mut [u64]) {
     let bytes = size_of_val(left);
     if bytes < size_of::<Region>() {
         return;
     }
-    // SAFETY: long enough and aligned for a Region, of which any bytes are valid if the magic
-    // number is there.
+    // SAFETY: long enough and aligned for a Region. With the right magic number, its bytes are a
+    // valid Region.
     let region = unsafe {
         let region = left.as_mut_ptr().cast::<Region>();
         if (&raw const (*region).magic).read() != MAGIC
@@ -120,17 +121,17 @@ fn log_lost(records: &[Vec<u8>], why: &str) {
     }
 }
 
-/// The memory's name goes with the server, unless records are left in it.
+/// Removes the memory's name at shutdown, unless records are left.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn at_postmaster_exit(_code: i32, _argument: pg_sys::Datum) {
     let region = address();
-    // SAFETY: no other process is left that would use it.
+    // SAFETY: no other process that could use the region is alive.
     if !region.is_null() && unsafe { (*region).slots_used } == 0 {
         shared_memory::forget_name();
     }
 }
 
-/// What named processes, none of which is alive any more, is put right; records stay.
+/// Clears fields that name processes, since none of them is alive. Records are kept.
 fn after_crash(region: &mut Region) {
     region.open = 0;
     region.launcher_latch = 0;

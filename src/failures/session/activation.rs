@@ -1,4 +1,4 @@
-//! Whether failures are followed in this session at all.
+//! Decides whether this session records failures.
 
 use crate::failures::queue;
 use crate::pg::current_database;
@@ -7,19 +7,20 @@ use pgrx::pg_sys;
 use std::cell::Cell;
 
 thread_local! {
-    /// What the region said, and when: it is asked again only after a database came or went.
+    /// The last answer, with the region's generation at that time. The region is read again only
+    /// after the generation has changed.
     static KNOWN: Cell<(u32, bool)> = const { Cell::new((0, false)) };
-    /// The generation in which the catalog was asked.
+    /// The generation in which the catalog was last read.
     static LOOKED: Cell<u32> = const { Cell::new(0) };
     static OFF: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The library's own processes do not follow themselves.
+/// Turns recording off in the library's own processes.
 pub fn switch_off() {
     OFF.set(true);
 }
 
-/// Whether this database has the extension and nothing is switched off.
+/// Whether this database has the extension and recording is on.
 pub fn is_active() -> bool {
     if OFF.get() || !settings::enabled() || !queue::is_there() {
         return false;
@@ -38,8 +39,8 @@ pub fn is_active() -> bool {
     present
 }
 
-/// The same where the catalogs can be read: after the server's start a session may come before the
-/// launcher has looked into its database.
+/// The same, but reads the catalog if necessary: after the server's start a session may begin
+/// before the launcher has looked into its database.
 pub fn is_active_or_found() -> bool {
     if is_active() {
         return true;
@@ -57,8 +58,8 @@ pub fn is_active_or_found() -> bool {
         {
             return false;
         }
-        // Whoever has locked the catalog may have it for long, and most databases do not have the
-        // extension: the launcher will look.
+        // Does not wait for a lock on the catalog, which may be held for long. Most databases do
+        // not have the extension, and the launcher will look.
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
         if !pg_sys::ConditionalLockRelationOid(pg_sys::ExtensionRelationId, lock) {
             LOOKED.set(looked);

@@ -1,8 +1,8 @@
-//! An error is being raised: what there is to say of it becomes a record now, while the session
-//! still is as it was. Whether the record becomes an entry is for `xact_end`.
+//! Makes a record of an error while it is raised and the session's state is still unchanged.
+//! `xact_end` decides whether the record becomes an entry.
 //!
-//! Nothing here may ask a catalog, wait, run anybody's code or call what can raise an error
-//! (`hooks/error.rs` says why), and nothing may take memory without a limit.
+//! This code must not read a catalog, wait, run users' code, call a function that can raise an
+//! error (`hooks/error.rs` explains why), or allocate memory without a limit.
 
 use super::failing_row::FailingRow;
 use super::name_filter;
@@ -19,11 +19,11 @@ use crate::failures::queue::record::{Record, TEXT_LIMIT, Table, Unresolved, capp
 use crate::pg::current_subtransaction;
 use pgrx::pg_sys;
 
-/// Makes the record of an error: of the innermost statement on a watched table, or of what the
-/// statement's text is about.
+/// Makes the record of an error: for the innermost statement on a watched table or, without one,
+/// for the table that the statement's text names.
 ///
 /// # Safety
-/// The scope must be the innermost one, and the row one that `FailingRow` found for it.
+/// The scope must be the innermost one, and `FailingRow` must have found the row for it.
 pub unsafe fn error_raised(
     scope: Option<&StatementScope>,
     data: &pg_sys::ErrorData,
@@ -33,16 +33,16 @@ pub unsafe fn error_raised(
     if unsafe { pg_sys::RecoveryInProgress() } {
         return;
     }
-    // SAFETY: the data is PostgreSQL's own copy of the error: its texts are C strings or null.
+    // SAFETY: the data is PostgreSQL's own copy of the error, so its texts are C strings or null.
     let error = unsafe { RaisedError::of(data) };
     match scope {
-        // SAFETY: as the caller promises.
+        // SAFETY: the scope is the innermost one (see # Safety).
         Some(scope) => unsafe { in_statement(scope, data, &error, row) },
         None => outside_of_statements(&error),
     }
 }
 
-/// A statement on a watched table was under way.
+/// Handles an error within a statement on a watched table.
 ///
 /// # Safety
 /// The scope must be the innermost one.
@@ -52,14 +52,14 @@ unsafe fn in_statement(
     error: &RaisedError,
     row: &FailingRow,
 ) {
-    // SAFETY: the error's copy is live, as the caller promises.
+    // SAFETY: PostgreSQL's copy of the error is live.
     let Some(target) = (unsafe { scope.target_of(data) }) else { return };
     let mut record = record_of(error, Outcome::Failed);
     // SAFETY: a scope's targets stay until the transaction ends.
     record.table = Some(unsafe { &(*target.watched).table }.clone());
     target.operation.clone_into(&mut record.operation);
-    // SAFETY: the text and the parameters are those of the statement that is under way; the rows
-    // were copied for this record.
+    // SAFETY: text and parameters are those of the present statement, and the rows were copied for
+    // this record.
     unsafe {
         record.statement = wanted_text(scope.text, scope.location, scope.length);
         record.parameters = parameters_text(scope.parameters);
@@ -68,7 +68,7 @@ unsafe fn in_statement(
     xact_end::error_raised(record, scope.subtransaction);
 }
 
-/// The error came while no statement on a watched table was under way.
+/// Handles an error outside of all statements on watched tables.
 fn outside_of_statements(error: &RaisedError) {
     let written = entries::write_counts();
     if let Some(record) = at_commit(error, &written).or_else(|| in_text(error)) {
@@ -78,8 +78,7 @@ fn outside_of_statements(error: &RaisedError) {
     }
 }
 
-/// The error came when the transaction was to be committed: a deferred constraint, a serialization
-/// failure.
+/// Handles an error of the commit: a deferred constraint or a serialization failure.
 fn at_commit(error: &RaisedError, written: &[WriteCount]) -> Option<Record> {
     // SAFETY: reads variables of the session.
     let (in_portal, text) =
@@ -95,7 +94,7 @@ fn at_commit(error: &RaisedError, written: &[WriteCount]) -> Option<Record> {
         .any(|word| first_word.eq_ignore_ascii_case(word));
     // SAFETY: reads the state of the transaction.
     let in_block = unsafe { pg_sys::IsTransactionBlock() };
-    // In a portal, only SET CONSTRAINTS checks what was deferred.
+    // Within a portal, only SET CONSTRAINTS checks deferred constraints.
     let by_command = in_portal && first_word.eq_ignore_ascii_case("set");
     let by_end = !in_portal && (ends || text.is_none() || !in_block);
     let is_end_of_session = error.code.starts_with("57P") || error.code.starts_with("25P");
@@ -111,7 +110,7 @@ fn at_commit(error: &RaisedError, written: &[WriteCount]) -> Option<Record> {
         _ => named,
     };
     let mut record = record_of(error, Outcome::Failed);
-    // What of several operations the check was about, nothing says.
+    // With several operations, the error does not say which one it concerns.
     let operations: Vec<&str> =
         about.iter().map(|one| one.operation).filter(|name| fits(&error.code, name)).collect();
     record.operation =
@@ -125,18 +124,18 @@ fn at_commit(error: &RaisedError, written: &[WriteCount]) -> Option<Record> {
     Some(record)
 }
 
-/// Whether an operation can break what this SQLSTATE is of.
+/// Whether an operation can cause an error with this SQLSTATE.
 fn fits(code: &str, operation: &str) -> bool {
     operation != "TRUNCATE"
         && (operation != "DELETE" || !matches!(code, "23505" | "23514" | "23P01" | "23502"))
 }
 
-/// Longest text that is looked at.
+/// Longest text that is searched, in bytes.
 const LONGEST: usize = 64 * 1024;
 
-/// The error came before Postgres had the statement's table: the text says what it was about.
+/// Handles an error before PostgreSQL knew the statement's table: the text is searched for it.
 fn in_text(error: &RaisedError) -> Option<Record> {
-    // SAFETY: null or C strings, which stay while the error is being raised.
+    // SAFETY: null or C strings, valid while the error is raised.
     let text = unsafe {
         match error.internal_query.is_null() {
             false => statement_text(error.internal_query, 0, 0, LONGEST)?,
@@ -151,12 +150,12 @@ fn in_text(error: &RaisedError) -> Option<Record> {
     }
     let mut record = record_of(error, Outcome::Failed);
     let (mut temporary, mut toast) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
-    // SAFETY: both read variables of the session; the setting is a C string or null.
+    // SAFETY: both read variables of the session, and the setting is a C string or null.
     let search_path = unsafe {
         pg_sys::GetTempNamespaceState(&mut temporary, &mut toast);
         capped_c(pg_sys::namespace_search_path, TEXT_LIMIT).unwrap_or_default()
     };
-    // Postgres counts characters, from 1; 0 is none.
+    // PostgreSQL counts characters from 1; 0 means no position.
     let character =
         if error.internal_query.is_null() { error.position } else { error.internal_position };
     let position = usize::try_from(character - 1)

@@ -1,9 +1,9 @@
-//! The row that a statement failed at, if the executor has it at hand: as the bytes of a tuple,
-//! which the worker makes JSON of.
+//! Finds the row at which a statement failed, if the executor still holds it. Copies it as the
+//! bytes of a tuple, which the worker turns into JSON.
 //!
-//! The executor's state does not say which row it is busy with: it follows from how nodes pass rows
-//! on, and from what the error says. Nothing of the row is looked at here; the fingerprint of its
-//! row type tells the worker whether it can be.
+//! The executor does not expose the row that it is processing. It is inferred from how nodes pass
+//! rows on and from the error. The row's values are not read here: the fingerprint of its row type
+//! tells the worker whether it can read them.
 
 use super::raised_error::error_names;
 use super::statement_scope::{Phase, StatementScope, Target};
@@ -17,13 +17,13 @@ const LONGEST: usize = 64 * 1024;
 
 mod raw {
     unsafe extern "C-unwind" {
-        // The same function as pgrx binds, without its guard (`hooks/error.rs`).
+        // The function that pgrx binds, without pgrx's guard (`hooks/error.rs`).
         pub fn EOH_get_flat_size(eohptr: *mut pgrx::pg_sys::ExpandedObjectHeader) -> usize;
     }
 }
 
-/// The row, and of an UPDATE the new one: first where they are, then copies of them. It has nothing
-/// to drop, since copying can run out of memory.
+/// The failing row and, for an UPDATE, the new row: first the slots, then copies. It has no
+/// destructor, since copying can raise an out-of-memory error.
 pub struct FailingRow {
     relation: pg_sys::Oid,
     row_type: u64,
@@ -43,18 +43,18 @@ impl FailingRow {
         }
     }
 
-    /// Finds the row, where it is certain that it is the one. Calls nothing that can raise an
+    /// Finds the row, if it is certainly the one that failed. Calls no function that can raise an
     /// error.
     ///
     /// # Safety
-    /// `scope` must be null or that of the statement that is under way, and `error` a copy of the
-    /// error that is being raised.
+    /// `scope` must be null or of the present statement. `error` must be a copy of the error that
+    /// is raised.
     pub unsafe fn locate(&mut self, scope: *const StatementScope, error: *const pg_sys::ErrorData) {
-        // SAFETY: as the caller promises.
+        // SAFETY: scope and error are valid (see # Safety).
         let found = unsafe { scope.as_ref().and_then(|scope| find(scope, &*error)) };
         if let Some((relation, slots)) = found {
             self.slots = slots;
-            // SAFETY: a slot that holds a row has a row type; the relation is open.
+            // SAFETY: a slot that holds a row has a row type, and the relation is open.
             unsafe {
                 self.relation = (*(*relation).ri_RelationDesc).rd_id;
                 self.row_type = fingerprint((*slots[0]).tts_tupleDescriptor);
@@ -62,15 +62,15 @@ impl FailingRow {
         }
     }
 
-    /// Copies the rows that were found into the current memory context, unless they are too long.
-    /// May raise an error.
+    /// Copies the rows that `locate` found into the current memory context, unless they are too
+    /// long. May raise an error.
     ///
     /// # Safety
-    /// As for [`locate`](Self::locate), and nothing between this and whoever catches an error may
-    /// have to be dropped.
+    /// As for [`locate`](Self::locate). The frames between this function and the code that catches
+    /// its error must have nothing to drop.
     pub unsafe fn copy(&mut self) {
         for (&slot, tuple) in self.slots.iter().zip(&mut self.tuples) {
-            // SAFETY: the slots hold rows or are null; their kind knows how to copy them.
+            // SAFETY: the slots hold rows or are null, and each slot's operations can copy its row.
             unsafe {
                 if !slot.is_null()
                     && row_length(slot) <= LONGEST
@@ -82,12 +82,12 @@ impl FailingRow {
         }
     }
 
-    /// The copies as a record has them; `None` if not all of what was found could be copied.
+    /// The copies in the form of a record. `None` if a row could not be copied.
     ///
     /// # Safety
     /// The copies must be live.
     pub unsafe fn to_raw(&self) -> Option<RawRow> {
-        // SAFETY: a tuple's data is as long as it says.
+        // SAFETY: a tuple's data is t_len bytes long.
         let bytes = |tuple: pg_sys::HeapTuple| unsafe {
             if tuple.is_null() || (*tuple).t_len as usize > LONGEST {
                 return None;
@@ -106,12 +106,13 @@ impl FailingRow {
     }
 }
 
-/// How long a tuple of the slot's row is, about.
+/// The approximate length of a tuple of the slot's row.
 ///
 /// # Safety
 /// `slot` must hold a row.
 unsafe fn row_length(slot: *mut pg_sys::TupleTableSlot) -> usize {
-    // SAFETY: a slot's kind says what it is; one without a tuple has as many values as columns.
+    // SAFETY: a slot's operations tell its kind. A slot without a tuple has as many values as
+    // columns.
     unsafe {
         let kind = (*slot).tts_ops;
         if std::ptr::eq(kind, &raw const pg_sys::TTSOpsHeapTuple)
@@ -127,8 +128,8 @@ unsafe fn row_length(slot: *mut pg_sys::TupleTableSlot) -> usize {
                 return (*tuple).t_len as usize;
             }
         }
-        // An error can come while the slot makes a tuple of its values: until it has, it holds
-        // neither.
+        // An error can be raised while the slot makes a tuple of its values. Until then the slot
+        // holds neither.
         if (*slot).tts_nvalid < (*(*slot).tts_tupleDescriptor).natts as i16 {
             return usize::MAX;
         }
@@ -161,15 +162,15 @@ unsafe fn row_length(slot: *mut pg_sys::TupleTableSlot) -> usize {
 type Found = (*const pg_sys::ResultRelInfo, [*mut pg_sys::TupleTableSlot; 2]);
 
 /// # Safety
-/// The scope must be of the statement that is under way.
+/// The scope must be of the present statement.
 unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Found> {
-    // SAFETY: as the caller promises.
+    // SAFETY: the scope is of the present statement (see # Safety).
     let target = unsafe { scope.target_of(error)? };
     if scope.query.is_null() || scope.phase == Phase::Outside || target.operation == "MERGE" {
         return None;
     }
-    // SAFETY: the executor's state is live while the statement is under way. A slot belongs to it;
-    // a null one is not there.
+    // SAFETY: the executor's state is live during the statement, and owns the slots. Null slots are
+    // skipped.
     unsafe {
         let state = (*scope.query).estate;
         if state.is_null() {
@@ -184,8 +185,8 @@ unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Foun
                 return None;
             }
             if scope.phase == Phase::Finish {
-                // The AFTER trigger that fires has its row here, for an UPDATE both; one that fires
-                // for the statement finds none.
+                // The slots contain the rows of the AFTER trigger that fires, for an UPDATE both
+                // rows. They are empty for a statement trigger.
                 let new = if target.operation == "UPDATE" {
                     result.ri_TrigNewSlot
                 } else {
@@ -200,14 +201,14 @@ unsafe fn find(scope: &StatementScope, error: &pg_sys::ErrorData) -> Option<Foun
             if target.operation == "INSERT" {
                 return rows(result, inserted(node, result), std::ptr::null_mut());
             }
-            // The row may be on its way to another partition, which refuses it.
+            // The row may be moving to another partition that refuses it.
             let source = source(node)?;
             match target.operation {
                 "UPDATE" => rows(source, source.ri_oldTupleSlot, source.ri_newTupleSlot),
                 _ => rows(source, source.ri_TrigOldSlot, std::ptr::null_mut()),
             }
         };
-        // The tables that it writes to, and the partitions that it has opened for rows.
+        // The tables that the query writes to, and the partitions that it has opened for rows.
         let opened = PgList::<pg_sys::ResultRelInfo>::from_pg((*state).es_opened_result_relations);
         let routed = PgList::from_pg((*state).es_tuple_routing_result_relations);
         opened.iter_ptr().chain(routed.iter_ptr()).find_map(row_of)
@@ -221,13 +222,13 @@ unsafe fn rows(
     row: *mut pg_sys::TupleTableSlot,
     new_row: *mut pg_sys::TupleTableSlot,
 ) -> Option<Found> {
-    // SAFETY: as the caller promises.
+    // SAFETY: the slots are null or valid (see # Safety).
     let is_at_hand = |slot: *mut pg_sys::TupleTableSlot| unsafe {
         if !holds_row(slot) {
             return false;
         }
-        // One without a tuple owns its values only once it was materialized, which writing the row
-        // begins with.
+        // A virtual slot owns its values only after it is materialized. Writing a row begins with
+        // that.
         let is_virtual = std::ptr::eq((*slot).tts_ops, &raw const pg_sys::TTSOpsVirtual);
         !is_virtual || u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_SHOULDFREE != 0
     };
@@ -235,14 +236,14 @@ unsafe fn rows(
     is_at_hand(row).then_some((std::ptr::from_ref(result), [row, new_row]))
 }
 
-/// A number that differs where rows of one row type cannot be read as the other's.
+/// A fingerprint of a row type. Two row types with the same fingerprint have the same layout.
 ///
 /// # Safety
 /// `descriptor` must be a row type.
 pub unsafe fn fingerprint(descriptor: pg_sys::TupleDesc) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     let mut add = |value: u64| hash = (hash ^ value).wrapping_mul(0x0100_0000_01b3);
-    // SAFETY: as the caller promises.
+    // SAFETY: `descriptor` is a row type (see # Safety).
     unsafe {
         add((*descriptor).natts as u64);
         for index in 0..(*descriptor).natts as usize {
@@ -256,7 +257,7 @@ pub unsafe fn fingerprint(descriptor: pg_sys::TupleDesc) -> u64 {
     hash
 }
 
-/// Bytes as hexadecimal digits; `None` where there is no memory for them.
+/// Bytes as hexadecimal digits. `None` if memory is exhausted.
 fn to_hex(bytes: &[u8]) -> Option<String> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::new();
@@ -269,7 +270,7 @@ fn to_hex(bytes: &[u8]) -> Option<String> {
     Some(text)
 }
 
-/// The bytes that hexadecimal digits stand for.
+/// The bytes of a text of hexadecimal digits.
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16);
     text.as_bytes()
@@ -278,23 +279,24 @@ pub fn from_hex(text: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-/// Errors of the table itself: a row of it is in hand, and they name the table.
+/// SQLSTATEs of constraint violations. The failing row is being written, and the error names the
+/// table.
 const VIOLATIONS: [&str; 4] = ["23502", "23505", "23514", "23P01"];
-/// A policy refuses the row. This, and the next, name no table.
+/// A row-level security policy refuses the row. The error names no table.
 const POLICY_REFUSES: &str = "42501";
-/// A view's WITH CHECK OPTION refuses it.
+/// A view's WITH CHECK OPTION refuses the row. The error names no table.
 const VIEW_REFUSES: &str = "44000";
 
-/// The node of the plan that writes to this table, be it within WITH.
+/// The plan node that writes to this table. It can be within WITH.
 ///
 /// # Safety
-/// `query` must be under way, and `result` one of its tables.
+/// `query` must be in progress, and `result` one of its tables.
 unsafe fn writing_node<'a>(
     query: *mut pg_sys::QueryDesc,
     result: *const pg_sys::ResultRelInfo,
 ) -> Option<&'a pg_sys::ModifyTableState> {
-    // SAFETY: as the caller promises; a node's tag says what it is. A node has as many tables as it
-    // says, in an array.
+    // SAFETY: the query is in progress (see # Safety), and a node's tag is its type. A node has
+    // mt_nrels tables, in an array.
     unsafe {
         let writes = |node: &&pg_sys::ModifyTableState| {
             own_tables(node).as_ptr_range().contains(&result)
@@ -310,24 +312,23 @@ unsafe fn writing_node<'a>(
     }
 }
 
-/// The tables that a node writes to, but for partitions that it finds while it does.
+/// The tables that a node writes to, without partitions that it opens for rows.
 fn own_tables(node: &pg_sys::ModifyTableState) -> &[pg_sys::ResultRelInfo] {
-    // SAFETY: a node has as many as it says, in an array.
+    // SAFETY: a node has mt_nrels tables, in an array.
     unsafe { std::slice::from_raw_parts(node.resultRelInfo, node.mt_nrels.max(0) as usize) }
 }
 
-/// The table that an UPDATE or DELETE has its present row from.
+/// The table from which an UPDATE or DELETE took its present row.
 fn source(node: &pg_sys::ModifyTableState) -> Option<&pg_sys::ResultRelInfo> {
-    // Of one table it stays 0.
+    // With a single table the index stays 0.
     own_tables(node).get(usize::try_from(node.mt_lastResultIndex).ok()?)
 }
 
-/// Whether it is certain that the row in hand is the one that the error is about. Rows leave their
-/// values in the slot until the next has its own, and the error may be in getting that.
+/// Whether the row in the slot is certainly the one that the error concerns. A slot keeps its row
+/// until the next row replaces it, and the error may come from computing the next row.
 ///
 /// # Safety
-/// The scope must be of the statement that is under way, and `node` its node that writes to
-/// `result`.
+/// The scope must be of the present statement, and `node` its node that writes to `result`.
 unsafe fn is_certain(
     scope: &StatementScope,
     target: &Target,
@@ -335,28 +336,28 @@ unsafe fn is_certain(
     node: &pg_sys::ModifyTableState,
     result: &pg_sys::ResultRelInfo,
 ) -> bool {
-    // SAFETY: as the caller promises; a relation has a name, a node its plan.
+    // SAFETY: scope and node are valid (see # Safety). A relation has a name, and a node its plan.
     unsafe {
         let code = &*packed_sqlstate_text(error.sqlerrcode);
         let name = CStr::from_ptr((*(*result.ri_RelationDesc).rd_rel).relname.data.as_ptr());
         if VIOLATIONS.contains(&code) && error_names(error, &(*target.watched).table.schema, name) {
             return true;
         }
-        // To which partition the row goes nothing else says.
+        // Only a constraint violation says to which partition the row goes.
         if target.operation == "INSERT" && !result.ri_RootResultRelInfo.is_null() {
             return false;
         }
         if code == VIEW_REFUSES {
             return true;
         }
-        // Only of the statement's main part is it known how many rows it has written.
+        // The number of written rows is known only for the main part of the statement.
         if !node.canSetTag || (*(*scope.query).estate).es_processed > 0 {
             return false;
         }
         let is_partitioned =
             (*(*result.ri_RelationDesc).rd_rel).relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE;
         let may_skip = match target.operation {
-            // Which triggers its partitions have is not looked for.
+            // The triggers of its partitions are not examined.
             "INSERT" => {
                 is_partitioned
                     || (*node.ps.plan.cast::<pg_sys::ModifyTable>()).onConflictAction
@@ -370,7 +371,7 @@ unsafe fn is_certain(
     }
 }
 
-/// Whether any of a node's tables has triggers of a kind.
+/// Whether a table of the node has a trigger of this kind.
 fn any_trigger(
     node: &pg_sys::ModifyTableState,
     kind: impl Fn(&pg_sys::TriggerDesc) -> bool,
@@ -379,9 +380,9 @@ fn any_trigger(
     own_tables(node).iter().filter_map(|table| unsafe { table.ri_TrigDesc.as_ref() }).any(kind)
 }
 
-/// The slot that has the row of an INSERT, or null. The node takes the plan's slot as it is where
-/// that is of the kind that the table wants (ExecGetInsertNewTuple), else it copies the row into
-/// one of its own; for a partition that is laid out otherwise the row is copied again.
+/// The slot with the row of an INSERT, or null. The node uses the plan's slot if that is of the
+/// kind that the table requires (ExecGetInsertNewTuple); otherwise it copies the row into its own
+/// slot. For a partition with another layout the row is copied again.
 ///
 /// # Safety
 /// `node` must be live and write to `result`.
@@ -389,10 +390,9 @@ unsafe fn inserted(
     node: &pg_sys::ModifyTableState,
     result: &pg_sys::ResultRelInfo,
 ) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: as the caller promises; what is null is looked at no further.
+    // SAFETY: the node is live (see # Safety). Null pointers are not followed.
     unsafe {
-        // As long as ON CONFLICT DO UPDATE has the row that was there, it is what that row becomes
-        // that fails.
+        // If ON CONFLICT DO UPDATE has found an existing row, the failing row is its new version.
         if let Some(conflict) = result.ri_onConflict.as_ref()
             && holds_row(conflict.oc_Existing)
         {
@@ -414,23 +414,23 @@ unsafe fn inserted(
     }
 }
 
-/// Whether there is a row in the slot.
+/// Whether the slot holds a row.
 ///
 /// # Safety
 /// `slot` must be null or a slot.
 unsafe fn holds_row(slot: *const pg_sys::TupleTableSlot) -> bool {
-    // SAFETY: as the caller promises.
+    // SAFETY: `slot` is null or a slot (see # Safety).
     unsafe { slot.as_ref() }
         .is_some_and(|slot| u32::from(slot.tts_flags) & pg_sys::TTS_FLAG_EMPTY == 0)
 }
 
-/// The slot in which a node gave its present row; `None` where that cannot be told.
+/// The slot in which a node passed on its present row. `None` if that is unknown.
 ///
 /// # Safety
 /// `node` must be the live state of a plan.
 unsafe fn passed_on(node: *mut pg_sys::PlanState) -> Option<*mut pg_sys::TupleTableSlot> {
     use pg_sys::NodeTag as Tag;
-    // SAFETY: as the caller promises; a node's tag says what it is.
+    // SAFETY: the node is live (see # Safety), and its tag is its type.
     unsafe {
         let is_projected = !(*node).ps_ProjInfo.is_null();
         let slot = match (*node).type_ {
@@ -467,7 +467,7 @@ unsafe fn passed_on(node: *mut pg_sys::PlanState) -> Option<*mut pg_sys::TupleTa
             | Tag::T_MaterialState
             | Tag::T_UniqueState
             | Tag::T_SetOpState => (*node).ps_ResultTupleSlot,
-            // Joins, aggregates, and all scans that give other columns than their table's.
+            // Joins, aggregates, and scans that return other columns than their table's.
             _ if is_projected => (*node).ps_ResultTupleSlot,
             _ => return None,
         };

@@ -1,12 +1,11 @@
-//! Which tables are watched, as far as a session has to know that has not seen them yet: a Bloom
-//! filter of their names in shared memory. It lets an error in a statement's text pass that cannot
-//! be about any of them.
+//! A Bloom filter of the names of watched tables, in shared memory. For an error before PostgreSQL
+//! knew the statement's table, it tells a session whether the text can concern a watched table.
 
 use crate::failures::queue::{self, NAME_WORDS};
 use crate::pg::current_database;
 use std::sync::atomic::Ordering;
 
-/// The two bits of a name. Case is not looked at: the text of a statement has names in any.
+/// The two bits of a name. Ignores case, since a statement can spell names in any case.
 fn bits(name: &[u8]) -> [usize; 2] {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in name {
@@ -16,7 +15,7 @@ fn bits(name: &[u8]) -> [usize; 2] {
     [(hash % count) as usize, ((hash >> 32) % count) as usize]
 }
 
-/// A table of this name is watched, or may be.
+/// Adds the name of a table that is, or may be, watched.
 pub fn note_name(name: &str) {
     queue::find(current_database(), |place| {
         for bit in bits(name.as_bytes()) {
@@ -25,8 +24,8 @@ pub fn note_name(name: &str) {
     });
 }
 
-/// Whether a statement's text can be a write to a watched table: it has the word for it, and a name
-/// that may be one.
+/// Whether a statement's text can be a write to a watched table: it contains a writing keyword and
+/// a name that passes the filter.
 pub fn may_concern(text: &str) -> bool {
     const WRITES: [&str; 8] =
         ["insert", "update", "delete", "merge", "copy", "truncate", "execute", "call"];
@@ -49,7 +48,7 @@ pub fn may_concern(text: &str) -> bool {
     .unwrap_or(false)
 }
 
-/// What can be a name in a statement: words, and what is between double quotes.
+/// The possible names in a statement: words, and texts between double quotes.
 struct Words<'a>(&'a str);
 
 impl<'a> Iterator for Words<'a> {

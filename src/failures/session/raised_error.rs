@@ -1,11 +1,11 @@
-//! What an error says, as records have it: each of its texts up to a limit.
+//! The fields of an error, each cut to the limit of a record.
 
 use crate::failures::queue::record::{TEXT_LIMIT, capped_c};
 use crate::pg::{capped, packed_sqlstate_text};
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};
 
-/// What an error says, as much of it as a record has.
+/// The fields of an error that a record contains.
 pub struct RaisedError {
     pub code: String,
     pub message: String,
@@ -16,17 +16,17 @@ pub struct RaisedError {
     pub table: Option<String>,
     pub position: i32,
     pub internal_position: i32,
-    /// Null, or a C string that lives as long as the error's copy.
+    /// Null, or a C string that lives as long as PostgreSQL's copy of the error.
     pub internal_query: *const c_char,
 }
 
 impl RaisedError {
-    /// Copies it.
+    /// Copies the fields.
     ///
     /// # Safety
-    /// The texts must be C strings or null, and outlive this.
+    /// The texts must be C strings or null, and outlive the result.
     pub unsafe fn of(data: &pg_sys::ErrorData) -> Self {
-        // SAFETY: as the caller promises.
+        // SAFETY: the texts are C strings or null (see # Safety).
         let text = |text: *const c_char| unsafe { capped_c(text, TEXT_LIMIT) };
         RaisedError {
             code: packed_sqlstate_text(data.sqlerrcode),
@@ -48,19 +48,19 @@ impl RaisedError {
     }
 }
 
-/// SQLSTATE and message of an error that is being reported, as its record has them.
+/// SQLSTATE and message of an error that is being reported, in the form that its record contains.
 pub fn code_and_message(data: &pg_sys::ErrorData) -> (String, String) {
-    // SAFETY: PostgreSQL's own error: its message is a C string or null.
+    // SAFETY: PostgreSQL's own error, so its message is a C string or null.
     let message = unsafe { capped_c(data.message, TEXT_LIMIT) };
     (packed_sqlstate_text(data.sqlerrcode), message.unwrap_or_default())
 }
 
-/// Whether an error names a table of this schema and name.
+/// Whether an error names the table with this schema and name.
 ///
 /// # Safety
 /// The error's names must be C strings or null.
 pub unsafe fn error_names(data: &pg_sys::ErrorData, schema: &str, table: &CStr) -> bool {
-    // SAFETY: as the caller promises.
+    // SAFETY: the names are C strings or null (see # Safety).
     unsafe {
         !data.schema_name.is_null()
             && !data.table_name.is_null()
@@ -69,7 +69,7 @@ pub unsafe fn error_names(data: &pg_sys::ErrorData, schema: &str, table: &CStr) 
     }
 }
 
-/// The text as a record may have it, for what is not from PostgreSQL.
+/// A text that is not from PostgreSQL, cut to the limit of a record.
 pub fn limited(text: &str) -> String {
     capped(text.as_bytes(), TEXT_LIMIT)
 }

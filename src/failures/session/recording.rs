@@ -1,5 +1,5 @@
-//! The callback at the bottom of PostgreSQL's list of error callbacks, and whether the error being
-//! raised may be recorded.
+//! Keeps a callback at the bottom of PostgreSQL's list of error callbacks, and decides whether an
+//! error may be recorded.
 
 use super::activation;
 use super::statement_scope::error_callbacks;
@@ -11,22 +11,22 @@ use std::cell::Cell;
 
 thread_local! {
     static BASE: Cell<*mut pg_sys::ErrorContextCallback> = const { Cell::new(std::ptr::null_mut()) };
-    /// Holds the copy of the error, and the rows that it is about.
+    /// Holds the copy of the error and its rows.
     static MEMORY: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// Sees to it that the callback for errors outside of any statement is at the bottom of the list.
-/// PostgreSQL empties the list after an error.
+/// Puts the callback for errors outside of statements at the bottom of the list. PostgreSQL empties
+/// the list after an error.
 #[inline]
 pub fn keep_base() {
-    // SAFETY: an empty list takes a callback that lives as long as the process.
+    // SAFETY: the list is empty, and the callback lives as long as the process.
     unsafe {
         if pg_sys::error_context_stack.is_null() {
             queue::end_recording();
             if BASE.get().is_null() {
                 make_base();
             }
-            // Null without callbacks: the list stays empty.
+            // BASE is null without callbacks, and the list stays empty.
             pg_sys::error_context_stack = BASE.get();
         }
     }
@@ -36,7 +36,7 @@ pub fn keep_base() {
 fn make_base() {
     let Some(callbacks) = error_callbacks() else { return };
     actor::remember_client_addr();
-    // SAFETY: a context of our own that stays.
+    // SAFETY: makes a new context that is never deleted.
     MEMORY.set(unsafe { new_context(pg_sys::TopMemoryContext, c"lead_audit error being raised") });
     BASE.set(Box::into_raw(Box::new(pg_sys::ErrorContextCallback {
         previous: std::ptr::null_mut(),
@@ -45,8 +45,8 @@ fn make_base() {
     })));
 }
 
-/// Whether the error being raised may be recorded: the memory context to copy it into, or null.
-/// Ends with `end_record`.
+/// Returns the memory context to copy the error into, or null if the error may not be recorded.
+/// Call `end_record` after it.
 pub fn begin_record() -> pg_sys::MemoryContext {
     // SAFETY: reads variables of the session.
     let is_possible = unsafe {
@@ -64,16 +64,16 @@ pub fn begin_record() -> pg_sys::MemoryContext {
     MEMORY.get()
 }
 
-/// The record is made. The error's copy and the rows go.
+/// Frees the copy of the error and its rows after the record is made.
 pub fn end_record() {
     queue::end_recording();
     if !MEMORY.get().is_null() {
-        // SAFETY: a context of our own, which nothing points into any more.
+        // SAFETY: the context belongs to this module, and nothing points into it any more.
         unsafe { pg_sys::MemoryContextReset(MEMORY.get()) };
     }
 }
 
-/// An abort ends whatever was under way.
+/// Resets the state at an abort.
 pub fn abort() {
     queue::end_recording();
     keep_base();

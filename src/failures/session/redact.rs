@@ -1,6 +1,5 @@
-//! A statement's text without what users put into it: what is needed to find the table, and no
-//! more. Literals, numbers and comments become blanks or zeroes of the same length, so that places
-//! in the text stay what they are.
+//! Redacts a statement's text to what is needed to find the table. Literals, numbers and comments
+//! become blanks or zeroes of the same length, so that positions in the text stay valid.
 
 /// The text with literals, numbers and comments blanked out.
 pub fn redact(text: &str) -> String {
@@ -52,7 +51,7 @@ pub fn redact(text: &str) -> String {
         };
         at = end.max(at + 1);
     }
-    // Only whole characters became blanks, so this changes nothing.
+    // Only whole characters were replaced, so the text is still UTF-8.
     String::from_utf8_lossy(&out).into_owned()
 }
 
@@ -70,8 +69,7 @@ fn blank(out: &mut [u8], from: usize, to: usize) {
     }
 }
 
-/// The place after the closing quote; '' is a quote within the literal, and \' too where there are
-/// escapes.
+/// The position after the closing quote. '' is a quote within the literal. With escapes, so is \'.
 fn end_of_literal(bytes: &[u8], from: usize, escapes: bool) -> usize {
     let mut at = from;
     while at < bytes.len() {
@@ -85,7 +83,7 @@ fn end_of_literal(bytes: &[u8], from: usize, escapes: bool) -> usize {
     bytes.len()
 }
 
-/// Comments nest.
+/// The position after a comment. Comments nest.
 fn end_of_comment(bytes: &[u8], from: usize) -> usize {
     let (mut at, mut depth) = (from, 0);
     while at < bytes.len() {
@@ -105,7 +103,7 @@ fn end_of_comment(bytes: &[u8], from: usize) -> usize {
     bytes.len()
 }
 
-/// Beginning and end of what is in $tag$…$tag$, and the place after it.
+/// Start and end of the body of $tag$…$tag$, and the position after it.
 fn dollar_quote(bytes: &[u8], from: usize) -> Option<(usize, usize, usize)> {
     let tag_length = bytes[from + 1..].iter().take_while(|&&byte| is_word(byte)).count();
     let body = from + tag_length + 2;

@@ -1,8 +1,8 @@
-//! What the hooks do for failures: each statement that writes to a watched table gets its scope
-//! while it is planned, executed or, as a utility command, run.
+//! Opens a scope for each statement that writes to a watched table, while it is planned, executed
+//! or run as a utility command. Called by the hooks.
 //!
-//! A statement on a table that is not watched has no scope: an error in it is one of the watched
-//! statement around it, if any.
+//! A statement on other tables has no scope. An error in it counts for the watched statement around
+//! it, if there is one.
 
 use super::statement_scope::{Phase, StatementScope};
 use super::{activation, recording, statement_text};
@@ -12,7 +12,7 @@ use crate::pg::trigger_depth;
 use pgrx::{PgList, pg_sys};
 use std::ffi::c_char;
 
-/// A session begins.
+/// Called when a session begins.
 pub fn session_begins() {
     recording::keep_base();
 }
@@ -27,11 +27,11 @@ fn operation(command: pg_sys::CmdType::Type) -> Option<&'static str> {
     }
 }
 
-/// A query is about to be planned.
+/// Called before a query is planned.
 ///
 /// # Safety
-/// The scope must stay where it is until it is left, and the rest be what PostgreSQL passed to the
-/// planner's hook.
+/// The scope must not move until it is left. The other arguments must be those that PostgreSQL
+/// passed to the planner hook.
 pub unsafe fn planning_begins(
     scope: &mut StatementScope,
     parse: *mut pg_sys::Query,
@@ -39,7 +39,7 @@ pub unsafe fn planning_begins(
     parameters: pg_sys::ParamListInfo,
 ) {
     recording::keep_base();
-    // SAFETY: the query tree is live, as the caller promises.
+    // SAFETY: the query tree is live, since PostgreSQL passed it (see # Safety).
     unsafe {
         let writes =
             (*parse).commandType != pg_sys::CmdType::CMD_SELECT || (*parse).hasModifyingCTE;
@@ -58,7 +58,8 @@ pub unsafe fn planning_begins(
 /// # Safety
 /// `query` must be a query tree.
 unsafe fn add_targets_of_query(scope: &mut StatementScope, query: *mut pg_sys::Query) {
-    // SAFETY: as the caller promises; a result relation is a place in the range table, from 1.
+    // SAFETY: the query tree is live (see # Safety). A result relation is an index into the range
+    // table, from 1.
     unsafe {
         pg_sys::check_stack_depth();
         if let Some(operation) = operation((*query).commandType)
@@ -81,14 +82,14 @@ unsafe fn add_targets_of_query(scope: &mut StatementScope, query: *mut pg_sys::Q
     }
 }
 
-/// The executor is about to start a query.
+/// Called before the executor starts a query.
 ///
 /// # Safety
-/// The scope must stay where it is until it is left, and the query be what PostgreSQL passed to the
-/// hook.
+/// The scope must not move until it is left. The query must be the one that PostgreSQL passed to
+/// the hook.
 pub unsafe fn execution_begins(scope: &mut StatementScope, query: *mut pg_sys::QueryDesc) {
     recording::keep_base();
-    // SAFETY: as the caller promises.
+    // SAFETY: scope and query are valid (see # Safety).
     unsafe {
         if describe(scope, query, Phase::Outside) {
             statement_text::remember_parameters(scope.parameters);
@@ -100,7 +101,7 @@ pub unsafe fn execution_begins(scope: &mut StatementScope, query: *mut pg_sys::Q
     }
 }
 
-/// The executor is about to run a query, or to finish it.
+/// Called before the executor runs or finishes a query.
 ///
 /// # Safety
 /// As for [`execution_begins`].
@@ -109,7 +110,7 @@ pub unsafe fn phase_begins(
     query: *mut pg_sys::QueryDesc,
     phase: Phase,
 ) {
-    // SAFETY: as the caller promises.
+    // SAFETY: scope and query are valid (see # Safety).
     unsafe {
         if describe(scope, query, phase) {
             scope.trigger_depth = trigger_depth();
@@ -118,18 +119,18 @@ pub unsafe fn phase_begins(
     }
 }
 
-/// Fills the scope with what the query writes to; returns whether that is anything. Cheap for one
-/// that writes nothing.
+/// Fills the scope with the query's watched tables. Returns whether there are any. Cheap for a
+/// query that writes nothing.
 ///
 /// # Safety
-/// `query` must be a query that the executor was given.
+/// `query` must be a query that PostgreSQL passed to the executor.
 #[inline]
 unsafe fn describe(
     scope: &mut StatementScope,
     query: *mut pg_sys::QueryDesc,
     phase: Phase,
 ) -> bool {
-    // SAFETY: as the caller promises.
+    // SAFETY: the query is PostgreSQL's (see # Safety).
     unsafe {
         let planned = (*query).plannedstmt;
         if ((*query).operation == pg_sys::CmdType::CMD_SELECT && !(*planned).hasModifyingCTE)
@@ -150,8 +151,8 @@ unsafe fn describe(
 /// # Safety
 /// `planned` must be a plan.
 unsafe fn add_targets_of_plan(scope: &mut StatementScope, planned: *mut pg_sys::PlannedStmt) {
-    // SAFETY: as the caller promises; nodes are told apart by their tag, relations are places in
-    // the range table, from 1.
+    // SAFETY: `planned` is a plan (see # Safety). A node's tag is its type, and relations are
+    // indexes into the range table, from 1.
     unsafe {
         let table = PgList::<pg_sys::RangeTblEntry>::from_pg((*planned).rtable);
         let add = |plan: *mut pg_sys::Plan| {
@@ -179,14 +180,14 @@ unsafe fn add_targets_of_plan(scope: &mut StatementScope, planned: *mut pg_sys::
     }
 }
 
-/// A utility command is about to run.
+/// Called before a utility command runs.
 ///
 /// # Safety
-/// The scope must stay where it is until it is left, and the call be what PostgreSQL passed to the
+/// The scope must not move until it is left. The call must be the one that PostgreSQL passed to the
 /// hook.
 pub unsafe fn command_begins(scope: &mut StatementScope, call: &UtilityCall) {
     recording::keep_base();
-    // SAFETY: as the caller promises; the statement's node tells what it is.
+    // SAFETY: scope and call are valid (see # Safety). The statement's node tag is its type.
     unsafe {
         let node = (*call.statement).utilityStmt;
         let may_write = matches!(
@@ -211,16 +212,17 @@ pub unsafe fn command_begins(scope: &mut StatementScope, call: &UtilityCall) {
     }
 }
 
-/// COPY FROM and TRUNCATE name their tables; EXECUTE has them in the statement that was prepared.
+/// Adds the tables that COPY FROM and TRUNCATE name. For EXECUTE, adds the tables of the prepared
+/// statement.
 ///
 /// # Safety
 /// `node` must be a statement.
 unsafe fn add_targets_of_command(scope: &mut StatementScope, node: *mut pg_sys::Node) {
-    // SAFETY: as the caller promises; a node's tag says what it is. Look-ups by name, within a
-    // transaction.
+    // SAFETY: `node` is a statement (see # Safety), and its tag is its type. Look-ups by name,
+    // within a transaction.
     unsafe {
-        // A schema that the session may not use is an error here, the one that the command would
-        // raise.
+        // Raises an error for a schema that the session may not use. The command would raise the
+        // same error.
         let find = |name: *mut pg_sys::RangeVar| {
             let flags = pg_sys::RVROption::RVR_MISSING_OK;
             pg_sys::RangeVarGetRelidExtended(
@@ -266,17 +268,17 @@ unsafe fn add_targets_of_command(scope: &mut StatementScope, node: *mut pg_sys::
     }
 }
 
-/// The statement is through, without an error.
+/// Called when the statement has succeeded.
 ///
 /// # Safety
-/// The scope must be the one that was opened for it, if any, and the statement's text still be
-/// there if it is the outermost.
+/// The scope must be the one opened for the statement, if any. If it is the outermost scope, the
+/// statement's text must still be live.
 pub unsafe fn statement_ends(scope: &mut StatementScope) {
     let succeeded = scope.has_target() && scope.is_outermost();
-    // SAFETY: what was put in front of the scope went with the calls within it.
+    // SAFETY: calls within the scope have removed their callbacks from the list.
     unsafe { scope.leave() };
     if succeeded {
-        // SAFETY: as the caller promises.
+        // SAFETY: the text is still live (see # Safety).
         unsafe { statement_text::statement_succeeded(scope) }
     }
 }

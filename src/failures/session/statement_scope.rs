@@ -1,6 +1,6 @@
-//! Which statement on a watched table is under way. A scope lies on the C stack of the hook that
-//! made it and hangs in PostgreSQL's own list of error callbacks, so it goes with the stack when an
-//! error jumps over it: nothing has to be put right.
+//! The statement on a watched table that is in progress. A scope is a variable of the hook that
+//! made it, and is linked into PostgreSQL's list of error callbacks. An error that jumps over the
+//! scope also removes it from the list, so no cleanup is necessary.
 
 use super::raised_error::error_names;
 use super::watched_relations::{Watched, watched};
@@ -12,12 +12,13 @@ use std::sync::OnceLock;
 /// A function for PostgreSQL's list of error callbacks.
 type ErrorCallback = unsafe extern "C-unwind" fn(*mut c_void);
 
-/// What PostgreSQL calls when an error is raised. The functions are entry points, so they are in
+/// The functions that PostgreSQL calls when an error is raised. As entry points they are defined in
 /// `hooks`.
 pub struct ErrorCallbacks {
-    /// Belongs to a scope, which is its argument, and tells scopes from others in the list.
+    /// The callback of a scope, with the scope as its argument. It distinguishes scopes from other
+    /// callbacks in the list.
     pub in_statement: ErrorCallback,
-    /// Is at the bottom of the list, without an argument.
+    /// The callback at the bottom of the list, without an argument.
     pub outside_of_statements: ErrorCallback,
 }
 
@@ -28,15 +29,15 @@ pub fn set_error_callbacks(callbacks: ErrorCallbacks) {
     CALLBACKS.get_or_init(|| callbacks);
 }
 
-/// The callbacks, where the library is preloaded.
+/// The callbacks, if the library is preloaded.
 pub fn error_callbacks() -> Option<&'static ErrorCallbacks> {
     CALLBACKS.get()
 }
 
-/// How far the executor is with the statement.
+/// What the executor is doing with the statement.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Not in the executor: planning, COPY, TRUNCATE, or checking rights.
+    /// Not in the executor: planning, COPY, TRUNCATE, or checking privileges.
     Outside,
     /// Producing and writing rows.
     Run,
@@ -51,32 +52,32 @@ pub struct Target {
     pub operation: &'static str,
 }
 
-/// Most watched tables of one statement (with WITH it can have several).
+/// Most watched tables recorded for one statement. A statement with WITH can write to several.
 const TARGETS: usize = 4;
 
-/// One statement. It has nothing to drop, since errors jump over it.
+/// One statement. It has no destructor, since errors jump over it.
 #[repr(C)]
 pub struct StatementScope {
     callback: pg_sys::ErrorContextCallback,
     targets: [Target; TARGETS],
     count: usize,
     pub phase: Phase,
-    /// Where the executor has it, or null.
+    /// The query, if the executor runs it, or null.
     pub query: *mut pg_sys::QueryDesc,
     pub text: *const c_char,
     pub location: c_int,
     pub length: c_int,
     pub parameters: pg_sys::ParamListInfo,
-    /// How deep triggers were nested when the executor began with the rows.
+    /// The trigger depth when the executor began to process rows.
     pub trigger_depth: i32,
-    /// The subtransaction that goes if the statement fails.
+    /// The subtransaction that is rolled back if the statement fails.
     pub subtransaction: pg_sys::SubTransactionId,
-    /// Whether no scope is around this one.
+    /// Whether no other scope encloses this one.
     is_outermost: bool,
 }
 
 impl StatementScope {
-    /// One that is not open yet.
+    /// A scope that is not open yet.
     pub const fn new() -> Self {
         StatementScope {
             callback: pg_sys::ErrorContextCallback {
@@ -98,37 +99,37 @@ impl StatementScope {
         }
     }
 
-    /// Whether the statement writes to any watched table, so that its scope is to be opened.
+    /// Whether the statement writes to a watched table, so that its scope must be opened.
     pub fn has_target(&self) -> bool {
         self.count > 0
     }
 
-    /// The watched tables, at least one of a scope that is open.
+    /// The watched tables. An open scope has at least one.
     pub fn targets(&self) -> &[Target] {
         &self.targets[..self.count]
     }
 
-    /// The table that an error of the statement is about, as far as it says.
+    /// The table that the error names, or else the first target.
     ///
     /// # Safety
     /// The error's names must be C strings or null.
     pub unsafe fn target_of(&self, error: &pg_sys::ErrorData) -> Option<&Target> {
         let is_named = |target: &&Target| {
-            // SAFETY: a target stays until the transaction ends.
+            // SAFETY: a target lives until the transaction ends.
             let table = unsafe { &(*target.watched).table };
-            // SAFETY: as the caller promises.
+            // SAFETY: the error's names are C strings or null (see # Safety).
             CString::new(&*table.name)
                 .is_ok_and(|name| unsafe { error_names(error, &table.schema, &name) })
         };
         self.targets().iter().find(is_named).or(self.targets().first())
     }
 
-    /// Whether no scope is around this open one.
+    /// Whether no other scope encloses this open scope.
     pub fn is_outermost(&self) -> bool {
         self.is_outermost
     }
 
-    /// Adds a table, if it is watched and there is room.
+    /// Adds a table, if it is watched and fewer than TARGETS are recorded.
     pub fn add(&mut self, relation: pg_sys::Oid, operation: &'static str) {
         let watched = watched(relation);
         if !watched.is_null() && self.count < TARGETS {
@@ -137,41 +138,41 @@ impl StatementScope {
         }
     }
 
-    /// Opens it: it hangs in the list from now on.
+    /// Opens the scope by linking it into the list.
     ///
     /// # Safety
-    /// The scope must stay where it is until `leave` is called or an error jumps over it.
+    /// The scope must not move until `leave` is called or an error jumps over it.
     pub unsafe fn enter(&mut self) {
         let Some(callbacks) = error_callbacks() else { return };
         self.is_outermost = innermost_scope().is_null();
         self.subtransaction = current_subtransaction();
         self.callback.callback = Some(callbacks.in_statement);
         self.callback.arg = std::ptr::from_mut(self).cast();
-        // SAFETY: the list takes a callback that stays, as the caller promises.
+        // SAFETY: the callback does not move while it is in the list (see # Safety).
         unsafe {
             self.callback.previous = pg_sys::error_context_stack;
             pg_sys::error_context_stack = &raw mut self.callback;
         }
     }
 
-    /// Closes it, if it was opened.
+    /// Closes the scope, if it was opened.
     ///
     /// # Safety
-    /// Whatever was put in front of it in the list must have been taken off.
+    /// Callbacks that were added after this one must have been removed.
     pub unsafe fn leave(&mut self) {
         if self.callback.callback.take().is_some() {
-            // SAFETY: what was in the list before is still there, since the stack below this scope
-            // is.
+            // SAFETY: the previous callback belongs to a frame below this scope, so it is still
+            // live.
             unsafe { pg_sys::error_context_stack = self.callback.previous }
         }
     }
 }
 
-/// The innermost statement that is under way, or null.
+/// The innermost scope, or null.
 pub fn innermost_scope() -> *mut StatementScope {
     let Some(callbacks) = error_callbacks() else { return std::ptr::null_mut() };
-    // SAFETY: the list holds live callbacks; those with this function are of scopes, which `arg`
-    // points to.
+    // SAFETY: the list holds live callbacks. Those with this function belong to scopes, and `arg`
+    // points to the scope.
     unsafe {
         let mut callback = pg_sys::error_context_stack;
         while !callback.is_null() {

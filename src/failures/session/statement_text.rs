@@ -1,4 +1,4 @@
-//! The text and the parameters of statements, as records have them.
+//! The text and the parameters of a statement, as records contain them.
 
 use super::statement_scope::StatementScope;
 use crate::failures::queue::record::{TEXT_LIMIT, capped_c};
@@ -9,13 +9,13 @@ use std::cell::RefCell;
 use std::ffi::{c_char, c_int};
 
 thread_local! {
-    /// The last statement on a watched table that succeeded, and how many there were in this
-    /// transaction.
+    /// The text of the last successful statement on a watched table, and the number of such
+    /// statements in this transaction.
     static LAST_STATEMENT: RefCell<(Option<String>, u32)> = const { RefCell::new((None, 0)) };
 }
 
-/// The part of a text that a statement is, for one of several in a string: at most `limit` bytes of
-/// it.
+/// The statement's part of a query string, which can contain several statements. At most `limit`
+/// bytes.
 ///
 /// # Safety
 /// `text` must be null or a C string.
@@ -30,11 +30,11 @@ pub unsafe fn statement_text(
     }
     let from = usize::try_from(location).unwrap_or(0);
     let length = usize::try_from(length).ok().filter(|&length| length > 0).unwrap_or(usize::MAX);
-    // A little more than the limit, so that it does not depend on white space in front; long texts
-    // are not copied for nothing.
+    // A little more than the limit, so that white space in front does not count. Long texts are not
+    // copied in full.
     const WHITE_SPACE: usize = 256;
     let wanted = length.min(limit.saturating_add(WHITE_SPACE));
-    // SAFETY: as the caller promises; no more is looked at than there is.
+    // SAFETY: `text` is a C string (see # Safety), and is not read beyond its end.
     let part = unsafe {
         let there = libc::strnlen(text, from.saturating_add(wanted));
         let from = from.min(there);
@@ -45,7 +45,7 @@ pub unsafe fn statement_text(
     Some(part[..part.floor_char_boundary(limit)].to_owned())
 }
 
-/// As much of a statement as is wanted, if any.
+/// The text, cut to the configured length. `None` if that is 0.
 pub fn bounded(text: &str) -> Option<String> {
     match settings::failures::log_statement_length() {
         0 => None,
@@ -53,25 +53,25 @@ pub fn bounded(text: &str) -> Option<String> {
     }
 }
 
-/// As much of a statement's text as is wanted, if any.
+/// The statement's part of a query string, cut to the configured length. `None` if that is 0.
 ///
 /// # Safety
 /// `text` must be null or a C string.
 pub unsafe fn wanted_text(text: *const c_char, location: i32, length: i32) -> Option<String> {
     match settings::failures::log_statement_length() {
         0 => None,
-        // SAFETY: as the caller promises.
+        // SAFETY: `text` is null or a C string (see # Safety).
         limit => unsafe { statement_text(text, location, length, limit) },
     }
 }
 
-/// The statement's parameters become text while that is still possible.
+/// Converts the parameters to text in advance, since that is impossible during an error.
 ///
 /// # Safety
-/// `parameters` must be null or those of a statement that begins.
+/// `parameters` must be null or those of a statement that is about to start.
 pub unsafe fn remember_parameters(parameters: pg_sys::ParamListInfo) {
-    // SAFETY: as the caller promises. The text is put where Postgres itself puts it, and lives as
-    // long as the parameters.
+    // SAFETY: the parameters are live (see # Safety). The text is stored where PostgreSQL itself
+    // stores it, and lives as long as the parameters.
     unsafe {
         if !settings::failures::log_parameters()
             || parameters.is_null()
@@ -92,12 +92,12 @@ pub unsafe fn remember_parameters(parameters: pg_sys::ParamListInfo) {
     }
 }
 
-/// The text of the parameters that `remember_parameters` has kept.
+/// The text of the parameters that `remember_parameters` stored.
 ///
 /// # Safety
 /// `parameters` must be null or live.
 pub unsafe fn parameters_text(parameters: pg_sys::ParamListInfo) -> Option<String> {
-    // SAFETY: as the caller promises.
+    // SAFETY: the parameters are null or live (see # Safety).
     unsafe {
         if !settings::failures::log_parameters() || parameters.is_null() {
             return None;
@@ -106,18 +106,19 @@ pub unsafe fn parameters_text(parameters: pg_sys::ParamListInfo) -> Option<Strin
     }
 }
 
-/// The outermost statement on a watched table has succeeded: what it wrote counts, and its text is
-/// kept for an error at commit.
+/// Called when the outermost statement on a watched table has succeeded. Its rows now count, and
+/// its text is kept for an error at commit.
 ///
 /// # Safety
-/// The scope must be of the statement that has just ended, whose text is still there.
+/// The scope must be of the statement that has just ended, whose text must still be live.
 pub unsafe fn statement_succeeded(scope: &StatementScope) {
     entries::statement_succeeded();
     LAST_STATEMENT.with_borrow_mut(|(last, count)| {
         *count += 1;
-        // Of several statements nothing says which a later error is about.
+        // With several statements, a later error does not say which one it concerns.
         *last = if *count == 1 {
-            // SAFETY: the scope is of the statement that has just ended, whose text is still there.
+            // SAFETY: the scope is of the statement that has just ended, and its text is still
+            // live.
             unsafe { wanted_text(scope.text, scope.location, scope.length) }
         } else {
             None
@@ -125,13 +126,13 @@ pub unsafe fn statement_succeeded(scope: &StatementScope) {
     });
 }
 
-/// The text of the last statement on a watched table that succeeded, if there was only one in this
-/// transaction; and how many there were.
+/// The text of the last successful statement on a watched table, if it was the only one in this
+/// transaction, and the number of such statements.
 pub fn last_statement() -> (Option<String>, u32) {
     LAST_STATEMENT.with_borrow(Clone::clone)
 }
 
-/// The transaction is over.
+/// Called when the transaction has ended.
 pub fn transaction_ends() {
     LAST_STATEMENT.with_borrow_mut(|last| *last = (None, 0));
 }

@@ -1,16 +1,15 @@
-//! The names of this session's temporary tables, which come before watched ones of the same name.
-//! Who resolves the text of a statement that failed may come when the session has ended, and its
-//! temporary tables with it.
+//! The names of this session's temporary tables, which hide watched tables of the same name. The
+//! worker may resolve a failed statement's text only after the session has ended and its temporary
+//! tables are gone.
 
 use std::cell::RefCell;
 
 #[derive(Default)]
 struct Names {
-    /// Made in this transaction, and whether the table is still there after it.
+    /// Made in this transaction, each with whether it survives the transaction.
     of_transaction: Vec<(String, bool)>,
-    /// Made by earlier transactions. Only names of tables that are there for certain: with one too
-    /// many a failure would have no entry, while what is missing here is looked up where the
-    /// session's tables are.
+    /// Made by earlier transactions, and certain to exist. A wrong name would suppress the entry of
+    /// a failure. A missing name does no harm: the worker also looks it up in the session's schema.
     of_session: Vec<String>,
 }
 
@@ -18,25 +17,25 @@ thread_local! {
     static NAMES: RefCell<Names> = RefCell::default();
 }
 
-/// A command makes a temporary table. `stays`: beyond its transaction.
+/// Notes a new temporary table. `stays`: it survives its transaction.
 pub fn note_temporary_table(name: &str, stays: bool) {
     NAMES.with_borrow_mut(|names| names.of_transaction.push((name.to_owned(), stays)));
 }
 
-/// Something is dropped or renamed that may be one of them.
+/// Called for a DROP or RENAME that may affect a temporary table.
 pub fn doubt_temporary_tables() {
     NAMES.with_borrow_mut(|names| names.of_session.clear());
     subtransaction_fails();
 }
 
-/// Those that were made in it are gone.
+/// Notes that the subtransaction's tables are gone.
 pub fn subtransaction_fails() {
     NAMES.with_borrow_mut(|names| {
         names.of_transaction.iter_mut().for_each(|(_, stays)| *stays = false)
     });
 }
 
-/// Those names that are in a statement's text.
+/// The names that occur in a statement's text.
 pub fn in_text(text: &str) -> Vec<String> {
     NAMES.with_borrow(|names| {
         if names.of_transaction.is_empty() && names.of_session.is_empty() {
@@ -48,7 +47,7 @@ pub fn in_text(text: &str) -> Vec<String> {
     })
 }
 
-/// The transaction is over.
+/// Called when the transaction has ended.
 pub fn transaction_ends(committed: bool) {
     NAMES.with_borrow_mut(|names| {
         let made = std::mem::take(&mut names.of_transaction);

@@ -1,5 +1,5 @@
-//! What sessions do to databases: commands after which the launcher has to look, and commands
-//! during which nobody else may be connected to the database, a worker of ours neither.
+//! Handles commands on databases: those after which the launcher has to look, and those during
+//! which no other process, including the worker, may be connected to the database.
 
 use super::{name_filter, temporary_tables};
 use crate::failures::queue::{self, Hold};
@@ -11,25 +11,25 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_char};
 use std::time::{Duration, Instant};
 
-/// How long a command waits for our worker to leave, or to come and do its work first. Postgres
-/// itself waits five seconds for others.
+/// How long a command waits for the worker to leave, or first to come and do its work. PostgreSQL
+/// itself waits five seconds for other connections.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// When the worker is to leave what it is busy with.
+/// After this time the worker is told to cancel its work and leave.
 const URGENT: Duration = Duration::from_secs(4);
 
 thread_local! {
     /// The database that this session's command needs for itself.
     static HELD: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
-    /// The subtransaction whose command it is.
+    /// The subtransaction that runs the command.
     static HELD_IN: Cell<pg_sys::SubTransactionId> = const { Cell::new(0) };
-    /// What the launcher is to be told when the transaction has committed.
+    /// What to tell the launcher after the commit.
     static EXTENSION_CAME: Cell<bool> = const { Cell::new(false) };
     static EXTENSION_MAY_GO: Cell<bool> = const { Cell::new(false) };
     static DATABASES_CHANGED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A utility command begins.
+/// Called before a utility command runs.
 ///
 /// # Safety
 /// `statement` must be one that PostgreSQL passed to the hook on utility commands.
@@ -38,10 +38,10 @@ pub unsafe fn command_begins(
     context: pg_sys::ProcessUtilityContext::Type,
 ) {
     use pg_sys::NodeTag as Tag;
-    // SAFETY: Postgres passes a statement, whose node's tag says what it is; names in it are C
+    // SAFETY: PostgreSQL passes a statement, and its node's tag is its type. Names in it are C
     // strings or null.
     unsafe {
-        // PostgreSQL refuses some commands everywhere else.
+        // In other contexts PostgreSQL refuses the commands that need a database for themselves.
         let is_alone = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL
             && !pg_sys::IsTransactionBlock()
             && !pg_sys::IsSubTransaction();
@@ -60,7 +60,7 @@ pub unsafe fn command_begins(
                     EXTENSION_MAY_GO.set(true);
                 }
             }
-            // enable() makes the triggers; a table that is renamed may be watched.
+            // enable() creates the triggers. A renamed table may be watched.
             Tag::T_CreateTrigStmt => note_name((*node.cast::<pg_sys::CreateTrigStmt>()).relation),
             Tag::T_CreateStmt if is_temporary((*node.cast::<pg_sys::CreateStmt>()).relation) => {
                 let create = node.cast::<pg_sys::CreateStmt>();
@@ -132,14 +132,14 @@ pub unsafe fn command_begins(
 /// # Safety
 /// `relation` must be null or a name.
 unsafe fn note_name(relation: *mut pg_sys::RangeVar) {
-    // SAFETY: as the caller promises.
+    // SAFETY: `relation` is null or a name (see # Safety).
     name_filter::note_name(&unsafe { relation_name(relation) });
 }
 
 /// # Safety
 /// `relation` must be null or a name.
 unsafe fn relation_name(relation: *mut pg_sys::RangeVar) -> String {
-    // SAFETY: as the caller promises; a name is a C string or null.
+    // SAFETY: `relation` is null or a name (see # Safety), which is a C string or null.
     unsafe {
         if relation.is_null() || (*relation).relname.is_null() {
             return String::new();
@@ -151,7 +151,7 @@ unsafe fn relation_name(relation: *mut pg_sys::RangeVar) -> String {
 /// # Safety
 /// `relation` must be null or a name.
 unsafe fn is_temporary(relation: *mut pg_sys::RangeVar) -> bool {
-    // SAFETY: as the caller promises.
+    // SAFETY: `relation` is null or a name (see # Safety).
     unsafe {
         !relation.is_null() && (*relation).relpersistence as u8 == pg_sys::RELPERSISTENCE_TEMP
     }
@@ -164,21 +164,21 @@ fn stays(on_commit: pg_sys::OnCommitAction::Type) -> bool {
 /// # Safety
 /// `options` must be a list of DefElem, or null.
 unsafe fn option(options: *mut pg_sys::List, name: &CStr) -> Option<*mut pg_sys::DefElem> {
-    // SAFETY: as the caller promises; each has a name.
+    // SAFETY: a list of DefElem or null (see # Safety), and each DefElem has a name.
     unsafe {
         let options = PgList::<pg_sys::DefElem>::from_pg(options);
         options.iter_ptr().find(|option| CStr::from_ptr((**option).defname) == name)
     }
 }
 
-/// Has our worker leave a database until the command fails or its transaction ends, if the session
-/// may do what needs that: as the database's owner, or because `may_anyway`.
+/// Makes the worker leave a database until the command fails or its transaction ends. Does so only
+/// if the role may run the command: as the database's owner, or because of `may_anyway`.
 ///
 /// # Safety
 /// `name` must be a C string or null.
 unsafe fn hold_by_name(name: *const c_char, may_anyway: impl FnOnce(pg_sys::Oid) -> bool) {
-    // SAFETY: look-ups in the catalog, within a transaction; of a name that is none the command
-    // itself complains.
+    // SAFETY: catalog look-ups within a transaction. For a name that does not exist, the command
+    // itself raises the error.
     unsafe {
         if name.is_null() || !queue::is_there() {
             return;
@@ -197,8 +197,8 @@ unsafe fn hold_by_name(name: *const c_char, may_anyway: impl FnOnce(pg_sys::Oid)
         let worker = loop {
             match queue::hold(database) {
                 Hold::Held(worker) => break worker,
-                // The command goes its way; if a worker comes meanwhile, the command finds the
-                // database in use.
+                // The command continues. If a worker starts meanwhile, the command fails because
+                // the database is in use.
                 Hold::NotYet if begin.elapsed() >= PATIENCE => return,
                 Hold::NotYet => wait_a_moment(),
             }
@@ -229,7 +229,7 @@ fn wait_a_moment() {
     pgrx::check_for_interrupts!();
 }
 
-/// A subtransaction was rolled back: what its command needed is not needed any more.
+/// A subtransaction was rolled back: releases the database that its command held.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     if HELD.get() != pg_sys::InvalidOid && HELD_IN.get() >= own {
         queue::release(HELD.replace(pg_sys::InvalidOid));
@@ -237,14 +237,14 @@ pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     }
 }
 
-/// A subtransaction was committed.
+/// A subtransaction was committed: the database it holds now belongs to its parent.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     if HELD_IN.get() >= own {
         HELD_IN.set(parent);
     }
 }
 
-/// The transaction is over.
+/// Called when the transaction has ended.
 pub fn transaction_ends(committed: bool) {
     let held = HELD.replace(pg_sys::InvalidOid);
     let changed = DATABASES_CHANGED.take();

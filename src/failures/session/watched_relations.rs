@@ -1,5 +1,5 @@
-//! Which relations are watched, as this session knows. When an error is being raised no catalog can
-//! be asked, so what a record says of the table is worked out beforehand, once for each table.
+//! The watched relations that this session knows. No catalog can be read while an error is raised,
+//! so the record's description of a table is prepared beforehand, once for each table.
 
 use super::name_filter::note_name;
 use crate::failures::queue::record::Table;
@@ -8,9 +8,9 @@ use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-/// A relation that is watched.
+/// A watched relation.
 pub struct Watched {
-    /// What records say of it.
+    /// The table as records describe it.
     pub table: Table,
     /// Name of its soft-delete column, or empty.
     pub soft_delete_column: String,
@@ -19,7 +19,7 @@ pub struct Watched {
 #[derive(Default)]
 struct Known {
     relations: HashMap<u32, Option<Box<Watched>>>,
-    /// What has changed since, but may be in use by a statement that is under way.
+    /// Outdated values that a statement in progress may still use.
     #[expect(
         clippy::vec_box,
         reason = "scopes point to what is in the box, which must stay where it is"
@@ -30,11 +30,11 @@ struct Known {
 thread_local! {
     static KNOWN: RefCell<Known> = RefCell::default();
     static ALL_STALE: Cell<bool> = const { Cell::new(false) };
-    /// The last answer.
+    /// The last relation and its answer.
     static LAST: Cell<(u32, *const Watched)> = const { Cell::new((0, std::ptr::null())) };
 }
 
-/// A relation changed, or may have: `None` is any.
+/// Called when a relation changed or may have changed. `None` means any relation.
 pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     LAST.set((0, std::ptr::null()));
     KNOWN.with(|known| match (known.try_borrow_mut(), relation) {
@@ -44,7 +44,7 @@ pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     });
 }
 
-/// A schema was renamed, or may have been.
+/// Called when a schema was renamed, or may have been.
 pub fn schema_changed() {
     LAST.set((0, std::ptr::null()));
     ALL_STALE.set(true);
@@ -63,8 +63,7 @@ impl Known {
     }
 }
 
-/// The transaction is over: no statement on a watched table is under way that could use what is
-/// outdated.
+/// Frees outdated values when the transaction has ended: no statement can use them any more.
 pub fn transaction_ends() {
     KNOWN.with(|known| {
         if let Ok(mut known) = known.try_borrow_mut() {
@@ -73,10 +72,10 @@ pub fn transaction_ends() {
     });
 }
 
-/// What records say of a relation that is watched; null for one that is not. It stays until the
+/// The description of a watched relation. Null if the relation is not watched. Valid until the
 /// transaction ends.
 ///
-/// Raises Postgres's errors: call it where the catalogs can be read.
+/// Raises PostgreSQL's errors, so call it only where the catalogs can be read.
 pub fn watched(relation: pg_sys::Oid) -> *const Watched {
     let oid = relation.to_u32();
     let (last, answer) = LAST.get();

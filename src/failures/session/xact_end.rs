@@ -1,13 +1,13 @@
-//! A transaction or subtransaction ends: now it is known what failed. A record that was made when
-//! an error was raised is final if the error is reported, or if the statement's own
-//! (sub)transaction is rolled back; it is dropped if only one within the statement is: somebody
-//! caught the error, and the statement went on.
+//! Decides at the end of a transaction or subtransaction what failed. A record that was made when
+//! an error was raised becomes final if the error is reported, or if the statement's own
+//! (sub)transaction is rolled back. If only a subtransaction within the statement is rolled back,
+//! the error was caught and the record is dropped.
 //!
-//! Unwritten entries are final when the transaction commits: where it does not, no entry is
+//! Unwritten entries become final when the transaction commits. If it does not commit, no entry is
 //! missing.
 //!
-//! Records go into the queue before it is known whether they are final. What runs after COMMIT or
-//! ABORT confirms or cancels them there, which takes neither memory nor time that depends on them.
+//! Records enter the queue before it is known whether they are final. After COMMIT or ABORT they
+//! are confirmed or cancelled there, without allocation and in constant time for each record.
 
 use super::raised_error::{code_and_message, limited};
 use super::temporary_tables;
@@ -24,11 +24,11 @@ use std::ffi::c_char;
 
 /// Where a record is.
 enum Place {
-    /// In the queue, where it does not count yet.
+    /// In the queue, not confirmed yet.
     Reserved(u32),
-    /// Only here: there was no room in the queue.
+    /// In this process only, because the queue was full.
     Unqueued(Vec<u8>),
-    /// In the queue, the server's log, or nowhere for lack of memory: there is nothing more to do.
+    /// In the queue or the server's log, or lost for lack of memory. Nothing remains to be done.
     Final,
 }
 
@@ -46,8 +46,7 @@ impl Place {
         }
     }
 
-    /// The record is final. Returns what the server's log is to have of it, if the queue still has
-    /// no room.
+    /// Makes the record final. Returns the line for the server's log if the queue is still full.
     fn finalize(&mut self) -> Option<LogLine> {
         match std::mem::replace(self, Place::Final) {
             Place::Reserved(reserved) => {
@@ -59,7 +58,7 @@ impl Place {
         }
     }
 
-    /// There was no such failure.
+    /// Drops the record.
     fn cancel(&mut self) {
         if let Place::Reserved(reserved) = std::mem::replace(self, Place::Final) {
             record::cancel(reserved);
@@ -67,13 +66,13 @@ impl Place {
     }
 }
 
-/// An error that was raised and has not ended anything yet.
+/// The record of an error that has not ended a statement yet.
 struct Candidate {
     record: Record,
     place: Place,
-    /// The subtransaction that the statement ran in.
+    /// The subtransaction in which the statement runs.
     statement: pg_sys::SubTransactionId,
-    /// The one in which the error was raised, which may lie within it.
+    /// The subtransaction in which the error was raised. It may be within the statement's.
     innermost: pg_sys::SubTransactionId,
 }
 
@@ -83,21 +82,21 @@ impl Drop for Candidate {
     }
 }
 
-/// Most unwritten entries of one transaction that wait for its commit; more of them go to the
+/// Most unwritten entries of one transaction that wait for its commit. Further ones go to the
 /// server's log at once.
 const MOST_UNWRITTEN: usize = 10_000;
 
 #[derive(Default)]
 struct State {
     candidate: Option<Candidate>,
-    /// Whether the error took the one statement that the transaction was.
+    /// Whether the transaction consisted of one statement, which failed.
     whole_transaction: bool,
-    /// The last error that was of no statement on a watched table, by SQLSTATE and message.
+    /// SQLSTATE and message of the last error outside of statements on watched tables.
     cause: Option<(String, String)>,
     unwritten: Vec<(pg_sys::SubTransactionId, Record)>,
-    /// Unwritten entries that were put into the queue when the transaction began to commit.
+    /// Unwritten entries that entered the queue when the transaction began to commit.
     reserved_unwritten: Vec<Place>,
-    /// What is being written to the server's log.
+    /// The line that is being written to the server's log.
     line: Option<LogLine>,
 }
 
@@ -105,11 +104,11 @@ thread_local! {
     static STATE: RefCell<State> = RefCell::default();
 }
 
-/// An error was raised in a statement that runs in the given subtransaction.
+/// Called when an error was raised in a statement that runs in the given subtransaction.
 pub fn error_raised(mut record: Record, statement: pg_sys::SubTransactionId) {
     let innermost = current_subtransaction();
     STATE.with_borrow_mut(|state| {
-        // One that passes through code in Rust is raised anew there, and says less the second time.
+        // An error that passes through Rust code is raised again there, with fewer fields.
         let same = state.candidate.as_ref().is_some_and(|known| {
             known.record.error_code == record.error_code
                 && known.record.error_message == record.error_message
@@ -122,20 +121,19 @@ pub fn error_raised(mut record: Record, statement: pg_sys::SubTransactionId) {
     });
 }
 
-/// The error that is being raised ends a transaction that was one statement only.
+/// Notes that the error ends a transaction of only one statement.
 pub fn is_whole_transaction() {
     STATE.with_borrow_mut(|state| state.whole_transaction = true);
 }
 
-/// An error was raised that is of no statement on a watched table: it may be why the transaction is
-/// rolled back.
+/// Notes an error outside of statements on watched tables: it may be the cause of a rollback.
 pub fn cause(code: &str, message: &str) {
     STATE.with_borrow_mut(|state| state.cause = Some((code.to_owned(), message.to_owned())));
 }
 
-/// An error is being reported: nobody has caught it, so its record is final. Returns what the
-/// server's log is to have of it where the queue has no room, a C string that lives until the next
-/// record, or null. If there is one, `end_record` follows.
+/// Called when an error is reported. No code has caught it, so its record is final. If the queue is
+/// full, returns the line for the server's log: a C string that lives until the next record.
+/// Otherwise returns null. After a line, call `end_record`.
 pub fn error_is_final(data: &pg_sys::ErrorData) -> *const c_char {
     let is_open = STATE.with_borrow(|state| {
         state.candidate.as_ref().is_some_and(|candidate| !matches!(candidate.place, Place::Final))
@@ -161,7 +159,7 @@ pub fn error_is_final(data: &pg_sys::ErrorData) -> *const c_char {
     })
 }
 
-/// An entry could not be written.
+/// Makes the record of an entry that could not be written.
 pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &ServerError) {
     let mut record = Record::of_session(Outcome::Unwritten);
     operation.clone_into(&mut record.operation);
@@ -171,7 +169,7 @@ pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &Server
         schema: entry.schema.to_owned(),
         name: entry.table.to_owned(),
     });
-    // A key is JSON, and of no use if it is cut.
+    // A key is JSON and is useless if cut.
     record.key = entry.key.filter(|key| key.len() <= record::TEXT_LIMIT).map(str::to_owned);
     record.error_code = Some(crate::pg::sqlstate_text(cause.code));
     record.error_message = Some(limited(&cause.message));
@@ -193,13 +191,13 @@ pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &Server
     }
 }
 
-/// The transaction is about to commit or to be prepared: its unwritten entries go into the queue,
-/// where they count when it has. May raise an error.
+/// Called before the transaction commits or is prepared. Puts its unwritten entries into the queue,
+/// where the commit confirms them. May raise an error.
 pub fn before_commit() {
     let unwritten = STATE.with_borrow_mut(|state| std::mem::take(&mut state.unwritten));
     for (_, mut record) in unwritten {
         let mut place = Place::of(&mut record);
-        // For want of room in the queue, the server's log has it a little early.
+        // If the queue is full, the record goes to the server's log already now.
         if matches!(place, Place::Unqueued(_)) {
             place.finalize().iter().for_each(LogLine::write);
         }
@@ -207,7 +205,7 @@ pub fn before_commit() {
     }
 }
 
-/// The subtransaction was rolled back. It may have ended a statement on a watched table.
+/// A subtransaction was rolled back. It may have ended a statement on a watched table.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     recording::abort();
     let failed = STATE.with_borrow_mut(|state| {
@@ -220,7 +218,7 @@ pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     temporary_tables::subtransaction_fails();
 }
 
-/// The subtransaction was committed: its unwritten entries are its parent's now.
+/// A subtransaction was committed: its unwritten entries now belong to its parent.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     STATE.with_borrow_mut(|state| {
         for (subtransaction, _) in &mut state.unwritten {
@@ -231,7 +229,7 @@ pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::Sub
     });
 }
 
-/// The transaction is over.
+/// Called when the transaction has ended.
 pub fn transaction_ends(end: TransactionEnd) {
     recording::abort();
     let mut state = STATE.take();
@@ -242,7 +240,8 @@ pub fn transaction_ends(end: TransactionEnd) {
             candidate.place.finalize().iter().for_each(LogLine::write);
         }
         if !written.is_empty() && !state.whole_transaction && settings::failures::log_rollbacks() {
-            // Who it was when the error was raised: what SET LOCAL said is gone by now.
+            // The failed record has the actor at the time of the error. By now the values of SET
+            // LOCAL are gone.
             let failed =
                 state.candidate.as_mut().map(|candidate| std::mem::take(&mut candidate.record));
             record::send(&mut rolled_back(&written, failed, state.cause.take()));
@@ -252,7 +251,7 @@ pub fn transaction_ends(end: TransactionEnd) {
             .reserved_unwritten
             .iter_mut()
             .for_each(|place| place.finalize().iter().for_each(LogLine::write));
-        // Of what other callbacks wrote while the transaction was about to commit.
+        // From other callbacks that wrote during the commit.
         state.unwritten.iter_mut().for_each(|(_, record)| record::send(record));
     }
     temporary_tables::transaction_ends(end == TransactionEnd::Committed);
@@ -260,10 +259,10 @@ pub fn transaction_ends(end: TransactionEnd) {
     watched_relations::transaction_ends();
 }
 
-/// Most tables and operations that the entry of a transaction that was rolled back lists.
+/// Most tables and operations that the entry of a rolled-back transaction lists.
 const MOST_WRITTEN: usize = 100;
 
-/// The one entry of a transaction that was rolled back.
+/// The entry of a rolled-back transaction.
 fn rolled_back(
     written: &[WriteCount],
     failed: Option<Record>,

@@ -1,32 +1,32 @@
-//! In the worker: how long it waits for the watched tables of the records that it writes, and for
-//! their indexes. Another session may hold one for hours (ALTER TABLE); the records of all others,
-//! and sealing, would wait with it. An entry of a table that cannot be had does without its row.
+//! Limits how long the worker waits for locks on the tables of the records and on their indexes.
+//! Another session may hold such a lock for hours (ALTER TABLE), and all other records and sealing
+//! would wait. If a table cannot be locked, its entry is written without the row.
 
 use crate::pg::OpenRelation;
 use pgrx::{PgList, pg_sys};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-/// How long, for all records that are written together.
+/// The longest wait for all records of a batch.
 const LONGEST: Duration = Duration::from_millis(500);
 
-/// How long between two looks.
+/// The pause between two attempts.
 const STEP_MICROSECONDS: core::ffi::c_long = 5_000;
 
-/// What is left of it.
+/// The remaining time.
 pub struct LockBudget {
     until: Option<Instant>,
     given_up: HashSet<u32>,
 }
 
 impl LockBudget {
-    /// All of it. It begins when it is first needed.
+    /// A full budget. Its time starts at the first wait.
     pub fn new() -> Self {
         LockBudget { until: None, given_up: HashSet::new() }
     }
 
-    /// Opens a table, whose indexes can be opened then without waiting; `None` if it is gone, or
-    /// locked for too long.
+    /// Opens a table and locks its indexes, so that they can be opened without waiting. `None` if
+    /// the table does not exist, or is locked for too long.
     pub fn open(&mut self, relation: u32) -> Option<OpenRelation> {
         if self.given_up.contains(&relation) {
             return None;
@@ -37,7 +37,7 @@ impl LockBudget {
         } else {
             return self.refuse(relation);
         };
-        // REINDEX locks an index against every other use, and the table not against reading it.
+        // REINDEX locks the index exclusively, but permits reads of the table.
         // SAFETY: the relation is open; the list is of its indexes' oids.
         let indexes =
             unsafe { PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(open.as_ptr())) };
@@ -54,7 +54,7 @@ impl LockBudget {
     }
 
     fn lock(&mut self, oid: pg_sys::Oid) -> bool {
-        // SAFETY: takes any oid. The lock is the (sub)transaction's.
+        // SAFETY: takes any oid. The (sub)transaction holds the lock.
         while !unsafe {
             pg_sys::ConditionalLockRelationOid(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE)
         } {
@@ -68,8 +68,7 @@ impl LockBudget {
         true
     }
 
-    /// Something else of this table, code of its owner's, waited in vain: that is not to be tried
-    /// for each of its rows.
+    /// Gives up on a table: code of its owner waited in vain, and must not do so for each row.
     pub fn give_up(&mut self, relation: u32) {
         self.given_up.insert(relation);
     }

@@ -1,6 +1,6 @@
-//! In the worker: which watched table a statement was about that failed before Postgres itself had
-//! found out. The text is parsed and the name looked up as the session would have, by its
-//! search_path and as its role; nothing of the statement is run.
+//! Finds the watched table of a statement that failed before PostgreSQL knew it. Parses the text
+//! and looks the name up as the session would have, with its search_path and role. Runs no part of
+//! the statement.
 
 use crate::failures::queue::record::{Table, Unresolved};
 use crate::failures::session::watched;
@@ -8,34 +8,34 @@ use crate::pg::{as_user, role_name, with_search_path};
 use pgrx::{PgList, pg_sys};
 use std::ffi::{CStr, CString};
 
-/// What a statement was about.
+/// The table and operation of a statement.
 pub struct Resolved {
     pub table: Table,
     pub operation: &'static str,
-    /// The statement's own text, as far as it is to be kept.
+    /// The statement's own text, as far as entries keep it.
     pub statement: Option<String>,
 }
 
-/// Finds the watched table; `None` if the statement writes to none. Raises the parser's errors and
-/// those of look-ups.
+/// Finds the watched table. `None` if the statement writes to none. Raises errors of the parser and
+/// of look-ups.
 pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
     let text = CString::new(unresolved.redacted.as_str()).ok()?;
-    // SAFETY: the parser takes a C string and gives a list of raw statements in the current memory
-    // context.
+    // SAFETY: the parser takes a C string and returns a list of raw statements in the current
+    // memory context.
     let statements = unsafe {
         let list = pg_sys::raw_parser(text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
         PgList::<pg_sys::RawStmt>::from_pg(list)
     };
     let mut found = None;
     for statement in statements.iter_ptr() {
-        // SAFETY: a statement of the parser's, with its place in the text.
+        // SAFETY: the parser made the statement, with its position in the text.
         let (node, location, length) =
             unsafe { ((*statement).stmt, (*statement).stmt_location, (*statement).stmt_len) };
         let start = usize::try_from(location).unwrap_or(0);
         if unresolved.position.is_some_and(|position| start > position) {
             break;
         }
-        // SAFETY: as above.
+        // SAFETY: the parser made the node.
         if let Some((table, operation)) = unsafe { target_of(node, unresolved, role) } {
             let own = |text: &String| {
                 let end = usize::try_from(length)
@@ -43,7 +43,7 @@ pub fn resolve(unresolved: &Unresolved, role: pg_sys::Oid) -> Option<Resolved> {
                     .filter(|&length| length > 0)
                     .map_or(text.len(), |length| start + length);
                 let end = text.floor_char_boundary(end.min(text.len()));
-                // Of a later one in a long text only the masked text is at hand.
+                // A later statement of a long text is available only redacted.
                 text.get(start..end).filter(|own| !own.is_empty()).map(|own| own.trim().to_owned())
             };
             let statement = unresolved
@@ -69,7 +69,7 @@ unsafe fn target_of(
     if node.is_null() {
         return None;
     }
-    // SAFETY: as the caller promises; a node's tag says what it is.
+    // SAFETY: `node` is a raw statement (see # Safety), and its tag is its type.
     unsafe {
         pg_sys::check_stack_depth();
         let (relation, operation, with) = match (*node).type_ {
@@ -131,17 +131,17 @@ unsafe fn target_of(
     }
 }
 
-/// The watched table of that name, as the session would have found it.
+/// The watched table with this name, as the session would have found it.
 ///
 /// # Safety
-/// `name` must be a name of the parser's.
+/// `name` must be made by the parser.
 unsafe fn table_of(
     name: *mut pg_sys::RangeVar,
     unresolved: &Unresolved,
     role: pg_sys::Oid,
 ) -> Option<Table> {
-    // SAFETY: as the caller promises. The nest level ends here, or with the subtransaction that an
-    // error ends.
+    // SAFETY: the parser made the name (see # Safety). The nest level ends here, or with the
+    // subtransaction that an error aborts.
     unsafe {
         let find = || {
             let flags = pg_sys::RVROption::RVR_MISSING_OK;
@@ -162,7 +162,7 @@ unsafe fn table_of(
             if temporary != pg_sys::InvalidOid
                 && pg_sys::get_relname_relid((*name).relname, temporary) != pg_sys::InvalidOid
             {
-                return None; // the session's own temporary table comes before any other
+                return None; // the session's own temporary table hides any other
             }
             role_name(role)?;
             let path = CString::new(unresolved.search_path.as_str()).ok()?;

@@ -1,6 +1,6 @@
-//! In the worker: records become entries, many in a transaction. The number of the last one is
-//! written in that transaction too, so that a worker that dies between writing and taking off the
-//! queue does not write them twice.
+//! Makes entries of records, many in one transaction. The same transaction stores the number of the
+//! last record, so that no record is written twice if the worker dies before it removes them from
+//! the queue.
 
 use super::lock_budget::LockBudget;
 use super::resolve::resolve;
@@ -26,32 +26,32 @@ use std::time::Duration;
 const BATCH: usize = 4000;
 const BATCH_BYTES: usize = 4 << 20;
 
-/// How long to wait after a turn before the next one, for each record beyond the first that was
-/// there, and at most: each transaction waits for the disk, and has those of the application wait.
-/// A failure that comes alone is written at once, and so is the next.
+/// The pause after a turn, for each record beyond the first, and the longest pause. Each commit
+/// waits for the disk and delays commits of the application. A single failure is written at once,
+/// and so is the next.
 const REST_FOR_EACH: Duration = Duration::from_millis(10);
 const LONGEST_REST: Duration = Duration::from_millis(100);
 
-/// After so many records the worker sleeps a moment, so that who wakes from its own wait for the
-/// disk need not wait for the processor too. One that lags behind does not.
+/// After this many records the worker sleeps a moment, so that sessions whose commits have reached
+/// the disk find a free processor. A worker with a backlog does not sleep.
 const YIELD_EVERY: usize = 50;
 const YIELD_MICROSECONDS: core::ffi::c_long = 1_000;
 
 thread_local! {
-    /// Whether this worker has looked for what one before it wrote, and died of.
+    /// Whether this worker has checked what its predecessor wrote, and what it died of.
     static CAUGHT_UP: Cell<bool> = const { Cell::new(false) };
-    /// Up to this record each is written on its own: a worker died while it wrote some of them
-    /// together.
+    /// Records up to this number are written one by one, because a worker died while it wrote some
+    /// of them together.
     static ALONE_THROUGH: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A record on its way, with its number in the queue.
+/// A record with its number in the queue.
 struct Numbered {
     number: u64,
     record: Record,
 }
 
-/// One turn of the worker's task: writes what is queued.
+/// One turn of the worker's task: writes the queued records.
 pub fn drain() -> Result<NextTurn, ServerError> {
     let database = current_database();
     if queue::is_empty_for(database) {
@@ -67,13 +67,13 @@ pub fn drain() -> Result<NextTurn, ServerError> {
         CAUGHT_UP.set(true);
     }
     let queued = queue::peek(database, BATCH, BATCH_BYTES);
-    // All of them were written already. Sessions leave a worker alone that has seen records: it has
-    // to look once more.
+    // All of them were already written. Sessions do not wake a worker that has seen records, so it
+    // has to look again.
     let Some(&(last, _)) = queued.last() else { return Ok(NextTurn::AtOnce) };
     let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
     let (read, unreadable) = read(&queued);
     let result = write_batch(&read, progress);
-    // Whatever came of it, the worker has lived through it.
+    // The worker has survived, whatever the result.
     progress.set(0, 0);
     match result? {
         Batch::Dropped => return Ok(NextTurn::AtInterval),
@@ -111,8 +111,9 @@ pub fn drain() -> Result<NextTurn, ServerError> {
     Ok(NextTurn::After((REST_FOR_EACH * (queued.len() as u32 - 1)).min(LONGEST_REST)))
 }
 
-/// The last worker may have died of a record, and would again: that one goes to the server's log.
-/// Of several that it wrote together each is written on its own.
+/// If the last worker may have died of a record, writes that record to the server's log, since the
+/// next worker would die of it too. If it died in a batch, each record of the batch is written
+/// alone.
 fn quarantine(progress: &queue::Progress, written: u64) {
     let (processing, writing) = progress.get();
     if processing > written {
@@ -129,8 +130,8 @@ fn quarantine(progress: &queue::Progress, written: u64) {
     progress.set(0, 0);
 }
 
-/// The records, and how many there were besides that cannot be read: these go to the server's log.
-/// The queue holds what this library put there, but memory can be damaged.
+/// Parses the records. Unreadable records go to the server's log, and their number is returned.
+/// Only this library writes to the queue, but memory can be damaged.
 fn read(queued: &[(u64, Vec<u8>)]) -> (Vec<Numbered>, u64) {
     let (mut read, mut unreadable) = (Vec::with_capacity(queued.len()), 0);
     for (number, bytes) in queued {
@@ -146,15 +147,15 @@ fn read(queued: &[(u64, Vec<u8>)]) -> (Vec<Numbered>, u64) {
 }
 
 enum Batch {
-    /// The extension was dropped. The worker's loop looks after what is queued.
+    /// The extension was dropped. The worker's loop handles the queued records.
     Dropped,
-    /// So many entries were written.
+    /// The number of entries written.
     Written(u64),
-    /// The records have to be written each on its own.
+    /// The records must be written one by one.
     OneByOne,
 }
 
-/// Writes records together. One that cannot be written must not keep the others from it.
+/// Writes records together. A record that cannot be written must not prevent the others.
 fn write_batch(records: &[Numbered], progress: &queue::Progress) -> Result<Batch, ServerError> {
     if records.first().is_some_and(|first| first.number <= ALONE_THROUGH.get()) {
         return Ok(Batch::OneByOne);
@@ -169,14 +170,14 @@ fn write_batch(records: &[Numbered], progress: &queue::Progress) -> Result<Batch
     }
 }
 
-/// Whether the same may succeed a little later: no space, a lock, a cancel.
+/// Whether the same work may succeed a little later: after a full disk, a lock or a cancel.
 fn is_passing(error: &ServerError) -> bool {
     let code = crate::pg::sqlstate_text(error.code);
     ["40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
 }
 
-/// Returns how many entries that makes: a record of a statement that turns out to be of no watched
-/// table makes none. Says in `progress`, if there is one, with which record it is busy.
+/// Makes the entries and returns their number. A record that turns out to concern no watched table
+/// makes none. Notes the current record in `progress`, if given.
 fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
     let last = records.last().map_or(0, |record| record.number);
     let mut batch = Gathering::new();
@@ -196,7 +197,7 @@ fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
         }
         written
     };
-    // A subtransaction for everything that can fail takes its time. Hardly ever anything does.
+    // A subtransaction for each step that can fail costs time, and errors are very rare.
     let written = in_subtransaction(|| gather_all(ErrorIsolation::Together))
         .unwrap_or_else(|_| gather_all(ErrorIsolation::Each));
     if last > 0 {
@@ -205,12 +206,12 @@ fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
     written
 }
 
-/// What an error in making an entry of a record undoes.
+/// What is undone after an error in making an entry.
 #[derive(Clone, Copy)]
 enum ErrorIsolation {
-    /// All that is written together: errors are raised.
+    /// The whole batch: the error is raised.
     Together,
-    /// Only what had it, and the entry does without.
+    /// Only the failing step. The entry is written without its result.
     Each,
 }
 
@@ -223,7 +224,7 @@ impl ErrorIsolation {
     }
 }
 
-/// What the records of a batch share.
+/// State that the records of a batch share.
 struct Gathering {
     roles: HashMap<u32, Option<Text>>,
     lock_budget: LockBudget,
@@ -241,7 +242,8 @@ impl Gathering {
         }
     }
 
-    /// Makes an entry of a record, to be written by `entries::flush`; false if it makes none.
+    /// Makes an entry of a record, which `entries::flush` writes. Returns false if the record makes
+    /// none.
     fn gather(&mut self, record: &Record, isolation: ErrorIsolation) -> bool {
         if record.outcome == Outcome::Unwritten && was_rolled_back(record.txid) {
             return false;
@@ -254,7 +256,7 @@ impl Gathering {
             resolved = match isolation.of(|| resolve(unresolved, role)) {
                 Ok(Some(resolved)) => resolved,
                 Err(error) if is_passing(&error) => error.raise(None),
-                // A text that cannot be parsed names no table.
+                // An unparsable text names no table.
                 Ok(None) | Err(_) => return false,
             };
             (table, operation, statement) =
@@ -330,8 +332,8 @@ impl Gathering {
         true
     }
 
-    /// The key that a constraint's DETAIL names, "Key (columns)=(values) …", if its columns are
-    /// those of the primary key.
+    /// The key in a constraint's DETAIL, "Key (columns)=(values) …", if its columns are those of
+    /// the primary key.
     fn key_in_detail(
         &mut self,
         record: &Record,
@@ -367,19 +369,19 @@ impl Gathering {
     }
 }
 
-/// Whether a transaction was rolled back, or ended with a server that was killed: then no entry of
-/// its is missing.
+/// Whether a transaction was rolled back, or ended in a crash of the server. Then no entry is
+/// missing.
 fn was_rolled_back(txid: u64) -> bool {
     let xid = pg_sys::TransactionId::from_inner(txid as u32);
-    // SAFETY: a transaction that a record names is not older than the commit log; one that is
-    // prepared is in progress.
+    // SAFETY: a record's transaction is not older than the commit log. A prepared transaction
+    // counts as in progress.
     txid != 0
         && unsafe {
             !pg_sys::TransactionIdIsInProgress(xid) && !pg_sys::TransactionIdDidCommit(xid)
         }
 }
 
-/// Entries have one of these.
+/// The static name of an operation.
 fn operation_name(name: &str) -> &'static str {
     const NAMES: [&str; 10] = [
         "INSERT", "UPDATE", "DELETE", "MERGE", "COPY", "TRUNCATE", "COMMIT", "ROLLBACK",
@@ -388,7 +390,7 @@ fn operation_name(name: &str) -> &'static str {
     NAMES.into_iter().find(|known| *known == name).unwrap_or("OTHER")
 }
 
-/// The failing row as JSON; `None` if its relation is not what it was any more, or is locked.
+/// The failing row as JSON. `None` if its relation has changed or is locked.
 fn texts_of(
     row: &RawRow,
     table: Option<&Table>,
@@ -396,8 +398,8 @@ fn texts_of(
     foreign_code: &mut ForeignCode,
 ) -> Option<RowTexts> {
     let relation = lock_budget.open(row.relation)?;
-    // SAFETY: the relation is open; bytes of a tuple are read as its row type only if that is the
-    // one they were made for.
+    // SAFETY: the relation is open. The tuple's bytes are read only if the row type is the one that
+    // they were made for.
     unsafe {
         if fingerprint(relation.tuple_desc()) != row.row_type {
             return None;
@@ -431,7 +433,7 @@ struct Tuple(pg_sys::HeapTuple);
 impl Tuple {
     fn from_hex(text: &str) -> Option<Self> {
         let bytes = from_hex(text)?;
-        // SAFETY: memory for a tuple's head and, aligned as Postgres does it, its data.
+        // SAFETY: allocates a tuple's header and its data, aligned as PostgreSQL requires.
         unsafe {
             let tuple =
                 pg_sys::palloc0(size_of::<pg_sys::HeapTupleData>()).cast::<pg_sys::HeapTupleData>();
@@ -444,14 +446,14 @@ impl Tuple {
     }
 }
 
-/// Columns and values of such a DETAIL, in whatever language. Values that cannot be told apart are
-/// none.
+/// Splits a constraint's DETAIL, in any language, into columns and values. `None` if the values
+/// cannot be separated.
 fn split_detail(detail: &str) -> Option<(Vec<String>, Vec<String>)> {
     let (_, rest) = detail.split_once('(')?;
     let (columns, rest) = rest.split_once(")=(")?;
     let (values, _) = rest.rsplit_once(')')?;
-    // "… is not present in table "x (y)"": the values end at the first parenthesis that is followed
-    // by a space.
+    // In "… is not present in table "x (y)"" the values end at the first parenthesis followed by a
+    // space.
     let values = values.split_once(") ").map_or(values, |(values, _)| values);
     let columns: Vec<String> =
         columns.split(", ").map(|column| column.trim_matches('"').to_owned()).collect();
@@ -530,11 +532,11 @@ fn write_counts(out: &mut Vec<u8>, counts: &[Count]) {
 // ---- how far the queue is written ---------------------------------------------------------------
 
 fn int8(value: i64) -> DatumWithOid<'static> {
-    // SAFETY: the value is a bigint and says so.
+    // SAFETY: the value is a bigint, as the oid says.
     unsafe { DatumWithOid::new(value, pg_sys::INT8OID) }
 }
 
-/// The number of the last record of this queue that was written in this database.
+/// The number of this queue's last record that was written in this database.
 fn position() -> u64 {
     let query = "SELECT position FROM lead_audit.queue_position WHERE queue = $1";
     let found = Spi::get_one_with_args::<i64>(query, &[int8(queue::queue_number())]);
@@ -557,7 +559,7 @@ fn set_position(last: u64) {
     }
 }
 
-/// Tells the sessions the names of the tables that are watched now.
+/// Adds the names of the watched tables to the name filter.
 pub fn load_names() {
     let query = "SELECT DISTINCT table_name FROM lead_audit.watched_relation";
     let names = Spi::connect(|client| {
