@@ -86,8 +86,8 @@ fn details(text: &str) -> Option<Text> {
     (!fields.is_empty()).then(|| Text::from(&*format!("{{{}}}", fields.join(","))))
 }
 
-/// Returns whether `command` is a complete statement of the text, and not part of a string, a
-/// comment or a function's body: a semicolon ends each other statement around it.
+/// Returns whether the text is this command alone, apart from semicolons at its end. In a longer
+/// text the command could be inside a string, a comment or a function's body.
 fn is_all_of(command: &str, text: &str) -> bool {
     text.trim().trim_end_matches(';').trim_end() == command.trim_end_matches(';').trim_end()
 }
