@@ -39,7 +39,7 @@ pub extern "C" fn pg_finfo_lead_audit_canonical_json() -> &'static pg_sys::Pg_fi
 pub unsafe extern "C-unwind" fn lead_audit_canonical_json(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: the function is strict and has one argument, a jsonb; detoasting gives one in place.
+    // SAFETY: the function is strict and has one argument, a jsonb, which is detoasted before use.
     let write = |out: &mut TextWriter| unsafe {
         let value = (*fcinfo).args.as_slice(1)[0].value;
         jsonb::write(out, pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast());

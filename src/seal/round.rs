@@ -61,8 +61,8 @@ pub struct Round<'s> {
 pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
     with_spi(|| {
         let change = KeyEntry::write_if_due()?;
-        // A key change has no limit: its entry is sealed first, and the round then looks at all ids
-        // up to it.
+        // A round with a key change has no limit: the KEY entry is sealed first, and the round then
+        // looks at all ids up to it.
         let limit = limit.filter(|_| change.is_none());
         // Read the highest id before the snapshot: see `id_gaps`.
         let last_id = last_id_given_out()?;

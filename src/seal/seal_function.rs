@@ -77,7 +77,7 @@ pub fn tick() -> bool {
 }
 
 fn seal_locked(wait: bool, limit: Option<u64>) -> Result<Option<Done>, ServerError> {
-    // This table lock is the one of a write, so DROP waits.
+    // This is not a lock on the table itself. The write takes that lock, and DROP waits for it.
     if lock_task(relation_of_schema(c"tree"), wait) {
         if LOCKED_IN.get() == NOWHERE {
             LOCKED_IN.set(current_subtransaction());

@@ -59,7 +59,7 @@ pub unsafe fn check(
     mut leaves: Leaves,
     faults: &mut Faults,
 ) -> Result<Checked, ServerError> {
-    // SAFETY: passed on to the caller.
+    // SAFETY: the snapshot is active as long as this runs (see # Safety).
     let mut scan = unsafe { IdScan::open(relation_of_schema(c"entry"), snapshot)? };
     // SAFETY: the table is open.
     let columns = unsafe {
@@ -128,7 +128,7 @@ unsafe fn leaf_of(entry: &StoredEntry) -> Option<Hash> {
 /// # Safety
 /// As for `StoredEntry::verify`.
 unsafe fn key_change_of(entry: &StoredEntry) -> Option<KeyChange> {
-    // SAFETY: the columns are a text and a json; what is read is copied.
+    // SAFETY: the columns are a text and a json; the results are copied.
     let text = |column: EntryColumn| {
         // SAFETY: the column is text or json, and not NULL; the entry's values outlive what is
         // borrowed here.

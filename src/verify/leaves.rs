@@ -56,7 +56,7 @@ impl Leaves {
         let tree = TreeRow::load(snapshot)?;
         // Read after the snapshot was taken, so every visible id was given out before.
         let last_id = last_id_given_out().unwrap_or(i64::MAX);
-        // SAFETY: passed on to the caller.
+        // SAFETY: the snapshot is active as long as this lives (see # Safety).
         let mut ranges = unsafe { IdScan::open(relation_of_schema(c"leaf_range"), snapshot)? };
         // The range of the first id may begin below it.
         let before = SpiPlan::prepare(
@@ -105,8 +105,9 @@ impl Leaves {
             let (values, _) = self.ranges.columns(3);
             let number = |index: usize| values.get(index).map_or(0, |value| value.value() as i64);
             let first_leaf = number(2) as u64;
-            // Sealing never wrote a range with more leaves than the tree. The check of the tree
-            // reports it. Clip it, so that verification does not follow ids without end.
+            // Sealing never writes a range with more leaves than the tree; the check of the tree
+            // reports such a range. Clip the range, so that verification does not follow ids
+            // without end.
             let most = i64::try_from(self.tree_size.saturating_sub(first_leaf)).unwrap_or(i64::MAX);
             let last = number(1).min(first.saturating_add(most).saturating_sub(1));
             LeafRange { ids: IdRange { first, last }, first_leaf }

@@ -17,7 +17,7 @@ pub struct Task {
     pub interval: fn() -> Duration,
     /// Whether the task is also due when the worker's latch is set.
     pub on_wake: bool,
-    /// Runs one turn, outside of a transaction. The task opens as many as it needs
+    /// Runs one turn, outside of a transaction. The task opens the transactions that it needs
     /// (`pg::in_transaction`).
     pub run: fn() -> Result<NextTurn, ServerError>,
 }

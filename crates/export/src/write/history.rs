@@ -190,7 +190,7 @@ impl<W: Write> HistoryWriter<W> {
         stored.instead(id, sealed).map_or(Ok(()), |record| self.output.write(&record))
     }
 
-    /// Handles the next entry if it is missing.
+    /// Writes that the next entry, which has this id, is missing.
     fn missing(&mut self, id: Option<i64>) -> io::Result<()> {
         let Some(batch) = &mut self.batch else { return Ok(()) };
         if batch.places.is_some() {
