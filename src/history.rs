@@ -1,5 +1,5 @@
-//! `lead_audit.history()` and its relatives find entries by the key that their caller writes. The
-//! functions themselves are in sql/80_query.sql.
+//! Finds entries by a key that the caller writes, for `lead_audit.history()` and related functions.
+//! The functions themselves are in sql/80_query.sql.
 
 mod key;
 

@@ -1,10 +1,9 @@
-//! From entries to a tree, from the tree to checkpoints that leave the database.
+//! Appends entries to the tree, and publishes its checkpoints outside the database.
 //!
-//! `seal` takes the entries of finished transactions (`id_gaps` knows which may still come),
-//! appends their leaf hashes to the tiles of one Merkle tree (`stored_tree`), and writes a
-//! checkpoint with its ids, root and note (`signer`). After the commit, never before it, `publish`
-//! and `notify` bring the note out. Sealing depends on neither. Writers take no part in any of it
-//! and wait for nothing.
+//! `seal` takes the entries of finished transactions (`id_gaps` tracks the open ids), appends their
+//! leaf hashes to the tiles of one Merkle tree (`stored_tree`), and writes a checkpoint with its
+//! ids, root and note (`signer`). After the commit, never before it, `publish` and `notify` publish
+//! the note. Sealing depends on neither. Writers take no part in sealing and never wait for it.
 
 mod id_gaps;
 mod inserted_ids;
@@ -30,19 +29,19 @@ pub use stored_tree::{Identity, StoredTiles, TreeRow, objects_are_current};
 
 use pgrx::pg_sys;
 
-/// The transaction is over.
+/// Call when the transaction has ended.
 pub fn transaction_ends(committed: bool) {
     seal_function::transaction_ends();
     publish::transaction_ends(committed);
 }
 
-/// A subtransaction was rolled back.
+/// Call when a subtransaction has rolled back.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     seal_function::subtransaction_aborts(own);
     publish::subtransaction_aborts(own);
 }
 
-/// A subtransaction was committed.
+/// Call when a subtransaction has committed.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     seal_function::subtransaction_commits(own, parent);
     publish::subtransaction_commits(own, parent);

@@ -1,5 +1,5 @@
-//! `lead_audit.status()`: which parts are on, and what to do about those that are not. Each part
-//! says it of itself; here they are put together.
+//! `lead_audit.status()`: lists which parts are on, and how to turn on the others. Each part
+//! reports its own state.
 
 mod parts;
 mod queue;

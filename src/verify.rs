@@ -1,6 +1,6 @@
-//! Verification inside the database. `entries` holds each entry, as it is stored, against its
-//! checksum and its leaf of the tree; `tree` holds the leaves against the roots of the checkpoints.
-//! What is wrong comes out as `faults`.
+//! Verification inside the database. `entries` compares each stored entry with its checksum and its
+//! leaf in the tree. `tree` compares the leaves with the roots of the checkpoints. `faults`
+//! collects the findings.
 
 mod entries;
 mod faults;

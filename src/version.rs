@@ -1,39 +1,39 @@
-//! Decides which versions of its SQL objects the library works with.
+//! Decides whether the library works with the version of the installed SQL objects.
 //!
-//! A session can meet SQL objects that are not those of its library:
+//! The version of the SQL objects can differ from the version of the library:
 //!
 //! - *Older objects*: the package is installed and `ALTER EXTENSION lead_audit UPDATE` has not run
-//!   yet. The library works with them, from version 1.0 on.
+//! yet. The library works with SQL objects from version 1.0 on.
 //! - *Newer objects*: the session loaded its library before the update, or an older package was
-//!   installed again. Within one major version, writes are still recorded, because a minor version
-//!   only adds to the table of entries. Everything else is refused.
+//! installed again. Within one major version, writes are still recorded, because a minor version
+//! only adds to the table of entries. The library refuses every other operation.
 
 use crate::pg::{ServerError, extension_version};
 use pgrx::{PgSqlErrorCode, pg_extern};
 
-/// The first version that was released.
+/// The first released version.
 const FIRST: (u32, u32) = (1, 0);
 
-/// The first version whose internal functions have a schema of their own.
+/// The first version that keeps its internal functions in a schema of their own.
 const INTERNAL_SCHEMA: (u32, u32) = (1, 1);
 
-/// The library's version: that of the control file has no third number.
+/// The library's version. The control file omits the third number.
 const LIBRARY: &str = env!("CARGO_PKG_VERSION");
 
-/// What helps where the SQL objects are of a later version.
+/// The hint for SQL objects that are newer than the library.
 pub const INSTALL: &str = "Install the library of the SQL objects' version, or connect again if that was done since this session began";
 
-/// What the SQL objects are asked for.
+/// The operation that needs the SQL objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// To take entries.
+    /// Write entries.
     Writing,
-    /// To be read and worked on in any way.
+    /// Any other operation.
     Everything,
 }
 
-/// Refuses SQL objects of a version that the library cannot know. Where there is no extension,
-/// there is nothing to refuse.
+/// Refuses SQL objects of a version that the library cannot know. Succeeds where the extension does
+/// not exist.
 pub fn check(need: Need) -> Result<(), ServerError> {
     match extension_version() {
         Some(objects) if !fits(LIBRARY, &objects, need) => Err(mismatch(&objects)),
@@ -41,15 +41,15 @@ pub fn check(need: Need) -> Result<(), ServerError> {
     }
 }
 
-/// The same, as an error of the statement.
+/// Like [`check`] for every operation, but raises the error.
 pub fn require() {
     if let Err(error) = check(Need::Everything) {
         error.raise(Some(format!("{INSTALL}.")));
     }
 }
 
-/// `lead_audit_internal.require_library()`: the same, for functions that are SQL and would run with
-/// any library.
+/// `lead_audit_internal.require_library()`: calls [`require`] for SQL functions, which would
+/// otherwise run with any library.
 #[pg_extern(sql = false)]
 fn require_library() {
     require();
@@ -57,8 +57,8 @@ fn require_library() {
 
 /// The schema of the SQL functions that only the library and other SQL functions call.
 ///
-/// The version decides, not whether the schema exists: before the update from 1.0, anybody who may
-/// create schemas can have made one of this name.
+/// The version decides, not the existence of the schema: before the update from 1.0, any role that
+/// may create schemas can have created a schema of this name.
 pub fn internal_schema() -> &'static str {
     match extension_version().as_deref().and_then(numbers) {
         Some(objects) if objects < INTERNAL_SCHEMA => "lead_audit",
@@ -66,7 +66,7 @@ pub fn internal_schema() -> &'static str {
     }
 }
 
-/// The version of SQL objects that are older than the library.
+/// Returns the version of the SQL objects if they are older than the library.
 pub fn update_awaited() -> Option<String> {
     extension_version().filter(|objects| numbers(objects) < numbers(LIBRARY))
 }
@@ -85,8 +85,8 @@ fn mismatch(objects: &str) -> ServerError {
     }
 }
 
-/// Whether a library can work with SQL objects. A version that is no two numbers is none that it
-/// knows.
+/// Returns whether a library can work with SQL objects. It refuses a version that does not begin
+/// with two numbers.
 fn fits(library: &str, objects: &str, need: Need) -> bool {
     let (Some(library), Some(objects)) = (numbers(library), numbers(objects)) else { return false };
     let newest = match need {

@@ -1,5 +1,5 @@
-//! What watching a table needs beyond SQL: its baseline, the entries about its watching, the DDL
-//! guard, and finding `leads` when the extension is created. The rest is in sql/60_watching.sql and
+//! The parts of watching that SQL cannot do: the baseline, entries about watching, the DDL guard,
+//! and finding `leads` at CREATE EXTENSION. The SQL parts are in sql/60_watching.sql and
 //! sql/70_ddl_guard.sql.
 
 mod baseline;

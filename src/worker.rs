@@ -1,10 +1,10 @@
-//! The background processes, where the library is preloaded: a launcher, which is in no database,
-//! and a worker in each database that has the extension.
+//! The background processes of a preloaded library: a launcher without a database, and a worker in
+//! each database that has the extension.
 //!
-//! The launcher learns of databases from the sessions that make or use them
-//! (`failures::utility_commands`), so none is polled. It looks into each database once after the
-//! server's start; one without the extension costs a process for that moment only. On a standby
-//! nothing of this runs until it is promoted.
+//! The launcher learns of databases from the sessions that create or use them
+//! (`failures::utility_commands`), so it does not poll. It probes each database once after the
+//! server starts. A database without the extension costs a process only during the probe. On a
+//! standby no process runs until promotion.
 
 mod launcher;
 mod tasks;
@@ -18,11 +18,12 @@ pub fn register_launcher() {
     let mut launcher =
         description(c"lead_audit launcher", c"lead_audit launcher", c"lead_audit_launcher_main");
     launcher.bgw_restart_time = launcher::RESTART_SECONDS;
-    // SAFETY: called where Postgres allows it; it copies the description.
+    // SAFETY: called while the server preloads libraries, as Postgres requires; Postgres copies the
+    // description.
     unsafe { pg_sys::RegisterBackgroundWorker(&mut launcher) };
 }
 
-/// What launcher and workers have in common.
+/// Builds the description that launcher and workers share.
 fn description(name: &CStr, kind: &CStr, function: &CStr) -> pg_sys::BackgroundWorker {
     let mut worker = pg_sys::BackgroundWorker {
         bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION)
@@ -37,7 +38,7 @@ fn description(name: &CStr, kind: &CStr, function: &CStr) -> pg_sys::BackgroundW
     worker
 }
 
-/// As much of a text as fits, with a NUL at its end.
+/// Copies as much of the text as fits, with a NUL at its end.
 fn copy<const N: usize>(field: &mut [c_char; N], text: &CStr) {
     let text = text.to_string_lossy();
     let length = text.floor_char_boundary(N - 1);

@@ -1,8 +1,8 @@
-//! From a key as a user writes it to the canonical text under which entries store it.
+//! Converts a key as a user writes it to the canonical text that entries store.
 //!
-//! Texts come in as bytes: they need not be UTF-8, and pgrx takes for granted that a `&str` is.
+//! Takes texts as bytes: they need not be UTF-8, but pgrx assumes that a `&str` is.
 //!
-//! Whoever asks for a key has other rights than the table's owner. No code of the owner's is run:
+//! The caller has other rights than the table's owner. So this module never runs the owner's code:
 //! neither the check of a domain nor a cast to json.
 
 use crate::capture::{
@@ -23,14 +23,14 @@ fn key_hash(watch_id: Uuid, row_key: &[u8]) -> i64 {
     ledger::key_hash(watch_id.as_bytes(), row_key)
 }
 
-/// Tells Postgres how `lead_audit_canonical_json` is to be called.
+/// Tells Postgres the calling convention of `lead_audit_canonical_json`.
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_lead_audit_canonical_json() -> &'static pg_sys::Pg_finfo_record {
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit.canonical_json(jsonb)`. Takes the datum as it is: pgrx's own jsonb argument sends
-/// numbers through a double.
+/// `lead_audit.canonical_json(jsonb)`. Takes the raw datum, because pgrx's jsonb argument converts
+/// numbers to double.
 ///
 /// # Safety
 /// Called by Postgres only, with the arguments of its declaration.
@@ -39,7 +39,7 @@ pub extern "C" fn pg_finfo_lead_audit_canonical_json() -> &'static pg_sys::Pg_fi
 pub unsafe extern "C-unwind" fn lead_audit_canonical_json(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: the function is strict and has one argument, a jsonb; detoasting gives one in place.
+    // SAFETY: the function is strict and has one argument, a jsonb, which is detoasted before use.
     let write = |out: &mut TextWriter| unsafe {
         let value = (*fcinfo).args.as_slice(1)[0].value;
         jsonb::write(out, pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast());
@@ -48,7 +48,7 @@ pub unsafe extern "C-unwind" fn lead_audit_canonical_json(
     text.as_str().into_datum().unwrap_or(pg_sys::Datum::from(0))
 }
 
-/// What `write` writes, a JSON value, as entries have it. Errors are raised.
+/// Returns the JSON value that `write` writes, in the form that entries store. Raises errors.
 fn written(write: impl Fn(&mut TextWriter)) -> Text {
     let mut text = Text::new();
     let together = |out: &mut TextWriter| {
@@ -70,8 +70,8 @@ fn written(write: impl Fn(&mut TextWriter)) -> Text {
     }
 }
 
-/// The key of the row with these values in the columns of the primary key; `None` if they are
-/// others. Errors are raised.
+/// Returns the key of the row with these values in the primary key's columns; `None` if these are
+/// not its columns. Raises errors.
 pub fn key_of<T: AsRef<[u8]>>(
     relation: pg_sys::Oid,
     column_names: Option<Vec<T>>,
@@ -111,8 +111,8 @@ pub fn key_types(open: &OpenRelation) -> Vec<pg_sys::Oid> {
     }
 }
 
-/// The row's key as entries have it, or `None` if `column_names` are not the columns of the key.
-/// Without names the key must have one column, which is taken.
+/// Returns the row's key as entries store it, or `None` if `column_names` are not the columns of
+/// the key. Without names, the key must have exactly one column.
 fn key_from<T: AsRef<[u8]>>(
     open: &OpenRelation,
     columns: &[i16],
@@ -165,12 +165,13 @@ fn key_from<T: AsRef<[u8]>>(
     }
 }
 
-/// Reads `value` with the input function of the column's type, and gives it as entries have it.
+/// Reads `value` with the input function of the column's type. Returns the JSON that entries store.
 ///
 /// # Safety
 /// `index` must be that of one of the relation's columns.
 unsafe fn as_column(open: &OpenRelation, index: usize, value: &[u8]) -> Text {
-    // SAFETY: as the caller promises; a column's type is one.
+    // SAFETY: `index` is one of the open relation's columns (see # Safety), and a column's type
+    // exists.
     unsafe {
         let column = attribute(open.tuple_desc(), index);
         as_type(column.atttypid, column.atttypmod, value)
@@ -178,7 +179,7 @@ unsafe fn as_column(open: &OpenRelation, index: usize, value: &[u8]) -> Text {
     }
 }
 
-/// `None` if that needs code of the type's owner.
+/// Like [`as_column`], for a type. Returns `None` if this needs code of the type's owner.
 ///
 /// # Safety
 /// `type_oid` must be a type.
@@ -188,11 +189,11 @@ unsafe fn as_type(type_oid: pg_sys::Oid, modifier: i32, value: &[u8]) -> Option<
         return None;
     }
     if value.contains(&0) {
-        // No input function can be given this. It can only be a text.
+        // No input function accepts this value, so it can only be a text.
         return Some(written(|out| out.append_json_string(value)));
     }
-    // SAFETY: the type's own input function makes a datum of the type that the encoder is for, of a
-    // C string.
+    // SAFETY: the encoder and the input function belong to the same type, and the input function
+    // takes a C string.
     unsafe {
         let (mut input, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
         pg_sys::getTypeInputInfo(type_oid, &mut input, &mut parameter);
@@ -204,19 +205,19 @@ unsafe fn as_type(type_oid: pg_sys::Oid, modifier: i32, value: &[u8]) -> Option<
     }
 }
 
-/// `lead_audit_internal.value_as(regclass, text, text)`: the JSON of a value that was of this type,
-/// or `None` if it is none of it, or if only code of the type's owner can tell. The relation no
-/// longer matters; the SQL objects of 1.0 pass it.
+/// `lead_audit_internal.value_as(regclass, text, text)`: the JSON of a value of this type. Returns
+/// `None` if the value is invalid for the type, or if only code of the type's owner can tell. The
+/// relation is unused; the SQL objects of 1.0 pass it.
 #[pg_extern(sql = false)]
 fn value_as(_relation: pg_sys::Oid, type_name: &[u8], value: &[u8]) -> Option<String> {
     let type_name = CString::new(type_name).ok()?;
     let read = in_subtransaction(|| {
         let (mut type_oid, mut modifier) = (pg_sys::InvalidOid, -1);
-        // SAFETY: the names are C strings. A type that is gone gives no oid.
+        // SAFETY: the names are C strings. A dropped type yields no oid.
         unsafe {
             #[cfg(feature = "pg15")]
             pg_sys::parseTypeString(type_name.as_ptr(), &mut type_oid, &mut modifier, true);
-            // Since 16 it raises an error for a type that is gone, which the subtransaction takes.
+            // Since 16, it raises an error for a dropped type, which the subtransaction catches.
             #[cfg(not(feature = "pg15"))]
             pg_sys::parseTypeString(
                 type_name.as_ptr(),

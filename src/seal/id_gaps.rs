@@ -1,17 +1,17 @@
-//! Ids that had no visible entry when they were looked at, and may still get one.
+//! Open ids: a snapshot showed no entry for them, and an entry may still commit.
 //!
-//! An entry's transaction has its id before the entry has its own. So when a snapshot is taken
-//! after the highest id was read from the sequence, an id up to there that it does not show belongs
-//! to a transaction that was rolled back, or is in progress *in that snapshot*: never to a later
-//! one. The gap is kept together with these transactions, is looked at again only when one of them
-//! has ended, and is closed when all of them have.
+//! A transaction gets its own id before it takes the id of an entry. A snapshot that is taken after
+//! the highest id was read from the sequence therefore settles each missing id up to the highest:
+//! its transaction was rolled back, or is in progress *in that snapshot*. It cannot be a later
+//! transaction. The gap is stored together with the transactions in progress. Sealing looks at the
+//! gap again when one of them has ended, and closes it when all have ended.
 
 use super::stored_tree::{TreeRow, to_bigint};
 use crate::pg::{NewestSnapshot, ServerError, SpiPlan};
 use ledger::IdRanges;
 use pgrx::{IntoDatum, PgSqlErrorCode, pg_sys};
 
-/// Reads the text that PostgreSQL gives for an int8multirange.
+/// Parses PostgreSQL's text form of an int8multirange.
 pub fn parse_ids(text: &str) -> Result<IdRanges, ServerError> {
     IdRanges::parse(text).map_err(|_| ServerError {
         code: PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
@@ -20,11 +20,11 @@ pub fn parse_ids(text: &str) -> Result<IdRanges, ServerError> {
     })
 }
 
-/// The highest id that the sequence has given out. That ids grow with the order in which they are
-/// taken, whoever takes them, is what sealing rests on.
+/// Returns the highest id that the sequence has given out. Sealing relies on ids that grow in the
+/// order in which sessions take them.
 ///
-/// Not by SELECT last_value: that looks at the sequence's page without a lock, and while a process
-/// logs its taking of an id the page has, for a moment, a value that is up to 32 ahead.
+/// Does not use SELECT last_value, which reads the sequence's page without a lock: while a process
+/// writes WAL for an id, the page shows a value that is up to 32 too high.
 pub fn last_id_given_out() -> Result<i64, ServerError> {
     let plan = SpiPlan::prepare(
         "SELECT coalesce(pg_catalog.pg_sequence_last_value(q.seqrelid), 0), \
@@ -36,7 +36,7 @@ pub fn last_id_given_out() -> Result<i64, ServerError> {
     let snapshot = NewestSnapshot::take();
     let rows = plan.read(snapshot.as_ptr(), &[]);
     match (rows.get(0, 0), rows.get(0, 1)) {
-        // The very last id is one that no range can end with.
+        // No range can end with the largest bigint.
         (Some(last_id), Some(true)) => Ok(i64::min(last_id, i64::MAX - 1)),
         _ => Err(ServerError {
             code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -48,21 +48,21 @@ pub fn last_id_given_out() -> Result<i64, ServerError> {
     }
 }
 
-/// Ranges in one row at most, so that a row stays small.
+/// Maximum number of ranges in one row, so that a row stays small.
 const RANGES: usize = 4096;
 
 /// One row of `lead_audit.open_gap`.
 pub struct IdGap {
     first_id: i64,
-    /// The ids.
+    /// The open ids.
     pub ids: IdRanges,
-    /// The transactions that they may belong to.
+    /// The transactions that may own the ids.
     in_progress: Vec<u64>,
 }
 
-/// Which gaps to look at now (`in_progress` is in ascending order), by their keys, in ascending
-/// order of ids: those that wait for a transaction that is not in progress any more, or, after a
-/// move to another cluster, all.
+/// Returns the keys of the gaps to look at now, in ascending order of ids: the gaps that wait for a
+/// transaction that has ended. After a move to another cluster, returns all gaps. `in_progress` is
+/// in ascending order.
 pub fn due(snapshot: pg_sys::Snapshot, tree: &TreeRow, in_progress: &[u64]) -> Vec<i64> {
     let rows = if tree.is_from_elsewhere() {
         SpiPlan::prepare("SELECT first_id FROM lead_audit.open_gap ORDER BY first_id", &[])
@@ -83,7 +83,7 @@ pub fn due(snapshot: pg_sys::Snapshot, tree: &TreeRow, in_progress: &[u64]) -> V
 }
 
 impl IdGap {
-    /// Reads one.
+    /// Reads one gap.
     pub fn load(snapshot: pg_sys::Snapshot, first_id: i64) -> Result<Option<Self>, ServerError> {
         let plan = SpiPlan::prepare(
             "SELECT ids::text, in_progress FROM lead_audit.open_gap WHERE first_id = $1",
@@ -98,8 +98,8 @@ impl IdGap {
         Ok(Some(IdGap { first_id, ids: parse_ids(&ids)?, in_progress }))
     }
 
-    /// It was looked at, and `missing` is what is still not there: the row is narrowed to what may
-    /// still come. Returns whether it stays.
+    /// Narrows the row to the ids that may still get an entry. `missing` are the ids that still
+    /// have none. Returns whether the row stays.
     pub fn narrow(
         self,
         snapshot: pg_sys::Snapshot,
@@ -129,7 +129,7 @@ impl IdGap {
     }
 }
 
-/// New gaps, of which the transactions in progress may own any id. Returns the number of rows.
+/// Stores new gaps. Any transaction in progress may own any of the ids. Returns the number of rows.
 pub fn open(snapshot: pg_sys::Snapshot, missing: &IdRanges, in_progress: &[u64]) -> i64 {
     if in_progress.is_empty() {
         return 0;
@@ -158,7 +158,7 @@ pub fn open(snapshot: pg_sys::Snapshot, missing: &IdRanges, in_progress: &[u64])
     rows
 }
 
-/// Whether there are as many gaps as there should be. Within a restore there may not be, yet.
+/// Returns whether all gaps are present. During a restore some may still be missing.
 pub fn are_complete(snapshot: pg_sys::Snapshot, tree: &TreeRow) -> bool {
     let plan = SpiPlan::prepare("SELECT pg_catalog.count(*) FROM lead_audit.open_gap", &[]);
     plan.read(snapshot, &[]).get::<i64>(0, 0) == Some(tree.open_gaps)

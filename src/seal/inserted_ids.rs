@@ -1,25 +1,24 @@
-//! Entries that somebody has put into the table by hand under ids that were not given out yet.
+//! Inserted ids: ids of entries that somebody inserted by hand before the sequence gave out the id.
 //!
-//! When the sequence comes to such an id, the entry must not be taken for the one that got it. So
-//! each sealing looks for entries above all ids that were given out, and takes note of them; a
-//! writer that meets one does the same (`entries`).
+//! When the sequence reaches such an id, the inserted entry must not pass for the entry of the
+//! writer that gets the id. So each sealing looks for entries above all ids that were given out,
+//! and records their ids. A writer that meets such an entry records it too (`entries`).
 
 use super::id_gaps::last_id_given_out;
 use super::stored_tree::{TreeRow, objects_are_current};
 use crate::pg::{ServerError, SpiPlan};
 use pgrx::{IntoDatum, pg_sys};
 
-/// Their ids, in ascending order.
+/// The inserted ids, in ascending order.
 #[derive(Debug, Default)]
 pub struct InsertedIds(Vec<i64>);
 
 impl InsertedIds {
-    /// Looks for new ones, and reads which are known.
+    /// Looks for new inserted ids, and reads the recorded ids.
     pub fn look(snapshot: pg_sys::Snapshot, tree: &TreeRow) -> Result<Self, ServerError> {
-        // Read after the snapshot was taken: every id that it shows and that was taken from the
-        // sequence is not above this one.
+        // Read after the snapshot was taken, so no visible id from the sequence is above `last_id`.
         let last_id = last_id_given_out()?;
-        // While a dump is being restored, the sequence may come after the entries.
+        // A restore may set the sequence after it restores the entries.
         if !tree.is_from_elsewhere() && last_id >= tree.looked_to && objects_are_current() {
             let note = SpiPlan::prepare(
                 "INSERT INTO lead_audit.inserted_entry (id) SELECT e.id FROM lead_audit.entry e WHERE e.id > $1 \
@@ -37,7 +36,7 @@ impl InsertedIds {
         Self::known(snapshot)
     }
 
-    /// Those that are known.
+    /// Reads the recorded ids.
     pub fn known(snapshot: pg_sys::Snapshot) -> Result<Self, ServerError> {
         if !objects_are_current() {
             return Ok(InsertedIds::default());
@@ -47,11 +46,11 @@ impl InsertedIds {
         Ok(InsertedIds((0..rows.len()).filter_map(|row| rows.get(row, 0)).collect()))
     }
 
-    /// Whether this is one.
+    /// Returns whether this id was inserted by hand.
     pub fn contains(&self, id: i64) -> bool {
         self.0.binary_search(&id).is_ok()
     }
 }
 
-/// So many of them are named in the server's log at once.
+/// Maximum number of ids in one message to the server's log.
 const MOST_SAID: usize = 100;

@@ -1,10 +1,9 @@
-//! The entry by which the log changes its key or its origin: operation KEY, docs/FORMAT.md, section
-//! 15.
+//! The entry that changes the log's key or origin: operation KEY, docs/FORMAT.md, section 15.
 //!
-//! It is written by the sealing that notices the change, in the same transaction, and sealed by it:
-//! alone in the first checkpoint that has the new origin and is signed with the new key. That
-//! checkpoint is signed with the old key too, if it is still there, so that whoever has only that
-//! one knows from the log itself that another one follows.
+//! The sealing that notices the change writes the entry and seals it in the same transaction. The
+//! entry is alone in its checkpoint, which is the first with the new origin and the new key's
+//! signature. The old key signs this checkpoint too, if it is still available. A verifier that has
+//! only the old key thus learns the new key from the log itself.
 
 use super::id_gaps;
 use super::signer::{Signer, previous_key};
@@ -17,19 +16,19 @@ use ledger::KeyChange;
 use ledger::note::SigningKey;
 use pgrx::{IntoDatum, pg_sys};
 
-/// A change that was just written, and is not sealed yet.
+/// A KEY entry that was just written, and is not sealed yet.
 pub struct KeyEntry {
     /// The entry's id.
     pub id: i64,
-    /// Who signs from now on.
+    /// The signer from now on.
     pub signer: Signer,
-    /// The key before, if it is still there.
+    /// The previous key, if it is still available.
     pub former: Option<SigningKey>,
 }
 
 impl KeyEntry {
-    /// Writes the entry if the settings say another key or origin than the last checkpoint has, and
-    /// sealing can take it now.
+    /// Writes the entry if the key or origin in the settings differs from the last checkpoint's,
+    /// and sealing can take the entry now.
     pub fn write_if_due() -> Result<Option<Self>, ServerError> {
         let snapshot = NewestSnapshot::take();
         let mut tree = TreeRow::load(snapshot.as_ptr())?;
@@ -41,7 +40,7 @@ impl KeyEntry {
         {
             return Ok(None);
         }
-        // What is wrong with the settings is said when there is something to seal.
+        // Faulty settings are reported when there are entries to seal.
         let Ok(signer) = Signer::of(&tree) else { return Ok(None) };
         let now = signer.identity();
         let Some(before) = tree.identity.take().or_else(|| signer.identity_of(&newest.note)) else {
@@ -76,7 +75,7 @@ impl KeyEntry {
     }
 }
 
-/// The key that has signed so far, if it can be read. Without it the change goes on: it may be
+/// Returns the previous key, if it can be read. The change does not need it, because the key may be
 /// lost.
 fn former_key(before: &Identity) -> Result<Option<SigningKey>, ServerError> {
     let Some(public) = &before.key else { return Ok(None) };
@@ -95,9 +94,9 @@ fn former_key(before: &Identity) -> Result<Option<SigningKey>, ServerError> {
     Ok(None)
 }
 
-/// Of a tree from elsewhere: whether gaps and entries have been restored too. In a parallel restore
-/// they come later, by a transaction that may not have begun: what is not there yet must not be
-/// taken for what will never come.
+/// For a tree from another cluster or database: returns whether the restore has brought gaps and
+/// entries too. A parallel restore brings them later, in a transaction that may not have begun.
+/// Until then a missing entry may still arrive.
 pub fn has_arrived(
     snapshot: pg_sys::Snapshot,
     tree: &TreeRow,

@@ -1,8 +1,8 @@
-//! In the worker: each checkpoint is sent to those who LISTEN, in a transaction of its own.
+//! Sends each checkpoint to the sessions that LISTEN. The worker does so in a separate transaction.
 //!
-//! NOTIFY can fail when its transaction is committed, and any session that may connect can bring
-//! that about: PostgreSQL's queue of notifications is one for the whole cluster. So sealing never
-//! calls it, and a checkpoint that could not be sent is sent later.
+//! NOTIFY can fail at commit, and any session that may connect can cause the failure: the whole
+//! cluster shares one queue of notifications. So sealing never calls NOTIFY. The worker sends an
+//! unsent checkpoint later.
 
 use super::publish::note_failure;
 use super::stored_tree::tree_exists;
@@ -10,10 +10,10 @@ use crate::pg::{NewestSnapshot, ServerError, SpiPlan, in_extension_transaction, 
 use pgrx::{IntoDatum, pg_sys};
 use std::cell::Cell;
 
-/// The channel.
+/// The channel of the notifications.
 const CHANNEL: &str = "lead_audit_checkpoint";
 
-/// Checkpoints that are sent in one transaction at most. If more are waiting, the older ones are
+/// Maximum number of checkpoints sent in one transaction. If more are waiting, the older ones are
 /// left out.
 const MOST: i64 = 1000;
 
@@ -23,8 +23,8 @@ thread_local! {
     static HAS_FAILED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Sends the checkpoints that have been committed since the last time, whoever sealed them; a new
-/// worker the newest one. Returns whether that succeeded; if not, it was said.
+/// Sends the checkpoints that any session has committed since the last call. A new worker sends the
+/// newest only. Returns whether it succeeded; logs a failure.
 pub fn notify() -> bool {
     let sent = in_extension_transaction(c"sending checkpoints", send);
     HAS_FAILED.set(sent.is_err());
@@ -35,15 +35,15 @@ pub fn notify() -> bool {
     !HAS_FAILED.get()
 }
 
-/// Returns the size of the newest one; `None` where there is no log.
+/// Returns the tree size of the newest checkpoint; `None` where there is no log.
 fn send() -> Option<i64> {
     // SAFETY: reads a variable in shared memory.
     if !tree_exists() || unsafe { pg_sys::RecoveryInProgress() } {
         return None;
     }
     if HAS_FAILED.get() {
-        // To ask how full the queue is makes PostgreSQL drop what nobody waits for any more. A full
-        // queue does not do so by itself.
+        // This call makes PostgreSQL drop notifications that no session waits for any more. A full
+        // queue does not drop them by itself.
         queue_is_full();
     }
     with_spi(|| {
@@ -69,11 +69,10 @@ fn send() -> Option<i64> {
     })
 }
 
-/// Whether PostgreSQL's queue of notifications is full, or nearly so: no transaction with a NOTIFY
-/// can be committed then.
+/// Returns whether PostgreSQL's queue of notifications is full or nearly full. When it is full, no
+/// transaction with a NOTIFY can commit.
 pub fn queue_is_full() -> bool {
-    // A share of the whole. It ends a little below 1, as PostgreSQL counts whole segments of the
-    // queue.
+    // A fraction of the queue. It stays a little below 1, because PostgreSQL counts whole segments.
     const FULL: f64 = 0.99;
     // SAFETY: the function takes no argument, and reads shared memory under a lock of its own.
     let usage =

@@ -1,6 +1,6 @@
-//! Proofs from the stored tree, and what an auditor asks of it: `lead_audit.inclusion_proof()`,
+//! Proofs from the stored tree, and the log's public data: `lead_audit.inclusion_proof()`,
 //! `consistency_proof()`, `latest_checkpoint()`, `origin()`, `verifier_key()`. Each reads a few
-//! tiles of each level, however large the tree is.
+//! tiles of each level, whatever the size of the tree.
 
 use super::signer::{Signer, verifier_key};
 use super::stored_tree::StoredCheckpoint;
@@ -13,7 +13,7 @@ use ledger::note::Note;
 use ledger::tlog_proof::TlogProof;
 use pgrx::{IntoDatum, PgSqlErrorCode, pg_extern, pg_sys};
 
-/// What is asked for is not there, or not yet.
+/// The error for a proof or checkpoint that does not exist, or does not exist yet.
 struct Refusal(ServerError, Option<&'static str>);
 
 impl From<ServerError> for Refusal {
@@ -112,20 +112,19 @@ fn consistency_proof(from_size: Option<i64>, to_size: Option<i64>) -> Option<Str
     }))
 }
 
-/// `lead_audit.latest_checkpoint()`: its note, or NULL.
+/// `lead_audit.latest_checkpoint()`: the note of the newest checkpoint, or NULL.
 #[pg_extern(sql = false)]
 fn latest_checkpoint() -> Option<String> {
     answer(|snapshot| Ok(StoredCheckpoint::newest(snapshot)?.map(|checkpoint| checkpoint.note)))
 }
 
-/// `lead_audit.origin()`: that of the next checkpoint.
+/// `lead_audit.origin()`: the origin of the next checkpoint.
 #[pg_extern(sql = false)]
 fn origin() -> String {
     answer(|snapshot| Ok(Signer::of(&TreeRow::load(snapshot)?)?.origin().to_owned()))
 }
 
-/// `lead_audit.verifier_key()`: the text of the public key that checkpoints are signed with now, or
-/// NULL.
+/// `lead_audit.verifier_key()`: the text of the public key for the next checkpoint, or NULL.
 #[pg_extern(sql = false)]
 fn verifier_key_text() -> Option<String> {
     match verifier_key() {
@@ -134,7 +133,7 @@ fn verifier_key_text() -> Option<String> {
     }
 }
 
-/// The index of an entry's leaf.
+/// Returns the leaf index of an entry.
 fn leaf_of(snapshot: pg_sys::Snapshot, id: i64) -> Option<u64> {
     let plan = SpiPlan::prepare(
         "SELECT r.first_leaf + ($1 - r.first_id) FROM (SELECT * FROM lead_audit.leaf_range WHERE first_id <= $1 \

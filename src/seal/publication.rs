@@ -1,9 +1,9 @@
-//! Checkpoints leave the database: a file for each in `lead_audit.checkpoint_dir`, and a line in
-//! the server's log.
+//! Writes each checkpoint to a file in `lead_audit.checkpoint_dir`, and to a line in the server's
+//! log.
 //!
-//! Only what has been committed may leave, so this runs after the commit, where nothing may fail
-//! any more: whatever goes wrong is a value here. A file is complete from the moment it has its
-//! name, and never takes the place of another.
+//! Only committed checkpoints may leave the database. So this code runs after the commit, where
+//! errors must not be raised: every failure is a value here. A file is complete as soon as it has
+//! its name, and never replaces another file.
 
 use crate::settings::folder_name;
 use ledger::checkpoint::Checkpoint;
@@ -12,28 +12,29 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-/// A checkpoint that has been committed, or will be when it gets here.
+/// A checkpoint that is committed before it is published.
 #[derive(Debug, Clone)]
 pub struct Publication {
-    /// Leaves in the tree.
+    /// Number of leaves in the tree.
     pub size: u64,
-    /// The text.
+    /// The text of the signed note.
     pub note: String,
 }
 
-/// What the directory has of a checkpoint.
+/// Result of looking for a checkpoint in the directory.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Published {
-    /// Nothing.
+    /// There is no file of this size.
     No,
-    /// This very text.
+    /// The file holds the same text.
     Yes,
-    /// A checkpoint of the same size that says something else.
+    /// The file holds a different checkpoint of the same size.
     Another,
 }
 
 impl Publication {
-    /// Where its file is: `DIRECTORY/ORIGIN/SIZE`, the size with zeros in front to 20 digits.
+    /// Returns the path of the file: `DIRECTORY/ORIGIN/SIZE`, the size with zeros in front to 20
+    /// digits.
     fn file(&self, directory: &str) -> io::Result<PathBuf> {
         let unreadable =
             || io::Error::new(ErrorKind::InvalidData, "the note of the checkpoint cannot be read");
@@ -44,7 +45,7 @@ impl Publication {
             .join(format!("{:020}", self.size)))
     }
 
-    /// Whether it is in the directory.
+    /// Looks for the checkpoint in the directory.
     pub fn look_in(&self, directory: &str) -> io::Result<Published> {
         match fs::read(self.file(directory)?) {
             Ok(found) if found == self.note.as_bytes() => Ok(Published::Yes),
@@ -54,7 +55,7 @@ impl Publication {
         }
     }
 
-    /// Writes its file, unless it is there. What is returned as written is on disk.
+    /// Writes the file, unless it exists. On success the file is on disk.
     pub fn write_to(&self, directory: &str) -> Result<(), String> {
         let file = self.file(directory).map_err(|error| error.to_string())?;
         fs::metadata(directory).map_err(|error| format!("{directory}: {error}"))?;
@@ -81,7 +82,7 @@ impl Publication {
         {
             return Err(error);
         }
-        // A file of this name is what a crash has left.
+        // A file of this name is left over from a crash.
         let unfinished =
             folder.join(format!(".{:020}.{}.unfinished", self.size, std::process::id()));
         let written = (|| {
@@ -89,7 +90,7 @@ impl Publication {
                 OpenOptions::new().write(true).create(true).truncate(true).open(&unfinished)?;
             new.write_all(self.note.as_bytes())?;
             new.sync_all()?;
-            // Unlike a rename this fails where there is a file already.
+            // Unlike a rename, a hard link fails if the file exists.
             fs::hard_link(&unfinished, file)
         })();
         let removed = fs::remove_file(&unfinished);
@@ -98,7 +99,7 @@ impl Publication {
         File::open(folder)?.sync_all()
     }
 
-    /// The checkpoint on one line: its note as a JSON string.
+    /// Formats the checkpoint as one line: its note as a JSON string.
     pub fn log_line(&self) -> String {
         let mut text = Vec::new();
         ledger::canonical::write_string(&mut text, &self.note);

@@ -1,8 +1,8 @@
-//! A transaction that has sealed publishes its checkpoints when it was committed, and forgets them
-//! when it was rolled back. Those that an earlier one could not publish get their files with it.
+//! Publishes the checkpoints of a sealing transaction when it commits, and forgets them when it
+//! rolls back. Also writes the files that an earlier transaction could not write.
 //!
-//! A session publishes at once, in the callback of the commit. The worker does it when the
-//! transaction is over: then a slow directory holds no lock, and nobody who seals waits for it.
+//! A session publishes at once, in the callback of the commit. The worker publishes when the
+//! transaction is over, so a slow directory holds no lock and no other sealing waits for it.
 
 use super::publication::{Publication, Published};
 use super::stored_tree::StoredCheckpoint;
@@ -14,22 +14,22 @@ use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-/// How many checkpoints are looked back at to find which have been published, and how many of them
-/// are published at once.
+/// Number of earlier checkpoints to search for missing files, and maximum number to publish at
+/// once.
 const LOOK_BACK: i64 = 86_400;
 const CATCH_UP: i64 = 1000;
 
-/// The same failure is not reported more often than this.
+/// Minimum time between two reports of the same failure.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
-/// What is to be done with a checkpoint.
+/// How to publish a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishMode {
-    /// It is new.
+    /// A new checkpoint: write file and log line.
     New,
-    /// It is new, but older ones have to get their files before it gets its own.
+    /// A new checkpoint whose file must wait for the files of older checkpoints.
     NewWithoutFile,
-    /// An earlier transaction has committed it, and it has no file.
+    /// A checkpoint of an earlier transaction that has no file.
     FileOnly,
 }
 
@@ -44,17 +44,17 @@ thread_local! {
     static PUBLISHED_TO: RefCell<Option<(String, u64)>> = const { RefCell::new(None) };
     static FAILURE: RefCell<Option<String>> = const { RefCell::new(None) };
     static SAID: RefCell<Vec<(String, Instant)>> = const { RefCell::new(Vec::new()) };
-    /// What the worker has committed, and has not published yet; `None` in a session.
+    /// The checkpoints that the worker has committed and not published yet; `None` in a session.
     static COMMITTED: RefCell<Option<Vec<Waiting>>> = const { RefCell::new(None) };
 }
 
-/// Publishes it if and when the present transaction is committed.
+/// Publishes the checkpoint if and when the current transaction commits.
 pub fn publish_later(publication: Publication, mode: PublishMode) {
     let subtransaction = current_subtransaction();
     WAITING.with_borrow_mut(|waiting| waiting.push(Waiting { publication, mode, subtransaction }));
 }
 
-/// Whether this checkpoint gets its file at the commit already.
+/// Returns whether this checkpoint already gets its file at the commit.
 pub fn is_waiting(size: u64) -> bool {
     WAITING.with_borrow(|waiting| {
         waiting
@@ -63,24 +63,24 @@ pub fn is_waiting(size: u64) -> bool {
     })
 }
 
-/// Up to which tree size this process knows the directory to be complete.
+/// Returns the tree size up to which this process knows the directory to be complete.
 pub fn published_to(directory: &str) -> Option<u64> {
     PUBLISHED_TO.with_borrow(|known| {
         known.as_ref().filter(|(of, _)| of == directory).map(|&(_, size)| size)
     })
 }
 
-/// Takes note that the directory is complete up to this tree size.
+/// Records that the directory is complete up to this tree size.
 pub fn note_published_to(directory: &str, size: u64) {
     PUBLISHED_TO.set(Some((directory.to_owned(), size)));
 }
 
-/// Takes the failure to publish that this process has met since the last call.
+/// Returns the publishing failure since the last call, and clears it.
 pub fn take_failure() -> Option<String> {
     FAILURE.take()
 }
 
-/// Takes note of a failure to publish, and says so, if not just said.
+/// Records a publishing failure, and logs it unless it was logged recently.
 pub fn note_failure(error: String) {
     let is_news = SAID.with_borrow_mut(|said| {
         said.retain(|(_, at)| at.elapsed() < SAY_AGAIN);
@@ -102,8 +102,8 @@ pub fn note_failure(error: String) {
     FAILURE.set(Some(error));
 }
 
-/// The transaction is over. One that was prepared ends in another process, which knows nothing of
-/// this: the next sealing finds what is missing.
+/// Call when the transaction has ended. A prepared transaction ends in another process, which has
+/// no list of checkpoints: the next sealing finds the missing files.
 pub fn transaction_ends(committed: bool) {
     let waiting = WAITING.take();
     if !committed || waiting.is_empty() {
@@ -119,22 +119,22 @@ pub fn transaction_ends(committed: bool) {
     publish(&rest.unwrap_or_default());
 }
 
-/// This process is the worker: it publishes what it has committed by [`publish_committed`].
+/// Marks this process as the worker, which publishes with [`publish_committed`].
 pub fn publish_by_itself() {
     COMMITTED.set(Some(Vec::new()));
 }
 
-/// In the worker, between transactions: publishes what it has committed.
+/// Publishes the worker's committed checkpoints, between transactions.
 pub fn publish_committed() {
     publish(&COMMITTED.replace(Some(Vec::new())).unwrap_or_default());
 }
 
-/// A subtransaction was rolled back.
+/// Call when a subtransaction has rolled back.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     WAITING.with_borrow_mut(|waiting| waiting.retain(|one| one.subtransaction < own));
 }
 
-/// A subtransaction was committed.
+/// Call when a subtransaction has committed.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     WAITING.with_borrow_mut(|waiting| {
         waiting
@@ -144,7 +144,7 @@ pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::Sub
     });
 }
 
-/// In the callback of a commit nothing may raise an error.
+/// Never raises an error, because it runs in the callback of a commit.
 fn publish(all: &[Waiting]) {
     for one in all.iter().filter(|one| one.mode != PublishMode::FileOnly) {
         ErrorReport::new(
@@ -155,8 +155,8 @@ fn publish(all: &[Waiting]) {
         .report(PgLogLevel::LOG);
     }
     let Some(directory) = settings::CHECKPOINT_DIR.get() else { return };
-    // In ascending order: what comes after a failure would most likely fail too, and waits for the
-    // next time.
+    // In ascending order. After a failure the later checkpoints would most likely fail too, so they
+    // wait for the next call.
     for one in all.iter().filter(|one| one.mode != PublishMode::NewWithoutFile) {
         match one.publication.write_to(&directory) {
             Ok(()) => note_published_to(&directory, one.publication.size),
@@ -168,8 +168,8 @@ fn publish(all: &[Waiting]) {
     }
 }
 
-/// Checkpoints that were committed and have no file, because of a crash or a failure, get one with
-/// this transaction. False, if they are too many to get them all at once.
+/// Registers files for committed checkpoints that lack one because of a crash or a failure. This
+/// transaction writes them. Returns false if there are too many to write at once.
 pub fn publish_missing(snapshot: pg_sys::Snapshot, newest: Option<&StoredCheckpoint>) -> bool {
     let (Some(directory), Some(newest)) = (settings::CHECKPOINT_DIR.get(), newest) else {
         return true;
@@ -184,7 +184,7 @@ pub fn publish_missing(snapshot: pg_sys::Snapshot, newest: Option<&StoredCheckpo
     let is_missing = |publication: &Publication| match publication.look_in(&directory) {
         Ok(Published::Yes) => false,
         Ok(Published::No) => true,
-        // To write it says what is wrong.
+        // Writing the file reports the error.
         Ok(Published::Another) | Err(_) => true,
     };
     let mut candidate = Publication { size: newest.size, note: newest.note.clone() };

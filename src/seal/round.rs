@@ -1,9 +1,9 @@
 //! One round of sealing, within one transaction.
 //!
-//! It takes what a snapshot shows that no checkpoint has yet: entries in gaps whose transaction has
-//! ended since they were looked at, then those with new ids. All of it is streamed: what memory
-//! holds is one checkpoint's hashes and ranges. Nothing is kept in memory from one round to the
-//! next, so a crash or a rollback leaves what the last commit left.
+//! A round seals the entries that a snapshot shows and no checkpoint has yet: first entries in gaps
+//! whose transaction has ended since the last look, then entries with new ids. It streams them, so
+//! memory holds the hashes and ranges of one checkpoint. No memory is kept between rounds, so a
+//! crash or a rollback leaves the state of the last commit.
 
 use super::id_gaps::{self, IdGap, last_id_given_out};
 use super::inserted_ids::InsertedIds;
@@ -24,47 +24,47 @@ use ledger::note::SigningKey;
 use ledger::{IdRange, IdRanges};
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-/// Entries in one checkpoint at most: their hashes are in memory until it is written.
+/// Maximum number of entries in one checkpoint. Their hashes stay in memory until it is written.
 const CHECKPOINT_ENTRIES: u64 = 1 << 17;
 
-/// Ranges of ids in one checkpoint at most.
+/// Maximum number of id ranges in one checkpoint.
 const CHECKPOINT_RANGES: usize = 1 << 13;
 
-/// What a round did.
+/// The result of a round.
 #[derive(Debug, Clone, Copy)]
 pub struct Done {
-    /// Leaves in the tree.
+    /// Number of leaves in the tree.
     pub tree_size: u64,
     /// Whether ids are left to look at, because the round had a limit.
     pub more: bool,
 }
 
-/// A round. The caller holds the lock that makes sealing one session's at a time.
+/// One round. The caller holds the sealing lock, so no other session seals.
 pub struct Round<'s> {
     snapshot: &'s NewestSnapshot,
     tree: TreeRow,
     newest: Option<StoredCheckpoint>,
-    /// Entries that somebody has put there by hand: they are never taken.
+    /// Entries that somebody inserted by hand. They are never sealed.
     inserted: InsertedIds,
     signer: Option<Signer>,
     writer: Option<TileWriter>,
-    /// Ids that the checkpoint being made will take.
+    /// Ids of the next checkpoint.
     ids: IdRanges,
-    /// Leaves in the tree of the last checkpoint.
+    /// Number of leaves in the tree of the last checkpoint.
     sealed: u64,
     /// Whether all older checkpoints have their files, or get them with this transaction.
     is_caught_up: bool,
     memory: RowMemory,
 }
 
-/// Seals what can be sealed; at most `limit` ids that are new, and all late ones.
+/// Seals all sealable entries: at most `limit` new ids, and all late ones.
 pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
     with_spi(|| {
         let change = KeyEntry::write_if_due()?;
-        // The round of a change has no limit: its entry is sealed first, and all ids up to it have
-        // been looked at afterwards.
+        // A round with a key change has no limit: the KEY entry is sealed first, and the round then
+        // looks at all ids up to it.
         let limit = limit.filter(|_| change.is_none());
-        // The highest id first, then the snapshot: see `gaps`.
+        // Read the highest id before the snapshot: see `id_gaps`.
         let last_id = last_id_given_out()?;
         let snapshot = NewestSnapshot::take();
         let mut tree = TreeRow::load(snapshot.as_ptr())?;
@@ -99,7 +99,8 @@ pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
     })
 }
 
-/// The database that this one is a copy of, if both logs would go on under one name.
+/// Returns the name of the database that this one was copied from, if both logs would continue
+/// under one name.
 fn original(tree: &TreeRow) -> Result<Option<String>, ServerError> {
     let Some(original) = tree.copied_from() else { return Ok(None) };
     let now = Signer::of(tree)?.identity();
@@ -107,7 +108,7 @@ fn original(tree: &TreeRow) -> Result<Option<String>, ServerError> {
     Ok(Some(original).filter(|_| !is_another_log))
 }
 
-/// The same, of the tree of this database, if it can be told.
+/// Like `original`, for the tree of the current database, if it can be determined.
 pub fn copied_from() -> Option<String> {
     let owner = extension_owner()?;
     let look =
@@ -116,9 +117,9 @@ pub fn copied_from() -> Option<String> {
     tree_exists().then(|| as_user(owner, look)).flatten()
 }
 
-/// Two databases under one name are a log that contradicts itself. Anybody who may create databases
-/// can copy one, and the copy has a worker at once: it must not sign what happens there with the
-/// key, and under the name, of the original.
+/// Two databases under one name form a log that contradicts itself. Any role that may create
+/// databases can copy a database, and the copy gets a worker at once. The copy must not sign its
+/// entries with the original's key and name.
 fn refuse_in_copy(tree: &TreeRow) -> Result<(), ServerError> {
     let Some(original) = original(tree)? else { return Ok(()) };
     Err(ServerError {
@@ -183,8 +184,8 @@ impl Round<'_> {
         let mut entries = unsafe { IdScan::open(relation_of_schema(c"entry"), self.snap())? };
         let mut own_id = None;
         if let Some(KeyEntry { id, signer, former }) = change {
-            // Alone in its checkpoint, the first of the new key: whoever knows the old one reads it
-            // there, and reads who is next.
+            // The entry is alone in its checkpoint, the first of the new key. A verifier that knows
+            // the old key reads the new key there.
             self.take(&mut entries, IdRange::of(id), &mut IdRanges::default())?;
             self.signer = Some(signer);
             self.write_checkpoint(former.as_ref())?;
@@ -224,15 +225,15 @@ impl Round<'_> {
             self.tree.identity = Some(signer.identity());
         }
         self.tree.store(self.snap());
-        // SAFETY: makes the commit wait until it is on disk, whatever synchronous_commit says: what
-        // leaves the database afterwards must not be taken back by a crash.
+        // SAFETY: makes the commit wait until it is on disk, whatever synchronous_commit says: a
+        // crash must not undo a checkpoint that has left the database.
         unsafe { pg_sys::ForceSyncCommit() };
         Ok(Done { tree_size: self.sealed, more: to < last_id })
     }
 
-    /// More transactions may be in progress than can be listed, because none has ended for long
-    /// while one took very many ids. This one ends with an id above theirs, and the next snapshot
-    /// names those that are still running.
+    /// Ends the round without sealing, because too many transactions may be in progress to list:
+    /// none has ended for long, while one took very many transaction ids. The id of this round's
+    /// own transaction is above theirs, so the next snapshot lists the ones still running.
     fn postpone(self) -> Done {
         self.tree.store(self.snap());
         Done { tree_size: self.sealed, more: true }
@@ -242,7 +243,7 @@ impl Round<'_> {
         self.snapshot.as_ptr()
     }
 
-    /// Takes the entries that are there in this range of ids; the ids that are not there go to
+    /// Takes the existing entries in this range of ids, and adds the ids without an entry to
     /// `missing`.
     fn take(
         &mut self,
@@ -295,7 +296,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// The tree as it is stored, if it gives the newest checkpoint's root.
+    /// Resumes the stored tree, if its root is the newest checkpoint's.
     fn resume(&self) -> Result<TileWriter, ServerError> {
         match &self.newest {
             None => Ok(TileWriter::new()),
@@ -306,8 +307,8 @@ impl Round<'_> {
         }
     }
 
-    /// Writes the checkpoint of what has been taken since the last one, if anything has; signed
-    /// with a former key too, if there is one.
+    /// Writes a checkpoint over the leaves since the last one, if there are any. A former key signs
+    /// it too, if given.
     fn write_checkpoint(&mut self, former: Option<&SigningKey>) -> Result<(), ServerError> {
         if self.ids.is_empty() {
             return Ok(());
@@ -332,7 +333,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// A failure to publish after an earlier commit becomes visible to everybody here.
+    /// Stores the failure to publish after an earlier commit, so that all sessions can see it.
     fn report_earlier_failure(&self) {
         if let Some(error) = publish::take_failure() {
             self.tree.note_publishing_error(self.snap(), &error);

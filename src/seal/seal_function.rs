@@ -1,4 +1,4 @@
-//! `lead_audit.seal()`, and the tick of the background worker.
+//! `lead_audit.seal()`, and the sealing task of the background worker.
 
 use super::round::{self, Done};
 use super::stored_tree::tree_exists;
@@ -8,19 +8,19 @@ use crate::version::{self, Need};
 use pgrx::{PgSqlErrorCode, pg_extern, pg_sys};
 use std::cell::Cell;
 
-/// Ids that one tick looks at, so that its transaction does not last.
+/// Maximum number of ids in one tick, so that its transaction stays short.
 const TICK_IDS: u64 = 1 << 20;
 
 /// InvalidSubTransactionId.
 const NOWHERE: pg_sys::SubTransactionId = 0;
 
 thread_local! {
-    /// The outermost subtransaction that holds the lock of sealing.
+    /// The outermost subtransaction that holds the sealing lock.
     static LOCKED_IN: Cell<pg_sys::SubTransactionId> = const { Cell::new(NOWHERE) };
 }
 
-/// The transaction is about to be prepared. Its lock would outlast the session and keep everybody
-/// from sealing, so that is an error.
+/// Refuses to prepare a transaction that holds the sealing lock. The lock would outlast the session
+/// and block all sealing.
 pub fn before_prepare() {
     if LOCKED_IN.get() != NOWHERE {
         ServerError {
@@ -32,40 +32,40 @@ pub fn before_prepare() {
     }
 }
 
-/// The transaction is over, and its locks are released.
+/// Call when the transaction has ended and its locks are released.
 pub fn transaction_ends() {
     LOCKED_IN.set(NOWHERE);
 }
 
-/// A subtransaction was rolled back, and its locks are released.
+/// Call when a subtransaction has rolled back and its locks are released.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     if LOCKED_IN.get() >= own {
         LOCKED_IN.set(NOWHERE);
     }
 }
 
-/// A subtransaction was committed, and its locks are those of its parent.
+/// Call when a subtransaction has committed and its parent owns its locks.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     if LOCKED_IN.get() >= own {
         LOCKED_IN.set(parent);
     }
 }
 
-/// `lead_audit.seal()`: returns the size of the tree.
+/// `lead_audit.seal()`: seals, and returns the size of the tree.
 #[pg_extern(sql = false)]
 fn seal() -> i64 {
     version::require();
     match refuse_where_it_cannot_be().and_then(|()| seal_locked(true, None)) {
         Ok(Some(done)) => done.tree_size as i64,
-        // With waiting the lock is always got.
+        // A call that waits always gets the lock.
         Ok(None) => 0,
         Err(error) => error.raise(None),
     }
 }
 
-/// One tick of the background worker, within a transaction of its own: seals what can be sealed
-/// and, when that is committed, publishes it. Returns whether there is more to do at once. Where
-/// the tables are missing or somebody else is sealing, it does nothing.
+/// Runs one tick of the background worker, in its own transaction: seals all sealable entries and
+/// publishes after the commit. Returns whether more work is due at once. Does nothing where the
+/// tables are missing or another session is sealing.
 pub fn tick() -> bool {
     if !tree_exists() {
         return false;
@@ -77,7 +77,7 @@ pub fn tick() -> bool {
 }
 
 fn seal_locked(wait: bool, limit: Option<u64>) -> Result<Option<Done>, ServerError> {
-    // The table's lock is that of writing to it: who drops it waits.
+    // This is not a lock on the table itself. The write takes that lock, and DROP waits for it.
     if lock_task(relation_of_schema(c"tree"), wait) {
         if LOCKED_IN.get() == NOWHERE {
             LOCKED_IN.set(current_subtransaction());

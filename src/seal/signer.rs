@@ -1,4 +1,4 @@
-//! Who signs: the log's origin and, where there is one, its key, from the settings.
+//! The signer of checkpoints: origin and optional key, from the settings.
 
 use super::stored_tree::{Identity, TreeRow};
 use crate::pg::ServerError;
@@ -13,7 +13,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Longest key file that is read, in bytes. The text of a key has about 100.
+/// Maximum size of a key file in bytes. A key's text has about 100.
 const KEY_FILE_LIMIT: u64 = 4096;
 
 /// Makes checkpoints.
@@ -23,7 +23,7 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// The one that the settings say, for this log.
+    /// Returns the signer that the settings specify for this log.
     pub fn of(tree: &TreeRow) -> Result<Self, ServerError> {
         settings::reload_for_database()?;
         let origin = settings::ORIGIN.get();
@@ -50,7 +50,7 @@ impl Signer {
         &self.origin
     }
 
-    /// Origin and public key.
+    /// The origin and the public key.
     pub fn identity(&self) -> Identity {
         Identity {
             origin: self.origin.clone(),
@@ -58,8 +58,8 @@ impl Signer {
         }
     }
 
-    /// The checkpoint of this tree, as the text that leaves the database. `former` is the key that
-    /// it is signed with beside the log's own: the one before a change.
+    /// Returns the checkpoint of this tree as a signed note. After a key change, `former` is the
+    /// previous key, which signs it too.
     pub fn note(
         &self,
         size: u64,
@@ -77,7 +77,7 @@ impl Signer {
         Ok(note.to_string())
     }
 
-    /// The identity that a note shows that was written by a version which did not take note of it.
+    /// Derives the identity from a note, for checkpoints of a version that did not store it.
     pub fn identity_of(&self, note: &str) -> Option<Identity> {
         let note = Note::parse_or_unsigned(note.as_bytes()).ok()?;
         let origin = Checkpoint::parse(note.text()).ok()?.origin().to_owned();
@@ -92,12 +92,12 @@ impl Signer {
     }
 }
 
-/// The key that checkpoints were signed with before, if it is still there.
+/// Returns the key that signed earlier checkpoints, if it is still available.
 pub fn previous_key() -> Result<Option<SigningKey>, ServerError> {
     settings::PREVIOUS_SIGNING_KEY_FILE.get().map(|path| read_key(&path)).transpose()
 }
 
-/// The public key that checkpoints are to be signed with now; `None` if they are not signed.
+/// Returns the public key for the next checkpoints; `None` if they are not signed.
 pub fn verifier_key() -> Result<Option<VerifierKey>, ServerError> {
     settings::reload_for_database()?;
     match settings::SIGNING_KEY_FILE.get() {
@@ -114,7 +114,7 @@ fn unfit(error: CheckpointError) -> ServerError {
     }
 }
 
-/// Reads a signing key, unless others can read it too.
+/// Reads a signing key. Refuses a file that other users can read.
 fn read_key(path: &str) -> Result<SigningKey, ServerError> {
     let refused = |detail: String| ServerError {
         code: PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
@@ -142,7 +142,7 @@ fn read_key(path: &str) -> Result<SigningKey, ServerError> {
     file.take(KEY_FILE_LIMIT)
         .read_to_string(&mut text)
         .map_err(|error| refused(format!("{error}.")))?;
-    // The key must not be named by the message.
+    // The error message must not contain the key.
     SigningKey::from_text(&text)
         .map_err(|error: KeyError| refused(format!("It does not hold a signing key: {error}.")))
 }

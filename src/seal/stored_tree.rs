@@ -1,5 +1,5 @@
-//! The tree as it is stored: its row in `lead_audit.tree`, its checkpoints, and its tiles. Full
-//! tiles are in `lead_audit.tree_tile`, the last one of each level in `lead_audit.tree_edge`.
+//! The stored tree: its row in `lead_audit.tree`, its checkpoints, and its tiles. Full tiles are in
+//! `lead_audit.tree_tile`, the last tile of each level in `lead_audit.tree_edge`.
 
 use crate::entries::relation_of_schema;
 use crate::pg::{ServerError, SpiPlan, current_database};
@@ -10,65 +10,65 @@ use pgrx::{IntoDatum, PgSqlErrorCode, Uuid, pg_sys};
 use std::borrow::Cow;
 use std::ffi::CStr;
 
-/// As which log checkpoints are made.
+/// The name and key under which a log makes checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The origin.
     pub origin: String,
-    /// The text of the public key; `None` if they are not signed.
+    /// The text of the public key; `None` if checkpoints are not signed.
     pub key: Option<String>,
 }
 
-/// The one row of `lead_audit.tree`: the log's identity and how far sealing is.
+/// The one row of `lead_audit.tree`: the log's identity and the progress of sealing.
 pub struct TreeRow {
-    /// Identity of the log.
+    /// The log id.
     pub log_id: Uuid,
-    /// When the row was made.
+    /// Time at which the row was created.
     created_at: TimestampWithTimeZone,
-    /// A restore has made the extension and has not brought the tree yet.
+    /// A restore has created the extension and has not brought the tree yet.
     pub awaits_restore: bool,
-    /// Leaves in the tree.
+    /// Number of leaves in the tree.
     pub size: u64,
-    /// Ids up to this one have been looked at.
+    /// Sealing has looked at all ids up to this one.
     pub looked_to: i64,
-    /// Rows of open_gap.
+    /// Number of rows in open_gap.
     pub open_gaps: i64,
-    /// Transactions whose end makes it worth while to look at open gaps again.
+    /// Transactions whose end can close open gaps.
     pub waits_for: Vec<u64>,
-    /// Origin and public key of the last checkpoint; `None` before the first, or if a version wrote
-    /// it that took no note of it.
+    /// Origin and public key of the last checkpoint; `None` before the first, or if an older
+    /// version wrote the checkpoint and did not store them.
     pub identity: Option<Identity>,
-    /// Where that was written.
+    /// The cluster and database that wrote the transaction ids.
     home: Option<String>,
-    /// Whether there are other rows, which a restore has left.
+    /// Whether the table has other rows, left by a restore.
     has_others: bool,
 }
 
-/// Whether this database has the tables of the tree: the extension may have been dropped.
+/// Returns whether this database has the tables of the tree. DROP EXTENSION removes them.
 pub fn tree_exists() -> bool {
     relation_of_schema(c"tree") != pg_sys::InvalidOid
 }
 
-/// Whether the SQL objects take note of the log's key and origin, and of entries that somebody
-/// inserted: those of version 1.0, which are there until ALTER EXTENSION … UPDATE is run, do not.
+/// Returns whether the SQL objects store the log's key and origin, and inserted ids. The objects of
+/// version 1.0, which stay until ALTER EXTENSION … UPDATE, do not.
 pub fn objects_are_current() -> bool {
     relation_of_schema(c"inserted_entry") != pg_sys::InvalidOid
 }
 
-/// Where ids of transactions mean something: this cluster and database.
+/// Identifies this cluster and database, the scope of transaction ids.
 fn here() -> String {
     // SAFETY: reads a value of the control file.
     let system = unsafe { pg_sys::GetSystemIdentifier() };
     format!("{system}/{}", current_database().to_u32())
 }
 
-/// A transaction's id as PostgreSQL's bigint, which no id ever fills.
+/// Converts a transaction id to PostgreSQL's bigint. No id exceeds its range.
 pub fn to_bigint(xid: u64) -> i64 {
     xid as i64
 }
 
 impl TreeRow {
-    /// Reads it.
+    /// Reads the row.
     pub fn load(snapshot: pg_sys::Snapshot) -> Result<Self, ServerError> {
         let identity =
             if objects_are_current() { "origin, verifier_key" } else { "NULL::text, NULL::text" };
@@ -103,14 +103,14 @@ impl TreeRow {
         })
     }
 
-    /// Whether the ids of transactions in the open gaps are those of another cluster or database:
-    /// then they mean nothing.
+    /// Returns whether the transaction ids in the open gaps belong to another cluster or database.
+    /// They are meaningless here then.
     pub fn is_from_elsewhere(&self) -> bool {
         self.home.as_ref().is_some_and(|home| *home != here())
     }
 
-    /// The name of the database in this cluster that this one was copied from, if that is still
-    /// there.
+    /// Returns the name of the database in this cluster that this one was copied from, if it still
+    /// exists.
     pub fn copied_from(&self) -> Option<String> {
         let (system, database) = self.home.as_ref()?.split_once('/')?;
         let is_of_this_cluster = here().split_once('/').is_some_and(|(own, _)| own == system);
@@ -118,21 +118,21 @@ impl TreeRow {
         if !is_of_this_cluster || original == current_database() {
             return None;
         }
-        // SAFETY: a look-up by oid within a transaction, which gives a C string in the current
-        // memory context, or null for one of nothing.
+        // SAFETY: a look-up by oid within a transaction. It returns a C string in the current
+        // memory context, or null for an unknown oid.
         unsafe {
             let name = pg_sys::get_database_name(original);
             (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
         }
     }
 
-    /// Takes note that the ids of transactions are those of this cluster and database from now on.
+    /// Records that transaction ids belong to this cluster and database from now on.
     pub fn adopt_this_cluster(&mut self) {
         self.home = Some(here());
     }
 
-    /// Whether a restore that made the extension will still bring the tree. That it will not shows
-    /// an entry that is younger than the extension: entries that are restored are older.
+    /// Returns whether the restore that created the extension has yet to bring the tree. An entry
+    /// younger than the extension shows that it will not: restored entries are older.
     pub fn must_wait_for_restore(&mut self, snapshot: pg_sys::Snapshot) -> bool {
         if self.awaits_restore {
             let plan = SpiPlan::prepare(
@@ -146,7 +146,7 @@ impl TreeRow {
         self.awaits_restore
     }
 
-    /// Writes it. Rows of other logs, which never grew, go.
+    /// Writes the row. Deletes the rows of other logs, which never grew.
     pub fn store(&self, snapshot: pg_sys::Snapshot) {
         let waits_for: Vec<i64> = self.waits_for.iter().copied().map(to_bigint).collect();
         let update = SpiPlan::prepare(
@@ -196,7 +196,7 @@ impl TreeRow {
         }
     }
 
-    /// Counts a failure to publish.
+    /// Counts a publishing failure.
     pub fn note_publishing_error(&self, snapshot: pg_sys::Snapshot, error: &str) {
         let update = SpiPlan::prepare(
             "UPDATE lead_audit.tree SET publishing_errors = publishing_errors + 1, last_publishing_error = $2, \
@@ -207,24 +207,24 @@ impl TreeRow {
     }
 }
 
-/// A row of `lead_audit.checkpoint`: a checkpoint as it is stored, not necessarily as it was
+/// A row of `lead_audit.checkpoint` as it is stored. Somebody may have changed it since it was
 /// written.
 #[derive(Debug, Clone)]
 pub struct StoredCheckpoint {
-    /// Leaves in the tree.
+    /// Number of leaves in the tree.
     pub size: u64,
-    /// The root.
+    /// The root of the tree.
     pub root: Hash,
     /// The note, signed or not.
     pub note: String,
-    /// The highest id among those that it added.
+    /// The highest id of the entries that the checkpoint added.
     pub last_id: i64,
 }
 
 const CHECKPOINT_COLUMNS: &str = "SELECT c.tree_size, c.root, c.note, pg_catalog.upper(c.entry_ids) - 1 FROM lead_audit.checkpoint c";
 
 impl StoredCheckpoint {
-    /// The one with the largest tree.
+    /// Returns the checkpoint with the largest tree.
     pub fn newest(snapshot: pg_sys::Snapshot) -> Result<Option<Self>, ServerError> {
         Self::first(
             snapshot,
@@ -233,7 +233,7 @@ impl StoredCheckpoint {
         )
     }
 
-    /// The one of this size.
+    /// Returns the checkpoint of this size.
     pub fn of_size(snapshot: pg_sys::Snapshot, size: i64) -> Result<Option<Self>, ServerError> {
         Self::first(snapshot, &format!("{CHECKPOINT_COLUMNS} WHERE c.tree_size = $1"), Some(size))
     }
@@ -265,7 +265,7 @@ impl StoredCheckpoint {
         })
     }
 
-    /// Writes a new one, which adds these ids to the tree of `before` leaves.
+    /// Writes a new checkpoint, which adds these ids to the tree of `before` leaves.
     pub fn store(
         snapshot: pg_sys::Snapshot,
         log_id: Uuid,
@@ -313,7 +313,7 @@ impl StoredCheckpoint {
     }
 }
 
-/// The tiles as a snapshot shows them. Lives within one connection to SPI.
+/// The tiles that a snapshot shows. Valid within one connection to SPI.
 pub struct StoredTiles {
     snapshot: pg_sys::Snapshot,
     plan: SpiPlan,
@@ -326,7 +326,7 @@ fn tile_key(id: TileId) -> [Option<pg_sys::Datum>; 2] {
 }
 
 impl StoredTiles {
-    /// Those of this snapshot, which must stay active as long as this is used.
+    /// Reads the tiles with this snapshot, which must stay active as long as the value is used.
     pub fn of(snapshot: pg_sys::Snapshot) -> Self {
         let plan = SpiPlan::prepare(
             "SELECT t.hashes, true FROM lead_audit.tree_tile t WHERE t.level = $1 AND t.index = $2 UNION ALL \
@@ -361,8 +361,8 @@ impl Tiles for StoredTiles {
     }
 }
 
-/// Stores what a `TileWriter` gives: full tiles to stay, then the last tile of each level in place
-/// of the one before.
+/// Stores the tiles of a `TileWriter`: full tiles for good, and the last tile of each level in
+/// place of the previous last tile.
 pub fn store_tiles(snapshot: pg_sys::Snapshot, changed: Vec<(TileId, Vec<Hash>)>) {
     let types = [TILE_KEY[0], TILE_KEY[1], pg_sys::BYTEAOID];
     let full = SpiPlan::prepare(
@@ -378,8 +378,7 @@ pub fn store_tiles(snapshot: pg_sys::Snapshot, changed: Vec<(TileId, Vec<Hash>)>
         let [level, index] = tile_key(id);
         plan.write(snapshot, &[level, index, hashes.as_flattened().into_datum()]);
     };
-    // The last full tile of each level, after which an empty one begins unless there is a partial
-    // one.
+    // The last full tile of each level. An empty tile follows it unless there is a partial one.
     let mut filled: Vec<TileId> = Vec::new();
     for (id, hashes) in changed {
         filled.retain(|other| other.level != id.level);
@@ -395,7 +394,7 @@ pub fn store_tiles(snapshot: pg_sys::Snapshot, changed: Vec<(TileId, Vec<Hash>)>
     }
 }
 
-/// The tiles do not give what they should.
+/// Returns the error for tiles that do not match the tree.
 pub fn tree_is_damaged(error: TreeError<ServerError>) -> ServerError {
     match error {
         TreeError::Source(error) => error,

@@ -1,5 +1,4 @@
-//! Keeps the state of the tree from being changed by anything but sealing: the trigger function
-//! behind `sealing_only`.
+//! Lets only sealing change the state of the tree: the trigger function behind `sealing_only`.
 
 use crate::pg::ServerError;
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -9,11 +8,11 @@ thread_local! {
     static SEALING: Cell<u32> = const { Cell::new(0) };
 }
 
-/// As long as one of these is alive, this session may change the state of the tree.
+/// While this value is alive, the session may change the state of the tree.
 pub struct Sealing(());
 
 impl Sealing {
-    /// Begins it.
+    /// Permits changes until the value is dropped.
     pub fn begin() -> Self {
         SEALING.set(SEALING.get() + 1);
         Sealing(())
@@ -26,7 +25,7 @@ impl Drop for Sealing {
     }
 }
 
-/// Tells Postgres how `lead_audit_guard_tree` is to be called.
+/// Tells Postgres the calling convention of `lead_audit_guard_tree`.
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_lead_audit_guard_tree() -> &'static pg_sys::Pg_finfo_record {
     &pg_sys::Pg_finfo_record { api_version: 1 }
@@ -44,6 +43,6 @@ pub extern "C-unwind" fn lead_audit_guard_tree(_call: pg_sys::FunctionCallInfo) 
         }
         .raise(Some("lead_audit.seal() and the background worker write it.".to_owned()));
     }
-    // A null pointer is what a trigger for each statement returns.
+    // A trigger for each statement returns a null pointer.
     pg_sys::Datum::from(0)
 }

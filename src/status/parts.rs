@@ -1,5 +1,5 @@
-//! The parts that need more than CREATE EXTENSION. A part that is added elsewhere gets a function
-//! here that says how it is.
+//! The parts that need more than CREATE EXTENSION. To add a part, add a function that reports its
+//! state.
 
 use crate::failures::queue::{self, Problem};
 use crate::pg::current_database;
@@ -9,12 +9,12 @@ use crate::version::{self, Need};
 use pgrx::iter::TableIterator;
 use pgrx::{name, pg_extern, pg_sys};
 
-/// How a part is.
+/// The state of a part.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// It does what it is there for.
+    /// The part works.
     On,
-    /// It does not.
+    /// The part does not work.
     Off,
 }
 
@@ -22,19 +22,19 @@ pub enum State {
 pub struct Part {
     pub name: &'static str,
     pub state: State,
-    /// Why it is off, or something about how it is on.
+    /// Why the part is off, or a remark on a part that is on.
     pub reason: Option<String>,
-    /// A line for postgresql.conf, or a command.
+    /// The fix: a line for postgresql.conf, or a command.
     pub remedy: Option<String>,
 }
 
 impl Part {
-    /// A part that is on.
+    /// Builds the row of a part that is on.
     pub fn on(name: &'static str, reason: Option<String>) -> Self {
         Part { name, state: State::On, reason, remedy: None }
     }
 
-    /// A part that is off.
+    /// Builds the row of a part that is off.
     pub fn off(name: &'static str, reason: &str, remedy: Option<&str>) -> Self {
         Part {
             name,
@@ -47,7 +47,7 @@ impl Part {
 
 const PRELOAD: &str = "shared_preload_libraries = 'lead_audit'  # then restart the server";
 
-/// All parts, in the order in which they are shown.
+/// Returns all parts, in the order of display.
 fn parts() -> Vec<Part> {
     vec![
         recording(),
@@ -97,7 +97,7 @@ fn in_recovery() -> bool {
     unsafe { pg_sys::RecoveryInProgress() }
 }
 
-/// The process that does what does not belong into anybody's transaction.
+/// The worker, which does the work that belongs to no user's transaction.
 fn worker() -> Part {
     const NAME: &str = "background worker";
     if !queue::is_there() {
@@ -143,7 +143,7 @@ fn worker() -> Part {
     }
 }
 
-/// Whether failed operations become entries.
+/// Whether failed statements become entries.
 fn failures() -> Part {
     const NAME: &str = "failed operations";
     if !queue::is_there() {
@@ -180,8 +180,7 @@ fn rollbacks() -> Part {
     }
 }
 
-/// Whether entries become leaves of the tree by themselves. `lead_audit.seal()` does it by hand
-/// everywhere.
+/// Whether the worker seals entries. `lead_audit.seal()` seals by hand in every setup.
 fn sealing() -> Part {
     const NAME: &str = "sealing";
     let worker = worker();
@@ -223,7 +222,7 @@ fn signing() -> Part {
     }
 }
 
-/// Whether checkpoints leave the database as files.
+/// Whether checkpoints are published as files.
 fn checkpoint_files() -> Part {
     const NAME: &str = "checkpoint files";
     if settings::CHECKPOINT_DIR.get().is_some() {
@@ -233,7 +232,7 @@ fn checkpoint_files() -> Part {
     Part::off(NAME, reason, Some("lead_audit.checkpoint_dir = '/path/of/a/directory'"))
 }
 
-/// Whether checkpoints are sent to who listens. The worker does that.
+/// Whether the worker sends checkpoints to the sessions that LISTEN.
 fn notifications() -> Part {
     const NAME: &str = "checkpoint notifications";
     let worker = worker();

@@ -1,4 +1,4 @@
-//! `lead_audit.queue()`: what became of failed operations, by database.
+//! `lead_audit.queue()`: the fate of failed statements, by database.
 
 use crate::failures::queue;
 use crate::pg::current_database;
@@ -64,7 +64,7 @@ fn number(count: u64) -> i64 {
 }
 
 fn database_name(oid: pg_sys::Oid) -> Option<String> {
-    // SAFETY: a look-up by oid; null or a C string in the current memory context.
+    // SAFETY: a look-up by oid returns null or a C string in the current memory context.
     unsafe {
         let name = pg_sys::get_database_name(oid);
         (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())

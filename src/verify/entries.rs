@@ -1,6 +1,6 @@
-//! Entries in the order of their ids, each held against its checksum and against its leaf. What is
-//! read is read with one snapshot, row by row: memory does not grow with the trail, and a cancel is
-//! heard between any two.
+//! Compares each entry with its checksum and its leaf, in ascending order of ids. One snapshot
+//! serves all reads, row by row: memory does not grow with the trail, and a cancel takes effect
+//! between rows.
 
 use super::faults::{Faults, Mismatch};
 use super::leaves::Leaves;
@@ -15,10 +15,10 @@ use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
-/// How often a long verification says how far it is.
+/// Interval between progress messages of a long verification.
 const PROGRESS: Duration = Duration::from_secs(5);
 
-/// Which entries to check: both ends are included.
+/// The range of entries to check. Both ends are included.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
     /// By id.
@@ -30,26 +30,26 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// All of them.
+    /// The range of all entries.
     pub const ALL: Wanted =
         Wanted { from_id: i64::MIN, to_id: i64::MAX, from_time: i64::MIN, to_time: i64::MAX };
 
-    /// Whether entries are chosen by time. Those that are missing have none.
+    /// Returns whether entries are selected by time. A missing entry has no time.
     fn by_time(&self) -> bool {
         (self.from_time, self.to_time) != (i64::MIN, i64::MAX)
     }
 }
 
-/// What there is to say of the entries beside their faults.
+/// The result of the check, without the faults.
 #[derive(Debug, Default)]
 pub struct Checked {
-    /// How many there were.
+    /// Number of entries checked.
     pub entries: u64,
-    /// By id, those by which the log changes its key or origin.
+    /// The entries that change the log's key or origin, by id.
     pub key_changes: BTreeMap<i64, KeyChange>,
 }
 
-/// Checks them.
+/// Checks the entries.
 ///
 /// # Safety
 /// The snapshot must be active as long as this runs.
@@ -59,7 +59,7 @@ pub unsafe fn check(
     mut leaves: Leaves,
     faults: &mut Faults,
 ) -> Result<Checked, ServerError> {
-    // SAFETY: passed on to the caller.
+    // SAFETY: the snapshot is active as long as this runs (see # Safety).
     let mut scan = unsafe { IdScan::open(relation_of_schema(c"entry"), snapshot)? };
     // SAFETY: the table is open.
     let columns = unsafe {
@@ -76,7 +76,7 @@ pub unsafe fn check(
     let mut key_changes = BTreeMap::new();
     let (mut scratch, mut memory) = (Vec::new(), RowMemory::new(c"lead_audit verified entry"));
     let mut progress = Progress::new();
-    // The next id of the present range of sealed ones that must have an entry.
+    // The next id in the current sealed range that must have an entry.
     let mut next = wanted.from_id;
     scan.range(wanted.from_id, wanted.to_id);
     while let Some(id) = scan.next() {
@@ -91,7 +91,7 @@ pub unsafe fn check(
             let (mut own_fault, found, change) = memory.for_row(|| unsafe {
                 (entry.verify(&mut scratch), leaf_of(&entry), key_change_of(&entry))
             });
-            // What this version does not know of, it cannot judge.
+            // This version cannot judge columns that it does not know.
             if let Some(unknown) = nulls[COLUMNS..].iter().position(|is_null| !is_null) {
                 own_fault = Err(StoredFault::UnknownColumn(names[unknown].clone()));
             }
@@ -110,7 +110,7 @@ pub unsafe fn check(
     Ok(Checked { entries: progress.entries, key_changes })
 }
 
-/// The leaf hash of the checksum that is stored with an entry.
+/// Returns the leaf hash of an entry's stored checksum.
 ///
 /// # Safety
 /// As for `StoredEntry::verify`.
@@ -123,12 +123,12 @@ unsafe fn leaf_of(entry: &StoredEntry) -> Option<Hash> {
     checksum.map(|checksum| ledger::leaf_hash(&checksum))
 }
 
-/// What an entry says of the log's key and origin, if it is one that does.
+/// Returns an entry's change of the log's key or origin, if its operation is KEY.
 ///
 /// # Safety
 /// As for `StoredEntry::verify`.
 unsafe fn key_change_of(entry: &StoredEntry) -> Option<KeyChange> {
-    // SAFETY: the columns are a text and a json; what is read is copied.
+    // SAFETY: the columns are a text and a json; the results are copied.
     let text = |column: EntryColumn| {
         // SAFETY: the column is text or json, and not NULL; the entry's values outlive what is
         // borrowed here.
@@ -141,7 +141,7 @@ unsafe fn key_change_of(entry: &StoredEntry) -> Option<KeyChange> {
         .flatten()
 }
 
-/// The ids from `next` to before `id` have no entry: those of them that were sealed are missed.
+/// Reports the sealed ids from `next` up to `id`, exclusive, as missing: they have no entry.
 fn miss(leaves: &mut Leaves, next: &mut i64, id: i64, wanted: &Wanted, faults: &mut Faults) {
     while let Some(range) = leaves.range() {
         for missing in
@@ -176,7 +176,7 @@ fn miss_one(leaves: &mut Leaves, id: i64, wanted: &Wanted, faults: &mut Faults) 
     }
 }
 
-/// An entry that is there: is it what was written, and what was sealed?
+/// Compares an existing entry with its checksum and its leaf.
 fn judge(
     id: i64,
     own: Result<(), StoredFault>,
@@ -204,7 +204,7 @@ fn judge(
     }
 }
 
-/// Says from time to time how far a verification is.
+/// Reports the progress of a verification from time to time.
 struct Progress {
     entries: u64,
     last_said: Instant,

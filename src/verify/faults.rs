@@ -1,52 +1,52 @@
-//! What verification found.
+//! The findings of verification.
 
 use ledger::merkle::Hash;
 use std::collections::{HashMap, HashSet};
 
-/// One fault: the entry's id, its kind, what is wrong. Faults of the tree that are not of one entry
-/// have no id.
+/// One fault: the entry's id, the kind of fault, the detail. A fault of the tree that concerns no
+/// single entry has no id.
 pub type Row = (Option<i64>, String, String);
 
-/// How many leaves that differ are kept to tell what happened to them.
+/// Maximum number of differing leaves kept for explanation.
 const KEPT: usize = 100_000;
 
-/// An entry that is not what its leaf says.
+/// An entry that differs from its leaf.
 #[derive(Debug)]
 pub struct Mismatch {
     /// The entry's id.
     pub id: i64,
     /// Index of its leaf.
     pub leaf: u64,
-    /// The leaf hash of the checksum that is stored with it; `None`, if there is no entry, or no
-    /// checksum of 32 bytes.
+    /// The leaf hash of the stored checksum; `None` if there is no entry, or no checksum of 32
+    /// bytes.
     pub found: Option<Hash>,
-    /// The leaf hash in the tree; `None`, if there is none.
+    /// The leaf hash in the tree; `None` if there is none.
     pub stored: Option<Hash>,
-    /// What its columns and its checksum say, if they do not agree.
+    /// The fault if the entry's columns and its checksum disagree.
     pub own_fault: Option<(&'static str, String)>,
 }
 
-/// Faults as they are found.
+/// Collects faults.
 #[derive(Default)]
 pub struct Faults {
     rows: Vec<Row>,
     mismatches: Vec<Mismatch>,
-    /// Leaves of which the checkpoints say that the tree is wrong and the entry is right.
+    /// Leaves that are wrong in the tree: the checkpoints confirm the entry.
     wrong_leaves: HashSet<u64>,
 }
 
 impl Faults {
-    /// A fault of an entry.
+    /// Adds a fault of an entry.
     pub fn of_entry(&mut self, id: i64, kind: &str, detail: String) {
         self.rows.push((Some(id), kind.to_owned(), detail));
     }
 
-    /// A fault of the tree.
+    /// Adds a fault of the tree.
     pub fn of_tree(&mut self, kind: &str, detail: String) {
         self.rows.push((None, kind.to_owned(), detail));
     }
 
-    /// An entry that is not what its leaf says.
+    /// Adds an entry that differs from its leaf.
     pub fn mismatch(&mut self, mismatch: Mismatch) {
         self.mismatches.push(mismatch);
         if self.mismatches.len() > KEPT {
@@ -54,12 +54,12 @@ impl Faults {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of faults.
     pub fn len(&self) -> usize {
         self.rows.len() + self.mismatches.len()
     }
 
-    /// By leaf, what the entries say where the tree says something else.
+    /// Returns the leaf hashes of the entries where the tree differs, by leaf.
     pub fn leaves_of_entries(&self) -> HashMap<u64, Hash> {
         self.mismatches
             .iter()
@@ -67,13 +67,13 @@ impl Faults {
             .collect()
     }
 
-    /// The checkpoints say that the entries are right in these leaves, and the tree is wrong.
+    /// Marks leaves as wrong in the tree: the checkpoints confirm the entries.
     pub fn blame_tree(&mut self, leaves: impl Iterator<Item = u64>) {
         self.wrong_leaves.extend(leaves);
     }
 
-    /// Tells of each mismatch what happened: where the content of one entry is found in the place
-    /// of another, they were exchanged.
+    /// Explains each mismatch. If an entry's content is at another entry's place, the two were
+    /// exchanged.
     fn explain_mismatches(&mut self) {
         let mismatches = std::mem::take(&mut self.mismatches);
         let sealed_as: HashMap<Hash, i64> =
@@ -112,7 +112,7 @@ impl Faults {
         }
     }
 
-    /// All of them: those of entries in the order of ids, then those of the tree.
+    /// Returns all faults: entries in the order of ids, then the tree.
     pub fn into_rows(mut self) -> Vec<Row> {
         self.explain_mismatches();
         self.rows.sort_by_key(|(id, ..)| (id.is_none(), *id));

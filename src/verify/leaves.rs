@@ -1,4 +1,4 @@
-//! Where each sealed entry is in the tree, in the order of ids, and its leaf hash there.
+//! Finds the leaf of each sealed entry in the tree, in the order of ids, and its stored hash.
 
 use crate::entries::relation_of_schema;
 use crate::pg::{IdScan, RowMemory, ServerError, SpiPlan};
@@ -8,11 +8,11 @@ use ledger::merkle::{Hash, TILE_WIDTH, TileId, Tiles};
 use pgrx::{IntoDatum, pg_sys};
 use std::collections::VecDeque;
 
-/// Tiles that are kept in memory. Entries that were sealed late have their leaves elsewhere than
-/// their neighbours.
+/// Number of tiles kept in memory. The leaf of an entry that was sealed late is far from its
+/// neighbours' leaves.
 const TILES: usize = 8;
 
-/// The tree beside the entries.
+/// The leaves, read alongside the entries.
 pub struct Leaves {
     ranges: IdScan,
     range: Option<LeafRange>,
@@ -26,24 +26,25 @@ pub struct Leaves {
     inserted: InsertedIds,
 }
 
-/// Consecutive ids whose leaves are consecutive.
+/// A range of consecutive ids with consecutive leaves.
 #[derive(Debug, Clone, Copy)]
 pub struct LeafRange {
     /// The ids.
     pub ids: IdRange,
-    /// Leaf of the first.
+    /// Leaf of the first id.
     first_leaf: u64,
 }
 
 impl LeafRange {
-    /// The leaf of an id in it.
+    /// Returns the leaf of an id in the range.
     pub fn leaf(&self, id: i64) -> u64 {
         self.first_leaf + id.abs_diff(self.ids.first)
     }
 }
 
 impl Leaves {
-    /// The tree as the snapshot shows it, for ids from … to …. Within a connection to SPI.
+    /// Opens the tree as the snapshot shows it, for a range of ids. Call within a connection to
+    /// SPI.
     ///
     /// # Safety
     /// The snapshot must be active as long as this lives.
@@ -53,11 +54,11 @@ impl Leaves {
         to: i64,
     ) -> Result<Self, ServerError> {
         let tree = TreeRow::load(snapshot)?;
-        // After the snapshot was taken: every id that it shows has been given out by now.
+        // Read after the snapshot was taken, so every visible id was given out before.
         let last_id = last_id_given_out().unwrap_or(i64::MAX);
-        // SAFETY: passed on to the caller.
+        // SAFETY: the snapshot is active as long as this lives (see # Safety).
         let mut ranges = unsafe { IdScan::open(relation_of_schema(c"leaf_range"), snapshot)? };
-        // The range that holds the first id may begin before it.
+        // The range of the first id may begin below it.
         let before = SpiPlan::prepare(
             "SELECT first_id FROM lead_audit.leaf_range WHERE first_id <= $1 ORDER BY first_id DESC LIMIT 1",
             &[pg_sys::INT8OID],
@@ -93,33 +94,34 @@ impl Leaves {
         Ok(leaves)
     }
 
-    /// The present range, if there is one left.
+    /// Returns the current range, or `None` at the end.
     pub fn range(&self) -> Option<LeafRange> {
         self.range
     }
 
-    /// Goes to the next range.
+    /// Moves to the next range.
     pub fn advance(&mut self) {
         self.range = self.ranges.next().map(|first| {
             let (values, _) = self.ranges.columns(3);
             let number = |index: usize| values.get(index).map_or(0, |value| value.value() as i64);
             let first_leaf = number(2) as u64;
-            // One that says more than the tree has leaves is not what sealing has written, which
-            // the tree's own check says: it must not be followed through ids without end.
+            // Sealing never writes a range with more leaves than the tree; the check of the tree
+            // reports such a range. Clip the range, so that verification does not follow ids
+            // without end.
             let most = i64::try_from(self.tree_size.saturating_sub(first_leaf)).unwrap_or(i64::MAX);
             let last = number(1).min(first.saturating_add(most).saturating_sub(1));
             LeafRange { ids: IdRange { first, last }, first_leaf }
         });
     }
 
-    /// The leaf hash that is stored; `None`, if there is none.
+    /// Returns the stored leaf hash; `None` if there is none.
     pub fn stored(&mut self, leaf: u64) -> Option<Hash> {
         let index = leaf / TILE_WIDTH as u64;
         let place = match self.cached.iter().position(|(cached, _)| *cached == index) {
             Some(place) => place,
             None => {
                 let tiles = &self.tiles;
-                // A tile that cannot be read has no hashes; the tree's own check says why.
+                // An unreadable tile counts as empty. The check of the tree reports why.
                 let read = || {
                     tiles
                         .tile(TileId { level: 0, index })
@@ -135,8 +137,8 @@ impl Leaves {
         self.cached[place].1.get((leaf % TILE_WIDTH as u64) as usize).copied()
     }
 
-    /// Whether an entry that is in no checkpoint may be there: it was written since, or its
-    /// transaction was open then.
+    /// Returns whether an unsealed entry is legitimate: it was written after the last sealing, or
+    /// its transaction was open then.
     pub fn may_be_unsealed(&self, id: i64) -> bool {
         if self.inserted.contains(id) {
             return false;

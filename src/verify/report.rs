@@ -38,7 +38,8 @@ fn verify_entry(id: Option<i64>) -> bool {
     entries == 1 && faults.is_empty()
 }
 
-/// The faults of these entries, of the whole tree if wanted, and how many entries there were.
+/// Returns the faults of these entries, those of the whole tree if wanted, and the number of
+/// entries.
 fn faults(wanted: &Wanted, is_whole: bool) -> (Vec<Row>, u64) {
     version::require();
     let checked = with_spi(|| -> Result<(Faults, u64), ServerError> {

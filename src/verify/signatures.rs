@@ -1,5 +1,5 @@
-//! Which log each checkpoint is of, and who has signed it. Both change only where a sealed entry
-//! says so (docs/FORMAT.md, section 15).
+//! Checks the origin and the signature of each checkpoint. Both change only where a sealed entry
+//! states the change (docs/FORMAT.md, section 15).
 
 use super::faults::Faults;
 use crate::seal::{Identity, TreeRow, verifier_key};
@@ -8,25 +8,25 @@ use ledger::KeyChange;
 use ledger::note::{Note, NoteError, VerifierKey};
 use std::collections::BTreeMap;
 
-/// The state of this between two checkpoints.
+/// The state between two checkpoints.
 pub struct Signatures<'c> {
     changes: &'c BTreeMap<i64, KeyChange>,
-    /// What sealing has taken note of at the last checkpoint.
+    /// The identity that sealing stored with the last checkpoint.
     expected: Option<Identity>,
-    /// The key of the settings.
+    /// The key from the settings.
     configured: Option<VerifierKey>,
-    /// The origin so far.
+    /// The origin of the checkpoints so far.
     origin: Option<String>,
-    /// The key that signs at present.
+    /// The key that signs at this point.
     key: Option<VerifierKey>,
-    /// Whether every checkpoint has to have its signature: from the first that has it, or from the
-    /// entry that says so.
+    /// Whether every checkpoint must be signed: from the first signed one, or from the entry that
+    /// states so.
     is_strict: bool,
-    /// The last checkpoint without it before that.
+    /// The last unsigned checkpoint before signing began.
     not_signed: Option<u64>,
-    /// The last checkpoint with it.
+    /// The last signed checkpoint.
     signed: Option<u64>,
-    /// Checkpoints of another log, which no entry explains.
+    /// Checkpoints of another log whose origin no entry explains.
     unexplained: Vec<(u64, String)>,
 }
 
@@ -35,7 +35,7 @@ fn parsed(key: Option<&String>) -> Option<VerifierKey> {
 }
 
 impl<'c> Signatures<'c> {
-    /// Before the first checkpoint.
+    /// Returns the state before the first checkpoint.
     pub fn of(tree: &TreeRow, changes: &'c BTreeMap<i64, KeyChange>) -> Self {
         let configured = verifier_key().unwrap_or_else(|error| {
             pgrx::warning!(
@@ -62,7 +62,7 @@ impl<'c> Signatures<'c> {
         }
     }
 
-    /// The next checkpoint, which has taken these ids.
+    /// Checks the next checkpoint, which added these ids.
     pub fn check(
         &mut self,
         note: &Note,
@@ -105,7 +105,7 @@ impl<'c> Signatures<'c> {
             Ok(_) => {
                 format!("its origin \"{origin}\" is not the name of the key that has signed it")
             }
-            // A log may begin to sign. It does not stop.
+            // A log may begin to sign, but it never stops.
             Err(NoteError::NoKnownSignature) if !self.is_strict => {
                 self.not_signed = Some(size);
                 return;
@@ -116,10 +116,10 @@ impl<'c> Signatures<'c> {
         faults.of_tree("signature", format!("the checkpoint of tree size {size}: {complaint}"));
     }
 
-    /// All checkpoints were checked.
+    /// Call after the last checkpoint.
     pub fn finish(&mut self, faults: &mut Faults) {
         for (size, text) in std::mem::take(&mut self.unexplained) {
-            // A version before 1.1 left no entry. What is signed later covers it.
+            // A version before 1.1 left no entry. A later signed checkpoint covers it.
             if self.signed.is_none_or(|signed| signed <= size) {
                 faults.of_tree("checkpoint", format!("the checkpoint of tree size {size}: {text}"));
             }

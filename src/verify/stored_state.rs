@@ -1,22 +1,22 @@
-//! What the database keeps beside entries, leaves and checkpoints, and what of it nobody has
-//! written but somebody by hand.
+//! Checks the stored state other than entries, leaves and checkpoints. Reports rows that were
+//! written by hand.
 
 use super::faults::Faults;
 use crate::pg::SpiPlan;
 use crate::seal::{TreeRow, objects_are_current, parse_ids};
 use pgrx::{IntoDatum, pg_sys};
 
-/// So many rows of one kind are named.
+/// Maximum number of rows of one kind in the report.
 const MOST: i64 = 100;
 
-/// Checks it. `size` is the tree size of the newest checkpoint.
+/// Runs all checks. `size` is the tree size of the newest checkpoint.
 pub fn check(snapshot: pg_sys::Snapshot, tree: &TreeRow, size: u64, faults: &mut Faults) {
     surplus_tiles(snapshot, size, faults);
     open_gaps(snapshot, tree, faults);
     log_id(snapshot, tree, faults);
 }
 
-/// Tiles that the tree does not have.
+/// Reports tiles that are not part of the tree.
 fn surplus_tiles(snapshot: pg_sys::Snapshot, size: u64, faults: &mut Faults) {
     // The tree has fewer than 2^63 leaves, so that level 7 has no full tile.
     let plan = SpiPlan::prepare(
@@ -39,7 +39,7 @@ fn surplus_tiles(snapshot: pg_sys::Snapshot, size: u64, faults: &mut Faults) {
     }
 }
 
-/// Gaps that sealing has not left open: an entry that is put into one would be sealed.
+/// Reports gaps that sealing did not open. Sealing would seal an entry that is inserted into one.
 fn open_gaps(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
     let rows = SpiPlan::prepare(
         "SELECT first_id, ids::text, in_progress FROM lead_audit.open_gap ORDER BY first_id",
@@ -88,10 +88,10 @@ fn open_gaps(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
     }
 }
 
-/// The log's identity, which each checkpoint has beside it and, in a log without a name of its own,
-/// says itself.
+/// Checks the log id. Each checkpoint row has it, and the note has it too unless the log has a name
+/// of its own.
 fn log_id(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
-    // Those of version 1.0 do not take note of it.
+    // The objects of version 1.0 do not store it.
     if !objects_are_current() {
         return;
     }
@@ -100,7 +100,7 @@ fn log_id(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
         &[pg_sys::UUIDOID],
     );
     let other: Option<i64> = plan.read(snapshot, &[tree.log_id.into_datum()]).get(0, 0);
-    // The name that a log has by itself ends with it.
+    // The default name of a log ends with the log id.
     let plan = SpiPlan::prepare(
         "SELECT tree_size FROM lead_audit.checkpoint \
          WHERE log_id IS NULL AND note ~ '^lead_audit/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\\n' \

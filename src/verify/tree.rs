@@ -1,8 +1,8 @@
-//! The tree from its leaves up: all inner nodes that are stored, and the root, ids, note and
+//! Checks the tree from its leaves up: all stored inner nodes, and the root, ids, note and
 //! signature of each checkpoint.
 //!
-//! Where entries and stored leaves differ, the checkpoint decides who is right: whoever of the two
-//! gives its root.
+//! Where entries and stored leaves differ, the checkpoint decides: the side that yields its root is
+//! right.
 
 use super::faults::Faults;
 use super::signatures::Signatures;
@@ -17,10 +17,10 @@ use ledger::note::Note;
 use pgrx::{IntoDatum, pg_sys};
 use std::collections::{BTreeMap, HashMap};
 
-/// Leaves after which the tiles that were worked out are compared and forgotten.
+/// Number of leaves after which the computed tiles are compared and dropped.
 const COMPARE_EVERY: u64 = 1 << 16;
 
-/// A row of lead_audit.checkpoint, whatever it holds.
+/// An unchecked row of lead_audit.checkpoint.
 struct Row {
     size: u64,
     root: Vec<u8>,
@@ -33,17 +33,18 @@ struct Check<'f> {
     memory: RowMemory,
     faults: &'f mut Faults,
     signatures: Signatures<'f>,
-    /// What the entries say, where it differs from the stored leaves.
+    /// Leaf hashes of the entries, where they differ from the stored leaves.
     of_entries: HashMap<u64, Hash>,
     /// The tree of the stored leaves.
     stored: TileWriter,
-    /// The tree that the checkpoints have confirmed so far, if it is not that.
+    /// The tree that the checkpoints have confirmed so far, if it differs from `stored`.
     confirmed: Option<Frontier>,
-    /// The same with what the entries say since the last checkpoint, if that differs.
+    /// The confirmed tree with the leaf hashes of the entries since the last checkpoint, if it
+    /// differs.
     alternative: Option<Frontier>,
-    /// Checkpoints whose root nothing gives, since the last one that was right.
+    /// Checkpoints since the last correct one whose root neither tree yields.
     unconfirmed: Vec<(u64, IdRanges)>,
-    /// The leaves of the tile at hand.
+    /// The leaves of the current tile.
     tile: Vec<Hash>,
 }
 
@@ -126,7 +127,7 @@ pub fn check(
 }
 
 impl Check<'_> {
-    /// The ids of a checkpoint: as many as it has leaves, and found where they are looked for.
+    /// Checks the ids of a checkpoint: one for each leaf, at the place where look-ups search.
     fn ids(
         &mut self,
         row: &Row,
@@ -164,7 +165,7 @@ impl Check<'_> {
         ids
     }
 
-    /// The note of a checkpoint: it says the same as the row, and its signature is good.
+    /// Checks the note of a checkpoint: it agrees with the row, and its signature is valid.
     fn note(&mut self, row: &Row, ids: &IdRanges) {
         let said = Note::parse_or_unsigned(row.note.as_bytes())
             .map_err(|error| error.to_string())
@@ -189,8 +190,8 @@ impl Check<'_> {
         }
     }
 
-    /// Appends the stored leaves up to this size. False, if they are not there: then nothing beyond
-    /// can be checked.
+    /// Appends the stored leaves up to this size. Returns false if leaves are missing. Then no
+    /// later leaf can be checked.
     fn append_up_to(&mut self, size: u64) -> bool {
         while self.stored.size() < size {
             let leaf = self.stored.size();
@@ -238,7 +239,7 @@ impl Check<'_> {
         }
     }
 
-    /// Compares the inner nodes that were worked out with those that are stored.
+    /// Compares the computed inner nodes with the stored ones.
     fn compare_tiles(&mut self) {
         for (id, hashes) in self.stored.take_changed() {
             if id.level == 0 {
@@ -262,8 +263,8 @@ impl Check<'_> {
         }
     }
 
-    /// The root of a checkpoint, against the stored leaves or, where the entries differ from them,
-    /// against these.
+    /// Checks the root of a checkpoint against the stored leaves. Where the entries differ from the
+    /// leaves, checks it against the entries.
     fn root(&mut self, row: &Row, before: u64, ids: IdRanges) {
         let root = self.confirmed.as_ref().map_or_else(|| self.stored.root(), Frontier::root);
         let alternative = self.alternative.take();
@@ -286,7 +287,7 @@ impl Check<'_> {
         }
     }
 
-    /// A later root is right again: these roots, and nothing below them, were changed.
+    /// Reports checkpoints whose root alone was changed: a later root is right again.
     fn report_single_checkpoints(&mut self) {
         for (size, _) in std::mem::take(&mut self.unconfirmed) {
             self.faults.of_tree(
@@ -298,7 +299,7 @@ impl Check<'_> {
         }
     }
 
-    /// The end of the tree, and roots that nothing gives up to there.
+    /// Checks the end of the tree, and reports the roots that no tree yields.
     fn finish(&mut self, size: u64, tree_size: u64) {
         self.compare_tiles();
         if size != tree_size {
@@ -319,7 +320,7 @@ impl Check<'_> {
             );
             self.faults.of_tree("checkpoint", detail);
         }
-        // The last tiles end where the tree does.
+        // The last tiles end with the tree.
         let nodes = |level: u8| size.checked_shr(8 * u32::from(level)).unwrap_or(0);
         for level in (0_u8..8).take_while(|&level| level == 0 || nodes(level) > 0) {
             let index = nodes(level) / TILE_WIDTH as u64;

@@ -1,4 +1,4 @@
-//! The rows that are there when watching begins, as SNAPSHOT entries.
+//! Writes the baseline: a SNAPSHOT entry for each row that exists when watching begins.
 
 use super::ddl::with_guard_on;
 use crate::actor;
@@ -8,13 +8,14 @@ use crate::pg::{as_owner_restricted, for_each_row};
 use pgrx::{Uuid, pg_extern, pg_sys};
 
 /// `lead_audit_internal.write_baseline(regclass, uuid, text)`: returns the number of rows. enable()
-/// holds a lock that keeps writers out until its triggers are there, so no row is missed and none
-/// is in both.
+/// holds a lock that blocks writers until its triggers exist, so every row is either in the
+/// baseline or recorded by a trigger.
 #[pg_extern(sql = false)]
 fn write_baseline(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &[u8]) -> i64 {
-    // A column whose name is no text is not known by it.
+    // A column whose name is not valid UTF-8 cannot match.
     let soft_delete_column = std::str::from_utf8(soft_delete_column).unwrap_or("");
-    // SAFETY: reads a variable of the session. enable() runs as its owner; who called it is the one
+    // SAFETY: reads a variable of the session. enable() runs as its owner; the entry records the
+    // caller.
     // to record.
     actor::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || {
         write_rows(relation, watch_id, soft_delete_column)
@@ -32,8 +33,8 @@ fn write_rows(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &str) -
             row,
             new_row: None,
         };
-        // SAFETY: the scan keeps table and row until this returns. Values of the table can run code
-        // of its owner's.
+        // SAFETY: the scan keeps table and row until this returns. Encoding the table's values can
+        // run code of its owner.
         with_guard_on(|| unsafe { as_owner_restricted(table, || record_row(&event)) });
         rows += 1;
     });

@@ -1,7 +1,7 @@
-//! What the system catalogs say now. A statement reads them with the snapshot of its transaction,
-//! which under REPEATABLE READ and SERIALIZABLE is as old as the transaction: a table, partition or
-//! trigger that came later is missing in it. The functions here always see what is committed, and
-//! what the transaction itself has done. Each looks up what it is asked for through an index.
+//! Reads the current system catalogs. A statement reads them with the snapshot of its transaction,
+//! which is old under REPEATABLE READ and SERIALIZABLE: it misses later tables, partitions and
+//! triggers. The functions here always see committed changes and the transaction's own. Each
+//! look-up uses an index.
 
 use super::registry;
 use crate::pg::{OpenRelation, parse_uuid};
@@ -19,8 +19,8 @@ mod oids {
     pub const DEPEND_BY_REFERENCE: u32 = 2674;
 }
 
-/// Calls `each` with the rows of a catalog that have these oids in these columns, found by an index
-/// that begins with them.
+/// Calls `each` with the catalog rows that have these oids in these columns. The index must begin
+/// with the columns.
 fn for_each_row<const N: usize>(
     catalog: pg_sys::Oid,
     index: u32,
@@ -28,8 +28,8 @@ fn for_each_row<const N: usize>(
     mut each: impl FnMut(pg_sys::HeapTuple, pg_sys::TupleDesc),
 ) {
     let table = OpenRelation::open(catalog, pg_sys::AccessShareLock);
-    // SAFETY: an index scan of an open catalog, which ends before it is closed. A tuple stays until
-    // the next is fetched. After an error the abort of the transaction cleans up.
+    // SAFETY: an index scan of an open catalog, which ends before the catalog is closed. A tuple
+    // stays until the next is fetched. After an error the abort of the transaction cleans up.
     unsafe {
         let mut scan_keys = [pg_sys::ScanKeyData::default(); N];
         for (key, (column, oid)) in scan_keys.iter_mut().zip(keys) {
@@ -62,34 +62,34 @@ fn for_each_row<const N: usize>(
     }
 }
 
-/// A column of a catalog's row.
+/// Returns a column of a catalog row.
 ///
 /// # Safety
-/// `tuple` must be a row of the row type, and the column of type `T`.
+/// `tuple` must be a row of the row type, and the column must have type `T`.
 unsafe fn column<T: FromDatum>(
     tuple: pg_sys::HeapTuple,
     row_type: pg_sys::TupleDesc,
     number: i32,
 ) -> Option<T> {
     let mut is_null = true;
-    // SAFETY: as the caller promises.
+    // SAFETY: the tuple fits the row type and the column fits `T` (see # Safety).
     unsafe {
         let value = pg_sys::heap_getattr(tuple, number, row_type, &mut is_null);
         T::from_datum(value, is_null)
     }
 }
 
-/// A string that Postgres allocated; `None` for null.
+/// Copies a string that Postgres allocated; `None` for null.
 fn string(text: *const c_char) -> Option<String> {
-    // SAFETY: what is passed here comes from a function that returns null or a C string in the
-    // current memory context.
+    // SAFETY: callers pass the result of a function that returns null or a C string in the current
+    // memory context.
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text).to_string_lossy().into_owned() })
 }
 
 // ---- relations ----------------------------------------------------------------------------------
 
 fn kind(relation: pg_sys::Oid) -> u8 {
-    // SAFETY: a look-up by any oid; 0 for one of no relation.
+    // SAFETY: a look-up by any oid. It returns 0 if the oid is not a relation.
     unsafe { pg_sys::get_rel_relkind(relation) as u8 }
 }
 
@@ -102,10 +102,10 @@ fn is_table(relation: pg_sys::Oid) -> bool {
     )
 }
 
-/// Temporary child tables are not watched: they end with their session, nobody else sees their
-/// rows, and nobody else can make triggers for them.
+/// Temporary child tables are not watched: they end with their session, and no other session can
+/// see their rows or create triggers for them.
 fn is_temporary(relation: pg_sys::Oid) -> bool {
-    // SAFETY: a look-up, of a relation that is there.
+    // SAFETY: a look-up of an existing relation.
     unsafe { pg_sys::get_rel_persistence(relation) as u8 == pg_sys::RELPERSISTENCE_TEMP }
 }
 
@@ -132,7 +132,7 @@ fn parents(child: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     inheritance(oids::INHERITS_BY_CHILD, 1, 2, child)
 }
 
-/// Everything that is reached from `start` by steps of `next`, itself included, nearest first.
+/// Returns `start` and all relations reachable from it by steps of `next`, nearest first.
 fn closure(start: pg_sys::Oid, next: impl Fn(pg_sys::Oid) -> Vec<pg_sys::Oid>) -> Vec<pg_sys::Oid> {
     let (mut all, mut seen, mut done) = (vec![start], HashSet::from([start]), 0);
     while let Some(&here) = all.get(done) {
@@ -169,15 +169,15 @@ fn parents_of(member: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
 }
 
 /// `lead_audit_internal.lock_members(oid)`: locks a table, its partitions and its child tables as
-/// CREATE TRIGGER does, each before its own children are listed. A command that gives a table
-/// another child locks the table first, so none is missed and none comes later.
+/// CREATE TRIGGER does. Locks each table before it lists its children. A command that adds a child
+/// locks the parent first, so no child is missed or added later.
 #[pg_extern(sql = false)]
 fn lock_members(root: pg_sys::Oid) {
     closure(root, |relation| {
         if !is_member(relation) {
             return Vec::new();
         }
-        // SAFETY: takes any oid; that of a relation which is dropped meanwhile has no children.
+        // SAFETY: takes any oid. A relation that is dropped meanwhile has no children.
         unsafe {
             pg_sys::LockRelationOid(relation, pg_sys::ShareRowExclusiveLock as pg_sys::LOCKMODE)
         };
@@ -185,7 +185,7 @@ fn lock_members(root: pg_sys::Oid) {
     });
 }
 
-/// `lead_audit_internal.class_of(oid)`: no row for a relation that is gone.
+/// `lead_audit_internal.class_of(oid)`: returns no row for a dropped relation.
 #[pg_extern(sql = false)]
 fn class_of(
     relation: pg_sys::Oid,
@@ -207,9 +207,9 @@ fn class_of(
     }))
 }
 
-/// Schema and name of a relation; `None` if it is gone.
+/// Returns schema and name of a relation; `None` if it was dropped.
 pub fn name_of(relation: pg_sys::Oid) -> Option<(String, String)> {
-    // SAFETY: look-ups by any oid, which return null for one of nothing.
+    // SAFETY: look-ups by any oid, which return null for an unknown oid.
     unsafe {
         let table = string(pg_sys::get_rel_name(relation))?;
         Some((string(pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relation)))?, table))
@@ -220,7 +220,7 @@ pub fn name_of(relation: pg_sys::Oid) -> Option<(String, String)> {
 #[pg_extern(sql = false)]
 fn relation_named(schema: &str, table: &str) -> Option<pg_sys::Oid> {
     let (schema, table) = (CString::new(schema).ok()?, CString::new(table).ok()?);
-    // SAFETY: look-ups by name, which return an invalid oid for one of nothing.
+    // SAFETY: look-ups by name, which return an invalid oid for an unknown name.
     let found = unsafe {
         let schema = pg_sys::get_namespace_oid(schema.as_ptr(), true);
         if schema == pg_sys::InvalidOid {
@@ -234,21 +234,20 @@ fn relation_named(schema: &str, table: &str) -> Option<pg_sys::Oid> {
 
 // ---- columns ------------------------------------------------------------------------------------
 
-/// `lead_audit_internal.column_number(oid, text)`: NULL for a column that is not there.
+/// `lead_audit_internal.column_number(oid, text)`: NULL for a column that does not exist.
 #[pg_extern(sql = false)]
 fn column_number(relation: pg_sys::Oid, name: &str) -> Option<i16> {
     let name = CString::new(name).ok()?;
-    // SAFETY: a look-up, which returns 0 for a column that is not there or was dropped.
+    // SAFETY: a look-up, which returns 0 for a column that is missing or dropped.
     let number = unsafe { pg_sys::get_attnum(relation, name.as_ptr()) };
     (number > 0).then_some(number)
 }
 
-/// `lead_audit_internal.column_name(oid, smallint)`: NULL for a column that is not there or was
-/// dropped.
+/// `lead_audit_internal.column_name(oid, smallint)`: NULL for a column that is missing or dropped.
 #[pg_extern(sql = false)]
 fn column_name(relation: pg_sys::Oid, number: i16) -> Option<String> {
-    // SAFETY: look-ups; a dropped column has no type, and no name is asked of a column that is not
-    // there.
+    // SAFETY: look-ups. A dropped column has no type, and the name is looked up only for an
+    // existing column.
     unsafe {
         if pg_sys::get_atttype(relation, number) == pg_sys::InvalidOid {
             return None;
@@ -257,17 +256,17 @@ fn column_name(relation: pg_sys::Oid, number: i16) -> Option<String> {
     }
 }
 
-/// `lead_audit_internal.column_type(oid, text)`: of a domain, the type that it is over; NULL for a
-/// column that is not there.
+/// `lead_audit_internal.column_type(oid, text)`: the column's type, or a domain's base type; NULL
+/// for a missing column.
 #[pg_extern(sql = false)]
 fn column_type(relation: pg_sys::Oid, name: &str) -> Option<pg_sys::Oid> {
     let number = column_number(relation, name)?;
-    // SAFETY: look-ups; the column is there and has a type.
+    // SAFETY: look-ups; the column exists and has a type.
     Some(unsafe { pg_sys::getBaseType(pg_sys::get_atttype(relation, number)) })
 }
 
-/// `lead_audit_internal.columns_of(oid)`: a text that says what the table's columns are, and what
-/// the composite types are that they are made of.
+/// `lead_audit_internal.columns_of(oid)`: a text that describes the table's columns and the
+/// composite types that they contain.
 #[pg_extern(sql = false)]
 fn columns_of(relation: pg_sys::Oid) -> String {
     let (mut text, mut types, mut seen) = (String::new(), Vec::new(), HashSet::new());
@@ -277,8 +276,7 @@ fn columns_of(relation: pg_sys::Oid) -> String {
         if !seen.insert(this) {
             continue;
         }
-        // SAFETY: look-ups by any oid, which return an invalid oid for a type that is not of the
-        // kind.
+        // SAFETY: look-ups by any oid, which return an invalid oid for a type of another kind.
         unsafe {
             let row_type = pg_sys::get_typ_typrelid(this);
             if row_type != pg_sys::InvalidOid {
@@ -300,8 +298,8 @@ fn columns_of(relation: pg_sys::Oid) -> String {
     text
 }
 
-/// Appends each column's number, name, type and type modifier, and adds the types that need a
-/// description of their own.
+/// Appends each column's number, name, type and type modifier. Adds to `types` the types that need
+/// a description.
 fn describe_columns(relation: pg_sys::Oid, text: &mut String, types: &mut Vec<pg_sys::Oid>) {
     let index = pg_sys::AttributeRelidNumIndexId;
     for_each_row(pg_sys::AttributeRelationId, index, [(1, relation)], |tuple, _| {
@@ -315,7 +313,7 @@ fn describe_columns(relation: pg_sys::Oid, text: &mut String, types: &mut Vec<pg
                 column.atttypid.to_u32(),
                 column.atttypmod
             ));
-            // Types that come with PostgreSQL cannot be altered.
+            // PostgreSQL's built-in types cannot be altered.
             if column.atttypid.to_u32() >= pg_sys::FirstNormalObjectId {
                 types.push(column.atttypid);
             }
@@ -355,7 +353,7 @@ fn primary_key_of(
     for &number in &numbers {
         let (mut of_type, mut modifier, mut collation) =
             (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
-        // SAFETY: a column of a primary key is there.
+        // SAFETY: the columns of a primary key exist.
         unsafe {
             pg_sys::get_atttypetypmodcoll(
                 relation,
@@ -371,9 +369,9 @@ fn primary_key_of(
     TableIterator::once((numbers, names, types))
 }
 
-// ---- what a command reaches ---------------------------------------------------------------------
+// ---- tables that a command affects --------------------------------------------------------------
 
-/// The tables that have a column of the type, or of one that is made of it.
+/// Returns the tables with a column of the type, or of a type that contains it.
 fn tables_of_type(of_type: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     let (mut tables, mut types, mut seen) = (Vec::new(), vec![of_type], HashSet::new());
     while let Some(this) = types.pop() {
@@ -388,7 +386,8 @@ fn tables_of_type(of_type: pg_sys::Oid) -> Vec<pg_sys::Oid> {
             oids::DEPEND_BY_REFERENCE,
             keys,
             |tuple, row_type| {
-                // SAFETY: columns 1 and 2 of pg_depend say by oid what depends on the type.
+                // SAFETY: columns 1 and 2 of pg_depend are the class and oid of the object that
+                // depends on the type.
                 let (class, object) = unsafe {
                     (column(tuple, row_type, 1), column::<pg_sys::Oid>(tuple, row_type, 2))
                 };
@@ -415,15 +414,15 @@ fn row_type_of(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (row_type != pg_sys::InvalidOid).then_some(row_type)
 }
 
-/// `lead_audit_internal.tables_with(oid)`: the tables that have a column of the type, or of one
-/// that is made of it.
+/// `lead_audit_internal.tables_with(oid)`: the tables with a column of the type, or of a type that
+/// contains it.
 #[pg_extern(sql = false)]
 fn tables_with(of_type: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(tables_of_type(of_type))
 }
 
 /// `lead_audit_internal.reached_from(oid)`: a table with its partitions and child tables, and the
-/// tables that have columns of their row types.
+/// tables with columns of their row types.
 #[pg_extern(sql = false)]
 fn reached_from(relation: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     let mut all = members(relation);
@@ -451,8 +450,8 @@ struct AuditTrigger {
 }
 
 /// The names of the audit triggers, and their `tgtype` (catalog/pg_trigger.h): AFTER INSERT OR
-/// UPDATE OR DELETE FOR EACH ROW, and BEFORE TRUNCATE. The view lead_audit.trigger_kind says the
-/// same.
+/// UPDATE OR DELETE FOR EACH ROW, and BEFORE TRUNCATE. The view lead_audit.trigger_kind has the
+/// same values.
 const ROW_TRIGGER: (&str, i16) = ("00_lead_audit_row", 29);
 const TRUNCATE_TRIGGER: (&str, i16) = ("00_lead_audit_truncate", 34);
 /// The row trigger's name while its table becomes a partition of another watched table.
@@ -512,7 +511,7 @@ fn audit_triggers(relation: pg_sys::Oid) -> Vec<AuditTrigger> {
     found
 }
 
-/// Whether audit triggers have this name.
+/// Returns whether this is the name of an audit trigger.
 pub fn is_audit_trigger_name(name: &CStr) -> bool {
     [ROW_TRIGGER, TRUNCATE_TRIGGER].iter().any(|kind| name.to_bytes() == kind.0.as_bytes())
 }
@@ -521,9 +520,10 @@ fn is_lower_uuid(text: &str) -> bool {
     text.len() == 36 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'))
 }
 
-/// Whether the function is the one of the row trigger (true) or of the TRUNCATE trigger (false).
+/// Returns true for the row trigger's function, false for the TRUNCATE trigger's, `None` for
+/// others.
 fn function_is_row(function: pg_sys::Oid) -> Option<bool> {
-    // SAFETY: look-ups by any oid, which return null or an invalid oid for one of nothing.
+    // SAFETY: look-ups by any oid, which return null or an invalid oid for an unknown oid.
     unsafe {
         if pg_sys::get_func_namespace(function)
             != pg_sys::get_namespace_oid(c"lead_audit".as_ptr(), true)
@@ -577,7 +577,7 @@ fn triggers_of(
         pg_sys::TriggerRelidNameIndexId,
         [(2, relation)],
         |tuple, _| {
-            // SAFETY: a row of pg_trigger, of which only the fixed part is used.
+            // SAFETY: a row of pg_trigger; only the fixed part is used.
             let row = unsafe { &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_trigger>() };
             let name = string(row.tgname.data.as_ptr()).unwrap_or_default();
             found.push((
@@ -591,8 +591,8 @@ fn triggers_of(
     TableIterator::new(found)
 }
 
-/// `lead_audit_internal.relation_of_trigger(oid)`: the table, and the trigger's name. No row for a
-/// trigger that is gone.
+/// `lead_audit_internal.relation_of_trigger(oid)`: the table and the trigger's name. Returns no row
+/// for a dropped trigger.
 #[pg_extern(sql = false)]
 fn relation_of_trigger(
     trigger: pg_sys::Oid,
@@ -611,7 +611,7 @@ fn relation_of_trigger(
         pg_sys::TriggerOidIndexId,
         [(1, trigger)],
         |tuple, _| {
-            // SAFETY: a row of pg_trigger, of which only the fixed part is used.
+            // SAFETY: a row of pg_trigger; only the fixed part is used.
             let row = unsafe { &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_trigger>() };
             let name = string(row.tgname.data.as_ptr()).unwrap_or_default();
             found.push((
@@ -625,8 +625,8 @@ fn relation_of_trigger(
     TableIterator::new(found)
 }
 
-/// `lead_audit_internal.identities_among(oid[])`: of the watched tables that these relations are
-/// known to belong to, or whose triggers they have.
+/// `lead_audit_internal.identities_among(oid[])`: the watch ids of the tables that these relations
+/// belong to, or whose triggers they have.
 #[pg_extern(sql = false)]
 fn identities_among(relations: Vec<pg_sys::Oid>) -> SetOfIterator<'static, Uuid> {
     let mut all = BTreeSet::new();

@@ -1,46 +1,45 @@
-//! What the parse tree of a DDL command tells the guard.
+//! Derives the effects of a DDL command from its parse tree, for the DDL guard.
 
 use super::catalog::is_audit_trigger_name;
 use crate::pg::owns_relation;
 use pgrx::{PgList, pg_sys};
 use std::ffi::CStr;
 
-/// What a command does besides what the catalog shows afterwards.
+/// The effects of a command that the catalog does not show afterwards.
 #[derive(Clone, Copy, Default)]
 pub struct Effects {
-    /// A partition or child table was created.
+    /// The command created a partition or child table.
     pub made: bool,
-    /// A table that was there became a partition or child table.
+    /// An existing table became a partition or child table.
     pub joined: bool,
-    /// A partition or child table became a table of its own.
+    /// A partition or child table became an independent table.
     pub parted: bool,
-    /// Triggers were switched off, if only until another part of the command switched them on
-    /// again.
+    /// The command disabled triggers, even if another part of it enabled them again.
     pub disabled: bool,
-    /// Values are others, or will be, though the columns may be the same: a column was given a type
-    /// or an expression, a label of an enum another name, the table became unlogged.
+    /// Values change now or later, although the columns may stay the same: a column got a type or
+    /// an expression, an enum label got another name, or the table became unlogged.
     pub rewritten: bool,
     /// PostgreSQL may have copied the rows to another file.
     pub may_rewrite: bool,
 }
 
-/// The effects of a command; `None` for CREATE TABLE of neither a partition nor a child table
-/// (frequent, where sessions make temporary tables) and for CREATE SCHEMA of an empty one: no
-/// concern of the guard's.
+/// Returns the effects of a command, or `None` if the guard can ignore it: CREATE TABLE that is
+/// neither a partition nor a child table (frequent in sessions that create temporary tables), and
+/// CREATE SCHEMA without elements.
 ///
 /// # Safety
 /// `statement` must be null or a statement.
 pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
-    // SAFETY: as the caller promises; a node's tag says what it is.
+    // SAFETY: the node is null or a statement (see # Safety), and its tag tells its type.
     unsafe {
         if statement.is_null() {
             return Some(Effects { made: true, joined: true, parted: true, ..Effects::default() });
         }
         match (*statement).type_ {
-            // A foreign table's node begins with that of a table.
+            // The node of CREATE FOREIGN TABLE begins with that of CREATE TABLE.
             pg_sys::NodeTag::T_CreateStmt | pg_sys::NodeTag::T_CreateForeignTableStmt => {
                 let create = statement.cast::<pg_sys::CreateStmt>();
-                // A partition, too, says what it is one of in this list.
+                // A partition lists its parent here too.
                 (!(*create).inhRelations.is_null())
                     .then(|| Effects { made: true, ..Effects::default() })
             }
@@ -62,7 +61,7 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
                             effects.disabled |=
                                 !name.is_null() && is_audit_trigger_name(CStr::from_ptr(name));
                         }
-                        // An unlogged table loses its rows by a crash.
+                        // A crash empties an unlogged table.
                         Kind::AT_AlterColumnType | Kind::AT_SetUnLogged | Kind::AT_SetLogged => {
                             effects.rewritten = true
                         }
@@ -74,7 +73,7 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
                 }
                 Some(effects)
             }
-            // The elements of a schema have no event triggers of their own.
+            // The elements of CREATE SCHEMA fire no event triggers of their own.
             pg_sys::NodeTag::T_CreateSchemaStmt => {
                 let elements = (*statement.cast::<pg_sys::CreateSchemaStmt>()).schemaElts;
                 (!elements.is_null()).then(|| Effects { made: true, ..Effects::default() })
@@ -86,7 +85,7 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
                 let is_renamed = !(*statement.cast::<pg_sys::AlterEnumStmt>()).oldVal.is_null();
                 Some(Effects { rewritten: is_renamed, ..Effects::default() })
             }
-            // A new view is no column's type yet.
+            // No column can have the row type of a new view yet.
             pg_sys::NodeTag::T_ViewStmt => {
                 (*statement.cast::<pg_sys::ViewStmt>()).replace.then(Effects::default)
             }
@@ -95,28 +94,29 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
     }
 }
 
-/// What is of concern before a command begins.
+/// An effect that matters before the command begins.
 pub enum Beginning {
-    /// A table is about to become a partition of the first. Both are locked as the command itself
-    /// will lock them.
+    /// A table is about to become a partition of the first. Both are locked with the locks that the
+    /// command itself takes.
     Attach(pg_sys::Oid, pg_sys::Oid),
-    /// A partition is about to become a table of its own.
+    /// A partition is about to become an independent table.
     Detach {
-        /// Whether the command commits on its way.
+        /// Whether the command commits midway.
         is_concurrent: bool,
     },
-    /// A table may be rewritten.
+    /// The command may rewrite a table.
     Rewrite,
 }
 
-/// What a command is about to do. `None` for most commands, and for an ATTACH PARTITION that will
-/// be refused: it must not wait for locks, nor take any, on tables that are not the caller's.
+/// Returns the effect of a command that is about to begin. `None` for most commands, and for an
+/// ATTACH PARTITION that will be refused: it must neither wait for locks nor take locks on tables
+/// that the caller does not own.
 ///
 /// # Safety
 /// `statement` must be null or a statement.
 pub unsafe fn beginning(statement: *mut pg_sys::Node) -> Option<Beginning> {
     use pg_sys::AlterTableType as Kind;
-    // SAFETY: as the caller promises; a node's tag says what it is.
+    // SAFETY: the node is null or a statement (see # Safety), and its tag tells its type.
     unsafe {
         if statement.is_null() || (*statement).type_ != pg_sys::NodeTag::T_AlterTableStmt {
             return None;
@@ -166,17 +166,17 @@ fn may_rewrite(subcommand: pg_sys::AlterTableType::Type) -> bool {
 /// # Safety
 /// `statement` must be an ALTER TABLE.
 unsafe fn alter_table_commands(statement: *mut pg_sys::Node) -> PgList<pg_sys::AlterTableCmd> {
-    // SAFETY: as the caller promises.
+    // SAFETY: `statement` is an ALTER TABLE (see # Safety).
     unsafe { PgList::from_pg((*statement.cast::<pg_sys::AlterTableStmt>()).cmds) }
 }
 
-/// The relation of this name, locked, if there is one and it belongs to the current user.
+/// Locks and returns the relation of this name, if it exists and belongs to the current user.
 ///
 /// # Safety
 /// `name` must be null or a name.
 unsafe fn own_relation(name: *mut pg_sys::RangeVar, lock: u32) -> Option<pg_sys::Oid> {
-    // SAFETY: as the caller promises; the look-ups take any oid. The flag has it return an invalid
-    // oid for a name of nothing.
+    // SAFETY: `name` is null or a name (see # Safety), and the look-ups take any oid. The flag
+    // makes the look-up return an invalid oid for an unknown name.
     unsafe {
         if name.is_null() {
             return None;

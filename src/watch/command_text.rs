@@ -1,15 +1,14 @@
-//! The text of the command that is being run, which need not be what the client sent: a function
-//! can make a command up and run it.
+//! Finds the text of the running command. It can differ from the client's text, because a function
+//! can build a command and run it.
 //!
-//! The scope of a command lies on the C stack of the hook and hangs in PostgreSQL's own list of
-//! error callbacks, so it goes with the stack when an error jumps over it: nothing has to be put
-//! right.
+//! The scope of a command lies on the C stack of the hook, and is linked into PostgreSQL's list of
+//! error callbacks. An error unwinds stack and list together, so no clean-up is needed.
 
 use crate::pg::UtilityCall;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
-/// Where a command is in the text that it is part of.
+/// The position of a command in the text that contains it.
 #[repr(C)]
 pub struct CommandScope {
     callback: pg_sys::ErrorContextCallback,
@@ -19,7 +18,7 @@ pub struct CommandScope {
 }
 
 impl CommandScope {
-    /// One that hangs nowhere yet.
+    /// Returns a scope that is not linked yet.
     pub const fn new() -> Self {
         CommandScope {
             callback: pg_sys::ErrorContextCallback {
@@ -33,13 +32,14 @@ impl CommandScope {
         }
     }
 
-    /// Hangs it into the list.
+    /// Links the scope into the list.
     ///
     /// # Safety
-    /// The call must be PostgreSQL's. `close` must be called before this goes, unless an error
-    /// jumps over both.
+    /// The call must be PostgreSQL's. `close` must be called before the scope is dropped, unless an
+    /// error jumps over both.
     pub unsafe fn open(&mut self, call: &UtilityCall) {
-        // SAFETY: as the caller promises: the statement and its text live as long as the call.
+        // SAFETY: the call is PostgreSQL's (see # Safety), so its statement and text outlive the
+        // scope.
         unsafe {
             self.text = call.text;
             (self.location, self.length) =
@@ -51,27 +51,27 @@ impl CommandScope {
         }
     }
 
-    /// Takes it off the list.
+    /// Unlinks the scope from the list.
     ///
     /// # Safety
-    /// Where `open` was called.
+    /// Call in the function that called `open`.
     pub unsafe fn close(&mut self) {
-        // SAFETY: as the caller promises: what was there is still there.
+        // SAFETY: `open` was called in the same function, so the previous callback is still alive.
         unsafe { pg_sys::error_context_stack = self.callback.previous }
     }
 }
 
-/// Tells a scope from other callbacks, and has nothing to say about an error.
+/// Marks a scope in the list of callbacks. Adds no context to an error.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn in_command(_scope: *mut c_void) {}
 
 const IN_COMMAND: unsafe extern "C-unwind" fn(*mut c_void) = in_command;
 
-/// The command that is being run, without what comes before and after it in its text. `None`, if it
-/// began before the library was loaded.
+/// Returns the running command without the surrounding text. `None` if it began before the library
+/// was loaded.
 pub fn being_run() -> Option<String> {
-    // SAFETY: the list holds live callbacks; those with this function are of scopes, which `arg`
-    // points to. A text is a C string that lives as long as the command runs.
+    // SAFETY: the list holds live callbacks. A callback with this function belongs to a scope, and
+    // `arg` points to it. Its text is a C string that lives as long as the command runs.
     unsafe {
         let mut callback = pg_sys::error_context_stack;
         while !callback.is_null()
@@ -96,7 +96,8 @@ pub fn being_run() -> Option<String> {
     }
 }
 
-/// What PostgreSQL would say of where an error came from; `None` in a command of the client's own.
+/// Returns the context that PostgreSQL would report for an error; `None` in a command of the
+/// client.
 pub fn context() -> Option<String> {
     // SAFETY: returns null or a C string in the current memory context.
     unsafe {

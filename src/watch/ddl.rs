@@ -1,6 +1,6 @@
-//! DDL that concerns watched tables. The event trigger's function is called as whoever ran the
-//! command, who has no rights in schema lead_audit; what it does there it does as the extension's
-//! owner.
+//! Handles DDL on watched tables. The event trigger's function runs as the role that runs the
+//! command, which has no rights in schema lead_audit. For work in that schema, the function
+//! switches to the extension's owner.
 
 use super::command_effects::{self, Beginning, Effects};
 use super::{command_text, nested_writes};
@@ -15,7 +15,7 @@ use pgrx::{PgSqlErrorCode, Spi, Uuid, name, pg_extern, pg_sys};
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
 
-/// Longest command that an entry keeps, in bytes.
+/// Maximum size of a command in an entry, in bytes.
 const COMMAND_LIMIT: usize = 10_000;
 
 /// `lead_audit_internal.write_ddl(uuid, oid, text, text, text)`.
@@ -40,13 +40,13 @@ fn write_ddl(
         statement: statement.as_mut(),
         ..NewEntry::default()
     };
-    // disable() runs as its owner: the role in effect outside of it is the one to record. The guard
-    // says itself for whom it acts. SAFETY: reads a variable of the session.
+    // disable() runs as its owner, so the entry records the role in effect outside of it. The guard
+    // sets the role that it acts for. SAFETY: reads a variable of the session.
     actor::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || entries::append(entry));
     entries::flush();
 }
 
-/// As much of a command as an entry keeps. No character is cut in two.
+/// Cuts a command to the size that an entry keeps, at a character boundary.
 fn beginning(command: &[u8]) -> &[u8] {
     let beginning = &command[..command.len().min(COMMAND_LIMIT)];
     match std::str::from_utf8(beginning) {
@@ -55,8 +55,7 @@ fn beginning(command: &[u8]) -> &[u8] {
     }
 }
 
-/// What the client's text does not say: the command that was run, if that is another one or if the
-/// text is cut.
+/// Returns the running command, if it differs from the client's text or the text is cut.
 fn details(text: &str) -> Option<Text> {
     let mut fields = Vec::new();
     let mut add = |name: &str, value: &str| {
@@ -69,7 +68,7 @@ fn details(text: &str) -> Option<Text> {
     if text.len() > COMMAND_LIMIT {
         add("command", COMMAND_TAG.get().unwrap_or("SELECT"));
     }
-    // enable() and disable() are functions, and the text around the call says what is called.
+    // enable() and disable() are functions, so the client's text already shows the call.
     if GUARDING.get().is_some() && COMMAND_TAG.get().is_some() {
         match command_text::being_run() {
             Some(command) if !is_all_of(&command, text) => add("executed", &command),
@@ -87,13 +86,13 @@ fn details(text: &str) -> Option<Text> {
     (!fields.is_empty()).then(|| Text::from(&*format!("{{{}}}", fields.join(","))))
 }
 
-/// Whether a command is part of the text as it stands there, with nothing around it that could be a
-/// string, a comment or a function's body: other commands of the client's end with a semicolon.
+/// Returns whether the text is this command alone, apart from semicolons at its end. In a longer
+/// text the command could be inside a string, a comment or a function's body.
 fn is_all_of(command: &str, text: &str) -> bool {
     text.trim().trim_end_matches(';').trim_end() == command.trim_end_matches(';').trim_end()
 }
 
-/// Tells Postgres how `lead_audit_guard_ddl` is to be called.
+/// Tells Postgres the calling convention of `lead_audit_guard_ddl`.
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_lead_audit_guard_ddl() -> &'static pg_sys::Pg_finfo_record {
     &pg_sys::Pg_finfo_record { api_version: 1 }
@@ -108,7 +107,7 @@ pub extern "C" fn pg_finfo_lead_audit_guard_ddl() -> &'static pg_sys::Pg_finfo_r
 pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: the context of a call is null or a node, whose tag says what it is; the event's name
+    // SAFETY: the context of a call is null or a node, whose tag tells its type; the event's name
     // is a C string.
     let event = unsafe {
         let context = (*fcinfo).context;
@@ -122,7 +121,7 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(
         }
         CStr::from_ptr((*context.cast::<pg_sys::EventTriggerData>()).event)
     };
-    // SAFETY: as above; the statement is the one that is run, and the name of its tag is a static C
+    // SAFETY: as above; the statement is the running one, and the name of its tag is a static C
     // string.
     let result = unsafe {
         let data = (*fcinfo).context.cast::<pg_sys::EventTriggerData>();
@@ -141,7 +140,7 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(
     pg_sys::Datum::from(0)
 }
 
-/// Raises it as an error of the statement.
+/// Raises an SPI error as an error of the statement.
 pub fn failed(error: &pgrx::spi::SpiError) -> ! {
     ServerError {
         code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
@@ -154,13 +153,13 @@ pub fn failed(error: &pgrx::spi::SpiError) -> ! {
 /// # Safety
 /// `statement` must be null or a statement.
 unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::spi::Result<()> {
-    // SAFETY: as the caller promises.
+    // SAFETY: `statement` is null or a statement (see # Safety).
     let Some(effects) = (unsafe { command_effects::effects(statement) }) else { return Ok(()) };
     let Some(_guarding) = Guarding::begin(effects) else { return Ok(()) };
     // SAFETY: reads a variable of the session.
     let invoker = unsafe { pg_sys::GetUserId() };
     let Some(owner) = extension_owner() else { return Ok(()) };
-    // The event of what a command dropped comes before that of its end.
+    // The sql_drop event comes before the ddl_command_end event of the same command.
     if !is_drop {
         nested_writes::command_ends(statement);
     }
@@ -169,7 +168,7 @@ unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::sp
             refuse_unless_allowed(invoker, is_drop)?;
             match is_drop {
                 true => Spi::run(&format!("SELECT {}.after_drop()", internal_schema())),
-                // SAFETY: the argument is a boolean and says so.
+                // SAFETY: the argument is a boolean and is declared as one.
                 false => Spi::run_with_args(
                     &format!("SELECT {}.after_ddl($1)", internal_schema()),
                     &[unsafe {
@@ -181,13 +180,14 @@ unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::sp
     })
 }
 
-/// A table that is watched on its own makes way for the triggers that it will have as a partition.
-/// Of other commands that are of concern, what is written until they end is noted.
+/// Removes the triggers of an independently watched table that is about to become a partition,
+/// which gives it new ones. For other commands that matter, begins to track the tables written
+/// until they end.
 ///
 /// # Safety
 /// `statement` must be null or a statement.
 unsafe fn before_command(statement: *mut pg_sys::Node) -> pgrx::spi::Result<()> {
-    // SAFETY: as the caller promises.
+    // SAFETY: `statement` is null or a statement (see # Safety).
     let Some(beginning) = (unsafe { command_effects::beginning(statement) }) else { return Ok(()) };
     let Some(_guarding) = Guarding::begin(Effects::default()) else { return Ok(()) };
     let is_concurrent = matches!(beginning, Beginning::Detach { is_concurrent: true });
@@ -198,7 +198,7 @@ unsafe fn before_command(statement: *mut pg_sys::Node) -> pgrx::spi::Result<()> 
     // SAFETY: reads a variable of the session.
     let invoker = unsafe { pg_sys::GetUserId() };
     let Some(owner) = extension_owner() else { return Ok(()) };
-    // SAFETY: the arguments are oids and say so.
+    // SAFETY: the arguments are oids and are declared as such.
     let arguments = unsafe {
         [DatumWithOid::new(above, pg_sys::OIDOID), DatumWithOid::new(partition, pg_sys::OIDOID)]
     };
@@ -212,10 +212,10 @@ fn check_watched() -> TableIterator<'static, (name!(relation, String), name!(fau
     TableIterator::new(mend())
 }
 
-/// Finds what is not as the guard should have left it, and mends or records it. Returns each table
-/// and its fault.
+/// Finds deviations from the state that the guard maintains, and repairs or records them. Returns
+/// each table and its fault.
 pub fn mend() -> Vec<(String, String)> {
-    // What it does about triggers is its own doing, and has its entries.
+    // The repair of triggers writes its own entries.
     let Some(_guarding) = Guarding::begin(Effects::default()) else { return Vec::new() };
     let Some(owner) = extension_owner() else { return Vec::new() };
     // SAFETY: reads a variable of the session.
@@ -238,7 +238,7 @@ pub fn mend() -> Vec<(String, String)> {
     found.unwrap_or_else(|error: pgrx::spi::SpiError| failed(&error))
 }
 
-/// `lead_audit_internal.command_effects()`: of the command that the guard is looking at.
+/// `lead_audit_internal.command_effects()`: the effects of the command that the guard is checking.
 #[pg_extern(sql = false)]
 fn command_effects() -> Vec<&'static str> {
     let effects = GUARDING.get().unwrap_or_default();
@@ -253,19 +253,18 @@ fn command_effects() -> Vec<&'static str> {
     names.into_iter().filter_map(|(is, name)| is.then_some(name)).collect()
 }
 
-/// Raises the error of `lead_audit_internal.refuse_ddl()` where it has one, judging by the newest
-/// snapshot.
+/// Raises the error of `lead_audit_internal.refuse_ddl()`, if it returns one. It reads with the
+/// newest snapshot.
 fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Result<()> {
     let query = format!("SELECT {}.refuse_ddl({}, {is_drop})", internal_schema(), invoker.to_u32());
     let query = CString::new(query).unwrap_or_default();
-    // SAFETY: what the command has done so far is made visible, then a snapshot that sees it is
-    // pushed and taken off again; after an error the abort of the transaction takes it off.
-    // `connect` ends what it begins.
+    // SAFETY: the command's changes are made visible, then a snapshot that sees them is pushed and
+    // popped. After an error the abort of the transaction pops it. `connect` closes its own SPI
+    // connection.
     unsafe {
         pg_sys::CommandCounterIncrement();
         pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-        // Read only, which makes SPI use the snapshot that is active; pgrx decides that by itself,
-        // and otherwise.
+        // Read only, so that SPI uses the active snapshot. pgrx's own choice would be another.
         let result = Spi::connect(|_| {
             Spi::check_status(pg_sys::SPI_execute(query.as_ptr(), true, 1)).map(|_| ())
         });
@@ -276,11 +275,11 @@ fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Resu
 
 thread_local! {
     static GUARDING: Cell<Option<Effects>> = const { Cell::new(None) };
-    /// Of the command that the guard looked at last, and is still looking at unless an error came.
+    /// The tag of the command that the guard is checking. After an error the tag is stale.
     static COMMAND_TAG: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// The guard makes and drops triggers itself, which must not call it again.
+/// Keeps the guard from checking the triggers that it creates and drops itself.
 struct Guarding;
 
 impl Guarding {
@@ -300,7 +299,7 @@ impl Drop for Guarding {
     }
 }
 
-/// Runs a command that lead_audit makes up itself, which is no concern of the guard's.
+/// Runs a command that lead_audit builds itself. The guard ignores it.
 pub fn while_guarding<R>(work: impl FnOnce() -> R) -> R {
     let _guarding = Guarding::begin(Effects::default());
     work()
@@ -309,17 +308,17 @@ pub fn while_guarding<R>(work: impl FnOnce() -> R) -> R {
 /// The guard's state while it is suspended.
 pub type Suspended = Option<Effects>;
 
-/// Guards the commands that follow, though they come from within the guard's work.
+/// Turns the guard on for code that the guard's own work calls.
 pub fn suspend() -> Suspended {
     GUARDING.replace(None)
 }
 
-/// Goes on with the guard's work.
+/// Returns to the guard's own work.
 pub fn resume(suspended: Suspended) {
     GUARDING.set(suspended);
 }
 
-/// Runs code of somebody else's within the guard's work: its DDL is guarded like any other.
+/// Runs another role's code within the guard's work. Its DDL is guarded as usual.
 pub fn with_guard_on<R>(work: impl FnOnce() -> R) -> R {
     struct Restore(Option<Effects>);
     impl Drop for Restore {

@@ -1,4 +1,4 @@
-//! CREATE EXTENSION finds `leads` by itself.
+//! Finds and watches `leads` at CREATE EXTENSION.
 
 use crate::pg::with_search_path;
 use crate::settings;
@@ -6,13 +6,13 @@ use pgrx::datum::DatumWithOid;
 use pgrx::{PgLogLevel, PgSqlErrorCode, Spi, pg_extern, pg_sys};
 use std::ffi::CString;
 
-/// `lead_audit_internal.watch_leads()`: watches the table that `leads` means to whoever runs CREATE
-/// EXTENSION, or says in a NOTICE which call to make.
+/// `lead_audit_internal.watch_leads()`: watches the table that `leads` names for the caller of
+/// CREATE EXTENSION, or raises a NOTICE that names the call to make.
 #[pg_extern(sql = false)]
 fn watch_leads() {
     match leads_of_caller() {
         Some(leads) => {
-            // SAFETY: the argument is an oid and says so.
+            // SAFETY: the argument is an oid and is declared as one.
             let argument = unsafe { DatumWithOid::new(leads, pg_sys::OIDOID) };
             if let Err(error) =
                 Spi::run_with_args("SELECT lead_audit.enable($1::pg_catalog.regclass)", &[argument])
@@ -24,11 +24,11 @@ fn watch_leads() {
     }
 }
 
-/// The permanent table that `leads` is on the search_path of CREATE EXTENSION's caller. The script
-/// itself runs with a search_path of its own.
+/// Returns the permanent table that `leads` names on the search_path of CREATE EXTENSION's caller.
+/// The script itself runs with a different search_path.
 fn leads_of_caller() -> Option<pg_sys::Oid> {
     let path = CString::new(settings::outer_text_value(c"search_path")?).ok()?;
-    // SAFETY: looks a C string up; an invalid oid for a name of nothing.
+    // SAFETY: looks up a C string; returns an invalid oid for an unknown name.
     let found = with_search_path(&path, || unsafe { pg_sys::RelnameGetRelid(c"leads".as_ptr()) });
     // SAFETY: look-ups by oid.
     let is_table = unsafe {
@@ -40,10 +40,9 @@ fn leads_of_caller() -> Option<pg_sys::Oid> {
     is_table.then_some(found)
 }
 
-/// CREATE EXTENSION keeps everything below WARNING from the client, though this is meant for
-/// whoever runs it.
+/// Raises a NOTICE that the client sees. CREATE EXTENSION hides all messages below WARNING from it.
 fn notice(message: &str) {
-    // SAFETY: a plain variable of this process, put back at once; at this level no error is raised
+    // SAFETY: a plain variable of this process, restored at once. At this level no error is raised
     // in between.
     unsafe {
         let former = pg_sys::client_min_messages;

@@ -1,9 +1,9 @@
-//! Writes by code that a DDL command calls while it is under way.
+//! Tracks writes by code that a running DDL command calls.
 //!
-//! DETACH PARTITION takes a table's audit triggers away before it has others: a write meanwhile
-//! would have no entry. A command that rewrites a table loses what is written to it meanwhile: the
-//! entry would be of nothing. So the guard notes the tables that are written from the beginning of
-//! such a command to its end, and refuses the command if its own are among them.
+//! DETACH PARTITION removes a table's audit triggers before it gets new ones: a write in between
+//! would have no entry. A command that rewrites a table loses rows written meanwhile: their entries
+//! would describe rows that do not exist. So the guard tracks the tables written from the beginning
+//! of such a command to its end, and refuses the command if its own tables are among them.
 
 use super::catalog::members;
 use crate::pg::{ServerError, current_subtransaction};
@@ -11,28 +11,29 @@ use pgrx::{PgList, PgSqlErrorCode, pg_extern, pg_sys};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-/// A command between its beginning and its end.
+/// A running command.
 struct Command {
-    /// The parse tree, which tells the command from those that it calls.
+    /// The address of the parse tree, which distinguishes the command from commands that it calls.
     statement: usize,
     subtransaction: pg_sys::SubTransactionId,
-    /// DETACH PARTITION CONCURRENTLY commits once on the way.
+    /// DETACH PARTITION CONCURRENTLY commits once midway.
     commits_to_come: u8,
     written: BTreeSet<u32>,
 }
 
 thread_local! {
     static UNDER_WAY: RefCell<Vec<Command>> = const { RefCell::new(Vec::new()) };
-    /// Of the command whose end the guard is looking at.
+    /// The tables written during the command that the guard is checking.
     static WRITTEN: RefCell<BTreeSet<u32>> = const { RefCell::new(BTreeSet::new()) };
 }
 
-/// A command begins.
+/// Call when a command begins.
 pub fn command_begins(statement: *mut pg_sys::Node, is_concurrent: bool) {
     let subtransaction = current_subtransaction();
     UNDER_WAY.with_borrow_mut(|commands| {
         if is_concurrent {
-            // It is refused within a transaction or function, so nothing else is under way.
+            // This command is refused within a transaction or function, so no other command is
+            // running.
             commands.clear();
         }
         commands.push(Command {
@@ -44,7 +45,7 @@ pub fn command_begins(statement: *mut pg_sys::Node, is_concurrent: bool) {
     });
 }
 
-/// The command ends: what was written meanwhile is what `refuse_written` goes by.
+/// Call when the command ends. `refuse_written` checks the tables written until then.
 pub fn command_ends(statement: *mut pg_sys::Node) {
     let ended = UNDER_WAY.with_borrow_mut(|commands| {
         let place = commands.iter().rposition(|command| command.statement == statement.addr())?;
@@ -53,12 +54,12 @@ pub fn command_ends(statement: *mut pg_sys::Node) {
     WRITTEN.set(ended.map(|command| command.written).unwrap_or_default());
 }
 
-/// Whether anything was.
+/// Returns whether any table was written.
 pub fn any() -> bool {
     WRITTEN.with_borrow(|written| !written.is_empty())
 }
 
-/// The guard has looked at the end of the command.
+/// Call when the guard has checked the end of the command.
 pub fn command_is_checked() {
     WRITTEN.take();
 }
@@ -74,16 +75,16 @@ fn is_noting() -> bool {
     UNDER_WAY.with_borrow(|commands| !commands.is_empty())
 }
 
-/// A statement ends.
+/// Call when a statement ends.
 ///
 /// # Safety
-/// `query` must be one that ExecutorFinish has just been called for.
+/// `query` must have just passed through ExecutorFinish.
 pub unsafe fn statement_ends(query: *mut pg_sys::QueryDesc) {
     if !is_noting() {
         return;
     }
-    // SAFETY: the executor's state lives until ExecutorEnd. The lists hold the relations that it
-    // has opened to write to them.
+    // SAFETY: the executor's state lives until ExecutorEnd. The lists hold the relations that the
+    // executor opened for writing.
     unsafe {
         let state = (*query).estate;
         for list in
@@ -95,14 +96,14 @@ pub unsafe fn statement_ends(query: *mut pg_sys::QueryDesc) {
     }
 }
 
-/// COPY begins, which writes without the executor. Where it puts the rows of a partitioned table is
-/// not asked.
+/// Call when COPY begins, which writes without the executor. Tracks the named table only, not the
+/// partitions that receive the rows.
 ///
 /// # Safety
 /// `statement` must be a utility statement.
 pub unsafe fn copy_begins(statement: *mut pg_sys::Node) {
-    // SAFETY: as the caller promises; a node's tag says what it is. The look-up returns an invalid
-    // oid for a name of nothing.
+    // SAFETY: `statement` is a utility statement (see # Safety), and its tag tells its type. The
+    // look-up returns an invalid oid for an unknown name.
     unsafe {
         if !is_noting() || (*statement).type_ != pg_sys::NodeTag::T_CopyStmt {
             return;
@@ -123,7 +124,8 @@ pub unsafe fn copy_begins(statement: *mut pg_sys::Node) {
     }
 }
 
-/// `lead_audit.refuse_written(oid[])`: an error if the command's code wrote to one of these tables.
+/// `lead_audit.refuse_written(oid[])`: raises an error if the command's code wrote to one of these
+/// tables.
 #[pg_extern(sql = false)]
 fn refuse_written(relations: Vec<pg_sys::Oid>) {
     let written = WRITTEN.with_borrow(|written| {
@@ -141,7 +143,7 @@ fn refuse_written(relations: Vec<pg_sys::Oid>) {
     }
 }
 
-/// A transaction ends, and what was under way in it.
+/// Call when a transaction ends. Its commands end with it.
 pub fn transaction_ends(committed: bool) {
     UNDER_WAY.with_borrow_mut(|commands| {
         commands.retain_mut(|command| {
@@ -152,7 +154,7 @@ pub fn transaction_ends(committed: bool) {
     });
 }
 
-/// A subtransaction is rolled back, and what was under way in it.
+/// Call when a subtransaction rolls back. Its commands end with it.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     UNDER_WAY.with_borrow_mut(|commands| commands.retain(|command| command.subtransaction < own));
 }

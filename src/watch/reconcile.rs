@@ -1,5 +1,5 @@
-//! The worker compares the watched tables with the catalog: soon after any relation changed, and
-//! every minute. It finds what got past the DDL guard, in whatever way.
+//! Compares the watched tables with the catalog, soon after any relation changed and every minute.
+//! The worker runs it, to find changes that bypassed the DDL guard.
 
 use super::ddl::{failed, mend};
 use crate::entries::relation_of_schema;
@@ -8,19 +8,19 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How often to look whether a relation changed.
+/// Interval between checks for changed relations.
 pub const INTERVAL: Duration = Duration::from_secs(2);
 
-/// How often to compare even if none did.
+/// Interval between comparisons when no relation changed.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// How often the same fault is logged.
+/// Minimum time between two log messages about the same fault.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
-/// The fault of a table that somebody has locked.
+/// The fault of a table that another session has locked.
 const LOCKED: &str = "locked";
 
-/// After so many turns that found a table locked, the next one waits longer for it.
+/// After this many turns that met a locked table, the next turn waits longer for the lock.
 const PATIENT_AFTER: u32 = 3;
 
 thread_local! {
@@ -30,21 +30,21 @@ thread_local! {
     static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// One turn of the worker, in a transaction: its beginning took in what other sessions said of
-/// relations.
+/// Runs one turn of the worker, in a transaction. The start of the transaction has processed the
+/// relation invalidations of other sessions.
 ///
-/// An error leaves the relations changed, so the next turn compares them again.
+/// After an error the relations still count as changed, so the next turn compares them again.
 pub fn tick() {
     let is_due = CHANGED.get() || LAST.get().is_none_or(|last| last.elapsed() >= LONGEST);
-    // Older SQL objects have no such check.
+    // Older SQL objects lack this check.
     if !is_due || relation_of_schema(c"watch_fault") == pg_sys::InvalidOid {
         return;
     }
     CHANGED.set(false);
     let done = Finally(true);
-    // Below deadlock_timeout: of a session and the worker that wait for each other, it is the
-    // worker that gives up. A table that is always in use is waited for longer, and then keeps
-    // others waiting for that long.
+    // Below deadlock_timeout, so that in a deadlock with a session the worker gives up first. For a
+    // table that is always in use, the worker waits longer, and blocks other sessions for that
+    // time.
     let patience = if LOCKED_TURNS.get() < PATIENT_AFTER {
         5
     } else {
@@ -64,7 +64,7 @@ pub fn tick() {
         } else {
             0
         });
-        return; // looks again soon
+        return; // the next turn compares again
     }
     LOCKED_TURNS.set(0);
     done.succeeded();
@@ -83,7 +83,7 @@ fn say((relation, fault): (String, String)) {
     }
 }
 
-/// Notes that the comparison did not come to its end, unless it did.
+/// Records that the comparison is incomplete, unless it succeeded.
 struct Finally(bool);
 
 impl Finally {
@@ -100,7 +100,7 @@ impl Drop for Finally {
     }
 }
 
-/// Postgres says that some relation changed.
+/// Call when PostgreSQL reports that a relation changed.
 pub fn relation_changed() {
     CHANGED.set(true);
 }

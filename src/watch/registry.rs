@@ -1,9 +1,9 @@
-//! The tables `lead_audit.watch` and `lead_audit.watched_relation`, read and written for the DDL
+//! Reads and writes the tables `lead_audit.watch` and `lead_audit.watched_relation` for the DDL
 //! guard, enable() and disable().
 //!
-//! Two things are different from SQL. A row is read as it is now, whatever the snapshot of the
-//! transaction. And reading leaves no trace that SERIALIZABLE would find: DDL on one table has
-//! nothing to do with DDL on another, though both are noted in the same tables.
+//! Differs from SQL in two ways. It reads the current row, whatever the snapshot of the
+//! transaction. And its reads take no predicate locks: under SERIALIZABLE, DDL on one table must
+//! not conflict with DDL on another, although both use the same tables.
 
 use crate::entries::relation_of_schema;
 use crate::pg::{NewestSnapshot, OpenRelation, ServerError, SpiPlan, with_spi, with_tid_scans};
@@ -11,14 +11,14 @@ use pgrx::iter::SetOfIterator;
 use pgrx::{FromDatum, IntoDatum, PgList, PgSqlErrorCode, Uuid, pg_extern, pg_sys};
 use std::ffi::CStr;
 
-/// Which of the two tables.
+/// One of the two tables.
 #[derive(Clone, Copy)]
 enum Table {
     Watch,
     WatchedRelation,
 }
 
-/// A condition: this column, found by name, has this value.
+/// A condition: the column of this name has this value.
 struct Key<'a> {
     column: &'a CStr,
     equals: u32,
@@ -72,18 +72,18 @@ impl Table {
         found
     }
 
-    /// Calls `each` with the rows that fulfil all conditions, and where they are.
+    /// Calls `each` with the rows that fulfil all conditions, and their positions.
     ///
-    /// The scan itself sees every version of every row (SnapshotAny), for which PostgreSQL takes no
-    /// predicate lock; the snapshot then says which version counts.
+    /// The scan sees every version of every row (SnapshotAny), because PostgreSQL takes no
+    /// predicate lock for such a scan. The snapshot then selects the visible version.
     fn each_row(self, keys: &[Key], mut each: impl FnMut(&Row)) {
         let snapshot = NewestSnapshot::take();
         let table = OpenRelation::open(self.oid(), pg_sys::AccessShareLock);
         let numbers: Vec<i16> = keys.iter().map(|key| column_number(&table, key.column)).collect();
         let index = index_on(&table, &numbers);
-        // SAFETY: a scan of an open table, which ends before it is closed. The conditions' values
-        // outlive it. A row stays until the next is fetched. The table's access method is that of
-        // the open table, and the slot is the scan's. After an error the abort of the transaction
+        // SAFETY: a scan of an open table, which ends before the table is closed. The conditions'
+        // values outlive the scan. A row stays until the next is fetched. The access method belongs
+        // to the open table, and the slot to the scan. After an error the abort of the transaction
         // cleans up.
         unsafe {
             let mut conditions: Vec<pg_sys::ScanKeyData> = Vec::with_capacity(keys.len());
@@ -129,7 +129,7 @@ impl Table {
         }
     }
 
-    /// A value of the first row that fulfils all conditions.
+    /// Returns a value of the first row that fulfils all conditions.
     fn first<R>(self, keys: &[Key], mut value: impl FnMut(&Row) -> Option<R>) -> Option<R> {
         let mut found = None;
         self.each_row(keys, |row| {
@@ -140,8 +140,8 @@ impl Table {
         found
     }
 
-    /// Waits until no other transaction is about to change the row of this key, and keeps others
-    /// from it until this one ends.
+    /// Waits for other transactions that change the row of this key, and blocks them until this
+    /// transaction ends.
     fn lock(self, key: u32) {
         // SAFETY: takes any numbers.
         unsafe {
@@ -155,18 +155,18 @@ impl Table {
     }
 }
 
-/// A row that a scan is at.
+/// The current row of a scan.
 struct Row<'a> {
     tuple: pg_sys::HeapTuple,
     table: &'a OpenRelation,
 }
 
 impl Row<'_> {
-    /// The caller says the column's type, which is that of sql/20_watch.sql.
+    /// Reads a column. `T` must match the column's type in sql/20_watch.sql.
     fn column<T: FromDatum>(&self, name: &CStr) -> Option<T> {
         let number = column_number(self.table, name);
         let mut is_null = true;
-        // SAFETY: the row is one of the table, and the column was found in it.
+        // SAFETY: the row belongs to the table, and the column was found in the table.
         unsafe {
             let value = pg_sys::heap_getattr(
                 self.tuple,
@@ -178,9 +178,9 @@ impl Row<'_> {
         }
     }
 
-    /// A copy of the row as a value of the table's row type.
+    /// Copies the row as a value of the table's row type.
     fn as_datum(&self) -> pg_sys::Datum {
-        // SAFETY: the row is one of the table.
+        // SAFETY: the row belongs to the table.
         unsafe { pg_sys::heap_copy_tuple_as_datum(self.tuple, self.table.tuple_desc()) }
     }
 }
@@ -203,9 +203,10 @@ fn missing(what: &str) -> ! {
     .raise(None)
 }
 
-/// A B-tree index that begins with these columns; without one the whole table is read.
+/// Returns a B-tree index that begins with these columns. Without an index, the scan reads the
+/// whole table.
 fn index_on(table: &OpenRelation, columns: &[i16]) -> Option<pg_sys::Oid> {
-    // SAFETY: the table is open; each index is locked with it, and closed when it was looked at.
+    // SAFETY: the table is open; each index is locked with it, and closed after the look.
     unsafe {
         let all = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(table.as_ptr()));
         all.iter_oid().find(|&oid| {
@@ -226,26 +227,26 @@ fn index_on(table: &OpenRelation, columns: &[i16]) -> Option<pg_sys::Oid> {
 
 // ---- reading ------------------------------------------------------------------------------------
 
-/// Whether rows that replication brings are recorded for this identity.
+/// Returns whether replicated rows are recorded for this watch id.
 pub fn is_for_replicas(identity: [u8; 16]) -> bool {
     Table::Watch
         .first(&[Key::uuid(c"watch_id", identity)], |row| row.column(c"replica"))
         .unwrap_or(false)
 }
 
-/// The watched table that a relation is known to belong to.
+/// Returns the watch id of the table that a relation belongs to, if known.
 pub fn identity_of(relation: pg_sys::Oid) -> Option<[u8; 16]> {
     Table::WatchedRelation
         .first(&[Key::oid(c"relation", relation)], |row| row.column(c"watch_id"))
         .map(|id: Uuid| *id.as_bytes())
 }
 
-/// The first argument of a call; `None` for NULL.
+/// Returns the first argument of a call; `None` for NULL.
 ///
 /// # Safety
 /// `call` must be a valid call with an argument of type `T`.
 unsafe fn argument<T: FromDatum>(call: pg_sys::FunctionCallInfo) -> Option<T> {
-    // SAFETY: as the caller promises.
+    // SAFETY: `call` is valid and its argument has type `T` (see # Safety).
     unsafe {
         let first = (*call).args.as_slice(1)[0];
         T::from_datum(first.value, first.isnull)
@@ -255,12 +256,12 @@ unsafe fn argument<T: FromDatum>(call: pg_sys::FunctionCallInfo) -> Option<T> {
 /// # Safety
 /// `call` must be a valid call.
 unsafe fn answer(call: pg_sys::FunctionCallInfo, row: Option<pg_sys::Datum>) -> pg_sys::Datum {
-    // SAFETY: as the caller promises.
+    // SAFETY: `call` is valid (see # Safety).
     unsafe { (*call).isnull = row.is_none() };
     row.unwrap_or(pg_sys::Datum::from(0))
 }
 
-/// Tells Postgres how `lead_audit_watch_row` is to be called.
+/// Tells Postgres the calling convention of `lead_audit_watch_row`.
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_lead_audit_watch_row() -> &'static pg_sys::Pg_finfo_record {
     &pg_sys::Pg_finfo_record { api_version: 1 }
@@ -275,7 +276,7 @@ pub extern "C" fn pg_finfo_lead_audit_watch_row() -> &'static pg_sys::Pg_finfo_r
 pub unsafe extern "C-unwind" fn lead_audit_watch_row(
     call: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: Postgres passes a valid call, with the argument that the declaration says.
+    // SAFETY: Postgres passes a valid call, with the declared argument.
     unsafe {
         let row = argument::<Uuid>(call).and_then(|identity| {
             Table::Watch
@@ -285,7 +286,7 @@ pub unsafe extern "C-unwind" fn lead_audit_watch_row(
     }
 }
 
-/// Tells Postgres how `lead_audit_relation_row` is to be called.
+/// Tells Postgres the calling convention of `lead_audit_relation_row`.
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_lead_audit_relation_row() -> &'static pg_sys::Pg_finfo_record {
     &pg_sys::Pg_finfo_record { api_version: 1 }
@@ -320,14 +321,13 @@ fn relations(keys: &[Key], wanted: impl Fn(&Row) -> bool) -> SetOfIterator<'stat
     SetOfIterator::new(found)
 }
 
-/// `lead_audit_internal.relations_of(uuid)`: the relations that are known to belong to a watched
-/// table.
+/// `lead_audit_internal.relations_of(uuid)`: the known relations of a watched table.
 #[pg_extern(sql = false)]
 fn relations_of(identity: Uuid) -> SetOfIterator<'static, pg_sys::Oid> {
     relations(&[Key::uuid(c"watch_id", *identity.as_bytes())], |_| true)
 }
 
-/// `lead_audit_internal.roots_of(uuid)`: those of them that are the table itself.
+/// `lead_audit_internal.roots_of(uuid)`: the known relations that are the watched table itself.
 #[pg_extern(sql = false)]
 fn roots_of(identity: Uuid) -> SetOfIterator<'static, pg_sys::Oid> {
     relations(
@@ -336,8 +336,8 @@ fn roots_of(identity: Uuid) -> SetOfIterator<'static, pg_sys::Oid> {
     )
 }
 
-/// `lead_audit_internal.renamed_relations()`: all known relations that have another name than is
-/// known. Reads the whole table.
+/// `lead_audit_internal.renamed_relations()`: all known relations whose name differs from the
+/// stored name. Reads the whole table.
 #[pg_extern(sql = false)]
 fn renamed_relations() -> SetOfIterator<'static, pg_sys::Oid> {
     relations(&[], |row| {
@@ -348,8 +348,8 @@ fn renamed_relations() -> SetOfIterator<'static, pg_sys::Oid> {
     })
 }
 
-/// `lead_audit_internal.identities_named(text, text)`: of tables that were seen last under this
-/// name, whatever their state.
+/// `lead_audit_internal.identities_named(text, text)`: the watch ids of tables last seen under this
+/// name, in any state.
 #[pg_extern(sql = false)]
 fn identities_named(schema: &str, table: &str) -> SetOfIterator<'static, Uuid> {
     let mut found = Vec::new();
@@ -364,13 +364,13 @@ fn identities_named(schema: &str, table: &str) -> SetOfIterator<'static, Uuid> {
 // ---- writing ------------------------------------------------------------------------------------
 
 /// `lead_audit_internal.lock_watch(uuid)`: keeps other transactions from changing the row in
-/// lead_audit.watch until this one ends.
+/// lead_audit.watch until this transaction ends.
 #[pg_extern(sql = false)]
 fn lock_watch(identity: Uuid) {
     Table::Watch.lock(hash(&identity));
 }
 
-/// Two identities that have the same hash wait for each other once, and nothing else.
+/// Two watch ids with the same hash only wait for each other needlessly.
 fn hash(identity: &Uuid) -> u32 {
     let bytes = identity.as_bytes();
     u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
@@ -390,18 +390,18 @@ const UPDATE_RELATION: &str = "UPDATE lead_audit.watched_relation m SET watch_id
 const DELETE_RELATION: &str =
     "DELETE FROM lead_audit.watched_relation m WHERE m.ctid OPERATOR(pg_catalog.=) $1";
 
-/// Where a row is.
+/// Returns the position of the row with this key.
 fn place(table: Table, key: Key) -> Option<pg_sys::ItemPointerData> {
-    // SAFETY: the row that the scan is at.
+    // SAFETY: the row is the current one of the scan.
     table.first(&[key], |row| Some(unsafe { (*row.tuple).t_self }))
 }
 
-/// Puts a row in place of the one that has its key, or adds it. The key is locked.
+/// Replaces the row with this key, or inserts it. The caller has locked the key.
 fn put(table: Table, key: Key, row: pg_sys::Datum, statements: (&str, &str)) {
     let found = place(table, key);
     // SAFETY: a look-up of the table's row type.
     let row_type = unsafe { pg_sys::get_rel_type_id(table.oid()) };
-    // Taken after the row was found: nobody else changes it any more.
+    // Taken after the row was found: no other transaction changes it any more.
     let snapshot = NewestSnapshot::take();
     with_spi(|| match found {
         None => {
@@ -415,13 +415,13 @@ fn put(table: Table, key: Key, row: pg_sys::Datum, statements: (&str, &str)) {
     });
 }
 
-/// A field of a row that is an argument.
+/// Returns a field of a composite argument.
 ///
 /// # Safety
 /// `row` must be a composite value with a field of this name and type.
 unsafe fn field<T: FromDatum>(row: pg_sys::Datum, name: &CStr) -> Option<T> {
     let mut is_null = true;
-    // SAFETY: as the caller promises. The value is made whole first.
+    // SAFETY: `row` is composite and has the field (see # Safety). The value is detoasted first.
     unsafe {
         let header =
             pg_sys::pg_detoast_datum(row.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
@@ -430,7 +430,7 @@ unsafe fn field<T: FromDatum>(row: pg_sys::Datum, name: &CStr) -> Option<T> {
     }
 }
 
-/// Tells Postgres how `lead_audit_put_watch` is to be called.
+/// Tells Postgres the calling convention of `lead_audit_put_watch`.
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_lead_audit_put_watch() -> &'static pg_sys::Pg_finfo_record {
     &pg_sys::Pg_finfo_record { api_version: 1 }
@@ -445,8 +445,7 @@ pub extern "C" fn pg_finfo_lead_audit_put_watch() -> &'static pg_sys::Pg_finfo_r
 pub unsafe extern "C-unwind" fn lead_audit_put_watch(
     call: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: Postgres passes a valid call of a strict function, with the argument that the
-    // declaration says.
+    // SAFETY: Postgres passes a valid call of a strict function, with the declared argument.
     unsafe {
         let row = (*call).args.as_slice(1)[0].value;
         if let Some(identity) = field::<Uuid>(row, c"watch_id") {
@@ -462,7 +461,7 @@ pub unsafe extern "C-unwind" fn lead_audit_put_watch(
     pg_sys::Datum::from(0)
 }
 
-/// Tells Postgres how `lead_audit_put_relation` is to be called.
+/// Tells Postgres the calling convention of `lead_audit_put_relation`.
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_lead_audit_put_relation() -> &'static pg_sys::Pg_finfo_record {
     &pg_sys::Pg_finfo_record { api_version: 1 }
@@ -493,7 +492,7 @@ pub unsafe extern "C-unwind" fn lead_audit_put_relation(
     pg_sys::Datum::from(0)
 }
 
-/// `lead_audit_internal.forget_relation(oid)`: whether it was known.
+/// `lead_audit_internal.forget_relation(oid)`: returns whether the relation was known.
 #[pg_extern(sql = false)]
 fn forget_relation(relation: pg_sys::Oid) -> bool {
     Table::WatchedRelation.lock(relation.to_u32());

@@ -1,11 +1,11 @@
-//! The commands by which lead_audit makes and drops its triggers. They run with the rights of the
+//! Runs the commands that create and drop lead_audit's triggers. They run with the rights of the
 //! extension's owner, a superuser.
 //!
-//! PostgreSQL works out expressions without columns when it reads a partition key or an index, so
-//! CREATE TRIGGER on a partitioned table calls functions of the table's owner. They must not have
-//! all rights, nor write to a table that is about to have its triggers. So each such function runs
-//! as the table's owner, in a security-restricted operation that is read-only; in the worker none
-//! does. Event triggers run with the rights of whoever began it all.
+//! PostgreSQL evaluates constant expressions when it reads a partition key or an index, so CREATE
+//! TRIGGER on a partitioned table calls functions of the table's owner. Such functions must not get
+//! a superuser's rights, nor write to a table that is about to get its triggers. So each runs as
+//! the table's owner, in a read-only security-restricted operation. In the worker it is refused.
+//! Event triggers run with the rights of the role that started the command.
 
 use super::ddl::{self, Suspended};
 use crate::actor;
@@ -14,25 +14,25 @@ use pgrx::{PgSqlErrorCode, Spi, pg_extern, pg_sys};
 use std::cell::Cell;
 use std::ffi::c_int;
 
-/// What may run.
+/// Which functions may run.
 #[derive(Clone, Copy)]
 enum State {
-    /// No such command is under way.
+    /// No trigger command is running.
     Idle,
-    /// PostgreSQL's functions and lead_audit's only.
+    /// Only functions of PostgreSQL and lead_audit may run.
     Restricted(For),
-    /// Another function is running.
+    /// A function of another role is running.
     Lent(Call),
 }
 
-/// For whom the command runs, and whose table it is about.
+/// The role that the command runs for, and the owner of its table.
 #[derive(Clone, Copy)]
 struct For {
     role: pg_sys::Oid,
     owner: pg_sys::Oid,
 }
 
-/// A call of another function, and what to go back to at its end.
+/// A call of another role's function, and the state to restore at its end.
 #[derive(Clone, Copy)]
 struct Call {
     function: pg_sys::Oid,
@@ -70,23 +70,24 @@ fn run_trigger_ddl(relation: pg_sys::Oid, command: &str) {
     }
 }
 
-/// Whether such a command is under way. Asked for each look-up of a function.
+/// Returns whether a trigger command is running. PostgreSQL's fmgr hook asks for each function
+/// look-up.
 pub fn restricts_calls() -> bool {
     matches!(STATE.get(), State::Restricted(_))
 }
 
-/// Whether calls of the function are to be told of, then.
+/// Returns whether the hook must report calls of this function while a trigger command runs.
 pub fn concerns_call(function: pg_sys::Oid) -> bool {
     !is_trusted(function)
 }
 
-/// Functions that come with PostgreSQL, and those of the extension itself.
+/// Returns whether the function belongs to PostgreSQL or to this extension.
 fn is_trusted(function: pg_sys::Oid) -> bool {
     if function.to_u32() < pg_sys::FirstNormalObjectId {
         return true;
     }
-    // SAFETY: look-ups by any oid and by name, which return an invalid oid for what belongs to no
-    // extension, and for no extension.
+    // SAFETY: look-ups by any oid and by name, which return an invalid oid if there is no
+    // extension.
     unsafe {
         let extension = pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, function);
         extension != pg_sys::InvalidOid
@@ -94,14 +95,14 @@ fn is_trusted(function: pg_sys::Oid) -> bool {
     }
 }
 
-/// A function is about to be called.
+/// Call before a function is called.
 pub fn call_begins(function: pg_sys::Oid) {
     let State::Restricted(within) = STATE.get() else { return };
     if is_trusted(function) {
         return;
     }
-    // SAFETY: a look-up by any oid, and variables of the session. All is put back at the end of the
-    // call, or by the abort of the (sub)transaction.
+    // SAFETY: a look-up by any oid, and variables of the session. The end of the call, or the abort
+    // of the (sub)transaction, restores them.
     unsafe {
         let (mut user, mut context) = (pg_sys::InvalidOid, 0);
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
@@ -137,7 +138,7 @@ pub fn call_begins(function: pg_sys::Oid) {
     }
 }
 
-/// A call of a function ended, by an error or not.
+/// Call when a function returns or fails.
 pub fn call_ends(function: pg_sys::Oid, failed: bool) {
     let State::Lent(call) = STATE.get() else { return };
     if call.function != function {
@@ -146,7 +147,7 @@ pub fn call_ends(function: pg_sys::Oid, failed: bool) {
     ddl::resume(call.guard);
     STATE.set(State::Restricted(call.within));
     if !failed {
-        // SAFETY: what was found at the beginning of the call.
+        // SAFETY: restores the values saved at the beginning of the call.
         unsafe {
             pg_sys::XactReadOnly = call.is_read_only;
             pg_sys::AtEOXact_GUC(false, call.settings);

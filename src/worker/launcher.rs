@@ -1,5 +1,5 @@
-//! The launcher: sees to it that each database with the extension has its worker. It is in no
-//! database itself, so it is in nobody's way, and reads nothing but pg_database.
+//! The launcher: starts a worker for each database that has the extension. It connects to no
+//! database, so it never blocks DROP DATABASE, and reads only pg_database.
 
 use crate::failures;
 use crate::failures::queue::{self, MAX_DATABASES, Presence, Problem, WorkerExit};
@@ -10,22 +10,22 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{CStr, CString};
 use std::time::{Duration, Instant};
 
-/// How long after a crash of the launcher Postgres starts it again.
+/// Time until Postgres restarts the launcher after a crash.
 pub const RESTART_SECONDS: i32 = 5;
 
-/// How often pg_database is read although nobody said that a database had come or gone.
+/// Interval between reads of pg_database when no session reported a new or dropped database.
 const LOOK_AROUND: Duration = Duration::from_secs(60);
 
-/// How long after a worker ended with an error it is started again.
+/// Time until a worker is restarted after it ended with an error.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-/// How long to wait for a process when there is none left.
+/// Pause when no background process is free.
 const AFTER_SHORTAGE: Duration = Duration::from_secs(5);
 
-/// How many databases are looked into at a time.
+/// Maximum number of databases probed at the same time.
 const PROBES: usize = 2;
 
-/// How long the workers have to write what is queued when the server shuts down.
+/// Time for the workers to write queued records when the server shuts down.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
 struct Started {
@@ -34,23 +34,23 @@ struct Started {
 
 struct Launcher {
     databases: HashMap<pg_sys::Oid, CString>,
-    /// Those that nobody has looked into yet.
+    /// Databases that no worker has probed yet.
     unknown: VecDeque<pg_sys::Oid>,
-    /// Workers that were asked for and have not said yet that they are there.
+    /// Workers that were started and have not reported yet.
     started: HashMap<pg_sys::Oid, Started>,
     retry_at: HashMap<pg_sys::Oid, Instant>,
     next_look: Instant,
     short_of_processes: bool,
 }
 
-/// What Postgres calls in the launcher's process.
+/// The entry point of the launcher's process.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn lead_audit_launcher_main(_argument: pg_sys::Datum) {
     handle_signals();
     failures::switch_off();
-    // SAFETY: at the beginning of the process. No database and no user: only what all databases
-    // share can be read.
+    // SAFETY: at the beginning of the process. No database and no user: only shared catalogs can be
+    // read.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
         pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(0));
@@ -76,13 +76,12 @@ pub extern "C-unwind" fn lead_audit_launcher_main(_argument: pg_sys::Datum) {
         wait(launcher.time_to_wait());
     }
     launcher.end();
-    // SAFETY: nothing of Rust's is left that would have to be dropped. Postgres starts a process
-    // again that ends with 1.
+    // SAFETY: no Rust value is left to drop. Postgres restarts a process that exits with 1.
     unsafe { pg_sys::proc_exit(1) }
 }
 
-/// Whatever ends the launcher: workers that are there go on, but where there is none, failures go
-/// to the server's log.
+/// Runs when the launcher ends for any reason. Running workers continue. In a database without a
+/// worker, records of failed statements go to the server's log.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
     if !is_any_worker_alive() {
@@ -133,8 +132,7 @@ impl Launcher {
         }
     }
 
-    /// Reads which databases there are. New ones are to be looked into, those that are gone are
-    /// forgotten.
+    /// Reads the list of databases. Queues new databases for a probe, and forgets dropped ones.
     fn look_around(&mut self) {
         let found = match in_transaction(c"looking for databases", read_databases) {
             Ok(found) => found,
@@ -158,19 +156,19 @@ impl Launcher {
         }
     }
 
-    /// Whether the workers that were asked for have come, or will not.
+    /// Checks whether the started workers have reported, or have ended.
     fn see_to_started(&mut self) {
         let asked: Vec<_> =
             self.started.iter().map(|(oid, started)| (*oid, started.handle)).collect();
         for (oid, handle) in asked {
             let mut pid = 0;
-            // SAFETY: the handle is one that Postgres made for this process.
+            // SAFETY: Postgres created the handle for this process.
             let status = unsafe { pg_sys::GetBackgroundWorkerPid(handle, &mut pid) };
             if status != pg_sys::BgwHandleStatus::BGWH_STOPPED {
                 continue;
             }
             self.started.remove(&oid);
-            // SAFETY: the handle was allocated for us and is not used any more.
+            // SAFETY: the handle was allocated for this process and is not used any more.
             unsafe { pg_sys::pfree(handle.cast()) };
             let outcome =
                 queue::find(oid, |database| database.last_exit).unwrap_or(WorkerExit::NoExtension);
@@ -195,7 +193,7 @@ impl Launcher {
         worker.bgw_restart_time = pg_sys::BGW_NEVER_RESTART;
         worker.bgw_main_arg = pg_sys::Datum::from(oid);
         let mut handle = std::ptr::null_mut();
-        // SAFETY: Postgres copies the description. The handle is to live longer than a transaction.
+        // SAFETY: Postgres copies the description. The handle must outlive the transaction.
         let registered = unsafe {
             worker.bgw_notify_pid = pg_sys::MyProcPid;
             pg_sys::CurrentMemoryContext = pg_sys::TopMemoryContext;
@@ -224,7 +222,8 @@ impl Launcher {
         }
     }
 
-    /// A database that is gone, or has no extension. What was queued for it goes to the log.
+    /// Releases a database that was dropped or lacks the extension. Its queued records go to the
+    /// log.
     fn let_go(&mut self, oid: pg_sys::Oid, is_gone: bool) {
         failures::log_rest(oid);
         queue::forget(oid, is_gone);
@@ -235,14 +234,16 @@ impl Launcher {
         let now = Instant::now();
         let next =
             self.retry_at.values().min().copied().unwrap_or(self.next_look).min(self.next_look);
-        // A worker that starts or ends wakes us; those that hold a database do when they let it go.
+        // A worker wakes the launcher when it starts or ends; a session that holds a database does
+        // when it releases it.
         let longest =
             if self.unknown.is_empty() { LOOK_AROUND } else { Duration::from_millis(100) };
         next.saturating_duration_since(now).clamp(Duration::from_millis(10), longest)
     }
 
-    /// The server shuts down: the workers get time to write, the rest goes to the log. If they do
-    /// not end, it was the launcher alone that somebody ended; Postgres starts it again.
+    /// At a shutdown of the server, waits for the workers to write, and sends the remaining records
+    /// to the log. If the workers do not end, only the launcher was terminated, and Postgres
+    /// restarts it.
     fn end(&mut self) {
         let deadline = Instant::now() + LAST_WRITES;
         while is_any_worker_alive() {
@@ -264,11 +265,11 @@ fn is_any_worker_alive() -> bool {
     alive
 }
 
-/// Name and oid of each database that can be connected to, or that has a worker.
+/// Returns name and oid of each database that accepts connections or has a worker.
 fn read_databases() -> HashMap<pg_sys::Oid, CString> {
     let mut databases = HashMap::new();
-    // SAFETY: a scan of a shared catalog, ended before it is closed; a tuple stays until the next
-    // is fetched.
+    // SAFETY: a scan of a shared catalog, ended before the catalog is closed; a tuple stays until
+    // the next is fetched.
     unsafe {
         let table = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
         let scan = pg_sys::table_beginscan_catalog(table, 0, std::ptr::null_mut());
@@ -278,7 +279,7 @@ fn read_databases() -> HashMap<pg_sys::Oid, CString> {
                 break;
             }
             let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-            // An owner can close a database to new sessions while others are in it.
+            // An owner can close a database to new sessions while existing sessions continue.
             if (*row).datallowconn || queue::find((*row).oid, |_| ()).is_some() {
                 databases
                     .insert((*row).oid, CStr::from_ptr((*row).datname.data.as_ptr()).to_owned());

@@ -1,5 +1,5 @@
-//! What a worker does, in this order, each task in transactions of its own. A task comes back with
-//! an error that is logged, and is left alone for a while that grows with each error.
+//! The tasks of a worker, in order of execution. Each runs in its own transactions. If a task
+//! returns an error, the worker logs it and retries after a pause that grows with each error.
 
 use crate::failures;
 use crate::pg::{NextTurn, ServerError, in_extension_transaction, must_stop};
@@ -9,21 +9,20 @@ use crate::watch;
 use pgrx::PgSqlErrorCode;
 use std::time::{Duration, Instant};
 
-/// Something that a worker does every now and then, and when it is woken.
+/// A task that a worker runs at intervals, and when it is woken.
 pub struct Task {
-    /// For the log: "lead_audit: could not NAME".
+    /// The name for the log: "lead_audit: could not NAME".
     pub name: &'static str,
-    /// How long after the beginning of a turn the next one is due. It is asked each time, since
-    /// settings can change.
+    /// Time from the beginning of a turn to the next turn. A function, since settings can change.
     pub interval: fn() -> Duration,
-    /// Whether it is also due whenever the worker's latch is set.
+    /// Whether the task is also due when the worker's latch is set.
     pub on_wake: bool,
-    /// One turn: outside of a transaction, so that it can have as many as it needs
+    /// Runs one turn, outside of a transaction. The task opens the transactions that it needs
     /// (`pg::in_transaction`).
     pub run: fn() -> Result<NextTurn, ServerError>,
 }
 
-/// The tasks.
+/// All tasks, in order of execution.
 pub const TASKS: &[Task] = &[
     Task {
         name: "write failed operations",
@@ -46,7 +45,7 @@ pub const TASKS: &[Task] = &[
     },
 ];
 
-/// How often to look whether sealing was switched on.
+/// Interval between checks whether sealing was switched on.
 const SWITCHED_OFF: Duration = Duration::from_secs(10);
 
 fn seal_interval() -> Duration {
@@ -62,24 +61,24 @@ fn seal_if_wanted() -> Result<NextTurn, ServerError> {
     Ok(if more == Some(true) { NextTurn::AtOnce } else { NextTurn::AtInterval })
 }
 
-/// A session that seals leaves it to the worker to send the checkpoint.
+/// The worker also sends the checkpoints that other sessions seal, so it looks at intervals.
 fn notify_interval() -> Duration {
     seal_interval().min(SWITCHED_OFF)
 }
 
 fn notify() -> Result<NextTurn, ServerError> {
-    // How long to wait after a failure.
+    // Pause after a failure.
     const PAUSE: Duration = Duration::from_secs(10);
     Ok(if seal::notify() || must_stop() { NextTurn::AtInterval } else { NextTurn::After(PAUSE) })
 }
 
 fn check_watched() -> Result<NextTurn, ServerError> {
-    // Nothing is lost without a last look.
+    // Nothing is lost if the last look is skipped at shutdown.
     if must_stop() {
         return Ok(NextTurn::AtInterval);
     }
     match in_extension_transaction(c"checking the watched tables", watch::check) {
-        // Somebody has locked a table. The next turn looks again.
+        // Another session has locked a table. The next turn tries again.
         Err(error) if error.code == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
             Ok(NextTurn::AtInterval)
         }
@@ -90,16 +89,16 @@ fn check_watched() -> Result<NextTurn, ServerError> {
 /// Longest pause after errors.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// A task and when its next turn is.
+/// A task and the time of its next turn.
 pub struct Schedule {
     task: &'static Task,
     due: Instant,
-    /// Whether it said itself when it wants to come again.
+    /// Whether the task itself set the time of its next turn.
     rests: bool,
     errors: u32,
 }
 
-/// All tasks, due now.
+/// Returns all tasks, due now.
 pub fn schedules() -> Vec<Schedule> {
     TASKS
         .iter()
@@ -108,22 +107,23 @@ pub fn schedules() -> Vec<Schedule> {
 }
 
 impl Schedule {
-    /// How long until its next turn.
+    /// Returns the time until the next turn.
     pub fn time_left(&self) -> Duration {
         self.due.saturating_duration_since(Instant::now())
     }
 
-    /// The worker does not sleep any more: what waits for that is due, unless it pauses after an
-    /// error. It need not have been woken for that: a lock that one of its transactions waited for
-    /// takes a call away. Only a task that rests is not disturbed without one.
+    /// Makes the task due if it runs on wake-up, unless it pauses after an error. Call this after a
+    /// task even without a wake-up: a lock wait in a transaction resets the latch, and so can lose
+    /// a wake-up. A task that set its own time stays undisturbed in that case.
     pub fn wake(&mut self, woken: bool) {
         if self.task.on_wake && self.errors == 0 && (woken || !self.rests) {
             self.due = Instant::now();
         }
     }
 
-    /// Runs it if it is due; an error is logged. Returns whether it ran although nobody need have
-    /// woken the worker for it: then it may have waited for a lock, and so have taken a call away.
+    /// Runs the task if it is due, and logs an error. Returns true if the task may have lost a
+    /// wake-up of the others: it ran, does not run on wake-up, and a lock wait may have reset the
+    /// latch.
     pub fn run_if_due(&mut self) -> bool {
         if self.time_left() > Duration::ZERO {
             return false;
@@ -150,7 +150,7 @@ impl Schedule {
         !self.task.on_wake
     }
 
-    /// The last turn before the process ends, whatever the schedule says.
+    /// Runs the last turn before the process ends, whatever the schedule.
     pub fn run_last(&mut self) {
         const MOST: u32 = 10_000;
         for _ in 0..MOST {

@@ -1,5 +1,5 @@
-//! The worker of one database. It runs as the bootstrap superuser with a search_path of its own,
-//! and waits for something to do.
+//! The worker of one database. It runs as the bootstrap superuser with a fixed search_path, and
+//! waits for work.
 
 use super::tasks::{self, Schedule};
 use crate::failures;
@@ -13,17 +13,17 @@ use std::ffi::CStr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::{Duration, Instant};
 
-/// Longest sleep, so that a dropped extension does not keep a process for long.
+/// Maximum sleep, so that the process ends soon after DROP EXTENSION.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
-/// How long, at a shutdown, to wait for sessions to end that may still have something to say.
+/// Time at a shutdown to wait for sessions that may still queue records.
 const LAST_SESSIONS: Duration = Duration::from_secs(3);
 
 thread_local! {
     static DATABASE: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
 }
 
-/// What Postgres calls in a worker's process; the argument is the database's oid.
+/// The entry point of a worker's process; the argument is the database's oid.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
@@ -33,7 +33,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     failures::switch_off();
     seal::publish_by_itself();
     if !queue::adopt(database) {
-        return; // another one is there already, or the place is gone
+        return; // another worker is running, or the database's place was released
     }
     on_crash_of_another(queue::progress_of(database));
     // SAFETY: at the beginning of the process; an invalid role means the bootstrap superuser.
@@ -44,7 +44,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
             pg_sys::InvalidOid,
             pg_sys::BGWORKER_BYPASS_ALLOWCONN,
         );
-        // The owner of the database can have set session_authorization for it.
+        // The database's owner can have set session_authorization for the database.
         pg_sys::SetSessionAuthorization(pg_sys::GetAuthenticatedUserId(), true);
         pg_sys::pgstat_report_appname(c"lead_audit worker".as_ptr());
     }
@@ -60,8 +60,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     }
     let mut schedules = tasks::schedules();
     let (mut begins_anew, mut has_worked) = (false, false);
-    // Who calls it away again and again does not keep it from its work: it does one turn in any
-    // case.
+    // Repeated requests to release the database must not starve the worker: it always runs one
+    // turn.
     while !(must_stop() || has_worked && is_held()) {
         let sleep = schedules
             .iter()
@@ -84,7 +84,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         if queue::find(database, |place| place.presence != Presence::Present).unwrap_or(false) {
             queue::found(database);
         }
-        // What a setting is that was reset, only a new process learns: the launcher starts one.
+        // Only a new process sees the value of a setting that was reset. The launcher starts one.
         begins_anew = settings::was_reset();
         if begins_anew {
             break;
@@ -106,7 +106,7 @@ fn is_held() -> bool {
     queue::find(DATABASE.get(), |place| place.held_by != 0).unwrap_or(true)
 }
 
-/// Whether the extension is not here, of which note is taken.
+/// Returns whether the extension is absent, and records it in the queue.
 fn is_absent() -> bool {
     loop {
         let generation = queue::generation();
@@ -119,10 +119,10 @@ fn is_absent() -> bool {
     }
 }
 
-/// Whatever ends the worker: its place is vacant, and the launcher learns of it.
+/// Runs when the worker ends for any reason: releases its place and wakes the launcher.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
-    // SAFETY: asks the kernel, and reads a variable of the process.
+    // SAFETY: calls the kernel, and reads a variable of the process.
     let postmaster_is_gone = unsafe { libc::getppid() != pg_sys::PostmasterPid };
     if postmaster_is_gone {
         forget_progress();
@@ -131,23 +131,24 @@ unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
     queue::wake_launcher(false);
 }
 
-/// What this process is busy with.
+/// The record that this process is writing.
 static PROGRESS: AtomicPtr<queue::Progress> = AtomicPtr::new(std::ptr::null_mut());
 
-/// The postmaster ends all processes when another one has crashed. The records that this one is
-/// busy with are not to blame for that.
+/// Installs a handler for the crash of another process, after which the postmaster ends all
+/// processes. The records in progress here did not cause that crash.
 fn on_crash_of_another(progress: Option<&'static queue::Progress>) {
     let progress =
         progress.map_or(std::ptr::null_mut(), |progress| std::ptr::from_ref(progress).cast_mut());
     PROGRESS.store(progress, Ordering::Release);
-    // SAFETY: the handler has the signature that PostgreSQL asks for and does what a signal handler
-    // may do.
+    // SAFETY: the handler has the signature that PostgreSQL requires and makes only
+    // async-signal-safe calls.
     unsafe { set_signal_handler(libc::SIGQUIT, Some(crash_exit)) };
 }
 
-/// The worker ends, and not because of a record.
+/// Clears the progress, because no record caused this end of the worker.
 fn forget_progress() {
-    // SAFETY: null, or in memory that is mapped as long as the process lives; it has atomics only.
+    // SAFETY: null, or in memory that stays mapped as long as the process lives; it has atomics
+    // only.
     if let Some(progress) = unsafe { PROGRESS.load(Ordering::Acquire).as_ref() } {
         progress.set(0, 0);
     }
@@ -157,11 +158,11 @@ fn forget_progress() {
 // Unguarded: a signal handler that stores two numbers and ends the process.
 unsafe extern "C-unwind" fn crash_exit(_signal: i32) {
     forget_progress();
-    // SAFETY: ends the process without running anything else of it.
+    // SAFETY: ends the process without running any other code of it.
     unsafe { libc::_exit(2) }
 }
 
-/// Settings that a database or role may have otherwise, and that the worker's transactions must not
+/// Fixes settings that a database or role may override and that the worker's transactions must not
 /// depend on.
 fn pin_settings() {
     const PINNED: &[(&CStr, &CStr)] = &[
@@ -174,7 +175,7 @@ fn pin_settings() {
         (c"array_nulls", c"on"),
         (c"session_replication_role", c"origin"),
         (c"row_security", c"off"),
-        // A database's owner can set these for the database.
+        // The database's owner can set these for the database.
         (c"role", c"none"),
         (c"exit_on_error", c"off"),
         #[cfg(any(feature = "pg17", feature = "pg18"))] // new in 17
@@ -182,13 +183,14 @@ fn pin_settings() {
         (c"statement_timeout", c"0"),
         (c"idle_in_transaction_session_timeout", c"0"),
         (c"lock_timeout", c"10s"),
-        // What is taken off the queue must be on disk; a standby that is away must not hold it up.
+        // Records taken off the queue must be on disk. A disconnected standby must not delay the
+        // commit.
         (c"synchronous_commit", c"local"),
         (c"lead_audit.on_error", c"abort"),
     ];
-    // In some minor versions only.
+    // Exists in some minor versions only.
     const PINNED_IF_THERE: &[(&CStr, &CStr)] = &[(c"restrict_nonsystem_relation_kind", c"")];
-    // SAFETY: C strings; gives null for a setting that does not exist.
+    // SAFETY: C strings; returns null for a setting that does not exist.
     let is_there =
         |name: &CStr| unsafe { !pg_sys::GetConfigOption(name.as_ptr(), true, false).is_null() };
     let if_there = PINNED_IF_THERE.iter().filter(|(name, _)| is_there(name));
@@ -215,8 +217,8 @@ fn extension_is_here() -> bool {
     }
 }
 
-/// The process was told to end, most likely because the server shuts down: sessions that end at the
-/// same time still leave records, so it waits a little for them, then writes what there is.
+/// Runs when the process is told to end, usually at a server shutdown. Sessions that end at the
+/// same time still queue records, so the worker waits briefly for them, then writes all records.
 fn write_rest(schedules: &mut [Schedule]) {
     schedules.iter_mut().for_each(Schedule::run_last);
     let deadline = Instant::now() + LAST_SESSIONS;

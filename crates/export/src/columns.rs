@@ -1,33 +1,31 @@
-//! An entry's preimage read back: whether it is one that a row of `lead_audit.entry` can have, and
-//! whether its checksum is the one beside it. The hot loop of verification: it allocates nothing
-//! and parses nothing into a tree.
+//! Reads an entry's preimage back. Checks that a row of `lead_audit.entry` can have it, and that
+//! its checksum fits. This is the hot loop of verification: it neither allocates nor builds a tree.
 
 use ledger::canonical::members;
 use ledger::{ColumnType, Entry, EntryColumn, FORMAT, Fault, KeyChange, time};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-/// What is wrong with an entry.
+/// A fault of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum EntryFault {
-    /// A column that this version does not know, so that it cannot judge the entry.
+    /// An unknown column, because of which this version cannot judge the entry.
     #[error("it has a column {0:?}, which format {FORMAT} does not have")]
     UnknownColumn(String),
-    /// A column that is never NULL is not there.
+    /// A column that is never NULL is missing.
     #[error("it has no {0}")]
     NoColumn(&'static str),
-    /// A column whose value cannot be one of its type.
+    /// A value that is invalid for its column's type.
     #[error("its {0} is not of that column's type")]
     Type(&'static str),
-    /// What holding the columns against each other and against the checksum finds.
+    /// A fault found by comparing the columns with each other and with the checksum.
     #[error(transparent)]
     Columns(#[from] Fault),
 }
 
 impl EntryFault {
-    /// Whether it says no more than that this version does not know everything that is in the
-    /// entry.
+    /// Returns whether the fault only means that this version does not know some part of the entry.
     pub fn is_unknown(&self) -> bool {
         matches!(self, EntryFault::UnknownColumn(_) | EntryFault::Columns(Fault::UnknownFormat(_)))
     }
@@ -36,29 +34,28 @@ impl EntryFault {
 /// The columns in the order of the preimage.
 const COLUMNS: [EntryColumn; EntryColumn::COUNT - 1] = EntryColumn::IN_PREIMAGE;
 
-/// An entry as far as judging goes.
+/// The verdict on an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judged {
-    /// Its id; None if it has none that can be read.
+    /// The entry's id; None if it cannot be read.
     pub id: Option<i64>,
-    /// What SHA-256 gives for it.
+    /// The SHA-256 of the preimage.
     pub computed: [u8; 32],
-    /// What is wrong with it, the first of several.
+    /// The first fault.
     pub fault: Option<EntryFault>,
-    /// What it says of the log's key and origin, if it is such an entry and nothing is wrong with
-    /// it.
+    /// The change of the log's key and origin, for a KEY entry without faults.
     pub key_change: Option<Box<KeyChange>>,
 }
 
-/// Judges an entry by its preimage, which has to be a canonical JSON object, and the checksum that
-/// is given beside it. `scratch` is emptied; keep it for the next entry. The order of what is found
-/// is that of `docs/FORMAT.md`, section 7.
+/// Judges an entry by its preimage, which must be a canonical JSON object, and the checksum beside
+/// it. `scratch` is emptied; reuse it for the next entry. Reports faults in the order of
+/// `docs/FORMAT.md`, section 7.
 pub fn judge_entry(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> Judged {
     judge(preimage, checksum, scratch).0
 }
 
-/// The same for a text of which is only known that it begins with a canonical JSON object. None if
-/// it is not that object and nothing else.
+/// Like [`judge_entry`], for a text that begins with a canonical JSON object. None if more text
+/// follows the object.
 pub(crate) fn judge_whole_entry(
     preimage: &str,
     checksum: &[u8; 32],
@@ -68,17 +65,17 @@ pub(crate) fn judge_whole_entry(
     (length == preimage.len()).then_some(judged)
 }
 
-/// Judges an entry, and says how many bytes of the text the object has.
+/// Judges an entry. Also returns the length of the object in bytes.
 fn judge(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> (Judged, usize) {
     let computed: [u8; 32] = Sha256::digest(preimage.as_bytes()).into();
     let mut entry = Entry { format: 0, ..Entry::default() };
     let Columns { id, fault, length } = read_columns(preimage, &mut entry);
     let details = entry.details.filter(|_| entry.operation == KeyChange::OPERATION);
     let fault = match fault {
-        // Every format has its checksum over the preimage: one that does not fit was changed, be it
-        // the format alone.
+        // In every format the checksum covers the preimage. If it does not fit, the entry was
+        // changed, if only its format.
         _ if computed != *checksum => Some(Fault::Checksum { stored: *checksum, computed }.into()),
-        // Without its format nothing else of an entry means anything.
+        // Without a known format, no other column has a meaning.
         _ if entry.format != FORMAT && format_of(preimage).is_some() => {
             Some(Fault::UnknownFormat(entry.format).into())
         }
@@ -90,12 +87,12 @@ fn judge(preimage: &str, checksum: &[u8; 32], scratch: &mut Vec<u8>) -> (Judged,
     (Judged { id, computed, fault, key_change }, length)
 }
 
-/// What reading the columns gives beside those that the key hashes are checked with.
+/// The columns of an entry, without the columns of the key hashes.
 struct Columns {
     id: Option<i64>,
     /// The first fault.
     fault: Option<EntryFault>,
-    /// Bytes of the object.
+    /// Length of the object in bytes.
     length: usize,
 }
 
@@ -103,12 +100,12 @@ fn format_of(preimage: &str) -> Option<i16> {
     members(preimage).find(|(name, _)| *name == "format").and_then(|(_, value)| value.parse().ok())
 }
 
-/// Reads what the key hashes are checked with into `entry`.
+/// Reads the columns of an entry. Stores the columns for the check of the key hashes in `entry`.
 fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
     let (mut id, mut fault) = (None, None);
-    // The empty object.
+    // The length of the empty object.
     let mut length = 2;
-    // What is not known hides nothing that is wrong.
+    // An unknown column must not hide a fault, so a later fault replaces it.
     let is_open = |found: &Option<EntryFault>| found.as_ref().is_none_or(EntryFault::is_unknown);
     let missing = |found: &mut Option<EntryFault>, skipped: &[EntryColumn]| {
         if let Some(column) = skipped.iter().find(|column| column.is_required())
@@ -119,9 +116,9 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
     };
     let mut next = 0;
     for (name, value) in members(preimage) {
-        // The value is a part of the preimage; after the last one is the brace.
+        // The value is a slice of the preimage. A brace follows the last one.
         length = value.as_ptr() as usize - preimage.as_ptr() as usize + value.len() + 1;
-        // Both are in the same order.
+        // Members and columns are in the same order.
         let Some(ahead) = COLUMNS[next..].iter().position(|column| column.name() == name) else {
             if fault.is_none() {
                 fault = Some(EntryFault::UnknownColumn(crate::unescape(name).unwrap_or_default()));
@@ -143,7 +140,7 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
             EntryColumn::Format => entry.format = value.parse().unwrap_or_default(),
             EntryColumn::KeyHash => entry.key_hash = value.parse().ok(),
             EntryColumn::PreviousKeyHash => entry.previous_key_hash = value.parse().ok(),
-            // Only whether it is UPDATE or KEY matters, and these have no escapes.
+            // Only UPDATE and KEY matter, and neither has escapes.
             EntryColumn::Operation => entry.operation = inside(value),
             EntryColumn::RowKey => entry.row_key = Some(value),
             EntryColumn::RowValues => entry.row_values = Some(value),
@@ -155,9 +152,9 @@ fn read_columns<'a>(preimage: &'a str, entry: &mut Entry<'a>) -> Columns {
     Columns { id, fault, length }
 }
 
-/// Whether a canonical value is one of a column of this type.
+/// Returns whether a canonical value is valid for a column of this type.
 fn is_of(column_type: ColumnType, value: &str) -> bool {
-    // Canonical numbers are the ones that `parse` reads, but for fractions, which it refuses.
+    // `parse` reads every canonical integer, and refuses fractions.
     match column_type {
         ColumnType::Int2 => value.parse::<i16>().is_ok(),
         ColumnType::Int4 => value.parse::<i32>().is_ok(),
@@ -168,12 +165,12 @@ fn is_of(column_type: ColumnType, value: &str) -> bool {
         ColumnType::Json => value.starts_with('{'),
         ColumnType::Uuid => value.starts_with('"') && uuid(inside(value)).is_some(),
         ColumnType::Timestamptz => value.starts_with('"') && is_instant(inside(value)),
-        // The checksum, which is not part of the preimage.
+        // Only the checksum is a bytea, and it is not part of the preimage.
         ColumnType::Bytea => false,
     }
 }
 
-/// What is between the quotes.
+/// Returns the text between the quotes.
 fn inside(value: &str) -> &str {
     value.get(1..value.len().saturating_sub(1)).unwrap_or_default()
 }
@@ -198,10 +195,9 @@ fn uuid(text: &str) -> Option<[u8; 16]> {
     Some(uuid)
 }
 
-/// Whether a text is that of an instant.
+/// Returns whether a text is a timestamp.
 fn is_instant(text: &str) -> bool {
-    // YYYY-MM-DDTHH:MM:SS.ffffffZ, which all instants are that a clock ever showed, without a
-    // detour.
+    // YYYY-MM-DDTHH:MM:SS.ffffffZ, the form of every realistic timestamp, is checked directly.
     let Ok(bytes) = <&[u8; 27]>::try_from(text.as_bytes()) else { return instant(text).is_some() };
     let shape = b"dddd-dd-ddTdd:dd:dd.ddddddZ";
     if !bytes
@@ -228,7 +224,7 @@ fn is_instant(text: &str) -> bool {
         && number(17..19) < 60
 }
 
-/// Microseconds since 2000 of an instant's text, if it is the one that `ledger` would have written.
+/// Parses a timestamp to microseconds since 2000, if `ledger` would write the same text.
 pub(crate) fn instant(text: &str) -> Option<i64> {
     match text {
         "infinity" => return Some(time::INFINITY),
@@ -245,7 +241,7 @@ pub(crate) fn instant(text: &str) -> Option<i64> {
     if year.abs() > 1_000_000 || !(1..=12).contains(&month) {
         return None;
     }
-    // Days since 2000-01-01, with years counted from March: the way back of ledger's calendar.
+    // Days since 2000-01-01, with years that begin in March: the inverse of ledger's calendar.
     let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
     let days = 365 * year + year.div_euclid(4) - year.div_euclid(100)
         + year.div_euclid(400)
@@ -405,8 +401,7 @@ mod tests {
             }
         }
 
-        /// An honest entry passes and any other spelling of it is no longer canonical or has
-        /// another checksum.
+        /// An honest entry passes. Other values get the same verdict as from `ledger`.
         #[test]
         fn as_ledger_judges(id in any::<i64>(), occurred_at in any::<i64>(), text in any::<String>(), pid in any::<Option<i32>>()) {
             let entry = Entry { id, occurred_at, operation: &text, outcome: &text, statement: Some(&text), backend_pid: pid, ..full() };

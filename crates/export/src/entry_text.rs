@@ -1,14 +1,14 @@
-//! An entry's columns taken out of its preimage, to be shown to people.
+//! Extracts an entry's columns from its preimage, for display.
 
 use ledger::canonical::{members, unescape};
 
-/// The columns of an entry that are not NULL, by name: a text as what it says, everything else as
-/// it is written.
+/// The columns of an entry that are not NULL, by name. Strings are unescaped; all other values keep
+/// their written form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryColumns(pub Vec<(String, String)>);
 
 impl EntryColumns {
-    /// Reads a preimage, which has to be a canonical JSON object.
+    /// Reads a preimage, which must be a canonical JSON object.
     pub fn of(preimage: &str) -> Self {
         let shown =
             |value: &str| match value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
@@ -22,7 +22,7 @@ impl EntryColumns {
         )
     }
 
-    /// The value of a column.
+    /// Returns the value of a column.
     pub fn get(&self, column: &str) -> Option<&str> {
         self.0.iter().find(|(name, _)| name == column).map(|(_, value)| value.as_str())
     }

@@ -1,14 +1,14 @@
-//! Exports of the audit trail: `docs/FORMAT.md`, "The export", in Rust, and nothing of Postgres.
+//! Exports of the audit trail: `docs/FORMAT.md`, "The export", in Rust, independent of Postgres.
 //!
-//! An export is lines of canonical JSON. What vouches for it are the signed checkpoints in it, or a
-//! checkpoint that whoever verifies it had before; nothing else in it is believed. Everything here
-//! reads hostile files: memory is bounded by [`read::Limits`], nothing recurses, and whatever is
-//! shown of a file is escaped.
+//! An export is lines of canonical JSON. Trust comes only from its signed checkpoints, or from a
+//! checkpoint that the verifier already had; all other parts are untrusted. This crate reads
+//! hostile files: [`read::Limits`] bounds the memory, no code recurses, and all output from a file
+//! is escaped.
 //!
 //! * [`Record`] – one line
-//! * [`write`] – writing lines to a file, plain or compressed, and going on with a broken one
-//! * [`read`] – lines from a file, plain or compressed, in blocks
-//! * [`verify`] – judging them: faults by the entry's id, and what could not be told
+//! * [`write`] – writes lines to a file, plain or compressed, and continues an interrupted file
+//! * [`read`] – reads lines from a file, plain or compressed, in blocks
+//! * [`verify`] – judges the lines: reports faults by the entry's id, and undecided questions
 
 mod columns;
 mod entry_text;

@@ -1,5 +1,5 @@
-//! Lines from a file, plain or compressed, in blocks of whole lines: streaming, and with bounded
-//! memory whatever the file is.
+//! Reads a plain or compressed file in blocks of whole lines. It streams, with bounded memory for
+//! any file.
 
 mod blocks;
 mod source;

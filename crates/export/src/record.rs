@@ -1,5 +1,5 @@
-//! One line of an export: `parse` reads it, strictly, `write` writes it. `docs/FORMAT.md`, "The
-//! export", is what this implements.
+//! One line of an export, per `docs/FORMAT.md`, "The export". `parse` reads it strictly, `write`
+//! writes it.
 
 mod parse;
 mod write;
@@ -12,73 +12,72 @@ use thiserror::Error;
 /// The version of the export format that this crate writes and reads.
 pub const VERSION: u64 = 1;
 
-/// One line of an export. What is long is borrowed from the line.
+/// One line of an export. Long parts are borrowed from the line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record<'a> {
-    /// What this is: the first line.
+    /// The first line, which describes the export.
     Export(Header),
     /// The tree before the first entry.
     Start(Start),
-    /// Proves that an older tree became the one of the record before it.
+    /// Proves that the tree of the previous record extends an older tree.
     Consistency {
-        /// Leaves of the older tree.
+        /// Number of leaves in the older tree.
         from_size: u64,
         /// The consistency proof.
         hashes: Vec<Hash>,
     },
-    /// A checkpoint. In a history the entries that it took follow.
+    /// A checkpoint. In a history its entries follow.
     Checkpoint(CheckpointRecord),
-    /// An entry that a checkpoint took.
+    /// An entry of a checkpoint.
     Sealed {
-        /// The checksum that is stored with it.
+        /// The stored checksum of the entry.
         checksum: Hash,
         /// Its preimage.
         entry: &'a str,
-        /// The leaf hash that is in the tree, where that is not the one that the checksum gives.
+        /// The leaf hash in the tree, if it differs from the checksum's leaf hash.
         leaf: Option<Hash>,
-        /// In a selection: where in the tree it is.
+        /// In a selection: the position of the entry in the tree.
         place: Option<Place>,
     },
-    /// An entry that no checkpoint took yet.
+    /// An entry that is not sealed yet.
     Unsealed {
-        /// The checksum that is stored with it.
+        /// The stored checksum of the entry.
         checksum: Hash,
         /// Its preimage.
         entry: &'a str,
     },
-    /// An entry that no checkpoint took and no later one can take: it was added behind the log's
-    /// back.
+    /// An entry that is in no checkpoint and never can be: somebody inserted it by hand.
     Inserted {
-        /// The checksum that is stored with it.
+        /// The stored checksum of the entry.
         checksum: Hash,
         /// Its preimage.
         entry: &'a str,
     },
-    /// An entry that its checkpoint took and that is not there any more.
+    /// An entry that its checkpoint includes, but that no longer exists.
     Missing {
-        /// Its id, if the checkpoint still says it.
+        /// Its id, if the checkpoint still has it.
         id: Option<i64>,
         /// Its leaf hash, if the tree still has it.
         leaf: Option<Hash>,
     },
-    /// What is stored in the place of an entry and is none.
+    /// A row in the place of an entry that is not a valid entry.
     Damaged(Damaged),
-    /// An entry that this version cannot write down.
+    /// An entry that this version cannot write as a preimage.
     Unknown(Unknown),
     /// The last line.
     End(End),
 }
 
-/// What an export is.
+/// The first line of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// When it was begun, in microseconds since 2000. Information only.
+    /// Start of the export, in microseconds since 2000. Information only.
     pub exported_at: i64,
-    /// Which of the two forms.
+    /// The form of the export.
     pub kind: Kind,
-    /// The origin of the log, where it is known: there may be no checkpoint yet.
+    /// The origin of the log, if known: there may be no checkpoint yet.
     pub origin: Option<String>,
-    /// Of a selection: what was selected, for people.
+    /// In a selection: a description of the selected entries, for display.
     pub selection: Option<String>,
 }
 
@@ -94,9 +93,9 @@ pub enum Kind {
 /// The tree before the first entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
-    /// Leaves in it.
+    /// Number of leaves in the tree.
     pub tree_size: u64,
-    /// Its right edge.
+    /// The right edge of the tree.
     pub edge: Vec<Hash>,
     /// The note of its checkpoint; None only for the empty tree.
     pub note: Option<String>,
@@ -105,81 +104,81 @@ pub struct Start {
 /// One row of `lead_audit.checkpoint`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointRecord {
-    /// Leaves in the tree, as it is stored beside the note.
+    /// Number of leaves in the tree, as stored beside the note.
     pub tree_size: u64,
-    /// The root, as it is stored beside the note.
+    /// The root, as stored beside the note.
     pub root: Hash,
-    /// The ids of the entries that it took.
+    /// The ids of the entries in the checkpoint.
     pub entry_ids: IdRanges,
-    /// When, in microseconds since 2000. Information only.
+    /// Time of sealing, in microseconds since 2000. Information only.
     pub sealed_at: i64,
-    /// The signed note, or the text alone.
+    /// The signed note, or the bare text of an unsigned checkpoint.
     pub note: String,
-    /// The right edge of the tree, every now and then.
+    /// The right edge of the tree. Only some checkpoints have it.
     pub edge: Option<Vec<Hash>>,
 }
 
-/// Where an entry is in the tree.
+/// The position of an entry in the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Which leaf, from 0.
+    /// Index of the leaf, from 0.
     pub index: u64,
     /// The inclusion proof.
     pub proof: Vec<Hash>,
 }
 
-/// What is stored in the place of an entry and is none.
+/// A row in the place of an entry that is not a valid entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damaged {
-    /// Its id, if it has one.
+    /// The row's id, if it has one.
     pub id: Option<i64>,
-    /// Why it is no entry.
+    /// The reason why it is not an entry.
     pub fault: String,
-    /// The leaf hash that is in the tree, if it has one for it.
+    /// The leaf hash in the tree, if the tree has one for it.
     pub leaf: Option<Hash>,
 }
 
-/// An entry with a value in a column that the exporter does not know: no fault, but nobody can
-/// judge it.
+/// An entry with a value in a column that the exporter does not know. This is not a fault, but the
+/// entry cannot be judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unknown {
-    /// The column.
+    /// The unknown column.
     pub column: String,
     /// The entry's id.
     pub id: Option<i64>,
-    /// The leaf hash that is in the tree, if it has one for it.
+    /// The leaf hash in the tree, if the tree has one for it.
     pub leaf: Option<Hash>,
 }
 
 /// The last line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
-    /// How many lines of the export are before this one.
+    /// Number of lines of the export before this one.
     pub lines: u64,
-    /// Leaves in the tree that it ends with.
+    /// Number of leaves in the tree at the end.
     pub tree_size: u64,
 }
 
-/// Why a line is not one of an export.
+/// The errors of a line.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RecordError {
     /// The line is not canonical JSON.
     #[error("not canonical JSON: {0}")]
     NotCanonical(#[from] NotCanonical),
-    /// The line is JSON, but no record begins like it.
+    /// The line is JSON, but not a known record.
     #[error("not a record of an export")]
     Unknown,
-    /// The export is of a version that this program does not read.
+    /// This program does not read exports of this version.
     #[error("an export of version {0}: this program reads version {VERSION}")]
     Version(u64),
-    /// A member is missing, or there is one more.
+    /// A member is missing or superfluous.
     #[error("the members of this record are not those that it has to have")]
     Members,
-    /// A member has a value that it cannot have.
+    /// A member has an invalid value.
     #[error("the value of {0:?} is not one that it can have")]
     Value(&'static str),
-    /// The ids of a checkpoint.
+    /// The ids of a checkpoint are invalid.
     #[error("the value of \"entry_ids\" is {0}")]
     EntryIds(#[from] IdRangesError),
 }

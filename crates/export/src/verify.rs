@@ -1,10 +1,9 @@
-//! Judging exports: every line of every file, against what whoever verifies knows from elsewhere.
+//! Judges exports: every line of every file, against the verifier's own knowledge.
 //!
-//! Lines are read in blocks, parsed and hashed in parallel ([`line`]), and then followed one after
-//! the other: which checkpoint took an entry, whether it is the one that should be here, and the
-//! tree's right edge ([`chain`], [`batch`]). Honest entries are forgotten as soon as they are
-//! hashed into the edge; only a batch in which something is wrong is kept until its end, to say
-//! what it is.
+//! Lines are read in blocks, parsed and hashed in parallel ([`line`]), and then processed in
+//! sequence: which checkpoint includes an entry, whether the entry is the expected one, and the
+//! tree's right edge ([`chain`], [`batch`]). Honest entries are dropped as soon as they are hashed
+//! into the edge. Only a batch with a fault is kept until its end, to describe the fault.
 
 mod batch;
 mod chain;

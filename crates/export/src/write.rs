@@ -1,8 +1,8 @@
-//! Writing exports: records in the order that `docs/FORMAT.md` asks for, to a file that is plain or
-//! compressed, and going on with a file that was broken off.
+//! Writes exports: records in the order of `docs/FORMAT.md`, to a plain or compressed file. Can
+//! continue an interrupted file.
 //!
-//! The writer is not believed by anyone. Where what is stored does not fit together it writes down
-//! what is stored, with what is needed to say which entry it is.
+//! Verifiers do not trust the writer. If stored data are inconsistent, it writes them as they are,
+//! with enough context to identify the entry.
 
 mod history;
 mod output;

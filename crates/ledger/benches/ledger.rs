@@ -1,5 +1,5 @@
-//! What the format costs, each step beside SHA-256 of the same bytes. `bench/ledger.py` runs this
-//! and makes the table of `bench/README.md` from it.
+//! Measures each step of the format beside SHA-256 of the same bytes. `bench/ledger.py` runs these
+//! benchmarks and writes the table of `bench/README.md`.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ledger::canonical;
@@ -17,7 +17,7 @@ use std::hint::black_box;
 
 const KEY: &str = r#"{"id":"0000000000000000000000000000002a"}"#;
 
-/// The row of a lead, with a note of so many bytes.
+/// Returns the row of a lead with a note of this length.
 fn row(note: usize) -> String {
     format!(
         r#"{{"company_name":"Example Company 42 Holdings Ltd.","created_at":"2026-02-03T04:05:06.789","deleted_at":null,"email":"contact42@example42.com","enrichment_status":"PENDING","id":"0000000000000000000000000000002a","is_deleted":false,"is_manual":true,"note":"{}"}}"#,
@@ -100,7 +100,7 @@ fn entries(c: &mut Criterion) {
     group.finish();
 }
 
-/// A tree of any size whose leaves are all the same, so that no memory is needed for it.
+/// A tree of any size with equal leaves, so that it needs no memory for them.
 struct Large {
     size: u64,
     /// The root of a perfect tree of each height.
@@ -180,7 +180,7 @@ fn tree(c: &mut Criterion) {
         group.finish();
     }
 
-    // What a verifier of a whole history does with its leaves.
+    // As a verifier of a whole history appends its leaves.
     let mut group = c.benchmark_group("right edge");
     group.throughput(Throughput::Elements(TILE_WIDTH as u64));
     group.bench_function("append 256 leaves", |b| {

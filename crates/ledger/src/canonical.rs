@@ -1,9 +1,9 @@
-//! Canonical JSON: the one text that a JSON value has in an entry.
+//! Canonical JSON: the only text of a JSON value in an entry.
 //!
-//! Key order and string escaping are those of RFC 8785. Numbers are not: RFC 8785 sends them
-//! through a double, which loses what PostgreSQL's `numeric` keeps, so here a number is its exact
-//! decimal text. There is no value tree in this module, on purpose: the writer appends to the
-//! caller's buffer, the checker reads the text once.
+//! Key order and string escaping are those of RFC 8785. Numbers differ: RFC 8785 converts them to
+//! double, which loses digits of PostgreSQL's `numeric`, so here a number is its exact decimal
+//! text. This module deliberately builds no value tree: the writer appends to the caller's buffer,
+//! and the checker reads the text once.
 
 mod bytes;
 mod check;

@@ -1,4 +1,5 @@
-//! Checkpoints: C2SP tlog-checkpoint. What a log says of its tree, as the text of a signed note.
+//! Checkpoints, C2SP tlog-checkpoint: a log's statement about its tree, as the text of a signed
+//! note.
 
 use crate::decimal::parse_u64;
 use crate::encoding::hash_from_base64;
@@ -7,7 +8,7 @@ use crate::note::{Note, NoteError, SigningKey, Verified, VerifierKey};
 use std::fmt;
 use thiserror::Error;
 
-/// What a log says of its tree at one time.
+/// Origin, size and root of a tree at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     origin: String,
@@ -17,11 +18,11 @@ pub struct Checkpoint {
     extensions: String,
 }
 
-/// What is wrong with a checkpoint.
+/// The errors of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// The note around it is wrong, or its signatures are.
+    /// The note is malformed, or a signature is bad.
     #[error(transparent)]
     Note(#[from] NoteError),
     /// The text has fewer than three lines, or does not end in a newline.
@@ -30,7 +31,7 @@ pub enum CheckpointError {
     /// The origin is empty or has a control character.
     #[error("the origin of the checkpoint is empty or has a control character")]
     Origin,
-    /// The tree size is not a number in its one spelling.
+    /// The tree size is not a number in its only spelling.
     #[error("the tree size of the checkpoint is not a number, or not written as one")]
     Size,
     /// The root is not 32 bytes in base64.
@@ -39,7 +40,7 @@ pub enum CheckpointError {
     /// An extension line is empty or has a control character.
     #[error("an extension line of the checkpoint is empty or has a control character")]
     Extension,
-    /// The log's key has signed it for another log.
+    /// The log's key signed the checkpoint of another log.
     #[error("the checkpoint is of {found:?}, not of {expected:?}")]
     OtherOrigin {
         /// The name of the log's key.
@@ -47,7 +48,7 @@ pub enum CheckpointError {
         /// The origin.
         found: String,
     },
-    /// Witnesses may have signed it, but the log has not.
+    /// The log has not signed it. Witnesses may have.
     #[error("the checkpoint is not signed by {0}")]
     NotSignedBy(String),
 }
@@ -67,8 +68,8 @@ impl Checkpoint {
         }
     }
 
-    /// Reads the text of a checkpoint, without signatures: C2SP tlog-checkpoint, "Note text". What
-    /// it accepts, its text ([`Display`](fmt::Display)) gives back to the byte.
+    /// Parses the text of a checkpoint, without signatures: C2SP tlog-checkpoint, "Note text".
+    /// [`Display`](fmt::Display) writes an accepted text back to the byte.
     pub fn parse(text: &str) -> Result<Self, CheckpointError> {
         let mut rest = text;
         let mut next = || {
@@ -90,15 +91,15 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Reads a signed checkpoint and verifies it: the log's key has signed it, for the log of the
-    /// key's name; whatever of `witnesses` has cosigned it has done so truly. Gives the checkpoint
-    /// and the witnesses' signatures.
+    /// Parses and verifies a signed checkpoint. The log's key must have signed it, and its origin
+    /// must be the key's name. Cosignatures of known `witnesses` must be good. Returns the
+    /// checkpoint and the witnesses' signatures.
     pub fn open<'k>(
         note: &Note,
         log: &VerifierKey,
         witnesses: &'k [VerifierKey],
     ) -> Result<(Self, Vec<Verified<'k>>), CheckpointError> {
-        // A bad signature by any key that is known rejects the note.
+        // A bad signature by any known key rejects the note.
         match note.verify(std::slice::from_ref(log)) {
             Err(NoteError::NoKnownSignature) => {
                 return Err(CheckpointError::NotSignedBy(log.name().to_owned()));
@@ -119,7 +120,8 @@ impl Checkpoint {
         Ok((checkpoint, cosigned))
     }
 
-    /// The note with this checkpoint and the log's signature. The origin has to be the key's name.
+    /// Returns a note with this checkpoint and the log's signature. The origin must be the key's
+    /// name.
     pub fn sign(&self, key: &SigningKey) -> Result<Note, CheckpointError> {
         let name = key.verifier().name();
         if self.origin != name {
@@ -133,12 +135,12 @@ impl Checkpoint {
         Ok(note)
     }
 
-    /// Which log it is.
+    /// The origin of the log.
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// Leaves in the tree.
+    /// Number of leaves in the tree.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -148,13 +150,13 @@ impl Checkpoint {
         &self.root
     }
 
-    /// Lines after the third, which have no meaning here.
+    /// The lines after the third. This crate gives them no meaning.
     pub fn extensions(&self) -> impl Iterator<Item = &str> {
         self.extensions.split_terminator('\n')
     }
 }
 
-/// The text of the checkpoint, as it is signed.
+/// The text of the checkpoint, the signed part of the note.
 impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}\n{}\n{}\n{}", self.origin, self.size, hash_text(&self.root), self.extensions)

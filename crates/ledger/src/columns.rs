@@ -1,5 +1,4 @@
-//! The columns of `lead_audit.entry`, defined once: their order in the table, their names and
-//! types.
+//! Defines the columns of `lead_audit.entry` once: their order in the table, names and types.
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +45,7 @@ impl ColumnType {
 
 macro_rules! columns {
     ($($variant:ident $name:literal $type:ident $required:literal,)*) => {
-        /// A column of `lead_audit.entry`. As a number it is the place of the column in the table,
+        /// A column of `lead_audit.entry`. Its number is the position of the column in the table,
         /// from 0.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[expect(missing_docs, reason = "docs/FORMAT.md describes the columns")]
@@ -58,17 +57,17 @@ macro_rules! columns {
             /// All columns, in the order of the table.
             pub const ALL: &'static [EntryColumn] = &[$(EntryColumn::$variant,)*];
 
-            /// How many columns there are.
+            /// The number of columns.
             pub const COUNT: usize = Self::ALL.len();
 
-            /// The name.
+            /// The column's name.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(EntryColumn::$variant => $name,)*
                 }
             }
 
-            /// The type.
+            /// The column's type.
             pub const fn column_type(self) -> ColumnType {
                 match self {
                     $(EntryColumn::$variant => ColumnType::$type,)*
@@ -121,7 +120,7 @@ columns! {
 }
 
 impl EntryColumn {
-    /// The columns of the preimage, in its order: all but the checksum, by their names.
+    /// The columns of the preimage, in its order: all except the checksum, sorted by name.
     pub const IN_PREIMAGE: [EntryColumn; Self::COUNT - 1] = {
         let mut sorted = [EntryColumn::Id; Self::COUNT - 1];
         let (mut length, mut next) = (0, 0);
@@ -143,7 +142,7 @@ impl EntryColumn {
     };
 }
 
-/// Whether one name is before another. Names are ASCII.
+/// Returns whether one name sorts before another. Names are ASCII.
 const fn is_before(one: &str, other: &str) -> bool {
     let (one, other) = (one.as_bytes(), other.as_bytes());
     let mut at = 0;

@@ -1,9 +1,9 @@
-//! A witness's confirmation of a checkpoint: C2SP tlog-cosignature, the Ed25519 kind (signature
+//! A witness's signature under a checkpoint: C2SP tlog-cosignature, the Ed25519 kind (signature
 //! type 0x04).
 //!
-//! It says: at this time, the largest tree of this log that I have seen and found consistent with
-//! all before had this root. It is a signature line of the checkpoint's note, and
-//! [`Note::verify`](crate::note::Note::verify) verifies it.
+//! It states that, at its time, this root belonged to the largest tree of the log that the witness
+//! had seen and found consistent with all earlier ones. It is a signature line of the checkpoint's
+//! note, and [`Note::verify`](crate::note::Note::verify) verifies it.
 
 use crate::checkpoint::Checkpoint;
 use crate::note::{Algorithm, KeyError, KeyPair, SIGNATURE_BYTES, Signature, VerifierKey};
@@ -11,23 +11,23 @@ use std::fmt;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// The private key of a witness. One that cosigns must not sign anything else, nor be used under
+/// The private key of a witness. A key that cosigns must not sign anything else, nor be used under
 /// two names.
 #[derive(Clone)]
 pub struct CosigningKey(KeyPair);
 
-/// The time cannot be written: it is later than 2⁶³ − 1 seconds after 1970.
+/// The time cannot be encoded: it is later than 2⁶³ − 1 seconds after 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the time {0} is not below 2^63")]
 pub struct TimeError(pub u64);
 
 impl CosigningKey {
-    /// A new key from the system's randomness. The name is the witness's.
+    /// Generates a key from the system's randomness. `name` is the witness's name.
     pub fn generate(name: &str) -> Result<Self, KeyError> {
         KeyPair::generate(name, Algorithm::CosignatureV1).map(CosigningKey)
     }
 
-    /// The key of this seed, RFC 8032 section 5.1.5.
+    /// Derives the key from a seed, RFC 8032 section 5.1.5.
     pub fn from_seed(name: &str, seed: &[u8; 32]) -> Result<Self, KeyError> {
         KeyPair::from_seed(name, Algorithm::CosignatureV1, seed).map(CosigningKey)
     }
@@ -38,8 +38,7 @@ impl CosigningKey {
         KeyPair::from_text(text, Algorithm::CosignatureV1).map(CosigningKey)
     }
 
-    /// The text of the key file, with its newline. It is secret, and overwritten when it is
-    /// dropped.
+    /// Returns the text of the key file, with its newline. It is secret. It is overwritten on drop.
     pub fn to_text(&self) -> Zeroizing<String> {
         self.0.to_text()
     }
@@ -49,8 +48,8 @@ impl CosigningKey {
         self.0.verifier()
     }
 
-    /// Cosigns a checkpoint at `time`, in seconds since 1970. Whoever calls this has found it
-    /// consistent with the last one that it cosigned of this log.
+    /// Cosigns a checkpoint at `time`, in seconds since 1970. The caller has found it consistent
+    /// with the last checkpoint of this log that it cosigned.
     pub fn cosign(&self, checkpoint: &Checkpoint, time: u64) -> Result<Signature, TimeError> {
         if i64::try_from(time).is_err() {
             return Err(TimeError(time));
@@ -61,19 +60,19 @@ impl CosigningKey {
     }
 }
 
-/// Names the key, and keeps its secret.
+/// Shows the key's name, and hides its secret.
 impl fmt::Debug for CosigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("CosigningKey").field(&self.verifier().to_string()).finish()
     }
 }
 
-/// What is signed: C2SP tlog-cosignature, "Ed25519 signed message".
+/// Returns the signed message: C2SP tlog-cosignature, "Ed25519 signed message".
 pub(crate) fn message(time: u64, text: &str) -> String {
     format!("cosignature/v1\ntime {time}\n{text}")
 }
 
-/// Time and signature of a `timestamped_signature`. None if it is not one.
+/// Splits a `timestamped_signature` into time and signature. None if it is malformed.
 pub(crate) fn split(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (time, signature) = bytes.split_first_chunk()?;
     let time = u64::from_be_bytes(*time);

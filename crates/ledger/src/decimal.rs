@@ -1,9 +1,9 @@
-//! Decimal text of integers into a buffer, without the machinery of `core::fmt`: several for every
-//! entry.
+//! Writes integers as decimal text into a buffer. It avoids `core::fmt`, because every entry has
+//! several integers.
 
 use crate::sink::Sink;
 
-/// Appends `value`, with zeros in front up to `width` digits.
+/// Appends `value`, padded with zeros to `width` digits.
 pub(crate) fn write_padded(out: &mut impl Sink, mut value: u64, width: usize) {
     let mut digits = [b'0'; 20];
     let mut start = digits.len();
@@ -28,16 +28,16 @@ pub fn write_i64(out: &mut impl Sink, value: i64) {
     write_padded(out, value.unsigned_abs(), 1);
 }
 
-/// The number that `text` is the one spelling of: ASCII digits, no sign, no zeros in front. None if
-/// it is not.
+/// Parses a number in its only spelling: ASCII digits, no sign, no leading zeros. None for any
+/// other text.
 pub(crate) fn parse_u64(text: &str) -> Option<u64> {
     let canonical = text.bytes().all(|byte| byte.is_ascii_digit())
         && (text.len() == 1 || !text.starts_with('0'));
-    // An empty text and a number that is too large are refused by core.
+    // `parse` refuses an empty text and a number that is too large.
     if canonical { text.parse().ok() } else { None }
 }
 
-/// Reads an integer in its one spelling: no sign but a minus, no leading zeros.
+/// Parses an integer in its only spelling: no sign except a minus, no leading zeros.
 pub fn parse_integer<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
     let value: T = text.parse().ok()?;
     (value.to_string() == text).then_some(value)

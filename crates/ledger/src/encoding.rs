@@ -1,23 +1,23 @@
-//! Base64 as the C2SP formats have it: RFC 4648 section 4, padded, and only in its one canonical
+//! Base64 as the C2SP formats use it: RFC 4648 section 4, padded, and only in its canonical
 //! spelling.
 
 use crate::merkle::Hash;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-/// The base64 of `bytes`.
+/// Encodes `bytes` as base64.
 pub(crate) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// The bytes that `text` is the base64 of. None if it is not, or if it is one that [`base64`] would
-/// not have written (without its padding, with white space, with bits set that belong to no byte).
+/// Decodes base64. None if `text` is malformed, or if [`base64`] would not write it (without
+/// padding, with white space, or with unused bits set).
 pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }
 
-/// The hash that `text` is the base64 of.
+/// Decodes the base64 of a hash.
 pub(crate) fn hash_from_base64(text: &str) -> Option<Hash> {
-    // 32 bytes take 44 characters: a longer text is not decoded at all.
+    // 32 bytes take 44 characters: a text of another length is not decoded.
     if text.len() == 44 { from_base64(text)?.try_into().ok() } else { None }
 }
 

@@ -1,29 +1,29 @@
-//! One row of `lead_audit.entry`, and the bytes that its checksum is taken over.
+//! One row of `lead_audit.entry`, and the preimage of its checksum.
 //!
-//! The extension fills an [`Entry`] with what it is about to store and stores the checksum beside
-//! it; a verifier fills one with what is stored. Both borrow, and both write the preimage into a
-//! buffer that they keep.
+//! The extension fills an [`Entry`] with the values that it is about to store, and stores the
+//! checksum with them. A verifier fills one with the stored values. Both borrow the values and
+//! write the preimage into a reused buffer.
 
 use crate::canonical::write_string;
 use crate::decimal::{write_i64, write_u64};
 use crate::sink::{Hashing, Sink};
 use crate::time::write_timestamp;
 
-/// The format that this crate writes, and the only one yet that it reads.
+/// The format that this crate writes, and the only one that it reads.
 pub const FORMAT: i16 = 1;
 
-/// One row of `lead_audit.entry`: a field for each column, but for `checksum`.
+/// One row of `lead_audit.entry`: a field for each column except `checksum`.
 ///
-/// A field that is `None` is a column that is NULL. The JSON columns (`row_key`, `row_values`,
-/// `changed_values`, `details`) are the text that is stored, which is canonical JSON.
+/// `None` stands for NULL. The JSON columns (`row_key`, `row_values`, `changed_values`, `details`)
+/// hold the stored text, which is canonical JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are the columns, and docs/FORMAT.md describes those")]
 pub struct Entry<'a> {
     pub id: i64,
     pub format: i16,
     pub txid: u64,
-    /// Microseconds since 2000-01-01T00:00:00Z, as PostgreSQL has them; its infinities are the ends
-    /// of the range.
+    /// Microseconds since 2000-01-01T00:00:00Z, as in PostgreSQL. Its infinities are the ends of
+    /// the range.
     pub occurred_at: i64,
     pub watch_id: Option<[u8; 16]>,
     pub key_hash: Option<i64>,
@@ -54,7 +54,7 @@ pub struct Entry<'a> {
 }
 
 impl Default for Entry<'_> {
-    /// An entry of the current format in which nothing else is set.
+    /// Returns an entry of the current format with no other field set.
     fn default() -> Self {
         Entry {
             id: 0,
@@ -92,10 +92,10 @@ impl Default for Entry<'_> {
 }
 
 impl<'a> Entry<'a> {
-    /// Appends the canonical JSON object that the checksum is taken over.
+    /// Appends the preimage: the canonical JSON object that the checksum covers.
     ///
-    /// The JSON columns are taken as they are: whoever stores them has written them canonically,
-    /// and whoever verifies them uses [`verify`](Self::verify), which checks it.
+    /// Copies the JSON columns unchecked: the extension writes them canonically, and a verifier
+    /// uses [`verify`](Self::verify), which checks them.
     pub fn write_preimage(&self, out: &mut impl Sink) {
         let mut object = Object { out, separator: b'{' };
         // In the order of the names.
@@ -134,9 +134,8 @@ impl<'a> Entry<'a> {
         object.out.push(b'}');
     }
 
-    /// The entry's checksum. The preimage is hashed as it is made and never held as a whole, so
-    /// this takes no memory that depends on the entry. `scratch` is emptied; keep it for the next
-    /// entry.
+    /// Returns the entry's checksum. It hashes the preimage piece by piece, so its memory does not
+    /// depend on the entry. `scratch` is emptied; reuse it for the next entry.
     pub fn checksum(&self, scratch: &mut Vec<u8>) -> [u8; 32] {
         let mut hashing = Hashing::new(scratch);
         self.write_preimage(&mut hashing);
@@ -154,10 +153,10 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// A JSON object that is being written.
+/// A JSON object under construction.
 struct Object<'a, S> {
     out: &'a mut S,
-    /// What comes before the next member.
+    /// The byte before the next member.
     separator: u8,
 }
 

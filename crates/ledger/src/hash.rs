@@ -7,11 +7,11 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// The hash by which a row's history is found: a small thing to index where the key itself may be
+/// The key hash, which finds a row's history: a small value to index where the key itself may be
 /// large.
 ///
 /// It is the first eight bytes of SHA-256(`watch_id` ‖ `row_key`), big-endian, two's complement;
-/// `row_key` is the canonical text of that column. A hit is to be compared with the key: eight
+/// `row_key` is the canonical text of that column. Compare each match with the key, because eight
 /// bytes can collide.
 pub fn key_hash(watch_id: &[u8; 16], row_key: &[u8]) -> i64 {
     let digest = Sha256::new().chain_update(watch_id).chain_update(row_key).finalize();
@@ -23,8 +23,8 @@ pub(crate) fn first_eight_bytes(digest: &[u8; 32]) -> i64 {
     digest[..8].iter().fold(0, |hash, &byte| hash << 8 | i64::from(byte))
 }
 
-/// The leaf hash of an entry's checksum in the Merkle tree: SHA-256(0x00 ‖ checksum), RFC 6962
-/// section 2.1.
+/// Returns the Merkle leaf hash of an entry's checksum: SHA-256(0x00 ‖ checksum), RFC 6962 section
+/// 2.1.
 pub fn leaf_hash(checksum: &[u8; 32]) -> [u8; 32] {
     let mut leaf = [0; 33];
     leaf[1..].copy_from_slice(checksum);

@@ -1,4 +1,4 @@
-//! Sets of ids as ranges: those that a checkpoint took, in the text of PostgreSQL's
+//! Sets of ids as ranges, such as the ids of a checkpoint, in the text form of PostgreSQL's
 //! `int8multirange`.
 
 use crate::decimal::parse_integer;
@@ -15,12 +15,12 @@ pub struct IdRange {
 }
 
 impl IdRange {
-    /// One id.
+    /// Returns the range of one id.
     pub fn of(id: i64) -> Self {
         IdRange { first: id, last: id }
     }
 
-    /// How many ids there are.
+    /// Returns the number of ids.
     pub fn count(self) -> u64 {
         self.last.abs_diff(self.first).saturating_add(1)
     }
@@ -32,24 +32,25 @@ pub struct IdRanges {
     ranges: Vec<IdRange>,
 }
 
-/// The text is not that of an `int8multirange` as PostgreSQL writes it.
+/// The text is not an `int8multirange` in PostgreSQL's spelling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("not a multirange of ids in PostgreSQL's form, like {{[1,4),[6,7)}}")]
 pub struct IdRangesError;
 
 impl IdRanges {
-    /// The empty set.
+    /// Returns the empty set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The ids from one to another, both in it. None if there is no such id.
+    /// Returns the ids from `first` to `last`, both included. The set is empty if there is no such
+    /// id.
     pub fn from_range(first: i64, last: i64) -> Self {
         IdRanges { ranges: if first <= last { vec![IdRange { first, last }] } else { Vec::new() } }
     }
 
-    /// Reads PostgreSQL's text: `{[1,4),[6,7)}`. Only its own spelling, with ranges in order that
-    /// do not touch, is accepted.
+    /// Parses PostgreSQL's text: `{[1,4),[6,7)}`. Accepts only PostgreSQL's own spelling, with
+    /// ascending ranges that do not touch.
     pub fn parse(text: &str) -> Result<Self, IdRangesError> {
         let inner =
             text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).ok_or(IdRangesError)?;
@@ -65,7 +66,7 @@ impl IdRanges {
                 parse_integer(first).ok_or(IdRangesError)?,
                 parse_integer(end).ok_or(IdRangesError)?,
             );
-            // Ranges that touch would be one.
+            // PostgreSQL merges ranges that touch.
             if first >= end || ranges.last().is_some_and(|range| first <= range.last + 1) {
                 return Err(IdRangesError);
             }
@@ -85,23 +86,23 @@ impl IdRanges {
         &self.ranges
     }
 
-    /// Whether it has no id.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// How many ids it has.
+    /// Returns the number of ids.
     pub fn count(&self) -> u64 {
         self.ranges.iter().map(|range| range.count()).fold(0, u64::saturating_add)
     }
 
-    /// Whether it has this id.
+    /// Returns whether the set contains this id.
     pub fn contains(&self, id: i64) -> bool {
         let after = self.ranges.partition_point(|range| range.first <= id);
         after > 0 && id <= self.ranges[after - 1].last
     }
 
-    /// How many of its ids are lower than this one, if it has this one.
+    /// Returns the number of ids below this id; None if the set does not contain it.
     pub fn rank(&self, id: i64) -> Option<u64> {
         let after = self.ranges.partition_point(|range| range.first <= id);
         let (earlier, own) = self.ranges.split_at(after.checked_sub(1)?);
@@ -110,17 +111,17 @@ impl IdRanges {
         (id <= own.last).then(|| before.saturating_add(id.abs_diff(own.first)))
     }
 
-    /// Its ids, ascending.
+    /// Iterates over the ids in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = i64> + '_ {
         self.ranges.iter().flat_map(|range| range.first..=range.last)
     }
 
-    /// Adds an id. False if it was in the set.
+    /// Adds an id. Returns false if the set already contains it.
     pub fn insert(&mut self, id: i64) -> bool {
         self.insert_range(id, id)
     }
 
-    /// Adds a range of ids that are not in the set. False, and nothing is added, if one of them is.
+    /// Adds a range of ids. Returns false and adds nothing if the set already contains one of them.
     pub fn insert_range(&mut self, first: i64, last: i64) -> bool {
         let at = self.ranges.partition_point(|other| other.first <= first);
         let left = at.checked_sub(1).map(|left| self.ranges[left]);
@@ -144,12 +145,12 @@ impl IdRanges {
         true
     }
 
-    /// Adds an id that is above all that are there.
+    /// Adds an id above all ids of the set.
     pub fn push(&mut self, id: i64) {
         self.push_range(IdRange::of(id));
     }
 
-    /// Adds ids that are above all that are there. Nothing is added if the range is empty.
+    /// Adds a range above all ids of the set. Adds nothing if the range is empty.
     pub fn push_range(&mut self, range: IdRange) {
         if range.first > range.last {
             return;
@@ -160,12 +161,12 @@ impl IdRanges {
         }
     }
 
-    /// The highest id.
+    /// Returns the highest id.
     pub fn last(&self) -> Option<i64> {
         self.ranges.last().map(|range| range.last)
     }
 
-    /// The ids of this set that are not in another, as ranges.
+    /// Returns the ids that the other set does not contain.
     pub fn without(&self, other: &IdRanges) -> IdRanges {
         let mut left = Vec::new();
         let mut others = other.ranges.iter().copied().peekable();
@@ -190,7 +191,7 @@ impl IdRanges {
         IdRanges { ranges: left }
     }
 
-    /// The ids that are not in the set, from the lowest to the highest there can be.
+    /// Returns the ids that the set does not contain, from the lowest to the highest bigint.
     pub fn complement(&self) -> Self {
         IdRanges::from_range(i64::MIN, i64::MAX).without(self)
     }
@@ -218,7 +219,7 @@ impl fmt::Display for IdRanges {
             let comma = if i > 0 { "," } else { "" };
             match last.checked_add(1) {
                 Some(end) => write!(f, "{comma}[{first},{end})")?,
-                // PostgreSQL's bigint has no end for this one.
+                // A bigint cannot be the exclusive end of a range with the largest id.
                 None => write!(f, "{comma}[{first},{last}]")?,
             }
         }

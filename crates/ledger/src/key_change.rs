@@ -1,26 +1,26 @@
-//! The entry by which a log says that it has another key or origin from now on: operation `KEY`,
-//! `docs/FORMAT.md`, section 15.
+//! The entry that changes the key or origin of a log: operation `KEY`, `docs/FORMAT.md`, section
+//! 15.
 
 use crate::canonical::{members, unescape, write_string};
 
-/// What its `details` say.
+/// The content of its `details`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyChange {
-    /// The origin before.
+    /// The previous origin.
     pub old_origin: String,
-    /// The verifier key before; None if checkpoints were not signed, or if it is not known.
+    /// The previous verifier key; None if checkpoints were not signed, or if the key is unknown.
     pub old_key: Option<String>,
-    /// The origin from now on.
+    /// The new origin.
     pub new_origin: String,
-    /// The verifier key from now on; None if checkpoints are not signed.
+    /// The new verifier key; None if checkpoints are no longer signed.
     pub new_key: Option<String>,
 }
 
 impl KeyChange {
-    /// What the operation of such an entry is.
+    /// The operation of such an entry.
     pub const OPERATION: &str = "KEY";
 
-    /// Reads `details`, a canonical JSON object. None if it is not what such an entry has.
+    /// Parses `details`, a canonical JSON object. None if it does not describe a key change.
     pub fn of_details(details: &str) -> Option<Self> {
         let text = |name: &str| {
             let (_, value) = members(details).find(|(member, _)| *member == name)?;
@@ -37,7 +37,7 @@ impl KeyChange {
         })
     }
 
-    /// The text of `details`.
+    /// Returns the text of `details`.
     pub fn to_details(&self) -> String {
         let mut out = Vec::new();
         let members = [
@@ -54,7 +54,7 @@ impl KeyChange {
             }
         }
         out.push(b'}');
-        // Made of texts.
+        // All parts are UTF-8.
         String::from_utf8_lossy(&out).into_owned()
     }
 }

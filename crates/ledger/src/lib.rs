@@ -1,23 +1,22 @@
-//! What an audit entry *is*, to the byte: `docs/FORMAT.md` in Rust, and nothing of Postgres.
+//! Defines an audit entry to the byte: `docs/FORMAT.md` in Rust, independent of Postgres.
 //!
-//! The extension writes with this crate and every verifier reads with it, so that there is one
-//! definition of what is hashed. It never re-serialises what it is given: JSON columns are hashed
-//! as the text that is stored.
+//! The extension writes with this crate and every verifier in Rust reads with it, so that one
+//! definition fixes the hashed bytes. It never re-serialises its input: it hashes JSON columns as
+//! their stored text.
 //!
-//! * [`canonical`] – the JSON text that is hashed: writing strings, ordering keys, checking a
-//!   stored text
-//! * [`time`] – the text of an instant
+//! * [`canonical`] – the hashed JSON text: writes strings, orders keys, checks a stored text
+//! * [`time`] – the text of a timestamp
 //! * [`Entry`] – one row of `lead_audit.entry`, its preimage and its checksum
 //! * [`EntryColumn`] – the columns of that table
-//! * [`Fault`] – what [`Entry::verify`] can find wrong with it
-//! * [`KeyChange`] – what an entry says by which the log changes its key or origin
+//! * [`Fault`] – the faults that [`Entry::verify`] can find
+//! * [`KeyChange`] – the content of an entry that changes the log's key or origin
 //! * [`key_hash`], [`leaf_hash`] – the two other hashes of the format
-//! * [`IdRanges`] – the ids that a checkpoint took
+//! * [`IdRanges`] – the ids of a checkpoint
 //! * [`merkle`] – the tree over the entries: its root, its tiles, its proofs (RFC 6962)
-//! * [`checkpoint`] – what a log says of its tree: origin, size, root (C2SP tlog-checkpoint)
-//! * [`note`] – how it is signed, and the texts of keys (C2SP signed-note)
-//! * [`cosignature`] – how a witness confirms it (C2SP tlog-cosignature)
-//! * [`tlog_proof`] – one entry shown to a third party (C2SP tlog-proof)
+//! * [`checkpoint`] – origin, size and root of the tree (C2SP tlog-checkpoint)
+//! * [`note`] – the signed form of a checkpoint, and the texts of keys (C2SP signed-note)
+//! * [`cosignature`] – a witness's signature under a checkpoint (C2SP tlog-cosignature)
+//! * [`tlog_proof`] – proves one entry to a third party (C2SP tlog-proof)
 
 pub mod canonical;
 pub mod checkpoint;

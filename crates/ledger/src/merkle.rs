@@ -1,14 +1,14 @@
 //! The Merkle tree of RFC 6962, section 2.1 (unchanged in RFC 9162), over SHA-256.
 //!
-//! Leaves come in as their leaf hashes ([`crate::leaf_hash`]); nothing here knows what an entry is.
-//! Three things make a tree:
+//! Its input is leaf hashes ([`crate::leaf_hash`]); this module does not know entries. It has three
+//! parts:
 //!
-//! * [`Frontier`] – its right edge: enough to append and to know the root
-//! * [`TileWriter`] – appends, and gives the tiles (C2SP tlog-tiles) in which the tree is kept
-//! * [`root_at`], [`inclusion_proof`], [`consistency_proof`] – read from those tiles, whoever keeps
-//!   them ([`Tiles`])
+//! * [`Frontier`] – the right edge of a tree: enough to append and to compute the root
+//! * [`TileWriter`] – appends leaves, and returns the tiles (C2SP tlog-tiles) to store
+//! * [`root_at`], [`inclusion_proof`], [`consistency_proof`] – computed from the stored tiles
+//! ([`Tiles`])
 //!
-//! Whoever has no tree checks what it is told with [`verify_inclusion`] and [`verify_consistency`].
+//! A verifier without a tree checks proofs with [`verify_inclusion`] and [`verify_consistency`].
 
 mod frontier;
 mod prove;
@@ -28,7 +28,7 @@ use crate::hash::sha256;
 /// A SHA-256 hash: of a leaf, of an inner node, of a tree.
 pub type Hash = [u8; 32];
 
-/// The hash of an inner node: SHA-256(0x01 ‖ left ‖ right), RFC 6962 section 2.1.
+/// Returns the hash of an inner node: SHA-256(0x01 ‖ left ‖ right), RFC 6962 section 2.1.
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
     let mut node = [1; 65];
     node[1..33].copy_from_slice(left);
@@ -36,18 +36,18 @@ pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
     sha256(&node)
 }
 
-/// The root of the tree without leaves: SHA-256 of nothing, RFC 6962 section 2.1.
+/// Returns the root of the empty tree: SHA-256 of no bytes, RFC 6962 section 2.1.
 pub fn empty_root() -> Hash {
     sha256(&[])
 }
 
-/// The text of a hash in checkpoints, proofs and messages: its base64.
+/// Returns the base64 of a hash, its text in checkpoints, proofs and messages.
 pub fn hash_text(hash: &Hash) -> String {
     encoding::base64(hash)
 }
 
-/// The root of a perfect tree: `hashes` are the 2ⁿ nodes of one level. Hashes in place, pair by
-/// pair.
+/// Returns the root of a perfect tree. `hashes` are the 2ⁿ nodes of one level. It hashes them in
+/// place, pair by pair.
 fn perfect_root(mut hashes: Vec<Hash>) -> Option<Hash> {
     debug_assert!(hashes.len().is_power_of_two());
     while hashes.len() > 1 {

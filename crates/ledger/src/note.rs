@@ -1,7 +1,7 @@
 //! Signed notes: C2SP signed-note v1.0.0, and the key texts of Go's `golang.org/x/mod/sumdb/note`.
 //!
-//! A [`Note`] is a text and the signatures below it. Reading one checks its form and nothing else;
-//! its text is to be believed only after [`Note::verify`] with a key that the reader knew before.
+//! A [`Note`] is a text with signatures below it. Parsing checks only the form. Trust the text only
+//! after [`Note::verify`] with a key from another source.
 
 mod key;
 
@@ -12,15 +12,15 @@ use crate::encoding::{base64, from_base64};
 use std::fmt;
 use thiserror::Error;
 
-/// Bytes that a note may have. C2SP signed-note, "Format", leaves the limit to verifiers; this is
-/// that of Go's library.
+/// Maximum size of a note in bytes. C2SP signed-note, "Format", leaves the limit to verifiers; this
+/// is the limit of Go's library.
 pub const MAX_NOTE_BYTES: usize = 1_000_000;
 
-/// Signatures that a note may have: at least 16 have to be accepted; 100 is the limit of Go's
-/// library.
+/// Maximum number of signatures in a note. Verifiers must accept at least 16; 100 is the limit of
+/// Go's library.
 pub const MAX_SIGNATURES: usize = 100;
 
-/// A text and the signatures below it, which nobody has verified yet.
+/// A text with signatures that are not verified yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
     text: String,
@@ -35,41 +35,41 @@ pub struct Signature {
     bytes: Vec<u8>,
 }
 
-/// A signature that was found to be good.
+/// A good signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verified<'k> {
-    /// The key that it was made with.
+    /// The key that made the signature.
     pub key: &'k VerifierKey,
-    /// When, in seconds since 1970, if it is a witness's cosignature.
+    /// The time of a witness's cosignature, in seconds since 1970.
     pub time: Option<u64>,
 }
 
-/// What is wrong with a note.
+/// The errors of a note.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NoteError {
-    /// It is too large to look at.
+    /// It exceeds the size limit.
     #[error("the note is {0} bytes long: more than {MAX_NOTE_BYTES}")]
     TooLong(usize),
     /// It is not UTF-8.
     #[error("the note is not UTF-8")]
     NotUtf8,
-    /// It has a control character other than the newline.
+    /// It contains a control character other than the newline.
     #[error("the note has the control character U+{:04X}", u32::from(*.0))]
     ControlCharacter(char),
     /// Its text does not end in a newline, or it is empty.
     #[error("the text of the note does not end in a newline")]
     NoNewline,
-    /// It has no blank line with signatures below it.
+    /// It has no blank line followed by signatures.
     #[error("the note is not signed")]
     NotSigned,
     /// A line below its last blank line is not a signature line.
     #[error("line {0} below the text of the note is not a signature")]
     MalformedSignature(usize),
-    /// It has too many signatures to look at.
+    /// It has more signatures than allowed.
     #[error("the note has more than {MAX_SIGNATURES} signatures")]
     TooManySignatures,
-    /// A signature with a known key's name and id was not made with that key over this text.
+    /// A signature carries a known key's name and id, but the key did not make it over this text.
     #[error("the signature by {0} is bad")]
     BadSignature(String),
     /// None of its signatures is by a known key.
@@ -78,7 +78,7 @@ pub enum NoteError {
 }
 
 impl Note {
-    /// A note without signatures yet. The text ends in a newline and has no other control
+    /// Returns a note without signatures. The text must end in a newline and have no other control
     /// character.
     pub fn new(text: impl Into<String>) -> Result<Self, NoteError> {
         let text = text.into();
@@ -90,7 +90,8 @@ impl Note {
         }
     }
 
-    /// Reads a signed note: C2SP signed-note, "Format". It has at least one signature, of whomever.
+    /// Parses a signed note: C2SP signed-note, "Format". It must have at least one signature, by
+    /// any key.
     pub fn parse(bytes: &[u8]) -> Result<Self, NoteError> {
         if bytes.len() > MAX_NOTE_BYTES {
             return Err(NoteError::TooLong(bytes.len()));
@@ -115,8 +116,8 @@ impl Note {
         Ok(Note { text: text.to_owned(), signatures })
     }
 
-    /// Reads a signed note, or a text alone: an unsigned log's checkpoint. A text with a blank line
-    /// in it is taken for a signed note.
+    /// Parses a signed note, or a bare text: an unsigned log's checkpoint. A text that contains a
+    /// blank line counts as a signed note.
     pub fn parse_or_unsigned(bytes: &[u8]) -> Result<Self, NoteError> {
         match (Self::parse(bytes), std::str::from_utf8(bytes)) {
             (Err(NoteError::NotSigned), Ok(text)) if !text.ends_with("\n\n") => Self::new(text),
@@ -124,22 +125,22 @@ impl Note {
         }
     }
 
-    /// The text, which is what is signed: with its last newline, without the blank line.
+    /// The signed text: with its last newline, without the blank line.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The signatures, in their order.
+    /// The signatures, in the order of the note.
     pub fn signatures(&self) -> &[Signature] {
         &self.signatures
     }
 
-    /// Whether there is any signature, good or bad.
+    /// Returns whether the note has any signature, good or bad.
     pub fn is_signed(&self) -> bool {
         !self.signatures.is_empty()
     }
 
-    /// Adds a signature as the last one; one that the same key made before is replaced.
+    /// Appends a signature. It replaces an earlier signature by the same key.
     pub fn add(&mut self, signature: Signature) -> Result<(), NoteError> {
         self.signatures
             .retain(|other| (&other.name, other.key_id) != (&signature.name, signature.key_id));
@@ -150,10 +151,10 @@ impl Note {
         Ok(())
     }
 
-    /// Verifies the signatures by `keys`: C2SP signed-note, "Signatures". Those by others are
-    /// ignored. The note is rejected if one by a known key is bad, or if there is none by a known
-    /// key. What is returned is in the order of the signatures and has at least one; which of the
-    /// keys have to be there is the caller's to decide.
+    /// Verifies the signatures by `keys`: C2SP signed-note, "Signatures". Ignores signatures by
+    /// other keys. Rejects the note if a known key's signature is bad, or if no known key has
+    /// signed it. Returns at least one signature, in the order of the note. The caller decides
+    /// which keys must have signed.
     pub fn verify<'k>(&self, keys: &'k [VerifierKey]) -> Result<Vec<Verified<'k>>, NoteError> {
         let mut verified: Vec<Verified<'k>> = Vec::new();
         for signature in &self.signatures {
@@ -168,7 +169,7 @@ impl Note {
     }
 }
 
-/// The note as it is kept and sent. Without signatures it is the text alone.
+/// The stored and transmitted form of the note. Without signatures it is the bare text.
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)?;
@@ -184,12 +185,12 @@ impl Signature {
         Signature { name: name.to_owned(), key_id, bytes }
     }
 
-    /// Reads a signature line without its newline.
+    /// Parses a signature line without its newline.
     fn parse(line: &str) -> Option<Self> {
         let (name, encoded) = line.strip_prefix("— ")?.split_once(' ')?;
         let bytes = from_base64(encoded)?;
         let (key_id, bytes) = bytes.split_first_chunk()?;
-        // A signature is something: Go's library wants a byte of it too.
+        // A signature must not be empty: Go's library requires at least one byte too.
         if !is_key_name(name) || bytes.is_empty() {
             return None;
         }
@@ -201,12 +202,12 @@ impl Signature {
         &self.name
     }
 
-    /// The id of the key, which together with the name says which one it was.
+    /// The id of the key. Name and id together identify the key.
     pub fn key_id(&self) -> u32 {
         self.key_id
     }
 
-    /// The signature itself, in the form that the key's algorithm gives it.
+    /// The signature bytes, in the encoding of the key's algorithm.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -220,7 +221,7 @@ impl fmt::Display for Signature {
     }
 }
 
-/// Notes have no control characters below U+0020 but newlines.
+/// The newline is the only control character below U+0020 that a note may contain.
 fn check_characters(text: &str) -> Result<(), NoteError> {
     match text.chars().find(|&character| character < ' ' && character != '\n') {
         Some(character) => Err(NoteError::ControlCharacter(character)),

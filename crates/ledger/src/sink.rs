@@ -1,17 +1,17 @@
-//! Where canonical text goes: a buffer, a hash, or a buffer whose growth can fail.
+//! The targets of canonical text: a buffer, a hash, or a buffer whose growth can fail.
 
 use sha2::{Digest, Sha256};
 
-/// Takes text piece by piece.
+/// Receives text piece by piece.
 ///
-/// Nothing here returns an error. A sink that can fail remembers that it did, and its owner asks at
-/// the end.
+/// No method returns an error. A sink that can fail stores its failure, and its owner checks at the
+/// end.
 pub trait Sink {
-    /// Takes a byte.
+    /// Appends a byte.
     fn push(&mut self, byte: u8);
-    /// Takes bytes.
+    /// Appends bytes.
     fn append(&mut self, bytes: &[u8]);
-    /// Prepares for this many bytes.
+    /// Reserves capacity for this many bytes.
     fn reserve(&mut self, _additional: usize) {}
 }
 
@@ -32,25 +32,25 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// How many bytes a [`Hashing`] gathers before it hashes them.
+/// Number of bytes that a [`Hashing`] buffers before it hashes them.
 const GATHERED: usize = 2048;
 
-/// Hashes what it is given. Short pieces are gathered, long ones are hashed where they are, so that
-/// the memory that this takes does not depend on what is hashed.
+/// Hashes its input. It buffers short pieces and hashes long pieces in place, so its memory does
+/// not depend on the input.
 pub(crate) struct Hashing<'a> {
     hasher: Sha256,
     gathered: &'a mut Vec<u8>,
 }
 
 impl<'a> Hashing<'a> {
-    /// Begins. `scratch` is emptied.
+    /// Starts a hash. `scratch` is emptied.
     pub(crate) fn new(scratch: &'a mut Vec<u8>) -> Self {
         scratch.clear();
         Vec::reserve(scratch, GATHERED);
         Hashing { hasher: Sha256::new(), gathered: scratch }
     }
 
-    /// SHA-256 of all that it was given.
+    /// Returns the SHA-256 of all input.
     pub(crate) fn finish(mut self) -> [u8; 32] {
         self.hash_gathered();
         self.hasher.finalize().into()

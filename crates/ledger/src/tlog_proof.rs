@@ -1,5 +1,5 @@
-//! One entry shown to a third party: C2SP tlog-proof. A text that proves, to whoever has the entry
-//! and the log's public key, that the entry is in the tree that the log has signed.
+//! Proves one entry to a third party: C2SP tlog-proof. The text proves that the entry is in the
+//! tree that the log signed, to a reader with the entry and the log's public key.
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::decimal::parse_u64;
@@ -12,57 +12,57 @@ use thiserror::Error;
 /// The first line.
 const HEADER: &str = "c2sp.org/tlog-proof@v1";
 
-/// Bytes that a proof may have: what comes before the checkpoint, extra data included, may have as
-/// many as a note.
+/// Maximum size of a proof in bytes: the lines before the checkpoint, extra data included, may be
+/// as large as a note.
 pub const MAX_PROOF_BYTES: usize = 2 * crate::note::MAX_NOTE_BYTES;
 
-/// Hashes that a proof may have: the height of a tree of 2⁶⁴ leaves.
+/// Maximum number of hashes in a proof: the height of a tree of 2⁶⁴ leaves.
 const MAX_HASHES: usize = 64;
 
-/// An inclusion proof together with the checkpoint that it leads to. Nothing in it is to be
-/// believed before [`verify`](Self::verify); the extra data not even then.
+/// An inclusion proof together with the checkpoint that it leads to. Trust it only after
+/// [`verify`](Self::verify), and never trust the extra data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlogProof {
-    /// Data that the proof does not protect. None where there is none; never empty.
+    /// Data that the proof does not protect. Never empty.
     pub extra: Option<Vec<u8>>,
-    /// Which leaf, from 0.
+    /// Index of the leaf, from 0.
     pub index: u64,
     /// The inclusion proof, from the leaf's sibling up.
     pub hashes: Vec<Hash>,
-    /// The checkpoint as the log has issued it. One of an unsigned log has no signatures, and
+    /// The checkpoint as the log issued it. An unsigned log's checkpoint has no signatures, and
     /// proves nothing by itself.
     pub checkpoint: Note,
 }
 
-/// What is wrong with a proof.
+/// The errors of a proof.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TlogProofError {
-    /// It is too large to look at.
+    /// It exceeds the size limit.
     #[error("the proof is {0} bytes long: more than {MAX_PROOF_BYTES}")]
     TooLong(usize),
     /// It is not UTF-8.
     #[error("the proof is not UTF-8")]
     NotUtf8,
-    /// The first line says that it is something else.
+    /// The first line is not that of a proof.
     #[error("the first line is not {HEADER:?}")]
     Header,
     /// The extra data are not base64, or empty.
     #[error("the extra data of the proof are not base64, or empty")]
     Extra,
-    /// There is no index, or it is not a number in its one spelling.
+    /// The index is missing, or not a number in its only spelling.
     #[error("the proof has no line \"index NUMBER\" where it should be")]
     Index,
     /// A line is not a hash.
     #[error("hash {0} of the proof is not 32 bytes in base64")]
     Hash(usize),
-    /// There are more hashes than any tree is high.
+    /// The proof has more hashes than the height of any tree.
     #[error("the proof has more than {MAX_HASHES} hashes")]
     TooManyHashes,
-    /// There is no blank line with a checkpoint below it.
+    /// No blank line is followed by a checkpoint.
     #[error("the proof has no checkpoint")]
     NoCheckpoint,
-    /// The checkpoint is wrong, or its signatures are.
+    /// The checkpoint is malformed, or a signature is bad.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The entry is not in the tree of the checkpoint.
@@ -77,8 +77,8 @@ impl From<NoteError> for TlogProofError {
 }
 
 impl TlogProof {
-    /// Reads a proof: C2SP tlog-proof, "Format". What it accepts, its text
-    /// ([`Display`](fmt::Display)) gives back to the byte.
+    /// Parses a proof: C2SP tlog-proof, "Format". [`Display`](fmt::Display) writes an accepted
+    /// proof back to the byte.
     pub fn parse(bytes: &[u8]) -> Result<Self, TlogProofError> {
         if bytes.len() > MAX_PROOF_BYTES {
             return Err(TlogProofError::TooLong(bytes.len()));
@@ -124,8 +124,8 @@ impl TlogProof {
     }
 
     /// Verifies that the entry with this leaf hash is in the tree, and that the log has signed the
-    /// tree. Whatever of `witnesses` has cosigned it has done so truly; how many of them there have
-    /// to be is the caller's to decide.
+    /// tree. Cosignatures of known `witnesses` must be good. The caller decides how many are
+    /// required.
     pub fn verify<'k>(
         &self,
         leaf_hash: &Hash,
@@ -137,8 +137,8 @@ impl TlogProof {
         Ok((checkpoint, cosigned))
     }
 
-    /// Verifies that the entry with this leaf hash is in the tree, and nothing else: it is for the
-    /// caller to know the checkpoint that is returned from somewhere else. For unsigned logs.
+    /// Verifies only that the entry with this leaf hash is in the tree of the returned checkpoint.
+    /// The caller must know that checkpoint from another source. For unsigned logs.
     pub fn verify_unsigned(&self, leaf_hash: &Hash) -> Result<Checkpoint, TlogProofError> {
         let checkpoint = Checkpoint::parse(self.checkpoint.text())?;
         self.verify_inclusion(leaf_hash, &checkpoint)?;

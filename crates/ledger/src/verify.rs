@@ -1,8 +1,8 @@
-//! Holding an entry against the checksum that is stored with it.
+//! Verifies an entry against its stored checksum.
 //!
-//! The checksum is compared first: whoever changes a column and leaves the checksum alone is told
-//! just that, also where the change broke the column's JSON. What is checked after it are the
-//! faults that a matching checksum can hide.
+//! It compares the checksum first. If somebody changed a column and left the checksum, it reports
+//! exactly that, even if the change broke the column's JSON. The later checks find faults that a
+//! matching checksum can hide.
 
 use crate::canonical::{NotCanonical, check_str, members};
 use crate::entry::{Entry, FORMAT};
@@ -11,7 +11,7 @@ use crate::sink::{Hashing, Sink};
 use core::fmt;
 use thiserror::Error;
 
-/// What is wrong with an entry. Its text is what `lead_audit.verify()` shows.
+/// A fault of an entry. `lead_audit.verify()` shows its text.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Fault {
@@ -21,12 +21,12 @@ pub enum Fault {
     /// The checksum is not 32 bytes long.
     #[error("the checksum is {0} bytes long instead of 32")]
     ChecksumLength(usize),
-    /// The columns are not those that the checksum was taken over.
+    /// The columns do not match the checksum.
     #[error("the checksum does not match: {} is stored, the columns give {}", Hex(.stored), Hex(.computed))]
     Checksum {
-        /// What is stored.
+        /// The stored checksum.
         stored: [u8; 32],
-        /// What the columns give.
+        /// The checksum computed from the columns.
         computed: [u8; 32],
     },
     /// The checksum matches, but a JSON column is not one canonical value: text was moved from one
@@ -35,7 +35,7 @@ pub enum Fault {
     NotCanonical {
         /// The column.
         column: &'static str,
-        /// What is wrong with it, and where.
+        /// The fault and its offset.
         cause: NotCanonical,
     },
     /// The checksum matches, but a JSON column is not an object.
@@ -44,35 +44,35 @@ pub enum Fault {
         /// The column.
         column: &'static str,
     },
-    /// The checksum matches, but the key hash is not that of `watch_id` and `row_key`: history by
-    /// key misses the entry.
+    /// The checksum matches, but the key hash is not that of `watch_id` and `row_key`: a search of
+    /// the history by key misses the entry.
     #[error("the key hash is {}, but watch_id and row_key give {}", OrNull(.stored), OrNull(.computed))]
     KeyHash {
-        /// What is stored.
+        /// The stored key hash.
         stored: Option<i64>,
-        /// What the columns give.
+        /// The key hash computed from the columns.
         computed: Option<i64>,
     },
     /// The checksum matches, but the previous key hash is not that of the key in `row_values`, or
-    /// the entry is of no UPDATE and has none.
+    /// the entry is not an UPDATE and must not have one.
     #[error(
         "the previous key hash is {stored}, but operation, watch_id, row_key and row_values give {}",
         OrNull(.computed)
     )]
     PreviousKeyHash {
-        /// What is stored. NULL is never a fault here.
+        /// The stored previous key hash. NULL is never a fault here.
         stored: i64,
-        /// What the columns give.
+        /// The previous key hash computed from the columns.
         computed: Option<i64>,
     },
 }
 
 impl Entry<'_> {
-    /// Checks the entry against the checksum that is stored with it. `scratch` is emptied; keep it
-    /// for the next entry.
+    /// Checks the entry against its stored checksum. `scratch` is emptied; reuse it for the next
+    /// entry.
     ///
-    /// Of several faults the one that explains most is reported: an unknown format, then the
-    /// checksum, then what is wrong although the checksum matches.
+    /// Of several faults it reports the most explanatory: an unknown format, then the checksum,
+    /// then faults despite a matching checksum.
     pub fn verify(&self, stored: &[u8], scratch: &mut Vec<u8>) -> Result<(), Fault> {
         if self.format != FORMAT {
             return Err(Fault::UnknownFormat(self.format));
@@ -93,9 +93,9 @@ impl Entry<'_> {
         self.verify_key_hashes(scratch)
     }
 
-    /// Checks the two key hashes alone, of an entry whose JSON columns are known to be canonical
-    /// objects. Looks at `watch_id`, `key_hash`, `previous_key_hash`, `operation`, `row_key` and
-    /// `row_values` only. `scratch` is emptied.
+    /// Checks only the two key hashes of an entry whose JSON columns are known to be canonical
+    /// objects. Reads only `watch_id`, `key_hash`, `previous_key_hash`, `operation`, `row_key` and
+    /// `row_values`. `scratch` is emptied.
     pub fn verify_key_hashes(&self, scratch: &mut Vec<u8>) -> Result<(), Fault> {
         let computed = match (&self.watch_id, self.row_key) {
             (Some(watch_id), Some(row_key)) => Some(key_hash(watch_id, row_key.as_bytes())),
@@ -113,7 +113,7 @@ impl Entry<'_> {
         Ok(())
     }
 
-    /// What `previous_key_hash` has to be where it is not NULL; None where it has to be NULL.
+    /// Returns the only non-NULL value that `previous_key_hash` may have; None if it must be NULL.
     fn computed_previous_key_hash(&self, scratch: &mut Vec<u8>) -> Option<i64> {
         if self.operation != "UPDATE" {
             return None;
@@ -125,8 +125,8 @@ impl Entry<'_> {
     }
 }
 
-/// Appends the key that the row had before: the object of `row_key`'s names with the values that
-/// they have in `row_values`, both of which are canonical objects. None if `row_values` lacks one.
+/// Appends the row's previous key: the object of `row_key`'s names with their values in
+/// `row_values`. Both are canonical objects. None if `row_values` lacks one of the names.
 fn write_previous_key(out: &mut impl Sink, row_key: &str, row_values: &str) -> Option<()> {
     out.push(b'{');
     // The names of both are in the same order, so one pass over the row finds them all.

@@ -1,6 +1,6 @@
-//! The test vectors of `docs/FORMAT.md`, sections 11 to 17, read from the page itself.
-//! `verifiers/python/tests/tree_examples.py` has made them with an implementation of its own,
-//! written from the page. Those of section 18 are in crates/export.
+//! Reads the test vectors of `docs/FORMAT.md`, sections 11 to 17, from the page itself.
+//! `verifiers/python/tests/tree_examples.py` generates them with an independent implementation,
+//! written from the page. The vectors of section 18 are tested in crates/export.
 
 use ledger::checkpoint::Checkpoint;
 use ledger::cosignature::CosigningKey;
@@ -31,7 +31,7 @@ fn hashes(info: &str) -> Vec<Hash> {
     block(info).split_whitespace().map(hash).collect()
 }
 
-/// The lines of a block, in words.
+/// Returns the lines of a block, split into words.
 fn words(info: &str) -> Vec<Vec<String>> {
     block(info).lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
 }
@@ -52,7 +52,7 @@ fn tree_of_numbers(size: u64) -> Tiles {
     writer.take_changed().into_iter().collect()
 }
 
-/// The tree of numbers, of 70,000 leaves.
+/// The tree of numbers, with 70,000 leaves.
 static NUMBERS: LazyLock<Tiles> = LazyLock::new(|| tree_of_numbers(70_000));
 
 #[test]
@@ -163,8 +163,8 @@ fn keys() -> Keys {
     keys
 }
 
-/// The tiles of the log of section 15, with the ids of its entries: from the hashes that section 10
-/// has.
+/// Returns the tiles of the log of section 15, with the ids of its entries, from the hashes of
+/// section 10.
 fn log_of_the_examples() -> (Vec<i64>, Vec<Hash>, TileWriter) {
     let ids = blocks("json entry").into_iter().map(|block| {
         let columns: serde_json::Value = serde_json::from_str(&block).unwrap();

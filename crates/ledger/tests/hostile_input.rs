@@ -1,6 +1,6 @@
-//! Texts that come from outside, whatever they are: no parser panics, what is accepted is written
-//! back to the byte, and memory stays within a small multiple of the text, or below it where the
-//! text is too large to look at.
+//! Hostile texts: no parser panics, and accepted texts are written back to the byte. Memory stays
+//! within a small multiple of the text, and below the text's size if the text is too large to
+//! parse.
 
 #![allow(unsafe_code, reason = "an allocator that counts is unsafe to implement")]
 
@@ -19,11 +19,11 @@ thread_local! {
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
-/// The system's allocator, counting what each thread holds.
+/// The system's allocator, with a count of the bytes that each thread holds.
 struct Counting;
 
 fn count(change: isize) {
-    // A thread that is ending has no counters any more, and nobody asks for them.
+    // An ending thread has no counters any more, and no test reads them.
     let _ = HELD.try_with(|held| {
         held.set(held.get() + change);
         let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
@@ -35,13 +35,13 @@ fn count(change: isize) {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
-        // SAFETY: the caller's promises are System's.
+        // SAFETY: the caller's guarantees are System's.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         count(-(layout.size() as isize));
-        // SAFETY: the caller's promises are System's.
+        // SAFETY: the caller's guarantees are System's.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -49,7 +49,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The most memory that `work` held at once, beside what was held before.
+/// Returns the peak of memory that `work` allocated, beyond the memory held before.
 fn peak<T>(work: impl FnOnce() -> T) -> usize {
     let before = HELD.get();
     PEAK.set(before);
@@ -61,7 +61,7 @@ fn log() -> SigningKey {
     SigningKey::from_seed("example.com/log", &[1; 32]).unwrap()
 }
 
-/// One honest text of each kind.
+/// Returns one honest text of each kind.
 fn honest() -> [String; 5] {
     let mut writer = TileWriter::new();
     (0..9).for_each(|i| writer.push([i; 32]));
@@ -82,7 +82,7 @@ fn honest() -> [String; 5] {
     ]
 }
 
-/// Reads `bytes` as everything there is.
+/// Parses `bytes` with every parser.
 fn read_as_everything(bytes: &[u8]) {
     let keys = [log().verifier().clone()];
     if let Ok(note) = Note::parse(bytes) {
@@ -168,7 +168,7 @@ fn large_texts_take_little_memory() {
             &text[..text.len().min(60)]
         );
     }
-    // What is too large is not looked at.
+    // A text that is too large is not parsed.
     for begin in [&checkpoint, &note, &proof, &key] {
         let text = fill(begin, "a\n", 50_000_000);
         let peak = peak(|| {
@@ -182,7 +182,7 @@ fn large_texts_take_little_memory() {
     }
 }
 
-/// What [`TileWriter`] promises: memory grows with the leaves that were appended since the tiles
+/// Checks the guarantee of [`TileWriter`]: memory grows with the leaves appended since the tiles
 /// were last taken.
 #[test]
 fn appending_takes_the_memory_of_what_was_appended() {
@@ -205,8 +205,7 @@ proptest! {
         read_as_everything(text.as_bytes());
     }
 
-    /// Texts that are nearly right: spliced from honest ones, with bytes changed, put in and left
-    /// out.
+    /// Nearly valid texts: spliced from honest texts, with bytes changed, inserted and removed.
     #[test]
     fn nearly_honest(
         which in (0..5usize, 0..5usize), at in (any::<prop::sample::Index>(), any::<prop::sample::Index>()),

@@ -1,6 +1,6 @@
-//! What holds for every tree: honest proofs verify, changed ones do not, and it does not matter in
-//! how many steps a tree was written. In small trees for each proof there is, in trees of up to 2⁶³
-//! leaves for random ones.
+//! Properties of every tree: honest proofs verify, changed proofs do not, and the number of steps
+//! in which a tree was written does not matter. Tests every proof of small trees, and random proofs
+//! of trees of up to 2⁶³ leaves.
 
 use ledger::merkle::{
     Frontier, Hash, TILE_WIDTH, TileId, TileWriter, Tiles, TreeError, consistency_proof,
@@ -24,8 +24,7 @@ fn tree(size: u64) -> Kept {
     writer.take_changed().into_iter().collect()
 }
 
-/// A tree whose leaves are all the same but for one, so that its nodes need not be kept however
-/// many there are.
+/// A tree whose leaves are all equal except one, so that even a huge tree needs no stored nodes.
 struct Huge {
     size: u64,
     odd: u64,
@@ -67,7 +66,7 @@ impl Tiles for Huge {
     }
 }
 
-/// Every way to change a proof a little.
+/// Returns the proof with every kind of small change.
 fn changed(proof: &[Hash]) -> Vec<Vec<Hash>> {
     let mut all = Vec::new();
     for i in 0..proof.len() {
@@ -90,7 +89,7 @@ fn changed(proof: &[Hash]) -> Vec<Vec<Hash>> {
     all
 }
 
-/// Checks a proof of inclusion, and that nothing else passes for it.
+/// Checks an inclusion proof, and that no other proof passes for it.
 fn check_inclusion(
     tiles: &impl Tiles<Error = Infallible>,
     leaf: &Hash,
@@ -126,7 +125,7 @@ fn check_inclusion(
     }
 }
 
-/// Checks a proof of consistency, and that nothing else passes for it.
+/// Checks a consistency proof, and that no other proof passes for it.
 fn check_consistency(tiles: &impl Tiles<Error = Infallible>, from: u64, to: u64) {
     let roots = [root_at(tiles, from).unwrap(), root_at(tiles, to).unwrap()];
     let proof = consistency_proof(tiles, from, to).unwrap();
@@ -149,7 +148,7 @@ fn check_consistency(tiles: &impl Tiles<Error = Infallible>, from: u64, to: u64)
             "{from} to {to}"
         );
         others[1][byte] ^= 1;
-        // Any tree grows from the empty one; there is nothing that a proof could say of its root.
+        // Any tree extends the empty tree, so no proof can say anything about its root.
         assert!(
             from == 0 || verify_consistency(from, &roots[0], to, &others[1], &proof).is_err(),
             "{from} to {to}"
@@ -247,7 +246,7 @@ fn tiles_of_the_specification() {
     assert_eq!(tiles.values().map(Vec::len).collect::<Vec<_>>(), [256, 1]);
 }
 
-/// A hash in a tile never changes: the tiles of a tree are the beginnings of those of a larger one.
+/// A hash in a tile never changes: each tile of a tree is a prefix of the larger tree's tile.
 #[test]
 fn a_larger_tree_has_the_tiles_of_a_smaller_one() {
     let larger = tree(70_000);
@@ -287,8 +286,8 @@ fn tiles_that_were_tampered_with_are_not_resumed() {
     assert!(TileWriter::resume(701, &root, &honest).is_err());
 }
 
-/// A history that was changed, shortened, or reordered before a checkpoint that someone has cannot
-/// be proved to extend it.
+/// A history that was changed, shortened or reordered before a known checkpoint cannot prove that
+/// it extends the checkpoint.
 #[test]
 fn a_fork_has_no_proof() {
     let honest: Vec<Hash> = (0..50).map(leaf).collect();
@@ -362,14 +361,14 @@ proptest! {
         others.extend([odd ^ 1, odd.wrapping_add(1), odd.wrapping_sub(1), 0, size - 1, size, u64::MAX]);
         check_inclusion(&tree, &tree.leaf(odd), odd, size, &others);
         check_consistency(&tree, older, size);
-        // The same leaf in the older tree, where it is in it.
+        // The same leaf in the older tree, if the older tree contains it.
         if odd < older {
             check_inclusion(&tree, &tree.leaf(odd), odd, older, &[]);
         }
         prop_assert!(inclusion_proof(&tree, odd, size).unwrap().len() <= 63);
     }
 
-    /// Numbers and hashes that no tree has: they are refused, and nothing overflows.
+    /// Impossible numbers and hashes are refused, and nothing overflows.
     #[test]
     fn nonsense_is_refused(
         a in any_number(), b in any_number(),

@@ -1,5 +1,5 @@
-//! The Merkle tree held against the vectors of Certificate Transparency (RFC 6962's reference
-//! implementation) and against RFC 6962, section 2.1, written down once more, naively, over the
+//! Checks the Merkle tree against the vectors of Certificate Transparency (RFC 6962's reference
+//! implementation), and against a second, naive implementation of RFC 6962, section 2.1, over the
 //! leaves' data.
 
 use ledger::merkle::{
@@ -24,8 +24,7 @@ fn hashes(texts: &[&str]) -> Vec<Hash> {
     texts.iter().map(|text| hash(text)).collect()
 }
 
-/// RFC 6962, section 2.1, word for word, over D\[start:end\]; it remembers the roots that it has
-/// worked out.
+/// RFC 6962, section 2.1, word for word, over D\[start:end\]. It caches the computed roots.
 struct Oracle {
     data: Vec<Vec<u8>>,
     roots: RefCell<HashMap<(usize, usize), Hash>>,
@@ -173,7 +172,7 @@ fn certificate_transparency_vectors() {
     }
 }
 
-/// Trees of these sizes, with every proof there is of them.
+/// Returns the tree sizes whose every proof is tested.
 fn sizes() -> impl Iterator<Item = usize> {
     (0..=100).chain([127, 128, 129, 255, 256, 257, 300])
 }

@@ -1,5 +1,6 @@
-//! `verifiers/python`, written from docs/FORMAT.md alone, accepts and refuses the same notes,
-//! checkpoints, proofs and keys as this crate: honest ones, and thousands that are nearly right.
+//! Checks that `verifiers/python`, written from docs/FORMAT.md alone, accepts and refuses the same
+//! notes, checkpoints, proofs and keys as this crate: honest texts, and thousands of nearly valid
+//! ones.
 
 use ledger::checkpoint::Checkpoint;
 use ledger::cosignature::CosigningKey;
@@ -14,7 +15,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Reads JSON lines [kind, text] and says for each whether it accepts the text.
+/// Reads JSON lines [kind, text], and prints for each whether it accepts the text.
 const JUDGE: &str = r#"
 import json, sys
 from lead_audit_verifier import transparency as t
@@ -115,7 +116,7 @@ fn python(honest: &Honest, cases: &[(&str, String)]) -> Option<Vec<bool>> {
     Some(String::from_utf8(output.stdout).unwrap().lines().map(|line| line == "1").collect())
 }
 
-/// Characters that are near to what belongs there.
+/// Characters that resemble the valid ones.
 const NEAR: [char; 24] = [
     '\n', '\r', '\t', ' ', '\u{a0}', '\u{2003}', '\u{200b}', '\u{85}', '\u{7f}', '\0', '\u{1f}',
     '+', '=', '/', '-', '_', '—', '–', '0', '1', '9', 'A', 'B', '٣',
@@ -141,7 +142,7 @@ fn both_accept_the_same() {
                 0 => text.insert(at, character),
                 1 if at < text.len() => text[at] = character,
                 2 if at < text.len() => drop(text.remove(at)),
-                // A line twice.
+                // Duplicates a line.
                 _ => {
                     let start = text[..at]
                         .iter()
@@ -170,7 +171,7 @@ fn both_accept_the_same() {
         );
         *accepted.entry(*kind).or_insert(0) += usize::from(ours);
     }
-    // There is something of everything, beside the honest text itself.
+    // Each kind has accepted texts beside the honest one.
     assert!(
         accepted.len() == KINDS.len() && accepted.values().all(|&count| count > 1),
         "{accepted:?}"

@@ -4,22 +4,23 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 use thiserror::Error;
 
-/// How much memory reading may take.
+/// The memory limits of reading.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Bytes of the longest line, without its end.
+    /// Maximum length of a line in bytes, without its newline.
     pub line: usize,
-    /// Bytes of a block, if no line is longer.
+    /// Size of a block in bytes, if no line is longer.
     pub block: usize,
 }
 
-/// Lines of a block at most: what is made of a line can be larger than a very short one.
+/// Maximum number of lines in a block: the parsed form of a very short line can be larger than the
+/// line.
 const MAX_LINES: usize = 8192;
 
 impl Limits {
-    /// The default for the longest line, in MiB. No entry that PostgreSQL can store is longer: its
-    /// row is less than 1 GiB, of which only the text of a statement, at most 256 MiB, is written
-    /// with escapes, which are up to six times as long.
+    /// The default limit for a line, in MiB. No entry that PostgreSQL can store is longer: its row
+    /// is less than 1 GiB, and only a statement's text, at most 256 MiB, is written with escapes,
+    /// which are up to six times as long.
     pub const LINE_MIB: u32 = 4096;
 }
 
@@ -29,11 +30,11 @@ impl Default for Limits {
     }
 }
 
-/// Why reading ended.
+/// The reasons why reading ended.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The file cannot be read, or what is compressed is damaged.
+    /// The file cannot be read, or the compressed data is damaged.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// A line is longer than the limit.
@@ -51,12 +52,12 @@ pub enum ReadError {
 pub struct Block {
     /// Number of the first line, from 1.
     pub first_line: u64,
-    /// The lines, each with its end; the last line of a file may have none.
+    /// The lines with their newlines. The last line of a file may have none.
     pub bytes: Vec<u8>,
 }
 
 impl Block {
-    /// The lines with their numbers, without their ends.
+    /// Iterates over the lines with their numbers, without their newlines.
     pub fn lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let bytes = self.bytes.strip_suffix(b"\n").unwrap_or(&self.bytes);
         let ends = memchr::memchr_iter(b'\n', bytes).chain([bytes.len()]);
@@ -74,15 +75,15 @@ pub struct Blocks<R> {
     reader: R,
     limits: Limits,
     next_line: u64,
-    /// The beginning of a line whose end was not in the last block.
+    /// The beginning of a line that did not end in the last block.
     rest: Vec<u8>,
     ended: bool,
-    /// What was read already: a block of very short lines is given in several.
+    /// Blocks already read: a block of very short lines is returned in several parts.
     ready: VecDeque<Block>,
 }
 
 impl<R: Read> Blocks<R> {
-    /// Those of what `reader` gives.
+    /// Reads the blocks of `reader`.
     pub fn new(reader: R, limits: Limits) -> Self {
         Blocks {
             reader,
@@ -96,10 +97,10 @@ impl<R: Read> Blocks<R> {
 
     fn read_block(&mut self) -> Result<Option<Block>, ReadError> {
         let mut bytes = std::mem::take(&mut self.rest);
-        // What is left of the last block has no end of a line in it.
+        // The rest of the last block contains no newline.
         let mut searched = bytes.len();
         while !self.ended && searched <= self.limits.line {
-            // A block, and as much again each time that no line ended in it.
+            // Reads one block, then doubles the size each time no line ended in it.
             let wanted = self.limits.block.max(bytes.len()) as u64;
             bytes.reserve(self.limits.block);
             let read = (&mut self.reader).take(wanted).read_to_end(&mut bytes)?;
@@ -111,7 +112,7 @@ impl<R: Read> Blocks<R> {
             searched = bytes.len();
         }
         if self.ended {
-            // What follows the last end of a line is the last line.
+            // At the end of the file, the rest is the last line.
             bytes.append(&mut self.rest);
         }
         if bytes.is_empty() {
@@ -162,7 +163,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A reader that gives few bytes at a time.
+    /// A reader that returns few bytes at a time.
     struct Trickle<'a>(&'a [u8], usize);
 
     impl Read for Trickle<'_> {

@@ -1,11 +1,11 @@
-//! Files, plain or compressed with zstd; which it is, their first bytes say.
+//! Opens files, plain or compressed with zstd. Their first bytes show which.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-/// The largest window that is accepted, as a power of two: 128 MiB, which is also what the program
-/// `zstd` accepts by default. It is what decompressing a hostile file can take.
+/// The largest accepted window, as a power of two: 128 MiB, which the program `zstd` also accepts
+/// by default. It bounds the memory for decompressing a hostile file.
 pub const MAX_WINDOW_LOG: u32 = 27;
 
 const FRAME: [u8; 4] = 0xFD2F_B528u32.to_le_bytes();
@@ -15,7 +15,7 @@ pub fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
     if path.as_os_str() == "-" { open_reader(io::stdin()) } else { open_reader(File::open(path)?) }
 }
 
-/// Makes plain what may be compressed.
+/// Decompresses the input if it is compressed.
 pub fn open_reader(reader: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
     let mut reader = BufReader::with_capacity(1 << 17, reader);
     if is_compressed(fill(&mut reader)?) {
@@ -27,13 +27,13 @@ pub fn open_reader(reader: impl Read + Send + 'static) -> io::Result<Box<dyn Rea
     }
 }
 
-/// The first bytes. A pipe may give them one by one, but a writer's first piece is never shorter
-/// than a frame's magic number.
+/// Returns the first bytes. A pipe may return few bytes, but a writer's first write is never
+/// shorter than a frame's magic number.
 fn fill(reader: &mut impl BufRead) -> io::Result<&[u8]> {
     reader.fill_buf()
 }
 
-/// Whether a file that begins so is compressed: with a frame, or with one that is to be skipped.
+/// Returns whether these first bytes begin a compressed file: a frame, or a skippable frame.
 pub(crate) fn is_compressed(beginning: &[u8]) -> bool {
     let Some(magic) = beginning.first_chunk() else { return false };
     *magic == FRAME || u32::from_le_bytes(*magic) & 0xFFFF_FFF0 == 0x184D_2A50

@@ -1,5 +1,4 @@
-//! Reading a line. The members of each record come in one order, which is that of their names, and
-//! none may be there twice.
+//! Parses a line. The members of each record are in the order of their names, each at most once.
 
 use super::{
     CheckpointRecord, Damaged, End, Header, Kind, Place, Record, RecordError, Start, Unknown,
@@ -11,14 +10,14 @@ use ledger::canonical::{self, members};
 use ledger::merkle::Hash;
 use ledger::{IdRanges, parse_integer};
 
-/// Hashes that an inclusion or consistency proof, or a right edge, can have at most.
+/// Maximum number of hashes in an inclusion or consistency proof, or a right edge.
 pub(super) const MAX_HASHES: usize = 130;
 
 impl<'a> Record<'a> {
-    /// Reads a line, without its end.
+    /// Parses a line, without its newline.
     pub fn parse(line: &'a [u8]) -> Result<Self, RecordError> {
         canonical::check(line)?;
-        // Checked just now.
+        // The check above has verified the encoding.
         let line = std::str::from_utf8(line).map_err(|_| RecordError::Unknown)?;
         let mut outer = Fields(members(line));
         let (name, value) = outer.0.next().ok_or(RecordError::Unknown)?;
@@ -57,7 +56,7 @@ impl<'a> Record<'a> {
                 tree_size: fields.required("tree_size", number)?,
             }),
             "export" => {
-                // Before anything else: another version may have other members.
+                // Checked first, because another version may have other members.
                 let version = members(value)
                     .find(|(name, _)| *name == "version")
                     .and_then(|(_, version)| parse_integer(version));
@@ -124,7 +123,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The members of a record that are still to be read. They come in the order of their names.
+/// The remaining members of a record, in the order of their names.
 struct Fields<'a>(canonical::Members<'a>);
 
 impl<'a> Fields<'a> {
@@ -179,7 +178,7 @@ fn time(value: &str, name: &'static str) -> Result<i64, RecordError> {
 fn hash(value: &str, name: &'static str) -> Result<Hash, RecordError> {
     let inner = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default();
     let mut hash = [0; 32];
-    // Lowercase is the one spelling.
+    // Only lowercase digits are valid.
     if inner.bytes().any(|byte| byte.is_ascii_uppercase())
         || hex::decode_to_slice(inner, &mut hash).is_err()
     {

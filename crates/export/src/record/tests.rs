@@ -118,8 +118,8 @@ fn what_is_no_record() {
 }
 
 proptest! {
-    /// A changed byte is noticed, or it is another value of the same record: nothing is read that
-    /// would be written otherwise.
+    /// A changed byte is refused, or yields another value of the same record. Every accepted line
+    /// is written back unchanged.
     #[test]
     fn one_spelling(which in 0..18usize, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
         let mut line = written(&samples()[which]).into_bytes();

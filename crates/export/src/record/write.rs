@@ -1,12 +1,12 @@
-//! Writing a line.
+//! Writes a line.
 
 use super::{Kind, Record, VERSION};
 use ledger::canonical::write_string;
 use ledger::merkle::Hash;
 
 impl Record<'_> {
-    /// Appends the line, with its end. Whatever is borrowed has to be a canonical JSON object; the
-    /// line then is one.
+    /// Appends the line, with its newline. Borrowed parts must be canonical JSON objects; then the
+    /// line is one too.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut object = Object::open(out);
         match self {
@@ -102,7 +102,7 @@ impl Record<'_> {
     }
 }
 
-/// An object that is being written. The names have to come in their order.
+/// An object under construction. Its names must be added in order.
 struct Object<'o> {
     out: &'o mut Vec<u8>,
     first: bool,

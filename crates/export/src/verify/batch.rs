@@ -1,8 +1,8 @@
 //! The entries of one checkpoint, as they arrive.
 //!
-//! Where they are the expected ones in the expected order, they are handed on at once. From the
-//! first that is not, all are kept until the batch ends: only then can be said whether an entry is
-//! missing, late or never was there.
+//! While the expected entries arrive in the expected order, they are passed on at once. From the
+//! first unexpected entry on, all are kept until the batch ends. Only then is it known whether an
+//! entry is missing, late or was never part of the batch.
 
 use super::line::{EntryLine, Signers};
 use ledger::IdRanges;
@@ -10,48 +10,48 @@ use ledger::KeyChange;
 use ledger::merkle::{Frontier, Hash};
 use std::collections::{BTreeMap, HashMap};
 
-/// Entries of one batch that are kept at most, once something is wrong with it.
+/// Maximum number of entries kept of one batch with a fault.
 const MAX_KEPT: usize = 1 << 20;
 
-/// Malformed lines of one batch that are kept at most.
+/// Maximum number of malformed lines kept of one batch.
 const MAX_MALFORMED: usize = 64;
 
-/// A batch that is being read.
+/// A batch whose entries are still being read.
 pub(super) struct Batch {
     pub tree_size: u64,
     pub root: Hash,
-    /// Origin and signatures of its note, which are judged when its entries are there; None if it
-    /// has none that can be read.
+    /// Origin and signatures of its note, judged after its entries arrive; None if the note cannot
+    /// be read.
     pub said: Option<Said>,
-    /// Whether a known key vouches for it.
+    /// Whether a known key has signed it.
     pub signed: bool,
-    /// What its entries say of key and origin.
+    /// The key changes in its entries.
     pub key_changes: Vec<KeyChange>,
     pub edge: Option<Vec<Hash>>,
     pub ids: IdRanges,
     pub line: u64,
-    /// Leaves that it adds.
+    /// Number of leaves that it adds.
     pub leaves: u64,
-    /// Whether `ids` can be the ids of those leaves.
+    /// Whether `ids` can be the ids of its leaves.
     pub plausible: bool,
-    /// The range of `ids`, and the id in it, that comes next.
+    /// The next expected id, with the index of its range in `ids`.
     next: Option<(usize, i64)>,
-    /// Everything from the first line on that was not the expected one.
+    /// All arrivals from the first unexpected one on.
     kept: Vec<Arrival>,
-    /// How many more came than could be kept.
+    /// Number of further arrivals that exceeded the limit.
     pub dropped: u64,
-    /// Malformed lines, with what is wrong with them.
+    /// Malformed lines with their errors.
     pub malformed: Vec<(u64, String)>,
 }
 
-/// Who has signed a checkpoint, and as which log.
+/// The signers of a checkpoint, and its origin.
 pub(super) struct Said {
     pub origin: String,
-    /// None if a signature is bad, of which enough has been said.
+    /// None if a signature is bad, which is already reported.
     pub signers: Option<Signers>,
 }
 
-/// An entry, or what stands in its place.
+/// An entry, or the record in its place.
 struct Arrival {
     id: Option<i64>,
     line: u64,
@@ -62,24 +62,24 @@ struct Arrival {
 /// An id with the line it was on.
 pub(super) type IdLine = (i64, u64);
 
-/// What a batch comes to at its end.
+/// The verdict on a batch.
 #[derive(Default)]
 pub(super) struct BatchResult {
     /// Ids that did not arrive.
     pub missing: IdRanges,
-    /// Ids that are not the batch's, with their leaf hashes.
+    /// Ids that do not belong to the batch, with their lines and leaf hashes.
     pub extra: Vec<(Option<i64>, u64, Option<Hash>)>,
     /// Ids that arrived a second time.
     pub duplicated: Vec<IdLine>,
     /// Ids that arrived after one that should come after them.
     pub reordered: Vec<IdLine>,
-    /// The leaf hashes in their order, if they are known: the first of several possible ones that
-    /// give the root, or the first.
+    /// The leaf hashes in order, if known. Of several possible sequences, the first that yields the
+    /// root, otherwise the first.
     pub leaves: Option<Vec<Hash>>,
 }
 
 impl Batch {
-    /// One that waits for its entries.
+    /// Returns a batch that waits for its entries.
     pub fn new(tree_size: u64, root: Hash, said: Option<Said>, ids: IdRanges, line: u64) -> Self {
         let next = ids.ranges().first().map(|range| (0, range.first));
         let (edge, leaves, kept, malformed) = (None, ids.count(), Vec::new(), Vec::new());
@@ -102,28 +102,28 @@ impl Batch {
         }
     }
 
-    /// Expects nothing: whatever arrives is one too many.
+    /// From now on, treats each arrival as unexpected.
     pub fn expect_nothing(&mut self) {
         self.next = None;
     }
 
-    /// Whether all ids have arrived in order, and nothing else.
+    /// Returns whether all ids have arrived in order, without other arrivals.
     pub fn is_complete(&self) -> bool {
         self.next.is_none() && self.kept.is_empty() && self.malformed.is_empty()
     }
 
-    /// Whether an id has not arrived in order yet.
+    /// Returns whether ids are still due to arrive in order.
     pub fn waits(&self) -> bool {
         self.next.is_some()
     }
 
-    /// How many entries arrived out of the ordinary.
+    /// Returns the number of arrivals kept since the first unexpected one.
     pub fn kept(&self) -> usize {
         self.kept.len()
     }
 
-    /// Takes an entry. Gives its leaf hash if it is the next one and there is nothing else to say
-    /// of it.
+    /// Takes an entry. Returns its leaf hash if it is the next expected entry and has only one
+    /// possible leaf hash.
     pub fn arrive(&mut self, entry: EntryLine, line: u64) -> Option<Hash> {
         if self.kept.is_empty()
             && self.plausible
@@ -147,7 +147,7 @@ impl Batch {
         None
     }
 
-    /// Takes a malformed line. False if there are too many to keep.
+    /// Takes a malformed line. Returns false if too many are kept already.
     pub fn malformed(&mut self, line: u64, detail: String) -> bool {
         let room = self.malformed.len() < MAX_MALFORMED;
         if room {
@@ -156,23 +156,22 @@ impl Batch {
         room
     }
 
-    /// The ids that were not handed on at once.
+    /// Returns the ids that were not passed on at once.
     fn remaining(&self) -> IdRanges {
         let Some((range, id)) = self.next else { return IdRanges::new() };
         let mut remaining = IdRanges::new();
         for (i, ids) in self.ids.ranges().iter().enumerate().skip(range) {
-            // In order and apart, so each is added at the end.
+            // The ranges are ascending and do not touch, so each is appended.
             remaining.insert_range(if i == range { id } else { ids.first }, ids.last);
         }
         remaining
     }
 
-    /// What it comes to. `edge` is the tree's right edge before the first entry that was kept.
+    /// Ends the batch. `edge` is the tree's right edge before the first kept entry.
     pub fn finish(&mut self, edge: Option<&Frontier>) -> BatchResult {
         let kept = std::mem::take(&mut self.kept);
         if !self.plausible {
-            // The ids cannot be right: the leaves may be all the same, in the order in which they
-            // came.
+            // The ids must be wrong, but the leaves may be complete, in the order of arrival.
             let leaves = (kept.len() as u64 == self.leaves)
                 .then(|| kept.iter().map(|arrival| arrival.leaf).collect())
                 .flatten();
@@ -207,8 +206,9 @@ impl Batch {
         result
     }
 
-    /// The leaf hashes by id. Where an entry can have two (it occurs twice, or its checksum is not
-    /// that of its columns), those are taken that give the root, as far as trying is cheap.
+    /// Returns the leaf hashes in the order of ids. An entry can have two (it arrived twice, or its
+    /// checksum does not fit its columns). Of the possible sequences, it chooses one that yields
+    /// the root, if trying them is cheap.
     fn leaves_that_fit(
         &self,
         by_id: &BTreeMap<i64, Vec<usize>>,
@@ -261,14 +261,14 @@ impl Batch {
     }
 }
 
-/// The fewest that have to be taken out for the rest to ascend: those outside of a longest
-/// ascending subsequence.
+/// Returns the smallest set of entries whose removal leaves ascending ids: those outside of a
+/// longest ascending subsequence.
 fn out_of_order(order: &[IdLine]) -> Vec<IdLine> {
     if order.is_sorted() {
         return Vec::new();
     }
-    // For each length, where the subsequence of that length ends that ends lowest; and what comes
-    // before each place.
+    // `ends`: for each length, the place where the subsequence with the lowest last id ends.
+    // `before`: for each place, the previous place of its subsequence.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = Vec::with_capacity(order.len());
     for (i, (id, _)) in order.iter().enumerate() {

@@ -1,5 +1,4 @@
-//! The lines one after the other: what may follow what, the tree's right edge, and the checkpoints
-//! that were kept.
+//! Processes the lines in sequence: their order, the tree's right edge, and the kept checkpoints.
 
 mod checkpoints;
 mod entries;
@@ -12,13 +11,13 @@ use ledger::IdRanges;
 use ledger::merkle::{Frontier, Hash};
 use std::collections::BTreeSet;
 
-/// Ranges of sealed ids that are remembered at most, to notice one that occurs again.
+/// Maximum number of id ranges remembered to detect an id that occurs again.
 const MAX_ID_RANGES: usize = 1 << 20;
 
-/// Missing entries of a batch that may still turn up in the next one.
+/// Maximum number of missing entries of a batch that may still arrive in the next one.
 const MAX_LATE: u64 = 16;
 
-/// Where in an export the lines are.
+/// The position of the current line in an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     /// Before `export`, or after `end`.
@@ -27,23 +26,23 @@ enum Phase {
     Begun,
     /// After `start`, or after the checkpoint of a selection.
     Anchored,
-    /// Among the entries that checkpoints took.
+    /// Among sealed entries.
     Sealed,
-    /// Among those that none took.
+    /// Among unsealed entries.
     Tail,
 }
 
-/// The tree that the lines have led to.
+/// The tree at the current line.
 #[derive(Debug, Clone)]
 struct Tree {
     size: u64,
-    /// Its right edge; None if something that is missing has left it unknown.
+    /// The right edge; None if a missing part made it unknown.
     edge: Option<Frontier>,
-    /// The last checkpoint had another root: either it or an entry before it was changed.
+    /// The last checkpoint has another root: either it or an entry before it was changed.
     suspect: bool,
 }
 
-/// An entry that did not arrive where it should.
+/// An entry that was missing from its batch.
 struct Late {
     id: i64,
     tree_size: u64,
@@ -58,33 +57,32 @@ pub(super) struct Chain<'t> {
     line: u64,
     phase: Phase,
     kind: Kind,
-    /// Lines of this export, and faults before it.
+    /// Number of lines of this export, and of faults before it.
     lines: u64,
     faults_before: u64,
     tree: Option<Tree>,
     batch: Option<Batch>,
     late: Vec<Late>,
-    /// Kept checkpoints that the tree has not grown to yet, and those that it has the root of.
+    /// Kept checkpoints that the tree has not reached yet, and those whose root it has.
     ahead: Vec<u64>,
     matched: BTreeSet<u64>,
     signed_before: bool,
     last_signed: Option<bool>,
-    /// The note that the export starts with has a second signature: perhaps by the key that comes
-    /// next.
+    /// The note at the start of the export has a second signature, perhaps by the next key.
     may_have_successor: bool,
-    /// The largest tree that a known key of the very origin has signed.
+    /// The largest tree signed by a known key with the same origin.
     signed_to: Option<u64>,
-    /// Origins of the notes of this export, and the one that its first line says.
+    /// Origins of the notes of this export, and the origin in its first line.
     origins: Vec<String>,
     header_origin: Option<String>,
-    /// Whether the origin that is asked for is one of the history's.
+    /// Whether the requested origin occurs in the history.
     origin_found: bool,
     /// Changes of the origin that no entry explains.
     unexplained: Vec<Fault>,
-    /// Why reading ends: the export is of another version.
+    /// The error that ends reading: the export has another version.
     pub other_version: Option<String>,
     histories: u64,
-    /// Of a selection: size and root that the proofs lead to, and whether they are signed.
+    /// For a selection: size and root that the proofs lead to, and whether they are signed.
     proven_by: Option<(u64, Hash, bool)>,
     last_index: Option<u64>,
     last_unsealed: Option<i64>,
@@ -165,8 +163,8 @@ impl<'t> Chain<'t> {
         self.line = 0;
     }
 
-    /// The file has ended. `cut` if it could not be read to its end, which is no fault of the
-    /// export.
+    /// Handles the end of a file. `cut` if the file could not be read to its end, which is not a
+    /// fault of the export.
     pub fn end_file(&mut self, cut: bool) {
         if self.phase != Phase::Outside {
             self.finish_batch(None, true);
@@ -188,7 +186,7 @@ impl<'t> Chain<'t> {
         self.line = line;
         self.lines += 1;
         match judged {
-            // What its lines mean, this version does not know.
+            // This version cannot interpret the lines of another version.
             Line::Malformed(error @ RecordError::Version(_)) => {
                 self.other_version = Some(format!("line {line}: {error}"))
             }
@@ -233,7 +231,7 @@ impl<'t> Chain<'t> {
         self.header_origin = header.origin;
         if header.kind == Kind::History {
             self.histories += 1;
-            // What the export before could not say more of has been sealed since.
+            // Unsealed entries of the previous export have been sealed since.
             self.report.unsealed = 0;
         }
     }

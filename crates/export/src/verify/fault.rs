@@ -1,40 +1,40 @@
-//! What verification finds.
+//! The findings of verification.
 
 use std::fmt;
 
-/// What kind of fault.
+/// The kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum FaultKind {
-    /// An entry is not as it was written.
+    /// An entry was changed after it was written.
     Changed,
-    /// An entry, or a part of the tree, is not there.
+    /// An entry, or a part of the tree, is missing.
     Missing,
-    /// An entry is there that the log never took.
+    /// An entry exists that the log never sealed.
     Inserted,
-    /// An entry is in another place than its own.
+    /// An entry is out of place.
     Reordered,
-    /// An entry or checkpoint is there twice.
+    /// An entry or checkpoint occurs twice.
     Duplicated,
-    /// A checkpoint is not the one of its entries.
+    /// A checkpoint does not match its entries.
     CheckpointChanged,
-    /// A checkpoint's signature is bad or not there.
+    /// A checkpoint's signature is bad or missing.
     SignatureBad,
-    /// The history is another one than the one that was known.
+    /// The history differs from a known one.
     Forked,
-    /// The history ends before a checkpoint that was known.
+    /// The history ends before a known checkpoint.
     GoneBack,
-    /// A line is not what can stand there.
+    /// A line is not allowed at its position.
     Malformed,
     /// The file ends before the export does.
     Truncated,
-    /// An entry has something that this version does not know. No fault, but a reason not to say
-    /// that all is intact.
+    /// This version does not know some part of an entry. Not a fault, but it prevents the verdict
+    /// "intact".
     NotJudged,
 }
 
 impl FaultKind {
-    /// Its name, for people and machines.
+    /// The name of the kind, for people and programs.
     pub fn name(self) -> &'static str {
         match self {
             FaultKind::Changed => "changed",
@@ -53,24 +53,24 @@ impl FaultKind {
     }
 }
 
-/// One fault. What it shows of a file is escaped.
+/// One fault. Text from a file is escaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// What kind.
+    /// The kind of fault.
     pub kind: FaultKind,
     /// The file.
     pub file: String,
-    /// The line, where it is about one.
+    /// The line, if the fault concerns a line.
     pub line: Option<u64>,
-    /// First and last id of the entries that it is about; the same for one entry.
+    /// First and last id of the affected entries; both are equal for a single entry.
     pub ids: Option<(i64, i64)>,
-    /// The tree size of the checkpoint that it is about.
+    /// The tree size of the affected checkpoint.
     pub tree_size: Option<u64>,
-    /// What is wrong, for people.
+    /// A description, for people.
     pub detail: String,
 }
 
-/// One line: `changed: entry 17: the checksum does not match (export.ndjson, line 12)`.
+/// Formats one line: `changed: entry 17: the checksum does not match (export.ndjson, line 12)`.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind.name())?;

@@ -1,5 +1,4 @@
-//! The part of judging that each line allows by itself, and that runs in parallel: parsing,
-//! checksums, signatures.
+//! Judges each line on its own, in parallel: parsing, checksums, signatures.
 
 use crate::columns::{EntryFault, Judged, judge_entry, judge_whole_entry};
 use crate::record::{
@@ -11,7 +10,7 @@ use ledger::merkle::Hash;
 use ledger::note::{Note, NoteError, VerifierKey};
 use ledger::{KeyChange, leaf_hash};
 
-/// A line, judged as far as it can be by itself.
+/// A line with its own verdict.
 #[derive(Debug)]
 pub(super) enum Line {
     Entry(EntryLine),
@@ -23,7 +22,7 @@ pub(super) enum Line {
     Malformed(RecordError),
 }
 
-/// In which part of an export an entry stands.
+/// The part of an export that contains an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Section {
     Sealed,
@@ -31,26 +30,26 @@ pub(super) enum Section {
     Inserted,
 }
 
-/// An entry, or what stands in its place.
+/// An entry, or the record in its place.
 #[derive(Debug)]
 pub(super) struct EntryLine {
     pub section: Section,
     pub id: Option<i64>,
-    /// The leaf hash that the tree should have for it; None if nothing says.
+    /// The leaf hash that the tree should have for it; None if unknown.
     pub leaf: Option<Hash>,
-    /// Another one that it could have: what the columns give, where the checksum is not theirs.
+    /// Another possible leaf hash, computed from the columns, if the checksum does not fit them.
     pub other_leaf: Option<Hash>,
     pub place: Option<Place>,
     pub fault: Option<Box<EntryProblem>>,
-    /// What it says of the log's key and origin.
+    /// The change of the log's key and origin.
     pub key_change: Option<Box<KeyChange>>,
 }
 
-/// What is wrong with an entry.
+/// A fault of an entry.
 #[derive(Debug)]
 pub(super) enum EntryProblem {
     Entry(EntryFault),
-    /// It is not the one that was sealed.
+    /// It differs from the sealed entry.
     NotSealed,
     Missing,
     Damaged(String),
@@ -59,7 +58,7 @@ pub(super) enum EntryProblem {
 }
 
 impl EntryProblem {
-    /// Whether it is no fault, but a reason not to judge.
+    /// Returns whether the entry cannot be judged, without a fault.
     pub fn is_unknown(&self) -> bool {
         match self {
             EntryProblem::Entry(fault) => fault.is_unknown(),
@@ -69,25 +68,25 @@ impl EntryProblem {
     }
 }
 
-/// A note, opened.
+/// The result of parsing a note.
 pub(super) type Opened = Result<OpenedNote, String>;
 
-/// What is in a note.
+/// The content of a note.
 #[derive(Debug)]
 pub(super) struct OpenedNote {
     pub checkpoint: Checkpoint,
-    /// Which known keys have signed it; an error if the signature of one is bad.
+    /// The known keys that have signed it; an error if the signature of a known key is bad.
     pub signers: Result<Signers, NoteError>,
 }
 
-/// By whom a note is signed.
+/// The signers of a note.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Signers {
-    /// A known key whose name is the note's origin.
+    /// Whether a known key whose name is the note's origin has signed.
     pub own: bool,
-    /// Known keys with another name: their texts.
+    /// The texts of known keys with another name.
     pub former: Vec<String>,
-    /// Somebody with the origin's name whose key is not known.
+    /// Whether an unknown key with the origin's name has signed.
     pub stranger: bool,
 }
 
@@ -106,7 +105,7 @@ pub(super) fn judge(line: &[u8], keys: &[VerifierKey], scratch: &mut Vec<u8>) ->
             if let Some(leaf) = leaf {
                 judged.leaf = Some(leaf);
                 judged.other_leaf = None;
-                // What is not known hides nothing that is wrong.
+                // An unknown column must not hide a fault, so the fault replaces it.
                 if judged.fault.as_ref().is_none_or(|problem| problem.is_unknown()) {
                     judged.fault = Some(Box::new(EntryProblem::NotSealed));
                 }
@@ -142,14 +141,14 @@ pub(super) fn judge(line: &[u8], keys: &[VerifierKey], scratch: &mut Vec<u8>) ->
     }
 }
 
-/// The line of a sealed entry in a history, which nearly all are: `{"checksum":"…","entry":{…}}`.
-/// Once it is known to be canonical, its parts are where they must be, so it is read once instead
-/// of twice. None if it is something else, right or wrong.
+/// Reads the line of a sealed entry in a history, the most frequent form:
+/// `{"checksum":"…","entry":{…}}`. In a canonical line the parts have fixed positions, so one pass
+/// over the line is enough. None for any other line, valid or not.
 fn plain_entry(line: &[u8], scratch: &mut Vec<u8>) -> Option<EntryLine> {
     let (hex, rest) = line.strip_prefix(b"{\"checksum\":\"")?.split_first_chunk::<64>()?;
     let preimage = rest.strip_prefix(b"\",\"entry\":")?.strip_suffix(b"}")?;
     let mut checksum = [0; 32];
-    // Lowercase is the one spelling.
+    // Only lowercase digits are valid.
     if hex.iter().any(u8::is_ascii_uppercase)
         || hex::decode_to_slice(hex, &mut checksum).is_err()
         || !preimage.starts_with(b"{")

@@ -1,4 +1,4 @@
-//! What verification comes to.
+//! The result of verification.
 
 use super::FaultKind;
 use ledger::merkle::Hash;
@@ -7,51 +7,50 @@ use std::collections::BTreeMap;
 /// The verdict, which is also the exit status of `lead-audit verify`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// 0: everything that was sealed is as it was, and something from outside vouches for it.
+    /// 0: all sealed entries are unchanged, and a key or checkpoint from outside vouches for them.
     Intact,
     /// 1: there are faults.
     Tampered,
-    /// 2: there is no fault, but nothing vouches for that, or not everything could be judged.
+    /// 2: there is no fault, but nothing vouches for the entries, or a part could not be judged.
     CouldNotTell,
 }
 
-/// What verification comes to.
+/// The result of verification.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// The log.
+    /// The origin of the log.
     pub origin: Option<String>,
-    /// Leaves in the tree before the first entry; None if no export was read.
+    /// Number of leaves before the first entry; None if no export was read.
     pub from_size: Option<u64>,
-    /// Leaves in the tree at the end.
+    /// Number of leaves at the end.
     pub tree_size: u64,
-    /// The root there, if it was worked out.
+    /// The root at the end, if it could be computed.
     pub root: Option<Hash>,
-    /// Sealed entries.
+    /// Number of sealed entries.
     pub entries: u64,
-    /// Entries that no checkpoint took.
+    /// Number of unsealed entries.
     pub unsealed: u64,
-    /// Checkpoints.
+    /// Number of checkpoints.
     pub checkpoints: u64,
-    /// Those that a known key has signed.
+    /// Number of checkpoints signed by a known key.
     pub signed: u64,
-    /// Kept checkpoints that are part of this history.
+    /// Number of kept checkpoints that are part of this history.
     pub known_matched: u64,
-    /// Kept checkpoints of which nothing could be said, and why.
+    /// Kept checkpoints that could not be judged, and why.
     pub known_unjudged: Vec<String>,
-    /// The largest tree that a signature or a kept checkpoint vouches for.
+    /// Size of the largest tree that a signature or a kept checkpoint vouches for.
     pub vouched: Option<u64>,
-    /// Faults, by kind.
+    /// Number of faults, by kind.
     pub faults: BTreeMap<FaultKind, u64>,
-    /// Entries with something that this version does not know.
+    /// Number of entries with a part that this version does not know.
     pub not_judged: u64,
-    /// There are only selections, and no sealed entry in any of them: nothing was proven.
+    /// The exports are all selections without sealed entries, so nothing was proven.
     pub is_empty_selection: bool,
-    /// The tree size from which on the log has a key that is not known, where nothing else vouches
-    /// for what follows.
+    /// The tree size from which on the log uses an unknown key and no kept checkpoint vouches.
     pub key_unknown_from: Option<u64>,
-    /// What could not be told, for people.
+    /// The undecided questions, for people.
     pub remarks: Vec<String>,
-    /// Reading ended before the end, and why: what follows was not judged.
+    /// The reason why reading ended early. The lines after it were not judged.
     pub incomplete: Option<String>,
     /// Bytes read, uncompressed.
     pub bytes: u64,
@@ -60,15 +59,15 @@ pub struct Report {
 }
 
 impl Report {
-    /// How many faults there are.
+    /// Returns the number of faults.
     pub fn fault_count(&self) -> u64 {
         self.faults.values().sum()
     }
 
-    /// Whether something from outside vouches for any of what was verified.
+    /// Returns whether a key or checkpoint from outside vouches for any verified entry.
     fn is_vouched(&self) -> bool {
         let from = self.from_size.unwrap_or(0);
-        // A checkpoint at the very beginning says nothing of what follows.
+        // A checkpoint at the very beginning says nothing about later entries.
         self.vouched.is_some_and(|vouched| vouched > from || self.tree_size == from)
     }
 

@@ -1,4 +1,4 @@
-//! Files through the stages: reading, judging lines in parallel, following them.
+//! Runs the stages: reads files, judges lines in parallel, processes them in sequence.
 
 use super::chain::Chain;
 use super::line::{Line, judge};
@@ -9,37 +9,37 @@ use std::io::Read;
 use std::sync::mpsc::sync_channel;
 use thiserror::Error;
 
-/// Something to verify.
+/// An input to verify.
 pub struct Source {
     /// Its name, for people.
     pub name: String,
-    /// What it says, uncompressed.
+    /// Its content, uncompressed.
     pub reader: Box<dyn Read + Send>,
 }
 
-/// How far verification is.
+/// The progress of verification.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Progress {
-    /// Bytes that were judged, uncompressed, of all files.
+    /// Bytes judged in all files, uncompressed.
     pub bytes: u64,
-    /// Sealed entries so far.
+    /// Number of sealed entries so far.
     pub entries: u64,
 }
 
-/// Why verification did not take place.
+/// The reasons why verification could not start.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum VerifyError {
-    /// The operating system gives no thread.
+    /// The operating system cannot start a thread.
     #[error("no thread to read with: {0}")]
     Thread(std::io::Error),
 }
 
-/// Verifies sources, one after the other, as one history. `fault` gets each fault as it is found,
-/// `progress` is called now and then.
+/// Verifies sources in sequence, as one history. Calls `fault` for each fault at once, and
+/// `progress` from time to time.
 ///
 /// # Errors
-/// If it cannot begin. What cannot be read is in the report: [`Report::incomplete`].
+/// Fails if it cannot begin. Read errors are in the report: [`Report::incomplete`].
 pub fn verify(
     sources: Vec<Source>,
     trust: &Trust,
@@ -62,10 +62,10 @@ pub fn verify(
     Ok(chain.finish())
 }
 
-/// Faults after which reading ends: such a file is something else.
+/// Number of faults after which reading ends: such a file is hardly an export.
 const MAX_FAULTS: u64 = 1_000_000;
 
-/// One block's lines, judged.
+/// The judged lines of one block.
 type Judged = (u64, u64, Vec<Line>);
 
 fn verify_one(
@@ -75,15 +75,15 @@ fn verify_one(
     limits: Limits,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Option<String>, VerifyError> {
-    // Blocks in a group are judged at the same time; while they are, the group before them is
-    // followed and the next is read.
+    // The blocks of a group are judged in parallel. Meanwhile the previous group is processed, and
+    // the next one is read.
     let width = rayon::current_num_threads() * 2;
     let (sender, receiver) = sync_channel::<Result<Vec<Block>, ReadError>>(1);
     let reading = move || {
         let mut blocks = Blocks::new(reader, limits);
         loop {
             let (mut group, mut bytes) = (Vec::with_capacity(width), 0);
-            // A group of long lines has fewer of them.
+            // A group with long lines has fewer blocks.
             while group.len() < width && bytes < width * limits.block {
                 match blocks.next() {
                     Some(Ok(block)) => {
@@ -91,7 +91,7 @@ fn verify_one(
                         group.push(block);
                     }
                     Some(Err(error)) => {
-                        // Nobody listens any more if verification has ended.
+                        // After verification has ended, there is no receiver.
                         _ = sender.send(Ok(group));
                         _ = sender.send(Err(error));
                         return;
@@ -114,7 +114,7 @@ fn verify_one(
             .map_err(VerifyError::Thread)?;
         let mut waiting: Vec<Judged> = Vec::new();
         let mut error = None;
-        // Dropped where this ends early, so that the reader does not wait.
+        // Dropped on an early end, so that the reader does not block.
         for group in receiver {
             let group = match group {
                 Ok(group) => group,
@@ -138,7 +138,8 @@ fn verify_one(
     })
 }
 
-/// Runs the first on the threads of the pool and the second, which need not be `Send`, on this one.
+/// Runs `parallel` on the threads of the pool, and `here`, which need not be `Send`, on this
+/// thread.
 fn join(parallel: impl FnOnce() -> Vec<Judged> + Send, here: impl FnOnce()) -> (Vec<Judged>, ()) {
     let mut judged = Vec::new();
     rayon::in_place_scope(|scope| {

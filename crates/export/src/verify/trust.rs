@@ -1,4 +1,4 @@
-//! What whoever verifies knows from elsewhere.
+//! The keys and checkpoints that the verifier trusts.
 
 use ledger::checkpoint::{Checkpoint, CheckpointError};
 use ledger::merkle::Hash;
@@ -6,54 +6,54 @@ use ledger::note::{Algorithm, Note, NoteError, VerifierKey};
 use std::collections::BTreeMap;
 use thiserror::Error;
 
-/// A checkpoint that was kept from earlier.
+/// A checkpoint kept from an earlier time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     /// The root.
     pub root: Hash,
     /// The origin.
     pub origin: String,
-    /// Where it was kept, for people.
+    /// Its source, for people.
     pub from: String,
 }
 
-/// What whoever verifies knows from elsewhere. Everything in it is believed.
+/// The verifier's knowledge from other sources. All of it is trusted.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
-    /// Public keys of the log: a checkpoint has to be signed by one of them.
+    /// Public keys of the log. One of them must have signed each checkpoint.
     pub keys: Vec<VerifierKey>,
-    /// Checkpoints that were kept from earlier, by tree size.
+    /// Kept checkpoints, by tree size.
     pub known: BTreeMap<u64, Known>,
-    /// One of the origins that the log has had, where it is known.
+    /// One of the log's origins, if known.
     pub origin: Option<String>,
-    /// The export may be older than the checkpoints that were kept: that it ends before one of them
-    /// is no fault.
+    /// The export may be older than the kept checkpoints: then it is not a fault if the export ends
+    /// before one of them.
     pub older: bool,
 }
 
-/// Why a checkpoint that was kept cannot be used.
+/// The reasons why a kept checkpoint or a key cannot be used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TrustError {
-    /// It is not a checkpoint, or its signatures are wrong.
+    /// It is not a checkpoint, or its signatures are bad.
     #[error("{from}: {cause}")]
     Checkpoint {
-        /// Where it was kept.
+        /// Source of the checkpoint.
         from: String,
-        /// What is wrong with it.
+        /// The error of the checkpoint.
         cause: CheckpointError,
     },
-    /// Two checkpoints that were kept contradict each other.
+    /// Two kept checkpoints contradict each other.
     #[error(
         "{from} and {other} are two checkpoints of one tree size with different roots: the log has forked"
     )]
     Contradiction {
-        /// Where one was kept.
+        /// Source of one.
         from: String,
-        /// Where the other was kept.
+        /// Source of the other.
         other: String,
     },
-    /// A public key of a witness where the log's is wanted.
+    /// The key is a witness's instead of the log's.
     #[error("{0} is a witness's key; the log's is wanted")]
     WitnessKey(String),
 }
@@ -62,7 +62,7 @@ impl Trust {
     /// Adds a public key of the log.
     ///
     /// # Errors
-    /// If it is a witness's.
+    /// Fails if it is a witness's key.
     pub fn trust_key(&mut self, key: VerifierKey) -> Result<(), TrustError> {
         if key.algorithm() != Algorithm::Ed25519 {
             return Err(TrustError::WitnessKey(key.to_string()));
@@ -71,11 +71,11 @@ impl Trust {
         Ok(())
     }
 
-    /// Adds a checkpoint that was kept. A signature by a known key has to be good; `witnesses`, if
-    /// there are any, have to have cosigned it.
+    /// Adds a kept checkpoint. Signatures by known keys must be good. If `witnesses` are given,
+    /// they must have cosigned it.
     ///
     /// # Errors
-    /// If it cannot be read, is not signed by whom it has to be, or contradicts another.
+    /// Fails if it is malformed, lacks a required signature, or contradicts another one.
     pub fn know(
         &mut self,
         note: &[u8],
@@ -93,7 +93,7 @@ impl Trust {
             note.verify(witnesses).map_err(|cause| error(cause.into()))?;
         }
         let checkpoint = Checkpoint::parse(note.text()).map_err(error)?;
-        // A log may have changed its origin in between: whether it has, its history says.
+        // The log may have changed its origin in between: its history shows whether it did.
         let known = Known {
             root: *checkpoint.root(),
             origin: checkpoint.origin().to_owned(),

@@ -1,4 +1,4 @@
-//! The records of a history, checkpoint by checkpoint.
+//! Writes the records of a history, checkpoint by checkpoint.
 
 use super::{Output, StoredEntry};
 use crate::record::{CheckpointRecord, Damaged, End, Header, Record, Start};
@@ -8,8 +8,8 @@ use ledger::{IdRange, IdRanges};
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-/// Leaves after which a checkpoint gets its right edge: from there on a damaged file can be judged
-/// again.
+/// Number of leaves after which a checkpoint gets its right edge. From an edge on, a damaged file
+/// can be judged again.
 const EDGE_EVERY: u64 = 4096;
 
 /// A row of `lead_audit.checkpoint`.
@@ -26,9 +26,9 @@ pub struct StoredCheckpoint {
 /// Writes a history.
 pub struct HistoryWriter<W: Write> {
     output: Output<W>,
-    /// The right edge that the stored leaf hashes lead to.
+    /// The right edge computed from the stored leaf hashes.
     edge: Frontier,
-    /// Leaves since the last right edge that was written.
+    /// Number of leaves since the last written right edge.
     since_edge: u64,
     batch: Option<Batch>,
 }
@@ -36,13 +36,13 @@ pub struct HistoryWriter<W: Write> {
 /// The checkpoint whose entries are being written.
 struct Batch {
     leaves: Vec<Hash>,
-    /// The ids that have not come yet, the next one last.
+    /// The ids still to be written, the next one last.
     waiting: Vec<IdRange>,
-    /// The last id that came.
+    /// The last id written.
     last: Option<i64>,
-    /// Leaves that are written.
+    /// Number of leaves written.
     placed: usize,
-    /// Where each leaf hash is, if ids and leaves do not fit each other.
+    /// The index of each leaf hash, if ids and leaves do not match.
     places: Option<HashMap<Hash, usize>>,
 }
 
@@ -50,7 +50,7 @@ impl<W: Write> HistoryWriter<W> {
     /// Begins an export.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Fails if writing fails.
     pub fn begin(
         mut output: Output<W>,
         header: Header,
@@ -64,31 +64,31 @@ impl<W: Write> HistoryWriter<W> {
         Ok(Self::resume(output, edge))
     }
 
-    /// Goes on with an export whose last line is the last entry of a checkpoint.
+    /// Continues an export whose last line is the last entry of a checkpoint.
     pub fn resume(output: Output<W>, edge: Frontier) -> Self {
         HistoryWriter { output, edge, since_edge: 0, batch: None }
     }
 
-    /// What is written to.
+    /// The output.
     pub fn output(&self) -> &Output<W> {
         &self.output
     }
 
-    /// Writes a proof that the tree of `from_size` leaves became the one that the export starts
-    /// with.
+    /// Writes a proof that the tree at the start of the export extends the tree of `from_size`
+    /// leaves.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Fails if writing fails.
     pub fn consistency(&mut self, from_size: u64, hashes: Vec<Hash>) -> io::Result<()> {
         self.output.write(&Record::Consistency { from_size, hashes })
     }
 
-    /// Begins a checkpoint. `leaves` are the stored leaf hashes from the tree's size so far to the
-    /// checkpoint's; `stored_edge` is the right edge that the stored upper levels of the tree have
-    /// for it, asked for only if the leaves lead to another root.
+    /// Begins a checkpoint. `leaves` are the stored leaf hashes from the current tree size to the
+    /// checkpoint's. `stored_edge` reads the right edge from the stored upper levels of the tree;
+    /// it is called only if the leaves lead to another root.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Fails if writing fails.
     pub fn checkpoint(
         &mut self,
         stored: StoredCheckpoint,
@@ -100,7 +100,7 @@ impl<W: Write> HistoryWriter<W> {
         let mut with_edge = self.since_edge >= EDGE_EVERY;
         if self.edge.root() != stored.root || self.edge.size() != stored.tree_size {
             with_edge = false;
-            // Without it the leaves stay what they are; whoever verifies will see that the
+            // Without an edge the leaves are written unchanged, and the verifier finds that the
             // checkpoint has another root.
             if let Some(edge) = stored_edge()
                 .filter(|edge| edge.size() == stored.tree_size && edge.root() == stored.root)
@@ -129,19 +129,20 @@ impl<W: Write> HistoryWriter<W> {
         }))
     }
 
-    /// Writes the next entry of the checkpoint: one of its ids, higher than the one before. The
-    /// same once more is what a table without its primary key can have; it is written as it is, for
-    /// whoever verifies to find.
+    /// Writes the next entry of the checkpoint. Ids must belong to the checkpoint and ascend. A
+    /// table without its primary key can have an id twice: the second row is written too, for the
+    /// verifier to find.
     ///
     /// # Errors
-    /// Those of writing, and if the id is not the checkpoint's or lower.
+    /// Fails if writing fails, or if the id is not the checkpoint's or is lower than the last one.
     pub fn entry(&mut self, id: i64, stored: &StoredEntry) -> io::Result<()> {
         if let Some(batch) = &mut self.batch {
             if batch.last.replace(id) == Some(id) {
                 return self.sealed(id, stored, None);
             }
             if batch.places.is_some() {
-                // The ids may be any number then, and say nothing of leaves: not one by one.
+                // Here the ids do not correspond to leaves and can be very many, so they are
+                // skipped as ranges.
                 batch.skip_before(id);
             }
         }
@@ -160,7 +161,7 @@ impl<W: Write> HistoryWriter<W> {
                 sealed = batch.leaves.get(batch.placed).copied();
                 batch.placed += 1;
             }
-            // Only the leaf hashes say which entries are theirs.
+            // Only the leaf hash shows the leaf of an entry.
             Some(places) => {
                 let own = stored.leaf().and_then(|leaf| places.get(&leaf).copied());
                 if let Some(place) = own.filter(|&place| place >= batch.placed) {
@@ -175,7 +176,7 @@ impl<W: Write> HistoryWriter<W> {
         self.sealed(id, stored, sealed)
     }
 
-    /// Writes an entry; `sealed` is the leaf hash that is stored in its place.
+    /// Writes an entry; `sealed` is the leaf hash in the tree at its position.
     fn sealed(&mut self, id: i64, stored: &StoredEntry, sealed: Option<Hash>) -> io::Result<()> {
         if let StoredEntry::Entry { preimage, checksum } = stored {
             let leaf = sealed.filter(|leaf| *leaf != leaf_hash(checksum));
@@ -189,11 +190,11 @@ impl<W: Write> HistoryWriter<W> {
         stored.instead(id, sealed).map_or(Ok(()), |record| self.output.write(&record))
     }
 
-    /// The entry with this id, which is the next one, is not there.
+    /// Writes that the next entry, which has this id, is missing.
     fn missing(&mut self, id: Option<i64>) -> io::Result<()> {
         let Some(batch) = &mut self.batch else { return Ok(()) };
         if batch.places.is_some() {
-            // Which leaf it has, if it has one, shows when a later one comes.
+            // The next entry that exists shows which leaves are missing.
             return Ok(());
         }
         let leaf = batch.leaves.get(batch.placed).copied();
@@ -201,10 +202,10 @@ impl<W: Write> HistoryWriter<W> {
         self.output.write(&Record::Missing { id, leaf })
     }
 
-    /// Ends the checkpoint: what of it has not come is missing.
+    /// Ends the checkpoint. Writes the entries that have not come as missing.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Fails if writing fails.
     pub fn end_checkpoint(&mut self) -> io::Result<()> {
         let Some(mut batch) = self.batch.take() else { return Ok(()) };
         while batch.placed < batch.leaves.len() {
@@ -215,18 +216,18 @@ impl<W: Write> HistoryWriter<W> {
         self.output.border()
     }
 
-    /// Writes an entry that no checkpoint took; `inserted` if none can.
+    /// Writes an unsealed entry; `inserted` if no checkpoint can ever include it.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Fails if writing fails.
     pub fn unsealed(&mut self, id: i64, stored: &StoredEntry, inserted: bool) -> io::Result<()> {
         write_unsealed(&mut self.output, id, stored, inserted)
     }
 
-    /// Ends the export. `tree_size` is that of the last checkpoint.
+    /// Ends the export. `tree_size` is the size of the last checkpoint.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Fails if writing fails.
     pub fn end(mut self, tree_size: u64) -> io::Result<Output<W>> {
         write_end(&mut self.output, tree_size)?;
         Ok(self.output)
@@ -234,7 +235,7 @@ impl<W: Write> HistoryWriter<W> {
 }
 
 impl Batch {
-    /// Takes all ids that are waited for before this one.
+    /// Skips all waiting ids below this one.
     fn skip_before(&mut self, id: i64) {
         while let Some(IdRange { first, last }) = self.waiting.pop() {
             if last >= id {
@@ -244,7 +245,7 @@ impl Batch {
         }
     }
 
-    /// Takes the next id that is waited for.
+    /// Takes the next waiting id.
     fn next_id(&mut self) -> Option<i64> {
         let IdRange { first, last } = self.waiting.pop()?;
         if first < last {
@@ -267,7 +268,7 @@ pub(super) fn write_unsealed<W: Write>(
         StoredEntry::Entry { preimage, checksum } => {
             output.write(&Record::Unsealed { checksum: *checksum, entry: preimage })
         }
-        // What is of no use to anybody is inserted all the same.
+        // An entry that cannot be judged still counts as inserted.
         StoredEntry::Unknown { .. } if inserted => {
             let fault = "no checkpoint took it, and none can; it has a value in an unknown column"
                 .to_owned();

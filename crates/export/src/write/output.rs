@@ -1,9 +1,9 @@
-//! Where the lines go.
+//! Writes lines to a plain or compressed file.
 
 use crate::Record;
 use std::io::{self, BufWriter, Write};
 
-/// How a file is compressed.
+/// The compression of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
     /// Not at all.
@@ -12,12 +12,12 @@ pub enum Compression {
     Zstd(i32),
 }
 
-/// Uncompressed bytes after which a compressed file begins another frame, at the next border: what
-/// a broken file can lose.
+/// Number of uncompressed bytes after which a compressed file begins another frame, at the next
+/// border. It bounds the loss in an interrupted file.
 const FRAME_BYTES: u64 = 16 << 20;
 
-/// Lines to a file. A compressed file is a row of frames, so that one that was broken off is whole
-/// up to the last of them.
+/// Writes lines to a file. A compressed file is a sequence of frames, so an interrupted file is
+/// intact up to its last complete frame.
 pub struct Output<W: Write> {
     inner: Inner<W>,
     compression: Compression,
@@ -40,10 +40,10 @@ fn closed() -> io::Error {
 }
 
 impl<W: Write> Output<W> {
-    /// Begins to write. `lines` is how many lines of this export the file has already.
+    /// Begins to write. `lines` is the number of lines of this export already in the file.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Fails if writing fails.
     pub fn new(file: W, compression: Compression, lines: u64) -> io::Result<Self> {
         let inner = open(BufWriter::with_capacity(1 << 17, file), compression)?;
         let frame_limit = FRAME_BYTES;
@@ -58,7 +58,7 @@ impl<W: Write> Output<W> {
         })
     }
 
-    /// Begins another frame after so many uncompressed bytes.
+    /// Sets the number of uncompressed bytes after which another frame begins.
     #[must_use]
     pub fn with_frames_of(mut self, bytes: u64) -> Self {
         self.frame_limit = bytes;
@@ -68,7 +68,7 @@ impl<W: Write> Output<W> {
     /// Writes a line.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Fails if writing fails.
     pub fn write(&mut self, record: &Record) -> io::Result<()> {
         self.line.clear();
         record.write(&mut self.line);
@@ -80,17 +80,17 @@ impl<W: Write> Output<W> {
         self.lines += 1;
         self.bytes += self.line.len() as u64;
         self.frame_bytes += self.line.len() as u64;
-        // One long line does not stay in memory for the rest of the export.
+        // The buffer of a long line does not stay in memory for the whole export.
         if self.line.capacity() > 1 << 24 {
             self.line = Vec::new();
         }
         Ok(())
     }
 
-    /// Here is a border, at which a file that is broken off later can be continued.
+    /// Marks a border, from which an interrupted file can be continued.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Fails if writing fails.
     pub fn border(&mut self) -> io::Result<()> {
         if self.compression != Compression::None && self.frame_bytes >= self.frame_limit {
             let file = self.close()?;
@@ -100,25 +100,25 @@ impl<W: Write> Output<W> {
         Ok(())
     }
 
-    /// Lines of this export so far.
+    /// Number of lines of this export so far.
     pub fn lines(&self) -> u64 {
         self.lines
     }
 
-    /// Uncompressed bytes written so far.
+    /// Number of uncompressed bytes written so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Another export begins: its lines are counted from here.
+    /// Begins another export: its lines are counted from here.
     pub(super) fn begin_export(&mut self) {
         self.lines = 0;
     }
 
-    /// Writes what is still in buffers and gives the file back.
+    /// Writes the buffers, and returns the file.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Fails if writing fails.
     pub fn finish(mut self) -> io::Result<W> {
         let file = self.close()?;
         file.into_inner().map_err(io::IntoInnerError::into_error)

@@ -1,4 +1,5 @@
-//! Where a file can be continued that was broken off, or that is to have what came since.
+//! Finds the point at which a file can be continued, after an interruption or to append newer
+//! entries.
 
 use super::Compression;
 use crate::read::{Blocks, Limits, MAX_WINDOW_LOG, ReadError, is_compressed};
@@ -10,47 +11,47 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use thiserror::Error;
 
-/// Where a file can be continued.
+/// The point at which a file can be continued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResumePoint {
-    /// Bytes of the file to keep.
+    /// Number of bytes of the file to keep.
     pub offset: u64,
     /// Whether the file is compressed.
     pub compressed: bool,
-    /// Lines of the last export in what is kept; 0 if there is none or it is complete, so that
-    /// another one begins.
+    /// Number of lines of the last export in the kept part; 0 if there is none or it is complete,
+    /// so that another one begins.
     pub lines: u64,
-    /// Leaves of the tree there.
+    /// Number of leaves in the tree at this point.
     pub tree_size: u64,
-    /// The root there, as its note says; None for the empty tree.
+    /// The root at this point, from its note; None for the empty tree.
     pub root: Option<Hash>,
-    /// The log's origin, if the file says it.
+    /// The log's origin, if the file contains it.
     pub origin: Option<String>,
 }
 
 impl ResumePoint {
-    /// The compression to go on with.
+    /// The compression to continue with.
     pub fn compression(&self, level: i32) -> Compression {
         if self.compressed { Compression::Zstd(level) } else { Compression::None }
     }
 }
 
-/// Why a file cannot be continued.
+/// The reasons why a file cannot be continued.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ResumeError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// It is not an export, or damaged in the middle.
+    /// The file is not an export, or is damaged in the middle.
     #[error("line {line}: {cause}")]
     Record {
         /// The line, counted from the beginning of its frame if the file is compressed.
         line: u64,
-        /// What is wrong with it.
+        /// The error of the line.
         cause: RecordError,
     },
-    /// A selection is not continued: it is written anew.
+    /// A selection cannot be continued, only written again.
     #[error("it is a selection, which cannot be continued")]
     Selection,
     /// A checkpoint in it cannot be read.
@@ -67,11 +68,11 @@ impl From<io::Error> for ResumeError {
     }
 }
 
-/// Finds where `file` can be continued: after the last checkpoint of which all entries are there,
-/// or after a complete export. An empty file from its beginning.
+/// Finds the point at which `file` can be continued: after the last checkpoint whose entries are
+/// complete, or after a complete export. An empty file starts at its beginning.
 ///
 /// # Errors
-/// If it is not an export, or damaged before its end.
+/// Fails if it is not an export, or is damaged before its end.
 pub fn find_resume_point(file: &mut File, limits: Limits) -> Result<ResumePoint, ResumeError> {
     file.rewind()?;
     let mut reader = BufReader::with_capacity(1 << 17, &*file);
@@ -86,11 +87,11 @@ pub fn find_resume_point(file: &mut File, limits: Limits) -> Result<ResumePoint,
             reader = decoder.finish();
             match read {
                 Ok(()) => {}
-                // The frame is not whole, so it is the last.
+                // An incomplete frame is the last one.
                 Err(ResumeError::Read(ReadError::Io(_))) => break,
                 Err(error) => return Err(error),
             }
-            // What a frame says counts once it is whole.
+            // The content of a frame counts only if the frame is complete.
             if scan.at_border {
                 border = Point { offset: reader.stream_position()?, ..scan.point.clone() };
             }
@@ -103,7 +104,7 @@ pub fn find_resume_point(file: &mut File, limits: Limits) -> Result<ResumePoint,
     Ok(ResumePoint { offset, compressed, lines, tree_size, root, origin })
 }
 
-/// A place in a file, and what is before it.
+/// A position in a file, and the state before it.
 #[derive(Debug, Default, Clone)]
 struct Point {
     offset: u64,
@@ -113,11 +114,11 @@ struct Point {
     origin: Option<String>,
 }
 
-/// What has been read of a file.
+/// The state of reading a file.
 #[derive(Default)]
 struct Scan {
     point: Point,
-    /// The last place where the file could be cut off and continued.
+    /// The last position at which the file can be cut and continued.
     border: Point,
     at_border: bool,
     /// Entries of the last checkpoint that are still to come, and its root.
@@ -126,7 +127,7 @@ struct Scan {
 }
 
 impl Scan {
-    /// Reads lines to the end. `broken` if the last one may be broken off.
+    /// Reads all lines. `broken` if the last line may be incomplete.
     fn read(&mut self, reader: impl Read, limits: Limits, broken: bool) -> Result<(), ResumeError> {
         for block in Blocks::new(reader, limits) {
             let block = block?;
@@ -146,9 +147,9 @@ impl Scan {
         Ok(())
     }
 
-    /// Takes a line. True if the file could be cut off after it.
+    /// Takes a line. Returns true if the file can be cut after it.
     fn take(&mut self, line: &[u8], number: u64) -> Result<bool, ResumeError> {
-        // Entries are the bulk, and say nothing here.
+        // Most lines are entries, and the line's content does not matter here.
         let record = if line.starts_with(b"{\"checksum\":\"") {
             None
         } else {

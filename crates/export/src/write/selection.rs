@@ -1,4 +1,4 @@
-//! The records of a selection: some entries, each with its proof.
+//! Writes the records of a selection: some entries, each with its proof.
 
 use super::history::{write_end, write_unsealed};
 use super::{Output, StoredCheckpoint, StoredEntry};
@@ -14,11 +14,10 @@ pub struct SelectionWriter<W: Write> {
 }
 
 impl<W: Write> SelectionWriter<W> {
-    /// Begins an export. `checkpoint` is the one that the proofs lead to; None if there is none
-    /// yet.
+    /// Begins an export. The proofs lead to `checkpoint`; None if there is no checkpoint yet.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Fails if writing fails.
     pub fn begin(
         mut output: Output<W>,
         header: Header,
@@ -35,24 +34,22 @@ impl<W: Write> SelectionWriter<W> {
         Ok(SelectionWriter { output, tree_size })
     }
 
-    /// What is written to.
+    /// The output.
     pub fn output(&self) -> &Output<W> {
         &self.output
     }
 
-    /// Writes a proof that the tree of `from_size` leaves became the one that the proofs lead to.
-    ///
+    /// Writes a proof that the tree of the proofs extends the tree of `from_size` leaves.
     /// # Errors
-    /// Those of writing.
+    /// Fails if writing fails.
     pub fn consistency(&mut self, from_size: u64, hashes: Vec<Hash>) -> io::Result<()> {
         self.output.write(&Record::Consistency { from_size, hashes })
     }
 
-    /// Writes an entry that a checkpoint took. `sealed` is the leaf hash that the tree has for it.
-    /// The indexes have to ascend.
+    /// Writes a sealed entry. `sealed` is its leaf hash in the tree. The indexes must ascend.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Fails if writing fails.
     pub fn entry(
         &mut self,
         id: i64,
@@ -72,10 +69,10 @@ impl<W: Write> SelectionWriter<W> {
         stored.instead(id, Some(sealed)).map_or(Ok(()), |record| self.output.write(&record))
     }
 
-    /// Writes an entry that no checkpoint took; `inserted` if none can.
+    /// Writes an unsealed entry; `inserted` if no checkpoint can ever include it.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Fails if writing fails.
     pub fn unsealed(&mut self, id: i64, stored: &StoredEntry, inserted: bool) -> io::Result<()> {
         write_unsealed(&mut self.output, id, stored, inserted)
     }
@@ -83,7 +80,7 @@ impl<W: Write> SelectionWriter<W> {
     /// Ends the export.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Fails if writing fails.
     pub fn end(mut self) -> io::Result<Output<W>> {
         write_end(&mut self.output, self.tree_size)?;
         Ok(self.output)

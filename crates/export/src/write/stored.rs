@@ -1,33 +1,33 @@
-//! A row of `lead_audit.entry` on its way into an export.
+//! Converts a row of `lead_audit.entry` for an export.
 
 use crate::record::{Damaged, Record, Unknown};
 use ledger::canonical;
 use ledger::merkle::Hash;
 use ledger::{Entry, leaf_hash};
 
-/// What is stored under an id.
+/// The row stored under an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoredEntry {
-    /// An entry, right or wrong.
+    /// An entry, with or without faults.
     Entry {
         /// Its preimage, a canonical JSON object.
         preimage: String,
-        /// The checksum beside it.
+        /// The stored checksum.
         checksum: Hash,
     },
-    /// Something that no entry can be, and why.
+    /// A row that cannot be an entry, and why.
     Damaged(String),
     /// An entry with a value in a column that this version does not know.
     Unknown {
-        /// The column.
+        /// The unknown column.
         column: String,
-        /// The checksum beside it, if it is one.
+        /// The stored checksum, if it has 32 bytes.
         checksum: Option<Hash>,
     },
 }
 
 impl StoredEntry {
-    /// The leaf hash that the checksum beside it gives.
+    /// Returns the leaf hash of the stored checksum.
     pub fn leaf(&self) -> Option<Hash> {
         match self {
             StoredEntry::Entry { checksum, .. } => Some(leaf_hash(checksum)),
@@ -36,15 +36,15 @@ impl StoredEntry {
         }
     }
 
-    /// The record of what is no entry that can be written down; `sealed` is the leaf hash that the
-    /// tree has for it. None for an entry.
+    /// Returns the record for a row that cannot be written as an entry; `sealed` is its leaf hash
+    /// in the tree. None for an entry.
     pub(super) fn instead(&self, id: i64, sealed: Option<Hash>) -> Option<Record<'static>> {
         match self {
             StoredEntry::Entry { .. } => None,
             StoredEntry::Damaged(fault) => {
                 Some(Record::Damaged(Damaged { id: Some(id), fault: fault.clone(), leaf: sealed }))
             }
-            // Whatever the column says: this is not what was sealed.
+            // Whatever the column contains, the row differs from the sealed one.
             StoredEntry::Unknown { .. } if sealed.is_some() && self.leaf() != sealed => {
                 let fault =
                     "it has a value in an unknown column, and not the checksum that was sealed"
@@ -60,8 +60,7 @@ impl StoredEntry {
     }
 }
 
-/// What a row is, from its columns. `extra` is the name of a column with a value that this version
-/// does not know.
+/// Classifies a row by its columns. `extra` is the name of an unknown column with a value.
 pub fn read_stored(entry: &Entry, checksum: Option<&[u8]>, extra: Option<&str>) -> StoredEntry {
     if let Some(column) = extra {
         let checksum = checksum.and_then(|checksum| checksum.try_into().ok());
@@ -76,7 +75,7 @@ pub fn read_stored(entry: &Entry, checksum: Option<&[u8]>, extra: Option<&str>) 
             checksum.len()
         ));
     };
-    // Spliced into the line as it is, so that it must not be able to be anything else.
+    // Inserted into the line unchanged, so each must be exactly one JSON object.
     let columns = [
         ("row_key", entry.row_key),
         ("row_values", entry.row_values),

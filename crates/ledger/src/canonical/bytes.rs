@@ -1,16 +1,16 @@
-//! Values that are no text: with bytes that are not UTF-8, or with NUL, which PostgreSQL's jsonb
-//! cannot have. An object stands in for such a value, and `details` says so (docs/FORMAT.md,
+//! Writes values that are not valid text: bytes that are not UTF-8, or NUL, which PostgreSQL's
+//! jsonb cannot store. An object replaces such a value, and `details` states so (docs/FORMAT.md,
 //! section 3.1). No byte is lost.
 
 use super::write::{find_special, write_escaped};
 use crate::sink::Sink;
 
-/// Whether the bytes are UTF-8 without NUL.
+/// Returns whether the bytes are UTF-8 without NUL.
 pub fn is_text(bytes: &[u8]) -> bool {
     !bytes.contains(&0) && core::str::from_utf8(bytes).is_ok()
 }
 
-/// A text in percent-encoding: what is no text as `%XX`, and so is `%`; all else as it is.
+/// Percent-encodes a text: `%` and bytes that are not valid text become `%XX`, all others stay.
 pub fn percent_encoded(bytes: &[u8]) -> String {
     let mut encoded = String::with_capacity(bytes.len() + 16);
     for_each_piece(bytes, |piece| match piece {
@@ -20,9 +20,9 @@ pub fn percent_encoded(bytes: &[u8]) -> String {
     encoded
 }
 
-/// Appends the object that stands in for `value`: a JSON text as
-/// [`write_string_bytes`](super::write_string_bytes) and its like leave it, with bytes that are not
-/// UTF-8 in its strings or with `\u0000`.
+/// Appends the object that replaces `value`. `value` is a JSON text from
+/// [`write_string_bytes`](super::write_string_bytes) and similar writers, with bytes that are not
+/// UTF-8 in its strings, or with `\u0000`.
 pub fn write_bytes_value(out: &mut impl Sink, value: &[u8]) {
     match value {
         [b'"', content @ .., b'"'] => {
@@ -37,8 +37,8 @@ pub fn write_bytes_value(out: &mut impl Sink, value: &[u8]) {
     out.append(br#""}"#);
 }
 
-/// Appends what is between the quotes of a string, of which all escapes but that of NUL stay as
-/// they are.
+/// Appends the content of a string, without quotes. All escapes stay as they are, except that of
+/// NUL.
 fn write_string_content(out: &mut impl Sink, mut content: &[u8]) {
     const NUL: &[u8] = br"\u0000";
     loop {
@@ -73,9 +73,9 @@ fn write_percent(out: &mut impl Sink, bytes: &[u8]) {
 }
 
 enum Piece<'a> {
-    /// Characters that stand for themselves.
+    /// Characters that stay unchanged.
     Text(&'a str),
-    /// A byte that does not.
+    /// A byte to percent-encode.
     Byte(u8),
 }
 
@@ -105,7 +105,7 @@ mod tests {
     use crate::canonical::{check, write_string_bytes};
     use proptest::prelude::*;
 
-    /// Bytes that are often UTF-8, often special and often neither.
+    /// Generates bytes that are often UTF-8, often special and often neither.
     fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
             Just(b"%".to_vec()),
@@ -118,7 +118,7 @@ mod tests {
         prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
     }
 
-    /// Percent-decoding, as RFC 3986 has it.
+    /// Percent-decodes a text, RFC 3986.
     fn decoded(text: &str) -> Vec<u8> {
         let mut bytes = text.bytes();
         let mut out = Vec::new();

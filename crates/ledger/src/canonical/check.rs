@@ -1,9 +1,9 @@
-//! Checking that a stored text is exactly one canonical JSON value.
+//! Checks that a stored text is exactly one canonical JSON value.
 //!
 //! Without this check a checksum would not bind bytes to columns: a text such as
-//! `{},"user_id":"eve"` in one column has the preimage of two columns. It reads hostile input, so
-//! it does not recurse: nesting costs heap, about as much as the text itself, and a flat object
-//! costs no allocation at all.
+//! `{},"user_id":"eve"` in one column has the preimage of two columns. The checker reads hostile
+//! input, so it does not recurse. Nesting takes about as much heap as the text itself, and a flat
+//! object takes no allocation.
 
 use super::order::compare_utf8;
 use super::write::find_special;
@@ -15,44 +15,44 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("{reason} at byte {offset}")]
 pub struct NotCanonical {
-    /// Where in the text, in bytes from its beginning.
+    /// Byte offset of the fault in the text.
     pub offset: usize,
-    /// What is wrong there.
+    /// The kind of fault.
     pub reason: Reason,
 }
 
-/// What keeps a text from being canonical.
+/// The reasons why a text is not canonical.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The text ends inside of a value.
+    /// The text ends inside a value.
     #[error("the text ends too early")]
     Truncated,
-    /// Something follows the value.
+    /// More text follows the value.
     #[error("more text after the value")]
     TrailingBytes,
     /// Bytes that are not UTF-8.
     #[error("not UTF-8")]
     NotUtf8,
-    /// A byte that cannot stand where it does.
+    /// A byte that is not allowed at this place.
     #[error("unexpected byte")]
     Unexpected,
     /// White space between tokens.
     #[error("white space")]
     WhiteSpace,
-    /// A number with a sign, zero or exponent that canonical numbers do not have.
+    /// A number with a sign, zero or exponent that canonical numbers do not allow.
     #[error("number not in canonical form")]
     Number,
     /// A control character in a string that is not escaped.
     #[error("control character not escaped")]
     ControlCharacter,
-    /// An escape sequence where canonical JSON has another one, or the character itself.
+    /// An escape sequence where canonical JSON uses another escape, or the character itself.
     #[error("escape sequence not in canonical form")]
     Escape,
-    /// A key that comes before its predecessor.
+    /// A key that sorts before the previous key.
     #[error("object key out of order")]
     KeyOrder,
-    /// A key that its object has already.
+    /// A key that its object already contains.
     #[error("duplicate object key")]
     DuplicateKey,
 }
@@ -65,7 +65,7 @@ pub fn check(text: &[u8]) -> Result<(), NotCanonical> {
     }
 }
 
-/// The same for a text that is known to be UTF-8.
+/// Like [`check`], for a text that is known to be UTF-8.
 pub(crate) fn check_str(text: &str) -> Result<(), NotCanonical> {
     Checker {
         text: text.as_bytes(),
@@ -77,7 +77,7 @@ pub(crate) fn check_str(text: &str) -> Result<(), NotCanonical> {
     .run()
 }
 
-/// The innermost container that is open.
+/// The innermost open container.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Inside {
     Nothing,
@@ -89,8 +89,8 @@ struct Checker<'a> {
     text: &'a [u8],
     at: usize,
     inside: Inside,
-    /// The containers around `inside`, and the last key of each of them that is an object. Apart,
-    /// so that arrays within arrays cost a byte each.
+    /// The containers around `inside`, and the last key of each of them that is an object. Stored
+    /// separately, so that nested arrays cost a byte each.
     outer: Vec<Inside>,
     outer_keys: Vec<Range<usize>>,
 }
@@ -99,7 +99,7 @@ type Checked<T = ()> = Result<T, NotCanonical>;
 
 impl Checker<'_> {
     fn run(mut self) -> Checked {
-        // The last key of the innermost container, where that is an object.
+        // The last key of the innermost container, if it is an object.
         let mut key = 0..0;
         'value: loop {
             match self.peek()? {
@@ -130,7 +130,7 @@ impl Checker<'_> {
                 }
                 _ => return self.unexpected(),
             }
-            // A value ends here; close what ends with it.
+            // A value ends here; close the containers that end with it.
             loop {
                 match self.inside {
                     Inside::Nothing if self.at == self.text.len() => return Ok(()),
@@ -178,7 +178,7 @@ impl Checker<'_> {
         self.inside = container;
     }
 
-    /// A key and its colon; gives what is between the quotes.
+    /// Reads a key and its colon. Returns the range between the quotes.
     fn key(&mut self) -> Checked<Range<usize>> {
         if self.peek()? != b'"' {
             return self.unexpected();
@@ -191,7 +191,7 @@ impl Checker<'_> {
         Ok(key)
     }
 
-    /// A string, from its opening quote on; gives what is between the quotes.
+    /// Reads a string from its opening quote. Returns the range between the quotes.
     fn string(&mut self) -> Checked<Range<usize>> {
         let start = self.at + 1;
         self.at = start;
@@ -212,7 +212,7 @@ impl Checker<'_> {
         }
     }
 
-    /// `-?(0|[1-9][0-9]*)(\.[0-9]+)?`, and not a zero with a sign.
+    /// Reads `-?(0|[1-9][0-9]*)(\.[0-9]+)?`, but refuses a zero with a sign.
     fn number(&mut self) -> Checked {
         let start = self.at;
         let negative = self.text[self.at] == b'-';
@@ -275,8 +275,8 @@ fn fail<T>(offset: usize, reason: Reason) -> Checked<T> {
     Err(NotCanonical { offset, reason })
 }
 
-/// The byte that a canonical escape stands for, and how much follows its backslash; `rest` begins
-/// after the backslash.
+/// Returns the byte of a canonical escape, and the length of the escape after its backslash. `rest`
+/// begins after the backslash.
 fn unescape(rest: &[u8]) -> Option<(u8, usize)> {
     Some(match rest {
         [b'"', ..] => (b'"', 1),

@@ -1,13 +1,13 @@
-//! The members of an object, without a value tree: where each begins and ends is found by looking
-//! for quotes and brackets.
+//! Iterates over the members of an object without a value tree: it finds the ends of members by
+//! their quotes and brackets.
 
 use super::write::find_special;
 
-/// The members of a canonical object, as they are written: what is between the quotes of the name,
-/// and the value.
+/// Returns the members of a canonical object in written form: the name without its quotes, and the
+/// value.
 ///
-/// A canonical name has one spelling, so two names are equal if and only if they are written alike.
-/// Of a text that is not canonical this gives nothing that means anything, but it always ends.
+/// A canonical name has one spelling, so two names are equal if and only if their texts are equal.
+/// For a text that is not canonical the result is meaningless, but the iterator always ends.
 pub fn members(object: &str) -> Members<'_> {
     Members { rest: object.strip_prefix('{').unwrap_or_default() }
 }
@@ -15,7 +15,8 @@ pub fn members(object: &str) -> Members<'_> {
 /// Iterator of [`members`].
 #[derive(Debug, Clone)]
 pub struct Members<'a> {
-    /// From the quote before the next name on; begins with no quote where there is none.
+    /// Begins at the quote before the next name. At the end, begins with another character or is
+    /// empty.
     rest: &'a str,
 }
 
@@ -28,27 +29,27 @@ impl<'a> Iterator for Members<'a> {
         let name_end = string_end(after_quote.as_bytes())?;
         let value = after_quote[name_end + 1..].strip_prefix(':')?;
         let value_end = value_end(value.as_bytes())?;
-        // All the places are beside an ASCII byte, and so on the border of a character.
+        // Each offset is next to an ASCII byte, and so at a character boundary.
         self.rest = value[value_end..].strip_prefix(',').unwrap_or_default();
         Some((&after_quote[..name_end], &value[..value_end]))
     }
 }
 
-/// Where the quote is that ends a string; `text` begins after the one that opens it.
+/// Returns the offset of a string's closing quote. `text` begins after the opening quote.
 fn string_end(text: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
         at += find_special(text.get(at..)?);
         match text.get(at)? {
             b'"' => return Some(at),
-            // What follows a backslash may be a quote; the digits of \u00xx are not special.
+            // A quote can follow a backslash; the digits of \u00xx are not special.
             b'\\' => at += 2,
             _ => at += 1,
         }
     }
 }
 
-/// Where the comma or brace is that follows a value. Nesting is only counted.
+/// Returns the offset of the comma or brace that follows a value. It only counts nesting.
 fn value_end(text: &[u8]) -> Option<usize> {
     let mut depth = 0usize;
     let mut at = 0;

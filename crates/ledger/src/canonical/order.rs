@@ -1,33 +1,33 @@
-//! The order of an object's keys: by UTF-16 code units (RFC 8785 section 3.2.3), found without
-//! leaving UTF-8.
+//! Orders the keys of an object by UTF-16 code units (RFC 8785 section 3.2.3), without conversion
+//! from UTF-8.
 
 use core::cmp::Ordering;
 
-/// Compares two keys (as they are, not escaped) by their UTF-16 code units.
+/// Compares two unescaped keys by their UTF-16 code units.
 ///
-/// That is the order of their UTF-8 bytes, but for one thing: characters above U+FFFF are
-/// surrogates in UTF-16 and come before U+E000 to U+FFFF.
+/// This is the order of their UTF-8 bytes with one exception: characters above U+FFFF are
+/// surrogates in UTF-16 and sort before U+E000 to U+FFFF.
 #[inline]
 pub fn compare_keys(a: &str, b: &str) -> Ordering {
     compare_utf8(a.bytes(), b.bytes())
 }
 
-/// The same for keys of any bytes: of texts this is [`compare_keys`], and of others some total
-/// order.
+/// Like [`compare_keys`], for keys of any bytes. For keys that are not UTF-8 the order is arbitrary
+/// but total.
 #[inline]
 pub fn compare_key_bytes(a: &[u8], b: &[u8]) -> Ordering {
     compare_utf8(a.iter().copied(), b.iter().copied())
 }
 
-/// The same for the bytes of two UTF-8 strings.
+/// Compares the bytes of two UTF-8 strings.
 #[inline]
 pub(super) fn compare_utf8(a: impl Iterator<Item = u8>, b: impl Iterator<Item = u8>) -> Ordering {
     a.map(utf16_rank).cmp(b.map(utf16_rank))
 }
 
 /// Moves the first bytes of U+E000 to U+FFFF (EE, EF) above those of the characters beyond U+FFFF
-/// (F0 to F4). Two valid strings that first differ there both begin a character there, so that
-/// comparing the moved bytes is enough.
+/// (F0 to F4). If two valid strings first differ at such a byte, a character begins there in both,
+/// so comparing the moved bytes is enough.
 #[inline]
 fn utf16_rank(byte: u8) -> u8 {
     match byte {

@@ -1,7 +1,7 @@
-//! Reading a string.
+//! Reads a string.
 
-/// What a canonical JSON string says, from what is between its quotes. None for an escape that
-/// canonical JSON does not have.
+/// Returns the text of a canonical JSON string. `inner` is the part between its quotes. None for an
+/// escape that canonical JSON does not use.
 pub fn unescape(inner: &str) -> Option<String> {
     let mut text = String::with_capacity(inner.len());
     let mut rest = inner;

@@ -1,8 +1,8 @@
-//! Writing a canonical JSON string: the hottest loop of the extension, run for every text value of
-//! every audited row.
+//! Writes a canonical JSON string. This is the hottest loop of the extension: it runs for every
+//! text value of every audited row.
 //!
-//! Almost no text needs escaping, so the work is to find the next byte that does, eight bytes at a
-//! time, and to copy what lies before it in one piece. The checker finds the end of a string with
+//! Almost no text needs escaping. So the loop looks for the next byte to escape, eight bytes at a
+//! time, and copies the bytes before it in one piece. The checker finds the end of a string with
 //! the same scan.
 
 use crate::sink::Sink;
@@ -15,11 +15,11 @@ pub fn write_string(out: &mut impl Sink, s: &str) {
     write_string_bytes(out, s.as_bytes());
 }
 
-/// Appends `s` as a JSON string, quotes included. Returns whether a NUL is in it, which
-/// PostgreSQL's jsonb cannot have.
+/// Appends `s` as a JSON string, quotes included. Returns whether `s` contains NUL, which
+/// PostgreSQL's jsonb cannot store.
 ///
-/// Bytes that are not UTF-8 are copied: the caller looks for them once, in the whole text that the
-/// string is part of.
+/// Copies bytes that are not UTF-8: the caller checks once, over the whole text that contains the
+/// string.
 pub fn write_string_bytes(out: &mut impl Sink, s: &[u8]) -> bool {
     out.reserve(s.len() + 2);
     out.push(b'"');
@@ -28,7 +28,8 @@ pub fn write_string_bytes(out: &mut impl Sink, s: &[u8]) -> bool {
     has_nul
 }
 
-/// Appends what is between the quotes of `s` as a JSON string.
+/// Appends the content of the JSON string for `s`, without quotes. Returns whether `s` contains
+/// NUL.
 pub(super) fn write_escaped(out: &mut impl Sink, s: &[u8]) -> bool {
     let mut rest = s;
     let mut has_nul = false;
@@ -60,8 +61,8 @@ fn write_escape(out: &mut impl Sink, byte: u8) {
     out.append(&[b'\\', short]);
 }
 
-/// Where the first byte is that cannot stand for itself in a JSON string (a control, `"` or `\`),
-/// or the length.
+/// Returns the offset of the first byte that a JSON string must escape (a control, `"` or `\`), or
+/// the length.
 #[inline]
 pub(super) fn find_special(bytes: &[u8]) -> usize {
     let mut at = 0;
@@ -82,8 +83,8 @@ fn is_special(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-/// The top bit of each of eight bytes that is special. Only the lowest flag is exact (a borrow can
-/// set a false one, but only above a true one), which is the one that is used.
+/// Returns a word with the top bit set in each special byte of the eight. Only the lowest flag is
+/// exact, and only it is used: a borrow can set a false flag above a true one.
 #[inline]
 fn special_flags(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -92,8 +93,7 @@ fn special_flags(word: u64) -> u64 {
     // finds both.
     let control_or_quote = (word ^ (0x02 * ONES)).wrapping_sub(0x21 * ONES);
     let backslash = (word ^ (0x5c * ONES)).wrapping_sub(ONES);
-    // A byte with its top bit set is never special, and xor with 7-bit values leaves that bit
-    // alone.
+    // A byte with its top bit set is never special, and xor with 7-bit values keeps that bit.
     (control_or_quote | backslash) & !word & TOPS
 }
 
@@ -108,7 +108,7 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// RFC 8785 section 3.2.2.2, one character at a time.
+    /// Escapes as RFC 8785 section 3.2.2.2, one character at a time.
     pub(crate) fn by_the_book(s: &str) -> String {
         let mut out = String::from('"');
         for c in s.chars() {

@@ -80,7 +80,7 @@ fn who_has_signed_for_what() {
         Ok((checkpoint.clone(), vec![]))
     );
 
-    // A witness alone is not the log; nor is a key of the same name.
+    // A witness's signature does not replace the log's; nor does another key of the same name.
     let mut by_witness = Note::new(checkpoint.to_string()).unwrap();
     assert_eq!(
         Checkpoint::open(&by_witness, log.verifier(), &witnesses),
@@ -95,7 +95,7 @@ fn who_has_signed_for_what() {
         Err(CheckpointError::NotSignedBy("example.com/log".into()))
     );
 
-    // A bad signature by a witness that is known rejects what the log has signed well.
+    // A known witness's bad signature rejects the note despite the log's good signature.
     let mut forged = note.clone();
     forged
         .add(witness.cosign(&Checkpoint::new("example.com/log", 4, [9; 32]).unwrap(), 1).unwrap())
@@ -106,7 +106,7 @@ fn who_has_signed_for_what() {
     );
     assert!(Checkpoint::open(&forged, log.verifier(), &[]).is_ok());
 
-    // The log's key over the checkpoint of another log, and over something else.
+    // The log's key over the checkpoint of another log, and over other text.
     let elsewhere = Checkpoint::new("example.com/other", 3, [9; 32]).unwrap();
     let other = CheckpointError::OtherOrigin {
         expected: "example.com/log".into(),
@@ -122,8 +122,8 @@ fn who_has_signed_for_what() {
     }
 }
 
-/// The two kinds of signature are over different bytes: one cannot be passed off as the other, even
-/// of the same key.
+/// The two kinds of signature cover different bytes: neither passes for the other, even with the
+/// same key.
 #[test]
 fn a_cosignature_is_not_a_signature() {
     let log = SigningKey::from_seed("example.com/log", &[1; 32]).unwrap();

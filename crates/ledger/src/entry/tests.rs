@@ -2,7 +2,7 @@ use super::*;
 use crate::hash::sha256;
 use proptest::prelude::*;
 
-/// Every column, and a row_values whose order and numbers a careless writer would change.
+/// Sets every column. The order and numbers of its row_values would change under a careless writer.
 fn full() -> Entry<'static> {
     Entry {
         id: 7,
@@ -91,14 +91,14 @@ fn the_checksum_is_that_of_the_preimage() {
     assert!(scratch.capacity() < 10_000, "the memory that this takes does not depend on the entry");
 }
 
-/// One change for each field, each to another value and each that can be NULL to NULL.
+/// Changes each field once to another value, and once to NULL where that is possible.
 #[test]
 fn any_change_of_any_field_changes_the_checksum() {
     type Change = fn(&mut Entry<'static>);
     macro_rules! changes {
         ($($field:ident: $other:expr),* $(,)?) => {
             {
-                // That no field is missing above: a pattern without `..` names them all.
+                // A pattern without `..` names every field, so no field is missing above.
                 let Entry { $($field: _),* } = full();
                 vec![$((stringify!($field), (|entry| entry.$field = $other) as Change)),*]
             }

@@ -3,35 +3,34 @@
 use super::{Hash, empty_root, node_hash};
 use thiserror::Error;
 
-/// The right edge of a tree: the roots of the perfect subtrees that it is made of, the largest
-/// (leftmost) first. There is one for each bit that is set in the size. It is all that appending
-/// and the root need.
+/// The right edge of a tree: the roots of its maximal perfect subtrees, the largest (leftmost)
+/// first. Each set bit of the size has one. Appending and the root need nothing else.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Frontier {
     pub(super) size: u64,
     pub(super) hashes: Vec<Hash>,
 }
 
-/// The hashes are not those of a right edge.
+/// The number of hashes does not fit the size of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the right edge of a tree of {size} leaves has {expected} hashes, not {found}")]
 pub struct FrontierError {
-    /// Leaves in the tree.
+    /// Number of leaves in the tree.
     pub size: u64,
-    /// Hashes that its right edge has.
+    /// Number of hashes in the right edge of such a tree.
     pub expected: usize,
-    /// Hashes that were given.
+    /// Number of hashes passed.
     pub found: usize,
 }
 
 impl Frontier {
-    /// That of the empty tree.
+    /// Returns the right edge of the empty tree.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// That of a tree of `size` leaves, from [`hashes`](Self::hashes). Nothing can tell whether
-    /// they are the right ones but the [`root`](Self::root).
+    /// Builds the right edge of a tree of `size` leaves from [`hashes`](Self::hashes). Only the
+    /// [`root`](Self::root) can show whether the hashes are correct.
     pub fn from_parts(size: u64, hashes: Vec<Hash>) -> Result<Self, FrontierError> {
         let expected = size.count_ones() as usize;
         if hashes.len() == expected {
@@ -41,7 +40,7 @@ impl Frontier {
         }
     }
 
-    /// Leaves in the tree.
+    /// Number of leaves in the tree.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -62,14 +61,14 @@ impl Frontier {
         self.push_with(leaf_hash, |_, _| {});
     }
 
-    /// Appends a leaf and calls `completed` with height and hash of each perfect subtree that it
-    /// completes, the leaf itself (height 0) included, from the leaf upwards.
+    /// Appends a leaf. Calls `completed` with height and hash of each perfect subtree that the leaf
+    /// completes, from the leaf itself (height 0) upwards.
     pub(super) fn push_with(&mut self, leaf_hash: Hash, mut completed: impl FnMut(u32, &Hash)) {
         completed(0, &leaf_hash);
         let mut hash = leaf_hash;
         for height in 1..=self.size.trailing_ones() {
-            // As many hashes as there are bits set in the size: there is one to pop for each
-            // trailing one.
+            // The size has as many set bits as there are hashes, so each trailing one bit has a
+            // hash to pop.
             let Some(left) = self.hashes.pop() else { break };
             hash = node_hash(&left, &hash);
             completed(height, &hash);

@@ -1,18 +1,18 @@
-//! Roots and proofs from tiles. Each reads at most two tiles of each level, so its time grows with
-//! the logarithm of the tree. What is read is not checked against anything: a proof from damaged
-//! tiles fails where it is verified.
+//! Computes roots and proofs from tiles. Each reads at most two tiles of each level, so its time
+//! grows with the logarithm of the tree. The tiles are not checked: a proof from damaged tiles
+//! fails at verification.
 
 use super::tiles::{TILE_HEIGHT, TILE_WIDTH, TileId, Tiles, TreeError};
 use super::{Hash, empty_root, node_hash, perfect_root};
 use std::collections::HashMap;
 
-/// The root of the tree's first `size` leaves: MTH(D\[0:size\]) of RFC 6962, section 2.1.
+/// Returns the root of the tree's first `size` leaves: MTH(D\[0:size\]) of RFC 6962, section 2.1.
 pub fn root_at<T: Tiles>(tiles: T, size: u64) -> Result<Hash, TreeError<T::Error>> {
     Nodes::new(tiles).root(0, size)
 }
 
-/// What proves that leaf `index` is in the tree of the first `size` leaves: PATH(index, D\[size\])
-/// of RFC 6962, section 2.1.1, from the leaf's sibling up.
+/// Returns the proof that leaf `index` is in the tree of the first `size` leaves: PATH(index,
+/// D\[size\]) of RFC 6962, section 2.1.1, from the leaf's sibling up.
 pub fn inclusion_proof<T: Tiles>(
     tiles: T,
     index: u64,
@@ -23,7 +23,7 @@ pub fn inclusion_proof<T: Tiles>(
     }
     let mut nodes = Nodes::new(tiles);
     let mut proof = Vec::new();
-    // Down from the root, so the proof comes out from its end.
+    // Goes down from the root, so it builds the proof from its end.
     let (mut start, mut end) = (0, size);
     while end - start > 1 {
         let middle = start + split(end - start);
@@ -39,9 +39,9 @@ pub fn inclusion_proof<T: Tiles>(
     Ok(proof)
 }
 
-/// What proves that the tree of the first `to` leaves is that of the first `from` leaves with
-/// leaves appended: PROOF(from, D\[to\]) of RFC 6962, section 2.1.2. Empty for equal sizes and for
-/// `from` 0, where nothing needs a proof.
+/// Returns the proof that the tree of the first `to` leaves extends the tree of the first `from`
+/// leaves: PROOF(from, D\[to\]) of RFC 6962, section 2.1.2. Empty for equal sizes and for `from` 0,
+/// which need no proof.
 pub fn consistency_proof<T: Tiles>(
     tiles: T,
     from: u64,
@@ -56,7 +56,7 @@ pub fn consistency_proof<T: Tiles>(
     let mut nodes = Nodes::new(tiles);
     let mut proof = Vec::new();
     let (mut start, mut end) = (0, to);
-    // SUBPROOF of the RFC: ends at the subtree that ends where the older tree does.
+    // SUBPROOF of the RFC: ends at the subtree that ends with the older tree.
     while end != from {
         let middle = start + split(end - start);
         if from <= middle {
@@ -67,7 +67,7 @@ pub fn consistency_proof<T: Tiles>(
             start = middle;
         }
     }
-    // If that subtree is the older tree itself, the verifier has its root.
+    // If that subtree is the older tree itself, the verifier already has its root.
     if start > 0 {
         proof.push(nodes.root(start, end)?);
     }
@@ -75,13 +75,13 @@ pub fn consistency_proof<T: Tiles>(
     Ok(proof)
 }
 
-/// Leaves in the left subtree of a tree of `len` leaves: the largest power of two below `len`,
-/// which is 2 or more.
+/// Returns the number of leaves in the left subtree: the largest power of two below `len`. `len` is
+/// at least 2.
 fn split(len: u64) -> u64 {
     1 << (len - 1).ilog2()
 }
 
-/// The nodes of a tree, worked out from its tiles, each of which is read once.
+/// Computes the nodes of a tree from its tiles, and reads each tile once.
 pub(super) struct Nodes<T> {
     tiles: T,
     read: HashMap<TileId, Vec<Hash>>,
@@ -92,8 +92,8 @@ impl<T: Tiles> Nodes<T> {
         Nodes { tiles, read: HashMap::new() }
     }
 
-    /// MTH(D\[start:end\]). The range is one of those that RFC 6962 splits a tree into: it begins
-    /// at a multiple of the largest power of two that it contains.
+    /// Returns MTH(D\[start:end\]). The range must be one that RFC 6962 splits a tree into: it
+    /// begins at a multiple of the largest power of two that it contains.
     pub(super) fn root(&mut self, mut start: u64, end: u64) -> Result<Hash, TreeError<T::Error>> {
         let mut subtrees = Vec::new();
         while start < end {
@@ -105,20 +105,20 @@ impl<T: Tiles> Nodes<T> {
         Ok(from_the_right.reduce(|right, left| node_hash(&left, &right)).unwrap_or_else(empty_root))
     }
 
-    /// The root of the perfect subtree of 2^`height` leaves that begins at leaf `start`.
+    /// Returns the root of the perfect subtree of 2^`height` leaves that begins at leaf `start`.
     pub(super) fn perfect(&mut self, height: u32, start: u64) -> Result<Hash, TreeError<T::Error>> {
         let level = height / TILE_HEIGHT;
-        // The nodes of the tile's level that the subtree is made of.
+        // The nodes of the subtree at the tile's level.
         let first = start >> (TILE_HEIGHT * level);
         let count = 1 << (height % TILE_HEIGHT);
         let id = TileId { level: level as u8, index: first / TILE_WIDTH as u64 };
         let offset = (first % TILE_WIDTH as u64) as usize;
         let hashes = self.hashes(id, offset + count)?[offset..offset + count].to_vec();
-        // A power of two is never none.
+        // The number of hashes is a power of two, so never zero.
         Ok(perfect_root(hashes).unwrap_or_else(empty_root))
     }
 
-    /// A tile that has at least `needed` hashes.
+    /// Returns a tile with at least `needed` hashes.
     pub(super) fn hashes(
         &mut self,
         id: TileId,

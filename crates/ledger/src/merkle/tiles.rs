@@ -1,8 +1,8 @@
-//! The tiles in which a tree is kept: C2SP tlog-tiles, "Merkle Tree".
+//! The tiles that store a tree: C2SP tlog-tiles, "Merkle Tree".
 //!
-//! A tile at level L holds up to 256 consecutive nodes of height 8·L: at level 0 leaf hashes, above
-//! it the roots of full tiles of the level below. Only the last tile of a level is ever partial,
-//! and a hash in a tile never changes.
+//! A tile at level L holds up to 256 consecutive nodes of height 8·L. Level 0 holds leaf hashes.
+//! Each higher level holds the roots of full tiles of the level below. Only the last tile of a
+//! level can be partial, and a hash in a tile never changes.
 
 use super::{Hash, hash_text};
 use std::borrow::Cow;
@@ -10,23 +10,23 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use thiserror::Error;
 
-/// Levels of the tree that one tile spans.
+/// Number of tree levels in one tile.
 pub const TILE_HEIGHT: u32 = 8;
 
-/// Hashes in a full tile.
+/// Number of hashes in a full tile.
 pub const TILE_WIDTH: usize = 1 << TILE_HEIGHT;
 
-/// Which tile: its level and its place in the level, both from 0.
+/// The position of a tile: level, and index in the level, both from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TileId {
-    /// 0 for leaf hashes; a tree of 2⁶³ leaves has levels up to 7.
+    /// 0 for leaf hashes. A tree of 2⁶³ leaves has tile levels up to 7.
     pub level: u8,
-    /// Place in the level.
+    /// Index in the level.
     pub index: u64,
 }
 
 impl TileId {
-    /// Whether the tree of `size` leaves has a tile here, and how many hashes it has: 0 to 256.
+    /// Returns the number of hashes, 0 to 256, that the tree of `size` leaves has in this tile.
     /// C2SP tlog-tiles, "Partial Tiles".
     pub fn width_at(self, size: u64) -> usize {
         let nodes = size.checked_shr(TILE_HEIGHT * u32::from(self.level)).unwrap_or(0);
@@ -35,13 +35,13 @@ impl TileId {
     }
 }
 
-/// Where tiles are kept: a table, a file, memory.
+/// A store of tiles: a table, a file, memory.
 pub trait Tiles {
-    /// What can go wrong with reading.
+    /// The error of a failed read.
     type Error;
 
-    /// The hashes of a tile, as many as are kept, which may be more than the tree in question has;
-    /// none if it is not there.
+    /// Returns all stored hashes of a tile, which may be more than the tree in question has; none
+    /// if the tile is missing.
     fn tile(&self, id: TileId) -> Result<Cow<'_, [Hash]>, Self::Error>;
 }
 
@@ -62,46 +62,46 @@ impl<T: Tiles> Tiles for &T {
     }
 }
 
-/// Why something could not be read from a tree.
+/// The errors of reading a tree.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TreeError<E> {
     /// The tiles could not be read.
     #[error(transparent)]
     Source(#[from] E),
-    /// A tile has fewer hashes than the tree has there.
+    /// A tile has fewer hashes than the tree requires.
     #[error("tile {} of level {} has {found} hashes instead of {needed}", .id.index, .id.level)]
     Missing {
         /// The tile.
         id: TileId,
-        /// Hashes that it must have.
+        /// Number of hashes required.
         needed: usize,
-        /// Hashes that it has.
+        /// Number of hashes found.
         found: usize,
     },
-    /// There is no leaf of this index in a tree of this size.
+    /// A tree of this size has no leaf with this index.
     #[error("a tree of {size} leaves has no leaf {index}")]
     NoSuchLeaf {
-        /// Which leaf, from 0.
+        /// Index of the leaf, from 0.
         index: u64,
-        /// Leaves in the tree.
+        /// Number of leaves in the tree.
         size: u64,
     },
     /// A tree cannot grow from the larger size to the smaller.
     #[error("a tree of {from} leaves does not grow to one of {to}")]
     SizesReversed {
-        /// Leaves in the tree that was to be the older.
+        /// Number of leaves in the supposedly older tree.
         from: u64,
-        /// Leaves in the tree that was to be the newer.
+        /// Number of leaves in the supposedly newer tree.
         to: u64,
     },
-    /// The tiles are those of another tree.
+    /// The tiles belong to another tree.
     #[error("the tiles give the root {} for {size} leaves, not {}", hash_text(.computed), hash_text(.expected))]
     Root {
-        /// Leaves in the tree.
+        /// Number of leaves in the tree.
         size: u64,
-        /// The root that it should have.
+        /// The expected root.
         expected: Hash,
-        /// The root that the tiles give.
+        /// The root computed from the tiles.
         computed: Hash,
     },
 }

@@ -1,58 +1,58 @@
-//! Checking proofs with nothing but the proof: RFC 9162, sections 2.1.3.2 and 2.1.4.2, whose
-//! algorithms are those of RFC 6962's trees written out.
+//! Verifies proofs without the tree: RFC 9162, sections 2.1.3.2 and 2.1.4.2, which spell out the
+//! algorithms for RFC 6962's trees.
 
 use super::{Hash, empty_root, hash_text, node_hash};
 use thiserror::Error;
 
-/// Why a proof does not prove.
+/// The reasons why a proof fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ProofError {
-    /// There is no leaf of this index in a tree of this size.
+    /// A tree of this size has no leaf with this index.
     #[error("a tree of {size} leaves has no leaf {index}")]
     NoSuchLeaf {
-        /// Which leaf, from 0.
+        /// Index of the leaf, from 0.
         index: u64,
-        /// Leaves in the tree.
+        /// Number of leaves in the tree.
         size: u64,
     },
     /// The newer tree is smaller than the older one.
     #[error("the tree went back from {from} leaves to {to}")]
     WentBack {
-        /// Leaves in the older tree.
+        /// Number of leaves in the older tree.
         from: u64,
-        /// Leaves in the newer tree.
+        /// Number of leaves in the newer tree.
         to: u64,
     },
-    /// The proof has another number of hashes than one for these sizes.
+    /// The number of hashes does not fit these sizes.
     #[error("the proof has {found} hashes instead of {expected}")]
     Length {
-        /// Hashes that it has to have.
+        /// Number of hashes required.
         expected: usize,
-        /// Hashes that it has.
+        /// Number of hashes found.
         found: usize,
     },
-    /// The proof leads to another root than that of the tree: that of the newer tree in a
-    /// consistency proof.
+    /// The proof leads to another root than the tree's. In a consistency proof, the tree is the
+    /// newer one.
     #[error("the proof leads to the root {}, not {}", hash_text(.computed), hash_text(.expected))]
     Root {
         /// The tree's root.
         expected: Hash,
-        /// Where the proof leads.
+        /// The root that the proof leads to.
         computed: Hash,
     },
-    /// A consistency proof leads to another root of the older tree: history was forked, or the
-    /// proof is not one.
+    /// A consistency proof leads to another root of the older tree: the history was forked, or the
+    /// proof is wrong.
     #[error("the proof leads to the older root {}, not {}", hash_text(.computed), hash_text(.expected))]
     OlderRoot {
         /// The older tree's root.
         expected: Hash,
-        /// Where the proof leads.
+        /// The root that the proof leads to.
         computed: Hash,
     },
 }
 
-/// Checks that the leaf with this hash is leaf `index` of the tree of `size` leaves with this root:
-/// RFC 9162, section 2.1.3.2.
+/// Checks that the leaf with this hash is leaf `index` of the tree with this size and root: RFC
+/// 9162, section 2.1.3.2.
 pub fn verify_inclusion(
     leaf_hash: &Hash,
     index: u64,
@@ -63,8 +63,8 @@ pub fn verify_inclusion(
     if index >= size {
         return Err(ProofError::NoSuchLeaf { index, size });
     }
-    // Up to where the ways of this leaf and of the last leaf meet there is a sibling at each level;
-    // above, one for each subtree to the left.
+    // Each level has a sibling up to the node where the paths of this leaf and of the last leaf
+    // meet. Above it, the proof has one hash for each subtree to the left.
     let last = size - 1;
     let below = u64::BITS - (index ^ last).leading_zeros();
     let expected = (below + index.checked_shr(below).unwrap_or(0).count_ones()) as usize;
@@ -76,7 +76,7 @@ pub fn verify_inclusion(
     for sibling in proof {
         if node & 1 == 1 || node == last {
             hash = node_hash(sibling, &hash);
-            // The last node of a level without a sibling stands for its parent.
+            // The last node of a level without a sibling moves up unchanged.
             while node & 1 == 0 && node != 0 {
                 node >>= 1;
                 last >>= 1;
@@ -90,9 +90,9 @@ pub fn verify_inclusion(
     if hash == *root { Ok(()) } else { Err(ProofError::Root { expected: *root, computed: hash }) }
 }
 
-/// Checks that the tree of `to` leaves with root `to_root` is that of `from` leaves with root
-/// `from_root`, with leaves appended: RFC 9162, section 2.1.4.2. Trees of the same size have the
-/// same root. Any tree grows from the empty one.
+/// Checks that the tree of `to` leaves with root `to_root` extends the tree of `from` leaves with
+/// root `from_root`: RFC 9162, section 2.1.4.2. Trees of the same size must have the same root. Any
+/// tree extends the empty tree.
 pub fn verify_consistency(
     from: u64,
     from_root: &Hash,
@@ -124,13 +124,13 @@ pub fn verify_consistency(
             (false, _) => Ok(()),
         };
     }
-    // The ways of the older tree's last leaf and of the newer tree's, from where the subtree begins
-    // that both share.
+    // The paths of the older tree's last leaf and of the newer tree's last leaf, from the start of
+    // the subtree that both trees share.
     let shared = from.trailing_zeros();
     let (mut node, mut last) = ((from - 1) >> shared, (to - 1) >> shared);
     let below = u64::BITS - (node ^ last).leading_zeros();
     let above = node.checked_shr(below).unwrap_or(0).count_ones();
-    // If the older tree is perfect, its root is the subtree's and is left out.
+    // If the older tree is perfect, its root is the subtree's, and the proof omits it.
     let start_is_older_root = from.is_power_of_two();
     let expected = (below + above) as usize + usize::from(!start_is_older_root);
     if proof.len() != expected {

@@ -1,20 +1,20 @@
-//! Appending to a tree that is kept in tiles.
+//! Appends to a tree that is stored in tiles.
 
 use super::prove::Nodes;
 use super::tiles::{TILE_HEIGHT, TILE_WIDTH, TileId, Tiles, TreeError};
 use super::{Frontier, Hash};
 
-/// Appends leaves to a tree and gives the tiles that have changed.
+/// Appends leaves to a tree, and returns the changed tiles.
 ///
-/// An appended leaf costs two hashes on average, however large the tree is. Memory grows with the
-/// leaves appended since the last [`take_changed`](Self::take_changed), 32 bytes for each and a
-/// little: take the tiles from time to time.
+/// An appended leaf takes two hash computations on average, whatever the size of the tree. Memory
+/// grows by about 32 bytes for each leaf appended since the last
+/// [`take_changed`](Self::take_changed): call it from time to time.
 #[derive(Debug, Clone, Default)]
 pub struct TileWriter {
     frontier: Frontier,
-    /// The last tile of each level; it is partial, or empty.
+    /// The last tile of each level: partial or empty.
     edge: Vec<Edge>,
-    /// Tiles that were filled since the last take.
+    /// Tiles filled since the last call of `take_changed`.
     filled: Vec<(TileId, Vec<Hash>)>,
 }
 
@@ -26,14 +26,13 @@ struct Edge {
 }
 
 impl TileWriter {
-    /// For a new, empty tree.
+    /// Starts with an empty tree.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// For the tree of `size` leaves that is kept in `tiles`, of which the last one of each level
-    /// is read. They are believed only if they give `root`, which the caller takes from the
-    /// checkpoint of that size.
+    /// Starts with the tree of `size` leaves in `tiles`, of which it reads the last tile of each
+    /// level. The tiles must yield `root`, which the caller takes from the checkpoint of that size.
     pub fn resume<T: Tiles>(size: u64, root: &Hash, tiles: T) -> Result<Self, TreeError<T::Error>> {
         let mut nodes = Nodes::new(tiles);
         let mut edge = Vec::new();
@@ -50,8 +49,8 @@ impl TileWriter {
                 if width == 0 { Vec::new() } else { nodes.hashes(id, width)?[..width].to_vec() };
             edge.push(Edge { index, hashes, changed: false });
         }
-        // From the leftmost subtree of the tree to the rightmost: each lies in one of the tiles
-        // just read.
+        // From the leftmost subtree of the tree to the rightmost. The root of each lies in one of
+        // the tiles just read.
         let mut hashes = Vec::with_capacity(size.count_ones() as usize);
         let mut start = 0;
         for height in (0..u64::BITS).rev().filter(|height| size >> height & 1 == 1) {
@@ -66,7 +65,7 @@ impl TileWriter {
         Ok(TileWriter { frontier, edge, filled: Vec::new() })
     }
 
-    /// Leaves in the tree.
+    /// Number of leaves in the tree.
     pub fn size(&self) -> u64 {
         self.frontier.size()
     }
@@ -96,7 +95,7 @@ impl TileWriter {
             tile.hashes.push(*hash);
             tile.changed = true;
             if tile.hashes.len() == TILE_WIDTH {
-                // Its root comes next, as a node of the level above.
+                // The root of the full tile becomes a node of the level above.
                 let id = TileId { level: level as u8, index: tile.index };
                 filled.push((id, std::mem::take(&mut tile.hashes)));
                 *tile = Edge {
@@ -108,9 +107,9 @@ impl TileWriter {
         });
     }
 
-    /// The tiles that have changed since the last call, or since the start, each with all of its
-    /// hashes: those that were filled, then the last one of each level. Each is to be kept in place
-    /// of what is kept of it.
+    /// Returns the tiles that changed since the last call, each with all of its hashes: first the
+    /// filled tiles, then the last tile of each level. Each replaces the stored tile of the same
+    /// id.
     pub fn take_changed(&mut self) -> Vec<(TileId, Vec<Hash>)> {
         let mut changed = std::mem::take(&mut self.filled);
         for (level, tile) in self.edge.iter_mut().enumerate() {

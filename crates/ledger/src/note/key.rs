@@ -1,9 +1,9 @@
-//! The keys of signed notes and their texts, which are those of Go's `golang.org/x/mod/sumdb/note`:
+//! The keys of signed notes, in the text forms of Go's `golang.org/x/mod/sumdb/note`:
 //!
-//! * `<name>+<key id>+<base64(algorithm ‖ public key)>`, which C2SP calls a vkey
+//! * `<name>+<key id>+<base64(algorithm ‖ public key)>`, the vkey of C2SP
 //! * `PRIVATE+KEY+<name>+<key id>+<base64(algorithm ‖ seed)>`
 //!
-//! The key id is in both the one of the public key, in eight lowercase hexadecimal digits.
+//! Both contain the key id of the public key, as eight lowercase hexadecimal digits.
 
 use super::Signature;
 use crate::cosignature;
@@ -14,15 +14,15 @@ use std::fmt;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// Bytes of an Ed25519 signature, RFC 8032.
+/// Size of an Ed25519 signature in bytes, RFC 8032.
 pub(crate) const SIGNATURE_BYTES: usize = 64;
 
-/// What a key is for: C2SP signed-note, "Signature types".
+/// The algorithm and purpose of a key: C2SP signed-note, "Signature types".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
-    /// 0x01: Ed25519 over the text of the note. A log signs its checkpoints so.
+    /// 0x01: Ed25519 over the text of the note. Logs sign checkpoints with it.
     Ed25519,
-    /// 0x04: Ed25519 over the text and a time, C2SP tlog-cosignature. A witness signs so.
+    /// 0x04: Ed25519 over the text and a time, C2SP tlog-cosignature. Witnesses sign with it.
     CosignatureV1,
 }
 
@@ -35,7 +35,7 @@ impl Algorithm {
     }
 }
 
-/// What is wrong with the text of a key.
+/// The errors of a key's text.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum KeyError {
@@ -45,7 +45,7 @@ pub enum KeyError {
     /// It does not have the form of a signing key.
     #[error("not a signing key: it does not have the form PRIVATE+KEY+NAME+ID+KEY")]
     NotASigningKey,
-    /// It is a private key where a public one is wanted.
+    /// It is a private key instead of a public key.
     #[error("this is a private key; a verifier key is wanted")]
     Private,
     /// The name is empty or has a space, a plus or a control character.
@@ -56,45 +56,45 @@ pub enum KeyError {
     /// The name of a cosigner or of a log is too long.
     #[error("the name of the key is longer than {MAX_NAME_BYTES} bytes")]
     NameTooLong,
-    /// The id is not that of name and key.
+    /// The id does not match name and key.
     #[error("the key has the id {expected:08x}, not {found:08x}: its text is damaged")]
     Id {
-        /// What name and key give.
+        /// The id computed from name and key.
         expected: u32,
-        /// What the text says.
+        /// The id in the text.
         found: u32,
     },
-    /// The algorithm is not one of those that this crate has.
+    /// This crate does not support the algorithm.
     #[error("the key is of the unknown signature type 0x{0:02x}")]
     Algorithm(u8),
-    /// It is a key of the other kind.
+    /// The key has another algorithm than required.
     #[error("the key is of signature type 0x{:02x}; one of type 0x{:02x} is wanted", .found.byte(), .wanted.byte())]
     OtherAlgorithm {
-        /// What it is.
+        /// The algorithm of the key.
         found: Algorithm,
-        /// What it should be.
+        /// The required algorithm.
         wanted: Algorithm,
     },
     /// The key is not 32 bytes long.
     #[error("the key is {0} bytes long instead of 32")]
     Length(usize),
-    /// The public key is not a point of the curve, or a weak one, for which anyone can sign.
+    /// The public key is not a point of the curve, or is a weak key, for which anyone can sign.
     #[error("the key is not a point of Ed25519 that can be trusted")]
     Point,
-    /// The system has no randomness.
+    /// The system's random number generator failed.
     #[error("no random bytes: {0}")]
     Random(getrandom::Error),
 }
 
-/// Bytes that the name of a key may have. The formats have no limit of their own; this one is
-/// tlog-cosignature's for names that it signs.
+/// Maximum size of a key's name in bytes. The key formats set no limit; tlog-cosignature limits the
+/// names that it signs to this.
 const MAX_NAME_BYTES: usize = 255;
 
-/// Bytes that the text of a key may have: more than any has.
+/// Maximum size of a key's text in bytes. Every valid text is shorter.
 const MAX_TEXT_BYTES: usize = 512;
 
-/// Whether this can be the name of a key: C2SP signed-note, "Format". It is not empty and has no
-/// Unicode space, no plus and no control character.
+/// Returns whether this can be the name of a key: C2SP signed-note, "Format". It is not empty and
+/// has no Unicode space, no plus and no control character.
 pub fn is_key_name(name: &str) -> bool {
     !name.is_empty()
         && !name
@@ -109,13 +109,13 @@ fn check_name(name: &str) -> Result<(), KeyError> {
     if name.len() > MAX_NAME_BYTES { Err(KeyError::NameTooLong) } else { Ok(()) }
 }
 
-/// SHA-256(name ‖ 0x0A ‖ algorithm ‖ public key)\[:4\]: C2SP signed-note, "Signatures".
+/// Returns SHA-256(name ‖ 0x0A ‖ algorithm ‖ public key)\[:4\]: C2SP signed-note, "Signatures".
 fn key_id(name: &str, algorithm: Algorithm, public: &[u8; 32]) -> u32 {
     let digest = sha256(&[name.as_bytes(), b"\n", &[algorithm.byte()], public].concat());
     digest[..4].iter().fold(0, |id, &byte| id << 8 | u32::from(byte))
 }
 
-/// What the text of a key says.
+/// The parts of a key's text.
 struct Parts<'a> {
     name: &'a str,
     id: u32,
@@ -123,7 +123,7 @@ struct Parts<'a> {
     key: Zeroizing<[u8; 32]>,
 }
 
-/// Reads `<name>+<key id>+<base64(algorithm ‖ key)>`.
+/// Parses `<name>+<key id>+<base64(algorithm ‖ key)>`.
 fn parse(text: &str, malformed: KeyError) -> Result<Parts<'_>, KeyError> {
     if text.len() > MAX_TEXT_BYTES {
         return Err(malformed);
@@ -158,8 +158,8 @@ pub struct VerifierKey {
 }
 
 impl VerifierKey {
-    /// Reads `<name>+<key id>+<base64(algorithm ‖ public key)>`. A newline at the end, as files
-    /// have it, is allowed.
+    /// Parses `<name>+<key id>+<base64(algorithm ‖ public key)>`. Allows a newline at the end, as
+    /// in files.
     pub fn from_text(text: &str) -> Result<Self, KeyError> {
         if text.starts_with("PRIVATE+KEY+") {
             return Err(KeyError::Private);
@@ -177,17 +177,17 @@ impl VerifierKey {
         Ok(VerifierKey { name: name.to_owned(), id, algorithm, key })
     }
 
-    /// The name: of a log it is its origin.
+    /// The name. A log's key has the origin as its name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The id.
+    /// The key id.
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// What the key is for.
+    /// The algorithm and purpose of the key.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
@@ -197,12 +197,12 @@ impl VerifierKey {
         self.key.as_bytes()
     }
 
-    /// Whether a signature says that it is this key's.
+    /// Returns whether a signature carries this key's name and id.
     pub fn made(&self, signature: &Signature) -> bool {
         self.name == signature.name() && self.id == signature.key_id()
     }
 
-    /// Verifies a signature over a note's text. Ok has the time of a cosignature.
+    /// Verifies a signature over a note's text. Returns the time of a cosignature.
     pub(super) fn verify(&self, text: &str, signature: &[u8]) -> Result<Option<u64>, ()> {
         match self.algorithm {
             Algorithm::Ed25519 => self.verify_ed25519(text.as_bytes(), signature).map(|()| None),
@@ -294,12 +294,12 @@ fn without_newline(text: &str) -> &str {
 pub struct SigningKey(KeyPair);
 
 impl SigningKey {
-    /// A new key from the system's randomness. The name is the log's origin.
+    /// Generates a key from the system's randomness. `name` is the log's origin.
     pub fn generate(name: &str) -> Result<Self, KeyError> {
         KeyPair::generate(name, Algorithm::Ed25519).map(SigningKey)
     }
 
-    /// The key of this seed, RFC 8032 section 5.1.5.
+    /// Derives the key from a seed, RFC 8032 section 5.1.5.
     pub fn from_seed(name: &str, seed: &[u8; 32]) -> Result<Self, KeyError> {
         KeyPair::from_seed(name, Algorithm::Ed25519, seed).map(SigningKey)
     }
@@ -310,8 +310,7 @@ impl SigningKey {
         KeyPair::from_text(text, Algorithm::Ed25519).map(SigningKey)
     }
 
-    /// The text of the key file, with its newline. It is secret, and overwritten when it is
-    /// dropped.
+    /// Returns the text of the key file, with its newline. It is secret. It is overwritten on drop.
     pub fn to_text(&self) -> Zeroizing<String> {
         self.0.to_text()
     }
@@ -321,15 +320,15 @@ impl SigningKey {
         self.0.verifier()
     }
 
-    /// Signs the text of a note: C2SP signed-note, "Ed25519 signatures". The same text gives the
-    /// same signature.
+    /// Signs the text of a note: C2SP signed-note, "Ed25519 signatures". Equal texts yield equal
+    /// signatures.
     pub fn sign(&self, text: &str) -> Signature {
         let verifier = self.verifier();
         Signature::new(verifier.name(), verifier.id(), self.0.sign(text.as_bytes()).to_vec())
     }
 }
 
-/// Names the key, and keeps its secret.
+/// Shows the key's name, and hides its secret.
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SigningKey").field(&self.verifier().to_string()).finish()

@@ -16,7 +16,7 @@ const EXAMPLE: &str = "This is an example message.\n\n\
     — example.com/foo Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM=\n";
 
 /// A checkpoint of a Certificate Transparency log with signatures of types 0x05 (which this crate
-/// does not have), 0x01 and 0x04, made by four implementations of others.
+/// does not support), 0x01 and 0x04, made by four independent implementations.
 const IN_THE_WILD: &str = "arche2025h1.staging.ct.transparency.dev\n1432088532\nU7WM79jrzyhGZ5/GUBTpM7NzwdyfFx61t3RovgcC4Ro=\n\n\
     — arche2025h1.staging.ct.transparency.dev zTM8sQAAAZ5W0WdjBAMARjBEAiBjW5IQf9pvsYLfQFX6hoGREPMHbdQ3urbllzalApkptQIgIpwtEroeW2BXaHAI4kJXFbon5Ch9MNL5zRNZ55lvGt0=\n\
     — arche2025h1.staging.ct.transparency.dev ui8GwCF1+kWqZrxGdhj4aX3gcw7XUlXQQabg/27lefwhUkzbC3NygNI75MdhL1bfTW9g8Ei59RA23oHP7Ry1k3ZFWwQ=\n\
@@ -93,7 +93,7 @@ fn keys_that_are_known_and_keys_that_are_not() {
     );
     assert_eq!(both.verify(&[]), Err(NoteError::NoKnownSignature));
     assert_eq!(both.verify(&[key(EXAMPLE_KEY)]), Err(NoteError::NoKnownSignature));
-    // Good by Enoch, but what claims to be by Peter is not.
+    // Enoch's signature is good, Peter's alleged signature is not.
     let forged = format!("{TEXT}\n{}{BY_ENOCH}", BY_PETER.replace("x08go/ZJ", "x08go/ZK"));
     let forged = Note::parse(forged.as_bytes()).unwrap();
     assert_eq!(
@@ -105,8 +105,7 @@ fn keys_that_are_known_and_keys_that_are_not() {
         1,
         "of a key that is not known nothing is"
     );
-    // Peter's name with another id, and Peter's id with another name, are of keys that are not
-    // known.
+    // Peter's name with another id, and Peter's id with another name, belong to unknown keys.
     for stranger in
         [BY_PETER.replace("x08go", "x08gp"), BY_PETER.replace("PeterNeumann", "PeterNeuman")]
     {
@@ -115,11 +114,11 @@ fn keys_that_are_known_and_keys_that_are_not() {
         let note = Note::parse(format!("{TEXT}\n{stranger}").as_bytes()).unwrap();
         assert_eq!(note.verify(std::slice::from_ref(&peter)), Err(NoteError::NoKnownSignature));
     }
-    // The same key twice counts once, and both have to be good.
+    // Two signatures by the same key count once, and both must be good.
     let note = Note::parse(format!("{TEXT}\n{BY_PETER}{BY_PETER}").as_bytes()).unwrap();
     assert_eq!(note.verify(std::slice::from_ref(&peter)).unwrap().len(), 1);
-    // Signatures that cannot be any: too short, too long, and a scalar that is not reduced (RFC
-    // 8032, section 5.1.7).
+    // Impossible signatures: too short, too long, and a scalar that is not reduced (RFC 8032,
+    // section 5.1.7).
     let good = both.signatures()[0].bytes();
     let mut unreduced = good.to_vec();
     unreduced[63] |= 0xf0;
@@ -187,8 +186,8 @@ fn what_is_not_a_signed_note() {
 
 #[test]
 fn limits() {
-    // C2SP signed-note: at least 16 signatures have to be accepted, also where some are as large as
-    // post-quantum ones.
+    // C2SP signed-note: verifiers must accept at least 16 signatures, even if some are as large as
+    // post-quantum signatures.
     let large = |i: usize| Signature::new(&format!("k{i}"), i as u32, vec![7; 5_000]);
     let mut note = Note::new(TEXT).unwrap();
     (0..MAX_SIGNATURES).try_for_each(|i| note.add(large(i))).unwrap();
@@ -238,7 +237,8 @@ fn unsigned_texts() {
     }
 }
 
-/// As in the tests of Go's library: no part of a key is a key, and none with one byte changed.
+/// As in the tests of Go's library: no part of a key is a key, and neither is a key with one byte
+/// changed.
 #[test]
 fn damaged_keys() {
     let damaged = |text: &str, accepts: &dyn Fn(&str) -> bool| {
@@ -279,7 +279,7 @@ fn damaged_keys() {
 
 #[test]
 fn keys_and_why_they_are_refused() {
-    // Wrong length and unknown type, with the id that fits: from the tests of Go's library.
+    // Wrong length and unknown type, with a matching id: from the tests of Go's library.
     let long = "PeterNeumann+cc469956+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TWBADKEY==";
     assert_eq!(
         VerifierKey::from_text(long),
@@ -303,7 +303,7 @@ fn keys_and_why_they_are_refused() {
         KeyError::NameTooLong
     );
     assert!(SigningKey::from_seed(&"n".repeat(255), &[0; 32]).is_ok());
-    // The point of order one: for it a signature over anything can be made by anyone.
+    // The point of order one: anyone can make a signature over any text for it.
     let mut weak = [0; 33];
     (weak[0], weak[1]) = (1, 1);
     let id = u32::from_be_bytes(

@@ -138,8 +138,8 @@ fn what_is_not_a_proof() {
     );
 }
 
-/// Whatever byte of a proof is changed: it is not read any more, or does not verify, or nothing but
-/// the extra data has changed, which the format does not protect.
+/// After any changed byte, a proof does not parse, or does not verify, or only its extra data has
+/// changed, which the format does not protect.
 #[test]
 fn every_changed_byte_is_noticed() {
     let log = log(13);

@@ -1,4 +1,4 @@
-//! `docs/FORMAT.md`, read as a test reads it: the fenced blocks with their info strings.
+//! Reads `docs/FORMAT.md` for the tests: the fenced blocks with their info strings.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,7 +11,8 @@ pub fn page() -> String {
     std::fs::read_to_string(docs().join("FORMAT.md")).expect("docs/FORMAT.md")
 }
 
-/// The contents of the page's fenced blocks with this info string, each without its last line end.
+/// Returns the contents of the page's fenced blocks with this info string, each without its last
+/// newline.
 pub fn blocks(info: &str) -> Vec<String> {
     let page = page();
     let blocks: Vec<_> = page
@@ -31,7 +32,7 @@ pub fn verifier() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../verifiers/python")
 }
 
-/// What a generator of the page's examples prints. None without a python3.
+/// Returns the output of a script that generates the page's examples. None without a python3.
 pub fn printed_by(script: &str) -> Option<String> {
     let printed = match Command::new("python3").arg(verifier().join("tests").join(script)).output()
     {

@@ -1,9 +1,10 @@
-//! Lines that say where the tree is (`start`, `consistency`, `checkpoint`), who signs for it, and
-//! which kept checkpoints vouch for it: `docs/FORMAT.md`, sections 15 and 18.
+//! Handles the lines that state the position in the tree (`start`, `consistency`, `checkpoint`).
+//! Judges their signatures, and compares the kept checkpoints: `docs/FORMAT.md`, sections 15 and
+//! 18.
 //!
-//! A log changes its key or its origin with an entry that says so (operation `KEY`). Its checkpoint
-//! is the first with the new ones, and is signed with the old key too. So a checkpoint is judged
-//! when its entries are there.
+//! A log changes its key or its origin with a KEY entry. The entry's checkpoint is the first with
+//! the new key and origin, and is signed with the old key too. So a checkpoint is judged after its
+//! entries have arrived.
 
 use super::{Chain, Fault, MAX_ID_RANGES, Phase, Tree};
 use crate::record::{CheckpointRecord, Kind, Start};
@@ -14,7 +15,7 @@ use ledger::merkle::{Frontier, Hash, hash_text, verify_consistency};
 use ledger::{IdRange, IdRanges, KeyChange};
 
 impl Chain<'_> {
-    /// What a note says, held against what is stored beside it.
+    /// Compares the content of a note with the values stored beside it.
     pub(super) fn opened(
         &mut self,
         opened: Opened,
@@ -100,7 +101,7 @@ impl Chain<'_> {
         }
     }
 
-    /// Whether an export goes on where the one before it ended.
+    /// Checks that an export continues where the previous one ended.
     pub(super) fn follows(&mut self, before: &Tree, size: u64, edge: Option<&Frontier>) {
         if size > before.size {
             let detail = format!(
@@ -149,7 +150,7 @@ impl Chain<'_> {
         match verify_consistency(from_size, &known.root, size, &root, hashes) {
             Ok(()) => {
                 self.matched.insert(from_size);
-                // The older tree vouches for itself only.
+                // The older tree vouches only for itself.
                 self.vouch(from_size);
             }
             Err(error) => {
@@ -195,7 +196,7 @@ impl Chain<'_> {
             }
             _ => (record.tree_size, record.root),
         };
-        // Without a start there is still something to hold the ids against.
+        // Without a start record, the ids can still be checked.
         let tree = self.tree.get_or_insert_with(|| Tree {
             size: base.unwrap_or(0),
             edge: None,
@@ -277,7 +278,7 @@ impl Chain<'_> {
         }
     }
 
-    /// Another note is of this log.
+    /// Records the origin of another note of this log.
     fn note_origin(&mut self, origin: &str, tree_size: u64) {
         self.origin_found |= self.trust.origin.as_deref() == Some(origin);
         if self.origins.last().is_none_or(|last| last != origin) {
@@ -292,8 +293,8 @@ impl Chain<'_> {
         self.report.origin = Some(origin.to_owned());
     }
 
-    /// The note that a history starts with, or that of a selection: there is no entry to explain
-    /// it. Returns whether it is signed.
+    /// Judges the note at the start of a history, or the note of a selection: no entry explains it.
+    /// Returns whether it is signed.
     pub(super) fn judge_alone(&mut self, note: &OpenedNote, goes_on: bool) -> bool {
         let (origin, size) = (note.checkpoint.origin(), note.checkpoint.size());
         if goes_on
@@ -314,7 +315,7 @@ impl Chain<'_> {
         if signers.own {
             self.report.key_unknown_from = None;
         } else if signers.stranger {
-            // The log may have changed its key before.
+            // The log may have changed its key earlier.
             self.report.key_unknown_from = Some(size);
         } else if !signers.former.is_empty() {
             let detail = format!(
@@ -332,8 +333,8 @@ impl Chain<'_> {
         signers.own
     }
 
-    /// A checkpoint of which all entries are there, or will never be (`cut`): is it of this log,
-    /// and does a known key vouch for it?
+    /// Judges a checkpoint after all of its entries have arrived, or after the file ended early
+    /// (`cut`): is it from this log, and has a known key signed it?
     pub(super) fn judge_note(&mut self, batch: &mut Batch, cut: bool) {
         let Some(Said { origin, signers }) = batch.said.take() else { return };
         let size = batch.tree_size;
@@ -363,7 +364,8 @@ impl Chain<'_> {
         }
         self.note_origin(&origin, size);
         let Some(signers) = signers else {
-            // Said once is enough: it does not count as one that is not signed.
+            // The bad signature is already reported, so the checkpoint does not also count as
+            // unsigned.
             self.last_signed = None;
             return;
         };
@@ -387,7 +389,7 @@ impl Chain<'_> {
         let was_known = self.signed_before && self.report.key_unknown_from.is_none();
         let may_have_changed = std::mem::take(&mut self.may_have_successor);
         match change {
-            // Of an unsigned log nobody has to know a key.
+            // An unsigned log needs no known key.
             Some(KeyChange { new_key, .. })
                 if new_key.as_deref().is_none_or(|new| !is_known(new)) =>
             {
@@ -411,7 +413,7 @@ impl Chain<'_> {
         }
     }
 
-    /// The export has ended: its first line has to be of the same log.
+    /// Checks at the end of the export that its first line names the same log.
     pub(super) fn judge_header(&mut self) {
         if let Some(origin) = self.header_origin.take()
             && !self.origins.contains(&origin)
@@ -427,9 +429,10 @@ impl Chain<'_> {
         }
     }
 
-    /// Everything was read.
+    /// Reports faults of the origins, after all input was read.
     pub(super) fn judge_origins(&mut self) {
-        // Versions before 1.1 left no entry. What a known key has signed later covers it.
+        // Versions before 1.1 left no entry. A later checkpoint signed by a known key covers the
+        // change.
         for fault in std::mem::take(&mut self.unexplained) {
             if self.signed_to.is_some_and(|signed| Some(signed) > fault.tree_size) {
                 let size = fault.tree_size.unwrap_or(0);
@@ -461,7 +464,7 @@ impl Chain<'_> {
             let detail = "the last checkpoint is not signed by the key".to_owned();
             self.emit(FaultKind::SignatureBad, None, None, Some(self.report.tree_size), detail);
         }
-        // Whoever has kept a checkpoint from after the change has something else that vouches.
+        // A kept checkpoint from after the change vouches instead of the key.
         self.report.key_unknown_from = self
             .report
             .key_unknown_from
@@ -474,7 +477,7 @@ impl Chain<'_> {
         self.report.vouched = Some(self.report.vouched.unwrap_or(0).max(size));
     }
 
-    /// The tree has the size of a kept checkpoint.
+    /// Call when the tree reaches the size of a kept checkpoint.
     pub(super) fn reached(&mut self) {
         let Some(Tree { edge: Some(edge), suspect, .. }) = &self.tree else { return };
         if self.ahead.last() == Some(&edge.size()) {
@@ -506,7 +509,7 @@ impl Chain<'_> {
         }
     }
 
-    /// Everything was read.
+    /// Call when all input was read.
     pub(in crate::verify) fn finish(mut self) -> Report {
         let end = self.report.tree_size;
         for (&size, known) in &self.trust.known {
@@ -540,7 +543,7 @@ impl Chain<'_> {
         self.report
     }
 
-    /// What could not be told.
+    /// Adds the undecided questions to the report.
     pub(super) fn remark(&mut self) {
         let report = &mut self.report;
         if let Some(from) = report.key_unknown_from {

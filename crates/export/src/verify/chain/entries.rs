@@ -1,5 +1,5 @@
-//! Lines that are entries: which part of the export they are in, whether they can stand there, and
-//! what is wrong with those of a batch when it ends.
+//! Handles the lines that are entries: their section of the export, whether they are allowed there,
+//! and the faults of a batch at its end.
 
 use super::{Chain, Late, MAX_LATE, Phase, Tree};
 use crate::record::{End, Kind};
@@ -15,8 +15,7 @@ impl Chain<'_> {
         let (id, line) = (entry.id, self.line);
         match problem.as_deref() {
             None => {}
-            // If it is the very one that was sealed, there is nothing wrong with it that could be
-            // known.
+            // If it is unchanged since sealing, no fault can be known.
             Some(EntryProblem::Entry(fault))
                 if fault.is_unknown() && entry.other_leaf.is_none() =>
             {
@@ -72,7 +71,7 @@ impl Chain<'_> {
                 self.report.unsealed += 1;
                 self.unsealed(id);
             }
-            // All that the checkpoint took is there: it is one that no checkpoint took.
+            // All entries of the checkpoint have arrived, so this entry is unsealed.
             Section::Sealed
                 if self.kind == Kind::History
                     && matches!(problem.as_deref(), Some(EntryProblem::Unknown(_)))
@@ -80,7 +79,7 @@ impl Chain<'_> {
             {
                 self.begin_tail();
             }
-            // Something that is no entry has no place of its own.
+            // A damaged row has no position of its own.
             Section::Sealed
                 if self.phase == Phase::Tail
                     && matches!(problem.as_deref(), Some(EntryProblem::Damaged(_))) => {}
@@ -88,7 +87,7 @@ impl Chain<'_> {
                 self.report.entries += u64::from(there);
                 match self.kind {
                     Kind::History => self.sealed(entry),
-                    // It has no proof, and nothing more is said of it.
+                    // It has no proof, and is already reported.
                     Kind::Selection
                         if matches!(problem.as_deref(), Some(EntryProblem::Unknown(_))) => {}
                     Kind::Selection => {
@@ -107,7 +106,7 @@ impl Chain<'_> {
             self.back_from_tail();
         }
         if self.batch.is_none() && self.phase == Phase::Anchored {
-            // If the checkpoint that took it is not there, the next one will tell.
+            // If its checkpoint is missing, the next checkpoint shows it.
             let size = self.tree.as_ref().map_or(0, |tree| tree.size);
             self.batch = Some(Batch::new(size, [0; 32], None, IdRanges::new(), self.line));
             self.phase = Phase::Sealed;
@@ -186,8 +185,8 @@ impl Chain<'_> {
         }
     }
 
-    /// Something that was sealed follows what was not: if the batch still waits for it, what stood
-    /// between is out of place.
+    /// Handles a sealed entry after an unsealed one. If the batch still waits for entries, the
+    /// unsealed one is out of place.
     pub(super) fn back_from_tail(&mut self) {
         if self.batch.as_ref().is_none_or(Batch::waits) {
             let detail = "it stands among entries that checkpoints took".to_owned();
@@ -223,8 +222,8 @@ impl Chain<'_> {
         }
     }
 
-    /// Ends the batch. `next_base` is where the next one says that this one ends; `cut` if its end
-    /// is not there.
+    /// Ends the batch. `next_base` is the tree size at which the next batch begins; `cut` if the
+    /// end of this batch is missing.
     pub(super) fn finish_batch(&mut self, next_base: Option<u64>, cut: bool) {
         let Some(mut batch) = self.batch.take() else { return };
         let Some(mut tree) = self.tree.take() else { return };
@@ -322,7 +321,7 @@ impl Chain<'_> {
         }
     }
 
-    /// Malformed lines of a batch, with the ids that should be there if there is no doubt which.
+    /// Reports malformed lines of a batch, with the missing ids if they are unambiguous.
     pub(super) fn name_malformed(&mut self, batch: &mut Batch, missing: &IdRanges) -> bool {
         let malformed = std::mem::take(&mut batch.malformed);
         let named = !malformed.is_empty() && missing.count() == malformed.len() as u64;
@@ -334,7 +333,7 @@ impl Chain<'_> {
         named
     }
 
-    /// Whether this entry is one that was missing from the batch before.
+    /// Returns whether this entry was missing from the previous batch.
     pub(super) fn was_late(&mut self, id: Option<i64>, line: u64) -> bool {
         let Some(at) = self.late.iter().position(|late| Some(late.id) == id) else { return false };
         self.late.swap_remove(at);
@@ -355,8 +354,8 @@ impl Chain<'_> {
         }
     }
 
-    /// Entries after a batch that are not its own: either they were inserted, or the checkpoint
-    /// that took them is not there.
+    /// Handles entries after a batch that do not belong to it: either they were inserted, or their
+    /// checkpoint is missing.
     pub(super) fn place_extra(
         &mut self,
         tree: &mut Tree,
@@ -388,10 +387,10 @@ impl Chain<'_> {
         tree.size = size;
     }
 
-    /// Holds the tree against the root that its checkpoint has.
+    /// Compares the tree with the root in its checkpoint.
     pub(super) fn compare_root(&mut self, tree: &mut Tree, batch: &Batch, cut: bool) {
         if cut && tree.edge.as_ref().is_none_or(|edge| edge.size() != batch.tree_size) {
-            // The rest of it is not there, which is said elsewhere.
+            // The missing entries are reported elsewhere.
             tree.edge = None;
             return;
         }
@@ -427,7 +426,8 @@ impl Chain<'_> {
         }
         if tree.suspect || tree.edge.is_none() {
             if let Some(given) = given {
-                // It has the root of the checkpoint, so from here on all is as it was.
+                // The given edge yields the checkpoint's root, so the tree is known again from here
+                // on.
                 (tree.edge, tree.suspect) = (Some(given), false);
                 self.ahead.retain(|&known| known >= batch.tree_size);
             } else {
@@ -452,7 +452,7 @@ impl Chain<'_> {
             .first()
             .zip(batch.ids.ranges().last())
             .map(|(first, last)| (first.first, last.last));
-        // A checkpoint that is signed is the log's own, so it is the entries.
+        // A signed checkpoint is the log's own, so the entries were changed.
         let kind = if batch.signed { FaultKind::Changed } else { FaultKind::CheckpointChanged };
         self.emit(kind, Some(batch.line), ids, Some(batch.tree_size), detail);
     }
@@ -471,7 +471,7 @@ impl Chain<'_> {
             Kind::History => self.tree.as_ref().map_or(0, |tree| tree.size),
             Kind::Selection => self.proven_by.map_or(0, |(size, ..)| size),
         };
-        // Where lines are missing or too many, it has been said of the entries already.
+        // Missing or superfluous lines are already reported as faults of the entries.
         if self.report.fault_count() > self.faults_before || to == Phase::Outside {
             return;
         }

@@ -114,7 +114,8 @@ fn a_million_levels_deep() {
     }
 }
 
-/// A JSON value, and how the generator's own writer puts it, which shares nothing with the checker.
+/// A JSON value and its text, written by the generator's own writer, which shares no code with the
+/// checker.
 #[derive(Debug, Clone)]
 enum Json {
     Plain(&'static str),
@@ -180,8 +181,8 @@ fn json() -> impl Strategy<Value = Json> {
     })
 }
 
-/// What a text ought to look like, by way of serde_json: a second opinion for texts that nobody
-/// wrote. None if it is no JSON or has a number that cannot be canonical.
+/// Returns the canonical text as serde_json writes it: a second opinion on mutated texts. None if
+/// the text is not JSON or has a number that cannot be canonical.
 fn rewritten(text: &str) -> Option<String> {
     fn convert(raw: &RawValue) -> Option<Json> {
         let text = raw.get();
@@ -259,8 +260,7 @@ proptest! {
         prop_assert_eq!(found, Err(expected));
     }
 
-    /// Whatever a mutation makes of a text, it is accepted only if it is JSON and rewriting it
-    /// changes nothing.
+    /// A mutated text is accepted only if it is JSON and rewriting it changes nothing.
     #[test]
     fn accepts_a_mutation_only_if_it_is_canonical(
         json in json(),
