@@ -49,13 +49,27 @@ fn fail(session: &mut Session, request: &str, by_text: bool) {
     }
 }
 
+/// Stops the worker between two transactions: in one it could hold the lock that a test needs.
+fn stop(session: &mut Session, worker: i32) {
+    let is_idle = format!("SELECT xact_start IS NULL FROM pg_stat_activity WHERE pid = {worker}");
+    loop {
+        signal(worker, "-STOP");
+        std::thread::sleep(Duration::from_millis(10));
+        if value(session, &is_idle) {
+            return;
+        }
+        signal(worker, "-CONT");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Lets a statement fail while the worker stands still, takes a lock that survives a crash, and
 /// kills the worker when it has come as far as that lock.
 fn kill_at(cluster: &Cluster, lock: &str, request: &str, by_text: bool) {
     let mut session = connect(cluster);
     wait_until(&mut session, LONG, "SELECT queued = written + dropped FROM lead_audit.stats");
     let worker: i32 = value(&mut session, "SELECT worker_pid FROM lead_audit.queue()");
-    signal(worker, "-STOP");
+    stop(&mut session, worker);
     fail(&mut session, request, by_text);
     call(&mut session, &format!("BEGIN; {lock}; PREPARE TRANSACTION 'lock'"));
     signal(worker, "-CONT");
@@ -160,7 +174,7 @@ fn a_crash_of_another_process_quarantines_nothing() {
     drop(admin);
     let mut session = connect(&cluster);
     let worker: i32 = value(&mut session, "SELECT worker_pid FROM lead_audit.queue()");
-    signal(worker, "-STOP");
+    stop(&mut session, worker);
     fail(&mut session, "innocent", false);
     call(
         &mut session,
