@@ -73,7 +73,7 @@ const STATEMENTS: [(&str, Option<&str>); 39] = [
         "INSERT INTO leads SELECT id, 1 / n FROM (VALUES ('here', 1), ('new', 0)) v(id, n) ON CONFLICT DO NOTHING",
         None,
     ),
-    // The existing row fails, and later statements fail at another row.
+    // The statement fails at the existing row, but never at one that it has already updated.
     ("INSERT INTO mails VALUES (9, 'a', 1) ON CONFLICT (mail) DO UPDATE SET n = 1000", Some("1")),
     (
         "INSERT INTO mails VALUES (9, 'a', 1), (8, 'b', 1) ON CONFLICT (mail) DO UPDATE SET n = mails.n + 1",

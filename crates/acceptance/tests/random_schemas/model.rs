@@ -181,7 +181,6 @@ pub fn compare(admin: &mut Session, book: &Book) {
     none(
         admin,
         "diffs that are not the difference",
-        // A column whose bytes changed is in the difference although its JSON did not: NULL and a
         // The diff contains a column whose bytes changed even if its JSON did not, for example from
         // NULL to a JSON null.
         "SELECT a.id || ' ' || a.diff FROM model.actual a WHERE operation = 'UPDATE' AND
