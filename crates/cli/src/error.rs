@@ -10,13 +10,17 @@ pub enum CommandError {
     /// A file could not be read or written.
     #[error("{}: {cause}", .path.display())]
     File {
+        /// The file.
         path: PathBuf,
+        /// The error of the operation.
         cause: io::Error,
     },
     /// A file has invalid content.
     #[error("{}: {cause}", .path.display())]
     Content {
+        /// The file.
         path: PathBuf,
+        /// The reason.
         cause: String,
     },
     /// A key on the command line or in a file is invalid.
