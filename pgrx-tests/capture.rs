@@ -199,8 +199,8 @@ mod tests {
                 "batch_memory {batch_memory}"
             );
             assert_eq!(
-                one("SELECT bool_and(a.occurred_at <= b.occurred_at) FROM lead_audit.log a
-                         JOIN lead_audit.log b ON b.id = a.id + 1"),
+                one("SELECT bool_and(occurred_at >= before) FROM
+                       (SELECT occurred_at, lag(occurred_at) OVER (ORDER BY id) AS before FROM lead_audit.log) l"),
                 "true"
             );
             run(

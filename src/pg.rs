@@ -28,7 +28,7 @@ pub use relation::{
     OpenRelation, attribute, attribute_name, for_each_row, leaves, next_value, partition_ancestors,
     relation_name, schema_name, watch_of_triggers,
 };
-pub use spi::{SpiPlan, with_spi};
+pub use spi::{SpiPlan, with_spi, with_tid_scans};
 pub use text::{
     Hash32, NotWritten, OutputFunction, Text, TextWriter, borrowed_text, detoasted, out_of_memory,
     output_text, parse_uuid,

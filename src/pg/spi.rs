@@ -144,3 +144,30 @@ fn failed(what: &str) -> ! {
     }
     .raise(None)
 }
+
+/// Runs `work`, whose statements find their rows by ctid. PostgreSQL prefers to read a small table
+/// from its beginning to its end. In a serializable transaction, that would conflict with every
+/// other writer of the table.
+pub fn with_tid_scans<R>(work: impl FnOnce() -> R) -> R {
+    struct Restore {
+        seq_scan: bool,
+        tid_scan: bool,
+    }
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            // SAFETY: plain variables of the session, which the planner reads.
+            unsafe {
+                pg_sys::enable_seqscan = self.seq_scan;
+                pg_sys::enable_tidscan = self.tid_scan;
+            }
+        }
+    }
+    // SAFETY: as above.
+    let _restore = unsafe {
+        let former = Restore { seq_scan: pg_sys::enable_seqscan, tid_scan: pg_sys::enable_tidscan };
+        pg_sys::enable_seqscan = false;
+        pg_sys::enable_tidscan = true;
+        former
+    };
+    work()
+}

@@ -6,7 +6,7 @@
 //! nothing to do with DDL on another, though both are noted in the same tables.
 
 use crate::entries::relation_of_schema;
-use crate::pg::{NewestSnapshot, OpenRelation, ServerError, SpiPlan, with_spi};
+use crate::pg::{NewestSnapshot, OpenRelation, ServerError, SpiPlan, with_spi, with_tid_scans};
 use pgrx::iter::SetOfIterator;
 use pgrx::{FromDatum, IntoDatum, PgList, PgSqlErrorCode, Uuid, pg_extern, pg_sys};
 use std::ffi::CStr;
@@ -409,8 +409,8 @@ fn put(table: Table, key: Key, row: pg_sys::Datum, statements: (&str, &str)) {
         }
         Some(mut place) => {
             let place = pg_sys::Datum::from(&raw mut place);
-            SpiPlan::prepare(statements.1, &[row_type, pg_sys::TIDOID])
-                .write(snapshot.as_ptr(), &[Some(row), Some(place)]);
+            let update = SpiPlan::prepare(statements.1, &[row_type, pg_sys::TIDOID]);
+            with_tid_scans(|| update.write(snapshot.as_ptr(), &[Some(row), Some(place)]));
         }
     });
 }
@@ -503,8 +503,8 @@ fn forget_relation(relation: pg_sys::Oid) -> bool {
     let snapshot = NewestSnapshot::take();
     with_spi(|| {
         let place = pg_sys::Datum::from(&raw mut found);
-        SpiPlan::prepare(DELETE_RELATION, &[pg_sys::TIDOID])
-            .write(snapshot.as_ptr(), &[Some(place)]);
+        let delete = SpiPlan::prepare(DELETE_RELATION, &[pg_sys::TIDOID]);
+        with_tid_scans(|| delete.write(snapshot.as_ptr(), &[Some(place)]));
     });
     true
 }

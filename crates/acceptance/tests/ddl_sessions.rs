@@ -126,6 +126,7 @@ fn ddl_on_two_tables_under_serializable() {
         ("SELECT lead_audit.disable('a3')", "SELECT lead_audit.disable('b3')"),
         ("DROP TABLE a2", "DROP TABLE b2"),
     ] {
+        call(&mut admin, "VACUUM ANALYZE lead_audit.watch, lead_audit.watched_relation");
         // Both are in the middle of the command before either commits.
         for session in [&mut one, &mut two] {
             call(session, "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM leads");
