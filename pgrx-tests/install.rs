@@ -349,7 +349,7 @@ mod tests {
                AND has_function_privilege('anybody', oid, 'EXECUTE') ORDER BY 1",
         );
         // For capture(), Postgres requires this right of the owner of a partitioned table. Triggers
-        // that are created by hand with it are refused (rights.rs). The view lead_audit.stats calls
+        // that are created by hand with it are refused (privileges.rs). The view lead_audit.stats calls
         // the other functions as the role that reads it.
         assert_eq!(
             granted,
