@@ -1,7 +1,6 @@
-//! Every write to a watched table is an entry with the complete old and new row, their difference
-//! and the key. This holds whichever statement wrote: INSERT, UPDATE, DELETE, MERGE, COPY,
-//! TRUNCATE, a cascade, a trigger that changes the row. What did not happen, or changed nothing, is
-//! none.
+//! Every write to a watched table is an entry with the complete old and new row, the diff and the
+//! key. This holds for INSERT, UPDATE, DELETE, MERGE, COPY, TRUNCATE, a cascade, and a trigger that
+//! changes the row. A write that was rolled back or changed nothing is no entry.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -83,7 +82,7 @@ mod tests {
         );
     }
 
-    /// Statement triggers of a partitioned table are not those of its partitions.
+    /// A partition does not inherit the statement triggers of its partitioned table.
     #[pg_test]
     fn truncate_of_one_partition() {
         begin();
@@ -166,8 +165,8 @@ mod tests {
                INSERT INTO t VALUES (1, 1.1, '{"a":1}', 0);
                UPDATE t SET n = 1.10; UPDATE t SET j = '{ "a" : 1 }'; UPDATE t SET f = '-0'"#,
         );
-        // A numeric's scale is part of its value; white space in json and the sign of 0 are not in
-        // to_jsonb, but something changed.
+        // A numeric's scale is part of its value. to_jsonb drops white space in json and the sign
+        // of 0, but these changes are recorded too.
         assert_eq!(
             log("operation, diff"),
             [
@@ -265,7 +264,7 @@ mod tests {
                 "INSERT | 3 | 300"
             ]
         );
-        // In which order the parts of one WITH run is Postgres's affair.
+        // Postgres determines the order in which the parts of a WITH run.
         let mut last = events.split_off(6);
         last.sort();
         assert_eq!(last, ["DELETE | 3 | 300", "INSERT | 4 | 300", "UPDATE | 1 | 7"]);
@@ -380,8 +379,8 @@ mod tests {
         assert_intact();
     }
 
-    /// Nested composite types: each type is looked at once, not once for each of the million places
-    /// where it occurs. (CREATE TABLE itself looks at each place.)
+    /// Nested composite types: capture inspects each type once, and not at each of the million
+    /// places where it occurs. (CREATE TABLE itself inspects each place.)
     #[pg_test]
     fn types_nested_in_many_places() {
         begin();

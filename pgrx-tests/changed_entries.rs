@@ -1,13 +1,12 @@
-//! What was changed behind the extension's back is found, whichever column it is. What was not
-//! changed is never accused. The summary of a row counts its events, and says whether all of them
-//! verify.
+//! Verification finds a change behind the extension's back in any column, and never reports an
+//! unchanged entry. The summary of a row counts its events, and says whether all of them verify.
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::trail::*;
     use pgrx::prelude::*;
 
-    /// An entry of each kind, with and without context.
+    /// Writes an entry of each kind, with and without context.
     fn begin_with_entries() {
         begin_with_leads();
         run("INSERT INTO leads (id, email) VALUES ('a', 'a@x.org');
@@ -30,7 +29,7 @@ mod tests {
             .collect()
     }
 
-    /// Values that are not the one there, as SQL, for a column of this type.
+    /// SQL values that differ from the current one, for a column of this type.
     fn other_values(column: &str, column_type: &str) -> Vec<String> {
         let values: &[&str] = match column_type {
             "bigint" if column == "id" => &["{c} + 1000000", "-{c}", "0"],
@@ -141,8 +140,7 @@ mod tests {
         );
     }
 
-    /// The checksum of a stranger who knows how to make one is right, and yet these bytes say
-    /// something else.
+    /// A forger can compute a valid checksum, but the bytes under it are wrong.
     #[pg_test]
     fn finds_a_right_checksum_over_wrong_bytes() {
         begin_with_entries();
@@ -164,7 +162,7 @@ mod tests {
             ('row_key', e.row_key::text), ('row_values', e.row_values::text), ('db_session_user', to_json(e.db_session_user)::text),
             ('db_current_user', to_json(e.db_current_user)::text), ('client_addr', to_json(e.client_addr)::text),
             ('application_name', to_json(e.application_name)::text)) c(k, v) WHERE v IS NOT NULL)"#;
-        // The oracle's own proof: over unchanged columns it gives what is there.
+        // Checks the forger's preimage: for unchanged columns it produces the stored checksum.
         forge("row_key", &row_key, preimage);
         assert_intact();
         forge("row_key", r#"{"id": "a"}"#, preimage);
@@ -191,7 +189,7 @@ mod tests {
         );
         assert_eq!(one(&format!("SELECT lead_audit.verify_entry({})", entry[2])), "false");
         assert_eq!(one(&format!("SELECT lead_audit.verify_entry({})", entry[1])), "true");
-        // Writing goes on.
+        // Later writes work.
         run("INSERT INTO leads (id) VALUES ('later')");
         run("UPDATE lead_audit.entry SET extra = NULL");
         assert_intact();
@@ -298,7 +296,7 @@ mod tests {
             ),
             "true"
         );
-        // One changed entry of a row, in the middle of its history.
+        // Changes one entry in the middle of a row's history.
         run("ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only;
              UPDATE lead_audit.entry SET user_agent = 'forged' WHERE id = (SELECT id FROM lead_audit.history('leads', 'a')
              ORDER BY id OFFSET 2 LIMIT 1)");
@@ -306,7 +304,7 @@ mod tests {
         assert_eq!(summary("b"), "3 | 1 | 2 | 0 | 0 | 2 | true");
     }
 
-    /// Taken out of a row's history by its key hash, the entry is found by verify().
+    /// A changed key hash removes an entry from its row's history. verify() finds the entry.
     #[pg_test]
     fn summary_without_an_entry_that_was_hidden() {
         begin_with_entries();

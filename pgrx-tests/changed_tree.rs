@@ -1,14 +1,14 @@
-//! A superuser who knows the code changes entries *and* what goes with them: checksums, leaves,
-//! inner nodes, checkpoints. Each attempt is told apart and named; what nobody touched is never
-//! accused.
+//! A superuser who knows the code changes entries *and* what depends on them: checksums, leaves,
+//! inner nodes, checkpoints. Verification distinguishes and names each attempt, and never reports
+//! untouched data.
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::trail::*;
     use pgrx::prelude::*;
 
-    /// Six hundred entries in three checkpoints (of 300, 301 and 600 leaves), and ten that are not
-    /// sealed. All guards are off. `forge(id)` makes an entry's checksum right again.
+    /// Creates six hundred entries in three checkpoints (of 300, 301 and 600 leaves), and ten
+    /// unsealed entries. Disables all guards. `forge(id)` recomputes an entry's checksum.
     fn begin_sealed() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, note text); SELECT lead_audit.enable('t');
@@ -32,13 +32,13 @@ mod tests {
              CREATE FUNCTION pg_temp.set_leaf(leaf int, hash bytea) RETURNS void LANGUAGE sql AS $$
                UPDATE lead_audit.tree_tile SET hashes = overlay(hashes PLACING hash FROM leaf % 256 * 32 + 1) WHERE level = 0 AND index = leaf / 256;
                UPDATE lead_audit.tree_edge SET hashes = overlay(hashes PLACING hash FROM leaf % 256 * 32 + 1) WHERE level = 0 AND index = leaf / 256 $$"#);
-        // The forger's tool does what it should: on an entry that is right it changes nothing.
+        // The forger's tool is correct: it does not change a valid entry.
         run("SELECT pg_temp.forge(id) FROM lead_audit.entry");
         assert_intact();
     }
 
-    /// What verify() says after the statements, ids counted from 1 from the first entry; then they
-    /// are undone.
+    /// Runs the statements, returns the faults that verify() finds, and undoes the statements. Ids
+    /// count from 1 for the first entry.
     fn faults_after(statements: &str) -> Vec<String> {
         let result = one(&format!(
             "SELECT pg_temp.failure({})",
@@ -77,7 +77,8 @@ mod tests {
             )),
             ["77 checksum"]
         );
-        // Before it is sealed nothing outside knows of it: that is what the interval is for.
+        // Outside the database nothing commits to an entry before it is sealed. The seal interval
+        // limits that time.
         assert_eq!(faults_after(&rewrite(unsealed)), [""; 0]);
         assert_eq!(
             faults_after(&format!("{}; {}", rewrite(sealed), rewrite(entry(600)))),
@@ -114,10 +115,10 @@ mod tests {
                 entry(3)
             )
         };
-        // Above what the sequence has given out, and below the first.
+        // Above the last id of the sequence, and below the first id.
         assert_eq!(faults_after(&copy(entry(700))), ["700 inserted"]);
         assert_eq!(faults_after(&copy(-5)).len(), 1);
-        // To another id: the one is gone, the other was never sealed.
+        // To another id: the old id is reported as deleted, and the new one was never sealed.
         assert_eq!(
             faults_after(
                 &format!(
@@ -142,7 +143,7 @@ mod tests {
             entry(3),
             gap = entry(611)
         );
-        // As long as its transaction is open, which it is here, it may still come.
+        // The gap's transaction is still open in this test, so the id may still be used.
         assert_eq!(faults_after(&slip_in), [""; 0]);
         assert_eq!(
             faults_after(&format!("DELETE FROM lead_audit.open_gap; {slip_in}")),
@@ -162,7 +163,7 @@ mod tests {
             )
         };
         assert_eq!(faults_after(&swap(5, 400)), ["5 reordered", "400 reordered"]);
-        // With new checksums they are simply others than were sealed.
+        // With new checksums both entries differ from the sealed ones.
         assert_eq!(
             faults_after(&format!(
                 "{}; PERFORM pg_temp.forge({}), pg_temp.forge({})",
@@ -172,7 +173,7 @@ mod tests {
             )),
             ["5 rewritten", "400 rewritten"]
         );
-        // The leaves, so that they stand for each other's entry.
+        // The leaves are exchanged, so that each matches the other entry.
         assert_eq!(
             faults_after(&format!(
                 "PERFORM pg_temp.set_leaf(4, pg_temp.leaf_hash({})), pg_temp.set_leaf(399, pg_temp.leaf_hash({}))",
@@ -181,7 +182,7 @@ mod tests {
             )),
             ["5 tree_leaf", "400 tree_leaf", "tree_tile"]
         );
-        // The ids, so that they lead to each other's leaves.
+        // The ids are exchanged, so that each leads to the other's leaf.
         assert_eq!(
             faults_after(&format!(
                 "UPDATE lead_audit.checkpoint SET entry_ids = '{{[{b},{after_b})}}' WHERE tree_size = 301;
@@ -231,7 +232,7 @@ mod tests {
             "UPDATE lead_audit.entry SET user_id = 'eve' WHERE id = {id}; PERFORM pg_temp.forge({id});
              PERFORM pg_temp.set_leaf(349, pg_temp.leaf_hash({id}))"
         );
-        // The tree above it does not fit, and neither does the checkpoint.
+        // Neither the tree above the leaf nor the checkpoint matches.
         assert_eq!(faults_after(&rewrite), ["checkpoint", "tree_tile"]);
         let id = entry(550);
         let rewrite = format!(
@@ -344,8 +345,8 @@ mod tests {
         }
     }
 
-    /// Under an id that was not given out yet. The write that gets the id has an entry all the
-    /// same, under another one; the forged one is named, and never sealed.
+    /// Under an id that the sequence has not given out. The write that later gets this id has its
+    /// entry under another id. The forged entry is reported and never sealed.
     #[pg_test]
     fn of_an_entry_that_is_ahead_of_the_sequence() {
         begin_sealed();

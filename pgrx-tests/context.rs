@@ -1,6 +1,6 @@
-//! Who it was: what the application says in its settings, and what the database sees for itself.
-//! The settings hold for a session, a transaction or a block, as any setting does; empty is NULL. A
-//! value that cannot be one is refused where it is set, not where it is stored.
+//! The context: the application's settings, and the caller as the database sees it. The settings
+//! apply to a session, a transaction or a block, like any setting. An empty value is NULL. An
+//! invalid value is refused when it is set, and not when it is stored.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -154,7 +154,7 @@ mod tests {
     #[pg_test]
     fn current_user_is_that_of_the_statement() {
         begin();
-        // The column's default says what current_user is where the row is written.
+        // The column's default shows the current_user of the write.
         run("CREATE ROLE clerk; CREATE ROLE boss;
              CREATE TABLE t (id int PRIMARY KEY, who name DEFAULT current_user, login name DEFAULT session_user);
              GRANT ALL ON t TO clerk, boss; SELECT lead_audit.enable('t');
@@ -205,8 +205,8 @@ mod tests {
              GRANT ALL ON parent TO clerk; SELECT lead_audit.enable('parent'), lead_audit.enable('child');
              INSERT INTO parent VALUES (1); INSERT INTO child VALUES (1)");
         run_as("clerk", "SET LOCAL lead_audit.user_id = 'u'; DELETE FROM parent");
-        // Since 18 a trigger runs as the role that the change was made in: a cascade's is the owner
-        // of the table.
+        // Since 18 a trigger runs as the role that made the change. For a cascade, this is the
+        // owner of the table.
         let owner =
             if cfg!(feature = "pg18") { one("SELECT current_user") } else { "clerk".to_owned() };
         assert_eq!(

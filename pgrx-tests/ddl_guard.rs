@@ -1,6 +1,6 @@
-//! DDL that changes or ends the watching of a table, or changes the table's columns, key or name,
-//! is an entry; other DDL is none. What lead_audit.watched says is what the triggers really are.
-//! Names can change: the identity stays, and the history with it.
+//! DDL that changes or ends the watching of a table, or changes its columns, key or name, is an
+//! entry. Other DDL is none. lead_audit.watched shows the actual triggers. After a rename the watch
+//! id and the history stay.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -104,7 +104,8 @@ mod tests {
         assert_intact();
     }
 
-    /// It records still, but nobody looks after it under that name: it counts as switched off.
+    /// The renamed trigger still records, but the extension does not maintain it under that name,
+    /// so it counts as disabled.
     #[pg_test]
     fn renamed_audit_trigger() {
         begin_with_leads();
@@ -127,7 +128,7 @@ mod tests {
         assert_eq!(log("operation"), ["DDL"]);
     }
 
-    /// The function is the right one, and yet most is not recorded.
+    /// The trigger calls the right function, but for few events only.
     #[pg_test]
     fn narrowed_trigger() {
         begin_with_leads();
@@ -173,7 +174,7 @@ mod tests {
             rows("SELECT state, ended_at IS NOT NULL FROM lead_audit.watch"),
             ["dropped | true"]
         );
-        // Another table of the same name is another table.
+        // A new table of the same name is another table.
         run(
             "CREATE TABLE leads (id varchar PRIMARY KEY); SELECT lead_audit.enable('leads'); INSERT INTO leads VALUES ('a')",
         );
@@ -220,7 +221,7 @@ mod tests {
             rows("SELECT operation, table_name FROM lead_audit.history('prospects', 'a')"),
             ["INSERT | leads", "UPDATE | prospects"]
         );
-        // Who takes the old name does not take the history.
+        // A new table with the old name does not inherit the history.
         run("CREATE TABLE leads (id varchar PRIMARY KEY); SELECT lead_audit.enable('leads')");
         assert_eq!(rows("SELECT 1 FROM lead_audit.history('leads', 'a')"), [""; 0]);
         assert_eq!(one("SELECT count(*) FROM lead_audit.watched"), "2");
@@ -344,8 +345,8 @@ mod tests {
         assert_fails("DROP EVENT TRIGGER lead_audit_drop", "2BP01", "requires it");
     }
 
-    /// Tables, schemas, types and triggers that are made as elements of a schema have no event
-    /// triggers of their own.
+    /// No event trigger fires for a table, schema, type or trigger that CREATE SCHEMA creates as
+    /// its element.
     #[pg_test]
     fn schema_with_elements() {
         begin();
@@ -375,7 +376,7 @@ mod tests {
         assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
     }
 
-    /// Values change with the types that they are made of.
+    /// A change of a type changes the values of its columns.
     #[pg_test]
     fn types_of_columns() {
         begin();
@@ -403,7 +404,7 @@ mod tests {
             spans += i64::from(of_spans);
             assert_eq!((count("t"), count("spans")), (t, spans), "{statement}");
         }
-        // These change no value.
+        // These commands change no value.
         run("ALTER TYPE mood ADD VALUE 'mad'; ALTER TYPE addr RENAME TO address; ALTER DOMAIN home ADD CHECK (true); ALTER TYPE mood OWNER TO CURRENT_USER;
              ALTER TABLE t ALTER id SET STATISTICS 10");
         assert_eq!(
@@ -413,7 +414,7 @@ mod tests {
         assert_intact();
     }
 
-    /// A stored generated column has other values afterwards, and the same type.
+    /// After the command, a stored generated column has other values and the same type.
     #[cfg(any(feature = "pg17", feature = "pg18"))]
     #[pg_test]
     fn expression_of_a_generated_column() {
@@ -423,7 +424,7 @@ mod tests {
         assert_eq!(log("operation"), ["DDL"]);
     }
 
-    /// A foreign table is a member like any other, but for TRUNCATE.
+    /// A foreign table is an ordinary member, except for TRUNCATE.
     #[pg_test]
     fn foreign_tables() {
         begin();
@@ -461,7 +462,7 @@ mod tests {
         assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
     }
 
-    /// A table that was watched once, and is not now, comes to a watched one.
+    /// A formerly watched table joins a watched one.
     #[pg_test]
     fn newcomer_that_was_watched_before() {
         begin();
@@ -518,7 +519,7 @@ mod tests {
         for number in 0..60 {
             run(&format!("CREATE TABLE other{number} (id int PRIMARY KEY)"));
         }
-        // As autovacuum leaves them: PostgreSQL knows that the tables are small.
+        // As after autovacuum: the planner knows that the tables are small.
         run("ANALYZE lead_audit.watch, lead_audit.watched_relation");
         cost(0);
         let few = cost(1);
@@ -536,7 +537,7 @@ mod tests {
         row.rsplit(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default()
     }
 
-    /// What gets past the guard is found.
+    /// The check finds changes that got past the guard.
     #[pg_test]
     fn check_finds_what_got_past_it() {
         begin();

@@ -1,13 +1,14 @@
-//! Nothing that an application can name or define leads the extension astray. Schemas in front of
-//! pg_catalog, temporary tables, names full of quotes and functions that write while a row is being
-//! recorded are all in here. So are tables as wide as Postgres allows.
+//! No name or definition of an application can mislead the extension: schemas in front of
+//! pg_catalog, temporary tables, names full of quotes, functions that write while a row is
+//! recorded, and tables as wide as Postgres allows.
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::trail::*;
     use pgrx::prelude::*;
 
-    /// A schema whose functions and operators lie or raise errors, for whoever looks there first.
+    /// A schema whose functions and operators return false results or raise errors. It affects any
+    /// query that finds it first on the search_path.
     const EVIL: &str = "CREATE SCHEMA evil;
         CREATE FUNCTION evil.trap(anyelement) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'trapped' USING ERRCODE = 'LA666'; END $$;
         CREATE FUNCTION evil.trap2(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'trapped' USING ERRCODE = 'LA666'; END $$;
@@ -147,7 +148,7 @@ mod tests {
         run(
             "SELECT lead_audit.disable('public.prospects'); SELECT lead_audit.enable('public.prospects', baseline => true)",
         );
-        // A temporary table in front of a watched one is another table.
+        // A temporary table that hides a watched one is another table.
         run("CREATE TEMP TABLE prospects (id varchar PRIMARY KEY); INSERT INTO prospects VALUES ('temporary');
                  DROP TABLE prospects");
         assert_eq!(
@@ -220,7 +221,7 @@ mod tests {
                 "SELECT table_schema, table_name FROM lead_audit.log WHERE operation = 'DDL' AND table_schema = {} ORDER BY id",
                 literal(&name)
             ));
-            // Switched off and on, disabled and enabled, renamed, dropped.
+            // Disabled and enabled again, renamed, dropped.
             assert_eq!(ended.len(), 6, "{ended:?}");
             assert_eq!(ended[5], format!("{name} | x \" y"));
         }
@@ -295,8 +296,7 @@ mod tests {
         assert_eq!(rows("SELECT * FROM lead_audit.verify()"), [""; 0]);
     }
 
-    /// What makes JSON of a value writes to watched tables, and so comes back into the recording of
-    /// a row.
+    /// A cast to json writes to watched tables, and so re-enters the recording of a row.
     #[pg_test]
     fn function_that_writes_while_a_row_is_recorded() {
         begin();
@@ -334,7 +334,7 @@ mod tests {
         assert_intact();
     }
 
-    /// The audit functions called by hand, or put to where they do not belong.
+    /// The audit functions called by hand, or used in wrong triggers.
     #[pg_test]
     fn use_of_the_trigger_functions() {
         begin_with_leads();

@@ -1,6 +1,6 @@
-//! What a table's owner, or a DBA's own trigger on the log, could do to the trail or to the server:
-//! each was possible once. The attacker is the role clerk, who owns the watched table and has no
-//! right in schema lead_audit.
+//! Attacks by a table's owner, or by a DBA's own trigger on the log, against the trail or the
+//! server. Each was once possible. The attacker is the role clerk, who owns the watched table and
+//! has no right in schema lead_audit.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -14,8 +14,8 @@ mod tests {
         );
     }
 
-    /// A domain's check runs wherever a value of it is made: in history() and the baseline too,
-    /// which have more rights.
+    /// A domain's check runs whenever a value of the domain is created: also in history() and the
+    /// baseline, which run with more rights.
     #[pg_test]
     fn code_of_the_owner_gains_no_rights() {
         begin_with_clerk();
@@ -37,8 +37,7 @@ mod tests {
         assert_eq!(one("SELECT new_values->>'m' FROM lead_audit.history('moods', '1')"), "clerk");
     }
 
-    /// Who reads the trail executes nothing that a table's owner has written, in whatever way the
-    /// key's type brings it.
+    /// Reading the trail runs no code of a table's owner, whatever the type of the key.
     #[pg_test]
     fn reading_executes_no_code_of_the_owner() {
         begin_with_clerk();
@@ -102,8 +101,8 @@ mod tests {
         }
     }
 
-    /// The owner's function f(), which indexes and partition keys may use, executes what table
-    /// `orders` says, once.
+    /// Creates the owner's function f(), which indexes and partition keys may use. It executes the
+    /// command in the table `orders` once.
     fn begin_with_code_in_indexes() {
         begin_with_clerk();
         run_as(
@@ -114,7 +113,7 @@ mod tests {
         );
     }
 
-    /// Entries that came by these commands of the clerk's, with f() executing `order`.
+    /// Entries of these commands by the clerk, with f() executing `order`.
     fn entries_of(order: &str, commands: &str) -> Vec<String> {
         let last = number("SELECT coalesce(max(id), 0) FROM lead_audit.entry");
         run_as("clerk", &format!("INSERT INTO orders VALUES ({}); {commands}", literal(order)));
@@ -124,8 +123,7 @@ mod tests {
         ))
     }
 
-    /// ATTACH PARTITION builds the indexes that are missing before PostgreSQL gives the partition
-    /// its triggers.
+    /// ATTACH PARTITION builds missing indexes before PostgreSQL gives the partition its triggers.
     #[pg_test]
     fn code_executed_while_a_partition_is_attached() {
         begin_with_code_in_indexes();
@@ -151,7 +149,7 @@ mod tests {
             "DDL | p2 | NULL",
         ];
         assert_eq!(found, expected);
-        // Nothing but the usual triggers is left of it, and its history is one.
+        // Only the usual triggers are left, and the row has one history.
         let names = "SELECT t.tgname, count(*) FROM pg_trigger t WHERE t.tgname LIKE '%lead_audit%' AND t.tgrelid <> 'leads'::regclass GROUP BY 1 ORDER BY 1";
         assert_eq!(rows(names), ["00_lead_audit_row | 5", "00_lead_audit_truncate | 5"]);
         run_as("clerk", "INSERT INTO p VALUES (170)");
@@ -160,15 +158,15 @@ mod tests {
             "SELECT bool_and(row_trigger_on AND truncate_trigger_on) FROM lead_audit.watched"
         ));
         assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
-        // The name that the trigger has meanwhile is nobody's.
+        // The temporary name of the trigger is reserved.
         let statement =
             "ALTER TRIGGER \"00_lead_audit_row\" ON p RENAME TO \"00_lead_audit_row_before\"";
         assert_fails_as("clerk", statement, "42501", "permission denied to disable");
         assert_intact();
     }
 
-    /// A table can have rows before the command that makes it has ended, and PostgreSQL or the
-    /// guard has given it its triggers.
+    /// A table can have rows before its CREATE command has ended and before PostgreSQL or the guard
+    /// has given it triggers.
     #[pg_test]
     fn code_executed_while_a_table_is_made() {
         begin_with_code_in_indexes();
@@ -212,7 +210,7 @@ mod tests {
         assert_intact();
     }
 
-    /// The row type of a view, as that of any other relation, is a type that a column can have.
+    /// A column can have the row type of a view, as of any other relation.
     #[pg_test]
     fn row_types_of_views() {
         begin_with_clerk();
@@ -241,7 +239,7 @@ mod tests {
         assert_eq!(log("operation").len(), 4);
     }
 
-    /// An unlogged table loses its rows by a crash, without a command.
+    /// An unlogged table loses its rows in a crash, without a command.
     #[pg_test]
     fn unlogged() {
         begin_with_clerk();
@@ -254,7 +252,7 @@ mod tests {
         }
     }
 
-    /// A value can hold more than its JSON says. That it changes is an entry.
+    /// A value can hold more than its JSON shows. A change of the value is an entry even so.
     #[pg_test]
     fn values_whose_json_stays_the_same() {
         begin_with_clerk();
@@ -280,8 +278,8 @@ mod tests {
         assert_eq!(log("operation").len(), 4);
     }
 
-    /// Who owns a type of a column need not be who owns the table, or who writes: a cast to json
-    /// runs as whoever has written it.
+    /// A cast to json runs as its owner. The owner of a column's type can be neither the table's
+    /// owner nor the writer.
     #[pg_test]
     fn cast_of_a_type_in_the_table_of_another() {
         begin_with_clerk();
@@ -300,11 +298,11 @@ mod tests {
             log("new_values->>'m', new_values->>'more'"),
             ["a | NULL", r#"clerk | ["clerk", "clerk"]"#, r#"clerk | ["clerk", "clerk"]"#]
         );
-        // A superuser's is anybody's, and runs as who writes.
+        // A superuser's function may be used by anybody, and runs as the writer.
         run("ALTER FUNCTION told(mood) OWNER TO CURRENT_USER; GRANT ALL ON t TO clerk");
         run_as("clerk", "INSERT INTO t VALUES (3, 'a', NULL)");
         assert_eq!(log("new_values->>'m'").pop().as_deref(), Some("clerk"));
-        // Nobody lends another one's code his rights.
+        // No cast runs another owner's code with its own rights.
         run(
             "CREATE ROLE other; GRANT CREATE ON SCHEMA public TO other; ALTER FUNCTION told(mood) OWNER TO clerk",
         );
@@ -322,8 +320,8 @@ mod tests {
         assert_eq!(not_written(), before + 1);
     }
 
-    /// A child table of two watched tables is a member of the other one when the first is not
-    /// watched any more.
+    /// A child table of two watched tables stays a member of one when the other is no longer
+    /// watched.
     #[pg_test]
     fn child_of_two_tables() {
         begin_with_clerk();
@@ -338,8 +336,8 @@ mod tests {
         assert_intact();
     }
 
-    /// A superuser has one trigger switched off, of one member. The others are not the owner's
-    /// because of that.
+    /// A superuser has disabled one trigger of one member. The owner still may not disable the
+    /// others.
     #[pg_test]
     fn triggers_that_are_left() {
         begin_with_clerk();
@@ -359,7 +357,7 @@ mod tests {
         assert_eq!(log("operation").pop().as_deref(), Some("INSERT"));
     }
 
-    /// ALTER INDEX … RENAME takes tables as well.
+    /// ALTER INDEX … RENAME renames tables as well.
     #[pg_test]
     fn rename_before_the_drop() {
         begin_with_clerk();
@@ -388,7 +386,7 @@ mod tests {
         assert_eq!(log("operation"), ["INSERT", "UPDATE"]);
     }
 
-    /// A partition gets its trigger although its owner may not make one, and only so.
+    /// A partition gets its trigger even though its owner may not create one by hand.
     #[pg_test]
     fn partitions_by_the_owner_are_watched() {
         begin();
@@ -405,7 +403,8 @@ mod tests {
         );
     }
 
-    /// A cast to json that gives the same for all values hides what changed, but not that it did.
+    /// A cast to json that returns the same text for all values hides the new value, but not the
+    /// change.
     #[pg_test]
     fn lying_cast_hides_no_update() {
         begin();
@@ -420,7 +419,7 @@ mod tests {
         );
     }
 
-    /// A DBA's trigger on the log that writes to a watched table makes a batch within a batch.
+    /// A DBA's trigger on the log that writes to a watched table creates a batch within a batch.
     #[pg_test]
     fn batch_within_a_batch() {
         begin_with_leads();
@@ -439,7 +438,7 @@ mod tests {
         assert_intact();
     }
 
-    /// A trigger on the log that returns NULL suppresses the entry, which counts as not written.
+    /// A trigger on the log that returns NULL suppresses the entry. It counts as not written.
     #[pg_test]
     fn suppressed_entry_is_counted() {
         begin_with_leads();
@@ -450,7 +449,7 @@ mod tests {
         assert_eq!(not_written(), before + 2);
     }
 
-    /// verify() reads columns as what they should be, so it looks at what they are.
+    /// verify() relies on the types of the log's columns, so it checks them.
     #[pg_test]
     fn verify_refuses_a_column_of_another_type() {
         begin_with_leads();
@@ -459,7 +458,7 @@ mod tests {
         assert_eq!(&failure("SELECT * FROM lead_audit.verify()")[..5], "55000");
     }
 
-    /// Errors that pass the library's hooks keep their fields.
+    /// Errors of other code keep their fields when they pass the library's hooks.
     #[pg_test]
     fn errors_of_others_stay_whole() {
         begin_with_leads();
@@ -477,8 +476,8 @@ mod tests {
         );
     }
 
-    /// What `pg_write_all_data` and the like reach: neither what is known of watched tables, nor
-    /// the order of ids.
+    /// Rights like `pg_write_all_data` can change neither the tables about watched tables nor the
+    /// order of ids.
     #[pg_test]
     fn on_what_is_known_of_watched_tables() {
         begin_with_clerk();
@@ -523,8 +522,7 @@ mod tests {
         assert_eq!(log("row_key->>'id'"), ["a", "b"]);
     }
 
-    /// A function of the writer's that changes who it is, and how values are shown, between one row
-    /// and the next.
+    /// A function of the writer changes the role and the output settings between two rows.
     #[pg_test]
     fn role_and_settings_that_change_midway() {
         begin();
@@ -544,8 +542,8 @@ mod tests {
                RETURN NEW; END $$;
              CREATE TRIGGER turn BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION turn()",
         );
-        // Since 18 an AFTER trigger runs as the role that the row was written in, and PostgreSQL
-        // does not let it set another one.
+        // Since 18 an AFTER trigger runs as the role that wrote the row, and PostgreSQL does not
+        // let it set another.
         let after = cfg!(not(feature = "pg18"));
         if after {
             run_as(
@@ -565,9 +563,9 @@ mod tests {
                 "SELECT operation, new_values, db_current_user, db_session_user = session_user, user_id FROM lead_audit.log ORDER BY id"
             ),
             [
-                // BEFORE triggers of all rows, then the AFTER triggers of one row after the other:
-                // of the last row before, 3, is the role that the first entry has; the AFTER
-                // trigger of each row then changes it for the next.
+                // The BEFORE triggers of all rows run first. The first entry has the role that the
+                // BEFORE trigger of the last row, 3, has set. Then the AFTER trigger of each row
+                // changes the role for the next.
                 format!("INSERT | {} | team | true | odd", row(1, "ff")),
                 format!(
                     "INSERT | {} | {} | true | odd",
@@ -586,8 +584,8 @@ mod tests {
         assert_intact();
     }
 
-    /// Code of the owner's that runs while the guard writes the rows of an attached table must not
-    /// find it away.
+    /// While the guard writes the rows of an attached table, code of the owner runs. The guard must
+    /// still be active for it.
     #[pg_test]
     fn ddl_while_the_guard_works() {
         begin_with_clerk();
@@ -615,7 +613,7 @@ mod tests {
         );
     }
 
-    /// Triggers that turn against the table in the middle of a statement.
+    /// Triggers that run DDL on the table in the middle of a statement.
     #[pg_test]
     fn ddl_in_the_middle_of_a_statement() {
         begin_with_clerk();
@@ -649,7 +647,8 @@ mod tests {
                 "{ddl}"
             );
         }
-        // A column can be renamed in the middle: each row has the names of its time.
+        // A column can be renamed in the middle of a statement. Each row image has the names of its
+        // time.
         run_as(
             "clerk",
             "CREATE OR REPLACE FUNCTION strike() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -666,7 +665,7 @@ mod tests {
         assert_intact();
     }
 
-    /// A constraint trigger is not replaced by CREATE OR REPLACE TRIGGER.
+    /// CREATE OR REPLACE TRIGGER does not replace a constraint trigger.
     #[pg_test]
     fn name_of_the_audit_trigger_is_taken() {
         begin();
@@ -705,7 +704,7 @@ mod tests {
         );
     }
 
-    /// The client's text need not say what was done.
+    /// The client's text may not show the executed command.
     #[pg_test]
     fn command_in_a_function() {
         begin_with_clerk();
@@ -736,8 +735,8 @@ mod tests {
         CREATE TYPE trap (INPUT = trap_in, OUTPUT = trap_out, LIKE = int4);
         CREATE TABLE trapped (id int PRIMARY KEY, v trap, n int DEFAULT 0); SELECT lead_audit.enable('trapped')";
 
-    /// Output functions of a type that raise, write to the table that is being recorded, or call
-    /// themselves without end.
+    /// Output functions of a type that raise errors, write to the table that is being recorded, or
+    /// call themselves endlessly.
     #[pg_test]
     fn output_functions() {
         begin();
@@ -754,12 +753,12 @@ mod tests {
             log("operation, row_key->'id', new_values->>'v'"),
             ["INSERT | 1 | 1", "INSERT | 3 | 1"]
         );
-        // Writes to the same table, and so is called again for what it wrote.
+        // Writes to the same table, and is called again for its own write.
         run("INSERT INTO trapped VALUES (4, '3')");
         let mut events = log("operation, row_key->'id', new_values->>'v'").split_off(2);
         events.sort();
         assert_eq!(events, ["INSERT | 1000 | 1", "INSERT | 4 | 3"]);
-        // Never ends: the stack does. Each row that is there then has its entry, or was counted.
+        // Recurses until the stack is full. Each row in the table has its entry or was counted.
         run("SET LOCAL max_stack_depth = '300kB'");
         let (before, lost) = (number("SELECT count(*) FROM lead_audit.log"), not_written());
         let failed = failure("INSERT INTO trapped VALUES (5, '4')");
@@ -774,14 +773,14 @@ mod tests {
         assert_intact();
     }
 
-    /// Tells Postgres how the function is to be called.
+    /// Tells Postgres the calling convention of the function.
     #[unsafe(no_mangle)]
     pub extern "C" fn pg_finfo_lead_audit_test_trap_out() -> &'static pg_sys::Pg_finfo_record {
         &pg_sys::Pg_finfo_record { api_version: 1 }
     }
 
-    /// The output function of the type trap: 2 raises an error, 3 inserts a harmless row into the
-    /// table, 4 one like itself.
+    /// The output function of the type trap. The value 2 raises an error, 3 inserts a harmless row
+    /// into the table, and 4 inserts another 4.
     ///
     /// # Safety
     /// Called by Postgres only.

@@ -1,6 +1,6 @@
-//! Watching begins and ends: CREATE EXTENSION, enable(), disable(), DROP EXTENSION. What can be
-//! watched is, with its rows as a baseline if wanted; what cannot is refused with an SQLSTATE that
-//! says why. The table itself is never touched.
+//! Begins and ends watching: CREATE EXTENSION, enable(), disable(), DROP EXTENSION. Tables that can
+//! be watched are, with a baseline on request. Other tables are refused with an SQLSTATE that names
+//! the reason. The table itself is never changed.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -59,7 +59,7 @@ mod tests {
         assert_eq!(rows("SELECT 1 FROM lead_audit.watched"), [""; 0]);
         run("UPDATE leads SET email = 'x'; DELETE FROM leads; TRUNCATE leads");
         assert_eq!(log("operation, table_name"), ["INSERT | leads", "DDL | leads"]);
-        // Watched again it is the same table, with the same history.
+        // When the table is watched again, it has the same watch id and history.
         assert_eq!(one("SELECT lead_audit.enable('leads')"), identity);
         run("INSERT INTO leads (id) VALUES ('a')");
         assert_eq!(
@@ -159,7 +159,7 @@ mod tests {
         );
         assert_eq!(one("SELECT count(*) FROM lead_audit.log"), "2250");
         assert!(holds("SELECT baseline_at IS NOT NULL FROM lead_audit.watched"));
-        // Watched anew, the rows can have changed unseen: a new baseline is possible.
+        // The rows may have changed while the table was not watched, so a new baseline is possible.
         run(
             "SELECT lead_audit.disable('t'); DELETE FROM t WHERE id > 5; SELECT lead_audit.enable('t', baseline => true)",
         );
@@ -311,7 +311,7 @@ mod tests {
         assert_fails("CREATE EXTENSION lead_audit", "42501", "does not belong to a superuser");
     }
 
-    /// Its owner could replace functions that run with a superuser's rights.
+    /// The schema's owner could replace functions that run with a superuser's rights.
     #[pg_test]
     fn beside_an_internal_schema_of_somebody_else_is_refused() {
         begin();
@@ -348,9 +348,9 @@ mod tests {
              WHERE pronamespace IN ('lead_audit'::regnamespace, 'lead_audit_internal'::regnamespace)
                AND has_function_privilege('anybody', oid, 'EXECUTE') ORDER BY 1",
         );
-        // Postgres asks the owner of a partitioned table for this right on its trigger's function;
-        // triggers made by hand with it are refused (rights.rs). The others are called by the view
-        // lead_audit.stats as whoever reads that.
+        // For capture(), Postgres requires this right of the owner of a partitioned table. Triggers
+        // that are created by hand with it are refused (privileges.rs). The view lead_audit.stats calls
+        // the other functions as the role that reads it.
         assert_eq!(
             granted,
             [
@@ -376,7 +376,7 @@ mod tests {
         }
     }
 
-    /// What `\df lead_audit.*` lists: users need it, or it is named in dumps.
+    /// The list of `\df lead_audit.*`: functions that users need, or that dumps name.
     #[pg_test]
     fn users_see_what_they_need() {
         begin();
@@ -407,7 +407,7 @@ mod tests {
         );
     }
 
-    /// A caller's search_path reaches no function that would look a name up.
+    /// No function looks up a name through the caller's search_path.
     #[pg_test]
     fn every_function_has_its_search_path() {
         begin();

@@ -1,13 +1,13 @@
-//! Texts that are no text: bytes that are not UTF-8, and NUL. PostgreSQL refuses both at its
-//! borders, but casts without a function, functions in C and old releases let them in. Entries keep
-//! them to the byte (docs/FORMAT.md, section 3.1).
+//! Invalid texts: bytes that are not UTF-8, and NUL. PostgreSQL refuses both in input, but casts
+//! without a function, C functions and old releases let them in. Entries preserve them byte for
+//! byte (docs/FORMAT.md, section 3.1).
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::trail::*;
     use pgrx::prelude::*;
 
-    /// A function that makes a text of any bytes.
+    /// Creates a function that makes a text of arbitrary bytes.
     fn begin_with_bytes() {
         begin();
         run(
@@ -125,8 +125,8 @@ mod tests {
         assert_intact();
     }
 
-    /// A value that only looks like one that was encoded is no column of `invalid_bytes`, and a
-    /// change between the two is one.
+    /// A valid value that looks like an encoded one is not listed in `invalid_bytes`. A change
+    /// between the two is recorded.
     #[pg_test]
     fn values_that_look_like_encoded_bytes() {
         begin_with_bytes();
@@ -150,8 +150,8 @@ mod tests {
     #[pg_test]
     fn in_names() {
         begin_with_bytes();
-        // Renamed behind the back of lead_audit, whose own DDL on such a column is refused by
-        // PostgreSQL's convert_to().
+        // Renamed behind the back of lead_audit, because PostgreSQL's convert_to() makes DDL on
+        // such a column fail.
         run(r#"DO $$ DECLARE t text := format('%I.%I', bytes('s\351'), bytes('t\351')); BEGIN
                 EXECUTE format('CREATE SCHEMA %I', bytes('s\351'));
                 EXECUTE format('CREATE TABLE %s (id int PRIMARY KEY, %I text, plain int)', t, 'c%E9');

@@ -1,5 +1,5 @@
-//! The history of a row is found by its primary key, however the key is spelt and whatever became
-//! of it since. An UPDATE that changes the key belongs to both keys' histories. Other rows, and
+//! history() finds a row by its primary key, in any spelling of the key and whatever happened to
+//! the row since. An UPDATE that changes the key belongs to both keys' histories. Other rows, and
 //! other tables with the same keys, are never mixed in.
 
 #[pgrx::pg_schema]
@@ -36,7 +36,7 @@ mod tests {
             one("SELECT total, created, updated FROM lead_audit.summary('leads', 'new')"),
             "2 | 0 | 2"
         );
-        // What is stored of the former key is its hash, and only where the key changed.
+        // The entry stores only the hash of the former key, and only if the key changed.
         assert_eq!(
             rows(
                 "SELECT e.previous_key_hash = o.key_hash FROM lead_audit.entry e, (SELECT key_hash FROM lead_audit.entry
@@ -259,7 +259,7 @@ mod tests {
             ["INSERT", "UPDATE"],
             "by the former key"
         );
-        // A column of the key goes with its type.
+        // DROP TYPE … CASCADE drops a column of the key.
         run("CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE m (id int, m mood, PRIMARY KEY (id, m)); SELECT lead_audit.enable('m');
              INSERT INTO m VALUES (1, 'ok'); SET LOCAL client_min_messages = warning; DROP TYPE mood CASCADE; INSERT INTO m VALUES (2)");
         assert_eq!(

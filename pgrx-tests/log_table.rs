@@ -1,13 +1,13 @@
-//! What is written to the log below SQL is as if SQL had written it: each index has every entry
-//! that belongs into it, and the table is locked by whoever has written to it, for as long as what
-//! was written stays.
+//! The library writes to the log below SQL, with the same effects as SQL: each index contains every
+//! entry that belongs into it, and the writing transaction locks the table as long as its entries
+//! can be rolled back.
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::trail::*;
     use pgrx::prelude::*;
 
-    /// Entries found by the index and by reading the table must be the same.
+    /// Checks that the index and a sequential scan find the same entries.
     fn assert_index_has(index: &str, condition: &str) -> i64 {
         let query = format!("SELECT count(*) FROM lead_audit.entry WHERE {condition}");
         run("SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_indexonlyscan = off;
@@ -47,7 +47,8 @@ mod tests {
             assert_index_has("by_user", "lower(user_id) = 'u-17' AND user_id IS NOT NULL"),
             1
         );
-        // The index of previous keys may come and go while sessions know the table.
+        // The index of previous keys may be dropped and created while sessions have the table
+        // cached.
         run("DROP INDEX lead_audit.entry_previous_key_hash_idx; UPDATE t SET id = 3 WHERE id = 2;
              CREATE INDEX again ON lead_audit.entry (previous_key_hash) WHERE previous_key_hash IS NOT NULL;
              UPDATE t SET id = 4 WHERE id = 3; DELETE FROM t WHERE id = 1");

@@ -1,6 +1,6 @@
-//! In-database tests, a file for each behaviour. Each test runs in a transaction of its own that is
-//! rolled back, as superuser in a database that has nothing but the extension. `trail` is what they
-//! share.
+//! In-database tests, one file for each behaviour. Each test runs as superuser in a transaction
+//! that is rolled back, in a database with only the extension. `trail` contains the shared
+//! functions.
 
 mod capture;
 mod changed_entries;

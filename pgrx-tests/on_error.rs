@@ -1,6 +1,6 @@
-//! When an entry cannot be written. With on_error = warn the row is there, a WARNING names table,
-//! key and cause, the counter goes up by exactly one for each such entry, and all others are
-//! written. With abort the statement fails with that cause, and there is neither row nor entry.
+//! Entries that cannot be written. With on_error = warn the row is written, a WARNING names table,
+//! key and cause, the counter grows by exactly one for each such entry, and all other entries are
+//! written. With abort the statement fails with that cause, and writes neither row nor entry.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -12,8 +12,7 @@ mod tests {
          ALTER EXTENSION lead_audit DROP FUNCTION lead_audit.history(regclass, jsonb);
         ALTER EXTENSION lead_audit DROP VIEW lead_audit.log; DROP VIEW lead_audit.log CASCADE;";
 
-    /// Does `damage` to the log, after which the entry of lead 2 (and of it alone) cannot be
-    /// written.
+    /// Runs `damage` on the log. After that, only the entry of lead 2 cannot be written.
     fn assert_only_lead_2_is_lost(damage: &str, cause: &str) {
         let before = not_written();
         run(damage);
@@ -57,7 +56,7 @@ mod tests {
         assert_eq!(number("SELECT count(*) FROM lead_audit.log"), entries + 1);
     }
 
-    /// Does `damage` to the log, after which no entry can be written.
+    /// Runs `damage` on the log. After that, no entry can be written.
     fn assert_every_entry_is_lost(damage: &str, cause: &str) {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('before')");
@@ -143,7 +142,7 @@ mod tests {
         );
     }
 
-    /// What makes JSON of a value is the application's own function, and raises an error.
+    /// The application's own cast to json raises an error.
     #[pg_test]
     fn cast_to_json() {
         begin();
@@ -185,7 +184,7 @@ mod tests {
         assert_intact();
     }
 
-    /// A json value that Postgres cannot make a jsonb of.
+    /// A json value that Postgres cannot convert to jsonb.
     #[pg_test]
     fn json_that_is_no_jsonb() {
         begin();
@@ -233,7 +232,7 @@ mod tests {
         );
     }
 
-    /// The bytes of a text are no integer.
+    /// The bytes of a text are not an integer.
     #[pg_test]
     fn column_of_another_type() {
         assert_every_entry_is_lost(
@@ -280,7 +279,7 @@ mod tests {
         );
     }
 
-    /// As after a restore that forgot the sequence.
+    /// As after a restore that did not restore the sequence.
     #[pg_test]
     fn id_sequence_gives_ids_that_are_taken() {
         begin_with_leads();
@@ -289,13 +288,14 @@ mod tests {
         run(
             "SELECT setval('lead_audit.entry_id_seq', (SELECT min(id) FROM lead_audit.entry) + 1, false)",
         );
-        // The entries get the next ids that are free.
+        // The entries get the next free ids.
         let said = warnings(|| run("UPDATE leads SET email = 'x'"));
         assert!(said.is_empty(), "{said:?}");
         assert_eq!(not_written(), before);
         assert_eq!(log("operation"), ["INSERT", "INSERT", "INSERT", "UPDATE", "UPDATE", "UPDATE"]);
         assert_eq!(one("SELECT count(*) FROM leads WHERE email = 'x'"), "3");
-        // That the two were there first, nothing says: they were not sealed.
+        // verify() reports the two as inserted: they were not sealed, so nothing shows that they
+        // were first.
         assert_eq!(rows("SELECT fault FROM lead_audit.verify()"), ["inserted", "inserted"]);
     }
 
@@ -320,8 +320,7 @@ mod tests {
         assert_intact();
     }
 
-    /// What is rolled back was no entry that is missing; the count of what could not be written
-    /// stays all the same.
+    /// A rolled-back write needs no entry. The count of unwritten entries stays even so.
     #[pg_test]
     fn within_blocks_and_triggers() {
         begin_with_leads();
@@ -382,7 +381,7 @@ mod tests {
         assert_eq!(rows("SELECT row_trigger_on, state FROM lead_audit.watched"), ["true | on"]);
     }
 
-    /// A long key does not make an endless message.
+    /// A long key does not make the message long without limit.
     #[pg_test]
     fn warning_of_a_long_key() {
         begin_with_leads();
@@ -392,7 +391,7 @@ mod tests {
         assert_eq!(one("SELECT count(*) FROM leads"), "1");
     }
 
-    /// A column of somebody's own at the end does no harm.
+    /// An additional column at the end does no harm.
     #[pg_test]
     fn not_for_an_additional_column() {
         begin_with_leads();

@@ -1,6 +1,6 @@
-//! Ids are the order of the events. Where triggers write to watched tables while a statement is
-//! under way, statements nest, and what happened first still has the lower id. In the history of
-//! one row each entry starts where the one before it ended.
+//! Ids give the order of the events. If triggers write to watched tables during a statement,
+//! statements nest, and the earlier event still has the lower id. In the history of a row each
+//! entry starts with the state in which the previous one ended.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -39,8 +39,9 @@ mod tests {
         assert_intact();
     }
 
-    /// Postgres fires triggers in the order of their names, so no name of ours is safe: whoever
-    /// makes one that comes first is warned, when the trigger is made and when watching begins.
+    /// Postgres fires triggers in the order of their names, so no name guarantees the first place.
+    /// lead_audit warns of a trigger that fires earlier, when it is created and when watching
+    /// begins.
     #[pg_test]
     fn warns_of_after_row_triggers_whose_name_comes_first() {
         begin();

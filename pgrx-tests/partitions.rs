@@ -1,7 +1,7 @@
-//! A watched table is watched with all its partitions and child tables, whichever way they come.
-//! What leaves it stays watched under an identity of its own; what comes to it, watched or not, is
-//! recorded from then on as a part of it. Each change of the tree that brings or takes rows is an
-//! entry. History is found across all of this.
+//! A watched table is watched with all its partitions and child tables, however they were added. A
+//! table that leaves it stays watched under its own watch id. A table that joins it, watched or
+//! not, is recorded as a part of it from then on. Each change of the tree that adds or removes rows
+//! is an entry. History is found across all these changes.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -44,7 +44,7 @@ mod tests {
         assert_intact();
     }
 
-    /// A trigger of one TRUNCATE that runs another: neither takes the other's counts for its own.
+    /// A trigger of one TRUNCATE runs another TRUNCATE. Each has its own counts.
     #[pg_test]
     fn truncate_within_a_truncate() {
         begin_with_partitions();
@@ -151,7 +151,7 @@ mod tests {
             ["INSERT"],
             "what became of it is another table's"
         );
-        // And back: what was done outside is part of the history.
+        // And back: changes made while the partition was detached are part of the history.
         run(
             "INSERT INTO p1 VALUES (3); ALTER TABLE p ATTACH PARTITION p1 FOR VALUES FROM (0) TO (10); UPDATE p SET note = 'back' WHERE id = 3",
         );
@@ -193,8 +193,7 @@ mod tests {
         assert_eq!(rows(WATCHED), ["p | true | true | on"]);
     }
 
-    /// Rows that come with a table are recorded where the rows that were there at the beginning
-    /// were.
+    /// The rows of an attached table are recorded if the watched table had a baseline.
     #[pg_test]
     fn attached_with_rows_to_a_table_with_a_baseline() {
         begin_with_partitions();
@@ -225,7 +224,7 @@ mod tests {
             ["INSERT", "UPDATE"]
         );
         assert_eq!(rows(WATCHED), ["p | true | true | on"]);
-        // One that fails changes nothing.
+        // A failing command changes nothing.
         run(
             "CREATE TABLE p5 (id int PRIMARY KEY, note text); SELECT lead_audit.enable('p5'); INSERT INTO p5 VALUES (99)",
         );
@@ -280,7 +279,8 @@ mod tests {
             "42809",
             "public.grandchild is watched as a part of public.parent",
         );
-        // One that inherits no more stays watched; one that was watched on its own stays so.
+        // A table that no longer inherits stays watched. A table that was watched on its own stays
+        // so.
         run("ALTER TABLE grandchild NO INHERIT child; INSERT INTO grandchild VALUES (4); SELECT lead_audit.disable('parent');
              INSERT INTO child VALUES (5); INSERT INTO grandchild VALUES (6)");
         assert_eq!(
@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(rows(WATCHED), [""; 0]);
     }
 
-    /// One UPDATE of a row is one entry, wherever the row is afterwards.
+    /// An UPDATE of a row is one entry, whichever partition holds the row afterwards.
     #[pg_test]
     fn row_that_moves_is_an_update() {
         begin_with_partitions();
@@ -337,7 +337,7 @@ mod tests {
         assert_intact();
     }
 
-    /// What stands between the two halves of a move, or takes the second away.
+    /// Triggers that write between the two halves of a move, or prevent the second half.
     #[pg_test]
     fn row_that_moves_and_triggers() {
         begin_with_partitions();
@@ -365,12 +365,12 @@ mod tests {
             ]
         );
         assert_eq!(rows("SELECT id FROM p ORDER BY id"), ["3", "4", "5", "6", "11"]);
-        // Undone as a whole, in a block too.
+        // Undone as a whole, also in a block.
         run(
             "DO $$ BEGIN UPDATE p SET id = 13 WHERE id = 3; RAISE 'undo'; EXCEPTION WHEN raise_exception THEN NULL; END $$",
         );
         assert_eq!(number("SELECT count(*) FROM lead_audit.log"), 10);
-        // A partition that is watched on its own sees rows come and go.
+        // If a partition is watched on its own, a move into or out of it is an INSERT or a DELETE.
         run("SELECT lead_audit.disable('p'); SELECT lead_audit.enable('p21'); UPDATE p SET id = 14 WHERE id = 11; UPDATE p SET id = 9 WHERE id = 14;
              UPDATE p SET id = 12 WHERE id = 9; UPDATE p SET id = 15 WHERE id = 3");
         assert_eq!(
@@ -380,7 +380,7 @@ mod tests {
         assert_intact();
     }
 
-    /// Values that cannot be compared by their JSON, and the ways to move that are no plain UPDATE.
+    /// Values whose JSON cannot be compared, and moves by other commands than a plain UPDATE.
     #[pg_test]
     fn row_that_moves_in_other_ways() {
         begin();
@@ -413,8 +413,8 @@ mod tests {
         assert_intact();
     }
 
-    /// The owner may rearrange the tree, and loses sight of nothing by it: neither by taking a
-    /// partition out, nor by putting the tree under one of his own.
+    /// The owner may rearrange the tree. Recording continues when a partition leaves, and when the
+    /// tree joins a table of the owner.
     #[pg_test]
     fn by_the_owner() {
         begin();
@@ -445,14 +445,14 @@ mod tests {
              ALTER TABLE above ATTACH PARTITION p FOR VALUES FROM (0) TO (100); INSERT INTO above VALUES (2)",
         );
         assert_eq!(log("operation, table_name").pop().as_deref(), Some("INSERT | p1"));
-        // That reaches triggers which partitions have from there, and no others.
+        // This disables triggers that partitions inherit from that table, and no others.
         run_as("clerk", "ALTER TABLE above DISABLE TRIGGER ALL");
         for statement in
             ["ALTER TABLE p1 DISABLE TRIGGER USER", "DROP TRIGGER \"00_lead_audit_truncate\" ON p1"]
         {
             assert_fails_as("clerk", statement, "42501", "permission denied");
         }
-        // A stranger's table is not touched by naming it.
+        // A command that names another owner's table does not affect it.
         run(
             "CREATE TABLE stranger (id int PRIMARY KEY, note text); SELECT lead_audit.enable('stranger')",
         );
@@ -466,7 +466,8 @@ mod tests {
         assert_intact();
     }
 
-    /// A column that came with a default after the row was written is in no tuple, but in the row.
+    /// A column that was added with a default has a value in old rows, although their tuples do not
+    /// store it.
     #[pg_test]
     fn moved_rows_have_the_values_of_added_columns() {
         begin_with_partitions();

@@ -1,7 +1,7 @@
-//! Whoever writes is recorded, and needs no rights in schema lead_audit for it. The application's
-//! role, owner of the table, can neither read nor change the trail, nor end the watching. No
-//! ordinary path changes an entry, for a superuser neither; a reader needs EXECUTE on the functions
-//! and no more.
+//! Every writer is recorded and needs no rights in schema lead_audit. The application's role, which
+//! owns the table, can neither read nor change the trail, nor end the watching. No ordinary command
+//! changes an entry, not even as superuser. A reader needs EXECUTE on the functions and nothing
+//! more.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -147,7 +147,7 @@ mod tests {
         assert_intact();
     }
 
-    /// A trigger that has another name is an audit trigger still.
+    /// A renamed trigger is still an audit trigger.
     #[pg_test]
     fn owner_cannot_end_the_watching_by_renaming_a_trigger() {
         begin_with_clerk();
@@ -210,7 +210,7 @@ mod tests {
              ALTER TABLE leads DROP COLUMN less;
              INSERT INTO leads (id) VALUES ('a')",
         );
-        // The columns that came, were renamed and went are entries.
+        // The added, renamed and dropped columns have entries.
         assert_eq!(
             log("operation, db_current_user"),
             ["DDL | clerk", "DDL | clerk", "DDL | clerk", "INSERT | clerk"]
@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(one("SELECT count(*) FROM lead_audit.log WHERE operation = 'SNAPSHOT'"), "2");
     }
 
-    /// Column rights are no hindrance either: the entry has the complete row.
+    /// Column rights do not narrow the entry: it has the complete row.
     #[pg_test]
     fn on_single_columns_do_not_narrow_the_entry() {
         begin_with_leads();

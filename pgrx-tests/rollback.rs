@@ -1,6 +1,6 @@
-//! What is rolled back leaves no entry, and takes none of the others with it. Savepoints are what
-//! PL/pgSQL makes of a block with EXCEPTION, at any depth, in the middle of a statement too. What
-//! they commit stays if everything around them does.
+//! A rolled-back write leaves no entry, and does not affect other entries. PL/pgSQL makes a
+//! savepoint of each block with EXCEPTION, at any depth, also in the middle of a statement. The
+//! writes of a committed block stay if everything around it commits.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -65,7 +65,7 @@ mod tests {
             );
             assert!(failure("UPDATE leads SET enrichment_status = NULL").starts_with("23502"));
         }
-        // Fails after the row triggers ran: at the end of the statement.
+        // Fails after the row triggers ran, at the end of the statement.
         run("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$;
              CREATE TRIGGER zz AFTER INSERT ON leads FOR EACH STATEMENT EXECUTE FUNCTION refuse()");
         assert!(failure("INSERT INTO leads (id) VALUES ('a'), ('b')").starts_with("P0001"));
@@ -74,8 +74,8 @@ mod tests {
         assert_intact();
     }
 
-    /// The entries of rows 1 to 3 wait for the end of the INSERT while the trigger's blocks come
-    /// and go.
+    /// The entries of rows 1 to 3 wait for the end of the INSERT while the trigger's blocks begin
+    /// and end.
     #[pg_test]
     fn of_a_block_in_an_after_trigger() {
         begin();

@@ -1,5 +1,6 @@
-//! Sealing by hand: entries become leaves of a tree whose root and proofs are those of RFC 6962, by
-//! the verifier in Python. Ids of rolled-back work are no leaves. What cannot be proved is refused.
+//! Manual sealing: entries become leaves of a tree, and the Python verifier checks its root and
+//! proofs against RFC 6962. Ids of rolled-back transactions are no leaves. A request without a
+//! possible proof is refused.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -7,8 +8,8 @@ mod tests {
     use ledger::tlog_proof::TlogProof;
     use pgrx::prelude::*;
 
-    /// The roots of the trees of these sizes, by the verifier in Python, and the leaves in the
-    /// order of the checkpoints.
+    /// Computes the roots of the trees of these sizes with the Python verifier, from the leaves in
+    /// the order of the checkpoints.
     fn roots(sizes: &[i64]) -> Vec<String> {
         let checksums = rows(
             "SELECT encode(e.checksum, 'hex') FROM lead_audit.checkpoint c JOIN lead_audit.entry e ON e.id <@ c.entry_ids
@@ -29,7 +30,7 @@ for size in {sizes:?}:
         )
     }
 
-    /// Every checkpoint has the root that its leaves give, and the text of it.
+    /// Every checkpoint has the root of its leaves and a matching note.
     fn assert_roots() {
         let found =
             rows("SELECT encode(root, 'hex') FROM lead_audit.checkpoint ORDER BY tree_size");
@@ -88,8 +89,8 @@ for size in {sizes:?}:
         assert_roots();
         let ids = one("SELECT entry_ids FROM lead_audit.checkpoint");
         assert_eq!(ids, one("SELECT range_agg(int8range(id, id, '[]')) FROM lead_audit.entry"));
-        // As long as the transaction is open the ids between may still come, for all that sealing
-        // knows.
+        // Sealing cannot rule out further entries with the ids between while the transaction is
+        // open.
         assert_eq!(number("SELECT count(*) FROM lead_audit.open_gap"), 1);
         run("INSERT INTO leads (id) VALUES ('e')");
         assert_eq!(seal(), 3);
@@ -286,7 +287,7 @@ for size in {sizes:?}:
         for change in ["CACHE 10", "INCREMENT 2", "CYCLE"] {
             let alter = format!("ALTER SEQUENCE lead_audit.entry_id_seq {change}");
             assert_fails(&alter, "55000", "cannot be altered like this");
-            // Where somebody got around the guard, sealing notices.
+            // If the guard was bypassed, sealing notices.
             assert_fails(
                 &format!(
                     "ALTER EVENT TRIGGER lead_audit_ddl DISABLE; {alter}; SELECT lead_audit.seal()"
@@ -394,8 +395,8 @@ for size in {sizes:?}:
         );
     }
 
-    /// With the next sealing, whether there is anything else to seal or not; not before the first
-    /// checkpoint, which changes nothing.
+    /// The next sealing writes the entry, even if nothing else is unsealed. Before the first
+    /// checkpoint, a change of origin needs no entry.
     #[pg_test]
     fn under_another_origin_is_an_entry() {
         begin();
@@ -407,7 +408,7 @@ for size in {sizes:?}:
         run("SET LOCAL lead_audit.origin = 'example.org/two'");
         assert_eq!(number("SELECT lead_audit.seal()"), sealed + 1);
         assert_eq!(number("SELECT lead_audit.seal()"), sealed + 1, "once");
-        // Entries that wait are sealed after it, under the new name.
+        // Waiting entries are sealed after the change, under the new name.
         run("SET LOCAL lead_audit.origin = 'example.org/three'; INSERT INTO t VALUES (3), (4)");
         assert_eq!(number("SELECT lead_audit.seal()"), sealed + 4);
         assert_eq!(
@@ -437,7 +438,7 @@ for size in {sizes:?}:
             one("SELECT origin, verifier_key FROM lead_audit.tree"),
             "example.org/three | NULL"
         );
-        // Without its entry, or with one of another change, it is none.
+        // Without its entry, or with the entry of another change, the change of key is a fault.
         run("ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL");
         run("UPDATE lead_audit.entry SET operation = 'NOKEY' WHERE operation = 'KEY'");
         let faults = rows("SELECT DISTINCT fault FROM lead_audit.verify() ORDER BY 1");

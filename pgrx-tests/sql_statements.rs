@@ -1,5 +1,5 @@
-//! Every way to write that SQL has, with the exact entries. What has a file of its own is not here:
-//! rollback, order, keys, partitions; what takes several sessions is in
+//! Every kind of SQL statement that writes, with the exact entries. Rollback, order, keys and
+//! partitions have files of their own. Statements that need several sessions are in
 //! crates/acceptance/tests/multi_session_writes.rs.
 
 #[pgrx::pg_schema]
@@ -183,8 +183,8 @@ mod tests {
         );
     }
 
-    /// Off by default: what a replica applies was recorded where it was written. On request it is
-    /// recorded here, too.
+    /// By default, a replica does not record the writes that it applies, because they were recorded
+    /// at their source. It records them on request.
     #[pg_test]
     fn session_replication_role() {
         begin_with(
@@ -233,8 +233,8 @@ mod tests {
                 "ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only; DELETE FROM lead_audit.entry",
             );
         }
-        // Back and forth, each an entry; who makes ordinary triggers of them ends a part of the
-        // watching.
+        // Each change of the setting is an entry. Turning the triggers into ordinary ones ends a
+        // part of the watching.
         run("SELECT lead_audit.enable('p', replica => false); SELECT lead_audit.enable('plain', replica => true, baseline => true);
              SELECT lead_audit.enable('plain', replica => true); SET LOCAL session_replication_role = replica; INSERT INTO p VALUES (1);
              INSERT INTO plain VALUES (1); SET LOCAL session_replication_role = origin; ALTER TABLE plain ENABLE TRIGGER ALL");

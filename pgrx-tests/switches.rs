@@ -1,6 +1,6 @@
 //! The superuser's switches: enabled, log_soft_deletes, log_unchanged, on_error, batch_memory. Each
-//! does what it says from the next event on. A role that is not a superuser can change none of
-//! them, by no detour.
+//! takes effect with the next event. A role that is not a superuser cannot change them, directly or
+//! indirectly.
 
 #[pgrx::pg_schema]
 mod tests {

@@ -1,6 +1,6 @@
-//! How the tests run SQL and read the trail. Every query comes back as lines of text, one for each
-//! row, so that a test holds whole rows against what it expects. The checksum is worked out here a
-//! second time, in SQL and from docs/FORMAT.md alone.
+//! Functions to run SQL and read the trail. A query returns lines of text, one for each row, so
+//! that a test compares whole rows. The checksum is computed a second time here, in SQL and from
+//! docs/FORMAT.md alone.
 
 use pgrx::prelude::*;
 use std::cell::RefCell;
@@ -8,8 +8,8 @@ use std::ffi::CStr;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// Every test's first call. Tests change what all share (the log's own table, counters, roles), so
-/// one runs at a time.
+/// Must be the first call of every test. Tests change shared state (the log's table, counters,
+/// roles), so they run one at a time.
 pub fn begin() {
     run("SELECT pg_advisory_xact_lock(7001)");
     discard_caches(true);
@@ -18,9 +18,10 @@ pub fn begin() {
          EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM; END $$");
 }
 
-/// Whether what the server and the library have cached is discarded whenever it might be stale, if
-/// scripts/assertions.sh asks for it. That is for the library: CREATE EXTENSION before the first
-/// test would take most of an hour, and so would the queries that only check.
+/// Makes the server and the library discard cached data whenever it might be stale, if
+/// scripts/assertions.sh asks for it. CREATE EXTENSION before the first test would take most of an
+/// hour with it, and so would the verifying queries, so it is active only for the library's own
+/// work.
 fn discard_caches(discard: bool) {
     run(&format!(
         "SELECT pg_catalog.set_config('debug_discard_caches', CASE WHEN {discard} THEN current_setting('tests.debug_discard_caches') ELSE '0' END, true)
@@ -28,7 +29,7 @@ fn discard_caches(discard: bool) {
     ));
 }
 
-/// The same, with the application's table, watched.
+/// As `begin`, with the application's table, watched.
 pub fn begin_with_leads() {
     begin();
     run("CREATE TABLE public.leads (
@@ -38,8 +39,8 @@ pub fn begin_with_leads() {
          SELECT lead_audit.enable('public.leads')");
 }
 
-/// How many entries could not be written: those of committed transactions, and of this one, which
-/// will be counted when it commits.
+/// The number of unwritten entries: those of committed transactions, and those that this
+/// transaction will count when it commits.
 pub fn not_written() -> i64 {
     number("SELECT entries_not_written FROM lead_audit.stats")
         + crate::entries::not_written_yet_counted()
@@ -59,7 +60,7 @@ pub fn run_as(role: &str, statements: &str) {
     run("RESET ROLE");
 }
 
-/// The rows of a query, each as its columns joined by " | ".
+/// The rows of a query, each with its columns joined by " | ".
 pub fn rows(query: &str) -> Vec<String> {
     let query = format!(
         "SELECT (SELECT pg_catalog.string_agg(coalesce(j.v, 'NULL'), ' | ' ORDER BY j.n) \
@@ -73,35 +74,34 @@ pub fn rows(query: &str) -> Vec<String> {
     })
 }
 
-/// The one row of a query.
+/// The single row of a query.
 pub fn one(query: &str) -> String {
     let mut rows = rows(query);
     assert_eq!(rows.len(), 1, "{query}: {rows:?}");
     rows.remove(0)
 }
 
-/// Whether the one value of a query is true.
+/// Whether the single value of a query is true.
 pub fn holds(query: &str) -> bool {
     one(query) == "true"
 }
 
-/// The one value of a query, a number.
+/// The single value of a query, as a number.
 pub fn number(query: &str) -> i64 {
     one(query).parse().unwrap_or_else(|error| panic!("{error}: {query}"))
 }
 
-/// Columns of lead_audit.log, in order of the events.
+/// Columns of lead_audit.log, in the order of the events.
 pub fn log(columns: &str) -> Vec<String> {
     rows(&format!("SELECT {columns} FROM lead_audit.log ORDER BY id"))
 }
 
-/// SQLSTATE and message of the error that the statement ends with, or "no error". What it did is
-/// undone.
+/// Runs a statement, undoes it, and returns SQLSTATE and message of its error, or "no error".
 pub fn failure(statement: &str) -> String {
     one(&format!("SELECT pg_temp.failure({})", literal(statement)))
 }
 
-/// The same, as another role.
+/// As `failure`, as another role.
 pub fn failure_as(role: &str, statement: &str) -> String {
     run(&format!("SET LOCAL ROLE {role}"));
     let failure = failure(statement);
@@ -109,13 +109,13 @@ pub fn failure_as(role: &str, statement: &str) -> String {
     failure
 }
 
-/// Asserts that the statement fails with this SQLSTATE, and that the message says this.
+/// Asserts that the statement fails with this SQLSTATE, and that the message contains this text.
 pub fn assert_fails(statement: &str, sqlstate: &str, message: &str) {
     let failure = failure(statement);
     assert!(failure.starts_with(sqlstate) && failure.contains(message), "{statement}: {failure}");
 }
 
-/// The same, as another role.
+/// As `assert_fails`, as another role.
 pub fn assert_fails_as(role: &str, statement: &str, sqlstate: &str, message: &str) {
     let failure = failure_as(role, statement);
     assert!(
@@ -124,17 +124,17 @@ pub fn assert_fails_as(role: &str, statement: &str, sqlstate: &str, message: &st
     );
 }
 
-/// A text as a literal of SQL.
+/// The text as an SQL literal.
 pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''")).replace('\\', "\\\\").replacen('\'', "E'", 1)
 }
 
-/// A name as an identifier of SQL.
+/// The name as an SQL identifier.
 pub fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Every entry is as docs/FORMAT.md defines it, by the verifier in Python and by verify().
+/// Asserts with the Python verifier and verify() that every entry is as docs/FORMAT.md defines it.
 pub fn assert_intact() {
     let page = include_str!("../docs/FORMAT.md");
     let (query, _) = page
@@ -152,8 +152,8 @@ pub fn assert_intact() {
     assert!(faults.is_empty(), "{faults:?}");
 }
 
-/// The lines that a module of the verifier in Python prints, with these lines as its input. The
-/// module is passed as a text, because the server's user may be unable to read the checkout.
+/// Runs a module of the Python verifier with these input lines, and returns its output lines. The
+/// module is passed as text, because the server's user may be unable to read the checkout.
 pub fn python(module: &str, call: &str, input: &[String]) -> Vec<String> {
     let program = format!("{module}\nimport sys\nsys.stdout.reconfigure(encoding='utf-8')\n{call}");
     let mut child = Command::new("python3")
@@ -176,7 +176,7 @@ thread_local! {
     static HEARD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What the server said to its client meanwhile, NOTICE and WARNING: "LEVEL: message | DETAIL".
+/// The NOTICE and WARNING messages to the client while `work` runs: "LEVEL: message | DETAIL".
 pub fn messages(work: impl FnOnce()) -> Vec<String> {
     HEARD.with_borrow_mut(Vec::clear);
     let listener = Listener::begin();
@@ -185,19 +185,19 @@ pub fn messages(work: impl FnOnce()) -> Vec<String> {
     HEARD.take()
 }
 
-/// The WARNINGs among the messages.
+/// The WARNING messages while `work` runs.
 pub fn warnings(work: impl FnOnce()) -> Vec<String> {
     messages(work).into_iter().filter(|message| message.starts_with("WARNING")).collect()
 }
 
-/// Postgres asks everybody on this stack for the context of each message, and so tells of it: also
-/// of a NOTICE that is not for the server's log.
+/// Listens to messages through the error context stack: Postgres calls each entry of this stack for
+/// every message, also for a NOTICE that does not go to the server's log.
 struct Listener(Box<pg_sys::ErrorContextCallback>);
 
 impl Listener {
     fn begin() -> Self {
-        // SAFETY: the process has one thread. The entry stays where it is until it is taken off the
-        // stack in drop.
+        // SAFETY: the process has one thread. The entry stays in place until drop takes it off the
+        // stack.
         unsafe {
             let mut entry = Box::new(pg_sys::ErrorContextCallback {
                 previous: pg_sys::error_context_stack,
@@ -212,15 +212,15 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // SAFETY: as said; whatever came upon the stack meanwhile is gone from it, by an error too.
+        // SAFETY: as in `begin`. All entries above this one have been removed, after an error too.
         unsafe { pg_sys::error_context_stack = self.0.previous }
     }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn hear(_arg: *mut core::ffi::c_void) {
-    // SAFETY: called while a message is being made, which CopyErrorData copies to any context but
-    // ErrorContext; its texts are null or C strings.
+    // SAFETY: Postgres calls this while it builds a message. CopyErrorData copies that message to
+    // any context but ErrorContext, and its texts are null or C strings.
     let (level, message, detail) = unsafe {
         let former = pg_sys::CurrentMemoryContext;
         pg_sys::CurrentMemoryContext = pg_sys::TopTransactionContext;

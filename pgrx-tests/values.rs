@@ -1,14 +1,13 @@
-//! What an entry says of a row is what to_jsonb says of it, to the last digit, for every type. The
-//! writing session's TimeZone, DateStyle, IntervalStyle, bytea_output, extra_float_digits and
-//! lc_monetary change nothing. Whatever became of the table's columns meanwhile, an entry has those
-//! that there were.
+//! A row image equals to_jsonb of the row, to the last digit, for every type. The writing session's
+//! TimeZone, DateStyle, IntervalStyle, bytea_output, extra_float_digits and lc_monetary change
+//! nothing. An entry has the columns that the table had at the time of the event.
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::trail::*;
     use pgrx::prelude::*;
 
-    /// The settings for which docs/FORMAT.md says what a value looks like.
+    /// The settings under which docs/FORMAT.md defines the text of values.
     const HOME: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres';
         SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1; SET LOCAL lc_monetary = 'C'";
 
@@ -31,7 +30,7 @@ mod tests {
         CREATE FUNCTION shade_json(shade) RETURNS json LANGUAGE sql AS $$ SELECT json_build_object('z', $1::text, 'at', '2020-01-01 00:00+00'::timestamptz) $$;
         CREATE CAST (shade AS json) WITH FUNCTION shade_json(shade)";
 
-    /// Types with values of them, as SQL.
+    /// Types with SQL expressions for their values.
     const VALUES: &[(&str, &[&str])] = &[
         ("boolean", &["true", "false"]),
         ("smallint", &["-32768", "32767", "0"]),
@@ -82,8 +81,8 @@ mod tests {
                 "-0.0",
                 "1e100",
                 "'12345678901234567890.1234567890'",
-                // Short and long form, digits of 10,000 that begin or end with zeros, places before
-                // and behind the stored ones.
+                // Short and long storage format, base-10,000 digits that begin or end with zeros,
+                // places before and after the stored digits.
                 "0",
                 "1e64",
                 "1e-64",
@@ -294,7 +293,7 @@ mod tests {
         run(&format!("INSERT INTO version SELECT '{step}', id, to_jsonb(w) FROM wide w"));
     }
 
-    /// VALUES, without xml where the server was built without it.
+    /// VALUES, without xml if the server was built without it.
     fn types_here() -> Vec<(&'static str, &'static [&'static str])> {
         let has_xml = holds(
             "SELECT count(*) = 1 FROM pg_config() WHERE name = 'CONFIGURE' AND setting LIKE '%--with-libxml%'",
@@ -364,8 +363,8 @@ mod tests {
                 wrong.len(),
                 &wrong[..wrong.len().min(3)]
             );
-            // The whole rows, so that no column is missing either; and the stored text, not only
-            // what the view makes of it.
+            // Compares the whole rows, so that no column is missing, and the stored text in
+            // addition to the view's output.
             assert_eq!(
                 one("SELECT count(*) FILTER (WHERE l.new_values::text = a.row::text AND l.operation = 'INSERT'),
                             count(*) FILTER (WHERE l.old_values::text = a.row::text AND l.new_values::text = b.row::text AND l.operation = 'UPDATE'),
@@ -387,7 +386,7 @@ mod tests {
         }
     }
 
-    /// Domains and arrays over each of these types, and composites with a field of it.
+    /// Domains and arrays over each of these types, and composites with a field of each.
     #[pg_test]
     fn of_domains_arrays_and_composites_over_every_type() {
         let types = types_here();
@@ -399,7 +398,7 @@ mod tests {
                 "CREATE DOMAIN domain_{i} AS {type_name}; CREATE TYPE composite_{i} AS (gone int, f {type_name}, d domain_{i});
                  ALTER TYPE composite_{i} DROP ATTRIBUTE gone"
             ));
-            // Arrays of domains over arrays are not a thing that Postgres can write down.
+            // Postgres has no array of domains over arrays.
             let has_array = !type_name.ends_with("[]");
             definitions.push(format!("d{i} domain_{i}, c{i} composite_{i}"));
             if has_array {
@@ -449,8 +448,7 @@ mod tests {
         assert_intact();
     }
 
-    /// Some of these types are cast to json by themselves (hstore), others are not. A server can be
-    /// without contrib.
+    /// Some of these types (hstore) have a cast to json, others do not. A server may lack contrib.
     #[pg_test]
     fn of_types_from_contrib() {
         if holds("SELECT count(*) = 0 FROM pg_available_extensions WHERE name = 'hstore'") {
@@ -490,7 +488,8 @@ mod tests {
         assert_intact();
     }
 
-    /// Those that are stored are in the entry; virtual ones follow from the others, and are not.
+    /// Stored generated columns are in the entry. Virtual ones follow from the others and are left
+    /// out.
     #[cfg(feature = "pg18")]
     #[pg_test]
     fn of_virtual_generated_columns_are_left_out() {
@@ -508,7 +507,7 @@ mod tests {
         assert_intact();
     }
 
-    /// The session's settings are its own again, also after an error in the middle of a value.
+    /// The session's settings are restored, also after an error in the middle of a value.
     #[pg_test]
     fn leave_the_sessions_settings_alone() {
         begin();
@@ -623,7 +622,7 @@ mod tests {
         );
         let check = |statements: &str| {
             run(statements);
-            // The old rows are complete too, though some were stored before a column existed.
+            // The old rows are complete too, although some were stored before a column existed.
             run(
                 "CREATE TEMP TABLE before AS SELECT id, to_jsonb(t) AS row FROM t; UPDATE t SET a = a + 1",
             );
@@ -680,7 +679,7 @@ mod tests {
         );
     }
 
-    /// As column, in an array and in jsonb, of all lengths before and behind the point.
+    /// As a column, in an array and in jsonb, with all lengths before and after the decimal point.
     #[pg_test]
     fn of_many_numerics() {
         begin();

@@ -1,6 +1,6 @@
-//! The library beside SQL objects of another version. With newer ones it says so and does not touch
-//! them. With older ones it works: crates/acceptance/tests/upgrade.rs tests that with the SQL
-//! objects as they were released.
+//! The library with SQL objects of another version. With newer ones it raises an error and does not
+//! use them. With older ones it works: crates/acceptance/tests/upgrade.rs tests that with released
+//! SQL objects.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -18,7 +18,7 @@ mod tests {
     }
 
     /// Sessions use the new library as soon as it is installed, with the old SQL objects. A dump
-    /// names `capture()` and `capture_truncate()`, too.
+    /// also names `capture()` and `capture_truncate()`.
     #[pg_test]
     fn library_has_every_symbol_of_released_objects() {
         begin();
@@ -32,7 +32,7 @@ mod tests {
                 .collect();
             assert!(symbols.len() > 20, "{symbols:?}");
             for symbol in symbols {
-                // Postgres looks for the symbol when it creates the function.
+                // Postgres looks up the symbol when it creates the function.
                 let create = format!(
                     "CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE c AS '{library}', '{symbol}'"
                 );
@@ -125,7 +125,7 @@ mod tests {
             failure("SET LOCAL lead_audit.on_error = abort; INSERT INTO leads (id) VALUES ('2')");
         assert!(outcome.contains(REFUSAL), "{outcome}");
         assert_eq!(rows("SELECT id FROM leads"), ["1"]);
-        // Nothing stays refused.
+        // With matching SQL objects, writes are recorded again.
         objects_are_of("1.0");
         run("INSERT INTO leads (id) VALUES ('3')");
         assert_eq!(log("row_key"), [r#"{"id": "3"}"#]);

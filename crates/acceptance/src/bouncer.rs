@@ -1,4 +1,4 @@
-//! A PgBouncer of the test's own, on a Unix socket, in front of a cluster.
+//! Starts a PgBouncer for a test, on a Unix socket, in front of a cluster.
 
 use crate::cluster::Cluster;
 use std::fs;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 const PORT: u16 = 6432;
 
-/// A running PgBouncer that pools transactions.
+/// A running PgBouncer in transaction mode. Dropping it ends the process.
 pub struct Bouncer {
     process: Child,
     directory: PathBuf,
@@ -17,10 +17,11 @@ pub struct Bouncer {
 }
 
 impl Bouncer {
-    /// Starts it for one database, into which it goes as one role. Needs `pgbouncer` on the PATH.
+    /// Starts a PgBouncer for one database. It connects to the server as `role`. Needs `pgbouncer`
+    /// on the PATH.
     ///
     /// # Panics
-    /// If it does not start.
+    /// If PgBouncer does not start.
     #[must_use]
     pub fn start(cluster: &Cluster, database: &str, role: &str) -> Self {
         let directory = cluster.socket_directory().join("bouncer");
@@ -58,7 +59,7 @@ impl Bouncer {
         bouncer
     }
 
-    /// How to connect to it.
+    /// The connection string for clients.
     #[must_use]
     pub fn url(&self) -> String {
         format!(

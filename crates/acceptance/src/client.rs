@@ -1,4 +1,4 @@
-//! Sessions, and the little that every test asks of one.
+//! Database sessions, and the queries that most tests need.
 
 use postgres::error::DbError;
 use postgres::types::FromSqlOwned;
@@ -7,17 +7,17 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A client's connection, with the notices and warnings that came over it.
+/// A client's connection, with the notices and warnings that it has received.
 pub struct Session {
     client: Client,
     notices: Arc<Mutex<Vec<DbError>>>,
 }
 
 impl Session {
-    /// Connects.
+    /// Opens a connection.
     ///
     /// # Errors
-    /// Those of a connection.
+    /// If the connection fails.
     pub fn connect(config: &Config) -> Result<Self, Error> {
         let notices: Arc<Mutex<Vec<DbError>>> = Arc::default();
         let mut config = config.clone();
@@ -28,7 +28,7 @@ impl Session {
         Ok(Session { client: config.connect(NoTls)?, notices })
     }
 
-    /// Takes the notices and warnings that have come since the last call.
+    /// Takes the notices and warnings since the last call.
     ///
     /// # Panics
     /// Never.
@@ -36,14 +36,14 @@ impl Session {
         std::mem::take(&mut *self.notices.lock().expect("no holder of this lock panics"))
     }
 
-    /// Takes them, and returns the messages of the warnings.
+    /// Takes the notices and warnings, and returns the messages of the warnings.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let warnings = self.notices().into_iter().filter(|notice| notice.severity() == "WARNING");
         warnings.map(|notice| notice.message().to_owned()).collect()
     }
 
-    /// Process id of the server's process for this session.
+    /// The process id of the server process for this session.
     #[must_use]
     pub fn pid(&mut self) -> i32 {
         value(self, "SELECT pg_backend_pid()")
@@ -66,7 +66,7 @@ impl DerefMut for Session {
 /// Runs statements that must succeed.
 ///
 /// # Panics
-/// If they do not.
+/// If a statement fails.
 #[track_caller]
 pub fn call(session: &mut Session, sql: &str) {
     if let Err(error) = session.batch_execute(sql) {
@@ -74,18 +74,18 @@ pub fn call(session: &mut Session, sql: &str) {
     }
 }
 
-/// Runs statements; an error comes back as its SQLSTATE and message.
+/// Runs statements. Returns an error as its SQLSTATE and message.
 ///
 /// # Errors
-/// That of the statements.
+/// If a statement fails.
 pub fn try_call(session: &mut Session, sql: &str) -> Result<(), String> {
     session.batch_execute(sql).map_err(|error| describe(&error))
 }
 
-/// The one value that a query gives.
+/// The single value that a query returns.
 ///
 /// # Panics
-/// If it fails or gives something else.
+/// If the query fails, or does not return one value of this type.
 #[track_caller]
 pub fn value<T: FromSqlOwned>(session: &mut Session, sql: &str) -> T {
     match session.query_one(sql, &[]) {
@@ -94,10 +94,10 @@ pub fn value<T: FromSqlOwned>(session: &mut Session, sql: &str) -> T {
     }
 }
 
-/// Waits until a query's one value is true.
+/// Waits until a query's single value is true.
 ///
 /// # Panics
-/// If it is not after that time.
+/// If the value is still false after `longest`.
 #[track_caller]
 pub fn wait_until(session: &mut Session, longest: Duration, condition: &str) {
     let begin = Instant::now();
@@ -107,10 +107,10 @@ pub fn wait_until(session: &mut Session, longest: Duration, condition: &str) {
     }
 }
 
-/// The SQLSTATE with which statements fail.
+/// Runs statements that must fail, and returns their SQLSTATE.
 ///
 /// # Panics
-/// If they do not fail, or not with an error of the server's.
+/// If the statements succeed, or fail with an error of the client.
 #[track_caller]
 pub fn sqlstate(session: &mut Session, sql: &str) -> String {
     match session.batch_execute(sql) {

@@ -1,4 +1,4 @@
-//! Private clusters: each has a directory of its own, listens on a Unix socket only, and goes when
+//! Private clusters. Each has its own directory, listens on a Unix socket only, and is removed when
 //! it is dropped.
 
 use crate::client::Session;
@@ -10,13 +10,13 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// The superuser of each cluster.
+/// The superuser of every cluster.
 const SUPERUSER: &str = "postgres";
 
-/// Longest directory for a socket: the socket's whole path must fit into 107 bytes.
+/// Length limit of a socket directory: the socket's whole path must fit into 107 bytes.
 const SOCKET_DIR_LIMIT: usize = 90;
 
-/// What a cluster is to be like.
+/// The settings of a new cluster.
 #[derive(Default)]
 pub struct Builder {
     settings: Vec<String>,
@@ -25,7 +25,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A line for postgresql.conf.
+    /// Adds a line to postgresql.conf.
     #[must_use]
     pub fn setting(mut self, line: &str) -> Self {
         self.settings.push(line.to_owned());
@@ -38,24 +38,24 @@ impl Builder {
         self.setting("shared_preload_libraries = 'lead_audit'")
     }
 
-    /// Lets no file of the server's grow beyond this many KiB.
+    /// Limits the size of each file that the server writes.
     #[must_use]
     pub fn file_size_limit(mut self, kilobytes: u64) -> Self {
         self.file_size_limit = Some(kilobytes);
         self
     }
 
-    /// Uses another installation of PostgreSQL's than that of `LEAD_AUDIT_PG_CONFIG`.
+    /// Uses another PostgreSQL installation instead of that of `LEAD_AUDIT_PG_CONFIG`.
     #[must_use]
     pub fn installation(mut self, pg_config: PathBuf) -> Self {
         self.pg_config = Some(pg_config);
         self
     }
 
-    /// Makes the cluster and starts it.
+    /// Creates and starts the cluster.
     ///
     /// # Panics
-    /// If that is not possible.
+    /// If the cluster cannot be created or started.
     #[must_use]
     pub fn start(self) -> Cluster {
         let cluster = self.create();
@@ -63,10 +63,10 @@ impl Builder {
         cluster
     }
 
-    /// Makes the cluster and leaves it stopped.
+    /// Creates the cluster without starting it.
     ///
     /// # Panics
-    /// If that is not possible.
+    /// If the cluster cannot be created.
     #[must_use]
     pub fn create(self) -> Cluster {
         Cluster::make(&self, |cluster| {
@@ -85,7 +85,8 @@ impl Builder {
             cluster.run_server_program("initdb", &[&place[..], &["--no-sync"]].concat());
             cluster.configure(&[
                 "listen_addresses = ''".to_owned(),
-                // What the server has written survives its crash, if not that of the machine.
+                // Without fsync, written data survives a crash of the server. The tests crash no
+                // machine.
                 "fsync = off".to_owned(),
                 "max_prepared_transactions = 20".to_owned(),
                 "deadlock_timeout = 100ms".to_owned(),
@@ -94,10 +95,10 @@ impl Builder {
         })
     }
 
-    /// Makes a standby of another cluster, which it follows, and starts it.
+    /// Creates and starts a standby of another cluster.
     ///
     /// # Panics
-    /// If that is not possible.
+    /// If the standby cannot be created or started.
     #[must_use]
     pub fn start_standby_of(self, primary: &Cluster) -> Cluster {
         let cluster = Cluster::make(&self, |cluster| {
@@ -123,24 +124,24 @@ impl Builder {
     }
 }
 
-/// A running cluster.
+/// A cluster, with its server usually running.
 pub struct Cluster {
     bin: PathBuf,
     server_user: Option<ServerUser>,
     file_size_limit: Option<u64>,
     directory: TempDir,
-    /// Only where the directory's path is too long for a socket.
+    /// Used only if the path of the cluster's directory is too long for a socket.
     short_directory: Option<TempDir>,
 }
 
 impl Cluster {
-    /// One with the settings that most tests want.
+    /// Starts a cluster with the settings that most tests need.
     #[must_use]
     pub fn start() -> Self {
         Self::builder().start()
     }
 
-    /// One with settings of its own.
+    /// Begins a cluster with other settings.
     #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
@@ -178,7 +179,7 @@ impl Cluster {
         cluster
     }
 
-    /// Adds lines to postgresql.conf, for the next start.
+    /// Adds lines to postgresql.conf. They take effect at the next start.
     ///
     /// # Panics
     /// If the file cannot be written.
@@ -189,7 +190,7 @@ impl Cluster {
             .expect("postgresql.conf can be written");
     }
 
-    /// Starts the server after it was stopped.
+    /// Starts the stopped server again.
     pub fn start_again(&self) {
         let (data, log) = (self.data(), self.log());
         self.run_server_program(
@@ -198,11 +199,10 @@ impl Cluster {
         );
     }
 
-    /// Kills the server itself with SIGKILL, and waits until its other processes have noticed and
-    /// are gone.
+    /// Kills the postmaster with SIGKILL, and waits until the other server processes have ended.
     ///
     /// # Panics
-    /// If they stay.
+    /// If a process does not end within a minute.
     pub fn kill(&self) {
         let killed = Command::new("kill")
             .args(["-9", &self.postmaster().to_string()])
@@ -214,8 +214,8 @@ impl Cluster {
             assert!(begin.elapsed() < Duration::from_secs(60), "processes of a killed server stay");
             std::thread::sleep(Duration::from_millis(10));
         }
-        // In a container, where nobody may reap the dead, the id in them looks like that of a
-        // server that runs.
+        // In a container, dead processes may not be reaped. The id in the lock files would then
+        // look like that of a running server.
         for file in
             [self.data().join("postmaster.pid"), self.socket_directory().join(".s.PGSQL.5432.lock")]
         {
@@ -223,7 +223,8 @@ impl Cluster {
         }
     }
 
-    /// Whether any process works in the data directory, as all of a server's do.
+    /// Whether any process has the data directory as its working directory. All server processes
+    /// do.
     fn has_processes(&self) -> bool {
         let processes = fs::read_dir("/proc").expect("there is a /proc");
         let data = self.data();
@@ -232,7 +233,7 @@ impl Cluster {
         })
     }
 
-    /// Makes a standby take over.
+    /// Promotes a standby.
     pub fn promote(&self) {
         self.run_server_program(
             "pg_ctl",
@@ -240,7 +241,7 @@ impl Cluster {
         );
     }
 
-    /// Process id of the server itself, which must run.
+    /// The process id of the postmaster, which must run.
     fn postmaster(&self) -> i32 {
         let file = fs::read_to_string(self.data().join("postmaster.pid")).expect("the server runs");
         file.lines()
@@ -249,7 +250,8 @@ impl Cluster {
             .expect("its first line is the process id")
     }
 
-    /// Stops the server; `mode` is that of pg_ctl, "immediate" is a crash.
+    /// Stops the server in a shutdown mode of pg_ctl. The mode "immediate" is equivalent to a
+    /// crash.
     pub fn stop(&self, mode: &str) {
         self.run_server_program(
             "pg_ctl",
@@ -257,16 +259,16 @@ impl Cluster {
         );
     }
 
-    /// The directory that holds everything of this cluster; it belongs to the server's user.
+    /// The directory that holds all files of this cluster. The server's user owns it.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Gives a file or directory to the server's user.
+    /// Makes the server's user the owner of a file or directory.
     ///
     /// # Panics
-    /// If that is not allowed.
+    /// If the owner cannot be changed.
     pub fn give_to_server(&self, path: &Path) {
         if let Some(user) = &self.server_user {
             chown(path, Some(user.uid), Some(user.gid)).expect("root may give a file away");
@@ -275,13 +277,13 @@ impl Cluster {
             .expect("its permissions can be set");
     }
 
-    /// A session of the superuser.
+    /// Opens a session of the superuser.
     #[must_use]
     pub fn admin(&self, database: &str) -> Session {
         self.session(SUPERUSER, database)
     }
 
-    /// A session of some role.
+    /// Opens a session of a role.
     ///
     /// # Panics
     /// If the connection fails.
@@ -291,10 +293,10 @@ impl Cluster {
             .unwrap_or_else(|error| panic!("connection as {role} to {database} failed: {error}"))
     }
 
-    /// A session of some role, or why there is none.
+    /// Opens a session of a role, or returns the error.
     ///
     /// # Errors
-    /// Those of a connection.
+    /// If the connection fails.
     pub fn try_session(&self, role: &str, database: &str) -> Result<Session, postgres::Error> {
         let mut config = postgres::Config::new();
         config
@@ -305,14 +307,14 @@ impl Cluster {
         Session::connect(&config)
     }
 
-    /// The connection string of some role.
+    /// The connection string of a role.
     #[must_use]
     pub fn connection_string(&self, role: &str, database: &str) -> String {
         format!("host={} user={role} dbname={database}", self.socket_directory().display())
     }
 
-    /// A client program of PostgreSQL's (psql, pg_dump, …) that will connect to this cluster as the
-    /// superuser.
+    /// A command that runs a PostgreSQL client program (psql, pg_dump, …) with this cluster and its
+    /// superuser as defaults.
     #[must_use]
     pub fn client_program(&self, name: &str) -> Command {
         let mut command = self.program(name);
@@ -323,10 +325,10 @@ impl Cluster {
         command
     }
 
-    /// Runs a client program to its end; returns what it wrote to standard output.
+    /// Runs a client program and returns its standard output.
     ///
     /// # Panics
-    /// If it fails.
+    /// If the program fails.
     pub fn run(&self, name: &str, arguments: &[&str]) -> String {
         let output = self
             .client_program(name)
@@ -337,7 +339,7 @@ impl Cluster {
         String::from_utf8(output.stdout).expect("the output is UTF-8")
     }
 
-    /// The server's log so far.
+    /// The whole server log.
     #[must_use]
     pub fn log_text(&self) -> String {
         fs::read(self.log())
@@ -351,11 +353,10 @@ impl Cluster {
         command
     }
 
-    /// Runs a program of the server's to its end, as the server's user and in the cluster's
-    /// directory.
+    /// Runs a server program as the server's user, in the cluster's directory.
     ///
     /// # Panics
-    /// If it fails.
+    /// If the program fails.
     pub fn run_server_program(&self, name: &str, arguments: &[&str]) {
         let program = self.bin.join(name);
         let mut words: Vec<String> = Vec::new();
@@ -381,7 +382,7 @@ impl Cluster {
         succeeded(name, &output);
     }
 
-    /// Another program, to be run as the server's user.
+    /// A command that runs a program as the server's user.
     #[must_use]
     pub fn as_server_user(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
@@ -402,13 +403,13 @@ impl Cluster {
         self.directory.path().join("log")
     }
 
-    /// Where the server's programs are.
+    /// The directory of the server's programs.
     #[must_use]
     pub fn bin(&self) -> &Path {
         &self.bin
     }
 
-    /// The directory with the socket.
+    /// The directory of the socket.
     #[must_use]
     pub fn socket_directory(&self) -> &Path {
         self.short_directory.as_ref().unwrap_or(&self.directory).path()
@@ -428,10 +429,11 @@ impl Drop for Cluster {
         if !self.data().join("postmaster.pid").exists() {
             return;
         }
-        // Nobody needs the data any more. A process that counts the lines it has run writes them
-        // when it ends by itself: scripts/coverage.sh has the server stopped so that it can.
+        // The data is not needed any more, so the fastest mode is the default. scripts/coverage.sh
+        // chooses another mode, because a process writes its line counts only when it exits
+        // normally.
         let mode = std::env::var("LEAD_AUDIT_STOP_MODE").unwrap_or_else(|_| "immediate".to_owned());
-        // A second panic would hide the first: what cannot be stopped is only reported.
+        // A second panic would hide the first, so a failure to stop is only reported.
         let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.stop(&mode)));
         if stopped.is_err() {
             eprintln!("the server in {} could not be stopped", self.directory.path().display());
@@ -439,7 +441,7 @@ impl Drop for Cluster {
     }
 }
 
-/// The user that the server runs as if the tests run as root, which PostgreSQL refuses.
+/// The user that runs the server if the tests run as root. PostgreSQL refuses to run as root.
 struct ServerUser {
     name: String,
     uid: u32,
@@ -496,8 +498,8 @@ fn temporary_directory(parent: &Path) -> TempDir {
     made.unwrap_or_else(|error| panic!("cannot make a directory in {}: {error}", parent.display()))
 }
 
-/// The caller's own PGHOST, PGOPTIONS, … must not change anything here, nor RUST_BACKTRACE the
-/// DETAIL of errors.
+/// Removes the caller's PGHOST, PGOPTIONS, …, which would change the connection, and
+/// RUST_BACKTRACE, which would change the DETAIL of errors.
 fn clean(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();

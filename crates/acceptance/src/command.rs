@@ -1,18 +1,18 @@
-//! The `lead-audit` command, run as its users run it.
+//! Runs the `lead-audit` command as users do.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// The command.
+/// The `lead-audit` command.
 pub struct LeadAudit {
     program: PathBuf,
 }
 
-/// What a run of it said.
+/// The result of one run.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its exit status.
+    /// The exit status.
     pub status: i32,
     /// Standard output.
     pub output: String,
@@ -21,10 +21,10 @@ pub struct Answer {
 }
 
 impl LeadAudit {
-    /// The one that scripts/test.sh has built.
+    /// The command that scripts/test.sh has built.
     ///
     /// # Panics
-    /// If nothing says where it is.
+    /// If `LEAD_AUDIT_COMMAND` is not set.
     #[must_use]
     pub fn new() -> Self {
         let program = std::env::var_os("LEAD_AUDIT_COMMAND").map(PathBuf::from);
@@ -48,10 +48,10 @@ impl LeadAudit {
         command
     }
 
-    /// Runs it to its end.
+    /// Runs the command to its end.
     ///
     /// # Panics
-    /// If it does not start, or is killed.
+    /// If the command does not start, or is killed by a signal.
     pub fn run(&self, arguments: &[impl AsRef<OsStr>]) -> Answer {
         Answer::of(
             self.command(arguments)
@@ -60,10 +60,10 @@ impl LeadAudit {
         )
     }
 
-    /// Runs it to its end, which has to have this status. Gives what it wrote to standard output.
+    /// Runs the command, which must end with this exit status. Returns its standard output.
     ///
     /// # Panics
-    /// If it ends otherwise.
+    /// If the exit status differs.
     #[track_caller]
     pub fn expect(&self, status: i32, arguments: &[impl AsRef<OsStr>]) -> String {
         let answer = self.run(arguments);
@@ -79,10 +79,10 @@ impl Default for LeadAudit {
 }
 
 impl Answer {
-    /// That of a program that has ended.
+    /// The result of a finished process.
     ///
     /// # Panics
-    /// If it was killed, or wrote something else than text.
+    /// If the process was killed by a signal, or its output is not UTF-8.
     #[must_use]
     pub fn of(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("the output is UTF-8");
@@ -91,10 +91,10 @@ impl Answer {
     }
 }
 
-/// A path for a command line.
+/// A path as an argument for a command line.
 ///
 /// # Panics
-/// If it is not UTF-8.
+/// If the path is not UTF-8.
 #[must_use]
 pub fn text_of(path: &Path) -> &str {
     path.to_str().expect("paths here are UTF-8")

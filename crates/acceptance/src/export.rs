@@ -1,24 +1,24 @@
-//! The verifier in `verifiers/python`, fed by the very query that `docs/FORMAT.md` gives.
+//! Runs the verifier in `verifiers/python` on the result of the query in `docs/FORMAT.md`.
 
 use crate::cluster::Cluster;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What the verifier said.
+/// The verdict of the Python verifier.
 #[derive(Debug)]
 pub struct PythonVerdict {
-    /// How many entries it was given.
+    /// The number of entries that the verifier read.
     pub entries: u64,
-    /// How many faults it counted.
+    /// The number of faults that the verifier counted.
     pub faults: u64,
-    /// Its words for each faulty entry.
+    /// The verifier's messages for each faulty entry.
     pub faulty: BTreeMap<i64, Vec<String>>,
-    /// Whether it ended with status 0.
+    /// Whether the verifier ended with status 0.
     pub satisfied: bool,
 }
 
-/// Exports all entries of a database and verifies them outside of it.
+/// Exports all entries of a database and verifies them outside the database.
 ///
 /// # Panics
 /// If the export or the verifier itself fails.
@@ -60,7 +60,8 @@ pub fn verify_with_python(cluster: &Cluster, database: &str) -> PythonVerdict {
     read(&output, verifier.status.success())
 }
 
-/// The lines are "entry 17: what is wrong", and at the end "200 entries, 1 faults".
+/// Parses the verifier's output: lines like "entry 17: what is wrong", and at the end "200 entries,
+/// 1 faults".
 fn read(output: &str, satisfied: bool) -> PythonVerdict {
     let mut verdict = PythonVerdict { entries: 0, faults: 0, faulty: BTreeMap::new(), satisfied };
     let mut lines: Vec<&str> = output.lines().collect();
@@ -80,7 +81,7 @@ fn read(output: &str, satisfied: bool) -> PythonVerdict {
     verdict
 }
 
-/// The query between the lines of the here-document in section 9.
+/// The query in the here-document of section 9.
 fn documented_query() -> String {
     let page = std::fs::read_to_string(docs().join("FORMAT.md")).expect("docs/FORMAT.md is there");
     let (_, rest) =
@@ -90,8 +91,8 @@ fn documented_query() -> String {
     format!("{query};\n")
 }
 
-/// The verifier in `verifiers/python`, a directory that python3 runs: `entries` or `export` is its
-/// first argument.
+/// The directory of the Python verifier, which python3 can run. Its first argument is `entries` or
+/// `export`.
 #[must_use]
 pub fn python_verifier() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../verifiers/python/src/lead_audit_verifier")

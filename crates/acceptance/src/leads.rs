@@ -1,11 +1,11 @@
-//! Databases with the table `leads` in them, watched.
+//! Creates databases with the watched table `leads`.
 
 use crate::client::{Session, call};
 use crate::cluster::Cluster;
 
 const LEADS: &str = include_str!("../sql/leads.sql");
 
-/// Makes a database with the table and the extension; returns a session of the superuser in it.
+/// Creates a database with the table and the extension. Returns a session of the superuser.
 pub fn leads_database(cluster: &Cluster, name: &str) -> Session {
     call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name}"));
     let mut admin = cluster.admin(name);
@@ -14,7 +14,7 @@ pub fn leads_database(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// The same as an application has it: the role `app`, which is nothing but the owner of the table.
+/// As `leads_database`, with the table owned by the role `app`, which has no other rights.
 pub fn app_database(cluster: &Cluster, name: &str) -> Session {
     let mut admin = leads_database(cluster, name);
     call(
@@ -25,7 +25,7 @@ pub fn app_database(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// Inserts leads with the numbers from … to in one statement.
+/// Inserts the leads `from` to `to` in one statement.
 pub fn add_leads(session: &mut Session, from: u32, to: u32) {
     call(
         session,

@@ -1,28 +1,28 @@
-//! A populated database, and what must still be true of it after it was dumped and restored,
-//! upgraded, or taken over by another server.
+//! Creates a populated database, and checks it after it was dumped and restored, upgraded, or
+//! promoted on another server.
 
 use crate::client::{Session, call, value};
 use crate::cluster::Cluster;
 use crate::leads::{add_leads, app_database};
 use crate::trail::assert_intact;
 
-/// Everything that has to be the same afterwards.
+/// The state of a trail that must survive the move.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trail {
-    /// How many entries there are.
+    /// The number of entries.
     pub entries: i64,
-    /// Over every column of every entry.
+    /// A digest of all columns of all entries.
     pub digest: String,
-    /// The table lead_audit.watch.
+    /// The content of the table lead_audit.watch.
     pub watch: String,
-    /// The view lead_audit.watched.
+    /// The content of the view lead_audit.watched.
     pub watched: String,
-    /// Over the Merkle tree and its checkpoints.
+    /// A digest of the Merkle tree and its checkpoints.
     pub tree: String,
 }
 
 impl Trail {
-    /// As it is now.
+    /// Reads the current state.
     #[must_use]
     pub fn of(admin: &mut Session) -> Self {
         Trail {
@@ -41,8 +41,8 @@ impl Trail {
     }
 }
 
-/// Makes a populated database: more than one table, one no longer watched, one that is gone, a
-/// baseline.
+/// Creates a populated database: several tables, among them a table that is no longer watched, a
+/// dropped table, and a table with a baseline.
 pub fn make(cluster: &Cluster, name: &str) -> Trail {
     let mut admin = app_database(cluster, name);
     let mut app = cluster.session("app", name);
@@ -56,7 +56,8 @@ pub fn make(cluster: &Cluster, name: &str) -> Trail {
         "UPDATE leads SET enrichment_status = 'COMPLETED', enrichment_error = E'\\\\N \\t \\n 😀' WHERE is_manual;
          UPDATE leads SET is_deleted = true WHERE created_by = 'user-3'; DELETE FROM leads WHERE created_by = 'user-4'",
     );
-    // What comes before is in the tree, more than one tile of it; what comes after is not yet.
+    // Entries before this call are in the tree and fill more than one tile. Later entries are not
+    // sealed.
     call(&mut admin, "SELECT lead_audit.seal()");
     call(
         &mut admin,
@@ -78,10 +79,11 @@ pub fn make(cluster: &Cluster, name: &str) -> Trail {
     Trail::of(&mut admin)
 }
 
-/// What must hold in a database that came here as a whole.
+/// Checks a database that was moved as a whole: the trail is unchanged and intact, and the tables
+/// are watched.
 ///
 /// # Panics
-/// If it does not.
+/// If a check fails.
 pub fn assert_restored(cluster: &Cluster, name: &str, before: &Trail) {
     let mut admin = cluster.admin(name);
     let last_ddl: Option<String> = value(
@@ -94,11 +96,10 @@ pub fn assert_restored(cluster: &Cluster, name: &str, before: &Trail) {
     assert_watched_as_before(cluster, name);
 }
 
-/// Its tables are watched, under the identity that they had: a few writes that have the right
+/// Checks that the tables are watched under the same watch ids: a few writes create the expected
 /// entries.
 ///
-/// # Panics
-/// If they are not.
+/// If a check fails.
 pub fn assert_watched_as_before(cluster: &Cluster, name: &str) {
     let mut admin = cluster.admin(name);
     let sealed =
@@ -136,7 +137,7 @@ pub fn assert_watched_as_before(cluster: &Cluster, name: &str) {
     let new: i64 =
         value(&mut admin, &format!("SELECT count(*) FROM lead_audit.entry WHERE id > {last}"));
     let all: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.entry");
-    // The row that moves to another partition has one.
+    // The row that moves to another partition has one entry.
     assert_eq!(
         (new, all),
         (6, count + 6),
@@ -156,7 +157,7 @@ pub fn assert_watched_as_before(cluster: &Cluster, name: &str) {
     assert_eq!(soft, 2, "{name}: soft deletes are still known as such");
     assert_intact(&mut admin);
 
-    // The tree grows on from where it was: the old checkpoint stays what it was, and the new one is
+    // The tree grows from its old size: the old checkpoint is unchanged, and the new one is
     // consistent with it.
     let leaves: i64 = value(&mut admin, "SELECT lead_audit.seal()");
     let entries: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.entry");

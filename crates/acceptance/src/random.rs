@@ -1,10 +1,11 @@
-//! Random choices that can be made again: SplitMix64.
+//! Reproducible random choices: SplitMix64.
 
 /// A sequence of random numbers.
 pub struct Random(u64);
 
 impl Random {
-    /// One for each user of random numbers; all depend on `LEAD_AUDIT_ACCEPTANCE_SEED`.
+    /// Creates a sequence. Each user of random numbers has its own `stream`. All depend on
+    /// `LEAD_AUDIT_ACCEPTANCE_SEED`.
     #[must_use]
     pub fn new(stream: u64) -> Self {
         let seed = crate::setting("LEAD_AUDIT_ACCEPTANCE_SEED", 20_260_203);
@@ -30,7 +31,7 @@ impl Random {
         self.below(n) == 0
     }
 
-    /// One of them.
+    /// A random element of the slice.
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u64) as usize]
     }

@@ -1,4 +1,4 @@
-//! What must be true of any trail.
+//! Checks that hold for every trail.
 
 use crate::client::Session;
 
@@ -13,10 +13,10 @@ pub struct Fault {
     pub detail: String,
 }
 
-/// What `lead_audit.verify()` finds.
+/// The faults that `lead_audit.verify()` finds.
 ///
 /// # Panics
-/// If it fails.
+/// If `lead_audit.verify()` raises an error.
 pub fn faults(admin: &mut Session) -> Vec<Fault> {
     let rows = admin
         .query("SELECT id, fault, detail FROM lead_audit.verify() ORDER BY id", &[])
@@ -24,24 +24,25 @@ pub fn faults(admin: &mut Session) -> Vec<Fault> {
     rows.iter().map(|row| Fault { id: row.get(0), kind: row.get(1), detail: row.get(2) }).collect()
 }
 
-/// Nothing was touched.
+/// Checks that `lead_audit.verify()` finds no fault.
 ///
 /// # Panics
-/// If something was.
+/// If there is a fault.
 #[track_caller]
 pub fn assert_intact(admin: &mut Session) {
     assert_eq!(faults(admin), [], "verify() found faults in a trail that nobody touched");
 }
 
-/// The trail of a table gives the table: each row is the last thing said of its key, each key
-/// without a row is gone, and in the order of the ids each entry of a row begins where the one
-/// before it ended. Needs a primary key that is called id and a trail that begins with the table.
+/// Checks that the trail of a table reproduces the table. Each row equals the last state in its
+/// history. The history of each key without a row ends with a removal. In the order of the ids,
+/// each entry of a row begins with the state in which the previous entry ended. The table needs a
+/// primary key named id, and must have been watched from its creation.
 ///
-/// The comparison is of texts, since to jsonb 1.0 and 1.00 are equal; and in UTC, whatever the
-/// writers had.
+/// Compares texts, because 1.0 and 1.00 are equal as jsonb, and in UTC, because writers may have
+/// other settings.
 ///
 /// # Panics
-/// If it does not.
+/// If the trail does not reproduce the table.
 #[track_caller]
 pub fn assert_trail_gives_table(admin: &mut Session, table: &str) {
     // An UPDATE that changes the key ends the row of one key and begins that of another.
@@ -93,7 +94,7 @@ pub fn assert_trail_gives_table(admin: &mut Session, table: &str) {
     transaction.commit().expect("nothing was changed");
 }
 
-/// Two texts, from a little before the place where they begin to differ.
+/// Returns both texts from shortly before their first difference.
 fn shown_difference(left: Option<&str>, right: Option<&str>) -> (String, String) {
     let (Some(left), Some(right)) = (left, right) else {
         let shown = |text: Option<&str>| {

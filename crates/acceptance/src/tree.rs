@@ -1,11 +1,11 @@
-//! Checks of the tree, which hold for any history.
+//! Checks of the tree that hold for every history.
 
 use crate::client::{Session, value};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// The rows that `python/tree.py` reads: a kind and the columns.
+/// The input of `python/tree.py`: rows of a kind and its columns.
 const ROWS: &str = "
     SELECT json_build_array('checkpoint', tree_size::text, encode(root, 'hex'), note, entry_ids::text)::text
       FROM lead_audit.checkpoint
@@ -17,11 +17,10 @@ const ROWS: &str = "
        SELECT level, index, hashes FROM lead_audit.tree_edge WHERE hashes <> '') t
     UNION ALL SELECT json_build_array('tree', tree_size::text)::text FROM lead_audit.tree";
 
-/// The tree, its checkpoints and its tiles are those of the sealed entries, by the verifier in
-/// Python.
+/// Checks with the Python verifier that the tree, its checkpoints and its tiles match the sealed
+/// entries.
 ///
-/// # Panics
-/// If they are not.
+/// If they do not match.
 #[track_caller]
 pub fn assert_tree_whole(admin: &mut Session) {
     let rows: Vec<String> = match admin.query(ROWS, &[]) {
@@ -36,7 +35,7 @@ pub fn assert_tree_whole(admin: &mut Session) {
         .spawn()
         .expect("python3 starts");
     let mut input = verifier.stdin.take().expect("standard input is a pipe");
-    // It reads everything before it writes.
+    // The verifier reads all input before it writes, so the pipes cannot block each other.
     input.write_all((rows.join("\n") + "\n").as_bytes()).expect("the verifier reads the rows");
     drop(input);
     let output = verifier.wait_with_output().expect("the verifier ends");
@@ -49,19 +48,19 @@ pub fn assert_tree_whole(admin: &mut Session) {
     );
 }
 
-/// Seals; returns the size of the tree.
+/// Seals and returns the size of the tree.
 ///
 /// # Panics
-/// If that fails.
+/// If sealing fails.
 #[track_caller]
 pub fn seal(session: &mut Session) -> i64 {
     value(session, "SELECT lead_audit.seal()")
 }
 
-/// How many visible entries no checkpoint has.
+/// The number of visible entries that no checkpoint contains.
 ///
 /// # Panics
-/// If they cannot be counted.
+/// If the query fails.
 #[track_caller]
 pub fn unsealed(session: &mut Session) -> i64 {
     value(

@@ -1,5 +1,5 @@
-//! The application's role owns its table and nothing else. It is audited all the same, and can do
-//! nothing about it. Nor can anybody change an entry by ordinary means.
+//! The application's role owns its table and has no other rights. Its writes are audited, and it
+//! cannot prevent that. Nobody can change an entry by ordinary means.
 
 use acceptance::{
     Cluster, app_database, assert_intact, assert_trail_gives_table, call, sqlstate, value,
@@ -105,7 +105,7 @@ fn the_application_can_do_nothing_about_the_trail() {
         );
         assert_eq!(nothing_by_app, 1);
 
-        // What an owner may do with its table, auditing lives through: the DDL is an entry, too.
+        // Auditing survives the DDL that an owner may run on its table, and records it.
         for (sql, more) in [
             ("INSERT INTO leads (id) VALUES ('c')", 1),
             (
@@ -144,7 +144,7 @@ fn the_application_can_do_nothing_about_the_trail() {
         }
         assert_intact(&mut admin);
 
-        // To drop one's own table is no crime, but it is an entry.
+        // An owner may drop its table. The DROP is an entry.
         let before: i64 = value(&mut admin, ENTRIES);
         call(&mut app, "DROP TABLE leads");
         assert_eq!(value::<i64>(&mut admin, ENTRIES) - before, 1);
@@ -227,8 +227,8 @@ fn no_ordinary_path_changes_an_entry() {
         "UPDATE lead_audit.log SET user_id = 'x'",
         "DELETE FROM lead_audit.log",
     ];
-    // The superuser who made it; somebody with every right that can be granted; an owner who is
-    // nothing else.
+    // The keeper first has every right that can be granted, and then owns the table. The superuser
+    // created the table.
     let mut keeper = cluster.session("keeper", "append_only");
     for round in ["granted", "owner"] {
         if round == "owner" {
@@ -237,7 +237,7 @@ fn no_ordinary_path_changes_an_entry() {
         for sql in sql {
             for session in [&mut admin, &mut keeper] {
                 let state = sqlstate(session, sql);
-                // A view over an expression cannot be written to by anybody.
+                // A view over an expression is not updatable for any role.
                 assert!(
                     state == REFUSED || (sql.contains("lead_audit.log") && state == "55000"),
                     "{state}: {sql} ({round})"
@@ -245,7 +245,7 @@ fn no_ordinary_path_changes_an_entry() {
             }
         }
     }
-    // Also where other triggers rest.
+    // The guard also acts where ordinary triggers do not fire.
     for sql in &sql[..8] {
         let state = sqlstate(
             &mut admin,
@@ -256,7 +256,7 @@ fn no_ordinary_path_changes_an_entry() {
     }
     assert_eq!(value::<String>(&mut admin, all), before);
     assert_intact(&mut admin);
-    // Whoever owns the log, the application is audited.
+    // The application is audited whoever owns the log.
     let mut app = cluster.session("app", "append_only");
     call(&mut app, "UPDATE leads SET source = 'x'");
     assert_eq!(app.warnings(), [""; 0]);
@@ -264,7 +264,8 @@ fn no_ordinary_path_changes_an_entry() {
     assert_trail_gives_table(&mut admin, "leads");
 }
 
-/// A transaction that began before the table was renamed, or watched, sees neither; the guard does.
+/// A transaction that began before a table was renamed or watched does not see the change. The
+/// guard sees it.
 #[test]
 fn a_snapshot_from_before_is_no_way_around_the_guard() {
     let cluster = Cluster::start();
@@ -285,12 +286,12 @@ fn a_snapshot_from_before_is_no_way_around_the_guard() {
     assert_eq!(value::<i64>(&mut admin, ENTRIES), 2, "the table renamed, the row");
 }
 
-/// A command hidden in a text that is too long to keep.
+/// A command in a text that is too long to keep.
 #[test]
 fn a_command_behind_a_long_comment_is_named() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "hidden");
-    // Renaming takes it.
+    // RENAME needs CREATE on the schema.
     call(&mut admin, "GRANT CREATE ON SCHEMA public TO app");
     let mut app = cluster.session("app", "hidden");
     let comment = "x".repeat(20_000);

@@ -1,5 +1,4 @@
-//! One statement that changes very many rows has all its entries, and does not hold them all in
-//! memory.
+//! A statement that changes very many rows gets all its entries without holding them all in memory.
 
 use acceptance::{Cluster, add_leads, app_database, call, value};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,8 +7,9 @@ use std::time::Duration;
 const ROWS: i64 = 300_000;
 
 /// Without batches the entries of the statement would take about 300,000 × 1 kB = 300 MB. With
-/// batches of 1 MB it is what Postgres itself needs: its queue of trigger events (16 bytes per row,
-/// about 5 MB), the plan, caches; and malloc, which gives little back. 48 MB is far from both.
+/// batches of 1 MB, memory is needed only for Postgres itself: the queue of trigger events (16
+/// bytes per row, about 5 MB), the plan, caches, and malloc, which returns little memory. 48 MB is
+/// far from both.
 const BOUND: u64 = 48 << 20;
 
 #[test]
@@ -19,7 +19,7 @@ fn a_bulk_update_has_all_its_entries_in_bounded_memory() {
     assert_eq!(value::<String>(&mut admin, "SHOW lead_audit.batch_memory"), "1MB");
     let mut app = cluster.session("app", "bulk");
     let pid = app.pid();
-    // Loads the library, and warms what stays.
+    // Loads the library and fills the caches before the measurement.
     add_leads(&mut app, 1, 100);
     call(&mut app, "UPDATE leads SET source = 'warm'");
     let before = memory_of(pid);
@@ -53,14 +53,14 @@ fn a_bulk_update_has_all_its_entries_in_bounded_memory() {
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.verify()"), 0);
 }
 
-/// A trigger of the application's that writes row by row, each in a block with a handler: what one
-/// inner statement gathered has been written when it ends, and must not stay in memory until the
-/// outer one ends too.
+/// An application's trigger writes row by row, each row in a block with an exception handler. The
+/// entries of an inner statement are written when it ends, and do not stay in memory until the
+/// outer statement ends.
 #[test]
 fn inner_statements_leave_nothing_in_memory() {
     const INNER: u64 = 20_000;
-    // Kept, their entries would take 20,000 × 4 kB = 80 MB; an unwatched table takes nothing worth
-    // mentioning.
+    // If they stayed in memory, the entries would take 20,000 × 4 kB = 80 MB. On an unwatched table
+    // the statement needs almost no memory.
     const INNER_BOUND: u64 = 20 << 20;
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "inner_writes");
@@ -83,7 +83,7 @@ fn inner_statements_leave_nothing_in_memory() {
     assert!(peak - before < INNER_BOUND, "the statement took {} bytes more", peak - before);
 }
 
-/// The highest memory of a process while `work` runs.
+/// The peak memory of a process while `work` runs.
 fn peak_while(pid: i32, work: impl FnOnce()) -> u64 {
     let (stop, peak) = (AtomicBool::new(false), AtomicU64::new(memory_of(pid)));
     std::thread::scope(|scope| {
@@ -93,7 +93,7 @@ fn peak_while(pid: i32, work: impl FnOnce()) -> u64 {
                 std::thread::sleep(Duration::from_millis(10));
             }
         });
-        // Also if the work panics, the watcher has to end.
+        // The measuring thread has to end even if the work panics.
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         stop.store(true, Ordering::Relaxed);
         if let Err(panic) = ended {
@@ -103,7 +103,7 @@ fn peak_while(pid: i32, work: impl FnOnce()) -> u64 {
     peak.into_inner()
 }
 
-/// The process's own memory in bytes; what it shares with the others (shared_buffers) is not in it.
+/// The private memory of a process in bytes, without shared memory (shared_buffers).
 fn memory_of(pid: i32) -> u64 {
     let status =
         std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");

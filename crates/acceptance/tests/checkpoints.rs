@@ -1,6 +1,5 @@
-//! Checkpoints leave the database, each once and only after its commit, whatever happens to the
-//! server; and what has left is always what the database says afterwards, here and after a move to
-//! another cluster.
+//! Each checkpoint is published once, and only after its commit, even if the server crashes.
+//! Published checkpoints always agree with the database, here and after a move to another cluster.
 
 use acceptance::{
     Cluster, Random, Session, add_leads, app_database, assert_intact, assert_tree_whole, call,
@@ -25,7 +24,7 @@ fn directory(cluster: &Cluster, name: &str) -> PathBuf {
     directory
 }
 
-/// A new signing key in a file of the server's.
+/// Creates a signing key in a file that the server can read.
 fn key_file(cluster: &Cluster, name: &str) -> (SigningKey, PathBuf) {
     let key = SigningKey::generate(name).expect("a key");
     let file = cluster.directory().join(format!("{name}.key"));
@@ -35,8 +34,7 @@ fn key_file(cluster: &Cluster, name: &str) -> (SigningKey, PathBuf) {
     (key, file)
 }
 
-/// The files of a directory by folder and tree size. Those that are unfinished do not count: nobody
-/// reads them.
+/// The files of a directory by folder and tree size, without unfinished files, which nobody reads.
 fn published(directory: &Path) -> BTreeMap<(String, u64), String> {
     let mut files = BTreeMap::new();
     for folder in fs::read_dir(directory).expect("the directory can be read") {
@@ -65,7 +63,7 @@ fn notes(session: &mut Session) -> BTreeMap<u64, String> {
     rows.iter().map(|row| (row.get::<_, i64>(0) as u64, row.get(1))).collect()
 }
 
-/// The next notification.
+/// Waits for the next notification.
 fn hear(session: &mut Session) -> Vec<String> {
     let mut notifications = session.notifications();
     let next = notifications.timeout_iter(Duration::from_secs(60)).take(1);
@@ -98,7 +96,8 @@ fn checkpoints_are_signed_and_leave_by_file_log_and_notification() {
     call(&mut admin, "BEGIN; SAVEPOINT s; SELECT lead_audit.seal(); ROLLBACK TO s; COMMIT");
     assert!(published(&directory).is_empty(), "nothing leaves that was rolled back to a savepoint");
     call(&mut admin, "BEGIN; SAVEPOINT s; SELECT lead_audit.seal(); RELEASE s; COMMIT");
-    // The worker sends what sessions seal, its first time the newest only.
+    // The worker notifies of checkpoints that sessions seal. Its first notification is of the
+    // newest only.
     let mut heard = hear(&mut app);
     add_leads(&mut app, 301, 305);
     assert_eq!(seal(&mut admin), 305);
@@ -146,7 +145,8 @@ fn checkpoints_are_signed_and_leave_by_file_log_and_notification() {
         );
     }
 
-    // With the key, a bad signature is found; whoever lacks the key cannot make another.
+    // With the key, the server finds a bad signature. A tamperer without the key cannot forge a
+    // signature.
     assert_intact(&mut admin);
     call(
         &mut admin,
@@ -241,7 +241,7 @@ fn what_could_not_be_published_is_published_later() {
     assert_eq!(seal(&mut admin), 30);
     let files: Vec<u64> = published(&missing).into_keys().map(|(_, size)| size).collect();
     assert_eq!(files, [10, 20, 30]);
-    // From another session, which remembers nothing.
+    // A new session does not know which files were published.
     for file in fs::read_dir(
         fs::read_dir(&missing).expect("readable").next().expect("one").expect("folder").path(),
     )
@@ -260,7 +260,8 @@ fn what_could_not_be_published_is_published_later() {
         [10, 20, 30]
     );
 
-    // Never over another: history that was rolled back and written anew is not what was published.
+    // Publishing never overwrites a different checkpoint: a history that was rolled back and
+    // rewritten differs from the published one.
     let before = published(&missing);
     cluster.run(
         "pg_dump",
@@ -315,7 +316,7 @@ fn a_crash_makes_neither_hole_nor_fork() {
                 scope.spawn(move || write_until_the_end(cluster, stopped, round, writer));
             }
             std::thread::sleep(Duration::from_millis(100 + random.below(600)));
-            // A busy machine takes longer for as many.
+            // A busy machine needs more time for three checkpoints.
             let (before, begin) = (seen.len(), Instant::now());
             while published(&directory).len() < before + 3
                 && begin.elapsed() < Duration::from_secs(60)
@@ -333,7 +334,7 @@ fn a_crash_makes_neither_hole_nor_fork() {
             cluster.start_again();
         }
         let mut admin = wait_until_it_is_back(&cluster);
-        // What had left before the crash is still what the database says.
+        // The database still contains every checkpoint that was published before the crash.
         let notes = notes(&mut admin);
         for ((folder, size), text) in published(&directory) {
             assert_eq!(
@@ -354,7 +355,7 @@ fn a_crash_makes_neither_hole_nor_fork() {
     }
     let mut admin = cluster.admin("crash");
     let (size, checkpoints) = (seal(&mut admin), notes(&mut admin).len());
-    // The worker, which may have died between commit and file, catches up.
+    // The worker may have died between commit and file. It publishes the missing files later.
     let begin = Instant::now();
     while published(&directory).len() < notes(&mut admin).len() {
         assert!(
@@ -432,8 +433,8 @@ fn the_tree_goes_on_after_dump_and_restore() {
     let (mut app, mut open) = (cluster.session("app", "source"), cluster.session("app", "source"));
     add_leads(&mut app, 1, 400);
     seal(&mut admin);
-    // The dump finds a transaction open, one that ended since sealing looked, and entries that are
-    // not sealed yet.
+    // The dump meets an open transaction, a transaction that has ended since sealing looked, and
+    // unsealed entries.
     call(&mut open, "BEGIN; INSERT INTO leads (id) VALUES ('open')");
     let mut ending = cluster.session("app", "source");
     call(&mut ending, "BEGIN; INSERT INTO leads (id) VALUES ('ending')");
@@ -455,7 +456,7 @@ fn the_tree_goes_on_after_dump_and_restore() {
         )
     };
 
-    // A cluster that seals all the time, while the restore is under way too.
+    // This cluster seals continuously, also during the restore.
     let other = Cluster::builder().preloaded().setting("lead_audit.seal_interval = '1ms'").start();
     call(&mut other.admin("postgres"), "CREATE ROLE app LOGIN");
     for (name, arguments) in [
@@ -490,12 +491,12 @@ fn the_tree_goes_on_after_dump_and_restore() {
         assert_tree_whole(&mut admin);
         assert_intact(&mut admin);
     }
-    // Of the source nothing was taken away.
+    // The dump changes nothing in the source.
     call(&mut open, "COMMIT");
     assert_eq!(seal(&mut admin), 412);
     assert_tree_whole(&mut admin);
 
-    // Where nothing but the schema was restored, the log begins with the first entry.
+    // If only the schema is restored, the log begins with the first entry.
     call(&mut cluster.admin("postgres"), "CREATE DATABASE empty");
     let schema = cluster.directory().join("schema.sql");
     let schema = schema.to_str().expect("UTF-8");

@@ -1,5 +1,5 @@
-//! The Rust program on the page docs/clients.md does what it says. Those in other languages:
-//! clients/python/tests.
+//! Runs the Rust program on the page docs/clients.md. clients/python/tests runs the programs in
+//! other languages.
 
 use acceptance::{Cluster, app_database};
 use std::process::Command;
@@ -13,7 +13,7 @@ mod page {
     }
 }
 
-/// Not a test: what the one below runs in a process of its own, since the program reads its
+/// Not a test. The test below runs this in a separate process, because the program reads its
 /// environment.
 #[test]
 #[ignore = "run by rust_program"]

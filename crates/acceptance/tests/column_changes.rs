@@ -1,5 +1,6 @@
-//! Somebody with all rights changes a column of an entry behind the extension's back: two hundred
-//! times, each another entry, every column in turn. Each is found, and nothing else is.
+//! A superuser changes one column of an entry behind the extension's back, two hundred times: each
+//! time in another entry, each column in turn. Verification finds every change and reports nothing
+//! else.
 
 use acceptance::{
     Cluster, Random, Session, add_leads, app_database, assert_intact, call, faults, value,
@@ -9,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const TAMPERINGS: usize = 200;
 
-/// What a value can be replaced by: SQL expressions, $ is the column.
+/// SQL expressions that replace a value. `$` stands for the column.
 fn changes(column: &str, type_name: &str) -> &'static [&'static str] {
     match (column, type_name) {
-        // To ids that are free; the entry is then found under its new one.
+        // New ids are unused. The fault then names the new id.
         ("id", _) => &["$ + 1000000", "-$", "$ + 2000000", "0"],
         (_, "bigint" | "integer") => &["$ + 1", "$ - 1", "-$", "NULL", "coalesce($, 0)", "0"],
         (_, "smallint") => &["$ + 1", "0", "-$", "NULL"],
@@ -87,7 +88,7 @@ fn each_of_two_hundred_tampered_columns_is_found() {
     let mut admin = app_database(&cluster, "tamper");
     write_trail(&mut cluster.session("app", "tamper"), &mut admin);
     assert_intact(&mut admin);
-    // As somebody would who is superuser: the table is only a table then.
+    // A superuser can disable the triggers. The log is then an ordinary table.
     call(
         &mut admin,
         "ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only;
@@ -118,7 +119,7 @@ fn each_of_two_hundred_tampered_columns_is_found() {
     assert!(wronged.is_empty(), "the verifier in Python found what nobody touched: {wronged:#?}");
     assert!(!verdict.satisfied);
 
-    // The other ways to ask say the same.
+    // The other functions of verification agree.
     let by_entry: Vec<i64> = admin
         .query(
             "SELECT id FROM lead_audit.entry WHERE NOT lead_audit.verify_entry(id) ORDER BY id",
@@ -142,8 +143,8 @@ fn each_of_two_hundred_tampered_columns_is_found() {
         .collect();
     assert_eq!(by_range, [some]);
 
-    // Put back byte for byte, nothing is wrong any more: what was found was the change, not the
-    // touch.
+    // After the original values are restored, nothing is reported: verification detects changed
+    // values, not writes.
     call(
         &mut admin,
         "TRUNCATE lead_audit.entry; INSERT INTO lead_audit.entry SELECT * FROM original",
@@ -179,7 +180,8 @@ fn write_trail(app: &mut Session, admin: &mut Session) {
     );
 }
 
-/// Changes one column in each of many entries. Returns the ids they have now, with what was done.
+/// Changes one column in each of many entries. Returns their current ids with a description of the
+/// change.
 fn tamper(admin: &mut Session) -> BTreeMap<i64, String> {
     let columns: Vec<(String, String)> = admin
         .query(
@@ -199,7 +201,7 @@ fn tamper(admin: &mut Session) -> BTreeMap<i64, String> {
     for number in 0..TAMPERINGS {
         let (column, type_name) = &columns[number % columns.len()];
         let all = changes(column, type_name);
-        // Those first that have a value there: 'NULL to something' is the easy half.
+        // Prefers entries with a value in this column: a change from NULL is easier to detect.
         let candidates: Vec<i64> = admin
             .query(
                 &format!(
@@ -214,8 +216,8 @@ fn tamper(admin: &mut Session) -> BTreeMap<i64, String> {
             .map(|row| row.get(0))
             .collect();
         let mut done = None;
-        // Not every change changes every value: 'ok' in lower case is 'ok'. The next entry is taken
-        // then, or the next change.
+        // Some changes leave some values as they are: lower('ok') is 'ok'. The next entry or the
+        // next change is tried then.
         'search: for _ in 0..all.len() {
             let turn = next_change.entry(type_name).or_insert_with(|| random.below(50) as usize);
             let change = all[*turn % all.len()];
@@ -236,8 +238,8 @@ fn tamper(admin: &mut Session) -> BTreeMap<i64, String> {
                         break 'search;
                     }
                     Ok(None) => {}
-                    // Not possible with this value: an id that is taken, JSON that would be none
-                    // any more.
+                    // The change is impossible for this value: the id is taken, or the JSON would
+                    // be invalid.
                     Err(error) => assert!(
                         matches!(error.code().map(|c| c.code()), Some("22P02" | "23505")),
                         "{error}\n{sql}"

@@ -1,6 +1,6 @@
-//! Eight sessions write to the same rows at once, each with a context of its own that changes with
-//! each transaction. Every change that was committed has exactly one entry, with its writer's
-//! context; nothing that was undone has any.
+//! Eight sessions write to the same rows at once, each with its own context, which changes with
+//! each transaction. Every committed change has exactly one entry, with its writer's context.
+//! Changes that were rolled back have none.
 
 use acceptance::{
     Cluster, Random, Session, app_database, assert_intact, assert_trail_gives_table, call, setting,
@@ -13,7 +13,7 @@ const WRITERS: u64 = 8;
 const ROWS: u64 = 500;
 const LONG: Duration = Duration::from_secs(60);
 
-/// A change as its writer knows it, and as the entry has it.
+/// A change, as its writer knows it and as its entry describes it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Change {
     request_id: String,
@@ -24,7 +24,7 @@ struct Change {
     user_agent: Option<String>,
     backend_pid: i32,
     txid: String,
-    /// What the row itself says of who wrote it; nothing for a DELETE.
+    /// The writer that the row itself names. None for a DELETE.
     written_by: Option<String>,
 }
 
@@ -70,8 +70,8 @@ fn each_entry_has_its_own_writers_context() {
         assert!(expected.len() > 1000, "only {} changes: this proves nothing", expected.len());
         println!("{} changes, library preloaded: {preloaded}", expected.len());
 
-        // Of one row a later commit has a higher id: each entry begins where the one before it
-        // ended.
+        // For one row, a later commit has a higher id: each entry begins with the state in which
+        // the previous one ended.
         assert_trail_gives_table(&mut admin, "leads");
         assert_intact(&mut admin);
         let unwritten: i64 = value(&mut admin, "SELECT entries_not_written FROM lead_audit.stats");
@@ -89,9 +89,8 @@ fn each_entry_has_its_own_writers_context() {
     }
 }
 
-/// PostgreSQL lets a transaction know that it cannot be serialized at its next write, which may be
-/// that of its entries. That is an error of the statement, and no entry of a committed row is
-/// missing.
+/// PostgreSQL reports a serialization failure at a transaction's next write, which may be the write
+/// of its entries. The statement fails with that error, and every committed row has its entry.
 #[test]
 fn a_failure_to_serialize_is_no_unwritten_entry() {
     let cluster = Cluster::start();
@@ -108,7 +107,7 @@ fn a_failure_to_serialize_is_no_unwritten_entry() {
         &mut second,
         "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT v FROM pair WHERE id = 1; UPDATE pair SET v = 9 WHERE id = 2",
     );
-    // The row is written, and its entry is not yet, when the other one commits.
+    // The other session commits when the row is written and its entry is not.
     let (refused, warnings) = std::thread::scope(|scope| {
         let first = scope.spawn(move || {
             let refused = sqlstate(
@@ -140,12 +139,12 @@ struct Writer {
     committed: Vec<Change>,
 }
 
-/// What one transaction has done so far.
+/// The state of the current transaction.
 struct Work {
     done: Vec<Change>,
-    /// What every change of it says.
+    /// The values that all its changes share.
     template: Change,
-    /// Whether something failed in it, so that only a rollback is left.
+    /// Whether a statement failed, so that only a rollback is possible.
     broken: bool,
 }
 
@@ -169,7 +168,7 @@ impl Writer {
     }
 
     fn write_until(mut self, deadline: Instant) -> Vec<Change> {
-        // A busy machine takes longer for as much.
+        // A busy machine needs more time for this many changes.
         while Instant::now() < deadline || self.committed.len() <= 1000 / WRITERS as usize {
             self.transactions += 1;
             if self.random.one_in(4) { self.single_statement() } else { self.transaction() }
@@ -177,7 +176,7 @@ impl Writer {
         self.committed
     }
 
-    /// A statement that is a transaction of its own, with the context in settings of the session.
+    /// Runs a statement outside a transaction block, with the context in session settings.
     fn single_statement(&mut self) {
         let user = format!("user-{}", self.number);
         let request = format!("{}-{}", self.number, self.transactions);
@@ -188,7 +187,7 @@ impl Writer {
         let mut work =
             Work { done: Vec::new(), template: self.template(request, Some(user)), broken: false };
         let sql = self.statement(&work);
-        // Its transaction's id is only known to the rows it wrote.
+        // Only the written rows tell the transaction's id.
         match self.session.query(&sql, &[]) {
             Ok(rows) => {
                 take(&rows, &mut work.done, &work.template);
@@ -199,12 +198,12 @@ impl Writer {
         call(&mut self.session, "RESET lead_audit.user_id; RESET lead_audit.request_id");
     }
 
-    /// A transaction of several statements, with the context in SET LOCAL, savepoints, and an end
-    /// of one kind or another.
+    /// Runs a transaction of several statements, with the context in SET LOCAL, savepoints, and a
+    /// commit or rollback.
     fn transaction(&mut self) {
         let request = format!("{}-{}", self.number, self.transactions);
-        // Some write without saying for whom: what another one said in this session before must not
-        // be taken for it.
+        // Some transactions set no user. The user of an earlier transaction in this session must
+        // not appear in their entries.
         let user =
             (!self.random.one_in(5)).then(|| format!("user-{}-{}", self.number, self.transactions));
         call(&mut self.session, &format!("BEGIN; SET LOCAL lead_audit.request_id = '{request}'"));
@@ -222,14 +221,14 @@ impl Writer {
             self.committed.append(&mut work.done);
         } else {
             if !work.broken && self.random.one_in(2) {
-                // Aborted by an error in the middle rather than by a wish.
+                // An error aborts the transaction instead of a deliberate ROLLBACK.
                 let _ = self.session.batch_execute("SELECT 1 / 0");
             }
             call(&mut self.session, "ROLLBACK");
         }
     }
 
-    /// A statement, or a savepoint with some, which is kept or undone.
+    /// Runs a statement, or a savepoint with several statements that is released or rolled back.
     fn step(&mut self, work: &mut Work, depth: u64) {
         if work.broken {
             return;
@@ -261,7 +260,7 @@ impl Writer {
         }
     }
 
-    /// A statement that returns operation, key and transaction of each row that it wrote.
+    /// A statement that returns operation, key and transaction of each written row.
     fn statement(&mut self, work: &Work) -> String {
         let (tag, user) =
             (&work.template.request_id, work.template.written_by.as_deref().unwrap_or_default());
@@ -297,7 +296,7 @@ impl Writer {
                                   WHERE id = 'r{other}' AND id <> 'r{row}' RETURNING id)
                  SELECT 'DELETE', id, pg_current_xact_id()::text FROM gone UNION ALL SELECT 'UPDATE', id, pg_current_xact_id()::text FROM changed"
             ),
-            // Fails after it has written rows already.
+            // Fails after it has written rows.
             _ => format!(
                 "INSERT INTO leads (id, enrichment_task_id, updated_by) SELECT 'failing-' || least(g, 5), '{tag}', '{user}'
                  FROM generate_series(1, 10) g {}",
@@ -307,7 +306,7 @@ impl Writer {
     }
 
     fn template(&self, request_id: String, user_id: Option<String>) -> Change {
-        // A row has to say who wrote it, even where the context does not.
+        // The row names its writer even if the context does not.
         let written_by = Some(user_id.clone().unwrap_or_else(|| format!("nobody-{request_id}")));
         Change {
             request_id,
@@ -337,7 +336,7 @@ fn take(rows: &[postgres::Row], done: &mut Vec<Change>, template: &Change) {
     }
 }
 
-/// Writers get into each other's way: that is the point.
+/// The writers conflict with each other on purpose.
 fn assert_is_expected(error: &postgres::Error) {
     let code = error.code().map(|code| code.code()).unwrap_or_default();
     assert!(["40P01", "23505"].contains(&code), "{error}: {:?}", error.as_db_error());
@@ -375,7 +374,7 @@ fn changes_in_trail(admin: &mut Session) -> Vec<Change> {
         .collect()
 }
 
-/// What is in only one of two sorted lists, or more often in one.
+/// The changes that only one of two sorted lists contains, or that one contains more often.
 fn difference<'a>(
     expected: &'a [Change],
     found: &'a [Change],

@@ -1,6 +1,6 @@
-//! The server crashes in the middle of the writing, again and again: a writer's process or the
-//! server itself is killed, or all of it is stopped at once. What was committed has its entries
-//! afterwards, what was not has none.
+//! The server crashes again and again during writes: a kill ends a writer's process or the
+//! postmaster, or an immediate shutdown ends all processes. Committed changes have their entries
+//! afterwards, and other changes have none.
 
 use acceptance::{
     Cluster, Random, app_database, assert_intact, assert_trail_gives_table, call, setting, value,
@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 const WRITERS: u64 = 4;
 
-/// How a transaction ended, as far as its writer knows.
+/// The end of a transaction, as far as its writer knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Committed,
     RolledBack,
-    /// COMMIT was sent, and then the connection was gone.
+    /// The connection was lost after COMMIT was sent.
     Unknown,
 }
 
@@ -30,7 +30,7 @@ fn a_crash_parts_no_change_from_its_entry() {
     call(&mut admin, "CREATE INDEX ON leads (id varchar_pattern_ops)");
     drop(admin);
     let mut random = Random::new(700);
-    // By request_id: how many entries the transaction has to have if it was committed, and how it
+    // By request_id: the number of entries that the transaction has if it was committed, and how it
     // ended.
     let mut transactions: BTreeMap<String, (i64, End)> = BTreeMap::new();
     for round in 0..crashes {
@@ -97,8 +97,8 @@ fn a_crash_parts_no_change_from_its_entry() {
             found.keys().all(|request| transactions.contains_key(request)),
             "entries of nobody"
         );
-        // Whatever the writers know: the table and the trail say the same. Nothing is ever taken
-        // away, so what a crash left is still there a few crashes later.
+        // The table and the trail agree, whatever the writers know. Nothing is removed, so the
+        // effects of a crash are still visible some crashes later.
         if round % 5 == 0 || round + 1 == crashes {
             assert_trail_gives_table(&mut admin, "leads");
             assert_intact(&mut admin);
@@ -114,7 +114,7 @@ fn a_crash_parts_no_change_from_its_entry() {
     assert!(ends(End::RolledBack) > 0);
 }
 
-/// Transactions until the server is gone.
+/// Runs transactions until the server is gone.
 fn write_until_the_end(
     cluster: &Cluster,
     stopped: &AtomicBool,
@@ -168,7 +168,7 @@ fn write_until_the_end(
     done
 }
 
-/// SIGKILL to one of the server's processes makes it restart all of them.
+/// SIGKILL to one server process makes the server restart all processes.
 fn kill_a_writer(cluster: &Cluster) {
     let pid: i32 = value(
         &mut cluster.admin("crash"),
@@ -180,8 +180,8 @@ fn kill_a_writer(cluster: &Cluster) {
 
 fn wait_until_it_is_back(cluster: &Cluster) {
     let begin = Instant::now();
-    // After a kill the server takes a moment to notice; a session that lasts is one of the server
-    // that came back.
+    // The server notices a kill after a moment. A session that survives the delay belongs to the
+    // restarted server.
     loop {
         let postmaster_says_ready = || -> Option<()> {
             let mut session = cluster.try_session("postgres", "crash").ok()?;

@@ -1,11 +1,12 @@
-//! Code of a table's owner that PostgreSQL runs in the middle of a DDL command: functions in index
-//! expressions, in partition keys, in predicates. It is called while a table is a member of a
-//! watched one already and has no trigger yet, or has none any more. Nothing that it writes may be
-//! missing in the trail, and it must not get more rights than its owner has.
+//! PostgreSQL runs code of a table's owner during a DDL command: functions in index expressions, in
+//! partition keys, in predicates. The code may run while a table already belongs to a watched one
+//! and has no trigger yet, or no longer has one. Its writes must be recorded, and it must not get
+//! more rights than its owner.
 
 use acceptance::{Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value};
 
-/// `trap(int)` and `trap(text)` return their argument, and run once what `arm` was given.
+/// `trap(int)` and `trap(text)` return their argument. They run the code that was passed to `arm`
+/// once.
 const TRAP: &str = "
     GRANT CREATE ON SCHEMA public TO app;
     SET ROLE app;
@@ -48,8 +49,8 @@ fn assert_all_on(admin: &mut Session) {
     assert_eq!(not, "", "not watched as a whole");
 }
 
-/// A table that is watched on its own has other triggers for a moment while it becomes a partition.
-/// The commands within are guarded.
+/// While a table that is watched on its own becomes a partition, it has other triggers for a
+/// moment. The guard covers the commands that run meanwhile.
 #[test]
 fn commands_while_a_partition_is_attached() {
     let cluster = Cluster::start();
@@ -106,8 +107,7 @@ fn commands_while_a_partition_is_attached() {
     assert_intact(&mut admin);
 }
 
-/// What is written to a table while PostgreSQL rewrites it does not last: the entries would be of
-/// nothing.
+/// Writes to a table that PostgreSQL is rewriting are lost, so entries would describe nothing.
 #[test]
 fn writes_to_a_table_that_is_being_rewritten() {
     let cluster = Cluster::start();
@@ -135,7 +135,7 @@ fn writes_to_a_table_that_is_being_rewritten() {
             assert!(!was_sprung(&mut app));
             call(&mut app, "DELETE FROM armed");
         }
-        // Another table's rows last.
+        // Writes to another table persist.
         arm(&mut app, "INSERT INTO other VALUES (1)");
         call(&mut app, command);
         assert!(was_sprung(&mut app));
@@ -146,7 +146,7 @@ fn writes_to_a_table_that_is_being_rewritten() {
     assert_intact(&mut admin);
 }
 
-/// A statement that is under way has looked up the triggers of its table when it began.
+/// A running statement has looked up the triggers of its table at its start.
 #[test]
 fn statements_around_the_command() {
     let cluster = Cluster::start();
@@ -175,14 +175,14 @@ fn statements_around_the_command() {
         &mut app,
         "ALTER TABLE w INHERIT top; ALTER TABLE pl ATTACH PARTITION p2 FOR VALUES FROM (10) TO (20)",
     );
-    // An old name for the same thing: the other way round.
+    // In the opposite direction.
     let detach = "UPDATE p2 SET v = run(id - 10, 'ALTER TABLE pl DETACH PARTITION p2')::text";
     assert_eq!(sqlstate(&mut app, detach), "55006");
     assert_all_on(&mut admin);
 }
 
-/// What the guard and enable() do to triggers has PostgreSQL read the partition key, which calls
-/// functions with constant arguments.
+/// When the guard and enable() change triggers, PostgreSQL reads the partition key and calls its
+/// functions that have constant arguments.
 #[test]
 fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     let cluster = Cluster::start();
@@ -197,7 +197,7 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     );
     call(&mut admin, "SELECT lead_audit.enable('pl')");
     call(&mut app, "INSERT INTO pl VALUES (151, 'a'), (152, 'b')");
-    // Of who it runs as, it tells by an error, which is all that it can do.
+    // The function can only raise an error to report its role.
     call(
         &mut app,
         r#"CREATE FUNCTION seize() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
@@ -216,7 +216,7 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
         ("SELECT lead_audit.disable('other')", false),
         ("SELECT lead_audit.enable('other')", false),
     ] {
-        // A session that has read nothing yet.
+        // A new session has nothing cached.
         let mut session =
             if by_app { cluster.session("app", "rights") } else { cluster.admin("rights") };
         assert_eq!(try_call(&mut session, statement), Ok(()), "{statement}");
@@ -225,8 +225,8 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
             "{statement}"
         );
     }
-    // PostgreSQL itself may have called it as the owner, outside of what the guard does: that has
-    // its entries.
+    // PostgreSQL itself may have called the function as the owner, outside the guard. Those writes
+    // have entries.
     let (changed, recorded) = (
         value::<i64>(&mut admin, "SELECT count(*) FROM pl22 WHERE v = 'HACKED'"),
         value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.log WHERE operation = 'UPDATE'"),
@@ -238,7 +238,7 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     assert_intact(&mut admin);
 }
 
-/// The worker has more rights than anybody, and runs no such function: it says so.
+/// The worker runs as superuser. It calls no such function and reports that.
 #[test]
 fn the_worker_calls_no_function_of_a_partition_key() {
     let cluster = Cluster::builder().preloaded().start();
@@ -267,7 +267,7 @@ fn the_worker_calls_no_function_of_a_partition_key() {
     assert_all_on(&mut admin);
 }
 
-/// Triggers that are off for a part of one command only.
+/// Triggers that are disabled for a part of one command.
 #[test]
 fn triggers_off_within_a_command() {
     let cluster = Cluster::start();
@@ -290,7 +290,7 @@ fn triggers_off_within_a_command() {
         let command = format!("ALTER TABLE w {off}, REPLICA IDENTITY USING INDEX i, {on}");
         arm(&mut app, "UPDATE w SET v = 'HACKED'");
         assert_eq!(sqlstate(&mut cluster.session("app", "within"), &command), "42501", "{command}");
-        // Whoever may disable them leaves an entry of it.
+        // If a role may disable the triggers, the command is an entry.
         let before = entries(&mut admin, "w");
         call(&mut cluster.admin("within"), &command);
         assert_eq!(entries(&mut admin, "w"), format!("{before} DDL").trim(), "{command}");

@@ -1,5 +1,5 @@
-//! DDL on watched tables by two sessions at once: under every isolation level it disturbs nobody
-//! who has other tables, and nothing of it escapes the DDL guard, in whichever order the two come.
+//! Two sessions run DDL on watched tables at once, under every isolation level. It does not disturb
+//! sessions that use other tables, and the guard misses nothing, in either order.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value, wait_until,
@@ -25,8 +25,7 @@ fn assert_all_on(admin: &mut Session) {
     assert_eq!(not, "", "not watched as a whole");
 }
 
-/// Runs `blocked` in a session that has to wait for another one, which is then released by
-/// `release`.
+/// Runs `blocked` in a session that waits for another session, until `release` ends the wait.
 fn in_turn(
     cluster: &Cluster,
     database: &str,
@@ -36,7 +35,7 @@ fn in_turn(
     in_turn_of(&mut cluster.admin(database), cluster, database, blocked, release)
 }
 
-/// The same in this session.
+/// As `in_turn`, in the given session.
 fn in_turn_of(
     waiting: &mut Session,
     cluster: &Cluster,
@@ -57,8 +56,8 @@ fn in_turn_of(
     })
 }
 
-/// A child table that another session makes while its ancestor leaves the watched table goes with
-/// that.
+/// A child table that another session creates while its parent leaves the watched table leaves
+/// together with the parent.
 #[test]
 fn a_child_table_that_comes_while_its_ancestor_leaves() {
     let cluster = Cluster::start();
@@ -93,7 +92,7 @@ fn a_child_table_that_comes_while_its_ancestor_leaves() {
     assert_intact(&mut admin);
 }
 
-/// What one session notes of its tables is nothing that the other has read.
+/// The notes that a session makes about its tables are not rows that the other session has read.
 #[test]
 fn ddl_on_two_tables_under_serializable() {
     let cluster = Cluster::start();
@@ -128,7 +127,7 @@ fn ddl_on_two_tables_under_serializable() {
         ("DROP TABLE a2", "DROP TABLE b2"),
     ] {
         call(&mut admin, "VACUUM ANALYZE lead_audit.watch, lead_audit.watched_relation");
-        // Both are in the middle of it before either commits.
+        // Both are in the middle of the command before either commits.
         for session in [&mut one, &mut two] {
             call(session, "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM leads");
         }
@@ -141,8 +140,8 @@ fn ddl_on_two_tables_under_serializable() {
     assert_intact(&mut admin);
 }
 
-/// The snapshot of the transaction is older than the partition, child table or watching that its
-/// commands are about.
+/// The transaction's snapshot is older than the partition, child table or watching that its
+/// commands concern.
 #[test]
 fn ddl_under_an_old_snapshot() {
     for level in ["REPEATABLE READ", "SERIALIZABLE"] {
@@ -185,7 +184,7 @@ fn ddl_under_an_old_snapshot() {
         assert_all_on(&mut admin);
         assert_intact(&mut admin);
 
-        // Other ways for a newer table to come and go under such a snapshot.
+        // Other commands that add or remove a newer table under such a snapshot.
         call(&mut old, &begin);
         call(
             &mut admin,
@@ -213,7 +212,7 @@ fn ddl_under_an_old_snapshot() {
     }
 }
 
-/// A grandchild is made while its parent becomes a member of a watched table.
+/// A grandchild is created while its parent becomes a member of a watched table.
 #[test]
 fn a_grandchild_that_is_made_meanwhile() {
     let cluster = Cluster::start();
@@ -240,7 +239,7 @@ fn a_grandchild_that_is_made_meanwhile() {
         );
         assert_eq!(found, "INSERT UPDATE TRUNCATE", "{join}");
         assert_all_on(&mut admin);
-        // The other way round: the grandchild waits, and finds its parent watched.
+        // In the opposite order: the grandchild waits, and finds its parent watched.
         call(
             &mut admin,
             "CREATE TABLE mid2 (id int, note text); CREATE TABLE sub2 () INHERITS (mid2)",
@@ -263,7 +262,7 @@ fn a_grandchild_that_is_made_meanwhile() {
     assert_intact(&mut admin);
 }
 
-/// Temporary tables are their sessions' own business; enable() is not stopped by those of others.
+/// Temporary tables are private to their sessions. Those of other sessions do not block enable().
 #[test]
 fn a_temporary_child_of_another_session() {
     let cluster = Cluster::start();

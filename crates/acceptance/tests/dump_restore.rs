@@ -1,5 +1,5 @@
-//! Dump and restore, with the programs that people use: the trail comes back entry by entry, the
-//! restore itself is none, and the tables are watched as before, under the same identity.
+//! Dumps and restores with PostgreSQL's programs: the trail is restored entry by entry, the restore
+//! itself creates no entries, and the tables are watched under the same watch ids.
 
 use acceptance::populated_database::{self, Trail, assert_restored, assert_watched_as_before};
 use acceptance::{
@@ -11,7 +11,7 @@ fn new_database(cluster: &Cluster, name: &str) {
     call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name} TEMPLATE template0"));
 }
 
-/// Runs psql or pg_restore, which must say nothing that should alarm anybody.
+/// Runs psql or pg_restore, which must print no alarming message.
 fn restore(cluster: &Cluster, program: &str, arguments: &[&str]) {
     let output =
         cluster.client_program(program).args(arguments).output().expect("the program starts");
@@ -59,8 +59,8 @@ fn a_whole_database_comes_back_with_its_trail() {
     );
     assert_restored(&cluster, "from_directory", &before);
 
-    // A restored database is dumped and restored as well as the first, and into a server where
-    // everything is new.
+    // A restored database can be dumped and restored again, into a server that never had the
+    // extension's objects.
     let other = Cluster::builder().preloaded().setting("lead_audit.seal_interval = 0").start();
     call(&mut other.admin("postgres"), "CREATE ROLE app LOGIN");
     let again = file("again.dump");
@@ -71,7 +71,7 @@ fn a_whole_database_comes_back_with_its_trail() {
     assert_eq!(Trail::of(&mut other.admin("second")), second);
     assert_watched_as_before(&other, "second");
 
-    // A copy made by the server is the same thing.
+    // A copy by CREATE DATABASE … TEMPLATE is equivalent.
     call(&mut cluster.admin("postgres"), "CREATE DATABASE copied TEMPLATE source");
     assert_restored(&cluster, "copied", &before);
 }
@@ -81,7 +81,7 @@ fn schema_and_data_come_back_one_after_the_other() {
     let cluster = Cluster::start();
     drop(populated_database::make(&cluster, "source"));
     let mut admin = cluster.admin("source");
-    // pg_dump would switch it on with all others: that is its way.
+    // pg_dump would enable the disabled trigger like all others. This is its normal behaviour.
     call(&mut admin, "DROP TABLE \"switched off\"");
     let before = Trail::of(&mut admin);
     let file = |name: &str| cluster.directory().join(name).to_str().expect("UTF-8").to_owned();
@@ -109,7 +109,7 @@ fn schema_and_data_come_back_one_after_the_other() {
         "the triggers came with the table"
     );
 
-    // As pg_dump's manual says for data alone: the triggers are off while it is loaded.
+    // pg_dump's manual recommends this for data-only dumps: triggers are disabled during the load.
     cluster.run("pg_dump", &["--data-only", "--disable-triggers", "-d", "source", "-f", &data]);
     let arguments =
         ["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", "in_parts", "-f", &data];
@@ -181,7 +181,7 @@ fn a_table_alone_goes_to_a_database_that_has_the_extension() {
     assert_eq!(value::<i64>(&mut admin, entries), updated + rows + 60);
     assert_intact(&mut admin);
 
-    // Data alone, into a table that is watched already, is nothing but writes.
+    // Loading data alone into a watched table is an ordinary write.
     let mut own = app_database(&cluster, "own_leads");
     restore_file(&cluster, "own_leads", &data);
     assert_eq!(

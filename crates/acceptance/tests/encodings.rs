@@ -1,4 +1,4 @@
-//! Encodings: the database's must be UTF8, the client's can be any.
+//! Encodings: the database must use UTF8, and the client can use any.
 
 use acceptance::{Cluster, app_database, assert_intact, call, try_call, value};
 
@@ -20,7 +20,7 @@ fn a_database_in_another_encoding_is_refused() {
                 "0A000: lead_audit needs a database with the encoding UTF8 (The encoding of this database is {encoding}.)"
             ))
         );
-        // Nothing is left of it, and nothing is the matter with the table.
+        // The failed enable leaves nothing behind, and the table is unharmed.
         assert_eq!(
             value::<i64>(
                 &mut admin,
@@ -59,7 +59,8 @@ fn a_client_in_another_encoding_is_understood() {
     assert_eq!(entry, "René Müller");
     assert_intact(&mut admin);
 
-    // What its encoding cannot say it does not get; the entry is whole all the same.
+    // Characters that the client's encoding lacks are not sent to it. The entry is complete all the
+    // same.
     call(&mut cluster.session("app", "utf8"), "UPDATE leads SET company_name = '日本 😀'");
     let read = |query: &str| {
         let psql = cluster

@@ -1,5 +1,6 @@
-//! What fails has an entry of its own: each kind of failure from psycopg and psql
-//! (crates/acceptance/python), a full disk, a standby, restarts, databases that come and go.
+//! Each failure has an entry: failures of every kind from psycopg and psql
+//! (crates/acceptance/python), a full disk, a standby, restarts, databases that are created and
+//! dropped.
 
 use acceptance::{
     Bouncer, Builder, Cluster, Session, app_database, assert_intact, call, sqlstate, try_call,
@@ -40,7 +41,7 @@ fn failures(admin: &mut Session) -> i64 {
     )
 }
 
-/// A database in which lead "taken" is there.
+/// A database in which the lead "taken" exists.
 fn taken_database(cluster: &Cluster, name: &str) -> Session {
     let mut admin = app_database(cluster, name);
     call(&mut admin, "INSERT INTO leads (id) VALUES ('taken')");
@@ -78,7 +79,7 @@ fn each_kind_from_real_clients() {
 
 #[test]
 fn a_full_disk() {
-    // A file of the table cannot grow beyond this; the log's files stay below it.
+    // The table's file cannot grow beyond this limit. The log's files stay below it.
     let cluster = preloaded().file_size_limit(20_000).start();
     let mut admin = app_database(&cluster, "disk");
     call(
@@ -90,8 +91,8 @@ fn a_full_disk() {
     call(&mut admin, "ALTER ROLE app SET lead_audit.batch_memory = '512MB'");
     let mut app = cluster.session("app", "disk");
     let code = sqlstate(&mut app, fill);
-    // The client has the error before the transaction's abort is through, after which the failure
-    // counts.
+    // The client receives the error before the transaction has finished aborting. The failure
+    // counts after that.
     wait_until(&mut admin, "SELECT queued > 0 FROM lead_audit.stats");
     wait_until(&mut admin, WRITTEN);
     let rows = admin
@@ -130,7 +131,7 @@ fn without_preloading_status_says_what_to_do() {
         0
     );
 
-    // The remedy works.
+    // Applies the remedy.
     let (_, remedy) = status(&mut admin, "preloading");
     drop(admin);
     cluster.stop("fast");
@@ -145,7 +146,7 @@ fn without_preloading_status_says_what_to_do() {
     wait_until(&mut admin, "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'");
 }
 
-/// What is in the queue when the server is shut down, or killed, is written.
+/// Records in the queue at a shutdown or a kill are written after the restart.
 #[test]
 fn nothing_queued_is_lost_by_a_restart() {
     let cluster = preloaded().start();
@@ -156,14 +157,14 @@ fn nothing_queued_is_lost_by_a_restart() {
     );
     let mut expected = 0;
     for mode in ["fast", "smart", "immediate", "kill"] {
-        // Held back, so that there is something in the queue.
+        // The lock holds the worker back, so that the queue is not empty.
         let mut holder = cluster.admin("restart");
         call(&mut holder, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
         for _ in 0..50 {
             duplicate(&cluster, "restart");
         }
         expected += 50;
-        // A client has its error a moment before the failure counts.
+        // A client receives its error a moment before the failure counts.
         wait_until(&mut admin, "SELECT queued - written = 50 FROM lead_audit_internal.own_queue()");
         if mode == "smart" {
             call(&mut holder, "ROLLBACK");
@@ -203,8 +204,8 @@ fn nothing_queued_is_lost_by_a_restart() {
     assert_intact(&mut admin);
 }
 
-/// Records that are written together share a subtransaction, unless one of them raises an error in
-/// it.
+/// Records that are written together share a subtransaction. After an error, each record is written
+/// in its own.
 #[test]
 fn one_that_cannot_be_shown_does_not_spoil_the_others() {
     let cluster = preloaded().start();
@@ -218,7 +219,8 @@ fn one_that_cannot_be_shown_does_not_spoil_the_others() {
     for id in [-1, -2, -3] {
         duplicate(&cluster, "together");
         assert_eq!(sqlstate(&mut admin, &format!("INSERT INTO moods VALUES ({id})")), "23514");
-        // The worker's parser refuses this as the session's did: an error, and no entry.
+        // The worker's parser refuses this text as the session's did. The result is an error and no
+        // entry.
         assert_eq!(sqlstate(&mut admin, "INSERT INTO moods VALUES (1"), "42601");
     }
     wait_until(&mut admin, "SELECT queued - written = 9 FROM lead_audit_internal.own_queue()");
@@ -257,8 +259,8 @@ fn databases_come_and_go() {
     call(&mut other, "DROP DATABASE renamed");
     wait_until(&mut other, &format!("SELECT ({workers}) = 'one two'"));
     call(&mut cluster.admin("two"), "DROP EXTENSION lead_audit CASCADE");
-    // What fails before that is noticed can still get into the queue, and out of it only into the
-    // server's log.
+    // Failures before the worker notices the drop can still enter the queue. They then go only to
+    // the server's log.
     wait_until(&mut other, &format!("SELECT ({workers}) = 'one'"));
     assert_eq!(
         sqlstate(&mut cluster.admin("two"), "INSERT INTO leads (id) VALUES ('taken')"),
@@ -270,7 +272,7 @@ fn databases_come_and_go() {
         &mut cluster.admin("two"),
         "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'",
     );
-    // Whoever may not drop a database cannot keep its worker away either.
+    // A role that may not drop a database cannot stop its worker by trying.
     call(&mut other, "CREATE ROLE nobody LOGIN");
     let before: i32 = value(
         &mut other,
@@ -292,7 +294,7 @@ fn databases_come_and_go() {
 
 #[test]
 fn when_no_process_is_left_it_says_so() {
-    // The launcher and logical replication's take two.
+    // The launcher and logical replication occupy two of the processes.
     let cluster = preloaded().setting("max_worker_processes = 3").start();
     let mut first = taken_database(&cluster, "first");
     wait_until(
@@ -340,8 +342,8 @@ fn a_standby_writes_nothing_until_it_is_promoted() {
     assert_intact(&mut on_standby);
 }
 
-/// An entry that cannot be written (on_error = warn) leaves another that says so, if the row is
-/// really there.
+/// An entry that cannot be written (on_error = warn) is replaced by a gap entry, if the row was
+/// committed.
 #[test]
 fn gaps_have_entries() {
     let cluster = preloaded().start();
@@ -373,12 +375,12 @@ fn gaps_have_entries() {
         value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.history('leads', 'poison')"),
         1
     );
-    // What was rolled back needs no entry, and is not counted.
+    // A row that was rolled back needs no entry and is not counted.
     assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 1);
     assert_intact(&mut admin);
 }
 
-/// The queue cannot be read or filled by anybody but through failing.
+/// Roles can neither read the queue nor fill it, except by failing statements.
 #[test]
 fn the_queue_is_out_of_reach() {
     let cluster = preloaded().start();
@@ -405,8 +407,8 @@ fn the_queue_is_out_of_reach() {
     assert!(try_call(&mut app, "SET lead_audit.queue_size = '1MB'").is_err());
 }
 
-/// What waits in the queue is what the entry will have: with no statement's text wanted, no value
-/// that only the text has.
+/// The queue holds no more than the entry will. Without statement texts, it holds no value that
+/// only the text contains.
 #[test]
 fn the_queue_holds_no_more_than_the_entry() {
     let cluster = preloaded().start();

@@ -1,5 +1,5 @@
-//! Values of hundreds of megabytes, and what is too large for an entry: recorded to the last byte,
-//! or refused or warned of as lead_audit.on_error says. Never silent.
+//! Values of hundreds of megabytes are recorded to the last byte. A value that is too large for an
+//! entry raises an error or a warning, as lead_audit.on_error says, and is never lost silently.
 
 use acceptance::{Cluster, Session, assert_intact, call, setting, sqlstate, value};
 
@@ -22,7 +22,7 @@ fn database(cluster: &Cluster) -> Session {
 fn two_hundred_megabytes_are_recorded() {
     let cluster = Cluster::builder().setting("max_wal_size = 8GB").start();
     let mut admin = database(&cluster);
-    // All of that size takes minutes where the machine has other things to do.
+    // With all values of that size the test takes minutes on a busy machine.
     let all = setting("LEAD_AUDIT_ACCEPTANCE_LARGE", 0) > 0;
     let bytes = |at_least: u64| if all { 200_000_000 } else { at_least };
     for (number, (column, size, expression)) in [
@@ -41,7 +41,7 @@ fn two_hundred_megabytes_are_recorded() {
             &mut admin,
             &format!("INSERT INTO large (id, {column}) VALUES ({number}, {expression})"),
         );
-        // Unchanged, it is not fetched to be compared, but the old row is complete all the same.
+        // The unchanged value is not read for the comparison, but the old row is complete.
         call(&mut admin, &format!("UPDATE large SET n = 1 WHERE id = {number}"));
         assert_eq!(admin.warnings(), [""; 0], "{column}");
         assert_eq!(value::<i64>(&mut admin, ENTRIES), 2, "{column}");
@@ -55,7 +55,7 @@ fn two_hundred_megabytes_are_recorded() {
             "{column}"
         );
         assert_intact(&mut admin);
-        // So that the next one does not read this one.
+        // Empties the log, so that the next round does not read these entries.
         call(&mut admin, "SET lead_audit.enabled = off; TRUNCATE large; RESET lead_audit.enabled");
         call(
             &mut admin,
@@ -68,8 +68,8 @@ fn two_hundred_megabytes_are_recorded() {
 fn what_is_too_large_follows_on_error() {
     let cluster = Cluster::builder().setting("max_wal_size = 8GB").start();
     let mut admin = database(&cluster);
-    // One value whose JSON is over 256 MB; by escapes only; in hexadecimal only; a row that is so
-    // only as a whole; and one for which there is not even room in memory.
+    // Values whose JSON exceeds 256 MB: a plain one, one that grows by escapes, one that grows in
+    // hexadecimal, a row that is too large only as a whole, and one that exceeds the memory.
     let rows = [
         "INSERT INTO large (id, plain) VALUES (1, repeat('x', 270000000))",
         "INSERT INTO large (id, compressed) VALUES (1, repeat(E'\\x01', 50000000))",
@@ -101,7 +101,7 @@ fn what_is_too_large_follows_on_error() {
             "{row}"
         );
 
-        // The old row is as large.
+        // The old row is equally large.
         call(
             &mut admin,
             if number == 0 {
@@ -126,7 +126,7 @@ fn what_is_too_large_follows_on_error() {
         call(&mut admin, "RESET lead_audit.on_error");
         assert_eq!(admin.warnings(), [""; 0]);
 
-        // What comes after is recorded.
+        // Later writes are recorded.
         call(
             &mut admin,
             &format!("INSERT INTO large (id, n) VALUES ({}, 1); DELETE FROM large", 100 + number),

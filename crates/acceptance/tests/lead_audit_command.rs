@@ -1,5 +1,6 @@
-//! The `lead-audit` command against a real database: exports are intact, whole, in pieces, broken
-//! off, selected; proofs prove; and it needs no more rights than docs/privileges.md says.
+//! Runs the `lead-audit` command against a real database: exports (whole, in pieces, interrupted,
+//! selected) are intact, and proofs verify. The command needs no more rights than
+//! docs/privileges.md lists.
 
 use acceptance::{
     Cluster, LeadAudit, Session, add_leads, app_database, call, python_verifier, seal, text_of,
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 
 const ORIGIN: &str = "example.com/leads";
 
-/// A database with a signed trail, and what its auditor has.
+/// A database with a signed trail, and the auditor's key, files and connection.
 struct Audited {
     cluster: Cluster,
     admin: Session,
@@ -80,7 +81,7 @@ impl Audited {
     fn kept(&mut self, name: &str) -> PathBuf {
         let note: String = value(&mut self.admin, "SELECT lead_audit.latest_checkpoint()");
         let path = self.path(name);
-        // As `psql -c` writes it.
+        // `psql -c` writes this additional newline.
         fs::write(&path, note + "\n").unwrap();
         path
     }
@@ -109,23 +110,23 @@ fn honest_exports_are_intact_to_both_verifiers() {
         String::from_utf8_lossy(&python.stdout),
         String::from_utf8_lossy(&python.stderr)
     );
-    // Compressed, it is much smaller, and the same.
+    // The compressed export is much smaller and has the same content.
     let compressed = audited.export("trail.ndjson.zst", &[]);
     audited.assert_intact(&[&compressed]);
     assert!(fs::metadata(&compressed).unwrap().len() * 3 < fs::metadata(&plain).unwrap().len());
-    // Over the connection, and with an earlier checkpoint instead of the key.
+    // Through the connection, and with an earlier checkpoint instead of the key.
     let kept = audited.kept("kept");
     let live =
         audited.tool.expect(0, &["verify", "--database", &audited.url, "--key", &audited.key]);
     assert!(live.contains("INTACT"), "{live}");
     audited.tool.expect(0, &["verify", "--checkpoint", text_of(&kept), text_of(&plain)]);
-    // With nothing, nothing can be told.
+    // Without a key or a checkpoint, the result is "could not tell".
     let nothing = audited.tool.expect(2, &["verify", text_of(&plain)]);
     assert!(
         nothing.contains("COULD NOT TELL") && nothing.contains("nothing from outside vouches"),
         "{nothing}"
     );
-    // For machines.
+    // JSON output.
     let json =
         audited.tool.expect(0, &["--json", "verify", "--key", &audited.key, text_of(&plain)]);
     assert!(json.contains(r#""verdict":"intact""#) && json.lines().count() == 1, "{json}");
@@ -135,8 +136,7 @@ fn honest_exports_are_intact_to_both_verifiers() {
     assert!(again.errors.contains("--resume"), "{}", again.errors);
 }
 
-/// Numbers that are short in the table and long in the trail make entries that are longer than
-/// anything else in it.
+/// Numbers that are short in the table and long in the trail make the longest entries.
 #[test]
 fn verify_and_the_command_agree_on_the_largest_entries() {
     let mut audited = Audited::new();
@@ -153,7 +153,7 @@ fn verify_and_the_command_agree_on_the_largest_entries() {
     audited.tool.expect(0, &["verify", "--database", &audited.url, "--key", &audited.key]);
     let export = audited.export("large.ndjson.zst", &[]);
     audited.assert_intact(&[&export]);
-    // Less is allowed to what may be hostile; then nothing is said of it.
+    // A lower limit may be set for hostile input. A longer line makes the result "could not tell".
     let answer =
         audited.tool.run(&["verify", "--key", &audited.key, "--max-line", "256", text_of(&export)]);
     assert_eq!(answer.status, 2);
@@ -175,7 +175,7 @@ fn an_export_goes_on_where_it_stopped() {
             audited.assert_intact(&[&broken]);
         }
     }
-    // What came since goes behind what is there, or into a file of its own.
+    // New entries are appended to the export, or written to a new file.
     let first = audited.export("first.ndjson", &[]);
     seal(&mut audited.admin);
     let mut app = audited.cluster.session("app", "audited");
@@ -189,7 +189,7 @@ fn an_export_goes_on_where_it_stopped() {
     audited.export("first.ndjson", &["--resume"]);
     let said = audited.assert_intact(&[&first]);
     assert!(said.contains(&format!("tree size 0 to {size}")), "{said}");
-    // A range, from one checkpoint to another.
+    // A range from one checkpoint to another.
     let range = audited.export(
         "range.ndjson",
         &["--from-size", &before.to_string(), "--to-size", &size.to_string()],
@@ -226,7 +226,7 @@ fn a_selection_and_a_proof_convince_a_third_party() {
     let table =
         audited.export("table", &["--table", "public.leads", "--from-id", "10", "--to-id", "50"]);
     assert!(audited.assert_intact(&[&table]).contains("41 sealed entries"));
-    // Held against an older checkpoint, by a proof.
+    // Verified against an older checkpoint by a proof.
     let oldest: i64 = value(&mut audited.admin, "SELECT min(tree_size) FROM lead_audit.checkpoint");
     let note: String = value(
         &mut audited.admin,
@@ -274,7 +274,7 @@ fn a_selection_and_a_proof_convince_a_third_party() {
     let text = fs::read_to_string(&entry).unwrap();
     fs::write(&entry, text.replace("Contact Person", "Another Person")).unwrap();
     assert!(audited.tool.expect(1, &arguments).contains("TAMPERED"));
-    // Shown readably.
+    // `inspect` shows the files as text.
     for (file, what) in
         [(&proof, "tlog-proof"), (&entry, "\"email\""), (&kept, ORIGIN), (&table, "selection")]
     {
@@ -285,8 +285,8 @@ fn a_selection_and_a_proof_convince_a_third_party() {
     assert!(audited.tool.expect(0, &["inspect", &audited.key]).contains("public key"));
 }
 
-/// The statements in docs/privileges.md that make a role which may export, verify and witness: the
-/// one that makes it, the others.
+/// The statements in docs/privileges.md that create a role for export, verification and witnessing:
+/// the CREATE ROLE, and the grants.
 fn documented_grants() -> (String, String) {
     let page =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/privileges.md"))
@@ -352,12 +352,12 @@ fn a_trail_that_is_not_sealed_or_not_signed() {
     fs::write(&kept, value::<String>(&mut admin, "SELECT lead_audit.latest_checkpoint()")).unwrap();
     tool.expect(2, &["verify", "--database", &url]);
     tool.expect(0, &["verify", "--database", &url, "--checkpoint", text_of(&kept)]);
-    // A key was given, and nothing is signed with it.
+    // A key was given, but nothing is signed with it.
     let secret = directory.path().join("key");
     let key = tool.expect(0, &["keygen", "--name", "x", "-o", text_of(&secret)]);
     let unsigned = tool.expect(1, &["verify", "--database", &url, "--key", key.trim()]);
     assert!(unsigned.contains("signature bad"), "{unsigned}");
-    // Neither the database nor a password is shown when it cannot be reached.
+    // A connection error shows neither the database nor a password.
     let answer = tool.run(&["verify", "--database", "postgresql://u:s3cret@127.0.0.1:1/x"]);
     assert_eq!(answer.status, 2);
     assert!(!(answer.output + &answer.errors).contains("s3cret"));

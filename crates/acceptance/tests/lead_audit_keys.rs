@@ -1,5 +1,5 @@
-//! Keys: who can read them, what is refused, and what verifiers and witnesses say when the log's
-//! key changes.
+//! Keys: who can read them, which keys are refused, and the verdicts of verifiers and witnesses
+//! after a change of the log's key.
 
 use acceptance::{
     Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call,
@@ -70,8 +70,8 @@ struct Log {
 }
 
 impl Log {
-    /// Signs with a new key from now on; the file of the one before is named if there is one.
-    /// Returns the public one.
+    /// Signs with a new key from now on, and names the previous key's file if there is one. Returns
+    /// the new public key.
     fn change_key(&mut self, file: &str, name: &str) -> String {
         let secret = self.cluster.directory().join(file);
         let key = self
@@ -87,7 +87,7 @@ impl Log {
             );
             call(&mut self.admin, &setting);
         }
-        // Not in a new session: the one that seals takes it over.
+        // An existing session that seals adopts the new setting.
         call(
             &mut self.admin,
             &format!(
@@ -112,8 +112,8 @@ impl Log {
         )
     }
 
-    /// What `verify` says of the database, of an export, and Python of the export: their statuses,
-    /// which have to be the same.
+    /// Verifies the database and the export with `verify`, and the export with Python. All must end
+    /// with this status.
     #[track_caller]
     fn verify(&self, export: &Path, arguments: &[&str], status: i32) -> String {
         let url = self.cluster.connection_string("postgres", "keys");
@@ -159,7 +159,7 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     let told = log.witness(&state("told"), &["--key", &old]);
     assert_eq!(told.status, 0, "{told:?}");
     assert_eq!(log.witness(&state("untold"), &["--key", &old]).status, 0);
-    // Whoever followed the unsigned log is asked, and follows where consent is given.
+    // A witness that followed the unsigned log asks for consent, and follows after it is given.
     let asked = log.witness(&state("unsigned"), &[]);
     assert_eq!(asked.status, 2, "{asked:?}");
     assert!(asked.errors.contains("--follow example.com/leads"), "{asked:?}");
@@ -199,7 +199,8 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
         ]
     );
 
-    // Sizes: 20, 21, 41, 42, 62, 63, 83. The newest key vouches for everything.
+    // The checkpoints have the sizes 20, 21, 41, 42, 62, 63, 83. The newest key vouches for
+    // everything.
     let export = directory.path().join("export.ndjson");
     log.tool.expect(0, &["export", "--database", &url, "-o", text_of(&export)]);
     for keys in [&[&*old, &*new, &*other][..], &[&*new, &*other], &[&*other]] {
@@ -215,7 +216,7 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
         assert!(said.contains(&format!("something vouches up to tree size {size}")), "{said}");
         assert!(!said.contains("TAMPERED"), "{said}");
     }
-    // One entry, for somebody who has an old key, the new one, or none.
+    // One entry, for a verifier with an old key, with the new key, or without a key.
     let (proof, entry) = (directory.path().join("proof"), directory.path().join("entry"));
     let prove = [
         "prove",
@@ -235,8 +236,8 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     }
     log.tool.expect(2, &verify_proof);
 
-    // A witness that was told follows; one that was not stops where the log says it, without an
-    // alarm and without following.
+    // A witness that has the new keys follows. A witness without them stops at the change, raises
+    // no alarm and does not follow.
     let told = log.witness(
         &state("told"),
         &["--key", &old, "--key", &new, "--key", &other, "--follow", OTHER],
@@ -257,7 +258,7 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
     assert!(last.output.contains("checkpoint 83: extends"), "{last:?}");
 }
 
-/// Without the old key's file the change goes on; it is only not signed with it.
+/// The key can be changed without the old key's file. The old key then does not sign the change.
 #[test]
 fn a_key_that_was_lost_is_changed_all_the_same() {
     let cluster = Cluster::start();
@@ -287,8 +288,8 @@ fn a_key_that_was_lost_is_changed_all_the_same() {
     assert_eq!(log.witness(&state, &["--key", &old, "--key", &new]).status, 0);
 }
 
-/// The worker is told by ALTER DATABASE, by a reload, and by a RESET: it never seals as somebody
-/// that it is not any more.
+/// The worker adopts a new key or origin after ALTER DATABASE, a reload and a RESET. It never seals
+/// with an outdated one.
 #[test]
 fn the_worker_takes_over_key_and_origin() {
     let cluster =

@@ -1,4 +1,4 @@
-//! The commands in `docs/lead-audit.md` do what the page says.
+//! Runs the commands in `docs/lead-audit.md`.
 
 use acceptance::{Answer, Cluster, LeadAudit, add_leads, app_database, call, seal, text_of};
 use std::fs;
@@ -17,7 +17,7 @@ fn the_round_on_the_page() {
     };
     let cluster = Cluster::start();
     drop(app_database(&cluster, "page"));
-    // Where it stands, the page has the log signed; the leads are written then.
+    // The leads are written after the page's commands that make the log sign.
     let at = commands.find("# Every night").unwrap();
     let (first, then) = commands.split_at(at);
     let directory = tempfile::tempdir().unwrap();
@@ -55,7 +55,7 @@ fn the_round_on_the_page() {
     assert_eq!(said.matches("INTACT up to tree size 100").count(), 3, "{said}");
     assert!(said.contains("INTACT: entry 42 is leaf 41"), "{said}");
     assert!(!directory.path().join("alarms").exists());
-    // Once more, as the next night does.
+    // The same commands in the next night.
     add_leads(&mut cluster.session("app", "page"), 101, 150);
     seal(&mut cluster.admin("page"));
     let said = run(&then
@@ -64,7 +64,7 @@ fn the_round_on_the_page() {
         .collect::<Vec<_>>()
         .join("\n"));
     assert!(said.contains("INTACT up to tree size 150"), "{said}");
-    // Another key, under another name.
+    // A new key with a new name.
     let at = of_another_key.find("# With only the old key").unwrap();
     let (first, then) = of_another_key.split_at(at);
     run(first);
@@ -83,6 +83,6 @@ fn the_round_on_the_page() {
     assert!(said.contains("COULD NOT TELL; something vouches up to tree size 151"), "{said}");
     assert!(said.contains("INTACT up to tree size 161"), "{said}");
     assert!(said.contains("checkpoint 161: extends the one before; cosigned"), "{said}");
-    // And a command that is not there says so.
+    // An unknown command is reported.
     assert_eq!(LeadAudit::new().run(&["no-such-command"]).status, 2);
 }

@@ -1,5 +1,5 @@
-//! `lead-audit` over TLS: it recognises a server as libpq does, by the connection string or by the
-//! environment. And what a server says does not control the terminal.
+//! `lead-audit` over TLS authenticates a server as libpq does, by the connection string or the
+//! environment. Text from a server does not control the terminal.
 
 use acceptance::{Cluster, LeadAudit, app_database, text_of};
 use std::fs;
@@ -17,7 +17,7 @@ fn openssl(arguments: &[&str]) {
     );
 }
 
-/// An authority's certificate, `NAME.crt`.
+/// Creates an authority's certificate, `NAME.crt`.
 fn authority(directory: &Path, name: &str) {
     let (key, certificate) =
         (directory.join(format!("{name}.key")), directory.join(format!("{name}.crt")));
@@ -47,7 +47,7 @@ fn a_server_is_recognised_as_libpq_does() {
     let path = |name: &str| directory.join(name).display().to_string();
     authority(&directory, "known");
     authority(&directory, "other");
-    // The server's certificate is by the first one, for a name that is not its own.
+    // The first authority signs the server's certificate. It is for another host name.
     openssl(&[
         "req",
         "-newkey",
@@ -91,7 +91,7 @@ fn a_server_is_recognised_as_libpq_does() {
         "listen_addresses = '127.0.0.1'".to_owned(),
         format!("port = {port}"),
     ]);
-    // Only over TLS.
+    // The server accepts connections over TLS only.
     let hba = cluster.data().join("pg_hba.conf");
     fs::write(&hba, "local all all trust\nhostssl all all 127.0.0.1/32 trust\n").unwrap();
     cluster.start_again();
@@ -114,7 +114,7 @@ fn a_server_is_recognised_as_libpq_does() {
         assert!(connects(&format!("sslmode={mode}"), &[]), "{mode}");
         assert!(connects("", &[("PGSSLMODE", mode)]), "{mode}");
     }
-    // With certificates of authorities `require` is `verify-ca`, which does not ask for the name.
+    // With certificates of authorities, `require` means `verify-ca`, which does not check the name.
     for mode in ["require", "verify-ca"] {
         for (roots, is_known) in [(&known, true), (&other, false), (&missing, false)] {
             assert_eq!(
@@ -139,10 +139,10 @@ fn a_server_is_recognised_as_libpq_does() {
         "the name is another one"
     );
     assert!(!connects("", &[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", &known)]));
-    // The connection string has the last word.
+    // The connection string has precedence over the environment.
     assert!(connects("sslmode=prefer", &[("PGSSLMODE", "verify-full"), ("PGSSLROOTCERT", &known)]));
     assert!(!connects("", &[("PGSSLMODE", "whatever")]));
-    // There is no TLS on a socket, whatever the environment says.
+    // A socket has no TLS, whatever the environment says.
     let url = format!(
         "host={} port={port} user=postgres dbname=tls",
         cluster.socket_directory().display()

@@ -1,6 +1,6 @@
-//! A witness follows a log: it keeps and cosigns what extends what it has seen, over restarts, a
-//! move to another database and its own death; and it raises the alarm when an old backup was
-//! restored, when history was written anew, and when signatures are wrong.
+//! A witness follows a log. It keeps and cosigns checkpoints that extend the kept one, across
+//! restarts, a move to another database and its own crash. It raises the alarm after the restore of
+//! an old backup, after a rewrite of history, and for wrong signatures.
 
 use acceptance::{
     Cluster, LeadAudit, Session, add_leads, app_database, call, seal, text_of, value,
@@ -46,7 +46,8 @@ impl Witnessed {
         witnessed
     }
 
-    /// A setting of a database is not part of its dump, nor of what a template gives.
+    /// Sets the key of a database again, because neither a dump nor a template contains the
+    /// settings of a database.
     fn sign(&self, database: &str) {
         let setting = format!(
             "ALTER DATABASE {database} SET lead_audit.signing_key_file = '{}'",
@@ -59,7 +60,7 @@ impl Witnessed {
         self.directory.path().join(name)
     }
 
-    /// Writes leads and seals them; gives the size of the tree.
+    /// Writes leads and seals them. Returns the size of the tree.
     fn grow(&mut self, database: &str, leads: u32) -> i64 {
         add_leads(&mut self.cluster.session("app", database), self.leads + 1, self.leads + leads);
         self.leads += leads;
@@ -105,7 +106,7 @@ impl Witnessed {
         fs::read_to_string(self.path("alarm")).expect("the alarm command has run")
     }
 
-    /// The live database becomes what a backup has.
+    /// Replaces the live database by a backup.
     fn restore(&self, backup: &str) {
         let mut postgres = self.cluster.admin("postgres");
         call(&mut postgres, "DROP DATABASE live");
@@ -128,7 +129,7 @@ fn what_extends_is_kept_cosigned_and_published() {
     witnessed.grow("live", 10);
     assert!(witnessed.look("live", 0).contains("checkpoint 10: the first one"));
     assert_eq!(witnessed.look("live", 0), "");
-    // Several at once: each is checked against the one before.
+    // Several new checkpoints at once: each is checked against the previous one.
     witnessed.grow("live", 300);
     witnessed.grow("live", 1);
     let said = witnessed.look("live", 0);
@@ -143,7 +144,7 @@ fn what_extends_is_kept_cosigned_and_published() {
             && published.contains("— witness.example.com "),
         "{published}"
     );
-    // Whoever verifies takes it from there, and trusts the witness.
+    // A verifier takes the checkpoint from that directory and trusts the witness.
     let url = witnessed.cluster.connection_string("postgres", "live");
     let published = witnessed.path("published");
     let verify = [
@@ -157,7 +158,7 @@ fn what_extends_is_kept_cosigned_and_published() {
     ];
     let with_witness = [&verify[..], &["--witness-key", &witnessed.witness_key]].concat();
     assert!(witnessed.tool.expect(0, &with_witness).contains("INTACT"));
-    // A signature of the log alone is none of the witness.
+    // The log's signature alone does not count as a witness's.
     let note: String =
         value(&mut witnessed.cluster.admin("live"), "SELECT lead_audit.latest_checkpoint()");
     let bare = witnessed.path("bare");
@@ -172,7 +173,7 @@ fn what_extends_is_kept_cosigned_and_published() {
         &witnessed.witness_key,
     ];
     witnessed.tool.expect(2, &not_cosigned);
-    // After a dump and a restore the history goes on, and the witness agrees.
+    // After a dump and a restore the history continues, and the witness agrees.
     let dump = witnessed.path("dump");
     witnessed.cluster.run("pg_dump", &["-Fc", "-f", text_of(&dump), "live"]);
     call(&mut witnessed.cluster.admin("postgres"), "CREATE DATABASE moved");
@@ -211,8 +212,8 @@ fn a_restored_backup_is_an_alarm_that_says_so() {
         assert!(alarm.contains(fact), "{fact} is not in\n{alarm}");
     }
     assert!(!alarm.contains("DATABASE_URL"), "{alarm}");
-    // It goes on saying so; and when the log has grown beyond what was witnessed, that it is
-    // another one.
+    // The witness repeats the alarm. When the log has grown beyond the witnessed size, the alarm
+    // reports a fork.
     witnessed.look("live", 1);
     witnessed.leads += 1000;
     witnessed.grow("live", 10);
@@ -232,7 +233,7 @@ fn a_restored_backup_is_an_alarm_that_says_so() {
         said.contains("history forked") && said.contains("another checkpoint of 50 leaves"),
         "{said}"
     );
-    // What was shown is kept, and nothing of it was cosigned.
+    // The evidence is kept, and no forked checkpoint was cosigned.
     let evidence = fs::read_dir(witnessed.path("state")).unwrap().filter(|entry| {
         entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("evidence-")
     });
@@ -278,7 +279,7 @@ fn history_written_anew_with_the_very_key_and_stripped_signatures_are_alarms() {
         said.contains("ALARM: history forked") && said.contains("agrees with nothing"),
         "{said}"
     );
-    // Somebody else's log under this witness's eyes.
+    // Another log at the location that this witness follows.
     let other = witnessed.path("other-key");
     let other_key = witnessed.tool.expect(0, &["keygen", "--name", ORIGIN, "-o", text_of(&other)]);
     let url = witnessed.cluster.connection_string("postgres", "live");
@@ -321,7 +322,7 @@ fn a_witness_outlives_the_server_and_its_own_death() {
     };
     let mut running = start(&witnessed);
     until_kept(&witnessed, 3);
-    // Two in one directory would cosign against each other.
+    // Two witnesses in one directory could cosign contradicting checkpoints.
     let second =
         witnessed.tool.run(&[witnessed.arguments("live"), vec!["--once".to_owned()]].concat());
     assert_eq!(second.status, 2);
@@ -331,7 +332,7 @@ fn a_witness_outlives_the_server_and_its_own_death() {
     let size = witnessed.grow("live", 4);
     until_kept(&witnessed, size);
     assert!(running.try_wait().unwrap().is_none(), "it is still running");
-    // SIGKILL, at whatever it is doing.
+    // SIGKILL at an arbitrary moment.
     running.kill().unwrap();
     running.wait().unwrap();
     let size = witnessed.grow("live", 5);
@@ -369,21 +370,21 @@ fn a_directory_of_checkpoints_is_followed_too() {
     assert!(witnessed.tool.expect(0, &follow).contains("checkpoint 5: the first one"));
     witnessed.back_up("backup");
     witnessed.grow("live", 5);
-    // Without the tree nothing proves it, so that it is not cosigned either.
+    // Without access to the tree there is no proof, so the checkpoint is not cosigned.
     let with_key = [&follow[..], &["--signing-key", text_of(&own)]].concat();
     let said = witnessed.tool.expect(0, &with_key);
     assert!(
         said.contains("checkpoint 10: not proven to extend the one before, and so not cosigned"),
         "{said}"
     );
-    // With it, it is.
+    // With access to the tree, it is cosigned.
     witnessed.grow("live", 5);
     let url = witnessed.cluster.connection_string("postgres", "live");
     let both = [&with_key[..], &["--database", &url]].concat();
     assert!(
         witnessed.tool.expect(0, &both).contains("checkpoint 15: extends the one before; cosigned")
     );
-    // Another history of the same log publishes in between.
+    // Meanwhile another history of the same log is published.
     witnessed.sign("backup");
     let setting =
         format!("ALTER DATABASE backup SET lead_audit.checkpoint_dir = '{}'", published.display());

@@ -1,5 +1,5 @@
-//! Where the server comes to a limit, a statement fails with an ordinary error, or goes on and each
-//! entry that it lacks is counted. No process ends.
+//! At a limit of the server, a statement fails with an ordinary error, or continues and each
+//! missing entry is counted. No process crashes.
 
 use acceptance::{Cluster, Session, assert_intact, call, faults, try_call, value};
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const ENTRIES: &str = "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'ok'";
 const UNWRITTEN: &str = "SELECT entries_not_written FROM lead_audit.stats";
 
-/// Every process that ended in another way than it should is in the server's log.
+/// Checks the server's log for processes that ended abnormally.
 fn assert_nothing_crashed(cluster: &Cluster, started: &str, admin: &mut Session) {
     assert_eq!(value::<String>(admin, "SELECT pg_postmaster_start_time()::text"), started);
     let log = cluster.log_text();
@@ -26,7 +26,7 @@ fn database(cluster: &Cluster, tables: &str) -> (Session, String) {
     (admin, started)
 }
 
-/// A session whose process can have so many bytes of address space more than it has now.
+/// Opens a session whose process can allocate at most this much more memory.
 fn short_of_memory(cluster: &Cluster, bytes: u64) -> Session {
     let mut session = cluster.admin("postgres");
     // Loads the library.
@@ -44,8 +44,8 @@ fn short_of_memory(cluster: &Cluster, bytes: u64) -> Session {
     session
 }
 
-/// Each row is recorded, or the statement fails, or the entry is counted as missing. How much
-/// memory is left when it ends is different each time, so that it ends in many places.
+/// Each row is recorded, or the statement fails, or the entry is counted as missing. The available
+/// memory varies, so that it runs out at many different places.
 #[test]
 fn a_process_that_runs_out_of_memory() {
     let cluster = Cluster::builder().preloaded().setting("max_wal_size = 8GB").start();
@@ -107,7 +107,7 @@ fn a_process_that_runs_out_of_memory() {
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM lead_audit.verify()"), 0);
 }
 
-/// The owner's cast to json raises an error that is longer than the memory that is left.
+/// The owner's cast to json raises an error whose message is longer than the available memory.
 #[test]
 fn an_error_longer_than_the_memory() {
     let cluster = Cluster::builder().preloaded().start();
@@ -131,14 +131,15 @@ fn an_error_longer_than_the_memory() {
     }
 }
 
-/// The worker looks through the types of a failing row. Their depth must not be that of its stack.
+/// The worker inspects the types of a rejected row. Deeply nested types must not exhaust its stack.
 #[test]
 fn twenty_thousand_nested_types() {
     const BLOCK: i32 = 200;
     const BLOCKS: i32 = 100;
     let cluster = Cluster::builder().preloaded().setting("fsync = off").start();
     let (mut admin, started) = database(&cluster, "SELECT 1");
-    // In blocks, which are then joined from the top: so the server's own recursion stays shallow.
+    // The types are made in blocks and joined from the top, so that the server's own recursion
+    // stays shallow.
     for block in 0..BLOCKS {
         let types = (1..BLOCK)
             .map(|one| format!("CREATE TYPE t{block}_{one} AS (a t{block}_{});", one - 1));
@@ -163,7 +164,7 @@ fn twenty_thousand_nested_types() {
 #[test]
 fn as_many_columns_as_a_table_can_have() {
     let cluster = Cluster::builder().preloaded().start();
-    // A tuple of more does not fit on a page.
+    // A wider tuple does not fit on a page.
     let columns: Vec<_> = (2..=1600).map(|i| format!("c{i} text")).collect();
     let (mut admin, started) = database(
         &cluster,
@@ -196,7 +197,7 @@ fn ten_thousand_nested_subtransactions() {
     call(&mut admin, &format!("BEGIN; {}; COMMIT", steps.join(";")));
     assert_eq!(value::<i64>(&mut admin, ENTRIES), DEPTH as i64);
     call(&mut admin, "DELETE FROM deep");
-    // Half of them are rolled back at once.
+    // Rolls back half of the savepoints at once.
     call(&mut admin, &format!("BEGIN; {}; ROLLBACK TO s{}; COMMIT", steps.join(";"), DEPTH / 2));
     assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM deep"), (DEPTH / 2 - 1) as i64);
     assert_eq!(value::<i64>(&mut admin, ENTRIES), (2 * DEPTH + DEPTH / 2 - 1) as i64);
@@ -205,8 +206,8 @@ fn ten_thousand_nested_subtransactions() {
     assert_intact(&mut admin);
 }
 
-/// One statement locks all of them, with the default max_locks_per_transaction. It has all of its
-/// entries, or fails with an ordinary error.
+/// One statement locks all tables, with the default max_locks_per_transaction. All its entries are
+/// written, or it fails with an ordinary error.
 #[test]
 fn thousands_of_watched_tables() {
     const TABLES: i64 = 3000;
@@ -250,8 +251,8 @@ fn thousands_of_watched_tables() {
     assert_nothing_crashed(&cluster, &started, &mut admin);
 }
 
-/// The table of locks, which all sessions share, is full but for a few entries: fewer each time, so
-/// that it comes to its end wherever the library or the statement itself takes a lock.
+/// The shared lock table is almost full, with fewer free entries in each round. It becomes full at
+/// every place where the library or the statement takes a lock.
 #[test]
 fn no_room_for_more_locks() {
     const TABLES: i64 = 30;
@@ -282,12 +283,12 @@ fn no_room_for_more_locks() {
                 (value(&mut admin, ENTRIES), value(&mut admin, UNWRITTEN));
             let mut filler = cluster.admin("postgres");
             let mut session = cluster.admin("postgres");
-            // What the session needs to run anything at all.
+            // The session takes the locks that every statement needs before the table fills up.
             call(&mut session, "SELECT count(*) FROM t0, lead_audit.stats");
             call(&mut filler, &format!("SELECT fill({room})"));
             let result = try_call(&mut session, &format!("BEGIN; {statements}; COMMIT"));
-            // Giving the locks free by a statement may take one. The end of the session, a moment
-            // later, takes none.
+            // A statement that releases the locks may need a lock itself, so the sessions end
+            // instead.
             drop((session, filler));
             let begin = Instant::now();
             while try_call(&mut admin, &format!("{ENTRIES}; {UNWRITTEN}")).is_err() {

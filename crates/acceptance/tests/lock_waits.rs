@@ -1,4 +1,5 @@
-//! What the worker of a database has to wait for, and how long the records of others wait with it.
+//! The locks for which a database's worker waits, and the delay that these waits cause for other
+//! records.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until,
@@ -24,8 +25,8 @@ fn duplicate(session: &mut Session) {
     assert_eq!(sqlstate(session, "INSERT INTO leads (id) VALUES ('taken')"), "23505");
 }
 
-/// A watched table that a session has for itself keeps the entries of other tables waiting for a
-/// moment, not for as long.
+/// A session that locks a watched table delays the entries of other tables for a moment, and not as
+/// long as it holds the lock.
 #[test]
 fn a_locked_table_keeps_the_others_waiting_once() {
     let (cluster, mut admin) = cluster("1h");
@@ -59,7 +60,7 @@ fn a_locked_table_keeps_the_others_waiting_once() {
     assert_intact(&mut admin);
 }
 
-/// The table's owner can lock its index without locking the table: that is what REINDEX does.
+/// The table's owner can lock its index without locking the table, as REINDEX does.
 #[test]
 fn a_locked_index_keeps_sealing_waiting_once() {
     let (cluster, mut admin) = cluster("1h");
@@ -87,8 +88,8 @@ fn a_locked_index_keeps_sealing_waiting_once() {
     assert_intact(&mut admin);
 }
 
-/// A worker that finds that the one before it has written all of the queue writes none of it again,
-/// and is woken by the next failure.
+/// If a worker finds that its predecessor has written all records of the queue, it writes none of
+/// them again. The next failure wakes it.
 #[test]
 fn what_was_written_before_a_crash() {
     let (cluster, mut admin) = cluster("1h");
@@ -102,7 +103,8 @@ fn what_was_written_before_a_crash() {
         LONG,
         "SELECT queued - written = 1 FROM lead_audit_internal.own_queue()",
     );
-    // As if the worker had been killed between its COMMIT and taking the record off the queue.
+    // As if the worker had been killed after its COMMIT and before it removed the record from the
+    // queue.
     call(
         &mut admin,
         "SET synchronous_commit = on; UPDATE lead_audit.queue_position SET position = position + 1",
@@ -127,7 +129,7 @@ fn what_was_written_before_a_crash() {
     );
 }
 
-/// Sealing that waits for a lock hears no call; then the queue is looked at.
+/// While sealing waits for a lock, the worker misses its wakeup. It reads the queue after the wait.
 #[test]
 fn a_call_that_comes_while_sealing_waits() {
     let (cluster, mut admin) = cluster("12s");
@@ -142,8 +144,8 @@ fn a_call_that_comes_while_sealing_waits() {
     wait_until(&mut admin, SOON, "SELECT queued = written AND queued = 1 FROM lead_audit.stats");
 }
 
-/// Failing rows can be a hundred times as large as in the queue, where values are as compressed as
-/// in the table that they come from.
+/// Rejected rows can be a hundred times larger than in the queue, where values stay compressed as
+/// in their table.
 #[test]
 fn many_large_rows_do_not_need_much_memory() {
     let (cluster, mut admin) = cluster("1h");
@@ -177,7 +179,7 @@ fn many_large_rows_do_not_need_much_memory() {
     assert_eq!(value::<i64>(&mut admin, whole), 1500);
 }
 
-/// A table that somebody has locked keeps the check from mending that table only, and it says so.
+/// If a session has locked a table, the check repairs the other tables and reports this one.
 #[test]
 fn a_lock_keeps_the_check_from_one_table() {
     let (cluster, mut admin) = cluster("1h");
@@ -187,8 +189,7 @@ fn a_lock_keeps_the_check_from_one_table() {
          ALTER EVENT TRIGGER lead_audit_ddl DISABLE",
     );
     let mut owner = cluster.admin("waits");
-    // As if these commands had got past the guard. Long before the next check the one table is
-    // locked.
+    // As if these commands had got past the guard. One table is locked long before the next check.
     call(
         &mut owner,
         "BEGIN; CREATE TABLE ca () INHERITS (a); CREATE TABLE cb () INHERITS (b); COMMIT;

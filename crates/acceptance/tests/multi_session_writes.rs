@@ -1,13 +1,13 @@
-//! Ways to write that take real sessions: savepoints, constraints that wait for COMMIT, writers
-//! that meet on a row, DDL of one session under the prepared statements of another, logical
-//! replication. Each with the exact entries.
+//! Writes that need several sessions: savepoints, deferred constraints, writers that meet on a row,
+//! DDL under another session's prepared statements, logical replication. Each test expects exact
+//! entries.
 
 use acceptance::{
     Cluster, Session, assert_intact, assert_trail_gives_table, call, sqlstate, value,
 };
 use std::time::{Duration, Instant};
 
-/// A database with the extension.
+/// Creates a database with the extension.
 fn database(cluster: &Cluster, name: &str) -> Session {
     call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name} TEMPLATE template0"));
     let mut admin = cluster.admin(name);
@@ -15,7 +15,7 @@ fn database(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// Some columns of the log's entries above an id, in order.
+/// Columns of the log's entries above an id, in order.
 fn entries(admin: &mut Session, columns: &str, above: i64) -> Vec<String> {
     let rows = admin.query(
         &format!(
@@ -59,7 +59,7 @@ fn savepoints_and_what_waits_for_commit() {
          SAVEPOINT d; INSERT INTO t VALUES (4, 0); RELEASE d; COMMIT;
          BEGIN; SAVEPOINT e; DELETE FROM t; RELEASE e; ROLLBACK",
     );
-    // A statement that fails within a savepoint, and the transaction goes on.
+    // A statement fails within a savepoint, and the transaction continues.
     call(&mut admin, "BEGIN; SAVEPOINT s");
     assert_eq!(sqlstate(&mut admin, "INSERT INTO t VALUES (5, 0), (4, 0)"), "23505");
     call(&mut admin, "ROLLBACK TO s; INSERT INTO t VALUES (6, 0); COMMIT");
@@ -100,7 +100,7 @@ fn writers_that_meet_on_a_row() {
          CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20);
          SELECT lead_audit.enable('t'), lead_audit.enable('p')",
     );
-    // READ COMMITTED: who had to wait looks at the row again, as the other left it.
+    // READ COMMITTED: a session that waited reads the row again as the other session left it.
     for (first, second, expected) in [
         (
             "UPDATE t SET n = n + 1, by = 'first'",
@@ -143,7 +143,7 @@ fn writers_that_meet_on_a_row() {
             "{first}; {second}"
         );
     }
-    // A row that has moved to another partition is not found again there: Postgres says so.
+    // After a row has moved to another partition, PostgreSQL raises an error for a waiting update.
     call(&mut admin, "INSERT INTO p VALUES (1, 0)");
     let above = last(&mut admin);
     let (mut one, mut other) = (cluster.admin("meeting"), cluster.admin("meeting"));
@@ -171,12 +171,13 @@ fn serializable_transactions_that_are_tried_again() {
         &mut admin,
         "CREATE TABLE t (id int PRIMARY KEY, n bigint); SELECT lead_audit.enable('t'); INSERT INTO t SELECT g, 0 FROM generate_series(1, 5) g",
     );
-    // Each adds the sum of all rows to one of them: a result that depends on what the others did.
+    // Each session adds the sum of all rows to one row, so the result depends on the other
+    // sessions.
     let (done, retries) = std::thread::scope(|scope| {
         let writers: Vec<_> = (1..=4)
             .map(|writer: i64| {
                 let mut session = cluster.admin("serializable");
-                // Once in a thousand times the sum is the value that the row has.
+                // Occasionally the sum leaves a row's value unchanged.
                 call(&mut session, "SET lead_audit.log_unchanged = on");
                 scope.spawn(move || {
                     let mut retries = 0_u32;
@@ -216,7 +217,7 @@ fn serializable_transactions_that_are_tried_again() {
     assert_intact(&mut admin);
 }
 
-/// What one session has prepared, cached and planned, another changes the table under.
+/// A session changes the table under the prepared, cached and planned statements of another.
 #[test]
 fn ddl_of_another_session() {
     let cluster = Cluster::start();
@@ -279,7 +280,7 @@ fn ddl_of_another_session() {
     }
     let history: i64 = value(&mut admin, "SELECT count(*) FROM lead_audit.history('t', '1')");
     assert_eq!(history, 3 + 2 * 10, "under every key that the row has had");
-    // Watching that ends and begins again under a cached plan; a table that is replaced by another.
+    // Watching ends and begins again under a cached plan. Another table replaces the table.
     let above = last(&mut admin);
     call(&mut admin, "SELECT lead_audit.disable('t')");
     call(&mut writer, "EXECUTE change('unseen')");
@@ -307,7 +308,7 @@ fn partitions_detached_concurrently() {
         "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
          SELECT lead_audit.enable('p'); INSERT INTO p VALUES (1)",
     );
-    // Not in a transaction: one statement at a time.
+    // DETACH CONCURRENTLY cannot run in a transaction block, so it is a statement of its own.
     call(&mut admin, "ALTER TABLE p DETACH PARTITION p1 CONCURRENTLY");
     call(&mut admin, "INSERT INTO p1 VALUES (2); TRUNCATE p1");
     assert_eq!(
@@ -322,7 +323,7 @@ fn partitions_detached_concurrently() {
         "p on, p1 on"
     );
 
-    // One that has to wait for a reader is in between for as long.
+    // While DETACH CONCURRENTLY waits for a reader, the partition is half detached.
     call(
         &mut admin,
         "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20); INSERT INTO p VALUES (11)",
@@ -347,7 +348,8 @@ fn partitions_detached_concurrently() {
     assert_intact(&mut admin);
 }
 
-/// What comes over logical replication was recorded where it was written: here only on request.
+/// Writes that logical replication applies were recorded at their source. Here they are recorded
+/// only on request.
 #[test]
 fn logical_replication_into_a_watched_table() {
     for preloaded in [false, true] {
@@ -405,7 +407,7 @@ fn logical_replication_into_a_watched_table() {
             "INSERT | p2 | 11",
             "UPDATE | p1 | 1",
             "UPDATE | p2 | 11",
-            // The subscriber is told of an UPDATE, and carries the move out itself.
+            // The subscriber receives an UPDATE and carries out the move itself.
             "DELETE | p1 | 1",
             "INSERT | p2 | 12",
             "DELETE | p2 | 11",
@@ -415,7 +417,7 @@ fn logical_replication_into_a_watched_table() {
         ];
         let columns = "operation, table_name, coalesce(row_key->>'id', details->>'row_count')";
         assert_eq!(entries(&mut admin, columns, 0), of_p, "preloaded: {preloaded}");
-        // On request, from then on; values are those of the rows.
+        // Recorded on request from now on, with the values of the rows.
         call(&mut admin, "SELECT lead_audit.enable('t', replica => true)");
         let above = last(&mut admin);
         call(

@@ -1,5 +1,5 @@
-//! NOTIFY can be made to fail by any session that may connect. Sealing, the files and the server's
-//! log do not depend on it, and what could not be sent is sent later.
+//! Any session that may connect can make NOTIFY fail. Sealing, the files and the server's log do
+//! not depend on NOTIFY, and missed notifications are sent later.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, assert_tree_whole, call, seal,
@@ -27,7 +27,7 @@ fn cluster(settings: &[&str]) -> (Cluster, Session) {
     (cluster, admin)
 }
 
-/// How many checkpoints have a file.
+/// The number of checkpoints that have a file.
 fn files(cluster: &Cluster) -> usize {
     let folders =
         fs::read_dir(cluster.directory().join("checkpoints")).expect("the directory can be read");
@@ -60,7 +60,7 @@ fn sealing_goes_on(cluster: &Cluster, admin: &mut Session, is_full: bool, end: i
         LONG,
         "SELECT publishing_errors > 0 AND last_publishing_error LIKE 'NOTIFY: %' FROM lead_audit.stats",
     );
-    // A file is there a moment after its commit.
+    // The file of a checkpoint is written a moment after its commit.
     let (begin, checkpoints) = (
         Instant::now(),
         value::<i64>(admin, "SELECT count(*) FROM lead_audit.checkpoint") as usize,
@@ -78,7 +78,8 @@ fn sealing_goes_on(cluster: &Cluster, admin: &mut Session, is_full: bool, end: i
     assert_eq!(value::<String>(admin, status), if is_full { "off" } else { "on" });
 
     end();
-    // Who begins to listen reads all that is still in the queue. To ask for its usage has PostgreSQL drop what nobody waits for.
+    // A new listener reads everything that is still in the queue. The query for the usage makes
+    // PostgreSQL drop notifications that no session waits for.
     wait_until(admin, LONG, "SELECT pg_notification_queue_usage() < 0.5");
     let mut listener = cluster.session("app", "heard");
     call(&mut listener, "LISTEN lead_audit_checkpoint");
@@ -108,7 +109,7 @@ fn sealing_goes_on_without_notify() {
     });
 }
 
-/// Sealing with the queue of notifications full, as anybody can have it.
+/// Sealing while the notification queue is full. Any role can fill it.
 fn full_queue(settings: &[&str]) {
     let (cluster, mut admin) = cluster(settings);
     let mut listener = cluster.session("app", "postgres");
@@ -116,7 +117,7 @@ fn full_queue(settings: &[&str]) {
     call(&mut listener, "BEGIN; SELECT 1");
     let mut app = cluster.session("app", "postgres");
     let begin = Instant::now();
-    // Each takes a page of the queue.
+    // Each notification fills a page of the queue.
     let fill = |number: u32| {
         format!(
             "SELECT count(pg_notify('noise', repeat('x', 4200) || g)) FROM generate_series(1, {number}) g"

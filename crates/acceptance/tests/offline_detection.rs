@@ -1,8 +1,8 @@
-//! Somebody with all rights, the key file included, and full knowledge of the format: each way of
-//! rewriting history is found by verification from outside, with the public key and one kept
-//! checkpoint, and an honest database never is.
+//! The tamperer is a superuser with the key file and full knowledge of the format. Verification
+//! from outside, with the public key and one kept checkpoint, finds each rewrite of history, and
+//! never faults an honest database.
 //!
-//! `LEAD_AUDIT_ACCEPTANCE_TAMPERINGS` attempts are made; by default 30.
+//! `LEAD_AUDIT_ACCEPTANCE_TAMPERINGS` sets the number of attempts; by default 30.
 
 use acceptance::{
     Cluster, LeadAudit, Random, Session, add_leads, app_database, call, seal, setting, text_of,
@@ -10,14 +10,14 @@ use acceptance::{
 };
 use std::fs;
 
-/// What the tamperer switches off first.
+/// Disables the guards.
 const UNGUARDED: &str = "ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL; ALTER TABLE lead_audit.checkpoint DISABLE TRIGGER ALL;
     ALTER TABLE lead_audit.tree_tile DISABLE TRIGGER ALL; ALTER TABLE lead_audit.tree_edge DISABLE TRIGGER ALL;
     ALTER TABLE lead_audit.tree DISABLE TRIGGER ALL; ALTER TABLE lead_audit.leaf_range DISABLE TRIGGER ALL;
     ALTER TABLE lead_audit.open_gap DISABLE TRIGGER ALL;";
 
-/// Lets the extension itself write an entry with this id, as if it had always been there: its
-/// checksum is right.
+/// Makes the extension itself write an entry with this id and a correct checksum, as if it had
+/// always existed.
 fn forge(id: i64) -> String {
     format!(
         "DELETE FROM lead_audit.entry WHERE id = {id};
@@ -39,17 +39,17 @@ fn forge_leaf(id: i64) -> String {
     )
 }
 
-/// Between statements of two transactions.
+/// Separates two transactions.
 const THEN: &str = "-- then --";
 
-/// Builds the whole tree anew, signed with the very key.
+/// Rebuilds the whole tree, signed with the log's key.
 const RESEAL: &str = "-- then --
     TRUNCATE lead_audit.checkpoint, lead_audit.tree_tile, lead_audit.tree_edge, lead_audit.leaf_range, lead_audit.open_gap;
     UPDATE lead_audit.tree SET tree_size = 0, looked_to = 0, open_gaps = 0, waits_for = '{}';
     SELECT lead_audit.seal();";
 
-/// One attempt: its name, the statements, and what has to be said of it. `gap` is an id that a
-/// rolled-back transaction left.
+/// One attempt: its name, its statements, and the expected message. `gap` is the id of a
+/// rolled-back transaction.
 fn attempt(number: u64, id: i64, other: i64, gap: i64) -> (&'static str, String, String) {
     let entry = |kind: &str| format!("{kind}: entry {id}:");
     match number % 16 {
@@ -190,7 +190,7 @@ fn each_attempt_is_found_and_nothing_else_is() {
             answer.contains(&said),
             "attempt {number}: {name} (entry {id}): {said:?} is not in\n{answer}"
         );
-        // No entry is named that was left alone, when the attempt was on one.
+        // If the attempt concerned single entries, no other entry is named.
         for line in answer.lines().filter(|line| {
             line.starts_with("changed: entry ") || line.starts_with("missing: entry ")
         }) {

@@ -1,6 +1,6 @@
-//! The pages of reference under docs/ say what is so: their examples are run (scripts/pages.py),
-//! and their lists of settings, functions, views and columns are held against the catalog.
-//! Messages: scripts/messages.py, behind `make check`.
+//! Tests the reference pages under docs/: runs their examples (scripts/pages.py), and compares
+//! their lists of settings, functions, views and columns with the catalog. `make check` compares
+//! the messages (scripts/messages.py).
 
 use acceptance::{Cluster, Session, call};
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Pages of docs/ whose examples are run here.
+/// Pages of docs/ whose examples this test runs.
 const RUN_HERE: &[&str] = &[
     "install",
     "quick-start",
@@ -20,7 +20,7 @@ const RUN_HERE: &[&str] = &[
     "upgrade",
     "removal",
 ];
-/// Those that have tests of their own.
+/// Pages that other tests run.
 const RUN_ELSEWHERE: &[&str] = &["clients", "lead-audit", "FORMAT"];
 
 fn root() -> PathBuf {
@@ -35,7 +35,7 @@ fn page(name: &str) -> String {
 fn run(page: &str) {
     let cluster = Cluster::builder().preloaded().start();
     let directory = tempfile::tempdir().expect("a directory for the shell's files");
-    // The command lead-audit, too, where there is one.
+    // The command lead-audit is on the PATH if it was built.
     let command = std::env::var_os("LEAD_AUDIT_COMMAND").map(PathBuf::from);
     let command = command.as_deref().and_then(Path::parent).unwrap_or(cluster.bin());
     let path = format!(
@@ -119,7 +119,7 @@ fn admin(cluster: &Cluster) -> Session {
     admin
 }
 
-/// The cells of the tables' rows that begin with a name in backticks.
+/// The cells of table rows that begin with a name in backticks.
 fn rows(text: &str) -> Vec<Vec<String>> {
     let rows = text.lines().filter(|line| line.starts_with("| `"));
     rows.map(|line| {

@@ -1,11 +1,11 @@
-//! pg_upgrade: the trail goes to the next major version as it is, and is gone on with there.
+//! pg_upgrade moves the trail unchanged to the next major version, where it continues.
 
 use acceptance::populated_database::{self, Trail, assert_restored};
 use acceptance::{Builder, Cluster, Session, assert_trail_gives_table, call, value};
 use std::path::PathBuf;
 
-/// The extension's members. The row types of its tables are some where CREATE EXTENSION made them,
-/// but not where pg_upgrade did.
+/// The extension's members. CREATE EXTENSION records the row types of its tables as members, and
+/// pg_upgrade does not.
 fn members(admin: &mut Session) -> String {
     value(
         admin,
@@ -21,7 +21,8 @@ fn upgrade(mode: &[&str], builder: fn() -> Builder) {
     let old = builder().start();
     drop(populated_database::make(&old, "app_db"));
     let mut admin = old.admin("app_db");
-    // pg_upgrade's dump switches it on with all others, as pg_dump's does: that is its way.
+    // pg_upgrade's dump enables the disabled trigger like all others, as pg_dump's does. This is
+    // its normal behaviour.
     call(&mut admin, "SELECT lead_audit.enable('\"switched off\"')");
     call(
         &mut admin,
@@ -55,14 +56,14 @@ fn upgrade(mode: &[&str], builder: fn() -> Builder) {
     assert_eq!(members(&mut admin), members_before);
     assert_eq!(value::<i64>(&mut admin, "SELECT last_value FROM lead_audit.entry_id_seq"), id);
     assert_eq!(value::<String>(&mut admin, identities), watched);
-    // Whom a right was given has it.
+    // Granted rights survive.
     call(&mut admin, "SET ROLE auditor; SELECT count(*) FROM lead_audit.log; RESET ROLE");
     drop(admin);
-    // Oids stay, too, so that not even relation differs.
+    // pg_upgrade keeps oids, so that even the column relation is equal.
     assert_restored(&new, "app_db", &before);
     assert_trail_gives_table(&mut new.admin("app_db"), "leads");
 
-    // A new database there: what the extension does at CREATE EXTENSION works as well.
+    // CREATE EXTENSION works in a new database of the upgraded cluster.
     drop(populated_database::make(&new, "made_here"));
     populated_database::assert_watched_as_before(&new, "made_here");
     assert_trail_gives_table(&mut new.admin("made_here"), "leads");

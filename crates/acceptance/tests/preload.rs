@@ -1,5 +1,5 @@
-//! The library comes into a session when a watched table is first written to, or with the server.
-//! What the session was told before then counts, as far as it is allowed.
+//! The library is loaded with the server, or in a session at its first write to a watched table.
+//! Settings from before the load count, as far as the session may change them.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, setting, sqlstate, try_call, value,
@@ -7,12 +7,12 @@ use acceptance::{
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// Both ways in which the library can come.
+/// Both ways to load the library.
 fn clusters() -> [(bool, Cluster); 2] {
     [(false, Cluster::start()), (true, Cluster::builder().preloaded().start())]
 }
 
-/// Who wrote the row with this id, as its entry says.
+/// The context of the row with this id, from its entry.
 fn context(admin: &mut Session, id: &str) -> Vec<Option<String>> {
     let rows = admin
         .query(
@@ -28,14 +28,14 @@ fn some(values: [&str; 4]) -> Vec<Option<String>> {
     values.iter().map(|value| (!value.is_empty()).then(|| (*value).to_owned())).collect()
 }
 
-/// Whether something of the library's is in this session: its settings are then known.
+/// Whether the library is loaded in this session. Its settings are then known.
 fn is_loaded(session: &mut Session) -> bool {
     value::<i64>(session, "SELECT count(*) FROM pg_settings WHERE name = 'lead_audit.batch_memory'")
         == 1
 }
 
-/// A session's first statement, during which the library is loaded where it is not there yet,
-/// writes its entries together: not each in a subtransaction of its own.
+/// A session's first statement may load the library. It writes its entries as one batch, and not
+/// each in its own subtransaction.
 #[test]
 fn the_first_statement_of_a_session_writes_its_entries_together() {
     for (preloaded, cluster) in clusters() {
@@ -119,7 +119,7 @@ fn context_set_before_the_library_comes_is_recorded() {
         assert_eq!(context(&mut admin, "third"), some(["", "", "", ""]));
         assert_eq!(app.warnings(), [""; 0]);
 
-        // From the connection string, as a pool does it.
+        // From the connection string, as a connection pool sets it.
         let mut pool = cluster.client_program("psql");
         pool.env("PGOPTIONS", "-c lead_audit.user_id=pool -c lead_audit.request_id=r-3")
             .env("PGUSER", "app");
@@ -176,7 +176,7 @@ fn values_that_are_not_allowed_are_refused_or_dropped_with_a_warning() {
             assert_eq!(sqlstate(&mut app, &set), "22023", "the library is there now");
         }
 
-        // A misspelt name is an error as soon as somebody can know.
+        // A misspelt name raises an error as soon as the library is loaded.
         let mut app = cluster.session("app", "bad");
         let misspelt = "SET lead_audit.userid = 'u-1'";
         if preloaded {
@@ -239,7 +239,7 @@ fn an_application_cannot_switch_auditing_off_in_advance() {
             );
             assert_eq!(sqlstate(&mut app, &set), "42501");
         }
-        // Nor for its next session.
+        // Neither for its next session.
         for sql in [
             "ALTER ROLE app SET lead_audit.enabled = off",
             "ALTER DATABASE off SET lead_audit.enabled = off",
@@ -276,9 +276,9 @@ fn a_superuser_can_switch_per_database_and_role() {
             &mut admin,
             "ALTER TABLE lead_audit.entry ADD CONSTRAINT no_poison CHECK (row_key->>'id' <> 'poison')",
         );
-        // Preloaded, there are others besides: of what failed, and of what could not be written.
+        // With the library preloaded, there are also entries of failures and gaps.
         let entries = "SELECT count(*) FROM lead_audit.entry WHERE outcome = 'ok'";
-        // As a superuser does it who may not have the library in the session either.
+        // A superuser may change the setting from a session without the library.
         let mut fresh = cluster.admin("postgres");
         let mut before: i64 = value(&mut admin, entries);
         let mut expect = |more: i64, what: &str| {
@@ -394,7 +394,7 @@ fn the_first_statement_of_a_session_is_audited_whatever_it_is() {
             before = now;
         }
 
-        // COPY, and its entries are there for the transaction itself.
+        // COPY, whose entries the transaction itself can read.
         let mut first = cluster.admin("first");
         let mut transaction = first.transaction().expect("BEGIN");
         let mut copy = transaction.copy_in("COPY leads (id) FROM STDIN").expect("COPY begins");
@@ -413,8 +413,8 @@ fn the_first_statement_of_a_session_is_audited_whatever_it_is() {
     }
 }
 
-/// The launcher looks into each new database, and must not forget one to which the extension comes
-/// in that moment.
+/// The launcher inspects each new database. It must not miss an extension that is created at that
+/// moment.
 #[test]
 fn a_database_that_gets_the_extension_at_once_has_its_worker() {
     let cluster = Cluster::builder().preloaded().start();
@@ -423,7 +423,8 @@ fn a_database_that_gets_the_extension_at_once_has_its_worker() {
         let name = format!("new_{number}");
         call(&mut postgres, &format!("CREATE DATABASE {name}"));
         let mut admin = cluster.admin(&name);
-        // Later and later after the database, so that it meets the look sooner or later.
+        // The delay after the creation of the database varies, so that some rounds meet the
+        // launcher's inspection.
         std::thread::sleep(Duration::from_millis(number * 3 % 61));
         call(&mut admin, "CREATE EXTENSION lead_audit");
         let begin = Instant::now();

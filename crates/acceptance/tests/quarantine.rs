@@ -1,5 +1,5 @@
-//! A worker that dies while it makes an entry of a record does not meet that record again. It is
-//! killed here while it waits for a lock, at each step where it can be made to wait.
+//! A worker that dies while it writes a record's entry does not try that record again. The tests
+//! kill the worker at each step where a lock can make it wait.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until,
@@ -39,7 +39,8 @@ fn signal(pid: i32, signal: &str) {
     );
 }
 
-/// One failure that the session knows the row of, or of whose table nothing but the text tells.
+/// Fails a statement: one whose row the session knows, or one whose table is known only from the
+/// text.
 fn fail(session: &mut Session, request: &str, by_text: bool) {
     call(session, &format!("SET lead_audit.request_id = '{request}'"));
     if by_text {
@@ -49,7 +50,8 @@ fn fail(session: &mut Session, request: &str, by_text: bool) {
     }
 }
 
-/// Stops the worker between two transactions: in one it could hold the lock that a test needs.
+/// Stops the worker between two transactions. Within a transaction it could hold the lock that a
+/// test needs.
 fn stop(session: &mut Session, worker: i32) {
     let is_idle = format!("SELECT xact_start IS NULL FROM pg_stat_activity WHERE pid = {worker}");
     loop {
@@ -63,8 +65,8 @@ fn stop(session: &mut Session, worker: i32) {
     }
 }
 
-/// Lets a statement fail while the worker stands still, takes a lock that survives a crash, and
-/// kills the worker when it has come as far as that lock.
+/// Stops the worker, fails a statement, takes a lock that survives a crash, lets the worker run
+/// into the lock, and kills it there.
 fn kill_at(cluster: &Cluster, lock: &str, request: &str, by_text: bool) {
     let mut session = connect(cluster);
     wait_until(&mut session, LONG, "SELECT queued = written + dropped FROM lead_audit.stats");
@@ -78,7 +80,7 @@ fn kill_at(cluster: &Cluster, lock: &str, request: &str, by_text: bool) {
     wait_for_crash(&mut session);
 }
 
-/// The postmaster ends all sessions when a process has crashed, a moment later.
+/// After a crash of a process, the postmaster ends all sessions a moment later.
 fn wait_for_crash(session: &mut Session) {
     let begin = Instant::now();
     while session.batch_execute("SELECT 1").is_ok() {
@@ -87,7 +89,7 @@ fn wait_for_crash(session: &mut Session) {
     }
 }
 
-/// How many entries a request has, and how many lines in the server's log.
+/// The number of a request's entries, and of its lines in the server's log.
 fn found(cluster: &Cluster, admin: &mut Session, request: &str) -> (i64, usize) {
     let entries = value(
         admin,
@@ -121,7 +123,7 @@ fn a_record_that_a_worker_died_of_is_not_tried_again() {
         ("taking an entry", "LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE"),
     ] {
         for by_text in [false, true] {
-            // By its text alone the row is not known, so the table is not opened.
+            // The text alone does not tell the row, so the worker does not open the table.
             if by_text && step == "opening the table" {
                 continue;
             }
@@ -144,13 +146,13 @@ fn a_record_that_a_worker_died_of_is_not_tried_again() {
     }
 }
 
-/// While it writes several records together nobody knows which of them it dies of: each is written
-/// on its own then.
+/// If a worker dies while it writes several records together, the fatal record is unknown. The next
+/// worker writes each record on its own.
 #[test]
 fn records_that_a_worker_wrote_together_are_tried_once_more_each_on_its_own() {
     let (cluster, admin) = cluster();
     drop(admin);
-    // Reading the position is not in the way, noting it is.
+    // This lock permits reading the position and blocks its update.
     kill_at(&cluster, "LOCK TABLE lead_audit.queue_position IN SHARE MODE", "together", false);
     let mut admin = connect(&cluster);
     wait_until(&mut admin, LONG, WORKER);
@@ -167,7 +169,7 @@ fn records_that_a_worker_wrote_together_are_tried_once_more_each_on_its_own() {
     assert_intact(&mut admin);
 }
 
-/// A worker that another process's crash ends is not to blame a record for it.
+/// A worker that ends because another process crashed does not put its record into quarantine.
 #[test]
 fn a_crash_of_another_process_quarantines_nothing() {
     let (cluster, admin) = cluster();

@@ -1,7 +1,7 @@
-//! Eight sessions that fail as fast as they can: every failure is an entry, or in the server's log
-//! and counted, whatever is killed meanwhile.
+//! Eight sessions fail statements as fast as they can. Every failure becomes an entry, or is in the
+//! server's log and counted, whatever process is killed meanwhile.
 //!
-//! `LEAD_AUDIT_ACCEPTANCE_SECONDS` says for how long.
+//! `LEAD_AUDIT_ACCEPTANCE_SECONDS` sets the duration.
 
 use acceptance::{Cluster, Session, app_database, assert_intact, call, setting, value};
 use std::collections::BTreeMap;
@@ -15,8 +15,8 @@ fn wait_until(session: &mut Session, condition: &str) {
     acceptance::wait_until(session, Duration::from_secs(120), condition);
 }
 
-/// Fails until told to stop; returns how often each request did that the server answered. A lost
-/// connection is made anew.
+/// Fails statements until told to stop, and reconnects after a lost connection. Returns the number
+/// of failures that the server reported for each request.
 fn fail_on(
     cluster: &Cluster,
     round: u64,
@@ -42,7 +42,7 @@ fn fail_on(
                 .expect_err("it is taken");
             match error.code() {
                 Some(code) if code.code() == "23505" => count += 1,
-                // The server went: whether this one had failed before, nobody knows.
+                // The connection was lost, so it is unknown whether this statement had failed.
                 _ => break,
             }
         }
@@ -51,7 +51,7 @@ fn fail_on(
     failed
 }
 
-/// How often each request's failure is in the log, and how often in the server's.
+/// The number of failures of each request in the log, and in the server's log.
 fn found(cluster: &Cluster, admin: &mut Session) -> (BTreeMap<String, i64>, BTreeMap<String, i64>) {
     let rows = admin.query(
         "SELECT request_id, count(*) FROM lead_audit.entry WHERE outcome = 'failed' GROUP BY 1",
@@ -82,8 +82,8 @@ fn assert_all_there(
             (entries.get(request).copied().unwrap_or(0), logged.get(request).copied().unwrap_or(0));
         totals = (totals.0 + entries, totals.1 + logged);
         let there = entries + logged;
-        // One that was under way when the session was killed may be there without its client
-        // knowing that it failed.
+        // A statement that was running when its session was killed may have been recorded without
+        // its client knowing.
         let right = there == count || !exact && there == count + 1;
         assert!(
             right,
@@ -93,10 +93,10 @@ fn assert_all_there(
     totals
 }
 
-/// Of a session that was killed one more failure may count than its client was told of.
+/// For a session that was killed, one more failure may count than its client knows of.
 const SESSIONS_ENDED: &str = "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'app'";
 
-/// The queue is large enough to fill, and small enough that it does.
+/// A queue that is small enough to become full.
 fn flood_cluster(queue: &str) -> (Cluster, Session) {
     let cluster = Cluster::builder()
         .preloaded()
@@ -211,8 +211,8 @@ fn whatever_is_killed_meanwhile() {
     }
 }
 
-/// Each transaction of the worker waits for the disk, and has the application's wait: of a flood it
-/// writes many records in one.
+/// Each transaction of the worker waits for the disk, and delays those of the application. In a
+/// flood, the worker writes many records in one transaction.
 #[test]
 fn a_flood_takes_few_transactions_and_a_lone_failure_no_time() {
     let (cluster, mut admin) = flood_cluster("16MB");
@@ -226,14 +226,14 @@ fn a_flood_takes_few_transactions_and_a_lone_failure_no_time() {
     let count = "SELECT count(DISTINCT xmin::text) FROM lead_audit.entry WHERE outcome = 'failed'";
     let transactions: i64 = value(&mut admin, count);
     println!("{failures} failures in {seconds} s were written in {transactions} transactions");
-    // Ten a second, some more while the flood begins and while it ends, one for each 4,000 or 4 MB
-    // of a worker that lags behind.
+    // Ten transactions a second, some more at the beginning and the end of the flood, and one for
+    // each 4,000 records or 4 MB if the worker lags behind.
     assert!(
         transactions <= 10 * seconds + 30 + failures / 2_000,
         "{transactions} transactions in {seconds} s"
     );
 
-    // It is over: the worker rests no more.
+    // After the flood, the worker does not rest any more.
     let mut app = cluster.session("app", "flood");
     let mut delays = Vec::new();
     for number in 0..21 {
@@ -257,7 +257,7 @@ fn a_flood_takes_few_transactions_and_a_lone_failure_no_time() {
     assert!(delays[10] < Duration::from_millis(100), "{delays:?}");
 }
 
-/// The worker need not be at work when the server is shut down: it may rest between two turns.
+/// The worker may be resting between two rounds when the server shuts down.
 #[test]
 fn a_shutdown_does_not_wait_for_the_worker_to_rest() {
     let (cluster, _) = flood_cluster("16MB");

@@ -1,6 +1,5 @@
-//! CREATE EXTENSION and DROP EXTENSION in the life of a database: in whatever order with its
-//! schemas and tables, again after it was dropped, rolled back; before the eyes of sessions that
-//! are open all the time.
+//! CREATE EXTENSION and DROP EXTENSION in a database: before or after its schemas and tables, again
+//! after a drop, rolled back, and while other sessions stay open.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, assert_trail_gives_table, call,
@@ -25,7 +24,8 @@ fn it_is_dropped_and_made_again_while_sessions_write() {
         let first: i64 = value(&mut admin, ENTRIES);
         assert_eq!(first, 30);
 
-        // Its triggers depend on it: without CASCADE nothing ends by accident.
+        // The triggers depend on the extension, so that a DROP without CASCADE cannot end auditing
+        // by accident.
         assert_eq!(sqlstate(&mut admin, "DROP EXTENSION lead_audit"), "2BP01");
         call(&mut admin, "BEGIN; DROP EXTENSION lead_audit CASCADE; ROLLBACK");
         write(&mut app, 21);
@@ -34,8 +34,8 @@ fn it_is_dropped_and_made_again_while_sessions_write() {
 
         for round in 0..2 {
             call(&mut admin, "DROP EXTENSION lead_audit CASCADE");
-            // Postgres leaves the schema of the control file, empty. The one that the extension
-            // made goes with it.
+            // Postgres leaves the empty schema of the control file. The schema that the extension
+            // created is dropped with it.
             assert!(value::<bool>(
                 &mut admin,
                 "SELECT to_regnamespace('lead_audit_internal') IS NULL"
@@ -49,7 +49,7 @@ fn it_is_dropped_and_made_again_while_sessions_write() {
             );
             assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM pg_event_trigger"), 0);
             write(&mut app, 100 * round + 41);
-            // What is rolled back is as if it had never been, for the session that did it too.
+            // A rolled-back CREATE EXTENSION leaves nothing behind, in the same session either.
             call(
                 &mut admin,
                 "BEGIN; CREATE EXTENSION lead_audit; INSERT INTO leads (id) VALUES ('gone'); ROLLBACK",
@@ -80,7 +80,7 @@ fn the_worker_follows_a_new_log() {
     for round in 0..2 {
         write(&mut app, 100 * round + 1);
         let begin = Instant::now();
-        // It seals by itself.
+        // The worker seals.
         while value::<i64>(
             &mut admin,
             "SELECT coalesce(max(tree_size), 0) FROM lead_audit.checkpoint",
@@ -103,7 +103,7 @@ fn schemas_and_tables_come_in_any_order() {
         call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name}"));
         cluster.admin(name)
     };
-    // Its schema is its own, and not to be moved.
+    // The extension's schema is fixed and cannot be changed.
     let mut admin = database("elsewhere");
     call(&mut admin, "CREATE SCHEMA other");
     for statement in
@@ -120,7 +120,7 @@ fn schemas_and_tables_come_in_any_order() {
         );
     }
 
-    // A schema of a superuser's that is there already is used; what is in it stays.
+    // An existing schema of a superuser is used, and its content stays.
     let mut admin = database("schema_first");
     call(
         &mut admin,
@@ -142,8 +142,8 @@ fn schemas_and_tables_come_in_any_order() {
         "leads is not on this search_path: nothing is watched"
     );
 
-    // One in which a name is taken is not, and nothing is left half made. The internal schema is
-    // never taken over, whoever made it.
+    // A schema in which a name is taken is refused, and nothing is left half made. An existing
+    // internal schema is never used, whoever created it.
     for taken in [
         "CREATE SCHEMA lead_audit_internal",
         "DROP SCHEMA lead_audit; CREATE SCHEMA lead_audit_internal AUTHORIZATION pg_database_owner",
@@ -159,7 +159,7 @@ fn schemas_and_tables_come_in_any_order() {
         assert_eq!(value::<i64>(&mut admin, "SELECT count(*) FROM pg_depend WHERE deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'lead_audit')"), 0);
     }
 
-    // Whatever is on the search_path, and wherever lead_audit stands on it.
+    // With any search_path, and with lead_audit anywhere in it.
     for (number, path) in [
         "lead_audit, crm, public",
         "crm, lead_audit",

@@ -1,9 +1,9 @@
-//! The library of version 1.0 as it was released, and the update to this version: with SQL objects
-//! of another version than its own, each library records writes or refuses. upgrade.rs tests the
-//! rest of the update, with this version's library only.
+//! Tests the library of version 1.0 as released, and the update to this version. With SQL objects
+//! of the other version, each library records writes or refuses them. upgrade.rs tests the update
+//! with this version's library.
 //!
-//! Needs a copy of the installation whose library may be exchanged, and the released package:
-//! `scripts/test.sh released`.
+//! Needs the released package, and a copy of the installation in which the test may replace the
+//! library: `scripts/test.sh released`.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, value,
@@ -20,7 +20,7 @@ fn variable(name: &str) -> PathBuf {
         .into()
 }
 
-/// A directory of an installation.
+/// Asks pg_config for a directory.
 fn ask(pg_config: &Path, option: &str) -> PathBuf {
     let output = Command::new(pg_config).arg(option).output().expect("pg_config can be run");
     String::from_utf8(output.stdout).expect("UTF-8").trim().into()
@@ -51,8 +51,8 @@ impl Package {
         all.into_iter().filter(|(_, name)| name.starts_with("lead_audit")).collect()
     }
 
-    /// Installs it in place of another one, as a package manager does: a session that has loaded
-    /// the other library keeps its file.
+    /// Installs the package over another one as a package manager does: a session that has loaded
+    /// the old library keeps its file.
     fn install_over(&self, other: &Package) {
         for (directory, name) in other.names() {
             fs::remove_file(directory.join(name)).expect("the file can be removed");
@@ -94,7 +94,7 @@ fn update(preloaded: bool) {
         format!("55000 the library lead_audit 1.0 cannot work with SQL objects of version {THIS}");
 
     new.install_over(&installed);
-    // A session that has loaded the library of 1.0 goes on, and cannot update.
+    // A session with the library of 1.0 loaded continues. It cannot run the update.
     call(&mut app, "UPDATE leads SET source = 'a' WHERE created_by = 'user-1'");
     assert_eq!(refused(&mut admin, "ALTER EXTENSION lead_audit UPDATE"), refusal);
     assert_eq!(version(&mut admin), "1.0");
@@ -107,7 +107,7 @@ fn update(preloaded: bool) {
         app = cluster.session("app", "db");
     }
 
-    // One that has the new library works with the SQL objects of 1.0, and can.
+    // A session with the new library works with the SQL objects of 1.0. It can run the update.
     let mut admin = cluster.admin("db");
     call(&mut admin, "UPDATE leads SET source = 'b' WHERE created_by = 'user-2'");
     assert!(seal(&mut admin) > sealed);
@@ -115,7 +115,8 @@ fn update(preloaded: bool) {
     call(&mut admin, "ALTER EXTENSION lead_audit UPDATE");
     assert_eq!(version(&mut admin), THIS);
 
-    // The session with the library of 1.0 still records writes, and touches nothing else.
+    // After the update, the session with the library of 1.0 still records writes, and does nothing
+    // else.
     call(
         &mut app,
         "INSERT INTO leads (id) VALUES ('c'); UPDATE leads SET source = 'c' WHERE id = 'c'; DELETE FROM leads WHERE id = 'c'",
@@ -142,7 +143,7 @@ fn update(preloaded: bool) {
 #[test]
 #[ignore = "needs the released package: scripts/test.sh released"]
 fn the_update_from_the_released_library() {
-    // One after the other: both exchange the files of one installation.
+    // Not in parallel: both rounds replace the files of one installation.
     for preloaded in [false, true] {
         update(preloaded);
     }

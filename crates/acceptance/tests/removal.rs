@@ -1,5 +1,5 @@
-//! What DROP EXTENSION leaves: nothing. Held against pg_dump and the number of rows in every
-//! catalog of PostgreSQL's, before and after.
+//! DROP EXTENSION leaves nothing behind. The test compares pg_dump's output and the row counts of
+//! all PostgreSQL catalogs before and after.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, value,
@@ -25,8 +25,8 @@ fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// How many rows each catalog has, those that all databases share among them; statistics are
-/// autovacuum's. Read in a session of its own, which knows nothing of before.
+/// The number of rows in each catalog, shared ones included. Leaves out statistics, which
+/// autovacuum writes. Uses a new session, which has nothing cached.
 fn catalogs(cluster: &Cluster, database: &str) -> BTreeMap<String, i64> {
     let mut admin = cluster.admin(database);
     let names =
@@ -44,7 +44,7 @@ fn catalogs(cluster: &Cluster, database: &str) -> BTreeMap<String, i64> {
         .collect()
 }
 
-/// The database as pg_dump sees it, without what is random in it.
+/// The output of pg_dump, without its random parts.
 fn dump(cluster: &Cluster, database: &str) -> String {
     let text = cluster.run("pg_dump", &["-U", "postgres", database]);
     text.lines()
@@ -53,7 +53,7 @@ fn dump(cluster: &Cluster, database: &str) -> String {
         .join("\n")
 }
 
-/// Files below a directory that have the extension's name.
+/// Files below a directory whose name contains the extension's name.
 fn files_of_it(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).expect("the data directory can be read").flatten() {
@@ -67,7 +67,7 @@ fn files_of_it(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A database that never had the extension: the table `leads`, two others, a role.
+/// Creates a database that never had the extension: the table `leads`, two other tables, a role.
 fn bare(cluster: &Cluster, name: &str) -> Session {
     let mut admin = app_database(cluster, name);
     call(&mut admin, "DROP EXTENSION lead_audit CASCADE; DROP SCHEMA lead_audit");
@@ -75,7 +75,7 @@ fn bare(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// Everything that the extension does once: entries, a failure, a rolled-back transaction, DDL, a
+/// Uses each feature of the extension once: entries, a failure, a rolled-back transaction, DDL, a
 /// checkpoint, rights, settings.
 fn use_it(admin: &mut Session, app: &mut Session, preloaded: bool) {
     call(
@@ -120,7 +120,8 @@ fn nothing_is_left_in_the_database() {
                 assert_eq!(value::<i64>(&mut admin, WORKERS), 1);
             }
             if round == 0 {
-                // By the book: without CASCADE, once nothing is watched.
+                // The documented way: DROP EXTENSION without CASCADE, when no table is watched any
+                // more.
                 for table in ["leads", "crm.accounts", "crm.parted"] {
                     assert!(
                         value::<bool>(&mut admin, &format!("SELECT lead_audit.disable('{table}')")),
@@ -133,8 +134,8 @@ fn nothing_is_left_in_the_database() {
             }
             call(&mut admin, "DROP SCHEMA lead_audit");
 
-            // Sessions from before go on, the one that had a context too, and nothing that they
-            // write is an entry anywhere.
+            // Sessions from before the drop continue, also the one with a context. Their writes
+            // create no entries.
             call(
                 &mut app,
                 "INSERT INTO crm.accounts VALUES (1); UPDATE crm.accounts SET gone = true",
@@ -170,8 +171,7 @@ fn nothing_is_left_in_the_database() {
     }
 }
 
-/// Drops the extension while the worker is at each of its tasks. Neither waits for the other in a
-/// circle.
+/// Drops the extension during each of the worker's tasks. The two never deadlock.
 #[test]
 fn never_a_deadlock_with_the_worker() {
     let cluster = Cluster::builder()

@@ -1,11 +1,10 @@
-//! The same writes leave the same bytes, and so the same checksums, on each major version of
+//! The same writes produce the same bytes, and so the same checksums, on each major version of
 //! PostgreSQL.
 //!
-//! What an entry says of its time and place differs from one run to the next: id, transaction,
-//! time, process, oid, and the identity of the table. The others are compared, and the checksum
-//! that they give with those set to fixed values, with the lines of `same_checksums.txt`.
-//! `LEAD_AUDIT_ACCEPTANCE_WRITE=1` writes that file, for when the rows of `many_types.sql` are
-//! others.
+//! Some columns differ between runs: id, transaction, time, process, oid, and the watch id. The
+//! test sets them to fixed values, computes the checksum with them, and compares it and the other
+//! columns with the lines of `same_checksums.txt`. `LEAD_AUDIT_ACCEPTANCE_WRITE=1` writes that file
+//! after a change of `many_types.sql`.
 
 use acceptance::{Cluster, assert_intact, call, value, verify_with_python};
 use ledger::{Entry, key_hash};
@@ -14,7 +13,7 @@ use std::path::Path;
 const WRITES: &str = include_str!("../sql/many_types.sql");
 const EXPECTED: &str = include_str!("same_checksums.txt");
 
-/// Stands for the identity that the table got by chance.
+/// Replaces the table's random watch id.
 const WATCH_ID: [u8; 16] = *b"a watched table!";
 
 #[test]
@@ -23,13 +22,12 @@ fn the_same_writes_have_the_same_checksums_on_each_version() {
     call(&mut cluster.admin("postgres"), "CREATE DATABASE same");
     let mut admin = cluster.admin("same");
     call(&mut admin, "CREATE EXTENSION lead_audit");
-    // One by one: of DDL the entry has the text of the query.
+    // One statement at a time, because a DDL entry contains the text of the whole query.
     for statement in WRITES.split_inclusive(";\n") {
         call(&mut admin, statement);
     }
     assert_eq!(admin.warnings(), [""; 0]);
-    // Each one's own checksum, by two verifiers, so that what is put together below is what is
-    // stored.
+    // Two verifiers check the stored checksums first, so that the values below are the stored ones.
     assert_intact(&mut admin);
     let verdict = verify_with_python(&cluster, "same");
     assert!(verdict.satisfied && verdict.entries > 0, "{verdict:?}");

@@ -1,6 +1,6 @@
-//! What sessions and table owners can do to the library that runs in their server process and in
-//! the worker: an ordinary error at most. A session that stays connected from the beginning to the
-//! end proves that no process has crashed, since the postmaster ends all sessions then.
+//! Sessions and table owners can cause ordinary errors at most in the library, which runs in their
+//! server process and in the worker. A session that stays connected throughout the test proves that
+//! no process has crashed, because the postmaster then ends all sessions.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until,
@@ -23,7 +23,7 @@ fn cluster() -> (Cluster, Session) {
     (cluster, admin)
 }
 
-/// The record names a relation that its own transaction has made and dropped again.
+/// The record names a relation that its own transaction has created and dropped.
 #[test]
 fn a_failure_in_a_table_that_is_dropped_at_once() {
     let (_cluster, mut admin) = cluster();
@@ -45,8 +45,8 @@ fn a_failure_in_a_table_that_is_dropped_at_once() {
     assert_intact(&mut admin);
 }
 
-/// A message of control characters is six times as long in JSON: longer than a record, a line of
-/// the log or a buffer can be.
+/// A message of control characters is six times as long in JSON, which exceeds the limits of a
+/// record, a log line and a buffer.
 const HUGE_MESSAGE: &str = "RAISE EXCEPTION '%', repeat(E'\\x01', 180000000)";
 
 #[test]
@@ -103,7 +103,7 @@ fn a_commit_after_a_gap_with_a_huge_message() {
     assert_intact(&mut admin);
 }
 
-/// Code of a table owner's: it runs as that owner in the owner's session, and nowhere else.
+/// Code of a table owner. It runs as that owner in the owner's session, and nowhere else.
 const FOREIGN_CODE: &str = "
     CREATE TABLE spy (who text);
     CREATE FUNCTION hang(why text) RETURNS void LANGUAGE plpgsql AS $$
@@ -137,7 +137,7 @@ fn the_worker_runs_no_code_of_a_table_owner() {
             .replace("DOMAIN name", "DOMAIN public.name")
             .replace("id name", "id public.name"),
     );
-    // No baseline: that would run the code as the owner, in this session.
+    // Without a baseline, which would run the code as the owner in this session.
     call(&mut admin, "SELECT lead_audit.enable('moods')");
     assert_eq!(
         sqlstate(&mut app, "INSERT INTO moods VALUES ('b', 'sad', ROW(1, '{glad}'), -1)"),
@@ -159,7 +159,7 @@ fn the_worker_runs_no_code_of_a_table_owner() {
     assert!(!cluster.log_text().contains("has no audit entry"));
 }
 
-/// Attempts count only if their transaction was committed.
+/// Attempts count only if their transaction is committed.
 #[test]
 fn entries_that_are_not_written_are_counted_at_commit() {
     let (cluster, mut admin) = cluster();
@@ -194,8 +194,8 @@ fn entries_that_are_not_written_are_counted_at_commit() {
     );
 }
 
-/// Each of these reaches hooks, callbacks or functions of the library's, in a session that has
-/// looked up nothing yet.
+/// Each statement reaches hooks, callbacks or functions of the library, in a session that has
+/// nothing cached.
 const STATEMENTS: &[&str] = &[
     "INSERT INTO leads (id) VALUES (gen_random_uuid())",
     "INSERT INTO leads (id) VALUES ('taken')",
@@ -261,8 +261,8 @@ enum Interruption {
     Terminate,
 }
 
-/// For each catalog and table: while it is locked, sessions run the statements and are interrupted
-/// in their wait for it.
+/// For each catalog and table: while it is locked, sessions that run the statements wait for it and
+/// are interrupted.
 #[test]
 fn an_interruption_at_any_catalog_access_is_an_ordinary_error() {
     let (cluster, mut admin) = cluster();
@@ -275,7 +275,7 @@ fn an_interruption_at_any_catalog_access_is_an_ordinary_error() {
          SELECT lead_audit.enable('parts')",
     );
     let mut holder = cluster.admin("up");
-    // What the holder needs while it holds its lock, looked up before.
+    // Caches the functions that the holder calls while it holds its lock.
     call(&mut holder, "SELECT pg_cancel_backend(0), pg_terminate_backend(0), pg_sleep(0)");
     for (number, table) in LOCKED.iter().enumerate() {
         for interruption in [
@@ -284,8 +284,8 @@ fn an_interruption_at_any_catalog_access_is_an_ordinary_error() {
             Interruption::Cancel,
             Interruption::Terminate,
         ] {
-            // Each kind of interruption meets each statement and each table, if not all three
-            // together.
+            // Each kind of interruption meets each statement and each table, but not every
+            // combination of the three.
             let some = STATEMENTS
                 .iter()
                 .enumerate()
@@ -346,7 +346,7 @@ fn interrupt<'a>(
         };
         if let Some(function) = signal {
             std::thread::sleep(Duration::from_millis(150));
-            // Several times: a statement of several parts goes on after what it caught.
+            // Signals repeatedly, because a statement may catch the error and continue.
             while threads.iter().any(|thread| !thread.is_finished()) {
                 for pid in &pids {
                     call(holder, &format!("SELECT {function}({pid})"));
@@ -371,7 +371,7 @@ fn interrupt<'a>(
     }
 }
 
-/// A database without the extension has nothing to wait for.
+/// A database without the extension has no catalog to wait for.
 #[test]
 fn a_database_without_the_extension_does_not_wait_for_its_catalog() {
     let (cluster, _admin) = cluster();

@@ -1,5 +1,4 @@
-//! A hot standby: the trail can be read and verified on it, and when it takes over, the trail goes
-//! on where it was.
+//! A hot standby: the trail can be read and verified on it. After a promotion the trail continues.
 
 use acceptance::populated_database::{self, Trail, assert_watched_as_before};
 use acceptance::{
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const DATABASE: &str = "app_db";
 
-/// Waits until a query on the standby gives true.
+/// Waits until a query on the standby returns true.
 fn wait_until(cluster: &Cluster, database: &str, query: &str) {
     let begin = Instant::now();
     while !value::<bool>(&mut cluster.admin(database), query) {
@@ -20,7 +19,7 @@ fn wait_until(cluster: &Cluster, database: &str, query: &str) {
     }
 }
 
-/// Waits until the standby has everything that the primary has written.
+/// Waits until the standby has replayed everything that the primary has written.
 fn wait_for_replay(primary: &Cluster, standby: &Cluster) {
     let written: String =
         value(&mut primary.admin("postgres"), "SELECT pg_current_wal_lsn()::text");
@@ -38,7 +37,7 @@ fn it_shows_and_verifies_the_trail() {
     assert_eq!(Trail::of(&mut reader), before);
     assert_intact(&mut reader);
 
-    // What is written goes on arriving, to sessions that are there already.
+    // Open sessions on the standby see new writes.
     let key = format!("{:0>32}", "2a");
     call(
         &mut primary.session("app", DATABASE),
@@ -68,7 +67,7 @@ fn it_shows_and_verifies_the_trail() {
     }
     assert_intact(&mut reader);
 
-    // Checkpoints come with the entries, and are proved here as there.
+    // Checkpoints are replicated with the entries, and proofs work on both servers.
     let size: i64 = value(&mut primary.admin(DATABASE), "SELECT lead_audit.seal()");
     wait_for_replay(&primary, &standby);
     assert_eq!(value::<i64>(&mut reader, "SELECT tree_size FROM lead_audit.stats"), size);
@@ -86,7 +85,7 @@ fn it_shows_and_verifies_the_trail() {
     }
     assert_intact(&mut reader);
 
-    // What would write is refused as everything is on a standby.
+    // Functions that write are refused as on every standby.
     for statement in [
         "SELECT lead_audit.seal()",
         "SELECT lead_audit.enable('leads')",
@@ -118,8 +117,7 @@ fn it_takes_over_where_the_trail_was() {
     call(&mut admin, "ALTER ROLE app SET synchronous_commit = remote_apply");
     let past_ids: i64 = value(&mut admin, "SELECT max(id) FROM lead_audit.entry");
 
-    // The primary dies while it is written to. What was acknowledged is on the standby, with its
-    // entries.
+    // The primary dies during writes. Acknowledged writes are on the standby with their entries.
     let acknowledged = AtomicBool::new(false);
     let committed: Vec<(String, i64)> = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3)
@@ -182,8 +180,8 @@ fn it_takes_over_where_the_trail_was() {
     );
     // As many as in populated_database.rs: a row that moves to another partition is one UPDATE.
     assert_eq!(new - again, 6);
-    // A sequence is written to the WAL 32 values ahead, which the one who takes over does not use
-    // again.
+    // The WAL records a sequence 32 values ahead, and the promoted standby does not use those
+    // values.
     assert!(lowest <= taken_over + 33, "{taken_over} is followed by {lowest}");
     assert_eq!(
         value::<i64>(&mut admin, "SELECT count(*) - count(DISTINCT id) FROM lead_audit.entry"),

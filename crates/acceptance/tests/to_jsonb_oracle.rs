@@ -1,5 +1,4 @@
-//! What an entry says of a row is what `to_jsonb(row)` gives under UTC, whatever settings the
-//! writer had.
+//! An entry's row image equals `to_jsonb(row)` under UTC, whatever settings the writer had.
 
 use acceptance::{
     Cluster, Random, Session, app_database, assert_intact, assert_trail_gives_table, call,
@@ -34,7 +33,7 @@ const INTERVAL_STYLES: [&str; 4] = ["sql_standard", "iso_8601", "postgres_verbos
 const FLOAT_DIGITS: [&str; 4] = ["-15", "0", "1", "3"];
 const BYTEA_OUTPUTS: [&str; 2] = ["escape", "hex"];
 
-/// For each column expressions that give its values; {} is a random number.
+/// For each column, expressions for its values. {} stands for a random number.
 const VALUES: [(&str, &[&str]); 46] = [
     ("b", &["true", "false", "NULL"]),
     ("i2", &["-32768", "32767", "({} % 100)::int2", "NULL"]),
@@ -195,7 +194,7 @@ fn entries_have_the_values_of_to_jsonb() {
         VALUES.len() + 2,
         "each column has values here, but for the key and the generated one"
     );
-    // A server need not be built with xml.
+    // A server may be built without xml.
     let left_out =
         if try_call(&mut admin, "SELECT '<a/>'::xml").is_ok() { None } else { Some("x") };
     std::thread::scope(|scope| {
@@ -208,7 +207,7 @@ fn entries_have_the_values_of_to_jsonb() {
     for table in ["everything", "leads"] {
         assert_trail_gives_table(&mut admin, table);
     }
-    // The oracle is only as good as what it was asked.
+    // The comparison proves something only if the written values were varied.
     let written: String = value(
         &mut admin,
         "SELECT string_agg(operation || ' ' || (n > 300), ', ' ORDER BY operation)

@@ -1,4 +1,4 @@
-//! Transactions in two phases: entries are the transaction's, whoever ends it and when.
+//! Two-phase commit: entries belong to the transaction, whoever ends it and whenever.
 
 use acceptance::{
     Cluster, add_leads, app_database, assert_intact, assert_trail_gives_table, call, value,
@@ -35,7 +35,7 @@ fn entries_come_and_go_with_the_prepared_transaction() {
         "nothing of a prepared transaction is visible"
     );
 
-    // Ended by somebody else, whose context it does not get.
+    // Another session ends the transaction. Its context does not appear in the entries.
     call(&mut admin, "SET lead_audit.user_id = 'somebody else'");
     call(&mut admin, "COMMIT PREPARED 'committed'");
     expected += 102;

@@ -1,6 +1,7 @@
 //! ALTER EXTENSION lead_audit UPDATE from every released version. An upgraded database equals a new
-//! one and keeps its trail, and sessions write all the while. Before the update, the new library
-//! works with the old SQL objects. A dump of a released version is restored into this one.
+//! one and keeps its trail, and sessions write during the update. Before the update, the new
+//! library works with the old SQL objects. A dump of a released version can be restored into this
+//! version.
 
 use acceptance::{
     Cluster, Session, add_leads, app_database, assert_intact, call, seal, sqlstate, unsealed, value,
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The version that an update without TO leads to, as the control file has it.
+/// The version that an update without TO leads to, from the control file.
 const THIS: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 const CATALOG: &str = include_str!("../sql/catalog.sql");
 
@@ -49,8 +50,8 @@ fn released() -> Vec<String> {
     versions
 }
 
-/// The ways from one version to this one: in one statement, and, where there are versions between,
-/// each with a statement of its own.
+/// The update paths from a version to this one: one statement, and, if there are versions between,
+/// one statement for each step.
 fn ways(from: &str) -> Vec<Vec<String>> {
     let straight = vec!["ALTER EXTENSION lead_audit UPDATE".to_owned()];
     let later = released()
@@ -63,7 +64,7 @@ fn ways(from: &str) -> Vec<Vec<String>> {
     if steps.len() > 1 { vec![straight, steps] } else { vec![straight] }
 }
 
-/// A database of the application's that is still at an earlier version.
+/// Creates the application's database at an earlier version.
 fn database_of(version_then: &str, cluster: &Cluster, name: &str) -> Session {
     let mut admin = app_database(cluster, name);
     call(
@@ -80,7 +81,7 @@ fn version(admin: &mut Session) -> String {
     value(admin, "SELECT extversion FROM pg_extension WHERE extname = 'lead_audit'")
 }
 
-/// Over what was written up to some entry.
+/// A digest of the entries up to an id.
 fn digest(admin: &mut Session, last: i64) -> String {
     value(
         admin,
@@ -91,7 +92,7 @@ fn digest(admin: &mut Session, last: i64) -> String {
     )
 }
 
-/// Makes a database in a few statements, and returns what its catalog says.
+/// Runs statements in a new database and returns a description of its catalog.
 fn catalog_after(cluster: &Cluster, name: &str, statements: &[String]) -> BTreeSet<String> {
     call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name}"));
     let mut admin = cluster.admin(name);
@@ -152,7 +153,7 @@ fn the_trail_stays_and_goes_on() {
     }
 }
 
-/// What fails has an entry, the first or a later one, where the library is preloaded.
+/// A failed statement has an entry, at once or later, if the library is preloaded.
 fn fails_and_is_kept(app: &mut Session, admin: &mut Session, number: i64) {
     assert_eq!(sqlstate(app, "INSERT INTO leads (id) VALUES (NULL)"), "23502");
     let begin = Instant::now();
@@ -172,7 +173,7 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
     let mut app = cluster.session("app", name);
     add_leads(&mut app, 1, 500);
 
-    // Everything works with the old objects.
+    // All features work with the old objects.
     call(
         &mut app,
         "UPDATE leads SET is_deleted = true WHERE created_by = 'user-1'; DELETE FROM leads WHERE created_by = 'user-2'",
@@ -209,7 +210,7 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
     let watching = "SELECT md5(string_agg(concat_ws(' ', watch_id, table_schema, table_name, soft_delete_column, state, enabled_at, ended_at, baseline_at), ' ' ORDER BY watch_id)) FROM lead_audit.watch";
     let watching_before: String = value(&mut admin, watching);
 
-    // Sessions write before, during and after the update; those that were open all the time, too.
+    // Sessions write before, during and after the update. Some stay open throughout.
     let (stop, written) = (AtomicBool::new(false), AtomicBool::new(false));
     let changes: i64 = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3)
@@ -270,7 +271,7 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
     assert_intact(&mut admin);
     call(&mut admin, "DELETE FROM another; INSERT INTO leads SELECT * FROM leads LIMIT 0");
 
-    // Whom the administrator gave rights has them.
+    // Granted rights survive.
     call(
             &mut admin,
             "SET ROLE auditor; SELECT * FROM lead_audit.log LIMIT 1; SELECT * FROM lead_audit.history('leads', 'at last'); SELECT * FROM lead_audit.verify();
@@ -279,7 +280,7 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
     assert!(admin.batch_execute("SET ROLE auditor; SELECT lead_audit.disable('leads')").is_err());
 }
 
-/// Before the update, anybody who may create schemas can make one that has the name of the
+/// Before the update, any role that may create schemas can create one with the name of the
 /// extension's second schema.
 #[test]
 fn a_schema_of_somebody_else_is_neither_used_nor_taken_over() {

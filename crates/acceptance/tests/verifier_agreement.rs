@@ -1,5 +1,5 @@
-//! What was once reported wrongly, or not at all: each case as verify(), the command (of the
-//! database and of an export) and Python see it, with the log's key.
+//! Cases that were once reported wrongly or not at all. Each case is verified with the log's key by
+//! verify(), by the command on the database and on an export, and by Python.
 
 use acceptance::{
     Answer, Cluster, LeadAudit, Session, add_leads, app_database, assert_intact, call,
@@ -21,7 +21,7 @@ struct Signed {
 }
 
 impl Signed {
-    /// A signed log of 40 leaves in two checkpoints, with the guards off.
+    /// A signed log of 40 leaves in two checkpoints, with the guards disabled.
     fn start() -> Self {
         let cluster = Cluster::start();
         let tool = LeadAudit::new();
@@ -64,8 +64,8 @@ impl Signed {
         path
     }
 
-    /// Kind and id of what verify() says; and the one exit status of the command and of Python,
-    /// with all that they said.
+    /// The kinds and ids from verify(), the common exit status of the command and Python, and their
+    /// whole output.
     #[track_caller]
     fn answers(&mut self) -> (Vec<(Option<i64>, String)>, i32, String) {
         let rows = self.admin.query("SELECT id, fault FROM lead_audit.verify()", &[]).unwrap();
@@ -104,7 +104,7 @@ fn the_newest_note_of_a_signed_log_under_another_name() {
     let (server, status, said) = log.answers();
     assert!(server.iter().any(|(_, fault)| fault == "signature"), "{server:?}");
     assert_eq!(status, 1, "{said}");
-    // One proof, and a witness.
+    // A proof and a witness.
     let (proof, entry) = (log.directory.path().join("proof"), log.directory.path().join("entry"));
     let url = log.url();
     log.tool.expect(
@@ -165,7 +165,7 @@ fn an_entry_ahead_of_the_sequence() {
         "{}",
         before.2
     );
-    // Writes go on beyond it, each in a transaction of its own and together, and lose nothing.
+    // Later writes pass the forged id, in separate transactions and in one, and lose nothing.
     for lead in 41..44 {
         add_leads(&mut log.cluster.session("app", "cases"), lead, lead);
     }
@@ -209,7 +209,7 @@ fn exports_that_fail_or_hold_nothing() {
     let mut log = Signed::start();
     let url = log.url();
     let path = |name: &str| log.directory.path().join(name);
-    // Without rights, or without the extension: no file is left, with --resume neither.
+    // Without rights or without the extension, no file is left, not even with --resume.
     call(&mut log.admin, "CREATE ROLE nobody_special LOGIN");
     let poor = log.cluster.connection_string("nobody_special", "cases");
     let plain = log.cluster.connection_string("postgres", "postgres");
@@ -223,7 +223,7 @@ fn exports_that_fail_or_hold_nothing() {
             assert!(!file.exists(), "{answer:?}");
         }
     }
-    // A selection of nothing.
+    // An empty selection.
     let nothing = path("nothing.ndjson");
     log.tool.expect(
         0,
@@ -231,13 +231,13 @@ fn exports_that_fail_or_hold_nothing() {
     );
     log.tool.expect(2, &["verify", text_of(&nothing), "--key", &log.key]);
     assert_eq!(python(&["--key", &log.key, text_of(&nothing)]).status, 2);
-    // Another version.
+    // An unknown version.
     let later = path("later.ndjson");
     let text = fs::read_to_string(&nothing).unwrap().replace("\"version\":1", "\"version\":2");
     fs::write(&later, text).unwrap();
     log.tool.expect(2, &["verify", text_of(&later), "--key", &log.key]);
     assert_eq!(python(&["--key", &log.key, text_of(&later)]).status, 2);
-    // What was not sealed in one part and is in the next counts once.
+    // An entry that is unsealed in one part and sealed in the next counts once.
     let parts = path("parts.ndjson");
     for leads in [(41, 45), (46, 47)] {
         add_leads(&mut log.cluster.session("app", "cases"), leads.0, leads.1);
@@ -250,7 +250,7 @@ fn exports_that_fail_or_hold_nothing() {
             .expect(0, &["verify", text_of(&parts), "--key", &log.key])
             .contains("2 not sealed yet")
     );
-    // A device stays one.
+    // The export writes to a device and does not replace it.
     log.tool.expect(
         0,
         &["prove", "--database", &url, "--id", "3", "-o", "/dev/null", "--entry", "/dev/null"],

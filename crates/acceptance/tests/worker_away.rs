@@ -1,11 +1,11 @@
-//! Who may create databases, or owns one, cannot keep the worker of a database away: it seals, and
-//! writes what failed.
+//! A role that may create databases or owns one cannot keep the database's worker away: the worker
+//! seals and writes records.
 
 use acceptance::{Cluster, Session, app_database, call, sqlstate, value, wait_until};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Each command that fails holds the database for five seconds.
+/// Each failing command blocks the database for five seconds.
 const LONG: Duration = Duration::from_secs(300);
 const WORKER: &str = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND datname = 'kept'";
 
@@ -21,7 +21,7 @@ fn cluster() -> (Cluster, Session) {
     (cluster, admin)
 }
 
-/// A new entry is sealed, and a failure written.
+/// Checks that a new entry is sealed and that a failure is recorded.
 fn works(admin: &mut Session, key: &str) {
     let before: i64 = value(admin, "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed'");
     call(admin, &format!("INSERT INTO leads (id) VALUES ('{key}')"));
@@ -56,7 +56,7 @@ fn a_command_that_is_refused_does_not_keep_the_worker_away() {
     }
 }
 
-/// Ends the loops, also where the test fails.
+/// Ends the loops, even if the test fails.
 struct Ends<'a>(&'a AtomicBool);
 
 impl Drop for Ends<'_> {
@@ -87,7 +87,7 @@ fn commands_in_a_loop_do_not_keep_the_worker_away() {
             works(&mut admin, key);
         }
     });
-    // The commands do what they should where nobody else is connected.
+    // The commands succeed if no other session is connected.
     drop(admin);
     call(&mut cluster.session("app", "postgres"), "SELECT pg_sleep(0.2)");
     call(&mut cluster.admin("postgres"), "ALTER DATABASE kept RENAME TO moved");
@@ -109,10 +109,10 @@ fn the_worker_is_who_it_is_whatever_the_database_has_set() {
     for setting in settings {
         call(&mut owner, &format!("ALTER DATABASE kept SET {setting}"));
     }
-    // Minor versions before 15.8, 16.4 and 17 do not have it.
+    // Minor versions before 15.8, 16.4 and 17 do not have this setting.
     _ = owner.batch_execute("ALTER DATABASE kept SET restrict_nonsystem_relation_kind = 'view'");
     let before: i32 = value(&mut admin, WORKER);
-    // A worker that is new.
+    // Starts a new worker.
     call(&mut admin, &format!("SELECT pg_terminate_backend({before})"));
     wait_until(&mut admin, LONG, &format!("SELECT EXISTS ({WORKER} AND pid <> {before})"));
     works(&mut admin, "whatever");
@@ -120,7 +120,7 @@ fn the_worker_is_who_it_is_whatever_the_database_has_set() {
     assert!(!log.contains("could not check the watched tables"), "{log}");
 }
 
-/// Sessions that are in a database go on when its owner closes it to others; so does the worker.
+/// Sessions in a database continue when its owner closes it to new ones, and so does the worker.
 #[test]
 fn a_database_that_is_closed_to_new_sessions() {
     let (cluster, mut admin) = cluster();
@@ -134,8 +134,8 @@ fn a_database_that_is_closed_to_new_sessions() {
     call(&mut owner, "ALTER DATABASE kept ALLOW_CONNECTIONS true");
 }
 
-/// Whoever may create databases can copy one. The copy does not go on under the log's name, with
-/// the server's key, by itself.
+/// A role that may create databases can copy one. The copy does not continue under the log's name
+/// with the server's key.
 #[test]
 fn a_copy_is_not_sealed_under_the_name_of_the_original() {
     let (cluster, mut admin) = cluster();
@@ -150,7 +150,7 @@ fn a_copy_is_not_sealed_under_the_name_of_the_original() {
     let checkpoints: i64 = value(&mut copy, "SELECT count(*) FROM lead_audit.checkpoint");
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(value::<i64>(&mut copy, "SELECT count(*) FROM lead_audit.checkpoint"), checkpoints);
-    // The original goes on, and so does the copy under a name of its own.
+    // The original continues, and so does the copy under its own name.
     works(&mut cluster.admin("kept"), "afterwards");
     call(&mut cluster.admin("postgres"), "ALTER DATABASE copy SET lead_audit.origin = 'another'");
     wait_until(&mut copy, LONG, "SELECT unsealed_entries = 0 FROM lead_audit.stats");

@@ -1,7 +1,7 @@
 //! Writes the manual pages of `lead-audit` and its completions for bash, fish and zsh, for the
 //! package: `cargo run -p cli --example manual -- DIRECTORY`.
 
-#[allow(dead_code)] // what is parsed is not looked at
+#[allow(dead_code)] // the example only builds the command and reads no field
 #[path = "../src/arguments.rs"]
 mod arguments;
 

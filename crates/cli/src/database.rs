@@ -1,7 +1,7 @@
-//! The connection to a database, and what is read over it: everything in one snapshot.
+//! The connection to a database. All reads see one snapshot.
 //!
-//! Nothing that comes from there is believed; it is read as it is stored and written down for
-//! verification.
+//! The database is not trusted: values are read as stored and exported unchanged, so that
+//! verification can judge them.
 
 mod connect;
 mod entries;
@@ -24,8 +24,8 @@ use postgres::{Client, Row};
 use std::cell::RefCell;
 use std::error::Error;
 
-/// A value as the server sent it, in its binary form. What the binary form of a column is, its type
-/// says, and [`EntryReader`] has looked at that.
+/// A column value in PostgreSQL's binary format. The column's type determines the format.
+/// [`EntryReader`] checks the types.
 pub(crate) struct Raw<'a>(pub &'a [u8]);
 
 impl<'a> FromSql<'a> for Raw<'a> {
@@ -44,12 +44,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Connects, and begins a transaction that only reads.
+    /// Connects and begins a read-only transaction.
     pub fn open(url: &str) -> Result<Self, CommandError> {
         Self::begin(connect(url)?)
     }
 
-    /// Begins a transaction that only reads.
+    /// Begins a read-only transaction.
     pub fn begin(mut client: Client) -> Result<Self, CommandError> {
         client.batch_execute(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
@@ -65,7 +65,7 @@ impl Snapshot {
         Ok(Snapshot { client: RefCell::new(client) })
     }
 
-    /// Ends the transaction; the connection can be used for another.
+    /// Ends the transaction and returns the connection for reuse.
     pub fn end(self) -> Result<Client, CommandError> {
         let mut client = self.client.into_inner();
         client.batch_execute("COMMIT")?;
@@ -85,7 +85,7 @@ impl Snapshot {
         DatabaseTiles::new(self)
     }
 
-    /// The newest checkpoint; `to` is the largest tree size that counts.
+    /// The newest checkpoint whose tree has at most `to` leaves.
     pub fn last_checkpoint(
         &self,
         to: Option<u64>,
@@ -95,13 +95,13 @@ impl Snapshot {
         self.query(&sql, &[&to])?.first().map(checkpoint).transpose()
     }
 
-    /// The checkpoint of this tree size.
+    /// The checkpoint with this tree size.
     pub fn checkpoint(&self, tree_size: u64) -> Result<Option<StoredCheckpoint>, CommandError> {
         let found = self.last_checkpoint(Some(tree_size))?;
         Ok(found.filter(|found| found.tree_size == tree_size))
     }
 
-    /// Checkpoints with larger trees, ascending: at most so many of them.
+    /// At most `limit` checkpoints with trees larger than `tree_size`, ascending.
     pub fn checkpoints_after(
         &self,
         tree_size: u64,
@@ -116,9 +116,10 @@ impl Snapshot {
         self.query(&sql, &[&from, &to, &limit])?.iter().map(checkpoint).collect()
     }
 
-    /// The ids that no checkpoint has, and of those the ones that a later one may take: (all, may).
+    /// Returns two sets of ids: those that no checkpoint contains, and those that a later
+    /// checkpoint may still contain.
     pub fn unsealed_ids(&self) -> Result<(IdRanges, IdRanges), CommandError> {
-        // Text keeps its size small, and is what is read anyway.
+        // Sent as text, multiranges are small, and `IdRanges` parses text.
         let rows = self.query(
             "SELECT COALESCE((SELECT range_agg(r)::text FROM lead_audit.checkpoint, unnest(entry_ids) r
                               WHERE NOT lower_inf(r) AND NOT upper_inf(r)), '{}'),
@@ -136,11 +137,11 @@ impl Snapshot {
         let unsealed = ranges(0)?.complement();
         let mut possible = ranges(1)?;
         let (looked_to, last_id): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
-        // An entry above the last id that was given out is nobody's.
+        // The log has given out no id above `last_id`, so an entry with such an id is a forgery.
         if let Some(next) = looked_to.checked_add(1).filter(|&next| next <= last_id) {
             possible.extend(&IdRanges::from_range(next, last_id));
         }
-        // Versions before 1.1 took no note of those that the sequence has passed since.
+        // Versions before 1.1 do not record forged ids that the sequence has passed since.
         let known =
             self.query("SELECT to_regclass('lead_audit.inserted_entry') IS NOT NULL", &[])?;
         if known.first().is_some_and(|row| row.get(0)) {
@@ -159,9 +160,8 @@ const CHECKPOINTS: &str =
     "SELECT tree_size, root, entry_ids::text, sealed_at, note FROM lead_audit.checkpoint";
 
 fn checkpoint(row: &Row) -> Result<StoredCheckpoint, CommandError> {
-    // Whoever may change the table can have NULL there, or ids without end. That must be a fault
-    // that is found, not a reason to know nothing: what is stood in for it fits nothing that was
-    // sealed.
+    // A tamperer who can change the table can store NULL or unbounded ids. Verification must report
+    // that as a fault instead of failing to read. The substitute values match no sealed entry.
     let size: i64 = row.try_get(0)?;
     let root: Option<&[u8]> = row.try_get(1)?;
     let ids: Option<&str> = row.try_get(2)?;
@@ -177,7 +177,7 @@ fn checkpoint(row: &Row) -> Result<StoredCheckpoint, CommandError> {
 }
 
 fn id_ranges(text: &str) -> Result<IdRanges, CommandError> {
-    // One without a bound is as large as can be, and nothing that sealing writes.
+    // An unbounded range parses as the largest one. Sealing never writes such a range.
     IdRanges::parse(text)
         .map_err(|error| CommandError::Database(format!("ids of a checkpoint: {error}")))
 }

@@ -1,4 +1,4 @@
-//! What can go wrong with a command.
+//! The errors of the commands.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,60 +7,59 @@ use thiserror::Error;
 /// Why a command ended.
 #[derive(Debug, Error)]
 pub enum CommandError {
-    /// A file.
+    /// A file could not be read or written.
     #[error("{}: {cause}", .path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operation.
         cause: io::Error,
     },
-    /// A file that is not what it should be.
+    /// A file has invalid content.
     #[error("{}: {cause}", .path.display())]
     Content {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         cause: String,
     },
-    /// A key on the command line or in a file.
+    /// A key on the command line or in a file is invalid.
     #[error("{from}: {cause}")]
     Key {
-        /// Where it is from.
+        /// Where the key comes from.
         from: String,
-        /// What is wrong with it.
         cause: ledger::note::KeyError,
     },
-    /// The database, or the way there. It never shows the connection string, which may have a
-    /// password in it.
+    /// The database or the connection failed. The text never contains the connection string,
+    /// because it may contain a password.
     #[error("database: {0}")]
     Database(String),
-    /// A checkpoint that was kept.
+    /// A kept checkpoint is invalid.
     #[error(transparent)]
     Trust(#[from] export::verify::TrustError),
-    /// Something that was asked for cannot be done.
+    /// The request cannot be fulfilled.
     #[error("{0}")]
     Refused(String),
-    /// Standard output.
+    /// Standard output could not be written.
     #[error("standard output: {0}")]
     Output(io::Error),
-    /// Verification did not begin.
+    /// Verification could not begin.
     #[error(transparent)]
     Verify(#[from] export::verify::VerifyError),
 }
 
 impl CommandError {
-    /// Something with a file, for `map_err`.
+    /// Makes a file error, for `map_err`.
     pub fn file(path: &Path) -> impl Fn(io::Error) -> Self {
         move |cause| CommandError::File { path: path.to_owned(), cause }
     }
 
-    /// Something that is not what it should be, for `map_err`.
+    /// Makes an error about a file's content, for `map_err`.
     pub fn content<E: ToString>(path: &Path) -> impl Fn(E) -> Self {
         move |cause| CommandError::Content { path: path.to_owned(), cause: cause.to_string() }
     }
 
-    /// Whether trying again later may help.
+    /// Whether a later attempt may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(self, CommandError::Database(_))
     }
@@ -69,7 +68,7 @@ impl CommandError {
 impl From<postgres::Error> for CommandError {
     fn from(error: postgres::Error) -> Self {
         let Some(db) = error.as_db_error() else {
-            // Of a connection the cause is what helps: refused, no such file, certificate.
+            // For a connection the source is the useful part: refused, no such file, certificate.
             let cause = std::error::Error::source(&error)
                 .map(|cause| format!(": {cause}"))
                 .unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `export`: the trail into a file.
+//! `export`: writes the trail to a file.
 
 use crate::Status;
 use crate::arguments::{Database, Export};
@@ -65,7 +65,7 @@ pub fn run(arguments: &Export, console: Console) -> Result<Status, CommandError>
     report(&written, &arguments.output, started, console)
 }
 
-/// The connection string that was given.
+/// The connection string from the command line or the environment.
 pub fn url(database: &Database) -> Result<&str, CommandError> {
     let missing = || {
         CommandError::Refused(
@@ -89,7 +89,7 @@ fn to_file(
     let mut is_new = !arguments.resume;
     let file = if arguments.resume {
         is_new = !path.exists();
-        // What is no file can neither be read again nor cut off.
+        // A device or a pipe can be neither read again nor truncated.
         if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
             return Err(CommandError::content(path)(
                 "it is no file, so that --resume cannot go on with it",
@@ -107,7 +107,7 @@ fn to_file(
         if point.offset > 0 {
             compression = point.compression(arguments.zstd.unwrap_or(3));
         }
-        // Asked before anything is cut off: a history that has forked must not cost the file.
+        // This check comes before the file is truncated: a forked history must not cost the export.
         (range.from, range.from_root, range.goes_on) =
             (point.tree_size, point.root, point.lines > 0);
         if point.tree_size > 0 {
@@ -157,7 +157,7 @@ fn to_file(
     Ok(written)
 }
 
-/// What a failed export leaves: a file with which --resume can go on, or none.
+/// Cleans up after a failed export: keeps a file that --resume can continue, and removes any other.
 fn leave(path: &Path, console: Console) {
     let point = File::open(path)
         .map_err(CommandError::file(path))
@@ -166,12 +166,13 @@ fn leave(path: &Path, console: Console) {
         console
             .remark(&format!("{}: it is not complete; --resume goes on with it", path.display()));
     } else {
-        // If it cannot be removed, why the export failed is what the user has to know.
+        // If the file cannot be removed, the reason of the failed export is still the more useful
+        // error.
         _ = std::fs::remove_file(path);
     }
 }
 
-/// What was written, and how many bytes.
+/// The counts of an export and its size in bytes.
 struct ExportSummary {
     counts: Written,
     bytes: u64,

@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all, whatever happens while they are written.
+//! Writes files atomically: after a crash a file is complete or absent.
 
 use crate::error::CommandError;
 use std::fs::{self, File, OpenOptions};
@@ -6,10 +6,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Largest file that is read into memory: keys, checkpoints, proofs.
+/// Size limit of files that are read into memory: keys, checkpoints, proofs.
 const MAX_SMALL: u64 = 4 << 20;
 
-/// Makes a new file that only its owner can read. One that exists is never touched.
+/// Creates a file that only its owner can read. Never overwrites an existing file.
 pub fn write_secret(path: &Path, text: &str) -> Result<(), CommandError> {
     let error = CommandError::file(path);
     let mut file =
@@ -19,14 +19,14 @@ pub fn write_secret(path: &Path, text: &str) -> Result<(), CommandError> {
         .and_then(|()| file.sync_all())
         .and_then(|()| sync_directory(path));
     if written.is_err() {
-        // Half a key would keep the next try from making a whole one.
+        // A partial key file would make the next attempt fail.
         _ = fs::remove_file(path);
     }
     written.map_err(error)
 }
 
-/// Puts a file in its place, or in that of another, at once. What is there and is no file (a
-/// device, a pipe) is written to: it is never taken away. A link stays one.
+/// Creates or replaces a file atomically. Writes into an existing device or pipe instead of
+/// replacing it, and keeps a symbolic link.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
     let error = CommandError::file(path);
     let real = match fs::canonicalize(path) {
@@ -54,13 +54,13 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
         .and_then(|()| fs::rename(&unfinished, path))
         .and_then(|()| sync_directory(path));
     if written.is_err() {
-        // It may not even have been made.
+        // The file may not exist, so an error here is ignored.
         _ = fs::remove_file(&unfinished);
     }
     written.map_err(error)
 }
 
-/// What a rename or a new file has done to its directory is on disk after this.
+/// Flushes a rename or a new file in its directory to disk.
 fn sync_directory(path: &Path) -> io::Result<()> {
     let parent = path
         .parent()
@@ -69,7 +69,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-/// Reads a note or a proof. `psql` adds a newline to a text that ends in one.
+/// Reads a note or a proof. Removes the additional newline that `psql` writes.
 pub fn read_note(path: &Path) -> Result<Vec<u8>, CommandError> {
     let mut bytes = read_small(path)?;
     if bytes.ends_with(b"\n\n") {
@@ -117,7 +117,7 @@ mod tests {
         replace(&link, b"three").unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"three");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        // As root a rename would take the device's place.
+        // As root, a rename would replace the device.
         replace(Path::new("/dev/null"), b"four").unwrap();
         assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());

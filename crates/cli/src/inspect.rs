@@ -1,4 +1,4 @@
-//! `inspect`: shows what is in a file. It verifies nothing but form.
+//! `inspect`: shows the content of a file. It checks the syntax only and verifies nothing.
 
 use crate::Status;
 use crate::arguments::Inspect;
@@ -47,7 +47,7 @@ pub fn run(arguments: &Inspect, console: Console) -> Result<Status, CommandError
     if let Ok(key) = VerifierKey::from_text(text.trim()) {
         return show(&key_lines("public key", &key), console);
     }
-    // The private part is never shown.
+    // Never shows the private part.
     if let Ok(key) = SigningKey::from_text(&text) {
         return show(&key_lines("private key of a log; its public key", key.verifier()), console);
     }
@@ -85,7 +85,7 @@ fn show(lines: &[(&str, Value)], console: Console) -> Result<Status, CommandErro
     Ok(Status::Intact)
 }
 
-/// A value for people: nothing in it can do anything to a terminal.
+/// A value as text that cannot control a terminal.
 fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => text
@@ -267,7 +267,7 @@ fn instant(micros: i64) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// The one record that was asked for.
+/// Shows the requested record.
 fn record(arguments: &Inspect, console: Console) -> Result<Status, CommandError> {
     let path = &arguments.file;
     let reader = open(path).map_err(CommandError::file(path))?;
@@ -276,7 +276,7 @@ fn record(arguments: &Inspect, console: Console) -> Result<Status, CommandError>
         let block = block.map_err(CommandError::content(path))?;
         for (number, line) in block.lines() {
             let hit = match (&wanted, arguments.line) {
-                // Most lines are not it: those are not parsed.
+                // Skips the parsing of lines that cannot match.
                 (Some(wanted), _) => contains(line, wanted.as_bytes()),
                 (None, line) => line == Some(number),
             };
@@ -309,7 +309,7 @@ fn contains(line: &[u8], part: &[u8]) -> bool {
     line.windows(part.len()).any(|window| window == part)
 }
 
-/// What is in an export.
+/// Shows a summary of an export.
 fn overview(arguments: &Inspect, console: Console) -> Result<Status, CommandError> {
     let path = &arguments.file;
     let reader = open(path).map_err(CommandError::file(path))?;

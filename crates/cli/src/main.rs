@@ -1,7 +1,7 @@
 //! `lead-audit`: exports the audit trail, verifies exports and databases, and witnesses
 //! checkpoints.
 //!
-//! Exit status, of every command: 0 intact (or done), 1 tampered with, 2 could not tell (or could
+//! Exit status of every command: 0 intact (or done), 1 tampered with, 2 could not tell (or could
 //! not be done).
 //!
 //! * [`arguments`] – what can be said on the command line; each command has a module of its name
@@ -28,7 +28,7 @@ use clap::Parser;
 use error::CommandError;
 use std::process::ExitCode;
 
-/// What a command comes to: the exit status.
+/// The result of a command, as its exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// 0
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(status) => status.into(),
-        // Whoever read the output has gone away: `lead-audit inspect … | head`.
+        // The reader of the output has closed the pipe: `lead-audit inspect … | head`.
         Err(CommandError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             ExitCode::from(2)
         }

@@ -1,4 +1,4 @@
-//! What the user sees: results on standard output; progress, remarks and errors on standard error.
+//! Output: results on standard output; progress, remarks and errors on standard error.
 
 use crate::error::CommandError;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -6,15 +6,14 @@ use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-/// Whether a terminal may do something else with a character than show it: control a cursor, change
-/// the order of the text, hide it.
+/// Whether a terminal may act on the character instead of showing it: move the cursor, reorder or
+/// hide text.
 fn is_active(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// The text as it is shown: what a server or a file says must not reach the terminal as anything
-/// but text.
+/// Escapes active characters, so that text from a server or a file cannot control the terminal.
 fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -27,12 +26,12 @@ fn printable(text: &str) -> String {
     shown
 }
 
-/// The same on one line, so that what is quoted in it cannot look like a line of ours.
+/// The printable text on one line, so that quoted text cannot imitate a line of this program.
 pub fn on_one_line(text: &str) -> String {
     text.replace('\n', "\\n")
 }
 
-/// The value as JSON that can be shown as well: such characters can be only in its strings.
+/// The value as JSON without active characters. They can occur only in its strings.
 fn plain_json(value: &Value) -> String {
     let mut shown = String::new();
     for character in value.to_string().chars() {
@@ -45,17 +44,17 @@ fn plain_json(value: &Value) -> String {
     shown
 }
 
-/// How to talk.
+/// The output options.
 #[derive(Debug, Clone, Copy)]
 pub struct Console {
-    /// For machines.
+    /// Prints JSON.
     pub json: bool,
-    /// As little as possible.
+    /// Prints results and errors only.
     pub quiet: bool,
 }
 
 impl Console {
-    /// A result: a line for people, or an object for machines.
+    /// Prints a result: a line of text, or a JSON object.
     pub fn result(self, text: &str, value: &Value) -> Result<(), CommandError> {
         let mut out = io::stdout().lock();
         let written = if self.json {
@@ -66,15 +65,15 @@ impl Console {
         written.and_then(|()| out.flush()).map_err(CommandError::Output)
     }
 
-    /// Something to know that is no result.
+    /// Prints a remark, which is not a result.
     pub fn remark(self, text: &str) {
         if !self.quiet && !self.json {
-            // Nobody can be told if this fails.
+            // If standard error fails, the failure cannot be reported anywhere.
             _ = writeln!(io::stderr(), "{}", printable(text));
         }
     }
 
-    /// An error.
+    /// Prints an error.
     pub fn error(self, error: &CommandError) {
         let text = error.to_string();
         _ = writeln!(io::stderr(), "lead-audit: {}", printable(&on_one_line(&text)));
@@ -83,7 +82,7 @@ impl Console {
         }
     }
 
-    /// A bar for long work, if somebody is looking. `length` is the whole of it, if it is known.
+    /// A progress bar for long work, shown on a terminal only. `length` is the total, if known.
     pub fn bar(self, what: &'static str, length: Option<u64>, bytes: bool) -> ProgressBar {
         if self.quiet || self.json || !io::stderr().is_terminal() {
             return ProgressBar::hidden();

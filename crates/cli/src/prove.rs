@@ -1,4 +1,4 @@
-//! `prove` and `verify-proof`: one entry shown to a third party.
+//! `prove` and `verify-proof`: prove to a third party that an entry is in the tree.
 
 use crate::Status;
 use crate::arguments::{Prove, VerifyProof};
@@ -96,8 +96,8 @@ pub fn verify_proof(arguments: &VerifyProof, console: Console) -> Result<Status,
     if trust.origin.as_deref().is_some_and(|origin| origin != checkpoint.origin()) {
         return tampered(format!("the proof is of the log {:?}", checkpoint.origin()));
     }
-    // Whoever signs with the log's name and is not known may be the log, after or before a change
-    // of its key.
+    // A signature by an unknown key with the log's name may be the log's own, from before or after
+    // a change of its key.
     let stranger = proof
         .checkpoint
         .signatures()
@@ -152,7 +152,7 @@ pub fn verify_proof(arguments: &VerifyProof, console: Console) -> Result<Status,
     }
 }
 
-/// The preimage in what may be one, or a line of an export.
+/// The preimage, from a file that contains it or from a line of an export.
 fn preimage_and_checksum<'a>(
     bytes: &'a [u8],
     path: &Path,
@@ -174,7 +174,7 @@ fn preimage_and_checksum<'a>(
     }
 }
 
-/// What a checkpoint's text says, for those that only show it.
+/// The checkpoint in a note, for commands that only show it.
 pub fn checkpoint_of(note: &Note) -> Option<Checkpoint> {
     Checkpoint::parse(note.text()).ok()
 }

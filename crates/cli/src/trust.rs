@@ -1,4 +1,4 @@
-//! Keys and checkpoints from the command line.
+//! Reads keys and checkpoints from the command line.
 
 use crate::arguments::TrustArguments;
 use crate::error::CommandError;
@@ -8,7 +8,7 @@ use ledger::note::{KeyError, VerifierKey};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What the command line says is known.
+/// Collects the trusted keys and checkpoints.
 pub fn gather(arguments: &TrustArguments, older: bool) -> Result<Trust, CommandError> {
     let mut trust = Trust { older, origin: arguments.origin.clone(), ..Trust::default() };
     for key in &arguments.key {
@@ -24,9 +24,9 @@ pub fn gather(arguments: &TrustArguments, older: bool) -> Result<Trust, CommandE
     Ok(trust)
 }
 
-/// A public key: its text, or a file with it.
+/// Reads a public key: the text itself, or a file that contains it.
 pub fn public_key(argument: &str) -> Result<VerifierKey, CommandError> {
-    // A path may look like anything, so what is there comes first.
+    // A path may look like a key, so an existing file has precedence.
     if !Path::new(argument).exists() {
         return VerifierKey::from_text(argument).map_err(|cause| {
             let from = if cause == KeyError::NotAVerifierKey {
@@ -43,8 +43,8 @@ pub fn public_key(argument: &str) -> Result<VerifierKey, CommandError> {
         .map_err(|cause| CommandError::Key { from: argument.to_owned(), cause })
 }
 
-/// The files of checkpoints in a directory (and one level below): those whose names are tree sizes,
-/// and `checkpoint`. Of a file, itself.
+/// The checkpoint files in a directory and its subdirectories: those named by a tree size, and
+/// `checkpoint`. For a file, returns the file.
 pub fn checkpoint_files(path: &Path) -> Result<Vec<PathBuf>, CommandError> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -74,7 +74,7 @@ pub fn checkpoint_files(path: &Path) -> Result<Vec<PathBuf>, CommandError> {
     Ok(found)
 }
 
-/// The tree size that the name of a checkpoint's file says: 20 digits.
+/// The tree size in the name of a checkpoint's file: 20 digits.
 pub fn size_of_name(name: &str) -> Option<u64> {
     if name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit()) {
         name.parse().ok()

@@ -1,4 +1,4 @@
-//! `verify`: exports, or a database as if it were exported.
+//! `verify`: verifies export files, or a database through an export into a pipe.
 
 use crate::Status;
 use crate::arguments::Verify;
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// Faults that are printed one by one; the rest are counted.
+/// Number of faults that are printed. Further faults are only counted.
 const MAX_SHOWN: u64 = 10_000;
 
 pub fn run(arguments: &Verify, console: Console) -> Result<Status, CommandError> {
@@ -63,7 +63,7 @@ fn files(paths: &[PathBuf]) -> Result<(Vec<Source>, Option<u64>), CommandError> 
     for path in paths {
         let reader = open(path).map_err(CommandError::file(path))?;
         sources.push(Source { name: path.display().to_string(), reader });
-        // Of what is compressed the uncompressed length is not known.
+        // The uncompressed length of a compressed file is unknown.
         let plain = path.extension().is_none_or(|extension| extension != "zst");
         let own = path
             .metadata()
@@ -75,9 +75,9 @@ fn files(paths: &[PathBuf]) -> Result<(Vec<Source>, Option<u64>), CommandError> 
     Ok((sources, length))
 }
 
-/// The database, exported into a pipe whose other end is verified.
+/// Exports the database into a pipe and returns its reading end for verification.
 fn database(url: &str) -> Result<Source, CommandError> {
-    // Here, so that what is wrong with the connection is known before anything is verified.
+    // Connects here, so that a connection error is reported before verification begins.
     let client = crate::database::connect(url)?;
     let (reader, writer) =
         io::pipe().map_err(|error| CommandError::Refused(format!("no pipe: {error}")))?;
@@ -97,7 +97,7 @@ fn database(url: &str) -> Result<Source, CommandError> {
     })
 }
 
-/// What the export writes. Its end is one only if the export has come to its own.
+/// Reads the pipe. Reports the end of the data only if the export succeeded.
 struct Exported {
     reader: PipeReader,
     export: Option<JoinHandle<Result<(), ExportError>>>,

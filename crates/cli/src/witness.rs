@@ -1,9 +1,9 @@
-//! `witness`: follows a log and remembers. What a log cannot do in front of a witness is to show it
-//! one history and others another, or to take back what it has said.
+//! `witness`: follows a log and remembers its checkpoints. A log with a witness cannot show
+//! different histories to different readers, and cannot take back a published checkpoint.
 //!
-//! The order in which things happen is what makes it safe to kill at any moment: a checkpoint is
-//! checked, then kept on disk, and only then published with this witness's signature. A witness
-//! that comes back never cosigns anything that does not extend what it kept.
+//! The order of the steps makes it safe to kill the witness at any moment. It checks a checkpoint,
+//! then keeps it on disk, and then publishes it with its own signature. After a restart it cosigns
+//! only checkpoints that extend the kept one.
 
 mod alarm;
 mod check;
@@ -27,7 +27,7 @@ use state::State;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Longest time between two tries while the database cannot be reached.
+/// Maximum delay between two attempts while the database cannot be reached.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 pub fn run(arguments: &Witness, console: Console) -> Result<Status, CommandError> {
@@ -84,7 +84,7 @@ fn signing_key(path: &Path) -> Result<CosigningKey, CommandError> {
         .map_err(|cause| CommandError::Key { from: path.display().to_string(), cause })
 }
 
-/// Looks once: everything that is new is checked, kept and published, until something is wrong.
+/// Checks, keeps and publishes all new checkpoints, until one fails.
 fn look(
     source: &mut Source,
     checker: &Checker,
@@ -139,7 +139,7 @@ fn cosign(
     note.add(signature).map_err(|error| failed(&error))
 }
 
-/// Puts the newest kept checkpoint where others find it: under its size, and as `checkpoint`.
+/// Publishes the newest kept checkpoint in the directory: under its size, and as `checkpoint`.
 fn publish(state: &State, directory: Option<&Path>) -> Result<(), CommandError> {
     let (Some(directory), Some(held)) = (directory, state.held()) else { return Ok(()) };
     std::fs::create_dir_all(directory).map_err(CommandError::file(directory))?;

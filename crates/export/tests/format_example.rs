@@ -1,6 +1,6 @@
-//! The examples at the end of docs/FORMAT.md, section 18, which
-//! `verifiers/python/tests/tree_examples.py` has made: this crate finds them intact, finds what is
-//! changed in them, and writes them to the byte.
+//! Tests the examples at the end of docs/FORMAT.md, section 18, which
+//! `verifiers/python/tests/tree_examples.py` generates. This crate finds them intact, finds changes
+//! in them, and writes them byte for byte.
 
 mod common;
 
@@ -76,7 +76,7 @@ struct Log {
 }
 
 fn log() -> Log {
-    // Examples 1, 2, 3, 4 and 6 are sealed, 5 is not.
+    // Examples 1, 2, 3, 4 and 6 are sealed. Example 5 is not.
     let (preimages, hashes) = (blocks("text preimage"), blocks("text hashes"));
     let checksum = |block: &str| -> Hash {
         let line = block.lines().find_map(|line| line.strip_prefix("checksum")).unwrap();

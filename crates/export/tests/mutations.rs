@@ -1,5 +1,5 @@
-//! Whatever is done to an export, no entry is called intact that is not as it was; and an honest
-//! one always is.
+//! Changes exports at random. Verification never calls a changed entry intact, and always finds an
+//! honest export intact.
 
 mod common;
 
@@ -8,15 +8,14 @@ use export::verify::{Trust, Verdict};
 use export::{CheckpointRecord, Header, Record};
 use proptest::prelude::*;
 
-/// A log of some checkpoints, in which transactions overlap, were rolled back, and are not sealed
-/// yet.
+/// Logs of up to three checkpoints, with overlapping, rolled-back and unsealed transactions.
 fn logs() -> impl Strategy<Value = Log> {
     prop::collection::vec((prop::sample::select(vec![0usize, 1, 1, 2, 3]), any::<bool>()), 1..40)
         .prop_map(|fates| {
             let mut log = Log::new();
             let mut batches = [Vec::new(), Vec::new(), Vec::new()];
             for (id, (fate, _)) in (1..).zip(&fates) {
-                // 0: rolled back; else: that checkpoint took it.
+                // 0: rolled back. Otherwise: the number of the checkpoint that contains the id.
                 if let Some(batch) = fate.checked_sub(1) {
                     batches[batch].push(id);
                 }
@@ -32,7 +31,7 @@ fn logs() -> impl Strategy<Value = Log> {
         })
 }
 
-/// A line without what is information only.
+/// A line without the fields that are not verified.
 fn essence(line: &str) -> String {
     let mut out = Vec::new();
     match Record::parse(line.as_bytes()) {
@@ -51,7 +50,7 @@ fn differs(a: &str, b: &str) -> bool {
     a.lines().map(essence).ne(b.lines().map(essence))
 }
 
-/// Whether a byte is in the part of a line where the signatures of a note are.
+/// Whether a byte lies among the signatures of a note.
 fn below_a_note(text: &str, at: usize) -> bool {
     let start =
         text.as_bytes()[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
@@ -67,7 +66,7 @@ fn trusts(log: &Log) -> Vec<Trust> {
 }
 
 proptest! {
-    // PROPTEST_CASES says how many, where somebody wants more.
+    // PROPTEST_CASES can raise the number of cases.
     #![proptest_config(if std::env::var_os("PROPTEST_CASES").is_some() { ProptestConfig::default() } else { ProptestConfig::with_cases(60) })]
 
     #[test]
@@ -77,11 +76,11 @@ proptest! {
             prop_assert_eq!(outcome.named(), vec![], "{}", outcome.shown());
             prop_assert_eq!(outcome.verdict(), Verdict::Intact);
         }
-        // In two pieces, at each checkpoint.
+        // The history in two pieces, split at each checkpoint.
         for checkpoint in &log.checkpoints {
             let size = checkpoint.tree_size;
             let pieces = [log.history(0, size, &[]), log.history(size, log.size(), &[])];
-            // What is not sealed comes with both, if both end with the newest.
+            // If both pieces end with the newest checkpoint, both contain the unsealed entries.
             if size < log.size() {
                 let outcome = run(&[pieces[0].as_bytes(), pieces[1].as_bytes()], &with_key());
                 prop_assert_eq!(outcome.verdict(), Verdict::Intact, "{}", outcome.shown());
@@ -99,9 +98,9 @@ proptest! {
         for trust in trusts(&log) {
             let outcome = run(&[&bytes], &trust);
             let intact = outcome.verdict() == Verdict::Intact;
-            // Signatures mean nothing to somebody who has no key; and a log may begin to sign, so
-            // that those before the last are not missed if it is the first of them that somebody
-            // made another key's.
+            // A damaged signature goes unnoticed in two cases. Without a key, no signature is
+            // checked. With a key, the log may have begun to sign later: if the change made the
+            // first signature another key's, it is not missed, unless the checkpoint is the last.
             let is_last = honest[..honest.floor_char_boundary(at)].rfind("{\"checkpoint\"") == honest.rfind("{\"checkpoint\"");
             let only_signature = below_a_note(&honest, at) && (trust.keys.is_empty() || !is_last);
             prop_assert!(!intact || !changed || only_signature, "byte {} of {}\n{}", at, honest, outcome.shown());
@@ -127,7 +126,7 @@ proptest! {
         }
     }
 
-    /// Whatever the lines are, verification ends, and says something.
+    /// Verification of any lines ends with a verdict.
     #[test]
     fn garbage_ends(lines in prop::collection::vec(0..60usize, 0..40), log in logs(), more in any::<Vec<u8>>()) {
         let honest = log.whole();

@@ -1,6 +1,6 @@
-//! `verifiers/python`, a second verifier that was written from docs/FORMAT.md alone, accepts honest
-//! exports, rejects the others, and comes to the verdict that this crate comes to, also where bytes
-//! were changed at random.
+//! Compares this crate with `verifiers/python`, a second verifier that was written from
+//! docs/FORMAT.md alone. Both accept honest exports, reject tampered ones, and reach the same
+//! verdict on randomly changed bytes.
 
 mod common;
 
@@ -24,7 +24,7 @@ fn has_python() -> bool {
     found
 }
 
-/// What a verifier knows.
+/// The keys and checkpoints that a verifier knows.
 #[derive(Clone, Default)]
 struct Knows {
     key: bool,
@@ -42,7 +42,7 @@ fn with_kept(note: &str) -> Knows {
     Knows { kept: vec![note.to_owned()], ..Knows::default() }
 }
 
-/// What the script says of these files, and its exit status.
+/// The output and exit status of the Python verifier for these files.
 fn python(files: &[&[u8]], knows: &Knows) -> (String, i32) {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: String, bytes: &[u8]| {
@@ -153,7 +153,8 @@ fn honest_exports() {
     unsigned.seal(&[1, 2, 3, 4, 5]);
     both_say(Verdict::Intact, &[unsigned.whole().as_bytes()], &with_kept(unsigned.note_at(5)));
     both_say(Verdict::CouldNotTell, &[Log::new().whole().as_bytes()], &with_key());
-    // Python's library has no zstd before 3.14: whoever has such a file is told to unpack it.
+    // Python's library has no zstd before 3.14, so the verifier tells the user to decompress the
+    // file.
     let (said, status) = python(&[b"\x28\xb5\x2f\xfd\x00"], &with_key());
     assert_eq!(status, 2, "{said}");
     assert!(said.contains("zstd -dc"), "{said}");
@@ -186,7 +187,8 @@ fn changed_entries() {
                 .replace("\"unsealed\":{", "\"unsealed\": {")
         });
         if id < 16 {
-            // The checksum made anew, and what the writer noticed taken out.
+            // The checksum is recomputed, and the leaf that the writer added after noticing the
+            // change is removed.
             let parts = parts(&entry(id, "eve"));
             with(&|lines| {
                 lines[at] = format!(
@@ -194,7 +196,7 @@ fn changed_entries() {
                     parts.checksum, parts.preimage
                 )
             });
-            // And with the leaf that was sealed, which does not make it the entry that was.
+            // A forged line with the sealed leaf: the leaf does not match the changed entry.
             let leaf = hex::encode(common::leaf(&log.entries[&id]));
             with(&|lines| {
                 lines[at] = format!(
@@ -239,7 +241,7 @@ fn changed_checkpoints_and_histories() {
         let verdict = if which == 0 { Verdict::Intact } else { Verdict::Tampered };
         both_say(verdict, &[stripped.whole().as_bytes()], &with_key());
     }
-    // A history that is sound in itself and signed with the key, but another one than was kept.
+    // A history that is consistent and signed with the key, but differs from the kept one.
     let mut forged = Log::new();
     for (i, ids) in
         [vec![1, 2, 4], vec![3, 5, 7, 8, 9], vec![10, 11, 12, 13, 14, 15]].into_iter().enumerate()
@@ -262,7 +264,7 @@ fn changed_checkpoints_and_histories() {
         &[forged.history(8, 14, &[3]).as_bytes(), honest.whole().as_bytes()],
         &with_key(),
     );
-    // An entry that is sealed twice: in one export, and in two that follow each other.
+    // An entry that is sealed twice: within one export, and across two consecutive ones.
     let twice = Log::of(&[&[1, 2], &[2, 3]]);
     both_say(Verdict::Tampered, &[twice.whole().as_bytes()], &with_key());
     both_say(
@@ -270,7 +272,7 @@ fn changed_checkpoints_and_histories() {
         &[twice.history(0, 2, &[]).as_bytes(), twice.history(2, 4, &[]).as_bytes()],
         &with_key(),
     );
-    // The newest entries cut off.
+    // The newest entries are cut off.
     let cut = honest.history(0, 8, &[]);
     let knows = Knows { kept: vec![honest.note_at(14).into()], ..with_key() };
     both_say(Verdict::Tampered, &[cut.as_bytes()], &knows);
@@ -312,8 +314,8 @@ fn changed_selections() {
     both_say(Verdict::Tampered, &[honest.concat().as_bytes()], &with_kept(other.note_at(8)));
 }
 
-/// Bytes changed at random: wherever the change is, both verifiers come to the same verdict.
-/// LEAD_AUDIT_PYTHON_CASES: how many, 40 by default.
+/// Both verifiers reach the same verdict wherever bytes are changed at random.
+/// LEAD_AUDIT_PYTHON_CASES sets the number of cases (default 40).
 #[test]
 fn both_verifiers_come_to_the_same_verdict() {
     if !has_python() {
@@ -336,7 +338,7 @@ fn both_verifiers_come_to_the_same_verdict() {
             1 => changed.insert(at, byte),
             2 => drop(changed.remove(at)),
             _ => {
-                // A digit for a digit and a letter for a letter keeps more of them readable.
+                // Replacing a hexadecimal digit by a digit keeps more lines parseable.
                 let near = changed[at..]
                     .iter()
                     .position(u8::is_ascii_hexdigit)
@@ -404,14 +406,14 @@ fn changes_of_key_and_origin() {
         let selection = log.selection(&[2, 6, 11], &[]);
         both_say(Verdict::Intact, &[selection.as_bytes()], &knows(&all[2..]));
         both_say(Verdict::CouldNotTell, &[selection.as_bytes()], &knows(&all[..1]));
-        // A line of it changed in any way is found.
+        // A change in the entry of a key change is found.
         let honest = lines(&whole);
         let at = line_of(&honest, 6);
         let mut changed = honest.clone();
         changed[at] = changed[at].replace("\"old_origin\":\"example", "\"old_origin\":\"Example");
         both_say(Verdict::Tampered, &[changed.concat().as_bytes()], &knows(&all));
     }
-    // A forger's: another name without an entry, by whomever it is signed.
+    // A forged change of name without an entry is found, whoever signs it.
     for (signed, former) in
         [(false, None), (true, None), (false, Some((common::ORIGIN.to_owned(), 7)))]
     {
@@ -427,7 +429,7 @@ fn changes_of_key_and_origin() {
         let verdict = if signed { Verdict::CouldNotTell } else { Verdict::Tampered };
         both_say(verdict, &[selection.as_bytes()], &with_key());
     }
-    // What versions left that wrote no entry, and a later signature covers.
+    // Old versions wrote no entry for a change of key. A later signature covers the change.
     let mut legacy = Log::new();
     (legacy.origin, legacy.signed) = (BEFORE.into(), false);
     grow(&mut legacy, &[1]);

@@ -1,4 +1,4 @@
-//! Honest exports are intact, and what was done to others is found and named.
+//! Honest exports are intact. In tampered exports, each change is found and named.
 
 mod common;
 
@@ -7,8 +7,8 @@ use export::verify::Verdict;
 
 type Named = Vec<(&'static str, Option<(i64, i64)>)>;
 
-/// Three checkpoints; the second took an id that the first had left open, and 6 was rolled back.
-/// Two are not sealed yet.
+/// A log with three checkpoints. The second contains an id that the first had left open. Id 6 was
+/// rolled back, and two entries are not sealed.
 fn log() -> Log {
     let mut log = Log::of(&[&[1, 2, 4], &[3, 5, 7, 8, 9], &[10, 11, 12, 13, 14, 15]]);
     log.add(16);
@@ -34,21 +34,21 @@ fn one(id: i64) -> Option<(i64, i64)> {
     Some((id, id))
 }
 
-/// What is found in a history that somebody changed.
+/// The faults in a tampered history.
 fn found(text: &str) -> Named {
     let outcome = run(&[text.as_bytes()], &with_key());
     assert_eq!(outcome.verdict(), Verdict::Tampered, "{}", outcome.shown());
     outcome.named()
 }
 
-/// Puts something else there.
+/// Replaces bytes at a position by `by`, or by `or_by` if `by` is already there.
 fn replace(line: &mut String, at: usize, by: &str, or_by: &str) {
     let range = at..at + by.len();
     let by = if line[range.clone()] == *by { or_by } else { by };
     line.replace_range(range, by);
 }
 
-/// Where the entry with this id is, in which kind of line.
+/// The index of the line with this entry.
 fn line_of(lines: &[String], id: i64) -> usize {
     lines
         .iter()
@@ -73,7 +73,8 @@ fn an_honest_history_is_intact() {
         "{:?}",
         report.remarks
     );
-    // With each checkpoint, each of which the tree grows through; and with both.
+    // With each checkpoint alone, and then with a key as well. The tree passes through the size of
+    // each checkpoint.
     for size in [3, 8, 14] {
         let outcome = run(&[log.whole().as_bytes()], &with_checkpoint(log.note_at(size)));
         assert_intact(&outcome);
@@ -117,17 +118,17 @@ fn histories_in_pieces() {
     let outcome = run(&bytes, &with_key());
     assert_intact(&outcome);
     assert_eq!(outcome.report.entries, 14);
-    // One file after the other in one.
+    // All pieces concatenated in one file.
     assert_intact(&run(&[pieces.concat().as_bytes()], &with_key()));
-    // With the newest checkpoint from elsewhere.
+    // With the newest checkpoint from outside.
     assert_intact(&run(&bytes, &with_checkpoint(log.note_at(14))));
-    // A later piece alone: a checkpoint at its start vouches for nothing that follows, one within
-    // does.
+    // Later pieces without the first. A checkpoint at the start of a piece vouches for nothing
+    // after it. A checkpoint within the piece does.
     assert_intact(&run(&bytes[1..], &with_key()));
     assert_intact(&run(&bytes[1..], &with_checkpoint(log.note_at(8))));
     let outcome = run(&bytes[1..2], &with_checkpoint(log.note_at(3)));
     assert_eq!((outcome.named(), outcome.verdict()), (vec![], Verdict::CouldNotTell));
-    // One is missing, or the order is wrong.
+    // A piece is missing, or the order is wrong.
     assert_eq!(run(&[bytes[0], bytes[2]], &with_key()).named(), [("missing", None)]);
     assert_ne!(run(&[bytes[1], bytes[0], bytes[2]], &with_key()).named(), []);
 }
@@ -141,11 +142,11 @@ fn an_older_checkpoint_is_reached_by_a_proof() {
     let outcome = run(&[piece.as_bytes()], &trust);
     assert_intact(&outcome);
     assert_eq!(outcome.report.known_matched, 1);
-    // Without the proof nothing is said of it.
+    // Without the proof, the older checkpoint is not judged.
     let outcome = run(&[log.history(8, 14, &[]).as_bytes()], &trust);
     assert_eq!(outcome.named(), []);
     assert_eq!(outcome.report.known_unjudged.len(), 1);
-    // Another history's checkpoint.
+    // A checkpoint of another history.
     let other = Log::of(&[&[1, 2, 3]]);
     let mut trust = with_key();
     trust.know(other.note_at(3).as_bytes(), "kept", &[]).unwrap();
@@ -162,7 +163,7 @@ fn selections() {
     assert_eq!(outcome.report.known_matched, 1, "{}", outcome.shown());
     let lines = lines(&text);
     for (id, other) in [(2, 4), (3, 9), (15, 14)] {
-        // The entry of another id in its place, with a checksum that fits.
+        // The entry of another id in this place, with a matching checksum.
         let common::Parts { preimage, checksum } = common::parts(&log.entries[&other]);
         let at = line_of(&lines, id);
         let mut changed = lines.clone();
@@ -191,7 +192,8 @@ fn a_changed_column_is_named() {
         let at = line_of(&changed, id);
         changed[at] = changed[at].replace("u-17", "u-18");
         assert_eq!(found(&joined(&changed)), [("changed", one(id))]);
-        // With the checksum made anew: the tree says that it was one of these.
+        // With the checksum recomputed, the tree shows only that one of the checkpoint's entries
+        // was changed.
         let log_ids = |log: &Log| {
             log.checkpoints.iter().find(|c| c.entry_ids.contains(id)).unwrap().entry_ids.clone()
         };
@@ -200,14 +202,14 @@ fn a_changed_column_is_named() {
         let ids = log_ids(&log);
         let batch = Some((ids.iter().min().unwrap(), ids.iter().max().unwrap()));
         let text = lines(&forged.whole());
-        // The writer noticed, and wrote the leaf down.
+        // The writer noticed the change and added the leaf to the line.
         assert!(text[at].contains(",\"leaf\":\""));
         assert_eq!(found(&joined(&text)), [("changed", one(id))]);
-        // A forger takes that out again.
+        // A forger removes the leaf again.
         let mut text = text;
         text[at] = text[at].split_once(",\"leaf\"").unwrap().0.to_owned() + "}";
         assert_eq!(found(&joined(&text))[0], ("changed", batch));
-        // The checksum alone.
+        // Only the checksum is changed.
         let mut wrong = honest.clone();
         replace(&mut wrong[at], 13, "00", "11");
         assert_eq!(found(&joined(&wrong)), [("changed", one(id))]);
@@ -221,7 +223,7 @@ fn entries_that_the_database_lost_are_named() {
         log.entries.remove(&id);
     }
     assert_eq!(found(&log.whole()), [1, 3, 7, 15].map(|id| ("missing", one(id))));
-    // And if the checkpoint does not admit it either, that it is not the one.
+    // If the checkpoint's ids omit the lost entry too, the checkpoint is reported as changed.
     let mut log = Log::of(&[&[1, 2, 3, 4, 5], &[6, 7]]);
     log.entries.remove(&3);
     log.checkpoints[0].entry_ids = [1, 2, 4, 5].into_iter().collect();
@@ -256,12 +258,12 @@ fn lines_that_were_taken_out_put_in_or_moved_are_named() {
             "{id} before {before}: {named:?}"
         );
     }
-    // Behind the end of its checkpoint.
+    // An entry after the end of its checkpoint.
     let mut late = honest.clone();
     let line = late.remove(line_of(&late, 4));
     late.insert(line_of(&honest, 3), line);
     assert_eq!(found(&joined(&late)), [("reordered", one(4))]);
-    // An entry that never was.
+    // An entry that never existed.
     let mut more = honest.clone();
     let common::Parts { preimage, checksum } = common::parts(&entry(6, "eve"));
     more.insert(
@@ -291,7 +293,7 @@ fn what_was_not_sealed_is_checked_as_far_as_that_goes() {
     let line = moved.remove(at);
     moved.insert(line_of(&honest, 12), line);
     assert_eq!(found(&joined(&moved)), [("reordered", one(16))]);
-    // One that is sealed, as if it were not.
+    // A sealed entry that is repeated as unsealed.
     let mut again = honest.clone();
     again.insert(at, honest[line_of(&honest, 9)].replace("\"entry\":", "\"unsealed\":"));
     assert_eq!(found(&joined(&again)), [("duplicated", one(9))]);
@@ -305,23 +307,23 @@ fn changed_checkpoints_are_named() {
         (0..honest.len()).filter(|&i| honest[i].starts_with("{\"checkpoint\"")).collect();
     assert_eq!(checkpoints.len(), 3);
     for at in checkpoints {
-        // The root that is stored beside the note.
+        // The root beside the note is changed.
         let mut changed = honest.clone();
         let place = changed[at].find("\"root\":\"").unwrap() + 8;
         replace(&mut changed[at], place, "00", "11");
         assert_eq!(found(&joined(&changed)), [("checkpoint changed", None)]);
-        // The root in the note, whose signature is then bad.
+        // The root in the note is changed, which invalidates the signature.
         let mut changed = honest.clone();
         let place = changed[at].find("\\n\\n— ").unwrap() - 5;
         replace(&mut changed[at], place, "A", "B");
         let named = found(&joined(&changed));
         assert!(named.contains(&("signature bad", None)), "{named:?}");
-        // The signature.
+        // The signature is changed.
         let mut changed = honest.clone();
         let place = changed[at].find("\\n\",\"root\"").unwrap() - 9;
         replace(&mut changed[at], place, "A", "B");
         assert_eq!(found(&joined(&changed)), [("signature bad", None)]);
-        // Not there.
+        // The checkpoint is removed.
         let mut less = honest.clone();
         less.remove(at);
         let named = found(&joined(&less));
@@ -340,10 +342,10 @@ fn signatures_that_were_taken_off_are_missed() {
     let honest = log.clone();
     log.checkpoints[last].note = stripped(&log, last);
     assert_eq!(found(&log.whole()), [("signature bad", None)]);
-    // All of them.
+    // All signatures are removed.
     (0..last).for_each(|which| log.checkpoints[which].note = stripped(&log, which));
     assert_eq!(found(&log.whole()), [("signature bad", None)]);
-    // But a log may begin to sign.
+    // A log may begin to sign, so an unsigned first checkpoint is no fault.
     let mut later = honest;
     later.checkpoints[0].note = stripped(&later, 0);
     assert_intact(&run(&[later.whole().as_bytes()], &with_key()));
@@ -365,7 +367,7 @@ fn history_that_was_written_anew_or_cut_off_contradicts_a_kept_checkpoint() {
             }
             forged.seal(&ids);
         }
-        // Even the key's owner cannot, against a checkpoint that somebody kept.
+        // A forger with the key cannot contradict a kept checkpoint.
         for size in [8, 14] {
             let outcome = run(&[forged.whole().as_bytes()], &with_checkpoint(honest.note_at(size)));
             assert_eq!(outcome.named(), [("history forked", None)], "{}", outcome.shown());
@@ -399,7 +401,7 @@ fn files_that_were_cut_off_or_are_something_else() {
     for other in ["hello\n", "{}\n", "\n\n", "null\n"] {
         assert!(found(other).iter().all(|(kind, _)| *kind == "malformed"), "{other:?}");
     }
-    // What cannot be read is no proof of anything, but nothing is called intact either.
+    // An unreadable file proves no tampering, and is not called intact either.
     let compressed = export_compressed(&text);
     assert_intact(&run(&[&compressed], &with_key()));
     let outcome = run(&[&compressed[..compressed.len() - 20]], &with_key());
@@ -423,7 +425,7 @@ fn export_compressed(text: &str) -> Vec<u8> {
 
 #[test]
 fn a_damaged_tree_in_the_database_does_not_make_honest_entries_faulty() {
-    // The leaf hash of one entry was changed in the tile; the upper levels were not.
+    // The leaf hash of one entry is changed in the tile. The upper levels are not.
     let mut log = log();
     log.leaves[4] = [9; 32];
     let named = found(&log.whole());
@@ -438,7 +440,7 @@ fn a_damaged_tree_in_the_database_does_not_make_honest_entries_faulty() {
 fn nothing_hides_behind_an_entry_on_its_line() {
     let honest = lines(&log().whole());
     let at = line_of(&honest, 3);
-    // Canonical, and looking like an entry at both ends.
+    // The additions are canonical, and the line looks like an entry at both ends.
     for more in [r#","zzz":{}"#, r#","zzz":{"a":{}}"#] {
         let mut changed = honest.clone();
         let end = changed[at].len() - 1;
@@ -471,8 +473,8 @@ fn with_keys(keys: &[(&str, u8)]) -> export::verify::Trust {
 const BEFORE: &str = "lead_audit/7d4c1f0e-52a9-4b7e-9d3b-0c6f5e1a2b84";
 const AFTER: &str = "example.com/sales";
 
-/// Unsigned, then signed, then with another key of the same name, then under another name: sizes 2,
-/// 3, 5, 6, 8, 9 and 11.
+/// A log that is first unsigned, then signed, then has another key of the same name, then another
+/// name. Its checkpoints have the sizes 2, 3, 5, 6, 8, 9 and 11.
 fn log_of_many_keys(with_former: bool) -> Log {
     let mut log = Log::new();
     (log.origin, log.signed) = (BEFORE.into(), false);
@@ -495,7 +497,7 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
     for with_former in [true, false] {
         let log = log_of_many_keys(with_former);
         let whole = log.whole();
-        // The newest key vouches for everything; so does a kept checkpoint.
+        // The newest key vouches for everything, and so does a kept checkpoint.
         let all = [(common::ORIGIN, 7), (common::ORIGIN, 8), (AFTER, 9)];
         for keys in [&all[..], &all[2..], &all[1..]] {
             let outcome = run(&[whole.as_bytes()], &with_keys(keys));
@@ -516,7 +518,7 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
             "{}",
             outcome.shown()
         );
-        // One of its names, or another log's.
+        // An origin that the log has had, or that of another log.
         for (origin, verdict) in [
             (BEFORE, Verdict::Intact),
             (AFTER, Verdict::Intact),
@@ -526,7 +528,7 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
             trust.origin = Some(origin.into());
             assert_eq!(run(&[whole.as_bytes()], &trust).verdict(), verdict, "{origin}");
         }
-        // An old key vouches up to where it signed last, and no further.
+        // An old key vouches up to its last signature and no further.
         for (seed, own, double) in [(7, 5, 6), (8, 8, 9)] {
             let to = if with_former { double } else { own };
             let outcome = run(&[whole.as_bytes()], &with_keys(&[(common::ORIGIN, seed)]));
@@ -538,7 +540,7 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
             );
             assert_eq!(outcome.report.vouched, Some(to));
             assert_eq!(outcome.report.key_unknown_from, Some(double));
-            // Cut off where that is.
+            // The history cut off at that checkpoint.
             let outcome = run(
                 &[log.history(0, double, &[]).as_bytes()],
                 &with_keys(&[(common::ORIGIN, seed)]),
@@ -549,18 +551,18 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
                 "{}",
                 outcome.shown()
             );
-            // With a checkpoint from after it, that one vouches.
+            // A later checkpoint vouches for what the old key does not.
             let mut trust = with_keys(&[(common::ORIGIN, seed)]);
             trust.know(log.note_at(11).as_bytes(), "kept", &[]).unwrap();
             assert_intact(&run(&[whole.as_bytes()], &trust));
         }
-        // In pieces, from and to everywhere, all of it is one history.
+        // Two pieces, split at any checkpoint, form one history.
         for at in [2, 3, 5, 6, 8, 9] {
             let pieces = [log.history(0, at, &[]), log.history(at, 11, &[])];
             let bytes: Vec<&[u8]> = pieces.iter().map(String::as_bytes).collect();
             assert_intact(&run(&bytes, &with_keys(&all)));
             assert_intact(&run(&bytes, &with_keys(&all[2..])));
-            // Of the last piece alone, whoever has an old key can tell nothing, and says so.
+            // For the last piece alone, a verifier with only an old key cannot tell.
             let outcome = run(&bytes[1..], &with_keys(&all[..1]));
             assert_eq!(
                 (outcome.named(), outcome.verdict()),
@@ -583,7 +585,7 @@ fn a_log_may_begin_to_sign_and_change_its_key_and_its_name() {
 
 #[test]
 fn another_name_or_key_needs_an_entry() {
-    // As in a forger's hands: the newest note of a signed log says another name, signed or not.
+    // A forger gives the newest note of a signed log another name, with or without a signature.
     for (seed, former) in
         [(None, None), (Some(9), None), (None, Some((common::ORIGIN.to_owned(), 7)))]
     {
@@ -601,7 +603,7 @@ fn another_name_or_key_needs_an_entry() {
         let outcome = run(&[forged.whole().as_bytes()], &with_checkpoint(forged.note_at(3)));
         assert_eq!(outcome.named(), [("history forked", None)]);
     }
-    // The entry has to be of this change.
+    // The entry has to describe this very change.
     for (old, new) in [("other", AFTER), (common::ORIGIN, "other")] {
         let mut forged = Log::of(&[&[1, 2]]);
         let change = ledger::KeyChange {
@@ -616,7 +618,7 @@ fn another_name_or_key_needs_an_entry() {
         let outcome = run(&[forged.whole().as_bytes()], &with_key());
         assert_eq!(outcome.verdict(), Verdict::Tampered, "{}", outcome.shown());
     }
-    // Versions that left no entry: what is signed later covers it.
+    // Old versions wrote no entry for a change of key. A later signature covers the change.
     let mut legacy = Log::new();
     (legacy.origin, legacy.signed) = (BEFORE.into(), false);
     legacy.add(1);
@@ -643,7 +645,7 @@ fn another_name_or_key_needs_an_entry() {
 
 #[test]
 fn what_this_version_does_not_know_it_does_not_judge() {
-    // Another version, with lines of its own.
+    // An unknown version, with unknown lines.
     let other = "{\"export\":{\"exported_at\":\"2000-01-01T00:00:00.000000Z\",\"kind\":\"archive\",\"version\":2}}\n{\"x\":1}\nhello\n";
     let outcome = run(&[other.as_bytes()], &with_key());
     assert_eq!(
@@ -657,8 +659,8 @@ fn what_this_version_does_not_know_it_does_not_judge() {
         "{}",
         outcome.shown()
     );
-    // An entry with one more column, or of another format, whose checksum is that of all that it
-    // has.
+    // An entry with an additional column, or of another format. Its checksum covers all its
+    // columns.
     for (from, to) in [
         ("\"user_id\":\"u-17\"", "\"user_id\":\"u-17\",\"user_zone\":1"),
         ("\"format\":1", "\"format\":2"),
@@ -675,12 +677,13 @@ fn what_this_version_does_not_know_it_does_not_judge() {
             let outcome = run(&[text.as_bytes()], &with_key());
             assert_eq!(outcome.named(), [("not judged", one(1))], "{}", outcome.shown());
             assert_eq!(outcome.verdict(), Verdict::CouldNotTell, "{}", outcome.shown());
-            // Changed as well, it is a fault.
+            // If the entry is changed as well, this is a fault.
             let changed = text.replacen("u-17", "u-18", 1);
             assert_eq!(run(&[changed.as_bytes()], &with_key()).named(), [("changed", one(1))]);
         }
     }
-    // What the exporter did not know, it says; and whether that is what was sealed.
+    // The exporter reports an entry that it does not know, and whether it matches the sealed
+    // checksum.
     for (sealed, verdict) in [(true, Verdict::CouldNotTell), (false, Verdict::Tampered)] {
         let mut log = log();
         let checksum = match &log.entries[&5] {

@@ -1,7 +1,7 @@
-//! A long random workload over random tables, by several sessions at once, held against a model
-//! that knows what the entries must be. The model shares nothing with the extension: it looks at
-//! the rows of each statement before and after it, with Postgres's own `to_jsonb`, and keeps to
-//! itself what was rolled back.
+//! Several sessions run a long random workload on random tables. A model predicts the entries, and
+//! the test compares the trail with it. The model shares nothing with the extension: it reads the
+//! rows of each statement before and after it with Postgres's own `to_jsonb`, and drops the events
+//! of a rollback.
 
 mod model;
 mod statements;
@@ -41,7 +41,7 @@ fn entries_are_those_that_the_model_expects() {
                 scope.spawn(move || {
                     let mut writer = Writer::new(cluster.admin("random"), tables, refusals, number);
                     writer.opening(tables.nth(number as usize));
-                    // A minimum where the machine has other things to do.
+                    // A minimum number of transactions for a busy machine.
                     for transaction in 0.. {
                         if transaction >= 40 && Instant::now() >= until {
                             break;

@@ -1,5 +1,5 @@
-//! What the entries must be: one event for each row that a statement changed, kept if its
-//! transaction was committed.
+//! Predicts the entries: one event for each row that a statement changed, kept if its transaction
+//! was committed.
 
 use acceptance::{Session, call};
 use std::collections::BTreeMap;
@@ -7,9 +7,9 @@ use std::fmt::{self, Display, Formatter};
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// `picture` is the oracle: a row, and its key, as JSON in the settings that docs/FORMAT.md
-/// prescribes. `watching` says which tables are watched; it changes in the transaction that begins
-/// or ends it.
+/// `picture` is the oracle: it returns a row and its key as JSON, under the settings that
+/// docs/FORMAT.md prescribes. `watching` lists the watched tables. It changes in the transaction
+/// that begins or ends watching.
 pub const SCHEMA: &str = "
     CREATE SCHEMA model;
     CREATE FUNCTION model.picture(r anyelement, keys text[], OUT whole text, OUT key text) LANGUAGE plpgsql
@@ -24,10 +24,10 @@ pub const SCHEMA: &str = "
     CREATE TABLE model.expected (rid bigint, n bigint, operation text, was text, now text, key text, request text);
     CREATE TABLE model.truncated (request text, rows bigint)";
 
-/// The order in which things happened, in all sessions. A number is taken while the row is locked.
+/// Orders the events of all sessions. A session takes a number while it holds the row's lock.
 static CLOCK: AtomicU64 = AtomicU64::new(0);
 
-/// An entry that must be there.
+/// An expected entry.
 #[derive(Debug, Clone)]
 pub struct Event {
     at: u64,
@@ -39,17 +39,17 @@ pub struct Event {
     request: String,
 }
 
-/// A row as the oracle sees it.
+/// A row as the oracle returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
     pub whole: String,
     pub key: Option<String>,
 }
 
-/// Rows by the identity that the workload gives each.
+/// Rows by the identity that the workload assigns.
 pub type Pictures = BTreeMap<i64, Picture>;
 
-/// What the entries of a statement must be, from the rows before and after it.
+/// The expected entries of a statement, from the rows before and after it.
 pub fn events_between(before: &Pictures, after: &Pictures, request: &str) -> Vec<Event> {
     let mut events = Vec::new();
     let mut add = |rid: i64, operation, was: Option<&Picture>, now: Option<&Picture>| {
@@ -66,7 +66,7 @@ pub fn events_between(before: &Pictures, after: &Pictures, request: &str) -> Vec
     for (&rid, was) in before {
         match after.get(&rid) {
             None => add(rid, "DELETE", Some(was), None),
-            // In another partition, too, it is the same row.
+            // A row that moved to another partition is the same row.
             Some(now) if now.whole != was.whole => add(rid, "UPDATE", Some(was), Some(now)),
             Some(_) => {}
         }
@@ -77,18 +77,18 @@ pub fn events_between(before: &Pictures, after: &Pictures, request: &str) -> Vec
     events
 }
 
-/// What the entries of a baseline must be.
+/// The expected entries of a baseline.
 pub fn baseline(rows: &Pictures, request: &str) -> Vec<Event> {
     let mut events = events_between(&Pictures::new(), rows, request);
     events.iter_mut().for_each(|event| event.operation = "SNAPSHOT");
     events
 }
 
-/// What was committed, or may yet be.
+/// The expected entries of committed and open transactions.
 #[derive(Debug, Default, Clone)]
 pub struct Book {
     pub events: Vec<Event>,
-    /// By request: how many rows its TRUNCATEs destroyed.
+    /// The number of rows that TRUNCATEs removed, by request.
     pub truncated: Vec<(String, i64)>,
     pub committed: u64,
     pub rolled_back: u64,
@@ -111,7 +111,7 @@ impl Book {
         self.rolled_back += other.rolled_back;
     }
 
-    /// The comparison is only as good as what there was to compare.
+    /// The comparison proves something only if the workload was varied.
     pub fn assert_varied(&self) {
         let count =
             |operation| self.events.iter().filter(|event| event.operation == operation).count();
@@ -141,7 +141,8 @@ impl Display for Book {
     }
 }
 
-/// Holds the trail against the book: every event has its entry, in order, and there is no other.
+/// Compares the trail with the book: every event has its entry, in order, and there are no other
+/// entries.
 pub fn compare(admin: &mut Session, book: &Book) {
     let mut copy = admin.copy_in("COPY model.expected FROM STDIN").expect("COPY begins");
     let (mut rid, mut n) = (i64::MIN, 0);
@@ -188,8 +189,8 @@ pub fn compare(admin: &mut Session, book: &Book) {
     none(
         admin,
         "diffs that are not the difference",
-        // A column whose bytes changed is in the difference although its JSON did not: NULL and a
-        // JSON null, for example.
+        // The diff contains a column whose bytes changed even if its JSON did not, for example from
+        // NULL to a JSON null.
         "SELECT a.id || ' ' || a.diff FROM model.actual a WHERE operation = 'UPDATE' AND
            (SELECT coalesce(jsonb_object_agg(d.key, d.value), '{}') FROM jsonb_each(a.diff) d
             WHERE (d.value->'old')::text <> (d.value->'new')::text)::text IS DISTINCT FROM

@@ -1,5 +1,5 @@
-//! A session that does at random what applications do, and keeps book of what the entries of it
-//! must be.
+//! A session that runs random statements like an application, and keeps a book of the expected
+//! entries.
 
 use crate::model::{self, Book, Picture, Pictures, events_between};
 use crate::tables::{Column, Table, Tables, VALUES, expression, literal, next_number, quoted};
@@ -12,7 +12,7 @@ const TIME_ZONES: [&str; 4] = ["Asia/Kathmandu", "America/St_Johns", "<-15>+15",
 const DATE_STYLES: [&str; 3] = ["German, DMY", "SQL, MDY", "ISO, YMD"];
 const INTERVAL_STYLES: [&str; 3] = ["sql_standard", "iso_8601", "postgres_verbose"];
 
-/// How often the server refused something, by SQLSTATE.
+/// The number of refused statements, by SQLSTATE.
 pub type Refusals = Mutex<BTreeMap<String, u64>>;
 
 pub struct Writer<'a> {
@@ -21,18 +21,18 @@ pub struct Writer<'a> {
     tables: &'a Tables,
     refusals: &'a Refusals,
     random: Random,
-    /// The number of this writer, and of its present transaction.
+    /// The numbers of this writer and of its current transaction.
     number: u64,
     transactions: u64,
-    /// The setting lead_audit.request_id as it is now.
+    /// The current value of lead_audit.request_id.
     request: String,
 }
 
 /// Why a statement had no effect.
 enum Failure {
-    /// The server said no: what it did is undone.
+    /// The server raised an error, and the statement was rolled back.
     Refused(Error),
-    /// This one cannot be done with this table.
+    /// The statement is impossible for this table.
     NotHere,
 }
 
@@ -57,8 +57,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// What chance might leave out: rows that are there when watching begins, and a TRUNCATE of
-    /// some.
+    /// Runs the cases that chance might leave out: rows that exist when watching begins, and a
+    /// TRUNCATE of existing rows.
     pub fn opening(&mut self, oid: u32) {
         self.request = format!("{}-0", self.number);
         let mut written = Book { committed: 1, ..Book::default() };
@@ -86,10 +86,10 @@ impl<'a> Writer<'a> {
         self.book.take(written);
     }
 
-    /// One transaction, whichever way it ends.
+    /// Runs one transaction and commits it or rolls it back.
     pub fn transaction(&mut self) {
         self.transactions += 1;
-        // What it writes is known by this, whatever becomes of it.
+        // Identifies the transaction's entries, whatever its end.
         self.request = format!("{}-{}", self.number, self.transactions);
         let mut written = Book::default();
         let committed = match self.statements(&mut written) {
@@ -139,14 +139,14 @@ impl<'a> Writer<'a> {
         commits
     }
 
-    /// Counts what the server refused. What no user should ever see fails the test.
+    /// Counts refused statements. An error that no user should ever see fails the test.
     fn refused(&self, failure: Failure) {
         let Failure::Refused(error) = failure else { return };
         let Some(refusal) = error.as_db_error() else { panic!("{error}") };
         let code = refusal.code().code();
-        // Deadlock, lock timeout, serialization; broken constraints; values that do not fit after a
-        // change of the type; and what another session's DDL does to a name that was looked up
-        // before it.
+        // Deadlocks, lock timeouts and serialization failures; violated constraints; values that do
+        // not fit after a change of type; and names that another session's DDL changed after they
+        // were looked up.
         let expected = [
             "40P01", "55P03", "40001", "23", "22", "42P01", "42703", "42710", "42701", "42P07",
             "42P16", "42P10", "42702", "55006", "3F000",
@@ -162,8 +162,8 @@ impl<'a> Writer<'a> {
 
     fn statements(&mut self, written: &mut Book) -> Result<(), Failure> {
         let changes_tables = self.random.one_in(8);
-        // A snapshot from before somebody else's change of a table would mislead the model, so the
-        // locks come first.
+        // The locks come first. With a snapshot from before another session's change of a table,
+        // the model would be wrong.
         let isolation = match (changes_tables, self.random.below(6)) {
             (false, 0) => "REPEATABLE READ",
             (false, 1) => "SERIALIZABLE",
@@ -197,7 +197,7 @@ impl<'a> Writer<'a> {
         self.block(written, oids, count, changes_tables, 0)
     }
 
-    /// Some statements, some of them in savepoints that are released or rolled back.
+    /// Runs some statements, some of them in savepoints that are released or rolled back.
     fn block(
         &mut self,
         written: &mut Book,
@@ -222,7 +222,7 @@ impl<'a> Writer<'a> {
                 let result = self.block(&mut inside, oids, count, changes_tables, depth + 1);
                 let stays = match result {
                     Ok(()) => !self.random.one_in(3),
-                    // After these the whole transaction has to go.
+                    // After these errors the whole transaction must be rolled back.
                     Err(Failure::Refused(error))
                         if error.code().is_some_and(|code| code.code().starts_with("40")) =>
                     {
@@ -237,7 +237,7 @@ impl<'a> Writer<'a> {
                     self.session.batch_execute("RELEASE SAVEPOINT s")?;
                     written.take(inside);
                 } else {
-                    // What was set in it goes with it.
+                    // The rollback to the savepoint also resets the setting.
                     self.request = request;
                     self.session.batch_execute("ROLLBACK TO SAVEPOINT s; RELEASE SAVEPOINT s")?;
                 }
@@ -257,7 +257,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// DDL, TRUNCATE, and the beginning and end of watching. The table is locked against everybody.
+    /// Runs DDL or TRUNCATE, or begins or ends watching, under an exclusive lock.
     fn change_of_table(&mut self, written: &mut Book, table: &Table) -> Result<(), Failure> {
         match self.random.below(8) {
             0 if table.children.is_empty() => self.truncate(written, table),
@@ -308,8 +308,8 @@ impl<'a> Writer<'a> {
         ))?)
     }
 
-    /// A statement that writes rows. Those that it may touch are locked, and seen before and after
-    /// it.
+    /// Runs a statement that writes rows. Locks the rows that it may change, and reads them before
+    /// and after it.
     fn change_of_rows(&mut self, written: &mut Book, table: &Table) -> Result<(), Failure> {
         let size = if self.random.one_in(8) { 60 } else { 1 + self.random.below(6) };
         let chosen = self.session.query(
@@ -322,7 +322,7 @@ impl<'a> Writer<'a> {
         self.write(written, table, &chosen, &made, &statement)
     }
 
-    /// Runs a statement that writes to the rows `chosen` of a table, and makes those with the
+    /// Runs a statement that writes to the rows `chosen` of a table, and inserts rows with the
     /// numbers `made`.
     fn write(
         &mut self,
@@ -401,7 +401,7 @@ impl<'a> Writer<'a> {
             0..=2 => self.insert(table, made),
             3..=5 => format!("UPDATE {name} SET {} WHERE {these}", self.assignments(&free)),
             6 => format!("DELETE FROM {name} WHERE {these}"),
-            // To where it may be already.
+            // The new partition may be the current one.
             7 => format!("UPDATE {name} SET part = {} WHERE {these}", self.random.below(6)),
             8 if table.has("k1") => {
                 let one = chosen[0];
@@ -431,7 +431,7 @@ impl<'a> Writer<'a> {
                 self.insert(table, made),
                 self.assignments(&free)
             ),
-            // What a block with EXCEPTION did before its error is undone.
+            // The block with EXCEPTION rolls back its writes when it catches the error.
             12 => format!(
                 "DO $do$ BEGIN
                    BEGIN DELETE FROM {name} WHERE {these}; RAISE 'on purpose'; EXCEPTION WHEN OTHERS THEN NULL; END;
@@ -457,7 +457,7 @@ impl<'a> Writer<'a> {
         self.insert_with(table, &[], made)
     }
 
-    /// INSERT of new rows, and of some whose key is that of a row that is there.
+    /// INSERT of new rows, and of rows whose key already exists.
     fn insert_with(&mut self, table: &Table, same_key_as: &[i64], made: &[i64]) -> String {
         let free: Vec<Column> = table.free_columns().cloned().collect();
         let names: String =
@@ -499,7 +499,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// What a SET clause says, of one to three columns.
+    /// The assignments of a SET clause, for one to three columns.
     fn assignments(&mut self, free: &[&Column]) -> String {
         let mut set = BTreeMap::new();
         for _ in 0..1 + self.random.below(3) {
@@ -522,7 +522,7 @@ fn array(numbers: &[i64]) -> String {
     format!("{{{}}}", numbers.join(","))
 }
 
-/// The key's columns that are not `part`, for a list of columns.
+/// The columns of the key without `part`, as a list.
 fn key_columns(table: &Table) -> String {
     ["k1", "k2"]
         .iter()

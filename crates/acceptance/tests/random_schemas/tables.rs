@@ -1,4 +1,4 @@
-//! Random tables, and what can be done to their definition.
+//! Random tables, and random changes of their definition.
 
 use acceptance::{Random, Session, call, value};
 use std::sync::Mutex;
@@ -13,8 +13,8 @@ pub const TYPES: &str = "
     ALTER TYPE address DROP ATTRIBUTE gone;
     CREATE TYPE span AS RANGE (subtype = timestamptz)";
 
-/// Types with expressions that give values of them; {} is a random number. Their names are those of
-/// format_type().
+/// Types with expressions for their values, where {} stands for a random number. The type names are
+/// those of format_type().
 pub const VALUES: [(&str, &[&str]); 41] = [
     ("boolean", &["true", "false"]),
     ("smallint", &["-32768", "32767", "({} % 100)::int2"]),
@@ -140,7 +140,7 @@ pub const VALUES: [(&str, &[&str]); 41] = [
     ("ltree", &["'Top.Science'::ltree", "('n' || {})::ltree"]),
 ];
 
-/// Names that columns and tables get, which somebody may have thought of as easy to get wrong.
+/// Names of columns and tables that are easy to get wrong.
 const NAMES: [&str; 20] = [
     "plain",
     "\"",
@@ -164,7 +164,7 @@ const NAMES: [&str; 20] = [
     "new\nline",
 ];
 
-/// Of rows and of everything else that must be unique.
+/// A number for a row, or for anything else that must be unique.
 pub fn next_number() -> i64 {
     static NEXT: AtomicI64 = AtomicI64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -174,7 +174,7 @@ pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The tables that all sessions write to, by oid: names change.
+/// The oids of the tables that all sessions write to. Names change.
 pub struct Tables(Mutex<Vec<u32>>);
 
 impl Tables {
@@ -182,7 +182,7 @@ impl Tables {
         let mut made = Vec::new();
         for number in 0..count {
             let name = format!("table {number} {}", NAMES[number % NAMES.len()]);
-            // The first three are one of each kind.
+            // The first three tables are of the three kinds.
             let kind = if number < 3 { number as u64 } else { random.below(3) };
             let without_key = number == 0 || number > 2 && random.one_in(3);
             let sql = definition(random, &name, kind, without_key);
@@ -200,7 +200,8 @@ impl Tables {
             );
             made.push(oid);
         }
-        // One whose rows go, or lose their link, with rows of the second one.
+        // A table whose rows are deleted with their parents in the second table, or lose their
+        // reference.
         let (parent, action) = (made[1], random.pick(&["CASCADE", "SET NULL"]));
         let parent: String = value(admin, &format!("SELECT {parent}::regclass::text"));
         call(
@@ -230,8 +231,8 @@ impl Tables {
     }
 }
 
-/// CREATE TABLE of a random table: kind 0 and 1 plain, 2 partitioned. Each has `rid`, the row's
-/// identity for the model, and `part`.
+/// CREATE TABLE of a random table: kinds 0 and 1 are plain, kind 2 is partitioned. Each has `rid`,
+/// the row's identity for the model, and `part`.
 fn definition(random: &mut Random, name: &str, kind: u64, without_key: bool) -> String {
     let mut columns =
         vec!["rid bigint NOT NULL".to_owned(), "part int NOT NULL DEFAULT 0".to_owned()];
@@ -305,7 +306,7 @@ pub fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
-/// A column as the catalog has it.
+/// A column, as the catalog describes it.
 #[derive(Debug, Clone)]
 pub struct Column {
     pub name: String,
@@ -313,11 +314,11 @@ pub struct Column {
     pub generated: bool,
 }
 
-/// A table as the catalog has it at the moment.
+/// A table, as the catalog currently describes it.
 #[derive(Debug, Clone)]
 pub struct Table {
     pub oid: u32,
-    /// Quoted and with its schema where that is needed.
+    /// The quoted name, with the schema where needed.
     pub name: String,
     pub partitioned: bool,
     pub columns: Vec<Column>,
@@ -365,7 +366,7 @@ impl Table {
         })
     }
 
-    /// Columns that can be given any value of their type.
+    /// Columns that accept any value of their type.
     pub fn free_columns(&self) -> impl Iterator<Item = &Column> {
         const FIXED: [&str; 5] = ["rid", "part", "k1", "k2", "parent"];
         self.columns
@@ -381,7 +382,8 @@ impl Table {
         self.columns.iter().find(|c| c.name == column).map(|c| c.type_name.as_str())
     }
 
-    /// A change of the definition that leaves the rows what they are: no entry of a row's.
+    /// A change of the definition that leaves the rows unchanged, and so creates no entries of
+    /// rows.
     pub fn random_change(&self, random: &mut Random) -> String {
         let name = &self.name;
         let used: Vec<String> = self.columns.iter().map(|column| column.name.clone()).collect();
@@ -449,11 +451,11 @@ impl Table {
     }
 }
 
-/// One of the expressions, with a random number in it.
+/// A random expression with a random number inserted.
 pub fn expression(random: &mut Random, choices: &[&str]) -> String {
     let number = random.below(1_000_000_000_000).to_string();
     let choice = random.pick(choices);
-    // Some have braces of their own.
+    // Some expressions contain braces of their own.
     if choice.contains("'{") {
         choice.to_owned()
     } else {

@@ -2,52 +2,53 @@
 
 use crate::Facts;
 
-/// One attempt.
+/// One attempt to tamper.
 pub struct Attempt {
     pub name: String,
-    /// The row of the table that it counts in.
+    /// The row of the result table in which the attempt counts.
     pub kind: &'static str,
     pub from: From,
-    /// Whether the guards are switched off first.
+    /// Whether the guards are disabled first.
     pub unguarded: bool,
     pub steps: Vec<Step>,
     pub expected: Expected,
-    /// The entries that it is about, if it is about single ones: no other may be named.
+    /// The entries that the attempt changes, if it changes single entries. No other entry may be
+    /// named.
     pub about: Vec<i64>,
-    /// Whether offline verification has to name all of them.
+    /// Whether offline verification has to name all of these entries.
     pub named: bool,
 }
 
-/// The database that it begins with.
+/// The database that the attempt starts from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum From {
     Honest,
-    /// As it was after the fourth checkpoint.
+    /// The state after the fourth checkpoint.
     Older,
 }
 
-/// What is done.
+/// One step of an attempt.
 pub enum Step {
-    /// In one transaction of the superuser.
+    /// SQL in one transaction of the superuser.
     Sql(String),
-    /// As Sql, and the guards are to refuse it.
+    /// SQL that the guards must refuse.
     Refused(String),
-    /// By the application.
+    /// SQL of the application.
     App(String),
-    /// The superuser comes back, with the settings of now.
+    /// The superuser reconnects with the current settings.
     Reconnect,
-    /// Signs the checkpoints for which this holds with a key of the log's name.
+    /// Signs the checkpoints that meet the condition with a key of the log's name.
     ForgeNotes(&'static str),
 }
 
-/// Who is to find it.
+/// Who has to find the attempt.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
     /// Offline verification or the witness.
     Found,
-    /// `lead_audit.verify()` alone: nothing of what was sealed is another than it was.
+    /// `lead_audit.verify()` alone. All sealed data is unchanged.
     ByServer,
-    /// Nobody, and docs/security-model.md says so.
+    /// Nobody, as docs/security-model.md says.
     Nobody,
 }
 
@@ -96,7 +97,7 @@ fn sql(text: impl Into<String>) -> Step {
     Step::Sql(text.into())
 }
 
-/// How far what follows from an entry is made right again.
+/// How many of the values that depend on an entry the tamperer repairs.
 const DEPTHS: [&str; 7] = [
     "checksum",
     "checksum, leaf",
@@ -107,7 +108,7 @@ const DEPTHS: [&str; 7] = [
     "checksum, leaf, nodes, roots, notes signed with a key of the same name",
 ];
 
-/// The steps to that depth.
+/// The steps that repair to that depth.
 fn repaired(depth: usize) -> Vec<Step> {
     let mut steps = Vec::new();
     if depth > 0 {
@@ -121,12 +122,12 @@ fn repaired(depth: usize) -> Vec<Step> {
     steps
 }
 
-/// Everything is sealed once more, by the server and with the log's own key.
+/// The server seals everything again with the log's own key.
 fn sealed_anew() -> Vec<Step> {
     vec![sql("SELECT kit.unseal()"), sql("SELECT lead_audit.seal()")]
 }
 
-/// Each column, and what it becomes.
+/// Each column, with its new value.
 const COLUMNS: [(&str, &str); 29] = [
     ("format", "2"),
     ("txid", "(txid::text::numeric + 1)::text::xid8"),
@@ -188,8 +189,7 @@ fn changed(facts: &Facts, all: &mut Vec<Attempt>) {
             format!("{column} of {id} ({})", DEPTHS[depth]),
             steps,
         );
-        // Where the roots of the notes are others too, nothing is left that knows which entry it
-        // was.
+        // If the roots in the notes are changed too, nothing identifies the changed entry any more.
         all.push(if depth < 4 { attempt.named([id]) } else { attempt });
     };
     let ids = &facts.inserts;
@@ -326,7 +326,7 @@ fn inserted(facts: &Facts, all: &mut Vec<Attempt>) {
         "after one was inserted between two",
         between,
     ));
-    // The state of sealing is told that the gap is open, or not looked at yet.
+    // The tampered state of sealing claims that the gap is open, or not looked at yet.
     all.push(
         Attempt::new(
             kind,

@@ -1,12 +1,11 @@
-//! A tamperer with all rights in the database and full knowledge of the format, but neither the
-//! log's key nor the witness's memory: each of the ways to rewrite the past ends with exit status 1
-//! of `lead-audit verify` on an export or of `lead-audit witness`, the right entry is named where
-//! that can be told, and the verifier in Python comes to the same verdict. What cannot be found is
-//! here too, and what was done honestly, which nobody may find anything wrong with.
+//! The tamperer has all rights in the database and knows the format, but has neither the log's key
+//! nor the witness's state. For each way to rewrite history, `lead-audit verify` on an export or
+//! `lead-audit witness` ends with exit status 1, the changed entry is named if it can be
+//! determined, and the Python verifier reaches the same verdict. The test also covers attempts that
+//! nobody can find, and honest operations that nobody may report.
 //!
-//! What is worked out anew (checksums, leaves, nodes, roots) is by `sql/rewriting_history.sql`,
-//! written from docs/FORMAT.md. `LEAD_AUDIT_ACCEPTANCE_ONLY` runs the attempts that have this text
-//! in their name.
+//! `sql/rewriting_history.sql` recomputes checksums, leaves, nodes and roots. It was written from
+//! docs/FORMAT.md. `LEAD_AUDIT_ACCEPTANCE_ONLY` runs only attempts whose name contains its text.
 
 mod attempts;
 mod honest;
@@ -30,41 +29,41 @@ use std::time::{Duration, Instant};
 const KIT: &str = include_str!("../../sql/rewriting_history.sql");
 const ORIGIN: &str = "example.com/leads";
 
-/// Databases that attempts are made in at the same time.
+/// Number of databases in which attempts run in parallel.
 const AT_ONCE: usize = 2;
 
-/// The honest trail, and what auditor and witness have of it.
+/// The honest trail, with the auditor's checkpoint and the witness's state.
 struct Stage {
     cluster: Cluster,
     tool: LeadAudit,
     directory: tempfile::TempDir,
     key: String,
-    /// That of the other key of the log's name.
+    /// The public key of the other key with the log's name.
     same_name: String,
     kept: PathBuf,
     witness: PathBuf,
     facts: Facts,
 }
 
-/// What an attempt has to know of the trail.
+/// Facts about the trail that attempts need.
 pub struct Facts {
     /// Tree sizes of the checkpoints.
     pub sizes: Vec<i64>,
-    /// Sealed entries of INSERTs, some of each checkpoint.
+    /// Sealed entries of INSERTs, several from each checkpoint.
     pub inserts: Vec<i64>,
-    /// Ids that rolled-back transactions left.
+    /// Ids of rolled-back transactions.
     pub gaps: Vec<i64>,
     /// The first and the last sealed id.
     pub sealed: (i64, i64),
-    /// An entry that is not sealed.
+    /// An unsealed entry.
     pub unsealed: i64,
-    /// Ids of a transaction with several entries.
+    /// The ids of a transaction with several entries.
     pub transaction: Vec<i64>,
-    /// Ids of a table.
+    /// The ids of one table's entries.
     pub table: Vec<i64>,
-    /// Ids of the last checkpoint.
+    /// The ids of the last checkpoint.
     pub newest: Vec<i64>,
-    /// A key file of the same name as the log's, and one of another, which the server can read.
+    /// Two key files that the server can read: one with the log's name, and one with another name.
     pub other_keys: [PathBuf; 2],
 }
 
@@ -91,8 +90,8 @@ impl Stage {
         );
         call(&mut cluster.admin("postgres"), "SELECT pg_reload_conf()");
         write_failures(&cluster);
-        // From here on without a background worker, which would be in the way of copying databases.
-        // It is an honest restart, too.
+        // A background worker would prevent the copying of databases, so the server now runs
+        // without one. This is also an honest restart.
         cluster.stop("fast");
         cluster.configure(&["shared_preload_libraries = ''".to_owned()]);
         cluster.start_again();
@@ -142,8 +141,8 @@ impl Stage {
         self.tool.run(&arguments).status
     }
 
-    /// Six checkpoints of which the auditor keeps the second and the witness sees some, the last
-    /// among them; and a copy of the database as it was after the fourth.
+    /// Writes six checkpoints. The auditor keeps the second, and the witness sees some, including
+    /// the last. Copies the database after the fourth.
     fn write_history(&mut self) {
         let mut admin = self.cluster.admin("honest");
         let mut app = self.cluster.session("app", "honest");
@@ -154,7 +153,7 @@ impl Stage {
         add_leads(&mut app, 1, 40);
         seal(&mut admin);
         assert_eq!(self.look("honest", &self.witness), 0);
-        // Several sessions, savepoints, what is rolled back.
+        // Several sessions, savepoints, rollbacks.
         let mut other = self.cluster.session("app", "honest");
         call(&mut other, "BEGIN");
         add_leads(&mut other, 41, 45);
@@ -168,7 +167,7 @@ impl Stage {
         seal(&mut admin);
         fs::write(&self.kept, value::<String>(&mut admin, "SELECT lead_audit.latest_checkpoint()"))
             .unwrap();
-        // One that is prepared while others are sealed.
+        // A transaction that stays prepared while others are sealed.
         call(
             &mut other,
             "BEGIN; UPDATE leads SET source = 'late' WHERE created_by = 'user-6'; PREPARE TRANSACTION 'late'",
@@ -210,8 +209,7 @@ impl Stage {
         for database in ["older", "honest"] {
             let mut admin = self.cluster.admin(database);
             call(&mut admin, KIT);
-            // Knows what it is doing: nothing that it would write is another thing than what is
-            // there.
+            // The repair kit is correct: recomputing untouched values changes nothing.
             let differing: i64 = value(
                 &mut admin,
                 "SELECT (SELECT count(*) FROM lead_audit.entry e WHERE checksum <> kit.checksum(e) OR key_hash <> kit.key_hash(e))
@@ -261,7 +259,7 @@ impl Stage {
     }
 }
 
-/// Entries of statements that failed, which the background worker writes.
+/// Writes entries of failed statements, through the background worker.
 fn write_failures(cluster: &Cluster) {
     let mut app = cluster.session("app", "honest");
     call(&mut app, "INSERT INTO leads (id) VALUES ('there')");
@@ -279,16 +277,16 @@ fn write_failures(cluster: &Cluster) {
     }
 }
 
-/// What one finder said: 0 intact, 1 tampered, 2 could not tell.
+/// The findings of all verifiers. Status 0: intact, 1: tampered, 2: could not tell.
 #[derive(Debug, Clone, Default)]
 struct Findings {
-    /// `lead_audit.verify()`: its faults, or its error.
+    /// The faults of `lead_audit.verify()`, or its error.
     sql: Vec<(Option<i64>, String)>,
     database: i32,
     offline: i32,
     python: i32,
     witness: i32,
-    /// Faults that offline verification printed: first id, last id, the line.
+    /// The faults that offline verification printed: first id, last id, the line.
     named: Vec<(Option<(i64, i64)>, String)>,
     text: String,
     /// Why the attempt could not be made.
@@ -296,12 +294,12 @@ struct Findings {
 }
 
 impl Stage {
-    /// Asks everyone.
+    /// Runs all verifiers.
     fn findings(&self, database: &str) -> Findings {
         self.findings_with(database, &[&self.key])
     }
 
-    /// Asks everyone, who all know these keys.
+    /// Runs all verifiers with these keys.
     fn findings_with(&self, database: &str, keys: &[&str]) -> Findings {
         let keys: Vec<&str> = keys.iter().flat_map(|key| ["--key", key]).collect();
         let mut found = Findings::default();
@@ -360,7 +358,7 @@ impl Stage {
         (answer.status.code().unwrap_or(2), text)
     }
 
-    /// Makes an attempt in a database of its own.
+    /// Makes an attempt in its own database.
     fn make(&self, attempt: &Attempt, database: &str) -> Result<(), String> {
         let mut postgres = self.cluster.admin("postgres");
         call(&mut postgres, &format!("DROP DATABASE IF EXISTS {database}"));
@@ -388,7 +386,7 @@ impl Stage {
     }
 }
 
-/// Signs the checkpoints anew, with a key of the log's name.
+/// Signs the checkpoints again with a key of the log's name.
 fn forge_notes(admin: &mut Session, condition: &str) {
     let key = SigningKey::from_seed(ORIGIN, &[7; 32]).expect("a name");
     let rows = admin
@@ -434,7 +432,7 @@ impl Findings {
     }
 }
 
-/// What is wrong with the answers to an attempt.
+/// Compares the findings of an attempt with the expected ones, and returns the differences.
 fn complaints(attempt: &Attempt, found: &Findings) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut expect = |holds: bool, what: &str| {
@@ -530,7 +528,7 @@ fn what_a_tamperer_does_is_found() {
     assert!(wrong.is_empty(), "{} of {} attempts:\n{}", wrong.len(), all.len(), wrong.join("\n"));
 }
 
-/// The table of who finds what.
+/// Prints the table of attempts and their finders.
 fn show(results: &[(&Attempt, Findings)]) {
     let mut kinds: BTreeMap<&str, [usize; 6]> = BTreeMap::new();
     for (attempt, found) in results {

@@ -1,5 +1,4 @@
-//! Tampering with what has left the database: exports that are edited by hand, and checkpoints in a
-//! directory.
+//! Tampers outside the database: with exports, and with checkpoints in a directory.
 
 use crate::{ORIGIN, Stage, copy};
 use acceptance::{Session, call, seal, text_of, value};
@@ -10,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 type Lines = Vec<String>;
 
-/// Replaces the last line, which says how many there are.
+/// Replaces the last line, which contains the number of lines.
 fn ended(mut lines: Lines) -> Lines {
     lines.pop();
     let size = lines.iter().rev().find_map(|line| {
@@ -25,7 +24,7 @@ fn ended(mut lines: Lines) -> Lines {
     lines
 }
 
-/// The places of the lines of this record.
+/// The indexes of the lines of this record type.
 fn places(lines: &[String], record: &str) -> Vec<usize> {
     (0..lines.len())
         .filter(|&place| {
@@ -35,7 +34,7 @@ fn places(lines: &[String], record: &str) -> Vec<usize> {
         .collect()
 }
 
-/// The line of an entry with other bytes, and a checksum to match.
+/// The line of an entry with changed bytes and a matching checksum.
 fn rewritten(admin: &mut Session, line: &str) -> String {
     let (_, entry) = line.split_once("\"entry\":").unwrap();
     let entry = entry.strip_suffix('}').unwrap().replace("@example", "@evil");
@@ -46,7 +45,7 @@ fn rewritten(admin: &mut Session, line: &str) -> String {
     format!("{{\"checksum\":\"{sum}\",\"entry\":{entry}}}")
 }
 
-/// Each edit, and what it makes of the lines.
+/// The edits, each with the edited lines.
 fn edits(lines: &Lines, admin: &mut Session) -> Vec<(&'static str, Lines)> {
     let (entries, checkpoints, unsealed) =
         (places(lines, "entry"), places(lines, "checkpoint"), places(lines, "unsealed"));
@@ -119,7 +118,7 @@ fn what_is_done_to_exports_and_checkpoints_is_found() {
         file
     };
     let honest = export("honest", "honest.ndjson", &[]);
-    // What the witness has seen last.
+    // The newest checkpoint that the witness has seen.
     let newest = path("witness").join("checkpoints").join(format!("{:020}", stage.facts.sizes[5]));
     let trust = [
         "--key",
@@ -147,8 +146,7 @@ fn what_is_done_to_exports_and_checkpoints_is_found() {
         assert_eq!(statuses, (1, 1), "{name}:\n{said}");
     }
 
-    // A fork: the witness and one auditor have seen one history, another auditor is shown the
-    // other.
+    // A fork: the witness and one auditor see one history, and another auditor sees the other.
     call(
         &mut stage.cluster.admin("older"),
         "INSERT INTO leads (id) SELECT 'fork-' || g FROM generate_series(1, 400) g",
@@ -174,8 +172,7 @@ fn what_is_done_to_exports_and_checkpoints_is_found() {
     in_a_directory(&stage, &mut admin);
 }
 
-/// A witness that follows the directory, alone and with the database, and what is done to the files
-/// there.
+/// A witness follows the directory, alone and with the database, while its files are changed.
 fn in_a_directory(stage: &Stage, admin: &mut Session) {
     let published = stage.directory.path().join("published");
     fs::create_dir_all(&published).unwrap();
@@ -235,11 +232,11 @@ fn in_a_directory(stage: &Stage, admin: &mut Session) {
             fs::remove_file(file(size)).unwrap();
             fs::write(file(newest), &genuine).unwrap();
         }
-        // One that is lost is no lie.
+        // A missing checkpoint is not reported.
         _ = fs::remove_file(file(stage.facts.sizes[1]));
         assert_eq!(look(with_database).0, 0);
     }
-    // Held against the directory, one that was replaced makes it no anchor at all.
+    // A directory with a replaced checkpoint is no anchor for verification.
     fs::write(file(stage.facts.sizes[2]), forged(stage.facts.sizes[2])).unwrap();
     let answer = stage.tool.run(&[
         "verify",

@@ -1,5 +1,4 @@
-//! Connecting: as libpq does it, with rustls. Neither the connection string nor a password in it is
-//! ever shown.
+//! Connects as libpq does, with rustls. Never shows the connection string or a password.
 
 use crate::error::CommandError;
 use postgres::config::{Host, SslMode};
@@ -21,7 +20,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Disable,
-    /// `allow`, too: "try without, then with" differs in the order only.
+    /// Also stands for `allow`, which tries the same two ways in the other order.
     Prefer,
     Require,
     VerifyCa,
@@ -45,34 +44,33 @@ impl Mode {
     }
 }
 
-/// How the server is to be recognised.
+/// How the client authenticates the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Recognition {
-    /// Not at all.
+    /// Does not authenticate it.
     None,
-    /// By a certificate of a known authority.
+    /// Requires a certificate of a known authority.
     Authority,
-    /// By a certificate for its host name.
+    /// Requires a certificate of a known authority for the server's host name.
     Full,
 }
 
-/// Connects.
 pub fn connect(url: &str) -> Result<Client, CommandError> {
     let Options { rest, mode, roots } = options(url)?;
     let unreadable = || CommandError::Database("the connection string cannot be read".to_owned());
-    // What is wrong with it would quote it.
+    // The parser's message would quote the connection string, so it is dropped.
     let mut config: Config = rest.parse().map_err(|_| unreadable())?;
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let mode = match (mode, config.get_ssl_mode(), variable("PGSSLMODE")) {
         (Some(mode), ..) => Some(mode),
-        // Spelt so that only the driver has found it.
+        // Only the driver recognises this spelling of `sslmode`.
         (None, SslMode::Disable, _) => Some(Mode::Disable),
         (None, SslMode::Require, _) => Some(Mode::Require),
         (None, _, variable) => variable.map(|mode| Mode::of(&mode)).transpose()?,
     };
     let roots = roots.or_else(|| variable("PGSSLROOTCERT")).or_else(usual_roots);
     let (mode, recognition) = recognition(mode, roots.as_deref())?;
-    // There is no TLS on a Unix-domain socket.
+    // PostgreSQL does not use TLS on a Unix-domain socket.
     let is_local = config.get_hosts().iter().all(|host| !matches!(host, Host::Tcp(_)))
         && config.get_hostaddrs().is_empty();
     config.ssl_mode(match mode {
@@ -100,15 +98,15 @@ pub fn connect(url: &str) -> Result<Client, CommandError> {
     Ok(client)
 }
 
-/// The file with certificates of authorities that libpq looks for.
+/// The default file of authority certificates in libpq.
 fn usual_roots() -> Option<String> {
     let path = Path::new(&std::env::var_os("HOME")?).join(".postgresql/root.crt");
     path.is_file().then(|| path.to_str().map(str::to_owned)).flatten()
 }
 
-/// The mode, and what it asks for, as libpq has it: with certificates of authorities `require` is
-/// `verify-ca`, and those of the system, by which anybody can be recognised, are good for
-/// `verify-full` only.
+/// Combines the mode and the authority certificates as libpq does. With certificates, `require`
+/// means `verify-ca`. The system's certificates are accepted for `verify-full` only, because
+/// anybody can get a certificate from those authorities.
 fn recognition(
     mode: Option<Mode>,
     roots: Option<&str>,
@@ -135,7 +133,7 @@ struct Options {
     roots: Option<String>,
 }
 
-/// Takes out `sslmode` and `sslrootcert`, which the driver does not have as libpq has them.
+/// Removes `sslmode` and `sslrootcert`, which the driver does not handle as libpq does.
 fn options(url: &str) -> Result<Options, CommandError> {
     let (mut mode, mut roots) = (None, None);
     let is_url = url.starts_with("postgres://") || url.starts_with("postgresql://");
@@ -156,7 +154,7 @@ fn options(url: &str) -> Result<Options, CommandError> {
             if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) }
         }
         _ if is_url => url.to_owned(),
-        // Values with spaces in quotes are put together again as they were.
+        // Quoted values with spaces are split here and joined again unchanged.
         _ => url.split(' ').filter(|option| keep(option)).collect::<Vec<_>>().join(" "),
     };
     Ok(Options { rest, mode: mode.map(|mode| Mode::of(&mode)).transpose()?, roots })
@@ -205,7 +203,7 @@ fn tls(recognition: Recognition, roots: Option<&str>) -> Result<MakeRustlsConnec
                 store.add(certificate).map_err(|error| failed(path, &error))?;
             }
         }
-        // Those that cannot be read recognise nobody.
+        // Certificates that cannot be parsed are ignored.
         _ => _ = store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
     }
     if store.is_empty() {
@@ -225,8 +223,7 @@ fn tls(recognition: Recognition, roots: Option<&str>) -> Result<MakeRustlsConnec
     ))
 }
 
-/// Recognises a certificate of a known authority, for whatever host, as libpq does with
-/// `sslmode=verify-ca`.
+/// Accepts a certificate of a known authority for any host, as libpq does with `sslmode=verify-ca`.
 #[derive(Debug)]
 struct ByAuthority(Arc<WebPkiServerVerifier>);
 
@@ -239,7 +236,7 @@ impl ServerCertVerifier for ByAuthority {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        // The name is looked at last, when everything else is right.
+        // The verifier checks the name last, so this error means that everything else is valid.
         match self.0.verify_server_cert(certificate, intermediates, name, ocsp, now) {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
@@ -271,8 +268,8 @@ impl ServerCertVerifier for ByAuthority {
     }
 }
 
-/// Encrypts without asking who it is, as libpq does with `sslmode=require` where it knows no
-/// authority.
+/// Encrypts without authenticating the server, as libpq does with `sslmode=require` when it knows
+/// no authority.
 #[derive(Debug)]
 struct Unrecognised(Arc<CryptoProvider>);
 

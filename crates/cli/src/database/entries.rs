@@ -1,4 +1,5 @@
-//! Rows of `lead_audit.entry`, in their binary form: what is hashed is what is stored.
+//! Reads rows of `lead_audit.entry` in PostgreSQL's binary format. The checksum covers these stored
+//! values.
 
 use super::{Raw, Snapshot};
 use crate::error::CommandError;
@@ -14,7 +15,7 @@ pub struct EntryReader<'s> {
 }
 
 impl<'s> EntryReader<'s> {
-    /// Looks at the columns that the table has.
+    /// Checks the columns of the table.
     pub fn new(snapshot: &'s Snapshot) -> Result<Self, CommandError> {
         let rows = snapshot.query(
             "SELECT attname::text, format_type(atttypid, NULL), quote_ident(attname) FROM pg_attribute
@@ -38,7 +39,7 @@ impl<'s> EntryReader<'s> {
                     );
                     return Err(CommandError::Database(text));
                 }
-                // With a value there an entry is one that this version cannot judge.
+                // This version cannot judge an entry with a value in an unknown column.
                 None => unknown += &format!("WHEN e.{quoted} IS NOT NULL THEN {} ", literal(name)),
             }
         }
@@ -63,8 +64,8 @@ impl<'s> EntryReader<'s> {
         Ok(EntryReader { snapshot, sql })
     }
 
-    /// Gives each entry with an id in these ranges to `each`, in the order of the ranges. One at a
-    /// time is in memory.
+    /// Passes each entry with an id in these ranges to `each`, in the order of the ranges. Holds
+    /// one entry in memory at a time.
     pub fn read<E: From<CommandError>>(
         &self,
         ranges: &[IdRange],
@@ -88,7 +89,7 @@ fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
-/// A row's id, and what is stored there.
+/// The id and the stored entry of a row.
 fn stored(row: &Row) -> Result<(i64, StoredEntry), postgres::Error> {
     use EntryColumn as Column;
     let raw = |column: Column| {
@@ -137,7 +138,7 @@ fn stored(row: &Row) -> Result<(i64, StoredEntry), postgres::Error> {
         statement: text(Column::Statement)?,
     };
     let checksum = raw(Column::Checksum)?;
-    // A missing checksum is for `read_stored` to name.
+    // `read_stored` reports a missing checksum.
     for &column in
         Column::ALL.iter().filter(|&&column| column.is_required() && column != Column::Checksum)
     {
@@ -149,7 +150,7 @@ fn stored(row: &Row) -> Result<(i64, StoredEntry), postgres::Error> {
     Ok((id, bad.map_or_else(|| read_stored(&entry, checksum, extra), StoredEntry::Damaged)))
 }
 
-/// The bytes of a value of fixed length.
+/// Converts a value of fixed length.
 fn fixed<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     bytes.try_into().ok()
 }

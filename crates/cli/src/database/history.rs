@@ -1,4 +1,4 @@
-//! The trail from the database into an export, streaming: checkpoint by checkpoint, entry by entry.
+//! Streams the trail from the database into an export, checkpoint by checkpoint and entry by entry.
 
 use super::{EntryReader, Selection, Snapshot, select};
 use crate::error::CommandError;
@@ -12,41 +12,43 @@ use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
-/// Leaves of the checkpoints whose entries are asked for at once.
+/// Number of leaves whose entries one query reads.
 const LEAVES_AT_ONCE: u64 = 1 << 16;
 
-/// Checkpoints that are asked for at once.
+/// Number of checkpoints that one query reads.
 const CHECKPOINTS_AT_ONCE: i64 = 256;
 
-/// Ranges of ids that are asked for at once.
+/// Number of id ranges that one query reads.
 const RANGES_AT_ONCE: usize = 4096;
 
 /// Why an export was not written.
 #[derive(Debug, Error)]
 pub enum ExportError {
-    /// The database, or what is asked of it.
+    /// The database failed, or it cannot serve the requested range.
     #[error(transparent)]
     Command(#[from] CommandError),
-    /// The file.
+    /// The file could not be written.
     #[error(transparent)]
     Write(#[from] io::Error),
 }
 
-/// From which tree to which.
+/// The part of the tree to export.
 #[derive(Debug, Clone, Default)]
 pub struct Range {
-    /// Size and root of the tree that it starts with; no root if that is whatever the log has.
+    /// Size of the tree that the export starts with.
     pub from: u64,
+    /// Root of that tree. None accepts the root in the database.
     pub from_root: Option<Hash>,
-    /// The tree that it ends with; None for the newest, and what is not sealed yet.
+    /// Size of the tree that the export ends with. None means the newest, plus the unsealed
+    /// entries.
     pub to: Option<u64>,
-    /// Trees that it has to be proven to extend.
+    /// Sizes of trees that the export proves to extend.
     pub prove_from: Vec<u64>,
-    /// Whether the file has the beginning of this export already.
+    /// Whether the file already contains the beginning of this export.
     pub goes_on: bool,
 }
 
-/// What was written.
+/// Counts of the written records.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Written {
     pub entries: u64,
@@ -60,7 +62,7 @@ fn refused(text: String) -> ExportError {
     CommandError::Refused(text).into()
 }
 
-/// Writes a history.
+/// Writes an export of kind `history`.
 pub fn write_history<W: Write>(
     snapshot: &Snapshot,
     output: Output<W>,
@@ -99,8 +101,8 @@ pub fn write_history<W: Write>(
         let Some(last) = checkpoints.last() else { break };
         let (from, to) = (size, last.tree_size);
         let mut leaves = tiles.leaves(from, to)?;
-        // Trees of which the leaves do not give the root: what the upper levels say is read before
-        // the entries are.
+        // If the leaves do not give a checkpoint's root, the right edge comes from the upper levels
+        // of the tree. It is read before the entries, which occupy the connection.
         let mut edges = Vec::new();
         for checkpoint in &checkpoints {
             edges.push(tiles.edge(checkpoint.tree_size, &checkpoint.root));
@@ -127,8 +129,8 @@ pub fn write_history<W: Write>(
         let mut entries = 0;
         for some in ranges.chunks(RANGES_AT_ONCE) {
             reader.read::<ExportError>(some, |id, stored| {
-                // Checkpoints that were changed may have ids in common: what is not in ascending
-                // order is of a later one.
+                // Tampered checkpoints may share ids. An id that is not ascending belongs to a
+                // later checkpoint.
                 while !open || !current.contains(id) || last.is_some_and(|last| last > id) {
                     if open {
                         writer.end_checkpoint()?;
@@ -148,7 +150,7 @@ pub fn write_history<W: Write>(
                 Ok(writer.entry(id, &stored)?)
             })?;
         }
-        // Those of which no entry is there at all.
+        // Checkpoints without any entry left.
         loop {
             if open {
                 writer.end_checkpoint()?;
@@ -162,7 +164,7 @@ pub fn write_history<W: Write>(
     }
     if range.to.is_none() {
         let (unsealed, possible) = snapshot.unsealed_ids()?;
-        // What was added behind the log's back comes first.
+        // Inserted entries (added without the extension) are written first.
         for inserted in [true, false] {
             for some in unsealed.ranges().chunks(RANGES_AT_ONCE) {
                 reader.read::<ExportError>(some, |id, stored| {
@@ -178,7 +180,7 @@ pub fn write_history<W: Write>(
     Ok((writer.end(end)?, written))
 }
 
-/// The tree that a history starts with: its right edge and its note.
+/// The right edge and the note of the tree that a history starts with.
 fn begin(
     snapshot: &Snapshot,
     range: &Range,
@@ -210,7 +212,7 @@ fn begin(
     Ok((edge, Some(note)))
 }
 
-/// Writes the entries that are asked for, each with its proof.
+/// Writes the selected entries, each with its proof.
 pub fn write_selection<W: Write>(
     snapshot: &Snapshot,
     output: Output<W>,
@@ -295,7 +297,7 @@ fn header(kind: Kind, last: Option<&StoredCheckpoint>, selection: Option<String>
     Header { exported_at: now(), kind, origin, selection }
 }
 
-/// Microseconds since 2000 of now.
+/// The current time in microseconds since 2000.
 fn now() -> i64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX) - 946_684_800_000_000

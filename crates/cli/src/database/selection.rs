@@ -1,5 +1,4 @@
-//! Which entries are asked for: of a table, of a row, of a range of ids; and where in the tree they
-//! are.
+//! Selects entries by table, row or id range, and finds their leaves in the tree.
 
 use super::{Snapshot, id_ranges};
 use crate::error::CommandError;
@@ -9,7 +8,7 @@ use ledger::key_hash;
 use postgres::types::ToSql;
 use std::fmt::Write;
 
-/// What is asked for.
+/// The selection from the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
     pub from_id: Option<i64>,
@@ -18,20 +17,20 @@ pub struct Selection {
     pub key: Option<String>,
 }
 
-/// What was found: the ids that are in the tree, with the index of their leaf, in its order; and
-/// the others.
+/// The selected ids: the sealed ones with their leaf index, in the order of the tree, and the
+/// others.
 pub struct Selected {
     pub sealed: Vec<(u64, i64)>,
     pub unsealed: Vec<i64>,
 }
 
 impl Selection {
-    /// Whether anything is asked for at all.
+    /// Whether nothing restricts the selection.
     pub fn is_everything(&self) -> bool {
         self.from_id.is_none() && self.to_id.is_none() && self.table.is_none()
     }
 
-    /// The same for people.
+    /// The selection as readable text.
     pub fn text(&self) -> String {
         let mut text = String::new();
         let mut add = |what: &str, value: Option<String>| {
@@ -49,8 +48,7 @@ impl Selection {
     }
 }
 
-/// Finds the entries that are asked for. `tree_size` is the tree that they have to be in to count
-/// as sealed.
+/// Finds the selected entries. Entries in the tree of size `tree_size` count as sealed.
 pub fn select(
     snapshot: &Snapshot,
     selection: &Selection,
@@ -60,7 +58,7 @@ pub fn select(
     ids.sort_unstable();
     let mut sealed = Vec::new();
     let mut size = 0;
-    // Of very many checkpoints only those come over that took some of them.
+    // A log can have many checkpoints. Only those that contain a selected id are read.
     let wanted = ids.iter().copied().collect::<IdRanges>().to_string();
     loop {
         let (from, to) =
@@ -115,7 +113,7 @@ fn matching(snapshot: &Snapshot, selection: &Selection) -> Result<Vec<i64>, Comm
             parameters.push(&hashes);
         }
     }
-    // Here the planner knows best.
+    // For this query the planner chooses better than the settings of the snapshot.
     snapshot
         .client
         .borrow_mut()
@@ -128,7 +126,7 @@ fn matching(snapshot: &Snapshot, selection: &Selection) -> Result<Vec<i64>, Comm
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// The identities of the tables of this name, also of those that are not there any more.
+/// The watch ids of the tables with this name, dropped tables included.
 fn watched(snapshot: &Snapshot, table: &str) -> Result<Vec<String>, CommandError> {
     let rows = snapshot.query(
         "SELECT watch_id::text, quote_ident(table_schema) || '.' || quote_ident(table_name) FROM lead_audit.watch
@@ -146,8 +144,7 @@ fn watched(snapshot: &Snapshot, table: &str) -> Result<Vec<String>, CommandError
     }
 }
 
-/// The key hashes that a row with this key can have: of a value that is a number, it may be one or
-/// a text.
+/// The possible key hashes of a row with this key. A number may stand for a number or a text.
 fn key_hashes(
     snapshot: &Snapshot,
     watch_ids: &[String],
@@ -186,8 +183,7 @@ fn key_hashes(
     Ok(ids.flat_map(|id| candidates.iter().map(move |key| key_hash(&id, key.as_bytes()))).collect())
 }
 
-/// The canonical text of a JSON object of simple values, as somebody types it; None if it is
-/// something else.
+/// The canonical text of a JSON object with simple values, as a user types it. None for other JSON.
 fn canonical_object(text: &str) -> Option<String> {
     let members: std::collections::BTreeMap<String, Box<serde_json::value::RawValue>> =
         serde_json::from_str(text).ok()?;

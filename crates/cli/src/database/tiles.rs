@@ -1,4 +1,4 @@
-//! The stored tree.
+//! Reads the stored tree.
 
 use super::{Raw, Snapshot};
 use crate::error::CommandError;
@@ -7,10 +7,10 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-/// Tiles that are kept in memory: 8 MB of them.
+/// Maximum number of tiles in memory: 8 MB.
 const MAX_KEPT: usize = 1024;
 
-/// The tiles in the database. Each is read once, and forgotten when there are too many.
+/// Reads the tiles in the database and caches them. Clears the cache when it is full.
 pub struct DatabaseTiles<'s> {
     snapshot: &'s Snapshot,
     kept: RefCell<HashMap<TileId, Vec<Hash>>>,
@@ -21,7 +21,7 @@ impl<'s> DatabaseTiles<'s> {
         DatabaseTiles { snapshot, kept: RefCell::default() }
     }
 
-    /// The stored leaf hashes from one index to before another: fewer, if they are not there.
+    /// The stored leaf hashes of the indexes `from..to`. Stops at the first missing hash.
     pub fn leaves(&self, from: u64, to: u64) -> Result<Vec<Hash>, CommandError> {
         let width = TILE_WIDTH as u64;
         let mut leaves = Vec::new();
@@ -39,15 +39,15 @@ impl<'s> DatabaseTiles<'s> {
         Ok(leaves)
     }
 
-    /// One stored leaf hash, if it is there.
+    /// The stored leaf hash with this index, if it exists.
     pub fn leaf(&self, index: u64) -> Result<Option<Hash>, CommandError> {
         let width = TILE_WIDTH as u64;
         let tile = self.tile(TileId { level: 0, index: index / width })?;
         Ok(tile.get((index % width) as usize).copied())
     }
 
-    /// The right edge of the tree of this size and root, from its upper levels; None if they do not
-    /// give that root.
+    /// The right edge of the tree of this size and root, computed from its upper levels. None if
+    /// they do not give that root.
     pub fn edge(&self, size: u64, root: &Hash) -> Option<Frontier> {
         if size == 0 {
             return (*root == empty_root()).then(Frontier::new);
@@ -63,7 +63,7 @@ impl<'s> DatabaseTiles<'s> {
             &[&i16::from(id.level), &index],
         )?;
         let mut hashes = Vec::new();
-        // A tile may be left at the edge after it was filled: the longer one has all.
+        // A tile can remain in `tree_edge` after it was filled. The longer of the two is complete.
         for row in &rows {
             let Raw(bytes) = row.try_get(0)?;
             let (found, _) = bytes.as_chunks::<32>();

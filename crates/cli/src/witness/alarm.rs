@@ -1,4 +1,4 @@
-//! The alarm: what is wrong, kept as evidence, said, and given to a command.
+//! Raises the alarm: stores the evidence, reports the fault, and runs the alarm command.
 
 use super::state::State;
 use crate::error::CommandError;
@@ -8,32 +8,32 @@ use ledger::merkle::{Hash, hash_text};
 use serde_json::json;
 use std::process::Command;
 
-/// What is wrong.
+/// A fault that the witness found.
 #[derive(Debug)]
 pub struct Alarm {
     pub kind: AlarmKind,
     pub text: String,
-    /// Size and root of what was found, as far as there is any.
+    /// Size and root of the checkpoint that was found, as far as known.
     pub found: Option<(u64, Option<Hash>)>,
-    /// The checkpoint that it is about, as evidence.
+    /// The note of the checkpoint, as evidence.
     pub note: Option<String>,
 }
 
-/// What kind of alarm.
+/// The kinds of alarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AlarmKind {
-    /// The log shows another history than the one that was witnessed.
+    /// The log shows a different history from the witnessed one.
     Forked,
-    /// The log shows less than it has shown.
+    /// The log shows fewer leaves than it has shown before.
     GoneBack,
-    /// A checkpoint is not signed, or badly.
+    /// The signature of a checkpoint is missing or invalid.
     Signature,
-    /// A checkpoint is of another log, or none.
+    /// A checkpoint belongs to another log, or is not a checkpoint.
     Checkpoint,
 }
 
 impl AlarmKind {
-    /// Its name, for people and for LEAD_AUDIT_ALARM.
+    /// The name of the kind, for people and for LEAD_AUDIT_ALARM.
     pub fn name(self) -> &'static str {
         match self {
             AlarmKind::Forked => "history forked",
@@ -44,7 +44,7 @@ impl AlarmKind {
     }
 }
 
-/// Raises it.
+/// Raises the alarm.
 pub fn raise(
     alarm: &Alarm,
     state: &State,
@@ -52,8 +52,8 @@ pub fn raise(
     console: Console,
 ) -> Result<(), CommandError> {
     let evidence = alarm.note.as_ref().map(|note| {
-        // One file for each different note, so that raising it again every minute does not fill the
-        // disk.
+        // Each distinct note has one file, so that an alarm that is raised every minute does not
+        // fill the disk.
         let name = format!(
             "evidence-{:020}-{:08x}",
             alarm.found.map_or(0, |(size, _)| size),
@@ -88,7 +88,7 @@ pub fn raise(
         .env("LEAD_AUDIT_FOUND_SIZE", found_size.map(|size| size.to_string()).unwrap_or_default())
         .env("LEAD_AUDIT_FOUND_ROOT", found_root.unwrap_or_default())
         .env("LEAD_AUDIT_EVIDENCE", evidence.unwrap_or_default())
-        // It is not the alarm's to know.
+        // The alarm command has no need for the connection string.
         .env_remove("LEAD_AUDIT_DATABASE_URL")
         .env_remove("PGPASSWORD")
         .status();
@@ -103,7 +103,7 @@ pub fn raise(
     Ok(())
 }
 
-/// Tells notes apart in the names of files: FNV-1a.
+/// A checksum (FNV-1a) that distinguishes notes in file names.
 fn checksum(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }

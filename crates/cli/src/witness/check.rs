@@ -1,4 +1,4 @@
-//! Checking one checkpoint against the one that is held.
+//! Checks a checkpoint against the newest kept one.
 
 use super::alarm::{Alarm, AlarmKind};
 use super::state::State;
@@ -7,22 +7,22 @@ use ledger::checkpoint::Checkpoint;
 use ledger::merkle::{Hash, hash_text, verify_consistency};
 use ledger::note::{Note, NoteError, VerifierKey};
 
-/// What a witness knows of the log.
+/// The keys and origins by which a witness checks a log.
 pub struct Checker {
     pub keys: Vec<VerifierKey>,
     pub origin: Option<String>,
-    /// Origins that the log may change to, with the operator's consent.
+    /// Origins that the operator allows the log to change to.
     pub follow: Vec<String>,
 }
 
-/// What checking comes to.
+/// The result of a check.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It extends what is held: proven, or only not contradicted.
+    /// The checkpoint extends the kept one. `proven` is false if there was no tree for a proof.
     Extends { note: Note, checkpoint: Checkpoint, proven: bool },
-    /// It is the same log's with another origin or key, for which the operator's consent is wanted.
+    /// The log has changed its origin or key. The operator has to consent.
     Consent(String),
-    /// It does not.
+    /// The checkpoint does not extend the kept one, or is invalid.
     Alarm(Alarm),
 }
 
@@ -32,9 +32,9 @@ pub type Proof = Result<Vec<Hash>, ProofFailure>;
 /// Why there is no proof.
 #[derive(Debug)]
 pub enum ProofFailure {
-    /// The log could not be asked; later it may.
+    /// The log could not be reached. A later attempt may succeed.
     Unreachable(CommandError),
-    /// What the log has stored gives none.
+    /// The stored tree gives no proof.
     Unprovable(String),
 }
 
@@ -44,8 +44,8 @@ impl Checker {
         format!("If the log changed its name and that was meant, follow it: --follow {origin}{key}")
     }
 
-    /// Checks a checkpoint. `proof` gives a consistency proof from one size to another, or nothing
-    /// if there is no tree to ask.
+    /// Checks a checkpoint. `proof` returns a consistency proof between two sizes, or None if there
+    /// is no tree.
     pub fn check(
         &self,
         state: &State,
@@ -115,7 +115,7 @@ impl Checker {
             if signers.is_empty() || own {
                 return alarm(AlarmKind::Checkpoint, detail, Some(root), text);
             }
-            // The key that is known has signed it: the log says so itself.
+            // A known key of the log has signed the change, so the log itself states it.
             return Ok(Verdict::Consent(format!(
                 "{detail}, and signed with its key. {}",
                 self.how_to_follow(origin)
@@ -137,8 +137,8 @@ impl Checker {
             };
             return alarm(AlarmKind::Signature, detail, Some(root), text);
         }
-        // Signed by the key that is known, and by another one of the name: that is how a log says
-        // that it has another key from now on.
+        // The note has signatures of the known key and of an unknown key of the same name. The log
+        // announces a change of its key in this way.
         let is_known =
             |name: &str, id| self.keys.iter().any(|key| (key.name(), key.id()) == (name, id));
         let stranger = note
@@ -154,7 +154,7 @@ impl Checker {
                 stranger.key_id()
             )));
         }
-        // Nothing is before the first one.
+        // The first checkpoint has no predecessor.
         let Some(held) = held else {
             return Ok(Verdict::Extends { note, checkpoint, proven: true });
         };

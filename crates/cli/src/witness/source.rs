@@ -1,4 +1,4 @@
-//! What is followed: a database, a directory of checkpoints, or both.
+//! The sources of checkpoints: a database, a directory, or both.
 
 use super::alarm::{Alarm, AlarmKind};
 use super::check::{Proof, ProofFailure};
@@ -16,23 +16,23 @@ use postgres::Client;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Checkpoints that are taken at one look; the rest follows at the next.
+/// Maximum number of new checkpoints per look. Later looks process the others.
 const MOST_AT_ONCE: usize = 10_000;
 
-/// What is followed.
+/// The database or directory that the witness follows.
 pub struct Source {
     url: Option<String>,
     directory: Option<PathBuf>,
     client: Option<Client>,
 }
 
-/// What one look has shown.
+/// The result of one look.
 pub struct Seen {
-    /// Something is wrong already.
+    /// A fault that is already known.
     pub alarm: Option<Alarm>,
-    /// The new checkpoints by size, ascending.
+    /// The new checkpoints by size.
     pub notes: BTreeMap<u64, String>,
-    /// The tree to ask for proofs, if there is one.
+    /// The tree for consistency proofs, if a database is followed.
     pub tree: Option<Tree>,
 }
 
@@ -48,12 +48,12 @@ impl Source {
         }
     }
 
-    /// The connection is not good any more.
+    /// Drops a broken connection.
     pub fn forget(&mut self) {
         self.client = None;
     }
 
-    /// Nothing more is asked until the next look.
+    /// Ends the transaction and keeps the connection for the next look.
     pub fn rest(&mut self, tree: Option<Tree>) -> Result<(), CommandError> {
         if let Some(Tree(snapshot)) = tree {
             self.client = Some(snapshot.end()?);
@@ -61,7 +61,7 @@ impl Source {
         Ok(())
     }
 
-    /// Looks.
+    /// Reads the new checkpoints.
     pub fn look(&mut self, state: &State) -> Result<Seen, CommandError> {
         let mut seen = Seen { alarm: None, notes: BTreeMap::new(), tree: None };
         if let Some(url) = &self.url {
@@ -108,7 +108,7 @@ fn look_in_database(
             }
             Some(_) => {}
         }
-        // The very checkpoint that is held must still be the one.
+        // The database must still contain the kept checkpoint.
         if let Some(same) = snapshot.checkpoint(size)? {
             let said = note_root(&same);
             if same.root != *root || said.is_some_and(|said| said != *root) {
@@ -129,7 +129,7 @@ fn look_in_database(
         }
     }
     let mut size = state.held().map(|held| held.checkpoint.size());
-    // A new witness begins with the newest: those before it, that one proves.
+    // A new witness begins with the newest checkpoint, which commits to all earlier ones.
     if size.is_none() {
         seen.notes.extend(newest.map(|newest| (newest.tree_size, newest.note)));
         return Ok(());
@@ -152,7 +152,7 @@ fn note_root(stored: &StoredCheckpoint) -> Option<ledger::merkle::Hash> {
     Some(*Checkpoint::parse(note.text()).ok()?.root())
 }
 
-/// What is to be said of a log that is smaller than it was, and whether it is the same history.
+/// Describes a log that has shrunk. The flag tells whether its history is the witnessed one.
 fn gone_back(
     state: &State,
     newest: &StoredCheckpoint,
@@ -182,10 +182,11 @@ fn gone_back(
     Ok((text, true))
 }
 
-/// Adds to what is wrong where the histories part, as far as the kept checkpoints say.
+/// Adds to the alarm where the histories diverge, as far as the kept checkpoints show.
 fn explained(mut alarm: Alarm, snapshot: &Snapshot, state: &State) -> Result<Alarm, CommandError> {
     let tiles = snapshot.tiles();
-    // The largest kept tree that is still a part of the database's: the smaller ones are, too.
+    // Finds the largest kept tree that the database's tree extends. The database's tree then
+    // extends the smaller ones too.
     let sizes: Vec<u64> = state.sizes().iter().copied().collect();
     let (mut low, mut high) = (0, sizes.len());
     while low < high {
@@ -213,7 +214,7 @@ fn look_in_directory(directory: &Path, state: &State, seen: &mut Seen) -> Result
     let first = state.sizes().first().copied();
     let files = match checkpoint_files(directory) {
         Ok(files) => files,
-        // Nothing is published yet.
+        // The log has not published anything yet.
         Err(CommandError::Content { .. }) => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -223,8 +224,8 @@ fn look_in_directory(directory: &Path, state: &State, seen: &mut Seen) -> Result
             continue;
         };
         let known = state.sizes().contains(&size);
-        // What was published before this witness began is none of its business; the newest is
-        // looked at each time.
+        // Skips checkpoints from before this witness began. The newest kept one is checked at every
+        // look.
         if known && size != newest || !known && first.is_some_and(|first| size < first) {
             continue;
         }
@@ -246,13 +247,13 @@ fn look_in_directory(directory: &Path, state: &State, seen: &mut Seen) -> Result
         }
         seen.notes.entry(size).or_insert(text);
     }
-    // With the tree to ask, one that the database does not have yet can wait.
+    // A new witness begins with the newest checkpoint of the directory, too.
     if first.is_none()
         && let Some((&size, _)) = seen.notes.last_key_value()
     {
         seen.notes.retain(|&other, _| other == size);
     }
-    // Checked against what is held already: it is not kept again.
+    // This checkpoint equals the kept one and is not kept again.
     if let Some(same) = seen.notes.get(&newest)
         && state.held().is_some_and(|held| root_of(same) == Some(*held.checkpoint.root()))
     {
@@ -267,7 +268,7 @@ fn root_of(note: &str) -> Option<ledger::merkle::Hash> {
 }
 
 impl Seen {
-    /// The alarm, with what the tree says about it.
+    /// Adds to the alarm what the tree shows about a fork.
     pub fn explain(&self, alarm: Alarm, state: &State) -> Result<Alarm, CommandError> {
         match &self.tree {
             Some(Tree(snapshot)) if alarm.kind == AlarmKind::Forked => {
@@ -279,7 +280,7 @@ impl Seen {
 }
 
 impl Tree {
-    /// The consistency proof that the stored tree gives.
+    /// The consistency proof from the stored tree.
     pub fn consistency(&self, from: u64, to: u64) -> Proof {
         consistency_proof(&self.0.tiles(), from, to).map_err(|error| match error {
             TreeError::Source(error) => ProofFailure::Unreachable(error),

@@ -1,4 +1,4 @@
-//! What a witness keeps: every checkpoint that it has checked, in a directory, each under its tree
+//! The state of a witness: a directory with every checkpoint that it has checked, named by tree
 //! size.
 
 use crate::error::CommandError;
@@ -11,23 +11,23 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-/// A witness's directory.
+/// The state directory of a witness.
 pub struct State {
     directory: PathBuf,
     sizes: BTreeSet<u64>,
     held: Option<Held>,
-    /// Holds the lock until the end.
+    /// Locks the directory as long as this value exists.
     _lock: File,
 }
 
-/// A kept checkpoint.
+/// The newest kept checkpoint.
 pub struct Held {
     pub note: Note,
     pub checkpoint: Checkpoint,
 }
 
 impl State {
-    /// Opens a directory, or makes it. Two witnesses in one are refused.
+    /// Opens or creates a state directory. Refuses a directory that another witness uses.
     pub fn open(directory: &Path) -> Result<Self, CommandError> {
         let error = CommandError::file(directory);
         fs::create_dir_all(directory.join("checkpoints")).map_err(&error)?;
@@ -42,7 +42,7 @@ impl State {
         }
         let mut sizes = BTreeSet::new();
         for entry in fs::read_dir(directory.join("checkpoints")).map_err(&error)? {
-            // What a crash has left has another name.
+            // Skips unfinished files from a crash, whose names differ.
             sizes.extend(size_of_name(&entry.map_err(&error)?.file_name().to_string_lossy()));
         }
         let mut state = State { directory: directory.to_owned(), sizes, held: None, _lock: lock };
@@ -52,12 +52,12 @@ impl State {
         Ok(state)
     }
 
-    /// The newest one.
+    /// The newest kept checkpoint.
     pub fn held(&self) -> Option<&Held> {
         self.held.as_ref()
     }
 
-    /// Tree sizes of all of them.
+    /// Tree sizes of all kept checkpoints.
     pub fn sizes(&self) -> &BTreeSet<u64> {
         &self.sizes
     }
@@ -67,7 +67,7 @@ impl State {
         &self.directory
     }
 
-    /// The root of a kept one.
+    /// The root of the kept checkpoint with this size.
     pub fn root(&self, size: u64) -> Result<Hash, CommandError> {
         Ok(*self.read(size)?.checkpoint.root())
     }
@@ -89,8 +89,7 @@ impl State {
         self.directory.join("checkpoints").join(format!("{size:020}"))
     }
 
-    /// Keeps one: on disk when this returns. One of the same size gets what is new of its
-    /// signatures.
+    /// Stores a checkpoint on disk. If one of the same size is kept, adds its new signatures.
     pub fn keep(&mut self, note: &Note, checkpoint: Checkpoint) -> Result<(), CommandError> {
         replace(&self.file(checkpoint.size()), note.to_string().as_bytes())?;
         self.sizes.insert(checkpoint.size());

@@ -1,4 +1,4 @@
-//! A log in memory, and exports of it.
+//! A log in memory, and exports of that log.
 #![allow(dead_code, reason = "each test uses its part")]
 
 use export::read::{Limits, open_reader};
@@ -21,22 +21,22 @@ pub fn key() -> SigningKey {
     key_of(ORIGIN, 7)
 }
 
-/// A key of this name, by the bytes of its seed.
+/// A key with this name, made from the seed.
 pub fn key_of(name: &str, seed: u8) -> SigningKey {
     SigningKey::from_seed(name, &[seed; 32]).unwrap()
 }
 
-/// Entries, and the tree that they were sealed into.
+/// Entries and the tree that contains them.
 #[derive(Clone, Debug)]
 pub struct Log {
     pub entries: BTreeMap<i64, StoredEntry>,
     pub leaves: Vec<Hash>,
     pub checkpoints: Vec<StoredCheckpoint>,
     pub signed: bool,
-    /// The origin, and the seed of the key of that name.
+    /// The origin, which is also the name of the log's key.
     pub origin: String,
     pub seed: u8,
-    /// Name and seed of a key that signs the next checkpoint too.
+    /// Name and seed of a second key that signs the next checkpoint.
     pub former: Option<(String, u8)>,
 }
 
@@ -54,7 +54,7 @@ impl Log {
         }
     }
 
-    /// One whose checkpoints took these ids.
+    /// A log in which each batch of ids is sealed by one checkpoint.
     pub fn of(batches: &[&[i64]]) -> Self {
         let mut log = Self::new();
         for batch in batches {
@@ -93,8 +93,8 @@ impl Log {
         });
     }
 
-    /// Changes origin and key with an entry that says so, which is sealed; `with_former` if the old
-    /// key signs that checkpoint.
+    /// Changes the origin and the key, and seals the entry of the change. With `with_former` the
+    /// old key signs that checkpoint too.
     pub fn change_key(&mut self, id: i64, origin: &str, seed: Option<u8>, with_former: bool) {
         let public =
             |log: &Log| log.signed.then(|| key_of(&log.origin, log.seed).verifier().to_string());
@@ -124,7 +124,8 @@ impl Log {
         Header { exported_at: 839_000_100_000_000, kind, origin, selection: None }
     }
 
-    /// From one checkpoint's size to another's; what is not sealed comes with the newest.
+    /// An export from one checkpoint's size to another's. If it ends with the newest, it contains
+    /// the unsealed entries.
     pub fn history(&self, from: u64, to: u64, older: &[u64]) -> String {
         String::from_utf8(self.history_into(
             from,
@@ -156,7 +157,7 @@ impl Log {
         self.write_on(writer, from, to)
     }
 
-    /// The rest of an export that has everything up to a tree size.
+    /// The remainder of an export that is complete up to a tree size.
     pub fn rest_into(&self, from: u64, output: Output<Vec<u8>>) -> Vec<u8> {
         self.write_on(HistoryWriter::resume(output, self.edge(from)), from, self.size())
     }
@@ -290,14 +291,14 @@ pub fn leaf(stored: &StoredEntry) -> Hash {
     stored.leaf().unwrap()
 }
 
-/// What verification says of files.
+/// The result of verifying files.
 pub struct Outcome {
     pub report: Report,
     pub faults: Vec<Fault>,
 }
 
 impl Outcome {
-    /// Kind and ids of each fault.
+    /// The kind and ids of each fault.
     pub fn named(&self) -> Vec<(&'static str, Option<(i64, i64)>)> {
         self.faults.iter().map(|fault| (fault.kind.name(), fault.ids)).collect()
     }
@@ -341,7 +342,7 @@ pub fn with_checkpoint(note: &str) -> Trust {
     trust
 }
 
-/// An entry's parts as they stand in a line.
+/// The parts of an entry in a line of an export.
 pub struct Parts {
     pub preimage: String,
     pub checksum: String,
