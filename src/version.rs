@@ -3,10 +3,10 @@
 //! The version of the SQL objects can differ from the version of the library:
 //!
 //! - *Older objects*: the package is installed and `ALTER EXTENSION lead_audit UPDATE` has not run
-//! yet. The library works with SQL objects from version 1.0 on.
+//!   yet. The library works with SQL objects from version 1.0 on.
 //! - *Newer objects*: the session loaded its library before the update, or an older package was
-//! installed again. Within one major version, writes are still recorded, because a minor version
-//! only adds to the table of entries. The library refuses every other operation.
+//!   installed again. Within one major version, writes are still recorded, because a minor version
+//!   only adds to the table of entries. The library refuses every other operation.
 
 use crate::pg::{ServerError, extension_version};
 use pgrx::{PgSqlErrorCode, pg_extern};

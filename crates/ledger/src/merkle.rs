@@ -6,7 +6,7 @@
 //! * [`Frontier`] – the right edge of a tree: enough to append and to compute the root
 //! * [`TileWriter`] – appends leaves, and returns the tiles (C2SP tlog-tiles) to store
 //! * [`root_at`], [`inclusion_proof`], [`consistency_proof`] – computed from the stored tiles
-//! ([`Tiles`])
+//!   ([`Tiles`])
 //!
 //! A verifier without a tree checks proofs with [`verify_inclusion`] and [`verify_consistency`].
 
