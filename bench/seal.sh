@@ -90,7 +90,8 @@ sql -c 'SELECT lead_audit.seal()' >&2
 row 'seal() while a transaction with 100000 entries is open' "$(median 'SELECT lead_audit.seal()') ms" 'median of 201'
 
 step "Writers and the worker" >&2
-# Eight sessions write as fast as possible, 100 rows in each transaction. The worker seals each second.
+# Eight sessions write as fast as possible, 100 rows in each transaction. The worker seals each
+# second.
 cluster stop "$dir" >&2
 cluster start "$dir" "fsync = off" "shared_buffers = '512MB'" "max_wal_size = '8GB'" "jit = off" "shared_preload_libraries = 'lead_audit'" >&2
 sql -c 'SELECT lead_audit.seal()' >&2

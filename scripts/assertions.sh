@@ -1,8 +1,8 @@
 #!/bin/bash
 # assertions.sh: runs the in-database tests on PostgreSQL with --enable-cassert, behind `make
 # test-assertions`. The server is built from Debian's sources (postgres_source.sh). A list of tests
-# then runs again with debug_discard_caches = 1: PostgreSQL discards its caches at every opportunity,
-# so the use of a stale cache entry shows.
+# then runs again with debug_discard_caches = 1: PostgreSQL discards its caches at every
+# opportunity, so the use of a stale cache entry shows.
 #
 #   assertions.sh          runs both
 #   assertions.sh all      runs only all tests; assertions.sh discard: only the tests of the list
@@ -13,8 +13,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 work=$TARGET/assertions$PG_MAJOR
 server=$work/server
 
-# Names (parts of names) of the tests that run with debug_discard_caches = 1. They cover each part of
-# the library that caches facts about a relation. All tests would take hours.
+# Names (parts of names) of the tests that run with debug_discard_caches = 1. They cover each part
+# of the library that caches facts about a relation. All tests would take hours.
 discarding=(
   capture::tests::pg_insert_update_delete
   capture::tests::pg_soft_delete_and_restore

@@ -17,7 +17,7 @@ WANTED_IN_ALL = 85
 
 
 def test_lines(path):
-    """The lines from `#[cfg(test)] mod tests` to the end of the file, where this project puts it."""
+    """The number of the line `#[cfg(test)]` above `mod tests`, which this project puts last."""
     lines = path.read_text().splitlines()
     for number, line in enumerate(lines, 1):
         if line.startswith("#[cfg(test)]") and any(re.match(r"(pub )?mod \w+ \{", later) for later in lines[number:number + 2]):

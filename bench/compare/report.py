@@ -5,7 +5,7 @@ median = statistics.median
 
 
 def bulk_figures(found):
-    """{operation: figures} of the statements. Each ratio is the median of the ratios of the rounds."""
+    """{operation: figures} of the statements. Each ratio is a median over the rounds."""
     figures = {}
     for operation, data in found.get("statements", {}).items():
         systems, rows = data["systems"], data["rows"]

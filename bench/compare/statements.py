@@ -20,7 +20,7 @@ OPERATIONS = {"leads": ["UPDATE", "INSERT", "DELETE", "COPY"]} | {
 
 
 class Timer:
-    """Measures elapsed time and processor time of the connection's server process in a `with` block."""
+    """Measures the elapsed time of a `with` block, and the processor time of the server process."""
 
     def __init__(self, connection):
         self.schedule = pathlib.Path(f"/proc/{connection.info.backend_pid}/schedstat")
@@ -131,7 +131,7 @@ class Floor:
         connection, first, last = self.connection, self.last, self._last()
         self.last = last
         before = wal(connection)
-        connection.execute("SET enable_seqscan = off")  # the log has no statistics, and only its end is read
+        connection.execute("SET enable_seqscan = off")  # the log has no statistics
         took = timed(connection, f"INSERT INTO twin SELECT * FROM lead_audit.entry WHERE id > {first}")
         connection.execute("RESET enable_seqscan")
         written = wal(connection) - before

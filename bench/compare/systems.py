@@ -1,4 +1,4 @@
-"""The compared systems: an SQL file sets up each system in a database for each form of the table."""
+"""The compared systems. An SQL file sets up each system in one database for each table."""
 import pathlib
 import re
 import subprocess
@@ -59,7 +59,7 @@ class System:
         return f"{self.name}_{table}"
 
     def connection(self, table):
-        """A session on this system's database with that form of the table. The first call opens it."""
+        """A session on the system's database for this table. The first call opens it."""
         if table not in self.connections:
             self.connections[table] = self.cluster.connect(self.database(table), CONTEXT + " -c synchronous_commit=off")
         return self.connections[table]

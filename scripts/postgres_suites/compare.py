@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""compare.py MAJOR DIRECTORY ACCEPTED: compares the results of PostgreSQL's suites with and without the library.
+"""compare.py MAJOR DIRECTORY ACCEPTED: compares the results of PostgreSQL's suites.
 
 scripts/postgres_suites.sh calls it, and describes DIRECTORY. A result passes if it equals one of
 PostgreSQL's expected outputs or the result of the same test without the library. It also passes if
@@ -13,11 +13,11 @@ ACCEPTED consists of sections:
     -a line that the result does not have
     +a line that it has instead
 
-A section names a mode (preloaded, watched, or all for both), tests (* stands for any characters) and
-major versions (by default all). It accepts a hunk that consists of its lines. A line that begins with
-~ is a regular expression for a whole line, with its - or +. A section with only ~ lines accepts every
-line that matches one of its expressions, in any hunk. The tests regress/oracle and isolation/oracle
-are the differences between the entries and the WAL: one + line for each difference.
+A section names a mode (preloaded, watched, or all for both), tests (* stands for any characters)
+and major versions (by default all). It accepts a hunk that consists of its lines. A line that begins
+with ~ is a regular expression for a whole line, with its - or +. A section with only ~ lines accepts
+every line that matches one of its expressions, in any hunk. The tests regress/oracle and
+isolation/oracle are the differences between the entries and the WAL: one + line each.
 """
 
 import fnmatch
@@ -137,7 +137,7 @@ class Comparison:
         return [path for path in (self.directory / suite / "expected" / name for name in names) if path.exists()]
 
     def remaining(self, mode: str, suite: str, test: str) -> list[list[str]]:
-        """The hunks that no section accepts, for the expected output that leaves the fewest lines."""
+        """The hunks that no section accepts, for the expected output with the fewest."""
         found = self.directory / mode / suite / "output/results" / f"{test}.out"
         if not found.exists():
             return [["(there is no result)"]]
@@ -202,7 +202,7 @@ class Comparison:
             self.ask_oracle(suite, (directory / "oracle").read_text().splitlines())
 
     def ask_oracle(self, suite: str, lines: list[str]) -> None:
-        """Reports each difference between entries and WAL that no section for SUITE/oracle accepts."""
+        """Reports each difference between entries and WAL that no oracle section accepts."""
         sections = [section for section in self.sections if section.is_for("watched", f"{suite}/oracle")]
         for line in lines:
             accepting = [section for section in sections if section.has(f"+{line}")]

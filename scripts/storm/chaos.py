@@ -1,4 +1,4 @@
-"""Disturbs the storm: cancels, terminates, rewrites catalogs, and in the second part kills processes."""
+"""Disturbs the storm: cancels, terminates, rewrites catalogs, and later kills processes."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Chaos(threading.Thread):
                 session.execute("SET statement_timeout = '20s'; SET lock_timeout = '1s'")
 
     def end_prepared(self, session: psycopg.Connection) -> None:
-        """Ends old prepared transactions. After the end of their session they would hold locks forever."""
+        """Ends old prepared transactions. Without an owner they hold locks forever."""
         for (name,) in session.execute("SELECT gid FROM pg_prepared_xacts WHERE prepared < now() - interval '1 second'").fetchall():
             session.execute(f"{self.random.choice(['COMMIT', 'ROLLBACK'])} PREPARED '{name}'")
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""storm.py SECONDS SEED SOCKET LOG DIRECTORY: runs the storm. scripts/storm.sh calls and describes it.
+"""storm.py SECONDS SEED SOCKET LOG DIRECTORY: runs the storm. See scripts/storm.sh.
 
 SOCKET is the directory of the server's socket, LOG the server's log. The results go to DIRECTORY:
 decoded (counts of decoded changes), oracle (differences), errors (errors of the writers) and
@@ -110,9 +110,9 @@ class Storm:
     def end_unlogged(self) -> None:
         """Makes all tables logged, before the kills begin.
 
-        If CREATE UNLOGGED TABLE is rolled back and the server is killed soon afterwards, it may fail to
-        start ("could not create file ...: File exists"). Recovery replays the creation of the table's
-        init fork, but not the rollback. The table's old file exists until the next checkpoint.
+        If CREATE UNLOGGED TABLE is rolled back and the server is killed soon afterwards, it may fail
+        to start ("could not create file ...: File exists"). Recovery replays the creation of the
+        table's init fork, but not the rollback. The old file exists until the next checkpoint.
         """
         self.shared.unlogged = False
         with self.admin() as session:
@@ -125,7 +125,7 @@ class Storm:
                         session.execute(f"ALTER TABLE {name} SET LOGGED")
                     session.execute("CHECKPOINT")
                     return
-                except psycopg.errors.DatabaseError as error:  # another session dropped or changed the object first
+                except psycopg.errors.DatabaseError as error:  # another session was faster
                     if session.broken:
                         raise
                     self.shared.errors[f"end_unlogged {error.sqlstate}"] += 1
@@ -230,8 +230,8 @@ class Storm:
     def start_oracle(self) -> None:
         with self.admin() as session:
             session.execute("SELECT pg_create_logical_replication_slot('oracle', 'test_decoding')")
-        # After a restart, pg_recvlogical connects again and receives unconfirmed transactions a second
-        # time. count_changes.py counts them once.
+        # After a restart, pg_recvlogical connects again and receives unconfirmed transactions a
+        # second time. count_changes.py counts them once.
         self.receiver = subprocess.Popen(
             ["pg_recvlogical", "-h", self.socket, "-U", "postgres", "-d", DATABASE, "-S", "oracle", "--start", "--status-interval=1", "-f", "-",
              "-o", "include-xids=1", "-o", "skip-empty-xacts=1"], stdout=subprocess.PIPE, stderr=(self.directory / "recvlogical.log").open("wb"))
@@ -250,8 +250,8 @@ class Storm:
         self.counter.wait()
         with session.cursor().copy("COPY held.decoded FROM STDIN") as copy:
             copy.write(self.decoded.read_bytes())
-        # The oracle excuses unwatched tables by name. In the storm every table is watched, so the names
-        # are removed.
+        # The oracle excuses unwatched tables by name. In the storm every table is watched, so the
+        # names are removed.
         session.execute("UPDATE held.note SET name = '' WHERE NOT watched")
         with (self.directory / "oracle").open("wb") as output:
             subprocess.run(["psql", "-h", self.socket, "-U", "postgres", "-d", DATABASE, "-XqAt", "-v", "ON_ERROR_STOP=1", "-f", str(SUITES / "oracle.sql")],
