@@ -14,9 +14,9 @@ ACCEPTED consists of sections:
     +a line that it has instead
 
 A section names a mode (preloaded, watched, or all for both), tests (* stands for any characters)
-and major versions (by default all). It accepts a hunk that consists of its lines. A line that begins
-with ~ is a regular expression for a whole line, with its - or +. A section with only ~ lines accepts
-every line that matches one of its expressions, in any hunk. The tests regress/oracle and
+and major versions (by default all). It accepts a hunk that consists of its lines. A line that
+begins with ~ is a regular expression for a whole line, with its - or +. A section with only ~ lines
+accepts every line that matches one of its expressions, in any hunk. The tests regress/oracle and
 isolation/oracle are the differences between the entries and the WAL: one + line each.
 """
 
