@@ -111,8 +111,8 @@ class Storm:
         """Makes all tables logged, before the kills begin.
 
         If CREATE UNLOGGED TABLE is rolled back and the server is killed soon afterwards, it may
-        fail to start ("could not create file ...: File exists"). Recovery replays the creation of the
-        table's init fork, but not the rollback. The old file exists until the next checkpoint.
+        fail to start ("could not create file ...: File exists"). Recovery replays the creation of
+        the init fork, but not the rollback. The old file exists until the next checkpoint.
         """
         self.shared.unlogged = False
         with self.admin() as session:

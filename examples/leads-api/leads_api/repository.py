@@ -102,7 +102,7 @@ class LeadRepository:
         return await self._change(lead_id, version, by, True, back)
 
     async def _change(self, lead_id: str, version: str, by: str, while_deleted: bool, values: dict[str, Any]) -> Lead:
-        """Writes only to the version that the user saw. One statement checks and writes, so no write is lost."""
+        """Writes only to the version that the user saw. One statement checks and writes."""
         seen = func.to_char(Lead.updated_at, 'YYYY-MM-DD"T"HH24:MI:SS.US') == version
         statement = (
             update(Lead)

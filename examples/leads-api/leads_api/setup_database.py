@@ -41,7 +41,7 @@ def set_up(superuser_url: str, database: str = "leads", key_file: str | None = N
             connection.execute((SQL / "audit.sql").read_bytes())
     except psycopg.Error:
         with psycopg.connect(superuser_url, autocommit=True) as server:
-            server.execute(f'DROP DATABASE "{database}"')  # so that the next run does not find an incomplete database
+            server.execute(f'DROP DATABASE "{database}"')  # the next run starts again
         raise
     return True
 

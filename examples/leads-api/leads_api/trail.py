@@ -1,4 +1,4 @@
-"""Reads the audit trail as the auditor role. The application's own role cannot read it (sql/audit.sql).
+"""Reads the audit trail as the auditor role. The application's role cannot read it (sql/audit.sql).
 
 All facts come from the database. This module only arranges them for readers."""
 

@@ -1,4 +1,4 @@
-"""Fixtures: a real server on a real database. LEADS_TEST_URL is a superuser's URL (scripts/example.sh test)."""
+"""Fixtures: a real server and database. LEADS_TEST_URL is the URL of a superuser."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def wait_for(what: Callable[[], T | None], seconds: float = 20) -> T:
-    """Calls `what` until it returns a value other than None, and returns this value."""
+    """Calls `what` until it returns a true value, and returns this value."""
     until = time.monotonic() + seconds
     while True:
         if found := what():

@@ -69,7 +69,7 @@ def visit(browser: Browser, server: str, name: str, address: str, viewport: Any 
 
 
 def table(event: Locator, caption: str) -> dict[str, tuple[str | None, str | None]]:
-    """The shown diff: field → (before, after). None if the table has no such column."""
+    """The shown diff: column → (before, after). None if the table shows no such side."""
     found = {}
     for row in event.locator("table", has=event.page.locator(f"caption:text-is('{caption}')")).locator("tbody tr").all():
         cells = [row.locator(f"td.{side}") for side in ("old", "new")]
@@ -218,7 +218,7 @@ def test_an_import(browser: Browser, server: str) -> None:
 
 @pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
 def test_pages_fit_and_can_be_used_by_everybody(browser: Browser, server: str, database: Database, viewport: Any) -> None:
-    """No page is wider than the screen. Each has a main heading, a language, and names for controls."""
+    """No page is wider than the screen. Each has a main heading, a language and named controls."""
     visitor = visit(browser, server, "Aisha Rahman", "203.0.113.42", viewport)
     page = visitor.page
     page.goto("/leads/new")

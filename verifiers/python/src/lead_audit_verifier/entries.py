@@ -135,9 +135,9 @@ def parse_deep(text):
 
 
 def json_bytes(value):
-    """The JSON bytes of a value whose text is invalid (FORMAT.md, section 3.1).
+    """The JSON bytes of a replaced value (FORMAT.md, section 3.1).
 
-    value: the parsed object that stands for it. No check uses this function. Use it to read a value
+    value: the parsed object that replaces it. No check uses this function. Use it to read a value
     of a column that details.invalid_bytes names.
     """
     ((kind, text),) = value

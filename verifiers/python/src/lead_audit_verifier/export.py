@@ -1,8 +1,8 @@
 """Verifies exports without the database (docs/FORMAT.md, section 18).
 
 Several files form one history, in the given order. "-" is standard input. A KEY is a verifier key
-or a file that contains one. A CHECKPOINT is a file with a kept checkpoint: a signed note, or the text
-of a checkpoint.
+or a file that contains one. A CHECKPOINT is a file with a kept checkpoint: a signed note, or the
+text of a checkpoint.
 
 Prints each fault as "FILE:LINE: ...", then a summary, and "intact", "tampered" or "could not tell".
 Exit status: 0 intact, 1 tampered, 2 could not tell. The verifier cannot tell if no known key and no
@@ -120,12 +120,12 @@ def preimage(value):
 
 
 def flat(what, optional="", **members):
-    """The definition of a record {what: {members}}."""
+    """A record {what: {members}}."""
     return what, None, members, set(optional.split())
 
 
 def entry_record(what, **more):
-    """The definition of a record {"checksum": …, what: preimage, …} with optional members `more`."""
+    """A record {"checksum": …, what: preimage, …}. The other members are optional."""
     return what, {"checksum": hash_, what: preimage, **more}, None, set(more)
 
 
