@@ -174,7 +174,7 @@ def signed():
                 f"verifier  {key.verifier}",
             ],
         )
-    # The entries of section 10 in the order of their ids, without the largest possible id.
+    # The entries of section 10 in the order of their ids. The tree leaves out the last entry.
     preimages = sorted(
         (int(columns["id"]), format_examples.preimage_of(columns))
         for columns in format_examples.EXAMPLES

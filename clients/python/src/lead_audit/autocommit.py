@@ -39,7 +39,7 @@ def combining_cursor(
     cursor = _driven(cursor)
     connection = getattr(cursor, "connection", None)
     if getattr(cursor, "name", None) is not None or analysis.is_copy:
-        return None  # such a cursor sends more than the statement
+        return None  # a server-side cursor or COPY sends more than the statement
     psycopg: Any = sys.modules.get("psycopg")
     if psycopg is not None and isinstance(
         connection, (psycopg.Connection, psycopg.AsyncConnection)
@@ -129,7 +129,7 @@ class _Pipelined(_StandIn):
                         own.execute(_SET_CONFIG, ascii_only(self._values), **_UNPREPARED)
                     result = execute()
                     own.execute("COMMIT", **_UNPREPARED)
-                except Exception as error:  # else psycopg logs the errors at the end of the pipeline
+                except Exception as error:  # else psycopg logs the pipeline's errors
                     first = error
             if first is not None:
                 raise first

@@ -32,7 +32,7 @@ class ConnectionState:
             self._savepoints.clear()
 
     def unknown(self) -> None:
-        """Notes that a statement that the client has not seen may have rolled back to a savepoint."""
+        """Notes that an unseen statement may have rolled back to a savepoint."""
         self.context = None
         if self._savepoints:
             self._savepoints.clear()

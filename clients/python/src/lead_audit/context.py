@@ -333,7 +333,7 @@ def audit_context(
     user_agent: object = KEEP,
     request_id: object = KEEP,
 ) -> Iterator[AuditContext]:
-    """A block that overrides the given fields. The other fields follow the context around the block.
+    """A block that overrides the given fields. The others follow the context around the block.
 
     with audit_context(user_id="nightly-import"):
         ...
