@@ -76,7 +76,7 @@ class Execution:
             state.transaction_over()
         elif status == ACTIVE and driver.commits_by_itself() and driver.in_pipeline():
             state.context = (
-                None  # its transaction ends with the next Sync of the pipeline
+                None  # its transaction ends with the next Sync of the pipeline, from any sender
             )
         elif state.activity != driver.activity():
             state.unknown()

@@ -1,7 +1,7 @@
 """Makes values fit into the fields of the context.
 
-The database refuses an unfit value (SQLSTATE 22023), which would fail the application's transaction.
-So the client cleans and shortens values before it sends them. A hostile header changes only its own
+The database refuses an unfit value (SQLSTATE 22023), which fails the application's transaction. So
+the client cleans and shortens values before it sends them. A hostile header changes only its own
 field.
 """
 

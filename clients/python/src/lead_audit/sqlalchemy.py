@@ -321,7 +321,7 @@ def _transaction_over(connection: Connection, *_: Any) -> None:
 
 
 def _checked_in(dbapi: Any, record: Any) -> None:
-    """Resets the state, because this driver does not report the transaction status."""
+    """Forgets the context if the driver does not report its status, for the next user."""
     state = record.info.get(_STATE) if record is not None else None
     if state is not None and dbapi is not None and state.driver.status() is None:
         state.context = None

@@ -51,7 +51,7 @@ class Turns:
         except BaseException:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
-            elif self._task is None:  # the task has got the turn: the next task gets it instead
+            elif self._task is None:  # this task was woken, so it wakes the next
                 self._wake_next()
             raise
 

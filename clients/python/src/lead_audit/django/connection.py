@@ -27,7 +27,8 @@ def attach(connection: Any) -> None:
     if connection.vendor != "postgresql":
         return
     if not any(isinstance(wrapper, ContextWrapper) for wrapper in connection.execute_wrappers):
-        # The wrapper is first, because the block of Django's `execute_wrapper()` removes the last.
+        # Inserts it first, because the end of a block of `execute_wrapper()` removes the last
+        # wrapper.
         connection.execute_wrappers.insert(0, ContextWrapper())
     raw = connection.connection
     if raw is not None:
