@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """site.py: prepares the pages for mdBook and checks the links of the site, behind `make docs`.
 
-  site.py pages DIR   copies the pages that docs/SUMMARY.md names, the decisions, and their pictures to DIR/src, where
-                      mdBook reads them. They keep their places, so that links between them keep working
+  site.py pages DIR   copies the pages that docs/SUMMARY.md names, the decisions, and their pictures
+                      to DIR/src, where mdBook reads them. They keep their relative paths, so that
+                      links between them keep working
   site.py links DIR   checks that each link of the site in DIR leads to a file and a heading
 """
 

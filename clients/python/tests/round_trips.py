@@ -1,8 +1,8 @@
 """A relay between a client and the server that counts the client's round trips.
 
 It counts Query, Sync, and a Flush unless it follows a Sync. (psycopg sends a Flush right after
-Sync, which requests nothing more.) Between these messages the server keeps its answers, so no client
-can wait for them.
+Sync, which requests nothing more.) Between these messages the server keeps its answers, so no
+client can wait for them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Counter:
             threading.Thread(target=_pass_on, args=(server, client), daemon=True).start()
 
     def _pass_on_counting(self, client: socket.socket, server: socket.socket) -> None:
-        """Counts messages before it relays them, so the count is complete when an answer arrives."""
+        """Counts messages before it relays them, so the count is complete when answers arrive."""
         unread, started, asked = b"", False, True
         while data := _receive(client):
             unread += data

@@ -214,7 +214,7 @@ def test_parameters_are_what_the_driver_makes_of_them(
 
 
 def test_nothing_is_run_twice_because_of_who_looks_on(database: Database) -> None:
-    """An application's cursor may raise an error after the statement that psycopg2 raises before."""
+    """An application's cursor may raise after the statement, where psycopg2 raises before."""
     import psycopg2.extensions
 
     class Printing(psycopg2.extensions.cursor):

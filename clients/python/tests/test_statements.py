@@ -222,7 +222,7 @@ def test_the_time_is_linear(name: str) -> None:
     start = time.process_time()
     for _ in range(100):
         analyze(text[:15_000])
-    assert time.process_time() - start < 1  # the first result may be cached
+    assert time.process_time() - start < 1  # the first call caches the result
 
 
 def test_the_time_to_insert_the_context_is_linear() -> None:
