@@ -1,8 +1,8 @@
 #!/bin/bash
 # demo.sh: the demo, behind `make demo`, `make psql`, `make demo-url` and `make demo-stop`.
 #
-#   demo.sh run    builds and installs the extension, starts a new cluster in target/demo (it deletes
-#                  that of an earlier run), and runs demo/walkthrough.sql
+#   demo.sh run    builds and installs the extension, starts a new cluster in target/demo (it
+#                  deletes the cluster of an earlier run), and runs demo/walkthrough.sql
 #   demo.sh psql   runs psql on it, interactively or with standard input
 #   demo.sh url    prints its connection URL
 #   demo.sh stop   stops it

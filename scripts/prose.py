@@ -82,7 +82,7 @@ def sentences(text):
 
 
 def wrap(text):
-    """The page with its paragraphs and list items broken again. Everything else stays as it is."""
+    """Wraps the paragraphs and list items of a page again. Changes nothing else."""
     lines, block, fenced, comment = [], [], False, False
 
     def end():

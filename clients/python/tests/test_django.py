@@ -35,7 +35,7 @@ def project(cluster: Cluster) -> Iterator[Database]:
 
     psycopg = sys.modules["psycopg"]
     if os.environ.get("LEAD_AUDIT_DJANGO_PSYCOPG2"):
-        sys.modules["psycopg"] = None  # type: ignore[assignment] # Django takes psycopg2 where there is none
+        sys.modules["psycopg"] = None  # type: ignore[assignment] # without it, Django uses psycopg2
     try:
         django.setup()
         from django.db import connection

@@ -46,7 +46,7 @@ def test_sync_drivers(driver: str, prepares: bool, counter: Counter, database: D
     attach(engine)
     for number in range(
         10 if prepares else 1
-    ):  # until psycopg has prepared what it prepares, and the dialect's own questions are over
+    ):  # until psycopg has prepared its statements, and the dialect's own queries are done
         with ALICE, engine.begin() as connection:
             connection.execute(INSERT, {"id": f"w{number}"})
             connection.execute(READ)

@@ -151,7 +151,7 @@ def test_nothing_is_left_on_a_pooled_connection(engine: Engine, database: Databa
 
 
 def test_a_pool_that_does_not_roll_back(database: Database) -> None:
-    """The next user of the connection is in the same transaction, with a context of its own."""
+    """The next user of the connection is in the same transaction, with another context."""
     engine = create_engine(
         database.url(SYNC[-1]), pool_size=1, max_overflow=0, pool_reset_on_return=None, future=True
     )

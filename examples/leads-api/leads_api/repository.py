@@ -17,7 +17,7 @@ from leads_api.schemas import LeadChanges, LeadDraft
 
 PAGE_SIZE = 20
 
-# The next version of a lead. It grows even if the clock stands still or goes back.
+# The next version of a lead. It grows even if the clock stands still or is set back.
 _NEXT_VERSION = func.greatest(
     func.timezone("UTC", func.statement_timestamp(), type_=DateTime), Lead.updated_at + text("interval '1 microsecond'")
 )

@@ -73,7 +73,7 @@ def inserting_cursor(
 
 
 def _driven(cursor: Any) -> Any:
-    """The driver's cursor. A listener may execute a statement of its own with a stand-in."""
+    """The driver's cursor. A listener may execute its own statement with a stand-in."""
     while isinstance(cursor, _StandIn):
         cursor = cursor._cursor
     return cursor
@@ -224,7 +224,7 @@ class _PipelinedAsync(_StandIn):
 
 
 class _Prefixed(_StandIn):
-    """For psycopg2, whose results, row count and status are those of the last statement."""
+    """For psycopg2, which reports the result, row count and status of the last statement."""
 
     def execute(self, query: Any, vars: Any = None) -> Any:
         codec = _encoding(self._cursor.connection)
@@ -266,7 +266,7 @@ class _Inserted(_StandIn):
         return result
 
     def _show_first_of_application(self) -> None:
-        """psycopg 3 shows the result of the first statement, psycopg2 that of the last."""
+        """Psycopg 3 shows the result of the first statement, psycopg2 of the last statement."""
         if self._is_first and not is_psycopg2(self._cursor.connection):
             self._cursor.nextset()
 

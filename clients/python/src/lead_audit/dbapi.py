@@ -402,7 +402,7 @@ class _Asyncpg(_AsyncpgUnwrapped):
 
         async def run(asyncpg: Any) -> None:
             async with dbapi._execute_mutex:
-                if dbapi._transaction is None:  # as SQLAlchemy's cursors do
+                if dbapi._transaction is None:  # SQLAlchemy's cursors do the same
                     await dbapi._start_transaction()  # it does nothing in autocommit
                 try:
                     await asyncpg.execute(statement)

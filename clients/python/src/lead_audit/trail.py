@@ -59,7 +59,7 @@ __all__ = [
     "verify_async",
 ]
 
-_DIALECT: Any = postgresql.dialect  # a class, without annotations of its own
+_DIALECT: Any = postgresql.dialect  # SQLAlchemy does not annotate this class
 
 Relation = Union[str, FromClause, type]  # Lead.__table__ is a Table, but typed as this
 Key = Any

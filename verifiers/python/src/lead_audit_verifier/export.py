@@ -319,7 +319,7 @@ class Verifier:
         self.origins, self.unexplained = (
             [],
             [],
-        )  # of this export; changes that no entry explains: (where, size, what)
+        )  # origins of this export; changes that no entry explains: (where, size, what)
         self.was_signed = self.may_have_successor = False
         self.last_signed = self.signed_to = self.key_unknown_from = None
         self.changes = []  # changes of key and origin in the entries of the current checkpoint
