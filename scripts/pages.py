@@ -5,8 +5,8 @@
 
 Runs blocks of these kinds, in their order:
 
-  ```console   a session with psql or the shell. A line with "crm=# " is input of the superuser in the
-               database crm, a line with "crm=> " is input of the role app. "crm-# " continues a
+  ```console   a session with psql or the shell. A line with "crm=# " is input of the superuser in
+               the database crm, a line with "crm=> " is input of the role app. "crm-# " continues a
                statement. "$ " is the shell. Other lines are output: "…" matches any text within a
                line, and alone in a line any number of lines
   ```sql       statements that the superuser runs in the database crm; they must succeed

@@ -3,8 +3,8 @@
 #
 #   test.sh              unit and property tests, in-database tests, acceptance tests, Python tests and
 #                        the example's tests. PG=17 test.sh: lints, in-database and acceptance tests
-#                        with PostgreSQL 17, which it downloads. The other tests do not depend on the
-#                        version of the server
+#                        with PostgreSQL 17, which it downloads. The other tests do not depend on
+#                        the version of the server
 #   test.sh named NAME   the tests of any kind with NAME in their name, behind `make test NAME=...`
 #   test.sh majors       all of that with 15, then with each other major version
 #   test.sh crates       only the tests of crates/, without a server

@@ -50,7 +50,7 @@ class Storm:
     def admin(self) -> psycopg.Connection:
         return psycopg.connect(self.conninfo, user="postgres", autocommit=True)
 
-    # ---- the run ----------------------------------------------------------------------------------
+    # ---- the run ---------------------------------------------------------------------------------
 
     def run(self) -> int:
         self.prepare()

@@ -185,6 +185,7 @@ def test_an_entry_can_be_proved_to_be_in_the_log(maria: Person, tom: Person, dat
     lead = maria.create(company_name="Proof")
     [entry] = database.entries(lead["id"])
     url = f"/api/leads/{lead['id']}/history/{entry['id']}/proof"
+    # The status is 409 until the worker has sealed the entry.
     answer = wait_for(lambda: found if (found := maria.client.get(url)).status_code != 409 else None)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-disposition"] == f'attachment; filename="entry-{entry["id"]}.tlog-proof"'
