@@ -2,7 +2,7 @@
 # compare.sh: compares writes to an audited table with no audit, PL/pgSQL triggers and the floor,
 # behind `make bench`.
 #
-#   compare.sh [ARGUMENT...]   ARGUMENTs are those of bench/compare (--help shows them)
+#   compare.sh [ARGUMENT...]   see --help for the ARGUMENTs
 #
 # It starts two private clusters in target/bench-compare-*, one with the library preloaded and one
 # without, and deletes them at the end. The results go to target/bench: results.md, results.json.

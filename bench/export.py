@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""How fast `lead-audit verify` is, beside SHA-256 of the very same file: prints the table of bench/README.md.
+"""Compares the time of `lead-audit verify` with SHA-256 of the same file. Prints a Markdown table.
 
-Arguments: number of entries (default 1,000,000), number of runs (default 5). Each figure is the fastest of the runs, which take
-turns; the memory is the largest. The file lies in the system's directory for temporary files, and is read from its cache.
+bench/README.md has this table. Arguments: number of entries (default 1,000,000), number of runs
+(default 5). The commands run in turn. Each time is the fastest of the runs, the memory is the
+largest. The file is in the system's directory for temporary files. It is read from the page cache.
 """
 import os
 import pathlib
@@ -16,7 +17,7 @@ TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
 
 def run(command, **environment):
-    """Seconds, seconds of processor, and kilobytes that a command took."""
+    """Runs a command: its seconds, its seconds of processor time, and its memory in kilobytes."""
     begun = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | environment)
     _, status, usage = os.wait4(child.pid, 0)

@@ -31,7 +31,7 @@ sql -c 'SELECT lead_audit.latest_checkpoint()' >"$files/kept"
 socket=$(sql -c 'SHOW unix_socket_directories' | tr -d '"') user=$(sql -c 'SELECT current_user') port=$(sql -c 'SHOW port')
 url="host=$socket port=$port user=$user dbname=postgres"
 
-# measure NAME ARGUMENT...: runs lead-audit; a row with its time and memory.
+# measure NAME ARGUMENT...: runs lead-audit and prints a row with its time and memory.
 measure() {
   python3 - "$entries" "$TARGET/release/lead-audit" "$@" <<'PY'
 import os, subprocess, sys, time

@@ -63,10 +63,11 @@ tps() { awk -v each="$2" '/^tps = / { printf "%.0f", $3 * each }' "$1"; }
 median() { sort -n | awk '{ v[NR] = $1 } END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 # processes WHERE: the /proc files of the server's processes that pg_stat_activity shows.
 processes() { psql -c "SELECT '/proc/' || pid || '/stat' FROM pg_stat_activity WHERE $1"; }
-# used FILE...: seconds of processor time that these processes have had.
+# used FILE...: the processor time of these processes in seconds.
 used() { cat "$@" | awk -v hz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); sum += $12 + $13 } END { print sum / hz }'; }
 idle() { awk -v hz="$(getconf CLK_TCK)" '$1 == "cpu" { print ($5 + $6) / hz }' /proc/stat; }
-# note_used: one line of it for worker, failing sessions, successful session, and the time that no processor had anything to do.
+# note_used: prints the processor time of the worker, the failing sessions and the successful
+# session, and the idle time of the processors.
 note_used() { echo "$(used "${worker[@]}") $(used "${failing[@]}") $(used "${succeeding[@]}") $(idle)"; }
 for round in $(seq "$rounds"); do
   for enabled in $([ $((round % 2)) = 1 ] && echo on off || echo off on); do

@@ -1,5 +1,6 @@
 #!/bin/bash
-# preloaded.sh [SECONDS [ROUNDS]]: what the recording of failures costs successful statements.
+# preloaded.sh [SECONDS [ROUNDS]]: the cost that recording failures adds to successful
+# statements.
 #
 # One session updates rows of a watched table by primary key, alternately on a server with the
 # library preloaded and on one without. Neither seals. It prints transactions a second for each

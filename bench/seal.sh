@@ -16,7 +16,7 @@ cluster remove "$dir" >&2
 cluster start "$dir" "fsync = off" "shared_buffers = '512MB'" "max_wal_size = '8GB'" "autovacuum = off" "jit = off" >&2
 sql() { cluster psql "$dir" -d postgres -XqAt -v ON_ERROR_STOP=1 "$@"; }
 
-# seconds STATEMENT: how long it takes in the server.
+# seconds STATEMENT: runs the statement and prints its duration as psql measures it, in seconds.
 seconds() { sql -c '\timing on' -c "$1" | sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p' | awk '{ printf "%.3f", $1 / 1000 }'; }
 row() { printf '| %s | %s | %s |\n' "$1" "$2" "$3"; }
 per() { awk -v n="$1" -v s="$2" 'BEGIN { printf "%.2f µs an entry, %.0f entries/s", s / n * 1e6, n / s }'; }
@@ -60,7 +60,7 @@ halves=$(
 row 'verify() of two halves in two sessions' "$halves s" "$(awk -v v="$v" -v h="$halves" 'BEGIN { printf "%.2f times that of verify() in one", h / v }')"
 
 step "Ticks and proofs over tree sizes" >&2
-# median STATEMENT: of 201 runs in one session, in ms.
+# median STATEMENT: the median time of 201 runs in one session, in ms.
 median() {
   sql -c "CREATE OR REPLACE FUNCTION pg_temp.median(statement text) RETURNS numeric LANGUAGE plpgsql AS \$\$
     DECLARE began timestamptz; times float[]; BEGIN
@@ -90,7 +90,8 @@ sql -c 'SELECT lead_audit.seal()' >&2
 row 'seal() while a transaction with 100000 entries is open' "$(median 'SELECT lead_audit.seal()') ms" 'median of 201'
 
 step "Writers and the worker" >&2
-# Eight sessions write as fast as they can, a hundred rows a transaction, while the worker seals each second.
+# Eight sessions write as fast as possible, 100 rows in each transaction. The worker seals each
+# second.
 cluster stop "$dir" >&2
 cluster start "$dir" "fsync = off" "shared_buffers = '512MB'" "max_wal_size = '8GB'" "jit = off" "shared_preload_libraries = 'lead_audit'" >&2
 sql -c 'SELECT lead_audit.seal()' >&2

@@ -1,20 +1,20 @@
 #!/bin/bash
-# assertions.sh: the in-database tests on a server that checks itself, behind `make
-# test-assertions`: PostgreSQL with --enable-cassert, built from Debian's sources
-# (postgres_source.sh). Then a chosen list of them with debug_discard_caches = 1, where every chance
-# to find that a cached fact about a table has gone stale is taken.
+# assertions.sh: runs the in-database tests on PostgreSQL with --enable-cassert, behind `make
+# test-assertions`. The server is built from Debian's sources (postgres_source.sh). A list of tests
+# then runs again with debug_discard_caches = 1: PostgreSQL discards its caches at every
+# opportunity, so the use of a stale cache entry shows.
 #
-#   assertions.sh          both
-#   assertions.sh all      only all tests; assertions.sh discard: only those of the list
+#   assertions.sh          runs both
+#   assertions.sh all      runs only all tests; assertions.sh discard: only the tests of the list
 #
-# The server and what is built for it lie in target/assertions15: nothing else is compiled again.
+# The server and the builds for it are in target/assertions15. Other builds stay as they are.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 work=$TARGET/assertions$PG_MAJOR
 server=$work/server
 
-# Names (parts of names) of the tests that run with debug_discard_caches = 1. They go through each part of the library that keeps
-# something about a relation; all of them would take hours.
+# Names (parts of names) of the tests that run with debug_discard_caches = 1. They cover each part
+# of the library that caches facts about a relation. All tests would take hours.
 discarding=(
   capture::tests::pg_insert_update_delete
   capture::tests::pg_soft_delete_and_restore
@@ -51,7 +51,7 @@ build_server() {
   mkdir -p "$work/build"
   (
     cd "$work/build"
-    # Without what the tests do not need, and so without further packages.
+    # Disables the features that the tests do not need, because they would need further packages.
     run_logged assertions-configure "$source/configure" --prefix="$server" --enable-cassert --enable-debug --without-readline --without-zlib CFLAGS=-O1
     run_logged assertions-make make -s -j "$(nproc)"
     run_logged assertions-contrib make -s -j "$(nproc)" -C contrib
@@ -62,7 +62,7 @@ build_server() {
   rm -rf "$work/build"
 }
 
-# The in-database tests on that server, in a target directory of their own; cargo-pgrx is the same.
+# Runs the in-database tests on that server, in a separate target directory. Shares cargo-pgrx.
 tests() {
   mkdir -p "$work/target"
   [ -e "$work/target/tools" ] || ln -s "$TOOLS" "$work/target/tools"

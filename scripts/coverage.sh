@@ -15,7 +15,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 cd "$ROOT"
 
-# With the library preloaded and real clients: what the in-database tests cannot reach. One of queue_flood kills servers, and is left out.
+# These acceptance tests preload the library and use real clients, which the in-database tests
+# cannot do. One of queue_flood kills servers, and is left out.
 ACCEPTANCE=(failed_operations unwritable_log rejected_rows queue_flood seal_beside_writers checkpoints preload two_phase standby application_role multi_session_writes column_changes upgrade
   lead_audit_command lead_audit_keys lead_audit_page lead_audit_witness)
 
@@ -51,16 +52,16 @@ exec "$@" -C instrument-coverage
 WRAPPER
   chmod +x "$out/rustc"
   export RUSTC_WORKSPACE_WRAPPER=$out/rustc CARGO_INCREMENTAL=0
-  # Processes of the same program add to the same few files.
+  # Processes of the same program share a few files and add their counters to them.
   export LLVM_PROFILE_FILE=$profiles/%4m.profraw
   mkdir -p "$objects" "$profiles"
   chmod 0777 "$profiles"
 }
 
-# keep NAME FILE: what was measured, as it was then.
+# keep NAME FILE: keeps a copy of the measured binary. A later build would overwrite it.
 keep() { cp "$2" "$objects/$1"; }
 
-# The test programs that cargo has made of a package, as its messages say.
+# Prints the paths of a package's test programs, from cargo's messages.
 test_programs() {
   cargo test --no-run --message-format=json "$@" 2>/dev/null |
     python3 -c 'import json, sys

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""coverage_summary.py ROOT ALL.LCOV OUT.LCOV: counts covered lines by folder, without those of unit tests; writes the lcov file without
-them, too. Exit code 1 if a folder has less than it has to.
+"""coverage_summary.py ROOT ALL.LCOV OUT.LCOV: counts the covered lines of each folder.
 
-The same function can be in several of the programs that were measured. A line counts as covered if any of them ran it.
+Leaves out the lines of unit tests, also in OUT.LCOV. Exit code 1 if a folder is below its minimum.
+
+Several measured programs can contain the same function. A line is covered if any program ran it.
 """
 
 import re
@@ -10,13 +11,13 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-# Percent of lines that have to be covered.
+# The minimum percentage of covered lines for each folder.
 WANTED = {"src/capture": 90, "src/entries": 90, "src/seal": 90, "src/verify": 90, "src/failures": 90}
 WANTED_IN_ALL = 85
 
 
 def test_lines(path):
-    """Where `#[cfg(test)] mod tests` begins, to the end of the file: where this project has it."""
+    """The number of the line `#[cfg(test)]` above `mod tests`, which this project puts last."""
     lines = path.read_text().splitlines()
     for number, line in enumerate(lines, 1):
         if line.startswith("#[cfg(test)]") and any(re.match(r"(pub )?mod \w+ \{", later) for later in lines[number:number + 2]):

@@ -1,8 +1,8 @@
 #!/bin/bash
 # demo.sh: the demo, behind `make demo`, `make psql`, `make demo-url` and `make demo-stop`.
 #
-#   demo.sh run    builds and installs the extension, starts a new cluster in target/demo (it deletes
-#                  that of an earlier run), and runs demo/walkthrough.sql
+#   demo.sh run    builds and installs the extension, starts a new cluster in target/demo (it
+#                  deletes the cluster of an earlier run), and runs demo/walkthrough.sql
 #   demo.sh psql   runs psql on it, interactively or with standard input
 #   demo.sh url    prints its connection URL
 #   demo.sh stop   stops it
@@ -22,7 +22,7 @@ run() {
   cluster start "$dir" "shared_preload_libraries = 'lead_audit'"
   cluster psql "$dir" -Xq -v ON_ERROR_STOP=1 -c "CREATE ROLE lead_app LOGIN" -c "CREATE DATABASE $database OWNER lead_app"
   step "What it records (demo/walkthrough.sql)"
-  # As psql's output, its errors belong in the order in which they happen: some belong to the walkthrough.
+  # Errors go to standard output, in order with the results: the walkthrough shows some of them.
   (cd "$ROOT/demo" && cluster psql "$dir" -d "$database" -Xq -v ON_ERROR_STOP=1 <walkthrough.sql 2>&1)
   step "Done. The demo is still running:"
   note "make psql        opens psql on it (as its superuser);  echo 'SELECT …' | make -s psql  works too"

@@ -10,7 +10,7 @@ work=$TARGET/book site=$TARGET/site
 get_mdbook() {
   [ "$(mdbook --version 2>/dev/null)" != "mdbook v$mdbook_version" ] || return 0
   step "Building mdBook $mdbook_version (once; about 3 minutes)"
-  # It runs for a second: compiled fast rather than to be fast.
+  # mdBook runs for a second, so a fast compilation matters more than fast code.
   run_logged mdbook env CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
     CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 cargo install --locked mdbook --version "=$mdbook_version" \
     --no-default-features --features search --force --root "$TOOLS" --target-dir "$TOOLS/build"

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Finds functions that PostgreSQL can call and that have no guard: a panic in one would end the server.
+"""Finds unguarded functions that PostgreSQL can call. A panic in such a function ends the server.
 
-A function with a C calling convention needs one of these:
-* the attribute #[pgrx::pg_guard], which turns a panic into an error of the statement;
-* to be a hook of src/hooks, whose prelude and epilogue are guarded functions: it calls `next::`, `.run(` or `previous(`
-  for the next hook, and nothing else of Rust's but what a comment above it, `// Unguarded: ...`, allows;
-* the comment `// Unguarded: ...` above it, with the reason why nothing in it can panic or raise an error;
-* to give PostgreSQL the address of a static (pg_finfo_...).
+A function with a C calling convention passes if it meets one of these conditions:
+* It has the attribute #[pgrx::pg_guard], which turns a panic into an error of the statement.
+* It is a hook in src/hooks that calls the next hook with `next::`, `.run(` or `previous(`. Its
+  prelude and epilogue are guarded functions. It runs other Rust code only where a comment above it,
+  `// Unguarded: ...`, allows this.
+* The comment `// Unguarded: ...` above it says why nothing in it can panic or raise an error.
+* It only returns the address of a static to PostgreSQL (pg_finfo_...).
 """
 import re
 import sys
@@ -48,7 +49,7 @@ def unguarded(path):
 
 
 def registrations(path):
-    """Hooks and callbacks are registered in src/hooks alone."""
+    """Finds hooks and callbacks that are registered outside of src/hooks."""
     if path.parent.name == "hooks":
         return
     pattern = re.compile(r"Register(?:Xact|SubXact)Callback\(|CacheRegister\w+Callback\(|pg_sys::\w+_hook = ")

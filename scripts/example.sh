@@ -7,7 +7,7 @@
 #                     `make clean`. SIGNED=1 in the first run signs checkpoints, with a key that the
 #                     lead-audit command makes
 #   example.sh stop   stops both
-#   example.sh test [ARGUMENT...]   runs its tests in a separate cluster; ARGUMENTs are those of pytest
+#   example.sh test [ARGUMENT...]   runs its tests in a separate cluster; ARGUMENTs as in pytest
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 folder=$ROOT/examples/leads-api

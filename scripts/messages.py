@@ -2,8 +2,8 @@
 """messages.py: compares docs/troubleshooting.md with the messages in src/ and sql/.
 
   messages.py          prints SQLSTATE and message from the sources, with "…" for the variable parts
-  messages.py --check  exit code 1 and the differences, if a message is missing on the page, has another SQLSTATE there, or
-                       is only on the page
+  messages.py --check  exit code 1 and the differences, if a message is missing on the page, has
+                       another SQLSTATE there, or is only on the page
 """
 
 import re
@@ -42,10 +42,10 @@ RUST = [
     re.compile(rf"(?:refused|refusal)\(\s*{CODE},\s*{STRING}"),
     re.compile(r"pgrx::(log|warning|notice)!\(\s*" + STRING),
     re.compile(r"\b(notice)\(&?" + STRING),
-    # A line of the server's log that is written without pgrx.
+    # A line of the server's log that the code writes without pgrx.
     re.compile(r"write!\(\s*(line),\s*" + STRING),
 ]
-# Messages that are given to the function that raises them.
+# Messages that the code passes to the function that raises them.
 RUST_WITHOUT_CODE = [re.compile(rf"wrong\({STRING}"), re.compile(rf'(?:Some\(size\)|None) => {STRING}\)?(?:\.to_owned\(\))?,')]
 SQL = re.compile(r"RAISE (EXCEPTION|WARNING|NOTICE)\s+'((?:[^']|'')*)'([^;]*)", re.S)
 
@@ -76,7 +76,7 @@ def messages():
             condition = re.search(r"ERRCODE = '(\w+)'", rest)
             state = CODES["conditions"][condition[1]] if condition else CODES["levels"][level]
             found.setdefault(shape(text.replace("''", "'").replace("%", "…")), set()).add(state)
-    found.pop("…", None)  # passes on an error of PostgreSQL's
+    found.pop("…", None)  # rethrows an error of PostgreSQL
     return found
 
 

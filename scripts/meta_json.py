@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""meta_json.py: checks META.json against the PGXN Meta Spec 1.0.0 and Cargo.toml. Exit code 1 and the faults."""
+"""meta_json.py: checks META.json against the PGXN Meta Spec 1.0.0 and Cargo.toml.
+
+Prints the faults. Exit code 1 if there are faults.
+"""
 
 import json
 import re

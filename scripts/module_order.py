@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Checks that the modules of src/ depend on each other in one direction only.
 
-The head of src/lib.rs lists the folders in order: a folder uses only those above it. Files of one folder do not use each
-other in a circle. A name that a module file re-exports counts as a use of the file that defines it.
+The head of src/lib.rs lists the folders in order. A folder uses only the folders above it in this
+list. Files of one folder do not use each other in a circle. A use of a re-exported name counts as a
+use of the file that defines the name.
 """
 import re
 import sys
@@ -25,7 +26,7 @@ def declared(text, keyword):
 
 
 def resolve(path):
-    """The module that defines what a path from the root names."""
+    """The module that defines the item of a path. The path starts at the crate root."""
     module = next((path[:end] for end in range(len(path), 0, -1) if path[:end] in TEXTS), ())
     for exported in declared(TEXTS.get(module, ""), "pub use"):
         if path[len(module):] and exported[-1] == path[len(module)] and module + tuple(exported[:-1]) in TEXTS:

@@ -9,7 +9,7 @@
 # libraries it lacks. Without apt, everything except the C compiler is unpacked there.
 #
 #   packages.sh [EXTRA...]   EXTRA: more packages for some tests; they are always unpacked
-#     pip          pip, for Python's venvs, if Python has none of its own (scripts/python.sh)
+#     pip          pip, for Python's venvs, if Python lacks it (scripts/python.sh)
 #     sqlsmith     sqlsmith, which generates random queries
 #     pgbouncer    PgBouncer; on the PATH afterwards
 #     jdbc         PostgreSQL's JDBC driver, with support for Unix sockets

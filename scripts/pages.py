@@ -1,24 +1,27 @@
 #!/usr/bin/env python3
-"""pages.py: runs the examples on pages of the documentation, and compares their output with the page.
+"""pages.py: runs the examples on pages of the documentation and compares the output.
 
   pages.py [--fill] [--system] [--user USER] PAGE...
 
 Runs blocks of these kinds, in their order:
 
-  ```console   a session with psql or the shell. The superuser types a line that begins with "crm=# ", in the database crm.
-               The role app types one with "crm=> ". "crm-# " continues a statement. "$ " is the shell. Other lines are output:
-               "…" matches any text within a line, and alone in a line any number of lines
+  ```console   a session with psql or the shell. A line with "crm=# " is input of the superuser in
+               the database crm, a line with "crm=> " is input of the role app. "crm-# " continues a
+               statement. "$ " is the shell. Other lines are output: "…" matches any text within a
+               line, and alone in a line any number of lines
   ```sql       statements that the superuser runs in the database crm; they must succeed
   ```sh        commands that must succeed
 
-A word after the kind limits where a block runs. "system" needs a whole server with Debian's pg_ctlcluster and runs with --system only.
-"elsewhere" never runs. Two kinds of comments control the run:
+A word after the kind limits where a block runs. A "system" block needs a whole server with Debian's
+pg_ctlcluster, and runs only with --system. An "elsewhere" block never runs. Two kinds of comments
+control the run:
 
   <!-- before …SQL… -->    statements that the superuser runs first
-  <!-- until SELECT … -->  waits until the query gives t
+  <!-- until SELECT … -->  waits until the query returns t
 
-The database crm, and the role app that owns it, are created if they are missing. psql finds the server through the environment (PGHOST).
---user runs psql as that user of the system. --fill writes changed output into the page.
+Creates the database crm and its owner, the role app, if they are missing. psql finds the server
+through the environment (PGHOST). --user runs psql as that user of the system. --fill writes changed
+output into the page.
 """
 
 import argparse
@@ -43,7 +46,7 @@ def strip_end(lines):
 
 
 class Psql:
-    """A session that stays open."""
+    """A psql session that stays open."""
 
     def __init__(self, database, role, user):
         command = ["psql", "-X", "-d", database, "-U", role, "-v", "VERBOSITY=default"]
@@ -70,7 +73,10 @@ class Runner:
         self.directory = tempfile.TemporaryDirectory()
 
     def psql(self, database, role, text):
-        """Returns the output of psql, in the session of this role. The role "waiting" is the superuser in a separate session."""
+        """Returns the output of psql in the session of this role.
+
+        The role "waiting" is the superuser in a separate session.
+        """
         key = (database, role)
         if key not in self.sessions:
             self.sessions[key] = Psql(database, "postgres" if role == "waiting" else role, self.options.user)

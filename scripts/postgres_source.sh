@@ -1,17 +1,19 @@
 #!/bin/bash
-# postgres_source.sh: prints the directory of PostgreSQL's own sources, for the major version PG,
-# and gets them first where they are missing. PostgreSQL's test suites come with the sources only.
+# postgres_source.sh: prints the directory of PostgreSQL's sources, for the major version PG.
+# Downloads the sources if they are missing. Only the sources contain PostgreSQL's test suites.
 #
-#   PG_SOURCE_16=/path/to/sources   unpacked sources that are to be used; they are not changed
-#   else     Debian's source package, unpacked into target/source17: the newest one that the mirror still has, since a version that
-#            has just been replaced may be missing there. Without Debian's patches, which are about its directories: a server
-#            that is built from them would look for its libraries in those of the system
+#   PG_SOURCE_16=/path/to/sources   uses these unpacked sources, and does not change them
+#   else     downloads Debian's source package and unpacks it into target/source17. Takes the newest
+#            version that the mirror has, because the mirror may lack a version that was just
+#            replaced. Skips Debian's patches: they would make the server load libraries from the
+#            directories of the system
 #
 # Nothing outside of target/ changes.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-# The Debian releases whose source package it is. Debian has none of 16. A mirror may still have an earlier version under the name
-# stable, when the release's own list has one that it has not got yet.
+# The Debian releases that have this major version as a source package. No release has 16. `stable`
+# is a fallback: it may list an earlier version that the mirror has, when the list of the release
+# names a newer version that the mirror lacks.
 declare -A suites=([15]="bookworm bookworm-security" [17]="trixie trixie-security stable" [18]=forky)
 source=$TARGET/source$PG_MAJOR work=$TARGET/source$PG_MAJOR-download
 variable=PG_SOURCE_$PG_MAJOR

@@ -1,21 +1,23 @@
 #!/bin/bash
-# postgres_suites.sh: PostgreSQL's own regression and isolation suites with the library in the
-# server, behind `make test-postgres`. They run three times:
+# postgres_suites.sh: runs PostgreSQL's regression and isolation suites with the library in the
+# server, behind `make test-postgres`. Each suite runs in three modes:
 #
-#   plain       without the library: what differs here differs because of this machine
+#   plain       without the library. Its differences from the expected output come from this machine
 #   preloaded   with the library preloaded and the extension in the database
-#   watched     the same, and an event trigger has every table watched that the suite creates (postgres_suites/watch.sql)
+#   watched     as preloaded, and an event trigger watches every table that the suite creates
+#               (postgres_suites/watch.sql)
 #
-# The results of the second and third run differ from the first only where
-# postgres_suites/accepted.txt says so, with the reason. Afterwards verify() finds nothing, every
-# entry was written, no process of the server has died, and the entries agree with what logical
-# decoding reads from the same WAL (postgres_suites/oracle.sql).
+# A result of preloaded or watched may differ from plain only where postgres_suites/accepted.txt
+# accepts the difference and gives the reason. Afterwards verify() must find no fault, every entry
+# must be written, no process of the server may have died, and the entries must agree with the
+# logical decoding of the same WAL (postgres_suites/oracle.sql).
 #
-#   postgres_suites.sh                  all modes; the suites come from postgres_source.sh
-#   postgres_suites.sh run MODE SUITE [TEST...]   one mode and suite (regress or isolation), or a few of its tests in this order
-#   postgres_suites.sh compare          only compares again what the last runs left
+#   postgres_suites.sh                  runs all modes; the suites come from postgres_source.sh
+#   postgres_suites.sh run MODE SUITE [TEST...]   runs one mode and suite (regress or isolation), or
+#                                       some of its tests in this order
+#   postgres_suites.sh compare          only compares the results of the last runs again
 #
-# The output stays in target/postgres-suites15 (or where target/state points): MODE/SUITE has
+# The output stays in target/postgres-suites15 (or where target/state points). MODE/SUITE contains
 # results/, run.log and server.log.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -25,7 +27,8 @@ files=$ROOT/scripts/postgres_suites
 work=$STATE/postgres-suites$PG_MAJOR
 cluster=$ROOT/scripts/cluster.sh
 
-# What both suites need: their files, where the server's user can read them, and the libraries that they load.
+# Copies the files of both suites to where the server's user can read them, and compiles the
+# libraries that the suites load.
 prepare() {
   local source library directory
   "$ROOT/scripts/install.sh"
@@ -42,7 +45,8 @@ prepare() {
   get_psql "$source"
 }
 
-# What a script writes also depends on psql's version: where the sources are older than the server, one of the sources' version.
+# The output of a script also depends on psql's version. If the server is newer than the sources,
+# this gets a psql of the version of the sources.
 get_psql() {
   local source=$1 version package
   ln -s "$BIN/psql" "$work/psql"
@@ -63,13 +67,13 @@ remove_clusters() {
   done
 }
 
-# run MODE SUITE [TEST...]: one suite in one mode, on a server of its own.
+# run MODE SUITE [TEST...]: runs one suite in one mode, on a separate server.
 run() {
   local mode=$1 suite=$2 name=regression program=regress/pg_regress socket directory=$work/$1/$2 status=0 receiver counter settings=() tests=()
   shift 2
   [ "$suite" = regress ] || { name=isolation_regression program=isolation/pg_isolation_regress; }
   [ "$mode" = plain ] || settings+=("shared_preload_libraries = 'lead_audit'")
-  # The WAL also has UPDATEs that change nothing.
+  # The WAL also contains UPDATEs that change nothing, so the log must have entries for them.
   [ "$mode" != watched ] || settings+=("lead_audit.log_unchanged = on")
   tests=("$@")
   [ $# -gt 0 ] || tests=("--schedule=$work/$suite/$([ "$suite" = regress ] && echo parallel || echo isolation)_schedule")
@@ -77,11 +81,12 @@ run() {
   [ ! -e "$directory/cluster" ] || "$cluster" remove "$directory/cluster"
   rm -rf "$directory"
   mkdir -p "$directory"
-  # The suites read nothing that a crash of the machine could lose. The slot needs wal_level, the suites prepared transactions.
+  # fsync is off because no data has to survive a crash of the machine. The replication slot needs
+  # wal_level, and the suites need prepared transactions.
   "$cluster" start "$directory/cluster" "fsync = off" "wal_level = logical" "max_prepared_transactions = 20" "lc_messages = 'C'" \
     "max_wal_size = '4GB'" "dynamic_library_path = '\$libdir:$work/lib'" "${settings[@]}"
   sql() { "$cluster" psql "$directory/cluster" -XqAt -v ON_ERROR_STOP=1 "$@"; }
-  # As pg_regress would create it.
+  # Creates the database as pg_regress would.
   sql -d postgres -c "CREATE DATABASE $name TEMPLATE template0 LOCALE 'C'"
   for setting in "lc_messages = 'C'" "lc_monetary = 'C'" "lc_numeric = 'C'" "lc_time = 'C'" "bytea_output = 'hex'" "timezone_abbreviations = 'Default'"; do
     sql -d postgres -c "ALTER DATABASE $name SET $setting"
@@ -92,7 +97,7 @@ run() {
   [ -z "$SERVER_USER" ] || chown "$SERVER_USER:" "$directory/output"
   socket=$("$cluster" socket "$directory/cluster")
   [ "$mode" != watched ] || start_oracle
-  # Its exit code says that results differ from those that PostgreSQL expects: postgres_suites.py looks at that.
+  # Exit code 1 means that results differ from PostgreSQL's expected output. compare.py judges them.
   as_server env --chdir="$directory/output" "$("$BIN/pg_config" --pgxs | sed 's#/src/makefiles/pgxs.mk##')/src/test/$program" \
     --inputdir="$work/$suite" --outputdir="$directory/output" --bindir="$work" --dlpath="$work/lib" --use-existing --dbname=$name \
     --host="$socket" --port=5432 --user=postgres --max-concurrent-tests=20 "${tests[@]}" >"$directory/run.log" 2>&1 || status=$?
@@ -108,7 +113,8 @@ run() {
   "$cluster" remove "$directory/cluster"
 }
 
-# Logical decoding of what the suite does, while it does it: a slot that nobody reads would keep the catalogs from being vacuumed.
+# Decodes the changes of the suite while it runs. If nobody read the slot, it would keep VACUUM from
+# removing dead rows of the catalogs.
 start_oracle() {
   sql -d "$name" -c "SELECT FROM pg_create_logical_replication_slot('oracle', 'test_decoding')"
   mkfifo "$directory/changes"
@@ -117,7 +123,7 @@ start_oracle() {
     -o include-xids=1 -o skip-empty-xacts=1 >"$directory/changes" 2>"$directory/recvlogical.log" & receiver=$!
 }
 
-# Waits until everything is decoded, and compares it with the entries.
+# Waits until all changes are decoded, and compares them with the entries.
 ask_oracle() {
   local end
   end=$(sql -d "$name" -c 'SELECT pg_current_wal_lsn()')
@@ -141,7 +147,7 @@ all() {
   for mode in "${MODES[@]}"; do
     step "PostgreSQL $PG_MAJOR's suites, mode $mode"
     jobs=()
-    # The isolation suite mostly waits, so that both take little longer than one.
+    # The isolation suite mostly waits, so both suites in parallel take little longer than one.
     for suite in "${SUITES[@]}"; do
       (run "$mode" "$suite") & jobs+=($!)
     done

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""prose.py: checks the style of every Markdown page. Exit code 1 and the findings.
+"""prose.py: checks the style of every Markdown page. Prints findings. Exit code 1 if there are any.
 
   prose.py [PAGE...]          checks the pages, by default all of them
   prose.py --wrap PAGE...     first breaks their paragraphs and lists into lines of at most 100 columns
@@ -82,7 +82,7 @@ def sentences(text):
 
 
 def wrap(text):
-    """The page with its paragraphs and list items broken again. Everything else stays as it is."""
+    """Wraps the paragraphs and list items of a page again. Changes nothing else."""
     lines, block, fenced, comment = [], [], False, False
 
     def end():
@@ -90,7 +90,7 @@ def wrap(text):
             indent = re.match(r" *", block[0])[0]
             mark = re.match(r"(?:[-*]|\d+\.) +", block[0].lstrip())
             hanging = indent + " " * len(mark[0]) if mark else indent
-            # A line must not begin with what Markdown takes for a list, a heading or a quotation.
+            # A line must not begin with the mark of a Markdown list, heading or quotation.
             words = re.sub(r"\s+", " ", " ".join(block).strip())
             words = re.sub(r" (?=(?:[-+*#>]|\d+\.)(?: |$))", "\0", words) if not mark else words
             words = re.sub(r"`[^`]*`(?!`)", lambda code: code[0].replace(" ", "\0"), words)

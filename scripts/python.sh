@@ -22,8 +22,8 @@ fi
 venv=$TARGET/venv${name:+-$name}
 [ -e "$requirements" ] || die "there is no ${requirements#"$ROOT/"}"
 
-# Prints the interpreter: python3, or for python-X.Y the first one that works. Those of pyenv on the PATH
-# may not work.
+# Prints the interpreter: python3, or for python-X.Y the first that works. pyenv's interpreters on
+# the PATH may not work.
 interpreter() {
   local candidate
   [[ $name == python-* ]] || { echo python3; return; }

@@ -5,8 +5,8 @@
 #   lead-audit.cdx.json   the command
 #
 # Each file lists the crates that are compiled for it on this kind of machine, with the versions in
-# Cargo.lock, including those that only build it. The same commit gives the same files. The first
-# run compiles cargo-cyclonedx (about a minute).
+# Cargo.lock, including crates that only the build uses. The same commit gives the same files. The
+# first run compiles cargo-cyclonedx (about a minute).
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 cyclonedx_version=0.5.9

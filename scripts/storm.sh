@@ -1,19 +1,21 @@
 #!/bin/bash
-# storm.sh: everything at once, behind `make test-storm`: sessions that write at random in every way
-# there is and change the tables that others write to (storm/writers.py), sqlsmith, and somebody who
-# cancels and terminates sessions and workers and rewrites the catalogs with VACUUM FULL
-# (storm/chaos.py). In the last sixth of the time, processes are killed, and the server restarts.
+# storm.sh: a stress test of random concurrent sessions, behind `make test-storm`. Writers run
+# random statements of every kind and change the tables that other writers use (storm/writers.py).
+# sqlsmith runs beside them. A superuser cancels and terminates sessions and workers, and rewrites
+# the catalogs with VACUUM FULL (storm/chaos.py). In the last sixth of the time, processes are
+# killed, and the server restarts.
 #
-# Afterwards the server has never restarted but for a kill, the entries agree with what logical
-# decoding reads from the WAL (postgres_suites/oracle.sql), verify() finds nothing, and every
-# failure has a record. An entry is missing only where a session's own lock_timeout kept it from
-# being written; then it is a counted gap.
+# Afterwards the server must have restarted only after kills, the entries must agree with the
+# logical decoding of the WAL (postgres_suites/oracle.sql), verify() must find no fault, and every
+# failure must have a record. An entry may be missing only if the lock_timeout of its session
+# prevented the write. It must then be counted as a gap.
 #
-#   storm.sh [SECONDS [SEED]]   by default 1800 seconds, besides what it takes to begin and to end, and another seed each time. A seed
-#                               gives the same statements in each session, but not at the same time
+#   storm.sh [SECONDS [SEED]]   by default 1800 seconds, plus the time to start and end, and a
+#                               random seed. The same seed gives the same statements in each
+#                               session, but not at the same time
 #
-# The output stays in target/storm (or where target/state points), with the server's log; after
-# faults the cluster too, stopped.
+# The output and the server's log stay in target/storm (or where target/state points). After faults
+# the stopped cluster stays too.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 seconds=${1:-1800} seed=${2:-$((EPOCHSECONDS % 100000))}

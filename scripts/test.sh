@@ -2,15 +2,15 @@
 # test.sh: all tests, behind `make test`.
 #
 #   test.sh              unit and property tests, in-database tests, acceptance tests, Python tests and
-#                        those of the example. PG=17 test.sh: lints, in-database and acceptance tests
-#                        with PostgreSQL 17, which is downloaded. The other tests do not depend on the
-#                        version of the server
+#                        the example's tests. PG=17 test.sh: lints, in-database and acceptance tests
+#                        with PostgreSQL 17, which it downloads. The other tests do not depend on
+#                        the version of the server
 #   test.sh named NAME   the tests of any kind with NAME in their name, behind `make test NAME=...`
 #   test.sh majors       all of that with 15, then with each other major version
-#   test.sh crates       only those of crates/, without a server
+#   test.sh crates       only the tests of crates/, without a server
 #   test.sh pgrx [NAME...]             only the in-database tests (pgrx-tests/), or those with NAME
-#   test.sh acceptance [ARGUMENT...]   only crates/acceptance, with the release build; ARGUMENTs are
-#                                      those of cargo test
+#   test.sh acceptance [ARGUMENT...]   only crates/acceptance, with the release build; ARGUMENTs as
+#                                      in cargo test
 #   test.sh upgrade      pg_upgrade from PostgreSQL 15 to 17. Not part of all tests
 #   test.sh released     the update from version 1.0, built from its commit. Not part of all tests
 #   test.sh verifier     only verifiers/python, without a server

@@ -40,7 +40,7 @@ make_base() {
   [ ! -e "$base" ] || return 0
   step "A minimal Debian $suite (once; a few minutes)"
   rm -rf "$base.new"
-  # A debootstrap that does not know the release yet uses the script of sid.
+  # If this debootstrap does not know the release yet, it uses the script of sid.
   script=/usr/share/debootstrap/scripts/$suite
   [ -e "$script" ] || script=${script%/*}/sid
   run_logged debootstrap debootstrap --variant=minbase "$suite" "$base.new" "${mirror:-http://deb.debian.org/debian}" "$script"

@@ -24,7 +24,7 @@ for dir in "$TARGET"/python/cluster-*; do
   if [ -e "$dir" ] && ! kill -0 "${dir##*-}" 2>/dev/null; then "$ROOT/scripts/cluster.sh" remove "$dir"; fi
 done
 
-# Each installed version. Fails if one of them fails, or if there is none.
+# Tests each installed version. Fails if a version fails, or if none is installed.
 versions() {
   local version status=0 made run=0
   for version in 3.9 3.10 3.13; do

@@ -1,19 +1,25 @@
 #!/usr/bin/env python3
-"""upgrade_script.py: writes the upgrade script of the version being made, so that nobody has to copy SQL by hand.
+"""upgrade_script.py: generates the upgrade script of the next version from the SQL files.
 
   upgrade_script.py            writes sql/lead_audit--OLD--NEW.sql
-  upgrade_script.py --check    says whether the file that is there is up to date (exit code 1 if not)
+  upgrade_script.py --check    exit code 1 if the existing file is not up to date
 
-NEW is the default_version of lead_audit.control, OLD the newest version in sql/released/, whose install script is kept there.
-The upgrade script has every statement of sql/*.sql that OLD did not have, in their order; CREATE FUNCTION, VIEW and TRIGGER
-of what OLD had already become CREATE OR REPLACE, an event trigger is dropped and made again. What else has changed cannot be
-worked out and is written by hand, in sql/upgrade/OLD--NEW.sql: ALTER TABLE for a table of OLD's, DROP for what is no more (a
-function whose arguments or result changed, too: it is then made anew with its rights and comments), ALTER ... SET SCHEMA for an
-object that moves to another schema, data that has to move. Its part above the line "-- GENERATED" comes before those statements,
-the part below it after them.
+NEW is the default_version of lead_audit.control. OLD is the newest version in sql/released/, which
+contains its install script. The upgrade script has every statement of sql/*.sql that OLD lacks, in
+the order of the files. CREATE FUNCTION, VIEW and TRIGGER become CREATE OR REPLACE if OLD has the
+object. A changed event trigger is dropped and created again.
 
-crates/acceptance/tests/upgrade.rs compares the catalogs of a fresh and of an upgraded database, and so tells what is missing.
-docs/decisions/004-upgrade-scripts.md says why it is done this way.
+The script cannot derive other changes. Write them manually in sql/upgrade/OLD--NEW.sql:
+* ALTER TABLE for a table of OLD
+* DROP for an object that NEW lacks, or for a function with other arguments or another result. The
+  script creates the function again, with its privileges and comments
+* ALTER ... SET SCHEMA for an object that moves to another schema
+* statements that move data
+The part of that file above the line "-- GENERATED" comes before the generated statements, the part
+below it after them.
+
+crates/acceptance/tests/upgrade.rs compares the catalogs of a new and an upgraded database, and so
+finds missing statements. docs/decisions/004-upgrade-scripts.md gives the reasons for this design.
 """
 
 import re
@@ -26,7 +32,7 @@ TOKEN = re.compile(
     r"(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<quoted>'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|(?P<tag>\$\w*\$).*?(?P=tag))|(?P<end>;)|(?P<other>[^-/'\"$;]+|.)",
     re.DOTALL,
 )
-# What a statement makes or is about: the kinds first whose names contain other words.
+# The kind and name of the object of a CREATE. Kinds of several words come first (EVENT TRIGGER).
 MAKES = re.compile(
     r"CREATE (?:OR REPLACE )?(?:UNIQUE )?(?P<kind>EVENT TRIGGER|TRIGGER|FUNCTION|VIEW|TABLE|SEQUENCE|INDEX|TYPE|DOMAIN|ROLE)"
     r" (?:IF NOT EXISTS )?(?P<name>[\w.\"]+)(?:.*? ON (?P<on>[\w.]+))?",
@@ -41,7 +47,7 @@ def fail(message):
 
 
 def statements(text):
-    """The statements of a script, each from its first word to before its semicolon."""
+    """The statements of a script, without comments and final semicolons."""
     found, current = [], []
     for token in TOKEN.finditer(text):
         if token["end"]:
@@ -55,12 +61,15 @@ def statements(text):
 
 
 def key(statement):
-    """What makes two statements the same, however they are broken into lines."""
+    """The statement with single spaces, so that line breaks do not matter in comparisons."""
     return " ".join(statement.split())
 
 
 def made(statement):
-    """(kind, name) of what a CREATE statement makes; a trigger's name includes its table. None for other statements."""
+    """(kind, name) of the object that a CREATE statement creates. None for other statements.
+
+    The name of a trigger includes its table.
+    """
     match = MAKES.match(statement)
     if not match:
         return None
@@ -81,7 +90,10 @@ def mentions(statement, kind, name):
 
 
 def after_moves(statement, moves):
-    """The statement with the names that objects have after they moved. The body of a function is text, which stays."""
+    """The statement with the new names of moved objects.
+
+    A statement with a dollar-quoted function body stays as it is.
+    """
     if re.search(r"\$\w*\$", statement):
         return statement
     for _, name, schema in moves:
@@ -90,7 +102,7 @@ def after_moves(statement, moves):
 
 
 def difference(old, new, by_hand):
-    """The statements that lead from old to new, given what is done by hand."""
+    """The statements that lead from old to new, in addition to the manual statements `by_hand`."""
     moves = MOVES.findall(by_hand)
     had_text = {key(after_moves(statement, moves)) for statement in old} | {key(statement) for statement in statements(by_hand)}
     had = {made(statement) for statement in old} - {None}
@@ -104,7 +116,7 @@ def difference(old, new, by_hand):
         what = made(statement)
         if what is None:
             if statement.startswith("DO ") or statement.startswith(("SELECT lead_audit.", "SELECT lead_audit_internal.")):
-                continue  # what only an installation does
+                continue  # runs at installation only
             about_anew = statement.startswith(("REVOKE", "GRANT", "COMMENT", "ALTER")) and any(mentions(statement, *w) for w in anew)
             if key(statement) not in had_text or about_anew:
                 result.append(statement)
@@ -114,7 +126,7 @@ def difference(old, new, by_hand):
             continue
         if what not in had or what in dropped:
             anew.add(what)
-        if kind in REPLACEABLE and what in had:  # only one of several functions of the name may have been dropped
+        if kind in REPLACEABLE and what in had:  # DROP may name one overload of several
             statement = re.sub(r"^CREATE (OR REPLACE )?", "CREATE OR REPLACE ", statement)
         elif what in anew:
             pass

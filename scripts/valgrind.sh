@@ -1,22 +1,24 @@
 #!/bin/bash
-# valgrind.sh: tests with real clients, against a server that runs under valgrind (memcheck), behind
-# `make test-valgrind`. Fails if valgrind saw the library read or write where it must not, or decide
-# by memory that nobody had written.
+# valgrind.sh: runs acceptance tests against a server under valgrind (memcheck), behind `make
+# test-valgrind`. Fails if valgrind reports that the library accesses invalid memory or uses
+# uninitialised memory.
 #
-#   valgrind.sh [TEST...]   crates/acceptance/tests/TEST.rs; by default a few that touch everything once
+#   valgrind.sh [TEST...]   crates/acceptance/tests/TEST.rs; by default a few that cover most
+#                           of the library
 #
-# It is slow (20 to 50 times) and so not part of any other target. Debian's server says nothing to
-# valgrind about its own memory contexts: what is found are errors beyond whole blocks of them, not
-# within. scripts/valgrind.supp says what is none of ours.
+# It slows the tests down 20 to 50 times, so no other target includes it. Debian's server does not
+# tell valgrind about its memory contexts. So valgrind finds errors outside of a context's blocks,
+# but not within a block. scripts/valgrind.supp lists reports that the library does not cause.
 #
-# Seen on 24 November 2026 (valgrind 3.19, PostgreSQL 15.20): two_phase, random_schemas and
-# to_jsonb_oracle, 74 server processes, no report in which the library appears; 5 of the server's own,
-# all in ReceiveSharedInvalidMessages (now in valgrind.supp).
+# Result of 24 November 2026 (valgrind 3.19, PostgreSQL 15.20) for two_phase, random_schemas and
+# to_jsonb_oracle: 74 server processes, no report that names the library, and 5 reports in the
+# server's own code, all in ReceiveSharedInvalidMessages (now in valgrind.supp).
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 command -v valgrind >/dev/null || die "valgrind is not installed (Debian: apt-get install valgrind)"
 "$ROOT/scripts/install.sh"
 
-# A copy of the server whose program starts valgrind, which starts the server. Not for initdb and for what only asks its version.
+# Copies the server and replaces its program with a script that starts the server under valgrind.
+# The script runs the server directly for other uses, such as initdb and --version.
 prefix=$STATE/pg$PG_MAJOR-valgrind logs=$STATE/valgrind
 rm -rf "$prefix" "$logs"
 cp -a "$PREFIX" "$prefix"

@@ -1,1 +1,1 @@
-"""Writes to an audited table, measured beside other ways to audit it. bench/compare.sh starts it."""
+"""Compares the cost of writes to an audited table between audit systems. Run bench/compare.sh."""

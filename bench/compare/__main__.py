@@ -1,4 +1,4 @@
-"""Runs the comparison. Everything is interleaved: in each round each measurement is made for all systems, one after the other."""
+"""Runs the comparison. Each round makes each measurement for all systems, one after the other."""
 import argparse
 import json
 import os
@@ -48,7 +48,7 @@ def progress(text):
 
 
 def rotated(systems, by):
-    """All systems, beginning with another one each time."""
+    """The systems, rotated to the left by `by` places, so that each system comes first in turn."""
     by %= len(systems)
     return systems[by:] + systems[:by]
 
@@ -84,7 +84,7 @@ def run_statements(chosen, systems, clusters, tables):
         floor = statements.Floor(audited, table) if audited else None
         for operation in statements.OPERATIONS[table]:
             found[operation] = {"rows": rows, "systems": {system.name: [] for system in systems}, "floor": []}
-        for turn in range(-1, chosen.rounds):  # the first is to warm up
+        for turn in range(-1, chosen.rounds):  # round -1 only warms up
             for cluster in clusters:
                 cluster.run("psql", "-Xqc", "CHECKPOINT", "-d", "postgres")
             for number, operation in enumerate(statements.OPERATIONS[table]):

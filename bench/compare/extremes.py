@@ -1,4 +1,4 @@
-"""What single measurements show: memory of a large statement, cost by the size of the log, sealing and verification."""
+"""Measures memory by statement size, cost by statement and log size, sealing and verification."""
 import pathlib
 import statistics
 import threading
@@ -8,7 +8,10 @@ from .statements import Timer, measure, timed
 
 
 class Memory:
-    """The most private memory that a server process has while this is open, in bytes above what it had before."""
+    """Samples the private memory of a server process while the `with` block runs.
+
+    `growth` is the maximum, in bytes above the value before the block.
+    """
 
     def __init__(self, pid):
         self.status, self.most, self.done = pathlib.Path(f"/proc/{pid}/status"), 0, threading.Event()
@@ -37,7 +40,7 @@ class Memory:
 
 
 def memory(system, rows):
-    """What an UPDATE of so many rows needs. The table gets that many first."""
+    """Measures the memory of an UPDATE of `rows` rows. First fills the table up to `rows` rows."""
     connection = system.connection("leads")
     have = connection.execute("SELECT count(*) FROM leads").fetchone()[0]
     with connection.transaction():
@@ -55,12 +58,15 @@ def memory(system, rows):
 
 
 def growth(system, unaudited, sizes, rows, rounds):
-    """Processor time of an UPDATE of many rows in a log of each size, beside no audit and beside INSERT … SELECT into a twin that is as large."""
+    """Measures the processor time that the audit adds to an UPDATE, for each size of the log.
+
+    The comparison is INSERT … SELECT of the same entries into `twin`, a copy of the log.
+    """
     connection = system.connection("leads")
     count = lambda: connection.execute("SELECT count(*) FROM twin").fetchone()[0]
     found = []
     connection.execute("TRUNCATE twin")
-    connection.execute("SET enable_seqscan = off")  # what is copied is the end of a log that has no statistics
+    connection.execute("SET enable_seqscan = off")  # the log has no statistics
     for size in sizes:
         while (have := connection.execute("SELECT count(*) FROM lead_audit.entry").fetchone()[0]) < size:
             connection.execute(f"UPDATE leads SET enrichment_status = enrichment_status || '!' WHERE id IN (SELECT id FROM leads LIMIT {min(rows, size - have)})")
@@ -83,7 +89,10 @@ def growth(system, unaudited, sizes, rows, rounds):
 
 
 def by_statement_size(system, unaudited, sizes, rounds):
-    """Processor time that the audit adds to each row of an UPDATE of so many rows. Of small ones as many are run, in one transaction, as make up the largest."""
+    """Measures the processor time that the audit adds to each row of an UPDATE, by number of rows.
+
+    Small UPDATEs run several times in one transaction, up to the rows of the largest UPDATE.
+    """
     def run(connection, size):
         repeats = min(200, max(1, sizes[-1] // size))
         with Timer(connection) as timer, connection.transaction():
@@ -102,7 +111,7 @@ def by_statement_size(system, unaudited, sizes, rounds):
 
 
 def sealing(system):
-    """Entries a second that seal() and verify() go through."""
+    """Measures how many entries a second seal() and verify() process."""
     connection = system.connection("leads")
     began = time.perf_counter()
     size = connection.execute("SELECT lead_audit.seal()").fetchone()[0]

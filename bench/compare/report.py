@@ -1,11 +1,11 @@
-"""Medians and ratios of what was measured, as Markdown."""
+"""Formats the medians and ratios of the measurements as Markdown."""
 import statistics
 
 median = statistics.median
 
 
 def bulk_figures(found):
-    """{operation: figures} of the statements. All ratios are medians of the rounds' own ratios."""
+    """{operation: figures} of the statements. Each ratio is a median over the rounds."""
     figures = {}
     for operation, data in found.get("statements", {}).items():
         systems, rows = data["systems"], data["rows"]

@@ -1,10 +1,10 @@
-"""Single-row writes and small transactions by several sessions, with pgbench: transactions a second."""
+"""Measures transactions a second of several sessions: single-row writes and small transactions."""
 import pathlib
 import re
 import tempfile
 from dataclasses import dataclass
 
-# Rows are those of the session's own part of the table, so that none waits for another's row.
+# Each session writes to its own part of the table, so no session waits for a row lock.
 OWN_ROW = "\\set row 1 + :client_id * :part + random(0, :part - 1)\n"
 UPDATE = "UPDATE leads SET enrichment_status = 'DONE', enrichment_task_id = :row::text, updated_at = now() WHERE id = lpad(to_hex(:row::integer), 32, '0');\n"
 NEW_ID = ":series::text || '-' || :client_id::text || '-' || :row::text"
@@ -14,7 +14,7 @@ SCRIPTS = {
     "INSERT": NEW_ROW
     + "INSERT INTO leads (id, email, domain, company_name, contact_name, source, created_by) VALUES (" + NEW_ID + ", "
     "'new' || :row::text || '@example.com', 'example.com', 'Example Company ' || :row::text || ' Holdings Ltd.', 'Contact Person', 'web', 'user-1');\n",
-    # Those that INSERT has made.
+    # DELETE removes the rows that the INSERT load inserted.
     "DELETE": NEW_ROW + "DELETE FROM leads WHERE id = " + NEW_ID + ";\n",
     "floor": OWN_ROW + "WITH changed AS (" + UPDATE.replace(";\n", " RETURNING id)\n")
     + "INSERT INTO finished (id, key_hash) SELECT nextval('finished_id'), hashtextextended(id, 0) FROM changed;\n",
@@ -24,7 +24,7 @@ SCRIPTS = {
 
 @dataclass(frozen=True)
 class Load:
-    """What sessions do."""
+    """A pgbench script, the number of sessions, and whether a commit waits for the disk."""
 
     script: str
     sessions: int
@@ -38,7 +38,7 @@ QUICK = [Load("UPDATE", 1, False), Load("UPDATE", 16, False), Load("UPDATE", 1, 
          Load("DELETE", 1, False), Load("ten UPDATEs", 1, False)]
 FULL = [Load(script, sessions, durable) for durable in (False, True) for sessions in (1, 4, 16) for script in SCRIPTS if script != "floor"]
 
-# A table like lead_audit's log, with a finished entry as its defaults.
+# Creates a table like lead_audit's log. Its column defaults are the values of one entry.
 FLOOR = """
     UPDATE leads SET enrichment_status = 'DONE', enrichment_task_id = '1', updated_at = now() WHERE id = lpad('1', 32, '0');
     CREATE TABLE finished (LIKE lead_audit.entry INCLUDING ALL);
@@ -56,7 +56,7 @@ FLOOR = """
 
 
 class Runner:
-    """Runs loads; each system does the same number of transactions."""
+    """Runs loads. Each system runs the same number of transactions."""
 
     def __init__(self, rows, seconds):
         self.rows, self.seconds, self.counts = rows, seconds, {}
@@ -67,14 +67,14 @@ class Runner:
             self.files[name].write_text(text)
 
     def tps(self, system, load, series):
-        """Transactions a second. `series` names the rows that are new, which DELETE finds again."""
+        """Transactions a second. INSERT names its rows by `series`, and DELETE finds them by it."""
         if load not in self.counts:
             raise KeyError(f"{load} has not been calibrated")
         return self._run(system, load, series, self.counts[load])
 
     def calibrate(self, system, load):
-        """Finds how many transactions take about as long as is wanted."""
-        if load.script == "DELETE":  # as many as there are new rows
+        """Finds the number of transactions that takes about `self.seconds` seconds."""
+        if load.script == "DELETE":  # one for each row that INSERT inserted
             self.counts[load] = self.counts[Load("INSERT", load.sessions, load.durable)]
             return
         series = f"{load.sessions}.{int(load.durable)}"
@@ -83,7 +83,10 @@ class Runner:
         self.counts[load] = max(20, int(self._run(system, load, f"several.{series}", several) * self.seconds / load.sessions))
 
     def floor(self, system, load):
-        """The same UPDATE with the INSERT of a finished entry in one statement, where triggers do not fire; None for other loads."""
+        """Transactions a second of the UPDATE load and the INSERT of its entry in one statement.
+
+        Triggers do not fire. None for other loads.
+        """
         if load.script != "UPDATE":
             return None
         return self._run(system, load, "floor", self.counts[load], "floor", "-c session_replication_role=replica")

@@ -1,4 +1,4 @@
-"""One statement over many rows: time, WAL and bytes, beside the floor."""
+"""Measures time, WAL and bytes of one statement over many rows, and of the floor (`Floor`)."""
 import pathlib
 import time
 
@@ -20,7 +20,7 @@ OPERATIONS = {"leads": ["UPDATE", "INSERT", "DELETE", "COPY"]} | {
 
 
 class Timer:
-    """Times what the connection's server process does while this is open: seconds, and seconds of processor time."""
+    """Measures the elapsed time of a `with` block, and the processor time of the server process."""
 
     def __init__(self, connection):
         self.schedule = pathlib.Path(f"/proc/{connection.info.backend_pid}/schedstat")
@@ -48,19 +48,19 @@ def wal(connection):
 
 
 def own_columns(system, table):
-    """The table's columns, without those that a system has added to it."""
+    """The columns of the table, without the columns that a system has added."""
     with system.cluster.connect(f"table_{table}") as connection:
         return [row[0] for row in connection.execute(
             "SELECT attname FROM pg_attribute WHERE attrelid = 'leads'::regclass AND attnum > 0 ORDER BY attnum")]
 
 
 def new_rows(columns, table, count):
-    """The query for rows that are not there yet."""
+    """A query that makes `count` rows with new keys."""
     return NEW[table].format(n=count, others=", ".join(columns[1:]))
 
 
 class Copy:
-    """The rows of a COPY, as text, made once."""
+    """The rows of a COPY as text. They are made once."""
 
     def __init__(self):
         self.text = {}
@@ -78,7 +78,10 @@ COPY = Copy()
 
 
 def measure(system, table, operation, rows):
-    """Runs it once and leaves the table as it was, but for an UPDATE's new values: {"seconds", "cpu", "wal", "bytes"}."""
+    """Runs the operation once: {"seconds", "cpu", "wal", "bytes"}.
+
+    Afterwards the table has the same rows. Only an UPDATE leaves its new values.
+    """
     connection = system.connection(table)
     size = lambda: connection.execute("SELECT pg_database_size(current_database())").fetchone()[0]
     columns = own_columns(system, table)
@@ -108,7 +111,10 @@ def unaudited(connection, sql):
 
 
 class Floor:
-    """Writes the entries that lead_audit has just written once more, to a twin of its log, and hashes as many bytes."""
+    """Measures two parts of the floor: INSERT … SELECT and SHA-256.
+
+    Copies the latest entries of lead_audit to `twin`, a copy of the log, and hashes as many bytes.
+    """
 
     def __init__(self, system, table):
         self.connection = system.connection(table)
@@ -121,15 +127,15 @@ class Floor:
         return self.connection.execute("SELECT coalesce(max(id), 0) FROM lead_audit.entry").fetchone()[0]
 
     def measure(self):
-        """{"seconds", "cpu", "hash", "wal", "entries"} for the entries that are new since the last time."""
+        """{"seconds", "cpu", "hash", "wal", "entries"} for the entries since the previous call."""
         connection, first, last = self.connection, self.last, self._last()
         self.last = last
         before = wal(connection)
-        connection.execute("SET enable_seqscan = off")  # the log has no statistics, and no reason to be read whole
+        connection.execute("SET enable_seqscan = off")  # the log has no statistics
         took = timed(connection, f"INSERT INTO twin SELECT * FROM lead_audit.entry WHERE id > {first}")
         connection.execute("RESET enable_seqscan")
         written = wal(connection) - before
-        # The preimage has the same members in another order.
+        # The real preimage has the same members in another order.
         connection.execute("TRUNCATE preimages")
         connection.execute(f"""INSERT INTO preimages SELECT (SELECT convert_to('{{' || string_agg(format('"%s":%s', m.key, m.value), ',') || '}}', 'UTF8')
             FROM json_each(row_to_json(e)) m WHERE m.key <> 'checksum' AND m.value::text <> 'null')

@@ -1,4 +1,4 @@
-"""What is compared: SQL files that set up auditing, and a database for each of them and each form of the table."""
+"""The compared systems. An SQL file sets up each system in one database for each table."""
 import pathlib
 import re
 import subprocess
@@ -8,13 +8,13 @@ import psycopg
 
 BENCH = pathlib.Path(__file__).resolve().parent.parent
 TABLES = {"leads": BENCH.parent / "demo" / "leads.sql", "wide": BENCH / "tables" / "wide.sql", "toasted": BENCH / "tables" / "toasted.sql"}
-# What an application would have said. Systems that know nothing of it keep them as settings without a meaning.
+# The context that an application would set. Systems without a context ignore these settings.
 CONTEXT = "-c lead_audit.user_id=u-17 -c lead_audit.user_ip=203.0.113.7 -c lead_audit.request_id=req-000123"
 
 
 @dataclass
 class Cluster:
-    """A server, by the directory of its socket."""
+    """A server. `socket` is the directory of its socket."""
 
     socket: str
     tools: pathlib.Path
@@ -24,7 +24,7 @@ class Cluster:
         return psycopg.connect(host=self.socket, user="postgres", dbname=database, options=options, autocommit=True, prepare_threshold=None)
 
     def run(self, tool, *arguments, options="", **keywords):
-        """Runs one of PostgreSQL's programs. What it prints comes back."""
+        """Runs one of PostgreSQL's programs and returns its output."""
         environment = {"PGHOST": self.socket, "PGUSER": "postgres", "PGOPTIONS": f"{CONTEXT} {options}", "LC_ALL": "C.UTF-8"}
         done = subprocess.run([self.tools / tool, *arguments], env=environment, capture_output=True, text=True, **keywords)
         if done.returncode != 0:
@@ -44,7 +44,7 @@ class System:
     name: str
     label: str
     preloaded: bool
-    full: bool  # part of full runs only
+    full: bool  # runs only with --full
     cluster: Cluster = None
     connections: dict = field(default_factory=dict)
 
@@ -59,13 +59,13 @@ class System:
         return f"{self.name}_{table}"
 
     def connection(self, table):
-        """A session on this system's database with that form of the table, made when it is first asked for."""
+        """A session on the system's database for this table. The first call opens it."""
         if table not in self.connections:
             self.connections[table] = self.cluster.connect(self.database(table), CONTEXT + " -c synchronous_commit=off")
         return self.connections[table]
 
     def set_up(self, table):
-        """Makes the database: a copy of the one with the table, in which the system's file is run."""
+        """Copies the template database of the table, and runs the system's SQL file in the copy."""
         database = self.database(table)
         with self.cluster.connect("postgres") as connection:
             connection.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
@@ -80,7 +80,7 @@ class System:
 
 
 def make_table(cluster, table, rows):
-    """The database that those of the systems are copies of."""
+    """Creates the template database of a table. The databases of the systems are its copies."""
     with cluster.connect("postgres") as connection:
         connection.execute(f'DROP DATABASE IF EXISTS "table_{table}"')
         connection.execute(f'CREATE DATABASE "table_{table}"')

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Compares the results of PostgreSQL's own suites with and without the library: compare.py MAJOR DIRECTORY ACCEPTED.
+"""compare.py MAJOR DIRECTORY ACCEPTED: compares the results of PostgreSQL's suites.
 
-Called by scripts/postgres_suites.sh, which says what is in DIRECTORY. A result passes if it equals one of the outputs that
-PostgreSQL expects, or the one of the same test without the library, or if each hunk of its difference is in ACCEPTED. The
-width of columns does not count: runs of spaces and dashes are compared as one. Nor does the count of rows below them.
+scripts/postgres_suites.sh calls it, and describes DIRECTORY. A result passes if it equals one of
+PostgreSQL's expected outputs or the result of the same test without the library. It also passes if
+ACCEPTED contains each hunk of the difference. The comparison ignores the width of columns (a run of
+spaces or dashes counts as one) and the row count below a result.
 
 ACCEPTED consists of sections:
 
@@ -12,10 +13,11 @@ ACCEPTED consists of sections:
     -a line that the result does not have
     +a line that it has instead
 
-A section is for a mode (preloaded, watched, or both: all), for tests (* stands for any characters) and for major versions (all,
-without one). It accepts a hunk that consists of its lines. Lines that begin with ~ are regular expressions for lines of this
-form. A section of nothing but such lines accepts every line that matches one of them, in any hunk. The tests regress/oracle and
-isolation/oracle stand for the differences between the entries and the WAL, one + line each.
+A section names a mode (preloaded, watched, or all for both), tests (* stands for any characters)
+and major versions (by default all). It accepts a hunk that consists of its lines. A line that
+begins with ~ is a regular expression for a whole line, with its - or +. A section with only ~ lines
+accepts every line that matches one of its expressions, in any hunk. The tests regress/oracle and
+isolation/oracle are the differences between the entries and the WAL: one + line each.
 """
 
 import fnmatch
@@ -27,13 +29,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MODES = {"preloaded": ["preloaded"], "watched": ["watched"], "all": ["preloaded", "watched"]}
-# The server's log has one of these when a process died or a check of its own failed.
+# Lines in the server's log after a process died or a check of the server failed.
 DEATHS = re.compile(r"terminated by signal|terminating any other active server processes|PANIC:|TRAP:|fatal runtime error|panicked at")
 
 
 @dataclass
 class Section:
-    """What may differ: one hunk, or lines anywhere."""
+    """An accepted difference: one hunk, or lines in any hunk."""
 
     line_number: int
     modes: list[str]
@@ -86,7 +88,7 @@ def read_accepted(path: Path) -> list[Section]:
 
 
 def without_widths(path: Path) -> bytes:
-    """The lines of an output, without what depends on the width of the widest value, and without the count of rows below them."""
+    """The output with each run of spaces or dashes shortened, and without the row counts."""
     text = path.read_bytes()
     text = re.sub(rb"^\(\d+ rows?\)$", b"(rows)", text, flags=re.MULTILINE)
     text = re.sub(rb"[ \t]+$", b"", text, flags=re.MULTILINE)
@@ -94,7 +96,7 @@ def without_widths(path: Path) -> bytes:
 
 
 def hunks(expected: Path, found: Path) -> list[list[str]]:
-    """The hunks of the difference, each as its lines with - or + before them, without context."""
+    """The hunks of the difference. A hunk is a list of lines with - or +, without context."""
     texts = without_widths(expected), without_widths(found)
     if texts[0] == texts[1]:
         return []
@@ -130,12 +132,12 @@ class Comparison:
         return [test for line in lines if line.startswith("test:") for test in line.split()[1:]]
 
     def expected(self, suite: str, test: str) -> list[Path]:
-        """What PostgreSQL expects: test.out, and test_1.out to test_9.out where they are."""
+        """The files with PostgreSQL's expected output: test.out and test_0.out to test_9.out."""
         names = [f"{test}.out", *(f"{test}_{number}.out" for number in range(10))]
         return [path for path in (self.directory / suite / "expected" / name for name in names) if path.exists()]
 
     def remaining(self, mode: str, suite: str, test: str) -> list[list[str]]:
-        """The hunks that nothing accepts, compared with that output from which fewest remain."""
+        """The hunks that no section accepts, for the expected output with the fewest."""
         found = self.directory / mode / suite / "output/results" / f"{test}.out"
         if not found.exists():
             return [["(there is no result)"]]
@@ -200,7 +202,7 @@ class Comparison:
             self.ask_oracle(suite, (directory / "oracle").read_text().splitlines())
 
     def ask_oracle(self, suite: str, lines: list[str]) -> None:
-        """Differences between the entries and the WAL; sections for regress/oracle and isolation/oracle accept them."""
+        """Reports each difference between entries and WAL that no oracle section accepts."""
         sections = [section for section in self.sections if section.is_for("watched", f"{suite}/oracle")]
         for line in lines:
             accepting = [section for section in sections if section.has(f"+{line}")]

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Counts what test_decoding says, line by line from standard input, by transaction, table and operation.
+"""Counts the changes in the output of test_decoding, by transaction, table and operation.
 
-Called by scripts/postgres_suites.sh and scripts/storm.sh. When the input ends, writes lines of transaction, table, operation, statement and count with tabs
-between them to standard output. The statement is a number for each TRUNCATE, which can be of several tables, and else 0. Tables of
-the schemas lead_audit and held, in which watch.sql takes notes, are left out. A transaction that comes again, because the server was
-restarted before it was confirmed, counts once.
+scripts/postgres_suites.sh and scripts/storm.sh call it. It reads standard input. When the input
+ends, it writes lines of transaction, table, operation, statement and count, separated by tabs, to
+standard output. The statement is a number for each TRUNCATE, which can name several tables, and 0
+for other operations. Tables of the schemas lead_audit and held are left out: watch.sql stores its
+notes in held. After a restart the server sends unconfirmed transactions again; each counts once.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What disturbs the storm: cancels, terminations, rewritten catalogs, and in its second part killed processes."""
+"""Disturbs the storm: cancels, terminates, rewrites catalogs, and later kills processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ WORKERS = "('lead_audit worker', 'lead_audit launcher')"
 
 
 class Chaos(threading.Thread):
-    """A superuser's sessions. With `kill`, SIGKILL too, one at a time: the server has restarted before the next."""
+    """A superuser's session that disturbs others at random.
+
+    With `kill` it also sends SIGKILL, and waits until the server has restarted.
+    """
 
     def __init__(self, shared: Shared, conninfo: str, seed: int, kill: bool, pause: float):
         super().__init__(name=f"chaos {seed}", daemon=True)
@@ -100,7 +103,7 @@ class Chaos(threading.Thread):
                 session.execute("SET statement_timeout = '20s'; SET lock_timeout = '1s'")
 
     def end_prepared(self, session: psycopg.Connection) -> None:
-        """Prepared transactions whose session was ended would hold their locks for good."""
+        """Ends old prepared transactions. Without an owner they hold locks forever."""
         for (name,) in session.execute("SELECT gid FROM pg_prepared_xacts WHERE prepared < now() - interval '1 second'").fetchall():
             session.execute(f"{self.random.choice(['COMMIT', 'ROLLBACK'])} PREPARED '{name}'")
 
@@ -112,13 +115,13 @@ class Chaos(threading.Thread):
             return
         self.killed.append(pid)
         os.kill(pid, signal.SIGKILL)
-        # The server ends this session too, and does not take another one before it has recovered.
+        # The server ends this session too, and accepts a new connection only after recovery.
         while not self.stop.wait(0.2):
             session.execute("SELECT 1")
 
 
 class Smith(threading.Thread):
-    """sqlsmith, again and again, so that it knows the tables of the moment."""
+    """Runs sqlsmith repeatedly, because it reads the list of tables only when it starts."""
 
     def __init__(self, shared: Shared, conninfo: str, seed: int, log: Path):
         super().__init__(name="sqlsmith", daemon=True)

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""The storm itself: storm.py SECONDS SEED SOCKET LOG DIRECTORY. Called by scripts/storm.sh, which says what it does.
+"""storm.py SECONDS SEED SOCKET LOG DIRECTORY: runs the storm. See scripts/storm.sh.
 
-SOCKET is the directory of the server's socket, LOG the server's log. What is found goes to DIRECTORY: decoded (logical decoding,
-counted), oracle (differences), errors (what writers were told), sqlsmith.log. Exit code 1, and a line for each fault, if something is wrong.
+SOCKET is the directory of the server's socket, LOG the server's log. The results go to DIRECTORY:
+decoded (counts of decoded changes), oracle (differences), errors (errors of the writers) and
+sqlsmith.log. Prints a line for each fault. Exit code 1 if there are faults.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ FILES = Path(__file__).parent
 SUITES = FILES.parent / "postgres_suites"
 WRITERS = 7
 DATABASE = "storm"
-# A process died, or a check of its own failed.
+# Lines in the server's log after a process died or a check of the server failed.
 DEATHS = re.compile(r"terminated by signal|terminating any other active server processes|shutting down due to|PANIC:|TRAP:|fatal runtime error|panicked at|memory allocation of")
-# Errors that no statement of the writers can be at fault for, and those among them that PostgreSQL itself raises.
+# Errors that the writers' statements cannot cause. ACCEPTED exempts errors that PostgreSQL raises.
 INTERNAL = re.compile(r"^(XX|58|53)|^(?!57|55P03|40).*lead_audit")
 ACCEPTED = re.compile(r"^$")
 
@@ -49,7 +50,7 @@ class Storm:
     def admin(self) -> psycopg.Connection:
         return psycopg.connect(self.conninfo, user="postgres", autocommit=True)
 
-    # ---- the course of it -------------------------------------------------------------------------------------------------
+    # ---- the run ---------------------------------------------------------------------------------
 
     def run(self) -> int:
         self.prepare()
@@ -87,7 +88,7 @@ class Storm:
             session.execute(f"CREATE DATABASE {DATABASE} TEMPLATE template0")
         with self.admin() as session:
             session.execute("CREATE EXTENSION lead_audit")
-            # A table that cannot be watched is not created.
+            # With this setting CREATE TABLE fails if the table cannot be watched.
             session.execute(f"ALTER DATABASE {DATABASE} SET held.refuse = 'on'")
         for script in (SUITES / "watch.sql", FILES / "schema.sql"):
             if script.parent == FILES:
@@ -107,11 +108,11 @@ class Storm:
         return chaos
 
     def end_unlogged(self) -> None:
-        """No table is unlogged any more.
+        """Makes all tables logged, before the kills begin.
 
-        A server that is killed soon after a transaction that made an unlogged table was rolled back may not start again ("could not create
-        file ...: File exists"): PostgreSQL's recovery knows of the table's init fork, but not of the rollback, and the former file is there
-        until the next checkpoint.
+        If CREATE UNLOGGED TABLE is rolled back and the server is killed soon afterwards, it may
+        fail to start ("could not create file ...: File exists"). Recovery replays the creation of
+        the init fork, but not the rollback. The old file exists until the next checkpoint.
         """
         self.shared.unlogged = False
         with self.admin() as session:
@@ -124,7 +125,7 @@ class Storm:
                         session.execute(f"ALTER TABLE {name} SET LOGGED")
                     session.execute("CHECKPOINT")
                     return
-                except psycopg.errors.DatabaseError as error:  # somebody was quicker
+                except psycopg.errors.DatabaseError as error:  # another session was faster
                     if session.broken:
                         raise
                     self.shared.errors[f"end_unlogged {error.sqlstate}"] += 1
@@ -140,7 +141,7 @@ class Storm:
     # ---- afterwards -------------------------------------------------------------------------------------------------------
 
     def wait_for_end(self) -> psycopg.Connection:
-        """A session of a server that has come to rest: no prepared transactions, nothing in the queue."""
+        """Waits until no prepared transaction is left and the queue is empty. Returns a session."""
         end = time.monotonic() + 180
         while True:
             try:
@@ -148,7 +149,7 @@ class Storm:
                 for number, (name,) in enumerate(session.execute("SELECT gid FROM pg_prepared_xacts").fetchall()):
                     session.execute(f"{'COMMIT' if number % 2 else 'ROLLBACK'} PREPARED '{name}'")
                 while True:
-                    # A worker that is needed is started again.
+                    # If a worker has ended, the launcher starts it again.
                     if session.execute("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename IN ('writer', 'smith')) AND EXISTS"
                                        f" (SELECT FROM lead_audit.queue() WHERE database_name = '{DATABASE}' AND waiting = 0)").fetchone() == (True,):
                         return session
@@ -187,7 +188,7 @@ class Storm:
         (recorded,) = row(session, "SELECT count(*) FROM lead_audit.entry WHERE outcome <> 'ok'")
         logged = sum("has no audit entry" in line for line in self.log.open(errors="replace"))
         print(f"failures: {queued} queued, {written} written, {dropped} dropped, {quarantined} quarantined; {recorded} entries, {logged} in the server's log")
-        # What was dropped need not have been in the queue before.
+        # A dropped record was not necessarily queued before.
         if not written <= queued <= written + dropped or (recorded, logged) != (written, dropped):
             self.faults.append("the counts of failures do not agree")
         self.check_failures(session)
@@ -196,7 +197,10 @@ class Storm:
                 self.faults.append(f"clients saw {count} times: {message}")
 
     def check_gaps(self, session: psycopg.Connection, unwritten: int) -> None:
-        """Entries that were not written: a lock_timeout met them, as VACUUM FULL had what they need, and each is recorded as a gap."""
+        """Checks that each unwritten entry is recorded as a gap.
+
+        The cause is a lock timeout or a deadlock, for example with VACUUM FULL.
+        """
         for line in self.log.open(errors="replace"):
             if "has no audit entry" in line and '"outcome":"gap"' in line:
                 gap = json.loads(line[line.index("{"):])
@@ -209,7 +213,7 @@ class Storm:
             self.faults.append(f"{unwritten} entries were not written; gaps: {codes}, {logged} in the server's log")
 
     def check_failures(self, session: psycopg.Connection) -> None:
-        """Each failure that a writer knows of is an entry, or in the server's log."""
+        """Checks that each failure that a writer saw is an entry or a line of the server's log."""
         found: Counter[str] = Counter(dict(session.execute(
             "SELECT request_id, count(*) FROM lead_audit.entry WHERE outcome = 'failed' AND table_name = 'fixed' AND error_code = '23505' GROUP BY 1").fetchall()))
         for line in self.log.open(errors="replace"):
@@ -226,7 +230,8 @@ class Storm:
     def start_oracle(self) -> None:
         with self.admin() as session:
             session.execute("SELECT pg_create_logical_replication_slot('oracle', 'test_decoding')")
-        # It connects again after a restart, and is then told again what it had not confirmed: count_changes.py knows that.
+        # After a restart, pg_recvlogical connects again and receives unconfirmed transactions a
+        # second time. count_changes.py counts them once.
         self.receiver = subprocess.Popen(
             ["pg_recvlogical", "-h", self.socket, "-U", "postgres", "-d", DATABASE, "-S", "oracle", "--start", "--status-interval=1", "-f", "-",
              "-o", "include-xids=1", "-o", "skip-empty-xacts=1"], stdout=subprocess.PIPE, stderr=(self.directory / "recvlogical.log").open("wb"))
@@ -245,7 +250,8 @@ class Storm:
         self.counter.wait()
         with session.cursor().copy("COPY held.decoded FROM STDIN") as copy:
             copy.write(self.decoded.read_bytes())
-        # Every table is watched: what the oracle excuses for others, by their names, is none here.
+        # The oracle excuses unwatched tables by name. In the storm every table is watched, so the
+        # names are removed.
         session.execute("UPDATE held.note SET name = '' WHERE NOT watched")
         with (self.directory / "oracle").open("wb") as output:
             subprocess.run(["psql", "-h", self.socket, "-U", "postgres", "-d", DATABASE, "-XqAt", "-v", "ON_ERROR_STOP=1", "-f", str(SUITES / "oracle.sql")],
@@ -260,7 +266,7 @@ class Storm:
         for what, counted in (("done", shared.done), ("refused", shared.errors), ("chaos", quiet.done), ("chaos with kills", violent.done)):
             print(f"{what}: " + ", ".join(f"{key} {count}" for key, count in counted.most_common()))
         print(f"{len(violent.killed)} kills, {self.restarts} restarts, {smith.runs} runs of sqlsmith, seed {self.seed}")
-        # A storm that did nothing proves nothing.
+        # A storm with few changes proves nothing.
         if changes < 10 * self.seconds:
             self.faults.append(f"only {changes} changes in {self.seconds} s")
 

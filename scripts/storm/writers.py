@@ -1,4 +1,4 @@
-"""Sessions of the storm that write at random: rows by every statement there is, and DDL on the tables that others write to."""
+"""The writers of the storm: random DML of every kind, and DDL on tables that other writers use."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ ISOLATIONS = ["READ COMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZAB
 
 
 class Shared:
-    """What all writers share: names of tables that come and go, and what was counted."""
+    """The state that all writers share: the names of their tables, and counts."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
-        # Whether tables can be unlogged: see Storm.end_unlogged.
+        # Whether writers may create unlogged tables: see Storm.end_unlogged.
         self.unlogged = True
         self.lock = threading.Lock()
         self.numbers = itertools.count(1)
@@ -34,7 +34,8 @@ class Shared:
         self.errors: Counter[str] = Counter()
         self.messages: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
-        # How many failures of Writer.fail its client was told of, by request; and requests in which one more may have happened.
+        # failed: the failures of Writer.fail that the client saw, by request.
+        # unsure: possible further failures, whose error the client did not see.
         self.failed: Counter[str] = Counter()
         self.unsure: Counter[str] = Counter()
 
@@ -42,12 +43,12 @@ class Shared:
         return f"{schema}.d{next(self.numbers)}"
 
     def add(self, name: str) -> None:
-        """A table that its creator may write to at once, and others once it is committed."""
+        """Adds a table. Its creator can write to it at once, other sessions after the commit."""
         with self.lock:
             self.names.append(name)
 
     def refresh(self, names: list[str]) -> None:
-        """What is there, seen from outside."""
+        """Replaces the names by the tables that exist."""
         with self.lock:
             self.names = names
 
@@ -86,7 +87,7 @@ class Writer(threading.Thread):
                 except psycopg.OperationalError as error:
                     self.note(error)
                     time.sleep(0.05)
-        except BaseException as error:  # a defect of this program, which fails the storm
+        except BaseException as error:  # a defect of this program fails the storm
             self.fault = error
 
     def session(self, session: Connection) -> None:
@@ -137,7 +138,7 @@ class Writer(threading.Thread):
             self.shared.done["committed"] += 1
 
     def within(self, session: Connection, depth: int) -> None:
-        """A step of a transaction, perhaps in a savepoint."""
+        """Runs a step of a transaction, sometimes in a savepoint."""
         random = self.random
         if random.random() < 0.6:
             return self.step(session)
@@ -166,7 +167,7 @@ class Writer(threading.Thread):
     def note(self, error: psycopg.Error) -> None:
         code = error.sqlstate or type(error).__name__
         self.shared.errors[code] += 1
-        # Names and numbers aside.
+        # The count of messages ignores numbers.
         message = error.diag.message_primary or (str(error).splitlines() or [""])[0]
         context = " [lead_audit]" if "lead_audit" in (error.diag.context or "") else ""
         self.shared.messages[f"{code} {re.sub('[0-9]+', 'N', message)}{context}"] += 1
@@ -280,7 +281,7 @@ class Writer(threading.Thread):
         session.execute(f"TRUNCATE {table}")
 
     def fail(self, session: Connection) -> None:
-        """A failure that must be an entry or a line of the server's log: it is counted."""
+        """Fails and counts the failure. It must become an entry or a line of the server's log."""
         self.shared.unsure[self.request] += 1
         try:
             session.execute("INSERT INTO s.fixed VALUES (1)")
@@ -321,7 +322,7 @@ class Writer(threading.Thread):
         self.shared.add(name)
 
     def drop_table(self, session: Connection) -> None:
-        # The more there are, the more go.
+        # The number of dropped tables grows with the number of tables.
         names = {self.shared.some_name(self.random) for _ in range(1 + len(self.shared.names) // 20)} - {"s.plain_0"}
         if names:
             session.execute(f"DROP TABLE {', '.join(sorted(names))}{self.random.choice(['', ' CASCADE'])}")
@@ -341,7 +342,7 @@ class Writer(threading.Thread):
     def attach(self, session: Connection) -> None:
         name = self.shared.some_name(self.random)
         first = 100_000 if self.random.random() < 0.3 else 2_000_000 + 1000 * self.random.randrange(1000)
-        if self.random.random() < 0.5:  # all rows in the range, so that it is not refused because of one
+        if self.random.random() < 0.5:  # rows outside of the range make ATTACH fail
             session.execute(f"DELETE FROM {name} WHERE id NOT BETWEEN {first} AND {first + 900}")
         session.execute(f"ALTER TABLE s.part ATTACH PARTITION {name} FOR VALUES FROM ({first}) TO ({first + 1000})")
 
@@ -350,7 +351,7 @@ class Writer(threading.Thread):
         if session.info.transaction_status == pq.TransactionStatus.IDLE and self.random.random() < 0.4:
             session.execute(f"ALTER TABLE s.part DETACH PARTITION {partition} CONCURRENTLY")
         elif self.random.random() < 0.3:
-            # One that is always there goes and comes back, with a write between.
+            # Detaches a permanent partition, writes to it, and attaches it again.
             session.execute("ALTER TABLE s.part DETACH PARTITION s.part_2")
             session.execute("UPDATE s.part_2 SET b = 'alone' WHERE id % 9 = 0")
             session.execute("ALTER TABLE s.part ATTACH PARTITION s.part_2 FOR VALUES FROM (200) TO (300)")
@@ -377,7 +378,7 @@ class Writer(threading.Thread):
             session.execute(f"ALTER TABLE {name} SET SCHEMA s2")
             self.shared.add(name.replace("s.", "s2."))
         elif kind == 2:
-            # A table that everybody writes to has another name for a while.
+            # Renames a table that all writers use, writes to it, and renames it back.
             session.execute("ALTER TABLE s.plain_2 RENAME TO plain_two")
             session.execute("INSERT INTO s.plain_two (id, a, b) VALUES (-1, 1, 'renamed') ON CONFLICT (id) DO UPDATE SET b = 'again'")
             session.execute("ALTER TABLE s.plain_two RENAME TO plain_2")

@@ -20,7 +20,7 @@ TEMPLATE = "leads_template"
 
 
 def _server_user() -> Optional[str]:
-    """Whom servers run as, if we are root (they refuse to be root): as scripts/lib.sh has it."""
+    """The user of the server if the tests run as root, as in scripts/lib.sh. Else None."""
     if os.geteuid() != 0:
         return None
     return "postgres" if any(entry.pw_name == "postgres" for entry in pwd.getpwall()) else "nobody"
@@ -35,7 +35,7 @@ _numbers = itertools.count(1)
 
 
 def script(name: str, *arguments: str) -> str:
-    """Runs one of the project's scripts; returns what it prints."""
+    """Runs one of the project's scripts and returns its output."""
     done = subprocess.run(
         [ROOT / "scripts" / name, *arguments],
         stdin=subprocess.DEVNULL,
@@ -48,7 +48,7 @@ def script(name: str, *arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Database:
-    """A database of the cluster's, or what looks like one: through a pooler."""
+    """A database of the cluster, reached directly or through a pooler."""
 
     socket: str
     name: str
@@ -85,7 +85,7 @@ class Database:
 
 
 class StatementLog:
-    """What the server is asked to run, as it tells in its log, from when this is made."""
+    """The statements in the server's log since the creation of this object."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -94,8 +94,8 @@ class StatementLog:
     def statements(self) -> list[str]:
         """The first word of each statement so far.
 
-        It is "set_config" for the statement that sets the context, also if others are in its string,
-        and "catalog" for the query of the functions and relations that can write.
+        It is "set_config" for the statement that sets the context, even if its string contains
+        others, and "catalog" for the query of the functions and relations that can write.
         """
         with self._log.open("rb") as file:
             file.seek(self._start)
@@ -116,7 +116,7 @@ class StatementLog:
 
 
 class Cluster:
-    """Started when it is made; remove() stops and deletes it."""
+    """A cluster. The constructor starts it, and remove() stops and deletes it."""
 
     SETTINGS = (
         "fsync = off",
@@ -139,7 +139,7 @@ class Cluster:
         template.query("CREATE EXTENSION lead_audit")
 
     def database(self) -> Database:
-        """A database of its own, with the watched table leads, which belongs to the role app."""
+        """Creates a database with the watched table leads, which belongs to the role app."""
         database = Database(self.socket, f"leads_{next(_numbers)}")
         Database(self.socket, "postgres").query(
             f"CREATE DATABASE {database.name} TEMPLATE {TEMPLATE} OWNER app"

@@ -1,4 +1,4 @@
-"""Settings of the Django project in test_django.py; where its database is, that test says."""
+"""Settings of the Django project in test_django.py, which sets the database."""
 
 import os
 

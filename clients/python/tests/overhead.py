@@ -1,10 +1,10 @@
-"""The cost of the client beside the same engine without it, in microseconds, over a Unix socket.
+"""Measures the cost of the client: an engine with it and one without, over a Unix socket.
 
     python -m tests.overhead [ROUNDS]
 
-The two engines take turns, in many short rounds. Each figure is the difference of their best rounds,
-which leaves out other processes. CPU is the time of this process, without the server and without
-waiting for it. The exit status is 1 if the CPU time exceeds a limit.
+The two engines take turns, in many short rounds. Each figure is the difference of their best rounds
+in microseconds, which excludes the effect of other processes. CPU is the CPU time of this process,
+without the server. The exit status is 1 if the CPU time exceeds a limit.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LIMITS = {TRANSACTION: 100, STATEMENT: 20, AUTOCOMMIT_READ: 20}
 
 
 def measured(engine: Any) -> dict[str, tuple[float, float]]:
-    """Seconds for one of each, by the clock and of the CPU."""
+    """The elapsed seconds and CPU seconds of one run of each operation."""
     found: dict[str, tuple[float, float]] = {}
 
     def measure(name: str, work: Callable[[int], None]) -> None:
@@ -79,8 +79,8 @@ def main(rounds: int) -> int:
     cluster = Cluster(f"cluster-{os.getpid()}")
     try:
         database = cluster.database()
-        # This measures the client: a trigger does not cost the same without and with a context,
-        # and a log costs the server.
+        # Only the client is measured. The cost of the trigger would depend on the context, and the
+        # log would cost time in the server.
         database.query("SELECT lead_audit.disable('leads')")
         database.query(f"ALTER DATABASE {database.name} SET log_statement = 'none'")
         print("| microseconds | " + " | ".join(f"{driver}: clock | CPU" for driver in SYNC) + " |")
@@ -103,7 +103,7 @@ def main(rounds: int) -> int:
                         if number % 2
                         else (measured(attached), measured(plain))[::-1]
                     )
-                    if number >= 3:  # they are warm
+                    if number >= 3:  # the first rounds warm up
                         without.append(pair[0])
                         with_it.append(pair[1])
             for name in without[0]:

@@ -1,4 +1,4 @@
-"""PgBouncer in front of the cluster, on a Unix socket of its own."""
+"""PgBouncer in front of the cluster, on a separate Unix socket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psycopg
 
 from .cluster import SERVER_USER, Database
 
-# What docs/clients.md says about PgBouncer's settings is this.
+# docs/clients.md describes these settings of PgBouncer.
 CONFIGURATION = """
 [databases]
 * = host={server} port=5432
@@ -33,16 +33,16 @@ logfile = {directory}/log
 """
 
 
-# PgBouncer 1.18, which Debian 12 has, ends with this where a query is cancelled while its client
-# goes away. A supervisor starts it again, as systemd does for others.
+# PgBouncer 1.18 of Debian 12 ends with this message if a query is cancelled while its client
+# disconnects. The test starts it again, as systemd would.
 KNOWN_END = "in function disconnect_client(): bad client state"
 
 
 class PgBouncer:
-    """Started when it is made, and again when it has come to its known end."""
+    """A PgBouncer. The constructor starts it. It starts again after its known end."""
 
     def __init__(self, server: str, mode: str, pool_size: int, *settings: str) -> None:
-        # Not under target/, whose path may be too long for a socket.
+        # Not under target/, because that path may be too long for a socket.
         self.directory = Path(tempfile.mkdtemp(prefix="lead_audit-", dir="/tmp"))
         (self.directory / "users.txt").write_text('"app" ""\n"postgres" ""\n')
         configuration = CONFIGURATION.format(
@@ -85,7 +85,7 @@ class PgBouncer:
             self._process = self._start()
 
     def ends(self) -> int:
-        """How often it came to its known end."""
+        """How often PgBouncer came to its known end."""
         return self._log().count(KNOWN_END)
 
     def _log(self) -> str:
@@ -97,7 +97,7 @@ class PgBouncer:
         return Database(str(self.directory), database.name, database.user)
 
     def wait(self) -> None:
-        """Waits until it accepts connections."""
+        """Waits until PgBouncer accepts connections."""
         until = time.monotonic() + 30
         while True:
             try:
@@ -110,7 +110,7 @@ class PgBouncer:
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """Stops it, and says so if it had ended in another than the known way."""
+        """Stops PgBouncer. Fails if it has ended in an unknown way."""
         ended, said = self._process.poll(), self._log()
         self._stopping = True
         self._process.terminate()

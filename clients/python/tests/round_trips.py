@@ -1,7 +1,8 @@
 """A relay between a client and the server that counts the client's round trips.
 
-It counts Query, Sync, and a Flush that follows anything else. (psycopg sends a Flush right after Sync,
-which asks for nothing more.) In between the server keeps its answers, so nobody can wait for them.
+It counts Query, Sync, and a Flush unless it follows a Sync. (psycopg sends a Flush right after
+Sync, which requests nothing more.) Between these messages the server keeps its answers, so no
+client can wait for them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ QUERY, SYNC, FLUSH = b"Q", b"S", b"H"
 
 
 class Counter:
-    """A socket directory in front of the server's; close() ends it."""
+    """A socket directory that relays to the server's. close() ends the relay."""
 
     def __init__(self, server: str) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="lead_audit-", dir="/tmp"))
@@ -37,7 +38,7 @@ class Counter:
 
     @contextmanager
     def expect(self, round_trips: int) -> Iterator[None]:
-        """The block takes so many."""
+        """Asserts that the block takes this number of round trips."""
         before = self.round_trips
         yield
         taken = self.round_trips - before
@@ -61,7 +62,7 @@ class Counter:
             threading.Thread(target=_pass_on, args=(server, client), daemon=True).start()
 
     def _pass_on_counting(self, client: socket.socket, server: socket.socket) -> None:
-        """Counts before it passes on, so that who has his answer finds it counted."""
+        """Counts messages before it relays them, so the count is complete when answers arrive."""
         unread, started, asked = b"", False, True
         while data := _receive(client):
             unread += data

@@ -1,8 +1,8 @@
 """All drivers, FastAPI and Django at once, through PgBouncer in transaction mode, for a minute.
 
-There are savepoints, cancellations, background tasks, streaming responses and a restart of the server.
-At the end no entry may have a wrong user. The id of each lead begins with its user, and the request id
-contains the user, so that they can be compared.
+The test has savepoints, cancellations, background tasks, streaming responses and a restart of the
+server. At the end no entry may have a wrong user. The id of each lead begins with its user, and the
+request id contains the user, so the test can compare them.
 
     python -m tests.stress [SECONDS]
 """
@@ -38,7 +38,7 @@ from .test_pgbouncer import CONNECT_ARGS
 
 INSERT = text("INSERT INTO leads (id) VALUES (:id)")
 UPDATE = text("UPDATE leads SET source = 'x' WHERE id = :id")
-CONNECTIONS = 6  # of PgBouncer's to the server
+CONNECTIONS = 6  # from PgBouncer to the server
 NOBODY = "nobody"
 
 _numbers = itertools.count(1)
@@ -49,7 +49,7 @@ until = 0.0
 
 
 def new_user() -> str:
-    """The name also is the beginning of the ids of what he writes."""
+    """A new user name. The ids of the leads that this user writes begin with it."""
     return f"u{next(_numbers)}"
 
 
@@ -62,13 +62,13 @@ def context(user: str) -> AuditContext:
 
 
 class Lost(Exception):
-    """Raised to roll something back."""
+    """Raised to roll back a transaction or savepoint."""
 
 
 def attempts(kind: str, work: Callable[[], None]) -> None:
-    """Does it until the time is over.
+    """Repeats `work` until the time is over.
 
-    An error of the database's is none of the test's: the server is restarted, connections are cut.
+    Database errors do not fail the test, because the server restarts and connections are lost.
     """
     while time.monotonic() < until:
         try:
@@ -181,7 +181,7 @@ def application(engine: AsyncEngine, background: set[asyncio.Future[None]]) -> F
 
     @app.post("/shared/{user}")
     async def shared(user: str) -> dict[str, str]:
-        """Tasks with contexts of their own on one connection."""
+        """Tasks with separate contexts share one connection."""
 
         async def work(connection: Any, user: str) -> None:
             with context(user):
@@ -203,7 +203,7 @@ def application(engine: AsyncEngine, background: set[asyncio.Future[None]]) -> F
 
     @app.post("/worker/{user}")
     async def worker(user: str) -> dict[str, str]:
-        """A task that goes on after the request, for nobody."""
+        """A task without a user that outlives the request."""
         with detached():
             task = asyncio.ensure_future(later(NOBODY))
         background.add(task)
@@ -264,7 +264,7 @@ async def all_requests(pooled: Database) -> None:
 
 
 def user_of(request: Any) -> Any:
-    """LEAD_AUDIT["USER"]: as an authentication that the view does."""
+    """LEAD_AUDIT["USER"]: returns the user that the view has authenticated."""
     return getattr(request, "stress_user", None)
 
 
@@ -344,13 +344,13 @@ def django_requests(pooled: Database) -> Callable[[], None]:
 
 
 def restart(cluster: Cluster) -> None:
-    """As an operator does it, under way."""
+    """Restarts the server during the test, as an operator would."""
     socket = cluster.socket
     script("cluster.sh", "stop", cluster.directory, "fast")
     script("cluster.sh", "start", cluster.directory, *Cluster.SETTINGS)
     now = script("cluster.sh", "socket", cluster.directory)
     if now != socket:
-        os.symlink(now, socket)  # where PgBouncer looks for it
+        os.symlink(now, socket)  # PgBouncer connects to this path
 
 
 FOREIGN = """
@@ -361,7 +361,7 @@ WHERE (coalesce(user_id, 'nobody'), coalesce(request_id, 'r-nobody')) IS DISTINC
 
 def main(seconds: float) -> int:
     global until
-    logging.disable(logging.CRITICAL)  # of connections that are cut
+    logging.disable(logging.CRITICAL)  # hides messages about lost connections
     cluster = Cluster(f"cluster-{os.getpid()}")
     pooler = None
     try:

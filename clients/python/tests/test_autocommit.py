@@ -39,7 +39,7 @@ def test_autocommit(engine: Engine, database: Database) -> None:
             ).all() == [("1",)]
         with BOB:
             insert(connection, "2")
-            connection.execute(text("VACUUM leads"))  # cannot run in a transaction, and does not
+            connection.execute(text("VACUUM leads"))  # fails in a transaction, so it runs outside
         insert(connection, "3")
         assert connection.execute(
             text("SELECT current_setting('lead_audit.user_id', true)")
@@ -57,7 +57,7 @@ def test_each_statement_that_can_write_has_its_context_with_it(
         else (["BEGIN"], ["COMMIT"], ["ROLLBACK"])
     )
     with auto.connect() as connection, ALICE:
-        connection.execute(text("SELECT 1"))  # the dialect's own questions are over
+        connection.execute(text("SELECT 1"))  # the dialect's own queries are done
         before = len(statement_log.statements())
         assert connection.execute(select(Lead.id).where(Lead.email.in_(["a"]))).all() == []
         connection.execute(text("SELECT count(*), max(lower(id)) FROM leads"))
@@ -85,7 +85,7 @@ def test_each_statement_that_can_write_has_its_context_with_it(
 def test_what_may_commit_by_itself(
     engine: Engine, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """CALL and DO have the context in a transaction. In AUTOCOMMIT they have none, with a warning.
+    """CALL and DO have the context in a transaction. In AUTOCOMMIT they have none and warn.
 
     A procedure can set the context itself.
     """
@@ -144,7 +144,7 @@ def test_there_is_nothing_to_apply_a_context_to_in_autocommit(engine: Engine) ->
 
 def test_results_are_those_of_the_statement(connection: Connection, database: Database) -> None:
     with ALICE:
-        for round in range(8):  # more than psycopg waits before it prepares
+        for round in range(8):  # more executions than psycopg needs before it prepares
             connection.execute(INSERT, [{"id": f"{round}-{i}"} for i in range(3)])
         updated = connection.execute(
             text("UPDATE leads SET source = 'x' WHERE id LIKE '0-%' OR id LIKE :other"),
@@ -214,7 +214,7 @@ def test_parameters_are_what_the_driver_makes_of_them(
 
 
 def test_nothing_is_run_twice_because_of_who_looks_on(database: Database) -> None:
-    """A cursor of the application may raise after the statement what psycopg2 raises before it."""
+    """An application's cursor may raise after the statement, where psycopg2 raises before."""
     import psycopg2.extensions
 
     class Printing(psycopg2.extensions.cursor):
@@ -307,7 +307,7 @@ def test_errors(
 def test_a_statement_that_could_not_be_prepared_can_be_later(
     connection: Connection, database: Database
 ) -> None:
-    """psycopg takes what it prepares in a pipeline for prepared, whether it was or not."""
+    """psycopg treats a statement in a pipeline as prepared, even if the statement failed."""
     database.query("CREATE TABLE others (a integer); ALTER TABLE others OWNER TO app")
     with ALICE:
         for _ in range(5):
@@ -354,7 +354,7 @@ def test_nothing_is_sent_for_nobody(
 
 @pytest.mark.parametrize("driver", SYNC)
 def test_interrupted(driver: str, database: Database) -> None:
-    """After Ctrl-C during the statement, that is the error, and the pool works."""
+    """Ctrl-C during the statement raises KeyboardInterrupt, and the pool still works."""
     engine = create_engine(database.url(driver), pool_size=1, max_overflow=0, future=True)
     attach(engine)
     auto = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -450,7 +450,7 @@ async def test_async_results_and_errors(driver: str, database: Database) -> None
 def test_without_pipelines(
     database: Database, statement_log: StatementLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """psycopg with a libpq before 14."""
+    """Simulates psycopg with a libpq before 14."""
     import psycopg
 
     monkeypatch.setattr(psycopg.Pipeline, "is_supported", lambda: False)
@@ -478,7 +478,7 @@ def test_without_pipelines(
 
 @pytest.mark.skipif("psycopg" not in SYNC, reason="SQLAlchemy 1.4 has no psycopg")
 def test_in_a_pipeline_of_the_application(database: Database) -> None:
-    """Each statement has the context of its time. The application ends the pipeline."""
+    """Each statement has the context of its execution. The application ends the pipeline."""
     engine = create_engine(database.url("psycopg"), pool_size=1, max_overflow=0, future=True)
     attach(engine)
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
@@ -611,7 +611,7 @@ def test_what_only_reads_is_sent_as_it_is(
 
 
 def test_the_catalogue_is_asked_again(database: Database) -> None:
-    """Where the connection was there before attach(), and after DDL."""
+    """For a connection that was opened before attach(), and after DDL."""
     engine = create_engine(database.url(SYNC[-1]), pool_size=1, max_overflow=0, future=True)
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))

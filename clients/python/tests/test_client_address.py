@@ -1,4 +1,4 @@
-"""Where a request comes from, with and without proxies."""
+"""Tests of the client address, with and without proxies."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ PROXIES = ["10.0.0.0/8", "2001:db8:1::/48"]
         ("203.0.113.7", ["10.0.0.1"], "203.0.113.7"),
         ("10.0.0.1", [], "10.0.0.1"),
         ("10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
-        ("10.0.0.1", ["192.0.2.66, 198.51.100.1"], "198.51.100.1"),  # what the client wrote itself
+        ("10.0.0.1", ["192.0.2.66, 198.51.100.1"], "198.51.100.1"),  # the client wrote 192.0.2.66
         ("10.0.0.1", ["192.0.2.66", "198.51.100.1"], "198.51.100.1"),  # as two headers
         ("10.0.0.1", ["198.51.100.1, 10.0.0.3 , 10.0.0.2"], "198.51.100.1"),
         ("10.0.0.1", ["198.51.100.1", "10.0.0.3", "10.0.0.2"], "198.51.100.1"),
-        ("10.0.0.1", ["10.0.0.4, 10.0.0.3"], "10.0.0.4"),  # none but proxies
+        ("10.0.0.1", ["10.0.0.4, 10.0.0.3"], "10.0.0.4"),  # only proxies
         (
             "10.0.0.1",
             ["198.51.100.1, nonsense, 10.0.0.2"],
             "10.0.0.2",
-        ),  # what is beyond nonsense nobody vouches for
+        ),  # the part before an invalid address is ignored
         ("10.0.0.1", ["198.51.100.1,"], "10.0.0.1"),
         ("10.0.0.1", ["'; DROP TABLE leads; --"], "10.0.0.1"),
         ("10.0.0.1", ["198.51.100.1:4711"], "198.51.100.1"),
@@ -66,7 +66,7 @@ def test_x_forwarded_for(peer: Optional[str], header: list[str], found: Optional
         ('host="x;for=6.6.6.6;y";for=198.51.100.1', "198.51.100.1"),
         ('host="x\\\\";for=198.51.100.1', "198.51.100.1"),
         ('host="x,for=6.6.6.6"', "10.0.0.1"),
-        # What the client has opened does not reach into what the proxy has written.
+        # A quote that the client opens does not reach into the proxy's part.
         ('for=6.6.6.6;host="unclosed, for=198.51.100.1', "198.51.100.1"),
         ('for=192.0.2.66, for="198.51.100.1:4711"', "198.51.100.1"),
         ('for="198.51.100.1" ; proto=http , for="10.0.0.3"', "198.51.100.1"),

@@ -89,7 +89,7 @@ def execute(
 
 
 def run(database: Database, command: Sequence[object], environment: Mapping[str, str] = {}) -> None:
-    """Runs a program of the page, and looks at what it left in the trail."""
+    """Runs a program of the page, and checks its entries in the trail."""
     execute(database, command, environment)
     assert database.trail() == EXPECTED
 
@@ -159,7 +159,7 @@ def test_ruby(name: str, folder: Path, database: Database) -> None:
 
 
 def java(folder: Path, jars: Sequence[str], *names: str) -> list[object]:
-    """Compiles these programs of the page; the command that runs the last one."""
+    """Compiles these programs of the page. Returns the command that runs the last one."""
     need("java", "javac")
     path = need_jars("postgresql.jar", "junixsocket-common.jar", *jars)
     for name in names:
@@ -263,7 +263,7 @@ def run_pooled(
     command: Sequence[object],
     environment: Mapping[str, str] = {},
 ) -> None:
-    """Runs a program twice on one server connection. The first run may leave something on it."""
+    """Runs a program twice on one server connection, which may keep state of the first run."""
     for _ in range(2):
         execute(pooler.database(database), command, environment)
         database.query("DELETE FROM leads")
@@ -286,7 +286,7 @@ def test_activerecord_through_pgbouncer(
     folder: Path, pooler: PgBouncer, database: Database
 ) -> None:
     environment = ruby()
-    reads = 'Lead.find("2")\n'  # unlike what writes, prepared by default
+    reads = 'Lead.find("2")\n'  # prepared by default, unlike writes
     (folder / "records.rb").write_text(
         _with(program("records.rb"), "pool: 1", "pool: 1, prepared_statements: false") + reads
     )
@@ -306,7 +306,7 @@ def test_go_through_pgbouncer(folder: Path, pooler: PgBouncer, database: Databas
 
 
 def test_jdbc_through_pgbouncer(folder: Path, pooler: PgBouncer, database: Database) -> None:
-    """Two clients in turn, more often than JDBC waits before it prepares."""
+    """Two clients in turn, with more executions than JDBC needs before it prepares."""
     (folder / "Pooled.java").write_text(POOLED)
     command = java(folder, [], "Leads.java", "Pooled.java")
     execute(

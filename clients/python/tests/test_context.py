@@ -1,4 +1,4 @@
-"""The context itself: no database."""
+"""Tests of the context, without a database."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_set_over_and_over_needs_no_memory() -> None:
         assert depth <= 3
     assert AuditContext.current() == EMPTY
     identify("a")
-    assert user() == "a"  # the request is over, and not what this is about
+    assert user() == "a"  # after the request, identify() sets the thread's context
 
 
 async def test_tasks_inherit_and_do_not_leak() -> None:

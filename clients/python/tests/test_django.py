@@ -1,6 +1,6 @@
-"""Django: its middleware, and what its connections carry.
+"""Tests of the Django middleware and the database hook.
 
-With psycopg, or with psycopg2 where LEAD_AUDIT_DJANGO_PSYCOPG2 is set.
+They use psycopg 3, or psycopg2 if LEAD_AUDIT_DJANGO_PSYCOPG2 is set.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FORGED = {"HTTP_X_FORWARDED_FOR": "198.51.100.1"}
 
 @pytest.fixture(scope="module")
 def project(cluster: Cluster) -> Iterator[Database]:
-    """The project, set up on a database of its own, with a user alice."""
+    """The project on a separate database, with a user alice."""
     database = cluster.database()
     os.environ.update(
         DJANGO_SETTINGS_MODULE="tests.django_settings",
@@ -35,7 +35,7 @@ def project(cluster: Cluster) -> Iterator[Database]:
 
     psycopg = sys.modules["psycopg"]
     if os.environ.get("LEAD_AUDIT_DJANGO_PSYCOPG2"):
-        sys.modules["psycopg"] = None  # type: ignore[assignment] # Django takes psycopg2 where there is none
+        sys.modules["psycopg"] = None  # type: ignore[assignment] # without it, Django uses psycopg2
     try:
         django.setup()
         from django.db import connection
@@ -169,7 +169,7 @@ def test_transactions_end_and_nothing_stays(leads: Database) -> None:
 
 @pytest.fixture
 def counter(leads: Database, cluster: Cluster) -> Iterator[Counter]:
-    """Between Django and the server."""
+    """A round-trip counter between Django and the server."""
     from django.db import connection
 
     made = Counter(cluster.socket)
@@ -384,7 +384,7 @@ def test_unknown_options_are_refused(project: Database) -> None:
 
 
 def in_a_thread(work: Any) -> None:
-    """Runs it in a thread of its own, with connections of its own."""
+    """Runs `work` in a new thread, which has separate connections."""
     from concurrent.futures import ThreadPoolExecutor
 
     from django.db import connections
@@ -400,7 +400,7 @@ def in_a_thread(work: Any) -> None:
 
 
 def test_a_connection_that_opens_inside_of_a_wrapper(leads: Database) -> None:
-    """A query log as Django documents it. The end of its block removes the last wrapper."""
+    """Uses the query log of Django's manual. The end of its block removes the last wrapper."""
     from django.db import connection
 
     from .django_project import Lead
@@ -461,7 +461,7 @@ def test_a_login_has_the_user_of_the_setting(watched_users: Database, user: Any)
 
 
 def test_a_login_outside_of_a_request_is_nobodys(leads: Database) -> None:
-    """The rest of the thread would have this user."""
+    """Otherwise the rest of the thread would have this user."""
     client().force_login(alice())
     assert AuditContext.current() == AuditContext()
 
@@ -484,14 +484,14 @@ def test_django_rest_framework(leads: Database, user: Any) -> None:
 
 
 def test_who_counts_more(leads: Database) -> None:
-    """What a view says counts more than the default, and less than the setting."""
+    """identify() in a view overrides the default, and the setting USER overrides identify()."""
     from django.test import override_settings
 
     http = client()
     http.force_login(alice())
     http.get("/identified/1")
     with override_settings(LEAD_AUDIT={"USER": username}):
-        http = client()  # which reads the setting when it begins
+        http = client()  # reads the setting when it is made
         http.force_login(alice())
         http.get("/identified/2")
         client().get("/identified/3")
@@ -572,7 +572,7 @@ async def test_identify_in_an_async_streaming_response(leads: Database) -> None:
 
 
 def test_a_file_is_left_to_the_server(project: Database) -> None:
-    """Which sends it by wsgi.file_wrapper."""
+    """The server sends it with wsgi.file_wrapper."""
     from django.http import FileResponse
     from django.test import RequestFactory
 
@@ -585,7 +585,7 @@ def test_a_file_is_left_to_the_server(project: Database) -> None:
 
 
 def test_a_pool(leads: Database, cluster: Cluster) -> None:
-    """Django 5.1 and psycopg: threads share connections."""
+    """With the pool of Django 5.1 and psycopg, threads share connections."""
     import django
     from django.db.backends.postgresql.psycopg_any import is_psycopg3
 

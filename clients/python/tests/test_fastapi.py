@@ -1,4 +1,4 @@
-"""FastAPI on top of the package, as an application has it."""
+"""Tests of the client in FastAPI applications."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_each_request_has_its_context(async_app: FastAPI, database: Databa
     )  # the forged header is not believed
     assert seen[2:4] == [("INSERT", "bob", "198.51.100.1", "Firefox", "r-1")] * 2
     assert [entry[1:4] for entry in seen[4:]] == [(None, "10.0.0.1", None)] * 2
-    assert len(seen[4][4]) == 32 and seen[4][4] == seen[5][4]  # an id that was made
+    assert len(seen[4][4]) == 32 and seen[4][4] == seen[5][4]  # a generated id
     assert AuditContext.current() == AuditContext()
 
 

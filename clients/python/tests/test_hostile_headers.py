@@ -1,4 +1,4 @@
-"""Whatever a header holds, it changes its own field and nothing else, and the request goes on."""
+"""A hostile header changes only its own field, and the request continues."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_a_hostile_header_changes_its_own_field_only(driver: str, database
                 ("INSERT", context.user_id, context.user_ip, context.user_agent, context.request_id)
             )
     engine.dispose()
-    assert database.trail() == expected  # the database took each value as it was
+    assert database.trail() == expected  # the database accepted each value unchanged
     assert (
         max(len(entry[3] or "") for entry in expected) == 500
         and max(len(entry[4] or "") for entry in expected) == 255

@@ -1,4 +1,4 @@
-"""A lead manager with audit code of its own, and with lead_audit in its place, behaves the same."""
+"""A lead manager behaves the same with its own audit code and with lead_audit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .lead_manager.models import Base
 
 ADDRESS = "203.0.113.9"
 
-# What the database itself saw written, in order. It knows nothing of either audit.
+# A trigger that records all writes in order, independently of both kinds of audit.
 WITNESS = """
     CREATE TABLE mutations (n serial, operation text, lead_id text);
     CREATE FUNCTION witness() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
@@ -37,7 +37,7 @@ RIGHTS = """
     GRANT SELECT ON lead_audit.log TO app;
 """
 
-# (user, method, path, body): one request each, by somebody whose browser is named after him.
+# (user, method, path, body) of each request. The user agent contains the name of the user.
 REQUESTS: list[tuple[str, str, str, Any]] = [
     ("alice", "POST", "/leads", {"id": "a", "email": "a@example.com", "company": "A"}),
     ("bob", "POST", "/leads", {"id": "b", "email": "a@example.com"}),  # taken: 409, rolled back
@@ -147,7 +147,7 @@ def new(driver: str, cluster: Cluster) -> Iterator[tuple[Engine, Database]]:
             table.to_metadata(metadata)
     watch(metadata.tables["leads"])
     metadata.create_all(engine)
-    metadata.create_all(engine)  # what is there is not watched once more
+    metadata.create_all(engine)  # does not watch existing tables again
     metadata.drop_all(engine)
     metadata.create_all(engine)
     database.query(WITNESS)
@@ -174,8 +174,8 @@ def test_its_behaviour_is_unchanged_and_each_write_has_its_entry(
     assert len(after.mutations) == 20 and entries(new[1]) == after.mutations
     assert (
         own[1].query("SELECT count(*) FROM audit_log")[0][0] < 20
-    )  # it never heard of bulk statements and COPY
-    # A request is one: its entries share an id, which no other's have.
+    )  # it missed bulk statements and COPY
+    # The entries of a request share an id that no other request has.
     requests = new[1].query(
         "SELECT count(DISTINCT request_id), count(DISTINCT (request_id, user_id)) FROM lead_audit.log WHERE user_id IS NOT NULL"
     )
@@ -190,8 +190,8 @@ def test_in_a_transaction_that_is_rolled_back_after_each_test(new: tuple[Engine,
     with people(engine), engine.connect() as connection:
         outer = connection.begin()
         factory, stop = _joined(connection)
-        # Not the background task: its session overlaps with its request's, which the recipe is not
-        # for.
+        # Without the background task: its session overlaps with the session of its request, which
+        # the recipe does not support.
         requests = [request for request in REQUESTS if not request[2].endswith("/enrich")]
         visit = Visit(create_application(engine, with_lead_audit, factory), None, [*requests, COPY])
         seen = connection.execute(text("SELECT operation, lead_id FROM mutations ORDER BY n")).all()
@@ -217,9 +217,9 @@ def test_in_a_transaction_that_is_rolled_back_after_each_test(new: tuple[Engine,
 
 
 def _joined(connection: Any) -> tuple[Any, Any]:
-    """A session factory whose sessions take part in the connection's transaction:
+    """A session factory whose sessions join the connection's transaction.
 
-    SQLAlchemy's recipe, in each of its versions.
+    Follows SQLAlchemy's recipe for each of its versions.
     """
     if not SQLALCHEMY_14:
         return sessionmaker(connection, join_transaction_mode="create_savepoint"), lambda: None
@@ -258,7 +258,7 @@ def test_its_tests_on_sqlite_run_as_before(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_the_address_of_starlettes_test_client_is_none() -> None:
-    """Unless it is told one: "testclient" is no address, and would not be one in an entry."""
+    """By default the test client has the address "testclient", which is not an address."""
     from fastapi import FastAPI
 
     from lead_audit.starlette import AuditMiddleware

@@ -1,4 +1,4 @@
-"""Statements that write without saying for whom."""
+"""Tests of statements that write without a user."""
 
 from __future__ import annotations
 

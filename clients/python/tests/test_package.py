@@ -1,4 +1,4 @@
-"""The package as others get it: built, and as its README shows it."""
+"""Tests of the built package and of the examples in its README."""
 
 from __future__ import annotations
 

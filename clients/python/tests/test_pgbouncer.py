@@ -29,7 +29,7 @@ from .test_fastapi import client
 
 REQUESTS, USERS, CONNECTIONS = 200, 50, 5
 
-# What the drivers need behind a pooler in transaction mode that knows nothing of prepared
+# Arguments of the drivers for a pooler in transaction mode that does not support prepared
 # statements (PgBouncer before 1.21).
 CONNECT_ARGS: dict[str, dict[str, Any]] = {
     "psycopg2": {},
@@ -43,7 +43,7 @@ if not SQLALCHEMY_14:
 
 @pytest.fixture(params=["transaction", "session"])
 def pgbouncer(request: Any, cluster: Cluster) -> Iterator[PgBouncer]:
-    """With a pool of five connections to the server."""
+    """PgBouncer with a pool of five connections to the server."""
     made = PgBouncer(cluster.socket, request.param, CONNECTIONS)
     yield made
     made.stop()
@@ -86,7 +86,7 @@ def application(engine: AsyncEngine) -> FastAPI:
 
     @app.post("/autocommit/{id}")
     async def work_in_autocommit(id: str) -> dict[str, str]:
-        """Writes the same number of entries. Each statement is a transaction with its context."""
+        """Writes the same number of entries, each statement in its own transaction."""
         async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             statements = (
                 "INSERT INTO leads (id) VALUES (:id) RETURNING id",
@@ -119,7 +119,7 @@ async def send(app: FastAPI, request: int, path: str) -> httpx.Response:
 
 
 def foreign_entries(database: Database) -> list[Any]:
-    """Entries that have not all of the context of the request whose lead they are about."""
+    """The entries whose context differs from the request that wrote their lead."""
     return database.query(
         """SELECT row_key, operation, user_id, user_ip, user_agent, request_id FROM lead_audit.log,
              LATERAL (SELECT split_part(row_key ->> 'id', '-', 2)::int % %s) AS u (user_number)
@@ -181,13 +181,13 @@ async def test_requests_cancelled_half_way(
     assert any(isinstance(end, asyncio.CancelledError) for end in ended)
     if pgbouncer.ends():
         warnings.warn(f"PgBouncer came to its known end {pgbouncer.ends()} times", stacklevel=1)
-        # Then other requests have lost their connections, too: what is left to see is that no
-        # entry is wrong.
+        # PgBouncer has ended, and other requests have lost their connections. The test then only
+        # checks that no entry is wrong.
         pgbouncer.wait()
         await engine.dispose()
     else:
-        # PgBouncer before 1.19 may pass a cancel request on when somebody else has the connection,
-        # or tell somebody else that it has.
+        # PgBouncer before 1.19 may send a cancel request when another client has the connection, or
+        # report the cancel to another client.
         meant_for_others = ("QueryCanceled", "successfully sent cancel request")
         failed = [repr(end) for end in ended[::2] if isinstance(end, BaseException)]
         assert [
@@ -199,7 +199,7 @@ async def test_requests_cancelled_half_way(
         )
     assert AuditContext.current() == AuditContext()
     assert foreign_entries(database) == []
-    # Whoever gets the connections next is nobody in particular.
+    # The next users of the connections have no context.
     factory: Any = sessionmaker(engine, class_=AsyncSession)
     for number in range(2 * CONNECTIONS):
         async with factory() as session:

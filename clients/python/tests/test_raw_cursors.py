@@ -1,6 +1,6 @@
-"""Statements that a cursor of the driver's own executes, beneath SQLAlchemy:
+"""Tests of statements that a driver's cursor executes, beneath SQLAlchemy.
 
-ROLLBACK TO takes the context back.
+ROLLBACK TO also rolls back the context.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def test_a_transaction_that_a_raw_cursor_ends(engine: Engine, database: Database
 
 
 def test_cursors_from_elsewhere(engine: Engine, database: Database) -> None:  # noqa: F811
-    """Of a connection, of a result, and one made before."""
+    """Cursors of a connection, of a result, and a cursor that was made before."""
     with engine.begin() as connection:
         driver: Any = connection.connection.dbapi_connection
         early = driver.cursor()
@@ -175,7 +175,7 @@ def psycopg2_engine(database: Database, **arguments: Any) -> Engine:
 
 
 def test_cursor_factories_of_psycopg2s(database: Database) -> None:
-    """The application's factory stays its own; a cursor is one of its class."""
+    """The application's factory stays in use, and cursors are instances of its class."""
     import psycopg2.extensions
     from psycopg2.extras import DictCursor
 
@@ -183,7 +183,7 @@ def test_cursor_factories_of_psycopg2s(database: Database) -> None:
         pass
 
     class OwnConnection(psycopg2.extensions.connection):
-        """As psycopg2.extras has some: its factory is in cursor()."""
+        """Sets its factory in cursor(), as classes of psycopg2.extras do."""
 
         def cursor(self, *arguments: Any, **named: Any) -> Any:
             named.setdefault("cursor_factory", self.cursor_factory or OwnCursor)
@@ -234,7 +234,7 @@ def test_cursor_factories_of_psycopg2s(database: Database) -> None:
 
 
 def test_a_cursor_of_psycopg2s_that_is_not_followed(database: Database) -> None:
-    """A cursor from `cursor(cursor_factory=…)` or from its class, as README says.
+    """A cursor from `cursor(cursor_factory=…)` or from its class (see README.md).
 
     apply_context() sets the context again.
     """

@@ -1,4 +1,4 @@
-"""Several statements in one string: each that writes has its context, as do the next strings."""
+"""Tests of strings of several statements. Each writing statement has its context."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ def test_a_context_of_before_is_not_used(engine: Engine, database: Database) -> 
             connection.execute(text("SAVEPOINT b"))
         with ALICE:
             insert(connection, "alice 2")
-            connection.execute(text("SELECT 1; ROLLBACK TO b"))  # to where it is bob's
+            connection.execute(text("SELECT 1; ROLLBACK TO b"))  # restores bob's context
             insert(connection, "alice 3")
         with BOB:
             connection.execute(text(f"ROLLBACK TO b; {ROW}"))
-        connection.execute(text(f"ROLLBACK TO b; {ROW}"))  # nobody's
+        connection.execute(text(f"ROLLBACK TO b; {ROW}"))  # restores the empty context
         with ALICE:
             connection.execute(text("RELEASE b; SAVEPOINT b"))
             insert(connection, "alice 4")
@@ -133,7 +133,7 @@ def test_a_transaction_that_is_left_open(connection: Connection, database: Datab
 
 
 def test_results_are_those_of_the_application(connection: Connection) -> None:
-    """psycopg shows the first statement's, psycopg2 the last one's."""
+    """psycopg shows the result of the first statement, psycopg2 of the last statement."""
     is_last = connection.dialect.driver == "psycopg2"
     with ALICE:
         first = connection.execute(text(f"{ROW} RETURNING 'one'; COMMIT; {ROW} RETURNING 'two'"))

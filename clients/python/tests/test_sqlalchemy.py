@@ -1,4 +1,4 @@
-"""The context in SQLAlchemy's transactions, with the sync drivers."""
+"""Tests of the context in SQLAlchemy's transactions, with the sync drivers."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_savepoints(engine: Engine, database: Database) -> None:
             with BOB:
                 insert(connection, "lost")
                 savepoint.rollback()
-            insert(connection, "2")  # the rollback has taken the setting back, too
+            insert(connection, "2")  # the rollback has also reverted the setting
             with connection.begin_nested(), BOB:
                 insert(connection, "3")
             insert(connection, "4")
@@ -100,7 +100,7 @@ def test_one_round_trip_and_none_where_nothing_changes(
 ) -> None:
     with engine.begin():
         pass
-    before = len(statement_log.statements())  # the dialect's own questions are over
+    before = len(statement_log.statements())  # the dialect's own queries are done
     with engine.begin() as connection:
         insert(connection, "1")
     with ALICE, engine.begin() as connection:
@@ -143,7 +143,7 @@ def test_nothing_is_left_on_a_pooled_connection(engine: Engine, database: Databa
                 assert connection.execute(
                     text(f"SELECT current_setting('lead_audit.{name}', true)")
                 ).scalar() in (None, "")
-        raw = engine.raw_connection()  # past all hooks
+        raw = engine.raw_connection()  # bypasses all hooks
         raw.cursor().execute("INSERT INTO leads (id) VALUES (%s)", (f"raw {isolation}",))
         raw.commit()
         raw.close()
@@ -151,7 +151,7 @@ def test_nothing_is_left_on_a_pooled_connection(engine: Engine, database: Databa
 
 
 def test_a_pool_that_does_not_roll_back(database: Database) -> None:
-    """The next user of the connection is in the same transaction, with a context of its own."""
+    """The next user of the connection is in the same transaction, with another context."""
     engine = create_engine(
         database.url(SYNC[-1]), pool_size=1, max_overflow=0, pool_reset_on_return=None, future=True
     )
@@ -179,7 +179,7 @@ def test_reconnect(engine: Engine, database: Database) -> None:
             connection.rollback()
             insert(connection, "1")
             connection.commit()
-        with engine.connect() as connection:  # one that is lost while it is in the pool
+        with engine.connect() as connection:  # a connection that is lost in the pool
             pid = connection.execute(text("SELECT pg_backend_pid()")).scalar()
         database.query("SELECT pg_terminate_backend(%s)", [pid])
         with engine.connect() as connection:
@@ -218,7 +218,7 @@ def test_statements_that_must_come_first(engine: Engine, database: Database) -> 
     with ALICE, engine.execution_options(isolation_level="REPEATABLE READ").begin() as connection:
         connection.execute(text("LOCK TABLE leads"))
         database.query("INSERT INTO counters VALUES (1)")
-        # Had the context been set before LOCK, the snapshot would be from before that row.
+        # If the context were set before LOCK, the snapshot would be older than that row.
         assert connection.execute(text("SELECT a FROM counters")).scalar() == 1
         insert(connection, "2")
     assert database.users() == ["alice", "alice"]
@@ -227,7 +227,7 @@ def test_statements_that_must_come_first(engine: Engine, database: Database) -> 
 def test_commit_by_hand(engine: Engine, database: Database) -> None:
     with ALICE, engine.connect() as connection:
         insert(connection, "1")
-        connection.connection.commit()  # the driver's
+        connection.connection.commit()  # the driver's commit()
         insert(connection, "2")
         connection.execute(text("COMMIT"))
         insert(connection, "3")
@@ -405,7 +405,7 @@ def test_threads(database: Database) -> None:
     not SQLALCHEMY_14, reason="an Engine of SQLAlchemy 1.4 that is not of the future"
 )
 def test_engine_that_commits_by_itself(database: Database) -> None:
-    """It begins a transaction by itself, and commits it after a statement that seems to write."""
+    """The engine begins a transaction, and commits it after a statement that seems to write."""
     engine: Any = create_engine(database.url("psycopg2"), pool_size=1, max_overflow=0)
     attach(engine)
     with ALICE:
@@ -455,7 +455,7 @@ def test_a_savepoint_of_the_drivers_own(database: Database) -> None:
 
 
 def test_a_rollback_of_the_drivers_own(engine: Engine, database: Database) -> None:
-    """After which it goes on in another transaction."""
+    """Afterwards the connection continues in another transaction."""
     with ALICE, engine.connect() as connection:
         insert(connection, "lost")
         driver: Any = connection.connection.dbapi_connection
@@ -469,7 +469,7 @@ def test_a_rollback_of_the_drivers_own(engine: Engine, database: Database) -> No
 def test_listeners_that_are_added_later_see_the_statement(
     engine: Engine, database: Database
 ) -> None:
-    """Also one that executes it itself, and one from before attach()."""
+    """This includes a listener that runs the statement, and one from before attach()."""
     seen: list[str] = []
 
     def looks_on(cursor: Any, statement: str, parameters: Any, context: Any) -> None:

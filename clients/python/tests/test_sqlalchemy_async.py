@@ -1,4 +1,4 @@
-"""The context in SQLAlchemy's transactions, with the async drivers."""
+"""Tests of the context in SQLAlchemy's transactions, with the async drivers."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_one_statement_and_none_where_nothing_changes(
     async with engine.connect() as connection:
         await insert(connection, "0")
         await connection.commit()
-    before = len(statement_log.statements())  # the dialect's own questions are over
+    before = len(statement_log.statements())  # the dialect's own queries are done
     with ALICE:
         async with engine.begin() as connection:
             await insert(connection, "1")
@@ -140,7 +140,7 @@ async def test_reconnect(engine: AsyncEngine, database: Database) -> None:
             pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar()
             database.query("SELECT pg_terminate_backend(%s)", [pid])
             with pytest.raises(exc.DBAPIError) as lost:
-                for _ in range(100):  # until the driver has heard of it
+                for _ in range(100):  # until the driver notices
                     await insert(connection, "lost too")
             assert lost.value.connection_invalidated
             await connection.rollback()
@@ -201,7 +201,7 @@ async def test_tasks_that_share_a_connection(
 async def test_a_task_that_is_cancelled_while_it_waits_for_its_turn(
     engine: AsyncEngine, database: Database
 ) -> None:
-    """SQLAlchemy gives up the connection. The other tasks lose it, and none waits for ever."""
+    """SQLAlchemy drops the connection. The other tasks lose it, and none waits forever."""
 
     async def work(connection: Any, user: str, seconds: float = 0) -> None:
         with audit_context(user_id=user):
@@ -228,7 +228,7 @@ async def test_a_task_that_is_cancelled_while_it_waits_for_its_turn(
 
 
 def test_turns() -> None:
-    """If a waiting task is cancelled, also when its turn has just come, the next one has it."""
+    """If a waiting task is cancelled, even just after it was woken, the next task gets the turn."""
     from lead_audit.turns import Turns
 
     async def run() -> list[str]:
@@ -258,7 +258,7 @@ def test_turns() -> None:
         tasks[2].cancel()
         while not order:
             await asyncio.sleep(0)
-        tasks[1].cancel()  # it has been woken
+        tasks[1].cancel()  # its waiter is done
         await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
         return order
 

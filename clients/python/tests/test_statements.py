@@ -1,4 +1,4 @@
-"""What a statement's text tells: what it does with transactions, and whether it can write."""
+"""Tests of the analysis of SQL: effects on transactions, and whether a statement can write."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_transactions(statement: str, kind: Kind, savepoint: Optional[str]) -> N
     ],
 )
 def test_several(statement: str, parts: int) -> None:
-    """^: where the context is set."""
+    """^ marks the positions where the context is set."""
     text = statement.replace("^", "")
     found = analyze(text)
     assert found.several and len(found.statements) == parts
@@ -214,7 +214,7 @@ ADVERSARIAL = {
 
 @pytest.mark.parametrize("name", ADVERSARIAL)
 def test_the_time_is_linear(name: str) -> None:
-    """Each of these has some 400 kB. What was exponential or quadratic would take minutes."""
+    """Each text has about 400 kB. An exponential or quadratic scanner would take minutes."""
     text = ADVERSARIAL[name]
     start = time.process_time()
     analyze(text)
@@ -222,11 +222,11 @@ def test_the_time_is_linear(name: str) -> None:
     start = time.process_time()
     for _ in range(100):
         analyze(text[:15_000])
-    assert time.process_time() - start < 1  # it is known from the first time on
+    assert time.process_time() - start < 1  # the first call caches the result
 
 
 def test_the_time_to_insert_the_context_is_linear() -> None:
-    """A quadratic one would take minutes."""
+    """A quadratic algorithm would take minutes."""
     from lead_audit.autocommit import _Inserted
     from lead_audit.context import AuditContext
 

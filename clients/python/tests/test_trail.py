@@ -1,4 +1,4 @@
-"""Reading the trail, as dataclasses and as selectables."""
+"""Tests of reading the trail, as dataclasses and as selectables."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def engine(request: Any, edited: Database) -> Iterator[Engine]:
 
 
 def tamper(database: Database) -> int:
-    """Changes the newest entry as only a superuser can; returns its id."""
+    """Changes the newest entry, as only a superuser can. Returns its id."""
     with database.connect("postgres") as connection:
         connection.execute("ALTER TABLE lead_audit.entry DISABLE TRIGGER USER")
         row = connection.execute(

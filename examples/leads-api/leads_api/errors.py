@@ -45,7 +45,7 @@ class Stale(LeadError):
 
 
 class WrongState(LeadError):
-    """An edit or a second deletion of a deleted lead, or a restore of one that is not deleted."""
+    """The user edits or deletes a deleted lead, or restores a lead that is not deleted."""
 
 
 class BadFile(LeadError):

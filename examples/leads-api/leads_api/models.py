@@ -1,4 +1,4 @@
-"""The table `leads` (sql/schema.sql) for SQLAlchemy. It does not know the audit trail."""
+"""The table `leads` (sql/schema.sql) for SQLAlchemy. The model has no code for the audit trail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The leads in the database. Each method is one transaction. None of them knows the audit trail."""
+"""The leads in the database. Each method is one transaction. None has audit code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from leads_api.schemas import LeadChanges, LeadDraft
 
 PAGE_SIZE = 20
 
-# The next version of a lead. It grows even if the clock stands still or goes back.
+# The next version of a lead. It grows even if the clock stands still or is set back.
 _NEXT_VERSION = func.greatest(
     func.timezone("UTC", func.statement_timestamp(), type_=DateTime), Lead.updated_at + text("interval '1 microsecond'")
 )
@@ -83,7 +83,7 @@ class LeadRepository:
             raise _taken(error) from error
 
     async def import_all(self, drafts: Sequence[LeadDraft], by: str) -> list[str]:
-        """Writes all of them or none, a thousand in a statement."""
+        """Writes all drafts or none, a thousand in each statement."""
         try:
             async with self._sessions.begin() as session:
                 return list(await session.scalars(insert(Lead).returning(Lead.id), [_row(draft, by) for draft in drafts]))
@@ -102,7 +102,7 @@ class LeadRepository:
         return await self._change(lead_id, version, by, True, back)
 
     async def _change(self, lead_id: str, version: str, by: str, while_deleted: bool, values: dict[str, Any]) -> Lead:
-        """Writes only to the version that the user saw. One statement does it, so no other write can come between."""
+        """Writes only to the version that the user saw. One statement checks and writes."""
         seen = func.to_char(Lead.updated_at, 'YYYY-MM-DD"T"HH24:MI:SS.US') == version
         statement = (
             update(Lead)

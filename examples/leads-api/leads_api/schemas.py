@@ -29,7 +29,7 @@ def _printable(value: str | None) -> str | None:
 
 
 def _email(value: str | None) -> str | None:
-    # Only a mail can show that an address exists. This finds typing errors.
+    # Only sending a mail shows whether an address exists. This check finds typing errors.
     if value is not None and not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s.]+", value):
         raise ValueError("is not an e-mail address")
     return value
@@ -54,7 +54,7 @@ class LeadChanges(BaseModel):
 
 
 class LeadDraft(LeadChanges):
-    """A lead to be created. Without an id it gets a new one. An import may contain ids."""
+    """A new lead. A lead without an id gets a new id. An import may contain ids."""
 
     id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = None
 

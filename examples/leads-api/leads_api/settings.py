@@ -21,7 +21,7 @@ class Settings:
         return cls(
             database_url=os.environ["LEADS_DATABASE_URL"],
             auditor_url=os.environ["LEADS_AUDITOR_URL"],
-            # Without it, users must log in again after a restart.
+            # Without LEADS_SECRET, users must log in again after a restart.
             secret=os.environ.get("LEADS_SECRET") or secrets.token_urlsafe(32),
             trusted_proxies=tuple(os.environ.get("LEADS_TRUSTED_PROXIES", "").split()),
         )

@@ -1,7 +1,11 @@
-"""Makes the roles, the database and the audit trail: `python -m leads_api.setup_database URL [KEY_FILE CHECKPOINTS]`, where URL is a
-superuser's. KEY_FILE, made by `lead-audit keygen`, signs the checkpoints, and CHECKPOINTS is the directory they go to.
+"""Makes the roles, the database and the audit trail.
 
-A real application does the same in its migrations. Harmless when all is there already."""
+`python -m leads_api.setup_database URL [KEY_FILE CHECKPOINTS]`
+
+URL is the connection URL of a superuser. KEY_FILE is a key from `lead-audit keygen` that signs the
+checkpoints. CHECKPOINTS is the directory for published checkpoints.
+
+A real application does the same in its migrations. If the database exists, this changes nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ WRITER, READER = "leads_app", "leads_auditor"
 
 
 def set_up(superuser_url: str, database: str = "leads", key_file: str | None = None, checkpoints: str | None = None) -> bool:
-    """Returns true if it did not exist."""
+    """Creates the database. Returns False if it exists already."""
     with psycopg.connect(superuser_url, autocommit=True) as server:
         for role in (WRITER, READER):
             if not server.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).rowcount:
@@ -37,13 +41,13 @@ def set_up(superuser_url: str, database: str = "leads", key_file: str | None = N
             connection.execute((SQL / "audit.sql").read_bytes())
     except psycopg.Error:
         with psycopg.connect(superuser_url, autocommit=True) as server:
-            server.execute(f'DROP DATABASE "{database}"')  # the next run must not find an incomplete one
+            server.execute(f'DROP DATABASE "{database}"')  # the next run starts again
         raise
     return True
 
 
 def url_for(superuser_url: str, role: str, database: str = "leads") -> URL:
-    """The same server, with this role."""
+    """The URL of the database for another role."""
     return make_url(superuser_url).set(drivername="postgresql+psycopg", username=role, database=database)
 
 

@@ -1,6 +1,6 @@
-"""Reads the audit trail, as the role with that right. The application's own role cannot see it (sql/audit.sql).
+"""Reads the audit trail as the auditor role. The application's role cannot read it (sql/audit.sql).
 
-Everything comes from the database. This module only sorts it for readers."""
+All facts come from the database. This module only arranges them for readers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from leads_api.errors import NoSuchEntry, NotSealed
 from leads_api.models import Lead
 
 PAGE_SIZE = 50
-# The fields for readers, in their order. All others are internal to the application.
+# The fields that readers see, in their order. The other fields are internal to the application.
 COLUMNS = ("company_name", "contact_name", "email", "domain", "source", "enrichment_status", "enrichment_error", "is_manual", "is_deleted")
 
 
 @dataclass(frozen=True)
 class Undone:
-    """The writes of a transaction that was rolled back."""
+    """The rolled-back writes of a transaction."""
 
     operation: str
     rows: int

@@ -1,7 +1,7 @@
 """The user of the application. A SUBSTITUTE for a login: a visitor may choose any user, so two browsers can be two people.
 
-A real application has a real login here. All that the rest asks for is a name in the session; the cookie that carries it is
-signed, so a browser cannot change it."""
+A real application has a real login here. The other modules only need a user name in the session.
+The session cookie is signed, so a browser cannot change the name."""
 
 from __future__ import annotations
 

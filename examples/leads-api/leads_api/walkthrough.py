@@ -49,7 +49,8 @@ def play(url: str) -> None:
     acme = {"id": "acme", "company_name": "Acme Corporation", "contact_name": "Jo Kim", "email": "jo@acme.example", "source": "web"}
     maria.does("POST", "leads", 201, json=acme)
 
-    # Both open it, both save. Tom is faster. Maria sees a conflict, loads the lead again, and saves.
+    # Both users open the lead and save. Tom is faster. Maria gets a conflict, loads it again, and
+    # saves.
     maria.sees("acme")
     tom.sees("acme")
     tom.does("PATCH", "leads/acme", 200, json={"contact_name": "Jo Kim-Park", "enrichment_status": "COMPLETED"})

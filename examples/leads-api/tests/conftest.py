@@ -1,4 +1,4 @@
-"""A real server on a real database: LEADS_TEST_URL is that of a superuser (scripts/example.sh test)."""
+"""Fixtures: a real server and database. LEADS_TEST_URL is the URL of a superuser."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def wait_for(what: Callable[[], T | None], seconds: float = 20) -> T:
-    """What the condition gives, once it gives something."""
+    """Calls `what` until it returns a true value, and returns this value."""
     until = time.monotonic() + seconds
     while True:
         if found := what():
@@ -42,8 +42,9 @@ def superuser_url() -> str:
 
 @contextmanager
 def serving(superuser_url: str, database: str) -> Iterator[str]:
-    """The application on this database; its URL. It believes the address that a proxy on this machine names, so that people can come
-    from anywhere."""
+    """Runs the application on this database, and yields its URL.
+
+    The application trusts a proxy on this machine, so that tests can choose the client address."""
     writer, reader = (url_for(superuser_url, role, database).render_as_string(hide_password=False) for role in (WRITER, READER))
     app = create_app(Settings(writer, reader, secret="only for the tests", trusted_proxies=("127.0.0.1/32",)))
     listener = listen(None)
@@ -67,7 +68,7 @@ def server(superuser_url: str) -> Iterator[str]:
 
 @dataclass
 class Database:
-    """The trail as a superuser sees it: what the application shows is held against this."""
+    """The trail as a superuser sees it. Tests compare the application's output with it."""
 
     connection: psycopg.Connection[dict[str, Any]]
 
@@ -78,7 +79,7 @@ class Database:
         return self.rows("SELECT * FROM lead_audit.history('leads', %s)", lead_id)
 
     def tamper(self, entry_id: int) -> None:
-        """What only a superuser can do, and what it takes."""
+        """Changes an entry. Only a superuser can do this, after disabling the triggers."""
         with self.connection.transaction():
             self.connection.execute("ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL")
             self.connection.execute("UPDATE lead_audit.entry SET user_id = 'nobody' WHERE id = %s", [entry_id])
@@ -111,7 +112,7 @@ class Person:
         return self.client.post(f"/api/leads/{seen['id']}/restore", headers=_if_match(seen))
 
     def history(self, lead_id: str) -> list[dict[str, Any]]:
-        """Oldest first."""
+        """The events of a lead, oldest first."""
         answer = self.client.get(f"/api/leads/{lead_id}/history")
         assert answer.status_code == 200, answer.text
         return answer.json()[::-1]  # type: ignore[no-any-return]

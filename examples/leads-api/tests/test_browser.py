@@ -1,4 +1,4 @@
-"""Two people in two real browsers. Skipped, with the reason, where there is no Chromium: scripts/example.sh gets it where it may."""
+"""Tests with two users in two real browsers. Skipped without Chromium (see scripts/example.sh)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.conftest import Database, wait_for
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
-# Nothing is to be asked of the network; as root there is no sandbox.
+# The browser must not use the network. Its sandbox does not work as root.
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync",
@@ -35,14 +35,14 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Visitor:
-    """A person at a browser of their own: its cookies, its address, its user agent."""
+    """A user with a separate browser: cookies, address and user agent."""
 
     page: Page
     agent: str
     complaints: list[str] = field(default_factory=list)
 
     def event(self, number: int) -> Locator:
-        """Of the timeline in view, from the top."""
+        """An event of the visible timeline. 0 is the top event."""
         return self.page.locator("article.event").nth(number)
 
     def kinds(self) -> list[str]:
@@ -55,7 +55,7 @@ def visit(browser: Browser, server: str, name: str, address: str, viewport: Any 
     visitor = Visitor(context.new_page(), agent)
 
     def complain(message: ConsoleMessage) -> None:
-        # The browser itself reports each answer that refuses something.
+        # The browser logs each response with an error status. These are expected.
         if message.type in ("error", "warning") and "the server responded with a status" not in message.text:
             visitor.complaints.append(message.text)
 
@@ -69,7 +69,7 @@ def visit(browser: Browser, server: str, name: str, address: str, viewport: Any 
 
 
 def table(event: Locator, caption: str) -> dict[str, tuple[str | None, str | None]]:
-    """A diff as it is shown: column → (before, after); None where the table has no such column."""
+    """The shown diff: column → (before, after). None if the table shows no such side."""
     found = {}
     for row in event.locator("table", has=event.page.locator(f"caption:text-is('{caption}')")).locator("tbody tr").all():
         cells = [row.locator(f"td.{side}") for side in ("old", "new")]
@@ -78,7 +78,7 @@ def table(event: Locator, caption: str) -> dict[str, tuple[str | None, str | Non
 
 
 def origin(event: Locator) -> dict[str, str]:
-    """What "Where this came from" says."""
+    """The contents of the section "Where this came from"."""
     if event.locator("details[open]").count() == 0:
         event.locator("summary").click()
     terms = event.locator(".origins dt").all_inner_texts()
@@ -89,7 +89,7 @@ def test_two_people_and_one_lead(browser: Browser, server: str, database: Databa
     maria = visit(browser, server, "Maria Okafor", "203.0.113.7")
     tom = visit(browser, server, "Tom Lindqvist", "198.51.100.23")
 
-    # Maria enters a lead, and another one, whose address will be wanted.
+    # Maria enters two leads. Tom later tries to use the address of the second.
     for company, email in (("Globex", "info@globex.example"), ("Duet Records", "duet@browser.example")):
         maria.page.get_by_role("link", name="All leads").first.click()
         maria.page.get_by_role("link", name="New lead").click()
@@ -100,7 +100,7 @@ def test_two_people_and_one_lead(browser: Browser, server: str, database: Databa
     address = maria.page.url
     lead_id = address.rsplit("/", 1)[1]
 
-    # Both open it for editing. Tom is faster.
+    # Both open the lead for editing. Tom is faster.
     for visitor in (maria, tom):
         visitor.page.goto(f"{address}/edit")
     tom.page.get_by_label("Company name").fill("Duet Records Ltd.")
@@ -116,18 +116,18 @@ def test_two_people_and_one_lead(browser: Browser, server: str, database: Databa
     assert rows == [["Company name", "Duet Records Ltd.", "Duet GmbH"], ["Enrichment status", "COMPLETED", "PENDING"]]
     expect(maria.page.get_by_label("Company name")).to_have_value("Duet GmbH")
 
-    # What she typed is still there; now she knows what it replaces, and saves it.
+    # The form keeps her input and shows the stored values. She saves again.
     maria.page.get_by_label("Enrichment").select_option("COMPLETED")
     maria.page.get_by_role("button", name="Save").click()
     expect(maria.page.get_by_role("status")).to_have_text("The lead was saved.")
 
-    # Tom wants an address that another lead has: the database refuses it.
+    # Tom enters the address of another lead. The database refuses it.
     tom.page.goto(f"{address}/edit")
     tom.page.get_by_label("E-mail").fill("Info@Globex.example")
     tom.page.get_by_role("button", name="Save").click()
     expect(tom.page.locator("#email-problem")).to_have_text("Another lead has that e-mail address already.")
 
-    # He deletes it, she restores it.
+    # Tom deletes the lead, and Maria restores it.
     tom.page.goto(address)
     tom.page.get_by_role("button", name="Delete").click()
     expect(tom.page.get_by_role("heading", level=1)).to_contain_text("Deleted")
@@ -218,7 +218,7 @@ def test_an_import(browser: Browser, server: str) -> None:
 
 @pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
 def test_pages_fit_and_can_be_used_by_everybody(browser: Browser, server: str, database: Database, viewport: Any) -> None:
-    """No page is wider than the screen; each has one main heading, a language, and a name for each control."""
+    """No page is wider than the screen. Each has a main heading, a language and named controls."""
     visitor = visit(browser, server, "Aisha Rahman", "203.0.113.42", viewport)
     page = visitor.page
     page.goto("/leads/new")
@@ -226,7 +226,7 @@ def test_pages_fit_and_can_be_used_by_everybody(browser: Browser, server: str, d
     page.get_by_role("button", name="Create lead").click()
     lead = page.url
     for entry in database.entries(lead.rsplit("/", 1)[1]):
-        database.tamper(entry["id"])  # the page has most to say then
+        database.tamper(entry["id"])  # a tampered entry makes the page longest
     for address in ("/", lead, f"{lead}/edit", "/leads/new", "/leads/import", "/refused", "/login", "/leads/nobody"):
         page.goto(address)
         for summary in page.locator("summary").all():

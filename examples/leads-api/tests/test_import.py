@@ -1,4 +1,4 @@
-"""The import of a CSV file: all or nothing, with a reason for each line that is wrong."""
+"""Tests of the CSV import. It imports all lines or none, and explains each invalid line."""
 
 from __future__ import annotations
 

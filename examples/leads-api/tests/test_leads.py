@@ -1,4 +1,4 @@
-"""The leads themselves: what the application does, whatever is recorded of it."""
+"""Tests of the application's own behaviour, without the audit trail."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_unique_values_are_told(maria: Person) -> None:
     assert (answer.status_code, answer.json()["column"]) == (409, "id")
     answer = maria.client.post("/api/leads", json={"email": "ONE@unique.example"})
     assert (answer.status_code, answer.json()["column"]) == (409, "email")
-    # A deleted lead's address is free; it then cannot come back with it.
+    # Another lead may take a deleted lead's address. The deleted lead then cannot be restored.
     gone = maria.delete(lead).json()
     maria.create(email="one@unique.example")
     assert maria.restore(gone).status_code == 409

@@ -1,4 +1,4 @@
-"""Signed checkpoints: what the page says of them, and what the `lead-audit` command makes of them without the application."""
+"""Tests of signed checkpoints: on the page, and with the `lead-audit` command."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def lead_audit(*arguments: object, status: int = 0) -> str:
 def test_a_proof_convinces_someone_who_has_only_the_public_key(superuser_url: str, tmp_path: Path) -> None:
     with psycopg.connect(superuser_url) as server:
         data = Path(server.execute("SHOW data_directory").fetchone()[0])  # type: ignore[index]
-    # Where the server, and nobody else, can read the key and write checkpoints.
+    # Only the server can read the key and write checkpoints here.
     key, checkpoints = data.parent / "signing.key", data.parent / "checkpoints"
     public = lead_audit("keygen", "--name", "example.com/leads", "--output", key).strip()
     other = lead_audit("keygen", "--name", "example.com/leads", "--output", tmp_path / "other.key").strip()
@@ -58,7 +58,7 @@ def test_a_proof_convinces_someone_who_has_only_the_public_key(superuser_url: st
     lead_audit("prove", "--database", database, "--id", edited["id"], "--entry", entry, "--output", tmp_path / "same.tlog-proof")
     assert '"user_id":"maria"' in entry.read_text()
     lead_audit("verify-proof", proof, "--entry", entry, "--key", public)
-    # A key of the same name that has not signed it: whether the log has changed its key, nothing here says.
+    # Another key of the same name. The log may have changed its key, so the command cannot tell.
     lead_audit("verify-proof", proof, "--entry", entry, "--key", other, status=2)
     forged.write_text(entry.read_text().replace('"user_id":"maria"', '"user_id":"tom"'))
     lead_audit("verify-proof", proof, "--entry", forged, "--key", public, status=1)

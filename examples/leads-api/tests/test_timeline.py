@@ -1,4 +1,4 @@
-"""The audit trail as the application shows it, held against what the database has."""
+"""Compares the trail that the application shows with the trail in the database."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def changes(event: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
 
 
 def plain(column: str, value: Any) -> Any:
-    """Times as times: PostgreSQL writes no zeros at their end, Python does."""
+    """Parses times, because PostgreSQL omits trailing zeros and Python writes them."""
     return datetime.fromisoformat(value) if value and column.endswith("_at") else value
 
 
@@ -185,7 +185,8 @@ def test_an_entry_can_be_proved_to_be_in_the_log(maria: Person, tom: Person, dat
     lead = maria.create(company_name="Proof")
     [entry] = database.entries(lead["id"])
     url = f"/api/leads/{lead['id']}/history/{entry['id']}/proof"
-    answer = wait_for(lambda: found if (found := maria.client.get(url)).status_code != 409 else None)  # until the worker has sealed it
+    # The status is 409 until the worker has sealed the entry.
+    answer = wait_for(lambda: found if (found := maria.client.get(url)).status_code != 409 else None)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-disposition"] == f'attachment; filename="entry-{entry["id"]}.tlog-proof"'
 
@@ -205,7 +206,7 @@ def test_an_entry_can_be_proved_to_be_in_the_log(maria: Person, tom: Person, dat
 
 
 def root_of(leaf: bytes, index: int, size: int, hashes: list[bytes]) -> bytes:
-    """The root that a proof leads to, worked out as RFC 9162, section 2.1.3.2, has it."""
+    """Computes the root from an inclusion proof, by RFC 9162, section 2.1.3.2."""
     fn, sn = index, size - 1
     root = hashlib.sha256(b"\0" + leaf).digest()
     for sibling in hashes:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prints the examples of docs/FORMAT.md, section 10: the blocks of each entry.
 
-crates/ledger/tests/format_examples.rs and test_format_page.py look for each of them in the page.
+crates/ledger/tests/format_examples.rs and test_format_page.py look for each block in the page.
 """
 
 import hashlib

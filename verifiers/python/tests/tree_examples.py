@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Prints the examples of docs/FORMAT.md, sections 11 to 18: the blocks.
 
-crates/ledger/tests/format_tree_examples.rs and test_format_page.py look for each of them in the page.
-It computes roots and proofs by the definitions of RFC 6962, section 2.1, which is another way than
-that of transparency.py, and compares the two.
+crates/ledger/tests/format_tree_examples.rs and test_format_page.py look for each block in the page.
+It computes roots and proofs by the recursive definitions of RFC 6962, section 2.1, and compares the
+results with transparency.py, which uses another algorithm.
 """
 
 import base64
@@ -14,7 +14,7 @@ import io
 import json
 import sys
 
-import format_examples  # which makes the package known
+import format_examples  # adds the package to sys.path
 
 from lead_audit_verifier import entries, export
 from lead_audit_verifier import transparency as t
@@ -108,7 +108,7 @@ def tiles():
             for index in range((nodes + 255) // 256):
                 width = min(256, nodes - 256 * index)
                 if width == 256 and 0 < index < nodes // 256 - 1:
-                    continue  # the first and the last full one of a level are enough
+                    continue  # the first and the last full tile of a level are enough
                 hashes = [
                     numbers.root(n << 8 * level, (n + 1) << 8 * level)
                     for n in range(256 * index, 256 * index + width)
@@ -174,8 +174,7 @@ def signed():
                 f"verifier  {key.verifier}",
             ],
         )
-    # The entries of section 10 in the order of their ids, but for the one with the largest id
-    # there is.
+    # The entries of section 10 in the order of their ids. The tree leaves out the last entry.
     preimages = sorted(
         (int(columns["id"]), format_examples.preimage_of(columns))
         for columns in format_examples.EXAMPLES
@@ -209,7 +208,7 @@ def signed():
     )
     assert t.Proof(proof).proves(leaves[2]) and not t.Proof(proof).proves(leaves[3])
     block("text proof", proof.split("\n")[:-1])
-    # What is to be refused, as JSON strings.
+    # Notes that a verifier must refuse, as JSON strings.
     line = log.line(log.ed25519(text.encode()))
     refuse(
         "json not notes",
@@ -255,7 +254,7 @@ def signed():
 
 
 def exports(preimages, log_tree, signed_note, keys):
-    """Section 18: three entries sealed, then two, then one that is not yet."""
+    """Section 18: a checkpoint with three entries, one with two, and an unsealed entry."""
     when = "2026-01-01T00:00:00.000000Z"
 
     def line(**members):

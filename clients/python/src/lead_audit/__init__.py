@@ -1,8 +1,8 @@
-"""The client of lead_audit, the audit trail inside PostgreSQL: it tells the database who writes.
+"""The client of lead_audit, the audit trail in PostgreSQL. It tells the database who writes.
 
-`AuditContext` holds the user of the application. The module for a library of the application takes
-it to the database, or reads the trail: `sqlalchemy`, `asgi`, `starlette`, `django`, `alembic`,
-`trail`.
+`AuditContext` holds the user of the application. Modules for libraries send the context to the
+database (`sqlalchemy`, `django`), set it for each request (`asgi`, `starlette`, `django`), watch
+tables (`alembic`) and read the trail (`trail`).
 """
 
 from .client_address import TrustedProxies

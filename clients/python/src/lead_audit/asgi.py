@@ -1,8 +1,8 @@
-"""The middleware for ASGI applications. Each request and each websocket has its context.
+"""The middleware for ASGI applications. It sets the context of each request and websocket.
 
-It is plain ASGI. The helper class of a framework may run the application in another task than the
-one that is cancelled, or may not see the end of the request. starlette.py is for Starlette and
-FastAPI.
+It is plain ASGI, without the helper class of a framework. Such a class may run the application in
+another task than the one that is cancelled, or miss the end of the request. For Starlette and
+FastAPI, see starlette.py.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class AuditMiddleware:
 
     user: a function or coroutine function that returns the user's id or None. It is called with
     the scope when the request begins. An application that learns the user later calls
-    `lead_audit.identify(user_id=…)`. If `user` fails, the error is logged and the user is not
-    known, because this middleware never refuses a request.
+    `lead_audit.identify(user_id=…)`. If `user` fails, the middleware logs the error and leaves
+    the user empty, because it never refuses a request.
 
     trusted_proxies, proxy_header: see `TrustedProxies`. By default no proxy is trusted.
     request_id_header: see `RequestReader`.

@@ -1,15 +1,15 @@
 """Sends a statement together with its context in autocommit, as one transaction.
 
-`combining_cursor()` returns a stand-in for the driver's cursor. execution.py lets it execute the
-statement, which takes no further round trip:
+`combining_cursor()` returns a stand-in for the driver's cursor. execution.py executes the statement
+with the stand-in, which needs no further round trip:
 
 - psycopg 3: a pipeline of BEGIN, set_config, the statement and COMMIT. If the statement fails,
   ROLLBACK takes one round trip.
 - psycopg2: one query string, `SELECT set_config(…);` and the statement on a line of its own. The
   server runs it as one transaction. The driver quotes the values.
 
-Other statements get no stand-in: BEGIN is sent before them and COMMIT after them. DDL with psycopg2
-is one of them, because its entry has the text of the whole query.
+Other statements get no stand-in. The client sends BEGIN before them and COMMIT after them. DDL with
+psycopg2 gets no stand-in, because its entry has the text of the whole query.
 
 `inserting_cursor()` returns a stand-in that sets the context within a string of several statements.
 """
@@ -35,11 +35,11 @@ _SET_CONFIG: Final = set_config(("%s", "%s", "%s", "%s"))
 def combining_cursor(
     cursor: Any, analysis: Analysis, many: bool, context: AuditContext
 ) -> Optional[Any]:
-    """A stand-in for a cursor that is outside of a transaction; None if the statement has none."""
+    """A stand-in for a cursor outside of a transaction. None if the statement gets no stand-in."""
     cursor = _driven(cursor)
     connection = getattr(cursor, "connection", None)
     if getattr(cursor, "name", None) is not None or analysis.is_copy:
-        return None  # such a cursor sends more than the statement
+        return None  # a server-side cursor or COPY sends more than the statement
     psycopg: Any = sys.modules.get("psycopg")
     if psycopg is not None and isinstance(
         connection, (psycopg.Connection, psycopg.AsyncConnection)
@@ -58,7 +58,7 @@ def inserting_cursor(
 ) -> Optional[Any]:
     """A stand-in that sets the context within its next string (see `Analysis.places`).
 
-    None if the driver does not take several statements in one string.
+    None if the driver does not accept several statements in one string.
     """
     cursor = _driven(cursor)
     connection = getattr(cursor, "connection", None)
@@ -73,7 +73,7 @@ def inserting_cursor(
 
 
 def _driven(cursor: Any) -> Any:
-    """The driver's cursor. A listener may execute a statement of its own with a stand-in."""
+    """The driver's cursor. A listener may execute its own statement with a stand-in."""
     while isinstance(cursor, _StandIn):
         cursor = cursor._cursor
     return cursor
@@ -98,10 +98,10 @@ class _StandIn:
 class _Pipelined(_StandIn):
     """For psycopg 3.
 
-    It switches off that psycopg prepares statements (except for executemany, which uses a pipeline
-    anyway). If a statement in the pipeline fails, psycopg believes that it was prepared, and fails
-    with it from then on. COMMIT is a command of its own: neither libpq nor psycopg recovers from an
-    error at a Sync, for example that of a deferred constraint.
+    It disables prepared statements in psycopg (except for executemany, which uses a pipeline
+    anyway). If a statement in the pipeline fails, psycopg believes that it is prepared, and each
+    later execution fails. COMMIT is a separate command, because neither libpq nor psycopg recovers
+    from an error at a Sync, for example the error of a deferred constraint.
     """
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
@@ -129,7 +129,7 @@ class _Pipelined(_StandIn):
                         own.execute(_SET_CONFIG, ascii_only(self._values), **_UNPREPARED)
                     result = execute()
                     own.execute("COMMIT", **_UNPREPARED)
-                except Exception as error:  # else psycopg logs what the end of the pipeline finds
+                except Exception as error:  # else psycopg logs the pipeline's errors
                     first = error
             if first is not None:
                 raise first
@@ -155,14 +155,14 @@ class _Pipelined(_StandIn):
 
 
 def _own_cursor(kind: Any, connection: Any) -> Any:
-    """A plain cursor. The application may have set cursor and row factories of its own."""
+    """A plain cursor, whatever cursor and row factories the application has set."""
     return kind(connection, row_factory=sys.modules["psycopg"].rows.tuple_row)
 
 
 def _hidden_interruption(connection: Any, error: BaseException) -> Optional[BaseException]:
-    """The cancellation or Ctrl-C behind an error that the pipeline could not end.
+    """The cancellation or Ctrl-C behind the error of an unfinished pipeline.
 
-    Older versions of psycopg (3.1.7) raise that error in its place.
+    Older versions of psycopg (3.1.7) raise this error instead of the interruption.
     """
     hidden: Optional[BaseException] = error if is_pipelined(connection) else None
     while isinstance(hidden, Exception):
@@ -224,7 +224,7 @@ class _PipelinedAsync(_StandIn):
 
 
 class _Prefixed(_StandIn):
-    """For psycopg2, whose results, row count and status are those of the last statement."""
+    """For psycopg2, which reports the result, row count and status of the last statement."""
 
     def execute(self, query: Any, vars: Any = None) -> Any:
         codec = _encoding(self._cursor.connection)
@@ -237,13 +237,13 @@ class _Prefixed(_StandIn):
         except UnicodeEncodeError:
             prefix = self._cursor.mogrify(_SET_CONFIG, ascii_only(self._values))
         prefix = prefix.decode(codec)
-        if vars is not None:  # without parameters a percent sign stands for itself
+        if vars is not None:  # without parameters a percent sign is literal
             prefix = prefix.replace("%", "%%")
         return self._cursor.execute(f"{prefix};\n{statement}", vars)
 
 
 class _Inserted(_StandIn):
-    """For psycopg 3 and psycopg2. The values are in the text, as hexadecimal digits."""
+    """For psycopg 3 and psycopg2. The text contains the values as hexadecimal digits."""
 
     def __init__(self, cursor: Any, values: tuple[str, ...], is_set: bool, is_empty: bool) -> None:
         super().__init__(cursor, values)
@@ -266,7 +266,7 @@ class _Inserted(_StandIn):
         return result
 
     def _show_first_of_application(self) -> None:
-        """psycopg 3 shows the result of the first statement, psycopg2 that of the last."""
+        """Psycopg 3 shows the result of the first statement, psycopg2 of the last statement."""
         if self._is_first and not is_psycopg2(self._cursor.connection):
             self._cursor.nextset()
 
@@ -281,7 +281,7 @@ class _InsertedAsync(_Inserted):
 
 
 def as_text(query: Any, cursor: Any) -> str:
-    """The text of a query. The drivers also take bytes and SQL objects of their own."""
+    """The text of a query. The drivers also accept bytes and their own SQL objects."""
     if isinstance(query, str):
         return query
     if isinstance(query, bytes):

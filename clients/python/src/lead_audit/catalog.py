@@ -1,9 +1,9 @@
-"""Which functions and relations of a database only read: from its catalogue, for all connections.
+"""Reads from the catalogue which functions and relations only read, once for all connections.
 
-The text of a SELECT does not tell whether it writes. The functions of PostgreSQL do not write,
+The text of a SELECT does not show whether it writes. PostgreSQL's own functions do not write,
 except for a few that run a text as SQL. A function that was created in the database may write. A
-view may write if one of its functions may, and a table if a function of one of its policies may. A
-name that is not known may write. Operators and casts of the application are ignored.
+view may write if one of its functions may. A table may write if a function of one of its policies
+may. An unknown name may write. Operators and casts of the application are ignored.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .statements import Statement
 logger = logging.getLogger("lead_audit")
 
 _SECONDS: Final = 300.0
-# So many statements get the context without need after the names have expired, before the client
-# reads the catalogue again.
+# After the names expire, this many statements get the context without need, until the client reads
+# the catalogue again.
 _MISSES: Final = 50
 
 _FIRST_OWN_OID: Final = 16384
@@ -80,7 +80,7 @@ _NONE: Final[FrozenSet[str]] = frozenset()
 
 
 class Catalog:
-    """The names of one database. They expire after some minutes, and with DDL of this engine."""
+    """The names of one database. They expire after some minutes, and after DDL of this engine."""
 
     def __init__(self) -> None:
         self._functions = self._relations = self._writers = _NONE
@@ -95,14 +95,14 @@ class Catalog:
     def load(self, ask: Callable[[], Iterable[Sequence[str]]]) -> None:
         """Reads the catalogue if the names have expired. ask: runs QUERY.
 
-        A new connection is the time for it, because the query costs little there.
+        Call it for a new connection, where the query costs little in comparison.
         """
         if time.monotonic() < self._until or not self._loading.acquire(blocking=False):
             return
         try:
             self._until = (
                 time.monotonic() + _SECONDS
-            )  # so that what is forgotten meanwhile stays so
+            )  # set first, so that a concurrent forget() stays effective
             found: dict[str, set[str]] = {_FUNCTION: set(), _RELATION: set(), _WRITER: set()}
             for kind, name in ask():
                 found[kind].add(name)
@@ -120,7 +120,7 @@ class Catalog:
             self._loading.release()
 
     def may_write(self, statement: Statement, ask: Callable[[], Iterable[Sequence[str]]]) -> bool:
-        """Whether a statement that reads may write by its functions and relations.
+        """Whether a reading statement may write through its functions and relations.
 
         The connection is in autocommit, outside of a transaction.
         """

@@ -1,9 +1,8 @@
 """The address of the client behind proxies.
 
-A proxy appends the address from which it got the request to a header. The earlier part of the
-header comes from further outside, where anybody can write anything. So the header is read from its
-end, as long as the address found is that of a trusted proxy. The first other address is the
-client's.
+A proxy appends the address that sent the request to a header. The earlier part of the header comes
+from the sender, who can write anything. So the client reads the header from its end, while the
+addresses are trusted proxies. The first other address is the client's.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ TEST_CLIENT: Final = "testclient"
 X_FORWARDED_FOR: Final = "x-forwarded-for"
 FORWARDED: Final = "forwarded"
 
-_LONGEST_HEADER = 8192  # bytes; of a longer header the end is read
+_LONGEST_HEADER = 8192  # bytes; only the end of a longer header is read
 _BLANKS: Final = " \t"
 _PORT: Final = re.compile(r"[A-Za-z0-9._-]+")  # a number, or a name that hides it (RFC 7239)
 
@@ -65,7 +64,7 @@ class TrustedProxies:
         if (peer or UNIX) in self._names if found is None else self.trusts(found):
             for hop in _hops_from_the_right(self.header, header):
                 if hop is None:
-                    break  # not an address: nobody vouches for the part before it
+                    break  # not an address: the part before it cannot be trusted
                 found = hop
                 if not self.trusts(found):
                     break
@@ -90,8 +89,8 @@ def _hops_from_the_right(name: str, header: Iterable[bytes]) -> Iterator[Optiona
 def _forwarded_from_the_right(text: str, shortened: bool) -> Iterator[Optional[Address]]:
     """The addresses in a header Forwarded, the last first. None means that it is not well-formed.
 
-    A trusted proxy has written the end of the header, so it is read from there, quoted strings
-    included. Read from the beginning, a quote that the client opened would reach into that end.
+    A trusted proxy has written the end of the header. So it is read from the end, including quoted
+    strings. If it were read from the beginning, a quote that the client opens could hide the end.
     """
     position = len(text)
     pairs: dict[str, str] = {}
@@ -114,9 +113,9 @@ def _forwarded_from_the_right(text: str, shortened: bool) -> Iterator[Optional[A
 
 
 def _pair_before(text: str, end: int) -> Optional[tuple[str, str, int]]:
-    """The pair that ends there: its name in lower case, its value, its position;
+    """The pair that ends at `end`: its name in lower case, its value, its position.
 
-    None if there is none.
+    None if no pair ends there.
     """
     end = _without_blanks_before(text, end)
     if end > 0 and text[end - 1] == '"':

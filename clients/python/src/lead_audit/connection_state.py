@@ -1,7 +1,7 @@
-"""The client's knowledge of one connection: which context is set in its present transaction.
+"""The state of one connection: which context is set in its current transaction.
 
-The settings are local to the transaction (see set_config.py). The client keeps track of them so
-that it sends nothing twice, and so that it knows which context a rollback to a savepoint restores.
+The settings are local to the transaction (see set_config.py). The client tracks them to avoid
+sending a context twice, and to know which context a rollback to a savepoint restores.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .statements import Kind, Statement
 
 
 class ConnectionState:
-    """The state of one connection. If a context is None, it is not known: set it again."""
+    """The state of one connection. A context of None is unknown and must be set again."""
 
     __slots__ = ("driver", "context", "activity", "_savepoints")
 
@@ -26,13 +26,13 @@ class ConnectionState:
         self._savepoints: list[tuple[Optional[str], Optional[AuditContext]]] = []
 
     def transaction_over(self) -> None:
-        """The transaction has ended, or there is none: its settings are gone."""
+        """Notes that no transaction is open, so no settings are in effect."""
         self.context = EMPTY
         if self._savepoints:
             self._savepoints.clear()
 
     def unknown(self) -> None:
-        """A statement that the client has not seen may have rolled back to a savepoint."""
+        """Notes that an unseen statement may have rolled back to a savepoint."""
         self.context = None
         if self._savepoints:
             self._savepoints.clear()
@@ -45,7 +45,7 @@ class ConnectionState:
         elif kind is Kind.ROLLBACK_TO:
             found = self._cut_off(savepoint)
             if found is None:
-                self.unknown()  # a savepoint that was made elsewhere
+                self.unknown()  # the client has not seen the SAVEPOINT
             else:
                 self._savepoints.append(found)
                 self.context = found[1]
@@ -58,7 +58,7 @@ class ConnectionState:
     def _cut_off(
         self, savepoint: Optional[str]
     ) -> Optional[tuple[Optional[str], Optional[AuditContext]]]:
-        """Forgets the newest savepoint of that name and all that came after it; returns it."""
+        """Forgets the newest savepoint of that name and all later savepoints. Returns it."""
         if savepoint is None:
             return None
         for i in range(len(self._savepoints) - 1, -1, -1):

@@ -32,8 +32,8 @@ class AuditContext:
         with AuditContext(user_id="u-17", user_ip="203.0.113.7"):
             ...
 
-    Values that do not fit are changed (see `sanitize`): texts are cleaned and cut off, and
-    `user_ip` is None unless it is an address.
+    Unfit values are changed (see `sanitize`): texts are cleaned and cut off, and `user_ip` is None
+    unless it is an address.
     """
 
     __slots__ = ("user_id", "user_ip", "user_agent", "request_id")
@@ -55,7 +55,7 @@ class AuditContext:
 
     @staticmethod
     def current() -> AuditContext:
-        """The context now; an empty one if there is none.
+        """The current context, or an empty context.
 
         In a request of Django, outside of the event loop, this finds the user.
         """
@@ -67,7 +67,7 @@ class AuditContext:
         present = _scope.get()
         if (
             present.request is not None
-        ):  # in a scope of its own: other parts of the request keep theirs
+        ):  # a separate scope: other parts of the request keep their context
             _scope.set(_Scope(context, around=present))
         else:
             _scope.set(
@@ -104,7 +104,7 @@ class AuditContext:
         return made
 
     def settings(self) -> tuple[str, str, str, str]:
-        """The values of lead_audit.user_id, user_ip, user_agent and request_id; "" if not known."""
+        """The values of lead_audit.user_id, user_ip, user_agent and request_id; "" if unknown."""
         return self.user_id or "", self.user_ip or "", self.user_agent or "", self.request_id or ""
 
     def __enter__(self) -> AuditContext:
@@ -148,7 +148,7 @@ class AuditContext:
 def _cleaned(
     user_id: object, user_ip: object, user_agent: object, request_id: object
 ) -> dict[str, Optional[str]]:
-    """The given fields, with values that fit."""
+    """The given fields, with cleaned values."""
     made: dict[str, Optional[str]] = {}
     if user_id is not KEEP:
         made["user_id"] = sanitize.user(user_id)
@@ -172,8 +172,8 @@ class Request:
     """One request, for middleware. `identify()` changes its context from any task or thread of it.
 
     find_user: finds the user when a statement needs it. It returns the user's id, None, or KEEP if
-    nothing has changed since its last call. is_authoritative: its result counts more than
-    `identify()`; by default it counts less.
+    nothing has changed since its last call. is_authoritative: its result overrides
+    `identify()`. By default `identify()` overrides its result.
     """
 
     __slots__ = ("context", "is_over", "_find_user", "_is_authoritative", "_found", "_identified")
@@ -193,7 +193,7 @@ class Request:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """A block that is a part of the request. A response in pieces has one for each piece."""
+        """A block that is a part of the request. A streamed response has a block for each piece."""
         block = object()
         _scope.set(_Scope(self.context, around=_scope.get(), block=block, request=self))
         try:
@@ -204,7 +204,7 @@ class Request:
     def end(self) -> None:
         """Ends the request.
 
-        A task that survives it keeps its context, and the log says so if it writes.
+        A task that outlives the request keeps its context. If it writes, the client logs this.
         """
         self.is_over = True
         self._find_user = None
@@ -216,7 +216,7 @@ class Request:
         self.context = self.context._with({**cleaned, "user_id": self._user(self.context.user_id)})
 
     def find_user(self) -> None:
-        """Finds the user, except inside of that search."""
+        """Finds the user. Does nothing if the search for the user itself calls it."""
         find_user = self._find_user
         if find_user is None or _is_finding_user.get():
             return
@@ -245,7 +245,7 @@ _is_finding_user: ContextVar[bool] = ContextVar("lead_audit_is_finding_user", de
 
 
 def is_finding_user() -> bool:
-    """Whether the present code is about to find the user of the request."""
+    """Whether the current code runs inside the search for the user of the request."""
     return _is_finding_user.get()
 
 
@@ -269,7 +269,7 @@ class _Scope:
         self.request = request
         self.overrides = overrides  # None: the block sets all fields
         self.is_detached = is_detached  # from the request around it
-        self._base: Optional[AuditContext] = None  # `context` is this one with the overrides
+        self._base: Optional[AuditContext] = None  # `context` is this context with the overrides
 
 
 _NO_SCOPE: Final = _Scope(EMPTY, None)
@@ -294,12 +294,12 @@ def _in_event_loop() -> bool:
 
 
 def known() -> AuditContext:
-    """The current context as far as it is known. It does not find the user."""
+    """The current context, without a search for the user."""
     return _context_of(_scope.get(), False)
 
 
 def current_for_write() -> AuditContext:
-    """The current context for a statement. In a request it finds the user."""
+    """The current context for a statement. In a request, this finds the user."""
     return _context_of(_scope.get(), True)
 
 
@@ -333,7 +333,7 @@ def audit_context(
     user_agent: object = KEEP,
     request_id: object = KEEP,
 ) -> Iterator[AuditContext]:
-    """A block that overrides the given fields. The others are those around the block at any time.
+    """A block that overrides the given fields. The others follow the context around the block.
 
     with audit_context(user_id="nightly-import"):
         ...
@@ -370,11 +370,11 @@ def identify(
     user_agent: object = KEEP,
     request_id: object = KEEP,
 ) -> None:
-    """Sets fields of the present request, for all of its tasks and threads.
+    """Sets fields of the current request, for all its tasks and threads.
 
-    Call it where the application finds out who the user is: in a dependency or in a view. A block
-    inside of the request keeps the fields that it overrides. Outside of a request, this changes the
-    context of the present task or thread.
+    Call it where the application learns the user: in a dependency or in a view. A block inside the
+    request keeps the fields that it overrides. Outside of a request, this changes the context of
+    the current task or thread.
     """
     cleaned = _cleaned(user_id, user_ip, user_agent, request_id)
     scope: Optional[_Scope] = _scope.get()

@@ -1,12 +1,12 @@
-"""The connection of a driver: its transaction, its activity, and how it sends the context.
+"""Knows the drivers: the transaction of a connection, its activity, and how to send the context.
 
-`driver_for()` returns the `Driver` of a connection: psycopg 3, psycopg2, asyncpg, or one that is
-not known. SQLAlchemy wraps async connections; its wrapper is `dbapi`, the driver's own connection
-is `connection`. execution.py decides which context is sent; this module sends it.
+`driver_for()` returns the `Driver` of a connection: psycopg 3, psycopg2, asyncpg, or an unknown
+driver. SQLAlchemy wraps async connections. `dbapi` is its wrapper, `connection` the driver's own
+connection. execution.py decides which context to send. This module sends it.
 
-`Driver.activity()` tells whether anybody has executed a statement that the client has not seen,
-with a cursor of the driver's own for example. Such a statement may have rolled back a savepoint,
-and the context with it.
+`Driver.activity()` shows whether a statement was executed that the client has not seen, for example
+with a cursor of the driver. Such a statement may have rolled back to a savepoint, which also rolls
+back the context.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _NUMBERED: Final = set_config(("$1", "$2", "$3", "$4"))
 
 
 def driver_for(dbapi: Any) -> Driver:
-    """The driver of a connection of SQLAlchemy's or Django's.
+    """The driver of a connection of SQLAlchemy or Django.
 
-    It counts the activity from now on.
+    The driver counts the activity from now on.
     """
     connection = getattr(dbapi, "driver_connection", dbapi)
     psycopg: Any = sys.modules.get("psycopg")
@@ -64,12 +64,12 @@ def is_psycopg2(connection: Any) -> bool:
 
 
 def is_pipelined(connection: Any) -> bool:
-    """Whether a connection is in a pipeline of psycopg 3. All before a Sync is one transaction."""
+    """Whether the connection is in a pipeline of psycopg 3. A Sync ends its transaction."""
     return bool(getattr(getattr(connection, "pgconn", None), "pipeline_status", 0))
 
 
 class Driver:
-    """The connection of a driver that is not known, which does not tell its status."""
+    """A connection of an unknown driver, which does not report its transaction status."""
 
     __slots__ = ("dbapi", "connection")
 
@@ -78,21 +78,21 @@ class Driver:
         self.connection = connection
 
     def status(self) -> Optional[int]:
-        """The status of the transaction; None if it is not known. Sends nothing."""
+        """The status of the transaction, or None if it is unknown. Sends nothing."""
         return None
 
     def commits_by_itself(self) -> bool:
         """Whether the driver begins no transaction before a statement.
 
-        So it is in autocommit, and after a COMMIT that the driver did not see.
+        This is true in autocommit, and after a COMMIT that the driver did not see.
         """
         return bool(getattr(self.dbapi, "autocommit", False))
 
     def activity(self) -> Any:
-        """A value that changes when anybody executes a statement.
+        """A value that changes with each executed statement.
 
-        Where the client cannot know, each value is a new one. It is None if the driver is not
-        known.
+        If the client cannot count statements, each call returns a new value. None if the driver is
+        unknown.
         """
         return None
 
@@ -101,15 +101,15 @@ class Driver:
         return False
 
     def ask(self) -> Sequence[Sequence[str]]:
-        """The rows of `catalog.QUERY`. The connection is not in a transaction, before and after."""
+        """The rows of `catalog.QUERY`. No transaction is open, before and after."""
         raise NotImplementedError("a driver that is not known")
 
     def send(self, values: tuple[str, ...]) -> None:
-        """Sets the context for the transaction, which the driver begins if there is none.
+        """Sets the context for the transaction, which the driver begins if none is open.
 
-        It takes one round trip, besides that of BEGIN.
+        It takes one round trip, in addition to BEGIN.
         """
-        # psycopg and psycopg2 take %s only. Wrappers of SQLAlchemy's have a parameter style.
+        # psycopg and psycopg2 accept only %s. SQLAlchemy's wrappers have a parameter style.
         numbered = (
             getattr(getattr(self.dbapi, "dbapi", None), "paramstyle", None) == "numeric_dollar"
         )
@@ -121,7 +121,7 @@ class Driver:
         self.send(values)
 
     def end(self, command: str) -> None:
-        """Sends COMMIT or ROLLBACK, for the transaction that begin() began."""
+        """Sends COMMIT or ROLLBACK for the transaction of begin()."""
         self._execute(command)
 
     def _execute_with(self, statement: str, values: tuple[str, ...]) -> None:
@@ -143,10 +143,10 @@ class Driver:
 def own_transaction(
     driver: Driver, values: tuple[str, ...], translated: AbstractContextManager[Any] = nullcontext()
 ) -> Iterator[None]:
-    """On a connection in autocommit: a transaction that has this context, around a statement.
+    """A block with a transaction that has this context, on a connection in autocommit.
 
-    translated: a context manager around its commands, for a caller that turns the driver's errors
-    into its own.
+    translated: a context manager around BEGIN and COMMIT, which turns the driver's errors into the
+    caller's own.
     """
     try:
         with translated:
@@ -155,7 +155,7 @@ def own_transaction(
     except BaseException:
         try:
             driver.end("ROLLBACK")
-        except Exception:  # The connection is lost. The error that came first says so.
+        except Exception:  # The connection is lost. The first error reports this.
             logger.debug("lead_audit: ROLLBACK failed", exc_info=True)
         raise
     with translated:
@@ -221,18 +221,18 @@ class _Counter:
         self.count = 0
 
 
-# psycopg waits for the server by generators. These execute nothing: they fetch rows or close a
-# cursor.
+# psycopg waits for the server with generators. These generators execute nothing: they fetch rows or
+# close a cursor.
 _FETCHING: Final = frozenset({"_fetch_gen", "_scroll_gen", "_close_gen", "_stream_fetchone_gen"})
 
 
 def _count_waits(connection: Any) -> _Counter:
-    """Counts how often psycopg waits for the server: each statement passes through `wait()`."""
+    """Counts how often psycopg waits for the server. Each statement calls `wait()`."""
     counter: Optional[_Counter] = getattr(connection, "_lead_audit_counter", None)
     if counter is not None:
         return counter
     counter = connection._lead_audit_counter = counted = _Counter()
-    # With a reference to itself the connection would stay open.
+    # A strong reference from the connection to itself would keep it open.
     wait, reference = type(connection).wait, weakref.ref(connection)
 
     def counting(generator: Any, *arguments: Any, **named: Any) -> Any:
@@ -279,7 +279,7 @@ class _Psycopg2(Driver):
     def activity(self) -> Any:
         cursors = self._cursors
         if cursors is None or self.connection.cursor_factory is not cursors:
-            # The application has set another factory, or the connection has none.
+            # The application has changed the factory, or the connection has none.
             self._cursors = _count_executions(self.connection)
             return object()
         return cursors.count
@@ -293,7 +293,7 @@ class _Psycopg2(Driver):
 
 
 class _CountingCursors:
-    """Makes the cursors of one connection. They count their statements."""
+    """Makes the cursors of one connection, which count their statements."""
 
     __slots__ = ("count", "_kind")
 
@@ -310,8 +310,8 @@ class _CountingCursors:
 def _count_executions(connection: Any) -> Optional[_CountingCursors]:
     """Lets the cursors of a connection count their statements.
 
-    None if the class of the connection makes its cursors in a way of its own. The cursors of
-    `cursor(cursor_factory=…)` are not counted: psycopg2 is written in C and offers no way.
+    None if the class of the connection overrides how it makes cursors. Cursors from
+    `cursor(cursor_factory=…)` are not counted, because psycopg2, written in C, offers no hook.
     """
     extensions = sys.modules["psycopg2"].extensions
     present = connection.cursor_factory
@@ -326,7 +326,7 @@ def _count_executions(connection: Any) -> Optional[_CountingCursors]:
 
 @lru_cache(maxsize=50)
 def _counting(kind: Any) -> Any:
-    """A class of cursors like this one, which counts its statements."""
+    """A subclass of this cursor class that counts its statements."""
 
     def counted(name: str) -> Any:
         method = getattr(kind, name)
@@ -402,7 +402,7 @@ class _Asyncpg(_AsyncpgUnwrapped):
 
         async def run(asyncpg: Any) -> None:
             async with dbapi._execute_mutex:
-                if dbapi._transaction is None:  # as SQLAlchemy's cursors do
+                if dbapi._transaction is None:  # SQLAlchemy's cursors do the same
                     await dbapi._start_transaction()  # it does nothing in autocommit
                 try:
                     await asyncpg.execute(statement)

@@ -50,7 +50,7 @@ class Entry:
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        """The diff of an UPDATE, by column; nothing for other operations."""
+        """The diff of an UPDATE, by column. Empty for other operations."""
         return tuple(
             Change(column, both.get("old"), both.get("new"))
             for column, both in sorted((self.diff or {}).items())
@@ -59,9 +59,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures about the entries of a row. verified: all are as they were written;
+    """Figures about the entries of a row.
 
-    None without entries.
+    verified: whether no entry was changed since it was written. None without entries.
     """
 
     total: int
@@ -77,7 +77,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Check:
-    """Whether one entry is as it was written."""
+    """The result of checking whether one entry was changed since it was written."""
 
     id: int
     intact: bool
@@ -85,7 +85,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault that verify() found: an entry that is not as it was written, or another."""
+    """A fault that verify() found, for example an entry that was changed."""
 
     id: Optional[int]
     fault: str

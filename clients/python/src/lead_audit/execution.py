@@ -1,9 +1,9 @@
 """Runs a statement with the current context, for sqlalchemy.py and django/connection.py.
 
-In a transaction the context is set before the statement, if it is not set already. In autocommit
-such a setting would end before the statement, so each statement that can write shares a
-transaction with it. In a string of several statements the context is set where each statement that
-writes has it, also where the string itself ends a transaction or rolls back.
+In a transaction the client sets the context before the statement, unless it is set already. In
+autocommit such a setting would end before the statement. So each statement that can write shares a
+transaction with the setting. In a string of several statements, the client sets the context so that
+each writing statement has it, even if the string ends a transaction or rolls back.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Execution:
         self.is_server_side = is_server_side
 
     def run(self) -> Any:
-        """Runs it, and returns what `execute` returns."""
+        """Runs the statement, and returns the result of `execute`."""
         state = self.state
         driver = state.driver
         status = driver.status()
@@ -76,7 +76,7 @@ class Execution:
             state.transaction_over()
         elif status == ACTIVE and driver.commits_by_itself() and driver.in_pipeline():
             state.context = (
-                None  # its transaction ends with the next Sync of the pipeline, whoever sends that
+                None  # its transaction ends with the next Sync of the pipeline, from any sender
             )
         elif state.activity != driver.activity():
             state.unknown()
@@ -96,10 +96,10 @@ class Execution:
             return self.execute(None)
         if (
             not status and state.driver.commits_by_itself()
-        ):  # it is idle, or its status is not known
+        ):  # the connection is idle, or its status is unknown
             return self._run_in_autocommit(analysis)
         if status == FAILED:
-            return self.execute(None)  # the statement's own error says so
+            return self.execute(None)  # the statement fails with its own error
         current = current_for_write()
         if current.user_id is None or outlived():
             self._report(analysis, current)
@@ -131,7 +131,7 @@ class Execution:
 
     def _send(self, wanted: AuditContext) -> None:
         state = self.state
-        state.context = None  # not known, should this fail
+        state.context = None  # unknown if this fails
         with self.translated:
             state.driver.send(wanted.settings())
         state.context = wanted
@@ -156,7 +156,7 @@ class Execution:
         if self.is_server_side:
             return self.execute(None)
         driver = self.state.driver
-        if driver.in_pipeline():  # of the application's
+        if driver.in_pipeline():  # a pipeline of the application
             self._send(current)
             return self.execute(None)
         if not analysis.is_ordinary:
@@ -169,7 +169,7 @@ class Execution:
             return self.execute(None)
 
     def _run_several_in_autocommit(self, analysis: Analysis, current: AuditContext) -> Any:
-        """A string that has transactions of its own, or a statement that must come first in one."""
+        """Runs a string with its own transactions, or a statement that must be first in one."""
         stand_in = None if self.many else inserting_cursor(self.cursor, current, False, False)
         if stand_in is None:
             self.reporter.report(

@@ -1,6 +1,6 @@
 """Reports or refuses statements that write without a user.
 
-A place in the code is reported once. It is the innermost line of the application.
+Each place in the code is reported once. A place is the innermost line of the application.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class MissingContext(Exception):
 
 
 class Reporter:
-    """Handles such statements, of one engine or of Django's connections."""
+    """Handles writes without a user, for one engine or for Django's connections."""
 
     def __init__(self, on_missing: OnMissing) -> None:
         if on_missing not in get_args(OnMissing):
@@ -77,7 +77,7 @@ def place() -> tuple[str, int]:
 
 
 def _frames() -> Iterator[FrameType]:
-    """The frames from here outwards, also those of a coroutine that waits for a greenlet."""
+    """The frames from here outwards, including a coroutine that waits for a greenlet."""
     greenlet: Any = sys.modules.get("greenlet")
     current: Any = greenlet.getcurrent() if greenlet is not None else None
     frame: Optional[FrameType] = sys._getframe(1)

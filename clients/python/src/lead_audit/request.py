@@ -15,8 +15,8 @@ REQUEST_ID_HEADER = "x-request-id"
 class RequestReader:
     """Makes the context of a request from its headers and its connection.
 
-    request_id_header: the header with the request's id. If it is None, or the request has no such
-    header, a new id is made.
+    request_id_header: the header with the request's id. If it is None, or the request lacks the
+    header, the request gets a new id.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Makes values fit into the fields of the context.
 
-The database refuses a value that does not fit (SQLSTATE 22023), which would fail the transaction of
-the application. So values are cleaned and shortened before they are sent. A hostile header changes
-its own field and nothing else.
+The database refuses an unfit value (SQLSTATE 22023), which fails the application's transaction. So
+the client cleans and shortens values before it sends them. A hostile header changes only its own
+field.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REQUEST_ID_LENGTH = 255
 """The maximum length of request_id, in characters. The rest is cut off."""
 
 _LONGEST_ADDRESS = 64  # in characters; a longer text is no address
-# Control characters, those that change the direction of text, line breaks, and surrogates.
+# Control characters, characters that change the text direction, line breaks, and surrogates.
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _BYTES_OF_CHARACTER = 4
 
@@ -30,9 +30,9 @@ _BYTES_OF_CHARACTER = 4
 def text(value: object, length: int) -> Optional[str]:
     """The value as text of at most `length` characters; None for None and for blanks.
 
-    Bytes are UTF-8. These characters become U+FFFD: control characters, those that change the
-    direction of text, line breaks, and invalid Unicode. If str() of an object fails, the result is
-    None, with an error in the log.
+    Bytes are UTF-8. These characters become U+FFFD: control characters, characters that change the
+    text direction, line breaks, and invalid Unicode. If str() of an object fails, the result is
+    None, and the log has the error.
     """
     if value is None:
         return None
@@ -46,7 +46,7 @@ def text(value: object, length: int) -> Optional[str]:
 
 
 def user(value: object) -> Optional[str]:
-    """The value as a user's id. True and False are None: a condition was meant to return an id."""
+    """The value as a user's id. None for True and False, which a wrong `user` may return."""
     return None if isinstance(value, bool) else text(value, USER_ID_LENGTH)
 
 
@@ -64,7 +64,7 @@ def _text(value: object, length: int) -> Optional[str]:
 def address(value: object) -> Optional[str]:
     """The value as an IPv4 or IPv6 address in its shortest form; None if it is no address.
 
-    An IPv4 address in IPv6 form (::ffff:192.0.2.1), which a socket for both returns, becomes the
+    An IPv4 address in IPv6 form (::ffff:192.0.2.1), as a dual-stack socket returns it, becomes the
     IPv4 address. The zone of a link-local address (fe80::1%eth0) is left out.
     """
     found = parse_address(value)
@@ -72,7 +72,7 @@ def address(value: object) -> Optional[str]:
 
 
 def parse_address(value: object) -> Optional[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """The same as address(), as an object."""
+    """The address as an object. See `address()`."""
     if isinstance(value, bytes):
         value = value[: _LONGEST_ADDRESS + 1].decode("latin-1")
     if isinstance(value, (ipaddress.IPv4Address, ipaddress.IPv6Address)):

@@ -1,7 +1,7 @@
 """The SQL that sets the context for a transaction.
 
-The settings are local to the transaction (`set_config(…, true)`). The server removes them when it
-ends, so a pooled connection keeps nothing for the next user.
+The settings are local to the transaction (`set_config(…, true)`). The server removes them when the
+transaction ends, so a pooled connection keeps nothing for the next user.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SETTINGS = (
 
 
 def set_config(placeholders: tuple[str, str, str, str]) -> str:
-    """The one statement that sets the whole context, with these parameter placeholders."""
+    """The statement that sets the whole context, with these parameter placeholders."""
     calls = (
         f"set_config('{name}', {placeholder}, true)"
         for name, placeholder in zip(SETTINGS, placeholders)
@@ -24,7 +24,7 @@ def set_config(placeholders: tuple[str, str, str, str]) -> str:
 
 
 def set_config_text(values: tuple[str, ...]) -> str:
-    """The same with the values in its text, as hexadecimal digits, so that no value is ever SQL."""
+    """The statement with the values in its text. Hexadecimal digits prevent SQL injection."""
     a, b, c, d = (
         f"convert_from(decode('{value.encode().hex()}', 'hex'), 'UTF8')" if value else "''"
         for value in values

@@ -2,11 +2,11 @@
 
 The client sends one `SELECT set_config(…, true), …` before the first statement of a transaction,
 and before a later one if the context has changed. The settings end with the transaction, on the
-server. The client never makes a setting for the session: behind a pooler, another client would get
-it. execution.py has the rules.
+server. The client never sets a value for the session, because behind a pooler another client would
+inherit it. execution.py has the rules.
 
-The client listens to the events by which SQLAlchemy hands a statement to the driver. So SQLAlchemy
-wraps the errors of the statement as usual, and notices a lost connection.
+The client listens to the events with which SQLAlchemy passes a statement to the driver. So
+SQLAlchemy wraps the errors of the statement as usual, and notices a lost connection.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _TURNS: Final = "lead_audit_turns"
 
 
 class _Attached(NamedTuple):
-    """The parts that belong to one dialect, after attach()."""
+    """The objects of one dialect after attach()."""
 
     reporter: Reporter
     catalog: Catalog
     listeners: list[tuple[Any, str, Callable[..., Any]]]
 
 
-# By dialect. None: it is not PostgreSQL.
+# By dialect. None: the database is not PostgreSQL.
 _attached: weakref.WeakKeyDictionary[Any, Optional[_Attached]] = weakref.WeakKeyDictionary()
 # The session factories and their listeners.
 _factories: weakref.WeakKeyDictionary[Any, Callable[..., None]] = weakref.WeakKeyDictionary()
@@ -64,10 +64,10 @@ def attach(target: Target, on_missing: OnMissing = "warn") -> None:
     once for each place in the code. "raise" refuses it with `MissingContext`. "ignore" does
     nothing.
 
-    A second call changes nothing. An engine of another database than PostgreSQL is left alone, with
-    a warning in the log, because the tests of an application may use one.
+    A second call changes nothing. For an engine of another database, this logs a warning and does
+    nothing, because the tests of an application may use such an engine.
 
-    The client leaves a statement alone that has the execution option `lead_audit=False`.
+    The client ignores a statement with the execution option `lead_audit=False`.
     """
     reporter = Reporter(on_missing)
     for engine in _engines(target):
@@ -76,10 +76,10 @@ def attach(target: Target, on_missing: OnMissing = "warn") -> None:
     if factory is not None and factory not in _factories:
 
         def begins(session: Session, transaction: Any, connection: Connection) -> None:
-            # The engine itself, in place of a copy that execution_options() made.
+            # The engine itself, not the copy that execution_options() made.
             _attach_engine(getattr(connection.engine, "_proxied", connection.engine), reporter)
 
-        # For sessions that get their engine when they are made, or by get_bind().
+        # For sessions that get their engine in the constructor or from get_bind().
         event.listen(factory, "after_begin", begins)
         _factories[factory] = begins
 
@@ -98,14 +98,14 @@ def detach(target: Target) -> None:
 
 
 def apply_context(connection: Union[Connection, Session, Any]) -> None:
-    """Sets the current context now, for statements past SQLAlchemy, such as a COPY of the driver's.
+    """Sets the current context now, for statements that bypass SQLAlchemy, such as a driver's COPY.
 
     connection: a Session, a Connection, or the result of `engine.raw_connection()`. With an
     AsyncSession or AsyncConnection: `await session.run_sync(apply_context)`.
 
-    The context is sent even if the client believes that it is set. It lasts until the transaction
-    ends. In AUTOCOMMIT there is no transaction, so this raises InvalidRequestError. On other
-    databases than PostgreSQL it does nothing.
+    This always sends the context, which lasts until the transaction ends. In AUTOCOMMIT no
+    transaction is open, so this raises InvalidRequestError. On databases other than PostgreSQL it
+    does nothing.
     """
     if isinstance(connection, (Session, scoped_session)):
         connection = connection.connection()
@@ -128,7 +128,7 @@ def apply_context(connection: Union[Connection, Session, Any]) -> None:
         raise InvalidRequestError(
             "the connection is in AUTOCOMMIT: there is no transaction to set the audit context for"
         )
-    state.context = None  # not known if this fails
+    state.context = None  # unknown if this fails
     driver.send(current.settings())
     state.context, state.activity = current, driver.activity()
 
@@ -137,7 +137,7 @@ def apply_context(connection: Union[Connection, Session, Any]) -> None:
 
 
 def _session_factory(target: Any) -> Any:
-    """The factory of sync sessions behind a target, for its events; None if the target is none."""
+    """The factory of sync sessions behind a target. None if the target is not a factory."""
     while isinstance(target, scoped_session):
         target = target.session_factory
     if isinstance(target, sessionmaker):
@@ -150,7 +150,7 @@ def _session_factory(target: Any) -> Any:
 
 
 def _sync_class(factory: Any) -> Any:
-    """Gives a factory of AsyncSessions a sync session class of its own, to listen to that alone."""
+    """Gives a factory of AsyncSessions a separate sync session class, to listen to its events."""
     made = getattr(factory, "class_", None)
     if made is None or not hasattr(made, "sync_session_class") or not hasattr(factory, "kw"):
         return None
@@ -204,7 +204,7 @@ def _attach_engine(engine: Engine, reporter: Reporter) -> None:
 
 
 def _put_first(listeners: Any, listener: Any) -> None:
-    """Moves the client's listener before the application's, one of which may run the statement."""
+    """Moves the client's listener before the application's, which may run the statement."""
     known: Any = getattr(listeners, "listeners", None)
     if known is not None and listener in known:
         known.remove(listener)
@@ -226,19 +226,19 @@ def _listeners(
             yield engine, name, _transaction_over
 
 
-# These drivers tell the status of a transaction, so the client needs no events for its end. A
-# listener to an engine's events slows down each of its statements.
+# These drivers report the transaction status, so the client needs no events for the end of a
+# transaction. Such a listener would slow down each statement of the engine.
 _TELL_THEIR_STATUS: Final = frozenset({"psycopg", "psycopg_async", "psycopg2", "asyncpg"})
 _EXECUTING: Final = ("do_execute", "do_execute_no_params", "do_executemany")
 
 
 def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
-    """The listener for one of the events by which SQLAlchemy runs a statement."""
+    """Makes the listener for one of the events with which SQLAlchemy runs a statement."""
     many = event_name == "do_executemany"
     catalog, reporter = attached.catalog, attached.reporter
 
     def run(cursor: Any, statement: str, *arguments: Any) -> bool:
-        """Runs the statement in place of SQLAlchemy. False: SQLAlchemy is to run it."""
+        """Runs the statement in place of SQLAlchemy. Returns False to let SQLAlchemy run it."""
         context = arguments[-1]
         if context.execution_options.get("lead_audit") is False:
             return False
@@ -247,7 +247,7 @@ def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
             dbapi = pooled.dbapi_connection
             info = pooled.info
         except (NotImplementedError, AttributeError):
-            return False  # a query of SQLAlchemy's on a connection that is not in the pool yet
+            return False  # SQLAlchemy's own query on a connection that is not in the pool yet
         state = info.get(_STATE) or _state(info, dbapi)
         dialect = context.dialect
         if not dialect.is_async:
@@ -285,7 +285,7 @@ def _executing(event_name: str, attached: _Attached) -> Callable[..., bool]:
 def _execute(
     dialect: Any, event_name: str, own: Any, cursor: Any, statement: str, arguments: tuple[Any, ...]
 ) -> None:
-    """Runs the statement as SQLAlchemy does: by a later listener, or by the dialect."""
+    """Runs the statement as SQLAlchemy does, with a later listener or the dialect."""
     is_after = False
     for listener in getattr(dialect.dispatch, event_name):
         if is_after and listener(cursor, statement, *arguments):
@@ -321,7 +321,7 @@ def _transaction_over(connection: Connection, *_: Any) -> None:
 
 
 def _checked_in(dbapi: Any, record: Any) -> None:
-    """The driver does not tell its status, so the next user of the connection sets the context."""
+    """Forgets the context if the driver does not report its status, for the next user."""
     state = record.info.get(_STATE) if record is not None else None
     if state is not None and dbapi is not None and state.driver.status() is None:
         state.context = None

@@ -18,9 +18,9 @@ __all__ = ["AuditMiddleware"]
 
 
 class AuditMiddleware(asgi.AuditMiddleware):
-    """`lead_audit.asgi.AuditMiddleware`, but it calls `user` with an HTTPConnection.
+    """`lead_audit.asgi.AuditMiddleware`, but calls `user` with an HTTPConnection.
 
-    That is the request or the websocket.
+    The HTTPConnection is the request or the websocket.
     """
 
     def _seen_by_user(self, scope: asgi.Scope) -> Any:

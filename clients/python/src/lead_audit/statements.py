@@ -1,9 +1,8 @@
-"""Finds out from the text of SQL what it means for the context of its transaction: `analyze()`.
+"""Analyses the text of SQL: what it does with transactions, and whether it writes (`analyze()`).
 
 A scanner reads each character once. It knows the lexical rules of PostgreSQL (nested comments,
-quoted names, escape strings, dollar quotes), and the first words of each statement. It never goes
-back, so its time is linear in the length of the text. `analyze()` remembers the result for each
-text.
+quoted names, escape strings, dollar quotes), and the first words of each statement. It never
+backtracks, so its time is linear in the length of the text. `analyze()` caches the results.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ class Statement(NamedTuple):
 
     @property
     def may_write(self) -> bool:
-        """Whether it can write, as far as its text tells."""
+        """Whether it can write, judged by its text."""
         return self.calls_own if self.access is Access.READS else self.access is not Access.NONE
 
     @property
@@ -111,9 +110,9 @@ class Analysis:
     def places(self, is_set: bool = False, is_empty: bool = False) -> tuple[int, ...]:
         """The positions in the string where the client has to set the context.
 
-        The first is before the first such statement. There is another after each statement that
-        ends the transaction or rolls back to a savepoint. is_set: the context is set when the
-        string begins. is_empty: the context is that of a new transaction.
+        The first position is before the first statement that needs the context. Another position
+        follows each statement that ends the transaction or rolls back to a savepoint. is_set: the
+        context is set when the string begins. is_empty: the context is empty.
         """
         found: list[int] = []
         for one in self.statements:
@@ -131,7 +130,7 @@ class Analysis:
         return tuple(found)
 
 
-_CACHED_LENGTH: Final = 20_000  # longer texts are analysed each time, rather than kept
+_CACHED_LENGTH: Final = 20_000  # longer texts are analysed each time
 _CACHED_TEXTS: Final = 1_000
 
 
@@ -142,8 +141,8 @@ def analyze(text: str) -> Analysis:
 
 # ---- tokens --------------------------------------------------------------------------------------
 
-# Each alternative is a class or a character. Nothing matches in two ways, so nothing is tried
-# twice.
+# Each alternative is a character class or a character. No text matches in two ways, so the pattern
+# never backtracks.
 _TOKEN: Final = re.compile(
     r"""(?P<word>[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*)"""
     r"""|(?P<number>[0-9][A-Za-z0-9_.]*)"""
@@ -163,11 +162,11 @@ _Token = Tuple[int, str, int]
 
 
 class _Uncertain(Exception):
-    """The text can be read in two ways, depending on a setting of the server."""
+    """Raised if the meaning of the text depends on a setting of the server."""
 
 
 def _tokens(text: str) -> list[_Token]:
-    """All tokens. Blanks and comments are none."""
+    """All tokens. Blanks and comments are not tokens."""
     found: list[_Token] = []
     position: Optional[int] = 0
     while position is not None:
@@ -176,9 +175,9 @@ def _tokens(text: str) -> list[_Token]:
 
 
 def _tokens_until(text: str, position: int, found: list[_Token]) -> Optional[int]:
-    """Adds the tokens up to one whose end the pattern does not find.
+    """Adds the tokens up to a token whose end the pattern does not find.
 
-    Returns the end of that one, or None at the end of the text.
+    Returns the end of this last token, or None at the end of the text.
     """
     add = found.append
     for match in _TOKEN.finditer(text, position):
@@ -207,7 +206,7 @@ def _end_of_special(text: str, token: str, start: int, position: int, found: lis
     if token == "'":
         position = _end_of_quoted(text, position, "'")
         if "\\'" in text[start:position]:
-            raise _Uncertain  # with standard_conforming_strings = off, the string goes on
+            raise _Uncertain  # with standard_conforming_strings = off, the string continues
         found.append((_OTHER, "", start))
         return position
     if token == '"':
@@ -256,12 +255,12 @@ _NAME_BYTES: Final = 63
 
 
 def fold(word: str) -> str:
-    """An unquoted name as PostgreSQL has it: only ASCII letters become lower case."""
+    """Folds an unquoted name as PostgreSQL does: only ASCII letters become lower case."""
     return word.lower() if word.isascii() else word.translate(_LOWER)
 
 
 def _cut(name: str) -> str:
-    """A name as PostgreSQL keeps it: at most 63 bytes."""
+    """Truncates a name as PostgreSQL does, to at most 63 bytes."""
     return (
         name
         if len(name) * 4 <= _NAME_BYTES
@@ -281,15 +280,15 @@ _READING: Final = frozenset("select values table with declare".split())
 _ENDING_PAIRS: Final = frozenset(
     {("prepare", "transaction"), ("discard", "all"), ("reset", "all"), ("reset", "lead_audit")}
 )
-# DDL on these leaves no entry, or cannot run in a transaction.
+# DDL on these kinds of objects leaves no entry, or cannot run in a transaction.
 _NOT_WATCHED: Final = frozenset("system database tablespace subscription role user group".split())
-# CREATE of these can leave an entry, or runs code that can write.
+# CREATE of these kinds of objects can leave an entry, or runs code that can write.
 _CREATED: Final = frozenset("table trigger extension schema materialized".split())
 _DDL: Final = frozenset("alter create drop".split())
 _FIRST_WORDS: Final = 6  # CREATE OR REPLACE CONSTRAINT TRIGGER, CREATE GLOBAL TEMPORARY TABLE, …
 
-# A parenthesis may follow these words, and they are no functions. A function of such a name is
-# quoted.
+# A parenthesis may follow these words, but they are not functions. A function with such a name must
+# be quoted.
 _NO_FUNCTIONS: Final = frozenset(
     """
     all and any array as asymmetric between bigint bit boolean by case cast char character check
@@ -301,7 +300,7 @@ _NO_FUNCTIONS: Final = frozenset(
     select setof sets similar smallint some substring symmetric table then time timestamp to treat
     trim union using values varchar when where window with within
     """.split()
-) - {"left", "right"}  # which are functions as well
+) - {"left", "right"}  # left() and right() are also functions
 _FROM: Final = frozenset("from join".split())
 _AFTER_FROM: Final = frozenset(
     (
@@ -320,7 +319,7 @@ class _Reader:
         self.calls_own = False
 
     def read(self, tokens: list[_Token]) -> None:
-        in_from = [False]  # for each parenthesis that is open
+        in_from = [False]  # for each open parenthesis
         expects = False  # a relation
         count = len(tokens)
         for i in range(count):
@@ -417,9 +416,9 @@ def _control(
 
 
 def _last_name(tokens: list[_Token], *skipped: str) -> Optional[str]:
-    """The name at the end of a statement, after its first word and `skipped`;
+    """The name at the end of a statement, after its first word and `skipped`.
 
-    None if it is not that.
+    None if the statement has another form.
     """
     i = 1
     for word in skipped:

@@ -1,7 +1,7 @@
-"""Reads the trail through SQLAlchemy: the history of a row, and whether it was tampered with.
+"""Reads the trail through SQLAlchemy: the history of a row, and the faults of the trail.
 
-`select_history()` and its siblings return a Select, to combine with others. `history(session, Lead,
-lead_id)` returns dataclasses, as does `await history_async(session, Lead, lead_id)` for an
+The `select_…()` functions return a Select that can be combined with others. `history(session, Lead,
+lead_id)` returns dataclasses. So does `await history_async(session, Lead, lead_id)` for an
 AsyncSession or AsyncConnection.
 
     relation   a mapped class, a Table, or a name as PostgreSQL reads it ("crm.accounts")
@@ -59,7 +59,7 @@ __all__ = [
     "verify_async",
 ]
 
-_DIALECT: Any = postgresql.dialect  # a class, without annotations of its own
+_DIALECT: Any = postgresql.dialect  # SQLAlchemy does not annotate this class
 
 Relation = Union[str, FromClause, type]  # Lead.__table__ is a Table, but typed as this
 Key = Any
@@ -165,7 +165,7 @@ def select_faults(
 def _select_log(found: Any) -> Any:
     columns = [
         cast(cast(c, Text()), BigInteger()).label("txid") if c.name == "txid" else c
-        for c in found.c  # xid8: no driver knows it
+        for c in found.c  # no driver knows the type xid8
     ]
     return select(*columns).select_from(found).order_by(found.c.id)
 
@@ -237,7 +237,7 @@ def summary(connection: Any, relation: Relation, key: Key) -> Summary:
 
 
 def check(connection: Any, relation: Relation, key: Key) -> list[Check]:
-    """For each entry of a row, whether it is as it was written."""
+    """For each entry of a row: whether it was changed since it was written."""
     return [Check(**row) for row in connection.execute(select_checks(relation, key)).mappings()]
 
 

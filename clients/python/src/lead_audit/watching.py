@@ -54,7 +54,7 @@ def watch(table: Union[FromClause, type], *, soft_delete_column: Optional[str] =
     boolean column of that name.
 
     The role that creates the table needs EXECUTE on lead_audit.enable(). If the table exists
-    already, and on other databases than PostgreSQL, nothing happens.
+    already, or the database is not PostgreSQL, nothing happens.
     """
     found = mapped_table(table)
 

@@ -1,5 +1,5 @@
-"""A lead manager without lead_audit: FastAPI, SQLAlchemy, a repository, and audit code of its own.
+"""A lead manager with FastAPI, SQLAlchemy and a repository, in two versions.
 
-`own_audit.py` is that audit code. `with_lead_audit.py` replaces it. Nothing else differs, and
-test_lead_manager.py runs the same requests on both.
+One version has its own audit code (`own_audit.py`). The other has `with_lead_audit.py` in its
+place. Nothing else differs. test_lead_manager.py runs the same requests on both.
 """

@@ -23,7 +23,7 @@ def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastA
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with make_session() as session:  # on behalf of nobody
+        with make_session() as session:  # without a user
             session.merge(Lead(id="welcome", email="welcome@example.com"))
             session.commit()
         yield
@@ -36,7 +36,7 @@ def create_application(engine: Engine, audit: Any, factory: Any = None) -> FastA
             yield session
 
     def current_user(x_user: str = Header(), session: Session = Depends(get_session)) -> str:
-        """The transaction has begun before the user is known: the user comes from it."""
+        """Reads the user in the transaction, which so begins before the user is known."""
         if session.get(User, x_user) is None:
             raise HTTPException(401)
         audit.identify(x_user)

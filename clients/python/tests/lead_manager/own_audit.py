@@ -1,7 +1,7 @@
-"""The audit code that such applications have: listeners on the mapper's events, and a table beside.
+"""Typical audit code of an application: listeners on the mapper's events, and an audit table.
 
-Its context is one for each request here, so that the comparison is fair; many have one for the
-whole process.
+Each request has its own context, so that the comparison is fair. Many applications have one context
+for the whole process.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class LeadRepository:
         return True
 
     def purge(self) -> int:
-        """A bulk statement, which no listener on objects hears of."""
+        """Runs a bulk statement, for which SQLAlchemy calls no listener on objects."""
         count = (
             self.session.query(Lead)
             .filter(Lead.is_deleted.is_(True))
@@ -64,12 +64,12 @@ class LeadRepository:
         return count
 
     def import_all(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Core, many rows at once."""
+        """Inserts many rows in one statement of SQLAlchemy Core."""
         self.session.execute(insert(Lead), list(rows))
         self._commit()
 
     def import_each(self, rows: Iterable[dict[str, Any]]) -> list[str]:
-        """A savepoint for each row; returns the addresses that were taken already."""
+        """Inserts each row in a savepoint. Returns the addresses that already exist."""
         taken = []
         for row in rows:
             try:
@@ -82,7 +82,7 @@ class LeadRepository:
         return taken
 
     def copy(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Past SQLAlchemy, with the driver's COPY."""
+        """Copies rows with the driver's COPY, which bypasses SQLAlchemy."""
         text = io.StringIO()
         csv.writer(text).writerows([row["id"], row["email"]] for row in rows)
         raw: Any = self.session.connection().connection.dbapi_connection

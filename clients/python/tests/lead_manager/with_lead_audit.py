@@ -1,4 +1,4 @@
-"""What stands in the place of own_audit.py."""
+"""Replaces own_audit.py with lead_audit."""
 
 from __future__ import annotations
 

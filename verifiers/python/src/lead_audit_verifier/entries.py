@@ -1,7 +1,7 @@
 """Verifies entries from standard input: one JSON object on each line (FORMAT.md, section 9).
 
 It prints each fault and then "N entries, M faults". Exit status: 0 no fault, 1 faults, 2 no fault,
-but something that it does not know and so cannot judge.
+but an entry uses a format or value that the verifier does not know.
 """
 
 import hashlib
@@ -21,25 +21,25 @@ NUMBER = re.compile(r"(?!-0(\.0+)?\Z)-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 
 
 class Number(str):
-    """A number's own text: it must never become a float."""
+    """A number as its text, because a float would lose digits."""
 
 
 class Object(list):
-    """An object's members as they came, duplicates included."""
+    """The members of an object in their original order, with duplicates."""
 
 
 class Unknown(ValueError):
-    """Something that this verifier does not know, so that it cannot judge."""
+    """Raised for a format or value that this verifier does not know, and so cannot judge."""
 
 
 class Text(str):
-    """JSON that is finished already."""
+    """JSON text that emit() copies unchanged."""
 
 
 def emit(value):
     """The canonical JSON of a parsed value (FORMAT.md, section 3).
 
-    Values may be nested as deeply as there is memory.
+    Only memory limits the depth of nesting.
     """
     out, stack = [], [value]
     while stack:
@@ -82,9 +82,9 @@ def parse(text):
 
 
 def parse_deep(text):
-    """The same of what is nested more deeply than Python's parser can read."""
+    """Parses JSON that is nested too deeply for Python's parser."""
     space = re.compile(r"[ \t\n\r]*").match
-    opened, keys = [], []  # what is not closed yet, and the keys whose values are being read
+    opened, keys = [], []  # open arrays and objects, and the keys whose values are still unread
     at = space(text, 0).end()
 
     def expect(token):
@@ -135,10 +135,10 @@ def parse_deep(text):
 
 
 def json_bytes(value):
-    """The JSON text, as bytes, of a value that is not text (FORMAT.md, section 3.1).
+    """The JSON bytes of a replaced value (FORMAT.md, section 3.1).
 
-    value: the parsed object in its place. No check needs this. Use it to read a value of a column
-    that details.invalid_bytes names.
+    value: the parsed object that replaces it. No check uses this function. Use it to read a value
+    of a column that details.invalid_bytes names.
     """
     ((kind, text),) = value
     if kind == "$json_bytes":
@@ -182,7 +182,7 @@ def previous_key(row):
 
 
 def preimage(row):
-    """The bytes that the checksum is taken over (FORMAT.md, section 5)."""
+    """The bytes that the checksum is computed from (FORMAT.md, section 5)."""
     members = []
     for name in sorted(row):  # the names are ASCII
         value = row[name]
@@ -214,7 +214,7 @@ def faults(row):
         if row.get(name) is not None and not is_canonical_object(row[name])
     ]
     if found:
-        return found  # what follows reads them
+        return found  # the checks below read these columns
     watch_id, stored, previous = (
         row.get(name) for name in ("watch_id", "key_hash", "previous_key_hash")
     )

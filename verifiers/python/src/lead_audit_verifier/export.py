@@ -1,12 +1,12 @@
 """Verifies exports without the database (docs/FORMAT.md, section 18).
 
-Several files are one history, in the order given; "-" is standard input. A KEY is a verifier key,
-or a file with one. A checkpoint is one that was kept from earlier: a file with a signed note, or
-with the text of a checkpoint.
+Several files form one history, in the given order. "-" is standard input. A KEY is a verifier key
+or a file that contains one. A CHECKPOINT is a file with a kept checkpoint: a signed note, or the
+text of a checkpoint.
 
-Prints each fault as "FILE:LINE: ...", and then what was verified and "intact", "tampered" or
-"could not tell". Exit status: 0 intact, 1 tampered, 2 could not tell: nothing vouches for the
-export, or it could not be read.
+Prints each fault as "FILE:LINE: ...", then a summary, and "intact", "tampered" or "could not tell".
+Exit status: 0 intact, 1 tampered, 2 could not tell. The verifier cannot tell if no known key and no
+kept checkpoint vouches for the export, or if it cannot read the export.
 """
 
 import argparse
@@ -33,7 +33,7 @@ MAX_LINE = 268_435_456
 ZSTD = b"\x28\xb5\x2f\xfd"
 
 
-# ---- The values that records have ----------------------------------------------------------------
+# ---- The values of records -----------------------------------------------------------------------
 
 
 def number(value, low=0, high=(1 << 64) - 1):
@@ -74,7 +74,7 @@ def hashes(value):
 
 
 def instant(value):
-    """FORMAT.md, section 4."""
+    """Checks a time (FORMAT.md, section 4)."""
     if string(value) in ("infinity", "-infinity"):
         return value
     match = re.fullmatch(
@@ -97,7 +97,7 @@ def instant(value):
 
 
 def id_ranges(value):
-    """[(first, last)] of PostgreSQL's int8multirange."""
+    """The ranges of an int8multirange, as [(first, last)]."""
     if not re.fullmatch(r"\{(\[-?[0-9]+,-?[0-9]+\)(,\[-?[0-9]+,-?[0-9]+\))*)?\}", string(value)):
         raise ValueError(f"{value!r} is no set of ids")
     bounds = [int(bound) for bound in re.findall("-?[0-9]+", value)]
@@ -125,7 +125,7 @@ def flat(what, optional="", **members):
 
 
 def entry_record(what, **more):
-    """A record {"checksum": …, what: preimage, …}, of which all others are optional."""
+    """A record {"checksum": …, what: preimage, …}. The other members are optional."""
     return what, {"checksum": hash_, what: preimage, **more}, None, set(more)
 
 
@@ -182,7 +182,7 @@ RECORDS = {
 
 
 def read_record(line):
-    """(what it is, {its members}) of a line without its newline."""
+    """(kind, {member: value}) of the record in a line. The line has no newline."""
     text = line.decode()
     value = entries.parse(text)
     if type(value) is not entries.Object or entries.emit(value) != text:
@@ -285,13 +285,13 @@ def key_change(columns):
 
 
 class Ids:
-    """A set of ids as ranges, to which ranges are added that it does not have yet."""
+    """A set of ids, stored as ranges."""
 
     def __init__(self):
         self.firsts, self.lasts = [], []
 
     def add(self, first, last):
-        """False if any of them is there already."""
+        """Adds a range. Adds nothing and returns False if the set contains one of its ids."""
         at = bisect.bisect_right(self.firsts, last)
         if at and self.lasts[at - 1] >= first:
             return False
@@ -308,7 +308,7 @@ class Ids:
 
 
 class Unreadable(Exception):
-    """What follows in this file cannot be judged."""
+    """Raised when the verifier cannot judge the rest of a file."""
 
 
 class Verifier:
@@ -319,12 +319,12 @@ class Verifier:
         self.origins, self.unexplained = (
             [],
             [],
-        )  # of this export; changes that no entry explains: (where, size, what)
+        )  # origins of this export; changes that no entry explains: (where, size, what)
         self.was_signed = self.may_have_successor = False
         self.last_signed = self.signed_to = self.key_unknown_from = None
-        self.changes = []  # what entries of a checkpoint say of key and origin
+        self.changes = []  # changes of key and origin in the entries of the current checkpoint
         self.matched = set()  # kept checkpoints that are part of the history
-        self.judged = set()  # kept checkpoints of which something could be said
+        self.judged = set()  # kept checkpoints that were compared with the history
         self.sealed = Ids()
         self.faults = self.entries = self.unsealed = self.checkpoints = self.signed = (
             self.not_judged
@@ -396,9 +396,10 @@ class Verifier:
             )
 
     def note(self, text, size, root=None):
-        """A note as (root, origin, who has signed it), checked;
+        """Checks a note. Returns (root, origin, signers), or None if it is not a checkpoint.
 
-        None if it is no checkpoint. Who signs it is judged later.
+        Signers is (own, former, stranger): signed by a known key of this origin; known keys of
+        another origin that signed; signed by an unknown key of this origin. The caller judges them.
         """
         try:
             note = Note(text, allow_unsigned=True)
@@ -434,7 +435,7 @@ class Verifier:
         self.origin = origin
 
     def judge_alone(self, said, size, goes_on):
-        """Judges a note that no entry explains: at the start of a history, or in a selection."""
+        """Judges a note without its entries: at the start of a history, or in a selection."""
         _, origin, (own, former, stranger) = said
         if goes_on and self.origin is not None and self.origin != origin:
             self.fault(f"checkpoint {size} is of the log {origin!r}, not of {self.origin!r}")
@@ -460,7 +461,7 @@ class Verifier:
             self.vouch(size)
 
     def judge_note(self, said, size):
-        """Judges a checkpoint after its entries: is it of this log, and who has signed it?"""
+        """Judges the origin and the signers of a checkpoint, after its entries."""
         _, origin, (own, former, _) = said
         before = self.origin
         change = next(
@@ -514,7 +515,7 @@ class Verifier:
         self.vouched = max(size, self.vouched or 0)
 
     def tree(self, size, root):
-        """This is the tree's root at this size: holds it against the checkpoints that were kept."""
+        """Compares the root of the tree at this size with the kept checkpoint of this size."""
         if size in self.kept:
             self.judged.add(size)
             if self.kept[size][0] == root:
@@ -578,7 +579,7 @@ class Verifier:
     def checkpoint(self, records, edge):
         """Reads a checkpoint with its entries, and returns the tree after it.
 
-        edge: the tree before it, or None if it is not known.
+        edge: the tree before the checkpoint, or None if it is not known.
         """
         _, checkpoint = records.take("checkpoint")
         self.checkpoints += 1
@@ -618,7 +619,7 @@ class Verifier:
             )
             edge = None
         if edge is None and root is not None:
-            self.tree(size, root)  # by what the checkpoint says
+            self.tree(size, root)  # uses the root that the checkpoint states
         if "edge" in checkpoint:
             try:
                 stored = Edge(size, checkpoint["edge"])
@@ -631,7 +632,7 @@ class Verifier:
         return edge
 
     def sealed_entry(self, records, number, size):
-        """Reads the entry with this id; returns its leaf hash, None if it is not known."""
+        """Reads the entry with this id. Returns its leaf hash, or None if it is not known."""
         if records.is_next("missing", "damaged", "unknown"):
             what, record = records.take("missing", "damaged", "unknown")
             if what == "unknown":
@@ -753,7 +754,7 @@ class Verifier:
             self.where = where
             if (
                 self.signed_to is not None and self.signed_to > size
-            ):  # versions before 1.1 left no entry
+            ):  # versions before 1.1 wrote no entry
                 print(f"{self.where}: {what}; a later one is signed")
             else:
                 self.fault(what)
@@ -806,7 +807,7 @@ class Verifier:
 
 
 class Lookahead:
-    """Records of which the next can be looked at."""
+    """Iterates over records and can look at the next one."""
 
     def __init__(self, records):
         self.records, self.value = records, None

@@ -1,7 +1,7 @@
 """Trees, proofs, signed notes, checkpoints and cosignatures: docs/FORMAT.md, sections 11 to 17.
 
-These are RFC 6962, RFC 8032 and the formats of C2SP. export.py verifies with this module, and
-tests/tree_examples.py makes the examples of the page with it.
+Implements RFC 6962, RFC 8032 and the formats of C2SP. export.py uses this module to verify, and
+tests/tree_examples.py to make the examples of the page.
 """
 
 import base64
@@ -49,7 +49,7 @@ class Edge:
 
 
 def inclusion_root(leaf, index, size, proof):
-    """The root that an inclusion proof leads to (RFC 9162, section 2.1.3.2)."""
+    """Computes the root from a leaf and its inclusion proof (RFC 9162, section 2.1.3.2)."""
     if not 0 <= index < size:
         raise ValueError(f"there is no leaf {index} of {size}")
     node, last, root = index, size - 1, leaf
@@ -69,7 +69,7 @@ def inclusion_root(leaf, index, size, proof):
 
 
 def consistency_roots(old_size, old_root, size, proof):
-    """The roots of the older and the newer tree, by a proof (RFC 9162, section 2.1.4.2).
+    """Computes both roots from a consistency proof (RFC 9162, section 2.1.4.2).
 
     0 < old_size < size.
     """
@@ -202,7 +202,7 @@ class VerifierKey:
             raise ValueError("a key of an unknown type")
 
     def verifies(self, text, signature):
-        """True, or the time of a cosignature as a tuple of one; False if the signature is bad."""
+        """True or, for a cosignature, (time,). False if the signature is invalid."""
         if self.algorithm == ED25519:
             return ed25519_verify(self.public, text.encode(), signature)
         time = int.from_bytes(signature[:8], "big")
@@ -217,7 +217,7 @@ class VerifierKey:
 class Note:
     """A text and its signatures, [(name, key id, bytes)].
 
-    Unsigned where the page allows it: no signatures.
+    The list is empty for an unsigned note, which some sections of FORMAT.md allow.
     """
 
     def __init__(self, note, allow_unsigned=False):
@@ -244,9 +244,9 @@ class Note:
             self.signatures.append((name, data[:4], data[4:]))
 
     def verified_by(self, keys):
-        """Which of the keys have signed, {name: time or None}.
+        """The keys that have signed the note, as {name: time or None}.
 
-        One bad signature by any of them rejects the note.
+        Raises ValueError if a signature of one of the keys is invalid.
         """
         found = {}
         for name, key, signature in self.signatures:

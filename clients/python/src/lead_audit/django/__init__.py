@@ -1,4 +1,4 @@
-"""Django 4.2 and later: a middleware that finds the context of each request, and a database hook.
+"""Django 4.2 and later: a middleware that sets the context of each request, and a database hook.
 
     INSTALLED_APPS = [..., "lead_audit.django"]
     MIDDLEWARE = [
@@ -13,10 +13,10 @@ Keys of the setting LEAD_AUDIT, all of them optional:
 
     USER                A function or coroutine function, or its dotted path. It is called with the
                         request and returns the user's id or None. It is called when the request
-                        writes, and again when an attribute of the request has changed since, for
-                        example by a login. Its result counts more than `identify()`, unless it is
-                        None. The default is the primary key of request.user if somebody is logged
-                        in, and it counts less than `identify()`.
+                        writes, and again if an attribute of the request has changed since, for
+                        example by a login. Its result overrides `identify()`, unless it is None.
+                        The default is the primary key of request.user if a user is logged in. The
+                        default does not override `identify()`.
     TRUSTED_PROXIES     see `lead_audit.TrustedProxies`; by default no proxy is trusted
     PROXY_HEADER        "x-forwarded-for" (default), "forwarded", …
     REQUEST_ID_HEADER   "x-request-id" (default); None: each request gets a new id

@@ -29,6 +29,6 @@ def _connected(sender: Any, connection: Any, **_: Any) -> None:
 
 
 def _setting_changed(sender: Any, setting: str, **_: Any) -> None:
-    """Tests change settings."""
+    """Reads the setting again, because tests change settings."""
     if setting == "LEAD_AUDIT":
         reporter.cache_clear()

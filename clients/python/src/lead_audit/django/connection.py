@@ -1,7 +1,7 @@
 """The database hook: a wrapper around each statement of a Django connection. See execution.py.
 
-Django is in autocommit by default, where each statement that can write shares a transaction with
-its context. `transaction.atomic()` and ATOMIC_REQUESTS need one set_config for each transaction.
+Django is in autocommit by default. There, each statement that can write shares a transaction with
+its context. With `transaction.atomic()` and ATOMIC_REQUESTS, each transaction needs one set_config.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def attach(connection: Any) -> None:
     if connection.vendor != "postgresql":
         return
     if not any(isinstance(wrapper, ContextWrapper) for wrapper in connection.execute_wrappers):
-        # It is the first and outermost: the block of Django's `execute_wrapper()` removes the last.
+        # Inserts it first, because the end of a block of `execute_wrapper()` removes the last
+        # wrapper.
         connection.execute_wrappers.insert(0, ContextWrapper())
     raw = connection.connection
     if raw is not None:
@@ -79,7 +80,7 @@ class ContextWrapper:
         ).run()
 
 
-# By database, because each thread has connections of its own.
+# One catalogue for each database, because each thread has separate connections.
 _catalogs: dict[tuple[str, ...], Catalog] = {}
 
 

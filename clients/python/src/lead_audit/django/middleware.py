@@ -1,6 +1,6 @@
 """The middleware.
 
-Each request has its context, in sync and async views and in streaming responses.
+It sets the context of each request, for sync and async views and for streaming responses.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _header(request: HttpRequest, name: str) -> list[bytes]:
 
 
 def _sent(response: Any, scope: Request) -> Any:
-    """The response. The pieces of a streaming response are made in the context of the request."""
+    """The response. Django makes the pieces of a streaming response in the request's context."""
     if (
         not isinstance(response, StreamingHttpResponse)
         or getattr(response, "file_to_stream", None) is not None

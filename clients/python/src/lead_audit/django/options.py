@@ -23,7 +23,7 @@ class Options(NamedTuple):
 
 
 def options() -> Options:
-    """The setting as it is now."""
+    """The current value of the setting."""
     given: dict[str, Any] = dict(getattr(settings, "LEAD_AUDIT", {}))
     user = given.pop("USER", None)
     made = Options(

@@ -1,8 +1,8 @@
 """Finds the user of a request, by the setting LEAD_AUDIT["USER"].
 
-A request may get its user late: a view of Django REST framework authenticates, or somebody logs
-in. So the user is found when the request writes, and again when an attribute of the request has
-changed since then. `request.user` is such an attribute.
+A request may get its user late: a view of Django REST framework authenticates, or a user logs in.
+So the client finds the user when the request writes, and again if an attribute of the request, such
+as `request.user`, has changed since then.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class UserOfRequest:
     def _attributes(self) -> list[Any]:
         """The identities of the request's attributes.
 
-        Finding the user may cost a query, this does not.
+        A search for the user may cost a query. Comparing these identities does not.
         """
         attributes = self._request.__dict__
         session = attributes.get("session")
@@ -56,8 +56,8 @@ class UserOfRequest:
 def logged_in_user(request: HttpRequest) -> Any:
     """The primary key of the user who is logged in; None for anonymous requests.
 
-    If the request has no session cookie, its session is not read. Else the response would depend
-    on it.
+    Without a session cookie, this does not read the session. A read would make the response depend
+    on the session.
     """
     user = getattr(request, "user", None)
     if user is None:
@@ -67,5 +67,5 @@ def logged_in_user(request: HttpRequest) -> Any:
         not has_session and hasattr(request, "session") and not hasattr(request, "_cached_user")
     )
     if is_lazy and "_wrapped" in getattr(user, "__dict__", {}):
-        return None  # Django's lazy user, which reads the session
+        return None  # an attribute of Django's lazy user reads the session
     return user.pk if user.is_authenticated else None
