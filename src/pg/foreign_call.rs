@@ -56,8 +56,20 @@ pub unsafe fn call_foreign(function: &pg_sys::FmgrInfo, argument: pg_sys::Datum)
         let error = pg_sys::CopyErrorData();
         pg_sys::FlushErrorState();
         shorten(&mut *error);
-        pg_sys::ReThrowError(error)
+        rethrow(error)
     }
+}
+
+/// Raises a copied error.
+///
+/// # Safety
+/// The error must be a copy by CopyErrorData().
+unsafe fn rethrow(error: *mut pg_sys::ErrorData) -> ! {
+    // SAFETY: as the caller promises.
+    unsafe { pg_sys::ReThrowError(error) };
+    // pgrx does not know of PostgreSQL 18's that it does not return.
+    #[cfg(feature = "pg18")]
+    unreachable!("ReThrowError() does not return")
 }
 
 /// Cuts the texts of a copied error.

@@ -95,6 +95,24 @@ fn is_trusted(function: pg_sys::Oid) -> bool {
     }
 }
 
+/// Whether a function runs with the rights of its owner.
+fn is_security_definer(function: pg_sys::Oid) -> bool {
+    // SAFETY: a look-up in the system catalog. The column is never null, and the tuple is released
+    // after the column is read.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(function));
+        if tuple.is_null() {
+            return false;
+        }
+        let mut is_null = false;
+        let column = pg_sys::Anum_pg_proc_prosecdef as i16;
+        let value = pg_sys::SysCacheGetAttr(cache, tuple, column, &mut is_null);
+        pg_sys::ReleaseSysCache(tuple);
+        value.value() as u8 != 0
+    }
+}
+
 /// Call before a function is called.
 pub fn call_begins(function: pg_sys::Oid) {
     let State::Restricted(within) = STATE.get() else { return };
@@ -109,8 +127,10 @@ pub fn call_begins(function: pg_sys::Oid) {
         let is_read_only = pg_sys::XactReadOnly;
         let settings = pg_sys::NewGUCNestLevel();
         let mut new_context = context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int;
+        // PostgreSQL has set the user of a SECURITY DEFINER function before it tells of the call.
+        let definer = is_security_definer(function).then_some(user);
         if pg_sys::get_func_rettype(function) == pg_sys::EVENT_TRIGGEROID {
-            pg_sys::SetUserIdAndSecContext(within.role, new_context);
+            pg_sys::SetUserIdAndSecContext(definer.unwrap_or(within.role), new_context);
         } else if pg_sys::MyBackendType == pg_sys::BackendType::B_BG_WORKER {
             ServerError {
                 code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -123,7 +143,7 @@ pub fn call_begins(function: pg_sys::Oid) {
             .raise(Some("Call lead_audit.check_watched().".to_owned()));
         } else {
             new_context |= pg_sys::SECURITY_RESTRICTED_OPERATION as c_int;
-            pg_sys::SetUserIdAndSecContext(within.owner, new_context);
+            pg_sys::SetUserIdAndSecContext(definer.unwrap_or(within.owner), new_context);
             pg_sys::XactReadOnly = true;
         }
         STATE.set(State::Lent(Call {
