@@ -298,3 +298,37 @@ fn triggers_off_within_a_command() {
     }
     assert_all_on(&mut admin);
 }
+
+/// The guard makes triggers with the rights of the extension's owner. An event trigger of somebody
+/// else that this fires runs as it would for the command of the user: as the user, or as its own
+/// owner if it is SECURITY DEFINER.
+#[test]
+fn event_triggers_of_others_have_the_rights_that_they_always_have() {
+    let cluster = Cluster::start();
+    let mut admin = app_database(&cluster, "event_triggers");
+    let mut app = cluster.session("app", "event_triggers");
+    call(
+        &mut admin,
+        "CREATE SCHEMA held; CREATE TABLE held.seen (tag text, role name);
+         CREATE TABLE seen (tag text, role name); GRANT INSERT ON seen TO app;
+         CREATE FUNCTION held.as_owner() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER AS
+           $$BEGIN INSERT INTO held.seen VALUES (tg_tag, current_user); END$$;
+         CREATE FUNCTION as_user() RETURNS event_trigger LANGUAGE plpgsql AS
+           $$BEGIN INSERT INTO public.seen VALUES (tg_tag, current_user); END$$;
+         GRANT CREATE ON SCHEMA public TO app;
+         CREATE EVENT TRIGGER as_owner ON ddl_command_end EXECUTE FUNCTION held.as_owner();
+         CREATE EVENT TRIGGER as_user ON ddl_command_end EXECUTE FUNCTION as_user()",
+    );
+    call(&mut app, "CREATE TABLE child () INHERITS (leads)");
+    assert_all_on(&mut admin);
+    for (table, role) in [("held.seen", "postgres"), ("seen", "app")] {
+        let tags: String = value(
+            &mut admin,
+            &format!("SELECT string_agg(DISTINCT tag || ' ' || role, ', ') FROM {table}"),
+        );
+        for tag in ["CREATE TABLE", "CREATE TRIGGER"] {
+            assert!(tags.contains(&format!("{tag} {role}")), "{table}: {tags}");
+        }
+        assert_eq!(tags.matches(role).count(), tags.split(", ").count(), "{table}: {tags}");
+    }
+}
