@@ -109,7 +109,9 @@ mod tests {
             "clerk",
             "CREATE TABLE orders (command text); CREATE FUNCTION g() RETURNS void LANGUAGE plpgsql AS $$ DECLARE o text; BEGIN
                SELECT command INTO o FROM orders; IF o IS NOT NULL THEN DELETE FROM orders; EXECUTE o; END IF; END $$;
-             CREATE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN PERFORM g(); RETURN $1; END $$",
+             -- PostgreSQL 17 builds indexes with a search_path of its own.
+             CREATE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE plpgsql SET search_path FROM CURRENT AS
+               $$ BEGIN PERFORM g(); RETURN $1; END $$",
         );
     }
 
