@@ -3,6 +3,7 @@
 
 mod allocator;
 mod background_process;
+mod catalog;
 mod error;
 mod extension;
 mod foreign_call;
@@ -19,6 +20,7 @@ pub use background_process::{
     NextTurn, handle_signals, in_extension_transaction, in_transaction, must_stop,
     set_signal_handler, wait,
 };
+pub use catalog::{catalog_column, relation_named};
 pub use error::{ServerError, capped, packed_sqlstate_text, sqlstate_text};
 pub use extension::{extension_owner, extension_version, hold_extension};
 pub use foreign_call::call_foreign;

@@ -6,7 +6,7 @@
 //! to_jsonb calls, and the check of a domain, which runs when a value is read.
 
 use super::type_search::{TypeSearch, attribute_types};
-use crate::pg::{ServerError, as_user_restricted, current_role, is_superuser};
+use crate::pg::{ServerError, as_user_restricted, catalog_column, current_role, is_superuser};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::{Cell, RefCell};
 
@@ -192,9 +192,7 @@ fn owners(type_oid: pg_sys::Oid) -> Runs {
     let looks_on = |this: pg_sys::Oid| {
         let function = matches!(shape(this), Shape::Whole).then(|| cast_to_json(this)).flatten();
         // SAFETY: looks the function up.
-        let owner = function
-            .filter(|&function| !is_in_c(function))
-            .map(|function| unsafe { owner_of(function) });
+        let owner = function.filter(|&function| !is_in_c(function)).map(owner_of);
         if let Some(owner) = owner.filter(|&owner| {
             owner != pg_sys::InvalidOid && !is_superuser(owner) && !found.borrow().contains(&owner)
         }) {
@@ -210,21 +208,12 @@ fn owners(type_oid: pg_sys::Oid) -> Runs {
     }
 }
 
-/// # Safety
-/// Within a transaction.
-unsafe fn owner_of(function: pg_sys::Oid) -> pg_sys::Oid {
-    // SAFETY: a look-up in the system catalog. The column is never null, and the tuple is released
-    // after the column is read.
-    unsafe {
-        let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(function));
-        if tuple.is_null() {
-            return pg_sys::InvalidOid;
-        }
-        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>()).proowner;
-        pg_sys::ReleaseSysCache(tuple);
-        owner
-    }
+/// The owner of a function. An invalid oid if the function is gone.
+fn owner_of(function: pg_sys::Oid) -> pg_sys::Oid {
+    let column = pg_sys::Anum_pg_proc_proowner;
+    // SAFETY: the key is the oid of a function, and the column is an oid.
+    let owner = unsafe { catalog_column(pg_sys::SysCacheIdentifier::PROCOID, function, column) };
+    owner.map_or(pg_sys::InvalidOid, |owner| pg_sys::Oid::from(owner.value() as u32))
 }
 
 fn has_foreign_cast(type_oid: pg_sys::Oid) -> bool {
@@ -250,22 +239,8 @@ const C: usize = 13;
 
 /// Whether a function is in C. Only a superuser can create one.
 fn is_in_c(function: pg_sys::Oid) -> bool {
-    // SAFETY: a look-up in the system catalog. The column is never null, and the tuple is released
-    // after the column is read.
-    unsafe {
-        let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(function));
-        if tuple.is_null() {
-            return false;
-        }
-        let mut is_null = false;
-        let language = pg_sys::SysCacheGetAttr(
-            cache,
-            tuple,
-            pg_sys::Anum_pg_proc_prolang as i16,
-            &mut is_null,
-        );
-        pg_sys::ReleaseSysCache(tuple);
-        [INTERNAL, C].contains(&language.value())
-    }
+    let column = pg_sys::Anum_pg_proc_prolang;
+    // SAFETY: the key is the oid of a function, and the column is an oid.
+    let language = unsafe { catalog_column(pg_sys::SysCacheIdentifier::PROCOID, function, column) };
+    language.is_some_and(|language| [INTERNAL, C].contains(&language.value()))
 }

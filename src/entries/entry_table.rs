@@ -1,8 +1,8 @@
 //! The table `lead_audit.entry`: its oid, columns, tuples and indexes.
 
 use crate::pg::{
-    OpenRelation, ServerError, attribute, borrowed_text, current_subtransaction, in_context,
-    in_subtransaction, next_value,
+    OpenRelation, ServerError, attribute, borrowed_text, catalog_column, current_subtransaction,
+    in_context, in_subtransaction, next_value,
 };
 use crate::settings::{self, OnError};
 use crate::version::{self, Need};
@@ -171,19 +171,10 @@ pub fn unless_abort<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
 
 /// The sequence's highest value.
 fn last_value(sequence: pg_sys::Oid) -> i64 {
-    const SEQMAX: i16 = 5; // its place in pg_sequence
-    // SAFETY: a look-up in the system catalog. The tuple is released after its column is read.
-    unsafe {
-        let cache = pg_sys::SysCacheIdentifier::SEQRELID as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(sequence));
-        if tuple.is_null() {
-            return 0;
-        }
-        let mut is_null = false;
-        let last = pg_sys::SysCacheGetAttr(cache, tuple, SEQMAX, &mut is_null);
-        pg_sys::ReleaseSysCache(tuple);
-        last.value() as i64
-    }
+    const SEQMAX: u32 = 5; // its place in pg_sequence
+    // SAFETY: the key is the oid of a sequence, and the column is a bigint.
+    let last = unsafe { catalog_column(pg_sys::SysCacheIdentifier::SEQRELID, sequence, SEQMAX) };
+    last.map_or(0, |last| last.value() as i64)
 }
 
 /// Checks that a row type begins with the columns of `EntryColumn`, by name and type.

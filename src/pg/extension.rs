@@ -1,6 +1,6 @@
 //! Looks up extensions in the catalog.
 
-use super::OpenRelation;
+use super::{OpenRelation, catalog_column};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -66,17 +66,9 @@ pub fn extension_version() -> Option<String> {
 
 /// The owner of schema lead_audit. `None` if the schema does not exist.
 pub fn extension_owner() -> Option<pg_sys::Oid> {
-    // SAFETY: a look-up in the system catalog. The tuple is released after its owner column is
-    // read.
-    unsafe {
-        let name = pg_sys::Datum::from(NAME.as_ptr());
-        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::NAMESPACENAME as i32, name);
-        if tuple.is_null() {
-            return None;
-        }
-        let schema = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_namespace>();
-        let owner = (*schema).nspowner;
-        pg_sys::ReleaseSysCache(tuple);
-        Some(owner)
-    }
+    let column = pg_sys::Anum_pg_namespace_nspowner;
+    let cache = pg_sys::SysCacheIdentifier::NAMESPACENAME;
+    // SAFETY: the key is a name as a C string, and the column is an oid.
+    let owner = unsafe { catalog_column(cache, pg_sys::Datum::from(NAME.as_ptr()), column) };
+    owner.map(|owner| pg_sys::Oid::from(owner.value() as u32))
 }

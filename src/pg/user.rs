@@ -1,7 +1,7 @@
 //! Wrappers for roles and the session's database. Runs code with another role's rights or another
 //! search_path.
 
-use super::Text;
+use super::{Text, catalog_column};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -40,44 +40,22 @@ pub fn owns_database(database: pg_sys::Oid) -> bool {
 /// Whether the current role may create databases. PostgreSQL's own function for this came with a
 /// minor version, so a library that calls it could not be loaded by earlier servers.
 pub fn may_create_databases() -> bool {
-    // SAFETY: a catalog look-up within a transaction. The column is never null, and the tuple is
-    // released after the column is read.
+    let column = pg_sys::Anum_pg_authid_rolcreatedb;
+    // SAFETY: the key is the oid of a role, and the column is a boolean.
     unsafe {
-        if pg_sys::superuser() {
-            return true;
-        }
-        let cache = pg_sys::SysCacheIdentifier::AUTHOID as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(pg_sys::GetUserId()));
-        if tuple.is_null() {
-            return false;
-        }
-        let mut is_null = false;
-        let may = pg_sys::SysCacheGetAttr(
-            cache,
-            tuple,
-            pg_sys::Anum_pg_authid_rolcreatedb as i16,
-            &mut is_null,
-        );
-        pg_sys::ReleaseSysCache(tuple);
-        may.value() != 0
+        let role = pg_sys::GetUserId();
+        pg_sys::superuser()
+            || catalog_column(pg_sys::SysCacheIdentifier::AUTHOID, role, column)
+                .is_some_and(|may| may.value() as u8 != 0)
     }
 }
 
 /// Whether every role that may create databases may copy this one.
 pub fn is_template(database: pg_sys::Oid) -> bool {
-    // SAFETY: a catalog look-up within a transaction. The column is never null, and the tuple is
-    // released after the column is read.
-    unsafe {
-        let cache = pg_sys::SysCacheIdentifier::DATABASEOID as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(database));
-        if tuple.is_null() {
-            return false;
-        }
-        let is_template =
-            (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>()).datistemplate;
-        pg_sys::ReleaseSysCache(tuple);
-        is_template
-    }
+    let column = pg_sys::Anum_pg_database_datistemplate;
+    let cache = pg_sys::SysCacheIdentifier::DATABASEOID;
+    // SAFETY: the key is the oid of a database, and the column is a boolean.
+    unsafe { catalog_column(cache, database, column) }.is_some_and(|is| is.value() as u8 != 0)
 }
 
 /// Whether the current role owns the relation or has its owner's rights. The caller found the

@@ -1,7 +1,7 @@
 //! Derives the effects of a DDL command from its parse tree, for the DDL guard.
 
 use super::catalog::is_audit_trigger_name;
-use crate::pg::owns_relation;
+use crate::pg::{owns_relation, relation_named};
 use pgrx::{PgList, pg_sys};
 use std::ffi::CStr;
 
@@ -181,22 +181,12 @@ unsafe fn own_relation(name: *mut pg_sys::RangeVar, lock: u32) -> Option<pg_sys:
         if name.is_null() {
             return None;
         }
-        let find = |lock: u32| {
-            let flags = pg_sys::RVROption::RVR_MISSING_OK;
-            pg_sys::RangeVarGetRelidExtended(
-                name,
-                lock as pg_sys::LOCKMODE,
-                flags,
-                None,
-                std::ptr::null_mut(),
-            )
-        };
         let is_own =
             |relation: pg_sys::Oid| relation != pg_sys::InvalidOid && owns_relation(relation);
-        if !is_own(find(pg_sys::NoLock)) {
+        if !is_own(relation_named(name, pg_sys::NoLock)) {
             return None;
         }
-        let relation = find(lock);
+        let relation = relation_named(name, lock);
         is_own(relation).then_some(relation)
     }
 }

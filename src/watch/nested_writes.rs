@@ -6,7 +6,7 @@
 //! of such a command to its end, and refuses the command if its own tables are among them.
 
 use super::catalog::members;
-use crate::pg::{ServerError, current_subtransaction};
+use crate::pg::{ServerError, current_subtransaction, relation_named};
 use pgrx::{PgList, PgSqlErrorCode, pg_extern, pg_sys};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -110,15 +110,7 @@ pub unsafe fn copy_begins(statement: *mut pg_sys::Node) {
         }
         let copy = statement.cast::<pg_sys::CopyStmt>();
         if (*copy).is_from && !(*copy).relation.is_null() {
-            let flags = pg_sys::RVROption::RVR_MISSING_OK;
-            let lock = pg_sys::NoLock as pg_sys::LOCKMODE;
-            let target = pg_sys::RangeVarGetRelidExtended(
-                (*copy).relation,
-                lock,
-                flags,
-                None,
-                std::ptr::null_mut(),
-            );
+            let target = relation_named((*copy).relation, pg_sys::NoLock);
             note(members(target).into_iter());
         }
     }

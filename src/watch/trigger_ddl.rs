@@ -9,7 +9,7 @@
 
 use super::ddl::{self, Suspended};
 use crate::actor;
-use crate::pg::{OpenRelation, ServerError};
+use crate::pg::{OpenRelation, ServerError, catalog_column};
 use pgrx::{PgSqlErrorCode, Spi, pg_extern, pg_sys};
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -97,20 +97,10 @@ fn is_trusted(function: pg_sys::Oid) -> bool {
 
 /// Whether a function runs with the rights of its owner.
 fn is_security_definer(function: pg_sys::Oid) -> bool {
-    // SAFETY: a look-up in the system catalog. The column is never null, and the tuple is released
-    // after the column is read.
-    unsafe {
-        let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(function));
-        if tuple.is_null() {
-            return false;
-        }
-        let mut is_null = false;
-        let column = pg_sys::Anum_pg_proc_prosecdef as i16;
-        let value = pg_sys::SysCacheGetAttr(cache, tuple, column, &mut is_null);
-        pg_sys::ReleaseSysCache(tuple);
-        value.value() as u8 != 0
-    }
+    let column = pg_sys::Anum_pg_proc_prosecdef;
+    // SAFETY: the key is the oid of a function, and the column is a boolean.
+    let definer = unsafe { catalog_column(pg_sys::SysCacheIdentifier::PROCOID, function, column) };
+    definer.is_some_and(|definer| definer.value() as u8 != 0)
 }
 
 /// Call before a function is called.

@@ -7,8 +7,7 @@
 use super::statement_scope::{Phase, StatementScope};
 use super::{activation, recording, statement_text};
 use crate::entries;
-use crate::pg::UtilityCall;
-use crate::pg::trigger_depth;
+use crate::pg::{UtilityCall, relation_named, trigger_depth};
 use pgrx::{PgList, pg_sys};
 use std::ffi::c_char;
 
@@ -221,23 +220,13 @@ unsafe fn add_targets_of_command(scope: &mut StatementScope, node: *mut pg_sys::
     // SAFETY: `node` is a statement (see # Safety), and its tag is its type. Look-ups by name,
     // within a transaction.
     unsafe {
-        // Raises an error for a schema that the session may not use. The command would raise the
-        // same error.
-        let find = |name: *mut pg_sys::RangeVar| {
-            let flags = pg_sys::RVROption::RVR_MISSING_OK;
-            pg_sys::RangeVarGetRelidExtended(
-                name,
-                pg_sys::NoLock as i32,
-                flags,
-                None,
-                std::ptr::null_mut(),
-            )
-        };
+        // A name in a schema that the session may not use is an error here. The command would
+        // raise the same error.
         match (*node).type_ {
             pg_sys::NodeTag::T_CopyStmt => {
                 let copy = node.cast::<pg_sys::CopyStmt>();
                 if (*copy).is_from && !(*copy).relation.is_null() {
-                    scope.add(find((*copy).relation), "COPY");
+                    scope.add(relation_named((*copy).relation, pg_sys::NoLock), "COPY");
                 }
             }
             pg_sys::NodeTag::T_TruncateStmt => {
@@ -246,7 +235,7 @@ unsafe fn add_targets_of_command(scope: &mut StatementScope, node: *mut pg_sys::
                 )
                 .iter_ptr()
                 {
-                    scope.add(find(name), "TRUNCATE");
+                    scope.add(relation_named(name, pg_sys::NoLock), "TRUNCATE");
                 }
             }
             pg_sys::NodeTag::T_ExecuteStmt => {

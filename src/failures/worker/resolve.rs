@@ -4,7 +4,7 @@
 
 use crate::failures::queue::record::{Table, Unresolved};
 use crate::failures::session::watched;
-use crate::pg::{as_user, role_name, with_search_path};
+use crate::pg::{as_user, relation_named, role_name, with_search_path};
 use pgrx::{PgList, pg_sys};
 use std::ffi::{CStr, CString};
 
@@ -143,16 +143,7 @@ unsafe fn table_of(
     // SAFETY: the parser made the name (see # Safety). The nest level ends here, or with the
     // subtransaction that an error aborts.
     unsafe {
-        let find = || {
-            let flags = pg_sys::RVROption::RVR_MISSING_OK;
-            pg_sys::RangeVarGetRelidExtended(
-                name,
-                pg_sys::NoLock as i32,
-                flags,
-                None,
-                std::ptr::null_mut(),
-            )
-        };
+        let find = || relation_named(name, pg_sys::NoLock);
         let relation = if (*name).schemaname.is_null() {
             let temporary = pg_sys::Oid::from(unresolved.temporary_schema);
             let plain = CStr::from_ptr((*name).relname).to_string_lossy();
