@@ -39,7 +39,9 @@ pub use command::{Answer, LeadAudit, text_of};
 pub use export::{PythonVerdict, python_verifier, verify_with_python};
 pub use leads::{add_leads, app_database, leads_database};
 pub use random::Random;
-pub use trail::{Fault, assert_intact, assert_trail_gives_table, faults};
+pub use trail::{
+    Fault, assert_all_on, assert_intact, assert_trail_gives_table, faults, operations,
+};
 pub use tree::{assert_tree_whole, seal, unsealed};
 
 /// Reads a number from an environment variable.

@@ -1,6 +1,7 @@
 //! Checks that hold for every trail.
 
 use crate::client::Session;
+use crate::value;
 
 /// One row of `lead_audit.verify()`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +93,25 @@ pub fn assert_trail_gives_table(admin: &mut Session, table: &str) {
         ),
     );
     transaction.commit().expect("nothing was changed");
+}
+
+/// The operations of a table's entries, in their order, separated by blanks.
+pub fn operations(admin: &mut Session, table: &str) -> String {
+    value(
+        admin,
+        &format!(
+            "SELECT coalesce(string_agg(operation, ' ' ORDER BY id), '') FROM lead_audit.log WHERE table_name = '{table}'"
+        ),
+    )
+}
+
+/// Asserts that each watched table has its audit triggers, enabled, and is in the state "on".
+pub fn assert_all_on(admin: &mut Session) {
+    let not: String = value(
+        admin,
+        "SELECT coalesce(string_agg(relation || ' ' || state, ', '), '') FROM lead_audit.watched WHERE NOT (row_trigger_on AND truncate_trigger_on AND state = 'on')",
+    );
+    assert_eq!(not, "", "not watched as a whole");
 }
 
 /// Returns both texts from shortly before their first difference.

@@ -3,7 +3,10 @@
 //! and has no trigger yet, or no longer has one. Its writes must be recorded, and it must not get
 //! more rights than its owner.
 
-use acceptance::{Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value};
+use acceptance::{
+    Cluster, Session, app_database, assert_all_on, assert_intact, call, operations, sqlstate,
+    try_call, value,
+};
 
 /// `trap(int)` and `trap(text)` return their argument. They run the code that was passed to `arm`
 /// once.
@@ -30,23 +33,6 @@ fn arm(app: &mut Session, command: &str) {
 
 fn was_sprung(app: &mut Session) -> bool {
     value(app, "SELECT NOT EXISTS (SELECT FROM armed)")
-}
-
-fn entries(admin: &mut Session, table: &str) -> String {
-    value(
-        admin,
-        &format!(
-            "SELECT coalesce(string_agg(operation, ' ' ORDER BY id), '') FROM lead_audit.log WHERE table_name = '{table}'"
-        ),
-    )
-}
-
-fn assert_all_on(admin: &mut Session) {
-    let not: String = value(
-        admin,
-        "SELECT coalesce(string_agg(relation || ' ' || state, ', '), '') FROM lead_audit.watched WHERE NOT (row_trigger_on AND truncate_trigger_on AND state = 'on')",
-    );
-    assert_eq!(not, "", "not watched as a whole");
 }
 
 /// While a table that is watched on its own becomes a partition, it has other triggers for a
@@ -140,8 +126,8 @@ fn writes_to_a_table_that_is_being_rewritten() {
         call(&mut app, command);
         assert!(was_sprung(&mut app));
     }
-    assert_eq!(entries(&mut admin, "w"), "INSERT INSERT DDL DDL");
-    assert_eq!(entries(&mut admin, "other"), "INSERT INSERT");
+    assert_eq!(operations(&mut admin, "w"), "INSERT INSERT DDL DDL");
+    assert_eq!(operations(&mut admin, "other"), "INSERT INSERT");
     assert_eq!(value::<i64>(&mut app, "SELECT count(*) FROM w"), 2);
     assert_intact(&mut admin);
 }
@@ -233,7 +219,7 @@ fn no_rights_of_the_guard_for_functions_in_a_partition_key() {
     );
     assert!(changed == 0 || recorded >= changed, "{changed} {recorded}");
     call(&mut app, "DELETE FROM armed; UPDATE pl22 SET v = 'seen'; INSERT INTO other VALUES (1)");
-    assert_eq!(entries(&mut admin, "other1"), "INSERT");
+    assert_eq!(operations(&mut admin, "other1"), "INSERT");
     assert_all_on(&mut admin);
     assert_intact(&mut admin);
 }
@@ -263,7 +249,7 @@ fn the_worker_calls_no_function_of_a_partition_key() {
     }
     call(&mut admin, "SELECT * FROM lead_audit.check_watched()");
     call(&mut app, "INSERT INTO pl2 VALUES (151)");
-    assert_eq!(entries(&mut admin, "pl22"), "INSERT");
+    assert_eq!(operations(&mut admin, "pl22"), "INSERT");
     assert_all_on(&mut admin);
 }
 
@@ -291,9 +277,9 @@ fn triggers_off_within_a_command() {
         arm(&mut app, "UPDATE w SET v = 'HACKED'");
         assert_eq!(sqlstate(&mut cluster.session("app", "within"), &command), "42501", "{command}");
         // If a role may disable the triggers, the command is an entry.
-        let before = entries(&mut admin, "w");
+        let before = operations(&mut admin, "w");
         call(&mut cluster.admin("within"), &command);
-        assert_eq!(entries(&mut admin, "w"), format!("{before} DDL").trim(), "{command}");
+        assert_eq!(operations(&mut admin, "w"), format!("{before} DDL").trim(), "{command}");
         call(&mut app, "DELETE FROM armed; ALTER TABLE w REPLICA IDENTITY DEFAULT");
     }
     assert_all_on(&mut admin);

@@ -2,28 +2,12 @@
 //! sessions that use other tables, and the guard misses nothing, in either order.
 
 use acceptance::{
-    Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value, wait_until,
+    Cluster, Session, app_database, assert_all_on, assert_intact, call, operations, sqlstate,
+    try_call, value, wait_until,
 };
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
-
-fn entries(admin: &mut Session, table: &str) -> String {
-    value(
-        admin,
-        &format!(
-            "SELECT coalesce(string_agg(operation, ' ' ORDER BY id), '') FROM lead_audit.log WHERE table_name = '{table}'"
-        ),
-    )
-}
-
-fn assert_all_on(admin: &mut Session) {
-    let not: String = value(
-        admin,
-        "SELECT coalesce(string_agg(relation || ' ' || state, ', '), '') FROM lead_audit.watched WHERE NOT (row_trigger_on AND truncate_trigger_on AND state = 'on')",
-    );
-    assert_eq!(not, "", "not watched as a whole");
-}
 
 /// Runs `blocked` in a session that waits for another session, until `release` ends the wait.
 fn in_turn(
@@ -88,7 +72,7 @@ fn a_child_table_that_comes_while_its_ancestor_leaves() {
         }
         assert_all_on(&mut admin);
     }
-    assert_eq!(entries(&mut admin, "k"), "INSERT DDL INSERT DDL INSERT UPDATE");
+    assert_eq!(operations(&mut admin, "k"), "INSERT DDL INSERT DDL INSERT UPDATE");
     assert_intact(&mut admin);
 }
 
@@ -173,14 +157,14 @@ fn ddl_under_an_old_snapshot() {
              INSERT INTO child VALUES (1, 'z')",
         );
         assert_eq!(
-            entries(&mut admin, "p2"),
+            operations(&mut admin, "p2"),
             "INSERT INSERT DDL UPDATE UPDATE DELETE DDL",
             "{level}"
         );
-        assert_eq!(entries(&mut admin, "p3"), "DDL", "{level}");
-        assert_eq!(entries(&mut admin, "other"), "DDL", "{level}");
-        assert_eq!(entries(&mut admin, "child"), "DDL INSERT", "{level}");
-        assert_eq!(entries(&mut admin, "later"), "DDL DDL", "{level}");
+        assert_eq!(operations(&mut admin, "p3"), "DDL", "{level}");
+        assert_eq!(operations(&mut admin, "other"), "DDL", "{level}");
+        assert_eq!(operations(&mut admin, "child"), "DDL INSERT", "{level}");
+        assert_eq!(operations(&mut admin, "later"), "DDL DDL", "{level}");
         assert_all_on(&mut admin);
         assert_intact(&mut admin);
 
@@ -200,14 +184,14 @@ fn ddl_under_an_old_snapshot() {
             &mut admin,
             "INSERT INTO newer VALUES (1); UPDATE newer SET gone = true; INSERT INTO newest VALUES (1); INSERT INTO p VALUES (301); TRUNCATE p4",
         );
-        assert_eq!(entries(&mut admin, "newer"), "DDL INSERT UPDATE", "{level}");
+        assert_eq!(operations(&mut admin, "newer"), "DDL INSERT UPDATE", "{level}");
         let soft: String = value(
             &mut admin,
             "SELECT soft_delete FROM lead_audit.log WHERE table_name = 'newer' AND operation = 'UPDATE'",
         );
         assert_eq!(soft, "deleted", "{level}");
-        assert_eq!(entries(&mut admin, "newest"), "DDL INSERT", "{level}");
-        assert_eq!(entries(&mut admin, "p4"), "DDL INSERT TRUNCATE", "{level}");
+        assert_eq!(operations(&mut admin, "newest"), "DDL INSERT", "{level}");
+        assert_eq!(operations(&mut admin, "p4"), "DDL INSERT TRUNCATE", "{level}");
         assert_all_on(&mut admin);
     }
 }
@@ -255,7 +239,7 @@ fn a_grandchild_that_is_made_meanwhile() {
             "{join}"
         );
         call(&mut admin, "INSERT INTO gc2 VALUES (1)");
-        assert_eq!(entries(&mut admin, "gc2"), ["INSERT", "INSERT INSERT"][number], "{join}");
+        assert_eq!(operations(&mut admin, "gc2"), ["INSERT", "INSERT INSERT"][number], "{join}");
         assert_all_on(&mut admin);
         call(&mut admin, "SET client_min_messages = warning; DROP TABLE top, mid, mid2 CASCADE");
     }
@@ -279,8 +263,8 @@ fn a_temporary_child_of_another_session() {
         "INSERT INTO t VALUES (3); UPDATE t SET note = 'x'; CREATE TEMP TABLE also () INHERITS (t)",
     );
     assert_all_on(&mut admin);
-    assert_eq!(entries(&mut admin, "t"), "DDL INSERT INSERT UPDATE UPDATE");
-    assert_eq!(entries(&mut admin, "t2"), "DDL");
+    assert_eq!(operations(&mut admin, "t"), "DDL INSERT INSERT UPDATE UPDATE");
+    assert_eq!(operations(&mut admin, "t2"), "DDL");
     drop(other);
     call(&mut admin, "SELECT lead_audit.enable('t'), lead_audit.disable('t')");
 }
@@ -302,7 +286,7 @@ fn the_worker_finds_what_got_past_the_guard() {
         "SELECT EXISTS (SELECT FROM lead_audit.log WHERE table_name = 'child' AND operation = 'DDL')",
     );
     call(&mut admin, "UPDATE t SET note = 'x'; TRUNCATE child");
-    assert_eq!(entries(&mut admin, "child"), "DDL UPDATE TRUNCATE");
+    assert_eq!(operations(&mut admin, "child"), "DDL UPDATE TRUNCATE");
     assert_all_on(&mut admin);
     let log = cluster.log_text();
     assert!(log.contains("lead_audit: table public.child was found to be: not watched"), "{log}");

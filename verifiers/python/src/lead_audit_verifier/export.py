@@ -46,6 +46,10 @@ def number(value, low=0, high=(1 << 64) - 1):
     return int(value)
 
 
+def bigint(value):
+    return number(value, -(1 << 63), (1 << 63) - 1)
+
+
 def string(value):
     if type(value) is not str:
         raise ValueError(f"{value!r} is no string")
@@ -157,21 +161,21 @@ RECORDS = {
         flat(
             "missing",
             "id leaf",
-            id=lambda value: number(value, -(1 << 63), (1 << 63) - 1),
+            id=bigint,
             leaf=hash_,
         ),
         flat(
             "damaged",
             "id leaf",
             fault=string,
-            id=lambda value: number(value, -(1 << 63), (1 << 63) - 1),
+            id=bigint,
             leaf=hash_,
         ),
         flat(
             "unknown",
             "id leaf",
             column=string,
-            id=lambda value: number(value, -(1 << 63), (1 << 63) - 1),
+            id=bigint,
             leaf=hash_,
         ),
         entry_record("unsealed"),
