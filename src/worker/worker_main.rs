@@ -122,13 +122,22 @@ fn is_absent() -> bool {
 /// Runs when the worker ends for any reason: releases its place and wakes the launcher.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
-    // SAFETY: calls the kernel, and reads a variable of the process.
-    let postmaster_is_gone = unsafe { libc::getppid() != pg_sys::PostmasterPid };
-    if postmaster_is_gone {
+    if postmaster_is_gone() {
         forget_progress();
     }
     queue::update(DATABASE.get(), |place| (place.worker, place.latch) = (0, 0));
     queue::wake_launcher(false);
+}
+
+/// Whether the postmaster has ended. The kernel closes the postmaster's end of this pipe some time
+/// before the process has another parent. PostgreSQL too recognizes the end of the postmaster by
+/// the pipe.
+fn postmaster_is_gone() -> bool {
+    // SAFETY: reads a variable of the process that does not change after its start.
+    let pipe = unsafe { pg_sys::postmaster_alive_fds[pg_sys::POSTMASTER_FD_WATCH as usize] };
+    let mut state = libc::pollfd { fd: pipe, events: libc::POLLIN, revents: 0 };
+    // SAFETY: calls the kernel with one valid structure, without waiting.
+    unsafe { libc::poll(&mut state, 1, 0) == 1 }
 }
 
 /// The record that this process is writing.

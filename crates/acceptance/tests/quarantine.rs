@@ -195,3 +195,31 @@ fn a_crash_of_another_process_quarantines_nothing() {
     assert_eq!(value::<i64>(&mut admin, "SELECT quarantined FROM lead_audit.stats"), 0);
     assert_intact(&mut admin);
 }
+
+/// When the postmaster is killed, its processes end. No record is blamed for that.
+#[test]
+fn a_kill_of_the_postmaster_quarantines_nothing() {
+    let (cluster, admin) = cluster();
+    drop(admin);
+    for round in 0..10 {
+        let request = format!("round {round}");
+        let mut session = connect(&cluster);
+        let worker: i32 = value(&mut session, "SELECT worker_pid FROM lead_audit.queue()");
+        stop(&mut session, worker);
+        fail(&mut session, &request, false);
+        call(
+            &mut session,
+            "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE; PREPARE TRANSACTION 'lock'",
+        );
+        signal(worker, "-CONT");
+        std::thread::sleep(Duration::from_millis(100));
+        cluster.kill();
+        cluster.start_again();
+        let mut admin = connect(&cluster);
+        call(&mut admin, "ROLLBACK PREPARED 'lock'");
+        wait_until(&mut admin, LONG, WORKER);
+        wait_until(&mut admin, LONG, "SELECT waiting = 0 FROM lead_audit.queue()");
+        assert_eq!(found(&cluster, &mut admin, &request), (1, 0), "{request}");
+    }
+    assert_intact(&mut connect(&cluster));
+}
