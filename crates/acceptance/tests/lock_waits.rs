@@ -95,8 +95,12 @@ fn what_was_written_before_a_crash() {
     let (cluster, mut admin) = cluster("1h");
     duplicate(&mut admin);
     wait_until(&mut admin, LONG, "SELECT queued = written AND queued = 1 FROM lead_audit.stats");
+    // A prepared transaction keeps its lock through the kill.
     let mut log = cluster.admin("waits");
-    call(&mut log, "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE");
+    call(
+        &mut log,
+        "BEGIN; LOCK TABLE lead_audit.entry IN ACCESS EXCLUSIVE MODE; PREPARE TRANSACTION 'lock'",
+    );
     duplicate(&mut admin);
     wait_until(
         &mut admin,
@@ -110,7 +114,7 @@ fn what_was_written_before_a_crash() {
         "SET synchronous_commit = on; UPDATE lead_audit.queue_position SET position = position + 1",
     );
     cluster.kill();
-    drop((admin, log)); // not before: that would give the log free
+    drop((admin, log));
     cluster.start_again();
     let mut admin = cluster.admin("waits");
     wait_until(&mut admin, LONG, WORKER);
@@ -119,6 +123,7 @@ fn what_was_written_before_a_crash() {
         LONG,
         "SELECT waiting = 0 FROM lead_audit.queue() WHERE database_name = 'waits'",
     );
+    call(&mut admin, "ROLLBACK PREPARED 'lock'");
     std::thread::sleep(Duration::from_millis(200)); // it sleeps
     duplicate(&mut admin);
     // The first and the last.
