@@ -3,7 +3,7 @@
 
 #[pgrx::pg_schema]
 mod tests {
-    use crate::pgrx_tests::trail::*;
+    use crate::pgrx_tests::helpers::*;
     use pgrx::prelude::*;
 
     /// Writes an entry of each kind, with and without context.

@@ -4,7 +4,7 @@
 
 #[pgrx::pg_schema]
 mod tests {
-    use crate::pgrx_tests::trail::*;
+    use crate::pgrx_tests::helpers::*;
     use pgrx::prelude::*;
 
     /// Creates six hundred entries in three checkpoints (of 300, 301 and 600 leaves), and ten

@@ -4,7 +4,7 @@
 
 #[pgrx::pg_schema]
 mod tests {
-    use crate::pgrx_tests::trail::*;
+    use crate::pgrx_tests::helpers::*;
     use pgrx::prelude::*;
 
     const CONTEXT: &str = "user_id, user_ip, user_agent, request_id";

@@ -1,5 +1,5 @@
 //! In-database tests, one file for each behaviour. Each test runs as superuser in a transaction
-//! that is rolled back, in a database with only the extension. `trail` contains the shared
+//! that is rolled back, in a database with only the extension. `helpers` contains the shared
 //! functions.
 
 mod capture;
@@ -7,6 +7,7 @@ mod changed_entries;
 mod changed_tree;
 mod context;
 mod ddl_guard;
+mod helpers;
 mod hostile_names;
 mod hostile_owners;
 mod install;
@@ -21,6 +22,5 @@ mod rollback;
 mod sealing;
 mod sql_statements;
 mod switches;
-mod trail;
 mod values;
 mod versions;

@@ -5,7 +5,7 @@
 
 #[pgrx::pg_schema]
 mod tests {
-    use crate::pgrx_tests::trail::*;
+    use crate::pgrx_tests::helpers::*;
     use pgrx::prelude::*;
 
     const WATCHED: &str = "SELECT relation, row_trigger_on, truncate_trigger_on, state FROM lead_audit.watched ORDER BY 1";

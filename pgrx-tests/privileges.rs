@@ -5,7 +5,7 @@
 
 #[pgrx::pg_schema]
 mod tests {
-    use crate::pgrx_tests::trail::*;
+    use crate::pgrx_tests::helpers::*;
     use pgrx::prelude::*;
 
     fn begin_with_clerk() {

@@ -1,16 +1,18 @@
 //! Appends entries to the tree, and publishes its checkpoints outside the database.
 //!
-//! `seal` takes the entries of finished transactions (`id_gaps` tracks the open ids), appends their
-//! leaf hashes to the tiles of one Merkle tree (`stored_tree`), and writes a checkpoint with its
-//! ids, root and note (`signer`). After the commit, never before it, `publish` and `notify` publish
-//! the note. Sealing depends on neither. Writers take no part in sealing and never wait for it.
+//! A round of sealing (`round`) takes the entries of finished transactions (`open_ids` tracks the
+//! ids that must wait) and appends their leaf hashes to the tiles of one Merkle tree
+//! (`stored_tree`). It then writes a checkpoint with its ids, root and note (`signer`). After the
+//! commit, never before it, `publish` writes the note to files (`checkpoint_file`) and to the
+//! server's log, and `notify` sends it. Sealing depends on neither. Writers take no part in sealing
+//! and never wait for it.
 
-mod id_gaps;
+mod checkpoint_file;
 mod inserted_ids;
 mod key_entry;
 mod notify;
+mod open_ids;
 mod proofs;
-mod publication;
 mod publish;
 mod round;
 mod seal_function;
@@ -18,9 +20,9 @@ mod signer;
 mod stored_tree;
 mod tree_guard;
 
-pub use id_gaps::{last_id_given_out, parse_ids};
 pub use inserted_ids::InsertedIds;
 pub use notify::{notify, queue_is_full};
+pub use open_ids::{last_id_given_out, parse_ids};
 pub use publish::{publish_by_itself, publish_committed};
 pub use round::copied_from;
 pub use seal_function::{before_prepare, tick};

@@ -4,16 +4,16 @@
 
 mod baseline;
 mod catalog;
+mod check_watched;
 mod command_effects;
 mod command_text;
-mod ddl;
+mod ddl_guard;
 mod leads;
 mod nested_writes;
-mod reconcile;
 mod registry;
 mod trigger_ddl;
 
+pub use check_watched::{INTERVAL as CHECK_INTERVAL, relation_changed, tick as check};
 pub use command_text::CommandScope;
 pub use nested_writes::{copy_begins, statement_ends, subtransaction_aborts, transaction_ends};
-pub use reconcile::{INTERVAL as CHECK_INTERVAL, relation_changed, tick as check};
 pub use trigger_ddl::{call_begins, call_ends, concerns_call, restricts_calls};

@@ -1,9 +1,25 @@
-//! Turns records into entries, in the worker. `writer` makes the entries. For an error before
-//! PostgreSQL knew the table (in parsing, in binding a parameter), `resolve` finds the table from
-//! the statement's text.
+//! Turns records into entries, in the worker. `drain` takes records from the queue and writes their
+//! entries, which `failed_entry` makes. For an error before PostgreSQL knew the table (in parsing,
+//! in binding a parameter), `resolve` finds the table from the statement's text. `quarantine` keeps
+//! a record from ending one worker after the other.
 
+mod drain;
+mod failed_entry;
 mod lock_budget;
+mod quarantine;
 mod resolve;
-mod writer;
 
-pub use writer::{drain, load_names};
+use crate::failures::session::note_name;
+use pgrx::Spi;
+
+pub use drain::drain;
+
+/// Adds the names of the watched tables to the name filter.
+pub fn load_names() {
+    let query = "SELECT DISTINCT table_name FROM lead_audit.watched_relation";
+    let names = Spi::connect(|client| {
+        let rows = client.select(query, None, &[])?;
+        rows.map(|row| row.get::<String>(1)).collect::<Result<Vec<_>, _>>()
+    });
+    names.into_iter().flatten().flatten().for_each(|name| note_name(&name));
+}

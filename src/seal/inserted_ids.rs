@@ -4,7 +4,7 @@
 //! writer that gets the id. So each sealing looks for entries above all ids that were given out,
 //! and records their ids. A writer that meets such an entry records it too (`entries`).
 
-use super::id_gaps::last_id_given_out;
+use super::open_ids::last_id_given_out;
 use super::stored_tree::{TreeRow, objects_are_current};
 use crate::pg::{ServerError, SpiPlan};
 use pgrx::{IntoDatum, pg_sys};

@@ -5,7 +5,7 @@
 //! signature. The old key signs this checkpoint too, if it is still available. A verifier that has
 //! only the old key thus learns the new key from the log itself.
 
-use super::id_gaps;
+use super::open_ids;
 use super::signer::{Signer, previous_key};
 use super::stored_tree::Identity;
 use super::stored_tree::StoredCheckpoint;
@@ -107,5 +107,6 @@ pub fn has_arrived(
         &[pg_sys::INT8OID],
     );
     let last_id = newest.map_or(i64::MIN, |newest| newest.last_id);
-    id_gaps::are_complete(snapshot, tree) && plan.read(snapshot, &[last_id.into_datum()]).len() == 1
+    open_ids::are_complete(snapshot, tree)
+        && plan.read(snapshot, &[last_id.into_datum()]).len() == 1
 }

@@ -4,7 +4,7 @@
 //! A session publishes at once, in the callback of the commit. The worker publishes when the
 //! transaction is over, so a slow directory holds no lock and no other sealing waits for it.
 
-use super::publication::{Publication, Published};
+use super::checkpoint_file::{CheckpointFile, Published};
 use super::stored_tree::StoredCheckpoint;
 use crate::pg::{SpiPlan, current_subtransaction};
 use crate::settings;
@@ -34,7 +34,7 @@ pub enum PublishMode {
 }
 
 struct Waiting {
-    publication: Publication,
+    publication: CheckpointFile,
     mode: PublishMode,
     subtransaction: pg_sys::SubTransactionId,
 }
@@ -49,7 +49,7 @@ thread_local! {
 }
 
 /// Publishes the checkpoint if and when the current transaction commits.
-pub fn publish_later(publication: Publication, mode: PublishMode) {
+pub fn publish_later(publication: CheckpointFile, mode: PublishMode) {
     let subtransaction = current_subtransaction();
     WAITING.with_borrow_mut(|waiting| waiting.push(Waiting { publication, mode, subtransaction }));
 }
@@ -181,13 +181,13 @@ pub fn publish_missing(snapshot: pg_sys::Snapshot, newest: Option<&StoredCheckpo
         "SELECT c.tree_size, c.note FROM lead_audit.checkpoint c WHERE c.tree_size < $1 ORDER BY c.tree_size DESC LIMIT 1",
         &[pg_sys::INT8OID],
     );
-    let is_missing = |publication: &Publication| match publication.look_in(&directory) {
+    let is_missing = |publication: &CheckpointFile| match publication.look_in(&directory) {
         Ok(Published::Yes) => false,
         Ok(Published::No) => true,
         // Writing the file reports the error.
         Ok(Published::Another) | Err(_) => true,
     };
-    let mut candidate = Publication { size: newest.size, note: newest.note.clone() };
+    let mut candidate = CheckpointFile { size: newest.size, note: newest.note.clone() };
     if !is_missing(&candidate) {
         note_published_to(&directory, newest.size);
         return true;
@@ -197,7 +197,7 @@ pub fn publish_missing(snapshot: pg_sys::Snapshot, newest: Option<&StoredCheckpo
         pgrx::check_for_interrupts!();
         let rows = older.read(snapshot, &[(candidate.size as i64).into_datum()]);
         let (Some(size), Some(note)) = (rows.get::<i64>(0, 0), rows.get(0, 1)) else { break };
-        candidate = Publication { size: size as u64, note };
+        candidate = CheckpointFile { size: size as u64, note };
         if !is_missing(&candidate) {
             break;
         }
@@ -211,7 +211,7 @@ pub fn publish_missing(snapshot: pg_sys::Snapshot, newest: Option<&StoredCheckpo
         missing.read(snapshot, &[(oldest_missing as i64).into_datum(), CATCH_UP.into_datum()]);
     for row in 0..rows.len() {
         if let (Some(size), Some(note)) = (rows.get::<i64>(row, 0), rows.get(row, 1)) {
-            publish_later(Publication { size: size as u64, note }, PublishMode::FileOnly);
+            publish_later(CheckpointFile { size: size as u64, note }, PublishMode::FileOnly);
         }
     }
     (rows.len() as i64) < CATCH_UP

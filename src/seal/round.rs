@@ -5,10 +5,10 @@
 //! memory holds the hashes and ranges of one checkpoint. No memory is kept between rounds, so a
 //! crash or a rollback leaves the state of the last commit.
 
-use super::id_gaps::{self, IdGap, last_id_given_out};
+use super::checkpoint_file::CheckpointFile;
 use super::inserted_ids::InsertedIds;
 use super::key_entry::{KeyEntry, has_arrived};
-use super::publication::Publication;
+use super::open_ids::{self, OpenIds, last_id_given_out};
 use super::publish::{self, PublishMode};
 use super::signer::Signer;
 use super::stored_tree::StoredCheckpoint;
@@ -64,7 +64,7 @@ pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
         // A round with a key change has no limit: the KEY entry is sealed first, and the round then
         // looks at all ids up to it.
         let limit = limit.filter(|_| change.is_none());
-        // Read the highest id before the snapshot: see `id_gaps`.
+        // Read the highest id before the snapshot: see `open_ids`.
         let last_id = last_id_given_out()?;
         let snapshot = NewestSnapshot::take();
         let mut tree = TreeRow::load(snapshot.as_ptr())?;
@@ -175,7 +175,7 @@ impl Round<'_> {
         if from_elsewhere && !has_arrived(self.snap(), &self.tree, self.newest.as_ref()) {
             return Ok(Done { tree_size: self.sealed, more: false });
         }
-        let late = id_gaps::due(self.snap(), &self.tree, &in_progress);
+        let late = open_ids::due(self.snap(), &self.tree, &in_progress);
         if late.is_empty() && to <= from && !from_elsewhere {
             return Ok(Done { tree_size: self.sealed, more: false });
         }
@@ -192,7 +192,7 @@ impl Round<'_> {
             own_id = Some(id);
         }
         for first_id in late {
-            let Some(gap) = IdGap::load(self.snap(), first_id)? else { continue };
+            let Some(gap) = OpenIds::load(self.snap(), first_id)? else { continue };
             let mut missing = IdRanges::default();
             for range in gap.ids.ranges() {
                 self.take(&mut entries, *range, &mut missing)?;
@@ -213,7 +213,7 @@ impl Round<'_> {
         self.write_checkpoint(None)?;
 
         self.tree.waits_for.retain(|xid| in_progress.binary_search(xid).is_ok());
-        let opened = id_gaps::open(self.snap(), &missing, &in_progress);
+        let opened = open_ids::open(self.snap(), &missing, &in_progress);
         if opened > 0 {
             self.tree.open_gaps += opened;
             self.tree.waits_for = in_progress;
@@ -326,7 +326,7 @@ impl Round<'_> {
             StoredCheckpoint::store(snapshot, log_id, before, &ids, size, &root, &note);
         });
         publish::publish_later(
-            Publication { size, note },
+            CheckpointFile { size, note },
             if self.is_caught_up { PublishMode::New } else { PublishMode::NewWithoutFile },
         );
         self.sealed = size;

@@ -1,6 +1,6 @@
 //! Writes the baseline: a SNAPSHOT entry for each row that exists when watching begins.
 
-use super::ddl::with_guard_on;
+use super::ddl_guard::with_guard_on;
 use crate::actor;
 use crate::capture::{RowEvent, RowOperation, record_row};
 use crate::entries;

@@ -7,7 +7,7 @@
 //! the table's owner, in a read-only security-restricted operation. In the worker it is refused.
 //! Event triggers run with the rights of the role that started the command.
 
-use super::ddl::{self, Suspended};
+use super::ddl_guard::{self, Suspended};
 use crate::actor;
 use crate::pg::{OpenRelation, ServerError, catalog_column};
 use pgrx::{PgSqlErrorCode, Spi, pg_extern, pg_sys};
@@ -65,8 +65,8 @@ fn run_trigger_ddl(relation: pg_sys::Oid, command: &str) {
     };
     let _restore =
         Restore(STATE.replace(State::Restricted(For { role: actor::acting_role(), owner })));
-    if let Err(error) = ddl::while_guarding(|| Spi::run(command)) {
-        ddl::failed(&error);
+    if let Err(error) = ddl_guard::while_guarding(|| Spi::run(command)) {
+        ddl_guard::failed(&error);
     }
 }
 
@@ -143,7 +143,7 @@ pub fn call_begins(function: pg_sys::Oid) {
             context,
             is_read_only,
             settings,
-            guard: ddl::suspend(),
+            guard: ddl_guard::suspend(),
         }));
     }
 }
@@ -154,7 +154,7 @@ pub fn call_ends(function: pg_sys::Oid, failed: bool) {
     if call.function != function {
         return;
     }
-    ddl::resume(call.guard);
+    ddl_guard::resume(call.guard);
     STATE.set(State::Restricted(call.within));
     if !failed {
         // SAFETY: restores the values saved at the beginning of the call.

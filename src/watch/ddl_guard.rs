@@ -10,8 +10,7 @@ use crate::pg::{ServerError, Text, as_user, extension_owner};
 use crate::version::internal_schema;
 use ledger::canonical::write_string;
 use pgrx::datum::DatumWithOid;
-use pgrx::iter::TableIterator;
-use pgrx::{PgSqlErrorCode, Spi, Uuid, name, pg_extern, pg_sys};
+use pgrx::{PgSqlErrorCode, Spi, Uuid, pg_extern, pg_sys};
 use std::cell::Cell;
 use std::ffi::{CStr, CString};
 
@@ -206,38 +205,6 @@ unsafe fn before_command(statement: *mut pg_sys::Node) -> pgrx::spi::Result<()> 
     actor::acting_for(invoker, || as_user(owner, || Spi::run_with_args(&query, &arguments)))
 }
 
-/// `lead_audit.check_watched()`.
-#[pg_extern(sql = false)]
-fn check_watched() -> TableIterator<'static, (name!(relation, String), name!(fault, String))> {
-    TableIterator::new(mend())
-}
-
-/// Finds deviations from the state that the guard maintains, and repairs or records them. Returns
-/// each table and its fault.
-pub fn mend() -> Vec<(String, String)> {
-    // The repair of triggers writes its own entries.
-    let Some(_guarding) = Guarding::begin(Effects::default()) else { return Vec::new() };
-    let Some(owner) = extension_owner() else { return Vec::new() };
-    // SAFETY: reads a variable of the session.
-    let invoker = unsafe { pg_sys::GetUserId() };
-    let found = actor::acting_for(invoker, || {
-        as_user(owner, || {
-            Spi::connect_mut(|client| {
-                let query = format!(
-                    "SELECT m.relation, m.fault FROM {}.mend_watched() m",
-                    internal_schema()
-                );
-                let rows = client.update(&query, None, &[])?;
-                rows.map(|row| {
-                    Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or_default()))
-                })
-                .collect::<pgrx::spi::Result<_>>()
-            })
-        })
-    });
-    found.unwrap_or_else(|error: pgrx::spi::SpiError| failed(&error))
-}
-
 /// `lead_audit_internal.command_effects()`: the effects of the command that the guard is checking.
 #[pg_extern(sql = false)]
 fn command_effects() -> Vec<&'static str> {
@@ -280,10 +247,11 @@ thread_local! {
 }
 
 /// Keeps the guard from checking the triggers that it creates and drops itself.
-struct Guarding;
+pub struct Guarding;
 
 impl Guarding {
-    fn begin(effects: Effects) -> Option<Self> {
+    /// Returns `None` within the guard's own work.
+    pub fn begin(effects: Effects) -> Option<Self> {
         if GUARDING.get().is_some() {
             return None;
         }

@@ -1,6 +1,5 @@
-//! Functions to run SQL and read the trail. A query returns lines of text, one for each row, so
-//! that a test compares whole rows. The checksum is computed a second time here, in SQL and from
-//! docs/FORMAT.md alone.
+//! Functions that run SQL and read the log. A query returns one line of text for each row, so that
+//! a test compares whole rows. `assert_intact` checks the entries with the independent verifier.
 
 use pgrx::prelude::*;
 use std::cell::RefCell;

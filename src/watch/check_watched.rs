@@ -1,9 +1,14 @@
 //! Compares the watched tables with the catalog, soon after any relation changed and every minute.
 //! The worker runs it, to find changes that bypassed the DDL guard.
 
-use super::ddl::{failed, mend};
+use super::command_effects::Effects;
+use super::ddl_guard::{Guarding, failed};
+use crate::actor;
 use crate::entries::relation_of_schema;
-use pgrx::{Spi, pg_sys};
+use crate::pg::{as_user, extension_owner};
+use crate::version::internal_schema;
+use pgrx::iter::TableIterator;
+use pgrx::{Spi, name, pg_extern, pg_sys};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -54,7 +59,7 @@ pub fn tick() {
     if let Err(error) = Spi::run(&format!("SET LOCAL lock_timeout = {patience}")) {
         failed(&error);
     }
-    let found = mend();
+    let found = repair();
     let is_locked = found.iter().any(|(_, fault)| fault == LOCKED);
     found.into_iter().for_each(say);
     LAST.set(Some(Instant::now()));
@@ -68,6 +73,38 @@ pub fn tick() {
     }
     LOCKED_TURNS.set(0);
     done.succeeded();
+}
+
+/// `lead_audit.check_watched()`.
+#[pg_extern(sql = false)]
+fn check_watched() -> TableIterator<'static, (name!(relation, String), name!(fault, String))> {
+    TableIterator::new(repair())
+}
+
+/// Finds deviations from the state that the guard maintains, and repairs or records them. Returns
+/// each table and its fault.
+fn repair() -> Vec<(String, String)> {
+    // The repair of triggers writes its own entries.
+    let Some(_guarding) = Guarding::begin(Effects::default()) else { return Vec::new() };
+    let Some(owner) = extension_owner() else { return Vec::new() };
+    // SAFETY: reads a variable of the session.
+    let invoker = unsafe { pg_sys::GetUserId() };
+    let found = actor::acting_for(invoker, || {
+        as_user(owner, || {
+            Spi::connect_mut(|client| {
+                let query = format!(
+                    "SELECT m.relation, m.fault FROM {}.mend_watched() m",
+                    internal_schema()
+                );
+                let rows = client.update(&query, None, &[])?;
+                rows.map(|row| {
+                    Ok((row.get(1)?.unwrap_or_default(), row.get(2)?.unwrap_or_default()))
+                })
+                .collect::<pgrx::spi::Result<_>>()
+            })
+        })
+    });
+    found.unwrap_or_else(|error: pgrx::spi::SpiError| failed(&error))
 }
 
 fn say((relation, fault): (String, String)) {

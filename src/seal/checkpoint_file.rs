@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// A checkpoint that is committed before it is published.
 #[derive(Debug, Clone)]
-pub struct Publication {
+pub struct CheckpointFile {
     /// Number of leaves in the tree.
     pub size: u64,
     /// The text of the signed note.
@@ -32,7 +32,7 @@ pub enum Published {
     Another,
 }
 
-impl Publication {
+impl CheckpointFile {
     /// Returns the path of the file: `DIRECTORY/ORIGIN/SIZE`, the size with zeros in front to 20
     /// digits.
     fn file(&self, directory: &str) -> io::Result<PathBuf> {
@@ -111,11 +111,11 @@ impl Publication {
 mod tests {
     use super::*;
 
-    fn publication(size: u64, root: u8) -> Publication {
+    fn publication(size: u64, root: u8) -> CheckpointFile {
         let note = Checkpoint::new("../example.org/log é", size, [root; 32])
             .expect("a checkpoint")
             .to_string();
-        Publication { size, note }
+        CheckpointFile { size, note }
     }
 
     #[test]

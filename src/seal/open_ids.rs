@@ -51,8 +51,8 @@ pub fn last_id_given_out() -> Result<i64, ServerError> {
 /// Maximum number of ranges in one row, so that a row stays small.
 const RANGES: usize = 4096;
 
-/// One row of `lead_audit.open_gap`.
-pub struct IdGap {
+/// One row of `lead_audit.open_gap`: open ids and the transactions that may own them.
+pub struct OpenIds {
     first_id: i64,
     /// The open ids.
     pub ids: IdRanges,
@@ -82,7 +82,7 @@ pub fn due(snapshot: pg_sys::Snapshot, tree: &TreeRow, in_progress: &[u64]) -> V
     (0..rows.len()).filter_map(|row| rows.get(row, 0)).collect()
 }
 
-impl IdGap {
+impl OpenIds {
     /// Reads one gap.
     pub fn load(snapshot: pg_sys::Snapshot, first_id: i64) -> Result<Option<Self>, ServerError> {
         let plan = SpiPlan::prepare(
@@ -95,7 +95,7 @@ impl IdGap {
             return Ok(None);
         };
         let in_progress = in_progress.into_iter().map(|xid| xid as u64).collect();
-        Ok(Some(IdGap { first_id, ids: parse_ids(&ids)?, in_progress }))
+        Ok(Some(OpenIds { first_id, ids: parse_ids(&ids)?, in_progress }))
     }
 
     /// Narrows the row to the ids that may still get an entry. `missing` are the ids that still

@@ -1,6 +1,4 @@
-//! Makes entries of records, many in one transaction. The same transaction stores the number of the
-//! last record, so that no record is written twice if the worker dies before it removes them from
-//! the queue.
+//! Makes the entry of a record: its table, row, key, details and actor.
 
 use super::lock_budget::LockBudget;
 use super::resolve::resolve;
@@ -8,207 +6,22 @@ use crate::actor::Actor;
 use crate::capture::{ForeignCode, RowEvent, RowOperation, RowTexts, row_texts};
 use crate::entries::{self, InvalidBytes, NewEntry, Outcome};
 use crate::failures::queue::record::{Count, RawRow, Record, Table};
-use crate::failures::queue::{self, LogLine};
-use crate::failures::session::{fingerprint, from_hex, note_name, watched};
+use crate::failures::session::{fingerprint, from_hex, watched};
 use crate::history::{key_of, key_types};
-use crate::pg::{
-    NextTurn, RowMemory, ServerError, Text, current_database, in_extension_transaction,
-    in_subtransaction, role_name,
-};
+use crate::pg::{RowMemory, ServerError, Text, in_subtransaction, role_name};
 use ledger::canonical::write_string;
-use pgrx::datum::DatumWithOid;
-use pgrx::{PgSqlErrorCode, Spi, pg_sys};
-use std::cell::Cell;
+use pgrx::pg_sys;
 use std::collections::HashMap;
-use std::time::Duration;
-
-/// Most records of one transaction, and most bytes of them.
-const BATCH: usize = 4000;
-const BATCH_BYTES: usize = 4 << 20;
-
-/// The pause after a turn, for each record beyond the first, and the longest pause. Each commit
-/// waits for the disk and delays commits of the application. A single failure is written at once,
-/// and so is the next.
-const REST_FOR_EACH: Duration = Duration::from_millis(10);
-const LONGEST_REST: Duration = Duration::from_millis(100);
-
-/// After this many records the worker sleeps a moment, so that sessions whose commits have reached
-/// the disk find a free processor. A worker with a backlog does not sleep.
-const YIELD_EVERY: usize = 50;
-const YIELD_MICROSECONDS: core::ffi::c_long = 1_000;
-
-thread_local! {
-    /// Whether this worker has checked what its predecessor wrote, and what it died of.
-    static CAUGHT_UP: Cell<bool> = const { Cell::new(false) };
-    /// Records up to this number are written one by one, because a worker died while it wrote some
-    /// of them together.
-    static ALONE_THROUGH: Cell<u64> = const { Cell::new(0) };
-}
-
-/// A record with its number in the queue.
-struct Numbered {
-    number: u64,
-    record: Record,
-}
-
-/// One turn of the worker's task: writes the queued records.
-pub fn drain() -> Result<NextTurn, ServerError> {
-    let database = current_database();
-    if queue::is_empty_for(database) {
-        return Ok(NextTurn::AtInterval);
-    }
-    let Some(progress) = queue::progress_of(database) else { return Ok(NextTurn::AtInterval) };
-    if !CAUGHT_UP.get() {
-        let written =
-            in_extension_transaction(c"looking for the last failed operation written", position)?;
-        let Some(written) = written else { return Ok(NextTurn::AtInterval) };
-        queue::discard_through(database, written);
-        quarantine(progress, written);
-        CAUGHT_UP.set(true);
-    }
-    let queued = queue::peek(database, BATCH, BATCH_BYTES);
-    // All of them were already written. Sessions do not wake a worker that has seen records, so it
-    // has to look again.
-    let Some(&(last, _)) = queued.last() else { return Ok(NextTurn::AtOnce) };
-    let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
-    let (read, unreadable) = read(&queued);
-    let result = write_batch(&read, progress);
-    // The worker has survived, whatever the result.
-    progress.set(0, 0);
-    match result? {
-        Batch::Dropped => return Ok(NextTurn::AtInterval),
-        Batch::Written(written) => {
-            queue::pop(database, last, unreadable, read.len() as u64 - written);
-        }
-        Batch::OneByOne => {
-            for (number, bytes) in &queued {
-                let Some(one) = read.iter().find(|one| one.number == *number) else {
-                    queue::pop(database, *number, 1, 0);
-                    continue;
-                };
-                progress.set(*number, 0);
-                let result = in_extension_transaction(c"writing a failed operation", || {
-                    write_all(std::slice::from_ref(one), None)
-                });
-                progress.set(0, 0);
-                match result {
-                    Ok(None) => return Ok(NextTurn::AtInterval),
-                    Ok(Some(written)) => queue::pop(database, *number, 0, 1 - written),
-                    Err(error) if is_passing(&error) => return Err(error),
-                    Err(error) => {
-                        LogLine::new(bytes, &format!("it cannot be written: {error}"))
-                            .iter()
-                            .for_each(LogLine::write);
-                        queue::pop(database, *number, 1, 0);
-                    }
-                }
-            }
-        }
-    }
-    if queued.len() == BATCH || bytes >= BATCH_BYTES {
-        return Ok(NextTurn::AtOnce);
-    }
-    Ok(NextTurn::After((REST_FOR_EACH * (queued.len() as u32 - 1)).min(LONGEST_REST)))
-}
-
-/// If the last worker may have died of a record, writes that record to the server's log, since the
-/// next worker would die of it too. If it died in a batch, each record of the batch is written
-/// alone.
-fn quarantine(progress: &queue::Progress, written: u64) {
-    let (processing, writing) = progress.get();
-    if processing > written {
-        let database = current_database();
-        let queued = queue::peek(database, usize::MAX, usize::MAX);
-        if let Some((_, bytes)) = queued.iter().find(|(number, _)| *number == processing) {
-            LogLine::new(bytes, "the worker died while it made an entry of it")
-                .iter()
-                .for_each(LogLine::write);
-        }
-        queue::quarantine(database, processing);
-    }
-    ALONE_THROUGH.set(writing);
-    progress.set(0, 0);
-}
-
-/// Parses the records. Unreadable records go to the server's log, and their number is returned.
-/// Only this library writes to the queue, but memory can be damaged.
-fn read(queued: &[(u64, Vec<u8>)]) -> (Vec<Numbered>, u64) {
-    let (mut read, mut unreadable) = (Vec::with_capacity(queued.len()), 0);
-    for (number, bytes) in queued {
-        match serde_json::from_slice(bytes) {
-            Ok(record) => read.push(Numbered { number: *number, record }),
-            Err(_) => {
-                LogLine::new(bytes, "it cannot be read").iter().for_each(LogLine::write);
-                unreadable += 1;
-            }
-        }
-    }
-    (read, unreadable)
-}
-
-enum Batch {
-    /// The extension was dropped. The worker's loop handles the queued records.
-    Dropped,
-    /// The number of entries written.
-    Written(u64),
-    /// The records must be written one by one.
-    OneByOne,
-}
-
-/// Writes records together. A record that cannot be written must not prevent the others.
-fn write_batch(records: &[Numbered], progress: &queue::Progress) -> Result<Batch, ServerError> {
-    if records.first().is_some_and(|first| first.number <= ALONE_THROUGH.get()) {
-        return Ok(Batch::OneByOne);
-    }
-    match in_extension_transaction(c"writing failed operations", || {
-        write_all(records, Some(progress))
-    }) {
-        Ok(None) => Ok(Batch::Dropped),
-        Ok(Some(written)) => Ok(Batch::Written(written)),
-        Err(error) if is_passing(&error) => Err(error),
-        Err(_) => Ok(Batch::OneByOne),
-    }
-}
 
 /// Whether the same work may succeed a little later: after a full disk, a lock or a cancel.
-fn is_passing(error: &ServerError) -> bool {
+pub fn is_passing(error: &ServerError) -> bool {
     let code = crate::pg::sqlstate_text(error.code);
     ["40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
 }
 
-/// Makes the entries and returns their number. A record that turns out to concern no watched table
-/// makes none. Notes the current record in `progress`, if given.
-fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
-    let last = records.last().map_or(0, |record| record.number);
-    let mut batch = Gathering::new();
-    let mut gather_all = |isolation| {
-        let mut written = 0;
-        for some in records.chunks(YIELD_EVERY) {
-            for one in some {
-                progress.iter().for_each(|progress| progress.set(one.number, last));
-                written += u64::from(batch.gather(&one.record, isolation));
-            }
-            progress.iter().for_each(|progress| progress.set(0, last));
-            entries::flush();
-            if records.len() > YIELD_EVERY && records.len() < BATCH / 2 {
-                // SAFETY: sleeps.
-                unsafe { pg_sys::pg_usleep(YIELD_MICROSECONDS) };
-            }
-        }
-        written
-    };
-    // A subtransaction for each step that can fail costs time, and errors are very rare.
-    let written = in_subtransaction(|| gather_all(ErrorIsolation::Together))
-        .unwrap_or_else(|_| gather_all(ErrorIsolation::Each));
-    if last > 0 {
-        set_position(last);
-    }
-    written
-}
-
 /// What is undone after an error in making an entry.
 #[derive(Clone, Copy)]
-enum ErrorIsolation {
+pub enum ErrorIsolation {
     /// The whole batch: the error is raised.
     Together,
     /// Only the failing step. The entry is written without its result.
@@ -225,7 +38,7 @@ impl ErrorIsolation {
 }
 
 /// State that the records of a batch share.
-struct Gathering {
+pub struct Gathering {
     roles: HashMap<u32, Option<Text>>,
     lock_budget: LockBudget,
     memory: RowMemory,
@@ -233,7 +46,7 @@ struct Gathering {
 }
 
 impl Gathering {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Gathering {
             roles: HashMap::new(),
             lock_budget: LockBudget::new(),
@@ -244,7 +57,7 @@ impl Gathering {
 
     /// Makes an entry of a record, which `entries::flush` writes. Returns false if the record makes
     /// none.
-    fn gather(&mut self, record: &Record, isolation: ErrorIsolation) -> bool {
+    pub fn gather(&mut self, record: &Record, isolation: ErrorIsolation) -> bool {
         if record.outcome == Outcome::Unwritten && was_rolled_back(record.txid) {
             return false;
         }
@@ -527,46 +340,6 @@ fn write_counts(out: &mut Vec<u8>, counts: &[Count]) {
         out.push(b'}');
     }
     out.push(b']');
-}
-
-// ---- how far the queue is written ---------------------------------------------------------------
-
-fn int8(value: i64) -> DatumWithOid<'static> {
-    // SAFETY: the value is a bigint, as the oid says.
-    unsafe { DatumWithOid::new(value, pg_sys::INT8OID) }
-}
-
-/// The number of this queue's last record that was written in this database.
-fn position() -> u64 {
-    let query = "SELECT position FROM lead_audit.queue_position WHERE queue = $1";
-    let found = Spi::get_one_with_args::<i64>(query, &[int8(queue::queue_number())]);
-    found.ok().flatten().and_then(|position| u64::try_from(position).ok()).unwrap_or(0)
-}
-
-fn set_position(last: u64) {
-    let command = "WITH others AS (DELETE FROM lead_audit.queue_position WHERE queue <> $1)
-        INSERT INTO lead_audit.queue_position (queue, position) VALUES ($1, $2)
-        ON CONFLICT (queue) DO UPDATE SET position = excluded.position";
-    if let Err(error) =
-        Spi::run_with_args(command, &[int8(queue::queue_number()), int8(last as i64)])
-    {
-        ServerError {
-            code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-            message: error.to_string(),
-            detail: None,
-        }
-        .raise(None);
-    }
-}
-
-/// Adds the names of the watched tables to the name filter.
-pub fn load_names() {
-    let query = "SELECT DISTINCT table_name FROM lead_audit.watched_relation";
-    let names = Spi::connect(|client| {
-        let rows = client.select(query, None, &[])?;
-        rows.map(|row| row.get::<String>(1)).collect::<Result<Vec<_>, _>>()
-    });
-    names.into_iter().flatten().flatten().for_each(|name| note_name(&name));
 }
 
 #[cfg(test)]

@@ -1,0 +1,202 @@
+//! Takes records from the queue and writes their entries, many in one transaction. The same
+//! transaction stores the number of the last record, so that no record is written twice if the
+//! worker dies before it removes them from the queue.
+
+use super::failed_entry::{ErrorIsolation, Gathering, is_passing};
+use super::quarantine::{is_written_alone, quarantine};
+use crate::entries;
+use crate::failures::queue::record::Record;
+use crate::failures::queue::{self, LogLine};
+use crate::pg::{
+    NextTurn, ServerError, current_database, in_extension_transaction, in_subtransaction,
+};
+use pgrx::datum::DatumWithOid;
+use pgrx::{PgSqlErrorCode, Spi, pg_sys};
+use std::cell::Cell;
+use std::time::Duration;
+
+/// Most records of one transaction, and most bytes of them.
+const BATCH: usize = 4000;
+const BATCH_BYTES: usize = 4 << 20;
+
+/// The pause after a turn, for each record beyond the first, and the longest pause. Each commit
+/// waits for the disk and delays commits of the application. A single failure is written at once,
+/// and so is the next.
+const REST_FOR_EACH: Duration = Duration::from_millis(10);
+const LONGEST_REST: Duration = Duration::from_millis(100);
+
+/// After this many records the worker sleeps a moment, so that sessions whose commits have reached
+/// the disk find a free processor. A worker with a backlog does not sleep.
+const YIELD_EVERY: usize = 50;
+const YIELD_MICROSECONDS: core::ffi::c_long = 1_000;
+
+thread_local! {
+    /// Whether this worker has checked what its predecessor wrote, and what it died of.
+    static CAUGHT_UP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A record with its number in the queue.
+struct Numbered {
+    number: u64,
+    record: Record,
+}
+
+/// One turn of the worker's task: writes the queued records.
+pub fn drain() -> Result<NextTurn, ServerError> {
+    let database = current_database();
+    if queue::is_empty_for(database) {
+        return Ok(NextTurn::AtInterval);
+    }
+    let Some(progress) = queue::progress_of(database) else { return Ok(NextTurn::AtInterval) };
+    if !CAUGHT_UP.get() {
+        let written =
+            in_extension_transaction(c"looking for the last failed operation written", position)?;
+        let Some(written) = written else { return Ok(NextTurn::AtInterval) };
+        queue::discard_through(database, written);
+        quarantine(progress, written);
+        CAUGHT_UP.set(true);
+    }
+    let queued = queue::peek(database, BATCH, BATCH_BYTES);
+    // All of them were already written. Sessions do not wake a worker that has seen records, so it
+    // has to look again.
+    let Some(&(last, _)) = queued.last() else { return Ok(NextTurn::AtOnce) };
+    let bytes: usize = queued.iter().map(|(_, bytes)| bytes.len()).sum();
+    let (read, unreadable) = read(&queued);
+    let result = write_batch(&read, progress);
+    // The worker has survived, whatever the result.
+    progress.set(0, 0);
+    match result? {
+        Batch::Dropped => return Ok(NextTurn::AtInterval),
+        Batch::Written(written) => {
+            queue::pop(database, last, unreadable, read.len() as u64 - written);
+        }
+        Batch::OneByOne => {
+            for (number, bytes) in &queued {
+                let Some(one) = read.iter().find(|one| one.number == *number) else {
+                    queue::pop(database, *number, 1, 0);
+                    continue;
+                };
+                progress.set(*number, 0);
+                let result = in_extension_transaction(c"writing a failed operation", || {
+                    write_all(std::slice::from_ref(one), None)
+                });
+                progress.set(0, 0);
+                match result {
+                    Ok(None) => return Ok(NextTurn::AtInterval),
+                    Ok(Some(written)) => queue::pop(database, *number, 0, 1 - written),
+                    Err(error) if is_passing(&error) => return Err(error),
+                    Err(error) => {
+                        LogLine::new(bytes, &format!("it cannot be written: {error}"))
+                            .iter()
+                            .for_each(LogLine::write);
+                        queue::pop(database, *number, 1, 0);
+                    }
+                }
+            }
+        }
+    }
+    if queued.len() == BATCH || bytes >= BATCH_BYTES {
+        return Ok(NextTurn::AtOnce);
+    }
+    Ok(NextTurn::After((REST_FOR_EACH * (queued.len() as u32 - 1)).min(LONGEST_REST)))
+}
+
+/// Parses the records. Unreadable records go to the server's log, and their number is returned.
+/// Only this library writes to the queue, but memory can be damaged.
+fn read(queued: &[(u64, Vec<u8>)]) -> (Vec<Numbered>, u64) {
+    let (mut read, mut unreadable) = (Vec::with_capacity(queued.len()), 0);
+    for (number, bytes) in queued {
+        match serde_json::from_slice(bytes) {
+            Ok(record) => read.push(Numbered { number: *number, record }),
+            Err(_) => {
+                LogLine::new(bytes, "it cannot be read").iter().for_each(LogLine::write);
+                unreadable += 1;
+            }
+        }
+    }
+    (read, unreadable)
+}
+
+enum Batch {
+    /// The extension was dropped. The worker's loop handles the queued records.
+    Dropped,
+    /// The number of entries written.
+    Written(u64),
+    /// The records must be written one by one.
+    OneByOne,
+}
+
+/// Writes records together. A record that cannot be written must not prevent the others.
+fn write_batch(records: &[Numbered], progress: &queue::Progress) -> Result<Batch, ServerError> {
+    if records.first().is_some_and(|first| is_written_alone(first.number)) {
+        return Ok(Batch::OneByOne);
+    }
+    match in_extension_transaction(c"writing failed operations", || {
+        write_all(records, Some(progress))
+    }) {
+        Ok(None) => Ok(Batch::Dropped),
+        Ok(Some(written)) => Ok(Batch::Written(written)),
+        Err(error) if is_passing(&error) => Err(error),
+        Err(_) => Ok(Batch::OneByOne),
+    }
+}
+
+/// Makes the entries and returns their number. A record that turns out to concern no watched table
+/// makes none. Notes the current record in `progress`, if given.
+fn write_all(records: &[Numbered], progress: Option<&queue::Progress>) -> u64 {
+    let last = records.last().map_or(0, |record| record.number);
+    let mut batch = Gathering::new();
+    let mut gather_all = |isolation| {
+        let mut written = 0;
+        for some in records.chunks(YIELD_EVERY) {
+            for one in some {
+                progress.iter().for_each(|progress| progress.set(one.number, last));
+                written += u64::from(batch.gather(&one.record, isolation));
+            }
+            progress.iter().for_each(|progress| progress.set(0, last));
+            entries::flush();
+            if records.len() > YIELD_EVERY && records.len() < BATCH / 2 {
+                // SAFETY: sleeps.
+                unsafe { pg_sys::pg_usleep(YIELD_MICROSECONDS) };
+            }
+        }
+        written
+    };
+    // A subtransaction for each step that can fail costs time, and errors are very rare.
+    let written = in_subtransaction(|| gather_all(ErrorIsolation::Together))
+        .unwrap_or_else(|_| gather_all(ErrorIsolation::Each));
+    if last > 0 {
+        set_position(last);
+    }
+    written
+}
+
+// ---- how far the queue is written ---------------------------------------------------------------
+
+fn int8(value: i64) -> DatumWithOid<'static> {
+    // SAFETY: the value is a bigint, as the oid says.
+    unsafe { DatumWithOid::new(value, pg_sys::INT8OID) }
+}
+
+/// The number of this queue's last record that was written in this database.
+fn position() -> u64 {
+    let query = "SELECT position FROM lead_audit.queue_position WHERE queue = $1";
+    let found = Spi::get_one_with_args::<i64>(query, &[int8(queue::queue_number())]);
+    found.ok().flatten().and_then(|position| u64::try_from(position).ok()).unwrap_or(0)
+}
+
+fn set_position(last: u64) {
+    let command = "WITH others AS (DELETE FROM lead_audit.queue_position WHERE queue <> $1)
+        INSERT INTO lead_audit.queue_position (queue, position) VALUES ($1, $2)
+        ON CONFLICT (queue) DO UPDATE SET position = excluded.position";
+    if let Err(error) =
+        Spi::run_with_args(command, &[int8(queue::queue_number()), int8(last as i64)])
+    {
+        ServerError {
+            code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            message: error.to_string(),
+            detail: None,
+        }
+        .raise(None);
+    }
+}
