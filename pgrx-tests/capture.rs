@@ -264,7 +264,7 @@ mod tests {
                 "INSERT | 3 | 300"
             ]
         );
-        // Postgres determines the order in which the parts of a WITH run.
+        // PostgreSQL determines the order in which the parts of a WITH run.
         let mut last = events.split_off(6);
         last.sort();
         assert_eq!(last, ["DELETE | 3 | 300", "INSERT | 4 | 300", "UPDATE | 1 | 7"]);

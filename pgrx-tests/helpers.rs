@@ -189,8 +189,8 @@ pub fn warnings(work: impl FnOnce()) -> Vec<String> {
     messages(work).into_iter().filter(|message| message.starts_with("WARNING")).collect()
 }
 
-/// Listens to messages through the error context stack: Postgres calls each entry of this stack for
-/// every message, also for a NOTICE that does not go to the server's log.
+/// Listens to messages through the error context stack: PostgreSQL calls each entry of this stack
+/// for every message, also for a NOTICE that does not go to the server's log.
 struct Listener(Box<pg_sys::ErrorContextCallback>);
 
 impl Listener {
@@ -218,7 +218,7 @@ impl Drop for Listener {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn hear(_arg: *mut core::ffi::c_void) {
-    // SAFETY: Postgres calls this while it builds a message. CopyErrorData copies that message to
+    // SAFETY: PostgreSQL calls this while it builds a message. CopyErrorData copies that message to
     // any context but ErrorContext, and its texts are null or C strings.
     let (level, message, detail) = unsafe {
         let former = pg_sys::CurrentMemoryContext;

@@ -1,6 +1,6 @@
 //! No name or definition of an application can mislead the extension: schemas in front of
 //! pg_catalog, temporary tables, names full of quotes, functions that write while a row is
-//! recorded, and tables as wide as Postgres allows.
+//! recorded, and tables as wide as PostgreSQL allows.
 
 #[pgrx::pg_schema]
 mod tests {

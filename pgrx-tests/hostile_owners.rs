@@ -775,7 +775,7 @@ mod tests {
         assert_intact();
     }
 
-    /// Tells Postgres the calling convention of the function.
+    /// Tells PostgreSQL the calling convention of the function.
     #[unsafe(no_mangle)]
     pub extern "C" fn pg_finfo_lead_audit_test_trap_out() -> &'static pg_sys::Pg_finfo_record {
         &pg_sys::Pg_finfo_record { api_version: 1 }
@@ -785,7 +785,7 @@ mod tests {
     /// into the table, and 4 inserts another 4.
     ///
     /// # Safety
-    /// Called by Postgres only.
+    /// Called by PostgreSQL only.
     #[unsafe(no_mangle)]
     #[pgrx::pg_guard]
     pub unsafe extern "C-unwind" fn lead_audit_test_trap_out(

@@ -348,9 +348,9 @@ mod tests {
              WHERE pronamespace IN ('lead_audit'::regnamespace, 'lead_audit_internal'::regnamespace)
                AND has_function_privilege('anybody', oid, 'EXECUTE') ORDER BY 1",
         );
-        // For capture(), Postgres requires this right of the owner of a partitioned table. Triggers
-        // that are created by hand with it are refused (privileges.rs). The view lead_audit.stats calls
-        // the other functions as the role that reads it.
+        // For capture(), PostgreSQL requires this right of the owner of a partitioned table.
+        // Triggers that are created by hand with it are refused (privileges.rs). The view
+        // lead_audit.stats calls the other functions as the role that reads it.
         assert_eq!(
             granted,
             [

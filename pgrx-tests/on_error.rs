@@ -184,7 +184,7 @@ mod tests {
         assert_intact();
     }
 
-    /// A json value that Postgres cannot convert to jsonb.
+    /// A json value that PostgreSQL cannot convert to jsonb.
     #[pg_test]
     fn json_that_is_no_jsonb() {
         begin();

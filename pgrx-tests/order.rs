@@ -39,9 +39,9 @@ mod tests {
         assert_intact();
     }
 
-    /// Postgres fires triggers in the order of their names, so no name guarantees the first place.
-    /// lead_audit warns of a trigger that fires earlier, when it is created and when watching
-    /// begins.
+    /// PostgreSQL fires triggers in the order of their names, so no name guarantees the first
+    /// place. lead_audit warns of a trigger that fires earlier, when it is created and when
+    /// watching begins.
     #[pg_test]
     fn warns_of_after_row_triggers_whose_name_comes_first() {
         begin();

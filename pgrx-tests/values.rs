@@ -398,7 +398,7 @@ mod tests {
                 "CREATE DOMAIN domain_{i} AS {type_name}; CREATE TYPE composite_{i} AS (gone int, f {type_name}, d domain_{i});
                  ALTER TYPE composite_{i} DROP ATTRIBUTE gone"
             ));
-            // Postgres has no array of domains over arrays.
+            // PostgreSQL has no array of domains over arrays.
             let has_array = !type_name.ends_with("[]");
             definitions.push(format!("d{i} domain_{i}, c{i} composite_{i}"));
             if has_array {

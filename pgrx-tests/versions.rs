@@ -32,7 +32,7 @@ mod tests {
                 .collect();
             assert!(symbols.len() > 20, "{symbols:?}");
             for symbol in symbols {
-                // Postgres looks up the symbol when it creates the function.
+                // PostgreSQL looks up the symbol when it creates the function.
                 let create = format!(
                     "CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE c AS '{library}', '{symbol}'"
                 );

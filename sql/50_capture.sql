@@ -2,9 +2,9 @@
 -- no rights on this schema. Dumps name them, so they keep names and schema.
 CREATE FUNCTION lead_audit.capture() RETURNS trigger
   LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_capture';
--- PUBLIC keeps EXECUTE: Postgres checks it when the owner of a watched partitioned table creates a
--- partition. Nobody can abuse it. Without USAGE on the schema a role cannot name the function, and
--- the DDL guard refuses triggers that somebody creates by hand.
+-- PUBLIC keeps EXECUTE: PostgreSQL checks it when the owner of a watched partitioned table creates
+-- a partition. Nobody can abuse it. Without USAGE on the schema a role cannot name the function,
+-- and the DDL guard refuses triggers that somebody creates by hand.
 COMMENT ON FUNCTION lead_audit.capture() IS
   'Row trigger of a watched table. Arguments: the watch id, and the name of the soft-delete '
   'column or an empty string.';

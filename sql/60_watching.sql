@@ -422,7 +422,7 @@ REVOKE ALL ON FUNCTION lead_audit_internal.free_trigger_names(regclass) FROM PUB
 COMMENT ON FUNCTION lead_audit_internal.free_trigger_names(regclass) IS
   'Renames constraint triggers that have the name of an audit trigger.';
 
--- Postgres copies the row trigger of a partitioned table to all partitions, but not a statement
+-- PostgreSQL copies the row trigger of a partitioned table to all partitions, but not a statement
 -- trigger. A foreign table has no TRUNCATE triggers.
 CREATE FUNCTION lead_audit_internal.make_member_triggers(
   member oid, watch_id uuid, soft_delete_column text, is_root boolean) RETURNS void

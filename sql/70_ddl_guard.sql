@@ -588,7 +588,7 @@ COMMENT ON FUNCTION lead_audit_internal.after_drop() IS
   'Work of the DDL guard after a command that drops objects: audit triggers, watched tables, '
   'partitions, columns and keys.';
 
--- Postgres copies the row trigger of the table above to a new partition. It refuses if the
+-- PostgreSQL copies the row trigger of the table above to a new partition. It refuses if the
 -- partition already has a trigger of that name. The existing trigger is renamed and stays on,
 -- because ATTACH PARTITION can run code of the owner.
 CREATE FUNCTION lead_audit_internal.before_attach(above oid, partition oid) RETURNS void

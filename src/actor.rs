@@ -1,6 +1,6 @@
 //! The actor: the context that the application sets, and the caller as the database sees it, which
-//! the application cannot forge. It is cached and computed again only when one of these changes, so
-//! once for a bulk statement.
+//! the application cannot forge. It is computed again only after one of these has changed, so a
+//! bulk statement computes it once.
 
 use crate::pg::{Text, role_name};
 use crate::settings;
@@ -24,7 +24,7 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// The columns that stand for bytes that are not valid text.
+    /// The columns whose text is percent-encoded, because its bytes are not valid text.
     pub fn encoded(&self) -> impl Iterator<Item = &'static str> {
         let columns = [
             ("user_id", &self.user_id),
@@ -77,7 +77,7 @@ pub fn acting_for<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// The same, unless a caller has already set the role.
+/// Like [`acting_for`], unless a caller has already set the role.
 pub fn acting_for_unless_known<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     acting_for(ACTING_FOR.get().unwrap_or(role), work)
 }

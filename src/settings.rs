@@ -98,7 +98,8 @@ thread_local! {
     static ASSIGNMENTS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The number of assignments to the context's settings. While it is unchanged, so are they.
+/// The number of assignments to the context's settings. If it is unchanged, the settings are
+/// unchanged.
 pub fn context_generation() -> u64 {
     ASSIGNMENTS.get()
 }
@@ -222,7 +223,7 @@ unsafe extern "C-unwind" fn check_id(
     _extra: *mut *mut c_void,
     _source: pg_sys::GucSource::Type,
 ) -> bool {
-    // SAFETY: Postgres passes a pointer to the new value.
+    // SAFETY: PostgreSQL passes a pointer to the new value.
     unsafe { accept(value, |text| check_length(text, ID_LIMIT)) }
 }
 
@@ -232,7 +233,7 @@ unsafe extern "C-unwind" fn check_user_agent(
     _extra: *mut *mut c_void,
     _source: pg_sys::GucSource::Type,
 ) -> bool {
-    // SAFETY: Postgres passes a pointer to the new value.
+    // SAFETY: PostgreSQL passes a pointer to the new value.
     unsafe { accept(value, |text| check_length(text, USER_AGENT_LIMIT)) }
 }
 
@@ -242,7 +243,7 @@ unsafe extern "C-unwind" fn check_ip(
     _extra: *mut *mut c_void,
     _source: pg_sys::GucSource::Type,
 ) -> bool {
-    // SAFETY: Postgres passes a pointer to the new value.
+    // SAFETY: PostgreSQL passes a pointer to the new value.
     unsafe { accept(value, check_address) }
 }
 

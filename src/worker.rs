@@ -18,8 +18,8 @@ pub fn register_launcher() {
     let mut launcher =
         description(c"lead_audit launcher", c"lead_audit launcher", c"lead_audit_launcher_main");
     launcher.bgw_restart_time = launcher::RESTART_SECONDS;
-    // SAFETY: called while the server preloads libraries, as Postgres requires; Postgres copies the
-    // description.
+    // SAFETY: called while the server preloads libraries, as PostgreSQL requires; PostgreSQL copies
+    // the description.
     unsafe { pg_sys::RegisterBackgroundWorker(&mut launcher) };
 }
 

@@ -129,7 +129,7 @@ unsafe fn write_float(
     output: OutputFunction,
 ) {
     if value == 0.0 {
-        // Also for −0, which numeric cannot represent.
+        // −0 is also written as 0, because numeric has no −0.
         return out.push(b'0');
     }
     // SAFETY: `datum` is of the type of `output` (see # Safety). numeric_in takes a C string, an

@@ -10,7 +10,8 @@ use crate::pg::{ServerError, as_user_restricted, catalog_column, current_role, i
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::{Cell, RefCell};
 
-/// Answers for types, cached in this value. Meanwhile only other transactions can change the types.
+/// Answers for types, cached as long as this value lives. In that time only other transactions can
+/// change the types.
 #[derive(Default)]
 pub struct ForeignCode {
     writing: TypeSearch,
@@ -119,9 +120,9 @@ fn parts(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
     }
 }
 
-/// The casts to json that writing a value of a type may run. Casts in C are left out: the others
-/// are code of their owners. A role that writes to a table has not necessarily chosen the types of
-/// its columns, and must not lend its rights to the owners of casts.
+/// The casts to json that writing a value of a type may run. Casts in C are left out, because only
+/// a superuser can create them. A role that writes to a table has not necessarily chosen the types
+/// of its columns, and must not lend its rights to the owners of casts.
 pub struct ForeignCasts {
     type_oid: pg_sys::Oid,
     /// The owner of the casts, and the value of `CATALOG` when it was read.
@@ -135,7 +136,7 @@ enum Runs {
     AsWriter,
     /// The owner of the casts.
     As(pg_sys::Oid),
-    /// None: with several owners, one would get the rights of another.
+    /// No role: the casts have several owners, and one owner would get the rights of another.
     Never,
 }
 

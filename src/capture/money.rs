@@ -1,10 +1,10 @@
-//! Finds types whose values can contain money. The text of money depends on lc_monetary, and fixing
-//! that setting takes time.
+//! Finds types whose values can contain money. The text of money depends on lc_monetary. Setting it
+//! costs time, so it is set for these types only.
 
 use super::type_search::{TypeSearch, attribute_types};
 use pgrx::pg_sys;
 
-/// Answers, cached by type.
+/// The answer for each type, cached.
 #[derive(Default)]
 pub struct MoneyTypes(TypeSearch);
 

@@ -10,7 +10,7 @@ use std::cell::Cell;
 
 mod raw {
     unsafe extern "C" {
-        // utils/bytea.h, which pgrx does not bind.
+        // Declared in utils/bytea.h, which pgrx does not bind.
         pub static mut bytea_output: core::ffi::c_int;
     }
 }
@@ -37,7 +37,7 @@ impl OutputSettings {
     /// TimeZone UTC, DateStyle ISO/MDY, IntervalStyle postgres, bytea_output hex,
     /// extra_float_digits 1.
     pub fn new() -> Self {
-        // SAFETY: plain variables of this process, which Postgres reads in its output functions.
+        // SAFETY: plain variables of this process, which PostgreSQL reads in its output functions.
         unsafe {
             let former = OutputSettings {
                 time_zone: pg_sys::session_timezone,
@@ -58,7 +58,7 @@ impl OutputSettings {
         }
     }
 
-    /// As `new`, with lc_monetary C as well. Takes microseconds, so it is only for values that
+    /// Like `new`, and sets lc_monetary to C. Takes microseconds, so it is only for values that
     /// contain money.
     pub fn with_money() -> Self {
         let mut settings = Self::new();

@@ -36,8 +36,8 @@ impl PendingMove {
         let row = unsafe {
             in_context(pg_sys::TopTransactionContext, || RowVersion {
                 tuple: pg_sys::heap_copytuple(row.tuple),
-                // With its constraints, which include the values of columns that were added after
-                // the row was written.
+                // The copy includes the constraints: they contain the values of columns that were
+                // added after the row was written.
                 descriptor: pg_sys::CreateTupleDescCopyConstr(row.descriptor),
                 layout: Rc::clone(&row.layout),
             })

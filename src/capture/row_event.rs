@@ -280,7 +280,7 @@ pub struct RowTexts {
     pub changed: Option<Text>,
     /// The columns that were left out, as JSON strings in canonical order.
     pub omitted: Vec<Vec<u8>>,
-    /// The parts of these texts that stand for bytes that are not valid text.
+    /// The parts of these texts that are percent-encoded, because their bytes are not valid text.
     pub invalid_bytes: InvalidBytes,
 }
 

@@ -19,7 +19,7 @@ pub struct RowVersion {
 /// How the value of a column is written in the text of a row.
 #[derive(Clone, Copy)]
 pub struct Place {
-    /// Whether the written value stands for bytes that are not valid text.
+    /// Whether the written value is percent-encoded, because its bytes are not valid text.
     pub is_encoded: bool,
 }
 

@@ -35,7 +35,7 @@ pub struct Column {
 pub struct ColumnName {
     /// The name, unique in the relation.
     pub text: String,
-    /// Whether the name stands for bytes that are not valid text.
+    /// Whether the name is percent-encoded, because its bytes are not valid text.
     pub is_encoded: bool,
 }
 
@@ -51,7 +51,7 @@ pub struct RowLayout {
     pub columns: Vec<Column>,
     /// The columns of the primary key, as positions in `columns`. Empty without a key.
     pub key: Vec<usize>,
-    /// The names in `columns` that stand for bytes that are not valid text.
+    /// The names in `columns` that are percent-encoded, because their bytes are not valid text.
     pub encoded_names: Vec<String>,
     /// The soft-delete column, as a position in `columns`.
     pub soft_delete: Option<usize>,

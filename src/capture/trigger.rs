@@ -12,7 +12,7 @@ pub extern "C" fn pg_finfo_lead_audit_capture() -> &'static pg_sys::Pg_finfo_rec
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit.capture()`.
+/// `lead_audit.capture()`: records the row that the trigger was called for.
 ///
 /// # Safety
 /// Only PostgreSQL may call it.

@@ -16,7 +16,7 @@ pub extern "C" fn pg_finfo_lead_audit_capture_truncate() -> &'static pg_sys::Pg_
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit.capture_truncate()`.
+/// `lead_audit.capture_truncate()`: records a TRUNCATE with the number of its rows.
 ///
 /// # Safety
 /// Only PostgreSQL may call it.

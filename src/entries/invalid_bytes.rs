@@ -1,5 +1,5 @@
-//! Notes which parts of an entry stand for bytes that are not valid text. They are listed in
-//! `details`, under `invalid_bytes` (docs/FORMAT.md, section 3.1).
+//! Notes which parts of an entry are percent-encoded, because their bytes are not valid text. They
+//! are listed in `details`, under `invalid_bytes` (docs/FORMAT.md, section 3.1).
 
 use crate::pg::{ServerError, Text, TextWriter};
 use ledger::Sink;

@@ -28,7 +28,7 @@ pub struct NewEntry<'a> {
     pub error_message: Option<&'a mut Text>,
     pub error_detail: Option<&'a mut Text>,
     pub statement: Option<&'a mut Text>,
-    /// The parts that stand for bytes that are not valid text, without the encoded texts.
+    /// The parts of JSON columns that are percent-encoded, because their bytes are not valid text.
     pub invalid_bytes: Option<&'a InvalidBytes>,
 }
 
@@ -112,7 +112,7 @@ fn fixed(scratch: &mut Text, word: &str) -> pg_sys::Datum {
 }
 
 impl NewEntry<'_> {
-    /// The columns whose texts stand for bytes that are not valid text.
+    /// The text columns that are percent-encoded, because their bytes are not valid text.
     fn encoded_texts(&self) -> impl Iterator<Item = &'static str> {
         let columns = [
             ("table_schema", self.table_schema),
@@ -127,8 +127,7 @@ impl NewEntry<'_> {
             .map(|(name, _)| name)
     }
 
-    /// All parts of the entry that stand for bytes that are not valid text: the noted parts and the
-    /// encoded texts.
+    /// All percent-encoded parts of the entry: parts of JSON columns and text columns.
     pub fn all_invalid_bytes(&self, actor: &Actor) -> InvalidBytes {
         let mut all = self.invalid_bytes.cloned().unwrap_or_default();
         self.encoded_texts().chain(actor.encoded()).for_each(|column| all.note_text(column));

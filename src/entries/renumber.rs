@@ -14,8 +14,8 @@ use crate::pg::{
 use ledger::EntryColumn;
 use pgrx::{IntoDatum, pg_sys};
 
-/// Gives new ids to entries whose ids are occupied. `None` if no id is occupied: then the cause of
-/// the failure is another.
+/// Gives new ids to entries whose ids are occupied. `None` if no id is occupied: then the failure
+/// has another cause.
 ///
 /// Raises any error that occurs.
 pub fn around_inserted(entries: &[PendingEntry]) -> Option<Vec<PendingEntry>> {

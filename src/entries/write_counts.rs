@@ -84,7 +84,7 @@ pub fn write_counts() -> Vec<WriteCount> {
     COUNTS.with_borrow(|all| all.iter().filter(|count| count.rows > 0).cloned().collect())
 }
 
-/// The same, once the transaction has ended.
+/// Like [`write_counts`], after the end of the transaction. Removes the counts.
 pub fn take_write_counts() -> Vec<WriteCount> {
     let mut all = COUNTS.take();
     all.retain(|count| count.rows > 0);

@@ -323,8 +323,8 @@ unsafe fn insert_chunk(
                     false,
                     std::ptr::null_mut(),
                     std::ptr::null_mut(),
-                    // Whether to update only summarizing indexes (BRIN). That is for UPDATE, new in
-                    // 16.
+                    // Whether to update only summarizing indexes (BRIN). Only an UPDATE does so.
+                    // New in 16.
                     #[cfg(not(feature = "pg15"))]
                     false,
                 );

@@ -17,13 +17,13 @@ use ledger::canonical::{compare_keys, write_string};
 use pgrx::{Array, IntoDatum, PgSqlErrorCode, Uuid, pg_extern, pg_sys};
 use std::ffi::{CStr, CString};
 
-/// `lead_audit.key_hash(uuid, text)`.
+/// `lead_audit.key_hash(uuid, text)`: the hash by which the entries of a row are found.
 #[pg_extern(sql = false)]
 fn key_hash(watch_id: Uuid, row_key: &[u8]) -> i64 {
     ledger::key_hash(watch_id.as_bytes(), row_key)
 }
 
-/// Tells Postgres the calling convention of `lead_audit_canonical_json`.
+/// Tells PostgreSQL the calling convention of `lead_audit_canonical_json`.
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_lead_audit_canonical_json() -> &'static pg_sys::Pg_finfo_record {
     &pg_sys::Pg_finfo_record { api_version: 1 }
@@ -33,7 +33,7 @@ pub extern "C" fn pg_finfo_lead_audit_canonical_json() -> &'static pg_sys::Pg_fi
 /// numbers to double.
 ///
 /// # Safety
-/// Called by Postgres only, with the arguments of its declaration.
+/// Called by PostgreSQL only, with the arguments of its declaration.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_canonical_json(
@@ -83,7 +83,8 @@ pub fn key_of<T: AsRef<[u8]>>(
     key_from(&open, &columns, column_names, &column_values)
 }
 
-/// `lead_audit_internal.key_of(regclass, smallint[], text[], text[])`.
+/// `lead_audit_internal.key_of(regclass, smallint[], text[], text[])`: the row key for these
+/// values, as entries store it.
 #[pg_extern(sql = false)]
 fn key_of_columns(
     relation: pg_sys::Oid,

@@ -46,7 +46,7 @@ unsafe extern "C-unwind" fn error_in_statement(argument: *mut c_void) {
     }
 }
 
-// Unguarded: as `error_in_statement`.
+// Unguarded: for the reason that `error_in_statement` has.
 unsafe extern "C-unwind" fn error_outside_of_statements(_argument: *mut c_void) {
     // PostgreSQL calls this callback last. If a scope exists, it has already made the record.
     if failures::innermost_scope().is_null() {

@@ -8,7 +8,7 @@ use std::ffi::c_int;
 type ClientAuthentication = unsafe extern "C-unwind" fn(port: *mut pg_sys::Port, status: c_int);
 
 unsafe extern "C-unwind" {
-    // libpq/auth.h, which pgrx does not bind.
+    // Declared in libpq/auth.h, which pgrx does not bind.
     static mut ClientAuthentication_hook: Option<ClientAuthentication>;
 }
 

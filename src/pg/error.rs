@@ -76,7 +76,7 @@ pub fn sqlstate_text(code: PgSqlErrorCode) -> String {
     packed_sqlstate_text(code as i32)
 }
 
-/// The same for a SQLSTATE that pgrx has no name for.
+/// Like [`sqlstate_text`], for a SQLSTATE that pgrx has no name for.
 pub fn packed_sqlstate_text(code: i32) -> String {
     (0..5).map(|place| char::from(((code >> (6 * place)) & 0x3f) as u8 + b'0')).collect()
 }

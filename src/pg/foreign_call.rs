@@ -65,9 +65,9 @@ pub unsafe fn call_foreign(function: &pg_sys::FmgrInfo, argument: pg_sys::Datum)
 /// # Safety
 /// The error must be a copy by CopyErrorData().
 unsafe fn rethrow(error: *mut pg_sys::ErrorData) -> ! {
-    // SAFETY: as the caller promises.
+    // SAFETY: the error is a copy by CopyErrorData() (see # Safety), which ReThrowError() takes.
     unsafe { pg_sys::ReThrowError(error) };
-    // pgrx does not know of PostgreSQL 18's that it does not return.
+    // pgrx does not declare that the function of PostgreSQL 18 never returns.
     #[cfg(feature = "pg18")]
     unreachable!("ReThrowError() does not return")
 }

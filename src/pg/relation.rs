@@ -17,7 +17,7 @@ impl OpenRelation {
         OpenRelation(unsafe { pg_sys::table_open(relation, lock as pg_sys::LOCKMODE) })
     }
 
-    /// The same; `None` if the relation does not exist.
+    /// Like [`open`](Self::open), but returns `None` if the relation does not exist.
     pub fn try_open(relation: pg_sys::Oid, lock: u32) -> Option<Self> {
         // SAFETY: takes any oid, and returns null for an unknown one.
         let open = unsafe { pg_sys::try_relation_open(relation, lock as pg_sys::LOCKMODE) };
@@ -56,12 +56,12 @@ pub unsafe fn attribute<'a>(
     descriptor: pg_sys::TupleDesc,
     index: usize,
 ) -> &'a pg_sys::FormData_pg_attribute {
-    // SAFETY: the attribute exists (see # Safety). The attributes follow the descriptor.
+    // SAFETY: the attribute exists (see # Safety). Attributes follow the descriptor in memory.
     #[cfg(not(feature = "pg18"))]
     unsafe {
         &*(*descriptor).attrs.as_ptr().add(index)
     }
-    // SAFETY: the same. Since 18 an array of as many compact attributes comes first.
+    // SAFETY: as above. Since 18 the array of compact attributes, of the same length, comes first.
     #[cfg(feature = "pg18")]
     unsafe {
         let short_forms = (*descriptor).compact_attrs.as_ptr().add((*descriptor).natts as usize);
@@ -105,9 +105,9 @@ pub fn schema_name(schema: pg_sys::Oid) -> Text {
 mod raw {
     use pgrx::pg_sys;
     unsafe extern "C-unwind" {
-        // commands/sequence.h, which pgrx does not bind.
+        // Declared in commands/sequence.h, which pgrx does not bind.
         pub fn nextval_internal(relid: pg_sys::Oid, check_permissions: bool) -> i64;
-        // catalog/pg_inherits.h, which pgrx does not bind.
+        // Declared in catalog/pg_inherits.h, which pgrx does not bind.
         pub fn find_all_inheritors(
             parent: pg_sys::Oid,
             lock: pg_sys::LOCKMODE,

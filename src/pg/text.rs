@@ -62,7 +62,7 @@ impl Text {
         }
     }
 
-    /// Whether it stands for bytes that are not valid text.
+    /// Whether the text is percent-encoded, because its bytes are not valid text.
     pub fn is_encoded(&self) -> bool {
         self.is_encoded
     }

@@ -50,7 +50,7 @@ pub fn may_create_databases() -> bool {
     }
 }
 
-/// Whether every role that may create databases may copy this one.
+/// Whether the database is a template: every role that may create databases may copy it.
 pub fn is_template(database: pg_sys::Oid) -> bool {
     let column = pg_sys::Anum_pg_database_datistemplate;
     let cache = pg_sys::SysCacheIdentifier::DATABASEOID;
@@ -100,7 +100,7 @@ pub unsafe fn as_owner_restricted<R>(relation: pg_sys::Relation, work: impl FnOn
     as_user_restricted(unsafe { (*(*relation).rd_rel).relowner }, work)
 }
 
-/// The same with a given role.
+/// Like [`as_owner_restricted`], with the given role instead of the owner.
 pub fn as_user_restricted<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
     // SAFETY: as in `as_user`. The nest level ends here, or with the abort of the (sub)transaction.

@@ -1,10 +1,11 @@
 //! Open ids: a snapshot showed no entry for them, and an entry may still commit.
 //!
 //! A transaction gets its own id before it takes the id of an entry. A snapshot that is taken after
-//! the highest id was read from the sequence therefore settles each missing id up to the highest:
-//! its transaction was rolled back, or is in progress *in that snapshot*. It cannot be a later
-//! transaction. The gap is stored together with the transactions in progress. Sealing looks at the
-//! gap again when one of them has ended, and closes it when all have ended.
+//! the highest id was read from the sequence therefore shows the transaction of each missing id up
+//! to the highest: it was rolled back, or is in progress *in that snapshot*. It cannot be a later
+//! transaction. Missing ids are stored as a gap (`lead_audit.open_gap`), with the transactions in
+//! progress. Sealing looks at the gap again when one of these transactions has ended, and closes it
+//! when all have ended.
 
 use super::stored_tree::{TreeRow, to_bigint};
 use crate::pg::{NewestSnapshot, ServerError, SpiPlan};

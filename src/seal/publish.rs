@@ -20,7 +20,7 @@ const LOOK_BACK: i64 = 86_400;
 const CATCH_UP: i64 = 1000;
 
 /// Minimum time between two reports of the same failure.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
+const REPEAT_AFTER: Duration = Duration::from_secs(60);
 
 /// How to publish a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ thread_local! {
     static WAITING: RefCell<Vec<Waiting>> = const { RefCell::new(Vec::new()) };
     static PUBLISHED_TO: RefCell<Option<(String, u64)>> = const { RefCell::new(None) };
     static FAILURE: RefCell<Option<String>> = const { RefCell::new(None) };
-    static SAID: RefCell<Vec<(String, Instant)>> = const { RefCell::new(Vec::new()) };
+    static LOGGED: RefCell<Vec<(String, Instant)>> = const { RefCell::new(Vec::new()) };
     /// The checkpoints that the worker has committed and not published yet; `None` in a session.
     static COMMITTED: RefCell<Option<Vec<Waiting>>> = const { RefCell::new(None) };
 }
@@ -82,11 +82,11 @@ pub fn take_failure() -> Option<String> {
 
 /// Records a publishing failure, and logs it unless it was logged recently.
 pub fn note_failure(error: String) {
-    let is_news = SAID.with_borrow_mut(|said| {
-        said.retain(|(_, at)| at.elapsed() < SAY_AGAIN);
-        let is_news = said.iter().all(|(text, _)| *text != error);
+    let is_news = LOGGED.with_borrow_mut(|logged| {
+        logged.retain(|(_, at)| at.elapsed() < REPEAT_AFTER);
+        let is_news = logged.iter().all(|(text, _)| *text != error);
         if is_news {
-            said.push((error.clone(), Instant::now()));
+            logged.push((error.clone(), Instant::now()));
         }
         is_news
     });

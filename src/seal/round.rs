@@ -1,9 +1,9 @@
 //! One round of sealing, within one transaction.
 //!
-//! A round seals the entries that a snapshot shows and no checkpoint has yet: first entries in gaps
-//! whose transaction has ended since the last look, then entries with new ids. It streams them, so
-//! memory holds the hashes and ranges of one checkpoint. No memory is kept between rounds, so a
-//! crash or a rollback leaves the state of the last commit.
+//! A round seals the entries that a snapshot shows and no checkpoint has yet: first the open ids
+//! whose transaction has ended since the last round, then the new ids. It streams them, so memory
+//! holds the hashes and ranges of one checkpoint. No memory is kept between rounds, so a crash or a
+//! rollback leaves the state of the last commit.
 
 use super::checkpoint_file::CheckpointFile;
 use super::inserted_ids::InsertedIds;
@@ -35,7 +35,7 @@ const CHECKPOINT_RANGES: usize = 1 << 13;
 pub struct Done {
     /// Number of leaves in the tree.
     pub tree_size: u64,
-    /// Whether ids are left to look at, because the round had a limit.
+    /// Whether the limit of the round left ids for the next round.
     pub more: bool,
 }
 
@@ -57,7 +57,7 @@ pub struct Round<'s> {
     memory: RowMemory,
 }
 
-/// Seals all sealable entries: at most `limit` new ids, and all late ones.
+/// Seals all sealable entries: those of at most `limit` new ids, and of all open ids.
 pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
     with_spi(|| {
         let change = KeyEntry::write_if_due()?;
@@ -232,8 +232,9 @@ impl Round<'_> {
     }
 
     /// Ends the round without sealing, because too many transactions may be in progress to list:
-    /// none has ended for long, while one took very many transaction ids. The id of this round's
-    /// own transaction is above theirs, so the next snapshot lists the ones still running.
+    /// since the last transaction ended, very many transaction ids were given out. This round's own
+    /// transaction has a higher id. When it has ended, a new snapshot lists the others that still
+    /// run.
     fn postpone(self) -> Done {
         self.tree.store(self.snap());
         Done { tree_size: self.sealed, more: true }

@@ -25,13 +25,13 @@ impl Drop for Sealing {
     }
 }
 
-/// Tells Postgres the calling convention of `lead_audit_guard_tree`.
+/// Tells PostgreSQL the calling convention of `lead_audit_guard_tree`.
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_lead_audit_guard_tree() -> &'static pg_sys::Pg_finfo_record {
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.guard_tree()`.
+/// `lead_audit_internal.guard_tree()`: refuses every change outside of sealing.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn lead_audit_guard_tree(_call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {

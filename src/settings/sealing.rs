@@ -180,7 +180,7 @@ unsafe extern "C-unwind" fn check_path(
     _extra: *mut *mut c_void,
     _source: pg_sys::GucSource::Type,
 ) -> bool {
-    // SAFETY: Postgres passes a pointer to the new value.
+    // SAFETY: PostgreSQL passes a pointer to the new value.
     unsafe { accept(value, is_absolute) }
 }
 
@@ -190,7 +190,7 @@ unsafe extern "C-unwind" fn check_origin(
     _extra: *mut *mut c_void,
     _source: pg_sys::GucSource::Type,
 ) -> bool {
-    // SAFETY: Postgres passes a pointer to the new value.
+    // SAFETY: PostgreSQL passes a pointer to the new value.
     unsafe { accept(value, is_origin) }
 }
 

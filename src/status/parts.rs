@@ -18,7 +18,7 @@ pub enum State {
     Off,
 }
 
-/// One row of `lead_audit.status()`.
+/// One row of `lead_audit.status()`: one row for each part.
 pub struct Part {
     pub name: &'static str,
     pub state: State,
@@ -97,7 +97,7 @@ fn in_recovery() -> bool {
     unsafe { pg_sys::RecoveryInProgress() }
 }
 
-/// The worker, which does the work that belongs to no user's transaction.
+/// The worker: failed statements, sealing and the check of the watched tables depend on it.
 fn worker() -> Part {
     const NAME: &str = "background worker";
     if !queue::is_there() {

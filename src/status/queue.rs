@@ -6,7 +6,7 @@ use pgrx::iter::TableIterator;
 use pgrx::{name, pg_extern, pg_sys};
 use std::ffi::CStr;
 
-/// `lead_audit.queue()`.
+/// `lead_audit.queue()`: the counts of each database.
 #[pg_extern(sql = false)]
 #[expect(clippy::type_complexity, reason = "pgrx wants the columns spelt out here")]
 fn queue() -> TableIterator<
@@ -45,7 +45,7 @@ fn queue() -> TableIterator<
     }))
 }
 
-/// `lead_audit_internal.own_queue()`.
+/// `lead_audit_internal.own_queue()`: the counts of the current database.
 #[pg_extern(sql = false)]
 fn own_queue()
 -> TableIterator<'static, (name!(queued, i64), name!(written, i64), name!(dropped, i64))> {
@@ -53,7 +53,7 @@ fn own_queue()
     TableIterator::once((number(counts.queued), number(counts.written), number(counts.dropped)))
 }
 
-/// `lead_audit_internal.quarantined()`.
+/// `lead_audit_internal.quarantined()`: the number of quarantined records of this database.
 #[pg_extern(sql = false)]
 fn quarantined() -> i64 {
     number(queue::counts(current_database()).unwrap_or_default().quarantined)

@@ -11,7 +11,8 @@ use pgrx::iter::TableIterator;
 use pgrx::prelude::name;
 use pgrx::{pg_extern, pg_sys};
 
-/// `lead_audit.verify(bigint, bigint, timestamptz, timestamptz)`.
+/// `lead_audit.verify(bigint, bigint, timestamptz, timestamptz)`: the faults of the entries in a
+/// range of ids and times, or of the whole log.
 #[pg_extern(sql = false)]
 fn verify(
     from_id: Option<i64>,
@@ -30,7 +31,7 @@ fn verify(
     TableIterator::new(faults(&wanted, is_whole).0)
 }
 
-/// `lead_audit.verify_entry(bigint)`.
+/// `lead_audit.verify_entry(bigint)`: whether one entry has no fault.
 #[pg_extern(sql = false)]
 fn verify_entry(id: Option<i64>) -> bool {
     let Some(id) = id else { return false };

@@ -16,7 +16,6 @@ fn write_baseline(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &[u
     let soft_delete_column = std::str::from_utf8(soft_delete_column).unwrap_or("");
     // SAFETY: reads a variable of the session. enable() runs as its owner; the entry records the
     // caller.
-    // to record.
     actor::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || {
         write_rows(relation, watch_id, soft_delete_column)
     })

@@ -79,7 +79,7 @@ unsafe fn column<T: FromDatum>(
     }
 }
 
-/// Copies a string that Postgres allocated; `None` for null.
+/// Copies a string that PostgreSQL allocated; `None` for null.
 fn string(text: *const c_char) -> Option<String> {
     // SAFETY: callers pass the result of a function that returns null or a C string in the current
     // memory context.
@@ -148,13 +148,13 @@ pub fn members(root: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     all
 }
 
-/// `lead_audit_internal.members_of(oid)`.
+/// `lead_audit_internal.members_of(oid)`: a table, its partitions and child tables.
 #[pg_extern(sql = false)]
 fn members_of(root: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(members(root))
 }
 
-/// `lead_audit_internal.ancestors_of(oid)`.
+/// `lead_audit_internal.ancestors_of(oid)`: all tables above a partition or child table.
 #[pg_extern(sql = false)]
 fn ancestors_of(member: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     let mut all = closure(member, parents);
@@ -162,7 +162,7 @@ fn ancestors_of(member: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(all)
 }
 
-/// `lead_audit_internal.parents_of(oid)`.
+/// `lead_audit_internal.parents_of(oid)`: the tables directly above a partition or child table.
 #[pg_extern(sql = false)]
 fn parents_of(member: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(parents(member))
@@ -538,7 +538,7 @@ fn function_is_row(function: pg_sys::Oid) -> Option<bool> {
     }
 }
 
-/// `lead_audit_internal.audit_triggers_of(oid)`.
+/// `lead_audit_internal.audit_triggers_of(oid)`: the audit triggers of a relation.
 #[pg_extern(sql = false)]
 fn audit_triggers_of(
     relation: pg_sys::Oid,
@@ -563,7 +563,7 @@ fn audit_triggers_of(
     }))
 }
 
-/// `lead_audit_internal.triggers_of(oid)`.
+/// `lead_audit_internal.triggers_of(oid)`: all triggers of a relation.
 #[pg_extern(sql = false)]
 fn triggers_of(
     relation: pg_sys::Oid,

@@ -20,17 +20,17 @@ pub const INTERVAL: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Minimum time between two log messages about the same fault.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
+const REPEAT_AFTER: Duration = Duration::from_secs(60);
 
 /// The fault of a table that another session has locked.
 const LOCKED: &str = "locked";
 
 /// After this many turns that met a locked table, the next turn waits longer for the lock.
-const PATIENT_AFTER: u32 = 3;
+const LONG_WAIT_AFTER: u32 = 3;
 
 thread_local! {
     static LOCKED_TURNS: Cell<u32> = const { Cell::new(0) };
-    static SAID: RefCell<HashMap<(String, String), Instant>> = RefCell::new(HashMap::new());
+    static LOGGED: RefCell<HashMap<(String, String), Instant>> = RefCell::new(HashMap::new());
     static CHANGED: Cell<bool> = const { Cell::new(true) };
     static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
 }
@@ -46,25 +46,25 @@ pub fn tick() {
         return;
     }
     CHANGED.set(false);
-    let done = Finally(true);
-    // Below deadlock_timeout, so that in a deadlock with a session the worker gives up first. For a
-    // table that is always in use, the worker waits longer, and blocks other sessions for that
-    // time.
-    let patience = if LOCKED_TURNS.get() < PATIENT_AFTER {
+    let done = IncompleteUnlessDone(true);
+    // The lock timeout is below deadlock_timeout, so that in a deadlock with a session the worker
+    // gives up first. For a table that is always in use, the worker waits longer, and blocks other
+    // sessions for that time.
+    let lock_timeout = if LOCKED_TURNS.get() < LONG_WAIT_AFTER {
         5
     } else {
         // SAFETY: reads a setting.
         unsafe { pg_sys::DeadlockTimeout / 2 }.clamp(1, 400)
     };
-    if let Err(error) = Spi::run(&format!("SET LOCAL lock_timeout = {patience}")) {
+    if let Err(error) = Spi::run(&format!("SET LOCAL lock_timeout = {lock_timeout}")) {
         failed(&error);
     }
     let found = repair();
     let is_locked = found.iter().any(|(_, fault)| fault == LOCKED);
-    found.into_iter().for_each(say);
+    found.into_iter().for_each(log_fault);
     LAST.set(Some(Instant::now()));
     if is_locked {
-        LOCKED_TURNS.set(if LOCKED_TURNS.get() < PATIENT_AFTER {
+        LOCKED_TURNS.set(if LOCKED_TURNS.get() < LONG_WAIT_AFTER {
             LOCKED_TURNS.get() + 1
         } else {
             0
@@ -75,7 +75,7 @@ pub fn tick() {
     done.succeeded();
 }
 
-/// `lead_audit.check_watched()`.
+/// `lead_audit.check_watched()`: repairs the watched tables and returns their faults.
 #[pg_extern(sql = false)]
 fn check_watched() -> TableIterator<'static, (name!(relation, String), name!(fault, String))> {
     TableIterator::new(repair())
@@ -107,9 +107,9 @@ fn repair() -> Vec<(String, String)> {
     found.unwrap_or_else(|error: pgrx::spi::SpiError| failed(&error))
 }
 
-fn say((relation, fault): (String, String)) {
-    let is_news = SAID.with_borrow_mut(|said| {
-        said.retain(|_, at| at.elapsed() < SAY_AGAIN);
+fn log_fault((relation, fault): (String, String)) {
+    let is_news = LOGGED.with_borrow_mut(|said| {
+        said.retain(|_, at| at.elapsed() < REPEAT_AFTER);
         said.insert((relation.clone(), fault.clone()), Instant::now()).is_none_or(|at| {
             said.insert((relation.clone(), fault.clone()), at);
             false
@@ -121,15 +121,15 @@ fn say((relation, fault): (String, String)) {
 }
 
 /// Records that the comparison is incomplete, unless it succeeded.
-struct Finally(bool);
+struct IncompleteUnlessDone(bool);
 
-impl Finally {
+impl IncompleteUnlessDone {
     fn succeeded(mut self) {
         self.0 = false;
     }
 }
 
-impl Drop for Finally {
+impl Drop for IncompleteUnlessDone {
     fn drop(&mut self) {
         if self.0 {
             CHANGED.set(true);

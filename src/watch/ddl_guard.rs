@@ -17,7 +17,7 @@ use std::ffi::{CStr, CString};
 /// Maximum size of a command in an entry, in bytes.
 const COMMAND_LIMIT: usize = 10_000;
 
-/// `lead_audit_internal.write_ddl(uuid, oid, text, text, text)`.
+/// `lead_audit_internal.write_ddl(uuid, oid, text, text, text)`: writes one DDL entry.
 #[pg_extern(sql = false)]
 fn write_ddl(
     watch_id: Option<Uuid>,
@@ -91,16 +91,16 @@ fn is_all_of(command: &str, text: &str) -> bool {
     text.trim().trim_end_matches(';').trim_end() == command.trim_end_matches(';').trim_end()
 }
 
-/// Tells Postgres the calling convention of `lead_audit_guard_ddl`.
+/// Tells PostgreSQL the calling convention of `lead_audit_guard_ddl`.
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_lead_audit_guard_ddl() -> &'static pg_sys::Pg_finfo_record {
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.guard_ddl()`.
+/// `lead_audit_internal.guard_ddl()`: the function of the event triggers.
 ///
 /// # Safety
-/// Called by Postgres only.
+/// Called by PostgreSQL only.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(

@@ -261,22 +261,22 @@ unsafe fn answer(call: pg_sys::FunctionCallInfo, row: Option<pg_sys::Datum>) -> 
     row.unwrap_or(pg_sys::Datum::from(0))
 }
 
-/// Tells Postgres the calling convention of `lead_audit_watch_row`.
+/// Tells PostgreSQL the calling convention of `lead_audit_watch_row`.
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_lead_audit_watch_row() -> &'static pg_sys::Pg_finfo_record {
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.watch_row(uuid)`.
+/// `lead_audit_internal.watch_row(uuid)`: the row of lead_audit.watch with this watch id.
 ///
 /// # Safety
-/// Called by Postgres only.
+/// Called by PostgreSQL only.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_watch_row(
     call: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: Postgres passes a valid call, with the declared argument.
+    // SAFETY: PostgreSQL passes a valid call, with the declared argument.
     unsafe {
         let row = argument::<Uuid>(call).and_then(|identity| {
             Table::Watch
@@ -286,16 +286,16 @@ pub unsafe extern "C-unwind" fn lead_audit_watch_row(
     }
 }
 
-/// Tells Postgres the calling convention of `lead_audit_relation_row`.
+/// Tells PostgreSQL the calling convention of `lead_audit_relation_row`.
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_lead_audit_relation_row() -> &'static pg_sys::Pg_finfo_record {
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.relation_row(oid)`.
+/// `lead_audit_internal.relation_row(oid)`: the row of lead_audit.watched_relation.
 ///
 /// # Safety
-/// Called by Postgres only.
+/// Called by PostgreSQL only.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_relation_row(
@@ -430,22 +430,22 @@ unsafe fn field<T: FromDatum>(row: pg_sys::Datum, name: &CStr) -> Option<T> {
     }
 }
 
-/// Tells Postgres the calling convention of `lead_audit_put_watch`.
+/// Tells PostgreSQL the calling convention of `lead_audit_put_watch`.
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_lead_audit_put_watch() -> &'static pg_sys::Pg_finfo_record {
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.put_watch(lead_audit.watch)`.
+/// `lead_audit_internal.put_watch(lead_audit.watch)`: inserts or replaces the row.
 ///
 /// # Safety
-/// Called by Postgres only.
+/// Called by PostgreSQL only.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_put_watch(
     call: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: Postgres passes a valid call of a strict function, with the declared argument.
+    // SAFETY: PostgreSQL passes a valid call of a strict function, with the declared argument.
     unsafe {
         let row = (*call).args.as_slice(1)[0].value;
         if let Some(identity) = field::<Uuid>(row, c"watch_id") {
@@ -461,16 +461,16 @@ pub unsafe extern "C-unwind" fn lead_audit_put_watch(
     pg_sys::Datum::from(0)
 }
 
-/// Tells Postgres the calling convention of `lead_audit_put_relation`.
+/// Tells PostgreSQL the calling convention of `lead_audit_put_relation`.
 #[unsafe(no_mangle)]
 pub extern "C" fn pg_finfo_lead_audit_put_relation() -> &'static pg_sys::Pg_finfo_record {
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.put_relation(lead_audit.watched_relation)`.
+/// `lead_audit_internal.put_relation(lead_audit.watched_relation)`: inserts or replaces the row.
 ///
 /// # Safety
-/// Called by Postgres only.
+/// Called by PostgreSQL only.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_put_relation(

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{CStr, CString};
 use std::time::{Duration, Instant};
 
-/// Time until Postgres restarts the launcher after a crash.
+/// Time until PostgreSQL restarts the launcher after a crash.
 pub const RESTART_SECONDS: i32 = 5;
 
 /// Interval between reads of pg_database when no session reported a new or dropped database.
@@ -76,7 +76,7 @@ pub extern "C-unwind" fn lead_audit_launcher_main(_argument: pg_sys::Datum) {
         wait(launcher.time_to_wait());
     }
     launcher.end();
-    // SAFETY: no Rust value is left to drop. Postgres restarts a process that exits with 1.
+    // SAFETY: no Rust value is left to drop. PostgreSQL restarts a process that exits with 1.
     unsafe { pg_sys::proc_exit(1) }
 }
 
@@ -162,7 +162,7 @@ impl Launcher {
             self.started.iter().map(|(oid, started)| (*oid, started.handle)).collect();
         for (oid, handle) in asked {
             let mut pid = 0;
-            // SAFETY: Postgres created the handle for this process.
+            // SAFETY: PostgreSQL created the handle for this process.
             let status = unsafe { pg_sys::GetBackgroundWorkerPid(handle, &mut pid) };
             if status != pg_sys::BgwHandleStatus::BGWH_STOPPED {
                 continue;
@@ -193,7 +193,7 @@ impl Launcher {
         worker.bgw_restart_time = pg_sys::BGW_NEVER_RESTART;
         worker.bgw_main_arg = pg_sys::Datum::from(oid);
         let mut handle = std::ptr::null_mut();
-        // SAFETY: Postgres copies the description. The handle must outlive the transaction.
+        // SAFETY: PostgreSQL copies the description. The handle must outlive the transaction.
         let registered = unsafe {
             worker.bgw_notify_pid = pg_sys::MyProcPid;
             pg_sys::CurrentMemoryContext = pg_sys::TopMemoryContext;
@@ -234,15 +234,15 @@ impl Launcher {
         let now = Instant::now();
         let next =
             self.retry_at.values().min().copied().unwrap_or(self.next_look).min(self.next_look);
-        // A worker wakes the launcher when it starts or ends; a session that holds a database does
-        // when it releases it.
+        // A worker wakes the launcher when it starts or ends. A session wakes it when it releases a
+        // database that it held.
         let longest =
             if self.unknown.is_empty() { LOOK_AROUND } else { Duration::from_millis(100) };
         next.saturating_duration_since(now).clamp(Duration::from_millis(10), longest)
     }
 
     /// At a shutdown of the server, waits for the workers to write, and sends the remaining records
-    /// to the log. If the workers do not end, only the launcher was terminated, and Postgres
+    /// to the log. If the workers do not end, only the launcher was terminated, and PostgreSQL
     /// restarts it.
     fn end(&mut self) {
         let deadline = Instant::now() + LAST_WRITES;

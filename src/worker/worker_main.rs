@@ -48,7 +48,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         pg_sys::SetSessionAuthorization(pg_sys::GetAuthenticatedUserId(), true);
         pg_sys::pgstat_report_appname(c"lead_audit worker".as_ptr());
     }
-    pin_settings();
+    fix_settings();
     if is_absent() {
         return;
     }
@@ -59,7 +59,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         pgrx::log!("lead_audit: could not read the names of watched tables: {error}");
     }
     let mut schedules = tasks::schedules();
-    let (mut begins_anew, mut has_worked) = (false, false);
+    let (mut must_restart, mut has_worked) = (false, false);
     // Repeated requests to release the database must not starve the worker: it always runs one
     // turn.
     while !(must_stop() || has_worked && is_held()) {
@@ -85,8 +85,8 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
             queue::found(database);
         }
         // Only a new process sees the value of a setting that was reset. The launcher starts one.
-        begins_anew = settings::was_reset();
-        if begins_anew {
+        must_restart = settings::was_reset();
+        if must_restart {
             break;
         }
         let missing_calls =
@@ -96,7 +96,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         }
         has_worked = true;
     }
-    if !is_held() && !begins_anew {
+    if !is_held() && !must_restart {
         write_rest(&mut schedules);
     }
     queue::update(database, |place| place.last_exit = WorkerExit::Stopped);
@@ -173,8 +173,8 @@ unsafe extern "C-unwind" fn crash_exit(_signal: i32) {
 
 /// Fixes settings that a database or role may override and that the worker's transactions must not
 /// depend on.
-fn pin_settings() {
-    const PINNED: &[(&CStr, &CStr)] = &[
+fn fix_settings() {
+    const FIXED: &[(&CStr, &CStr)] = &[
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"default_transaction_read_only", c"off"),
         (c"default_transaction_isolation", c"read committed"),
@@ -198,12 +198,12 @@ fn pin_settings() {
         (c"lead_audit.on_error", c"abort"),
     ];
     // Exists in some minor versions only.
-    const PINNED_IF_THERE: &[(&CStr, &CStr)] = &[(c"restrict_nonsystem_relation_kind", c"")];
+    const FIXED_IF_PRESENT: &[(&CStr, &CStr)] = &[(c"restrict_nonsystem_relation_kind", c"")];
     // SAFETY: C strings; returns null for a setting that does not exist.
     let is_there =
         |name: &CStr| unsafe { !pg_sys::GetConfigOption(name.as_ptr(), true, false).is_null() };
-    let if_there = PINNED_IF_THERE.iter().filter(|(name, _)| is_there(name));
-    for (name, value) in PINNED.iter().chain(if_there) {
+    let if_there = FIXED_IF_PRESENT.iter().filter(|(name, _)| is_there(name));
+    for (name, value) in FIXED.iter().chain(if_there) {
         // SAFETY: C strings; the settings exist, and a superuser's process may set them.
         unsafe {
             pg_sys::SetConfigOption(

@@ -7,7 +7,7 @@ use std::time::Duration;
 const ROWS: i64 = 300_000;
 
 /// Without batches the entries of the statement would take about 300,000 × 1 kB = 300 MB. With
-/// batches of 1 MB, memory is needed only for Postgres itself: the queue of trigger events (16
+/// batches of 1 MB, memory is needed only for PostgreSQL itself: the queue of trigger events (16
 /// bytes per row, about 5 MB), the plan, caches, and malloc, which returns little memory. 48 MB is
 /// far from both.
 const BOUND: u64 = 48 << 20;

@@ -34,7 +34,7 @@ fn it_is_dropped_and_made_again_while_sessions_write() {
 
         for round in 0..2 {
             call(&mut admin, "DROP EXTENSION lead_audit CASCADE");
-            // Postgres leaves the empty schema of the control file. The schema that the extension
+            // PostgreSQL leaves the empty schema of the control file. The schema that the extension
             // created is dropped with it.
             assert!(value::<bool>(
                 &mut admin,

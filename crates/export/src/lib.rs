@@ -1,4 +1,4 @@
-//! Exports of the audit trail: `docs/FORMAT.md`, "The export", in Rust, independent of Postgres.
+//! Exports of the audit trail: `docs/FORMAT.md`, "The export", in Rust, independent of PostgreSQL.
 //!
 //! An export is lines of canonical JSON. Trust comes only from its signed checkpoints, or from a
 //! checkpoint that the verifier already had; all other parts are untrusted. This crate reads

@@ -1,4 +1,4 @@
-//! Defines an audit entry to the byte: `docs/FORMAT.md` in Rust, independent of Postgres.
+//! Defines an audit entry to the byte: `docs/FORMAT.md` in Rust, independent of PostgreSQL.
 //!
 //! The extension writes with this crate and every verifier in Rust reads with it, so that one
 //! definition fixes the hashed bytes. It never re-serialises its input: it hashes JSON columns as

@@ -54,8 +54,8 @@ pub struct Database {
     pub last_exit: WorkerExit,
     /// The worker's process id, or 0.
     pub worker: i32,
-    /// Whether the worker will look for records soon without being woken. The field is in what
-    /// would be padding, so that the queue of an earlier version can be read.
+    /// Whether the worker will look for records soon without being woken. The field uses bytes that
+    /// were padding, so the queue of an earlier version can be read.
     pub looks_again: u32,
     pub latch: usize,
     /// The process id of a session that drops or renames the database and needs it without a
@@ -108,7 +108,7 @@ pub struct Counts {
     pub written: u64,
     /// Only in the server's log.
     pub dropped: u64,
-    /// Of the dropped records, those that a worker died of.
+    /// The dropped records that ended a worker.
     pub quarantined: u64,
 }
 

@@ -87,7 +87,7 @@ impl LogLine {
 mod raw {
     use std::ffi::{c_char, c_int};
     unsafe extern "C-unwind" {
-        // utils/elog.h, which pgrx does not bind.
+        // Declared in utils/elog.h, which pgrx does not bind.
         pub fn errstart(level: c_int, domain: *const c_char) -> bool;
         pub fn errmsg_internal(format: *const c_char, ...) -> c_int;
         pub fn errhidestmt(hide: bool) -> c_int;

@@ -305,9 +305,9 @@ pub fn peek(database: pg_sys::Oid, most: usize, bytes: usize) -> Vec<(u64, Vec<u
     copies
 }
 
-/// Removes the records up to a sequence number and counts them as written. Exceptions: `dropped` of
-/// them are only in the server's log, and `none` of them concerned no watched table and no longer
-/// count as queued.
+/// Removes the records up to a sequence number and counts them as written. Exceptions: `dropped` is
+/// the number of them that are only in the server's log. `none` is the number of them that concern
+/// no watched table: these no longer count as queued.
 pub fn pop(database: pg_sys::Oid, through: u64, dropped: u64, none: u64) {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return };
@@ -331,7 +331,7 @@ pub fn discard_through(database: pg_sys::Oid, through: u64) -> u64 {
     .unwrap_or(0)
 }
 
-/// Removes one record, which its worker died of.
+/// Removes the record that ended its worker.
 pub fn quarantine(database: pg_sys::Oid, sequence: u64) {
     locked(|region| {
         let Some(place) = region.place_of(database) else { return };

@@ -39,8 +39,8 @@ pub fn is_active() -> bool {
     present
 }
 
-/// The same, but reads the catalog if necessary: after the server's start a session may begin
-/// before the launcher has looked into its database.
+/// Like [`is_active`], but reads the catalog if necessary: after the server's start a session may
+/// begin before the launcher has looked into its database.
 pub fn is_active_or_found() -> bool {
     if is_active() {
         return true;

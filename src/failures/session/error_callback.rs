@@ -133,7 +133,8 @@ fn fits(code: &str, operation: &str) -> bool {
 /// Longest text that is searched, in bytes.
 const LONGEST: usize = 64 * 1024;
 
-/// Handles an error before PostgreSQL knew the statement's table: the text is searched for it.
+/// Handles an error that was raised before PostgreSQL knew the statement's table: searches the text
+/// for the table.
 fn in_text(error: &RaisedError) -> Option<Record> {
     // SAFETY: null or C strings, valid while the error is raised.
     let text = unsafe {

@@ -52,7 +52,8 @@ pub struct Target {
     pub operation: &'static str,
 }
 
-/// Most watched tables recorded for one statement. A statement with WITH can write to several.
+/// Maximum number of watched tables recorded for one statement. A statement with WITH can write to
+/// several.
 const TARGETS: usize = 4;
 
 /// One statement. It has no destructor, since errors jump over it.

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 /// How long a command waits for the worker to leave, or first to come and do its work. PostgreSQL
 /// itself waits five seconds for other connections.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// After this time the worker is told to cancel its work and leave.
-const URGENT: Duration = Duration::from_secs(4);
+const CANCEL_AFTER: Duration = Duration::from_secs(4);
 
 thread_local! {
     /// The database that this session's command needs for itself.
@@ -199,7 +199,7 @@ unsafe fn hold_by_name(name: *const c_char, may_anyway: impl FnOnce(pg_sys::Oid)
                 Hold::Held(worker) => break worker,
                 // The command continues. If a worker starts meanwhile, the command fails because
                 // the database is in use.
-                Hold::NotYet if begin.elapsed() >= PATIENCE => return,
+                Hold::NotYet if begin.elapsed() >= LONGEST_WAIT => return,
                 Hold::NotYet => wait_a_moment(),
             }
         };
@@ -208,9 +208,9 @@ unsafe fn hold_by_name(name: *const c_char, may_anyway: impl FnOnce(pg_sys::Oid)
         let begin = Instant::now();
         let mut is_urgent = false;
         while queue::find(database, |place| place.worker != 0).unwrap_or(false)
-            && begin.elapsed() < PATIENCE
+            && begin.elapsed() < LONGEST_WAIT
         {
-            if worker != 0 && !is_urgent && begin.elapsed() >= URGENT {
+            if worker != 0 && !is_urgent && begin.elapsed() >= CANCEL_AFTER {
                 is_urgent = true;
                 libc::kill(worker, libc::SIGTERM);
             }

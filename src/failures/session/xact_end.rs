@@ -82,8 +82,8 @@ impl Drop for Candidate {
     }
 }
 
-/// Most unwritten entries of one transaction that wait for its commit. Further ones go to the
-/// server's log at once.
+/// Maximum number of unwritten entries of one transaction that wait for its commit. Further ones go
+/// to the server's log at once.
 const MOST_UNWRITTEN: usize = 10_000;
 
 #[derive(Default)]
@@ -251,7 +251,7 @@ pub fn transaction_ends(end: TransactionEnd) {
             .reserved_unwritten
             .iter_mut()
             .for_each(|place| place.finalize().iter().for_each(LogLine::write));
-        // From other callbacks that wrote during the commit.
+        // These come from other callbacks, which wrote during the commit.
         state.unwritten.iter_mut().for_each(|(_, record)| record::send(record));
     }
     temporary_tables::transaction_ends(end == TransactionEnd::Committed);
@@ -259,7 +259,7 @@ pub fn transaction_ends(end: TransactionEnd) {
     watched_relations::transaction_ends();
 }
 
-/// Most tables and operations that the entry of a rolled-back transaction lists.
+/// Maximum number of counts that the entry of a rolled-back transaction lists.
 const MOST_WRITTEN: usize = 100;
 
 /// The entry of a rolled-back transaction.

@@ -15,7 +15,7 @@ use pgrx::{PgSqlErrorCode, Spi, pg_sys};
 use std::cell::Cell;
 use std::time::Duration;
 
-/// Most records of one transaction, and most bytes of them.
+/// Maximum number of records of one transaction, and of their bytes.
 const BATCH: usize = 4000;
 const BATCH_BYTES: usize = 4 << 20;
 
@@ -31,7 +31,8 @@ const YIELD_EVERY: usize = 50;
 const YIELD_MICROSECONDS: core::ffi::c_long = 1_000;
 
 thread_local! {
-    /// Whether this worker has checked what its predecessor wrote, and what it died of.
+    /// Whether this worker has checked which records its predecessor wrote, and which record ended
+    /// it.
     static CAUGHT_UP: Cell<bool> = const { Cell::new(false) };
 }
 

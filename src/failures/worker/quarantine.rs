@@ -11,8 +11,8 @@ thread_local! {
     static ALONE_THROUGH: Cell<u64> = const { Cell::new(0) };
 }
 
-/// If the last worker may have died of a record, writes that record to the server's log, since the
-/// next worker would die of it too. If it died in a batch, each record of the batch is written
+/// If a record may have ended the last worker, writes it to the server's log, since it would end
+/// the next worker too. If the last worker died in a batch, each record of the batch is written
 /// alone.
 pub fn quarantine(progress: &queue::Progress, written: u64) {
     let (processing, writing) = progress.get();

@@ -1,7 +1,7 @@
 //! Several sessions run a long random workload on random tables. A model predicts the entries, and
 //! the test compares the trail with it. The model shares nothing with the extension: it reads the
-//! rows of each statement before and after it with Postgres's own `to_jsonb`, and drops the events
-//! of a rollback.
+//! rows of each statement before and after it with PostgreSQL's own `to_jsonb`, and drops the
+//! events of a rollback.
 
 mod model;
 mod statements;
