@@ -571,7 +571,7 @@ mod tests {
         assert_eq!(
             rows("SELECT * FROM lead_audit.check_watched()"),
             [""; 0],
-            "all is mended or recorded"
+            "every fault is repaired or recorded"
         );
         let mut entries = log("operation, table_name");
         entries.sort();

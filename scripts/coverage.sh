@@ -46,8 +46,8 @@ find_llvm() {
 instrument() {
   mkdir -p "$out"
   cat >"$out/rustc" <<'WRAPPER'
-#!/bin/sh
-# For the crates of this workspace only (RUSTC_WORKSPACE_WRAPPER); the linker takes LLVM's runtime along.
+# !/bin/sh Applies to the crates of this workspace only (RUSTC_WORKSPACE_WRAPPER). The linker adds
+# LLVM's runtime.
 exec "$@" -C instrument-coverage
 WRAPPER
   chmod +x "$out/rustc"

@@ -53,7 +53,8 @@ run_logged() {
 # seconds. Ends with its parent.
 show_progress() {
   local start=$SECONDS seconds line
-  # Short, and without the caller's output and lock: a sleep that outlives this must not hold them.
+  # The sleep is short and closes the caller's output and lock, because it can outlive this
+  # function.
   while sleep 1 >/dev/null 2>&1 9>&- && kill -0 "$$" 2>/dev/null; do
     seconds=$((SECONDS - start))
     line=$(tail -n 1 "$1" | tr -d '\r' | sed 's/^ *//' | cut -c 1-80)

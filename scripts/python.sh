@@ -34,7 +34,7 @@ interpreter() {
 }
 python=$(interpreter)
 
-# The inputs of the environment. A change of them makes it again.
+# Prints everything that the environment depends on. If it changes, the environment is made again.
 stamp() { echo "$ROOT" && cat "$folder"/*.txt "${BASH_SOURCE[0]}" && "$python" --version && command -v "$python"; }
 
 make_venv() {

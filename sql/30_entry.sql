@@ -1,5 +1,5 @@
--- The audit trail: one row for each event. Only the library writes it. The columns are in the
--- order in which src/entries/entry_table.rs fills them. Wide types come first, so alignment costs
+-- The audit trail: one row for each event. Only the library writes it. The columns are those of
+-- crates/ledger/src/columns.rs, in the same order. Wide types come first, so alignment costs
 -- nothing.
 CREATE SEQUENCE lead_audit.entry_id_seq;
 CREATE TABLE lead_audit.entry (

@@ -1,4 +1,4 @@
--- enable() and disable(), and the functions that they are built on.
+-- enable() and disable(), and the functions that they call.
 
 -- The audit triggers: name, tgtype (catalog/pg_trigger.h) and level. 29 is AFTER INSERT OR UPDATE
 -- OR DELETE FOR EACH ROW, 34 is BEFORE TRUNCATE. While a watched table becomes a partition, its
@@ -880,8 +880,9 @@ COMMENT ON FUNCTION lead_audit.enable(regclass, name, boolean) IS
   'does not exist, 42809 if it is not a permanent table or is watched as a part of another, 42703 '
   'or 42804 if it has no such boolean column.';
 COMMENT ON FUNCTION lead_audit.enable(regclass, boolean, name, boolean) IS
-  'The same, with the option replica: whether writes by logical replication or with '
-  'session_replication_role = replica are recorded too. Without it they are not.';
+  'Watches a table as enable(regclass, name, boolean) does, and sets the option replica: whether '
+  'writes by logical replication or with session_replication_role = replica are recorded too. '
+  'Without this option they are not.';
 
 CREATE FUNCTION lead_audit.disable(relation regclass) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -95,7 +95,7 @@ BEGIN
           WHERE k.watch_id = m.watch_id)))
   LIMIT 1;
   IF refused IS NULL AND 'disabled' = ANY (lead_audit_internal.command_effects()) THEN
-    -- The command may have enabled them again. Code of the owner can have run in between.
+    -- The command may have enabled the triggers again, after code of the owner has run.
     SELECT c.relation::regclass::text INTO refused
     FROM lead_audit_internal.relations_of_command(is_drop) c
     WHERE EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of(c.relation))
@@ -139,7 +139,7 @@ COMMENT ON FUNCTION lead_audit_internal.refuse_ddl(oid, boolean) IS
 CREATE FUNCTION lead_audit_internal.refuse_id_order() RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  -- Before anything else: the rest needs tables that this command may just be repairing.
+  -- This check comes first, because the rest reads tables that this command may be repairing.
   IF NOT EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c
                  WHERE c.classid = 'pg_class'::regclass
                    AND c.objid = to_regclass('lead_audit.entry_id_seq')) THEN
@@ -376,8 +376,8 @@ REVOKE ALL ON FUNCTION
   lead_audit_internal.handle_altered(lead_audit.watch, oid[], oid[], boolean) FROM PUBLIC;
 COMMENT ON FUNCTION
   lead_audit_internal.handle_altered(lead_audit.watch, oid[], oid[], boolean) IS
-  'Records one entry for each watched table whose columns, key or name changed, unless recorded '
-  'already contains it.';
+  'Records one entry for each watched table whose columns, key or name changed, unless the '
+  'argument recorded already contains it.';
 
 CREATE FUNCTION lead_audit_internal.is_guarded(relation oid) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
@@ -404,7 +404,7 @@ BEGIN
        WHERE m.watch_id = watching.watch_id AND m.is_complete
          AND NOT lead_audit_internal.is_complete(r, m.watch_id)) THEN
     new_state := 'disabled';
-  ELSIF watching.state = 'disabled' AND 'mended' = ANY (effects) AND NOT EXISTS (
+  ELSIF watching.state = 'disabled' AND 'reenabled' = ANY (effects) AND NOT EXISTS (
           SELECT FROM lead_audit_internal.members_of(root) m
           WHERE NOT lead_audit_internal.is_guarded(m)) THEN
     new_state := 'on';
@@ -463,7 +463,7 @@ DECLARE
 BEGIN
   IF NOT is_drop AND EXISTS (SELECT FROM lead_audit_internal.relations_of_command(is_drop) c
                              WHERE c.command <> 'CREATE TRIGGER') THEN
-    effects := effects || '{mended}'::text[];
+    effects := effects || '{reenabled}'::text[];
   END IF;
   IF effects && '{made,joined}' THEN
     concerned := affected || array(
@@ -489,9 +489,9 @@ COMMENT ON FUNCTION
   'changed the state of the watched table.';
 COMMENT ON FUNCTION lead_audit_internal.reconcile_table(lead_audit.watch, oid[], text[]) IS
   'Compares relations of a watched table with their last known state, records the differences as '
-  'entries and updates that state. effects are those of command_effects(), and two more: mended '
-  '(triggers that are on again end the state disabled) and found (the caller is check_watched(), '
-  'so anything may have happened).';
+  'entries and updates that state. effects are those of command_effects(), and two more: '
+  'reenabled (triggers that are on again end the state disabled) and found (the caller is '
+  'check_watched(), so anything may have happened).';
 COMMENT ON FUNCTION lead_audit_internal.reconcile_command(boolean, text[]) IS
   'Calls reconcile_table() for each watched table that the current command touches.';
 
@@ -528,7 +528,7 @@ DECLARE
   seen record;
 BEGIN
   PERFORM lead_audit_internal.refuse_id_order();
-  -- PostgreSQL loses what is written to a table while it rewrites it. The entries would remain.
+  -- PostgreSQL loses rows that are written to a table during its rewrite. Entries would remain.
   IF 'written' = ANY (lead_audit_internal.command_effects()) THEN
     PERFORM lead_audit_internal.refuse_written(array(
       SELECT f FROM lead_audit_internal.affected_relations(false) f
@@ -543,7 +543,7 @@ BEGIN
     PERFORM lead_audit_internal.warn_of_earlier_triggers(seen.relation);
   END LOOP;
   IF 'joined' = ANY (lead_audit_internal.command_effects()) THEN
-    PERFORM lead_audit_internal.after_attach();
+    PERFORM lead_audit_internal.merge_attached();
   END IF;
   PERFORM lead_audit_internal.reconcile_command(false, lead_audit_internal.command_effects());
 END
@@ -609,7 +609,7 @@ BEGIN
   END LOOP;
 END
 $$;
-CREATE FUNCTION lead_audit_internal.after_attach() RETURNS void
+CREATE FUNCTION lead_audit_internal.merge_attached() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   affected oid[] := array(SELECT lead_audit_internal.affected_relations(false));
@@ -630,10 +630,10 @@ BEGIN
 END
 $$;
 REVOKE ALL ON FUNCTION lead_audit_internal.before_attach(oid, oid),
-  lead_audit_internal.after_attach() FROM PUBLIC;
+  lead_audit_internal.merge_attached() FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit_internal.before_attach(oid, oid) IS
   'Work of the DDL guard before a watched table becomes a partition of another watched table.';
-COMMENT ON FUNCTION lead_audit_internal.after_attach() IS
+COMMENT ON FUNCTION lead_audit_internal.merge_attached() IS
   'Merges watched tables that have become partitions of another watched table into it.';
 
 -- The invariant behind the guard, checked against the catalog. It finds what got past the guard. A
@@ -687,7 +687,7 @@ COMMENT ON COLUMN lead_audit.watch_fault.relation IS
 COMMENT ON COLUMN lead_audit.watch_fault.fault IS
   'dropped, detached, not watched or trigger off, as returned by check_watched().';
 
-CREATE FUNCTION lead_audit_internal.mend_watched() RETURNS TABLE (relation text, fault text)
+CREATE FUNCTION lead_audit_internal.repair_watched() RETURNS TABLE (relation text, fault text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   found record;
@@ -706,7 +706,7 @@ BEGIN
       LEFT JOIN LATERAL lead_audit_internal.class_of(f.relation) c ON true
       LEFT JOIN LATERAL lead_audit_internal.relation_row(f.relation) m ON true
       WHERE f.watch_id = found.watch_id;
-    -- One table that cannot be locked does not keep the others from being repaired.
+    -- A table that cannot be locked does not prevent the repair of the others.
     BEGIN
       FOR known IN
         SELECT m.* FROM unnest(found.relations) r
@@ -743,15 +743,15 @@ BEGIN
       RETURN QUERY SELECT format('%I.%I', w.table_schema, w.table_name), 'locked'
       FROM lead_audit_internal.watch_row(found.watch_id) w;
     WHEN object_not_in_prerequisite_state THEN
-      -- In the worker: PostgreSQL would have called code of the owner of the table.
+      -- The worker refuses code of a table's owner, which PostgreSQL would call for the repair.
       RETURN QUERY SELECT format('%I.%I', w.table_schema, w.table_name), 'not repaired'
       FROM lead_audit_internal.watch_row(found.watch_id) w;
     END;
   END LOOP;
 END
 $$;
-REVOKE ALL ON FUNCTION lead_audit_internal.mend_watched() FROM PUBLIC;
-COMMENT ON FUNCTION lead_audit_internal.mend_watched() IS 'Does the work of check_watched().';
+REVOKE ALL ON FUNCTION lead_audit_internal.repair_watched() FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.repair_watched() IS 'Does the work of check_watched().';
 
 CREATE FUNCTION lead_audit.check_watched() RETURNS TABLE (relation text, fault text)
   LANGUAGE c AS 'MODULE_PATHNAME', 'check_watched_wrapper';

@@ -57,8 +57,8 @@ COMMENT ON FUNCTION lead_audit_internal.key_of(regclass, text) IS
   'Returns the row_key text of the row whose only key column has this value. Errors: 42P10 if '
   'there is no key column or more than one, and those of the column''s type for an invalid value.';
 COMMENT ON FUNCTION lead_audit_internal.key_of(regclass, jsonb) IS
-  'Returns the row_key text for key columns by name. Names that differ from those of the primary '
-  'key are taken as an earlier primary key.';
+  'Returns the row_key text of a key that is written as {"column": value, ...}. If the columns '
+  'are not those of the primary key, they count as an earlier primary key.';
 
 CREATE FUNCTION lead_audit_internal.value_as(relation regclass, type_name text, value text)
   RETURNS text LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'value_as_wrapper';
@@ -213,7 +213,8 @@ COMMENT ON FUNCTION lead_audit.history(regclass, text) IS
   'Returns the entries of one row in order, by its primary key. Finds them also under former '
   'names of the table and of the key''s columns.';
 COMMENT ON FUNCTION lead_audit.history(regclass, jsonb) IS
-  'The same, with the primary key as {"column": value, ...}.';
+  'Returns the entries of one row in order, by a primary key that is written as {"column": value, '
+  '...}. Otherwise like history(regclass, text).';
 
 CREATE FUNCTION lead_audit_internal.summary_of(
   relation regclass, row_key text, OUT total bigint, OUT created bigint, OUT updated bigint,
@@ -253,7 +254,8 @@ COMMENT ON FUNCTION lead_audit.summary(regclass, text) IS
   'failed), the times of its first and last event, the number of distinct user_ids, and whether '
   'all of its entries verify (NULL if it has none).';
 COMMENT ON FUNCTION lead_audit.summary(regclass, jsonb) IS
-  'The same, with the primary key as {"column": value, ...}.';
+  'Returns the same counts as summary(regclass, text), for a primary key that is written as '
+  '{"column": value, ...}.';
 
 -- Unsealed entries are those above looked_to, and those whose transaction has ended since sealing
 -- looked. If sealing does not run there can be many, so counting ends at 100,000.

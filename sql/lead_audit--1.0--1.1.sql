@@ -1555,8 +1555,9 @@ COMMENT ON FUNCTION lead_audit.enable(regclass, name, boolean) IS
   'or 42804 if it has no such boolean column.';
 
 COMMENT ON FUNCTION lead_audit.enable(regclass, boolean, name, boolean) IS
-  'The same, with the option replica: whether writes by logical replication or with '
-  'session_replication_role = replica are recorded too. Without it they are not.';
+  'Watches a table as enable(regclass, name, boolean) does, and sets the option replica: whether '
+  'writes by logical replication or with session_replication_role = replica are recorded too. '
+  'Without this option they are not.';
 
 CREATE OR REPLACE FUNCTION lead_audit.disable(relation regclass) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -1704,7 +1705,7 @@ BEGIN
           WHERE k.watch_id = m.watch_id)))
   LIMIT 1;
   IF refused IS NULL AND 'disabled' = ANY (lead_audit_internal.command_effects()) THEN
-    -- The command may have enabled them again. Code of the owner can have run in between.
+    -- The command may have enabled the triggers again, after code of the owner has run.
     SELECT c.relation::regclass::text INTO refused
     FROM lead_audit_internal.relations_of_command(is_drop) c
     WHERE EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of(c.relation))
@@ -1747,7 +1748,7 @@ COMMENT ON FUNCTION lead_audit_internal.refuse_ddl(oid, boolean) IS
 CREATE OR REPLACE FUNCTION lead_audit_internal.refuse_id_order() RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  -- Before anything else: the rest needs tables that this command may just be repairing.
+  -- This check comes first, because the rest reads tables that this command may be repairing.
   IF NOT EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c
                  WHERE c.classid = 'pg_class'::regclass
                    AND c.objid = to_regclass('lead_audit.entry_id_seq')) THEN
@@ -1986,8 +1987,8 @@ REVOKE ALL ON FUNCTION
 
 COMMENT ON FUNCTION
   lead_audit_internal.handle_altered(lead_audit.watch, oid[], oid[], boolean) IS
-  'Records one entry for each watched table whose columns, key or name changed, unless recorded '
-  'already contains it.';
+  'Records one entry for each watched table whose columns, key or name changed, unless the '
+  'argument recorded already contains it.';
 
 CREATE FUNCTION lead_audit_internal.is_guarded(relation oid) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
@@ -2013,7 +2014,7 @@ BEGIN
        WHERE m.watch_id = watching.watch_id AND m.is_complete
          AND NOT lead_audit_internal.is_complete(r, m.watch_id)) THEN
     new_state := 'disabled';
-  ELSIF watching.state = 'disabled' AND 'mended' = ANY (effects) AND NOT EXISTS (
+  ELSIF watching.state = 'disabled' AND 'reenabled' = ANY (effects) AND NOT EXISTS (
           SELECT FROM lead_audit_internal.members_of(root) m
           WHERE NOT lead_audit_internal.is_guarded(m)) THEN
     new_state := 'on';
@@ -2074,7 +2075,7 @@ DECLARE
 BEGIN
   IF NOT is_drop AND EXISTS (SELECT FROM lead_audit_internal.relations_of_command(is_drop) c
                              WHERE c.command <> 'CREATE TRIGGER') THEN
-    effects := effects || '{mended}'::text[];
+    effects := effects || '{reenabled}'::text[];
   END IF;
   IF effects && '{made,joined}' THEN
     concerned := affected || array(
@@ -2103,9 +2104,9 @@ COMMENT ON FUNCTION
 
 COMMENT ON FUNCTION lead_audit_internal.reconcile_table(lead_audit.watch, oid[], text[]) IS
   'Compares relations of a watched table with their last known state, records the differences as '
-  'entries and updates that state. effects are those of command_effects(), and two more: mended '
-  '(triggers that are on again end the state disabled) and found (the caller is check_watched(), '
-  'so anything may have happened).';
+  'entries and updates that state. effects are those of command_effects(), and two more: '
+  'reenabled (triggers that are on again end the state disabled) and found (the caller is '
+  'check_watched(), so anything may have happened).';
 
 COMMENT ON FUNCTION lead_audit_internal.reconcile_command(boolean, text[]) IS
   'Calls reconcile_table() for each watched table that the current command touches.';
@@ -2142,7 +2143,7 @@ DECLARE
   seen record;
 BEGIN
   PERFORM lead_audit_internal.refuse_id_order();
-  -- PostgreSQL loses what is written to a table while it rewrites it. The entries would remain.
+  -- PostgreSQL loses rows that are written to a table during its rewrite. Entries would remain.
   IF 'written' = ANY (lead_audit_internal.command_effects()) THEN
     PERFORM lead_audit_internal.refuse_written(array(
       SELECT f FROM lead_audit_internal.affected_relations(false) f
@@ -2157,7 +2158,7 @@ BEGIN
     PERFORM lead_audit_internal.warn_of_earlier_triggers(seen.relation);
   END LOOP;
   IF 'joined' = ANY (lead_audit_internal.command_effects()) THEN
-    PERFORM lead_audit_internal.after_attach();
+    PERFORM lead_audit_internal.merge_attached();
   END IF;
   PERFORM lead_audit_internal.reconcile_command(false, lead_audit_internal.command_effects());
 END
@@ -2221,7 +2222,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION lead_audit_internal.after_attach() RETURNS void
+CREATE FUNCTION lead_audit_internal.merge_attached() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   affected oid[] := array(SELECT lead_audit_internal.affected_relations(false));
@@ -2243,12 +2244,12 @@ END
 $$;
 
 REVOKE ALL ON FUNCTION lead_audit_internal.before_attach(oid, oid),
-  lead_audit_internal.after_attach() FROM PUBLIC;
+  lead_audit_internal.merge_attached() FROM PUBLIC;
 
 COMMENT ON FUNCTION lead_audit_internal.before_attach(oid, oid) IS
   'Work of the DDL guard before a watched table becomes a partition of another watched table.';
 
-COMMENT ON FUNCTION lead_audit_internal.after_attach() IS
+COMMENT ON FUNCTION lead_audit_internal.merge_attached() IS
   'Merges watched tables that have become partitions of another watched table into it.';
 
 CREATE VIEW lead_audit.watch_fault AS
@@ -2305,7 +2306,7 @@ COMMENT ON COLUMN lead_audit.watch_fault.relation IS
 COMMENT ON COLUMN lead_audit.watch_fault.fault IS
   'dropped, detached, not watched or trigger off, as returned by check_watched().';
 
-CREATE FUNCTION lead_audit_internal.mend_watched() RETURNS TABLE (relation text, fault text)
+CREATE FUNCTION lead_audit_internal.repair_watched() RETURNS TABLE (relation text, fault text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   found record;
@@ -2324,7 +2325,7 @@ BEGIN
       LEFT JOIN LATERAL lead_audit_internal.class_of(f.relation) c ON true
       LEFT JOIN LATERAL lead_audit_internal.relation_row(f.relation) m ON true
       WHERE f.watch_id = found.watch_id;
-    -- One table that cannot be locked does not keep the others from being repaired.
+    -- A table that cannot be locked does not prevent the repair of the others.
     BEGIN
       FOR known IN
         SELECT m.* FROM unnest(found.relations) r
@@ -2361,7 +2362,7 @@ BEGIN
       RETURN QUERY SELECT format('%I.%I', w.table_schema, w.table_name), 'locked'
       FROM lead_audit_internal.watch_row(found.watch_id) w;
     WHEN object_not_in_prerequisite_state THEN
-      -- In the worker: PostgreSQL would have called code of the owner of the table.
+      -- The worker refuses code of a table's owner, which PostgreSQL would call for the repair.
       RETURN QUERY SELECT format('%I.%I', w.table_schema, w.table_name), 'not repaired'
       FROM lead_audit_internal.watch_row(found.watch_id) w;
     END;
@@ -2369,9 +2370,9 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION lead_audit_internal.mend_watched() FROM PUBLIC;
+REVOKE ALL ON FUNCTION lead_audit_internal.repair_watched() FROM PUBLIC;
 
-COMMENT ON FUNCTION lead_audit_internal.mend_watched() IS 'Does the work of check_watched().';
+COMMENT ON FUNCTION lead_audit_internal.repair_watched() IS 'Does the work of check_watched().';
 
 CREATE FUNCTION lead_audit.check_watched() RETURNS TABLE (relation text, fault text)
   LANGUAGE c AS 'MODULE_PATHNAME', 'check_watched_wrapper';
@@ -2555,8 +2556,8 @@ COMMENT ON FUNCTION lead_audit_internal.key_of(regclass, text) IS
   'there is no key column or more than one, and those of the column''s type for an invalid value.';
 
 COMMENT ON FUNCTION lead_audit_internal.key_of(regclass, jsonb) IS
-  'Returns the row_key text for key columns by name. Names that differ from those of the primary '
-  'key are taken as an earlier primary key.';
+  'Returns the row_key text of a key that is written as {"column": value, ...}. If the columns '
+  'are not those of the primary key, they count as an earlier primary key.';
 
 COMMENT ON FUNCTION lead_audit_internal.value_as(regclass, text, text) IS
   'Returns the JSON that entries of the relation have for a value of this type. NULL if the type '
@@ -2707,7 +2708,8 @@ COMMENT ON FUNCTION lead_audit.history(regclass, text) IS
   'names of the table and of the key''s columns.';
 
 COMMENT ON FUNCTION lead_audit.history(regclass, jsonb) IS
-  'The same, with the primary key as {"column": value, ...}.';
+  'Returns the entries of one row in order, by a primary key that is written as {"column": value, '
+  '...}. Otherwise like history(regclass, text).';
 
 CREATE OR REPLACE FUNCTION lead_audit_internal.summary_of(
   relation regclass, row_key text, OUT total bigint, OUT created bigint, OUT updated bigint,
@@ -2748,7 +2750,8 @@ COMMENT ON FUNCTION lead_audit.summary(regclass, text) IS
   'all of its entries verify (NULL if it has none).';
 
 COMMENT ON FUNCTION lead_audit.summary(regclass, jsonb) IS
-  'The same, with the primary key as {"column": value, ...}.';
+  'Returns the same counts as summary(regclass, text), for a primary key that is written as '
+  '{"column": value, ...}.';
 
 CREATE OR REPLACE VIEW lead_audit.stats AS
 SELECT (SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM lead_audit.unwritten_seq s)

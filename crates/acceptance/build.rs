@@ -1,5 +1,4 @@
-//! Takes the Rust program out of docs/clients.md, so that tests/clients_page.rs runs what the page
-//! says.
+//! Extracts the Rust program from docs/clients.md, so that tests/clients_page.rs runs it.
 
 use std::{env, fs, path::Path};
 

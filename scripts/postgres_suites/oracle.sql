@@ -1,5 +1,6 @@
--- Compares the entries with what logical decoding reads from the WAL: by transaction, table and operation. One line for each
--- difference that has no explanation below; none is expected. count_changes.py has filled held.decoded.
+-- Compares the entries with the changes that logical decoding reads from the WAL, by transaction,
+-- table and operation. Prints one line for each difference that the conditions below do not
+-- explain. count_changes.py has filled held.decoded.
 \set QUIET on
 SET client_min_messages = warning;
 
@@ -21,7 +22,8 @@ CROSS JOIN LATERAL (
   SELECT format('%I.%I', t.moved_from ->> 'table_schema', t.moved_from ->> 'table_name'), 'DELETE' WHERE t.moved_from IS NOT NULL
   UNION ALL
   SELECT t.name, CASE WHEN t.moved_from IS NOT NULL THEN 'INSERT'
-                      -- The rows of CREATE TABLE AS are there before the table can be watched: they are its baseline.
+                      -- The rows of CREATE TABLE AS exist before the table is watched, so the
+                      -- baseline records them.
                       WHEN e.operation = 'SNAPSHOT' AND EXISTS (SELECT FROM held.note h WHERE h.relation = e.relation AND h.xid = e.txid AND h.watched) THEN 'INSERT'
                       ELSE e.operation END
 ) c(name, operation)
@@ -38,7 +40,7 @@ FROM (SELECT xid, operation, name, coalesce(d.n, 0), coalesce(r.n, 0)
       FROM (SELECT xid, name, operation, sum(n) AS n FROM held.decoded GROUP BY 1, 2, 3) d FULL JOIN recorded r USING (xid, name, operation)
      ) b(xid, operation, name, decoded, recorded)
 WHERE b.decoded <> b.recorded
-  -- Never watched: no table.
+  -- Leaves out relations that were never watched, because they are no tables.
   AND NOT EXISTS (SELECT FROM held.note h WHERE h.name = b.name HAVING NOT bool_or(h.watched))
   -- TRUNCATE of a partitioned table is one entry, which counts the rows of all its partitions.
   AND NOT (b.operation = 'TRUNCATE' AND b.recorded < b.decoded

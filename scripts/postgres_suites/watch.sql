@@ -1,5 +1,6 @@
--- Has every table watched as soon as it is there, and takes note of what is not watched and of unlogged tables, which leave
--- nothing in the WAL. The notes are rows of an ordinary table: one of a transaction that is rolled back goes with it.
+-- Watches every table as soon as it exists. Notes the tables that are not watched, and the unlogged
+-- tables, which leave nothing in the WAL. A note is a row of an ordinary table, so the rollback of
+-- its transaction removes it.
 CREATE SCHEMA held;
 CREATE TABLE held.note (
   at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -12,10 +13,10 @@ CREATE TABLE held.note (
   reason text
 );
 
--- For oracle.sql.
+-- The decoded changes, for oracle.sql.
 CREATE TABLE held.decoded (xid bigint NOT NULL, name text NOT NULL, operation text NOT NULL, statement bigint NOT NULL, n bigint NOT NULL);
 
--- Rows without an entry whose record only the server's log has: storm.py fills this.
+-- Rows without an entry whose record is only in the server's log. storm.py fills this table.
 CREATE TABLE held.gap (txid xid8 NOT NULL, relation oid NOT NULL, table_schema text NOT NULL, table_name text NOT NULL, operation text NOT NULL, occurred_at timestamptz NOT NULL);
 
 CREATE FUNCTION held.watch() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -38,7 +39,7 @@ BEGIN
       BEGIN
         PERFORM lead_audit.enable(created.oid::regclass, baseline => created.has_rows);
       EXCEPTION WHEN OTHERS THEN
-        -- storm.sh: then there is no table either.
+        -- In the storm, CREATE TABLE fails if the table cannot be watched.
         IF current_setting('held.refuse', true) = 'on' THEN RAISE; END IF;
         refused := format('%s %s', SQLSTATE, SQLERRM);
       END;

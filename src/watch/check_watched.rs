@@ -93,7 +93,7 @@ fn repair() -> Vec<(String, String)> {
         as_user(owner, || {
             Spi::connect_mut(|client| {
                 let query = format!(
-                    "SELECT m.relation, m.fault FROM {}.mend_watched() m",
+                    "SELECT m.relation, m.fault FROM {}.repair_watched() m",
                     internal_schema()
                 );
                 let rows = client.update(&query, None, &[])?;

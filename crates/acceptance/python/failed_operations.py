@@ -1,10 +1,10 @@
-"""Every kind of failure, as real clients meet it: psycopg and psql, the simple and the extended protocol, outside and inside of
-a transaction, directly and through PgBouncer. Each must leave exactly one entry, within a second, that is right in every field.
+"""Makes every kind of failure with real clients: psycopg and psql, the simple and the extended protocol, outside and inside of a
+transaction, directly and through PgBouncer. Each failure must leave exactly one entry within a second, with the right fields.
 
     failed_operations.py SERVER_URL BOUNCER_URL PSQL
 
-SERVER_URL is the superuser's, for a database with the extension and without tables; BOUNCER_URL leads there through PgBouncer, as
-the role app. Prints a line for each kind and way; ends with status 1 if one was wrong.
+SERVER_URL connects the superuser to a database with the extension and without tables. BOUNCER_URL connects the role app to it
+through PgBouncer. Prints a line for each kind of failure and connection. The exit status is 1 if an entry is wrong or missing.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ CREATE FUNCTION through_it(new_id text) RETURNS void LANGUAGE plpgsql AS $$ BEGI
 
 
 class Kind:
-    """A statement that fails, and what its entry must say."""
+    """A statement that fails, and the expected fields of its entry."""
 
     def __init__(self, name, sql, params, code, operation, table, **expected):
         self.name, self.sql, self.params = name, sql, params
@@ -125,7 +125,7 @@ class Check:
         return self.admin.execute(sql, params).fetchone()
 
     def settle(self):
-        """Waits until nothing is on its way; returns how long that took."""
+        """Waits until no record is in the queue. Returns the seconds that this took."""
         begin = time.monotonic()
         while True:
             queued, written, dropped = self.one("SELECT queued, written, dropped FROM lead_audit.stats")
@@ -137,7 +137,7 @@ class Check:
 
     @contextlib.contextmanager
     def entries(self, what, expected):
-        """The entries that are new after the block must have the expected fields, one dictionary for each."""
+        """Checks the new entries after the block. `expected` has a dictionary with the fields of each."""
         self.settle()
         (last,) = self.one("SELECT coalesce(max(id), 0) FROM lead_audit.entry")
         begin = datetime.now(timezone.utc)
@@ -170,7 +170,7 @@ class Check:
         sys.stdout.flush()
 
     def fields(self, kind, error, statement, **more):
-        """What the entry of a kind must say, beside `error`, which the client has seen."""
+        """The expected fields of an entry of this kind. `error` is the error that the client received."""
         expected = kind.expected
         details = {name: expected[name] for name in ("constraint", "column") if name in expected} or None
         fields = {
@@ -235,7 +235,7 @@ class Check:
 
     @staticmethod
     def extended(connection, sql):
-        """A statement without parameters through Parse, Bind and Execute."""
+        """Sends a statement without parameters by Parse, Bind and Execute."""
         result = connection.pgconn.exec_params(sql.encode(), None)
         if result.status == psycopg.pq.ExecStatus.FATAL_ERROR:
             raise psycopg.errors.error_from_result(result)
@@ -252,13 +252,13 @@ class Check:
                            input="\n".join(script), text=True, capture_output=True, env={**os.environ, "PGOPTIONS": ""})
             expected.append(self.fields(kind, None, sql, application_name="psql"))
 
-    # ---- what takes more than one statement ----------------------------------------------------------------------------
+    # ---- cases of several statements -----------------------------------------------------------------------------------
 
     def simple(self, operation, table, code, **more):
         return {"outcome": "failed", "operation": operation, "table_name": table, "error_code": code, **more}
 
     def binding(self):
-        """A parameter whose text is no value of its type fails in Bind."""
+        """Bind fails if the text of a parameter is not a value of its type."""
         with self.entries("bad input in a parameter", [self.simple("INSERT", "leads", "22P02", row_key=None, statement=(
                 "INSERT INTO leads (id, n) VALUES ($1, $2)"), user_id="u-8")]), self.app() as connection:
             connection.execute("SET lead_audit.user_id = 'u-8'")
@@ -266,7 +266,7 @@ class Check:
             assert result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) == b"22P02", result.error_message
 
     def first_statement(self):
-        """Already the first statement of a session is followed, whatever phase it fails in."""
+        """A failure of the first statement of a session is recorded, in every phase."""
         for sql, code in [("INSERT INTO leads (id, n) VALUES ('c', 'many')", "22P02"),
                           ("INSERT INTO leads (id) VALUES ('a')", "23505")]:
             for bouncer in (False, True):
@@ -285,7 +285,7 @@ class Check:
             with self.entries(f"no entry: {name}, a temporary table of the session's", []), self.app() as connection:
                 connection.execute("CREATE TEMP TABLE leads (n int)")
                 self.ignore(connection, f"INSERT INTO {name} VALUES ('many')")
-        # Those that are gone hide nothing.
+        # Temporary tables that were dropped do not hide the watched table.
         for commands in (["CREATE TEMP TABLE leads (n int)", "DROP TABLE leads"], ["BEGIN", "CREATE TEMP TABLE leads (n int)", "ROLLBACK"],
                          ["BEGIN", "CREATE TEMP TABLE leads (n int) ON COMMIT DROP", "COMMIT"], ["CREATE TEMP TABLE leads (n int)", "DISCARD TEMP"],
                          ["BEGIN", "SAVEPOINT a", "CREATE TEMP TABLE leads (n int)", "ROLLBACK TO a", "COMMIT"],
@@ -296,7 +296,7 @@ class Check:
                 self.ignore(connection, "INSERT INTO leads (id, n) VALUES ('c', 'many')")
 
     def in_the_text(self):
-        """What fails before PostgreSQL has the table is found by the statement's text, whatever kind of statement it is."""
+        """If a statement fails before PostgreSQL knows its table, the table is found from the text of the statement."""
         for sql, operation, code in [
             ("EXPLAIN INSERT INTO leads (id, n) VALUES ('c', 'many')", "INSERT", "22P02"),
             ("PREPARE later AS UPDATE leads SET n = 'many'", "UPDATE", "22P02"),
@@ -308,14 +308,14 @@ class Check:
             ("/* of /* the */ form */ UPDATE \"leads\" SET n = 'many' -- and more", "UPDATE", "22P02"),
             ("UPDATE public.leads SET owner = $x$it's$x$, n = E'ma\\'ny'", "UPDATE", "22P02"),
         ]:
-            # From PostgreSQL 18 on, a comment before a statement is no part of it.
+            # From PostgreSQL 18 on, a comment before a statement is not part of the statement.
             own = sql.removeprefix("/* of /* the */ form */ ") if self.admin.info.server_version >= 180000 else sql
             with self.entries(f"in the text: {sql}", [self.simple(operation, "leads", code, statement=own, row_key=None)]):
                 with self.app() as connection:
                     self.ignore(connection, sql)
 
     def failing_rows(self):
-        """A row that is too long for a record is left out; a key that the error names is there even so."""
+        """The entry lacks a row that is too long for a record. It has the key if the error names it."""
         self.admin.execute("ALTER TABLE leads ALTER owner SET STORAGE EXTERNAL")
         for owner, values in [("x" * 60_000, lambda found: found["owner"] == "x" * 60_000), ("x" * 70_000, lambda found: found is None)]:
             with self.entries(f"a row of {len(owner)} bytes", [
@@ -324,7 +324,7 @@ class Check:
                     connection.execute("INSERT INTO leads (id, owner) VALUES ('a', %s)", (owner,))
 
     def why_it_was_rolled_back(self):
-        """The last error of a transaction that had written, also one on no watched table."""
+        """The entry about a rollback names the last error of the transaction, on any table."""
         rows = {"written": [{"operation": "INSERT", "rows": 1, "table_name": "leads", "table_schema": "public"},
                             {"operation": "DELETE", "rows": 1, "table_name": "notes", "table_schema": "public"}]}
         self.admin.execute("INSERT INTO notes (id) VALUES (77)")
@@ -555,7 +555,7 @@ class Check:
         if failed != summed:
             self.wrong += 1
             print(f"WRONG summary: {summed} failed instead of {failed}")
-        # The median, because a busy machine can keep any single one waiting.
+        # The median is compared, because a busy machine can delay any single entry.
         if statistics.median(self.delays) > 1:
             self.wrong += 1
             print("WRONG delay: entries come more than a second after their failures")

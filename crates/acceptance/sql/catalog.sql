@@ -1,5 +1,6 @@
--- Everything that the catalog says of the extension: one line for each fact, none of which contains an oid or another thing that differs
--- between two databases with the same extension. Columns go by their order, not by their number, which a dropped one leaves a gap in.
+-- Describes the extension's objects in the catalog, one line for each fact. No line contains an oid
+-- or another value that differs between two databases with the same extension. Columns are numbered
+-- by their order, because a dropped column leaves a gap in PostgreSQL's numbers.
 WITH schema AS (SELECT n.oid, n.nspowner, n.nspacl, 'schema ' || n.nspname AS title FROM pg_namespace n
   WHERE n.nspname IN ('lead_audit', 'lead_audit_internal')),
 class AS (SELECT c.*, format('%s %s', CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN 'v' THEN 'view'
@@ -49,7 +50,7 @@ SELECT fact FROM (
   SELECT format('%s: place %s, type %s, not null %s, default %s, collation %s, storage %s, compression %s, identity %s, generated %s, options %s, statistics %s',
                 a.title, place, format_type(atttypid, atttypmod), attnotnull, pg_get_expr(d.adbin, d.adrelid), attcollation::regcollation, attstorage,
                 attcompression, attidentity, attgenerated,
-                -- Minor releases of late 2026 stamp each column with a number of their own.
+                -- Minor releases of late 2026 store a number of their own with each column.
                 ARRAY(SELECT o FROM unnest(attoptions) o WHERE o NOT LIKE 'pg_attver=%'), coalesce(attstattarget, -1))
   FROM attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
   UNION ALL

@@ -1,5 +1,6 @@
--- What somebody with all rights and docs/FORMAT.md writes to make what was changed look right again. It is worked out from the page
--- alone: nothing here is the extension's own.
+-- The tools of a tamperer who has all rights and knows docs/FORMAT.md: they recompute everything
+-- that follows from a change. They were written from that page alone and use no code of the
+-- extension.
 CREATE SCHEMA kit;
 
 -- Section 5. A text that to_json() writes is canonical (section 3).
@@ -22,7 +23,7 @@ $$;
 
 CREATE FUNCTION kit.checksum(e lead_audit.entry) RETURNS bytea LANGUAGE sql AS 'SELECT sha256(kit.preimage(e))';
 
--- Section 6, without the key before an update that changed it.
+-- Section 6, without the previous key.
 CREATE FUNCTION kit.key_hash(e lead_audit.entry) RETURNS bigint LANGUAGE sql AS $$
   SELECT ('x' || encode(substr(sha256(uuid_send(e.watch_id) || convert_to(e.row_key::text, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint
 $$;
@@ -31,7 +32,7 @@ CREATE FUNCTION kit.reckon(VARIADIC which bigint[]) RETURNS void LANGUAGE sql AS
   UPDATE lead_audit.entry e SET checksum = kit.checksum(e) WHERE id = ANY (which)
 $$;
 
--- The switches.
+-- Disables the triggers that protect the log.
 CREATE FUNCTION kit.unguard() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE t regclass;
 BEGIN
@@ -42,7 +43,8 @@ BEGIN
 END
 $$;
 
--- Section 15: ids are leaves in the order of checkpoints, and within one in their own.
+-- Section 11: leaves are in the order of the checkpoints, and within a checkpoint in the order of
+-- the ids.
 CREATE FUNCTION kit.leaves() RETURNS TABLE (leaf bigint, id bigint, hash bytea) LANGUAGE sql AS $$
   SELECT row_number() OVER (ORDER BY c.tree_size, x.id) - 1, x.id, sha256('\x00'::bytea || e.checksum)
   FROM lead_audit.checkpoint c CROSS JOIN LATERAL (SELECT generate_series(lower(r), upper(r) - 1) AS id FROM unnest(c.entry_ids) r) x
@@ -96,8 +98,8 @@ BEGIN
 END
 $$;
 
--- How much is made right again: 1 the leaf hashes, 2 all nodes as well, 3 also the roots beside the notes, 4 also the texts of the
--- notes, with the old signatures below them.
+-- Repairs stored values. A depth of 1 repairs the leaf hashes, 2 also all inner nodes, 3 also the
+-- roots beside the notes, 4 also the texts of the notes. The notes keep their old signatures.
 CREATE FUNCTION kit.repair(depth integer) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE leaves bytea[] := (SELECT array_agg(hash ORDER BY leaf) FROM kit.leaves());
         inner_nodes record;
@@ -121,12 +123,13 @@ BEGIN
 END
 $$;
 
--- The text of a note alone: an unsigned checkpoint.
+-- Removes the signatures of the checkpoints.
 CREATE FUNCTION kit.unsign() RETURNS void LANGUAGE sql AS $$
   UPDATE lead_audit.checkpoint SET note = split_part(note, E'\n\n', 1) || E'\n'
 $$;
 
--- The ids of checkpoints without those that have no entry, everything that follows from them, and notes to match.
+-- Removes ids without an entry from the checkpoints, and recomputes everything that follows, notes
+-- included.
 CREATE FUNCTION kit.forget_missing() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE next record; size bigint := 0;
 BEGIN
@@ -145,7 +148,7 @@ BEGIN
 END
 $$;
 
--- Where ids are, from the checkpoints.
+-- Recomputes leaf_range from the checkpoints.
 CREATE FUNCTION kit.index_leaves() RETURNS void LANGUAGE sql AS $$
   DELETE FROM lead_audit.leaf_range;
   INSERT INTO lead_audit.leaf_range (first_id, last_id, first_leaf)
@@ -154,14 +157,14 @@ CREATE FUNCTION kit.index_leaves() RETURNS void LANGUAGE sql AS $$
   UPDATE lead_audit.tree SET tree_size = (SELECT max(tree_size) FROM lead_audit.checkpoint);
 $$;
 
--- Nothing was ever sealed.
+-- Removes all traces of sealing.
 CREATE FUNCTION kit.unseal() RETURNS void LANGUAGE sql AS $$
   DELETE FROM lead_audit.checkpoint; DELETE FROM lead_audit.tree_tile; DELETE FROM lead_audit.tree_edge;
   DELETE FROM lead_audit.leaf_range; DELETE FROM lead_audit.open_gap;
   UPDATE lead_audit.tree SET tree_size = 0, looked_to = 0, open_gaps = 0, waits_for = '{}';
 $$;
 
--- The tree as it was at a checkpoint.
+-- Cuts the tree back to the size that it had at a checkpoint.
 CREATE FUNCTION kit.cut(size bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE leaves bytea[] := kit.stored_leaves();
 BEGIN
@@ -172,7 +175,7 @@ BEGIN
 END
 $$;
 
--- A copy of an entry under an id of its own, with a checksum to match.
+-- Copies an entry under another id, with a matching checksum.
 CREATE FUNCTION kit.copy(from_id bigint, to_id bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE e lead_audit.entry := (SELECT e FROM lead_audit.entry e WHERE id = from_id);
 BEGIN
@@ -183,7 +186,7 @@ BEGIN
 END
 $$;
 
--- Two entries change places.
+-- Exchanges the ids of two entries.
 CREATE FUNCTION kit.swap(a bigint, b bigint) RETURNS void LANGUAGE sql AS $$
   UPDATE lead_audit.entry SET id = -a WHERE id = a;
   UPDATE lead_audit.entry SET id = a WHERE id = b;

@@ -14,7 +14,7 @@ pub fn leads_database(cluster: &Cluster, name: &str) -> Session {
     admin
 }
 
-/// As `leads_database`, with the table owned by the role `app`, which has no other rights.
+/// Like `leads_database`. The role `app` owns the table and has no other rights.
 pub fn app_database(cluster: &Cluster, name: &str) -> Session {
     let mut admin = leads_database(cluster, name);
     call(

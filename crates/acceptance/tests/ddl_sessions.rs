@@ -19,7 +19,7 @@ fn in_turn(
     in_turn_of(&mut cluster.admin(database), cluster, database, blocked, release)
 }
 
-/// As `in_turn`, in the given session.
+/// Like `in_turn`, in the given session.
 fn in_turn_of(
     waiting: &mut Session,
     cluster: &Cluster,

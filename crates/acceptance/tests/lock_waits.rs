@@ -201,12 +201,12 @@ fn a_lock_keeps_the_check_from_one_table() {
          BEGIN; LOCK TABLE ca IN ROW EXCLUSIVE MODE",
     );
     call(&mut admin, "ALTER EVENT TRIGGER lead_audit_ddl ENABLE ALWAYS");
-    let mended = |table: &str| {
+    let is_repaired = |table: &str| {
         format!("SELECT count(*) = 2 FROM pg_trigger WHERE tgrelid = '{table}'::regclass")
     };
-    wait_until(&mut admin, Duration::from_secs(90), &mended("cb"));
-    assert!(!value::<bool>(&mut admin, &mended("ca")));
+    wait_until(&mut admin, Duration::from_secs(90), &is_repaired("cb"));
+    assert!(!value::<bool>(&mut admin, &is_repaired("ca")));
     assert!(cluster.log_text().contains("was found to be: locked"));
     call(&mut owner, "COMMIT");
-    wait_until(&mut admin, LONG, &mended("ca"));
+    wait_until(&mut admin, LONG, &is_repaired("ca"));
 }

@@ -136,8 +136,8 @@ impl Drop for TinyDisk {
     }
 }
 
-/// The same without the right to mount: the server's files cannot grow beyond 17 MB (a WAL segment
-/// has 16).
+/// The disk is full, simulated without the right to mount: the server's files cannot grow beyond 17
+/// MB (a WAL segment has 16).
 #[test]
 fn a_file_size_limit() {
     let cluster = Cluster::builder().file_size_limit(17 * 1024).start();

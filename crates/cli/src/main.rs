@@ -4,11 +4,11 @@
 //! Exit status of every command: 0 intact (or done), 1 tampered with, 2 could not tell (or could
 //! not be done).
 //!
-//! * [`arguments`] – what can be said on the command line; each command has a module of its name
-//! * [`database`] – the connection, and what is read over it, in one snapshot
+//! * [`arguments`] – the options of the command line; each command has a module with its name
+//! * [`database`] – the connection, and everything that is read from the database, in one snapshot
 //! * [`trust`] – keys and checkpoints from files
-//! * [`files`] – files that are there whole or not at all
-//! * [`progress`], [`error`] – what the user sees while it runs, and if it fails
+//! * [`files`] – writes files atomically: they are complete or absent
+//! * [`progress`], [`error`] – progress, remarks and error messages
 
 mod arguments;
 mod database;
