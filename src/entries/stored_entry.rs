@@ -13,7 +13,7 @@ pub enum StoredFault {
     NotUtf8,
     /// A column that the format does not have contains a value.
     UnknownColumn(String),
-    /// A fault in terms of the format.
+    /// A fault that the format defines (docs/FORMAT.md, section 7).
     Format(Fault),
 }
 

@@ -146,7 +146,7 @@ impl TreeRow {
         self.awaits_restore
     }
 
-    /// Writes the row. Deletes the rows of other logs, which never grew.
+    /// Writes the row. Deletes other rows, which a restore has left and whose trees are empty.
     pub fn store(&self, snapshot: pg_sys::Snapshot) {
         let waits_for: Vec<i64> = self.waits_for.iter().copied().map(to_bigint).collect();
         let update = SpiPlan::prepare(

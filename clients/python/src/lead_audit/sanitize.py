@@ -72,7 +72,7 @@ def address(value: object) -> Optional[str]:
 
 
 def parse_address(value: object) -> Optional[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """The address as an object. See `address()`."""
+    """Parses an IPv4 or IPv6 address. See `address()`."""
     if isinstance(value, bytes):
         value = value[: _LONGEST_ADDRESS + 1].decode("latin-1")
     if isinstance(value, (ipaddress.IPv4Address, ipaddress.IPv6Address)):

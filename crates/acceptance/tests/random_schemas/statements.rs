@@ -21,7 +21,7 @@ pub struct Writer<'a> {
     tables: &'a Tables,
     refusals: &'a Refusals,
     random: Random,
-    /// The numbers of this writer and of its current transaction.
+    /// The number of this writer, and of its transactions so far.
     number: u64,
     transactions: u64,
     /// The current value of lead_audit.request_id.

@@ -144,7 +144,8 @@ fn watched(snapshot: &Snapshot, table: &str) -> Result<Vec<String>, CommandError
     }
 }
 
-/// The possible key hashes of a row with this key. A number may stand for a number or a text.
+/// The possible key hashes of a row with this key. The user may write a number for a numeric column
+/// or for a text column.
 fn key_hashes(
     snapshot: &Snapshot,
     watch_ids: &[String],

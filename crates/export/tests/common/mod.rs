@@ -157,7 +157,7 @@ impl Log {
         self.write_on(writer, from, to)
     }
 
-    /// The remainder of an export that is complete up to a tree size.
+    /// The rest of an interrupted export, which is complete up to the tree size `from`.
     pub fn rest_into(&self, from: u64, output: Output<Vec<u8>>) -> Vec<u8> {
         self.write_on(HistoryWriter::resume(output, self.edge(from)), from, self.size())
     }

@@ -202,7 +202,7 @@ class VerifierKey:
             raise ValueError("a key of an unknown type")
 
     def verifies(self, text, signature):
-        """True or, for a cosignature, (time,). False if the signature is invalid."""
+        """Returns True, or (time,) for a valid cosignature. False if the signature is invalid."""
         if self.algorithm == ED25519:
             return ed25519_verify(self.public, text.encode(), signature)
         time = int.from_bytes(signature[:8], "big")
