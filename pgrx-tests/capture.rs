@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn truncate_says_how_many_rows_went() {
+    fn truncate_counts_the_rows() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a'), ('b'), ('c'); DELETE FROM leads WHERE id = 'b'; TRUNCATE leads;
                  TRUNCATE leads");
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn update_that_changes_only_how_a_value_is_spelt() {
+    fn update_that_changes_only_the_spelling_of_a_value() {
         begin();
         run(
             r#"CREATE TABLE t (id int PRIMARY KEY, n numeric, j json, f float8); SELECT lead_audit.enable('t');

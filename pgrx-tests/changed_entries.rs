@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn says_what_is_wrong() {
+    fn names_each_fault() {
         begin_with_entries();
         let entry = ids();
         run(&format!(
@@ -142,7 +142,7 @@ mod tests {
 
     /// A forger can compute a valid checksum, but the bytes under it are wrong.
     #[pg_test]
-    fn finds_a_right_checksum_over_wrong_bytes() {
+    fn valid_checksum_over_wrong_bytes() {
         begin_with_entries();
         let id = ids()[0];
         let forge = |column: &str, value: &str, preimage: &str| {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_a_column_that_it_does_not_know() {
+    fn value_in_an_unknown_column() {
         begin_with_entries();
         run(
             "ALTER TABLE lead_audit.entry ADD extra text, ADD gone int; ALTER TABLE lead_audit.entry DROP gone",
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_what_does_not_exist() {
+    fn ids_and_ranges_without_entries() {
         begin();
         for id in ["0", "-1", "9223372036854775807", "NULL"] {
             assert_eq!(one(&format!("SELECT lead_audit.verify_entry({id})")), "false", "{id}");
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_forged_and_deleted_entries() {
+    fn forged_and_deleted_entries() {
         begin_with_entries();
         let entry = ids();
         run(&format!(
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_a_range() {
+    fn verify_a_range() {
         begin_with_entries();
         run("UPDATE lead_audit.entry SET user_id = 'eve'");
         let entry = ids();
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_many_entries() {
+    fn verify_many_entries() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, note text); SELECT lead_audit.enable('t');
              INSERT INTO t SELECT g, repeat('x', g) FROM generate_series(1, 1700) g;

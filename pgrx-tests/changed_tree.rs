@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn names_an_entry_that_was_slipped_into_a_gap() {
+    fn names_an_entry_that_was_inserted_into_a_gap() {
         begin_sealed();
         run("DO $$ BEGIN INSERT INTO t VALUES (1000); RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN NULL; END $$;
              INSERT INTO t VALUES (1001); SELECT lead_audit.seal()");
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_an_entry_and_its_leaf_together() {
+    fn entry_changed_together_with_its_leaf() {
         begin_sealed();
         let id = entry(350);
         let rewrite = format!(
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn names_what_is_one_too_many() {
+    fn names_surplus_rows() {
         begin_sealed();
         for (statement, faults) in [
             (
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_another_log_in_a_note() {
+    fn note_of_another_log() {
         begin_sealed();
         for size in [300, 301, 600] {
             let faults = faults_after(&format!(
@@ -348,7 +348,7 @@ mod tests {
     /// Under an id that the sequence has not given out. The write that later gets this id has its
     /// entry under another id. The forged entry is reported and never sealed.
     #[pg_test]
-    fn of_an_entry_that_is_ahead_of_the_sequence() {
+    fn entry_ahead_of_the_sequence() {
         begin_sealed();
         let last = number("SELECT max(id) FROM lead_audit.entry");
         for (ahead, batch) in [(3, 5), (1, 4), (2, 2)] {
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_a_range_checks_entries_and_leaves() {
+    fn range_checks_entries_and_leaves() {
         begin_sealed();
         let id = entry(350);
         run(&format!(

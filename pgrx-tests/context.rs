@@ -10,7 +10,7 @@ mod tests {
     const CONTEXT: &str = "user_id, user_ip, user_agent, request_id";
 
     #[pg_test]
-    fn of_session_and_transaction() {
+    fn set_for_session_and_transaction() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a');
              SET lead_audit.user_id = 'u-17'; SET lead_audit.user_ip = '203.0.113.7';
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_a_block_that_is_rolled_back_ends_with_it() {
+    fn set_in_a_block_ends_with_its_rollback() {
         begin_with_leads();
         run("SET LOCAL lead_audit.user_id = 'outer';
              DO $$ BEGIN
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn any_role_can_say_who_its_user_is() {
+    fn any_role_can_set_its_user() {
         begin_with_leads();
         run("CREATE ROLE clerk; GRANT ALL ON leads TO clerk");
         run_as(
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn current_user_is_that_of_the_statement() {
+    fn current_user_of_the_statement() {
         begin();
         // The column's default shows the current_user of the write.
         run("CREATE ROLE clerk; CREATE ROLE boss;
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn cascade_is_by_whoever_wrote() {
+    fn cascade_has_the_context_of_the_writer() {
         begin();
         run("CREATE ROLE clerk; CREATE TABLE parent (id int PRIMARY KEY);
              CREATE TABLE child (id int REFERENCES parent ON DELETE CASCADE);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_disable_is_its_caller() {
+    fn entry_of_disable_names_its_caller() {
         begin_with_leads();
         run("CREATE ROLE auditor; GRANT USAGE ON SCHEMA lead_audit TO auditor;
              GRANT EXECUTE ON FUNCTION lead_audit.disable(regclass), lead_audit.enable(regclass, name, boolean) TO auditor;

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn dropped_by_its_owner_is_an_entry_of_his() {
+    fn drop_by_the_owner_is_an_entry() {
         begin_with_leads();
         run("CREATE ROLE clerk; ALTER TABLE leads OWNER TO clerk");
         run_as("clerk", "DROP TABLE leads");
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn partition_taken_out_and_put_in() {
+    fn partition_detached_and_attached() {
         begin();
         run("CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id);
              CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn is_silent_about_everything_else() {
+    fn other_ddl_has_no_entry() {
         begin_with_leads();
         run("ALTER TABLE leads ALTER email SET DEFAULT 'x'; ALTER TABLE leads ALTER email SET STATISTICS 10;
              ALTER TABLE leads ADD CHECK (email <> 'y'); ALTER TABLE leads ENABLE ROW LEVEL SECURITY;
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn is_itself_guarded_by_superusers_rights_only() {
+    fn only_a_superuser_changes_the_event_triggers() {
         begin_with_leads();
         assert_eq!(
             rows(
@@ -464,7 +464,7 @@ mod tests {
 
     /// A formerly watched table joins a watched one.
     #[pg_test]
-    fn newcomer_that_was_watched_before() {
+    fn new_partition_that_was_watched_before() {
         begin();
         run("CREATE TABLE parent (id int, note text); CREATE TABLE once (id int, note text); CREATE TABLE p (id int) PARTITION BY RANGE (id);
              CREATE TABLE once_p (id int); SELECT lead_audit.enable('once'), lead_audit.enable('once_p'); INSERT INTO once VALUES (1);
@@ -539,7 +539,7 @@ mod tests {
 
     /// The check finds changes that got past the guard.
     #[pg_test]
-    fn check_finds_what_got_past_it() {
+    fn check_watched_repairs_what_bypassed_the_guard() {
         begin();
         run("CREATE TABLE t (id int, note text); CREATE TABLE p (id int, note text) PARTITION BY RANGE (id);
              CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE gone (id int); CREATE TABLE off (id int); CREATE TABLE c0 () INHERITS (t);

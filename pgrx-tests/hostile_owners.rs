@@ -481,7 +481,7 @@ mod tests {
     /// Rights like `pg_write_all_data` can change neither the tables about watched tables nor the
     /// order of ids.
     #[pg_test]
-    fn on_what_is_known_of_watched_tables() {
+    fn changes_of_the_tables_about_watched_tables() {
         begin_with_clerk();
         run("INSERT INTO leads (id) VALUES ('a'); CREATE ROLE mighty; GRANT ALL ON ALL TABLES IN SCHEMA lead_audit TO mighty;
              GRANT USAGE ON SCHEMA lead_audit TO mighty");
@@ -708,7 +708,7 @@ mod tests {
 
     /// The client's text may not show the executed command.
     #[pg_test]
-    fn command_in_a_function() {
+    fn command_in_a_function_is_in_details_executed() {
         begin_with_clerk();
         run_as(
             "clerk",

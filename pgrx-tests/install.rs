@@ -8,7 +8,7 @@ mod tests {
     use pgrx::prelude::*;
 
     #[pg_test]
-    fn enable_watches_and_says_so() {
+    fn enable_records_from_now_on() {
         begin_with_leads();
         let watched = "SELECT relation, row_trigger_on, truncate_trigger_on, state, soft_delete_column, baseline_at
              FROM lead_audit.watched";
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn disable_of_a_table_that_never_was_watched() {
+    fn disable_of_a_table_that_was_never_watched() {
         begin();
         run("CREATE TABLE plain (id int PRIMARY KEY)");
         assert_eq!(one("SELECT lead_audit.disable('plain')"), "false");
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn create_extension_without_leads_says_what_to_call() {
+    fn create_extension_without_leads_names_the_call() {
         begin();
         run("DROP EXTENSION lead_audit CASCADE; CREATE SCHEMA crm; CREATE TABLE crm.leads (id int PRIMARY KEY);
              SET LOCAL search_path = public");
@@ -378,7 +378,7 @@ mod tests {
 
     /// The list of `\df lead_audit.*`: functions that users need, or that dumps name.
     #[pg_test]
-    fn users_see_what_they_need() {
+    fn users_see_only_their_functions() {
         begin();
         assert_eq!(
             rows(

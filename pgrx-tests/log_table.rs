@@ -23,7 +23,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn indexes_have_what_belongs_into_them() {
+    fn indexes_contain_the_entries() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, note text); SELECT lead_audit.enable('t');
              INSERT INTO t SELECT g, 'x' FROM generate_series(1, 3000) g;
@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn indexes_that_were_added_are_served_too() {
+    fn added_indexes_contain_the_entries() {
         begin();
         run("CREATE INDEX by_user ON lead_audit.entry (lower(user_id)) WHERE user_id IS NOT NULL;
              CREATE TABLE t (id int PRIMARY KEY); SELECT lead_audit.enable('t');
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn index_has_what_a_trigger_on_the_log_put_in() {
+    fn index_contains_the_changes_of_a_trigger_on_the_log() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY); SELECT lead_audit.enable('t');
              CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.previous_key_hash := 42; RETURN NEW; END';
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn is_locked_again_after_the_lock_was_rolled_back() {
+    fn locked_again_after_the_rollback_of_the_lock() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY); SELECT lead_audit.enable('t')");
         let locked = || {

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn everything_by_a_constraint() {
+    fn constraint_that_refuses_every_entry() {
         assert_every_entry_is_lost(
             "ALTER TABLE lead_audit.entry ADD CONSTRAINT never CHECK (false) NOT VALID",
             "never",

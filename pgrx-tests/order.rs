@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_ids_is_that_of_times() {
+    fn ids_are_in_the_order_of_times() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t');
                  SET LOCAL lead_audit.batch_memory = '1GB'");

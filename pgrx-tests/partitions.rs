@@ -18,7 +18,7 @@ mod tests {
              CREATE TABLE p21 PARTITION OF p2 FOR VALUES FROM (10) TO (15); CREATE TABLE p22 PARTITION OF p2 DEFAULT");
     }
 
-    fn truncates() -> Vec<String> {
+    fn truncate_of_a_partitioned_table() -> Vec<String> {
         rows(
             "SELECT table_name, details->'row_count' FROM lead_audit.log WHERE operation = 'TRUNCATE' ORDER BY id",
         )
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn are_enabled_and_disabled_with_their_root() {
+    fn enabled_and_disabled_with_their_root() {
         begin_with_partitions();
         run("SELECT lead_audit.enable('p')");
         let identity = one("SELECT watch_id FROM lead_audit.watch");
@@ -416,7 +416,7 @@ mod tests {
     /// The owner may rearrange the tree. Recording continues when a partition leaves, and when the
     /// tree joins a table of the owner.
     #[pg_test]
-    fn by_the_owner() {
+    fn detached_and_attached_by_the_owner() {
         begin();
         run("CREATE ROLE clerk; GRANT CREATE ON SCHEMA public TO clerk; SET LOCAL ROLE clerk;
              CREATE TABLE p (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);

@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn writer_needs_none() {
+    fn writer_needs_no_rights() {
         begin_with_clerk();
         run_as(
             "clerk",
@@ -300,7 +300,7 @@ mod tests {
 
     /// Column rights do not narrow the entry: it has the complete row.
     #[pg_test]
-    fn on_single_columns_do_not_narrow_the_entry() {
+    fn column_privileges_do_not_narrow_the_entry() {
         begin_with_leads();
         run("INSERT INTO leads (id, email) VALUES ('a', 'secret'); CREATE ROLE clerk;
                  GRANT SELECT (id), UPDATE (company_name) ON leads TO clerk");

@@ -8,7 +8,7 @@ mod tests {
     use pgrx::prelude::*;
 
     #[pg_test]
-    fn of_a_block_keeps_what_is_around_it() {
+    fn block_keeps_the_outer_entries() {
         begin_with_leads();
         run("DO $$ BEGIN
                INSERT INTO leads (id) VALUES ('before');
@@ -26,7 +26,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_nested_blocks() {
+    fn nested_blocks() {
         begin_with_leads();
         run("DO $$ BEGIN
                INSERT INTO leads (id) VALUES ('1');
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_a_statement_that_fails_half_way() {
+    fn statement_that_fails_half_way() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('taken')");
         for batch_memory in ["0", "1MB"] {
@@ -77,7 +77,7 @@ mod tests {
     /// The entries of rows 1 to 3 wait for the end of the INSERT while the trigger's blocks begin
     /// and end.
     #[pg_test]
-    fn of_a_block_in_an_after_trigger() {
+    fn block_in_an_after_trigger() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE side (id int PRIMARY KEY);
              SELECT lead_audit.enable('t'), lead_audit.enable('side');
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_the_whole_statement_around_committed_blocks() {
+    fn statement_around_committed_blocks() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE side (id int PRIMARY KEY);
              SELECT lead_audit.enable('t'), lead_audit.enable('side');
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_truncate_and_ddl() {
+    fn truncate_and_ddl() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a');
              DO $$ BEGIN TRUNCATE leads; RAISE 'undo'; EXCEPTION WHEN others THEN NULL; END $$;
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn in_a_loop_of_thousands() {
+    fn thousands_of_blocks_in_a_loop() {
         begin_with_leads();
         run("DO $$ BEGIN FOR i IN 1 .. 3000 LOOP
                BEGIN

@@ -98,7 +98,7 @@ for size in {sizes:?}:
     }
 
     #[pg_test]
-    fn that_is_rolled_back_leaves_no_trace() {
+    fn rolled_back_sealing_leaves_no_trace() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a')");
         assert_eq!(seal(), 1);
@@ -209,7 +209,7 @@ for size in {sizes:?}:
     }
 
     #[pg_test]
-    fn refuses_what_cannot_be_proved() {
+    fn refuses_proofs_that_do_not_exist() {
         begin_with_leads();
         assert_fails("SELECT lead_audit.inclusion_proof(-5)", "P0002", "there is no entry -5");
         run("INSERT INTO leads (id) VALUES ('a')");
@@ -243,7 +243,7 @@ for size in {sizes:?}:
     }
 
     #[pg_test]
-    fn goes_on_only_from_a_tree_that_is_whole() {
+    fn refuses_a_damaged_tree() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a'), ('b'), ('c')");
         seal();
@@ -282,7 +282,7 @@ for size in {sizes:?}:
     }
 
     #[pg_test]
-    fn wants_ids_in_order() {
+    fn requires_ids_in_order() {
         begin_with_leads();
         for change in ["CACHE 10", "INCREMENT 2", "CYCLE"] {
             let alter = format!("ALTER SEQUENCE lead_audit.entry_id_seq {change}");
@@ -299,7 +299,7 @@ for size in {sizes:?}:
     }
 
     #[pg_test]
-    fn keeps_its_tables_to_itself() {
+    fn refuses_other_changes_of_its_tables() {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('a')");
         seal();
@@ -356,7 +356,7 @@ for size in {sizes:?}:
     }
 
     #[pg_test]
-    fn shows_in_the_stats_what_is_left() {
+    fn stats_count_unsealed_entries() {
         begin_with_leads();
         let stats = "SELECT unsealed_entries, oldest_unsealed = (SELECT min(occurred_at) FROM lead_audit.entry e WHERE NOT EXISTS
              (SELECT FROM lead_audit.leaf_range r WHERE e.id BETWEEN r.first_id AND r.last_id)) AS right, seal_lag >= '0' AS lag, open_ids >= 0 AS open,
@@ -398,7 +398,7 @@ for size in {sizes:?}:
     /// The next sealing writes the entry, even if nothing else is unsealed. Before the first
     /// checkpoint, a change of origin needs no entry.
     #[pg_test]
-    fn under_another_origin_is_an_entry() {
+    fn another_origin_is_an_entry() {
         begin();
         run("SET LOCAL lead_audit.origin = 'example.org/zero'; SELECT lead_audit.seal();
              SET LOCAL lead_audit.origin = 'example.org/one'; CREATE TABLE t (id int PRIMARY KEY); SELECT lead_audit.enable('t');
@@ -446,7 +446,7 @@ for size in {sizes:?}:
     }
 
     #[pg_test]
-    fn in_a_transaction_that_cannot() {
+    fn transactions_that_cannot_seal() {
         begin();
         run("SET TRANSACTION READ ONLY");
         assert_fails("SELECT lead_audit.seal()", "25006", "read-only transaction");

@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn refuse_what_is_no_value() {
+    fn invalid_values_are_refused() {
         begin();
         for (setting, value) in [
             ("on_error", "ignore"),
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn are_the_superusers() {
+    fn only_superusers_change_them() {
         begin_with_leads();
         run(
             "CREATE ROLE clerk; ALTER TABLE leads OWNER TO clerk; GRANT CREATE ON SCHEMA public TO clerk",

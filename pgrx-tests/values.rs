@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_every_type_are_those_of_to_jsonb_whatever_the_session() {
+    fn every_type_equals_to_jsonb_in_any_session() {
         let types = types_here();
         let rows_needed = types.iter().map(|(_, values)| values.len()).max().unwrap_or(0);
         let columns: Vec<String> = (0..types.len()).map(|i| format!("c{i}")).collect();
@@ -388,7 +388,7 @@ mod tests {
 
     /// Domains and arrays over each of these types, and composites with a field of each.
     #[pg_test]
-    fn of_domains_arrays_and_composites_over_every_type() {
+    fn domains_arrays_and_composites_of_every_type() {
         let types = types_here();
         begin();
         run(TYPES);
@@ -450,7 +450,7 @@ mod tests {
 
     /// Some of these types (hstore) have a cast to json, others do not. A server may lack contrib.
     #[pg_test]
-    fn of_types_from_contrib() {
+    fn types_from_contrib() {
         if holds("SELECT count(*) = 0 FROM pg_available_extensions WHERE name = 'hstore'") {
             return;
         }
@@ -492,7 +492,7 @@ mod tests {
     /// out.
     #[cfg(feature = "pg18")]
     #[pg_test]
-    fn of_virtual_generated_columns_are_left_out() {
+    fn virtual_generated_columns_are_left_out() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n int, twice int GENERATED ALWAYS AS (n * 2) VIRTUAL, thrice int GENERATED ALWAYS AS (n * 3) STORED);
              SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 5); UPDATE t SET n = 6");
@@ -509,7 +509,7 @@ mod tests {
 
     /// The session's settings are restored, also after an error in the middle of a value.
     #[pg_test]
-    fn leave_the_sessions_settings_alone() {
+    fn session_keeps_its_settings() {
         begin();
         run("CREATE TYPE fragile AS ENUM ('ok', 'bad');
              CREATE FUNCTION fragile_json(fragile) RETURNS json LANGUAGE plpgsql AS $$ BEGIN IF $1 = 'bad' THEN RAISE 'bad';
@@ -533,7 +533,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn under_column_names_of_all_kinds() {
+    fn column_names_of_all_kinds() {
         begin();
         let names = [
             "plain",
@@ -615,7 +615,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn after_columns_were_dropped_added_renamed_and_retyped() {
+    fn columns_dropped_added_renamed_and_retyped() {
         begin();
         run(
             "CREATE TABLE t (a int, gone text, id int PRIMARY KEY, b numeric); SELECT lead_audit.enable('t')",
@@ -666,7 +666,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_generated_and_identity_columns() {
+    fn generated_and_identity_columns() {
         begin();
         run("CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a int, b int GENERATED ALWAYS AS (a * 2) STORED); SELECT lead_audit.enable('t');
              INSERT INTO t (a) VALUES (1); UPDATE t SET a = 5");
@@ -681,7 +681,7 @@ mod tests {
 
     /// As a column, in an array and in jsonb, with all lengths before and after the decimal point.
     #[pg_test]
-    fn of_many_numerics() {
+    fn numerics_of_many_sizes() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n numeric, list numeric[], doc jsonb); SELECT lead_audit.enable('t');
              INSERT INTO t SELECT g, d.n, ARRAY[d.n], to_jsonb(d.n)
@@ -701,7 +701,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn stored_out_of_line() {
+    fn toasted_values() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, big text, raw bytea, doc jsonb, n int);
              ALTER TABLE t ALTER big SET STORAGE EXTERNAL, ALTER raw SET STORAGE EXTERNAL;

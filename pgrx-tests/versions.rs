@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn writes_go_on_without_entries_and_say_why() {
+    fn writes_continue_without_entries_and_warn() {
         begin_with_leads();
         objects_are_of("999.0");
         let counted = not_written();

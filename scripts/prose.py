@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""prose.py: checks the style of every Markdown page. Prints findings. Exit code 1 if there are any.
+"""prose.py: checks the style of every Markdown page, and the paths that it names. Prints findings.
+Exit code 1 if there are any.
 
   prose.py [PAGE...]          checks the pages, by default all of them
   prose.py --wrap PAGE...     first breaks their paragraphs and lists into lines of at most 100 columns
@@ -41,6 +42,8 @@ AVOID = {
 # A sentence with one of these as its first word hides its subject.
 OPENERS = re.compile(r"(?:What|Whoever|Whatever|Of|That|Those that|Who)\s(?!is\b.*\?)")
 FENCE = re.compile(r"^(\s*)(```|~~~)")
+# The path of a file or folder of this project, as `code`.
+PATH = re.compile(r"`((?:bench|clients|crates|demo|docs|examples|pgrx-tests|scripts|sql|src|verifiers)/[\w./-]*)`")
 
 
 def prose(text):
@@ -128,6 +131,8 @@ def faults(path):
         # A table's row, a link, a signature and the output of a program cannot be broken.
         if len(line) > COLUMNS and not fenced and not line.lstrip().startswith(("|", "[", "!", "<", "`")):
             yield number, f"{len(line)} columns, {COLUMNS} at most"
+        if path.name != "CHANGELOG.md":
+            yield from ((number, f"no file {name}") for name in PATH.findall(line) if "OLD--NEW" not in name and not any((base / name).exists() for base in (ROOT, path.parent)))
     for number, block in prose(text):
         for sentence in sentences(block):
             words = len(re.findall(r"[\w'’/-]+", sentence.replace("CODE", "")))

@@ -9,11 +9,11 @@ mod worker;
 
 pub use queue::{log_rest, write_to_server_log};
 pub use session::{
-    ErrorCallbacks, FailingRow, Phase, StatementScope, before_commit, begin_record, command_begins,
-    end_record, error_is_final, error_raised, execution_begins, innermost_scope, phase_begins,
-    planning_begins, relation_changed, schema_changed, session_begins, set_error_callbacks,
-    statement_ends, subtransaction_aborts, subtransaction_commits, switch_off, transaction_ends,
-    utility_commands,
+    ErrorCallbacks, Phase, RejectedRow, StatementScope, before_commit, begin_record,
+    command_begins, end_record, error_is_final, error_raised, execution_begins, innermost_scope,
+    phase_begins, planning_begins, relation_changed, schema_changed, session_begins,
+    set_error_callbacks, statement_ends, subtransaction_aborts, subtransaction_commits, switch_off,
+    transaction_ends, utility_commands,
 };
 pub use worker::{drain, load_names};
 

@@ -1,15 +1,15 @@
 //! Detects failures in the session. The hooks open a `statement_scope` for each statement on a
 //! watched table. When an error is raised, `error_callback` makes a record of it, with the row that
-//! `failing_row` finds. `xact_end` makes the record final when the error is reported, or when the
+//! `rejected_row` finds. `xact_end` makes the record final when the error is reported, or when the
 //! statement's (sub)transaction is rolled back. If the statement survives, the record is dropped.
 
 mod activation;
 mod error_callback;
-mod failing_row;
 mod name_filter;
 mod raised_error;
 mod recording;
 mod redact;
+mod rejected_row;
 mod statement_phases;
 mod statement_scope;
 mod statement_text;
@@ -20,9 +20,9 @@ mod xact_end;
 
 pub use activation::switch_off;
 pub use error_callback::error_raised;
-pub use failing_row::{FailingRow, fingerprint, from_hex};
 pub use name_filter::note_name;
 pub use recording::{begin_record, end_record};
+pub use rejected_row::{RejectedRow, fingerprint, from_hex};
 pub use statement_phases::{
     command_begins, execution_begins, phase_begins, planning_begins, session_begins, statement_ends,
 };

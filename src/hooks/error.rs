@@ -7,7 +7,7 @@
 //! in PostgreSQL. It calls no Rust code with values to drop. The second part makes a record of the
 //! copy. It calls no function of PostgreSQL that can raise an error.
 
-use crate::failures::{self, ErrorCallbacks, FailingRow, StatementScope};
+use crate::failures::{self, ErrorCallbacks, RejectedRow, StatementScope};
 use pgrx::pg_sys;
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -58,7 +58,7 @@ unsafe extern "C-unwind" fn error_outside_of_statements(_argument: *mut c_void) 
 /// # Safety
 /// `scope` must be null or a scope in PostgreSQL's list.
 unsafe fn record(scope: *mut StatementScope) {
-    let mut row = FailingRow::none();
+    let mut row = RejectedRow::none();
     // SAFETY: called while an error is raised. The memory context belongs to this library and is
     // reset after the record is made. A further error leaves this frame at once, and it holds no
     // values to drop.
@@ -85,7 +85,7 @@ unsafe fn record(scope: *mut StatementScope) {
 unsafe extern "C-unwind" fn failed(
     scope: *mut StatementScope,
     error: *const pg_sys::ErrorData,
-    row: *const FailingRow,
+    row: *const RejectedRow,
 ) {
     // SAFETY: `record` passes a live scope or null, the copy of the error, and the rows that it
     // copied.

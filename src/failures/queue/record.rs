@@ -58,7 +58,7 @@ pub struct Count {
     pub rows: u64,
 }
 
-/// The failing row, as the bytes of a tuple.
+/// The rejected row, as the bytes of a tuple.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RawRow {
     /// The relation whose row type the row has.

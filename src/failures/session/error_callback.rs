@@ -4,10 +4,10 @@
 //! This code must not read a catalog, wait, run users' code, call a function that can raise an
 //! error (`hooks/error.rs` explains why), or allocate memory without a limit.
 
-use super::failing_row::FailingRow;
 use super::name_filter;
 use super::raised_error::RaisedError;
 use super::redact::redact;
+use super::rejected_row::RejectedRow;
 use super::statement_scope::StatementScope;
 use super::statement_text::{
     bounded, last_statement, parameters_text, statement_text, wanted_text,
@@ -23,11 +23,11 @@ use pgrx::pg_sys;
 /// for the table that the statement's text names.
 ///
 /// # Safety
-/// The scope must be the innermost one, and `FailingRow` must have found the row for it.
+/// The scope must be the innermost one, and `RejectedRow` must have found the row for it.
 pub unsafe fn error_raised(
     scope: Option<&StatementScope>,
     data: &pg_sys::ErrorData,
-    row: &FailingRow,
+    row: &RejectedRow,
 ) {
     // SAFETY: reads a variable in shared memory.
     if unsafe { pg_sys::RecoveryInProgress() } {
@@ -50,7 +50,7 @@ unsafe fn in_statement(
     scope: &StatementScope,
     data: &pg_sys::ErrorData,
     error: &RaisedError,
-    row: &FailingRow,
+    row: &RejectedRow,
 ) {
     // SAFETY: PostgreSQL's copy of the error is live.
     let Some(target) = (unsafe { scope.target_of(data) }) else { return };

@@ -203,7 +203,7 @@ fn operation_name(name: &str) -> &'static str {
     NAMES.into_iter().find(|known| *known == name).unwrap_or("OTHER")
 }
 
-/// The failing row as JSON. `None` if its relation has changed or is locked.
+/// The rejected row as JSON. `None` if its relation has changed or is locked.
 fn texts_of(
     row: &RawRow,
     table: Option<&Table>,
@@ -359,6 +359,6 @@ mod tests {
         );
         assert_eq!(split("Key (id)=(x) is not present in table \"a (b)\"."), pair("id", "x"));
         assert_eq!(split("Key (a, b)=(1, 2, 3) already exists."), None);
-        assert_eq!(split("Failing row contains (1, null)."), None);
+        assert_eq!(split("Rejected row contains (1, null)."), None);
     }
 }

@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn swapped_in_one_statement() {
+    fn keys_swapped_in_one_statement() {
         begin();
         run("CREATE TABLE t (id int, CONSTRAINT pk PRIMARY KEY (id) DEFERRABLE, note text); SELECT lead_audit.enable('t');
              INSERT INTO t VALUES (1, 'one'), (2, 'two'); UPDATE t SET id = 3 - id");
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn can_be_spelt_as_the_type_allows() {
+    fn any_spelling_of_the_type() {
         begin();
         for (key_type, stored, spellings) in [
             (
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_several_columns() {
+    fn composite_key() {
         begin();
         run(
             r#"CREATE TABLE t (no numeric, "Zone é" text, tenant int, value int, PRIMARY KEY (tenant, no, "Zone é")); SELECT lead_audit.enable('t');
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn do_not_reach_other_tables() {
+    fn same_key_in_another_table() {
         begin();
         run("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY);
              SELECT lead_audit.enable('a'), lead_audit.enable('b');
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn follow_a_renamed_column() {
+    fn renamed_key_column() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 1);
              ALTER TABLE t RENAME COLUMN id TO no; UPDATE t SET n = 2");
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_several_columns_renamed_and_retyped_one_after_the_other() {
+    fn composite_key_renamed_and_retyped() {
         begin();
         run("CREATE TABLE t (b int, a numeric(4,1), n int, PRIMARY KEY (a, b)); SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 2, 0), (1, 3, 0);
              ALTER TABLE t RENAME COLUMN a TO z; UPDATE t SET n = 1; ALTER TABLE t ALTER COLUMN b TYPE text; UPDATE t SET n = 2;
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn dropped_and_made_again() {
+    fn primary_key_dropped_and_added() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, n int); SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1, 0), (2, 0);
              ALTER TABLE t DROP CONSTRAINT t_pkey; UPDATE t SET n = 1; UPDATE t SET id = 3 WHERE id = 2");
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn of_other_columns() {
+    fn primary_key_of_other_columns() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, email text UNIQUE NOT NULL, n int); SELECT lead_audit.enable('t');
              INSERT INTO t VALUES (1, 'a', 0), (2, 'b', 0); UPDATE t SET email = 'c' WHERE id = 2;
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[pg_test]
-    fn that_look_alike_are_not_the_same() {
+    fn similar_keys_are_distinct() {
         begin();
         run(r#"CREATE TABLE t (k text PRIMARY KEY); SELECT lead_audit.enable('t')"#);
         let keys = [

@@ -22,20 +22,20 @@ mod raw {
     }
 }
 
-/// The failing row and, for an UPDATE, the new row: first the slots, then copies. It has no
+/// The rejected row and, for an UPDATE, the new row: first the slots, then copies. It has no
 /// destructor, since copying can raise an out-of-memory error.
-pub struct FailingRow {
+pub struct RejectedRow {
     relation: pg_sys::Oid,
     row_type: u64,
     slots: [*mut pg_sys::TupleTableSlot; 2],
     tuples: [pg_sys::HeapTuple; 2],
 }
 
-impl FailingRow {
+impl RejectedRow {
     /// No row.
     pub const fn none() -> Self {
         let (slot, tuple) = (std::ptr::null_mut(), std::ptr::null_mut());
-        FailingRow {
+        RejectedRow {
             relation: pg_sys::InvalidOid,
             row_type: 0,
             slots: [slot, slot],
@@ -279,7 +279,7 @@ pub fn from_hex(text: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-/// SQLSTATEs of constraint violations. The failing row is being written, and the error names the
+/// SQLSTATEs of constraint violations. The rejected row is being written, and the error names the
 /// table.
 const VIOLATIONS: [&str; 4] = ["23502", "23505", "23514", "23P01"];
 /// A row-level security policy refuses the row. The error names no table.
@@ -392,7 +392,7 @@ unsafe fn inserted(
 ) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: the node is live (see # Safety). Null pointers are not followed.
     unsafe {
-        // If ON CONFLICT DO UPDATE has found an existing row, the failing row is its new version.
+        // If ON CONFLICT DO UPDATE has found an existing row, the rejected row is its new version.
         if let Some(conflict) = result.ri_onConflict.as_ref()
             && holds_row(conflict.oc_Existing)
         {
