@@ -18,7 +18,7 @@ mod tests {
              CREATE TABLE p21 PARTITION OF p2 FOR VALUES FROM (10) TO (15); CREATE TABLE p22 PARTITION OF p2 DEFAULT");
     }
 
-    fn truncate_of_a_partitioned_table() -> Vec<String> {
+    fn truncates() -> Vec<String> {
         rows(
             "SELECT table_name, details->'row_count' FROM lead_audit.log WHERE operation = 'TRUNCATE' ORDER BY id",
         )
