@@ -404,7 +404,7 @@ BEGIN
        WHERE m.watch_id = watching.watch_id AND m.is_complete
          AND NOT lead_audit_internal.is_complete(r, m.watch_id)) THEN
     new_state := 'disabled';
-  ELSIF watching.state = 'disabled' AND 'reenabled' = ANY (effects) AND NOT EXISTS (
+  ELSIF watching.state = 'disabled' AND 'enabled_again' = ANY (effects) AND NOT EXISTS (
           SELECT FROM lead_audit_internal.members_of(root) m
           WHERE NOT lead_audit_internal.is_guarded(m)) THEN
     new_state := 'on';
@@ -463,7 +463,7 @@ DECLARE
 BEGIN
   IF NOT is_drop AND EXISTS (SELECT FROM lead_audit_internal.relations_of_command(is_drop) c
                              WHERE c.command <> 'CREATE TRIGGER') THEN
-    effects := effects || '{reenabled}'::text[];
+    effects := effects || '{enabled_again}'::text[];
   END IF;
   IF effects && '{made,joined}' THEN
     concerned := affected || array(
@@ -490,7 +490,7 @@ COMMENT ON FUNCTION
 COMMENT ON FUNCTION lead_audit_internal.reconcile_table(lead_audit.watch, oid[], text[]) IS
   'Compares relations of a watched table with their last known state, records the differences as '
   'entries and updates that state. effects are those of command_effects(), and two more: '
-  'reenabled (triggers that are on again end the state disabled) and found (the caller is '
+  'enabled_again (triggers that are on again end the state disabled) and found (the caller is '
   'check_watched(), so anything may have happened).';
 COMMENT ON FUNCTION lead_audit_internal.reconcile_command(boolean, text[]) IS
   'Calls reconcile_table() for each watched table that the current command touches.';
