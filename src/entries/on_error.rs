@@ -31,7 +31,8 @@ thread_local! {
     static REPORT: Cell<Option<Report>> = const { Cell::new(None) };
 }
 
-/// Sets `report`, which is called for each unwritten entry and records it in another way.
+/// Sets the function that records each unwritten entry in another way. `failures` calls this at
+/// start-up, because `entries` stands before `failures` in the order of modules and cannot call it.
 pub fn report_unwritten_to(report: Report) {
     REPORT.set(Some(report));
 }
