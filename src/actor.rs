@@ -111,8 +111,8 @@ pub fn current() -> Rc<Actor> {
     if let Some(actor) = hit {
         return actor;
     }
-    // Read before the roles' names are looked up: the next call then notices a change that arrives
-    // meanwhile.
+    // The generations are read before the roles' names: the next call then notices a change that
+    // arrives in between.
     let (context_generation, role_generation) =
         (settings::context_generation(), ROLE_GENERATION.get());
     let actor = Rc::new(read(session_user, current_user, application_name));

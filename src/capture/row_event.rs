@@ -94,8 +94,8 @@ impl Scratch {
 }
 
 thread_local! {
-    // Taken out while in use: an output function can write to a watched table and re-enter this
-    // module.
+    // A user takes the buffers out: an output function can write to a watched table and re-enter
+    // this module.
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 

@@ -160,7 +160,7 @@ impl RowLayout {
 
 thread_local! {
     static LAYOUTS: RefCell<HashMap<pg_sys::Oid, Rc<RowLayout>>> = RefCell::new(HashMap::new());
-    // Set when an invalidation arrives while the map is borrowed.
+    // True after an invalidation that arrived while the map was borrowed.
     static ALL_STALE: Cell<bool> = const { Cell::new(false) };
 }
 

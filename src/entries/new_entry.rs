@@ -36,7 +36,8 @@ pub struct NewEntry<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It succeeded. The entry belongs to the same transaction, so it exists only if that commits.
+    /// It succeeded. The operation succeeded. The entry belongs to its transaction, so it exists
+    /// only if the transaction commits.
     #[default]
     Ok,
     /// It failed.

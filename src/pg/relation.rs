@@ -21,7 +21,7 @@ impl OpenRelation {
     pub fn try_open(relation: pg_sys::Oid, lock: u32) -> Option<Self> {
         // SAFETY: takes any oid, and returns null for an unknown one.
         let open = unsafe { pg_sys::try_relation_open(relation, lock as pg_sys::LOCKMODE) };
-        // Not then_some(): it would make the value first, and its drop would close a null relation.
+        // then_some() would make the value even for null, and its drop would close a null relation.
         (!open.is_null()).then(|| OpenRelation(open))
     }
 

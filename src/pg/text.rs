@@ -87,7 +87,7 @@ impl Text {
         &mut self,
         work: impl FnOnce(&mut TextWriter) -> Result<R, ServerError>,
     ) -> Result<R, NotWritten> {
-        // Taken out, so that an error that unwinds leaves no invalid text.
+        // The buffer is taken out, so that an error that unwinds leaves no invalid text.
         let mut output = TextWriter::new(std::mem::take(&mut self.buffer));
         self.is_encoded = false;
         let result = work(&mut output).map_err(NotWritten::Failed)?;

@@ -16,7 +16,8 @@ pub struct InsertedIds(Vec<i64>);
 impl InsertedIds {
     /// Looks for new inserted ids, and reads the recorded ids.
     pub fn look(snapshot: pg_sys::Snapshot, tree: &TreeRow) -> Result<Self, ServerError> {
-        // Read after the snapshot was taken, so no visible id from the sequence is above `last_id`.
+        // The sequence is read after the snapshot was taken, so no visible id from the sequence is
+        // above `last_id`.
         let last_id = last_id_given_out()?;
         // A restore may set the sequence after it restores the entries.
         if !tree.is_from_elsewhere() && last_id >= tree.looked_to && objects_are_current() {

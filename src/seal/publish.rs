@@ -155,8 +155,8 @@ fn publish(all: &[Waiting]) {
         .report(PgLogLevel::LOG);
     }
     let Some(directory) = settings::CHECKPOINT_DIR.get() else { return };
-    // In ascending order. After a failure the later checkpoints would most likely fail too, so they
-    // wait for the next call.
+    // The files are written in ascending order. After a failure the later ones would most likely
+    // fail too, so they wait for the next call.
     for one in all.iter().filter(|one| one.mode != PublishMode::NewWithoutFile) {
         match one.publication.write_to(&directory) {
             Ok(()) => note_published_to(&directory, one.publication.size),

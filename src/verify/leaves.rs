@@ -54,7 +54,8 @@ impl Leaves {
         to: i64,
     ) -> Result<Self, ServerError> {
         let tree = TreeRow::load(snapshot)?;
-        // Read after the snapshot was taken, so every visible id was given out before.
+        // The sequence is read after the snapshot was taken, so every visible id was given out
+        // before.
         let last_id = last_id_given_out().unwrap_or(i64::MAX);
         // SAFETY: the snapshot is active as long as this lives (see # Safety).
         let mut ranges = unsafe { IdScan::open(relation_of_schema(c"leaf_range"), snapshot)? };

@@ -231,7 +231,8 @@ fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Resu
     unsafe {
         pg_sys::CommandCounterIncrement();
         pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-        // Read only, so that SPI uses the active snapshot. pgrx's own choice would be another.
+        // SPI uses the active snapshot only in a read-only call. pgrx's functions would use another
+        // snapshot.
         let result = Spi::connect(|_| {
             Spi::check_status(pg_sys::SPI_execute(query.as_ptr(), true, 1)).map(|_| ())
         });

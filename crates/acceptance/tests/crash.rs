@@ -97,8 +97,9 @@ fn a_crash_parts_no_change_from_its_entry() {
             found.keys().all(|request| transactions.contains_key(request)),
             "entries of nobody"
         );
-        // The table and the trail agree, whatever the writers know. Nothing is removed, so the
-        // effects of a crash are still visible some crashes later.
+        // The table and the trail agree, even where the writers do not know the end of a
+        // transaction. Nothing is removed, so the effects of a crash are still visible some crashes
+        // later.
         if round % 5 == 0 || round + 1 == crashes {
             assert_trail_gives_table(&mut admin, "leads");
             assert_intact(&mut admin);

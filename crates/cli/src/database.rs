@@ -119,7 +119,7 @@ impl Snapshot {
     /// Returns two sets of ids: those that no checkpoint contains, and those that a later
     /// checkpoint may still contain.
     pub fn unsealed_ids(&self) -> Result<(IdRanges, IdRanges), CommandError> {
-        // Sent as text, multiranges are small, and `IdRanges` parses text.
+        // The multiranges are sent as text, which is small and which `IdRanges` parses.
         let rows = self.query(
             "SELECT COALESCE((SELECT range_agg(r)::text FROM lead_audit.checkpoint, unnest(entry_ids) r
                               WHERE NOT lower_inf(r) AND NOT upper_inf(r)), '{}'),

@@ -1,7 +1,7 @@
 //! Formats a timestamp for the preimage: UTC, proleptic Gregorian calendar, microseconds, whatever
 //! the session's settings.
 //!
-//! Total over `i64`, so that every stored value has a preimage.
+//! It accepts every `i64`, so that every stored value has a preimage.
 
 use crate::decimal::write_u64;
 use crate::sink::Sink;

@@ -34,7 +34,7 @@ pub fn left_in_other_size(bytes: usize) -> Option<Vec<u64>> {
     if length == bytes {
         return None;
     }
-    // In words, so that the copy is aligned like a Region.
+    // The copy consists of words, so that it is aligned like a Region.
     let mut content = Vec::with_capacity(length);
     file.read_to_end(&mut content).ok()?;
     Some(

@@ -64,7 +64,7 @@ impl Region {
     /// Copies a record into slots. `None` if not enough are free.
     fn store(&mut self, database: pg_sys::Oid, record: &[u8]) -> Option<u32> {
         let mut first = NONE;
-        // From the last piece to the first, because each slot refers to the next.
+        // The last piece comes first, because each slot refers to the next.
         for piece in record.chunks(DATA).rev() {
             let Some(index) = self.take_slot() else {
                 self.give_back(first);

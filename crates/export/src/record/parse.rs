@@ -56,7 +56,7 @@ impl<'a> Record<'a> {
                 tree_size: fields.required("tree_size", number)?,
             }),
             "export" => {
-                // Checked first, because another version may have other members.
+                // The version is checked first, because another version may have other members.
                 let version = members(value)
                     .find(|(name, _)| *name == "version")
                     .and_then(|(_, version)| parse_integer(version));

@@ -114,7 +114,7 @@ fn verify_one(
             .map_err(VerifyError::Thread)?;
         let mut waiting: Vec<Judged> = Vec::new();
         let mut error = None;
-        // Dropped on an early end, so that the reader does not block.
+        // If the loop ends early, the receiver is dropped, so that the reader does not block.
         for group in receiver {
             let group = match group {
                 Ok(group) => group,

@@ -75,7 +75,7 @@ pub fn read_stored(entry: &Entry, checksum: Option<&[u8]>, extra: Option<&str>) 
             checksum.len()
         ));
     };
-    // Inserted into the line unchanged, so each must be exactly one JSON object.
+    // The columns are inserted into the line unchanged, so each must be exactly one JSON object.
     let columns = [
         ("row_key", entry.row_key),
         ("row_values", entry.row_values),
