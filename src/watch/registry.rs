@@ -401,7 +401,8 @@ fn put(table: Table, key: Key, row: pg_sys::Datum, statements: (&str, &str)) {
     let found = place(table, key);
     // SAFETY: a look-up of the table's row type.
     let row_type = unsafe { pg_sys::get_rel_type_id(table.oid()) };
-    // The snapshot is taken after the row was found: no other transaction changes it any more.
+    // The snapshot is taken after the row was found. By then no other transaction can change the
+    // row.
     let snapshot = NewestSnapshot::take();
     with_spi(|| match found {
         None => {
