@@ -1,5 +1,5 @@
-//! A worker that dies while it writes a record's entry does not try that record again. The tests
-//! kill the worker at each step where a lock can make it wait.
+//! If a worker dies while it writes a record's entry, the next worker does not try that record
+//! again. The tests kill the worker at each step where a lock can make it wait.
 
 use acceptance::{
     Cluster, Session, app_database, assert_intact, call, sqlstate, value, wait_until,

@@ -46,7 +46,8 @@ pub struct Report {
     pub not_judged: u64,
     /// The exports are all selections without sealed entries, so nothing was proven.
     pub is_empty_selection: bool,
-    /// The tree size from which on the log uses an unknown key and no kept checkpoint vouches.
+    /// The tree size from which the log uses an unknown key, if no kept checkpoint vouches for the
+    /// later entries.
     pub key_unknown_from: Option<u64>,
     /// The undecided questions, for people.
     pub remarks: Vec<String>,
