@@ -1,4 +1,4 @@
--- The table of the application that lead_audit was first made for, with :n rows.
+-- The table `leads` of the first application that uses lead_audit, with :n rows.
 CREATE TABLE public.leads (
   id varchar NOT NULL PRIMARY KEY, email varchar(255), domain varchar(255), company_name varchar(500), contact_name varchar(255),
   enrichment_status varchar(20) NOT NULL DEFAULT 'PENDING', enrichment_task_id varchar(255), enrichment_error text,

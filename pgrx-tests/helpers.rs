@@ -28,7 +28,7 @@ fn discard_caches(discard: bool) {
     ));
 }
 
-/// As `begin`, with the application's table, watched.
+/// Like [`begin`], and creates the application's table `leads`, which is then watched.
 pub fn begin_with_leads() {
     begin();
     run("CREATE TABLE public.leads (
@@ -100,7 +100,7 @@ pub fn failure(statement: &str) -> String {
     one(&format!("SELECT pg_temp.failure({})", literal(statement)))
 }
 
-/// As `failure`, as another role.
+/// Like [`failure`], as another role.
 pub fn failure_as(role: &str, statement: &str) -> String {
     run(&format!("SET LOCAL ROLE {role}"));
     let failure = failure(statement);
@@ -114,7 +114,7 @@ pub fn assert_fails(statement: &str, sqlstate: &str, message: &str) {
     assert!(failure.starts_with(sqlstate) && failure.contains(message), "{statement}: {failure}");
 }
 
-/// As `assert_fails`, as another role.
+/// Like [`assert_fails`], as another role.
 pub fn assert_fails_as(role: &str, statement: &str, sqlstate: &str, message: &str) {
     let failure = failure_as(role, statement);
     assert!(

@@ -1,4 +1,3 @@
--- label: lead_audit, preloaded
--- preloaded
--- Failures are followed and the trail is sealed every second, as by default.
+-- label: lead_audit, preloaded preloaded Failures are recorded, and the trail is sealed every
+-- second. These are the defaults.
 CREATE EXTENSION lead_audit;

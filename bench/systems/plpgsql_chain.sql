@@ -1,5 +1,5 @@
--- label: PL/pgSQL, hash chain
--- The same, each checksum over the one before it as well. The lock keeps the chain one: it is held until the transaction ends.
+-- label: PL/pgSQL, hash chain Like plpgsql.sql, and each checksum also covers the previous
+-- checksum. A lock until the end of the transaction prevents two chains.
 \ir plpgsql.sql
 CREATE FUNCTION audit.chain() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE

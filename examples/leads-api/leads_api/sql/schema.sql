@@ -1,4 +1,5 @@
--- The application's own table, as it was before there was an audit trail. Run as the application's role, leads_app.
+-- The application's table. It contains nothing for the audit trail. The application's role,
+-- leads_app, runs this file.
 CREATE TABLE public.leads (
   id varchar NOT NULL PRIMARY KEY, email varchar(255), domain varchar(255), company_name varchar(500), contact_name varchar(255),
   enrichment_status varchar(20) NOT NULL DEFAULT 'PENDING', enrichment_task_id varchar(255), enrichment_error text,
@@ -6,6 +7,6 @@ CREATE TABLE public.leads (
   created_at timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP, updated_at timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP, deleted_at timestamp,
   created_by varchar(255), updated_by varchar(255), deleted_by varchar(255));
 
--- An e-mail address belongs to one lead; that of a deleted lead is free again.
+-- An e-mail address belongs to one lead. The address of a deleted lead is free again.
 CREATE UNIQUE INDEX leads_email_key ON public.leads (lower(email)) WHERE NOT is_deleted;
 CREATE INDEX leads_updated_at_idx ON public.leads (updated_at DESC, id);
