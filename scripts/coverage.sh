@@ -46,8 +46,9 @@ find_llvm() {
 instrument() {
   mkdir -p "$out"
   cat >"$out/rustc" <<'WRAPPER'
-# !/bin/sh Applies to the crates of this workspace only (RUSTC_WORKSPACE_WRAPPER). The linker adds
-# LLVM's runtime.
+#!/bin/sh
+# Applies to the crates of this workspace only (RUSTC_WORKSPACE_WRAPPER). The linker adds LLVM's
+# runtime.
 exec "$@" -C instrument-coverage
 WRAPPER
   chmod +x "$out/rustc"

@@ -76,8 +76,9 @@ write_sudo() {
   [ -n "$SERVER_USER" ] && [ ! -e "$TOOLS/sudo/sudo" ] || return 0
   mkdir -p "$TOOLS/sudo"
   cat >"$TOOLS/sudo/sudo" <<'SUDO'
-# !/bin/bash Replaces sudo for root: sudo [-u USER] [NAME=VALUE]... COMMAND... It passes the
-# environment on, so it ignores the assignments, which only repeat the environment.
+#!/bin/bash
+# Replaces sudo for root: sudo [-u USER] [NAME=VALUE]... COMMAND... It passes the environment on, so
+# it ignores the assignments, which only repeat the environment.
 user=
 if [ "$1" = -u ]; then user=$2; shift 2; fi
 while [[ $1 == *=* ]]; do shift; done
