@@ -9,7 +9,7 @@ const REFUSED: &str = "42501";
 const ENTRIES: &str = "SELECT count(*) FROM lead_audit.entry";
 
 #[test]
-fn the_application_can_do_nothing_about_the_trail() {
+fn the_application_cannot_touch_the_trail() {
     for preloaded in [false, true] {
         let builder = Cluster::builder();
         let cluster = if preloaded { builder.preloaded() } else { builder }.start();
@@ -158,7 +158,7 @@ fn the_application_can_do_nothing_about_the_trail() {
 }
 
 #[test]
-fn the_database_says_who_it_was() {
+fn the_database_records_the_caller() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "who");
     call(
@@ -267,7 +267,7 @@ fn no_ordinary_path_changes_an_entry() {
 /// A transaction that began before a table was renamed or watched does not see the change. The
 /// guard sees it.
 #[test]
-fn a_snapshot_from_before_is_no_way_around_the_guard() {
+fn an_old_snapshot_does_not_bypass_the_guard() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "snapshot");
     let mut app = cluster.session("app", "snapshot");
@@ -288,7 +288,7 @@ fn a_snapshot_from_before_is_no_way_around_the_guard() {
 
 /// A command in a text that is too long to keep.
 #[test]
-fn a_command_behind_a_long_comment_is_named() {
+fn a_command_behind_a_long_comment_is_recorded() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "hidden");
     // RENAME needs CREATE on the schema.

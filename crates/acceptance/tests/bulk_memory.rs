@@ -57,7 +57,7 @@ fn a_bulk_update_has_all_its_entries_in_bounded_memory() {
 /// entries of an inner statement are written when it ends, and do not stay in memory until the
 /// outer statement ends.
 #[test]
-fn inner_statements_leave_nothing_in_memory() {
+fn entries_of_inner_statements_leave_memory() {
     const INNER: u64 = 20_000;
     // If they stayed in memory, the entries would take 20,000 × 4 kB = 80 MB. On an unwatched table
     // the statement needs almost no memory.

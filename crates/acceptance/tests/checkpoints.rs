@@ -164,7 +164,7 @@ fn checkpoints_are_signed_and_leave_by_file_log_and_notification() {
 }
 
 #[test]
-fn a_key_that_others_could_have_is_refused() {
+fn a_key_that_others_can_read_is_refused() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "keys");
     add_leads(&mut cluster.session("app", "keys"), 1, 5);
@@ -213,7 +213,7 @@ fn a_key_that_others_could_have_is_refused() {
 }
 
 #[test]
-fn what_could_not_be_published_is_published_later() {
+fn unpublished_checkpoints_are_published_later() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "later");
     let mut app = cluster.session("app", "later");
@@ -292,7 +292,7 @@ fn what_could_not_be_published_is_published_later() {
 }
 
 #[test]
-fn a_crash_makes_neither_hole_nor_fork() {
+fn a_crash_causes_neither_gap_nor_fork() {
     let crashes = setting("LEAD_AUDIT_ACCEPTANCE_CRASHES", 6);
     let cluster = Cluster::builder()
         .preloaded()
@@ -427,7 +427,7 @@ fn wait_until_it_is_back(cluster: &Cluster) -> Session {
 }
 
 #[test]
-fn the_tree_goes_on_after_dump_and_restore() {
+fn the_tree_continues_after_dump_and_restore() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "source");
     let (mut app, mut open) = (cluster.session("app", "source"), cluster.session("app", "source"));

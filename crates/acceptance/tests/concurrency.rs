@@ -92,7 +92,7 @@ fn each_entry_has_its_own_writers_context() {
 /// PostgreSQL reports a serialization failure at a transaction's next write, which may be the write
 /// of its entries. The statement fails with that error, and every committed row has its entry.
 #[test]
-fn a_failure_to_serialize_is_no_unwritten_entry() {
+fn a_serialization_failure_is_not_an_unwritten_entry() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "skew");
     call(

@@ -22,7 +22,7 @@ enum End {
 }
 
 #[test]
-fn a_crash_parts_no_change_from_its_entry() {
+fn after_a_crash_each_change_has_its_entry() {
     let crashes = setting("LEAD_AUDIT_ACCEPTANCE_CRASHES", 6);
     let cluster = Cluster::builder().preloaded().setting("restart_after_crash = on").start();
     let mut admin = app_database(&cluster, "crash");

@@ -255,7 +255,7 @@ fn the_worker_calls_no_function_of_a_partition_key() {
 
 /// Triggers that are disabled for a part of one command.
 #[test]
-fn triggers_off_within_a_command() {
+fn triggers_disabled_within_a_command() {
     let cluster = Cluster::start();
     let (mut admin, mut app) = with_trap(&cluster, "within");
     call(
@@ -289,7 +289,7 @@ fn triggers_off_within_a_command() {
 /// else that this fires runs as it would for the command of the user: as the user, or as its own
 /// owner if it is SECURITY DEFINER.
 #[test]
-fn event_triggers_of_others_have_the_rights_that_they_always_have() {
+fn event_triggers_of_others_keep_their_rights() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "event_triggers");
     let mut app = cluster.session("app", "event_triggers");

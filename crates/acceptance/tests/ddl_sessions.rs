@@ -43,7 +43,7 @@ fn in_turn_of(
 /// A child table that another session creates while its parent leaves the watched table leaves
 /// together with the parent.
 #[test]
-fn a_child_table_that_comes_while_its_ancestor_leaves() {
+fn a_child_table_that_is_created_while_its_parent_leaves() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "leaving");
     let (mut one, mut two) = (cluster.session("app", "leaving"), cluster.session("app", "leaving"));
@@ -198,7 +198,7 @@ fn ddl_under_an_old_snapshot() {
 
 /// A grandchild is created while its parent becomes a member of a watched table.
 #[test]
-fn a_grandchild_that_is_made_meanwhile() {
+fn a_grandchild_that_is_created_while_its_parent_joins() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "race");
     for (number, join) in
@@ -271,7 +271,7 @@ fn a_temporary_child_of_another_session() {
 
 /// The worker compares the watched tables with the catalog.
 #[test]
-fn the_worker_finds_what_got_past_the_guard() {
+fn the_worker_finds_what_bypassed_the_guard() {
     let cluster = Cluster::builder().preloaded().start();
     let mut admin = app_database(&cluster, "found");
     call(

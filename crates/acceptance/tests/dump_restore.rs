@@ -24,7 +24,7 @@ fn restore(cluster: &Cluster, program: &str, arguments: &[&str]) {
 }
 
 #[test]
-fn a_whole_database_comes_back_with_its_trail() {
+fn a_restored_database_has_its_trail() {
     let cluster = Cluster::start();
     let before = populated_database::make(&cluster, "source");
     let file = |name: &str| cluster.directory().join(name).to_str().expect("UTF-8").to_owned();
@@ -77,7 +77,7 @@ fn a_whole_database_comes_back_with_its_trail() {
 }
 
 #[test]
-fn schema_and_data_come_back_one_after_the_other() {
+fn schema_and_data_are_restored_separately() {
     let cluster = Cluster::start();
     drop(populated_database::make(&cluster, "source"));
     let mut admin = cluster.admin("source");
@@ -143,7 +143,7 @@ fn an_empty_schema_is_watched_from_its_first_row() {
 }
 
 #[test]
-fn a_table_alone_goes_to_a_database_that_has_the_extension() {
+fn a_single_table_is_restored_beside_the_extension() {
     let cluster = Cluster::start();
     let before = populated_database::make(&cluster, "source");
     let identity: String = value(

@@ -108,7 +108,7 @@ fn a_full_disk() {
 }
 
 #[test]
-fn without_preloading_status_says_what_to_do() {
+fn without_preloading_status_names_the_remedy() {
     let cluster = Cluster::start();
     let mut admin = taken_database(&cluster, "plain");
     duplicate(&cluster, "plain");
@@ -148,7 +148,7 @@ fn without_preloading_status_says_what_to_do() {
 
 /// Records in the queue at a shutdown or a kill are written after the restart.
 #[test]
-fn nothing_queued_is_lost_by_a_restart() {
+fn a_restart_loses_no_record() {
     let cluster = preloaded().start();
     let mut admin = taken_database(&cluster, "restart");
     wait_until(
@@ -207,7 +207,7 @@ fn nothing_queued_is_lost_by_a_restart() {
 /// Records that are written together share a subtransaction. After an error, each record is written
 /// in its own.
 #[test]
-fn one_that_cannot_be_shown_does_not_spoil_the_others() {
+fn a_record_that_fails_does_not_affect_the_others() {
     let cluster = preloaded().start();
     let mut admin = taken_database(&cluster, "together");
     call(
@@ -233,7 +233,7 @@ fn one_that_cannot_be_shown_does_not_spoil_the_others() {
 }
 
 #[test]
-fn databases_come_and_go() {
+fn databases_are_created_and_dropped() {
     let cluster = preloaded().setting("max_worker_processes = 16").start();
     let mut other = cluster.admin("postgres");
     let workers = "SELECT coalesce(string_agg(datname, ' ' ORDER BY datname), '') FROM pg_stat_activity WHERE backend_type = 'lead_audit worker'";
@@ -293,7 +293,7 @@ fn databases_come_and_go() {
 }
 
 #[test]
-fn when_no_process_is_left_it_says_so() {
+fn a_missing_background_process_is_reported() {
     // The launcher and logical replication occupy two of the processes.
     let cluster = preloaded().setting("max_worker_processes = 3").start();
     let mut first = taken_database(&cluster, "first");
@@ -382,7 +382,7 @@ fn gaps_have_entries() {
 
 /// Roles can neither read the queue nor fill it, except by failing statements.
 #[test]
-fn the_queue_is_out_of_reach() {
+fn roles_cannot_read_the_queue() {
     let cluster = preloaded().start();
     let mut admin = taken_database(&cluster, "reach");
     call(&mut admin, "GRANT USAGE ON SCHEMA lead_audit TO app");

@@ -65,7 +65,7 @@ fn two_hundred_megabytes_are_recorded() {
 }
 
 #[test]
-fn what_is_too_large_follows_on_error() {
+fn too_large_values_follow_on_error() {
     let cluster = Cluster::builder().setting("max_wal_size = 8GB").start();
     let mut admin = database(&cluster);
     // Values whose JSON exceeds 256 MB: a plain one, one that grows by escapes, one that grows in

@@ -160,7 +160,7 @@ fn verify_and_the_command_agree_on_the_largest_entries() {
 }
 
 #[test]
-fn an_export_goes_on_where_it_stopped() {
+fn an_export_resumes_where_it_stopped() {
     let mut audited = Audited::new();
     for (name, cuts) in [
         ("trail.ndjson", vec![1usize, 100, 5_000, 100_000, 200_000]),
@@ -300,7 +300,7 @@ fn documented_grants() -> (String, String) {
 }
 
 #[test]
-fn the_documented_rights_are_enough_and_needed() {
+fn the_documented_rights_are_sufficient_and_necessary() {
     let mut audited = Audited::new();
     let (role, grants) = documented_grants();
     call(&mut audited.admin, &role);

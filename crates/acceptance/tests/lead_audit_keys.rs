@@ -15,7 +15,7 @@ const ORIGIN: &str = "example.com/leads";
 const OTHER: &str = "example.com/sales";
 
 #[test]
-fn a_key_is_its_owners_alone_and_never_overwritten() {
+fn a_key_file_is_private_and_never_overwritten() {
     let tool = LeadAudit::new();
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
@@ -260,7 +260,7 @@ fn a_log_begins_to_sign_and_changes_its_key_and_its_name() {
 
 /// The key can be changed without the old key's file. The old key then does not sign the change.
 #[test]
-fn a_key_that_was_lost_is_changed_all_the_same() {
+fn a_lost_key_can_be_changed() {
     let cluster = Cluster::start();
     let admin = app_database(&cluster, "keys");
     let mut log = Log { cluster, admin, tool: LeadAudit::new(), rows: 0, secret: None };
@@ -291,7 +291,7 @@ fn a_key_that_was_lost_is_changed_all_the_same() {
 /// The worker adopts a new key or origin after ALTER DATABASE, a reload and a RESET. It never seals
 /// with an outdated one.
 #[test]
-fn the_worker_takes_over_key_and_origin() {
+fn the_worker_adopts_key_and_origin() {
     let cluster =
         Cluster::builder().preloaded().setting("lead_audit.seal_interval = '100ms'").start();
     let admin = app_database(&cluster, "keys");

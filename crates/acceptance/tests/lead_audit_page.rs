@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 #[test]
-fn the_round_on_the_page() {
+fn the_commands_of_the_page() {
     let page =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/lead-audit.md"))
             .unwrap();

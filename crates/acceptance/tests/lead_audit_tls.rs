@@ -40,7 +40,7 @@ fn authority(directory: &Path, name: &str) {
 }
 
 #[test]
-fn a_server_is_recognised_as_libpq_does() {
+fn servers_are_authenticated_as_by_libpq() {
     let cluster = Cluster::start();
     drop(app_database(&cluster, "tls"));
     let directory = cluster.directory().to_owned();
@@ -161,7 +161,7 @@ fn a_server_is_recognised_as_libpq_does() {
 }
 
 #[test]
-fn what_a_server_says_is_only_text() {
+fn text_of_a_server_does_not_control_the_terminal() {
     let cluster = Cluster::start();
     let url = format!(
         "host={} user='\u{1b}[2J\u{202e}x\u{9b}1m' dbname=postgres",

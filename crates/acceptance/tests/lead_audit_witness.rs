@@ -123,7 +123,7 @@ impl Witnessed {
 }
 
 #[test]
-fn what_extends_is_kept_cosigned_and_published() {
+fn an_extending_checkpoint_is_kept_cosigned_and_published() {
     let mut witnessed = Witnessed::new();
     assert_eq!(witnessed.look("live", 0), "", "nothing was sealed yet");
     witnessed.grow("live", 10);
@@ -185,7 +185,7 @@ fn what_extends_is_kept_cosigned_and_published() {
 }
 
 #[test]
-fn a_restored_backup_is_an_alarm_that_says_so() {
+fn a_restored_backup_is_an_alarm() {
     let mut witnessed = Witnessed::new();
     witnessed.grow("live", 20);
     witnessed.look("live", 0);
@@ -246,7 +246,7 @@ fn a_restored_backup_is_an_alarm_that_says_so() {
 }
 
 #[test]
-fn history_written_anew_with_the_very_key_and_stripped_signatures_are_alarms() {
+fn a_rewritten_history_and_removed_signatures_are_alarms() {
     let mut witnessed = Witnessed::new();
     witnessed.grow("live", 20);
     witnessed.look("live", 0);
@@ -298,7 +298,7 @@ fn history_written_anew_with_the_very_key_and_stripped_signatures_are_alarms() {
 }
 
 #[test]
-fn a_witness_outlives_the_server_and_its_own_death() {
+fn a_witness_survives_outages_and_its_own_kill() {
     let mut witnessed = Witnessed::new();
     witnessed.grow("live", 3);
     let start = |witnessed: &Witnessed| {
@@ -344,7 +344,7 @@ fn a_witness_outlives_the_server_and_its_own_death() {
 }
 
 #[test]
-fn a_directory_of_checkpoints_is_followed_too() {
+fn a_directory_of_checkpoints_is_followed() {
     let mut witnessed = Witnessed::new();
     let published = witnessed.cluster.directory().join("checkpoints");
     fs::create_dir(&published).unwrap();

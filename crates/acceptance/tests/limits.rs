@@ -254,7 +254,7 @@ fn thousands_of_watched_tables() {
 /// The shared lock table is almost full, with fewer free entries in each round. It becomes full at
 /// every place where the library or the statement takes a lock.
 #[test]
-fn no_room_for_more_locks() {
+fn the_lock_table_is_full() {
     const TABLES: i64 = 30;
     let cluster = Cluster::builder().preloaded().setting("autovacuum = off").start();
     let create: Vec<_> = (0..TABLES)

@@ -91,7 +91,7 @@ fn a_locked_index_keeps_sealing_waiting_once() {
 /// If a worker finds that its predecessor has written all records of the queue, it writes none of
 /// them again. The next failure wakes it.
 #[test]
-fn what_was_written_before_a_crash() {
+fn records_written_before_a_crash_are_not_written_again() {
     let (cluster, mut admin) = cluster("1h");
     duplicate(&mut admin);
     wait_until(&mut admin, LONG, "SELECT queued = written AND queued = 1 FROM lead_audit.stats");
@@ -136,7 +136,7 @@ fn what_was_written_before_a_crash() {
 
 /// While sealing waits for a lock, the worker misses its wakeup. It reads the queue after the wait.
 #[test]
-fn a_call_that_comes_while_sealing_waits() {
+fn a_wake_up_while_sealing_waits_is_not_lost() {
     let (cluster, mut admin) = cluster("12s");
     let mut holder = cluster.admin("waits");
     call(&mut holder, "BEGIN; LOCK TABLE lead_audit.checkpoint IN ACCESS EXCLUSIVE MODE");
@@ -186,7 +186,7 @@ fn many_large_rows_do_not_need_much_memory() {
 
 /// If a session has locked a table, the check repairs the other tables and reports this one.
 #[test]
-fn a_lock_keeps_the_check_from_one_table() {
+fn a_lock_prevents_the_repair_of_one_table_only() {
     let (cluster, mut admin) = cluster("1h");
     call(
         &mut admin,

@@ -47,7 +47,7 @@ fn wait_for(admin: &mut Session, query: &str, expected: i64, limit: Duration) {
 }
 
 #[test]
-fn savepoints_and_what_waits_for_commit() {
+fn savepoints_and_deferred_work() {
     let cluster = Cluster::start();
     let mut admin = database(&cluster, "savepoints");
     call(
@@ -164,7 +164,7 @@ fn writers_that_meet_on_a_row() {
 }
 
 #[test]
-fn serializable_transactions_that_are_tried_again() {
+fn serializable_transactions_that_are_repeated() {
     let cluster = Cluster::start();
     let mut admin = database(&cluster, "serializable");
     call(

@@ -97,7 +97,7 @@ fn sealing_goes_on(cluster: &Cluster, admin: &mut Session, is_full: bool, end: i
 }
 
 #[test]
-fn sealing_goes_on_without_notify() {
+fn sealing_continues_without_notify() {
     let (cluster, mut admin) = cluster(&[]);
     call(&mut admin, "ALTER FUNCTION pg_catalog.pg_notify(text, text) RENAME TO pg_notify_away");
     let mut other = cluster.admin("heard");
@@ -136,7 +136,7 @@ fn full_queue(settings: &[&str]) {
 }
 
 #[test]
-fn sealing_goes_on_with_a_full_queue_of_notifications() {
+fn sealing_continues_with_a_full_notification_queue() {
     let version: i32 = value(
         &mut Cluster::start().admin("postgres"),
         "SELECT current_setting('server_version_num')::int",
@@ -148,6 +148,6 @@ fn sealing_goes_on_with_a_full_queue_of_notifications() {
 
 #[test]
 #[ignore = "writes 8 GB, which is what the queue holds before PostgreSQL 17"]
-fn sealing_goes_on_with_a_full_queue_of_8_gb() {
+fn sealing_continues_with_a_full_notification_queue_of_8_gb() {
     full_queue(&[]);
 }

@@ -139,7 +139,7 @@ fn short(text: &str) -> String {
 }
 
 #[test]
-fn the_settings_are_those_that_there_are() {
+fn settings_match_the_catalog() {
     let cluster = Cluster::builder().preloaded().start();
     let found: BTreeSet<Vec<String>> = strings(
         &mut cluster.admin("postgres"),
@@ -171,7 +171,7 @@ fn the_settings_are_those_that_there_are() {
 }
 
 #[test]
-fn the_functions_are_those_that_there_are() {
+fn functions_match_the_catalog() {
     let cluster = Cluster::start();
     let mut admin = admin(&cluster);
     let text = page("functions");
@@ -211,7 +211,7 @@ fn the_functions_are_those_that_there_are() {
 }
 
 #[test]
-fn the_views_and_columns_are_those_that_there_are() {
+fn views_and_columns_match_the_catalog() {
     let cluster = Cluster::start();
     let mut admin = admin(&cluster);
     let text = page("views");

@@ -88,7 +88,7 @@ fn the_first_statement_of_a_session_writes_its_entries_together() {
 }
 
 #[test]
-fn context_set_before_the_library_comes_is_recorded() {
+fn context_set_before_the_library_is_loaded_is_recorded() {
     for (preloaded, cluster) in clusters() {
         let mut admin = app_database(&cluster, "early");
         let mut app = cluster.session("app", "early");
@@ -336,7 +336,7 @@ fn a_superuser_can_switch_per_database_and_role() {
 }
 
 #[test]
-fn the_first_statement_of_a_session_is_audited_whatever_it_is() {
+fn any_first_statement_of_a_session_is_recorded() {
     for (preloaded, cluster) in clusters() {
         let mut admin = app_database(&cluster, "first");
         call(
@@ -416,7 +416,7 @@ fn the_first_statement_of_a_session_is_audited_whatever_it_is() {
 /// The launcher inspects each new database. It must not miss an extension that is created at that
 /// moment.
 #[test]
-fn a_database_that_gets_the_extension_at_once_has_its_worker() {
+fn a_new_database_with_the_extension_gets_its_worker() {
     let cluster = Cluster::builder().preloaded().start();
     let mut postgres = cluster.admin("postgres");
     for number in 0..setting("LEAD_AUDIT_ACCEPTANCE_NEW_DATABASES", 20) {

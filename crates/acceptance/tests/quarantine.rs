@@ -114,7 +114,7 @@ fn assert_queue_continues(admin: &mut Session, request: &str) {
 }
 
 #[test]
-fn a_record_that_a_worker_died_of_is_not_tried_again() {
+fn a_record_that_ended_a_worker_is_not_tried_again() {
     let (cluster, admin) = cluster();
     drop(admin);
     let mut quarantined = 0;
@@ -149,7 +149,7 @@ fn a_record_that_a_worker_died_of_is_not_tried_again() {
 /// If a worker dies while it writes several records together, the fatal record is unknown. The next
 /// worker writes each record on its own.
 #[test]
-fn records_that_a_worker_wrote_together_are_tried_once_more_each_on_its_own() {
+fn records_of_a_batch_that_ended_a_worker_are_tried_one_by_one() {
     let (cluster, admin) = cluster();
     drop(admin);
     // This lock permits reading the position and blocks its update.

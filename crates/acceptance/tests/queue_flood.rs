@@ -159,7 +159,7 @@ fn every_failure_is_an_entry_or_in_the_servers_log() {
 }
 
 #[test]
-fn whatever_is_killed_meanwhile() {
+fn no_failure_is_lost_when_processes_are_killed() {
     let crashes = setting("LEAD_AUDIT_ACCEPTANCE_CRASHES", 6);
     let (cluster, _) = flood_cluster("4MB");
     let victim = |what: &str| {
@@ -214,7 +214,7 @@ fn whatever_is_killed_meanwhile() {
 /// Each transaction of the worker waits for the disk, and delays those of the application. In a
 /// flood, the worker writes many records in one transaction.
 #[test]
-fn a_flood_takes_few_transactions_and_a_lone_failure_no_time() {
+fn a_flood_takes_few_transactions_and_a_single_failure_no_wait() {
     let (cluster, mut admin) = flood_cluster("16MB");
     let begin = Instant::now();
     let failed = flood(&cluster, 0, 4, || {});

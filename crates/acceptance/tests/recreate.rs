@@ -16,7 +16,7 @@ fn write(app: &mut Session, from: u32) {
 }
 
 #[test]
-fn it_is_dropped_and_made_again_while_sessions_write() {
+fn dropped_and_created_while_sessions_write() {
     for cluster in [Cluster::start(), Cluster::builder().preloaded().start()] {
         let mut admin = app_database(&cluster, "again");
         let mut app = cluster.session("app", "again");
@@ -97,7 +97,7 @@ fn the_worker_follows_a_new_log() {
 }
 
 #[test]
-fn schemas_and_tables_come_in_any_order() {
+fn schemas_and_tables_in_any_order() {
     let cluster = Cluster::start();
     let database = |name: &str| {
         call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name}"));

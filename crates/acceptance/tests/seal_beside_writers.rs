@@ -21,7 +21,7 @@ fn insert(session: &mut Session, key: &str, rows: u32) {
 }
 
 #[test]
-fn each_committed_entry_is_one_leaf_whoever_seals() {
+fn each_committed_entry_is_one_leaf() {
     let cluster = Cluster::builder().setting("max_connections = 60").start();
     let mut admin = app_database(&cluster, "crowd");
     let deadline =
@@ -185,7 +185,7 @@ fn a_prepared_transaction_is_open_until_it_ends() {
 }
 
 #[test]
-fn sealing_excludes_sealing_and_nothing_else() {
+fn only_sealing_waits_for_sealing() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "locks");
     let (mut first, mut second) = (cluster.admin("locks"), cluster.admin("locks"));
@@ -213,7 +213,7 @@ fn sealing_excludes_sealing_and_nothing_else() {
 }
 
 #[test]
-fn a_snapshot_that_is_older_than_the_lock_misleads_nobody() {
+fn a_snapshot_older_than_the_lock_seals_correctly() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "snapshots");
     let mut app = cluster.session("app", "snapshots");

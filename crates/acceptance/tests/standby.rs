@@ -27,7 +27,7 @@ fn wait_for_replay(primary: &Cluster, standby: &Cluster) {
 }
 
 #[test]
-fn it_shows_and_verifies_the_trail() {
+fn a_standby_shows_and_verifies_the_trail() {
     let primary = Cluster::builder().preloaded().setting("lead_audit.seal_interval = 0").start();
     let before = populated_database::make(&primary, DATABASE);
     let standby = Cluster::builder().preloaded().start_standby_of(&primary);
@@ -98,7 +98,7 @@ fn it_shows_and_verifies_the_trail() {
 }
 
 #[test]
-fn it_takes_over_where_the_trail_was() {
+fn a_promoted_standby_continues_the_trail() {
     let primary =
         Cluster::builder().preloaded().setting("synchronous_standby_names = '*'").create();
     primary.configure(&["synchronous_commit = local".to_owned()]);

@@ -180,7 +180,7 @@ const VALUES: [(&str, &[&str]); 46] = [
 ];
 
 #[test]
-fn entries_have_the_values_of_to_jsonb() {
+fn entries_equal_to_jsonb() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "oracle");
     call(&mut admin, TYPES);

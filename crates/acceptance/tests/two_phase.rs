@@ -5,7 +5,7 @@ use acceptance::{
 };
 
 #[test]
-fn entries_come_and_go_with_the_prepared_transaction() {
+fn entries_belong_to_the_prepared_transaction() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "two_phase");
     let mut app = cluster.session("app", "two_phase");

@@ -295,7 +295,7 @@ fn the_log_has_been_changed() {
 }
 
 #[test]
-fn a_cancel_is_not_taken_for_a_failure() {
+fn a_cancel_is_not_an_unwritten_entry() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "cancelled");
     add_leads(&mut admin, 1, 60_000);

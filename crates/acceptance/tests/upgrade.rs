@@ -116,7 +116,7 @@ fn assert_same(upgraded: &BTreeSet<String>, new: &BTreeSet<String>, how: &str) {
 }
 
 #[test]
-fn an_upgraded_database_is_as_a_new_one() {
+fn an_upgraded_database_equals_a_new_one() {
     let cluster = Cluster::start();
     let create = |version: &str| format!("CREATE EXTENSION lead_audit VERSION '{version}'");
     let versions: Vec<String> = released().into_iter().chain([THIS.to_owned()]).collect();
@@ -142,7 +142,7 @@ fn an_upgraded_database_is_as_a_new_one() {
 }
 
 #[test]
-fn the_trail_stays_and_goes_on() {
+fn the_trail_continues_after_the_update() {
     for cluster in [Cluster::start(), Cluster::builder().preloaded().start()] {
         call(&mut cluster.admin("postgres"), "CREATE ROLE auditor");
         for (number, from) in released().iter().enumerate() {
@@ -283,7 +283,7 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
 /// Before the update, any role that may create schemas can create one with the name of the
 /// extension's second schema.
 #[test]
-fn a_schema_of_somebody_else_is_neither_used_nor_taken_over() {
+fn an_existing_internal_schema_is_refused() {
     let cluster = Cluster::start();
     let mut admin = database_of("1.0", &cluster, "taken");
     call(&mut admin, "GRANT CREATE ON DATABASE taken TO app; GRANT CREATE ON SCHEMA public TO app");

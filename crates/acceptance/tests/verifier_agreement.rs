@@ -132,7 +132,7 @@ fn the_newest_note_of_a_signed_log_under_another_name() {
 }
 
 #[test]
-fn a_column_that_nobody_knows() {
+fn a_value_in_an_unknown_column() {
     let mut log = Signed::start();
     call(
         &mut log.admin,
@@ -205,7 +205,7 @@ fn values_nested_deeply_and_noncharacters() {
 }
 
 #[test]
-fn exports_that_fail_or_hold_nothing() {
+fn exports_that_fail_or_are_empty() {
     let mut log = Signed::start();
     let url = log.url();
     let path = |name: &str| log.directory.path().join(name);

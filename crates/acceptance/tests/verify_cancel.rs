@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 const VERIFY: &str = "SELECT * FROM lead_audit.verify()";
 
 #[test]
-fn a_long_verification_can_be_cancelled_and_says_how_far_it_is() {
+fn a_long_verification_reports_progress_and_can_be_cancelled() {
     let cluster = Cluster::builder().setting("max_wal_size = 4GB").start();
     let mut admin = app_database(&cluster, "long");
     // A server may be built without lz4.

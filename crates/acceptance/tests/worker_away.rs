@@ -95,7 +95,7 @@ fn commands_in_a_loop_do_not_keep_the_worker_away() {
 }
 
 #[test]
-fn the_worker_is_who_it_is_whatever_the_database_has_set() {
+fn settings_of_the_database_do_not_change_the_worker() {
     let (cluster, mut admin) = cluster();
     let settings = [
         "session_authorization = app",

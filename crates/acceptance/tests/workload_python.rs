@@ -36,7 +36,7 @@ const TEXTS: [&str; 8] = [
 ];
 
 #[test]
-fn each_checksum_of_a_large_workload_can_be_computed_outside() {
+fn python_computes_each_checksum_of_a_large_workload() {
     let cluster = Cluster::start();
     let mut admin = app_database(&cluster, "workload");
     let sessions: Vec<Session> = SETTINGS

@@ -131,7 +131,7 @@ fn header(kind: Kind, selection: Option<&str>) -> Header {
 }
 
 #[test]
-fn they_are_intact() {
+fn the_examples_are_intact() {
     let log = log();
     let notes = [log.checkpoint(3, &[1, 2, 3]).note, log.checkpoint(5, &[4, 5]).note];
     for (info, entries, unsealed) in [("json history", 5, 1), ("json selection", 1, 0)] {
@@ -155,7 +155,7 @@ fn they_are_intact() {
 }
 
 #[test]
-fn they_are_what_is_written() {
+fn the_crate_writes_the_examples() {
     let log = log();
     let output = || Output::new(Vec::new(), Compression::None, 0).unwrap();
     let mut writer =

@@ -108,7 +108,7 @@ proptest! {
     }
 
     #[test]
-    fn lines_taken_out_doubled_or_exchanged_are_found(log in logs(), a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>(), how in 0..3) {
+    fn removed_repeated_and_exchanged_lines_are_found(log in logs(), a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>(), how in 0..3) {
         let honest = log.whole();
         let mut lines: Vec<&str> = honest.lines().collect();
         let (a, b) = (a.index(lines.len()), b.index(lines.len()));
@@ -128,7 +128,7 @@ proptest! {
 
     /// Verification of any lines ends with a verdict.
     #[test]
-    fn garbage_ends(lines in prop::collection::vec(0..60usize, 0..40), log in logs(), more in any::<Vec<u8>>()) {
+    fn any_lines_get_a_verdict(lines in prop::collection::vec(0..60usize, 0..40), log in logs(), more in any::<Vec<u8>>()) {
         let honest = log.whole();
         let all: Vec<&str> = honest.lines().collect();
         let mut bytes = Vec::new();

@@ -317,7 +317,7 @@ fn changed_selections() {
 /// Both verifiers reach the same verdict wherever bytes are changed at random.
 /// LEAD_AUDIT_PYTHON_CASES sets the number of cases (default 40).
 #[test]
-fn both_verifiers_come_to_the_same_verdict() {
+fn both_verifiers_reach_the_same_verdict() {
     if !has_python() {
         return;
     }
@@ -441,7 +441,7 @@ fn changes_of_key_and_origin() {
 }
 
 #[test]
-fn what_is_not_known_is_not_judged() {
+fn unknown_parts_are_not_judged() {
     if !has_python() {
         return;
     }

@@ -76,7 +76,7 @@ fn compressed_anywhere() {
 }
 
 #[test]
-fn what_came_since_follows() {
+fn newer_entries_are_appended() {
     let mut log = log();
     let first = log.whole().into_bytes();
     log.seal(&[10]);
@@ -86,7 +86,7 @@ fn what_came_since_follows() {
 }
 
 #[test]
-fn what_is_no_history_is_left_alone() {
+fn other_files_are_not_changed() {
     for text in ["hello\nworld\n", "{}\n{}\n", "{\"end\":{\"lines\":0,\"tree_size\":0}}\n"] {
         assert!(
             matches!(resume_point(text.as_bytes()), Err(ResumeError::Record { line: 1, .. })),

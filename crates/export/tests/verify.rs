@@ -99,7 +99,7 @@ fn the_smallest_logs() {
 }
 
 #[test]
-fn without_anything_from_outside_nothing_can_be_told() {
+fn without_key_or_checkpoint_nothing_can_be_told() {
     let outcome = run(&[log().whole().as_bytes()], &export::verify::Trust::default());
     assert_eq!(outcome.named(), []);
     assert_eq!(outcome.verdict(), Verdict::CouldNotTell);
@@ -231,7 +231,7 @@ fn entries_that_the_database_lost_are_named() {
 }
 
 #[test]
-fn lines_that_were_taken_out_put_in_or_moved_are_named() {
+fn removed_inserted_and_moved_lines_are_named() {
     let honest = lines(&log().whole());
     for id in [1, 4, 3, 9, 10, 15] {
         let at = line_of(&honest, id);
@@ -274,7 +274,7 @@ fn lines_that_were_taken_out_put_in_or_moved_are_named() {
 }
 
 #[test]
-fn what_was_not_sealed_is_checked_as_far_as_that_goes() {
+fn unsealed_entries_are_checked_by_their_checksum() {
     let honest = lines(&log().whole());
     let at = line_of(&honest, 16);
     let mut changed = honest.clone();
@@ -332,7 +332,7 @@ fn changed_checkpoints_are_named() {
 }
 
 #[test]
-fn signatures_that_were_taken_off_are_missed() {
+fn removed_signatures_are_reported() {
     let mut log = log();
     let last = log.checkpoints.len() - 1;
     let stripped = |log: &Log, which: usize| {
@@ -352,7 +352,7 @@ fn signatures_that_were_taken_off_are_missed() {
 }
 
 #[test]
-fn history_that_was_written_anew_or_cut_off_contradicts_a_kept_checkpoint() {
+fn a_rewritten_or_shortened_history_contradicts_a_kept_checkpoint() {
     let honest = log();
     for unsigned in [false, true] {
         let mut forged = Log::new();
@@ -385,7 +385,7 @@ fn history_that_was_written_anew_or_cut_off_contradicts_a_kept_checkpoint() {
 }
 
 #[test]
-fn files_that_were_cut_off_or_are_something_else() {
+fn truncated_files_and_other_files() {
     let text = log().whole();
     let lines_of = lines(&text);
     for keep in 1..lines_of.len() {
@@ -644,7 +644,7 @@ fn another_name_or_key_needs_an_entry() {
 }
 
 #[test]
-fn what_this_version_does_not_know_it_does_not_judge() {
+fn unknown_parts_are_not_judged() {
     // An unknown version, with unknown lines.
     let other = "{\"export\":{\"exported_at\":\"2000-01-01T00:00:00.000000Z\",\"kind\":\"archive\",\"version\":2}}\n{\"x\":1}\nhello\n";
     let outcome = run(&[other.as_bytes()], &with_key());
@@ -715,7 +715,7 @@ fn a_selection_without_entries_proves_nothing() {
 }
 
 #[test]
-fn what_was_not_sealed_is_counted_once() {
+fn unsealed_entries_are_counted_once() {
     let mut log = log();
     let first = log.whole();
     log.seal(&[16, 18]);

@@ -18,7 +18,7 @@ use tables::Tables;
 const WRITERS: u64 = 4;
 
 #[test]
-fn entries_are_those_that_the_model_expects() {
+fn entries_match_the_model() {
     let seconds = setting("LEAD_AUDIT_ACCEPTANCE_SECONDS", 6);
     let cluster = Cluster::builder().setting("lock_timeout = 2s").start();
     call(&mut cluster.admin("postgres"), "CREATE DATABASE random");

@@ -482,7 +482,7 @@ fn complaints(attempt: &Attempt, found: &Findings) -> Vec<String> {
 }
 
 #[test]
-fn what_a_tamperer_does_is_found() {
+fn each_rewriting_of_history_is_found() {
     let stage = Stage::new();
     stage.findings("honest").assert_nothing("honest");
     let only = std::env::var("LEAD_AUDIT_ACCEPTANCE_ONLY").unwrap_or_default();
