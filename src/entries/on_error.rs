@@ -31,8 +31,9 @@ thread_local! {
     static REPORT: Cell<Option<Report>> = const { Cell::new(None) };
 }
 
-/// Sets the function that records each unwritten entry in another way. `failures` calls this at
-/// start-up, because `entries` stands before `failures` in the order of modules and cannot call it.
+/// Sets the function that makes a record of each unwritten entry, for the worker. `failures` calls
+/// this at start-up, because `entries` stands before `failures` in the order of modules and cannot
+/// call it.
 pub fn report_unwritten_to(report: Report) {
     REPORT.set(Some(report));
 }
