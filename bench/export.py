@@ -5,6 +5,7 @@ bench/README.md has this table. Arguments: number of entries (default 1,000,000)
 (default 5). The commands run in turn. Each time is the fastest of the runs, the memory is the
 largest. The file is in the system's directory for temporary files. It is read from the page cache.
 """
+
 import os
 import pathlib
 import subprocess
@@ -26,7 +27,10 @@ def run(command, **environment):
 
 
 def sha256(file):
-    script = "import hashlib, sys; print(hashlib.file_digest(open(sys.argv[1], 'rb'), 'sha256').hexdigest())"
+    script = (
+        "import hashlib, sys;"
+        " print(hashlib.file_digest(open(sys.argv[1], 'rb'), 'sha256').hexdigest())"
+    )
     return run([sys.executable, "-c", script, file])
 
 
@@ -37,11 +41,20 @@ def main():
     subprocess.run(build + ["-p", "cli"], check=True)
     subprocess.run(build + ["-p", "export", "--example", "synthetic_export"], check=True)
     with tempfile.TemporaryDirectory() as directory:
-        plain, packed = os.path.join(directory, "export.ndjson"), os.path.join(directory, "export.ndjson.zst")
+        plain, packed = (
+            os.path.join(directory, "export.ndjson"),
+            os.path.join(directory, "export.ndjson.zst"),
+        )
         with open(plain, "wb") as out:
             command = [TARGET / "release/examples/synthetic_export", str(entries)]
-            key = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, check=True).stderr.decode().strip()
-        has_zstd = subprocess.run("command -v zstd", shell=True, stdout=subprocess.DEVNULL).returncode == 0
+            key = (
+                subprocess.run(command, stdout=out, stderr=subprocess.PIPE, check=True)
+                .stderr.decode()
+                .strip()
+            )
+        has_zstd = (
+            subprocess.run("command -v zstd", shell=True, stdout=subprocess.DEVNULL).returncode == 0
+        )
         if has_zstd:
             subprocess.run(["zstd", "-q", "-3", plain, "-o", packed], check=True)
         verify = [TARGET / "release/lead-audit", "-q", "verify", "--key", key]
@@ -57,15 +70,26 @@ def main():
             for name, step in steps.items():
                 figures[name].append(step())
         size = os.path.getsize(plain)
-        base = [min(column) for column in list(zip(*figures["SHA-256 of the file (Python's hashlib)"]))[:2]]
-        print(f"{entries:,} entries, {size / 1e6:,.0f} MB" + (f", {os.path.getsize(packed) / 1e6:,.0f} MB with zstd -3" if has_zstd else ""))
-        print("\n| what | time | entries/s | MB/s | × SHA-256 | processor time, × SHA-256 | memory |")
+        base = [
+            min(column)
+            for column in list(zip(*figures["SHA-256 of the file (Python's hashlib)"]))[:2]
+        ]
+        print(
+            f"{entries:,} entries, {size / 1e6:,.0f} MB"
+            + (f", {os.path.getsize(packed) / 1e6:,.0f} MB with zstd -3" if has_zstd else "")
+        )
+        print(
+            "\n| what | time | entries/s | MB/s | × SHA-256 | processor time, × SHA-256 | memory |"
+        )
         print("| --- | --- | --- | --- | --- | --- | --- |")
         for name, found in figures.items():
             seconds, processor = (min(column) for column in list(zip(*found))[:2])
             memory = max(found, key=lambda one: one[2])[2]
-            print(f"| {name} | {seconds:.2f} s | {entries / seconds:,.0f} | {size / 1e6 / seconds:,.0f} | {seconds / base[0]:.2f} "
-                  f"| {processor / base[1]:.2f} | {memory / 1024:.0f} MiB |")
+            print(
+                f"| {name} | {seconds:.2f} s | {entries / seconds:,.0f} |"
+                f" {size / 1e6 / seconds:,.0f} | {seconds / base[0]:.2f} "
+                f"| {processor / base[1]:.2f} | {memory / 1024:.0f} MiB |"
+            )
 
 
 main()

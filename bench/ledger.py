@@ -6,6 +6,7 @@ The arguments are criterion's: the name of a benchmark, or --measurement-time 5.
 Each time is the fastest of criterion's samples, because other load can only slow a sample down. The
 ratio compares the time with SHA-256 over the same bytes, measured in the same run.
 """
+
 import json
 import os
 import pathlib
@@ -49,7 +50,9 @@ def main():
         file.unlink()
     options = sys.argv[1:] or ["--warm-up-time", "0.5", "--measurement-time", "1"]
     command = ["cargo", "bench", "-p", "ledger", "--bench", "ledger", "--", "--noplot", *options]
-    run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    run = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     if run.returncode != 0:
         sys.exit(run.stdout)
     groups = results()

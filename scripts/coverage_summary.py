@@ -12,7 +12,13 @@ from collections import defaultdict
 from pathlib import Path
 
 # The minimum percentage of covered lines for each folder.
-WANTED = {"src/capture": 90, "src/entries": 90, "src/seal": 90, "src/verify": 90, "src/failures": 90}
+WANTED = {
+    "src/capture": 90,
+    "src/entries": 90,
+    "src/seal": 90,
+    "src/verify": 90,
+    "src/failures": 90,
+}
 WANTED_IN_ALL = 85
 
 
@@ -20,7 +26,9 @@ def test_lines(path):
     """The number of the line `#[cfg(test)]` above `mod tests`, which this project puts last."""
     lines = path.read_text().splitlines()
     for number, line in enumerate(lines, 1):
-        if line.startswith("#[cfg(test)]") and any(re.match(r"(pub )?mod \w+ \{", later) for later in lines[number:number + 2]):
+        if line.startswith("#[cfg(test)]") and any(
+            re.match(r"(pub )?mod \w+ \{", later) for later in lines[number : number + 2]
+        ):
             return number
     return len(lines) + 1
 
@@ -48,12 +56,17 @@ def main(root, source, target):
             total[folder] += len(lines)
             out.write(f"SF:{'/'.join(parts)}\n")
             out.writelines(f"DA:{number},{count}\n" for number, count in sorted(lines.items()))
-            out.write(f"LF:{len(lines)}\nLH:{sum(count > 0 for count in lines.values())}\nend_of_record\n")
+            out.write(
+                f"LF:{len(lines)}\nLH:{sum(count > 0 for count in lines.values())}\nend_of_record\n"
+            )
     short = []
 
     def show(what, hit, of, wanted=None):
         percent = 100 * hit / of
-        print(f"{what:20} {hit:6} of {of:6} lines  {percent:6.2f} %" + (f"  (at least {wanted} %)" if wanted else ""))
+        print(
+            f"{what:20} {hit:6} of {of:6} lines  {percent:6.2f} %"
+            + (f"  (at least {wanted} %)" if wanted else "")
+        )
         if wanted and percent < wanted:
             short.append(what)
 

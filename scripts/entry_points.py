@@ -9,14 +9,17 @@ A function with a C calling convention passes if it meets one of these condition
 * The comment `// Unguarded: ...` above it says why nothing in it can panic or raise an error.
 * It only returns the address of a static to PostgreSQL (pg_finfo_...).
 """
+
 import re
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DEFINITION = re.compile(r'^\s*(?:pub(?:\([a-z]+\))? )?(?:unsafe )?extern "C(?:-unwind)?" fn (\$?\w+)')
+DEFINITION = re.compile(
+    r'^\s*(?:pub(?:\([a-z]+\))? )?(?:unsafe )?extern "C(?:-unwind)?" fn (\$?\w+)'
+)
 BLOCK = re.compile(r'^\s*unsafe extern "C(?:-unwind)?" \{')
-NEXT = re.compile(r'next::\w+\(|\.run\(|previous\(|\$work\(')
+NEXT = re.compile(r"next::\w+\(|\.run\(|previous\(|\$work\(")
 
 
 def body(lines, start):
@@ -26,7 +29,7 @@ def body(lines, start):
         depth += lines[number].count("{") - lines[number].count("}")
         seen = seen or "{" in lines[number]
         if seen and depth <= 0:
-            return lines[start:number + 1]
+            return lines[start : number + 1]
     return lines[start:]
 
 
@@ -41,7 +44,9 @@ def unguarded(path):
             if not earlier.strip().startswith(("#[", "//")):
                 break
             above.append(earlier.strip())
-        if any(text.startswith(("#[pgrx::pg_guard]", "#[pg_guard]", "// Unguarded:")) for text in above):
+        if any(
+            text.startswith(("#[pgrx::pg_guard]", "#[pg_guard]", "// Unguarded:")) for text in above
+        ):
             continue
         if path.parent.name == "hooks" and NEXT.search("\n".join(body(lines, number))):
             continue
@@ -52,7 +57,9 @@ def registrations(path):
     """Finds hooks and callbacks that are registered outside of src/hooks."""
     if path.parent.name == "hooks":
         return
-    pattern = re.compile(r"Register(?:Xact|SubXact)Callback\(|CacheRegister\w+Callback\(|pg_sys::\w+_hook = ")
+    pattern = re.compile(
+        r"Register(?:Xact|SubXact)Callback\(|CacheRegister\w+Callback\(|pg_sys::\w+_hook = "
+    )
     for number, line in enumerate(path.read_text().splitlines()):
         if pattern.search(line):
             yield f"{path.relative_to(ROOT)}:{number + 1}: is registered outside of src/hooks"

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """messages.py: compares docs/troubleshooting.md with the messages in src/ and sql/.
 
-  messages.py          prints SQLSTATE and message from the sources, with "…" for the variable parts
-  messages.py --check  exit code 1 and the differences, if a message is missing on the page, has
-                       another SQLSTATE there, or is only on the page
+messages.py          prints SQLSTATE and message from the sources, with "…" for the variable parts
+messages.py --check  exit code 1 and the differences, if a message is missing on the page, has
+                     another SQLSTATE there, or is only on the page
 """
 
 import re
@@ -24,15 +24,40 @@ FROM_POSTGRES = {
 }
 CODES = {
     "conditions": {
-        "feature_not_supported": "0A000", "insufficient_privilege": "42501", "undefined_column": "42703", "datatype_mismatch": "42804",
-        "undefined_table": "42P01", "wrong_object_type": "42809", "object_not_in_prerequisite_state": "55000", "warning": "01000",
-        "internal_error": "XX000", "object_in_use": "55006", "data_corrupted": "XX001", "config_file_error": "F0000", "no_data_found": "P0002",
-        "invalid_parameter_value": "22023", "program_limit_exceeded": "54000", "out_of_memory": "53200",
-        "invalid_column_reference": "42P10", "triggered_data_change_violation": "27000", "character_not_in_repertoire": "22021", "read_only_sql_transaction": "25006",
-        "configuration_limit_exceeded": "53400", "e_r_i_e_trigger_protocol_violated": "39P01",
-        "e_r_i_e_event_trigger_protocol_violated": "39P03", "successful_completion": "00000",
+        "feature_not_supported": "0A000",
+        "insufficient_privilege": "42501",
+        "undefined_column": "42703",
+        "datatype_mismatch": "42804",
+        "undefined_table": "42P01",
+        "wrong_object_type": "42809",
+        "object_not_in_prerequisite_state": "55000",
+        "warning": "01000",
+        "internal_error": "XX000",
+        "object_in_use": "55006",
+        "data_corrupted": "XX001",
+        "config_file_error": "F0000",
+        "no_data_found": "P0002",
+        "invalid_parameter_value": "22023",
+        "program_limit_exceeded": "54000",
+        "out_of_memory": "53200",
+        "invalid_column_reference": "42P10",
+        "triggered_data_change_violation": "27000",
+        "character_not_in_repertoire": "22021",
+        "read_only_sql_transaction": "25006",
+        "configuration_limit_exceeded": "53400",
+        "e_r_i_e_trigger_protocol_violated": "39P01",
+        "e_r_i_e_event_trigger_protocol_violated": "39P03",
+        "successful_completion": "00000",
     },
-    "levels": {"EXCEPTION": "P0001", "WARNING": "01000", "NOTICE": "00000", "warning": "01000", "notice": "00000", "log": "00000", "line": "00000"},
+    "levels": {
+        "EXCEPTION": "P0001",
+        "WARNING": "01000",
+        "NOTICE": "00000",
+        "warning": "01000",
+        "notice": "00000",
+        "log": "00000",
+        "line": "00000",
+    },
 }
 STRING = r'(?:format!\(\s*)?"((?:[^"\\]|\\(?s:.))*)"'
 CODE = r"PgSqlErrorCode::ERRCODE_(\w+)"
@@ -46,7 +71,10 @@ RUST = [
     re.compile(r"write!\(\s*(line),\s*" + STRING),
 ]
 # Messages that the code passes to the function that raises them.
-RUST_WITHOUT_CODE = [re.compile(rf"wrong\({STRING}"), re.compile(rf'(?:Some\(size\)|None) => {STRING}\)?(?:\.to_owned\(\))?,')]
+RUST_WITHOUT_CODE = [
+    re.compile(rf"wrong\({STRING}"),
+    re.compile(rf"(?:Some\(size\)|None) => {STRING}\)?(?:\.to_owned\(\))?,"),
+]
 SQL = re.compile(r"RAISE (EXCEPTION|WARNING|NOTICE)\s+'((?:[^']|'')*)'([^;]*)", re.S)
 
 
@@ -81,7 +109,11 @@ def messages():
 
 
 def on_page():
-    rows = re.findall(r"^\| (?:`([^|`]+)`|`` ([^|]+) ``) \| ([0-9A-Z, ]+) \|", PAGE.read_text(encoding="utf-8"), re.M)
+    rows = re.findall(
+        r"^\| (?:`([^|`]+)`|`` ([^|]+) ``) \| ([0-9A-Z, ]+) \|",
+        PAGE.read_text(encoding="utf-8"),
+        re.M,
+    )
     return {shape(one or other): set(codes.split(", ")) for one, other, codes in rows}
 
 
@@ -92,10 +124,19 @@ def main():
             print(",".join(sorted(codes)) or "-----", message)
         return
     page = on_page()
-    wrong = [f"not on the page: {message} ({', '.join(sorted(said[message]))})" for message in sorted(said.keys() - page.keys())]
-    wrong += [f"only on the page: {message}" for message in sorted(page.keys() - said.keys() - FROM_POSTGRES)]
+    wrong = [
+        f"not on the page: {message} ({', '.join(sorted(said[message]))})"
+        for message in sorted(said.keys() - page.keys())
+    ]
     wrong += [
-        f"{message}: {', '.join(sorted(said[message]))}, but {', '.join(sorted(page[message]))} on the page"
+        f"only on the page: {message}"
+        for message in sorted(page.keys() - said.keys() - FROM_POSTGRES)
+    ]
+    wrong += [
+        (
+            f"{message}: {', '.join(sorted(said[message]))},"
+            f" but {', '.join(sorted(page[message]))} on the page"
+        )
         for message in sorted(said.keys() & page.keys())
         if said[message] and said[message] != page[message]
     ]

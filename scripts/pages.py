@@ -36,7 +36,11 @@ import time
 from pathlib import Path
 
 MARK = "--- end of output ---"
-BLOCK = re.compile(r"^```(?P<kind>console|sql|sh)(?P<where>[^\n]*)\n(?P<body>.*?)^```$|<!-- (?P<hidden>before|until)\s(?P<code>.*?)-->", re.M | re.S)
+BLOCK = re.compile(
+    r"^```(?P<kind>console|sql|sh)(?P<where>[^\n]*)\n(?P<body>.*?)^```$"
+    r"|<!-- (?P<hidden>before|until)\s(?P<code>.*?)-->",
+    re.M | re.S,
+)
 PROMPT = re.compile(r"^(?:(?P<database>\w+)(?P<kind>[=\-('\"])(?P<role>[#>])|\$) (?P<text>.*)$")
 
 
@@ -52,7 +56,14 @@ class Psql:
         command = ["psql", "-X", "-d", database, "-U", role, "-v", "VERBOSITY=default"]
         if user:
             command = ["runuser", "-u", user, "--", *command]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/")
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd="/",
+        )
         atexit.register(self.process.kill)
         self.run("\\pset pager off")
 
@@ -79,7 +90,9 @@ class Runner:
         """
         key = (database, role)
         if key not in self.sessions:
-            self.sessions[key] = Psql(database, "postgres" if role == "waiting" else role, self.options.user)
+            self.sessions[key] = Psql(
+                database, "postgres" if role == "waiting" else role, self.options.user
+            )
         return self.sessions[key].run(text)
 
     def must(self, text, database="crm"):
@@ -90,19 +103,38 @@ class Runner:
         return found
 
     def shell(self, text):
-        done = subprocess.run(["bash", "-c", text], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, cwd=self.options.directory or self.directory.name)
+        done = subprocess.run(
+            ["bash", "-c", text],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            cwd=self.options.directory or self.directory.name,
+        )
         return done.returncode, [line.rstrip() for line in done.stdout.splitlines()]
 
     def make_database(self):
-        self.must("SELECT 'CREATE ROLE app LOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'app') \\gexec", "postgres")
-        self.must("SELECT 'CREATE DATABASE crm OWNER app' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'crm') \\gexec", "postgres")
+        self.must(
+            "SELECT 'CREATE ROLE app LOGIN'"
+            " WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'app') \\gexec",
+            "postgres",
+        )
+        self.must(
+            "SELECT 'CREATE DATABASE crm OWNER app'"
+            " WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'crm') \\gexec",
+            "postgres",
+        )
 
     def page(self, path):
         text = path.read_text(encoding="utf-8")
         self.path, self.wrong, changed, at = path, 0, [], 0
         for block in BLOCK.finditer(text):
             self.line = text.count("\n", 0, block.start()) + 1
-            changed.append(text[at : block.start("body")] if block["body"] is not None else text[at : block.end()])
+            changed.append(
+                text[at : block.start("body")]
+                if block["body"] is not None
+                else text[at : block.end()]
+            )
             at = block.end()
             if block["hidden"] == "before":
                 self.must(block["code"].strip())
@@ -116,7 +148,10 @@ class Runner:
             session.process.stdin.close()
             session.process.wait()
         self.sessions = {}
-        print(f"{path}: {'every example matches' if not self.wrong else f'{self.wrong} examples differ'}")
+        print(
+            f"{path}: "
+            f"{'every example matches' if not self.wrong else f'{self.wrong} examples differ'}"
+        )
         return self.wrong
 
     def block(self, block):
@@ -132,7 +167,9 @@ class Runner:
         elif block["kind"] == "sh":
             status, found = self.shell("set -eu\n" + body_to_run)
             if status:
-                raise SystemExit(f"{self.path}:{self.line}: exit status {status}\n" + "\n".join(found))
+                raise SystemExit(
+                    f"{self.path}:{self.line}: exit status {status}\n" + "\n".join(found)
+                )
         else:
             return self.console(body_to_run)
         return body
@@ -155,18 +192,31 @@ class Runner:
     def example(self, typed, said):
         first, text = typed[0][0], "\n".join(prompt["text"] for prompt, _ in typed)
         if first["database"]:
-            found = self.psql(first["database"], "postgres" if first["role"] == "#" else "app", text)
+            found = self.psql(
+                first["database"], "postgres" if first["role"] == "#" else "app", text
+            )
         else:
             found = self.shell(text)[1]
         lines = [line for _, line in typed]
         expected, found = strip_end(said), strip_end(found)
-        pattern = "\n".join("(?s:.*)" if line == "…" else "[^\n]*".join(map(re.escape, line.split("…"))) for line in expected)
+        pattern = "\n".join(
+            "(?s:.*)" if line == "…" else "[^\n]*".join(map(re.escape, line.split("…")))
+            for line in expected
+        )
         if re.fullmatch(pattern, "\n".join(found)):
             return lines + said
         self.wrong += 1
         if not self.options.fill:
-            print(f"{self.path}: in the block of line {self.line}:\n" + "\n".join(lines), file=sys.stderr)
-            print("\n".join(difflib.unified_diff(expected, found, "the page", "the output", lineterm="")), file=sys.stderr)
+            print(
+                f"{self.path}: in the block of line {self.line}:\n" + "\n".join(lines),
+                file=sys.stderr,
+            )
+            print(
+                "\n".join(
+                    difflib.unified_diff(expected, found, "the page", "the output", lineterm="")
+                ),
+                file=sys.stderr,
+            )
         return lines + found + ([""] if found and found[-1].endswith((" row)", " rows)")) else [])
 
     def until(self, query):

@@ -3,7 +3,7 @@
 Exit code 1 if there are any.
 
   prose.py [PAGE...]          checks the pages, by default all of them
-  prose.py --wrap PAGE...     first breaks their paragraphs and lists into lines of at most 100 columns
+  prose.py --wrap PAGE...     first breaks paragraphs and lists into lines of at most 100 columns
 
 CONTRIBUTING.md ("Prose") has the rules in plain words. Code blocks and `code` are not prose.
 """
@@ -62,10 +62,22 @@ def prose(text):
         comment = (comment or "<!--" in line) and "-->" not in line
         stripped = line.strip()
         code = not block and line.startswith("    ") or re.match(r"\[[^\]]+\]: ", line)
-        if fenced or comment or code or "-->" in line or FENCE.match(line) or not stripped or stripped[0] in "|#<>":
+        if (
+            fenced
+            or comment
+            or code
+            or "-->" in line
+            or FENCE.match(line)
+            or not stripped
+            or stripped[0] in "|#<>"
+        ):
             end()
             if stripped.startswith("|"):
-                found += [(number, cell.replace(";", ".")) for cell in re.split(r"(?<!\\)\|", stripped) if re.search(r"\w", cell)]
+                found += [
+                    (number, cell.replace(";", "."))
+                    for cell in re.split(r"(?<!\\)\|", stripped)
+                    if re.search(r"\w", cell)
+                ]
             continue
         if re.match(r"(?:[-*]|\d+\.) ", stripped):
             end()
@@ -81,7 +93,11 @@ def sentences(text):
     text = re.sub(r"`` .*? ``|`[^`]*`", "CODE", text)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"\*+|__", "", text)
-    return [it.strip() for it in re.split(r"(?<=[.!?])\s+(?=[A-Z\"(])|(?<=:)\s+(?=[A-Z][a-z]+ )", text) if it.strip()]
+    return [
+        it.strip()
+        for it in re.split(r"(?<=[.!?])\s+(?=[A-Z\"(])|(?<=:)\s+(?=[A-Z][a-z]+ )", text)
+        if it.strip()
+    ]
 
 
 def wrap(text):
@@ -98,20 +114,40 @@ def wrap(text):
             words = re.sub(r" (?=(?:[-+*#>]|\d+\.)(?: |$))", "\0", words) if not mark else words
             words = re.sub(r"`[^`]*`(?!`)", lambda code: code[0].replace(" ", "\0"), words)
             wrapped = textwrap.wrap(
-                words, COLUMNS, initial_indent=indent, subsequent_indent=hanging,
-                break_long_words=False, break_on_hyphens=False,
+                words,
+                COLUMNS,
+                initial_indent=indent,
+                subsequent_indent=hanging,
+                break_long_words=False,
+                break_on_hyphens=False,
             )
             lines.extend(line.replace("\0", " ") for line in wrapped)
             block.clear()
 
     for line in text.splitlines():
         starts = re.match(r"(?:[-*]|\d+\.) ", line.lstrip())
-        special = not line.strip() or line.lstrip()[0] in "|#<>`\\!" and not re.match(r"`[^`]+`[^`→]*$|`[^`]+`.*[.,;:]", line.lstrip())
+        special = (
+            not line.strip()
+            or line.lstrip()[0] in "|#<>`\\!"
+            and not re.match(r"`[^`]+`[^`→]*$|`[^`]+`.*[.,;:]", line.lstrip())
+        )
         if FENCE.match(line):
             fenced = not fenced
         comment = (comment or "<!--" in line) and "-->" not in line
-        special = special or "` → `" in line or re.match(r"\[[^\]]+\]: ", line) or (not block and line.startswith("    "))
-        if fenced or comment or FENCE.match(line) or "-->" in line or special or line.endswith("\\"):
+        special = (
+            special
+            or "` → `" in line
+            or re.match(r"\[[^\]]+\]: ", line)
+            or (not block and line.startswith("    "))
+        )
+        if (
+            fenced
+            or comment
+            or FENCE.match(line)
+            or "-->" in line
+            or special
+            or line.endswith("\\")
+        ):
             end()
             lines.append(line)
             continue
@@ -129,7 +165,11 @@ def faults(path):
         if FENCE.match(line):
             fenced = not fenced
         # A table's row, a link, a signature and the output of a program cannot be broken.
-        if len(line) > COLUMNS and not fenced and not line.lstrip().startswith(("|", "[", "!", "<", "`")):
+        if (
+            len(line) > COLUMNS
+            and not fenced
+            and not line.lstrip().startswith(("|", "[", "!", "<", "`"))
+        ):
             yield number, f"{len(line)} columns, {COLUMNS} at most"
         if path.name != "CHANGELOG.md":
             yield from ((number, f"no file {name}") for name in PATH.findall(line) if "OLD--NEW" not in name and not any((base / name).exists() for base in (ROOT, path.parent)))
@@ -149,13 +189,19 @@ def faults(path):
 
 
 def main():
-    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, check=True, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "*.md"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
     arguments = [name for name in sys.argv[1:] if name != "--wrap"]
     if len(arguments) < len(sys.argv) - 1:
         for page in map(Path, arguments):
             page.write_text(wrap(page.read_text(encoding="utf-8")), encoding="utf-8")
     pages = [Path(name) for name in arguments] or [ROOT / name for name in listed.stdout.split()]
-    found = [f"{page.resolve().relative_to(ROOT)}:{number}: {what}" for page in pages for number, what in faults(page)]
+    found = [
+        f"{page.resolve().relative_to(ROOT)}:{number}: {what}"
+        for page in pages
+        for number, what in faults(page)
+    ]
     if found:
         sys.exit("\n".join([*found, f"{len(found)} findings"]))
 

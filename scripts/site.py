@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """site.py: prepares the pages for mdBook and checks the links of the site, behind `make docs`.
 
-  site.py pages DIR   copies the pages that docs/SUMMARY.md names, the decisions, and their pictures
-                      to DIR/src, where mdBook reads them. They keep their relative paths, so that
-                      links between them keep working
-  site.py links DIR   checks that each link of the site in DIR leads to a file and a heading
+site.py pages DIR   copies the pages that docs/SUMMARY.md names, the decisions, and their pictures
+                    to DIR/src, where mdBook reads them. They keep their relative paths, so that
+                    links between them keep working
+site.py links DIR   checks that each link of the site in DIR leads to a file and a heading
 """
 
 import os
@@ -28,7 +28,9 @@ def pages(work):
         summary += f"  - [{decision.name[:3]} {title}](decisions/{decision.name})\n"
     links = re.findall(r"\]\(([^)]+)\)", summary)
     chapters = {os.path.normpath(f"docs/{link}") for link in links}
-    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, check=True, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "*.md"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
     if missing := set(listed.stdout.split()) - chapters - NO_CHAPTER:
         sys.exit("not in docs/SUMMARY.md: " + ", ".join(sorted(missing)))
     shutil.rmtree(work, ignore_errors=True)
@@ -36,21 +38,31 @@ def pages(work):
         (work / "src" / name).parent.mkdir(parents=True, exist_ok=True)
         # Files that are not on the site cannot be linked. Only the text of such a link stays.
         text = (ROOT / name).read_text(encoding="utf-8")
-        linked = re.sub(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)", lambda link, name=name: kept(link, name, chapters), text)
+        linked = re.sub(
+            r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)",
+            lambda link, name=name: kept(link, name, chapters),
+            text,
+        )
         (work / "src" / name).write_text(linked, encoding="utf-8")
         for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text):
             path = (ROOT / name).parent / picture
             target = work / "src" / os.path.relpath(path, ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
-    summary = re.sub(r"\]\(([^)]+)\)", lambda link: f"]({os.path.normpath('docs/' + link[1])})", summary)
+    summary = re.sub(
+        r"\]\(([^)]+)\)", lambda link: f"]({os.path.normpath('docs/' + link[1])})", summary
+    )
     (work / "src/SUMMARY.md").write_text(summary, encoding="utf-8")
     shutil.copy(ROOT / "docs/book.toml", work / "book.toml")
 
 
 def kept(link, name, chapters):
     path = urlsplit(link[2]).path
-    if "://" in link[2] or not path or os.path.normpath(os.path.join(os.path.dirname(name), path)) in chapters:
+    if (
+        "://" in link[2]
+        or not path
+        or os.path.normpath(os.path.join(os.path.dirname(name), path)) in chapters
+    ):
         return link[0].replace("README.md", "index.md")  # mdBook renames README.md
     return link[1]
 
@@ -68,7 +80,11 @@ class Page(HTMLParser):
 
 
 def links(site):
-    found = {path: Page(path) for path in sorted(site.rglob("*.html")) if path.name not in ("404.html", "toc.html")}
+    found = {
+        path: Page(path)
+        for path in sorted(site.rglob("*.html"))
+        if path.name not in ("404.html", "toc.html")
+    }
     broken = []
     for path, page in found.items():
         for link in page.links:
@@ -77,7 +93,9 @@ def links(site):
             target = target / "index.html" if target.is_dir() else target
             if url.scheme or url.netloc:
                 continue
-            if not target.exists() or (url.fragment and target in found and unquote(url.fragment) not in found[target].ids):
+            if not target.exists() or (
+                url.fragment and target in found and unquote(url.fragment) not in found[target].ids
+            ):
                 broken.append(f"{path.relative_to(site)}: {link}")
     if broken:
         sys.exit("these links lead nowhere:\n" + "\n".join(broken))

@@ -34,11 +34,15 @@ TOKEN = re.compile(
 )
 # The kind and name of the object of a CREATE. Kinds of several words come first (EVENT TRIGGER).
 MAKES = re.compile(
-    r"CREATE (?:OR REPLACE )?(?:UNIQUE )?(?P<kind>EVENT TRIGGER|TRIGGER|FUNCTION|VIEW|TABLE|SEQUENCE|INDEX|TYPE|DOMAIN|ROLE)"
+    r"CREATE (?:OR REPLACE )?(?:UNIQUE )?(?P<kind>EVENT"
+    r" TRIGGER|TRIGGER|FUNCTION|VIEW|TABLE|SEQUENCE|INDEX|TYPE|DOMAIN|ROLE)"
     r" (?:IF NOT EXISTS )?(?P<name>[\w.\"]+)(?:.*? ON (?P<on>[\w.]+))?",
     re.DOTALL,
 )
-MOVES = re.compile(r"\bALTER (FUNCTION|VIEW|TABLE|SEQUENCE|TYPE) (?:IF EXISTS )?([\w.]+)\s*(?:\([^)]*\))?\s+SET SCHEMA (\w+)")
+MOVES = re.compile(
+    r"\bALTER (FUNCTION|VIEW|TABLE|SEQUENCE|TYPE) (?:IF EXISTS )?([\w.]+)\s*(?:\([^)]*\))?\s+SET"
+    r" SCHEMA (\w+)"
+)
 REPLACEABLE = ("FUNCTION", "VIEW", "TRIGGER")
 
 
@@ -83,7 +87,10 @@ def mentions(statement, kind, name):
         return re.search(rf"\bEVENT TRIGGER {re.escape(name)}\b", statement) is not None
     if kind == "TRIGGER":
         trigger, table = name.split(" ON ")
-        return re.search(rf"\bTRIGGER {re.escape(trigger)}\b", statement) is not None and table in statement
+        return (
+            re.search(rf"\bTRIGGER {re.escape(trigger)}\b", statement) is not None
+            and table in statement
+        )
     if kind == "FUNCTION" and " FUNCTION " not in statement:
         return False
     return re.search(rf"{re.escape(name)}(?![\w])", re.split(r"\sIS\s+'", statement)[0]) is not None
@@ -97,27 +104,38 @@ def after_moves(statement, moves):
     if re.search(r"\$\w*\$", statement):
         return statement
     for _, name, schema in moves:
-        statement = re.sub(rf"(?<![\w.]){re.escape(name)}(?!\w)", f"{schema}.{name.split('.')[-1]}", statement)
+        statement = re.sub(
+            rf"(?<![\w.]){re.escape(name)}(?!\w)", f"{schema}.{name.split('.')[-1]}", statement
+        )
     return statement
 
 
 def difference(old, new, by_hand):
     """The statements that lead from old to new, in addition to the manual statements `by_hand`."""
     moves = MOVES.findall(by_hand)
-    had_text = {key(after_moves(statement, moves)) for statement in old} | {key(statement) for statement in statements(by_hand)}
+    had_text = {key(after_moves(statement, moves)) for statement in old} | {
+        key(statement) for statement in statements(by_hand)
+    }
     had = {made(statement) for statement in old} - {None}
     for kind, name, schema in moves:
         had.discard((kind, name))
         had.add((kind, f"{schema}.{name.split('.')[-1]}"))
-    dropped = {(kind, name) for kind, name in had
-               if re.search(rf"\bDROP {kind} (?:IF EXISTS )?{re.escape(name)}(?![\w])", by_hand)}
+    dropped = {
+        (kind, name)
+        for kind, name in had
+        if re.search(rf"\bDROP {kind} (?:IF EXISTS )?{re.escape(name)}(?![\w])", by_hand)
+    }
     anew, result = set(dropped), []
     for statement in new:
         what = made(statement)
         if what is None:
-            if statement.startswith("DO ") or statement.startswith(("SELECT lead_audit.", "SELECT lead_audit_internal.")):
+            if statement.startswith("DO ") or statement.startswith(
+                ("SELECT lead_audit.", "SELECT lead_audit_internal.")
+            ):
                 continue  # runs at installation only
-            about_anew = statement.startswith(("REVOKE", "GRANT", "COMMENT", "ALTER")) and any(mentions(statement, *w) for w in anew)
+            about_anew = statement.startswith(("REVOKE", "GRANT", "COMMENT", "ALTER")) and any(
+                mentions(statement, *w) for w in anew
+            )
             if key(statement) not in had_text or about_anew:
                 result.append(statement)
             continue
@@ -134,13 +152,19 @@ def difference(old, new, by_hand):
             anew.add(what)
             result.append(f"DROP EVENT TRIGGER {name}")
         elif name.removeprefix("lead_audit.") not in by_hand:
-            fail(f"{kind} {name} is not what it was: write into sql/upgrade/ what makes the old one the same")
+            fail(
+                f"{kind} {name} is not what it was: write into sql/upgrade/ what makes the old"
+                " one the same"
+            )
         else:
             continue
         result.append(statement)
     gone = had - {made(statement) for statement in new} - dropped
     if gone:
-        fail("no more there, and not dropped in sql/upgrade/: " + ", ".join(f"{kind} {name}" for kind, name in sorted(gone)))
+        fail(
+            "no more there, and not dropped in sql/upgrade/: "
+            + ", ".join(f"{kind} {name}" for kind, name in sorted(gone))
+        )
     return result
 
 
@@ -160,12 +184,19 @@ def main():
     before, after = by_hand.split(f"\n{MARK}\n")
 
     old = statements(released.read_text())
-    new = [statement for path in sorted(ROOT.glob("sql/[0-9][0-9]_*.sql")) for statement in statements(path.read_text())]
+    new = [
+        statement
+        for path in sorted(ROOT.glob("sql/[0-9][0-9]_*.sql"))
+        for statement in statements(path.read_text())
+    ]
     steps = difference(old, new, "".join(f"{statement};\n" for statement in statements(by_hand)))
     text = (
-        f"-- From {old_version} to {new_version}. Written by scripts/upgrade_script.py from sql/upgrade/ and sql/*.sql: do not edit.\n"
+        f"-- From {old_version} to {new_version}. Written by scripts/upgrade_script.py from"
+        " sql/upgrade/ and sql/*.sql: do not edit.\n"
         f'\\echo Run "ALTER EXTENSION lead_audit UPDATE" instead of this file. \\quit\n\n'
-        f"{before.strip()}\n\n" + "".join(f"{statement};\n\n" for statement in steps) + after.strip()
+        f"{before.strip()}\n\n"
+        + "".join(f"{statement};\n\n" for statement in steps)
+        + after.strip()
     ).rstrip() + "\n"
 
     target = ROOT / f"sql/lead_audit--{old_version}--{new_version}.sql"

@@ -1,4 +1,5 @@
 """Runs the comparison. Each round makes each measurement for all systems, one after the other."""
+
 import argparse
 import json
 import os
@@ -13,18 +14,50 @@ from .systems import BENCH, Cluster, System, make_table
 
 def arguments():
     parser = argparse.ArgumentParser(prog="bench/compare.sh", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="every load, setting and size; without it about 5 minutes")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="every load, setting and size; without it about 5 minutes",
+    )
     parser.add_argument("--rounds", type=int, help="by default 3, full 7")
-    parser.add_argument("--rows", type=int, help="rows of the table and of one statement; by default 20000, full 100000")
-    parser.add_argument("--seconds", type=float, help="of each run with sessions; by default 0.7, full 3")
-    parser.add_argument("--largest", type=int, help="entries in the largest log; by default 1000000, full 10000000 (which needs 50 GB of disk)")
-    parser.add_argument("--add", nargs="*", default=[], metavar="FILE", help="SQL files that set up further systems")
-    parser.add_argument("--only", nargs="*", metavar="NAME", help="systems by name (of bench/systems); none and empty_trigger are always there")
-    parser.add_argument("--parts", nargs="*", default=["sessions", "statements", "extremes"], help="sessions, statements, extremes")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        help="rows of the table and of one statement; by default 20000, full 100000",
+    )
+    parser.add_argument(
+        "--seconds", type=float, help="of each run with sessions; by default 0.7, full 3"
+    )
+    parser.add_argument(
+        "--largest",
+        type=int,
+        help="entries in the largest log;"
+        " by default 1000000, full 10000000 (which needs 50 GB of disk)",
+    )
+    parser.add_argument(
+        "--add", nargs="*", default=[], metavar="FILE", help="SQL files that set up further systems"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        metavar="NAME",
+        help="systems by name (of bench/systems); none and empty_trigger are always there",
+    )
+    parser.add_argument(
+        "--parts",
+        nargs="*",
+        default=["sessions", "statements", "extremes"],
+        help="sessions, statements, extremes",
+    )
     for hidden in ("bin", "plain", "preloaded", "library", "output"):
         parser.add_argument(f"--{hidden}", required=True, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    for name, quick, full in (("rounds", 3, 7), ("rows", 20_000, 100_000), ("seconds", 0.7, 3.0), ("largest", 1_000_000, 10_000_000)):
+    for name, quick, full in (
+        ("rounds", 3, 7),
+        ("rows", 20_000, 100_000),
+        ("seconds", 0.7, 3.0),
+        ("largest", 1_000_000, 10_000_000),
+    ):
         if getattr(chosen, name) is None:
             setattr(chosen, name, full if chosen.full else quick)
     return chosen
@@ -32,12 +65,22 @@ def arguments():
 
 def chosen_systems(chosen):
     found = [System.read(file) for file in sorted((BENCH / "systems").glob("*.sql"))]
-    found = [s for s in found if s.name in ("none", "empty_trigger") or (s.name in chosen.only if chosen.only else chosen.full or not s.full)]
+    found = [
+        s
+        for s in found
+        if s.name in ("none", "empty_trigger")
+        or (s.name in chosen.only if chosen.only else chosen.full or not s.full)
+    ]
     found += [System.read(pathlib.Path(file)) for file in chosen.add]
     if len({s.name for s in found}) < len(found):
-        raise SystemExit("two systems have the same file name, which is what their databases are named after")
+        raise SystemExit(
+            "two systems have the same file name, which is what their databases are named after"
+        )
     tools = pathlib.Path(chosen.bin)
-    clusters = {False: Cluster(chosen.plain, tools, chosen.library), True: Cluster(chosen.preloaded, tools, chosen.library)}
+    clusters = {
+        False: Cluster(chosen.plain, tools, chosen.library),
+        True: Cluster(chosen.preloaded, tools, chosen.library),
+    }
     for system in found:
         system.cluster = clusters[system.preloaded]
     return sorted(found, key=lambda s: s.name != "none"), clusters.values()
@@ -61,7 +104,10 @@ def run_sessions(chosen, systems, clusters):
         runner.calibrate(unaudited, load)
     if audited:
         audited.connection("leads").execute(sessions.FLOOR)
-    found = {str(load): {name: [] for name in [system.name for system in systems] + ["floor"]} for load in loads}
+    found = {
+        str(load): {name: [] for name in [system.name for system in systems] + ["floor"]}
+        for load in loads
+    }
     for turn in range(chosen.rounds):
         for cluster in clusters:
             cluster.run("psql", "-Xqc", "CHECKPOINT", "-d", "postgres")
@@ -83,12 +129,18 @@ def run_statements(chosen, systems, clusters, tables):
     for table, rows in tables.items():
         floor = statements.Floor(audited, table) if audited else None
         for operation in statements.OPERATIONS[table]:
-            found[operation] = {"rows": rows, "systems": {system.name: [] for system in systems}, "floor": []}
+            found[operation] = {
+                "rows": rows,
+                "systems": {system.name: [] for system in systems},
+                "floor": [],
+            }
         for turn in range(-1, chosen.rounds):  # round -1 only warms up
             for cluster in clusters:
                 cluster.run("psql", "-Xqc", "CHECKPOINT", "-d", "postgres")
             for number, operation in enumerate(statements.OPERATIONS[table]):
-                progress(f"round {turn + 1} of {chosen.rounds}: {operation} of {rows} rows ({table})")
+                progress(
+                    f"round {turn + 1} of {chosen.rounds}: {operation} of {rows} rows ({table})"
+                )
                 for system in rotated(systems, turn + number):
                     result = statements.measure(system, table, operation, rows)
                     if turn >= 0:
@@ -115,20 +167,33 @@ def run_extremes(chosen, systems):
         progress("seal() and verify()")
         found["sealing"] = extremes.sealing(audited)
         progress("statements of all sizes")
-        sizes = [size for size in (10**power for power in range(6)) if size < chosen.rows] + [chosen.rows]
-        found["statement_sizes"] = extremes.by_statement_size(audited, by_name["none"], sizes, chosen.rounds)
+        sizes = [size for size in (10**power for power in range(6)) if size < chosen.rows] + [
+            chosen.rows
+        ]
+        found["statement_sizes"] = extremes.by_statement_size(
+            audited, by_name["none"], sizes, chosen.rounds
+        )
         sizes = [size for size in (10**power for power in range(3, 9)) if size <= chosen.largest]
         audited.drop("leads")
         audited.set_up("leads")
         statements.Floor(audited, "leads")
         found["growth"] = []
         progress(f"logs of {', '.join(map(str, sizes))} entries")
-        found["growth"] = extremes.growth(audited, by_name["none"], sizes, chosen.rows, chosen.rounds)
+        found["growth"] = extremes.growth(
+            audited, by_name["none"], sizes, chosen.rows, chosen.rounds
+        )
     return found
 
 
 def machine():
-    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
+    model = next(
+        (
+            line.split(":")[1].strip()
+            for line in open("/proc/cpuinfo")
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
     return {"processor": model, "cores": os.cpu_count(), "load": os.getloadavg()[0]}
 
 
@@ -140,14 +205,22 @@ def main():
     tables = {"leads": chosen.rows, "wide": chosen.rows // 5, "toasted": chosen.rows // 50}
     if "statements" not in chosen.parts:
         tables = {"leads": chosen.rows}
-    found = {"machine": machine(), "rounds": chosen.rounds, "rows": chosen.rows, "labels": {s.name: s.label for s in systems}, "full": chosen.full}
+    found = {
+        "machine": machine(),
+        "rounds": chosen.rounds,
+        "rows": chosen.rows,
+        "labels": {s.name: s.label for s in systems},
+        "full": chosen.full,
+    }
     for table, rows in tables.items():
         progress(f"making {len(systems)} databases with {table} of {rows} rows")
         for cluster in clusters:
             make_table(cluster, table, rows)
         for system in systems:
             system.set_up(table)
-    version = systems[0].connection("leads").execute("SELECT version()").fetchone()[0].split(" on ")[0]
+    version = (
+        systems[0].connection("leads").execute("SELECT version()").fetchone()[0].split(" on ")[0]
+    )
     found["machine"]["server"] = version
     if "statements" in chosen.parts:
         found["statements"] = run_statements(chosen, systems, clusters, tables)

@@ -1,4 +1,5 @@
 """Measures memory by statement size, cost by statement and log size, sealing and verification."""
+
 import pathlib
 import statistics
 import threading
@@ -14,12 +15,18 @@ class Memory:
     """
 
     def __init__(self, pid):
-        self.status, self.most, self.done = pathlib.Path(f"/proc/{pid}/status"), 0, threading.Event()
+        self.status, self.most, self.done = (
+            pathlib.Path(f"/proc/{pid}/status"),
+            0,
+            threading.Event(),
+        )
         self.before = self._now()
         self.thread = threading.Thread(target=self._watch)
 
     def _now(self):
-        line = next(line for line in self.status.read_text().splitlines() if line.startswith("RssAnon:"))
+        line = next(
+            line for line in self.status.read_text().splitlines() if line.startswith("RssAnon:")
+        )
         return int(line.split()[1]) * 1024
 
     def _watch(self):
@@ -45,10 +52,14 @@ def memory(system, rows):
     have = connection.execute("SELECT count(*) FROM leads").fetchone()[0]
     with connection.transaction():
         connection.execute("SET LOCAL session_replication_role = replica")
-        connection.execute(f"""INSERT INTO leads (id, email, company_name, source) SELECT 'more-' || g, 'contact' || g || '@example.com', 'Example Company ' || g, 'web'
+        connection.execute(f"""INSERT INTO leads (id, email, company_name, source)
+            SELECT 'more-' || g, 'contact' || g || '@example.com', 'Example Company ' || g, 'web'
             FROM generate_series(1, {rows - have}) g""")
     connection.execute("VACUUM leads")
-    with system.cluster.connect(system.database("leads")) as fresh, Memory(fresh.info.backend_pid) as watched:
+    with (
+        system.cluster.connect(system.database("leads")) as fresh,
+        Memory(fresh.info.backend_pid) as watched,
+    ):
         fresh.execute("UPDATE leads SET enrichment_status = 'DONE'")
     with connection.transaction():
         connection.execute("SET LOCAL session_replication_role = replica")
@@ -68,23 +79,44 @@ def growth(system, unaudited, sizes, rows, rounds):
     connection.execute("TRUNCATE twin")
     connection.execute("SET enable_seqscan = off")  # the log has no statistics
     for size in sizes:
-        while (have := connection.execute("SELECT count(*) FROM lead_audit.entry").fetchone()[0]) < size:
-            connection.execute(f"UPDATE leads SET enrichment_status = enrichment_status || '!' WHERE id IN (SELECT id FROM leads LIMIT {min(rows, size - have)})")
+        while (
+            have := connection.execute("SELECT count(*) FROM lead_audit.entry").fetchone()[0]
+        ) < size:
+            connection.execute(
+                "UPDATE leads SET enrichment_status = enrichment_status || '!'"
+                f" WHERE id IN (SELECT id FROM leads LIMIT {min(rows, size - have)})"
+            )
             with connection.transaction():
                 connection.execute("SET LOCAL session_replication_role = replica")
-                connection.execute("UPDATE leads SET enrichment_status = 'PENDING' WHERE enrichment_status LIKE '%!'")
+                connection.execute(
+                    "UPDATE leads SET enrichment_status = 'PENDING'"
+                    " WHERE enrichment_status LIKE '%!'"
+                )
             connection.execute("VACUUM leads")
-        connection.execute("INSERT INTO twin SELECT * FROM lead_audit.entry e WHERE id > (SELECT coalesce(max(id), 0) FROM twin)")
+        connection.execute(
+            "INSERT INTO twin SELECT * FROM lead_audit.entry e"
+            " WHERE id > (SELECT coalesce(max(id), 0) FROM twin)"
+        )
         connection.execute("CHECKPOINT")
         times = []
         for _ in range(rounds):
             plain = measure(unaudited, "leads", "UPDATE", rows)["cpu"]
             audited = measure(system, "leads", "UPDATE", rows)["cpu"]
             last = count()
-            copied = timed(connection, "INSERT INTO twin SELECT * FROM lead_audit.entry e WHERE id > (SELECT max(id) FROM twin)").cpu
+            copied = timed(
+                connection,
+                "INSERT INTO twin SELECT * FROM lead_audit.entry e"
+                " WHERE id > (SELECT max(id) FROM twin)",
+            ).cpu
             times.append((audited - plain, copied, count() - last))
         entries = times[-1][2]
-        found.append({"entries": size, "added": statistics.median(t[0] for t in times) / entries, "copied": statistics.median(t[1] for t in times) / entries})
+        found.append(
+            {
+                "entries": size,
+                "added": statistics.median(t[0] for t in times) / entries,
+                "copied": statistics.median(t[1] for t in times) / entries,
+            }
+        )
     return found
 
 
@@ -93,12 +125,17 @@ def by_statement_size(system, unaudited, sizes, rounds):
 
     Small UPDATEs run several times in one transaction, up to the rows of the largest UPDATE.
     """
+
     def run(connection, size):
         repeats = min(200, max(1, sizes[-1] // size))
         with Timer(connection) as timer, connection.transaction():
             for number in range(repeats):
-                connection.execute("UPDATE leads SET enrichment_status = CASE enrichment_status WHEN 'DONE' THEN 'PENDING' ELSE 'DONE' END, updated_at = now()"
-                                   f" WHERE id BETWEEN lpad(to_hex({number * size + 1}), 32, '0') AND lpad(to_hex({(number + 1) * size}), 32, '0')")
+                connection.execute(
+                    "UPDATE leads SET enrichment_status = CASE enrichment_status"
+                    " WHEN 'DONE' THEN 'PENDING' ELSE 'DONE' END, updated_at = now()"
+                    f" WHERE id BETWEEN lpad(to_hex({number * size + 1}), 32, '0')"
+                    f" AND lpad(to_hex({(number + 1) * size}), 32, '0')"
+                )
         connection.execute("VACUUM leads")
         return timer.cpu / repeats / size
 
@@ -117,4 +154,9 @@ def sealing(system):
     size = connection.execute("SELECT lead_audit.seal()").fetchone()[0]
     sealed = time.perf_counter()
     faults = connection.execute("SELECT count(*) FROM lead_audit.verify()").fetchone()[0]
-    return {"entries": size, "seal": size / (sealed - began), "verify": size / (time.perf_counter() - sealed), "faults": faults}
+    return {
+        "entries": size,
+        "seal": size / (sealed - began),
+        "verify": size / (time.perf_counter() - sealed),
+        "faults": faults,
+    }

@@ -1,22 +1,40 @@
 """Measures time, WAL and bytes of one statement over many rows, and of the floor (`Floor`)."""
+
 import pathlib
 import time
 
 NEW = {
-    "leads": """SELECT 'new-' || g, 'contact' || g || '@example.com', 'example' || g || '.com', 'Example Company ' || g || ' Holdings Ltd.',
-        'Contact Person ' || g, 'PENDING', 'task-' || g, NULL, true, 'web', false, now()::timestamp, now()::timestamp, NULL::timestamp, 'user-1', NULL, NULL
+    "leads": """SELECT 'new-' || g, 'contact' || g || '@example.com', 'example' || g || '.com',
+        'Example Company ' || g || ' Holdings Ltd.', 'Contact Person ' || g, 'PENDING',
+        'task-' || g, NULL, true, 'web', false, now()::timestamp, now()::timestamp,
+        NULL::timestamp, 'user-1', NULL, NULL
         FROM generate_series(1, {n}) g""",
     "wide": "SELECT ('new-' || l.id)::varchar, {others} FROM leads l LIMIT {n}",
     "toasted": "SELECT 'new-' || id, 'PENDING', note FROM leads LIMIT {n}",
 }
 CHANGES = {
-    "leads": [("UPDATE", "enrichment_status = CASE enrichment_status WHEN 'DONE' THEN 'PENDING' ELSE 'DONE' END, updated_at = now()")],
-    "wide": [("UPDATE of 2 of 100 columns", "column_05 = column_05 || '+', column_06 = column_06 + 1")],
-    "toasted": [("UPDATE beside a text of 16 kB", "status = status || '+'"), ("UPDATE of a text of 16 kB", "note = reverse(note)")],
+    "leads": [
+        (
+            "UPDATE",
+            (
+                "enrichment_status = CASE enrichment_status"
+                " WHEN 'DONE' THEN 'PENDING' ELSE 'DONE' END, updated_at = now()"
+            ),
+        )
+    ],
+    "wide": [
+        ("UPDATE of 2 of 100 columns", "column_05 = column_05 || '+', column_06 = column_06 + 1")
+    ],
+    "toasted": [
+        ("UPDATE beside a text of 16 kB", "status = status || '+'"),
+        ("UPDATE of a text of 16 kB", "note = reverse(note)"),
+    ],
 }
 OPERATIONS = {"leads": ["UPDATE", "INSERT", "DELETE", "COPY"]} | {
-    table: [name for name, _ in CHANGES[table]] + ([] if table == "leads" else [f"INSERT, {table}", f"DELETE, {table}"])
-    for table in ("wide", "toasted")}
+    table: [name for name, _ in CHANGES[table]]
+    + ([] if table == "leads" else [f"INSERT, {table}", f"DELETE, {table}"])
+    for table in ("wide", "toasted")
+}
 
 
 class Timer:
@@ -50,8 +68,13 @@ def wal(connection):
 def own_columns(system, table):
     """The columns of the table, without the columns that a system has added."""
     with system.cluster.connect(f"table_{table}") as connection:
-        return [row[0] for row in connection.execute(
-            "SELECT attname FROM pg_attribute WHERE attrelid = 'leads'::regclass AND attnum > 0 ORDER BY attnum")]
+        return [
+            row[0]
+            for row in connection.execute(
+                "SELECT attname FROM pg_attribute WHERE attrelid = 'leads'::regclass"
+                " AND attnum > 0 ORDER BY attnum"
+            )
+        ]
 
 
 def new_rows(columns, table, count):
@@ -67,9 +90,14 @@ class Copy:
 
     def timed(self, connection, columns, count):
         if count not in self.text:
-            with connection.cursor().copy(f"COPY ({new_rows(columns, 'leads', count)}) TO STDOUT") as copy:
+            with connection.cursor().copy(
+                f"COPY ({new_rows(columns, 'leads', count)}) TO STDOUT"
+            ) as copy:
                 self.text[count] = b"".join(copy)
-        with Timer(connection) as timer, connection.cursor().copy(f"COPY leads ({', '.join(columns)}) FROM STDIN") as copy:
+        with (
+            Timer(connection) as timer,
+            connection.cursor().copy(f"COPY leads ({', '.join(columns)}) FROM STDIN") as copy,
+        ):
             copy.write(self.text[count])
         return timer
 
@@ -85,7 +113,11 @@ def measure(system, table, operation, rows):
     connection = system.connection(table)
     size = lambda: connection.execute("SELECT pg_database_size(current_database())").fetchone()[0]
     columns = own_columns(system, table)
-    insert = f"INSERT INTO leads ({', '.join(columns)}) {new_rows(columns, table, rows)}" if operation.startswith(("INSERT", "DELETE")) else None
+    insert = (
+        f"INSERT INTO leads ({', '.join(columns)}) {new_rows(columns, table, rows)}"
+        if operation.startswith(("INSERT", "DELETE"))
+        else None
+    )
     unaudited(connection, insert if operation.startswith("DELETE") else None)
     before, before_wal = size(), wal(connection)
     if operation == "COPY":
@@ -96,7 +128,12 @@ def measure(system, table, operation, rows):
         took = timed(connection, "DELETE FROM leads WHERE id LIKE 'new-%'")
     else:
         took = timed(connection, f"UPDATE leads SET {dict(CHANGES[table])[operation]}")
-    result = {"seconds": took.seconds, "cpu": took.cpu, "wal": wal(connection) - before_wal, "bytes": size() - before}
+    result = {
+        "seconds": took.seconds,
+        "cpu": took.cpu,
+        "wal": wal(connection) - before_wal,
+        "bytes": size() - before,
+    }
     if not operation.startswith(("UPDATE", "DELETE")):
         unaudited(connection, "DELETE FROM leads WHERE id LIKE 'new-%'")
     connection.execute("VACUUM leads")
@@ -124,7 +161,9 @@ class Floor:
         self.last = self._last()
 
     def _last(self):
-        return self.connection.execute("SELECT coalesce(max(id), 0) FROM lead_audit.entry").fetchone()[0]
+        return self.connection.execute(
+            "SELECT coalesce(max(id), 0) FROM lead_audit.entry"
+        ).fetchone()[0]
 
     def measure(self):
         """{"seconds", "cpu", "hash", "wal", "entries"} for the entries since the previous call."""
@@ -132,15 +171,32 @@ class Floor:
         self.last = last
         before = wal(connection)
         connection.execute("SET enable_seqscan = off")  # the log has no statistics
-        took = timed(connection, f"INSERT INTO twin SELECT * FROM lead_audit.entry WHERE id > {first}")
+        took = timed(
+            connection, f"INSERT INTO twin SELECT * FROM lead_audit.entry WHERE id > {first}"
+        )
         connection.execute("RESET enable_seqscan")
         written = wal(connection) - before
         # The real preimage has the same members in another order.
         connection.execute("TRUNCATE preimages")
-        connection.execute(f"""INSERT INTO preimages SELECT (SELECT convert_to('{{' || string_agg(format('"%s":%s', m.key, m.value), ',') || '}}', 'UTF8')
-            FROM json_each(row_to_json(e)) m WHERE m.key <> 'checksum' AND m.value::text <> 'null')
+        connection.execute(f"""INSERT INTO preimages SELECT (
+              SELECT convert_to(
+                '{{' || string_agg(format('"%s":%s', m.key, m.value), ',') || '}}', 'UTF8')
+              FROM json_each(row_to_json(e)) m
+              WHERE m.key <> 'checksum' AND m.value::text <> 'null')
             FROM lead_audit.entry e WHERE id > {first}""")
-        reading = min(timed(connection, "SELECT count(length(preimage || '')) FROM preimages").cpu for _ in range(3))
-        hashing = min(timed(connection, "SELECT count(sha256(preimage || '')) FROM preimages").cpu for _ in range(3))
+        reading = min(
+            timed(connection, "SELECT count(length(preimage || '')) FROM preimages").cpu
+            for _ in range(3)
+        )
+        hashing = min(
+            timed(connection, "SELECT count(sha256(preimage || '')) FROM preimages").cpu
+            for _ in range(3)
+        )
         entries = connection.execute("SELECT count(*) FROM preimages").fetchone()[0]
-        return {"seconds": took.seconds, "cpu": took.cpu, "hash": hashing - reading, "wal": written, "entries": entries}
+        return {
+            "seconds": took.seconds,
+            "cpu": took.cpu,
+            "hash": hashing - reading,
+            "wal": written,
+            "entries": entries,
+        }

@@ -1,4 +1,5 @@
 """The compared systems. An SQL file sets up each system in one database for each table."""
+
 import pathlib
 import re
 import subprocess
@@ -7,9 +8,16 @@ from dataclasses import dataclass, field
 import psycopg
 
 BENCH = pathlib.Path(__file__).resolve().parent.parent
-TABLES = {"leads": BENCH.parent / "demo" / "leads.sql", "wide": BENCH / "tables" / "wide.sql", "toasted": BENCH / "tables" / "toasted.sql"}
+TABLES = {
+    "leads": BENCH.parent / "demo" / "leads.sql",
+    "wide": BENCH / "tables" / "wide.sql",
+    "toasted": BENCH / "tables" / "toasted.sql",
+}
 # The context that an application would set. Systems without a context ignore these settings.
-CONTEXT = "-c lead_audit.user_id=u-17 -c lead_audit.user_ip=203.0.113.7 -c lead_audit.request_id=req-000123"
+CONTEXT = (
+    "-c lead_audit.user_id=u-17 -c lead_audit.user_ip=203.0.113.7"
+    " -c lead_audit.request_id=req-000123"
+)
 
 
 @dataclass
@@ -21,14 +29,34 @@ class Cluster:
     library: str
 
     def connect(self, database, options=CONTEXT):
-        return psycopg.connect(host=self.socket, user="postgres", dbname=database, options=options, autocommit=True, prepare_threshold=None)
+        return psycopg.connect(
+            host=self.socket,
+            user="postgres",
+            dbname=database,
+            options=options,
+            autocommit=True,
+            prepare_threshold=None,
+        )
 
     def run(self, tool, *arguments, options="", **keywords):
         """Runs one of PostgreSQL's programs and returns its output."""
-        environment = {"PGHOST": self.socket, "PGUSER": "postgres", "PGOPTIONS": f"{CONTEXT} {options}", "LC_ALL": "C.UTF-8"}
-        done = subprocess.run([self.tools / tool, *arguments], env=environment, capture_output=True, text=True, **keywords)
+        environment = {
+            "PGHOST": self.socket,
+            "PGUSER": "postgres",
+            "PGOPTIONS": f"{CONTEXT} {options}",
+            "LC_ALL": "C.UTF-8",
+        }
+        done = subprocess.run(
+            [self.tools / tool, *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            **keywords,
+        )
         if done.returncode != 0:
-            raise SystemExit(f"{tool} {' '.join(map(str, arguments))} failed:\n{done.stdout}{done.stderr}")
+            raise SystemExit(
+                f"{tool} {' '.join(map(str, arguments))} failed:\n{done.stdout}{done.stderr}"
+            )
         return done.stdout
 
     def script(self, database, file, **variables):
@@ -53,7 +81,13 @@ class System:
         text = file.read_text()
         label = re.search(r"^-- label: (.*)$", text, re.M)
         flag = lambda name: re.search(rf"^-- {name}$", text, re.M) is not None
-        return cls(file.resolve(), file.stem, label[1] if label else file.stem, flag("preloaded"), flag("full"))
+        return cls(
+            file.resolve(),
+            file.stem,
+            label[1] if label else file.stem,
+            flag("preloaded"),
+            flag("full"),
+        )
 
     def database(self, table):
         return f"{self.name}_{table}"
@@ -61,7 +95,9 @@ class System:
     def connection(self, table):
         """A session on the system's database for this table. The first call opens it."""
         if table not in self.connections:
-            self.connections[table] = self.cluster.connect(self.database(table), CONTEXT + " -c synchronous_commit=off")
+            self.connections[table] = self.cluster.connect(
+                self.database(table), CONTEXT + " -c synchronous_commit=off"
+            )
         return self.connections[table]
 
     def set_up(self, table):

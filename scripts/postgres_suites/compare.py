@@ -30,7 +30,10 @@ from pathlib import Path
 
 MODES = {"preloaded": ["preloaded"], "watched": ["watched"], "all": ["preloaded", "watched"]}
 # Lines in the server's log after a process died or a check of the server failed.
-DEATHS = re.compile(r"terminated by signal|terminating any other active server processes|PANIC:|TRAP:|fatal runtime error|panicked at")
+DEATHS = re.compile(
+    r"terminated by signal|terminating any other active server processes"
+    r"|PANIC:|TRAP:|fatal runtime error|panicked at"
+)
 
 
 @dataclass
@@ -46,7 +49,9 @@ class Section:
     used: bool = False
 
     def is_for(self, mode: str, test: str) -> bool:
-        return mode in self.modes and any(fnmatch.fnmatchcase(test, pattern) for pattern in self.tests)
+        return mode in self.modes and any(
+            fnmatch.fnmatchcase(test, pattern) for pattern in self.tests
+        )
 
     @property
     def is_general(self) -> bool:
@@ -104,7 +109,9 @@ def hunks(expected: Path, found: Path) -> list[list[str]]:
         for file, text in ((left, texts[0]), (right, texts[1])):
             file.write(text)
             file.flush()
-        diff = subprocess.run(["diff", "--text", "-d", "-U0", left.name, right.name], stdout=subprocess.PIPE)
+        diff = subprocess.run(
+            ["diff", "--text", "-d", "-U0", left.name, right.name], stdout=subprocess.PIPE
+        )
     if diff.returncode > 1:
         sys.exit(f"diff {expected} {found} failed")
     result: list[list[str]] = []
@@ -127,14 +134,22 @@ class Comparison:
         print(text)
 
     def tests(self, suite: str) -> list[str]:
-        schedule = self.directory / suite / ("parallel_schedule" if suite == "regress" else "isolation_schedule")
+        schedule = (
+            self.directory
+            / suite
+            / ("parallel_schedule" if suite == "regress" else "isolation_schedule")
+        )
         lines = schedule.read_text().splitlines()
         return [test for line in lines if line.startswith("test:") for test in line.split()[1:]]
 
     def expected(self, suite: str, test: str) -> list[Path]:
         """The files with PostgreSQL's expected output: test.out and test_0.out to test_9.out."""
         names = [f"{test}.out", *(f"{test}_{number}.out" for number in range(10))]
-        return [path for path in (self.directory / suite / "expected" / name for name in names) if path.exists()]
+        return [
+            path
+            for path in (self.directory / suite / "expected" / name for name in names)
+            if path.exists()
+        ]
 
     def remaining(self, mode: str, suite: str, test: str) -> list[list[str]]:
         """The hunks that no section accepts, for the expected output with the fewest."""
@@ -182,9 +197,16 @@ class Comparison:
             if mode != "plain":
                 self.fault(f"== {mode} {suite}/{test} {self.major}")
                 for number, hunk in enumerate(left):
-                    print("\n".join(hunk) if number == 0 else "\n".join([f"== {mode} {suite}/{test} {self.major}", *hunk]))
-        print(f"    {mode}, {suite}: {len(tests)} tests, {len(differing)} differ{' because of this machine' if mode == 'plain' else ''}"
-              + (f": {' '.join(differing)}" if differing else ""))
+                    print(
+                        "\n".join(hunk)
+                        if number == 0
+                        else "\n".join([f"== {mode} {suite}/{test} {self.major}", *hunk])
+                    )
+        print(
+            f"    {mode}, {suite}: {len(tests)} tests,"
+            f" {len(differing)} differ{' because of this machine' if mode == 'plain' else ''}"
+            + (f": {' '.join(differing)}" if differing else "")
+        )
 
     def check_server(self, mode: str, suite: str) -> None:
         directory = self.directory / mode / suite
@@ -203,7 +225,9 @@ class Comparison:
 
     def ask_oracle(self, suite: str, lines: list[str]) -> None:
         """Reports each difference between entries and WAL that no oracle section accepts."""
-        sections = [section for section in self.sections if section.is_for("watched", f"{suite}/oracle")]
+        sections = [
+            section for section in self.sections if section.is_for("watched", f"{suite}/oracle")
+        ]
         for line in lines:
             accepting = [section for section in sections if section.has(f"+{line}")]
             for section in accepting:
@@ -218,9 +242,15 @@ class Comparison:
                 self.check_server(mode, suite)
         for section in self.sections:
             if not section.used:
-                print(f"    note: nothing differs any more as {self.accepted.name}:{section.line_number} accepts it")
+                print(
+                    "    note: nothing differs any more as"
+                    f" {self.accepted.name}:{section.line_number} accepts it"
+                )
         if self.faults:
-            sys.exit(f"{self.faults} differences that nothing accepts; a section of {self.accepted} with a reason would")
+            sys.exit(
+                f"{self.faults} differences that nothing accepts;"
+                f" a section of {self.accepted} with a reason would"
+            )
 
 
 if __name__ == "__main__":

@@ -29,4 +29,8 @@ for number, line in enumerate(sys.stdin.buffer, 1):
             changes[name.strip(), operation, number if operation == b"TRUNCATE" else 0] += 1
 for xid, changes in transactions.items():
     for (name, operation, statement), count in changes.items():
-        sys.stdout.buffer.write(b"\t".join((xid, name.replace(b"\\", b"\\\\"), operation, b"%d" % statement, b"%d\n" % count)))
+        sys.stdout.buffer.write(
+            b"\t".join(
+                (xid, name.replace(b"\\", b"\\\\"), operation, b"%d" % statement, b"%d\n" % count)
+            )
+        )

@@ -26,7 +26,10 @@ SUITES = FILES.parent / "postgres_suites"
 WRITERS = 7
 DATABASE = "storm"
 # Lines in the server's log after a process died or a check of the server failed.
-DEATHS = re.compile(r"terminated by signal|terminating any other active server processes|shutting down due to|PANIC:|TRAP:|fatal runtime error|panicked at|memory allocation of")
+DEATHS = re.compile(
+    r"terminated by signal|terminating any other active server processes|shutting down due to"
+    r"|PANIC:|TRAP:|fatal runtime error|panicked at|memory allocation of"
+)
 # Errors that the writers' statements cannot cause. ACCEPTED exempts errors that PostgreSQL raises.
 INTERNAL = re.compile(r"^(XX|58|53)|^(?!57|55P03|40).*lead_audit")
 ACCEPTED = re.compile(r"^$")
@@ -41,7 +44,13 @@ def row(session: psycopg.Connection, query: str, *parameters: object) -> tuple[A
 
 class Storm:
     def __init__(self, seconds: int, seed: int, socket: str, log: Path, directory: Path):
-        self.seconds, self.seed, self.socket, self.log, self.directory = seconds, seed, socket, log, directory
+        self.seconds, self.seed, self.socket, self.log, self.directory = (
+            seconds,
+            seed,
+            socket,
+            log,
+            directory,
+        )
         self.conninfo = f"host={socket} port=5432 dbname={DATABASE}"
         self.shared = Shared()
         self.faults: list[str] = []
@@ -50,11 +59,13 @@ class Storm:
     def admin(self) -> psycopg.Connection:
         return psycopg.connect(self.conninfo, user="postgres", autocommit=True)
 
-    # ---- the run ---------------------------------------------------------------------------------
+    # ---- the run --------------------------------------------------------------------------------
 
     def run(self) -> int:
         self.prepare()
-        writers = [Writer(self.shared, self.conninfo, number, self.seed) for number in range(WRITERS)]
+        writers = [
+            Writer(self.shared, self.conninfo, number, self.seed) for number in range(WRITERS)
+        ]
         smith = Smith(self.shared, self.conninfo, self.seed, self.directory / "sqlsmith.log")
         for thread in [*writers, smith]:
             thread.start()
@@ -77,14 +88,18 @@ class Storm:
             self.check(session)
             self.ask_oracle(session)
             self.summarise(session, smith, quiet, violent)
-        (self.directory / "errors").write_text("".join(f"{count} {message}\n" for message, count in self.shared.messages.most_common()))
+        (self.directory / "errors").write_text(
+            "".join(f"{count} {message}\n" for message, count in self.shared.messages.most_common())
+        )
         for text in self.faults[:60]:
             print(f"FAULT: {text}")
         print(f"{len(self.faults)} faults")
         return 1 if self.faults else 0
 
     def prepare(self) -> None:
-        with psycopg.connect(f"host={self.socket} port=5432 dbname=postgres", user="postgres", autocommit=True) as session:
+        with psycopg.connect(
+            f"host={self.socket} port=5432 dbname=postgres", user="postgres", autocommit=True
+        ) as session:
             session.execute(f"CREATE DATABASE {DATABASE} TEMPLATE template0")
         with self.admin() as session:
             session.execute("CREATE EXTENSION lead_audit")
@@ -118,10 +133,16 @@ class Storm:
         with self.admin() as session:
             while True:
                 try:
-                    session.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename IN ('writer', 'smith')")
+                    session.execute(
+                        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                        " WHERE usename IN ('writer', 'smith')"
+                    )
                     for (name,) in session.execute("SELECT gid FROM pg_prepared_xacts").fetchall():
                         session.execute(f"ROLLBACK PREPARED '{name}'")
-                    for (name,) in session.execute("SELECT oid::regclass::text FROM pg_class WHERE relpersistence = 'u' AND relkind = 'r'").fetchall():
+                    for (name,) in session.execute(
+                        "SELECT oid::regclass::text FROM pg_class WHERE relpersistence = 'u'"
+                        " AND relkind = 'r'"
+                    ).fetchall():
                         session.execute(f"ALTER TABLE {name} SET LOGGED")
                     session.execute("CHECKPOINT")
                     return
@@ -133,12 +154,15 @@ class Storm:
     def refresh_names(self) -> None:
         try:
             with self.admin() as session:
-                names = session.execute("SELECT format('%I.%I', relnamespace::regnamespace, relname) FROM pg_class WHERE relname ~ '^d[0-9]+$' AND relkind = 'r'")
+                names = session.execute(
+                    "SELECT format('%I.%I', relnamespace::regnamespace, relname) FROM pg_class"
+                    " WHERE relname ~ '^d[0-9]+$' AND relkind = 'r'"
+                )
                 self.shared.refresh([name for (name,) in names])
         except psycopg.Error:  # a catalog is being rewritten, or the server restarts
             pass
 
-    # ---- afterwards -------------------------------------------------------------------------------------------------------
+    # ---- afterwards -----------------------------------------------------------------------------
 
     def wait_for_end(self) -> psycopg.Connection:
         """Waits until no prepared transaction is left and the queue is empty. Returns a session."""
@@ -146,15 +170,24 @@ class Storm:
         while True:
             try:
                 session = self.admin()
-                for number, (name,) in enumerate(session.execute("SELECT gid FROM pg_prepared_xacts").fetchall()):
+                for number, (name,) in enumerate(
+                    session.execute("SELECT gid FROM pg_prepared_xacts").fetchall()
+                ):
                     session.execute(f"{'COMMIT' if number % 2 else 'ROLLBACK'} PREPARED '{name}'")
                 while True:
                     # If a worker has ended, the launcher starts it again.
-                    if session.execute("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename IN ('writer', 'smith')) AND EXISTS"
-                                       f" (SELECT FROM lead_audit.queue() WHERE database_name = '{DATABASE}' AND waiting = 0)").fetchone() == (True,):
+                    if session.execute(
+                        "SELECT NOT EXISTS (SELECT FROM pg_stat_activity"
+                        " WHERE usename IN ('writer', 'smith'))"
+                        " AND EXISTS (SELECT FROM lead_audit.queue()"
+                        f" WHERE database_name = '{DATABASE}' AND waiting = 0)"
+                    ).fetchone() == (True,):
                         return session
                     if time.monotonic() > end:
-                        self.faults.append("the queue did not drain: " + str(session.execute("SELECT * FROM lead_audit.queue()").fetchall()))
+                        self.faults.append(
+                            "the queue did not drain: "
+                            + str(session.execute("SELECT * FROM lead_audit.queue()").fetchall())
+                        )
                         return session
                     time.sleep(0.3)
             except psycopg.OperationalError:
@@ -169,25 +202,52 @@ class Storm:
         unexpected = [line for line in text.splitlines() if DEATHS.search(line)]
         for line in later.splitlines():
             death = re.search(r"\(PID (\d+)\) was terminated by signal 9", line)
-            expected = death and int(death[1]) in killed or "terminating any other active server processes" in line
+            expected = (
+                death
+                and int(death[1]) in killed
+                or "terminating any other active server processes" in line
+            )
             if DEATHS.search(line) and not expected:
                 unexpected.append(line)
         restarts = later.count("terminating any other active server processes")
         if restarts > len(killed):
             unexpected.append(f"{restarts} restarts, {len(killed)} kills")
         self.restarts = restarts
-        self.faults += [fault for line in unexpected if (fault := f"the server's log says: {line}") not in self.faults]
+        self.faults += [
+            fault
+            for line in unexpected
+            if (fault := f"the server's log says: {line}") not in self.faults
+        ]
 
     def check(self, session: psycopg.Connection) -> None:
         session.execute("SELECT lead_audit.seal()")
-        self.faults += [f"verify() found: {row[0]}" for row in session.execute("SELECT v::text FROM lead_audit.verify() v LIMIT 20")]
-        self.faults += [f"check_watched() found: {row}" for row in session.execute("SELECT * FROM lead_audit.check_watched()")]
-        self.faults += [f"not on: {row}" for row in session.execute("SELECT relation::text, state FROM lead_audit.watched WHERE state <> 'on' OR NOT row_trigger_on")]
-        unwritten, queued, written, dropped, quarantined = row(session, "SELECT entries_not_written, queued, written, dropped, quarantined FROM lead_audit.stats")
+        self.faults += [
+            f"verify() found: {row[0]}"
+            for row in session.execute("SELECT v::text FROM lead_audit.verify() v LIMIT 20")
+        ]
+        self.faults += [
+            f"check_watched() found: {row}"
+            for row in session.execute("SELECT * FROM lead_audit.check_watched()")
+        ]
+        self.faults += [
+            f"not on: {row}"
+            for row in session.execute(
+                "SELECT relation::text, state FROM lead_audit.watched"
+                " WHERE state <> 'on' OR NOT row_trigger_on"
+            )
+        ]
+        unwritten, queued, written, dropped, quarantined = row(
+            session,
+            "SELECT entries_not_written, queued, written, dropped, quarantined"
+            " FROM lead_audit.stats",
+        )
         self.check_gaps(session, unwritten)
         (recorded,) = row(session, "SELECT count(*) FROM lead_audit.entry WHERE outcome <> 'ok'")
         logged = sum("has no audit entry" in line for line in self.log.open(errors="replace"))
-        print(f"failures: {queued} queued, {written} written, {dropped} dropped, {quarantined} quarantined; {recorded} entries, {logged} in the server's log")
+        print(
+            f"failures: {queued} queued, {written} written, {dropped} dropped,"
+            f" {quarantined} quarantined; {recorded} entries, {logged} in the server's log"
+        )
         # A dropped record was not necessarily queued before.
         if not written <= queued <= written + dropped or (recorded, logged) != (written, dropped):
             self.faults.append("the counts of failures do not agree")
@@ -203,29 +263,63 @@ class Storm:
         """
         for line in self.log.open(errors="replace"):
             if "has no audit entry" in line and '"outcome":"gap"' in line:
-                gap = json.loads(line[line.index("{"):])
-                session.execute("INSERT INTO held.gap VALUES (%s::text::xid8, %s, %s, %s, %s, timestamptz '2000-01-01 UTC' + %s * interval '1 microsecond')",
-                                (gap["txid"], gap["table"]["relation"], gap["table"]["schema"], gap["table"]["name"], gap["operation"], gap["occurred_at"]))
+                gap = json.loads(line[line.index("{") :])
+                session.execute(
+                    "INSERT INTO held.gap VALUES (%s::text::xid8, %s, %s, %s, %s,"
+                    " timestamptz '2000-01-01 UTC' + %s * interval '1 microsecond')",
+                    (
+                        gap["txid"],
+                        gap["table"]["relation"],
+                        gap["table"]["schema"],
+                        gap["table"]["name"],
+                        gap["operation"],
+                        gap["occurred_at"],
+                    ),
+                )
         (logged,) = row(session, "SELECT count(*) FROM held.gap")
-        codes: dict[str, int] = dict(session.execute("SELECT error_code, count(*) FROM lead_audit.entry WHERE outcome = 'gap' GROUP BY 1").fetchall())
+        codes: dict[str, int] = dict(
+            session.execute(
+                "SELECT error_code, count(*) FROM lead_audit.entry WHERE outcome = 'gap' GROUP BY 1"
+            ).fetchall()
+        )
         print(f"{unwritten} entries not written; gaps: {codes}, {logged} in the server's log")
         if unwritten != sum(codes.values()) + logged or not codes.keys() <= {"55P03", "40P01"}:
-            self.faults.append(f"{unwritten} entries were not written; gaps: {codes}, {logged} in the server's log")
+            self.faults.append(
+                f"{unwritten} entries were not written; gaps: {codes}, {logged} in the server's log"
+            )
 
     def check_failures(self, session: psycopg.Connection) -> None:
         """Checks that each failure that a writer saw is an entry or a line of the server's log."""
-        found: Counter[str] = Counter(dict(session.execute(
-            "SELECT request_id, count(*) FROM lead_audit.entry WHERE outcome = 'failed' AND table_name = 'fixed' AND error_code = '23505' GROUP BY 1").fetchall()))
+        found: Counter[str] = Counter(
+            dict(
+                session.execute(
+                    "SELECT request_id, count(*) FROM lead_audit.entry"
+                    " WHERE outcome = 'failed' AND table_name = 'fixed' AND error_code = '23505'"
+                    " GROUP BY 1"
+                ).fetchall()
+            )
+        )
         for line in self.log.open(errors="replace"):
-            if "has no audit entry" in line and '"outcome":"failed"' in line and '"name":"fixed"' in line and '"23505"' in line and (named := re.search(r'"request_id":"([^"]*)"', line)):
+            if (
+                "has no audit entry" in line
+                and '"outcome":"failed"' in line
+                and '"name":"fixed"' in line
+                and '"23505"' in line
+                and (named := re.search(r'"request_id":"([^"]*)"', line))
+            ):
                 found[named[1]] += 1
         for request in {*found, *self.shared.failed}:
             known = self.shared.failed[request]
             if not known <= found[request] <= known + self.shared.unsure[request]:
-                self.faults.append(f"request {request} failed {known} times (perhaps {self.shared.unsure[request]} more); {found[request]} records")
-        print(f"{self.shared.failed.total()} failures that clients know of, {found.total()} records")
+                self.faults.append(
+                    f"request {request} failed {known} times"
+                    f" (perhaps {self.shared.unsure[request]} more); {found[request]} records"
+                )
+        print(
+            f"{self.shared.failed.total()} failures that clients know of, {found.total()} records"
+        )
 
-    # ---- the oracle -------------------------------------------------------------------------------------------------------
+    # ---- the oracle -----------------------------------------------------------------------------
 
     def start_oracle(self) -> None:
         with self.admin() as session:
@@ -233,14 +327,43 @@ class Storm:
         # After a restart, pg_recvlogical connects again and receives unconfirmed transactions a
         # second time. count_changes.py counts them once.
         self.receiver = subprocess.Popen(
-            ["pg_recvlogical", "-h", self.socket, "-U", "postgres", "-d", DATABASE, "-S", "oracle", "--start", "--status-interval=1", "-f", "-",
-             "-o", "include-xids=1", "-o", "skip-empty-xacts=1"], stdout=subprocess.PIPE, stderr=(self.directory / "recvlogical.log").open("wb"))
-        self.counter = subprocess.Popen([sys.executable, str(SUITES / "count_changes.py")], stdin=self.receiver.stdout, stdout=self.decoded.open("wb"))
+            [
+                "pg_recvlogical",
+                "-h",
+                self.socket,
+                "-U",
+                "postgres",
+                "-d",
+                DATABASE,
+                "-S",
+                "oracle",
+                "--start",
+                "--status-interval=1",
+                "-f",
+                "-",
+                "-o",
+                "include-xids=1",
+                "-o",
+                "skip-empty-xacts=1",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=(self.directory / "recvlogical.log").open("wb"),
+        )
+        self.counter = subprocess.Popen(
+            [sys.executable, str(SUITES / "count_changes.py")],
+            stdin=self.receiver.stdout,
+            stdout=self.decoded.open("wb"),
+        )
 
     def ask_oracle(self, session: psycopg.Connection) -> None:
         (end,) = row(session, "SELECT pg_current_wal_lsn()")
         deadline = time.monotonic() + 600
-        while row(session, "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = 'oracle'", end) != (True,):
+        while row(
+            session,
+            "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots"
+            " WHERE slot_name = 'oracle'",
+            end,
+        ) != (True,):
             if self.receiver.poll() is not None or time.monotonic() > deadline:
                 self.faults.append(f"logical decoding did not reach {end}: see recvlogical.log")
                 break
@@ -254,25 +377,62 @@ class Storm:
         # names are removed.
         session.execute("UPDATE held.note SET name = '' WHERE NOT watched")
         with (self.directory / "oracle").open("wb") as output:
-            subprocess.run(["psql", "-h", self.socket, "-U", "postgres", "-d", DATABASE, "-XqAt", "-v", "ON_ERROR_STOP=1", "-f", str(SUITES / "oracle.sql")],
-                           stdout=output, stderr=subprocess.STDOUT, check=False)
-        self.faults += [f"oracle: {line}" for line in (self.directory / "oracle").read_text().splitlines()]
+            subprocess.run(
+                [
+                    "psql",
+                    "-h",
+                    self.socket,
+                    "-U",
+                    "postgres",
+                    "-d",
+                    DATABASE,
+                    "-XqAt",
+                    "-v",
+                    "ON_ERROR_STOP=1",
+                    "-f",
+                    str(SUITES / "oracle.sql"),
+                ],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        self.faults += [
+            f"oracle: {line}" for line in (self.directory / "oracle").read_text().splitlines()
+        ]
 
-    def summarise(self, session: psycopg.Connection, smith: Smith, quiet: Chaos, violent: Chaos) -> None:
+    def summarise(
+        self, session: psycopg.Connection, smith: Smith, quiet: Chaos, violent: Chaos
+    ) -> None:
         shared = self.shared
-        entries = session.execute("SELECT outcome, operation, count(*) FROM lead_audit.entry GROUP BY 1, 2 ORDER BY 3 DESC").fetchall()
+        entries = session.execute(
+            "SELECT outcome, operation, count(*) FROM lead_audit.entry GROUP BY 1, 2"
+            " ORDER BY 3 DESC"
+        ).fetchall()
         (changes,) = row(session, "SELECT coalesce(sum(n), 0) FROM held.decoded")
-        print(f"{changes} changes were decoded; entries: " + ", ".join(f"{outcome} {operation} {count}" for outcome, operation, count in entries))
-        for what, counted in (("done", shared.done), ("refused", shared.errors), ("chaos", quiet.done), ("chaos with kills", violent.done)):
+        print(
+            f"{changes} changes were decoded; entries: "
+            + ", ".join(f"{outcome} {operation} {count}" for outcome, operation, count in entries)
+        )
+        for what, counted in (
+            ("done", shared.done),
+            ("refused", shared.errors),
+            ("chaos", quiet.done),
+            ("chaos with kills", violent.done),
+        ):
             print(f"{what}: " + ", ".join(f"{key} {count}" for key, count in counted.most_common()))
-        print(f"{len(violent.killed)} kills, {self.restarts} restarts, {smith.runs} runs of sqlsmith, seed {self.seed}")
+        print(
+            f"{len(violent.killed)} kills, {self.restarts} restarts,"
+            f" {smith.runs} runs of sqlsmith, seed {self.seed}"
+        )
         # A storm with few changes proves nothing.
         if changes < 10 * self.seconds:
             self.faults.append(f"only {changes} changes in {self.seconds} s")
 
 
 if __name__ == "__main__":
-    storm = Storm(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), Path(sys.argv[5]))
+    storm = Storm(
+        int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), Path(sys.argv[5])
+    )
     try:
         sys.exit(storm.run())
     finally:

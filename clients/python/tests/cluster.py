@@ -76,7 +76,8 @@ class Database:
     def trail(self) -> list[tuple[Any, ...]]:
         """(operation, user_id, user_ip, user_agent, request_id) of every entry, in order."""
         return self.query(
-            "SELECT operation, user_id, user_ip, user_agent, request_id FROM lead_audit.log ORDER BY id"
+            "SELECT operation, user_id, user_ip, user_agent, request_id FROM lead_audit.log"
+            " ORDER BY id"
         )
 
     def users(self) -> list[Optional[str]]:

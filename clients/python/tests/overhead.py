@@ -26,7 +26,8 @@ from .drivers import SYNC
 INSERT = text("INSERT INTO leads (id) SELECT gen_random_uuid()")
 ONE = text("SELECT 1")
 WIDE = text(
-    f"SELECT {', '.join(f'lower(l.source) AS column_{number}' for number in range(40))} FROM leads l WHERE l.id = 'x'"
+    f"SELECT {', '.join(f'lower(l.source) AS column_{number}' for number in range(40))}"
+    " FROM leads l WHERE l.id = 'x'"
 )
 PER_ROUND = 30
 

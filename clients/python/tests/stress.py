@@ -81,7 +81,7 @@ def attempts(kind: str, work: Callable[[], None]) -> None:
             time.sleep(0.05)
 
 
-# ---- the sync drivers ----------------------------------------------------------------------------
+# ---- the sync drivers ---------------------------------------------------------------------------
 
 
 def transaction(engine: Any) -> None:
@@ -102,7 +102,8 @@ def transaction(engine: Any) -> None:
             )
             connection.execute(
                 text(
-                    f"SET LOCAL statement_timeout = '30s'; INSERT INTO leads (id) VALUES ('{new_id(other)}')"
+                    "SET LOCAL statement_timeout = '30s';"
+                    f" INSERT INTO leads (id) VALUES ('{new_id(other)}')"
                 )
             )
         connection.execute(INSERT, {"id": new_id(NOBODY)})
@@ -134,13 +135,14 @@ def autocommit(engine: Any) -> None:
             first, second = new_id(user), new_id(user)
             connection.execute(
                 text(
-                    f"BEGIN; INSERT INTO leads (id) VALUES ('{first}'); COMMIT; INSERT INTO leads (id) VALUES ('{second}')"
+                    f"BEGIN; INSERT INTO leads (id) VALUES ('{first}'); COMMIT;"
+                    f" INSERT INTO leads (id) VALUES ('{second}')"
                 )
             )
         connection.execute(INSERT, {"id": new_id(NOBODY)})
 
 
-# ---- the async drivers ---------------------------------------------------------------------------
+# ---- the async drivers --------------------------------------------------------------------------
 
 
 def application(engine: AsyncEngine, background: set[asyncio.Future[None]]) -> FastAPI:
@@ -260,7 +262,7 @@ async def all_requests(pooled: Database) -> None:
         await engine.dispose()
 
 
-# ---- Django --------------------------------------------------------------------------------------
+# ---- Django -------------------------------------------------------------------------------------
 
 
 def user_of(request: Any) -> Any:
@@ -340,7 +342,7 @@ def django_requests(pooled: Database) -> Callable[[], None]:
     return work
 
 
-# ---- all of it -----------------------------------------------------------------------------------
+# ---- all of it ----------------------------------------------------------------------------------
 
 
 def restart(cluster: Cluster) -> None:
@@ -354,8 +356,10 @@ def restart(cluster: Cluster) -> None:
 
 
 FOREIGN = """
-SELECT row_key ->> 'id', operation, user_id, request_id FROM lead_audit.log, LATERAL (SELECT split_part(row_key ->> 'id', '|', 1)) AS o (owner)
-WHERE (coalesce(user_id, 'nobody'), coalesce(request_id, 'r-nobody')) IS DISTINCT FROM (owner, 'r-' || owner)
+SELECT row_key ->> 'id', operation, user_id, request_id
+FROM lead_audit.log, LATERAL (SELECT split_part(row_key ->> 'id', '|', 1)) AS o (owner)
+WHERE (coalesce(user_id, 'nobody'), coalesce(request_id, 'r-nobody'))
+  IS DISTINCT FROM (owner, 'r-' || owner)
 """
 
 
@@ -367,7 +371,8 @@ def main(seconds: float) -> int:
     try:
         database = cluster.database()
         database.query(
-            "CREATE FUNCTION touch(id text) RETURNS void LANGUAGE sql AS 'INSERT INTO leads (id) VALUES (id)'"
+            "CREATE FUNCTION touch(id text) RETURNS void LANGUAGE sql AS"
+            " 'INSERT INTO leads (id) VALUES (id)'"
         )
         pooler = PgBouncer(cluster.socket, "transaction", CONNECTIONS, "server_login_retry = 1")
         pooled = pooler.database(database)

@@ -30,7 +30,8 @@ if context.is_offline_mode():
         context.run_migrations()
 else:
     with create_engine(context.config.get_main_option("sqlalchemy.url")).connect() as connection:
-        context.configure(connection=connection, target_metadata=context.config.attributes.get("metadata"),
+        metadata = context.config.attributes.get("metadata")
+        context.configure(connection=connection, target_metadata=metadata,
                           include_schemas=True, include_name=include_name)
         with context.begin_transaction():
             context.run_migrations()
@@ -40,7 +41,8 @@ from alembic import op
 import sqlalchemy as sa
 revision, down_revision = "0001", None
 def upgrade():
-    op.create_table("accounts", sa.Column("id", sa.Integer, primary_key=True), sa.Column("Gone", sa.Boolean))
+    id_column = sa.Column("id", sa.Integer, primary_key=True)
+    op.create_table("accounts", id_column, sa.Column("Gone", sa.Boolean))
     op.enable_audit("accounts", schema="public", soft_delete_column="Gone")
 def downgrade():
     op.disable_audit("accounts", schema="public")
@@ -53,8 +55,9 @@ def config(tmp_path: Path, database: Database) -> Config:
     (tmp_path / "versions").mkdir()
     (tmp_path / "env.py").write_text(ENV)
     (tmp_path / "script.py.mako").write_text(
-        "from alembic import op\nimport sqlalchemy as sa\n${imports}\nrevision = ${repr(up_revision)}\n"
-        "down_revision = ${repr(down_revision)}\ndef upgrade():\n    ${upgrades}\ndef downgrade():\n    ${downgrades}\n"
+        "from alembic import op\nimport sqlalchemy as sa\n${imports}\n"
+        "revision = ${repr(up_revision)}\ndown_revision = ${repr(down_revision)}\n"
+        "def upgrade():\n    ${upgrades}\ndef downgrade():\n    ${downgrades}\n"
     )
     (tmp_path / "versions" / "0001.py").write_text(MIGRATION)
     made = Config(output_buffer=io.StringIO(), stdout=io.StringIO())
@@ -70,7 +73,8 @@ def watched(database: Database) -> list[Any]:
     return [
         row[0]
         for row in database.query(
-            "SELECT relation::regclass::text FROM lead_audit.watched WHERE row_trigger_on ORDER BY 1"
+            "SELECT relation::regclass::text FROM lead_audit.watched WHERE row_trigger_on"
+            " ORDER BY 1"
         )
     ]
 

@@ -64,7 +64,8 @@ def test_each_statement_that_can_write_has_its_context_with_it(
         insert(connection, "1")
         connection.execute(
             text(
-                "CREATE FUNCTION touch() RETURNS void LANGUAGE sql AS 'UPDATE leads SET source = $$x$$'"
+                "CREATE FUNCTION touch() RETURNS void LANGUAGE sql AS"
+                " 'UPDATE leads SET source = $$x$$'"
             )
         )
         connection.execute(text("SELECT touch()"))
@@ -181,7 +182,8 @@ def test_results_are_those_of_the_statement(connection: Connection, database: Da
         )
         several = connection.execute(
             text(
-                "UPDATE leads SET email = 'a;b' WHERE id = 'raw'; DELETE FROM leads WHERE id = 'raw'"
+                "UPDATE leads SET email = 'a;b' WHERE id = 'raw';"
+                " DELETE FROM leads WHERE id = 'raw'"
             )
         )
         assert several.rowcount >= 0
@@ -336,7 +338,8 @@ def test_a_connection_that_is_lost(engine: Engine, database: Database) -> None: 
             with pytest.raises(exc.DBAPIError) as lost:
                 connection.execute(
                     text(
-                        "INSERT INTO leads (id) SELECT 'x' FROM pg_terminate_backend(pg_backend_pid())"
+                        "INSERT INTO leads (id) SELECT 'x'"
+                        " FROM pg_terminate_backend(pg_backend_pid())"
                     )
                 )
             assert lost.value.connection_invalidated
@@ -429,7 +432,8 @@ async def test_async_results_and_errors(driver: str, database: Database) -> None
                 with pytest.raises(exc.DBAPIError, match="one_email"):  # found at COMMIT
                     await connection.execute(
                         text(
-                            "INSERT INTO leads (id, email) VALUES ('a', 'x'), ('b', 'x') RETURNING id"
+                            "INSERT INTO leads (id, email) VALUES ('a', 'x'), ('b', 'x')"
+                            " RETURNING id"
                         )
                     )
             assert (await connection.execute(text("UPDATE leads SET source = 'x'"))).rowcount == 8
@@ -521,7 +525,10 @@ def test_values_that_the_client_encoding_does_not_have(driver: str, database: Da
     assert database.query("SELECT email FROM leads") == [("é",)]
 
 
-TOUCH = "CREATE FUNCTION {}({}) RETURNS bigint LANGUAGE sql AS $$ INSERT INTO leads (id) SELECT gen_random_uuid() RETURNING 1::bigint $$"
+TOUCH = (
+    "CREATE FUNCTION {}({}) RETURNS bigint LANGUAGE sql AS"
+    " $$ INSERT INTO leads (id) SELECT gen_random_uuid() RETURNING 1::bigint $$"
+)
 WRITERS = [
     "CREATE TABLE copied AS SELECT touch()",
     "CREATE MATERIALIZED VIEW copied AS SELECT touch()",
@@ -597,8 +604,14 @@ def test_what_only_reads_is_sent_as_it_is(
         connection.execute(text("SELECT 1"))
         before = len(statement_log.statements())
         for statement in (
-            "SELECT l.id, coalesce(left(max(l.source), 3), 'x'), CAST(1 AS numeric(10, 2)) FROM leads l LEFT JOIN LATERAL (SELECT 1) t ON true GROUP BY 1",
-            "SELECT now(), random(), pg_catalog.count(*) OVER (PARTITION BY id) FROM public.leads WHERE id IN ('1')",
+            (
+                "SELECT l.id, coalesce(left(max(l.source), 3), 'x'), CAST(1 AS numeric(10, 2))"
+                " FROM leads l LEFT JOIN LATERAL (SELECT 1) t ON true GROUP BY 1"
+            ),
+            (
+                "SELECT now(), random(), pg_catalog.count(*) OVER (PARTITION BY id)"
+                " FROM public.leads WHERE id IN ('1')"
+            ),
             "TABLE leads",
             "VALUES (lower('X'))",
             "EXPLAIN SELECT other()",
@@ -646,7 +659,8 @@ def test_the_statement_of_a_ddl_is_the_applications(
         connection.execute(text("ALTER TABLE leads ADD COLUMN extra text"))
         connection.execute(text("/* so */ DROP TABLE leads"))
     entries = database.query(
-        "SELECT user_id, statement FROM lead_audit.log WHERE operation NOT IN ('INSERT', 'UPDATE', 'DELETE') ORDER BY id"
+        "SELECT user_id, statement FROM lead_audit.log"
+        " WHERE operation NOT IN ('INSERT', 'UPDATE', 'DELETE') ORDER BY id"
     )
     assert entries and {user for user, _ in entries} == {"alice"}
     assert {statement for _, statement in entries if statement} == {

@@ -37,12 +37,15 @@ import java.sql.DriverManager;
 public class Pooled {
     public static void main(String[] arguments) throws Exception {
         String url = System.getenv("JDBC_URL");
-        try (Connection a = DriverManager.getConnection(url); Connection b = DriverManager.getConnection(url)) {
+        try (Connection a = DriverManager.getConnection(url);
+                Connection b = DriverManager.getConnection(url)) {
             a.setAutoCommit(false);
             b.setAutoCommit(false);
             for (int number = 0; number < 20; number++) {
-                Leads.insert(a, new Leads.AuditContext("a", null, "A", "r-" + number), "a" + number);
-                Leads.insert(b, new Leads.AuditContext("b", null, "B", "r-" + number), "b" + number);
+                Leads.insert(a, new Leads.AuditContext("a", null, "A", "r-" + number),
+                        "a" + number);
+                Leads.insert(b, new Leads.AuditContext("b", null, "B", "r-" + number),
+                        "b" + number);
             }
         }
     }

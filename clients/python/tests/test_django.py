@@ -295,7 +295,8 @@ def test_through_pgbouncer_in_transaction_mode(leads: Database, cluster: Cluster
         settings.update(HOST=leads.socket, DISABLE_SERVER_SIDE_CURSORS=False)
         pooler.stop()
     whose = leads.query(
-        "SELECT user_id, split_part(row_key ->> 'id', '-', 1), count(*) FROM lead_audit.log GROUP BY 1, 2 ORDER BY 1"
+        "SELECT user_id, split_part(row_key ->> 'id', '-', 1), count(*) FROM lead_audit.log"
+        " GROUP BY 1, 2 ORDER BY 1"
     )
     assert whose == [(user, user, 30) for user in users]
 
@@ -445,7 +446,8 @@ def watched_users(leads: Database) -> Iterator[Database]:
 
 def entries(database: Database) -> list[Any]:
     return database.query(
-        "SELECT table_name, operation, user_id FROM lead_audit.log WHERE operation IN ('INSERT', 'UPDATE') ORDER BY id"
+        "SELECT table_name, operation, user_id FROM lead_audit.log"
+        " WHERE operation IN ('INSERT', 'UPDATE') ORDER BY id"
     )
 
 
@@ -621,7 +623,8 @@ def test_a_pool(leads: Database, cluster: Cluster) -> None:
     finally:
         settings["OPTIONS"] = before
     whose = leads.query(
-        "SELECT user_id, split_part(row_key ->> 'id', '-', 1), count(*) FROM lead_audit.log GROUP BY 1, 2 ORDER BY 1"
+        "SELECT user_id, split_part(row_key ->> 'id', '-', 1), count(*) FROM lead_audit.log"
+        " GROUP BY 1, 2 ORDER BY 1"
     )
     assert whose == [(user, user, 20) for user in users]
 
@@ -652,12 +655,14 @@ def test_several_statements(leads: Database) -> None:
 
     with audit_context(user_id="alice"), connection.cursor() as cursor:
         cursor.execute(
-            "BEGIN; INSERT INTO leads (id) VALUES ('1'); COMMIT; INSERT INTO leads (id) VALUES ('2')"
+            "BEGIN; INSERT INTO leads (id) VALUES ('1'); COMMIT;"
+            " INSERT INTO leads (id) VALUES ('2')"
         )
         cursor.execute("SET LOCAL statement_timeout = '5s'; INSERT INTO leads (id) VALUES ('3')")
         with transaction.atomic():
             cursor.execute(
-                "SAVEPOINT a; INSERT INTO leads (id) VALUES ('4'); ROLLBACK TO a; INSERT INTO leads (id) VALUES ('5')"
+                "SAVEPOINT a; INSERT INTO leads (id) VALUES ('4'); ROLLBACK TO a;"
+                " INSERT INTO leads (id) VALUES ('5')"
             )
     assert leads.users() == ["alice"] * 4
 

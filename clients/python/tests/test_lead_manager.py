@@ -27,13 +27,17 @@ ADDRESS = "203.0.113.9"
 WITNESS = """
     CREATE TABLE mutations (n serial, operation text, lead_id text);
     CREATE FUNCTION witness() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
-        INSERT INTO mutations (operation, lead_id) VALUES (TG_OP, coalesce(NEW.id, OLD.id)); RETURN NULL; END $$;
-    CREATE TRIGGER witness AFTER INSERT OR UPDATE OR DELETE ON leads FOR EACH ROW EXECUTE FUNCTION witness();
+        INSERT INTO mutations (operation, lead_id) VALUES (TG_OP, coalesce(NEW.id, OLD.id));
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER witness AFTER INSERT OR UPDATE OR DELETE ON leads
+        FOR EACH ROW EXECUTE FUNCTION witness();
     GRANT SELECT ON mutations TO app;
 """
 RIGHTS = """
     GRANT USAGE ON SCHEMA lead_audit TO app;
-    GRANT EXECUTE ON FUNCTION lead_audit.enable(regclass, name, boolean), lead_audit.history(regclass, text) TO app;
+    GRANT EXECUTE ON FUNCTION lead_audit.enable(regclass, name, boolean),
+        lead_audit.history(regclass, text) TO app;
     GRANT SELECT ON lead_audit.log TO app;
 """
 
@@ -177,7 +181,8 @@ def test_its_behaviour_is_unchanged_and_each_write_has_its_entry(
     )  # it missed bulk statements and COPY
     # The entries of a request share an id that no other request has.
     requests = new[1].query(
-        "SELECT count(DISTINCT request_id), count(DISTINCT (request_id, user_id)) FROM lead_audit.log WHERE user_id IS NOT NULL"
+        "SELECT count(DISTINCT request_id), count(DISTINCT (request_id, user_id))"
+        " FROM lead_audit.log WHERE user_id IS NOT NULL"
     )
     assert requests[0][0] == requests[0][1] > 10
     assert new[1].query("SELECT count(*) FROM lead_audit.verify()") == [(0,)]
@@ -197,7 +202,8 @@ def test_in_a_transaction_that_is_rolled_back_after_each_test(new: tuple[Engine,
         seen = connection.execute(text("SELECT operation, lead_id FROM mutations ORDER BY n")).all()
         logged = connection.execute(
             text(
-                "SELECT operation, row_key ->> 'id', user_id, user_ip, user_agent FROM lead_audit.log WHERE outcome = 'ok' AND operation <> 'DDL' ORDER BY id"
+                "SELECT operation, row_key ->> 'id', user_id, user_ip, user_agent"
+                " FROM lead_audit.log WHERE outcome = 'ok' AND operation <> 'DDL' ORDER BY id"
             )
         ).all()
         stop()

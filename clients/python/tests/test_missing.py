@@ -93,7 +93,8 @@ def test_refused(isolation: str, database: Database) -> None:
 
 def test_what_calls_what_writes_is_known_from_the_catalogue(database: Database) -> None:
     database.query(
-        """CREATE FUNCTION touch() RETURNS int LANGUAGE sql AS $$ INSERT INTO leads (id) SELECT gen_random_uuid() RETURNING 1 $$;
+        """CREATE FUNCTION touch() RETURNS int LANGUAGE sql AS
+             $$ INSERT INTO leads (id) SELECT gen_random_uuid() RETURNING 1 $$;
            CREATE FUNCTION pure() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
            CREATE VIEW touching AS SELECT touch()"""
     )

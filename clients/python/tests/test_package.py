@@ -56,7 +56,8 @@ def test_the_version_is_the_extensions() -> None:
 def test_the_core_imports_nothing_that_is_not_pythons_own() -> None:
     script = (
         "import sys, lead_audit, lead_audit.asgi; "
-        "print(sorted(set(name.partition('.')[0] for name in sys.modules) & {'sqlalchemy', 'starlette', 'django', 'alembic', 'psycopg'}))"
+        "print(sorted(set(name.partition('.')[0] for name in sys.modules)"
+        " & {'sqlalchemy', 'starlette', 'django', 'alembic', 'psycopg'}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
@@ -65,7 +66,8 @@ def test_the_core_imports_nothing_that_is_not_pythons_own() -> None:
 
 
 TYPED = """
-from lead_audit import AuditContext, MissingContext, TrustedProxies, audit_context, detached, identify, request_context
+from lead_audit import AuditContext, MissingContext, TrustedProxies
+from lead_audit import audit_context, detached, identify, request_context
 from lead_audit.alembic import include_name
 from lead_audit.asgi import AuditMiddleware
 from lead_audit.django import AuditMiddleware as DjangoMiddleware

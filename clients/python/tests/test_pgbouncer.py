@@ -90,7 +90,10 @@ def application(engine: AsyncEngine) -> FastAPI:
         async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             statements = (
                 "INSERT INTO leads (id) VALUES (:id) RETURNING id",
-                "UPDATE leads SET source = 'yelp' FROM pg_sleep(random() / 100) WHERE id = :id RETURNING id",
+                (
+                    "UPDATE leads SET source = 'yelp' FROM pg_sleep(random() / 100) WHERE id = :id"
+                    " RETURNING id"
+                ),
                 "UPDATE leads SET email = 'x' WHERE id = :id RETURNING id",
             )
             for statement in statements:
@@ -124,9 +127,8 @@ def foreign_entries(database: Database) -> list[Any]:
         """SELECT row_key, operation, user_id, user_ip, user_agent, request_id FROM lead_audit.log,
              LATERAL (SELECT split_part(row_key ->> 'id', '-', 2)::int % %s) AS u (user_number)
            WHERE (request_id, user_id, user_ip, user_agent) IS DISTINCT FROM
-             (row_key ->> 'id', 'user-' || user_number, '203.0.113.' || user_number, 'Browser ' || user_number)""".replace(
-            "% %s", f"% {USERS}"
-        )
+             (row_key ->> 'id', 'user-' || user_number, '203.0.113.' || user_number,
+              'Browser ' || user_number)""".replace("% %s", f"% {USERS}")
     )
 
 
@@ -148,7 +150,8 @@ async def test_200_requests_of_50_users_over_5_connections(
     assert [response.status_code for response in responses] == [200] * REQUESTS
     assert foreign_entries(database) == []
     assert database.query(
-        "SELECT operation, count(*), count(DISTINCT user_id) FROM lead_audit.log GROUP BY 1 ORDER BY 1"
+        "SELECT operation, count(*), count(DISTINCT user_id) FROM lead_audit.log GROUP BY 1"
+        " ORDER BY 1"
     ) == [
         ("DELETE", REQUESTS, USERS),
         ("INSERT", REQUESTS, USERS),
@@ -206,7 +209,10 @@ async def test_requests_cancelled_half_way(
             session.add(Lead(id=f"nobody-{number}"))
             await session.commit()
     await engine.dispose()
-    left = "SELECT user_id, user_ip, user_agent, request_id FROM lead_audit.log WHERE row_key ->> 'id' LIKE 'nobody-%'"
+    left = (
+        "SELECT user_id, user_ip, user_agent, request_id FROM lead_audit.log"
+        " WHERE row_key ->> 'id' LIKE 'nobody-%'"
+    )
     assert database.query(left) == [(None, None, None, None)] * (2 * CONNECTIONS)
 
 

@@ -163,7 +163,7 @@ async def test_async_drivers(driver: str, database: Database) -> None:
     assert database.users() == ["alice"]
 
 
-# ---- psycopg2 ------------------------------------------------------------------------------------
+# ---- psycopg2 -----------------------------------------------------------------------------------
 
 
 def psycopg2_engine(database: Database, **arguments: Any) -> Engine:

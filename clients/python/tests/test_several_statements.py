@@ -95,7 +95,10 @@ def test_a_context_of_before_is_not_used(engine: Engine, database: Database) -> 
         (f"BEGIN; {ROW}; COMMIT; {ROW}", 2),
         (f"BEGIN; {ROW}; ROLLBACK; {ROW}", 1),
         (
-            f"START TRANSACTION; {ROW}; SAVEPOINT a; {ROW}; ROLLBACK TO a; {ROW}; COMMIT AND CHAIN; {ROW}; COMMIT",
+            (
+                f"START TRANSACTION; {ROW}; SAVEPOINT a; {ROW}; ROLLBACK TO a; {ROW};"
+                f" COMMIT AND CHAIN; {ROW}; COMMIT"
+            ),
             3,
         ),
         (f"CREATE TEMP TABLE t (a int); {ROW}", 1),
@@ -110,7 +113,8 @@ def test_in_autocommit(
     connection: Connection, database: Database, statement: str, entries: int
 ) -> None:
     database.query(
-        "CREATE FUNCTION touch() RETURNS void LANGUAGE sql AS 'INSERT INTO leads (id) SELECT gen_random_uuid()'"
+        "CREATE FUNCTION touch() RETURNS void LANGUAGE sql AS"
+        " 'INSERT INTO leads (id) SELECT gen_random_uuid()'"
     )
     with ALICE:
         connection.execute(text(statement))
@@ -154,7 +158,8 @@ def test_sql_functions_and_rules_are_one_statement(
         connection.execute(
             text(
                 """CREATE FUNCTION twice() RETURNS void LANGUAGE sql BEGIN ATOMIC
-                     INSERT INTO leads (id) SELECT CASE WHEN true THEN gen_random_uuid() END; INSERT INTO leads (id) SELECT gen_random_uuid();
+                     INSERT INTO leads (id) SELECT CASE WHEN true THEN gen_random_uuid() END;
+                     INSERT INTO leads (id) SELECT gen_random_uuid();
                    END"""
             )
         )

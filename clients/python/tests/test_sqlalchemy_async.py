@@ -193,7 +193,8 @@ async def test_tasks_that_share_a_connection(
         if isolation != "AUTOCOMMIT":
             await connection.commit()
     whose = database.query(
-        "SELECT user_id, split_part(row_key ->> 'id', '-', 1), count(*) FROM lead_audit.log GROUP BY 1, 2 ORDER BY 1"
+        "SELECT user_id, split_part(row_key ->> 'id', '-', 1), count(*) FROM lead_audit.log"
+        " GROUP BY 1, 2 ORDER BY 1"
     )
     assert whose == [(f"u{number}", f"u{number}", 10) for number in range(8)]
 

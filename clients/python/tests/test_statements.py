@@ -44,8 +44,14 @@ READING = [
     "EXPLAIN UPDATE leads SET source = 'x'",
     "VACUUM leads",
     "CREATE INDEX CONCURRENTLY i ON leads (email)",
-    "CREATE FUNCTION f() RETURNS void LANGUAGE sql BEGIN ATOMIC INSERT INTO leads (id) VALUES ('1'); DELETE FROM leads; END",
-    "CREATE RULE r AS ON INSERT TO v DO INSTEAD (INSERT INTO a VALUES (1); INSERT INTO b VALUES (1))",
+    (
+        "CREATE FUNCTION f() RETURNS void LANGUAGE sql"
+        " BEGIN ATOMIC INSERT INTO leads (id) VALUES ('1'); DELETE FROM leads; END"
+    ),
+    (
+        "CREATE RULE r AS ON INSERT TO v DO INSTEAD (INSERT INTO a VALUES (1);"
+        " INSERT INTO b VALUES (1))"
+    ),
     "ALTER TABLE parent DETACH PARTITION part CONCURRENTLY",
     "ALTER SYSTEM SET work_mem = '1MB'",
     "DROP DATABASE other",
@@ -81,7 +87,10 @@ def test_what_does_not(statement: str) -> None:
         ("( (SELECT touch()) UNION (SELECT 2) )", {"touch"}),
         ("( /* so */ ( VALUES (touch()) ) )", {"touch"}),
         (
-            "SELECT pg_catalog.count(*) FROM crm.leads l, other JOIN (third CROSS JOIN fourth) ON true",
+            (
+                "SELECT pg_catalog.count(*) FROM crm.leads l,"
+                " other JOIN (third CROSS JOIN fourth) ON true"
+            ),
             {"count", "leads", "other", "third", "fourth"},
         ),
         ("SELECT a, b FROM ONLY x WHERE c IN (SELECT d FROM y, LATERAL f(x))", {"x", "y", "f"}),
@@ -154,14 +163,20 @@ def test_transactions(statement: str, kind: Kind, savepoint: Optional[str]) -> N
         ("SET LOCAL statement_timeout = '5s'; ^UPDATE leads SET source = 'x'", 2),
         ("^INSERT INTO leads (id) VALUES ('a;b'); DELETE FROM leads;", 2),
         (
-            "BEGIN; ^INSERT INTO leads (id) VALUES ('1'); DELETE FROM leads; COMMIT; ^DELETE FROM leads",
+            (
+                "BEGIN; ^INSERT INTO leads (id) VALUES ('1'); DELETE FROM leads; COMMIT;"
+                " ^DELETE FROM leads"
+            ),
             5,
         ),
         ("RELEASE a; ^DELETE FROM leads", 2),
         ("^DELETE FROM leads; ROLLBACK TO a; SELECT 1; ^DELETE FROM leads", 4),
         ("SELECT 1; SHOW all", 2),
         (
-            "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END; ^DELETE FROM leads",
+            (
+                "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END;"
+                " SELECT 2; END; ^DELETE FROM leads"
+            ),
             2,
         ),
         ("SELECT $a$;$$;$a$, 1 AS a$b$; ^DELETE FROM leads", 2),

@@ -53,7 +53,8 @@ def tamper(database: Database) -> int:
     with database.connect("postgres") as connection:
         connection.execute("ALTER TABLE lead_audit.entry DISABLE TRIGGER USER")
         row = connection.execute(
-            "UPDATE lead_audit.entry SET user_id = 'eve' WHERE id = (SELECT max(id) FROM lead_audit.entry) RETURNING id"
+            "UPDATE lead_audit.entry SET user_id = 'eve'"
+            " WHERE id = (SELECT max(id) FROM lead_audit.entry) RETURNING id"
         ).fetchone()
         assert row is not None
         return int(row[0])

@@ -1,1 +1,1 @@
-"""A small lead manager: FastAPI and SQLAlchemy, with lead_audit for its audit trail. See README.md."""
+"""A small lead manager on FastAPI and SQLAlchemy. lead_audit writes its audit trail: README.md."""

@@ -1,5 +1,6 @@
-"""Serves the application: `python -m leads_api [PORT]`, on 127.0.0.1. The default port is 8000 or, if it is taken, a free one.
+"""Serves the application on 127.0.0.1: `python -m leads_api [PORT]`.
 
+The default port is 8000 or, if it is taken, a free one.
 Prints one line with its URL when it accepts connections."""
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ def listen(port: int | None) -> socket.socket:
 def main() -> None:
     listener = listen(int(sys.argv[1]) if len(sys.argv) > 1 else None)
     print(f"http://127.0.0.1:{listener.getsockname()[1]}/", flush=True)
-    # The audit middleware trusts proxies (LEADS_TRUSTED_PROXIES). uvicorn must not rewrite the address.
-    config = uvicorn.Config(create_app(Settings.from_environment()), proxy_headers=False, server_header=False)
+    # The audit middleware trusts proxies (LEADS_TRUSTED_PROXIES). uvicorn must not rewrite the
+    # address.
+    config = uvicorn.Config(
+        create_app(Settings.from_environment()), proxy_headers=False, server_header=False
+    )
     uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -23,8 +23,12 @@ from leads_api.web_security import SameOrigin
 
 
 def create_app(settings: Settings) -> FastAPI:
-    writer = create_async_engine(settings.database_url, connect_args={"application_name": "leads-api"})
-    auditor = create_async_engine(settings.auditor_url, connect_args={"application_name": "leads-api"}, pool_size=2)
+    writer = create_async_engine(
+        settings.database_url, connect_args={"application_name": "leads-api"}
+    )
+    auditor = create_async_engine(
+        settings.auditor_url, connect_args={"application_name": "leads-api"}, pool_size=2
+    )
     attach(writer)  # lead_audit: each transaction has its context
 
     @asynccontextmanager
@@ -33,13 +37,19 @@ def create_app(settings: Settings) -> FastAPI:
         await writer.dispose()
         await auditor.dispose()
 
-    app = FastAPI(title="Leads", lifespan=lifespan, docs_url=None, redoc_url=None)  # their pages load scripts from other sites
-    app.state.leads = LeadRepository(async_sessionmaker(writer, class_=AsyncSession, expire_on_commit=False))
+    app = FastAPI(
+        title="Leads", lifespan=lifespan, docs_url=None, redoc_url=None
+    )  # their pages load scripts from other sites
+    app.state.leads = LeadRepository(
+        async_sessionmaker(writer, class_=AsyncSession, expire_on_commit=False)
+    )
     app.state.trail = Trail(auditor)
-    # lead_audit: each request has its user, address, user agent and id. A middleware that is added later runs earlier. The
-    # session middleware must run before the user is known.
+    # lead_audit: each request has its user, address, user agent and id. A middleware that is added
+    # later runs earlier. The session middleware must run before the user is known.
     app.add_middleware(AuditMiddleware, user=current_user, trusted_proxies=settings.trusted_proxies)
-    app.add_middleware(SessionMiddleware, secret_key=settings.secret, session_cookie="leads", same_site="lax")
+    app.add_middleware(
+        SessionMiddleware, secret_key=settings.secret, session_cookie="leads", same_site="lax"
+    )
     app.add_middleware(SameOrigin)
     app.include_router(api.router)
     app.include_router(pages.router)

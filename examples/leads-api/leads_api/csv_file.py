@@ -51,9 +51,17 @@ def _read(reader: csv.DictReader[str]) -> tuple[list[LeadDraft], list[str]]:
             problems.append(f"Line {line}: not as many fields as in the first line")
             continue
         try:
-            lead = LeadDraft.model_validate({name: value for name, value in row.items() if value.strip()})
+            lead = LeadDraft.model_validate(
+                {name: value for name, value in row.items() if value.strip()}
+            )
         except ValidationError as error:
-            problems += [f"Line {line}, {'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+            problems += [
+                (
+                    f"Line {line}, {'.'.join(map(str, e['loc']))}:"
+                    f" {e['msg'].removeprefix('Value error, ')}"
+                )
+                for e in error.errors()
+            ]
             continue
         for column, value in (("id", lead.id), ("email", lead.email and lead.email.lower())):
             if value and (first := seen.setdefault((column, value), line)) != line:

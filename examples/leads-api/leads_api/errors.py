@@ -25,7 +25,9 @@ class NotSealed(LeadError):
 
 
 class Taken(LeadError):
-    """Another lead has this value of a unique column. The audit trail contains the failed attempt."""
+    """Another lead has this value of a unique column.
+
+    The audit trail contains the failed attempt."""
 
     def __init__(self, column: str, detail: str | None) -> None:
         self.column = column

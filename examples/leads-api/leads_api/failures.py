@@ -20,7 +20,15 @@ from leads_api.routes.common import LoginRequired
 from leads_api.routes.pages import error_page
 from leads_api.schemas import LeadOut
 
-STATUS = {NoSuchLead: 404, NoSuchEntry: 404, NotSealed: 409, Taken: 409, Stale: 412, WrongState: 409, BadFile: 422}
+STATUS = {
+    NoSuchLead: 404,
+    NoSuchEntry: 404,
+    NotSealed: 409,
+    Taken: 409,
+    Stale: 412,
+    WrongState: 409,
+    BadFile: 422,
+}
 
 
 def add_failure_handlers(app: FastAPI) -> None:
@@ -42,7 +50,10 @@ def add_failure_handlers(app: FastAPI) -> None:
     # FastAPI's own answer repeats the request's body, which may not be text.
     @app.exception_handler(RequestValidationError)
     async def wrong_request(request: Request, error: RequestValidationError) -> Response:
-        problems = [{"loc": problem["loc"], "msg": problem["msg"].removeprefix("Value error, ")} for problem in error.errors()]
+        problems = [
+            {"loc": problem["loc"], "msg": problem["msg"].removeprefix("Value error, ")}
+            for problem in error.errors()
+        ]
         if not _wants_json(request):
             return error_page(request, 422, "This address or form is not one of ours.")
         return JSONResponse({"detail": problems}, 422)

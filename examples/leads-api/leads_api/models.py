@@ -35,7 +35,9 @@ class Lead(Base):
 
     @property
     def version(self) -> str:
-        """The version of the lead. Every write changes `updated_at` (repository.py), so it distinguishes two states."""
+        """The version of the lead.
+
+        Every write changes `updated_at` (repository.py), so it distinguishes two states."""
         return self.updated_at.isoformat(timespec="microseconds")
 
     @property

@@ -19,7 +19,8 @@ PAGE_SIZE = 20
 
 # The next version of a lead. It grows even if the clock stands still or is set back.
 _NEXT_VERSION = func.greatest(
-    func.timezone("UTC", func.statement_timestamp(), type_=DateTime), Lead.updated_at + text("interval '1 microsecond'")
+    func.timezone("UTC", func.statement_timestamp(), type_=DateTime),
+    Lead.updated_at + text("interval '1 microsecond'"),
 )
 _UNIQUE_COLUMNS = {"leads_pkey": "id", "leads_email_key": "email"}
 
@@ -51,20 +52,28 @@ class LeadRepository:
         conditions: list[ColumnElement[bool]] = [Lead.is_deleted == wanted.deleted]
         if wanted.search:
             columns = (Lead.company_name, Lead.contact_name, Lead.email, Lead.domain)
-            conditions.append(or_(*(column.icontains(wanted.search, autoescape=True) for column in columns)))
+            conditions.append(
+                or_(*(column.icontains(wanted.search, autoescape=True) for column in columns))
+            )
         if wanted.status:
             conditions.append(Lead.enrichment_status == wanted.status)
         if wanted.source:
             conditions.append(Lead.source == wanted.source)
         async with self._sessions() as session:
-            total = await session.scalar(select(func.count()).select_from(Lead).where(*conditions)) or 0
+            total = (
+                await session.scalar(select(func.count()).select_from(Lead).where(*conditions)) or 0
+            )
             newest_first = select(Lead).where(*conditions).order_by(Lead.updated_at.desc(), Lead.id)
-            leads = await session.scalars(newest_first.limit(PAGE_SIZE).offset((number - 1) * PAGE_SIZE))
+            leads = await session.scalars(
+                newest_first.limit(PAGE_SIZE).offset((number - 1) * PAGE_SIZE)
+            )
             return Page(leads.all(), total, number)
 
     async def sources(self) -> Sequence[str]:
         async with self._sessions() as session:
-            found = await session.scalars(select(Lead.source).where(Lead.source.is_not(None)).distinct().order_by(Lead.source))
+            found = await session.scalars(
+                select(Lead.source).where(Lead.source.is_not(None)).distinct().order_by(Lead.source)
+            )
             return [source for source in found if source]
 
     async def get(self, lead_id: str) -> Lead:
@@ -78,7 +87,9 @@ class LeadRepository:
     async def create(self, draft: LeadDraft, by: str) -> Lead:
         try:
             async with self._sessions.begin() as session:
-                return (await session.scalars(insert(Lead).returning(Lead), [_row(draft, by)])).one()
+                return (
+                    await session.scalars(insert(Lead).returning(Lead), [_row(draft, by)])
+                ).one()
         except IntegrityError as error:
             raise _taken(error) from error
 
@@ -86,12 +97,18 @@ class LeadRepository:
         """Writes all drafts or none, a thousand in each statement."""
         try:
             async with self._sessions.begin() as session:
-                return list(await session.scalars(insert(Lead).returning(Lead.id), [_row(draft, by) for draft in drafts]))
+                return list(
+                    await session.scalars(
+                        insert(Lead).returning(Lead.id), [_row(draft, by) for draft in drafts]
+                    )
+                )
         except IntegrityError as error:
             raise _taken(error) from error
 
     async def edit(self, lead_id: str, version: str, changes: LeadChanges, by: str) -> Lead:
-        return await self._change(lead_id, version, by, False, changes.model_dump(mode="json", exclude_unset=True))
+        return await self._change(
+            lead_id, version, by, False, changes.model_dump(mode="json", exclude_unset=True)
+        )
 
     async def delete(self, lead_id: str, version: str, by: str) -> Lead:
         gone = {"is_deleted": True, "deleted_at": _NEXT_VERSION, "deleted_by": by}
@@ -101,7 +118,9 @@ class LeadRepository:
         back = {"is_deleted": False, "deleted_at": None, "deleted_by": None}
         return await self._change(lead_id, version, by, True, back)
 
-    async def _change(self, lead_id: str, version: str, by: str, while_deleted: bool, values: dict[str, Any]) -> Lead:
+    async def _change(
+        self, lead_id: str, version: str, by: str, while_deleted: bool, values: dict[str, Any]
+    ) -> Lead:
         """Writes only to the version that the user saw. One statement checks and writes."""
         seen = func.to_char(Lead.updated_at, 'YYYY-MM-DD"T"HH24:MI:SS.US') == version
         statement = (
@@ -120,7 +139,11 @@ class LeadRepository:
             raise _taken(error) from error
         if current.version != version:
             raise Stale(current)
-        raise WrongState("This lead is not deleted." if while_deleted else "This lead is deleted. Restore it first.")
+        raise WrongState(
+            "This lead is not deleted."
+            if while_deleted
+            else "This lead is deleted. Restore it first."
+        )
 
     @staticmethod
     async def _get(session: AsyncSession, lead_id: str) -> Lead:
@@ -130,7 +153,12 @@ class LeadRepository:
 
 
 def _row(draft: LeadDraft, by: str) -> dict[str, Any]:
-    return {**draft.model_dump(mode="json"), "id": draft.id or uuid.uuid4().hex, "created_by": by, "updated_by": by}
+    return {
+        **draft.model_dump(mode="json"),
+        "id": draft.id or uuid.uuid4().hex,
+        "created_by": by,
+        "updated_by": by,
+    }
 
 
 def _taken(error: IntegrityError) -> Exception:

@@ -36,7 +36,9 @@ def _email(value: str | None) -> str | None:
 
 
 def _text(limit: int) -> object:
-    return Annotated[str | None, Field(max_length=limit), BeforeValidator(_tidy), AfterValidator(_printable)]
+    return Annotated[
+        str | None, Field(max_length=limit), BeforeValidator(_tidy), AfterValidator(_printable)
+    ]
 
 
 class LeadChanges(BaseModel):

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """`database_url` writes leads, `auditor_url` reads the trail. They use two roles with separate rights."""
+    """`database_url` writes leads, `auditor_url` reads the trail.
+
+    They use two roles with separate rights."""
 
     database_url: str
     auditor_url: str

@@ -20,7 +20,12 @@ SQL = Path(__file__).parent / "sql"
 WRITER, READER = "leads_app", "leads_auditor"
 
 
-def set_up(superuser_url: str, database: str = "leads", key_file: str | None = None, checkpoints: str | None = None) -> bool:
+def set_up(
+    superuser_url: str,
+    database: str = "leads",
+    key_file: str | None = None,
+    checkpoints: str | None = None,
+) -> bool:
     """Creates the database. Returns False if it exists already."""
     with psycopg.connect(superuser_url, autocommit=True) as server:
         for role in (WRITER, READER):
@@ -30,10 +35,16 @@ def set_up(superuser_url: str, database: str = "leads", key_file: str | None = N
             return False
         server.execute(f'CREATE DATABASE "{database}" OWNER {WRITER}')
         # The table's timestamps have no time zone. They are UTC on every machine.
-        settings = {"timezone": "UTC", "lead_audit.signing_key_file": key_file, "lead_audit.checkpoint_dir": checkpoints}
+        settings = {
+            "timezone": "UTC",
+            "lead_audit.signing_key_file": key_file,
+            "lead_audit.checkpoint_dir": checkpoints,
+        }
         for setting, value in settings.items():
             if value is not None:
-                server.execute(sql.SQL(f'ALTER DATABASE "{database}" SET {setting} = {{}}').format(value))
+                server.execute(
+                    sql.SQL(f'ALTER DATABASE "{database}" SET {setting} = {{}}').format(value)
+                )
     try:
         with psycopg.connect(superuser_url, dbname=database, user=WRITER) as connection:
             connection.execute((SQL / "schema.sql").read_bytes())
@@ -48,7 +59,9 @@ def set_up(superuser_url: str, database: str = "leads", key_file: str | None = N
 
 def url_for(superuser_url: str, role: str, database: str = "leads") -> URL:
     """The URL of the database for another role."""
-    return make_url(superuser_url).set(drivername="postgresql+psycopg", username=role, database=database)
+    return make_url(superuser_url).set(
+        drivername="postgresql+psycopg", username=role, database=database
+    )
 
 
 if __name__ == "__main__":

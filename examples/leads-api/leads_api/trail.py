@@ -21,7 +21,17 @@ from leads_api.models import Lead
 
 PAGE_SIZE = 50
 # The fields that readers see, in their order. The other fields are internal to the application.
-COLUMNS = ("company_name", "contact_name", "email", "domain", "source", "enrichment_status", "enrichment_error", "is_manual", "is_deleted")
+COLUMNS = (
+    "company_name",
+    "contact_name",
+    "email",
+    "domain",
+    "source",
+    "enrichment_status",
+    "enrichment_error",
+    "is_manual",
+    "is_deleted",
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,9 @@ class Undone:
 
 @dataclass(frozen=True)
 class Event:
-    """An entry of the trail. The application states user_id, user_ip, user_agent and request_id. The database records
+    """An entry of the trail.
+
+    The application states user_id, user_ip, user_agent and request_id. The database records
     db_session_user and the fields after it."""
 
     id: int
@@ -72,7 +84,9 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The latest checkpoint of the whole log, not of this lead alone: the number of entries and the root."""
+    """The latest checkpoint of the whole log, not of this lead alone.
+
+    It has the number of entries and the root."""
 
     tree_size: int
     root: str
@@ -101,31 +115,45 @@ class Trail:
         if before is not None:
             history = history.where(history.selected_columns.id < before)
         events = await self._newest(history, PAGE_SIZE + 1)
-        return Timeline(events[:PAGE_SIZE], events[PAGE_SIZE - 1].id if len(events) > PAGE_SIZE else None)
+        return Timeline(
+            events[:PAGE_SIZE], events[PAGE_SIZE - 1].id if len(events) > PAGE_SIZE else None
+        )
 
     async def refused(self, limit: int) -> Sequence[Event]:
         """Failed attempts on any lead, newest first."""
         log = select_log()
         columns = log.selected_columns
-        return await self._newest(log.where(columns.outcome != "ok", columns.table_name == Lead.__tablename__), limit)
+        return await self._newest(
+            log.where(columns.outcome != "ok", columns.table_name == Lead.__tablename__), limit
+        )
 
     async def verification(self, lead_id: str) -> Verification:
         """Verifies every entry of the lead, and returns the checkpoint of the whole log."""
         async with self._auditor.connect() as connection:
             checks = await check_async(connection, Lead, lead_id)
             changed = [check.id for check in checks if not check.intact]
-            faults = [fault for entry_id in changed for fault in await verify_async(connection, entry_id, entry_id)]
+            faults = [
+                fault
+                for entry_id in changed
+                for fault in await verify_async(connection, entry_id, entry_id)
+            ]
             checkpoint = (await connection.execute(text(_CHECKPOINT))).one_or_none()
         return Verification(len(checks), faults, _checkpoint(checkpoint) if checkpoint else None)
 
     async def inclusion_proof(self, lead_id: str, entry_id: int) -> str:
-        """Proves to someone without access to the database that this entry is in the log: a C2SP tlog-proof."""
+        """A C2SP tlog-proof.
+
+        It proves to someone without access to the database that this entry is in the log."""
         async with self._auditor.connect() as connection:
             history = select_history(Lead, lead_id)
-            if not (await connection.execute(history.where(history.selected_columns.id == entry_id))).first():
+            if not (
+                await connection.execute(history.where(history.selected_columns.id == entry_id))
+            ).first():
                 raise NoSuchEntry(lead_id, entry_id)
             try:
-                proof: str = await connection.scalar(text("SELECT lead_audit.inclusion_proof(:id)"), {"id": entry_id})
+                proof: str = await connection.scalar(
+                    text("SELECT lead_audit.inclusion_proof(:id)"), {"id": entry_id}
+                )
             except DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) == "55000":
                     raise NotSealed(entry_id) from error
@@ -138,13 +166,27 @@ class Trail:
         newest = entries.add_columns(intact).order_by(None).order_by(entry_id.desc()).limit(limit)
         async with self._auditor.connect() as connection:
             rows = (await connection.execute(newest)).mappings()
-            return [_event(Entry(**{k: v for k, v in row.items() if k != "is_intact"}), row["is_intact"]) for row in rows]
+            return [
+                _event(
+                    Entry(**{k: v for k, v in row.items() if k != "is_intact"}), row["is_intact"]
+                )
+                for row in rows
+            ]
 
 
-_CHECKPOINT = "SELECT tree_size, root, sealed_at, note FROM lead_audit.checkpoint ORDER BY tree_size DESC LIMIT 1"
+_CHECKPOINT = (
+    "SELECT tree_size, root, sealed_at, note FROM lead_audit.checkpoint"
+    " ORDER BY tree_size DESC LIMIT 1"
+)
 
 _OUTCOMES = {"failed": "refused", "rolled_back": "rolled_back"}
-_KINDS = {"INSERT": "created", "UPDATE": "edited", "DELETE": "purged", "SNAPSHOT": "found", "TRUNCATE": "purged"}
+_KINDS = {
+    "INSERT": "created",
+    "UPDATE": "edited",
+    "DELETE": "purged",
+    "SNAPSHOT": "found",
+    "TRUNCATE": "purged",
+}
 
 
 def _event(entry: Entry, is_intact: bool) -> Event:
@@ -154,11 +196,19 @@ def _event(entry: Entry, is_intact: bool) -> Event:
         "lead_id": (entry.row_key or {}).get("id"),
         "kind": kind,
         "changes": _changes(entry),
-        "undone": [Undone(part["operation"], part["rows"]) for part in written if part["table_name"] == Lead.__tablename__],
+        "undone": [
+            Undone(part["operation"], part["rows"])
+            for part in written
+            if part["table_name"] == Lead.__tablename__
+        ],
         "checksum": entry.checksum.hex(),
         "is_intact": is_intact,
     }
-    same = {field.name: getattr(entry, field.name) for field in fields(Event) if field.name not in worked_out}
+    same = {
+        field.name: getattr(entry, field.name)
+        for field in fields(Event)
+        if field.name not in worked_out
+    }
     return Event(**worked_out, **same)
 
 
@@ -176,4 +226,6 @@ def _changes(entry: Entry) -> Sequence[Change]:
 
 def _checkpoint(row: Any) -> Checkpoint:
     # A signed note has its signatures after a blank line (C2SP signed-note).
-    return Checkpoint(row.tree_size, base64.b64encode(row.root).decode(), row.sealed_at, "\n\n" in row.note)
+    return Checkpoint(
+        row.tree_size, base64.b64encode(row.root).decode(), row.sealed_at, "\n\n" in row.note
+    )

@@ -1,5 +1,6 @@
-"""The user of the application. A SUBSTITUTE for a login: a visitor may choose any user, so two browsers can be two people.
+"""The user of the application.
 
+This is a SUBSTITUTE for a login: a visitor may choose any user, so two browsers can be two people.
 A real application has a real login here. The other modules only need a user name in the session.
 The session cookie is signed, so a browser cannot change the name."""
 

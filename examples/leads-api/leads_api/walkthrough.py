@@ -24,7 +24,9 @@ class Person:
 
     def __init__(self, url: str, name: str, address: str, browser: str) -> None:
         transport = httpx.HTTPTransport(local_address=address)
-        self._client = httpx.Client(base_url=url, transport=transport, headers={"User-Agent": browser})
+        self._client = httpx.Client(
+            base_url=url, transport=transport, headers={"User-Agent": browser}
+        )
         self._client.post("/login", data={"user": name})
         self._etags: dict[str, str] = {}
 
@@ -36,24 +38,47 @@ class Person:
         headers = {"If-Match": etag} if etag else {}
         answer = self._client.request(method, f"/api/{path}", headers=headers, **more)  # type: ignore[arg-type]
         if answer.status_code != expected:
-            raise RuntimeError(f"{method} {path}: {answer.status_code} instead of {expected}: {answer.text}")
+            raise RuntimeError(
+                f"{method} {path}: {answer.status_code} instead of {expected}: {answer.text}"
+            )
         return answer
 
 
 def play(url: str) -> None:
-    maria = Person(url, "maria", "127.0.0.7", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
-    tom = Person(url, "tom", "127.0.0.23", "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Version/18.5 Safari/605.1.15")
+    maria = Person(
+        url,
+        "maria",
+        "127.0.0.7",
+        "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    )
+    tom = Person(
+        url,
+        "tom",
+        "127.0.0.23",
+        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Version/18.5 Safari/605.1.15",
+    )
     aisha = Person(url, "aisha", "127.0.0.42", "import-script/1.0")
 
     aisha.does("POST", "leads/import", 201, files={"file": ("leads.csv", LEADS, "text/csv")})
-    acme = {"id": "acme", "company_name": "Acme Corporation", "contact_name": "Jo Kim", "email": "jo@acme.example", "source": "web"}
+    acme = {
+        "id": "acme",
+        "company_name": "Acme Corporation",
+        "contact_name": "Jo Kim",
+        "email": "jo@acme.example",
+        "source": "web",
+    }
     maria.does("POST", "leads", 201, json=acme)
 
     # Both users open the lead and save. Tom is faster. Maria gets a conflict, loads it again, and
     # saves.
     maria.sees("acme")
     tom.sees("acme")
-    tom.does("PATCH", "leads/acme", 200, json={"contact_name": "Jo Kim-Park", "enrichment_status": "COMPLETED"})
+    tom.does(
+        "PATCH",
+        "leads/acme",
+        200,
+        json={"contact_name": "Jo Kim-Park", "enrichment_status": "COMPLETED"},
+    )
     maria.does("PATCH", "leads/acme", 412, json={"contact_name": "Joanna Kim"})
     maria.sees("acme")
     maria.does("PATCH", "leads/acme", 200, json={"contact_name": "Joanna Kim-Park"})

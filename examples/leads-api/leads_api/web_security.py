@@ -9,14 +9,18 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'",
+    "Content-Security-Policy": (
+        "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
 
 
 class SameOrigin:
-    """Refuses writes from pages of other sites with the user's cookie, and adds the headers above to each answer."""
+    """Refuses writes from pages of other sites with the user's cookie.
+
+    It adds the headers above to each answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -26,8 +30,14 @@ class SameOrigin:
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and origin and urlsplit(origin).netloc != headers.get("host"):
-            return await PlainTextResponse("This came from another site's page.", 403)(scope, receive, send)
+        if (
+            scope["method"] not in ("GET", "HEAD", "OPTIONS")
+            and origin
+            and urlsplit(origin).netloc != headers.get("host")
+        ):
+            return await PlainTextResponse("This came from another site's page.", 403)(
+                scope, receive, send
+            )
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -45,8 +45,13 @@ def serving(superuser_url: str, database: str) -> Iterator[str]:
     """Runs the application on this database, and yields its URL.
 
     The application trusts a proxy on this machine, so that tests can choose the client address."""
-    writer, reader = (url_for(superuser_url, role, database).render_as_string(hide_password=False) for role in (WRITER, READER))
-    app = create_app(Settings(writer, reader, secret="only for the tests", trusted_proxies=("127.0.0.1/32",)))
+    writer, reader = (
+        url_for(superuser_url, role, database).render_as_string(hide_password=False)
+        for role in (WRITER, READER)
+    )
+    app = create_app(
+        Settings(writer, reader, secret="only for the tests", trusted_proxies=("127.0.0.1/32",))
+    )
     listener = listen(None)
     uvicorn_server = uvicorn.Server(uvicorn.Config(app, proxy_headers=False, log_level="warning"))
     thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [listener]})
@@ -82,13 +87,19 @@ class Database:
         """Changes an entry. Only a superuser can do this, after disabling the triggers."""
         with self.connection.transaction():
             self.connection.execute("ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL")
-            self.connection.execute("UPDATE lead_audit.entry SET user_id = 'nobody' WHERE id = %s", [entry_id])
-            self.connection.execute("ALTER TABLE lead_audit.entry ENABLE ALWAYS TRIGGER append_only")
+            self.connection.execute(
+                "UPDATE lead_audit.entry SET user_id = 'nobody' WHERE id = %s", [entry_id]
+            )
+            self.connection.execute(
+                "ALTER TABLE lead_audit.entry ENABLE ALWAYS TRIGGER append_only"
+            )
 
 
 @pytest.fixture(scope="session")
 def database(superuser_url: str, server: str) -> Iterator[Database]:
-    with psycopg.connect(superuser_url, dbname=DATABASE, autocommit=True, row_factory=dict_row) as connection:
+    with psycopg.connect(
+        superuser_url, dbname=DATABASE, autocommit=True, row_factory=dict_row
+    ) as connection:
         yield Database(connection)
 
 
@@ -123,7 +134,9 @@ def _if_match(seen: dict[str, Any]) -> dict[str, str]:
 
 
 def person(server: str, name: str, address: str) -> Person:
-    client = httpx.Client(base_url=server, headers={"User-Agent": f"{name}'s browser", "X-Forwarded-For": address})
+    client = httpx.Client(
+        base_url=server, headers={"User-Agent": f"{name}'s browser", "X-Forwarded-For": address}
+    )
     assert client.post("/login", data={"user": name}).status_code == 303
     return Person(client, name)
 

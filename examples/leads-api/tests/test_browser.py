@@ -19,8 +19,8 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
 # The browser must not use the network. Its sandbox does not work as root.
 FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync",
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
@@ -46,17 +46,28 @@ class Visitor:
         return self.page.locator("article.event").nth(number)
 
     def kinds(self) -> list[str]:
-        return [str(event.get_attribute("data-kind")) for event in self.page.locator("article.event").all()]
+        return [
+            str(event.get_attribute("data-kind"))
+            for event in self.page.locator("article.event").all()
+        ]
 
 
 def visit(browser: Browser, server: str, name: str, address: str, viewport: Any = DESK) -> Visitor:
     agent = f"Browser of {name} (X11; Linux)"
-    context = browser.new_context(user_agent=agent, extra_http_headers={"X-Forwarded-For": address}, viewport=viewport, base_url=server)
+    context = browser.new_context(
+        user_agent=agent,
+        extra_http_headers={"X-Forwarded-For": address},
+        viewport=viewport,
+        base_url=server,
+    )
     visitor = Visitor(context.new_page(), agent)
 
     def complain(message: ConsoleMessage) -> None:
         # The browser logs each response with an error status. These are expected.
-        if message.type in ("error", "warning") and "the server responded with a status" not in message.text:
+        if (
+            message.type in ("error", "warning")
+            and "the server responded with a status" not in message.text
+        ):
             visitor.complaints.append(message.text)
 
     visitor.page.on("console", complain)
@@ -71,9 +82,15 @@ def visit(browser: Browser, server: str, name: str, address: str, viewport: Any 
 def table(event: Locator, caption: str) -> dict[str, tuple[str | None, str | None]]:
     """The shown diff: column → (before, after). None if the table shows no such side."""
     found = {}
-    for row in event.locator("table", has=event.page.locator(f"caption:text-is('{caption}')")).locator("tbody tr").all():
+    for row in (
+        event.locator("table", has=event.page.locator(f"caption:text-is('{caption}')"))
+        .locator("tbody tr")
+        .all()
+    ):
         cells = [row.locator(f"td.{side}") for side in ("old", "new")]
-        found[str(row.get_attribute("data-column"))] = tuple(cell.text_content() if cell.count() else None for cell in cells)
+        found[str(row.get_attribute("data-column"))] = tuple(
+            cell.text_content() if cell.count() else None for cell in cells
+        )
     return found  # type: ignore[return-value]
 
 
@@ -90,7 +107,10 @@ def test_two_people_and_one_lead(browser: Browser, server: str, database: Databa
     tom = visit(browser, server, "Tom Lindqvist", "198.51.100.23")
 
     # Maria enters two leads. Tom later tries to use the address of the second.
-    for company, email in (("Globex", "info@globex.example"), ("Duet Records", "duet@browser.example")):
+    for company, email in (
+        ("Globex", "info@globex.example"),
+        ("Duet Records", "duet@browser.example"),
+    ):
         maria.page.get_by_role("link", name="All leads").first.click()
         maria.page.get_by_role("link", name="New lead").click()
         maria.page.get_by_label("Company name").fill(company)
@@ -113,7 +133,10 @@ def test_two_people_and_one_lead(browser: Browser, server: str, database: Databa
     expect(conflict).to_contain_text("Tom Lindqvist was faster")
     expect(conflict).to_contain_text("Nothing of yours was saved.")
     rows = [row.locator("th, td").all_inner_texts() for row in conflict.locator("tbody tr").all()]
-    assert rows == [["Company name", "Duet Records Ltd.", "Duet GmbH"], ["Enrichment status", "COMPLETED", "PENDING"]]
+    assert rows == [
+        ["Company name", "Duet Records Ltd.", "Duet GmbH"],
+        ["Enrichment status", "COMPLETED", "PENDING"],
+    ]
     expect(maria.page.get_by_label("Company name")).to_have_value("Duet GmbH")
 
     # The form keeps her input and shows the stored values. She saves again.
@@ -125,7 +148,9 @@ def test_two_people_and_one_lead(browser: Browser, server: str, database: Databa
     tom.page.goto(f"{address}/edit")
     tom.page.get_by_label("E-mail").fill("Info@Globex.example")
     tom.page.get_by_role("button", name="Save").click()
-    expect(tom.page.locator("#email-problem")).to_have_text("Another lead has that e-mail address already.")
+    expect(tom.page.locator("#email-problem")).to_have_text(
+        "Another lead has that e-mail address already."
+    )
 
     # Tom deletes the lead, and Maria restores it.
     tom.page.goto(address)
@@ -142,11 +167,18 @@ def test_two_people_and_one_lead(browser: Browser, server: str, database: Databa
     entries = database.entries(lead_id)[::-1]
     for number, entry in enumerate(entries):
         event = maria.event(number)
-        tag = {"deleted": "Soft delete", "restored": "Restored", "refused": "Refused"}.get(kinds[number])
+        tag = {"deleted": "Soft delete", "restored": "Restored", "refused": "Refused"}.get(
+            kinds[number]
+        )
         assert event.locator(".tag").all_inner_texts() == ([tag] if tag else [])
-        visitor, who = (maria, "Maria Okafor") if entry["user_id"] == "maria" else (tom, "Tom Lindqvist")
+        visitor, who = (
+            (maria, "Maria Okafor") if entry["user_id"] == "maria" else (tom, "Tom Lindqvist")
+        )
         expect(event.locator(".actor")).to_have_text(who)
-        assert event.locator("time").first.get_attribute("datetime") == entry["occurred_at"].isoformat()
+        assert (
+            event.locator("time").first.get_attribute("datetime")
+            == entry["occurred_at"].isoformat()
+        )
         assert origin(event) == {
             "User": "maria" if visitor is maria else "tom",
             "Address": "203.0.113.7" if visitor is maria else "198.51.100.23",
@@ -159,33 +191,56 @@ def test_two_people_and_one_lead(browser: Browser, server: str, database: Databa
             "Server process": str(entry["backend_pid"]),
             "Transaction": str(entry["txid"]),
         }
-        expect(event.locator(".ip")).to_have_text("203.0.113.7" if visitor is maria else "198.51.100.23")
+        expect(event.locator(".ip")).to_have_text(
+            "203.0.113.7" if visitor is maria else "198.51.100.23"
+        )
         expect(event.locator(".checksum code")).to_have_text(entry["checksum"].hex())
         expect(event.locator(".checksum")).to_contain_text("matches this entry")
         expect(event.locator(".entry-number")).to_have_text(f"entry {entry['id']}")
-    assert [entry["user_id"] for entry in entries] == ["maria", "tom", "tom", "maria", "tom", "maria"]
+    assert [entry["user_id"] for entry in entries] == [
+        "maria",
+        "tom",
+        "tom",
+        "maria",
+        "tom",
+        "maria",
+    ]
     assert len({entry["request_id"] for entry in entries}) == len(entries)
 
     what, books = "What changed", "Book-keeping columns"
-    restored, deleted, refused, second, first, created = (maria.event(number) for number in range(6))
+    restored, deleted, refused, second, first, created = (
+        maria.event(number) for number in range(6)
+    )
     assert table(restored, what) == {"is_deleted": ("yes", "no")}
     assert table(deleted, what) == {"is_deleted": ("no", "yes")}
     assert table(deleted, books)["deleted_by"] == ("empty", "tom")
-    expect(refused.locator("h3")).to_have_text(re.compile(r"Tom Lindqvist\s+tried to change\s+this lead"))
-    expect(refused.locator(".refusal")).to_contain_text('duplicate key value violates unique constraint "leads_email_key"')
-    expect(refused.locator(".refusal")).to_contain_text("Key (lower(email::text))=(info@globex.example) already exists.")
+    expect(refused.locator("h3")).to_have_text(
+        re.compile(r"Tom Lindqvist\s+tried to change\s+this lead")
+    )
+    expect(refused.locator(".refusal")).to_contain_text(
+        'duplicate key value violates unique constraint "leads_email_key"'
+    )
+    expect(refused.locator(".refusal")).to_contain_text(
+        "Key (lower(email::text))=(info@globex.example) already exists."
+    )
     expect(refused.locator(".refusal code")).to_have_text("23505")
-    assert table(refused, "What was tried") == {"email": ("duet@browser.example", "Info@Globex.example")}
+    assert table(refused, "What was tried") == {
+        "email": ("duet@browser.example", "Info@Globex.example")
+    }
     assert table(second, what) == {"company_name": ("Duet Records Ltd.", "Duet GmbH")}
     assert table(first, what) == {
-        "company_name": ("Duet Records", "Duet Records Ltd."), "enrichment_status": ("PENDING", "COMPLETED")
+        "company_name": ("Duet Records", "Duet Records Ltd."),
+        "enrichment_status": ("PENDING", "COMPLETED")
     }  # fmt: skip
     assert table(first, books)["updated_by"] == ("maria", "tom")
     assert table(created, what) == {
-        "company_name": (None, "Duet Records"), "email": (None, "duet@browser.example"), "enrichment_status": (None, "PENDING"),
-        "is_manual": (None, "no"), "is_deleted": (None, "no"),
+        "company_name": (None, "Duet Records"), "email": (None, "duet@browser.example"),
+        "enrichment_status": (None, "PENDING"), "is_manual": (None, "no"),
+        "is_deleted": (None, "no"),
     }  # fmt: skip
-    expect(maria.page.locator("#verification")).to_contain_text(f"All {len(kinds)} entries of this lead are as they were written.")
+    expect(maria.page.locator("#verification")).to_contain_text(
+        f"All {len(kinds)} entries of this lead are as they were written."
+    )
     assert maria.complaints == tom.complaints == []
 
 
@@ -206,8 +261,13 @@ def test_deleting_what_someone_else_has_just_changed(browser: Browser, server: s
 def test_an_import(browser: Browser, server: str) -> None:
     aisha = visit(browser, server, "Aisha Rahman", "2001:db8::42")
     aisha.page.get_by_role("link", name="Import CSV").click()
-    for content, told in ((b"email\nnot an address\n", "Line 2, email: is not an e-mail address"), (b"company_name,email\nAlpha,a@csv.example\n", None)):
-        aisha.page.get_by_label("File").set_input_files({"name": "leads.csv", "mimeType": "text/csv", "buffer": content})
+    for content, told in (
+        (b"email\nnot an address\n", "Line 2, email: is not an e-mail address"),
+        (b"company_name,email\nAlpha,a@csv.example\n", None),
+    ):
+        aisha.page.get_by_label("File").set_input_files(
+            {"name": "leads.csv", "mimeType": "text/csv", "buffer": content}
+        )
         aisha.page.get_by_role("button", name="Import").click()
         if told:
             expect(aisha.page.get_by_role("alert")).to_contain_text(told)
@@ -217,7 +277,9 @@ def test_an_import(browser: Browser, server: str) -> None:
 
 
 @pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
-def test_pages_fit_and_can_be_used_by_everybody(browser: Browser, server: str, database: Database, viewport: Any) -> None:
+def test_pages_fit_and_can_be_used_by_everybody(
+    browser: Browser, server: str, database: Database, viewport: Any
+) -> None:
     """No page is wider than the screen. Each has a main heading, a language and named controls."""
     visitor = visit(browser, server, "Aisha Rahman", "203.0.113.42", viewport)
     page = visitor.page
@@ -227,7 +289,16 @@ def test_pages_fit_and_can_be_used_by_everybody(browser: Browser, server: str, d
     lead = page.url
     for entry in database.entries(lead.rsplit("/", 1)[1]):
         database.tamper(entry["id"])  # a tampered entry makes the page longest
-    for address in ("/", lead, f"{lead}/edit", "/leads/new", "/leads/import", "/refused", "/login", "/leads/nobody"):
+    for address in (
+        "/",
+        lead,
+        f"{lead}/edit",
+        "/leads/new",
+        "/leads/import",
+        "/refused",
+        "/login",
+        "/leads/nobody",
+    ):
         page.goto(address)
         for summary in page.locator("summary").all():
             summary.click()
@@ -236,7 +307,8 @@ def test_pages_fit_and_can_be_used_by_everybody(browser: Browser, server: str, d
         assert page.locator("html").get_attribute("lang") == "en"
         assert page.locator("h1").count() == 1, address
         nameless = page.locator("button, a, input:not([type=hidden]), select").evaluate_all(
-            "all => all.filter(e => !(e.labels?.length || e.innerText.trim() || e.ariaLabel)).map(e => e.outerHTML)"
+            "all => all.filter(e => !(e.labels?.length || e.innerText.trim() || e.ariaLabel))"
+            ".map(e => e.outerHTML)"
         )
         assert nameless == [], address
     assert visitor.complaints == []

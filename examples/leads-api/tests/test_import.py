@@ -11,18 +11,30 @@ from tests.conftest import Database, Person
 
 
 def send(person: Person, content: bytes) -> httpx.Response:
-    return person.client.post("/api/leads/import", files={"file": ("leads.csv", content, "text/csv")})
+    return person.client.post(
+        "/api/leads/import", files={"file": ("leads.csv", content, "text/csv")}
+    )
 
 
 def test_a_large_file_is_one_transaction(maria: Person, database: Database) -> None:
     lines = [f'big-{n},"Company, No. {n}",big{n}@import.example,{n % 2 == 0}' for n in range(2_500)]
-    answer = send(maria, "\ufeffid,company_name,email,is_manual\r\n".encode() + "\r\n".join(lines).encode())
+    answer = send(
+        maria, "\ufeffid,company_name,email,is_manual\r\n".encode() + "\r\n".join(lines).encode()
+    )
     assert answer.status_code == 201, answer.text
     assert answer.json() == {"imported": 2_500, "ids": [f"big-{n}" for n in range(2_500)]}
 
-    entries = database.rows("SELECT * FROM lead_audit.log WHERE row_key ->> 'id' LIKE 'big-%' ORDER BY id")
+    entries = database.rows(
+        "SELECT * FROM lead_audit.log WHERE row_key ->> 'id' LIKE 'big-%' ORDER BY id"
+    )
     assert [entry["row_key"]["id"] for entry in entries] == [f"big-{n}" for n in range(2_500)]
-    same = {"operation": "INSERT", "outcome": "ok", "user_id": "maria", "user_ip": "203.0.113.7", "user_agent": "maria's browser"}
+    same = {
+        "operation": "INSERT",
+        "outcome": "ok",
+        "user_id": "maria",
+        "user_ip": "203.0.113.7",
+        "user_agent": "maria's browser",
+    }
     for column, value in same.items():
         assert {entry[column] for entry in entries} == {value}
     assert len({entry["txid"] for entry in entries}) == 1
@@ -63,6 +75,8 @@ def test_a_wrong_file_is_refused_with_the_reason(content: bytes, problem: str) -
 
 
 def test_the_reasons_are_shown(maria: Person) -> None:
-    assert send(maria, b"email\nno address\n").json()["problems"] == ["Line 2, email: is not an e-mail address"]
+    assert send(maria, b"email\nno address\n").json()["problems"] == [
+        "Line 2, email: is not an e-mail address"
+    ]
     page = maria.client.post("/leads/import", files={"file": ("x.csv", b"email\nno address\n")})
     assert page.status_code == 422 and "Line 2, email: is not an e-mail address" in page.text

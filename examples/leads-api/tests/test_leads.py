@@ -14,13 +14,19 @@ def test_a_stranger_gets_nothing(server: str) -> None:
     assert httpx.get(f"{server}/api/leads").status_code == 401
     page = httpx.get(f"{server}/")
     assert (page.status_code, page.headers["location"]) == (303, "/login")
-    forged = httpx.get(f"{server}/api/leads", cookies={"leads": "eyJ1c2VyIjogIm1hcmlhIn0=.aaaaaa.bbbb"})
+    forged = httpx.get(
+        f"{server}/api/leads", cookies={"leads": "eyJ1c2VyIjogIm1hcmlhIn0=.aaaaaa.bbbb"}
+    )
     assert forged.status_code == 401
 
 
 def test_a_lead_lives(maria: Person, tom: Person) -> None:
     lead = maria.create(email="ada@life.example", company_name="  Life  ", contact_name="")
-    assert (lead["company_name"], lead["contact_name"], lead["enrichment_status"]) == ("Life", None, "PENDING")
+    assert (lead["company_name"], lead["contact_name"], lead["enrichment_status"]) == (
+        "Life",
+        None,
+        "PENDING",
+    )
     assert (lead["created_by"], lead["is_deleted"]) == ("maria", False)
 
     edited = tom.edit(lead, enrichment_status="COMPLETED")
@@ -45,7 +51,10 @@ def test_nobody_overwrites_what_they_have_not_seen(maria: Person, tom: Person) -
     assert tom.edit(seen, company_name="Tom's").status_code == 200
     late = maria.edit(seen, company_name="Maria's")
     assert late.status_code == 412
-    assert (late.json()["current"]["company_name"], late.json()["current"]["updated_by"]) == ("Tom's", "tom")
+    assert (late.json()["current"]["company_name"], late.json()["current"]["updated_by"]) == (
+        "Tom's",
+        "tom",
+    )
     assert maria.delete(seen).status_code == 412
     assert maria.edit(late.json()["current"], company_name="Maria's").status_code == 200
     blind = maria.client.patch(f"/api/leads/{seen['id']}", json={"company_name": "blind"})
@@ -55,7 +64,9 @@ def test_nobody_overwrites_what_they_have_not_seen(maria: Person, tom: Person) -
 def test_the_list_is_paged_searched_and_filtered(maria: Person) -> None:
     for number in range(45):
         status = "FAILED" if number % 3 else "PENDING"
-        maria.create(company_name=f"Paging {number:02} 100%_sure", source="paging", enrichment_status=status)
+        maria.create(
+            company_name=f"Paging {number:02} 100%_sure", source="paging", enrichment_status=status
+        )
 
     def found(**query: Any) -> Any:
         answer = maria.client.get("/api/leads", params=query)
@@ -128,8 +139,10 @@ def test_what_users_type_is_text(maria: Person) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        "/leads/%00", "/api/leads/%00", "/api/leads/%ff", "/?search=%00", "/api/leads?search=%00&status=%00", "/api/leads?search=%ff",
-        "/api/leads?page=99999999999999999999", "/api/leads/x/history?before=99999999999999999999", "/leads/x?before=-1", "/leads/x/edit",
+        "/leads/%00", "/api/leads/%00", "/api/leads/%ff", "/?search=%00",
+        "/api/leads?search=%00&status=%00", "/api/leads?search=%ff",
+        "/api/leads?page=99999999999999999999",
+        "/api/leads/x/history?before=99999999999999999999", "/leads/x?before=-1", "/leads/x/edit",
         "/static/../app.py", "/static/%2e%2e/app.py", "/api/leads/" + "x" * 10_000,
     ],
 )  # fmt: skip
@@ -137,9 +150,21 @@ def test_odd_addresses_are_no_errors_of_ours(maria: Person, address: str) -> Non
     assert maria.client.get(address).status_code < 500
 
 
-@pytest.mark.parametrize("content", [b'{"company_name": "\\ud800"}', b'{"company_name": "\\u0000"}', b"{", b"[]", b"\\xff", b'{"email": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"company_name": "\\ud800"}',
+        b'{"company_name": "\\u0000"}',
+        b"{",
+        b"[]",
+        b"\\xff",
+        b'{"email": 1}',
+    ],
+)
 def test_odd_bodies_are_no_errors_of_ours(maria: Person, content: bytes) -> None:
-    answer = maria.client.post("/api/leads", content=content, headers={"Content-Type": "application/json"})
+    answer = maria.client.post(
+        "/api/leads", content=content, headers={"Content-Type": "application/json"}
+    )
     assert answer.status_code == 422
     form = {"company_name": content, "is_manual": "perhaps", "enrichment_status": "?"}
     assert maria.client.post("/leads/new", data=form).status_code == 422

@@ -13,16 +13,19 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lead_audit_verifier import entries as verifier
 
-COLUMNS = """id format txid occurred_at watch_id key_hash previous_key_hash relation backend_pid table_schema table_name
-    operation outcome soft_delete row_key row_values changed_values details user_id user_ip user_agent request_id
-    db_session_user db_current_user client_addr application_name error_code error_message error_detail statement""".split()
-LEAD = """{"id": "0000000000000000000000000000002a", "email": "contact42@example42.com", "is_manual": true,
-    "company_name": "Example Company 42 Holdings Ltd.", "enrichment_status": "PENDING", "is_deleted": false,
+COLUMNS = """id format txid occurred_at watch_id key_hash previous_key_hash relation backend_pid
+    table_schema table_name operation outcome soft_delete row_key row_values changed_values details
+    user_id user_ip user_agent request_id db_session_user db_current_user client_addr
+    application_name error_code error_message error_detail statement""".split()
+LEAD = """{"id": "0000000000000000000000000000002a", "email": "contact42@example42.com",
+    "is_manual": true, "company_name": "Example Company 42 Holdings Ltd.",
+    "enrichment_status": "PENDING", "is_deleted": false,
     "created_at": "2026-02-03T04:05:06.789", "deleted_at": null}"""
 ODD = r"""{"id": "0000000000000000000000000000002a", "price": 1.10, "tiny": -0.000001,
     "big": 123456789012345678901234567890, "é": "é", "\ud83d\ude00": "astral: surrogates D83D DE00",
     "note": "tab\there, quote \" and backslash \\, bell \u0007, delete \u007f, slash /",
-    "\ue000": "above the surrogates", "Z": [true, null, {"b": [], "a": {}}], "\n": "a control as key"}"""
+    "\ue000": "above the surrogates", "Z": [true, null, {"b": [], "a": {}}],
+    "\n": "a control as key"}"""
 KEY = '{"id": "0000000000000000000000000000002a"}'
 SHARED = dict(
     format=1,
@@ -92,7 +95,8 @@ EXAMPLES = [
         row_key='{"tenant": 7, "no": 10.0}',
         row_values='{"tenant": 7, "no": 10.0, "name": null}',
         error_code="23503",
-        error_message='update or delete on table "Kunden ""alt""" violates foreign key constraint "fk" on table "orders"',
+        error_message='update or delete on table "Kunden ""alt""" violates foreign key constraint'
+        ' "fk" on table "orders"',
         error_detail='Key (tenant, no)=(7, 10.0) is still referenced from table "orders".',
         statement='DELETE FROM crm."Kunden ""alt"""\n\tWHERE no = 10.0',
     ),

@@ -162,7 +162,7 @@ def own_transaction(
         driver.end("COMMIT")
 
 
-# ---- psycopg 3 -----------------------------------------------------------------------------------
+# ---- psycopg 3 ----------------------------------------------------------------------------------
 
 
 class _Psycopg(Driver):
@@ -254,7 +254,7 @@ def _ask(connection: Any, cursor: Any) -> Sequence[Sequence[str]]:
         connection.rollback()
 
 
-# ---- psycopg2 ------------------------------------------------------------------------------------
+# ---- psycopg2 -----------------------------------------------------------------------------------
 
 _BEGUN: Final = 2  # psycopg2.extensions.STATUS_BEGIN: psycopg2 believes that it is in a transaction
 
@@ -347,7 +347,7 @@ def _counting(kind: Any) -> Any:
     return made
 
 
-# ---- asyncpg -------------------------------------------------------------------------------------
+# ---- asyncpg ------------------------------------------------------------------------------------
 
 
 class _AsyncpgUnwrapped(Driver):

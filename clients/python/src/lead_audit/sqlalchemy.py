@@ -133,7 +133,7 @@ def apply_context(connection: Union[Connection, Session, Any]) -> None:
     state.context, state.activity = current, driver.activity()
 
 
-# ---- finding the engines -------------------------------------------------------------------------
+# ---- finding the engines ------------------------------------------------------------------------
 
 
 def _session_factory(target: Any) -> Any:
@@ -182,7 +182,7 @@ def _engines(target: Any) -> Iterator[Engine]:
         )
 
 
-# ---- the listeners -------------------------------------------------------------------------------
+# ---- the listeners ------------------------------------------------------------------------------
 
 
 def _attach_engine(engine: Engine, reporter: Reporter) -> None:
@@ -301,7 +301,7 @@ def _turns(info: Any) -> Turns:
     return found
 
 
-# ---- the state of a connection -------------------------------------------------------------------
+# ---- the state of a connection ------------------------------------------------------------------
 
 
 def _state(info: Any, dbapi: Any) -> ConnectionState:

@@ -139,7 +139,7 @@ def analyze(text: str) -> Analysis:
     return _analyze_and_remember(text) if len(text) <= _CACHED_LENGTH else _analyze(text)
 
 
-# ---- tokens --------------------------------------------------------------------------------------
+# ---- tokens -------------------------------------------------------------------------------------
 
 # Each alternative is a character class or a character. No text matches in two ways, so the pattern
 # never backtracks.
@@ -268,7 +268,7 @@ def _cut(name: str) -> str:
     )
 
 
-# ---- statements ----------------------------------------------------------------------------------
+# ---- statements ---------------------------------------------------------------------------------
 
 _ENDING: Final = frozenset("commit rollback end abort".split())
 _APART: Final = frozenset(

@@ -107,7 +107,7 @@ _SUMMARY_COLUMNS = (
 _FAULT_COLUMNS = (("id", BigInteger()), ("fault", Text()), ("detail", Text()))
 
 
-# ---- selectables ---------------------------------------------------------------------------------
+# ---- selectables --------------------------------------------------------------------------------
 
 
 def select_history(relation: Relation, key: Key) -> Any:
@@ -223,7 +223,7 @@ def _key(key: Key) -> Any:
     return cast(literal(str(key), Text()), Text())
 
 
-# ---- calls ---------------------------------------------------------------------------------------
+# ---- calls --------------------------------------------------------------------------------------
 
 
 def history(connection: Any, relation: Relation, key: Key) -> list[Entry]:

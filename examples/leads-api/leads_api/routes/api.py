@@ -1,4 +1,6 @@
-"""The JSON interface. The ETag of a lead is its version. A change names the version that the user saw in If-Match."""
+"""The JSON interface.
+
+The ETag of a lead is its version. A change names the version that the user saw in If-Match."""
 
 from __future__ import annotations
 
@@ -65,22 +67,35 @@ async def get_lead(lead_id: LeadId, leads: Leads, user: User, response: Response
 
 
 @router.patch("/leads/{lead_id}", response_model=LeadOut)
-async def edit_lead(lead_id: LeadId, changes: LeadChanges, version: SeenVersion, leads: Leads, user: User, response: Response) -> Lead:
+async def edit_lead(
+    lead_id: LeadId,
+    changes: LeadChanges,
+    version: SeenVersion,
+    leads: Leads,
+    user: User,
+    response: Response,
+) -> Lead:
     return _with_etag(await leads.edit(lead_id, version, changes, user), response)
 
 
 @router.delete("/leads/{lead_id}", response_model=LeadOut)
-async def delete_lead(lead_id: LeadId, version: SeenVersion, leads: Leads, user: User, response: Response) -> Lead:
+async def delete_lead(
+    lead_id: LeadId, version: SeenVersion, leads: Leads, user: User, response: Response
+) -> Lead:
     return _with_etag(await leads.delete(lead_id, version, user), response)
 
 
 @router.post("/leads/{lead_id}/restore", response_model=LeadOut)
-async def restore_lead(lead_id: LeadId, version: SeenVersion, leads: Leads, user: User, response: Response) -> Lead:
+async def restore_lead(
+    lead_id: LeadId, version: SeenVersion, leads: Leads, user: User, response: Response
+) -> Lead:
     return _with_etag(await leads.restore(lead_id, version, user), response)
 
 
 @router.get("/leads/{lead_id}/history", tags=["audit"])
-async def history(lead_id: LeadId, trail: AuditTrail, user: User, before: Before = None) -> list[Event]:
+async def history(
+    lead_id: LeadId, trail: AuditTrail, user: User, before: Before = None
+) -> list[Event]:
     return list((await trail.timeline(lead_id, before)).events)
 
 
@@ -89,7 +104,13 @@ async def verification(lead_id: LeadId, trail: AuditTrail, user: User) -> Verifi
     return await trail.verification(lead_id)
 
 
-@router.get("/leads/{lead_id}/history/{entry_id}/proof", tags=["audit"], response_class=PlainTextResponse)
-async def inclusion_proof(lead_id: LeadId, entry_id: EntryId, trail: AuditTrail, user: User) -> Response:
-    """A C2SP tlog-proof: with the entry and the log's public key it shows that the entry is in the log."""
+@router.get(
+    "/leads/{lead_id}/history/{entry_id}/proof", tags=["audit"], response_class=PlainTextResponse
+)
+async def inclusion_proof(
+    lead_id: LeadId, entry_id: EntryId, trail: AuditTrail, user: User
+) -> Response:
+    """A C2SP tlog-proof.
+
+    With the entry and the log's public key it shows that the entry is in the log."""
     return proof_file(entry_id, await trail.inclusion_proof(lead_id, entry_id))

@@ -44,10 +44,15 @@ PageNumber = Annotated[int, Query(ge=1, le=100_000)]
 
 def proof_file(entry_id: int, proof: str) -> PlainTextResponse:
     """A file for download."""
-    return PlainTextResponse(proof, headers={"Content-Disposition": f'attachment; filename="entry-{entry_id}.tlog-proof"'})
+    return PlainTextResponse(
+        proof,
+        headers={"Content-Disposition": f'attachment; filename="entry-{entry_id}.tlog-proof"'},
+    )
 
 
-def _filter(search: Text = "", status: Text = "", source: Text = "", deleted: bool = False) -> LeadFilter:
+def _filter(
+    search: Text = "", status: Text = "", source: Text = "", deleted: bool = False
+) -> LeadFilter:
     return LeadFilter(search.strip(), status, source, deleted)
 
 

@@ -38,10 +38,16 @@ Model = TypeVar("Model", bound=BaseModel)
 
 def _shared(request: Request) -> dict[str, Any]:
     user = current_user(request)
-    return {"user": user, "user_name": USERS.get(user or ""), "notice": request.session.pop("notice", None)}
+    return {
+        "user": user,
+        "user_name": USERS.get(user or ""),
+        "notice": request.session.pop("notice", None),
+    }
 
 
-templates = Jinja2Templates(Path(__file__).parent.parent / "templates", context_processors=[_shared])
+templates = Jinja2Templates(
+    Path(__file__).parent.parent / "templates", context_processors=[_shared]
+)
 templates.env.trim_blocks = templates.env.lstrip_blocks = True
 templates.env.globals |= {
     "lead_columns": COLUMNS,
@@ -72,7 +78,7 @@ def _to_lead(request: Request, lead: Lead, notice: str) -> RedirectResponse:
     return RedirectResponse(f"/leads/{lead.id}", 303)
 
 
-# ---- the substitute for a login ------------------------------------------------------------------------------------------
+# ---- the substitute for a login -----------------------------------------------------------------
 
 
 @router.get("/login")
@@ -94,7 +100,7 @@ async def log_out(request: Request) -> Response:
     return RedirectResponse("/login", 303)
 
 
-# ---- lists ---------------------------------------------------------------------------------------------------------
+# ---- lists --------------------------------------------------------------------------------------
 
 
 @router.get("/")
@@ -102,11 +108,20 @@ async def list_leads(
     request: Request, leads: Leads, user: User, wanted: Wanted, page: PageNumber = 1
 ) -> Response:
     def link(number: int) -> str:
-        filters = {"search": wanted.search, "status": wanted.status, "source": wanted.source, "deleted": wanted.deleted or ""}
-        return "?" + urlencode({name: value for name, value in {**filters, "page": number}.items() if value})
+        filters = {
+            "search": wanted.search,
+            "status": wanted.status,
+            "source": wanted.source,
+            "deleted": wanted.deleted or "",
+        }
+        return "?" + urlencode(
+            {name: value for name, value in {**filters, "page": number}.items() if value}
+        )
 
     found = await leads.page(wanted, page)
-    return _page(request, "leads.html", found=found, wanted=wanted, sources=await leads.sources(), link=link)
+    return _page(
+        request, "leads.html", found=found, wanted=wanted, sources=await leads.sources(), link=link
+    )
 
 
 @router.get("/refused")
@@ -119,7 +134,9 @@ async def refused(request: Request, trail: AuditTrail, user: User) -> Response:
 
 @router.get("/leads/new")
 async def new_lead(request: Request, user: User) -> Response:
-    return _page(request, "form.html", lead=None, values={"enrichment_status": "PENDING"}, problems={})
+    return _page(
+        request, "form.html", lead=None, values={"enrichment_status": "PENDING"}, problems={}
+    )
 
 
 @router.post("/leads/new")
@@ -144,30 +161,60 @@ async def import_leads(request: Request, leads: Leads, user: User, file: UploadF
     except BadFile as error:
         return _page(request, "import.html", 422, columns=csv_file.COLUMNS, problems=error.problems)
     except Taken as error:
-        return _page(request, "import.html", 409, columns=csv_file.COLUMNS, problems=[f"{error} {error.detail or ''}"])
-    request.session["notice"] = "1 lead was imported." if len(ids) == 1 else f"{len(ids)} leads were imported."
+        return _page(
+            request,
+            "import.html",
+            409,
+            columns=csv_file.COLUMNS,
+            problems=[f"{error} {error.detail or ''}"],
+        )
+    request.session["notice"] = (
+        "1 lead was imported." if len(ids) == 1 else f"{len(ids)} leads were imported."
+    )
     return RedirectResponse("/", 303)
 
 
 @router.get("/leads/{lead_id}")
-async def show_lead(request: Request, lead_id: LeadId, leads: Leads, trail: AuditTrail, user: User, before: Before = None) -> Response:
+async def show_lead(
+    request: Request,
+    lead_id: LeadId,
+    leads: Leads,
+    trail: AuditTrail,
+    user: User,
+    before: Before = None,
+) -> Response:
     lead = await leads.find(lead_id)
     timeline = await trail.timeline(lead_id, before)
     if lead is None and not timeline.events:
         raise NoSuchLead(lead_id)
     # A deleted row still has its history.
-    return _page(request, "lead.html", lead=lead, id=lead_id, timeline=timeline, verification=await trail.verification(lead_id))
+    return _page(
+        request,
+        "lead.html",
+        lead=lead,
+        id=lead_id,
+        timeline=timeline,
+        verification=await trail.verification(lead_id),
+    )
 
 
 @router.get("/leads/{lead_id}/history/{entry_id}/proof")
-async def inclusion_proof(lead_id: LeadId, entry_id: EntryId, trail: AuditTrail, user: User) -> Response:
+async def inclusion_proof(
+    lead_id: LeadId, entry_id: EntryId, trail: AuditTrail, user: User
+) -> Response:
     return proof_file(entry_id, await trail.inclusion_proof(lead_id, entry_id))
 
 
 @router.get("/leads/{lead_id}/edit")
 async def open_lead(request: Request, lead_id: LeadId, leads: Leads, user: User) -> Response:
     lead = await leads.get(lead_id)
-    return _page(request, "form.html", lead=lead, values={name: getattr(lead, name) for name in FIELDS}, problems={})
+    return _page(
+        request,
+        "form.html",
+        lead=lead,
+        values={name: getattr(lead, name) for name in FIELDS},
+        problems={},
+    )
 
 
 @router.post("/leads/{lead_id}/edit")
@@ -177,27 +224,55 @@ async def edit_lead(request: Request, lead_id: LeadId, leads: Leads, user: User)
     try:
         lead = await leads.edit(lead_id, version, _checked(LeadChanges, values), user)
     except Stale as error:
-        # The form keeps the user's input and shows the stored values beside it. The user can then save again.
+        # The form keeps the user's input and shows the stored values beside it. The user can then
+        # save again.
         differences = _differences(error.current, values)
-        return _page(request, "form.html", 409, lead=error.current, values=values, problems={}, conflict=error, conflict_rows=differences)
+        return _page(
+            request,
+            "form.html",
+            409,
+            lead=error.current,
+            values=values,
+            problems={},
+            conflict=error,
+            conflict_rows=differences,
+        )
     except (ValidationError, Taken, WrongState) as error:
         lead = await leads.get(lead_id)
-        return _page(request, "form.html", 422, lead=lead, version=version, values=values, problems=_problems(error))
+        return _page(
+            request,
+            "form.html",
+            422,
+            lead=lead,
+            version=version,
+            values=values,
+            problems=_problems(error),
+        )
     return _to_lead(request, lead, "The lead was saved.")
 
 
 @router.post("/leads/{lead_id}/delete")
-async def delete_lead(request: Request, lead_id: LeadId, leads: Leads, user: User, version: Annotated[str, Form()]) -> Response:
+async def delete_lead(
+    request: Request, lead_id: LeadId, leads: Leads, user: User, version: Annotated[str, Form()]
+) -> Response:
     try:
-        return _to_lead(request, await leads.delete(lead_id, version, user), "The lead was deleted. It can be restored.")
+        return _to_lead(
+            request,
+            await leads.delete(lead_id, version, user),
+            "The lead was deleted. It can be restored.",
+        )
     except (Stale, WrongState) as error:
         return _to_lead(request, await leads.get(lead_id), str(error))
 
 
 @router.post("/leads/{lead_id}/restore")
-async def restore_lead(request: Request, lead_id: LeadId, leads: Leads, user: User, version: Annotated[str, Form()]) -> Response:
+async def restore_lead(
+    request: Request, lead_id: LeadId, leads: Leads, user: User, version: Annotated[str, Form()]
+) -> Response:
     try:
-        return _to_lead(request, await leads.restore(lead_id, version, user), "The lead was restored.")
+        return _to_lead(
+            request, await leads.restore(lead_id, version, user), "The lead was restored."
+        )
     except (Stale, WrongState, Taken) as error:
         return _to_lead(request, await leads.get(lead_id), str(error))
 
@@ -221,7 +296,11 @@ def _problems(error: ValidationError | Taken | WrongState) -> dict[str, str]:
     """Messages by field. The empty name is for the whole form."""
     match error:
         case ValidationError():
-            return {str(e["loc"][0]): e["msg"].removeprefix("Value error, ") for e in error.errors() if e["loc"]}
+            return {
+                str(e["loc"][0]): e["msg"].removeprefix("Value error, ")
+                for e in error.errors()
+                if e["loc"]
+            }
         case Taken():
             return {error.column if error.column in FIELDS else "": str(error)}
         case WrongState():

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import re
 
-# ---- Section 11: the tree; 13: proofs ------------------------------------------------------------
+# ---- Section 11: the tree; 13: proofs -----------------------------------------------------------
 
 
 def sha256(*parts):
@@ -97,7 +97,7 @@ def consistency_roots(old_size, old_root, size, proof):
     return old, new
 
 
-# ---- Ed25519, RFC 8032, sections 5.1 and 6 -------------------------------------------------------
+# ---- Ed25519, RFC 8032, sections 5.1 and 6 ------------------------------------------------------
 
 P = 2**255 - 19
 L = 2**252 + 27742317777372353535851937790883648493
@@ -166,7 +166,7 @@ def ed25519_verify(public, message, signature):
     return same_point(multiply(s, BASE), add(r, multiply(h, key)))
 
 
-# ---- Section 14: signed notes and keys -----------------------------------------------------------
+# ---- Section 14: signed notes and keys ----------------------------------------------------------
 
 MAX_NOTE_BYTES, MAX_SIGNATURES = 1_000_000, 100
 ED25519, COSIGNATURE = 0x01, 0x04
@@ -259,7 +259,7 @@ class Note:
         return found
 
 
-# ---- Section 15: checkpoints; 16: cosignatures; 17: tlog-proof -----------------------------------
+# ---- Section 15: checkpoints; 16: cosignatures; 17: tlog-proof ----------------------------------
 
 
 def decimal(text):
