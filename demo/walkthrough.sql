@@ -1,6 +1,6 @@
--- What `make demo` shows: an application writes leads, the trail records who changed what, verification finds
--- entries that were tampered with. psql runs it as the superuser postgres, in an empty database that belongs to
--- the role lead_app. It shows each statement before its result.
+-- `make demo` shows this: an application writes leads, the trail records who changed what, and
+-- verification finds entries that were tampered with. psql runs it as the superuser postgres, in
+-- an empty database that belongs to the role lead_app. It shows each statement before its result.
 \set ECHO none
 \pset footer off
 \pset null '-'
@@ -8,30 +8,31 @@
 \pset columns 105
 
 \echo
-\echo '---- 1. An application and its table ---------------------------------------------------------------'
+\echo '---- 1. An application and its table ------------------------------------------------------'
 \echo
-\echo 'The role lead_app owns the table "leads" (demo/leads.sql) with 20 rows. It is not a superuser.'
+\echo 'The role lead_app owns the table "leads" (demo/leads.sql) with 20 rows. It is no superuser.'
 \connect - lead_app
 \set n 20
 \i leads.sql
 \set QUIET off
 
 \echo
-\echo '---- 2. A superuser creates the extension ----------------------------------------------------------'
+\echo '---- 2. A superuser creates the extension -------------------------------------------------'
 \echo
-\echo 'CREATE EXTENSION finds the table and watches it. The baseline writes one entry for each existing row.'
-\echo 'lead_app gets no rights on the trail.'
+\echo 'CREATE EXTENSION finds the table and watches it. The baseline writes one entry for each'
+\echo 'existing row. lead_app gets no rights on the trail.'
 \echo
 \connect - postgres
 \set ECHO queries
 CREATE EXTENSION lead_audit;
 SELECT lead_audit.enable('leads', baseline => true) AS watch_id;
-SELECT relation, row_trigger_on, truncate_trigger_on, state, soft_delete_column FROM lead_audit.watched;
+SELECT relation, row_trigger_on, truncate_trigger_on, state, soft_delete_column
+FROM lead_audit.watched;
 SELECT operation, count(*) FROM lead_audit.log GROUP BY operation;
 \set ECHO none
 
 \echo
-\echo '---- 3. The application works ----------------------------------------------------------------------'
+\echo '---- 3. The application works -------------------------------------------------------------'
 \echo
 \echo 'The application states its user. Maria enters two leads.'
 \echo
@@ -90,7 +91,8 @@ DELETE FROM leads WHERE id = 'globex';
 SET lead_audit.request_id = 'req-1006';
 \set QUIET off
 \set ON_ERROR_STOP off
-INSERT INTO leads (id, email, company_name, created_by) VALUES ('acme', 'sales@acme.example', 'ACME', 'maria');
+INSERT INTO leads (id, email, company_name, created_by)
+VALUES ('acme', 'sales@acme.example', 'ACME', 'maria');
 \set ON_ERROR_STOP on
 \set ECHO none
 
@@ -105,24 +107,30 @@ SELECT lead_audit.disable('leads');
 \set ECHO none
 
 \echo
-\echo '---- 4. Who changed what ---------------------------------------------------------------------------'
+\echo '---- 4. Who changed what ------------------------------------------------------------------'
 \echo
 \echo 'The application states user_id and user_ip. The database itself records db_session_user.'
 \echo
 \connect - postgres
 \set ECHO queries
-SELECT id, right(row_key ->> 'id', 6) AS lead, operation, soft_delete, user_id, user_ip, request_id,
-       db_session_user
+SELECT id, right(row_key ->> 'id', 6) AS lead, operation, soft_delete, user_id, user_ip,
+       request_id, db_session_user
 FROM lead_audit.log WHERE operation <> 'SNAPSHOT' AND outcome = 'ok' ORDER BY id;
 \set ECHO none
 
 \echo
-\echo 'The failed statement has an entry, too. The transaction of the application could not keep it, so a background'
-\echo 'worker wrote it. This needs the library preloaded (shared_preload_libraries).'
+\echo 'The failed statement has an entry, too. The transaction of the application could not keep'
+\echo 'it, so a background worker wrote it. This needs the library preloaded'
+\echo '(shared_preload_libraries).'
 \echo
 -- The worker writes it a few milliseconds after the failure.
 \set QUIET on
-DO $$ BEGIN FOR i IN 1..200 LOOP EXIT WHEN (SELECT queued = written FROM lead_audit.stats); PERFORM pg_sleep(0.05); END LOOP; END $$;
+DO $$ BEGIN
+  FOR i IN 1..200 LOOP
+    EXIT WHEN (SELECT queued = written FROM lead_audit.stats);
+    PERFORM pg_sleep(0.05);
+  END LOOP;
+END $$;
 \set QUIET off
 \set ECHO queries
 SELECT operation, error_code, error_message, row_key, details, user_id, request_id
@@ -150,7 +158,7 @@ FROM lead_audit.summary('leads', 'acme');
 \set ECHO none
 
 \echo
-\echo '---- 5. Was the trail changed? ---------------------------------------------------------------------'
+\echo '---- 5. Was the trail changed? ------------------------------------------------------------'
 \echo
 \echo 'Every entry has a checksum over all its columns. verify() returns one row for each fault.'
 \echo
@@ -159,8 +167,8 @@ SELECT * FROM lead_audit.verify();
 \set ECHO none
 
 \echo
-\echo 'No row: nothing was changed. Now a DBA wants to blame Maria for the change of the name. A plain UPDATE'
-\echo 'fails, even for a superuser:'
+\echo 'No row: nothing was changed. Now a DBA wants to blame Maria for the change of the name. A'
+\echo 'plain UPDATE fails, even for a superuser:'
 \echo
 SELECT id AS victim FROM lead_audit.history('leads', 'acme') WHERE user_id = 'tom' \gset
 \set ECHO queries
@@ -176,7 +184,8 @@ UPDATE lead_audit.entry SET user_id = 'maria' WHERE id = :victim;
 ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL;
 UPDATE lead_audit.entry SET user_id = 'maria' WHERE id = :victim;
 ALTER TABLE lead_audit.entry ENABLE ALWAYS TRIGGER append_only;
-SELECT id, operation, user_id, user_ip, request_id FROM lead_audit.history('leads', 'acme') WHERE id = :victim;
+SELECT id, operation, user_id, user_ip, request_id
+FROM lead_audit.history('leads', 'acme') WHERE id = :victim;
 \set ECHO none
 
 \echo
@@ -189,12 +198,13 @@ SELECT total, updated, distinct_users, verified FROM lead_audit.summary('leads',
 \set ECHO none
 
 \echo
-\echo '---- 6. A DBA who can compute checksums ------------------------------------------------------------'
+\echo '---- 6. A DBA who can compute checksums ---------------------------------------------------'
 \echo
-\echo 'A DBA can also replace the checksum. Therefore each entry is sealed: it becomes a leaf of one Merkle tree, and a'
-\echo 'checkpoint of the tree leaves the database. The worker seals every second; this call seals at once. The'
-\echo 'checkpoint has three lines: origin, number of entries, root. An auditor who keeps it elsewhere does not need to'
-\echo 'trust the database. Checkpoints can be signed (lead_audit.signing_key_file).'
+\echo 'A DBA can also replace the checksum. Therefore each entry is sealed: it becomes a leaf of'
+\echo 'one Merkle tree, and a checkpoint of the tree leaves the database. The worker seals every'
+\echo 'second; this call seals at once. The checkpoint has three lines: origin, number of entries,'
+\echo 'root. An auditor who keeps it elsewhere does not need to trust the database. Checkpoints can'
+\echo 'be signed (lead_audit.signing_key_file).'
 \echo
 \set ECHO queries
 SELECT lead_audit.seal() AS tree_size;
@@ -204,20 +214,23 @@ SELECT lead_audit.latest_checkpoint() AS checkpoint;
 \echo
 \echo 'The DBA hides that Maria deleted the lead, and this time replaces the checksum, too:'
 \echo
-SELECT id AS second_victim FROM lead_audit.history('leads', 'acme') WHERE soft_delete = 'deleted' \gset
+SELECT id AS second_victim
+FROM lead_audit.history('leads', 'acme') WHERE soft_delete = 'deleted' \gset
 \set ECHO queries
 ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL;
 UPDATE lead_audit.entry SET user_id = 'tom' WHERE id = :second_victim;
 UPDATE lead_audit.entry e SET checksum = (
   SELECT sha256(convert_to('{' || string_agg(to_json(c.key)::text || ':' || CASE
            WHEN c.key = 'occurred_at' THEN
-             to_json(to_char(e.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text
+             to_json(to_char(
+               e.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text
            WHEN c.key IN ('id', 'txid', 'relation') THEN c.value #>> '{}'
            ELSE c.value::text END, ',' ORDER BY c.key COLLATE "C") || '}', 'UTF8'))
   FROM json_each(row_to_json(e)) c WHERE c.key <> 'checksum' AND c.value::text <> 'null')
 WHERE id = :second_victim;
 ALTER TABLE lead_audit.entry ENABLE ALWAYS TRIGGER append_only;
-SELECT id, operation, soft_delete, user_id FROM lead_audit.history('leads', 'acme') WHERE id = :second_victim;
+SELECT id, operation, soft_delete, user_id
+FROM lead_audit.history('leads', 'acme') WHERE id = :second_victim;
 \set ECHO none
 
 \echo

@@ -1,11 +1,14 @@
 -- label: PL/pgSQL trigger
--- A PL/pgSQL trigger with the same work: complete old and new row, changed columns, context, SHA-256.
+-- A PL/pgSQL trigger with the same work: complete old and new row, changed columns, context,
+-- SHA-256.
 CREATE SCHEMA audit;
 CREATE TABLE audit.log (
-  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, occurred_at timestamptz NOT NULL, txid xid8 NOT NULL, table_schema text NOT NULL,
-  table_name text NOT NULL, relation oid NOT NULL, operation text NOT NULL, row_key text, old_values jsonb, new_values jsonb,
-  changed_values jsonb, user_id text, user_ip text, user_agent text, request_id text, db_session_user text, db_current_user text,
-  client_addr inet, application_name text, backend_pid integer, checksum bytea NOT NULL);
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, occurred_at timestamptz NOT NULL,
+  txid xid8 NOT NULL, table_schema text NOT NULL, table_name text NOT NULL, relation oid NOT NULL,
+  operation text NOT NULL, row_key text, old_values jsonb, new_values jsonb, changed_values jsonb,
+  user_id text, user_ip text, user_agent text, request_id text, db_session_user text,
+  db_current_user text, client_addr inet, application_name text, backend_pid integer,
+  checksum bytea NOT NULL);
 CREATE INDEX ON audit.log (row_key);
 CREATE FUNCTION audit.record() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -34,13 +37,16 @@ BEGIN
   entry.application_name := current_setting('application_name');
   entry.backend_pid := pg_backend_pid();
   entry.checksum := sha256(convert_to(entry::text, 'UTF8'));
-  INSERT INTO audit.log (occurred_at, txid, table_schema, table_name, relation, operation, row_key, old_values, new_values,
-    changed_values, user_id, user_ip, user_agent, request_id, db_session_user, db_current_user, client_addr, application_name,
-    backend_pid, checksum)
-  VALUES (entry.occurred_at, entry.txid, entry.table_schema, entry.table_name, entry.relation, entry.operation, entry.row_key,
-    entry.old_values, entry.new_values, entry.changed_values, entry.user_id, entry.user_ip, entry.user_agent, entry.request_id,
-    entry.db_session_user, entry.db_current_user, entry.client_addr, entry.application_name, entry.backend_pid, entry.checksum);
+  INSERT INTO audit.log (occurred_at, txid, table_schema, table_name, relation, operation, row_key,
+    old_values, new_values, changed_values, user_id, user_ip, user_agent, request_id,
+    db_session_user, db_current_user, client_addr, application_name, backend_pid, checksum)
+  VALUES (entry.occurred_at, entry.txid, entry.table_schema, entry.table_name, entry.relation,
+    entry.operation, entry.row_key, entry.old_values, entry.new_values, entry.changed_values,
+    entry.user_id, entry.user_ip, entry.user_agent, entry.request_id, entry.db_session_user,
+    entry.db_current_user, entry.client_addr, entry.application_name, entry.backend_pid,
+    entry.checksum);
   RETURN NULL;
 END
 $$;
-CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON leads FOR EACH ROW EXECUTE FUNCTION audit.record();
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON leads
+  FOR EACH ROW EXECUTE FUNCTION audit.record();

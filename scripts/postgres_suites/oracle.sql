@@ -12,14 +12,18 @@ CREATE TEMP TABLE recorded AS
 SELECT e.txid::text::bigint AS xid, c.name, c.operation, count(*) AS n
 FROM (
   -- A row whose entry could not be written is at least recorded as a gap.
-  SELECT txid, relation, table_schema, table_name, operation, occurred_at, details::jsonb FROM lead_audit.entry WHERE outcome IN ('ok', 'gap')
+  SELECT txid, relation, table_schema, table_name, operation, occurred_at, details::jsonb
+  FROM lead_audit.entry WHERE outcome IN ('ok', 'gap')
   UNION ALL
   SELECT txid, relation, table_schema, table_name, operation, occurred_at, NULL FROM held.gap
 ) e
-CROSS JOIN LATERAL (SELECT format('%I.%I', e.table_schema, e.table_name), e.details -> 'moved_from') t(name, moved_from)
+CROSS JOIN LATERAL (
+  SELECT format('%I.%I', e.table_schema, e.table_name), e.details -> 'moved_from'
+) t(name, moved_from)
 CROSS JOIN LATERAL (
   -- An UPDATE that moves a row to another partition is a DELETE and an INSERT for the WAL.
-  SELECT format('%I.%I', t.moved_from ->> 'table_schema', t.moved_from ->> 'table_name'), 'DELETE' WHERE t.moved_from IS NOT NULL
+  SELECT format('%I.%I', t.moved_from ->> 'table_schema', t.moved_from ->> 'table_name'), 'DELETE'
+  WHERE t.moved_from IS NOT NULL
   UNION ALL
   SELECT t.name, CASE WHEN t.moved_from IS NOT NULL THEN 'INSERT'
                       -- The rows of CREATE TABLE AS exist before the table is watched, so the
@@ -28,27 +32,39 @@ CROSS JOIN LATERAL (
                       ELSE e.operation END
 ) c(name, operation)
 WHERE c.operation IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
-  -- Temporary tables (a child table of a watched table can be one) and unlogged tables leave nothing in the WAL.
+  -- Temporary tables (a child table of a watched table can be one) and unlogged tables leave
+  -- nothing in the WAL.
   AND e.table_schema !~ '^pg_temp_'
-  AND (SELECT h.persistence FROM held.note h WHERE h.relation = e.relation AND h.at <= e.occurred_at ORDER BY h.at DESC LIMIT 1) IS DISTINCT FROM 'u'
+  AND (
+    SELECT h.persistence FROM held.note h
+    WHERE h.relation = e.relation AND h.at <= e.occurred_at ORDER BY h.at DESC LIMIT 1
+  ) IS DISTINCT FROM 'u'
 GROUP BY 1, 2, 3;
 CREATE INDEX ON recorded (xid);
 ANALYZE recorded;
 
-SELECT format('transaction %s, %s of %s: decoded %s, recorded %s', b.xid, b.operation, b.name, b.decoded, b.recorded)
+SELECT format('transaction %s, %s of %s: decoded %s, recorded %s',
+              b.xid, b.operation, b.name, b.decoded, b.recorded)
 FROM (SELECT xid, operation, name, coalesce(d.n, 0), coalesce(r.n, 0)
-      FROM (SELECT xid, name, operation, sum(n) AS n FROM held.decoded GROUP BY 1, 2, 3) d FULL JOIN recorded r USING (xid, name, operation)
+      FROM (SELECT xid, name, operation, sum(n) AS n FROM held.decoded GROUP BY 1, 2, 3) d
+      FULL JOIN recorded r USING (xid, name, operation)
      ) b(xid, operation, name, decoded, recorded)
 WHERE b.decoded <> b.recorded
   -- Leaves out relations that were never watched, because they are no tables.
   AND NOT EXISTS (SELECT FROM held.note h WHERE h.name = b.name HAVING NOT bool_or(h.watched))
   -- TRUNCATE of a partitioned table is one entry, which counts the rows of all its partitions.
   AND NOT (b.operation = 'TRUNCATE' AND b.recorded < b.decoded
-           AND EXISTS (SELECT FROM held.decoded own
-                       JOIN held.decoded above ON (above.xid, above.operation, above.statement) = (own.xid, own.operation, own.statement) AND above.name <> own.name
-                       JOIN held.note h ON h.name = above.name AND h.kind = 'p'
-                       JOIN recorded r ON (r.xid, r.name, r.operation) = (above.xid, above.name, above.operation)
-                       WHERE (own.xid, own.name, own.operation) = (b.xid, b.name, b.operation)))
+           AND EXISTS (
+             SELECT FROM held.decoded own
+             JOIN held.decoded above
+               ON (above.xid, above.operation, above.statement)
+                 = (own.xid, own.operation, own.statement)
+               AND above.name <> own.name
+             JOIN held.note h ON h.name = above.name AND h.kind = 'p'
+             JOIN recorded r
+               ON (r.xid, r.name, r.operation) = (above.xid, above.name, above.operation)
+             WHERE (own.xid, own.name, own.operation) = (b.xid, b.name, b.operation)))
 ORDER BY b.xid, b.name, b.operation;
 
-SELECT format('%s is not watched: %s', h.name, h.reason) FROM held.note h WHERE h.reason IS NOT NULL ORDER BY h.at;
+SELECT format('%s is not watched: %s', h.name, h.reason)
+FROM held.note h WHERE h.reason IS NOT NULL ORDER BY h.at;

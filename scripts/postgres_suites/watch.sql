@@ -30,8 +30,10 @@ BEGIN
            bool_or(d.command_tag IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO')) AS is_new,
            bool_or(d.command_tag IN ('CREATE TABLE AS', 'SELECT INTO')) AS has_rows
     FROM pg_event_trigger_ddl_commands() d
-    JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND n.nspname NOT IN ('lead_audit', 'held')
+    JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't'
+      AND n.nspname NOT IN ('lead_audit', 'held')
     GROUP BY c.oid, n.nspname, c.relname, c.relkind, c.relpersistence
   LOOP
     refused := NULL;
@@ -45,7 +47,8 @@ BEGIN
       END;
     END IF;
     INSERT INTO held.note (relation, name, kind, persistence, watched, reason)
-    VALUES (created.oid, created.name, created.relkind, created.relpersistence, created.is_new AND created.relkind <> 'm' AND refused IS NULL, refused);
+    VALUES (created.oid, created.name, created.relkind, created.relpersistence,
+      created.is_new AND created.relkind <> 'm' AND refused IS NULL, refused);
   END LOOP;
 END
 $$;

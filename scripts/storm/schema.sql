@@ -11,15 +11,21 @@ GRANT USAGE ON SCHEMA s, s2 TO smith;
 ALTER DEFAULT PRIVILEGES FOR ROLE writer GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO smith;
 
 SET ROLE writer;
-CREATE TABLE s.plain_0 (id bigint PRIMARY KEY, a int, b text, c jsonb DEFAULT '{"a": [1, null]}', d numeric DEFAULT 1.50);
-CREATE TABLE s.plain_1 (id bigint PRIMARY KEY, a int UNIQUE DEFERRABLE INITIALLY DEFERRED, b text CHECK (length(b) < 40000), at timestamptz DEFAULT clock_timestamp());
-CREATE TABLE s.plain_2 (id bigint PRIMARY KEY, a int, b text, c bytea DEFAULT '\x00ff', d float8 DEFAULT 'NaN', e int[] DEFAULT '{1,NULL}');
+CREATE TABLE s.plain_0 (id bigint PRIMARY KEY, a int, b text,
+  c jsonb DEFAULT '{"a": [1, null]}', d numeric DEFAULT 1.50);
+CREATE TABLE s.plain_1 (id bigint PRIMARY KEY, a int UNIQUE DEFERRABLE INITIALLY DEFERRED,
+  b text CHECK (length(b) < 40000), at timestamptz DEFAULT clock_timestamp());
+CREATE TABLE s.plain_2 (id bigint PRIMARY KEY, a int, b text,
+  c bytea DEFAULT '\x00ff', d float8 DEFAULT 'NaN', e int[] DEFAULT '{1,NULL}');
 CREATE TABLE s.nokey (id bigint, a int, b text);
 CREATE UNLOGGED TABLE s.unlogged (id bigint PRIMARY KEY, a int, b text);
 
 CREATE TABLE s.owner (id bigint PRIMARY KEY, a int, b text);
-CREATE TABLE s.item (id bigint PRIMARY KEY, a int, b text, owner bigint REFERENCES s.owner ON DELETE CASCADE ON UPDATE CASCADE);
-CREATE TABLE s.remark (id bigint PRIMARY KEY, a int, b text, item bigint REFERENCES s.item ON DELETE SET NULL ON UPDATE CASCADE DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE s.item (id bigint PRIMARY KEY, a int, b text,
+  owner bigint REFERENCES s.owner ON DELETE CASCADE ON UPDATE CASCADE);
+CREATE TABLE s.remark (id bigint PRIMARY KEY, a int, b text,
+  item bigint REFERENCES s.item ON DELETE SET NULL ON UPDATE CASCADE
+    DEFERRABLE INITIALLY DEFERRED);
 CREATE INDEX ON s.item (owner);
 CREATE INDEX ON s.remark (item);
 
@@ -47,9 +53,11 @@ CREATE FUNCTION s.work(relation text, first bigint, n int) RETURNS void LANGUAGE
 BEGIN
   FOR number IN first .. first + n LOOP
     BEGIN
-      EXECUTE format('INSERT INTO %s (id, a, b) VALUES ($1, $2, $3)', relation) USING number, (number % 7)::int, 'by a function';
+      EXECUTE format('INSERT INTO %s (id, a, b) VALUES ($1, $2, $3)', relation)
+        USING number, (number % 7)::int, 'by a function';
       IF number % 5 = 0 THEN RAISE EXCEPTION 'undone'; END IF;
-    EXCEPTION WHEN unique_violation OR raise_exception OR check_violation OR foreign_key_violation THEN
+    EXCEPTION
+      WHEN unique_violation OR raise_exception OR check_violation OR foreign_key_violation THEN
       EXECUTE format('UPDATE %s SET b = b || ''!'' WHERE id = $1', relation) USING number;
     END;
   END LOOP;

@@ -5,27 +5,37 @@ CREATE SCHEMA kit;
 
 -- Section 5. A text that to_json() writes is canonical (section 3).
 CREATE FUNCTION kit.preimage(e lead_audit.entry) RETURNS bytea LANGUAGE sql AS $$
-  SELECT convert_to('{' || string_agg('"' || name || '":' || value, ',' ORDER BY name COLLATE "C") || '}', 'UTF8') FROM (VALUES
-    ('id', e.id::text), ('format', e.format::text), ('txid', e.txid::text), ('key_hash', e.key_hash::text),
-    ('previous_key_hash', e.previous_key_hash::text), ('relation', e.relation::text), ('backend_pid', e.backend_pid::text),
-    ('occurred_at', to_json(to_char(e.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text),
-    ('watch_id', to_json(e.watch_id)::text), ('operation', to_json(e.operation)::text), ('outcome', to_json(e.outcome)::text),
+  SELECT convert_to(
+    '{' || string_agg('"' || name || '":' || value, ',' ORDER BY name COLLATE "C") || '}', 'UTF8')
+  FROM (VALUES
+    ('id', e.id::text), ('format', e.format::text), ('txid', e.txid::text),
+    ('key_hash', e.key_hash::text), ('previous_key_hash', e.previous_key_hash::text),
+    ('relation', e.relation::text), ('backend_pid', e.backend_pid::text),
+    ('occurred_at', to_json(to_char(e.occurred_at AT TIME ZONE 'UTC',
+    'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text), ('watch_id', to_json(e.watch_id)::text),
+    ('operation', to_json(e.operation)::text), ('outcome', to_json(e.outcome)::text),
     ('table_schema', to_json(e.table_schema)::text), ('table_name', to_json(e.table_name)::text),
-    ('soft_delete', to_json(e.soft_delete)::text), ('row_key', e.row_key::text), ('row_values', e.row_values::text),
-    ('changed_values', e.changed_values::text), ('details', e.details::text), ('user_id', to_json(e.user_id)::text),
-    ('user_ip', to_json(e.user_ip)::text), ('user_agent', to_json(e.user_agent)::text), ('request_id', to_json(e.request_id)::text),
-    ('db_session_user', to_json(e.db_session_user)::text), ('db_current_user', to_json(e.db_current_user)::text),
-    ('client_addr', to_json(e.client_addr)::text), ('application_name', to_json(e.application_name)::text),
-    ('error_code', to_json(e.error_code)::text), ('error_message', to_json(e.error_message)::text),
-    ('error_detail', to_json(e.error_detail)::text), ('statement', to_json(e.statement)::text)) c (name, value)
+    ('soft_delete', to_json(e.soft_delete)::text), ('row_key', e.row_key::text),
+    ('row_values', e.row_values::text), ('changed_values', e.changed_values::text),
+    ('details', e.details::text), ('user_id', to_json(e.user_id)::text),
+    ('user_ip', to_json(e.user_ip)::text), ('user_agent', to_json(e.user_agent)::text),
+    ('request_id', to_json(e.request_id)::text), ('db_session_user',
+    to_json(e.db_session_user)::text), ('db_current_user', to_json(e.db_current_user)::text),
+    ('client_addr', to_json(e.client_addr)::text), ('application_name',
+    to_json(e.application_name)::text), ('error_code', to_json(e.error_code)::text),
+    ('error_message', to_json(e.error_message)::text), ('error_detail',
+    to_json(e.error_detail)::text), ('statement', to_json(e.statement)::text)) c (name, value)
   WHERE value IS NOT NULL
 $$;
 
-CREATE FUNCTION kit.checksum(e lead_audit.entry) RETURNS bytea LANGUAGE sql AS 'SELECT sha256(kit.preimage(e))';
+CREATE FUNCTION kit.checksum(e lead_audit.entry) RETURNS bytea LANGUAGE sql AS
+  'SELECT sha256(kit.preimage(e))';
 
 -- Section 6, without the previous key.
 CREATE FUNCTION kit.key_hash(e lead_audit.entry) RETURNS bigint LANGUAGE sql AS $$
-  SELECT ('x' || encode(substr(sha256(uuid_send(e.watch_id) || convert_to(e.row_key::text, 'UTF8')), 1, 8), 'hex'))::bit(64)::bigint
+  SELECT ('x' || encode(
+    substr(sha256(uuid_send(e.watch_id) || convert_to(e.row_key::text, 'UTF8')), 1, 8), 'hex')
+  )::bit(64)::bigint
 $$;
 
 CREATE FUNCTION kit.reckon(VARIADIC which bigint[]) RETURNS void LANGUAGE sql AS $$
@@ -46,8 +56,11 @@ $$;
 -- Section 11: leaves are in the order of the checkpoints, and within a checkpoint in the order of
 -- the ids.
 CREATE FUNCTION kit.leaves() RETURNS TABLE (leaf bigint, id bigint, hash bytea) LANGUAGE sql AS $$
-  SELECT row_number() OVER (ORDER BY c.tree_size, x.id) - 1, x.id, sha256('\x00'::bytea || e.checksum)
-  FROM lead_audit.checkpoint c CROSS JOIN LATERAL (SELECT generate_series(lower(r), upper(r) - 1) AS id FROM unnest(c.entry_ids) r) x
+  SELECT row_number() OVER (ORDER BY c.tree_size, x.id) - 1, x.id,
+    sha256('\x00'::bytea || e.checksum)
+  FROM lead_audit.checkpoint c
+  CROSS JOIN LATERAL (
+    SELECT generate_series(lower(r), upper(r) - 1) AS id FROM unnest(c.entry_ids) r) x
   JOIN lead_audit.entry e USING (id)
 $$;
 
@@ -69,8 +82,11 @@ $$;
 
 CREATE FUNCTION kit.stored_leaves() RETURNS bytea[] LANGUAGE sql AS $$
   SELECT coalesce(array_agg(substr(hashes, i * 32 + 1, 32) ORDER BY index, i), '{}')
-  FROM (SELECT DISTINCT ON (index) index, hashes FROM (SELECT * FROM lead_audit.tree_tile UNION ALL SELECT * FROM lead_audit.tree_edge) t
-        WHERE level = 0 ORDER BY index, length(hashes) DESC) t, generate_series(0, length(hashes) / 32 - 1) i
+  FROM (
+    SELECT DISTINCT ON (index) index, hashes
+    FROM (SELECT * FROM lead_audit.tree_tile UNION ALL SELECT * FROM lead_audit.tree_edge) t
+    WHERE level = 0 ORDER BY index, length(hashes) DESC
+  ) t, generate_series(0, length(hashes) / 32 - 1) i
 $$;
 
 -- Section 12: the tiles of all levels, from these leaf hashes.
@@ -86,10 +102,12 @@ BEGIN
       IF array_length(tile, 1) = 256 THEN
         above := above || kit.root(tile);
         IF level >= lowest THEN
-          INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (i, level, (SELECT string_agg(h, '' ORDER BY n) FROM unnest(tile) WITH ORDINALITY t (h, n)));
+          INSERT INTO lead_audit.tree_tile (index, level, hashes) VALUES (i, level,
+            (SELECT string_agg(h, '' ORDER BY n) FROM unnest(tile) WITH ORDINALITY t (h, n)));
         END IF;
       ELSIF level >= lowest THEN
-        INSERT INTO lead_audit.tree_edge (index, level, hashes) VALUES (i, level, (SELECT string_agg(h, '' ORDER BY n) FROM unnest(tile) WITH ORDINALITY t (h, n)));
+        INSERT INTO lead_audit.tree_edge (index, level, hashes) VALUES (i, level,
+          (SELECT string_agg(h, '' ORDER BY n) FROM unnest(tile) WITH ORDINALITY t (h, n)));
       END IF;
     END LOOP;
     hashes := above;
@@ -105,19 +123,24 @@ DECLARE leaves bytea[] := (SELECT array_agg(hash ORDER BY leaf) FROM kit.leaves(
         inner_nodes record;
 BEGIN
   IF depth = 1 THEN
-    CREATE TEMP TABLE kept_tile ON COMMIT DROP AS SELECT * FROM lead_audit.tree_tile WHERE level > 0;
-    CREATE TEMP TABLE kept_edge ON COMMIT DROP AS SELECT * FROM lead_audit.tree_edge WHERE level > 0;
+    CREATE TEMP TABLE kept_tile ON COMMIT DROP AS
+      SELECT * FROM lead_audit.tree_tile WHERE level > 0;
+    CREATE TEMP TABLE kept_edge ON COMMIT DROP AS
+      SELECT * FROM lead_audit.tree_edge WHERE level > 0;
   END IF;
   IF depth >= 1 THEN PERFORM kit.store_tiles(leaves, 0); END IF;
   IF depth = 1 THEN
-    DELETE FROM lead_audit.tree_tile WHERE level > 0; INSERT INTO lead_audit.tree_tile SELECT * FROM kept_tile;
-    DELETE FROM lead_audit.tree_edge WHERE level > 0; INSERT INTO lead_audit.tree_edge SELECT * FROM kept_edge;
+    DELETE FROM lead_audit.tree_tile WHERE level > 0;
+    INSERT INTO lead_audit.tree_tile SELECT * FROM kept_tile;
+    DELETE FROM lead_audit.tree_edge WHERE level > 0;
+    INSERT INTO lead_audit.tree_edge SELECT * FROM kept_edge;
   END IF;
   IF depth >= 3 THEN
     UPDATE lead_audit.checkpoint SET root = kit.root(leaves[1 : tree_size]);
   END IF;
   IF depth >= 4 THEN
-    UPDATE lead_audit.checkpoint SET note = split_part(note, E'\n', 1) || E'\n' || tree_size || E'\n' || encode(root, 'base64') || E'\n' || E'\n'
+    UPDATE lead_audit.checkpoint SET note = split_part(note, E'\n', 1) || E'\n'
+      || tree_size || E'\n' || encode(root, 'base64') || E'\n' || E'\n'
       || split_part(note, E'\n\n', 2);
   END IF;
 END
@@ -135,7 +158,8 @@ DECLARE next record; size bigint := 0;
 BEGIN
   CREATE TEMP TABLE renewed ON COMMIT DROP AS
     SELECT c.tree_size AS old_size, c.sealed_at, c.note,
-           (SELECT range_agg(int8range(e.id, e.id, '[]')) FROM lead_audit.entry e WHERE c.entry_ids @> e.id) AS entry_ids,
+           (SELECT range_agg(int8range(e.id, e.id, '[]'))
+            FROM lead_audit.entry e WHERE c.entry_ids @> e.id) AS entry_ids,
            (SELECT count(*) FROM lead_audit.entry e WHERE c.entry_ids @> e.id) AS own
     FROM lead_audit.checkpoint c;
   DELETE FROM lead_audit.checkpoint;
@@ -152,14 +176,16 @@ $$;
 CREATE FUNCTION kit.index_leaves() RETURNS void LANGUAGE sql AS $$
   DELETE FROM lead_audit.leaf_range;
   INSERT INTO lead_audit.leaf_range (first_id, last_id, first_leaf)
-    SELECT lower(r), upper(r) - 1, sum(upper(r) - lower(r)) OVER (ORDER BY tree_size, lower(r)) - (upper(r) - lower(r))
+    SELECT lower(r), upper(r) - 1,
+      sum(upper(r) - lower(r)) OVER (ORDER BY tree_size, lower(r)) - (upper(r) - lower(r))
     FROM lead_audit.checkpoint, unnest(entry_ids) r;
   UPDATE lead_audit.tree SET tree_size = (SELECT max(tree_size) FROM lead_audit.checkpoint);
 $$;
 
 -- Removes all traces of sealing.
 CREATE FUNCTION kit.unseal() RETURNS void LANGUAGE sql AS $$
-  DELETE FROM lead_audit.checkpoint; DELETE FROM lead_audit.tree_tile; DELETE FROM lead_audit.tree_edge;
+  DELETE FROM lead_audit.checkpoint;
+  DELETE FROM lead_audit.tree_tile; DELETE FROM lead_audit.tree_edge;
   DELETE FROM lead_audit.leaf_range; DELETE FROM lead_audit.open_gap;
   UPDATE lead_audit.tree SET tree_size = 0, looked_to = 0, open_gaps = 0, waits_for = '{}';
 $$;

@@ -10,4 +10,5 @@ SELECT lead_audit.enable('public.leads', baseline => true);
 GRANT USAGE ON SCHEMA lead_audit TO leads_auditor;
 GRANT SELECT ON lead_audit.log, lead_audit.checkpoint TO leads_auditor;
 GRANT EXECUTE ON FUNCTION lead_audit.history(regclass, text), lead_audit.verify_entry(bigint),
-  lead_audit.verify(bigint, bigint, timestamptz, timestamptz), lead_audit.inclusion_proof(bigint, bigint) TO leads_auditor;
+  lead_audit.verify(bigint, bigint, timestamptz, timestamptz),
+  lead_audit.inclusion_proof(bigint, bigint) TO leads_auditor;
