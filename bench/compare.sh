@@ -16,7 +16,9 @@ fi
 "$ROOT/scripts/install.sh" >&2
 
 cluster() { "$ROOT/scripts/cluster.sh" "$@"; }
-remove() { for kind in plain preloaded; do cluster remove "$TARGET/bench-compare-$kind" >&2; done; }
+remove() {
+  for kind in plain preloaded; do cluster remove "$TARGET/bench-compare-$kind" >&2; done
+}
 trap remove EXIT
 trap 'exit 130' INT TERM
 remove
@@ -24,11 +26,15 @@ remove
 # The server's user must be able to read it.
 library=$STATE/bench-empty-trigger/empty_trigger.so
 mkdir -p "$(dirname "$library")" "$TARGET/bench"
-cc -O2 -fPIC -shared -I"$("$BIN/pg_config" --includedir-server)" -o "$library" "$ROOT/bench/empty_trigger.c"
+cc -O2 -fPIC -shared -I"$("$BIN/pg_config" --includedir-server)" -o "$library" \
+  "$ROOT/bench/empty_trigger.c"
 
-lines=("shared_buffers = '1GB'" "max_wal_size = '16GB'" "checkpoint_timeout = '1h'" "autovacuum = off" "jit = off" "max_connections = 60")
+lines=("shared_buffers = '1GB'" "max_wal_size = '16GB'" "checkpoint_timeout = '1h'"
+  "autovacuum = off" "jit = off" "max_connections = 60")
 cluster start "$TARGET/bench-compare-plain" "${lines[@]}"
-cluster start "$TARGET/bench-compare-preloaded" "${lines[@]}" "shared_preload_libraries = 'lead_audit'"
+cluster start "$TARGET/bench-compare-preloaded" "${lines[@]}" \
+  "shared_preload_libraries = 'lead_audit'"
 
 compare --bin "$BIN" --library "$library" --output "$TARGET/bench" \
-  --plain "$(cluster socket "$TARGET/bench-compare-plain")" --preloaded "$(cluster socket "$TARGET/bench-compare-preloaded")" "$@"
+  --plain "$(cluster socket "$TARGET/bench-compare-plain")" \
+  --preloaded "$(cluster socket "$TARGET/bench-compare-preloaded")" "$@"

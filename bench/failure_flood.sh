@@ -6,13 +6,14 @@
 # transaction. Eight others fail 10,000 times a second. Their failures are recorded in every second
 # interval (lead_audit.enabled, for the failing role only). For each interval it prints the
 # successful transactions a second, the number of recorded failures, and the processor time of each
-# process. At the end it prints the ratio of the medians, and the additional processor time for each
-# recorded failure, in the worker (with sealing) and in the failing sessions. The last figure is the
-# processor time of a successful UPDATE. Other load on the machine moves the ratio more than these
-# times.
+# process. At the end it prints the ratio of the medians, and the additional processor time for
+# each recorded failure, in the worker (with sealing) and in the failing sessions. The last figure
+# is the processor time of a successful UPDATE. Other load on the machine moves the ratio more than
+# these times.
 #
 # Both kinds of session loop in the server, so the client is not measured. With CLIENT=1 a client
-# sends each UPDATE. The result then mostly depends on whether client and session share a processor.
+# sends each UPDATE. The result then mostly depends on whether client and session share a
+# processor.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 seconds=${1:-20} rounds=${2:-3} rate=${RATE:-10000}
 "$ROOT/scripts/install.sh" >&2
@@ -20,8 +21,10 @@ dir=$TARGET/bench-flood
 cluster() { "$ROOT/scripts/cluster.sh" "$@"; }
 cluster remove "$dir"
 trap 'cluster remove "$dir"' EXIT
-cluster start "$dir" "shared_preload_libraries = 'lead_audit'" "lead_audit.queue_size = '${QUEUE:-16MB}'" "max_connections = 30" \
-  "log_min_messages = warning" "log_min_error_statement = panic" "min_wal_size = '512MB'" ${SETTINGS:+"$SETTINGS"}
+cluster start "$dir" "shared_preload_libraries = 'lead_audit'" \
+  "lead_audit.queue_size = '${QUEUE:-16MB}'" "max_connections = 30" \
+  "log_min_messages = warning" "log_min_error_statement = panic" \
+  "min_wal_size = '512MB'" ${SETTINGS:+"$SETTINGS"}
 psql() { cluster psql "$dir" -XqAt -v ON_ERROR_STOP=1 -d postgres "$@"; }
 psql <<'SQL'
 CREATE TABLE leads (id int PRIMARY KEY, n int);
@@ -45,8 +48,11 @@ BEGIN
     COMMIT;
   END LOOP;
 END $$;
--- A server that has run for a while has files for its log already: making one takes others the time of many commits.
-DO $$ BEGIN FOR i IN 1..32 LOOP PERFORM pg_create_restore_point('file'), pg_switch_wal(); END LOOP; END $$;
+-- A server that has run for a while has files for its log already: making one takes others the
+-- time of many commits.
+DO $$ BEGIN
+  FOR i IN 1..32 LOOP PERFORM pg_create_restore_point('file'), pg_switch_wal(); END LOOP;
+END $$;
 SQL
 work=$(mktemp -d)
 trap 'rm -rf "$work"; cluster remove "$dir"' EXIT
@@ -55,27 +61,40 @@ each=50
 echo "CALL succeed($each);" >"$work/good.sql"
 if [ "${CLIENT:-}" = 1 ]; then
   each=1
-  printf '%s\n' '\set id random(1, 10000)' 'UPDATE leads SET n = n + 1 WHERE id = :id;' >"$work/good.sql"
+  printf '%s\n' '\set id random(1, 10000)' 'UPDATE leads SET n = n + 1 WHERE id = :id;' \
+    >"$work/good.sql"
 fi
 export PGHOST
 PGHOST=$(cluster socket "$dir")
 tps() { awk -v each="$2" '/^tps = / { printf "%.0f", $3 * each }' "$1"; }
-median() { sort -n | awk '{ v[NR] = $1 } END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+median() {
+  sort -n | awk '
+    { v[NR] = $1 }
+    END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+}
 # processes WHERE: the /proc files of the server's processes that pg_stat_activity shows.
 processes() { psql -c "SELECT '/proc/' || pid || '/stat' FROM pg_stat_activity WHERE $1"; }
 # used FILE...: the processor time of these processes in seconds.
-used() { cat "$@" | awk -v hz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); sum += $12 + $13 } END { print sum / hz }'; }
+used() {
+  cat "$@" | awk -v hz="$(getconf CLK_TCK)" '
+    { sub(/.*\) /, ""); sum += $12 + $13 }
+    END { print sum / hz }'
+}
 idle() { awk -v hz="$(getconf CLK_TCK)" '$1 == "cpu" { print ($5 + $6) / hz }' /proc/stat; }
 # note_used: prints the processor time of the worker, the failing sessions and the successful
 # session, and the idle time of the processors.
-note_used() { echo "$(used "${worker[@]}") $(used "${failing[@]}") $(used "${succeeding[@]}") $(idle)"; }
+note_used() {
+  echo "$(used "${worker[@]}") $(used "${failing[@]}") $(used "${succeeding[@]}") $(idle)"
+}
 for round in $(seq "$rounds"); do
   for enabled in $([ $((round % 2)) = 1 ] && echo on off || echo off on); do
     psql -c "ALTER ROLE noisy SET lead_audit.enabled = $enabled" -c "CHECKPOINT"
     before=$(psql -c "SELECT written || ' ' || dropped FROM lead_audit.stats")
-    "$BIN/pgbench" -n -U noisy -c 8 -j 2 -R $((rate / 20)) -T $((seconds + 2)) -f "$work/fail.sql" postgres >"$work/fail.out" 2>&1 &
+    "$BIN/pgbench" -n -U noisy -c 8 -j 2 -R $((rate / 20)) -T $((seconds + 2)) \
+      -f "$work/fail.sql" postgres >"$work/fail.out" 2>&1 &
     sleep 1
-    "$BIN/pgbench" -n -U good -c 1 -M prepared -T "$seconds" -f "$work/good.sql" postgres >"$work/good.out" 2>&1 &
+    "$BIN/pgbench" -n -U good -c 1 -M prepared -T "$seconds" \
+      -f "$work/good.sql" postgres >"$work/good.out" 2>&1 &
     sleep 1
     mapfile -t worker < <(processes "backend_type = 'lead_audit worker'")
     mapfile -t failing < <(processes "usename = 'noisy'")
@@ -84,7 +103,9 @@ for round in $(seq "$rounds"); do
     sleep $((seconds - 2))
     end=$(note_used)
     wait
-    until [ "$(psql -c "SELECT coalesce(sum(waiting), 0) FROM lead_audit.queue()")" = 0 ]; do sleep 0.1; done
+    until [ "$(psql -c "SELECT coalesce(sum(waiting), 0) FROM lead_audit.queue()")" = 0 ]; do
+      sleep 0.1
+    done
     after=$(psql -c "SELECT written || ' ' || dropped FROM lead_audit.stats")
     good=$(tps "$work/good.out" $each) failures=$(tps "$work/fail.out" 20)
     echo "$good" >>"$work/$enabled"
@@ -92,16 +113,26 @@ for round in $(seq "$rounds"); do
       for (i = 1; i <= 4; i++) printf "%d ", ($(i + 4) - $i) / $9 * 100
       print ($5 - $1) / $9 / $10 * 1e6, ($6 - $2) / $9 / $10 * 1e6, ($7 - $3) / $9 / $11 * 1e6
     }' >"$work/used"
-    read -r worker_load failing_load good_load idle worker_cost failing_cost good_cost <"$work/used"
+    read -r worker_load failing_load good_load idle worker_cost failing_cost good_cost \
+      <"$work/used"
     echo "$worker_cost" >>"$work/worker-$enabled"
     echo "$failing_cost" >>"$work/failing-$enabled"
     echo "$good_cost" >>"$work/good-$enabled"
-    echo "round $round, recording failures $enabled: $good successful/s beside $failures failures/s; written and dropped before: $before, after: $after; percent of a processor: worker $worker_load, failing sessions $failing_load, successful session $good_load, idle $idle"
+    echo "round $round, recording failures $enabled:" \
+      "$good successful/s beside $failures failures/s;" \
+      "written and dropped before: $before, after: $after;" \
+      "percent of a processor: worker $worker_load, failing sessions $failing_load," \
+      "successful session $good_load, idle $idle"
   done
 done
-echo "median on: $(median <"$work/on"), off: $(median <"$work/off"), ratio $(echo "$(median <"$work/on") $(median <"$work/off")" | awk '{ printf "%.3f", $1 / $2 }')"
+on=$(median <"$work/on") off=$(median <"$work/off")
+ratio=$(echo "$on $off" | awk '{ printf "%.3f", $1 / $2 }')
+echo "median on: $on, off: $off, ratio $ratio"
 for who in worker failing; do
-  echo "$(median <"$work/$who-on") $(median <"$work/$who-off")" |
-    awk -v who=$who '{ printf "processor time for each recorded failure, %s: %.1f us (%.1f in all)\n", who, $1 - $2, $1 }'
+  echo "$(median <"$work/$who-on") $(median <"$work/$who-off")" | awk -v who=$who '{
+    printf "processor time for each recorded failure, %s: ", who
+    printf "%.1f us (%.1f in all)\n", $1 - $2, $1
+  }'
 done
-echo "processor time of a successful UPDATE: $(median <"$work/good-on") us on, $(median <"$work/good-off") us off"
+echo "processor time of a successful UPDATE:" \
+  "$(median <"$work/good-on") us on, $(median <"$work/good-off") us off"

@@ -203,8 +203,8 @@ SELECT total, updated, distinct_users, verified FROM lead_audit.summary('leads',
 \echo 'A DBA can also replace the checksum. Therefore each entry is sealed: it becomes a leaf of'
 \echo 'one Merkle tree, and a checkpoint of the tree leaves the database. The worker seals every'
 \echo 'second; this call seals at once. The checkpoint has three lines: origin, number of entries,'
-\echo 'root. An auditor who keeps it elsewhere does not need to trust the database. Checkpoints can'
-\echo 'be signed (lead_audit.signing_key_file).'
+\echo 'root. An auditor who keeps it elsewhere does not need to trust the database. Checkpoints'
+\echo 'can be signed (lead_audit.signing_key_file).'
 \echo
 \set ECHO queries
 SELECT lead_audit.seal() AS tree_size;

@@ -24,7 +24,7 @@ out=$TARGET/coverage
 profiles=$STATE/coverage-profiles # the server's user writes there
 objects=$out/objects
 
-# ---- LLVM's tools, of the version of rustc's LLVM ---------------------------------------------------------------------------
+# ---- LLVM's tools, of the version of rustc's LLVM -----------------------------------------------
 
 find_llvm() {
   local version dir
@@ -41,7 +41,7 @@ find_llvm() {
   find_llvm again
 }
 
-# ---- running the tests ------------------------------------------------------------------------------------------------------
+# ---- running the tests --------------------------------------------------------------------------
 
 instrument() {
   mkdir -p "$out"
@@ -110,7 +110,7 @@ run_acceptance() {
   rm -rf "$prefix"
 }
 
-# ---- the report -------------------------------------------------------------------------------------------------------------
+# ---- the report ---------------------------------------------------------------------------------
 
 report() {
   local object first='' arguments=()

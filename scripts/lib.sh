@@ -21,7 +21,7 @@ PG_MAJOR=$PG
 ROOT=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TARGET=${LEAD_AUDIT_TARGET:-$ROOT/target}
 
-# ---- messages -------------------------------------------------------------------------------------------------------
+# ---- messages -----------------------------------------------------------------------------------
 
 export LEAD_AUDIT_STARTED=${LEAD_AUDIT_STARTED:-$EPOCHSECONDS} # by the script that called the others
 
@@ -92,7 +92,7 @@ Acquire::Retries "3";
 CONF
 }
 
-# ---- the user, and the user of the server ----------------------------------------------------------------------------
+# ---- the user, and the user of the server -------------------------------------------------------
 
 case $ROOT in
 *[\'\"\\\$\`:\;,]* | *$'\n'*) die "the path of this checkout has a character that the build does not support: $ROOT" ;;
@@ -133,7 +133,7 @@ if [ -n "$SERVER_USER" ] && ! as_server test -r "$TARGET" -a -x "$TARGET"; then
   fi
 fi
 
-# ---- the environment -------------------------------------------------------------------------------------------------
+# ---- the environment ----------------------------------------------------------------------------
 
 PREFIX=$STATE/pg$PG_MAJOR
 TEST_PREFIX=$STATE/pg$PG_MAJOR-test

@@ -69,7 +69,7 @@ flock 8
 command -v apt-get >/dev/null || die "this is not Debian. Install PostgreSQL $PG_MAJOR with its server headers, libclang and a C
 compiler where Debian would have them (/usr/$lib, /usr/include/postgresql), or use Debian $((PG_MAJOR - 3))."
 
-# ---- with apt --------------------------------------------------------------------------------------------------------
+# ---- with apt -----------------------------------------------------------------------------------
 
 root=()
 [ "$(id -u)" -eq 0 ] || root=(sudo -n)
@@ -95,7 +95,7 @@ has_compiler || die "there is no C compiler. Install it and run this again:
   apt-get install build-essential pkg-config"
 ! has_all || exit 0
 
-# ---- without apt: download and unpack ----------------------------------------------------------------------------------
+# ---- without apt: download and unpack -----------------------------------------------------------
 
 command -v dpkg >/dev/null || die "dpkg is missing"
 wanted=() headers=()

