@@ -1,10 +1,11 @@
-# The commands of this project. Everything they make is under target/. The work is done by scripts/.
-.PHONY: help build install fmt check test docs demo psql demo-url demo-stop example example-stop test-all test-upgrade \
-  test-postgres test-storm test-assertions test-valgrind test-python-stress bench coverage package test-package sbom clean
+# The commands of this project. Everything they make is under target/. scripts/ does the work.
+.PHONY: help build install fmt check test docs demo psql demo-url demo-stop example example-stop \
+  test-all test-upgrade test-postgres test-storm test-assertions test-valgrind \
+  test-python-stress bench coverage package test-package sbom clean
 
 help:
 	@echo 'Try it:'
-	@echo '  make demo          build lead_audit, start a private PostgreSQL, and show what it records'
+	@echo '  make demo          build lead_audit, start a private PostgreSQL, show what it records'
 	@echo '  make psql          open psql on the demo; also: echo "SELECT ..." | make -s psql'
 	@echo '  make demo-url      print the connection URL of the demo'
 	@echo '  make demo-stop     stop the demo'
@@ -22,14 +23,14 @@ help:
 	@echo 'Change it (CONTRIBUTING.md):'
 	@echo '  make fmt           format the Rust code'
 	@echo '  make check         check format, lints, spelling, prose and dependencies'
-	@echo '  make test          run all tests with PostgreSQL 15; PG=17 (16, 18): those that need a server'
+	@echo '  make test          run all tests with PostgreSQL 15; PG=17: those that need a server'
 	@echo '  make test NAME=x   run the tests of any kind that have x in their name'
 	@echo '  make test-all      run all tests with 15, 16, 17 and 18'
 	@echo '  make coverage      measure which lines the tests run: target/coverage'
 	@echo '  make bench         measure the cost of the audit, 10 minutes; ARGUMENTS=--full: hours'
 	@echo
 	@echo 'Longer tests:'
-	@echo '  make test-postgres      run PostgreSQL'"'"'s own suites with every table watched; PG=17, 18'
+	@echo '  make test-postgres      run the suites of PostgreSQL with every table watched; PG=17, 18'
 	@echo '  make test-storm         write, change tables, kill processes for 30 minutes; SECONDS=60'
 	@echo '  make test-assertions    run the in-database tests on a server with assertions'
 	@echo '  make test-valgrind      run tests against a server under valgrind, 30 minutes'

@@ -52,11 +52,13 @@ build_server() {
   (
     cd "$work/build"
     # Disables the features that the tests do not need, because they would need further packages.
-    run_logged assertions-configure "$source/configure" --prefix="$server" --enable-cassert --enable-debug --without-readline --without-zlib CFLAGS=-O1
+    run_logged assertions-configure "$source/configure" --prefix="$server" \
+      --enable-cassert --enable-debug --without-readline --without-zlib CFLAGS=-O1
     run_logged assertions-make make -s -j "$(nproc)"
     run_logged assertions-contrib make -s -j "$(nproc)" -C contrib
     run_logged assertions-install make -s install DESTDIR="$work/build/installed"
-    run_logged assertions-install-contrib make -s -C contrib install DESTDIR="$work/build/installed"
+    run_logged assertions-install-contrib \
+      make -s -C contrib install DESTDIR="$work/build/installed"
   )
   mv "$work/build/installed$server" "$server"
   rm -rf "$work/build"
@@ -66,7 +68,8 @@ build_server() {
 tests() {
   mkdir -p "$work/target"
   [ -e "$work/target/tools" ] || ln -s "$TOOLS" "$work/target/tools"
-  env LEAD_AUDIT_TARGET="$work/target" "PG_CONFIG_$PG_MAJOR=$server/bin/pg_config" "$ROOT/scripts/test.sh" pgrx "$@"
+  env LEAD_AUDIT_TARGET="$work/target" "PG_CONFIG_$PG_MAJOR=$server/bin/pg_config" \
+    "$ROOT/scripts/test.sh" pgrx "$@"
 }
 
 all() {

@@ -17,7 +17,8 @@ step "shellcheck"
 git ls-files -z '*.sh' .ci/run | xargs -0 -n 6 -P 2 "$tools/shellcheck"
 step "ruff check"
 "$tools/ruff" check --quiet
-"$tools/ruff" format --quiet --check clients verifiers || die "run ruff format clients verifiers"
+git ls-files -z '*.py' | xargs -0 "$tools/ruff" format --quiet --check ||
+  die "run $tools/ruff format"
 step "codespell"
 "$tools/codespell"
 step "scripts/prose.py"
@@ -31,9 +32,12 @@ python3 scripts/module_order.py
 # PostgreSQL reads the script of an extension in the encoding of the database. Only an ASCII script
 # reaches its own check of the encoding.
 step "The SQL of the extension is ASCII"
-! grep -nP '[^\x00-\x7F]' sql/[0-9]*.sql sql/upgrade/*.sql sql/lead_audit--*.sql || die "these lines are not ASCII"
-step "The lines of the SQL are below 100 columns"
-! grep -nE '.{100}' sql/[0-9]*.sql sql/upgrade/*.sql || die "these lines are longer"
+! grep -nP '[^\x00-\x7F]' sql/[0-9]*.sql sql/upgrade/*.sql sql/lead_audit--*.sql ||
+  die "these lines are not ASCII"
+# ruff checks the lines of Python, prose.py those of Markdown.
+step "The lines of the scripts and of the SQL are below 100 columns"
+! git grep -nE '.{100}' -- '*.sh' .ci/run Makefile '*.sql' ':!sql/released' ':!sql/lead_audit--*' ||
+  die "these lines are longer"
 step "scripts/messages.py --check"
 python3 scripts/messages.py --check
 step "scripts/meta_json.py"

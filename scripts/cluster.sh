@@ -4,16 +4,19 @@
 # are no passwords. As root, the server runs as the user postgres or nobody. Run scripts/install.sh
 # first.
 #
-#   cluster.sh start DIR [LINE...]      creates the cluster in DIR if it does not exist, and starts it.
-#                                       Each LINE is one of postgresql.conf, for example "fsync = off".
-#                                       Lines of earlier starts have no effect. Returns when the server
-#                                       accepts connections. If it already runs, nothing changes. Works
-#                                       after a crash or kill -9 of the server.
-#   cluster.sh stop DIR [MODE]          stops it. MODE: fast (default), immediate (like a crash), smart
+#   cluster.sh start DIR [LINE...]      creates the cluster in DIR if it does not exist, and starts
+#                                       it. Each LINE is one of postgresql.conf, for example
+#                                       "fsync = off". Lines of earlier starts have no effect.
+#                                       Returns when the server accepts connections. If it already
+#                                       runs, nothing changes. Works after a crash or kill -9 of
+#                                       the server.
+#   cluster.sh stop DIR [MODE]          stops it. MODE: fast (default), immediate (like a crash),
+#                                       smart
 #   cluster.sh remove DIR               stops it and deletes DIR
 #   cluster.sh status DIR               returns exit code 0 if it runs
 #   cluster.sh url DIR [DATABASE]       prints the superuser's connection URL (default: postgres)
-#   cluster.sh psql DIR [ARGUMENT...]   runs psql with these arguments, as the superuser unless -U is given
+#   cluster.sh psql DIR [ARGUMENT...]   runs psql with these arguments, as the superuser unless -U
+#                                       is given
 #   cluster.sh socket DIR               prints the directory of the socket; a start can change it
 #   cluster.sh log DIR                  prints the path of the server's log
 #
@@ -21,7 +24,8 @@
 # the path would be too long for a socket. DIR itself may become a link, see STATE in lib.sh. A
 # failure returns exit code 1 with a message and the end of the server's log on standard error.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-unset RUST_BACKTRACE RUST_LIB_BACKTRACE # a server that has one of them adds to an error's DETAIL where in the library it was raised
+# A server that has one of these adds the place in the library to the DETAIL of an error.
+unset RUST_BACKTRACE RUST_LIB_BACKTRACE
 
 usage() { sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
@@ -31,7 +35,8 @@ socket_limit=$((107 - 16)) # of a socket's path, less "/.s.PGSQL.5432" and some
 locate() {
   home=$(realpath -m "$1")
   if [ ! -e "$home" ] && [ "$STATE" != "$TARGET" ] && [[ $home == "$TARGET"/* ]]; then
-    home=$STATE/${home#"$TARGET"/} # the server's user cannot reach target/: make_home links to this
+    # The server's user cannot reach target/: make_home links to this.
+    home=$STATE/${home#"$TARGET"/}
   fi
   data=$home/data run=$home/run log=$home/log
 }
@@ -42,18 +47,22 @@ make_home() {
   [ -d "$home" ] || mkdir -m 0700 "$home"
   [ -z "$SERVER_USER" ] || chown "$SERVER_USER:" "$home"
   [ "$(realpath -m "$1")" = "$home" ] || ln -sfn "$home" "$1"
-  as_server test -w "$home" || die "the user ${SERVER_USER:-$USER} cannot write to $home: choose a directory that it can enter"
+  as_server test -w "$home" ||
+    die "the user ${SERVER_USER:-$USER} cannot write to $home:" \
+      "choose a directory that it can enter"
 }
 
 initialise() {
   rm -rf "$data.new"
-  as_server "$BIN/initdb" --no-sync -U postgres -E UTF8 --locale=C.UTF-8 --auth-local=trust --auth-host=reject \
-    -D "$data.new" >"$home/initdb.log" 2>&1 || { cat "$home/initdb.log" >&2; die "initdb failed"; }
+  as_server "$BIN/initdb" --no-sync -U postgres -E UTF8 --locale=C.UTF-8 \
+    --auth-local=trust --auth-host=reject -D "$data.new" >"$home/initdb.log" 2>&1 ||
+    { cat "$home/initdb.log" >&2; die "initdb failed"; }
   echo "include_if_exists = 'cluster.conf'" >>"$data.new/postgresql.conf"
   mv "$data.new" "$data"
 }
 
-# Prints the server's pid if it runs. The postmaster.pid of a killed server may name another process.
+# Prints the server's pid if it runs. The postmaster.pid of a killed server may name another
+# process.
 server_pid() {
   local pid
   pid=$(head -n 1 "$data/postmaster.pid" 2>/dev/null) || return 1
@@ -95,7 +104,8 @@ start() {
   write_configuration "$@"
   [ ! -e "$log" ] || logged=$(stat -c %s "$log")
   # After a kill -9 the processes of the old server need time to release its shared memory.
-  until as_server "$BIN/pg_ctl" -s -w -t 120 -D "$data" -l "$log" start </dev/null >/dev/null 2>"$home/pg_ctl.log"; do
+  until as_server "$BIN/pg_ctl" -s -w -t 120 -D "$data" -l "$log" start \
+    </dev/null >/dev/null 2>"$home/pg_ctl.log"; do
     tries=$((tries + 1))
     if [ $tries -lt 20 ] && tail -n 5 "$log" | grep -q 'pre-existing shared memory block'; then
       sleep 0.5
@@ -110,7 +120,8 @@ start() {
 stop() {
   local link
   if server_pid >/dev/null; then
-    as_server "$BIN/pg_ctl" -s -w -t 120 -D "$data" -m "${1:-fast}" stop || die "the server in $home did not stop"
+    as_server "$BIN/pg_ctl" -s -w -t 120 -D "$data" -m "${1:-fast}" stop ||
+      die "the server in $home did not stop"
   fi
   if [ -L "$run" ]; then
     link=$(readlink "$run")

@@ -17,8 +17,9 @@ cd "$ROOT"
 
 # These acceptance tests preload the library and use real clients, which the in-database tests
 # cannot do. One of queue_flood kills servers, and is left out.
-ACCEPTANCE=(failed_operations unwritable_log rejected_rows queue_flood seal_beside_writers checkpoints preload two_phase standby application_role multi_session_writes column_changes upgrade
-  lead_audit_command lead_audit_keys lead_audit_page lead_audit_witness)
+ACCEPTANCE=(failed_operations unwritable_log rejected_rows queue_flood seal_beside_writers
+  checkpoints preload two_phase standby application_role multi_session_writes column_changes
+  upgrade lead_audit_command lead_audit_keys lead_audit_page lead_audit_witness)
 
 out=$TARGET/coverage
 profiles=$STATE/coverage-profiles # the server's user writes there
@@ -33,9 +34,11 @@ find_llvm() {
     if [ -x "$dir/llvm-cov" ] && [ -x "$dir/llvm-profdata" ]; then LLVM=$dir && return; fi
   done
   [ "${1:-}" != again ] && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null ||
-    die "llvm-cov of LLVM $version is missing. Install it: rustup component add llvm-tools, or apt-get install llvm-$version"
+    die "llvm-cov of LLVM $version is missing. Install it:" \
+      "rustup component add llvm-tools, or apt-get install llvm-$version"
   step "Installing Debian's llvm-$version"
-  local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+  local apt=(env DEBIAN_FRONTEND=noninteractive
+    apt-get -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
   run_logged apt-update "${apt[@]}" update
   run_logged apt-llvm "${apt[@]}" install --no-install-recommends "llvm-$version"
   find_llvm again
@@ -75,7 +78,8 @@ for line in sys.stdin:
 run_crates() {
   local program number=0
   step "Unit and property tests"
-  "$ROOT/scripts/test.sh" crates >"$out/crates.log" 2>&1 || { tail -n 40 "$out/crates.log"; die "tests of crates/ failed"; }
+  "$ROOT/scripts/test.sh" crates >"$out/crates.log" 2>&1 ||
+    { tail -n 40 "$out/crates.log"; die "tests of crates/ failed"; }
   for program in $(test_programs -p ledger -p export -p cli); do
     number=$((number + 1))
     keep "crate-$number" "$program"
@@ -84,8 +88,10 @@ run_crates() {
 
 run_in_database() {
   step "In-database tests"
-  "$ROOT/scripts/test.sh" pgrx >"$out/pgrx.log" 2>&1 || { tail -n 60 "$out/pgrx.log"; die "in-database tests failed"; }
-  keep in-database "$("$TEST_PREFIX/usr/lib/postgresql/$PG_MAJOR/bin/pg_config" --pkglibdir)/lead_audit.so"
+  local pg_config=$TEST_PREFIX/usr/lib/postgresql/$PG_MAJOR/bin/pg_config
+  "$ROOT/scripts/test.sh" pgrx >"$out/pgrx.log" 2>&1 ||
+    { tail -n 60 "$out/pgrx.log"; die "in-database tests failed"; }
+  keep in-database "$("$pg_config" --pkglibdir)/lead_audit.so"
 }
 
 run_acceptance() {
@@ -102,9 +108,13 @@ run_acceptance() {
   use_private_packages
   for test in "${ACCEPTANCE[@]}"; do arguments+=(--test "$test"); done
   rm -rf "$STATE/acceptance"
-  LEAD_AUDIT_STOP_MODE=fast LEAD_AUDIT_PG_CONFIG=$bin/pg_config LEAD_AUDIT_STATE_DIR=$STATE/acceptance LEAD_AUDIT_PYTHON=$TARGET/venv/bin/python \
-    LEAD_AUDIT_COMMAND=$TARGET/debug/lead-audit cargo test --no-fail-fast -p acceptance "${arguments[@]}" -- --skip whatever_is_killed >"$out/acceptance.log" 2>&1 ||
-    note "some acceptance tests failed: their lines count as far as they came; see $out/acceptance.log"
+  LEAD_AUDIT_STOP_MODE=fast LEAD_AUDIT_PG_CONFIG=$bin/pg_config \
+    LEAD_AUDIT_STATE_DIR=$STATE/acceptance LEAD_AUDIT_PYTHON=$TARGET/venv/bin/python \
+    LEAD_AUDIT_COMMAND=$TARGET/debug/lead-audit \
+    cargo test --no-fail-fast -p acceptance "${arguments[@]}" -- --skip whatever_is_killed \
+    >"$out/acceptance.log" 2>&1 ||
+    note "some acceptance tests failed: their lines count as far as they came;" \
+      "see $out/acceptance.log"
   keep acceptance "$("$bin/pg_config" --pkglibdir)/lead_audit.so"
   keep lead-audit "$TARGET/debug/lead-audit"
   rm -rf "$prefix"
@@ -114,16 +124,21 @@ run_acceptance() {
 
 report() {
   local object first='' arguments=()
+  local tests='/pgrx-tests/|/tests/|/tests\.rs$|/benches/|/acceptance/'
   step "Report"
   "$LLVM/llvm-profdata" merge -sparse "$profiles"/*.profraw -o "$out/merged.profdata"
   for object in "$objects"/*; do
     if [ -z "$first" ]; then first=$object; else arguments+=(-object "$object"); fi
   done
-  arguments+=(-instr-profile "$out/merged.profdata" -ignore-filename-regex '/\.cargo/|/rustc/|/pgrx-tests/|/tests/|/tests\.rs$|/benches/|/acceptance/|/target/')
-  "$LLVM/llvm-cov" export "$first" "${arguments[@]}" -format lcov 2>"$out/llvm-cov.log" >"$out/all.lcov"
+  arguments+=(-instr-profile "$out/merged.profdata"
+    -ignore-filename-regex "/\.cargo/|/rustc/|$tests|/target/")
+  "$LLVM/llvm-cov" export "$first" "${arguments[@]}" -format lcov \
+    2>"$out/llvm-cov.log" >"$out/all.lcov"
   rm -rf "$out/html"
-  "$LLVM/llvm-cov" show "$first" "${arguments[@]}" -format html -output-dir "$out/html" 2>>"$out/llvm-cov.log"
-  "$ROOT/scripts/coverage_summary.py" "$ROOT" "$out/all.lcov" "$out/lcov.info" | tee "$out/summary.txt"
+  "$LLVM/llvm-cov" show "$first" "${arguments[@]}" -format html -output-dir "$out/html" \
+    2>>"$out/llvm-cov.log"
+  "$ROOT/scripts/coverage_summary.py" "$ROOT" "$out/all.lcov" "$out/lcov.info" |
+    tee "$out/summary.txt"
 }
 
 find_llvm

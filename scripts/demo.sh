@@ -20,12 +20,15 @@ run() {
   step "Starting a private PostgreSQL (Unix socket only) in target/demo"
   cluster remove "$dir"
   cluster start "$dir" "shared_preload_libraries = 'lead_audit'"
-  cluster psql "$dir" -Xq -v ON_ERROR_STOP=1 -c "CREATE ROLE lead_app LOGIN" -c "CREATE DATABASE $database OWNER lead_app"
+  cluster psql "$dir" -Xq -v ON_ERROR_STOP=1 -c "CREATE ROLE lead_app LOGIN" \
+    -c "CREATE DATABASE $database OWNER lead_app"
   step "What it records (demo/walkthrough.sql)"
   # Errors go to standard output, in order with the results: the walkthrough shows some of them.
-  (cd "$ROOT/demo" && cluster psql "$dir" -d "$database" -Xq -v ON_ERROR_STOP=1 <walkthrough.sql 2>&1)
+  (cd "$ROOT/demo" &&
+    cluster psql "$dir" -d "$database" -Xq -v ON_ERROR_STOP=1 <walkthrough.sql 2>&1)
   step "Done. The demo is still running:"
-  note "make psql        opens psql on it (as its superuser);  echo 'SELECT …' | make -s psql  works too"
+  note "make psql        opens psql on it (as its superuser);" \
+    " echo 'SELECT …' | make -s psql  works too"
   note "make demo-url    prints its connection URL"
   note "make demo-stop   stops it"
 }

@@ -12,7 +12,8 @@ get_mdbook() {
   step "Building mdBook $mdbook_version (once; about 3 minutes)"
   # mdBook runs for a second, so a fast compilation matters more than fast code.
   run_logged mdbook env CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
-    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 cargo install --locked mdbook --version "=$mdbook_version" \
+    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+    cargo install --locked mdbook --version "=$mdbook_version" \
     --no-default-features --features search --force --root "$TOOLS" --target-dir "$TOOLS/build"
   rm -rf "$TOOLS/build"
 }

@@ -2,10 +2,10 @@
 # example.sh: the example application examples/leads-api, behind `make example`.
 #
 #   example.sh run    builds and installs the extension, starts a cluster in target/example and the
-#                     application on 127.0.0.1, on port $PORT or a free one, and prints its URL. The
-#                     first run adds the data of leads_api/walkthrough.py. The data stays until
-#                     `make clean`. SIGNED=1 in the first run signs checkpoints, with a key that the
-#                     lead-audit command makes
+#                     application on 127.0.0.1, on port $PORT or a free one, and prints its URL.
+#                     The first run adds the data of leads_api/walkthrough.py. The data stays until
+#                     `make clean`. SIGNED=1 in the first run signs checkpoints, with a key that
+#                     the lead-audit command makes
 #   example.sh stop   stops both
 #   example.sh test [ARGUMENT...]   runs its tests in a separate cluster; ARGUMENTs as in pytest
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -26,7 +26,8 @@ make_key() {
   [ ! -e "$home/signing.key" ] || return 0
   step "Building the lead-audit command, which makes the key"
   (cd "$ROOT" && run_logged cli cargo build --release -p cli)
-  public=$("$TARGET/release/lead-audit" --quiet keygen --name example.com/leads --output "$home/signing.key")
+  public=$("$TARGET/release/lead-audit" --quiet keygen \
+    --name example.com/leads --output "$home/signing.key")
   as_server mkdir -p "$home/checkpoints"
   printf '%s\n' "$public" >"$home/signing.pub"
   [ -z "$SERVER_USER" ] || chown "$SERVER_USER:" "$home/signing.key"
@@ -35,7 +36,9 @@ make_key() {
 # Prints the pid of the application if it runs. An old pid file may name another process.
 server_pid() {
   local pid
-  pid=$(cat "$pid_file" 2>/dev/null) && [[ $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") == *" -m leads_api "* ]] && echo "$pid"
+  pid=$(cat "$pid_file" 2>/dev/null) &&
+    [[ $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") == *" -m leads_api "* ]] &&
+    echo "$pid"
 }
 
 wait_for_url() {
@@ -83,7 +86,8 @@ run() {
   step "The example is running:"
   note "$(grep -m 1 '^http' "$log")     open it in two browsers, and be two people"
   note "make example-stop          stops it"
-  [ ! -e "$dir/signing.pub" ] || note "Its checkpoints are signed; the public key: $(cat "$dir/signing.pub")"
+  [ ! -e "$dir/signing.pub" ] ||
+    note "Its checkpoints are signed; the public key: $(cat "$dir/signing.pub")"
 }
 
 stop_application() {
@@ -95,16 +99,22 @@ stop_application() {
   rm -f "$pid_file"
 }
 
-# The browser tests need Debian's Chromium. Only root can install it. Without it the tests are skipped.
+# The browser tests need Debian's Chromium. Only root can install it. Without it the tests are
+# skipped.
 get_chromium() {
   command -v chromium >/dev/null && return
-  if [ "$(id -u)" -ne 0 ] || [ "${LEAD_AUDIT_PRIVATE_PACKAGES:-}" = 1 ] || ! command -v apt-get >/dev/null; then
+  if [ "$(id -u)" -ne 0 ] || [ "${LEAD_AUDIT_PRIVATE_PACKAGES:-}" = 1 ] ||
+    ! command -v apt-get >/dev/null; then
     note "Chromium is missing and cannot be installed: the browser tests are skipped."
     return
   fi
   step "Installing Debian's Chromium, for the tests in a browser"
-  local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
-  (run_logged apt-update "${apt[@]}" update && run_logged apt-chromium "${apt[@]}" install --no-install-recommends chromium) ||
+  local apt=(env DEBIAN_FRONTEND=noninteractive
+    apt-get -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+  (
+    run_logged apt-update "${apt[@]}" update &&
+      run_logged apt-chromium "${apt[@]}" install --no-install-recommends chromium
+  ) ||
     note "Chromium could not be installed: the browser tests are skipped."
 }
 

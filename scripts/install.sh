@@ -1,11 +1,12 @@
 #!/bin/bash
-# install.sh: builds the extension (release) and installs it into the private server of the demo and
-# the acceptance tests. cargo decides which parts to compile.
+# install.sh: builds the extension (release) and installs it into the private server of the demo
+# and the acceptance tests. cargo decides which parts to compile.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 setup
 
 cd "$ROOT"
-step "Building and installing the extension for PostgreSQL $PG_MAJOR (the first time about 3 minutes)"
+step "Building and installing the extension for PostgreSQL $PG_MAJOR" \
+  "(the first time about 3 minutes)"
 (
   flock 9
   run_logged install cargo pgrx install --release --pg-config "$BIN/pg_config" "${PG_FEATURES[@]}"

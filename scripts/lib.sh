@@ -1,10 +1,11 @@
-# lib.sh: sourced by all scripts. It sets paths, the user of the server, and the environment of cargo and
-# pgrx. It starts and installs nothing; setup.sh does.
+# lib.sh: sourced by all scripts. It sets paths, the user of the server, and the environment of
+# cargo and pgrx. It starts and installs nothing; setup.sh does.
 #
 #   ROOT       the checkout
-#   TARGET     ROOT/target: all output of the scripts ($LEAD_AUDIT_TARGET: assertions.sh builds elsewhere)
-#   STATE      the files that the server's user must reach (server, clusters): TARGET, or a directory
-#              outside it, see below
+#   TARGET     ROOT/target: all output of the scripts ($LEAD_AUDIT_TARGET: assertions.sh builds
+#              elsewhere)
+#   STATE      the files that the server's user must reach (server, clusters): TARGET, or a
+#              directory outside it, see below
 #   PG_MAJOR   the major version of PostgreSQL: $PG, by default 15, the version of Debian 12
 #   PREFIX     the private copy of the server for the demo and the acceptance tests (release build)
 #   TEST_PREFIX   the copy for the in-database tests (debug build with the tests)
@@ -23,14 +24,15 @@ TARGET=${LEAD_AUDIT_TARGET:-$ROOT/target}
 
 # ---- messages -----------------------------------------------------------------------------------
 
-export LEAD_AUDIT_STARTED=${LEAD_AUDIT_STARTED:-$EPOCHSECONDS} # by the script that called the others
+# The start of the script that called the others.
+export LEAD_AUDIT_STARTED=${LEAD_AUDIT_STARTED:-$EPOCHSECONDS}
 
 step() { printf '==> [%3d s] %s\n' $((EPOCHSECONDS - LEAD_AUDIT_STARTED)) "$*"; }
 note() { printf '    %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-# run_logged NAME COMMAND...: runs COMMAND with its output in target/logs/NAME.log, shows its progress,
-# and the end of the log if it fails.
+# run_logged NAME COMMAND...: runs COMMAND with its output in target/logs/NAME.log, shows its
+# progress, and the end of the log if it fails.
 run_logged() {
   local log=$TARGET/logs/$1.log ticker status=0
   shift
@@ -49,8 +51,8 @@ run_logged() {
   fi
 }
 
-# Shows the last line of a growing log with the time: in place on a terminal, else one line every 20
-# seconds. Ends with its parent.
+# Shows the last line of a growing log with the time: in place on a terminal, else one line every
+# 20 seconds. Ends with its parent.
 show_progress() {
   local start=$SECONDS seconds line
   # The sleep is short and closes the caller's output and lock, because it can outlive this
@@ -66,7 +68,8 @@ show_progress() {
   done
 }
 
-[[ " ${MAJORS[*]} " == *" $PG_MAJOR "* ]] || die "PG=$PG_MAJOR: the extension supports PostgreSQL ${MAJORS[*]}"
+[[ " ${MAJORS[*]} " == *" $PG_MAJOR "* ]] ||
+  die "PG=$PG_MAJOR: the extension supports PostgreSQL ${MAJORS[*]}"
 
 # private_apt_conf DIR: settings for an apt that keeps lists, packages and status in DIR, needs no
 # rights, and runs no hook of the system.
@@ -95,7 +98,9 @@ CONF
 # ---- the user, and the user of the server -------------------------------------------------------
 
 case $ROOT in
-*[\'\"\\\$\`:\;,]* | *$'\n'*) die "the path of this checkout has a character that the build does not support: $ROOT" ;;
+*[\'\"\\\$\`:\;,]* | *$'\n'*)
+  die "the path of this checkout has a character that the build does not support: $ROOT"
+  ;;
 esac
 if [ "$(id -u)" -ne 0 ] && [ "$(stat -c %u "$ROOT")" -ne "$(id -u)" ]; then
   die "this checkout belongs to $(stat -c %U "$ROOT"), not to you: work in a clone of your own"
@@ -103,30 +108,34 @@ fi
 mkdir -p "$TARGET" 2>/dev/null && [ -w "$TARGET" ] ||
   die "cannot write to $TARGET (was it made by root? then: sudo rm -rf '$TARGET')"
 
-# PostgreSQL refuses to run as root. The server then runs as postgres or, without such a user, as nobody.
+# PostgreSQL refuses to run as root. The server then runs as postgres or, without such a user, as
+# nobody.
 SERVER_USER=
 if [ "$(id -u)" -eq 0 ]; then
   SERVER_USER=nobody
   ! id -u postgres >/dev/null 2>&1 || SERVER_USER=postgres
 fi
 
-# Runs a command as the user of the server. It starts in /, because that user may not be able to enter
-# the current directory.
+# Runs a command as the user of the server. It starts in /, because that user may not be able to
+# enter the current directory.
 as_server() {
   if [ -n "$SERVER_USER" ]; then
-    (cd / && exec setpriv --reuid "$SERVER_USER" --regid "$(id -g "$SERVER_USER")" --init-groups -- "$@")
+    (cd / && exec setpriv --reuid "$SERVER_USER" --regid "$(id -g "$SERVER_USER")" \
+      --init-groups -- "$@")
   else
     (cd / && exec "$@")
   fi
 }
 
-# If the server's user cannot enter the checkout (in the home of root, or with the mode 0700), server and
-# clusters are in a directory outside. It is named after the checkout and linked from target/state.
+# If the server's user cannot enter the checkout (in the home of root, or with the mode 0700),
+# server and clusters are in a directory outside. It is named after the checkout and linked from
+# target/state.
 STATE=$TARGET
 if [ -n "$SERVER_USER" ] && ! as_server test -r "$TARGET" -a -x "$TARGET"; then
   STATE=/var/tmp/lead_audit-$(printf %s "$TARGET" | sha256sum | cut -c 1-12)
   mkdir -m 0755 "$STATE" 2>/dev/null || true
-  [ ! -L "$STATE" ] && [ -d "$STATE" ] && [ -O "$STATE" ] || die "$STATE is in the way: it does not belong to root"
+  [ ! -L "$STATE" ] && [ -d "$STATE" ] && [ -O "$STATE" ] ||
+    die "$STATE is in the way: it does not belong to root"
   if [ "$(readlink "$TARGET/state" || true)" != "$STATE" ]; then
     ln -sfn "$STATE" "$TARGET/state"
     note "The user $SERVER_USER cannot enter $ROOT: server and clusters go to $STATE." >&2
@@ -143,29 +152,34 @@ TOOLS=$TARGET/tools      # cargo-pgrx, and the stand-in for sudo
 
 # Settings of the caller that would misdirect psql, make or cargo.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES CDPATH
-unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGPASSWORD PGSERVICE PGSERVICEFILE PGOPTIONS PGDATA PGSSLMODE
+unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGPASSWORD PGSERVICE PGSERVICEFILE PGOPTIONS
+unset PGDATA PGSSLMODE
 unset PGRX_PG_CONFIG_PATH PGRX_PG_CONFIG_AS_ENV CARGO_BUILD_TARGET
 export LC_ALL=C.UTF-8 USER=${USER:-$(id -un)}
-# Each major version has its own configuration of pgrx, so a change of one does not rebuild the others.
+# Each major version has its own configuration of pgrx, so a change of one does not rebuild the
+# others.
 export CARGO_TARGET_DIR=$TARGET PGRX_HOME=$TARGET/pgrx
 [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ] || PGRX_HOME=$TARGET/pgrx$PG_MAJOR
 # The arguments of cargo for a version other than the default.
 PG_FEATURES=()
 [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ] || PG_FEATURES=(--no-default-features --features "pg$PG_MAJOR")
-PATH=$TOOLS/bin:$PATH:${CARGO_HOME:-${HOME:-/nonexistent}/.cargo}/bin:/usr/local/sbin:/usr/sbin:/sbin
+PATH=$TOOLS/bin:$PATH:${CARGO_HOME:-${HOME:-/nonexistent}/.cargo}/bin
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 
-# rust-toolchain.toml names the toolchain. If the default toolchain of rustup has the same version under
-# another name, use it: a machine without network cannot download it a second time.
+# rust-toolchain.toml names the toolchain. If the default toolchain of rustup has the same version
+# under another name, use it: a machine without network cannot download it a second time.
 if [ -z "${RUSTUP_TOOLCHAIN:-}" ] && command -v rustup >/dev/null; then
   pinned=$(sed -n 's/^channel = "\(.*\)"$/\1/p' "$ROOT/rust-toolchain.toml")
-  if [[ $'\n'$(rustup toolchain list) != *$'\n'"$pinned"-* && $(cd / && rustc --version 2>/dev/null) == "rustc $pinned "* ]]; then
+  if [[ $'\n'$(rustup toolchain list) != *$'\n'"$pinned"-* &&
+    $(cd / && rustc --version 2>/dev/null) == "rustc $pinned "* ]]; then
     RUSTUP_TOOLCHAIN=$(cd / && rustup show active-toolchain | cut -d ' ' -f 1)
     export RUSTUP_TOOLCHAIN
   fi
 fi
 
-# own_pg_config MAJOR: prints the pg_config that the caller chose, for example PG_CONFIG_17=…/pg_config.
+# own_pg_config MAJOR: prints the pg_config that the caller chose, for example
+# PG_CONFIG_17=…/pg_config.
 own_pg_config() {
   local variable=PG_CONFIG_$1
   [ -n "${!variable:-}" ] && echo "${!variable}"
@@ -183,11 +197,14 @@ use_private_packages() {
   local libraries
   [ -d "$PACKAGES/usr" ] && [ -z "${LEAD_AUDIT_PACKAGES_USED:-}" ] || return 0
   export LEAD_AUDIT_PACKAGES_USED=1
-  libraries=$(existing_dirs "$PACKAGES"/usr/lib/*-linux-gnu* "$PACKAGES"/lib/*-linux-gnu* "$PACKAGES"/usr/lib/llvm-*/lib)
+  libraries=$(existing_dirs "$PACKAGES"/usr/lib/*-linux-gnu* "$PACKAGES"/lib/*-linux-gnu* \
+    "$PACKAGES"/usr/lib/llvm-*/lib)
   export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
   libraries=$(existing_dirs "$PACKAGES"/usr/lib/llvm-*/lib)
   PATH=$PATH:$PACKAGES/usr/bin:$PACKAGES/usr/sbin
-  if [ -z "${LIBCLANG_PATH:-}" ] && [ -n "$libraries" ]; then export LIBCLANG_PATH=${libraries##*:}; fi
+  if [ -z "${LIBCLANG_PATH:-}" ] && [ -n "$libraries" ]; then
+    export LIBCLANG_PATH=${libraries##*:}
+  fi
 }
 use_private_packages
 

@@ -5,10 +5,11 @@
 #   lead-audit                 the command, its manual, and the systemd unit of a witness
 #
 # dpkg-deb packs the files that install.sh has installed. Nothing in them needs a debian/rules.
-# dpkg-shlibdeps computes the dependencies, including the C library of this machine. So build on the
-# oldest Debian that shall be supported.
+# dpkg-shlibdeps computes the dependencies, including the C library of this machine. So build on
+# the oldest Debian that shall be supported.
 #
-#   package.sh              builds both. lintian checks them if it is installed; its errors are fatal
+#   package.sh              builds both. lintian checks them if it is installed; its errors are
+#                           fatal
 #   package.sh extension    builds only the first
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 "$ROOT/scripts/install.sh"
@@ -17,9 +18,11 @@ version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$ROOT/Cargo.toml" | head -n 1)-1
 maintainer='lead_audit maintainers <maintainers@lead-audit.invalid>'
 arch=$(dpkg --print-architecture)
 out=$TARGET/deb
-# The time of the last commit, so that the same sources give the same package. cargo does not see it,
-# because it would compile C code again after each commit.
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$ROOT" log -1 --format=%ct 2>/dev/null || stat -c %Y "$ROOT/CHANGELOG.md")}
+# The time of the last commit, so that the same sources give the same package. cargo does not see
+# it, because it would compile C code again after each commit.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(
+  git -C "$ROOT" log -1 --format=%ct 2>/dev/null || stat -c %Y "$ROOT/CHANGELOG.md"
+)}
 mkdir -p "$out"
 
 # begin PACKAGE: makes its tree in $stage, with the files that every Debian package has.
@@ -44,8 +47,12 @@ libraries() {
   local work=$out/shlibdeps
   rm -rf "$work"
   mkdir -p "$work/debian"
-  printf 'Source: %s\n\nPackage: %s\nArchitecture: any\n' "$package" "$package" >"$work/debian/control"
-  (cd "$work" && dpkg-shlibdeps -O -xpostgresql "$1" 2>"$work/log" || { cat "$work/log" >&2; exit 1; }) | sed 's/^shlibs:Depends=//'
+  printf 'Source: %s\n\nPackage: %s\nArchitecture: any\n' "$package" "$package" \
+    >"$work/debian/control"
+  (
+    cd "$work" && dpkg-shlibdeps -O -xpostgresql "$1" 2>"$work/log" ||
+      { cat "$work/log" >&2; exit 1; }
+  ) | sed 's/^shlibs:Depends=//'
   rm -rf "$work"
 }
 
@@ -53,21 +60,27 @@ libraries() {
 finish() {
   local deb=$out/${package}_${version}_$arch.deb
   {
-    printf '%s\n' "Package: $package" "Version: $version" "Architecture: $arch" "Maintainer: $maintainer" \
-      "Installed-Size: $(du -sk --apparent-size "$stage" | cut -f 1)" "Depends: $1" "${@:3}" "Section: database" "Priority: optional" "Description: $2"
+    printf '%s\n' "Package: $package" "Version: $version" "Architecture: $arch" \
+      "Maintainer: $maintainer" \
+      "Installed-Size: $(du -sk --apparent-size "$stage" | cut -f 1)" \
+      "Depends: $1" "${@:3}" "Section: database" "Priority: optional" "Description: $2"
     sed 's/^$/./; s/^/ /'
   } >"$stage/DEBIAN/control"
-  (cd "$stage" && find . -path ./DEBIAN -prune -o -type f -printf '%P\n' | sort | xargs -d '\n' md5sum) >"$stage/DEBIAN/md5sums"
+  (
+    cd "$stage" &&
+      find . -path ./DEBIAN -prune -o -type f -printf '%P\n' | sort | xargs -d '\n' md5sum
+  ) >"$stage/DEBIAN/md5sums"
   chmod -R u=rwX,go=rX "$stage"
   find "$stage" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
   rm -f "$out/$package"_*.deb
-  SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH dpkg-deb --root-owner-group -Zxz --build "$stage" "$deb" >/dev/null
+  SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH \
+    dpkg-deb --root-owner-group -Zxz --build "$stage" "$deb" >/dev/null
   rm -rf "$stage"
   built+=("$deb")
 }
 
 extension() {
-  local from share library page
+  local from share library page default
   step "Packaging postgresql-$PG_MAJOR-lead-audit"
   begin "postgresql-$PG_MAJOR-lead-audit"
   share=$stage/usr/share/postgresql/$PG_MAJOR/extension
@@ -77,10 +90,14 @@ extension() {
   install -Dm 0644 "$("$BIN/pg_config" --pkglibdir)/lead_audit.so" "$library"
   strip --strip-unneeded "$library"
   install -m 0644 "$from/lead_audit.control" "$ROOT"/sql/lead_audit--*--*.sql "$share"
-  install -m 0644 "$from/lead_audit--$(sed -n "s/^default_version = '\(.*\)'/\1/p" "$from/lead_audit.control").sql" "$share"
+  default=$(sed -n "s/^default_version = '\(.*\)'/\1/p" "$from/lead_audit.control")
+  install -m 0644 "$from/lead_audit--$default.sql" "$share"
   install -Dm 0644 "$ROOT/README.md" "$stage/usr/share/doc/$package/README.md"
-  for page in "$ROOT"/docs/*.md; do install -Dm 0644 "$page" "$stage/usr/share/doc/$package/docs/$(basename "$page")"; done
-  finish "postgresql-$PG_MAJOR, $(libraries "$library")" "audit trail of watched tables for PostgreSQL $PG_MAJOR" "Suggests: lead-audit" <<'TEXT'
+  for page in "$ROOT"/docs/*.md; do
+    install -Dm 0644 "$page" "$stage/usr/share/doc/$package/docs/$(basename "$page")"
+  done
+  finish "postgresql-$PG_MAJOR, $(libraries "$library")" \
+    "audit trail of watched tables for PostgreSQL $PG_MAJOR" "Suggests: lead-audit" <<'TEXT'
 lead_audit turns every write to a watched table into an entry of an audit
 trail inside the database: who changed which row, from what to what, when,
 and from where. With the library preloaded it also records failed statements.
@@ -105,13 +122,19 @@ command_line() {
     install -d "$stage/usr/share/man/man1"
     gzip -9nc "$page" >"$stage/usr/share/man/man1/${page##*/}.gz"
   done
-  install -Dm 0644 "$manual/lead-audit.bash" "$stage/usr/share/bash-completion/completions/lead-audit"
-  install -Dm 0644 "$manual/lead-audit.fish" "$stage/usr/share/fish/vendor_completions.d/lead-audit.fish"
+  install -Dm 0644 "$manual/lead-audit.bash" \
+    "$stage/usr/share/bash-completion/completions/lead-audit"
+  install -Dm 0644 "$manual/lead-audit.fish" \
+    "$stage/usr/share/fish/vendor_completions.d/lead-audit.fish"
   install -Dm 0644 "$manual/_lead-audit" "$stage/usr/share/zsh/vendor-completions/_lead-audit"
-  install -Dm 0644 "$ROOT/packaging/lead-audit-witness@.service" "$stage/lib/systemd/system/lead-audit-witness@.service"
-  for page in lead-audit FORMAT; do install -Dm 0644 "$ROOT/docs/$page.md" "$stage/usr/share/doc/$package/$page.md"; done
+  install -Dm 0644 "$ROOT/packaging/lead-audit-witness@.service" \
+    "$stage/lib/systemd/system/lead-audit-witness@.service"
+  for page in lead-audit FORMAT; do
+    install -Dm 0644 "$ROOT/docs/$page.md" "$stage/usr/share/doc/$package/$page.md"
+  done
   rm -rf "$manual"
-  finish "$(libraries "$stage/usr/bin/lead-audit")" "exports, verifies and witnesses lead_audit trails" "Recommends: ca-certificates" <<'TEXT'
+  finish "$(libraries "$stage/usr/bin/lead-audit")" \
+    "exports, verifies and witnesses lead_audit trails" "Recommends: ca-certificates" <<'TEXT'
 The command exports the audit trail of the PostgreSQL extension lead_audit. It
 verifies exports without the database, and databases over a connection. It
 witnesses the checkpoints of a log. Install it on a machine that the

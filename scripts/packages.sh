@@ -1,7 +1,7 @@
 #!/bin/bash
 # packages.sh: gets what the build needs from Debian: a C compiler, libclang (for bindgen),
-# PostgreSQL with its headers (if the version is that of this Debian; others: server.sh), and Python
-# (for the tests). setup.sh calls it. It is quick and silent when nothing is missing.
+# PostgreSQL with its headers (if the version is that of this Debian; others: server.sh), and
+# Python (for the tests). setup.sh calls it. It is quick and silent when nothing is missing.
 #
 # It installs missing packages with apt if that is allowed: as root, or with sudo without a
 # password. The server itself is an exception, because the package postgresql-15 would create and
@@ -29,33 +29,55 @@ has_libclang() {
   local top
   [ -z "${LIBCLANG_PATH:-}" ] || return 0
   for top in "" "$PACKAGES"; do
-    if exists "$top/usr/lib/llvm-*/lib/libclang*.so*" && exists "$top/usr/lib/llvm-*/lib/clang/*/include/stddef.h"; then return 0; fi
+    if exists "$top/usr/lib/llvm-*/lib/libclang*.so*" &&
+      exists "$top/usr/lib/llvm-*/lib/clang/*/include/stddef.h"; then
+      return 0
+    fi
   done
   return 1
 }
 has_file() { [ -e "/$1" ] || [ -e "$PACKAGES/$1" ]; }
 # The server of another version, or one that the caller chose, is not a package of this Debian.
 has_other_server() { [ "$PG_MAJOR" != "$DEBIAN_MAJOR" ] || own_pg_config "$PG_MAJOR" >/dev/null; }
-has_server() { has_other_server || { has_file "$lib/bin/postgres" && has_file "$lib/bin/psql" && has_file "$lib/bin/pg_config"; }; }
+has_programs() {
+  has_file "$lib/bin/postgres" && has_file "$lib/bin/psql" && has_file "$lib/bin/pg_config"
+}
+has_server() { has_other_server || has_programs; }
 has_headers() { has_other_server || has_file "$include/postgres.h"; }
 has_python() { command -v python3 >/dev/null; }
 has_pip() {
-  [ -e "$PACKAGES/usr/share/python-wheels" ] || exists "/usr/share/python-wheels/pip-*.whl" || python3 -c 'import ensurepip' 2>/dev/null
+  [ -e "$PACKAGES/usr/share/python-wheels" ] || exists "/usr/share/python-wheels/pip-*.whl" ||
+    python3 -c 'import ensurepip' 2>/dev/null
 }
 has_pgbouncer() { command -v pgbouncer >/dev/null; }
 has_sqlsmith() { command -v sqlsmith >/dev/null; }
-has_jdbc() { has_file usr/share/java/postgresql.jar && has_file usr/share/java/junixsocket-common.jar; }
-has_ruby() { [ -e "$PACKAGES/usr/bin/ruby" ] || ruby -e 'require "pg"; require "active_record"' 2>/dev/null; }
-has_spring() { has_file usr/share/java/spring3-jdbc.jar && has_file usr/share/java/spring3-transaction.jar; }
+has_jdbc() {
+  has_file usr/share/java/postgresql.jar && has_file usr/share/java/junixsocket-common.jar
+}
+has_ruby() {
+  [ -e "$PACKAGES/usr/bin/ruby" ] || ruby -e 'require "pg"; require "active_record"' 2>/dev/null
+}
+has_spring() {
+  has_file usr/share/java/spring3-jdbc.jar && has_file usr/share/java/spring3-transaction.jar
+}
 has_go() { has_file usr/bin/go && has_file usr/share/gocode/src/github.com/jackc/pgx/v4/conn.go; }
 has_extras() {
   local extra
   for extra in "${extras[@]}"; do "has_$extra" || return 1; done
 }
-has_all() { has_compiler && has_libclang && has_server && has_headers && has_python && has_extras; }
+has_all() {
+  has_compiler && has_libclang && has_server && has_headers && has_python && has_extras
+}
 
-declare -A extra_packages=([pip]=python3-pip-whl [pgbouncer]=pgbouncer [sqlsmith]=sqlsmith [jdbc]="libpostgresql-jdbc-java libjunixsocket-java libjunixsocket-jni" [spring]="libspring-jdbc-java libspring-transaction-java"
-  [ruby]="ruby ruby-pg ruby-activerecord" [go]="golang-go golang-github-jackc-pgx-v4-dev")
+declare -A extra_packages=(
+  [pip]=python3-pip-whl
+  [pgbouncer]=pgbouncer
+  [sqlsmith]=sqlsmith
+  [jdbc]="libpostgresql-jdbc-java libjunixsocket-java libjunixsocket-jni"
+  [spring]="libspring-jdbc-java libspring-transaction-java"
+  [ruby]="ruby ruby-pg ruby-activerecord"
+  [go]="golang-go golang-github-jackc-pgx-v4-dev"
+)
 extras=("$@")
 for extra in "${extras[@]}"; do
   [ -n "${extra_packages[$extra]:-}" ] || die "packages.sh knows no '$extra'"
@@ -66,8 +88,10 @@ exec 8>"$TARGET/packages.lock"
 flock 8
 ! has_all || exit 0
 
-command -v apt-get >/dev/null || die "this is not Debian. Install PostgreSQL $PG_MAJOR with its server headers, libclang and a C
-compiler where Debian would have them (/usr/$lib, /usr/include/postgresql), or use Debian $((PG_MAJOR - 3))."
+command -v apt-get >/dev/null ||
+  die "this is not Debian. Install PostgreSQL $PG_MAJOR with its server headers, libclang and a C
+compiler where Debian would have them (/usr/$lib, /usr/include/postgresql)," \
+    "or use Debian $((PG_MAJOR - 3))."
 
 # ---- with apt -----------------------------------------------------------------------------------
 
@@ -85,7 +109,8 @@ has_headers || install+=("postgresql-server-dev-$PG_MAJOR")
 has_python || install+=(python3)
 if [ ${#install[@]} -gt 0 ] && may_install; then
   step "Installing Debian packages: ${install[*]}"
-  apt=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+  apt=("${root[@]}" env DEBIAN_FRONTEND=noninteractive
+    apt-get -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
   run_logged apt-update "${apt[@]}" update
   run_logged apt-install "${apt[@]}" install --no-install-recommends "${install[@]}"
   hash -r
@@ -105,10 +130,11 @@ has_python || wanted+=(python3)
 # shellcheck disable=SC2206 # several names
 for extra in "${extras[@]}"; do "has_$extra" || wanted+=(${extra_packages[$extra]}); done
 has_headers || headers=("postgresql-server-dev-$PG_MAJOR")
-step "Downloading Debian packages to ${PACKAGES#"$ROOT/"}, without installing them: ${wanted[*]} ${headers[*]}"
+step "Downloading Debian packages to ${PACKAGES#"$ROOT/"}, without installing them:" \
+  "${wanted[*]} ${headers[*]}"
 
-# This apt has its own lists, cache and status, so it needs no rights. It knows the installed packages
-# and downloads the others.
+# This apt has its own lists, cache and status, so it needs no rights. It knows the installed
+# packages and downloads the others.
 work=$TARGET/apt
 rm -rf "$work"
 mkdir -p "$work"/{lists/partial,archives/partial,lone,unpacked}
@@ -117,9 +143,11 @@ private_apt_conf "$work" >"$work/apt.conf"
 apt=(apt-get -y -q -c "$work/apt.conf")
 run_logged apt-lists "${apt[@]}" update
 
-[ ${#wanted[@]} -eq 0 ] || run_logged apt-download "${apt[@]}" --download-only install "${wanted[@]}"
+[ ${#wanted[@]} -eq 0 ] ||
+  run_logged apt-download "${apt[@]}" --download-only install "${wanted[@]}"
 # Only the files of these packages are needed, not the compilers that they depend on.
-[ ${#headers[@]} -eq 0 ] || (cd "$work/lone" && run_logged apt-headers "${apt[@]}" download "${headers[@]}")
+[ ${#headers[@]} -eq 0 ] ||
+  (cd "$work/lone" && run_logged apt-headers "${apt[@]}" download "${headers[@]}")
 for deb in "$work"/archives/*.deb "$work"/lone/*.deb; do
   [ ! -e "$deb" ] || dpkg -x "$deb" "$work/unpacked"
 done

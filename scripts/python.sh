@@ -4,8 +4,10 @@
 #
 #   python.sh                  target/venv, from clients/python/requirements/sqlalchemy-2.0.txt
 #   python.sh sqlalchemy-1.4   target/venv-sqlalchemy-1.4, from the file of that name, and so on
-#   python.sh python-3.9       the same with Python 3.9, from the PATH or pyenv. Exit status 3 without one
-#   python.sh examples/leads-api/requirements.txt   target/venv-leads-api, from that file, and so on
+#   python.sh python-3.9       the same with Python 3.9, from the PATH or pyenv. Exit status 3
+#                              without one
+#   python.sh examples/leads-api/requirements.txt   target/venv-leads-api, from that file, and so
+#                              on
 #
 # Each of them contains the package clients/python, directly from the checkout.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -25,9 +27,9 @@ venv=$TARGET/venv${name:+-$name}
 # Prints the interpreter: python3, or for python-X.Y the first that works. pyenv's interpreters on
 # the PATH may not work.
 interpreter() {
-  local candidate
+  local candidate version=${name#python-} pyenv=${PYENV_ROOT:-${HOME:-/nonexistent}/.pyenv}
   [[ $name == python-* ]] || { echo python3; return; }
-  for candidate in "python${name#python-}" "${PYENV_ROOT:-${HOME:-/nonexistent}/.pyenv}/versions/${name#python-}".*/bin/python3; do
+  for candidate in "python$version" "$pyenv/versions/$version".*/bin/python3; do
     if "$candidate" -c '' 2>/dev/null; then echo "$candidate"; return; fi
   done
   exit 3
@@ -38,7 +40,8 @@ python=$(interpreter)
 stamp() { echo "$ROOT" && cat "$folder"/*.txt "${BASH_SOURCE[0]}" && "$python" --version && command -v "$python"; }
 
 make_venv() {
-  local wheel=(/usr/share/python-wheels/pip-*.whl "$PACKAGES"/usr/share/python-wheels/pip-*.whl) candidate pip=()
+  local wheel=(/usr/share/python-wheels/pip-*.whl "$PACKAGES"/usr/share/python-wheels/pip-*.whl)
+  local candidate packages pip=()
   step "Making ${venv#"$ROOT/"} from ${requirements#"$ROOT/"}"
   rm -rf "$venv"
   if "$python" -c 'import ensurepip' 2>/dev/null; then
@@ -46,16 +49,21 @@ make_venv() {
     pip=("$venv/bin/python" -m pip)
   else # Debian's Python without the package python3-venv
     run_logged venv "$python" -m venv --without-pip "$venv"
-    for candidate in "${wheel[@]}"; do [ ! -e "$candidate" ] || pip=("$venv/bin/python" "$candidate/pip"); done
+    for candidate in "${wheel[@]}"; do
+      [ ! -e "$candidate" ] || pip=("$venv/bin/python" "$candidate/pip")
+    done
   fi
-  run_logged "pip${name:+-$name}" "${pip[@]}" install --disable-pip-version-check --no-input --only-binary :all: -r "$requirements"
-  echo "$ROOT/clients/python/src" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lead_audit.pth"
+  run_logged "pip${name:+-$name}" "${pip[@]}" install --disable-pip-version-check --no-input \
+    --only-binary :all: -r "$requirements"
+  packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  echo "$ROOT/clients/python/src" >"$packages/lead_audit.pth"
   stamp >"$venv/made-from"
 }
 
 (
   flock 9
-  command -v python3 >/dev/null && python3 -c 'import ensurepip' 2>/dev/null || "$ROOT/scripts/packages.sh" pip
+  command -v python3 >/dev/null && python3 -c 'import ensurepip' 2>/dev/null ||
+    "$ROOT/scripts/packages.sh" pip
   use_private_packages
   [ "$(cat "$venv/made-from" 2>/dev/null)" = "$(stamp)" ] || make_venv
 ) 9>"$TARGET/python.lock"

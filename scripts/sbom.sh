@@ -13,10 +13,13 @@ cyclonedx_version=0.5.9
 out=$TARGET/sbom
 
 get_cargo_cyclonedx() {
-  [ "$(cargo-cyclonedx cyclonedx --version 2>/dev/null)" != "cargo-cyclonedx-cyclonedx $cyclonedx_version" ] || return 0
+  local wanted="cargo-cyclonedx-cyclonedx $cyclonedx_version"
+  [ "$(cargo-cyclonedx cyclonedx --version 2>/dev/null)" != "$wanted" ] || return 0
   step "Building cargo-cyclonedx $cyclonedx_version"
-  run_logged cargo-cyclonedx env CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-    cargo install --locked cargo-cyclonedx --version "=$cyclonedx_version" --force --root "$TOOLS" --target-dir "$TOOLS/build-cyclonedx"
+  run_logged cargo-cyclonedx env CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off \
+    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+    cargo install --locked cargo-cyclonedx --version "=$cyclonedx_version" --force \
+    --root "$TOOLS" --target-dir "$TOOLS/build-cyclonedx"
   rm -rf "$TOOLS/build-cyclonedx"
 }
 
@@ -25,17 +28,24 @@ describe() {
   local work=$out/work
   rm -rf "$out"
   mkdir -p "$work"
-  (cd "$ROOT" && find Cargo.toml Cargo.lock src crates \( -name Cargo.toml -o -name Cargo.lock -o -name '*.rs' \) -exec cp --parents -t "$work" {} +)
-  (cd "$work" && run_logged sbom cargo cyclonedx --format json --spec-version 1.5 --override-filename sbom)
+  (cd "$ROOT" && find Cargo.toml Cargo.lock src crates \
+    \( -name Cargo.toml -o -name Cargo.lock -o -name '*.rs' \) -exec cp --parents -t "$work" {} +)
+  (cd "$work" && run_logged sbom cargo cyclonedx --format json --spec-version 1.5 \
+    --override-filename sbom)
   # Remove the path of this machine.
-  sed "s|path+file://$work|path+file:///lead_audit|g" "$work/sbom.json" >"$out/lead_audit.cdx.json"
-  sed "s|path+file://$work|path+file:///lead_audit|g" "$work/crates/cli/sbom.json" >"$out/lead-audit.cdx.json"
+  local remove="s|path+file://$work|path+file:///lead_audit|g"
+  sed "$remove" "$work/sbom.json" >"$out/lead_audit.cdx.json"
+  sed "$remove" "$work/crates/cli/sbom.json" >"$out/lead-audit.cdx.json"
   rm -rf "$work"
 }
 
 get_cargo_cyclonedx
 step "The crates of the extension and of the command"
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$ROOT" log -1 --format=%ct 2>/dev/null || stat -c %Y "$ROOT/Cargo.lock")}
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(
+  git -C "$ROOT" log -1 --format=%ct 2>/dev/null || stat -c %Y "$ROOT/Cargo.lock"
+)}
 export SOURCE_DATE_EPOCH
 describe
-for file in "$out"/*.cdx.json; do note "${file#"$ROOT/"}: $(grep -c '"purl": "pkg:cargo/[^?]*"' "$file") crates"; done
+for file in "$out"/*.cdx.json; do
+  note "${file#"$ROOT/"}: $(grep -c '"purl": "pkg:cargo/[^?]*"' "$file") crates"
+done

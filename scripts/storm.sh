@@ -33,18 +33,21 @@ rm -rf "$work"
 mkdir -p "$work/lib"
 if [ ! -e "$("$BIN/pg_config" --pkglibdir)/test_decoding.so" ]; then # a server without contrib
   source=$("$ROOT/scripts/postgres_source.sh")
-  run_logged storm-test_decoding cc -O2 -fPIC -shared -w -I"$("$BIN/pg_config" --includedir-server)" \
+  run_logged storm-test_decoding \
+    cc -O2 -fPIC -shared -w -I"$("$BIN/pg_config" --includedir-server)" \
     "$source/contrib/test_decoding/test_decoding.c" -o "$work/lib/test_decoding.so"
 fi
 trap '"$cluster" stop "$work/cluster"' EXIT
-"$cluster" start "$work/cluster" "fsync = off" "wal_level = logical" "max_prepared_transactions = 20" "lc_messages = 'C'" "max_wal_size = '4GB'" \
-  "shared_preload_libraries = 'lead_audit'" "lead_audit.log_unchanged = on" "deadlock_timeout = '50ms'" "autovacuum_naptime = '5s'" \
+"$cluster" start "$work/cluster" "fsync = off" "wal_level = logical" \
+  "max_prepared_transactions = 20" "lc_messages = 'C'" "max_wal_size = '4GB'" \
+  "shared_preload_libraries = 'lead_audit'" "lead_audit.log_unchanged = on" \
+  "deadlock_timeout = '50ms'" "autovacuum_naptime = '5s'" \
   "dynamic_library_path = '\$libdir:$work/lib'"
 
 step "A storm of $seconds seconds, seed $seed"
 status=0
-PATH=$BIN:$PATH "$TARGET/venv/bin/python" "$ROOT/scripts/storm/storm.py" "$seconds" "$seed" "$("$cluster" socket "$work/cluster")" \
-  "$("$cluster" log "$work/cluster")" "$work" || status=$?
+PATH=$BIN:$PATH "$TARGET/venv/bin/python" "$ROOT/scripts/storm/storm.py" "$seconds" "$seed" \
+  "$("$cluster" socket "$work/cluster")" "$("$cluster" log "$work/cluster")" "$work" || status=$?
 cp "$("$cluster" log "$work/cluster")" "$work/server.log"
 [ $status -eq 0 ] || die "the storm found faults: see $work"
 trap - EXIT

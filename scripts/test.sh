@@ -1,10 +1,10 @@
 #!/bin/bash
 # test.sh: all tests, behind `make test`.
 #
-#   test.sh              unit and property tests, in-database tests, acceptance tests, Python tests and
-#                        the example's tests. PG=17 test.sh: lints, in-database and acceptance tests
-#                        with PostgreSQL 17, which it downloads. The other tests do not depend on
-#                        the version of the server
+#   test.sh              unit and property tests, in-database tests, acceptance tests, Python
+#                        tests and the example's tests. PG=17 test.sh: lints, in-database and
+#                        acceptance tests with PostgreSQL 17, which it downloads. The other tests
+#                        do not depend on the version of the server
 #   test.sh named NAME   the tests of any kind with NAME in their name, behind `make test NAME=...`
 #   test.sh majors       all of that with 15, then with each other major version
 #   test.sh crates       only the tests of crates/, without a server
@@ -14,7 +14,8 @@
 #   test.sh upgrade      pg_upgrade from PostgreSQL 15 to 17. Not part of all tests
 #   test.sh released     the update from version 1.0, built from its commit. Not part of all tests
 #   test.sh verifier     only verifiers/python, without a server
-#   test.sh python [ARGUMENT...]       only clients/python and docs/clients.md; ARGUMENTs as in pytest
+#   test.sh python [ARGUMENT...]       only clients/python and docs/clients.md; ARGUMENTs as in
+#                                      pytest
 #   test.sh example [ARGUMENT...]      only examples/leads-api; ARGUMENTs as in pytest
 #
 # The in-database tests run under `cargo pgrx test`, which creates a new cluster and starts its
@@ -83,8 +84,9 @@ pgrx() {
   else
     # cargo pgrx test accepts one name only. This is the command that it runs.
     step "In-database tests: cargo test $*"
-    env ${SERVER_USER:+CARGO_PGRX_TEST_RUNAS="$SERVER_USER"} CARGO_PGRX_TEST_PGDATA="$clusters" PGRX_BUILD_PROFILE=dev PGRX_NO_SCHEMA=false \
-      PGRX_ALL_FEATURES=false PGRX_NO_DEFAULT_FEATURES=true PGRX_FEATURES="pg$PG_MAJOR pg_test" \
+    env ${SERVER_USER:+CARGO_PGRX_TEST_RUNAS="$SERVER_USER"} CARGO_PGRX_TEST_PGDATA="$clusters" \
+      PGRX_BUILD_PROFILE=dev PGRX_NO_SCHEMA=false PGRX_ALL_FEATURES=false \
+      PGRX_NO_DEFAULT_FEATURES=true PGRX_FEATURES="pg$PG_MAJOR pg_test" \
       cargo test --no-default-features --features "pg$PG_MAJOR pg_test" -p lead_audit -- "$@"
   fi
 }
@@ -99,8 +101,10 @@ acceptance() {
   cargo build -p cli
   step "Acceptance tests: cargo test -p acceptance"
   rm -rf "$STATE/acceptance" # left by a run that was killed
-  LEAD_AUDIT_PG_CONFIG=$BIN/pg_config LEAD_AUDIT_STATE_DIR=$STATE/acceptance LEAD_AUDIT_PYTHON=$TARGET/venv/bin/python \
-    LEAD_AUDIT_COMMAND=$CARGO_TARGET_DIR/debug/lead-audit cargo test --no-fail-fast -p acceptance "$@"
+  LEAD_AUDIT_PG_CONFIG=$BIN/pg_config LEAD_AUDIT_STATE_DIR=$STATE/acceptance \
+    LEAD_AUDIT_PYTHON=$TARGET/venv/bin/python \
+    LEAD_AUDIT_COMMAND=$CARGO_TARGET_DIR/debug/lead-audit \
+    cargo test --no-fail-fast -p acceptance "$@"
 }
 
 # Checks the code that is compiled differently for this version.
@@ -120,7 +124,8 @@ majors() {
 
 upgrade() {
   PG=17 "$ROOT/scripts/install.sh"
-  LEAD_AUDIT_NEXT_PG_CONFIG=$STATE/pg17/usr/lib/postgresql/17/bin/pg_config acceptance --test pg_upgrade -- --ignored
+  LEAD_AUDIT_NEXT_PG_CONFIG=$STATE/pg17/usr/lib/postgresql/17/bin/pg_config \
+    acceptance --test pg_upgrade -- --ignored
 }
 
 python() { "$ROOT/scripts/test_python.sh" "$@"; }
@@ -129,12 +134,15 @@ example() { "$ROOT/scripts/example.sh" test "$@"; }
 
 # Builds version 1.0 in target/released, and copies the server into which the test installs it.
 released() {
-  local commit=7aa8e60 work=$TARGET/released package=$STATE/released-1.0 server=$STATE/pg$PG_MAJOR-released
+  local commit=7aa8e60 work=$TARGET/released package=$STATE/released-1.0
+  local server=$STATE/pg$PG_MAJOR-released
   if [ ! -d "$package" ]; then
     step "Building lead_audit 1.0 ($commit)"
     rm -rf "$work" && mkdir -p "$work/source" "$package.new"
-    git archive "$commit" | tar x -C "$work/source" || die "commit $commit, version 1.0, is not in this clone: git fetch --unshallow"
-    (cd "$work/source" && CARGO_TARGET_DIR=$work/target run_logged released cargo pgrx package --out-dir "$work/package" \
+    git archive "$commit" | tar x -C "$work/source" ||
+      die "commit $commit, version 1.0, is not in this clone: git fetch --unshallow"
+    (cd "$work/source" && CARGO_TARGET_DIR=$work/target \
+      run_logged released cargo pgrx package --out-dir "$work/package" \
       --pg-config "$BIN/pg_config" "${PG_FEATURES[@]}")
     mkdir "$package.new/lib" "$package.new/extension"
     find "$work/package" -name lead_audit.so -exec cp {} "$package.new/lib" \;
@@ -144,7 +152,8 @@ released() {
   fi
   rm -rf "$server"
   cp -a "$PREFIX" "$server"
-  LEAD_AUDIT_RELEASED_PACKAGE=$package LEAD_AUDIT_RELEASED_PG_CONFIG=$server/${BIN#"$PREFIX/"}/pg_config \
+  LEAD_AUDIT_RELEASED_PACKAGE=$package \
+    LEAD_AUDIT_RELEASED_PG_CONFIG=$server/${BIN#"$PREFIX/"}/pg_config \
     acceptance --test released_library -- --ignored
 }
 

@@ -1,32 +1,38 @@
 #!/bin/bash
-# test_package.sh: tests the packages of `make package` on a new Debian, behind `make test-package`.
-# Needs root and debootstrap.
+# test_package.sh: tests the packages of `make package` on a new Debian, behind
+# `make test-package`. Needs root and debootstrap.
 #
 # debootstrap makes a minimal system with Debian's postgresql. apt installs the packages. The pages
 # docs/install.md, quick-start.md and removal.md run there. A database of each earlier version is
 # updated. apt removes the packages. A chroot starts no services, so pg_ctlcluster starts the
 # server.
 #
-#   test_package.sh    PG=17 uses the Debian release with 17, and so on. target/debian-... keeps the
-#                      base system
+#   test_package.sh    PG=17 uses the Debian release with 17, and so on. target/debian-... keeps
+#                      the base system
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 declare -A suites=([15]=bookworm [17]=trixie [18]=forky)
 suite=${suites[$PG_MAJOR]:-}
 [ -n "$suite" ] || die "no release of Debian has PostgreSQL $PG_MAJOR"
 [ "$(id -u)" -eq 0 ] || die "this needs root, for chroot and mount"
-command -v debootstrap >/dev/null || die "debootstrap is not installed (Debian: apt-get install debootstrap)"
+command -v debootstrap >/dev/null ||
+  die "debootstrap is not installed (Debian: apt-get install debootstrap)"
 
 # The mounts end with this script.
 if [ "${LEAD_AUDIT_UNSHARED:-}" != 1 ]; then
   "$ROOT/scripts/package.sh"
-  LEAD_AUDIT_UNSHARED=1 exec unshare --mount --propagation private --pid --fork --kill-child -- "${BASH_SOURCE[0]}"
+  LEAD_AUDIT_UNSHARED=1 exec unshare --mount --propagation private --pid --fork --kill-child \
+    -- "${BASH_SOURCE[0]}"
 fi
 
 base=$TARGET/debian-$suite system=$TARGET/debian-test
 # shellcheck disable=SC2016 # apt's own variable
-mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -v security | grep debian.org | head -n 1)
-inside() { chroot "$system" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"; }
+mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' |
+  grep -v security | grep debian.org | head -n 1)
+inside() {
+  chroot "$system" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+    LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
+}
 psql() { inside runuser -u postgres -- psql -XqAt -v ON_ERROR_STOP=1 "$@"; }
 # expect TEXT COMMAND...: fails unless the command prints TEXT.
 expect() {
@@ -43,7 +49,8 @@ make_base() {
   # If this debootstrap does not know the release yet, it uses the script of sid.
   script=/usr/share/debootstrap/scripts/$suite
   [ -e "$script" ] || script=${script%/*}/sid
-  run_logged debootstrap debootstrap --variant=minbase "$suite" "$base.new" "${mirror:-http://deb.debian.org/debian}" "$script"
+  run_logged debootstrap debootstrap --variant=minbase "$suite" "$base.new" \
+    "${mirror:-http://deb.debian.org/debian}" "$script"
   mv "$base.new" "$base"
 }
 
@@ -68,27 +75,35 @@ make_base
 make_system
 step "apt-get install postgresql-$PG_MAJOR, Debian's own"
 run_logged debian-update inside apt-get -q update
-run_logged debian-postgresql inside apt-get -qy --no-install-recommends install "postgresql-$PG_MAJOR" python3
+run_logged debian-postgresql inside \
+  apt-get -qy --no-install-recommends install "postgresql-$PG_MAJOR" python3
 inside pg_ctlcluster "$PG_MAJOR" main start
 expect 0 psql -c "SELECT count(*) FROM pg_available_extensions WHERE name = 'lead_audit'"
 
 step "apt-get install ./*.deb"
 cd "$system/packages"
 packages=(postgresql-"$PG_MAJOR"-lead-audit_*.deb lead-audit_*.deb)
-run_logged debian-install inside apt-get -qy --no-install-recommends install "${packages[@]/#//packages/}"
+run_logged debian-install inside \
+  apt-get -qy --no-install-recommends install "${packages[@]/#//packages/}"
 inside lead-audit --version
-for page in lead-audit lead-audit-witness; do [ -s "$system/usr/share/man/man1/$page.1.gz" ] || die "there is no manual page $page"; done
+for page in lead-audit lead-audit-witness; do
+  [ -s "$system/usr/share/man/man1/$page.1.gz" ] || die "there is no manual page $page"
+done
 version=$(psql -c "SELECT default_version FROM pg_available_extensions WHERE name = 'lead_audit'")
 
 step "Without preloading: CREATE EXTENSION, a write, its entry"
 psql -c "CREATE DATABASE plain ENCODING 'UTF8' TEMPLATE template0"
-psql -d plain -c "CREATE TABLE leads (id int PRIMARY KEY); CREATE EXTENSION lead_audit; INSERT INTO leads VALUES (1)"
+psql -d plain -c "CREATE TABLE leads (id int PRIMARY KEY); CREATE EXTENSION lead_audit;
+  INSERT INTO leads VALUES (1)"
 expect 'INSERT|{"id": 1}' psql -d plain -c "SELECT operation, row_key FROM lead_audit.log"
 
 cp "$ROOT/scripts/pages.py" "$ROOT"/docs/{install,quick-start,removal}.md "$system/packages/"
 inside sed -i 's/^local .*/local all all trust/' "/etc/postgresql/$PG_MAJOR/main/pg_hba.conf"
 inside pg_ctlcluster "$PG_MAJOR" main reload
-pages() { inside env PG_MAJOR="$PG_MAJOR" python3 /packages/pages.py --system --user postgres --directory /packages "/packages/$1"; }
+pages() {
+  inside env PG_MAJOR="$PG_MAJOR" python3 /packages/pages.py --system --user postgres \
+    --directory /packages "/packages/$1"
+}
 step "docs/install.md"
 pages install.md
 psql -c "DROP DATABASE crm WITH (FORCE)"
@@ -100,9 +115,11 @@ for old in "$ROOT"/sql/released/lead_audit--*.sql; do
   step "ALTER EXTENSION UPDATE: $old to $version"
   cp "$ROOT/sql/released/lead_audit--$old.sql" "$system/usr/share/postgresql/$PG_MAJOR/extension/"
   psql -c "CREATE DATABASE old ENCODING 'UTF8' TEMPLATE template0"
-  psql -d old -c "CREATE TABLE leads (id int PRIMARY KEY); CREATE EXTENSION lead_audit VERSION '$old'; INSERT INTO leads VALUES (1)"
+  psql -d old -c "CREATE TABLE leads (id int PRIMARY KEY);
+    CREATE EXTENSION lead_audit VERSION '$old'; INSERT INTO leads VALUES (1)"
   psql -d old -c 'ALTER EXTENSION lead_audit UPDATE' -c 'INSERT INTO leads VALUES (2)'
-  expect "$version" psql -d old -c "SELECT extversion FROM pg_extension WHERE extname = 'lead_audit'"
+  expect "$version" psql -d old \
+    -c "SELECT extversion FROM pg_extension WHERE extname = 'lead_audit'"
   expect "2" psql -d old -c "SELECT count(*) FROM lead_audit.log WHERE lead_audit.verify_entry(id)"
   expect "" psql -d old -c "SELECT * FROM lead_audit.verify()"
   psql -c "DROP DATABASE old"
@@ -115,7 +132,9 @@ psql -d plain -c 'INSERT INTO leads VALUES (2)'
 expect 0 psql -d plain -c "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal"
 pages removal.md
 expect 0 psql -c "SELECT count(*) FROM pg_available_extensions WHERE name = 'lead_audit'"
-left=$(find "$system"/{usr,etc,lib,var/lib,dev/shm} -xdev \( -iname '*lead_audit*' -o -iname '*lead-audit*' \) -not -path '*/dpkg/*' -not -path '*/apt/*')
+left=$(find "$system"/{usr,etc,lib,var/lib,dev/shm} -xdev \
+  \( -iname '*lead_audit*' -o -iname '*lead-audit*' \) \
+  -not -path '*/dpkg/*' -not -path '*/apt/*')
 [ -z "$left" ] || die "apt left: $left"
 stop_server
 rm -rf --one-file-system "$system" 2>/dev/null || true

@@ -3,8 +3,8 @@
 # target/python.
 #
 #   test_python.sh [ARGUMENT...]   mypy, pytest with SQLAlchemy 2 and psycopg, then pytest with
-#                                  SQLAlchemy 1.4 and psycopg2 (Django). With ARGUMENTs of pytest: only
-#                                  pytest with SQLAlchemy 2
+#                                  SQLAlchemy 1.4 and psycopg2 (Django). With ARGUMENTs of pytest:
+#                                  only pytest with SQLAlchemy 2
 #   test_python.sh versions        pytest with each installed Python of 3.9 (Django 4.2), 3.10
 #                                  (SQLAlchemy 1.4) and 3.13 (Django 6, SQLAlchemy 2.1)
 #   LEAD_AUDIT_SQLX=1              also runs the example with sqlx, which takes minutes to compile
@@ -21,7 +21,9 @@ export LEAD_AUDIT_PACKAGES=$PACKAGES
 
 # Remove the clusters of a killed run.
 for dir in "$TARGET"/python/cluster-*; do
-  if [ -e "$dir" ] && ! kill -0 "${dir##*-}" 2>/dev/null; then "$ROOT/scripts/cluster.sh" remove "$dir"; fi
+  if [ -e "$dir" ] && ! kill -0 "${dir##*-}" 2>/dev/null; then
+    "$ROOT/scripts/cluster.sh" remove "$dir"
+  fi
 done
 
 # Tests each installed version. Fails if a version fails, or if none is installed.
@@ -38,7 +40,8 @@ versions() {
     run=1
     step "Python tests: pytest, with Python $version"
     LEAD_AUDIT_DJANGO_PSYCOPG2=$([ $version != 3.10 ] || echo 1) PYTHONDONTWRITEBYTECODE=1 \
-      "$TARGET/venv-python-$version/bin/python" -m pytest -q -rs --ignore tests/test_clients_page.py || status=$?
+      "$TARGET/venv-python-$version/bin/python" -m pytest -q -rs \
+      --ignore tests/test_clients_page.py || status=$?
   done
   [ $run -eq 1 ] || die "none of these Pythons is installed"
   return $status
@@ -57,4 +60,5 @@ step "Types: mypy --strict"
 step "Python tests: pytest, with SQLAlchemy 2"
 "$TARGET/venv/bin/python" -m pytest -q -rs
 step "Python tests: pytest, with SQLAlchemy 1.4"
-LEAD_AUDIT_DJANGO_PSYCOPG2=1 "$TARGET/venv-sqlalchemy-1.4/bin/python" -m pytest -q -rs --ignore tests/test_clients_page.py
+LEAD_AUDIT_DJANGO_PSYCOPG2=1 "$TARGET/venv-sqlalchemy-1.4/bin/python" -m pytest -q -rs \
+  --ignore tests/test_clients_page.py

@@ -14,7 +14,8 @@
 # to_jsonb_oracle: 74 server processes, no report that names the library, and 5 reports in the
 # server's own code, all in ReceiveSharedInvalidMessages (now in valgrind.supp).
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-command -v valgrind >/dev/null || die "valgrind is not installed (Debian: apt-get install valgrind)"
+command -v valgrind >/dev/null ||
+  die "valgrind is not installed (Debian: apt-get install valgrind)"
 "$ROOT/scripts/install.sh"
 
 # Copies the server and replaces its program with a script that starts the server under valgrind.
@@ -29,8 +30,9 @@ cp "$ROOT/scripts/valgrind.supp" "$prefix/valgrind.supp"
 cat >"$bin/postgres" <<WRAPPER
 #!/bin/bash
 if [ "\$1" != -D ]; then exec "$bin/postgres.server" "\$@"; fi
-exec valgrind --quiet --trace-children=yes --leak-check=no --error-limit=no --num-callers=40 --time-stamp=yes \\
-  --suppressions="$prefix/valgrind.supp" --log-file="$logs/%p" "$bin/postgres.server" "\$@"
+exec valgrind --quiet --trace-children=yes --leak-check=no --error-limit=no --num-callers=40 \\
+  --time-stamp=yes --suppressions="$prefix/valgrind.supp" --log-file="$logs/%p" \\
+  "$bin/postgres.server" "\$@"
 WRAPPER
 chmod +x "$bin/postgres"
 
@@ -40,10 +42,12 @@ for test; do tests+=(--test "$test"); done
 step "Acceptance tests under valgrind: ${tests[*]}"
 cd "$ROOT"
 rm -rf "$STATE/acceptance"
-LEAD_AUDIT_PG_CONFIG=$bin/pg_config LEAD_AUDIT_STATE_DIR=$STATE/acceptance cargo test --no-fail-fast -p acceptance "${tests[@]}"
+LEAD_AUDIT_PG_CONFIG=$bin/pg_config LEAD_AUDIT_STATE_DIR=$STATE/acceptance \
+  cargo test --no-fail-fast -p acceptance "${tests[@]}"
 
 processes=$(find "$logs" -type f | wc -l)
 ours=$(grep -El '\.rs:[0-9]+\)|lead_audit\.so' "$logs"/* | wc -l || true)
 others=$(cat "$logs"/* | grep -c '== \(Invalid\|Conditional\|Use of\|Syscall\)' || true)
-step "$processes server processes; $ours reports of valgrind's in which the library appears; $others complaints in all ($logs)"
+step "$processes server processes; $ours reports of valgrind's in which the library appears;" \
+  "$others complaints in all ($logs)"
 [ "$processes" -gt 0 ] && [ "$ours" -eq 0 ] || die "see $logs"
