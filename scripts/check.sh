@@ -36,7 +36,8 @@ step "The SQL of the extension is ASCII"
   die "these lines are not ASCII"
 # ruff checks the lines of Python, prose.py those of Markdown.
 step "The lines of the scripts and of the SQL are below 100 columns"
-! git grep -nE '.{100}' -- '*.sh' .ci/run Makefile '*.sql' ':!sql/released' ':!sql/lead_audit--*' ||
+! git grep -nE '.{100}' -- '*.sh' .ci/run Makefile '*.sql' \
+  ':!sql/released' ':!sql/lead_audit--*' ||
   die "these lines are longer"
 step "scripts/messages.py --check"
 python3 scripts/messages.py --check
