@@ -12,13 +12,23 @@
 //! | planner | failures: open a scope | failures: close the scope |
 //! | ExecutorStart | failures: open a scope, keep the parameters | failures: close the scope |
 //! | ExecutorRun | failures: open a scope | failures: close the scope |
-//! | ExecutorFinish | failures: open a scope; entries: gather entries | DDL guard: note the written tables; entries: write the batch; failures: close the scope |
+//! | ExecutorFinish | failures: open a scope; entries: gather entries | see below |
 //! | ExecutorEnd | entries: write the batch of the statement that loaded the library | – |
-//! | ProcessUtility | failures: open a scope; failures: make the worker leave a database; entries: gather entries (COPY); DDL guard: keep the text, note the table of COPY | DDL guard: forget the text; entries: write the batch; failures: close the scope |
-//! | needs_fmgr_hook, fmgr_hook | DDL guard: restrict the rights of a function that its own trigger commands call | DDL guard: restore the rights |
+//! | ProcessUtility | see below | see below |
+//! | needs_fmgr_hook, fmgr_hook | DDL guard: restrict the rights | DDL guard: restore the rights |
 //! | emit_log | failures: make the record of the error final | – |
 //! | error callbacks | – | failures: make a record of the error |
 //! | shmem_request, shmem_startup | – | failures: request the lock; map the region |
+//!
+//! Three of these hooks do more than fits into the table:
+//!
+//! - The epilogue of ExecutorFinish has three steps. DDL guard: note the written tables. Entries:
+//!   write the batch. Failures: close the scope.
+//! - The prelude of ProcessUtility has four steps. Failures: open a scope, make the worker leave a
+//!   database. Entries: gather entries (COPY). DDL guard: keep the text, note the table of COPY.
+//!   Its epilogue has three. DDL guard: forget the text. Entries: write the batch. Failures: close
+//!   the scope.
+//! - The fmgr hooks restrict the rights of a function that trigger commands of the DDL guard call.
 //!
 //! Transaction callbacks run in the order of `transaction.rs`. Only PRE_COMMIT and PRE_PREPARE may
 //! raise an error there. Invalidation callbacks (`invalidation.rs`) only set flags.

@@ -39,8 +39,14 @@ impl Pending {
 }
 
 thread_local! {
-    static PENDING: RefCell<Pending> =
-        const { RefCell::new(Pending { entries: Vec::new(), bytes: 0, taken: 0, context: std::ptr::null_mut() }) };
+    static PENDING: RefCell<Pending> = const {
+        RefCell::new(Pending {
+            entries: Vec::new(),
+            bytes: 0,
+            taken: 0,
+            context: std::ptr::null_mut(),
+        })
+    };
 }
 
 /// The memory context for the tuples of pending entries.

@@ -50,7 +50,8 @@ thread_local! {
     static KNOWN: Cell<Option<EntryTable>> = const { Cell::new(None) };
     static LAST_ID: Cell<Option<i64>> = const { Cell::new(None) };
     /// The table that this transaction has locked, and the subtransaction that holds the lock.
-    static LOCKED: Cell<Option<(pg_sys::Oid, pg_sys::SubTransactionId)>> = const { Cell::new(None) };
+    static LOCKED: Cell<Option<(pg_sys::Oid, pg_sys::SubTransactionId)>> =
+        const { Cell::new(None) };
 }
 
 /// The transaction has ended and released its lock on the table.

@@ -17,7 +17,8 @@ thread_local! {
     /// ExecutorEnd.
     static FIRST: Cell<bool> = const { Cell::new(false) };
     /// The value of DEPTH at the start of each open subtransaction.
-    static DEPTH_AT_START: RefCell<Vec<(pg_sys::SubTransactionId, u32)>> = const { RefCell::new(Vec::new()) };
+    static DEPTH_AT_START: RefCell<Vec<(pg_sys::SubTransactionId, u32)>> =
+        const { RefCell::new(Vec::new()) };
 }
 
 /// Whether `writer::flush` will be called when the present statement ends.

@@ -96,7 +96,8 @@ pub fn tuple_not_written(tuple: pg_sys::HeapTuple, cause: &ServerError) {
 
 thread_local! {
     /// The number of unwritten entries of this transaction, by subtransaction.
-    static COUNTS: RefCell<Vec<(pg_sys::SubTransactionId, i64)>> = const { RefCell::new(Vec::new()) };
+    static COUNTS: RefCell<Vec<(pg_sys::SubTransactionId, i64)>> =
+        const { RefCell::new(Vec::new()) };
 }
 
 fn count() {

@@ -65,8 +65,8 @@ pub struct Export {
     #[arg(long, short, value_name = "FILE")]
     pub output: PathBuf,
     /// Compress with zstd, at a level from 1 to 19
-    #[arg(long, value_name = "LEVEL", num_args = 0..=1, default_missing_value = "3", require_equals = true,
-          value_parser = clap::value_parser!(i32).range(1..=19))]
+    #[arg(long, value_name = "LEVEL", num_args = 0..=1, default_missing_value = "3",
+          require_equals = true, value_parser = clap::value_parser!(i32).range(1..=19))]
     pub zstd: Option<i32>,
     /// Continue an interrupted export, or append the newer entries to a complete one
     #[arg(long, conflicts_with_all = ["from_size", "after"])]
@@ -175,7 +175,8 @@ pub struct Witness {
     #[arg(long)]
     pub once: bool,
     /// Seconds between looks
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 5,
+          value_parser = clap::value_parser!(u32).range(1..))]
     pub interval: u32,
 }
 

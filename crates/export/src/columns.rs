@@ -386,12 +386,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn instants_are_recognised_both_ways(text in "(0|1|2|9)[0-9]{3}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]\\.[0-9]{6}Z") {
+        fn instants_are_recognised_both_ways(
+            text in "(0|1|2|9)[0-9]{3}-[01][0-9]-[0-3][0-9]\
+                T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]\\.[0-9]{6}Z",
+        ) {
             prop_assert_eq!(is_instant(&text), instant(&text).is_some());
         }
 
         #[test]
-        fn instants_are_read_back(micros in any::<i64>(), near in -100_000_000_000_000_000..1_000_000_000_000_000_000i64) {
+        fn instants_are_read_back(
+            micros in any::<i64>(),
+            near in -100_000_000_000_000_000..1_000_000_000_000_000_000i64,
+        ) {
             for micros in [micros, near] {
                 let mut text = Vec::new();
                 time::write_timestamp(&mut text, micros);
@@ -403,12 +409,26 @@ mod tests {
 
         /// An honest entry passes. Other values get the same verdict as from `ledger`.
         #[test]
-        fn as_ledger_judges(id in any::<i64>(), occurred_at in any::<i64>(), text in any::<String>(), pid in any::<Option<i32>>()) {
-            let entry = Entry { id, occurred_at, operation: &text, outcome: &text, statement: Some(&text), backend_pid: pid, ..full() };
+        fn as_ledger_judges(
+            id in any::<i64>(),
+            occurred_at in any::<i64>(),
+            text in any::<String>(),
+            backend_pid in any::<Option<i32>>(),
+        ) {
+            let entry = Entry {
+                id,
+                occurred_at,
+                operation: &text,
+                outcome: &text,
+                statement: Some(&text),
+                backend_pid,
+                ..full()
+            };
             let (preimage, checksum) = preimage(&entry);
             let judged = judge_entry(&preimage, &checksum, &mut Vec::new());
             prop_assert_eq!(judged.id, Some(id));
-            prop_assert_eq!(judged.fault, entry.verify(&checksum, &mut Vec::new()).err().map(EntryFault::Columns));
+            let fault = entry.verify(&checksum, &mut Vec::new()).err();
+            prop_assert_eq!(judged.fault, fault.map(EntryFault::Columns));
         }
     }
 }

@@ -88,7 +88,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hashes_as_in_one_piece(pieces in prop::collection::vec((0..3 * GATHERED, any::<u8>()), 0..8)) {
+        fn hashes_as_in_one_piece(
+            pieces in prop::collection::vec((0..3 * GATHERED, any::<u8>()), 0..8),
+        ) {
             let mut scratch = b"left over".to_vec();
             let mut hashing = Hashing::new(&mut scratch);
             let mut whole = Vec::new();

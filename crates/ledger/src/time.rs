@@ -137,7 +137,9 @@ mod tests {
         }
 
         #[test]
-        fn four_hundred_years_change_only_the_year(a in -100_000_000_000_000_000..100_000_000_000_000_000i64) {
+        fn four_hundred_years_change_only_the_year(
+            a in -100_000_000_000_000_000..100_000_000_000_000_000i64,
+        ) {
             let (early, late) = (written(a), written(a + DAYS_PER_400_YEARS * MICROS_PER_DAY));
             let split = |s: &str| {
                 let at = s[1..].find('-').unwrap() + 1;

@@ -10,7 +10,8 @@ use pgrx::pg_sys;
 use std::cell::Cell;
 
 thread_local! {
-    static BASE: Cell<*mut pg_sys::ErrorContextCallback> = const { Cell::new(std::ptr::null_mut()) };
+    static BASE: Cell<*mut pg_sys::ErrorContextCallback> =
+        const { Cell::new(std::ptr::null_mut()) };
     /// Holds the copy of the error and its rows.
     static MEMORY: Cell<pg_sys::MemoryContext> = const { Cell::new(std::ptr::null_mut()) };
 }

@@ -179,20 +179,34 @@ mod tests {
         #[test]
         fn the_lines_of_the_file(text in "[a\n]{0,60}", block in 1..20usize, step in 1..9usize) {
             let limits = Limits { line: 100, block };
-            let blocks: Result<Vec<Block>, _> = Blocks::new(Trickle(text.as_bytes(), step), limits).collect();
-            let blocks = blocks.unwrap();
-            let lines: Vec<_> = blocks.iter().flat_map(Block::lines).map(|(n, line)| (n, line.to_vec())).collect();
-            let expected: Vec<_> = text.split_terminator('\n').enumerate().map(|(i, line)| (i as u64 + 1, line.as_bytes().to_vec())).collect();
+            let blocks = Blocks::new(Trickle(text.as_bytes(), step), limits);
+            let blocks: Vec<Block> = blocks.collect::<Result<_, _>>().unwrap();
+            let lines = blocks.iter().flat_map(Block::lines);
+            let lines: Vec<_> = lines.map(|(n, line)| (n, line.to_vec())).collect();
+            let expected: Vec<_> = text
+                .split_terminator('\n')
+                .enumerate()
+                .map(|(i, line)| (i as u64 + 1, line.as_bytes().to_vec()))
+                .collect();
             prop_assert_eq!(lines, expected);
         }
 
         #[test]
-        fn a_line_that_is_too_long(text in "[a\n]{0,60}", limit in 0..12usize, block in 1..20usize, step in 1..9usize) {
-            let blocks: Result<Vec<Block>, _> = Blocks::new(Trickle(text.as_bytes(), step), Limits { line: limit, block }).collect();
+        fn a_line_that_is_too_long(
+            text in "[a\n]{0,60}",
+            limit in 0..12usize,
+            block in 1..20usize,
+            step in 1..9usize,
+        ) {
+            let limits = Limits { line: limit, block };
+            let blocks = Blocks::new(Trickle(text.as_bytes(), step), limits);
+            let blocks: Result<Vec<Block>, _> = blocks.collect();
             let long = text.split_terminator('\n').position(|line| line.len() > limit);
             match (blocks, long) {
                 (Ok(_), None) => {}
-                (Err(ReadError::LineTooLong { line, .. }), Some(at)) => prop_assert_eq!(line, at as u64 + 1),
+                (Err(ReadError::LineTooLong { line, .. }), Some(at)) => {
+                    prop_assert_eq!(line, at as u64 + 1)
+                }
                 (other, long) => prop_assert!(false, "{:?} {:?}", other, long),
             }
         }

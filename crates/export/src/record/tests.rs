@@ -121,7 +121,12 @@ proptest! {
     /// A changed byte is refused, or yields another value of the same record. Every accepted line
     /// is written back unchanged.
     #[test]
-    fn one_spelling(which in 0..18usize, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
+    fn one_spelling(
+        which in 0..18usize,
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        cut in any::<bool>(),
+    ) {
         let mut line = written(&samples()[which]).into_bytes();
         let at = at.index(line.len());
         if cut { line.truncate(at) } else { line[at] = byte }

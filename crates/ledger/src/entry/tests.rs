@@ -105,14 +105,18 @@ fn any_change_of_any_field_changes_the_checksum() {
         };
     }
     macro_rules! nulls {
-        ($($field:ident),*) => { vec![$((stringify!($field), (|entry| entry.$field = None) as Change)),*] };
+        ($($field:ident),*) => {
+            vec![$((stringify!($field), (|entry| entry.$field = None) as Change)),*]
+        };
     }
     let mut changes = changes! {
-        id: 8, format: 2, txid: 0, occurred_at: 762_226_245_123_457, watch_id: Some([0; 16]), key_hash: Some(5),
-        previous_key_hash: Some(0), relation: Some(0), backend_pid: Some(-4321), table_schema: Some(""), table_name: Some("lead"),
-        operation: "UPDATE ", outcome: "failed", soft_delete: Some("restored"), row_key: Some(r#"{"id":2}"#),
-        row_values: Some(r#"{"id":1,"n":1.1}"#), changed_values: Some("{}"), details: Some(r#"{"a":{}}"#),
-        user_id: Some("u-18"), user_ip: Some("192.0.2.2"), user_agent: Some("say \\\"hi\\\"\\n"), request_id: Some("R"),
+        id: 8, format: 2, txid: 0, occurred_at: 762_226_245_123_457, watch_id: Some([0; 16]),
+        key_hash: Some(5), previous_key_hash: Some(0), relation: Some(0), backend_pid: Some(-4321),
+        table_schema: Some(""), table_name: Some("lead"), operation: "UPDATE ", outcome: "failed",
+        soft_delete: Some("restored"), row_key: Some(r#"{"id":2}"#),
+        row_values: Some(r#"{"id":1,"n":1.1}"#), changed_values: Some("{}"),
+        details: Some(r#"{"a":{}}"#), user_id: Some("u-18"), user_ip: Some("192.0.2.2"),
+        user_agent: Some("say \\\"hi\\\"\\n"), request_id: Some("R"),
         db_session_user: Some("app2"), db_current_user: Some("app"), client_addr: Some("::"),
         application_name: Some("psql\0"), error_code: Some("23506"), error_message: Some("duplicates"),
         error_detail: Some("key"), statement: Some("UPDATE ..."),
@@ -177,11 +181,16 @@ proptest! {
     /// does.
     #[test]
     fn as_serde_json_would_write_it(
-        id in any::<i64>(), txid in any::<u64>(), pid in any::<Option<i32>>(), relation in any::<Option<u32>>(),
-        key_hash in any::<Option<i64>>(), previous_key_hash in any::<Option<i64>>(), watch_id in any::<Option<[u8; 16]>>(),
+        id in any::<i64>(), txid in any::<u64>(),
+        pid in any::<Option<i32>>(), relation in any::<Option<u32>>(),
+        key_hash in any::<Option<i64>>(), previous_key_hash in any::<Option<i64>>(),
+        watch_id in any::<Option<[u8; 16]>>(),
         operation in any::<String>(), outcome in "[a-z_]{0,8}",
         texts in prop::collection::vec(any::<Option<String>>(), TEXTS.len()),
-        jsons in prop::collection::vec(prop::option::of(prop::collection::btree_map("[a-z\"]{0,3}", any::<i64>(), 0..4)), 4),
+        jsons in prop::collection::vec(
+            prop::option::of(prop::collection::btree_map("[a-z\"]{0,3}", any::<i64>(), 0..4)),
+            4,
+        ),
     ) {
         let mut oracle = serde_json::json!({
             "id": id, "format": 1, "txid": txid, "occurred_at": "2000-01-01T00:00:00.000000Z",
@@ -195,20 +204,23 @@ proptest! {
         for (name, value) in TEXTS.iter().zip(&texts) {
             oracle[*name] = serde_json::json!(value);
         }
-        for (name, value) in ["row_key", "row_values", "changed_values", "details"].iter().zip(&jsons) {
+        let columns = ["row_key", "row_values", "changed_values", "details"];
+        for (name, value) in columns.iter().zip(&jsons) {
             oracle[*name] = serde_json::json!(value);
         }
         oracle.as_object_mut().unwrap().retain(|_, value| !value.is_null());
 
         let texts: Vec<_> = texts.iter().map(Option::as_deref).collect();
-        let jsons: Vec<_> = jsons.iter().map(|json| json.as_ref().map(|json| serde_json::to_string(json).unwrap())).collect();
+        let text = |json| serde_json::to_string(json).unwrap();
+        let jsons: Vec<_> = jsons.iter().map(|json| json.as_ref().map(text)).collect();
         let jsons: Vec<_> = jsons.iter().map(Option::as_deref).collect();
         let entry = Entry {
-            id, format: 1, txid, occurred_at: 0, watch_id, key_hash, previous_key_hash, relation, backend_pid: pid,
-            operation: &operation, outcome: &outcome,
-            table_schema: texts[0], table_name: texts[1], soft_delete: texts[2], user_id: texts[3], user_ip: texts[4],
-            user_agent: texts[5], request_id: texts[6], db_session_user: texts[7], db_current_user: texts[8],
-            client_addr: texts[9], application_name: texts[10], error_code: texts[11], error_message: texts[12],
+            id, format: 1, txid, occurred_at: 0, watch_id, key_hash, previous_key_hash, relation,
+            backend_pid: pid, operation: &operation, outcome: &outcome,
+            table_schema: texts[0], table_name: texts[1], soft_delete: texts[2],
+            user_id: texts[3], user_ip: texts[4], user_agent: texts[5], request_id: texts[6],
+            db_session_user: texts[7], db_current_user: texts[8], client_addr: texts[9],
+            application_name: texts[10], error_code: texts[11], error_message: texts[12],
             error_detail: texts[13], statement: texts[14],
             row_key: jsons[0], row_values: jsons[1], changed_values: jsons[2], details: jsons[3],
         };

@@ -197,11 +197,20 @@ proptest! {
     /// Compares with serde_json, whose maps sort like canonical JSON if all names are ASCII.
     #[test]
     fn the_previous_key_is_what_a_json_library_makes_of_it(
-        row in prop::collection::btree_map("[a-c\"\\\\\n]{0,2}", prop_oneof![any::<String>(), "[{}\\[\\]\",:\\\\]{0,9}"], 0..8),
+        row in prop::collection::btree_map(
+            "[a-c\"\\\\\n]{0,2}",
+            prop_oneof![any::<String>(), "[{}\\[\\]\",:\\\\]{0,9}"],
+            0..8,
+        ),
         key in prop::collection::btree_set("[a-c\"\\\\\n]{0,2}", 0..4), from_row in any::<bool>(),
     ) {
-        let key: Vec<_> = if from_row { row.keys().take(key.len()).cloned().collect() } else { key.into_iter().collect() };
-        let after: serde_json::Map<_, _> = key.iter().map(|name| (name.clone(), 0.into())).collect();
+        let key: Vec<_> = if from_row {
+            row.keys().take(key.len()).cloned().collect()
+        } else {
+            key.into_iter().collect()
+        };
+        let after = key.iter().map(|name| (name.clone(), 0.into()));
+        let after: serde_json::Map<_, _> = after.collect();
         let before = key.iter().map(|name| Some((name.clone(), row.get(name)?.clone().into())));
         let before: Option<serde_json::Map<String, serde_json::Value>> = before.collect();
         let mut out = Vec::new();

@@ -265,7 +265,11 @@ proptest! {
     fn accepts_a_mutation_only_if_it_is_canonical(
         json in json(),
         edits in prop::collection::vec(
-            (any::<prop::sample::Index>(), 0..3u8, prop::sample::select(&b" \t\n\"\\{}[],:-+.0123e/uabnrt\x00\x1f\xc3"[..])),
+            (
+                any::<prop::sample::Index>(),
+                0..3u8,
+                prop::sample::select(&b" \t\n\"\\{}[],:-+.0123e/uabnrt\x00\x1f\xc3"[..]),
+            ),
             1..4,
         ),
     ) {

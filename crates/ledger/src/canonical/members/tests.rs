@@ -62,13 +62,18 @@ proptest! {
             .iter()
             .map(|(name, value)| {
                 let value = quoted(value);
-                (quoted(name), format!("{}{value}{}", "[{\"\":".repeat(nesting), "},0]".repeat(nesting)))
+                let (before, after) = ("[{\"\":".repeat(nesting), "},0]".repeat(nesting));
+                (quoted(name), format!("{before}{value}{after}"))
             })
             .collect();
-        let text = members.iter().map(|(name, value)| format!("{name}:{value}")).collect::<Vec<_>>().join(",");
+        let pairs = members.iter().map(|(name, value)| format!("{name}:{value}"));
+        let text = pairs.collect::<Vec<_>>().join(",");
         let text = format!("{{{text}}}");
         prop_assert_eq!(super::super::check(text.as_bytes()), Ok(()));
-        let found: Vec<_> = all(&text).into_iter().map(|(name, value)| (format!("\"{name}\""), value.to_owned())).collect();
+        let found: Vec<_> = all(&text)
+            .into_iter()
+            .map(|(name, value)| (format!("\"{name}\""), value.to_owned()))
+            .collect();
         prop_assert_eq!(found, members);
     }
 
