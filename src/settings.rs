@@ -142,7 +142,8 @@ pub fn define(preloading: bool) {
     GucRegistry::define_bool_guc(
         c"lead_audit.log_soft_deletes",
         c"Records soft deletes and their undoing.",
-        c"When off, an UPDATE that turns the soft-delete column true or false leaves no entry. Only a superuser can change it.",
+        c"When off, an UPDATE that turns the soft-delete column true or false leaves no entry. \
+          Only a superuser can change it.",
         &LOG_SOFT_DELETES,
         GucContext::Suset,
         GucFlags::default(),
@@ -158,7 +159,8 @@ pub fn define(preloading: bool) {
     GucRegistry::define_enum_guc(
         c"lead_audit.on_error",
         c"What happens to a statement whose audit entry cannot be written.",
-        c"warn: it goes on, with a WARNING and a count in lead_audit.stats. abort: it fails. Only a superuser can change it.",
+        c"warn: it goes on, with a WARNING and a count in lead_audit.stats. abort: it fails. \
+          Only a superuser can change it.",
         &ON_ERROR,
         GucContext::Suset,
         GucFlags::default(),

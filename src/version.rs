@@ -21,7 +21,8 @@ const INTERNAL_SCHEMA: (u32, u32) = (1, 1);
 const LIBRARY: &str = env!("CARGO_PKG_VERSION");
 
 /// The hint for SQL objects that are newer than the library.
-pub const INSTALL: &str = "Install the library of the SQL objects' version, or connect again if that was done since this session began";
+pub const INSTALL: &str = "Install the library of the SQL objects' version, or connect again if \
+                           that was done since this session began";
 
 /// The operation that needs the SQL objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,10 +77,12 @@ fn mismatch(objects: &str) -> ServerError {
     ServerError {
         code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         message: format!(
-            "the library lead_audit {major}.{minor} cannot work with SQL objects of version {objects}"
+            "the library lead_audit {major}.{minor} cannot work with SQL objects of version \
+             {objects}"
         ),
         detail: Some(format!(
-            "The library that this server process has loaded works with versions {}.{} to {major}.{minor}.",
+            "The library that this server process has loaded works with versions {}.{} to \
+             {major}.{minor}.",
             FIRST.0, FIRST.1
         )),
     }

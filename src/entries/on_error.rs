@@ -44,7 +44,8 @@ pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &Server
     let &UnwrittenEntry { schema, table, key, .. } = entry;
     if settings::on_error() == OnError::Abort {
         cause.clone().raise(Some(format!(
-            "The audit entry for {operation} of {schema}.{table} could not be written, and lead_audit.on_error is \"abort\"."
+            "The audit entry for {operation} of {schema}.{table} could not be written, \
+             and lead_audit.on_error is \"abort\"."
         )));
     }
     count();
@@ -65,7 +66,10 @@ pub fn entry_not_written(operation: &str, entry: &UnwrittenEntry, cause: &Server
         report = report.set_detail(detail.clone());
     }
     report
-        .set_hint("The statement went on because lead_audit.on_error is \"warn\". lead_audit.stats counts such entries.")
+        .set_hint(
+            "The statement went on because lead_audit.on_error is \"warn\". lead_audit.stats \
+             counts such entries.",
+        )
         .report(PgLogLevel::WARNING);
 }
 

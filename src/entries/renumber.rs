@@ -102,8 +102,10 @@ fn note(ids: &[i64]) {
     with_spi(|| {
         let plan = SpiPlan::prepare(
             // Up to looked_to, every entry is either sealed or known to be inserted.
-            "INSERT INTO lead_audit.inserted_entry (id) SELECT u.id FROM pg_catalog.unnest($1) u (id)
-             WHERE u.id OPERATOR(pg_catalog.>) (SELECT coalesce(pg_catalog.max(t.looked_to), 0) FROM lead_audit.tree t)
+            "INSERT INTO lead_audit.inserted_entry (id)
+             SELECT u.id FROM pg_catalog.unnest($1) u (id)
+             WHERE u.id OPERATOR(pg_catalog.>)
+               (SELECT coalesce(pg_catalog.max(t.looked_to), 0) FROM lead_audit.tree t)
              ON CONFLICT DO NOTHING",
             &[pg_sys::INT8ARRAYOID],
         );

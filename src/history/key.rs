@@ -265,10 +265,15 @@ fn refuse_single_value(relation: &OpenRelation, columns: usize) {
     let name = unsafe { relation_name(relation.as_ptr()) };
     let name = name.as_str();
     let (detail, hint) = match columns {
-        0 => ("It has no primary key.".to_owned(), "Search lead_audit.log by old_values or new_values instead.".to_owned()),
+        0 => (
+            "It has no primary key.".to_owned(),
+            "Search lead_audit.log by old_values or new_values instead.".to_owned(),
+        ),
         n => (
             format!("Its primary key has {n} columns."),
-            r#"Give the key as an object: lead_audit.history('table', '{"column": value, …}'::jsonb)."#.to_owned(),
+            "Give the key as an object: \
+             lead_audit.history('table', '{\"column\": value, …}'::jsonb)."
+                .to_owned(),
         ),
     };
     ServerError {

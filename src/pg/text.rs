@@ -254,7 +254,8 @@ impl TextWriter {
             return Err(NotWritten::Failed(ServerError {
                 code: PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
                 message: format!(
-                    "the row's JSON is longer than an audit entry can hold (at least {length} of {LIMIT} bytes)"
+                    "the row's JSON is longer than an audit entry can hold (at least {length} of \
+                     {LIMIT} bytes)"
                 ),
                 detail: None,
             }));

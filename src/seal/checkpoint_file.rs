@@ -65,8 +65,9 @@ impl CheckpointFile {
                 match self.look_in(directory).map_err(failed)? {
                     Published::Yes => Ok(()),
                     _ => Err(format!(
-                        "{} holds another checkpoint of that size: the history of this log has forked. Was an old backup restored, or \
-                     is another database publishing under the same origin?",
+                        "{} holds another checkpoint of that size: the history of this log has \
+                         forked. Was an old backup restored, or is another database publishing \
+                         under the same origin?",
                         file.display()
                     )),
                 }

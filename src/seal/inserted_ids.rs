@@ -22,8 +22,8 @@ impl InsertedIds {
         // A restore may set the sequence after it restores the entries.
         if !tree.is_from_elsewhere() && last_id >= tree.looked_to && objects_are_current() {
             let note = SpiPlan::prepare(
-                "INSERT INTO lead_audit.inserted_entry (id) SELECT e.id FROM lead_audit.entry e WHERE e.id > $1 \
-                 ON CONFLICT DO NOTHING RETURNING id",
+                "INSERT INTO lead_audit.inserted_entry (id) SELECT e.id FROM lead_audit.entry e \
+                 WHERE e.id > $1 ON CONFLICT DO NOTHING RETURNING id",
                 &[pg_sys::INT8OID],
             );
             let found = note.write(snapshot, &[last_id.into_datum()]);

@@ -53,7 +53,8 @@ impl KeyEntry {
         let former = former_key(&before)?;
         if before.origin != now.origin {
             pgrx::warning!(
-                "the origin of the audit log changes from \"{}\" to \"{}\": those who follow it have to be told",
+                "the origin of the audit log changes from \"{}\" to \"{}\": those who follow it \
+                 have to be told",
                 before.origin,
                 now.origin
             );

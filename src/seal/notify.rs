@@ -49,7 +49,8 @@ fn send() -> Option<i64> {
     with_spi(|| {
         let (after, most) = SENT_TO.get().map_or((-1, 1), |sent_to| (sent_to, MOST));
         let newest = SpiPlan::prepare(
-            "SELECT c.tree_size, c.note FROM lead_audit.checkpoint c WHERE c.tree_size > $1 ORDER BY c.tree_size DESC LIMIT $2",
+            "SELECT c.tree_size, c.note FROM lead_audit.checkpoint c WHERE c.tree_size > $1 \
+             ORDER BY c.tree_size DESC LIMIT $2",
             &[pg_sys::INT8OID, pg_sys::INT8OID],
         );
         let snapshot = NewestSnapshot::take();

@@ -28,9 +28,9 @@ pub fn parse_ids(text: &str) -> Result<IdRanges, ServerError> {
 /// writes WAL for an id, the page shows a value that is up to 32 too high.
 pub fn last_id_given_out() -> Result<i64, ServerError> {
     let plan = SpiPlan::prepare(
-        "SELECT coalesce(pg_catalog.pg_sequence_last_value(q.seqrelid), 0), \
-         q.seqincrement = 1 AND q.seqcache = 1 AND NOT q.seqcycle \
-         FROM pg_catalog.pg_sequence q WHERE q.seqrelid = 'lead_audit.entry_id_seq'::pg_catalog.regclass",
+        "SELECT coalesce(pg_catalog.pg_sequence_last_value(q.seqrelid), 0), q.seqincrement = 1 \
+         AND q.seqcache = 1 AND NOT q.seqcycle FROM pg_catalog.pg_sequence q \
+         WHERE q.seqrelid = 'lead_audit.entry_id_seq'::pg_catalog.regclass",
         &[],
     );
     // A sequence is the same in every snapshot.
@@ -41,9 +41,12 @@ pub fn last_id_given_out() -> Result<i64, ServerError> {
         (Some(last_id), Some(true)) => Ok(i64::min(last_id, i64::MAX - 1)),
         _ => Err(ServerError {
             code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            message: "the sequence lead_audit.entry_id_seq does not give out ids one by one".to_owned(),
+            message: "the sequence lead_audit.entry_id_seq does not give out ids one by one"
+                .to_owned(),
             detail: Some(
-                "Entries can be sealed only if their ids are taken in ascending order, whatever the session.".to_owned(),
+                "Entries can be sealed only if their ids are taken in ascending order, whatever \
+                 the session."
+                    .to_owned(),
             ),
         }),
     }
@@ -119,7 +122,8 @@ impl OpenIds {
             return false;
         }
         let plan = SpiPlan::prepare(
-            "UPDATE lead_audit.open_gap SET ids = $2::pg_catalog.int8multirange, in_progress = $3 WHERE first_id = $1",
+            "UPDATE lead_audit.open_gap SET ids = $2::pg_catalog.int8multirange, in_progress = $3 \
+             WHERE first_id = $1",
             &[pg_sys::INT8OID, pg_sys::TEXTOID, pg_sys::INT8ARRAYOID],
         );
         plan.write(

@@ -101,7 +101,8 @@ fn consistency_proof(from_size: Option<i64>, to_size: Option<i64>) -> Option<Str
                     format!("no tree of size {from} grew to one of size {to}"),
                     format!("The tree has {largest} leaves."),
                     Some(
-                        "Sizes are 0 or more, the first is not above the second, and that is not above the tree's.",
+                        "Sizes are 0 or more, the first is not above the second, and that is not \
+                         above the tree's.",
                     ),
                 ));
             }
@@ -136,8 +137,8 @@ fn verifier_key_text() -> Option<String> {
 /// Returns the leaf index of an entry.
 fn leaf_of(snapshot: pg_sys::Snapshot, id: i64) -> Option<u64> {
     let plan = SpiPlan::prepare(
-        "SELECT r.first_leaf + ($1 - r.first_id) FROM (SELECT * FROM lead_audit.leaf_range WHERE first_id <= $1 \
-         ORDER BY first_id DESC LIMIT 1) r WHERE $1 <= r.last_id",
+        "SELECT r.first_leaf + ($1 - r.first_id) FROM (SELECT * FROM lead_audit.leaf_range \
+         WHERE first_id <= $1 ORDER BY first_id DESC LIMIT 1) r WHERE $1 <= r.last_id",
         &[pg_sys::INT8OID],
     );
     plan.read(snapshot, &[id.into_datum()])

@@ -96,7 +96,10 @@ pub fn note_failure(error: String) {
             format!("a checkpoint of the audit log could not be published: {error}"),
             "lead_audit",
         )
-        .set_hint("It is stored in lead_audit.checkpoint. Sealing goes on, and each time tries to publish it again.")
+        .set_hint(
+            "It is stored in lead_audit.checkpoint. Sealing goes on, and each time tries to \
+             publish it again.",
+        )
         .report(PgLogLevel::WARNING);
     }
     FAILURE.set(Some(error));
@@ -178,7 +181,8 @@ pub fn publish_missing(snapshot: pg_sys::Snapshot, newest: Option<&StoredCheckpo
         return true;
     }
     let older = SpiPlan::prepare(
-        "SELECT c.tree_size, c.note FROM lead_audit.checkpoint c WHERE c.tree_size < $1 ORDER BY c.tree_size DESC LIMIT 1",
+        "SELECT c.tree_size, c.note FROM lead_audit.checkpoint c WHERE c.tree_size < $1 \
+         ORDER BY c.tree_size DESC LIMIT 1",
         &[pg_sys::INT8OID],
     );
     let is_missing = |publication: &CheckpointFile| match publication.look_in(&directory) {
@@ -204,7 +208,8 @@ pub fn publish_missing(snapshot: pg_sys::Snapshot, newest: Option<&StoredCheckpo
         oldest_missing = candidate.size;
     }
     let missing = SpiPlan::prepare(
-        "SELECT c.tree_size, c.note FROM lead_audit.checkpoint c WHERE c.tree_size >= $1 ORDER BY c.tree_size LIMIT $2",
+        "SELECT c.tree_size, c.note FROM lead_audit.checkpoint c WHERE c.tree_size >= $1 \
+         ORDER BY c.tree_size LIMIT $2",
         &[pg_sys::INT8OID, pg_sys::INT8OID],
     );
     let rows =

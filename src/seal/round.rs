@@ -124,10 +124,12 @@ fn refuse_in_copy(tree: &TreeRow) -> Result<(), ServerError> {
     let Some(original) = original(tree)? else { return Ok(()) };
     Err(ServerError {
         code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        message: format!("this database is a copy of \"{original}\", whose audit log has the same name"),
+        message: format!(
+            "this database is a copy of \"{original}\", whose audit log has the same name"
+        ),
         detail: Some(
-            "Set lead_audit.origin for this database, and another key if checkpoints are signed. Or call lead_audit.seal() to go on \
-             under the same name."
+            "Set lead_audit.origin for this database, and another key if checkpoints are signed. \
+             Or call lead_audit.seal() to go on under the same name."
                 .to_owned(),
         ),
     })
@@ -151,7 +153,8 @@ fn out_of_step(tree: &TreeRow, newest: Option<&StoredCheckpoint>) -> ServerError
         code: PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
         message: "the tree of the audit log and its checkpoints do not belong together".to_owned(),
         detail: Some(format!(
-            "The tree has {} leaves, and {newest}. While a database is being restored that is so for a moment.",
+            "The tree has {} leaves, and {newest}. While a database is being restored that is so \
+             for a moment.",
             tree.size
         )),
     }

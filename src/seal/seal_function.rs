@@ -104,7 +104,8 @@ fn refuse_where_it_cannot_be() -> Result<(), ServerError> {
         return refused(
             PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
             "the audit log cannot be sealed during recovery",
-            "This server is a standby. Entries are sealed on the primary, and the checkpoints come here with the entries.",
+            "This server is a standby. Entries are sealed on the primary, and the checkpoints \
+             come here with the entries.",
         );
     }
     if read_only {
@@ -118,7 +119,8 @@ fn refuse_where_it_cannot_be() -> Result<(), ServerError> {
         return refused(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
             "the audit log cannot be sealed in a serializable transaction",
-            "Its reading would make serializable writers fail. Use READ COMMITTED or REPEATABLE READ.",
+            "Its reading would make serializable writers fail. Use READ COMMITTED or REPEATABLE \
+             READ.",
         );
     }
     version::check(Need::Everything)

@@ -39,7 +39,11 @@ impl Signer {
             Some(origin) if origin != name => Err(ServerError {
                 code: PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
                 message: format!("the signing key is that of \"{name}\", not of \"{origin}\""),
-                detail: Some("The origin of a signed log is the name of its key. lead_audit.origin says another.".to_owned()),
+                detail: Some(
+                    "The origin of a signed log is the name of its key. lead_audit.origin says \
+                     another."
+                        .to_owned(),
+                ),
             }),
             _ => Ok(Signer { origin: name, key: Some(key) }),
         }

@@ -74,8 +74,9 @@ impl TreeRow {
             if objects_are_current() { "origin, verifier_key" } else { "NULL::text, NULL::text" };
         let plan = SpiPlan::prepare(
             &format!(
-                "SELECT log_id, created_at, awaits_restore, tree_size, looked_to, open_gaps::bigint, waits_for, home, \
-                 count(*) OVER () > 1, {identity} FROM lead_audit.tree ORDER BY tree_size DESC, created_at, log_id LIMIT 1"
+                "SELECT log_id, created_at, awaits_restore, tree_size, looked_to, \
+                 open_gaps::bigint, waits_for, home, count(*) OVER () > 1, {identity} \
+                 FROM lead_audit.tree ORDER BY tree_size DESC, created_at, log_id LIMIT 1"
             ),
             &[],
         );
@@ -150,8 +151,8 @@ impl TreeRow {
     pub fn store(&self, snapshot: pg_sys::Snapshot) {
         let waits_for: Vec<i64> = self.waits_for.iter().copied().map(to_bigint).collect();
         let update = SpiPlan::prepare(
-            "UPDATE lead_audit.tree SET awaits_restore = $2, tree_size = $3, looked_to = $4, open_gaps = $5, waits_for = $6, \
-             home = $7 WHERE log_id = $1",
+            "UPDATE lead_audit.tree SET awaits_restore = $2, tree_size = $3, looked_to = $4, \
+             open_gaps = $5, waits_for = $6, home = $7 WHERE log_id = $1",
             &[
                 pg_sys::UUIDOID,
                 pg_sys::BOOLOID,
@@ -178,8 +179,8 @@ impl TreeRow {
             self.identity.clone().filter(|_| objects_are_current())
         {
             let update = SpiPlan::prepare(
-                "UPDATE lead_audit.tree SET origin = $2, verifier_key = $3 WHERE log_id = $1 AND (origin, verifier_key) \
-                 IS DISTINCT FROM ($2, $3)",
+                "UPDATE lead_audit.tree SET origin = $2, verifier_key = $3 WHERE log_id = $1 \
+                 AND (origin, verifier_key) IS DISTINCT FROM ($2, $3)",
                 &[pg_sys::UUIDOID, pg_sys::TEXTOID, pg_sys::TEXTOID],
             );
             update.write(
@@ -199,8 +200,9 @@ impl TreeRow {
     /// Counts a publishing failure.
     pub fn note_publishing_error(&self, snapshot: pg_sys::Snapshot, error: &str) {
         let update = SpiPlan::prepare(
-            "UPDATE lead_audit.tree SET publishing_errors = publishing_errors + 1, last_publishing_error = $2, \
-             last_publishing_error_at = pg_catalog.clock_timestamp() WHERE log_id = $1",
+            "UPDATE lead_audit.tree SET publishing_errors = publishing_errors + 1, \
+             last_publishing_error = $2, last_publishing_error_at = pg_catalog.clock_timestamp() \
+             WHERE log_id = $1",
             &[pg_sys::UUIDOID, pg_sys::TEXTOID],
         );
         update.write(snapshot, &[self.log_id.into_datum(), error.into_datum()]);
@@ -221,7 +223,8 @@ pub struct StoredCheckpoint {
     pub last_id: i64,
 }
 
-const CHECKPOINT_COLUMNS: &str = "SELECT c.tree_size, c.root, c.note, pg_catalog.upper(c.entry_ids) - 1 FROM lead_audit.checkpoint c";
+const CHECKPOINT_COLUMNS: &str = "SELECT c.tree_size, c.root, c.note, \
+                                  pg_catalog.upper(c.entry_ids) - 1 FROM lead_audit.checkpoint c";
 
 impl StoredCheckpoint {
     /// Returns the checkpoint with the largest tree.
@@ -278,8 +281,9 @@ impl StoredCheckpoint {
         let (column, value) = if objects_are_current() { (", log_id", ", $5") } else { ("", "") };
         let insert = SpiPlan::prepare(
             &format!(
-                "INSERT INTO lead_audit.checkpoint (tree_size, sealed_at, root, entry_ids, note{column}) \
-                 VALUES ($1, pg_catalog.clock_timestamp(), $2, $3::pg_catalog.int8multirange, $4{value})"
+                "INSERT INTO lead_audit.checkpoint \
+                 (tree_size, sealed_at, root, entry_ids, note{column}) VALUES \
+                 ($1, pg_catalog.clock_timestamp(), $2, $3::pg_catalog.int8multirange, $4{value})"
             ),
             &[pg_sys::INT8OID, pg_sys::BYTEAOID, pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::UUIDOID],
         );
@@ -296,7 +300,8 @@ impl StoredCheckpoint {
         );
         let array = pg_sys::INT8ARRAYOID;
         let ranges = SpiPlan::prepare(
-            "INSERT INTO lead_audit.leaf_range (first_id, last_id, first_leaf) SELECT * FROM ROWS FROM \
+            "INSERT INTO lead_audit.leaf_range (first_id, last_id, first_leaf) \
+             SELECT * FROM ROWS FROM \
              (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) r",
             &[array, array, array],
         );
@@ -329,8 +334,10 @@ impl StoredTiles {
     /// Reads the tiles with this snapshot, which must stay active as long as the value is used.
     pub fn of(snapshot: pg_sys::Snapshot) -> Self {
         let plan = SpiPlan::prepare(
-            "SELECT t.hashes, true FROM lead_audit.tree_tile t WHERE t.level = $1 AND t.index = $2 UNION ALL \
-             SELECT e.hashes, false FROM lead_audit.tree_edge e WHERE e.level = $1 AND e.index = $2",
+            "SELECT t.hashes, true FROM lead_audit.tree_tile t \
+             WHERE t.level = $1 AND t.index = $2 UNION ALL \
+             SELECT e.hashes, false FROM lead_audit.tree_edge e \
+             WHERE e.level = $1 AND e.index = $2",
             &TILE_KEY,
         );
         StoredTiles { snapshot, plan }

@@ -61,7 +61,8 @@ pub fn define(preloading: bool) {
         GucRegistry::define_int_guc(
             c"lead_audit.queue_size",
             c"Shared memory for failed operations that wait to be written.",
-            c"When it is full, they go to the server's log. Needs lead_audit in shared_preload_libraries.",
+            c"When it is full, they go to the server's log. Needs lead_audit in \
+              shared_preload_libraries.",
             &QUEUE_SIZE,
             256,
             1024 * 1024,

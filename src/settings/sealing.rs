@@ -33,28 +33,32 @@ pub fn define() {
     define_text(
         c"lead_audit.signing_key_file",
         c"File with the key that checkpoints are signed with.",
-        c"An absolute path, outside of the data directory, that only the server's user can read. Empty: checkpoints are not signed.",
+        c"An absolute path, outside of the data directory, that only the server's user can read. \
+          Empty: checkpoints are not signed.",
         &SIGNING_KEY_FILE,
         check_path,
     );
     define_text(
         c"lead_audit.previous_signing_key_file",
         c"File with the key that checkpoints were signed with before.",
-        c"The first checkpoint with another key or origin is signed with it too, so that those who have its public key see that the log says so itself.",
+        c"The first checkpoint with another key or origin is signed with it too, so that those \
+          who have its public key see that the log says so itself.",
         &PREVIOUS_SIGNING_KEY_FILE,
         check_path,
     );
     define_text(
         c"lead_audit.checkpoint_dir",
         c"Directory that checkpoints are written to.",
-        c"An absolute path. Each log has a folder there, each checkpoint a file. Empty: none is written.",
+        c"An absolute path. Each log has a folder there, each checkpoint a file. Empty: \
+          none is written.",
         &CHECKPOINT_DIR,
         check_path,
     );
     define_text(
         c"lead_audit.origin",
         c"Name of this database's audit log in its checkpoints.",
-        c"With a signing key it is the key's name. Empty: that name or, without a key, lead_audit/ and the log's id.",
+        c"With a signing key it is the key's name. Empty: that name or, without a key, \
+          lead_audit/ and the log's id.",
         &ORIGIN,
         check_origin,
     );
@@ -87,7 +91,8 @@ const OF_SEALING: [&CStr; 4] = [
 pub fn reload_for_database() -> Result<(), ServerError> {
     let set = with_spi(|| {
         let plan = SpiPlan::prepare(
-            "SELECT s.setconfig FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase \
+            "SELECT s.setconfig FROM pg_catalog.pg_db_role_setting s \
+             JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase \
              WHERE d.datname = pg_catalog.current_database() AND s.setrole = 0",
             &[],
         );

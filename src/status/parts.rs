@@ -228,7 +228,8 @@ fn checkpoint_files() -> Part {
     if settings::CHECKPOINT_DIR.get().is_some() {
         return Part::on(NAME, None);
     }
-    let reason = "lead_audit.checkpoint_dir is not set: checkpoints leave the database only in the server's log and by NOTIFY";
+    let reason = "lead_audit.checkpoint_dir is not set: checkpoints leave the database only in \
+                  the server's log and by NOTIFY";
     Part::off(NAME, reason, Some("lead_audit.checkpoint_dir = '/path/of/a/directory'"))
 }
 
@@ -240,7 +241,8 @@ fn notifications() -> Part {
         return Part { name: NAME, ..worker };
     }
     if queue_is_full() {
-        let reason = "the server's queue of notifications is full: a session that listens is in a transaction that does not end";
+        let reason = "the server's queue of notifications is full: a session that listens is in a \
+                      transaction that does not end";
         return Part::off(
             NAME,
             reason,

@@ -194,7 +194,8 @@ fn judge(
             }
         }
         None if own_fault.is_none() && !leaves.may_be_unsealed(id) => {
-            let detail = "the entry was not there when ids around it were sealed, and no transaction was open that could bring it";
+            let detail = "the entry was not there when ids around it were sealed, and no \
+                          transaction was open that could bring it";
             return faults.of_entry(id, "inserted", detail.to_owned());
         }
         None => {}

@@ -83,7 +83,8 @@ impl Faults {
                 (
                     "tree_leaf",
                     format!(
-                        "leaf {} of the tree is not that of this entry, which its checkpoint confirms",
+                        "leaf {} of the tree is not that of this entry, which its checkpoint \
+                         confirms",
                         one.leaf
                     ),
                 )

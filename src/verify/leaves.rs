@@ -61,7 +61,8 @@ impl Leaves {
         let mut ranges = unsafe { IdScan::open(relation_of_schema(c"leaf_range"), snapshot)? };
         // The range of the first id may begin below it.
         let before = SpiPlan::prepare(
-            "SELECT first_id FROM lead_audit.leaf_range WHERE first_id <= $1 ORDER BY first_id DESC LIMIT 1",
+            "SELECT first_id FROM lead_audit.leaf_range WHERE first_id <= $1 \
+             ORDER BY first_id DESC LIMIT 1",
             &[pg_sys::INT8OID],
         );
         let first = before.read(snapshot, &[from.into_datum()]).get(0, 0).unwrap_or(from);

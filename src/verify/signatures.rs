@@ -88,7 +88,8 @@ impl<'c> Signatures<'c> {
             None => {
                 if let Some(before) = before.filter(|before| *before != origin) {
                     let text = format!(
-                        "it is of the log \"{origin}\", not of \"{before}\", and no entry says that it changed"
+                        "it is of the log \"{origin}\", not of \"{before}\", and no entry says \
+                         that it changed"
                     );
                     self.unexplained.push((size, text));
                 }
@@ -129,7 +130,8 @@ impl<'c> Signatures<'c> {
         {
             let expected = &expected.origin;
             let detail = format!(
-                "the newest checkpoint is of the log \"{origin}\"; sealing has written one of \"{expected}\""
+                "the newest checkpoint is of the log \"{origin}\"; sealing has written one of \
+                 \"{expected}\""
             );
             faults.of_tree("checkpoint", detail);
         }
@@ -139,13 +141,15 @@ impl<'c> Signatures<'c> {
             && self.origin.is_some()
         {
             pgrx::warning!(
-                "the newest checkpoint is not signed with the key in lead_audit.signing_key_file: the next sealing will be"
+                "the newest checkpoint is not signed with the key in lead_audit.signing_key_file: \
+                 the next sealing will be"
             );
         }
         if let Some(size) = self.not_signed {
             pgrx::warning!(
-                "checkpoints up to tree size {size} are not signed with the key in lead_audit.signing_key_file: whether they are with an \
-                 earlier one, `lead-audit verify` can tell, which takes both keys"
+                "checkpoints up to tree size {size} are not signed with the key in \
+                 lead_audit.signing_key_file: whether they are with an earlier one, `lead-audit \
+                 verify` can tell, which takes both keys"
             );
         }
     }

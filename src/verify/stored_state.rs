@@ -21,9 +21,11 @@ fn surplus_tiles(snapshot: pg_sys::Snapshot, size: u64, faults: &mut Faults) {
     // The tree has fewer than 2^63 leaves, so that level 7 has no full tile.
     let plan = SpiPlan::prepare(
         "SELECT 'lead_audit.tree_tile', t.level, t.index FROM lead_audit.tree_tile t \
-         WHERE (t.level BETWEEN 0 AND 6 AND t.index BETWEEN 0 AND ($1 >> 8 * (t.level + 1)) - 1) IS NOT TRUE \
+         WHERE (t.level BETWEEN 0 AND 6 \
+         AND t.index BETWEEN 0 AND ($1 >> 8 * (t.level + 1)) - 1) IS NOT TRUE \
          UNION ALL SELECT 'lead_audit.tree_edge', e.level, e.index FROM lead_audit.tree_edge e \
-         WHERE (e.level BETWEEN 0 AND 7 AND e.index = $1 >> 8 * e.level >> 8 AND (e.level = 0 OR $1 >> 8 * e.level > 0)) IS NOT TRUE \
+         WHERE (e.level BETWEEN 0 AND 7 AND e.index = $1 >> 8 * e.level >> 8 \
+         AND (e.level = 0 OR $1 >> 8 * e.level > 0)) IS NOT TRUE \
          ORDER BY 1, 2, 3 LIMIT $2",
         &[pg_sys::INT8OID, pg_sys::INT8OID],
     );
@@ -55,7 +57,8 @@ fn open_gaps(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
         faults.of_tree("open_gap", detail);
     }
     let sealed = SpiPlan::prepare(
-        "SELECT true FROM lead_audit.leaf_range WHERE first_id <= $2 AND last_id >= $1 ORDER BY first_id DESC LIMIT 1",
+        "SELECT true FROM lead_audit.leaf_range WHERE first_id <= $2 AND last_id >= $1 \
+         ORDER BY first_id DESC LIMIT 1",
         &[pg_sys::INT8OID, pg_sys::INT8OID],
     );
     for row in 0..rows.len() {
@@ -103,8 +106,10 @@ fn log_id(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
     // The default name of a log ends with the log id.
     let plan = SpiPlan::prepare(
         "SELECT tree_size FROM lead_audit.checkpoint \
-         WHERE log_id IS NULL AND note ~ '^lead_audit/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\\n' \
-         AND NOT pg_catalog.starts_with(note, 'lead_audit/' || $1::text || E'\\n') ORDER BY tree_size LIMIT 1",
+         WHERE log_id IS NULL \
+         AND note ~ '^lead_audit/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\\n' \
+         AND NOT pg_catalog.starts_with(note, 'lead_audit/' || $1::text || E'\\n') \
+         ORDER BY tree_size LIMIT 1",
         &[pg_sys::UUIDOID],
     );
     let named: Option<i64> = plan.read(snapshot, &[tree.log_id.into_datum()]).get(0, 0);

@@ -69,14 +69,15 @@ pub fn check(
         tile: Vec::new(),
     };
     let next = SpiPlan::prepare(
-        "SELECT c.tree_size, c.root, c.entry_ids::text, c.note FROM lead_audit.checkpoint c WHERE c.tree_size > $1 \
-         ORDER BY c.tree_size LIMIT 1",
+        "SELECT c.tree_size, c.root, c.entry_ids::text, c.note FROM lead_audit.checkpoint c \
+         WHERE c.tree_size > $1 ORDER BY c.tree_size LIMIT 1",
         &[pg_sys::INT8OID],
     );
     let array = pg_sys::INT8ARRAYOID;
     let ranges = SpiPlan::prepare(
-        "SELECT pg_catalog.count(*) FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) \
-         AS w (first_id, last_id, first_leaf) JOIN lead_audit.leaf_range r USING (first_id, last_id, first_leaf)",
+        "SELECT pg_catalog.count(*) FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), \
+         pg_catalog.unnest($3)) AS w (first_id, last_id, first_leaf) JOIN lead_audit.leaf_range r \
+         USING (first_id, last_id, first_leaf)",
         &[array, array, array],
     );
     let (mut size, mut all_ranges, mut last_id) = (0, 0, i64::MIN);
@@ -157,7 +158,8 @@ impl Check<'_> {
         let found = self.memory.for_row(|| ranges.read(snapshot, &arguments).get::<i64>(0, 0));
         if found != Some(ids.ranges().len() as i64) {
             let detail = format!(
-                "ids of the checkpoint of tree size {} lead to other leaves in lead_audit.leaf_range",
+                "ids of the checkpoint of tree size {} lead to other leaves in \
+                 lead_audit.leaf_range",
                 row.size
             );
             self.faults.of_tree("checkpoint", detail);
@@ -253,7 +255,8 @@ impl Check<'_> {
                 self.faults.of_tree(
                     "tree_tile",
                     format!(
-                        "tile {} of level {} is not what the leaves below it give: leaves {first} to {}",
+                        "tile {} of level {} is not what the leaves below it give: leaves {first} \
+                         to {}",
                         id.index,
                         id.level,
                         first + width - 1
@@ -314,8 +317,9 @@ impl Check<'_> {
                 _ => "of unknown id".to_owned(),
             };
             let detail = format!(
-                "from the checkpoint of tree size {first} on, {} checkpoints have roots that the tree does not give: an entry {ids} \
-                 was changed together with its leaf, or these checkpoints were",
+                "from the checkpoint of tree size {first} on, {} checkpoints have roots that the \
+                 tree does not give: an entry {ids} was changed together with its leaf, or these \
+                 checkpoints were",
                 self.unconfirmed.len()
             );
             self.faults.of_tree("checkpoint", detail);

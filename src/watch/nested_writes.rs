@@ -129,7 +129,11 @@ fn refuse_written(relations: Vec<pg_sys::Oid>) {
         ServerError {
             code: PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
             message: format!("table \"{name}\" was written to by code that the command called"),
-            detail: Some("lead_audit watches the table. A write that the command undoes or hides must not be.".to_owned()),
+            detail: Some(
+                "lead_audit watches the table. A write that the command undoes or hides must not \
+                 be."
+                .to_owned(),
+            ),
         }
         .raise(Some("Write to the table before or after the command.".to_owned()));
     }

@@ -377,14 +377,18 @@ fn hash(identity: &Uuid) -> u32 {
 }
 
 const INSERT_WATCH: &str = "INSERT INTO lead_audit.watch SELECT ($1).*";
-const UPDATE_WATCH: &str = "UPDATE lead_audit.watch w SET table_schema = ($1).table_schema, table_name = ($1).table_name,
-  soft_delete_column = ($1).soft_delete_column, state = ($1).state, enabled_at = ($1).enabled_at, ended_at = ($1).ended_at,
+const UPDATE_WATCH: &str = "UPDATE lead_audit.watch w
+  SET table_schema = ($1).table_schema, table_name = ($1).table_name,
+  soft_delete_column = ($1).soft_delete_column, state = ($1).state,
+  enabled_at = ($1).enabled_at, ended_at = ($1).ended_at,
   baseline_at = ($1).baseline_at, replica = ($1).replica
   WHERE w.ctid OPERATOR(pg_catalog.=) $2";
 const INSERT_RELATION: &str = "INSERT INTO lead_audit.watched_relation SELECT ($1).*";
-const UPDATE_RELATION: &str = "UPDATE lead_audit.watched_relation m SET watch_id = ($1).watch_id, is_root = ($1).is_root,
-  table_schema = ($1).table_schema, table_name = ($1).table_name, soft_delete_attnum = ($1).soft_delete_attnum,
-  is_complete = ($1).is_complete, shape = ($1).shape, key_attnums = ($1).key_attnums, key_names = ($1).key_names,
+const UPDATE_RELATION: &str = "UPDATE lead_audit.watched_relation m
+  SET watch_id = ($1).watch_id, is_root = ($1).is_root,
+  table_schema = ($1).table_schema, table_name = ($1).table_name,
+  soft_delete_attnum = ($1).soft_delete_attnum, is_complete = ($1).is_complete,
+  shape = ($1).shape, key_attnums = ($1).key_attnums, key_names = ($1).key_names,
   key_types = ($1).key_types, is_restored = ($1).is_restored
   WHERE m.ctid OPERATOR(pg_catalog.=) $2";
 const DELETE_RELATION: &str =

@@ -151,7 +151,8 @@ impl Launcher {
         });
         if places.len() >= MAX_DATABASES {
             pgrx::log!(
-                "lead_audit: more than {MAX_DATABASES} databases have the extension: there are no workers for the others"
+                "lead_audit: more than {MAX_DATABASES} databases have the extension: there are no \
+                 workers for the others"
             );
         }
     }
@@ -213,10 +214,16 @@ impl Launcher {
         if !std::mem::replace(&mut self.short_of_processes, true) {
             ErrorReport::new(
                 PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-                format!("lead_audit: no background process is left for database {}", name.to_string_lossy()),
+                format!(
+                    "lead_audit: no background process is left for database {}",
+                    name.to_string_lossy()
+                ),
                 "lead_audit",
             )
-            .set_detail("Until there is one, nothing is sealed there, and failed operations wait in the queue.")
+            .set_detail(
+                "Until there is one, nothing is sealed there, and failed operations wait in the \
+                 queue.",
+            )
             .set_hint("Raise max_worker_processes in postgresql.conf, and restart the server.")
             .report(PgLogLevel::LOG);
         }

@@ -53,14 +53,19 @@ impl Snapshot {
     pub fn begin(mut client: Client) -> Result<Self, CommandError> {
         client.batch_execute(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-             SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;
+             SET LOCAL search_path = pg_catalog, pg_temp;
+             SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;
              SET LOCAL idle_in_transaction_session_timeout = 0;
-             -- Entries are read by ranges of ids, and in their order: never all of them to sort them.
-             SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off;
+             -- Entries are read by ranges of ids, and in their order: never all of them to sort
+             -- them.
+             SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
+             SET LOCAL enable_sort = off;
              SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL jit = off;
              -- A database's owner can set these for it.
-             SET LOCAL quote_all_identifiers = off; SET LOCAL transform_null_equals = off; SET LOCAL array_nulls = on;
-             SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'",
+             SET LOCAL quote_all_identifiers = off; SET LOCAL transform_null_equals = off;
+             SET LOCAL array_nulls = on;
+             SELECT set_config(name, '0', true) FROM pg_settings
+             WHERE name = 'transaction_timeout'",
         )?;
         Ok(Snapshot { client: RefCell::new(client) })
     }
@@ -121,11 +126,13 @@ impl Snapshot {
     pub fn unsealed_ids(&self) -> Result<(IdRanges, IdRanges), CommandError> {
         // The multiranges are sent as text, which is small and which `IdRanges` parses.
         let rows = self.query(
-            "SELECT COALESCE((SELECT range_agg(r)::text FROM lead_audit.checkpoint, unnest(entry_ids) r
+            "SELECT COALESCE((SELECT range_agg(r)::text
+                              FROM lead_audit.checkpoint, unnest(entry_ids) r
                               WHERE NOT lower_inf(r) AND NOT upper_inf(r)), '{}'),
                     COALESCE((SELECT range_agg(r)::text FROM lead_audit.open_gap, unnest(ids) r
                               WHERE NOT lower_inf(r) AND NOT upper_inf(r)), '{}'),
-                    COALESCE((SELECT looked_to FROM lead_audit.tree ORDER BY tree_size DESC, created_at LIMIT 1), 0),
+                    COALESCE((SELECT looked_to FROM lead_audit.tree
+                              ORDER BY tree_size DESC, created_at LIMIT 1), 0),
                     COALESCE(pg_sequence_last_value('lead_audit.entry_id_seq'), 0)",
             &[],
         )?;

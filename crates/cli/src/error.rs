@@ -85,7 +85,8 @@ impl From<postgres::Error> for CommandError {
         }
         match db.code().code() {
             "42501" => {
-                text += ". docs/privileges.md says what a role needs that exports, verifies or witnesses."
+                text += ". docs/privileges.md says what a role needs that exports, verifies or \
+                         witnesses."
             }
             "42P01" | "3F000" => text += ". Is lead_audit 0.2 or later installed in this database?",
             _ => {}

@@ -114,7 +114,8 @@ fn to_file(
             let found = snapshot.checkpoint(point.tree_size)?;
             if found.map(|found| found.root) != point.root {
                 let cause = format!(
-                    "the history has forked or gone back: the database does not have the checkpoint of {} leaves that this file has",
+                    "the history has forked or gone back: the database does not have the \
+                     checkpoint of {} leaves that this file has",
                     point.tree_size
                 );
                 return Err(CommandError::Content { path: path.clone(), cause });
@@ -222,12 +223,14 @@ fn report(
     let ExportSummary { counts, bytes } = written;
     let seconds = started.elapsed().as_secs_f64();
     let text = format!(
-        "{} entries of {} checkpoints, tree size {} to {}; {} not sealed yet; {bytes} bytes uncompressed, {seconds:.1} s",
+        "{} entries of {} checkpoints, tree size {} to {}; {} not sealed yet; {bytes} bytes \
+         uncompressed, {seconds:.1} s",
         counts.entries, counts.checkpoints, counts.from_size, counts.tree_size, counts.unsealed
     );
     let value = json!({
-        "file": path.display().to_string(), "entries": counts.entries, "checkpoints": counts.checkpoints,
-        "from_size": counts.from_size, "tree_size": counts.tree_size, "unsealed": counts.unsealed,
+        "file": path.display().to_string(), "entries": counts.entries,
+        "checkpoints": counts.checkpoints, "from_size": counts.from_size,
+        "tree_size": counts.tree_size, "unsealed": counts.unsealed,
         "bytes": bytes, "seconds": seconds,
     });
     if path.as_os_str() == "-" {

@@ -41,9 +41,14 @@ pub fn prove(arguments: &Prove, console: Console) -> Result<Status, CommandError
     EntryReader::new(&snapshot)?.read::<CommandError>(&[IdRange::of(id)], |_, stored| {
         preimage = match stored {
             StoredEntry::Entry { preimage, .. } => Some(preimage),
-            StoredEntry::Damaged(fault) => return Err(CommandError::Refused(format!("entry {id} is none any more: {fault}"))),
+            StoredEntry::Damaged(fault) => {
+                return Err(CommandError::Refused(format!("entry {id} is none any more: {fault}")));
+            }
             StoredEntry::Unknown { column, .. } => {
-                let text = format!("entry {id} has a value in the column {column:?}, which this program does not know");
+                let text = format!(
+                    "entry {id} has a value in the column {column:?}, which this program does not \
+                     know"
+                );
                 return Err(CommandError::Refused(text));
             }
         };
@@ -111,7 +116,8 @@ pub fn verify_proof(arguments: &VerifyProof, console: Console) -> Result<Status,
         Ok(_) => {
             let origin = checkpoint.origin();
             return tampered(format!(
-                "the checkpoint: its origin {origin:?} is not the name of the key that has signed it"
+                "the checkpoint: its origin {origin:?} is not the name of the key that has signed \
+                 it"
             ));
         }
         Err(NoteError::NoKnownSignature) if trust.keys.is_empty() || stranger => false,
@@ -135,7 +141,8 @@ pub fn verify_proof(arguments: &VerifyProof, console: Console) -> Result<Status,
         checkpoint.size()
     );
     let value = |verdict: &str| {
-        json!({ "verdict": verdict, "id": id, "index": proof.index, "origin": checkpoint.origin(), "tree_size": checkpoint.size(),
+        json!({ "verdict": verdict, "id": id, "index": proof.index,
+                "origin": checkpoint.origin(), "tree_size": checkpoint.size(),
                 "root": hash_text(checkpoint.root()), "signed": signed, "matched": kept.is_some() })
     };
     if signed || kept.is_some() {

@@ -122,8 +122,9 @@ impl Read for Exported {
 
 fn fault_value(fault: &Fault) -> Value {
     json!({
-        "fault": fault.kind.name(), "file": fault.file, "line": fault.line, "from_id": fault.ids.map(|(from, _)| from),
-        "to_id": fault.ids.map(|(_, to)| to), "tree_size": fault.tree_size, "detail": fault.detail,
+        "fault": fault.kind.name(), "file": fault.file, "line": fault.line,
+        "from_id": fault.ids.map(|(from, _)| from), "to_id": fault.ids.map(|(_, to)| to),
+        "tree_size": fault.tree_size, "detail": fault.detail,
     })
 }
 
@@ -150,13 +151,17 @@ fn summarise(
             Verdict::CouldNotTell => "could not tell",
         };
         let value = json!({
-            "verdict": verdict, "faults": faults, "origin": report.origin, "from_size": report.from_size,
-            "tree_size": report.tree_size, "root": report.root.as_ref().map(hash_text), "vouched": report.vouched,
-            "entries": report.entries, "unsealed": report.unsealed, "checkpoints": report.checkpoints, "signed": report.signed,
-            "checkpoints_matched": report.known_matched, "checkpoints_not_judged": report.known_unjudged,
+            "verdict": verdict, "faults": faults, "origin": report.origin,
+            "from_size": report.from_size, "tree_size": report.tree_size,
+            "root": report.root.as_ref().map(hash_text), "vouched": report.vouched,
+            "entries": report.entries, "unsealed": report.unsealed,
+            "checkpoints": report.checkpoints, "signed": report.signed,
+            "checkpoints_matched": report.known_matched,
+            "checkpoints_not_judged": report.known_unjudged,
             "not_judged": report.not_judged, "key_unknown_from": report.key_unknown_from,
-            "remarks": report.remarks, "incomplete": report.incomplete, "bytes": report.bytes, "lines": report.lines,
-            "seconds": seconds, "entries_per_second": rate(report.entries + report.unsealed).round(),
+            "remarks": report.remarks, "incomplete": report.incomplete,
+            "bytes": report.bytes, "lines": report.lines, "seconds": seconds,
+            "entries_per_second": rate(report.entries + report.unsealed).round(),
             "megabytes_per_second": (rate(report.bytes) / 1e6).round(),
         });
         return console.result("", &value);
@@ -178,7 +183,8 @@ fn summarise(
         format!("{} signed", report.signed)
     };
     line(&format!(
-        "{origin}: {} sealed entries of {} checkpoints ({signed}), tree size {} to {}, {} not sealed yet",
+        "{origin}: {} sealed entries of {} checkpoints ({signed}), tree size {} to {}, {} not \
+         sealed yet",
         report.entries,
         report.checkpoints,
         report.from_size.unwrap_or(0),

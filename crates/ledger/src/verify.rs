@@ -22,7 +22,10 @@ pub enum Fault {
     #[error("the checksum is {0} bytes long instead of 32")]
     ChecksumLength(usize),
     /// The columns do not match the checksum.
-    #[error("the checksum does not match: {} is stored, the columns give {}", Hex(.stored), Hex(.computed))]
+    #[error(
+        "the checksum does not match: {} is stored, the columns give {}",
+        Hex(.stored), Hex(.computed)
+    )]
     Checksum {
         /// The stored checksum.
         stored: [u8; 32],
@@ -46,7 +49,10 @@ pub enum Fault {
     },
     /// The checksum matches, but the key hash is not that of `watch_id` and `row_key`: a search of
     /// the history by key misses the entry.
-    #[error("the key hash is {}, but watch_id and row_key give {}", OrNull(.stored), OrNull(.computed))]
+    #[error(
+        "the key hash is {}, but watch_id and row_key give {}",
+        OrNull(.stored), OrNull(.computed)
+    )]
     KeyHash {
         /// The stored key hash.
         stored: Option<i64>,
@@ -56,7 +62,8 @@ pub enum Fault {
     /// The checksum matches, but the previous key hash is not that of the key in `row_values`, or
     /// the entry is not an UPDATE and must not have one.
     #[error(
-        "the previous key hash is {stored}, but operation, watch_id, row_key and row_values give {}",
+        "the previous key hash is {stored}, but operation, watch_id, row_key and row_values give \
+         {}",
         OrNull(.computed)
     )]
     PreviousKeyHash {

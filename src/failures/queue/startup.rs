@@ -44,7 +44,8 @@ pub fn start_up() {
         Ok(memory) => (memory, true),
         Err(cause) => {
             pgrx::log!(
-                "lead_audit: the queue has no memory that outlives the server ({cause}); it is lost if that is killed"
+                "lead_audit: the queue has no memory that outlives the server ({cause}); \
+                 it is lost if that is killed"
             );
             match shared_memory::anonymous(bytes) {
                 Ok(memory) => (memory, false),
@@ -65,7 +66,8 @@ pub fn start_up() {
     let is_left = head.magic == MAGIC && head.system == system && head.slots == slots as u32;
     if head.magic != 0 && head.magic != MAGIC && head.system == system {
         pgrx::log!(
-            "lead_audit: the queue of a killed server is of another version of the library, and is discarded"
+            "lead_audit: the queue of a killed server is of another version of the library, \
+             and is discarded"
         );
     }
     if !is_left {

@@ -18,7 +18,8 @@ impl<'s> EntryReader<'s> {
     /// Checks the columns of the table.
     pub fn new(snapshot: &'s Snapshot) -> Result<Self, CommandError> {
         let rows = snapshot.query(
-            "SELECT attname::text, format_type(atttypid, NULL), quote_ident(attname) FROM pg_attribute
+            "SELECT attname::text, format_type(atttypid, NULL), quote_ident(attname)
+             FROM pg_attribute
              WHERE attrelid = 'lead_audit.entry'::regclass AND attnum > 0 AND NOT attisdropped",
             &[],
         )?;
@@ -35,7 +36,8 @@ impl<'s> EntryReader<'s> {
                 Some(expected) if expected == kind => found.push(name),
                 Some(expected) => {
                     let text = format!(
-                        "the column {name} of lead_audit.entry is of type {kind} instead of {expected}"
+                        "the column {name} of lead_audit.entry is of type {kind} instead of \
+                         {expected}"
                     );
                     return Err(CommandError::Database(text));
                 }
@@ -57,8 +59,10 @@ impl<'s> EntryReader<'s> {
         // The sub-select is sorted by the primary key's index, and a nested loop over a function's
         // rows keeps their order.
         let sql = format!(
-            "SELECT {}, {unknown} FROM unnest($1::bigint[], $2::bigint[]) r(first_id, last_id) CROSS JOIN LATERAL
-             (SELECT * FROM lead_audit.entry e WHERE e.id >= r.first_id AND e.id <= r.last_id ORDER BY e.id OFFSET 0) e",
+            "SELECT {}, {unknown} FROM unnest($1::bigint[], $2::bigint[]) r(first_id, last_id)
+             CROSS JOIN LATERAL
+             (SELECT * FROM lead_audit.entry e WHERE e.id >= r.first_id AND e.id <= r.last_id
+              ORDER BY e.id OFFSET 0) e",
             columns.join(", ")
         );
         Ok(EntryReader { snapshot, sql })

@@ -189,8 +189,8 @@ fn begin(
     let from = range.from;
     if from > end {
         return Err(refused(format!(
-            "the history has gone back: the export is to go on from a tree of {from} leaves, the log has {end}. \
-             Was an old backup restored?"
+            "the history has gone back: the export is to go on from a tree of {from} leaves, \
+             the log has {end}. Was an old backup restored?"
         )));
     }
     if from == 0 {
@@ -202,12 +202,16 @@ fn begin(
     };
     if range.from_root.is_some_and(|expected| expected != root) {
         return Err(refused(format!(
-            "the history has forked: the checkpoint of {from} leaves in the database is not the one that the export ends with"
+            "the history has forked: the checkpoint of {from} leaves in the database is not the \
+             one that the export ends with"
         )));
     }
     let edge = snapshot.tiles().edge(from, &root);
     let edge = edge.ok_or_else(|| {
-        refused(format!("the stored tree does not give the root of the checkpoint of {from} leaves: export from the beginning"))
+        refused(format!(
+            "the stored tree does not give the root of the checkpoint of {from} leaves: \
+             export from the beginning"
+        ))
     })?;
     Ok((edge, Some(note)))
 }

@@ -65,9 +65,11 @@ pub fn select(
             (i64::try_from(size).unwrap_or(i64::MAX), i64::try_from(tree_size).unwrap_or(i64::MAX));
         let rows = snapshot.query(
             "SELECT c.tree_size, c.entry_ids::text,
-                    COALESCE((SELECT max(b.tree_size) FROM lead_audit.checkpoint b WHERE b.tree_size < c.tree_size), 0)
+                    COALESCE((SELECT max(b.tree_size) FROM lead_audit.checkpoint b
+                              WHERE b.tree_size < c.tree_size), 0)
              FROM lead_audit.checkpoint c
-             WHERE c.tree_size > $1 AND c.tree_size <= $2 AND c.entry_ids && $3::text::int8multirange
+             WHERE c.tree_size > $1 AND c.tree_size <= $2
+               AND c.entry_ids && $3::text::int8multirange
              ORDER BY c.tree_size LIMIT 1000",
             &[&from, &to, &wanted],
         )?;
@@ -129,7 +131,8 @@ fn matching(snapshot: &Snapshot, selection: &Selection) -> Result<Vec<i64>, Comm
 /// The watch ids of the tables with this name, dropped tables included.
 fn watched(snapshot: &Snapshot, table: &str) -> Result<Vec<String>, CommandError> {
     let rows = snapshot.query(
-        "SELECT watch_id::text, quote_ident(table_schema) || '.' || quote_ident(table_name) FROM lead_audit.watch
+        "SELECT watch_id::text, quote_ident(table_schema) || '.' || quote_ident(table_name)
+         FROM lead_audit.watch
          WHERE $1 IN (table_name, table_schema || '.' || table_name, quote_ident(table_name),
                       quote_ident(table_schema) || '.' || quote_ident(table_name))
          ORDER BY 2",
@@ -155,8 +158,9 @@ fn key_hashes(
         Some(key) => vec![key],
         None => {
             let rows = snapshot.query(
-                "SELECT k::text FROM (SELECT row_key FROM lead_audit.entry WHERE watch_id::text = ANY ($1) AND row_key IS NOT NULL
-                 LIMIT 1) e, json_object_keys(row_key) k",
+                "SELECT k::text FROM (SELECT row_key FROM lead_audit.entry
+                   WHERE watch_id::text = ANY ($1) AND row_key IS NOT NULL LIMIT 1) e,
+                 json_object_keys(row_key) k",
                 &[&watch_ids],
             )?;
             let columns: Vec<String> =

@@ -124,7 +124,8 @@ impl Checker {
         if !self.keys.is_empty() && !own {
             if !signers.is_empty() && self.follow.iter().any(|follow| follow == origin) {
                 let text = format!(
-                    "checkpoint {size} is not signed by a known key of the name {origin:?}: give it with --key"
+                    "checkpoint {size} is not signed by a known key of the name {origin:?}: \
+                     give it with --key"
                 );
                 return Ok(Verdict::Consent(text));
             }
@@ -132,7 +133,8 @@ impl Checker {
                 format!("checkpoint {size} is not signed by the log's key")
             } else {
                 format!(
-                    "checkpoint {size}: its origin {origin:?} is not the name of the key that has signed it"
+                    "checkpoint {size}: its origin {origin:?} is not the name of the key that has \
+                     signed it"
                 )
             };
             return alarm(AlarmKind::Signature, detail, Some(root), text);
@@ -150,7 +152,8 @@ impl Checker {
             && state.held().is_some_and(|held| held.note.verify(&self.keys).is_ok())
         {
             return Ok(Verdict::Consent(format!(
-                "from checkpoint {size} on the log has another key, whose id is {:08x}. If that was meant, give it too, with --key",
+                "from checkpoint {size} on the log has another key, whose id is {:08x}. \
+                 If that was meant, give it too, with --key",
                 stranger.key_id()
             )));
         }
@@ -162,7 +165,8 @@ impl Checker {
             let same = state.sizes().contains(&size) && state.root(size)? == root;
             if !same {
                 let detail = format!(
-                    "there is another checkpoint of {size} leaves than the one that was witnessed, or one that was not"
+                    "there is another checkpoint of {size} leaves than the one that was \
+                     witnessed, or one that was not"
                 );
                 return alarm(AlarmKind::Forked, detail, Some(root), text);
             }
@@ -171,7 +175,8 @@ impl Checker {
         let proof = match proof(held.size(), size) {
             None if other.is_some() => {
                 let detail = format!(
-                    "checkpoint {size} is of the log {origin:?}, and nothing proves that it extends the witnessed one"
+                    "checkpoint {size} is of the log {origin:?}, and nothing proves that it \
+                     extends the witnessed one"
                 );
                 return alarm(AlarmKind::Checkpoint, detail, Some(root), text);
             }
@@ -192,7 +197,8 @@ impl Checker {
             Ok(()) => Ok(Verdict::Extends { note, checkpoint, proven: true }),
             Err(error) => {
                 let detail = format!(
-                    "checkpoint {size} does not extend the witnessed one of {} leaves with root {}: {error}",
+                    "checkpoint {size} does not extend the witnessed one of {} leaves with root \
+                     {}: {error}",
                     held.size(),
                     hash_text(held.root())
                 );

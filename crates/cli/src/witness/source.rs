@@ -113,7 +113,8 @@ fn look_in_database(
             let said = note_root(&same);
             if same.root != *root || said.is_some_and(|said| said != *root) {
                 let text = format!(
-                    "the database has another checkpoint of {size} leaves than the one that was witnessed: root {} instead of {}",
+                    "the database has another checkpoint of {size} leaves than the one that was \
+                     witnessed: root {} instead of {}",
                     hash_text(&said.unwrap_or(same.root)),
                     hash_text(root)
                 );
@@ -163,21 +164,23 @@ fn gone_back(
     if state.sizes().contains(&found) {
         return Ok(if state.root(found)? == newest.root {
             let text = format!(
-                "the database is back at its checkpoint of {found} leaves; {size} were witnessed, so the last {lost} entries are lost. \
-                 That is what restoring an old backup does"
+                "the database is back at its checkpoint of {found} leaves; {size} were witnessed, \
+                 so the last {lost} entries are lost. That is what restoring an old backup does"
             );
             (text, true)
         } else {
             (
                 format!(
-                    "the database has {found} leaves, {size} were witnessed, and they are not the witnessed ones"
+                    "the database has {found} leaves, {size} were witnessed, and they are not the \
+                     witnessed ones"
                 ),
                 false,
             )
         });
     }
     let text = format!(
-        "the database has {found} leaves, {size} were witnessed: at least the last {lost} entries are lost. Was an old backup restored?"
+        "the database has {found} leaves, {size} were witnessed: at least the last {lost} entries \
+         are lost. Was an old backup restored?"
     );
     Ok((text, true))
 }
@@ -200,8 +203,9 @@ fn explained(mut alarm: Alarm, snapshot: &Snapshot, state: &State) -> Result<Ala
     }
     alarm.text += &match low.checked_sub(1) {
         Some(last) => format!(
-            ". The database agrees with what was witnessed up to {} leaves, and differs from there on. That is what restoring an old \
-             backup and writing on does, and also what rewriting history does",
+            ". The database agrees with what was witnessed up to {} leaves, and differs from \
+             there on. That is what restoring an old backup and writing on does, and also what \
+             rewriting history does",
             sizes[last]
         ),
         None => ". The database agrees with nothing that was witnessed".to_owned(),

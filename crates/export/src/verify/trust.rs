@@ -45,7 +45,8 @@ pub enum TrustError {
     },
     /// Two kept checkpoints contradict each other.
     #[error(
-        "{from} and {other} are two checkpoints of one tree size with different roots: the log has forked"
+        "{from} and {other} are two checkpoints of one tree size with different roots: \
+         the log has forked"
     )]
     Contradiction {
         /// Source of one.

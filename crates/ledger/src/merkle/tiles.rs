@@ -95,7 +95,10 @@ pub enum TreeError<E> {
         to: u64,
     },
     /// The tiles belong to another tree.
-    #[error("the tiles give the root {} for {size} leaves, not {}", hash_text(.computed), hash_text(.expected))]
+    #[error(
+        "the tiles give the root {} for {size} leaves, not {}",
+        hash_text(.computed), hash_text(.expected)
+    )]
     Root {
         /// Number of leaves in the tree.
         size: u64,

@@ -42,7 +42,10 @@ pub enum ProofError {
     },
     /// A consistency proof leads to another root of the older tree: the history was forked, or the
     /// proof is wrong.
-    #[error("the proof leads to the older root {}, not {}", hash_text(.computed), hash_text(.expected))]
+    #[error(
+        "the proof leads to the older root {}, not {}",
+        hash_text(.computed), hash_text(.expected)
+    )]
     OlderRoot {
         /// The older tree's root.
         expected: Hash,

@@ -68,7 +68,10 @@ pub enum KeyError {
     #[error("the key is of the unknown signature type 0x{0:02x}")]
     Algorithm(u8),
     /// The key has another algorithm than required.
-    #[error("the key is of signature type 0x{:02x}; one of type 0x{:02x} is wanted", .found.byte(), .wanted.byte())]
+    #[error(
+        "the key is of signature type 0x{:02x}; one of type 0x{:02x} is wanted",
+        .found.byte(), .wanted.byte()
+    )]
     OtherAlgorithm {
         /// The algorithm of the key.
         found: Algorithm,

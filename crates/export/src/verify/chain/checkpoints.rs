@@ -518,13 +518,15 @@ impl Chain<'_> {
             }
             if size > end && !self.trust.older && self.report.incomplete.is_none() {
                 let detail = format!(
-                    "the history ends with {end} leaves, before the checkpoint of {size} leaves in {}",
+                    "the history ends with {end} leaves, before the checkpoint of {size} leaves \
+                     in {}",
                     known.from
                 );
                 self.emit(FaultKind::GoneBack, None, None, Some(size), detail);
             } else if self.report.faults.get(&FaultKind::Forked).is_none_or(|&count| count == 0) {
                 self.report.known_unjudged.push(format!(
-                    "the checkpoint of {size} leaves in {}: no tree of that size is in what was verified",
+                    "the checkpoint of {size} leaves in {}: no tree of that size is in what was \
+                     verified",
                     known.from
                 ));
             }
@@ -548,7 +550,8 @@ impl Chain<'_> {
         let report = &mut self.report;
         if let Some(from) = report.key_unknown_from {
             report.remarks.push(format!(
-                "from tree size {from} on the log has another key: give it too, after you have asked its operator whether it is genuine"
+                "from tree size {from} on the log has another key: give it too, after you have \
+                 asked its operator whether it is genuine"
             ));
         }
         if report.not_judged > 0 {
@@ -566,17 +569,24 @@ impl Chain<'_> {
         let remarks = &mut report.remarks;
         match report.vouched {
             None => remarks.push(
-                "nothing from outside vouches for it: give the log's public key or a checkpoint that was kept from earlier"
+                "nothing from outside vouches for it: give the log's public key or a checkpoint \
+                 that was kept from earlier"
                     .to_owned(),
             ),
             Some(vouched) if vouched < report.tree_size => {
-                remarks.push(format!("nothing vouches for leaves {vouched} to {} yet", report.tree_size - 1));
+                remarks.push(format!(
+                    "nothing vouches for leaves {vouched} to {} yet",
+                    report.tree_size - 1
+                ));
             }
             Some(_) => {}
         }
         if report.vouched.is_some() && self.trust.known.is_empty() {
-            remarks
-                .push("no checkpoint from earlier was given: whether the newest entries were cut off cannot be told".to_owned());
+            remarks.push(
+                "no checkpoint from earlier was given: whether the newest entries were cut off \
+                 cannot be told"
+                    .to_owned(),
+            );
         } else if report.vouched.is_some()
             && self.trust.keys.is_empty()
             && report.checkpoints > report.signed
@@ -591,7 +601,8 @@ impl Chain<'_> {
         }
         if self.unjudged > 0 {
             remarks.push(format!(
-                "the roots of {} checkpoints could not be worked out, because of the faults before them",
+                "the roots of {} checkpoints could not be worked out, because of the faults \
+                 before them",
                 self.unjudged
             ));
         }
