@@ -30,7 +30,8 @@ impl Bouncer {
         let server = cluster.socket_directory().display();
         let own = directory.display();
         let configuration = format!(
-            "[databases]\n{database} = host={server} user={role}\n[pgbouncer]\nlisten_addr =\nlisten_port = {PORT}\n\
+            "[databases]\n{database} = host={server} user={role}\n\
+             [pgbouncer]\nlisten_addr =\nlisten_port = {PORT}\n\
              unix_socket_dir = {own}\nauth_type = any\npool_mode = transaction\n"
         );
         fs::write(&file, configuration).expect("the configuration can be written");

@@ -481,8 +481,9 @@ fn ask_pg_config(pg_config: Option<&Path>, option: &str) -> String {
         .or_else(|| std::env::var_os("LEAD_AUDIT_PG_CONFIG").map(PathBuf::from))
     else {
         panic!(
-            "LEAD_AUDIT_PG_CONFIG is not set. The acceptance tests need a PostgreSQL into which lead_audit is installed: \
-             cargo pgrx install --release --pg-config PREFIX/bin/pg_config, then LEAD_AUDIT_PG_CONFIG=PREFIX/bin/pg_config"
+            "LEAD_AUDIT_PG_CONFIG is not set. The acceptance tests need a PostgreSQL into which \
+             lead_audit is installed: cargo pgrx install --release --pg-config \
+             PREFIX/bin/pg_config, then LEAD_AUDIT_PG_CONFIG=PREFIX/bin/pg_config"
         );
     };
     let output = Command::new(&pg_config)

@@ -19,7 +19,11 @@ pub fn app_database(cluster: &Cluster, name: &str) -> Session {
     let mut admin = leads_database(cluster, name);
     call(
         &mut admin,
-        "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'app') THEN CREATE ROLE app LOGIN; END IF; END $$;
+        "DO $$ BEGIN
+           IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'app') THEN
+             CREATE ROLE app LOGIN;
+           END IF;
+         END $$;
          ALTER TABLE leads OWNER TO app",
     );
     admin
@@ -30,9 +34,11 @@ pub fn add_leads(session: &mut Session, from: u32, to: u32) {
     call(
         session,
         &format!(
-            "INSERT INTO leads (id, email, domain, company_name, contact_name, enrichment_task_id, is_manual, source, created_by)
-             SELECT lpad(to_hex(g), 32, '0'), 'contact' || g || '@example' || g || '.com', 'example' || g || '.com',
-                    'Example Company ' || g || ' Holdings Ltd.', 'Contact Person ' || g, 'task-' || md5(g::text), g % 3 = 0,
+            "INSERT INTO leads (id, email, domain, company_name, contact_name,
+                                enrichment_task_id, is_manual, source, created_by)
+             SELECT lpad(to_hex(g), 32, '0'), 'contact' || g || '@example' || g || '.com',
+                    'example' || g || '.com', 'Example Company ' || g || ' Holdings Ltd.',
+                    'Contact Person ' || g, 'task-' || md5(g::text), g % 3 = 0,
                     CASE WHEN g % 2 = 0 THEN 'web' ELSE 'yelp' END, 'user-' || (g % 50)
              FROM generate_series({from}, {to}) g"
         ),

@@ -27,15 +27,27 @@ impl Trail {
     pub fn of(admin: &mut Session) -> Self {
         Trail {
             entries: value(admin, "SELECT count(*) FROM lead_audit.entry"),
-            digest: value(admin, "SELECT md5(string_agg(e::text, E'\\n' ORDER BY id)) FROM lead_audit.entry e"),
-            watch: value(admin, "SELECT string_agg(w::text, E'\\n' ORDER BY watch_id) FROM lead_audit.watch w"),
-            watched: value(admin, "SELECT string_agg(w::text, E'\\n' ORDER BY watch_id) FROM lead_audit.watched w"),
+            digest: value(
+                admin,
+                "SELECT md5(string_agg(e::text, E'\\n' ORDER BY id)) FROM lead_audit.entry e",
+            ),
+            watch: value(
+                admin,
+                "SELECT string_agg(w::text, E'\\n' ORDER BY watch_id) FROM lead_audit.watch w",
+            ),
+            watched: value(
+                admin,
+                "SELECT string_agg(w::text, E'\\n' ORDER BY watch_id) FROM lead_audit.watched w",
+            ),
             tree: value(
                 admin,
                 "SELECT md5(string_agg(line, E'\\n' ORDER BY line)) FROM (
-                   SELECT 'checkpoint ' || c FROM lead_audit.checkpoint c UNION ALL SELECT 'range ' || r FROM lead_audit.leaf_range r
-                   UNION ALL SELECT 'tile ' || t FROM lead_audit.tree_tile t UNION ALL SELECT 'edge ' || e FROM lead_audit.tree_edge e
-                   UNION ALL (SELECT concat_ws(' ', log_id, tree_size) FROM lead_audit.tree ORDER BY tree_size DESC, created_at LIMIT 1)) s(line)",
+                   SELECT 'checkpoint ' || c FROM lead_audit.checkpoint c
+                   UNION ALL SELECT 'range ' || r FROM lead_audit.leaf_range r
+                   UNION ALL SELECT 'tile ' || t FROM lead_audit.tree_tile t
+                   UNION ALL SELECT 'edge ' || e FROM lead_audit.tree_edge e
+                   UNION ALL (SELECT concat_ws(' ', log_id, tree_size) FROM lead_audit.tree
+                              ORDER BY tree_size DESC, created_at LIMIT 1)) s(line)",
             ),
         }
     }
@@ -48,30 +60,44 @@ pub fn make(cluster: &Cluster, name: &str) -> Trail {
     let mut app = cluster.session("app", name);
     call(
         &mut app,
-        "SET lead_audit.user_id = 'ü \"quoted\" \\ back'; SET lead_audit.user_agent = E'tab\\tnewline\\n'",
+        "SET lead_audit.user_id = 'ü \"quoted\" \\ back';
+         SET lead_audit.user_agent = E'tab\\tnewline\\n'",
     );
     add_leads(&mut app, 1, 3_000);
     call(
         &mut app,
-        "UPDATE leads SET enrichment_status = 'COMPLETED', enrichment_error = E'\\\\N \\t \\n 😀' WHERE is_manual;
-         UPDATE leads SET is_deleted = true WHERE created_by = 'user-3'; DELETE FROM leads WHERE created_by = 'user-4'",
+        "UPDATE leads SET enrichment_status = 'COMPLETED', enrichment_error = E'\\\\N \\t \\n 😀'
+           WHERE is_manual;
+         UPDATE leads SET is_deleted = true WHERE created_by = 'user-3';
+         DELETE FROM leads WHERE created_by = 'user-4'",
     );
     // Entries before this call are in the tree and fill more than one tile. Later entries are not
     // sealed.
     call(&mut admin, "SELECT lead_audit.seal()");
     call(
         &mut admin,
-        "CREATE SCHEMA \"Crm x\"; CREATE TABLE \"Crm x\".\"Accounts\" (a int, b text, gone boolean, PRIMARY KEY (b, a));
-         INSERT INTO \"Crm x\".\"Accounts\" SELECT g, 'account', false FROM generate_series(1, 100) g;
-         SELECT lead_audit.enable('\"Crm x\".\"Accounts\"', soft_delete_column => 'gone', baseline => true);
+        "CREATE SCHEMA \"Crm x\";
+         CREATE TABLE \"Crm x\".\"Accounts\" (a int, b text, gone boolean, PRIMARY KEY (b, a));
+         INSERT INTO \"Crm x\".\"Accounts\"
+           SELECT g, 'account', false FROM generate_series(1, 100) g;
+         SELECT lead_audit.enable('\"Crm x\".\"Accounts\"', soft_delete_column => 'gone',
+           baseline => true);
          UPDATE \"Crm x\".\"Accounts\" SET gone = true WHERE a < 10;
          CREATE TABLE parted (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
-         CREATE TABLE part_1 PARTITION OF parted FOR VALUES FROM (0) TO (100); CREATE TABLE part_2 PARTITION OF parted DEFAULT;
-         SELECT lead_audit.enable('parted'); INSERT INTO parted SELECT g * 10, 'note' FROM generate_series(1, 20) g;
-         CREATE TABLE former (id int PRIMARY KEY); SELECT lead_audit.enable('former'); INSERT INTO former VALUES (1);
+         CREATE TABLE part_1 PARTITION OF parted FOR VALUES FROM (0) TO (100);
+         CREATE TABLE part_2 PARTITION OF parted DEFAULT;
+         SELECT lead_audit.enable('parted');
+         INSERT INTO parted SELECT g * 10, 'note' FROM generate_series(1, 20) g;
+         CREATE TABLE former (id int PRIMARY KEY);
+         SELECT lead_audit.enable('former');
+         INSERT INTO former VALUES (1);
          SELECT lead_audit.disable('former');
-         CREATE TABLE dropped (id int PRIMARY KEY); SELECT lead_audit.enable('dropped'); INSERT INTO dropped VALUES (1); DROP TABLE dropped;
-         CREATE TABLE \"switched off\" (id int PRIMARY KEY); SELECT lead_audit.enable('\"switched off\"');
+         CREATE TABLE dropped (id int PRIMARY KEY);
+         SELECT lead_audit.enable('dropped');
+         INSERT INTO dropped VALUES (1);
+         DROP TABLE dropped;
+         CREATE TABLE \"switched off\" (id int PRIMARY KEY);
+         SELECT lead_audit.enable('\"switched off\"');
          ALTER TABLE \"switched off\" DISABLE TRIGGER \"00_lead_audit_row\"",
     );
     call(&mut admin, "BEGIN; INSERT INTO leads (id) VALUES ('gap'); ROLLBACK");
@@ -119,7 +145,8 @@ pub fn assert_watched_as_before(cluster: &Cluster, name: &str) {
     call(
         &mut app,
         &format!(
-            "UPDATE leads SET source = source || '.' WHERE id = '{key}'; UPDATE leads SET is_deleted = NOT is_deleted WHERE id = '{key}';
+            "UPDATE leads SET source = source || '.' WHERE id = '{key}';
+             UPDATE leads SET is_deleted = NOT is_deleted WHERE id = '{key}';
              INSERT INTO leads (id) VALUES ('new here'); DELETE FROM leads WHERE id = 'new here'"
         ),
     );
@@ -131,7 +158,8 @@ pub fn assert_watched_as_before(cluster: &Cluster, name: &str) {
     );
     call(
         &mut admin,
-        "UPDATE \"Crm x\".\"Accounts\" SET gone = NOT gone WHERE a = 50; INSERT INTO former SELECT max(id) + 1 FROM former;
+        "UPDATE \"Crm x\".\"Accounts\" SET gone = NOT gone WHERE a = 50;
+         INSERT INTO former SELECT max(id) + 1 FROM former;
          UPDATE parted SET id = id + 1000 WHERE id = (SELECT max(id) FROM parted WHERE id < 100)",
     );
     let new: i64 =
@@ -145,7 +173,8 @@ pub fn assert_watched_as_before(cluster: &Cluster, name: &str) {
     );
     let identities: i64 = value(
         &mut admin,
-        "SELECT count(*) FROM (SELECT table_name FROM lead_audit.entry GROUP BY table_name HAVING count(DISTINCT watch_id) > 1) e",
+        "SELECT count(*) FROM (SELECT table_name FROM lead_audit.entry
+                               GROUP BY table_name HAVING count(DISTINCT watch_id) > 1) e",
     );
     assert_eq!(identities, 0, "{name}: a table has kept its identity");
     let soft: i64 = value(

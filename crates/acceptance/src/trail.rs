@@ -49,10 +49,12 @@ pub fn assert_trail_gives_table(admin: &mut Session, table: &str) {
     // An UPDATE that changes the key ends the row of one key and begins that of another.
     let events = format!(
         "SELECT e.id, x.key, x.was, x.now FROM (
-           SELECT id, coalesce(new_values, old_values)->>'id' AS key, old_values::text AS was, new_values::text AS now,
-                  old_values->>'id' AS old_key, operation = 'UPDATE' AND old_values->'id' <> new_values->'id' AS moved
+           SELECT id, coalesce(new_values, old_values)->>'id' AS key,
+                  old_values::text AS was, new_values::text AS now, old_values->>'id' AS old_key,
+                  operation = 'UPDATE' AND old_values->'id' <> new_values->'id' AS moved
            FROM (SELECT id, operation, old_values, new_values FROM lead_audit.log
-                 WHERE relation = '{table}'::regclass AND operation IN ('INSERT', 'UPDATE', 'DELETE', 'SNAPSHOT') AND outcome = 'ok'
+                 WHERE relation = '{table}'::regclass
+                   AND operation IN ('INSERT', 'UPDATE', 'DELETE', 'SNAPSHOT') AND outcome = 'ok'
                  OFFSET 0) l -- so that the view works the values out once
            OFFSET 0) e
          CROSS JOIN LATERAL (SELECT e.key, e.was, e.now WHERE NOT moved
@@ -62,8 +64,9 @@ pub fn assert_trail_gives_table(admin: &mut Session, table: &str) {
     let mut transaction = admin.transaction().expect("a transaction");
     transaction
         .batch_execute(
-            "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres';
-             SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1; SET LOCAL work_mem = '256MB'",
+            "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, MDY';
+             SET LOCAL IntervalStyle = 'postgres'; SET LOCAL bytea_output = 'hex';
+             SET LOCAL extra_float_digits = 1; SET LOCAL work_mem = '256MB'",
         )
         .expect("these settings exist");
     let mut show = |what: &str, query: &str| {
@@ -77,9 +80,14 @@ pub fn assert_trail_gives_table(admin: &mut Session, table: &str) {
         assert!(texts.is_empty(), "{what}:\n{}", texts.join("\n"));
     };
     show(
-        &format!("{table}: entries that do not begin where the one before them ended (which did so, how they begin)"),
         &format!(
-            "SELECT key, id, before, was FROM (SELECT *, lag(now) OVER (PARTITION BY key ORDER BY id) AS before FROM ({events}) e) e
+            "{table}: entries that do not begin where the one before them ended \
+             (which did so, how they begin)"
+        ),
+        &format!(
+            "SELECT key, id, before, was
+             FROM (SELECT *, lag(now) OVER (PARTITION BY key ORDER BY id) AS before
+                   FROM ({events}) e) e
              WHERE was IS DISTINCT FROM before ORDER BY id LIMIT 3"
         ),
     );
@@ -100,7 +108,8 @@ pub fn operations(admin: &mut Session, table: &str) -> String {
     value(
         admin,
         &format!(
-            "SELECT coalesce(string_agg(operation, ' ' ORDER BY id), '') FROM lead_audit.log WHERE table_name = '{table}'"
+            "SELECT coalesce(string_agg(operation, ' ' ORDER BY id), '') FROM lead_audit.log
+             WHERE table_name = '{table}'"
         ),
     )
 }
@@ -109,7 +118,8 @@ pub fn operations(admin: &mut Session, table: &str) -> String {
 pub fn assert_all_on(admin: &mut Session) {
     let not: String = value(
         admin,
-        "SELECT coalesce(string_agg(relation || ' ' || state, ', '), '') FROM lead_audit.watched WHERE NOT (row_trigger_on AND truncate_trigger_on AND state = 'on')",
+        "SELECT coalesce(string_agg(relation || ' ' || state, ', '), '') FROM lead_audit.watched
+         WHERE NOT (row_trigger_on AND truncate_trigger_on AND state = 'on')",
     );
     assert_eq!(not, "", "not watched as a whole");
 }

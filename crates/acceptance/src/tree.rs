@@ -7,12 +7,16 @@ use std::process::{Command, Stdio};
 
 /// The input of `python/tree.py`: rows of a kind and its columns.
 const ROWS: &str = "
-    SELECT json_build_array('checkpoint', tree_size::text, encode(root, 'hex'), note, entry_ids::text)::text
+    SELECT json_build_array('checkpoint', tree_size::text, encode(root, 'hex'), note,
+                            entry_ids::text)::text
       FROM lead_audit.checkpoint
-    UNION ALL SELECT json_build_array('entry', id::text, encode(checksum, 'hex'))::text FROM lead_audit.entry
-    UNION ALL SELECT json_build_array('leaf_range', first_id::text, last_id::text, first_leaf::text)::text
+    UNION ALL SELECT json_build_array('entry', id::text, encode(checksum, 'hex'))::text
+      FROM lead_audit.entry
+    UNION ALL SELECT json_build_array('leaf_range', first_id::text, last_id::text,
+                                      first_leaf::text)::text
       FROM lead_audit.leaf_range
-    UNION ALL SELECT json_build_array('tile', level::text, index::text, encode(hashes, 'hex'))::text FROM
+    UNION ALL SELECT json_build_array('tile', level::text, index::text,
+                                      encode(hashes, 'hex'))::text FROM
       (SELECT level, index, hashes FROM lead_audit.tree_tile UNION ALL
        SELECT level, index, hashes FROM lead_audit.tree_edge WHERE hashes <> '') t
     UNION ALL SELECT json_build_array('tree', tree_size::text)::text FROM lead_audit.tree";

@@ -73,7 +73,8 @@ pub fn raise(
     let evidence = evidence.map(|(path, _)| path.display().to_string());
     let value = json!({
         "alarm": alarm.kind.name(), "message": alarm.text, "origin": origin,
-        "held_size": held_size, "held_root": held_root, "found_size": found_size, "found_root": found_root, "evidence": evidence,
+        "held_size": held_size, "held_root": held_root,
+        "found_size": found_size, "found_root": found_root, "evidence": evidence,
     });
     console
         .result(&on_one_line(&format!("ALARM: {}: {}", alarm.kind.name(), alarm.text)), &value)?;
