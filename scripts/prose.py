@@ -43,7 +43,9 @@ AVOID = {
 OPENERS = re.compile(r"(?:What|Whoever|Whatever|Of|That|Those that|Who)\s(?!is\b.*\?)")
 FENCE = re.compile(r"^(\s*)(```|~~~)")
 # The path of a file or folder of this project, as `code`.
-PATH = re.compile(r"`((?:bench|clients|crates|demo|docs|examples|pgrx-tests|scripts|sql|src|verifiers)/[\w./-]*)`")
+PATH = re.compile(
+    r"`((?:bench|clients|crates|demo|docs|examples|pgrx-tests|scripts|sql|src|verifiers)/[\w./-]*)`"
+)
 
 
 def prose(text):
@@ -172,7 +174,12 @@ def faults(path):
         ):
             yield number, f"{len(line)} columns, {COLUMNS} at most"
         if path.name != "CHANGELOG.md":
-            yield from ((number, f"no file {name}") for name in PATH.findall(line) if "OLD--NEW" not in name and not any((base / name).exists() for base in (ROOT, path.parent)))
+            yield from (
+                (number, f"no file {name}")
+                for name in PATH.findall(line)
+                if "OLD--NEW" not in name
+                and not any((base / name).exists() for base in (ROOT, path.parent))
+            )
     for number, block in prose(text):
         for sentence in sentences(block):
             words = len(re.findall(r"[\w'’/-]+", sentence.replace("CODE", "")))

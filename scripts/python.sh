@@ -37,7 +37,10 @@ interpreter() {
 python=$(interpreter)
 
 # Prints everything that the environment depends on. If it changes, the environment is made again.
-stamp() { echo "$ROOT" && cat "$folder"/*.txt "${BASH_SOURCE[0]}" && "$python" --version && command -v "$python"; }
+stamp() {
+  echo "$ROOT" && cat "$folder"/*.txt "${BASH_SOURCE[0]}" &&
+    "$python" --version && command -v "$python"
+}
 
 make_venv() {
   local wheel=(/usr/share/python-wheels/pip-*.whl "$PACKAGES"/usr/share/python-wheels/pip-*.whl)

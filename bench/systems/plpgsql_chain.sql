@@ -1,6 +1,6 @@
 -- label: PL/pgSQL, hash chain
--- Like plpgsql.sql, and each checksum also covers the previous checksum. A lock until the end of the
--- transaction prevents two chains.
+-- Like plpgsql.sql, and each checksum also covers the previous checksum. A lock until the end of
+-- the transaction prevents two chains.
 \ir plpgsql.sql
 CREATE FUNCTION audit.chain() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE

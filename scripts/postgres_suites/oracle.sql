@@ -28,7 +28,10 @@ CROSS JOIN LATERAL (
   SELECT t.name, CASE WHEN t.moved_from IS NOT NULL THEN 'INSERT'
                       -- The rows of CREATE TABLE AS exist before the table is watched, so the
                       -- baseline records them.
-                      WHEN e.operation = 'SNAPSHOT' AND EXISTS (SELECT FROM held.note h WHERE h.relation = e.relation AND h.xid = e.txid AND h.watched) THEN 'INSERT'
+                      WHEN e.operation = 'SNAPSHOT' AND EXISTS (
+                        SELECT FROM held.note h
+                        WHERE h.relation = e.relation AND h.xid = e.txid AND h.watched
+                      ) THEN 'INSERT'
                       ELSE e.operation END
 ) c(name, operation)
 WHERE c.operation IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')

@@ -1,6 +1,6 @@
--- Watches every table as soon as it exists. Notes the tables that are not watched, and the unlogged
--- tables, which leave nothing in the WAL. A note is a row of an ordinary table, so the rollback of
--- its transaction removes it.
+-- Watches every table as soon as it exists. Notes the tables that are not watched, and the
+-- unlogged tables, which leave nothing in the WAL. A note is a row of an ordinary table, so the
+-- rollback of its transaction removes it.
 CREATE SCHEMA held;
 CREATE TABLE held.note (
   at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -14,10 +14,23 @@ CREATE TABLE held.note (
 );
 
 -- The decoded changes, for oracle.sql.
-CREATE TABLE held.decoded (xid bigint NOT NULL, name text NOT NULL, operation text NOT NULL, statement bigint NOT NULL, n bigint NOT NULL);
+CREATE TABLE held.decoded (
+  xid bigint NOT NULL,
+  name text NOT NULL,
+  operation text NOT NULL,
+  statement bigint NOT NULL,
+  n bigint NOT NULL
+);
 
 -- Rows without an entry whose record is only in the server's log. storm.py fills this table.
-CREATE TABLE held.gap (txid xid8 NOT NULL, relation oid NOT NULL, table_schema text NOT NULL, table_name text NOT NULL, operation text NOT NULL, occurred_at timestamptz NOT NULL);
+CREATE TABLE held.gap (
+  txid xid8 NOT NULL,
+  relation oid NOT NULL,
+  table_schema text NOT NULL,
+  table_name text NOT NULL,
+  operation text NOT NULL,
+  occurred_at timestamptz NOT NULL
+);
 
 CREATE FUNCTION held.watch() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET client_min_messages = error AS $$

@@ -1,6 +1,6 @@
--- Tables of the storm. postgres_suites/watch.sql runs first, so each table is watched as soon as it
--- exists. The columns id, a and b of each table stay. The writers add, change and drop the columns
--- x1 to x3.
+-- Tables of the storm. postgres_suites/watch.sql runs first, so each table is watched as soon as
+-- it exists. The columns id, a and b of each table stay. The writers add, change and drop the
+-- columns x1 to x3.
 CREATE ROLE writer LOGIN;
 CREATE ROLE smith LOGIN;
 ALTER ROLE smith SET statement_timeout = '1s';

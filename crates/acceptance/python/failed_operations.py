@@ -1,10 +1,14 @@
-"""Makes every kind of failure with real clients: psycopg and psql, the simple and the extended protocol, outside and inside of a
-transaction, directly and through PgBouncer. Each failure must leave exactly one entry within a second, with the right fields.
+"""Makes every kind of failure with real clients.
+
+The clients are psycopg and psql, with the simple and the extended protocol, outside and inside of a
+transaction, directly and through PgBouncer. Each failure must leave exactly one entry within a
+second, with the right fields.
 
     failed_operations.py SERVER_URL BOUNCER_URL PSQL
 
-SERVER_URL connects the superuser to a database with the extension and without tables. BOUNCER_URL connects the role app to it
-through PgBouncer. Prints a line for each kind of failure and connection. The exit status is 1 if an entry is wrong or missing.
+SERVER_URL connects the superuser to a database with the extension and without tables. BOUNCER_URL
+connects the role app to it through PgBouncer. Prints a line for each kind of failure and
+connection. The exit status is 1 if an entry is wrong or missing.
 """
 
 import contextlib
@@ -323,7 +327,7 @@ class Check:
 
     @contextlib.contextmanager
     def entries(self, what, expected):
-        """Checks the new entries after the block. `expected` has a dictionary with the fields of each."""
+        """Checks the new entries after the block. `expected` has the fields of each entry."""
         self.settle()
         (last,) = self.one("SELECT coalesce(max(id), 0) FROM lead_audit.entry")
         begin = datetime.now(timezone.utc)
@@ -360,7 +364,9 @@ class Check:
         sys.stdout.flush()
 
     def fields(self, kind, error, statement, **more):
-        """The expected fields of an entry of this kind. `error` is the error that the client received."""
+        """The expected fields of an entry of this kind.
+
+        `error` is the error that the client received."""
         expected = kind.expected
         details = {
             name: expected[name] for name in ("constraint", "column") if name in expected
@@ -475,7 +481,7 @@ class Check:
             )
             expected.append(self.fields(kind, None, sql, application_name="psql"))
 
-    # ---- cases of several statements -----------------------------------------------------------------------------------
+    # ---- cases of several statements ------------------------------------------------------------
 
     def simple(self, operation, table, code, **more):
         return {
@@ -488,8 +494,22 @@ class Check:
 
     def binding(self):
         """Bind fails if the text of a parameter is not a value of its type."""
-        with self.entries("bad input in a parameter", [self.simple("INSERT", "leads", "22P02", row_key=None, statement=(
-                "INSERT INTO leads (id, n) VALUES ($1, $2)"), user_id="u-8")]), self.app() as connection:
+        with (
+            self.entries(
+                "bad input in a parameter",
+                [
+                    self.simple(
+                        "INSERT",
+                        "leads",
+                        "22P02",
+                        row_key=None,
+                        statement=("INSERT INTO leads (id, n) VALUES ($1, $2)"),
+                        user_id="u-8",
+                    )
+                ],
+            ),
+            self.app() as connection,
+        ):
             connection.execute("SET lead_audit.user_id = 'u-8'")
             result = connection.pgconn.exec_params(
                 b"INSERT INTO leads (id, n) VALUES ($1, $2)", [b"c", b"many"]
@@ -500,8 +520,10 @@ class Check:
 
     def first_statement(self):
         """A failure of the first statement of a session is recorded, in every phase."""
-        for sql, code in [("INSERT INTO leads (id, n) VALUES ('c', 'many')", "22P02"),
-                          ("INSERT INTO leads (id) VALUES ('a')", "23505")]:
+        for sql, code in [
+            ("INSERT INTO leads (id, n) VALUES ('c', 'many')", "22P02"),
+            ("INSERT INTO leads (id) VALUES ('a')", "23505"),
+        ]:
             for bouncer in (False, True):
                 with self.entries(
                     f"first statement, {code}, bouncer {bouncer}",
@@ -536,17 +558,24 @@ class Check:
                 connection.execute("CREATE TEMP TABLE leads (n int)")
                 self.ignore(connection, f"INSERT INTO {name} VALUES ('many')")
         # Temporary tables that were dropped do not hide the watched table.
-        for commands in (["CREATE TEMP TABLE leads (n int)", "DROP TABLE leads"], ["BEGIN", "CREATE TEMP TABLE leads (n int)", "ROLLBACK"],
-                         ["BEGIN", "CREATE TEMP TABLE leads (n int) ON COMMIT DROP", "COMMIT"], ["CREATE TEMP TABLE leads (n int)", "DISCARD TEMP"],
-                         ["BEGIN", "SAVEPOINT a", "CREATE TEMP TABLE leads (n int)", "ROLLBACK TO a", "COMMIT"],
-                         ["CREATE TEMP TABLE leads (n int)", "ALTER TABLE leads RENAME TO others"]):
-            with self.entries(f"after {commands}", [self.simple("INSERT", "leads", "22P02")]), self.app() as connection:
+        for commands in (
+            ["CREATE TEMP TABLE leads (n int)", "DROP TABLE leads"],
+            ["BEGIN", "CREATE TEMP TABLE leads (n int)", "ROLLBACK"],
+            ["BEGIN", "CREATE TEMP TABLE leads (n int) ON COMMIT DROP", "COMMIT"],
+            ["CREATE TEMP TABLE leads (n int)", "DISCARD TEMP"],
+            ["BEGIN", "SAVEPOINT a", "CREATE TEMP TABLE leads (n int)", "ROLLBACK TO a", "COMMIT"],
+            ["CREATE TEMP TABLE leads (n int)", "ALTER TABLE leads RENAME TO others"],
+        ):
+            with (
+                self.entries(f"after {commands}", [self.simple("INSERT", "leads", "22P02")]),
+                self.app() as connection,
+            ):
                 for command in commands:
                     connection.execute(command)
                 self.ignore(connection, "INSERT INTO leads (id, n) VALUES ('c', 'many')")
 
     def in_the_text(self):
-        """If a statement fails before PostgreSQL knows its table, the table is found from the text of the statement."""
+        """If a statement fails before PostgreSQL knows its table, its text gives the table."""
         for sql, operation, code in [
             ("EXPLAIN INSERT INTO leads (id, n) VALUES ('c', 'many')", "INSERT", "22P02"),
             ("PREPARE later AS UPDATE leads SET n = 'many'", "UPDATE", "22P02"),
@@ -578,13 +607,22 @@ class Check:
             ("UPDATE public.leads SET owner = $x$it's$x$, n = E'ma\\'ny'", "UPDATE", "22P02"),
         ]:
             # From PostgreSQL 18 on, a comment before a statement is not part of the statement.
-            own = sql.removeprefix("/* of /* the */ form */ ") if self.admin.info.server_version >= 180000 else sql
-            with self.entries(f"in the text: {sql}", [self.simple(operation, "leads", code, statement=own, row_key=None)]):
+            own = (
+                sql.removeprefix("/* of /* the */ form */ ")
+                if self.admin.info.server_version >= 180000
+                else sql
+            )
+            with self.entries(
+                f"in the text: {sql}",
+                [self.simple(operation, "leads", code, statement=own, row_key=None)],
+            ):
                 with self.app() as connection:
                     self.ignore(connection, sql)
 
     def failing_rows(self):
-        """The entry lacks a row that is too long for a record. It has the key if the error names it."""
+        """The entry lacks a row that is too long for a record.
+
+        It has the key if the error names it."""
         self.admin.execute("ALTER TABLE leads ALTER owner SET STORAGE EXTERNAL")
         for owner, values in [
             ("x" * 60_000, lambda found: found["owner"] == "x" * 60_000),
@@ -606,8 +644,12 @@ class Check:
 
     def why_it_was_rolled_back(self):
         """The entry about a rollback names the last error of the transaction, on any table."""
-        rows = {"written": [{"operation": "INSERT", "rows": 1, "table_name": "leads", "table_schema": "public"},
-                            {"operation": "DELETE", "rows": 1, "table_name": "notes", "table_schema": "public"}]}
+        rows = {
+            "written": [
+                {"operation": "INSERT", "rows": 1, "table_name": "leads", "table_schema": "public"},
+                {"operation": "DELETE", "rows": 1, "table_name": "notes", "table_schema": "public"},
+            ]
+        }
         self.admin.execute("INSERT INTO notes (id) VALUES (77)")
         with (
             self.entries(

@@ -1,7 +1,8 @@
--- Describes the extension's objects in the catalog, one line for each fact. No line contains an oid
--- or another value that differs between two databases with the same extension. Columns are numbered
--- by their order, because a dropped column leaves a gap in PostgreSQL's numbers.
-WITH schema AS (SELECT n.oid, n.nspowner, n.nspacl, 'schema ' || n.nspname AS title FROM pg_namespace n
+-- Describes the extension's objects in the catalog, one line for each fact. No line contains an
+-- oid or another value that differs between two databases with the same extension. Columns are
+-- numbered by their order, because a dropped column leaves a gap in PostgreSQL's numbers.
+WITH schema AS (
+  SELECT n.oid, n.nspowner, n.nspacl, 'schema ' || n.nspname AS title FROM pg_namespace n
   WHERE n.nspname IN ('lead_audit', 'lead_audit_internal')),
 class AS (
   SELECT c.*, format('%s %s', CASE c.relkind WHEN 'r' THEN 'table'
@@ -85,7 +86,8 @@ SELECT fact FROM (
                 pg_get_expr(d.adbin, d.adrelid), attcollation::regcollation, attstorage,
                 attcompression, attidentity, attgenerated,
                 -- Minor releases of late 2026 store a number of their own with each column.
-                ARRAY(SELECT o FROM unnest(attoptions) o WHERE o NOT LIKE 'pg_attver=%'), coalesce(attstattarget, -1))
+                ARRAY(SELECT o FROM unnest(attoptions) o WHERE o NOT LIKE 'pg_attver=%'),
+                coalesce(attstattarget, -1))
   FROM attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
   UNION ALL
   SELECT format('%s: %s, %s', o.title, pg_get_constraintdef(k.oid),

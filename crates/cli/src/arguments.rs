@@ -135,7 +135,8 @@ pub struct Verify {
     pub older: bool,
     /// Longest accepted line, in MiB. It limits the memory that a hostile file can use. No entry is
     /// longer than the default
-    #[arg(long, value_name = "MIB", default_value_t = Limits::LINE_MIB, value_parser = clap::value_parser!(u32).range(1..=i64::from(Limits::LINE_MIB)))]
+    #[arg(long, value_name = "MIB", default_value_t = Limits::LINE_MIB,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(Limits::LINE_MIB)))]
     pub max_line: u32,
 }
 
