@@ -59,9 +59,86 @@ mod tests {
             assert_eq!(rows(WATCHED), ["leads | true | true | on"], "{off}");
             assert_eq!(number("SELECT count(*) FROM lead_audit.log"), before + 2, "{off}");
         }
-        run("ALTER TABLE leads ENABLE ALWAYS TRIGGER \"00_lead_audit_row\"; SET LOCAL session_replication_role = replica;
-                 INSERT INTO leads (id) VALUES ('a')");
-        assert_eq!(log("operation").pop().as_deref(), Some("INSERT"));
+    }
+
+    /// Only triggers that are ENABLE ALWAYS fire for the writes of a subscription.
+    #[pg_test]
+    fn triggers_stay_always() {
+        begin();
+        run("CREATE ROLE clerk; GRANT CREATE ON SCHEMA public TO clerk; SET LOCAL ROLE clerk;
+             CREATE TABLE plain (id int PRIMARY KEY, is_deleted bool); CREATE TABLE child () INHERITS (plain);
+             CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+             RESET ROLE; SELECT lead_audit.enable('plain'), lead_audit.enable('p')");
+        let kept = "SELECT tgrelid::regclass, tgenabled, encode(tgargs, 'escape') LIKE '%\\\\000origin\\_only\\\\000' FROM pg_trigger
+             WHERE tgname LIKE '00_lead_audit%' AND tgrelid::regclass::text = ANY ('{plain,child,p,p1,p2,p3}') ORDER BY tgname, tgrelid::regclass::text";
+        let always = |tables: &[&str]| {
+            let all: Vec<String> =
+                tables.iter().map(|table| format!("{table} | A | true")).collect();
+            [&all[..], &all[..]].concat()
+        };
+        assert_eq!(rows(kept), always(&["child", "p", "p1", "plain"]));
+        run_as(
+            "clerk",
+            "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20);
+             CREATE TABLE p3 (id int PRIMARY KEY); ALTER TABLE p ATTACH PARTITION p3 FOR VALUES FROM (20) TO (30)",
+        );
+        let all = always(&["child", "p", "p1", "p2", "p3", "plain"]);
+        assert_eq!(rows(kept), all);
+        let before = log("id");
+        for command in [
+            "ALTER TABLE plain ENABLE TRIGGER ALL",
+            "ALTER TABLE child ENABLE TRIGGER USER",
+            "ALTER TABLE child ENABLE TRIGGER \"00_lead_audit_truncate\"",
+            "ALTER TABLE p ENABLE TRIGGER ALL",
+            "ALTER TABLE ONLY p ENABLE TRIGGER \"00_lead_audit_row\"",
+            "ALTER TABLE p1 ENABLE TRIGGER ALL",
+            "ALTER TABLE p2 ENABLE TRIGGER \"00_lead_audit_row\"",
+        ] {
+            run_as("clerk", command);
+            assert_eq!(rows(kept), all, "{command}");
+        }
+        assert_eq!(log("id"), before, "the triggers were on all the time");
+        run_as("clerk", "ALTER TABLE p DETACH PARTITION p1");
+        assert_eq!(rows(kept), all);
+
+        // As after a restore of a dump of version 1.0, whether or not the guard sees it.
+        let old = "DROP TRIGGER \"00_lead_audit_row\" ON plain; DROP TRIGGER \"00_lead_audit_truncate\" ON plain;
+             DROP TRIGGER \"00_lead_audit_row\" ON p";
+        let identity = |table: &str| {
+            one(&format!("SELECT watch_id FROM lead_audit.watched WHERE relation = '{table}'"))
+        };
+        let (plain, parts) = (identity("plain"), identity("p"));
+        let restored = format!(
+            "CREATE TRIGGER \"00_lead_audit_row\" AFTER INSERT OR UPDATE OR DELETE ON plain FOR EACH ROW EXECUTE FUNCTION lead_audit.capture('{plain}', 'is_deleted');
+             CREATE TRIGGER \"00_lead_audit_truncate\" BEFORE TRUNCATE ON plain FOR EACH STATEMENT EXECUTE FUNCTION lead_audit.capture_truncate('{plain}');
+             CREATE TRIGGER \"00_lead_audit_row\" AFTER INSERT OR UPDATE OR DELETE ON p FOR EACH ROW EXECUTE FUNCTION lead_audit.capture('{parts}', '')"
+        );
+        run(&format!("{old}; {restored}"));
+        assert_eq!(rows(kept), all);
+        run("SELECT lead_audit.enable('plain'), lead_audit.enable('p')");
+        run(&format!(
+            "ALTER EVENT TRIGGER lead_audit_ddl DISABLE; ALTER EVENT TRIGGER lead_audit_drop DISABLE; {old}; {restored};
+             ALTER EVENT TRIGGER lead_audit_ddl ENABLE ALWAYS; ALTER EVENT TRIGGER lead_audit_drop ENABLE ALWAYS"
+        ));
+        assert_ne!(rows(kept), all);
+        assert_eq!(
+            rows("SELECT DISTINCT * FROM lead_audit.check_watched() ORDER BY 1"),
+            ["p", "p2", "p3", "plain"].map(|table| format!("public.{table} | trigger not always"))
+        );
+        assert_eq!(rows(kept), all);
+        assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
+        assert_eq!(
+            rows(
+                "SELECT DISTINCT state, row_trigger_on, truncate_trigger_on FROM lead_audit.watched"
+            ),
+            ["on | true | true"]
+        );
+        // Code of the session itself in the replica role has no entries.
+        let before = log("id");
+        run("SET LOCAL session_replication_role = replica; INSERT INTO plain VALUES (1); INSERT INTO child VALUES (1);
+             INSERT INTO p VALUES (11); UPDATE p SET id = 21; DELETE FROM plain; TRUNCATE p");
+        assert_eq!(log("id"), before);
+        assert_intact();
     }
 
     #[pg_test]

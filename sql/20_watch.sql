@@ -36,8 +36,8 @@ COMMENT ON COLUMN lead_audit.watch.ended_at IS 'Time at which watching ended, or
 COMMENT ON COLUMN lead_audit.watch.baseline_at IS
   'Time at which SNAPSHOT entries for the existing rows were written, or NULL.';
 COMMENT ON COLUMN lead_audit.watch.replica IS
-  'Whether writes by logical replication or with session_replication_role = replica are recorded '
-  'too.';
+  'Whether all writes by logical replication or with session_replication_role = replica are '
+  'recorded too.';
 
 -- The relations with audit triggers: watched tables, their partitions and their child tables. Oids
 -- mean nothing in another cluster, so a dump does not contain the rows. After a restore the DDL

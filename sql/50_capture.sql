@@ -6,15 +6,15 @@ CREATE FUNCTION lead_audit.capture() RETURNS trigger
 -- a partition. Nobody can abuse it. Without USAGE on the schema a role cannot name the function,
 -- and the DDL guard refuses triggers that somebody creates by hand.
 COMMENT ON FUNCTION lead_audit.capture() IS
-  'Row trigger of a watched table. Arguments: the watch id, and the name of the soft-delete '
-  'column or an empty string.';
+  'Row trigger of a watched table. Arguments: the watch id, the name of the soft-delete column or '
+  'an empty string, and origin_only unless the table was enabled with replica.';
 
 CREATE FUNCTION lead_audit.capture_truncate() RETURNS trigger
   LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_capture_truncate';
 REVOKE ALL ON FUNCTION lead_audit.capture_truncate() FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.capture_truncate() IS
-  'BEFORE TRUNCATE trigger of a watched table: records the number of rows. Argument: the watch '
-  'id.';
+  'BEFORE TRUNCATE trigger of a watched table: records the number of rows. Arguments: the watch '
+  'id, and origin_only unless the table was enabled with replica.';
 
 CREATE FUNCTION lead_audit_internal.write_baseline(
   relation regclass, watch_id uuid, soft_delete_column text) RETURNS bigint

@@ -26,13 +26,20 @@ COMMENT ON FUNCTION lead_audit_internal.is_audit_trigger_name(name) IS
 
 -- The audit triggers in the catalog, with the watch id that each carries. A trigger with a
 -- condition or a column list does not fire for every event, so it does not count as on. tgenabled
--- is O for an ordinary trigger and A for one that also fires on a replica.
+-- is O for an ordinary trigger and A for one that also fires in the replica role. All of them are
+-- A, and their function decides by the last argument: without replica, it leaves out what a
+-- trusted source replicates. The text of the bytes below is origin_only.
 CREATE VIEW lead_audit.audit_trigger AS
 SELECT k.watch_id, t.tgrelid AS relation, t.tgname AS trigger_name, k.is_row,
        t.tgparentid = 0 AS is_own,
        (t.tgenabled = 'A' OR t.tgenabled = 'O' AND w.replica IS NOT TRUE)
          AND t.tgqual IS NULL AND t.tgattr = ''::pg_catalog.int2vector AND NOT t.tgdeferrable
-         AND kind.name IS NOT NULL AS is_on
+         AND kind.name IS NOT NULL AS is_on,
+       t.tgenabled = 'A'
+         AND (t.tgnargs = CASE WHEN k.is_row THEN 3 ELSE 2 END
+              AND pg_catalog.substr(t.tgargs, pg_catalog.octet_length(t.tgargs) - 12)
+                  = '\x006f726967696e5f6f6e6c7900'::bytea)
+             = (w.replica IS NOT TRUE) AS is_current
 FROM pg_catalog.pg_trigger t
 CROSS JOIN LATERAL (
   SELECT pg_catalog.split_part(pg_catalog.encode(t.tgargs, 'escape'), '\000', 1)) a(argument)
@@ -58,6 +65,8 @@ COMMENT ON COLUMN lead_audit.audit_trigger.is_own IS
   'Whether the relation has the trigger itself, not through its partitioned table.';
 COMMENT ON COLUMN lead_audit.audit_trigger.is_on IS
   'Whether it is enabled, and fires for every event that it has to record.';
+COMMENT ON COLUMN lead_audit.audit_trigger.is_current IS
+  'Whether it is ENABLE ALWAYS, and has the last argument that lead_audit.watch.replica asks for.';
 
 -- The root of each watched table, and whether rows and TRUNCATE are recorded in all of its
 -- relations. Inheritance says which relations these are, so one without triggers counts. A child
@@ -194,7 +203,8 @@ CREATE FUNCTION lead_audit_internal.tables_with(type oid) RETURNS SETOF oid
 CREATE FUNCTION lead_audit_internal.reached_from(relation oid) RETURNS SETOF oid
   STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'reached_from_wrapper';
 CREATE FUNCTION lead_audit_internal.audit_triggers_of(relation oid)
-  RETURNS TABLE (watch_id uuid, trigger_name text, is_row boolean, is_own boolean, is_on boolean)
+  RETURNS TABLE (watch_id uuid, trigger_name text, is_row boolean, is_own boolean, is_on boolean,
+                 is_current boolean)
   STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'audit_triggers_of_wrapper';
 CREATE FUNCTION lead_audit_internal.triggers_of(relation oid)
   RETURNS TABLE (name text, kind smallint, is_internal boolean, is_constraint boolean)
@@ -344,7 +354,7 @@ COMMENT ON COLUMN lead_audit.watched.baseline_at IS
 COMMENT ON COLUMN lead_audit.watched.watch_id IS
   'Identity of the table, part of each of its entries.';
 COMMENT ON COLUMN lead_audit.watched.replica IS
-  'Whether writes by logical replication are recorded too.';
+  'Whether all writes by logical replication are recorded too.';
 
 CREATE FUNCTION lead_audit_internal.watch_of(relation regclass) RETURNS uuid
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
@@ -432,9 +442,7 @@ DECLARE
 BEGIN
   SELECT * INTO class FROM lead_audit_internal.class_of(member);
   IF is_root OR NOT class.is_partition THEN
-    PERFORM lead_audit_internal.make_trigger(
-      member, '00_lead_audit_row', 'AFTER INSERT OR UPDATE OR DELETE', 'ROW', 'capture',
-      ARRAY[watch_id::text, coalesce(soft_delete_column, '')], watch_id);
+    PERFORM lead_audit_internal.make_row_trigger(member, watch_id, soft_delete_column);
   END IF;
   IF class.kind <> 'f' THEN
     PERFORM lead_audit_internal.make_truncate_trigger(member, watch_id);
@@ -446,19 +454,23 @@ REVOKE ALL ON FUNCTION lead_audit_internal.make_member_triggers(oid, uuid, text,
 COMMENT ON FUNCTION lead_audit_internal.make_member_triggers(oid, uuid, text, boolean) IS
   'Creates the audit triggers of one relation of a watched table.';
 
+-- The triggers of every table are ENABLE ALWAYS. Otherwise they would not fire for the writes of a
+-- subscription, which any role with the rights of pg_create_subscription can make.
 CREATE FUNCTION lead_audit_internal.make_trigger(
   relation regclass, name text, events text, level text, function text, arguments text[],
   identity uuid) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+  IF (lead_audit_internal.watch_row(identity)).replica IS NOT TRUE THEN
+    arguments := arguments || 'origin_only'::text;
+  END IF;
   PERFORM lead_audit_internal.run_trigger_ddl(relation, format(
     'CREATE OR REPLACE TRIGGER %I %s ON %s FOR EACH %s EXECUTE FUNCTION lead_audit.%I(%s)',
     name, events, relation, level, function,
     (SELECT string_agg(quote_literal(a), ', ' ORDER BY n)
      FROM unnest(arguments) WITH ORDINALITY u(a, n))));
   PERFORM lead_audit_internal.run_trigger_ddl(relation, format(
-    'ALTER TABLE %s ENABLE %s TRIGGER %I', relation,
-    CASE WHEN (lead_audit_internal.watch_row(identity)).replica THEN 'ALWAYS' END, name));
+    'ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', relation, name));
 END
 $$;
 REVOKE ALL ON FUNCTION
@@ -466,6 +478,17 @@ REVOKE ALL ON FUNCTION
 COMMENT ON FUNCTION
   lead_audit_internal.make_trigger(regclass, text, text, text, text, text[], uuid) IS
   'Creates one audit trigger of a relation.';
+
+CREATE FUNCTION lead_audit_internal.make_row_trigger(
+  relation regclass, watch_id uuid, soft_delete_column text) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  SELECT lead_audit_internal.make_trigger(
+    $1, '00_lead_audit_row', 'AFTER INSERT OR UPDATE OR DELETE', 'ROW', 'capture',
+    ARRAY[$2::text, coalesce($3, '')], $2)
+$$;
+REVOKE ALL ON FUNCTION lead_audit_internal.make_row_trigger(regclass, uuid, text) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.make_row_trigger(regclass, uuid, text) IS
+  'Creates the row trigger of one relation of a watched table.';
 
 CREATE FUNCTION lead_audit_internal.make_truncate_trigger(relation regclass, watch_id uuid)
 RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
@@ -476,6 +499,46 @@ $$;
 REVOKE ALL ON FUNCTION lead_audit_internal.make_truncate_trigger(regclass, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit_internal.make_truncate_trigger(regclass, uuid) IS
   'Creates the TRUNCATE trigger of one relation of a watched table.';
+
+-- ALTER TABLE ... ENABLE TRIGGER, as in a dump with --disable-triggers, makes ordinary triggers of
+-- them. Dumps of version 1.0 have ordinary ones. A restore can bring the row of lead_audit.watch
+-- after the triggers. Without it, their arguments stay.
+CREATE FUNCTION lead_audit_internal.renew_triggers(identity uuid, relations oid[])
+RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  old record;
+  found_one boolean := false;
+  watching lead_audit.watch := lead_audit_internal.watch_row(identity);
+BEGIN
+  IF watching.state NOT IN ('on', 'disabled') THEN
+    RETURN false;
+  END IF;
+  FOR old IN
+    SELECT r::regclass AS on_relation, a.trigger_name, a.is_row, a.is_own
+    FROM (SELECT DISTINCT u FROM unnest(relations) u) d(r)
+    CROSS JOIN LATERAL lead_audit_internal.audit_triggers_of(r) a
+    WHERE a.watch_id = identity AND a.is_on AND NOT a.is_current
+      AND a.trigger_name IN ('00_lead_audit_row', '00_lead_audit_truncate')
+    ORDER BY a.is_own DESC
+  LOOP
+    found_one := true;
+    IF NOT old.is_own OR watching.state IS NULL THEN
+      PERFORM lead_audit_internal.run_trigger_ddl(old.on_relation, format(
+        'ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', old.on_relation, old.trigger_name));
+    ELSIF old.is_row THEN
+      PERFORM lead_audit_internal.make_row_trigger(
+        old.on_relation, identity, watching.soft_delete_column);
+    ELSE
+      PERFORM lead_audit_internal.make_truncate_trigger(old.on_relation, identity);
+    END IF;
+  END LOOP;
+  RETURN found_one;
+END
+$$;
+REVOKE ALL ON FUNCTION lead_audit_internal.renew_triggers(uuid, oid[]) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.renew_triggers(uuid, oid[]) IS
+  'Makes enabled audit triggers of relations ENABLE ALWAYS again, with the arguments that they '
+  'should have. Returns whether there were others.';
 
 CREATE FUNCTION lead_audit_internal.drop_triggers(identity uuid, relations oid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -840,7 +903,8 @@ BEGIN
      IS DISTINCT FROM (watching.soft_delete_column, watching.replica)
      OR EXISTS (SELECT FROM unnest(members) m
                 WHERE NOT lead_audit_internal.is_complete(m, wanted.watch_id))
-     OR EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of(relation) a WHERE NOT a.is_on)
+     OR EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of(relation) a
+                WHERE NOT (a.is_on AND a.is_current))
   THEN
     PERFORM lead_audit_internal.make_triggers(
       relation, wanted.watch_id, wanted.soft_delete_column);
@@ -882,7 +946,8 @@ COMMENT ON FUNCTION lead_audit.enable(regclass, name, boolean) IS
 COMMENT ON FUNCTION lead_audit.enable(regclass, boolean, name, boolean) IS
   'Watches a table as enable(regclass, name, boolean) does, and sets the option replica: whether '
   'writes by logical replication or with session_replication_role = replica are recorded too. '
-  'Without this option they are not.';
+  'Without this option, only those of subscriptions whose owner is not a superuser are recorded, '
+  'and those of code at the subscriber.';
 
 CREATE FUNCTION lead_audit.disable(relation regclass) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -452,6 +452,11 @@ BEGIN
     note.is_restored := true;
     PERFORM lead_audit_internal.put_relation(note);
   END LOOP;
+  IF lead_audit_internal.renew_triggers(watching.watch_id, affected)
+     AND root IS NOT NULL AND 'found' = ANY (effects) AND recorded = '{}' THEN
+    PERFORM lead_audit_internal.record_command(
+      watching.watch_id, root, watching.table_schema, watching.table_name);
+  END IF;
 END
 $$;
 CREATE FUNCTION lead_audit_internal.reconcile_command(is_drop boolean, effects text[]) RETURNS void
@@ -477,6 +482,9 @@ BEGIN
   LOOP
     PERFORM lead_audit_internal.reconcile_table(watching, affected, effects);
   END LOOP;
+  PERFORM lead_audit_internal.renew_triggers(i, affected)
+  FROM lead_audit_internal.identities_among(affected) i
+  WHERE (lead_audit_internal.watch_row(i)).watch_id IS NULL;
 END
 $$;
 REVOKE ALL ON FUNCTION
@@ -652,10 +660,11 @@ tree(watch_id, relation) AS (
   SELECT t.watch_id, i.inhrelid FROM tree t
   JOIN pg_catalog.pg_inherits i ON i.inhparent = t.relation
 ),
+audit_trigger AS MATERIALIZED (SELECT * FROM lead_audit.audit_trigger),
 triggers AS MATERIALIZED (
   SELECT a.relation, bool_and(a.is_on) FILTER (WHERE a.is_row) AS row_on,
          bool_and(a.is_on) FILTER (WHERE NOT a.is_row) AS truncate_on
-  FROM lead_audit.audit_trigger a GROUP BY a.relation
+  FROM audit_trigger a GROUP BY a.relation
 )
 SELECT k.watch_id, k.relation, 'dropped' AS fault FROM known k WHERE NOT k.is_there
 UNION ALL
@@ -676,7 +685,13 @@ WHERE NOT (coalesce(t.row_on, false) AND coalesce(t.truncate_on, c.relkind = 'f'
     SELECT FROM lead_audit.watched_relation o
     JOIN lead_audit.watch v
       ON v.watch_id = o.watch_id AND v.state NOT IN ('off', 'dropped', 'merged')
-    WHERE o.relation = m.relation AND o.watch_id <> m.watch_id);
+    WHERE o.relation = m.relation AND o.watch_id <> m.watch_id)
+UNION
+SELECT a.watch_id, a.relation, 'trigger not always'
+FROM audit_trigger a
+JOIN lead_audit.watch w ON w.watch_id = a.watch_id AND w.state IN ('on', 'disabled')
+WHERE a.is_on AND NOT a.is_current
+  AND a.trigger_name IN ('00_lead_audit_row', '00_lead_audit_truncate');
 REVOKE ALL ON lead_audit.watch_fault FROM PUBLIC;
 COMMENT ON VIEW lead_audit.watch_fault IS
   'Internal: differences from the state in which the DDL guard leaves watched tables. Empty '
@@ -685,7 +700,8 @@ COMMENT ON COLUMN lead_audit.watch_fault.watch_id IS 'Watched table.';
 COMMENT ON COLUMN lead_audit.watch_fault.relation IS
   'Oid of the table, partition or child table with the fault.';
 COMMENT ON COLUMN lead_audit.watch_fault.fault IS
-  'dropped, detached, not watched or trigger off, as returned by check_watched().';
+  'dropped, detached, not watched, trigger off or trigger not always, as returned by '
+  'check_watched().';
 
 CREATE FUNCTION lead_audit_internal.repair_watched() RETURNS TABLE (relation text, fault text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -735,7 +751,8 @@ BEGIN
       -- Triggers that a restore left disabled have never been on.
       watching := lead_audit_internal.watch_row(found.watch_id);
       IF watching.state = 'on' AND EXISTS (SELECT FROM lead_audit.watch_fault f
-                                           WHERE f.watch_id = found.watch_id) THEN
+                                           WHERE f.watch_id = found.watch_id
+                                             AND f.fault <> 'trigger not always') THEN
         PERFORM lead_audit_internal.note_state(watching, 'disabled', r)
         FROM lead_audit_internal.roots_of(found.watch_id) r;
       END IF;
@@ -760,10 +777,11 @@ COMMENT ON FUNCTION lead_audit.check_watched() IS
   'Compares each watched table with the catalog, repairs and records what differs, and returns '
   'it. Faults: not watched (a partition or child table had no audit triggers; now it has), '
   'detached (it now has its own watch id), dropped, trigger off (the state of the table is now '
-  'disabled), locked (a session holds a lock: the other faults of this watched table are not '
-  'repaired yet), not repaired (found by the worker, which does not run code of the owner of a '
-  'table: call this function). Returns no row if there is no fault. The background worker does '
-  'the same after DDL and every minute.';
+  'disabled), trigger not always (it did not fire for logical replication; now it does), locked '
+  '(a session holds a lock: the other faults of this watched table are not repaired yet), not '
+  'repaired (found by the worker, which does not run code of the owner of a table: call this '
+  'function). Returns no row if there is no fault. The background worker does the same after '
+  'DDL and every minute.';
 
 CREATE FUNCTION lead_audit_internal.guard_ddl() RETURNS event_trigger
   LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_guard_ddl';

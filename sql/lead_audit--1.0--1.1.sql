@@ -122,8 +122,8 @@ COMMENT ON COLUMN lead_audit.watch.baseline_at IS
   'Time at which SNAPSHOT entries for the existing rows were written, or NULL.';
 
 COMMENT ON COLUMN lead_audit.watch.replica IS
-  'Whether writes by logical replication or with session_replication_role = replica are recorded '
-  'too.';
+  'Whether all writes by logical replication or with session_replication_role = replica are '
+  'recorded too.';
 
 CREATE INDEX watched_relation_watch_id_idx ON lead_audit.watched_relation (watch_id, is_root);
 
@@ -586,12 +586,12 @@ COMMENT ON COLUMN lead_audit.log.details IS
   '{"written": [...], "written_omitted": n}.';
 
 COMMENT ON FUNCTION lead_audit.capture() IS
-  'Row trigger of a watched table. Arguments: the watch id, and the name of the soft-delete '
-  'column or an empty string.';
+  'Row trigger of a watched table. Arguments: the watch id, the name of the soft-delete column or '
+  'an empty string, and origin_only unless the table was enabled with replica.';
 
 COMMENT ON FUNCTION lead_audit.capture_truncate() IS
-  'BEFORE TRUNCATE trigger of a watched table: records the number of rows. Argument: the watch '
-  'id.';
+  'BEFORE TRUNCATE trigger of a watched table: records the number of rows. Arguments: the watch '
+  'id, and origin_only unless the table was enabled with replica.';
 
 CREATE OR REPLACE FUNCTION lead_audit_internal.write_baseline(
   relation regclass, watch_id uuid, soft_delete_column text) RETURNS bigint
@@ -646,7 +646,12 @@ SELECT k.watch_id, t.tgrelid AS relation, t.tgname AS trigger_name, k.is_row,
        t.tgparentid = 0 AS is_own,
        (t.tgenabled = 'A' OR t.tgenabled = 'O' AND w.replica IS NOT TRUE)
          AND t.tgqual IS NULL AND t.tgattr = ''::pg_catalog.int2vector AND NOT t.tgdeferrable
-         AND kind.name IS NOT NULL AS is_on
+         AND kind.name IS NOT NULL AS is_on,
+       t.tgenabled = 'A'
+         AND (t.tgnargs = CASE WHEN k.is_row THEN 3 ELSE 2 END
+              AND pg_catalog.substr(t.tgargs, pg_catalog.octet_length(t.tgargs) - 12)
+                  = '\x006f726967696e5f6f6e6c7900'::bytea)
+             = (w.replica IS NOT TRUE) AS is_current
 FROM pg_catalog.pg_trigger t
 CROSS JOIN LATERAL (
   SELECT pg_catalog.split_part(pg_catalog.encode(t.tgargs, 'escape'), '\000', 1)) a(argument)
@@ -675,6 +680,9 @@ COMMENT ON COLUMN lead_audit.audit_trigger.is_own IS
 
 COMMENT ON COLUMN lead_audit.audit_trigger.is_on IS
   'Whether it is enabled, and fires for every event that it has to record.';
+
+COMMENT ON COLUMN lead_audit.audit_trigger.is_current IS
+  'Whether it is ENABLE ALWAYS, and has the last argument that lead_audit.watch.replica asks for.';
 
 CREATE OR REPLACE VIEW lead_audit.trigger_state AS
 WITH RECURSIVE a AS MATERIALIZED (SELECT * FROM lead_audit.audit_trigger),
@@ -843,7 +851,8 @@ CREATE FUNCTION lead_audit_internal.reached_from(relation oid) RETURNS SETOF oid
   STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'reached_from_wrapper';
 
 CREATE FUNCTION lead_audit_internal.audit_triggers_of(relation oid)
-  RETURNS TABLE (watch_id uuid, trigger_name text, is_row boolean, is_own boolean, is_on boolean)
+  RETURNS TABLE (watch_id uuid, trigger_name text, is_row boolean, is_own boolean, is_on boolean,
+                 is_current boolean)
   STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'audit_triggers_of_wrapper';
 
 CREATE FUNCTION lead_audit_internal.triggers_of(relation oid)
@@ -1013,7 +1022,7 @@ COMMENT ON COLUMN lead_audit.watched.watch_id IS
   'Identity of the table, part of each of its entries.';
 
 COMMENT ON COLUMN lead_audit.watched.replica IS
-  'Whether writes by logical replication are recorded too.';
+  'Whether all writes by logical replication are recorded too.';
 
 CREATE OR REPLACE FUNCTION lead_audit_internal.watch_of(relation regclass) RETURNS uuid
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
@@ -1099,9 +1108,7 @@ DECLARE
 BEGIN
   SELECT * INTO class FROM lead_audit_internal.class_of(member);
   IF is_root OR NOT class.is_partition THEN
-    PERFORM lead_audit_internal.make_trigger(
-      member, '00_lead_audit_row', 'AFTER INSERT OR UPDATE OR DELETE', 'ROW', 'capture',
-      ARRAY[watch_id::text, coalesce(soft_delete_column, '')], watch_id);
+    PERFORM lead_audit_internal.make_row_trigger(member, watch_id, soft_delete_column);
   END IF;
   IF class.kind <> 'f' THEN
     PERFORM lead_audit_internal.make_truncate_trigger(member, watch_id);
@@ -1117,20 +1124,35 @@ CREATE OR REPLACE FUNCTION lead_audit_internal.make_trigger(
   identity uuid) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+  IF (lead_audit_internal.watch_row(identity)).replica IS NOT TRUE THEN
+    arguments := arguments || 'origin_only'::text;
+  END IF;
   PERFORM lead_audit_internal.run_trigger_ddl(relation, format(
     'CREATE OR REPLACE TRIGGER %I %s ON %s FOR EACH %s EXECUTE FUNCTION lead_audit.%I(%s)',
     name, events, relation, level, function,
     (SELECT string_agg(quote_literal(a), ', ' ORDER BY n)
      FROM unnest(arguments) WITH ORDINALITY u(a, n))));
   PERFORM lead_audit_internal.run_trigger_ddl(relation, format(
-    'ALTER TABLE %s ENABLE %s TRIGGER %I', relation,
-    CASE WHEN (lead_audit_internal.watch_row(identity)).replica THEN 'ALWAYS' END, name));
+    'ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', relation, name));
 END
 $$;
 
 COMMENT ON FUNCTION
   lead_audit_internal.make_trigger(regclass, text, text, text, text, text[], uuid) IS
   'Creates one audit trigger of a relation.';
+
+CREATE FUNCTION lead_audit_internal.make_row_trigger(
+  relation regclass, watch_id uuid, soft_delete_column text) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  SELECT lead_audit_internal.make_trigger(
+    $1, '00_lead_audit_row', 'AFTER INSERT OR UPDATE OR DELETE', 'ROW', 'capture',
+    ARRAY[$2::text, coalesce($3, '')], $2)
+$$;
+
+REVOKE ALL ON FUNCTION lead_audit_internal.make_row_trigger(regclass, uuid, text) FROM PUBLIC;
+
+COMMENT ON FUNCTION lead_audit_internal.make_row_trigger(regclass, uuid, text) IS
+  'Creates the row trigger of one relation of a watched table.';
 
 CREATE OR REPLACE FUNCTION lead_audit_internal.make_truncate_trigger(relation regclass, watch_id uuid)
 RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
@@ -1141,6 +1163,45 @@ $$;
 
 COMMENT ON FUNCTION lead_audit_internal.make_truncate_trigger(regclass, uuid) IS
   'Creates the TRUNCATE trigger of one relation of a watched table.';
+
+CREATE FUNCTION lead_audit_internal.renew_triggers(identity uuid, relations oid[])
+RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  old record;
+  found_one boolean := false;
+  watching lead_audit.watch := lead_audit_internal.watch_row(identity);
+BEGIN
+  IF watching.state NOT IN ('on', 'disabled') THEN
+    RETURN false;
+  END IF;
+  FOR old IN
+    SELECT r::regclass AS on_relation, a.trigger_name, a.is_row, a.is_own
+    FROM (SELECT DISTINCT u FROM unnest(relations) u) d(r)
+    CROSS JOIN LATERAL lead_audit_internal.audit_triggers_of(r) a
+    WHERE a.watch_id = identity AND a.is_on AND NOT a.is_current
+      AND a.trigger_name IN ('00_lead_audit_row', '00_lead_audit_truncate')
+    ORDER BY a.is_own DESC
+  LOOP
+    found_one := true;
+    IF NOT old.is_own OR watching.state IS NULL THEN
+      PERFORM lead_audit_internal.run_trigger_ddl(old.on_relation, format(
+        'ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', old.on_relation, old.trigger_name));
+    ELSIF old.is_row THEN
+      PERFORM lead_audit_internal.make_row_trigger(
+        old.on_relation, identity, watching.soft_delete_column);
+    ELSE
+      PERFORM lead_audit_internal.make_truncate_trigger(old.on_relation, identity);
+    END IF;
+  END LOOP;
+  RETURN found_one;
+END
+$$;
+
+REVOKE ALL ON FUNCTION lead_audit_internal.renew_triggers(uuid, oid[]) FROM PUBLIC;
+
+COMMENT ON FUNCTION lead_audit_internal.renew_triggers(uuid, oid[]) IS
+  'Makes enabled audit triggers of relations ENABLE ALWAYS again, with the arguments that they '
+  'should have. Returns whether there were others.';
 
 CREATE OR REPLACE FUNCTION lead_audit_internal.drop_triggers(identity uuid, relations oid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -1515,7 +1576,8 @@ BEGIN
      IS DISTINCT FROM (watching.soft_delete_column, watching.replica)
      OR EXISTS (SELECT FROM unnest(members) m
                 WHERE NOT lead_audit_internal.is_complete(m, wanted.watch_id))
-     OR EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of(relation) a WHERE NOT a.is_on)
+     OR EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of(relation) a
+                WHERE NOT (a.is_on AND a.is_current))
   THEN
     PERFORM lead_audit_internal.make_triggers(
       relation, wanted.watch_id, wanted.soft_delete_column);
@@ -1557,7 +1619,8 @@ COMMENT ON FUNCTION lead_audit.enable(regclass, name, boolean) IS
 COMMENT ON FUNCTION lead_audit.enable(regclass, boolean, name, boolean) IS
   'Watches a table as enable(regclass, name, boolean) does, and sets the option replica: whether '
   'writes by logical replication or with session_replication_role = replica are recorded too. '
-  'Without this option they are not.';
+  'Without this option, only those of subscriptions whose owner is not a superuser are recorded, '
+  'and those of code at the subscriber.';
 
 CREATE OR REPLACE FUNCTION lead_audit.disable(relation regclass) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -2063,6 +2126,11 @@ BEGIN
     note.is_restored := true;
     PERFORM lead_audit_internal.put_relation(note);
   END LOOP;
+  IF lead_audit_internal.renew_triggers(watching.watch_id, affected)
+     AND root IS NOT NULL AND 'found' = ANY (effects) AND recorded = '{}' THEN
+    PERFORM lead_audit_internal.record_command(
+      watching.watch_id, root, watching.table_schema, watching.table_name);
+  END IF;
 END
 $$;
 
@@ -2089,6 +2157,9 @@ BEGIN
   LOOP
     PERFORM lead_audit_internal.reconcile_table(watching, affected, effects);
   END LOOP;
+  PERFORM lead_audit_internal.renew_triggers(i, affected)
+  FROM lead_audit_internal.identities_among(affected) i
+  WHERE (lead_audit_internal.watch_row(i)).watch_id IS NULL;
 END
 $$;
 
@@ -2266,10 +2337,11 @@ tree(watch_id, relation) AS (
   SELECT t.watch_id, i.inhrelid FROM tree t
   JOIN pg_catalog.pg_inherits i ON i.inhparent = t.relation
 ),
+audit_trigger AS MATERIALIZED (SELECT * FROM lead_audit.audit_trigger),
 triggers AS MATERIALIZED (
   SELECT a.relation, bool_and(a.is_on) FILTER (WHERE a.is_row) AS row_on,
          bool_and(a.is_on) FILTER (WHERE NOT a.is_row) AS truncate_on
-  FROM lead_audit.audit_trigger a GROUP BY a.relation
+  FROM audit_trigger a GROUP BY a.relation
 )
 SELECT k.watch_id, k.relation, 'dropped' AS fault FROM known k WHERE NOT k.is_there
 UNION ALL
@@ -2290,7 +2362,13 @@ WHERE NOT (coalesce(t.row_on, false) AND coalesce(t.truncate_on, c.relkind = 'f'
     SELECT FROM lead_audit.watched_relation o
     JOIN lead_audit.watch v
       ON v.watch_id = o.watch_id AND v.state NOT IN ('off', 'dropped', 'merged')
-    WHERE o.relation = m.relation AND o.watch_id <> m.watch_id);
+    WHERE o.relation = m.relation AND o.watch_id <> m.watch_id)
+UNION
+SELECT a.watch_id, a.relation, 'trigger not always'
+FROM audit_trigger a
+JOIN lead_audit.watch w ON w.watch_id = a.watch_id AND w.state IN ('on', 'disabled')
+WHERE a.is_on AND NOT a.is_current
+  AND a.trigger_name IN ('00_lead_audit_row', '00_lead_audit_truncate');
 
 REVOKE ALL ON lead_audit.watch_fault FROM PUBLIC;
 
@@ -2304,7 +2382,8 @@ COMMENT ON COLUMN lead_audit.watch_fault.relation IS
   'Oid of the table, partition or child table with the fault.';
 
 COMMENT ON COLUMN lead_audit.watch_fault.fault IS
-  'dropped, detached, not watched or trigger off, as returned by check_watched().';
+  'dropped, detached, not watched, trigger off or trigger not always, as returned by '
+  'check_watched().';
 
 CREATE FUNCTION lead_audit_internal.repair_watched() RETURNS TABLE (relation text, fault text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -2354,7 +2433,8 @@ BEGIN
       -- Triggers that a restore left disabled have never been on.
       watching := lead_audit_internal.watch_row(found.watch_id);
       IF watching.state = 'on' AND EXISTS (SELECT FROM lead_audit.watch_fault f
-                                           WHERE f.watch_id = found.watch_id) THEN
+                                           WHERE f.watch_id = found.watch_id
+                                             AND f.fault <> 'trigger not always') THEN
         PERFORM lead_audit_internal.note_state(watching, 'disabled', r)
         FROM lead_audit_internal.roots_of(found.watch_id) r;
       END IF;
@@ -2383,10 +2463,11 @@ COMMENT ON FUNCTION lead_audit.check_watched() IS
   'Compares each watched table with the catalog, repairs and records what differs, and returns '
   'it. Faults: not watched (a partition or child table had no audit triggers; now it has), '
   'detached (it now has its own watch id), dropped, trigger off (the state of the table is now '
-  'disabled), locked (a session holds a lock: the other faults of this watched table are not '
-  'repaired yet), not repaired (found by the worker, which does not run code of the owner of a '
-  'table: call this function). Returns no row if there is no fault. The background worker does '
-  'the same after DDL and every minute.';
+  'disabled), trigger not always (it did not fire for logical replication; now it does), locked '
+  '(a session holds a lock: the other faults of this watched table are not repaired yet), not '
+  'repaired (found by the worker, which does not run code of the owner of a table: call this '
+  'function). Returns no row if there is no fault. The background worker does the same after '
+  'DDL and every minute.';
 
 COMMENT ON FUNCTION lead_audit_internal.guard_ddl() IS
   'Event trigger: calls refuse_ddl(), after_ddl(), after_drop() and before_attach() with the '
@@ -2852,3 +2933,32 @@ COMMENT ON FUNCTION lead_audit_internal.watch_leads() IS 'Last step of CREATE EX
 -- next command on each table would be recorded as a change.
 SELECT lead_audit_internal.note_relations(w.watch_id, NULL)
 FROM lead_audit.watch w WHERE w.state IN ('on', 'disabled');
+
+-- The triggers of version 1.0 are ordinary ones. To change them locks the table against writes
+-- until the update ends. A table that is in use keeps its triggers until check_watched() changes
+-- them. The wait is below deadlock_timeout, so that no writer loses a deadlock.
+SET LOCAL lock_timeout = '500ms';
+DO $$
+DECLARE
+  watching lead_audit.watch;
+BEGIN
+  FOR watching IN SELECT * FROM lead_audit.watch w WHERE w.state IN ('on', 'disabled') LOOP
+    FOR attempt IN 1..3 LOOP
+      BEGIN
+        PERFORM lead_audit_internal.renew_triggers(watching.watch_id, array(
+          SELECT DISTINCT a.relation FROM lead_audit.audit_trigger a
+          WHERE a.watch_id = watching.watch_id));
+        EXIT;
+      EXCEPTION WHEN lock_not_available THEN
+        IF attempt = 3 THEN
+          RAISE WARNING 'the audit triggers of table %.% are still those of version 1.0',
+            quote_ident(watching.table_schema), quote_ident(watching.table_name)
+            USING DETAIL = 'The table is in use.',
+                  HINT = 'The worker changes them later. Without it, call '
+                         'lead_audit.check_watched().';
+        END IF;
+      END;
+    END LOOP;
+  END LOOP;
+END
+$$;

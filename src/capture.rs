@@ -2,6 +2,7 @@
 //! `row_layout` knows the columns of the table and how to write each. `encode` writes the values.
 //! `crate::entries` takes the finished entry.
 //!
+//! `replica_role` decides which writes of logical replication are recorded.
 //! `truncate` handles TRUNCATE. `partition_move` joins the two events of an UPDATE of the partition
 //! key into one.
 
@@ -12,6 +13,7 @@ mod money;
 mod numeric;
 mod output_settings;
 mod partition_move;
+mod replica_role;
 mod row_event;
 mod row_image;
 mod row_layout;
@@ -22,5 +24,6 @@ mod type_search;
 pub use foreign_code::{ForeignCode, casts_changed, readable_type};
 pub use money::MoneyTypes;
 pub use partition_move::{subtransaction_aborts, subtransaction_commits, transaction_ends};
+pub use replica_role::{ORIGIN_ONLY, set_outermost_callback};
 pub use row_event::{RowEvent, RowOperation, RowTexts, record_row, row_texts, statement_ends};
 pub use row_layout::{column_names, encoder_for, primary_key, relation_changed};

@@ -123,7 +123,7 @@ class Runner:
     def floor(self, system, load):
         """Transactions a second of the UPDATE load and the INSERT of its entry in one statement.
 
-        Triggers do not fire. None for other loads.
+        Audit triggers return at once. None for other loads.
         """
         if load.script != "UPDATE":
             return None

@@ -83,3 +83,32 @@ ALTER FUNCTION lead_audit.watch_leads() SET SCHEMA lead_audit_internal;
 -- next command on each table would be recorded as a change.
 SELECT lead_audit_internal.note_relations(w.watch_id, NULL)
 FROM lead_audit.watch w WHERE w.state IN ('on', 'disabled');
+
+-- The triggers of version 1.0 are ordinary ones. To change them locks the table against writes
+-- until the update ends. A table that is in use keeps its triggers until check_watched() changes
+-- them. The wait is below deadlock_timeout, so that no writer loses a deadlock.
+SET LOCAL lock_timeout = '500ms';
+DO $$
+DECLARE
+  watching lead_audit.watch;
+BEGIN
+  FOR watching IN SELECT * FROM lead_audit.watch w WHERE w.state IN ('on', 'disabled') LOOP
+    FOR attempt IN 1..3 LOOP
+      BEGIN
+        PERFORM lead_audit_internal.renew_triggers(watching.watch_id, array(
+          SELECT DISTINCT a.relation FROM lead_audit.audit_trigger a
+          WHERE a.watch_id = watching.watch_id));
+        EXIT;
+      EXCEPTION WHEN lock_not_available THEN
+        IF attempt = 3 THEN
+          RAISE WARNING 'the audit triggers of table %.% are still those of version 1.0',
+            quote_ident(watching.table_schema), quote_ident(watching.table_name)
+            USING DETAIL = 'The table is in use.',
+                  HINT = 'The worker changes them later. Without it, call '
+                         'lead_audit.check_watched().';
+        END IF;
+      END;
+    END LOOP;
+  END LOOP;
+END
+$$;

@@ -1,5 +1,6 @@
 //! The row trigger, which PostgreSQL calls for each written row. Runs as the role that writes.
 
+use super::replica_role::{ORIGIN_ONLY, is_replica_role, is_trusted_write};
 use super::row_event::{RowEvent, RowOperation, record_row};
 use crate::pg::{ServerError, parse_uuid};
 use crate::settings;
@@ -27,7 +28,7 @@ pub unsafe extern "C-unwind" fn lead_audit_capture(
         pg_sys::TRIGGER_EVENT_ROW | pg_sys::TRIGGER_EVENT_AFTER,
         "an AFTER trigger FOR EACH ROW",
     );
-    if settings::enabled() {
+    if settings::enabled() && call.is_recorded(2) {
         let (operation, new_row) = match call.event() & pg_sys::TRIGGER_EVENT_OPMASK {
             pg_sys::TRIGGER_EVENT_INSERT => (RowOperation::Insert, None),
             pg_sys::TRIGGER_EVENT_UPDATE => (RowOperation::Update, Some(call.data.tg_newtuple)),
@@ -101,6 +102,13 @@ impl<'a> TriggerCall<'a> {
             }
             CStr::from_ptr(*trigger.tgargs.add(index)).to_str().unwrap_or("")
         }
+    }
+
+    /// Whether the write is recorded under the session_replication_role of the session. `mark` is
+    /// the place of the argument that excludes writes in the replica role. It has other values, or
+    /// none, in the triggers of version 1.0.
+    pub fn is_recorded(&self, mark: usize) -> bool {
+        !(is_replica_role() && self.argument(mark) == ORIGIN_ONLY && is_trusted_write())
     }
 
     /// The identity of the watched table: the first argument.

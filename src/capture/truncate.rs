@@ -28,7 +28,7 @@ pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(
     // SAFETY: PostgreSQL passes a valid call, which lasts until this returns.
     let call = unsafe { TriggerCall::of(&fcinfo, "capture_truncate") };
     call.require(pg_sys::TRIGGER_EVENT_BEFORE, "a BEFORE TRUNCATE trigger FOR EACH STATEMENT");
-    if settings::enabled() {
+    if settings::enabled() && call.is_recorded(1) {
         // SAFETY: the relation is open as long as the call lasts.
         let (relation, schema, name) = unsafe {
             let relation = &*call.relation();

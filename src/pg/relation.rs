@@ -243,9 +243,12 @@ unsafe fn triggers_of(open: pg_sys::Relation) -> Option<WatchTriggers> {
             let Some(watch_id) = super::text::parse_uuid(&text(*trigger.tgargs)) else { continue };
             let class = (*open).rd_rel;
             let schema = pg_sys::get_namespace_name((*class).relnamespace);
-            let soft_delete_column =
-                if trigger.tgnargs > 1 { text(*trigger.tgargs.add(1)) } else { String::new() };
-            let is_row = trigger.tgnargs > 1;
+            let is_row = trigger.tgtype as u32 & pg_sys::TRIGGER_TYPE_ROW != 0;
+            let soft_delete_column = if is_row && trigger.tgnargs > 1 {
+                text(*trigger.tgargs.add(1))
+            } else {
+                String::new()
+            };
             if is_row || found.is_none() {
                 found = Some(WatchTriggers {
                     schema: if schema.is_null() { String::new() } else { text(schema) },

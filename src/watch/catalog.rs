@@ -4,6 +4,7 @@
 //! look-up uses an index.
 
 use super::registry;
+use crate::capture::ORIGIN_ONLY;
 use crate::pg::{OpenRelation, parse_uuid};
 use pgrx::iter::{SetOfIterator, TableIterator};
 use pgrx::{FromDatum, Uuid, name, pg_extern, pg_sys};
@@ -447,6 +448,7 @@ struct AuditTrigger {
     is_row: bool,
     is_own: bool,
     is_on: bool,
+    is_current: bool,
 }
 
 /// The names of the audit triggers, and their `tgtype` (catalog/pg_trigger.h): AFTER INSERT OR
@@ -470,11 +472,9 @@ fn audit_triggers(relation: pg_sys::Oid) -> Vec<AuditTrigger> {
                 let Some(is_row) = function_is_row(trigger.tgfoid) else { return };
                 let arguments: Option<&[u8]> =
                     column(tuple, row_type, pg_sys::Anum_pg_trigger_tgargs as i32);
-                let first = arguments
-                    .unwrap_or_default()
-                    .split(|&byte| byte == 0)
-                    .next()
-                    .unwrap_or_default();
+                let arguments: Vec<&[u8]> =
+                    arguments.unwrap_or_default().split(|&byte| byte == 0).collect();
+                let argument = |index: usize| arguments.get(index).copied().unwrap_or_default();
                 let mut has_no_condition = true;
                 pg_sys::heap_getattr(
                     tuple,
@@ -483,10 +483,11 @@ fn audit_triggers(relation: pg_sys::Oid) -> Vec<AuditTrigger> {
                     &mut has_no_condition,
                 );
                 let name = string(trigger.tgname.data.as_ptr()).unwrap_or_default();
-                let watch_id = std::str::from_utf8(first)
+                let watch_id = std::str::from_utf8(argument(0))
                     .ok()
                     .filter(|text| is_lower_uuid(text))
                     .and_then(parse_uuid);
+                let is_for_replicas = watch_id.is_some_and(registry::is_for_replicas);
                 let kind = if is_row { ROW_TRIGGER } else { TRUNCATE_TRIGGER };
                 let is_on = ((name.as_str(), trigger.tgtype) == kind
                     || is_row && (name.as_str(), trigger.tgtype) == (ROW_TRIGGER_BEFORE, kind.1))
@@ -495,15 +496,19 @@ fn audit_triggers(relation: pg_sys::Oid) -> Vec<AuditTrigger> {
                     && !trigger.tgdeferrable
                     && match trigger.tgenabled as u8 {
                         b'A' => true,
-                        b'O' => !watch_id.is_some_and(registry::is_for_replicas),
+                        b'O' => !is_for_replicas,
                         _ => false,
                     };
+                let is_origin_only = argument(if is_row { 2 } else { 1 }) == ORIGIN_ONLY.as_bytes();
+                let is_current =
+                    trigger.tgenabled as u8 == b'A' && is_origin_only != is_for_replicas;
                 found.push(AuditTrigger {
                     watch_id,
                     name,
                     is_row,
                     is_own: trigger.tgparentid == pg_sys::InvalidOid,
                     is_on,
+                    is_current,
                 });
             }
         },
@@ -550,6 +555,7 @@ fn audit_triggers_of(
         name!(is_row, bool),
         name!(is_own, bool),
         name!(is_on, bool),
+        name!(is_current, bool),
     ),
 > {
     TableIterator::new(audit_triggers(relation).into_iter().map(|trigger| {
@@ -559,6 +565,7 @@ fn audit_triggers_of(
             trigger.is_row,
             trigger.is_own,
             trigger.is_on,
+            trigger.is_current,
         )
     }))
 }

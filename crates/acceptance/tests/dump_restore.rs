@@ -118,6 +118,14 @@ fn schema_and_data_are_restored_separately() {
     assert!(output.status.success(), "{said}");
     assert_restored(&cluster, "in_parts", &before);
     assert_eq!(said, "");
+    assert_eq!(
+        value::<i64>(
+            &mut admin,
+            "SELECT count(*) FROM lead_audit.audit_trigger WHERE is_on AND NOT is_current"
+        ),
+        0,
+        "they also fire for the writes of a subscription"
+    );
 }
 
 #[test]

@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 const THIS: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 const CATALOG: &str = include_str!("../sql/catalog.sql");
 
+/// The number of audit triggers that do not fire for the writes of a subscription.
+const OLD_TRIGGERS: &str =
+    "SELECT count(*) FROM lead_audit.audit_trigger WHERE is_on AND NOT is_current";
+
 fn catalog(admin: &mut Session) -> BTreeSet<String> {
     call(admin, "SET search_path = pg_catalog");
     let facts: Vec<String> = admin
@@ -250,6 +254,8 @@ fn trail_stays(cluster: &Cluster, name: &str, from: &str, steps: &[String]) {
     );
     assert_eq!(value::<i64>(&mut admin, &entries), changes);
 
+    assert_eq!(value::<i64>(&mut admin, OLD_TRIGGERS), 0);
+
     assert_eq!(digest(&mut admin, before), digest_before);
     assert_eq!(value::<String>(&mut admin, watching), watching_before);
     assert_eq!(value::<String>(&mut admin, history), "INSERT UPDATE");
@@ -365,6 +371,7 @@ fn dump_is_restored(from: &str) {
 
     let mut admin = cluster.admin("newer");
     assert_eq!(version(&mut admin), THIS);
+    assert_eq!(value::<i64>(&mut admin, OLD_TRIGGERS), 0);
     assert_eq!(digest(&mut admin, last), before);
     assert_eq!(value::<String>(&mut admin, &checkpoints), checkpoints_before);
     assert_intact(&mut admin);

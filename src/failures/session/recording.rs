@@ -4,6 +4,7 @@
 use super::activation;
 use super::statement_scope::error_callbacks;
 use crate::actor;
+use crate::capture;
 use crate::failures::queue;
 use crate::pg::new_context;
 use pgrx::pg_sys;
@@ -44,6 +45,7 @@ fn make_base() {
         callback: Some(callbacks.outside_of_statements),
         arg: std::ptr::null_mut(),
     })));
+    capture::set_outermost_callback(BASE.get());
 }
 
 /// Returns the memory context to copy the error into, or null if the error may not be recorded.

@@ -1,0 +1,323 @@
+//! Logical replication by roles that are not trusted. The subscriber does not know what their
+//! server sends, so all of it is recorded. Each test expects exact entries.
+
+use acceptance::{Cluster, Session, assert_all_on, assert_intact, call, value, wait_until};
+use std::fs;
+use std::time::Duration;
+
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// A table, a child table, and a partitioned table.
+const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, note text);
+     CREATE TABLE c (PRIMARY KEY (id)) INHERITS (t);
+     CREATE TABLE p (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
+     CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+     CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (10000)";
+
+/// One of the server's major versions, such as 150000.
+fn version(session: &mut Session) -> i32 {
+    value(session, "SELECT current_setting('server_version_num')::int")
+}
+
+/// The server of somebody else, with the tables and some rows in database `source`. Streams
+/// transactions of more than 64 kB before they end.
+fn publisher() -> (Cluster, Session) {
+    let cluster = Cluster::builder()
+        .setting("wal_level = logical")
+        .setting("logical_decoding_work_mem = '64kB'")
+        .create();
+    // A role that is not a superuser must connect with a password.
+    fs::write(
+        cluster.data().join("pg_hba.conf"),
+        "local all reader scram-sha-256\nlocal all all trust\n",
+    )
+    .expect("pg_hba.conf can be written");
+    cluster.start_again();
+    call(&mut cluster.admin("postgres"), "CREATE DATABASE source TEMPLATE template0");
+    let mut source = cluster.admin("source");
+    call(
+        &mut source,
+        &format!(
+            "{TABLES}; INSERT INTO t VALUES (1, 'copied'); INSERT INTO c VALUES (2, 'copied'); INSERT INTO p VALUES (1, 'copied'), (11, 'copied');
+             CREATE ROLE reader LOGIN SUPERUSER PASSWORD 'secret'"
+        ),
+    );
+    (cluster, source)
+}
+
+/// A database with the extension and the tables, which belong to `app` and are not watched yet.
+fn subscriber(cluster: &Cluster, name: &str) -> Session {
+    call(&mut cluster.admin("postgres"), &format!("CREATE DATABASE {name} TEMPLATE template0"));
+    let mut admin = cluster.admin(name);
+    call(
+        &mut admin,
+        &format!(
+            "CREATE EXTENSION lead_audit; {TABLES};
+             DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'app') THEN CREATE ROLE app LOGIN; END IF; END $$;
+             ALTER TABLE t OWNER TO app; ALTER TABLE c OWNER TO app; ALTER TABLE p OWNER TO app; ALTER TABLE p1 OWNER TO app; ALTER TABLE p2 OWNER TO app;
+             GRANT CREATE ON DATABASE {name} TO app; GRANT CREATE ON SCHEMA public TO app"
+        ),
+    );
+    admin
+}
+
+/// Subscribes as `app`, which is not a superuser.
+fn subscribe_as_app(
+    cluster: &Cluster,
+    admin: &mut Session,
+    name: &str,
+    publisher: &Cluster,
+    options: &str,
+) {
+    let connection = format!("{} password=secret", publisher.connection_string("reader", "source"));
+    let create = format!(
+        "CREATE SUBSCRIPTION {name} CONNECTION '{connection}' PUBLICATION {name} WITH (streaming = {options})"
+    );
+    let database: String = value(admin, "SELECT current_database()::text");
+    if version(admin) >= 160_000 {
+        call(admin, "GRANT pg_create_subscription TO app");
+        call(&mut cluster.session("app", &database), &create);
+    } else {
+        // Only a superuser can subscribe. The subscription remains if its owner is none any more.
+        call(admin, "ALTER ROLE app SUPERUSER");
+        call(
+            &mut cluster.session("app", &database),
+            &create.replace("WITH (", "WITH (enabled = false, "),
+        );
+        call(admin, "ALTER ROLE app NOSUPERUSER");
+        call(&mut cluster.session("app", &database), &format!("ALTER SUBSCRIPTION {name} ENABLE"));
+    }
+    is_copied(admin);
+}
+
+fn is_copied(admin: &mut Session) {
+    wait_until(
+        admin,
+        LONGEST,
+        "SELECT count(*) > 0 AND bool_and(srsubstate = 'r') FROM pg_subscription_rel",
+    );
+}
+
+fn unsubscribe(admin: &mut Session, name: &str) {
+    call(admin, &format!("ALTER SUBSCRIPTION {name} DISABLE"));
+    wait_until(
+        admin,
+        LONGEST,
+        "SELECT count(*) = 0 FROM pg_stat_subscription WHERE pid IS NOT NULL",
+    );
+    call(admin, &format!("ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"));
+    call(admin, &format!("DROP SUBSCRIPTION {name}"));
+}
+
+/// The number of entries above an id, by operation and table.
+fn counted(admin: &mut Session, above: i64) -> Vec<String> {
+    let rows = admin.query(
+        &format!(
+            "SELECT concat_ws(' | ', operation, table_name, count(*)) FROM lead_audit.log WHERE id > {above} GROUP BY operation, table_name ORDER BY 1"
+        ),
+        &[],
+    );
+    rows.expect("the log can be read").iter().map(|row| row.get(0)).collect()
+}
+
+/// Entries above an id, in order.
+fn entries(admin: &mut Session, columns: &str, above: i64) -> Vec<String> {
+    let rows = admin.query(
+        &format!(
+            "SELECT concat_ws(' | ', {columns}) FROM lead_audit.log WHERE id > {above} ORDER BY id"
+        ),
+        &[],
+    );
+    rows.expect("the log can be read").iter().map(|row| row.get(0)).collect()
+}
+
+fn last(admin: &mut Session) -> i64 {
+    value(admin, "SELECT coalesce(max(id), 0) FROM lead_audit.entry")
+}
+
+const EVENT: &str = "operation, table_name, coalesce(row_key->>'id', details->>'row_count')";
+
+/// The apply worker runs with session_replication_role = replica, in which ordinary triggers do not
+/// fire.
+#[test]
+fn a_subscription_of_a_role_that_is_no_superuser() {
+    for preloaded in [false, true] {
+        let (attacker, mut source) = publisher();
+        let builder = Cluster::builder();
+        let cluster = if preloaded { builder.preloaded() } else { builder }.start();
+        let mut admin = subscriber(&cluster, "watched");
+        call(&mut admin, "SELECT lead_audit.enable('t'), lead_audit.enable('p')");
+        call(
+            &mut source,
+            "CREATE PUBLICATION by_root FOR TABLE t, p WITH (publish_via_partition_root = true)",
+        );
+        subscribe_as_app(&cluster, &mut admin, "by_root", &attacker, "on");
+        let mut copied = entries(&mut admin, EVENT, 0);
+        copied.sort();
+        assert_eq!(
+            copied,
+            ["INSERT | c | 2", "INSERT | p1 | 1", "INSERT | p2 | 11", "INSERT | t | 1"],
+            "preloaded: {preloaded}"
+        );
+        let above = last(&mut admin);
+        call(
+            &mut source,
+            "UPDATE t SET note = 'changed' WHERE id = 1; DELETE FROM c; UPDATE p SET id = 12 WHERE id = 1; DELETE FROM p WHERE id = 11;
+             TRUNCATE p; TRUNCATE t; INSERT INTO t VALUES (3, 'forged')",
+        );
+        wait_until(&mut admin, LONGEST, "SELECT count(*) = 1 FROM t WHERE id = 3");
+        let changes = [
+            "UPDATE | t | 1",
+            "DELETE | c | 2",
+            // The subscriber receives an UPDATE and carries out the move itself.
+            "DELETE | p1 | 1",
+            "INSERT | p2 | 12",
+            "DELETE | p2 | 11",
+            "TRUNCATE | p | 1",
+            "TRUNCATE | t | 1",
+            "TRUNCATE | c | 0",
+            "INSERT | t | 3",
+        ];
+        assert_eq!(entries(&mut admin, EVENT, above), changes, "preloaded: {preloaded}");
+        assert_eq!(
+            value::<i64>(
+                &mut admin,
+                "SELECT count(*) FROM lead_audit.entry WHERE db_session_user <> 'app' OR db_session_user IS NULL"
+            ),
+            0,
+            "the owner of the subscription"
+        );
+        unsubscribe(&mut admin, "by_root");
+
+        // By partitions, with transactions that arrive before they end, in a worker of their own
+        // or through a file.
+        call(&mut source, "CREATE PUBLICATION by_leaf FOR TABLE t, p");
+        let modes: &[&str] =
+            if version(&mut admin) >= 160_000 { &["on", "parallel"] } else { &["on"] };
+        for mode in modes {
+            let above = last(&mut admin);
+            call(&mut source, "TRUNCATE t, p");
+            // A superuser's own session in the replica role has no entries.
+            call(
+                &mut admin,
+                "SET session_replication_role = replica; TRUNCATE t, c, p; RESET session_replication_role",
+            );
+            call(&mut source, "INSERT INTO p VALUES (1, 'copied'), (11, 'copied')");
+            subscribe_as_app(&cluster, &mut admin, "by_leaf", &attacker, mode);
+            call(
+                &mut source,
+                "BEGIN; INSERT INTO p SELECT g, repeat('x', 100) FROM generate_series(100, 4099) g;
+                 SAVEPOINT a; INSERT INTO p SELECT g, repeat('x', 100) FROM generate_series(5000, 8999) g; ROLLBACK TO a;
+                 UPDATE p SET note = 'y' WHERE id < 100; COMMIT; INSERT INTO t VALUES (9, 'marker')",
+            );
+            wait_until(&mut admin, LONGEST, "SELECT count(*) = 1 FROM t WHERE id = 9");
+            assert_eq!(
+                counted(&mut admin, above),
+                [
+                    "INSERT | p1 | 1",
+                    "INSERT | p2 | 4001",
+                    "INSERT | t | 1",
+                    "UPDATE | p1 | 1",
+                    "UPDATE | p2 | 1"
+                ],
+                "{mode}, preloaded: {preloaded}"
+            );
+            unsubscribe(&mut admin, "by_leaf");
+            source
+                .query("SELECT pg_drop_replication_slot('by_leaf')", &[])
+                .expect("the slot is free");
+        }
+        assert_eq!(value::<i64>(&mut admin, "SELECT entries_not_written FROM lead_audit.stats"), 0);
+        assert_all_on(&mut admin);
+        assert_intact(&mut admin);
+    }
+}
+
+/// The writes of a superuser's subscription were recorded at their source. Those of code at the
+/// subscriber were not.
+#[test]
+fn code_of_others_in_a_subscription_of_a_superuser() {
+    for preloaded in [false, true] {
+        let (upstream, mut source) = publisher();
+        let builder = Cluster::builder();
+        let cluster = if preloaded { builder.preloaded() } else { builder }.start();
+        let mut admin = subscriber(&cluster, "nested");
+        call(&mut admin, "SELECT lead_audit.enable('t'), lead_audit.enable('p', replica => true)");
+        // The owner's code runs for each row that is copied or applied.
+        call(
+            &mut cluster.session("app", "nested"),
+            "CREATE FUNCTION nest(id int, note text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+               $$BEGIN
+                 IF note = 'nest' OR note = 'copied' THEN
+                   EXECUTE format('SELECT public.really_nest(%s)', id);
+                 END IF;
+                 RETURN true;
+               END$$;
+             CREATE FUNCTION really_nest(id int) RETURNS void LANGUAGE sql AS
+               'INSERT INTO public.t VALUES (1000 + id, ''by the index''), (2000 + id, ''by the index'')';
+             CREATE FUNCTION nest_trigger() RETURNS trigger LANGUAGE plpgsql AS
+               $$BEGIN INSERT INTO public.t VALUES (3000 + NEW.id, 'by the trigger'); RETURN NULL; END$$;
+             CREATE TABLE plain (id int PRIMARY KEY, note text);
+             CREATE INDEX ON plain (nest(id, note));
+             CREATE TRIGGER nest AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION nest_trigger();
+             ALTER TABLE plain ENABLE REPLICA TRIGGER nest",
+        );
+        // Only the initial copy fires triggers of statements. On 15, their conditions have the rights
+        // of a superuser.
+        let mut by_condition = Vec::new();
+        if version(&mut admin) >= 160_000 {
+            call(
+                &mut cluster.session("app", "nested"),
+                "CREATE FUNCTION condition() RETURNS boolean LANGUAGE sql AS
+                   'INSERT INTO public.t VALUES (4000, ''by the condition''); SELECT false';
+                 CREATE TRIGGER condition BEFORE INSERT ON plain WHEN (condition()) EXECUTE FUNCTION nest_trigger();
+                 ALTER TABLE plain ENABLE ALWAYS TRIGGER condition",
+            );
+            by_condition.push("INSERT | t | 4000".to_owned());
+        }
+        call(
+            &mut source,
+            "CREATE TABLE plain (id int PRIMARY KEY, note text); INSERT INTO plain VALUES (1, 'copied');
+             CREATE PUBLICATION trusted FOR TABLE t, p, plain",
+        );
+        let connection = upstream.connection_string("postgres", "source");
+        call(
+            &mut admin,
+            &format!("CREATE SUBSCRIPTION trusted CONNECTION '{connection}' PUBLICATION trusted"),
+        );
+        is_copied(&mut admin);
+        let nested = |n: i32| {
+            [
+                format!("INSERT | t | {}", 1000 + n),
+                format!("INSERT | t | {}", 2000 + n),
+                format!("INSERT | t | {}", 3000 + n),
+            ]
+        };
+        let mut copied = entries(&mut admin, EVENT, 0);
+        copied.sort();
+        assert_eq!(
+            copied,
+            [
+                &["INSERT | p1 | 1".to_owned(), "INSERT | p2 | 11".to_owned()][..],
+                &nested(1),
+                &by_condition
+            ]
+            .concat(),
+            "preloaded: {preloaded}"
+        );
+        let above = last(&mut admin);
+        call(
+            &mut source,
+            "INSERT INTO plain VALUES (2, 'nest'); UPDATE t SET note = 'x'; DELETE FROM t; TRUNCATE t, p; INSERT INTO t VALUES (9, 'marker')",
+        );
+        wait_until(&mut admin, LONGEST, "SELECT count(*) = 1 FROM t WHERE id = 9");
+        assert_eq!(
+            entries(&mut admin, EVENT, above),
+            [&nested(2)[..], &["TRUNCATE | p1 | 1".to_owned(), "TRUNCATE | p2 | 1".to_owned()]]
+                .concat(),
+            "preloaded: {preloaded}"
+        );
+        unsubscribe(&mut admin, "trusted");
+        assert_intact(&mut admin);
+    }
+}
