@@ -13,12 +13,13 @@ mod slots;
 mod startup;
 
 pub use databases::{
-    Hold, absent, adopt, count_dropped, counts, doubted, each_database, find, forget, found, hold,
-    is_empty_for, note, progress_of, release, set_problem, slot_of, update,
+    Hold, absent, adopt, ask_to_give_way, count_dropped, counts, doubted, each_database, find,
+    forget, found, hold, is_empty_for, note, progress_of, release, set_problem, slot_of,
+    stop_connecting, update,
 };
 pub use region::{
-    MAX_DATABASES, NAME_WORDS, Presence, Problem, Progress, WorkerExit, generation, is_there,
-    launcher_starts, launcher_stops, rescan_asked, set_open, wake_launcher,
+    MAX_DATABASES, NAME_WORDS, Presence, Problem, Progress, Stage, WorkerExit, generation,
+    is_there, launcher_starts, launcher_stops, rescan_asked, set_open, wake_launcher,
 };
 pub use server_log::{
     LogLine, begin_recording, end_recording, is_recording, log_rest, write_to_server_log,

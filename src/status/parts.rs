@@ -118,12 +118,19 @@ fn worker() -> Part {
         Some((_, Problem::NoProcess, _)) => {
             // SAFETY: reads a setting.
             let now = unsafe { pg_sys::max_worker_processes };
+            let mut takes_turns = false;
+            queue::each_database(|database| takes_turns |= database.worker != 0);
+            let reason = if takes_turns {
+                "all background processes of the server are in use: the database waits for its turn"
+            } else {
+                "all background processes of the server are in use"
+            };
             Part {
                 remedy: Some(format!(
                     "max_worker_processes = {}  # then restart the server",
                     now + 4
                 )),
-                ..Part::off(NAME, "all background processes of the server are in use", None)
+                ..Part::off(NAME, reason, None)
             }
         }
         Some((_, Problem::Failed, _)) => Part::off(

@@ -1,8 +1,11 @@
 //! The launcher: starts a worker for each database that has the extension. It connects to no
 //! database, so it never blocks DROP DATABASE, and reads only pg_database.
+//!
+//! If there are fewer background processes than databases, the databases take turns: the worker
+//! that has run the longest leaves, and the database that has waited the longest gets its process.
 
 use crate::failures;
-use crate::failures::queue::{self, MAX_DATABASES, Presence, Problem, WorkerExit};
+use crate::failures::queue::{self, MAX_DATABASES, Presence, Problem, Stage, WorkerExit};
 use crate::pg::{handle_signals, in_transaction, must_stop, wait};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
@@ -19,8 +22,19 @@ const LOOK_AROUND: Duration = Duration::from_secs(60);
 /// Time until a worker is restarted after it ended with an error.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-/// Pause when no background process is free.
-const AFTER_SHORTAGE: Duration = Duration::from_secs(5);
+/// While databases wait for a process: the shortest time that a worker runs, and that a database
+/// waits before a worker is asked to leave.
+const TURN: Duration = Duration::from_secs(5);
+
+/// The shortest time that a worker runs if an urgent database waits. Urgent means that records are
+/// queued there, or that no worker has looked for the extension yet.
+const SHORT_TURN: Duration = Duration::from_secs(2);
+
+/// An urgent database comes before others that have waited up to this much longer.
+const HEAD_START: Duration = Duration::from_secs(30);
+
+/// Interval between looks for a free process while databases wait.
+const IN_SHORTAGE: Duration = Duration::from_secs(1);
 
 /// Maximum number of databases probed at the same time.
 const PROBES: usize = 2;
@@ -32,6 +46,33 @@ struct Started {
     handle: *mut pg_sys::BackgroundWorkerHandle,
 }
 
+/// What the launcher sees of a database with a place in the queue.
+struct Seen {
+    oid: pg_sys::Oid,
+    presence: Presence,
+    last_exit: WorkerExit,
+    /// Whether it has a worker, or one was started.
+    runs: bool,
+    /// How long it has had a worker, or has been without.
+    since: Instant,
+    is_held: bool,
+    has_records: bool,
+    stage: Stage,
+    gives_way: bool,
+}
+
+impl Seen {
+    fn is_urgent(&self) -> bool {
+        self.has_records || self.presence == Presence::Unknown
+    }
+
+    /// The order in which waiting databases get a process.
+    fn rank(&self) -> (Instant, u32) {
+        let head_start = if self.is_urgent() { Duration::ZERO } else { HEAD_START };
+        (self.since + head_start, self.oid.to_u32())
+    }
+}
+
 struct Launcher {
     databases: HashMap<pg_sys::Oid, CString>,
     /// Databases that no worker has probed yet.
@@ -39,6 +80,8 @@ struct Launcher {
     /// Workers that were started and have not reported yet.
     started: HashMap<pg_sys::Oid, Started>,
     retry_at: HashMap<pg_sys::Oid, Instant>,
+    /// For each database, whether it has a worker, and since when.
+    since: HashMap<pg_sys::Oid, (bool, Instant)>,
     next_look: Instant,
     short_of_processes: bool,
 }
@@ -68,6 +111,7 @@ pub extern "C-unwind" fn lead_audit_launcher_main(_argument: pg_sys::Datum) {
         unknown: VecDeque::new(),
         started: HashMap::new(),
         retry_at: HashMap::new(),
+        since: HashMap::new(),
         next_look: Instant::now(),
         short_of_processes: false,
     };
@@ -97,26 +141,19 @@ impl Launcher {
             self.next_look = Instant::now() + LOOK_AROUND;
         }
         self.see_to_started();
-        let mut vacant = Vec::new();
         let mut probing = 0;
-        queue::each_database(|database| {
-            let oid = database.oid();
-            if database.worker != 0 || database.held_by != 0 {
-                probing += usize::from(database.presence == Presence::Unknown);
-            } else {
-                vacant.push((oid, database.presence, database.last_exit));
-            }
-        });
-        for (oid, presence, outcome) in vacant {
-            if self.started.contains_key(&oid) {
-                probing += usize::from(presence == Presence::Unknown);
-                continue;
-            }
-            let is_gone = !self.databases.contains_key(&oid);
-            if outcome == WorkerExit::NoExtension || is_gone {
-                self.let_go(oid, is_gone);
-            } else if self.is_due(oid) {
-                self.start(oid);
+        let (mut occupied, mut waiting) = (Vec::new(), Vec::new());
+        for database in self.see() {
+            let is_gone = !self.databases.contains_key(&database.oid);
+            let is_unknown = usize::from(database.presence == Presence::Unknown);
+            if database.runs || database.is_held {
+                probing += is_unknown;
+                occupied.push(database);
+            } else if database.last_exit == WorkerExit::NoExtension || is_gone {
+                self.let_go(database.oid, is_gone);
+            } else if self.is_due(database.oid) {
+                probing += is_unknown;
+                waiting.push(database);
             }
         }
         while probing < PROBES
@@ -126,10 +163,47 @@ impl Launcher {
                 && self.databases.contains_key(&oid)
                 && queue::note(oid)
             {
-                self.start(oid);
+                waiting.extend(self.see().into_iter().find(|database| database.oid == oid));
                 probing += 1;
             }
         }
+        waiting.sort_unstable_by_key(Seen::rank);
+        let started = waiting.iter().take_while(|database| self.start(database.oid)).count();
+        let waiting = &waiting[started..];
+        let takes_turns = started > 0 || occupied.iter().any(|database| database.runs);
+        self.note_shortage(waiting, takes_turns);
+        make_room(waiting, occupied);
+    }
+
+    /// Returns all databases with a place in the queue.
+    fn see(&mut self) -> Vec<Seen> {
+        let now = Instant::now();
+        let mut all = Vec::new();
+        queue::each_database(|database| {
+            all.push(Seen {
+                oid: database.oid(),
+                presence: database.presence,
+                last_exit: database.last_exit,
+                runs: database.worker != 0,
+                since: now,
+                is_held: database.held_by != 0,
+                has_records: database.has_records(),
+                stage: database.stage,
+                gives_way: database.gives_way,
+            });
+        });
+        let mut since = HashMap::with_capacity(all.len());
+        for database in &mut all {
+            database.runs |= self.started.contains_key(&database.oid);
+            if let Some(&(ran, at)) = self.since.get(&database.oid)
+                && ran == database.runs
+            {
+                database.since = at;
+            }
+            since.insert(database.oid, (database.runs, database.since));
+        }
+        self.since = since;
+        all
     }
 
     /// Reads the list of databases. Queues new databases for a probe, and forgets dropped ones.
@@ -138,16 +212,18 @@ impl Launcher {
             Ok(found) => found,
             Err(error) => return pgrx::log!("lead_audit: pg_database could not be read: {error}"),
         };
-        for oid in found.keys() {
-            if !self.databases.contains_key(oid) {
-                self.unknown.push_back(*oid);
-            }
-        }
+        // Older databases first. Copies of them may use up the places in the queue.
+        let mut new: Vec<_> =
+            found.keys().filter(|oid| !self.databases.contains_key(oid)).copied().collect();
+        new.sort_unstable_by_key(|oid| oid.to_u32());
+        self.unknown.extend(new);
         self.databases = found;
         self.retry_at.retain(|oid, _| self.databases.contains_key(oid));
         let mut places = HashSet::new();
         queue::each_database(|database| {
             places.insert(database.oid());
+            // Workers that take turns log an error again, as one that stays does.
+            database.reported = 0;
         });
         if places.len() >= MAX_DATABASES {
             pgrx::log!(
@@ -185,7 +261,8 @@ impl Launcher {
         self.retry_at.get(&oid).is_none_or(|at| *at <= Instant::now())
     }
 
-    fn start(&mut self, oid: pg_sys::Oid) {
+    /// Starts a worker. Returns false if no background process is free.
+    fn start(&mut self, oid: pg_sys::Oid) -> bool {
         let name = self.databases.get(&oid).cloned().unwrap_or_default();
         let title = format!("lead_audit worker for database {}", name.to_string_lossy());
         let title = CString::new(title).unwrap_or_default();
@@ -204,29 +281,39 @@ impl Launcher {
             self.started.insert(oid, Started { handle });
             self.retry_at.remove(&oid);
             queue::set_problem(oid, Problem::None);
-            if std::mem::take(&mut self.short_of_processes) {
+        }
+        registered
+    }
+
+    /// Notes in the queue which databases wait for a process, and logs the begin and the end of a
+    /// shortage.
+    fn note_shortage(&mut self, waiting: &[Seen], takes_turns: bool) {
+        waiting.iter().for_each(|database| queue::set_problem(database.oid, Problem::NoProcess));
+        let was_short = std::mem::replace(&mut self.short_of_processes, !waiting.is_empty());
+        let Some(first) = waiting.first().filter(|_| !was_short) else {
+            if was_short && waiting.is_empty() {
                 pgrx::log!("lead_audit: background processes are available again");
             }
             return;
-        }
-        queue::set_problem(oid, Problem::NoProcess);
-        self.retry_at.insert(oid, Instant::now() + AFTER_SHORTAGE);
-        if !std::mem::replace(&mut self.short_of_processes, true) {
-            ErrorReport::new(
-                PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-                format!(
-                    "lead_audit: no background process is left for database {}",
-                    name.to_string_lossy()
-                ),
-                "lead_audit",
-            )
-            .set_detail(
-                "Until there is one, nothing is sealed there, and failed operations wait in the \
-                 queue.",
-            )
-            .set_hint("Raise max_worker_processes in postgresql.conf, and restart the server.")
-            .report(PgLogLevel::LOG);
-        }
+        };
+        let name = self.databases.get(&first.oid).cloned().unwrap_or_default();
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            format!(
+                "lead_audit: no background process is left for database {}",
+                name.to_string_lossy()
+            ),
+            "lead_audit",
+        )
+        .set_detail(if takes_turns {
+            "The databases with the extension take turns. Sealing and entries of failed \
+             operations are delayed."
+        } else {
+            "Until there is one, nothing is sealed there, and failed operations wait in the \
+             queue."
+        })
+        .set_hint("Raise max_worker_processes in postgresql.conf, and restart the server.")
+        .report(PgLogLevel::LOG);
     }
 
     /// Releases a database that was dropped or lacks the extension. Its queued records go to the
@@ -245,6 +332,7 @@ impl Launcher {
         // database that it held.
         let longest =
             if self.unknown.is_empty() { LOOK_AROUND } else { Duration::from_millis(100) };
+        let longest = if self.short_of_processes { longest.min(IN_SHORTAGE) } else { longest };
         next.saturating_duration_since(now).clamp(Duration::from_millis(10), longest)
     }
 
@@ -263,6 +351,34 @@ impl Launcher {
         let mut all = Vec::new();
         queue::each_database(|database| all.push(database.oid()));
         all.into_iter().for_each(failures::log_rest);
+    }
+}
+
+/// Asks as many workers to leave as databases wait, the one that has run the longest first. A
+/// worker stays until it has run all tasks once and its time is over.
+fn make_room(waiting: &[Seen], occupied: Vec<Seen>) {
+    let mut running = occupied;
+    let now = Instant::now();
+    let time = |database: &Seen| now.saturating_duration_since(database.since);
+    let leaving = running.iter().filter(|database| database.runs && database.gives_way).count();
+    running.retain(|database| database.runs && !database.gives_way && !database.is_held);
+    running.sort_unstable_by_key(|database| (database.since, database.oid.to_u32()));
+    if !waiting.is_empty() {
+        // A session can hold a lock on a database for as long as it likes.
+        let is_stuck =
+            |database: &&Seen| database.stage == Stage::Connecting && time(database) >= TURN;
+        running.iter().filter(is_stuck).for_each(|database| queue::stop_connecting(database.oid));
+    }
+    for waiting in waiting.iter().skip(leaving) {
+        let turn = if waiting.is_urgent() { SHORT_TURN } else { TURN };
+        if !waiting.is_urgent() && time(waiting) < TURN {
+            continue;
+        }
+        let may_leave =
+            |database: &Seen| database.stage == Stage::HasWorked && time(database) >= turn;
+        if let Some(longest) = running.iter().position(may_leave) {
+            queue::ask_to_give_way(running.remove(longest).oid);
+        }
     }
 }
 

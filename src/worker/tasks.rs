@@ -96,14 +96,29 @@ pub struct Schedule {
     /// Whether the task itself set the time of its next turn.
     rests: bool,
     errors: u32,
+    /// Whether the log contains the error of the former worker.
+    is_reported: bool,
 }
 
-/// Returns all tasks, due now.
-pub fn schedules() -> Vec<Schedule> {
-    TASKS
-        .iter()
-        .map(|task| Schedule { task, due: Instant::now(), rests: false, errors: 0 })
-        .collect()
+/// Number of errors after which the pause is the longest.
+const MANY_ERRORS: u32 = 6;
+
+/// Returns all tasks, due now. `reported` is what `reported()` returned in the former worker: the
+/// first error of these tasks is not logged again.
+pub fn schedules(reported: u8) -> Vec<Schedule> {
+    let schedule = |(index, task): (usize, &'static Task)| {
+        let is_reported = reported & 1 << index != 0;
+        let errors = if is_reported { MANY_ERRORS } else { 0 };
+        Schedule { task, due: Instant::now(), rests: false, errors, is_reported }
+    };
+    TASKS.iter().enumerate().map(schedule).collect()
+}
+
+/// The tasks whose last turn ended with an error, as bits in the order of `TASKS`.
+pub fn reported(schedules: &[Schedule]) -> u8 {
+    const { assert!(TASKS.len() <= u8::BITS as usize) };
+    let bits = schedules.iter().enumerate();
+    bits.fold(0, |bits, (index, schedule)| bits | u8::from(schedule.errors > 0) << index)
 }
 
 impl Schedule {
@@ -142,9 +157,11 @@ impl Schedule {
                     }
                 }
                 Err(error) => {
-                    pgrx::log!("lead_audit: could not {}: {error}", self.task.name);
+                    if !std::mem::take(&mut self.is_reported) {
+                        pgrx::log!("lead_audit: could not {}: {error}", self.task.name);
+                    }
                     self.errors += 1;
-                    Duration::from_secs(1 << self.errors.min(6)).min(LONGEST_PAUSE)
+                    Duration::from_secs(1 << self.errors.min(MANY_ERRORS)).min(LONGEST_PAUSE)
                 }
             };
         !self.task.on_wake

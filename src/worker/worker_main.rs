@@ -3,7 +3,7 @@
 
 use super::tasks::{self, Schedule};
 use crate::failures;
-use crate::failures::queue::{self, Presence, WorkerExit};
+use crate::failures::queue::{self, Presence, Stage, WorkerExit};
 use crate::pg::{handle_signals, in_extension_transaction, must_stop, set_signal_handler, wait};
 use crate::seal;
 use crate::settings;
@@ -32,6 +32,9 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     handle_signals();
     failures::switch_off();
     seal::publish_by_itself();
+    let reported = queue::find(database, |place| {
+        if place.last_exit == WorkerExit::GaveWay { place.reported } else { 0 }
+    });
     if !queue::adopt(database) {
         return; // another worker is running, or the database's place was released
     }
@@ -48,6 +51,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         pg_sys::SetSessionAuthorization(pg_sys::GetAuthenticatedUserId(), true);
         pg_sys::pgstat_report_appname(c"lead_audit worker".as_ptr());
     }
+    queue::update(database, |place| place.stage = Stage::Connected);
     fix_settings();
     if is_absent() {
         return;
@@ -58,11 +62,11 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
     {
         pgrx::log!("lead_audit: could not read the names of watched tables: {error}");
     }
-    let mut schedules = tasks::schedules();
+    let mut schedules = tasks::schedules(reported.unwrap_or(0));
     let (mut must_restart, mut has_worked) = (false, false);
     // Repeated requests to release the database must not starve the worker: it always runs one
     // turn.
-    while !(must_stop() || has_worked && is_held()) {
+    while !(must_stop() || has_worked && must_leave()) {
         let sleep = schedules
             .iter()
             .map(Schedule::time_left)
@@ -71,7 +75,7 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
             .min(LONGEST_SLEEP);
         if sleep > Duration::ZERO {
             let woken = wait(sleep);
-            if must_stop() || is_held() {
+            if must_stop() || must_leave() {
                 break;
             }
             schedules.iter_mut().for_each(|schedule| schedule.wake(woken));
@@ -94,16 +98,28 @@ pub extern "C-unwind" fn lead_audit_worker_main(argument: pg_sys::Datum) {
         if missing_calls > 0 {
             schedules.iter_mut().for_each(|schedule| schedule.wake(false));
         }
+        if !has_worked {
+            queue::update(database, |place| place.stage = Stage::HasWorked);
+        }
         has_worked = true;
     }
-    if !is_held() && !must_restart {
+    if must_stop() && !is_held() && !must_restart {
         write_rest(&mut schedules);
     }
-    queue::update(database, |place| place.last_exit = WorkerExit::Stopped);
+    queue::update(database, |place| {
+        place.reported = tasks::reported(&schedules);
+        place.last_exit = if place.gives_way { WorkerExit::GaveWay } else { WorkerExit::Stopped };
+    });
 }
 
+/// Whether a session needs the database for itself.
 fn is_held() -> bool {
     queue::find(DATABASE.get(), |place| place.held_by != 0).unwrap_or(true)
+}
+
+/// Whether another database waits for this process, or a session needs the database for itself.
+fn must_leave() -> bool {
+    queue::find(DATABASE.get(), |place| place.held_by != 0 || place.gives_way).unwrap_or(true)
 }
 
 /// Returns whether the extension is absent, and records it in the queue.
@@ -125,7 +141,9 @@ unsafe extern "C-unwind" fn leave(_code: i32, _argument: pg_sys::Datum) {
     if postmaster_is_gone() {
         forget_progress();
     }
-    queue::update(DATABASE.get(), |place| (place.worker, place.latch) = (0, 0));
+    queue::update(DATABASE.get(), |place| {
+        (place.worker, place.latch, place.looks_again) = (0, 0, false);
+    });
     queue::wake_launcher(false);
 }
 

@@ -294,6 +294,39 @@ fn databases_are_created_and_dropped() {
 
 #[test]
 fn a_missing_background_process_is_reported() {
+    // The launcher and logical replication occupy all of the processes.
+    let cluster = preloaded().setting("max_worker_processes = 2").start();
+    let mut alone = taken_database(&cluster, "alone");
+    wait_until(
+        &mut alone,
+        "SELECT reason = 'all background processes of the server are in use' FROM lead_audit.status() WHERE part = 'background worker'",
+    );
+    assert_eq!(
+        status(&mut alone, "background worker").1.as_deref(),
+        Some("max_worker_processes = 6  # then restart the server")
+    );
+    let log = cluster.log_text();
+    assert!(log.contains("no background process is left for database"));
+    assert!(log.contains("Until there is one, nothing is sealed there"));
+    duplicate(&cluster, "alone");
+    assert_eq!(
+        value::<i64>(&mut alone, "SELECT queued - written FROM lead_audit_internal.own_queue()"),
+        1
+    );
+    // More processes than databases.
+    drop(alone);
+    cluster.configure(&["max_worker_processes = 3".to_owned()]);
+    cluster.stop("fast");
+    cluster.start_again();
+    duplicate(&cluster, "alone");
+    wait_until(
+        &mut cluster.admin("alone"),
+        "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'",
+    );
+}
+
+#[test]
+fn two_databases_take_turns_with_one_background_process() {
     // The launcher and logical replication occupy two of the processes.
     let cluster = preloaded().setting("max_worker_processes = 3").start();
     let mut first = taken_database(&cluster, "first");
@@ -302,20 +335,30 @@ fn a_missing_background_process_is_reported() {
         "SELECT state = 'on' FROM lead_audit.status() WHERE part = 'background worker'",
     );
     let mut second = taken_database(&cluster, "second");
+    for database in [&mut second, &mut first] {
+        wait_until(
+            database,
+            "SELECT state = 'off' AND reason LIKE '%in use: the database waits for its turn' AND remedy = 'max_worker_processes = 7  # then restart the server'
+             FROM lead_audit.status() WHERE part = 'background worker'",
+        );
+    }
+    let log = cluster.log_text();
+    assert!(log.contains("no background process is left for database"));
+    assert!(log.contains("The databases with the extension take turns"));
+    for name in ["first", "second"] {
+        duplicate(&cluster, name);
+    }
+    for database in [&mut first, &mut second] {
+        wait_until(database, "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'");
+    }
+    // The other database needs none any more.
+    call(&mut first, "DROP EXTENSION lead_audit CASCADE");
     wait_until(
         &mut second,
-        "SELECT reason LIKE '%in use%' FROM lead_audit.status() WHERE part = 'background worker'",
+        "SELECT state = 'on' FROM lead_audit.status() WHERE part = 'background worker'",
     );
-    assert_eq!(
-        status(&mut second, "background worker").1.as_deref(),
-        Some("max_worker_processes = 7  # then restart the server")
-    );
-    assert!(cluster.log_text().contains("no background process is left for database second"));
     duplicate(&cluster, "second");
-    call(&mut first, "DROP EXTENSION lead_audit CASCADE");
-    drop(first);
-    call(&mut cluster.admin("postgres"), "DROP DATABASE first");
-    wait_until(&mut second, "SELECT count(*) = 1 FROM lead_audit.log WHERE outcome = 'failed'");
+    wait_until(&mut second, "SELECT count(*) = 2 FROM lead_audit.log WHERE outcome = 'failed'");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The databases that have, or may have, the extension, for sessions and the launcher.
 
 use super::region::{
-    Counts, Database, NONE, Presence, Problem, Progress, Region, WorkerExit, locked, set_latch,
+    Counts, Database, NONE, Presence, Problem, Progress, Region, Stage, WorkerExit, locked,
+    set_latch,
 };
 use pgrx::pg_sys;
 use std::sync::atomic::Ordering;
@@ -107,7 +108,7 @@ pub fn update<R>(oid: pg_sys::Oid, work: impl FnOnce(&mut Database) -> R) -> Opt
 pub fn is_empty_for(database: pg_sys::Oid) -> bool {
     update(database, |place| {
         let is_empty = place.first == NONE;
-        place.looks_again = u32::from(!is_empty);
+        place.looks_again = !is_empty;
         is_empty
     })
     .unwrap_or(true)
@@ -135,7 +136,8 @@ pub fn adopt(oid: pg_sys::Oid) -> bool {
         if database.worker != 0 && database.worker != pid {
             return false;
         }
-        (database.worker, database.latch, database.looks_again) = (pid, latch, 0);
+        (database.worker, database.latch, database.looks_again) = (pid, latch, false);
+        (database.stage, database.gives_way) = (Stage::Connecting, false);
         (database.problem, database.last_exit) = (Problem::None, WorkerExit::Unknown);
         true
     })
@@ -168,6 +170,28 @@ pub fn set_problem(oid: pg_sys::Oid, problem: Problem) {
 /// The counts of a database's records.
 pub fn counts(oid: pg_sys::Oid) -> Option<Counts> {
     find(oid, |database| database.counts)
+}
+
+/// Asks the worker to leave, since another database waits for a process.
+pub fn ask_to_give_way(oid: pg_sys::Oid) {
+    let latch = update(oid, |database| {
+        database.gives_way = true;
+        database.latch
+    });
+    // SAFETY: the worker stored the address of its own latch.
+    unsafe { set_latch(latch.unwrap_or(0)) };
+}
+
+/// Makes a worker fail that waits for a lock on its database before it is connected. At other times
+/// this has no effect.
+pub fn stop_connecting(oid: pg_sys::Oid) {
+    update(oid, |database| {
+        if database.worker != 0 && database.stage == Stage::Connecting {
+            // SAFETY: sends a signal, which cancels a wait. The worker clears its process id
+            // under the lock, so the process still exists.
+            unsafe { libc::kill(database.worker, libc::SIGINT) };
+        }
+    });
 }
 
 /// The result of `hold`.
@@ -212,8 +236,10 @@ pub fn release(oid: pg_sys::Oid) {
     update(oid, |database| {
         if database.held_by == pid {
             database.held_by = 0;
-            // The missing worker did not fail, so the launcher starts the next one at once.
-            if database.worker == 0 && database.last_exit == WorkerExit::Unknown {
+            // The missing worker did not fail, so the launcher starts the next one as soon as it
+            // can. Until then the database cannot be held again.
+            let has_left = [WorkerExit::Unknown, WorkerExit::GaveWay].contains(&database.last_exit);
+            if database.worker == 0 && has_left {
                 database.last_exit = WorkerExit::Stopped;
             }
         }

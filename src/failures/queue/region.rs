@@ -8,7 +8,7 @@ use pgrx::pg_sys;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// The largest number of databases. Each needs a worker process, so servers have far fewer.
+/// The largest number of databases that have workers.
 pub const MAX_DATABASES: usize = 256;
 
 /// Whether the extension is in a database.
@@ -27,7 +27,7 @@ pub enum Presence {
 pub enum Problem {
     /// It runs, or is about to start.
     None = 0,
-    /// All max_worker_processes are in use.
+    /// All max_worker_processes are in use. The database waits for its turn.
     NoProcess = 1,
     /// It ended with an error and is restarted a little later.
     Failed = 2,
@@ -43,6 +43,20 @@ pub enum WorkerExit {
     NoExtension = 1,
     /// It was asked to end.
     Stopped = 2,
+    /// It had its turn, and left its process to another database.
+    GaveWay = 3,
+}
+
+/// How far a worker has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Stage {
+    /// It connects to its database.
+    Connecting = 0,
+    /// It runs its tasks for the first time.
+    Connected = 1,
+    /// It has run all tasks.
+    HasWorked = 2,
 }
 
 /// One database. A free place is all zeroes.
@@ -54,9 +68,15 @@ pub struct Database {
     pub last_exit: WorkerExit,
     /// The worker's process id, or 0.
     pub worker: i32,
-    /// Whether the worker will look for records soon without being woken. The field uses bytes that
-    /// were padding, so the queue of an earlier version can be read.
-    pub looks_again: u32,
+    /// Whether the worker will look for records soon without being woken. This field and the next
+    /// three use bytes that were padding, so the queue of an earlier version can be read.
+    pub looks_again: bool,
+    pub stage: Stage,
+    /// Whether the launcher has asked the worker to leave, since another database waits.
+    pub gives_way: bool,
+    /// The tasks with an error that the log already contains, one bit each, when the worker gave
+    /// way.
+    pub reported: u8,
     pub latch: usize,
     /// The process id of a session that drops or renames the database and needs it without a
     /// worker, or 0.
@@ -118,6 +138,11 @@ impl Database {
         pg_sys::Oid::from(self.oid)
     }
 
+    /// Whether records wait for the worker.
+    pub fn has_records(&self) -> bool {
+        self.first != NONE
+    }
+
     /// Size in bytes of the database's records.
     pub fn waiting_bytes(&self) -> u64 {
         u64::from(self.slots_used) * SLOT_BYTES as u64
@@ -126,7 +151,8 @@ impl Database {
     /// After a crash: clears the fields that name processes, which no longer exist.
     pub fn forget_processes(&mut self) {
         (self.worker, self.latch, self.held_by) = (0, 0, 0);
-        self.looks_again = 0;
+        (self.looks_again, self.gives_way, self.reported) = (false, false, 0);
+        self.stage = Stage::Connecting;
         (self.problem, self.last_exit) = (Problem::None, WorkerExit::Unknown);
     }
 

@@ -97,7 +97,7 @@ impl Region {
     }
 
     /// Appends a stored record to its database's list and gives it the next number. Returns the
-    /// latch of the worker to wake, or 0.
+    /// latch of the process to wake, or 0: the worker, or the launcher if there is no worker.
     fn enqueue(&mut self, place: usize, first: u32) -> usize {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
@@ -106,16 +106,17 @@ impl Region {
         let was_empty = self.databases[place].first == NONE;
         append(self, place, first);
         let is_filling = self.databases[place].slots_used > self.slots_of_each() / 2;
+        let launcher_latch = self.launcher_latch;
         let database = &mut self.databases[place];
         database.counts.queued += 1;
         // A worker that works or pauses between two turns is not woken, unless the queue fills up.
         // Then one wake-up is enough.
-        let is_needed = if database.looks_again == 0 { was_empty } else { is_filling };
+        let is_needed = if database.looks_again { is_filling } else { was_empty };
         if !is_needed {
             return 0;
         }
-        database.looks_again = 0;
-        database.latch
+        database.looks_again = false;
+        if database.worker == 0 { launcher_latch } else { database.latch }
     }
 
     /// How many slots one database may use. An eighth stays free for the others.
@@ -254,7 +255,7 @@ pub fn confirm(database: pg_sys::Oid, first: u32) {
     let latch =
         locked(|region| region.place_of(database).map(|place| region.enqueue(place, first)))
             .flatten();
-    // SAFETY: the worker stored the address of its own latch.
+    // SAFETY: worker and launcher stored the addresses of their own latches.
     unsafe { set_latch(latch.unwrap_or(0)) };
 }
 
@@ -281,7 +282,7 @@ pub fn push(database: pg_sys::Oid, record: &[u8]) -> Queued {
         }
     });
     let Some((queued, latch)) = done else { return Queued::Closed };
-    // SAFETY: the worker stored the address of its own latch.
+    // SAFETY: worker and launcher stored the addresses of their own latches.
     unsafe { set_latch(latch) };
     queued
 }

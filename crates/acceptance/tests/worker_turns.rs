@@ -1,0 +1,183 @@
+//! With fewer background processes than databases, every database has its turn: a role that may
+//! create databases cannot keep the worker of another database away by copies.
+
+use acceptance::{
+    Cluster, Session, app_database, assert_intact, call, sqlstate, try_call, value, wait_until,
+};
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(120);
+const WORKERS: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'lead_audit worker'";
+
+/// A cluster with `processes` background processes for workers, and the database `kept`. The role
+/// `creator` owns it and may create databases.
+fn cluster(processes: u32) -> Cluster {
+    let cluster = Cluster::builder()
+        .preloaded()
+        .setting("lead_audit.seal_interval = '100ms'")
+        .setting("max_logical_replication_workers = 0")
+        // The launcher has one.
+        .setting(&format!("max_worker_processes = {}", processes + 1))
+        .start();
+    drop(database(&cluster, "kept"));
+    call(
+        &mut cluster.admin("postgres"),
+        "CREATE ROLE creator LOGIN CREATEDB; ALTER DATABASE kept OWNER TO creator",
+    );
+    cluster
+}
+
+fn database(cluster: &Cluster, name: &str) -> Session {
+    let mut admin = app_database(cluster, name);
+    call(&mut admin, "INSERT INTO leads (id) VALUES ('taken')");
+    admin
+}
+
+/// Inserts a row. If the database is sealed, waits until the entry is sealed.
+fn seals(admin: &mut Session, key: &str) {
+    call(admin, &format!("INSERT INTO leads (id) VALUES ('{key}')"));
+    wait_until(admin, LONG, "SELECT unsealed_entries = 0 FROM lead_audit.stats");
+}
+
+/// Runs statements that fail, all at the same time, and waits for their entries.
+fn all_record_failures(cluster: &Cluster, databases: &[&str]) {
+    let count = "SELECT count(*) FROM lead_audit.log WHERE outcome = 'failed'";
+    let before: Vec<i64> =
+        databases.iter().map(|name| value(&mut cluster.admin(name), count)).collect();
+    for name in databases {
+        let mut app = cluster.session("app", name);
+        assert_eq!(sqlstate(&mut app, "INSERT INTO leads (id) VALUES ('taken')"), "23505");
+    }
+    for (name, before) in databases.iter().zip(before) {
+        wait_until(&mut cluster.admin(name), LONG, &format!("SELECT ({count}) = {before} + 1"));
+    }
+}
+
+/// Copies `kept` as the role that may create databases.
+fn copy(cluster: &Cluster, names: &[&str]) {
+    let mut creator = cluster.session("creator", "postgres");
+    for name in names {
+        call(&mut creator, &format!("CREATE DATABASE {name} TEMPLATE kept"));
+    }
+}
+
+#[test]
+fn copies_do_not_keep_the_worker_away() {
+    let cluster = cluster(2);
+    drop(database(&cluster, "other"));
+    let copies = ["copy1", "copy2", "copy3"];
+    copy(&cluster, &copies);
+    let mut postgres = cluster.admin("postgres");
+    // While the database is held, others use all processes.
+    let mut holder = cluster.session("creator", "postgres");
+    call(&mut holder, "BEGIN; ALTER DATABASE kept RENAME TO held");
+    wait_until(&mut postgres, LONG, &format!("SELECT ({WORKERS} AND datname LIKE 'copy%') = 2"));
+    call(&mut holder, "ROLLBACK");
+    let begin = Instant::now();
+    seals(&mut cluster.admin("kept"), "held");
+    // Three others have a turn of five seconds each, two at a time.
+    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+    seals(&mut cluster.admin("other"), "other");
+    let all = ["kept", "other", "copy1", "copy2", "copy3"];
+    all_record_failures(&cluster, &all);
+
+    // The worker is ended again and again.
+    for key in ["1", "2", "3"] {
+        call(
+            &mut postgres,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'lead_audit worker' AND datname = 'kept'",
+        );
+        seals(&mut cluster.admin("kept"), key);
+    }
+    call(&mut postgres, "DROP DATABASE copy3");
+    cluster.stop("fast");
+    cluster.start_again();
+    let all = &all[..4];
+    all_record_failures(&cluster, all);
+    for name in ["kept", "other"] {
+        seals(&mut cluster.admin(name), "restarted");
+    }
+    for name in all {
+        assert_intact(&mut cluster.admin(name));
+    }
+
+    // The launcher is started again, and continues with workers that it did not start.
+    call(
+        &mut cluster.admin("postgres"),
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'lead_audit launcher'",
+    );
+    all_record_failures(&cluster, all);
+
+    // A turn adds no line to the log: not about the shortage, nor about a copy, which cannot be
+    // sealed.
+    let before = cluster.log_text().len();
+    std::thread::sleep(Duration::from_secs(40));
+    let log = cluster.log_text();
+    let lines = |text: &str| log[before..].lines().filter(|line| line.contains(text)).count();
+    assert_eq!(lines("background process"), 0, "{log}");
+    assert!(lines("is a copy of") <= 6, "{log}");
+    assert!(!log.contains("has no audit entry"), "{log}");
+
+    // With enough processes each database keeps its worker.
+    let mut creator = cluster.session("creator", "postgres");
+    for name in ["copy1", "copy2"] {
+        call(&mut creator, &format!("DROP DATABASE {name}"));
+    }
+    let mut postgres = cluster.admin("postgres");
+    wait_until(&mut postgres, LONG, &format!("SELECT ({WORKERS}) = 2"));
+    let pids = format!("SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM ({WORKERS}) AS w")
+        .replace("count(*)", "pid");
+    let before: String = value(&mut postgres, &pids);
+    std::thread::sleep(Duration::from_secs(12));
+    assert_eq!(value::<String>(&mut postgres, &pids), before);
+    assert!(cluster.log_text().contains("background processes are available again"));
+}
+
+/// A database whose owner has locked it cannot be connected to. Its worker does not keep the
+/// process.
+#[test]
+fn locked_databases_do_not_keep_the_worker_away() {
+    let cluster = cluster(1);
+    let copies = ["copy1", "copy2", "copy3"];
+    copy(&cluster, &copies);
+    // A transaction holds one database only. The others get a worker, which cannot connect.
+    let mut holder = cluster.session("creator", "postgres");
+    call(&mut holder, "BEGIN");
+    for name in copies {
+        let deadline = Instant::now() + LONG;
+        call(&mut holder, "SAVEPOINT s");
+        while let Err(error) =
+            try_call(&mut holder, &format!("ALTER DATABASE {name} RENAME TO locked_{name}"))
+        {
+            assert!(error.contains("55006") && Instant::now() < deadline, "{error}");
+            call(&mut holder, "ROLLBACK TO s");
+        }
+    }
+    let mut kept = cluster.admin("kept");
+    for key in ["1", "2", "3"] {
+        seals(&mut kept, key);
+        std::thread::sleep(Duration::from_secs(6));
+    }
+    let log = cluster.log_text();
+    assert!(log.contains("exited with exit code 1"), "{log}");
+    call(&mut holder, "ROLLBACK");
+    drop(kept);
+    all_record_failures(&cluster, &["kept", "copy1", "copy2", "copy3"]);
+    assert_intact(&mut cluster.admin("kept"));
+}
+
+/// A command that needs a waiting database for itself does not wait for its turn.
+#[test]
+fn a_waiting_database_can_be_dropped() {
+    let cluster = cluster(1);
+    copy(&cluster, &["copy1", "copy2", "copy3", "copy4"]);
+    all_record_failures(&cluster, &["kept", "copy1", "copy2", "copy3", "copy4"]);
+    let mut creator = cluster.session("creator", "postgres");
+    let begin = Instant::now();
+    for name in ["copy1", "copy2", "copy3", "copy4"] {
+        call(&mut creator, &format!("DROP DATABASE {name}"));
+    }
+    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+    seals(&mut cluster.admin("kept"), "alone");
+}
