@@ -501,7 +501,8 @@ mod tests {
         assert_eq!(log("operation"), ["DDL"]);
     }
 
-    /// A foreign table is an ordinary member, except for TRUNCATE.
+    /// A foreign table is an ordinary member, except that it has no TRUNCATE triggers before
+    /// PostgreSQL 16.
     #[pg_test]
     fn foreign_tables() {
         begin();
@@ -514,7 +515,23 @@ mod tests {
              CREATE FOREIGN TABLE late (id int, note text) SERVER nowhere; ALTER FOREIGN TABLE late INHERIT t",
         );
         let triggers = "SELECT tgrelid::regclass::text COLLATE \"C\", count(*) FROM pg_trigger WHERE tgrelid IN ('ft'::regclass, 'fp'::regclass, 'late'::regclass) GROUP BY 1 ORDER BY 1";
-        assert_eq!(rows(triggers), ["fp | 1", "ft | 1", "late | 1"]);
+        let number = if cfg!(feature = "pg15") { 1 } else { 2 };
+        assert_eq!(rows(triggers), ["fp", "ft", "late"].map(|table| format!("{table} | {number}")));
+        if number == 2 {
+            assert_fails_as(
+                "clerk",
+                "ALTER FOREIGN TABLE ft DISABLE TRIGGER \"00_lead_audit_truncate\"",
+                "42501",
+                "permission denied",
+            );
+            // As after an upgrade of the server from 15.
+            run("ALTER EVENT TRIGGER lead_audit_drop DISABLE; DROP TRIGGER \"00_lead_audit_truncate\" ON ft;
+                 ALTER EVENT TRIGGER lead_audit_drop ENABLE ALWAYS");
+            assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
+            assert!(holds("SELECT bool_and(truncate_trigger_on) FROM lead_audit.watched"));
+            run("SELECT lead_audit.enable('t')");
+            assert_eq!(rows(triggers), ["fp | 2", "ft | 2", "late | 2"]);
+        }
         for statement in [
             "ALTER FOREIGN TABLE ft DISABLE TRIGGER ALL",
             "ALTER TABLE fp DISABLE TRIGGER USER",
@@ -537,6 +554,54 @@ mod tests {
             ["ft2 | true | true | on", "p | true | true | on", "t | true | true | on"]
         );
         assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
+    }
+
+    /// Commands after which a foreign table may show other rows.
+    #[pg_test]
+    fn options_of_foreign_tables() {
+        begin();
+        run("CREATE ROLE clerk; CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER nowhere FOREIGN DATA WRAPPER nowhere;
+             CREATE FOREIGN DATA WRAPPER elsewhere; CREATE SERVER elsewhere FOREIGN DATA WRAPPER elsewhere;
+             CREATE TABLE t (id int, note text); SELECT lead_audit.enable('t');
+             CREATE FOREIGN TABLE ft () INHERITS (t) SERVER nowhere; CREATE FOREIGN TABLE free (id int) SERVER nowhere");
+        let commands = [
+            "ALTER FOREIGN TABLE ft OPTIONS (ADD table_name 'x')",
+            "ALTER FOREIGN TABLE ft ALTER COLUMN note OPTIONS (ADD column_name 'remark')",
+            "ALTER SERVER nowhere OPTIONS (ADD host 'h')",
+            "ALTER SERVER nowhere VERSION '2'",
+            "ALTER FOREIGN DATA WRAPPER nowhere OPTIONS (ADD a 'b')",
+            "CREATE USER MAPPING FOR clerk SERVER nowhere",
+            "DROP USER MAPPING FOR clerk SERVER nowhere",
+        ];
+        for command in commands {
+            run(command);
+        }
+        assert_eq!(
+            log("operation, table_name, coalesce(details->>'executed', statement)"),
+            commands.map(|command| format!("DDL | ft | {command}"))
+        );
+        let entries = "SELECT count(*) FROM lead_audit.log";
+        let before = number(entries);
+        run("ALTER FOREIGN TABLE free OPTIONS (ADD table_name 'x'); ALTER SERVER elsewhere OPTIONS (ADD host 'h');
+             CREATE USER MAPPING FOR clerk SERVER elsewhere; DROP USER MAPPING FOR clerk SERVER elsewhere;
+             ALTER FOREIGN DATA WRAPPER elsewhere OPTIONS (ADD a 'b'); ALTER SERVER nowhere OWNER TO CURRENT_USER");
+        assert_eq!(number(entries), before);
+        // The trail is no place for passwords.
+        run("CREATE USER MAPPING FOR clerk SERVER nowhere OPTIONS (password 'pass1')");
+        run("ALTER USER MAPPING FOR clerk SERVER nowhere options(SET password 'pass2')");
+        run(
+            "DO $$ BEGIN ALTER USER MAPPING FOR clerk SERVER nowhere OPTIONS (SET password 'pass3'); END $$",
+        );
+        assert_eq!(number(entries), before + 3);
+        assert_eq!(
+            rows("SELECT e::text FROM lead_audit.entry e WHERE e::text LIKE '%pass_''%'"),
+            [""; 0]
+        );
+        assert!(holds(
+            "SELECT bool_and(coalesce(details->>'executed', statement) LIKE '% USER MAPPING FOR clerk SERVER nowhere')
+             FROM lead_audit.log WHERE id > (SELECT max(id) - 3 FROM lead_audit.log)"
+        ));
+        assert_intact();
     }
 
     /// A formerly watched table joins a watched one.

@@ -349,12 +349,15 @@ mod tests {
                AND has_function_privilege('anybody', oid, 'EXECUTE') ORDER BY 1",
         );
         // For capture(), PostgreSQL requires this right of the owner of a partitioned table.
-        // Triggers that are created by hand with it are refused (privileges.rs). The view
-        // lead_audit.stats calls the other functions as the role that reads it.
+        // Triggers that are created by hand with it are refused (privileges.rs). The views
+        // lead_audit.log and lead_audit.stats call the other functions as the role that reads them.
         assert_eq!(
             granted,
             [
                 "lead_audit.capture()",
+                "lead_audit_internal.as_jsonb(json)",
+                "lead_audit_internal.diff_of(json,json)",
+                "lead_audit_internal.new_values_of(json,json)",
                 "lead_audit_internal.own_queue()",
                 "lead_audit_internal.quarantined()"
             ]

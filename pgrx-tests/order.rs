@@ -135,4 +135,133 @@ mod tests {
         );
         assert_chained();
     }
+
+    const SEED: &str = "CREATE FUNCTION seed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        EXECUTE format('INSERT INTO %I VALUES (%s)', TG_ARGV[0], TG_ARGV[1]); RETURN NULL; END $$";
+
+    /// Runs TRUNCATE so that it empties the file of a table of this transaction, and so that it
+    /// gives the table another file.
+    fn truncate(command: &str, expected: &[&str]) {
+        run("CREATE TABLE seen AS SELECT coalesce(max(id), 0) AS id FROM lead_audit.log");
+        let new = "SELECT operation, table_name, new_values->'id', details->'row_count' FROM lead_audit.log WHERE id > (SELECT id FROM seen) ORDER BY id";
+        for in_subtransaction in [false, true] {
+            match in_subtransaction {
+                false => run(command),
+                true => run(&format!(
+                    "DO $$ BEGIN {command}; EXCEPTION WHEN division_by_zero THEN NULL; END $$"
+                )),
+            }
+            assert_eq!(rows(new), expected, "{command}, {in_subtransaction}");
+            run("UPDATE seen SET id = (SELECT max(id) FROM lead_audit.log)");
+        }
+        run("DROP TABLE seen");
+        assert_intact();
+    }
+
+    /// What BEFORE TRUNCATE triggers write is truncated, and what AFTER TRUNCATE triggers write
+    /// remains, whatever their names.
+    #[pg_test]
+    fn rows_written_by_triggers_of_truncate() {
+        begin();
+        run(SEED);
+        run("CREATE TABLE t (id int); SELECT lead_audit.enable('t')");
+        for (name, time, id) in
+            [("!", "BEFORE", 1), ("zz", "BEFORE", 2), ("!a", "AFTER", 3), ("zza", "AFTER", 4)]
+        {
+            run(&format!(
+                "CREATE TRIGGER \"{name}\" {time} TRUNCATE ON t FOR EACH STATEMENT EXECUTE FUNCTION seed('t', {id})"
+            ));
+        }
+        run("INSERT INTO t VALUES (0), (5)");
+        let expected = [
+            "INSERT | t | 1 | NULL",
+            "INSERT | t | 2 | NULL",
+            "TRUNCATE | t | NULL | 3",
+            "INSERT | t | 3 | NULL",
+            "INSERT | t | 4 | NULL",
+        ];
+        truncate("TRUNCATE t", &expected);
+        assert_eq!(rows("SELECT id FROM t ORDER BY 1"), ["3", "4"]);
+        truncate("TRUNCATE ONLY t RESTART IDENTITY", &expected);
+    }
+
+    #[pg_test]
+    fn rows_written_by_triggers_of_truncate_of_several_tables() {
+        begin();
+        run(SEED);
+        run("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int REFERENCES a); SELECT lead_audit.enable('a'), lead_audit.enable('b');
+             CREATE TRIGGER zz BEFORE TRUNCATE ON a FOR EACH STATEMENT EXECUTE FUNCTION seed('a', 1);
+             CREATE TRIGGER zz BEFORE TRUNCATE ON b FOR EACH STATEMENT EXECUTE FUNCTION seed('a', 2);
+             CREATE TRIGGER \"!\" AFTER TRUNCATE ON a FOR EACH STATEMENT EXECUTE FUNCTION seed('a', 3);
+             CREATE TRIGGER zza AFTER TRUNCATE ON b FOR EACH STATEMENT EXECUTE FUNCTION seed('b', 3)");
+        for command in ["TRUNCATE a CASCADE", "TRUNCATE a, b"] {
+            run(
+                "SET lead_audit.enabled = off; DELETE FROM b; DELETE FROM a; INSERT INTO a VALUES (3); INSERT INTO b VALUES (3); RESET lead_audit.enabled",
+            );
+            truncate(
+                command,
+                &[
+                    "INSERT | a | 1 | NULL",
+                    "INSERT | a | 2 | NULL",
+                    "TRUNCATE | a | NULL | 1",
+                    "TRUNCATE | b | NULL | 1",
+                    "INSERT | a | 3 | NULL",
+                    "INSERT | b | 3 | NULL",
+                ],
+            );
+        }
+    }
+
+    #[pg_test]
+    fn rows_written_by_triggers_of_truncate_of_partitions() {
+        begin();
+        run(SEED);
+        run("CREATE TABLE p (id int) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); SELECT lead_audit.enable('p');
+             CREATE TRIGGER zz BEFORE TRUNCATE ON p1 FOR EACH STATEMENT EXECUTE FUNCTION seed('p', 1);
+             CREATE TRIGGER \"!\" AFTER TRUNCATE ON p1 FOR EACH STATEMENT EXECUTE FUNCTION seed('p', 2); INSERT INTO p VALUES (2)");
+        let expected = |table| {
+            [
+                "INSERT | p1 | 1 | NULL".to_owned(),
+                format!("TRUNCATE | {table} | NULL | 1"),
+                "INSERT | p1 | 2 | NULL".to_owned(),
+            ]
+        };
+        for (command, table) in
+            [("TRUNCATE p", "p"), ("TRUNCATE p1", "p1"), ("TRUNCATE p1, p", "p1")]
+        {
+            let mut expected = expected(table).to_vec();
+            if command == "TRUNCATE p1, p" {
+                expected.insert(2, "TRUNCATE | p | NULL | 0".to_owned());
+            }
+            truncate(command, &expected.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        // The rows of a partition that is not truncated would look truncated.
+        run("CREATE FUNCTION extend() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20); INSERT INTO p VALUES (11); RETURN NULL; END $$;
+             CREATE TRIGGER zzz BEFORE TRUNCATE ON p FOR EACH STATEMENT EXECUTE FUNCTION extend()");
+        assert_fails("TRUNCATE p", "55006", "");
+    }
+
+    /// A TRUNCATE that fails leaves nothing that the next one could take for its own.
+    #[pg_test]
+    fn truncate_whose_triggers_fail() {
+        begin();
+        run("CREATE TABLE t (id int); SELECT lead_audit.enable('t');
+             CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+             INSERT INTO t VALUES (1), (2)");
+        for time in ["BEFORE", "AFTER"] {
+            run(&format!(
+                "CREATE TRIGGER zz {time} TRUNCATE ON t FOR EACH STATEMENT EXECUTE FUNCTION fail()"
+            ));
+            assert_fails("TRUNCATE t", "P0001", "no");
+            run("DROP TRIGGER zz ON t");
+        }
+        run("DELETE FROM t WHERE id = 1; TRUNCATE t; TRUNCATE t");
+        assert_eq!(
+            rows(
+                "SELECT details->'row_count' FROM lead_audit.log WHERE operation = 'TRUNCATE' ORDER BY id"
+            ),
+            ["1", "0"]
+        );
+    }
 }

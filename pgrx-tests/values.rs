@@ -741,4 +741,73 @@ mod tests {
         );
         assert_intact();
     }
+
+    /// A value that the reader's stack cannot hold hides neither the other values nor the other
+    /// entries.
+    #[pg_test]
+    fn values_nested_too_deeply_for_the_reader() {
+        begin();
+        run("CREATE TABLE t (id int PRIMARY KEY, doc jsonb, text_doc json, n int); SELECT lead_audit.enable('t');
+             CREATE TABLE bare (doc jsonb, n int); SELECT lead_audit.enable('bare');
+             SET LOCAL max_stack_depth = '6MB';
+             CREATE FUNCTION deep() RETURNS text LANGUAGE sql AS $$ SELECT repeat('[', 4000) || repeat(']', 4000) $$;
+             INSERT INTO t VALUES (1, '1', '1', 1); UPDATE t SET doc = deep()::jsonb; UPDATE t SET doc = NULL, text_doc = deep()::json;
+             UPDATE t SET text_doc = NULL; DELETE FROM t;
+             INSERT INTO bare VALUES (deep()::jsonb, 1); UPDATE bare SET doc = NULL; DELETE FROM bare");
+        assert_eq!(not_written(), 0);
+        let query = "row_number() OVER (ORDER BY id), operation, row_key, old_values IS NULL, new_values IS NULL, diff IS NULL";
+        let all = [
+            "1 | INSERT | {\"id\": 1} | true | false | true",
+            "2 | UPDATE | {\"id\": 1} | false | false | false",
+            "3 | UPDATE | {\"id\": 1} | false | false | false",
+            "4 | UPDATE | {\"id\": 1} | false | false | false",
+            "5 | DELETE | {\"id\": 1} | false | true | true",
+        ];
+        let all_rows = |from: &str| rows(&format!("SELECT {query} FROM {from} ORDER BY id"));
+        assert_eq!(all_rows("lead_audit.history('t', '1')"), all);
+        run("SET LOCAL max_stack_depth = '300kB'");
+        let readable = [
+            "1 | INSERT | {\"id\": 1} | true | false | true",
+            "2 | UPDATE | {\"id\": 1} | false | true | true",
+            "3 | UPDATE | {\"id\": 1} | true | true | true",
+            "4 | UPDATE | {\"id\": 1} | true | true | true",
+            "5 | DELETE | {\"id\": 1} | false | true | true",
+        ];
+        assert_eq!(all_rows("lead_audit.history('t', '1')"), readable);
+        assert_eq!(all_rows("lead_audit.log WHERE table_name = 't'"), readable);
+        assert_eq!(rows("SELECT total, verified FROM lead_audit.summary('t', '1')"), ["5 | true"]);
+        assert_eq!(rows("SELECT * FROM lead_audit.verify()"), [""; 0]);
+        // Entries without a key are found by their values. These have none that can be read.
+        run("ALTER TABLE bare ADD PRIMARY KEY (n)");
+        assert_eq!(
+            rows("SELECT operation FROM lead_audit.history('bare', '1') ORDER BY id"),
+            ["DELETE"]
+        );
+    }
+
+    /// The view computes what its definition in version 1.0 did.
+    #[pg_test]
+    fn the_view_derives_new_values_and_diff() {
+        begin();
+        run(
+            r#"CREATE TABLE t (id int PRIMARY KEY, "old" text, doc jsonb, n numeric); SELECT lead_audit.enable('t');
+             INSERT INTO t VALUES (1, 'a', '{"a": [1, {"b": null}]}', 1.50), (2, NULL, '[]', NULL);
+             UPDATE t SET "old" = 'b'; UPDATE t SET doc = '{"new": [[]]}', n = 'NaN'; UPDATE t SET doc = NULL, "old" = NULL, n = 1e100;
+             UPDATE t SET id = id + 10; DELETE FROM t"#,
+        );
+        assert!(number("SELECT count(*) FROM lead_audit.log WHERE diff IS NOT NULL") >= 8);
+        assert_eq!(
+            rows(
+                "SELECT l.id FROM lead_audit.log l JOIN lead_audit.entry e USING (id)
+                 WHERE l.row_key IS DISTINCT FROM e.row_key::jsonb
+                    OR l.old_values IS DISTINCT FROM CASE WHEN e.operation IN ('UPDATE', 'DELETE') THEN e.row_values::jsonb END
+                    OR l.new_values IS DISTINCT FROM CASE e.operation WHEN 'UPDATE' THEN e.row_values::jsonb || e.changed_values::jsonb
+                         WHEN 'DELETE' THEN NULL ELSE e.row_values::jsonb END
+                    OR l.diff IS DISTINCT FROM CASE WHEN e.operation = 'UPDATE' AND e.changed_values IS NOT NULL THEN
+                         (SELECT coalesce(jsonb_object_agg(c.key, jsonb_build_object('old', e.row_values::jsonb -> c.key, 'new', c.value)), '{}')
+                          FROM jsonb_each(e.changed_values::jsonb) c) END"
+            ),
+            [""; 0]
+        );
+    }
 }

@@ -1,19 +1,41 @@
+-- The functions of the view. PUBLIC keeps EXECUTE: PostgreSQL checks it for the reader of a view.
+-- They only compute, and without USAGE on the schema a role cannot name them.
+CREATE FUNCTION lead_audit_internal.as_jsonb(value json) RETURNS jsonb
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'lead_audit_as_jsonb';
+CREATE FUNCTION lead_audit_internal.new_values_of(row_values json, changed_values json)
+  RETURNS jsonb
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'lead_audit_new_values_of';
+CREATE FUNCTION lead_audit_internal.diff_of(row_values json, changed_values json) RETURNS jsonb
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'lead_audit_diff_of';
+COMMENT ON FUNCTION lead_audit_internal.as_jsonb(json) IS
+  'Returns the value as jsonb. NULL if it is too large or nested too deeply for that.';
+COMMENT ON FUNCTION lead_audit_internal.new_values_of(json, json) IS
+  'Returns the row after an UPDATE, or NULL if it is too large or nested too deeply.';
+COMMENT ON FUNCTION lead_audit_internal.diff_of(json, json) IS
+  'Returns {"column": {"old": ..., "new": ...}} for each changed value, or NULL if that is too '
+  'large or nested too deeply.';
+
 -- The view for readers. An entry stores the old row and the changed values. The view derives the
--- complete new row and the diff.
+-- complete new row and the diff. A text of less than 1,000 bytes is never too large or too deep,
+-- and a plain cast is faster.
 CREATE VIEW lead_audit.log AS
 SELECT e.id, e.occurred_at, e.txid, e.table_schema, e.table_name, e.relation, e.operation,
-       e.outcome, e.row_key::jsonb AS row_key,
-       CASE WHEN e.operation IN ('UPDATE', 'DELETE') THEN e.row_values::jsonb END AS old_values,
-       CASE e.operation
-         WHEN 'UPDATE' THEN e.row_values::jsonb || e.changed_values::jsonb
-         WHEN 'DELETE' THEN NULL
-         ELSE e.row_values::jsonb
-       END AS new_values,
-       CASE WHEN e.operation = 'UPDATE' AND e.changed_values IS NOT NULL THEN
-         (SELECT coalesce(jsonb_object_agg(c.key, jsonb_build_object(
-                   'old', e.row_values::jsonb -> c.key, 'new', c.value)), '{}')
-          FROM jsonb_each(e.changed_values::jsonb) c)
-       END AS diff,
+       e.outcome,
+       CASE WHEN pg_catalog.octet_length(e.row_key::text) < 1000 THEN e.row_key::jsonb
+            ELSE lead_audit_internal.as_jsonb(e.row_key) END AS row_key,
+       CASE WHEN e.operation NOT IN ('UPDATE', 'DELETE') THEN NULL
+            WHEN pg_catalog.octet_length(e.row_values::text) < 1000 THEN e.row_values::jsonb
+            ELSE lead_audit_internal.as_jsonb(e.row_values) END AS old_values,
+       CASE WHEN e.operation = 'DELETE' THEN NULL
+            WHEN e.operation = 'UPDATE' THEN
+              CASE WHEN pg_catalog.octet_length(e.row_values::text)
+                        + pg_catalog.octet_length(e.changed_values::text) < 1000
+                THEN e.row_values::jsonb || e.changed_values::jsonb
+                ELSE lead_audit_internal.new_values_of(e.row_values, e.changed_values) END
+            WHEN pg_catalog.octet_length(e.row_values::text) < 1000 THEN e.row_values::jsonb
+            ELSE lead_audit_internal.as_jsonb(e.row_values) END AS new_values,
+       CASE WHEN e.operation = 'UPDATE' THEN
+         lead_audit_internal.diff_of(e.row_values, e.changed_values) END AS diff,
        e.soft_delete, e.user_id, e.user_ip, e.user_agent, e.request_id, e.db_session_user,
        e.db_current_user, e.client_addr, e.application_name, e.backend_pid, e.error_code,
        e.error_message, e.error_detail, e.statement, e.checksum, e.details
@@ -41,11 +63,14 @@ COMMENT ON COLUMN lead_audit.log.outcome IS
   'place, but its entry could not be written).';
 COMMENT ON COLUMN lead_audit.log.row_key IS
   'Primary key columns and their values after the event. NULL without a primary key.';
-COMMENT ON COLUMN lead_audit.log.old_values IS 'Complete row before an UPDATE or DELETE.';
+COMMENT ON COLUMN lead_audit.log.old_values IS
+  'Complete row before an UPDATE or DELETE. NULL if jsonb cannot hold it.';
 COMMENT ON COLUMN lead_audit.log.new_values IS
-  'Complete row after an INSERT or UPDATE, or as a SNAPSHOT found it.';
+  'Complete row after an INSERT or UPDATE, or as a SNAPSHOT found it. NULL if jsonb '
+  'cannot hold it.';
 COMMENT ON COLUMN lead_audit.log.diff IS
-  'For an UPDATE: {"column": {"old": ..., "new": ...}} for each column that changed.';
+  'For an UPDATE: {"column": {"old": ..., "new": ...}} for each column that changed. NULL if '
+  'jsonb cannot hold it.';
 COMMENT ON COLUMN lead_audit.log.soft_delete IS
   'deleted: the soft-delete column turned true. restored: it no longer is true. Otherwise NULL.';
 COMMENT ON COLUMN lead_audit.log.user_id IS

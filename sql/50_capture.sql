@@ -13,8 +13,9 @@ CREATE FUNCTION lead_audit.capture_truncate() RETURNS trigger
   LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_capture_truncate';
 REVOKE ALL ON FUNCTION lead_audit.capture_truncate() FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit.capture_truncate() IS
-  'BEFORE TRUNCATE trigger of a watched table: records the number of rows. Arguments: the watch '
-  'id, and origin_only unless the table was enabled with replica.';
+  'BEFORE TRUNCATE trigger of a watched table: counts the rows, and writes the entry when the '
+  'table is truncated, before any AFTER TRUNCATE trigger. Arguments: the watch id, and '
+  'origin_only unless the table was enabled with replica.';
 
 CREATE FUNCTION lead_audit_internal.write_baseline(
   relation regclass, watch_id uuid, soft_delete_column text) RETURNS bigint

@@ -70,7 +70,8 @@ COMMENT ON COLUMN lead_audit.audit_trigger.is_current IS
 
 -- The root of each watched table, and whether rows and TRUNCATE are recorded in all of its
 -- relations. Inheritance says which relations these are, so one without triggers counts. A child
--- table that is watched on its own has its own watch id. A foreign table has no TRUNCATE triggers.
+-- table that is watched on its own has its own watch id. A foreign table may lack the TRUNCATE
+-- trigger.
 CREATE VIEW lead_audit.trigger_state AS
 WITH RECURSIVE a AS MATERIALIZED (SELECT * FROM lead_audit.audit_trigger),
 tree(watch_id, relation) AS (
@@ -200,6 +201,10 @@ CREATE FUNCTION lead_audit_internal.columns_of(relation oid) RETURNS text
   STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'columns_of_wrapper';
 CREATE FUNCTION lead_audit_internal.tables_with(type oid) RETURNS SETOF oid
   STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'tables_with_wrapper';
+CREATE FUNCTION lead_audit_internal.foreign_tables_of(class oid, object oid) RETURNS SETOF oid
+  STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'foreign_tables_of_wrapper';
+CREATE FUNCTION lead_audit_internal.server_named(name text) RETURNS oid
+  STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'server_named_wrapper';
 CREATE FUNCTION lead_audit_internal.reached_from(relation oid) RETURNS SETOF oid
   STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'reached_from_wrapper';
 CREATE FUNCTION lead_audit_internal.audit_triggers_of(relation oid)
@@ -216,6 +221,7 @@ REVOKE ALL ON FUNCTION lead_audit_internal.class_of(oid),
   lead_audit_internal.relation_named(text, text), lead_audit_internal.column_number(oid, text),
   lead_audit_internal.column_name(oid, smallint), lead_audit_internal.column_type(oid, text),
   lead_audit_internal.columns_of(oid), lead_audit_internal.tables_with(oid),
+  lead_audit_internal.foreign_tables_of(oid, oid), lead_audit_internal.server_named(text),
   lead_audit_internal.reached_from(oid), lead_audit_internal.audit_triggers_of(oid),
   lead_audit_internal.triggers_of(oid), lead_audit_internal.relation_of_trigger(oid) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit_internal.class_of(oid) IS
@@ -233,6 +239,11 @@ COMMENT ON FUNCTION lead_audit_internal.columns_of(oid) IS
   'composite types in them.';
 COMMENT ON FUNCTION lead_audit_internal.tables_with(oid) IS
   'Returns the tables that have a column of this type, or of a type that contains it.';
+COMMENT ON FUNCTION lead_audit_internal.foreign_tables_of(oid, oid) IS
+  'Returns the foreign tables that use a foreign-data wrapper, a server or a user mapping: class '
+  'is its catalog.';
+COMMENT ON FUNCTION lead_audit_internal.server_named(text) IS
+  'Returns the foreign server with this name, or NULL.';
 COMMENT ON FUNCTION lead_audit_internal.reached_from(oid) IS
   'Returns a table, its partitions and child tables, and the tables that have columns of their '
   'row types. For a composite type only the latter.';
@@ -261,12 +272,21 @@ REVOKE ALL ON FUNCTION lead_audit_internal.change_watch(uuid, jsonb) FROM PUBLIC
 COMMENT ON FUNCTION lead_audit_internal.change_watch(uuid, jsonb) IS
   'Changes columns of a row of lead_audit.watch.';
 
--- A foreign table has no TRUNCATE triggers.
+-- PostgreSQL 15 has no TRUNCATE triggers on foreign tables. After an upgrade of the server a
+-- foreign table lacks the trigger until the next enable().
+CREATE FUNCTION lead_audit_internal.has_truncate_triggers(kind text) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT $1 <> 'f' OR current_setting('server_version_num')::integer >= 160000
+$$;
+REVOKE ALL ON FUNCTION lead_audit_internal.has_truncate_triggers(text) FROM PUBLIC;
+COMMENT ON FUNCTION lead_audit_internal.has_truncate_triggers(text) IS
+  'Whether a relation of this kind (pg_class.relkind) can have TRUNCATE triggers.';
+
 CREATE FUNCTION lead_audit_internal.is_complete(relation oid, identity uuid) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
   SELECT coalesce(bool_or(a.is_row AND a.is_on), false)
-         AND (coalesce(bool_or(NOT a.is_row AND a.is_on), false)
-              OR EXISTS (SELECT FROM lead_audit_internal.class_of($1) c WHERE c.kind = 'f'))
+         AND coalesce(bool_or(a.is_on) FILTER (WHERE NOT a.is_row),
+                      (SELECT c.kind = 'f' FROM lead_audit_internal.class_of($1) c), false)
   FROM lead_audit_internal.audit_triggers_of($1) a WHERE a.watch_id = $2
 $$;
 REVOKE ALL ON FUNCTION lead_audit_internal.is_complete(oid, uuid) FROM PUBLIC;
@@ -433,7 +453,7 @@ COMMENT ON FUNCTION lead_audit_internal.free_trigger_names(regclass) IS
   'Renames constraint triggers that have the name of an audit trigger.';
 
 -- PostgreSQL copies the row trigger of a partitioned table to all partitions, but not a statement
--- trigger. A foreign table has no TRUNCATE triggers.
+-- trigger.
 CREATE FUNCTION lead_audit_internal.make_member_triggers(
   member oid, watch_id uuid, soft_delete_column text, is_root boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -444,7 +464,7 @@ BEGIN
   IF is_root OR NOT class.is_partition THEN
     PERFORM lead_audit_internal.make_row_trigger(member, watch_id, soft_delete_column);
   END IF;
-  IF class.kind <> 'f' THEN
+  IF lead_audit_internal.has_truncate_triggers(class.kind) THEN
     PERFORM lead_audit_internal.make_truncate_trigger(member, watch_id);
   END IF;
 END
@@ -905,6 +925,10 @@ BEGIN
                 WHERE NOT lead_audit_internal.is_complete(m, wanted.watch_id))
      OR EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of(relation) a
                 WHERE NOT (a.is_on AND a.is_current))
+     OR EXISTS (SELECT FROM unnest(members) m CROSS JOIN LATERAL lead_audit_internal.class_of(m) c
+                WHERE lead_audit_internal.has_truncate_triggers(c.kind)
+                  AND NOT EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of(m) a
+                                  WHERE NOT a.is_row))
   THEN
     PERFORM lead_audit_internal.make_triggers(
       relation, wanted.watch_id, wanted.soft_delete_column);

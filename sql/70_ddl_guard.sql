@@ -27,7 +27,14 @@ BEGIN
       CROSS JOIN LATERAL
         lead_audit_internal.relation_named(d.address_names[1], d.address_names[2]) r
       WHERE d.object_type IN ('trigger', 'table constraint') AND NOT d.is_temporary
-        AND r IS NOT NULL;
+        AND r IS NOT NULL
+      UNION ALL
+      SELECT t, NULL::oid, d.object_type
+      FROM pg_event_trigger_dropped_objects() d
+      CROSS JOIN LATERAL lead_audit_internal.server_named(d.address_args[1]) s
+      CROSS JOIN LATERAL
+        lead_audit_internal.foreign_tables_of('pg_foreign_server'::regclass, s) t
+      WHERE d.object_type = 'user mapping';
   ELSE
     RETURN QUERY
       SELECT c.objid, NULL::oid, c.command_tag FROM pg_event_trigger_ddl_commands() c
@@ -42,6 +49,12 @@ BEGIN
       FROM pg_event_trigger_ddl_commands() c
       CROSS JOIN LATERAL lead_audit_internal.tables_with(c.objid) t
       WHERE c.classid = 'pg_type'::regclass AND c.command_tag = 'ALTER TYPE'
+      UNION ALL
+      SELECT t, NULL::oid, c.command_tag
+      FROM pg_event_trigger_ddl_commands() c
+      CROSS JOIN LATERAL lead_audit_internal.foreign_tables_of(c.classid, c.objid) t
+      WHERE c.classid IN ('pg_foreign_data_wrapper'::regclass, 'pg_foreign_server'::regclass,
+                          'pg_user_mapping'::regclass)
       UNION ALL
       -- ALTER SCHEMA does not list the tables in the schema.
       SELECT r, NULL::oid, c.command_tag
@@ -527,7 +540,8 @@ REVOKE ALL ON FUNCTION lead_audit_internal.command_effects() FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit_internal.command_effects() IS
   'Returns the effects of the current command that only its text shows. made: it created a '
   'partition or child table. joined: a table became one. parted: a table no longer is one. '
-  'disabled: it disabled triggers, maybe for a moment. rewritten: values of a column changed. '
+  'disabled: it disabled triggers, maybe for a moment. rewritten: values of a column changed, or '
+  'a foreign table may show other rows. '
   'written: it rewrote tables, and code that it called wrote to some.';
 
 CREATE FUNCTION lead_audit_internal.after_ddl(made_partition boolean) RETURNS void
@@ -588,7 +602,10 @@ BEGIN
     END IF;
     PERFORM lead_audit_internal.forget_relation(gone.relation);
   END LOOP;
-  PERFORM lead_audit_internal.reconcile_command(true, '{}');
+  PERFORM lead_audit_internal.reconcile_command(
+    true, CASE WHEN EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d
+                            WHERE d.object_type = 'user mapping')
+            THEN '{rewritten}'::text[] ELSE '{}' END);
 END
 $$;
 REVOKE ALL ON FUNCTION lead_audit_internal.after_drop() FROM PUBLIC;
@@ -794,12 +811,14 @@ CREATE EVENT TRIGGER lead_audit_ddl ON ddl_command_end
   WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TRIGGER', 'ALTER TRIGGER', 'ALTER INDEX',
                'CREATE SCHEMA', 'ALTER SCHEMA', 'ALTER TYPE', 'ALTER SEQUENCE',
                'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA',
+               'ALTER SERVER', 'ALTER FOREIGN DATA WRAPPER', 'CREATE USER MAPPING',
+               'ALTER USER MAPPING',
                'CREATE VIEW', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW')
   EXECUTE FUNCTION lead_audit_internal.guard_ddl();
 ALTER EVENT TRIGGER lead_audit_ddl ENABLE ALWAYS;
 COMMENT ON EVENT TRIGGER lead_audit_ddl IS
   'Notices audit triggers that are disabled or replaced, watched tables that are renamed or '
-  'altered, and partitions that join or leave.';
+  'altered, partitions that join or leave, and changes of what a foreign table shows.';
 CREATE EVENT TRIGGER lead_audit_start ON ddl_command_start WHEN TAG IN ('ALTER TABLE')
   EXECUTE FUNCTION lead_audit_internal.guard_ddl();
 ALTER EVENT TRIGGER lead_audit_start ENABLE ALWAYS;

@@ -176,9 +176,11 @@ BEGIN
         SELECT e.id FROM lead_audit.entry e
         WHERE e.id > wanted.after_entry AND e.id <= wanted.until_entry
           AND e.watch_id = wanted.watch_id AND e.row_values IS NOT NULL
-          AND (lead_audit_internal.has_values(e.row_values::jsonb, wanted.spelling::jsonb)
+          AND (lead_audit_internal.has_values(
+                 lead_audit_internal.as_jsonb(e.row_values), wanted.spelling::jsonb)
                OR lead_audit_internal.has_values(
-                    e.row_values::jsonb || e.changed_values::jsonb, wanted.spelling::jsonb));
+                    lead_audit_internal.new_values_of(e.row_values, e.changed_values),
+                    wanted.spelling::jsonb));
     END IF;
   END LOOP;
 END

@@ -480,20 +480,44 @@ COMMENT ON TRIGGER sealing_only ON lead_audit.tree IS
 COMMENT ON TRIGGER sealing_only ON lead_audit.open_gap IS
   'Refuses UPDATE, DELETE and TRUNCATE, except by sealing.';
 
+CREATE FUNCTION lead_audit_internal.as_jsonb(value json) RETURNS jsonb
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'lead_audit_as_jsonb';
+
+CREATE FUNCTION lead_audit_internal.new_values_of(row_values json, changed_values json)
+  RETURNS jsonb
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'lead_audit_new_values_of';
+
+CREATE FUNCTION lead_audit_internal.diff_of(row_values json, changed_values json) RETURNS jsonb
+  LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'lead_audit_diff_of';
+
+COMMENT ON FUNCTION lead_audit_internal.as_jsonb(json) IS
+  'Returns the value as jsonb. NULL if it is too large or nested too deeply for that.';
+
+COMMENT ON FUNCTION lead_audit_internal.new_values_of(json, json) IS
+  'Returns the row after an UPDATE, or NULL if it is too large or nested too deeply.';
+
+COMMENT ON FUNCTION lead_audit_internal.diff_of(json, json) IS
+  'Returns {"column": {"old": ..., "new": ...}} for each changed value, or NULL if that is too '
+  'large or nested too deeply.';
+
 CREATE OR REPLACE VIEW lead_audit.log AS
 SELECT e.id, e.occurred_at, e.txid, e.table_schema, e.table_name, e.relation, e.operation,
-       e.outcome, e.row_key::jsonb AS row_key,
-       CASE WHEN e.operation IN ('UPDATE', 'DELETE') THEN e.row_values::jsonb END AS old_values,
-       CASE e.operation
-         WHEN 'UPDATE' THEN e.row_values::jsonb || e.changed_values::jsonb
-         WHEN 'DELETE' THEN NULL
-         ELSE e.row_values::jsonb
-       END AS new_values,
-       CASE WHEN e.operation = 'UPDATE' AND e.changed_values IS NOT NULL THEN
-         (SELECT coalesce(jsonb_object_agg(c.key, jsonb_build_object(
-                   'old', e.row_values::jsonb -> c.key, 'new', c.value)), '{}')
-          FROM jsonb_each(e.changed_values::jsonb) c)
-       END AS diff,
+       e.outcome,
+       CASE WHEN pg_catalog.octet_length(e.row_key::text) < 1000 THEN e.row_key::jsonb
+            ELSE lead_audit_internal.as_jsonb(e.row_key) END AS row_key,
+       CASE WHEN e.operation NOT IN ('UPDATE', 'DELETE') THEN NULL
+            WHEN pg_catalog.octet_length(e.row_values::text) < 1000 THEN e.row_values::jsonb
+            ELSE lead_audit_internal.as_jsonb(e.row_values) END AS old_values,
+       CASE WHEN e.operation = 'DELETE' THEN NULL
+            WHEN e.operation = 'UPDATE' THEN
+              CASE WHEN pg_catalog.octet_length(e.row_values::text)
+                        + pg_catalog.octet_length(e.changed_values::text) < 1000
+                THEN e.row_values::jsonb || e.changed_values::jsonb
+                ELSE lead_audit_internal.new_values_of(e.row_values, e.changed_values) END
+            WHEN pg_catalog.octet_length(e.row_values::text) < 1000 THEN e.row_values::jsonb
+            ELSE lead_audit_internal.as_jsonb(e.row_values) END AS new_values,
+       CASE WHEN e.operation = 'UPDATE' THEN
+         lead_audit_internal.diff_of(e.row_values, e.changed_values) END AS diff,
        e.soft_delete, e.user_id, e.user_ip, e.user_agent, e.request_id, e.db_session_user,
        e.db_current_user, e.client_addr, e.application_name, e.backend_pid, e.error_code,
        e.error_message, e.error_detail, e.statement, e.checksum, e.details
@@ -531,13 +555,16 @@ COMMENT ON COLUMN lead_audit.log.outcome IS
 COMMENT ON COLUMN lead_audit.log.row_key IS
   'Primary key columns and their values after the event. NULL without a primary key.';
 
-COMMENT ON COLUMN lead_audit.log.old_values IS 'Complete row before an UPDATE or DELETE.';
+COMMENT ON COLUMN lead_audit.log.old_values IS
+  'Complete row before an UPDATE or DELETE. NULL if jsonb cannot hold it.';
 
 COMMENT ON COLUMN lead_audit.log.new_values IS
-  'Complete row after an INSERT or UPDATE, or as a SNAPSHOT found it.';
+  'Complete row after an INSERT or UPDATE, or as a SNAPSHOT found it. NULL if jsonb '
+  'cannot hold it.';
 
 COMMENT ON COLUMN lead_audit.log.diff IS
-  'For an UPDATE: {"column": {"old": ..., "new": ...}} for each column that changed.';
+  'For an UPDATE: {"column": {"old": ..., "new": ...}} for each column that changed. NULL if '
+  'jsonb cannot hold it.';
 
 COMMENT ON COLUMN lead_audit.log.soft_delete IS
   'deleted: the soft-delete column turned true. restored: it no longer is true. Otherwise NULL.';
@@ -590,8 +617,9 @@ COMMENT ON FUNCTION lead_audit.capture() IS
   'an empty string, and origin_only unless the table was enabled with replica.';
 
 COMMENT ON FUNCTION lead_audit.capture_truncate() IS
-  'BEFORE TRUNCATE trigger of a watched table: records the number of rows. Arguments: the watch '
-  'id, and origin_only unless the table was enabled with replica.';
+  'BEFORE TRUNCATE trigger of a watched table: counts the rows, and writes the entry when the '
+  'table is truncated, before any AFTER TRUNCATE trigger. Arguments: the watch id, and '
+  'origin_only unless the table was enabled with replica.';
 
 CREATE OR REPLACE FUNCTION lead_audit_internal.write_baseline(
   relation regclass, watch_id uuid, soft_delete_column text) RETURNS bigint
@@ -847,6 +875,12 @@ CREATE FUNCTION lead_audit_internal.columns_of(relation oid) RETURNS text
 CREATE FUNCTION lead_audit_internal.tables_with(type oid) RETURNS SETOF oid
   STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'tables_with_wrapper';
 
+CREATE FUNCTION lead_audit_internal.foreign_tables_of(class oid, object oid) RETURNS SETOF oid
+  STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'foreign_tables_of_wrapper';
+
+CREATE FUNCTION lead_audit_internal.server_named(name text) RETURNS oid
+  STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'server_named_wrapper';
+
 CREATE FUNCTION lead_audit_internal.reached_from(relation oid) RETURNS SETOF oid
   STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'reached_from_wrapper';
 
@@ -867,6 +901,7 @@ REVOKE ALL ON FUNCTION lead_audit_internal.class_of(oid),
   lead_audit_internal.relation_named(text, text), lead_audit_internal.column_number(oid, text),
   lead_audit_internal.column_name(oid, smallint), lead_audit_internal.column_type(oid, text),
   lead_audit_internal.columns_of(oid), lead_audit_internal.tables_with(oid),
+  lead_audit_internal.foreign_tables_of(oid, oid), lead_audit_internal.server_named(text),
   lead_audit_internal.reached_from(oid), lead_audit_internal.audit_triggers_of(oid),
   lead_audit_internal.triggers_of(oid), lead_audit_internal.relation_of_trigger(oid) FROM PUBLIC;
 
@@ -891,6 +926,13 @@ COMMENT ON FUNCTION lead_audit_internal.columns_of(oid) IS
 
 COMMENT ON FUNCTION lead_audit_internal.tables_with(oid) IS
   'Returns the tables that have a column of this type, or of a type that contains it.';
+
+COMMENT ON FUNCTION lead_audit_internal.foreign_tables_of(oid, oid) IS
+  'Returns the foreign tables that use a foreign-data wrapper, a server or a user mapping: class '
+  'is its catalog.';
+
+COMMENT ON FUNCTION lead_audit_internal.server_named(text) IS
+  'Returns the foreign server with this name, or NULL.';
 
 COMMENT ON FUNCTION lead_audit_internal.reached_from(oid) IS
   'Returns a table, its partitions and child tables, and the tables that have columns of their '
@@ -925,11 +967,21 @@ REVOKE ALL ON FUNCTION lead_audit_internal.change_watch(uuid, jsonb) FROM PUBLIC
 COMMENT ON FUNCTION lead_audit_internal.change_watch(uuid, jsonb) IS
   'Changes columns of a row of lead_audit.watch.';
 
+CREATE FUNCTION lead_audit_internal.has_truncate_triggers(kind text) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT $1 <> 'f' OR current_setting('server_version_num')::integer >= 160000
+$$;
+
+REVOKE ALL ON FUNCTION lead_audit_internal.has_truncate_triggers(text) FROM PUBLIC;
+
+COMMENT ON FUNCTION lead_audit_internal.has_truncate_triggers(text) IS
+  'Whether a relation of this kind (pg_class.relkind) can have TRUNCATE triggers.';
+
 CREATE OR REPLACE FUNCTION lead_audit_internal.is_complete(relation oid, identity uuid) RETURNS boolean
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
   SELECT coalesce(bool_or(a.is_row AND a.is_on), false)
-         AND (coalesce(bool_or(NOT a.is_row AND a.is_on), false)
-              OR EXISTS (SELECT FROM lead_audit_internal.class_of($1) c WHERE c.kind = 'f'))
+         AND coalesce(bool_or(a.is_on) FILTER (WHERE NOT a.is_row),
+                      (SELECT c.kind = 'f' FROM lead_audit_internal.class_of($1) c), false)
   FROM lead_audit_internal.audit_triggers_of($1) a WHERE a.watch_id = $2
 $$;
 
@@ -1110,7 +1162,7 @@ BEGIN
   IF is_root OR NOT class.is_partition THEN
     PERFORM lead_audit_internal.make_row_trigger(member, watch_id, soft_delete_column);
   END IF;
-  IF class.kind <> 'f' THEN
+  IF lead_audit_internal.has_truncate_triggers(class.kind) THEN
     PERFORM lead_audit_internal.make_truncate_trigger(member, watch_id);
   END IF;
 END
@@ -1578,6 +1630,10 @@ BEGIN
                 WHERE NOT lead_audit_internal.is_complete(m, wanted.watch_id))
      OR EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of(relation) a
                 WHERE NOT (a.is_on AND a.is_current))
+     OR EXISTS (SELECT FROM unnest(members) m CROSS JOIN LATERAL lead_audit_internal.class_of(m) c
+                WHERE lead_audit_internal.has_truncate_triggers(c.kind)
+                  AND NOT EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of(m) a
+                                  WHERE NOT a.is_row))
   THEN
     PERFORM lead_audit_internal.make_triggers(
       relation, wanted.watch_id, wanted.soft_delete_column);
@@ -1703,7 +1759,14 @@ BEGIN
       CROSS JOIN LATERAL
         lead_audit_internal.relation_named(d.address_names[1], d.address_names[2]) r
       WHERE d.object_type IN ('trigger', 'table constraint') AND NOT d.is_temporary
-        AND r IS NOT NULL;
+        AND r IS NOT NULL
+      UNION ALL
+      SELECT t, NULL::oid, d.object_type
+      FROM pg_event_trigger_dropped_objects() d
+      CROSS JOIN LATERAL lead_audit_internal.server_named(d.address_args[1]) s
+      CROSS JOIN LATERAL
+        lead_audit_internal.foreign_tables_of('pg_foreign_server'::regclass, s) t
+      WHERE d.object_type = 'user mapping';
   ELSE
     RETURN QUERY
       SELECT c.objid, NULL::oid, c.command_tag FROM pg_event_trigger_ddl_commands() c
@@ -1718,6 +1781,12 @@ BEGIN
       FROM pg_event_trigger_ddl_commands() c
       CROSS JOIN LATERAL lead_audit_internal.tables_with(c.objid) t
       WHERE c.classid = 'pg_type'::regclass AND c.command_tag = 'ALTER TYPE'
+      UNION ALL
+      SELECT t, NULL::oid, c.command_tag
+      FROM pg_event_trigger_ddl_commands() c
+      CROSS JOIN LATERAL lead_audit_internal.foreign_tables_of(c.classid, c.objid) t
+      WHERE c.classid IN ('pg_foreign_data_wrapper'::regclass, 'pg_foreign_server'::regclass,
+                          'pg_user_mapping'::regclass)
       UNION ALL
       -- ALTER SCHEMA does not list the tables in the schema.
       SELECT r, NULL::oid, c.command_tag
@@ -2205,7 +2274,8 @@ COMMENT ON FUNCTION lead_audit_internal.handle_renamed_column(uuid, oid) IS
 COMMENT ON FUNCTION lead_audit_internal.command_effects() IS
   'Returns the effects of the current command that only its text shows. made: it created a '
   'partition or child table. joined: a table became one. parted: a table no longer is one. '
-  'disabled: it disabled triggers, maybe for a moment. rewritten: values of a column changed. '
+  'disabled: it disabled triggers, maybe for a moment. rewritten: values of a column changed, or '
+  'a foreign table may show other rows. '
   'written: it rewrote tables, and code that it called wrote to some.';
 
 CREATE OR REPLACE FUNCTION lead_audit_internal.after_ddl(made_partition boolean) RETURNS void
@@ -2266,7 +2336,10 @@ BEGIN
     END IF;
     PERFORM lead_audit_internal.forget_relation(gone.relation);
   END LOOP;
-  PERFORM lead_audit_internal.reconcile_command(true, '{}');
+  PERFORM lead_audit_internal.reconcile_command(
+    true, CASE WHEN EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d
+                            WHERE d.object_type = 'user mapping')
+            THEN '{rewritten}'::text[] ELSE '{}' END);
 END
 $$;
 
@@ -2477,6 +2550,8 @@ CREATE EVENT TRIGGER lead_audit_ddl ON ddl_command_end
   WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TRIGGER', 'ALTER TRIGGER', 'ALTER INDEX',
                'CREATE SCHEMA', 'ALTER SCHEMA', 'ALTER TYPE', 'ALTER SEQUENCE',
                'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA',
+               'ALTER SERVER', 'ALTER FOREIGN DATA WRAPPER', 'CREATE USER MAPPING',
+               'ALTER USER MAPPING',
                'CREATE VIEW', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW')
   EXECUTE FUNCTION lead_audit_internal.guard_ddl();
 
@@ -2484,7 +2559,7 @@ ALTER EVENT TRIGGER lead_audit_ddl ENABLE ALWAYS;
 
 COMMENT ON EVENT TRIGGER lead_audit_ddl IS
   'Notices audit triggers that are disabled or replaced, watched tables that are renamed or '
-  'altered, and partitions that join or leave.';
+  'altered, partitions that join or leave, and changes of what a foreign table shows.';
 
 CREATE EVENT TRIGGER lead_audit_start ON ddl_command_start WHEN TAG IN ('ALTER TABLE')
   EXECUTE FUNCTION lead_audit_internal.guard_ddl();
@@ -2750,9 +2825,11 @@ BEGIN
         SELECT e.id FROM lead_audit.entry e
         WHERE e.id > wanted.after_entry AND e.id <= wanted.until_entry
           AND e.watch_id = wanted.watch_id AND e.row_values IS NOT NULL
-          AND (lead_audit_internal.has_values(e.row_values::jsonb, wanted.spelling::jsonb)
+          AND (lead_audit_internal.has_values(
+                 lead_audit_internal.as_jsonb(e.row_values), wanted.spelling::jsonb)
                OR lead_audit_internal.has_values(
-                    e.row_values::jsonb || e.changed_values::jsonb, wanted.spelling::jsonb));
+                    lead_audit_internal.new_values_of(e.row_values, e.changed_values),
+                    wanted.spelling::jsonb));
     END IF;
   END LOOP;
 END

@@ -82,6 +82,16 @@ impl<'a> TriggerCall<'a> {
         self.data.tg_relation
     }
 
+    /// Whether the trigger is called after the event.
+    pub fn is_after(&self) -> bool {
+        self.event() & pg_sys::TRIGGER_EVENT_TIMINGMASK == pg_sys::TRIGGER_EVENT_AFTER
+    }
+
+    /// The trigger, valid as long as the call lasts.
+    pub fn trigger(&self) -> *mut pg_sys::Trigger {
+        self.data.tg_trigger
+    }
+
     /// Raises an error unless the trigger has this level and timing.
     pub fn require(&self, level_and_time: u32, description: &str) {
         if self.event() & (pg_sys::TRIGGER_EVENT_ROW | pg_sys::TRIGGER_EVENT_TIMINGMASK)

@@ -1,13 +1,18 @@
-//! The TRUNCATE trigger. It runs before the TRUNCATE, while the rows can still be counted. By then
-//! TRUNCATE has locked the table, so the count is exact.
+//! The TRUNCATE trigger. PostgreSQL calls it before the TRUNCATE, while the rows can still be
+//! counted. By then TRUNCATE has locked the table, so the count is exact.
+//!
+//! Another BEFORE TRUNCATE trigger can write rows later, which are truncated with the others, and an
+//! AFTER TRUNCATE trigger can write rows that remain. So the entry is written between the two: the
+//! trigger queues a second call of itself as the first of all AFTER TRUNCATE triggers.
 
 use super::trigger::TriggerCall;
 use crate::entries::{self, NewEntry};
 use crate::pg::{
-    Text, for_each_row, in_subtransaction, leaves, partition_ancestors, relation_name, schema_name,
+    ServerError, Text, for_each_row, in_subtransaction, leaves, partition_ancestors, relation_name,
+    schema_name,
 };
 use crate::settings;
-use pgrx::pg_sys;
+use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::RefCell;
 
 /// Tells PostgreSQL the calling convention of `lead_audit_capture_truncate`.
@@ -27,55 +32,87 @@ pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(
 ) -> pg_sys::Datum {
     // SAFETY: PostgreSQL passes a valid call, which lasts until this returns.
     let call = unsafe { TriggerCall::of(&fcinfo, "capture_truncate") };
+    // SAFETY: the relation is open as long as the call lasts.
+    let relation = unsafe { (*call.relation()).rd_id };
+    if call.is_after()
+        && let Some(counted) = take_counted(relation)
+    {
+        record(&call, relation, counted);
+        return pg_sys::Datum::from(0);
+    }
     call.require(pg_sys::TRIGGER_EVENT_BEFORE, "a BEFORE TRUNCATE trigger FOR EACH STATEMENT");
     if settings::enabled() && call.is_recorded(1) {
-        // SAFETY: the relation is open as long as the call lasts.
-        let (relation, schema, name) = unsafe {
-            let relation = &*call.relation();
-            (
-                relation.rd_id,
-                schema_name((*relation.rd_rel).relnamespace),
-                relation_name(call.relation()),
-            )
-        };
         let truncate = Truncate::current();
         // PostgreSQL calls the trigger of a partitioned table before those of its partitions,
         // except for partitions that the statement names before it.
         if !truncate.has_counted(relation) {
-            record(&truncate, call.watch_id(), relation, &schema, &name);
-            truncate.note(relation);
+            let rows = match settings::on_error() {
+                settings::OnError::Warn => in_subtransaction(|| truncate.count_rows(relation)),
+                settings::OnError::Abort => Ok(truncate.count_rows(relation)),
+            };
+            truncate.note(Counted { table: relation, rows: Some(rows) });
+            // SAFETY: the trigger and its relation are those of the call.
+            unsafe { queue_second_call(&call) };
         }
     }
     pg_sys::Datum::from(0)
 }
 
-fn record(
-    truncate: &Truncate,
-    watch_id: [u8; 16],
-    relation: pg_sys::Oid,
-    schema: &Text,
-    name: &Text,
-) {
-    let counted = match settings::on_error() {
-        settings::OnError::Warn => in_subtransaction(|| truncate.count_rows(relation)),
-        settings::OnError::Abort => Ok(truncate.count_rows(relation)),
+/// Makes PostgreSQL call the trigger again when the tables are truncated, before any other AFTER
+/// TRUNCATE trigger, whatever their names.
+///
+/// # Safety
+/// Must be called by a BEFORE TRUNCATE trigger.
+unsafe fn queue_second_call(call: &TriggerCall) {
+    // SAFETY: ExecASTruncateTriggers() queues the AFTER TRUNCATE triggers of a description. This one
+    // contains only the running trigger, as if it was one. The queue is that of the TRUNCATE, and
+    // still empty. It stores the trigger's oid, by which PostgreSQL finds the trigger of the
+    // relation. Nothing else of what is allocated here is used after the call.
+    unsafe {
+        let mut trigger = *call.trigger();
+        trigger.tgtype = pg_sys::TRIGGER_TYPE_TRUNCATE as i16;
+        // The condition holds, because the trigger is running.
+        trigger.tgqual = std::ptr::null_mut();
+        let mut description = pg_sys::TriggerDesc {
+            triggers: &mut trigger,
+            numtriggers: 1,
+            trig_truncate_after_statement: true,
+            ..pg_sys::TriggerDesc::default()
+        };
+        let estate = pg_sys::CreateExecutorState();
+        let mut table = pg_sys::ResultRelInfo {
+            type_: pg_sys::NodeTag::T_ResultRelInfo,
+            ri_RelationDesc: call.relation(),
+            ri_TrigDesc: &mut description,
+            ..pg_sys::ResultRelInfo::default()
+        };
+        pg_sys::ExecASTruncateTriggers(estate, &mut table);
+        pg_sys::FreeExecutorState(estate);
+    }
+}
+
+fn record(call: &TriggerCall, relation: pg_sys::Oid, counted: Result<Option<i64>, ServerError>) {
+    // SAFETY: the relation is open as long as the call lasts.
+    let (schema, name) = unsafe {
+        (schema_name((*(*call.relation()).rd_rel).relnamespace), relation_name(call.relation()))
     };
+    refuse_surviving_rows(relation, &name);
     match counted {
         Ok(rows) => {
-            let mut details = Text::from(&*format!(r#"{{"row_count":{rows}}}"#));
+            let mut details = rows.map(|rows| Text::from(&*format!(r#"{{"row_count":{rows}}}"#)));
             entries::append(NewEntry {
-                watch_id: Some(watch_id),
+                watch_id: Some(call.watch_id()),
                 relation: Some(relation),
-                table_schema: Some(schema),
-                table_name: Some(name),
+                table_schema: Some(&schema),
+                table_name: Some(&name),
                 operation: "TRUNCATE",
-                details: Some(&mut details),
+                details: details.as_mut(),
                 ..NewEntry::default()
             });
         }
         Err(error) => {
             let unwritten = entries::UnwrittenEntry {
-                watch_id: Some(watch_id),
+                watch_id: Some(call.watch_id()),
                 relation: Some(relation),
                 schema: schema.as_str(),
                 table: name.as_str(),
@@ -87,10 +124,54 @@ fn record(
     entries::flush();
 }
 
+/// TRUNCATE itself calls code of the owner, in the indexes that it builds again. Rows which that
+/// code writes remain, but their entries come before that of the TRUNCATE. The same applies to a
+/// partition that a BEFORE TRUNCATE trigger creates.
+fn refuse_surviving_rows(table: pg_sys::Oid, name: &Text) {
+    let mut survives = false;
+    if !is_foreign(table) {
+        for_each_row(table, |_, _| survives = true);
+    }
+    if survives {
+        ServerError {
+            code: PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+            message: format!(
+                "table \"{}\" was written to by code that the command called",
+                name.as_str()
+            ),
+            detail: Some(
+                "lead_audit watches the table. Rows would remain that its entries show as truncated."
+                    .to_owned(),
+            ),
+        }
+        .raise(Some("Write to the table before or after the command.".to_owned()));
+    }
+}
+
+fn is_foreign(table: pg_sys::Oid) -> bool {
+    // SAFETY: a look-up by any oid.
+    unsafe { pg_sys::get_rel_relkind(table) as u8 == pg_sys::RELKIND_FOREIGN_TABLE }
+}
+
 thread_local! {
     /// The TRUNCATEs in progress, each identified by its executor state's memory context, with the
-    /// tables that already have an entry. A trigger of one TRUNCATE can run another.
-    static UNDER_WAY: RefCell<Vec<(usize, Vec<pg_sys::Oid>)>> = const { RefCell::new(Vec::new()) };
+    /// tables whose rows are counted. A trigger of one TRUNCATE can run another, of other tables.
+    static UNDER_WAY: RefCell<Vec<(usize, Vec<Counted>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A table whose rows are counted.
+struct Counted {
+    table: pg_sys::Oid,
+    /// The number of its rows, until its entry is written. No number for a foreign table.
+    rows: Option<Result<Option<i64>, ServerError>>,
+}
+
+/// The count of a table that was truncated and has no entry yet.
+fn take_counted(table: pg_sys::Oid) -> Option<Result<Option<i64>, ServerError>> {
+    UNDER_WAY.with_borrow_mut(|all| {
+        let mut counted = all.iter_mut().flat_map(|(_, tables)| tables);
+        counted.find(|counted| counted.table == table && counted.rows.is_some())?.rows.take()
+    })
 }
 
 /// A TRUNCATE, identified by its executor state's memory context. Some of its tables can be
@@ -123,8 +204,7 @@ impl Truncate {
         Truncate(statement)
     }
 
-    /// Whether the table has its entry, or a partitioned table above it has an entry that counts
-    /// its rows.
+    /// Whether the rows of the table are counted, for itself or for a partitioned table above it.
     fn has_counted(&self, table: pg_sys::Oid) -> bool {
         let ancestors = partition_ancestors(table);
         UNDER_WAY.with_borrow(|all| {
@@ -132,11 +212,11 @@ impl Truncate {
                 .iter()
                 .find(|(statement, _)| *statement == self.0)
                 .map_or(&[][..], |(_, tables)| tables);
-            counted.contains(&table) || ancestors.iter().any(|ancestor| counted.contains(ancestor))
+            counted.iter().any(|known| known.table == table || ancestors.contains(&known.table))
         })
     }
 
-    fn note(&self, table: pg_sys::Oid) {
+    fn note(&self, table: Counted) {
         UNDER_WAY.with_borrow_mut(|all| {
             if let Some((_, tables)) = all.iter_mut().find(|(statement, _)| *statement == self.0) {
                 tables.push(table);
@@ -145,13 +225,16 @@ impl Truncate {
     }
 
     /// Counts the rows in this table that TRUNCATE will remove and that no entry counts yet.
-    /// Includes rows that the caller may not see.
-    fn count_rows(&self, table: pg_sys::Oid) -> i64 {
+    /// Includes rows that the caller may not see. Rows of foreign tables are not counted.
+    fn count_rows(&self, table: pg_sys::Oid) -> Option<i64> {
+        if is_foreign(table) {
+            return None;
+        }
         let mut rows = 0;
         for leaf in leaves(table).into_iter().filter(|&leaf| !self.has_counted(leaf)) {
             for_each_row(leaf, |_, _| rows += 1);
         }
-        rows
+        Some(rows)
     }
 }
 

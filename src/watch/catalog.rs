@@ -372,6 +372,65 @@ fn primary_key_of(
 
 // ---- tables that a command affects --------------------------------------------------------------
 
+/// Returns the objects of the wanted catalog that depend on an object.
+fn dependent(wanted: pg_sys::Oid, class: pg_sys::Oid, object: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    let mut found = Vec::new();
+    for_each_row(
+        pg_sys::Oid::from(oids::DEPEND),
+        oids::DEPEND_BY_REFERENCE,
+        [(4, class), (5, object)],
+        |tuple, row_type| {
+            // SAFETY: columns 1 and 2 of pg_depend are the class and oid of the dependent object.
+            unsafe {
+                if column(tuple, row_type, 1) == Some(wanted) {
+                    found.extend(column::<pg_sys::Oid>(tuple, row_type, 2));
+                }
+            }
+        },
+    );
+    found
+}
+
+/// `lead_audit_internal.foreign_tables_of(oid, oid)`: the foreign tables that use a foreign-data
+/// wrapper, a server or a user mapping.
+#[pg_extern(sql = false)]
+fn foreign_tables_of(
+    class: pg_sys::Oid,
+    object: pg_sys::Oid,
+) -> SetOfIterator<'static, pg_sys::Oid> {
+    let servers = match class {
+        pg_sys::ForeignServerRelationId => vec![object],
+        pg_sys::ForeignDataWrapperRelationId => {
+            dependent(pg_sys::ForeignServerRelationId, class, object)
+        }
+        pg_sys::UserMappingRelationId => {
+            let mut server = Vec::new();
+            for_each_row(class, pg_sys::UserMappingOidIndexId, [(1, object)], |tuple, row_type| {
+                // SAFETY: column 3 of pg_user_mapping is the oid of the server.
+                server.extend(unsafe { column::<pg_sys::Oid>(tuple, row_type, 3) });
+            });
+            server
+        }
+        _ => Vec::new(),
+    };
+    let tables = servers.into_iter().flat_map(|server| {
+        dependent(pg_sys::RelationRelationId, pg_sys::ForeignServerRelationId, server)
+    });
+    let mut tables: Vec<_> =
+        tables.filter(|&table| kind(table) == pg_sys::RELKIND_FOREIGN_TABLE).collect();
+    tables.sort_unstable_by_key(|table| table.to_u32());
+    SetOfIterator::new(tables)
+}
+
+/// `lead_audit_internal.server_named(text)`: the oid, or NULL.
+#[pg_extern(sql = false)]
+fn server_named(name: &str) -> Option<pg_sys::Oid> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a look-up by name, which returns an invalid oid for an unknown name.
+    let found = unsafe { pg_sys::get_foreign_server_oid(name.as_ptr(), true) };
+    (found != pg_sys::InvalidOid).then_some(found)
+}
+
 /// Returns the tables with a column of the type, or of a type that contains it.
 fn tables_of_type(of_type: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     let (mut tables, mut types, mut seen) = (Vec::new(), vec![of_type], HashSet::new());

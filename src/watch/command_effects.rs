@@ -17,7 +17,8 @@ pub struct Effects {
     /// The command disabled triggers, even if another part of it enabled them again.
     pub disabled: bool,
     /// Values change now or later, although the columns may stay the same: a column got a type or
-    /// an expression, an enum label got another name, or the table became unlogged.
+    /// an expression, an enum label got another name, the table became unlogged, or a foreign table
+    /// may show other rows.
     pub rewritten: bool,
     /// PostgreSQL may have copied the rows to another file.
     pub may_rewrite: bool,
@@ -65,6 +66,9 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
                         Kind::AT_AlterColumnType | Kind::AT_SetUnLogged | Kind::AT_SetLogged => {
                             effects.rewritten = true
                         }
+                        Kind::AT_GenericOptions | Kind::AT_AlterColumnGenericOptions => {
+                            effects.rewritten = true
+                        }
                         // ALTER COLUMN … SET EXPRESSION is new in 17.
                         #[cfg(any(feature = "pg17", feature = "pg18"))]
                         Kind::AT_SetExpression => effects.rewritten = true,
@@ -84,6 +88,13 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
             pg_sys::NodeTag::T_AlterEnumStmt => {
                 let is_renamed = !(*statement.cast::<pg_sys::AlterEnumStmt>()).oldVal.is_null();
                 Some(Effects { rewritten: is_renamed, ..Effects::default() })
+            }
+            // What a foreign table shows depends on its server, and on the role there.
+            pg_sys::NodeTag::T_AlterForeignServerStmt
+            | pg_sys::NodeTag::T_AlterFdwStmt
+            | pg_sys::NodeTag::T_CreateUserMappingStmt
+            | pg_sys::NodeTag::T_AlterUserMappingStmt => {
+                Some(Effects { rewritten: true, ..Effects::default() })
             }
             // No column can have the row type of a new view yet.
             pg_sys::NodeTag::T_ViewStmt => {

@@ -28,7 +28,7 @@ fn write_ddl(
 ) {
     let (schema, name) = (table_schema.map(Text::from_server), table_name.map(Text::from_server));
     let mut details = details(&String::from_utf8_lossy(statement.unwrap_or_default()));
-    let mut statement = statement.map(|text| Text::from_server(beginning(text)));
+    let mut statement = statement.map(|text| Text::from_server(beginning(without_options(text))));
     let entry = NewEntry {
         watch_id: watch_id.map(|id| *id.as_bytes()),
         relation,
@@ -54,6 +54,19 @@ fn beginning(command: &[u8]) -> &[u8] {
     }
 }
 
+/// Cuts a command about a user mapping before its options, which contain passwords.
+fn without_options(command: &[u8]) -> &[u8] {
+    const OPTIONS: &[u8] = b"OPTIONS";
+    if !matches!(COMMAND_TAG.get(), Some("CREATE USER MAPPING" | "ALTER USER MAPPING")) {
+        return command;
+    }
+    let end = command
+        .windows(OPTIONS.len())
+        .position(|word| word.eq_ignore_ascii_case(OPTIONS))
+        .unwrap_or(command.len());
+    command[..end].trim_ascii_end()
+}
+
 /// Returns the running command, if it differs from the client's text or the text is cut.
 fn details(text: &str) -> Option<Text> {
     let mut fields = Vec::new();
@@ -61,6 +74,7 @@ fn details(text: &str) -> Option<Text> {
         let mut field = Vec::new();
         write_string(&mut field, name);
         field.push(b':');
+        let value = &value[..without_options(value.as_bytes()).len()];
         write_string(&mut field, &value[..value.floor_char_boundary(COMMAND_LIMIT)]);
         fields.push(String::from_utf8_lossy(&field).into_owned());
     };

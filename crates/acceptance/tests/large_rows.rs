@@ -136,3 +136,50 @@ fn too_large_values_follow_on_error() {
     }
     assert_intact(&mut admin);
 }
+
+/// What is too large for a column of the view is NULL there. The other columns and entries are
+/// shown.
+#[test]
+fn an_entry_that_is_too_large_to_show_hides_no_other() {
+    let cluster = Cluster::builder().setting("max_wal_size = 8GB").start();
+    let mut admin = database(&cluster);
+    call(
+        &mut admin,
+        "CREATE TABLE pair (id int PRIMARY KEY, a jsonb, b jsonb, n int); SELECT lead_audit.enable('pair');
+         INSERT INTO large (id, n) VALUES (1, 1); INSERT INTO pair (id, n) VALUES (1, 1);
+         UPDATE large SET plain = repeat(md5('plain'), 150000000 / 32) WHERE id = 1;
+         UPDATE large SET compressed = repeat('compressed ', 150000000 / 11), plain = NULL WHERE id = 1;
+         UPDATE large SET plain = repeat(md5('plain'), 150000000 / 32), compressed = NULL WHERE id = 1",
+    );
+    // The row is larger as jsonb than as text.
+    call(
+        &mut admin,
+        "INSERT INTO pair SELECT 2, l, l, 1 FROM to_jsonb(array_fill(1, ARRAY[12000000])) l",
+    );
+    assert_eq!(admin.warnings(), [""; 0]);
+    let columns = |from: &str| {
+        format!(
+            "SELECT string_agg(concat_ws(' ', operation, row_key, CASE WHEN old_values IS NOT NULL THEN 'old' END,
+               CASE WHEN new_values IS NOT NULL THEN 'new' END, CASE WHEN diff IS NOT NULL THEN 'diff' END), ', ' ORDER BY id) FROM {from}"
+        )
+    };
+    assert_eq!(
+        value::<String>(&mut admin, &columns("lead_audit.history('large', '1')")),
+        "INSERT {\"id\": 1} new, UPDATE {\"id\": 1} old new diff, UPDATE {\"id\": 1} old new, UPDATE {\"id\": 1} old new"
+    );
+    assert_eq!(
+        value::<String>(&mut admin, &columns("lead_audit.log WHERE table_name = 'pair'")),
+        "INSERT {\"id\": 1} new, INSERT {\"id\": 2}"
+    );
+    assert_eq!(
+        value::<String>(
+            &mut admin,
+            "SELECT concat_ws(' ', total, verified) FROM lead_audit.summary('pair', '2')"
+        ),
+        "1 t"
+    );
+    // A client gets whole rows.
+    let rows = admin.query("SELECT * FROM lead_audit.log", &[]).expect("the log can be read");
+    assert_eq!(rows.len(), 6);
+    assert_intact(&mut admin);
+}

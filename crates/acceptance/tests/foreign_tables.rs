@@ -1,0 +1,63 @@
+//! TRUNCATE of foreign tables that are partitions and child tables of watched tables.
+
+use acceptance::{Cluster, Session, assert_intact, call, value};
+
+/// The entries of TRUNCATE and DDL, in order.
+fn entries(admin: &mut Session) -> String {
+    value(
+        admin,
+        "SELECT coalesce(string_agg(concat_ws(' ', operation, table_name, details->>'row_count', details->>'executed'), ', ' ORDER BY id), '')
+         FROM lead_audit.log WHERE operation IN ('TRUNCATE', 'DDL')",
+    )
+}
+
+#[test]
+fn truncate_of_foreign_members() {
+    let cluster = Cluster::start();
+    call(&mut cluster.admin("postgres"), "CREATE DATABASE far");
+    let mut far = cluster.admin("far");
+    call(
+        &mut far,
+        "CREATE TABLE fp (id int); CREATE TABLE fc (id int); CREATE TABLE other (id int)",
+    );
+    let mut admin = cluster.admin("postgres");
+    call(
+        &mut admin,
+        &format!(
+            "CREATE EXTENSION lead_audit; CREATE EXTENSION postgres_fdw;
+             CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname 'far');
+             CREATE USER MAPPING FOR CURRENT_USER SERVER far;
+             CREATE TABLE p (id int) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+             CREATE FOREIGN TABLE fp PARTITION OF p FOR VALUES FROM (10) TO (20) SERVER far;
+             CREATE TABLE c (id int); CREATE FOREIGN TABLE fc () INHERITS (c) SERVER far;
+             SELECT lead_audit.enable('p'), lead_audit.enable('c');
+             INSERT INTO p VALUES (1), (11), (12); INSERT INTO fc VALUES (1)",
+            cluster.socket_directory().display()
+        ),
+    );
+    assert_eq!(value::<i64>(&mut far, "SELECT count(*) FROM fp"), 2);
+    let has_triggers =
+        value::<i32>(&mut admin, "SELECT current_setting('server_version_num')::integer")
+            >= 160_000;
+
+    call(&mut admin, "TRUNCATE fp, fc");
+    assert_eq!(value::<i64>(&mut far, "SELECT count(*) FROM fp"), 0);
+    let mut expected = if has_triggers { "TRUNCATE fp, TRUNCATE fc, " } else { "" }.to_owned();
+    call(&mut admin, "INSERT INTO p VALUES (11); TRUNCATE p; TRUNCATE c");
+    // Rows of a foreign table are not counted.
+    expected += "TRUNCATE p 1, TRUNCATE c 0";
+    expected += if has_triggers { ", TRUNCATE fc" } else { "" };
+    assert_eq!(entries(&mut admin), expected);
+    assert_eq!(value::<i64>(&mut far, "SELECT count(*) FROM fp"), 0);
+
+    for command in [
+        "ALTER FOREIGN TABLE fp OPTIONS (ADD table_name 'other')",
+        "ALTER SERVER far OPTIONS (SET dbname 'postgres')",
+    ] {
+        call(&mut admin, command);
+    }
+    expected += ", DDL fp, DDL fp, DDL fc";
+    assert_eq!(entries(&mut admin), expected);
+    assert_eq!(admin.warnings(), [""; 0]);
+    assert_intact(&mut admin);
+}

@@ -1,0 +1,227 @@
+//! The JSON columns of the view lead_audit.log, which are derived from the texts of an entry.
+//!
+//! A text can be stored that jsonb cannot represent, and one that is nested deeper than the stack
+//! of the reader. The old and the new row together can be larger than any value. Such a column is
+//! NULL, because an error would hide all other entries from the reader.
+
+use pgrx::pg_sys::JsonbIteratorToken as Token;
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::{PgSqlErrorCode, PgTryBuilder, direct_function_call_as_datum, pg_sys};
+use std::panic::AssertUnwindSafe;
+
+/// Longest JSON of a row with its changed values, in bytes, for which there is a diff. All columns
+/// of an entry must fit into the 1 GB that a row of a result can have.
+const LONGEST_FOR_DIFF: usize = 400 << 20;
+
+/// Tells PostgreSQL the calling convention of `lead_audit_as_jsonb`.
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_lead_audit_as_jsonb() -> &'static pg_sys::Pg_finfo_record {
+    &pg_sys::Pg_finfo_record { api_version: 1 }
+}
+
+/// `lead_audit_internal.as_jsonb(json)`.
+///
+/// # Safety
+/// Only PostgreSQL may call it, with the arguments of its declaration.
+#[unsafe(no_mangle)]
+#[pgrx::pg_guard]
+pub unsafe extern "C-unwind" fn lead_audit_as_jsonb(
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> pg_sys::Datum {
+    // SAFETY: the function is strict and has one argument, a json.
+    unsafe {
+        let [value] = arguments(fcinfo);
+        or_null(fcinfo, || parsed(value))
+    }
+}
+
+/// Tells PostgreSQL the calling convention of `lead_audit_new_values_of`.
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_lead_audit_new_values_of() -> &'static pg_sys::Pg_finfo_record {
+    &pg_sys::Pg_finfo_record { api_version: 1 }
+}
+
+/// `lead_audit_internal.new_values_of(json, json)`.
+///
+/// # Safety
+/// Only PostgreSQL may call it, with the arguments of its declaration.
+#[unsafe(no_mangle)]
+#[pgrx::pg_guard]
+pub unsafe extern "C-unwind" fn lead_audit_new_values_of(
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> pg_sys::Datum {
+    // SAFETY: the function is strict and has two arguments, both json. jsonb_concat takes two
+    // jsonb.
+    unsafe {
+        let [old, changed] = arguments(fcinfo);
+        or_null(fcinfo, || {
+            let both = [parsed(old)?, parsed(changed)?].map(Some);
+            direct_function_call_as_datum(pg_sys::jsonb_concat, &both)
+        })
+    }
+}
+
+/// Tells PostgreSQL the calling convention of `lead_audit_diff_of`.
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_lead_audit_diff_of() -> &'static pg_sys::Pg_finfo_record {
+    &pg_sys::Pg_finfo_record { api_version: 1 }
+}
+
+/// `lead_audit_internal.diff_of(json, json)`.
+///
+/// # Safety
+/// Only PostgreSQL may call it, with the arguments of its declaration.
+#[unsafe(no_mangle)]
+#[pgrx::pg_guard]
+pub unsafe extern "C-unwind" fn lead_audit_diff_of(
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> pg_sys::Datum {
+    // SAFETY: the function is strict and has two arguments, both json. What is parsed is a new
+    // jsonb.
+    unsafe {
+        let [old, changed] = arguments(fcinfo);
+        or_null(fcinfo, || {
+            let length: usize =
+                [old, changed].map(|json| pg_sys::toast_raw_datum_size(json)).iter().sum();
+            if length > LONGEST_FOR_DIFF {
+                return None;
+            }
+            Some(diff(parsed(old)?.cast_mut_ptr(), parsed(changed)?.cast_mut_ptr()))
+        })
+    }
+}
+
+/// The arguments, detoasted. That can hold resources, which an error inside `or_null` would not
+/// release.
+///
+/// # Safety
+/// `fcinfo` must be a call with this number of arguments, all varlenas.
+unsafe fn arguments<const N: usize>(fcinfo: pg_sys::FunctionCallInfo) -> [pg_sys::Datum; N] {
+    // SAFETY: the call has N arguments, which are varlenas (see # Safety).
+    unsafe {
+        let given = (*fcinfo).args.as_slice(N);
+        std::array::from_fn(|index| {
+            pg_sys::Datum::from(pg_sys::pg_detoast_datum_packed(given[index].value.cast_mut_ptr()))
+        })
+    }
+}
+
+/// Returns the result of `work`, or NULL if it has none or there cannot be one.
+///
+/// # Safety
+/// `fcinfo` must be a call. `work` may only compute: no subtransaction is rolled back after an
+/// error, because that is impossible in a parallel worker.
+unsafe fn or_null(
+    fcinfo: pg_sys::FunctionCallInfo,
+    work: impl FnOnce() -> Option<pg_sys::Datum>,
+) -> pg_sys::Datum {
+    // SAFETY: reads and restores the current memory context, in which all memory of `work` is.
+    let result = unsafe {
+        let context = pg_sys::CurrentMemoryContext;
+        let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work())))
+            .catch_others(|caught| Err(Box::new(caught)))
+            .execute();
+        pg_sys::CurrentMemoryContext = context;
+        result
+    };
+    let value = result.unwrap_or_else(|caught| match is_limit(&caught) {
+        true => None,
+        false => caught.rethrow(),
+    });
+    value.unwrap_or_else(|| {
+        // SAFETY: the call is valid (see # Safety).
+        unsafe { (*fcinfo).isnull = true };
+        pg_sys::Datum::from(0)
+    })
+}
+
+/// Whether the error says that jsonb, or the stack, cannot hold the value.
+fn is_limit(caught: &CaughtError) -> bool {
+    use PgSqlErrorCode as Code;
+    let (CaughtError::PostgresError(report) | CaughtError::ErrorReport(report)) = caught else {
+        return false;
+    };
+    match report.sql_error_code() {
+        Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED
+        | Code::ERRCODE_STATEMENT_TOO_COMPLEX
+        | Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE
+        | Code::ERRCODE_UNTRANSLATABLE_CHARACTER
+        | Code::ERRCODE_INVALID_TEXT_REPRESENTATION => true,
+        // The list of an array's elements grows beyond 1 GB.
+        Code::ERRCODE_INTERNAL_ERROR => {
+            report.message().starts_with("invalid memory alloc request size")
+        }
+        _ => false,
+    }
+}
+
+/// A json as jsonb.
+///
+/// # Safety
+/// `json` must be a detoasted json.
+unsafe fn parsed(json: pg_sys::Datum) -> Option<pg_sys::Datum> {
+    // SAFETY: a json is a text, and jsonb_in takes a C string.
+    unsafe {
+        let text = pg_sys::text_to_cstring(json.cast_mut_ptr());
+        let jsonb =
+            direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(pg_sys::Datum::from(text))]);
+        pg_sys::pfree(text.cast());
+        jsonb
+    }
+}
+
+/// `{"column": {"old": …, "new": …}}` for each changed value.
+///
+/// # Safety
+/// Both must be jsonb objects that are not toasted.
+unsafe fn diff(old: *mut pg_sys::Jsonb, changed: *mut pg_sys::Jsonb) -> pg_sys::Datum {
+    // SAFETY: the iterator, its values and the new value live in the current memory context and in
+    // the two jsonb, which outlive them.
+    unsafe {
+        let mut state = std::ptr::null_mut();
+        let mut push = |token: Token::Type, value: *mut pg_sys::JsonbValue| {
+            pg_sys::pushJsonbValue(&mut state, token, value)
+        };
+        let mut iterator = pg_sys::JsonbIteratorInit(&raw mut (*changed).root);
+        let mut value = pg_sys::JsonbValue::default();
+        push(Token::WJB_BEGIN_OBJECT, std::ptr::null_mut());
+        loop {
+            let token = pg_sys::JsonbIteratorNext(&mut iterator, &mut value, true);
+            match token {
+                Token::WJB_KEY => {
+                    let (name, length) = (value.val.string.val, value.val.string.len);
+                    push(Token::WJB_KEY, &mut value);
+                    push(Token::WJB_BEGIN_OBJECT, std::ptr::null_mut());
+                    push(Token::WJB_KEY, &mut key(c"old"));
+                    let mut none = pg_sys::JsonbValue {
+                        type_: pg_sys::jbvType::jbvNull,
+                        ..Default::default()
+                    };
+                    let before = pg_sys::getKeyJsonValueFromContainer(
+                        &raw mut (*old).root,
+                        name,
+                        length,
+                        std::ptr::null_mut(),
+                    );
+                    push(Token::WJB_VALUE, if before.is_null() { &mut none } else { before });
+                }
+                Token::WJB_VALUE => {
+                    push(Token::WJB_KEY, &mut key(c"new"));
+                    push(Token::WJB_VALUE, &mut value);
+                    push(Token::WJB_END_OBJECT, std::ptr::null_mut());
+                }
+                Token::WJB_DONE => break,
+                _ => {}
+            }
+        }
+        let object = push(Token::WJB_END_OBJECT, std::ptr::null_mut());
+        pg_sys::Datum::from(pg_sys::JsonbValueToJsonb(object))
+    }
+}
+
+fn key(name: &'static std::ffi::CStr) -> pg_sys::JsonbValue {
+    let mut key = pg_sys::JsonbValue { type_: pg_sys::jbvType::jbvString, ..Default::default() };
+    key.val.string.len = name.count_bytes() as i32;
+    key.val.string.val = name.as_ptr().cast_mut();
+    key
+}
