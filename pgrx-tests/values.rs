@@ -810,4 +810,19 @@ mod tests {
             [""; 0]
         );
     }
+
+    /// The library stores objects. A superuser can store any other JSON.
+    #[pg_test]
+    fn the_diff_of_other_json_than_objects_is_null() {
+        for (old, changed) in [
+            ("[1, 2]", r#"{"a": 1}"#),
+            (r#"{"a": 1}"#, "[1, 2]"),
+            ("1", r#"{"a": 1}"#),
+            (r#"{"a": 1}"#, "null"),
+            (r#""a""#, r#"{"a": 1}"#),
+        ] {
+            let diff = format!("SELECT lead_audit_internal.diff_of('{old}', '{changed}')");
+            assert_eq!(rows(&diff), ["NULL"], "{old} {changed}");
+        }
+    }
 }

@@ -86,7 +86,9 @@ pub unsafe extern "C-unwind" fn lead_audit_diff_of(
             if length > LONGEST_FOR_DIFF {
                 return None;
             }
-            Some(diff(parsed(old)?.cast_mut_ptr(), parsed(changed)?.cast_mut_ptr()))
+            let both = [parsed(old)?, parsed(changed)?].map(|datum| datum.cast_mut_ptr());
+            // The library stores objects. A superuser can store anything.
+            both.iter().all(|&jsonb| is_object(jsonb)).then(|| diff(both[0], both[1]))
         })
     }
 }
@@ -168,6 +170,13 @@ unsafe fn parsed(json: pg_sys::Datum) -> Option<pg_sys::Datum> {
         pg_sys::pfree(text.cast());
         jsonb
     }
+}
+
+/// # Safety
+/// It must be a jsonb that is not toasted.
+unsafe fn is_object(jsonb: *mut pg_sys::Jsonb) -> bool {
+    // SAFETY: the header is part of the value.
+    unsafe { (*jsonb).root.header & pg_sys::JB_FOBJECT != 0 }
 }
 
 /// `{"column": {"old": …, "new": …}}` for each changed value.
