@@ -264,4 +264,29 @@ mod tests {
             ["1", "0"]
         );
     }
+
+    /// PostgreSQL keeps the state of a failed statement in a PL/pgSQL expression until the
+    /// transaction ends.
+    #[pg_test]
+    fn truncate_that_failed_in_an_expression() {
+        begin();
+        run("CREATE TABLE t (id int); SELECT lead_audit.enable('t'); INSERT INTO t VALUES (1);
+             CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF current_setting('test.fails', true) = 'yes' THEN RAISE 'no'; END IF; RETURN NULL; END $$;
+             CREATE TRIGGER zz BEFORE TRUNCATE ON t FOR EACH STATEMENT EXECUTE FUNCTION fail();
+             CREATE FUNCTION truncate_t() RETURNS int LANGUAGE sql AS 'TRUNCATE t; SELECT 1';
+             DO $$
+             DECLARE result int;
+             BEGIN
+               PERFORM set_config('test.fails', 'yes', true);
+               BEGIN result := truncate_t(); EXCEPTION WHEN raise_exception THEN END;
+               PERFORM set_config('test.fails', 'no', true);
+               INSERT INTO t SELECT g FROM generate_series(2, 10) g;
+               TRUNCATE t;
+             END $$");
+        assert_eq!(
+            rows("SELECT details->'row_count' FROM lead_audit.log WHERE operation = 'TRUNCATE'"),
+            ["10"]
+        );
+    }
 }

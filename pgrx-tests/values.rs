@@ -820,6 +820,8 @@ mod tests {
             ("1", r#"{"a": 1}"#),
             (r#"{"a": 1}"#, "null"),
             (r#""a""#, r#"{"a": 1}"#),
+            // Read as an object, the first text is a length.
+            (r#"["aaaaaaa\u0001", ""]"#, r#"{"": 1}"#),
         ] {
             let diff = format!("SELECT lead_audit_internal.diff_of('{old}', '{changed}')");
             assert_eq!(rows(&diff), ["NULL"], "{old} {changed}");

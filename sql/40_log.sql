@@ -1,5 +1,5 @@
 -- The functions of the view. PUBLIC keeps EXECUTE: PostgreSQL checks it for the reader of a view.
--- They only compute, and without USAGE on the schema a role cannot name them.
+-- They only compute, and accept any JSON.
 CREATE FUNCTION lead_audit_internal.as_jsonb(value json) RETURNS jsonb
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'lead_audit_as_jsonb';
 CREATE FUNCTION lead_audit_internal.new_values_of(row_values json, changed_values json)

@@ -23,7 +23,13 @@ mod type_search;
 
 pub use foreign_code::{ForeignCode, casts_changed, readable_type};
 pub use money::MoneyTypes;
-pub use partition_move::{subtransaction_aborts, subtransaction_commits, transaction_ends};
+pub use partition_move::{subtransaction_commits, transaction_ends};
 pub use replica_role::{ORIGIN_ONLY, set_outermost_callback};
 pub use row_event::{RowEvent, RowOperation, RowTexts, record_row, row_texts, statement_ends};
 pub use row_layout::{column_names, encoder_for, primary_key, relation_changed};
+
+/// A subtransaction was rolled back: drops its moves and its counts of truncated rows.
+pub fn subtransaction_aborts(own: pgrx::pg_sys::SubTransactionId) {
+    partition_move::subtransaction_aborts(own);
+    truncate::subtransaction_aborts(own);
+}

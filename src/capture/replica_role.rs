@@ -48,8 +48,9 @@ pub fn set_outermost_callback(callback: *mut pg_sys::ErrorContextCallback) {
 /// such code.
 ///
 /// While the worker writes, PostgreSQL's list of error callbacks is empty, or has only that of the
-/// worker. To write to a table, each function needs SPI or the executor of SQL functions, which
-/// have callbacks of their own.
+/// worker, and no portal runs. To write to a table, each function needs SPI or the executor of SQL
+/// functions, which have callbacks of their own, or a cursor, which is a portal. A cursor that was
+/// opened earlier can be read by a function in C without a callback (cursor_to_xml()).
 fn is_from_publisher() -> bool {
     let outermost = OUTERMOST.get();
     // SAFETY: each callback of the list lives until its function returns.
@@ -60,7 +61,9 @@ fn is_from_publisher() -> bool {
         };
         is_last(innermost) || is_of_worker(&*innermost) && is_last((*innermost).previous)
     };
-    trigger_depth() <= 1 && has_no_inner_callback
+    // SAFETY: reads a variable of the process.
+    let runs_no_portal = unsafe { pg_sys::ActivePortal.is_null() };
+    trigger_depth() <= 1 && has_no_inner_callback && runs_no_portal
 }
 
 /// Whether this is the callback of a worker that applies changes.

@@ -1,15 +1,16 @@
 //! The TRUNCATE trigger. PostgreSQL calls it before the TRUNCATE, while the rows can still be
-//! counted. By then TRUNCATE has locked the table, so the count is exact.
+//! counted. By then TRUNCATE has locked the table, so no other session changes the number of rows.
 //!
-//! Another BEFORE TRUNCATE trigger can write rows later, which are truncated with the others, and an
+//! Another BEFORE TRUNCATE trigger can write rows later. They are truncated with the others, and are
+//! not counted, because each has an entry. An
 //! AFTER TRUNCATE trigger can write rows that remain. So the entry is written between the two: the
 //! trigger queues a second call of itself as the first of all AFTER TRUNCATE triggers.
 
 use super::trigger::TriggerCall;
 use crate::entries::{self, NewEntry};
 use crate::pg::{
-    ServerError, Text, for_each_row, in_subtransaction, leaves, partition_ancestors, relation_name,
-    schema_name,
+    ServerError, Text, current_subtransaction, for_each_row, in_subtransaction, leaves,
+    partition_ancestors, relation_name, schema_name,
 };
 use crate::settings;
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -154,9 +155,17 @@ fn is_foreign(table: pg_sys::Oid) -> bool {
 }
 
 thread_local! {
-    /// The TRUNCATEs in progress, each identified by its executor state's memory context, with the
-    /// tables whose rows are counted. A trigger of one TRUNCATE can run another, of other tables.
-    static UNDER_WAY: RefCell<Vec<(usize, Vec<Counted>)>> = const { RefCell::new(Vec::new()) };
+    /// The TRUNCATEs in progress. A trigger of one TRUNCATE can run another, of other tables.
+    static UNDER_WAY: RefCell<Vec<Truncating>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A TRUNCATE in progress.
+struct Truncating {
+    /// The memory context of its executor state, which identifies the command.
+    statement: usize,
+    subtransaction: pg_sys::SubTransactionId,
+    /// The tables whose rows are counted.
+    tables: Vec<Counted>,
 }
 
 /// A table whose rows are counted.
@@ -169,7 +178,8 @@ struct Counted {
 /// The count of a table that was truncated and has no entry yet.
 fn take_counted(table: pg_sys::Oid) -> Option<Result<Option<i64>, ServerError>> {
     UNDER_WAY.with_borrow_mut(|all| {
-        let mut counted = all.iter_mut().flat_map(|(_, tables)| tables);
+        // The innermost TRUNCATE first: that one is running.
+        let mut counted = all.iter_mut().rev().flat_map(|truncate| &mut truncate.tables);
         counted.find(|counted| counted.table == table && counted.rows.is_some())?.rows.take()
     })
 }
@@ -187,7 +197,7 @@ impl Truncate {
         let statement = unsafe {
             let memory = (*pg_sys::CurrentMemoryContext).parent;
             let known = UNDER_WAY
-                .with_borrow(|all| all.iter().any(|(statement, _)| *statement == memory as usize));
+                .with_borrow(|all| all.iter().any(|known| known.statement == memory as usize));
             if !known {
                 let callback = pg_sys::MemoryContextAllocZero(
                     memory,
@@ -197,7 +207,11 @@ impl Truncate {
                 (*callback).func = Some(truncate_is_over);
                 (*callback).arg = memory.cast();
                 pg_sys::MemoryContextRegisterResetCallback(memory, callback);
-                UNDER_WAY.with_borrow_mut(|all| all.push((memory as usize, Vec::new())));
+                let statement = memory as usize;
+                let subtransaction = current_subtransaction();
+                UNDER_WAY.with_borrow_mut(|all| {
+                    all.push(Truncating { statement, subtransaction, tables: Vec::new() });
+                });
             }
             memory as usize
         };
@@ -210,16 +224,16 @@ impl Truncate {
         UNDER_WAY.with_borrow(|all| {
             let counted = all
                 .iter()
-                .find(|(statement, _)| *statement == self.0)
-                .map_or(&[][..], |(_, tables)| tables);
+                .find(|known| known.statement == self.0)
+                .map_or(&[][..], |known| &known.tables);
             counted.iter().any(|known| known.table == table || ancestors.contains(&known.table))
         })
     }
 
     fn note(&self, table: Counted) {
         UNDER_WAY.with_borrow_mut(|all| {
-            if let Some((_, tables)) = all.iter_mut().find(|(statement, _)| *statement == self.0) {
-                tables.push(table);
+            if let Some(known) = all.iter_mut().find(|known| known.statement == self.0) {
+                known.tables.push(table);
             }
         });
     }
@@ -240,5 +254,11 @@ impl Truncate {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn truncate_is_over(statement: *mut core::ffi::c_void) {
-    UNDER_WAY.with_borrow_mut(|all| all.retain(|(known, _)| *known != statement as usize));
+    UNDER_WAY.with_borrow_mut(|all| all.retain(|known| known.statement != statement as usize));
+}
+
+/// A subtransaction was rolled back: drops the counts of its TRUNCATEs. PostgreSQL may keep their
+/// executor states until the transaction ends.
+pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
+    UNDER_WAY.with_borrow_mut(|all| all.retain(|known| known.subtransaction < own));
 }

@@ -126,6 +126,11 @@ mod raw {
 pub fn for_each_row(table: pg_sys::Oid, mut each: impl FnMut(pg_sys::Relation, pg_sys::HeapTuple)) {
     for leaf in leaves(table) {
         let relation = OpenRelation::open(leaf, pg_sys::AccessShareLock);
+        let fork = pg_sys::ForkNumber::MAIN_FORKNUM;
+        // SAFETY: the relation is open, and `leaves` returns relations with storage.
+        if unsafe { pg_sys::RelationGetNumberOfBlocksInFork(relation.as_ptr(), fork) } == 0 {
+            continue;
+        }
         // SAFETY: a scan of an open table, ended before the table is closed. The tuple is valid
         // until the next is fetched. After an error the abort of the (sub)transaction releases what
         // is open.

@@ -27,6 +27,7 @@ fn write_ddl(
     statement: Option<&[u8]>,
 ) {
     let (schema, name) = (table_schema.map(Text::from_server), table_name.map(Text::from_server));
+    let statement = statement.map(before_user_mapping);
     let mut details = details(&String::from_utf8_lossy(statement.unwrap_or_default()));
     let mut statement = statement.map(|text| Text::from_server(beginning(without_options(text))));
     let entry = NewEntry {
@@ -56,15 +57,33 @@ fn beginning(command: &[u8]) -> &[u8] {
 
 /// Cuts a command about a user mapping before its options, which contain passwords.
 fn without_options(command: &[u8]) -> &[u8] {
-    const OPTIONS: &[u8] = b"OPTIONS";
-    if !matches!(COMMAND_TAG.get(), Some("CREATE USER MAPPING" | "ALTER USER MAPPING")) {
-        return command;
+    match is_about_user_mapping() {
+        true => before_word(command, b"OPTIONS").unwrap_or(command),
+        false => command,
     }
-    let end = command
-        .windows(OPTIONS.len())
-        .position(|word| word.eq_ignore_ascii_case(OPTIONS))
-        .unwrap_or(command.len());
-    command[..end].trim_ascii_end()
+}
+
+/// Cuts the client's text before the options of a user mapping in another command of the text. The
+/// entry then has the running command in its details.
+fn before_user_mapping(text: &[u8]) -> &[u8] {
+    if is_about_user_mapping() {
+        return text;
+    }
+    let Some(before) = before_word(text, b"MAPPING") else { return text };
+    match before_word(&text[before.len()..], b"OPTIONS") {
+        Some(between) => &text[..before.len() + between.len()],
+        None => text,
+    }
+}
+
+fn is_about_user_mapping() -> bool {
+    matches!(COMMAND_TAG.get(), Some("CREATE USER MAPPING" | "ALTER USER MAPPING"))
+}
+
+/// The text before the first occurrence of the word, in upper or lower case.
+fn before_word<'t>(text: &'t [u8], word: &[u8]) -> Option<&'t [u8]> {
+    let end = text.windows(word.len()).position(|found| found.eq_ignore_ascii_case(word))?;
+    Some(text[..end].trim_ascii_end())
 }
 
 /// Returns the running command, if it differs from the client's text or the text is cut.

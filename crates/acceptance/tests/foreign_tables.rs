@@ -58,6 +58,20 @@ fn truncate_of_foreign_members() {
     }
     expected += ", DDL fp, DDL fp, DDL fc";
     assert_eq!(entries(&mut admin), expected);
+
+    // Passwords of user mappings, also in the text of another command.
+    for text in [
+        "ALTER TABLE c ADD note text; ALTER USER MAPPING FOR CURRENT_USER SERVER far OPTIONS (ADD password 'pass1')",
+        "DO $$BEGIN ALTER TABLE c DROP note;
+         ALTER USER MAPPING FOR CURRENT_USER SERVER far OPTIONS (SET password 'pass2'); END$$",
+    ] {
+        call(&mut admin, text);
+    }
+    let with_password = "SELECT count(*) FROM lead_audit.entry e WHERE e::text ~ 'pass[12]'";
+    assert_eq!(value::<i64>(&mut admin, with_password), 0);
+    let shown = "SELECT count(*) FROM lead_audit.log WHERE table_name = 'c' AND operation = 'DDL'
+         AND details->>'executed' IN ('ALTER TABLE c ADD note text', 'ALTER TABLE c DROP note')";
+    assert_eq!(value::<i64>(&mut admin, shown), 2);
     assert_eq!(admin.warnings(), [""; 0]);
     assert_intact(&mut admin);
 }

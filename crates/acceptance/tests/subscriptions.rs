@@ -317,6 +317,33 @@ fn code_of_others_in_a_subscription_of_a_superuser() {
                 .concat(),
             "preloaded: {preloaded}"
         );
+
+        // A function in C reads a cursor that is open already, without a callback. The statement's
+        // own table is not watched.
+        call(
+            &mut cluster.session("app", "nested"),
+            "CREATE TABLE above (id int, note text); ALTER TABLE t INHERIT above;
+             CREATE FUNCTION open_cursor(id int) RETURNS refcursor LANGUAGE plpgsql AS
+               $$DECLARE c refcursor := 'c' || id;
+               BEGIN
+                 OPEN c FOR EXECUTE
+                   'UPDATE public.above SET note = ''by the cursor'' WHERE id = 9 RETURNING *';
+                 RETURN c;
+               END$$;
+             ALTER TABLE plain ADD CHECK
+               (note <> 'cursor' OR cursor_to_xml(public.open_cursor(id), 9, true, true, '') IS NOT NULL)",
+        );
+        let above = last(&mut admin);
+        call(
+            &mut source,
+            "INSERT INTO plain VALUES (5, 'cursor'); INSERT INTO t VALUES (10, 'marker')",
+        );
+        wait_until(&mut admin, LONGEST, "SELECT count(*) = 1 FROM t WHERE id = 10");
+        assert_eq!(
+            entries(&mut admin, EVENT, above),
+            ["UPDATE | t | 9", "INSERT | t | 3005"],
+            "preloaded: {preloaded}"
+        );
         unsubscribe(&mut admin, "trusted");
         assert_intact(&mut admin);
     }
