@@ -30,7 +30,7 @@ fn type_oid(column: EntryColumn) -> pg_sys::Oid {
     }
 }
 
-/// Where entries are written.
+/// The table that entries are written to, with the oids that writing needs.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryTable {
     /// lead_audit.entry
@@ -89,8 +89,8 @@ fn forget() {
     LAST_ID.set(None);
 }
 
-/// The oid of a relation of schema lead_audit, whatever the search_path is. An invalid oid if it
-/// does not exist.
+/// Returns the oid of a relation of schema lead_audit, independent of the search_path. Returns an
+/// invalid oid if the relation does not exist.
 pub fn relation_of_schema(name: &CStr) -> pg_sys::Oid {
     // SAFETY: look-ups by name, which return InvalidOid if they find nothing.
     unsafe {
@@ -162,7 +162,7 @@ impl EntryTable {
     }
 }
 
-/// Runs `work`. With `on_error = warn`, returns an error that `work` raises.
+/// Runs `work`. With `on_error = warn`, returns the error that `work` raises instead of raising it.
 pub fn unless_abort<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
     match settings::on_error() {
         OnError::Warn => in_subtransaction(work),
@@ -204,7 +204,7 @@ pub unsafe fn check_columns(descriptor: pg_sys::TupleDesc) -> Result<(), ServerE
     Ok(())
 }
 
-/// An entry's tuple, taken apart.
+/// The deformed tuple of an entry.
 pub struct EntryTuple {
     /// The values.
     pub values: Vec<pg_sys::Datum>,
@@ -213,7 +213,7 @@ pub struct EntryTuple {
 }
 
 impl EntryTuple {
-    /// Takes apart a tuple of the table.
+    /// Deforms a tuple of the table.
     pub fn of(table: &OpenRelation, tuple: pg_sys::HeapTuple) -> Self {
         // SAFETY: the tuple was made for this table, which has at least COLUMNS columns.
         unsafe {
@@ -321,8 +321,9 @@ unsafe fn is_of_previous_keys(predicate: *mut pg_sys::List) -> bool {
 /// Opens the table's indexes except `without`, as ExecOpenIndices() does. ExecCloseIndices() closes
 /// them.
 ///
-/// For an entry of a single row, opening an index is a noticeable cost. The index of previous keys
-/// takes longest, since it has a predicate, and few entries belong in it.
+/// If a statement writes a single row, opening an index takes a noticeable share of the time. The
+/// index of previous keys takes the longest to open, because it has a predicate. Few entries belong
+/// in it, so it is left out where possible.
 ///
 /// # Safety
 /// `result` must be initialized for the table, whose lock is held. The current memory context must
