@@ -78,8 +78,8 @@ pub fn append_about(
 }
 
 /// Writes an entry that the library itself makes, such as a KEY entry, after all pending entries.
-/// Raises an error if that fails, even with `on_error = warn`. The transaction can then read the
-/// entry. Returns the entry's id.
+/// The transaction can read the entry at once. Raises an error if writing fails, even with
+/// `on_error = warn`. Returns the entry's id.
 ///
 /// # Errors
 /// If the table does not exist. Other errors are raised.
