@@ -112,7 +112,7 @@ pub unsafe fn check(
     Ok(Checked { entries: progress.entries, key_changes })
 }
 
-/// Returns the leaf hash that follows from an entry's stored checksum.
+/// Returns the leaf hash of an entry's stored checksum.
 ///
 /// # Safety
 /// As for `StoredEntry::verify`.
@@ -143,8 +143,7 @@ unsafe fn key_change_of(entry: &StoredEntry) -> Option<KeyChange> {
         .flatten()
 }
 
-/// Reports the sealed ids from `next` up to, but not including, `id` as missing, because the scan
-/// found no entry for them. Then sets `next` to the id after `id`.
+/// Reports the sealed ids from `next` up to `id`, exclusive, as missing: they have no entry.
 fn miss(leaves: &mut Leaves, next: &mut i64, id: i64, wanted: &Wanted, faults: &mut Faults) {
     while let Some(range) = leaves.range() {
         for missing in
