@@ -1,4 +1,4 @@
-/* An AFTER ROW trigger that does nothing: what PostgreSQL itself needs to queue and call one. */
+/* An AFTER ROW trigger that does nothing. Its time is what PostgreSQL needs to queue and call it. */
 #include "postgres.h"
 
 #include "commands/trigger.h"

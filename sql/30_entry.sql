@@ -139,7 +139,7 @@ COMMENT ON FUNCTION lead_audit_internal.refuse_change() IS
 
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.entry
   FOR EACH STATEMENT EXECUTE FUNCTION lead_audit_internal.refuse_change();
--- ENABLE ALWAYS: the trigger also fires if session_replication_role is replica.
+-- ALWAYS: also if session_replication_role is replica.
 ALTER TABLE lead_audit.entry ENABLE ALWAYS TRIGGER append_only;
 COMMENT ON TRIGGER append_only ON lead_audit.entry IS 'Refuses UPDATE, DELETE and TRUNCATE.';
 
