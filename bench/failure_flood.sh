@@ -1,6 +1,6 @@
 #!/bin/bash
-# failure_flood.sh [SECONDS [ROUNDS]]: measures how much recording 10,000 failures a second slows down
-# successful statements.
+# failure_flood.sh [SECONDS [ROUNDS]]: measures how much recording 10,000 failures a second slows
+# down successful statements.
 #
 # One session updates rows of a watched table by primary key as fast as possible, each in its own
 # transaction. Eight other sessions together cause 10,000 failures a second. Their failures are
@@ -74,8 +74,8 @@ median() {
     { v[NR] = $1 }
     END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
 }
-# processes WHERE: prints the names of the /proc files of the processes that fulfil this condition on
-# pg_stat_activity.
+# processes WHERE: prints the names of the /proc files of the processes that fulfil this condition
+# on pg_stat_activity.
 processes() { psql -c "SELECT '/proc/' || pid || '/stat' FROM pg_stat_activity WHERE $1"; }
 # used FILE...: prints the processor time of the processes with these /proc files, in seconds.
 used() {

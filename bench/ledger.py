@@ -18,7 +18,7 @@ RESULTS = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "c
 
 
 def results():
-    """Returns {group: {name: (seconds, throughput)}} of this run, in the order of the benchmarks."""
+    """Returns {group: {name: (seconds, throughput)}} in the order of the benchmarks."""
     found = {}
     files = sorted(RESULTS.glob("*/*/new/benchmark.json"), key=lambda file: file.stat().st_mtime)
     for file in files:

@@ -1,4 +1,4 @@
-"""Measures memory of a large UPDATE, cost by size of statement and log, sealing and verification."""
+"""Measures a large UPDATE's memory, cost by size of statement and log, seal() and verify()."""
 
 import pathlib
 import statistics
@@ -47,7 +47,7 @@ class Memory:
 
 
 def memory(system, rows):
-    """Measures the memory of an UPDATE of `rows` rows. First adds rows until the table has `rows`."""
+    """Measures the memory of an UPDATE of `rows` rows. First fills the table up to that number."""
     connection = system.connection("leads")
     have = connection.execute("SELECT count(*) FROM leads").fetchone()[0]
     with connection.transaction():

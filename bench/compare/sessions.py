@@ -69,7 +69,7 @@ FULL = [
     if script != "floor"
 ]
 
-# Creates `finished`, a table like lead_audit's log. Its column defaults are the values of one entry.
+# Creates `finished`, a table like lead_audit's log. Its defaults are the values of one entry.
 FLOOR = """
     UPDATE leads SET enrichment_status = 'DONE', enrichment_task_id = '1', updated_at = now()
       WHERE id = lpad('1', 32, '0');
@@ -100,7 +100,7 @@ class Runner:
             self.files[name].write_text(text)
 
     def tps(self, system, load, series):
-        """Returns transactions a second. INSERT and DELETE use `series` in the keys of their rows."""
+        """Returns transactions a second. The keys of INSERT and DELETE contain `series`."""
         if load not in self.counts:
             raise KeyError(f"{load} has not been calibrated")
         return self._run(system, load, series, self.counts[load])

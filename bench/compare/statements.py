@@ -167,7 +167,7 @@ class Floor:
         ).fetchone()[0]
 
     def measure(self):
-        """Measures the entries since the last call: {"seconds", "cpu", "hash", "wal", "entries"}."""
+        """Measures the entries since the last call. Returns {"seconds", "cpu", "hash", …}."""
         connection, first, last = self.connection, self.last, self._last()
         self.last = last
         before = wal(connection)

@@ -93,7 +93,7 @@ class System:
         return f"{self.name}_{table}"
 
     def connection(self, table):
-        """Returns a session on the system's database for this table. The first call opens the session."""
+        """Returns a session on the system's database for this table. The first call opens it."""
         if table not in self.connections:
             self.connections[table] = self.cluster.connect(
                 self.database(table), CONTEXT + " -c synchronous_commit=off"

@@ -1,6 +1,6 @@
 -- label: PL/pgSQL, hash chain
--- The trigger of plpgsql.sql, with checksums that also cover the previous checksum. A lock that lasts
--- until the end of the transaction keeps two entries from following the same checksum.
+-- The trigger of plpgsql.sql, with checksums that also cover the previous checksum. A lock that
+-- lasts until the end of the transaction keeps two entries from following the same checksum.
 \ir plpgsql.sql
 CREATE FUNCTION audit.chain() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
