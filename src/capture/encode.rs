@@ -53,8 +53,8 @@ pub enum Encoder {
 }
 
 impl Encoder {
-    /// Whether writing a value may raise an error. Code that is not PostgreSQL's own can raise one,
-    /// and so can a value that is nested too deeply.
+    /// Returns whether writing a value may raise an error. Code that is not PostgreSQL's own can
+    /// raise one, and so can a value that is nested too deeply.
     pub fn may_raise(&self) -> bool {
         matches!(self, Encoder::ToJsonb { .. } | Encoder::Jsonb)
     }

@@ -19,13 +19,13 @@ pub struct ForeignCode {
 }
 
 impl ForeignCode {
-    /// Whether writing a value of the type as JSON may run code that is neither in C nor
+    /// Returns whether writing a value of the type as JSON may run code that is neither in C nor
     /// PostgreSQL's own.
     pub fn writes(&mut self, type_oid: pg_sys::Oid) -> bool {
         self.writing.finds(type_oid, has_foreign_cast, parts)
     }
 
-    /// Whether reading a value of the type from text may run code that is neither in C nor
+    /// Returns whether reading a value of the type from text may run code that is neither in C nor
     /// PostgreSQL's own.
     pub fn reads(&self, type_oid: pg_sys::Oid) -> bool {
         // SAFETY: looks the type up.
@@ -244,7 +244,7 @@ fn cast_to_json(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
 const INTERNAL: usize = 12;
 const C: usize = 13;
 
-/// Whether a function is in C. Only a superuser can create such a function.
+/// Returns whether a function is in C. Only a superuser can create such a function.
 fn is_in_c(function: pg_sys::Oid) -> bool {
     let column = pg_sys::Anum_pg_proc_prolang;
     // SAFETY: the key is the oid of a function, and the column is an oid.

@@ -9,7 +9,7 @@ use pgrx::pg_sys;
 pub struct MoneyTypes(TypeSearch);
 
 impl MoneyTypes {
-    /// Whether the type is money, or its elements, bounds or attributes are.
+    /// Returns whether the type is money, or its elements, bounds or attributes are.
     pub fn contains(&mut self, type_oid: pg_sys::Oid) -> bool {
         self.0.finds(type_oid, |candidate| candidate == pg_sys::MONEYOID, parts)
     }

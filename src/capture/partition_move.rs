@@ -60,7 +60,7 @@ thread_local! {
     static PENDING: RefCell<Vec<PendingMove>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Whether the DELETE of a row is half of its move to another partition.
+/// Returns whether the DELETE of a row is half of its move to another partition.
 ///
 /// # Safety
 /// `tuple` must be a stored tuple.
@@ -77,7 +77,7 @@ pub fn defer(pending: PendingMove) {
     PENDING.with_borrow_mut(|all| all.push(pending));
 }
 
-/// Whether any move is pending. Most rows do not move, so this check must be cheap.
+/// Returns whether any move is pending. Most rows do not move, so this check must be cheap.
 pub fn is_any_pending() -> bool {
     PENDING.with_borrow(|all| !all.is_empty())
 }

@@ -12,23 +12,23 @@ use std::cell::Cell;
 /// The last argument of an audit trigger whose table was enabled without `replica`.
 pub const ORIGIN_ONLY: &str = "origin_only";
 
-/// Whether the session is in the replica role. Each write of a row to a watched table calls this
-/// function, so it must be cheap.
+/// Returns whether the session is in the replica role. Each write of a row to a watched table calls
+/// this function, so it must be cheap.
 pub fn is_replica_role() -> bool {
     // SAFETY: reads a variable of the session.
     unsafe { pg_sys::SessionReplicationRole == pg_sys::SESSION_REPLICATION_ROLE_REPLICA as i32 }
 }
 
-/// Whether the write of the running audit trigger, a write in the replica role, needs no entry.
-/// This is so if a superuser's subscription applies it, or if the process is an ordinary session:
-/// only a superuser can allow a session to take the replica role.
+/// Returns whether the write of the running audit trigger, a write in the replica role, needs no
+/// entry. This is so if a superuser's subscription applies it, or if the process is an ordinary
+/// session: only a superuser can allow a session to take the replica role.
 pub fn is_trusted_write() -> bool {
     // SAFETY: reads variables of the process.
     let is_subscription = unsafe { pg_sys::IsLogicalWorker() };
     !is_subscription || (is_subscription_of_superuser() && is_from_publisher())
 }
 
-/// Whether the process works for a subscription whose owner is a superuser. The worker runs
+/// Returns whether the process works for a subscription whose owner is a superuser. The worker runs
 /// triggers as the table's owner, but its authenticated role is the subscription's owner.
 fn is_subscription_of_superuser() -> bool {
     // SAFETY: the role is that of the process. superuser_arg() caches its last answer.
@@ -44,9 +44,9 @@ pub fn set_outermost_callback(callback: *mut pg_sys::ErrorContextCallback) {
     OUTERMOST.set(callback);
 }
 
-/// Whether the worker itself writes the row. Otherwise code that the write of another row called
-/// writes it: a trigger or its condition, or a function in an index, a constraint or a default. The
-/// owner of a table can define such code.
+/// Returns whether the worker itself writes the row. Otherwise code that the write of another row
+/// called writes it: a trigger or its condition, or a function in an index, a constraint or a
+/// default. The owner of a table can define such code.
 ///
 /// While the worker itself writes, PostgreSQL's list of error callbacks contains no callback but
 /// the worker's own and the library's. Code that a row calls can write to a table only through SPI
@@ -64,7 +64,7 @@ fn is_from_publisher() -> bool {
     trigger_depth() <= 1 && has_no_inner_callback
 }
 
-/// Whether this callback belongs to a worker that applies the changes of a subscription.
+/// Returns whether this callback belongs to a worker that applies the changes of a subscription.
 #[cfg(not(feature = "pg15"))]
 fn is_of_worker(callback: &pg_sys::ErrorContextCallback) -> bool {
     mod raw {

@@ -27,7 +27,7 @@ pub enum RowOperation {
 }
 
 impl RowOperation {
-    /// The value of the column `operation`.
+    /// Returns the value of the column `operation`.
     pub fn name(self) -> &'static str {
         match self {
             RowOperation::Insert => "INSERT",
@@ -245,8 +245,8 @@ unsafe fn record(
     SCRATCH.set(Some(scratch));
 }
 
-/// Whether encoding the row may need more memory than is available. The text of a value can be a
-/// thousand times as long as its stored form.
+/// Returns whether encoding the row may need more memory than is available. The text of a value can
+/// be a thousand times as long as its stored form.
 fn takes_memory(version: Option<&RowVersion>) -> bool {
     version.is_some_and(|version| {
         // SAFETY: a version's tuple is a valid heap tuple.

@@ -66,7 +66,7 @@ impl RowImage {
         (!self.nulls[column.index]).then(|| self.values[column.index])
     }
 
-    /// Whether a boolean column is true.
+    /// Returns whether a boolean column is true.
     pub fn is_true(&self, column: &Column) -> bool {
         self.value(column).is_some_and(|value| value.value() as u8 != 0)
     }
@@ -179,7 +179,7 @@ fn in_either_mode<R>(
     }
 }
 
-/// Whether two values of a column have the same bytes.
+/// Returns whether two values of a column have the same bytes.
 ///
 /// # Safety
 /// Both values must be of the column.

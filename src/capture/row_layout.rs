@@ -139,17 +139,17 @@ impl RowLayout {
 }
 
 impl RowLayout {
-    /// The columns of the primary key.
+    /// Returns the columns of the primary key.
     pub fn key_columns(&self) -> impl Iterator<Item = &Column> + Clone {
         self.key.iter().map(|&i| &self.columns[i])
     }
 
-    /// The names of the columns at these positions in `columns`.
+    /// Returns the names of the columns at these positions in `columns`.
     pub fn names_of(&self, columns: &[usize]) -> impl Iterator<Item = &str> {
         columns.iter().filter_map(|&place| self.columns.get(place)).map(|column| &*column.name.text)
     }
 
-    /// Whether both relations have columns with the same names and the same storage, as two
+    /// Returns whether both relations have columns with the same names and the same storage, as two
     /// partitions of a table do.
     pub fn same_columns(&self, other: &RowLayout) -> bool {
         let alike = |(a, b): (&Column, &Column)| {

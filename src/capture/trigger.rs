@@ -82,7 +82,7 @@ impl<'a> TriggerCall<'a> {
         self.data.tg_relation
     }
 
-    /// Whether the trigger is called after the event.
+    /// Returns whether the trigger is called after the event.
     pub fn is_after(&self) -> bool {
         self.event() & pg_sys::TRIGGER_EVENT_TIMINGMASK == pg_sys::TRIGGER_EVENT_AFTER
     }
@@ -115,9 +115,9 @@ impl<'a> TriggerCall<'a> {
         }
     }
 
-    /// Whether the session_replication_role of the session permits this write to be recorded.
-    /// `mark` is the position of the argument that can be `ORIGIN_ONLY`. Triggers that version 1.0
-    /// created have another value there, or no argument.
+    /// Returns whether the session_replication_role of the session permits this write to be
+    /// recorded. `mark` is the position of the argument that can be `ORIGIN_ONLY`. Triggers that
+    /// version 1.0 created have another value there, or no argument.
     pub fn is_recorded(&self, mark: usize) -> bool {
         !(is_replica_role() && self.argument(mark) == ORIGIN_ONLY && is_trusted_write())
     }

@@ -209,8 +209,8 @@ impl Truncate {
         Truncate(statement)
     }
 
-    /// Whether the rows of the table are counted, as its own or as those of a partitioned table
-    /// above it.
+    /// Returns whether the rows of the table are counted, as its own or as those of a partitioned
+    /// table above it.
     fn has_counted(&self, table: pg_sys::Oid) -> bool {
         let ancestors = partition_ancestors(table);
         UNDER_WAY.with_borrow(|all| {

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 pub struct TypeSearch(HashMap<pg_sys::Oid, bool>);
 
 impl TypeSearch {
-    /// Whether the type is, or contains, a type for which `is_wanted` returns true. `parts`
+    /// Returns whether the type is, or contains, a type for which `is_wanted` returns true. `parts`
     /// receives a type and adds to the list the types that its values consist of.
     ///
     /// Every call on one `TypeSearch` must pass the same two functions.

@@ -14,7 +14,7 @@ use std::ffi::CStr;
 /// Number of columns that the library fills.
 pub const COLUMNS: usize = EntryColumn::COUNT;
 
-/// The type of a column in PostgreSQL.
+/// Returns the type of a column in PostgreSQL.
 fn type_oid(column: EntryColumn) -> pg_sys::Oid {
     match column.column_type() {
         ColumnType::Int2 => pg_sys::INT2OID,
@@ -54,17 +54,17 @@ thread_local! {
         const { Cell::new(None) };
 }
 
-/// The transaction has ended and released its lock on the table.
+/// Forgets the lock on the table, which the end of the transaction has released.
 pub fn forget_lock() {
     LOCKED.set(None);
 }
 
-/// A subtransaction was rolled back, and its locks and those of its children are released.
+/// Forgets the lock if a subtransaction that was rolled back, or one of its children, held it.
 pub fn forget_lock_of(subtransaction: pg_sys::SubTransactionId) {
     LOCKED.set(LOCKED.get().filter(|&(_, holder)| holder < subtransaction));
 }
 
-/// A subtransaction was committed: its lock now belongs to its parent.
+/// Gives the lock of a committed subtransaction to its parent.
 pub fn hand_up_lock(from: pg_sys::SubTransactionId, to: pg_sys::SubTransactionId) {
     LOCKED
         .set(LOCKED.get().map(|(table, holder)| (table, if holder >= from { to } else { holder })));
@@ -229,12 +229,12 @@ impl EntryTuple {
         }
     }
 
-    /// The value of a column, or `None` for NULL.
+    /// Returns the value of a column, or `None` for NULL.
     pub fn datum(&self, column: EntryColumn) -> Option<pg_sys::Datum> {
         (!self.nulls[column as usize]).then(|| self.values[column as usize])
     }
 
-    /// The value of a column that is text or json.
+    /// Returns the value of a column that is text or json.
     pub fn text(&self, column: EntryColumn) -> Option<&str> {
         // SAFETY: a text or json column. The tuple outlives `self`, and the values point into it.
         self.datum(column).and_then(|datum| unsafe { borrowed_text(datum) }.ok())

@@ -50,7 +50,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The value of the column `outcome`.
+    /// Returns the value of the column `outcome`.
     pub fn name(self) -> &'static str {
         match self {
             Outcome::Ok => "ok",
@@ -104,7 +104,7 @@ pub struct DatumScratch {
     checksum: Hash32,
 }
 
-/// The datum of a fixed word, such as an operation or outcome.
+/// Returns the datum of a fixed word, such as an operation or outcome.
 fn fixed(scratch: &mut Text, word: &str) -> pg_sys::Datum {
     if scratch.as_str() != word {
         *scratch = Text::from(word);

@@ -112,7 +112,7 @@ fn count() {
     });
 }
 
-/// The number of unwritten entries of this transaction so far.
+/// Returns the number of unwritten entries of this transaction so far.
 #[cfg(any(test, feature = "pg_test"))]
 pub fn not_written_yet_counted() -> i64 {
     COUNTS.with_borrow(|counts| counts.iter().map(|&(_, count)| count).sum())

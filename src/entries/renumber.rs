@@ -76,7 +76,7 @@ fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, Serve
     Ok(Some(renumbered))
 }
 
-/// The ids (ascending) that already have an entry.
+/// Returns the ids (ascending) that already have an entry.
 fn taken(table: pg_sys::Oid, ids: &[i64]) -> Result<Vec<i64>, ServerError> {
     let (Some(&first), Some(&last)) = (ids.iter().min(), ids.iter().max()) else {
         return Ok(Vec::new());

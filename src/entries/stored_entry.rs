@@ -18,7 +18,7 @@ pub enum StoredFault {
 }
 
 impl StoredFault {
-    /// The kind of fault as one word, for programs.
+    /// Returns the kind of fault as one word, for programs.
     pub fn kind(&self) -> &'static str {
         match self {
             StoredFault::Missing(_) => "missing_value",
@@ -35,7 +35,7 @@ impl StoredFault {
         }
     }
 
-    /// The fault in words, for people.
+    /// Returns the fault in words, for people.
     pub fn detail(&self) -> String {
         match self {
             StoredFault::Missing(column) => format!("{column} is NULL"),

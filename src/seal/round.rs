@@ -100,8 +100,8 @@ pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
     })
 }
 
-/// If this database is a copy, and the settings give its log the origin of the original's log,
-/// returns the name of the original database.
+/// Returns the name of the original database, if this database is a copy and the settings give its
+/// log the origin of the original's log.
 fn original(tree: &TreeRow) -> Result<Option<String>, ServerError> {
     let Some(original) = tree.copied_from() else { return Ok(None) };
     let now = Signer::of(tree)?.identity();

@@ -97,7 +97,7 @@ fn is_trusted(function: pg_sys::Oid) -> bool {
     }
 }
 
-/// Whether a function runs with the rights of its owner.
+/// Returns whether a function runs with the rights of its owner.
 fn is_security_definer(function: pg_sys::Oid) -> bool {
     let column = pg_sys::Anum_pg_proc_prosecdef;
     // SAFETY: the key is the oid of a function, and the column is a boolean.
