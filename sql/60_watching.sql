@@ -116,7 +116,7 @@ COMMENT ON COLUMN lead_audit.trigger_state.row_on IS 'Whether all row triggers a
 COMMENT ON COLUMN lead_audit.trigger_state.truncate_on IS 'Whether all TRUNCATE triggers are on.';
 
 -- The DDL guard, enable() and disable() use the functions below instead of these views. The
--- functions see all committed changes, also those that were committed after the transaction's
+-- functions see all committed changes, including those that were committed after the transaction's
 -- snapshot was taken. They look up only the requested rows, and they take no predicate locks.
 CREATE FUNCTION lead_audit_internal.watch_row(identity uuid) RETURNS lead_audit.watch
   STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_watch_row';
@@ -723,8 +723,9 @@ REVOKE ALL ON FUNCTION lead_audit_internal.soft_delete_column_of(regclass, name)
 COMMENT ON FUNCTION lead_audit_internal.soft_delete_column_of(regclass, name) IS
   'Returns the soft-delete column that enable() uses, or NULL. Errors 42703, 42804.';
 
--- Checks that enable() and disable() share. Both functions are SQL, and an older library would run
--- them although it does not know what they require. So they first check the version of the library.
+-- Checks that enable() and disable() share. Both functions are written in SQL and PL/pgSQL, so they
+-- run even with an older library, which does not have what they require. Therefore they first check
+-- the version of the library.
 CREATE FUNCTION lead_audit_internal.require_library() RETURNS void
   LANGUAGE c AS 'MODULE_PATHNAME', 'require_library_wrapper';
 REVOKE ALL ON FUNCTION lead_audit_internal.require_library() FROM PUBLIC;

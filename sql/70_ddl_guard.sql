@@ -663,8 +663,8 @@ COMMENT ON FUNCTION lead_audit_internal.before_attach(oid, oid) IS
 COMMENT ON FUNCTION lead_audit_internal.merge_attached() IS
   'Merges watched tables that have become partitions of another watched table into it.';
 
--- The state that the guard maintains, compared with the catalog. The view shows the differences,
--- which a command caused that the guard did not see. A child table can be watched on its own now,
+-- The state that the guard maintains, compared with the catalog. The view shows the differences.
+-- They come from commands that the guard did not see. A child table can be watched on its own now,
 -- or its own watching may have been disabled; neither is a fault of its parent.
 CREATE VIEW lead_audit.watch_fault AS
 WITH RECURSIVE known AS (

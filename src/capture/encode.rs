@@ -1,5 +1,5 @@
 //! Writes a value as canonical JSON: the text that `to_jsonb` would produce under fixed settings,
-//! independent of the session's own.
+//! independent of the session's settings.
 //!
 //! Common types are written straight from their datum. All other types go through PostgreSQL's
 //! `to_jsonb`, so that arrays, composites and types of extensions have only one JSON form.

@@ -20,8 +20,9 @@ pub fn is_replica_role() -> bool {
 }
 
 /// Returns whether the write of the running audit trigger, a write in the replica role, needs no
-/// entry. This is so if a superuser's subscription applies it, or if the process is an ordinary
-/// session: only a superuser can allow a session to take the replica role.
+/// entry. No entry is needed for a write by the worker of a superuser's subscription. The same is
+/// true for an ordinary session, because only a superuser can allow a session to take the replica
+/// role.
 pub fn is_trusted_write() -> bool {
     // SAFETY: reads variables of the process.
     let is_subscription = unsafe { pg_sys::IsLogicalWorker() };
@@ -44,9 +45,9 @@ pub fn set_outermost_callback(callback: *mut pg_sys::ErrorContextCallback) {
     OUTERMOST.set(callback);
 }
 
-/// Returns whether the worker itself writes the row. Otherwise code that the write of another row
-/// called writes it: a trigger or its condition, or a function in an index, a constraint or a
-/// default. The owner of a table can define such code.
+/// Returns whether the worker itself writes the row. Returns false if the worker has written
+/// another row, and that write has called the code that now writes: a trigger or its condition, or
+/// a function in an index, a constraint or a default. The owner of a table can define such code.
 ///
 /// While the worker itself writes, PostgreSQL's list of error callbacks contains no callback but
 /// the worker's own and the library's. Code that a row calls can write to a table only through SPI

@@ -10,9 +10,9 @@ use std::rc::Rc;
 pub struct RowVersion {
     /// The row.
     pub tuple: pg_sys::HeapTuple,
-    /// Its row type.
+    /// The tuple's row type.
     pub descriptor: pg_sys::TupleDesc,
-    /// The layout of its relation.
+    /// The layout of the tuple's relation.
     pub layout: Rc<RowLayout>,
 }
 

@@ -20,7 +20,7 @@ use std::rc::Rc;
 pub struct Column {
     /// Position in a deformed tuple, counted from 0.
     pub index: usize,
-    /// Its name.
+    /// The column's name.
     pub name: ColumnName,
     /// The beginning of the column's member in the row's object: `"name":`.
     pub member: Vec<u8>,
@@ -40,7 +40,7 @@ pub struct ColumnName {
     pub is_encoded: bool,
 }
 
-/// What capture needs to know about a relation to turn its rows into entries.
+/// The data about a relation that capture needs in order to turn rows into entries.
 pub struct RowLayout {
     /// The relation.
     pub relation: pg_sys::Oid,

@@ -10,8 +10,8 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, direct_function_call_as_datum, pg_sys};
 use std::panic::AssertUnwindSafe;
 
-/// Maximum size of a row's JSON together with that of its changed values, in bytes, up to which a
-/// diff is computed. All columns of an entry must fit into the 1 GB that a result row can have.
+/// Maximum total size, in bytes, of a row's JSON and its changed values for which a diff is
+/// computed. All columns of an entry must fit into the 1 GB that a result row can have.
 const LONGEST_FOR_DIFF: usize = 400 << 20;
 
 /// Tells PostgreSQL the calling convention of `lead_audit_as_jsonb`.

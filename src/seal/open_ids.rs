@@ -65,9 +65,9 @@ pub struct OpenIds {
     in_progress: Vec<u64>,
 }
 
-/// Returns the keys of the open gaps to examine now, in ascending order of ids: the gaps for which
-/// a transaction has ended that they wait for. If the tree comes from another cluster or database,
-/// returns all open gaps. `in_progress` must be in ascending order.
+/// Returns the keys of the open gaps to examine now, in ascending order of ids. An open gap must be
+/// examined when a transaction that it waits for has ended. If the tree comes from another cluster
+/// or database, all open gaps must be examined. `in_progress` must be in ascending order.
 pub fn due(snapshot: pg_sys::Snapshot, tree: &TreeRow, in_progress: &[u64]) -> Vec<i64> {
     let rows = if tree.is_from_elsewhere() {
         SpiPlan::prepare("SELECT first_id FROM lead_audit.open_gap ORDER BY first_id", &[])

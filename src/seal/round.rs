@@ -58,7 +58,7 @@ pub struct Round<'s> {
     memory: RowMemory,
 }
 
-/// Seals all sealable entries: those of at most `limit` new ids, and of all open ids.
+/// Seals the sealable entries among at most `limit` new ids and among all open ids.
 pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
     with_spi(|| {
         let change = KeyEntry::write_if_due()?;

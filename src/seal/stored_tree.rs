@@ -19,7 +19,7 @@ pub struct Identity {
     pub key: Option<String>,
 }
 
-/// The one row of `lead_audit.tree`: the log's identity and the progress of sealing.
+/// The row of `lead_audit.tree` that counts: the log's identity and the progress of sealing.
 pub struct TreeRow {
     /// The log id.
     pub log_id: Uuid,

@@ -26,8 +26,8 @@ pub struct Signatures<'c> {
     not_signed: Option<u64>,
     /// The tree size of the last signed checkpoint.
     signed: Option<u64>,
-    /// The checkpoints with another origin than the previous checkpoint, although no entry states
-    /// the change: tree size and detail.
+    /// The checkpoints whose origin differs from that of the previous checkpoint although no entry
+    /// states the change: tree size and detail.
     unexplained: Vec<(u64, String)>,
 }
 

@@ -305,7 +305,7 @@ impl Check<'_> {
         }
     }
 
-    /// Checks the end of the tree. Reports the roots at the end that no tree yields.
+    /// Checks the end of the tree. Reports the last checkpoints if no tree yields their roots.
     fn finish(&mut self, size: u64, tree_size: u64) {
         self.compare_tiles();
         if size != tree_size {

@@ -49,8 +49,8 @@ pub fn tick() {
     CHANGED.set(false);
     let done = IncompleteUnlessDone(true);
     // The lock timeout is shorter than deadlock_timeout, so that in a deadlock with another session
-    // the worker gives up first. If a table is always in use, the worker finally waits longer.
-    // While it waits, it blocks other sessions.
+    // the worker gives up first. After several turns that met a locked table, the worker waits
+    // longer for the lock, and so blocks other sessions for a longer time.
     let lock_timeout = if LOCKED_TURNS.get() < LONG_WAIT_AFTER {
         5
     } else {

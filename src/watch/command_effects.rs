@@ -107,8 +107,8 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
 
 /// An effect that the guard must handle before the command begins.
 pub enum Beginning {
-    /// The second table is about to become a partition of the first. Both tables are locked
-    /// already, as the command itself locks them.
+    /// The second table is about to become a partition of the first. Both tables are already
+    /// locked, in the modes that the command itself uses.
     Attach(pg_sys::Oid, pg_sys::Oid),
     /// A partition is about to become an independent table.
     Detach {
