@@ -1,11 +1,12 @@
 #!/bin/bash
-# compare.sh: compares writes to an audited table with no audit, PL/pgSQL triggers and the floor,
-# behind `make bench`.
+# compare.sh: compares the cost of writes to a table that lead_audit audits with the cost without
+# audit, with PL/pgSQL triggers, and at the floor (bench/README.md). `make bench` runs this script.
 #
 #   compare.sh [ARGUMENT...]   see --help for the ARGUMENTs
 #
-# It starts two private clusters in target/bench-compare-*, one with the library preloaded and one
-# without, and deletes them at the end. The results go to target/bench: results.md, results.json.
+# The script starts two private clusters in target/bench-compare-*, one with the library preloaded
+# and one without, and deletes them at the end. It writes the results to target/bench: results.md
+# and results.json.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 "$ROOT/scripts/python.sh" bench/requirements.txt >&2
 compare() { PYTHONPATH=$ROOT/bench "$TARGET/venv-bench/bin/python" -m compare "$@"; }
@@ -23,7 +24,7 @@ trap remove EXIT
 trap 'exit 130' INT TERM
 remove
 
-# The server's user must be able to read it.
+# The server's user must be able to read the library, so it is built in $STATE.
 library=$STATE/bench-empty-trigger/empty_trigger.so
 mkdir -p "$(dirname "$library")" "$TARGET/bench"
 cc -O2 -fPIC -shared -I"$("$BIN/pg_config" --includedir-server)" -o "$library" \

@@ -1,4 +1,4 @@
-/* An AFTER ROW trigger that does nothing: what PostgreSQL itself needs to queue and call one. */
+/* An AFTER ROW trigger that does nothing. It shows the cost of queueing and calling a trigger. */
 #include "postgres.h"
 
 #include "commands/trigger.h"

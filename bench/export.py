@@ -2,8 +2,9 @@
 """Compares the time of `lead-audit verify` with SHA-256 of the same file. Prints a Markdown table.
 
 bench/README.md has this table. Arguments: number of entries (default 1,000,000), number of runs
-(default 5). The commands run in turn. Each time is the fastest of the runs, the memory is the
-largest. The file is in the system's directory for temporary files. It is read from the page cache.
+(default 5). In each run, the commands run one after the other. The table shows the shortest time of
+the runs and the largest memory. The file is in the system's directory for temporary files, so the
+commands read it from the page cache.
 """
 
 import os
@@ -18,7 +19,7 @@ TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
 
 def run(command, **environment):
-    """Runs a command: its seconds, its seconds of processor time, and its memory in kilobytes."""
+    """Runs a command. Returns its time and its processor time, in seconds, and its memory in kB."""
     begun = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | environment)
     _, status, usage = os.wait4(child.pid, 0)

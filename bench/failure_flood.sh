@@ -1,19 +1,21 @@
 #!/bin/bash
-# failure_flood.sh [SECONDS [ROUNDS]]: the cost of 10,000 failures a second, in eight sessions, for
-# successful statements beside them.
+# failure_flood.sh [SECONDS [ROUNDS]]: measures how much recording 10,000 failures a second slows
+# down successful statements.
 #
 # One session updates rows of a watched table by primary key as fast as possible, each in its own
-# transaction. Eight others fail 10,000 times a second. Their failures are recorded in every second
-# interval (lead_audit.enabled, for the failing role only). For each interval it prints the
-# successful transactions a second, the number of recorded failures, and the processor time of each
-# process. At the end it prints the ratio of the medians, and the additional processor time for
-# each recorded failure, in the worker (with sealing) and in the failing sessions. The last figure
-# is the processor time of a successful UPDATE. Other load on the machine moves the ratio more than
-# these times.
+# transaction. Eight other sessions together cause 10,000 failures a second. Their failures are
+# recorded in every second interval (lead_audit.enabled, for the failing role only). For each
+# interval, the script prints the successful transactions a second, the number of recorded failures,
+# and the processor time of each process.
 #
-# Both kinds of session loop in the server, so the client is not measured. With CLIENT=1 a client
-# sends each UPDATE. The result then mostly depends on whether client and session share a
-# processor.
+# At the end, the script prints the ratio of the medians, and the processor time that recording adds
+# for each failure, in the worker (with sealing) and in the failing sessions. The last figure is the
+# processor time of a successful UPDATE. Other load on the machine affects the ratio more than these
+# processor times.
+#
+# Both kinds of session loop in the server, so that the time of a client is not measured. With
+# CLIENT=1, a client sends each UPDATE. The result then mostly depends on whether the client and the
+# session share a processor.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 seconds=${1:-20} rounds=${2:-3} rate=${RATE:-10000}
 "$ROOT/scripts/install.sh" >&2
@@ -72,9 +74,10 @@ median() {
     { v[NR] = $1 }
     END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
 }
-# processes WHERE: the /proc files of the server's processes that pg_stat_activity shows.
+# processes WHERE: prints the names of the /proc files of the processes that fulfil this condition
+# on pg_stat_activity.
 processes() { psql -c "SELECT '/proc/' || pid || '/stat' FROM pg_stat_activity WHERE $1"; }
-# used FILE...: the processor time of these processes in seconds.
+# used FILE...: prints the processor time of the processes with these /proc files, in seconds.
 used() {
   cat "$@" | awk -v hz="$(getconf CLK_TCK)" '
     { sub(/.*\) /, ""); sum += $12 + $13 }

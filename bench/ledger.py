@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Runs the benchmarks of crates/ledger and prints them as the table of bench/README.md.
 
-The arguments are criterion's: the name of a benchmark, or --measurement-time 5.
+The arguments are passed to criterion. Examples: the name of a benchmark, --measurement-time 5.
 
 Each time is the fastest of criterion's samples, because other load can only slow a sample down. The
-ratio compares the time with SHA-256 over the same bytes, measured in the same run.
+ratio compares this time with that of SHA-256 over the same bytes, measured in the same run.
 """
 
 import json
@@ -18,7 +18,7 @@ RESULTS = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "c
 
 
 def results():
-    """{group: {name: (seconds, throughput)}} of this run, in the order of the benchmarks."""
+    """Returns {group: {name: (seconds, throughput)}} in the order of the benchmarks."""
     found = {}
     files = sorted(RESULTS.glob("*/*/new/benchmark.json"), key=lambda file: file.stat().st_mtime)
     for file in files:
@@ -65,7 +65,7 @@ def main():
                 baseline = seconds
             ratio = seconds / baseline if baseline else None
             if name.startswith("append") and "SHA-256 of 65 bytes" in hashes:
-                # A leaf costs its own hash and, on average, the hash of one node.
+                # A leaf costs its own hash and, on average, the hash of one inner node.
                 hashed = hashes["SHA-256 of 33 bytes"][0] + hashes["SHA-256 of 65 bytes"][0]
                 ratio = seconds / throughput["Elements"] / hashed
             ratio = "" if ratio is None or ratio == 1 else f"{ratio:.2f}"

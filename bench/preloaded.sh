@@ -1,10 +1,10 @@
 #!/bin/bash
-# preloaded.sh [SECONDS [ROUNDS]]: the cost that recording failures adds to successful
-# statements.
+# preloaded.sh [SECONDS [ROUNDS]]: measures the cost that the readiness to record failures adds to
+# successful statements.
 #
 # One session updates rows of a watched table by primary key, alternately on a server with the
-# library preloaded and on one without. Neither seals. It prints transactions a second for each
-# interval, and at the end the ratio of the medians.
+# library preloaded and on a server without. Neither server seals. The script prints the
+# transactions a second for each interval, and at the end the ratio of the medians.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 seconds=${1:-10} rounds=${2:-7}
 "$ROOT/scripts/install.sh" >&2

@@ -1,10 +1,11 @@
 #!/bin/bash
-# seal.sh: the cost of sealing, verify() and proofs, on a private cluster in target/bench-seal.
+# seal.sh: measures sealing, verify() and proofs, on a private cluster in target/bench-seal.
 #
-#   seal.sh [ENTRIES]   by default 1000000
+#   seal.sh [ENTRIES]   the number of entries, by default 1000000
 #
-# It prints a Markdown table. SHA-256 of the same bytes is PostgreSQL's sha256() over the bytes of
-# the preimages. Each figure is from this run. The times of single calls are medians of 201.
+# The script prints a Markdown table. For comparison with verify(), it measures PostgreSQL's
+# sha256() over about as many bytes as the preimages have. Each figure is from this run. The time of
+# a single call is the median of 201 calls.
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 setup
 "$ROOT/scripts/install.sh" >&2
@@ -27,7 +28,7 @@ per() {
   awk -v n="$1" -v s="$2" \
     'BEGIN { printf "%.2f µs an entry, %.0f entries/s", s / n * 1e6, n / s }'
 }
-# multiple FORMAT A B: prints A / B in FORMAT, a format of printf.
+# multiple FORMAT A B: prints A / B. FORMAT is a format string of printf.
 multiple() { awk -v format="$1" -v a="$2" -v b="$3" 'BEGIN { printf format, a / b }'; }
 
 sql >&2 <<'SQL'
@@ -85,7 +86,7 @@ row 'verify() of two halves in two sessions' "$halves s" \
   "$(multiple '%.2f times that of verify() in one' "$halves" "$v")"
 
 step "Ticks and proofs over tree sizes" >&2
-# median STATEMENT: the median time of 201 runs in one session, in ms.
+# median STATEMENT: prints the median time of 201 runs of the statement in one session, in ms.
 median() {
   sql -c "CREATE OR REPLACE FUNCTION pg_temp.median(statement text) RETURNS numeric
     LANGUAGE plpgsql AS \$\$
@@ -129,7 +130,7 @@ row 'seal() while a transaction with 100000 entries is open' \
   "$(median 'SELECT lead_audit.seal()') ms" 'median of 201'
 
 step "Writers and the worker" >&2
-# Eight sessions write as fast as possible, 100 rows in each transaction. The worker seals each
+# Eight sessions write as fast as possible, 100 rows in each transaction. The worker seals once a
 # second.
 cluster stop "$dir" >&2
 cluster start "$dir" "fsync = off" "shared_buffers = '512MB'" "max_wal_size = '8GB'" "jit = off" \

@@ -1,6 +1,7 @@
--- `make demo` shows this: an application writes leads, the trail records who changed what, and
--- verification finds entries that were tampered with. psql runs it as the superuser postgres, in
--- an empty database that belongs to the role lead_app. It shows each statement before its result.
+-- `make demo` runs this script: an application writes leads, the trail records who changed what,
+-- and verification finds entries that were tampered with. psql runs the script as the superuser
+-- postgres, in an empty database that belongs to the role lead_app, and shows each statement before
+-- its result.
 \set ECHO none
 \pset footer off
 \pset null '-'
@@ -123,7 +124,7 @@ FROM lead_audit.log WHERE operation <> 'SNAPSHOT' AND outcome = 'ok' ORDER BY id
 \echo 'it, so a background worker wrote it. This needs the library preloaded'
 \echo '(shared_preload_libraries).'
 \echo
--- The worker writes it a few milliseconds after the failure.
+-- The worker writes the entry a few milliseconds after the failure, so the script waits for it.
 \set QUIET on
 DO $$ BEGIN
   FOR i IN 1..200 LOOP

@@ -1,5 +1,6 @@
--- The two schemas. CREATE EXTENSION uses an existing schema lead_audit, whoever owns it. An owner
--- who is not a superuser could change the audit trail, so such a schema is refused.
+-- The two schemas. CREATE EXTENSION uses an existing schema lead_audit, no matter which role owns
+-- the schema. An owner who is not a superuser could change the audit trail, so such a schema is
+-- refused.
 DO $$
 BEGIN
   IF pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8' THEN
@@ -25,9 +26,9 @@ COMMENT ON SCHEMA lead_audit IS
   'Audit trail of the watched tables. PUBLIC has no rights here. Writes to watched tables are '
   'recorded all the same.';
 
--- The functions that only lead_audit calls. Some run with the rights of a superuser, so whoever
--- owns their schema could gain these rights. Without IF NOT EXISTS, CREATE EXTENSION fails if
--- somebody else has made the schema.
+-- The functions that only lead_audit calls. Some run with the rights of a superuser, so a role that
+-- owns their schema could gain these rights. There is no IF NOT EXISTS, so that CREATE EXTENSION
+-- fails if another role has already created the schema.
 CREATE SCHEMA lead_audit_internal;
 REVOKE ALL ON SCHEMA lead_audit_internal FROM PUBLIC;
 COMMENT ON SCHEMA lead_audit_internal IS

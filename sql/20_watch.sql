@@ -1,5 +1,6 @@
--- The watched tables. A watch id identifies a watched table, and its audit triggers carry it as an
--- argument. Oids do not survive dump and restore, and names change.
+-- The watched tables. A watch id identifies a watched table, and is an argument of its audit
+-- triggers. Oids and names cannot identify the table: oids do not survive dump and restore, and
+-- names change.
 CREATE TABLE lead_audit.watch (
   watch_id uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
   table_schema text NOT NULL,
@@ -40,8 +41,8 @@ COMMENT ON COLUMN lead_audit.watch.replica IS
   'recorded too.';
 
 -- The relations with audit triggers: watched tables, their partitions and their child tables. Oids
--- mean nothing in another cluster, so a dump does not contain the rows. After a restore the DDL
--- guard fills the table again from the triggers.
+-- mean nothing in another cluster, so a dump does not contain the rows. After a restore, the DDL
+-- guard fills this table again from the arguments of the triggers.
 CREATE TABLE lead_audit.watched_relation (
   relation oid PRIMARY KEY,
   watch_id uuid NOT NULL,
@@ -85,7 +86,7 @@ COMMENT ON COLUMN lead_audit.watched_relation.is_restored IS
   'Whether a restore created its triggers and may still create its primary key. Ends with the '
   'next change.';
 
--- history() finds entries that were written under another watch id or another primary key.
+-- With this table, history() finds entries that were written under an earlier watch id.
 CREATE TABLE lead_audit.earlier_identity (
   watch_id uuid NOT NULL,
   earlier_id uuid NOT NULL,
@@ -126,8 +127,8 @@ COMMENT ON COLUMN lead_audit.former_key.column_types IS 'Types of the same colum
 COMMENT ON COLUMN lead_audit.former_key.same_columns IS
   'Whether the next primary key has the same columns, renamed or with other types.';
 
--- pg_write_all_data includes these tables. Only their owner and superusers, who restore dumps, may
--- write to them.
+-- A role with pg_write_all_data could otherwise write to these tables. Only their owner and
+-- superusers may write to them; a superuser does so when a dump is restored.
 CREATE FUNCTION lead_audit_internal.refuse_change_by_others() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

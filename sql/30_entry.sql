@@ -36,8 +36,9 @@ CREATE TABLE lead_audit.entry (
   statement text
 );
 ALTER SEQUENCE lead_audit.entry_id_seq OWNED BY lead_audit.entry.id;
--- Compressing a row of more than 2 kB costs more than all other work on it. LZ4 takes a fraction
--- of the time of the default. A server may be built without LZ4.
+-- Compressing a row of more than 2 kB costs more than all other work on the row. LZ4 takes a
+-- fraction of the time of pglz, the default. A server may be built without LZ4: then the default
+-- remains.
 DO $$
 BEGIN
   ALTER TABLE lead_audit.entry
@@ -142,13 +143,14 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON lead_audit.ent
 ALTER TABLE lead_audit.entry ENABLE ALWAYS TRIGGER append_only;
 COMMENT ON TRIGGER append_only ON lead_audit.entry IS 'Refuses UPDATE, DELETE and TRUNCATE.';
 
--- A sequence counts outside transactions, so a rollback does not undo it.
+-- Counts the entries that could not be counted in lead_audit.unwritten. A rollback does not undo
+-- the use of a sequence.
 CREATE SEQUENCE lead_audit.unwritten_seq;
 REVOKE ALL ON lead_audit.unwritten_seq FROM PUBLIC;
 COMMENT ON SEQUENCE lead_audit.unwritten_seq IS
   'Number of entries that could neither be written nor be counted in lead_audit.unwritten.';
--- One row for each transaction that committed without some of its entries. Without an index,
--- because the library writes the rows below SQL.
+-- One row for each transaction that committed although some of its entries were not written. The
+-- table has no index, because the library inserts the rows without SQL.
 CREATE TABLE lead_audit.unwritten (entries bigint NOT NULL);
 REVOKE ALL ON lead_audit.unwritten FROM PUBLIC;
 COMMENT ON TABLE lead_audit.unwritten IS

@@ -1,6 +1,6 @@
 -- The Merkle tree over the entries, and its checkpoints. Only lead_audit.seal() and the background
--- worker write it (src/seal/). The leaves of one RFC 6962 tree are the entries of finished
--- transactions, in the order of sealing.
+-- worker write to these tables (src/seal/). The tree is that of RFC 6962. Its leaves are the
+-- entries of finished transactions, in the order of sealing.
 
 CREATE TABLE lead_audit.checkpoint (
   tree_size bigint NOT NULL PRIMARY KEY CHECK (tree_size > 0),
@@ -27,7 +27,8 @@ COMMENT ON COLUMN lead_audit.checkpoint.note IS
 COMMENT ON COLUMN lead_audit.checkpoint.log_id IS
   'Log id at the time, from lead_audit.tree. NULL if version 1.0 wrote the checkpoint.';
 
--- Finds the leaf of an id in one step. The rows follow from the checkpoints.
+-- With this table, one look-up finds the leaf of an id. The rows can be derived from the
+-- checkpoints.
 CREATE TABLE lead_audit.leaf_range (
   first_id bigint NOT NULL PRIMARY KEY,
   last_id bigint NOT NULL CHECK (last_id >= first_id),
@@ -41,15 +42,15 @@ COMMENT ON COLUMN lead_audit.leaf_range.last_id IS 'Last id of the range. The ra
 COMMENT ON COLUMN lead_audit.leaf_range.first_leaf IS
   'Index of the leaf of first_id, from 0. The leaves of the other ids follow.';
 
--- Tiles as in C2SP tlog-tiles: up to 256 hashes of one level. A full tile never changes. The last
--- tile of a level is in another table, so this one only grows.
+-- Tiles as in C2SP tlog-tiles: each has up to 256 hashes of one level. A full tile never changes.
+-- The partial tile at the end of a level is in lead_audit.tree_edge, so rows are only added here.
 CREATE TABLE lead_audit.tree_tile (
   index bigint NOT NULL,
   level smallint NOT NULL,
   hashes bytea NOT NULL,
   PRIMARY KEY (level, index)
 );
--- Hashes cannot be compressed.
+-- PostgreSQL must not try to compress hashes, because it cannot shorten them.
 ALTER TABLE lead_audit.tree_tile ALTER COLUMN hashes SET STORAGE EXTERNAL;
 REVOKE ALL ON lead_audit.tree_tile FROM PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('lead_audit.tree_tile', '');
@@ -74,8 +75,9 @@ COMMENT ON COLUMN lead_audit.tree_edge.index IS 'Position of the tile in its lev
 COMMENT ON COLUMN lead_audit.tree_edge.level IS 'Same levels as in tree_tile.';
 COMMENT ON COLUMN lead_audit.tree_edge.hashes IS 'Concatenated hashes.';
 
--- The log id and the state of sealing. Only one row counts: the one with the largest tree, and
--- among equals the oldest. CREATE EXTENSION inserts a row, and a restored dump adds its own.
+-- The log id and the state of sealing. CREATE EXTENSION inserts a row, and a restored dump adds its
+-- own row. Only one row counts: the row with the largest tree. Among rows with equal trees, the
+-- oldest row counts.
 CREATE TABLE lead_audit.tree (
   log_id uuid NOT NULL PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid(),
   created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -119,7 +121,8 @@ COMMENT ON COLUMN lead_audit.tree.publishing_errors IS
   'Number of failed attempts to publish a checkpoint.';
 COMMENT ON COLUMN lead_audit.tree.last_publishing_error_at IS 'Time of the last failed attempt.';
 COMMENT ON COLUMN lead_audit.tree.last_publishing_error IS 'Message of the last failed attempt.';
--- The script of a restore sets row_security = off before anything else.
+-- The script of a restore sets row_security = off at its beginning, so this setting shows that a
+-- restore is running.
 INSERT INTO lead_audit.tree (awaits_restore)
 VALUES (pg_catalog.current_setting('row_security') OPERATOR(pg_catalog.=) 'off');
 

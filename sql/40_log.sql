@@ -1,5 +1,5 @@
--- The functions of the view. PUBLIC keeps EXECUTE: PostgreSQL checks it for the reader of a view.
--- They only compute, and accept any JSON.
+-- The functions of the view lead_audit.log. PUBLIC keeps EXECUTE, because PostgreSQL checks this
+-- right for the role that reads the view. The functions only compute, and accept any JSON.
 CREATE FUNCTION lead_audit_internal.as_jsonb(value json) RETURNS jsonb
   LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'lead_audit_as_jsonb';
 CREATE FUNCTION lead_audit_internal.new_values_of(row_values json, changed_values json)
@@ -16,8 +16,8 @@ COMMENT ON FUNCTION lead_audit_internal.diff_of(json, json) IS
   'large or nested too deeply.';
 
 -- The view for readers. An entry stores the old row and the changed values. The view derives the
--- complete new row and the diff. A text of less than 1,000 bytes is never too large or too deep,
--- and a plain cast is faster.
+-- complete new row and the diff. A text of less than 1,000 bytes is never too large or too deeply
+-- nested for jsonb, so the view uses a plain cast, which is faster.
 CREATE VIEW lead_audit.log AS
 SELECT e.id, e.occurred_at, e.txid, e.table_schema, e.table_name, e.relation, e.operation,
        e.outcome,

@@ -1,10 +1,12 @@
--- The functions of the audit triggers. They run as the role that writes to the table, which needs
--- no rights on this schema. Dumps name them, so they keep names and schema.
+-- The functions of the audit triggers. They run as the role that writes to the watched table, which
+-- needs no rights on this schema. Dumps contain the names of the functions, so names and schema
+-- must not change.
 CREATE FUNCTION lead_audit.capture() RETURNS trigger
   LANGUAGE c AS 'MODULE_PATHNAME', 'lead_audit_capture';
--- PUBLIC keeps EXECUTE: PostgreSQL checks it when the owner of a watched partitioned table creates
--- a partition. Nobody can abuse it. Without USAGE on the schema a role cannot name the function,
--- and the DDL guard refuses triggers that somebody creates by hand.
+-- PUBLIC keeps EXECUTE, because PostgreSQL checks this right when the owner of a watched
+-- partitioned table creates a partition. The right cannot be abused: a role without USAGE on the
+-- schema cannot name the function, and the DDL guard refuses triggers that somebody creates by
+-- hand.
 COMMENT ON FUNCTION lead_audit.capture() IS
   'Row trigger of a watched table. Arguments: the watch id, the name of the soft-delete column or '
   'an empty string, and origin_only unless the table was enabled with replica.';

@@ -1,7 +1,7 @@
 -- The DDL guard protects the audit triggers. The owner of a table could end its watching by ALTER
--- TABLE ... DISABLE TRIGGER or DROP TRIGGER. The guard refuses this to roles that may not execute
--- disable(). For other roles, and if the table itself is dropped, an entry records role and
--- command.
+-- TABLE ... DISABLE TRIGGER or DROP TRIGGER. The guard refuses such commands to roles that may not
+-- execute disable(). For other roles, and if the table itself is dropped, an entry records the role
+-- and the command.
 CREATE FUNCTION lead_audit_internal.may_disable(who oid) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT has_function_privilege(who, 'lead_audit.disable(regclass)', 'EXECUTE')
@@ -78,10 +78,10 @@ COMMENT ON FUNCTION lead_audit_internal.affected_relations(boolean) IS
   'Returns the relations that the current command reaches: those that it changes, their '
   'partitions and child tables, and the tables that have columns of their row types.';
 
--- The guard first decides, separately, whether it refuses. An error in its other work must not
--- hide the refusal. A relation that leaves its watched table loses triggers by that, which
--- handle_detached() handles. If a superuser has disabled some triggers of a table, the other
--- triggers stay protected.
+-- The guard first decides whether it refuses the command, in a function of its own, because an
+-- error in the guard's other work must not hide the refusal. A relation that leaves its watched
+-- table loses triggers; this is not refused, and handle_detached() handles it. If a superuser has
+-- disabled some triggers of a table, the table's other triggers remain protected.
 CREATE FUNCTION lead_audit_internal.refuse_ddl(invoker oid, is_drop boolean) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -148,7 +148,8 @@ REVOKE ALL ON FUNCTION lead_audit_internal.refuse_ddl(oid, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit_internal.refuse_ddl(oid, boolean) IS
   'Refuses a command that ends the watching of a table, unless the role may do that. Error 42501.';
 
--- Sealing relies on ids: the sequence gives them out in ascending order, and each one once.
+-- Sealing relies on two properties of the sequence: it gives out ids in ascending order, and each
+-- id only once.
 CREATE FUNCTION lead_audit_internal.refuse_id_order() RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -190,8 +191,9 @@ REVOKE ALL ON FUNCTION lead_audit_internal.note_state(lead_audit.watch, text, oi
 COMMENT ON FUNCTION lead_audit_internal.note_state(lead_audit.watch, text, oid) IS
   'Changes the state of a watched table, and records it as an entry.';
 
--- The rows of a detached partition, or of a child table that no longer inherits, stay watched
--- under a watch id of their own. Otherwise an owner could detach, change and attach them unseen.
+-- The rows of a detached partition, or of a child table that no longer inherits, remain watched
+-- under a watch id of their own. Otherwise an owner could detach the table, change its rows unseen,
+-- and attach it again.
 CREATE FUNCTION lead_audit_internal.watch_detached(
   watching lead_audit.watch, top lead_audit.watched_relation, parted oid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -251,9 +253,9 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
          AND NOT EXISTS (SELECT FROM lead_audit_internal.audit_triggers_of($1) a
                          WHERE a.is_row AND a.watch_id <> ($2).watch_id)
 $$;
--- The rows of a new partition or child table belong to the watched table from now on. This is part
--- of the command that creates or attaches it. At other times a relation without triggers is left
--- alone: a restore creates the tables first and their triggers later, in its own order.
+-- Makes the rows of a new partition or child table part of the watched table, during the command
+-- that creates or attaches the partition or child table. At other times, a relation without
+-- triggers is left alone, because a restore creates the tables first and their triggers later.
 CREATE FUNCTION lead_audit_internal.handle_attached(
   watching lead_audit.watch, root oid, affected oid[], effects text[]) RETURNS SETOF oid
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -332,9 +334,9 @@ COMMENT ON FUNCTION lead_audit_internal.handle_attached(lead_audit.watch, oid, o
   'Handles partitions and child tables that joined a watched table. Returns those that it '
   'recorded as an entry.';
 
--- A change of columns or keys, a rename and a move to another schema change values and names
--- without any row event. After a parallel restore the primary key can arrive later than the
--- triggers, which is no change.
+-- A change of columns or keys, a rename, and a move to another schema change values and names
+-- without any row event. If a parallel restore creates the primary key after the triggers, that is
+-- no change.
 CREATE FUNCTION lead_audit_internal.handle_altered(
   watching lead_audit.watch, affected oid[], recorded oid[], rewritten boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -401,9 +403,9 @@ REVOKE ALL ON FUNCTION lead_audit_internal.is_guarded(oid) FROM PUBLIC;
 COMMENT ON FUNCTION lead_audit_internal.is_guarded(oid) IS
   'Whether the relation has all audit triggers with some watch id, and all are on.';
 
--- The guard first learns of a restored relation when a command touches it. What that command does
--- to the triggers is part of the restore: pg_dump --disable-triggers disables them to load the
--- data.
+-- The guard first learns of a restored relation when a command touches the relation. If that
+-- command enables or disables triggers, it is part of the restore: pg_dump --disable-triggers
+-- disables triggers in order to load the data.
 CREATE FUNCTION lead_audit_internal.handle_trigger_state(
   watching lead_audit.watch, root oid, affected oid[], effects text[]) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -613,9 +615,9 @@ COMMENT ON FUNCTION lead_audit_internal.after_drop() IS
   'Work of the DDL guard after a command that drops objects: audit triggers, watched tables, '
   'partitions, columns and keys.';
 
--- PostgreSQL copies the row trigger of the table above to a new partition. It refuses if the
--- partition already has a trigger of that name. The existing trigger is renamed and stays on,
--- because ATTACH PARTITION can run code of the owner.
+-- PostgreSQL copies the row trigger of the table above to a new partition, and raises an error if
+-- the partition already has a trigger of that name. So the existing trigger is renamed. It is not
+-- dropped, because ATTACH PARTITION can run code of the owner, whose writes must be recorded.
 CREATE FUNCTION lead_audit_internal.before_attach(above oid, partition oid) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -661,8 +663,9 @@ COMMENT ON FUNCTION lead_audit_internal.before_attach(oid, oid) IS
 COMMENT ON FUNCTION lead_audit_internal.merge_attached() IS
   'Merges watched tables that have become partitions of another watched table into it.';
 
--- The invariant behind the guard, checked against the catalog. It finds what got past the guard. A
--- child table can be watched on its own, or have been until somebody disabled that.
+-- The state that the guard maintains, compared with the catalog. The view shows the differences.
+-- They come from commands that the guard did not see. A child table can be watched on its own now,
+-- or its own watching may have been disabled; neither is a fault of its parent.
 CREATE VIEW lead_audit.watch_fault AS
 WITH RECURSIVE known AS (
   SELECT m.watch_id, m.relation, m.is_root, m.is_complete, m.table_schema, m.table_name,

@@ -1,5 +1,5 @@
--- Failed statements: the worker's position in the queue, the counts of records, and the parts of
--- lead_audit that are on.
+-- Failed statements: the worker's position in the queue, the counts of records, and the list of the
+-- parts of lead_audit that are active.
 CREATE TABLE lead_audit.queue_position (
   queue bigint PRIMARY KEY,
   position bigint NOT NULL
@@ -22,8 +22,8 @@ COMMENT ON FUNCTION lead_audit.queue() IS
   'log (dropped), the bytes that wait in the queue, and the process id of the worker. Returns no '
   'row unless the library is preloaded.';
 
--- PUBLIC keeps EXECUTE on these two: the view lead_audit.stats calls them as the role that reads
--- the view. Without USAGE on the schema a role cannot call them otherwise.
+-- PUBLIC keeps EXECUTE on the next two functions, because the view lead_audit.stats calls them as
+-- the role that reads the view. Other calls need USAGE on the schema.
 CREATE FUNCTION lead_audit_internal.own_queue(
   OUT queued bigint, OUT written bigint, OUT dropped bigint) RETURNS SETOF record
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'own_queue_wrapper';

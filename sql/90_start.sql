@@ -1,5 +1,5 @@
--- Watches the table "leads" at once, if it is on the search_path of the role that creates the
--- extension.
+-- Watches the table "leads" when the extension is created, if that table is on the search_path of
+-- the role that executes CREATE EXTENSION.
 CREATE FUNCTION lead_audit_internal.watch_leads() RETURNS void
   LANGUAGE c AS 'MODULE_PATHNAME', 'watch_leads_wrapper';
 REVOKE ALL ON FUNCTION lead_audit_internal.watch_leads() FROM PUBLIC;

@@ -1,10 +1,10 @@
-//! Turns what a trigger reports into an entry. `trigger` makes a `row_event` of PostgreSQL's call.
-//! `row_layout` knows the columns of the table and how to write each. `encode` writes the values.
-//! `crate::entries` takes the finished entry.
+//! Turns the call of a trigger into an entry. `trigger` makes a `row_event` from PostgreSQL's call.
+//! `row_layout` caches the columns of the table, each with its encoder. `encode` writes the values.
+//! `crate::entries` receives the finished entry.
 //!
-//! `replica_role` decides which writes of logical replication are recorded.
-//! `truncate` handles TRUNCATE. `partition_move` joins the two events of an UPDATE of the partition
-//! key into one.
+//! `replica_role` decides which writes of logical replication are recorded. `truncate` handles
+//! TRUNCATE. An UPDATE of the partition key fires a DELETE and an INSERT trigger: `partition_move`
+//! joins the two events into one.
 
 mod encode;
 mod foreign_code;

@@ -1,5 +1,6 @@
-//! Finds entries by a key that the caller writes, for `lead_audit.history()` and related functions.
-//! The functions themselves are in sql/80_query.sql. Computes the columns of lead_audit.log.
+//! Finds entries by a key that the caller gives, for `lead_audit.history()` and related functions,
+//! which are defined in sql/80_query.sql. Also computes the JSON columns of the view
+//! lead_audit.log.
 
 mod key;
 mod log_values;

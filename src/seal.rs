@@ -1,11 +1,11 @@
 //! Appends entries to the tree, and publishes its checkpoints outside the database.
 //!
-//! A round of sealing (`round`) takes the entries of finished transactions (`open_ids` tracks the
-//! ids that must wait) and appends their leaf hashes to the tiles of one Merkle tree
-//! (`stored_tree`). It then writes a checkpoint with its ids, root and note (`signer`). After the
-//! commit, never before it, `publish` writes the note to files (`checkpoint_file`) and to the
-//! server's log, and `notify` sends it. Sealing depends on neither. Writers take no part in sealing
-//! and never wait for it.
+//! A round of sealing (`round`) takes the entries of finished transactions and appends their leaf
+//! hashes to the tiles of one Merkle tree (`stored_tree`). Ids whose entries may still commit wait
+//! for a later round (`open_ids`). The round then writes a checkpoint with its ids, root and note
+//! (`signer`). After the commit, never before it, `publish` writes the note to a file
+//! (`checkpoint_file`) and to the server's log, and `notify` sends it. A failure to publish or to
+//! send does not stop sealing. Writers take no part in sealing and never wait for it.
 
 mod checkpoint_file;
 mod inserted_ids;
@@ -31,19 +31,20 @@ pub use stored_tree::{Identity, StoredTiles, TreeRow, objects_are_current};
 
 use pgrx::pg_sys;
 
-/// Call when the transaction has ended.
+/// Forgets the sealing lock, and publishes the checkpoints of a committed transaction. Called when
+/// the transaction has ended.
 pub fn transaction_ends(committed: bool) {
     seal_function::transaction_ends();
     publish::transaction_ends(committed);
 }
 
-/// Call when a subtransaction has rolled back.
+/// Forgets the sealing lock and the checkpoints of a subtransaction that has rolled back.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     seal_function::subtransaction_aborts(own);
     publish::subtransaction_aborts(own);
 }
 
-/// Call when a subtransaction has committed.
+/// Gives the sealing lock and the checkpoints of a committed subtransaction to its parent.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     seal_function::subtransaction_commits(own, parent);
     publish::subtransaction_commits(own, parent);

@@ -1,5 +1,5 @@
-//! The parts of watching that SQL cannot do: the baseline, entries about watching, the DDL guard,
-//! and finding `leads` at CREATE EXTENSION. The SQL parts are in sql/60_watching.sql and
+//! The parts of watching that need Rust: the baseline, entries about watching, the DDL guard, and
+//! finding `leads` at CREATE EXTENSION. The SQL parts are in sql/60_watching.sql and
 //! sql/70_ddl_guard.sql.
 
 mod baseline;

@@ -91,7 +91,7 @@ def progress(text):
 
 
 def rotated(systems, by):
-    """The systems, rotated to the left by `by` places, so that each system comes first in turn."""
+    """Returns the systems, rotated to the left by `by`, so that each system comes first in turn."""
     by %= len(systems)
     return systems[by:] + systems[:by]
 

@@ -1,4 +1,4 @@
-"""Measures memory by statement size, cost by statement and log size, sealing and verification."""
+"""Measures a large UPDATE's memory, cost by size of statement and log, seal() and verify()."""
 
 import pathlib
 import statistics
@@ -11,7 +11,7 @@ from .statements import Timer, measure, timed
 class Memory:
     """Samples the private memory of a server process while the `with` block runs.
 
-    `growth` is the maximum, in bytes above the value before the block.
+    `growth` is the number of bytes by which the maximum exceeds the value before the block.
     """
 
     def __init__(self, pid):
@@ -47,7 +47,7 @@ class Memory:
 
 
 def memory(system, rows):
-    """Measures the memory of an UPDATE of `rows` rows. First fills the table up to `rows` rows."""
+    """Measures the memory of an UPDATE of `rows` rows. First fills the table up to that number."""
     connection = system.connection("leads")
     have = connection.execute("SELECT count(*) FROM leads").fetchone()[0]
     with connection.transaction():
@@ -71,7 +71,7 @@ def memory(system, rows):
 def growth(system, unaudited, sizes, rows, rounds):
     """Measures the processor time that the audit adds to an UPDATE, for each size of the log.
 
-    The comparison is INSERT … SELECT of the same entries into `twin`, a copy of the log.
+    Also measures INSERT … SELECT of the same entries into `twin`, a copy of the log.
     """
     connection = system.connection("leads")
     count = lambda: connection.execute("SELECT count(*) FROM twin").fetchone()[0]
@@ -123,7 +123,7 @@ def growth(system, unaudited, sizes, rows, rounds):
 def by_statement_size(system, unaudited, sizes, rounds):
     """Measures the processor time that the audit adds to each row of an UPDATE, by number of rows.
 
-    Small UPDATEs run several times in one transaction, up to the rows of the largest UPDATE.
+    Small UPDATEs run up to 200 times in one transaction, on at most as many rows as the largest.
     """
 
     def run(connection, size):

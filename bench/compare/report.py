@@ -6,7 +6,7 @@ median = statistics.median
 
 
 def bulk_figures(found):
-    """{operation: figures} of the statements. Each ratio is a median over the rounds."""
+    """Returns {operation: figures} of the statements. Each ratio is a median over the rounds."""
     figures = {}
     for operation, data in found.get("statements", {}).items():
         systems, rows = data["systems"], data["rows"]

@@ -1,4 +1,4 @@
-"""Measures transactions a second of several sessions: single-row writes and small transactions."""
+"""Measures transactions a second of pgbench: single-row writes and small transactions."""
 
 import pathlib
 import re
@@ -24,7 +24,7 @@ SCRIPTS = {
     + ", "
     "'new' || :row::text || '@example.com', 'example.com',"
     " 'Example Company ' || :row::text || ' Holdings Ltd.', 'Contact Person', 'web', 'user-1');\n",
-    # DELETE removes the rows that the INSERT load inserted.
+    # DELETE removes the rows that the load INSERT has inserted.
     "DELETE": NEW_ROW + "DELETE FROM leads WHERE id = " + NEW_ID + ";\n",
     "floor": OWN_ROW
     + "WITH changed AS ("
@@ -39,7 +39,7 @@ SCRIPTS = {
 
 @dataclass(frozen=True)
 class Load:
-    """A pgbench script, the number of sessions, and whether a commit waits for the disk."""
+    """A script of pgbench, the number of sessions, and whether a commit waits for the disk."""
 
     script: str
     sessions: int
@@ -69,7 +69,7 @@ FULL = [
     if script != "floor"
 ]
 
-# Creates a table like lead_audit's log. Its column defaults are the values of one entry.
+# Creates `finished`, a table like lead_audit's log. Its defaults are the values of one entry.
 FLOOR = """
     UPDATE leads SET enrichment_status = 'DONE', enrichment_task_id = '1', updated_at = now()
       WHERE id = lpad('1', 32, '0');
@@ -89,7 +89,7 @@ FLOOR = """
 
 
 class Runner:
-    """Runs loads. Each system runs the same number of transactions."""
+    """Runs loads. For a load, every system runs the same number of transactions."""
 
     def __init__(self, rows, seconds):
         self.rows, self.seconds, self.counts = rows, seconds, {}
@@ -100,14 +100,14 @@ class Runner:
             self.files[name].write_text(text)
 
     def tps(self, system, load, series):
-        """Transactions a second. INSERT names its rows by `series`, and DELETE finds them by it."""
+        """Returns transactions a second. The keys of INSERT and DELETE contain `series`."""
         if load not in self.counts:
             raise KeyError(f"{load} has not been calibrated")
         return self._run(system, load, series, self.counts[load])
 
     def calibrate(self, system, load):
         """Finds the number of transactions that takes about `self.seconds` seconds."""
-        if load.script == "DELETE":  # one for each row that INSERT inserted
+        if load.script == "DELETE":  # one transaction for each row that INSERT has inserted
             self.counts[load] = self.counts[Load("INSERT", load.sessions, load.durable)]
             return
         series = f"{load.sessions}.{int(load.durable)}"
@@ -121,9 +121,9 @@ class Runner:
         )
 
     def floor(self, system, load):
-        """Transactions a second of the UPDATE load and the INSERT of its entry in one statement.
+        """Returns transactions a second of an UPDATE that also inserts an entry, in one statement.
 
-        Audit triggers return at once. None for other loads.
+        The replica role turns the audit trigger off. Returns None for loads other than UPDATE.
         """
         if load.script != "UPDATE":
             return None

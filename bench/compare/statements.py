@@ -66,7 +66,7 @@ def wal(connection):
 
 
 def own_columns(system, table):
-    """The columns of the table, without the columns that a system has added."""
+    """Returns the columns of the table, without columns that a system has added."""
     with system.cluster.connect(f"table_{table}") as connection:
         return [
             row[0]
@@ -78,12 +78,12 @@ def own_columns(system, table):
 
 
 def new_rows(columns, table, count):
-    """A query that makes `count` rows with new keys."""
+    """Returns a query that makes `count` rows with new keys."""
     return NEW[table].format(n=count, others=", ".join(columns[1:]))
 
 
 class Copy:
-    """The rows of a COPY as text. They are made once."""
+    """Measures COPY. Makes the text of the rows once for each number of rows."""
 
     def __init__(self):
         self.text = {}
@@ -106,9 +106,9 @@ COPY = Copy()
 
 
 def measure(system, table, operation, rows):
-    """Runs the operation once: {"seconds", "cpu", "wal", "bytes"}.
+    """Runs the operation once. Returns {"seconds", "cpu", "wal", "bytes"}.
 
-    Afterwards the table has the same rows. Only an UPDATE leaves its new values.
+    Afterwards the table has the same keys as before. An UPDATE leaves its new values in the rows.
     """
     connection = system.connection(table)
     size = lambda: connection.execute("SELECT pg_database_size(current_database())").fetchone()[0]
@@ -150,7 +150,8 @@ def unaudited(connection, sql):
 class Floor:
     """Measures two parts of the floor: INSERT … SELECT and SHA-256.
 
-    Copies the latest entries of lead_audit to `twin`, a copy of the log, and hashes as many bytes.
+    Copies the newest entries of lead_audit to `twin`, a copy of the log, and computes SHA-256 of as
+    many bytes as their preimages have.
     """
 
     def __init__(self, system, table):
@@ -166,7 +167,7 @@ class Floor:
         ).fetchone()[0]
 
     def measure(self):
-        """{"seconds", "cpu", "hash", "wal", "entries"} for the entries since the previous call."""
+        """Measures the entries since the last call. Returns {"seconds", "cpu", "hash", …}."""
         connection, first, last = self.connection, self.last, self._last()
         self.last = last
         before = wal(connection)
@@ -176,7 +177,7 @@ class Floor:
         )
         connection.execute("RESET enable_seqscan")
         written = wal(connection) - before
-        # The real preimage has the same members in another order.
+        # The real preimages have the same members as these, but in a different order.
         connection.execute("TRUNCATE preimages")
         connection.execute(f"""INSERT INTO preimages SELECT (
               SELECT convert_to(

@@ -1,4 +1,4 @@
-"""The compared systems. An SQL file sets up each system in one database for each table."""
+"""The compared systems. For each table, a system has a database, which an SQL file sets up."""
 
 import pathlib
 import re
@@ -13,7 +13,7 @@ TABLES = {
     "wide": BENCH / "tables" / "wide.sql",
     "toasted": BENCH / "tables" / "toasted.sql",
 }
-# The context that an application would set. Systems without a context ignore these settings.
+# The context that an application would set. Systems that do not know these settings ignore them.
 CONTEXT = (
     "-c lead_audit.user_id=u-17 -c lead_audit.user_ip=203.0.113.7"
     " -c lead_audit.request_id=req-000123"
@@ -93,7 +93,7 @@ class System:
         return f"{self.name}_{table}"
 
     def connection(self, table):
-        """A session on the system's database for this table. The first call opens it."""
+        """Returns a session on the system's database for this table. The first call opens it."""
         if table not in self.connections:
             self.connections[table] = self.cluster.connect(
                 self.database(table), CONTEXT + " -c synchronous_commit=off"
@@ -101,7 +101,7 @@ class System:
         return self.connections[table]
 
     def set_up(self, table):
-        """Copies the template database of the table, and runs the system's SQL file in the copy."""
+        """Copies the table's template database, and runs the system's SQL file in the copy."""
         database = self.database(table)
         with self.cluster.connect("postgres") as connection:
             connection.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
@@ -116,7 +116,7 @@ class System:
 
 
 def make_table(cluster, table, rows):
-    """Creates the template database of a table. The databases of the systems are its copies."""
+    """Creates the template database of a table. The systems' databases are copies of it."""
     with cluster.connect("postgres") as connection:
         connection.execute(f'DROP DATABASE IF EXISTS "table_{table}"')
         connection.execute(f'CREATE DATABASE "table_{table}"')

@@ -1,4 +1,4 @@
 -- label: lead_audit, preloaded
 -- preloaded
--- Failures are recorded, and the trail is sealed every second. These are the defaults.
+-- By default, a preloaded library records failures and seals the trail every second.
 CREATE EXTENSION lead_audit;

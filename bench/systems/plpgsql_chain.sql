@@ -1,6 +1,6 @@
 -- label: PL/pgSQL, hash chain
--- Like plpgsql.sql, and each checksum also covers the previous checksum. A lock until the end of
--- the transaction prevents two chains.
+-- The trigger of plpgsql.sql, with checksums that also cover the previous checksum. A lock that
+-- lasts until the end of the transaction keeps two entries from following the same checksum.
 \ir plpgsql.sql
 CREATE FUNCTION audit.chain() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE

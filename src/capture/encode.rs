@@ -1,4 +1,5 @@
-//! Writes a value as canonical JSON: the same text as `to_jsonb`, whatever the session's settings.
+//! Writes a value as canonical JSON: the text that `to_jsonb` would produce under fixed settings,
+//! independent of the session's settings.
 //!
 //! Common types are written straight from their datum. All other types go through PostgreSQL's
 //! `to_jsonb`, so that arrays, composites and types of extensions have only one JSON form.
@@ -14,7 +15,7 @@ use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::ops::Range;
 
-/// How to write the values of a type.
+/// The way in which values of a type are written.
 pub enum Encoder {
     /// boolean
     Bool,
@@ -36,24 +37,24 @@ pub enum Encoder {
     Float4,
     /// double precision
     Float8,
-    /// date, timestamp, timestamptz: ISO 8601, with zone in UTC
+    /// date, timestamp and timestamptz, as ISO 8601. timestamptz is written in UTC.
     DateTime(pg_sys::Oid),
     /// jsonb
     Jsonb,
-    /// Any other type, by to_jsonb.
+    /// Any other type. PostgreSQL's to_jsonb writes it.
     ToJsonb {
-        /// A call of to_jsonb that knows the type of its argument.
+        /// The call information of to_jsonb, with the type of its argument.
         call: Box<pg_sys::FmgrInfo>,
         /// Whether values can contain money, whose text depends on lc_monetary.
         monetary: bool,
-        /// Casts to json that other roles may have defined for the type.
+        /// The casts from the type to json, if roles other than a superuser can have defined any.
         casts: Option<ForeignCasts>,
     },
 }
 
 impl Encoder {
-    /// Whether writing a value may raise an error: in code that is not PostgreSQL's own, or because
-    /// the value is nested too deeply.
+    /// Returns whether writing a value may raise an error. Code that is not PostgreSQL's own can
+    /// raise one, and so can a value that is nested too deeply.
     pub fn may_raise(&self) -> bool {
         matches!(self, Encoder::ToJsonb { .. } | Encoder::Jsonb)
     }
@@ -121,7 +122,7 @@ fn write_bytea(out: &mut TextWriter, bytes: &[u8]) {
 /// Writes a float as to_jsonb does: its shortest exact text, read as a numeric.
 ///
 /// # Safety
-/// `datum` must be of the type that `output` is the output function of.
+/// `datum` must be of the type whose output function is `output`.
 unsafe fn write_float(
     out: &mut TextWriter,
     value: f64,
@@ -129,7 +130,7 @@ unsafe fn write_float(
     output: OutputFunction,
 ) {
     if value == 0.0 {
-        // −0 is also written as 0, because numeric has no −0.
+        // to_jsonb writes −0 as 0 too, because numeric has no −0.
         return out.push(b'0');
     }
     // SAFETY: `datum` is of the type of `output` (see # Safety). numeric_in takes a C string, an
@@ -154,12 +155,12 @@ unsafe fn write_float(
     }
 }
 
-/// The years 1 to 9999, in microseconds since 2000. Within them the text of an instant always has
-/// the same form.
+/// The timestamps of the years 1 to 9999, in microseconds since 2000. In this range, the text of a
+/// timestamp always has the same form.
 const FOUR_DIGIT_YEARS: Range<i64> = -63_082_281_600_000_000..252_455_616_000_000_000;
 
 /// # Safety
-/// `datum` must be of the type, which must be date, timestamp or timestamptz.
+/// `type_oid` must be date, timestamp or timestamptz, and `datum` a value of that type.
 unsafe fn write_date_time(out: &mut TextWriter, datum: pg_sys::Datum, type_oid: pg_sys::Oid) {
     const UTC: i32 = 0;
     let zone: Option<&[u8]> = match type_oid {
@@ -202,9 +203,9 @@ unsafe fn write_to_jsonb(
     call: &pg_sys::FmgrInfo,
     monetary: bool,
 ) {
-    // SAFETY: `datum` is of the type of `call`. Of the FmgrInfo only fn_extra may change, and
-    // to_jsonb does not use it. The result is a new jsonb in the current memory context, hence not
-    // toasted.
+    // SAFETY: `datum` is of the type that `call` was made for. A call may change only the field
+    // fn_extra of its FmgrInfo, and to_jsonb does not use that field. The result is a new jsonb in
+    // the current memory context, hence not toasted.
     let value = unsafe {
         let _settings = if monetary { OutputSettings::with_money() } else { OutputSettings::new() };
         call_foreign(call, datum)

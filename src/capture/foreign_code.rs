@@ -2,29 +2,31 @@
 //! than the owner must not run such code.
 //!
 //! Output functions of base types, ranges, enums and domains are written in C, so they belong to
-//! PostgreSQL or to a superuser. An owner can define two things: a cast from a type to json, which
-//! to_jsonb calls, and the check of a domain, which runs when a value is read.
+//! PostgreSQL or to a superuser. A table's owner can define two things: a cast from a type to json,
+//! which to_jsonb calls, and the CHECK constraint of a domain, which PostgreSQL evaluates when it
+//! reads a value.
 
 use super::type_search::{TypeSearch, attribute_types};
 use crate::pg::{ServerError, as_user_restricted, catalog_column, current_role, is_superuser};
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::{Cell, RefCell};
 
-/// Answers for types, cached as long as this value lives. In that time only other transactions can
-/// change the types.
+/// Answers whether using a type runs foreign code. Caches the answers as long as this value lives;
+/// meanwhile only other transactions can change the types.
 #[derive(Default)]
 pub struct ForeignCode {
     writing: TypeSearch,
 }
 
 impl ForeignCode {
-    /// Whether writing a value of the type as JSON may run code that is neither in C nor
+    /// Returns whether writing a value of the type as JSON may run code that is neither in C nor
     /// PostgreSQL's own.
     pub fn writes(&mut self, type_oid: pg_sys::Oid) -> bool {
         self.writing.finds(type_oid, has_foreign_cast, parts)
     }
 
-    /// Whether reading a value of the type from text may run such code.
+    /// Returns whether reading a value of the type from text may run code that is neither in C nor
+    /// PostgreSQL's own.
     pub fn reads(&self, type_oid: pg_sys::Oid) -> bool {
         // SAFETY: looks the type up.
         !is_built_in(type_oid)
@@ -32,12 +34,12 @@ impl ForeignCode {
     }
 }
 
-/// The type and modifier with which a value of `type_oid` can be read from text without running
-/// code that is neither in C nor PostgreSQL's own. Replaces a domain by its base type, which skips
-/// the domain's check. `None` if no type qualifies.
+/// Returns the type and modifier with which a value of `type_oid` can be read from text without
+/// running code that is neither in C nor PostgreSQL's own. Replaces a domain by its base type, so
+/// that the domain's CHECK constraint is not evaluated. Returns `None` if no type qualifies.
 pub fn readable_type(type_oid: pg_sys::Oid, modifier: i32) -> Option<(pg_sys::Oid, i32)> {
     let without_domain = |type_oid: pg_sys::Oid, mut modifier: i32| {
-        // SAFETY: looks the type up. Replaces the modifier if the type is a domain.
+        // SAFETY: looks the type up. If the type is a domain, PostgreSQL replaces the modifier.
         let base = unsafe { pg_sys::getBaseTypeAndTypmod(type_oid, &mut modifier) };
         (base, modifier)
     };
@@ -86,13 +88,13 @@ fn is_built_in(type_oid: pg_sys::Oid) -> bool {
     type_oid.to_u32() < pg_sys::FirstNormalObjectId
 }
 
-/// How to_jsonb takes a value of a type apart.
+/// The way in which to_jsonb decomposes a value of a type.
 enum Shape {
     BuiltIn,
     Domain(pg_sys::Oid),
     Array(pg_sys::Oid),
     Composite,
-    /// Not taken apart: written by a cast, or as its text.
+    /// to_jsonb does not decompose the value: a cast to json writes it, or its output function.
     Whole,
 }
 
@@ -120,23 +122,25 @@ fn parts(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
     }
 }
 
-/// The casts to json that writing a value of a type may run. Casts in C are left out, because only
-/// a superuser can create them. A role that writes to a table has not necessarily chosen the types
-/// of its columns, and must not lend its rights to the owners of casts.
+/// The casts to json that may run when a value of a type is written. Casts whose function is in C
+/// are left out, because only a superuser can create such a function. A role that writes to a table
+/// has not necessarily chosen the types of the table's columns, so casts of other owners must not
+/// run with the rights of the writing role.
 pub struct ForeignCasts {
     type_oid: pg_sys::Oid,
-    /// The owner of the casts, and the value of `CATALOG` when it was read.
+    /// The role as which the casts run, and the value of `CATALOG` when that role was determined.
     known: Cell<Option<(u64, Runs)>>,
 }
 
-/// The role as which casts run.
+/// The role whose rights the casts run with.
 #[derive(Clone, Copy)]
 enum Runs {
     /// The writer: the type has no casts, or a superuser owns them.
     AsWriter,
     /// The owner of the casts.
     As(pg_sys::Oid),
-    /// No role: the casts have several owners, and one owner would get the rights of another.
+    /// No role: the casts have several owners. Whichever of them ran all casts would lend its
+    /// rights to the others.
     Never,
 }
 
@@ -144,13 +148,15 @@ thread_local! {
     static CATALOG: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Called when a cast, a function, a role or a relation changed, or may have changed.
+/// Invalidates the cached owners. Called when a cast, a function, a role or a relation changed, or
+/// may have changed.
 pub fn casts_changed() {
     CATALOG.set(CATALOG.get().wrapping_add(1));
 }
 
 impl ForeignCasts {
-    /// The casts of this type. `None` for a type that can never have one.
+    /// Returns the casts of this type, or `None` if neither the type nor a type within it can have
+    /// a cast.
     pub fn of(type_oid: pg_sys::Oid) -> Option<Self> {
         let holds_foreign_types =
             TypeSearch::default().finds(type_oid, |one| !is_built_in(one), parts);
@@ -209,7 +215,7 @@ fn owners(type_oid: pg_sys::Oid) -> Runs {
     }
 }
 
-/// The owner of a function. An invalid oid if the function is gone.
+/// Returns the owner of a function, or an invalid oid if the function no longer exists.
 fn owner_of(function: pg_sys::Oid) -> pg_sys::Oid {
     let column = pg_sys::Anum_pg_proc_proowner;
     // SAFETY: the key is the oid of a function, and the column is an oid.
@@ -222,8 +228,8 @@ fn has_foreign_cast(type_oid: pg_sys::Oid) -> bool {
         && cast_to_json(type_oid).is_some_and(|function| !is_in_c(function))
 }
 
-/// The function with which to_jsonb makes JSON of a type that is not PostgreSQL's own. The search
-/// is the same as in json_categorize_type().
+/// Returns the function that to_jsonb calls to convert a value of a type that is not built in.
+/// Searches as json_categorize_type() does.
 fn cast_to_json(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     let mut function = pg_sys::InvalidOid;
     // SAFETY: looks the cast up.
@@ -234,11 +240,11 @@ fn cast_to_json(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (path == pg_sys::CoercionPathType::COERCION_PATH_FUNC).then_some(function)
 }
 
-/// Oids of the languages, fixed in catalog/pg_language.dat.
+/// Oids of the languages `internal` and `c`, as fixed in catalog/pg_language.dat.
 const INTERNAL: usize = 12;
 const C: usize = 13;
 
-/// Whether a function is in C. Only a superuser can create one.
+/// Returns whether a function is in C. Only a superuser can create such a function.
 fn is_in_c(function: pg_sys::Oid) -> bool {
     let column = pg_sys::Anum_pg_proc_prolang;
     // SAFETY: the key is the oid of a function, and the column is an oid.

@@ -1,5 +1,5 @@
-//! Writes a jsonb value as canonical JSON. jsonb orders keys by length, canonical JSON by UTF-16
-//! code units.
+//! Writes a jsonb value as canonical JSON. jsonb orders keys by length, whereas canonical JSON
+//! orders them by UTF-16 code units.
 
 use super::numeric::write_numeric;
 use crate::pg::TextWriter;
@@ -19,7 +19,8 @@ pub unsafe fn write(out: &mut TextWriter, jsonb: *mut pg_sys::Jsonb) {
         let scalar = (*jsonb).root.header & pg_sys::JB_FSCALAR != 0;
         let mut tokens = Tokens { iterator: pg_sys::JsonbIteratorInit(&raw mut (*jsonb).root) };
         if scalar {
-            // A scalar is stored as an array of one; that array is not part of the value.
+            // jsonb stores a scalar as an array with one element. That array is not part of the
+            // value.
             tokens.next();
             let (_, value) = tokens.next();
             return write_scalar(out, &value);
@@ -29,7 +30,7 @@ pub unsafe fn write(out: &mut TextWriter, jsonb: *mut pg_sys::Jsonb) {
     }
 }
 
-/// A key, and the range of its member in the output.
+/// A key, and the range of bytes in the output that holds the key and its value.
 type Member<'a> = (&'a [u8], Range<usize>);
 
 struct Tokens {
@@ -53,8 +54,8 @@ unsafe fn write_value(
     token: Token::Type,
     value: &pg_sys::JsonbValue,
 ) {
-    // SAFETY: token and value came together (see # Safety). The stack check raises an error before
-    // the stack is full.
+    // SAFETY: the iterator returned token and value together (see # Safety). The stack check raises
+    // an error before the stack overflows.
     unsafe {
         pg_sys::check_stack_depth();
         match token {
@@ -66,7 +67,7 @@ unsafe fn write_value(
 }
 
 /// # Safety
-/// The last token must have begun an array.
+/// The last token from the iterator must be the beginning of an array.
 unsafe fn write_array(out: &mut TextWriter, tokens: &mut Tokens) {
     out.push(b'[');
     let mut first = true;
@@ -78,10 +79,10 @@ unsafe fn write_array(out: &mut TextWriter, tokens: &mut Tokens) {
         if !std::mem::take(&mut first) {
             out.push(b',');
         }
-        // SAFETY: token and value came together.
+        // SAFETY: the iterator returned token and value together.
         unsafe { write_value(out, tokens, token, &value) };
-        // After an overflow the inner array or object may have ended early, so its tokens are still
-        // ahead.
+        // After an overflow, the function that wrote the element may have returned before the
+        // element's end, so the iterator is still inside the element.
         if out.has_overflowed() {
             return;
         }
@@ -90,10 +91,11 @@ unsafe fn write_array(out: &mut TextWriter, tokens: &mut Tokens) {
 }
 
 /// # Safety
-/// The last token must have begun an object.
+/// The last token from the iterator must be the beginning of an object.
 unsafe fn write_object(out: &mut TextWriter, tokens: &mut Tokens) {
     let start = out.len();
-    // Members are written in the order of the jsonb and sorted afterwards if that order is wrong.
+    // Members are written in jsonb's order. If that order is not canonical, they are sorted
+    // afterwards.
     let mut members: Vec<Member> = Vec::new();
     out.push(b'{');
     loop {
@@ -110,9 +112,9 @@ unsafe fn write_object(out: &mut TextWriter, tokens: &mut Tokens) {
         out.append_json_string(key);
         out.push(b':');
         let (token, value) = tokens.next();
-        // SAFETY: token and value came together.
+        // SAFETY: the iterator returned token and value together.
         unsafe { write_value(out, tokens, token, &value) };
-        // After an overflow the tokens of an inner value may still be ahead.
+        // After an overflow, the iterator may still be inside the member's value.
         if out.has_overflowed() || members.try_reserve(1).is_err() {
             return out.note_overflow(members.len().saturating_mul(size_of::<Member>()));
         }
@@ -125,7 +127,7 @@ unsafe fn write_object(out: &mut TextWriter, tokens: &mut Tokens) {
     }
 }
 
-/// Rewrites the object that begins at `start` with its members in this order.
+/// Rewrites the object that begins at `start`, with its members in the order of `members`.
 fn put_in_order(out: &mut TextWriter, start: usize, members: &[Member]) {
     let mut written = Vec::new();
     let object = &out.bytes()[start..];

@@ -1,15 +1,15 @@
-//! Finds types whose values can contain money. The text of money depends on lc_monetary. Setting it
-//! costs time, so it is set for these types only.
+//! Finds types whose values can contain money. The text of money depends on lc_monetary. Setting
+//! lc_monetary costs time, so it is set only for values of these types.
 
 use super::type_search::{TypeSearch, attribute_types};
 use pgrx::pg_sys;
 
-/// The answer for each type, cached.
+/// Answers whether a type can contain money. Caches the answer for each type.
 #[derive(Default)]
 pub struct MoneyTypes(TypeSearch);
 
 impl MoneyTypes {
-    /// Whether the type, its elements, its bounds or its attributes are money.
+    /// Returns whether the type is money, or its elements, bounds or attributes are.
     pub fn contains(&mut self, type_oid: pg_sys::Oid) -> bool {
         self.0.finds(type_oid, |candidate| candidate == pg_sys::MONEYOID, parts)
     }

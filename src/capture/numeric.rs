@@ -1,11 +1,12 @@
-//! Writes a numeric's text straight from its stored bytes, the same text as numeric_out. Many
-//! tables have several numerics in each row, and numeric_out allocates memory for each.
+//! Writes a numeric's text straight from its stored bytes. The text equals that of numeric_out,
+//! which allocates memory for each value. Many tables have several numerics in each row.
 
 use crate::pg::{TextWriter, detoasted, output_text};
 use ledger::Sink;
 use pgrx::pg_sys;
 
-/// Writes a finite number as it is, and NaN and the infinities as strings, as to_jsonb does.
+/// Writes a finite number as a JSON number, and NaN and the infinities as strings, as to_jsonb
+/// does.
 ///
 /// # Safety
 /// `datum` must be a numeric.
@@ -24,7 +25,8 @@ pub unsafe fn write_numeric(out: &mut TextWriter, datum: pg_sys::Datum) {
 /// # Safety
 /// `numeric` must be a numeric.
 unsafe fn write_finite(out: &mut TextWriter, numeric: pg_sys::Datum) -> bool {
-    // SAFETY: `numeric` is a numeric (see # Safety). The detoasted value outlives the reading.
+    // SAFETY: `numeric` is a numeric (see # Safety). The detoasted value lives until it has been
+    // read.
     match Stored::read(unsafe { detoasted(numeric) }) {
         Some(stored) => {
             stored.write(out);
@@ -35,12 +37,12 @@ unsafe fn write_finite(out: &mut TextWriter, numeric: pg_sys::Datum) -> bool {
 }
 
 /// The parts of a stored numeric (PostgreSQL, src/backend/utils/adt/numeric.c, "NumericData"). Its
-/// digits are to the base of 10,000; the first is multiplied by 10,000 to the power of `weight`.
-/// Zeros at either end are not stored.
+/// digits have the base 10,000. The value of the first digit is the digit times 10,000 to the power
+/// of `weight`. Leading and trailing zeros are not stored.
 struct Stored<'a> {
     negative: bool,
     weight: i32,
-    /// Decimal digits after the decimal point.
+    /// Number of decimal digits after the decimal point.
     scale: usize,
     digits: &'a [u8],
 }
@@ -52,7 +54,7 @@ impl<'a> Stored<'a> {
         match header & 0xC000 {
             0xC000 => None, // NaN and the infinities
             0x8000 => {
-                // The short form: one word holds everything. Its last seven bits are the signed
+                // The short form has a single header word. Its last seven bits are the signed
                 // weight.
                 let weight = i32::from(header & 0x3F) - i32::from(header & 0x40);
                 let scale = usize::from((header & 0x1F80) >> 7);
@@ -71,7 +73,7 @@ impl<'a> Stored<'a> {
         }
     }
 
-    /// The digit that is multiplied by 10,000 to the power of `exponent`.
+    /// Returns the digit that is multiplied by 10,000 to the power of `exponent`.
     fn digit(&self, exponent: i32) -> u16 {
         let digit = |index: usize| {
             self.digits.get(2 * index..2 * index + 2)?.try_into().ok().map(u16::from_ne_bytes)
@@ -100,7 +102,7 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// Splits a digit to the base of 10,000 into four decimal digits.
+/// Splits a digit of base 10,000 into four decimal digits.
 fn four(digit: u16) -> [u8; 4] {
     [digit / 1000, digit / 100 % 10, digit / 10 % 10, digit % 10].map(|digit| b'0' + digit as u8)
 }

@@ -1,9 +1,10 @@
-//! Output functions depend on the session's settings, and an entry must not. While an
-//! `OutputSettings` is alive, these settings have the values that the format prescribes.
+//! Output functions depend on the session's settings, but an entry must not depend on them. While
+//! an `OutputSettings` value is alive, the relevant settings have the values that the format of
+//! entries prescribes.
 //!
-//! Assigns to the variables behind the settings and not to the settings: that costs nanoseconds
-//! instead of microseconds for each value, and the GUC machinery does not notice. Only lc_monetary
-//! has no such variable.
+//! Assigns to the C variables behind the settings instead of calling set_config_option(): an
+//! assignment costs nanoseconds for each value and not microseconds, and the GUC machinery does not
+//! notice it. Only lc_monetary needs the call, because it has no such variable.
 
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -21,8 +22,8 @@ thread_local! {
     static UTC: Cell<*mut pg_sys::pg_tz> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// Fixes the settings while it is alive. Dropping it restores the session's values, after an error
-/// too.
+/// Fixes the settings while this value is alive. Dropping the value restores the session's
+/// settings, also after an error.
 pub struct OutputSettings {
     time_zone: *mut pg_sys::pg_tz,
     date_style: i32,
@@ -34,8 +35,8 @@ pub struct OutputSettings {
 }
 
 impl OutputSettings {
-    /// TimeZone UTC, DateStyle ISO/MDY, IntervalStyle postgres, bytea_output hex,
-    /// extra_float_digits 1.
+    /// Sets TimeZone to UTC, DateStyle to ISO/MDY, IntervalStyle to postgres, bytea_output to hex,
+    /// and extra_float_digits to 1.
     pub fn new() -> Self {
         // SAFETY: plain variables of this process, which PostgreSQL reads in its output functions.
         unsafe {
@@ -58,11 +59,11 @@ impl OutputSettings {
         }
     }
 
-    /// Like `new`, and sets lc_monetary to C. Takes microseconds, so it is only for values that
-    /// contain money.
+    /// Fixes the settings as `new` does, and also sets lc_monetary to C. Setting lc_monetary takes
+    /// microseconds, so this function is only for values that contain money.
     pub fn with_money() -> Self {
         let mut settings = Self::new();
-        // SAFETY: opens a new nest level. Drop or the abort of the transaction closes it.
+        // SAFETY: opens a new nest level. `drop` closes it, or else the abort of the transaction.
         unsafe {
             settings.guc_nest_level = Some(pg_sys::NewGUCNestLevel());
             pg_sys::set_config_option(
@@ -82,7 +83,8 @@ impl OutputSettings {
 
 impl Drop for OutputSettings {
     fn drop(&mut self) {
-        // SAFETY: restores the saved values. During an error the abort closes the nest level.
+        // SAFETY: restores the saved values. After an error, the abort of the transaction closes
+        // the nest level instead.
         unsafe {
             if let Some(level) = self.guc_nest_level
                 && !std::thread::panicking()

@@ -1,4 +1,5 @@
-//! Turns the event of a row into an entry. Encodes the row by its layout; `entries` writes it.
+//! Turns the event of a row into an entry. Encodes the row by its layout, and passes it to
+//! `entries`.
 
 use super::foreign_code::ForeignCode;
 use super::partition_move::{self, PendingMove};
@@ -12,7 +13,7 @@ use ledger::canonical::write_string;
 use pgrx::pg_sys;
 use std::cell::Cell;
 
-/// Which operation touched the row.
+/// The operation of an event that concerns one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowOperation {
     /// A new row.
@@ -26,7 +27,7 @@ pub enum RowOperation {
 }
 
 impl RowOperation {
-    /// The value of the column `operation`.
+    /// Returns the value of the column `operation`.
     pub fn name(self) -> &'static str {
         match self {
             RowOperation::Insert => "INSERT",
@@ -39,9 +40,9 @@ impl RowOperation {
 
 /// One event of one row of a watched table.
 pub struct RowEvent<'a> {
-    /// The kind of event.
+    /// The operation.
     pub operation: RowOperation,
-    /// The watched table, open.
+    /// The watched table or its partition that contains the row, open.
     pub relation: pg_sys::Relation,
     /// Identity of the watched table.
     pub watch_id: [u8; 16],
@@ -54,7 +55,7 @@ pub struct RowEvent<'a> {
 }
 
 impl RowEvent<'_> {
-    /// Adds row type and layout to one of the event's rows.
+    /// Returns one of the event's rows with its row type and layout.
     ///
     /// # Safety
     /// The relation must be open.
@@ -94,15 +95,16 @@ impl Scratch {
 }
 
 thread_local! {
-    // A user takes the buffers out: an output function can write to a watched table and re-enter
-    // this module.
+    // A user takes the buffers out of the cell, because an output function can write to a watched
+    // table and so re-enter this module.
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
-/// Records the event. If that fails, acts as lead_audit.on_error says.
+/// Records the event. If recording fails, acts as lead_audit.on_error specifies.
 ///
 /// # Safety
-/// The relation must be open, and the tuples must be rows of it that live until this returns.
+/// The relation must be open. The tuples must be rows of the relation, and live until this function
+/// returns.
 pub unsafe fn record_row(event: &RowEvent) {
     // SAFETY: the relation is open and the tuples are its rows (see # Safety).
     unsafe {
@@ -141,12 +143,12 @@ pub unsafe fn record_row(event: &RowEvent) {
     }
 }
 
-/// Records as deleted the rows that left their partitions at this trigger depth or deeper: their
-/// INSERTs did not come.
+/// Records as deleted the rows that left their partitions at this trigger depth or deeper, because
+/// no INSERT trigger has completed their moves.
 fn record_unfinished_moves(depth: i32) {
     while let Some(pending) = partition_move::take_unfinished(depth) {
         // SAFETY: the copies match the row type and layout that were copied with them. After an
-        // error their memory context frees them.
+        // error, PostgreSQL frees the copies with their memory context.
         unsafe {
             record(RowOperation::Delete, pending.watch_id, Some(&pending.row), None);
             pending.free();
@@ -154,17 +156,18 @@ fn record_unfinished_moves(depth: i32) {
     }
 }
 
-/// The statement has ended: its pending moves can no longer be completed.
+/// Records the pending moves of a statement that has ended. No INSERT can complete them any more.
 pub fn statement_ends() {
     if partition_move::is_any_pending() {
         record_unfinished_moves(trigger_depth() + 1);
     }
 }
 
-/// Records an event of one row, or an UPDATE with its old and its new row.
+/// Records an event with one row, or an UPDATE with its old and its new row.
 ///
 /// # Safety
-/// Each tuple must be of the row type and layout of its version, and live until this returns.
+/// Each tuple must be of the row type and layout of its version, and live until this function
+/// returns.
 unsafe fn record(
     operation: RowOperation,
     watch_id: [u8; 16],
@@ -242,8 +245,8 @@ unsafe fn record(
     SCRATCH.set(Some(scratch));
 }
 
-/// Whether encoding the row may need more memory than is available: a value can be a thousand times
-/// as long as its stored form.
+/// Returns whether encoding the row may need more memory than is available. The text of a value can
+/// be a thousand times as long as its stored form.
 fn takes_memory(version: Option<&RowVersion>) -> bool {
     version.is_some_and(|version| {
         // SAFETY: a version's tuple is a valid heap tuple.
@@ -276,16 +279,16 @@ pub struct RowTexts {
     pub key: Option<Text>,
     /// The row. For an UPDATE or DELETE, the old row.
     pub values: Text,
-    /// The changes that an UPDATE was to make.
+    /// The new values that an UPDATE was to set.
     pub changed: Option<Text>,
-    /// The columns that were left out, as JSON strings in canonical order.
+    /// The names of the columns that were left out, as JSON strings in canonical order.
     pub omitted: Vec<Vec<u8>>,
-    /// The parts of these texts that are percent-encoded, because their bytes are not valid text.
+    /// The parts of these texts that are percent-encoded because their bytes are not valid text.
     pub invalid_bytes: InvalidBytes,
 }
 
-/// The columns for a row that did not get into the table, or did not change. Omits columns whose
-/// values run code of the table's owner, as `foreign_code` finds.
+/// Returns the texts for a row that a statement failed to write or to change. Omits columns whose
+/// values cannot be written without running code of the table's owner, as `foreign_code` finds.
 ///
 /// # Errors
 /// If a value cannot be written as JSON.
@@ -328,7 +331,7 @@ pub unsafe fn row_texts(
                 .map(|column| &*column.name.text);
             invalid_bytes.note("changed_values", names);
         }
-        // A member is the name as a JSON string, followed by a colon.
+        // `member` is the name as a JSON string, followed by a colon.
         let omitted = omitted
             .iter()
             .map(|column| column.member[..column.member.len() - 1].to_vec())
@@ -343,7 +346,7 @@ pub unsafe fn row_texts(
     }
 }
 
-/// The names of the columns whose values are encoded.
+/// Returns the names of the columns whose values are percent-encoded.
 fn encoded<'p>(
     columns: impl Iterator<Item = &'p Column>,
     places: &[Place],
@@ -376,7 +379,7 @@ unsafe fn encode_row(version: &RowVersion, scratch: &mut Scratch) -> Result<Enco
     Ok(Encoded::Entry { soft_delete: None, key_changed: false })
 }
 
-/// Encodes the rows of an UPDATE. Both have the same layout, or layouts with the same columns.
+/// Encodes the rows of an UPDATE. The two layouts are the same, or have the same columns.
 ///
 /// # Safety
 /// Each tuple must be of the row type and layout of its version.

@@ -1,4 +1,4 @@
-//! Takes a row apart and writes it as JSON.
+//! Deforms a row and writes its values as JSON.
 
 use super::row_layout::{Column, RowLayout};
 use crate::pg::{NotWritten, ServerError, Text, TextWriter, detoasted};
@@ -10,29 +10,31 @@ use std::rc::Rc;
 pub struct RowVersion {
     /// The row.
     pub tuple: pg_sys::HeapTuple,
-    /// Its row type.
+    /// The tuple's row type.
     pub descriptor: pg_sys::TupleDesc,
-    /// The layout of its relation.
+    /// The layout of the tuple's relation.
     pub layout: Rc<RowLayout>,
 }
 
-/// How the value of a column is written in the text of a row.
+/// The form in which a column's value is written in the text of a row.
 #[derive(Clone, Copy)]
 pub struct Place {
-    /// Whether the written value is percent-encoded, because its bytes are not valid text.
+    /// Whether the written value is percent-encoded because its bytes are not valid text.
     pub is_encoded: bool,
 }
 
-/// How values are written.
+/// The place to which the values of a row are written.
 #[derive(Clone, Copy)]
 enum Mode {
-    /// Straight into the row's text. The whole text is checked once; it is almost always valid.
+    /// All values go straight into the row's text, which is then checked as a whole. It is almost
+    /// always valid.
     Together,
-    /// Each into a text of its own, to find the values that are not valid text.
+    /// Each value goes into a text of its own, so that the values that are not valid text can be
+    /// found.
     Apart,
 }
 
-/// A tuple taken apart. The buffers are reused for the next tuple.
+/// A deformed tuple. The buffers are reused for the next tuple.
 #[derive(Default)]
 pub struct RowImage {
     values: Vec<pg_sys::Datum>,
@@ -40,10 +42,10 @@ pub struct RowImage {
 }
 
 impl RowImage {
-    /// Takes `tuple` apart.
+    /// Deforms `tuple` into this image.
     ///
     /// # Safety
-    /// `tuple` must be a tuple of `descriptor`'s row type, and outlive the use of this image.
+    /// `tuple` must be a tuple of `descriptor`'s row type, and live as long as this image is used.
     pub unsafe fn take(&mut self, tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) {
         // SAFETY: the buffers are as long as the row type, as heap_deform_tuple requires.
         unsafe {
@@ -59,17 +61,17 @@ impl RowImage {
         }
     }
 
-    /// The column's value, or `None` for NULL.
+    /// Returns the column's value, or `None` for NULL.
     fn value(&self, column: &Column) -> Option<pg_sys::Datum> {
         (!self.nulls[column.index]).then(|| self.values[column.index])
     }
 
-    /// Whether a boolean column is true.
+    /// Returns whether a boolean column is true.
     pub fn is_true(&self, column: &Column) -> bool {
         self.value(column).is_some_and(|value| value.value() as u8 != 0)
     }
 
-    /// Appends one column's value. Returns whether it is encoded.
+    /// Appends one column's value. Returns whether the value is percent-encoded.
     ///
     /// # Safety
     /// The image must be of a row of the column's relation.
@@ -80,7 +82,8 @@ impl RowImage {
             (Some(value), Mode::Together) => unsafe { column.encoder.write(out, value) },
             (Some(value), Mode::Apart) => {
                 let mut apart = TextWriter::apart();
-                // SAFETY: the same.
+                // SAFETY: as in `Together`: the encoder was made for this column, and `value` is
+                // from this column.
                 unsafe { column.encoder.write(&mut apart, value) };
                 return !out.append_value(&apart);
             }
@@ -88,8 +91,8 @@ impl RowImage {
         false
     }
 
-    /// Writes the object of the given columns, which must be in canonical order, and notes in
-    /// `places` how each value is written. Returns whether any value is encoded.
+    /// Writes the object of the given columns, which must be in canonical order. Stores in `places`
+    /// how each value is written. Returns whether any value is percent-encoded.
     ///
     /// # Safety
     /// The image must be of a row of the columns' relation.
@@ -121,13 +124,13 @@ impl RowImage {
         })
     }
 
-    /// Writes an object of the columns whose values in `new` differ from this image, the old row.
-    /// `columns` pairs the columns of both rows. Returns the positions in `columns` of encoded
-    /// values.
+    /// Writes an object of the new values of the columns that an UPDATE changed. This image is the
+    /// old row, `new` the new row. `columns` pairs each column of the old layout with that of the
+    /// new one. Returns the positions in `columns` of the values that are percent-encoded.
     ///
-    /// A column whose bytes differ counts as changed, even if its JSON is the same. Examples: white
-    /// space or a hidden duplicate key in a json value, the bounds of an array, −0 for 0. Every
-    /// change must be recorded.
+    /// A column whose bytes differ counts as changed, even if its JSON is the same, because every
+    /// change must be recorded. Examples are white space or a hidden duplicate key in a json value,
+    /// the bounds of an array, and −0 in place of 0.
     ///
     /// # Safety
     /// The images must be of rows of the columns' relations.
@@ -150,7 +153,7 @@ impl RowImage {
                     out.push(b',');
                 }
                 out.append(&column.member);
-                // SAFETY: the same.
+                // SAFETY: `new` is an image of a row of the column's relation (see # Safety).
                 if unsafe { new.write_value(out, column, mode) } {
                     encoded.push(index);
                 }
@@ -164,8 +167,8 @@ impl RowImage {
     }
 }
 
-/// Writes all values into one text. If the text turns out invalid, writes again with each value in
-/// a text of its own.
+/// Writes all values straight into one text. If that text is not valid, writes it again, with each
+/// value in a text of its own first.
 fn in_either_mode<R>(
     text: &mut Text,
     mut write: impl FnMut(&mut TextWriter, Mode) -> R,
@@ -176,10 +179,10 @@ fn in_either_mode<R>(
     }
 }
 
-/// Whether two values of a column are the same bytes.
+/// Returns whether two values of a column have the same bytes.
 ///
 /// # Safety
-/// Both must be values of the column.
+/// Both values must be of the column.
 unsafe fn same(column: &Column, old: Option<pg_sys::Datum>, new: Option<pg_sys::Datum>) -> bool {
     let (old, new) = match (old, new) {
         (None, None) => return true,
@@ -189,9 +192,9 @@ unsafe fn same(column: &Column, old: Option<pg_sys::Datum>, new: Option<pg_sys::
     if column.by_value {
         return old == new;
     }
-    // SAFETY: the column's length says how to read its values: fixed length, C string (-2) or
-    // varlena (-1). For two varlenas stored out of line the pointers are compared first: an UPDATE
-    // keeps the pointers of columns that it does not change.
+    // SAFETY: the column's length shows how to read its values: fixed length, C string (-2) or
+    // varlena (-1). For two varlenas that are stored out of line, the TOAST pointers are compared
+    // first: an UPDATE keeps the pointers of columns that it does not change.
     unsafe {
         match column.length {
             -2 => {

@@ -1,7 +1,8 @@
-//! The layout of a relation: its columns in canonical order, how to write each, and its key.
+//! The layout of a relation: its columns in canonical order, the encoder of each column, and the
+//! primary key.
 //!
-//! A session makes one layout for each relation that it writes to, and drops it when PostgreSQL
-//! reports that the relation has changed.
+//! A session makes one layout for each relation that it writes to. It drops the layout when
+//! PostgreSQL reports that the relation has changed.
 
 use super::encode::Encoder;
 use super::foreign_code::ForeignCasts;
@@ -17,51 +18,52 @@ use std::rc::Rc;
 
 /// A column that is part of the row's JSON.
 pub struct Column {
-    /// Position in a deformed tuple, from 0.
+    /// Position in a deformed tuple, counted from 0.
     pub index: usize,
-    /// Its name.
+    /// The column's name.
     pub name: ColumnName,
-    /// The name as a member of the row's object: `"name":`.
+    /// The beginning of the column's member in the row's object: `"name":`.
     pub member: Vec<u8>,
-    /// How its values are written.
+    /// The encoder of the column's values.
     pub encoder: Encoder,
-    /// Length of the values, negative if it varies, as in pg_attribute.
+    /// Length of the values as in pg_attribute.attlen: negative if the length varies.
     pub length: i16,
     /// Whether values are passed by value.
     pub by_value: bool,
 }
 
-/// The name of a column in a row's object.
+/// The name of a column, as a row's object contains it.
 pub struct ColumnName {
-    /// The name, unique in the relation.
+    /// The text of the name. No other column of the relation has the same text.
     pub text: String,
-    /// Whether the name is percent-encoded, because its bytes are not valid text.
+    /// Whether the name is percent-encoded because its bytes are not valid text.
     pub is_encoded: bool,
 }
 
-/// What capture needs to know about a relation to turn its rows into entries.
+/// The data about a relation that capture needs in order to turn rows into entries.
 pub struct RowLayout {
     /// The relation.
     pub relation: pg_sys::Oid,
-    /// Its schema's name.
+    /// The schema's name.
     pub schema: Text,
-    /// Its name.
+    /// The relation's name.
     pub name: Text,
-    /// Its columns in canonical order.
+    /// The columns in canonical order.
     pub columns: Vec<Column>,
-    /// The columns of the primary key, as positions in `columns`. Empty without a key.
+    /// The columns of the primary key, as positions in `columns`. Empty if there is no primary key.
     pub key: Vec<usize>,
-    /// The names in `columns` that are percent-encoded, because their bytes are not valid text.
+    /// The names in `columns` that are percent-encoded because their bytes are not valid text.
     pub encoded_names: Vec<String>,
     /// The soft-delete column, as a position in `columns`.
     pub soft_delete: Option<usize>,
-    /// The soft-delete column's name that the layout was made with.
+    /// The name that was given for the soft-delete column when this layout was made. Empty for
+    /// none.
     soft_delete_name: String,
     /// Whether writing a row may raise an error.
     pub may_raise: bool,
-    /// False after the relation changed.
+    /// Whether the layout still matches the relation. Set to false when the relation changes.
     is_valid: Cell<bool>,
-    /// Owns the memory that the encoders point to.
+    /// The memory context that the encoders point into. The layout owns it.
     context: pg_sys::MemoryContext,
 }
 
@@ -78,11 +80,11 @@ impl RowLayout {
     /// # Safety
     /// `relation` must be an open relation.
     unsafe fn new(relation: pg_sys::Relation, soft_delete_name: &str) -> Self {
-        // SAFETY: the caller keeps the relation open while its relcache entry is read here. The
-        // layout copies what it keeps.
+        // SAFETY: the caller keeps the relation open while this function reads its relcache entry.
+        // The layout copies the data that it keeps.
         unsafe {
-            // The context survives if the layout is finished. After an earlier error it is freed
-            // with its parent, the current context.
+            // A finished layout moves the context to CacheMemoryContext. If an error occurs before
+            // that, PostgreSQL frees the context with its parent, the current context.
             let context = new_context(pg_sys::CurrentMemoryContext, c"lead_audit row layout");
             let descriptor = (*relation).rd_att;
             let names = column_names(descriptor);
@@ -137,18 +139,18 @@ impl RowLayout {
 }
 
 impl RowLayout {
-    /// The columns of the primary key.
+    /// Returns the columns of the primary key.
     pub fn key_columns(&self) -> impl Iterator<Item = &Column> + Clone {
         self.key.iter().map(|&i| &self.columns[i])
     }
 
-    /// The names of the columns at these positions in `columns`.
+    /// Returns the names of the columns at these positions in `columns`.
     pub fn names_of(&self, columns: &[usize]) -> impl Iterator<Item = &str> {
         columns.iter().filter_map(|&place| self.columns.get(place)).map(|column| &*column.name.text)
     }
 
-    /// Whether both relations have columns with the same names and the same storage, as two
-    /// partitions do.
+    /// Returns whether both relations have columns with the same names and the same storage, as two
+    /// partitions of a table do.
     pub fn same_columns(&self, other: &RowLayout) -> bool {
         let alike = |(a, b): (&Column, &Column)| {
             (&a.member, a.length, a.by_value) == (&b.member, b.length, b.by_value)
@@ -160,11 +162,12 @@ impl RowLayout {
 
 thread_local! {
     static LAYOUTS: RefCell<HashMap<pg_sys::Oid, Rc<RowLayout>>> = RefCell::new(HashMap::new());
-    // True after an invalidation that arrived while the map was borrowed.
+    // True if an invalidation was processed while the map was borrowed.
     static ALL_STALE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Called when a relation changed or may have changed. `None` means any relation.
+/// Invalidates layouts. Called when a relation changed or may have changed. `None` means any
+/// relation.
 pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     LAYOUTS.with(|layouts| match layouts.try_borrow() {
         Ok(layouts) => match relation {
@@ -177,7 +180,7 @@ pub fn relation_changed(relation: Option<pg_sys::Oid>) {
     });
 }
 
-/// The layout of an open relation. It is cached until the relation changes.
+/// Returns the layout of an open relation. Caches the layout until the relation changes.
 ///
 /// # Safety
 /// `relation` must be an open relation.
@@ -194,20 +197,21 @@ pub unsafe fn layout_of(relation: pg_sys::Relation, soft_delete_name: &str) -> R
     {
         return layout;
     }
-    // SAFETY: the relation is open. Made outside of any borrow: this opens other relations, which
-    // can process invalidations.
+    // SAFETY: the relation is open. No borrow of the map is alive here, because `new` opens other
+    // relations, and opening a relation can process invalidations.
     let layout = Rc::new(unsafe { RowLayout::new(relation, soft_delete_name) });
     LAYOUTS.with_borrow_mut(|layouts| {
-        // Layouts of dropped relations are never requested again, so they are removed here.
+        // No caller asks for the layout of a dropped relation again, so invalid layouts are removed
+        // here.
         layouts.retain(|_, layout| layout.is_valid.get());
         layouts.insert(oid, Rc::clone(&layout));
     });
     layout
 }
 
-/// The recorded columns: their positions and names. Bytes of a name that are not valid text are
-/// percent-encoded. If another column already has the encoded name, the name gets another `%` at
-/// its end; no percent-encoding ends like that.
+/// Returns the positions and names of the recorded columns. Bytes of a name that are not valid text
+/// are percent-encoded. If another column already has the encoded name, `%` is appended to the
+/// name. No percent-encoded name ends with `%`, so the result is unique.
 ///
 /// # Safety
 /// `descriptor` must be a row type.
@@ -215,15 +219,16 @@ pub unsafe fn column_names(descriptor: pg_sys::TupleDesc) -> Vec<(usize, ColumnN
     // SAFETY: `descriptor` is a row type (see # Safety).
     let recorded = |&index: &usize| unsafe {
         let definition = attribute(descriptor, index);
-        // A virtual generated column (18) is not stored, and triggers do not compute it.
+        // Virtual generated columns (PostgreSQL 18) are not stored, and PostgreSQL does not compute
+        // them for triggers.
         !definition.attisdropped && definition.attgenerated as u8 != b'v'
     };
-    // SAFETY: the same.
+    // SAFETY: `descriptor` is a row type, and `index` one of its columns.
     let name = |index| unsafe {
         let name = Text::from_server(attribute_name(descriptor, index));
         (index, ColumnName { text: name.as_str().to_owned(), is_encoded: name.is_encoded() })
     };
-    // SAFETY: the same.
+    // SAFETY: `descriptor` is a row type (see # Safety).
     let attributes = unsafe { (*descriptor).natts } as usize;
     let mut names: Vec<_> = (0..attributes).filter(recorded).map(name).collect();
     for place in 0..names.len() {
@@ -236,13 +241,15 @@ pub unsafe fn column_names(descriptor: pg_sys::TupleDesc) -> Vec<(usize, ColumnN
     names
 }
 
-/// The attribute numbers of the primary key. Includes a deferrable primary key, which
-/// RelationGetPrimaryKeyIndex() does not report because it cannot identify a replica's rows.
+/// Returns the attribute numbers of the primary key. Also reads a deferrable primary key, which
+/// RelationGetPrimaryKeyIndex() leaves out by default because it cannot serve as a replica
+/// identity.
 ///
 /// # Safety
 /// `relation` must be an open relation.
 pub unsafe fn primary_key(relation: pg_sys::Relation) -> Vec<i16> {
-    // SAFETY: the relation is open, so its indexes can be opened. Each is closed before the next.
+    // SAFETY: the relation is open, so its indexes can be opened. Each index is closed before the
+    // next is opened.
     unsafe {
         let indexes = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(relation));
         for oid in indexes.iter_oid() {
@@ -260,7 +267,8 @@ pub unsafe fn primary_key(relation: pg_sys::Relation) -> Vec<i16> {
     Vec::new()
 }
 
-/// The encoder for values of a type. Memory that the encoder points to is allocated in `context`.
+/// Returns the encoder for values of a type. Allocates the memory that the encoder points to in
+/// `context`.
 ///
 /// # Safety
 /// `context` must be a memory context that lives as long as the encoder.
@@ -295,7 +303,8 @@ pub unsafe fn encoder_for(
     }
 }
 
-/// A call of to_jsonb(anyelement) whose expression carries the type of the argument.
+/// Returns the call information of to_jsonb(anyelement), with an expression that carries the type
+/// of the argument.
 ///
 /// # Safety
 /// As for [`encoder_for`].

@@ -1,4 +1,4 @@
-//! The row trigger, which PostgreSQL calls for each written row. Runs as the role that writes.
+//! The row trigger, which PostgreSQL calls for each written row. It runs as the role that writes.
 
 use super::replica_role::{ORIGIN_ONLY, is_replica_role, is_trusted_write};
 use super::row_event::{RowEvent, RowOperation, record_row};
@@ -16,7 +16,7 @@ pub extern "C" fn pg_finfo_lead_audit_capture() -> &'static pg_sys::Pg_finfo_rec
 /// `lead_audit.capture()`: records the row that the trigger was called for.
 ///
 /// # Safety
-/// Only PostgreSQL may call it.
+/// Only PostgreSQL may call this function.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_capture(
@@ -42,8 +42,8 @@ pub unsafe extern "C-unwind" fn lead_audit_capture(
             row: call.data.tg_trigtuple,
             new_row,
         };
-        // SAFETY: during the call the relation is open and the tuples are its rows. A row trigger
-        // always has them.
+        // SAFETY: during the call the relation is open and the tuples are its rows. PostgreSQL
+        // passes these tuples to every row trigger.
         unsafe { record_row(&event) }
     }
     pg_sys::Datum::from(0)
@@ -56,12 +56,12 @@ pub struct TriggerCall<'a> {
 }
 
 impl<'a> TriggerCall<'a> {
-    /// The trigger call. Raises an error if the function was not called as a trigger.
+    /// Returns the trigger call. Raises an error if the function was not called as a trigger.
     ///
     /// # Safety
-    /// `fcinfo` must be a call by PostgreSQL that outlives the reference.
+    /// `fcinfo` must be a call by PostgreSQL that lasts as long as the reference.
     pub unsafe fn of(fcinfo: &'a pg_sys::FunctionCallInfo, function: &'static str) -> Self {
-        // SAFETY: the context of a call is null or a node, whose tag is its type.
+        // SAFETY: the context of a call is null or a node, and a node's tag tells its type.
         let data = unsafe {
             let context = (**fcinfo).context;
             if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
@@ -72,22 +72,22 @@ impl<'a> TriggerCall<'a> {
         TriggerCall { data, function }
     }
 
-    /// The event, as TRIGGER_EVENT_… bits.
+    /// Returns the event, as TRIGGER_EVENT_… bits.
     pub fn event(&self) -> u32 {
         self.data.tg_event
     }
 
-    /// The relation, open as long as the call lasts.
+    /// Returns the relation, which is open as long as the call lasts.
     pub fn relation(&self) -> pg_sys::Relation {
         self.data.tg_relation
     }
 
-    /// Whether the trigger is called after the event.
+    /// Returns whether the trigger is called after the event.
     pub fn is_after(&self) -> bool {
         self.event() & pg_sys::TRIGGER_EVENT_TIMINGMASK == pg_sys::TRIGGER_EVENT_AFTER
     }
 
-    /// The trigger, valid as long as the call lasts.
+    /// Returns the trigger, which is valid as long as the call lasts.
     pub fn trigger(&self) -> *mut pg_sys::Trigger {
         self.data.tg_trigger
     }
@@ -101,7 +101,8 @@ impl<'a> TriggerCall<'a> {
         }
     }
 
-    /// The trigger's argument, counted from 0. Empty if the argument is missing or not UTF-8.
+    /// Returns an argument of the trigger, counted from 0. Returns an empty text if the argument is
+    /// missing or not UTF-8.
     pub fn argument(&self, index: usize) -> &'a str {
         // SAFETY: the trigger manager passes a trigger with tgnargs arguments. They are C strings
         // and live as long as the call.
@@ -114,14 +115,14 @@ impl<'a> TriggerCall<'a> {
         }
     }
 
-    /// Whether the write is recorded under the session_replication_role of the session. `mark` is
-    /// the place of the argument that excludes writes in the replica role. It has other values, or
-    /// none, in the triggers of version 1.0.
+    /// Returns whether the session_replication_role of the session permits this write to be
+    /// recorded. `mark` is the position of the argument that can be `ORIGIN_ONLY`. Triggers that
+    /// version 1.0 created have another value there, or no argument.
     pub fn is_recorded(&self, mark: usize) -> bool {
         !(is_replica_role() && self.argument(mark) == ORIGIN_ONLY && is_trusted_write())
     }
 
-    /// The identity of the watched table: the first argument.
+    /// Returns the identity of the watched table: the first argument.
     pub fn watch_id(&self) -> [u8; 16] {
         parse_uuid(self.argument(0)).unwrap_or_else(|| {
             misuse(self.function, "its first argument is not the identity of a watched table")

@@ -1,10 +1,10 @@
 //! The TRUNCATE trigger. PostgreSQL calls it before the TRUNCATE, while the rows can still be
-//! counted. By then TRUNCATE has locked the table, so no other session changes the number of rows.
+//! counted. By then TRUNCATE has locked the table, so other sessions cannot change the count.
 //!
-//! Another BEFORE TRUNCATE trigger can write rows later. They are truncated with the others, and are
-//! not counted, because each has an entry. An
-//! AFTER TRUNCATE trigger can write rows that remain. So the entry is written between the two: the
-//! trigger queues a second call of itself as the first of all AFTER TRUNCATE triggers.
+//! A BEFORE TRUNCATE trigger that fires later can write rows, which are truncated with the others.
+//! They are not counted, because each of them has an entry. An AFTER TRUNCATE trigger can write rows
+//! that remain. So the entry must be written after the former and before the latter: the trigger
+//! queues a second call of itself as the first of all AFTER TRUNCATE triggers.
 
 use super::trigger::TriggerCall;
 use crate::entries::{self, NewEntry};
@@ -25,7 +25,7 @@ pub extern "C" fn pg_finfo_lead_audit_capture_truncate() -> &'static pg_sys::Pg_
 /// `lead_audit.capture_truncate()`: records a TRUNCATE with the number of its rows.
 ///
 /// # Safety
-/// Only PostgreSQL may call it.
+/// Only PostgreSQL may call this function.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(
@@ -44,8 +44,9 @@ pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(
     call.require(pg_sys::TRIGGER_EVENT_BEFORE, "a BEFORE TRUNCATE trigger FOR EACH STATEMENT");
     if settings::enabled() && call.is_recorded(1) {
         let truncate = Truncate::current();
-        // PostgreSQL calls the trigger of a partitioned table before those of its partitions,
-        // except for partitions that the statement names before it.
+        // PostgreSQL calls the trigger of a partitioned table before the triggers of its
+        // partitions. An exception is a partition that the statement names before the partitioned
+        // table.
         if !truncate.has_counted(relation) {
             let rows = match settings::on_error() {
                 settings::OnError::Warn => in_subtransaction(|| truncate.count_rows(relation)),
@@ -59,20 +60,21 @@ pub unsafe extern "C-unwind" fn lead_audit_capture_truncate(
     pg_sys::Datum::from(0)
 }
 
-/// Makes PostgreSQL call the trigger again when the tables are truncated, before any other AFTER
-/// TRUNCATE trigger, whatever their names.
+/// Makes PostgreSQL call the running trigger again when the tables have been truncated. The second
+/// call comes before any other AFTER TRUNCATE trigger, regardless of the triggers' names.
 ///
 /// # Safety
 /// Must be called by a BEFORE TRUNCATE trigger.
 unsafe fn queue_second_call(call: &TriggerCall) {
-    // SAFETY: ExecASTruncateTriggers() queues the AFTER TRUNCATE triggers of a description. This one
-    // contains only the running trigger, as if it was one. The queue is that of the TRUNCATE, and
-    // still empty. It stores the trigger's oid, by which PostgreSQL finds the trigger of the
-    // relation. Nothing else of what is allocated here is used after the call.
+    // SAFETY: ExecASTruncateTriggers() queues the AFTER TRUNCATE triggers of a description. The
+    // description here contains only the running trigger, presented as an AFTER TRUNCATE trigger.
+    // The queue is that of the TRUNCATE, and is still empty. It stores the trigger's oid, by which
+    // PostgreSQL later finds the trigger in the relation. Nothing else that is allocated here is
+    // used after the call.
     unsafe {
         let mut trigger = *call.trigger();
         trigger.tgtype = pg_sys::TRIGGER_TYPE_TRUNCATE as i16;
-        // The condition holds, because the trigger is running.
+        // The trigger's condition holds, because the trigger is running.
         trigger.tgqual = std::ptr::null_mut();
         let mut description = pg_sys::TriggerDesc {
             triggers: &mut trigger,
@@ -125,9 +127,10 @@ fn record(call: &TriggerCall, relation: pg_sys::Oid, counted: Result<Option<i64>
     entries::flush();
 }
 
-/// TRUNCATE itself calls code of the owner, in the indexes that it builds again. Rows which that
-/// code writes remain, but their entries come before that of the TRUNCATE. The same applies to a
-/// partition that a BEFORE TRUNCATE trigger creates.
+/// Raises an error if the table has rows after the TRUNCATE. TRUNCATE rebuilds the indexes and so
+/// calls code of the owner. Rows that this code writes remain in the table, but their entries
+/// precede the entry of the TRUNCATE. The same happens with rows in a partition that a BEFORE
+/// TRUNCATE trigger creates.
 fn refuse_surviving_rows(table: pg_sys::Oid, name: &Text) {
     let mut survives = false;
     if !is_foreign(table) {
@@ -155,7 +158,7 @@ fn is_foreign(table: pg_sys::Oid) -> bool {
 }
 
 thread_local! {
-    /// The TRUNCATEs in progress. A trigger of one TRUNCATE can run another, of other tables.
+    /// The TRUNCATEs in progress. A trigger of one TRUNCATE can truncate other tables.
     static UNDER_WAY: RefCell<Vec<Truncating>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -171,11 +174,11 @@ struct Truncating {
 /// A table whose rows are counted.
 struct Counted {
     table: pg_sys::Oid,
-    /// The number of its rows, until its entry is written. No number for a foreign table.
+    /// The number of the table's rows, `None` for a foreign table. Taken when the entry is written.
     rows: Option<Result<Option<i64>, ServerError>>,
 }
 
-/// The count of a table that was truncated and has no entry yet.
+/// Takes the count of a table that was truncated and has no entry yet.
 fn take_counted(table: pg_sys::Oid) -> Option<Result<Option<i64>, ServerError>> {
     UNDER_WAY.with_borrow_mut(|all| {
         // The innermost TRUNCATE first: that one is running.
@@ -185,15 +188,16 @@ fn take_counted(table: pg_sys::Oid) -> Option<Result<Option<i64>, ServerError>> 
 }
 
 /// A TRUNCATE, identified by its executor state's memory context. Some of its tables can be
-/// partitions of others; each row is counted once.
+/// partitions of other tables of the command. Each row is counted once.
 struct Truncate(usize);
 
 impl Truncate {
-    /// The TRUNCATE that the running trigger belongs to.
+    /// Returns the TRUNCATE that the running trigger belongs to.
     fn current() -> Self {
-        // SAFETY: TRUNCATE calls its triggers in the per-tuple memory of one executor state, whose
-        // own context is the parent. The callback is allocated in that context. PostgreSQL calls it
-        // when the context is deleted: at the end of the statement, also after an error.
+        // SAFETY: TRUNCATE calls its triggers in the per-tuple memory context of one executor
+        // state. The parent of that context is the executor state's own context, in which the
+        // callback is allocated. PostgreSQL calls the callback when it deletes the context: at the
+        // end of the statement, also after an error.
         let statement = unsafe {
             let memory = (*pg_sys::CurrentMemoryContext).parent;
             let known = UNDER_WAY
@@ -218,7 +222,8 @@ impl Truncate {
         Truncate(statement)
     }
 
-    /// Whether the rows of the table are counted, for itself or for a partitioned table above it.
+    /// Returns whether the rows of the table are counted, as its own or as those of a partitioned
+    /// table above it.
     fn has_counted(&self, table: pg_sys::Oid) -> bool {
         let ancestors = partition_ancestors(table);
         UNDER_WAY.with_borrow(|all| {
@@ -238,8 +243,9 @@ impl Truncate {
         });
     }
 
-    /// Counts the rows in this table that TRUNCATE will remove and that no entry counts yet.
-    /// Includes rows that the caller may not see. Rows of foreign tables are not counted.
+    /// Counts the rows of this table that TRUNCATE will remove and that are not counted yet.
+    /// Includes rows that row-level security hides from the caller. Returns `None` for a foreign
+    /// table.
     fn count_rows(&self, table: pg_sys::Oid) -> Option<i64> {
         if is_foreign(table) {
             return None;

@@ -1,18 +1,18 @@
-//! Searches the types that a type consists of. Does not recurse: types can be nested more deeply
-//! than the stack allows.
+//! Searches the types that a type consists of. The search does not recurse, because types can be
+//! nested more deeply than the stack allows.
 
 use crate::pg::{attribute, new_context};
 use pgrx::pg_sys;
 use std::collections::HashMap;
 
-/// Answers by type: whether the type is, or contains, a wanted type. Each type is examined once,
-/// however often it occurs within others.
+/// The answers by type: whether the type is, or contains, a wanted type. Each type is examined
+/// once, even if it occurs within several others.
 #[derive(Default)]
 pub struct TypeSearch(HashMap<pg_sys::Oid, bool>);
 
 impl TypeSearch {
-    /// Whether the type is, or contains, a type for which `is_wanted` returns true. `parts` adds
-    /// the types that values of a type consist of.
+    /// Returns whether the type is, or contains, a type for which `is_wanted` returns true. `parts`
+    /// receives a type and adds to the list the types that its values consist of.
     ///
     /// Every call on one `TypeSearch` must pass the same two functions.
     pub fn finds(
@@ -33,8 +33,9 @@ impl TypeSearch {
                 Some(&known) => found = known,
                 None if is_wanted(next) => found = true,
                 None => {
-                    // Assume no wanted type inside. If the search finds one, it ends, and the
-                    // answers for the types seen so far are unknown.
+                    // Assume that this type contains no wanted type. If the search finds a wanted
+                    // type, it ends, and the answers for the types seen so far are removed below,
+                    // because they are unknown.
                     self.0.insert(next, false);
                     seen.push(next);
                     parts(next, &mut ahead);
@@ -53,8 +54,9 @@ impl TypeSearch {
 
 /// Adds the types of a composite type's attributes.
 pub fn attribute_types(type_oid: pg_sys::Oid, to: &mut Vec<pg_sys::Oid>) {
-    // SAFETY: PostgreSQL raises an error for a type that is not composite. The copy of its row type
-    // is in a context of its own, deleted at the end. After an error the parent context frees it.
+    // SAFETY: PostgreSQL raises an error for a type that is not composite. The copy of the row type
+    // is in a context of its own, which is deleted at the end. After an error, PostgreSQL frees
+    // that context with its parent.
     unsafe {
         let context = new_context(pg_sys::CurrentMemoryContext, c"lead_audit row type");
         let former = pg_sys::MemoryContextSwitchTo(context);

@@ -49,7 +49,7 @@ thread_local! {
     };
 }
 
-/// The memory context for the tuples of pending entries.
+/// Returns the memory context for the tuples of pending entries.
 pub fn context() -> pg_sys::MemoryContext {
     PENDING.with_borrow_mut(|pending| {
         if pending.context.is_null() {

@@ -14,7 +14,7 @@ use std::ffi::CStr;
 /// Number of columns that the library fills.
 pub const COLUMNS: usize = EntryColumn::COUNT;
 
-/// The type of a column in PostgreSQL.
+/// Returns the type of a column in PostgreSQL.
 fn type_oid(column: EntryColumn) -> pg_sys::Oid {
     match column.column_type() {
         ColumnType::Int2 => pg_sys::INT2OID,
@@ -30,7 +30,7 @@ fn type_oid(column: EntryColumn) -> pg_sys::Oid {
     }
 }
 
-/// Where entries are written.
+/// The table that entries are written to, with the oids that writing needs.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryTable {
     /// lead_audit.entry
@@ -54,17 +54,17 @@ thread_local! {
         const { Cell::new(None) };
 }
 
-/// The transaction has ended and released its lock on the table.
+/// Forgets the lock on the table, which the end of the transaction has released.
 pub fn forget_lock() {
     LOCKED.set(None);
 }
 
-/// A subtransaction was rolled back, and its locks and those of its children are released.
+/// Forgets the lock if a subtransaction that was rolled back, or one of its children, held it.
 pub fn forget_lock_of(subtransaction: pg_sys::SubTransactionId) {
     LOCKED.set(LOCKED.get().filter(|&(_, holder)| holder < subtransaction));
 }
 
-/// A subtransaction was committed: its lock now belongs to its parent.
+/// Gives the lock of a committed subtransaction to its parent.
 pub fn hand_up_lock(from: pg_sys::SubTransactionId, to: pg_sys::SubTransactionId) {
     LOCKED
         .set(LOCKED.get().map(|(table, holder)| (table, if holder >= from { to } else { holder })));
@@ -89,8 +89,8 @@ fn forget() {
     LAST_ID.set(None);
 }
 
-/// The oid of a relation of schema lead_audit, whatever the search_path is. An invalid oid if it
-/// does not exist.
+/// Returns the oid of a relation of schema lead_audit, independent of the search_path. Returns an
+/// invalid oid if the relation does not exist.
 pub fn relation_of_schema(name: &CStr) -> pg_sys::Oid {
     // SAFETY: look-ups by name, which return InvalidOid if they find nothing.
     unsafe {
@@ -162,7 +162,7 @@ impl EntryTable {
     }
 }
 
-/// Runs `work`. With `on_error = warn`, returns an error that `work` raises.
+/// Runs `work`. With `on_error = warn`, returns the error that `work` raises instead of raising it.
 pub fn unless_abort<R>(work: impl FnOnce() -> R) -> Result<R, ServerError> {
     match settings::on_error() {
         OnError::Warn => in_subtransaction(work),
@@ -204,7 +204,7 @@ pub unsafe fn check_columns(descriptor: pg_sys::TupleDesc) -> Result<(), ServerE
     Ok(())
 }
 
-/// An entry's tuple, taken apart.
+/// The deformed tuple of an entry.
 pub struct EntryTuple {
     /// The values.
     pub values: Vec<pg_sys::Datum>,
@@ -213,7 +213,7 @@ pub struct EntryTuple {
 }
 
 impl EntryTuple {
-    /// Takes apart a tuple of the table.
+    /// Deforms a tuple of the table.
     pub fn of(table: &OpenRelation, tuple: pg_sys::HeapTuple) -> Self {
         // SAFETY: the tuple was made for this table, which has at least COLUMNS columns.
         unsafe {
@@ -229,12 +229,12 @@ impl EntryTuple {
         }
     }
 
-    /// The value of a column, or `None` for NULL.
+    /// Returns the value of a column, or `None` for NULL.
     pub fn datum(&self, column: EntryColumn) -> Option<pg_sys::Datum> {
         (!self.nulls[column as usize]).then(|| self.values[column as usize])
     }
 
-    /// The value of a column that is text or json.
+    /// Returns the value of a column that is text or json.
     pub fn text(&self, column: EntryColumn) -> Option<&str> {
         // SAFETY: a text or json column. The tuple outlives `self`, and the values point into it.
         self.datum(column).and_then(|datum| unsafe { borrowed_text(datum) }.ok())
@@ -321,8 +321,9 @@ unsafe fn is_of_previous_keys(predicate: *mut pg_sys::List) -> bool {
 /// Opens the table's indexes except `without`, as ExecOpenIndices() does. ExecCloseIndices() closes
 /// them.
 ///
-/// For an entry of a single row, opening an index is a noticeable cost. The index of previous keys
-/// takes longest, since it has a predicate, and few entries belong in it.
+/// If a statement writes a single row, opening an index takes a noticeable share of the time. The
+/// index of previous keys takes the longest to open, because it has a predicate. Few entries belong
+/// in it, so it is left out where possible.
 ///
 /// # Safety
 /// `result` must be initialized for the table, whose lock is held. The current memory context must

@@ -21,7 +21,7 @@ thread_local! {
         const { RefCell::new(Vec::new()) };
 }
 
-/// Whether `writer::flush` will be called when the present statement ends.
+/// Returns whether `writer::flush` will be called when the present statement ends.
 pub fn is_ahead() -> bool {
     DEPTH.get() > 0 || FIRST.get()
 }
@@ -37,7 +37,8 @@ pub fn statement_scope_closes() {
     DEPTH.set(DEPTH.get().saturating_sub(1));
 }
 
-/// Whether the library was loaded in this transaction by a statement that the executor runs.
+/// Returns whether the library was loaded in this transaction by a statement that the executor
+/// runs.
 pub fn is_first_statement() -> bool {
     FIRST.get()
 }
@@ -95,7 +96,7 @@ pub fn subtransaction_starts(own: pg_sys::SubTransactionId) {
     DEPTH_AT_START.with_borrow_mut(|starts| starts.push((own, DEPTH.get())));
 }
 
-/// A subtransaction was rolled back: discards its entries.
+/// Discards the entries of a subtransaction that was rolled back.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     batch::forget_from(own);
     on_error::forget_from(own);
@@ -106,7 +107,7 @@ pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     }
 }
 
-/// A subtransaction was committed: its entries now belong to its parent.
+/// Gives the entries of a committed subtransaction to its parent.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     batch::hand_up(own, parent);
     on_error::hand_up(own, parent);

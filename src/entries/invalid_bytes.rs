@@ -1,5 +1,5 @@
-//! Notes which parts of an entry are percent-encoded, because their bytes are not valid text. They
-//! are listed in `details`, under `invalid_bytes` (docs/FORMAT.md, section 3.1).
+//! Notes which parts of an entry are percent-encoded because their bytes are not valid text. The
+//! notes become the member `invalid_bytes` of `details` (docs/FORMAT.md, section 3.1).
 
 use crate::pg::{ServerError, Text, TextWriter};
 use ledger::Sink;
@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 /// The name of the member in `details`.
 const MEMBER: &str = "invalid_bytes";
 
-/// The parts by column: members of the column's object, or the whole column. Empty for almost every
-/// entry, and then it costs nothing.
+/// The percent-encoded parts by column: some members of the column's object, or the whole column.
+/// Almost no entry has such parts, and without them the value costs nothing.
 #[derive(Debug, Clone, Default)]
 pub struct InvalidBytes(BTreeMap<&'static str, Part>);
 
@@ -23,7 +23,8 @@ enum Part {
 }
 
 impl InvalidBytes {
-    /// Notes members of the object in this column, in their order. Without names, notes nothing.
+    /// Notes these members of the object in this column, in the given order. Without names, notes
+    /// nothing.
     pub fn note<'n>(&mut self, column: &'static str, names: impl Iterator<Item = &'n str>) {
         let names: Vec<String> = names.map(str::to_owned).collect();
         if !names.is_empty() {
@@ -41,7 +42,7 @@ impl InvalidBytes {
         self.0.clear();
     }
 
-    /// The entry's details with the notes added. `None` if there are no notes.
+    /// Returns the entry's details with the notes added, or `None` if there are no notes.
     pub fn into_details(self, details: Option<&Text>) -> Result<Option<Text>, ServerError> {
         if self.0.is_empty() {
             return Ok(None);
@@ -93,7 +94,7 @@ impl InvalidBytes {
     }
 }
 
-/// Copies a member of another object as it is written there.
+/// Copies a member from another object, byte by byte.
 fn copy_member(out: &mut TextWriter, name: &str, value: &str) {
     for part in ["\"", name, "\":", value] {
         out.append(part.as_bytes());

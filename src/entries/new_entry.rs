@@ -28,7 +28,7 @@ pub struct NewEntry<'a> {
     pub error_message: Option<&'a mut Text>,
     pub error_detail: Option<&'a mut Text>,
     pub statement: Option<&'a mut Text>,
-    /// The parts of JSON columns that are percent-encoded, because their bytes are not valid text.
+    /// The parts of JSON columns that are percent-encoded because their bytes are not valid text.
     pub invalid_bytes: Option<&'a InvalidBytes>,
 }
 
@@ -36,21 +36,21 @@ pub struct NewEntry<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It succeeded. The operation succeeded. The entry belongs to its transaction, so it exists
-    /// only if the transaction commits.
+    /// The operation succeeded. The entry belongs to the operation's transaction, so it exists only
+    /// if that transaction commits.
     #[default]
     Ok,
-    /// It failed.
+    /// The operation failed.
     Failed,
-    /// Its transaction was rolled back.
+    /// The operation's transaction was rolled back.
     RolledBack,
-    /// It succeeded, but its entry could not be written.
+    /// The operation succeeded, but its entry could not be written.
     #[serde(rename = "gap")]
     Unwritten,
 }
 
 impl Outcome {
-    /// The value of the column `outcome`.
+    /// Returns the value of the column `outcome`.
     pub fn name(self) -> &'static str {
         match self {
             Outcome::Ok => "ok",
@@ -77,7 +77,7 @@ pub struct Circumstances<'a> {
 pub struct EntryDatums {
     /// The values, in the order of the table's columns.
     pub values: [pg_sys::Datum; COLUMNS],
-    /// Which of them are NULL.
+    /// Whether each value is NULL.
     pub nulls: [bool; COLUMNS],
 }
 
@@ -104,7 +104,7 @@ pub struct DatumScratch {
     checksum: Hash32,
 }
 
-/// The datum of a fixed word, such as an operation or outcome.
+/// Returns the datum of a fixed word, such as an operation or outcome.
 fn fixed(scratch: &mut Text, word: &str) -> pg_sys::Datum {
     if scratch.as_str() != word {
         *scratch = Text::from(word);
@@ -113,7 +113,7 @@ fn fixed(scratch: &mut Text, word: &str) -> pg_sys::Datum {
 }
 
 impl NewEntry<'_> {
-    /// The text columns that are percent-encoded, because their bytes are not valid text.
+    /// Returns the text columns that are percent-encoded because their bytes are not valid text.
     fn encoded_texts(&self) -> impl Iterator<Item = &'static str> {
         let columns = [
             ("table_schema", self.table_schema),
@@ -128,14 +128,14 @@ impl NewEntry<'_> {
             .map(|(name, _)| name)
     }
 
-    /// All percent-encoded parts of the entry: parts of JSON columns and text columns.
+    /// Returns all percent-encoded parts of the entry, in JSON columns and in text columns.
     pub fn all_invalid_bytes(&self, actor: &Actor) -> InvalidBytes {
         let mut all = self.invalid_bytes.cloned().unwrap_or_default();
         self.encoded_texts().chain(actor.encoded()).for_each(|column| all.note_text(column));
         all
     }
 
-    /// The total length of the texts whose length is not limited.
+    /// Returns the total length of those texts that have no maximum length.
     pub fn length(&self) -> usize {
         let texts = [&self.row_key, &self.row_values, &self.changed_values, &self.details];
         texts.into_iter().flatten().map(|text| text.bytes().len()).sum()

@@ -1,4 +1,4 @@
-//! Handles entries that cannot be written, as lead_audit.on_error says.
+//! Handles entries that cannot be written, as lead_audit.on_error specifies.
 
 use super::entry_table::{EntryTable, EntryTuple, relation_of_schema};
 use crate::pg::{OpenRelation, ServerError, current_subtransaction, in_subtransaction, next_value};
@@ -17,9 +17,9 @@ pub struct UnwrittenEntry<'a> {
     pub watch_id: Option<[u8; 16]>,
     /// The table, if known.
     pub relation: Option<pg_sys::Oid>,
-    /// Its schema's name.
+    /// The schema's name.
     pub schema: &'a str,
-    /// Its name.
+    /// The table's name.
     pub table: &'a str,
     /// The row's primary key as in entries, if known.
     pub key: Option<&'a str>,
@@ -31,9 +31,9 @@ thread_local! {
     static REPORT: Cell<Option<Report>> = const { Cell::new(None) };
 }
 
-/// Sets the function that makes a record of each unwritten entry, for the worker. `failures` calls
-/// this at start-up, because `entries` stands before `failures` in the order of modules and cannot
-/// call it.
+/// Sets the function to call for each unwritten entry. `failures` passes its own function at
+/// start-up, which makes a record for the worker. `entries` cannot call `failures` itself, because
+/// a module calls only modules that precede it in the order of modules.
 pub fn report_unwritten_to(report: Report) {
     REPORT.set(Some(report));
 }
@@ -112,18 +112,18 @@ fn count() {
     });
 }
 
-/// The number of unwritten entries of this transaction so far.
+/// Returns the number of unwritten entries of this transaction so far.
 #[cfg(any(test, feature = "pg_test"))]
 pub fn not_written_yet_counted() -> i64 {
     COUNTS.with_borrow(|counts| counts.iter().map(|&(_, count)| count).sum())
 }
 
-/// A subtransaction was rolled back: its changes need no entries.
+/// Discards the count of a subtransaction that was rolled back: its changes need no entries.
 pub fn forget_from(own: pg_sys::SubTransactionId) {
     COUNTS.with_borrow_mut(|counts| counts.retain(|&(subtransaction, _)| subtransaction < own));
 }
 
-/// A subtransaction was committed: its count now belongs to its parent.
+/// Adds the count of a committed subtransaction to that of its parent.
 pub fn hand_up(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     COUNTS.with_borrow_mut(|counts| {
         let mut sum = 0;
@@ -139,7 +139,7 @@ pub fn hand_up(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) 
     });
 }
 
-/// Called when the transaction has ended.
+/// Discards all counts. Called when the transaction has ended.
 pub fn forget_all() {
     COUNTS.with_borrow_mut(Vec::clear);
 }

@@ -1,9 +1,10 @@
-//! Renumbers entries whose ids are already in the table: somebody inserted rows by hand before the
-//! sequence reached their ids.
+//! Renumbers entries whose ids are occupied: somebody inserted rows with these ids by hand, before
+//! the sequence reached the ids.
 //!
-//! The events must still get entries. The entries from the first such id on get new ids, so that
-//! they stay in order. The occupied ids are noted in `lead_audit.inserted_entry`, so that sealing
-//! does not take the forged entries for genuine ones.
+//! The events must still get entries. The first entry whose id is occupied and all entries after it
+//! get new ids, so that the entries stay in order. The occupied ids are stored in
+//! `lead_audit.inserted_entry`, so that sealing does not mistake the inserted rows for genuine
+//! entries.
 
 use super::batch::{self, PendingEntry};
 use super::entry_table::{COLUMNS, EntryTable, EntryTuple, form_tuple, relation_of_schema};
@@ -14,8 +15,8 @@ use crate::pg::{
 use ledger::EntryColumn;
 use pgrx::{IntoDatum, pg_sys};
 
-/// Gives new ids to entries whose ids are occupied. `None` if no id is occupied: then the failure
-/// has another cause.
+/// Gives new ids to entries whose ids are occupied. Returns `None` if no id is occupied, so that
+/// the failure to write the entries has another cause.
 ///
 /// Raises any error that occurs.
 pub fn around_inserted(entries: &[PendingEntry]) -> Option<Vec<PendingEntry>> {
@@ -38,7 +39,7 @@ fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, Serve
     let Some(first) = ids.iter().position(|id| taken.contains(id)) else { return Ok(None) };
     // SAFETY: an open relation has a row in pg_class.
     let owner = unsafe { (*(*table.as_ptr()).rd_rel).relowner };
-    // The writer has no rights on the table and needs none.
+    // The role that writes the row has no rights on the table and needs none.
     as_user(owner, || note(&taken));
     let mut scratch = Vec::new();
     let mut checksum = Hash32::default();
@@ -75,7 +76,7 @@ fn renumber(entries: &[PendingEntry]) -> Result<Option<Vec<PendingEntry>>, Serve
     Ok(Some(renumbered))
 }
 
-/// The ids (ascending) that already have an entry.
+/// Returns the ids (ascending) that already have an entry.
 fn taken(table: pg_sys::Oid, ids: &[i64]) -> Result<Vec<i64>, ServerError> {
     let (Some(&first), Some(&last)) = (ids.iter().min(), ids.iter().max()) else {
         return Ok(Vec::new());
@@ -101,7 +102,7 @@ fn note(ids: &[i64]) {
     }
     with_spi(|| {
         let plan = SpiPlan::prepare(
-            // Up to looked_to, every entry is either sealed or known to be inserted.
+            // Up to the last id that sealing examined, every entry is sealed or known as inserted.
             "INSERT INTO lead_audit.inserted_entry (id)
              SELECT u.id FROM pg_catalog.unnest($1) u (id)
              WHERE u.id OPERATOR(pg_catalog.>)

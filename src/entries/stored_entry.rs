@@ -1,24 +1,24 @@
-//! A row of `lead_audit.entry` as it is stored now, which may differ from what was written.
+//! A row of `lead_audit.entry` as it is stored now. It may differ from the row that was written.
 
 use crate::pg::{borrowed_text, detoasted};
 use ledger::{Entry, EntryColumn, Fault};
 use pgrx::pg_sys;
 
-/// What is wrong with a stored entry.
+/// A fault of a stored entry.
 #[derive(Debug)]
 pub enum StoredFault {
-    /// A column is NULL although it never may be.
+    /// A column is NULL that must not be NULL.
     Missing(&'static str),
     /// A text is not UTF-8.
     NotUtf8,
-    /// A column that the format does not have contains a value.
+    /// A column that is not part of the format contains a value.
     UnknownColumn(String),
     /// A fault that the format defines (docs/FORMAT.md, section 7).
     Format(Fault),
 }
 
 impl StoredFault {
-    /// The kind of fault as one word, for programs.
+    /// Returns the kind of fault as one word, for programs.
     pub fn kind(&self) -> &'static str {
         match self {
             StoredFault::Missing(_) => "missing_value",
@@ -35,7 +35,7 @@ impl StoredFault {
         }
     }
 
-    /// The fault in words, for people.
+    /// Returns the fault in words, for people.
     pub fn detail(&self) -> String {
         match self {
             StoredFault::Missing(column) => format!("{column} is NULL"),
@@ -52,7 +52,7 @@ impl StoredFault {
 pub struct StoredEntry<'a> {
     /// The values.
     pub values: &'a [pg_sys::Datum],
-    /// Which are NULL.
+    /// Whether each value is NULL.
     pub nulls: &'a [bool],
 }
 
@@ -62,11 +62,11 @@ impl<'a> StoredEntry<'a> {
         (!self.nulls[index]).then(|| self.values[index])
     }
 
-    /// Compares the entry with its checksum.
+    /// Checks that the checksum fits the entry's other columns.
     ///
     /// # Safety
-    /// The datums must be of the columns at their positions, and alive. So must be the current
-    /// memory context.
+    /// Each datum must be of the column at its position. The datums and the current memory context
+    /// must live as long as the result is used.
     pub unsafe fn verify(&self, scratch: &mut Vec<u8>) -> Result<(), StoredFault> {
         // SAFETY: the datums match their columns (see # Safety). The checksum is a bytea.
         unsafe {
@@ -77,7 +77,7 @@ impl<'a> StoredEntry<'a> {
         }
     }
 
-    /// The columns as an entry of the format.
+    /// Returns the columns as an entry of the format.
     ///
     /// # Safety
     /// As for [`verify`](Self::verify).

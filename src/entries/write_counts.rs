@@ -1,28 +1,29 @@
-//! Counts what the transaction has written to watched tables, for the entry about its rollback.
+//! Counts the rows that the transaction has written to watched tables, for the entry about its
+//! rollback.
 //!
-//! The rows of a statement count when the statement succeeds. Rows that ROLLBACK TO SAVEPOINT undid
-//! still count: they were attempted.
+//! The rows of a statement are counted when the statement succeeds. Rows that ROLLBACK TO SAVEPOINT
+//! undid remain counted, because the transaction attempted them.
 
 use super::new_entry::NewEntry;
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 
-/// Rows of one table that one operation touched.
+/// The number of rows of one table that one kind of operation wrote.
 #[derive(Clone, Debug)]
 pub struct WriteCount {
     /// The table.
     pub relation: pg_sys::Oid,
-    /// Its identity.
+    /// The identity of the watched table.
     pub watch_id: [u8; 16],
-    /// Its schema's name.
+    /// The schema's name.
     pub schema: String,
-    /// Its name.
+    /// The table's name.
     pub table: String,
     /// INSERT, UPDATE, DELETE or TRUNCATE.
     pub operation: &'static str,
     /// The number of rows. For TRUNCATE, the number of commands.
     pub rows: u64,
-    /// Rows of the statement in progress, not yet in `rows`.
+    /// Number of rows that the statement in progress has written, not yet part of `rows`.
     in_statement: u64,
 }
 
@@ -66,8 +67,8 @@ pub fn count(entry: &NewEntry) {
     });
 }
 
-/// A statement begins. Counts of an earlier statement that remain here belong to a failed
-/// statement, so they are discarded.
+/// Called when a statement begins. Discards the rows in `in_statement`, which an earlier statement
+/// has left because it failed.
 pub fn statement_begins() {
     COUNTS.with_borrow_mut(|all| all.iter_mut().for_each(|count| count.in_statement = 0));
 }
@@ -79,12 +80,13 @@ pub fn statement_succeeded() {
     });
 }
 
-/// The counts of statements that succeeded.
+/// Returns the counts of the statements that succeeded.
 pub fn write_counts() -> Vec<WriteCount> {
     COUNTS.with_borrow(|all| all.iter().filter(|count| count.rows > 0).cloned().collect())
 }
 
-/// Like [`write_counts`], after the end of the transaction. Removes the counts.
+/// Returns the same as [`write_counts`], and removes all counts. Called when the transaction has
+/// ended.
 pub fn take_write_counts() -> Vec<WriteCount> {
     let mut all = COUNTS.take();
     all.retain(|count| count.rows > 0);

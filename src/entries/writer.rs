@@ -77,8 +77,9 @@ pub fn append_about(
     Ok(())
 }
 
-/// Writes an entry of the library's own, after all pending entries. Ignores lead_audit.on_error: a
-/// failure is an error. The transaction can then read the entry. Returns its id.
+/// Writes an entry that the library itself makes, such as a KEY entry, after all pending entries.
+/// The transaction can read the entry at once. Raises an error if writing fails, even with
+/// `on_error = warn`. Returns the entry's id.
 ///
 /// # Errors
 /// If the table does not exist. Other errors are raised.
@@ -185,9 +186,9 @@ unsafe fn insert(
     index_of_previous_keys: Option<pg_sys::Oid>,
     entries: &[PendingEntry],
 ) {
-    // SAFETY: like COPY, this makes an executor state that knows the table and its indexes.
-    // Everything made here is in the state's context or released. After an error the abort of the
-    // (sub)transaction releases it.
+    // SAFETY: makes an executor state that knows the table and its indexes, as COPY does.
+    // Everything that is made here is in the state's memory context or released below. After an
+    // error, the abort of the (sub)transaction releases it.
     unsafe {
         let former = pg_sys::CurrentMemoryContext;
         let estate = pg_sys::CreateExecutorState();
@@ -248,7 +249,7 @@ unsafe fn has_previous_key(table: &OpenRelation, entry: &PendingEntry) -> bool {
 }
 
 /// # Safety
-/// `result` must be initialized.
+/// `result` must be initialized for the table.
 unsafe fn has_row_triggers(result: *mut pg_sys::ResultRelInfo) -> bool {
     // SAFETY: the trigger description is null or a copy that belongs to `result`.
     unsafe {
@@ -294,8 +295,9 @@ unsafe fn insert_chunk(
     slots: &mut [*mut pg_sys::TupleTableSlot],
 ) {
     // SAFETY: the tuples are of the table's row type (see # Safety). Each slot claims to own its
-    // tuple while the table is written, because otherwise the insertion would copy it. The
-    // insertion only fills in the tuple's header, and a second insertion fills it in again.
+    // tuple while the table is written, because otherwise the insertion would copy the tuple. The
+    // insertion changes only the tuple's header. If the tuple is inserted a second time, the header
+    // is filled in again.
     unsafe {
         let constrained = !(*table.tuple_desc()).constr.is_null();
         for (entry, &mut slot) in entries.iter().zip(&mut *slots) {
@@ -329,7 +331,7 @@ unsafe fn insert_chunk(
                     false,
                 );
             }
-            // The tuple belongs to the pending entry, which frees it.
+            // The pending entry owns the tuple and frees it.
             (*slot).tts_flags &= !(pg_sys::TTS_FLAG_SHOULDFREE as u16);
             let per_tuple = (*estate).es_per_tuple_exprcontext;
             if !per_tuple.is_null() {
@@ -357,7 +359,7 @@ unsafe fn insert_each(
     result: *mut pg_sys::ResultRelInfo,
     entries: &[PendingEntry],
 ) {
-    // SAFETY: AFTER triggers are queued for this function's own query level and run at its end.
+    // SAFETY: AFTER triggers are queued at this function's own query level, and fire at its end.
     unsafe {
         pg_sys::AfterTriggerBeginQuery();
         for entry in entries {

@@ -1,9 +1,10 @@
-//! Converts a key as a user writes it to the canonical text that entries store.
+//! Converts a key that a user gives to the canonical text that entries store.
 //!
-//! Takes texts as bytes: they need not be UTF-8, but pgrx assumes that a `&str` is.
+//! Passes texts as bytes, because a text in the database's encoding need not be UTF-8, as a `&str`
+//! must be.
 //!
-//! The caller has other rights than the table's owner. So this module never runs the owner's code:
-//! neither the check of a domain nor a cast to json.
+//! The caller may have more rights than the table's owner. So this module never runs the owner's
+//! code: neither the CHECK constraint of a domain nor a cast to json.
 
 use crate::capture::{
     ForeignCode, MoneyTypes, column_names, encoder_for, jsonb, primary_key, readable_type,
@@ -17,7 +18,7 @@ use ledger::canonical::{compare_keys, write_string};
 use pgrx::{Array, IntoDatum, PgSqlErrorCode, Uuid, pg_extern, pg_sys};
 use std::ffi::{CStr, CString};
 
-/// `lead_audit.key_hash(uuid, text)`: the hash by which the entries of a row are found.
+/// `lead_audit.key_hash(uuid, text)`: returns the hash by which the entries of a row are found.
 #[pg_extern(sql = false)]
 fn key_hash(watch_id: Uuid, row_key: &[u8]) -> i64 {
     ledger::key_hash(watch_id.as_bytes(), row_key)
@@ -29,11 +30,11 @@ pub extern "C" fn pg_finfo_lead_audit_canonical_json() -> &'static pg_sys::Pg_fi
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit.canonical_json(jsonb)`. Takes the raw datum, because pgrx's jsonb argument converts
-/// numbers to double.
+/// `lead_audit.canonical_json(jsonb)`. Takes the raw datum, because a jsonb argument of pgrx would
+/// convert numbers to double.
 ///
 /// # Safety
-/// Called by PostgreSQL only, with the arguments of its declaration.
+/// Only PostgreSQL may call this function, with the arguments of its declaration.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_canonical_json(
@@ -70,8 +71,8 @@ fn written(write: impl Fn(&mut TextWriter)) -> Text {
     }
 }
 
-/// Returns the key of the row with these values in the primary key's columns; `None` if these are
-/// not its columns. Raises errors.
+/// Returns the key of the row that has these values in the primary key's columns, or `None` if
+/// `column_names` are not the columns of the primary key. Raises errors.
 pub fn key_of<T: AsRef<[u8]>>(
     relation: pg_sys::Oid,
     column_names: Option<Vec<T>>,
@@ -83,8 +84,8 @@ pub fn key_of<T: AsRef<[u8]>>(
     key_from(&open, &columns, column_names, &column_values)
 }
 
-/// `lead_audit_internal.key_of(regclass, smallint[], text[], text[])`: the row key for these
-/// values, as entries store it.
+/// `lead_audit_internal.key_of(regclass, smallint[], text[], text[])`: returns the row key for
+/// these values, as entries store it.
 #[pg_extern(sql = false)]
 fn key_of_columns(
     relation: pg_sys::Oid,
@@ -100,7 +101,7 @@ fn key_of_columns(
     key_from(&open, &key_columns, names, &values)
 }
 
-/// The types of a relation's primary key.
+/// Returns the types of the columns of a relation's primary key.
 pub fn key_types(open: &OpenRelation) -> Vec<pg_sys::Oid> {
     // SAFETY: the relation is open, and key columns are among its attributes.
     unsafe {
@@ -113,7 +114,7 @@ pub fn key_types(open: &OpenRelation) -> Vec<pg_sys::Oid> {
 }
 
 /// Returns the row's key as entries store it, or `None` if `column_names` are not the columns of
-/// the key. Without names, the key must have exactly one column.
+/// the key. Raises an error if no names are given and the key does not have exactly one column.
 fn key_from<T: AsRef<[u8]>>(
     open: &OpenRelation,
     columns: &[i16],
@@ -150,7 +151,7 @@ fn key_from<T: AsRef<[u8]>>(
             out.push(b':');
             match value {
                 Some(value) => {
-                    // SAFETY: the attribute is one of the open relation's.
+                    // SAFETY: the index is that of one of the open relation's columns.
                     let text = unsafe { as_column(open, index, value.as_ref()) };
                     out.append(text.bytes());
                 }
@@ -180,7 +181,8 @@ unsafe fn as_column(open: &OpenRelation, index: usize, value: &[u8]) -> Text {
     }
 }
 
-/// Like [`as_column`], for a type. Returns `None` if this needs code of the type's owner.
+/// Reads a value as [`as_column`] does, for a given type. Returns `None` if that is impossible
+/// without running code of the type's owner.
 ///
 /// # Safety
 /// `type_oid` must be a type.
@@ -190,7 +192,8 @@ unsafe fn as_type(type_oid: pg_sys::Oid, modifier: i32, value: &[u8]) -> Option<
         return None;
     }
     if value.contains(&0) {
-        // No input function accepts this value, so it can only be a text.
+        // The value contains a zero byte, which no input function accepts. Entries store it as a
+        // JSON string.
         return Some(written(|out| out.append_json_string(value)));
     }
     // SAFETY: the encoder and the input function belong to the same type, and the input function
@@ -206,19 +209,20 @@ unsafe fn as_type(type_oid: pg_sys::Oid, modifier: i32, value: &[u8]) -> Option<
     }
 }
 
-/// `lead_audit_internal.value_as(regclass, text, text)`: the JSON of a value of this type. Returns
-/// `None` if the value is invalid for the type, or if only code of the type's owner can tell. The
-/// relation is unused; the SQL objects of 1.0 pass it.
+/// `lead_audit_internal.value_as(regclass, text, text)`: returns the JSON of a value of this type.
+/// Returns `None` if the value is invalid for the type, or if it cannot be read without running
+/// code of the type's owner. The relation is unused; the SQL objects of version 1.0 pass one.
 #[pg_extern(sql = false)]
 fn value_as(_relation: pg_sys::Oid, type_name: &[u8], value: &[u8]) -> Option<String> {
     let type_name = CString::new(type_name).ok()?;
     let read = in_subtransaction(|| {
         let (mut type_oid, mut modifier) = (pg_sys::InvalidOid, -1);
-        // SAFETY: the names are C strings. A dropped type yields no oid.
+        // SAFETY: the name is a C string. A dropped type yields an invalid oid.
         unsafe {
             #[cfg(feature = "pg15")]
             pg_sys::parseTypeString(type_name.as_ptr(), &mut type_oid, &mut modifier, true);
-            // Since 16, it raises an error for a dropped type, which the subtransaction catches.
+            // Since PostgreSQL 16, parseTypeString() raises an error for a dropped type. The
+            // subtransaction catches the error.
             #[cfg(not(feature = "pg15"))]
             pg_sys::parseTypeString(
                 type_name.as_ptr(),

@@ -1,16 +1,17 @@
-//! The JSON columns of the view lead_audit.log, which are derived from the texts of an entry.
+//! Computes the JSON columns of the view lead_audit.log from the texts of an entry.
 //!
-//! A text can be stored that jsonb cannot represent, and one that is nested deeper than the stack
-//! of the reader. The old and the new row together can be larger than any value. Such a column is
-//! NULL, because an error would hide all other entries from the reader.
+//! An entry can store a text that jsonb cannot represent, or that is nested more deeply than the
+//! stack of the reading session allows. The old and the new row together can exceed the maximum
+//! size of a value. Such a column is NULL, because an error would hide all other entries from the
+//! reader.
 
 use pgrx::pg_sys::JsonbIteratorToken as Token;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, direct_function_call_as_datum, pg_sys};
 use std::panic::AssertUnwindSafe;
 
-/// Longest JSON of a row with its changed values, in bytes, for which there is a diff. All columns
-/// of an entry must fit into the 1 GB that a row of a result can have.
+/// Maximum total size, in bytes, of a row's JSON and its changed values for which a diff is
+/// computed. All columns of an entry must fit into the 1 GB that a result row can have.
 const LONGEST_FOR_DIFF: usize = 400 << 20;
 
 /// Tells PostgreSQL the calling convention of `lead_audit_as_jsonb`.
@@ -19,10 +20,10 @@ pub extern "C" fn pg_finfo_lead_audit_as_jsonb() -> &'static pg_sys::Pg_finfo_re
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.as_jsonb(json)`.
+/// `lead_audit_internal.as_jsonb(json)`: returns the value as jsonb.
 ///
 /// # Safety
-/// Only PostgreSQL may call it, with the arguments of its declaration.
+/// Only PostgreSQL may call this function, with the arguments of its declaration.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_as_jsonb(
@@ -41,10 +42,11 @@ pub extern "C" fn pg_finfo_lead_audit_new_values_of() -> &'static pg_sys::Pg_fin
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.new_values_of(json, json)`.
+/// `lead_audit_internal.new_values_of(json, json)`: returns the row after an UPDATE, from the old
+/// row and the changed values.
 ///
 /// # Safety
-/// Only PostgreSQL may call it, with the arguments of its declaration.
+/// Only PostgreSQL may call this function, with the arguments of its declaration.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_new_values_of(
@@ -67,17 +69,18 @@ pub extern "C" fn pg_finfo_lead_audit_diff_of() -> &'static pg_sys::Pg_finfo_rec
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.diff_of(json, json)`.
+/// `lead_audit_internal.diff_of(json, json)`: returns the diff of an UPDATE, from the old row and
+/// the changed values.
 ///
 /// # Safety
-/// Only PostgreSQL may call it, with the arguments of its declaration.
+/// Only PostgreSQL may call this function, with the arguments of its declaration.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_diff_of(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: the function is strict and has two arguments, both json. What is parsed is a new
-    // jsonb.
+    // SAFETY: the function is strict and has two arguments, both json. `parsed` returns a new
+    // jsonb, which is not toasted.
     unsafe {
         let [old, changed] = arguments(fcinfo);
         or_null(fcinfo, || {
@@ -87,14 +90,14 @@ pub unsafe extern "C-unwind" fn lead_audit_diff_of(
                 return None;
             }
             let both = [parsed(old)?, parsed(changed)?].map(|datum| datum.cast_mut_ptr());
-            // The library stores objects. A superuser can store anything.
+            // The library stores objects only, but a superuser can store any JSON in an entry.
             both.iter().all(|&jsonb| is_object(jsonb)).then(|| diff(both[0], both[1]))
         })
     }
 }
 
-/// The arguments, detoasted. That can hold resources, which an error inside `or_null` would not
-/// release.
+/// Returns the arguments, detoasted. Must be called before `or_null`: detoasting can hold
+/// resources, and an error that `or_null` catches would not release them.
 ///
 /// # Safety
 /// `fcinfo` must be a call with this number of arguments, all varlenas.
@@ -108,16 +111,17 @@ unsafe fn arguments<const N: usize>(fcinfo: pg_sys::FunctionCallInfo) -> [pg_sys
     }
 }
 
-/// Returns the result of `work`, or NULL if it has none or there cannot be one.
+/// Returns the result of `work`. Returns NULL if there is no result, or if jsonb or the stack
+/// cannot hold the value.
 ///
 /// # Safety
-/// `fcinfo` must be a call. `work` may only compute: no subtransaction is rolled back after an
-/// error, because that is impossible in a parallel worker.
+/// `fcinfo` must be a call. `work` must not do anything but compute. After an error, only a rolled
+/// back subtransaction could undo other effects, and a parallel worker cannot begin one.
 unsafe fn or_null(
     fcinfo: pg_sys::FunctionCallInfo,
     work: impl FnOnce() -> Option<pg_sys::Datum>,
 ) -> pg_sys::Datum {
-    // SAFETY: reads and restores the current memory context, in which all memory of `work` is.
+    // SAFETY: reads and restores the current memory context, which contains all memory of `work`.
     let result = unsafe {
         let context = pg_sys::CurrentMemoryContext;
         let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work())))
@@ -137,7 +141,7 @@ unsafe fn or_null(
     })
 }
 
-/// Whether the error says that jsonb, or the stack, cannot hold the value.
+/// Returns whether the error means that jsonb, or the stack, cannot hold the value.
 fn is_limit(caught: &CaughtError) -> bool {
     use PgSqlErrorCode as Code;
     let (CaughtError::PostgresError(report) | CaughtError::ErrorReport(report)) = caught else {
@@ -149,7 +153,7 @@ fn is_limit(caught: &CaughtError) -> bool {
         | Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE
         | Code::ERRCODE_UNTRANSLATABLE_CHARACTER
         | Code::ERRCODE_INVALID_TEXT_REPRESENTATION => true,
-        // The list of an array's elements grows beyond 1 GB.
+        // PostgreSQL raises this error if the list of an array's elements needs more than 1 GB.
         Code::ERRCODE_INTERNAL_ERROR => {
             report.message().starts_with("invalid memory alloc request size")
         }
@@ -157,7 +161,7 @@ fn is_limit(caught: &CaughtError) -> bool {
     }
 }
 
-/// A json as jsonb.
+/// Converts a json to jsonb. Returns `None` if that is impossible.
 ///
 /// # Safety
 /// `json` must be a detoasted json.
@@ -173,13 +177,13 @@ unsafe fn parsed(json: pg_sys::Datum) -> Option<pg_sys::Datum> {
 }
 
 /// # Safety
-/// It must be a jsonb that is not toasted.
+/// `jsonb` must point to a jsonb that is not toasted.
 unsafe fn is_object(jsonb: *mut pg_sys::Jsonb) -> bool {
     // SAFETY: the header is part of the value.
     unsafe { (*jsonb).root.header & pg_sys::JB_FOBJECT != 0 }
 }
 
-/// `{"column": {"old": …, "new": …}}` for each changed value.
+/// Returns `{"column": {"old": …, "new": …}, …}` with one member for each changed value.
 ///
 /// # Safety
 /// Both must be jsonb objects that are not toasted.

@@ -1,9 +1,9 @@
 //! Writes each checkpoint to a file in `lead_audit.checkpoint_dir`, and to a line in the server's
 //! log.
 //!
-//! Only committed checkpoints may leave the database. So this code runs after the commit, where
-//! errors must not be raised: every failure is a value here. A file is complete as soon as it has
-//! its name, and never replaces another file.
+//! Only committed checkpoints may leave the database. So this code runs after the commit, where it
+//! must not raise errors: it returns every failure as a value. A file gets its name only when its
+//! content is complete, and never replaces another file.
 
 use crate::settings::folder_name;
 use ledger::checkpoint::Checkpoint;
@@ -12,7 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-/// A checkpoint that is committed before it is published.
+/// A checkpoint to publish. Its transaction commits first.
 #[derive(Debug, Clone)]
 pub struct CheckpointFile {
     /// Number of leaves in the tree.
@@ -21,20 +21,20 @@ pub struct CheckpointFile {
     pub note: String,
 }
 
-/// Result of looking for a checkpoint in the directory.
+/// The result of looking for a checkpoint in the directory.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Published {
-    /// There is no file of this size.
+    /// The directory has no file for this tree size.
     No,
-    /// The file holds the same text.
+    /// The file contains the same note.
     Yes,
-    /// The file holds a different checkpoint of the same size.
+    /// The file for this tree size contains a different text.
     Another,
 }
 
 impl CheckpointFile {
-    /// Returns the path of the file: `DIRECTORY/ORIGIN/SIZE`, the size with zeros in front to 20
-    /// digits.
+    /// Returns the path of the file: `DIRECTORY/ORIGIN/SIZE`. SIZE has 20 digits, with leading
+    /// zeros.
     fn file(&self, directory: &str) -> io::Result<PathBuf> {
         let unreadable =
             || io::Error::new(ErrorKind::InvalidData, "the note of the checkpoint cannot be read");
@@ -55,7 +55,7 @@ impl CheckpointFile {
         }
     }
 
-    /// Writes the file, unless it exists. On success the file is on disk.
+    /// Writes the file, unless it exists. Returns success only when the file is safely on disk.
     pub fn write_to(&self, directory: &str) -> Result<(), String> {
         let file = self.file(directory).map_err(|error| error.to_string())?;
         fs::metadata(directory).map_err(|error| format!("{directory}: {error}"))?;
@@ -83,7 +83,7 @@ impl CheckpointFile {
         {
             return Err(error);
         }
-        // A file of this name is left over from a crash.
+        // If a file of this name exists, an earlier process left it behind in a crash.
         let unfinished =
             folder.join(format!(".{:020}.{}.unfinished", self.size, std::process::id()));
         let written = (|| {
@@ -100,7 +100,7 @@ impl CheckpointFile {
         File::open(folder)?.sync_all()
     }
 
-    /// Formats the checkpoint as one line: its note as a JSON string.
+    /// Returns the checkpoint as one line: its note as a JSON string.
     pub fn log_line(&self) -> String {
         let mut text = Vec::new();
         ledger::canonical::write_string(&mut text, &self.note);

@@ -1,8 +1,10 @@
-//! Inserted ids: ids of entries that somebody inserted by hand before the sequence gave out the id.
+//! Inserted ids: somebody inserted an entry under such an id by hand, before the sequence gave out
+//! the id.
 //!
-//! When the sequence reaches such an id, the inserted entry must not pass for the entry of the
-//! writer that gets the id. So each sealing looks for entries above all ids that were given out,
-//! and records their ids. A writer that meets such an entry records it too (`entries`).
+//! When the sequence reaches an inserted id, sealing must not mistake the inserted entry for the
+//! entry of the writer that gets the id. So each sealing looks for entries above all ids that were
+//! given out, and records their ids. A writer that meets an inserted entry records its id too
+//! (`entries`).
 
 use super::open_ids::last_id_given_out;
 use super::stored_tree::{TreeRow, objects_are_current};
@@ -14,12 +16,13 @@ use pgrx::{IntoDatum, pg_sys};
 pub struct InsertedIds(Vec<i64>);
 
 impl InsertedIds {
-    /// Looks for new inserted ids, and reads the recorded ids.
+    /// Records new inserted ids, and returns all recorded ids.
     pub fn look(snapshot: pg_sys::Snapshot, tree: &TreeRow) -> Result<Self, ServerError> {
-        // The sequence is read after the snapshot was taken, so no visible id from the sequence is
-        // above `last_id`.
+        // The sequence is read after the snapshot was taken, so every visible entry whose id came
+        // from the sequence has an id of at most `last_id`.
         let last_id = last_id_given_out()?;
-        // A restore may set the sequence after it restores the entries.
+        // During a restore the sequence may be too low: the restore may set it after it inserts the
+        // entries.
         if !tree.is_from_elsewhere() && last_id >= tree.looked_to && objects_are_current() {
             let note = SpiPlan::prepare(
                 "INSERT INTO lead_audit.inserted_entry (id) SELECT e.id FROM lead_audit.entry e \
@@ -37,7 +40,7 @@ impl InsertedIds {
         Self::known(snapshot)
     }
 
-    /// Reads the recorded ids.
+    /// Returns the recorded ids.
     pub fn known(snapshot: pg_sys::Snapshot) -> Result<Self, ServerError> {
         if !objects_are_current() {
             return Ok(InsertedIds::default());

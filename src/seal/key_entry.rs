@@ -1,9 +1,9 @@
-//! The entry that changes the log's key or origin: operation KEY, docs/FORMAT.md, section 15.
+//! The entry that states a new key or origin of the log: operation KEY, docs/FORMAT.md, section 15.
 //!
-//! The sealing that notices the change writes the entry and seals it in the same transaction. The
-//! entry is alone in its checkpoint, which is the first with the new origin and the new key's
-//! signature. The old key signs this checkpoint too, if it is still available. A verifier that has
-//! only the old key thus learns the new key from the log itself.
+//! The round of sealing that finds new settings writes the KEY entry and seals it in the same
+//! transaction. The entry is alone in its checkpoint, which is the first with the new origin and
+//! the new key's signature. The old key signs this checkpoint too, if it is still available. So a
+//! verifier that has only the old key learns the new key from the log itself.
 
 use super::open_ids;
 use super::signer::{Signer, previous_key};
@@ -20,15 +20,15 @@ use pgrx::{IntoDatum, pg_sys};
 pub struct KeyEntry {
     /// The entry's id.
     pub id: i64,
-    /// The signer from now on.
+    /// The signer with the new key and origin.
     pub signer: Signer,
     /// The previous key, if it is still available.
     pub former: Option<SigningKey>,
 }
 
 impl KeyEntry {
-    /// Writes the entry if the key or origin in the settings differs from the last checkpoint's,
-    /// and sealing can take the entry now.
+    /// Writes the entry if the settings have another key or origin than the last checkpoint, and if
+    /// sealing can take the entry now.
     pub fn write_if_due() -> Result<Option<Self>, ServerError> {
         let snapshot = NewestSnapshot::take();
         let mut tree = TreeRow::load(snapshot.as_ptr())?;
@@ -40,7 +40,7 @@ impl KeyEntry {
         {
             return Ok(None);
         }
-        // Faulty settings are reported when there are entries to seal.
+        // Faulty settings raise no error here. They raise one when there are entries to seal.
         let Ok(signer) = Signer::of(&tree) else { return Ok(None) };
         let now = signer.identity();
         let Some(before) = tree.identity.take().or_else(|| signer.identity_of(&newest.note)) else {
@@ -76,8 +76,8 @@ impl KeyEntry {
     }
 }
 
-/// Returns the previous key, if it can be read. The change does not need it, because the key may be
-/// lost.
+/// Returns the previous key, or `None` if it cannot be read. A key change does not require the
+/// previous key, because that key may be lost.
 fn former_key(before: &Identity) -> Result<Option<SigningKey>, ServerError> {
     let Some(public) = &before.key else { return Ok(None) };
     let reason = match previous_key() {
@@ -95,9 +95,10 @@ fn former_key(before: &Identity) -> Result<Option<SigningKey>, ServerError> {
     Ok(None)
 }
 
-/// For a tree from another cluster or database: returns whether the restore has brought gaps and
-/// entries too. A parallel restore brings them later, in a transaction that may not have begun.
-/// Until then a missing entry may still arrive.
+/// Returns whether a restore has brought the open gaps and the entries too, after it brought the
+/// tree. Called only for a tree from another cluster or database. A parallel restore loads these
+/// tables later, in transactions that may not have begun. Until then, an entry that is missing may
+/// still be restored.
 pub fn has_arrived(
     snapshot: pg_sys::Snapshot,
     tree: &TreeRow,

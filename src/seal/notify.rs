@@ -1,8 +1,9 @@
-//! Sends each checkpoint to the sessions that LISTEN. The worker does so in a separate transaction.
+//! Sends each checkpoint to the sessions that LISTEN. The worker sends it in a separate
+//! transaction, after the sealing has committed.
 //!
-//! NOTIFY can fail at commit, and any session that may connect can cause the failure: the whole
-//! cluster shares one queue of notifications. So sealing never calls NOTIFY. The worker sends an
-//! unsent checkpoint later.
+//! NOTIFY can fail at commit: the whole cluster shares one queue of notifications, and any session
+//! that may connect can fill the queue. So sealing never calls NOTIFY. After a failure the worker
+//! tries again.
 
 use super::publish::note_failure;
 use super::stored_tree::tree_exists;
@@ -13,8 +14,8 @@ use std::cell::Cell;
 /// The channel of the notifications.
 const CHANNEL: &str = "lead_audit_checkpoint";
 
-/// Maximum number of checkpoints sent in one transaction. If more are waiting, the older ones are
-/// left out.
+/// Maximum number of checkpoints sent in one transaction. If more are waiting, only the newest are
+/// sent.
 const MOST: i64 = 1000;
 
 thread_local! {
@@ -23,8 +24,8 @@ thread_local! {
     static HAS_FAILED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Sends the checkpoints that any session has committed since the last call. A new worker sends the
-/// newest only. Returns whether it succeeded; logs a failure.
+/// Sends the checkpoints that any session has committed since the last call. The first call of a
+/// worker sends the newest checkpoint only. Logs a failure. Returns whether sending succeeded.
 pub fn notify() -> bool {
     let sent = in_extension_transaction(c"sending checkpoints", send);
     HAS_FAILED.set(sent.is_err());
@@ -35,15 +36,15 @@ pub fn notify() -> bool {
     !HAS_FAILED.get()
 }
 
-/// Returns the tree size of the newest checkpoint; `None` where there is no log.
+/// Returns the tree size of the newest checkpoint, or `None` if the database has no log.
 fn send() -> Option<i64> {
     // SAFETY: reads a variable in shared memory.
     if !tree_exists() || unsafe { pg_sys::RecoveryInProgress() } {
         return None;
     }
     if HAS_FAILED.get() {
-        // This call makes PostgreSQL drop notifications that no session waits for any more. A full
-        // queue does not drop them by itself.
+        // This call makes PostgreSQL drop notifications that every listening session has read.
+        // PostgreSQL does not drop them from a full queue by itself.
         queue_is_full();
     }
     with_spi(|| {
@@ -73,7 +74,8 @@ fn send() -> Option<i64> {
 /// Returns whether PostgreSQL's queue of notifications is full or nearly full. When it is full, no
 /// transaction with a NOTIFY can commit.
 pub fn queue_is_full() -> bool {
-    // A fraction of the queue. It stays a little below 1, because PostgreSQL counts whole segments.
+    // The used fraction of the queue that counts as full. It is below 1, because PostgreSQL counts
+    // whole segments.
     const FULL: f64 = 0.99;
     // SAFETY: the function takes no argument, and reads shared memory under a lock of its own.
     let usage =

@@ -1,11 +1,11 @@
-//! Open ids: a snapshot showed no entry for them, and an entry may still commit.
+//! Open ids: ids for which a snapshot showed no entry, and whose entry may still commit.
 //!
-//! A transaction gets its own id before it takes the id of an entry. A snapshot that is taken after
-//! the highest id was read from the sequence therefore shows the transaction of each missing id up
-//! to the highest: it was rolled back, or is in progress *in that snapshot*. It cannot be a later
-//! transaction. Missing ids are stored as a gap (`lead_audit.open_gap`), with the transactions in
-//! progress. Sealing looks at the gap again when one of these transactions has ended, and closes it
-//! when all have ended.
+//! A transaction gets its own id before it takes the id of an entry. Sealing reads the highest id
+//! from the sequence, and then takes a snapshot. For each missing id up to the highest, the
+//! transaction that took the id was rolled back, or is in progress *in that snapshot*: a
+//! transaction that starts later cannot have taken the id. Missing ids are stored in a row of
+//! `lead_audit.open_gap`, an open gap, with the transactions in progress. Sealing examines an open
+//! gap again when one of these transactions has ended, and deletes it when all have ended.
 
 use super::stored_tree::{TreeRow, to_bigint};
 use crate::pg::{NewestSnapshot, ServerError, SpiPlan};
@@ -22,9 +22,10 @@ pub fn parse_ids(text: &str) -> Result<IdRanges, ServerError> {
 }
 
 /// Returns the highest id that the sequence has given out. Sealing relies on ids that grow in the
-/// order in which sessions take them.
+/// order in which sessions take them, so it refuses a sequence that caches ids, cycles, or has an
+/// increment other than 1.
 ///
-/// Does not use SELECT last_value, which reads the sequence's page without a lock: while a process
+/// Does not use SELECT last_value, which reads the sequence's page without a lock. While a process
 /// writes WAL for an id, the page shows a value that is up to 32 too high.
 pub fn last_id_given_out() -> Result<i64, ServerError> {
     let plan = SpiPlan::prepare(
@@ -33,11 +34,11 @@ pub fn last_id_given_out() -> Result<i64, ServerError> {
          WHERE q.seqrelid = 'lead_audit.entry_id_seq'::pg_catalog.regclass",
         &[],
     );
-    // A sequence is the same in every snapshot.
+    // Any snapshot will do: the value of a sequence does not depend on the snapshot.
     let snapshot = NewestSnapshot::take();
     let rows = plan.read(snapshot.as_ptr(), &[]);
     match (rows.get(0, 0), rows.get(0, 1)) {
-        // No range can end with the largest bigint.
+        // The largest bigint is excluded, because an IdRange cannot end with it.
         (Some(last_id), Some(true)) => Ok(i64::min(last_id, i64::MAX - 1)),
         _ => Err(ServerError {
             code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -55,7 +56,7 @@ pub fn last_id_given_out() -> Result<i64, ServerError> {
 /// Maximum number of ranges in one row, so that a row stays small.
 const RANGES: usize = 4096;
 
-/// One row of `lead_audit.open_gap`: open ids and the transactions that may own them.
+/// An open gap: open ids, and the transactions that may own them. One row of `lead_audit.open_gap`.
 pub struct OpenIds {
     first_id: i64,
     /// The open ids.
@@ -64,9 +65,9 @@ pub struct OpenIds {
     in_progress: Vec<u64>,
 }
 
-/// Returns the keys of the gaps to look at now, in ascending order of ids: the gaps that wait for a
-/// transaction that has ended. After a move to another cluster, returns all gaps. `in_progress` is
-/// in ascending order.
+/// Returns the keys of the open gaps to examine now, in ascending order of ids. An open gap must be
+/// examined when a transaction that it waits for has ended. If the tree comes from another cluster
+/// or database, all open gaps must be examined. `in_progress` must be in ascending order.
 pub fn due(snapshot: pg_sys::Snapshot, tree: &TreeRow, in_progress: &[u64]) -> Vec<i64> {
     let rows = if tree.is_from_elsewhere() {
         SpiPlan::prepare("SELECT first_id FROM lead_audit.open_gap ORDER BY first_id", &[])
@@ -87,7 +88,7 @@ pub fn due(snapshot: pg_sys::Snapshot, tree: &TreeRow, in_progress: &[u64]) -> V
 }
 
 impl OpenIds {
-    /// Reads one gap.
+    /// Reads one open gap.
     pub fn load(snapshot: pg_sys::Snapshot, first_id: i64) -> Result<Option<Self>, ServerError> {
         let plan = SpiPlan::prepare(
             "SELECT ids::text, in_progress FROM lead_audit.open_gap WHERE first_id = $1",
@@ -102,8 +103,8 @@ impl OpenIds {
         Ok(Some(OpenIds { first_id, ids: parse_ids(&ids)?, in_progress }))
     }
 
-    /// Narrows the row to the ids that may still get an entry. `missing` are the ids that still
-    /// have none. Returns whether the row stays.
+    /// Reduces the open gap to `missing`, the ids that still have no entry. Deletes the gap if none
+    /// of them can get an entry any more. Returns whether the gap remains.
     pub fn narrow(
         self,
         snapshot: pg_sys::Snapshot,
@@ -134,7 +135,8 @@ impl OpenIds {
     }
 }
 
-/// Stores new gaps. Any transaction in progress may own any of the ids. Returns the number of rows.
+/// Stores new open gaps. Any transaction in progress may own any of the ids. Returns the number of
+/// gaps.
 pub fn open(snapshot: pg_sys::Snapshot, missing: &IdRanges, in_progress: &[u64]) -> i64 {
     if in_progress.is_empty() {
         return 0;
@@ -163,7 +165,7 @@ pub fn open(snapshot: pg_sys::Snapshot, missing: &IdRanges, in_progress: &[u64])
     rows
 }
 
-/// Returns whether all gaps are present. During a restore some may still be missing.
+/// Returns whether all open gaps are present. During a restore, some may not be restored yet.
 pub fn are_complete(snapshot: pg_sys::Snapshot, tree: &TreeRow) -> bool {
     let plan = SpiPlan::prepare("SELECT pg_catalog.count(*) FROM lead_audit.open_gap", &[]);
     plan.read(snapshot, &[]).get::<i64>(0, 0) == Some(tree.open_gaps)

@@ -1,6 +1,6 @@
-//! Proofs from the stored tree, and the log's public data: `lead_audit.inclusion_proof()`,
-//! `consistency_proof()`, `latest_checkpoint()`, `origin()`, `verifier_key()`. Each reads a few
-//! tiles of each level, whatever the size of the tree.
+//! Returns proofs from the stored tree, and the log's public data: `lead_audit.inclusion_proof()`,
+//! `consistency_proof()`, `latest_checkpoint()`, `origin()`, `verifier_key()`. Each function reads
+//! only a few tiles of each level, even from a large tree.
 
 use super::signer::{Signer, verifier_key};
 use super::stored_tree::StoredCheckpoint;
@@ -34,15 +34,15 @@ fn refusal(
 /// Runs `work` within SPI, with the snapshot of the calling statement.
 fn answer<T>(work: impl FnOnce(pg_sys::Snapshot) -> Result<T, Refusal>) -> T {
     version::require();
-    // SAFETY: a statement that calls a function has an active snapshot, which stays until the
-    // function returns.
+    // SAFETY: a statement that calls a function has an active snapshot, which stays active until
+    // the function returns.
     match with_spi(|| work(unsafe { pg_sys::GetActiveSnapshot() })) {
         Ok(value) => value,
         Err(Refusal(error, hint)) => error.raise(hint.map(str::to_owned)),
     }
 }
 
-/// `lead_audit.inclusion_proof(bigint, bigint)`: a C2SP tlog-proof.
+/// `lead_audit.inclusion_proof(bigint, bigint)`: returns a C2SP tlog-proof.
 #[pg_extern(sql = false)]
 fn inclusion_proof(id: Option<i64>, tree_size: Option<i64>) -> Option<String> {
     let id = id?;
@@ -86,7 +86,7 @@ fn inclusion_proof(id: Option<i64>, tree_size: Option<i64>) -> Option<String> {
     }))
 }
 
-/// `lead_audit.consistency_proof(bigint, bigint)`: the hashes in base64, one on each line.
+/// `lead_audit.consistency_proof(bigint, bigint)`: returns the hashes in base64, one on each line.
 #[pg_extern(sql = false)]
 fn consistency_proof(from_size: Option<i64>, to_size: Option<i64>) -> Option<String> {
     let from = from_size?;
@@ -113,19 +113,20 @@ fn consistency_proof(from_size: Option<i64>, to_size: Option<i64>) -> Option<Str
     }))
 }
 
-/// `lead_audit.latest_checkpoint()`: the note of the newest checkpoint, or NULL.
+/// `lead_audit.latest_checkpoint()`: returns the note of the newest checkpoint, or NULL.
 #[pg_extern(sql = false)]
 fn latest_checkpoint() -> Option<String> {
     answer(|snapshot| Ok(StoredCheckpoint::newest(snapshot)?.map(|checkpoint| checkpoint.note)))
 }
 
-/// `lead_audit.origin()`: the origin of the next checkpoint.
+/// `lead_audit.origin()`: returns the origin that the next checkpoint will have.
 #[pg_extern(sql = false)]
 fn origin() -> String {
     answer(|snapshot| Ok(Signer::of(&TreeRow::load(snapshot)?)?.origin().to_owned()))
 }
 
-/// `lead_audit.verifier_key()`: the text of the public key for the next checkpoint, or NULL.
+/// `lead_audit.verifier_key()`: returns the text of the public key for the next checkpoint, or NULL
+/// if checkpoints are not signed.
 #[pg_extern(sql = false)]
 fn verifier_key_text() -> Option<String> {
     match verifier_key() {
@@ -134,7 +135,7 @@ fn verifier_key_text() -> Option<String> {
     }
 }
 
-/// Returns the leaf index of an entry.
+/// Returns the index of an entry's leaf.
 fn leaf_of(snapshot: pg_sys::Snapshot, id: i64) -> Option<u64> {
     let plan = SpiPlan::prepare(
         "SELECT r.first_leaf + ($1 - r.first_id) FROM (SELECT * FROM lead_audit.leaf_range \

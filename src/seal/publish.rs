@@ -1,8 +1,9 @@
 //! Publishes the checkpoints of a sealing transaction when it commits, and forgets them when it
 //! rolls back. Also writes the files that an earlier transaction could not write.
 //!
-//! A session publishes at once, in the callback of the commit. The worker publishes when the
-//! transaction is over, so a slow directory holds no lock and no other sealing waits for it.
+//! A session publishes at once, in the callback of its commit. The worker publishes only after the
+//! transaction is over, so that a slow directory does not hold up other sessions: no lock is held
+//! then.
 
 use super::checkpoint_file::{CheckpointFile, Published};
 use super::stored_tree::StoredCheckpoint;
@@ -14,22 +15,24 @@ use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-/// Number of earlier checkpoints to search for missing files, and maximum number to publish at
-/// once.
+/// Maximum number of checkpoints, counted back from the newest, that are searched for missing
+/// files.
 const LOOK_BACK: i64 = 86_400;
+/// Maximum number of missing files that one transaction writes.
 const CATCH_UP: i64 = 1000;
 
 /// Minimum time between two reports of the same failure.
 const REPEAT_AFTER: Duration = Duration::from_secs(60);
 
-/// How to publish a checkpoint.
+/// The parts of publishing that a checkpoint still needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishMode {
-    /// A new checkpoint: write file and log line.
+    /// A new checkpoint. Its file and its log line are written.
     New,
-    /// A new checkpoint whose file must wait for the files of older checkpoints.
+    /// A new checkpoint. Its log line is written, but its file must wait for the files of older
+    /// checkpoints.
     NewWithoutFile,
-    /// A checkpoint of an earlier transaction that has no file.
+    /// A checkpoint of an earlier transaction that has no file. Only the file is written.
     FileOnly,
 }
 
@@ -44,17 +47,18 @@ thread_local! {
     static PUBLISHED_TO: RefCell<Option<(String, u64)>> = const { RefCell::new(None) };
     static FAILURE: RefCell<Option<String>> = const { RefCell::new(None) };
     static LOGGED: RefCell<Vec<(String, Instant)>> = const { RefCell::new(Vec::new()) };
-    /// The checkpoints that the worker has committed and not published yet; `None` in a session.
+    /// In the worker, the checkpoints that are committed and not published yet. `None` in a
+    /// session.
     static COMMITTED: RefCell<Option<Vec<Waiting>>> = const { RefCell::new(None) };
 }
 
-/// Publishes the checkpoint if and when the current transaction commits.
+/// Registers a checkpoint to be published when the current transaction commits.
 pub fn publish_later(publication: CheckpointFile, mode: PublishMode) {
     let subtransaction = current_subtransaction();
     WAITING.with_borrow_mut(|waiting| waiting.push(Waiting { publication, mode, subtransaction }));
 }
 
-/// Returns whether this checkpoint already gets its file at the commit.
+/// Returns whether the commit of this transaction will write the file of this checkpoint.
 pub fn is_waiting(size: u64) -> bool {
     WAITING.with_borrow(|waiting| {
         waiting
@@ -63,24 +67,24 @@ pub fn is_waiting(size: u64) -> bool {
     })
 }
 
-/// Returns the tree size up to which this process knows the directory to be complete.
+/// Returns the tree size up to which this process knows that the directory has all files.
 pub fn published_to(directory: &str) -> Option<u64> {
     PUBLISHED_TO.with_borrow(|known| {
         known.as_ref().filter(|(of, _)| of == directory).map(|&(_, size)| size)
     })
 }
 
-/// Records that the directory is complete up to this tree size.
+/// Records that the directory has all files up to this tree size.
 pub fn note_published_to(directory: &str, size: u64) {
     PUBLISHED_TO.set(Some((directory.to_owned(), size)));
 }
 
-/// Returns the publishing failure since the last call, and clears it.
+/// Takes the last publishing failure since the previous call, if there is one.
 pub fn take_failure() -> Option<String> {
     FAILURE.take()
 }
 
-/// Records a publishing failure, and logs it unless it was logged recently.
+/// Records a publishing failure. Logs the failure, unless the same failure was logged recently.
 pub fn note_failure(error: String) {
     let is_news = LOGGED.with_borrow_mut(|logged| {
         logged.retain(|(_, at)| at.elapsed() < REPEAT_AFTER);
@@ -105,8 +109,9 @@ pub fn note_failure(error: String) {
     FAILURE.set(Some(error));
 }
 
-/// Call when the transaction has ended. A prepared transaction ends in another process, which has
-/// no list of checkpoints: the next sealing finds the missing files.
+/// Publishes the checkpoints of the transaction if it has committed. Called when the transaction
+/// has ended. COMMIT PREPARED runs in another process, which has no list of checkpoints to publish.
+/// The next sealing finds that their files are missing.
 pub fn transaction_ends(committed: bool) {
     let waiting = WAITING.take();
     if !committed || waiting.is_empty() {
@@ -122,22 +127,22 @@ pub fn transaction_ends(committed: bool) {
     publish(&rest.unwrap_or_default());
 }
 
-/// Marks this process as the worker, which publishes with [`publish_committed`].
+/// Marks this process as the worker, which calls [`publish_committed`] to publish.
 pub fn publish_by_itself() {
     COMMITTED.set(Some(Vec::new()));
 }
 
-/// Publishes the worker's committed checkpoints, between transactions.
+/// Publishes the checkpoints that the worker has committed. Called between transactions.
 pub fn publish_committed() {
     publish(&COMMITTED.replace(Some(Vec::new())).unwrap_or_default());
 }
 
-/// Call when a subtransaction has rolled back.
+/// Forgets the checkpoints of a subtransaction that has rolled back.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     WAITING.with_borrow_mut(|waiting| waiting.retain(|one| one.subtransaction < own));
 }
 
-/// Call when a subtransaction has committed.
+/// Gives the checkpoints of a committed subtransaction to its parent.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     WAITING.with_borrow_mut(|waiting| {
         waiting
@@ -147,7 +152,7 @@ pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::Sub
     });
 }
 
-/// Never raises an error, because it runs in the callback of a commit.
+/// Publishes these checkpoints. Never raises an error, because it runs in the callback of a commit.
 fn publish(all: &[Waiting]) {
     for one in all.iter().filter(|one| one.mode != PublishMode::FileOnly) {
         ErrorReport::new(
@@ -158,8 +163,8 @@ fn publish(all: &[Waiting]) {
         .report(PgLogLevel::LOG);
     }
     let Some(directory) = settings::CHECKPOINT_DIR.get() else { return };
-    // The files are written in ascending order. After a failure the later ones would most likely
-    // fail too, so they wait for the next call.
+    // The files are written in ascending order of tree sizes. After a failure, the files that
+    // follow would most likely fail too, so they wait for the next call.
     for one in all.iter().filter(|one| one.mode != PublishMode::NewWithoutFile) {
         match one.publication.write_to(&directory) {
             Ok(()) => note_published_to(&directory, one.publication.size),
@@ -171,8 +176,8 @@ fn publish(all: &[Waiting]) {
     }
 }
 
-/// Registers files for committed checkpoints that lack one because of a crash or a failure. This
-/// transaction writes them. Returns false if there are too many to write at once.
+/// Registers the committed checkpoints whose files are missing after a crash or a failure. The
+/// commit of this transaction writes the files. Returns false if there are more than it may write.
 pub fn publish_missing(snapshot: pg_sys::Snapshot, newest: Option<&StoredCheckpoint>) -> bool {
     let (Some(directory), Some(newest)) = (settings::CHECKPOINT_DIR.get(), newest) else {
         return true;
@@ -188,7 +193,7 @@ pub fn publish_missing(snapshot: pg_sys::Snapshot, newest: Option<&StoredCheckpo
     let is_missing = |publication: &CheckpointFile| match publication.look_in(&directory) {
         Ok(Published::Yes) => false,
         Ok(Published::No) => true,
-        // Writing the file reports the error.
+        // The attempt to write the file reports the error.
         Ok(Published::Another) | Err(_) => true,
     };
     let mut candidate = CheckpointFile { size: newest.size, note: newest.note.clone() };

@@ -1,9 +1,9 @@
 //! One round of sealing, within one transaction.
 //!
-//! A round seals the entries that a snapshot shows and no checkpoint has yet: first the open ids
-//! whose transaction has ended since the last round, then the new ids. It streams them, so memory
-//! holds the hashes and ranges of one checkpoint. No memory is kept between rounds, so a crash or a
-//! rollback leaves the state of the last commit.
+//! A round seals the entries that a snapshot shows and that no checkpoint covers yet: first the
+//! open ids whose transaction has ended since the last round, then the new ids. It reads the
+//! entries as a stream, so memory holds only the hashes and id ranges of one checkpoint. Nothing is
+//! kept in memory between rounds, so a crash or a rollback leaves the state of the last commit.
 
 use super::checkpoint_file::CheckpointFile;
 use super::inserted_ids::InsertedIds;
@@ -24,7 +24,8 @@ use ledger::note::SigningKey;
 use ledger::{IdRange, IdRanges};
 use pgrx::{PgSqlErrorCode, pg_sys};
 
-/// Maximum number of entries in one checkpoint. Their hashes stay in memory until it is written.
+/// Maximum number of entries in one checkpoint. Their hashes stay in memory until the checkpoint is
+/// written.
 const CHECKPOINT_ENTRIES: u64 = 1 << 17;
 
 /// Maximum number of id ranges in one checkpoint.
@@ -35,11 +36,11 @@ const CHECKPOINT_RANGES: usize = 1 << 13;
 pub struct Done {
     /// Number of leaves in the tree.
     pub tree_size: u64,
-    /// Whether the limit of the round left ids for the next round.
+    /// Whether ids remain for the next round, because this round has reached its limit.
     pub more: bool,
 }
 
-/// One round. The caller holds the sealing lock, so no other session seals.
+/// A round in progress. Its caller holds the sealing lock, so no other session seals.
 pub struct Round<'s> {
     snapshot: &'s NewestSnapshot,
     tree: TreeRow,
@@ -52,17 +53,17 @@ pub struct Round<'s> {
     ids: IdRanges,
     /// Number of leaves in the tree of the last checkpoint.
     sealed: u64,
-    /// Whether all older checkpoints have their files, or get them with this transaction.
+    /// Whether all older checkpoints have their files, or get them when this transaction commits.
     is_caught_up: bool,
     memory: RowMemory,
 }
 
-/// Seals all sealable entries: those of at most `limit` new ids, and of all open ids.
+/// Seals the sealable entries among at most `limit` new ids and among all open ids.
 pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
     with_spi(|| {
         let change = KeyEntry::write_if_due()?;
-        // A round with a key change has no limit: the KEY entry is sealed first, and the round then
-        // looks at all ids up to it.
+        // A round with a KEY entry has no limit: the KEY entry is sealed first, so the round must
+        // also examine all ids up to that entry.
         let limit = limit.filter(|_| change.is_none());
         // Read the highest id before the snapshot: see `open_ids`.
         let last_id = last_id_given_out()?;
@@ -99,8 +100,8 @@ pub fn run(limit: Option<u64>) -> Result<Done, ServerError> {
     })
 }
 
-/// Returns the name of the database that this one was copied from, if both logs would continue
-/// under one name.
+/// Returns the name of the original database, if this database is a copy and the settings give its
+/// log the origin of the original's log.
 fn original(tree: &TreeRow) -> Result<Option<String>, ServerError> {
     let Some(original) = tree.copied_from() else { return Ok(None) };
     let now = Signer::of(tree)?.identity();
@@ -108,18 +109,18 @@ fn original(tree: &TreeRow) -> Result<Option<String>, ServerError> {
     Ok(Some(original).filter(|_| !is_another_log))
 }
 
-/// Like `original`, for the tree of the current database, if it can be determined.
+/// Returns what `original` returns for the stored tree, or `None` if that fails.
 pub fn copied_from() -> Option<String> {
     let owner = extension_owner()?;
     let look =
         || with_spi(|| original(&TreeRow::load(NewestSnapshot::take().as_ptr()).ok()?).ok()?);
-    // The caller of status() needs no right on the table.
+    // The caller of status() has no rights on the tree's table.
     tree_exists().then(|| as_user(owner, look)).flatten()
 }
 
-/// Two databases under one name form a log that contradicts itself. Any role that may create
-/// databases can copy a database, and the copy gets a worker at once. The copy must not sign its
-/// entries with the original's key and name.
+/// Refuses to seal a copy of a database under the origin of the original: the checkpoints of two
+/// databases under one origin contradict each other. Any role that may create databases can copy a
+/// database, and the copy gets a worker at once.
 fn refuse_in_copy(tree: &TreeRow) -> Result<(), ServerError> {
     let Some(original) = original(tree)? else { return Ok(()) };
     Err(ServerError {
@@ -187,8 +188,8 @@ impl Round<'_> {
         let mut entries = unsafe { IdScan::open(relation_of_schema(c"entry"), self.snap())? };
         let mut own_id = None;
         if let Some(KeyEntry { id, signer, former }) = change {
-            // The entry is alone in its checkpoint, the first of the new key. A verifier that knows
-            // the old key reads the new key there.
+            // The KEY entry is alone in its checkpoint, which is the first that the new key signs.
+            // A verifier that knows the old key reads the new key from this entry.
             self.take(&mut entries, IdRange::of(id), &mut IdRanges::default())?;
             self.signer = Some(signer);
             self.write_checkpoint(former.as_ref())?;
@@ -228,16 +229,16 @@ impl Round<'_> {
             self.tree.identity = Some(signer.identity());
         }
         self.tree.store(self.snap());
-        // SAFETY: makes the commit wait until it is on disk, whatever synchronous_commit says: a
+        // SAFETY: makes the commit wait until it is on disk, also with synchronous_commit = off: a
         // crash must not undo a checkpoint that has left the database.
         unsafe { pg_sys::ForceSyncCommit() };
         Ok(Done { tree_size: self.sealed, more: to < last_id })
     }
 
-    /// Ends the round without sealing, because too many transactions may be in progress to list:
-    /// since the last transaction ended, very many transaction ids were given out. This round's own
-    /// transaction has a higher id. When it has ended, a new snapshot lists the others that still
-    /// run.
+    /// Ends the round without sealing, because the snapshot may not list all transactions in
+    /// progress: too many transaction ids were given out since a transaction last ended. This
+    /// round's own transaction has a higher id than these. When this transaction has ended, a new
+    /// snapshot lists the others that are still in progress.
     fn postpone(self) -> Done {
         self.tree.store(self.snap());
         Done { tree_size: self.sealed, more: true }
@@ -247,8 +248,8 @@ impl Round<'_> {
         self.snapshot.as_ptr()
     }
 
-    /// Takes the existing entries in this range of ids, and adds the ids without an entry to
-    /// `missing`.
+    /// Appends the leaves of the existing entries in this range of ids. Adds the ids without an
+    /// entry to `missing`.
     fn take(
         &mut self,
         entries: &mut IdScan,
@@ -269,8 +270,8 @@ impl Round<'_> {
                 if nulls[index] {
                     return None;
                 }
-                // SAFETY: the column is a bytea. The detoasted bytes are in memory that is emptied
-                // after each row.
+                // SAFETY: the column is a bytea. The detoasted bytes are in a memory context that
+                // is emptied after each row.
                 unsafe { detoasted(values[index]) }.try_into().ok()
             });
             match checksum {
@@ -300,7 +301,8 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Resumes the stored tree, if its root is the newest checkpoint's.
+    /// Returns a writer that continues the stored tree. Fails if the root of that tree is not the
+    /// root in the newest checkpoint.
     fn resume(&self) -> Result<TileWriter, ServerError> {
         match &self.newest {
             None => Ok(TileWriter::new()),
@@ -311,8 +313,8 @@ impl Round<'_> {
         }
     }
 
-    /// Writes a checkpoint over the leaves since the last one, if there are any. A former key signs
-    /// it too, if given.
+    /// Writes a checkpoint over the leaves since the last checkpoint, if there are any. `former`,
+    /// the key before a key change, signs the checkpoint too.
     fn write_checkpoint(&mut self, former: Option<&SigningKey>) -> Result<(), ServerError> {
         if self.ids.is_empty() {
             return Ok(());
@@ -337,7 +339,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Stores the failure to publish after an earlier commit, so that all sessions can see it.
+    /// Stores the publishing failure of an earlier transaction, so that all sessions can see it.
     fn report_earlier_failure(&self) {
         if let Some(error) = publish::take_failure() {
             self.tree.note_publishing_error(self.snap(), &error);

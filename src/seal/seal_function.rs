@@ -8,10 +8,10 @@ use crate::version::{self, Need};
 use pgrx::{PgSqlErrorCode, pg_extern, pg_sys};
 use std::cell::Cell;
 
-/// Maximum number of ids in one tick, so that its transaction stays short.
+/// Maximum number of new ids in one tick of the worker, so that its transaction stays short.
 const TICK_IDS: u64 = 1 << 20;
 
-/// InvalidSubTransactionId.
+/// The value of `LOCKED_IN` while the lock is not held: InvalidSubTransactionId.
 const NOWHERE: pg_sys::SubTransactionId = 0;
 
 thread_local! {
@@ -19,8 +19,8 @@ thread_local! {
     static LOCKED_IN: Cell<pg_sys::SubTransactionId> = const { Cell::new(NOWHERE) };
 }
 
-/// Refuses to prepare a transaction that holds the sealing lock. The lock would outlast the session
-/// and block all sealing.
+/// Refuses to prepare a transaction that holds the sealing lock. A prepared transaction would keep
+/// the lock after the session has ended, and block all sealing.
 pub fn before_prepare() {
     if LOCKED_IN.get() != NOWHERE {
         ServerError {
@@ -32,40 +32,40 @@ pub fn before_prepare() {
     }
 }
 
-/// Call when the transaction has ended and its locks are released.
+/// Notes that the lock is released. Called when the transaction has ended.
 pub fn transaction_ends() {
     LOCKED_IN.set(NOWHERE);
 }
 
-/// Call when a subtransaction has rolled back and its locks are released.
+/// Notes that the lock is released, if the subtransaction that has rolled back held it.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     if LOCKED_IN.get() >= own {
         LOCKED_IN.set(NOWHERE);
     }
 }
 
-/// Call when a subtransaction has committed and its parent owns its locks.
+/// Notes that the parent of a committed subtransaction now holds the lock.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
     if LOCKED_IN.get() >= own {
         LOCKED_IN.set(parent);
     }
 }
 
-/// `lead_audit.seal()`: seals, and returns the size of the tree.
+/// `lead_audit.seal()`: seals all sealable entries, and returns the size of the tree.
 #[pg_extern(sql = false)]
 fn seal() -> i64 {
     version::require();
     match refuse_where_it_cannot_be().and_then(|()| seal_locked(true, None)) {
         Ok(Some(done)) => done.tree_size as i64,
-        // A call that waits always gets the lock.
+        // Never happens: `seal_locked` waits for the lock here, so it always gets the lock.
         Ok(None) => 0,
         Err(error) => error.raise(None),
     }
 }
 
-/// Runs one tick of the background worker, in its own transaction: seals all sealable entries and
-/// publishes after the commit. Returns whether more work is due at once. Does nothing where the
-/// tables are missing or another session is sealing.
+/// Runs one tick of the background worker, in its own transaction: seals the sealable entries. The
+/// commit publishes the checkpoints. Returns whether the worker must call again at once. Does
+/// nothing if the tables are missing or another session is sealing.
 pub fn tick() -> bool {
     if !tree_exists() {
         return false;
@@ -77,7 +77,8 @@ pub fn tick() -> bool {
 }
 
 fn seal_locked(wait: bool, limit: Option<u64>) -> Result<Option<Done>, ServerError> {
-    // This is not a lock on the table itself. The write takes that lock, and DROP waits for it.
+    // The lock for sealing is not a lock on the table lead_audit.tree. Writing to the table takes
+    // the usual table lock, for which DROP EXTENSION waits.
     if lock_task(relation_of_schema(c"tree"), wait) {
         if LOCKED_IN.get() == NOWHERE {
             LOCKED_IN.set(current_subtransaction());

@@ -13,10 +13,10 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Maximum size of a key file in bytes. A key's text has about 100.
+/// Maximum size of a key file in bytes. The text of a key has about 100 bytes.
 const KEY_FILE_LIMIT: u64 = 4096;
 
-/// Makes checkpoints.
+/// Makes the notes of checkpoints, with the configured origin and key.
 pub struct Signer {
     origin: String,
     key: Option<SigningKey>,
@@ -49,12 +49,12 @@ impl Signer {
         }
     }
 
-    /// The log's origin.
+    /// Returns the log's origin.
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// The origin and the public key.
+    /// Returns the origin and the public key.
     pub fn identity(&self) -> Identity {
         Identity {
             origin: self.origin.clone(),
@@ -62,8 +62,8 @@ impl Signer {
         }
     }
 
-    /// Returns the checkpoint of this tree as a signed note. After a key change, `former` is the
-    /// previous key, which signs it too.
+    /// Returns the checkpoint of this tree as a signed note. `former` is the previous key after a
+    /// key change. It signs the note too.
     pub fn note(
         &self,
         size: u64,
@@ -81,7 +81,8 @@ impl Signer {
         Ok(note.to_string())
     }
 
-    /// Derives the identity from a note, for checkpoints of a version that did not store it.
+    /// Derives the identity from a note. This is for the checkpoints of version 1.0, which did not
+    /// store the identity.
     pub fn identity_of(&self, note: &str) -> Option<Identity> {
         let note = Note::parse_or_unsigned(note.as_bytes()).ok()?;
         let origin = Checkpoint::parse(note.text()).ok()?.origin().to_owned();
@@ -101,7 +102,7 @@ pub fn previous_key() -> Result<Option<SigningKey>, ServerError> {
     settings::PREVIOUS_SIGNING_KEY_FILE.get().map(|path| read_key(&path)).transpose()
 }
 
-/// Returns the public key for the next checkpoints; `None` if they are not signed.
+/// Returns the public key for the next checkpoints, or `None` if checkpoints are not signed.
 pub fn verifier_key() -> Result<Option<VerifierKey>, ServerError> {
     settings::reload_for_database()?;
     match settings::SIGNING_KEY_FILE.get() {
@@ -152,7 +153,7 @@ fn read_key(path: &str) -> Result<SigningKey, ServerError> {
 }
 
 fn data_directory() -> Option<std::path::PathBuf> {
-    // SAFETY: set when the server starts, and never changed.
+    // SAFETY: the variable is set when the server starts, and never changed.
     let data = unsafe {
         if pg_sys::DataDir.is_null() {
             return None;

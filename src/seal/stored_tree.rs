@@ -1,5 +1,5 @@
 //! The stored tree: its row in `lead_audit.tree`, its checkpoints, and its tiles. Full tiles are in
-//! `lead_audit.tree_tile`, the last tile of each level in `lead_audit.tree_edge`.
+//! `lead_audit.tree_tile`. The partial tile at the end of each level is in `lead_audit.tree_edge`.
 
 use crate::entries::relation_of_schema;
 use crate::pg::{ServerError, SpiPlan, current_database};
@@ -10,37 +10,38 @@ use pgrx::{IntoDatum, PgSqlErrorCode, Uuid, pg_sys};
 use std::borrow::Cow;
 use std::ffi::CStr;
 
-/// The name and key under which a log makes checkpoints.
+/// The origin and public key of a log's checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The origin.
     pub origin: String,
-    /// The text of the public key; `None` if checkpoints are not signed.
+    /// The text of the public key, or `None` if checkpoints are not signed.
     pub key: Option<String>,
 }
 
-/// The one row of `lead_audit.tree`: the log's identity and the progress of sealing.
+/// The row of `lead_audit.tree` that counts: the log's identity and the progress of sealing.
 pub struct TreeRow {
     /// The log id.
     pub log_id: Uuid,
     /// Time at which the row was created.
     created_at: TimestampWithTimeZone,
-    /// A restore has created the extension and has not brought the tree yet.
+    /// Whether the tree is still missing, because the extension was created by a restore that has
+    /// not loaded the tree yet.
     pub awaits_restore: bool,
     /// Number of leaves in the tree.
     pub size: u64,
-    /// Sealing has looked at all ids up to this one.
+    /// The last id that sealing has examined.
     pub looked_to: i64,
-    /// Number of rows in open_gap.
+    /// Number of rows in lead_audit.open_gap.
     pub open_gaps: i64,
-    /// Transactions whose end can close open gaps.
+    /// The transactions that open gaps wait for.
     pub waits_for: Vec<u64>,
-    /// Origin and public key of the last checkpoint; `None` before the first, or if an older
-    /// version wrote the checkpoint and did not store them.
+    /// Origin and public key of the last checkpoint. `None` before the first checkpoint, or if
+    /// version 1.0 wrote the last checkpoint and did not store them.
     pub identity: Option<Identity>,
-    /// The cluster and database that wrote the transaction ids.
+    /// The cluster and database in which the stored transaction ids have a meaning.
     home: Option<String>,
-    /// Whether the table has other rows, left by a restore.
+    /// Whether the table lead_audit.tree has other rows, which a restore has left.
     has_others: bool,
 }
 
@@ -49,20 +50,21 @@ pub fn tree_exists() -> bool {
     relation_of_schema(c"tree") != pg_sys::InvalidOid
 }
 
-/// Returns whether the SQL objects store the log's key and origin, and inserted ids. The objects of
-/// version 1.0, which stay until ALTER EXTENSION … UPDATE, do not.
+/// Returns whether the SQL objects can store the log's key and origin, and inserted ids. The
+/// objects of version 1.0, which remain until ALTER EXTENSION … UPDATE, cannot.
 pub fn objects_are_current() -> bool {
     relation_of_schema(c"inserted_entry") != pg_sys::InvalidOid
 }
 
-/// Identifies this cluster and database, the scope of transaction ids.
+/// Returns a text that identifies this cluster and database. Transaction ids have a meaning only
+/// within them.
 fn here() -> String {
     // SAFETY: reads a value of the control file.
     let system = unsafe { pg_sys::GetSystemIdentifier() };
     format!("{system}/{}", current_database().to_u32())
 }
 
-/// Converts a transaction id to PostgreSQL's bigint. No id exceeds its range.
+/// Converts a transaction id to bigint. No transaction id exceeds the range of bigint.
 pub fn to_bigint(xid: u64) -> i64 {
     xid as i64
 }
@@ -104,14 +106,14 @@ impl TreeRow {
         })
     }
 
-    /// Returns whether the transaction ids in the open gaps belong to another cluster or database.
-    /// They are meaningless here then.
+    /// Returns whether the transaction ids in the open gaps come from another cluster or database.
+    /// If so, they have no meaning here.
     pub fn is_from_elsewhere(&self) -> bool {
         self.home.as_ref().is_some_and(|home| *home != here())
     }
 
-    /// Returns the name of the database in this cluster that this one was copied from, if it still
-    /// exists.
+    /// Returns the name of the original if this database is a copy of another database in this
+    /// cluster, and the original still exists.
     pub fn copied_from(&self) -> Option<String> {
         let (system, database) = self.home.as_ref()?.split_once('/')?;
         let is_of_this_cluster = here().split_once('/').is_some_and(|(own, _)| own == system);
@@ -119,21 +121,21 @@ impl TreeRow {
         if !is_of_this_cluster || original == current_database() {
             return None;
         }
-        // SAFETY: a look-up by oid within a transaction. It returns a C string in the current
-        // memory context, or null for an unknown oid.
+        // SAFETY: a look-up by oid within a transaction. PostgreSQL returns a C string in the
+        // current memory context, or null for an unknown oid.
         unsafe {
             let name = pg_sys::get_database_name(original);
             (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
         }
     }
 
-    /// Records that transaction ids belong to this cluster and database from now on.
+    /// Records that the stored transaction ids are now those of this cluster and database.
     pub fn adopt_this_cluster(&mut self) {
         self.home = Some(here());
     }
 
-    /// Returns whether the restore that created the extension has yet to bring the tree. An entry
-    /// younger than the extension shows that it will not: restored entries are older.
+    /// Returns whether the restore that created the extension has yet to load the tree. If an entry
+    /// is younger than the extension, no tree will be loaded: the entries of a restore are older.
     pub fn must_wait_for_restore(&mut self, snapshot: pg_sys::Snapshot) -> bool {
         if self.awaits_restore {
             let plan = SpiPlan::prepare(
@@ -147,7 +149,8 @@ impl TreeRow {
         self.awaits_restore
     }
 
-    /// Writes the row. Deletes other rows, which a restore has left and whose trees are empty.
+    /// Writes the row. Deletes the other rows, which a restore has left and which describe empty
+    /// trees.
     pub fn store(&self, snapshot: pg_sys::Snapshot) {
         let waits_for: Vec<i64> = self.waits_for.iter().copied().map(to_bigint).collect();
         let update = SpiPlan::prepare(
@@ -197,7 +200,7 @@ impl TreeRow {
         }
     }
 
-    /// Counts a publishing failure.
+    /// Counts a publishing failure, and stores its message.
     pub fn note_publishing_error(&self, snapshot: pg_sys::Snapshot, error: &str) {
         let update = SpiPlan::prepare(
             "UPDATE lead_audit.tree SET publishing_errors = publishing_errors + 1, \
@@ -209,8 +212,8 @@ impl TreeRow {
     }
 }
 
-/// A row of `lead_audit.checkpoint` as it is stored. Somebody may have changed it since it was
-/// written.
+/// A row of `lead_audit.checkpoint` as it is stored. Somebody may have changed the row after
+/// sealing wrote it.
 #[derive(Debug, Clone)]
 pub struct StoredCheckpoint {
     /// Number of leaves in the tree.
@@ -236,7 +239,7 @@ impl StoredCheckpoint {
         )
     }
 
-    /// Returns the checkpoint of this size.
+    /// Returns the checkpoint of this tree size.
     pub fn of_size(snapshot: pg_sys::Snapshot, size: i64) -> Result<Option<Self>, ServerError> {
         Self::first(snapshot, &format!("{CHECKPOINT_COLUMNS} WHERE c.tree_size = $1"), Some(size))
     }
@@ -268,7 +271,8 @@ impl StoredCheckpoint {
         })
     }
 
-    /// Writes a new checkpoint, which adds these ids to the tree of `before` leaves.
+    /// Writes a new checkpoint. The checkpoint adds the entries with these ids to a tree of
+    /// `before` leaves.
     pub fn store(
         snapshot: pg_sys::Snapshot,
         log_id: Uuid,
@@ -318,7 +322,7 @@ impl StoredCheckpoint {
     }
 }
 
-/// The tiles that a snapshot shows. Valid within one connection to SPI.
+/// The tiles that a snapshot shows. The value is valid within one connection to SPI.
 pub struct StoredTiles {
     snapshot: pg_sys::Snapshot,
     plan: SpiPlan,
@@ -331,7 +335,8 @@ fn tile_key(id: TileId) -> [Option<pg_sys::Datum>; 2] {
 }
 
 impl StoredTiles {
-    /// Reads the tiles with this snapshot, which must stay active as long as the value is used.
+    /// Returns the tiles that this snapshot shows. The snapshot must stay active as long as the
+    /// value is used.
     pub fn of(snapshot: pg_sys::Snapshot) -> Self {
         let plan = SpiPlan::prepare(
             "SELECT t.hashes, true FROM lead_audit.tree_tile t \
@@ -368,8 +373,8 @@ impl Tiles for StoredTiles {
     }
 }
 
-/// Stores the tiles of a `TileWriter`: full tiles for good, and the last tile of each level in
-/// place of the previous last tile.
+/// Stores the tiles of a `TileWriter`. A full tile is never changed again. A partial tile replaces
+/// the previous partial tile of its level.
 pub fn store_tiles(snapshot: pg_sys::Snapshot, changed: Vec<(TileId, Vec<Hash>)>) {
     let types = [TILE_KEY[0], TILE_KEY[1], pg_sys::BYTEAOID];
     let full = SpiPlan::prepare(
@@ -385,7 +390,7 @@ pub fn store_tiles(snapshot: pg_sys::Snapshot, changed: Vec<(TileId, Vec<Hash>)>
         let [level, index] = tile_key(id);
         plan.write(snapshot, &[level, index, hashes.as_flattened().into_datum()]);
     };
-    // The last full tile of each level. An empty tile follows it unless there is a partial one.
+    // The last full tile of each level. If no partial tile follows it, an empty tile is stored.
     let mut filled: Vec<TileId> = Vec::new();
     for (id, hashes) in changed {
         filled.retain(|other| other.level != id.level);

@@ -1,4 +1,5 @@
-//! Lets only sealing change the state of the tree: the trigger function behind `sealing_only`.
+//! Refuses changes to the state of the tree, except by sealing: the trigger function behind
+//! `sealing_only`.
 
 use crate::pg::ServerError;
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -43,6 +44,6 @@ pub extern "C-unwind" fn lead_audit_guard_tree(_call: pg_sys::FunctionCallInfo) 
         }
         .raise(Some("lead_audit.seal() and the background worker write it.".to_owned()));
     }
-    // A trigger for each statement returns a null pointer.
+    // A statement-level trigger returns a null pointer.
     pg_sys::Datum::from(0)
 }

@@ -1,6 +1,6 @@
-//! Compares each entry with its checksum and its leaf, in ascending order of ids. One snapshot
-//! serves all reads, row by row: memory does not grow with the trail, and a cancel takes effect
-//! between rows.
+//! Compares each entry with its checksum and its leaf, in ascending order of ids. All reads use one
+//! snapshot. They read row by row, so memory does not grow with the log, and a cancel request takes
+//! effect between rows.
 
 use super::faults::{Faults, Mismatch};
 use super::leaves::Leaves;
@@ -18,13 +18,13 @@ use std::time::{Duration, Instant};
 /// Interval between progress messages of a long verification.
 const PROGRESS: Duration = Duration::from_secs(5);
 
-/// The range of entries to check. Both ends are included.
+/// The range of entries to check. Both ends of a range are included.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
-    /// By id.
+    /// The range of ids.
     pub from_id: i64,
     pub to_id: i64,
-    /// By time, in microseconds since 2000-01-01 UTC.
+    /// The range of times, in microseconds since 2000-01-01 UTC.
     pub from_time: i64,
     pub to_time: i64,
 }
@@ -34,7 +34,8 @@ impl Wanted {
     pub const ALL: Wanted =
         Wanted { from_id: i64::MIN, to_id: i64::MAX, from_time: i64::MIN, to_time: i64::MAX };
 
-    /// Returns whether entries are selected by time. A missing entry has no time.
+    /// Returns whether entries are selected by time. If so, missing entries are not reported,
+    /// because they have no time.
     fn by_time(&self) -> bool {
         (self.from_time, self.to_time) != (i64::MIN, i64::MAX)
     }
@@ -45,21 +46,21 @@ impl Wanted {
 pub struct Checked {
     /// Number of entries checked.
     pub entries: u64,
-    /// The entries that change the log's key or origin, by id.
+    /// The changes of the log's key or origin that entries state, by the entry's id.
     pub key_changes: BTreeMap<i64, KeyChange>,
 }
 
-/// Checks the entries.
+/// Checks the entries in this range.
 ///
 /// # Safety
-/// The snapshot must be active as long as this runs.
+/// The snapshot must be active until this function returns.
 pub unsafe fn check(
     snapshot: pg_sys::Snapshot,
     wanted: &Wanted,
     mut leaves: Leaves,
     faults: &mut Faults,
 ) -> Result<Checked, ServerError> {
-    // SAFETY: the snapshot is active as long as this runs (see # Safety).
+    // SAFETY: the snapshot is active until this function returns (see # Safety).
     let mut scan = unsafe { IdScan::open(relation_of_schema(c"entry"), snapshot)? };
     // SAFETY: the table is open.
     let columns = unsafe {
@@ -76,7 +77,7 @@ pub unsafe fn check(
     let mut key_changes = BTreeMap::new();
     let (mut scratch, mut memory) = (Vec::new(), RowMemory::new(c"lead_audit verified entry"));
     let mut progress = Progress::new();
-    // The next id in the current sealed range that must have an entry.
+    // The lowest id that the scan has not covered yet. A sealed id that the scan skips has no entry.
     let mut next = wanted.from_id;
     scan.range(wanted.from_id, wanted.to_id);
     while let Some(id) = scan.next() {
@@ -87,11 +88,12 @@ pub unsafe fn check(
             || (wanted.from_time..=wanted.to_time).contains(&time)
         {
             let entry = StoredEntry { values, nulls };
-            // SAFETY: the columns were checked; the row stays until the next one.
+            // SAFETY: the columns were checked. The row's memory stays valid until the next row is
+            // fetched.
             let (mut own_fault, found, change) = memory.for_row(|| unsafe {
                 (entry.verify(&mut scratch), leaf_of(&entry), key_change_of(&entry))
             });
-            // This version cannot judge columns that it does not know.
+            // This version cannot check values of columns that it does not know.
             if let Some(unknown) = nulls[COLUMNS..].iter().position(|is_null| !is_null) {
                 own_fault = Err(StoredFault::UnknownColumn(names[unknown].clone()));
             }
@@ -123,15 +125,15 @@ unsafe fn leaf_of(entry: &StoredEntry) -> Option<Hash> {
     checksum.map(|checksum| ledger::leaf_hash(&checksum))
 }
 
-/// Returns an entry's change of the log's key or origin, if its operation is KEY.
+/// Returns the change of the log's key or origin that an entry states, if its operation is KEY.
 ///
 /// # Safety
 /// As for `StoredEntry::verify`.
 unsafe fn key_change_of(entry: &StoredEntry) -> Option<KeyChange> {
     // SAFETY: the columns are a text and a json; the results are copied.
     let text = |column: EntryColumn| {
-        // SAFETY: the column is text or json, and not NULL; the entry's values outlive what is
-        // borrowed here.
+        // SAFETY: the column is text or json, and not NULL. The entry's values live longer than the
+        // text that borrows from them.
         (!entry.nulls[column as usize])
             .then(|| unsafe { borrowed_text(entry.values[column as usize]) }.ok())
             .flatten()

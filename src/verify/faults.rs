@@ -3,11 +3,11 @@
 use ledger::merkle::Hash;
 use std::collections::{HashMap, HashSet};
 
-/// One fault: the entry's id, the kind of fault, the detail. A fault of the tree that concerns no
-/// single entry has no id.
+/// One fault: the entry's id, the kind of fault, the detail. The id is `None` for a fault of the
+/// tree that concerns no single entry.
 pub type Row = (Option<i64>, String, String);
 
-/// Maximum number of differing leaves kept for explanation.
+/// Maximum number of mismatches that are kept in memory until the end, in order to explain them.
 const KEPT: usize = 100_000;
 
 /// An entry that differs from its leaf.
@@ -15,14 +15,14 @@ const KEPT: usize = 100_000;
 pub struct Mismatch {
     /// The entry's id.
     pub id: i64,
-    /// Index of its leaf.
+    /// The index of the entry's leaf.
     pub leaf: u64,
-    /// The leaf hash of the stored checksum; `None` if there is no entry, or no checksum of 32
-    /// bytes.
+    /// The leaf hash of the stored checksum. `None` if there is no entry, or if its checksum does
+    /// not have 32 bytes.
     pub found: Option<Hash>,
-    /// The leaf hash in the tree; `None` if there is none.
+    /// The leaf hash in the tree. `None` if the tree has no such leaf.
     pub stored: Option<Hash>,
-    /// The fault if the entry's columns and its checksum disagree.
+    /// The kind and detail of the entry's own fault, if its columns and its checksum disagree.
     pub own_fault: Option<(&'static str, String)>,
 }
 
@@ -31,7 +31,8 @@ pub struct Mismatch {
 pub struct Faults {
     rows: Vec<Row>,
     mismatches: Vec<Mismatch>,
-    /// Leaves that are wrong in the tree: the checkpoints confirm the entry.
+    /// The indexes of leaves that are wrong in the tree, because the checkpoints confirm the
+    /// entries.
     wrong_leaves: HashSet<u64>,
 }
 
@@ -59,7 +60,8 @@ impl Faults {
         self.rows.len() + self.mismatches.len()
     }
 
-    /// Returns the leaf hashes of the entries where the tree differs, by leaf.
+    /// Returns the leaf hashes of those entries whose leaves in the tree differ, by the index of
+    /// the leaf.
     pub fn leaves_of_entries(&self) -> HashMap<u64, Hash> {
         self.mismatches
             .iter()
@@ -67,13 +69,14 @@ impl Faults {
             .collect()
     }
 
-    /// Marks leaves as wrong in the tree: the checkpoints confirm the entries.
+    /// Marks leaves, given by their indexes, as wrong in the tree: the checkpoints confirm the
+    /// entries.
     pub fn blame_tree(&mut self, leaves: impl Iterator<Item = u64>) {
         self.wrong_leaves.extend(leaves);
     }
 
-    /// Explains each mismatch. If an entry's content is at another entry's place, the two were
-    /// exchanged.
+    /// Adds a fault for each mismatch. If the content of an entry was sealed under the id of
+    /// another entry, the entries were exchanged.
     fn explain_mismatches(&mut self) {
         let mismatches = std::mem::take(&mut self.mismatches);
         let sealed_as: HashMap<Hash, i64> =
@@ -113,7 +116,7 @@ impl Faults {
         }
     }
 
-    /// Returns all faults: entries in the order of ids, then the tree.
+    /// Returns all faults: those of entries in the order of ids, then those of the tree.
     pub fn into_rows(mut self) -> Vec<Row> {
         self.explain_mismatches();
         self.rows.sort_by_key(|(id, ..)| (id.is_none(), *id));

@@ -1,4 +1,5 @@
-//! Finds the leaf of each sealed entry in the tree, in the order of ids, and its stored hash.
+//! Finds the leaf of each sealed entry: its index, and its hash as stored in the tree. Reads the
+//! ranges of ids in ascending order.
 
 use crate::entries::relation_of_schema;
 use crate::pg::{IdScan, RowMemory, ServerError, SpiPlan};
@@ -8,11 +9,11 @@ use ledger::merkle::{Hash, TILE_WIDTH, TileId, Tiles};
 use pgrx::{IntoDatum, pg_sys};
 use std::collections::VecDeque;
 
-/// Number of tiles kept in memory. The leaf of an entry that was sealed late is far from its
-/// neighbours' leaves.
+/// Number of tiles kept in memory. An entry that was sealed late has its leaf far from the leaves
+/// of the neighbouring ids.
 const TILES: usize = 8;
 
-/// The leaves, read alongside the entries.
+/// The leaves, read in step with the scan of the entries.
 pub struct Leaves {
     ranges: IdScan,
     range: Option<LeafRange>,
@@ -26,40 +27,40 @@ pub struct Leaves {
     inserted: InsertedIds,
 }
 
-/// A range of consecutive ids with consecutive leaves.
+/// A range of consecutive ids whose leaves have consecutive indexes.
 #[derive(Debug, Clone, Copy)]
 pub struct LeafRange {
     /// The ids.
     pub ids: IdRange,
-    /// Leaf of the first id.
+    /// The index of the leaf of the first id.
     first_leaf: u64,
 }
 
 impl LeafRange {
-    /// Returns the leaf of an id in the range.
+    /// Returns the index of the leaf of an id in the range.
     pub fn leaf(&self, id: i64) -> u64 {
         self.first_leaf + id.abs_diff(self.ids.first)
     }
 }
 
 impl Leaves {
-    /// Opens the tree as the snapshot shows it, for a range of ids. Call within a connection to
-    /// SPI.
+    /// Opens the tree as the snapshot shows it, for a range of ids. Must be called within a
+    /// connection to SPI.
     ///
     /// # Safety
-    /// The snapshot must be active as long as this lives.
+    /// The snapshot must be active as long as the value lives.
     pub unsafe fn open(
         snapshot: pg_sys::Snapshot,
         from: i64,
         to: i64,
     ) -> Result<Self, ServerError> {
         let tree = TreeRow::load(snapshot)?;
-        // The sequence is read after the snapshot was taken, so every visible id was given out
-        // before.
+        // The sequence is read after the snapshot was taken, so `last_id` is at least the id of
+        // every visible entry that got its id from the sequence.
         let last_id = last_id_given_out().unwrap_or(i64::MAX);
-        // SAFETY: the snapshot is active as long as this lives (see # Safety).
+        // SAFETY: the snapshot is active as long as the value lives (see # Safety).
         let mut ranges = unsafe { IdScan::open(relation_of_schema(c"leaf_range"), snapshot)? };
-        // The range of the first id may begin below it.
+        // The range that contains the id `from` may begin below it.
         let before = SpiPlan::prepare(
             "SELECT first_id FROM lead_audit.leaf_range WHERE first_id <= $1 \
              ORDER BY first_id DESC LIMIT 1",
@@ -96,7 +97,7 @@ impl Leaves {
         Ok(leaves)
     }
 
-    /// Returns the current range, or `None` at the end.
+    /// Returns the current range, or `None` after the last range.
     pub fn range(&self) -> Option<LeafRange> {
         self.range
     }
@@ -107,23 +108,23 @@ impl Leaves {
             let (values, _) = self.ranges.columns(3);
             let number = |index: usize| values.get(index).map_or(0, |value| value.value() as i64);
             let first_leaf = number(2) as u64;
-            // Sealing never writes a range with more leaves than the tree; the check of the tree
-            // reports such a range. Clip the range, so that verification does not follow ids
-            // without end.
+            // Sealing never writes a range with more leaves than the tree has. `tree` reports such
+            // a range. Here the range is shortened, so that verification does not step through a
+            // huge number of ids.
             let most = i64::try_from(self.tree_size.saturating_sub(first_leaf)).unwrap_or(i64::MAX);
             let last = number(1).min(first.saturating_add(most).saturating_sub(1));
             LeafRange { ids: IdRange { first, last }, first_leaf }
         });
     }
 
-    /// Returns the stored leaf hash; `None` if there is none.
+    /// Returns the stored hash of the leaf with this index, or `None` if there is none.
     pub fn stored(&mut self, leaf: u64) -> Option<Hash> {
         let index = leaf / TILE_WIDTH as u64;
         let place = match self.cached.iter().position(|(cached, _)| *cached == index) {
             Some(place) => place,
             None => {
                 let tiles = &self.tiles;
-                // An unreadable tile counts as empty. The check of the tree reports why.
+                // An unreadable tile counts as empty. `tree` reports why it cannot be read.
                 let read = || {
                     tiles
                         .tile(TileId { level: 0, index })
@@ -139,8 +140,8 @@ impl Leaves {
         self.cached[place].1.get((leaf % TILE_WIDTH as u64) as usize).copied()
     }
 
-    /// Returns whether an unsealed entry is legitimate: it was written after the last sealing, or
-    /// its transaction was open then.
+    /// Returns whether an unsealed entry with this id is legitimate: it was written after the last
+    /// sealing, or its transaction was still in progress then.
     pub fn may_be_unsealed(&self, id: i64) -> bool {
         if self.inserted.contains(id) {
             return false;

@@ -11,8 +11,8 @@ use pgrx::iter::TableIterator;
 use pgrx::prelude::name;
 use pgrx::{pg_extern, pg_sys};
 
-/// `lead_audit.verify(bigint, bigint, timestamptz, timestamptz)`: the faults of the entries in a
-/// range of ids and times, or of the whole log.
+/// `lead_audit.verify(bigint, bigint, timestamptz, timestamptz)`: returns the faults of the entries
+/// in a range of ids and times. Without a range, returns the faults of the whole log.
 #[pg_extern(sql = false)]
 fn verify(
     from_id: Option<i64>,
@@ -31,7 +31,7 @@ fn verify(
     TableIterator::new(faults(&wanted, is_whole).0)
 }
 
-/// `lead_audit.verify_entry(bigint)`: whether one entry has no fault.
+/// `lead_audit.verify_entry(bigint)`: returns whether the entry exists and has no fault.
 #[pg_extern(sql = false)]
 fn verify_entry(id: Option<i64>) -> bool {
     let Some(id) = id else { return false };
@@ -39,14 +39,14 @@ fn verify_entry(id: Option<i64>) -> bool {
     entries == 1 && faults.is_empty()
 }
 
-/// Returns the faults of these entries, those of the whole tree if wanted, and the number of
-/// entries.
+/// Returns the faults of these entries, and their number. If `is_whole`, adds the faults of the
+/// tree.
 fn faults(wanted: &Wanted, is_whole: bool) -> (Vec<Row>, u64) {
     version::require();
     let checked = with_spi(|| -> Result<(Faults, u64), ServerError> {
         let mut faults = Faults::default();
-        // SAFETY: a statement that calls a function has an active snapshot, which stays until the
-        // function returns.
+        // SAFETY: a statement that calls a function has an active snapshot, which stays active
+        // until the function returns.
         unsafe {
             let snapshot = pg_sys::GetActiveSnapshot();
             let leaves = Leaves::open(snapshot, wanted.from_id, wanted.to_id)?;

@@ -1,5 +1,5 @@
-//! Checks the origin and the signature of each checkpoint. Both change only where a sealed entry
-//! states the change (docs/FORMAT.md, section 15).
+//! Checks the origin and the signature of each checkpoint. Origin and key may change only where a
+//! sealed entry states the change (docs/FORMAT.md, section 15).
 
 use super::faults::Faults;
 use crate::seal::{Identity, TreeRow, verifier_key};
@@ -8,25 +8,26 @@ use ledger::KeyChange;
 use ledger::note::{Note, NoteError, VerifierKey};
 use std::collections::BTreeMap;
 
-/// The state between two checkpoints.
+/// The state of the check after the checkpoints so far.
 pub struct Signatures<'c> {
     changes: &'c BTreeMap<i64, KeyChange>,
-    /// The identity that sealing stored with the last checkpoint.
+    /// The origin and key that sealing stored with the last checkpoint.
     expected: Option<Identity>,
     /// The key from the settings.
     configured: Option<VerifierKey>,
-    /// The origin of the checkpoints so far.
+    /// The origin of the checkpoints so far. `None` before the first.
     origin: Option<String>,
-    /// The key that signs at this point.
+    /// The key that must sign the next checkpoint.
     key: Option<VerifierKey>,
-    /// Whether every checkpoint must be signed: from the first signed one, or from the entry that
-    /// states so.
+    /// Whether every further checkpoint must be signed. True after the first signed checkpoint, or
+    /// after the KEY entry that introduces a key.
     is_strict: bool,
-    /// The last unsigned checkpoint before signing began.
+    /// The tree size of the last unsigned checkpoint before signing began.
     not_signed: Option<u64>,
-    /// The last signed checkpoint.
+    /// The tree size of the last signed checkpoint.
     signed: Option<u64>,
-    /// Checkpoints of another log whose origin no entry explains.
+    /// The checkpoints whose origin differs from that of the previous checkpoint although no entry
+    /// states the change: tree size and detail.
     unexplained: Vec<(u64, String)>,
 }
 
@@ -62,7 +63,7 @@ impl<'c> Signatures<'c> {
         }
     }
 
-    /// Checks the next checkpoint, which added these ids.
+    /// Checks the next checkpoint, which added the entries with these ids.
     pub fn check(
         &mut self,
         note: &Note,
@@ -117,10 +118,11 @@ impl<'c> Signatures<'c> {
         faults.of_tree("signature", format!("the checkpoint of tree size {size}: {complaint}"));
     }
 
-    /// Call after the last checkpoint.
+    /// Reports the faults that only the last checkpoint reveals. Called after that checkpoint.
     pub fn finish(&mut self, faults: &mut Faults) {
         for (size, text) in std::mem::take(&mut self.unexplained) {
-            // A version before 1.1 left no entry. A later signed checkpoint covers it.
+            // Version 1.0 wrote no entry when the origin changed. If a later checkpoint is signed,
+            // the signature covers this one too.
             if self.signed.is_none_or(|signed| signed <= size) {
                 faults.of_tree("checkpoint", format!("the checkpoint of tree size {size}: {text}"));
             }

@@ -1,5 +1,5 @@
-//! Checks the stored state other than entries, leaves and checkpoints. Reports rows that were
-//! written by hand.
+//! Checks the stored state apart from entries, leaves and checkpoints. Reports rows that somebody
+//! wrote by hand.
 
 use super::faults::Faults;
 use crate::pg::SpiPlan;
@@ -18,7 +18,7 @@ pub fn check(snapshot: pg_sys::Snapshot, tree: &TreeRow, size: u64, faults: &mut
 
 /// Reports tiles that are not part of the tree.
 fn surplus_tiles(snapshot: pg_sys::Snapshot, size: u64, faults: &mut Faults) {
-    // The tree has fewer than 2^63 leaves, so that level 7 has no full tile.
+    // The tree has fewer than 2^63 leaves, so no full tile exists at level 7.
     let plan = SpiPlan::prepare(
         "SELECT 'lead_audit.tree_tile', t.level, t.index FROM lead_audit.tree_tile t \
          WHERE (t.level BETWEEN 0 AND 6 \
@@ -41,7 +41,8 @@ fn surplus_tiles(snapshot: pg_sys::Snapshot, size: u64, faults: &mut Faults) {
     }
 }
 
-/// Reports gaps that sealing did not open. Sealing would seal an entry that is inserted into one.
+/// Reports open gaps that sealing did not store. If somebody inserts an entry with an id in such a
+/// gap, sealing would seal that entry.
 fn open_gaps(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
     let rows = SpiPlan::prepare(
         "SELECT first_id, ids::text, in_progress FROM lead_audit.open_gap ORDER BY first_id",
@@ -91,10 +92,10 @@ fn open_gaps(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
     }
 }
 
-/// Checks the log id. Each checkpoint row has it, and the note has it too unless the log has a name
-/// of its own.
+/// Checks the log id in the rows of the checkpoints. A note contains the log id too, unless
+/// lead_audit.origin is set.
 fn log_id(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
-    // The objects of version 1.0 do not store it.
+    // The objects of version 1.0 do not store the log id with a checkpoint.
     if !objects_are_current() {
         return;
     }
@@ -103,7 +104,7 @@ fn log_id(snapshot: pg_sys::Snapshot, tree: &TreeRow, faults: &mut Faults) {
         &[pg_sys::UUIDOID],
     );
     let other: Option<i64> = plan.read(snapshot, &[tree.log_id.into_datum()]).get(0, 0);
-    // The default name of a log ends with the log id.
+    // The default origin of a log ends with the log id.
     let plan = SpiPlan::prepare(
         "SELECT tree_size FROM lead_audit.checkpoint \
          WHERE log_id IS NULL \

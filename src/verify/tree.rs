@@ -1,8 +1,8 @@
 //! Checks the tree from its leaves up: all stored inner nodes, and the root, ids, note and
 //! signature of each checkpoint.
 //!
-//! Where entries and stored leaves differ, the checkpoint decides: the side that yields its root is
-//! right.
+//! Where an entry and its stored leaf differ, the checkpoint decides which is right: the one that
+//! yields the checkpoint's root.
 
 use super::faults::Faults;
 use super::signatures::Signatures;
@@ -17,10 +17,10 @@ use ledger::note::Note;
 use pgrx::{IntoDatum, pg_sys};
 use std::collections::{BTreeMap, HashMap};
 
-/// Number of leaves after which the computed tiles are compared and dropped.
+/// After this number of leaves, the computed tiles are compared with the stored tiles and dropped.
 const COMPARE_EVERY: u64 = 1 << 16;
 
-/// An unchecked row of lead_audit.checkpoint.
+/// A row of lead_audit.checkpoint that is not checked yet.
 struct Row {
     size: u64,
     root: Vec<u8>,
@@ -33,18 +33,19 @@ struct Check<'f> {
     memory: RowMemory,
     faults: &'f mut Faults,
     signatures: Signatures<'f>,
-    /// Leaf hashes of the entries, where they differ from the stored leaves.
+    /// The leaf hashes of those entries whose stored leaves differ, by the index of the leaf.
     of_entries: HashMap<u64, Hash>,
     /// The tree of the stored leaves.
     stored: TileWriter,
-    /// The tree that the checkpoints have confirmed so far, if it differs from `stored`.
+    /// The tree that the checkpoints have confirmed so far, if it differs from the tree in
+    /// `stored`.
     confirmed: Option<Frontier>,
-    /// The confirmed tree with the leaf hashes of the entries since the last checkpoint, if it
-    /// differs.
+    /// The confirmed tree up to the last checkpoint, followed by the leaf hashes of the entries.
+    /// `None` if no entry since the last checkpoint differs from its stored leaf.
     alternative: Option<Frontier>,
-    /// Checkpoints since the last correct one whose root neither tree yields.
+    /// The checkpoints since the last confirmed one whose root neither tree yields.
     unconfirmed: Vec<(u64, IdRanges)>,
-    /// The leaves of the current tile.
+    /// The hashes of the current tile of level 0.
     tile: Vec<Hash>,
 }
 
@@ -128,7 +129,8 @@ pub fn check(
 }
 
 impl Check<'_> {
-    /// Checks the ids of a checkpoint: one for each leaf, at the place where look-ups search.
+    /// Checks that a checkpoint has as many ids as it adds leaves, and that lead_audit.leaf_range
+    /// leads from these ids to these leaves.
     fn ids(
         &mut self,
         row: &Row,
@@ -167,7 +169,7 @@ impl Check<'_> {
         ids
     }
 
-    /// Checks the note of a checkpoint: it agrees with the row, and its signature is valid.
+    /// Checks that the note of a checkpoint agrees with its row, and that its signature is valid.
     fn note(&mut self, row: &Row, ids: &IdRanges) {
         let said = Note::parse_or_unsigned(row.note.as_bytes())
             .map_err(|error| error.to_string())
@@ -192,8 +194,8 @@ impl Check<'_> {
         }
     }
 
-    /// Appends the stored leaves up to this size. Returns false if leaves are missing. Then no
-    /// later leaf can be checked.
+    /// Appends the stored leaves up to this tree size. Returns false if a leaf is missing, because
+    /// the leaves after it cannot be checked then.
     fn append_up_to(&mut self, size: u64) -> bool {
         while self.stored.size() < size {
             let leaf = self.stored.size();
@@ -266,8 +268,8 @@ impl Check<'_> {
         }
     }
 
-    /// Checks the root of a checkpoint against the stored leaves. Where the entries differ from the
-    /// leaves, checks it against the entries.
+    /// Checks the root of a checkpoint against the stored leaves. If that root does not fit, and
+    /// entries differ from their leaves, checks the root against the entries.
     fn root(&mut self, row: &Row, before: u64, ids: IdRanges) {
         let root = self.confirmed.as_ref().map_or_else(|| self.stored.root(), Frontier::root);
         let alternative = self.alternative.take();
@@ -290,7 +292,8 @@ impl Check<'_> {
         }
     }
 
-    /// Reports checkpoints whose root alone was changed: a later root is right again.
+    /// Reports the unconfirmed checkpoints when a later root is confirmed: their leaves are right,
+    /// so only their roots were changed.
     fn report_single_checkpoints(&mut self) {
         for (size, _) in std::mem::take(&mut self.unconfirmed) {
             self.faults.of_tree(
@@ -302,7 +305,7 @@ impl Check<'_> {
         }
     }
 
-    /// Checks the end of the tree, and reports the roots that no tree yields.
+    /// Checks the end of the tree. Reports the last checkpoints if no tree yields their roots.
     fn finish(&mut self, size: u64, tree_size: u64) {
         self.compare_tiles();
         if size != tree_size {
@@ -324,7 +327,7 @@ impl Check<'_> {
             );
             self.faults.of_tree("checkpoint", detail);
         }
-        // The last tiles end with the tree.
+        // The last tile of each level must end where the tree ends.
         let nodes = |level: u8| size.checked_shr(8 * u32::from(level)).unwrap_or(0);
         for level in (0_u8..8).take_while(|&level| level == 0 || nodes(level) > 0) {
             let index = nodes(level) / TILE_WIDTH as u64;

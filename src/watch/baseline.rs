@@ -7,15 +7,15 @@ use crate::entries;
 use crate::pg::{as_owner_restricted, for_each_row};
 use pgrx::{Uuid, pg_extern, pg_sys};
 
-/// `lead_audit_internal.write_baseline(regclass, uuid, text)`: returns the number of rows. enable()
-/// holds a lock that blocks writers until its triggers exist, so every row is either in the
-/// baseline or recorded by a trigger.
+/// `lead_audit_internal.write_baseline(regclass, uuid, text)`: writes the baseline of a table and
+/// returns the number of rows. enable() holds a lock that blocks writers until the audit triggers
+/// exist, so every row is either in the baseline or recorded by a trigger.
 #[pg_extern(sql = false)]
 fn write_baseline(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &[u8]) -> i64 {
     // A column whose name is not valid UTF-8 cannot match.
     let soft_delete_column = std::str::from_utf8(soft_delete_column).unwrap_or("");
-    // SAFETY: reads a variable of the session. enable() runs as its owner; the entry records the
-    // caller.
+    // SAFETY: reads a variable of the session. enable() is SECURITY DEFINER, but the entry records
+    // the role that called it.
     actor::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || {
         write_rows(relation, watch_id, soft_delete_column)
     })
@@ -32,8 +32,8 @@ fn write_rows(relation: pg_sys::Oid, watch_id: Uuid, soft_delete_column: &str) -
             row,
             new_row: None,
         };
-        // SAFETY: the scan keeps table and row until this returns. Encoding the table's values can
-        // run code of its owner.
+        // SAFETY: the scan keeps the table open and the row valid until this closure returns.
+        // Encoding the table's values can run code of its owner, so it runs as the owner.
         with_guard_on(|| unsafe { as_owner_restricted(table, || record_row(&event)) });
         rows += 1;
     });

@@ -1,7 +1,7 @@
 //! Reads the current system catalogs. A statement reads them with the snapshot of its transaction,
-//! which is old under REPEATABLE READ and SERIALIZABLE: it misses later tables, partitions and
-//! triggers. The functions here always see committed changes and the transaction's own. Each
-//! look-up uses an index.
+//! which is old under REPEATABLE READ and SERIALIZABLE and misses newer tables, partitions and
+//! triggers. The functions here always see committed changes and the transaction's own changes.
+//! Each look-up uses an index.
 
 use super::registry;
 use crate::capture::ORIGIN_ONLY;
@@ -11,7 +11,7 @@ use pgrx::{FromDatum, Uuid, name, pg_extern, pg_sys};
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CStr, CString, c_char};
 
-/// Catalogs and indexes that pgrx does not bind. Their oids are fixed.
+/// Catalogs and indexes without a constant in pgrx. Their oids are fixed.
 mod oids {
     pub const INHERITS: u32 = 2611;
     pub const INHERITS_BY_CHILD: u32 = 2680;
@@ -20,8 +20,8 @@ mod oids {
     pub const DEPEND_BY_REFERENCE: u32 = 2674;
 }
 
-/// Calls `each` with the catalog rows that have these oids in these columns. The index must begin
-/// with the columns.
+/// Calls `each` with those rows of a catalog that have the given oids in the given columns. The
+/// index must begin with these columns.
 fn for_each_row<const N: usize>(
     catalog: pg_sys::Oid,
     index: u32,
@@ -30,7 +30,7 @@ fn for_each_row<const N: usize>(
 ) {
     let table = OpenRelation::open(catalog, pg_sys::AccessShareLock);
     // SAFETY: an index scan of an open catalog, which ends before the catalog is closed. A tuple
-    // stays until the next is fetched. After an error the abort of the transaction cleans up.
+    // stays valid until the next is fetched. After an error the abort of the transaction cleans up.
     unsafe {
         let mut scan_keys = [pg_sys::ScanKeyData::default(); N];
         for (key, (column, oid)) in scan_keys.iter_mut().zip(keys) {
@@ -66,7 +66,7 @@ fn for_each_row<const N: usize>(
 /// Returns a column of a catalog row.
 ///
 /// # Safety
-/// `tuple` must be a row of the row type, and the column must have type `T`.
+/// `tuple` must be a tuple of the row type, and the column must have type `T`.
 unsafe fn column<T: FromDatum>(
     tuple: pg_sys::HeapTuple,
     row_type: pg_sys::TupleDesc,
@@ -80,7 +80,7 @@ unsafe fn column<T: FromDatum>(
     }
 }
 
-/// Copies a string that PostgreSQL allocated; `None` for null.
+/// Copies a string that PostgreSQL allocated. Returns `None` for null.
 fn string(text: *const c_char) -> Option<String> {
     // SAFETY: callers pass the result of a function that returns null or a C string in the current
     // memory context.
@@ -103,8 +103,8 @@ fn is_table(relation: pg_sys::Oid) -> bool {
     )
 }
 
-/// Temporary child tables are not watched: they end with their session, and no other session can
-/// see their rows or create triggers for them.
+/// Returns whether a relation is temporary. Temporary child tables are not watched: they end with
+/// their session, and no other session can see their rows or create triggers on them.
 fn is_temporary(relation: pg_sys::Oid) -> bool {
     // SAFETY: a look-up of an existing relation.
     unsafe { pg_sys::get_rel_persistence(relation) as u8 == pg_sys::RELPERSISTENCE_TEMP }
@@ -133,7 +133,7 @@ fn parents(child: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     inheritance(oids::INHERITS_BY_CHILD, 1, 2, child)
 }
 
-/// Returns `start` and all relations reachable from it by steps of `next`, nearest first.
+/// Returns `start` and all relations reachable from it by repeated use of `next`, nearest first.
 fn closure(start: pg_sys::Oid, next: impl Fn(pg_sys::Oid) -> Vec<pg_sys::Oid>) -> Vec<pg_sys::Oid> {
     let (mut all, mut seen, mut done) = (vec![start], HashSet::from([start]), 0);
     while let Some(&here) = all.get(done) {
@@ -149,13 +149,13 @@ pub fn members(root: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     all
 }
 
-/// `lead_audit_internal.members_of(oid)`: a table, its partitions and child tables.
+/// `lead_audit_internal.members_of(oid)`: returns a table and its partitions and child tables.
 #[pg_extern(sql = false)]
 fn members_of(root: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(members(root))
 }
 
-/// `lead_audit_internal.ancestors_of(oid)`: all tables above a partition or child table.
+/// `lead_audit_internal.ancestors_of(oid)`: returns all tables above a partition or child table.
 #[pg_extern(sql = false)]
 fn ancestors_of(member: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     let mut all = closure(member, parents);
@@ -163,15 +163,16 @@ fn ancestors_of(member: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(all)
 }
 
-/// `lead_audit_internal.parents_of(oid)`: the tables directly above a partition or child table.
+/// `lead_audit_internal.parents_of(oid)`: returns the tables directly above a partition or child
+/// table.
 #[pg_extern(sql = false)]
 fn parents_of(member: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(parents(member))
 }
 
-/// `lead_audit_internal.lock_members(oid)`: locks a table, its partitions and its child tables as
-/// CREATE TRIGGER does. Locks each table before it lists its children. A command that adds a child
-/// locks the parent first, so no child is missed or added later.
+/// `lead_audit_internal.lock_members(oid)`: locks a table and its partitions and child tables, in
+/// the mode of CREATE TRIGGER. Locks each table before it lists the table's children. A command
+/// that adds a child also locks the parent first, so no child is missed, and none is added later.
 #[pg_extern(sql = false)]
 fn lock_members(root: pg_sys::Oid) {
     closure(root, |relation| {
@@ -186,7 +187,8 @@ fn lock_members(root: pg_sys::Oid) {
     });
 }
 
-/// `lead_audit_internal.class_of(oid)`: returns no row for a dropped relation.
+/// `lead_audit_internal.class_of(oid)`: returns one row that describes a relation, or no row if the
+/// relation was dropped.
 #[pg_extern(sql = false)]
 fn class_of(
     relation: pg_sys::Oid,
@@ -208,7 +210,7 @@ fn class_of(
     }))
 }
 
-/// Returns schema and name of a relation; `None` if it was dropped.
+/// Returns schema and name of a relation, or `None` if the relation was dropped.
 pub fn name_of(relation: pg_sys::Oid) -> Option<(String, String)> {
     // SAFETY: look-ups by any oid, which return null for an unknown oid.
     unsafe {
@@ -217,7 +219,7 @@ pub fn name_of(relation: pg_sys::Oid) -> Option<(String, String)> {
     }
 }
 
-/// `lead_audit_internal.relation_named(text, text)`: the oid, or NULL.
+/// `lead_audit_internal.relation_named(text, text)`: returns the oid of a relation, or NULL.
 #[pg_extern(sql = false)]
 fn relation_named(schema: &str, table: &str) -> Option<pg_sys::Oid> {
     let (schema, table) = (CString::new(schema).ok()?, CString::new(table).ok()?);
@@ -235,7 +237,7 @@ fn relation_named(schema: &str, table: &str) -> Option<pg_sys::Oid> {
 
 // ---- columns ------------------------------------------------------------------------------------
 
-/// `lead_audit_internal.column_number(oid, text)`: NULL for a column that does not exist.
+/// `lead_audit_internal.column_number(oid, text)`: returns NULL if the column does not exist.
 #[pg_extern(sql = false)]
 fn column_number(relation: pg_sys::Oid, name: &str) -> Option<i16> {
     let name = CString::new(name).ok()?;
@@ -244,7 +246,8 @@ fn column_number(relation: pg_sys::Oid, name: &str) -> Option<i16> {
     (number > 0).then_some(number)
 }
 
-/// `lead_audit_internal.column_name(oid, smallint)`: NULL for a column that is missing or dropped.
+/// `lead_audit_internal.column_name(oid, smallint)`: returns NULL for a column that is missing or
+/// dropped.
 #[pg_extern(sql = false)]
 fn column_name(relation: pg_sys::Oid, number: i16) -> Option<String> {
     // SAFETY: look-ups. A dropped column has no type, and the name is looked up only for an
@@ -257,8 +260,8 @@ fn column_name(relation: pg_sys::Oid, number: i16) -> Option<String> {
     }
 }
 
-/// `lead_audit_internal.column_type(oid, text)`: the column's type, or a domain's base type; NULL
-/// for a missing column.
+/// `lead_audit_internal.column_type(oid, text)`: returns the column's type, a domain's base type in
+/// place of the domain, or NULL for a missing column.
 #[pg_extern(sql = false)]
 fn column_type(relation: pg_sys::Oid, name: &str) -> Option<pg_sys::Oid> {
     let number = column_number(relation, name)?;
@@ -266,8 +269,8 @@ fn column_type(relation: pg_sys::Oid, name: &str) -> Option<pg_sys::Oid> {
     Some(unsafe { pg_sys::getBaseType(pg_sys::get_atttype(relation, number)) })
 }
 
-/// `lead_audit_internal.columns_of(oid)`: a text that describes the table's columns and the
-/// composite types that they contain.
+/// `lead_audit_internal.columns_of(oid)`: returns a text that describes the table's columns and the
+/// composite types that the columns contain.
 #[pg_extern(sql = false)]
 fn columns_of(relation: pg_sys::Oid) -> String {
     let (mut text, mut types, mut seen) = (String::new(), Vec::new(), HashSet::new());
@@ -299,12 +302,12 @@ fn columns_of(relation: pg_sys::Oid) -> String {
     text
 }
 
-/// Appends each column's number, name, type and type modifier. Adds to `types` the types that need
-/// a description.
+/// Appends number, name, type and type modifier of each column to `text`. Adds to `types` the types
+/// that must be described too.
 fn describe_columns(relation: pg_sys::Oid, text: &mut String, types: &mut Vec<pg_sys::Oid>) {
     let index = pg_sys::AttributeRelidNumIndexId;
     for_each_row(pg_sys::AttributeRelationId, index, [(1, relation)], |tuple, _| {
-        // SAFETY: a row of pg_attribute; the columns used are in the fixed part.
+        // SAFETY: the tuple is a row of pg_attribute, and the columns used are in its fixed part.
         let column = unsafe { &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_attribute>() };
         if column.attnum > 0 && !column.attisdropped {
             let name = string(column.attname.data.as_ptr()).unwrap_or_default();
@@ -323,7 +326,8 @@ fn describe_columns(relation: pg_sys::Oid, text: &mut String, types: &mut Vec<pg
     text.push(';');
 }
 
-/// `lead_audit_internal.primary_key_of(oid)`: the columns by their numbers.
+/// `lead_audit_internal.primary_key_of(oid)`: returns the columns of the primary key with their
+/// numbers.
 #[pg_extern(sql = false)]
 fn primary_key_of(
     relation: pg_sys::Oid,
@@ -337,8 +341,8 @@ fn primary_key_of(
         pg_sys::IndexIndrelidIndexId,
         [(2, relation)],
         |tuple, _| {
-            // SAFETY: a row of pg_index; indkey is the last of its fixed part and has as many
-            // numbers as the index has columns.
+            // SAFETY: the tuple is a row of pg_index. indkey is the last column of the fixed part,
+            // and has as many numbers as the index has columns.
             unsafe {
                 let index = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_index>();
                 if (*index).indisprimary {
@@ -372,7 +376,7 @@ fn primary_key_of(
 
 // ---- tables that a command affects --------------------------------------------------------------
 
-/// Returns the objects of the wanted catalog that depend on an object.
+/// Returns those rows of the catalog `wanted` that depend on an object, as oids.
 fn dependent(wanted: pg_sys::Oid, class: pg_sys::Oid, object: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     let mut found = Vec::new();
     for_each_row(
@@ -391,8 +395,8 @@ fn dependent(wanted: pg_sys::Oid, class: pg_sys::Oid, object: pg_sys::Oid) -> Ve
     found
 }
 
-/// `lead_audit_internal.foreign_tables_of(oid, oid)`: the foreign tables that use a foreign-data
-/// wrapper, a server or a user mapping.
+/// `lead_audit_internal.foreign_tables_of(oid, oid)`: returns the foreign tables that use a
+/// foreign-data wrapper, a server or a user mapping.
 #[pg_extern(sql = false)]
 fn foreign_tables_of(
     class: pg_sys::Oid,
@@ -422,7 +426,7 @@ fn foreign_tables_of(
     SetOfIterator::new(tables)
 }
 
-/// `lead_audit_internal.server_named(text)`: the oid, or NULL.
+/// `lead_audit_internal.server_named(text)`: returns the oid of a foreign server, or NULL.
 #[pg_extern(sql = false)]
 fn server_named(name: &str) -> Option<pg_sys::Oid> {
     let name = CString::new(name).ok()?;
@@ -431,7 +435,7 @@ fn server_named(name: &str) -> Option<pg_sys::Oid> {
     (found != pg_sys::InvalidOid).then_some(found)
 }
 
-/// Returns the tables with a column of the type, or of a type that contains it.
+/// Returns the tables that have a column of the type, or of a type that contains the type.
 fn tables_of_type(of_type: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     let (mut tables, mut types, mut seen) = (Vec::new(), vec![of_type], HashSet::new());
     while let Some(this) = types.pop() {
@@ -474,15 +478,15 @@ fn row_type_of(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (row_type != pg_sys::InvalidOid).then_some(row_type)
 }
 
-/// `lead_audit_internal.tables_with(oid)`: the tables with a column of the type, or of a type that
-/// contains it.
+/// `lead_audit_internal.tables_with(oid)`: returns the tables that have a column of the type, or of
+/// a type that contains the type.
 #[pg_extern(sql = false)]
 fn tables_with(of_type: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     SetOfIterator::new(tables_of_type(of_type))
 }
 
-/// `lead_audit_internal.reached_from(oid)`: a table with its partitions and child tables, and the
-/// tables with columns of their row types.
+/// `lead_audit_internal.reached_from(oid)`: returns a table with its partitions and child tables,
+/// and the tables that have columns of their row types.
 #[pg_extern(sql = false)]
 fn reached_from(relation: pg_sys::Oid) -> SetOfIterator<'static, pg_sys::Oid> {
     let mut all = members(relation);
@@ -510,7 +514,7 @@ struct AuditTrigger {
     is_current: bool,
 }
 
-/// The names of the audit triggers, and their `tgtype` (catalog/pg_trigger.h): AFTER INSERT OR
+/// The names of the audit triggers, with their `tgtype` (catalog/pg_trigger.h): AFTER INSERT OR
 /// UPDATE OR DELETE FOR EACH ROW, and BEFORE TRUNCATE. The view lead_audit.trigger_kind has the
 /// same values.
 const ROW_TRIGGER: (&str, i16) = ("00_lead_audit_row", 29);
@@ -525,7 +529,8 @@ fn audit_triggers(relation: pg_sys::Oid) -> Vec<AuditTrigger> {
         pg_sys::TriggerRelidNameIndexId,
         [(2, relation)],
         |tuple, row_type| {
-            // SAFETY: a row of pg_trigger; the columns that may be NULL are read by number.
+            // SAFETY: the tuple is a row of pg_trigger. Columns that may be NULL are read by their
+            // number.
             unsafe {
                 let trigger = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_trigger>();
                 let Some(is_row) = function_is_row(trigger.tgfoid) else { return };
@@ -584,8 +589,8 @@ fn is_lower_uuid(text: &str) -> bool {
     text.len() == 36 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'))
 }
 
-/// Returns true for the row trigger's function, false for the TRUNCATE trigger's, `None` for
-/// others.
+/// Returns true for the function of the row trigger, false for that of the TRUNCATE trigger, and
+/// `None` for other functions.
 fn function_is_row(function: pg_sys::Oid) -> Option<bool> {
     // SAFETY: look-ups by any oid, which return null or an invalid oid for an unknown oid.
     unsafe {
@@ -602,7 +607,7 @@ fn function_is_row(function: pg_sys::Oid) -> Option<bool> {
     }
 }
 
-/// `lead_audit_internal.audit_triggers_of(oid)`: the audit triggers of a relation.
+/// `lead_audit_internal.audit_triggers_of(oid)`: returns the audit triggers of a relation.
 #[pg_extern(sql = false)]
 fn audit_triggers_of(
     relation: pg_sys::Oid,
@@ -629,7 +634,7 @@ fn audit_triggers_of(
     }))
 }
 
-/// `lead_audit_internal.triggers_of(oid)`: all triggers of a relation.
+/// `lead_audit_internal.triggers_of(oid)`: returns all triggers of a relation.
 #[pg_extern(sql = false)]
 fn triggers_of(
     relation: pg_sys::Oid,
@@ -643,7 +648,7 @@ fn triggers_of(
         pg_sys::TriggerRelidNameIndexId,
         [(2, relation)],
         |tuple, _| {
-            // SAFETY: a row of pg_trigger; only the fixed part is used.
+            // SAFETY: the tuple is a row of pg_trigger, and only its fixed part is used.
             let row = unsafe { &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_trigger>() };
             let name = string(row.tgname.data.as_ptr()).unwrap_or_default();
             found.push((
@@ -657,8 +662,8 @@ fn triggers_of(
     TableIterator::new(found)
 }
 
-/// `lead_audit_internal.relation_of_trigger(oid)`: the table and the trigger's name. Returns no row
-/// for a dropped trigger.
+/// `lead_audit_internal.relation_of_trigger(oid)`: returns the trigger's table and name, or no row
+/// if the trigger was dropped.
 #[pg_extern(sql = false)]
 fn relation_of_trigger(
     trigger: pg_sys::Oid,
@@ -677,7 +682,7 @@ fn relation_of_trigger(
         pg_sys::TriggerOidIndexId,
         [(1, trigger)],
         |tuple, _| {
-            // SAFETY: a row of pg_trigger; only the fixed part is used.
+            // SAFETY: the tuple is a row of pg_trigger, and only its fixed part is used.
             let row = unsafe { &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_trigger>() };
             let name = string(row.tgname.data.as_ptr()).unwrap_or_default();
             found.push((
@@ -691,8 +696,8 @@ fn relation_of_trigger(
     TableIterator::new(found)
 }
 
-/// `lead_audit_internal.identities_among(oid[])`: the watch ids of the tables that these relations
-/// belong to, or whose triggers they have.
+/// `lead_audit_internal.identities_among(oid[])`: returns the watch ids of the watched tables to
+/// which these relations belong, and those in the audit triggers of these relations.
 #[pg_extern(sql = false)]
 fn identities_among(relations: Vec<pg_sys::Oid>) -> SetOfIterator<'static, Uuid> {
     let mut all = BTreeSet::new();

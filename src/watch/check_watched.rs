@@ -1,5 +1,5 @@
-//! Compares the watched tables with the catalog, soon after any relation changed and every minute.
-//! The worker runs it, to find changes that bypassed the DDL guard.
+//! Compares the watched tables with the catalog, to find changes that bypassed the DDL guard. The
+//! worker runs the comparison every minute, and sooner after any relation has changed.
 
 use super::command_effects::Effects;
 use super::ddl_guard::{Guarding, failed};
@@ -13,19 +13,20 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Interval between checks for changed relations.
+/// Interval at which the worker calls `tick`, which asks whether any relation has changed.
 pub const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Interval between comparisons when no relation changed.
+/// Maximum time between two comparisons, if no relation has changed.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Minimum time between two log messages about the same fault.
 const REPEAT_AFTER: Duration = Duration::from_secs(60);
 
-/// The fault of a table that another session has locked.
+/// The fault that is reported for a table that another session has locked.
 const LOCKED: &str = "locked";
 
-/// After this many turns that met a locked table, the next turn waits longer for the lock.
+/// After this number of turns that failed at a locked table, the next turn waits longer for the
+/// lock.
 const LONG_WAIT_AFTER: u32 = 3;
 
 thread_local! {
@@ -35,21 +36,21 @@ thread_local! {
     static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Runs one turn of the worker, in a transaction. The start of the transaction has processed the
-/// relation invalidations of other sessions.
+/// Runs one turn of the worker, in a transaction of its own. When the transaction began, PostgreSQL
+/// processed the relation invalidations of other sessions.
 ///
-/// After an error the relations still count as changed, so the next turn compares them again.
+/// If the turn fails, the relations still count as changed, so the next turn compares them again.
 pub fn tick() {
     let is_due = CHANGED.get() || LAST.get().is_none_or(|last| last.elapsed() >= LONGEST);
-    // Older SQL objects lack this check.
+    // The SQL objects of version 1.0 do not have this check.
     if !is_due || relation_of_schema(c"watch_fault") == pg_sys::InvalidOid {
         return;
     }
     CHANGED.set(false);
     let done = IncompleteUnlessDone(true);
-    // The lock timeout is below deadlock_timeout, so that in a deadlock with a session the worker
-    // gives up first. For a table that is always in use, the worker waits longer, and blocks other
-    // sessions for that time.
+    // The lock timeout is shorter than deadlock_timeout, so that in a deadlock with another session
+    // the worker gives up first. After several turns that met a locked table, the worker waits
+    // longer for the lock, and so blocks other sessions for a longer time.
     let lock_timeout = if LOCKED_TURNS.get() < LONG_WAIT_AFTER {
         5
     } else {
@@ -81,10 +82,10 @@ fn check_watched() -> TableIterator<'static, (name!(relation, String), name!(fau
     TableIterator::new(repair())
 }
 
-/// Finds deviations from the state that the guard maintains, and repairs or records them. Returns
-/// each table and its fault.
+/// Finds differences from the state that the DDL guard maintains, and repairs or records them.
+/// Returns the table and the fault of each difference.
 fn repair() -> Vec<(String, String)> {
-    // The repair of triggers writes its own entries.
+    // The DDL guard must not react to the repair of triggers, which writes its own entries.
     let Some(_guarding) = Guarding::begin(Effects::default()) else { return Vec::new() };
     let Some(owner) = extension_owner() else { return Vec::new() };
     // SAFETY: reads a variable of the session.
@@ -120,7 +121,7 @@ fn log_fault((relation, fault): (String, String)) {
     }
 }
 
-/// Records that the comparison is incomplete, unless it succeeded.
+/// Notes on drop that the comparison must be repeated, unless `succeeded` was called.
 struct IncompleteUnlessDone(bool);
 
 impl IncompleteUnlessDone {
@@ -137,7 +138,7 @@ impl Drop for IncompleteUnlessDone {
     }
 }
 
-/// Call when PostgreSQL reports that a relation changed.
+/// Notes that a relation has changed. Called when PostgreSQL reports an invalidation.
 pub fn relation_changed() {
     CHANGED.set(true);
 }

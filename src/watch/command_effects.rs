@@ -5,7 +5,7 @@ use crate::pg::{owns_relation, relation_named};
 use pgrx::{PgList, pg_sys};
 use std::ffi::CStr;
 
-/// The effects of a command that the catalog does not show afterwards.
+/// Effects of a command that the catalog no longer shows when the command has ended.
 #[derive(Clone, Copy, Default)]
 pub struct Effects {
     /// The command created a partition or child table.
@@ -14,19 +14,19 @@ pub struct Effects {
     pub joined: bool,
     /// A partition or child table became an independent table.
     pub parted: bool,
-    /// The command disabled triggers, even if another part of it enabled them again.
+    /// The command disabled triggers. True even if another part of the command enabled them again.
     pub disabled: bool,
-    /// Values change now or later, although the columns may stay the same: a column got a type or
-    /// an expression, an enum label got another name, the table became unlogged, or a foreign table
-    /// may show other rows.
+    /// Values change now or later, although the list of columns may stay the same. Causes: a column
+    /// got a different type or expression, an enum label a different name, the table became logged
+    /// or unlogged, or a foreign table may show other rows.
     pub rewritten: bool,
-    /// PostgreSQL may have copied the rows to another file.
+    /// PostgreSQL may have rewritten the table, that is, copied its rows to a new file.
     pub may_rewrite: bool,
 }
 
-/// Returns the effects of a command, or `None` if the guard can ignore it: CREATE TABLE that is
-/// neither a partition nor a child table (frequent in sessions that create temporary tables), and
-/// CREATE SCHEMA without elements.
+/// Returns the effects of a command, or `None` if the guard can ignore the command. It ignores
+/// CREATE TABLE for a table that is neither a partition nor a child table, because sessions create
+/// temporary tables often, and CREATE SCHEMA without elements.
 ///
 /// # Safety
 /// `statement` must be null or a statement.
@@ -37,10 +37,10 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
             return Some(Effects { made: true, joined: true, parted: true, ..Effects::default() });
         }
         match (*statement).type_ {
-            // The node of CREATE FOREIGN TABLE begins with that of CREATE TABLE.
+            // The node of CREATE FOREIGN TABLE begins with a node of CREATE TABLE.
             pg_sys::NodeTag::T_CreateStmt | pg_sys::NodeTag::T_CreateForeignTableStmt => {
                 let create = statement.cast::<pg_sys::CreateStmt>();
-                // A partition lists its parent here too.
+                // For a partition, too, `inhRelations` contains the parent.
                 (!(*create).inhRelations.is_null())
                     .then(|| Effects { made: true, ..Effects::default() })
             }
@@ -69,7 +69,7 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
                         Kind::AT_GenericOptions | Kind::AT_AlterColumnGenericOptions => {
                             effects.rewritten = true
                         }
-                        // ALTER COLUMN … SET EXPRESSION is new in 17.
+                        // ALTER COLUMN … SET EXPRESSION exists since PostgreSQL 17.
                         #[cfg(any(feature = "pg17", feature = "pg18"))]
                         Kind::AT_SetExpression => effects.rewritten = true,
                         _ => {}
@@ -89,14 +89,14 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
                 let is_renamed = !(*statement.cast::<pg_sys::AlterEnumStmt>()).oldVal.is_null();
                 Some(Effects { rewritten: is_renamed, ..Effects::default() })
             }
-            // What a foreign table shows depends on its server, and on the role there.
+            // The rows that a foreign table shows depend on its server and on the role used there.
             pg_sys::NodeTag::T_AlterForeignServerStmt
             | pg_sys::NodeTag::T_AlterFdwStmt
             | pg_sys::NodeTag::T_CreateUserMappingStmt
             | pg_sys::NodeTag::T_AlterUserMappingStmt => {
                 Some(Effects { rewritten: true, ..Effects::default() })
             }
-            // No column can have the row type of a new view yet.
+            // A new view cannot affect a table: no column can have its row type yet.
             pg_sys::NodeTag::T_ViewStmt => {
                 (*statement.cast::<pg_sys::ViewStmt>()).replace.then(Effects::default)
             }
@@ -105,23 +105,23 @@ pub unsafe fn effects(statement: *mut pg_sys::Node) -> Option<Effects> {
     }
 }
 
-/// An effect that matters before the command begins.
+/// An effect that the guard must handle before the command begins.
 pub enum Beginning {
-    /// A table is about to become a partition of the first. Both are locked with the locks that the
-    /// command itself takes.
+    /// The second table is about to become a partition of the first. Both tables are already
+    /// locked, in the modes that the command itself uses.
     Attach(pg_sys::Oid, pg_sys::Oid),
     /// A partition is about to become an independent table.
     Detach {
-        /// Whether the command commits midway.
+        /// Whether it is DETACH PARTITION CONCURRENTLY, which commits once before its end.
         is_concurrent: bool,
     },
     /// The command may rewrite a table.
     Rewrite,
 }
 
-/// Returns the effect of a command that is about to begin. `None` for most commands, and for an
-/// ATTACH PARTITION that will be refused: it must neither wait for locks nor take locks on tables
-/// that the caller does not own.
+/// Returns the effect of a command that is about to begin, or `None` for most commands. Also
+/// returns `None` for an ATTACH PARTITION that PostgreSQL will refuse: for such a command, the
+/// guard must not lock tables that the caller does not own, nor wait for their locks.
 ///
 /// # Safety
 /// `statement` must be null or a statement.
@@ -159,7 +159,7 @@ pub unsafe fn beginning(statement: *mut pg_sys::Node) -> Option<Beginning> {
 
 fn may_rewrite(subcommand: pg_sys::AlterTableType::Type) -> bool {
     use pg_sys::AlterTableType as Kind;
-    // ALTER COLUMN … SET EXPRESSION is new in 17.
+    // ALTER COLUMN … SET EXPRESSION exists since PostgreSQL 17.
     #[cfg(any(feature = "pg17", feature = "pg18"))]
     if subcommand == Kind::AT_SetExpression {
         return true;
@@ -186,8 +186,8 @@ unsafe fn alter_table_commands(statement: *mut pg_sys::Node) -> PgList<pg_sys::A
 /// # Safety
 /// `name` must be null or a name.
 unsafe fn own_relation(name: *mut pg_sys::RangeVar, lock: u32) -> Option<pg_sys::Oid> {
-    // SAFETY: `name` is null or a name (see # Safety), and the look-ups take any oid. The flag
-    // makes the look-up return an invalid oid for an unknown name.
+    // SAFETY: `name` is null or a name (see # Safety), and the look-ups take any oid. With the
+    // flag, the look-up by name returns an invalid oid for an unknown name.
     unsafe {
         if name.is_null() {
             return None;

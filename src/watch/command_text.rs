@@ -1,14 +1,14 @@
-//! Finds the text of the running command. It can differ from the client's text, because a function
-//! can build a command and run it.
+//! Finds the text of the running command. That text can differ from the client's text, because a
+//! function can build a command and run it.
 //!
 //! The scope of a command lies on the C stack of the hook, and is linked into PostgreSQL's list of
-//! error callbacks. An error unwinds stack and list together, so no clean-up is needed.
+//! error callbacks. An error unwinds the stack and the list together, so no clean-up is needed.
 
 use crate::pg::UtilityCall;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
-/// The position of a command in the text that contains it.
+/// A running command: its text, and the position of the command in that text.
 #[repr(C)]
 pub struct CommandScope {
     callback: pg_sys::ErrorContextCallback,
@@ -32,14 +32,14 @@ impl CommandScope {
         }
     }
 
-    /// Links the scope into the list.
+    /// Links the scope into PostgreSQL's list of error callbacks.
     ///
     /// # Safety
-    /// The call must be PostgreSQL's. `close` must be called before the scope is dropped, unless an
-    /// error jumps over both.
+    /// `call` must be a call by PostgreSQL. `close` must be called before the scope is dropped,
+    /// unless an error unwinds the function that called `open`.
     pub unsafe fn open(&mut self, call: &UtilityCall) {
-        // SAFETY: the call is PostgreSQL's (see # Safety), so its statement and text outlive the
-        // scope.
+        // SAFETY: PostgreSQL made the call (see # Safety), so the call's statement and text live
+        // longer than the scope.
         unsafe {
             self.text = call.text;
             (self.location, self.length) =
@@ -54,7 +54,7 @@ impl CommandScope {
     /// Unlinks the scope from the list.
     ///
     /// # Safety
-    /// Call in the function that called `open`.
+    /// Must be called in the function that called `open`.
     pub unsafe fn close(&mut self) {
         // SAFETY: `open` was called in the same function, so the previous callback is still alive.
         unsafe { pg_sys::error_context_stack = self.callback.previous }
@@ -67,11 +67,12 @@ unsafe extern "C-unwind" fn in_command(_scope: *mut c_void) {}
 
 const IN_COMMAND: unsafe extern "C-unwind" fn(*mut c_void) = in_command;
 
-/// Returns the running command without the surrounding text. `None` if it began before the library
-/// was loaded.
+/// Returns the running command without the text around it, or `None` if the command began before
+/// the library was loaded.
 pub fn being_run() -> Option<String> {
-    // SAFETY: the list holds live callbacks. A callback with this function belongs to a scope, and
-    // `arg` points to it. Its text is a C string that lives as long as the command runs.
+    // SAFETY: all callbacks in the list are alive. A callback with the function `in_command`
+    // belongs to a scope, and `arg` points to that scope. The text is a C string that lives as long
+    // as the command runs.
     unsafe {
         let mut callback = pg_sys::error_context_stack;
         while !callback.is_null()
@@ -96,8 +97,8 @@ pub fn being_run() -> Option<String> {
     }
 }
 
-/// Returns the context that PostgreSQL would report for an error; `None` in a command of the
-/// client.
+/// Returns the text that PostgreSQL would report as the CONTEXT of an error. Returns `None` if a
+/// command of the client is running, which has no CONTEXT.
 pub fn context() -> Option<String> {
     // SAFETY: returns null or a C string in the current memory context.
     unsafe {

@@ -40,13 +40,14 @@ fn write_ddl(
         statement: statement.as_mut(),
         ..NewEntry::default()
     };
-    // disable() runs as its owner, so the entry records the role in effect outside of it. The guard
-    // sets the role that it acts for. SAFETY: reads a variable of the session.
+    // disable() is SECURITY DEFINER, so the entry records the role that called it. When the DDL
+    // guard writes an entry, it has already set the role that it acts for. SAFETY: reads a variable
+    // of the session.
     actor::acting_for_unless_known(unsafe { pg_sys::GetOuterUserId() }, || entries::append(entry));
     entries::flush();
 }
 
-/// Cuts a command to the size that an entry keeps, at a character boundary.
+/// Cuts a command to the maximum size in an entry, at a character boundary.
 fn beginning(command: &[u8]) -> &[u8] {
     let beginning = &command[..command.len().min(COMMAND_LIMIT)];
     match std::str::from_utf8(beginning) {
@@ -55,7 +56,8 @@ fn beginning(command: &[u8]) -> &[u8] {
     }
 }
 
-/// Cuts a command about a user mapping before its options, which contain passwords.
+/// Cuts a command about a user mapping before its options, because options contain passwords.
+/// Returns other commands unchanged.
 fn without_options(command: &[u8]) -> &[u8] {
     match is_about_user_mapping() {
         true => before_word(command, b"OPTIONS").unwrap_or(command),
@@ -86,7 +88,8 @@ fn before_word<'t>(text: &'t [u8], word: &[u8]) -> Option<&'t [u8]> {
     Some(text[..end].trim_ascii_end())
 }
 
-/// Returns the running command, if it differs from the client's text or the text is cut.
+/// Returns the details of a DDL entry: the running command if it differs from the client's text,
+/// and the length of that text if the entry contains only its beginning.
 fn details(text: &str) -> Option<Text> {
     let mut fields = Vec::new();
     let mut add = |name: &str, value: &str| {
@@ -100,7 +103,7 @@ fn details(text: &str) -> Option<Text> {
     if text.len() > COMMAND_LIMIT {
         add("command", COMMAND_TAG.get().unwrap_or("SELECT"));
     }
-    // enable() and disable() are functions, so the client's text already shows the call.
+    // The client's text already shows a call of enable() or disable(), because both are functions.
     if GUARDING.get().is_some() && COMMAND_TAG.get().is_some() {
         match command_text::being_run() {
             Some(command) if !is_all_of(&command, text) => add("executed", &command),
@@ -118,8 +121,8 @@ fn details(text: &str) -> Option<Text> {
     (!fields.is_empty()).then(|| Text::from(&*format!("{{{}}}", fields.join(","))))
 }
 
-/// Returns whether the text is this command alone, apart from semicolons at its end. In a longer
-/// text the command could be inside a string, a comment or a function's body.
+/// Returns whether the text contains this command alone, apart from semicolons at its end. In a
+/// longer text, the command could be part of a string, a comment or a function's body.
 fn is_all_of(command: &str, text: &str) -> bool {
     text.trim().trim_end_matches(';').trim_end() == command.trim_end_matches(';').trim_end()
 }
@@ -133,14 +136,14 @@ pub extern "C" fn pg_finfo_lead_audit_guard_ddl() -> &'static pg_sys::Pg_finfo_r
 /// `lead_audit_internal.guard_ddl()`: the function of the event triggers.
 ///
 /// # Safety
-/// Called by PostgreSQL only.
+/// Only PostgreSQL may call this function.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(
     fcinfo: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: the context of a call is null or a node, whose tag tells its type; the event's name
-    // is a C string.
+    // SAFETY: the context of a call is null or a node, and a node's tag tells its type. The event's
+    // name is a C string.
     let event = unsafe {
         let context = (*fcinfo).context;
         if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
@@ -153,8 +156,8 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(
         }
         CStr::from_ptr((*context.cast::<pg_sys::EventTriggerData>()).event)
     };
-    // SAFETY: as above; the statement is the running one, and the name of its tag is a static C
-    // string.
+    // SAFETY: the context is an EventTriggerData, as checked above. Its parse tree is the running
+    // statement, and the name of a command tag is a static C string.
     let result = unsafe {
         let data = (*fcinfo).context.cast::<pg_sys::EventTriggerData>();
         COMMAND_TAG.set(CStr::from_ptr(pg_sys::GetCommandTagName((*data).tag)).to_str().ok());
@@ -172,7 +175,7 @@ pub unsafe extern "C-unwind" fn lead_audit_guard_ddl(
     pg_sys::Datum::from(0)
 }
 
-/// Raises an SPI error as an error of the statement.
+/// Raises an SPI error as an error of the statement that the guard checks.
 pub fn failed(error: &pgrx::spi::SpiError) -> ! {
     ServerError {
         code: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
@@ -191,7 +194,8 @@ unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::sp
     // SAFETY: reads a variable of the session.
     let invoker = unsafe { pg_sys::GetUserId() };
     let Some(owner) = extension_owner() else { return Ok(()) };
-    // The sql_drop event comes before the ddl_command_end event of the same command.
+    // For one command, PostgreSQL fires sql_drop before ddl_command_end, so the command has not
+    // ended yet.
     if !is_drop {
         nested_writes::command_ends(statement);
     }
@@ -212,9 +216,10 @@ unsafe fn after_command(statement: *mut pg_sys::Node, is_drop: bool) -> pgrx::sp
     })
 }
 
-/// Removes the triggers of an independently watched table that is about to become a partition,
-/// which gives it new ones. For other commands that matter, begins to track the tables written
-/// until they end.
+/// Prepares for a command. If an independently watched table is about to become a partition,
+/// removes the table's triggers, because the command gives it new triggers. For DETACH PARTITION
+/// and a command that may rewrite a table, begins to track the tables that are written until the
+/// command ends.
 ///
 /// # Safety
 /// `statement` must be null or a statement.
@@ -253,19 +258,19 @@ fn command_effects() -> Vec<&'static str> {
     names.into_iter().filter_map(|(is, name)| is.then_some(name)).collect()
 }
 
-/// Raises the error of `lead_audit_internal.refuse_ddl()`, if it returns one. It reads with the
-/// newest snapshot.
+/// Raises the error that `lead_audit_internal.refuse_ddl()` returns, if it returns one. The
+/// function reads with the newest snapshot.
 fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Result<()> {
     let query = format!("SELECT {}.refuse_ddl({}, {is_drop})", internal_schema(), invoker.to_u32());
     let query = CString::new(query).unwrap_or_default();
-    // SAFETY: the command's changes are made visible, then a snapshot that sees them is pushed and
-    // popped. After an error the abort of the transaction pops it. `connect` closes its own SPI
-    // connection.
+    // SAFETY: CommandCounterIncrement() makes the command's changes visible. A snapshot that sees
+    // them is then pushed, and popped at the end. After an error, the abort of the transaction pops
+    // the snapshot. `connect` closes its own SPI connection.
     unsafe {
         pg_sys::CommandCounterIncrement();
         pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-        // SPI uses the active snapshot only in a read-only call. pgrx's functions would use another
-        // snapshot.
+        // SPI uses the active snapshot only in a read-only call. pgrx's functions for queries would
+        // make a call that is not read-only.
         let result = Spi::connect(|_| {
             Spi::check_status(pg_sys::SPI_execute(query.as_ptr(), true, 1)).map(|_| ())
         });
@@ -276,15 +281,16 @@ fn refuse_unless_allowed(invoker: pg_sys::Oid, is_drop: bool) -> pgrx::spi::Resu
 
 thread_local! {
     static GUARDING: Cell<Option<Effects>> = const { Cell::new(None) };
-    /// The tag of the command that the guard is checking. After an error the tag is stale.
+    /// The tag of the command that the guard is checking. After an error, the value is stale.
     static COMMAND_TAG: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// Keeps the guard from checking the triggers that it creates and drops itself.
+/// While this value is alive, the guard ignores commands, because it creates and drops triggers
+/// itself.
 pub struct Guarding;
 
 impl Guarding {
-    /// Returns `None` within the guard's own work.
+    /// Begins the guard's own work. Returns `None` if the guard is already at work.
     pub fn begin(effects: Effects) -> Option<Self> {
         if GUARDING.get().is_some() {
             return None;
@@ -310,17 +316,17 @@ pub fn while_guarding<R>(work: impl FnOnce() -> R) -> R {
 /// The guard's state while it is suspended.
 pub type Suspended = Option<Effects>;
 
-/// Turns the guard on for code that the guard's own work calls.
+/// Turns the guard on again, before the guard's own work calls code of another role.
 pub fn suspend() -> Suspended {
     GUARDING.replace(None)
 }
 
-/// Returns to the guard's own work.
+/// Turns the guard off again, when the code of another role has ended.
 pub fn resume(suspended: Suspended) {
     GUARDING.set(suspended);
 }
 
-/// Runs another role's code within the guard's work. Its DDL is guarded as usual.
+/// Runs code of another role during the guard's own work. DDL in this code is guarded as usual.
 pub fn with_guard_on<R>(work: impl FnOnce() -> R) -> R {
     struct Restore(Option<Effects>);
     impl Drop for Restore {

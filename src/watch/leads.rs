@@ -7,7 +7,7 @@ use pgrx::{PgLogLevel, PgSqlErrorCode, Spi, pg_extern, pg_sys};
 use std::ffi::CString;
 
 /// `lead_audit_internal.watch_leads()`: watches the table that `leads` names for the caller of
-/// CREATE EXTENSION, or raises a NOTICE that names the call to make.
+/// CREATE EXTENSION. If there is no such table, raises a NOTICE that shows how to call enable().
 #[pg_extern(sql = false)]
 fn watch_leads() {
     match leads_of_caller() {
@@ -24,8 +24,8 @@ fn watch_leads() {
     }
 }
 
-/// Returns the permanent table that `leads` names on the search_path of CREATE EXTENSION's caller.
-/// The script itself runs with a different search_path.
+/// Returns the permanent table that `leads` names on the caller's search_path. CREATE EXTENSION
+/// runs the script itself with a different search_path.
 fn leads_of_caller() -> Option<pg_sys::Oid> {
     let path = CString::new(settings::outer_text_value(c"search_path")?).ok()?;
     // SAFETY: looks up a C string; returns an invalid oid for an unknown name.
@@ -40,9 +40,10 @@ fn leads_of_caller() -> Option<pg_sys::Oid> {
     is_table.then_some(found)
 }
 
-/// Raises a NOTICE that the client sees. CREATE EXTENSION hides all messages below WARNING from it.
+/// Raises a NOTICE that the client sees. CREATE EXTENSION normally hides all messages below
+/// WARNING.
 fn notice(message: &str) {
-    // SAFETY: a plain variable of this process, restored at once. At this level no error is raised
+    // SAFETY: a plain variable of this process, which is restored at once. A NOTICE raises no error
     // in between.
     unsafe {
         let former = pg_sys::client_min_messages;

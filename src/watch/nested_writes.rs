@@ -1,9 +1,10 @@
 //! Tracks writes by code that a running DDL command calls.
 //!
-//! DETACH PARTITION removes a table's audit triggers before it gets new ones: a write in between
-//! would have no entry. A command that rewrites a table loses rows written meanwhile: their entries
-//! would describe rows that do not exist. So the guard tracks the tables written from the beginning
-//! of such a command to its end, and refuses the command if its own tables are among them.
+//! DETACH PARTITION removes the audit triggers of the partition before the partition gets new ones,
+//! so a write in between would have no entry. A command that rewrites a table loses the rows that
+//! are written during the rewrite, so their entries would describe rows that do not exist. The
+//! guard therefore tracks the tables that are written between the beginning and the end of such a
+//! command. It refuses the command if a table that the command affects is among them.
 
 use super::catalog::members;
 use crate::pg::{ServerError, current_subtransaction, relation_named};
@@ -13,10 +14,12 @@ use std::collections::BTreeSet;
 
 /// A running command.
 struct Command {
-    /// The address of the parse tree, which distinguishes the command from commands that it calls.
+    /// The address of the parse tree. It distinguishes the command from commands that run within
+    /// it.
     statement: usize,
     subtransaction: pg_sys::SubTransactionId,
-    /// DETACH PARTITION CONCURRENTLY commits once midway.
+    /// Number of commits that are still to come before the command ends. DETACH PARTITION
+    /// CONCURRENTLY commits once midway.
     commits_to_come: u8,
     written: BTreeSet<u32>,
 }
@@ -27,13 +30,13 @@ thread_local! {
     static WRITTEN: RefCell<BTreeSet<u32>> = const { RefCell::new(BTreeSet::new()) };
 }
 
-/// Call when a command begins.
+/// Begins to track writes for a command. Called before the command runs.
 pub fn command_begins(statement: *mut pg_sys::Node, is_concurrent: bool) {
     let subtransaction = current_subtransaction();
     UNDER_WAY.with_borrow_mut(|commands| {
         if is_concurrent {
-            // This command is refused within a transaction or function, so no other command is
-            // running.
+            // PostgreSQL refuses DETACH PARTITION CONCURRENTLY within a transaction block or
+            // function, so no other command is running.
             commands.clear();
         }
         commands.push(Command {
@@ -45,7 +48,8 @@ pub fn command_begins(statement: *mut pg_sys::Node, is_concurrent: bool) {
     });
 }
 
-/// Call when the command ends. `refuse_written` checks the tables written until then.
+/// Stops tracking for a command that has ended. `refuse_written` checks the tables written until
+/// then.
 pub fn command_ends(statement: *mut pg_sys::Node) {
     let ended = UNDER_WAY.with_borrow_mut(|commands| {
         let place = commands.iter().rposition(|command| command.statement == statement.addr())?;
@@ -54,12 +58,12 @@ pub fn command_ends(statement: *mut pg_sys::Node) {
     WRITTEN.set(ended.map(|command| command.written).unwrap_or_default());
 }
 
-/// Returns whether any table was written.
+/// Returns whether any table was written during the command that the guard is checking.
 pub fn any() -> bool {
     WRITTEN.with_borrow(|written| !written.is_empty())
 }
 
-/// Call when the guard has checked the end of the command.
+/// Forgets the written tables. Called when the guard has checked the end of the command.
 pub fn command_is_checked() {
     WRITTEN.take();
 }
@@ -75,7 +79,7 @@ fn is_noting() -> bool {
     UNDER_WAY.with_borrow(|commands| !commands.is_empty())
 }
 
-/// Call when a statement ends.
+/// Notes the tables that a statement has written. Called when the statement ends.
 ///
 /// # Safety
 /// `query` must have just passed through ExecutorFinish.
@@ -96,8 +100,8 @@ pub unsafe fn statement_ends(query: *mut pg_sys::QueryDesc) {
     }
 }
 
-/// Call when COPY begins, which writes without the executor. Tracks the named table only, not the
-/// partitions that receive the rows.
+/// Notes the table that COPY will write, because COPY writes without the executor. Notes only the
+/// named table, not the partitions that receive the rows.
 ///
 /// # Safety
 /// `statement` must be a utility statement.
@@ -116,8 +120,8 @@ pub unsafe fn copy_begins(statement: *mut pg_sys::Node) {
     }
 }
 
-/// `lead_audit.refuse_written(oid[])`: raises an error if the command's code wrote to one of these
-/// tables.
+/// `lead_audit.refuse_written(oid[])`: raises an error if code that the command called has written
+/// to one of these tables.
 #[pg_extern(sql = false)]
 fn refuse_written(relations: Vec<pg_sys::Oid>) {
     let written = WRITTEN.with_borrow(|written| {
@@ -139,7 +143,7 @@ fn refuse_written(relations: Vec<pg_sys::Oid>) {
     }
 }
 
-/// Call when a transaction ends. Its commands end with it.
+/// Forgets the commands that have ended with the transaction.
 pub fn transaction_ends(committed: bool) {
     UNDER_WAY.with_borrow_mut(|commands| {
         commands.retain_mut(|command| {
@@ -150,7 +154,7 @@ pub fn transaction_ends(committed: bool) {
     });
 }
 
-/// Call when a subtransaction rolls back. Its commands end with it.
+/// Forgets the commands of a subtransaction that has rolled back.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
     UNDER_WAY.with_borrow_mut(|commands| commands.retain(|command| command.subtransaction < own));
 }

@@ -1,9 +1,9 @@
 //! Reads and writes the tables `lead_audit.watch` and `lead_audit.watched_relation` for the DDL
 //! guard, enable() and disable().
 //!
-//! Differs from SQL in two ways. It reads the current row, whatever the snapshot of the
-//! transaction. And its reads take no predicate locks: under SERIALIZABLE, DDL on one table must
-//! not conflict with DDL on another, although both use the same tables.
+//! Differs from SQL in two ways. It reads the current row, even if the snapshot of the transaction
+//! is older. And it takes no predicate locks: under SERIALIZABLE, DDL on one table must not
+//! conflict with DDL on another, although both commands use the same two tables.
 
 use crate::entries::relation_of_schema;
 use crate::pg::{NewestSnapshot, OpenRelation, ServerError, SpiPlan, with_spi, with_tid_scans};
@@ -72,19 +72,19 @@ impl Table {
         found
     }
 
-    /// Calls `each` with the rows that fulfil all conditions, and their positions.
+    /// Calls `each` with the rows that fulfil all conditions.
     ///
-    /// The scan sees every version of every row (SnapshotAny), because PostgreSQL takes no
-    /// predicate lock for such a scan. The snapshot then selects the visible version.
+    /// The scan returns every version of every row (SnapshotAny), because PostgreSQL takes no
+    /// predicate lock for such a scan. A second snapshot then selects the visible version.
     fn each_row(self, keys: &[Key], mut each: impl FnMut(&Row)) {
         let snapshot = NewestSnapshot::take();
         let table = OpenRelation::open(self.oid(), pg_sys::AccessShareLock);
         let numbers: Vec<i16> = keys.iter().map(|key| column_number(&table, key.column)).collect();
         let index = index_on(&table, &numbers);
-        // SAFETY: a scan of an open table, which ends before the table is closed. The conditions'
-        // values outlive the scan. A row stays until the next is fetched. The access method belongs
-        // to the open table, and the slot to the scan. After an error the abort of the transaction
-        // cleans up.
+        // SAFETY: a scan of an open table, which ends before the table is closed. The values of the
+        // conditions live longer than the scan. A row stays valid until the next is fetched. The
+        // access method belongs to the open table, and the slot to the scan. After an error the
+        // abort of the transaction cleans up.
         unsafe {
             let mut conditions: Vec<pg_sys::ScanKeyData> = Vec::with_capacity(keys.len());
             for (key, &number) in keys.iter().zip(&numbers) {
@@ -140,8 +140,8 @@ impl Table {
         found
     }
 
-    /// Waits for other transactions that change the row of this key, and blocks them until this
-    /// transaction ends.
+    /// Waits for other transactions that change the row of this key. Then blocks other transactions
+    /// that want to change the row, until this transaction ends.
     fn lock(self, key: u32) {
         // SAFETY: takes any numbers.
         unsafe {
@@ -203,10 +203,11 @@ fn missing(what: &str) -> ! {
     .raise(None)
 }
 
-/// Returns a B-tree index that begins with these columns. Without an index, the scan reads the
-/// whole table.
+/// Returns a B-tree index that begins with these columns, or `None`. Without an index, the caller's
+/// scan reads the whole table.
 fn index_on(table: &OpenRelation, columns: &[i16]) -> Option<pg_sys::Oid> {
-    // SAFETY: the table is open; each index is locked with it, and closed after the look.
+    // SAFETY: the table is open. Each index is opened with a lock, and closed after it was
+    // examined.
     unsafe {
         let all = PgList::<pg_sys::Oid>::from_pg(pg_sys::RelationGetIndexList(table.as_ptr()));
         all.iter_oid().find(|&oid| {
@@ -234,14 +235,14 @@ pub fn is_for_replicas(identity: [u8; 16]) -> bool {
         .unwrap_or(false)
 }
 
-/// Returns the watch id of the table that a relation belongs to, if known.
+/// Returns the watch id of the watched table to which a relation belongs, if known.
 pub fn identity_of(relation: pg_sys::Oid) -> Option<[u8; 16]> {
     Table::WatchedRelation
         .first(&[Key::oid(c"relation", relation)], |row| row.column(c"watch_id"))
         .map(|id: Uuid| *id.as_bytes())
 }
 
-/// Returns the first argument of a call; `None` for NULL.
+/// Returns the first argument of a call, or `None` for NULL.
 ///
 /// # Safety
 /// `call` must be a valid call with an argument of type `T`.
@@ -267,10 +268,10 @@ pub extern "C" fn pg_finfo_lead_audit_watch_row() -> &'static pg_sys::Pg_finfo_r
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.watch_row(uuid)`: the row of lead_audit.watch with this watch id.
+/// `lead_audit_internal.watch_row(uuid)`: returns the row of lead_audit.watch with this watch id.
 ///
 /// # Safety
-/// Called by PostgreSQL only.
+/// Only PostgreSQL may call this function.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_watch_row(
@@ -292,16 +293,16 @@ pub extern "C" fn pg_finfo_lead_audit_relation_row() -> &'static pg_sys::Pg_finf
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.relation_row(oid)`: the row of lead_audit.watched_relation.
+/// `lead_audit_internal.relation_row(oid)`: returns the row of lead_audit.watched_relation.
 ///
 /// # Safety
-/// Called by PostgreSQL only.
+/// Only PostgreSQL may call this function.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_relation_row(
     call: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: as above.
+    // SAFETY: PostgreSQL passes a valid call, with the declared argument.
     unsafe {
         let row = argument::<pg_sys::Oid>(call).and_then(|relation| {
             Table::WatchedRelation
@@ -321,13 +322,14 @@ fn relations(keys: &[Key], wanted: impl Fn(&Row) -> bool) -> SetOfIterator<'stat
     SetOfIterator::new(found)
 }
 
-/// `lead_audit_internal.relations_of(uuid)`: the known relations of a watched table.
+/// `lead_audit_internal.relations_of(uuid)`: returns the known relations of a watched table.
 #[pg_extern(sql = false)]
 fn relations_of(identity: Uuid) -> SetOfIterator<'static, pg_sys::Oid> {
     relations(&[Key::uuid(c"watch_id", *identity.as_bytes())], |_| true)
 }
 
-/// `lead_audit_internal.roots_of(uuid)`: the known relations that are the watched table itself.
+/// `lead_audit_internal.roots_of(uuid)`: returns the known relations that are the watched table
+/// itself.
 #[pg_extern(sql = false)]
 fn roots_of(identity: Uuid) -> SetOfIterator<'static, pg_sys::Oid> {
     relations(
@@ -336,8 +338,8 @@ fn roots_of(identity: Uuid) -> SetOfIterator<'static, pg_sys::Oid> {
     )
 }
 
-/// `lead_audit_internal.renamed_relations()`: all known relations whose name differs from the
-/// stored name. Reads the whole table.
+/// `lead_audit_internal.renamed_relations()`: returns all known relations whose name differs from
+/// the stored name. Reads the whole table lead_audit.watched_relation.
 #[pg_extern(sql = false)]
 fn renamed_relations() -> SetOfIterator<'static, pg_sys::Oid> {
     relations(&[], |row| {
@@ -348,8 +350,8 @@ fn renamed_relations() -> SetOfIterator<'static, pg_sys::Oid> {
     })
 }
 
-/// `lead_audit_internal.identities_named(text, text)`: the watch ids of tables last seen under this
-/// name, in any state.
+/// `lead_audit_internal.identities_named(text, text)`: returns the watch ids of the tables that had
+/// this name when lead_audit last saw them, watched or not.
 #[pg_extern(sql = false)]
 fn identities_named(schema: &str, table: &str) -> SetOfIterator<'static, Uuid> {
     let mut found = Vec::new();
@@ -370,7 +372,8 @@ fn lock_watch(identity: Uuid) {
     Table::Watch.lock(hash(&identity));
 }
 
-/// Two watch ids with the same hash only wait for each other needlessly.
+/// Returns the key with which a watch id is locked. If two watch ids have the same key, their
+/// transactions may wait for each other, but nothing else happens.
 fn hash(identity: &Uuid) -> u32 {
     let bytes = identity.as_bytes();
     u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
@@ -394,19 +397,20 @@ const UPDATE_RELATION: &str = "UPDATE lead_audit.watched_relation m
 const DELETE_RELATION: &str =
     "DELETE FROM lead_audit.watched_relation m WHERE m.ctid OPERATOR(pg_catalog.=) $1";
 
-/// Returns the position of the row with this key.
+/// Returns the position (tid) of the row with this key.
 fn place(table: Table, key: Key) -> Option<pg_sys::ItemPointerData> {
-    // SAFETY: the row is the current one of the scan.
+    // SAFETY: the row is the current one of the scan, so its tuple is valid.
     table.first(&[key], |row| Some(unsafe { (*row.tuple).t_self }))
 }
 
-/// Replaces the row with this key, or inserts it. The caller has locked the key.
+/// Replaces the row with this key, or inserts the row if there is none. The caller has locked the
+/// key.
 fn put(table: Table, key: Key, row: pg_sys::Datum, statements: (&str, &str)) {
     let found = place(table, key);
     // SAFETY: a look-up of the table's row type.
     let row_type = unsafe { pg_sys::get_rel_type_id(table.oid()) };
-    // The snapshot is taken after the row was found. By then no other transaction can change the
-    // row.
+    // The snapshot is taken after the row was found. The caller's lock keeps other transactions
+    // from changing the row.
     let snapshot = NewestSnapshot::take();
     with_spi(|| match found {
         None => {
@@ -426,7 +430,8 @@ fn put(table: Table, key: Key, row: pg_sys::Datum, statements: (&str, &str)) {
 /// `row` must be a composite value with a field of this name and type.
 unsafe fn field<T: FromDatum>(row: pg_sys::Datum, name: &CStr) -> Option<T> {
     let mut is_null = true;
-    // SAFETY: `row` is composite and has the field (see # Safety). The value is detoasted first.
+    // SAFETY: `row` is composite and has the field (see # Safety). It is detoasted before it is
+    // read.
     unsafe {
         let header =
             pg_sys::pg_detoast_datum(row.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
@@ -441,10 +446,11 @@ pub extern "C" fn pg_finfo_lead_audit_put_watch() -> &'static pg_sys::Pg_finfo_r
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.put_watch(lead_audit.watch)`: inserts or replaces the row.
+/// `lead_audit_internal.put_watch(lead_audit.watch)`: inserts the row, or replaces the row with the
+/// same watch id.
 ///
 /// # Safety
-/// Called by PostgreSQL only.
+/// Only PostgreSQL may call this function.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_put_watch(
@@ -472,16 +478,17 @@ pub extern "C" fn pg_finfo_lead_audit_put_relation() -> &'static pg_sys::Pg_finf
     &pg_sys::Pg_finfo_record { api_version: 1 }
 }
 
-/// `lead_audit_internal.put_relation(lead_audit.watched_relation)`: inserts or replaces the row.
+/// `lead_audit_internal.put_relation(lead_audit.watched_relation)`: inserts the row, or replaces
+/// the row of the same relation.
 ///
 /// # Safety
-/// Called by PostgreSQL only.
+/// Only PostgreSQL may call this function.
 #[unsafe(no_mangle)]
 #[pgrx::pg_guard]
 pub unsafe extern "C-unwind" fn lead_audit_put_relation(
     call: pg_sys::FunctionCallInfo,
 ) -> pg_sys::Datum {
-    // SAFETY: as above.
+    // SAFETY: PostgreSQL passes a valid call of a strict function, with the declared argument.
     unsafe {
         let row = (*call).args.as_slice(1)[0].value;
         if let Some(relation) = field::<pg_sys::Oid>(row, c"relation") {
@@ -497,7 +504,8 @@ pub unsafe extern "C-unwind" fn lead_audit_put_relation(
     pg_sys::Datum::from(0)
 }
 
-/// `lead_audit_internal.forget_relation(oid)`: returns whether the relation was known.
+/// `lead_audit_internal.forget_relation(oid)`: deletes the row of a relation. Returns whether there
+/// was one.
 #[pg_extern(sql = false)]
 fn forget_relation(relation: pg_sys::Oid) -> bool {
     Table::WatchedRelation.lock(relation.to_u32());

@@ -2,10 +2,11 @@
 //! extension's owner, a superuser.
 //!
 //! PostgreSQL evaluates constant expressions when it reads a partition key or an index, so CREATE
-//! TRIGGER on a partitioned table calls functions of the table's owner. Such functions must not get
-//! a superuser's rights, nor write to a table that is about to get its triggers. So each runs as
-//! the table's owner, in a read-only security-restricted operation. In the worker it is refused.
-//! Event triggers run with the rights of the role that started the command.
+//! TRIGGER on a partitioned table calls functions of the table's owner. Such a function must not
+//! get a superuser's rights, and must not write to a table that is about to get its triggers. So it
+//! runs as the table's owner, in a security-restricted operation that is read-only. In the worker
+//! such functions are refused. The functions of event triggers run with the rights of the role that
+//! started the command.
 
 use super::ddl_guard::{self, Suspended};
 use crate::actor;
@@ -14,25 +15,26 @@ use pgrx::{PgSqlErrorCode, Spi, pg_extern, pg_sys};
 use std::cell::Cell;
 use std::ffi::c_int;
 
-/// Which functions may run.
+/// The state of this module: which functions may run.
 #[derive(Clone, Copy)]
 enum State {
     /// No trigger command is running.
     Idle,
-    /// Only functions of PostgreSQL and lead_audit may run.
+    /// A trigger command is running. If it calls a function that belongs to neither PostgreSQL nor
+    /// lead_audit, the state becomes `Lent`.
     Restricted(For),
     /// A function of another role is running.
     Lent(Call),
 }
 
-/// The role that the command runs for, and the owner of its table.
+/// The role for which the trigger command runs, and the owner of the command's table.
 #[derive(Clone, Copy)]
 struct For {
     role: pg_sys::Oid,
     owner: pg_sys::Oid,
 }
 
-/// A call of another role's function, and the state to restore at its end.
+/// A call of another role's function, and the state to restore when the call ends.
 #[derive(Clone, Copy)]
 struct Call {
     function: pg_sys::Oid,
@@ -48,8 +50,8 @@ thread_local! {
     static STATE: Cell<State> = const { Cell::new(State::Idle) };
 }
 
-/// `lead_audit_internal.run_trigger_ddl(regclass, text)`: runs a command on the triggers of a
-/// table.
+/// `lead_audit_internal.run_trigger_ddl(regclass, text)`: runs a command that creates or drops
+/// triggers of a table.
 #[pg_extern(sql = false)]
 fn run_trigger_ddl(relation: pg_sys::Oid, command: &str) {
     struct Restore(State);
@@ -70,13 +72,13 @@ fn run_trigger_ddl(relation: pg_sys::Oid, command: &str) {
     }
 }
 
-/// Returns whether a trigger command is running. PostgreSQL's fmgr hook asks for each function
-/// look-up.
+/// Returns whether a trigger command is running, and no function of another role within it.
+/// PostgreSQL's fmgr hook calls this for each function that is looked up.
 pub fn restricts_calls() -> bool {
     matches!(STATE.get(), State::Restricted(_))
 }
 
-/// Returns whether the hook must report calls of this function while a trigger command runs.
+/// Returns whether the hook must report calls of this function during a trigger command.
 pub fn concerns_call(function: pg_sys::Oid) -> bool {
     !is_trusted(function)
 }
@@ -95,7 +97,7 @@ fn is_trusted(function: pg_sys::Oid) -> bool {
     }
 }
 
-/// Whether a function runs with the rights of its owner.
+/// Returns whether a function runs with the rights of its owner.
 fn is_security_definer(function: pg_sys::Oid) -> bool {
     let column = pg_sys::Anum_pg_proc_prosecdef;
     // SAFETY: the key is the oid of a function, and the column is a boolean.
@@ -103,21 +105,21 @@ fn is_security_definer(function: pg_sys::Oid) -> bool {
     definer.is_some_and(|definer| definer.value() as u8 != 0)
 }
 
-/// Call before a function is called.
+/// Switches to the role as which the function must run. Called before a function is called.
 pub fn call_begins(function: pg_sys::Oid) {
     let State::Restricted(within) = STATE.get() else { return };
     if is_trusted(function) {
         return;
     }
-    // SAFETY: a look-up by any oid, and variables of the session. The end of the call, or the abort
-    // of the (sub)transaction, restores them.
+    // SAFETY: a look-up by any oid, and variables of the session. The end of the call, or else the
+    // abort of the (sub)transaction, restores the variables.
     unsafe {
         let (mut user, mut context) = (pg_sys::InvalidOid, 0);
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
         let is_read_only = pg_sys::XactReadOnly;
         let settings = pg_sys::NewGUCNestLevel();
         let mut new_context = context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int;
-        // PostgreSQL has set the user of a SECURITY DEFINER function before it tells of the call.
+        // For a SECURITY DEFINER function, PostgreSQL has set the user before it calls the hook.
         let definer = is_security_definer(function).then_some(user);
         if pg_sys::get_func_rettype(function) == pg_sys::EVENT_TRIGGEROID {
             pg_sys::SetUserIdAndSecContext(definer.unwrap_or(within.role), new_context);
@@ -148,7 +150,7 @@ pub fn call_begins(function: pg_sys::Oid) {
     }
 }
 
-/// Call when a function returns or fails.
+/// Restores the state from before the call. Called when a function has returned or failed.
 pub fn call_ends(function: pg_sys::Oid, failed: bool) {
     let State::Lent(call) = STATE.get() else { return };
     if call.function != function {
