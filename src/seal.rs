@@ -15,7 +15,7 @@ mod open_ids;
 mod proofs;
 mod publish;
 mod round;
-mod seal_function;
+mod sealing_lock;
 mod signer;
 mod stored_tree;
 mod tree_guard;
@@ -25,7 +25,7 @@ pub use notify::{notify, queue_is_full};
 pub use open_ids::{last_id_given_out, parse_ids};
 pub use publish::{publish_by_itself, publish_committed};
 pub use round::copied_from;
-pub use seal_function::{before_prepare, tick};
+pub use sealing_lock::{before_prepare, tick};
 pub use signer::verifier_key;
 pub use stored_tree::{Identity, StoredTiles, TreeRow, objects_are_current};
 
@@ -34,18 +34,18 @@ use pgrx::pg_sys;
 /// Forgets the sealing lock, and publishes the checkpoints of a committed transaction. Called when
 /// the transaction has ended.
 pub fn transaction_ends(committed: bool) {
-    seal_function::transaction_ends();
+    sealing_lock::transaction_ends();
     publish::transaction_ends(committed);
 }
 
 /// Forgets the sealing lock and the checkpoints of a subtransaction that has rolled back.
 pub fn subtransaction_aborts(own: pg_sys::SubTransactionId) {
-    seal_function::subtransaction_aborts(own);
+    sealing_lock::subtransaction_aborts(own);
     publish::subtransaction_aborts(own);
 }
 
 /// Gives the sealing lock and the checkpoints of a committed subtransaction to its parent.
 pub fn subtransaction_commits(own: pg_sys::SubTransactionId, parent: pg_sys::SubTransactionId) {
-    seal_function::subtransaction_commits(own, parent);
+    sealing_lock::subtransaction_commits(own, parent);
     publish::subtransaction_commits(own, parent);
 }

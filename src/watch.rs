@@ -2,6 +2,7 @@
 //! finding `leads` at CREATE EXTENSION. The SQL parts are in sql/60_watching.sql and
 //! sql/70_ddl_guard.sql.
 
+mod audit_triggers;
 mod baseline;
 mod catalog;
 mod check_watched;
@@ -11,9 +12,8 @@ mod ddl_guard;
 mod leads;
 mod nested_writes;
 mod registry;
-mod trigger_ddl;
 
+pub use audit_triggers::{call_begins, call_ends, concerns_call, restricts_calls};
 pub use check_watched::{INTERVAL as CHECK_INTERVAL, relation_changed, tick as check};
 pub use command_text::CommandScope;
 pub use nested_writes::{copy_begins, statement_ends, subtransaction_aborts, transaction_ends};
-pub use trigger_ddl::{call_begins, call_ends, concerns_call, restricts_calls};

@@ -1,4 +1,5 @@
-//! `lead_audit.seal()`, and the sealing task of the background worker.
+//! The sealing lock, which at most one session holds. Takes it for `lead_audit.seal()` and for the
+//! sealing task of the background worker. Writers and readers never wait for it.
 
 use super::round::{self, Done};
 use super::stored_tree::tree_exists;
