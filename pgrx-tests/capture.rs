@@ -1,6 +1,7 @@
-//! Every write to a watched table is an entry with the complete old and new row, the diff and the
-//! key. This holds for INSERT, UPDATE, DELETE, MERGE, COPY, TRUNCATE, a cascade, and a trigger that
-//! changes the row. A write that was rolled back or changed nothing is no entry.
+//! Tests that every change of a row has an entry with the complete old and new row, the diff and
+//! the key. This is true for INSERT, UPDATE, DELETE, MERGE, COPY, a cascade, and a trigger that
+//! changes the row. A TRUNCATE has an entry, too. A write that is rolled back, or that changes
+//! nothing, has no entry.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -82,7 +83,8 @@ mod tests {
         );
     }
 
-    /// A partition does not inherit the statement triggers of its partitioned table.
+    /// Partitions have TRUNCATE triggers of their own, because PostgreSQL does not copy the
+    /// statement triggers of a partitioned table to its partitions.
     #[pg_test]
     fn truncate_of_one_partition() {
         begin();
@@ -165,8 +167,8 @@ mod tests {
                INSERT INTO t VALUES (1, 1.1, '{"a":1}', 0);
                UPDATE t SET n = 1.10; UPDATE t SET j = '{ "a" : 1 }'; UPDATE t SET f = '-0'"#,
         );
-        // A numeric's scale is part of its value. to_jsonb drops white space in json and the sign
-        // of 0, but these changes are recorded too.
+        // The scale of a numeric is part of its JSON. White space in json and the sign of 0 are
+        // not, but changes of them are also recorded.
         assert_eq!(
             log("operation, diff"),
             [
@@ -185,8 +187,8 @@ mod tests {
             run(&format!("SET LOCAL lead_audit.batch_memory = '{batch_memory}'"));
             run("INSERT INTO leads (id, email) SELECT 'lead ' || g, md5(g::text) FROM generate_series(1, 3500) g;
                  UPDATE leads SET email = upper(email), enrichment_status = 'X'; DELETE FROM leads");
-            // Each row has exactly one entry of each kind, with its own values, in the order of the
-            // events.
+            // Each row has exactly one entry of each operation, with its own values, in the order
+            // of the events.
             assert_eq!(
                 one("SELECT count(*), count(DISTINCT row_key), bool_and(good), count(DISTINCT id) FROM (
                        SELECT id, row_key, CASE operation
@@ -264,7 +266,8 @@ mod tests {
                 "INSERT | 3 | 300"
             ]
         );
-        // PostgreSQL determines the order in which the parts of a WITH run.
+        // The order of the last three entries is not tested, because PostgreSQL decides in which
+        // order the parts of a WITH run.
         let mut last = events.split_off(6);
         last.sort();
         assert_eq!(last, ["DELETE | 3 | 300", "INSERT | 4 | 300", "UPDATE | 1 | 7"]);
@@ -379,8 +382,8 @@ mod tests {
         assert_intact();
     }
 
-    /// Nested composite types: capture inspects each type once, and not at each of the million
-    /// places where it occurs. (CREATE TABLE itself inspects each place.)
+    /// Capture inspects each of several nested composite types once, and not at each of the million
+    /// places in which the innermost type occurs. (CREATE TABLE itself inspects each place.)
     #[pg_test]
     fn types_nested_in_many_places() {
         begin();

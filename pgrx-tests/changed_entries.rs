@@ -1,12 +1,12 @@
-//! Verification finds a change behind the extension's back in any column, and never reports an
-//! unchanged entry. The summary of a row counts its events, and says whether all of them verify.
+//! Tests that verification finds a change of an entry in any column, and never reports an unchanged
+//! entry. summary() counts the entries of a row, and returns whether all of them verify.
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::helpers::*;
     use pgrx::prelude::*;
 
-    /// Writes an entry of each kind, with and without context.
+    /// Writes one or more entries of each operation, with and without context.
     fn begin_with_entries() {
         begin_with_leads();
         run("INSERT INTO leads (id, email) VALUES ('a', 'a@x.org');
@@ -29,7 +29,8 @@ mod tests {
             .collect()
     }
 
-    /// SQL values that differ from the current one, for a column of this type.
+    /// Returns SQL expressions for a column of this type, whose values differ from the current
+    /// value.
     fn other_values(column: &str, column_type: &str) -> Vec<String> {
         let values: &[&str] = match column_type {
             "bigint" if column == "id" => &["{c} + 1000000", "-{c}", "0"],
@@ -140,7 +141,8 @@ mod tests {
         );
     }
 
-    /// A forger can compute a valid checksum, but the bytes under it are wrong.
+    /// The checksum of a forged entry is valid, but `row_key` is not canonical or does not fit
+    /// `key_hash`.
     #[pg_test]
     fn valid_checksum_over_wrong_bytes() {
         begin_with_entries();
@@ -162,7 +164,7 @@ mod tests {
             ('row_key', e.row_key::text), ('row_values', e.row_values::text), ('db_session_user', to_json(e.db_session_user)::text),
             ('db_current_user', to_json(e.db_current_user)::text), ('client_addr', to_json(e.client_addr)::text),
             ('application_name', to_json(e.application_name)::text)) c(k, v) WHERE v IS NOT NULL)"#;
-        // Checks the forger's preimage: for unchanged columns it produces the stored checksum.
+        // With an unchanged `row_key`, the preimage of this test produces the stored checksum.
         forge("row_key", &row_key, preimage);
         assert_intact();
         forge("row_key", r#"{"id": "a"}"#, preimage);
@@ -189,7 +191,7 @@ mod tests {
         );
         assert_eq!(one(&format!("SELECT lead_audit.verify_entry({})", entry[2])), "false");
         assert_eq!(one(&format!("SELECT lead_audit.verify_entry({})", entry[1])), "true");
-        // Later writes work.
+        // The unknown column does not prevent later writes.
         run("INSERT INTO leads (id) VALUES ('later')");
         run("UPDATE lead_audit.entry SET extra = NULL");
         assert_intact();
@@ -304,7 +306,8 @@ mod tests {
         assert_eq!(summary("b"), "3 | 1 | 2 | 0 | 0 | 2 | true");
     }
 
-    /// A changed key hash removes an entry from its row's history. verify() finds the entry.
+    /// If the key hash of an entry was changed, history() and summary() do not find the entry.
+    /// verify() reports it.
     #[pg_test]
     fn summary_without_an_entry_that_was_hidden() {
         begin_with_entries();

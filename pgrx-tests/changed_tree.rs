@@ -1,14 +1,15 @@
-//! A superuser who knows the code changes entries *and* what depends on them: checksums, leaves,
-//! inner nodes, checkpoints. Verification distinguishes and names each attempt, and never reports
-//! untouched data.
+//! Tests that verification finds changes by a superuser who knows the code, and who changes entries
+//! together with the data that is computed from them: checksums, leaves, inner nodes, checkpoints.
+//! verify() reports each kind of change as a different fault, and reports no unchanged entry.
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::helpers::*;
     use pgrx::prelude::*;
 
-    /// Creates six hundred entries in three checkpoints (of 300, 301 and 600 leaves), and ten
-    /// unsealed entries. Disables all guards. `forge(id)` recomputes an entry's checksum.
+    /// Creates 600 entries, sealed by three checkpoints with tree sizes of 300, 301 and 600, and
+    /// ten unsealed entries. Disables all triggers that protect the log. Creates `forge(id)`, which
+    /// computes the checksum of an entry again.
     fn begin_sealed() {
         begin();
         run("CREATE TABLE t (id int PRIMARY KEY, note text); SELECT lead_audit.enable('t');
@@ -32,13 +33,13 @@ mod tests {
              CREATE FUNCTION pg_temp.set_leaf(leaf int, hash bytea) RETURNS void LANGUAGE sql AS $$
                UPDATE lead_audit.tree_tile SET hashes = overlay(hashes PLACING hash FROM leaf % 256 * 32 + 1) WHERE level = 0 AND index = leaf / 256;
                UPDATE lead_audit.tree_edge SET hashes = overlay(hashes PLACING hash FROM leaf % 256 * 32 + 1) WHERE level = 0 AND index = leaf / 256 $$"#);
-        // The forger's tool is correct: it does not change a valid entry.
+        // forge() computes the right checksum: it does not change a valid entry.
         run("SELECT pg_temp.forge(id) FROM lead_audit.entry");
         assert_intact();
     }
 
-    /// Runs the statements, returns the faults that verify() finds, and undoes the statements. Ids
-    /// count from 1 for the first entry.
+    /// Runs the statements, and undoes them. Returns the faults that verify() finds in between. In
+    /// the result, the first entry has the id 1.
     fn faults_after(statements: &str) -> Vec<String> {
         let result = one(&format!(
             "SELECT pg_temp.failure({})",
@@ -77,8 +78,8 @@ mod tests {
             )),
             ["77 checksum"]
         );
-        // Outside the database nothing commits to an entry before it is sealed. The seal interval
-        // limits that time.
+        // A change of an unsealed entry together with its checksum is not found, because no leaf
+        // contains the checksum yet.
         assert_eq!(faults_after(&rewrite(unsealed)), [""; 0]);
         assert_eq!(
             faults_after(&format!("{}; {}", rewrite(sealed), rewrite(entry(600)))),
@@ -115,10 +116,12 @@ mod tests {
                 entry(3)
             )
         };
-        // Above the last id of the sequence, and below the first id.
+        // Copies of an entry under an id above the last id of the sequence, and under an id below
+        // the first id.
         assert_eq!(faults_after(&copy(entry(700))), ["700 inserted"]);
         assert_eq!(faults_after(&copy(-5)).len(), 1);
-        // To another id: the old id is reported as deleted, and the new one was never sealed.
+        // An entry gets another id: verify() reports the old id as deleted, and the new id as
+        // inserted.
         assert_eq!(
             faults_after(
                 &format!(
@@ -143,7 +146,8 @@ mod tests {
             entry(3),
             gap = entry(611)
         );
-        // The gap's transaction is still open in this test, so the id may still be used.
+        // The open id belongs to the transaction of this test, which is not over. So an entry with
+        // this id is no fault yet.
         assert_eq!(faults_after(&slip_in), [""; 0]);
         assert_eq!(
             faults_after(&format!("DELETE FROM lead_audit.open_gap; {slip_in}")),
@@ -163,7 +167,7 @@ mod tests {
             )
         };
         assert_eq!(faults_after(&swap(5, 400)), ["5 reordered", "400 reordered"]);
-        // With new checksums both entries differ from the sealed ones.
+        // With new checksums, neither entry fits its leaf.
         assert_eq!(
             faults_after(&format!(
                 "{}; PERFORM pg_temp.forge({}), pg_temp.forge({})",
@@ -173,7 +177,7 @@ mod tests {
             )),
             ["5 rewritten", "400 rewritten"]
         );
-        // The leaves are exchanged, so that each matches the other entry.
+        // The two leaf hashes are exchanged: each fits the other entry.
         assert_eq!(
             faults_after(&format!(
                 "PERFORM pg_temp.set_leaf(4, pg_temp.leaf_hash({})), pg_temp.set_leaf(399, pg_temp.leaf_hash({}))",
@@ -182,7 +186,7 @@ mod tests {
             )),
             ["5 tree_leaf", "400 tree_leaf", "tree_tile"]
         );
-        // The ids are exchanged, so that each leads to the other's leaf.
+        // The ids in the checkpoints are exchanged: each id leads to the leaf of the other entry.
         assert_eq!(
             faults_after(&format!(
                 "UPDATE lead_audit.checkpoint SET entry_ids = '{{[{b},{after_b})}}' WHERE tree_size = 301;
@@ -232,7 +236,7 @@ mod tests {
             "UPDATE lead_audit.entry SET user_id = 'eve' WHERE id = {id}; PERFORM pg_temp.forge({id});
              PERFORM pg_temp.set_leaf(349, pg_temp.leaf_hash({id}))"
         );
-        // Neither the tree above the leaf nor the checkpoint matches.
+        // The new leaf hash fits neither the tree above the leaf nor the root in the checkpoint.
         assert_eq!(faults_after(&rewrite), ["checkpoint", "tree_tile"]);
         let id = entry(550);
         let rewrite = format!(
@@ -345,8 +349,9 @@ mod tests {
         }
     }
 
-    /// Under an id that the sequence has not given out. The write that later gets this id has its
-    /// entry under another id. The forged entry is reported and never sealed.
+    /// An entry is forged under an id that the sequence has not given out yet. The write that later
+    /// gets this id stores its entry under another id. The forged entry is reported and never
+    /// sealed.
     #[pg_test]
     fn entry_ahead_of_the_sequence() {
         begin_sealed();

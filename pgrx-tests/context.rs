@@ -1,6 +1,6 @@
-//! The context: the application's settings, and the caller as the database sees it. The settings
-//! apply to a session, a transaction or a block, like any setting. An empty value is NULL. An
-//! invalid value is refused when it is set, and not when it is stored.
+//! Tests the context of entries, and the caller as the database sees it. The settings of the
+//! context apply to a session, a transaction or a block, like all settings. For an empty value, the
+//! entry has NULL. An invalid value is refused when it is set.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -154,7 +154,7 @@ mod tests {
     #[pg_test]
     fn current_user_of_the_statement() {
         begin();
-        // The column's default shows the current_user of the write.
+        // The default of the column `who` stores the current_user of the write.
         run("CREATE ROLE clerk; CREATE ROLE boss;
              CREATE TABLE t (id int PRIMARY KEY, who name DEFAULT current_user, login name DEFAULT session_user);
              GRANT ALL ON t TO clerk, boss; SELECT lead_audit.enable('t');
@@ -205,8 +205,8 @@ mod tests {
              GRANT ALL ON parent TO clerk; SELECT lead_audit.enable('parent'), lead_audit.enable('child');
              INSERT INTO parent VALUES (1); INSERT INTO child VALUES (1)");
         run_as("clerk", "SET LOCAL lead_audit.user_id = 'u'; DELETE FROM parent");
-        // Since 18 a trigger runs as the role that made the change. For a cascade, this is the
-        // owner of the table.
+        // Since PostgreSQL 18, an AFTER trigger runs as the role that made the change. For a
+        // cascade, this role is the owner of the table.
         let owner =
             if cfg!(feature = "pg18") { one("SELECT current_user") } else { "clerk".to_owned() };
         assert_eq!(

@@ -1,6 +1,6 @@
-//! DDL that changes or ends the watching of a table, or changes its columns, key or name, is an
-//! entry. Other DDL is none. lead_audit.watched shows the actual triggers. After a rename the watch
-//! id and the history stay.
+//! Tests that an entry records each DDL command that changes or ends the watching of a table, or
+//! changes its columns, key or name. Other DDL has no entry. lead_audit.watched shows the triggers
+//! that exist. A renamed table keeps its watch id and its history.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -61,7 +61,8 @@ mod tests {
         }
     }
 
-    /// Only triggers that are ENABLE ALWAYS fire for the writes of a subscription.
+    /// Audit triggers stay ENABLE ALWAYS, because only such triggers fire for the writes of a
+    /// subscription.
     #[pg_test]
     fn triggers_stay_always() {
         begin();
@@ -101,7 +102,8 @@ mod tests {
         run_as("clerk", "ALTER TABLE p DETACH PARTITION p1");
         assert_eq!(rows(kept), all);
 
-        // As after a restore of a dump of version 1.0, whether or not the guard sees it.
+        // The tables get the ordinary triggers of version 1.0, as from a restore of its dump: once
+        // while the DDL guard is active, and once while it is disabled.
         let old = "DROP TRIGGER \"00_lead_audit_row\" ON plain; DROP TRIGGER \"00_lead_audit_truncate\" ON plain;
              DROP TRIGGER \"00_lead_audit_row\" ON p";
         let identity = |table: &str| {
@@ -133,7 +135,7 @@ mod tests {
             ),
             ["on | true | true"]
         );
-        // Code of the session itself in the replica role has no entries.
+        // Writes of a session itself have no entries while session_replication_role is replica.
         let before = log("id");
         run("SET LOCAL session_replication_role = replica; INSERT INTO plain VALUES (1); INSERT INTO child VALUES (1);
              INSERT INTO p VALUES (11); UPDATE p SET id = 21; DELETE FROM plain; TRUNCATE p");
@@ -181,8 +183,8 @@ mod tests {
         assert_intact();
     }
 
-    /// The renamed trigger still records, but the extension does not maintain it under that name,
-    /// so it counts as disabled.
+    /// A renamed audit trigger still records. But the extension does not maintain a trigger with
+    /// another name, so the table counts as disabled.
     #[pg_test]
     fn renamed_audit_trigger() {
         begin_with_leads();
@@ -205,7 +207,7 @@ mod tests {
         assert_eq!(log("operation"), ["DDL"]);
     }
 
-    /// The trigger calls the right function, but for few events only.
+    /// The replaced trigger calls the right function, but not for every event.
     #[pg_test]
     fn narrowed_trigger() {
         begin_with_leads();
@@ -251,7 +253,7 @@ mod tests {
             rows("SELECT state, ended_at IS NOT NULL FROM lead_audit.watch"),
             ["dropped | true"]
         );
-        // A new table of the same name is another table.
+        // A new table with the name of the dropped table gets a watch id of its own.
         run(
             "CREATE TABLE leads (id varchar PRIMARY KEY); SELECT lead_audit.enable('leads'); INSERT INTO leads VALUES ('a')",
         );
@@ -298,7 +300,8 @@ mod tests {
             rows("SELECT operation, table_name FROM lead_audit.history('prospects', 'a')"),
             ["INSERT | leads", "UPDATE | prospects"]
         );
-        // A new table with the old name does not inherit the history.
+        // A new table with the former name of a renamed table does not have the history of the
+        // renamed table.
         run("CREATE TABLE leads (id varchar PRIMARY KEY); SELECT lead_audit.enable('leads')");
         assert_eq!(rows("SELECT 1 FROM lead_audit.history('leads', 'a')"), [""; 0]);
         assert_eq!(one("SELECT count(*) FROM lead_audit.watched"), "2");
@@ -422,8 +425,8 @@ mod tests {
         assert_fails("DROP EVENT TRIGGER lead_audit_drop", "2BP01", "requires it");
     }
 
-    /// No event trigger fires for a table, schema, type or trigger that CREATE SCHEMA creates as
-    /// its element.
+    /// PostgreSQL fires no event trigger for the tables, types and triggers that CREATE SCHEMA
+    /// creates as its elements.
     #[pg_test]
     fn schema_with_elements() {
         begin();
@@ -453,7 +456,7 @@ mod tests {
         assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
     }
 
-    /// A change of a type changes the values of its columns.
+    /// A command that changes a type changes the values of all columns of this type.
     #[pg_test]
     fn types_of_columns() {
         begin();
@@ -481,7 +484,7 @@ mod tests {
             spans += i64::from(of_spans);
             assert_eq!((count("t"), count("spans")), (t, spans), "{statement}");
         }
-        // These commands change no value.
+        // The following commands change no value.
         run("ALTER TYPE mood ADD VALUE 'mad'; ALTER TYPE addr RENAME TO address; ALTER DOMAIN home ADD CHECK (true); ALTER TYPE mood OWNER TO CURRENT_USER;
              ALTER TABLE t ALTER id SET STATISTICS 10");
         assert_eq!(
@@ -491,7 +494,7 @@ mod tests {
         assert_intact();
     }
 
-    /// After the command, a stored generated column has other values and the same type.
+    /// SET EXPRESSION changes the values of a stored generated column, but not its type.
     #[cfg(any(feature = "pg17", feature = "pg18"))]
     #[pg_test]
     fn expression_of_a_generated_column() {
@@ -501,8 +504,8 @@ mod tests {
         assert_eq!(log("operation"), ["DDL"]);
     }
 
-    /// A foreign table is an ordinary member, except that it has no TRUNCATE triggers before
-    /// PostgreSQL 16.
+    /// A foreign table is watched like every member of a watched table, but before PostgreSQL 16 it
+    /// has no TRUNCATE trigger.
     #[pg_test]
     fn foreign_tables() {
         begin();
@@ -524,7 +527,8 @@ mod tests {
                 "42501",
                 "permission denied",
             );
-            // As after an upgrade of the server from 15.
+            // The foreign table has no TRUNCATE trigger, as after an upgrade of the server from
+            // PostgreSQL 15.
             run("ALTER EVENT TRIGGER lead_audit_drop DISABLE; DROP TRIGGER \"00_lead_audit_truncate\" ON ft;
                  ALTER EVENT TRIGGER lead_audit_drop ENABLE ALWAYS");
             assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
@@ -556,7 +560,7 @@ mod tests {
         assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
     }
 
-    /// Commands after which a foreign table may show other rows.
+    /// Tests commands after which a foreign table can show different rows.
     #[pg_test]
     fn options_of_foreign_tables() {
         begin();
@@ -586,7 +590,7 @@ mod tests {
              CREATE USER MAPPING FOR clerk SERVER elsewhere; DROP USER MAPPING FOR clerk SERVER elsewhere;
              ALTER FOREIGN DATA WRAPPER elsewhere OPTIONS (ADD a 'b'); ALTER SERVER nowhere OWNER TO CURRENT_USER");
         assert_eq!(number(entries), before);
-        // The trail is no place for passwords.
+        // Entries of user mappings do not contain their passwords.
         run("CREATE USER MAPPING FOR clerk SERVER nowhere OPTIONS (password 'pass1')");
         run("ALTER USER MAPPING FOR clerk SERVER nowhere options(SET password 'pass2')");
         run(
@@ -604,7 +608,7 @@ mod tests {
         assert_intact();
     }
 
-    /// A formerly watched table joins a watched one.
+    /// A table that is no longer watched becomes a partition or child table of a watched table.
     #[pg_test]
     fn new_partition_that_was_watched_before() {
         begin();
@@ -635,7 +639,7 @@ mod tests {
         );
     }
 
-    /// The cost of a command does not grow with the number of watched tables.
+    /// The cost of a DDL command does not grow with the number of watched tables.
     #[pg_test]
     fn reads_only_what_a_command_reaches() {
         begin_with_leads();
@@ -661,7 +665,7 @@ mod tests {
         for number in 0..60 {
             run(&format!("CREATE TABLE other{number} (id int PRIMARY KEY)"));
         }
-        // As after autovacuum: the planner knows that the tables are small.
+        // With statistics, as after autovacuum, the planner knows that the tables are small.
         run("ANALYZE lead_audit.watch, lead_audit.watched_relation");
         cost(0);
         let few = cost(1);
@@ -674,12 +678,12 @@ mod tests {
         }
     }
 
-    /// The number at the end of a row.
+    /// Returns the number at the end of a row.
     fn tuples(row: &str) -> i64 {
         row.rsplit(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default()
     }
 
-    /// The check finds changes that got past the guard.
+    /// check_watched() finds and repairs changes that were made while the DDL guard was disabled.
     #[pg_test]
     fn check_watched_repairs_what_bypassed_the_guard() {
         begin();

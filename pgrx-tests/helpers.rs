@@ -1,5 +1,6 @@
-//! Functions that run SQL and read the log. A query returns one line of text for each row, so that
-//! a test compares whole rows. `assert_intact` checks the entries with the independent verifier.
+//! Functions that run SQL and read the log. They return one line of text for each row of a query,
+//! so that a test compares whole rows. `assert_intact` checks the entries with the independent
+//! verifier.
 
 use pgrx::prelude::*;
 use std::cell::RefCell;
@@ -7,8 +8,8 @@ use std::ffi::CStr;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// Must be the first call of every test. Tests change shared state (the log's table, counters,
-/// roles), so they run one at a time.
+/// Waits until no other test runs. Every test calls this first, because tests change shared state
+/// (the log's table, counters, roles).
 pub fn begin() {
     run("SELECT pg_advisory_xact_lock(7001)");
     discard_caches(true);
@@ -17,10 +18,10 @@ pub fn begin() {
          EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM; END $$");
 }
 
-/// Makes the server and the library discard cached data whenever it might be stale, if
-/// scripts/assertions.sh asks for it. CREATE EXTENSION before the first test would take most of an
-/// hour with it, and so would the verifying queries, so it is active only for the library's own
-/// work.
+/// Makes the server and the library discard cached data whenever the data might be stale, if
+/// scripts/assertions.sh asks for this. The mode is active only while the library does its own
+/// work: with it, CREATE EXTENSION before the first test and the queries that verify would take
+/// most of an hour.
 fn discard_caches(discard: bool) {
     run(&format!(
         "SELECT pg_catalog.set_config('debug_discard_caches', CASE WHEN {discard} THEN current_setting('tests.debug_discard_caches') ELSE '0' END, true)
@@ -28,7 +29,7 @@ fn discard_caches(discard: bool) {
     ));
 }
 
-/// Like [`begin`], and creates the application's table `leads`, which is then watched.
+/// Does the same as [`begin`], then creates the application's table `leads` and watches it.
 pub fn begin_with_leads() {
     begin();
     run("CREATE TABLE public.leads (
@@ -38,7 +39,7 @@ pub fn begin_with_leads() {
          SELECT lead_audit.enable('public.leads')");
 }
 
-/// The number of unwritten entries: those of committed transactions, and those that this
+/// Returns the number of unwritten entries: those of committed transactions, and those that this
 /// transaction will count when it commits.
 pub fn not_written() -> i64 {
     number("SELECT entries_not_written FROM lead_audit.stats")
@@ -59,7 +60,7 @@ pub fn run_as(role: &str, statements: &str) {
     run("RESET ROLE");
 }
 
-/// The rows of a query, each with its columns joined by " | ".
+/// Returns the rows of a query, each as one text with the columns joined by " | ".
 pub fn rows(query: &str) -> Vec<String> {
     let query = format!(
         "SELECT (SELECT pg_catalog.string_agg(coalesce(j.v, 'NULL'), ' | ' ORDER BY j.n) \
@@ -73,24 +74,24 @@ pub fn rows(query: &str) -> Vec<String> {
     })
 }
 
-/// The single row of a query.
+/// Returns the single row of a query.
 pub fn one(query: &str) -> String {
     let mut rows = rows(query);
     assert_eq!(rows.len(), 1, "{query}: {rows:?}");
     rows.remove(0)
 }
 
-/// Whether the single value of a query is true.
+/// Returns whether the single value of a query is true.
 pub fn holds(query: &str) -> bool {
     one(query) == "true"
 }
 
-/// The single value of a query, as a number.
+/// Returns the single value of a query as a number.
 pub fn number(query: &str) -> i64 {
     one(query).parse().unwrap_or_else(|error| panic!("{error}: {query}"))
 }
 
-/// Columns of lead_audit.log, in the order of the events.
+/// Returns these columns of lead_audit.log, one text for each row, in the order of the events.
 pub fn log(columns: &str) -> Vec<String> {
     rows(&format!("SELECT {columns} FROM lead_audit.log ORDER BY id"))
 }
@@ -100,7 +101,7 @@ pub fn failure(statement: &str) -> String {
     one(&format!("SELECT pg_temp.failure({})", literal(statement)))
 }
 
-/// Like [`failure`], as another role.
+/// Does the same as [`failure`], as the role `role`.
 pub fn failure_as(role: &str, statement: &str) -> String {
     run(&format!("SET LOCAL ROLE {role}"));
     let failure = failure(statement);
@@ -108,13 +109,14 @@ pub fn failure_as(role: &str, statement: &str) -> String {
     failure
 }
 
-/// Asserts that the statement fails with this SQLSTATE, and that the message contains this text.
+/// Asserts that the statement fails with this SQLSTATE, and that the error's message contains this
+/// text.
 pub fn assert_fails(statement: &str, sqlstate: &str, message: &str) {
     let failure = failure(statement);
     assert!(failure.starts_with(sqlstate) && failure.contains(message), "{statement}: {failure}");
 }
 
-/// Like [`assert_fails`], as another role.
+/// Does the same as [`assert_fails`], as the role `role`.
 pub fn assert_fails_as(role: &str, statement: &str, sqlstate: &str, message: &str) {
     let failure = failure_as(role, statement);
     assert!(
@@ -123,17 +125,17 @@ pub fn assert_fails_as(role: &str, statement: &str, sqlstate: &str, message: &st
     );
 }
 
-/// The text as an SQL literal.
+/// Returns the text as an SQL literal.
 pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''")).replace('\\', "\\\\").replacen('\'', "E'", 1)
 }
 
-/// The name as an SQL identifier.
+/// Returns the name as an SQL identifier.
 pub fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Asserts with the Python verifier and verify() that every entry is as docs/FORMAT.md defines it.
+/// Asserts that neither the Python verifier nor verify() finds a fault in the log.
 pub fn assert_intact() {
     let page = include_str!("../docs/FORMAT.md");
     let (query, _) = page
@@ -151,8 +153,9 @@ pub fn assert_intact() {
     assert!(faults.is_empty(), "{faults:?}");
 }
 
-/// Runs a module of the Python verifier with these input lines, and returns its output lines. The
-/// module is passed as text, because the server's user may be unable to read the checkout.
+/// Runs a module of the Python verifier with these input lines, and returns the lines of its
+/// output. The program is passed as text, because the operating system's user that runs the server
+/// may be unable to read the checkout.
 pub fn python(module: &str, call: &str, input: &[String]) -> Vec<String> {
     let program = format!("{module}\nimport sys\nsys.stdout.reconfigure(encoding='utf-8')\n{call}");
     let mut child = Command::new("python3")
@@ -175,7 +178,8 @@ thread_local! {
     static HEARD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The NOTICE and WARNING messages to the client while `work` runs: "LEVEL: message | DETAIL".
+/// Returns the NOTICE and WARNING messages that the client gets while `work` runs, in the form
+/// "LEVEL: message | DETAIL".
 pub fn messages(work: impl FnOnce()) -> Vec<String> {
     HEARD.with_borrow_mut(Vec::clear);
     let listener = Listener::begin();
@@ -184,19 +188,19 @@ pub fn messages(work: impl FnOnce()) -> Vec<String> {
     HEARD.take()
 }
 
-/// The WARNING messages while `work` runs.
+/// Returns the WARNING messages that the client gets while `work` runs.
 pub fn warnings(work: impl FnOnce()) -> Vec<String> {
     messages(work).into_iter().filter(|message| message.starts_with("WARNING")).collect()
 }
 
-/// Listens to messages through the error context stack: PostgreSQL calls each entry of this stack
+/// Collects messages through the error context stack. PostgreSQL calls each function of this stack
 /// for every message, also for a NOTICE that does not go to the server's log.
 struct Listener(Box<pg_sys::ErrorContextCallback>);
 
 impl Listener {
     fn begin() -> Self {
-        // SAFETY: the process has one thread. The entry stays in place until drop takes it off the
-        // stack.
+        // SAFETY: the process has one thread. The callback stays in place until `drop` removes it
+        // from the stack.
         unsafe {
             let mut entry = Box::new(pg_sys::ErrorContextCallback {
                 previous: pg_sys::error_context_stack,
@@ -211,15 +215,17 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // SAFETY: as in `begin`. All entries above this one have been removed, after an error too.
+        // SAFETY: as in `begin`. All callbacks above this one have been removed, also after an
+        // error.
         unsafe { pg_sys::error_context_stack = self.0.previous }
     }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn hear(_arg: *mut core::ffi::c_void) {
-    // SAFETY: PostgreSQL calls this while it builds a message. CopyErrorData copies that message to
-    // any context but ErrorContext, and its texts are null or C strings.
+    // SAFETY: PostgreSQL calls this function while it builds a message. CopyErrorData copies the
+    // message to the current memory context, which is not ErrorContext. The texts of the copy are
+    // null or C strings.
     let (level, message, detail) = unsafe {
         let former = pg_sys::CurrentMemoryContext;
         pg_sys::CurrentMemoryContext = pg_sys::TopTransactionContext;

@@ -1,14 +1,14 @@
-//! No name or definition of an application can mislead the extension: schemas in front of
-//! pg_catalog, temporary tables, names full of quotes, functions that write while a row is
-//! recorded, and tables as wide as PostgreSQL allows.
+//! Tests that no object of an application can mislead the extension: schemas before pg_catalog on
+//! the search_path, temporary tables, names full of quotes, functions that write while a row is
+//! recorded, and tables with as many columns as PostgreSQL allows.
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::helpers::*;
     use pgrx::prelude::*;
 
-    /// A schema whose functions and operators return false results or raise errors. It affects any
-    /// query that finds it first on the search_path.
+    /// Creates a schema whose functions and operators return false results or raise errors. They
+    /// affect every query that finds this schema first on the search_path.
     const EVIL: &str = "CREATE SCHEMA evil;
         CREATE FUNCTION evil.trap(anyelement) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'trapped' USING ERRCODE = 'LA666'; END $$;
         CREATE FUNCTION evil.trap2(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'trapped' USING ERRCODE = 'LA666'; END $$;
@@ -148,7 +148,7 @@ mod tests {
         run(
             "SELECT lead_audit.disable('public.prospects'); SELECT lead_audit.enable('public.prospects', baseline => true)",
         );
-        // A temporary table that hides a watched one is another table.
+        // Writes to a temporary table that has the name of a watched table are not recorded.
         run("CREATE TEMP TABLE prospects (id varchar PRIMARY KEY); INSERT INTO prospects VALUES ('temporary');
                  DROP TABLE prospects");
         assert_eq!(
@@ -221,7 +221,7 @@ mod tests {
                 "SELECT table_schema, table_name FROM lead_audit.log WHERE operation = 'DDL' AND table_schema = {} ORDER BY id",
                 literal(&name)
             ));
-            // Disabled and enabled again, renamed, dropped.
+            // The last entries are about disable(), enable() after it, the rename, and the drop.
             assert_eq!(ended.len(), 6, "{ended:?}");
             assert_eq!(ended[5], format!("{name} | x \" y"));
         }
@@ -296,7 +296,8 @@ mod tests {
         assert_eq!(rows("SELECT * FROM lead_audit.verify()"), [""; 0]);
     }
 
-    /// A cast to json writes to watched tables, and so re-enters the recording of a row.
+    /// A cast to json writes to a watched table, so a second row is recorded while the first row is
+    /// recorded.
     #[pg_test]
     fn function_that_writes_while_a_row_is_recorded() {
         begin();
@@ -334,7 +335,7 @@ mod tests {
         assert_intact();
     }
 
-    /// The audit functions called by hand, or used in wrong triggers.
+    /// The trigger functions fail if a user calls them, or creates triggers that call them.
     #[pg_test]
     fn use_of_the_trigger_functions() {
         begin_with_leads();

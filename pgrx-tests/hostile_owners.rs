@@ -1,6 +1,6 @@
-//! Attacks by a table's owner, or by a DBA's own trigger on the log, against the trail or the
-//! server. Each was once possible. The attacker is the role clerk, who owns the watched table and
-//! has no right in schema lead_audit.
+//! Tests attacks on the trail or the server by the owner of a table, and the effects of a
+//! superuser's own trigger on the log. Each attack was once possible. The attacker is the role
+//! clerk, which owns the watched table and has no right in the schema lead_audit.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -14,8 +14,9 @@ mod tests {
         );
     }
 
-    /// A domain's check runs whenever a value of the domain is created: also in history() and the
-    /// baseline, which run with more rights.
+    /// PostgreSQL runs the check of a domain whenever it makes a value of the domain. history() and
+    /// the baseline make such values with more rights than the owner of the domain has, so they
+    /// must not run the check with these rights.
     #[pg_test]
     fn code_of_the_owner_gains_no_rights() {
         begin_with_clerk();
@@ -37,7 +38,8 @@ mod tests {
         assert_eq!(one("SELECT new_values->>'m' FROM lead_audit.history('moods', '1')"), "clerk");
     }
 
-    /// Reading the trail runs no code of a table's owner, whatever the type of the key.
+    /// For no type of the key do the functions that read the trail run code of the owner of the
+    /// table.
     #[pg_test]
     fn reading_executes_no_code_of_the_owner() {
         begin_with_clerk();
@@ -101,8 +103,8 @@ mod tests {
         }
     }
 
-    /// Creates the owner's function f(), which indexes and partition keys may use. It executes the
-    /// command in the table `orders` once.
+    /// Creates the function f() of the owner, which is IMMUTABLE and can be used in indexes and
+    /// partition keys. It executes the command in the table `orders`, once.
     fn begin_with_code_in_indexes() {
         begin_with_clerk();
         run_as(
@@ -115,7 +117,8 @@ mod tests {
         );
     }
 
-    /// Entries of these commands by the clerk, with f() executing `order`.
+    /// Runs the commands as the clerk, with `order` as the command that f() executes. Returns the
+    /// entries.
     fn entries_of(order: &str, commands: &str) -> Vec<String> {
         let last = number("SELECT coalesce(max(id), 0) FROM lead_audit.entry");
         run_as("clerk", &format!("INSERT INTO orders VALUES ({}); {commands}", literal(order)));
@@ -125,7 +128,8 @@ mod tests {
         ))
     }
 
-    /// ATTACH PARTITION builds missing indexes before PostgreSQL gives the partition its triggers.
+    /// ATTACH PARTITION builds missing indexes, which can call f(), before PostgreSQL gives the
+    /// partition its triggers.
     #[pg_test]
     fn code_executed_while_a_partition_is_attached() {
         begin_with_code_in_indexes();
@@ -151,7 +155,7 @@ mod tests {
             "DDL | p2 | NULL",
         ];
         assert_eq!(found, expected);
-        // Only the usual triggers are left, and the row has one history.
+        // After the command, each table has only the usual audit triggers.
         let names = "SELECT t.tgname, count(*) FROM pg_trigger t WHERE t.tgname LIKE '%lead_audit%' AND t.tgrelid <> 'leads'::regclass GROUP BY 1 ORDER BY 1";
         assert_eq!(rows(names), ["00_lead_audit_row | 5", "00_lead_audit_truncate | 5"]);
         run_as("clerk", "INSERT INTO p VALUES (170)");
@@ -160,15 +164,15 @@ mod tests {
             "SELECT bool_and(row_trigger_on AND truncate_trigger_on) FROM lead_audit.watched"
         ));
         assert_eq!(rows("SELECT * FROM lead_audit.check_watched()"), [""; 0]);
-        // The temporary name of the trigger is reserved.
+        // The owner cannot give a trigger the name that the guard uses during ATTACH PARTITION.
         let statement =
             "ALTER TRIGGER \"00_lead_audit_row\" ON p RENAME TO \"00_lead_audit_row_before\"";
         assert_fails_as("clerk", statement, "42501", "permission denied to disable");
         assert_intact();
     }
 
-    /// A table can have rows before its CREATE command has ended and before PostgreSQL or the guard
-    /// has given it triggers.
+    /// A new table can get rows while its CREATE command still runs, before PostgreSQL or the guard
+    /// has given the table triggers.
     #[pg_test]
     fn code_executed_while_a_table_is_made() {
         begin_with_code_in_indexes();
@@ -212,7 +216,7 @@ mod tests {
         assert_intact();
     }
 
-    /// A column can have the row type of a view, as of any other relation.
+    /// A column can have the row type of a view as its type.
     #[pg_test]
     fn row_types_of_views() {
         begin_with_clerk();
@@ -241,7 +245,7 @@ mod tests {
         assert_eq!(log("operation").len(), 4);
     }
 
-    /// An unlogged table loses its rows in a crash, without a command.
+    /// SET UNLOGGED has an entry, because a crash removes all rows of an unlogged table.
     #[pg_test]
     fn unlogged() {
         begin_with_clerk();
@@ -254,7 +258,8 @@ mod tests {
         }
     }
 
-    /// A value can hold more than its JSON shows. A change of the value is an entry even so.
+    /// Different values can have the same JSON. An UPDATE from one such value to another has an
+    /// entry.
     #[pg_test]
     fn values_whose_json_stays_the_same() {
         begin_with_clerk();
@@ -280,8 +285,8 @@ mod tests {
         assert_eq!(log("operation").len(), 4);
     }
 
-    /// A cast to json runs as its owner. The owner of a column's type can be neither the table's
-    /// owner nor the writer.
+    /// A cast to json runs as the owner of its function. The owner of the type of a column can be a
+    /// role that is neither the owner of the table nor the writer.
     #[pg_test]
     fn cast_of_a_type_in_the_table_of_another() {
         begin_with_clerk();
@@ -300,11 +305,12 @@ mod tests {
             log("new_values->>'m', new_values->>'more'"),
             ["a | NULL", r#"clerk | ["clerk", "clerk"]"#, r#"clerk | ["clerk", "clerk"]"#]
         );
-        // A superuser's function may be used by anybody, and runs as the writer.
+        // If a superuser owns the function of a cast, the cast runs as the writer.
         run("ALTER FUNCTION told(mood) OWNER TO CURRENT_USER; GRANT ALL ON t TO clerk");
         run_as("clerk", "INSERT INTO t VALUES (3, 'a', NULL)");
         assert_eq!(log("new_values->>'m'").pop().as_deref(), Some("clerk"));
-        // No cast runs another owner's code with its own rights.
+        // If a value contains types with casts of two owners, the entry is not written, because one
+        // cast could run code of the other owner with its own rights.
         run(
             "CREATE ROLE other; GRANT CREATE ON SCHEMA public TO other; ALTER FUNCTION told(mood) OWNER TO clerk",
         );
@@ -322,8 +328,8 @@ mod tests {
         assert_eq!(not_written(), before + 1);
     }
 
-    /// A child table of two watched tables stays a member of one when the other is no longer
-    /// watched.
+    /// A child table of two watched tables stays a member of one of them when the other is no
+    /// longer watched.
     #[pg_test]
     fn child_of_two_tables() {
         begin_with_clerk();
@@ -338,8 +344,8 @@ mod tests {
         assert_intact();
     }
 
-    /// A superuser has disabled one trigger of one member. The owner still may not disable the
-    /// others.
+    /// If a superuser has disabled one trigger of one member, the owner still cannot disable or
+    /// drop the other triggers.
     #[pg_test]
     fn triggers_that_are_left() {
         begin_with_clerk();
@@ -359,7 +365,7 @@ mod tests {
         assert_eq!(log("operation").pop().as_deref(), Some("INSERT"));
     }
 
-    /// ALTER INDEX … RENAME renames tables as well.
+    /// ALTER INDEX … RENAME also renames tables.
     #[pg_test]
     fn rename_before_the_drop() {
         begin_with_clerk();
@@ -368,7 +374,8 @@ mod tests {
         assert_fails_as("clerk", statements, "42501", "permission denied to disable");
     }
 
-    /// Replacing the trigger of a partitioned table replaces those of its partitions.
+    /// CREATE OR REPLACE TRIGGER on a partitioned table would also replace the triggers of its
+    /// partitions.
     #[pg_test]
     fn replace_the_trigger_from_above() {
         begin_with_clerk();
@@ -388,7 +395,8 @@ mod tests {
         assert_eq!(log("operation"), ["INSERT", "UPDATE"]);
     }
 
-    /// A partition gets its trigger even though its owner may not create one by hand.
+    /// A partition gets its audit triggers although its owner has no right to create audit
+    /// triggers.
     #[pg_test]
     fn partitions_by_the_owner_are_watched() {
         begin();
@@ -405,8 +413,8 @@ mod tests {
         );
     }
 
-    /// A cast to json that returns the same text for all values hides the new value, but not the
-    /// change.
+    /// A cast to json that returns the same text for all values hides the new value, but the UPDATE
+    /// still has an entry.
     #[pg_test]
     fn lying_cast_hides_no_update() {
         begin();
@@ -421,7 +429,8 @@ mod tests {
         );
     }
 
-    /// A DBA's trigger on the log that writes to a watched table creates a batch within a batch.
+    /// If a superuser's own trigger on the log writes to a watched table, a second batch is
+    /// gathered while the first batch is written.
     #[pg_test]
     fn batch_within_a_batch() {
         begin_with_leads();
@@ -440,7 +449,7 @@ mod tests {
         assert_intact();
     }
 
-    /// A trigger on the log that returns NULL suppresses the entry. It counts as not written.
+    /// A trigger on the log that returns NULL suppresses the entry. The entry counts as unwritten.
     #[pg_test]
     fn suppressed_entry_is_counted() {
         begin_with_leads();
@@ -451,7 +460,7 @@ mod tests {
         assert_eq!(not_written(), before + 2);
     }
 
-    /// verify() relies on the types of the log's columns, so it checks them.
+    /// verify() depends on the types of the columns of the log, so it checks these types.
     #[pg_test]
     fn verify_refuses_a_column_of_another_type() {
         begin_with_leads();
@@ -460,7 +469,7 @@ mod tests {
         assert_eq!(&failure("SELECT * FROM lead_audit.verify()")[..5], "55000");
     }
 
-    /// Errors of other code keep their fields when they pass the library's hooks.
+    /// Errors of other code keep all their fields when they pass through the hooks of the library.
     #[pg_test]
     fn errors_of_others_stay_whole() {
         begin_with_leads();
@@ -478,8 +487,8 @@ mod tests {
         );
     }
 
-    /// Rights like `pg_write_all_data` can change neither the tables about watched tables nor the
-    /// order of ids.
+    /// A role with rights like those of `pg_write_all_data` can change neither the tables that list
+    /// the watched tables nor the order of ids.
     #[pg_test]
     fn changes_of_the_tables_about_watched_tables() {
         begin_with_clerk();
@@ -524,7 +533,8 @@ mod tests {
         assert_eq!(log("row_key->>'id'"), ["a", "b"]);
     }
 
-    /// A function of the writer changes the role and the output settings between two rows.
+    /// A trigger of the writer changes the role and the output settings between two rows of a
+    /// statement.
     #[pg_test]
     fn role_and_settings_that_change_midway() {
         begin();
@@ -544,8 +554,8 @@ mod tests {
                RETURN NEW; END $$;
              CREATE TRIGGER turn BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION turn()",
         );
-        // Since 18 an AFTER trigger runs as the role that wrote the row, and PostgreSQL does not
-        // let it set another.
+        // Since PostgreSQL 18, an AFTER trigger runs as the role that wrote the row, and cannot set
+        // another role.
         let after = cfg!(not(feature = "pg18"));
         if after {
             run_as(
@@ -565,9 +575,9 @@ mod tests {
                 "SELECT operation, new_values, db_current_user, db_session_user = session_user, user_id FROM lead_audit.log ORDER BY id"
             ),
             [
-                // The BEFORE triggers of all rows run first. The first entry has the role that the
-                // BEFORE trigger of the last row, 3, has set. Then the AFTER trigger of each row
-                // changes the role for the next.
+                // The BEFORE triggers of all rows run before the first AFTER trigger. The first
+                // entry has the role that the BEFORE trigger of row 3, the last row, has set. Then
+                // the AFTER trigger of each row changes the role for the entry of the next row.
                 format!("INSERT | {} | team | true | odd", row(1, "ff")),
                 format!(
                     "INSERT | {} | {} | true | odd",
@@ -586,8 +596,8 @@ mod tests {
         assert_intact();
     }
 
-    /// While the guard writes the rows of an attached table, code of the owner runs. The guard must
-    /// still be active for it.
+    /// While the guard records the rows of an attached table, code of the owner runs. The guard
+    /// must also check the DDL of this code.
     #[pg_test]
     fn ddl_while_the_guard_works() {
         begin_with_clerk();
@@ -615,7 +625,7 @@ mod tests {
         );
     }
 
-    /// Triggers that run DDL on the table in the middle of a statement.
+    /// Triggers run DDL on the table in the middle of a statement.
     #[pg_test]
     fn ddl_in_the_middle_of_a_statement() {
         begin_with_clerk();
@@ -649,8 +659,8 @@ mod tests {
                 "{ddl}"
             );
         }
-        // A column can be renamed in the middle of a statement. Each row image has the names of its
-        // time.
+        // A trigger can rename a column in the middle of a statement. Each row image has the names
+        // that the columns had at the time of its event.
         run_as(
             "clerk",
             "CREATE OR REPLACE FUNCTION strike() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -667,7 +677,8 @@ mod tests {
         assert_intact();
     }
 
-    /// CREATE OR REPLACE TRIGGER does not replace a constraint trigger.
+    /// CREATE OR REPLACE TRIGGER fails if a constraint trigger has the name, so lead_audit renames
+    /// constraint triggers that have the name of an audit trigger.
     #[pg_test]
     fn name_of_the_audit_trigger_is_taken() {
         begin();
@@ -706,7 +717,7 @@ mod tests {
         );
     }
 
-    /// The client's text may not show the executed command.
+    /// If a function runs the command, the client's text does not show the command.
     #[pg_test]
     fn command_in_a_function_is_in_details_executed() {
         begin_with_clerk();
@@ -730,15 +741,16 @@ mod tests {
         assert_intact();
     }
 
-    /// The function `trap_out` below.
+    /// Creates the type trap, whose output function is [`lead_audit_test_trap_out`], and a watched
+    /// table with a column of this type.
     const TRAP: &str =
         "CREATE TYPE trap; CREATE FUNCTION trap_in(cstring) RETURNS trap LANGUAGE internal IMMUTABLE STRICT AS 'int4in';
         CREATE FUNCTION trap_out(trap) RETURNS cstring LANGUAGE c STRICT AS '$libdir/lead_audit', 'lead_audit_test_trap_out';
         CREATE TYPE trap (INPUT = trap_in, OUTPUT = trap_out, LIKE = int4);
         CREATE TABLE trapped (id int PRIMARY KEY, v trap, n int DEFAULT 0); SELECT lead_audit.enable('trapped')";
 
-    /// Output functions of a type that raise errors, write to the table that is being recorded, or
-    /// call themselves endlessly.
+    /// An output function raises an error, writes to the table whose row is recorded, or calls
+    /// itself without end.
     #[pg_test]
     fn output_functions() {
         begin();
@@ -755,12 +767,13 @@ mod tests {
             log("operation, row_key->'id', new_values->>'v'"),
             ["INSERT | 1 | 1", "INSERT | 3 | 1"]
         );
-        // Writes to the same table, and is called again for its own write.
+        // The output function writes to the same table, and is called again for its own write.
         run("INSERT INTO trapped VALUES (4, '3')");
         let mut events = log("operation, row_key->'id', new_values->>'v'").split_off(2);
         events.sort();
         assert_eq!(events, ["INSERT | 1000 | 1", "INSERT | 4 | 3"]);
-        // Recurses until the stack is full. Each row in the table has its entry or was counted.
+        // The output function calls itself until the stack is full. Each row in the table has an
+        // entry, or counts as an unwritten entry.
         run("SET LOCAL max_stack_depth = '300kB'");
         let (before, lost) = (number("SELECT count(*) FROM lead_audit.log"), not_written());
         let failed = failure("INSERT INTO trapped VALUES (5, '4')");
@@ -775,14 +788,15 @@ mod tests {
         assert_intact();
     }
 
-    /// Tells PostgreSQL the calling convention of the function.
+    /// Tells PostgreSQL the calling convention of `lead_audit_test_trap_out`.
     #[unsafe(no_mangle)]
     pub extern "C" fn pg_finfo_lead_audit_test_trap_out() -> &'static pg_sys::Pg_finfo_record {
         &pg_sys::Pg_finfo_record { api_version: 1 }
     }
 
-    /// The output function of the type trap. The value 2 raises an error, 3 inserts a harmless row
-    /// into the table, and 4 inserts another 4.
+    /// Is the output function of the type trap. For the value 2 it raises an error. For 3 it
+    /// inserts a row with a harmless value into the table. For 4 it inserts a row with the value 4,
+    /// and so is called again.
     ///
     /// # Safety
     /// Called by PostgreSQL only.
@@ -801,7 +815,7 @@ mod tests {
             4 => run("INSERT INTO trapped SELECT max(id) + 1001, '4' FROM trapped"),
             _ => {}
         }
-        // SAFETY: copied into the current memory context.
+        // SAFETY: pstrdup copies the C string into the current memory context.
         unsafe {
             pg_sys::Datum::from(pg_sys::pstrdup(
                 std::ffi::CString::new(value.to_string()).unwrap_or_default().as_ptr(),

@@ -1,6 +1,7 @@
-//! Begins and ends watching: CREATE EXTENSION, enable(), disable(), DROP EXTENSION. Tables that can
-//! be watched are, with a baseline on request. Other tables are refused with an SQLSTATE that names
-//! the reason. The table itself is never changed.
+//! Tests the commands that begin and end watching: CREATE EXTENSION, enable(), disable(), DROP
+//! EXTENSION. enable() watches a table, and writes a baseline on request. It refuses relations that
+//! cannot be watched, with an SQLSTATE for the reason. Rows and columns of a table are never
+//! changed.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -59,7 +60,7 @@ mod tests {
         assert_eq!(rows("SELECT 1 FROM lead_audit.watched"), [""; 0]);
         run("UPDATE leads SET email = 'x'; DELETE FROM leads; TRUNCATE leads");
         assert_eq!(log("operation, table_name"), ["INSERT | leads", "DDL | leads"]);
-        // When the table is watched again, it has the same watch id and history.
+        // When the table is watched again, it has the watch id and the history that it had before.
         assert_eq!(one("SELECT lead_audit.enable('leads')"), identity);
         run("INSERT INTO leads (id) VALUES ('a')");
         assert_eq!(
@@ -159,7 +160,8 @@ mod tests {
         );
         assert_eq!(one("SELECT count(*) FROM lead_audit.log"), "2250");
         assert!(holds("SELECT baseline_at IS NOT NULL FROM lead_audit.watched"));
-        // The rows may have changed while the table was not watched, so a new baseline is possible.
+        // The rows can have changed while the table was not watched, so enable() writes a new
+        // baseline.
         run(
             "SELECT lead_audit.disable('t'); DELETE FROM t WHERE id > 5; SELECT lead_audit.enable('t', baseline => true)",
         );
@@ -311,7 +313,8 @@ mod tests {
         assert_fails("CREATE EXTENSION lead_audit", "42501", "does not belong to a superuser");
     }
 
-    /// The schema's owner could replace functions that run with a superuser's rights.
+    /// An existing schema lead_audit_internal is refused, because its owner could replace functions
+    /// that run with the rights of a superuser.
     #[pg_test]
     fn beside_an_internal_schema_of_somebody_else_is_refused() {
         begin();
@@ -348,9 +351,10 @@ mod tests {
              WHERE pronamespace IN ('lead_audit'::regnamespace, 'lead_audit_internal'::regnamespace)
                AND has_function_privilege('anybody', oid, 'EXECUTE') ORDER BY 1",
         );
-        // For capture(), PostgreSQL requires this right of the owner of a partitioned table.
-        // Triggers that are created by hand with it are refused (privileges.rs). The views
-        // lead_audit.log and lead_audit.stats call the other functions as the role that reads them.
+        // PostgreSQL requires the right to execute capture() from the owner of a partitioned table.
+        // Triggers that other roles create with capture() are refused (privileges.rs). The views
+        // lead_audit.log and lead_audit.stats call the other functions as the role that reads the
+        // views.
         assert_eq!(
             granted,
             [
@@ -379,7 +383,7 @@ mod tests {
         }
     }
 
-    /// The list of `\df lead_audit.*`: functions that users need, or that dumps name.
+    /// The list of `\df lead_audit.*` contains only functions that users need or that dumps name.
     #[pg_test]
     fn users_see_only_their_functions() {
         begin();
@@ -410,7 +414,8 @@ mod tests {
         );
     }
 
-    /// No function looks up a name through the caller's search_path.
+    /// Each function that is not in C, or is SECURITY DEFINER, sets its search_path, so it finds no
+    /// object through the search_path of its caller.
     #[pg_test]
     fn every_function_has_its_search_path() {
         begin();

@@ -1,13 +1,13 @@
-//! Invalid texts: bytes that are not UTF-8, and NUL. PostgreSQL refuses both in input, but casts
-//! without a function, C functions and old releases let them in. Entries preserve them byte for
-//! byte (docs/FORMAT.md, section 3.1).
+//! Tests texts with invalid bytes: bytes that are not UTF-8, and NUL. PostgreSQL refuses both in
+//! input. But casts without a function, C functions and old releases of PostgreSQL can store them
+//! in a table. Entries keep every such byte (docs/FORMAT.md, section 3.1).
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::helpers::*;
     use pgrx::prelude::*;
 
-    /// Creates a function that makes a text of arbitrary bytes.
+    /// Creates the function bytes(), which makes a text of arbitrary bytes.
     fn begin_with_bytes() {
         begin();
         run(
@@ -125,8 +125,8 @@ mod tests {
         assert_intact();
     }
 
-    /// A valid value that looks like an encoded one is not listed in `invalid_bytes`. A change
-    /// between the two is recorded.
+    /// `invalid_bytes` does not list a valid value that has the form of an encoded value. A change
+    /// from one to the other is recorded.
     #[pg_test]
     fn values_that_look_like_encoded_bytes() {
         begin_with_bytes();
@@ -150,8 +150,8 @@ mod tests {
     #[pg_test]
     fn in_names() {
         begin_with_bytes();
-        // Renamed behind the back of lead_audit, because PostgreSQL's convert_to() makes DDL on
-        // such a column fail.
+        // The test renames the column in pg_attribute, not with DDL, because DDL on a column with
+        // such a name fails in PostgreSQL's convert_to().
         run(r#"DO $$ DECLARE t text := format('%I.%I', bytes('s\351'), bytes('t\351')); BEGIN
                 EXECUTE format('CREATE SCHEMA %I', bytes('s\351'));
                 EXECUTE format('CREATE TABLE %s (id int PRIMARY KEY, %I text, plain int)', t, 'c%E9');

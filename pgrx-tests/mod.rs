@@ -1,6 +1,6 @@
-//! In-database tests, one file for each behaviour. Each test runs as superuser in a transaction
-//! that is rolled back, in a database with only the extension. `helpers` contains the shared
-//! functions.
+//! In-database tests, one file for each behaviour. Each test runs as a superuser in a transaction
+//! that is rolled back, in a database that contains only the extension. `helpers` contains the
+//! functions that all tests use.
 
 mod capture;
 mod changed_entries;

@@ -1,6 +1,7 @@
-//! Entries that cannot be written. With on_error = warn the row is written, a WARNING names table,
-//! key and cause, the counter grows by exactly one for each such entry, and all other entries are
-//! written. With abort the statement fails with that cause, and writes neither row nor entry.
+//! Tests entries that cannot be written. With on_error = warn, the row is written, a WARNING names
+//! table, key and cause, the counter grows by exactly one for each such entry, and all other
+//! entries are written. With abort, the statement fails with the error that is the cause, and
+//! writes neither row nor entry.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -12,7 +13,8 @@ mod tests {
          ALTER EXTENSION lead_audit DROP FUNCTION lead_audit.history(regclass, jsonb);
         ALTER EXTENSION lead_audit DROP VIEW lead_audit.log; DROP VIEW lead_audit.log CASCADE;";
 
-    /// Runs `damage` on the log. After that, only the entry of lead 2 cannot be written.
+    /// Runs `damage`, after which only the entry of the lead with the id 2 cannot be written.
+    /// Asserts the effects under both values of on_error.
     fn assert_only_lead_2_is_lost(damage: &str, cause: &str) {
         let before = not_written();
         run(damage);
@@ -56,7 +58,7 @@ mod tests {
         assert_eq!(number("SELECT count(*) FROM lead_audit.log"), entries + 1);
     }
 
-    /// Runs `damage` on the log. After that, no entry can be written.
+    /// Runs `damage`, after which no entry can be written. Asserts the effects.
     fn assert_every_entry_is_lost(damage: &str, cause: &str) {
         begin_with_leads();
         run("INSERT INTO leads (id) VALUES ('before')");
@@ -142,7 +144,7 @@ mod tests {
         );
     }
 
-    /// The application's own cast to json raises an error.
+    /// A cast to json of the application raises an error.
     #[pg_test]
     fn cast_to_json() {
         begin();
@@ -184,7 +186,8 @@ mod tests {
         assert_intact();
     }
 
-    /// A json value that PostgreSQL cannot convert to jsonb.
+    /// PostgreSQL cannot convert the json value `"\u0000"` to jsonb, so the entry cannot be
+    /// written.
     #[pg_test]
     fn json_that_is_no_jsonb() {
         begin();
@@ -232,7 +235,7 @@ mod tests {
         );
     }
 
-    /// The bytes of a text are not an integer.
+    /// A column of the log has another type than the library expects.
     #[pg_test]
     fn column_of_another_type() {
         assert_every_entry_is_lost(
@@ -279,7 +282,7 @@ mod tests {
         );
     }
 
-    /// As after a restore that did not restore the sequence.
+    /// The sequence gives ids that entries already have, as after a restore without the sequence.
     #[pg_test]
     fn id_sequence_gives_ids_that_are_taken() {
         begin_with_leads();
@@ -288,14 +291,14 @@ mod tests {
         run(
             "SELECT setval('lead_audit.entry_id_seq', (SELECT min(id) FROM lead_audit.entry) + 1, false)",
         );
-        // The entries get the next free ids.
+        // The new entries get the next ids that no entry has.
         let said = warnings(|| run("UPDATE leads SET email = 'x'"));
         assert!(said.is_empty(), "{said:?}");
         assert_eq!(not_written(), before);
         assert_eq!(log("operation"), ["INSERT", "INSERT", "INSERT", "UPDATE", "UPDATE", "UPDATE"]);
         assert_eq!(one("SELECT count(*) FROM leads WHERE email = 'x'"), "3");
-        // verify() reports the two as inserted: they were not sealed, so nothing shows that they
-        // were first.
+        // verify() reports two of the old entries as inserted, because their ids are above the last
+        // id of the sequence, and they were not sealed.
         assert_eq!(rows("SELECT fault FROM lead_audit.verify()"), ["inserted", "inserted"]);
     }
 
@@ -320,7 +323,8 @@ mod tests {
         assert_intact();
     }
 
-    /// A rolled-back write needs no entry. The count of unwritten entries stays even so.
+    /// The count of unwritten entries does not decrease when a block rolls back, although its
+    /// writes need no entries.
     #[pg_test]
     fn within_blocks_and_triggers() {
         begin_with_leads();
@@ -381,7 +385,7 @@ mod tests {
         assert_eq!(rows("SELECT row_trigger_on, state FROM lead_audit.watched"), ["true | on"]);
     }
 
-    /// A long key does not make the message long without limit.
+    /// The message about an unwritten entry has a limited length, also for a long key.
     #[pg_test]
     fn warning_of_a_long_key() {
         begin_with_leads();
@@ -391,7 +395,7 @@ mod tests {
         assert_eq!(one("SELECT count(*) FROM leads"), "1");
     }
 
-    /// An additional column at the end does no harm.
+    /// An additional last column of the log does not prevent writes of entries.
     #[pg_test]
     fn not_for_an_additional_column() {
         begin_with_leads();

@@ -1,6 +1,6 @@
-//! Ids give the order of the events. If triggers write to watched tables during a statement,
-//! statements nest, and the earlier event still has the lower id. In the history of a row each
-//! entry starts with the state in which the previous one ended.
+//! Tests that ids give the order of the events. If triggers write to watched tables, statements are
+//! nested, and the earlier event still has the lower id. In the history of a row, the old row of
+//! each entry is the new row of the previous entry.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -39,9 +39,9 @@ mod tests {
         assert_intact();
     }
 
-    /// PostgreSQL fires triggers in the order of their names, so no name guarantees the first
-    /// place. lead_audit warns of a trigger that fires earlier, when it is created and when
-    /// watching begins.
+    /// PostgreSQL fires triggers in the order of their names, so a trigger with another name can
+    /// fire before the audit trigger. lead_audit warns of such a trigger when it is created, and
+    /// when watching begins.
     #[pg_test]
     fn warns_of_after_row_triggers_whose_name_comes_first() {
         begin();
@@ -139,8 +139,9 @@ mod tests {
     const SEED: &str = "CREATE FUNCTION seed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         EXECUTE format('INSERT INTO %I VALUES (%s)', TG_ARGV[0], TG_ARGV[1]); RETURN NULL; END $$";
 
-    /// Runs TRUNCATE so that it empties the file of a table of this transaction, and so that it
-    /// gives the table another file.
+    /// Runs the TRUNCATE once outside and once inside a subtransaction. In the first case it
+    /// empties the file of the table, which this transaction created. In the second case it gives
+    /// the table a new file.
     fn truncate(command: &str, expected: &[&str]) {
         run("CREATE TABLE seen AS SELECT coalesce(max(id), 0) AS id FROM lead_audit.log");
         let new = "SELECT operation, table_name, new_values->'id', details->'row_count' FROM lead_audit.log WHERE id > (SELECT id FROM seen) ORDER BY id";
@@ -158,8 +159,8 @@ mod tests {
         assert_intact();
     }
 
-    /// What BEFORE TRUNCATE triggers write is truncated, and what AFTER TRUNCATE triggers write
-    /// remains, whatever their names.
+    /// Rows that BEFORE TRUNCATE triggers write are truncated, and rows that AFTER TRUNCATE
+    /// triggers write remain. This does not depend on the names of the triggers.
     #[pg_test]
     fn rows_written_by_triggers_of_truncate() {
         begin();
@@ -235,14 +236,15 @@ mod tests {
             }
             truncate(command, &expected.iter().map(String::as_str).collect::<Vec<_>>());
         }
-        // The rows of a partition that is not truncated would look truncated.
+        // The TRUNCATE is refused, because the entries would show the rows of the new partition as
+        // truncated, although they remain.
         run("CREATE FUNCTION extend() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20); INSERT INTO p VALUES (11); RETURN NULL; END $$;
              CREATE TRIGGER zzz BEFORE TRUNCATE ON p FOR EACH STATEMENT EXECUTE FUNCTION extend()");
         assert_fails("TRUNCATE p", "55006", "");
     }
 
-    /// A TRUNCATE that fails leaves nothing that the next one could take for its own.
+    /// A TRUNCATE that fails leaves no state that the next TRUNCATE could use by mistake.
     #[pg_test]
     fn truncate_whose_triggers_fail() {
         begin();

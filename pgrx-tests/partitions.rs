@@ -1,7 +1,8 @@
-//! A watched table is watched with all its partitions and child tables, however they were added. A
-//! table that leaves it stays watched under its own watch id. A table that joins it, watched or
-//! not, is recorded as a part of it from then on. Each change of the tree that adds or removes rows
-//! is an entry. History is found across all these changes.
+//! Tests that a table is watched with all its partitions and child tables, also with those that are
+//! added later in any way. A detached table stays watched under its own watch id. An attached table
+//! is recorded as a part of the watched table, also if it was watched before. An entry records each
+//! command that adds rows to the watched table, or removes rows from it, together with a partition
+//! or child table. history() finds the entries of a row before and after all these commands.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -44,7 +45,8 @@ mod tests {
         assert_intact();
     }
 
-    /// A trigger of one TRUNCATE runs another TRUNCATE, which ends first. Each has its own counts.
+    /// A trigger of a TRUNCATE runs a second TRUNCATE, which ends before the first. The entries of
+    /// each TRUNCATE have its own row counts.
     #[pg_test]
     fn truncate_within_a_truncate() {
         begin_with_partitions();
@@ -151,7 +153,8 @@ mod tests {
             ["INSERT"],
             "what became of it is another table's"
         );
-        // And back: changes made while the partition was detached are part of the history.
+        // After the partition is attached again, the history contains the changes from the time
+        // when it was detached.
         run(
             "INSERT INTO p1 VALUES (3); ALTER TABLE p ATTACH PARTITION p1 FOR VALUES FROM (0) TO (10); UPDATE p SET note = 'back' WHERE id = 3",
         );
@@ -193,7 +196,7 @@ mod tests {
         assert_eq!(rows(WATCHED), ["p | true | true | on"]);
     }
 
-    /// The rows of an attached table are recorded if the watched table had a baseline.
+    /// The rows of an attached table are recorded as SNAPSHOT if the watched table has a baseline.
     #[pg_test]
     fn attached_with_rows_to_a_table_with_a_baseline() {
         begin_with_partitions();
@@ -224,7 +227,7 @@ mod tests {
             ["INSERT", "UPDATE"]
         );
         assert_eq!(rows(WATCHED), ["p | true | true | on"]);
-        // A failing command changes nothing.
+        // An ATTACH that fails changes nothing.
         run(
             "CREATE TABLE p5 (id int PRIMARY KEY, note text); SELECT lead_audit.enable('p5'); INSERT INTO p5 VALUES (99)",
         );
@@ -279,8 +282,8 @@ mod tests {
             "42809",
             "public.grandchild is watched as a part of public.parent",
         );
-        // A table that no longer inherits stays watched. A table that was watched on its own stays
-        // so.
+        // A table that no longer inherits from a watched table stays watched under its own
+        // identity, also after disable() of its former parent.
         run("ALTER TABLE grandchild NO INHERIT child; INSERT INTO grandchild VALUES (4); SELECT lead_audit.disable('parent');
              INSERT INTO child VALUES (5); INSERT INTO grandchild VALUES (6)");
         assert_eq!(
@@ -303,7 +306,7 @@ mod tests {
         assert_eq!(rows(WATCHED), [""; 0]);
     }
 
-    /// An UPDATE of a row is one entry, whichever partition holds the row afterwards.
+    /// An UPDATE of a row is recorded as one entry, also if it moves the row to another partition.
     #[pg_test]
     fn row_that_moves_is_an_update() {
         begin_with_partitions();
@@ -337,7 +340,8 @@ mod tests {
         assert_intact();
     }
 
-    /// Triggers that write between the two halves of a move, or prevent the second half.
+    /// Triggers write between the DELETE and the INSERT of a partition move, or suppress the
+    /// INSERT.
     #[pg_test]
     fn row_that_moves_and_triggers() {
         begin_with_partitions();
@@ -365,12 +369,13 @@ mod tests {
             ]
         );
         assert_eq!(rows("SELECT id FROM p ORDER BY id"), ["3", "4", "5", "6", "11"]);
-        // Undone as a whole, also in a block.
+        // If a block with EXCEPTION undoes a move, no entry is left.
         run(
             "DO $$ BEGIN UPDATE p SET id = 13 WHERE id = 3; RAISE 'undo'; EXCEPTION WHEN raise_exception THEN NULL; END $$",
         );
         assert_eq!(number("SELECT count(*) FROM lead_audit.log"), 10);
-        // If a partition is watched on its own, a move into or out of it is an INSERT or a DELETE.
+        // If only one partition is watched, a move into this partition is recorded as an INSERT,
+        // and a move out of it as a DELETE.
         run("SELECT lead_audit.disable('p'); SELECT lead_audit.enable('p21'); UPDATE p SET id = 14 WHERE id = 11; UPDATE p SET id = 9 WHERE id = 14;
              UPDATE p SET id = 12 WHERE id = 9; UPDATE p SET id = 15 WHERE id = 3");
         assert_eq!(
@@ -380,7 +385,8 @@ mod tests {
         assert_intact();
     }
 
-    /// Values whose JSON cannot be compared, and moves by other commands than a plain UPDATE.
+    /// Rows move by a foreign key's cascade and by MERGE, and have values whose JSON does not show
+    /// a change.
     #[pg_test]
     fn row_that_moves_in_other_ways() {
         begin();
@@ -413,8 +419,8 @@ mod tests {
         assert_intact();
     }
 
-    /// The owner may rearrange the tree. Recording continues when a partition leaves, and when the
-    /// tree joins a table of the owner.
+    /// The owner may attach and detach partitions. Recording continues when a partition is
+    /// detached, and when the watched table becomes a partition of a table that the owner created.
     #[pg_test]
     fn detached_and_attached_by_the_owner() {
         begin();
@@ -445,14 +451,16 @@ mod tests {
              ALTER TABLE above ATTACH PARTITION p FOR VALUES FROM (0) TO (100); INSERT INTO above VALUES (2)",
         );
         assert_eq!(log("operation, table_name").pop().as_deref(), Some("INSERT | p1"));
-        // This disables triggers that partitions inherit from that table, and no others.
+        // This command disables the triggers that partitions inherit from the table `above`, but
+        // not the audit triggers.
         run_as("clerk", "ALTER TABLE above DISABLE TRIGGER ALL");
         for statement in
             ["ALTER TABLE p1 DISABLE TRIGGER USER", "DROP TRIGGER \"00_lead_audit_truncate\" ON p1"]
         {
             assert_fails_as("clerk", statement, "42501", "permission denied");
         }
-        // A command that names another owner's table does not affect it.
+        // A command that names a table of another owner fails, and does not change the watching of
+        // that table.
         run(
             "CREATE TABLE stranger (id int PRIMARY KEY, note text); SELECT lead_audit.enable('stranger')",
         );
@@ -467,7 +475,7 @@ mod tests {
     }
 
     /// A column that was added with a default has a value in old rows, although their tuples do not
-    /// store it.
+    /// store this value.
     #[pg_test]
     fn moved_rows_have_the_values_of_added_columns() {
         begin_with_partitions();

@@ -1,7 +1,8 @@
-//! Every writer is recorded and needs no rights in schema lead_audit. The application's role, which
-//! owns the table, can neither read nor change the trail, nor end the watching. No ordinary command
-//! changes an entry, not even as superuser. A reader needs EXECUTE on the functions and nothing
-//! more.
+//! Tests the rights of roles. The writes of every role are recorded, and the role needs no rights
+//! in the schema lead_audit. The application's role, which owns the table, can neither read nor
+//! change the trail, nor end the watching. UPDATE, DELETE and TRUNCATE of entries fail, also for a
+//! superuser. A reader needs USAGE on the schema and EXECUTE on the functions, but no rights on
+//! tables.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -56,7 +57,7 @@ mod tests {
             "SELECT relname FROM pg_class WHERE relnamespace = 'lead_audit'::regnamespace AND relkind IN ('r', 'v')",
         );
         assert!(objects.len() >= 6, "{objects:?}");
-        // Without USAGE on the schema, and with it.
+        // Tests the role without USAGE on the schemas, then with it.
         for grant in ["", "GRANT USAGE ON SCHEMA lead_audit, lead_audit_internal TO clerk"] {
             run(grant);
             for object in &objects {
@@ -147,7 +148,7 @@ mod tests {
         assert_intact();
     }
 
-    /// A renamed trigger is still an audit trigger.
+    /// A renamed audit trigger is still protected as an audit trigger.
     #[pg_test]
     fn owner_cannot_end_the_watching_by_renaming_a_trigger() {
         begin_with_clerk();
@@ -210,7 +211,7 @@ mod tests {
              ALTER TABLE leads DROP COLUMN less;
              INSERT INTO leads (id) VALUES ('a')",
         );
-        // The added, renamed and dropped columns have entries.
+        // Each command about a column has an entry.
         assert_eq!(
             log("operation, db_current_user"),
             ["DDL | clerk", "DDL | clerk", "DDL | clerk", "INSERT | clerk"]
@@ -298,7 +299,7 @@ mod tests {
         assert_eq!(one("SELECT count(*) FROM lead_audit.log WHERE operation = 'SNAPSHOT'"), "2");
     }
 
-    /// Column rights do not narrow the entry: it has the complete row.
+    /// The entry has the complete row, also if the writer has rights on some columns only.
     #[pg_test]
     fn column_privileges_do_not_narrow_the_entry() {
         begin_with_leads();

@@ -1,6 +1,7 @@
-//! A rolled-back write leaves no entry, and does not affect other entries. PL/pgSQL makes a
-//! savepoint of each block with EXCEPTION, at any depth, also in the middle of a statement. The
-//! writes of a committed block stay if everything around it commits.
+//! Tests that a write that is rolled back leaves no entry and does not affect other entries.
+//! PL/pgSQL executes each block with EXCEPTION in a subtransaction, at any depth, also in the
+//! middle of a statement. The writes of a block have entries if the block and all blocks and
+//! transactions around it commit.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -65,7 +66,7 @@ mod tests {
             );
             assert!(failure("UPDATE leads SET enrichment_status = NULL").starts_with("23502"));
         }
-        // Fails after the row triggers ran, at the end of the statement.
+        // This statement fails at its end, after its row triggers have run.
         run("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$;
              CREATE TRIGGER zz AFTER INSERT ON leads FOR EACH STATEMENT EXECUTE FUNCTION refuse()");
         assert!(failure("INSERT INTO leads (id) VALUES ('a'), ('b')").starts_with("P0001"));
@@ -74,8 +75,8 @@ mod tests {
         assert_intact();
     }
 
-    /// The entries of rows 1 to 3 wait for the end of the INSERT while the trigger's blocks begin
-    /// and end.
+    /// The entries of rows 1 to 3 are in the batch until the end of the INSERT, while the blocks of
+    /// the trigger begin and end.
     #[pg_test]
     fn block_in_an_after_trigger() {
         begin();

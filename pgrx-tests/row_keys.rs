@@ -1,6 +1,7 @@
-//! history() finds a row by its primary key, in any spelling of the key and whatever happened to
-//! the row since. An UPDATE that changes the key belongs to both keys' histories. Other rows, and
-//! other tables with the same keys, are never mixed in.
+//! Tests that history() finds the entries of a row by its primary key, in any spelling of the key,
+//! also if the table or the key has changed since. The entry of an UPDATE that changes the key is
+//! in the history of the old key and of the new key. The result never contains entries of other
+//! rows, or of rows with the same key in other tables.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -36,7 +37,8 @@ mod tests {
             one("SELECT total, created, updated FROM lead_audit.summary('leads', 'new')"),
             "2 | 0 | 2"
         );
-        // The entry stores only the hash of the former key, and only if the key changed.
+        // For the former key, the entry stores only its hash, and only if the UPDATE changed the
+        // key.
         assert_eq!(
             rows(
                 "SELECT e.previous_key_hash = o.key_hash FROM lead_audit.entry e, (SELECT key_hash FROM lead_audit.entry

@@ -1,6 +1,6 @@
-//! Manual sealing: entries become leaves of a tree, and the Python verifier checks its root and
-//! proofs against RFC 6962. Ids of rolled-back transactions are no leaves. A request without a
-//! possible proof is refused.
+//! Tests seal() and the functions for proofs. Entries become leaves of a tree, and the Python
+//! verifier checks the roots and proofs by RFC 6962. Ids of rolled-back transactions have no
+//! leaves. A request for a proof that does not exist is refused.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -8,8 +8,8 @@ mod tests {
     use ledger::tlog_proof::TlogProof;
     use pgrx::prelude::*;
 
-    /// Computes the roots of the trees of these sizes with the Python verifier, from the leaves in
-    /// the order of the checkpoints.
+    /// Computes the roots of the trees of these sizes with the Python verifier, from the entries in
+    /// the order in which the checkpoints sealed them.
     fn roots(sizes: &[i64]) -> Vec<String> {
         let checksums = rows(
             "SELECT encode(e.checksum, 'hex') FROM lead_audit.checkpoint c JOIN lead_audit.entry e ON e.id <@ c.entry_ids
@@ -30,7 +30,7 @@ for size in {sizes:?}:
         )
     }
 
-    /// Every checkpoint has the root of its leaves and a matching note.
+    /// Asserts that every checkpoint has the root of its leaves and a note that agrees with it.
     fn assert_roots() {
         let found =
             rows("SELECT encode(root, 'hex') FROM lead_audit.checkpoint ORDER BY tree_size");
@@ -89,8 +89,8 @@ for size in {sizes:?}:
         assert_roots();
         let ids = one("SELECT entry_ids FROM lead_audit.checkpoint");
         assert_eq!(ids, one("SELECT range_agg(int8range(id, id, '[]')) FROM lead_audit.entry"));
-        // Sealing cannot rule out further entries with the ids between while the transaction is
-        // open.
+        // The ids of the rolled-back block stay open ids: until the transaction ends, sealing
+        // cannot know that no entries with these ids will appear.
         assert_eq!(number("SELECT count(*) FROM lead_audit.open_gap"), 1);
         run("INSERT INTO leads (id) VALUES ('e')");
         assert_eq!(seal(), 3);
@@ -287,7 +287,7 @@ for size in {sizes:?}:
         for change in ["CACHE 10", "INCREMENT 2", "CYCLE"] {
             let alter = format!("ALTER SEQUENCE lead_audit.entry_id_seq {change}");
             assert_fails(&alter, "55000", "cannot be altered like this");
-            // If the guard was bypassed, sealing notices.
+            // If the DDL guard was bypassed, seal() refuses the sequence.
             assert_fails(
                 &format!(
                     "ALTER EVENT TRIGGER lead_audit_ddl DISABLE; {alter}; SELECT lead_audit.seal()"
@@ -395,8 +395,8 @@ for size in {sizes:?}:
         );
     }
 
-    /// The next sealing writes the entry, even if nothing else is unsealed. Before the first
-    /// checkpoint, a change of origin needs no entry.
+    /// The next sealing writes the `KEY` entry, even if all other entries are sealed. Before the
+    /// first checkpoint, a change of the origin needs no entry.
     #[pg_test]
     fn another_origin_is_an_entry() {
         begin();
@@ -408,7 +408,8 @@ for size in {sizes:?}:
         run("SET LOCAL lead_audit.origin = 'example.org/two'");
         assert_eq!(number("SELECT lead_audit.seal()"), sealed + 1);
         assert_eq!(number("SELECT lead_audit.seal()"), sealed + 1, "once");
-        // Waiting entries are sealed after the change, under the new name.
+        // Entries that were not sealed before the change are sealed after the `KEY` entry, under
+        // the new origin.
         run("SET LOCAL lead_audit.origin = 'example.org/three'; INSERT INTO t VALUES (3), (4)");
         assert_eq!(number("SELECT lead_audit.seal()"), sealed + 4);
         assert_eq!(
@@ -438,7 +439,7 @@ for size in {sizes:?}:
             one("SELECT origin, verifier_key FROM lead_audit.tree"),
             "example.org/three | NULL"
         );
-        // Without its entry, or with the entry of another change, the change of key is a fault.
+        // Without its `KEY` entry, the change of the origin is a fault.
         run("ALTER TABLE lead_audit.entry DISABLE TRIGGER ALL");
         run("UPDATE lead_audit.entry SET operation = 'NOKEY' WHERE operation = 'KEY'");
         let faults = rows("SELECT DISTINCT fault FROM lead_audit.verify() ORDER BY 1");

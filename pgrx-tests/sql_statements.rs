@@ -1,6 +1,6 @@
-//! Every kind of SQL statement that writes, with the exact entries. Rollback, order, keys and
-//! partitions have files of their own. Statements that need several sessions are in
-//! crates/acceptance/tests/multi_session_writes.rs.
+//! Tests the exact entries of every kind of SQL statement that writes. Other files test rollback,
+//! order, keys and partitions. crates/acceptance/tests/multi_session_writes.rs tests statements
+//! that need several sessions.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -183,8 +183,9 @@ mod tests {
         );
     }
 
-    /// By default, a replica does not record the writes that it applies, because they were recorded
-    /// at their source. It records them on request.
+    /// With session_replication_role = replica, writes are not recorded by default, because they
+    /// were recorded where they were made first. They are recorded if the table was enabled with
+    /// `replica`.
     #[pg_test]
     fn session_replication_role() {
         begin_with(
@@ -233,8 +234,9 @@ mod tests {
                 "ALTER TABLE lead_audit.entry DISABLE TRIGGER append_only; DELETE FROM lead_audit.entry",
             );
         }
-        // Each change of the setting is an entry. Turning the triggers into ordinary ones ends a
-        // part of the watching.
+        // Each change of `replica` has an entry. ENABLE TRIGGER turns the triggers into ordinary
+        // triggers, which do not record all writes that `replica` asks for. So the state of the
+        // table is then disabled.
         run("SELECT lead_audit.enable('p', replica => false); SELECT lead_audit.enable('plain', replica => true, baseline => true);
              SELECT lead_audit.enable('plain', replica => true); SET LOCAL session_replication_role = replica; INSERT INTO p VALUES (1);
              INSERT INTO plain VALUES (1); SET LOCAL session_replication_role = origin; ALTER TABLE plain ENABLE TRIGGER ALL");

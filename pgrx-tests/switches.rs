@@ -1,6 +1,6 @@
-//! The superuser's switches: enabled, log_soft_deletes, log_unchanged, on_error, batch_memory. Each
-//! takes effect with the next event. A role that is not a superuser cannot change them, directly or
-//! indirectly.
+//! Tests the settings enabled, log_soft_deletes, log_unchanged, on_error and batch_memory. A change
+//! takes effect with the next event. A role that is not a superuser cannot change these settings,
+//! directly or indirectly.
 
 #[pgrx::pg_schema]
 mod tests {

@@ -1,6 +1,7 @@
-//! A row image equals to_jsonb of the row, to the last digit, for every type. The writing session's
-//! TimeZone, DateStyle, IntervalStyle, bytea_output, extra_float_digits and lc_monetary change
-//! nothing. An entry has the columns that the table had at the time of the event.
+//! Tests that a row image equals to_jsonb of the row, to the last digit, for every type. It does
+//! not depend on TimeZone, DateStyle, IntervalStyle, bytea_output, extra_float_digits and
+//! lc_monetary of the session that writes. An entry has the columns that the table had at the time
+//! of the event.
 
 #[pgrx::pg_schema]
 mod tests {
@@ -30,7 +31,7 @@ mod tests {
         CREATE FUNCTION shade_json(shade) RETURNS json LANGUAGE sql AS $$ SELECT json_build_object('z', $1::text, 'at', '2020-01-01 00:00+00'::timestamptz) $$;
         CREATE CAST (shade AS json) WITH FUNCTION shade_json(shade)";
 
-    /// Types with SQL expressions for their values.
+    /// Types, each with SQL expressions for some of its values.
     const VALUES: &[(&str, &[&str])] = &[
         ("boolean", &["true", "false"]),
         ("smallint", &["-32768", "32767", "0"]),
@@ -81,8 +82,8 @@ mod tests {
                 "-0.0",
                 "1e100",
                 "'12345678901234567890.1234567890'",
-                // Short and long storage format, base-10,000 digits that begin or end with zeros,
-                // places before and after the stored digits.
+                // Numerics in the short and the long storage format, with stored base-10,000 digits
+                // that begin or end with zeros, and with zeros before and after the stored digits.
                 "0",
                 "1e64",
                 "1e-64",
@@ -293,7 +294,7 @@ mod tests {
         run(&format!("INSERT INTO version SELECT '{step}', id, to_jsonb(w) FROM wide w"));
     }
 
-    /// VALUES, without xml if the server was built without it.
+    /// Returns `VALUES`, without the type xml if the server was built without xml.
     fn types_here() -> Vec<(&'static str, &'static [&'static str])> {
         let has_xml = holds(
             "SELECT count(*) = 1 FROM pg_config() WHERE name = 'CONFIGURE' AND setting LIKE '%--with-libxml%'",
@@ -363,8 +364,7 @@ mod tests {
                 wrong.len(),
                 &wrong[..wrong.len().min(3)]
             );
-            // Compares the whole rows, so that no column is missing, and the stored text in
-            // addition to the view's output.
+            // This compares whole rows, so that a missing column is found.
             assert_eq!(
                 one("SELECT count(*) FILTER (WHERE l.new_values::text = a.row::text AND l.operation = 'INSERT'),
                             count(*) FILTER (WHERE l.old_values::text = a.row::text AND l.new_values::text = b.row::text AND l.operation = 'UPDATE'),
@@ -386,7 +386,8 @@ mod tests {
         }
     }
 
-    /// Domains and arrays over each of these types, and composites with a field of each.
+    /// Tests domains and arrays over each type of `VALUES`, and composites with a field of each
+    /// type.
     #[pg_test]
     fn domains_arrays_and_composites_of_every_type() {
         let types = types_here();
@@ -398,7 +399,7 @@ mod tests {
                 "CREATE DOMAIN domain_{i} AS {type_name}; CREATE TYPE composite_{i} AS (gone int, f {type_name}, d domain_{i});
                  ALTER TYPE composite_{i} DROP ATTRIBUTE gone"
             ));
-            // PostgreSQL has no array of domains over arrays.
+            // The test makes no arrays of arrays, because PostgreSQL has no such type.
             let has_array = !type_name.ends_with("[]");
             definitions.push(format!("d{i} domain_{i}, c{i} composite_{i}"));
             if has_array {
@@ -448,7 +449,8 @@ mod tests {
         assert_intact();
     }
 
-    /// Some of these types (hstore) have a cast to json, others do not. A server may lack contrib.
+    /// Types of contrib: hstore has a cast to json, and others have none. A server may lack
+    /// contrib.
     #[pg_test]
     fn types_from_contrib() {
         if holds("SELECT count(*) = 0 FROM pg_available_extensions WHERE name = 'hstore'") {
@@ -488,8 +490,8 @@ mod tests {
         assert_intact();
     }
 
-    /// Stored generated columns are in the entry. Virtual ones follow from the others and are left
-    /// out.
+    /// An entry contains stored generated columns. It does not contain virtual generated columns,
+    /// whose values PostgreSQL computes from the other columns.
     #[cfg(feature = "pg18")]
     #[pg_test]
     fn virtual_generated_columns_are_left_out() {
@@ -507,7 +509,8 @@ mod tests {
         assert_intact();
     }
 
-    /// The session's settings are restored, also after an error in the middle of a value.
+    /// Capture restores the settings of the session, also if an error occurs while it converts a
+    /// value.
     #[pg_test]
     fn session_keeps_its_settings() {
         begin();
@@ -587,7 +590,7 @@ mod tests {
             let value = if *name == longest { "'x'" } else { "NULL" };
             run(&format!("UPDATE t SET {} = {value}", identifier(name)));
         }
-        // The order of docs/FORMAT.md: UTF-16 code units.
+        // The keys are in the order of their UTF-16 code units (docs/FORMAT.md).
         let mut expected: Vec<String> =
             names.iter().map(|name| (*name).to_owned()).chain(["id".to_owned()]).collect();
         expected.sort_by_key(|name| name.encode_utf16().collect::<Vec<_>>());
@@ -622,7 +625,8 @@ mod tests {
         );
         let check = |statements: &str| {
             run(statements);
-            // The old rows are complete too, although some were stored before a column existed.
+            // The images of old rows are complete, although some rows were stored before a column
+            // existed.
             run(
                 "CREATE TEMP TABLE before AS SELECT id, to_jsonb(t) AS row FROM t; UPDATE t SET a = a + 1",
             );
@@ -679,7 +683,8 @@ mod tests {
         );
     }
 
-    /// As a column, in an array and in jsonb, with all lengths before and after the decimal point.
+    /// Tests numerics as a column, in an array and in jsonb, with many numbers of digits before and
+    /// after the decimal point.
     #[pg_test]
     fn numerics_of_many_sizes() {
         begin();
@@ -742,8 +747,8 @@ mod tests {
         assert_intact();
     }
 
-    /// A value that the reader's stack cannot hold hides neither the other values nor the other
-    /// entries.
+    /// If a value is nested too deeply for the stack of the reader, the reader still sees the other
+    /// values and the other entries.
     #[pg_test]
     fn values_nested_too_deeply_for_the_reader() {
         begin();
@@ -777,7 +782,8 @@ mod tests {
         assert_eq!(all_rows("lead_audit.log WHERE table_name = 't'"), readable);
         assert_eq!(rows("SELECT total, verified FROM lead_audit.summary('t', '1')"), ["5 | true"]);
         assert_eq!(rows("SELECT * FROM lead_audit.verify()"), [""; 0]);
-        // Entries without a key are found by their values. These have none that can be read.
+        // history() finds entries without a key by their values. The values of these entries,
+        // except the DELETE, cannot be read.
         run("ALTER TABLE bare ADD PRIMARY KEY (n)");
         assert_eq!(
             rows("SELECT operation FROM lead_audit.history('bare', '1') ORDER BY id"),
@@ -785,7 +791,7 @@ mod tests {
         );
     }
 
-    /// The view computes what its definition in version 1.0 did.
+    /// lead_audit.log computes the same values as its definition in version 1.0.
     #[pg_test]
     fn the_view_derives_new_values_and_diff() {
         begin();

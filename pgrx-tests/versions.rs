@@ -1,13 +1,13 @@
-//! The library with SQL objects of another version. With newer ones it raises an error and does not
-//! use them. With older ones it works: crates/acceptance/tests/upgrade.rs tests that with released
-//! SQL objects.
+//! Tests the library with SQL objects of a later version: its functions raise an error and do not
+//! use the objects. With SQL objects of an earlier version the library works, which
+//! crates/acceptance/tests/upgrade.rs tests with released objects.
 
 #[pgrx::pg_schema]
 mod tests {
     use crate::pgrx_tests::helpers::*;
     use pgrx::prelude::*;
 
-    /// The install script of each released version.
+    /// The install scripts of all released versions.
     const RELEASED: [&str; 1] = [include_str!("../sql/released/lead_audit--1.0.sql")];
     const REFUSAL: &str = "cannot work with SQL objects of version 999.0";
 
@@ -17,8 +17,9 @@ mod tests {
         ));
     }
 
-    /// Sessions use the new library as soon as it is installed, with the old SQL objects. A dump
-    /// also names `capture()` and `capture_truncate()`.
+    /// The library must have every C function that released SQL objects name. As soon as it is
+    /// installed, new sessions load it and use it with these SQL objects. A dump also names
+    /// `capture()` and `capture_truncate()`.
     #[pg_test]
     fn library_has_every_symbol_of_released_objects() {
         begin();
@@ -32,7 +33,7 @@ mod tests {
                 .collect();
             assert!(symbols.len() > 20, "{symbols:?}");
             for symbol in symbols {
-                // PostgreSQL looks up the symbol when it creates the function.
+                // CREATE FUNCTION fails if the library does not have the symbol.
                 let create = format!(
                     "CREATE FUNCTION pg_temp.f() RETURNS void LANGUAGE c AS '{library}', '{symbol}'"
                 );
@@ -125,7 +126,7 @@ mod tests {
             failure("SET LOCAL lead_audit.on_error = abort; INSERT INTO leads (id) VALUES ('2')");
         assert!(outcome.contains(REFUSAL), "{outcome}");
         assert_eq!(rows("SELECT id FROM leads"), ["1"]);
-        // With matching SQL objects, writes are recorded again.
+        // With SQL objects that the library knows, writes are recorded again.
         objects_are_of("1.0");
         run("INSERT INTO leads (id) VALUES ('3')");
         assert_eq!(log("row_key"), [r#"{"id": "3"}"#]);
