@@ -741,7 +741,7 @@ mod tests {
         assert_intact();
     }
 
-    /// Creates the type trap, whose output function is [`lead_audit_test_trap_out`], and a watched
+    /// Creates the type trap, whose output function is `lead_audit_test_trap_out`, and a watched
     /// table with a column of this type.
     const TRAP: &str =
         "CREATE TYPE trap; CREATE FUNCTION trap_in(cstring) RETURNS trap LANGUAGE internal IMMUTABLE STRICT AS 'int4in';
