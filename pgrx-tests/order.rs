@@ -267,8 +267,8 @@ mod tests {
         );
     }
 
-    /// PostgreSQL keeps the state of a failed statement in a PL/pgSQL expression until the
-    /// transaction ends.
+    /// If a statement in a PL/pgSQL expression fails, PostgreSQL keeps the state of this statement
+    /// until the transaction ends.
     #[pg_test]
     fn truncate_that_failed_in_an_expression() {
         begin();

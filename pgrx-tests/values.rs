@@ -817,7 +817,7 @@ mod tests {
         );
     }
 
-    /// The library stores objects. A superuser can store any other JSON.
+    /// The library stores only JSON objects. A superuser can store any other JSON in an entry.
     #[pg_test]
     fn the_diff_of_other_json_than_objects_is_null() {
         for (old, changed) in [
@@ -826,7 +826,7 @@ mod tests {
             ("1", r#"{"a": 1}"#),
             (r#"{"a": 1}"#, "null"),
             (r#""a""#, r#"{"a": 1}"#),
-            // Read as an object, the first text is a length.
+            // A reader that treats this array as an object would read the first text as a length.
             (r#"["aaaaaaa\u0001", ""]"#, r#"{"": 1}"#),
         ] {
             let diff = format!("SELECT lead_audit_internal.diff_of('{old}', '{changed}')");
