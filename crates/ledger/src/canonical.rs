@@ -1,9 +1,9 @@
 //! Canonical JSON: the only text of a JSON value in an entry.
 //!
-//! Key order and string escaping are those of RFC 8785. Numbers differ: RFC 8785 converts them to
-//! double, which loses digits of PostgreSQL's `numeric`, so here a number is its exact decimal
-//! text. This module deliberately builds no value tree: the writer appends to the caller's buffer,
-//! and the checker reads the text once.
+//! Key order and string escaping are those of RFC 8785. Numbers differ: RFC 8785 converts each
+//! number to a double, which loses digits of PostgreSQL's `numeric`. Here a number is written as
+//! its exact decimal text. This module deliberately builds no tree of JSON values: the writer
+//! appends to the caller's buffer, and the checker reads the text once.
 
 mod bytes;
 mod check;

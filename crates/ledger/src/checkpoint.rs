@@ -1,5 +1,5 @@
-//! Checkpoints, C2SP tlog-checkpoint: a log's statement about its tree, as the text of a signed
-//! note.
+//! Checkpoints (C2SP tlog-checkpoint): the statement of a log about its tree, as the text of a
+//! signed note.
 
 use crate::decimal::parse_u64;
 use crate::encoding::hash_from_base64;
@@ -14,11 +14,11 @@ pub struct Checkpoint {
     origin: String,
     size: u64,
     root: Hash,
-    /// Each line with its newline.
+    /// The extension lines, each with its newline.
     extensions: String,
 }
 
-/// The errors of a checkpoint.
+/// The reasons why a checkpoint is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
@@ -31,7 +31,7 @@ pub enum CheckpointError {
     /// The origin is empty or has a control character.
     #[error("the origin of the checkpoint is empty or has a control character")]
     Origin,
-    /// The tree size is not a number in its only spelling.
+    /// The tree size is not a number, or not in the only allowed spelling.
     #[error("the tree size of the checkpoint is not a number, or not written as one")]
     Size,
     /// The root is not 32 bytes in base64.
@@ -40,15 +40,15 @@ pub enum CheckpointError {
     /// An extension line is empty or has a control character.
     #[error("an extension line of the checkpoint is empty or has a control character")]
     Extension,
-    /// The log's key signed the checkpoint of another log.
+    /// The origin in the checkpoint differs from the name of the log's key that signed it.
     #[error("the checkpoint is of {found:?}, not of {expected:?}")]
     OtherOrigin {
         /// The name of the log's key.
         expected: String,
-        /// The origin.
+        /// The origin in the checkpoint.
         found: String,
     },
-    /// The log has not signed it. Witnesses may have.
+    /// The log has not signed the checkpoint. Witnesses may have cosigned it.
     #[error("the checkpoint is not signed by {0}")]
     NotSignedBy(String),
 }
@@ -58,7 +58,7 @@ fn is_line(line: &str) -> bool {
 }
 
 impl Checkpoint {
-    /// A checkpoint without extension lines. The origin is one line that is not empty.
+    /// Returns a checkpoint without extension lines. The origin must be one line that is not empty.
     pub fn new(origin: impl Into<String>, size: u64, root: Hash) -> Result<Self, CheckpointError> {
         let origin = origin.into();
         if is_line(&origin) {
@@ -69,7 +69,7 @@ impl Checkpoint {
     }
 
     /// Parses the text of a checkpoint, without signatures: C2SP tlog-checkpoint, "Note text".
-    /// [`Display`](fmt::Display) writes an accepted text back to the byte.
+    /// [`Display`](fmt::Display) reproduces an accepted text byte for byte.
     pub fn parse(text: &str) -> Result<Self, CheckpointError> {
         let mut rest = text;
         let mut next = || {
@@ -91,15 +91,15 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Parses and verifies a signed checkpoint. The log's key must have signed it, and its origin
-    /// must be the key's name. Cosignatures of known `witnesses` must be good. Returns the
-    /// checkpoint and the witnesses' signatures.
+    /// Parses and verifies a signed checkpoint. The log's key must have signed the note, and the
+    /// origin must be the name of this key. Each cosignature by one of the known `witnesses` must
+    /// be good. Returns the checkpoint and the witnesses' cosignatures.
     pub fn open<'k>(
         note: &Note,
         log: &VerifierKey,
         witnesses: &'k [VerifierKey],
     ) -> Result<(Self, Vec<Verified<'k>>), CheckpointError> {
-        // A bad signature by any known key rejects the note.
+        // A bad signature that carries the name and id of any known key rejects the note.
         match note.verify(std::slice::from_ref(log)) {
             Err(NoteError::NoKnownSignature) => {
                 return Err(CheckpointError::NotSignedBy(log.name().to_owned()));
@@ -120,8 +120,8 @@ impl Checkpoint {
         Ok((checkpoint, cosigned))
     }
 
-    /// Returns a note with this checkpoint and the log's signature. The origin must be the key's
-    /// name.
+    /// Returns a note with this checkpoint and the log's signature. The origin must be the name of
+    /// the key.
     pub fn sign(&self, key: &SigningKey) -> Result<Note, CheckpointError> {
         let name = key.verifier().name();
         if self.origin != name {
@@ -135,28 +135,28 @@ impl Checkpoint {
         Ok(note)
     }
 
-    /// The origin of the log.
+    /// Returns the origin of the log.
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// Number of leaves in the tree.
+    /// Returns the number of leaves in the tree.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The root of the tree.
+    /// Returns the root of the tree.
     pub fn root(&self) -> &Hash {
         &self.root
     }
 
-    /// The lines after the third. This crate gives them no meaning.
+    /// Returns the lines after the third. This crate gives these lines no meaning.
     pub fn extensions(&self) -> impl Iterator<Item = &str> {
         self.extensions.split_terminator('\n')
     }
 }
 
-/// The text of the checkpoint, the signed part of the note.
+/// Writes the text of the checkpoint, which is the signed part of the note.
 impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}\n{}\n{}\n{}", self.origin, self.size, hash_text(&self.root), self.extensions)

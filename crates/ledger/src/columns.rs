@@ -21,12 +21,12 @@ pub enum ColumnType {
     Bytea,
     /// `text`
     Text,
-    /// `json`, an object
+    /// `json`; the value is an object
     Json,
 }
 
 impl ColumnType {
-    /// The name of the type, as PostgreSQL's `format_type()` writes it.
+    /// Returns the name of the type as PostgreSQL's `format_type()` writes it.
     pub const fn sql_name(self) -> &'static str {
         match self {
             ColumnType::Int2 => "smallint",
@@ -60,21 +60,21 @@ macro_rules! columns {
             /// The number of columns.
             pub const COUNT: usize = Self::ALL.len();
 
-            /// The column's name.
+            /// Returns the column's name.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(EntryColumn::$variant => $name,)*
                 }
             }
 
-            /// The column's type.
+            /// Returns the column's type.
             pub const fn column_type(self) -> ColumnType {
                 match self {
                     $(EntryColumn::$variant => ColumnType::$type,)*
                 }
             }
 
-            /// Whether the column is never NULL.
+            /// Returns whether the column is never NULL.
             pub const fn is_required(self) -> bool {
                 match self {
                     $(EntryColumn::$variant => $required,)*
@@ -84,7 +84,7 @@ macro_rules! columns {
     };
 }
 
-// In the order of sql/30_entry.sql.
+// The columns are in the order of sql/30_entry.sql.
 columns! {
     Id "id" Int8 true,
     Txid "txid" Xid8 true,
@@ -120,7 +120,8 @@ columns! {
 }
 
 impl EntryColumn {
-    /// The columns of the preimage, in its order: all except the checksum, sorted by name.
+    /// The columns of the preimage, in the order of the preimage: all columns except the checksum,
+    /// sorted by name.
     pub const IN_PREIMAGE: [EntryColumn; Self::COUNT - 1] = {
         let mut sorted = [EntryColumn::Id; Self::COUNT - 1];
         let (mut length, mut next) = (0, 0);
@@ -142,7 +143,7 @@ impl EntryColumn {
     };
 }
 
-/// Returns whether one name sorts before another. Names are ASCII.
+/// Returns whether `one` sorts before `other`. Both names are ASCII.
 const fn is_before(one: &str, other: &str) -> bool {
     let (one, other) = (one.as_bytes(), other.as_bytes());
     let mut at = 0;

@@ -1,9 +1,10 @@
-//! A witness's signature under a checkpoint: C2SP tlog-cosignature, the Ed25519 kind (signature
+//! A witness's signature under a checkpoint (C2SP tlog-cosignature), of the Ed25519 kind (signature
 //! type 0x04).
 //!
-//! It states that, at its time, this root belonged to the largest tree of the log that the witness
-//! had seen and found consistent with all earlier ones. It is a signature line of the checkpoint's
-//! note, and [`Note::verify`](crate::note::Note::verify) verifies it.
+//! A cosignature states: at the time in the signature, this root belonged to the largest tree of
+//! the log that the witness had seen, and the witness had found this tree consistent with all
+//! earlier trees. A cosignature is a signature line of the checkpoint's note, and
+//! [`Note::verify`](crate::note::Note::verify) verifies it.
 
 use crate::checkpoint::Checkpoint;
 use crate::note::{Algorithm, KeyError, KeyPair, SIGNATURE_BYTES, Signature, VerifierKey};
@@ -11,23 +12,23 @@ use std::fmt;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// The private key of a witness. A key that cosigns must not sign anything else, nor be used under
-/// two names.
+/// The private key of a witness. A key that cosigns must sign nothing else, and must be used under
+/// one name only.
 #[derive(Clone)]
 pub struct CosigningKey(KeyPair);
 
-/// The time cannot be encoded: it is later than 2⁶³ − 1 seconds after 1970.
+/// The error of a time that cannot be encoded: it is later than 2⁶³ − 1 seconds after 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the time {0} is not below 2^63")]
 pub struct TimeError(pub u64);
 
 impl CosigningKey {
-    /// Generates a key from the system's randomness. `name` is the witness's name.
+    /// Generates a key from the system's randomness. `name` is the name of the witness.
     pub fn generate(name: &str) -> Result<Self, KeyError> {
         KeyPair::generate(name, Algorithm::CosignatureV1).map(CosigningKey)
     }
 
-    /// Derives the key from a seed, RFC 8032 section 5.1.5.
+    /// Derives the key from a seed (RFC 8032 section 5.1.5).
     pub fn from_seed(name: &str, seed: &[u8; 32]) -> Result<Self, KeyError> {
         KeyPair::from_seed(name, Algorithm::CosignatureV1, seed).map(CosigningKey)
     }
@@ -38,18 +39,19 @@ impl CosigningKey {
         KeyPair::from_text(text, Algorithm::CosignatureV1).map(CosigningKey)
     }
 
-    /// Returns the text of the key file, with its newline. It is secret. It is overwritten on drop.
+    /// Returns the text of the key file, with its newline. The text is secret, and is overwritten
+    /// when it is dropped.
     pub fn to_text(&self) -> Zeroizing<String> {
         self.0.to_text()
     }
 
-    /// The public key.
+    /// Returns the public key.
     pub fn verifier(&self) -> &VerifierKey {
         self.0.verifier()
     }
 
-    /// Cosigns a checkpoint at `time`, in seconds since 1970. The caller has found it consistent
-    /// with the last checkpoint of this log that it cosigned.
+    /// Cosigns a checkpoint. `time` is in seconds since 1970. The caller must have found the
+    /// checkpoint consistent with the last checkpoint of this log that the key cosigned.
     pub fn cosign(&self, checkpoint: &Checkpoint, time: u64) -> Result<Signature, TimeError> {
         if i64::try_from(time).is_err() {
             return Err(TimeError(time));
@@ -60,19 +62,19 @@ impl CosigningKey {
     }
 }
 
-/// Shows the key's name, and hides its secret.
+/// Shows the name of the key, and hides the secret.
 impl fmt::Debug for CosigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("CosigningKey").field(&self.verifier().to_string()).finish()
     }
 }
 
-/// Returns the signed message: C2SP tlog-cosignature, "Ed25519 signed message".
+/// Returns the bytes that a cosignature signs: C2SP tlog-cosignature, "Ed25519 signed message".
 pub(crate) fn message(time: u64, text: &str) -> String {
     format!("cosignature/v1\ntime {time}\n{text}")
 }
 
-/// Splits a `timestamped_signature` into time and signature. None if it is malformed.
+/// Splits a `timestamped_signature` into time and signature. None if `bytes` are malformed.
 pub(crate) fn split(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (time, signature) = bytes.split_first_chunk()?;
     let time = u64::from_be_bytes(*time);
@@ -84,7 +86,7 @@ mod tests {
     use super::*;
     use crate::note::{Note, SigningKey, Verified};
 
-    /// The example of C2SP tlog-cosignature.
+    /// The example in C2SP tlog-cosignature.
     const COSIGNED: &str = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n— \
         example.com/behind-the-sofa Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n— \
         witness.example.com/w1 jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9DYn/zXcrtPHeolMI5OWXEhZCB9dlrDJsX3b2oyin1nPZqhf5nNo0xUe+mbIUBkBIfZ+qnA==\n";

@@ -1,9 +1,9 @@
-//! Writes integers as decimal text into a buffer. It avoids `core::fmt`, because every entry has
-//! several integers.
+//! Writes integers as decimal text into a buffer. This module avoids `core::fmt`, which is slower,
+//! because every entry has several integers.
 
 use crate::sink::Sink;
 
-/// Appends `value`, padded with zeros to `width` digits.
+/// Appends `value`, padded with leading zeros to at least `width` digits.
 pub(crate) fn write_padded(out: &mut impl Sink, mut value: u64, width: usize) {
     let mut digits = [b'0'; 20];
     let mut start = digits.len();
@@ -15,12 +15,12 @@ pub(crate) fn write_padded(out: &mut impl Sink, mut value: u64, width: usize) {
     out.append(&digits[start.min(digits.len() - width)..]);
 }
 
-/// Appends `value`.
+/// Appends `value` in decimal.
 pub(crate) fn write_u64(out: &mut impl Sink, value: u64) {
     write_padded(out, value, 1);
 }
 
-/// Appends `value`.
+/// Appends `value` in decimal.
 pub fn write_i64(out: &mut impl Sink, value: i64) {
     if value < 0 {
         out.push(b'-');
@@ -28,16 +28,17 @@ pub fn write_i64(out: &mut impl Sink, value: i64) {
     write_padded(out, value.unsigned_abs(), 1);
 }
 
-/// Parses a number in its only spelling: ASCII digits, no sign, no leading zeros. None for any
-/// other text.
+/// Parses a number in its only allowed spelling: ASCII digits, no sign, no leading zeros. None for
+/// any other text.
 pub(crate) fn parse_u64(text: &str) -> Option<u64> {
     let canonical = text.bytes().all(|byte| byte.is_ascii_digit())
         && (text.len() == 1 || !text.starts_with('0'));
-    // `parse` refuses an empty text and a number that is too large.
+    // `parse` refuses an empty text, and a number that exceeds `u64`.
     if canonical { text.parse().ok() } else { None }
 }
 
-/// Parses an integer in its only spelling: no sign except a minus, no leading zeros.
+/// Parses an integer in its only allowed spelling: no sign except a minus, no leading zeros. None
+/// for any other text.
 pub fn parse_integer<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
     let value: T = text.parse().ok()?;
     (value.to_string() == text).then_some(value)

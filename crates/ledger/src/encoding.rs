@@ -1,5 +1,5 @@
-//! Base64 as the C2SP formats use it: RFC 4648 section 4, padded, and only in its canonical
-//! spelling.
+//! Encodes and decodes base64 as the C2SP formats use it: RFC 4648 section 4, padded, and only in
+//! the canonical spelling.
 
 use crate::merkle::Hash;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -9,15 +9,15 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Decodes base64. None if `text` is malformed, or if [`base64`] would not write it (without
-/// padding, with white space, or with unused bits set).
+/// Decodes base64. None if `text` is malformed, or if [`base64`] would not write `text` (because
+/// padding is missing, or white space or unused bits are present).
 pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }
 
-/// Decodes the base64 of a hash.
+/// Decodes a hash from base64.
 pub(crate) fn hash_from_base64(text: &str) -> Option<Hash> {
-    // 32 bytes take 44 characters: a text of another length is not decoded.
+    // The base64 of 32 bytes has 44 characters, so a text of another length is not decoded.
     if text.len() == 44 { from_base64(text)?.try_into().ok() } else { None }
 }
 

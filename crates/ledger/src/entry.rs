@@ -1,15 +1,16 @@
 //! One row of `lead_audit.entry`, and the preimage of its checksum.
 //!
-//! The extension fills an [`Entry`] with the values that it is about to store, and stores the
-//! checksum with them. A verifier fills one with the stored values. Both borrow the values and
-//! write the preimage into a reused buffer.
+//! The extension fills an [`Entry`] with the values that it is about to store, computes the
+//! checksum, and stores the checksum with the values. A verifier fills an [`Entry`] with the stored
+//! values. In both cases the entry borrows the values, and the preimage is written into a reused
+//! buffer.
 
 use crate::canonical::write_string;
 use crate::decimal::{write_i64, write_u64};
 use crate::sink::{Hashing, Sink};
 use crate::time::write_timestamp;
 
-/// The format that this crate writes, and the only one that it reads.
+/// The entry format that this crate writes, and the only format that this crate reads.
 pub const FORMAT: i16 = 1;
 
 /// One row of `lead_audit.entry`: a field for each column except `checksum`.
@@ -22,8 +23,8 @@ pub struct Entry<'a> {
     pub id: i64,
     pub format: i16,
     pub txid: u64,
-    /// Microseconds since 2000-01-01T00:00:00Z, as in PostgreSQL. Its infinities are the ends of
-    /// the range.
+    /// Microseconds since 2000-01-01T00:00:00Z, as in PostgreSQL. `i64::MIN` and `i64::MAX` stand
+    /// for PostgreSQL's `-infinity` and `infinity`.
     pub occurred_at: i64,
     pub watch_id: Option<[u8; 16]>,
     pub key_hash: Option<i64>,
@@ -54,7 +55,7 @@ pub struct Entry<'a> {
 }
 
 impl Default for Entry<'_> {
-    /// Returns an entry of the current format with no other field set.
+    /// Returns an entry of the current format in which every other field is empty.
     fn default() -> Self {
         Entry {
             id: 0,
@@ -92,13 +93,13 @@ impl Default for Entry<'_> {
 }
 
 impl<'a> Entry<'a> {
-    /// Appends the preimage: the canonical JSON object that the checksum covers.
+    /// Appends the preimage, the canonical JSON object that the checksum covers.
     ///
-    /// Copies the JSON columns unchecked: the extension writes them canonically, and a verifier
-    /// uses [`verify`](Self::verify), which checks them.
+    /// Copies the JSON columns unchecked. The extension writes these columns canonically. A
+    /// verifier uses [`verify`](Self::verify), which checks them.
     pub fn write_preimage(&self, out: &mut impl Sink) {
         let mut object = Object { out, separator: b'{' };
-        // In the order of the names.
+        // The members are in the order of their names.
         object.text(r#""application_name":"#, self.application_name);
         object.integer(r#""backend_pid":"#, self.backend_pid.map(i64::from));
         object.json(r#""changed_values":"#, self.changed_values);
@@ -134,15 +135,16 @@ impl<'a> Entry<'a> {
         object.out.push(b'}');
     }
 
-    /// Returns the entry's checksum. It hashes the preimage piece by piece, so its memory does not
-    /// depend on the entry. `scratch` is emptied; reuse it for the next entry.
+    /// Returns the entry's checksum. Hashes the preimage piece by piece, so the memory it needs
+    /// does not depend on the size of the entry. Empties `scratch`, which the caller can reuse for
+    /// the next entry.
     pub fn checksum(&self, scratch: &mut Vec<u8>) -> [u8; 32] {
         let mut hashing = Hashing::new(scratch);
         self.write_preimage(&mut hashing);
         hashing.finish()
     }
 
-    /// The JSON columns with their names.
+    /// Returns the JSON columns with their names.
     pub(crate) fn json_columns(&self) -> [(&'static str, Option<&'a str>); 4] {
         [
             ("row_key", self.row_key),
@@ -156,12 +158,12 @@ impl<'a> Entry<'a> {
 /// A JSON object under construction.
 struct Object<'a, S> {
     out: &'a mut S,
-    /// The byte before the next member.
+    /// The byte to write before the next member: `{` before the first, then `,`.
     separator: u8,
 }
 
 impl<S: Sink> Object<'_, S> {
-    /// Begins a member. `name` is its quoted name with the colon.
+    /// Begins a member. `name` is the quoted name, followed by its colon.
     #[inline]
     fn member(&mut self, name: &str) -> &mut S {
         self.out.push(self.separator);
@@ -200,7 +202,7 @@ impl<S: Sink> Object<'_, S> {
     }
 }
 
-/// Appends a UUID's text: lowercase, with hyphens, without quotes.
+/// Appends the text of a UUID: lowercase, with hyphens, without quotes.
 pub fn write_uuid(out: &mut impl Sink, uuid: &[u8; 16]) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut text = [b'-'; 36];

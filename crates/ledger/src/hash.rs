@@ -1,30 +1,30 @@
-//! The hashes of the format. `sha2` uses the processor's SHA instructions where it has them.
+//! The hashes of the format. `sha2` uses the processor's SHA instructions if the processor has
+//! them.
 
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of `bytes`.
+/// Returns the SHA-256 of `bytes`.
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// The key hash, which finds a row's history: a small value to index where the key itself may be
-/// large.
+/// Returns the key hash, by which `history()` finds the entries of a row. It is small enough for an
+/// index, even if the key itself is large.
 ///
-/// It is the first eight bytes of SHA-256(`watch_id` ‖ `row_key`), big-endian, two's complement;
-/// `row_key` is the canonical text of that column. Compare each match with the key, because eight
-/// bytes can collide.
+/// The key hash is the first eight bytes of SHA-256(`watch_id` ‖ `row_key`), as a big-endian
+/// integer in two's complement. `row_key` is the canonical text of that column. Eight bytes can
+/// collide, so a caller must also compare the key of each entry that it finds.
 pub fn key_hash(watch_id: &[u8; 16], row_key: &[u8]) -> i64 {
     let digest = Sha256::new().chain_update(watch_id).chain_update(row_key).finalize();
     first_eight_bytes(&digest.into())
 }
 
-/// The first eight bytes of a hash, big-endian, two's complement.
+/// Returns the first eight bytes of a hash as a big-endian integer in two's complement.
 pub(crate) fn first_eight_bytes(digest: &[u8; 32]) -> i64 {
     digest[..8].iter().fold(0, |hash, &byte| hash << 8 | i64::from(byte))
 }
 
-/// Returns the Merkle leaf hash of an entry's checksum: SHA-256(0x00 ‖ checksum), RFC 6962 section
-/// 2.1.
+/// Returns the leaf of an entry: the hash SHA-256(0x00 ‖ checksum) of RFC 6962 section 2.1.
 pub fn leaf_hash(checksum: &[u8; 32]) -> [u8; 32] {
     let mut leaf = [0; 33];
     leaf[1..].copy_from_slice(checksum);
@@ -35,8 +35,8 @@ pub fn leaf_hash(checksum: &[u8; 32]) -> [u8; 32] {
 mod tests {
     use super::*;
 
-    // Computed with Python's hashlib: int.from_bytes(sha256(bytes(range(16)) + key).digest()[:8],
-    // 'big', signed=True)
+    // The expected values were computed with Python's hashlib:
+    // int.from_bytes(sha256(bytes(range(16)) + key).digest()[:8], 'big', signed=True)
     #[test]
     fn key_hash_has_a_sign() {
         let watch_id = core::array::from_fn(|i| i as u8);

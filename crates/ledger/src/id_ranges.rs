@@ -1,11 +1,11 @@
-//! Sets of ids as ranges, such as the ids of a checkpoint, in the text form of PostgreSQL's
-//! `int8multirange`.
+//! Sets of ids, stored as ranges. The text form is that of PostgreSQL's `int8multirange`. A
+//! checkpoint lists its entries as such a set.
 
 use crate::decimal::parse_integer;
 use std::fmt;
 use thiserror::Error;
 
-/// Consecutive ids, both ends included.
+/// A range of consecutive ids that includes both ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IdRange {
     /// The lowest id.
@@ -15,12 +15,12 @@ pub struct IdRange {
 }
 
 impl IdRange {
-    /// Returns the range of one id.
+    /// Returns the range that contains only `id`.
     pub fn of(id: i64) -> Self {
         IdRange { first: id, last: id }
     }
 
-    /// Returns the number of ids.
+    /// Returns the number of ids in the range.
     pub fn count(self) -> u64 {
         self.last.abs_diff(self.first).saturating_add(1)
     }
@@ -32,7 +32,7 @@ pub struct IdRanges {
     ranges: Vec<IdRange>,
 }
 
-/// The text is not an `int8multirange` in PostgreSQL's spelling.
+/// The error of a text that is not an `int8multirange` in PostgreSQL's spelling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("not a multirange of ids in PostgreSQL's form, like {{[1,4),[6,7)}}")]
 pub struct IdRangesError;
@@ -43,14 +43,14 @@ impl IdRanges {
         Self::default()
     }
 
-    /// Returns the ids from `first` to `last`, both included. The set is empty if there is no such
-    /// id.
+    /// Returns the set of ids from `first` to `last`, both included. The set is empty if `first` is
+    /// above `last`.
     pub fn from_range(first: i64, last: i64) -> Self {
         IdRanges { ranges: if first <= last { vec![IdRange { first, last }] } else { Vec::new() } }
     }
 
-    /// Parses PostgreSQL's text: `{[1,4),[6,7)}`. Accepts only PostgreSQL's own spelling, with
-    /// ascending ranges that do not touch.
+    /// Parses PostgreSQL's text of a multirange, such as `{[1,4),[6,7)}`. Accepts only PostgreSQL's
+    /// own spelling: ascending ranges that do not touch.
     pub fn parse(text: &str) -> Result<Self, IdRangesError> {
         let inner =
             text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).ok_or(IdRangesError)?;
@@ -66,7 +66,7 @@ impl IdRanges {
                 parse_integer(first).ok_or(IdRangesError)?,
                 parse_integer(end).ok_or(IdRangesError)?,
             );
-            // PostgreSQL merges ranges that touch.
+            // PostgreSQL merges ranges that touch, so its text never contains such ranges.
             if first >= end || ranges.last().is_some_and(|range| first <= range.last + 1) {
                 return Err(IdRangesError);
             }
@@ -81,7 +81,7 @@ impl IdRanges {
         Ok(IdRanges { ranges })
     }
 
-    /// The ranges.
+    /// Returns the ranges, in ascending order.
     pub fn ranges(&self) -> &[IdRange] {
         &self.ranges
     }
@@ -91,18 +91,18 @@ impl IdRanges {
         self.ranges.is_empty()
     }
 
-    /// Returns the number of ids.
+    /// Returns the number of ids in the set.
     pub fn count(&self) -> u64 {
         self.ranges.iter().map(|range| range.count()).fold(0, u64::saturating_add)
     }
 
-    /// Returns whether the set contains this id.
+    /// Returns whether the set contains `id`.
     pub fn contains(&self, id: i64) -> bool {
         let after = self.ranges.partition_point(|range| range.first <= id);
         after > 0 && id <= self.ranges[after - 1].last
     }
 
-    /// Returns the number of ids below this id; None if the set does not contain it.
+    /// Returns the number of ids in the set below `id`. None if the set does not contain `id`.
     pub fn rank(&self, id: i64) -> Option<u64> {
         let after = self.ranges.partition_point(|range| range.first <= id);
         let (earlier, own) = self.ranges.split_at(after.checked_sub(1)?);
@@ -116,12 +116,13 @@ impl IdRanges {
         self.ranges.iter().flat_map(|range| range.first..=range.last)
     }
 
-    /// Adds an id. Returns false if the set already contains it.
+    /// Adds `id`. Returns false if the set already contains it.
     pub fn insert(&mut self, id: i64) -> bool {
         self.insert_range(id, id)
     }
 
-    /// Adds a range of ids. Returns false and adds nothing if the set already contains one of them.
+    /// Adds the ids from `first` to `last`. Returns false and adds nothing if the set already
+    /// contains one of these ids.
     pub fn insert_range(&mut self, first: i64, last: i64) -> bool {
         let at = self.ranges.partition_point(|other| other.first <= first);
         let left = at.checked_sub(1).map(|left| self.ranges[left]);
@@ -145,12 +146,13 @@ impl IdRanges {
         true
     }
 
-    /// Adds an id above all ids of the set.
+    /// Adds an id. The id must be above all ids of the set.
     pub fn push(&mut self, id: i64) {
         self.push_range(IdRange::of(id));
     }
 
-    /// Adds a range above all ids of the set. Adds nothing if the range is empty.
+    /// Adds a range. The range must be above all ids of the set. Adds nothing if the range is
+    /// empty.
     pub fn push_range(&mut self, range: IdRange) {
         if range.first > range.last {
             return;
@@ -161,12 +163,12 @@ impl IdRanges {
         }
     }
 
-    /// Returns the highest id.
+    /// Returns the highest id. None if the set is empty.
     pub fn last(&self) -> Option<i64> {
         self.ranges.last().map(|range| range.last)
     }
 
-    /// Returns the ids that the other set does not contain.
+    /// Returns the ids of this set that `other` does not contain.
     pub fn without(&self, other: &IdRanges) -> IdRanges {
         let mut left = Vec::new();
         let mut others = other.ranges.iter().copied().peekable();
@@ -191,12 +193,12 @@ impl IdRanges {
         IdRanges { ranges: left }
     }
 
-    /// Returns the ids that the set does not contain, from the lowest to the highest bigint.
+    /// Returns all ids, from the lowest to the highest bigint, that this set does not contain.
     pub fn complement(&self) -> Self {
         IdRanges::from_range(i64::MIN, i64::MAX).without(self)
     }
 
-    /// Adds every id of another set.
+    /// Adds every id of `other`.
     pub fn extend(&mut self, other: &IdRanges) {
         let mut all = std::mem::take(&mut self.ranges);
         all.extend_from_slice(&other.ranges);
@@ -219,7 +221,8 @@ impl fmt::Display for IdRanges {
             let comma = if i > 0 { "," } else { "" };
             match last.checked_add(1) {
                 Some(end) => write!(f, "{comma}[{first},{end})")?,
-                // A bigint cannot be the exclusive end of a range with the largest id.
+                // A range that contains the largest bigint has no exclusive end, because no larger
+                // bigint exists.
                 None => write!(f, "{comma}[{first},{last}]")?,
             }
         }

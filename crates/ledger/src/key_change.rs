@@ -1,26 +1,28 @@
-//! The entry that changes the key or origin of a log: operation `KEY`, `docs/FORMAT.md`, section
-//! 15.
+//! The entry that changes the key or the origin of a log. Its operation is `KEY`: `docs/FORMAT.md`,
+//! section 15.
 
 use crate::canonical::{members, unescape, write_string};
 
-/// The content of its `details`.
+/// The content of the `details` of such an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyChange {
     /// The previous origin.
     pub old_origin: String,
-    /// The previous verifier key; None if checkpoints were not signed, or if the key is unknown.
+    /// The previous verifier key. None if checkpoints were not signed before, or if the previous
+    /// key is unknown.
     pub old_key: Option<String>,
     /// The new origin.
     pub new_origin: String,
-    /// The new verifier key; None if checkpoints are no longer signed.
+    /// The new verifier key. None if checkpoints are no longer signed.
     pub new_key: Option<String>,
 }
 
 impl KeyChange {
-    /// The operation of such an entry.
+    /// The operation of an entry that changes the key or the origin.
     pub const OPERATION: &str = "KEY";
 
-    /// Parses `details`, a canonical JSON object. None if it does not describe a key change.
+    /// Parses `details`, which must be a canonical JSON object. None if the object does not
+    /// describe a key change.
     pub fn of_details(details: &str) -> Option<Self> {
         let text = |name: &str| {
             let (_, value) = members(details).find(|(member, _)| *member == name)?;
@@ -54,7 +56,7 @@ impl KeyChange {
             }
         }
         out.push(b'}');
-        // All parts are UTF-8.
+        // Every part of `out` is UTF-8, so nothing is replaced.
         String::from_utf8_lossy(&out).into_owned()
     }
 }

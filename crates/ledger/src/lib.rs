@@ -1,22 +1,22 @@
-//! Defines an audit entry to the byte: `docs/FORMAT.md` in Rust, independent of PostgreSQL.
+//! Defines an audit entry byte by byte: `docs/FORMAT.md` in Rust, independent of PostgreSQL.
 //!
-//! The extension writes with this crate and every verifier in Rust reads with it, so that one
-//! definition fixes the hashed bytes. It never re-serialises its input: it hashes JSON columns as
-//! their stored text.
+//! The extension uses this crate to write entries, and every verifier in Rust uses it to read them,
+//! so one definition fixes the hashed bytes. The crate never re-serialises its input: it hashes
+//! JSON columns as their stored text.
 //!
 //! * [`canonical`] – the hashed JSON text: writes strings, orders keys, checks a stored text
 //! * [`time`] – the text of a timestamp
 //! * [`Entry`] – one row of `lead_audit.entry`, its preimage and its checksum
-//! * [`EntryColumn`] – the columns of that table
+//! * [`EntryColumn`] – the columns of `lead_audit.entry`
 //! * [`Fault`] – the faults that [`Entry::verify`] can find
 //! * [`KeyChange`] – the content of an entry that changes the log's key or origin
-//! * [`key_hash`], [`leaf_hash`] – the two other hashes of the format
-//! * [`IdRanges`] – the ids of a checkpoint
+//! * [`key_hash`], [`leaf_hash`] – the two hashes of the format other than the checksum
+//! * [`IdRanges`] – a set of ids, such as the ids of the entries of a checkpoint
 //! * [`merkle`] – the tree over the entries: its root, its tiles, its proofs (RFC 6962)
 //! * [`checkpoint`] – origin, size and root of the tree (C2SP tlog-checkpoint)
 //! * [`note`] – the signed form of a checkpoint, and the texts of keys (C2SP signed-note)
 //! * [`cosignature`] – a witness's signature under a checkpoint (C2SP tlog-cosignature)
-//! * [`tlog_proof`] – proves one entry to a third party (C2SP tlog-proof)
+//! * [`tlog_proof`] – a proof to a third party that one entry is in the log (C2SP tlog-proof)
 
 pub mod canonical;
 pub mod checkpoint;

@@ -1,14 +1,17 @@
 //! The Merkle tree of RFC 6962, section 2.1 (unchanged in RFC 9162), over SHA-256.
 //!
-//! Its input is leaf hashes ([`crate::leaf_hash`]); this module does not know entries. It has three
-//! parts:
+//! The input of this module is leaf hashes ([`crate::leaf_hash`]). The module knows nothing of
+//! entries. It has three parts:
 //!
-//! * [`Frontier`] – the right edge of a tree: enough to append and to compute the root
-//! * [`TileWriter`] – appends leaves, and returns the tiles (C2SP tlog-tiles) to store
-//! * [`root_at`], [`inclusion_proof`], [`consistency_proof`] – computed from the stored tiles
-//!   ([`Tiles`])
+//! * [`Frontier`] – the right edge of a tree, which suffices to append leaves and to compute the
+//!   root
+//! * [`TileWriter`] – appends leaves, and returns the tiles (C2SP tlog-tiles) that the caller must
+//!   store
+//! * [`root_at`], [`inclusion_proof`], [`consistency_proof`] – compute the root and the proofs from
+//!   the stored tiles ([`Tiles`])
 //!
-//! A verifier without a tree checks proofs with [`verify_inclusion`] and [`verify_consistency`].
+//! A verifier that does not have the tree checks proofs with [`verify_inclusion`] and
+//! [`verify_consistency`].
 
 mod frontier;
 mod prove;
@@ -25,7 +28,7 @@ pub use writer::TileWriter;
 use crate::encoding;
 use crate::hash::sha256;
 
-/// A SHA-256 hash: of a leaf, of an inner node, of a tree.
+/// A SHA-256 hash: of a leaf, of an inner node or of a whole tree.
 pub type Hash = [u8; 32];
 
 /// Returns the hash of an inner node: SHA-256(0x01 ‖ left ‖ right), RFC 6962 section 2.1.
@@ -41,13 +44,13 @@ pub fn empty_root() -> Hash {
     sha256(&[])
 }
 
-/// Returns the base64 of a hash, its text in checkpoints, proofs and messages.
+/// Returns the base64 of a hash, which is its text form in checkpoints, proofs and messages.
 pub fn hash_text(hash: &Hash) -> String {
     encoding::base64(hash)
 }
 
-/// Returns the root of a perfect tree. `hashes` are the 2ⁿ nodes of one level. It hashes them in
-/// place, pair by pair.
+/// Returns the root of a perfect subtree. `hashes` are the 2ⁿ nodes of one level of the subtree.
+/// Hashes the nodes pair by pair, in place.
 fn perfect_root(mut hashes: Vec<Hash>) -> Option<Hash> {
     debug_assert!(hashes.len().is_power_of_two());
     while hashes.len() > 1 {

@@ -1,7 +1,8 @@
-//! Signed notes: C2SP signed-note v1.0.0, and the key texts of Go's `golang.org/x/mod/sumdb/note`.
+//! Signed notes (C2SP signed-note v1.0.0), and the texts of keys as Go's
+//! `golang.org/x/mod/sumdb/note` writes them.
 //!
 //! A [`Note`] is a text with signatures below it. Parsing checks only the form. Trust the text only
-//! after [`Note::verify`] with a key from another source.
+//! after [`Note::verify`] has accepted it with a key that came from another source than the note.
 
 mod key;
 
@@ -12,12 +13,12 @@ use crate::encoding::{base64, from_base64};
 use std::fmt;
 use thiserror::Error;
 
-/// Maximum size of a note in bytes. C2SP signed-note, "Format", leaves the limit to verifiers; this
-/// is the limit of Go's library.
+/// Maximum size of a note in bytes. C2SP signed-note, "Format", lets each verifier choose a limit.
+/// This value is the limit of Go's library.
 pub const MAX_NOTE_BYTES: usize = 1_000_000;
 
-/// Maximum number of signatures in a note. Verifiers must accept at least 16; 100 is the limit of
-/// Go's library.
+/// Maximum number of signatures in a note. C2SP requires verifiers to accept at least 16. This
+/// value is the limit of Go's library.
 pub const MAX_SIGNATURES: usize = 100;
 
 /// A text with signatures that are not verified yet.
@@ -35,51 +36,52 @@ pub struct Signature {
     bytes: Vec<u8>,
 }
 
-/// A good signature.
+/// The result of verifying one signature that is good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verified<'k> {
     /// The key that made the signature.
     pub key: &'k VerifierKey,
-    /// The time of a witness's cosignature, in seconds since 1970.
+    /// The time in a witness's cosignature, in seconds since 1970. None for a log's signature.
     pub time: Option<u64>,
 }
 
-/// The errors of a note.
+/// The reasons why a note is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NoteError {
-    /// It exceeds the size limit.
+    /// The note exceeds the size limit.
     #[error("the note is {0} bytes long: more than {MAX_NOTE_BYTES}")]
     TooLong(usize),
-    /// It is not UTF-8.
+    /// The note is not UTF-8.
     #[error("the note is not UTF-8")]
     NotUtf8,
-    /// It contains a control character other than the newline.
+    /// The note contains a control character other than the newline.
     #[error("the note has the control character U+{:04X}", u32::from(*.0))]
     ControlCharacter(char),
-    /// Its text does not end in a newline, or it is empty.
+    /// The text of the note is empty, or does not end in a newline.
     #[error("the text of the note does not end in a newline")]
     NoNewline,
-    /// It has no blank line followed by signatures.
+    /// The note has no blank line followed by signatures.
     #[error("the note is not signed")]
     NotSigned,
-    /// A line below its last blank line is not a signature line.
+    /// A line below the last blank line of the note is not a signature line.
     #[error("line {0} below the text of the note is not a signature")]
     MalformedSignature(usize),
-    /// It has more signatures than allowed.
+    /// The note has more signatures than allowed.
     #[error("the note has more than {MAX_SIGNATURES} signatures")]
     TooManySignatures,
-    /// A signature carries a known key's name and id, but the key did not make it over this text.
+    /// A signature carries the name and id of a known key, but does not verify for this key and
+    /// text.
     #[error("the signature by {0} is bad")]
     BadSignature(String),
-    /// None of its signatures is by a known key.
+    /// No signature of the note is by a known key.
     #[error("the note is not signed by a known key")]
     NoKnownSignature,
 }
 
 impl Note {
-    /// Returns a note without signatures. The text must end in a newline and have no other control
-    /// character.
+    /// Returns a note without signatures. The text must end in a newline. No other control
+    /// character below U+0020 is allowed.
     pub fn new(text: impl Into<String>) -> Result<Self, NoteError> {
         let text = text.into();
         check_characters(&text)?;
@@ -90,8 +92,8 @@ impl Note {
         }
     }
 
-    /// Parses a signed note: C2SP signed-note, "Format". It must have at least one signature, by
-    /// any key.
+    /// Parses a signed note: C2SP signed-note, "Format". The note must have at least one signature.
+    /// The signature may be by any key.
     pub fn parse(bytes: &[u8]) -> Result<Self, NoteError> {
         if bytes.len() > MAX_NOTE_BYTES {
             return Err(NoteError::TooLong(bytes.len()));
@@ -116,8 +118,8 @@ impl Note {
         Ok(Note { text: text.to_owned(), signatures })
     }
 
-    /// Parses a signed note, or a bare text: an unsigned log's checkpoint. A text that contains a
-    /// blank line counts as a signed note.
+    /// Parses a signed note, or a text without signatures, such as the checkpoint of an unsigned
+    /// log. A text that contains a blank line must be a valid signed note.
     pub fn parse_or_unsigned(bytes: &[u8]) -> Result<Self, NoteError> {
         match (Self::parse(bytes), std::str::from_utf8(bytes)) {
             (Err(NoteError::NotSigned), Ok(text)) if !text.ends_with("\n\n") => Self::new(text),
@@ -125,12 +127,12 @@ impl Note {
         }
     }
 
-    /// The signed text: with its last newline, without the blank line.
+    /// Returns the signed text: with its last newline, but without the blank line that follows.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The signatures, in the order of the note.
+    /// Returns the signatures, in the order of the note.
     pub fn signatures(&self) -> &[Signature] {
         &self.signatures
     }
@@ -140,7 +142,7 @@ impl Note {
         !self.signatures.is_empty()
     }
 
-    /// Appends a signature. It replaces an earlier signature by the same key.
+    /// Appends a signature. The new signature replaces an earlier signature by the same key.
     pub fn add(&mut self, signature: Signature) -> Result<(), NoteError> {
         self.signatures
             .retain(|other| (&other.name, other.key_id) != (&signature.name, signature.key_id));
@@ -152,9 +154,9 @@ impl Note {
     }
 
     /// Verifies the signatures by `keys`: C2SP signed-note, "Signatures". Ignores signatures by
-    /// other keys. Rejects the note if a known key's signature is bad, or if no known key has
-    /// signed it. Returns at least one signature, in the order of the note. The caller decides
-    /// which keys must have signed.
+    /// other keys. Rejects the note if the signature of a known key is bad, or if no known key has
+    /// signed the note. On success, returns at least one signature, in the order of the note. The
+    /// caller decides which keys must have signed.
     pub fn verify<'k>(&self, keys: &'k [VerifierKey]) -> Result<Vec<Verified<'k>>, NoteError> {
         let mut verified: Vec<Verified<'k>> = Vec::new();
         for signature in &self.signatures {
@@ -169,7 +171,8 @@ impl Note {
     }
 }
 
-/// The stored and transmitted form of the note. Without signatures it is the bare text.
+/// Writes the note as it is stored and transmitted. A note without signatures is written as its
+/// text only.
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)?;
@@ -190,30 +193,30 @@ impl Signature {
         let (name, encoded) = line.strip_prefix("— ")?.split_once(' ')?;
         let bytes = from_base64(encoded)?;
         let (key_id, bytes) = bytes.split_first_chunk()?;
-        // A signature must not be empty: Go's library requires at least one byte too.
+        // A signature must not be empty: Go's library, too, requires at least one byte.
         if !is_key_name(name) || bytes.is_empty() {
             return None;
         }
         Some(Signature::new(name, u32::from_be_bytes(*key_id), bytes.to_vec()))
     }
 
-    /// The name of the key.
+    /// Returns the name of the key.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The id of the key. Name and id together identify the key.
+    /// Returns the id of the key. The name and the id together identify the key.
     pub fn key_id(&self) -> u32 {
         self.key_id
     }
 
-    /// The signature bytes, in the encoding of the key's algorithm.
+    /// Returns the bytes of the signature, in the encoding of the key's algorithm.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-/// The signature line, without its newline.
+/// Writes the signature line, without its newline.
 impl fmt::Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = [&self.key_id.to_be_bytes()[..], &self.bytes].concat();
@@ -221,7 +224,7 @@ impl fmt::Display for Signature {
     }
 }
 
-/// The newline is the only control character below U+0020 that a note may contain.
+/// Checks that the note contains no control character below U+0020 except the newline.
 fn check_characters(text: &str) -> Result<(), NoteError> {
     match text.chars().find(|&character| character < ' ' && character != '\n') {
         Some(character) => Err(NoteError::ControlCharacter(character)),

@@ -1,17 +1,18 @@
-//! The targets of canonical text: a buffer, a hash, or a buffer whose growth can fail.
+//! The targets that canonical text is written to: a buffer, a hash, or a buffer whose growth can
+//! fail.
 
 use sha2::{Digest, Sha256};
 
 /// Receives text piece by piece.
 ///
-/// No method returns an error. A sink that can fail stores its failure, and its owner checks at the
-/// end.
+/// No method returns an error. A sink that can fail remembers its failure, and the owner of the
+/// sink checks for a failure after the last piece.
 pub trait Sink {
     /// Appends a byte.
     fn push(&mut self, byte: u8);
     /// Appends bytes.
     fn append(&mut self, bytes: &[u8]);
-    /// Reserves capacity for this many bytes.
+    /// Reserves capacity for `_additional` further bytes.
     fn reserve(&mut self, _additional: usize) {}
 }
 
@@ -32,18 +33,18 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// Number of bytes that a [`Hashing`] buffers before it hashes them.
+/// Number of bytes that [`Hashing`] buffers before it hashes them.
 const GATHERED: usize = 2048;
 
-/// Hashes its input. It buffers short pieces and hashes long pieces in place, so its memory does
-/// not depend on the input.
+/// A sink that hashes its input. It buffers short pieces and hashes long pieces in place, so the
+/// memory it needs does not depend on the size of the input.
 pub(crate) struct Hashing<'a> {
     hasher: Sha256,
     gathered: &'a mut Vec<u8>,
 }
 
 impl<'a> Hashing<'a> {
-    /// Starts a hash. `scratch` is emptied.
+    /// Starts a hash. Empties `scratch`, which becomes the buffer.
     pub(crate) fn new(scratch: &'a mut Vec<u8>) -> Self {
         scratch.clear();
         Vec::reserve(scratch, GATHERED);

@@ -1,7 +1,7 @@
-//! Formats a timestamp for the preimage: UTC, proleptic Gregorian calendar, microseconds, whatever
-//! the session's settings.
+//! Formats a timestamp for the preimage: in UTC, in the proleptic Gregorian calendar, with
+//! microseconds, independent of the session's settings.
 //!
-//! It accepts every `i64`, so that every stored value has a preimage.
+//! Every `i64` has a text, so every stored timestamp has a preimage.
 
 use crate::decimal::write_u64;
 use crate::sink::Sink;
@@ -19,8 +19,8 @@ const DAYS_PER_400_YEARS: i64 = 146_097;
 /// Appends `YYYY-MM-DDTHH:MM:SS.ffffffZ` (no quotes) for `micros` microseconds since
 /// 2000-01-01T00:00:00Z.
 ///
-/// The year has at least four digits, more if necessary. Years before 1 are astronomical: `0000` is
-/// 1 BC, `-0001` is 2 BC. The two infinities are `infinity` and `-infinity`.
+/// The year has at least four digits, and more if necessary. Years before 1 are astronomical:
+/// `0000` is 1 BC, and `-0001` is 2 BC. The two infinities become `infinity` and `-infinity`.
 pub fn write_timestamp(out: &mut impl Sink, micros: i64) {
     match micros {
         INFINITY => return out.append(b"infinity"),
@@ -33,7 +33,8 @@ pub fn write_timestamp(out: &mut impl Sink, micros: i64) {
     if year < 0 {
         out.push(b'-');
     }
-    // Written in one piece, because every entry has several timestamps and its row may have more.
+    // Formats into a fixed text and appends it in one piece. Speed matters: every entry has several
+    // timestamps, and its row may have more.
     let mut text = *b"0000-00-00T00:00:00.000000Z";
     let short_year = year.unsigned_abs() < 10_000;
     put(&mut text[..4], if short_year { year.unsigned_abs() } else { 0 });
@@ -51,7 +52,7 @@ pub fn write_timestamp(out: &mut impl Sink, micros: i64) {
     }
 }
 
-/// Overwrites `digits` with the last digits of `value`.
+/// Overwrites `digits` with the last decimal digits of `value`.
 #[inline(always)]
 fn put(digits: &mut [u8], value: u64) {
     let mut value = value as u32;
@@ -61,8 +62,9 @@ fn put(digits: &mut [u8], value: u64) {
     }
 }
 
-/// Returns year, month and day of a day counted from 2000-01-01. Internally, years begin in March,
-/// so that the leap day is the last day of a year and the months before it need no table.
+/// Returns the year, month and day of `day`, a day counted from 2000-01-01. Internally, years begin
+/// in March. So the leap day is the last day of a year, and no lookup table of month lengths is
+/// necessary.
 fn civil(day: i64) -> (i64, u64, u64) {
     let day = day + EPOCH;
     let era = day.div_euclid(DAYS_PER_400_YEARS);
@@ -86,8 +88,8 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// Each pair is the output of PostgreSQL 15 for `timestamptz_send(t)` and `t AT TIME ZONE
-    /// 'UTC'`, with the years BC of the latter converted to astronomical years.
+    /// Each pair is the output of PostgreSQL 15 for `timestamptz_send(t)` and for `t AT TIME ZONE
+    /// 'UTC'`. Years BC in the second output were converted to astronomical years.
     #[test]
     fn known_instants() {
         for (micros, text) in [

@@ -1,5 +1,5 @@
-//! Proves one entry to a third party: C2SP tlog-proof. The text proves that the entry is in the
-//! tree that the log signed, to a reader with the entry and the log's public key.
+//! A proof of one entry to a third party (C2SP tlog-proof). The third party has the entry and the
+//! public key of the log. The proof shows that the entry is in the tree that the log signed.
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::decimal::parse_u64;
@@ -9,57 +9,57 @@ use crate::note::{Note, NoteError, Verified, VerifierKey};
 use std::fmt;
 use thiserror::Error;
 
-/// The first line.
+/// The first line of a proof.
 const HEADER: &str = "c2sp.org/tlog-proof@v1";
 
-/// Maximum size of a proof in bytes: the lines before the checkpoint, extra data included, may be
-/// as large as a note.
+/// Maximum size of a proof in bytes. The checkpoint may be as large as a note. So may the lines
+/// before it, with the extra data.
 pub const MAX_PROOF_BYTES: usize = 2 * crate::note::MAX_NOTE_BYTES;
 
-/// Maximum number of hashes in a proof: the height of a tree of 2⁶⁴ leaves.
+/// Maximum number of hashes in a proof, which is the height of a tree of 2⁶⁴ leaves.
 const MAX_HASHES: usize = 64;
 
-/// An inclusion proof together with the checkpoint that it leads to. Trust it only after
-/// [`verify`](Self::verify), and never trust the extra data.
+/// An inclusion proof together with the checkpoint to whose root it leads. Trust this proof only
+/// after [`verify`](Self::verify) has accepted it. Never trust the extra data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlogProof {
-    /// Data that the proof does not protect. Never empty.
+    /// Extra data, which the proof does not protect. The data are never empty.
     pub extra: Option<Vec<u8>>,
-    /// Index of the leaf, from 0.
+    /// Index of the leaf, counted from 0.
     pub index: u64,
     /// The inclusion proof, from the leaf's sibling up.
     pub hashes: Vec<Hash>,
-    /// The checkpoint as the log issued it. An unsigned log's checkpoint has no signatures, and
-    /// proves nothing by itself.
+    /// The checkpoint as the log issued it. The checkpoint of an unsigned log has no signatures,
+    /// and proves nothing by itself.
     pub checkpoint: Note,
 }
 
-/// The errors of a proof.
+/// The reasons why a proof is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TlogProofError {
-    /// It exceeds the size limit.
+    /// The proof exceeds the size limit.
     #[error("the proof is {0} bytes long: more than {MAX_PROOF_BYTES}")]
     TooLong(usize),
-    /// It is not UTF-8.
+    /// The proof is not UTF-8.
     #[error("the proof is not UTF-8")]
     NotUtf8,
-    /// The first line is not that of a proof.
+    /// The first line is not the header of a proof.
     #[error("the first line is not {HEADER:?}")]
     Header,
-    /// The extra data are not base64, or empty.
+    /// The extra data are empty, or not base64.
     #[error("the extra data of the proof are not base64, or empty")]
     Extra,
-    /// The index is missing, or not a number in its only spelling.
+    /// The index is missing, or is not a number in the only allowed spelling.
     #[error("the proof has no line \"index NUMBER\" where it should be")]
     Index,
     /// A line is not a hash.
     #[error("hash {0} of the proof is not 32 bytes in base64")]
     Hash(usize),
-    /// The proof has more hashes than the height of any tree.
+    /// The proof has more hashes than any tree has levels.
     #[error("the proof has more than {MAX_HASHES} hashes")]
     TooManyHashes,
-    /// No blank line is followed by a checkpoint.
+    /// The proof has no blank line that is followed by a checkpoint.
     #[error("the proof has no checkpoint")]
     NoCheckpoint,
     /// The checkpoint is malformed, or a signature is bad.
@@ -77,8 +77,8 @@ impl From<NoteError> for TlogProofError {
 }
 
 impl TlogProof {
-    /// Parses a proof: C2SP tlog-proof, "Format". [`Display`](fmt::Display) writes an accepted
-    /// proof back to the byte.
+    /// Parses a proof: C2SP tlog-proof, "Format". [`Display`](fmt::Display) reproduces an accepted
+    /// proof byte for byte.
     pub fn parse(bytes: &[u8]) -> Result<Self, TlogProofError> {
         if bytes.len() > MAX_PROOF_BYTES {
             return Err(TlogProofError::TooLong(bytes.len()));
@@ -124,8 +124,8 @@ impl TlogProof {
     }
 
     /// Verifies that the entry with this leaf hash is in the tree, and that the log has signed the
-    /// tree. Cosignatures of known `witnesses` must be good. The caller decides how many are
-    /// required.
+    /// tree. Each cosignature by one of the known `witnesses` must be good. The caller decides how
+    /// many cosignatures are required.
     pub fn verify<'k>(
         &self,
         leaf_hash: &Hash,
@@ -138,7 +138,8 @@ impl TlogProof {
     }
 
     /// Verifies only that the entry with this leaf hash is in the tree of the returned checkpoint.
-    /// The caller must know that checkpoint from another source. For unsigned logs.
+    /// Use this function for a log that does not sign. The caller must already know the returned
+    /// checkpoint from another source.
     pub fn verify_unsigned(&self, leaf_hash: &Hash) -> Result<Checkpoint, TlogProofError> {
         let checkpoint = Checkpoint::parse(self.checkpoint.text())?;
         self.verify_inclusion(leaf_hash, &checkpoint)?;
@@ -154,7 +155,7 @@ impl TlogProof {
     }
 }
 
-/// The text of the proof.
+/// Writes the text of the proof.
 impl fmt::Display for TlogProof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{HEADER}")?;

@@ -1,8 +1,8 @@
 //! Verifies an entry against its stored checksum.
 //!
-//! It compares the checksum first. If somebody changed a column and left the checksum, it reports
-//! exactly that, even if the change broke the column's JSON. The later checks find faults that a
-//! matching checksum can hide.
+//! The checksum is compared before anything else. If somebody changed a column and left the
+//! checksum, the reported fault is the wrong checksum, even if the change broke the JSON of the
+//! column. The checks that follow find faults that exist although the checksum matches.
 
 use crate::canonical::{NotCanonical, check_str, members};
 use crate::entry::{Entry, FORMAT};
@@ -11,11 +11,11 @@ use crate::sink::{Hashing, Sink};
 use core::fmt;
 use thiserror::Error;
 
-/// A fault of an entry. `lead_audit.verify()` shows its text.
+/// A fault of an entry. `lead_audit.verify()` shows the text of the fault.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The entry has a format that this version cannot judge.
+    /// The entry has a format that this version cannot verify.
     #[error("unknown format {0}: this version verifies format {FORMAT}")]
     UnknownFormat(i16),
     /// The checksum is not 32 bytes long.
@@ -32,13 +32,13 @@ pub enum Fault {
         /// The checksum computed from the columns.
         computed: [u8; 32],
     },
-    /// The checksum matches, but a JSON column is not one canonical value: text was moved from one
-    /// column to another.
+    /// The checksum matches, but a JSON column is not one canonical value: someone moved text from
+    /// one column to another.
     #[error("{column} is not canonical JSON: {cause}")]
     NotCanonical {
         /// The column.
         column: &'static str,
-        /// The fault and its offset.
+        /// The reason why the column is not canonical, and the offset.
         cause: NotCanonical,
     },
     /// The checksum matches, but a JSON column is not an object.
@@ -47,8 +47,8 @@ pub enum Fault {
         /// The column.
         column: &'static str,
     },
-    /// The checksum matches, but the key hash is not that of `watch_id` and `row_key`: a search of
-    /// the history by key misses the entry.
+    /// The checksum matches, but the key hash does not match `watch_id` and `row_key`: a search for
+    /// the history of this key misses the entry.
     #[error(
         "the key hash is {}, but watch_id and row_key give {}",
         OrNull(.stored), OrNull(.computed)
@@ -59,15 +59,15 @@ pub enum Fault {
         /// The key hash computed from the columns.
         computed: Option<i64>,
     },
-    /// The checksum matches, but the previous key hash is not that of the key in `row_values`, or
-    /// the entry is not an UPDATE and must not have one.
+    /// The checksum matches, but the previous key hash does not match the key in `row_values`, or
+    /// the entry is not an UPDATE and must not have a previous key hash.
     #[error(
         "the previous key hash is {stored}, but operation, watch_id, row_key and row_values give \
          {}",
         OrNull(.computed)
     )]
     PreviousKeyHash {
-        /// The stored previous key hash. NULL is never a fault here.
+        /// The stored previous key hash. A NULL there is never a fault.
         stored: i64,
         /// The previous key hash computed from the columns.
         computed: Option<i64>,
@@ -75,11 +75,11 @@ pub enum Fault {
 }
 
 impl Entry<'_> {
-    /// Checks the entry against its stored checksum. `scratch` is emptied; reuse it for the next
-    /// entry.
+    /// Checks the entry against its stored checksum. Empties `scratch`, which the caller can reuse
+    /// for the next entry.
     ///
-    /// Of several faults it reports the most explanatory: an unknown format, then the checksum,
-    /// then faults despite a matching checksum.
+    /// If there are several faults, returns the one that explains most: first an unknown format,
+    /// then the checksum, then the faults that exist although the checksum matches.
     pub fn verify(&self, stored: &[u8], scratch: &mut Vec<u8>) -> Result<(), Fault> {
         if self.format != FORMAT {
             return Err(Fault::UnknownFormat(self.format));
@@ -100,9 +100,9 @@ impl Entry<'_> {
         self.verify_key_hashes(scratch)
     }
 
-    /// Checks only the two key hashes of an entry whose JSON columns are known to be canonical
+    /// Checks only the two key hashes. The JSON columns of the entry must be known to be canonical
     /// objects. Reads only `watch_id`, `key_hash`, `previous_key_hash`, `operation`, `row_key` and
-    /// `row_values`. `scratch` is emptied.
+    /// `row_values`. Empties `scratch`.
     pub fn verify_key_hashes(&self, scratch: &mut Vec<u8>) -> Result<(), Fault> {
         let computed = match (&self.watch_id, self.row_key) {
             (Some(watch_id), Some(row_key)) => Some(key_hash(watch_id, row_key.as_bytes())),
@@ -120,7 +120,8 @@ impl Entry<'_> {
         Ok(())
     }
 
-    /// Returns the only non-NULL value that `previous_key_hash` may have; None if it must be NULL.
+    /// Returns the only value other than NULL that `previous_key_hash` may have. None if
+    /// `previous_key_hash` must be NULL.
     fn computed_previous_key_hash(&self, scratch: &mut Vec<u8>) -> Option<i64> {
         if self.operation != "UPDATE" {
             return None;
@@ -132,11 +133,11 @@ impl Entry<'_> {
     }
 }
 
-/// Appends the row's previous key: the object of `row_key`'s names with their values in
-/// `row_values`. Both are canonical objects. None if `row_values` lacks one of the names.
+/// Appends the row's previous key: an object with the names of `row_key` and their values in
+/// `row_values`. Both arguments are canonical objects. None if `row_values` lacks one of the names.
 fn write_previous_key(out: &mut impl Sink, row_key: &str, row_values: &str) -> Option<()> {
     out.push(b'{');
-    // The names of both are in the same order, so one pass over the row finds them all.
+    // Both objects have their names in the same order, so one pass over the row finds all names.
     let mut values = members(row_values);
     for (i, (name, _)) in members(row_key).enumerate() {
         let (_, value) = values.find(|(candidate, _)| *candidate == name)?;

@@ -1,16 +1,17 @@
-//! Writes values that are not valid text: bytes that are not UTF-8, or NUL, which PostgreSQL's
-//! jsonb cannot store. An object replaces such a value, and `details` states so (docs/FORMAT.md,
-//! section 3.1). No byte is lost.
+//! Writes JSON values that are not valid text: a string in such a value contains bytes that are not
+//! UTF-8, or NUL, which PostgreSQL's jsonb cannot store. An object replaces the value, and the
+//! entry's `details` name the replaced value (docs/FORMAT.md, section 3.1). No byte is lost.
 
 use super::write::{find_special, write_escaped};
 use crate::sink::Sink;
 
-/// Returns whether the bytes are UTF-8 without NUL.
+/// Returns whether the bytes are UTF-8 and contain no NUL.
 pub fn is_text(bytes: &[u8]) -> bool {
     !bytes.contains(&0) && core::str::from_utf8(bytes).is_ok()
 }
 
-/// Percent-encodes a text: `%` and bytes that are not valid text become `%XX`, all others stay.
+/// Percent-encodes a text: `%` and each byte that is not part of valid text become `%XX`. All other
+/// bytes stay.
 pub fn percent_encoded(bytes: &[u8]) -> String {
     let mut encoded = String::with_capacity(bytes.len() + 16);
     for_each_piece(bytes, |piece| match piece {
@@ -20,9 +21,9 @@ pub fn percent_encoded(bytes: &[u8]) -> String {
     encoded
 }
 
-/// Appends the object that replaces `value`. `value` is a JSON text from
-/// [`write_string_bytes`](super::write_string_bytes) and similar writers, with bytes that are not
-/// UTF-8 in its strings, or with `\u0000`.
+/// Appends the object that replaces `value`. `value` is a JSON text written by
+/// [`write_string_bytes`](super::write_string_bytes) or a similar writer. Its strings contain bytes
+/// that are not UTF-8, or the escape `\u0000`.
 pub fn write_bytes_value(out: &mut impl Sink, value: &[u8]) {
     match value {
         [b'"', content @ .., b'"'] => {
@@ -37,8 +38,7 @@ pub fn write_bytes_value(out: &mut impl Sink, value: &[u8]) {
     out.append(br#""}"#);
 }
 
-/// Appends the content of a string, without quotes. All escapes stay as they are, except that of
-/// NUL.
+/// Appends the content of a string, without quotes. Copies all escapes except `\u0000`.
 fn write_string_content(out: &mut impl Sink, mut content: &[u8]) {
     const NUL: &[u8] = br"\u0000";
     loop {
@@ -75,7 +75,7 @@ fn write_percent(out: &mut impl Sink, bytes: &[u8]) {
 enum Piece<'a> {
     /// Characters that stay unchanged.
     Text(&'a str),
-    /// A byte to percent-encode.
+    /// A byte that must be percent-encoded.
     Byte(u8),
 }
 
@@ -118,7 +118,7 @@ mod tests {
         prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
     }
 
-    /// Percent-decodes a text, RFC 3986.
+    /// Decodes a percent-encoded text (RFC 3986).
     fn decoded(text: &str) -> Vec<u8> {
         let mut bytes = text.bytes();
         let mut out = Vec::new();

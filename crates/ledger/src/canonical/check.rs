@@ -1,9 +1,9 @@
 //! Checks that a stored text is exactly one canonical JSON value.
 //!
-//! Without this check a checksum would not bind bytes to columns: a text such as
-//! `{},"user_id":"eve"` in one column has the preimage of two columns. The checker reads hostile
-//! input, so it does not recurse. Nesting takes about as much heap as the text itself, and a flat
-//! object takes no allocation.
+//! Without this check a checksum would not bind bytes to columns: if one column contains the text
+//! `{},"user_id":"eve"`, its preimage equals the preimage of two columns. The checker reads hostile
+//! input, so it does not recurse. For nested values it allocates about as much memory as the text
+//! is long, and for a flat object none.
 
 use super::order::compare_utf8;
 use super::write::find_special;
@@ -11,7 +11,7 @@ use core::cmp::Ordering;
 use core::ops::Range;
 use thiserror::Error;
 
-/// The text is not exactly one canonical JSON value.
+/// The error of a text that is not exactly one canonical JSON value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("{reason} at byte {offset}")]
 pub struct NotCanonical {
@@ -28,10 +28,10 @@ pub enum Reason {
     /// The text ends inside a value.
     #[error("the text ends too early")]
     Truncated,
-    /// More text follows the value.
+    /// More text follows after the value.
     #[error("more text after the value")]
     TrailingBytes,
-    /// Bytes that are not UTF-8.
+    /// The text contains bytes that are not UTF-8.
     #[error("not UTF-8")]
     NotUtf8,
     /// A byte that is not allowed at this place.
@@ -40,16 +40,17 @@ pub enum Reason {
     /// White space between tokens.
     #[error("white space")]
     WhiteSpace,
-    /// A number with a sign, zero or exponent that canonical numbers do not allow.
+    /// A number that is not in canonical form: its sign, its zeros or its exponent are not allowed.
     #[error("number not in canonical form")]
     Number,
-    /// A control character in a string that is not escaped.
+    /// An unescaped control character in a string.
     #[error("control character not escaped")]
     ControlCharacter,
-    /// An escape sequence where canonical JSON uses another escape, or the character itself.
+    /// An escape sequence for a character that canonical JSON writes with another escape or
+    /// unescaped.
     #[error("escape sequence not in canonical form")]
     Escape,
-    /// A key that sorts before the previous key.
+    /// A key that sorts before the key in front of it.
     #[error("object key out of order")]
     KeyOrder,
     /// A key that its object already contains.
@@ -65,7 +66,7 @@ pub fn check(text: &[u8]) -> Result<(), NotCanonical> {
     }
 }
 
-/// Like [`check`], for a text that is known to be UTF-8.
+/// Does the same as [`check`] for a text that is known to be UTF-8.
 pub(crate) fn check_str(text: &str) -> Result<(), NotCanonical> {
     Checker {
         text: text.as_bytes(),
@@ -77,7 +78,7 @@ pub(crate) fn check_str(text: &str) -> Result<(), NotCanonical> {
     .run()
 }
 
-/// The innermost open container.
+/// The kind of the innermost open container.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Inside {
     Nothing,
@@ -89,8 +90,8 @@ struct Checker<'a> {
     text: &'a [u8],
     at: usize,
     inside: Inside,
-    /// The containers around `inside`, and the last key of each of them that is an object. Stored
-    /// separately, so that nested arrays cost a byte each.
+    /// The containers around `inside`. The last key of each object among them is in `outer_keys`, a
+    /// separate list, so that a nested array costs only one byte.
     outer: Vec<Inside>,
     outer_keys: Vec<Range<usize>>,
 }
@@ -130,7 +131,7 @@ impl Checker<'_> {
                 }
                 _ => return self.unexpected(),
             }
-            // A value ends here; close the containers that end with it.
+            // A value ends here. Closes each container that ends with this value.
             loop {
                 match self.inside {
                     Inside::Nothing if self.at == self.text.len() => return Ok(()),
@@ -191,7 +192,7 @@ impl Checker<'_> {
         Ok(key)
     }
 
-    /// Reads a string from its opening quote. Returns the range between the quotes.
+    /// Reads a string, beginning at its opening quote. Returns the range between the quotes.
     fn string(&mut self) -> Checked<Range<usize>> {
         let start = self.at + 1;
         self.at = start;
@@ -212,7 +213,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Reads `-?(0|[1-9][0-9]*)(\.[0-9]+)?`, but refuses a zero with a sign.
+    /// Reads `-?(0|[1-9][0-9]*)(\.[0-9]+)?`, but refuses a zero with a minus sign.
     fn number(&mut self) -> Checked {
         let start = self.at;
         let negative = self.text[self.at] == b'-';
@@ -275,8 +276,8 @@ fn fail<T>(offset: usize, reason: Reason) -> Checked<T> {
     Err(NotCanonical { offset, reason })
 }
 
-/// Returns the byte of a canonical escape, and the length of the escape after its backslash. `rest`
-/// begins after the backslash.
+/// Decodes a canonical escape. `rest` begins after the backslash. Returns the byte that the escape
+/// stands for, and the length of the escape without its backslash.
 fn unescape(rest: &[u8]) -> Option<(u8, usize)> {
     Some(match rest {
         [b'"', ..] => (b'"', 1),
@@ -302,7 +303,7 @@ fn unescape(rest: &[u8]) -> Option<(u8, usize)> {
     })
 }
 
-/// The bytes of a string whose escapes have been checked.
+/// Iterates over the bytes of a string whose escapes have been checked, without its escapes.
 struct Unescaped<'a>(&'a [u8]);
 
 impl Iterator for Unescaped<'_> {

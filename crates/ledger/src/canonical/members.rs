@@ -1,22 +1,23 @@
-//! Iterates over the members of an object without a value tree: it finds the ends of members by
-//! their quotes and brackets.
+//! Iterates over the members of an object and builds no tree of JSON values. The iterator finds the
+//! end of each member by quotes and brackets.
 
 use super::write::find_special;
 
-/// Returns the members of a canonical object in written form: the name without its quotes, and the
-/// value.
+/// Returns the members of a canonical object: each name as it is written, without its quotes, and
+/// each value as it is written.
 ///
-/// A canonical name has one spelling, so two names are equal if and only if their texts are equal.
-/// For a text that is not canonical the result is meaningless, but the iterator always ends.
+/// In canonical JSON a name has exactly one spelling, so two names are equal if and only if their
+/// texts are equal. For a text that is not canonical the result is meaningless, but the iterator
+/// always ends.
 pub fn members(object: &str) -> Members<'_> {
     Members { rest: object.strip_prefix('{').unwrap_or_default() }
 }
 
-/// Iterator of [`members`].
+/// The iterator that [`members`] returns.
 #[derive(Debug, Clone)]
 pub struct Members<'a> {
-    /// Begins at the quote before the next name. At the end, begins with another character or is
-    /// empty.
+    /// The unread part of the object. Begins with the quote before the next name. After the last
+    /// member, begins with another character or is empty.
     rest: &'a str,
 }
 
@@ -29,7 +30,7 @@ impl<'a> Iterator for Members<'a> {
         let name_end = string_end(after_quote.as_bytes())?;
         let value = after_quote[name_end + 1..].strip_prefix(':')?;
         let value_end = value_end(value.as_bytes())?;
-        // Each offset is next to an ASCII byte, and so at a character boundary.
+        // Each offset is next to an ASCII byte, so it is a character boundary.
         self.rest = value[value_end..].strip_prefix(',').unwrap_or_default();
         Some((&after_quote[..name_end], &value[..value_end]))
     }
@@ -42,14 +43,16 @@ fn string_end(text: &[u8]) -> Option<usize> {
         at += find_special(text.get(at..)?);
         match text.get(at)? {
             b'"' => return Some(at),
-            // A quote can follow a backslash; the digits of \u00xx are not special.
+            // The character after a backslash can be a quote, so it is skipped. The digits of
+            // \u00xx are not special.
             b'\\' => at += 2,
             _ => at += 1,
         }
     }
 }
 
-/// Returns the offset of the comma or brace that follows a value. It only counts nesting.
+/// Returns the offset of the comma or brace that follows a value. The function only counts
+/// brackets, and skips strings.
 fn value_end(text: &[u8]) -> Option<usize> {
     let mut depth = 0usize;
     let mut at = 0;

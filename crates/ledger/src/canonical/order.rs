@@ -1,33 +1,33 @@
-//! Orders the keys of an object by UTF-16 code units (RFC 8785 section 3.2.3), without conversion
-//! from UTF-8.
+//! Orders the keys of an object by UTF-16 code units (RFC 8785 section 3.2.3), without converting
+//! them from UTF-8.
 
 use core::cmp::Ordering;
 
 /// Compares two unescaped keys by their UTF-16 code units.
 ///
-/// This is the order of their UTF-8 bytes with one exception: characters above U+FFFF are
-/// surrogates in UTF-16 and sort before U+E000 to U+FFFF.
+/// This is the order of the UTF-8 bytes with one exception: characters above U+FFFF are surrogates
+/// in UTF-16, and sort before U+E000 to U+FFFF.
 #[inline]
 pub fn compare_keys(a: &str, b: &str) -> Ordering {
     compare_utf8(a.bytes(), b.bytes())
 }
 
-/// Like [`compare_keys`], for keys of any bytes. For keys that are not UTF-8 the order is arbitrary
-/// but total.
+/// Compares keys as [`compare_keys`] does, but accepts any bytes. For keys that are not UTF-8 the
+/// order is arbitrary but total.
 #[inline]
 pub fn compare_key_bytes(a: &[u8], b: &[u8]) -> Ordering {
     compare_utf8(a.iter().copied(), b.iter().copied())
 }
 
-/// Compares the bytes of two UTF-8 strings.
+/// Compares the bytes of two UTF-8 strings in the order of [`compare_keys`].
 #[inline]
 pub(super) fn compare_utf8(a: impl Iterator<Item = u8>, b: impl Iterator<Item = u8>) -> Ordering {
     a.map(utf16_rank).cmp(b.map(utf16_rank))
 }
 
-/// Moves the first bytes of U+E000 to U+FFFF (EE, EF) above those of the characters beyond U+FFFF
-/// (F0 to F4). If two valid strings first differ at such a byte, a character begins there in both,
-/// so comparing the moved bytes is enough.
+/// Returns a rank for one byte. The first bytes of U+E000 to U+FFFF (EE, EF) rank above the first
+/// bytes of the characters beyond U+FFFF (F0 to F4). If two valid strings first differ at one of
+/// these bytes, a character begins at this place in both strings, so comparing the ranks is enough.
 #[inline]
 fn utf16_rank(byte: u8) -> u8 {
     match byte {

@@ -1,25 +1,25 @@
 //! Writes a canonical JSON string. This is the hottest loop of the extension: it runs for every
 //! text value of every audited row.
 //!
-//! Almost no text needs escaping. So the loop looks for the next byte to escape, eight bytes at a
-//! time, and copies the bytes before it in one piece. The checker finds the end of a string with
-//! the same scan.
+//! Few texts contain a byte that must be escaped. So the loop searches for the next such byte,
+//! eight bytes at a time, and copies all bytes before it in one piece. The checker uses the same
+//! search to find the end of a string.
 
 use crate::sink::Sink;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// Appends `s` as a canonical JSON string, quotes included.
+/// Appends `s` as a canonical JSON string, with its quotes.
 #[inline]
 pub fn write_string(out: &mut impl Sink, s: &str) {
     write_string_bytes(out, s.as_bytes());
 }
 
-/// Appends `s` as a JSON string, quotes included. Returns whether `s` contains NUL, which
+/// Appends `s` as a JSON string, with its quotes. Returns whether `s` contains NUL, which
 /// PostgreSQL's jsonb cannot store.
 ///
-/// Copies bytes that are not UTF-8: the caller checks once, over the whole text that contains the
-/// string.
+/// Copies bytes that are not UTF-8 unchecked: the caller checks the whole text that contains the
+/// string once.
 pub fn write_string_bytes(out: &mut impl Sink, s: &[u8]) -> bool {
     out.reserve(s.len() + 2);
     out.push(b'"');
@@ -61,8 +61,8 @@ fn write_escape(out: &mut impl Sink, byte: u8) {
     out.append(&[b'\\', short]);
 }
 
-/// Returns the offset of the first byte that a JSON string must escape (a control, `"` or `\`), or
-/// the length.
+/// Returns the offset of the first byte that a JSON string must escape (a control character, `"` or
+/// `\`), or the length of `bytes` if none must be escaped.
 #[inline]
 pub(super) fn find_special(bytes: &[u8]) -> usize {
     let mut at = 0;
@@ -83,17 +83,19 @@ fn is_special(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-/// Returns a word with the top bit set in each special byte of the eight. Only the lowest flag is
-/// exact, and only it is used: a borrow can set a false flag above a true one.
+/// Returns a word in which the top bit of a byte is set if that byte of `word` is special. Only the
+/// lowest set flag is reliable: a borrow can set a false flag above a true one. The caller uses
+/// only the lowest.
 #[inline]
 fn special_flags(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x80 * ONES;
-    // xor 2 moves `"` (0x22) to 0x20, right above the controls, which stay below: one comparison
-    // finds both.
+    // xor 2 moves `"` (0x22) to 0x20, right above the control characters, which stay below 0x20:
+    // one comparison finds both.
     let control_or_quote = (word ^ (0x02 * ONES)).wrapping_sub(0x21 * ONES);
     let backslash = (word ^ (0x5c * ONES)).wrapping_sub(ONES);
-    // A byte with its top bit set is never special, and xor with 7-bit values keeps that bit.
+    // A byte whose top bit is set is never special. The xor with 7-bit values leaves the top bit as
+    // it is.
     (control_or_quote | backslash) & !word & TOPS
 }
 
@@ -108,7 +110,7 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// Escapes as RFC 8785 section 3.2.2.2, one character at a time.
+    /// Escapes one character at a time, following RFC 8785 section 3.2.2.2 literally.
     pub(crate) fn by_the_book(s: &str) -> String {
         let mut out = String::from('"');
         for c in s.chars() {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::cosignature::CosigningKey;
 
-/// The text of the example of C2SP tlog-checkpoint.
+/// The text of the example in C2SP tlog-checkpoint.
 const EXAMPLE: &str =
     "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
 const ROOT: &str = "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=";
@@ -80,7 +80,8 @@ fn who_has_signed_for_what() {
         Ok((checkpoint.clone(), vec![]))
     );
 
-    // A witness's signature does not replace the log's; nor does another key of the same name.
+    // The log must have signed the note itself. Neither a witness's signature nor the signature of
+    // another key with the log's name replaces the log's signature.
     let mut by_witness = Note::new(checkpoint.to_string()).unwrap();
     assert_eq!(
         Checkpoint::open(&by_witness, log.verifier(), &witnesses),
@@ -95,7 +96,7 @@ fn who_has_signed_for_what() {
         Err(CheckpointError::NotSignedBy("example.com/log".into()))
     );
 
-    // A known witness's bad signature rejects the note despite the log's good signature.
+    // A bad signature of a known witness rejects the note, although the log's signature is good.
     let mut forged = note.clone();
     forged
         .add(witness.cosign(&Checkpoint::new("example.com/log", 4, [9; 32]).unwrap(), 1).unwrap())
@@ -106,7 +107,7 @@ fn who_has_signed_for_what() {
     );
     assert!(Checkpoint::open(&forged, log.verifier(), &[]).is_ok());
 
-    // The log's key over the checkpoint of another log, and over other text.
+    // The log's key has signed the checkpoint of another log, and a text that is no checkpoint.
     let elsewhere = Checkpoint::new("example.com/other", 3, [9; 32]).unwrap();
     let other = CheckpointError::OtherOrigin {
         expected: "example.com/log".into(),
@@ -122,8 +123,8 @@ fn who_has_signed_for_what() {
     }
 }
 
-/// The two kinds of signature cover different bytes: neither passes for the other, even with the
-/// same key.
+/// The two kinds of signature cover different bytes: neither verifies as the other kind, even with
+/// the same key.
 #[test]
 fn a_cosignature_is_not_a_signature() {
     let log = SigningKey::from_seed("example.com/log", &[1; 32]).unwrap();

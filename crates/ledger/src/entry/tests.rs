@@ -2,7 +2,8 @@ use super::*;
 use crate::hash::sha256;
 use proptest::prelude::*;
 
-/// Sets every column. The order and numbers of its row_values would change under a careless writer.
+/// Returns an entry in which every column is set. A careless writer would change the order of the
+/// members or the spelling of the numbers in `row_values`.
 fn full() -> Entry<'static> {
     Entry {
         id: 7,
@@ -91,14 +92,14 @@ fn the_checksum_is_that_of_the_preimage() {
     assert!(scratch.capacity() < 10_000, "the memory that this takes does not depend on the entry");
 }
 
-/// Changes each field once to another value, and once to NULL where that is possible.
+/// Changes each field once to another value, and once to NULL if the field can be NULL.
 #[test]
 fn any_change_of_any_field_changes_the_checksum() {
     type Change = fn(&mut Entry<'static>);
     macro_rules! changes {
         ($($field:ident: $other:expr),* $(,)?) => {
             {
-                // A pattern without `..` names every field, so no field is missing above.
+                // A pattern without `..` must name every field, so the list above omits none.
                 let Entry { $($field: _),* } = full();
                 vec![$((stringify!($field), (|entry| entry.$field = $other) as Change)),*]
             }
@@ -157,7 +158,7 @@ fn any_change_of_any_field_changes_the_checksum() {
     }
 }
 
-/// The text columns in the order that the oracle below takes them.
+/// The text columns, in the order in which the oracle below takes their values.
 const TEXTS: [&str; 15] = [
     "table_schema",
     "table_name",
@@ -177,8 +178,8 @@ const TEXTS: [&str; 15] = [
 ];
 
 proptest! {
-    /// serde_json sorts the keys of an object (they are all ASCII here) and escapes as RFC 8785
-    /// does.
+    /// The oracle is serde_json. It sorts the keys of an object (here all keys are ASCII), and
+    /// escapes as RFC 8785 does.
     #[test]
     fn as_serde_json_would_write_it(
         id in any::<i64>(), txid in any::<u64>(),

@@ -1,6 +1,6 @@
-//! Computes roots and proofs from tiles. Each reads at most two tiles of each level, so its time
-//! grows with the logarithm of the tree. The tiles are not checked: a proof from damaged tiles
-//! fails at verification.
+//! Computes roots and proofs from tiles. Each computation reads at most two tiles of each level, so
+//! its time grows with the logarithm of the tree's size. The tiles are not checked here: a proof
+//! that was computed from damaged tiles fails when it is verified.
 
 use super::tiles::{TILE_HEIGHT, TILE_WIDTH, TileId, Tiles, TreeError};
 use super::{Hash, empty_root, node_hash, perfect_root};
@@ -11,8 +11,8 @@ pub fn root_at<T: Tiles>(tiles: T, size: u64) -> Result<Hash, TreeError<T::Error
     Nodes::new(tiles).root(0, size)
 }
 
-/// Returns the proof that leaf `index` is in the tree of the first `size` leaves: PATH(index,
-/// D\[size\]) of RFC 6962, section 2.1.1, from the leaf's sibling up.
+/// Returns the proof that leaf `index` is in the tree of the first `size` leaves. The hashes are in
+/// the order from the leaf's sibling up: PATH(index, D\[size\]) of RFC 6962, section 2.1.1.
 pub fn inclusion_proof<T: Tiles>(
     tiles: T,
     index: u64,
@@ -23,7 +23,7 @@ pub fn inclusion_proof<T: Tiles>(
     }
     let mut nodes = Nodes::new(tiles);
     let mut proof = Vec::new();
-    // Goes down from the root, so it builds the proof from its end.
+    // The loop goes down from the root, so it builds the proof from its last hash to its first.
     let (mut start, mut end) = (0, size);
     while end - start > 1 {
         let middle = start + split(end - start);
@@ -40,8 +40,8 @@ pub fn inclusion_proof<T: Tiles>(
 }
 
 /// Returns the proof that the tree of the first `to` leaves extends the tree of the first `from`
-/// leaves: PROOF(from, D\[to\]) of RFC 6962, section 2.1.2. Empty for equal sizes and for `from` 0,
-/// which need no proof.
+/// leaves: PROOF(from, D\[to\]) of RFC 6962, section 2.1.2. The proof is empty if the sizes are
+/// equal or `from` is 0, because then there is nothing to prove.
 pub fn consistency_proof<T: Tiles>(
     tiles: T,
     from: u64,
@@ -56,7 +56,8 @@ pub fn consistency_proof<T: Tiles>(
     let mut nodes = Nodes::new(tiles);
     let mut proof = Vec::new();
     let (mut start, mut end) = (0, to);
-    // SUBPROOF of the RFC: ends at the subtree that ends with the older tree.
+    // This loop is SUBPROOF of the RFC. It ends at the subtree whose last leaf is the last leaf of
+    // the older tree.
     while end != from {
         let middle = start + split(end - start);
         if from <= middle {
@@ -67,7 +68,7 @@ pub fn consistency_proof<T: Tiles>(
             start = middle;
         }
     }
-    // If that subtree is the older tree itself, the verifier already has its root.
+    // If that subtree is the whole older tree, the verifier already has its root.
     if start > 0 {
         proof.push(nodes.root(start, end)?);
     }
@@ -75,13 +76,13 @@ pub fn consistency_proof<T: Tiles>(
     Ok(proof)
 }
 
-/// Returns the number of leaves in the left subtree: the largest power of two below `len`. `len` is
-/// at least 2.
+/// Returns the number of leaves in the left subtree of a tree of `len` leaves: the largest power of
+/// two below `len`. `len` is at least 2.
 fn split(len: u64) -> u64 {
     1 << (len - 1).ilog2()
 }
 
-/// Computes the nodes of a tree from its tiles, and reads each tile once.
+/// Computes the nodes of a tree from its tiles, and reads each tile only once.
 pub(super) struct Nodes<T> {
     tiles: T,
     read: HashMap<TileId, Vec<Hash>>,
@@ -92,8 +93,8 @@ impl<T: Tiles> Nodes<T> {
         Nodes { tiles, read: HashMap::new() }
     }
 
-    /// Returns MTH(D\[start:end\]). The range must be one that RFC 6962 splits a tree into: it
-    /// begins at a multiple of the largest power of two that it contains.
+    /// Returns MTH(D\[start:end\]). The range must be one of the ranges into which RFC 6962 splits
+    /// a tree: it begins at a multiple of the largest power of two that is not above its length.
     pub(super) fn root(&mut self, mut start: u64, end: u64) -> Result<Hash, TreeError<T::Error>> {
         let mut subtrees = Vec::new();
         while start < end {
@@ -108,13 +109,13 @@ impl<T: Tiles> Nodes<T> {
     /// Returns the root of the perfect subtree of 2^`height` leaves that begins at leaf `start`.
     pub(super) fn perfect(&mut self, height: u32, start: u64) -> Result<Hash, TreeError<T::Error>> {
         let level = height / TILE_HEIGHT;
-        // The nodes of the subtree at the tile's level.
+        // The nodes below the root of the subtree, at the level of the tile's hashes.
         let first = start >> (TILE_HEIGHT * level);
         let count = 1 << (height % TILE_HEIGHT);
         let id = TileId { level: level as u8, index: first / TILE_WIDTH as u64 };
         let offset = (first % TILE_WIDTH as u64) as usize;
         let hashes = self.hashes(id, offset + count)?[offset..offset + count].to_vec();
-        // The number of hashes is a power of two, so never zero.
+        // The number of hashes is a power of two, so it is never zero.
         Ok(perfect_root(hashes).unwrap_or_else(empty_root))
     }
 

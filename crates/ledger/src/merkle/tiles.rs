@@ -1,8 +1,8 @@
 //! The tiles that store a tree: C2SP tlog-tiles, "Merkle Tree".
 //!
 //! A tile at level L holds up to 256 consecutive nodes of height 8·L. Level 0 holds leaf hashes.
-//! Each higher level holds the roots of full tiles of the level below. Only the last tile of a
-//! level can be partial, and a hash in a tile never changes.
+//! Each higher level holds the roots of the full tiles of the level below. Only the last tile of a
+//! level can be partial. A hash in a tile never changes.
 
 use super::{Hash, hash_text};
 use std::borrow::Cow;
@@ -16,18 +16,18 @@ pub const TILE_HEIGHT: u32 = 8;
 /// Number of hashes in a full tile.
 pub const TILE_WIDTH: usize = 1 << TILE_HEIGHT;
 
-/// The position of a tile: level, and index in the level, both from 0.
+/// The position of a tile: its level and its index in the level, both counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TileId {
-    /// 0 for leaf hashes. A tree of 2⁶³ leaves has tile levels up to 7.
+    /// The level. Level 0 holds leaf hashes, and a tree of 2⁶³ leaves has levels 0 to 7.
     pub level: u8,
-    /// Index in the level.
+    /// The index of the tile in its level.
     pub index: u64,
 }
 
 impl TileId {
-    /// Returns the number of hashes, 0 to 256, that the tree of `size` leaves has in this tile.
-    /// C2SP tlog-tiles, "Partial Tiles".
+    /// Returns how many hashes, 0 to 256, the tree of `size` leaves has in this tile: C2SP
+    /// tlog-tiles, "Partial Tiles".
     pub fn width_at(self, size: u64) -> usize {
         let nodes = size.checked_shr(TILE_HEIGHT * u32::from(self.level)).unwrap_or(0);
         let before = self.index.saturating_mul(TILE_WIDTH as u64);
@@ -35,17 +35,17 @@ impl TileId {
     }
 }
 
-/// A store of tiles: a table, a file, memory.
+/// A store of tiles, such as a table, a file or memory.
 pub trait Tiles {
     /// The error of a failed read.
     type Error;
 
-    /// Returns all stored hashes of a tile, which may be more than the tree in question has; none
-    /// if the tile is missing.
+    /// Returns all stored hashes of a tile, even if the tree that the caller looks at has fewer.
+    /// Returns no hash if the tile is missing.
     fn tile(&self, id: TileId) -> Result<Cow<'_, [Hash]>, Self::Error>;
 }
 
-/// Tiles in memory.
+/// Stores tiles in memory.
 impl Tiles for BTreeMap<TileId, Vec<Hash>> {
     type Error = Infallible;
 
@@ -62,7 +62,7 @@ impl<T: Tiles> Tiles for &T {
     }
 }
 
-/// The errors of reading a tree.
+/// The reasons why a tree cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TreeError<E> {
     /// The tiles could not be read.
@@ -71,22 +71,22 @@ pub enum TreeError<E> {
     /// A tile has fewer hashes than the tree requires.
     #[error("tile {} of level {} has {found} hashes instead of {needed}", .id.index, .id.level)]
     Missing {
-        /// The tile.
+        /// The position of the tile.
         id: TileId,
-        /// Number of hashes required.
+        /// Number of hashes that the tree requires.
         needed: usize,
-        /// Number of hashes found.
+        /// Number of hashes that the tile has.
         found: usize,
     },
-    /// A tree of this size has no leaf with this index.
+    /// The index exceeds the tree: a tree of this size has no such leaf.
     #[error("a tree of {size} leaves has no leaf {index}")]
     NoSuchLeaf {
-        /// Index of the leaf, from 0.
+        /// Index of the leaf, counted from 0.
         index: u64,
         /// Number of leaves in the tree.
         size: u64,
     },
-    /// A tree cannot grow from the larger size to the smaller.
+    /// The sizes are in the wrong order: a tree only grows.
     #[error("a tree of {from} leaves does not grow to one of {to}")]
     SizesReversed {
         /// Number of leaves in the supposedly older tree.
@@ -94,7 +94,7 @@ pub enum TreeError<E> {
         /// Number of leaves in the supposedly newer tree.
         to: u64,
     },
-    /// The tiles belong to another tree.
+    /// The tiles yield a root that differs from the expected root.
     #[error(
         "the tiles give the root {} for {size} leaves, not {}",
         hash_text(.computed), hash_text(.expected)

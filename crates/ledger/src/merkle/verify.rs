@@ -1,5 +1,5 @@
-//! Verifies proofs without the tree: RFC 9162, sections 2.1.3.2 and 2.1.4.2, which spell out the
-//! algorithms for RFC 6962's trees.
+//! Verifies proofs without access to the tree. The algorithms are those of RFC 9162, sections
+//! 2.1.3.2 and 2.1.4.2, which hold for RFC 6962's trees too.
 
 use super::{Hash, empty_root, hash_text, node_hash};
 use thiserror::Error;
@@ -7,10 +7,10 @@ use thiserror::Error;
 /// The reasons why a proof fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ProofError {
-    /// A tree of this size has no leaf with this index.
+    /// The index exceeds the tree: a tree of this size has no such leaf.
     #[error("a tree of {size} leaves has no leaf {index}")]
     NoSuchLeaf {
-        /// Index of the leaf, from 0.
+        /// Index of the leaf, counted from 0.
         index: u64,
         /// Number of leaves in the tree.
         size: u64,
@@ -23,39 +23,39 @@ pub enum ProofError {
         /// Number of leaves in the newer tree.
         to: u64,
     },
-    /// The number of hashes does not fit these sizes.
+    /// The number of hashes does not fit the index and the sizes.
     #[error("the proof has {found} hashes instead of {expected}")]
     Length {
-        /// Number of hashes required.
+        /// Number of hashes that a proof for these sizes has.
         expected: usize,
-        /// Number of hashes found.
+        /// Number of hashes that the proof has.
         found: usize,
     },
-    /// The proof leads to another root than the tree's. In a consistency proof, the tree is the
-    /// newer one.
+    /// The root computed from the proof is not the root of the tree. For a consistency proof, the
+    /// tree is the newer one.
     #[error("the proof leads to the root {}, not {}", hash_text(.computed), hash_text(.expected))]
     Root {
-        /// The tree's root.
+        /// The root of the tree.
         expected: Hash,
-        /// The root that the proof leads to.
+        /// The root computed from the proof.
         computed: Hash,
     },
-    /// A consistency proof leads to another root of the older tree: the history was forked, or the
-    /// proof is wrong.
+    /// The older root computed from a consistency proof is not the root of the older tree: either
+    /// the history was forked, or the proof is wrong.
     #[error(
         "the proof leads to the older root {}, not {}",
         hash_text(.computed), hash_text(.expected)
     )]
     OlderRoot {
-        /// The older tree's root.
+        /// The root of the older tree.
         expected: Hash,
-        /// The root that the proof leads to.
+        /// The older root computed from the proof.
         computed: Hash,
     },
 }
 
-/// Checks that the leaf with this hash is leaf `index` of the tree with this size and root: RFC
-/// 9162, section 2.1.3.2.
+/// Checks an inclusion proof: that `leaf_hash` is leaf `index` of the tree with this size and root
+/// (RFC 9162, section 2.1.3.2).
 pub fn verify_inclusion(
     leaf_hash: &Hash,
     index: u64,
@@ -66,8 +66,9 @@ pub fn verify_inclusion(
     if index >= size {
         return Err(ProofError::NoSuchLeaf { index, size });
     }
-    // Each level has a sibling up to the node where the paths of this leaf and of the last leaf
-    // meet. Above it, the proof has one hash for each subtree to the left.
+    // On each level, the node on the leaf's path has a sibling, up to the node where the paths of
+    // this leaf and of the last leaf meet. Above that node, the proof has one hash for each subtree
+    // to the left.
     let last = size - 1;
     let below = u64::BITS - (index ^ last).leading_zeros();
     let expected = (below + index.checked_shr(below).unwrap_or(0).count_ones()) as usize;
@@ -79,7 +80,7 @@ pub fn verify_inclusion(
     for sibling in proof {
         if node & 1 == 1 || node == last {
             hash = node_hash(sibling, &hash);
-            // The last node of a level without a sibling moves up unchanged.
+            // The last node of a level moves up unchanged if it has no sibling.
             while node & 1 == 0 && node != 0 {
                 node >>= 1;
                 last >>= 1;
@@ -93,9 +94,9 @@ pub fn verify_inclusion(
     if hash == *root { Ok(()) } else { Err(ProofError::Root { expected: *root, computed: hash }) }
 }
 
-/// Checks that the tree of `to` leaves with root `to_root` extends the tree of `from` leaves with
-/// root `from_root`: RFC 9162, section 2.1.4.2. Trees of the same size must have the same root. Any
-/// tree extends the empty tree.
+/// Checks a consistency proof: that the tree of `to` leaves with the root `to_root` extends the
+/// tree of `from` leaves with the root `from_root` (RFC 9162, section 2.1.4.2). Trees of the same
+/// size must have the same root. Any tree extends the empty tree.
 pub fn verify_consistency(
     from: u64,
     from_root: &Hash,
@@ -127,13 +128,14 @@ pub fn verify_consistency(
             (false, _) => Ok(()),
         };
     }
-    // The paths of the older tree's last leaf and of the newer tree's last leaf, from the start of
-    // the subtree that both trees share.
+    // `node` and `last` follow the paths of the older tree's last leaf and of the newer tree's last
+    // leaf. Both paths start at the root of the largest perfect subtree at the end of the older
+    // tree, which both trees share.
     let shared = from.trailing_zeros();
     let (mut node, mut last) = ((from - 1) >> shared, (to - 1) >> shared);
     let below = u64::BITS - (node ^ last).leading_zeros();
     let above = node.checked_shr(below).unwrap_or(0).count_ones();
-    // If the older tree is perfect, its root is the subtree's, and the proof omits it.
+    // If the older tree is perfect, this subtree is the older tree, and the proof omits its root.
     let start_is_older_root = from.is_power_of_two();
     let expected = (below + above) as usize + usize::from(!start_is_older_root);
     if proof.len() != expected {

@@ -4,15 +4,15 @@ use super::prove::Nodes;
 use super::tiles::{TILE_HEIGHT, TILE_WIDTH, TileId, Tiles, TreeError};
 use super::{Frontier, Hash};
 
-/// Appends leaves to a tree, and returns the changed tiles.
+/// Appends leaves to a tree, and returns the tiles that changed.
 ///
-/// An appended leaf takes two hash computations on average, whatever the size of the tree. Memory
-/// grows by about 32 bytes for each leaf appended since the last
-/// [`take_changed`](Self::take_changed): call it from time to time.
+/// Appending a leaf computes two hashes on average, independent of the size of the tree. Memory
+/// grows by about 32 bytes for each leaf that was appended since the last call of
+/// [`take_changed`](Self::take_changed), so call that function from time to time.
 #[derive(Debug, Clone, Default)]
 pub struct TileWriter {
     frontier: Frontier,
-    /// The last tile of each level: partial or empty.
+    /// The last tile of each level, which is partial or empty.
     edge: Vec<Edge>,
     /// Tiles filled since the last call of `take_changed`.
     filled: Vec<(TileId, Vec<Hash>)>,
@@ -26,12 +26,12 @@ struct Edge {
 }
 
 impl TileWriter {
-    /// Starts with an empty tree.
+    /// Returns a writer for an empty tree.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Starts with the tree of `size` leaves in `tiles`, of which it reads the last tile of each
+    /// Returns a writer for the tree of `size` leaves in `tiles`. Reads the last tile of each
     /// level. The tiles must yield `root`, which the caller takes from the checkpoint of that size.
     pub fn resume<T: Tiles>(size: u64, root: &Hash, tiles: T) -> Result<Self, TreeError<T::Error>> {
         let mut nodes = Nodes::new(tiles);
@@ -49,8 +49,8 @@ impl TileWriter {
                 if width == 0 { Vec::new() } else { nodes.hashes(id, width)?[..width].to_vec() };
             edge.push(Edge { index, hashes, changed: false });
         }
-        // From the leftmost subtree of the tree to the rightmost. The root of each lies in one of
-        // the tiles just read.
+        // The loop goes from the leftmost perfect subtree to the rightmost. The root of each
+        // subtree can be computed from one of the tiles that were just read.
         let mut hashes = Vec::with_capacity(size.count_ones() as usize);
         let mut start = 0;
         for height in (0..u64::BITS).rev().filter(|height| size >> height & 1 == 1) {
@@ -65,17 +65,17 @@ impl TileWriter {
         Ok(TileWriter { frontier, edge, filled: Vec::new() })
     }
 
-    /// Number of leaves in the tree.
+    /// Returns the number of leaves in the tree.
     pub fn size(&self) -> u64 {
         self.frontier.size()
     }
 
-    /// The root of the tree.
+    /// Returns the root of the tree.
     pub fn root(&self) -> Hash {
         self.frontier.root()
     }
 
-    /// The right edge of the tree.
+    /// Returns the right edge of the tree.
     pub fn frontier(&self) -> &Frontier {
         &self.frontier
     }
@@ -108,8 +108,8 @@ impl TileWriter {
     }
 
     /// Returns the tiles that changed since the last call, each with all of its hashes: first the
-    /// filled tiles, then the last tile of each level. Each replaces the stored tile of the same
-    /// id.
+    /// filled tiles, then the last tile of each level. Each returned tile must replace the stored
+    /// tile with the same id.
     pub fn take_changed(&mut self) -> Vec<(TileId, Vec<Hash>)> {
         let mut changed = std::mem::take(&mut self.filled);
         for (level, tile) in self.edge.iter_mut().enumerate() {

@@ -1,9 +1,9 @@
 //! The keys of signed notes, in the text forms of Go's `golang.org/x/mod/sumdb/note`:
 //!
-//! * `<name>+<key id>+<base64(algorithm ‖ public key)>`, the vkey of C2SP
-//! * `PRIVATE+KEY+<name>+<key id>+<base64(algorithm ‖ seed)>`
+//! * `<name>+<key id>+<base64(algorithm ‖ public key)>`: a public key, which C2SP calls vkey
+//! * `PRIVATE+KEY+<name>+<key id>+<base64(algorithm ‖ seed)>`: a private key
 //!
-//! Both contain the key id of the public key, as eight lowercase hexadecimal digits.
+//! Both texts contain the id of the public key, as eight lowercase hexadecimal digits.
 
 use super::Signature;
 use crate::cosignature;
@@ -20,9 +20,10 @@ pub(crate) const SIGNATURE_BYTES: usize = 64;
 /// The algorithm and purpose of a key: C2SP signed-note, "Signature types".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
-    /// 0x01: Ed25519 over the text of the note. Logs sign checkpoints with it.
+    /// 0x01: Ed25519 over the text of the note. Logs sign their checkpoints with this algorithm.
     Ed25519,
-    /// 0x04: Ed25519 over the text and a time, C2SP tlog-cosignature. Witnesses sign with it.
+    /// 0x04: Ed25519 over the text and a time (C2SP tlog-cosignature). Witnesses cosign with this
+    /// algorithm.
     CosignatureV1,
 }
 
@@ -35,17 +36,17 @@ impl Algorithm {
     }
 }
 
-/// The errors of a key's text.
+/// The reasons why the text of a key is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// It does not have the form of a verifier key.
+    /// The text does not have the form of a verifier key.
     #[error("not a verifier key: it does not have the form NAME+ID+KEY")]
     NotAVerifierKey,
-    /// It does not have the form of a signing key.
+    /// The text does not have the form of a signing key.
     #[error("not a signing key: it does not have the form PRIVATE+KEY+NAME+ID+KEY")]
     NotASigningKey,
-    /// It is a private key instead of a public key.
+    /// The text is a private key, but a public key is required.
     #[error("this is a private key; a verifier key is wanted")]
     Private,
     /// The name is empty or has a space, a plus or a control character.
@@ -53,13 +54,13 @@ pub enum KeyError {
         "the name {0:?} of the key is empty or has a space, a plus sign or a control character"
     )]
     Name(String),
-    /// The name of a cosigner or of a log is too long.
+    /// The name of a log or a witness is too long.
     #[error("the name of the key is longer than {MAX_NAME_BYTES} bytes")]
     NameTooLong,
-    /// The id does not match name and key.
+    /// The id does not match the name and the key.
     #[error("the key has the id {expected:08x}, not {found:08x}: its text is damaged")]
     Id {
-        /// The id computed from name and key.
+        /// The id computed from the name and the key.
         expected: u32,
         /// The id in the text.
         found: u32,
@@ -67,7 +68,7 @@ pub enum KeyError {
     /// This crate does not support the algorithm.
     #[error("the key is of the unknown signature type 0x{0:02x}")]
     Algorithm(u8),
-    /// The key has another algorithm than required.
+    /// The key has an algorithm other than the required one.
     #[error(
         "the key is of signature type 0x{:02x}; one of type 0x{:02x} is wanted",
         .found.byte(), .wanted.byte()
@@ -81,7 +82,8 @@ pub enum KeyError {
     /// The key is not 32 bytes long.
     #[error("the key is {0} bytes long instead of 32")]
     Length(usize),
-    /// The public key is not a point of the curve, or is a weak key, for which anyone can sign.
+    /// The public key is not a point of the curve, or the key is weak: anyone can make signatures
+    /// that a weak key accepts.
     #[error("the key is not a point of Ed25519 that can be trusted")]
     Point,
     /// The system's random number generator failed.
@@ -89,15 +91,15 @@ pub enum KeyError {
     Random(getrandom::Error),
 }
 
-/// Maximum size of a key's name in bytes. The key formats set no limit; tlog-cosignature limits the
-/// names that it signs to this.
+/// Maximum size of a key's name in bytes. The key formats set no limit, but tlog-cosignature limits
+/// the names of logs and witnesses to this size.
 const MAX_NAME_BYTES: usize = 255;
 
 /// Maximum size of a key's text in bytes. Every valid text is shorter.
 const MAX_TEXT_BYTES: usize = 512;
 
-/// Returns whether this can be the name of a key: C2SP signed-note, "Format". It is not empty and
-/// has no Unicode space, no plus and no control character.
+/// Returns whether `name` is allowed as the name of a key (C2SP signed-note, "Format"): it is not
+/// empty and has no Unicode space, no plus sign and no control character.
 pub fn is_key_name(name: &str) -> bool {
     !name.is_empty()
         && !name
@@ -112,7 +114,8 @@ fn check_name(name: &str) -> Result<(), KeyError> {
     if name.len() > MAX_NAME_BYTES { Err(KeyError::NameTooLong) } else { Ok(()) }
 }
 
-/// Returns SHA-256(name ‖ 0x0A ‖ algorithm ‖ public key)\[:4\]: C2SP signed-note, "Signatures".
+/// Returns the id of a key, SHA-256(name ‖ 0x0A ‖ algorithm ‖ public key)\[:4\]: C2SP signed-note,
+/// "Signatures".
 fn key_id(name: &str, algorithm: Algorithm, public: &[u8; 32]) -> u32 {
     let digest = sha256(&[name.as_bytes(), b"\n", &[algorithm.byte()], public].concat());
     digest[..4].iter().fold(0, |id, &byte| id << 8 | u32::from(byte))
@@ -151,7 +154,7 @@ fn parse(text: &str, malformed: KeyError) -> Result<Parts<'_>, KeyError> {
     Ok(Parts { name, id, algorithm, key: Zeroizing::new(key) })
 }
 
-/// A public key: of a log or of a witness.
+/// The public key of a log or of a witness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifierKey {
     name: String,
@@ -161,8 +164,8 @@ pub struct VerifierKey {
 }
 
 impl VerifierKey {
-    /// Parses `<name>+<key id>+<base64(algorithm ‖ public key)>`. Allows a newline at the end, as
-    /// in files.
+    /// Parses `<name>+<key id>+<base64(algorithm ‖ public key)>`. Allows a newline at the end of
+    /// the text, as in a file.
     pub fn from_text(text: &str) -> Result<Self, KeyError> {
         if text.starts_with("PRIVATE+KEY+") {
             return Err(KeyError::Private);
@@ -180,22 +183,22 @@ impl VerifierKey {
         Ok(VerifierKey { name: name.to_owned(), id, algorithm, key })
     }
 
-    /// The name. A log's key has the origin as its name.
+    /// Returns the name. The name of a log's key is the log's origin.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The key id.
+    /// Returns the key id.
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// The algorithm and purpose of the key.
+    /// Returns the algorithm, which also fixes the purpose of the key.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// The Ed25519 public key, RFC 8032.
+    /// Returns the Ed25519 public key (RFC 8032).
     pub fn public_key(&self) -> &[u8; 32] {
         self.key.as_bytes()
     }
@@ -205,7 +208,8 @@ impl VerifierKey {
         self.name == signature.name() && self.id == signature.key_id()
     }
 
-    /// Verifies a signature over a note's text. Returns the time of a cosignature.
+    /// Verifies a signature over the text of a note. Returns the time of a cosignature, or None for
+    /// a log's signature.
     pub(super) fn verify(&self, text: &str, signature: &[u8]) -> Result<Option<u64>, ()> {
         match self.algorithm {
             Algorithm::Ed25519 => self.verify_ed25519(text.as_bytes(), signature).map(|()| None),
@@ -223,7 +227,7 @@ impl VerifierKey {
     }
 }
 
-/// The text of the key, without a newline.
+/// Writes the text of the key, without a newline.
 impl fmt::Display for VerifierKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = [&[self.algorithm.byte()], self.public_key().as_slice()].concat();
@@ -231,7 +235,7 @@ impl fmt::Display for VerifierKey {
     }
 }
 
-/// A private key with its name, of either kind. Its bytes are overwritten when it is dropped.
+/// A private key of a log or of a witness, with its name. Its bytes are overwritten on drop.
 #[derive(Clone)]
 pub(crate) struct KeyPair {
     verifier: VerifierKey,
@@ -292,17 +296,17 @@ fn without_newline(text: &str) -> &str {
     text.strip_suffix('\n').unwrap_or(text)
 }
 
-/// The private key of a log: it signs checkpoints (signature type 0x01).
+/// The private key of a log, which signs checkpoints (signature type 0x01).
 #[derive(Clone)]
 pub struct SigningKey(KeyPair);
 
 impl SigningKey {
-    /// Generates a key from the system's randomness. `name` is the log's origin.
+    /// Generates a key from the system's randomness. `name` is the origin of the log.
     pub fn generate(name: &str) -> Result<Self, KeyError> {
         KeyPair::generate(name, Algorithm::Ed25519).map(SigningKey)
     }
 
-    /// Derives the key from a seed, RFC 8032 section 5.1.5.
+    /// Derives the key from a seed (RFC 8032 section 5.1.5).
     pub fn from_seed(name: &str, seed: &[u8; 32]) -> Result<Self, KeyError> {
         KeyPair::from_seed(name, Algorithm::Ed25519, seed).map(SigningKey)
     }
@@ -313,25 +317,26 @@ impl SigningKey {
         KeyPair::from_text(text, Algorithm::Ed25519).map(SigningKey)
     }
 
-    /// Returns the text of the key file, with its newline. It is secret. It is overwritten on drop.
+    /// Returns the text of the key file, with its newline. The text is secret, and is overwritten
+    /// when it is dropped.
     pub fn to_text(&self) -> Zeroizing<String> {
         self.0.to_text()
     }
 
-    /// The public key.
+    /// Returns the public key.
     pub fn verifier(&self) -> &VerifierKey {
         self.0.verifier()
     }
 
-    /// Signs the text of a note: C2SP signed-note, "Ed25519 signatures". Equal texts yield equal
-    /// signatures.
+    /// Signs the text of a note: C2SP signed-note, "Ed25519 signatures". Signing the same text
+    /// again yields the same signature.
     pub fn sign(&self, text: &str) -> Signature {
         let verifier = self.verifier();
         Signature::new(verifier.name(), verifier.id(), self.0.sign(text.as_bytes()).to_vec())
     }
 }
 
-/// Shows the key's name, and hides its secret.
+/// Shows the name of the key, and hides the secret.
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SigningKey").field(&self.verifier().to_string()).finish()

@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-/// The examples of Go's `golang.org/x/mod/sumdb/note`.
+/// The examples in Go's `golang.org/x/mod/sumdb/note`.
 const SIGNING_KEY: &str =
     "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
 const PETER: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
@@ -10,13 +10,13 @@ const TEXT: &str = "If you think cryptography is the answer to your problem,\nth
 const BY_PETER: &str = "— PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
 const BY_ENOCH: &str = "— EnochRoot rwz+eBzmZa0SO3NbfRGzPCpDckykFXSdeX+MNtCOXm2/5n2tiOHp+vAF1aGrQ5ovTG01oOTGwnWLox33WWd1RvMc+QQ=\n";
 
-/// The example of C2SP signed-note.
+/// The example in C2SP signed-note.
 const EXAMPLE_KEY: &str = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k";
 const EXAMPLE: &str = "This is an example message.\n\n\
     — example.com/foo Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM=\n";
 
-/// A checkpoint of a Certificate Transparency log with signatures of types 0x05 (which this crate
-/// does not support), 0x01 and 0x04, made by four independent implementations.
+/// A real checkpoint of a Certificate Transparency log. Four independent implementations made its
+/// signatures, which have the types 0x05 (which this crate does not support), 0x01 and 0x04.
 const IN_THE_WILD: &str = "arche2025h1.staging.ct.transparency.dev\n1432088532\nU7WM79jrzyhGZ5/GUBTpM7NzwdyfFx61t3RovgcC4Ro=\n\n\
     — arche2025h1.staging.ct.transparency.dev zTM8sQAAAZ5W0WdjBAMARjBEAiBjW5IQf9pvsYLfQFX6hoGREPMHbdQ3urbllzalApkptQIgIpwtEroeW2BXaHAI4kJXFbon5Ch9MNL5zRNZ55lvGt0=\n\
     — arche2025h1.staging.ct.transparency.dev ui8GwCF1+kWqZrxGdhj4aX3gcw7XUlXQQabg/27lefwhUkzbC3NygNI75MdhL1bfTW9g8Ei59RA23oHP7Ry1k3ZFWwQ=\n\
@@ -93,7 +93,7 @@ fn keys_that_are_known_and_keys_that_are_not() {
     );
     assert_eq!(both.verify(&[]), Err(NoteError::NoKnownSignature));
     assert_eq!(both.verify(&[key(EXAMPLE_KEY)]), Err(NoteError::NoKnownSignature));
-    // Enoch's signature is good, Peter's alleged signature is not.
+    // Enoch's signature is good. The signature with Peter's name and id is bad.
     let forged = format!("{TEXT}\n{}{BY_ENOCH}", BY_PETER.replace("x08go/ZJ", "x08go/ZK"));
     let forged = Note::parse(forged.as_bytes()).unwrap();
     assert_eq!(
@@ -105,7 +105,8 @@ fn keys_that_are_known_and_keys_that_are_not() {
         1,
         "of a key that is not known nothing is"
     );
-    // Peter's name with another id, and Peter's id with another name, belong to unknown keys.
+    // Signatures with Peter's name and another id, or with Peter's id and another name, are by
+    // unknown keys.
     for stranger in
         [BY_PETER.replace("x08go", "x08gp"), BY_PETER.replace("PeterNeumann", "PeterNeuman")]
     {
@@ -114,11 +115,11 @@ fn keys_that_are_known_and_keys_that_are_not() {
         let note = Note::parse(format!("{TEXT}\n{stranger}").as_bytes()).unwrap();
         assert_eq!(note.verify(std::slice::from_ref(&peter)), Err(NoteError::NoKnownSignature));
     }
-    // Two signatures by the same key count once, and both must be good.
+    // Two signatures by the same key count as one, and both must be good.
     let note = Note::parse(format!("{TEXT}\n{BY_PETER}{BY_PETER}").as_bytes()).unwrap();
     assert_eq!(note.verify(std::slice::from_ref(&peter)).unwrap().len(), 1);
-    // Impossible signatures: too short, too long, and a scalar that is not reduced (RFC 8032,
-    // section 5.1.7).
+    // Impossible signatures: one is too short, one is too long, and one has a scalar that is not
+    // reduced (RFC 8032, section 5.1.7).
     let good = both.signatures()[0].bytes();
     let mut unreduced = good.to_vec();
     unreduced[63] |= 0xf0;
@@ -186,8 +187,8 @@ fn what_is_not_a_signed_note() {
 
 #[test]
 fn limits() {
-    // C2SP signed-note: verifiers must accept at least 16 signatures, even if some are as large as
-    // post-quantum signatures.
+    // C2SP signed-note requires verifiers to accept at least 16 signatures, even if some are as
+    // large as post-quantum signatures.
     let large = |i: usize| Signature::new(&format!("k{i}"), i as u32, vec![7; 5_000]);
     let mut note = Note::new(TEXT).unwrap();
     (0..MAX_SIGNATURES).try_for_each(|i| note.add(large(i))).unwrap();
@@ -237,8 +238,8 @@ fn unsigned_texts() {
     }
 }
 
-/// As in the tests of Go's library: no part of a key is a key, and neither is a key with one byte
-/// changed.
+/// Checks, as the tests of Go's library do, that neither a part of a key nor a key with one changed
+/// byte is a key.
 #[test]
 fn damaged_keys() {
     let damaged = |text: &str, accepts: &dyn Fn(&str) -> bool| {
@@ -279,7 +280,8 @@ fn damaged_keys() {
 
 #[test]
 fn keys_and_why_they_are_refused() {
-    // Wrong length and unknown type, with a matching id: from the tests of Go's library.
+    // Keys of the wrong length and of an unknown type, each with a matching id: from the tests of
+    // Go's library.
     let long = "PeterNeumann+cc469956+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TWBADKEY==";
     assert_eq!(
         VerifierKey::from_text(long),
@@ -303,7 +305,7 @@ fn keys_and_why_they_are_refused() {
         KeyError::NameTooLong
     );
     assert!(SigningKey::from_seed(&"n".repeat(255), &[0; 32]).is_ok());
-    // The point of order one: anyone can make a signature over any text for it.
+    // The point of order one is a weak key: anyone can make a signature over any text for this key.
     let mut weak = [0; 33];
     (weak[0], weak[1]) = (1, 1);
     let id = u32::from_be_bytes(

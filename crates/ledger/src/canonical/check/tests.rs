@@ -114,8 +114,8 @@ fn a_million_levels_deep() {
     }
 }
 
-/// A JSON value and its text, written by the generator's own writer, which shares no code with the
-/// checker.
+/// A JSON value from the test's generator. The generator has its own writer of canonical text,
+/// which shares no code with the checker.
 #[derive(Debug, Clone)]
 enum Json {
     Plain(&'static str),
@@ -181,8 +181,8 @@ fn json() -> impl Strategy<Value = Json> {
     })
 }
 
-/// Returns the canonical text as serde_json writes it: a second opinion on mutated texts. None if
-/// the text is not JSON or has a number that cannot be canonical.
+/// Returns the canonical text of a mutated text, computed with serde_json, as a second opinion on
+/// the checker. None if the mutated text is not JSON or has a number that cannot be canonical.
 fn rewritten(text: &str) -> Option<String> {
     fn convert(raw: &RawValue) -> Option<Json> {
         let text = raw.get();
